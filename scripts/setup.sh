@@ -1,0 +1,124 @@
+#!/bin/sh
+# setup.sh - the system packages that bucatini, its tests and its harness need, fetched or named.
+#
+# usage: scripts/setup.sh [run|test|perf]
+#   run    what the main job needs (the default): the libraries of the Node that npm brought
+#   test   and what the tests call: real clients and servers, a C compiler for the layout checks
+#   perf   what scripts/iperf-harness.sh compares with
+#
+# As root it installs what is missing with apt-get; as anybody else it prints the one line that an
+# administrator would type, and fails. It looks for the files themselves, not for package records, so a
+# system that is not Debian passes once it has them under whatever name.
+set -eu
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # ip, nft and dhclient live there; an ordinary PATH may not
+
+what=${1:-run}
+case $what in
+  run | test | perf) ;;
+  -h | --help) sed -n '2,/^set -eu/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  *) echo "scripts/setup.sh: unknown set '$what': run, test or perf" >&2; exit 2 ;;
+esac
+
+# has PATTERN...: is there a file by any of these patterns? (the caller leaves them for the shell to expand)
+has() { for f in "$@"; do [ -e "$f" ] && return 0; done; return 1; }
+lib() { has /lib/*/"$1" /usr/lib/*/"$1" /lib64/"$1" /usr/lib64/"$1" /lib/"$1" /usr/lib/"$1"; }
+cmd() { command -v "$1" >/dev/null 2>&1; }
+
+# SET KIND NAME PACKAGE, one a line; `perf` needs `run`, `test` needs `run`.
+wanted='
+run  lib libatomic.so.1      libatomic1
+run  lib libstdc++.so.6      libstdc++6
+run  cmd unshare             util-linux
+run  cmd nsenter             util-linux
+both cmd ip                  iproute2
+both cmd iperf3              iperf3
+both cmd ps                  procps
+test cmd setpriv             util-linux
+test cmd script              bsdutils
+test cmd curl                curl
+test cmd dig                 bind9-dnsutils
+test cmd ping                iputils-ping
+test cmd nft                 nftables
+test cmd gcc                 gcc
+test inc stdlib.h            libc6-dev
+test inc linux/if_tun.h      linux-libc-dev
+test cmd busybox             busybox-static
+test cmd udhcpc              udhcpc
+test cmd dhclient            isc-dhcp-client
+test cmd socat               socat
+test cmd ncat                ncat
+test cmd dnsmasq             dnsmasq-base
+test cmd python3             python3-minimal
+perf cmd pasta               passt
+perf cmd slirp4netns         slirp4netns
+'
+
+# Standard output: the packages that are missing for the set, each once.
+missing() {
+  echo "$wanted" | while read -r set kind name package; do
+    case $set:$what in run:* | both:test | both:perf | test:test | perf:perf) ;; *) continue ;; esac
+    case $kind in
+      cmd) cmd "$name" ;;
+      lib) lib "$name" ;;
+      inc) has /usr/include/"$name" ;;
+    esac || echo "$package"
+  done | sort -u | tr '\n' ' ' | sed 's/ $//'
+}
+
+apt() { apt-get -o DPkg::Lock::Timeout=300 "$@"; }
+
+install_packages() {
+  export DEBIAN_FRONTEND=noninteractive
+  log=$(mktemp)
+  # The package lists may be absent (a fresh image has none) or older than what the mirror holds now.
+  if { has /var/lib/apt/lists/*_Packages* && apt install -y -q --no-install-recommends "$@"; } >"$log" 2>&1 ||
+    { apt update -q && apt install -y -q --no-install-recommends "$@"; } >"$log" 2>&1; then
+    rm -f "$log"
+    return 0
+  fi
+  tail -n 30 "$log" >&2
+  rm -f "$log"
+  echo "scripts/setup.sh: apt-get could not install: $*" >&2
+  return 1
+}
+
+packages=$(missing)
+if [ -n "$packages" ]; then
+  if [ "$(id -u)" != 0 ]; then
+    echo "scripts/setup.sh: missing for '$what'; as root:" >&2
+    echo "apt-get install -y --no-install-recommends $packages"
+    exit 1
+  fi
+  if ! cmd apt-get; then
+    echo "scripts/setup.sh: no apt-get here: install what your system calls $packages" >&2
+    exit 1
+  fi
+  echo "scripts/setup.sh: installing $packages" >&2
+  # shellcheck disable=SC2086 # one word per package
+  install_packages $packages || exit 1
+  packages=$(missing)
+  if [ -n "$packages" ]; then
+    echo "scripts/setup.sh: still missing after apt-get: $packages" >&2
+    exit 1
+  fi
+fi
+
+# The tests run as root and as ordinary users; only a tester's machine is changed for them.
+if [ "$what" = test ] && [ "$(id -u)" = 0 ]; then
+  if [ ! -e /dev/net/tun ]; then
+    mkdir -p /dev/net
+    mknod /dev/net/tun c 10 200
+    echo "scripts/setup.sh: made /dev/net/tun (c 10 200)" >&2
+  fi
+  case $(stat -c %a /dev/net/tun) in
+    *[67][67]) ;;
+    *)
+      chmod 666 /dev/net/tun
+      echo "scripts/setup.sh: chmod 666 /dev/net/tun, so that namespaces of ordinary users can open it" >&2
+      ;;
+  esac
+elif [ "$what" = test ] && ! { [ -r /dev/net/tun ] && [ -w /dev/net/tun ]; }; then
+  echo "scripts/setup.sh: /dev/net/tun cannot be used; as root:" >&2
+  echo "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200; chmod 666 /dev/net/tun"
+  exit 1
+fi

@@ -1,0 +1,93 @@
+/**
+ * Layers: a file imports only from its own layer or from layers left of it.
+ *
+ *   units.ts < sys < ring < proto < workers < main
+ *
+ * and proto, which is to stay pure, only from units and itself. koffi belongs to sys alone.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+
+const ROOT = path.resolve(import.meta.dirname, '..');
+const SRC = path.join(ROOT, 'src');
+
+/** What each layer may import besides itself. */
+const MAY_IMPORT: Record<string, readonly string[]> = {
+  'units.ts': [],
+  sys: ['units.ts'],
+  ring: ['units.ts', 'sys'],
+  proto: ['units.ts'],
+  workers: ['units.ts', 'sys', 'ring', 'proto'],
+  main: ['units.ts', 'sys', 'ring', 'proto', 'workers'],
+};
+
+/**
+ * Module names in `import ... from`, `export ... from`, `import '...'`, `import('...')`, `require('...')`, and modules that
+ * a worker is started from: `new URL('./x.ts', ...)`.
+ */
+function importsOf(source: string): string[] {
+  const code = source.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '');
+  const imports = /(?:\bfrom\s*|\bimport\s*\(\s*|\bimport\s+|\brequire\s*\(\s*)(['"])([^'"\n]+)\1/g;
+  const urls = /\bnew\s+URL\s*\(\s*(['"])([^'"\n]+\.[cm]?[jt]s)\1/g;
+  return [...code.matchAll(imports), ...code.matchAll(urls)].map((match) => match[2]!);
+}
+
+/** Why `file` (relative to src) may not import `name`, or null when it may. */
+function breach(file: string, name: string): string | null {
+  const layer = file.split('/')[0]!;
+  const allowed = MAY_IMPORT[layer];
+  if (allowed === undefined) return `src/${file} is in no layer: put it under one of the layers of this test`;
+  if (!name.startsWith('.')) {
+    const isKoffi = name === 'koffi' || name.startsWith('koffi/');
+    if (isKoffi && layer !== 'sys') return `src/${file} imports koffi: only src/sys may`;
+    if (layer === 'proto' && !name.startsWith('node:assert')) {
+      return `src/${file} imports ${name}: codecs are pure and import only units and themselves`;
+    }
+    return null;
+  }
+  const target = path.posix.normalize(path.posix.join(path.posix.dirname(file), name));
+  if (target.startsWith('..')) {
+    // package.json holds the version; nothing else outside src is for src.
+    return target === '../package.json' ? null : `src/${file} imports ${name}: outside src`;
+  }
+  const targetLayer = target.split('/')[0]!;
+  if (targetLayer === layer || allowed.includes(targetLayer)) return null;
+  return `src/${file} imports ${name}: ${layer} may import ${['itself', ...allowed].join(', ')}`;
+}
+
+const files = (readdirSync(SRC, { recursive: true, encoding: 'utf8' }) as string[])
+  .filter((file) => /\.[cm]?[jt]s$/.test(file))
+  .sort();
+
+describe('layers', () => {
+  it('there are files to check in every layer that exists', () => {
+    expect(files).toContain('units.ts');
+    expect(files.length).toBeGreaterThan(10);
+  });
+
+  it.each(files)('src/%s keeps to its layer', (file) => {
+    const breaches = importsOf(readFileSync(path.join(SRC, file), 'utf8'))
+      .map((name) => breach(file, name))
+      .filter((reason) => reason !== null);
+    expect(breaches).toEqual([]);
+  });
+
+  it('the checker itself sees breaches', () => {
+    expect(breach('proto/ipv4.ts', '../ring/pool.ts')).toMatch('proto may import itself, units.ts');
+    expect(breach('ring/spsc.ts', '../workers/stage.ts')).not.toBeNull();
+    expect(breach('sys/tap.ts', '../ring/pool.ts')).not.toBeNull();
+    expect(breach('workers/plan.ts', '../main/config.ts')).not.toBeNull();
+    expect(breach('workers/translator/tcp.ts', '../../proto/tcp.ts')).toBeNull();
+    expect(breach('main/cli.ts', 'koffi')).toMatch('only src/sys may');
+    expect(breach('sys/ffi.ts', 'koffi')).toBeNull();
+    expect(breach('proto/be.ts', 'node:fs')).not.toBeNull();
+    expect(breach('stray.ts', './units.ts')).toMatch('no layer');
+    expect(breach('main/cli.ts', '../../test/x.ts')).toMatch('outside src');
+    expect(
+      importsOf(`import a from "x";\nimport type { B } from './b.ts';\nexport * from './c.ts';\nimport './d.ts';
+const e = await import('./e.ts'); const f = require('./f.ts'); new Worker(new URL('./g.ts', import.meta.url));
+// import z from 'z'\n/* from './y.ts' */`),
+    ).toEqual(['x', './b.ts', './c.ts', './d.ts', './e.ts', './f.ts', './g.ts']);
+  });
+});
