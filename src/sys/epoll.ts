@@ -1,0 +1,95 @@
+/**
+ * epoll(7), as the reactor uses it. Hot; results or -errno.
+ * @syscalls epoll_create1 epoll_ctl epoll_wait epoll_pwait
+ *
+ * struct epoll_event, <linux/eventpoll.h>: packed on x86-64, naturally aligned elsewhere.
+ *
+ *              +0          +4          +8          +12         +16
+ *   x86-64     | events u32| data lo   | data hi   |
+ *   AArch64    | events u32| (unused)  | data lo   | data hi   |
+ */
+import type { NativeAddress } from '../units.ts';
+import { EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD } from './constants.ts';
+import { failed, libc } from './libc.ts';
+import { NativeBuffer } from './memory.ts';
+
+const packed = process.arch === 'x64';
+export const EPOLL_EVENT_BYTES = packed ? 12 : 16;
+export const EPOLL_DATA_AT = packed ? 4 : 8;
+const EVENT_WORDS = EPOLL_EVENT_BYTES >> 2;
+const DATA_WORD = EPOLL_DATA_AT >> 2;
+
+type N = number;
+const cEpollCreate1 = libc<[N]>('epoll_create1', 'int', ['int']);
+const cEpollCtl = libc<[N, N, N, N]>('epoll_ctl', 'int', ['int', 'int', 'int', 'uintptr_t']);
+const cEpollWait = libc<[N, N, N, N]>('epoll_wait', 'int', ['int', 'uintptr_t', 'int', 'int']);
+
+/** Room for what one epollWait brings. Accessors are valid until the next wait with the same object. */
+export class EpollEvents {
+  readonly capacity: number;
+  readonly address: NativeAddress;
+  /** The events as words: the reactor may read them itself. */
+  readonly u32: Uint32Array;
+  /** Keeps the memory behind `address`. */
+  readonly buffer: NativeBuffer;
+
+  constructor(capacity: number) {
+    this.capacity = capacity;
+    this.buffer = new NativeBuffer(capacity * EPOLL_EVENT_BYTES);
+    this.address = this.buffer.address;
+    this.u32 = this.buffer.u32;
+  }
+
+  /** EPOLL* bits of event i. */
+  eventsOf(i: number): number {
+    return this.u32[i * EVENT_WORDS]!;
+  }
+
+  dataLo(i: number): number {
+    return this.u32[i * EVENT_WORDS + DATA_WORD]!;
+  }
+
+  dataHi(i: number): number {
+    return this.u32[i * EVENT_WORDS + DATA_WORD + 1]!;
+  }
+}
+
+/** One event, for epoll_ctl; copied by the kernel before the call returns. */
+const request = new NativeBuffer(16);
+
+function control(ep: number, op: number, fd: number, events: number, dataLo: number, dataHi: number): number {
+  request.u32[0] = events;
+  request.u32[DATA_WORD] = dataLo;
+  request.u32[DATA_WORD + 1] = dataHi;
+  const r = cEpollCtl(ep, op, fd, request.address);
+  return r < 0 ? failed() : r;
+}
+
+/** @returns a descriptor, close-on-exec, or -errno */
+export function epollCreate(): number {
+  const r = cEpollCreate1(EPOLL_CLOEXEC);
+  return r < 0 ? failed() : r;
+}
+
+/** @param dataLo,dataHi  two u32 that come back with every event of fd */
+export function epollAdd(ep: number, fd: number, events: number, dataLo: number, dataHi: number): number {
+  return control(ep, EPOLL_CTL_ADD, fd, events, dataLo, dataHi);
+}
+
+export function epollMod(ep: number, fd: number, events: number, dataLo: number, dataHi: number): number {
+  return control(ep, EPOLL_CTL_MOD, fd, events, dataLo, dataHi);
+}
+
+export function epollDel(ep: number, fd: number): number {
+  return control(ep, EPOLL_CTL_DEL, fd, 0, 0, 0);
+}
+
+/**
+ * Sleep until something happens.
+ * @param timeoutMs  whole milliseconds, 0 polls; -1 (for ever) is not for threads that must stop
+ * @returns number of events, 0 after the time-out, or -errno; -EINTR is to be treated as 0
+ */
+export function epollWait(ep: number, events: EpollEvents, timeoutMs: number): number {
+  const r = cEpollWait(ep, events.address, events.capacity, timeoutMs);
+  return r < 0 ? failed() : r;
+}

@@ -1,0 +1,58 @@
+/**
+ * Native addresses of JavaScript memory. No system call; the rest of src/sys builds on it.
+ * @syscalls (none)
+ *
+ * An address is a plain number: user space ends below 2^47 on x86-64 and 2^52 on AArch64, both exact in a double.
+ *
+ * Invariants:
+ * - An address does not keep its memory alive. Whoever uses it holds a reference to the view, a NativeBuffer,
+ *   or has called `pinned()`.
+ * - V8 keeps small typed arrays made as `new Uint8Array(n)` inside its own heap, where they move. `addressOf`
+ *   asks for `.buffer` first, which moves the bytes out for good.
+ */
+import type { NativeAddress } from '../units.ts';
+import { nativeAddress } from './libc.ts';
+
+const pins: ArrayBufferView[] = [];
+
+/** The address of the first byte of a view. Cold: take it once and add offsets. */
+export function addressOf(view: ArrayBufferView): NativeAddress {
+  if (view.buffer.byteLength === 0) throw new RangeError('addressOf: the view has no bytes, so no address');
+  return nativeAddress(view) as NativeAddress;
+}
+
+/** Keep a view for as long as the process lives, and give it back. */
+export function pinned<View extends ArrayBufferView>(view: View): View {
+  pins.push(view);
+  return view;
+}
+
+/**
+ * Write a 64-bit little-endian pointer (or size) as two words.
+ * @param wordIndex  index of the low word
+ */
+export function writeAddress(u32: Uint32Array, wordIndex: number, address: number): void {
+  u32[wordIndex] = address >>> 0;
+  u32[wordIndex + 1] = Math.floor(address / 0x1_0000_0000);
+}
+
+/** Scratch memory for kernel structures: zeroed, 16-byte aligned, of fixed size; lives as long as this object. */
+export class NativeBuffer {
+  readonly u8: Uint8Array;
+  readonly u16: Uint16Array;
+  readonly u32: Uint32Array;
+  readonly i32: Int32Array;
+  readonly dv: DataView;
+  readonly address: NativeAddress;
+
+  /** @param bytes  wanted size; rounded up to a multiple of 8 */
+  constructor(bytes: number) {
+    const buffer = new ArrayBuffer((bytes + 7) & ~7);
+    this.u8 = new Uint8Array(buffer);
+    this.u16 = new Uint16Array(buffer);
+    this.u32 = new Uint32Array(buffer);
+    this.i32 = new Int32Array(buffer);
+    this.dv = new DataView(buffer);
+    this.address = addressOf(this.u8);
+  }
+}

@@ -1,0 +1,447 @@
+/**
+ * Sockets, and the layouts that their calls read and write. Hot: numbers in, result or -errno out, no allocation.
+ * Byte orders: sockaddr ports and addresses are big-endian on the wire side, plain numbers on ours; everything
+ * else is little-endian, which x86-64 and AArch64 Linux are.
+ * @syscalls socket bind connect listen accept4 getsockname getpeername setsockopt getsockopt shutdown sendto
+ *           recvfrom sendmsg recvmsg sendmmsg recvmmsg
+ */
+import type { NativeAddress } from '../units.ts';
+import { AF_INET, AF_INET6, Errno, SO_LINGER, SOL_SOCKET } from './constants.ts';
+import { failed, libc } from './libc.ts';
+import { NativeBuffer, writeAddress } from './memory.ts';
+
+type N = number;
+const P = 'uintptr_t';
+const cSocket = libc<[N, N, N]>('socket', 'int', ['int', 'int', 'int']);
+const cSocketpair = libc<[N, N, N, N]>('socketpair', 'int', ['int', 'int', 'int', P]);
+const cBind = libc<[N, N, N]>('bind', 'int', ['int', P, 'uint32_t']);
+const cConnect = libc<[N, N, N]>('connect', 'int', ['int', P, 'uint32_t']);
+const cListen = libc<[N, N]>('listen', 'int', ['int', 'int']);
+const cAccept4 = libc<[N, N, N, N]>('accept4', 'int', ['int', P, P, 'int']);
+const cGetsockname = libc<[N, N, N]>('getsockname', 'int', ['int', P, P]);
+const cGetpeername = libc<[N, N, N]>('getpeername', 'int', ['int', P, P]);
+const cSetsockopt = libc<[N, N, N, N, N]>('setsockopt', 'int', ['int', 'int', 'int', P, 'uint32_t']);
+const cGetsockopt = libc<[N, N, N, N, N]>('getsockopt', 'int', ['int', 'int', 'int', P, P]);
+const cShutdown = libc<[N, N]>('shutdown', 'int', ['int', 'int']);
+const cSend = libc<[N, N, N, N]>('send', 'intptr_t', ['int', P, 'size_t', 'int']);
+const cRecv = libc<[N, N, N, N]>('recv', 'intptr_t', ['int', P, 'size_t', 'int']);
+const cSendto = libc<[N, N, N, N, N, N]>('sendto', 'intptr_t', ['int', P, 'size_t', 'int', P, 'uint32_t']);
+const cSendmsg = libc<[N, N, N]>('sendmsg', 'intptr_t', ['int', P, 'int']);
+const cRecvmsg = libc<[N, N, N]>('recvmsg', 'intptr_t', ['int', P, 'int']);
+const cSendmmsg = libc<[N, N, N, N]>('sendmmsg', 'int', ['int', P, 'uint32_t', 'int']);
+const cRecvmmsg = libc<[N, N, N, N, N]>('recvmmsg', 'int', ['int', P, 'uint32_t', 'int', P]);
+
+/** Word 0: an int option. Word 1: a socklen_t. */
+const scratch = new NativeBuffer(8);
+const INT_AT = 0;
+const LEN_AT = 4;
+
+/** struct linger, <linux/socket.h>: l_onoff, l_linger seconds, both int. Here: on, 0. */
+export const LINGER_BYTES = 8;
+const lingerZero = new NativeBuffer(LINGER_BYTES);
+lingerZero.u32[0] = 1;
+
+// ---- calls ----------------------------------------------------------------------------------------------------
+
+/** @returns a descriptor or -errno; pass SOCK_NONBLOCK | SOCK_CLOEXEC with the type */
+export function socket(domain: number, type: number, protocol: number): number {
+  const r = cSocket(domain, type, protocol);
+  return r < 0 ? failed() : r;
+}
+
+/**
+ * For tests, which put one end in the place of a TAP; the engine never calls it, so it is not on the list above.
+ * @param address  where the two descriptors go, two ints
+ * @returns 0 or -errno
+ */
+export function socketpair(
+  domain: number,
+  type: number,
+  protocol: number,
+  address: NativeAddress | number,
+): number {
+  const r = cSocketpair(domain, type, protocol, address);
+  return r < 0 ? failed() : r;
+}
+
+export function bind(fd: number, address: NativeAddress | number, addressBytes: number): number {
+  const r = cBind(fd, address, addressBytes);
+  return r < 0 ? failed() : r;
+}
+
+/** @returns 0, -EINPROGRESS for a non-blocking stream socket, or another -errno */
+export function connect(fd: number, address: NativeAddress | number, addressBytes: number): number {
+  const r = cConnect(fd, address, addressBytes);
+  return r < 0 ? failed() : r;
+}
+
+export function listen(fd: number, backlog: number): number {
+  const r = cListen(fd, backlog);
+  return r < 0 ? failed() : r;
+}
+
+/**
+ * @param address  where the peer's address goes, or 0
+ * @param lengthAddress  address of a u32: in the room at `address`, out the length of the address; 0 if address is
+ */
+export function accept4(
+  fd: number,
+  address: NativeAddress | number,
+  lengthAddress: NativeAddress | number,
+  flags: number,
+): number {
+  const r = cAccept4(fd, address, lengthAddress, flags);
+  return r < 0 ? failed() : r;
+}
+
+/** @param lengthAddress  address of a u32, in: room, out: length */
+export function getsockname(fd: number, address: number, lengthAddress: number): number {
+  const r = cGetsockname(fd, address, lengthAddress);
+  return r < 0 ? failed() : r;
+}
+
+/** @param lengthAddress  address of a u32, in: room, out: length */
+export function getpeername(fd: number, address: number, lengthAddress: number): number {
+  const r = cGetpeername(fd, address, lengthAddress);
+  return r < 0 ? failed() : r;
+}
+
+export function setsockoptInt(fd: number, level: number, name: number, value: number): number {
+  scratch.i32[INT_AT >> 2] = value;
+  const r = cSetsockopt(fd, level, name, scratch.address + INT_AT, 4);
+  return r < 0 ? failed() : r;
+}
+
+/**
+ * @returns the option's value or -errno. Only for options that are never negative (SO_PEEK_OFF can be -1).
+ * SO_ERROR gives a positive errno, and 0 for none.
+ */
+export function getsockoptInt(fd: number, level: number, name: number): number {
+  scratch.u32[LEN_AT >> 2] = 4;
+  scratch.i32[INT_AT >> 2] = 0;
+  const r = cGetsockopt(fd, level, name, scratch.address + INT_AT, scratch.address + LEN_AT);
+  return r < 0 ? failed() : scratch.i32[INT_AT >> 2]!;
+}
+
+export function setsockoptBytes(
+  fd: number,
+  level: number,
+  name: number,
+  address: NativeAddress | number,
+  bytes: number,
+): number {
+  const r = cSetsockopt(fd, level, name, address, bytes);
+  return r < 0 ? failed() : r;
+}
+
+/** SO_LINGER on with zero seconds: close() sends a RST. @returns 0 or -errno */
+export function setLingerZero(fd: number): number {
+  const r = cSetsockopt(fd, SOL_SOCKET, SO_LINGER, lingerZero.address, LINGER_BYTES);
+  return r < 0 ? failed() : r;
+}
+
+/** @returns bytes that the kernel filled, at most `bytes`, or -errno */
+export function getsockoptBytes(
+  fd: number,
+  level: number,
+  name: number,
+  address: NativeAddress | number,
+  bytes: number,
+): number {
+  scratch.u32[LEN_AT >> 2] = bytes;
+  const r = cGetsockopt(fd, level, name, address, scratch.address + LEN_AT);
+  return r < 0 ? failed() : scratch.u32[LEN_AT >> 2]!;
+}
+
+export function shutdown(fd: number, how: number): number {
+  const r = cShutdown(fd, how);
+  return r < 0 ? failed() : r;
+}
+
+/** Pass MSG_NOSIGNAL with stream sockets. */
+export function send(fd: number, address: NativeAddress | number, bytes: number, flags: number): number {
+  const r = cSend(fd, address, bytes, flags);
+  return r < 0 ? failed() : r;
+}
+
+/** With MSG_TRUNC on TCP: throw away up to `bytes`, `address` may be 0. */
+export function recv(fd: number, address: NativeAddress | number, bytes: number, flags: number): number {
+  const r = cRecv(fd, address, bytes, flags);
+  return r < 0 ? failed() : r;
+}
+
+export function sendto(
+  fd: number,
+  address: NativeAddress | number,
+  bytes: number,
+  flags: number,
+  toAddress: NativeAddress | number,
+  toBytes: number,
+): number {
+  const r = cSendto(fd, address, bytes, flags, toAddress, toBytes);
+  return r < 0 ? failed() : r;
+}
+
+/** @param msgAddress  address of a struct msghdr (msghdrWrite) */
+export function sendmsg(fd: number, msgAddress: NativeAddress | number, flags: number): number {
+  const r = cSendmsg(fd, msgAddress, flags);
+  return r < 0 ? failed() : r;
+}
+
+/**
+ * @param msgAddress  address of a struct msghdr; the kernel writes its name and control lengths and its flags,
+ *                    so lengths are to be set again before the next call
+ */
+export function recvmsg(fd: number, msgAddress: NativeAddress | number, flags: number): number {
+  const r = cRecvmsg(fd, msgAddress, flags);
+  return r < 0 ? failed() : r;
+}
+
+/** @param vecAddress  address of `count` struct mmsghdr @returns messages sent, or -errno if the first failed */
+export function sendmmsg(
+  fd: number,
+  vecAddress: NativeAddress | number,
+  count: number,
+  flags: number,
+): number {
+  const r = cSendmmsg(fd, vecAddress, count, flags);
+  return r < 0 ? failed() : r;
+}
+
+/** @param vecAddress  address of `count` struct mmsghdr @returns messages received or -errno */
+export function recvmmsg(
+  fd: number,
+  vecAddress: NativeAddress | number,
+  count: number,
+  flags: number,
+): number {
+  const r = cRecvmmsg(fd, vecAddress, count, flags, 0);
+  return r < 0 ? failed() : r;
+}
+
+// ---- struct sockaddr_in, sockaddr_in6: <linux/in.h>, <linux/in6.h> ---------------------------------------------
+//
+//   sockaddr_in   +0 family u16   +2 port be16   +4 address be32   +8 eight zero bytes                   = 16
+//   sockaddr_in6  +0 family u16   +2 port be16   +4 flowinfo be32  +8 address 16 bytes  +24 scope u32    = 28
+
+export const SOCKADDR_BYTES = 28;
+export const SOCKADDR_IN_BYTES = 16;
+export const SOCKADDR_IN6_BYTES = 28;
+
+function writeBe32(u8: Uint8Array, at: number, value: number): void {
+  u8[at] = value >>> 24;
+  u8[at + 1] = value >>> 16;
+  u8[at + 2] = value >>> 8;
+  u8[at + 3] = value;
+}
+
+function readBe32(u8: Uint8Array, at: number): number {
+  return ((u8[at]! << 24) | (u8[at + 1]! << 16) | (u8[at + 2]! << 8) | u8[at + 3]!) >>> 0;
+}
+
+/**
+ * Write an address and a port for bind, connect or sendmsg.
+ * @param words  address as four u32 words from index w; v4-mapped (0, 0, 0xffff, a.b.c.d) for IPv4
+ * @param scopeId  interface index of a link-local IPv6 address
+ * @param forceV6  write a v4-mapped address as sockaddr_in6, for a dual-stack socket
+ * @returns bytes of the sockaddr: 16 or 28
+ */
+export function sockaddrWrite(
+  u8: Uint8Array,
+  at: number,
+  words: Uint32Array,
+  w: number,
+  port: number,
+  scopeId = 0,
+  forceV6 = false,
+): number {
+  u8[at + 1] = 0;
+  u8[at + 2] = port >>> 8;
+  u8[at + 3] = port;
+  if (!forceV6 && words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0xffff) {
+    u8[at] = AF_INET;
+    writeBe32(u8, at + 4, words[w + 3]!);
+    u8.fill(0, at + 8, at + SOCKADDR_IN_BYTES);
+    return SOCKADDR_IN_BYTES;
+  }
+  u8[at] = AF_INET6;
+  u8.fill(0, at + 4, at + 8);
+  writeBe32(u8, at + 8, words[w]!);
+  writeBe32(u8, at + 12, words[w + 1]!);
+  writeBe32(u8, at + 16, words[w + 2]!);
+  writeBe32(u8, at + 20, words[w + 3]!);
+  u8[at + 24] = scopeId;
+  u8[at + 25] = scopeId >>> 8;
+  u8[at + 26] = scopeId >>> 16;
+  u8[at + 27] = scopeId >>> 24;
+  return SOCKADDR_IN6_BYTES;
+}
+
+/**
+ * Read what the kernel wrote.
+ * @param words  out: the address in four words from index w, v4-mapped for AF_INET
+ * @returns the port, or -EAFNOSUPPORT for another family (words are left alone)
+ */
+export function sockaddrRead(u8: Uint8Array, at: number, words: Uint32Array, w: number): number {
+  const family = u8[at]! | (u8[at + 1]! << 8);
+  if (family === AF_INET) {
+    words[w] = 0;
+    words[w + 1] = 0;
+    words[w + 2] = 0xffff;
+    words[w + 3] = readBe32(u8, at + 4);
+  } else if (family === AF_INET6) {
+    words[w] = readBe32(u8, at + 8);
+    words[w + 1] = readBe32(u8, at + 12);
+    words[w + 2] = readBe32(u8, at + 16);
+    words[w + 3] = readBe32(u8, at + 20);
+  } else {
+    return -Errno.EAFNOSUPPORT;
+  }
+  return (u8[at + 2]! << 8) | u8[at + 3]!;
+}
+
+/** Scope (interface index) of the sockaddr at `at`; 0 for IPv4. */
+export function sockaddrScope(u8: Uint8Array, at: number): number {
+  if (u8[at] !== AF_INET6) return 0;
+  return (u8[at + 24]! | (u8[at + 25]! << 8) | (u8[at + 26]! << 16) | (u8[at + 27]! << 24)) >>> 0;
+}
+
+// ---- struct iovec, msghdr, mmsghdr: <linux/uio.h>, <linux/socket.h> ---------------------------------------------
+//
+//   iovec    +0 base   +8 len                                                                            = 16
+//   msghdr   +0 name   +8 namelen u32   +16 iov   +24 iovlen   +32 control   +40 controllen   +48 flags  = 56
+//   mmsghdr  +0 msghdr                                                       +56 len u32                 = 64
+
+export const IOVEC_BYTES = 16;
+export const IOVEC_WORDS = 4;
+export const MSGHDR_BYTES = 56;
+export const MSGHDR_WORDS = 14;
+export const MMSGHDR_BYTES = 64;
+export const MMSGHDR_WORDS = 16;
+/** Word offsets inside msghdr, for what is read back or set again. */
+export const MSGHDR_NAMELEN_WORD = 2;
+export const MSGHDR_IOV_WORD = 4;
+export const MSGHDR_IOVLEN_WORD = 6;
+export const MSGHDR_CONTROL_WORD = 8;
+export const MSGHDR_CONTROLLEN_WORD = 10;
+export const MSGHDR_FLAGS_WORD = 12;
+/** Word offset of mmsghdr's length of the message sent or received. */
+export const MMSGHDR_LEN_WORD = 14;
+
+export function iovecWrite(u32: Uint32Array, wordIndex: number, address: number, bytes: number): void {
+  writeAddress(u32, wordIndex, address);
+  u32[wordIndex + 2] = bytes;
+  u32[wordIndex + 3] = 0;
+}
+
+/** @param nameAddress,controlAddress  0 with length 0 where there is none */
+export function msghdrWrite(
+  u32: Uint32Array,
+  wordIndex: number,
+  nameAddress: number,
+  nameBytes: number,
+  iovAddress: number,
+  iovCount: number,
+  controlAddress: number,
+  controlBytes: number,
+): void {
+  writeAddress(u32, wordIndex, nameAddress);
+  u32[wordIndex + 2] = nameBytes;
+  u32[wordIndex + 3] = 0;
+  writeAddress(u32, wordIndex + 4, iovAddress);
+  u32[wordIndex + 6] = iovCount;
+  u32[wordIndex + 7] = 0;
+  writeAddress(u32, wordIndex + 8, controlAddress);
+  u32[wordIndex + 10] = controlBytes;
+  u32[wordIndex + 11] = 0;
+  u32[wordIndex + 12] = 0;
+  u32[wordIndex + 13] = 0;
+}
+
+// ---- control messages: struct cmsghdr, <linux/socket.h>, man 3 cmsg ---------------------------------------------
+//
+//   cmsghdr  +0 len (header and data) u64   +8 level   +12 type   +16 data, the next header at a multiple of 8
+
+export const CMSG_HEADER_BYTES = 16;
+export const CMSG_LEVEL_WORD = 2;
+export const CMSG_TYPE_WORD = 3;
+
+/** cmsg_len for so many bytes of data: CMSG_LEN. */
+export const cmsgLen = (dataBytes: number): number => CMSG_HEADER_BYTES + dataBytes;
+/** Room that a control message of so many bytes of data takes: CMSG_SPACE. */
+export const cmsgSpace = (dataBytes: number): number => CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7);
+
+/** Write a header at word `wordIndex`; the data goes to `wordIndex + 4`. @returns bytes it takes: CMSG_SPACE */
+export function cmsgWrite(
+  u32: Uint32Array,
+  wordIndex: number,
+  level: number,
+  type: number,
+  dataBytes: number,
+): number {
+  u32[wordIndex] = CMSG_HEADER_BYTES + dataBytes;
+  u32[wordIndex + 1] = 0;
+  u32[wordIndex + 2] = level;
+  u32[wordIndex + 3] = type;
+  return CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7);
+}
+
+/**
+ * Length of the data of the control message at word `wordIndex`.
+ * @param endWord  word index where the control buffer that the kernel filled ends (its controllen)
+ * @returns bytes of data, all of them inside the buffer, or -EBADMSG at the end of the list
+ */
+export function cmsgDataBytes(u32: Uint32Array, wordIndex: number, endWord: number): number {
+  if (wordIndex + 4 > endWord) return -Errno.EBADMSG;
+  const length = u32[wordIndex]!;
+  if (u32[wordIndex + 1] !== 0 || length < CMSG_HEADER_BYTES) return -Errno.EBADMSG;
+  if (length > (endWord - wordIndex) * 4) return -Errno.EBADMSG;
+  return length - CMSG_HEADER_BYTES;
+}
+
+/** Word index of the control message after the one at `wordIndex`, which has `dataBytes` of data. */
+export function cmsgNext(wordIndex: number, dataBytes: number): number {
+  return wordIndex + ((CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7)) >> 2);
+}
+
+// ---- struct sock_extended_err: <linux/errqueue.h> ---------------------------------------------------------------
+//
+//   data of the IP_RECVERR / IPV6_RECVERR message; the offender's sockaddr (port 0) follows
+//   +0 errno u32   +4 origin u8   +5 type u8   +6 code u8   +7 pad   +8 info u32 (new MTU)   +12 data u32
+
+export const SOCK_EXTENDED_ERR_BYTES = 16;
+export const EE_ERRNO_AT = 0;
+export const EE_ORIGIN_AT = 4;
+export const EE_TYPE_AT = 5;
+export const EE_CODE_AT = 6;
+export const EE_INFO_AT = 8;
+export const EE_DATA_AT = 12;
+export const EE_OFFENDER_AT = 16;
+
+// ---- other structures ---------------------------------------------------------------------------------------------
+
+/** struct in_pktinfo, <linux/in.h>: ifindex i32, spec_dst be32, addr be32. */
+export const IN_PKTINFO_BYTES = 12;
+/** struct in6_pktinfo, <linux/ipv6.h>: address 16 bytes, ifindex u32. */
+export const IN6_PKTINFO_BYTES = 20;
+/** struct ip_mreqn, <linux/in.h>: group be32, local be32, ifindex i32. */
+export const IP_MREQN_BYTES = 12;
+/** struct ipv6_mreq, <linux/in6.h>: group 16 bytes, ifindex i32. */
+export const IPV6_MREQ_BYTES = 20;
+
+/** struct tcp_info, <linux/tcp.h>: what we read of it. Times in microseconds, the rest as named. */
+export const TCP_INFO_BYTES = 232;
+export const TCPI_STATE_AT = 0;
+export const TCPI_SND_MSS_AT = 16;
+export const TCPI_RCV_MSS_AT = 20;
+export const TCPI_PMTU_AT = 60;
+export const TCPI_RTT_AT = 68;
+export const TCPI_RTTVAR_AT = 72;
+export const TCPI_SND_CWND_AT = 80;
+export const TCPI_RCV_RTT_AT = 92;
+export const TCPI_RCV_SPACE_AT = 96;
+export const TCPI_TOTAL_RETRANS_AT = 100;
+export const TCPI_BYTES_ACKED_AT = 120;
+export const TCPI_NOTSENT_BYTES_AT = 144;
+export const TCPI_MIN_RTT_AT = 148;
+export const TCPI_SND_WND_AT = 228;

@@ -1,0 +1,167 @@
+/**
+ * TAP devices: <linux/if_tun.h>, Documentation/networking/tuntap.rst of the kernel. Cold: throws SysError.
+ *
+ * With IFF_VNET_HDR every frame, both ways, is preceded by struct virtio_net_hdr with num_buffers (12 bytes),
+ * which is what lets the kernel hand over and take up to 64 KiB per call whatever the MTU.
+ *
+ * Who may: TUNSETIFF needs CAP_NET_ADMIN in the user namespace that owns the network namespace in which
+ * /dev/net/tun was *opened*; the descriptor belongs to that network namespace wherever it is carried afterwards.
+ * @syscalls openat ioctl close
+ */
+import {
+  Errno,
+  IFF_MULTI_QUEUE,
+  IFF_NO_PI,
+  IFF_TAP,
+  IFF_VNET_HDR,
+  IFNAMSIZ,
+  O_NONBLOCK,
+  O_RDWR,
+  TUN_F_CSUM,
+  TUN_F_TSO_ECN,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_USO4,
+  TUN_F_USO6,
+  TUNGETIFF,
+  TUNSETIFF,
+  TUNSETOFFLOAD,
+  TUNSETPERSIST,
+  TUNSETVNETHDRSZ,
+} from './constants.ts';
+import { SysError } from './error.ts';
+import { close, ioctl, ioctlWriteInt, setNonBlocking } from './io.ts';
+import { NativeBuffer } from './memory.ts';
+import { openPath } from './namespace.ts';
+
+export const TUN_PATH = '/dev/net/tun';
+/** struct virtio_net_hdr_mrg_rxbuf: <linux/virtio_net.h>. */
+export const VNET_HDR_BYTES = 12;
+
+export interface TapOptions {
+  /** Interface name, 1 to 15 bytes; the kernel fills in a `%d`. */
+  name: string;
+  /** Ask for the virtio header and the offloads that come with it (default). */
+  vnetHeader?: boolean;
+  /** One queue of several: each further queue is one more call with the same name. */
+  multiQueue?: boolean;
+  /** Keep the interface when the last descriptor is closed. */
+  persist?: boolean;
+}
+
+export interface Tap {
+  /** Non-blocking, close-on-exec; the caller closes it. */
+  fd: number;
+  name: string;
+  /** Bytes before every frame. */
+  vnetHdrBytes: 0 | 12;
+  /** Partial checksums and TCP segmentation offload, both ways and both families. */
+  tso: boolean;
+  /** UDP segmentation offload, both ways and both families (Linux 6.2). */
+  uso: boolean;
+  multiQueue: boolean;
+}
+
+/** struct ifreq: name 16 bytes, ifr_flags i16 at +16, 40 bytes in all. */
+const IFREQ_BYTES = 40;
+const IFREQ_FLAGS_AT = 16;
+const ifreq = new NativeBuffer(IFREQ_BYTES);
+
+const TSO_FEATURES = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+const USO_FEATURES = TUN_F_USO4 | TUN_F_USO6;
+
+/** Open /dev/net/tun in the calling thread's network namespace and make, or attach to, a TAP interface. */
+export function openTap(options: TapOptions): Tap {
+  const fd = openPath(TUN_PATH, O_RDWR | O_NONBLOCK);
+  if (fd < 0) throw new SysError('open', TUN_PATH, -fd, openRemedy(-fd));
+  try {
+    return configureTap(fd, options);
+  } catch (error) {
+    close(fd);
+    throw error;
+  }
+}
+
+/** The same on a descriptor of /dev/net/tun that someone opened for us in the target namespace; fd stays the caller's. */
+export function configureTap(fd: number, options: TapOptions): Tap {
+  const base = IFF_TAP | IFF_NO_PI | (options.multiQueue ? IFF_MULTI_QUEUE : 0);
+  let errno = setInterface(fd, options.name, options.vnetHeader === false ? base : base | IFF_VNET_HDR);
+  // EINVAL can mean a kernel without IFF_VNET_HDR; it can mean other things too, and then the second call says so.
+  if (errno === Errno.EINVAL && options.vnetHeader !== false) errno = setInterface(fd, options.name, base);
+  if (errno !== 0)
+    throw new SysError('ioctl', `TUNSETIFF, "${options.name}"`, errno, interfaceRemedy(errno, options));
+  if (options.persist) {
+    const r = ioctl(fd, TUNSETPERSIST, 1);
+    if (r < 0) throw new SysError('ioctl', `TUNSETPERSIST, "${options.name}"`, -r);
+  }
+  return attachTap(fd);
+}
+
+/** Take over a descriptor that is attached to a TAP already; the header stays as its maker chose, offloads are ours. */
+export function attachTap(fd: number): Tap {
+  ifreq.u8.fill(0);
+  const r = ioctl(fd, TUNGETIFF, ifreq.address);
+  if (r < 0) {
+    const hint = 'the descriptor must be one of /dev/net/tun that is attached to a TAP interface (TUNSETIFF)';
+    throw new SysError('ioctl', `TUNGETIFF, fd ${fd}`, -r, hint);
+  }
+  const name = interfaceName();
+  const flags = ifreq.u16[IFREQ_FLAGS_AT >> 1]!;
+  if ((flags & IFF_TAP) === 0 || (flags & IFF_NO_PI) === 0) {
+    const hint = 'make the interface with IFF_TAP | IFF_NO_PI';
+    throw new SysError('ioctl', `TUNGETIFF, fd ${fd} ("${name}")`, Errno.EINVAL, hint);
+  }
+  const nonBlocking = setNonBlocking(fd);
+  if (nonBlocking < 0) throw new SysError('fcntl', `F_SETFL O_NONBLOCK, fd ${fd} ("${name}")`, -nonBlocking);
+
+  const multiQueue = (flags & IFF_MULTI_QUEUE) !== 0;
+  if ((flags & IFF_VNET_HDR) === 0) {
+    // Whatever its maker switched on: without the header nobody could tell us where a large frame is to be cut.
+    ioctl(fd, TUNSETOFFLOAD, 0);
+    return { fd, name, vnetHdrBytes: 0, tso: false, uso: false, multiQueue };
+  }
+  const size = ioctlWriteInt(fd, TUNSETVNETHDRSZ, VNET_HDR_BYTES);
+  if (size < 0) throw new SysError('ioctl', `TUNSETVNETHDRSZ ${VNET_HDR_BYTES}, "${name}"`, -size);
+  const uso = ioctl(fd, TUNSETOFFLOAD, TSO_FEATURES | USO_FEATURES) >= 0;
+  const tso = uso || ioctl(fd, TUNSETOFFLOAD, TSO_FEATURES) >= 0;
+  if (!tso) ioctl(fd, TUNSETOFFLOAD, 0);
+  return { fd, name, vnetHdrBytes: VNET_HDR_BYTES, tso, uso, multiQueue };
+}
+
+/** @returns 0 or a positive errno */
+function setInterface(fd: number, name: string, flags: number): number {
+  const bytes = new TextEncoder().encode(name);
+  if (bytes.length === 0 || bytes.length >= IFNAMSIZ) return Errno.EINVAL;
+  ifreq.u8.fill(0);
+  ifreq.u8.set(bytes);
+  ifreq.u16[IFREQ_FLAGS_AT >> 1] = flags;
+  return -ioctl(fd, TUNSETIFF, ifreq.address);
+}
+
+function interfaceName(): string {
+  const end = ifreq.u8.indexOf(0);
+  return new TextDecoder().decode(ifreq.u8.subarray(0, end < 0 || end > IFNAMSIZ ? IFNAMSIZ : end));
+}
+
+function openRemedy(errno: number): string | undefined {
+  if (errno === Errno.ENOENT)
+    return 'the TUN driver has no device node here: modprobe tun, or mount the host /dev/net/tun';
+  if (errno === Errno.ENODEV || errno === Errno.ENXIO) return 'load the TUN driver: modprobe tun';
+  if (errno === Errno.EACCES || errno === Errno.EPERM) {
+    return 'let this user open it: chmod 0666 /dev/net/tun, or allow device 10:200 in the container';
+  }
+  return undefined;
+}
+
+function interfaceRemedy(errno: number, options: TapOptions): string | undefined {
+  if (errno === Errno.EPERM) {
+    return 'the caller needs CAP_NET_ADMIN in the user namespace that owns the network namespace';
+  }
+  if (errno === Errno.EBUSY)
+    return `"${options.name}" is in use by another process, or is no TAP: choose another name`;
+  if (errno === Errno.EINVAL) {
+    const names = 'interface names have 1 to 15 bytes, no "/" and no space';
+    return `${names}; the name of another kind of link is refused, and so is a TAP in the other queue mode`;
+  }
+  return undefined;
+}

@@ -1,0 +1,51 @@
+import { expect, it } from 'vitest';
+import { CLONE_NEWNET, CLONE_NEWUSER, Errno } from '../../src/sys/constants.ts';
+import { describeNeeding, namespaceNeeds, runInNamespaces } from './needs.ts';
+
+describeNeeding('namespaces, mounts, capabilities, processes', namespaceNeeds, () => {
+  it('do what the kernel says they do', () => {
+    const report = runInNamespaces<Record<string, unknown>>('namespace.ts');
+    expect(report).toEqual({
+      types: [CLONE_NEWNET, CLONE_NEWUSER],
+      ownerIsOurs: true,
+      ownerUid: 0,
+      notANamespace: expect.toSatisfy((r: number) => r === -Errno.ENOTTY || r === -Errno.EBADF),
+      cloexec: 1,
+      isOpen: [true, false],
+      // Node has threads.
+      unshareUser: -Errno.EINVAL,
+      worker: { moved: true, links: ['lo'], name: 'tap-reader' },
+      taken: 'sh\n',
+      notTaken: -Errno.EBADF,
+      killed: 0,
+      signal: 'SIGTERM',
+      killGone: -Errno.ESRCH,
+      killUs: 0,
+      named: 0,
+      name: 'pasta-with-a-ve',
+      tid: true,
+      lowered: 0,
+      raisedTo600: 600,
+      raised: true,
+      coreIsNumber: expect.stringMatching('number'),
+      signals: [0, -Errno.EINVAL],
+      noTerminal: -Errno.ENOTTY,
+      group: true,
+      mkdir: 0,
+      fileMode: 0o600,
+      exists: -Errno.EEXIST,
+      wrote: 2,
+      unlinkBusy: -Errno.ENOTEMPTY,
+      unlink: [0, 0],
+      chdir: 0,
+      rootEntries: [],
+      noProc: -Errno.ENOENT,
+      hadAdmin: true,
+      capset: 0,
+      capsLeft: String(1 << 10),
+      capsBack: -Errno.EPERM,
+      noNewPrivs: [0, 1],
+      mountNow: -Errno.EPERM,
+    });
+  });
+});
