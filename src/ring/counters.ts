@@ -1,0 +1,114 @@
+/**
+ * Counters: one block of float64 words per packet thread, in shared memory.
+ *
+ * A block has a single writer, its thread, which adds with plain writes (no Atomics: nothing is ordered by a counter).
+ * Readers on other threads add the blocks up and may see a value that is a moment old. They never see half a value:
+ * an aligned 8-byte store is whole on x86-64 and arm64. float64 counts exactly up to 2^53, 9 PB of bytes.
+ *
+ *   word  0 .. DROP_BASE-1              the counters of the table below
+ *         DROP_BASE + 1 .. + DROP_MAX   lost packets by cause: word DROP_BASE + (-drop)
+ *         HISTOGRAM_BASE ..             histograms.ts
+ */
+import { HISTOGRAM_WORDS, histogramBucket } from './histograms.ts';
+import type { Layout } from './layout.ts';
+
+export interface CounterInfo {
+  readonly name: string;
+  readonly unit: 'frames' | 'bytes' | 'calls' | 'events' | 'flows' | 'segments' | 'datagrams' | 'connections';
+  readonly help: string;
+}
+
+/** Adding a counter: one line here. Its index follows from its place. */
+const TABLE = {
+  // tap-reader
+  framesFromGuest: ['frames', 'Frames read from the TAP'],
+  bytesFromGuest: ['bytes', 'Frame bytes read from the TAP'],
+  tapReads: ['calls', 'Read calls on the TAP'],
+  tapEagain: ['calls', 'Reads that found the TAP queue empty'],
+  poolDry: ['events', 'Times that reading stopped because no frame slot was free'],
+  // shard
+  framesToGuest: ['frames', 'Frames written to the TAP'],
+  bytesToGuest: ['bytes', 'Frame bytes written to the TAP'],
+  tapWrites: ['calls', 'Write calls on the TAP'],
+  tapWriteErrors: ['calls', 'Writes that the TAP refused'],
+  tcpOpened: ['connections', 'TCP connections that the guest opened'],
+  tcpAccepted: ['connections', 'TCP connections that came in through published ports'],
+  tcpClosed: ['connections', 'TCP connections ended, in order or by reset'],
+  tcpResetSent: ['segments', 'TCP resets sent to the guest'],
+  tcpRetransmits: ['segments', 'TCP segments sent to the guest again'],
+  tcpRtoFired: ['events', 'TCP retransmission time-outs'],
+  tcpFastRetransmits: ['events', 'TCP fast retransmissions (three duplicate acknowledgements)'],
+  tcpOutOfOrder: ['segments', 'TCP segments from the guest that came out of order'],
+  tcpDupAcksSent: ['segments', 'Duplicate acknowledgements sent to the guest'],
+  tcpZeroWindow: ['events', 'Times that the guest closed its receive window'],
+  udpFlows: ['flows', 'UDP flows opened'],
+  pingFlows: ['flows', 'ICMP echo flows opened'],
+  flowTableFull: ['events', 'Flows refused because the flow table was full'],
+  fragmentsReassembled: ['datagrams', 'Datagrams put together from fragments'],
+  fragmentsDropped: ['datagrams', 'Datagrams given up before all fragments had come'],
+  icmpErrorsToGuest: ['datagrams', 'ICMP errors sent to the guest'],
+  // host-io
+  sockSends: ['calls', 'Send calls on host sockets'],
+  sockSendBytes: ['bytes', 'Stream bytes that host sockets took'],
+  sockSendPartial: ['calls', 'Sends that the host socket took only in part or not at all'],
+  sockPeeks: ['calls', 'Peek calls on host sockets'],
+  sockPeekBytes: ['bytes', 'Stream bytes peeked from host sockets, repeats included'],
+  sockConsumes: ['calls', 'Calls that dropped acknowledged bytes from host sockets'],
+  sockOpened: ['events', 'Host sockets opened or accepted'],
+  sockClosed: ['events', 'Host sockets closed'],
+  datagramsToHost: ['datagrams', 'Datagrams sent to the host network'],
+  datagramsToGuest: ['datagrams', 'Datagrams received from the host network'],
+  epollWaits: ['calls', 'Waits for events'],
+  epollEvents: ['events', 'Events that waits brought'],
+  wakes: ['events', 'Doorbells rung for a sleeping thread'],
+  sleeps: ['events', 'Times that a thread went to sleep'],
+  emfile: ['events', 'Sockets not opened for want of file descriptors'],
+  // impairment (test door)
+  lostFromGuest: ['frames', 'Frames from the guest lost on purpose'],
+  lostToGuest: ['frames', 'Frames to the guest lost on purpose'],
+} as const satisfies Record<string, readonly [CounterInfo['unit'], string]>;
+
+export type CounterName = keyof typeof TABLE;
+
+/** name, unit and help of every counter, by index. */
+export const COUNTERS: readonly CounterInfo[] = Object.entries(TABLE).map(([name, [unit, help]]) => ({
+  name,
+  unit,
+  help,
+}));
+
+/** Index of a counter by name: `counters[Counter.tapReads]!++`. */
+export const Counter = Object.freeze(
+  Object.fromEntries(COUNTERS.map((info, index) => [info.name, index])),
+) as Readonly<Record<CounterName, number>>;
+
+/** A drop cause -n counts at word DROP_BASE + n. */
+export const DROP_BASE = COUNTERS.length;
+/** Room for drop causes -1 .. -DROP_MAX. */
+export const DROP_MAX = 96;
+/** Behind them the thread's histograms: word HISTOGRAM_BASE + Histogram.x + bucket. */
+export const HISTOGRAM_BASE = DROP_BASE + DROP_MAX + 1;
+export const COUNTER_WORDS = HISTOGRAM_BASE + HISTOGRAM_WORDS;
+
+/** Count one value. @param at  Histogram.x */
+export function recordHistogram(counters: Float64Array, at: number, value: number): void {
+  counters[HISTOGRAM_BASE + at + histogramBucket(value)]!++;
+}
+
+/** The counters of one thread. Only that thread writes through its view. */
+export function countersView(sab: SharedArrayBuffer, layout: Layout, block: number): Float64Array {
+  if (block < 0 || block >= layout.counterBlocks) {
+    throw new RangeError(`counter block ${block}: the layout has ${layout.counterBlocks}`);
+  }
+  return new Float64Array(sab, layout.countersAt + block * layout.counterBlockBytes, COUNTER_WORDS);
+}
+
+/** Sum over all threads, COUNTER_WORDS long; indexes as in `Counter` and DROP_BASE. */
+export function countersSum(sab: SharedArrayBuffer, layout: Layout): Float64Array {
+  const sum = new Float64Array(COUNTER_WORDS);
+  for (let block = 0; block < layout.counterBlocks; block++) {
+    const view = countersView(sab, layout, block);
+    for (let i = 0; i < COUNTER_WORDS; i++) sum[i]! += view[i]!;
+  }
+  return sum;
+}

@@ -1,0 +1,196 @@
+/**
+ * Where everything lies in the engine's one SharedArrayBuffer. Plain data: crosses to worker threads by structured clone.
+ *
+ *   skewBytes  ─▶ ┌ stop flag ──────────────┐ one line
+ *                 │ log bell                │ one line
+ *                 │ sleeping flag × threads │ one line each
+ *                 │ ring control × rings    │ two lines each: [head, starving] [tail]
+ *                 │ ring slots × rings      │ ringDescriptors * 64 B each
+ *                 │ counters × threads      │ COUNTER_WORDS float64 each
+ *                 │ log ring × threads      │ two lines of control, then logBytes
+ *                 │ ownership word × slots  │ int32 each
+ *     page ─────▶ │ small slots             │ SMALL_SLOT_BYTES each
+ *     page ─────▶ │ large slots             │ LARGE_SLOT_BYTES each
+ *                 └─────────────────────────┘ totalBytes
+ *
+ * A "line" here is LINE_BYTES = 128, two cache lines: x86 fetches lines in pairs, so words of two writers stay 128 apart.
+ *
+ * Invariants: every part begins at its alignment counted from skewBytes; no two parts overlap; totalBytes < 2^32, so that
+ * a byte offset fits a descriptor word.
+ */
+import { COUNTER_WORDS } from './counters.ts';
+
+export const SMALL_SLOT_BYTES = 2048;
+/** 17 pages: 64 KiB of payload with room for vnet, Ethernet, IPv6 and TCP headers in front. */
+export const LARGE_SLOT_BYTES = 69632;
+export const PAGE_BYTES = 4096;
+export const LINE_BYTES = 128;
+/** A descriptor is 16 words, one 64-byte cache line. */
+export const DESC_WORDS = 16;
+export const DESC_BYTES = 64;
+
+export interface LayoutRequest {
+  readonly smallSlots: number;
+  readonly largeSlots: number;
+  /** SPSC rings, one per direction of a pair of stages. */
+  readonly rings: number;
+  /** Descriptors per ring, a power of two. */
+  readonly ringDescriptors: number;
+  /** One per packet thread: a block of counters, a sleeping flag and a log ring each. */
+  readonly counterBlocks: number;
+  /** Log ring bytes per thread, a power of two. */
+  readonly logBytes: number;
+  /**
+   * Bytes to leave unused at the start so that the parts are aligned in memory and not only in the buffer: malloc
+   * gives large blocks at 16 past a page. From `allocateShared`; 0 when alignment is of no interest.
+   */
+  readonly skewBytes?: number;
+}
+
+export interface Layout extends LayoutRequest {
+  readonly skewBytes: number;
+  readonly stopAt: number;
+  readonly logBellAt: number;
+  readonly sleepingAt: number;
+  readonly ringControlAt: number;
+  readonly ringSlotsAt: number;
+  readonly countersAt: number;
+  readonly counterBlockBytes: number;
+  readonly logAt: number;
+  readonly ownershipAt: number;
+  readonly smallAt: number;
+  readonly largeAt: number;
+  readonly totalBytes: number;
+}
+
+const RING_CONTROL_BYTES = 2 * LINE_BYTES;
+const LOG_CONTROL_BYTES = 2 * LINE_BYTES;
+
+function alignUp(bytes: number, alignment: number): number {
+  return Math.ceil(bytes / alignment) * alignment;
+}
+
+function requireCount(name: string, value: number, least: number): void {
+  if (!Number.isSafeInteger(value) || value < least) {
+    throw new RangeError(
+      `shared memory layout: ${name} is ${value}; it must be a whole number of ${least} or more`,
+    );
+  }
+}
+
+function requirePowerOfTwo(name: string, value: number, least: number): void {
+  requireCount(name, value, least);
+  if (value > 2 ** 30 || (value & (value - 1)) !== 0) {
+    throw new RangeError(`shared memory layout: ${name} is ${value}; it must be a power of two up to 2^30`);
+  }
+}
+
+/** Place every part. Throws RangeError when a count makes no sense or the whole would not stay below 4 GiB. */
+export function planLayout(request: LayoutRequest): Layout {
+  const { smallSlots, largeSlots, rings, ringDescriptors, counterBlocks, logBytes, skewBytes = 0 } = request;
+  requireCount('smallSlots', smallSlots, 0);
+  requireCount('largeSlots', largeSlots, 0);
+  requireCount('rings', rings, 0);
+  requireCount('counterBlocks', counterBlocks, 1);
+  requirePowerOfTwo('ringDescriptors', ringDescriptors, 2);
+  requirePowerOfTwo('logBytes', logBytes, 256);
+  requireCount('skewBytes', skewBytes, 0);
+  if (skewBytes >= PAGE_BYTES || skewBytes % 8 !== 0) {
+    throw new RangeError(
+      `shared memory layout: skewBytes is ${skewBytes}; it must be a multiple of 8 below a page`,
+    );
+  }
+
+  // Offsets are worked out from 0 and moved by the skew at the end, so that alignment holds from the skew on.
+  let end = 0;
+  const place = (bytes: number, alignment: number): number => {
+    const at = alignUp(end, alignment);
+    end = at + bytes;
+    return at + skewBytes;
+  };
+  const counterBlockBytes = alignUp(COUNTER_WORDS * 8, LINE_BYTES);
+  const layout = {
+    smallSlots,
+    largeSlots,
+    rings,
+    ringDescriptors,
+    counterBlocks,
+    logBytes,
+    skewBytes,
+    counterBlockBytes,
+    stopAt: place(LINE_BYTES, LINE_BYTES),
+    logBellAt: place(LINE_BYTES, LINE_BYTES),
+    sleepingAt: place(counterBlocks * LINE_BYTES, LINE_BYTES),
+    ringControlAt: place(rings * RING_CONTROL_BYTES, LINE_BYTES),
+    ringSlotsAt: place(rings * ringDescriptors * DESC_BYTES, LINE_BYTES),
+    countersAt: place(counterBlocks * counterBlockBytes, LINE_BYTES),
+    logAt: place(counterBlocks * (LOG_CONTROL_BYTES + logBytes), LINE_BYTES),
+    ownershipAt: place((smallSlots + largeSlots) * 4, LINE_BYTES),
+    smallAt: place(smallSlots * SMALL_SLOT_BYTES, PAGE_BYTES),
+    largeAt: place(largeSlots * LARGE_SLOT_BYTES, PAGE_BYTES),
+  };
+  const totalBytes = alignUp(end, PAGE_BYTES) + skewBytes;
+  if (totalBytes >= 2 ** 32) {
+    throw new RangeError(
+      `shared memory layout: ${smallSlots} small and ${largeSlots} large slots need ${totalBytes} bytes; ask for fewer: 4 GiB is the limit`,
+    );
+  }
+  return { ...layout, totalBytes };
+}
+
+export interface SharedMemory {
+  readonly sab: SharedArrayBuffer;
+  readonly layout: Layout;
+  /** Native address of the buffer's first byte. Valid while `sab` is referenced. */
+  readonly baseAddress: number;
+}
+
+/**
+ * Allocate the buffer and lay it out so that pages and lines are aligned in memory. Pages stay untouched (and cost no
+ * memory) until somebody writes them.
+ * @param addressOf  native address of a view's first byte (src/sys/memory.ts)
+ */
+export function allocateShared(
+  request: LayoutRequest,
+  addressOf: (view: Uint8Array) => number,
+): SharedMemory {
+  const sab = new SharedArrayBuffer(planLayout({ ...request, skewBytes: PAGE_BYTES - 8 }).totalBytes);
+  const baseAddress = addressOf(new Uint8Array(sab));
+  const skewBytes = (PAGE_BYTES - (baseAddress % PAGE_BYTES)) % PAGE_BYTES;
+  return { sab, layout: planLayout({ ...request, skewBytes }), baseAddress };
+}
+
+/** Byte offset of the sleeping flag (int32) of a packet thread. */
+export function sleepingAt(layout: Layout, thread: number): number {
+  return layout.sleepingAt + thread * LINE_BYTES;
+}
+
+/** Byte offset of a ring's control words: int32 head at +0, int32 starving at +4, int32 tail at +LINE_BYTES. */
+export function ringControlAt(layout: Layout, ring: number): number {
+  return layout.ringControlAt + ring * RING_CONTROL_BYTES;
+}
+
+/** Byte offset of a ring's first descriptor. */
+export function ringSlotsAt(layout: Layout, ring: number): number {
+  return layout.ringSlotsAt + ring * layout.ringDescriptors * DESC_BYTES;
+}
+
+/** Byte offset of a thread's counter block. */
+export function counterBlockAt(layout: Layout, block: number): number {
+  return layout.countersAt + block * layout.counterBlockBytes;
+}
+
+/** Byte offset of a thread's log ring: int32 head and int32 dropped at +0, int32 tail at +LINE_BYTES, bytes from +2 lines. */
+export function logRingAt(layout: Layout, thread: number): number {
+  return layout.logAt + thread * (LOG_CONTROL_BYTES + layout.logBytes);
+}
+
+/** Ask every thread to stop. The caller rings their doorbells afterwards. */
+export function requestStop(i32: Int32Array, layout: Layout): void {
+  Atomics.store(i32, layout.stopAt >>> 2, 1);
+}
+
+/** Has a stop been asked for? One load, fit for once per loop. */
+export function stopRequested(i32: Int32Array, layout: Layout): boolean {
+  return Atomics.load(i32, layout.stopAt >>> 2) !== 0;
+}
