@@ -1,0 +1,143 @@
+/**
+ * IP addresses as four u32 words, most significant first; IPv4 as v4-mapped ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
+ *
+ *   words[w]  words[w + 1]  words[w + 2]  words[w + 3]
+ *      0           0           0xffff        a.b.c.d        an IPv4 address
+ *
+ * One shape for both families keeps flow keys and descriptors the same. Text is for the cold path.
+ */
+import { readU32, writeU32 } from './be.ts';
+import { ipv4Parse, ipv4Text } from './ipv4.ts';
+
+export const ADDRESS_WORDS = 4;
+
+/** The third word of every v4-mapped address. */
+export const V4_MAPPED_WORD = 0xffff;
+
+/** 16 packet bytes at `at` into words[w..w + 3]. */
+export function addressRead(pool: Uint8Array, at: number, words: Uint32Array, w: number): void {
+  words[w] = readU32(pool, at);
+  words[w + 1] = readU32(pool, at + 4);
+  words[w + 2] = readU32(pool, at + 8);
+  words[w + 3] = readU32(pool, at + 12);
+}
+
+/** words[w..w + 3] into 16 packet bytes at `at`. */
+export function addressWrite(pool: Uint8Array, at: number, words: Uint32Array, w: number): void {
+  writeU32(pool, at, words[w]!);
+  writeU32(pool, at + 4, words[w + 1]!);
+  writeU32(pool, at + 8, words[w + 2]!);
+  writeU32(pool, at + 12, words[w + 3]!);
+}
+
+/** An IPv4 address (u32) into words[w..w + 3]. Its u32 is words[w + 3]. */
+export function addressSetIpv4(words: Uint32Array, w: number, ipv4: number): void {
+  words[w] = 0;
+  words[w + 1] = 0;
+  words[w + 2] = V4_MAPPED_WORD;
+  words[w + 3] = ipv4;
+}
+
+export function addressCopy(from: Uint32Array, f: number, to: Uint32Array, t: number): void {
+  to[t] = from[f]!;
+  to[t + 1] = from[f + 1]!;
+  to[t + 2] = from[f + 2]!;
+  to[t + 3] = from[f + 3]!;
+}
+
+export function addressEqual(a: Uint32Array, aw: number, b: Uint32Array, bw: number): boolean {
+  // The last word differs most often.
+  return a[aw + 3] === b[bw + 3] && a[aw + 2] === b[bw + 2] && a[aw + 1] === b[bw + 1] && a[aw] === b[bw];
+}
+
+export function isV4Mapped(words: Uint32Array, w: number): boolean {
+  return words[w + 2] === V4_MAPPED_WORD && words[w + 1] === 0 && words[w] === 0;
+}
+
+/** 127.0.0.0/8 or ::1. */
+export function isLoopback(words: Uint32Array, w: number): boolean {
+  if (isV4Mapped(words, w)) return words[w + 3]! >>> 24 === 127;
+  return words[w + 3] === 1 && words[w + 2] === 0 && words[w + 1] === 0 && words[w] === 0;
+}
+
+/** 224.0.0.0/4 or ff00::/8. */
+export function isMulticast(words: Uint32Array, w: number): boolean {
+  if (isV4Mapped(words, w)) return words[w + 3]! >>> 28 === 14;
+  return words[w]! >>> 24 === 0xff;
+}
+
+/** 0.0.0.0 or ::. */
+export function isUnspecified(words: Uint32Array, w: number): boolean {
+  if (words[w + 3] !== 0) return false;
+  return isV4Mapped(words, w) || (words[w + 2] === 0 && words[w + 1] === 0 && words[w] === 0);
+}
+
+/** 169.254.0.0/16 or fe80::/10. */
+export function isLinkLocal(words: Uint32Array, w: number): boolean {
+  if (isV4Mapped(words, w)) return words[w + 3]! >>> 16 === 0xa9fe;
+  return words[w]! >>> 22 === 0xfe80 >>> 6;
+}
+
+/** Eight 16-bit groups of an IPv6 text (with or without :: and a dotted tail), or null. */
+function ipv6Groups(text: string): number[] | null {
+  const halves = text.split('::');
+  if (halves.length > 2) return null;
+  const groups = (half: string, isLast: boolean): number[] | null => {
+    if (half === '') return [];
+    const out: number[] = [];
+    const parts = half.split(':');
+    for (const [i, part] of parts.entries()) {
+      if (isLast && i === parts.length - 1 && part.includes('.')) {
+        const v4 = ipv4Parse(part);
+        if (v4 < 0) return null;
+        out.push(v4 >>> 16, v4 & 0xffff);
+      } else if (/^[0-9a-f]{1,4}$/i.test(part)) out.push(Number.parseInt(part, 16));
+      else return null;
+    }
+    return out;
+  };
+  const head = groups(halves[0]!, halves.length === 1);
+  if (head === null) return null;
+  if (halves.length === 1) return head.length === 8 ? head : null;
+  const tail = groups(halves[1]!, true);
+  if (tail === null) return null;
+  const zeros = 8 - head.length - tail.length;
+  return zeros < 1 ? null : [...head, ...new Array<number>(zeros).fill(0), ...tail];
+}
+
+/**
+ * Text of either family into words[w..w + 3].
+ * @returns false, words untouched, when `text` is no address; a zone ("%eth0") or prefix length ("/64") is none
+ */
+export function addressParse(text: string, words: Uint32Array, w: number): boolean {
+  if (!text.includes(':')) {
+    const v4 = ipv4Parse(text);
+    if (v4 < 0) return false;
+    addressSetIpv4(words, w, v4);
+    return true;
+  }
+  const groups = ipv6Groups(text);
+  if (groups === null) return false;
+  for (let i = 0; i < ADDRESS_WORDS; i++) words[w + i] = ((groups[2 * i]! << 16) | groups[2 * i + 1]!) >>> 0;
+  return true;
+}
+
+/** Dotted quad for v4-mapped, else the canonical form of RFC 5952. */
+export function addressText(words: Uint32Array, w: number): string {
+  if (isV4Mapped(words, w)) return ipv4Text(words[w + 3]!);
+  const groups: number[] = [];
+  for (let i = 0; i < ADDRESS_WORDS; i++) groups.push(words[w + i]! >>> 16, words[w + i]! & 0xffff);
+  // RFC 5952 section 4.2: the longest run of at least two zero groups, the first of equals.
+  let runAt = -1;
+  let runLength = 1;
+  for (let i = 0; i < 8; i++) {
+    let length = 0;
+    while (i + length < 8 && groups[i + length] === 0) length++;
+    if (length > runLength) {
+      runAt = i;
+      runLength = length;
+    }
+  }
+  const hex = (part: number[]): string => part.map((group) => group.toString(16)).join(':');
+  return runAt < 0 ? hex(groups) : `${hex(groups.slice(0, runAt))}::${hex(groups.slice(runAt + runLength))}`;
+}

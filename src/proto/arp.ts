@@ -1,0 +1,79 @@
+/**
+ * ARP for IPv4 on Ethernet, RFC 826.
+ *
+ *  +0 hardware u16 = 1   +2 protocol u16 = 0x0800   +4 hlen = 6   +5 plen = 4   +6 op u16
+ *  +8 senderMac, 6   +14 senderIp u32   +18 targetMac, 6   +24 targetIp u32
+ *
+ * Invariant: once arpCheck() === 0, the 28 bytes may be read unchecked. Addresses are u32, MACs 6-byte arrays.
+ */
+import { readU16, readU32, writeU32 } from './be.ts';
+import { Drop } from './drop.ts';
+import { MAC_BYTES } from './ethernet.ts';
+
+export const ARP_BYTES = 28;
+/** Offsets of the MAC fields from the packet's start. */
+export const arpSenderMacAt = 8;
+export const arpTargetMacAt = 18;
+
+export const ArpOp = { request: 1, reply: 2 } as const;
+
+/** @returns 0, or Drop.short | arpFormat | arpOp */
+export function arpCheck(pool: Uint8Array, at: number, availBytes: number): number {
+  if (availBytes < ARP_BYTES) return Drop.short;
+  if (readU32(pool, at) !== 0x00010800 || readU16(pool, at + 4) !== 0x0604) return Drop.arpFormat;
+  const op = readU16(pool, at + 6);
+  return op === ArpOp.request || op === ArpOp.reply ? 0 : Drop.arpOp;
+}
+
+export function arpOp(pool: Uint8Array, at: number): number {
+  return readU16(pool, at + 6);
+}
+
+export function arpSenderIp(pool: Uint8Array, at: number): number {
+  return readU32(pool, at + 14);
+}
+
+export function arpTargetIp(pool: Uint8Array, at: number): number {
+  return readU32(pool, at + 24);
+}
+
+function arpWrite(
+  pool: Uint8Array,
+  at: number,
+  op: number,
+  senderMac: Uint8Array,
+  senderIp: number,
+  targetMac: Uint8Array | null,
+  targetIp: number,
+): void {
+  writeU32(pool, at, 0x00010800);
+  writeU32(pool, at + 4, 0x06040000 | op);
+  writeU32(pool, at + 14, senderIp);
+  writeU32(pool, at + 24, targetIp);
+  for (let i = 0; i < MAC_BYTES; i++) {
+    pool[at + arpSenderMacAt + i] = senderMac[i]!;
+    pool[at + arpTargetMacAt + i] = targetMac === null ? 0 : targetMac[i]!;
+  }
+}
+
+export function arpReplyWrite(
+  pool: Uint8Array,
+  at: number,
+  senderMac: Uint8Array,
+  senderIp: number,
+  targetMac: Uint8Array,
+  targetIp: number,
+): void {
+  arpWrite(pool, at, ArpOp.reply, senderMac, senderIp, targetMac, targetIp);
+}
+
+/** Who has `targetIp`? The target's MAC field is zero; with senderIp === targetIp it is an announcement (RFC 5227). */
+export function arpRequestWrite(
+  pool: Uint8Array,
+  at: number,
+  senderMac: Uint8Array,
+  senderIp: number,
+  targetIp: number,
+): void {
+  arpWrite(pool, at, ArpOp.request, senderMac, senderIp, null, targetIp);
+}

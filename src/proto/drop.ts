@@ -1,0 +1,67 @@
+/**
+ * Why a packet was refused: one code per cause, contiguous from -1, so that -code indexes a counter.
+ *
+ * A validator returns one of these (below zero) or a result (zero or more). Nothing here is thrown.
+ */
+export const Drop = {
+  /** Fewer bytes than the fixed part of the header. */
+  short: -1,
+  /** An EtherType that nobody here speaks. */
+  ethType: -2,
+  /** A VLAN tag: the guest's link has none. */
+  vlan: -3,
+  ipVersion: -4,
+  ipv4Ihl: -5,
+  /** totalLen below the header's own length or beyond the frame. */
+  ipv4TotalLen: -6,
+  ipv4Checksum: -7,
+  /** payloadLen beyond the frame, or 0 (a jumbogram). */
+  ipv6PayloadLen: -8,
+  /** Extension headers malformed, too many, too long, or after No Next Header. */
+  ipv6Extension: -9,
+  /** A v4-mapped address or a multicast source on the wire. */
+  ipv6Address: -10,
+  /** A fragment that is cut at no multiple of 8 or reaches past 65535. */
+  fragment: -11,
+  tcpOffset: -12,
+  tcpChecksum: -13,
+  udpLength: -14,
+  udpChecksum: -15,
+  icmpChecksum: -16,
+  icmp6Checksum: -17,
+  /** Not Ethernet/IPv4 with 6- and 4-byte addresses. */
+  arpFormat: -18,
+  /** Neither a request nor a reply. */
+  arpOp: -19,
+  /** Hop limit below 255: it came from beyond the link. */
+  ndpHopLimit: -20,
+  ndpCode: -21,
+  /** Neighbour solicitation or advertisement for a multicast target. */
+  ndpTarget: -22,
+  /** An option of length 0 or past the end. */
+  ndpOption: -23,
+  /** Not a BOOTREQUEST. */
+  dhcpOp: -24,
+  dhcpHardware: -25,
+  dhcpMagic: -26,
+  /** An option runs past the end. */
+  dhcpOption: -27,
+  /** Not exactly one well-formed question. */
+  dnsQuestion: -28,
+  vnetGsoType: -29,
+  vnetGsoSize: -30,
+  vnetHdrLen: -31,
+  /** csumStart + csumOffset beyond the frame. */
+  vnetCsum: -32,
+} as const;
+export type Drop = (typeof Drop)[keyof typeof Drop];
+
+const names: readonly string[] = ['none', ...Object.keys(Drop)];
+
+/** Slots that a counter array needs: -code runs from 1 to DROP_COUNT - 1; index 0 stays unused. */
+export const DROP_COUNT: number = names.length;
+
+/** The key of `code` in Drop, for metrics and logs; "unknown" for anything else. */
+export function dropName(code: number): string {
+  return code < 0 ? (names[-code] ?? 'unknown') : 'unknown';
+}

@@ -1,0 +1,59 @@
+/**
+ * Ethernet II header codec, IEEE 802.3 clause 3.
+ *
+ *  +0 dst, 6 bytes   +6 src, 6 bytes   +12 etherType u16   +14 payload
+ *
+ * Unchecked: a frame has at least ETH_BYTES before any of these is called.
+ */
+import { readU16, writeU16 } from './be.ts';
+
+export const ETH_BYTES = 14;
+export const ETH_DST = 0;
+export const ETH_SRC = 6;
+export const MAC_BYTES = 6;
+
+export const EtherType = { ipv4: 0x0800, arp: 0x0806, ipv6: 0x86dd, vlan: 0x8100 } as const;
+
+export function etherType(pool: Uint8Array, at: number): number {
+  return readU16(pool, at + 12);
+}
+
+/** Write all 14 bytes. `dst` and `src` are 6-byte arrays, not offsets. */
+export function etherWrite(
+  pool: Uint8Array,
+  at: number,
+  dst: Uint8Array,
+  src: Uint8Array,
+  type: number,
+): void {
+  // Six stores each, not set(): its call costs more than the bytes.
+  for (let i = 0; i < MAC_BYTES; i++) pool[at + i] = dst[i]!;
+  for (let i = 0; i < MAC_BYTES; i++) pool[at + ETH_SRC + i] = src[i]!;
+  writeU16(pool, at + 12, type);
+}
+
+/** Copy a 6-byte address out of a packet. */
+export function macRead(pool: Uint8Array, at: number, mac: Uint8Array): void {
+  for (let i = 0; i < MAC_BYTES; i++) mac[i] = pool[at + i]!;
+}
+
+export function macEqual(pool: Uint8Array, at: number, mac: Uint8Array): boolean {
+  for (let i = 0; i < MAC_BYTES; i++) if (pool[at + i] !== mac[i]) return false;
+  return true;
+}
+
+/** Group bit: multicast and broadcast addresses. */
+export function macIsGroup(pool: Uint8Array, at: number): boolean {
+  return (pool[at]! & 1) !== 0;
+}
+
+/** "9a:55:9a:55:9a:55" to 6 bytes; null when it is not six two-digit hex groups. Cold path. */
+export function macParse(text: string): Uint8Array | null {
+  if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) return null;
+  return Uint8Array.from(text.split(':'), (group) => Number.parseInt(group, 16));
+}
+
+/** Cold path. */
+export function macText(pool: Uint8Array, at: number): string {
+  return Array.from({ length: MAC_BYTES }, (_, i) => pool[at + i]!.toString(16).padStart(2, '0')).join(':');
+}

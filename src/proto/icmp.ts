@@ -1,0 +1,124 @@
+/**
+ * ICMP for IPv4, RFC 792; next-hop MTU of RFC 1191.
+ *
+ *  +0 type u8   +1 code u8   +2 checksum u16   +4 info u32   +8 data
+ *
+ *  info   echo:        ident u16 | sequence u16
+ *         unreachable: 0 | next-hop MTU u16 (code 4)        time exceeded: 0
+ *  data   errors quote the IP header and the first bytes of the packet that they are about
+ *
+ * Invariant: once icmpCheck() === 0, the 8 bytes may be read unchecked.
+ */
+import { readU16, readU32, writeU16, writeU32 } from './be.ts';
+import { checksumUpdate16, finishSum, onesSum } from './checksum.ts';
+import { Drop } from './drop.ts';
+
+export const ICMP_BYTES = 8;
+
+export const IcmpType = {
+  echoReply: 0,
+  unreachable: 3,
+  redirect: 5,
+  echoRequest: 8,
+  timeExceeded: 11,
+  parameterProblem: 12,
+} as const;
+
+/** Codes of IcmpType.unreachable. */
+export const IcmpUnreachable = {
+  network: 0,
+  host: 1,
+  protocol: 2,
+  port: 3,
+  fragmentationNeeded: 4,
+  sourceRouteFailed: 5,
+  networkProhibited: 9,
+  hostProhibited: 10,
+  adminProhibited: 13,
+} as const;
+
+/** Codes of IcmpType.timeExceeded. */
+export const IcmpTimeExceeded = { ttl: 0, reassembly: 1 } as const;
+
+/**
+ * Check length and checksum of a whole message.
+ * @param bytes  message length; all of it is read
+ * @returns 0, or Drop.short | icmpChecksum
+ */
+export function icmpCheck(pool: Uint8Array, at: number, bytes: number): number {
+  if (bytes < ICMP_BYTES) return Drop.short;
+  if (finishSum(onesSum(pool, at, bytes, 0)) !== 0) return Drop.icmpChecksum;
+  return 0;
+}
+
+export function icmpType(pool: Uint8Array, at: number): number {
+  return pool[at]!;
+}
+
+export function icmpCode(pool: Uint8Array, at: number): number {
+  return pool[at + 1]!;
+}
+
+export function icmpEchoId(pool: Uint8Array, at: number): number {
+  return readU16(pool, at + 4);
+}
+
+export function icmpEchoSeq(pool: Uint8Array, at: number): number {
+  return readU16(pool, at + 6);
+}
+
+/** The 32 bits after the checksum. */
+export function icmpInfo(pool: Uint8Array, at: number): number {
+  return readU32(pool, at + 4);
+}
+
+/** Give an echo message another ident, checksum adjusted (RFC 1624): ping sockets choose their own. */
+export function icmpEchoIdWrite(pool: Uint8Array, at: number, ident: number): void {
+  const checksum = checksumUpdate16(readU16(pool, at + 2), readU16(pool, at + 4), ident);
+  writeU16(pool, at + 2, checksum);
+  writeU16(pool, at + 4, ident);
+}
+
+/** Recompute the checksum over a whole message. */
+export function icmpChecksumWrite(pool: Uint8Array, at: number, bytes: number): void {
+  writeU16(pool, at + 2, 0);
+  writeU16(pool, at + 2, finishSum(onesSum(pool, at, bytes, 0)));
+}
+
+/**
+ * Turn an echo request into its reply where it lies. The checksum is adjusted, not recomputed (RFC 1624), so the data
+ * is not read and a message that was corrupt stays detectably so.
+ * @returns bytes, or Drop.short
+ */
+export function icmpEchoReplyInPlace(pool: Uint8Array, at: number, bytes: number): number {
+  if (bytes < ICMP_BYTES) return Drop.short;
+  const typeCode = readU16(pool, at);
+  const reply = (IcmpType.echoReply << 8) | (typeCode & 0xff);
+  writeU16(pool, at + 2, checksumUpdate16(readU16(pool, at + 2), typeCode, reply));
+  pool[at] = IcmpType.echoReply;
+  return bytes;
+}
+
+/**
+ * Write an error message that quotes `quotedBytes` of the offending packet, its IP header first.
+ * @param info32  bytes 4..7, e.g. the next-hop MTU for fragmentationNeeded
+ * @param quotedAt  where the quoted packet lies in the same pool; may overlap the message
+ * @returns message bytes, 8 + quotedBytes, checksum included
+ * @source RFC 792; RFC 1812 section 4.3.2.3: quote as much as fits in 576 bytes with the IP header
+ */
+export function icmpErrorWrite(
+  pool: Uint8Array,
+  at: number,
+  type: number,
+  code: number,
+  info32: number,
+  quotedAt: number,
+  quotedBytes: number,
+): number {
+  pool.copyWithin(at + ICMP_BYTES, quotedAt, quotedAt + quotedBytes);
+  pool[at] = type;
+  pool[at + 1] = code;
+  writeU32(pool, at + 4, info32);
+  icmpChecksumWrite(pool, at, ICMP_BYTES + quotedBytes);
+  return ICMP_BYTES + quotedBytes;
+}

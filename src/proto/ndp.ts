@@ -1,0 +1,231 @@
+/**
+ * Neighbour Discovery, RFC 4861, and the DNS options of RFC 8106. Messages are ICMPv6; `at` is their type byte.
+ *
+ *  solicitation  +0 icmp header, 4   +4 reserved u32              +8 target, 16   +24 options
+ *  advertisement +0 icmp header, 4   +4 |R|S|O| reserved          +8 target, 16   +24 options
+ *  router sol.   +0 icmp header, 4   +4 reserved u32              +8 options
+ *  router adv.   +0 icmp header, 4   +4 hopLimit u8 +5 |M|O| +6 lifetime u16 +8 reachable u32 +12 retrans u32 +16 options
+ *  option        +0 type u8   +1 length u8 in units of 8 bytes, not 0   +2 content
+ *
+ * Writers leave the checksum 0: icmp6ChecksumWrite finishes it once the IPv6 header is in place. IPv6 header hop limit
+ * must be 255. Router and neighbour messages are rare, so the RA writer takes a plain object.
+ */
+import { addressWrite } from './address.ts';
+import { readU16, writeU16, writeU32 } from './be.ts';
+import { domainLabels, domainWrite } from './domain-name.ts';
+import { Drop } from './drop.ts';
+import { MAC_BYTES } from './ethernet.ts';
+import { Icmp6Type } from './icmpv6.ts';
+
+/** Hop limit of every neighbour discovery packet (RFC 4861 section 3.1). */
+export const NDP_HOP_LIMIT = 255;
+/** Offset of the target address in solicitations and advertisements. */
+export const ndpTargetAt = 8;
+
+export const NdpOption = {
+  sourceLinkLayer: 1,
+  targetLinkLayer: 2,
+  prefixInformation: 3,
+  mtu: 5,
+  rdnss: 25,
+  dnssl: 31,
+} as const;
+
+/** Flags of a neighbour advertisement (RFC 4861 section 4.4), top three bits of the word at +4. */
+export const NdpNaFlag = { router: 0x80000000, solicited: 0x40000000, override: 0x20000000 } as const;
+
+const NEIGHBOUR_BYTES = 24;
+const ROUTER_SOLICITATION_BYTES = 8;
+const ROUTER_ADVERTISEMENT_BYTES = 16;
+const LIFETIME_INFINITE = 0xffffffff;
+
+/** Where options begin, or 0 for a type that is not neighbour discovery. */
+function optionsOffset(type: number): number {
+  switch (type) {
+    case Icmp6Type.neighbourSolicitation:
+    case Icmp6Type.neighbourAdvertisement:
+      return NEIGHBOUR_BYTES;
+    case Icmp6Type.routerSolicitation:
+      return ROUTER_SOLICITATION_BYTES;
+    case Icmp6Type.routerAdvertisement:
+      return ROUTER_ADVERTISEMENT_BYTES;
+    default:
+      return 0;
+  }
+}
+
+/**
+ * Check an NS, NA, RS or RA whose checksum icmp6Check has accepted, options included.
+ * @param bytes  ICMPv6 message length
+ * @param hopLimit  of the IPv6 header
+ * @returns 0, or Drop.short | ndpHopLimit | ndpCode | ndpTarget | ndpOption
+ * @source RFC 4861 sections 6.1 and 7.1
+ */
+export function ndpCheck(pool: Uint8Array, at: number, bytes: number, hopLimit: number): number {
+  if (hopLimit !== NDP_HOP_LIMIT) return Drop.ndpHopLimit;
+  if (bytes < ROUTER_SOLICITATION_BYTES) return Drop.short;
+  const offset = optionsOffset(pool[at]!);
+  if (offset === 0 || pool[at + 1] !== 0) return Drop.ndpCode;
+  if (bytes < offset) return Drop.short;
+  if (offset === NEIGHBOUR_BYTES && pool[at + ndpTargetAt] === 0xff) return Drop.ndpTarget;
+  let i = offset;
+  while (i < bytes) {
+    if (i + 8 > bytes) return Drop.ndpOption;
+    const optionBytes = pool[at + i + 1]! << 3;
+    if (optionBytes === 0 || i + optionBytes > bytes) return Drop.ndpOption;
+    i += optionBytes;
+  }
+  return 0;
+}
+
+/**
+ * Find the first option of a type in a message that ndpCheck has accepted.
+ * @returns offset of the option's type byte from the message's start; 0 when there is none
+ */
+export function ndpOptionAt(pool: Uint8Array, at: number, bytes: number, optionType: number): number {
+  let i = optionsOffset(pool[at]!);
+  while (i + 8 <= bytes) {
+    if (pool[at + i] === optionType) return i;
+    const optionBytes = pool[at + i + 1]! << 3;
+    if (optionBytes === 0 || i + optionBytes > bytes) return 0;
+    i += optionBytes;
+  }
+  return 0;
+}
+
+function linkLayerOptionWrite(pool: Uint8Array, at: number, type: number, mac: Uint8Array): number {
+  pool[at] = type;
+  pool[at + 1] = 1;
+  for (let i = 0; i < MAC_BYTES; i++) pool[at + 2 + i] = mac[i]!;
+  return 8;
+}
+
+/**
+ * Neighbour advertisement with the target's link-layer address.
+ * @param target,w  advertised address, four words
+ * @param flags  NdpNaFlag bits
+ * @returns message bytes (32), checksum 0
+ */
+export function ndpNaWrite(
+  pool: Uint8Array,
+  at: number,
+  target: Uint32Array,
+  w: number,
+  mac: Uint8Array,
+  flags: number,
+): number {
+  writeU32(pool, at, Icmp6Type.neighbourAdvertisement << 24);
+  writeU32(pool, at + 4, flags);
+  addressWrite(pool, at + ndpTargetAt, target, w);
+  return NEIGHBOUR_BYTES + linkLayerOptionWrite(pool, at + NEIGHBOUR_BYTES, NdpOption.targetLinkLayer, mac);
+}
+
+/** Neighbour solicitation with the sender's link-layer address: message bytes (32), checksum 0. */
+export function ndpNsWrite(
+  pool: Uint8Array,
+  at: number,
+  target: Uint32Array,
+  w: number,
+  mac: Uint8Array,
+): number {
+  writeU32(pool, at, Icmp6Type.neighbourSolicitation << 24);
+  writeU32(pool, at + 4, 0);
+  addressWrite(pool, at + ndpTargetAt, target, w);
+  return NEIGHBOUR_BYTES + linkLayerOptionWrite(pool, at + NEIGHBOUR_BYTES, NdpOption.sourceLinkLayer, mac);
+}
+
+/** What a router advertisement says. Addresses are four words each. */
+export interface RouterAdvertisement {
+  /** Router's MAC: source link-layer option. */
+  readonly mac: Uint8Array;
+  /** Hop limit for the guest's packets; 0: unspecified. */
+  readonly hopLimit: number;
+  /** M: addresses by DHCPv6; O: other settings by DHCPv6. */
+  readonly managed: boolean;
+  readonly other: boolean;
+  /** Seconds as default router, 0..65535; 0: not one. */
+  readonly routerLifetimeS: number;
+  /** 0: no MTU option. */
+  readonly mtu: number;
+  /** On-link prefix for autoconfiguration, infinite lifetimes. */
+  readonly prefix?: { readonly words: Uint32Array; readonly bits: number; readonly autonomous: boolean };
+  /** Resolvers, four words each, one after the other. */
+  readonly dns?: Uint32Array;
+  /** Search domains as text; one that is no domain name is left out. */
+  readonly search?: readonly string[];
+}
+
+/**
+ * Router advertisement. Cold path.
+ * @param limitBytes  room from `at` on; DNS options that do not fit are left out whole, the search list first
+ * @returns message bytes, checksum 0
+ */
+export function ndpRaWrite(
+  pool: Uint8Array,
+  at: number,
+  advertisement: RouterAdvertisement,
+  limitBytes = 1200,
+): number {
+  const { mac, mtu, prefix, dns, search } = advertisement;
+  writeU32(pool, at, Icmp6Type.routerAdvertisement << 24);
+  pool[at + 4] = advertisement.hopLimit;
+  pool[at + 5] = (advertisement.managed ? 0x80 : 0) | (advertisement.other ? 0x40 : 0);
+  writeU16(pool, at + 6, advertisement.routerLifetimeS);
+  writeU32(pool, at + 8, 0); // reachable time: unspecified
+  writeU32(pool, at + 12, 0); // retransmission timer: unspecified
+  let bytes = ROUTER_ADVERTISEMENT_BYTES;
+  bytes += linkLayerOptionWrite(pool, at + bytes, NdpOption.sourceLinkLayer, mac);
+  if (mtu > 0) {
+    writeU32(pool, at + bytes, (NdpOption.mtu << 24) | (1 << 16));
+    writeU32(pool, at + bytes + 4, mtu);
+    bytes += 8;
+  }
+  if (prefix !== undefined) {
+    const option = at + bytes;
+    const flags = 0x80 | (prefix.autonomous ? 0x40 : 0); // L: on-link, A: autonomous
+    writeU32(pool, option, (NdpOption.prefixInformation << 24) | (4 << 16) | (prefix.bits << 8) | flags);
+    writeU32(pool, option + 4, LIFETIME_INFINITE); // valid
+    writeU32(pool, option + 8, LIFETIME_INFINITE); // preferred
+    writeU32(pool, option + 12, 0);
+    addressWrite(pool, option + 16, prefix.words, 0);
+    bytes += 32;
+  }
+  const dnsCount = dns === undefined ? 0 : dns.length >>> 2;
+  if (dns !== undefined && dnsCount > 0 && bytes + 8 + dnsCount * 16 <= limitBytes) {
+    const option = at + bytes;
+    writeU32(pool, option, (NdpOption.rdnss << 24) | ((1 + dnsCount * 2) << 16));
+    writeU32(pool, option + 4, LIFETIME_INFINITE);
+    for (let i = 0; i < dnsCount; i++) addressWrite(pool, option + 8 + i * 16, dns, i * 4);
+    bytes += 8 + dnsCount * 16;
+  }
+  const domains = (search ?? []).map(domainLabels).filter((labels) => labels !== null);
+  const domainBytes = domains.reduce((sum, labels) => labels.reduce((n, l) => n + 1 + l.length, sum + 1), 0);
+  const dnsslBytes = (8 + domainBytes + 7) & ~7;
+  // The option's length is one byte: 255 units of 8.
+  if (domainBytes > 0 && bytes + dnsslBytes <= limitBytes && dnsslBytes <= 255 * 8) {
+    const option = at + bytes;
+    writeU32(pool, option, (NdpOption.dnssl << 24) | ((dnsslBytes >>> 3) << 16));
+    writeU32(pool, option + 4, LIFETIME_INFINITE);
+    let i = option + 8;
+    for (const labels of domains) i += domainWrite(pool, i, labels);
+    pool.fill(0, i, option + dnsslBytes);
+    bytes += dnsslBytes;
+  }
+  return bytes;
+}
+
+/** fe80::/64 with the modified EUI-64 of a MAC (RFC 4291 appendix A) into words[w..w + 3]. */
+export function linkLocalFromMac(mac: Uint8Array, words: Uint32Array, w: number): void {
+  words[w] = 0xfe800000;
+  words[w + 1] = 0;
+  words[w + 2] = ((readU16(mac, 0) ^ 0x0200) << 16) | (mac[2]! << 8) | 0xff;
+  words[w + 3] = (0xfe << 24) | (mac[3]! << 16) | readU16(mac, 4);
+}
+
+/** The solicited-node group of an address, ff02::1:ffXX:XXXX (RFC 4291 section 2.7.1), into out[o..o + 3]. */
+export function solicitedNode(words: Uint32Array, w: number, out: Uint32Array, o: number): void {
+  out[o] = 0xff020000;
+  out[o + 1] = 0;
+  out[o + 2] = 1;
+  out[o + 3] = 0xff000000 | (words[w + 3]! & 0xffffff);
+}

@@ -1,0 +1,204 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import {
+  DnsRcode,
+  dnsCheck,
+  dnsErrorWrite,
+  dnsId,
+  dnsIdWrite,
+  dnsIsQuery,
+  dnsOpcode,
+  dnsQuestionBytes,
+  dnsRcode,
+  dnsSameQuestion,
+  dnsServfailWrite,
+  dnsShouldFailOver,
+  dnsTruncated,
+  dnsTruncatedWrite,
+} from '../../src/proto/dns.ts';
+import { Drop } from '../../src/proto/drop.ts';
+import { FRAME_AT as AT, poolWith, readsOnlyItsFrame, slice, u16, wire } from './vector.ts';
+
+const query = wire(`
+  be ef 01 20                                  // id, flags: RD AD
+  00 01 00 00 00 00 00 01                      // one question, one additional record
+  07 65 78 61 6d 70 6c 65 03 6f 72 67 00       // example.org
+  00 01 00 01                                  // A, IN
+  00 00 29 04 d0 00 00 00 00 00 00             // OPT: 1232 bytes
+`);
+const QUESTION_END = 29;
+
+const answer = wire(`
+  be ef 83 83                                  // id, flags: QR TC RD RA, rcode 3
+  00 01 00 00 00 00 00 00
+  07 45 58 61 6d 70 6c 65 03 6f 52 67 00       // EXample.oRg
+  00 01 00 01
+`);
+
+function read(pool: Uint8Array, at: number, bytes: number): unknown {
+  const result = dnsCheck(pool, at, bytes);
+  if (result < 0) return result;
+  return [
+    dnsId(pool, at),
+    dnsIsQuery(pool, at),
+    dnsOpcode(pool, at),
+    dnsTruncated(pool, at),
+    dnsRcode(pool, at),
+    dnsQuestionBytes(pool, at, bytes),
+  ];
+}
+
+describe('reading', () => {
+  test('a query', () => {
+    expect(read(poolWith(query), AT, query.length)).toEqual([0xbeef, true, 0, false, 0, 17]);
+  });
+
+  test('an answer', () => {
+    expect(read(poolWith(answer), AT, answer.length)).toEqual([
+      0xbeef,
+      false,
+      0,
+      true,
+      DnsRcode.nxDomain,
+      17,
+    ]);
+  });
+
+  test('the root as a name', () => {
+    const root = wire('0001 0100 0001 0000 0000 0000 00 0002 0001');
+    expect(dnsQuestionBytes(poolWith(root), AT, root.length)).toBe(5);
+  });
+
+  test.each<[string, (p: Uint8Array) => void, number, number]>([
+    ['11 bytes', () => {}, 11, Drop.short],
+    ['no question', (p) => (p[5] = 0), query.length, Drop.dnsQuestion],
+    ['two questions', (p) => (p[5] = 2), query.length, Drop.dnsQuestion],
+    ['a header alone', () => {}, 12, Drop.dnsQuestion],
+    ['a question cut in its name', () => {}, 20, Drop.dnsQuestion],
+    ['a question cut in its class', () => {}, QUESTION_END - 1, Drop.dnsQuestion],
+    ['a compressed name', (p) => (p[12] = 0xc0), query.length, Drop.dnsQuestion],
+    ['a label past the end', (p) => (p[12] = 63), query.length, Drop.dnsQuestion],
+  ])('drops %s', (_name, spoil, bytes, drop) => {
+    const spoilt = Uint8Array.from(query);
+    spoil(spoilt);
+    expect(dnsCheck(poolWith(spoilt), AT, bytes)).toBe(drop);
+  });
+
+  test('a name of 255 bytes passes, one of 256 does not', () => {
+    const withName = (lastLabel: number): Uint8Array => {
+      const labels = [63, 63, 63, lastLabel].flatMap((n) => [n, ...new Array<number>(n).fill(0x61)]);
+      return Uint8Array.from([...query.subarray(0, 12), ...labels, 0, 0, 1, 0, 1]);
+    };
+    const longest = withName(61);
+    expect(longest.length - 12 - 4).toBe(255);
+    expect(dnsCheck(longest, 0, longest.length)).toBe(0);
+    const longer = withName(62);
+    expect(dnsCheck(longer, 0, longer.length)).toBe(Drop.dnsQuestion);
+  });
+
+  test('reads only its frame', () => {
+    readsOnlyItsFrame([query, answer], read);
+  });
+});
+
+test('dnsIdWrite changes the id alone', () => {
+  fc.assert(
+    fc.property(u16, (id) => {
+      const pool = poolWith(query);
+      dnsIdWrite(pool, AT, id);
+      expect(dnsId(pool, AT)).toBe(id);
+      expect(slice(pool, AT + 2, query.length - 2)).toEqual(query.subarray(2));
+    }),
+  );
+});
+
+test('fail-over: what tells of the server, not of the name', () => {
+  const pool = poolWith(answer);
+  const rcodes = Array.from({ length: 16 }, (_, rcode) => {
+    pool[AT + 3] = 0x80 | rcode;
+    return dnsShouldFailOver(pool, AT);
+  });
+  expect(rcodes.flatMap((yes, rcode) => (yes ? [rcode] : []))).toEqual([
+    DnsRcode.servFail,
+    DnsRcode.notImp,
+    DnsRcode.refused,
+  ]);
+});
+
+describe('dnsSameQuestion', () => {
+  const same = (other: Uint8Array): boolean => {
+    const pool = new Uint8Array(400);
+    pool.set(query);
+    pool.set(other, 200);
+    return dnsSameQuestion(pool, 0, query.length, 200, other.length);
+  };
+
+  test('letter case aside', () => {
+    expect(same(answer)).toBe(true);
+  });
+
+  test.each<[string, number, number]>([
+    ['another name', 14, 0x79],
+    ['a name that differs in bit 5 of no letter', 12, 0x27],
+    ['another type', 26, 28],
+    ['another class', 28, 3],
+    ['a longer question', 20, 4],
+  ])('not %s', (_name, index, value) => {
+    const other = Uint8Array.from(query);
+    other[index] = value;
+    expect(same(other)).toBe(false);
+  });
+
+  test('a type that differs in bit 5 alone is another type', () => {
+    const other = Uint8Array.from(query);
+    other[26] = 0x21;
+    expect(same(other)).toBe(false);
+  });
+});
+
+describe('answers without records', () => {
+  test('SERVFAIL carries id and question, copies RD, drops the additional record', () => {
+    const pool = poolWith(new Uint8Array(300));
+    pool.set(query, AT + 100);
+    expect(dnsServfailWrite(pool, AT, AT + 100, query.length)).toBe(QUESTION_END);
+    expect(slice(pool, AT, QUESTION_END)).toEqual(
+      wire(`
+        be ef 81 82                              // QR RD RA, rcode 2
+        00 01 00 00 00 00 00 00                  // one question
+        07 65 78 61 6d 70 6c 65 03 6f 72 67 00
+        00 01 00 01
+      `),
+    );
+    expect(pool[AT + QUESTION_END]).toBe(0);
+  });
+
+  test('where the query lies, with another result code', () => {
+    const pool = poolWith(query);
+    expect(dnsErrorWrite(pool, AT, AT, query.length, DnsRcode.refused)).toBe(QUESTION_END);
+    expect([dnsIsQuery(pool, AT), dnsRcode(pool, AT), dnsTruncated(pool, AT)]).toEqual([
+      false,
+      DnsRcode.refused,
+      false,
+    ]);
+    expect(dnsCheck(pool, AT, QUESTION_END)).toBe(0);
+  });
+
+  test('a malformed question is left out', () => {
+    const pool = poolWith(query);
+    expect(dnsErrorWrite(pool, AT, AT, 20, DnsRcode.formErr)).toBe(12);
+    expect(slice(pool, AT, 12)).toEqual(wire('be ef 81 81 00 00 00 00 00 00 00 00'));
+  });
+
+  test('TC sends the client to TCP', () => {
+    const pool = poolWith(query);
+    dnsTruncatedWrite(pool, AT, AT, query.length);
+    expect([dnsTruncated(pool, AT), dnsRcode(pool, AT), dnsIsQuery(pool, AT)]).toEqual([true, 0, false]);
+  });
+
+  test('opcode is copied', () => {
+    const pool = poolWith(query);
+    pool[AT + 2] = 0x28; // UPDATE
+    dnsErrorWrite(pool, AT, AT, query.length, DnsRcode.notImp);
+    expect(dnsOpcode(pool, AT)).toBe(5);
+  });
+});

@@ -1,0 +1,204 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { addressParse, addressRead, addressText } from '../../src/proto/address.ts';
+import { Drop } from '../../src/proto/drop.ts';
+import {
+  linkLocalFromMac,
+  NdpNaFlag,
+  NdpOption,
+  ndpCheck,
+  ndpNaWrite,
+  ndpNsWrite,
+  ndpOptionAt,
+  ndpRaWrite,
+  ndpTargetAt,
+  type RouterAdvertisement,
+  solicitedNode,
+} from '../../src/proto/ndp.ts';
+import { FRAME_AT as AT, mac, poolWith, readsOnlyItsFrame, slice, wire, words4 } from './vector.ts';
+
+const ours = wire('9a 55 9a 55 9a 55');
+const address = (text: string): Uint32Array => {
+  const words = new Uint32Array(4);
+  expect(addressParse(text, words, 0), text).toBe(true);
+  return words;
+};
+
+const solicitation = wire(`
+  87 00 00 00 00 00 00 00                           // type 135, code 0, checksum, reserved
+  fd 00 00 00 00 00 00 00 00 00 00 00 00 00 00 02   // target fd00::2
+  01 01 02 00 5e 10 00 00                           // source link-layer option, 8 bytes
+`);
+const routerSolicitation = wire(`
+  85 00 00 00 00 00 00 00                           // type 133, code 0, checksum, reserved
+  01 01 02 00 5e 10 00 00                           // source link-layer option
+`);
+
+describe('ndpCheck', () => {
+  test('accepts NS with and without option, and RS', () => {
+    const pool = poolWith(solicitation);
+    expect(ndpCheck(pool, AT, 32, 255)).toBe(0);
+    expect(ndpCheck(pool, AT, 24, 255)).toBe(0);
+    expect(ndpCheck(poolWith(routerSolicitation), AT, 16, 255)).toBe(0);
+    expect(ndpCheck(poolWith(routerSolicitation), AT, 8, 255)).toBe(0);
+  });
+
+  test.each<[string, (p: Uint8Array) => void, number, number, number]>([
+    ['hop limit 254', () => {}, 32, 254, Drop.ndpHopLimit],
+    ['7 bytes', () => {}, 7, 255, Drop.short],
+    ['an NS of 23 bytes', () => {}, 23, 255, Drop.short],
+    ['code 1', (p) => (p[1] = 1), 32, 255, Drop.ndpCode],
+    ['an echo request', (p) => (p[0] = 128), 32, 255, Drop.ndpCode],
+    ['a multicast target', (p) => (p[8] = 0xff), 32, 255, Drop.ndpTarget],
+    ['an option of length 0', (p) => (p[25] = 0), 32, 255, Drop.ndpOption],
+    ['an option past the end', (p) => (p[25] = 2), 32, 255, Drop.ndpOption],
+    ['an option cut short', () => {}, 31, 255, Drop.ndpOption],
+  ])('drops %s', (_name, spoil, bytes, hopLimit, drop) => {
+    const spoilt = Uint8Array.from(solicitation);
+    spoil(spoilt);
+    expect(ndpCheck(poolWith(spoilt), AT, bytes, hopLimit)).toBe(drop);
+  });
+});
+
+test('ndpOptionAt finds the option behind others, or says 0', () => {
+  const message = Uint8Array.from([...solicitation, ...wire('0e 01 01 02 03 04 05 06')]);
+  const pool = poolWith(message);
+  expect(ndpOptionAt(pool, AT, 40, NdpOption.sourceLinkLayer)).toBe(24);
+  expect(ndpOptionAt(pool, AT, 40, 14)).toBe(32);
+  expect(ndpOptionAt(pool, AT, 32, 14)).toBe(0);
+  expect(ndpOptionAt(pool, AT, 40, NdpOption.mtu)).toBe(0);
+  expect(slice(pool, AT + 24 + 2, 6)).toEqual(wire('02 00 5e 10 00 00'));
+});
+
+test('reads only its frame', () => {
+  readsOnlyItsFrame([solicitation, routerSolicitation], (pool, at, bytes) => {
+    const result = ndpCheck(pool, at, bytes, 255);
+    return result < 0 ? result : [1, 3, 14].map((type) => ndpOptionAt(pool, at, bytes, type));
+  });
+});
+
+describe('neighbour messages', () => {
+  test('ndpNaWrite writes an advertisement', () => {
+    const pool = poolWith(new Uint8Array(32));
+    const flags = NdpNaFlag.router | NdpNaFlag.solicited | NdpNaFlag.override;
+    expect(ndpNaWrite(pool, AT, address('fd00::2'), 0, ours, flags)).toBe(32);
+    expect(slice(pool, AT, 32)).toEqual(
+      wire(`
+        88 00 00 00                                       // type 136, code 0, checksum
+        e0 00 00 00                                       // R S O
+        fd 00 00 00 00 00 00 00 00 00 00 00 00 00 00 02   // target
+        02 01 9a 55 9a 55 9a 55                           // target link-layer option
+      `),
+    );
+  });
+
+  test('decode(encode(x)) = x', () => {
+    fc.assert(
+      fc.property(words4, mac, (target, sender) => {
+        const pool = poolWith(new Uint8Array(32));
+        target[0]! &= 0x7fffffff; // no multicast
+        expect(ndpNsWrite(pool, AT, target, 0, sender)).toBe(32);
+        expect(ndpCheck(pool, AT, 32, 255)).toBe(0);
+        const back = new Uint32Array(4);
+        addressRead(pool, AT + ndpTargetAt, back, 0);
+        expect(back).toEqual(target);
+        const option = ndpOptionAt(pool, AT, 32, NdpOption.sourceLinkLayer);
+        expect(slice(pool, AT + option + 2, 6)).toEqual(sender);
+        expect([pool[AT - 1], pool[AT + 32]]).toEqual([0xa5, 0xa5]);
+      }),
+    );
+  });
+});
+
+describe('ndpRaWrite', () => {
+  const full: RouterAdvertisement = {
+    mac: ours,
+    hopLimit: 255,
+    managed: true,
+    other: false,
+    routerLifetimeS: 65535,
+    mtu: 65520,
+    prefix: { words: address('fd00::'), bits: 64, autonomous: true },
+    dns: Uint32Array.from([...address('fd00::3'), ...address('2001:db8::53')]),
+    search: ['example.org', 'b.c'],
+  };
+
+  test('all options', () => {
+    const pool = poolWith(new Uint8Array(400));
+    const bytes = ndpRaWrite(pool, AT, full);
+    expect(slice(pool, AT, bytes)).toEqual(
+      wire(`
+        86 00 00 00                                       // type 134, code 0, checksum
+        ff 80 ff ff                                       // hop limit 255, M, router lifetime 65535 s
+        00 00 00 00 00 00 00 00                           // reachable time, retransmission timer: unspecified
+        01 01 9a 55 9a 55 9a 55                           // source link-layer option
+        05 01 00 00 00 00 ff f0                           // MTU 65520
+        03 04 40 c0 ff ff ff ff ff ff ff ff 00 00 00 00   // prefix /64, L A, infinite lifetimes
+        fd 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00   // fd00::
+        19 05 00 00 ff ff ff ff                           // RDNSS, 40 bytes, infinite lifetime
+        fd 00 00 00 00 00 00 00 00 00 00 00 00 00 00 03
+        20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 53
+        1f 04 00 00 ff ff ff ff                           // DNSSL, 32 bytes, infinite lifetime
+        07 65 78 61 6d 70 6c 65 03 6f 72 67 00            // example.org
+        01 62 01 63 00                                    // b.c
+        00 00 00 00 00 00                                 // padding
+      `),
+    );
+    expect(ndpCheck(pool, AT, bytes, 255)).toBe(0);
+  });
+
+  test('as little as possible', () => {
+    const pool = poolWith(new Uint8Array(100));
+    const bytes = ndpRaWrite(pool, AT, {
+      mac: ours,
+      hopLimit: 0,
+      managed: false,
+      other: true,
+      routerLifetimeS: 0,
+      mtu: 0,
+      search: [],
+      dns: new Uint32Array(0),
+    });
+    expect(slice(pool, AT, bytes)).toEqual(
+      wire('86 00 00 00 00 40 00 00 00 00 00 00 00 00 00 00 01 01 9a 55 9a 55 9a 55'),
+    );
+  });
+
+  test('what does not fit is left out whole, the search list first', () => {
+    const pool = poolWith(new Uint8Array(400));
+    const found = (limit: number): boolean[] => {
+      const bytes = ndpRaWrite(pool, AT, full, limit);
+      expect(bytes).toBeLessThanOrEqual(limit);
+      return [NdpOption.rdnss, NdpOption.dnssl].map((type) => ndpOptionAt(pool, AT, bytes, type) !== 0);
+    };
+    expect(found(136)).toEqual([true, true]);
+    expect(found(135)).toEqual([true, false]);
+    expect(found(104)).toEqual([true, false]);
+    expect(found(103)).toEqual([false, true]);
+    expect(found(64)).toEqual([false, false]);
+  });
+
+  test('names that are none are left out', () => {
+    const pool = poolWith(new Uint8Array(1400));
+    const { dns: _, ...noDns } = full;
+    const search = ['', '.', 'a..b', 'x'.repeat(64), 'white space', `${'a.'.repeat(130)}b`, 'ok.example.'];
+    const bytes = ndpRaWrite(pool, AT, { ...noDns, search });
+    const option = ndpOptionAt(pool, AT, bytes, NdpOption.dnssl);
+    expect(slice(pool, AT + option + 8, 12)).toEqual(wire('02 6f 6b 07 65 78 61 6d 70 6c 65 00'));
+    expect(bytes - option).toBe(24);
+  });
+});
+
+test('linkLocalFromMac: modified EUI-64', () => {
+  const words = new Uint32Array(5);
+  linkLocalFromMac(wire('9a 55 9a 55 9a 55'), words, 1);
+  expect(addressText(words, 1)).toBe('fe80::9855:9aff:fe55:9a55');
+  linkLocalFromMac(wire('00 00 5e ff fe ff'), words, 1);
+  expect(addressText(words, 1)).toBe('fe80::200:5eff:feff:feff');
+});
+
+test('solicitedNode keeps the last 24 bits', () => {
+  const out = new Uint32Array(4);
+  solicitedNode(address('2001:db8::1234:5678:9abc'), 0, out, 0);
+  expect(addressText(out, 0)).toBe('ff02::1:ff78:9abc');
+});

@@ -1,0 +1,99 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { Drop } from '../../src/proto/drop.ts';
+import {
+  VNET_BYTES,
+  VnetFlag,
+  VnetGso,
+  vnetCheck,
+  vnetCsumOffset,
+  vnetCsumStart,
+  vnetFlags,
+  vnetGsoSize,
+  vnetGsoType,
+  vnetHdrLen,
+  vnetWrite,
+} from '../../src/proto/vnethdr.ts';
+import { FRAME_AT as AT, poolWith, slice, u8, u16, wire } from './vector.ts';
+
+const tso = wire(`
+  01        // flags: needsCsum
+  01        // gsoType: tcpv4
+  42 00     // hdrLen 66
+  a8 05     // gsoSize 1448
+  22 00     // csumStart 34: Ethernet + IPv4
+  10 00     // csumOffset 16: TCP
+  00 00     // numBuffers
+`);
+
+const read = (pool: Uint8Array): number[] => [
+  vnetFlags(pool, AT),
+  vnetGsoType(pool, AT),
+  vnetHdrLen(pool, AT),
+  vnetGsoSize(pool, AT),
+  vnetCsumStart(pool, AT),
+  vnetCsumOffset(pool, AT),
+];
+
+test('reads and writes the vector', () => {
+  const pool = poolWith(tso);
+  expect(read(pool)).toEqual([VnetFlag.needsCsum, VnetGso.tcpv4, 66, 1448, 34, 16]);
+  expect(vnetCheck(pool, AT, 65226)).toBe(0);
+  const written = poolWith(new Uint8Array(VNET_BYTES).fill(0xff));
+  vnetWrite(written, AT, VnetFlag.needsCsum, VnetGso.tcpv4, 66, 1448, 34, 16);
+  expect(slice(written, AT, VNET_BYTES)).toEqual(tso);
+});
+
+test('decode(encode(x)) = x, nothing around it touched', () => {
+  fc.assert(
+    fc.property(u8, u8, u16, u16, u16, u16, (...fields) => {
+      const pool = poolWith(new Uint8Array(VNET_BYTES));
+      vnetWrite(pool, AT, ...fields);
+      expect(read(pool)).toEqual(fields);
+      expect([pool[AT - 1], pool[AT + VNET_BYTES]]).toEqual([0xa5, 0xa5]);
+    }),
+  );
+});
+
+type Fields = [
+  flags: number,
+  gsoType: number,
+  hdrLen: number,
+  gsoSize: number,
+  csumStart: number,
+  csumOffset: number,
+];
+
+test.each<[string, Fields, number]>([
+  ['a plain frame', [0, VnetGso.none, 0, 0, 0, 0], 0],
+  ['a plain frame with stale fields', [VnetFlag.dataValid, VnetGso.none, 9999, 9, 9999, 9999], 0],
+  ['a partial checksum', [VnetFlag.needsCsum, VnetGso.none, 0, 0, 34, 6], 0],
+  ['a checksum field as the last two bytes', [VnetFlag.needsCsum, VnetGso.none, 0, 0, 92, 6], 0],
+  ['a checksum field one byte past the end', [VnetFlag.needsCsum, VnetGso.none, 0, 0, 93, 6], Drop.vnetCsum],
+  ['checksum fields at their largest', [VnetFlag.needsCsum, VnetGso.none, 0, 0, 65535, 65535], Drop.vnetCsum],
+  ['TSO for IPv6 with ECN', [VnetFlag.needsCsum, VnetGso.tcpv6 | VnetGso.ecn, 74, 1428, 54, 16], 0],
+  ['USO', [VnetFlag.needsCsum, VnetGso.udpL4, 42, 29, 34, 6], 0],
+  ['UFO', [VnetFlag.needsCsum, VnetGso.udp, 42, 29, 34, 6], 0],
+  ['USO with ECN', [1, VnetGso.udpL4 | VnetGso.ecn, 42, 29, 34, 6], Drop.vnetGsoType],
+  ['ECN without GSO', [0, VnetGso.ecn, 0, 0, 0, 0], Drop.vnetGsoType],
+  ['GSO type 2', [0, 2, 42, 29, 34, 6], Drop.vnetGsoType],
+  ['GSO type of a tunnel', [0, 0x21, 42, 29, 34, 6], Drop.vnetGsoType],
+  ['gsoSize 0', [1, VnetGso.tcpv4, 54, 0, 34, 16], Drop.vnetGsoSize],
+  ['hdrLen beyond the frame', [1, VnetGso.tcpv4, 101, 29, 34, 16], Drop.vnetHdrLen],
+  ['hdrLen of the whole frame', [1, VnetGso.tcpv4, 100, 29, 34, 16], 0],
+])('check of 100 bytes: %s', (_name, fields, result) => {
+  const pool = poolWith(new Uint8Array(VNET_BYTES));
+  vnetWrite(pool, AT, ...fields);
+  expect(vnetCheck(pool, AT, 100)).toBe(result);
+});
+
+test('what is accepted names a checksum field inside the frame', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 12, maxLength: 12 }), fc.nat(70000), (header, frameBytes) => {
+      const pool = poolWith(header);
+      if (vnetCheck(pool, AT, frameBytes) < 0 || (vnetFlags(pool, AT) & VnetFlag.needsCsum) === 0)
+        return true;
+      return vnetCsumStart(pool, AT) + vnetCsumOffset(pool, AT) + 2 <= frameBytes;
+    }),
+  );
+});
