@@ -1,0 +1,104 @@
+/**
+ * The engine plan: everything the packet threads need to know, as plain data that crosses to worker threads by structured clone.
+ * A front end builds it; no stage knows which one did. Addresses are text here and become words when a stage starts.
+ */
+export interface Ipv4Plan {
+  /** The guest's address, e.g. "192.0.2.15". */
+  readonly guest: string;
+  readonly prefixLen: number;
+  /** Our address on the TAP: answers ARP and ping, the guest's default gateway. */
+  readonly gateway: string;
+  /** Guest -> this address means the host's 127.0.0.1; absent: no such mapping. */
+  readonly hostLoopback?: string;
+  /** Guest -> this address on port 53 means the host's resolvers; absent: no forwarding. */
+  readonly dns?: string;
+}
+
+export interface Ipv6Plan {
+  readonly guest: string;
+  readonly prefixLen: number;
+  /** Our global (or link-local) gateway address. */
+  readonly gateway: string;
+  /** Our link-local address on the TAP, source of router advertisements. */
+  readonly linkLocal: string;
+  readonly hostLoopback?: string;
+  readonly dns?: string;
+}
+
+export interface ListenerPlan {
+  readonly proto: 'tcp' | 'udp';
+  /** Host address to bind, "" = any of both families (dual stack where IPv6 exists). */
+  readonly address: string;
+  readonly port: number;
+  /** Port inside the guest. */
+  readonly targetPort: number;
+}
+
+export interface AddressPlan {
+  readonly mtu: number;
+  /** Our MAC on the TAP, "9a:55:9a:55:9a:55". */
+  readonly mac: string;
+  /** The guest's MAC when known at start (it is learnt from frames as well). */
+  readonly guestMac?: string;
+  readonly ipv4?: Ipv4Plan;
+  readonly ipv6?: Ipv6Plan;
+  /** The host's resolvers in order, both families; loopback ones included. */
+  readonly resolvers: readonly string[];
+  /** The file they come from, re-read when it changes; absent: fixed list. */
+  readonly resolvConf?: string;
+  /** Offer these by DHCP/RA: the addresses the guest should use as resolvers. */
+  readonly offeredDns: readonly string[];
+  readonly searchDomains: readonly string[];
+}
+
+export interface ServicePolicy {
+  /** UDP flow idle time-outs in ms: before a reply was seen, and once both sides talk. */
+  readonly udpTimeoutMs: number;
+  readonly udpStreamTimeoutMs: number;
+  readonly pingTimeoutMs: number;
+  readonly dhcp: boolean;
+  readonly ra: boolean;
+  /** How a failed connect is told: 'honest' = ICMP unreachable for unreachable hosts and networks, RST for refusals; 'rst' = always RST. */
+  readonly connectFailure: 'honest' | 'rst';
+  /** SO_BINDTODEVICE for outbound sockets; absent: the kernel's choice. */
+  readonly outboundInterface?: string;
+}
+
+export interface PoolPlan {
+  readonly smallSlots: number;
+  readonly largeSlots: number;
+  /** Flows per shard (TCP, UDP and ping together). */
+  readonly flows: number;
+}
+
+/** Test door: frames lost at random inside the engine, both directions of the TAP. */
+export interface ImpairmentPlan {
+  readonly lossFromGuest: number;
+  readonly lossToGuest: number;
+  readonly seed: number;
+}
+
+export interface EnginePlan {
+  readonly threads: { readonly kind: 'fused' } | { readonly kind: 'pipeline'; readonly shards: number };
+  readonly addresses: AddressPlan;
+  readonly policy: ServicePolicy;
+  readonly listeners: readonly ListenerPlan[];
+  readonly pool: PoolPlan;
+  readonly tap: TapPlan;
+  /** Two random words: key of the flow hash. */
+  readonly hashKey: readonly [number, number];
+  /** Sixteen random bytes for initial sequence numbers (RFC 6528), as four words. */
+  readonly isnKey: readonly [number, number, number, number];
+  readonly pcapFile?: string;
+  readonly impairment?: ImpairmentPlan;
+  readonly debugOwnership?: boolean;
+  readonly logLevel: 'error' | 'warning' | 'info' | 'debug';
+}
+
+export interface TapPlan {
+  readonly fd: number;
+  /** 12 with IFF_VNET_HDR, 0 in the fallback. */
+  readonly vnetHdrBytes: 0 | 12;
+  /** The kernel accepts GSO_UDP_L4 frames (USO). */
+  readonly uso: boolean;
+}

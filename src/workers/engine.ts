@@ -1,0 +1,256 @@
+/**
+ * Starts and stops the packet threads of a plan. Runs on the main thread, which never touches a packet.
+ */
+import { closeSync, openSync, readSync } from 'node:fs';
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { Piscina } from 'piscina';
+import { dropName } from '../proto/drop.ts';
+import { macParse } from '../proto/ethernet.ts';
+import { COUNTERS, countersSum, DROP_BASE, DROP_MAX, HISTOGRAM_BASE } from '../ring/counters.ts';
+import {
+  HISTOGRAM_BUCKETS,
+  HISTOGRAMS,
+  Histogram,
+  type HistogramInfo,
+  type HistogramName,
+  histogramValue,
+} from '../ring/histograms.ts';
+import { allocateShared, requestStop } from '../ring/layout.ts';
+import { EFD_CLOEXEC, EFD_NONBLOCK } from '../sys/constants.ts';
+import { close, eventfd, eventfdWrite } from '../sys/io.ts';
+import { addressOf } from '../sys/memory.ts';
+import type { EnginePlan } from './engine-plan.ts';
+import { LogReader } from './log-ring.ts';
+import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
+import { PcapWriter } from './pcap.ts';
+import { threadPlan } from './plan.ts';
+import { stageDropName } from './stage-drop.ts';
+
+const RING_DESCRIPTORS = 2048;
+const LOG_BYTES = 16 * 1024;
+const LOG_WAIT_MS = 60_000;
+
+export interface EngineHandle {
+  /** Ends all packet threads and closes what they held; the TAP descriptor stays the caller's. */
+  stop(): Promise<void>;
+  /** Settles (with the cause) when a packet thread dies; an engine with a dead thread is no engine. */
+  readonly failed: Promise<Error>;
+  /** Sums over all threads, by name; lost packets as `drop.<cause>`. Counters that are 0 are left out. */
+  counters(): Record<string, number>;
+  /** What the packet threads measured: per histogram [value, count] pairs, values rising; empty ones are left out. */
+  histograms(): readonly EngineHistogram[];
+  /** The host's resolvers have changed. */
+  setResolvers(list: readonly string[]): void;
+}
+
+export interface EngineHistogram extends HistogramInfo {
+  readonly buckets: readonly (readonly [value: number, count: number])[];
+}
+
+export interface EngineOptions {
+  onLog?(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+}
+
+/** Two keys for EnginePlan.hashKey and isnKey, from the kernel's generator. */
+export function engineKeys(): Pick<EnginePlan, 'hashKey' | 'isnKey'> {
+  // Not node:crypto: loading it would be a noticeable part of a container's start.
+  const b = Buffer.alloc(24);
+  const fd = openSync('/dev/urandom', 'r');
+  const got = readSync(fd, b);
+  closeSync(fd);
+  if (got !== b.length) throw new Error(`/dev/urandom gave ${got} of ${b.length} bytes`);
+  const w = (i: number): number => b.readUInt32LE(i * 4);
+  return { hashKey: [w(0), w(1)], isnKey: [w(2), w(3), w(4), w(5)] };
+}
+
+const LEVELS = ['error', 'warning', 'info', 'debug'] as const;
+
+/**
+ * Start the engine; resolves when every thread is ready and every published port is bound.
+ * @throws Error with one line that says what could not be done
+ */
+export async function startEngine(plan: EnginePlan, options: EngineOptions = {}): Promise<EngineHandle> {
+  const threads = threadPlan(plan.threads);
+  const { sab, layout } = allocateShared(
+    {
+      smallSlots: plan.pool.smallSlots,
+      largeSlots: plan.pool.largeSlots,
+      rings: threads.rings,
+      ringDescriptors: RING_DESCRIPTORS,
+      counterBlocks: threads.threads,
+      logBytes: LOG_BYTES,
+    },
+    addressOf,
+  );
+  const i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
+  const side = new SharedArrayBuffer(64);
+  const mail = new Int32Array(side, 0, 2);
+  const guestMac = plan.addresses.guestMac === undefined ? null : macParse(plan.addresses.guestMac);
+  // Until the guest has been heard: broadcast reaches it whoever it is.
+  new Uint8Array(side, 8, 6).set(guestMac ?? [0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+  const doorbellFds = Array.from({ length: threads.threads }, () => {
+    const fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (fd < 0) throw new Error(`eventfd: errno ${-fd}`);
+    return fd;
+  });
+  const pcapFd = plan.pcapFile === undefined ? -1 : openPcap(plan.pcapFile);
+
+  const file = new URL(
+    import.meta.url.endsWith('.ts') ? './packet-thread.ts' : './packet-thread.js',
+    import.meta.url,
+  );
+  const shardThreads = plan.threads.kind === 'fused' ? 1 : threads.shards;
+  const pool = new Piscina({
+    filename: file.href,
+    minThreads: shardThreads,
+    maxThreads: shardThreads,
+    concurrentTasksPerWorker: 1,
+    idleTimeout: Number.POSITIVE_INFINITY,
+  });
+  const workers: Worker[] = [];
+  const ports: MessagePort[] = [];
+  let reportFailure: (error: Error) => void = () => {};
+  const failed = new Promise<Error>((resolve) => {
+    reportFailure = resolve;
+  });
+  let stopping = false;
+  const ended: Promise<unknown>[] = [];
+  const readies: Promise<void>[] = [];
+
+  for (let thread = 0; thread < threads.threads; thread++) {
+    const { port1, port2 } = new MessageChannel();
+    ports.push(port1);
+    readies.push(
+      new Promise<void>((resolve, reject) => {
+        port1.on('message', (report: ThreadReport) => {
+          if (report.kind === 'ready') resolve();
+          else {
+            const error = new Error(report.message);
+            reject(error);
+            reportFailure(error);
+          }
+        });
+      }),
+    );
+    const task: ThreadTask = { thread, plan, sab, layout, doorbellFds, side, port: port2, pcapFd };
+    const isShard =
+      plan.threads.kind === 'fused' || (thread !== threads.readerThread && thread !== threads.hostThread);
+    if (isShard) {
+      ended.push(
+        pool.run(task, { transferList: [port2] as never }).then(
+          () => undefined,
+          (error: Error) => {
+            if (!stopping) reportFailure(error);
+          },
+        ),
+      );
+    } else {
+      const worker = new Worker(file, {
+        workerData: task,
+        transferList: [port2],
+        name: `packet thread ${thread}`,
+      });
+      worker.on('error', (error) => reportFailure(error as Error));
+      workers.push(worker);
+      ended.push(new Promise((resolve) => worker.on('exit', resolve)));
+    }
+  }
+
+  const logs = new LogReader(sab, layout);
+  const drain = (): void => {
+    logs.drain((level, text) => options.onLog?.(LEVELS[level] ?? 'info', text));
+  };
+  const logLoop = (async () => {
+    while (!stopping) {
+      drain();
+      await logs.wait(LOG_WAIT_MS);
+    }
+  })();
+
+  const stop = async (): Promise<void> => {
+    if (stopping) return;
+    stopping = true;
+    requestStop(i32, layout);
+    for (const fd of doorbellFds) eventfdWrite(fd);
+    // The log loop sleeps on the bell: an empty line's worth of noise ends it.
+    Atomics.add(i32, layout.logBellAt >>> 2, 1);
+    Atomics.notify(i32, layout.logBellAt >>> 2);
+    await Promise.all(ended);
+    await logLoop;
+    drain();
+    for (const port of ports) port.close();
+    await pool.destroy();
+    for (const fd of doorbellFds) close(fd);
+    if (pcapFd >= 0) closeSync(pcapFd);
+  };
+
+  // A thread that dies before it is ready may do so without a report (out of memory, a module that does not load).
+  const early = failed.then((error) => {
+    throw error;
+  });
+  try {
+    await Promise.race([Promise.all(readies), early]);
+  } catch (cause) {
+    early.catch(() => {});
+    for (const ready of readies) ready.catch(() => {});
+    await stop();
+    throw new Error(firstLine(cause), { cause });
+  }
+  early.catch(() => {});
+  for (const ready of readies) ready.catch(() => {});
+
+  return {
+    stop,
+    failed,
+    counters: () => {
+      const sum = countersSum(sab, layout);
+      const named: Record<string, number> = {};
+      COUNTERS.forEach((info, i) => {
+        if (sum[i] !== 0) named[info.name] = sum[i]!;
+      });
+      for (let cause = 1; cause <= DROP_MAX; cause++) {
+        const n = sum[DROP_BASE + cause]!;
+        if (n === 0) continue;
+        const name = dropName(-cause);
+        named[`drop.${name === 'unknown' ? stageDropName(-cause) : name}`] = n;
+      }
+      return named;
+    },
+    histograms: () => {
+      const sum = countersSum(sab, layout);
+      return HISTOGRAMS.map((info) => {
+        const buckets: [number, number][] = [];
+        for (let b = 0; b < HISTOGRAM_BUCKETS; b++) {
+          const count = sum[HISTOGRAM_BASE + Histogram[info.name as HistogramName] + b]!;
+          if (count > 0) buckets.push([histogramValue(b), count]);
+        }
+        return { ...info, buckets };
+      }).filter((h) => h.buckets.length > 0);
+    },
+    setResolvers: (list) => {
+      for (const port of ports) port.postMessage({ kind: 'resolvers', list } satisfies ThreadMail);
+      Atomics.add(mail, 0, 1);
+      for (const fd of doorbellFds) eventfdWrite(fd);
+    },
+  };
+}
+
+function openPcap(path: string): number {
+  let fd: number;
+  try {
+    fd = openSync(path, 'w', 0o600);
+    closeSync(fd);
+    fd = openSync(path, 'a', 0o600);
+  } catch (cause) {
+    throw new Error(`--pcap ${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  }
+  const r = PcapWriter.begin(fd);
+  if (r < 0) throw new Error(`--pcap ${path}: write: errno ${-r}`);
+  return fd;
+}
+
+function firstLine(cause: unknown): string {
+  const text = cause instanceof Error ? cause.message : String(cause);
+  const line = text.split('\n', 1)[0] ?? text;
+  return line.startsWith('Error: ') ? line.slice(7) : line;
+}

@@ -1,0 +1,169 @@
+/**
+ * The flows of one shard: open addressing with linear probing over flow ids, keys in structure-of-arrays by id.
+ *
+ *   #places  ┌────┬────┬────┬────┬────┬────┐  id + 1, 0 = empty; at least twice as many as flows
+ *            │  0 │ 18 │  4 │  0 │  0 │  9 │
+ *            └────┴──┬─┴────┴────┴────┴────┘
+ *                    └─▶ id 17:  hash[17]   addr[136..139] guest, [140..143] remote   ports[17]   proto[17]
+ *
+ * Deletion shifts the followers of the run back instead of leaving a tombstone, so that a look-up never gets slower
+ * with age. Free ids wait in a FIFO: an id rests as long as possible before it means another flow, which makes a stale
+ * descriptor easy to tell.
+ *
+ * Invariant: every place from a flow's home (hash & mask) to where it lies is taken; hence a probe may stop at the first
+ * empty place. The load is at most one half, so there always is one.
+ */
+import type { FlowId } from '../units.ts';
+
+/** No such flow, or no room. */
+export const NO_FLOW = -1 as FlowId;
+
+/** Words of `addr` per flow: guest 0..3, remote 4..7. */
+export const ADDR_WORDS = 8;
+
+export class FlowTable {
+  readonly maxFlows: number;
+  /** Addresses by id, ADDR_WORDS each. Borrowed: written by insert() only. */
+  readonly addr: Uint32Array;
+  /** (guestPort << 16 | remotePort) >>> 0 by id. */
+  readonly ports: Uint32Array;
+  readonly proto: Uint8Array;
+  readonly hash: Uint32Array;
+  readonly #places: Int32Array;
+  readonly #mask: number;
+  /** FIFO of free ids: a ring of maxFlows entries. */
+  readonly #freeIds: Int32Array;
+  #freeFirst = 0;
+  #freeCount: number;
+  #count = 0;
+
+  constructor(maxFlows: number) {
+    if (!Number.isSafeInteger(maxFlows) || maxFlows < 1 || maxFlows > 2 ** 26) {
+      throw new RangeError(`flow table: ${maxFlows} flows; ask for 1 to 2^26`);
+    }
+    this.maxFlows = maxFlows;
+    this.addr = new Uint32Array(maxFlows * ADDR_WORDS);
+    this.ports = new Uint32Array(maxFlows);
+    this.proto = new Uint8Array(maxFlows);
+    this.hash = new Uint32Array(maxFlows);
+    let placeCount = 2;
+    while (placeCount < maxFlows * 2) placeCount *= 2;
+    this.#places = new Int32Array(placeCount);
+    this.#mask = placeCount - 1;
+    this.#freeIds = Int32Array.from({ length: maxFlows }, (_, id) => id);
+    this.#freeCount = maxFlows;
+  }
+
+  /** Flows that can be found. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /**
+   * @param hash  flowHash() of the same key
+   * @param guest  guest address, four words from `gAt`
+   * @param remote  remote address, four words from `rAt`
+   * @returns the flow's id, or NO_FLOW (-1)
+   */
+  find(
+    hash: number,
+    guest: Uint32Array,
+    gAt: number,
+    remote: Uint32Array,
+    rAt: number,
+    ports: number,
+    proto: number,
+  ): FlowId {
+    const addr = this.addr;
+    for (let place = hash & this.#mask; ; place = (place + 1) & this.#mask) {
+      const id = this.#places[place]! - 1;
+      if (id < 0) return NO_FLOW;
+      if (this.hash[id] !== hash || this.ports[id] !== ports || this.proto[id] !== proto) continue;
+      const at = id * ADDR_WORDS;
+      // The words that differ most between flows first.
+      if (
+        addr[at + 7] === remote[rAt + 3] &&
+        addr[at + 3] === guest[gAt + 3] &&
+        addr[at + 6] === remote[rAt + 2] &&
+        addr[at + 5] === remote[rAt + 1] &&
+        addr[at + 4] === remote[rAt] &&
+        addr[at + 2] === guest[gAt + 2] &&
+        addr[at + 1] === guest[gAt + 1] &&
+        addr[at] === guest[gAt]
+      ) {
+        return id as FlowId;
+      }
+    }
+  }
+
+  /**
+   * Add a flow. The caller knows from find() that it is not there.
+   * @returns its id, or NO_FLOW (-1) when all ids are in use
+   */
+  insert(
+    hash: number,
+    guest: Uint32Array,
+    gAt: number,
+    remote: Uint32Array,
+    rAt: number,
+    ports: number,
+    proto: number,
+  ): FlowId {
+    if (this.#freeCount === 0) return NO_FLOW;
+    const id = this.#freeIds[this.#freeFirst]!;
+    this.#freeFirst = this.#freeFirst + 1 === this.maxFlows ? 0 : this.#freeFirst + 1;
+    this.#freeCount--;
+    this.#count++;
+    this.hash[id] = hash;
+    this.ports[id] = ports;
+    this.proto[id] = proto;
+    const at = id * ADDR_WORDS;
+    for (let i = 0; i < 4; i++) {
+      this.addr[at + i] = guest[gAt + i]!;
+      this.addr[at + 4 + i] = remote[rAt + i]!;
+    }
+    let place = hash & this.#mask;
+    while (this.#places[place] !== 0) place = (place + 1) & this.#mask;
+    this.#places[place] = id + 1;
+    return id as FlowId;
+  }
+
+  /** Forget the flow and free its id. */
+  remove(id: number): void {
+    this.detach(id);
+    this.release(id);
+  }
+
+  /**
+   * Forget the flow's key, so that the same addresses and ports may begin a new flow, but keep its id out of use until
+   * release(): answers for the old flow may still be under way.
+   */
+  detach(id: number): void {
+    const places = this.#places;
+    const mask = this.#mask;
+    let hole = this.hash[id]! & mask;
+    while (places[hole] !== id + 1) {
+      if (places[hole] === 0) throw new Error(`flow ${id} is not in the table`);
+      hole = (hole + 1) & mask;
+    }
+    // Shift back: a follower may fill the hole unless its home lies after the hole (then the probe would miss it).
+    for (let place = (hole + 1) & mask; places[place] !== 0; place = (place + 1) & mask) {
+      const home = this.hash[places[place]! - 1]! & mask;
+      if (((place - home) & mask) >= ((place - hole) & mask)) {
+        places[hole] = places[place]!;
+        hole = place;
+      }
+    }
+    places[hole] = 0;
+    this.#count--;
+  }
+
+  /** Free the id of a detached flow. */
+  release(id: number): void {
+    if (this.#freeCount + this.#count >= this.maxFlows) throw new Error(`flow ${id} was released twice`);
+    let end = this.#freeFirst + this.#freeCount;
+    if (end >= this.maxFlows) end -= this.maxFlows;
+    this.#freeIds[end] = id;
+    this.#freeCount++;
+  }
+}

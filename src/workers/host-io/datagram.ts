@@ -1,0 +1,972 @@
+/**
+ * Datagram sockets of the host-io stage: a connected UDP socket or a ping socket for each flow, and published UDP ports.
+ *
+ *   to the host    sendDatagram: one sendmsg from the slots the frame came in. Consecutive datagrams of one flow and size leave in
+ *                  one sendmsg with UDP_SEGMENT; flush() sends what is held back, at the end of each batch of commands, so that
+ *                  a lone datagram never waits. A socket that is full loses the datagram, as UDP may; it is counted.
+ *   from the host  recvmmsg into slots of our own:
+ *
+ *                    small slot | 128 headroom | payload, 1920 bytes |      large slot | the rest, if any |
+ *
+ *   errors         IP_RECVERR: ICMP errors wait in the socket's error queue, which is drained whenever epoll, a send or a receive
+ *                  tells of an error, or it would tell again and again.
+ *
+ * Ports: the guest's source port is taken on the host too when it is free, so that a peer sees what the guest meant and a NAT in front
+ * of us can be passed; when it is taken, any port will do (StageDrop is not an answer to a busy port). Sockets of ours that
+ * share a port (one guest port, several remotes) do so with SO_REUSEADDR, which they get only once a second one comes: a port is
+ * never shared with another process, whose traffic would mix with ours. Between bind and connect a stranger's datagram may
+ * slip in; the queue is emptied after connect.
+ *
+ * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
+ */
+import { isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
+import { readU32, writeU32 } from '../../proto/be.ts';
+import { IcmpType, IcmpUnreachable } from '../../proto/icmp.ts';
+import { Icmp6Type } from '../../proto/icmpv6.ts';
+import { Counter, DROP_BASE } from '../../ring/counters.ts';
+import { HEADROOM_BYTES, LARGE_SLOT_BYTES, NO_SLOT, SMALL_SLOT_BYTES } from '../../ring/pool.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  EPOLLERR,
+  EPOLLET,
+  EPOLLIN,
+  Errno,
+  IP_PKTINFO,
+  IP_RECVERR,
+  IP_RECVTTL,
+  IP_TTL,
+  IPPROTO_ICMP,
+  IPPROTO_ICMPV6,
+  IPPROTO_UDP,
+  IPV6_HOPLIMIT,
+  IPV6_PKTINFO,
+  IPV6_RECVERR,
+  IPV6_RECVHOPLIMIT,
+  IPV6_RECVPKTINFO,
+  IPV6_UNICAST_HOPS,
+  IPV6_V6ONLY,
+  MSG_DONTWAIT,
+  MSG_ERRQUEUE,
+  MSG_NOSIGNAL,
+  MSG_TRUNC,
+  SO_BINDTODEVICE,
+  SO_EE_ORIGIN_ICMP,
+  SO_EE_ORIGIN_ICMP6,
+  SO_EE_ORIGIN_LOCAL,
+  SO_REUSEADDR,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOL_IP,
+  SOL_IPV6,
+  SOL_SOCKET,
+  SOL_UDP,
+  UDP_SEGMENT,
+} from '../../sys/constants.ts';
+import { close } from '../../sys/io.ts';
+import { NativeBuffer } from '../../sys/memory.ts';
+import {
+  bind,
+  CMSG_HEADER_BYTES,
+  CMSG_LEVEL_WORD,
+  CMSG_TYPE_WORD,
+  cmsgDataBytes,
+  cmsgNext,
+  cmsgSpace,
+  cmsgWrite,
+  connect,
+  EE_CODE_AT,
+  EE_INFO_AT,
+  EE_OFFENDER_AT,
+  EE_ORIGIN_AT,
+  EE_TYPE_AT,
+  IN_PKTINFO_BYTES,
+  IN6_PKTINFO_BYTES,
+  IOVEC_BYTES,
+  IOVEC_WORDS,
+  iovecWrite,
+  MMSGHDR_BYTES,
+  MMSGHDR_LEN_WORD,
+  MMSGHDR_WORDS,
+  MSGHDR_BYTES,
+  MSGHDR_CONTROLLEN_WORD,
+  MSGHDR_FLAGS_WORD,
+  MSGHDR_NAMELEN_WORD,
+  msghdrWrite,
+  recv,
+  recvmmsg,
+  recvmsg,
+  SOCK_EXTENDED_ERR_BYTES,
+  SOCKADDR_BYTES,
+  SOCKADDR_IN_BYTES,
+  sendmsg,
+  setsockoptBytes,
+  setsockoptInt,
+  sockaddrRead,
+  sockaddrScope,
+  sockaddrWrite,
+  socket,
+} from '../../sys/socket.ts';
+import type { ListenerPlan } from '../engine-plan.ts';
+import { flowHash } from '../flow-hash.ts';
+import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { StageDrop } from '../stage-drop.ts';
+import type { Addressing } from '../translator/addressing.ts';
+import { parseBindAddress } from './bind-address.ts';
+import type { HostContext, SocketModule } from './context.ts';
+
+/** Datagrams by one recvmmsg, and calls for one socket before others get their turn. */
+const BATCH = 32;
+const BATCHES_PER_ROUND = 2;
+/** What armed large slots may keep from TCP. */
+const MAX_LARGE_SHARE = 1 / 4;
+const SMALL_PAYLOAD_BYTES = SMALL_SLOT_BYTES - HEADROOM_BYTES;
+/** Kernel's limit of segments in one send (UDP_MAX_SEGMENTS; 128 since 6.9), and of bytes in one datagram. */
+const MAX_SEGMENTS = 64;
+const MAX_SEND_BYTES = 65000;
+/** struct sockaddr room, rounded up for alignment. */
+const NAME_BYTES = 32;
+/** Room for one PKTINFO or TTL message, and for an extended error with its offender. */
+const CONTROL_BYTES = 64;
+const ERROR_CONTROL_BYTES = 256;
+const ERROR_DATA_BYTES = 64;
+/** Errors taken from one queue before others get their turn; the queue itself is bounded by the receive buffer. */
+const MAX_ERRORS_PER_ROUND = 256;
+/** Pending errors that one read attempt steps over. */
+const MAX_READ_ERRORS = 8;
+const PORTS = 65536;
+/** Reuse table: no socket, or several that all have SO_REUSEADDR. */
+const NOBODY = 0;
+
+const Kind = {
+  none: 0,
+  udp4: 1,
+  udp6: 2,
+  ping4: 3,
+  ping6: 4,
+  failed: 5,
+  listener4: 6,
+  listener6: 7,
+} as const;
+
+export class DatagramSockets implements SocketModule {
+  readonly #ctx: HostContext;
+  readonly #addressing: Addressing;
+  // By gid. Descriptors are kept + 1: zeroed memory means none, and stays untouched until used.
+  readonly #fd: Int32Array;
+  readonly #kind: Uint8Array;
+  /** Local port that the socket was bound to on the guest's behalf, 0: the kernel chose. */
+  readonly #port: Uint16Array;
+  /** UDP_SEGMENT was refused for datagrams of this size: no larger ones are tried (0: no limit known). */
+  readonly #noSegment: Uint16Array;
+  readonly #isStarved: Uint8Array;
+  readonly #starved: number[] = [];
+  readonly #listenerPort: Uint16Array;
+  /** By family (0, PORTS) and port: how many of our sockets share it, and the only one's gid + 1 while it lacks SO_REUSEADDR. */
+  readonly #sharers = new Uint16Array(2 * PORTS);
+  readonly #lone = new Int32Array(2 * PORTS);
+
+  // Receiving: slots armed for the next recvmmsg, and three sets of headers over the same iovecs.
+  readonly #batch: number;
+  readonly #small = new Uint32Array(BATCH).fill(NO_SLOT);
+  readonly #large = new Uint32Array(BATCH).fill(NO_SLOT);
+  readonly #iov = new NativeBuffer(BATCH * 2 * IOVEC_BYTES);
+  readonly #plain = new NativeBuffer(BATCH * MMSGHDR_BYTES);
+  readonly #withTtl = new NativeBuffer(BATCH * MMSGHDR_BYTES);
+  readonly #withPeer = new NativeBuffer(BATCH * MMSGHDR_BYTES);
+  readonly #names = new NativeBuffer(BATCH * NAME_BYTES);
+  readonly #control = new NativeBuffer(BATCH * CONTROL_BYTES);
+
+  // Sending: the run of datagrams that is being gathered for one flow.
+  readonly #sendIov = new NativeBuffer(MAX_SEGMENTS * 2 * IOVEC_BYTES);
+  readonly #sendMsg = new NativeBuffer(MSGHDR_BYTES);
+  readonly #sendControl = new NativeBuffer(cmsgSpace(IN6_PKTINFO_BYTES));
+  readonly #sendName = new NativeBuffer(NAME_BYTES);
+  readonly #runSlotA = new Uint32Array(MAX_SEGMENTS);
+  readonly #runSlotB = new Uint32Array(MAX_SEGMENTS);
+  /** First iovec of each datagram of the run. */
+  readonly #runIov = new Uint16Array(MAX_SEGMENTS + 1);
+  #runGid = -1;
+  #runCount = 0;
+  #runBytes = 0;
+  #runSegment = 0;
+  /** A datagram shorter than the others ends a run. */
+  #runEnded = false;
+  /** Datagrams may be held back: whoever calls flush() once does so after each batch. */
+  #mayHold = false;
+
+  readonly #name = new NativeBuffer(NAME_BYTES);
+  readonly #error = new NativeBuffer(MSGHDR_BYTES + IOVEC_BYTES + ERROR_DATA_BYTES + ERROR_CONTROL_BYTES);
+  readonly #words = new Uint32Array(16);
+  readonly #hasIpv6: boolean;
+
+  constructor(ctx: HostContext, addressing: Addressing, gids: number) {
+    this.#ctx = ctx;
+    this.#addressing = addressing;
+    this.#fd = new Int32Array(gids);
+    this.#kind = new Uint8Array(gids);
+    this.#port = new Uint16Array(gids);
+    this.#noSegment = new Uint16Array(gids);
+    this.#isStarved = new Uint8Array(gids);
+    this.#listenerPort = new Uint16Array(ctx.plan.listeners.length);
+    this.#batch = Math.max(1, Math.min(BATCH, Math.floor(ctx.largeSlots.capacity * MAX_LARGE_SHARE)));
+    for (let i = 0; i < BATCH; i++) {
+      const iov = this.#iov.address + i * 2 * IOVEC_BYTES;
+      const name = this.#names.address + i * NAME_BYTES;
+      const control = this.#control.address + i * CONTROL_BYTES;
+      msghdrWrite(this.#plain.u32, i * MMSGHDR_WORDS, 0, 0, iov, 2, 0, 0);
+      msghdrWrite(this.#withTtl.u32, i * MMSGHDR_WORDS, 0, 0, iov, 2, control, CONTROL_BYTES);
+      msghdrWrite(
+        this.#withPeer.u32,
+        i * MMSGHDR_WORDS,
+        name,
+        SOCKADDR_BYTES,
+        iov,
+        2,
+        control,
+        CONTROL_BYTES,
+      );
+    }
+    const probe = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP);
+    this.#hasIpv6 = probe >= 0;
+    if (probe >= 0) close(probe);
+  }
+
+  /** openUdp, openPing, sendDatagram, sendFromListener, close or reset, from a shard. Takes over the slots it brings. */
+  command(op: number, words: Uint32Array, at: number, gid: number): void {
+    switch (op) {
+      case ToHost.sendDatagram:
+        this.#onSend(words, at, gid);
+        break;
+      case ToHost.sendFromListener:
+        this.#sendRun();
+        this.#sendFromListener(words, at);
+        break;
+      case ToHost.openUdp:
+        this.#sendRun();
+        this.#openUdp(words, at, gid);
+        break;
+      case ToHost.openPing:
+        this.#sendRun();
+        this.#openPing(words, at, gid);
+        break;
+      case ToHost.close:
+      case ToHost.reset:
+        this.#sendRun();
+        this.#close(gid);
+        break;
+    }
+  }
+
+  // ---- opening and closing ------------------------------------------------------------------------------------------
+
+  #openUdp(words: Uint32Array, at: number, gid: number): void {
+    const isV4 = isV4Mapped(words, at + W.addr);
+    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    if (fd < 0) {
+      this.#openFailed(gid, -fd);
+      return;
+    }
+    const port = words[at + W.ports]! & 0xffff;
+    let r = this.#prepare(fd, isV4, isLoopback(words, at + W.addr));
+    if (r === 0 && port !== 0 && this.#bindPort(fd, isV4, port, gid)) this.#port[gid] = port;
+    if (r === 0) {
+      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, at + W.addr, words[at + W.ports]! >>> 16);
+      r = connect(fd, this.#name.address, nameBytes);
+    }
+    if (r === 0) this.#discardStrangers(fd);
+    this.#opened(gid, fd, isV4 ? Kind.udp4 : Kind.udp6, r);
+  }
+
+  #openPing(words: Uint32Array, at: number, gid: number): void {
+    const isV4 = words[at + W.arg0] === 4;
+    const protocol = isV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
+    if (fd < 0) {
+      this.#openFailed(gid, -fd);
+      return;
+    }
+    let r = this.#prepare(fd, isV4, false);
+    if (r === 0) {
+      r = isV4 ? setsockoptInt(fd, SOL_IP, IP_RECVTTL, 1) : setsockoptInt(fd, SOL_IPV6, IPV6_RECVHOPLIMIT, 1);
+    }
+    if (r === 0) {
+      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, at + W.addr, 0);
+      r = connect(fd, this.#name.address, nameBytes);
+    }
+    this.#opened(gid, fd, isV4 ? Kind.ping4 : Kind.ping6, r);
+  }
+
+  /** Options that every socket of a flow has. @returns 0 or -errno */
+  #prepare(fd: number, isV4: boolean, toLoopback: boolean): number {
+    let r = isV4 ? 0 : setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+    // A ping socket of family 6 knows no V6ONLY on some kernels: it is that already.
+    if (r === -Errno.ENOPROTOOPT || r === -Errno.EINVAL) r = 0;
+    if (r === 0) r = setsockoptInt(fd, isV4 ? SOL_IP : SOL_IPV6, isV4 ? IP_RECVERR : IPV6_RECVERR, 1);
+    const device = this.#ctx.plan.policy.outboundInterface;
+    // The host's own services, a resolver on 127.0.0.53 among them, are behind no interface but lo.
+    if (r === 0 && device !== undefined && !toLoopback) r = this.#bindToDevice(fd, device);
+    return r;
+  }
+
+  #bindToDevice(fd: number, device: string): number {
+    const bytes = new TextEncoder().encode(device); // cold: with this option, once a socket
+    this.#name.u8.fill(0);
+    this.#name.u8.set(bytes.subarray(0, 15));
+    return setsockoptBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, this.#name.address, bytes.length + 1);
+  }
+
+  /** Try to have the guest's port on the host too. @returns whether the socket is bound now */
+  #bindPort(fd: number, isV4: boolean, port: number, gid: number): boolean {
+    const key = (isV4 ? 0 : PORTS) + port;
+    const shared = this.#sharers[key]! > 0;
+    if (shared) {
+      const lone = this.#lone[key]!;
+      if (lone !== NOBODY) {
+        setsockoptInt(this.#fd[lone - 1]! - 1, SOL_SOCKET, SO_REUSEADDR, 1);
+        this.#lone[key] = NOBODY;
+      }
+      setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    }
+    const any = this.#words;
+    any.fill(0, 0, 4);
+    if (isV4) any[2] = 0xffff;
+    const nameBytes = sockaddrWrite(this.#name.u8, 0, any, 0, port);
+    if (bind(fd, this.#name.address, nameBytes) < 0) return false; // taken, or privileged: any port will do
+    this.#sharers[key]!++;
+    if (!shared) this.#lone[key] = gid + 1;
+    return true;
+  }
+
+  #releasePort(gid: number, isV4: boolean): void {
+    const port = this.#port[gid]!;
+    if (port === 0) return;
+    const key = (isV4 ? 0 : PORTS) + port;
+    this.#sharers[key]!--;
+    if (this.#lone[key] === gid + 1) this.#lone[key] = NOBODY;
+    this.#port[gid] = 0;
+  }
+
+  /** Nothing that came before the first send can be an answer. */
+  #discardStrangers(fd: number): void {
+    for (let i = 0; i < BATCH; i++) {
+      if (recv(fd, this.#name.address, 1, MSG_DONTWAIT | MSG_TRUNC) === -Errno.EAGAIN) return;
+    }
+  }
+
+  /** @param result  of the calls so far: 0 or -errno */
+  #opened(gid: number, fd: number, kind: number, result: number): void {
+    const ctx = this.#ctx;
+    this.#fd[gid] = fd + 1;
+    this.#kind[gid] = kind;
+    this.#noSegment[gid] = 0;
+    const r = result < 0 ? result : ctx.watch(fd, gid, (EPOLLIN | EPOLLERR | EPOLLET) >>> 0);
+    if (r < 0) {
+      this.#releasePort(gid, kind === Kind.udp4);
+      close(fd);
+      this.#fd[gid] = 0;
+      this.#openFailed(gid, -r);
+      return;
+    }
+    ctx.counters[Counter.sockOpened]!++;
+  }
+
+  #openFailed(gid: number, errno: number): void {
+    const ctx = this.#ctx;
+    if (errno === Errno.EMFILE || errno === Errno.ENFILE) ctx.counters[Counter.emfile]!++;
+    this.#kind[gid] = Kind.failed;
+    const out = ctx.toShard(gid);
+    const at = reserveMessage(out, ToShard.openFailed, gid % ctx.flowsPerShard);
+    const w = out.words;
+    w[at + W.arg0] = errno;
+    out.commit();
+  }
+
+  #close(gid: number): void {
+    const ctx = this.#ctx;
+    const kind = this.#kind[gid];
+    if (kind === Kind.none) return;
+    const fd = this.#fd[gid]! - 1;
+    if (fd >= 0) {
+      this.#releasePort(gid, kind === Kind.udp4);
+      close(fd);
+      this.#fd[gid] = 0;
+      ctx.counters[Counter.sockClosed]!++;
+    }
+    this.#kind[gid] = Kind.none;
+    const out = ctx.toShard(gid);
+    reserveMessage(out, ToShard.closed, gid % ctx.flowsPerShard);
+    out.commit();
+  }
+
+  /**
+   * Open a published port.
+   * @param index  of the listener in the plan
+   * @returns 0 or -errno
+   */
+  listen(index: number, plan: ListenerPlan): number {
+    const ctx = this.#ctx;
+    const gid = ctx.listenerBase + index;
+    const words = this.#words;
+    if (!parseBindAddress(plan.address, words, 0)) return -Errno.EINVAL;
+    const isAny = words[0] === 0 && words[1] === 0 && words[2] === 0 && words[3] === 0;
+    // "" means any address of both families; "::" as text is any of IPv6 alone.
+    const isBoth = isAny && !plan.address.includes(':') && this.#hasIpv6;
+    const isV4 = isV4Mapped(words, 0) || (isAny && !isBoth && !plan.address.includes(':'));
+    if (isV4 && isAny) words[2] = 0xffff;
+    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    if (fd < 0) return fd;
+    let r = isV4
+      ? setsockoptInt(fd, SOL_IP, IP_PKTINFO, 1)
+      : setsockoptInt(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1);
+    if (r === 0 && !isV4) r = setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, isBoth ? 0 : 1);
+    if (r === 0) {
+      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, 0, plan.port);
+      r = bind(fd, this.#name.address, nameBytes);
+    }
+    if (r === 0) r = ctx.watch(fd, gid, (EPOLLIN | EPOLLET) >>> 0);
+    if (r < 0) {
+      close(fd);
+      return r;
+    }
+    this.#fd[gid] = fd + 1;
+    this.#kind[gid] = isV4 ? Kind.listener4 : Kind.listener6;
+    this.#listenerPort[index] = plan.targetPort;
+    return 0;
+  }
+
+  closeAll(): void {
+    for (let gid = 0; gid < this.#fd.length; gid++) {
+      if (this.#fd[gid] !== 0) close(this.#fd[gid]! - 1);
+      this.#fd[gid] = 0;
+      this.#kind[gid] = Kind.none;
+    }
+  }
+
+  // ---- to the host --------------------------------------------------------------------------------------------------
+
+  #onSend(words: Uint32Array, at: number, gid: number): void {
+    const ctx = this.#ctx;
+    const slotA = words[at + W.slotA]!;
+    const slotB = words[at + W.slotB]!;
+    const bytes = words[at + W.len]!;
+    const isBorrowed = words[at + W.arg2] === 1;
+    const kind = this.#kind[gid]!;
+    if (kind === Kind.none || kind >= Kind.failed) {
+      this.#drop(StageDrop.noSocket, 1);
+      if (!isBorrowed) ctx.freeReaderSlots(slotA, slotB);
+      return;
+    }
+    const ttl = words[at + W.arg0]!;
+    const gsoSize = words[at + W.arg1]!;
+    const isPlain = ttl === 0 && gsoSize === 0 && !isBorrowed && bytes > 0 && kind <= Kind.udp6;
+    if (this.#runGid === gid && isPlain && this.#fitsRun(bytes)) {
+      this.#append(slotA, slotB, words[at + W.at]!, bytes);
+      return;
+    }
+    this.#sendRun();
+    if (ttl !== 0) this.#setTtl(gid, ttl);
+    this.#runGid = gid;
+    this.#runCount = 0;
+    this.#runBytes = 0;
+    this.#runEnded = false;
+    this.#runSegment = gsoSize !== 0 && gsoSize < bytes ? gsoSize : bytes;
+    this.#append(isBorrowed ? NO_SLOT : slotA, slotB, words[at + W.at]!, bytes, slotA);
+    // Only equal plain datagrams can be continued, and a run that is too large for UDP_SEGMENT gains nothing.
+    const limit = this.#noSegment[gid]!;
+    const canGoOn =
+      this.#mayHold &&
+      gsoSize === 0 &&
+      !isBorrowed &&
+      bytes > 0 &&
+      kind <= Kind.udp6 &&
+      !(limit > 0 && bytes >= limit);
+    if (!canGoOn) this.#sendRun();
+  }
+
+  #fitsRun(bytes: number): boolean {
+    return (
+      !this.#runEnded &&
+      this.#runCount < MAX_SEGMENTS &&
+      bytes <= this.#runSegment &&
+      this.#runBytes + bytes <= MAX_SEND_BYTES
+    );
+  }
+
+  /** @param dataSlot  where the bytes lie, when slotA is not to be freed */
+  #append(slotA: number, slotB: number, slotOffset: number, bytes: number, dataSlot = slotA): void {
+    const { pool } = this.#ctx;
+    const i = this.#runCount++;
+    const iov = this.#sendIov.u32;
+    let n = i === 0 ? 0 : this.#runIov[i]!;
+    this.#runIov[i] = n;
+    const room = pool.slotBytes(dataSlot) - slotOffset;
+    const inA = slotB === NO_SLOT || bytes < room ? bytes : room;
+    iovecWrite(iov, n++ * IOVEC_WORDS, pool.slotAddress(dataSlot) + slotOffset, inA);
+    if (bytes > inA) iovecWrite(iov, n++ * IOVEC_WORDS, pool.slotAddress(slotB), bytes - inA);
+    this.#runIov[i + 1] = n;
+    this.#runSlotA[i] = slotA;
+    this.#runSlotB[i] = slotB;
+    this.#runBytes += bytes;
+    if (bytes < this.#runSegment) this.#runEnded = true;
+  }
+
+  /** Send what is held back. Whoever calls this promises to call it after each batch of commands. */
+  flush(): void {
+    this.#mayHold = true;
+    this.#sendRun();
+  }
+
+  #sendRun(): void {
+    const gid = this.#runGid;
+    if (gid < 0) return;
+    this.#runGid = -1;
+    const ctx = this.#ctx;
+    const count = this.#runCount;
+    const segments = this.#runSegment > 0 ? Math.ceil(this.#runBytes / this.#runSegment) : 1;
+    let r: number;
+    if (segments > 1) {
+      r = this.#trySend(gid, 0, this.#runIov[count]!, this.#runSegment);
+      if (r === -Errno.EINVAL || r === -Errno.EMSGSIZE || r === -Errno.EIO) {
+        // Segments larger than the path takes in one piece, or a device that cannot: one by one, the kernel fragments.
+        this.#noSegment[gid] = this.#runSegment;
+        this.#sendSingly(gid, segments);
+      } else this.#account(r, segments);
+    } else {
+      r = this.#trySend(gid, 0, this.#runIov[1]!, 0);
+      this.#account(r, 1);
+    }
+    for (let i = 0; i < count; i++) {
+      if (this.#runSlotA[i] !== NO_SLOT || this.#runSlotB[i] !== NO_SLOT) {
+        ctx.freeReaderSlots(this.#runSlotA[i]!, this.#runSlotB[i]!);
+      }
+    }
+  }
+
+  #sendSingly(gid: number, segments: number): void {
+    if (this.#runCount > 1) {
+      for (let i = 0; i < this.#runCount; i++) {
+        const from = this.#runIov[i]!;
+        this.#account(this.#trySend(gid, from, this.#runIov[i + 1]! - from, 0), 1);
+      }
+      return;
+    }
+    // One GSO frame of the guest's: cut it here.
+    const iov = this.#sendIov.u32;
+    const firstLow = iov[0]!;
+    const firstHigh = iov[1]!;
+    const firstAddress = firstHigh * 0x1_0000_0000 + firstLow;
+    const firstBytes = iov[2]!;
+    const hasSecond = this.#runIov[1] === 2;
+    const secondAddress = hasSecond ? iov[5]! * 0x1_0000_0000 + iov[4]! : 0;
+    for (let i = 0; i < segments; i++) {
+      const from = i * this.#runSegment;
+      const bytes = Math.min(this.#runSegment, this.#runBytes - from);
+      const inFirst = from >= firstBytes ? 0 : Math.min(bytes, firstBytes - from);
+      let n = 0;
+      if (inFirst > 0) iovecWrite(iov, n++ * IOVEC_WORDS, firstAddress + from, inFirst);
+      if (bytes > inFirst) {
+        iovecWrite(iov, n++ * IOVEC_WORDS, secondAddress + from + inFirst - firstBytes, bytes - inFirst);
+      }
+      this.#account(this.#trySend(gid, 0, n, 0), 1);
+    }
+  }
+
+  /**
+   * sendmsg from iovecs [first, first + count).
+   * @param segment  UDP_SEGMENT size, 0: one datagram
+   * @returns bytes or -errno
+   */
+  #trySend(gid: number, first: number, count: number, segment: number): number {
+    const iovAddress = this.#sendIov.address + first * IOVEC_BYTES;
+    let controlBytes = 0;
+    if (segment > 0) {
+      controlBytes = cmsgWrite(this.#sendControl.u32, 0, SOL_UDP, UDP_SEGMENT, 2);
+      this.#sendControl.u16[CMSG_HEADER_BYTES >> 1] = segment;
+    }
+    const controlAddress = segment > 0 ? this.#sendControl.address : 0;
+    msghdrWrite(this.#sendMsg.u32, 0, 0, 0, iovAddress, count, controlAddress, controlBytes);
+    const fd = this.#fd[gid]! - 1;
+    let r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+    this.#ctx.counters[Counter.sockSends]!++;
+    if (
+      r < 0 &&
+      r !== -Errno.EAGAIN &&
+      r !== -Errno.EINVAL &&
+      this.#drainErrors(gid) > 0 &&
+      r !== -Errno.EMSGSIZE
+    ) {
+      // The error was an earlier datagram's and has been told: this one has not been tried yet.
+      r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    if (r < 0 && r !== -Errno.EAGAIN && segment === 0 && r !== -Errno.ENOBUFS) this.#tellErrno(gid, -r);
+    return r;
+  }
+
+  #account(result: number, count: number): void {
+    if (result >= 0) this.#ctx.counters[Counter.datagramsToHost]! += count;
+    else if (result === -Errno.EAGAIN || result === -Errno.ENOBUFS) this.#drop(StageDrop.socketFull, count);
+    else this.#drop(StageDrop.sendRefused, count);
+  }
+
+  #drop(cause: number, count: number): void {
+    this.#ctx.counters[DROP_BASE - cause]! += count;
+  }
+
+  #setTtl(gid: number, ttl: number): void {
+    const kind = this.#kind[gid]!;
+    const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    const fd = this.#fd[gid]! - 1;
+    if (isV4) setsockoptInt(fd, SOL_IP, IP_TTL, ttl);
+    else setsockoptInt(fd, SOL_IPV6, IPV6_UNICAST_HOPS, ttl);
+  }
+
+  #sendFromListener(words: Uint32Array, at: number): void {
+    const ctx = this.#ctx;
+    const gid = ctx.listenerBase + words[at + W.arg1]!;
+    const slotA = words[at + W.slotA]!;
+    const slotB = words[at + W.slotB]!;
+    const kind = this.#kind[gid]!;
+    if (kind !== Kind.listener4 && kind !== Kind.listener6) {
+      this.#drop(StageDrop.noSocket, 1);
+      ctx.freeReaderSlots(slotA, slotB);
+      return;
+    }
+    const { pool } = ctx;
+    const bytes = words[at + W.len]!;
+    const room = pool.slotBytes(slotA) - words[at + W.at]!;
+    const inA = slotB === NO_SLOT || bytes < room ? bytes : room;
+    const iov = this.#sendIov.u32;
+    iovecWrite(iov, 0, pool.slotAddress(slotA) + words[at + W.at]!, inA);
+    if (bytes > inA) iovecWrite(iov, IOVEC_WORDS, pool.slotAddress(slotB), bytes - inA);
+    const isV6 = kind === Kind.listener6;
+    const scope = words[at + W.flow]!;
+    const port = words[at + W.ports]! >>> 16;
+    const nameBytes = sockaddrWrite(this.#sendName.u8, 0, words, at + W.addr, port, scope, isV6);
+    const controlBytes = this.#pktinfoWrite(words, at, isV6);
+    msghdrWrite(
+      this.#sendMsg.u32,
+      0,
+      this.#sendName.address,
+      nameBytes,
+      this.#sendIov.address,
+      bytes > inA ? 2 : 1,
+      this.#sendControl.address,
+      controlBytes,
+    );
+    const r = sendmsg(this.#fd[gid]! - 1, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ctx.counters[Counter.sockSends]!++;
+    this.#account(r, 1);
+    ctx.freeReaderSlots(slotA, slotB);
+  }
+
+  /** Source address of a reply: the one that the peer wrote to. @returns control bytes */
+  #pktinfoWrite(words: Uint32Array, at: number, isV6: boolean): number {
+    const local = this.#words;
+    local[0] = words[at + W.arg0]!;
+    local[1] = words[at + W.arg2]!;
+    local[2] = words[at + W.arg3]!;
+    local[3] = words[at + W.arg4]!;
+    const { u8, u32 } = this.#sendControl;
+    const dataAt = CMSG_HEADER_BYTES;
+    if (isV6) {
+      const bytes = cmsgWrite(u32, 0, SOL_IPV6, IPV6_PKTINFO, IN6_PKTINFO_BYTES);
+      for (let i = 0; i < 4; i++) writeU32(u8, dataAt + 4 * i, local[i]!);
+      u32[(dataAt + 16) >> 2] = words[at + W.flow]!;
+      return bytes;
+    }
+    const bytes = cmsgWrite(u32, 0, SOL_IP, IP_PKTINFO, IN_PKTINFO_BYTES);
+    u32[dataAt >> 2] = 0;
+    writeU32(u8, dataAt + 4, local[3]!);
+    u32[(dataAt + 8) >> 2] = 0;
+    return bytes;
+  }
+
+  // ---- from the host ------------------------------------------------------------------------------------------------
+
+  onEvents(gid: number, events: number): void {
+    if (this.#fd[gid] === 0) return;
+    if (events & EPOLLERR) this.#drainErrors(gid);
+    this.#read(gid);
+  }
+
+  onReady(gid: number): void {
+    if (this.#fd[gid] === 0) return;
+    this.#drainErrors(gid);
+    this.#read(gid);
+  }
+
+  /** Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands. */
+  resume(): void {
+    while (this.#starved.length > 0) {
+      const gid = this.#starved.pop()!;
+      this.#isStarved[gid] = 0;
+      if (this.#fd[gid] !== 0) this.#ctx.markReady(gid);
+    }
+  }
+
+  #starve(gid: number): void {
+    if (this.#isStarved[gid]) return;
+    this.#isStarved[gid] = 1;
+    this.#starved.push(gid);
+    this.#ctx.counters[Counter.poolDry]!++;
+  }
+
+  /** Have slots ready for a batch. @returns how many datagrams may be received, 0: the pool is dry */
+  #arm(): number {
+    const { pool, smallSlots, largeSlots } = this.#ctx;
+    const iov = this.#iov.u32;
+    for (let i = 0; i < this.#batch; i++) {
+      if (this.#small[i] === NO_SLOT) {
+        const slot = smallSlots.pop();
+        if (slot === NO_SLOT) return i;
+        this.#small[i] = slot;
+        iovecWrite(iov, 2 * i * IOVEC_WORDS, pool.slotAddress(slot) + HEADROOM_BYTES, SMALL_PAYLOAD_BYTES);
+      }
+      if (this.#large[i] === NO_SLOT) {
+        const slot = largeSlots.pop();
+        if (slot === NO_SLOT) return i;
+        this.#large[i] = slot;
+        iovecWrite(iov, (2 * i + 1) * IOVEC_WORDS, pool.slotAddress(slot), LARGE_SLOT_BYTES);
+      }
+    }
+    return this.#batch;
+  }
+
+  #read(gid: number): void {
+    const fd = this.#fd[gid]! - 1;
+    const kind = this.#kind[gid]!;
+    const headers = kind <= Kind.udp6 ? this.#plain : kind <= Kind.ping6 ? this.#withTtl : this.#withPeer;
+    let errors = 0;
+    for (let batch = 0; batch < BATCHES_PER_ROUND; ) {
+      const armed = this.#arm();
+      if (armed === 0) {
+        this.#starve(gid);
+        return;
+      }
+      const n = recvmmsg(fd, headers.address, armed, MSG_DONTWAIT);
+      if (n < 0) {
+        // Anything but "empty" is a pending error, told by the error queue as well; the call has taken it off the socket.
+        if (n === -Errno.EAGAIN || ++errors > MAX_READ_ERRORS) return;
+        this.#drainErrors(gid);
+        continue;
+      }
+      for (let i = 0; i < n; i++) {
+        if (kind <= Kind.ping6) this.#onDatagram(gid, kind, headers, i);
+        else this.#onListenerDatagram(gid, i);
+      }
+      if (n < armed) return; // all there was; the next one raises an event
+      batch++;
+    }
+    this.#ctx.markReady(gid);
+  }
+
+  #onDatagram(gid: number, kind: number, headers: NativeBuffer, i: number): void {
+    const ctx = this.#ctx;
+    const u32 = headers.u32;
+    const at0 = i * MMSGHDR_WORDS;
+    let ttl = 0;
+    if (kind >= Kind.ping4) {
+      ttl = this.#ttlOf(i, u32[at0 + MSGHDR_CONTROLLEN_WORD]!);
+      u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
+    }
+    const isTruncated = (u32[at0 + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) !== 0;
+    const bytes = u32[at0 + MMSGHDR_LEN_WORD]!;
+    if (isTruncated) {
+      this.#drop(StageDrop.tooLong, 1);
+      return;
+    }
+    const out = ctx.toShard(gid);
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToShard.datagram;
+    w[at + W.flow] = gid % ctx.flowsPerShard;
+    this.#handOver(w, at, i, bytes);
+    w[at + W.arg0] = ttl;
+    out.commit();
+  }
+
+  /** Name the slots of message i in a descriptor; they are no longer ours. */
+  #handOver(w: Uint32Array, at: number, i: number, bytes: number): void {
+    w[at + W.slotA] = this.#small[i]!;
+    this.#small[i] = NO_SLOT;
+    if (bytes > SMALL_PAYLOAD_BYTES) {
+      w[at + W.slotB] = this.#large[i]!;
+      this.#large[i] = NO_SLOT;
+    } else w[at + W.slotB] = NO_SLOT;
+    w[at + W.at] = HEADROOM_BYTES;
+    w[at + W.len] = bytes;
+  }
+
+  /** TTL or hop limit of message i, 0: not told. */
+  #ttlOf(i: number, controlBytes: number): number {
+    const u32 = this.#control.u32;
+    const first = (i * CONTROL_BYTES) >> 2;
+    const end = first + (controlBytes >> 2);
+    let at = first;
+    for (let n = cmsgDataBytes(u32, at, end); n >= 0; n = cmsgDataBytes(u32, at, end)) {
+      const level = u32[at + CMSG_LEVEL_WORD];
+      const type = u32[at + CMSG_TYPE_WORD];
+      if (
+        n >= 4 &&
+        ((level === SOL_IP && type === IP_TTL) || (level === SOL_IPV6 && type === IPV6_HOPLIMIT))
+      ) {
+        return u32[at + 4]! & 0xff;
+      }
+      at = cmsgNext(at, n);
+    }
+    return 0;
+  }
+
+  #onListenerDatagram(gid: number, i: number): void {
+    const ctx = this.#ctx;
+    const u32 = this.#withPeer.u32;
+    const at0 = i * MMSGHDR_WORDS;
+    const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
+    const isTruncated = (u32[at0 + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) !== 0;
+    const bytes = u32[at0 + MMSGHDR_LEN_WORD]!;
+    u32[at0 + MSGHDR_NAMELEN_WORD] = SOCKADDR_BYTES;
+    u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
+    // Peer 0..3, local address 4..7, peer as the guest sees it 8..11, guest 12..15.
+    const words = this.#words;
+    const peerPort = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
+    if (isTruncated || peerPort < 0 || !this.#localAddress(i, controlBytes, words)) {
+      this.#drop(StageDrop.tooLong, 1);
+      return;
+    }
+    const index = gid - ctx.listenerBase;
+    const targetPort = this.#listenerPort[index]!;
+    const family = isV4Mapped(words, 0) ? 0 : 4;
+    const { guest } = this.#addressing;
+    this.#addressing.fromHost(words, 0, words, 8);
+    const [k0, k1] = ctx.plan.hashKey;
+    const ports = ((targetPort << 16) | peerPort) >>> 0;
+    const hash = flowHash(k0, k1, guest, family, words, 8, ports, IPPROTO_UDP);
+    const out = ctx.shardLink(ctx.shardOfHash(hash));
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToShard.listenerDatagram;
+    w[at + W.flow] =
+      isLinkLocal(words, 0) && family === 4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
+    this.#handOver(w, at, i, bytes);
+    w[at + W.arg1] = index;
+    for (let k = 0; k < 4; k++) w[at + W.addr + k] = words[k]!;
+    w[at + W.ports] = ((peerPort << 16) | targetPort) >>> 0;
+    w[at + W.arg0] = words[4]!;
+    w[at + W.arg2] = words[5]!;
+    w[at + W.arg3] = words[6]!;
+    w[at + W.arg4] = words[7]!;
+    out.commit();
+  }
+
+  /** The address that message i came to, into words[4..7]. @returns false when the kernel did not say */
+  #localAddress(i: number, controlBytes: number, words: Uint32Array): boolean {
+    const { u8, u32 } = this.#control;
+    const first = (i * CONTROL_BYTES) >> 2;
+    const end = first + (controlBytes >> 2);
+    let at = first;
+    for (let n = cmsgDataBytes(u32, at, end); n >= 0; n = cmsgDataBytes(u32, at, end)) {
+      const level = u32[at + CMSG_LEVEL_WORD];
+      const type = u32[at + CMSG_TYPE_WORD];
+      const dataAt = at * 4 + CMSG_HEADER_BYTES;
+      if (level === SOL_IP && type === IP_PKTINFO && n >= IN_PKTINFO_BYTES) {
+        words[4] = 0;
+        words[5] = 0;
+        words[6] = 0xffff;
+        words[7] = readU32(u8, dataAt + 4);
+        return true;
+      }
+      if (level === SOL_IPV6 && type === IPV6_PKTINFO && n >= IN6_PKTINFO_BYTES) {
+        for (let k = 0; k < 4; k++) words[4 + k] = readU32(u8, dataAt + 4 * k);
+        return true;
+      }
+      at = cmsgNext(at, n);
+    }
+    return false;
+  }
+
+  // ---- errors -------------------------------------------------------------------------------------------------------
+
+  /** Take all errors from the socket's queue and tell the shard. @returns how many there were */
+  #drainErrors(gid: number): number {
+    const fd = this.#fd[gid]! - 1;
+    if (fd < 0 || this.#kind[gid]! > Kind.ping6) return 0;
+    const e = this.#error;
+    const iovAt = MSGHDR_BYTES;
+    const dataAt = iovAt + IOVEC_BYTES;
+    const controlAt = dataAt + ERROR_DATA_BYTES;
+    for (let count = 0; ; count++) {
+      if (count === MAX_ERRORS_PER_ROUND) {
+        this.#ctx.markReady(gid);
+        return count;
+      }
+      iovecWrite(e.u32, iovAt >> 2, e.address + dataAt, ERROR_DATA_BYTES);
+      msghdrWrite(e.u32, 0, 0, 0, e.address + iovAt, 1, e.address + controlAt, ERROR_CONTROL_BYTES);
+      const n = recvmsg(fd, e.address, MSG_ERRQUEUE | MSG_DONTWAIT);
+      if (n < 0) return count;
+      this.#onError(gid, controlAt, e.u32[MSGHDR_CONTROLLEN_WORD]!, dataAt, n);
+    }
+  }
+
+  #onError(gid: number, controlAt: number, controlBytes: number, dataAt: number, dataBytes: number): void {
+    const { u8, u32 } = this.#error;
+    let at = controlAt >> 2;
+    const end = at + (controlBytes >> 2);
+    for (let n = cmsgDataBytes(u32, at, end); n >= 0; n = cmsgDataBytes(u32, at, end)) {
+      const level = u32[at + CMSG_LEVEL_WORD];
+      const type = u32[at + CMSG_TYPE_WORD];
+      const isError =
+        (level === SOL_IP && type === IP_RECVERR) || (level === SOL_IPV6 && type === IPV6_RECVERR);
+      if (isError && n >= SOCK_EXTENDED_ERR_BYTES) {
+        const errorAt = at * 4 + CMSG_HEADER_BYTES;
+        const offender = n >= EE_OFFENDER_AT + SOCKADDR_IN_BYTES ? errorAt + EE_OFFENDER_AT : -1;
+        // A ping socket's queue quotes the echo request: its sequence number tells the guest which one.
+        const sequence = dataBytes >= 8 ? (u8[dataAt + 6]! << 8) | u8[dataAt + 7]! : 0;
+        this.#tellError(gid, errorAt, offender, sequence);
+        return;
+      }
+      at = cmsgNext(at, n);
+    }
+  }
+
+  #tellError(gid: number, errorAt: number, offenderAt: number, sequence: number): void {
+    const { u8, u32 } = this.#error;
+    const errno = u32[errorAt >> 2]!;
+    const origin = u8[errorAt + EE_ORIGIN_AT];
+    const info = u32[(errorAt + EE_INFO_AT) >> 2]!;
+    const kind = this.#kind[gid]!;
+    const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    let typeCode = 0;
+    if (origin === SO_EE_ORIGIN_ICMP || origin === SO_EE_ORIGIN_ICMP6) {
+      typeCode = (u8[errorAt + EE_TYPE_AT]! << 8) | u8[errorAt + EE_CODE_AT]!;
+    } else if (origin === SO_EE_ORIGIN_LOCAL && errno === Errno.EMSGSIZE) {
+      typeCode = isV4
+        ? (IcmpType.unreachable << 8) | IcmpUnreachable.fragmentationNeeded
+        : Icmp6Type.packetTooBig << 8;
+    }
+    const words = this.#words;
+    words.fill(0, 0, 4);
+    if (offenderAt >= 0 && origin !== SO_EE_ORIGIN_LOCAL) sockaddrRead(u8, offenderAt, words, 0);
+    this.#tell(gid, typeCode, info, errno, sequence);
+  }
+
+  /** A send failed and the error queue said nothing about it. */
+  #tellErrno(gid: number, errno: number): void {
+    this.#words.fill(0, 0, 4);
+    this.#tell(gid, 0, 0, errno, 0);
+  }
+
+  #tell(gid: number, typeCode: number, info: number, errno: number, sequence: number): void {
+    const ctx = this.#ctx;
+    const out = ctx.toShard(gid);
+    const at = reserveMessage(out, ToShard.icmpError, gid % ctx.flowsPerShard);
+    const w = out.words;
+    w[at + W.arg0] = typeCode;
+    w[at + W.arg1] = info;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
+    w[at + W.arg2] = errno;
+    w[at + W.arg3] = sequence;
+    out.commit();
+  }
+}

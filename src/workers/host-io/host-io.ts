@@ -1,0 +1,216 @@
+/**
+ * The host-io stage: the only one that touches host sockets. It carries out what shards ask for (messages.ts, ToHost) and tells
+ * them what sockets say (ToShard). One table by gid says which module a socket belongs to.
+ */
+import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
+import { errnoText } from '../../sys/constants.ts';
+import type { EnginePlan } from '../engine-plan.ts';
+import { shardOf } from '../flow-hash.ts';
+import { ToHost, ToReader, W } from '../messages.ts';
+import { Owner } from '../owners.ts';
+import type { Stage } from '../stage.ts';
+import { Addressing } from '../translator/addressing.ts';
+import type { HostContext } from './context.ts';
+import { DatagramSockets } from './datagram.ts';
+import { StreamSockets } from './stream.ts';
+
+const Kind = { none: 0, stream: 1, datagram: 2 } as const;
+
+export interface HostIoOptions {
+  readonly plan: EnginePlan;
+  readonly pool: FramePool;
+  readonly ownership: Ownership;
+  readonly counters: Float64Array;
+  readonly smallSlots: SlotStack;
+  readonly largeSlots: SlotStack;
+  readonly toShards: readonly RingProducer[];
+  readonly fromShards: readonly RingConsumer[];
+  readonly toReader: RingProducer;
+  watch(fd: number, gid: number, events: number): number;
+  log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+}
+
+export class HostIo implements Stage {
+  readonly name = 'host-io';
+  readonly #o: HostIoOptions;
+  readonly #ctx: HostContext;
+  readonly #streams: StreamSockets;
+  readonly #datagrams: DatagramSockets;
+  readonly #kind: Uint8Array;
+  readonly #flows: number;
+  readonly #listenerBase: number;
+  // Sockets with more to read than a round allowed: two lists, so that what is marked while one runs waits for the next round.
+  #ready: Int32Array;
+  #readyNext: Int32Array;
+  #readyCount = 0;
+  readonly #marked: Uint8Array;
+
+  constructor(options: HostIoOptions) {
+    this.#o = options;
+    const shards = options.toShards.length;
+    this.#flows = options.plan.pool.flows;
+    this.#listenerBase = shards * this.#flows;
+    const gids = this.#listenerBase + options.plan.listeners.length;
+    this.#kind = new Uint8Array(gids);
+    this.#marked = new Uint8Array(gids);
+    this.#ready = new Int32Array(gids);
+    this.#readyNext = new Int32Array(gids);
+    const { toShards, toReader, ownership, pool } = options;
+    const flows = this.#flows;
+    this.#ctx = {
+      plan: options.plan,
+      pool,
+      u8: pool.u8,
+      counters: options.counters,
+      smallSlots: options.smallSlots,
+      largeSlots: options.largeSlots,
+      flowsPerShard: flows,
+      listenerBase: this.#listenerBase,
+      toShard: shards === 1 ? () => toShards[0]! : (gid) => toShards[Math.floor(gid / flows)]!,
+      shardOfHash: (hash) => shardOf(hash, shards),
+      shardLink: (shard) => toShards[shard]!,
+      freeReaderSlots: (slotA, slotB) => {
+        ownership.check(slotA, Owner.inFlight);
+        ownership.check(slotB, Owner.inFlight);
+        const at = toReader.reserve();
+        const w = toReader.words;
+        w[at + W.op] = ToReader.freeSlots;
+        w[at + W.slotA] = slotA;
+        w[at + W.slotB] = slotB;
+        toReader.commit();
+      },
+      watch: options.watch,
+      markReady: (gid) => this.#markReady(gid),
+      now: 0,
+      log: options.log,
+    };
+    const addressing = new Addressing(options.plan.addresses);
+    this.#streams = new StreamSockets(this.#ctx, addressing, gids);
+    this.#datagrams = new DatagramSockets(this.#ctx, addressing, gids);
+  }
+
+  /**
+   * Open the published ports.
+   * @throws Error that names the port and the reason; nothing stays bound when the caller closes the stage
+   */
+  listen(): void {
+    this.#o.plan.listeners.forEach((listener, index) => {
+      const tcp = listener.proto === 'tcp';
+      const r = tcp ? this.#streams.listen(index, listener) : this.#datagrams.listen(index, listener);
+      if (r < 0) {
+        const where = listener.address === '' ? `${listener.port}` : `${listener.address}:${listener.port}`;
+        throw new Error(`cannot publish ${listener.proto} port ${where}: ${errnoText(-r)}`);
+      }
+      this.#kind[this.#listenerBase + index] = tcp ? Kind.stream : Kind.datagram;
+    });
+  }
+
+  #markReady(gid: number): void {
+    if (this.#marked[gid]) return;
+    this.#marked[gid] = 1;
+    this.#ready[this.#readyCount++] = gid;
+  }
+
+  onEvents(gid: number, events: number): void {
+    this.#ctx.now = performance.now();
+    const kind = this.#kind[gid];
+    if (kind === Kind.stream) this.#streams.onEvents(gid, events);
+    else if (kind === Kind.datagram) this.#datagrams.onEvents(gid, events);
+  }
+
+  hasInput(): boolean {
+    if (this.#readyCount > 0) return true;
+    for (let i = 0; i < this.#o.fromShards.length; i++)
+      if (this.#o.fromShards[i]!.available() > 0) return true;
+    for (let i = 0; i < this.#o.toShards.length; i++) if (this.#o.toShards[i]!.movable) return true;
+    return this.#o.toReader.movable;
+  }
+
+  sleepMs(now: number): number {
+    return this.#readyCount > 0 ? 0 : this.#streams.sleepMs(now);
+  }
+
+  poll(now: number): number {
+    this.#ctx.now = now;
+    let work = 0;
+    for (let shard = 0; shard < this.#o.fromShards.length; shard++) work += this.#commands(shard);
+    this.#datagrams.flush();
+    this.#datagrams.resume();
+    const n = this.#readyCount;
+    if (n > 0) {
+      const list = this.#ready;
+      this.#ready = this.#readyNext;
+      this.#readyNext = list;
+      this.#readyCount = 0;
+      for (let i = 0; i < n; i++) {
+        const gid = list[i]!;
+        this.#marked[gid] = 0;
+        if (this.#kind[gid] === Kind.stream) this.#streams.onReady(gid);
+        else if (this.#kind[gid] === Kind.datagram) this.#datagrams.onReady(gid);
+      }
+      work += n;
+    }
+    work += this.#streams.flush(now);
+    let published = 0;
+    for (let i = 0; i < this.#o.toShards.length; i++) if (this.#o.toShards[i]!.flush()) published++;
+    this.#o.toReader.flush();
+    return work + published;
+  }
+
+  #commands(shard: number): number {
+    const ring = this.#o.fromShards[shard]!;
+    const count = ring.available();
+    const words = ring.words;
+    const base = shard * this.#flows;
+    for (let i = 0; i < count; i++) {
+      const at = ring.at(i);
+      const op = words[at + W.op]!;
+      const gid = base + words[at + W.flow]!;
+      switch (op) {
+        case ToHost.freeSlots:
+          this.#freeOwn(words[at + W.slotA]!);
+          this.#freeOwn(words[at + W.slotB]!);
+          break;
+        case ToHost.openTcp:
+          this.#kind[gid] = Kind.stream;
+          this.#streams.command(op, words, at, gid);
+          break;
+        case ToHost.adopt:
+          this.#kind[gid] = Kind.stream;
+          this.#streams.adopt(gid, words[at + W.arg0]!);
+          break;
+        case ToHost.refuse:
+          this.#streams.refuse(words[at + W.arg0]!);
+          break;
+        case ToHost.openUdp:
+        case ToHost.openPing:
+        case ToHost.sendFromListener:
+          if (op !== ToHost.sendFromListener) this.#kind[gid] = Kind.datagram;
+          this.#datagrams.command(op, words, at, gid);
+          break;
+        case ToHost.sendDatagram:
+          this.#datagrams.command(op, words, at, gid);
+          break;
+        default:
+          // close and reset are of both kinds.
+          if (this.#kind[gid] === Kind.datagram) this.#datagrams.command(op, words, at, gid);
+          else this.#streams.command(op, words, at, gid);
+      }
+    }
+    ring.release(count);
+    return count;
+  }
+
+  #freeOwn(slot: number): void {
+    if (slot === NO_SLOT) return;
+    this.#o.ownership.check(slot, Owner.hostIo);
+    if (this.#o.pool.isSmall(slot)) this.#o.smallSlots.push(slot);
+    else this.#o.largeSlots.push(slot);
+  }
+
+  close(): void {
+    this.#streams.closeAll();
+    this.#datagrams.closeAll();
+  }
+}

@@ -1,0 +1,893 @@
+/**
+ * Stream (TCP) sockets of the host-io stage: outgoing connections, published listeners, and the bytes of both.
+ *
+ *   to the host   Frames wait per socket in the slots they came in, in order; one sendmsg takes up to 64 pieces. What the
+ *                 socket refuses stays, and EPOLLOUT goes on with it. `sent` tells the shard after each attempt.
+ *   from the host  recv(MSG_PEEK) with SO_PEEK_OFF straight behind the headroom of a large slot, as far as `credit` reaches.
+ *                 Bytes leave the socket's queue only when the guest has acknowledged them (recv(MSG_TRUNC)).
+ *
+ * Cursors are stream offsets, u32 modulo: consumed <= peeked <= credit, compared by signed difference. The kernel's peek offset is
+ * always peeked - consumed: a read without MSG_PEEK moves it back by itself (tcp_recvmsg: sk_peek_offset_bwd). Kernels before
+ * 6.10 have no SO_PEEK_OFF for TCP: there the bytes in flight are read over into a discard buffer in front.
+ *
+ * Errors: what the peer sent before its RST is still read and passed on; the error is told when reading reaches it. A failed
+ * send only stops sending.
+ */
+
+import { isV4Mapped } from '../../proto/address.ts';
+import { Counter, recordHistogram } from '../../ring/counters.ts';
+import { Histogram } from '../../ring/histograms.ts';
+import { HEADROOM_BYTES, NO_SLOT } from '../../ring/pool.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  EPOLLERR,
+  EPOLLET,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLOUT,
+  EPOLLRDHUP,
+  Errno,
+  errnoName,
+  IPPROTO_IPV6,
+  IPPROTO_TCP,
+  IPV6_V6ONLY,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  MSG_PEEK,
+  MSG_TRUNC,
+  SHUT_WR,
+  SO_BINDTODEVICE,
+  SO_ERROR,
+  SO_KEEPALIVE,
+  SO_PEEK_OFF,
+  SO_RCVLOWAT,
+  SO_REUSEADDR,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  TCP_NODELAY,
+} from '../../sys/constants.ts';
+import { close } from '../../sys/io.ts';
+import { NativeBuffer } from '../../sys/memory.ts';
+import {
+  accept4,
+  bind,
+  connect,
+  getsockoptInt,
+  iovecWrite,
+  listen,
+  msghdrWrite,
+  recv,
+  recvmsg,
+  SOCKADDR_BYTES,
+  send,
+  sendmsg,
+  setLingerZero,
+  setsockoptBytes,
+  setsockoptInt,
+  shutdown,
+  sockaddrRead,
+  sockaddrWrite,
+  socket,
+} from '../../sys/socket.ts';
+import type { ListenerPlan } from '../engine-plan.ts';
+import { flowHash } from '../flow-hash.ts';
+import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import type { Addressing } from '../translator/addressing.ts';
+import { parseBindAddress } from './bind-address.ts';
+import type { HostContext, SocketModule } from './context.ts';
+
+const Flag = {
+  open: 1 << 0,
+  connecting: 1 << 1,
+  /** More may be readable: no EAGAIN since the last edge. */
+  readable: 1 << 2,
+  /** The socket took less than was offered; EPOLLOUT will come. */
+  blocked: 1 << 3,
+  /** The peer has shut down its side: reading will end in 0. */
+  peerDone: 1 << 4,
+  eofSent: 1 << 5,
+  finish: 1 << 6,
+  finished: 1 << 7,
+  close: 1 << 8,
+  /** On the list of sockets with something new to send. */
+  dirty: 1 << 9,
+  sendFailed: 1 << 10,
+  errorSent: 1 << 11,
+  /** Waiting for a large slot. */
+  starved: 1 << 12,
+} as const;
+
+const IOV_MAX = 64;
+/** Reads of one socket a round: few enough that the frames are still in the cache when the shard writes them (perf/notes.md). */
+const READS_A_ROUND = 4;
+const ACCEPTS_A_ROUND = 64;
+const BACKLOG = 1024;
+/** Frames up to this size are copied together behind a blocked socket. */
+const COMPACT_BYTES = 32 * 1024;
+/** A closed socket whose peer takes nothing more is given up after this time without progress (as Linux gives up orphans). */
+const LINGER_MS = 120_000;
+/** A stream that has brought so many bytes, to a guest that keeps up, gets a receive buffer for windows of so many. */
+const GROW_AFTER_BYTES = [32 * 1024, 512 * 1024] as const;
+const GROW_TO_BYTES = [1024 * 1024, 8 * 1024 * 1024] as const;
+const NONE = -1;
+const DISCARD_BYTES = 65536;
+const DISCARD_IOVS = 256;
+
+export class StreamSockets implements SocketModule {
+  readonly #ctx: HostContext;
+  readonly #addressing: Addressing;
+  // By gid.
+  readonly #fd: Int32Array;
+  readonly #flags: Uint16Array;
+  readonly #consumed: Uint32Array;
+  readonly #peeked: Uint32Array;
+  readonly #credit: Uint32Array;
+  readonly #readLimit: Uint32Array;
+  readonly #qHead: Int32Array;
+  readonly #qTail: Int32Array;
+  readonly #sendErrno: Uint8Array;
+  /** Steps of GROW_TO_BYTES done. */
+  readonly #grown: Uint8Array;
+  /** Time of connect() while connecting; then when a closed socket that still has bytes to send is given up. */
+  readonly #deadline: Float64Array;
+  // A queued frame is known by its first slot.
+  readonly #qNext: Int32Array;
+  readonly #qSlotB: Uint32Array;
+  readonly #qAt: Uint32Array;
+  readonly #qLen: Uint32Array;
+
+  #dirty: Int32Array;
+  #dirtyCount = 0;
+  readonly #starved: number[] = [];
+  readonly #lingering = new Set<number>();
+  #nextLingerCheck = Number.POSITIVE_INFINITY;
+
+  readonly #iov = new NativeBuffer((IOV_MAX + DISCARD_IOVS + 2) * 16);
+  readonly #msg = new NativeBuffer(64);
+  readonly #sockaddr = new NativeBuffer(32);
+  readonly #sockaddrLen = new NativeBuffer(8);
+  readonly #ifname: NativeBuffer | null;
+  readonly #words = new Uint32Array(8);
+  readonly #listenFd: number[] = [];
+  readonly #listenPlan: ListenerPlan[] = [];
+  /** Accepted descriptors that no shard has answered for yet. */
+  readonly #pending = new Set<number>();
+  /** Listeners that ran out of descriptors in the middle of accepting. */
+  readonly #acceptLater = new Set<number>();
+  #discard: NativeBuffer | null = null;
+  /** SO_PEEK_OFF works on TCP here; found out with the first socket. */
+  #peekOff = true;
+
+  constructor(ctx: HostContext, addressing: Addressing, gids: number) {
+    this.#ctx = ctx;
+    this.#addressing = addressing;
+    this.#fd = new Int32Array(gids).fill(-1);
+    this.#flags = new Uint16Array(gids);
+    this.#consumed = new Uint32Array(gids);
+    this.#peeked = new Uint32Array(gids);
+    this.#credit = new Uint32Array(gids);
+    this.#readLimit = new Uint32Array(gids);
+    this.#qHead = new Int32Array(gids).fill(NONE);
+    this.#qTail = new Int32Array(gids).fill(NONE);
+    this.#sendErrno = new Uint8Array(gids);
+    this.#grown = new Uint8Array(gids);
+    this.#deadline = new Float64Array(gids);
+    // Twice: a gid may be closed and opened again within one round.
+    this.#dirty = new Int32Array(gids * 2);
+    const slots = ctx.pool.smallSlots + ctx.pool.largeSlots;
+    this.#qNext = new Int32Array(slots);
+    this.#qSlotB = new Uint32Array(slots);
+    this.#qAt = new Uint32Array(slots);
+    this.#qLen = new Uint32Array(slots);
+    const name = ctx.plan.policy.outboundInterface;
+    this.#ifname = name === undefined ? null : new NativeBuffer(16);
+    if (name !== undefined && this.#ifname !== null)
+      this.#ifname.u8.set(new TextEncoder().encode(name).subarray(0, 15));
+  }
+
+  // ------------------------------------------------------------------------------------------------- commands
+
+  command(op: number, words: Uint32Array, at: number, gid: number): void {
+    switch (op) {
+      case ToHost.send:
+        return this.#enqueue(
+          gid,
+          words[at + W.slotA]!,
+          words[at + W.slotB]!,
+          words[at + W.at]!,
+          words[at + W.len]!,
+        );
+      case ToHost.credit:
+        return this.#onCredit(gid, words[at + W.arg0]!, words[at + W.arg1]!, words[at + W.arg2]!);
+      case ToHost.openTcp:
+        return this.#open(gid, words, at);
+      case ToHost.rewind:
+        return this.#onRewind(gid, words[at + W.arg0]!, words[at + W.arg1]!);
+      case ToHost.finish:
+        this.#flags[gid]! |= Flag.finish;
+        return this.#markDirty(gid);
+      case ToHost.close:
+        this.#flags[gid]! |= Flag.close;
+        this.#markDirty(gid);
+        return;
+      case ToHost.reset:
+        // A connect() that failed has said `closed` already; the shard's reset passed it on the way.
+        if (this.#flags[gid]! & Flag.open) this.#closeNow(gid, true);
+        return;
+    }
+  }
+
+  adopt(gid: number, fd: number): void {
+    this.#pending.delete(fd);
+    this.#begin(gid, fd);
+    this.#flags[gid]! |= Flag.open;
+    this.#configure(fd);
+    const r = this.#ctx.watch(fd, gid, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+    if (r < 0) this.#fail(gid, -r);
+  }
+
+  refuse(fd: number): void {
+    if (!this.#pending.delete(fd)) return;
+    setLingerZero(fd);
+    close(fd);
+    this.#ctx.counters[Counter.sockClosed]!++;
+  }
+
+  #begin(gid: number, fd: number): void {
+    this.#fd[gid] = fd;
+    this.#flags[gid] = 0;
+    this.#consumed[gid] = 0;
+    this.#peeked[gid] = 0;
+    this.#credit[gid] = 0;
+    this.#readLimit[gid] = 536;
+    this.#qHead[gid] = NONE;
+    this.#qTail[gid] = NONE;
+    this.#sendErrno[gid] = 0;
+    this.#grown[gid] = 0;
+    this.#ctx.counters[Counter.sockOpened]!++;
+  }
+
+  #open(gid: number, words: Uint32Array, at: number): void {
+    const ctx = this.#ctx;
+    const v4 = isV4Mapped(words, at + W.addr);
+    const fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+      if (fd === -Errno.EMFILE || fd === -Errno.ENFILE) {
+        ctx.counters[Counter.emfile]!++;
+        ctx.log(
+          'warning',
+          'no descriptors left for new connections: raise the limit of open files (ulimit -n)',
+        );
+      }
+      return this.#openFailed(gid, -fd);
+    }
+    this.#begin(gid, fd);
+    this.#configure(fd);
+    if (this.#ifname !== null) {
+      const r = setsockoptBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, this.#ifname.address, 16);
+      if (r < 0) return this.#openFailed(gid, -r);
+    }
+    const len = sockaddrWrite(this.#sockaddr.u8, 0, words, at + W.addr, words[at + W.ports]! >>> 16);
+    const r = connect(fd, this.#sockaddr.address, len);
+    if (r < 0 && r !== -Errno.EINPROGRESS) return this.#openFailed(gid, -r);
+    this.#flags[gid] = Flag.open | Flag.connecting;
+    const e = ctx.watch(fd, gid, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+    if (e < 0) return this.#openFailed(gid, -e);
+    this.#deadline[gid] = ctx.now;
+    if (r === 0) this.#onConnected(gid);
+  }
+
+  #configure(fd: number): void {
+    // The guest's stack has applied Nagle's algorithm already; a second one would only add delay.
+    setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    setsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    if (this.#peekOff && setsockoptInt(fd, SOL_SOCKET, SO_PEEK_OFF, 0) < 0) {
+      this.#peekOff = false;
+      this.#discard = new NativeBuffer(DISCARD_BYTES);
+      this.#ctx.log(
+        'info',
+        'this kernel has no SO_PEEK_OFF for TCP (Linux 6.10): downloads cost more copying',
+      );
+    }
+  }
+
+  #openFailed(gid: number, errno: number): void {
+    const fd = this.#fd[gid]!;
+    if (fd >= 0) {
+      close(fd);
+      this.#fd[gid] = -1;
+      this.#ctx.counters[Counter.sockClosed]!++;
+    }
+    this.#flags[gid] = 0;
+    this.#tell(gid, ToShard.openFailed, errno, 0);
+    this.#tell(gid, ToShard.closed, 0, 0);
+  }
+
+  #onConnected(gid: number): void {
+    recordHistogram(this.#ctx.counters, Histogram.hostConnect, (this.#ctx.now - this.#deadline[gid]!) * 1000);
+    this.#flags[gid]! &= ~Flag.connecting;
+    this.#flags[gid]! |= Flag.readable;
+    this.#tell(gid, ToShard.opened, 0, 0);
+  }
+
+  #tell(gid: number, op: number, arg0: number, arg1: number): void {
+    const out = this.#ctx.toShard(gid);
+    const at = reserveMessage(out, op, gid % this.#ctx.flowsPerShard);
+    const w = out.words;
+    w[at + W.arg0] = arg0;
+    w[at + W.arg1] = arg1;
+    out.commit();
+  }
+
+  // ---------------------------------------------------------------------------------------------------- events
+
+  onEvents(gid: number, events: number): void {
+    if (gid >= this.#ctx.listenerBase) return this.#accept(gid);
+    if (!(this.#flags[gid]! & Flag.open)) return;
+    if (this.#flags[gid]! & Flag.connecting) {
+      if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) return;
+      const errno = getsockoptInt(this.#fd[gid]!, SOL_SOCKET, SO_ERROR);
+      if (errno !== 0 && errno !== Errno.ECONNRESET) return this.#openFailed(gid, Math.abs(errno));
+      this.#onConnected(gid);
+      if (errno === Errno.ECONNRESET) {
+        // It stood, and was reset before we looked: the guest is to see both, and what was sent in between.
+        this.#flags[gid]! |= Flag.sendFailed | Flag.peerDone;
+        this.#sendErrno[gid] = errno;
+        return;
+      }
+    }
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) this.#flags[gid]! |= Flag.peerDone;
+    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+      this.#flags[gid]! |= Flag.readable;
+      this.#read(gid);
+    }
+    if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP) && this.#flags[gid]! & Flag.blocked) {
+      this.#flags[gid]! &= ~Flag.blocked;
+      this.#markDirty(gid);
+    }
+  }
+
+  onReady(gid: number): void {
+    if (gid >= this.#ctx.listenerBase) this.#accept(gid);
+    else if (this.#flags[gid]! & Flag.open) this.#read(gid);
+  }
+
+  // -------------------------------------------------------------------------------------------- from the host
+
+  #onCredit(gid: number, credit: number, consumed: number, readLimit: number): void {
+    if (!(this.#flags[gid]! & Flag.open)) return;
+    this.#credit[gid] = credit;
+    this.#readLimit[gid] = readLimit;
+    const n = (consumed - this.#consumed[gid]!) | 0;
+    if (n > 0) {
+      this.#consume(gid, n);
+      if (this.#grown[gid]! < GROW_AFTER_BYTES.length) this.#growReceiveBuffer(gid);
+    }
+    if (this.#flags[gid]! & Flag.readable) this.#read(gid);
+  }
+
+  /** Drop n acknowledged bytes from the socket's queue. */
+  #consume(gid: number, n: number): void {
+    const fd = this.#fd[gid]!;
+    while (n > 0) {
+      const r = recv(fd, 0, n, MSG_TRUNC | MSG_DONTWAIT);
+      this.#ctx.counters[Counter.sockConsumes]!++;
+      if (r <= 0) {
+        if (r === -Errno.EINTR) continue;
+        break; // the bytes were peeked, so they are there: only a dead socket ends up here
+      }
+      this.#consumed[gid] = (this.#consumed[gid]! + r) >>> 0;
+      n -= r;
+    }
+    if (((this.#peeked[gid]! - this.#consumed[gid]!) | 0) < 0) this.#peeked[gid] = this.#consumed[gid]!;
+  }
+
+  /**
+   * The kernel sizes receive buffers by what a reader takes from the queue in a round trip less what it leaves there
+   * (tcp_rcv_space_adjust), and looks at each peek, when all is still there: left alone, a window of 64 KiB stays for many
+   * round trips. SO_RCVLOWAT makes room for as much as it asks for, up to half of tcp_rmem's maximum, without switching the kernel's
+   * own sizing off as SO_RCVBUF does; set back at once, it leaves only the room. Done while the guest keeps up with the network.
+   */
+  #growReceiveBuffer(gid: number): void {
+    const step = this.#grown[gid]!;
+    if (this.#flags[gid]! & Flag.readable || this.#consumed[gid]! < GROW_AFTER_BYTES[step]!) return;
+    this.#grown[gid] = step + 1;
+    const fd = this.#fd[gid]!;
+    setsockoptInt(fd, SOL_SOCKET, SO_RCVLOWAT, GROW_TO_BYTES[step]!);
+    setsockoptInt(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+  }
+
+  #onRewind(gid: number, offset: number, bytes: number): void {
+    if (!(this.#flags[gid]! & Flag.open)) return;
+    const consumed = this.#consumed[gid]!;
+    let from = offset;
+    if (((from - consumed) | 0) < 0) from = consumed;
+    if (bytes === 0) {
+      if (((this.#peeked[gid]! - from) | 0) > 0) {
+        this.#peeked[gid] = from;
+        this.#setPeekOffset(gid, from);
+      }
+      this.#flags[gid]! |= Flag.readable;
+      this.#read(gid);
+      return;
+    }
+    let left = (offset + bytes - from) | 0;
+    const peeked = this.#peeked[gid]!;
+    if (left > ((peeked - from) | 0)) left = (peeked - from) | 0;
+    if (left <= 0) return;
+    this.#setPeekOffset(gid, from);
+    while (left > 0) {
+      const want = Math.min(left, this.#readLimit[gid]!);
+      const slot = this.#ctx.largeSlots.pop();
+      if (slot === NO_SLOT) break; // no memory now: the retransmission timer asks again
+      const n = this.#peek(gid, slot, want, (from - this.#consumed[gid]!) >>> 0);
+      if (n <= 0) {
+        this.#ctx.largeSlots.push(slot);
+        break;
+      }
+      this.#pass(gid, slot, n, from, 1);
+      from = (from + n) >>> 0;
+      left -= n;
+    }
+    this.#setPeekOffset(gid, this.#peeked[gid]!);
+  }
+
+  #setPeekOffset(gid: number, offset: number): void {
+    if (!this.#peekOff) return;
+    setsockoptInt(this.#fd[gid]!, SOL_SOCKET, SO_PEEK_OFF, (offset - this.#consumed[gid]!) >>> 0);
+  }
+
+  /** @param skip  bytes of the queue in front of those wanted; the kernel knows them itself with SO_PEEK_OFF */
+  #peek(gid: number, slot: number, want: number, skip: number): number {
+    const ctx = this.#ctx;
+    const fd = this.#fd[gid]!;
+    const address = ctx.pool.slotAddress(slot) + HEADROOM_BYTES;
+    ctx.counters[Counter.sockPeeks]!++;
+    let n: number;
+    if (this.#peekOff) {
+      n = recv(fd, address, want, MSG_PEEK | MSG_DONTWAIT);
+    } else {
+      let iovs = 0;
+      let rest = skip;
+      while (rest > 0 && iovs < DISCARD_IOVS) {
+        const part = Math.min(rest, DISCARD_BYTES);
+        iovecWrite(this.#iov.u32, iovs * 4, this.#discard!.address, part);
+        rest -= part;
+        iovs++;
+      }
+      if (rest > 0) return -Errno.EAGAIN;
+      iovecWrite(this.#iov.u32, iovs * 4, address, want);
+      msghdrWrite(this.#msg.u32, 0, 0, 0, this.#iov.address, iovs + 1, 0, 0);
+      n = recvmsg(fd, this.#msg.address, MSG_PEEK | MSG_DONTWAIT);
+      if (n >= 0) {
+        n -= skip;
+        // Nothing beyond what was seen: the end of the stream, if the peer has closed, else nothing yet.
+        if (n <= 0) n = this.#flags[gid]! & Flag.peerDone ? 0 : -Errno.EAGAIN;
+      }
+    }
+    if (n > 0) ctx.counters[Counter.sockPeekBytes]! += n;
+    return n;
+  }
+
+  #pass(gid: number, slot: number, bytes: number, offset: number, again: number): void {
+    const out = this.#ctx.toShard(gid);
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToShard.data;
+    w[at + W.flow] = gid % this.#ctx.flowsPerShard;
+    w[at + W.slotA] = slot;
+    w[at + W.slotB] = NO_SLOT;
+    w[at + W.at] = HEADROOM_BYTES;
+    w[at + W.len] = bytes;
+    w[at + W.arg0] = offset;
+    w[at + W.arg1] = again;
+    out.commit();
+  }
+
+  #read(gid: number): void {
+    const ctx = this.#ctx;
+    for (let reads = 0; this.#flags[gid]! & Flag.readable; reads++) {
+      const peeked = this.#peeked[gid]!;
+      const room = (this.#credit[gid]! - peeked) | 0;
+      const limit = this.#readLimit[gid]!;
+      const inFlight = (peeked - this.#consumed[gid]!) | 0;
+      // Small rests of the window wait until more of it is free, as long as an ACK is still to come (silly window avoidance).
+      // Half a frame is enough: waiting for a whole one is stop-and-wait where the guest's window holds less than two.
+      if (room <= 0 || (inFlight > 0 && room < limit >>> 1)) return;
+      if (reads === READS_A_ROUND) return ctx.markReady(gid);
+      const slot = ctx.largeSlots.pop();
+      if (slot === NO_SLOT) {
+        if (!(this.#flags[gid]! & Flag.starved)) {
+          this.#flags[gid]! |= Flag.starved;
+          this.#starved.push(gid);
+          ctx.counters[Counter.poolDry]!++;
+        }
+        return;
+      }
+      const want = room < limit ? room : limit;
+      const n = this.#peek(gid, slot, want, inFlight);
+      if (n <= 0) {
+        ctx.largeSlots.push(slot);
+        if (n === -Errno.EINTR) continue;
+        this.#flags[gid]! &= ~Flag.readable;
+        if (n === 0) return this.#onEof(gid);
+        if (n !== -Errno.EAGAIN) this.#fail(gid, -n);
+        return;
+      }
+      this.#peeked[gid] = (peeked + n) >>> 0;
+      this.#pass(gid, slot, n, peeked, 0);
+      // Less than asked for: the queue is empty, and whatever comes next is a new edge. The peer's FIN is no new edge once seen.
+      if (n < want && !(this.#flags[gid]! & Flag.peerDone)) this.#flags[gid]! &= ~Flag.readable;
+    }
+  }
+
+  #onEof(gid: number): void {
+    if (this.#flags[gid]! & Flag.sendFailed) return this.#fail(gid, this.#sendErrno[gid]!);
+    if (this.#flags[gid]! & Flag.eofSent) return;
+    this.#flags[gid]! |= Flag.eofSent;
+    this.#tell(gid, ToShard.eof, this.#peeked[gid]!, 0);
+  }
+
+  /** The socket is dead. The shard answers with reset; until then nothing more is said. */
+  #fail(gid: number, errno: number): void {
+    if (this.#flags[gid]! & Flag.errorSent) return;
+    this.#flags[gid]! |= Flag.errorSent;
+    this.#tell(gid, ToShard.error, errno, 0);
+    // A socket that was closed in order and only had bytes left to send has nobody to answer for it.
+    if (this.#flags[gid]! & Flag.close) this.#closeNow(gid, true);
+  }
+
+  // ---------------------------------------------------------------------------------------------- to the host
+
+  #markDirty(gid: number): void {
+    if (this.#flags[gid]! & Flag.dirty) return;
+    this.#flags[gid]! |= Flag.dirty;
+    this.#dirty[this.#dirtyCount++] = gid;
+  }
+
+  #enqueue(gid: number, slotA: number, slotB: number, at: number, len: number): void {
+    const ctx = this.#ctx;
+    if (!(this.#flags[gid]! & Flag.open) || this.#flags[gid]! & Flag.sendFailed) {
+      ctx.freeReaderSlots(slotA, slotB);
+      this.#tell(gid, ToShard.sent, len, 1);
+      return;
+    }
+    const tail = this.#qTail[gid]!;
+    if (
+      tail !== NONE &&
+      this.#flags[gid]! & Flag.blocked &&
+      len <= COMPACT_BYTES &&
+      this.#append(tail, slotA, slotB, at, len)
+    ) {
+      ctx.freeReaderSlots(slotA, slotB);
+      // Nothing to try, but the shard acknowledges with `sent` only.
+      return this.#markDirty(gid);
+    }
+    this.#qNext[slotA] = NONE;
+    this.#qSlotB[slotA] = slotB;
+    this.#qAt[slotA] = at;
+    this.#qLen[slotA] = len;
+    if (tail === NONE) this.#qHead[gid] = slotA;
+    else this.#qNext[tail] = slotA;
+    this.#qTail[gid] = slotA;
+    this.#markDirty(gid);
+  }
+
+  /**
+   * What waits behind a blocked socket shares slots: frames that fill less than half of theirs are copied to the end of the last one
+   * queued, so that memory held stays within a small multiple of the bytes held.
+   */
+  #append(tail: number, slotA: number, slotB: number, at: number, len: number): boolean {
+    const pool = this.#ctx.pool;
+    const tailInA = pool.slotBytes(tail) - this.#qAt[tail]!;
+    const tailLen = this.#qLen[tail]!;
+    const last = this.#qSlotB[tail] === NO_SLOT ? tail : this.#qSlotB[tail]!;
+    const end = last === tail ? this.#qAt[tail]! + tailLen : tailLen - tailInA;
+    if (end + len > pool.slotBytes(last)) return false;
+    const to = pool.slotAt(last) + end;
+    const from = pool.slotAt(slotA) + at;
+    const inA = Math.min(len, pool.slotBytes(slotA) - at);
+    this.#ctx.u8.copyWithin(to, from, from + inA);
+    if (len > inA) {
+      const more = pool.slotAt(slotB);
+      this.#ctx.u8.copyWithin(to + inA, more, more + len - inA);
+    }
+    this.#qLen[tail] = tailLen + len;
+    return true;
+  }
+
+  /** End of the round: every socket that got something new tries to send it. */
+  flush(now: number): number {
+    let n = this.#dirtyCount;
+    for (let i = 0; i < this.#dirtyCount; i++) {
+      const gid = this.#dirty[i]!;
+      this.#flags[gid]! &= ~Flag.dirty;
+      if (this.#flags[gid]! & Flag.open) this.#send(gid, now);
+    }
+    this.#dirtyCount = 0;
+    if (this.#starved.length > 0 && this.#ctx.largeSlots.free > 0) n += this.#feedStarved();
+    if (now >= this.#nextLingerCheck) this.#checkLingering(now);
+    return n;
+  }
+
+  #feedStarved(): number {
+    const list = this.#starved.splice(0);
+    for (const gid of list) {
+      this.#flags[gid]! &= ~Flag.starved;
+      if (this.#flags[gid]! & Flag.open) this.#read(gid);
+    }
+    return list.length;
+  }
+
+  #send(gid: number, now: number): void {
+    const ctx = this.#ctx;
+    const counters = ctx.counters;
+    let total = 0;
+    const had = this.#qHead[gid] !== NONE;
+    while (this.#qHead[gid] !== NONE && !(this.#flags[gid]! & (Flag.blocked | Flag.connecting))) {
+      let iovs = 0;
+      let offered = 0;
+      for (let s = this.#qHead[gid]!; s !== NONE && iovs < IOV_MAX; s = this.#qNext[s]!) {
+        const at = this.#qAt[s]!;
+        const len = this.#qLen[s]!;
+        const inA = Math.min(len, ctx.pool.slotBytes(s) - at);
+        iovecWrite(this.#iov.u32, iovs * 4, ctx.pool.slotAddress(s) + at, inA);
+        iovs++;
+        if (len > inA) {
+          iovecWrite(this.#iov.u32, iovs * 4, ctx.pool.slotAddress(this.#qSlotB[s]!), len - inA);
+          iovs++;
+        }
+        offered += len;
+      }
+      const fd = this.#fd[gid]!;
+      let r: number;
+      if (iovs === 1) {
+        const s = this.#qHead[gid]!;
+        r = send(fd, ctx.pool.slotAddress(s) + this.#qAt[s]!, offered, MSG_NOSIGNAL | MSG_DONTWAIT);
+      } else {
+        msghdrWrite(this.#msg.u32, 0, 0, 0, this.#iov.address, iovs, 0, 0);
+        r = sendmsg(fd, this.#msg.address, MSG_NOSIGNAL | MSG_DONTWAIT);
+      }
+      counters[Counter.sockSends]!++;
+      if (r < 0) {
+        if (r === -Errno.EINTR) continue;
+        if (r === -Errno.EAGAIN) {
+          this.#flags[gid]! |= Flag.blocked;
+          counters[Counter.sockSendPartial]!++;
+          break;
+        }
+        this.#sendFailed(gid, -r);
+        return;
+      }
+      counters[Counter.sockSendBytes]! += r;
+      total += r;
+      this.#pop(gid, r);
+      if (r < offered) {
+        // The kernel has set SOCK_NOSPACE: the next EPOLLOUT edge will come.
+        this.#flags[gid]! |= Flag.blocked;
+        counters[Counter.sockSendPartial]!++;
+      }
+    }
+    const empty = this.#qHead[gid] === NONE;
+    if (total > 0) this.#deadline[gid] = now + LINGER_MS;
+    if (had) this.#tell(gid, ToShard.sent, total, empty ? 1 : 0);
+    if (!empty) {
+      if (this.#flags[gid]! & Flag.close && !this.#lingering.has(gid)) {
+        this.#lingering.add(gid);
+        this.#deadline[gid] = now + LINGER_MS;
+        this.#nextLingerCheck = Math.min(this.#nextLingerCheck, now + 1000);
+      }
+      return;
+    }
+    if (this.#flags[gid]! & Flag.close) return this.#closeNow(gid, false);
+    if (this.#flags[gid]! & Flag.finish && !(this.#flags[gid]! & Flag.finished)) {
+      this.#flags[gid]! |= Flag.finished;
+      shutdown(this.#fd[gid]!, SHUT_WR);
+    }
+  }
+
+  /** The first `bytes` of the queue are in the socket. */
+  #pop(gid: number, bytes: number): void {
+    const ctx = this.#ctx;
+    while (bytes > 0) {
+      const s = this.#qHead[gid]!;
+      const len = this.#qLen[s]!;
+      if (bytes < len) {
+        const inA = ctx.pool.slotBytes(s) - this.#qAt[s]!;
+        if (bytes >= inA) {
+          // The first piece is done with: the second takes its place in the queue.
+          const b = this.#qSlotB[s]!;
+          this.#qNext[b] = this.#qNext[s]!;
+          this.#qSlotB[b] = NO_SLOT;
+          this.#qAt[b] = bytes - inA;
+          this.#qLen[b] = len - bytes;
+          this.#qHead[gid] = b;
+          if (this.#qTail[gid] === s) this.#qTail[gid] = b;
+          ctx.freeReaderSlots(s, NO_SLOT);
+        } else {
+          this.#qAt[s]! += bytes;
+          this.#qLen[s]! -= bytes;
+        }
+        return;
+      }
+      bytes -= len;
+      this.#qHead[gid] = this.#qNext[s]!;
+      if (this.#qHead[gid] === NONE) this.#qTail[gid] = NONE;
+      ctx.freeReaderSlots(s, this.#qSlotB[s]!);
+    }
+  }
+
+  #sendFailed(gid: number, errno: number): void {
+    this.#flags[gid]! |= Flag.sendFailed | Flag.readable | Flag.peerDone;
+    this.#sendErrno[gid] = errno;
+    const dropped = this.#dropQueue(gid);
+    this.#tell(gid, ToShard.sent, dropped, 1);
+    if (this.#flags[gid]! & Flag.close) return this.#closeNow(gid, true);
+    // What the peer said before it went away is read first; the error follows it.
+    this.#read(gid);
+  }
+
+  #dropQueue(gid: number): number {
+    let bytes = 0;
+    for (let s = this.#qHead[gid]!; s !== NONE; ) {
+      const next = this.#qNext[s]!;
+      bytes += this.#qLen[s]!;
+      this.#ctx.freeReaderSlots(s, this.#qSlotB[s]!);
+      s = next;
+    }
+    this.#qHead[gid] = NONE;
+    this.#qTail[gid] = NONE;
+    return bytes;
+  }
+
+  #closeNow(gid: number, reset: boolean): void {
+    const fd = this.#fd[gid]!;
+    if (this.#flags[gid]! & Flag.open) {
+      this.#dropQueue(gid);
+      if (reset) setLingerZero(fd);
+      close(fd);
+      this.#fd[gid] = -1;
+      this.#flags[gid]! &= Flag.dirty | Flag.starved;
+      this.#lingering.delete(gid);
+      this.#ctx.counters[Counter.sockClosed]!++;
+    }
+    this.#tell(gid, ToShard.closed, 0, 0);
+  }
+
+  #checkLingering(now: number): void {
+    for (const gid of [...this.#lingering]) if (now >= this.#deadline[gid]!) this.#closeNow(gid, true);
+    for (const gid of this.#acceptLater) this.#ctx.markReady(gid);
+    this.#acceptLater.clear();
+    this.#nextLingerCheck = this.#lingering.size > 0 ? now + 1000 : Number.POSITIVE_INFINITY;
+  }
+
+  /** When flush() wants to be called though nothing happens. */
+  sleepMs(now: number): number {
+    if (this.#dirtyCount > 0) return 0;
+    return this.#nextLingerCheck - now;
+  }
+
+  // ------------------------------------------------------------------------------------------------- listeners
+
+  /**
+   * Listen for a published port.
+   * @param index  listener number; its gid is listenerBase + index
+   * @returns 0 or -errno
+   */
+  listen(index: number, plan: ListenerPlan): number {
+    const ctx = this.#ctx;
+    const any = plan.address === '' || plan.address === '*';
+    if (!parseBindAddress(plan.address, this.#words, 0)) return -Errno.EINVAL;
+    let v4 = !any && isV4Mapped(this.#words, 0);
+    let fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd === -Errno.EAFNOSUPPORT && any) {
+      v4 = true;
+      this.#words[2] = 0xffff;
+      fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    }
+    if (fd < 0) return fd;
+    let r = setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (r >= 0 && !v4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? 0 : 1);
+    if (r >= 0)
+      r = bind(fd, this.#sockaddr.address, sockaddrWrite(this.#sockaddr.u8, 0, this.#words, 0, plan.port));
+    if (r >= 0) r = listen(fd, BACKLOG);
+    if (r >= 0) r = ctx.watch(fd, ctx.listenerBase + index, EPOLLIN | EPOLLET);
+    if (r < 0) {
+      close(fd);
+      return r;
+    }
+    this.#listenFd[index] = fd;
+    this.#listenPlan[index] = plan;
+    return 0;
+  }
+
+  #accept(gid: number): void {
+    const ctx = this.#ctx;
+    const index = gid - ctx.listenerBase;
+    const listener = this.#listenFd[index];
+    const plan = this.#listenPlan[index];
+    if (listener === undefined || plan === undefined) return;
+    for (let n = 0; n < ACCEPTS_A_ROUND; n++) {
+      this.#sockaddrLen.u32[0] = SOCKADDR_BYTES;
+      const fd = accept4(
+        listener,
+        this.#sockaddr.address,
+        this.#sockaddrLen.address,
+        SOCK_NONBLOCK | SOCK_CLOEXEC,
+      );
+      if (fd < 0) {
+        if (fd === -Errno.EAGAIN) return;
+        if (fd === -Errno.EMFILE || fd === -Errno.ENFILE) {
+          // The connection waits in the backlog; the edge is gone, so come back when a descriptor may be free.
+          ctx.counters[Counter.emfile]!++;
+          this.#retryAccept(gid);
+          return;
+        }
+        if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
+        ctx.log('warning', `accept on published port ${plan.port}: ${errnoName(-fd)}`);
+        return;
+      }
+      const port = sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
+      this.#announce(fd, index, plan, port);
+    }
+    ctx.markReady(gid);
+  }
+
+  #retryAccept(gid: number): void {
+    this.#acceptLater.add(gid);
+    this.#nextLingerCheck = Math.min(this.#nextLingerCheck, this.#ctx.now + 100);
+  }
+
+  #announce(fd: number, index: number, plan: ListenerPlan, peerPort: number): void {
+    const ctx = this.#ctx;
+    const addressing = this.#addressing;
+    const words = this.#words;
+    const v4 = isV4Mapped(words, 0);
+    if (v4 ? !addressing.ipv4 : !addressing.ipv6) {
+      // Nobody inside speaks this family.
+      setLingerZero(fd);
+      close(fd);
+      return;
+    }
+    const guestAt = v4 ? 0 : 4;
+    addressing.fromHost(words, 0, words, 4);
+    const [k0, k1] = ctx.plan.hashKey;
+    const hash = flowHash(
+      k0,
+      k1,
+      addressing.guest,
+      guestAt,
+      words,
+      4,
+      ((plan.targetPort << 16) | peerPort) >>> 0,
+      6,
+    );
+    this.#pending.add(fd);
+    ctx.counters[Counter.sockOpened]!++;
+    const out = ctx.shardLink(ctx.shardOfHash(hash));
+    const at = reserveMessage(out, ToShard.accepted, 0);
+    const w = out.words;
+    w[at + W.arg0] = fd;
+    w[at + W.arg1] = index;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = words[4 + i]!;
+    w[at + W.ports] = ((peerPort << 16) | plan.targetPort) >>> 0;
+    w[at + W.arg3] = v4 ? 4 : 6;
+    w[at + W.arg4] = hash;
+    out.commit();
+  }
+
+  closeAll(): void {
+    for (const fd of this.#pending) close(fd);
+    for (const fd of this.#listenFd) if (fd !== undefined) close(fd);
+    for (let gid = 0; gid < this.#fd.length; gid++) {
+      if (this.#fd[gid]! >= 0) {
+        setLingerZero(this.#fd[gid]!);
+        close(this.#fd[gid]!);
+        this.#fd[gid] = -1;
+      }
+    }
+  }
+}

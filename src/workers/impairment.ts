@@ -1,0 +1,23 @@
+/**
+ * Random frame loss inside the engine, for tests only: a seeded generator, so that a failing run can be repeated.
+ */
+export class Impairment {
+  #state: number;
+  readonly #threshold: number;
+
+  /** @param loss  probability 0..1 that a frame is lost */
+  constructor(seed: number, loss: number) {
+    this.#state = (seed ^ 0x9e3779b9) >>> 0 || 1;
+    this.#threshold = Math.round(Math.min(Math.max(loss, 0), 1) * 0x100000000);
+  }
+
+  /** xorshift32 (Marsaglia 2003): enough for choosing victims. */
+  loses(): boolean {
+    let x = this.#state;
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    this.#state = x >>> 0;
+    return this.#state < this.#threshold;
+  }
+}

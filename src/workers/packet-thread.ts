@@ -1,0 +1,221 @@
+/**
+ * Entry of every packet thread: a piscina worker for shards (and the fused thread), a plain Worker for reader and host-io. Builds
+ * its stages from the plan and runs the reactor until the engine stops. It never returns to the event loop before that: no timers,
+ * no console here; the log goes through a ring, control messages come on a port that is looked at when `mail` changes.
+ */
+import { isMainThread, type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { Counter, countersView } from '../ring/counters.ts';
+import { Doorbell } from '../ring/doorbell.ts';
+import { type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
+import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
+import { RingConsumer, RingProducer } from '../ring/spsc.ts';
+import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
+import { eventfdWrite } from '../sys/io.ts';
+import { addressOf } from '../sys/memory.ts';
+import type { EnginePlan } from './engine-plan.ts';
+import { HostIo } from './host-io/host-io.ts';
+import { LogLevel, LogWriter } from './log-ring.ts';
+import { Owner } from './owners.ts';
+import { PcapWriter } from './pcap.ts';
+import { LinkRing, slotShares, threadPlan } from './plan.ts';
+import { Reactor } from './reactor.ts';
+import type { Stage } from './stage.ts';
+import { TapReader } from './tap-reader.ts';
+import { Shard } from './translator/shard.ts';
+
+/** What a packet thread is given at its start. */
+export interface ThreadTask {
+  readonly thread: number;
+  readonly plan: EnginePlan;
+  readonly sab: SharedArrayBuffer;
+  readonly layout: Layout;
+  /** eventfd of each packet thread's doorbell. */
+  readonly doorbellFds: readonly number[];
+  /** Shared by all: int32 words [mail counter], then the guest's MAC at byte 8. */
+  readonly side: SharedArrayBuffer;
+  readonly port: MessagePort;
+  readonly pcapFd: number;
+}
+
+/** thread -> main. */
+export type ThreadReport = { readonly kind: 'ready' } | { readonly kind: 'failed'; readonly message: string };
+/** main -> thread. */
+export type ThreadMail = { readonly kind: 'resolvers'; readonly list: readonly string[] };
+
+const WATCH = EPOLLIN | EPOLLET;
+
+export default function runThread(task: ThreadTask): void {
+  try {
+    new PacketThread(task).run();
+  } catch (cause) {
+    const message = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
+    task.port.postMessage({ kind: 'failed', message } satisfies ThreadReport);
+  }
+}
+
+class PacketThread {
+  readonly #task: ThreadTask;
+  readonly #i32: Int32Array;
+  readonly #doorbells: Doorbell[];
+  readonly #counters: Float64Array;
+  readonly #log: LogWriter;
+  readonly #stages: Stage[] = [];
+  readonly #order: Stage[] = [];
+  readonly #reactor: Reactor;
+  readonly #mail: Int32Array;
+  #mailSeen = 0;
+  #shards: Shard[] = [];
+  #fatal: string | null = null;
+  #hostIo: HostIo | null = null;
+
+  constructor(task: ThreadTask) {
+    this.#task = task;
+    const { sab, layout, plan, thread } = task;
+    this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
+    this.#mail = new Int32Array(task.side, 0, 2);
+    this.#counters = countersView(sab, layout, thread);
+    this.#log = new LogWriter(sab, layout, thread, LogLevel[plan.logLevel]);
+    const wakes = this.#counters;
+    const ring = (fd: number): void => {
+      wakes[Counter.wakes]!++;
+      eventfdWrite(fd);
+    };
+    this.#doorbells = task.doorbellFds.map(
+      (fd, i) => new Doorbell(this.#i32, sleepingAt(layout, i) >>> 2, fd, ring),
+    );
+    this.#reactor = new Reactor(this.#doorbells[thread]!, task.doorbellFds[thread]!, this.#counters, () =>
+      this.#stopped(),
+    );
+    this.#build();
+  }
+
+  #stopped(): boolean {
+    const mail = Atomics.load(this.#mail, 0);
+    if (mail !== this.#mailSeen) {
+      this.#mailSeen = mail;
+      this.#readMail();
+    }
+    return this.#fatal !== null || stopRequested(this.#i32, this.#task.layout);
+  }
+
+  #readMail(): void {
+    for (;;) {
+      const got = receiveMessageOnPort(this.#task.port);
+      if (got === undefined) return;
+      const mail = got.message as ThreadMail;
+      if (mail.kind === 'resolvers') for (const shard of this.#shards) shard.setResolvers(mail.list);
+    }
+  }
+
+  #build(): void {
+    const { sab, layout, plan, thread } = this.#task;
+    const threads = threadPlan(plan.threads);
+    const shards = threads.shards;
+    const pool = new FramePool(sab, layout, addressOf(new Uint8Array(sab)));
+    const ownership = new Ownership(sab, layout, plan.debugOwnership === true);
+    const shares = slotShares(plan.pool.smallSlots, plan.pool.largeSlots, shards);
+    const counters = this.#counters;
+    const pcap = this.#task.pcapFd >= 0 ? new PcapWriter(this.#task.pcapFd, pool.baseAddress) : undefined;
+    const log = (level: keyof typeof LogLevel, text: string): void => this.#log.log(LogLevel[level], text);
+    const to = (ring: number, owner: number): RingProducer =>
+      new RingProducer(sab, layout, ring, owner === thread ? null : this.#doorbells[owner]!);
+    const from = (ring: number, producer: number): RingConsumer =>
+      new RingConsumer(sab, layout, ring, producer === thread ? null : this.#doorbells[producer]!);
+    const allShards = Array.from({ length: shards }, (_, i) => i);
+    const guestMac = new Uint8Array(this.#task.side, 8, 6);
+
+    if (thread === threads.readerThread) {
+      ownership.assign(...shares.readerSmall, Owner.reader);
+      ownership.assign(...shares.readerLarge, Owner.reader);
+      const reader = new TapReader({
+        plan,
+        pool,
+        ownership,
+        counters,
+        smallSlots: new SlotStack(...shares.readerSmall),
+        largeSlots: new SlotStack(...shares.readerLarge),
+        toShards: allShards.map((s) => to(LinkRing.readerToShard(s), threads.shardThread(s))),
+        freed: [
+          ...allShards.map((s) => from(LinkRing.shardToReader(s), threads.shardThread(s))),
+          from(LinkRing.hostToReader(shards), threads.hostThread),
+        ],
+        pcap,
+        onFatal: (text) => {
+          this.#fatal = text;
+        },
+      });
+      this.#stages.push(reader);
+      this.#reactor.watch(
+        this.#reactor.handler(() => reader.onReadable()),
+        plan.tap.fd,
+        WATCH,
+        0,
+      );
+    }
+    for (const s of allShards) {
+      if (threads.shardThread(s) !== thread) continue;
+      const shard = new Shard({
+        shard: s,
+        plan,
+        pool,
+        ownership,
+        counters,
+        scratchSlot: shares.scratchLarge[0] + s,
+        guestMac,
+        fromReader: from(LinkRing.readerToShard(s), threads.readerThread),
+        toReader: to(LinkRing.shardToReader(s), threads.readerThread),
+        fromHost: from(LinkRing.hostToShard(s), threads.hostThread),
+        toHost: to(LinkRing.shardToHost(s), threads.hostThread),
+        pcap,
+        log,
+      });
+      this.#shards.push(shard);
+      this.#stages.push(shard);
+    }
+    if (thread === threads.hostThread) {
+      ownership.assign(...shares.hostSmall, Owner.hostIo);
+      ownership.assign(...shares.hostLarge, Owner.hostIo);
+      let handler = -1;
+      const host = new HostIo({
+        plan,
+        pool,
+        ownership,
+        counters,
+        smallSlots: new SlotStack(...shares.hostSmall),
+        largeSlots: new SlotStack(...shares.hostLarge),
+        toShards: allShards.map((s) => to(LinkRing.hostToShard(s), threads.shardThread(s))),
+        fromShards: allShards.map((s) => from(LinkRing.shardToHost(s), threads.shardThread(s))),
+        toReader: to(LinkRing.hostToReader(shards), threads.readerThread),
+        watch: (fd, gid, events) => this.#reactor.watch(handler, fd, events, gid),
+        log,
+      });
+      handler = this.#reactor.handler((gid, events) => host.onEvents(gid, events));
+      this.#hostIo = host;
+      this.#stages.push(host);
+    }
+    this.#order.push(...this.#stages);
+    // What the sockets said goes to the guest in the same round instead of after another look at the TAP.
+    if (plan.threads.kind === 'fused') this.#order.push(this.#shards[0]!);
+  }
+
+  run(): void {
+    try {
+      this.#hostIo?.listen();
+      this.#task.port.postMessage({ kind: 'ready' } satisfies ThreadReport);
+      this.#reactor.run(this.#order);
+    } finally {
+      for (const stage of this.#stages) stage.close();
+      this.#reactor.close();
+    }
+    if (this.#fatal !== null) {
+      this.#task.port.postMessage({ kind: 'failed', message: this.#fatal } satisfies ThreadReport);
+    }
+  }
+}
+
+// As a plain Worker the task comes as workerData; piscina calls the default export instead (its own workerData is its business).
+if (!isMainThread && isThreadTask(workerData)) runThread(workerData);
+
+function isThreadTask(data: unknown): data is ThreadTask {
+  return typeof data === 'object' && data !== null && 'doorbellFds' in data && 'layout' in data;
+}

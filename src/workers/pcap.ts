@@ -1,0 +1,49 @@
+/**
+ * Frames to a pcap file (the classic format, LINKTYPE_ETHERNET 1; draft-ietf-opsawg-pcap), written with plain write(2) by the
+ * packet thread that saw them. For looking at traffic, not for speed.
+ */
+import { write, writev } from '../sys/io.ts';
+import { NativeBuffer } from '../sys/memory.ts';
+import { iovecWrite } from '../sys/socket.ts';
+
+const HEADER_BYTES = 24;
+const RECORD_BYTES = 16;
+
+export class PcapWriter {
+  readonly #fd: number;
+  readonly #head = new NativeBuffer(64);
+  readonly #iov = new NativeBuffer(64);
+  readonly #baseAddress: number;
+
+  /** @param fd  open file, positioned at its end (O_APPEND: several threads write whole records) */
+  constructor(fd: number, baseAddress: number) {
+    this.#fd = fd;
+    this.#baseAddress = baseAddress;
+  }
+
+  /** Write the file header; once per file, by the thread that made it. @returns 0 or -errno */
+  static begin(fd: number): number {
+    const h = new NativeBuffer(HEADER_BYTES);
+    h.u32[0] = 0xa1b23c4d; // nanosecond timestamps
+    h.u16[2] = 2;
+    h.u16[3] = 4;
+    h.u32[4] = 262144;
+    h.u32[5] = 1;
+    const r = write(fd, h.address, HEADER_BYTES);
+    return r < 0 ? r : 0;
+  }
+
+  /** Record one Ethernet frame of one or two pieces. A failed write loses the record, never the frame. */
+  frame(_u8: Uint8Array, at: number, bytes: number, moreAt: number, moreBytes: number): void {
+    const ms = Date.now();
+    const h = this.#head.u32;
+    h[0] = Math.floor(ms / 1000);
+    h[1] = (ms % 1000) * 1e6;
+    h[2] = bytes + moreBytes;
+    h[3] = bytes + moreBytes;
+    iovecWrite(this.#iov.u32, 0, this.#head.address, RECORD_BYTES);
+    iovecWrite(this.#iov.u32, 4, this.#baseAddress + at, bytes);
+    iovecWrite(this.#iov.u32, 8, this.#baseAddress + moreAt, moreBytes);
+    writev(this.#fd, this.#iov.address, moreBytes > 0 ? 3 : 2);
+  }
+}

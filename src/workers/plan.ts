@@ -1,0 +1,78 @@
+/**
+ * Thread plans: which stages run on which packet thread, and which links join them. docs/architecture.md draws them.
+ *
+ *   fused        thread 0: reader, shard 0, host-io
+ *   pipeline=N   thread 0: reader    threads 1..N: shard 0..N-1    thread N+1: host-io
+ *
+ * Links, by ring number: four for each shard, one from host-io to the reader.
+ */
+import type { EnginePlan } from './engine-plan.ts';
+
+export interface ThreadPlan {
+  readonly shards: number;
+  readonly threads: number;
+  readonly rings: number;
+  readonly readerThread: number;
+  readonly hostThread: number;
+  shardThread(shard: number): number;
+}
+
+export function threadPlan(threads: EnginePlan['threads']): ThreadPlan {
+  const fused = threads.kind === 'fused';
+  const shards = fused ? 1 : threads.shards;
+  return {
+    shards,
+    threads: fused ? 1 : shards + 2,
+    rings: shards * RINGS_A_SHARD + 1,
+    readerThread: 0,
+    hostThread: fused ? 0 : shards + 1,
+    shardThread: (shard) => (fused ? 0 : shard + 1),
+  };
+}
+
+const RINGS_A_SHARD = 4;
+
+/** Ring numbers. */
+export const LinkRing = {
+  readerToShard: (shard: number): number => shard * RINGS_A_SHARD,
+  shardToReader: (shard: number): number => shard * RINGS_A_SHARD + 1,
+  shardToHost: (shard: number): number => shard * RINGS_A_SHARD + 2,
+  hostToShard: (shard: number): number => shard * RINGS_A_SHARD + 3,
+  hostToReader: (shards: number): number => shards * RINGS_A_SHARD,
+} as const;
+
+/** Who gets which slots at the start, as ranges of slot numbers. */
+export interface SlotShares {
+  readonly readerSmall: readonly [first: number, count: number];
+  readonly hostSmall: readonly [first: number, count: number];
+  readonly readerLarge: readonly [first: number, count: number];
+  readonly hostLarge: readonly [first: number, count: number];
+  /** One large slot for each shard, in which it builds frames of its own. */
+  readonly scratchLarge: readonly [first: number, count: number];
+}
+
+/** A quarter of the small slots is host-io's (datagrams); large ones are shared half and half. */
+export function slotShares(smallSlots: number, largeSlots: number, shards: number): SlotShares {
+  const hostSmall = smallSlots >>> 2;
+  const readerSmall = smallSlots - hostSmall;
+  const large = largeSlots - shards;
+  const hostLarge = large >>> 1;
+  const readerLarge = large - hostLarge;
+  if (hostSmall < 32 || hostLarge < 4) {
+    throw new RangeError(`frame pool: ${smallSlots} small and ${largeSlots} large slots are too few`);
+  }
+  return {
+    readerSmall: [0, readerSmall],
+    hostSmall: [readerSmall, hostSmall],
+    scratchLarge: [smallSlots, shards],
+    readerLarge: [smallSlots + shards, readerLarge],
+    hostLarge: [smallSlots + shards + readerLarge, hostLarge],
+  };
+}
+
+/** What `auto` means: hops between threads cost more than they save on one or two cores (docs/decisions). */
+export function autoThreads(parallelism: number): EnginePlan['threads'] {
+  return parallelism <= 2
+    ? { kind: 'fused' }
+    : { kind: 'pipeline', shards: Math.max(1, Math.min(8, parallelism - 2)) };
+}

@@ -1,0 +1,116 @@
+/**
+ * The loop of one packet thread: poll the stages until none has work, then sleep in epoll_wait.
+ *
+ * Every descriptor is edge-triggered; an event only says that a stage may try again. A stage that stopped on EAGAIN hears of the
+ * next edge here. The doorbell is an eventfd: `prepareSleep` announces sleep, then every input is looked at once more, then the
+ * thread waits (doorbell.ts says why no wake-up can be lost). While there is work the loop still looks at epoll between rounds,
+ * without waiting, so that no descriptor starves behind a busy one.
+ *
+ * Every wait ends after MAX_WAIT_MS at the latest: a thread inside a system call cannot be stopped from outside.
+ */
+import { Counter, recordHistogram } from '../ring/counters.ts';
+import type { Doorbell } from '../ring/doorbell.ts';
+import { Histogram } from '../ring/histograms.ts';
+import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
+import { EpollEvents, epollAdd, epollCreate, epollWait } from '../sys/epoll.ts';
+import { close, eventfdDrain } from '../sys/io.ts';
+import type { Stage } from './stage.ts';
+
+const MAX_WAIT_MS = 2000;
+const EVENTS_A_WAIT = 256;
+/** Busy rounds between two looks at epoll. */
+const ROUNDS_A_LOOK = 2;
+
+/** Called with the token that the descriptor was registered with and its EPOLL* bits. */
+export type EventHandler = (token: number, events: number) => void;
+
+export class Reactor {
+  readonly #ep: number;
+  readonly #events = new EpollEvents(EVENTS_A_WAIT);
+  readonly #handlers: EventHandler[] = [];
+  readonly #stages: Stage[] = [];
+  readonly #doorbell: Doorbell;
+  readonly #counters: Float64Array;
+  readonly #stopped: () => boolean;
+
+  /**
+   * @param doorbell   this thread's own
+   * @param doorbellFd  its eventfd
+   * @param stopped    is the engine to stop?
+   */
+  constructor(doorbell: Doorbell, doorbellFd: number, counters: Float64Array, stopped: () => boolean) {
+    this.#ep = epollCreate();
+    if (this.#ep < 0) throw new Error(`epoll_create1: errno ${-this.#ep}`);
+    this.#doorbell = doorbell;
+    this.#counters = counters;
+    this.#stopped = stopped;
+    this.watch(
+      this.handler(() => eventfdDrain(doorbellFd)),
+      doorbellFd,
+      EPOLLIN | EPOLLET,
+      0,
+    );
+  }
+
+  /** Make `handle` known. @returns its index for watch() */
+  handler(handle: EventHandler): number {
+    return this.#handlers.push(handle) - 1;
+  }
+
+  /** Register a descriptor; it leaves by being closed. @returns 0 or -errno */
+  watch(handler: number, fd: number, events: number, token: number): number {
+    return epollAdd(this.#ep, fd, events, token, handler);
+  }
+
+  /** Stages in the order in which a round polls them; one may stand in it more than once. */
+  run(stages: readonly Stage[]): void {
+    this.#stages.push(...stages);
+    let rounds = 0;
+    while (!this.#stopped()) {
+      const now = performance.now();
+      let work = 0;
+      for (let i = 0; i < this.#stages.length; i++) work += this.#stages[i]!.poll(now);
+      if (work > 0) {
+        recordHistogram(this.#counters, Histogram.busyRound, (performance.now() - now) * 1000);
+        if (++rounds >= ROUNDS_A_LOOK) {
+          rounds = 0;
+          this.#wait(0);
+        }
+        continue;
+      }
+      rounds = 0;
+      this.#sleep(now);
+    }
+  }
+
+  #sleep(now: number): void {
+    let ms = MAX_WAIT_MS;
+    for (let i = 0; i < this.#stages.length; i++) {
+      const wanted = this.#stages[i]!.sleepMs(now);
+      if (wanted < ms) ms = wanted;
+    }
+    this.#doorbell.prepareSleep();
+    let input = this.#stopped();
+    for (let i = 0; i < this.#stages.length && !input; i++) input = this.#stages[i]!.hasInput();
+    if (!input) {
+      this.#counters[Counter.sleeps]!++;
+      // Round up: waking before the deadline would only mean another round without work.
+      this.#wait(ms <= 0 ? 0 : Math.ceil(ms));
+    }
+    this.#doorbell.wake();
+  }
+
+  #wait(timeoutMs: number): void {
+    const n = epollWait(this.#ep, this.#events, timeoutMs);
+    this.#counters[Counter.epollWaits]!++;
+    if (n <= 0) return; // 0: time-out; below: EINTR, the loop comes back
+    this.#counters[Counter.epollEvents]! += n;
+    for (let i = 0; i < n; i++) {
+      this.#handlers[this.#events.dataHi(i)]!(this.#events.dataLo(i), this.#events.eventsOf(i));
+    }
+  }
+
+  close(): void {
+    close(this.#ep);
+  }
+}

@@ -1,0 +1,412 @@
+/**
+ * Puts the guest's fragmented datagrams together: IPv4 (RFC 791 section 3.2, RFC 815) and IPv6 (RFC 8200 section 4.5).
+ *
+ * One large slot per datagram under way; each fragment's data is copied to its place, so the order does not matter:
+ *
+ *     slot  |  free  | eth 14 | IP header |  payload, DATA_AT on: fragment offset 0 ...            |
+ *                    ^ frameAt            ^ DATA_AT
+ *
+ * The header is that of the fragment with offset 0 (RFC 8200 section 4.5; for IPv4 its options are kept) and is set in front of the
+ * payload at the end, without a fragment header, lengths rewritten, checksum renewed.
+ *
+ * Limits, because everything here is chosen by the guest: 16 datagrams at a time, the oldest makes room; 30 s each; nothing longer
+ * than 65535 bytes; a datagram with overlapping fragments is dropped and stays dropped until its time is over (RFC 5722, for
+ * both families). An exact repetition is no overlap. Fragments that are too short to carry the ports are refused (RFC 1858).
+ *
+ *     units  one bit per 8 bytes of payload, set once received: 8192 bits for each datagram
+ */
+import { readU16, readU32, writeU16 } from '../proto/be.ts';
+import { finishSum, onesSum } from '../proto/checksum.ts';
+import { ETH_BYTES } from '../proto/ethernet.ts';
+import {
+  IPV4_CHECKSUM,
+  IPV4_DST,
+  IPV4_SRC,
+  IpProtocol,
+  ipv4FragOffset,
+  ipv4HeaderBytes,
+  ipv4Ident,
+  ipv4MoreFragments,
+  ipv4Protocol,
+  ipv4TotalLen,
+} from '../proto/ipv4.ts';
+import {
+  IPV6_BYTES,
+  IPV6_DST,
+  IPV6_FRAGMENT_BYTES,
+  IPV6_OUT_WORDS,
+  IPV6_SRC,
+  Ipv6Out,
+  ipv6HeaderBytes,
+  ipv6PayloadLen,
+  ipv6Upper,
+} from '../proto/ipv6.ts';
+import { Counter } from '../ring/counters.ts';
+import { type FramePool, NO_SLOT, type SlotStack } from '../ring/pool.ts';
+
+const MAX_DATAGRAMS = 16;
+const TIMEOUT_MS = 30_000;
+const MAX_IP_BYTES = 0xffff;
+/** Ethernet and IP header of the first fragment: 14 + 40 + at most 512 of extension headers. */
+const HEADER_ROOM_BYTES = 640;
+const DATA_AT = HEADER_ROOM_BYTES;
+/** 65536 / 8 bits. */
+const UNIT_WORDS = 256;
+/** A key: addresses as 8 words, identification, family << 8 | protocol. IPv6 has no protocol in its key (RFC 8200 section 4.5). */
+const KEY_WORDS = 10;
+/** RFC 1858 section 3.2: a first TCP fragment without the whole fixed header is an attempt to hide it. */
+const TCP_FIRST_MIN_BYTES = 20;
+
+const State = { free: 0, collecting: 1, poisoned: 2 } as const;
+
+export interface ReassemblerOptions {
+  readonly pool: FramePool;
+  /** Large slots; datagrams under way hold at most MAX_DATAGRAMS of them. */
+  readonly slots: SlotStack;
+  readonly counters: Float64Array;
+  /** Room to leave in front of the rebuilt frame, as in front of any other. */
+  readonly vnetHdrBytes: number;
+}
+
+export class Reassembler {
+  /** After push() returned a slot: where its Ethernet frame begins, counted from the slot's start, and how long it is. */
+  frameAt = 0;
+  frameBytes = 0;
+  readonly #pool: FramePool;
+  readonly #u8: Uint8Array;
+  readonly #slots: SlotStack;
+  readonly #counters: Float64Array;
+  readonly #state = new Uint8Array(MAX_DATAGRAMS);
+  readonly #keys = new Uint32Array(MAX_DATAGRAMS * KEY_WORDS);
+  readonly #key = new Uint32Array(KEY_WORDS);
+  readonly #slotOf = new Uint32Array(MAX_DATAGRAMS);
+  readonly #expiresMs = new Float64Array(MAX_DATAGRAMS);
+  /** Payload bytes received, the end of the farthest fragment, and the whole length once the last one came (else 0). */
+  readonly #gotBytes = new Int32Array(MAX_DATAGRAMS);
+  readonly #endBytes = new Int32Array(MAX_DATAGRAMS);
+  readonly #totalBytes = new Int32Array(MAX_DATAGRAMS);
+  /** Ethernet and IP header of the first fragment, 0: not there yet. */
+  readonly #headerBytes = new Int32Array(MAX_DATAGRAMS);
+  readonly #headers = new Uint8Array(MAX_DATAGRAMS * HEADER_ROOM_BYTES);
+  readonly #units = new Uint32Array(MAX_DATAGRAMS * UNIT_WORDS);
+  readonly #upper = new Int32Array(IPV6_OUT_WORDS);
+  #busy = 0;
+
+  // The fragment being looked at.
+  #offset = 0;
+  #dataBytes = 0;
+  #dataAt = 0;
+  #more = false;
+  #protocol = 0;
+  /** IP header bytes without the fragment header. */
+  #ipHeaderBytes = 0;
+  /** IPv6: where, from the IP header, the byte lies that named the fragment header. */
+  #nextHeaderAt = 0;
+
+  constructor(options: ReassemblerOptions) {
+    this.#pool = options.pool;
+    this.#u8 = options.pool.u8;
+    this.#slots = options.slots;
+    this.#counters = options.counters;
+  }
+
+  /** Datagrams under way, poisoned ones included. */
+  get busy(): number {
+    return this.#busy;
+  }
+
+  /**
+   * Take in one fragment; its slots stay the caller's.
+   * @param ipAt        offset in u8 of its IP header; the Ethernet header lies in front of it
+   * @param ipBytesInA  bytes of the frame from there on that lie in the first slot
+   * @param ipBytes     bytes of the frame from there on in all
+   * @param slotB       where the others lie, from its start on; NO_SLOT: there are none
+   * @returns a large slot with the whole frame (frameAt, frameBytes), now the caller's; NO_SLOT while something is missing, or when
+   *          the fragment was dropped (counted)
+   */
+  push(ipAt: number, ipBytesInA: number, ipBytes: number, slotB: number, family: 4 | 6, now: number): number {
+    if (this.#busy > 0) this.expire(now);
+    const ok =
+      family === 4 ? this.#parseIpv4(ipAt, ipBytesInA, ipBytes) : this.#parseIpv6(ipAt, ipBytesInA, ipBytes);
+    if (!ok) return this.#dropped();
+    if (family === 6 && this.#offset === 0 && !this.#more) {
+      // A fragment that is the whole datagram has nothing to do with others of the same identification (RFC 6946).
+      return this.#whole(ipAt, ipBytesInA, slotB);
+    }
+    const d = this.#find(now);
+    if (d < 0) return this.#dropped();
+    if (this.#state[d] === State.poisoned) return NO_SLOT;
+
+    const end = this.#offset + this.#dataBytes;
+    const total = this.#totalBytes[d]!;
+    const isLast = !this.#more;
+    if ((total > 0 && (end > total || (isLast && end !== total))) || (isLast && end < this.#endBytes[d]!)) {
+      return this.#poison(d);
+    }
+    const fresh = this.#claimUnits(d, ipAt, ipBytesInA, slotB);
+    if (fresh < 0) return this.#poison(d);
+    if (fresh === 0) return NO_SLOT; // a repetition
+    this.#gotBytes[d]! += this.#dataBytes;
+    if (end > this.#endBytes[d]!) this.#endBytes[d] = end;
+    if (isLast) this.#totalBytes[d] = end;
+    if (this.#offset === 0) this.#keepHeader(d, ipAt, family);
+    this.#copyData(this.#pool.slotAt(this.#slotOf[d]!) + DATA_AT + this.#offset, ipAt, ipBytesInA, slotB);
+
+    if (this.#totalBytes[d] === 0 || this.#gotBytes[d] !== this.#totalBytes[d]) return NO_SLOT;
+    return this.#finish(d, family);
+  }
+
+  /** Give up what has waited for too long. push() does it too; call it now and then so that slots do not stay away. */
+  expire(now: number): void {
+    for (let d = 0; d < MAX_DATAGRAMS; d++) {
+      if (this.#state[d] !== State.free && now >= this.#expiresMs[d]!) this.#release(d);
+    }
+  }
+
+  #parseIpv4(ipAt: number, ipBytesInA: number, ipBytes: number): boolean {
+    const u8 = this.#u8;
+    const headerBytes = ipv4HeaderBytes(u8, ipAt, ipBytes);
+    if (headerBytes < 0 || headerBytes > ipBytesInA) return false;
+    if (finishSum(onesSum(u8, ipAt, headerBytes, 0)) !== 0) return false;
+    const totalLen = ipv4TotalLen(u8, ipAt);
+    this.#offset = ipv4FragOffset(u8, ipAt);
+    this.#more = ipv4MoreFragments(u8, ipAt);
+    this.#dataAt = ipAt + headerBytes;
+    this.#dataBytes = totalLen - headerBytes;
+    this.#protocol = ipv4Protocol(u8, ipAt);
+    this.#ipHeaderBytes = headerBytes;
+    const key = this.#key;
+    key.fill(0, 0, 8);
+    key[0] = readU32(u8, ipAt + IPV4_SRC);
+    key[4] = readU32(u8, ipAt + IPV4_DST);
+    key[8] = ipv4Ident(u8, ipAt);
+    key[9] = (4 << 8) | this.#protocol;
+    return this.#plausible(headerBytes);
+  }
+
+  #parseIpv6(ipAt: number, ipBytesInA: number, ipBytes: number): boolean {
+    const u8 = this.#u8;
+    const out = this.#upper;
+    if (ipv6HeaderBytes(u8, ipAt, ipBytes) < 0 || ipv6Upper(u8, ipAt, ipBytesInA, out) < 0) return false;
+    const fragmentAt = out[Ipv6Out.fragmentAt]!;
+    if (fragmentAt < 0) return false;
+    this.#offset = out[Ipv6Out.fragmentOffset]!;
+    this.#more = out[Ipv6Out.moreFragments] === 1;
+    this.#dataAt = ipAt + fragmentAt + IPV6_FRAGMENT_BYTES;
+    this.#dataBytes = IPV6_BYTES + ipv6PayloadLen(u8, ipAt) - fragmentAt - IPV6_FRAGMENT_BYTES;
+    this.#protocol = out[Ipv6Out.protocol]!;
+    this.#ipHeaderBytes = fragmentAt;
+    this.#nextHeaderAt = out[Ipv6Out.nextHeaderAt]!;
+    const key = this.#key;
+    for (let i = 0; i < 4; i++) {
+      key[i] = readU32(u8, ipAt + IPV6_SRC + 4 * i);
+      key[4 + i] = readU32(u8, ipAt + IPV6_DST + 4 * i);
+    }
+    key[8] = out[Ipv6Out.ident]!;
+    key[9] = 6 << 8;
+    // The payload length of an IPv6 packet does not count its fixed header.
+    return this.#plausible(this.#ipHeaderBytes - IPV6_BYTES);
+  }
+
+  /** @param lengthFieldBytes  what counts for the length field of the whole beside the payload */
+  #plausible(lengthFieldBytes: number): boolean {
+    if (this.#dataBytes <= 0) return false;
+    if (this.#more && (this.#dataBytes & 7) !== 0) return false;
+    if (this.#offset + this.#dataBytes + lengthFieldBytes > MAX_IP_BYTES) return false;
+    if (this.#ipHeaderBytes + ETH_BYTES > HEADER_ROOM_BYTES) return false;
+    const isFirst = this.#offset === 0;
+    if (isFirst && this.#protocol === IpProtocol.tcp && this.#dataBytes < TCP_FIRST_MIN_BYTES) return false;
+    return true;
+  }
+
+  /** The datagram that the fragment belongs to, begun if need be; -1: no slot for it. */
+  #find(now: number): number {
+    let freeAt = -1;
+    let oldest = 0;
+    for (let d = 0; d < MAX_DATAGRAMS; d++) {
+      if (this.#state[d] === State.free) {
+        if (freeAt < 0) freeAt = d;
+      } else {
+        if (this.#isKey(d)) return d;
+        if (this.#state[oldest] === State.free || this.#expiresMs[d]! < this.#expiresMs[oldest]!) oldest = d;
+      }
+    }
+    if (freeAt < 0) {
+      this.#release(oldest);
+      freeAt = oldest;
+    }
+    let slot = this.#slots.pop();
+    if (slot === NO_SLOT) {
+      // Better one datagram than none: the oldest that holds a slot gives way.
+      const holder = this.#oldestHolder();
+      if (holder < 0) return -1;
+      this.#release(holder);
+      slot = this.#slots.pop();
+      if (slot === NO_SLOT) return -1;
+    }
+    const d = freeAt;
+    this.#busy++;
+    this.#state[d] = State.collecting;
+    this.#slotOf[d] = slot;
+    this.#expiresMs[d] = now + TIMEOUT_MS;
+    this.#gotBytes[d] = 0;
+    this.#endBytes[d] = 0;
+    this.#totalBytes[d] = 0;
+    this.#headerBytes[d] = 0;
+    this.#units.fill(0, d * UNIT_WORDS, (d + 1) * UNIT_WORDS);
+    for (let i = 0; i < KEY_WORDS; i++) this.#keys[d * KEY_WORDS + i] = this.#key[i]!;
+    return d;
+  }
+
+  #isKey(d: number): boolean {
+    const at = d * KEY_WORDS;
+    for (let i = 0; i < KEY_WORDS; i++) if (this.#keys[at + i] !== this.#key[i]) return false;
+    return true;
+  }
+
+  #oldestHolder(): number {
+    let oldest = -1;
+    for (let d = 0; d < MAX_DATAGRAMS; d++) {
+      if (this.#state[d] !== State.collecting) continue;
+      if (oldest < 0 || this.#expiresMs[d]! < this.#expiresMs[oldest]!) oldest = d;
+    }
+    return oldest;
+  }
+
+  /**
+   * Mark the fragment's units as received.
+   * @returns 1: they are new; 0: all were there with the same bytes; -1: an overlap
+   */
+  #claimUnits(d: number, ipAt: number, ipBytesInA: number, slotB: number): number {
+    const from = this.#offset >>> 3;
+    const to = (this.#offset + this.#dataBytes + 7) >>> 3;
+    const base = d * UNIT_WORDS;
+    let there = 0;
+    for (let unit = from; unit < to; unit++) {
+      if (this.#units[base + (unit >>> 5)]! & (1 << (unit & 31))) there++;
+    }
+    if (there === 0) {
+      for (let unit = from; unit < to; unit++) this.#units[base + (unit >>> 5)]! |= 1 << (unit & 31);
+      return 1;
+    }
+    return there === to - from && this.#isRepetition(d, ipAt, ipBytesInA, slotB) ? 0 : -1;
+  }
+
+  #isRepetition(d: number, ipAt: number, ipBytesInA: number, slotB: number): boolean {
+    const u8 = this.#u8;
+    const to = this.#pool.slotAt(this.#slotOf[d]!) + DATA_AT + this.#offset;
+    const inA = this.#dataBytesInA(ipAt, ipBytesInA);
+    for (let i = 0; i < inA; i++) if (u8[to + i] !== u8[this.#dataAt + i]) return false;
+    if (inA === this.#dataBytes) return true;
+    const moreAt = this.#moreAt(ipAt, ipBytesInA, slotB);
+    for (let i = inA; i < this.#dataBytes; i++) if (u8[to + i] !== u8[moreAt + i - inA]) return false;
+    return true;
+  }
+
+  #dataBytesInA(ipAt: number, ipBytesInA: number): number {
+    const inA = ipAt + ipBytesInA - this.#dataAt;
+    return Math.min(inA, this.#dataBytes);
+  }
+
+  /** Where the fragment's data goes on; the header, and so the first byte of data, may end exactly with the first slot. */
+  #moreAt(ipAt: number, ipBytesInA: number, slotB: number): number {
+    const skipped = this.#dataAt - (ipAt + ipBytesInA);
+    return this.#pool.slotAt(slotB) + Math.max(skipped, 0);
+  }
+
+  #copyData(to: number, ipAt: number, ipBytesInA: number, slotB: number): void {
+    const u8 = this.#u8;
+    const inA = this.#dataBytesInA(ipAt, ipBytesInA);
+    u8.copyWithin(to, this.#dataAt, this.#dataAt + inA);
+    if (inA === this.#dataBytes || slotB === NO_SLOT) return;
+    const moreAt = this.#moreAt(ipAt, ipBytesInA, slotB);
+    u8.copyWithin(to + inA, moreAt, moreAt + this.#dataBytes - inA);
+  }
+
+  /** Keep Ethernet and IP header of the fragment with offset 0, as the whole datagram's. */
+  #keepHeader(d: number, ipAt: number, family: 4 | 6): void {
+    const bytes = ETH_BYTES + this.#ipHeaderBytes;
+    const to = d * HEADER_ROOM_BYTES;
+    for (let i = 0; i < bytes; i++) this.#headers[to + i] = this.#u8[ipAt - ETH_BYTES + i]!;
+    if (family === 6) this.#headers[to + ETH_BYTES + this.#nextHeaderAt] = this.#protocol;
+    this.#headerBytes[d] = bytes;
+  }
+
+  #finish(d: number, family: 4 | 6): number {
+    const slot = this.#slotOf[d]!;
+    const slotAt = this.#pool.slotAt(slot);
+    const headerBytes = this.#headerBytes[d]!;
+    const frameAt = slotAt + DATA_AT - headerBytes;
+    const from = d * HEADER_ROOM_BYTES;
+    for (let i = 0; i < headerBytes; i++) this.#u8[frameAt + i] = this.#headers[from + i]!;
+    const total = this.#totalBytes[d]!;
+    this.#state[d] = State.free;
+    this.#busy--;
+    // The first fragment's header decides: an IPv4 one with more options than another's may make the whole too long.
+    const lengthField = headerBytes - ETH_BYTES - (family === 6 ? IPV6_BYTES : 0) + total;
+    if (lengthField > MAX_IP_BYTES) {
+      this.#slots.push(slot);
+      return this.#dropped();
+    }
+    this.#setLength(frameAt + ETH_BYTES, headerBytes - ETH_BYTES, lengthField, family);
+    this.frameAt = frameAt - slotAt;
+    this.frameBytes = headerBytes + total;
+    this.#counters[Counter.fragmentsReassembled]!++;
+    return slot;
+  }
+
+  /** An IPv6 datagram in one fragment: copied without its fragment header. */
+  #whole(ipAt: number, ipBytesInA: number, slotB: number): number {
+    const slot = this.#slots.pop();
+    if (slot === NO_SLOT) return this.#dropped();
+    const slotAt = this.#pool.slotAt(slot);
+    const headerBytes = ETH_BYTES + this.#ipHeaderBytes;
+    const frameAt = slotAt + DATA_AT - headerBytes;
+    this.#u8.copyWithin(frameAt, ipAt - ETH_BYTES, ipAt - ETH_BYTES + headerBytes);
+    this.#u8[frameAt + ETH_BYTES + this.#nextHeaderAt] = this.#protocol;
+    this.#copyData(slotAt + DATA_AT, ipAt, ipBytesInA, slotB);
+    this.#setLength(
+      frameAt + ETH_BYTES,
+      this.#ipHeaderBytes,
+      this.#ipHeaderBytes - IPV6_BYTES + this.#dataBytes,
+      6,
+    );
+    this.frameAt = frameAt - slotAt;
+    this.frameBytes = headerBytes + this.#dataBytes;
+    this.#counters[Counter.fragmentsReassembled]!++;
+    return slot;
+  }
+
+  #setLength(ipAt: number, headerBytes: number, lengthField: number, family: 4 | 6): void {
+    const u8 = this.#u8;
+    if (family === 6) {
+      writeU16(u8, ipAt + 4, lengthField);
+      return;
+    }
+    writeU16(u8, ipAt + 2, lengthField);
+    writeU16(u8, ipAt + 6, readU16(u8, ipAt + 6) & 0xc000); // neither "more" nor an offset
+    writeU16(u8, ipAt + IPV4_CHECKSUM, 0);
+    writeU16(u8, ipAt + IPV4_CHECKSUM, finishSum(onesSum(u8, ipAt, headerBytes, 0)));
+  }
+
+  /** Drop the datagram and whatever still comes of it. */
+  #poison(d: number): number {
+    this.#slots.push(this.#slotOf[d]!);
+    this.#state[d] = State.poisoned;
+    return this.#dropped();
+  }
+
+  #release(d: number): void {
+    if (this.#state[d] === State.collecting) {
+      this.#slots.push(this.#slotOf[d]!);
+      this.#counters[Counter.fragmentsDropped]!++;
+    }
+    this.#state[d] = State.free;
+    this.#busy--;
+  }
+
+  #dropped(): number {
+    this.#counters[Counter.fragmentsDropped]!++;
+    return NO_SLOT;
+  }
+}

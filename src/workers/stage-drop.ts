@@ -1,0 +1,49 @@
+/**
+ * Why a stage, not a codec, let a datagram go: codes below those of proto/drop.ts, counted in the same words (DROP_BASE - code).
+ *
+ * Invariant: every code lies in -64 .. -DROP_MAX, out of reach of the codecs' codes.
+ */
+export const StageDrop = {
+  /** A destination that means nothing from the guest: loopback, unspecified, port 0. */
+  destination: -64,
+  /** Multicast and broadcast: not carried yet. */
+  group: -65,
+  /** The flow table is full. */
+  flowTableFull: -66,
+  /** The host socket's send queue was full. */
+  socketFull: -67,
+  /** The host socket could not be opened, or is gone. */
+  noSocket: -68,
+  /** The host kernel refused the datagram. */
+  sendRefused: -69,
+  /** Ping sockets are not permitted on this host. */
+  pingForbidden: -70,
+  /** A message of a protocol or type that is not carried. */
+  notCarried: -71,
+  /** A DNS query that is malformed, too long, or one too many at a time. */
+  dnsQuery: -72,
+  /** A DNS answer that answers nothing we asked. */
+  dnsAnswer: -73,
+  /** Larger than a datagram to the guest may be, or the MTU leaves no room for fragments. */
+  tooLong: -74,
+  /** No DHCP here, or a message that is not for a server. */
+  dhcp: -75,
+  /** An echo message that does not fit in with its flow. */
+  echo: -76,
+  /** A TCP segment, not a SYN, of no known connection: answered by RST. */
+  tcpNoFlow: -77,
+  /** A TCP SYN to a multicast, loopback or other impossible address, or to port 0. */
+  tcpDestination: -78,
+  /** An IP protocol that nobody here translates. */
+  ipProtocol: -79,
+  /** A source address that no guest may have: loopback, multicast, broadcast. */
+  ipSource: -80,
+} as const;
+export type StageDrop = (typeof StageDrop)[keyof typeof StageDrop];
+
+const NAMES = new Map<number, string>(Object.entries(StageDrop).map(([name, code]) => [code, name]));
+
+/** The key of `code` in StageDrop, for metrics; "unknown" for anything else. */
+export function stageDropName(code: number): string {
+  return NAMES.get(code) ?? 'unknown';
+}

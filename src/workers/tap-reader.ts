@@ -1,0 +1,364 @@
+/**
+ * The TAP reader: one readv per frame into [small slot, large slot], a flow hash, and off to the shard of that flow.
+ *
+ * A pair of slots stays armed between reads: a frame that fits the small slot costs only that one, and a read that finds
+ * nothing costs none. When the pool is dry the reader stops reading; the kernel's TAP queue then holds frames back or drops them,
+ * as a NIC's would. Fragments have no ports and are put together here first (reassembly.ts), so that a datagram reaches its
+ * flow's shard whole.
+ *
+ * Nothing here is trusted: the frame's length is what readv returned, the vnet header is checked before its fields are used,
+ * and headers are only looked at inside the small slot.
+ */
+
+import { addressRead } from '../proto/address.ts';
+import { readU16, readU32 } from '../proto/be.ts';
+import { Drop } from '../proto/drop.ts';
+import { ETH_BYTES, EtherType, etherType } from '../proto/ethernet.ts';
+import {
+  ipv4Dst,
+  ipv4FragOffset,
+  ipv4HeaderBytes,
+  ipv4MoreFragments,
+  ipv4Protocol,
+  ipv4Src,
+} from '../proto/ipv4.ts';
+import { IPV6_DST, IPV6_SRC, ipv6HeaderBytes, ipv6Upper } from '../proto/ipv6.ts';
+import {
+  VNET_BYTES,
+  VnetFlag,
+  VnetGso,
+  vnetCheck,
+  vnetFlags,
+  vnetGsoSize,
+  vnetGsoType,
+} from '../proto/vnethdr.ts';
+import { Counter, DROP_BASE, recordHistogram } from '../ring/counters.ts';
+import { Histogram } from '../ring/histograms.ts';
+import {
+  type FramePool,
+  LARGE_SLOT_BYTES,
+  NO_SLOT,
+  type Ownership,
+  type SlotStack,
+  SMALL_SLOT_BYTES,
+} from '../ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../ring/spsc.ts';
+import { Errno, errnoName } from '../sys/constants.ts';
+import { readv } from '../sys/io.ts';
+import { NativeBuffer } from '../sys/memory.ts';
+import { iovecWrite } from '../sys/socket.ts';
+import type { EnginePlan } from './engine-plan.ts';
+import { flowHash, shardOf } from './flow-hash.ts';
+import { Impairment } from './impairment.ts';
+import { ToShard, W } from './messages.ts';
+import { Owner } from './owners.ts';
+import type { PcapWriter } from './pcap.ts';
+import { Reassembler } from './reassembly.ts';
+import type { Stage } from './stage.ts';
+
+/** Frames a round: enough to amortise a round, few enough that ACKs and other flows do not wait long (16 * 64 KiB = 1 MiB). */
+const BATCH_FRAMES = 16;
+/** How often unfinished datagrams are looked through; only while one exists does the thread wake for it. */
+const EXPIRY_INTERVAL_MS = 1000;
+
+export interface TapReaderOptions {
+  readonly plan: EnginePlan;
+  readonly pool: FramePool;
+  readonly ownership: Ownership;
+  readonly counters: Float64Array;
+  readonly smallSlots: SlotStack;
+  readonly largeSlots: SlotStack;
+  /** To shard i; and what shard i (and, last, host-io) is done with. */
+  readonly toShards: readonly RingProducer[];
+  readonly freed: readonly RingConsumer[];
+  readonly pcap?: PcapWriter | undefined;
+  /** The TAP cannot be read any more: the engine ends. */
+  onFatal(text: string): void;
+}
+
+export class TapReader implements Stage {
+  readonly name = 'tap-reader';
+  readonly #o: TapReaderOptions;
+  readonly #u8: Uint8Array;
+  readonly #vnetBytes: number;
+  readonly #iov = new NativeBuffer(32);
+  readonly #words = new Uint32Array(8);
+  readonly #upper = new Int32Array(8);
+  readonly #impairment: Impairment | null;
+  readonly #reassembler: Reassembler;
+  readonly #k0: number;
+  readonly #k1: number;
+  #readable = true;
+  #slotA = NO_SLOT;
+  #slotB = NO_SLOT;
+  #dry = false;
+  #fragment = false;
+  #nextExpiry = 0;
+
+  constructor(options: TapReaderOptions) {
+    this.#o = options;
+    this.#u8 = options.pool.u8;
+    this.#vnetBytes = options.plan.tap.vnetHdrBytes;
+    const loss = options.plan.impairment;
+    this.#impairment = loss ? new Impairment(loss.seed, loss.lossFromGuest) : null;
+    this.#reassembler = new Reassembler({
+      pool: options.pool,
+      slots: options.largeSlots,
+      counters: options.counters,
+      vnetHdrBytes: options.plan.tap.vnetHdrBytes,
+    });
+    [this.#k0, this.#k1] = options.plan.hashKey;
+  }
+
+  /** epoll said that the TAP has frames. */
+  onReadable(): void {
+    this.#readable = true;
+  }
+
+  hasInput(): boolean {
+    if (this.#readable && !this.#dry) return true;
+    for (let i = 0; i < this.#o.freed.length; i++) if (this.#o.freed[i]!.available() > 0) return true;
+    for (let i = 0; i < this.#o.toShards.length; i++) if (this.#o.toShards[i]!.movable) return true;
+    return false;
+  }
+
+  sleepMs(now: number): number {
+    return this.#reassembler.busy > 0 ? this.#nextExpiry - now : Number.POSITIVE_INFINITY;
+  }
+
+  poll(now: number): number {
+    const work = this.#takeFreed();
+    if (now >= this.#nextExpiry) this.#expire(now);
+    let frames = 0;
+    for (; this.#readable && frames < BATCH_FRAMES; frames++) {
+      if (!this.#arm()) break;
+      const n = readv(this.#o.plan.tap.fd, this.#iov.address, 2);
+      this.#o.counters[Counter.tapReads]!++;
+      if (n < 0) {
+        this.#onReadError(-n);
+        break;
+      }
+      this.#onFrame(n, now);
+    }
+    if (frames > 0) recordHistogram(this.#o.counters, Histogram.tapBatch, frames);
+    for (let i = 0; i < this.#o.toShards.length; i++) this.#o.toShards[i]!.flush();
+    return work + frames;
+  }
+
+  #expire(now: number): void {
+    this.#nextExpiry = now + EXPIRY_INTERVAL_MS;
+    this.#reassembler.expire(now);
+  }
+
+  #onReadError(errno: number): void {
+    if (errno === Errno.EAGAIN) {
+      this.#readable = false;
+      this.#o.counters[Counter.tapEagain]!++;
+    } else if (errno !== Errno.EINTR) {
+      this.#readable = false;
+      // EBADFD: the interface was deleted, as happens when its namespace ends.
+      this.#o.onFatal(`the TAP device is gone: read: ${errnoName(errno)}`);
+    }
+  }
+
+  #takeFreed(): number {
+    let n = 0;
+    const { freed, ownership } = this.#o;
+    for (let r = 0; r < freed.length; r++) {
+      const ring = freed[r]!;
+      const count = ring.available();
+      if (count === 0) continue;
+      for (let i = 0; i < count; i++) {
+        const at = ring.at(i);
+        const a = ring.words[at + W.slotA]!;
+        const b = ring.words[at + W.slotB]!;
+        ownership.claim(a, Owner.inFlight, Owner.reader);
+        ownership.claim(b, Owner.inFlight, Owner.reader);
+        this.#free(a);
+        this.#free(b);
+      }
+      ring.release(count);
+      n += count;
+    }
+    return n;
+  }
+
+  #free(slot: number): void {
+    if (slot === NO_SLOT) return;
+    if (this.#o.pool.isSmall(slot)) this.#o.smallSlots.push(slot);
+    else this.#o.largeSlots.push(slot);
+  }
+
+  /** Have a pair of slots ready for the next read. @returns false when the pool is dry */
+  #arm(): boolean {
+    if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) return true;
+    const { pool, smallSlots, largeSlots } = this.#o;
+    if (this.#slotA === NO_SLOT) {
+      this.#slotA = smallSlots.pop();
+      if (this.#slotA !== NO_SLOT)
+        iovecWrite(this.#iov.u32, 0, pool.slotAddress(this.#slotA), SMALL_SLOT_BYTES);
+    }
+    if (this.#slotB === NO_SLOT) {
+      this.#slotB = largeSlots.pop();
+      if (this.#slotB !== NO_SLOT)
+        iovecWrite(this.#iov.u32, 4, pool.slotAddress(this.#slotB), LARGE_SLOT_BYTES);
+    }
+    if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) {
+      this.#dry = false;
+      return true;
+    }
+    if (!this.#dry) {
+      this.#dry = true;
+      this.#o.counters[Counter.poolDry]!++;
+    }
+    return false;
+  }
+
+  #drop(cause: number): void {
+    this.#o.counters[DROP_BASE - cause]!++;
+  }
+
+  /** A frame of `bytes` (vnet header included) lies in the armed pair. */
+  #onFrame(bytes: number, now: number): void {
+    const counters = this.#o.counters;
+    counters[Counter.framesFromGuest]!++;
+    counters[Counter.bytesFromGuest]! += bytes;
+    if (this.#impairment?.loses()) {
+      counters[Counter.lostFromGuest]!++;
+      return;
+    }
+    const pool = this.#o.pool;
+    const u8 = this.#u8;
+    const slotAt = pool.slotAt(this.#slotA);
+    const ethAt = slotAt + this.#vnetBytes;
+    const frameBytes = bytes - this.#vnetBytes;
+    if (frameBytes < ETH_BYTES) return this.#drop(Drop.short);
+    let gso = 0;
+    let gsoSize = 0;
+    if (this.#vnetBytes === VNET_BYTES) {
+      const bad = vnetCheck(u8, slotAt, frameBytes);
+      if (bad < 0) return this.#drop(bad);
+      const type = vnetGsoType(u8, slotAt);
+      gso =
+        (type & 0x7f) |
+        (vnetFlags(u8, slotAt) & VnetFlag.needsCsum ? 0x100 : 0) |
+        (type & VnetGso.ecn ? 0x200 : 0);
+      gsoSize = vnetGsoSize(u8, slotAt);
+    }
+    const inA = Math.min(frameBytes, SMALL_SLOT_BYTES - this.#vnetBytes);
+    this.#o.pcap?.frame(u8, ethAt, inA, pool.slotAt(this.#slotB), frameBytes - inA);
+    const hash = this.#hash(ethAt, frameBytes, inA);
+    if (this.#fragment) return this.#onFragment(ethAt, frameBytes, inA, now);
+    const slotB = frameBytes > inA ? this.#slotB : NO_SLOT;
+    this.#push(this.#slotA, slotB, this.#vnetBytes, frameBytes, hash, gso, gsoSize);
+    this.#slotA = NO_SLOT;
+    if (slotB !== NO_SLOT) this.#slotB = NO_SLOT;
+  }
+
+  #onFragment(ethAt: number, frameBytes: number, inA: number, now: number): void {
+    const family = etherType(this.#u8, ethAt) === EtherType.ipv6 ? 6 : 4;
+    const r = this.#reassembler;
+    const whole = r.push(
+      ethAt + ETH_BYTES,
+      inA - ETH_BYTES,
+      frameBytes - ETH_BYTES,
+      frameBytes > inA ? this.#slotB : NO_SLOT,
+      family,
+      now,
+    );
+    if (whole === NO_SLOT) return;
+    const at = this.#o.pool.slotAt(whole) + r.frameAt;
+    const hash = this.#hash(at, r.frameBytes, r.frameBytes);
+    if (this.#fragment) {
+      // Still a fragment after reassembly: only a malformed chain of headers can do that.
+      this.#o.largeSlots.push(whole);
+      return this.#drop(Drop.fragment);
+    }
+    this.#push(whole, NO_SLOT, r.frameAt, r.frameBytes, hash, 0, 0);
+  }
+
+  #push(
+    slotA: number,
+    slotB: number,
+    frameAt: number,
+    frameBytes: number,
+    hash: number,
+    gso: number,
+    gsoSize: number,
+  ): void {
+    const shards = this.#o.toShards;
+    const out = shards.length === 1 ? shards[0]! : shards[shardOf(hash, shards.length)]!;
+    this.#o.ownership.claim(slotA, Owner.reader, Owner.inFlight);
+    this.#o.ownership.claim(slotB, Owner.reader, Owner.inFlight);
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToShard.frame;
+    w[at + W.slotA] = slotA;
+    w[at + W.slotB] = slotB;
+    w[at + W.at] = frameAt;
+    w[at + W.len] = frameBytes;
+    w[at + W.arg0] = hash;
+    w[at + W.arg1] = gso;
+    w[at + W.arg2] = gsoSize;
+    out.commit();
+  }
+
+  /**
+   * Flow hash of the frame: what translator dispatch will look up. Frames without a flow (ARP, NDP, anything odd) hash to 0 and
+   * go to the first shard. Sets #fragment.
+   */
+  #hash(ethAt: number, frameBytes: number, inA: number): number {
+    this.#fragment = false;
+    const u8 = this.#u8;
+    const ipAt = ethAt + ETH_BYTES;
+    const ipBytes = frameBytes - ETH_BYTES;
+    const ipInA = inA - ETH_BYTES;
+    const type = etherType(u8, ethAt);
+    const words = this.#words;
+    let proto: number;
+    let transport: number;
+    if (type === EtherType.ipv4) {
+      const headerBytes = ipv4HeaderBytes(u8, ipAt, ipBytes);
+      if (headerBytes < 0) return 0;
+      if (ipv4MoreFragments(u8, ipAt) || ipv4FragOffset(u8, ipAt) !== 0) {
+        this.#fragment = true;
+        return 0;
+      }
+      proto = ipv4Protocol(u8, ipAt);
+      transport = headerBytes;
+      words[0] = 0;
+      words[1] = 0;
+      words[2] = 0xffff;
+      words[3] = ipv4Src(u8, ipAt);
+      words[4] = 0;
+      words[5] = 0;
+      words[6] = 0xffff;
+      words[7] = ipv4Dst(u8, ipAt);
+    } else if (type === EtherType.ipv6) {
+      if (ipv6HeaderBytes(u8, ipAt, ipBytes) < 0) return 0;
+      if (ipv6Upper(u8, ipAt, ipInA, this.#upper) < 0) return 0;
+      if (this.#upper[2]! >= 0) {
+        this.#fragment = true;
+        return 0;
+      }
+      proto = this.#upper[0]!;
+      transport = this.#upper[1]!;
+      addressRead(u8, ipAt + IPV6_SRC, words, 0);
+      addressRead(u8, ipAt + IPV6_DST, words, 4);
+    } else return 0;
+    let ports: number;
+    if (proto === 6 || proto === 17) {
+      if (transport + 4 > ipInA) return 0;
+      ports = readU32(u8, ipAt + transport);
+    } else if (proto === 1 || proto === 58) {
+      // Echo flows hash by identifier; the type (8 or 128) keeps neighbour discovery and errors on the first shard.
+      if (transport + 8 > ipInA) return 0;
+      const icmpType = u8[ipAt + transport]!;
+      if (icmpType !== (proto === 1 ? 8 : 128)) return 0;
+      ports = (readU16(u8, ipAt + transport + 4) << 16) >>> 0;
+    } else return 0;
+    return flowHash(this.#k0, this.#k1, words, 0, words, 4, ports, proto);
+  }
+
+  close(): void {}
+}

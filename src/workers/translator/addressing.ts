@@ -1,0 +1,138 @@
+/**
+ * The address plan as words, and the one place that says what an address seen on the TAP means on the host and back.
+ *
+ * Addresses are four u32 words, most significant first, IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
+ */
+import { addressParse } from '../../proto/address.ts';
+import { macParse } from '../../proto/ethernet.ts';
+import type { AddressPlan } from '../engine-plan.ts';
+
+/** What a destination on the TAP stands for. */
+export const Destination = {
+  /** Out there: connect to the same address. */
+  world: 0,
+  /** Our own address without a mapping: ping is answered, everything else refused. */
+  gateway: 1,
+  /** The host's loopback. */
+  hostLoopback: 2,
+  /** The resolvers, if the port is 53. */
+  dns: 3,
+  /** Never routable from the guest: loopback, unspecified, multicast source and the like. */
+  invalid: 4,
+} as const;
+
+const V4 = 0;
+const V6 = 4;
+
+export class Addressing {
+  readonly mac: Uint8Array;
+  readonly mtu: number;
+  /** Words 0..3 IPv4 (mapped), 4..7 IPv6; all zero where the family is off. */
+  readonly guest = new Uint32Array(8);
+  readonly gateway = new Uint32Array(8);
+  readonly hostLoopback = new Uint32Array(8);
+  readonly dns = new Uint32Array(8);
+  readonly linkLocal = new Uint32Array(4);
+  /** Whether guest 4..7 really is known: the guest's IPv6 address as last seen replaces it. */
+  readonly ipv4: boolean;
+  readonly ipv6: boolean;
+  readonly plan: AddressPlan;
+
+  constructor(plan: AddressPlan) {
+    this.plan = plan;
+    this.mtu = plan.mtu;
+    const mac = macParse(plan.mac);
+    if (mac === null) throw new Error(`address plan: mac ${plan.mac} is not a MAC address`);
+    this.mac = mac;
+    this.ipv4 = plan.ipv4 !== undefined;
+    this.ipv6 = plan.ipv6 !== undefined;
+    const set = (words: Uint32Array, at: number, text: string | undefined, name: string): void => {
+      if (text === undefined) return;
+      if (!addressParse(text, words, at)) throw new Error(`address plan: ${name} ${text} is not an address`);
+    };
+    set(this.guest, V4, plan.ipv4?.guest, 'ipv4.guest');
+    set(this.gateway, V4, plan.ipv4?.gateway, 'ipv4.gateway');
+    set(this.hostLoopback, V4, plan.ipv4?.hostLoopback, 'ipv4.hostLoopback');
+    set(this.dns, V4, plan.ipv4?.dns, 'ipv4.dns');
+    set(this.guest, V6, plan.ipv6?.guest, 'ipv6.guest');
+    set(this.gateway, V6, plan.ipv6?.gateway, 'ipv6.gateway');
+    set(this.linkLocal, 0, plan.ipv6?.linkLocal, 'ipv6.linkLocal');
+    set(this.hostLoopback, V6, plan.ipv6?.hostLoopback, 'ipv6.hostLoopback');
+    set(this.dns, V6, plan.ipv6?.dns, 'ipv6.dns');
+  }
+
+  /**
+   * @param words  address at words[w..w+3]
+   * @param port   destination port, 0 for protocols without
+   * @returns a Destination
+   */
+  classify(words: Uint32Array, w: number, port: number): number {
+    const family = words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0xffff ? V4 : V6;
+    if (same(words, w, this.dns, family) && port === 53) return Destination.dns;
+    if (same(words, w, this.hostLoopback, family)) return Destination.hostLoopback;
+    if (same(words, w, this.gateway, family) || same(words, w, this.dns, family)) return Destination.gateway;
+    if (family === V6 && same(words, w, this.linkLocal, 0)) return Destination.gateway;
+    if (family === V4) {
+      const a = words[w + 3]!;
+      // 240/4 is reserved and ends with the broadcast address; multicast is the caller's to tell.
+      if (a >>> 24 === 127 || a >>> 24 === 0 || a >>> 28 === 15) return Destination.invalid;
+      return Destination.world;
+    }
+    if (words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0 && words[w + 3]! <= 1)
+      return Destination.invalid;
+    // v4-mapped addresses never appear on a wire (RFC 4291 section 2.5.5.2 leaves them to the API).
+    return Destination.world;
+  }
+
+  /**
+   * Write the host-side address that a Destination.world or hostLoopback address means to out[o..o+3].
+   */
+  toHost(words: Uint32Array, w: number, destination: number, out: Uint32Array, o: number): void {
+    if (destination === Destination.hostLoopback) {
+      const v4 = words[w + 2] === 0xffff && words[w] === 0 && words[w + 1] === 0;
+      out[o] = 0;
+      out[o + 1] = 0;
+      out[o + 2] = v4 ? 0xffff : 0;
+      out[o + 3] = v4 ? 0x7f000001 : 1;
+      return;
+    }
+    out[o] = words[w]!;
+    out[o + 1] = words[w + 1]!;
+    out[o + 2] = words[w + 2]!;
+    out[o + 3] = words[w + 3]!;
+  }
+
+  /**
+   * The address under which a host-side peer appears on the TAP: the host's loopback and wildcard become the mapped address or,
+   * without a mapping, the gateway; everything else stays as it is.
+   */
+  fromHost(words: Uint32Array, w: number, out: Uint32Array, o: number): void {
+    const v4 = words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0xffff;
+    const last = words[w + 3]!;
+    const local = v4
+      ? last >>> 24 === 127 || last === 0
+      : words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0 && last <= 1;
+    // A peer on this host may have the very address that the guest copied: it must not seem to come from the guest itself.
+    const family = v4 ? V4 : V6;
+    if (local || same(words, w, this.guest, family)) {
+      const mapped = local && !isZero(this.hostLoopback, family) ? this.hostLoopback : this.gateway;
+      for (let i = 0; i < 4; i++) out[o + i] = mapped[family + i]!;
+      return;
+    }
+    for (let i = 0; i < 4; i++) out[o + i] = words[w + i]!;
+  }
+}
+
+function same(a: Uint32Array, at: number, b: Uint32Array, bt: number): boolean {
+  return (
+    a[at] === b[bt] &&
+    a[at + 1] === b[bt + 1] &&
+    a[at + 2] === b[bt + 2] &&
+    a[at + 3] === b[bt + 3] &&
+    !isZero(b, bt)
+  );
+}
+
+function isZero(a: Uint32Array, at: number): boolean {
+  return a[at] === 0 && a[at + 1] === 0 && a[at + 2] === 0 && a[at + 3] === 0;
+}

@@ -1,0 +1,46 @@
+/**
+ * ARP for the guest: every address but its own is behind us, so every question about another address gets our MAC.
+ *
+ * Announcements (sender = target) and probes (sender 0.0.0.0, RFC 5227 section 2.1.1) are the guest making sure of an address of
+ * its own: answering would take that away. Only a probe for an address that really is ours is answered.
+ */
+import {
+  ARP_BYTES,
+  ArpOp,
+  arpCheck,
+  arpOp,
+  arpReplyWrite,
+  arpSenderIp,
+  arpTargetIp,
+} from '../../proto/arp.ts';
+import { EtherType } from '../../proto/ethernet.ts';
+import { VnetGso } from '../../proto/vnethdr.ts';
+import type { ShardContext } from './context.ts';
+
+/**
+ * @param at     offset in u8 of the ARP packet, behind the Ethernet header
+ * @param bytes  contiguous bytes from there
+ */
+export function handleArp(ctx: ShardContext, at: number, bytes: number): void {
+  const checked = arpCheck(ctx.u8, at, bytes);
+  if (checked < 0) {
+    ctx.drop(checked);
+    return;
+  }
+  const { addressing, guest } = ctx;
+  if (!addressing.ipv4 || arpOp(ctx.u8, at) !== ArpOp.request) return;
+  const senderIp = arpSenderIp(ctx.u8, at);
+  const targetIp = arpTargetIp(ctx.u8, at);
+  if (targetIp === senderIp || targetIp === addressing.guest[3]) return;
+  if (senderIp === 0 && !isOurs(ctx, targetIp)) return;
+  // No station has these: 0.0.0.0/8, 127.0.0.0/8, and 224.0.0.0 upwards with the broadcast address.
+  const top = targetIp >>> 24;
+  if (top === 0 || top === 127 || top >= 224) return;
+  arpReplyWrite(ctx.u8, guest.scratchAt, guest.mac, targetIp, guest.guestMac, senderIp);
+  guest.send(guest.scratchAt, ARP_BYTES, EtherType.arp, -1, 0, VnetGso.none, 0, 0, 0, 0);
+}
+
+function isOurs(ctx: ShardContext, ip: number): boolean {
+  const { gateway, hostLoopback, dns } = ctx.addressing;
+  return ip === gateway[3] || ip === hostLoopback[3] || ip === dns[3];
+}

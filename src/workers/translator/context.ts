@@ -1,0 +1,66 @@
+/**
+ * What every protocol module of a shard works with. One object per shard, built by shard.ts; modules keep a reference and add no
+ * state to it.
+ */
+import type { FramePool } from '../../ring/pool.ts';
+import type { RingProducer } from '../../ring/spsc.ts';
+import type { EnginePlan } from '../engine-plan.ts';
+import type { FlowTable } from '../flow-table.ts';
+import type { TimerWheel } from '../timer-wheel.ts';
+import type { Addressing } from './addressing.ts';
+import type { GuestLink } from './guest-link.ts';
+
+/** Timer kinds of one flow; a timer's id is flow * TIMER_KINDS + kind. */
+export const TIMER_KINDS = 2;
+export const TimerKind = { retransmit: 0, idle: 1 } as const;
+
+export interface ShardContext {
+  readonly shard: number;
+  readonly plan: EnginePlan;
+  readonly addressing: Addressing;
+  readonly pool: FramePool;
+  /** The whole shared memory; the `pool` argument of all codec calls. */
+  readonly u8: Uint8Array;
+  readonly counters: Float64Array;
+  readonly flows: FlowTable;
+  readonly timers: TimerWheel;
+  readonly toHost: RingProducer;
+  readonly guest: GuestLink;
+  /** Monotonic milliseconds of this poll round. */
+  now: number;
+  /** Give a received frame's slots back to the reader; both may be NO_SLOT. */
+  freeReaderSlots(slotA: number, slotB: number): void;
+  /** Give host-io's slots back to it. */
+  freeHostSlots(slotA: number, slotB: number): void;
+  /** Count a dropped packet by its cause, a `Drop` code below zero. */
+  drop(cause: number): void;
+  /** A line for the log (cold: errors and once-only notices). */
+  log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+}
+
+/**
+ * A received IP packet after dispatch checked its headers; one object per shard, refilled for every packet (borrowed).
+ * The packet's bytes lie in slotA from `ipAt` on (`u8` offsets), all headers inside slotA, the rest in slotB.
+ */
+export interface Packet {
+  slotA: number;
+  slotB: number;
+  /** Offset in u8 of the IP header, and of the transport header. */
+  ipAt: number;
+  transportAt: number;
+  /** Transport header and payload, all pieces together. */
+  transportBytes: number;
+  /** Of those, bytes that lie in slotA from transportAt on. */
+  transportBytesInA: number;
+  family: 4 | 6;
+  proto: number;
+  ttl: number;
+  /** Flow hash as computed by the reader. */
+  hash: number;
+  /** virtio-net header: checksum left partial by the guest; GSO type (VnetGso.*, without the ECN bit) and segment size. */
+  needsCsum: boolean;
+  gsoType: number;
+  gsoSize: number;
+  /** Source (guest) in words 0..3 and destination (remote) in words 4..7, IPv4 as v4-mapped. */
+  readonly addr: Uint32Array;
+}

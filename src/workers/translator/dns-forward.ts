@@ -1,0 +1,472 @@
+/**
+ * DNS over UDP to the plan's dns address: asks the host's resolvers on the guest's behalf, each query through a socket of its own, so
+ * that source port and id stay as hard to guess as the kernel and the guest make them.
+ *
+ *   guest query ──▶ attempt 1: resolver A ──▶ answer ──▶ guest, from the dns address
+ *                      │ ICMP error, SERVFAIL, REFUSED: at once      │
+ *                      │ no answer for 1.5 s: A is left alone for 30 s │
+ *                      ▼                                             │
+ *                   attempt 2: resolver B ──────────────────────────┘  attempt 1 may still answer: the first answer wins
+ *
+ * The query stays in the slot that the reader received it in and is sent from there as often as needed (`arg2` of sendDatagram); the
+ * slot goes back once every attempt's socket has answered `closed`, for only then is no send of it under way any more.
+ * Outstanding queries are bounded; a query repeated by an impatient guest is asked again through the sockets that are open.
+ */
+import { addressEqual, addressParse } from '../../proto/address.ts';
+import {
+  DNS_HEADER_BYTES,
+  DNS_PORT,
+  DnsRcode,
+  dnsCheck,
+  dnsErrorWrite,
+  dnsId,
+  dnsIsQuery,
+  dnsRcode,
+  dnsSameQuestion,
+  dnsShouldFailOver,
+} from '../../proto/dns.ts';
+import { IpProtocol } from '../../proto/ipv4.ts';
+import { UDP_BYTES, udpChecksumAt, udpLength, udpSrcPort, udpWrite } from '../../proto/udp.ts';
+import { Counter } from '../../ring/counters.ts';
+import { NO_SLOT } from '../../ring/pool.ts';
+import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { StageDrop } from '../stage-drop.ts';
+import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
+import { portUnreachableToGuest } from './icmp-errors.ts';
+import { DEFAULT_TTL, datagramToGuest, ipHeaderBytes, packetFree } from './to-guest.ts';
+
+/** Of each shard. */
+const MAX_QUERIES = 256;
+/** A query holds its small slot: never more than this part of the pool. */
+const MAX_POOL_SHARE = 1 / 8;
+const MAX_QUERY_BYTES = 4096;
+const MAX_ATTEMPTS = 4;
+const MAX_RESOLVERS = 16;
+/** No answer for so long: another resolver is asked as well. */
+const FAIL_OVER_MS = 1500;
+/** A resolver that did not answer is asked last for so long. */
+const BAD_MS = 30_000;
+/** A recursive resolver may take a while; clients have given up by then. */
+const LIFETIME_MS = 10_000;
+
+/** The host's resolvers in order of preference, and which of them are out of favour. */
+export class Resolvers {
+  /** Four words each. */
+  words: Uint32Array = new Uint32Array(0);
+  count = 0;
+  #badUntil = new Float64Array(MAX_RESOLVERS);
+
+  constructor(list: readonly string[]) {
+    this.update(list);
+  }
+
+  /** Take over a new list (resolv.conf changed); those that stay keep their record. What is no address is left out. */
+  update(list: readonly string[]): void {
+    const words = new Uint32Array(MAX_RESOLVERS * 4);
+    const badUntil = new Float64Array(MAX_RESOLVERS);
+    let count = 0;
+    for (const text of list) {
+      if (count === MAX_RESOLVERS) break;
+      // A zone ("fe80::1%eth0") is the host's affair: the address alone may do.
+      if (!addressParse(text.replace(/%.*$/, ''), words, count * 4)) continue;
+      for (let i = 0; i < this.count; i++) {
+        if (addressEqual(this.words, i * 4, words, count * 4)) badUntil[count] = this.#badUntil[i]!;
+      }
+      count++;
+    }
+    this.words = words;
+    this.count = count;
+    this.#badUntil = badUntil;
+  }
+
+  /**
+   * The resolver for a connection's attempt: the first in favour; when none is, by the number of the attempt.
+   * @returns index (its address at words[index * 4]), or -1 when there is none
+   */
+  pick(now: number, attempt: number): number {
+    for (let i = 0; i < this.count; i++) if (this.#badUntil[i]! <= now) return i;
+    return this.count === 0 ? -1 : attempt % this.count;
+  }
+
+  /** @param tried  bit i: resolver i has been asked @returns index of the best one left, -1: all have been */
+  pickUntried(now: number, tried: number): number {
+    let outOfFavour = -1;
+    for (let i = 0; i < this.count; i++) {
+      if (tried & (1 << i)) continue;
+      if (this.#badUntil[i]! <= now) return i;
+      if (outOfFavour < 0) outOfFavour = i;
+    }
+    return outOfFavour;
+  }
+
+  markBad(index: number, now: number): void {
+    if (index >= 0 && index < this.count) this.#badUntil[index] = now + BAD_MS;
+  }
+
+  markGood(index: number): void {
+    if (index >= 0 && index < this.count) this.#badUntil[index] = 0;
+  }
+}
+
+const QueryState = { free: 0, asking: 1, draining: 2 } as const;
+const NO_ATTEMPT = -1;
+
+export class DnsForward {
+  readonly resolvers: Resolvers;
+  readonly #ctx: ShardContext;
+  readonly #max: number;
+  // By query.
+  readonly #state: Uint8Array;
+  readonly #family: Uint8Array;
+  /** Guest 0..3 and the address that it asked 4..7. */
+  readonly #addr: Uint32Array;
+  readonly #guestPort: Uint16Array;
+  readonly #id: Uint16Array;
+  readonly #slot: Uint32Array;
+  /** From the slot's start. */
+  readonly #at: Uint32Array;
+  readonly #bytes: Uint32Array;
+  readonly #expiresMs: Float64Array;
+  readonly #tried: Int32Array;
+  readonly #attempts: Int32Array;
+  /** Sockets whose `closed` is still to come. */
+  readonly #open: Uint8Array;
+  /** Attempts that may still answer. */
+  readonly #hopeful: Uint8Array;
+  /** The worst that a resolver said, for when nobody says better. */
+  readonly #rcode: Uint8Array;
+  // By flow: whether it is an attempt's, its query and resolver, whether it may still answer, whether it has been slow.
+  readonly #isOurs: Uint8Array;
+  readonly #queryOf: Int16Array;
+  readonly #resolverOf: Uint8Array;
+  readonly #isHopeful: Uint8Array;
+  readonly #hasTimedOut: Uint8Array;
+  #count = 0;
+
+  constructor(ctx: ShardContext, resolvers: Resolvers) {
+    this.#ctx = ctx;
+    this.resolvers = resolvers;
+    this.#max = Math.max(1, Math.min(MAX_QUERIES, Math.floor(ctx.pool.smallSlots * MAX_POOL_SHARE)));
+    const n = this.#max;
+    this.#state = new Uint8Array(n);
+    this.#family = new Uint8Array(n);
+    this.#addr = new Uint32Array(n * 8);
+    this.#guestPort = new Uint16Array(n);
+    this.#id = new Uint16Array(n);
+    this.#slot = new Uint32Array(n);
+    this.#at = new Uint32Array(n);
+    this.#bytes = new Uint32Array(n);
+    this.#expiresMs = new Float64Array(n);
+    this.#tried = new Int32Array(n);
+    this.#attempts = new Int32Array(n * MAX_ATTEMPTS);
+    this.#open = new Uint8Array(n);
+    this.#hopeful = new Uint8Array(n);
+    this.#rcode = new Uint8Array(n);
+    const flows = ctx.flows.maxFlows;
+    this.#isOurs = new Uint8Array(flows);
+    this.#queryOf = new Int16Array(flows);
+    this.#resolverOf = new Uint8Array(flows);
+    this.#isHopeful = new Uint8Array(flows);
+    this.#hasTimedOut = new Uint8Array(flows);
+  }
+
+  /** Queries whose slots are held. */
+  get outstanding(): number {
+    return this.#count;
+  }
+
+  /**
+   * A datagram to the dns address, port 53, whose UDP header and checksum have been checked. Takes over the packet's slots.
+   */
+  onQuery(p: Packet): void {
+    const ctx = this.#ctx;
+    if (this.resolvers.count === 0) {
+      portUnreachableToGuest(ctx, p);
+      return;
+    }
+    const at = p.transportAt + UDP_BYTES;
+    const bytes = udpLength(ctx.u8, p.transportAt) - UDP_BYTES;
+    const inA = bytes <= p.transportBytesInA - UDP_BYTES;
+    if (!inA || bytes < DNS_HEADER_BYTES || bytes > MAX_QUERY_BYTES || !dnsIsQuery(ctx.u8, at)) {
+      this.#refuse(p, StageDrop.dnsQuery);
+      return;
+    }
+    const guestPort = udpSrcPort(ctx.u8, p.transportAt);
+    const id = dnsId(ctx.u8, at);
+    const known = this.#find(p, guestPort, id, at, bytes);
+    if (known >= 0) {
+      // The guest has lost patience: ask all that may still answer once more.
+      for (let i = 0; i < MAX_ATTEMPTS; i++) {
+        const flow = this.#attempts[known * MAX_ATTEMPTS + i]!;
+        if (flow !== NO_ATTEMPT && this.#isHopeful[flow]) this.#sendQuery(known, flow);
+      }
+      packetFree(ctx, p);
+      return;
+    }
+    const q = this.#allocate();
+    if (q < 0) {
+      this.#refuse(p, StageDrop.dnsQuery);
+      return;
+    }
+    this.#family[q] = p.family;
+    for (let i = 0; i < 8; i++) this.#addr[q * 8 + i] = p.addr[i]!;
+    this.#guestPort[q] = guestPort;
+    this.#id[q] = id;
+    this.#slot[q] = p.slotA;
+    this.#at[q] = at - ctx.pool.slotAt(p.slotA);
+    this.#bytes[q] = bytes;
+    this.#expiresMs[q] = ctx.now + LIFETIME_MS;
+    ctx.freeReaderSlots(NO_SLOT, p.slotB);
+    p.slotA = NO_SLOT;
+    p.slotB = NO_SLOT;
+    if (!this.#attempt(q)) this.#giveUp(q);
+  }
+
+  #refuse(p: Packet, cause: number): void {
+    this.#ctx.drop(cause);
+    packetFree(this.#ctx, p);
+  }
+
+  /** The query under way with the same sender, id and question; -1: none. */
+  #find(p: Packet, guestPort: number, id: number, at: number, bytes: number): number {
+    if (this.#count === 0) return -1;
+    const { u8, pool } = this.#ctx;
+    for (let q = 0; q < this.#max; q++) {
+      if (this.#state[q] !== QueryState.asking) continue;
+      if (this.#id[q] !== id || this.#guestPort[q] !== guestPort) continue;
+      if (!addressEqual(this.#addr, q * 8, p.addr, 0) || !addressEqual(this.#addr, q * 8 + 4, p.addr, 4)) {
+        continue;
+      }
+      const keptAt = pool.slotAt(this.#slot[q]!) + this.#at[q]!;
+      if (dnsSameQuestion(u8, at, bytes, keptAt, this.#bytes[q]!)) return q;
+    }
+    return -1;
+  }
+
+  #allocate(): number {
+    for (let q = 0; q < this.#max; q++) {
+      if (this.#state[q] !== QueryState.free) continue;
+      this.#state[q] = QueryState.asking;
+      this.#tried[q] = 0;
+      this.#open[q] = 0;
+      this.#hopeful[q] = 0;
+      this.#rcode[q] = 0;
+      this.#attempts.fill(NO_ATTEMPT, q * MAX_ATTEMPTS, (q + 1) * MAX_ATTEMPTS);
+      this.#count++;
+      return q;
+    }
+    return -1;
+  }
+
+  /** Ask the next resolver. @returns false when there is none left, or no flow for it */
+  #attempt(q: number): boolean {
+    const ctx = this.#ctx;
+    const index = this.resolvers.pickUntried(ctx.now, this.#tried[q]!);
+    const place = this.#attempts.indexOf(NO_ATTEMPT, q * MAX_ATTEMPTS);
+    if (index < 0 || place < 0 || place >= (q + 1) * MAX_ATTEMPTS) return false;
+    // Only the id is wanted: the key is taken out at once, so that nothing from the guest can find it.
+    const ports = ((this.#guestPort[q]! << 16) | DNS_PORT) >>> 0;
+    const flow = ctx.flows.insert(
+      0,
+      this.#addr,
+      q * 8,
+      this.resolvers.words,
+      index * 4,
+      ports,
+      IpProtocol.udp,
+    );
+    if (flow < 0) {
+      ctx.counters[Counter.flowTableFull]!++;
+      return false;
+    }
+    ctx.flows.detach(flow);
+    ctx.counters[Counter.udpFlows]!++;
+    this.#tried[q]! |= 1 << index;
+    this.#queryOf[flow] = q;
+    this.#resolverOf[flow] = index;
+    this.#isHopeful[flow] = 1;
+    this.#hasTimedOut[flow] = 0;
+    this.#attempts[place] = flow;
+    this.#isOurs[flow] = 1;
+    this.#open[q]!++;
+    this.#hopeful[q]!++;
+    const out = ctx.toHost;
+    const at = reserveMessage(out, ToHost.openUdp, flow);
+    const w = out.words;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.resolvers.words[index * 4 + i]!;
+    w[at + W.ports] = (DNS_PORT << 16) >>> 0; // local port 0: the kernel's choice, at random
+    out.commit();
+    this.#sendQuery(q, flow);
+    ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + FAIL_OVER_MS);
+    return true;
+  }
+
+  #sendQuery(q: number, flow: number): void {
+    const out = this.#ctx.toHost;
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToHost.sendDatagram;
+    w[at + W.flow] = flow;
+    w[at + W.slotA] = this.#slot[q]!;
+    w[at + W.slotB] = NO_SLOT;
+    w[at + W.at] = this.#at[q]!;
+    w[at + W.len] = this.#bytes[q]!;
+    w[at + W.arg0] = 0;
+    w[at + W.arg1] = 0;
+    w[at + W.arg2] = 1; // the slot stays ours
+    out.commit();
+  }
+
+  /** Whether the flow is an attempt's, so that its messages and timers belong here. */
+  owns(flow: number): boolean {
+    return this.#isOurs[flow] === 1;
+  }
+
+  /** A message of host-io's about an attempt's flow. */
+  onMessage(op: number, words: Uint32Array, at: number): void {
+    const ctx = this.#ctx;
+    const flow = words[at + W.flow]!;
+    const q = this.#queryOf[flow]!;
+    switch (op) {
+      case ToShard.datagram: {
+        if (this.#isHopeful[flow]) this.#onAnswer(q, flow, words, at);
+        ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+        break;
+      }
+      case ToShard.icmpError:
+      case ToShard.openFailed:
+      case ToShard.error:
+        if (!this.#isHopeful[flow]) break;
+        this.resolvers.markBad(this.#resolverOf[flow]!, ctx.now);
+        this.#hopeless(q, flow);
+        if (!this.#attempt(q) && this.#hopeful[q] === 0) this.#giveUp(q);
+        break;
+      case ToShard.closed:
+        ctx.flows.release(flow);
+        this.#isOurs[flow] = 0;
+        this.#attempts[this.#attempts.indexOf(flow, q * MAX_ATTEMPTS)] = NO_ATTEMPT;
+        this.#open[q]!--;
+        if (this.#open[q] === 0) this.#free(q);
+        break;
+    }
+  }
+
+  #onAnswer(q: number, flow: number, words: Uint32Array, at: number): void {
+    const ctx = this.#ctx;
+    const u8 = ctx.u8;
+    const slotA = words[at + W.slotA]!;
+    const slotB = words[at + W.slotB]!;
+    const bytes = words[at + W.len]!;
+    const answerAt = ctx.pool.slotAt(slotA) + words[at + W.at]!;
+    const room = ctx.pool.slotBytes(slotA) - words[at + W.at]!;
+    const bytesInA = slotB === NO_SLOT || bytes < room ? bytes : room;
+    const queryAt = ctx.pool.slotAt(this.#slot[q]!) + this.#at[q]!;
+    const queryBytes = this.#bytes[q]!;
+    const fits =
+      bytesInA >= DNS_HEADER_BYTES &&
+      !dnsIsQuery(u8, answerAt) &&
+      dnsId(u8, answerAt) === this.#id[q] &&
+      // A query without a usable question is passed on and so is whatever is said to it; likewise an error without one.
+      (dnsCheck(u8, queryAt, queryBytes) < 0 ||
+        dnsSameQuestion(u8, answerAt, bytesInA, queryAt, queryBytes) ||
+        (dnsCheck(u8, answerAt, bytesInA) < 0 && dnsRcode(u8, answerAt) !== DnsRcode.noError));
+    if (!fits) {
+      ctx.drop(StageDrop.dnsAnswer);
+      return;
+    }
+    if (dnsShouldFailOver(u8, answerAt)) {
+      this.#rcode[q] = dnsRcode(u8, answerAt);
+      const others = this.#hopeful[q]! > 1;
+      const next = this.#attempt(q);
+      if (next || others) {
+        this.#hopeless(q, flow);
+        return;
+      }
+      // Nobody left who could say better: this is the answer.
+    } else this.resolvers.markGood(this.#resolverOf[flow]!);
+    const bodyAt = answerAt - UDP_BYTES;
+    udpWrite(u8, bodyAt, DNS_PORT, this.#guestPort[q]!, UDP_BYTES + bytes);
+    ctx.counters[Counter.datagramsToGuest]!++;
+    this.#answer(
+      q,
+      bodyAt,
+      UDP_BYTES + bytesInA,
+      slotB === NO_SLOT ? 0 : ctx.pool.slotAt(slotB),
+      bytes - bytesInA,
+    );
+    this.#drain(q);
+  }
+
+  #answer(q: number, bodyAt: number, bodyBytes: number, moreAt: number, moreBytes: number): void {
+    const family = this.#family[q] as 4 | 6;
+    datagramToGuest(
+      this.#ctx,
+      family,
+      IpProtocol.udp,
+      this.#addr,
+      q * 8 + 4,
+      this.#addr,
+      q * 8,
+      DEFAULT_TTL,
+      bodyAt,
+      bodyBytes,
+      moreAt,
+      moreBytes,
+      udpChecksumAt,
+    );
+  }
+
+  /** Nobody answered: say so, rather than let the guest wait for its own time-out. */
+  #giveUp(q: number): void {
+    const ctx = this.#ctx;
+    const bodyAt = ctx.guest.scratchAt + ipHeaderBytes(6);
+    const queryAt = ctx.pool.slotAt(this.#slot[q]!) + this.#at[q]!;
+    const rcode = this.#rcode[q]! || DnsRcode.servFail;
+    const bytes = dnsErrorWrite(ctx.u8, bodyAt + UDP_BYTES, queryAt, this.#bytes[q]!, rcode);
+    udpWrite(ctx.u8, bodyAt, DNS_PORT, this.#guestPort[q]!, UDP_BYTES + bytes);
+    this.#answer(q, bodyAt, UDP_BYTES + bytes, 0, 0);
+    this.#drain(q);
+  }
+
+  onTimer(flow: number): void {
+    const ctx = this.#ctx;
+    const q = this.#queryOf[flow]!;
+    if (!this.#isHopeful[flow]) return;
+    const timer = flow * TIMER_KINDS + TimerKind.idle;
+    if (!this.#hasTimedOut[flow]) {
+      this.#hasTimedOut[flow] = 1;
+      this.resolvers.markBad(this.#resolverOf[flow]!, ctx.now);
+      this.#attempt(q);
+      ctx.timers.arm(timer, this.#expiresMs[q]!);
+    } else if (ctx.now < this.#expiresMs[q]!) ctx.timers.arm(timer, this.#expiresMs[q]!);
+    else this.#giveUp(q);
+  }
+
+  /** The attempt is over; its socket goes. */
+  #hopeless(q: number, flow: number): void {
+    if (!this.#isHopeful[flow]) return;
+    const ctx = this.#ctx;
+    this.#isHopeful[flow] = 0;
+    this.#hopeful[q]!--;
+    ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
+    const out = ctx.toHost;
+    reserveMessage(out, ToHost.close, flow);
+    out.commit();
+  }
+
+  /** The query is answered: close all its sockets and wait for them. */
+  #drain(q: number): void {
+    this.#state[q] = QueryState.draining;
+    for (let i = 0; i < MAX_ATTEMPTS; i++) {
+      const flow = this.#attempts[q * MAX_ATTEMPTS + i]!;
+      if (flow !== NO_ATTEMPT) this.#hopeless(q, flow);
+    }
+    if (this.#open[q] === 0) this.#free(q);
+  }
+
+  #free(q: number): void {
+    this.#ctx.freeReaderSlots(this.#slot[q]!, NO_SLOT);
+    this.#state[q] = QueryState.free;
+    this.#count--;
+  }
+}

@@ -1,0 +1,329 @@
+/**
+ * ICMP echo from the guest. To an address of ours, or to the host's loopback, it is answered here, where it lies. To the world it
+ * becomes a flow with a ping socket of its own on the host:
+ *
+ *     guest  echo request, id G, seq n  ->  sendDatagram  ->  ping socket, id H chosen by the kernel  ->  world
+ *     guest  echo reply, id G, seq n    <-  datagram      <-  echo reply, id H, seq n                <-
+ *
+ * The flow's key is (guest, remote, G << 16). The kernel writes id and checksum of what leaves; what comes back gets G and a right
+ * checksum here. ICMP errors for the socket (traceroute -I) are told with the sequence number that they quote.
+ *
+ * Other ICMP of the guest's goes nowhere.
+ */
+import { isMulticast } from '../../proto/address.ts';
+import { writeU16 } from '../../proto/be.ts';
+import { finishSum, onesSum, onesSumPieces } from '../../proto/checksum.ts';
+import { Drop } from '../../proto/drop.ts';
+import { EtherType } from '../../proto/ethernet.ts';
+import {
+  ICMP_BYTES,
+  IcmpType,
+  icmpCode,
+  icmpEchoId,
+  icmpEchoIdWrite,
+  icmpEchoReplyInPlace,
+  icmpType,
+} from '../../proto/icmp.ts';
+import { Icmp6Type, icmp6EchoReplyInPlace } from '../../proto/icmpv6.ts';
+import { IPV4_CHECKSUM, IPV4_SRC, IpProtocol } from '../../proto/ipv4.ts';
+import { IPV6_SRC } from '../../proto/ipv6.ts';
+import { VnetGso } from '../../proto/vnethdr.ts';
+import { Counter } from '../../ring/counters.ts';
+import { NO_SLOT } from '../../ring/pool.ts';
+import { Errno } from '../../sys/constants.ts';
+import { ADDR_WORDS } from '../flow-table.ts';
+import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { StageDrop } from '../stage-drop.ts';
+import { Destination } from './addressing.ts';
+import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
+import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError } from './icmp-errors.ts';
+import { DEFAULT_TTL, datagramToGuest, packetFree, packetMoreBytes, pseudoSumWords } from './to-guest.ts';
+
+/** The checksum's place in both ICMPs. */
+const ICMP_CHECKSUM = 2;
+
+const State = { none: 0, open: 1, closing: 2 } as const;
+
+export class PingTranslator {
+  readonly #ctx: ShardContext;
+  readonly #state: Uint8Array;
+  readonly #ttl: Uint8Array;
+  readonly #lastMs: Float64Array;
+  readonly #words = new Uint32Array(4);
+  #toldForbidden = false;
+
+  constructor(ctx: ShardContext) {
+    this.#ctx = ctx;
+    const flows = ctx.flows.maxFlows;
+    this.#state = new Uint8Array(flows);
+    this.#ttl = new Uint8Array(flows);
+    this.#lastMs = new Float64Array(flows);
+  }
+
+  /** An ICMP or ICMPv6 packet that is not neighbour discovery. Takes over the packet's slots. */
+  onPacket(p: Packet): void {
+    const cause = this.#onPacket(p);
+    if (cause < 0) this.#ctx.drop(cause);
+    packetFree(this.#ctx, p);
+  }
+
+  /** @returns 0 or why the packet was dropped; slots that were passed on are no longer the packet's */
+  #onPacket(p: Packet): number {
+    const ctx = this.#ctx;
+    const u8 = ctx.u8;
+    if (p.transportBytes < ICMP_BYTES || p.transportBytesInA < ICMP_BYTES) return Drop.short;
+    const request = p.family === 4 ? IcmpType.echoRequest : Icmp6Type.echoRequest;
+    if (icmpType(u8, p.transportAt) !== request || icmpCode(u8, p.transportAt) !== 0) {
+      return StageDrop.notCarried;
+    }
+    if (!this.#checksumOk(p)) return p.family === 4 ? Drop.icmpChecksum : Drop.icmp6Checksum;
+    if (isMulticast(p.addr, 4)) return StageDrop.group;
+    const destination = ctx.addressing.classify(p.addr, 4, 0);
+    if (destination === Destination.invalid) return StageDrop.destination;
+    if (destination !== Destination.world) {
+      this.#answer(p);
+      return 0;
+    }
+    return this.#toHost(p);
+  }
+
+  #checksumOk(p: Packet): boolean {
+    if (p.needsCsum) return true;
+    const pseudo =
+      p.family === 4 ? 0 : pseudoSumWords(6, p.addr, 0, p.addr, 4, IpProtocol.icmpv6, p.transportBytes);
+    const { u8, pool } = this.#ctx;
+    const moreBytes = packetMoreBytes(p);
+    const moreAt = moreBytes > 0 ? pool.slotAt(p.slotB) : 0;
+    return finishSum(onesSumPieces(u8, p.transportAt, p.transportBytesInA, moreAt, moreBytes, pseudo)) === 0;
+  }
+
+  /** Turn the request round where it lies. Swapped addresses leave the pseudo header's sum alone. */
+  #answer(p: Packet): void {
+    const { u8, pool, guest } = this.#ctx;
+    if (p.needsCsum) u8[p.transportAt] = p.family === 4 ? IcmpType.echoReply : Icmp6Type.echoReply;
+    else if (p.family === 4) icmpEchoReplyInPlace(u8, p.transportAt, p.transportBytes);
+    else icmp6EchoReplyInPlace(u8, p.transportAt, p.transportBytes);
+    const headerBytes = p.transportAt - p.ipAt;
+    const moreBytes = packetMoreBytes(p);
+    const moreAt = moreBytes > 0 ? pool.slotAt(p.slotB) : 0;
+    if (headerBytes + p.transportBytes > this.#ctx.addressing.mtu) {
+      // It came in fragments, so it goes back in fragments. A checksum left open can only be finished by hardware for one frame.
+      const sent = p.needsCsum
+        ? StageDrop.tooLong
+        : datagramToGuest(
+            this.#ctx,
+            p.family,
+            p.proto,
+            p.addr,
+            4,
+            p.addr,
+            0,
+            DEFAULT_TTL,
+            p.transportAt,
+            p.transportBytesInA,
+            moreAt,
+            moreBytes,
+            -1,
+          );
+      if (sent === StageDrop.tooLong) this.#ctx.drop(sent);
+      return;
+    }
+    const addressAt = p.ipAt + (p.family === 4 ? IPV4_SRC : IPV6_SRC);
+    const addressBytes = p.family === 4 ? 4 : 16;
+    for (let i = 0; i < addressBytes; i++) {
+      const byte = u8[addressAt + i]!;
+      u8[addressAt + i] = u8[addressAt + addressBytes + i]!;
+      u8[addressAt + addressBytes + i] = byte;
+    }
+    if (p.family === 4) {
+      u8[p.ipAt + 8] = DEFAULT_TTL;
+      writeU16(u8, p.ipAt + IPV4_CHECKSUM, 0);
+      writeU16(u8, p.ipAt + IPV4_CHECKSUM, finishSum(onesSum(u8, p.ipAt, headerBytes, 0)));
+    } else u8[p.ipAt + 7] = DEFAULT_TTL;
+    guest.send(
+      p.ipAt,
+      headerBytes + p.transportBytesInA,
+      p.family === 4 ? EtherType.ipv4 : EtherType.ipv6,
+      p.needsCsum ? headerBytes : -1,
+      p.needsCsum ? ICMP_CHECKSUM : 0,
+      VnetGso.none,
+      0,
+      0,
+      moreAt,
+      moreBytes,
+    );
+  }
+
+  #toHost(p: Packet): number {
+    const ctx = this.#ctx;
+    const ports = (icmpEchoId(ctx.u8, p.transportAt) << 16) >>> 0;
+    let flow: number = ctx.flows.find(p.hash, p.addr, 0, p.addr, 4, ports, p.proto);
+    if (flow < 0) {
+      flow = ctx.flows.insert(p.hash, p.addr, 0, p.addr, 4, ports, p.proto);
+      if (flow < 0) {
+        ctx.counters[Counter.flowTableFull]!++;
+        return StageDrop.flowTableFull;
+      }
+      this.#open(flow, p);
+    }
+    this.#lastMs[flow] = ctx.now;
+    const out = ctx.toHost;
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToHost.sendDatagram;
+    w[at + W.flow] = flow;
+    w[at + W.slotA] = p.slotA;
+    w[at + W.slotB] = p.slotB;
+    w[at + W.at] = p.transportAt - ctx.pool.slotAt(p.slotA);
+    w[at + W.len] = p.transportBytes;
+    w[at + W.arg0] = p.ttl === this.#ttl[flow] ? 0 : p.ttl;
+    w[at + W.arg1] = 0;
+    w[at + W.arg2] = 0;
+    out.commit();
+    this.#ttl[flow] = p.ttl;
+    p.slotA = NO_SLOT;
+    p.slotB = NO_SLOT;
+    return 0;
+  }
+
+  #open(flow: number, p: Packet): void {
+    const ctx = this.#ctx;
+    this.#state[flow] = State.open;
+    this.#ttl[flow] = 0;
+    ctx.counters[Counter.pingFlows]!++;
+    ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + ctx.plan.policy.pingTimeoutMs);
+    ctx.addressing.toHost(p.addr, 4, Destination.world, this.#words, 0);
+    const out = ctx.toHost;
+    const at = reserveMessage(out, ToHost.openPing, flow);
+    const w = out.words;
+    w[at + W.arg0] = p.family;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
+    out.commit();
+  }
+
+  /** A message of host-io's about a ping flow. */
+  onMessage(op: number, words: Uint32Array, at: number): void {
+    const ctx = this.#ctx;
+    const flow = words[at + W.flow]!;
+    switch (op) {
+      case ToShard.datagram: {
+        const cause = this.#state[flow] === State.open ? this.#toGuest(flow, words, at) : StageDrop.echo;
+        if (cause < 0) ctx.drop(cause);
+        ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+        break;
+      }
+      case ToShard.icmpError:
+        if (this.#state[flow] === State.open) this.#onError(flow, words, at);
+        break;
+      case ToShard.openFailed:
+        this.#onOpenFailed(flow, words[at + W.arg0]!);
+        break;
+      case ToShard.error:
+        this.#close(flow);
+        break;
+      case ToShard.closed:
+        this.#state[flow] = State.none;
+        ctx.flows.release(flow);
+        break;
+    }
+  }
+
+  #toGuest(flow: number, words: Uint32Array, at: number): number {
+    const ctx = this.#ctx;
+    const u8 = ctx.u8;
+    const slotA = words[at + W.slotA]!;
+    const slotB = words[at + W.slotB]!;
+    const bytes = words[at + W.len]!;
+    if (bytes < ICMP_BYTES) return StageDrop.echo;
+    const bodyAt = ctx.pool.slotAt(slotA) + words[at + W.at]!;
+    const room = ctx.pool.slotBytes(slotA) - words[at + W.at]!;
+    const bytesInA = slotB === NO_SLOT || bytes < room ? bytes : room;
+    const proto = ctx.flows.proto[flow]!;
+    const family = proto === IpProtocol.icmp ? 4 : 6;
+    const reply = family === 4 ? IcmpType.echoReply : Icmp6Type.echoReply;
+    if (icmpType(u8, bodyAt) !== reply) return StageDrop.echo;
+    const ident = ctx.flows.ports[flow]! >>> 16;
+    // ICMPv6 counts the addresses in, which are others on this side: its checksum is made anew on the way out.
+    if (family === 4) icmpEchoIdWrite(u8, bodyAt, ident);
+    else writeU16(u8, bodyAt + 4, ident);
+    this.#lastMs[flow] = ctx.now;
+    ctx.counters[Counter.datagramsToGuest]!++;
+    const addr = ctx.flows.addr;
+    const guestAt = flow * ADDR_WORDS;
+    const sent = datagramToGuest(
+      ctx,
+      family,
+      proto,
+      addr,
+      guestAt + 4,
+      addr,
+      guestAt,
+      words[at + W.arg0]! || DEFAULT_TTL,
+      bodyAt,
+      bytesInA,
+      slotB === NO_SLOT ? 0 : ctx.pool.slotAt(slotB),
+      bytes - bytesInA,
+      family === 4 ? -1 : ICMP_CHECKSUM,
+    );
+    return sent === StageDrop.tooLong ? sent : 0;
+  }
+
+  #onError(flow: number, words: Uint32Array, at: number): void {
+    const ctx = this.#ctx;
+    const family = ctx.flows.proto[flow] === IpProtocol.icmp ? 4 : 6;
+    let typeCode = words[at + W.arg0]!;
+    if (typeCode === 0) typeCode = icmpForErrno(family, words[at + W.arg2]!);
+    if (typeCode < 0 || !isCarriedError(family, typeCode >>> 8)) return;
+    icmpFlowErrorToGuest(
+      ctx,
+      flow,
+      typeCode >>> 8,
+      typeCode & 0xff,
+      words[at + W.arg1]!,
+      words,
+      at + W.addr,
+      words[at + W.arg3]!,
+    );
+  }
+
+  #onOpenFailed(flow: number, errno: number): void {
+    const ctx = this.#ctx;
+    if (this.#state[flow] !== State.open) return;
+    if (errno === Errno.EACCES || errno === Errno.EPERM) {
+      ctx.drop(StageDrop.pingForbidden);
+      if (!this.#toldForbidden) {
+        this.#toldForbidden = true;
+        ctx.log(
+          'warning',
+          'ping from the guest is dropped: this host does not let us open ping sockets; widen ' +
+            'net.ipv4.ping_group_range (sysctl) so that it includes our group',
+        );
+      }
+    } else {
+      const family = ctx.flows.proto[flow] === IpProtocol.icmp ? 4 : 6;
+      const typeCode = icmpForErrno(family, errno);
+      if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode >>> 8, typeCode & 0xff, 0, null, 0, 0);
+    }
+    this.#close(flow);
+  }
+
+  onTimer(flow: number, kind: number): void {
+    if (kind !== TimerKind.idle || this.#state[flow] !== State.open) return;
+    const ctx = this.#ctx;
+    const due = this.#lastMs[flow]! + ctx.plan.policy.pingTimeoutMs;
+    if (due > ctx.now) ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, due);
+    else this.#close(flow);
+  }
+
+  /** The key is free at once; the id when host-io has answered `closed`. */
+  #close(flow: number): void {
+    if (this.#state[flow] !== State.open) return;
+    const ctx = this.#ctx;
+    this.#state[flow] = State.closing;
+    ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
+    ctx.flows.detach(flow);
+    const out = ctx.toHost;
+    reserveMessage(out, ToHost.close, flow);
+    out.commit();
+  }
+}

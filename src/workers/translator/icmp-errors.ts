@@ -1,0 +1,207 @@
+/**
+ * ICMP and ICMPv6 errors to the guest: about a packet of the guest's that is at hand, or about a flow of which only the key is
+ * known (the host's error queue reports long after the packet's slot has gone).
+ *
+ *     | IP, ours | ICMP 8 | quoted IP | quoted transport header ... |
+ *     ^ scratchAt
+ *
+ * The source is who the host says refused the packet, as seen on the TAP: an offender on the host's loopback would look martian
+ * to the guest's kernel, so it appears under its mapped address, or as our gateway.
+ *
+ * Sources: RFC 792, RFC 1812 section 4.3.2, RFC 4443 section 3.
+ */
+import { isMulticast, isUnspecified } from '../../proto/address.ts';
+import { writeU32 } from '../../proto/be.ts';
+import { EtherType } from '../../proto/ethernet.ts';
+import { IcmpType, IcmpUnreachable, icmpErrorWrite } from '../../proto/icmp.ts';
+import { Icmp6Type, Icmp6Unreachable, icmp6ChecksumWrite, icmp6ErrorWrite } from '../../proto/icmpv6.ts';
+import { IPV4_MIN_BYTES, IpProtocol } from '../../proto/ipv4.ts';
+import { IPV6_BYTES } from '../../proto/ipv6.ts';
+import { udpWrite } from '../../proto/udp.ts';
+import { VnetGso } from '../../proto/vnethdr.ts';
+import { Counter } from '../../ring/counters.ts';
+import { ADDR_WORDS } from '../flow-table.ts';
+import type { Packet, ShardContext } from './context.ts';
+import { DEFAULT_TTL, ipHeaderBytes, ipWrite, packetFree } from './to-guest.ts';
+
+/** Longest error with its IP header: RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 (c). */
+const MAX_ERROR_BYTES_V4 = 576;
+const MAX_ERROR_BYTES_V6 = 1280;
+const ICMP_ERROR_HEADER_BYTES = 8;
+/** Scratch left for our own headers; the quoted packet is rebuilt behind it. */
+const REBUILD_OFFSET = 128;
+const TCP_FLAG_SYN = 0x02;
+
+/** Source address of the error being built, four words. */
+const source = new Uint32Array(4);
+
+/** What is told: by errno of a failed connect or send. Type and code of both families, or -1 where silence is right. */
+export function icmpForErrno(family: 4 | 6, errno: number): number {
+  switch (errno) {
+    case 111: // ECONNREFUSED
+      return family === 4
+        ? (IcmpType.unreachable << 8) | IcmpUnreachable.port
+        : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.port;
+    case 101: // ENETUNREACH
+    case 100: // ENETDOWN
+    case 99: // EADDRNOTAVAIL: no source address of that family
+      return family === 4
+        ? (IcmpType.unreachable << 8) | IcmpUnreachable.network
+        : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.noRoute;
+    case 113: // EHOSTUNREACH
+    case 112: // EHOSTDOWN
+      return family === 4
+        ? (IcmpType.unreachable << 8) | IcmpUnreachable.host
+        : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.address;
+    case 1: // EPERM: the host's firewall
+    case 13: // EACCES
+      return family === 4
+        ? (IcmpType.unreachable << 8) | IcmpUnreachable.adminProhibited
+        : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.prohibited;
+    default:
+      return -1;
+  }
+}
+
+/** Whether an error that the host received is for the guest too; redirects and the like are about the host's own routes. */
+export function isCarriedError(family: 4 | 6, type: number): boolean {
+  if (family === 6) return type >= Icmp6Type.unreachable && type <= Icmp6Type.parameterProblem;
+  return (
+    type === IcmpType.unreachable || type === IcmpType.timeExceeded || type === IcmpType.parameterProblem
+  );
+}
+
+/**
+ * Send an error about a packet that lies in its slot. The slot stays the caller's.
+ * @param type,code  ICMP numbers for family 4, ICMPv6 numbers for 6
+ * @param info       word at +4: the MTU for "fragmentation needed" and "packet too big", else 0
+ * @param offender   host-side address of who refused it, four words at o; null: we did, from our gateway address
+ */
+export function icmpErrorToGuest(
+  ctx: ShardContext,
+  p: Packet,
+  type: number,
+  code: number,
+  info: number,
+  offender: Uint32Array | null,
+  o: number,
+): void {
+  // Nothing is said about group addresses nor to nobody (RFC 1122 section 3.2.2).
+  if (isMulticast(p.addr, 4) || isUnspecified(p.addr, 0)) return;
+  const quotable = p.transportAt - p.ipAt + p.transportBytesInA;
+  chooseSource(ctx, p.family, offender, o, p.addr, 4);
+  sendError(ctx, p.family, p.addr, 0, type, code, info, p.ipAt, quotable);
+}
+
+/**
+ * Send an error about the guest's packets of a flow, quoting a rebuilt IP header and 8 bytes of UDP or 20 of TCP.
+ * @param seq  sequence number of the rebuilt TCP header or echo request; 0 for UDP
+ */
+export function icmpFlowErrorToGuest(
+  ctx: ShardContext,
+  flow: number,
+  type: number,
+  code: number,
+  info: number,
+  offender: Uint32Array | null,
+  o: number,
+  seq: number,
+): void {
+  const addr = ctx.flows.addr;
+  const guestAt = flow * ADDR_WORDS;
+  const remoteAt = guestAt + 4;
+  const family = addr[guestAt + 2] === 0xffff && addr[guestAt] === 0 && addr[guestAt + 1] === 0 ? 4 : 6;
+  const proto = ctx.flows.proto[flow]!;
+  const ports = ctx.flows.ports[flow]!;
+  const ipAt = ctx.guest.scratchAt + REBUILD_OFFSET;
+  const transportAt = ipAt + ipHeaderBytes(family);
+  let transportBytes = 8;
+  if (proto === IpProtocol.tcp) {
+    transportBytes = 20;
+    writeU32(ctx.u8, transportAt, ports);
+    writeU32(ctx.u8, transportAt + 4, seq);
+    writeU32(ctx.u8, transportAt + 8, 0);
+    writeU32(ctx.u8, transportAt + 12, (0x5000 | TCP_FLAG_SYN) << 16);
+    writeU32(ctx.u8, transportAt + 16, 0);
+  } else if (proto === IpProtocol.udp) {
+    udpWrite(ctx.u8, transportAt, ports >>> 16, ports & 0xffff, transportBytes);
+  } else {
+    // An echo request with the guest's identifier.
+    writeU32(ctx.u8, transportAt, family === 4 ? 0x08000000 : 0x80000000);
+    writeU32(ctx.u8, transportAt + 4, (ports & 0xffff0000) | (seq & 0xffff));
+  }
+  ipWrite(ctx.u8, ipAt, family, proto, addr, guestAt, addr, remoteAt, 1, transportBytes);
+  chooseSource(ctx, family, offender, o, addr, remoteAt);
+  sendError(ctx, family, addr, guestAt, type, code, info, ipAt, transportBytes + ipHeaderBytes(family));
+}
+
+/**
+ * A TCP connection of the guest's cannot be made: say so for its SYN.
+ * @param type,code  ICMP type 3 or ICMPv6 type 1 numbers, by the flow's family
+ * @param seq  sequence number of the SYN
+ */
+export function tcpUnreachableToGuest(
+  ctx: ShardContext,
+  flow: number,
+  type: number,
+  code: number,
+  seq: number,
+): void {
+  icmpFlowErrorToGuest(ctx, flow, type, code, 0, null, 0, seq);
+}
+
+/** Port unreachable about a datagram to an address of ours, from that very address; frees the packet. */
+export function portUnreachableToGuest(ctx: ShardContext, p: Packet): void {
+  const type = p.family === 4 ? IcmpType.unreachable : Icmp6Type.unreachable;
+  const code = p.family === 4 ? IcmpUnreachable.port : Icmp6Unreachable.port;
+  for (let i = 0; i < 4; i++) source[i] = p.addr[4 + i]!;
+  sendError(ctx, p.family, p.addr, 0, type, code, 0, p.ipAt, p.transportAt - p.ipAt + p.transportBytesInA);
+  packetFree(ctx, p);
+}
+
+function chooseSource(
+  ctx: ShardContext,
+  family: 4 | 6,
+  offender: Uint32Array | null,
+  o: number,
+  remote: Uint32Array,
+  r: number,
+): void {
+  const known = offender !== null && !isUnspecified(offender, o);
+  if (known) ctx.addressing.fromHost(offender, o, source, 0);
+  else for (let i = 0; i < 4; i++) source[i] = ctx.addressing.gateway[(family === 4 ? 0 : 4) + i]!;
+  // A plan without a gateway: nobody better than the destination itself.
+  if (isUnspecified(source, 0) || (source[2] === 0xffff) !== (family === 4)) {
+    for (let i = 0; i < 4; i++) source[i] = remote[r + i]!;
+  }
+}
+
+/** Build the error in scratch, from `source` to dst, and send it. */
+function sendError(
+  ctx: ShardContext,
+  family: 4 | 6,
+  dst: Uint32Array,
+  d: number,
+  type: number,
+  code: number,
+  info: number,
+  quotedAt: number,
+  quotableBytes: number,
+): void {
+  const ipAt = ctx.guest.scratchAt;
+  const ipBytes = family === 4 ? IPV4_MIN_BYTES : IPV6_BYTES;
+  const room = (family === 4 ? MAX_ERROR_BYTES_V4 : MAX_ERROR_BYTES_V6) - ipBytes - ICMP_ERROR_HEADER_BYTES;
+  const quotedBytes = Math.min(quotableBytes, room);
+  const icmpAt = ipAt + ipBytes;
+  if (family === 4) {
+    const bytes = icmpErrorWrite(ctx.u8, icmpAt, type, code, info, quotedAt, quotedBytes);
+    ipWrite(ctx.u8, ipAt, 4, IpProtocol.icmp, source, 0, dst, d, DEFAULT_TTL, bytes);
+    ctx.guest.send(ipAt, ipBytes + bytes, EtherType.ipv4, -1, 0, VnetGso.none, 0, 0, 0, 0);
+  } else {
+    const bytes = icmp6ErrorWrite(ctx.u8, icmpAt, type, code, info, quotedAt, quotedBytes);
+    ipWrite(ctx.u8, ipAt, 6, IpProtocol.icmpv6, source, 0, dst, d, DEFAULT_TTL, bytes);
+    icmp6ChecksumWrite(ctx.u8, ipAt, icmpAt, bytes);
+    ctx.guest.send(ipAt, ipBytes + bytes, EtherType.ipv6, -1, 0, VnetGso.none, 0, 0, 0, 0);
+  }
+  ctx.counters[Counter.icmpErrorsToGuest]!++;
+}

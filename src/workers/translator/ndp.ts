@@ -1,0 +1,128 @@
+/**
+ * Neighbour discovery for the guest, RFC 4861: every address but the guest's own is behind us, and we are its router.
+ *
+ * M stays 0 as long as no DHCPv6 is served: the prefix is autonomous, so that a guest that nobody configured gets an address by
+ * SLAAC (RFC 4862).
+ */
+import { addressEqual, addressParse, addressRead, addressWrite, isUnspecified } from '../../proto/address.ts';
+import { Drop } from '../../proto/drop.ts';
+import { EtherType } from '../../proto/ethernet.ts';
+import { Icmp6Type, icmp6Check, icmp6ChecksumWrite, icmp6Type } from '../../proto/icmpv6.ts';
+import { IpProtocol } from '../../proto/ipv4.ts';
+import { IPV6_BYTES, IPV6_DST, IPV6_SRC, ipv6Write } from '../../proto/ipv6.ts';
+import {
+  NDP_HOP_LIMIT,
+  NdpNaFlag,
+  ndpCheck,
+  ndpNaWrite,
+  ndpRaWrite,
+  ndpTargetAt,
+  type RouterAdvertisement,
+} from '../../proto/ndp.ts';
+import { VnetGso } from '../../proto/vnethdr.ts';
+import { StageDrop } from '../stage-drop.ts';
+import type { Packet, ShardContext } from './context.ts';
+import { DEFAULT_TTL } from './to-guest.ts';
+
+/** ff02::1, all nodes of the link. */
+const ALL_NODES = Uint32Array.of(0xff020000, 0, 0, 1);
+/** RFC 8319 allows the whole field; a router that goes away takes the TAP with it. */
+const ROUTER_LIFETIME_S = 65535;
+const SLAAC_PREFIX_BITS = 64;
+
+const target = new Uint32Array(4);
+const V6 = 4;
+
+/**
+ * A neighbour or router message of the guest's; others are ignored. The packet stays the caller's.
+ */
+export function handleNdp(ctx: ShardContext, p: Packet): void {
+  if (!ctx.addressing.ipv6) return;
+  // Neighbour messages fit in the first slot by far: one that does not is no honest one.
+  if (p.transportBytes !== p.transportBytesInA) {
+    ctx.drop(StageDrop.notCarried);
+    return;
+  }
+  const u8 = ctx.u8;
+  let checked = icmp6Check(u8, p.ipAt, p.transportAt, p.transportBytes);
+  if (checked === 0) checked = ndpCheck(u8, p.transportAt, p.transportBytes, p.ttl);
+  if (checked < 0) {
+    ctx.drop(checked);
+    return;
+  }
+  const type = icmp6Type(u8, p.transportAt);
+  if (type === Icmp6Type.neighbourSolicitation) solicitation(ctx, p);
+  else if (type === Icmp6Type.routerSolicitation && ctx.plan.policy.ra) {
+    sendRa(ctx, isUnspecified(p.addr, 0) ? ALL_NODES : p.addr);
+  }
+}
+
+/** Advertise ourselves to whoever listens; the shard calls it now and then (RFC 4861 section 6.2.4). */
+export function sendUnsolicitedRa(ctx: ShardContext): void {
+  if (ctx.addressing.ipv6 && ctx.plan.policy.ra) sendRa(ctx, ALL_NODES);
+}
+
+function solicitation(ctx: ShardContext, p: Packet): void {
+  const { addressing, guest, u8 } = ctx;
+  addressRead(u8, p.transportAt + ndpTargetAt, target, 0);
+  // Nobody else answers for :: and ::1, so neither do we.
+  if ((target[0]! | target[1]! | target[2]!) === 0 && target[3]! <= 1) {
+    ctx.drop(Drop.ndpTarget);
+    return;
+  }
+  if (addressEqual(target, 0, addressing.guest, V6) || addressEqual(target, 0, p.addr, 0)) return;
+  const ours = isOurs(ctx);
+  // From ::, the guest makes sure that nobody has the address it is about to take (RFC 4862 section 5.4).
+  const isProbe = isUnspecified(p.addr, 0);
+  if (isProbe && !ours) return;
+  const flags = NdpNaFlag.router | NdpNaFlag.override | (isProbe ? 0 : NdpNaFlag.solicited);
+  const ipAt = guest.scratchAt;
+  const bytes = ndpNaWrite(u8, ipAt + IPV6_BYTES, target, 0, guest.mac, flags >>> 0);
+  send(ctx, bytes, target, isProbe ? ALL_NODES : p.addr);
+}
+
+function isOurs(ctx: ShardContext): boolean {
+  const { gateway, hostLoopback, dns, linkLocal } = ctx.addressing;
+  return (
+    addressEqual(target, 0, gateway, V6) ||
+    addressEqual(target, 0, linkLocal, 0) ||
+    addressEqual(target, 0, hostLoopback, V6) ||
+    addressEqual(target, 0, dns, V6)
+  );
+}
+
+/** Cold: a few in a guest's life. */
+function sendRa(ctx: ShardContext, dst: Uint32Array): void {
+  const { addressing, guest, plan } = ctx;
+  const prefix = new Uint32Array(4);
+  prefix[0] = addressing.guest[V6]!;
+  prefix[1] = addressing.guest[V6 + 1]!;
+  const { offeredDns, searchDomains } = plan.addresses;
+  const resolvers = offeredDns.filter((text) => text.includes(':'));
+  const dns = new Uint32Array(resolvers.length * 4);
+  const known = resolvers.every((text, i) => addressParse(text, dns, i * 4));
+  const advertisement: RouterAdvertisement = {
+    mac: guest.mac,
+    hopLimit: DEFAULT_TTL,
+    managed: false,
+    other: false,
+    routerLifetimeS: ROUTER_LIFETIME_S,
+    mtu: addressing.mtu,
+    prefix: { words: prefix, bits: SLAAC_PREFIX_BITS, autonomous: true },
+    ...(known && dns.length > 0 ? { dns, search: searchDomains } : {}),
+  };
+  const bytes = ndpRaWrite(ctx.u8, guest.scratchAt + IPV6_BYTES, advertisement);
+  // The source must be link-local (RFC 4861 section 4.2), or the guest's kernel ignores it.
+  send(ctx, bytes, addressing.linkLocal, dst);
+}
+
+/** Finish and send the message that lies behind an IPv6 header's room in scratch. */
+function send(ctx: ShardContext, bytes: number, src: Uint32Array, dst: Uint32Array): void {
+  const { guest, u8 } = ctx;
+  const ipAt = guest.scratchAt;
+  ipv6Write(u8, ipAt, bytes, IpProtocol.icmpv6, NDP_HOP_LIMIT, 0);
+  addressWrite(u8, ipAt + IPV6_SRC, src, 0);
+  addressWrite(u8, ipAt + IPV6_DST, dst, 0);
+  icmp6ChecksumWrite(u8, ipAt, ipAt + IPV6_BYTES, bytes);
+  guest.send(ipAt, IPV6_BYTES + bytes, EtherType.ipv6, -1, 0, VnetGso.none, 0, 0, 0, 0);
+}

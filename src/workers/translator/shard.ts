@@ -1,0 +1,370 @@
+/**
+ * One shard of the translator: takes frames off its link from the reader, checks Ethernet and IP, and hands each packet to the
+ * module of its protocol; takes host-io's messages and hands them to the module of their flow; runs the timers.
+ *
+ * Adding a protocol is one line in #dispatchIp and its module.
+ */
+
+import { addressRead } from '../../proto/address.ts';
+import { Drop } from '../../proto/drop.ts';
+import { ETH_BYTES, EtherType, etherType } from '../../proto/ethernet.ts';
+import {
+  IpProtocol,
+  ipv4ChecksumOk,
+  ipv4Dst,
+  ipv4HeaderBytes,
+  ipv4Protocol,
+  ipv4Src,
+  ipv4TotalLen,
+  ipv4Ttl,
+} from '../../proto/ipv4.ts';
+import {
+  IPV6_BYTES,
+  IPV6_DST,
+  IPV6_SRC,
+  ipv6HeaderBytes,
+  ipv6HopLimit,
+  ipv6PayloadLen,
+  ipv6Upper,
+} from '../../proto/ipv6.ts';
+import { DROP_BASE } from '../../ring/counters.ts';
+import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
+import type { EnginePlan } from '../engine-plan.ts';
+import { FlowTable } from '../flow-table.ts';
+import { ToHost, ToReader, ToShard, W } from '../messages.ts';
+import { Owner } from '../owners.ts';
+import type { PcapWriter } from '../pcap.ts';
+import type { Stage } from '../stage.ts';
+import { StageDrop } from '../stage-drop.ts';
+import { TimerWheel } from '../timer-wheel.ts';
+import { Addressing } from './addressing.ts';
+import { handleArp } from './arp.ts';
+import { type Packet, type ShardContext, TIMER_KINDS } from './context.ts';
+import { Resolvers } from './dns-forward.ts';
+import { GuestLink } from './guest-link.ts';
+import { PingTranslator } from './icmp-echo.ts';
+import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
+import { TcpTranslator } from './tcp.ts';
+import { UdpTranslator } from './udp.ts';
+
+/** Frames taken in one round before host-io's messages get their turn. */
+const BATCH_FRAMES = 64;
+
+export interface ShardOptions {
+  readonly shard: number;
+  readonly plan: EnginePlan;
+  readonly pool: FramePool;
+  readonly ownership: Ownership;
+  readonly counters: Float64Array;
+  /** A large slot of the shard's own. */
+  readonly scratchSlot: number;
+  /** The guest's MAC address, six bytes shared by all shards: whoever sees it change writes it. */
+  readonly guestMac: Uint8Array;
+  readonly fromReader: RingConsumer;
+  readonly toReader: RingProducer;
+  readonly fromHost: RingConsumer;
+  readonly toHost: RingProducer;
+  readonly pcap?: PcapWriter | undefined;
+  log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+}
+
+export class Shard implements Stage {
+  readonly name: string;
+  readonly #o: ShardOptions;
+  readonly #ctx: ShardContext;
+  readonly #u8: Uint8Array;
+  readonly #tcp: TcpTranslator;
+  readonly #udp: UdpTranslator;
+  readonly #ping: PingTranslator;
+  readonly #resolvers: Resolvers;
+  readonly #fire: (id: number) => void;
+  #nextRa = 0;
+  readonly #upper = new Int32Array(8);
+  readonly #packet: Packet = {
+    slotA: NO_SLOT,
+    slotB: NO_SLOT,
+    ipAt: 0,
+    transportAt: 0,
+    transportBytes: 0,
+    transportBytesInA: 0,
+    family: 4,
+    proto: 0,
+    ttl: 0,
+    hash: 0,
+    needsCsum: false,
+    gsoType: 0,
+    gsoSize: 0,
+    addr: new Uint32Array(8),
+  };
+
+  constructor(options: ShardOptions) {
+    this.#o = options;
+    this.name = `shard ${options.shard}`;
+    const { plan, pool, counters, toReader, toHost, ownership } = options;
+    this.#u8 = pool.u8;
+    const addressing = new Addressing(plan.addresses);
+    const ctx: ShardContext = {
+      shard: options.shard,
+      plan,
+      addressing,
+      pool,
+      u8: pool.u8,
+      counters,
+      flows: new FlowTable(plan.pool.flows),
+      timers: new TimerWheel(plan.pool.flows * TIMER_KINDS, 4, performance.now()),
+      toHost,
+      guest: new GuestLink({
+        tapFd: plan.tap.fd,
+        vnetHdrBytes: plan.tap.vnetHdrBytes,
+        pool,
+        scratchSlot: options.scratchSlot,
+        counters,
+        mac: addressing.mac,
+        guestMac: options.guestMac,
+        impairment: plan.impairment,
+        pcap: options.pcap,
+      }),
+      now: performance.now(),
+      freeReaderSlots: (slotA, slotB) => {
+        if (slotA === NO_SLOT && slotB === NO_SLOT) return;
+        ownership.check(slotA, Owner.inFlight);
+        ownership.check(slotB, Owner.inFlight);
+        const at = toReader.reserve();
+        const w = toReader.words;
+        w[at + W.op] = ToReader.freeSlots;
+        w[at + W.slotA] = slotA;
+        w[at + W.slotB] = slotB;
+        toReader.commit();
+      },
+      freeHostSlots: (slotA, slotB) => {
+        if (slotA === NO_SLOT && slotB === NO_SLOT) return;
+        const at = toHost.reserve();
+        const w = toHost.words;
+        w[at + W.op] = ToHost.freeSlots;
+        w[at + W.flow] = 0;
+        w[at + W.slotA] = slotA;
+        w[at + W.slotB] = slotB;
+        toHost.commit();
+      },
+      drop: (cause) => {
+        counters[DROP_BASE - cause]!++;
+      },
+      log: options.log,
+    };
+    this.#ctx = ctx;
+    this.#resolvers = new Resolvers(plan.addresses.resolvers);
+    this.#tcp = new TcpTranslator(ctx, this.#resolvers);
+    this.#udp = new UdpTranslator(ctx, this.#resolvers);
+    this.#ping = new PingTranslator(ctx);
+    this.#fire = (id) => {
+      const flow = Math.floor(id / TIMER_KINDS);
+      const kind = id % TIMER_KINDS;
+      switch (ctx.flows.proto[flow]) {
+        case IpProtocol.tcp:
+          return this.#tcp.onTimer(flow, kind);
+        case IpProtocol.udp:
+          return this.#udp.onTimer(flow, kind);
+        default:
+          return this.#ping.onTimer(flow, kind);
+      }
+    };
+  }
+
+  hasInput(): boolean {
+    const o = this.#o;
+    return (
+      o.fromReader.available() > 0 || o.fromHost.available() > 0 || o.toHost.movable || o.toReader.movable
+    );
+  }
+
+  sleepMs(now: number): number {
+    return Math.min(this.#ctx.timers.nextDeadline(now), this.#nextRa - now);
+  }
+
+  /** The host's resolvers have changed. */
+  setResolvers(list: readonly string[]): void {
+    this.#resolvers.update(list);
+  }
+
+  poll(now: number): number {
+    const ctx = this.#ctx;
+    ctx.now = now;
+    let work = this.#takeFrames() + this.#takeMessages();
+    ctx.timers.advance(now, this.#fire);
+    if (now >= this.#nextRa) this.#advertise(now);
+    work += this.#tcp.flush();
+    this.#o.toHost.flush();
+    this.#o.toReader.flush();
+    return work;
+  }
+
+  /** Unsolicited router advertisement at the start and every 200 to 600 s (RFC 4861 section 6.2.4), from the first shard only. */
+  #advertise(now: number): void {
+    this.#nextRa = this.#o.shard === 0 ? now + 1000 * (200 + Math.random() * 400) : Number.POSITIVE_INFINITY;
+    if (this.#o.shard === 0) sendUnsolicitedRa(this.#ctx);
+  }
+
+  #takeFrames(): number {
+    const ring = this.#o.fromReader;
+    let count = ring.available();
+    if (count > BATCH_FRAMES) count = BATCH_FRAMES;
+    for (let i = 0; i < count; i++) this.#onFrame(ring.words, ring.at(i));
+    ring.release(count);
+    return count;
+  }
+
+  #takeMessages(): number {
+    const ring = this.#o.fromHost;
+    const count = ring.available();
+    const words = ring.words;
+    for (let i = 0; i < count; i++) {
+      const at = ring.at(i);
+      const op = words[at + W.op]!;
+      if (op === ToShard.accepted) this.#tcp.onMessage(op, words, at);
+      else if (op === ToShard.listenerDatagram) this.#udp.onMessage(op, words, at);
+      else {
+        switch (this.#ctx.flows.proto[words[at + W.flow]!]) {
+          case IpProtocol.tcp:
+            this.#tcp.onMessage(op, words, at);
+            break;
+          case IpProtocol.udp:
+            this.#udp.onMessage(op, words, at);
+            break;
+          default:
+            this.#ping.onMessage(op, words, at);
+        }
+      }
+    }
+    ring.release(count);
+    return count;
+  }
+
+  #onFrame(words: Uint32Array, at: number): void {
+    const u8 = this.#u8;
+    const p = this.#packet;
+    p.slotA = words[at + W.slotA]!;
+    p.slotB = words[at + W.slotB]!;
+    const frameAt = words[at + W.at]!;
+    const frameBytes = words[at + W.len]!;
+    p.hash = words[at + W.arg0]!;
+    const gso = words[at + W.arg1]!;
+    p.gsoType = gso & 0x7f;
+    p.needsCsum = (gso & 0x100) !== 0;
+    p.gsoSize = words[at + W.arg2]!;
+    const slotAt = this.#ctx.pool.slotAt(p.slotA);
+    const ethAt = slotAt + frameAt;
+    const inA = Math.min(frameBytes, this.#ctx.pool.slotBytes(p.slotA) - frameAt);
+    this.#learnMac(ethAt + 6);
+    const ipAt = ethAt + ETH_BYTES;
+    p.ipAt = ipAt;
+    const bytes = frameBytes - ETH_BYTES;
+    const type = etherType(u8, ethAt);
+    if (type === EtherType.ipv4) return this.#onIpv4(p, bytes, inA - ETH_BYTES);
+    if (type === EtherType.ipv6) return this.#onIpv6(p, bytes, inA - ETH_BYTES);
+    if (type === EtherType.arp) handleArp(this.#ctx, ipAt, Math.min(bytes, inA - ETH_BYTES));
+    else this.#ctx.drop(type === EtherType.vlan ? Drop.vlan : Drop.ethType);
+    this.#free(p);
+  }
+
+  #learnMac(at: number): void {
+    const mac = this.#o.guestMac;
+    const u8 = this.#u8;
+    // Multicast bit: no station's own address.
+    if (u8[at]! & 1) return;
+    for (let i = 0; i < 6; i++) if (mac[i] !== u8[at + i]) mac[i] = u8[at + i]!;
+  }
+
+  #free(p: Packet): void {
+    this.#ctx.freeReaderSlots(p.slotA, p.slotB);
+  }
+
+  #discard(p: Packet, cause: number): void {
+    this.#ctx.drop(cause);
+    this.#free(p);
+  }
+
+  #onIpv4(p: Packet, bytes: number, inA: number): void {
+    const ctx = this.#ctx;
+    const u8 = this.#u8;
+    const ipAt = p.ipAt;
+    if (!ctx.addressing.ipv4) return this.#discard(p, StageDrop.ipProtocol);
+    const headerBytes = ipv4HeaderBytes(u8, ipAt, bytes);
+    if (headerBytes < 0) return this.#discard(p, headerBytes);
+    if (headerBytes > inA) return this.#discard(p, Drop.short);
+    if (!ipv4ChecksumOk(u8, ipAt, headerBytes)) return this.#discard(p, Drop.ipv4Checksum);
+    const total = ipv4TotalLen(u8, ipAt);
+    p.family = 4;
+    p.proto = ipv4Protocol(u8, ipAt);
+    p.ttl = ipv4Ttl(u8, ipAt);
+    p.transportAt = ipAt + headerBytes;
+    p.transportBytes = total - headerBytes;
+    p.transportBytesInA = Math.min(p.transportBytes, inA - headerBytes);
+    const src = ipv4Src(u8, ipAt);
+    const a = p.addr;
+    a[0] = 0;
+    a[1] = 0;
+    a[2] = 0xffff;
+    a[3] = src;
+    a[4] = 0;
+    a[5] = 0;
+    a[6] = 0xffff;
+    a[7] = ipv4Dst(u8, ipAt);
+    // 127/8 and 224/3 (multicast, reserved, broadcast) are nobody's source; 0.0.0.0 only asks for DHCP.
+    if (src >>> 24 === 127 || src >>> 29 === 7) return this.#discard(p, StageDrop.ipSource);
+    switch (p.proto) {
+      case IpProtocol.tcp:
+        return this.#tcp.onPacket(p);
+      case IpProtocol.udp:
+        return this.#udp.onPacket(p);
+      case IpProtocol.icmp:
+        return this.#ping.onPacket(p);
+      default:
+        return this.#discard(p, StageDrop.ipProtocol);
+    }
+  }
+
+  #onIpv6(p: Packet, bytes: number, inA: number): void {
+    const ctx = this.#ctx;
+    const u8 = this.#u8;
+    const ipAt = p.ipAt;
+    if (!ctx.addressing.ipv6) return this.#discard(p, StageDrop.ipProtocol);
+    const ok = ipv6HeaderBytes(u8, ipAt, bytes);
+    if (ok < 0) return this.#discard(p, ok);
+    const total = IPV6_BYTES + ipv6PayloadLen(u8, ipAt);
+    const upper = ipv6Upper(u8, ipAt, Math.min(total, inA), this.#upper);
+    if (upper < 0) return this.#discard(p, upper);
+    p.family = 6;
+    p.proto = this.#upper[0]!;
+    p.ttl = ipv6HopLimit(u8, ipAt);
+    p.transportAt = ipAt + this.#upper[1]!;
+    p.transportBytes = total - this.#upper[1]!;
+    p.transportBytesInA = Math.min(p.transportBytes, inA - this.#upper[1]!);
+    addressRead(u8, ipAt + IPV6_SRC, p.addr, 0);
+    addressRead(u8, ipAt + IPV6_DST, p.addr, 4);
+    const a = p.addr;
+    const loopback = a[0] === 0 && a[1] === 0 && a[2] === 0 && a[3] === 1;
+    if (a[0]! >>> 24 === 0xff || loopback) return this.#discard(p, StageDrop.ipSource);
+    switch (p.proto) {
+      case IpProtocol.tcp:
+        return this.#tcp.onPacket(p);
+      case IpProtocol.udp:
+        return this.#udp.onPacket(p);
+      case IpProtocol.icmpv6:
+        return this.#onIcmpv6(p);
+      default:
+        return this.#discard(p, StageDrop.ipProtocol);
+    }
+  }
+
+  #onIcmpv6(p: Packet): void {
+    if (p.transportBytesInA < 4) return this.#discard(p, Drop.short);
+    const type = this.#u8[p.transportAt]!;
+    // 133 to 137: router and neighbour discovery (RFC 4861 section 4).
+    if (type < 133 || type > 137) return this.#ping.onPacket(p);
+    handleNdp(this.#ctx, p);
+    this.#free(p);
+  }
+
+  close(): void {}
+}

@@ -1,0 +1,395 @@
+/**
+ * UDP between the guest and host sockets: a connected socket for each flow, so that the kernel filters strangers out and reports ICMP
+ * errors (IP_RECVERR).
+ *
+ *   guest 10.0.2.15:5000 -> 192.0.2.1:53
+ *      find(flow)  ── none ──▶ insert, openUdp(192.0.2.1:53, preferred local port 5000)
+ *      sendDatagram(flow, slots as read: no copy)
+ *   host socket <- 192.0.2.1:53
+ *      datagram(flow, payload with headroom) ──▶ UDP and IP header in front, written to the TAP
+ *   idle: 30 s, 120 s once it has become a conversation ──▶ close ──▶ closed ──▶ id free
+ *
+ * A published port's socket is shared by all its peers: a datagram from one makes a flow that has no socket of its own and answers
+ * through the listener, from the address that the peer wrote to.
+ *
+ * TTL is carried out (traceroute), and not back. TOS and DF are not carried: the host kernel fragments what its path does not
+ * take, and a "fragmentation needed" from the path is told to the guest.
+ *
+ * Group destinations are dropped and counted; DHCP, which begins with a broadcast, goes to dhcp.ts, the dns address to
+ * dns-forward.ts.
+ */
+import { addressCopy, isMulticast, isUnspecified } from '../../proto/address.ts';
+import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
+import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
+import { Drop } from '../../proto/drop.ts';
+import { IpProtocol } from '../../proto/ipv4.ts';
+import {
+  UDP_BYTES,
+  udpChecksum,
+  udpChecksumAt,
+  udpDstPort,
+  udpHeaderBytes,
+  udpLength,
+  udpSrcPort,
+  udpWrite,
+} from '../../proto/udp.ts';
+import { VnetGso } from '../../proto/vnethdr.ts';
+import { Counter } from '../../ring/counters.ts';
+import { NO_SLOT } from '../../ring/pool.ts';
+import { flowHash } from '../flow-hash.ts';
+import { ADDR_WORDS } from '../flow-table.ts';
+import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { StageDrop } from '../stage-drop.ts';
+import { Destination } from './addressing.ts';
+import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
+import { handleDhcp } from './dhcp.ts';
+import { DnsForward, type Resolvers } from './dns-forward.ts';
+import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, portUnreachableToGuest } from './icmp-errors.ts';
+import { DEFAULT_TTL, datagramToGuest, packetFree, pseudoSumWords } from './to-guest.ts';
+
+const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
+/** Datagrams of a flow are counted so far: enough to tell a conversation from a question and its answer. */
+const MANY = 2;
+const V4 = 0;
+const V6 = 4;
+
+export class UdpTranslator {
+  readonly dns: DnsForward;
+  readonly #ctx: ShardContext;
+  /** Directed broadcast of the guest's subnet, 0: none. */
+  readonly #broadcast: number;
+  // By flow.
+  readonly #state: Uint8Array;
+  readonly #lastMs: Float64Array;
+  readonly #fromGuest: Uint8Array;
+  readonly #toGuest: Uint8Array;
+  /** TTL that the host socket has, 0: not set yet. */
+  readonly #ttl: Uint8Array;
+  /** viaListener: which one, the peer's host-side address 0..3, the local address it wrote to 4..7, interface index 8. */
+  readonly #listener: Uint16Array;
+  readonly #peer: Map<number, Uint32Array> = new Map();
+  readonly #words = new Uint32Array(8);
+
+  constructor(ctx: ShardContext, resolvers: Resolvers) {
+    this.#ctx = ctx;
+    this.dns = new DnsForward(ctx, resolvers);
+    const flows = ctx.flows.maxFlows;
+    this.#state = new Uint8Array(flows);
+    this.#lastMs = new Float64Array(flows);
+    this.#fromGuest = new Uint8Array(flows);
+    this.#toGuest = new Uint8Array(flows);
+    this.#ttl = new Uint8Array(flows);
+    this.#listener = new Uint16Array(flows);
+    const plan = ctx.plan.addresses.ipv4;
+    // A /31 and a /32 have no broadcast address (RFC 3021).
+    const hostBits = plan === undefined || plan.prefixLen > 30 ? 0 : 2 ** (32 - plan.prefixLen) - 1;
+    this.#broadcast = hostBits === 0 ? 0 : (ctx.addressing.guest[3]! | hostBits) >>> 0;
+  }
+
+  /** A UDP packet of the guest's. Takes over its slots. */
+  onPacket(p: Packet): void {
+    const cause = this.#onPacket(p);
+    if (cause < 0) this.#ctx.drop(cause);
+    packetFree(this.#ctx, p);
+  }
+
+  /** @returns 0 or why the packet was dropped; slots that were passed on are no longer the packet's */
+  #onPacket(p: Packet): number {
+    const ctx = this.#ctx;
+    const u8 = ctx.u8;
+    if (p.transportBytesInA < UDP_BYTES) return Drop.short;
+    const header = udpHeaderBytes(u8, p.transportAt, p.transportBytes);
+    if (header < 0) return header;
+    const udpBytes = udpLength(u8, p.transportAt);
+    if (!this.#checksumOk(p, udpBytes)) return Drop.udpChecksum;
+    const srcPort = udpSrcPort(u8, p.transportAt);
+    const dstPort = udpDstPort(u8, p.transportAt);
+    const isGroup = this.#isGroup(p);
+    if (dstPort === DHCP_SERVER_PORT && p.family === 4 && (isGroup || this.#isGateway(p))) {
+      handleDhcp(ctx, p);
+      return 0;
+    }
+    if (isGroup) return StageDrop.group;
+    if (dstPort === 0 || isUnspecified(p.addr, 0)) return StageDrop.destination;
+
+    const ports = ((srcPort << 16) | dstPort) >>> 0;
+    let flow: number = ctx.flows.find(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);
+    if (flow < 0) {
+      const destination = ctx.addressing.classify(p.addr, 4, dstPort);
+      switch (destination) {
+        case Destination.invalid:
+          return StageDrop.destination;
+        case Destination.dns:
+          this.dns.onQuery(p);
+          return 0;
+        case Destination.gateway:
+          portUnreachableToGuest(ctx, p);
+          return 0;
+      }
+      flow = ctx.flows.insert(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);
+      if (flow < 0) {
+        ctx.counters[Counter.flowTableFull]!++;
+        return StageDrop.flowTableFull;
+      }
+      this.#open(flow, p, destination, ports);
+    }
+    this.#lastMs[flow] = ctx.now;
+    if (this.#fromGuest[flow]! < MANY) this.#fromGuest[flow]!++;
+    this.#send(flow, p, udpBytes - UDP_BYTES);
+    return 0;
+  }
+
+  #checksumOk(p: Packet, udpBytes: number): boolean {
+    const { u8, pool } = this.#ctx;
+    // Left to the device by the guest's kernel: nothing has been computed that could be wrong.
+    if (p.needsCsum) return true;
+    if (udpChecksum(u8, p.transportAt) === 0) return p.family === 4; // "none", which IPv6 forbids
+    const inA = Math.min(udpBytes, p.transportBytesInA);
+    const moreBytes = udpBytes - inA;
+    const moreAt = moreBytes > 0 ? pool.slotAt(p.slotB) : 0;
+    const pseudo = pseudoSumWords(p.family, p.addr, 0, p.addr, 4, IpProtocol.udp, udpBytes);
+    return finishSum(onesSumPieces(u8, p.transportAt, inA, moreAt, moreBytes, pseudo)) === 0;
+  }
+
+  #isGroup(p: Packet): boolean {
+    if (p.family === 6) return isMulticast(p.addr, 4);
+    const dst = p.addr[7]!;
+    return dst >>> 28 >= 14 || (this.#broadcast !== 0 && dst === this.#broadcast);
+  }
+
+  #isGateway(p: Packet): boolean {
+    return p.addr[7] === this.#ctx.addressing.gateway[3];
+  }
+
+  #begin(flow: number, state: number): void {
+    const ctx = this.#ctx;
+    this.#state[flow] = state;
+    this.#fromGuest[flow] = 0;
+    this.#toGuest[flow] = 0;
+    this.#ttl[flow] = 0;
+    this.#lastMs[flow] = ctx.now;
+    ctx.counters[Counter.udpFlows]!++;
+    ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + ctx.plan.policy.udpTimeoutMs);
+  }
+
+  #open(flow: number, p: Packet, destination: number, ports: number): void {
+    const ctx = this.#ctx;
+    this.#begin(flow, State.connected);
+    ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
+    const out = ctx.toHost;
+    const at = reserveMessage(out, ToHost.openUdp, flow);
+    const w = out.words;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
+    w[at + W.ports] = ((ports << 16) | (ports >>> 16)) >>> 0;
+    out.commit();
+  }
+
+  #send(flow: number, p: Packet, bytes: number): void {
+    const ctx = this.#ctx;
+    const out = ctx.toHost;
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.flow] = flow;
+    w[at + W.slotA] = p.slotA;
+    w[at + W.slotB] = p.slotB;
+    w[at + W.at] = p.transportAt + UDP_BYTES - ctx.pool.slotAt(p.slotA);
+    w[at + W.len] = bytes;
+    if (this.#state[flow] === State.viaListener) {
+      const peer = this.#peer.get(flow)!;
+      w[at + W.op] = ToHost.sendFromListener;
+      w[at + W.flow] = peer[8]!;
+      w[at + W.arg1] = this.#listener[flow]!;
+      for (let i = 0; i < 4; i++) w[at + W.addr + i] = peer[i]!;
+      w[at + W.ports] = (ctx.flows.ports[flow]! << 16) >>> 0;
+      w[at + W.arg0] = peer[4]!;
+      w[at + W.arg2] = peer[5]!;
+      w[at + W.arg3] = peer[6]!;
+      w[at + W.arg4] = peer[7]!;
+    } else {
+      w[at + W.op] = ToHost.sendDatagram;
+      w[at + W.arg0] = p.ttl === this.#ttl[flow] ? 0 : p.ttl;
+      w[at + W.arg1] = p.gsoType === VnetGso.udpL4 && bytes > p.gsoSize ? p.gsoSize : 0;
+      w[at + W.arg2] = 0;
+      this.#ttl[flow] = p.ttl;
+    }
+    out.commit();
+    p.slotA = NO_SLOT;
+    p.slotB = NO_SLOT;
+  }
+
+  /** A message of host-io's about a UDP flow, or a datagram on a published port. Takes over the slots it brings. */
+  onMessage(op: number, words: Uint32Array, at: number): void {
+    const ctx = this.#ctx;
+    if (op === ToShard.listenerDatagram) {
+      const cause = this.#onListenerDatagram(words, at);
+      if (cause < 0) ctx.drop(cause);
+      ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+      return;
+    }
+    const flow = words[at + W.flow]!;
+    if (this.dns.owns(flow)) {
+      this.dns.onMessage(op, words, at);
+      return;
+    }
+    switch (op) {
+      case ToShard.datagram: {
+        const cause =
+          this.#state[flow] === State.connected ? this.#toGuestAt(flow, words, at) : StageDrop.noSocket;
+        if (cause < 0) ctx.drop(cause);
+        ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+        break;
+      }
+      case ToShard.icmpError:
+        if (this.#state[flow] === State.connected) this.#onError(flow, words, at);
+        break;
+      case ToShard.openFailed:
+        if (this.#state[flow] !== State.connected) break;
+        this.#onError(flow, words, at, words[at + W.arg0]!);
+        this.#close(flow);
+        break;
+      case ToShard.error:
+        this.#close(flow);
+        break;
+      case ToShard.closed:
+        this.#state[flow] = State.none;
+        ctx.flows.release(flow);
+        break;
+    }
+  }
+
+  #toGuestAt(flow: number, words: Uint32Array, at: number): number {
+    const ctx = this.#ctx;
+    const slotA = words[at + W.slotA]!;
+    const slotB = words[at + W.slotB]!;
+    const bytes = words[at + W.len]!;
+    const payloadAt = ctx.pool.slotAt(slotA) + words[at + W.at]!;
+    const room = ctx.pool.slotBytes(slotA) - words[at + W.at]!;
+    const bytesInA = slotB === NO_SLOT || bytes < room ? bytes : room;
+    const moreAt = slotB === NO_SLOT ? 0 : ctx.pool.slotAt(slotB);
+    return this.#deliver(flow, payloadAt, bytesInA, moreAt, bytes - bytesInA);
+  }
+
+  /** Payload that came for a flow, with headroom in front of it, to the guest. */
+  #deliver(flow: number, payloadAt: number, bytesInA: number, moreAt: number, moreBytes: number): number {
+    const ctx = this.#ctx;
+    this.#lastMs[flow] = ctx.now;
+    if (this.#toGuest[flow]! < MANY) this.#toGuest[flow]!++;
+    ctx.counters[Counter.datagramsToGuest]!++;
+    const addr = ctx.flows.addr;
+    const guestAt = flow * ADDR_WORDS;
+    const family = addr[guestAt + 2] === 0xffff && addr[guestAt] === 0 && addr[guestAt + 1] === 0 ? 4 : 6;
+    const ports = ctx.flows.ports[flow]!;
+    const bodyAt = payloadAt - UDP_BYTES;
+    udpWrite(ctx.u8, bodyAt, ports & 0xffff, ports >>> 16, UDP_BYTES + bytesInA + moreBytes);
+    const sent = datagramToGuest(
+      ctx,
+      family,
+      IpProtocol.udp,
+      addr,
+      guestAt + 4,
+      addr,
+      guestAt,
+      DEFAULT_TTL,
+      bodyAt,
+      UDP_BYTES + bytesInA,
+      moreAt,
+      moreBytes,
+      udpChecksumAt,
+    );
+    return sent === StageDrop.tooLong ? sent : 0;
+  }
+
+  /** From a peer of a published port; the flow is made with its first datagram. */
+  #onListenerDatagram(words: Uint32Array, at: number): number {
+    const ctx = this.#ctx;
+    const peerAt = at + W.addr;
+    const isV4 = words[peerAt] === 0 && words[peerAt + 1] === 0 && words[peerAt + 2] === 0xffff;
+    const family = isV4 ? V4 : V6;
+    const guest = ctx.addressing.guest;
+    if (guest[family + 3] === 0 && guest[family] === 0) return StageDrop.destination; // no such family in there
+    const remote = this.#words;
+    ctx.addressing.fromHost(words, peerAt, remote, 0);
+    const peerPort = words[at + W.ports]! >>> 16;
+    const targetPort = words[at + W.ports]! & 0xffff;
+    if (isUnspecified(remote, 0) || peerPort === 0) return StageDrop.destination;
+    const ports = ((targetPort << 16) | peerPort) >>> 0;
+    const [k0, k1] = ctx.plan.hashKey;
+    const hash = flowHash(k0, k1, guest, family, remote, 0, ports, IpProtocol.udp);
+    let flow: number = ctx.flows.find(hash, guest, family, remote, 0, ports, IpProtocol.udp);
+    if (flow < 0) {
+      flow = ctx.flows.insert(hash, guest, family, remote, 0, ports, IpProtocol.udp);
+      if (flow < 0) {
+        ctx.counters[Counter.flowTableFull]!++;
+        return StageDrop.flowTableFull;
+      }
+      this.#begin(flow, State.viaListener);
+      this.#peer.set(flow, new Uint32Array(9)); // once a flow
+    }
+    if (this.#state[flow] === State.viaListener) {
+      // Two peers on the host's loopback may look the same to the guest: the one that spoke last is answered.
+      this.#listener[flow] = words[at + W.arg1]!;
+      const peer = this.#peer.get(flow)!;
+      addressCopy(words, peerAt, peer, 0);
+      peer[4] = words[at + W.arg0]!;
+      peer[5] = words[at + W.arg2]!;
+      peer[6] = words[at + W.arg3]!;
+      peer[7] = words[at + W.arg4]!;
+      peer[8] = words[at + W.flow]!;
+    }
+    return this.#toGuestAt(flow, words, at);
+  }
+
+  /** @param errno  when it is all that is known; else the message tells */
+  #onError(flow: number, words: Uint32Array, at: number, errno = 0): void {
+    const ctx = this.#ctx;
+    const addrAt = flow * ADDR_WORDS;
+    const addr = ctx.flows.addr;
+    const family = addr[addrAt + 2] === 0xffff && addr[addrAt] === 0 && addr[addrAt + 1] === 0 ? 4 : 6;
+    if (errno !== 0 || words[at + W.arg0] === 0) {
+      const typeCode = icmpForErrno(family, errno || words[at + W.arg2]!);
+      if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode >>> 8, typeCode & 0xff, 0, null, 0, 0);
+      return;
+    }
+    const type = words[at + W.arg0]! >>> 8;
+    if (!isCarriedError(family, type)) return;
+    const info = words[at + W.arg1]!;
+    icmpFlowErrorToGuest(ctx, flow, type, words[at + W.arg0]! & 0xff, info, words, at + W.addr, 0);
+  }
+
+  /** The idle timer of a UDP flow. */
+  onTimer(flow: number, kind: number): void {
+    if (kind !== TimerKind.idle) return;
+    if (this.dns.owns(flow)) {
+      this.dns.onTimer(flow);
+      return;
+    }
+    const state = this.#state[flow];
+    if (state !== State.connected && state !== State.viaListener) return;
+    const ctx = this.#ctx;
+    const policy = ctx.plan.policy;
+    const both = this.#fromGuest[flow]! > 0 && this.#toGuest[flow]! > 0;
+    const isStream = both && (this.#fromGuest[flow] === MANY || this.#toGuest[flow] === MANY);
+    const due = this.#lastMs[flow]! + (isStream ? policy.udpStreamTimeoutMs : policy.udpTimeoutMs);
+    if (due > ctx.now) ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, due);
+    else this.#close(flow);
+  }
+
+  /** The key is free at once; the id too without a socket, else when host-io has answered `closed`. */
+  #close(flow: number): void {
+    const ctx = this.#ctx;
+    const state = this.#state[flow];
+    if (state !== State.connected && state !== State.viaListener) return;
+    ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
+    if (state === State.viaListener) {
+      this.#peer.delete(flow);
+      this.#state[flow] = State.none;
+      ctx.flows.remove(flow);
+      return;
+    }
+    this.#state[flow] = State.closing;
+    ctx.flows.detach(flow);
+    const out = ctx.toHost;
+    reserveMessage(out, ToHost.close, flow);
+    out.commit();
+  }
+}

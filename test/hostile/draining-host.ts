@@ -1,0 +1,452 @@
+/**
+ * A host side that takes everything, says anything that a host may say, and keeps to messages.ts: what the shards are given while they
+ * are fed hostile frames. Everything random comes from one seed.
+ */
+import {
+  type FramePool,
+  HEADROOM_BYTES,
+  NO_SLOT,
+  type Ownership,
+  type SlotStack,
+} from '../../src/ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
+import type { EnginePlan } from '../../src/workers/engine-plan.ts';
+import { flowHash, shardOf } from '../../src/workers/flow-hash.ts';
+import { ToHost, ToReader, ToShard, W } from '../../src/workers/messages.ts';
+import { Owner } from '../../src/workers/owners.ts';
+import { Addressing } from '../../src/workers/translator/addressing.ts';
+import type { Prng } from '../support/netsim/prng.ts';
+
+const Kind = { none: 0, connecting: 1, tcp: 2, udp: 3, ping: 4, failed: 5 } as const;
+const EACCES = 13;
+const ERRNOS = [111, 113, 101, 110, 13, 104];
+
+export interface DrainingHostOptions {
+  readonly plan: EnginePlan;
+  readonly pool: FramePool;
+  readonly ownership: Ownership;
+  readonly smallSlots: SlotStack;
+  readonly largeSlots: SlotStack;
+  readonly fromShards: readonly RingConsumer[];
+  readonly toShards: readonly RingProducer[];
+  readonly toReader: RingProducer;
+  readonly prng: Prng;
+}
+
+export class DrainingHost {
+  readonly #o: DrainingHostOptions;
+  readonly #flows: number;
+  readonly #kind: Uint8Array;
+  readonly #peeked: Uint32Array;
+  readonly #consumed: Uint32Array;
+  readonly #credit: Uint32Array;
+  readonly #limit: Uint32Array;
+  /** Told eof or error: no more stream messages but closed. */
+  readonly #ended: Uint8Array;
+  /** gid -> frames that the socket did not take. */
+  readonly #held = new Map<number, number[]>();
+  readonly #connecting: number[] = [];
+  readonly #addressing: Addressing;
+  readonly #words = new Uint32Array(8);
+  readonly #tokens = new Set<number>();
+  #token = 0;
+  /** No more events of our own: everything is to end. */
+  quiet = false;
+  messages = 0;
+  opens = 0;
+  stalls = 0;
+
+  constructor(o: DrainingHostOptions) {
+    this.#o = o;
+    this.#flows = o.plan.pool.flows;
+    const gids = this.#flows * o.toShards.length;
+    this.#kind = new Uint8Array(gids);
+    this.#peeked = new Uint32Array(gids);
+    this.#consumed = new Uint32Array(gids);
+    this.#credit = new Uint32Array(gids);
+    this.#limit = new Uint32Array(gids);
+    this.#ended = new Uint8Array(gids);
+    this.#addressing = new Addressing(o.plan.addresses);
+  }
+
+  get open(): number {
+    let n = 0;
+    for (let i = 0; i < this.#kind.length; i++) if (this.#kind[i] !== Kind.none) n++;
+    return n;
+  }
+
+  poll(): number {
+    let work = 0;
+    for (let shard = 0; shard < this.#o.fromShards.length; shard++) {
+      const ring = this.#o.fromShards[shard]!;
+      const count = ring.available();
+      for (let i = 0; i < count; i++) this.#command(shard * this.#flows, ring.words, ring.at(i));
+      ring.release(count);
+      work += count;
+    }
+    if (this.quiet) this.#windUp();
+    else this.#misbehave();
+    for (const ring of this.#o.toShards) if (ring.flush()) work++;
+    if (this.#o.toReader.flush()) work++;
+    this.messages += work;
+    return work;
+  }
+
+  #tell(gid: number, op: number, arg0 = 0, arg1 = 0, slot: number = NO_SLOT, len = 0): number {
+    const shard = Math.floor(gid / this.#flows);
+    const out = this.#o.toShards[shard]!;
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = op;
+    w[at + W.flow] = gid % this.#flows;
+    w[at + W.slotA] = slot;
+    w[at + W.slotB] = NO_SLOT;
+    w[at + W.at] = HEADROOM_BYTES;
+    w[at + W.len] = len;
+    w[at + W.arg0] = arg0;
+    w[at + W.arg1] = arg1;
+    w[at + W.arg2] = 0;
+    w[at + W.arg3] = 0;
+    out.commit();
+    return at;
+  }
+
+  #freeReader(a: number, b: number): void {
+    this.#o.ownership.check(a, Owner.inFlight);
+    this.#o.ownership.check(b, Owner.inFlight);
+    const out = this.#o.toReader;
+    const at = out.reserve();
+    out.words[at + W.op] = ToReader.freeSlots;
+    out.words[at + W.slotA] = a;
+    out.words[at + W.slotB] = b;
+    out.commit();
+  }
+
+  #freeOwn(slot: number): void {
+    if (slot === NO_SLOT) return;
+    this.#o.ownership.check(slot, Owner.hostIo);
+    if (this.#o.pool.isSmall(slot)) this.#o.smallSlots.push(slot);
+    else this.#o.largeSlots.push(slot);
+  }
+
+  #command(base: number, w: Uint32Array, at: number): void {
+    const r = this.#o.prng;
+    const gid = base + w[at + W.flow]!;
+    const kind = this.#kind[gid];
+    switch (w[at + W.op]) {
+      case ToHost.freeSlots:
+        this.#freeOwn(w[at + W.slotA]!);
+        this.#freeOwn(w[at + W.slotB]!);
+        return;
+      case ToHost.openTcp:
+        if (kind !== Kind.none) throw new Error(`openTcp: flow ${gid} is of kind ${kind}`);
+        this.opens++;
+        this.#begin(gid, Kind.connecting);
+        if (r.chance(0.75)) {
+          this.#kind[gid] = Kind.tcp;
+          this.#tell(gid, ToShard.opened);
+        } else this.#connecting.push(gid);
+        return;
+      case ToHost.openUdp:
+      case ToHost.openPing:
+        if (kind !== Kind.none) throw new Error(`openUdp: flow ${gid} is of kind ${kind}`);
+        this.opens++;
+        this.#begin(gid, w[at + W.op] === ToHost.openUdp ? Kind.udp : Kind.ping);
+        if (r.chance(0.03)) {
+          const forbidden = this.#kind[gid] === Kind.ping && r.chance(0.5);
+          this.#kind[gid] = Kind.failed;
+          this.#tell(gid, ToShard.openFailed, forbidden ? EACCES : r.pick(ERRNOS));
+        }
+        return;
+      case ToHost.adopt:
+        if (!this.#tokens.delete(w[at + W.arg0]!)) throw new Error(`adopt: token ${w[at + W.arg0]}`);
+        if (kind !== Kind.none) throw new Error(`adopt: flow ${gid} is of kind ${kind}`);
+        this.#begin(gid, Kind.tcp);
+        return;
+      case ToHost.refuse:
+        if (!this.#tokens.delete(w[at + W.arg0]!)) throw new Error(`refuse: token ${w[at + W.arg0]}`);
+        return;
+      case ToHost.send:
+        return this.#send(gid, w[at + W.slotA]!, w[at + W.slotB]!, w[at + W.len]!);
+      case ToHost.credit: {
+        if (kind !== Kind.tcp) throw new Error(`credit: flow ${gid} is of kind ${kind}`);
+        this.#credit[gid] = w[at + W.arg0]!;
+        const consumed = w[at + W.arg1]!;
+        if (((consumed - this.#consumed[gid]!) | 0) < 0 || ((consumed - this.#peeked[gid]!) | 0) > 0x10000) {
+          throw new Error(
+            `credit: flow ${gid} consumes ${consumed} after ${this.#consumed[gid]}, peeked ${this.#peeked[gid]}`,
+          );
+        }
+        this.#consumed[gid] = consumed;
+        if (((this.#peeked[gid]! - consumed) | 0) < 0) this.#peeked[gid] = consumed;
+        this.#limit[gid] = w[at + W.arg2]!;
+        if (!this.quiet && r.chance(0.5)) this.#read(gid);
+        return;
+      }
+      case ToHost.rewind: {
+        if (kind !== Kind.tcp) throw new Error(`rewind: flow ${gid} is of kind ${kind}`);
+        const offset = w[at + W.arg0]!;
+        const bytes = w[at + W.arg1]!;
+        if (bytes === 0) {
+          if (((this.#peeked[gid]! - offset) | 0) > 0) this.#peeked[gid] = offset;
+        } else if (((this.#peeked[gid]! - offset) | 0) > 0) {
+          this.#pass(gid, Math.min(bytes, (this.#peeked[gid]! - offset) | 0, this.#limit[gid]!), offset, 1);
+        }
+        return;
+      }
+      case ToHost.finish:
+        if (kind !== Kind.tcp) throw new Error(`finish: flow ${gid} is of kind ${kind}`);
+        if (r.chance(0.7)) this.#eof(gid);
+        return;
+      case ToHost.close:
+      case ToHost.reset: {
+        // A connect() that failed has said closed already.
+        if (kind === Kind.none && w[at + W.op] === ToHost.reset) return;
+        if (kind === Kind.none) throw new Error(`close: flow ${gid} is not open`);
+        const held = this.#held.get(gid) ?? [];
+        for (let i = 0; i < held.length; i += 3) this.#freeReader(held[i]!, held[i + 1]!);
+        this.#held.delete(gid);
+        // A datagram may have come while the close was on its way.
+        if ((kind === Kind.udp || kind === Kind.ping) && !this.quiet && r.chance(0.05))
+          this.#bigDatagram(gid);
+        this.#kind[gid] = Kind.none;
+        this.#tell(gid, ToShard.closed);
+        return;
+      }
+      case ToHost.sendDatagram:
+        return this.#datagram(gid, w, at);
+      case ToHost.sendFromListener:
+        this.#freeReader(w[at + W.slotA]!, w[at + W.slotB]!);
+        return;
+      default:
+        throw new Error(`unknown command ${w[at + W.op]}`);
+    }
+  }
+
+  #begin(gid: number, kind: number): void {
+    this.#kind[gid] = kind;
+    this.#peeked[gid] = 0;
+    this.#consumed[gid] = 0;
+    this.#credit[gid] = 0;
+    this.#limit[gid] = 536;
+    this.#ended[gid] = 0;
+  }
+
+  #send(gid: number, a: number, b: number, len: number): void {
+    const kind = this.#kind[gid];
+    if (kind !== Kind.tcp) throw new Error(`send: flow ${gid} is of kind ${kind}`);
+    const held = this.#held.get(gid);
+    if (held !== undefined || (!this.quiet && this.#held.size < 32 && this.#o.prng.chance(0.02))) {
+      this.stalls++;
+      if (held !== undefined) held.push(a, b, len);
+      else this.#held.set(gid, [a, b, len]);
+      this.#tell(gid, ToShard.sent, 0, 0);
+      return;
+    }
+    this.#freeReader(a, b);
+    this.#tell(gid, ToShard.sent, len, 1);
+  }
+
+  #release(gid: number): void {
+    const held = this.#held.get(gid);
+    if (held === undefined) return;
+    let bytes = 0;
+    for (let i = 0; i < held.length; i += 3) {
+      this.#freeReader(held[i]!, held[i + 1]!);
+      bytes += held[i + 2]!;
+    }
+    this.#held.delete(gid);
+    this.#tell(gid, ToShard.sent, bytes, 1);
+  }
+
+  #read(gid: number): void {
+    if (this.#ended[gid] || this.#kind[gid] !== Kind.tcp) return;
+    const room = (this.#credit[gid]! - this.#peeked[gid]!) | 0;
+    if (room <= 0) return;
+    const n = Math.min(
+      room,
+      this.#limit[gid]!,
+      this.#o.prng.chance(0.1) ? 65_535 : this.#o.prng.int(1, 3000),
+    );
+    if (this.#pass(gid, n, this.#peeked[gid]!, 0)) this.#peeked[gid] = (this.#peeked[gid]! + n) >>> 0;
+  }
+
+  #pass(gid: number, bytes: number, offset: number, again: number): boolean {
+    if (bytes <= 0) return false;
+    const slot = this.#o.largeSlots.pop();
+    if (slot === NO_SLOT) return false;
+    this.#tell(gid, ToShard.data, offset, again, slot, bytes);
+    return true;
+  }
+
+  #eof(gid: number): void {
+    if (this.#ended[gid] || this.#kind[gid] !== Kind.tcp) return;
+    this.#ended[gid] = 1;
+    this.#tell(gid, ToShard.eof, this.#peeked[gid]!);
+  }
+
+  #datagram(gid: number, w: Uint32Array, at: number): void {
+    const { pool, prng: r } = this.#o;
+    const kind = this.#kind[gid]!;
+    if (kind !== Kind.udp && kind !== Kind.ping && kind !== Kind.failed)
+      throw new Error(`sendDatagram: flow ${gid} is of kind ${kind}`);
+    const slotA = w[at + W.slotA]!;
+    const slotB = w[at + W.slotB]!;
+    const len = w[at + W.len]!;
+    const from = pool.slotAt(slotA) + w[at + W.at]!;
+    if (w[at + W.at]! + len > pool.slotBytes(slotA) + (slotB === NO_SLOT ? 0 : pool.slotBytes(slotB))) {
+      throw new Error(`sendDatagram: ${len} bytes at ${w[at + W.at]} reach past the slots`);
+    }
+    if (!this.quiet && kind !== Kind.failed && r.chance(0.4)) {
+      const slot = this.#o.smallSlots.pop();
+      if (slot !== NO_SLOT) {
+        // An echo, as long as fits; DNS and ping answers differ from questions in a byte or two.
+        const n = Math.min(len, pool.slotBytes(slotA) - w[at + W.at]!, 1900);
+        const to = pool.slotAt(slot) + HEADROOM_BYTES;
+        pool.u8.copyWithin(to, from, from + n);
+        if (kind === Kind.udp && n > 3 && r.chance(0.8)) pool.u8[to + 2]! |= 0x80;
+        if (kind === Kind.ping && n > 0) pool.u8[to] = pool.u8[to] === 8 ? 0 : 129;
+        if (r.chance(0.3) && n > 0) pool.u8[to + r.int(0, n - 1)] = r.u32();
+        this.#tell(gid, ToShard.datagram, r.int(0, 255), 0, slot, n);
+      }
+    } else if (!this.quiet && kind !== Kind.failed && r.chance(0.01)) {
+      this.#bigDatagram(gid);
+    } else if (!this.quiet && kind !== Kind.failed && r.chance(0.1)) {
+      const out = this.#o.toShards[Math.floor(gid / this.#flows)]!;
+      const o = this.#tell(
+        gid,
+        ToShard.icmpError,
+        r.pick([0x0301, 0x0303, 0x0304, 0x0b00, 0x0c00, 0x0104, 0x0200, 0x0500, 0, r.int(0, 65_535)]),
+        r.pick([0, 1280, 500, 0xffffffff]),
+      );
+      out.words[o + W.arg2] = r.pick(ERRNOS);
+      for (let i = 0; i < 4; i++)
+        out.words[o + W.addr + i] = r.chance(0.5) ? 0 : [0, 0, 0xffff, 0xc6336401][i]!;
+      out.words[o + W.arg3] = r.int(0, 65_535);
+    }
+    if (w[at + W.arg2] !== 1) this.#freeReader(slotA, slotB);
+  }
+
+  /** A datagram of any length, in two slots: to be cut into fragments, or longer than any may be. */
+  #bigDatagram(gid: number): void {
+    const small = this.#o.smallSlots.pop();
+    const large = this.#o.largeSlots.pop();
+    if (small === NO_SLOT || large === NO_SLOT) {
+      this.#freeOwn(small);
+      this.#freeOwn(large);
+      return;
+    }
+    const len = this.#o.prng.pick([1921, 3000, 9001, 65_507, 65_535]);
+    const at = this.#tell(gid, ToShard.datagram, 0, 0, small, len);
+    this.#o.toShards[Math.floor(gid / this.#flows)]!.words[at + W.slotB] = large;
+  }
+
+  /** Things that hosts do of their own accord. */
+  #misbehave(): void {
+    const r = this.#o.prng;
+    for (let i = 0; i < 2; i++) {
+      const gid = r.int(0, this.#kind.length - 1);
+      const kind = this.#kind[gid];
+      if (kind === Kind.tcp) {
+        const what = r.int(0, 9);
+        if (what < 5) this.#read(gid);
+        else if (what < 7) this.#release(gid);
+        else if (what === 7) this.#eof(gid);
+        else if (what === 8 && !this.#ended[gid]) {
+          this.#ended[gid] = 1;
+          this.#tell(gid, ToShard.error, r.pick(ERRNOS));
+        }
+      } else if (kind === Kind.udp && r.chance(0.01)) {
+        this.#kind[gid] = Kind.failed;
+        this.#tell(gid, ToShard.error, r.pick(ERRNOS));
+      }
+    }
+    if (this.#connecting.length > 50 || (this.#connecting.length > 0 && r.chance(0.2)))
+      this.#decide(this.#connecting.shift()!);
+    if (r.chance(0.01)) this.#accept();
+    if (r.chance(0.02)) this.#listenerDatagram();
+  }
+
+  #decide(gid: number): void {
+    if (this.#kind[gid] !== Kind.connecting) return;
+    if (this.#o.prng.chance(0.3)) {
+      this.#kind[gid] = Kind.tcp;
+      this.#tell(gid, ToShard.opened);
+    } else {
+      this.#kind[gid] = Kind.none;
+      this.#tell(gid, ToShard.openFailed, this.#o.prng.pick(ERRNOS));
+      this.#tell(gid, ToShard.closed);
+    }
+  }
+
+  #tuple(out: Uint32Array): { peerPort: number; target: number; v4: boolean; hash: number } {
+    const r = this.#o.prng;
+    const v4 = r.chance(0.6);
+    out.set(v4 ? [0, 0, 0xffff, 0xc6336400 | r.int(0, 255)] : [0x20010db8, 1, 0, r.int(0, 255)]);
+    const peerPort = r.int(1, 65_535);
+    const target = r.int(8000, 8003);
+    const [k0, k1] = this.#o.plan.hashKey;
+    const hash = flowHash(
+      k0,
+      k1,
+      this.#addressing.guest,
+      v4 ? 0 : 4,
+      out,
+      0,
+      ((target << 16) | peerPort) >>> 0,
+      6,
+    );
+    return { peerPort, target, v4, hash };
+  }
+
+  #accept(): void {
+    const { peerPort, target, v4, hash } = this.#tuple(this.#words);
+    const out = this.#o.toShards[shardOf(hash, this.#o.toShards.length)]!;
+    const at = out.reserve();
+    const w = out.words;
+    const token = this.#token++;
+    this.#tokens.add(token);
+    w[at + W.op] = ToShard.accepted;
+    w[at + W.flow] = 0;
+    w[at + W.slotA] = NO_SLOT;
+    w[at + W.slotB] = NO_SLOT;
+    w[at + W.arg0] = token;
+    w[at + W.arg1] = 0;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
+    w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
+    w[at + W.arg3] = v4 ? 4 : 6;
+    w[at + W.arg4] = hash;
+    out.commit();
+  }
+
+  #listenerDatagram(): void {
+    const slot = this.#o.smallSlots.pop();
+    if (slot === NO_SLOT) return;
+    const { peerPort, target } = this.#tuple(this.#words);
+    // Any shard may be told: the flow is found by its hash in the shard that owns it; one shard is enough here.
+    const out = this.#o.toShards[0]!;
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToShard.listenerDatagram;
+    w[at + W.flow] = 0;
+    w[at + W.slotA] = slot;
+    w[at + W.slotB] = NO_SLOT;
+    w[at + W.at] = HEADROOM_BYTES;
+    w[at + W.len] = this.#o.prng.int(0, 1900);
+    w[at + W.arg0] = 0;
+    w[at + W.arg1] = 1;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
+    w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
+    w[at + W.arg2] = 0;
+    w[at + W.arg3] = 0xffff;
+    w[at + W.arg4] = 0xc6336432;
+    out.commit();
+  }
+
+  /** Nothing new: what is open ends. */
+  #windUp(): void {
+    for (const gid of this.#connecting.splice(0)) this.#decide(gid);
+    for (const gid of [...this.#held.keys()]) this.#release(gid);
+    for (let gid = 0; gid < this.#kind.length; gid++) this.#eof(gid);
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * The whole engine, fed hostile frames through a socket pair, in a network namespace that has nothing but its loopback: run by
+ * engine.test.ts. Prints one line of JSON.
+ *
+ *   engine-child.ts fused|pipeline=N FRAMES SEED
+ */
+
+import { createSocket } from 'node:dgram';
+import { readdirSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { setImmediate, setTimeout } from 'node:timers/promises';
+import { close } from '../../src/sys/io.ts';
+import { startEngine } from '../../src/workers/engine.ts';
+import type { EnginePlan } from '../../src/workers/engine-plan.ts';
+import { Prng } from '../support/netsim/prng.ts';
+import { encodeFrame, Syn, segment, VNET } from '../support/netsim/wire.ts';
+import { corpus, PLAN_ADDRESSES } from './corpus.ts';
+import { LiveTcp } from './live-tcp.ts';
+import { Mutator } from './mutator.ts';
+import { GuestEnd, tapPair } from './path.ts';
+import { Verifier } from './verify.ts';
+
+const HOST = 0xc0000202;
+const HOST_PORT = 8080;
+/** The engine takes no frame for so long: it hangs. */
+const HANG_MS = 20_000;
+const VALID_FRAMES = 20_000;
+
+for (const [name, list] of Object.entries(networkInterfaces())) {
+  if (!list?.every((a) => a.internal))
+    throw new Error(`there is an interface ${name}: not without a namespace of its own`);
+}
+
+const [planName, framesText, seedText] = process.argv.slice(2);
+const frames = Number(framesText);
+const seed = Number(seedText);
+const threads: EnginePlan['threads'] =
+  planName === 'fused' ? { kind: 'fused' } : { kind: 'pipeline', shards: Number(planName!.split('=')[1]) };
+
+// Peers: an echo, a server that hangs up, a resolver that repeats the question.
+const echo = createServer({ allowHalfOpen: true }, (s) => {
+  s.on('error', () => {});
+  s.pipe(s);
+});
+const resolverTcp = createServer((s) => {
+  s.on('error', () => {});
+  s.destroy();
+});
+const resolver = createSocket('udp4', (message, from) => {
+  if (message.length > 2) message[2]! |= 0x80;
+  resolver.send(message, from.port, from.address);
+});
+const mirror = createSocket('udp4', (message, from) => mirror.send(message, from.port, from.address));
+for (const s of [resolver, mirror]) s.on('error', () => {});
+await Promise.all([
+  new Promise<void>((done) => echo.listen(HOST_PORT, '127.0.0.1', done)),
+  new Promise<void>((done) => resolverTcp.listen(53, '127.0.0.1', done)),
+  new Promise<void>((done) => resolver.bind(53, '127.0.0.1', done)),
+  new Promise<void>((done) => mirror.bind(7777, '127.0.0.1', done)),
+]);
+
+const fdCount = (): number => readdirSync('/proc/self/fd').length;
+const [tap, guestFd] = tapPair();
+const fdsBefore = fdCount();
+const logs: string[] = [];
+const engine = await startEngine(
+  {
+    threads,
+    addresses: PLAN_ADDRESSES,
+    policy: {
+      udpTimeoutMs: 500,
+      udpStreamTimeoutMs: 1000,
+      pingTimeoutMs: 500,
+      dhcp: true,
+      ra: true,
+      connectFailure: 'honest',
+    },
+    listeners: [
+      { proto: 'tcp', address: '127.0.0.1', port: 9000, targetPort: 9000 },
+      { proto: 'udp', address: '127.0.0.1', port: 9000, targetPort: 9000 },
+    ],
+    pool: { smallSlots: 2048, largeSlots: 256, flows: 1024 },
+    tap: { fd: tap, vnetHdrBytes: 12, uso: true },
+    hashKey: [seed, 1],
+    isnKey: [1, 2, 3, seed],
+    debugOwnership: true,
+    logLevel: 'warning',
+  },
+  { onLog: (level, text) => logs.push(`${level}: ${text}`) },
+);
+let failure: Error | null = null;
+void engine.failed.then((error) => {
+  failure = error;
+});
+
+const prng = new Prng(seed);
+const guest = new GuestEnd(guestFd);
+const verifier = new Verifier(true, PLAN_ADDRESSES.mtu);
+const live = new LiveTcp(prng, HOST, HOST_PORT);
+const mutator = new Mutator(corpus(), prng);
+let arpReplies = 0;
+let synAcks = 0;
+const onFrame = (b: Uint8Array, at: number, bytes: number): void => {
+  verifier.check(b, at, bytes);
+  live.hear(b, at, bytes);
+  if (b[at + VNET + 12] === 8 && b[at + VNET + 13] === 6 && b[at + VNET + 21] === 2) arpReplies++;
+  if (b[at + VNET + 23] === 6 && (b[at + VNET + 47]! & 0x12) === 0x12) synAcks++;
+};
+
+async function flush(): Promise<void> {
+  let since = performance.now();
+  for (let i = 0; guest.pending > 0; i++) {
+    if (failure !== null) throw failure;
+    if (guest.flush() > 0) since = performance.now();
+    while (guest.drain(onFrame) === 64);
+    // The servers of this thread need their turn as well.
+    if (guest.pending > 0) await (i < 10 ? setImmediate() : setTimeout(1));
+    if (performance.now() - since > HANG_MS)
+      throw new Error(`the engine has taken no frame for ${HANG_MS} ms`);
+  }
+}
+
+async function until(what: string, holds: () => boolean): Promise<void> {
+  const start = performance.now();
+  while (!holds()) {
+    if (failure !== null) throw failure;
+    while (guest.drain(onFrame) === 64);
+    if (performance.now() - start > HANG_MS) throw new Error(`${what}: not within ${HANG_MS} ms`);
+    await setTimeout(2);
+  }
+}
+
+const started = performance.now();
+let sent = 0;
+let rssWarm = 0;
+for (let i = 0; i < frames; i++) {
+  const bytes = (i & 3) === 0 ? live.next(guest.out.u8, guest.at) : mutator.next(guest.out.u8, guest.at);
+  guest.add(bytes);
+  sent++;
+  if (guest.full) {
+    await flush();
+    if ((i & 0x3f0) === 0) await setImmediate();
+  }
+  if (i === frames >>> 1) rssWarm = process.memoryUsage.rss();
+}
+await flush();
+await until('all frames read', () => engine.counters().framesFromGuest === sent);
+const seconds = (performance.now() - started) / 1000;
+const grown = process.memoryUsage.rss() - rssWarm;
+
+// It still answers: more frames than it has slots, each with an answer, and a connection to the host.
+arpReplies = 0;
+const arp = corpus().find((s) => s.name === 'ARP request')!.bytes;
+for (let i = 0; i < VALID_FRAMES; i++) {
+  guest.addCopy(arp);
+  if (guest.full) await flush();
+}
+await flush();
+await until('ARP replies', () => arpReplies >= VALID_FRAMES);
+await setTimeout(2500); // flows of the storm run out
+synAcks = 0;
+const endpoints = {
+  family: 4 as const,
+  guest: Uint8Array.of(192, 0, 2, 15),
+  remote: Uint8Array.of(192, 0, 2, 2),
+};
+const syn = segment({ flags: Syn, srcPort: 39_999, dstPort: HOST_PORT, seq: 7, options: { mss: 1460 } });
+let connected = false;
+for (let i = 0; i < 20 && !connected; i++) {
+  guest.addCopy(encodeFrame(endpoints, syn, { vnet: true, partial: true }));
+  await flush();
+  await setTimeout(100);
+  while (guest.drain(onFrame) === 64);
+  connected = synAcks > 0;
+}
+const counters = engine.counters();
+const stopStarted = performance.now();
+await engine.stop();
+const stopMs = performance.now() - stopStarted;
+await setTimeout(50);
+const fdsAfter = fdCount();
+for (const fd of [tap, guestFd]) close(fd);
+for (const s of [echo, resolverTcp]) s.close();
+for (const s of [resolver, mirror]) s.close();
+process.stdout.write(
+  `${JSON.stringify({
+    frames: sent,
+    framesPerSecond: Math.round(sent / seconds),
+    handshakes: live.established,
+    connected,
+    stopMs: Math.round(stopMs),
+    rssGrownMiB: Math.round(grown / 2 ** 20),
+    openFds: fdsAfter - fdsBefore,
+    failure: failure === null ? null : String(failure),
+    errors: [...new Set(logs.filter((l) => l.startsWith('error')))],
+    counters,
+  })}\n`,
+);
+process.exit(0);

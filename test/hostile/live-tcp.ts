@@ -1,0 +1,175 @@
+/**
+ * A hostile guest that does finish its handshakes: it listens to what the engine says, so that its segments land in the middle of live
+ * connections, near their sequence numbers, with everything else wrong in turns.
+ */
+import type { Prng } from '../support/netsim/prng.ts';
+import { ETH, GUEST_MAC, OUR_MAC, sum16, VNET } from '../support/netsim/wire.ts';
+
+const CONNECTIONS = 64;
+const FIRST_PORT = 42_000;
+const IP = VNET + ETH;
+const TCP = IP + 20;
+
+export class LiveTcp {
+  readonly #prng: Prng;
+  readonly #remote: number;
+  readonly #port: number;
+  /** 0: none, 1: SYN sent, 2: established. */
+  readonly #state = new Uint8Array(CONNECTIONS);
+  /** Next number of ours, as the engine's ACKs say. */
+  readonly #next = new Uint32Array(CONNECTIONS);
+  /** End of what the engine sent. */
+  readonly #peerNext = new Uint32Array(CONNECTIONS);
+  established = 0;
+
+  /** @param remote,port  whom to connect to */
+  constructor(prng: Prng, remote = 0xc6336408, port = 80) {
+    this.#prng = prng;
+    this.#remote = remote;
+    this.#port = port;
+  }
+
+  /** Write a frame with vnet header at `at`. @returns its bytes */
+  next(b: Uint8Array, at: number): number {
+    const r = this.#prng;
+    const c = r.int(0, CONNECTIONS - 1);
+    let flags = 0x10;
+    let seq = this.#next[c]!;
+    let ack = this.#peerNext[c]!;
+    let payload = 0;
+    let options = 0;
+    let gsoSize = 0;
+    const optionsAt = at + TCP + 20;
+    if (this.#state[c] === 0 || (this.#state[c] === 1 && r.chance(0.2))) {
+      this.#state[c] = 1;
+      seq = r.u32();
+      this.#next[c] = (seq + 1) >>> 0;
+      flags = 2;
+      ack = 0;
+      // MSS, window scale, SACK permitted, timestamps: any of them, of any value.
+      const o: number[] = [];
+      if (r.chance(0.8)) o.push(2, 4, r.int(0, 255), r.int(0, 255));
+      if (r.chance(0.7)) o.push(3, 3, r.int(0, 20), 1);
+      if (r.chance(0.7)) o.push(4, 2, 1, 1);
+      if (r.chance(0.4)) o.push(8, 10, 0, 0, r.int(0, 255), r.int(0, 255), 0, 0, 0, 0, 1, 1);
+      b.set(o, optionsAt);
+      options = o.length;
+    } else {
+      const kind = r.u32() & 31;
+      if (kind < 12) payload = r.int(1, 1460);
+      else if (kind < 14) {
+        payload = r.chance(0.1) ? r.int(1500, 60_000) : r.int(1500, 6000);
+        gsoSize = r.int(1, 1460);
+      } else if (kind < 18) {
+        payload = r.int(1, 1460);
+        seq = (seq + r.int(1, 20_000)) >>> 0;
+      } else if (kind < 20) {
+        payload = r.int(1, 3000);
+        seq = (seq - r.int(1, 3000)) >>> 0;
+      } else if (kind < 24) ack = (ack - r.int(0, 20_000)) >>> 0;
+      else if (kind === 24) flags = 0x11;
+      else if (kind === 25) {
+        seq = (seq + r.int(-5, 60_000)) >>> 0;
+        flags = r.chance(0.5) ? 4 : 0x14;
+      } else if (kind === 26) flags = r.int(0, 255);
+      else if (kind === 27) seq = r.u32();
+      else if (kind === 28) ack = (ack + r.int(1, 0x7fff_ffff)) >>> 0;
+      else if (kind === 29) this.#state[c] = 0;
+      const what = r.u32() & 7;
+      if (what === 0) {
+        // SACK, true or not.
+        const count = r.int(1, 4);
+        b.set([1, 1, 5, 2 + 8 * count], optionsAt);
+        for (let i = 0; i < count; i++) {
+          const left = (ack + r.int(-3000, 40_000)) >>> 0;
+          put32(b, optionsAt + 4 + i * 8, left);
+          put32(b, optionsAt + 8 + i * 8, (left + r.int(-10, 20_000)) >>> 0);
+        }
+        options = 4 + 8 * count;
+      } else if (what === 1) {
+        b.set([1, 1, 8, 10], optionsAt);
+        put32(b, optionsAt + 4, r.chance(0.8) ? r.int(0, 100_000) : r.u32());
+        put32(b, optionsAt + 8, r.u32());
+        options = 12;
+      } else if (what === 2) {
+        options = 4 * r.int(1, 10);
+        for (let i = 0; i < options; i++) b[optionsAt + i] = r.int(0, 12);
+      }
+    }
+    const tcpBytes = 20 + options + payload;
+    const total = 20 + tcpBytes;
+    b.fill(0, at, at + TCP + 20);
+    b[at] = 1;
+    b[at + 6] = 34;
+    b[at + 8] = 16;
+    if (gsoSize > 0) {
+      b[at + 1] = 1;
+      b[at + 4] = gsoSize;
+      b[at + 5] = gsoSize >> 8;
+      b[at + 2] = 54 + options;
+    }
+    b.set(OUR_MAC, at + VNET);
+    b.set(GUEST_MAC, at + VNET + 6);
+    b[at + VNET + 12] = 8;
+    const ip = at + IP;
+    b[ip] = 0x45;
+    put16(b, ip + 2, total);
+    b[ip + 8] = 64;
+    b[ip + 9] = 6;
+    put32(b, ip + 12, 0xc000020f);
+    put32(b, ip + 16, this.#remote);
+    put16(b, ip + 10, ~sum16(b, ip, ip + 20) & 0xffff);
+    const t = at + TCP;
+    put16(b, t, FIRST_PORT + c);
+    put16(b, t + 2, this.#port);
+    put32(b, t + 4, seq);
+    put32(b, t + 8, ack);
+    b[t + 12] = ((20 + options) / 4) << 4;
+    b[t + 13] = flags;
+    put16(b, t + 14, r.chance(0.1) ? r.int(0, 2) : r.int(0, 65_535));
+    return IP + total;
+  }
+
+  /** Hear what the engine wrote: a frame with vnet header. */
+  hear(b: Uint8Array, at: number, bytes: number): void {
+    if (bytes < TCP + 20 || b[at + VNET + 12] !== 8 || b[at + VNET + 13] !== 0 || b[at + IP + 9] !== 6)
+      return;
+    const t = at + TCP;
+    const c = ((b[t + 2]! << 8) | b[t + 3]!) - FIRST_PORT;
+    if (c < 0 || c >= CONNECTIONS) return;
+    const flags = b[t + 13]!;
+    if (flags & 4) {
+      this.#state[c] = 0;
+      return;
+    }
+    const payload = bytes - TCP - (b[t + 12]! >> 4) * 4;
+    const end = (get32(b, t + 4) + payload + (flags & 1) + (flags & 2 ? 1 : 0)) >>> 0;
+    if (flags & 2) {
+      this.#peerNext[c] = end;
+      this.#next[c] = get32(b, t + 8);
+      if (this.#state[c] === 1) {
+        this.#state[c] = 2;
+        this.established++;
+      }
+      return;
+    }
+    if (((end - this.#peerNext[c]!) | 0) > 0) this.#peerNext[c] = end;
+    this.#next[c] = get32(b, t + 8);
+  }
+}
+
+function put16(b: Uint8Array, at: number, v: number): void {
+  b[at] = v >> 8;
+  b[at + 1] = v;
+}
+
+function put32(b: Uint8Array, at: number, v: number): void {
+  b[at] = v >>> 24;
+  b[at + 1] = v >>> 16;
+  b[at + 2] = v >>> 8;
+  b[at + 3] = v;
+}
+
+function get32(b: Uint8Array, at: number): number {
+  return ((b[at]! << 24) | (b[at + 1]! << 16) | (b[at + 2]! << 8) | b[at + 3]!) >>> 0;
+}

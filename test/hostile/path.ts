@@ -1,0 +1,351 @@
+/**
+ * The packet path in one process and one thread, fed through a socket pair in the place of the TAP:
+ *
+ *   frames ─ sendmmsg ─▶ TapReader ─▶ Shard(s) ─▶ DrainingHost
+ *   checked ◀─ recvmmsg ─────────────┘
+ *
+ * Ownership of slots is checked at each hand-over. Time is virtual as far as the stages are concerned: poll(now).
+ */
+
+import { dropName } from '../../src/proto/drop.ts';
+import { COUNTER_WORDS, Counter, DROP_BASE, DROP_MAX } from '../../src/ring/counters.ts';
+import { allocateShared } from '../../src/ring/layout.ts';
+import { FramePool, Ownership, SlotStack } from '../../src/ring/pool.ts';
+import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
+import {
+  AF_UNIX,
+  MSG_DONTWAIT,
+  SO_SNDBUF,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_SEQPACKET,
+  SOL_SOCKET,
+} from '../../src/sys/constants.ts';
+import { close } from '../../src/sys/io.ts';
+import { addressOf, NativeBuffer } from '../../src/sys/memory.ts';
+import {
+  iovecWrite,
+  MMSGHDR_LEN_WORD,
+  MMSGHDR_WORDS,
+  msghdrWrite,
+  recvmmsg,
+  sendmmsg,
+  setsockoptInt,
+  socketpair,
+} from '../../src/sys/socket.ts';
+import type { EnginePlan } from '../../src/workers/engine-plan.ts';
+import { Owner } from '../../src/workers/owners.ts';
+import { LinkRing, slotShares } from '../../src/workers/plan.ts';
+import { stageDropName } from '../../src/workers/stage-drop.ts';
+import { TapReader } from '../../src/workers/tap-reader.ts';
+import { Shard } from '../../src/workers/translator/shard.ts';
+import type { Prng } from '../support/netsim/prng.ts';
+import { PLAN_ADDRESSES } from './corpus.ts';
+import { DrainingHost } from './draining-host.ts';
+
+const BATCH = 16;
+const ROOM = 69_632;
+const OUT_BATCH = 64;
+const START_MS = 100_000;
+
+export interface PathOptions {
+  readonly shards: number;
+  readonly prng: Prng;
+  readonly vnet?: boolean;
+  readonly dhcp?: boolean;
+  /** Every frame to the guest, without the vnet header's meaning explained. Borrowed. */
+  onFrame(u8: Uint8Array, at: number, bytes: number): void;
+}
+
+/** Both ends of a TAP made of a socket pair: frames keep their borders. */
+export function tapPair(): readonly [engine: number, guest: number] {
+  const pair = new NativeBuffer(8);
+  const r = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair.address);
+  if (r < 0) throw new Error(`socketpair: errno ${-r}`);
+  for (const fd of [pair.i32[0]!, pair.i32[1]!]) setsockoptInt(fd, SOL_SOCKET, SO_SNDBUF, 4 << 20);
+  return [pair.i32[0]!, pair.i32[1]!];
+}
+
+/** The guest's end: frames in batches. */
+export class GuestEnd {
+  /** Room for BATCH frames: frame i at i * ROOM. */
+  readonly out = new NativeBuffer(BATCH * ROOM);
+  readonly #in = new NativeBuffer(OUT_BATCH * ROOM);
+  readonly #outIov = new NativeBuffer(BATCH * 16);
+  readonly #outMsgs = new NativeBuffer(BATCH * MMSGHDR_WORDS * 4);
+  readonly #inIov = new NativeBuffer(OUT_BATCH * 16);
+  readonly #inMsgs = new NativeBuffer(OUT_BATCH * MMSGHDR_WORDS * 4);
+  readonly #fd: number;
+  #count = 0;
+  #sent = 0;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+    for (let i = 0; i < BATCH; i++)
+      msghdrWrite(this.#outMsgs.u32, i * MMSGHDR_WORDS, 0, 0, this.#outIov.address + i * 16, 1, 0, 0);
+    for (let i = 0; i < OUT_BATCH; i++) {
+      iovecWrite(this.#inIov.u32, i * 4, this.#in.address + i * ROOM, ROOM);
+      msghdrWrite(this.#inMsgs.u32, i * MMSGHDR_WORDS, 0, 0, this.#inIov.address + i * 16, 1, 0, 0);
+    }
+  }
+
+  get full(): boolean {
+    return this.#count === BATCH;
+  }
+
+  get pending(): number {
+    return this.#count - this.#sent;
+  }
+
+  /** Where the next frame may be written; add() it afterwards. */
+  get at(): number {
+    return this.#count * ROOM;
+  }
+
+  /** @param skip  bytes in front that are not part of the frame (a vnet header, where the TAP has none) */
+  add(bytes: number, skip = 0): void {
+    iovecWrite(
+      this.#outIov.u32,
+      this.#count * 4,
+      this.out.address + this.#count * ROOM + skip,
+      Math.max(0, bytes - skip),
+    );
+    this.#count++;
+  }
+
+  addCopy(frame: Uint8Array): void {
+    this.out.u8.set(frame, this.at);
+    this.add(frame.length);
+  }
+
+  /** @returns frames that went; the rest goes with the next call */
+  flush(): number {
+    if (this.#sent === this.#count) return 0;
+    const r = sendmmsg(
+      this.#fd,
+      this.#outMsgs.address + this.#sent * MMSGHDR_WORDS * 4,
+      this.#count - this.#sent,
+      MSG_DONTWAIT,
+    );
+    if (r < 0) {
+      if (r === -11) return 0;
+      throw new Error(`sendmmsg: errno ${-r}`);
+    }
+    this.#sent += r;
+    if (this.#sent === this.#count) {
+      this.#sent = 0;
+      this.#count = 0;
+    }
+    return r;
+  }
+
+  /** Take what the engine wrote. @returns frames */
+  drain(onFrame: (u8: Uint8Array, at: number, bytes: number) => void): number {
+    const n = recvmmsg(this.#fd, this.#inMsgs.address, OUT_BATCH, MSG_DONTWAIT);
+    for (let i = 0; i < n; i++)
+      onFrame(this.#in.u8, i * ROOM, this.#inMsgs.u32[i * MMSGHDR_WORDS + MMSGHDR_LEN_WORD]!);
+    return n < 0 ? 0 : n;
+  }
+}
+
+export class HostilePath {
+  readonly guest: GuestEnd;
+  readonly host: DrainingHost;
+  readonly counters = new Float64Array(COUNTER_WORDS);
+  readonly plan: EnginePlan;
+  readonly logs = new Map<string, number>();
+  now: number;
+  framesToGuest = 0;
+  readonly #reader: TapReader;
+  readonly #shards: Shard[] = [];
+  readonly #readerSmall: SlotStack;
+  readonly #readerLarge: SlotStack;
+  readonly #hostSmall: SlotStack;
+  readonly #hostLarge: SlotStack;
+  readonly #fds: readonly [number, number];
+  readonly #onFrame: (u8: Uint8Array, at: number, bytes: number) => void;
+  readonly #keep: unknown;
+
+  constructor(o: PathOptions) {
+    const vnet = o.vnet ?? true;
+    this.#fds = tapPair();
+    this.guest = new GuestEnd(this.#fds[1]);
+    const smallSlots = 2048;
+    const largeSlots = 256;
+    this.plan = {
+      threads: o.shards === 1 ? { kind: 'fused' } : { kind: 'pipeline', shards: o.shards },
+      addresses: PLAN_ADDRESSES,
+      policy: {
+        udpTimeoutMs: 300,
+        udpStreamTimeoutMs: 600,
+        pingTimeoutMs: 300,
+        dhcp: o.dhcp ?? true,
+        ra: true,
+        connectFailure: 'honest',
+      },
+      listeners: [],
+      pool: { smallSlots, largeSlots, flows: 512 },
+      tap: { fd: this.#fds[0], vnetHdrBytes: vnet ? 12 : 0, uso: true },
+      hashKey: [0x1234, 0x5678],
+      isnKey: [3, 4, 5, 6],
+      debugOwnership: true,
+      logLevel: 'warning',
+    };
+    const rings = o.shards * 4 + 1;
+    const request = { smallSlots, largeSlots, rings, ringDescriptors: 2048, counterBlocks: 1, logBytes: 256 };
+    const { sab, layout, baseAddress } = allocateShared(request, addressOf);
+    this.#keep = sab;
+    const pool = new FramePool(sab, layout, baseAddress);
+    const ownership = new Ownership(sab, layout, true);
+    const shares = slotShares(smallSlots, largeSlots, o.shards);
+    ownership.assign(...shares.readerSmall, Owner.reader);
+    ownership.assign(...shares.readerLarge, Owner.reader);
+    ownership.assign(...shares.hostSmall, Owner.hostIo);
+    ownership.assign(...shares.hostLarge, Owner.hostIo);
+    this.#readerSmall = new SlotStack(...shares.readerSmall);
+    this.#readerLarge = new SlotStack(...shares.readerLarge);
+    this.#hostSmall = new SlotStack(...shares.hostSmall);
+    this.#hostLarge = new SlotStack(...shares.hostLarge);
+    const to = (ring: number): RingProducer => new RingProducer(sab, layout, ring, null);
+    const from = (ring: number): RingConsumer => new RingConsumer(sab, layout, ring, null);
+    const all = Array.from({ length: o.shards }, (_, i) => i);
+    const log = (_level: string, text: string): void =>
+      void this.logs.set(text, (this.logs.get(text) ?? 0) + 1);
+    this.#reader = new TapReader({
+      plan: this.plan,
+      pool,
+      ownership,
+      counters: this.counters,
+      smallSlots: this.#readerSmall,
+      largeSlots: this.#readerLarge,
+      toShards: all.map((s) => to(LinkRing.readerToShard(s))),
+      freed: [...all.map((s) => from(LinkRing.shardToReader(s))), from(LinkRing.hostToReader(o.shards))],
+      onFatal: (text) => {
+        throw new Error(text);
+      },
+    });
+    const guestMac = Uint8Array.of(2, 0, 0, 0, 0, 0x67);
+    // A shard starts its clock when it is made: at the same time in every run, so that a seed makes the same run again.
+    const clock = performance.now;
+    performance.now = () => START_MS;
+    for (const s of all) {
+      this.#shards.push(
+        new Shard({
+          shard: s,
+          plan: this.plan,
+          pool,
+          ownership,
+          counters: this.counters,
+          scratchSlot: shares.scratchLarge[0] + s,
+          guestMac,
+          fromReader: from(LinkRing.readerToShard(s)),
+          toReader: to(LinkRing.shardToReader(s)),
+          fromHost: from(LinkRing.hostToShard(s)),
+          toHost: to(LinkRing.shardToHost(s)),
+          log,
+        }),
+      );
+    }
+    performance.now = clock;
+    this.host = new DrainingHost({
+      plan: this.plan,
+      pool,
+      ownership,
+      smallSlots: this.#hostSmall,
+      largeSlots: this.#hostLarge,
+      fromShards: all.map((s) => from(LinkRing.shardToHost(s))),
+      toShards: all.map((s) => to(LinkRing.hostToShard(s))),
+      toReader: to(LinkRing.hostToReader(o.shards)),
+      prng: o.prng,
+    });
+    this.#onFrame = (u8, at, bytes) => {
+      this.framesToGuest++;
+      o.onFrame(u8, at, bytes);
+    };
+    this.now = START_MS;
+  }
+
+  /** One round of all stages. */
+  round(ms: number): number {
+    this.now += ms;
+    this.#reader.onReadable();
+    let work = this.#reader.poll(this.now);
+    for (const shard of this.#shards) work += shard.poll(this.now);
+    work += this.host.poll();
+    for (const shard of this.#shards) work += shard.poll(this.now);
+    while (this.guest.drain(this.#onFrame) === OUT_BATCH);
+    return work;
+  }
+
+  /** Rounds until nothing moves. */
+  settle(ms = 0): void {
+    for (let i = 0; i < 10_000; i++) if (this.round(i === 0 ? ms : 0) === 0) return;
+    throw new Error('the path never comes to rest');
+  }
+
+  /** Send what is in the guest's batch, running the path as it goes. */
+  feed(ms: number): void {
+    for (let i = 0; this.guest.pending > 0; i++) {
+      this.guest.flush();
+      this.round(i === 0 ? ms : 1);
+      if (i > 100_000) throw new Error('the path takes no more frames');
+    }
+  }
+
+  get dropped(): number {
+    let n = 0;
+    for (let cause = 1; cause <= DROP_MAX; cause++) n += this.counters[DROP_BASE + cause]!;
+    return n;
+  }
+
+  drops(): Record<string, number> {
+    const named: Record<string, number> = {};
+    for (let cause = 1; cause <= DROP_MAX; cause++) {
+      const n = this.counters[DROP_BASE + cause]!;
+      const name = dropName(-cause);
+      if (n > 0) named[name === 'unknown' ? stageDropName(-cause) : name] = n;
+    }
+    return named;
+  }
+
+  /** Everything that a frame may have caused, in one number: it grows with every frame that was counted or answered. */
+  get effects(): number {
+    const c = this.counters;
+    return (
+      this.dropped +
+      this.framesToGuest +
+      this.host.messages +
+      c[Counter.fragmentsDropped]! +
+      c[Counter.fragmentsReassembled]! +
+      c[Counter.flowTableFull]!
+    );
+  }
+
+  /** Hours pass, nothing new comes: every flow ends, every slot comes back. */
+  windDown(): void {
+    this.host.quiet = true;
+    // Fine steps first, for the retransmission timers; then the keep-alive's two hours.
+    for (let i = 0; i < 4000; i++) this.settle(500);
+    for (let i = 0; i < 300; i++) this.settle(60_000);
+  }
+
+  leftovers(): Record<string, number> {
+    return {
+      // A pair stays armed for the next read.
+      readerSmall: Math.max(0, this.#readerSmall.capacity - this.#readerSmall.free - 1),
+      readerLarge: Math.max(0, this.#readerLarge.capacity - this.#readerLarge.free - 1),
+      hostSmall: this.#hostSmall.capacity - this.#hostSmall.free,
+      hostLarge: this.#hostLarge.capacity - this.#hostLarge.free,
+      sockets: this.host.open,
+      tcp:
+        this.counters[Counter.tcpOpened]! +
+        this.counters[Counter.tcpAccepted]! -
+        this.counters[Counter.tcpClosed]!,
+    };
+  }
+
+  close(): void {
+    for (const fd of this.#fds) close(fd);
+    void this.#keep;
+  }
+}

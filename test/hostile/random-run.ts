@@ -1,0 +1,81 @@
+/** Random hostile frames through a path until it has had enough; what must hold afterwards. */
+import { expect } from 'vitest';
+import { Counter } from '../../src/ring/counters.ts';
+import { Prng } from '../support/netsim/prng.ts';
+import { corpus } from './corpus.ts';
+import { LiveTcp } from './live-tcp.ts';
+import { Mutator } from './mutator.ts';
+import { HostilePath, type PathOptions } from './path.ts';
+import { Verifier } from './verify.ts';
+
+/** The whole engine gets this many of them (engine.test.ts). */
+export const ENGINE_FRAMES = 900_000;
+/** HOSTILE_FRAMES: how many in all. */
+export const ALL_FRAMES = Number(process.env.HOSTILE_FRAMES ?? 10_000_000);
+export const PATH_FRAMES = Math.max(300_000, ALL_FRAMES - ENGINE_FRAMES);
+export const SEED = Number(process.env.HOSTILE_SEED ?? 20_260_101);
+
+export const NOTHING_LEFT = {
+  readerSmall: 0,
+  readerLarge: 0,
+  hostSmall: 0,
+  hostLarge: 0,
+  sockets: 0,
+  tcp: 0,
+};
+const RSS_LIMIT_BYTES = 48 * 2 ** 20;
+
+/** @returns drops by cause */
+export function randomRun(
+  name: string,
+  frames: number,
+  options: Omit<PathOptions, 'prng' | 'onFrame'>,
+): Record<string, number> {
+  const prng = new Prng(SEED);
+  const vnet = options.vnet ?? true;
+  const verifier = new Verifier(vnet, 1500);
+  const live = new LiveTcp(prng);
+  const path = new HostilePath({
+    ...options,
+    prng,
+    onFrame: (b, at, bytes) => {
+      verifier.check(b, at, bytes);
+      if (vnet) live.hear(b, at, bytes);
+    },
+  });
+  const mutator = new Mutator(corpus(), prng);
+  const skip = vnet ? 0 : 12;
+  let rssWarm = 0;
+  const started = performance.now();
+  try {
+    for (let i = 0; i < frames; i++) {
+      const { guest } = path;
+      const bytes =
+        (i & 3) === 0 && vnet ? live.next(guest.out.u8, guest.at) : mutator.next(guest.out.u8, guest.at);
+      // A frame of no bytes would be the end of the stream on a socket; a TAP has none either.
+      if (bytes <= skip) continue;
+      guest.add(bytes, skip);
+      if (guest.full) path.feed(1);
+      if (i === Math.floor(frames / 3)) rssWarm = process.memoryUsage.rss();
+    }
+    path.feed(1);
+    const seconds = (performance.now() - started) / 1000;
+    const grown = process.memoryUsage.rss() - rssWarm;
+    process.stdout.write(
+      `hostile, ${name}: ${frames} frames, ${Math.round(frames / seconds)} a second, ${path.framesToGuest} answers, ` +
+        `${path.dropped} dropped, ${live.established} handshakes, RSS +${(grown / 2 ** 20).toFixed(1)} MiB\n`,
+    );
+    expect(grown).toBeLessThan(RSS_LIMIT_BYTES);
+    if (vnet) expect(live.established).toBeGreaterThan(frames / 2000);
+    const drops = path.drops();
+    path.windDown();
+    expect(path.leftovers()).toEqual(NOTHING_LEFT);
+    return drops;
+  } catch (cause) {
+    const text = cause instanceof Error ? cause.message : String(cause);
+    const count = path.counters[Counter.framesFromGuest];
+    throw new Error(`HOSTILE_SEED=${SEED}, ${name}, after ${count} frames: ${text}`, { cause });
+  } finally {
+    path.close();
+  }
+}

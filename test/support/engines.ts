@@ -1,0 +1,135 @@
+/**
+ * The engines that the end-to-end suite can drive. Ours is the default; `E2E_ENGINE=pasta` runs the same tests against the stock
+ * tool (E2E_PASTA: its path), which tells a fault of the engine from a fault of a test and makes the two comparable.
+ */
+import { fileURLToPath } from 'node:url';
+
+export interface EngineOptions {
+  /** Thread plan: "fused", "pipeline=2"; engines without plans ignore it. */
+  readonly plan?: string;
+  readonly mtu?: number;
+  /** "[ADDRESS:]HOSTPORT[:PORT][/udp]" */
+  readonly publish?: readonly string[];
+  /** The guest's address for the host's loopback. */
+  readonly hostLoopback?: string;
+  /** Frames lost inside the engine, as fractions. */
+  readonly impair?: { readonly fromGuest: number; readonly toGuest: number; readonly seed: number };
+  /** Leave the interface down and without addresses: the guest's own client configures it. */
+  readonly unconfigured?: boolean;
+  /** Further options, in the engine's own words. */
+  readonly extra?: readonly string[];
+}
+
+export interface Launch {
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+}
+
+export interface Engine {
+  readonly name: string;
+  /** What the process is called in ps. */
+  readonly processName: string;
+  readonly plans: readonly string[];
+  /** Descriptors that it may keep in store for connections to come. */
+  readonly spareDescriptors: number;
+  /** What it can do; tests of the rest are skipped with a reason. */
+  readonly can: {
+    readonly impair: boolean;
+    /** Tells the guest of unreachable networks by ICMP rather than RST. */
+    readonly honestUnreachable: boolean;
+    /** The guest's resolver works when the host's is on loopback, without options. */
+    readonly loopbackResolver: boolean;
+    /** `run` passes SIGTERM on and ends as its command does. */
+    readonly forwardsSignals: boolean;
+    /** Its command may be killed by signals of its own namespace (it is not the first process there). */
+    readonly ordinaryCommand: boolean;
+  };
+  run(options: EngineOptions, command: readonly string[]): Launch;
+  /** `target`: a process id, or the path of a network namespace of our own user namespace. */
+  attach(options: EngineOptions, target: string): Launch;
+}
+
+const QUICK = process.env.E2E_QUICK === '1';
+/** The full figure, or a smaller one for quick rounds while developing. */
+export const full = (value: number, quick: number): number => (QUICK ? quick : value);
+
+export const repoRoot = fileURLToPath(new URL('../../', import.meta.url)).replace(/\/$/, '');
+
+const wantedPlans = (process.env.E2E_PLANS ?? 'fused,pipeline=1,pipeline=2').split(',');
+
+function bucatini(): Engine {
+  const program = `${repoRoot}/bin/bucatini`;
+  const flags = (o: EngineOptions): string[] => {
+    const argv: string[] = [];
+    if (o.plan !== undefined) argv.push('--threads', o.plan);
+    if (o.mtu !== undefined) argv.push('--mtu', String(o.mtu));
+    for (const p of o.publish ?? []) argv.push('--publish', p);
+    if (o.hostLoopback !== undefined) argv.push('--host-loopback', o.hostLoopback);
+    if (o.unconfigured) argv.push('--no-configure');
+    argv.push(...(o.extra ?? []));
+    return argv;
+  };
+  const env = (o: EngineOptions): Record<string, string> =>
+    o.impair
+      ? {
+          BUCATINI_TEST_IMPAIR: `fromGuest=${o.impair.fromGuest},toGuest=${o.impair.toGuest},seed=${o.impair.seed}`,
+        }
+      : {};
+  return {
+    name: 'bucatini',
+    processName: 'bucatini',
+    plans: wantedPlans,
+    spareDescriptors: 0,
+    can: {
+      impair: true,
+      honestUnreachable: true,
+      loopbackResolver: true,
+      forwardsSignals: true,
+      ordinaryCommand: true,
+    },
+    run: (o, command) => ({ argv: [program, 'run', ...flags(o), '--', ...command], env: env(o) }),
+    attach: (o, target) => ({ argv: [program, 'attach', ...flags(o), target], env: env(o) }),
+  };
+}
+
+function pasta(): Engine {
+  const program = process.env.E2E_PASTA ?? 'pasta';
+  const flags = (o: EngineOptions): string[] => {
+    const argv = ['--foreground', '--quiet', '--no-map-gw', '-T', 'none', '-U', 'none'];
+    argv.push(o.unconfigured ? '--dhcp-dns' : '--config-net');
+    if (o.mtu !== undefined) argv.push('--mtu', String(o.mtu));
+    const publish = { tcp: [] as string[], udp: [] as string[] };
+    for (const p of o.publish ?? []) {
+      const [ports = '', proto = 'tcp'] = p.split('/');
+      publish[proto === 'udp' ? 'udp' : 'tcp'].push(ports);
+    }
+    argv.push('-t', publish.tcp.join(',') || 'none', '-u', publish.udp.join(',') || 'none');
+    if (o.hostLoopback !== undefined) argv.push('--map-host-loopback', o.hostLoopback);
+    argv.push(...(o.extra ?? []));
+    return argv;
+  };
+  return {
+    name: 'pasta',
+    processName: 'pasta',
+    plans: ['stock'],
+    spareDescriptors: 128,
+    can: {
+      impair: false,
+      honestUnreachable: false,
+      loopbackResolver: false,
+      forwardsSignals: false,
+      ordinaryCommand: false,
+    },
+    run: (o, command) => ({ argv: [program, ...flags(o), '--', ...command], env: {} }),
+    attach: (o, target) => ({
+      argv: [
+        program,
+        ...flags(o),
+        ...(target.startsWith('/') ? ['--netns-only', '--netns', target] : [target]),
+      ],
+      env: {},
+    }),
+  };
+}
+
+export const engine: Engine = process.env.E2E_ENGINE === 'pasta' ? pasta() : bucatini();

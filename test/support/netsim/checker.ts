@@ -1,0 +1,70 @@
+/** What every frame to the guest must keep to, whatever the connection is up to. Looked at when it is sent, before the link loses it. */
+import { Ack, type DecodedFrame, decodeFrame, ETH, flagNames, Rst, Syn, seqDist, VNET } from './wire.ts';
+
+interface Flow {
+  ack: number;
+  edge: number;
+  scale: number;
+  iss: number;
+  synced: boolean;
+}
+
+export class FrameChecker {
+  readonly #vnet: boolean;
+  readonly #mtu: number;
+  readonly #flows = new Map<string, Flow>();
+  frames = 0;
+  bytes = 0;
+  largest = 0;
+
+  constructor(vnet: boolean, mtu: number) {
+    this.#vnet = vnet;
+    this.#mtu = mtu;
+  }
+
+  /** @throws Error when the frame breaks a rule */
+  check(frame: Uint8Array): DecodedFrame {
+    const d = decodeFrame(frame, this.#vnet);
+    this.frames++;
+    this.bytes += d.frameBytes;
+    if (d.frameBytes > this.largest) this.largest = d.frameBytes;
+    if (frame.length - (this.#vnet ? VNET : 0) > this.#mtu + ETH && d.gsoSize === 0) {
+      throw new Error(`a frame of ${d.frameBytes} bytes is above the MTU ${this.#mtu} and has no GSO`);
+    }
+    const s = d.tcp;
+    if (s === null) return d;
+    const key = `${s.srcPort}-${s.dstPort}-${[...d.src]}`;
+    const what = `${flagNames(s.flags)} seq ${s.seq} ack ${s.ack} window ${s.window}`;
+    if (s.flags & Syn) {
+      const edge = (s.ack + s.window) >>> 0;
+      this.#flows.set(key, {
+        ack: s.ack,
+        edge,
+        scale: s.options.wscale ?? 0,
+        iss: s.seq,
+        synced: (s.flags & Ack) !== 0,
+      });
+      return d;
+    }
+    const flow = this.#flows.get(key);
+    if (flow === undefined || s.flags & Rst || !(s.flags & Ack)) return d;
+    if (!flow.synced) {
+      flow.synced = true;
+      flow.ack = s.ack;
+      flow.edge = s.ack;
+    }
+    if (seqDist(s.ack, flow.ack) < 0) throw new Error(`ACK goes back from ${flow.ack}: ${what}`);
+    flow.ack = s.ack;
+    const edge = (s.ack + s.window * 2 ** flow.scale) >>> 0;
+    // RFC 7323 section 2.4: it may seem to move back by less than the scale's grain, never by more.
+    if (seqDist(edge, flow.edge) <= -(2 ** flow.scale)) {
+      throw new Error(`the window's right edge goes back by ${seqDist(flow.edge, edge)}: ${what}`);
+    }
+    if (seqDist(edge, flow.edge) > 0) flow.edge = edge;
+    for (const [left, right] of s.options.sack ?? []) {
+      if (seqDist(right, left) <= 0) throw new Error(`empty SACK block: ${what}`);
+      if (seqDist(left, s.ack) <= 0) throw new Error(`SACK block at or below the ACK: ${what}`);
+    }
+    return d;
+  }
+}

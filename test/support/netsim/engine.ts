@@ -1,0 +1,497 @@
+/**
+ * One TcpTranslator on virtual time, between a TAP that is one end of a socket pair and a fake host-io stage.
+ *
+ *   fromGuest(frame) ─▶ slots ─▶ TcpTranslator ─▶ toHost ring ─▶ FakeHost
+ *   onFrame(frame) ◀─ socketpair ◀─ GuestLink ◀──┘   ◀── toShard ring ◀┘
+ *
+ * Pool, rings, flow table, timer wheel and GuestLink are the real ones, ownership of slots is checked. Rounds are those of the fused
+ * plan: frames, messages, timers, flush.
+ */
+
+import { addressParse } from '../../../src/proto/address.ts';
+import { COUNTER_WORDS, Counter, DROP_BASE } from '../../../src/ring/counters.ts';
+import { allocateShared } from '../../../src/ring/layout.ts';
+import { FramePool, NO_SLOT, Ownership, SlotStack, SMALL_SLOT_BYTES } from '../../../src/ring/pool.ts';
+import { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
+import {
+  AF_UNIX,
+  SO_SNDBUF,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOL_SOCKET,
+} from '../../../src/sys/constants.ts';
+import { close, read } from '../../../src/sys/io.ts';
+import { addressOf, NativeBuffer } from '../../../src/sys/memory.ts';
+import { setsockoptInt, socketpair } from '../../../src/sys/socket.ts';
+import type { EnginePlan } from '../../../src/workers/engine-plan.ts';
+import { flowHash } from '../../../src/workers/flow-hash.ts';
+import { FlowTable } from '../../../src/workers/flow-table.ts';
+import { ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
+import { Owner } from '../../../src/workers/owners.ts';
+import { TimerWheel } from '../../../src/workers/timer-wheel.ts';
+import { Addressing } from '../../../src/workers/translator/addressing.ts';
+import { type Packet, type ShardContext, TIMER_KINDS } from '../../../src/workers/translator/context.ts';
+import { Resolvers } from '../../../src/workers/translator/dns-forward.ts';
+import { GuestLink } from '../../../src/workers/translator/guest-link.ts';
+import { TcpTranslator } from '../../../src/workers/translator/tcp.ts';
+import type { Clock } from './clock.ts';
+import { FakeHost, type FakeSocket } from './fake-host.ts';
+import { ETH, VNET } from './wire.ts';
+
+const FRAMES_A_ROUND = 64;
+
+/** As a link would have it between a container and us; RFC 5737 and RFC 3849 addresses. */
+export const ADDRESSES: EnginePlan['addresses'] = {
+  mtu: 1500,
+  mac: '9a:55:9a:55:9a:55',
+  ipv4: {
+    guest: '192.0.2.15',
+    prefixLen: 24,
+    gateway: '192.0.2.1',
+    hostLoopback: '192.0.2.2',
+    dns: '192.0.2.3',
+  },
+  ipv6: {
+    guest: '2001:db8::15',
+    prefixLen: 64,
+    gateway: '2001:db8::1',
+    linkLocal: 'fe80::1',
+    hostLoopback: '2001:db8::2',
+    dns: '2001:db8::3',
+  },
+  resolvers: ['198.51.100.53', '198.51.100.54'],
+  offeredDns: [],
+  searchDomains: [],
+};
+
+export interface SimOptions {
+  readonly clock: Clock;
+  /** The TAP has vnet headers. Default true. */
+  readonly vnet?: boolean;
+  readonly mtu?: number;
+  readonly smallSlots?: number;
+  readonly largeSlots?: number;
+  readonly flows?: number;
+  /** A round begins so long after what caused it: what comes meanwhile is of the same batch. */
+  readonly roundMs?: number;
+  /** What one stage says reaches the other so much later (two threads). */
+  readonly linkMs?: number;
+  readonly isnKey?: readonly [number, number, number, number];
+  readonly policy?: Partial<EnginePlan['policy']>;
+  readonly addresses?: Partial<EnginePlan['addresses']>;
+  onFrame(frame: Uint8Array): void;
+  onOpen(socket: FakeSocket): void;
+}
+
+class CapturingLink extends GuestLink {
+  readonly #peerFd: number;
+  readonly #buffer = new NativeBuffer(80_000);
+  readonly #onFrame: (frame: Uint8Array) => void;
+
+  constructor(
+    options: ConstructorParameters<typeof GuestLink>[0],
+    peerFd: number,
+    onFrame: (frame: Uint8Array) => void,
+  ) {
+    super(options);
+    this.#peerFd = peerFd;
+    this.#onFrame = onFrame;
+  }
+
+  override send(...args: Parameters<GuestLink['send']>): number {
+    const r = super.send(...args);
+    if (r < 0) throw new Error(`socket pair: write: errno ${-r}`);
+    const n = read(this.#peerFd, this.#buffer.address, 80_000);
+    if (n <= 0) throw new Error(`socket pair: read: ${n}`);
+    this.#onFrame(this.#buffer.u8.slice(0, n));
+    return r;
+  }
+}
+
+export class SimEngine {
+  readonly clock: Clock;
+  readonly plan: EnginePlan;
+  readonly tcp: TcpTranslator;
+  readonly host: FakeHost;
+  readonly ctx: ShardContext;
+  readonly counters = new Float64Array(COUNTER_WORDS);
+  readonly vnet: boolean;
+  readonly logs: string[] = [];
+  /** Most bytes of memory that waited for host sockets at one time, as slots in use. */
+  maxSlotsInUse = 0;
+  /** Frames lost because the TAP queue was full. */
+  tapOverflow = 0;
+  readonly #pool: FramePool;
+  readonly #ownership: Ownership;
+  readonly #readerSmall: SlotStack;
+  readonly #readerLarge: SlotStack;
+  readonly #hostLarge: SlotStack;
+  readonly #toHost: RingProducer;
+  readonly #fromHost: RingConsumer;
+  readonly #toReader: RingProducer;
+  readonly #freed: RingConsumer;
+  readonly #hostFreed: RingConsumer;
+  readonly #tapQueue: Uint8Array[] = [];
+  readonly #fds: readonly [number, number];
+  readonly #roundMs: number;
+  readonly #linkMs: number;
+  readonly #keep: unknown;
+  #pollPlanned = false;
+  #timerPlannedAt = Number.POSITIVE_INFINITY;
+  #polling = false;
+  #closed = false;
+  readonly #packet: Packet = {
+    slotA: NO_SLOT,
+    slotB: NO_SLOT,
+    ipAt: 0,
+    transportAt: 0,
+    transportBytes: 0,
+    transportBytesInA: 0,
+    family: 4,
+    proto: 6,
+    ttl: 64,
+    hash: 0,
+    needsCsum: false,
+    gsoType: 0,
+    gsoSize: 0,
+    addr: new Uint32Array(8),
+  };
+
+  constructor(o: SimOptions) {
+    this.clock = o.clock;
+    this.vnet = o.vnet ?? true;
+    this.#roundMs = o.roundMs ?? 0.02;
+    this.#linkMs = o.linkMs ?? 0;
+    const smallSlots = o.smallSlots ?? 512;
+    const largeSlots = o.largeSlots ?? 65;
+    const pair = new NativeBuffer(8);
+    const r = socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair.address);
+    if (r < 0) throw new Error(`socketpair: errno ${-r}`);
+    this.#fds = [pair.i32[0]!, pair.i32[1]!];
+    setsockoptInt(this.#fds[0], SOL_SOCKET, SO_SNDBUF, 400_000);
+    this.plan = {
+      threads: { kind: 'fused' },
+      addresses: { ...ADDRESSES, mtu: o.mtu ?? 1500, ...o.addresses },
+      policy: {
+        udpTimeoutMs: 1000,
+        udpStreamTimeoutMs: 1000,
+        pingTimeoutMs: 1000,
+        dhcp: false,
+        ra: false,
+        connectFailure: 'honest',
+        ...o.policy,
+      },
+      listeners: [],
+      pool: { smallSlots, largeSlots, flows: o.flows ?? 16 },
+      tap: { fd: this.#fds[0], vnetHdrBytes: this.vnet ? 12 : 0, uso: false },
+      hashKey: [1, 2],
+      isnKey: o.isnKey ?? [3, 4, 5, 6],
+      debugOwnership: true,
+      logLevel: 'debug',
+    };
+    const request = {
+      smallSlots,
+      largeSlots,
+      rings: 4,
+      ringDescriptors: 256,
+      counterBlocks: 1,
+      logBytes: 256,
+    };
+    const { sab, layout, baseAddress } = allocateShared(request, addressOf);
+    this.#keep = sab;
+    const pool = new FramePool(sab, layout, baseAddress);
+    this.#pool = pool;
+    const ownership = new Ownership(sab, layout, true);
+    this.#ownership = ownership;
+    const hostSlots = (largeSlots - 1) >>> 1;
+    ownership.assign(0, smallSlots, Owner.reader);
+    this.#readerSmall = new SlotStack(0, smallSlots);
+    const readerLarge = largeSlots - 1 - hostSlots;
+    ownership.assign(smallSlots + 1, readerLarge, Owner.reader);
+    this.#readerLarge = new SlotStack(smallSlots + 1, readerLarge);
+    ownership.assign(smallSlots + 1 + readerLarge, hostSlots, Owner.hostIo);
+    this.#hostLarge = new SlotStack(smallSlots + 1 + readerLarge, hostSlots);
+    const ends = (ring: number): [RingProducer, RingConsumer] => [
+      new RingProducer(sab, layout, ring, null),
+      new RingConsumer(sab, layout, ring, null),
+    ];
+    const [toHost, fromShard] = ends(0);
+    const [toShard, fromHost] = ends(1);
+    const [toReader, freed] = ends(2);
+    const [hostToReader, hostFreed] = ends(3);
+    this.#toHost = toHost;
+    this.#fromHost = fromHost;
+    this.#toReader = toReader;
+    this.#freed = freed;
+    this.#hostFreed = hostFreed;
+    this.host = new FakeHost({
+      clock: o.clock,
+      pool,
+      ownership,
+      slots: this.#hostLarge,
+      fromShard,
+      toShard: this.#linkMs > 0 ? this.#delayed(toShard) : toShard,
+      toReader: hostToReader,
+      onOpen: o.onOpen,
+      wake: () => this.#planPoll(),
+    });
+    const addressing = new Addressing(this.plan.addresses);
+    this.ctx = {
+      shard: 0,
+      plan: this.plan,
+      addressing,
+      pool,
+      u8: pool.u8,
+      counters: this.counters,
+      flows: new FlowTable(this.plan.pool.flows),
+      timers: new TimerWheel(this.plan.pool.flows * TIMER_KINDS, 4, o.clock.now),
+      toHost: this.#linkMs > 0 ? this.#delayed(toHost) : toHost,
+      guest: new CapturingLink(
+        {
+          tapFd: this.#fds[0],
+          vnetHdrBytes: this.vnet ? 12 : 0,
+          pool,
+          scratchSlot: smallSlots,
+          counters: this.counters,
+          mac: addressing.mac,
+          guestMac: Uint8Array.of(2, 0, 0, 0, 0, 0x67),
+        },
+        this.#fds[1],
+        o.onFrame,
+      ),
+      now: o.clock.now,
+      freeReaderSlots: (slotA, slotB) => {
+        if (slotA === NO_SLOT && slotB === NO_SLOT) return;
+        ownership.check(slotA, Owner.inFlight);
+        ownership.check(slotB, Owner.inFlight);
+        const at = toReader.reserve();
+        toReader.words[at + W.op] = ToReader.freeSlots;
+        toReader.words[at + W.slotA] = slotA;
+        toReader.words[at + W.slotB] = slotB;
+        toReader.commit();
+      },
+      freeHostSlots: (slotA, slotB) => {
+        const at = toHost.reserve();
+        const w = toHost.words;
+        w[at + W.op] = ToHost.freeSlots;
+        w[at + W.flow] = 0;
+        w[at + W.slotA] = slotA;
+        w[at + W.slotB] = slotB;
+        toHost.commit();
+      },
+      drop: (cause) => {
+        this.counters[DROP_BASE - cause]!++;
+      },
+      log: (_level, text) => this.logs.push(text),
+    };
+    this.tcp = new TcpTranslator(this.ctx, new Resolvers(this.plan.addresses.resolvers));
+  }
+
+  /** The same ring, whose flushes show `linkMs` later. */
+  #delayed(ring: RingProducer): RingProducer {
+    const flush = ring.flush.bind(ring);
+    let planned = false;
+    ring.flush = () => {
+      if (!planned && ring.pending > 0) {
+        planned = true;
+        this.clock.after(this.#linkMs, () => {
+          planned = false;
+          flush();
+          this.#planPoll();
+        });
+      }
+      return false;
+    };
+    return ring;
+  }
+
+  /** A frame arrives in the TAP's queue. */
+  fromGuest(frame: Uint8Array): void {
+    if (this.#tapQueue.length >= 1000) {
+      this.tapOverflow++;
+      return;
+    }
+    this.#tapQueue.push(frame);
+    this.#planPoll();
+  }
+
+  accept(
+    peer: string,
+    peerPort: number,
+    targetPort: number,
+    done: (socket: FakeSocket | null) => void,
+  ): void {
+    const words = new Uint32Array(4);
+    addressParse(peer, words, 0);
+    const family = words[2] === 0xffff ? 4 : 6;
+    const [k0, k1] = this.plan.hashKey;
+    const guest = this.ctx.addressing.guest;
+    const hash = flowHash(
+      k0,
+      k1,
+      guest,
+      family === 4 ? 0 : 4,
+      words,
+      0,
+      ((targetPort << 16) | peerPort) >>> 0,
+      6,
+    );
+    this.host.accept([...words], peerPort, targetPort, family, hash, done);
+  }
+
+  #planPoll(): void {
+    if (this.#pollPlanned || this.#polling || this.#closed) return;
+    this.#pollPlanned = true;
+    this.clock.after(this.#roundMs, () => {
+      this.#pollPlanned = false;
+      if (!this.#closed) this.#poll();
+    });
+  }
+
+  #poll(): void {
+    const { ctx, tcp } = this;
+    this.#polling = true;
+    ctx.now = this.clock.now;
+    for (let round = 0; ; round++) {
+      if (round > 10_000) throw new Error('the engine never comes to rest');
+      let work = this.#takeFreed();
+      for (let i = 0; i < FRAMES_A_ROUND && this.#takeFrame(); i++) work = true;
+      const count = this.#fromHost.available();
+      for (let i = 0; i < count; i++) {
+        const at = this.#fromHost.at(i);
+        const op = this.#fromHost.words[at + W.op]!;
+        if (op === ToShard.data) this.#ownership.check(this.#fromHost.words[at + W.slotA]!, Owner.hostIo);
+        tcp.onMessage(op, this.#fromHost.words, at);
+      }
+      this.#fromHost.release(count);
+      ctx.timers.advance(ctx.now, (id) => tcp.onTimer(Math.floor(id / TIMER_KINDS), id % TIMER_KINDS));
+      if (tcp.flush() > 0 || count > 0) work = true;
+      const used =
+        this.#readerSmall.capacity -
+        this.#readerSmall.free +
+        (this.#readerLarge.capacity - this.#readerLarge.free);
+      if (used > this.maxSlotsInUse) this.maxSlotsInUse = used;
+      this.#toHost.flush();
+      this.#toReader.flush();
+      if (this.host.poll()) work = true;
+      if (!work) break;
+    }
+    this.#polling = false;
+    this.#planTimer();
+  }
+
+  #planTimer(): void {
+    const ms = this.ctx.timers.nextDeadline(this.clock.now);
+    if (ms === Number.POSITIVE_INFINITY) return;
+    const at = this.clock.now + ms;
+    if (at >= this.#timerPlannedAt && this.#timerPlannedAt > this.clock.now) return;
+    this.#timerPlannedAt = at;
+    this.clock.after(ms, () => {
+      if (this.#timerPlannedAt <= this.clock.now) this.#timerPlannedAt = Number.POSITIVE_INFINITY;
+      if (!this.#closed) this.#poll();
+    });
+  }
+
+  #takeFreed(): boolean {
+    let work = false;
+    for (const ring of [this.#freed, this.#hostFreed]) {
+      const count = ring.available();
+      for (let i = 0; i < count; i++) {
+        const at = ring.at(i);
+        for (const word of [W.slotA, W.slotB]) {
+          const slot = ring.words[at + word]!;
+          if (slot === NO_SLOT) continue;
+          this.#ownership.claim(slot, Owner.inFlight, Owner.reader);
+          // Whoever still reads a freed slot finds rubbish.
+          const from = this.#pool.slotAt(slot);
+          this.#pool.u8.fill(0x5a, from, from + 64);
+          if (this.#pool.isSmall(slot)) this.#readerSmall.push(slot);
+          else this.#readerLarge.push(slot);
+        }
+      }
+      ring.release(count);
+      if (count > 0) work = true;
+    }
+    return work;
+  }
+
+  #takeFrame(): boolean {
+    const frame = this.#tapQueue[0];
+    if (frame === undefined || this.#readerSmall.free === 0 || this.#readerLarge.free === 0) return false;
+    this.#tapQueue.shift();
+    const pool = this.#pool;
+    const vnet = this.vnet ? VNET : 0;
+    const slotA = this.#readerSmall.pop();
+    const slotB = frame.length > SMALL_SLOT_BYTES ? this.#readerLarge.pop() : NO_SLOT;
+    this.#ownership.claim(slotA, Owner.reader, Owner.inFlight);
+    this.#ownership.claim(slotB, Owner.reader, Owner.inFlight);
+    const at = pool.slotAt(slotA);
+    pool.u8.set(frame.subarray(0, SMALL_SLOT_BYTES), at);
+    if (slotB !== NO_SLOT) pool.u8.set(frame.subarray(SMALL_SLOT_BYTES), pool.slotAt(slotB));
+    const p = this.#packet;
+    const v = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
+    const v4 = v.getUint16(vnet + 12) === 0x0800;
+    const ip = vnet + ETH;
+    p.slotA = slotA;
+    p.slotB = slotB;
+    p.ipAt = at + ip;
+    p.family = v4 ? 4 : 6;
+    const ipBytes = v4 ? 20 : 40;
+    p.transportAt = p.ipAt + ipBytes;
+    p.transportBytes = v4 ? v.getUint16(ip + 2) - 20 : v.getUint16(ip + 4);
+    p.transportBytesInA = Math.min(p.transportBytes, SMALL_SLOT_BYTES - ip - ipBytes);
+    p.needsCsum = this.vnet && (frame[0]! & 1) !== 0;
+    p.gsoType = this.vnet ? frame[1]! & 0x7f : 0;
+    p.gsoSize = this.vnet ? v.getUint16(4, true) : 0;
+    if (v4) {
+      p.addr.set([0, 0, 0xffff, v.getUint32(ip + 12), 0, 0, 0xffff, v.getUint32(ip + 16)]);
+    } else for (let i = 0; i < 8; i++) p.addr[i] = v.getUint32(ip + 8 + i * 4);
+    const [k0, k1] = this.plan.hashKey;
+    p.hash = flowHash(k0, k1, p.addr, 0, p.addr, 4, v.getUint32(ip + ipBytes), 6);
+    this.counters[Counter.framesFromGuest]!++;
+    this.tcp.onPacket(p);
+    return true;
+  }
+
+  drops(cause: number): number {
+    return this.counters[DROP_BASE - cause]!;
+  }
+
+  /** Is a timer of any flow armed? */
+  get timersArmed(): number {
+    let n = 0;
+    for (let id = 0; id < this.plan.pool.flows * TIMER_KINDS; id++) if (this.ctx.timers.isArmed(id)) n++;
+    return n;
+  }
+
+  /** What is left over; all zero when everything came back. */
+  leftovers(): Record<string, number> {
+    return {
+      readerSmall: this.#readerSmall.capacity - this.#readerSmall.free,
+      readerLarge: this.#readerLarge.capacity - this.#readerLarge.free,
+      hostLarge: this.#hostLarge.capacity - this.#hostLarge.free,
+      flows: this.ctx.flows.count,
+      connections: this.tcp.count,
+      timers: this.timersArmed,
+      sockets: this.host.sockets.size,
+    };
+  }
+
+  close(): void {
+    this.#closed = true;
+    close(this.#fds[0]);
+    close(this.#fds[1]);
+    void this.#keep;
+  }
+}
+
+export const NOTHING_LEFT = {
+  readerSmall: 0,
+  readerLarge: 0,
+  hostLarge: 0,
+  flows: 0,
+  connections: 0,
+  timers: 0,
+  sockets: 0,
+};

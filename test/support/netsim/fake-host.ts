@@ -1,0 +1,578 @@
+/**
+ * A host-io stage without sockets: it speaks messages.ts exactly as src/workers/host-io/stream.ts does, on virtual time, and holds
+ * the shard to its side of the contract: every broken promise throws.
+ *
+ *   peer ──peerWrite──▶ [queue: consumed .. peeked .. peerSent] ──data──▶ shard ──▶ guest
+ *   peer ◀──received── [room] ◀── [frames that wait] ◀──send── shard ◀── guest
+ *
+ * Both streams are pieces of the test pattern, so each byte is known by its offset; what the shard passes on is compared at once.
+ */
+import {
+  type FramePool,
+  HEADROOM_BYTES,
+  NO_SLOT,
+  type Ownership,
+  type SlotStack,
+} from '../../../src/ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
+import { ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
+import { Owner } from '../../../src/workers/owners.ts';
+import { patternSlice } from '../pattern.ts';
+import type { Clock } from './clock.ts';
+
+/** Where in the pattern the streams begin: different for the two directions, so that an echo does not pass for the right bytes. */
+export const TO_GUEST_FROM = 1_000_003;
+export const FROM_GUEST_FROM = 5_000_011;
+
+/** Copy stream bytes [offset, offset + bytes) to `out`. */
+export function patternCopy(base: number, offset: number, out: Uint8Array): void {
+  for (let done = 0; done < out.length; ) {
+    const piece = patternSlice(base + offset + done, out.length - done);
+    out.set(piece, done);
+    done += piece.length;
+  }
+}
+
+export function patternMatches(base: number, offset: number, bytes: Uint8Array): boolean {
+  for (let done = 0; done < bytes.length; ) {
+    const piece = patternSlice(base + offset + done, bytes.length - done);
+    if (Buffer.compare(piece, bytes.subarray(done, done + piece.length)) !== 0) return false;
+    done += piece.length;
+  }
+  return true;
+}
+
+const READS_A_ROUND = 4;
+
+export interface FakeHostOptions {
+  readonly clock: Clock;
+  readonly pool: FramePool;
+  readonly ownership: Ownership;
+  readonly slots: SlotStack;
+  readonly fromShard: RingConsumer;
+  readonly toShard: RingProducer;
+  readonly toReader: RingProducer;
+  /** A connect() began: script the socket, e.g. socket.connectAfter(1). */
+  onOpen(socket: FakeSocket): void;
+  /** Something happened outside a poll: come and poll. */
+  wake(): void;
+}
+
+interface Queued {
+  slotA: number;
+  slotB: number;
+  at: number;
+  len: number;
+}
+
+/** One host socket and, behind it, its peer. */
+export class FakeSocket {
+  readonly #host: FakeHost;
+  readonly #clock: Clock;
+  readonly flow: number;
+  /** Remote address words and port of openTcp. */
+  readonly address: readonly number[];
+  readonly port: number;
+
+  state: 'connecting' | 'open' | 'closed' = 'connecting';
+  /** How the shard ended it. */
+  closedBy: 'close' | 'reset' | 'failure' | null = null;
+
+  // Peer -> guest, stream offsets.
+  peerSent = 0;
+  peeked = 0;
+  consumed = 0;
+  credit = 0;
+  readLimit = 536;
+  peerFin = false;
+  peerErrno = 0;
+  eofSent = false;
+  errorSent = false;
+
+  // Guest -> peer.
+  readonly queue: Queued[] = [];
+  /** Bytes the socket takes before it blocks; grows when the peer reads. */
+  room = Number.POSITIVE_INFINITY;
+  /** Bytes the peer got, all in order. */
+  received = 0;
+  blocked = false;
+  finishing = false;
+  closing = false;
+  /** The peer saw the end of the guest's stream. */
+  gotFin = false;
+  sendErrno = 0;
+  dirty = false;
+  readable = false;
+
+  /** Called when bytes or the end arrive at the peer. */
+  onReceived: (() => void) | null = null;
+  /** Called when queue space may have become free for a peer that writes more. */
+  onConsumed: (() => void) | null = null;
+
+  constructor(host: FakeHost, clock: Clock, flow: number, address: readonly number[], port: number) {
+    this.#host = host;
+    this.#clock = clock;
+    this.flow = flow;
+    this.address = address;
+    this.port = port;
+  }
+
+  connectAfter(ms: number): void {
+    this.#clock.after(ms, () => {
+      if (this.state !== 'connecting') return;
+      this.open();
+      this.#host.tell(this.flow, ToShard.opened, 0, 0);
+      this.#host.wake();
+    });
+  }
+
+  open(): void {
+    this.state = 'open';
+    this.readable = true;
+  }
+
+  failAfter(ms: number, errno: number): void {
+    this.#clock.after(ms, () => {
+      if (this.state !== 'connecting') return;
+      this.state = 'closed';
+      this.closedBy = 'failure';
+      this.#host.dropQueue(this);
+      this.#host.tell(this.flow, ToShard.openFailed, errno, 0);
+      this.#host.tell(this.flow, ToShard.closed, 0, 0);
+      this.#host.forget(this);
+      this.#host.wake();
+    });
+  }
+
+  /** Bytes in the socket's receive queue. */
+  get unread(): number {
+    return this.peerSent - this.consumed;
+  }
+
+  peerWrite(bytes: number): void {
+    if (this.peerFin) throw new Error('the peer writes after its FIN');
+    this.peerSent += bytes;
+    this.readable = true;
+    this.#host.wake();
+  }
+
+  peerClose(): void {
+    this.peerFin = true;
+    this.readable = true;
+    this.#host.wake();
+  }
+
+  /** RST from the peer: what it sent before is still read. */
+  peerReset(errno = 104): void {
+    this.peerErrno = errno;
+    this.readable = true;
+    this.#host.wake();
+  }
+
+  /** The next send fails. */
+  breakSend(errno = 32): void {
+    this.sendErrno = errno;
+    this.dirty = true;
+    this.#host.wake();
+  }
+
+  /** The peer has read: the socket takes so many more bytes. */
+  giveRoom(bytes: number): void {
+    this.room += bytes;
+    if (this.blocked) {
+      this.blocked = false;
+      this.dirty = true;
+    }
+    this.#host.wake();
+  }
+}
+
+export class FakeHost {
+  readonly #o: FakeHostOptions;
+  /** By flow: sockets not yet closed. */
+  readonly sockets = new Map<number, FakeSocket>();
+  /** Every socket that ever was. */
+  readonly all: FakeSocket[] = [];
+  /** Accepted sockets by token, until the shard adopts or refuses. */
+  readonly #pending = new Map<number, (socket: FakeSocket | null) => void>();
+  #token = 100;
+  /** Sends longer than this are refused, to find out who passes a whole window at once. */
+  rewinds = 0;
+
+  constructor(options: FakeHostOptions) {
+    this.#o = options;
+  }
+
+  wake(): void {
+    this.#o.wake();
+  }
+
+  tell(flow: number, op: number, arg0: number, arg1: number): void {
+    const out = this.#o.toShard;
+    const at = out.reserve();
+    const w = out.words;
+    w.fill(0xdeadbeef, at, at + 16);
+    w[at + W.op] = op;
+    w[at + W.flow] = flow;
+    w[at + W.slotA] = NO_SLOT;
+    w[at + W.slotB] = NO_SLOT;
+    w[at + W.arg0] = arg0;
+    w[at + W.arg1] = arg1;
+    out.commit();
+  }
+
+  /** A published listener accepts a connection. */
+  accept(
+    peer: readonly number[],
+    peerPort: number,
+    targetPort: number,
+    family: 4 | 6,
+    hash: number,
+    done: (socket: FakeSocket | null) => void,
+  ): void {
+    const token = this.#token++;
+    this.#pending.set(token, done);
+    const out = this.#o.toShard;
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToShard.accepted;
+    w[at + W.flow] = 0;
+    w[at + W.slotA] = NO_SLOT;
+    w[at + W.slotB] = NO_SLOT;
+    w[at + W.arg0] = token;
+    w[at + W.arg1] = 0;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = peer[i]!;
+    w[at + W.ports] = ((peerPort << 16) | targetPort) >>> 0;
+    w[at + W.arg3] = family;
+    w[at + W.arg4] = hash;
+    out.commit();
+    this.#o.wake();
+  }
+
+  freeReader(slotA: number, slotB: number): void {
+    this.#o.ownership.check(slotA, Owner.inFlight);
+    this.#o.ownership.check(slotB, Owner.inFlight);
+    const out = this.#o.toReader;
+    const at = out.reserve();
+    out.words[at + W.op] = ToReader.freeSlots;
+    out.words[at + W.slotA] = slotA;
+    out.words[at + W.slotB] = slotB;
+    out.commit();
+  }
+
+  /** @returns whether anything was done */
+  poll(): boolean {
+    const ring = this.#o.fromShard;
+    const count = ring.available();
+    for (let i = 0; i < count; i++) this.#command(ring.words, ring.at(i));
+    ring.release(count);
+    let work = count > 0;
+    for (const socket of [...this.sockets.values()]) {
+      if (socket.state !== 'open') continue;
+      if (socket.readable && this.#read(socket)) work = true;
+      if (socket.dirty) {
+        socket.dirty = false;
+        this.#send(socket);
+        work = true;
+      }
+    }
+    if (this.#o.toShard.flush()) work = true;
+    if (this.#o.toReader.flush()) work = true;
+    return work;
+  }
+
+  #socket(flow: number, op: string): FakeSocket {
+    const socket = this.sockets.get(flow);
+    if (socket === undefined) throw new Error(`shard: ${op} for flow ${flow}, which has no socket`);
+    if (socket.closing) throw new Error(`shard: ${op} for flow ${flow} after close`);
+    return socket;
+  }
+
+  #command(w: Uint32Array, at: number): void {
+    const flow = w[at + W.flow]!;
+    switch (w[at + W.op]) {
+      case ToHost.freeSlots:
+        this.#freeOwn(w[at + W.slotA]!);
+        this.#freeOwn(w[at + W.slotB]!);
+        return;
+      case ToHost.openTcp: {
+        if (this.sockets.has(flow)) throw new Error(`shard: openTcp for flow ${flow}, which has a socket`);
+        const address = [...w.subarray(at + W.addr, at + W.addr + 4)];
+        const socket = new FakeSocket(this, this.#o.clock, flow, address, w[at + W.ports]! >>> 16);
+        this.sockets.set(flow, socket);
+        this.all.push(socket);
+        this.#o.onOpen(socket);
+        return;
+      }
+      case ToHost.adopt:
+      case ToHost.refuse: {
+        const token = w[at + W.arg0]!;
+        const done = this.#pending.get(token);
+        if (done === undefined) throw new Error(`shard: answer for unknown token ${token}`);
+        this.#pending.delete(token);
+        if (w[at + W.op] === ToHost.refuse) return done(null);
+        const socket = new FakeSocket(this, this.#o.clock, flow, [], 0);
+        this.sockets.set(flow, socket);
+        this.all.push(socket);
+        socket.open();
+        return done(socket);
+      }
+      case ToHost.send:
+        return this.#enqueue(flow, w[at + W.slotA]!, w[at + W.slotB]!, w[at + W.at]!, w[at + W.len]!);
+      case ToHost.credit: {
+        const s = this.#socket(flow, 'credit');
+        if (s.state !== 'open') return;
+        s.credit = w[at + W.arg0]!;
+        s.readLimit = w[at + W.arg2]!;
+        if (s.readLimit === 0 || s.readLimit > 65535) throw new Error(`shard: read limit ${s.readLimit}`);
+        const n = (w[at + W.arg1]! - s.consumed) | 0;
+        if (n < 0) throw new Error(`shard: consumes ${w[at + W.arg1]}, less than the ${s.consumed} before`);
+        if (s.consumed + n > s.peeked && n > 0 && s.consumed + n > s.peerSent) {
+          throw new Error(
+            `shard: consumes up to ${s.consumed + n} of ${s.peerSent} bytes that the peer sent`,
+          );
+        }
+        s.consumed += n;
+        if (s.peeked < s.consumed) s.peeked = s.consumed;
+        if (n > 0) s.onConsumed?.();
+        return;
+      }
+      case ToHost.rewind:
+        return this.#rewind(this.#socket(flow, 'rewind'), w[at + W.arg0]!, w[at + W.arg1]!);
+      case ToHost.finish: {
+        const s = this.#socket(flow, 'finish');
+        if (s.finishing) throw new Error('shard: finish twice');
+        s.finishing = true;
+        s.dirty = true;
+        return;
+      }
+      case ToHost.close: {
+        const s = this.#socket(flow, 'close');
+        s.closing = true;
+        s.dirty = true;
+        return;
+      }
+      case ToHost.reset: {
+        // The shard could not know yet that connect() failed: it has been told `closed`, and no second time.
+        if (this.all.findLast((s) => s.flow === flow)?.closedBy === 'failure') return;
+        return this.#closeNow(this.#socket(flow, 'reset'), 'reset');
+      }
+      default:
+        throw new Error(`shard: unknown command ${w[at + W.op]}`);
+    }
+  }
+
+  #freeOwn(slot: number): void {
+    if (slot === NO_SLOT) return;
+    this.#o.ownership.check(slot, Owner.hostIo);
+    this.#o.slots.push(slot);
+  }
+
+  #enqueue(flow: number, slotA: number, slotB: number, at: number, len: number): void {
+    const s = this.#socket(flow, 'send');
+    if (s.finishing) throw new Error('shard: send after finish');
+    if (len === 0) throw new Error('shard: send of no bytes');
+    if (at + len > this.#o.pool.slotBytes(slotA) + (slotB === NO_SLOT ? 0 : this.#o.pool.slotBytes(slotB))) {
+      throw new Error('shard: send reaches past its slots');
+    }
+    if (s.state !== 'open' || s.sendErrno !== 0) {
+      this.freeReader(slotA, slotB);
+      this.tell(flow, ToShard.sent, len, 1);
+      return;
+    }
+    s.dirty = true;
+    const tail = s.queue[s.queue.length - 1];
+    if (tail !== undefined && s.blocked && len <= 32_768 && this.#append(tail, slotA, slotB, at, len)) {
+      this.freeReader(slotA, slotB);
+    } else s.queue.push({ slotA, slotB, at, len });
+  }
+
+  /** What waits behind a blocked socket shares slots. */
+  #append(tail: Queued, slotA: number, slotB: number, at: number, len: number): boolean {
+    const pool = this.#o.pool;
+    const inTailA = pool.slotBytes(tail.slotA) - tail.at;
+    const last = tail.slotB === NO_SLOT ? tail.slotA : tail.slotB;
+    const end = tail.slotB === NO_SLOT ? tail.at + tail.len : tail.len - inTailA;
+    if (end + len > pool.slotBytes(last)) return false;
+    const inA = Math.min(len, pool.slotBytes(slotA) - at);
+    const from = pool.slotAt(slotA) + at;
+    pool.u8.copyWithin(pool.slotAt(last) + end, from, from + inA);
+    if (len > inA) {
+      const more = pool.slotAt(slotB);
+      pool.u8.copyWithin(pool.slotAt(last) + end + inA, more, more + len - inA);
+    }
+    tail.len += len;
+    return true;
+  }
+
+  #send(s: FakeSocket): void {
+    if (s.sendErrno !== 0 && !s.errorSent) {
+      const dropped = this.dropQueue(s);
+      this.tell(s.flow, ToShard.sent, dropped, 1);
+      if (s.closing) return this.#closeNow(s, 'reset');
+      s.peerErrno = s.sendErrno;
+      s.readable = true;
+      return;
+    }
+    const had = s.queue.length > 0;
+    let total = 0;
+    while (s.queue.length > 0 && !s.blocked) {
+      const q = s.queue[0]!;
+      const n = Math.min(q.len, s.room);
+      if (n === 0) {
+        s.blocked = true;
+        break;
+      }
+      this.#take(s, q, n);
+      total += n;
+      s.room -= n;
+      if (n < q.len) s.blocked = true;
+      this.#advance(s, q, n);
+    }
+    if (had) this.tell(s.flow, ToShard.sent, total, s.queue.length === 0 ? 1 : 0);
+    if (total > 0) s.onReceived?.();
+    if (s.queue.length > 0) return;
+    if (s.closing) {
+      if (!s.gotFin) {
+        s.gotFin = true;
+        s.onReceived?.();
+      }
+      return this.#closeNow(s, 'close');
+    }
+    if (s.finishing && !s.gotFin) {
+      s.gotFin = true;
+      s.onReceived?.();
+    }
+  }
+
+  /** Compare the next n bytes with what the guest sent. */
+  #take(s: FakeSocket, q: Queued, n: number): void {
+    const pool = this.#o.pool;
+    const inA = Math.min(n, pool.slotBytes(q.slotA) - q.at);
+    const a = pool.slotAt(q.slotA) + q.at;
+    const ok = patternMatches(FROM_GUEST_FROM, s.received, pool.u8.subarray(a, a + inA));
+    const b = n > inA ? pool.slotAt(q.slotB) : 0;
+    if (!ok || !patternMatches(FROM_GUEST_FROM, s.received + inA, pool.u8.subarray(b, b + n - inA))) {
+      throw new Error(`host peer: wrong bytes in [${s.received}, ${s.received + n})`);
+    }
+    s.received += n;
+  }
+
+  #advance(s: FakeSocket, q: Queued, n: number): void {
+    if (n === q.len) {
+      s.queue.shift();
+      this.freeReader(q.slotA, q.slotB);
+      return;
+    }
+    q.len -= n;
+    const inA = this.#o.pool.slotBytes(q.slotA) - q.at;
+    if (n < inA) {
+      q.at += n;
+      return;
+    }
+    this.freeReader(q.slotA, NO_SLOT);
+    q.slotA = q.slotB;
+    q.slotB = NO_SLOT;
+    q.at = n - inA;
+  }
+
+  dropQueue(s: FakeSocket): number {
+    let bytes = 0;
+    for (const q of s.queue.splice(0)) {
+      bytes += q.len;
+      this.freeReader(q.slotA, q.slotB);
+    }
+    return bytes;
+  }
+
+  #closeNow(s: FakeSocket, by: 'close' | 'reset'): void {
+    this.dropQueue(s);
+    s.state = 'closed';
+    s.closedBy = by;
+    this.tell(s.flow, ToShard.closed, 0, 0);
+    this.forget(s);
+  }
+
+  forget(s: FakeSocket): void {
+    if (this.sockets.get(s.flow) === s) this.sockets.delete(s.flow);
+  }
+
+  #rewind(s: FakeSocket, offset: number, bytes: number): void {
+    if (s.state !== 'open') return;
+    this.rewinds++;
+    // Bytes that were not peeked again since a whole rewind are passed on in their turn.
+    if (bytes > 0 && offset > s.peeked) return;
+    if (offset > s.peeked) throw new Error(`shard: rewinds forward, to ${offset} from ${s.peeked}`);
+    let from = Math.max(offset, s.consumed);
+    if (bytes === 0) {
+      if (s.peeked > from) s.peeked = from;
+      s.readable = true;
+      return;
+    }
+    let left = Math.min(offset + bytes, s.peeked) - from;
+    while (left > 0) {
+      const slot = this.#o.slots.pop();
+      if (slot === NO_SLOT) return;
+      const n = Math.min(left, s.readLimit);
+      this.#pass(s, slot, n, from, 1);
+      from += n;
+      left -= n;
+    }
+  }
+
+  #pass(s: FakeSocket, slot: number, bytes: number, offset: number, again: number): void {
+    const pool = this.#o.pool;
+    const start = pool.slotAt(slot);
+    // Stale bytes of the slot must not matter.
+    pool.u8.fill(0xa5, start, start + HEADROOM_BYTES);
+    patternCopy(
+      TO_GUEST_FROM,
+      offset,
+      pool.u8.subarray(start + HEADROOM_BYTES, start + HEADROOM_BYTES + bytes),
+    );
+    const out = this.#o.toShard;
+    const at = out.reserve();
+    const w = out.words;
+    w.fill(0xdeadbeef, at, at + 16);
+    w[at + W.op] = ToShard.data;
+    w[at + W.flow] = s.flow;
+    w[at + W.slotA] = slot;
+    w[at + W.slotB] = NO_SLOT;
+    w[at + W.at] = HEADROOM_BYTES;
+    w[at + W.len] = bytes;
+    w[at + W.arg0] = offset;
+    w[at + W.arg1] = again;
+    out.commit();
+  }
+
+  #read(s: FakeSocket): boolean {
+    for (let reads = 0; s.readable; reads++) {
+      const room = (s.credit - s.peeked) | 0;
+      const inFlight = s.peeked - s.consumed;
+      if (room <= 0 || (inFlight > 0 && room < s.readLimit >>> 1)) return reads > 0;
+      if (reads === READS_A_ROUND) return true;
+      const slot = this.#o.slots.pop();
+      if (slot === NO_SLOT) return false;
+      const want = Math.min(room, s.readLimit);
+      const n = Math.min(want, s.peerSent - s.peeked);
+      if (n === 0) {
+        this.#o.slots.push(slot);
+        s.readable = false;
+        if (s.peerErrno !== 0) {
+          if (!s.errorSent) {
+            s.errorSent = true;
+            this.tell(s.flow, ToShard.error, s.peerErrno, 0);
+          }
+        } else if (s.peerFin && !s.eofSent) {
+          s.eofSent = true;
+          this.tell(s.flow, ToShard.eof, s.peeked, 0);
+        }
+        return true;
+      }
+      s.peeked += n;
+      this.#pass(s, slot, n, s.peeked - n, 0);
+      if (n < want && !s.peerFin && s.peerErrno === 0) s.readable = false;
+    }
+    return false;
+  }
+}

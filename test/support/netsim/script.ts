@@ -1,0 +1,182 @@
+/**
+ * One connection by hand: segments of the guest one by one, answers as short texts with relative numbers (both SYNs have number 0):
+ *
+ *   SYN,ACK 0 ack 1        seq 0, no payload, acknowledges the guest's SYN
+ *   PSH,ACK 1+100 ack 6    100 bytes from 1 on
+ *   RST 7                  no ACK
+ */
+
+import { FrameChecker } from './checker.ts';
+import { Clock } from './clock.ts';
+import { SimEngine, type SimOptions } from './engine.ts';
+import { type FakeSocket, FROM_GUEST_FROM, patternCopy, patternMatches, TO_GUEST_FROM } from './fake-host.ts';
+import { endpoints } from './transfer.ts';
+import {
+  Ack,
+  type DecodedFrame,
+  encodeFrame,
+  Fin,
+  flagNames,
+  Psh,
+  Rst,
+  type Segment,
+  Syn,
+  segment,
+  seqAdd,
+  seqDist,
+  type TcpOptionsModel,
+  Urg,
+} from './wire.ts';
+
+const FLAGS: Record<string, number> = { SYN: Syn, ACK: Ack, FIN: Fin, RST: Rst, PSH: Psh, URG: Urg };
+
+export interface SegmentOptions {
+  /** Bytes of the guest's stream, from the place that the sequence number says. */
+  readonly bytes?: number;
+  readonly payload?: Uint8Array;
+  readonly window?: number;
+  readonly options?: TcpOptionsModel;
+  readonly urgent?: number;
+  readonly badChecksum?: boolean;
+  readonly gsoSize?: number;
+}
+
+export interface ScriptOptions extends Partial<SimOptions> {
+  readonly family?: 4 | 6;
+  readonly guestIss?: number;
+  /** Of the guest's SYN. */
+  readonly options?: TcpOptionsModel;
+  readonly window?: number;
+  /** Not to check windows and ACKs of what is sent. */
+  readonly unchecked?: boolean;
+}
+
+export const SYN_OPTIONS: TcpOptionsModel = { mss: 1460, wscale: 7, sackPermitted: true };
+
+export class Script {
+  readonly clock = new Clock(5000);
+  readonly engine: SimEngine;
+  readonly iss: number;
+  readonly #o: ScriptOptions;
+  readonly #vnet: boolean;
+  readonly #checker: FrameChecker;
+  readonly #frames: DecodedFrame[] = [];
+  readonly sockets: FakeSocket[] = [];
+  /** Ports of the guest's segments from now on. */
+  srcPort = 40000;
+  dstPort = 80;
+  remote: string | null = null;
+  /** Our initial sequence number, once seen. */
+  ourIss = 0;
+  /** The window scale that we announced. */
+  ourScale = 0;
+  /** What to do with a connect(). Default: it succeeds at once. */
+  onOpen: (socket: FakeSocket) => void = (socket) => socket.connectAfter(0.1);
+
+  constructor(o: ScriptOptions = {}) {
+    this.#o = o;
+    this.#vnet = o.vnet ?? true;
+    this.iss = o.guestIss ?? 0x2000_0000;
+    this.#checker = new FrameChecker(this.#vnet, o.mtu ?? 1500);
+    this.engine = new SimEngine({
+      clock: this.clock,
+      ...o,
+      onFrame: (frame) => {
+        const d = this.#checker.check(frame);
+        if (d.tcp !== null && d.tcp.flags & Syn) {
+          this.ourIss = d.tcp.seq;
+          this.ourScale = d.tcp.options.wscale ?? 0;
+        }
+        this.#frames.push(d);
+      },
+      onOpen: (socket) => {
+        this.sockets.push(socket);
+        this.onOpen(socket);
+      },
+    });
+  }
+
+  get socket(): FakeSocket {
+    const socket = this.sockets[this.sockets.length - 1];
+    if (socket === undefined) throw new Error('nothing was connected');
+    return socket;
+  }
+
+  /** A segment of the guest: sequence and acknowledgement numbers relative to the SYNs. */
+  send(flags: string, seq: number, ack: number | null, o: SegmentOptions = {}): this {
+    const bits = flags.split(',').reduce((sum, name) => sum | FLAGS[name]!, 0);
+    let payload = o.payload ?? new Uint8Array(o.bytes ?? 0);
+    if (o.bytes !== undefined) {
+      payload = new Uint8Array(o.bytes);
+      patternCopy(FROM_GUEST_FROM, seq - 1, payload);
+    }
+    const s: Segment = segment({
+      flags: bits,
+      srcPort: this.srcPort,
+      dstPort: this.dstPort,
+      seq: seqAdd(this.iss, seq),
+      ack: ack === null ? 0 : seqAdd(this.ourIss, ack),
+      window: o.window ?? this.#o.window ?? 65535,
+      urgent: o.urgent ?? 0,
+      options: o.options ?? {},
+      payload,
+    });
+    const frame = encodeFrame(endpoints(this.#o.family ?? 4, this.remote), s, {
+      vnet: this.#vnet,
+      partial: this.#vnet && !o.badChecksum,
+      gsoSize: o.gsoSize ?? 0,
+      pad: !this.#vnet,
+    });
+    if (o.badChecksum) frame[frame.length - 1]! ^= 1;
+    this.engine.fromGuest(frame);
+    return this;
+  }
+
+  /** Let `ms` pass and give what was sent to the guest since the last look, as decoded frames. */
+  frames(ms = 1): DecodedFrame[] {
+    this.clock.advance(ms);
+    return this.#frames.splice(0);
+  }
+
+  segments(ms = 1): Segment[] {
+    return this.frames(ms).map((d) => {
+      if (d.tcp === null) throw new Error('not TCP');
+      return d.tcp;
+    });
+  }
+
+  /** As texts; payload is compared with the pattern. */
+  out(ms = 1): string[] {
+    return this.segments(ms).map((s) => this.text(s));
+  }
+
+  text(s: Segment): string {
+    const seq = seqDist(s.seq, this.ourIss);
+    if (s.payload.length > 0 && !patternMatches(TO_GUEST_FROM, seq - 1, s.payload))
+      throw new Error('wrong bytes');
+    const len = s.payload.length > 0 ? `+${s.payload.length}` : '';
+    const ack = s.flags & Ack ? ` ack ${seqDist(s.ack, this.iss)}` : '';
+    const sack =
+      s.options.sack?.map(([l, r]) => ` sack ${seqDist(l, this.iss)}-${seqDist(r, this.iss)}`).join('') ?? '';
+    return `${flagNames(s.flags)} ${s.flags & Rst && !(s.flags & Ack) ? seqDist(s.seq, this.ourIss) : seq}${len}${ack}${sack}`;
+  }
+
+  /** Through the handshake; what was sent up to then is forgotten. */
+  establish(o: SegmentOptions = {}): this {
+    this.send('SYN', 0, null, { options: SYN_OPTIONS, ...o });
+    const syn = this.segments(5);
+    if (syn.length !== 1 || syn[0]!.flags !== (Syn | Ack)) throw new Error('no SYN,ACK');
+    this.send('ACK', 1, 1, { window: o.window ?? this.#o.window ?? 65535 });
+    this.frames();
+    return this;
+  }
+
+  /** Window of a segment to the guest in bytes. */
+  windowOf(s: Segment): number {
+    return s.flags & Syn ? s.window : s.window * 2 ** this.ourScale;
+  }
+
+  close(): void {
+    this.engine.close();
+  }
+}

@@ -1,0 +1,187 @@
+/** Child processes and /proc for the test bed. Process ids are those of our own PID namespace throughout. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+
+export const sleepMs = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Wait until `check` gives something other than undefined or false; throws with `what` when it takes too long. */
+export async function eventually<T>(
+  what: string,
+  timeoutMs: number,
+  check: () => T | undefined | false | Promise<T | undefined | false>,
+): Promise<T> {
+  const endAt = performance.now() + timeoutMs;
+  for (;;) {
+    const value = await check();
+    if (value !== undefined && value !== false) return value;
+    if (performance.now() > endAt) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+    await sleepMs(5);
+  }
+}
+
+export interface Finished {
+  /** Exit status as a shell tells it: 128 + n after signal n. */
+  readonly status: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly ms: number;
+}
+
+export interface RunOptions {
+  readonly timeoutMs?: number;
+  readonly input?: string;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+const SIGNAL_NUMBER: Readonly<Record<string, number>> = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGQUIT: 3,
+  SIGKILL: 9,
+  SIGUSR1: 10,
+  SIGSEGV: 11,
+  SIGPIPE: 13,
+  SIGTERM: 15,
+};
+
+/** Run to the end; a status other than 0 is the caller's to judge, a time-out throws. */
+export async function runToEnd(argv: readonly string[], options: RunOptions = {}): Promise<Finished> {
+  const timeoutMs = options.timeoutMs ?? 20_000;
+  const startedAt = performance.now();
+  const child = start(argv, options);
+  child.process.stdin?.end(options.input ?? '');
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    killTree(child.process.pid!);
+  }, timeoutMs);
+  const status = await child.exited;
+  clearTimeout(timer);
+  const finished = { status, ...(await child.output()), ms: Math.round(performance.now() - startedAt) };
+  if (late) {
+    throw new Error(
+      `not ended after ${timeoutMs} ms: ${argv.join(' ')}\nstdout: ${finished.stdout.slice(-2000)}\nstderr: ${finished.stderr.slice(-2000)}`,
+    );
+  }
+  return finished;
+}
+
+export interface Started {
+  readonly process: ChildProcess;
+  readonly pid: number;
+  /** Resolves with the status when the process has ended. */
+  readonly exited: Promise<number>;
+  /** Everything it printed, once its pipes are closed. */
+  output(): Promise<{ stdout: string; stderr: string }>;
+  /** What it has printed so far. */
+  printed(): { stdout: string; stderr: string };
+}
+
+export function start(argv: readonly string[], options: RunOptions = {}): Started {
+  const [program = '', ...args] = argv;
+  const child = spawn(program, args, {
+    // An ordinary user's PATH may lack the directories of ip, nft and udhcpc.
+    env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`, ...options.env },
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
+  const printed = { stdout: '', stderr: '' };
+  child.stdin.on('error', () => {}); // the child may end before it has read everything
+  child.stdout.setEncoding('utf8').on('data', (s: string) => {
+    printed.stdout += s;
+  });
+  child.stderr.setEncoding('utf8').on('data', (s: string) => {
+    printed.stderr += s;
+  });
+  const exited = new Promise<number>((resolve) => {
+    child.on('error', (e) => {
+      printed.stderr += `${e.message}\n`;
+      resolve(127);
+    });
+    child.on('exit', (status, signal) => resolve(status ?? 128 + (SIGNAL_NUMBER[signal ?? ''] ?? 0)));
+  });
+  const closed = new Promise<void>((resolve) => {
+    child.on('close', () => resolve());
+    child.on('error', () => resolve());
+  });
+  return {
+    process: child,
+    pid: child.pid ?? 0,
+    exited,
+    output: () => closed.then(() => printed),
+    printed: () => printed,
+  };
+}
+
+function readProc(pid: number, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+  } catch {
+    return ''; // it ended
+  }
+}
+
+/** The direct children of a process. */
+export function childrenOf(pid: number): number[] {
+  let tasks: string[];
+  try {
+    tasks = readdirSync(`/proc/${pid}/task`);
+  } catch {
+    return [];
+  }
+  return tasks.flatMap((tid) => readProc(pid, `task/${tid}/children`).split(' ').filter(Boolean).map(Number));
+}
+
+/** A process's descendants, without itself, parents first. */
+export function descendantsOf(pid: number): number[] {
+  return childrenOf(pid).flatMap((child) => [child, ...descendantsOf(child)]);
+}
+
+/** SIGKILL a process that we started, and what it started. */
+export function killTree(pid: number): void {
+  for (const p of [pid, ...descendantsOf(pid)]) {
+    try {
+      process.kill(p, 'SIGKILL');
+    } catch {
+      // it ended by itself
+    }
+  }
+}
+
+export const isAlive = (pid: number): boolean => {
+  const state = /^State:\s+(\S)/m.exec(readProc(pid, 'status'))?.[1];
+  return state !== undefined && state !== 'Z' && state !== 'X';
+};
+
+export const commandLine = (pid: number): string[] => readProc(pid, 'cmdline').split('\0').slice(0, -1);
+
+export const processName = (pid: number): string => readProc(pid, 'comm').trimEnd();
+
+/** The process id in the innermost PID namespaces: as its own children, or those `depth` levels further out, see it. */
+export const pidInside = (pid: number, depth: number): number =>
+  Number((/^NSpid:\s+(.*)$/m.exec(readProc(pid, 'status'))?.[1] ?? '').split(/\s+/)[depth] ?? 0);
+
+export const rssKib = (pid: number): number =>
+  Number(/^VmRSS:\s+(\d+)/m.exec(readProc(pid, 'status'))?.[1] ?? 0);
+
+/** User + system time of all threads, in ticks of 10 ms. */
+export function cpuTicks(pid: number): number {
+  const fields = readProc(pid, 'stat')
+    .replace(/^.*\) /s, '')
+    .split(' ');
+  return Number(fields[11]) + Number(fields[12]);
+}
+
+/** Targets of a process's open descriptors. */
+export function openFiles(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+      try {
+        return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
+      } catch {
+        return [];
+      }
+    });
+  } catch {
+    return [];
+  }
+}

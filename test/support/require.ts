@@ -1,0 +1,69 @@
+/**
+ * What the end-to-end tests need from the machine. A need that is not met skips its tests with the reason in their title; where
+ * CI=true it fails them instead, so that nothing stays untested unseen.
+ */
+import { spawnSync } from 'node:child_process';
+import { accessSync, closeSync, constants, openSync } from 'node:fs';
+import { describe, it } from 'vitest';
+
+/** undefined: met; else what is missing and how to get it. */
+export type Need = () => string | undefined;
+
+const SBIN = ['/usr/sbin', '/sbin', '/usr/local/sbin'];
+
+export function findTool(name: string): string | undefined {
+  for (const dir of [...(process.env.PATH ?? '').split(':'), ...SBIN]) {
+    try {
+      accessSync(`${dir}/${name}`, constants.X_OK);
+      return `${dir}/${name}`;
+    } catch {
+      // not in this directory
+    }
+  }
+  return undefined;
+}
+
+/** A program on PATH or in an sbin directory. `from`: where it comes from, e.g. "apt package iperf3". */
+export const requireTool =
+  (name: string, from: string): Need =>
+  () =>
+    findTool(name) === undefined ? `${name} is missing: ${from}` : undefined;
+
+/** /dev/net/tun, openable by us. */
+export const requireTun: Need = () => {
+  try {
+    closeSync(openSync('/dev/net/tun', 'r+'));
+    return undefined;
+  } catch (e) {
+    return `/dev/net/tun cannot be opened (${(e as NodeJS.ErrnoException).code}): modprobe tun; chmod 666 /dev/net/tun`;
+  }
+};
+
+/** User, network, mount and PID namespaces without privileges, with a /proc of their own. */
+export const requireNamespaces: Need = () => {
+  const argv = ['--user', '--map-root-user', '--net', '--mount', '--pid', '--fork', '--mount-proc', 'true'];
+  const tried = spawnSync('unshare', argv, { encoding: 'utf8' });
+  return tried.status === 0 ? undefined : `namespaces are not allowed here: ${tried.stderr.trim()}`;
+};
+
+const bedNeeds: readonly Need[] = [
+  requireTool('unshare', 'apt package util-linux'),
+  requireTool('nsenter', 'apt package util-linux'),
+  requireTool('ip', 'apt package iproute2'),
+  requireTun,
+  requireNamespaces,
+];
+
+/** A `describe` whose tests need the bed and `needs`. */
+export function describeE2e(title: string, needs: readonly Need[], body: () => void): void {
+  const missing = [...bedNeeds, ...needs].map((need) => need()).filter((m) => m !== undefined);
+  if (missing.length === 0) {
+    describe(title, body);
+  } else if (process.env.CI === 'true') {
+    it(title, () => {
+      throw new Error(missing.join('\n'));
+    });
+  } else {
+    describe.skip(`${title} (${missing.join('; ')})`, body);
+  }
+}

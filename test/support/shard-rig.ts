@@ -1,0 +1,324 @@
+/**
+ * One shard's context without its threads: a real pool on a real SharedArrayBuffer, real rings, flow table and timers; the guest is an
+ * array of packets. A test writes a packet into a reader's slot, hands it to a translator module, and reads what went to the
+ * host (ring messages) and to the guest.
+ */
+
+import { addressRead, addressSetIpv4 } from '../../src/proto/address.ts';
+import { finishSum, onesSum } from '../../src/proto/checksum.ts';
+import {
+  ipv4Dst,
+  ipv4HeaderBytes,
+  ipv4Protocol,
+  ipv4Src,
+  ipv4TotalLen,
+  ipv4Ttl,
+} from '../../src/proto/ipv4.ts';
+import { ipv6HopLimit, ipv6PayloadLen, ipv6Upper } from '../../src/proto/ipv6.ts';
+import { COUNTER_WORDS, DROP_BASE } from '../../src/ring/counters.ts';
+import { allocateShared, type SharedMemory } from '../../src/ring/layout.ts';
+import { FramePool, NO_SLOT, SlotStack } from '../../src/ring/pool.ts';
+import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
+import { addressOf } from '../../src/sys/memory.ts';
+import type { EnginePlan } from '../../src/workers/engine-plan.ts';
+import { flowHash } from '../../src/workers/flow-hash.ts';
+import { FlowTable } from '../../src/workers/flow-table.ts';
+import { W } from '../../src/workers/messages.ts';
+import { TimerWheel } from '../../src/workers/timer-wheel.ts';
+import { Addressing } from '../../src/workers/translator/addressing.ts';
+import { type Packet, type ShardContext, TIMER_KINDS } from '../../src/workers/translator/context.ts';
+import type { GuestLink } from '../../src/workers/translator/guest-link.ts';
+
+/** Where a frame lies in a slot: behind the vnet header. */
+export const FRAME_AT = 12;
+const ETH_BYTES = 14;
+
+export const TEST_PLAN: EnginePlan = {
+  threads: { kind: 'fused' },
+  addresses: {
+    mtu: 1500,
+    mac: '9a:55:9a:55:9a:55',
+    ipv4: {
+      guest: '10.0.2.15',
+      prefixLen: 24,
+      gateway: '10.0.2.2',
+      hostLoopback: '10.0.2.4',
+      dns: '10.0.2.3',
+    },
+    ipv6: {
+      guest: 'fd00::15',
+      prefixLen: 64,
+      gateway: 'fd00::2',
+      linkLocal: 'fe80::2',
+      hostLoopback: 'fd00::4',
+      dns: 'fd00::3',
+    },
+    resolvers: ['192.0.2.53', '192.0.2.54'],
+    offeredDns: ['10.0.2.3', 'fd00::3'],
+    searchDomains: ['example.org'],
+  },
+  policy: {
+    udpTimeoutMs: 30_000,
+    udpStreamTimeoutMs: 120_000,
+    pingTimeoutMs: 60_000,
+    dhcp: true,
+    ra: true,
+    connectFailure: 'honest',
+  },
+  listeners: [],
+  pool: { smallSlots: 256, largeSlots: 64, flows: 64 },
+  tap: { fd: -1, vnetHdrBytes: 12, uso: true },
+  hashKey: [0x01020304, 0x05060708],
+  isnKey: [1, 2, 3, 4],
+  logLevel: 'debug',
+};
+
+/** A packet for the guest as its kernel would see it: from the IP header on, checksum finished. */
+export interface Sent {
+  readonly bytes: Uint8Array;
+  readonly etherType: number;
+}
+
+/** What a module said to host-io. Words as messages.ts has them. */
+export type Message = Uint32Array;
+
+export class ShardRig {
+  readonly plan: EnginePlan;
+  readonly memory: SharedMemory;
+  readonly pool: FramePool;
+  readonly u8: Uint8Array;
+  readonly ctx: ShardContext;
+  readonly sent: Sent[] = [];
+  readonly logs: string[] = [];
+  readonly small: SlotStack;
+  readonly large: SlotStack;
+  /** Slots of host-io's. */
+  readonly hostSmall: SlotStack;
+  readonly hostLarge: SlotStack;
+  readonly toHost: RingConsumer;
+  /** From host-io to the shard. */
+  readonly fromHost: { readonly producer: RingProducer; readonly consumer: RingConsumer };
+
+  constructor(plan: EnginePlan = TEST_PLAN) {
+    this.plan = plan;
+    const { smallSlots, largeSlots, flows } = plan.pool;
+    this.memory = allocateShared(
+      { smallSlots, largeSlots, rings: 2, ringDescriptors: 256, counterBlocks: 1, logBytes: 4096 },
+      addressOf,
+    );
+    const { sab, layout, baseAddress } = this.memory;
+    this.pool = new FramePool(sab, layout, baseAddress);
+    this.u8 = this.pool.u8;
+    this.small = new SlotStack(0, smallSlots / 2);
+    this.hostSmall = new SlotStack(smallSlots / 2, smallSlots / 2);
+    // The last large slot is the guest link's scratch.
+    const half = largeSlots / 2;
+    this.large = new SlotStack(smallSlots, half);
+    this.hostLarge = new SlotStack(smallSlots + half, half - 1);
+    const producer = new RingProducer(sab, layout, 0, null);
+    this.toHost = new RingConsumer(sab, layout, 0);
+    this.fromHost = {
+      producer: new RingProducer(sab, layout, 1, null),
+      consumer: new RingConsumer(sab, layout, 1),
+    };
+    const addressing = new Addressing(plan.addresses);
+    const counters = new Float64Array(COUNTER_WORDS);
+    const free = (slotA: number, slotB: number, small: SlotStack, large: SlotStack): void => {
+      for (const slot of [slotA, slotB])
+        if (slot !== NO_SLOT) (this.pool.isSmall(slot) ? small : large).push(slot);
+    };
+    const scratchAt = this.pool.slotAt(smallSlots + largeSlots - 1) + 128;
+    const guest = {
+      scratchAt,
+      scratchBytes: 69632 - 128,
+      mac: addressing.mac,
+      guestMac: Uint8Array.of(2, 0, 0, 0, 0, 1),
+      hasVnet: true,
+      send: (...args: Parameters<GuestLink['send']>) => this.#send(...args),
+    };
+    this.ctx = {
+      shard: 0,
+      plan,
+      addressing,
+      pool: this.pool,
+      u8: this.u8,
+      counters,
+      flows: new FlowTable(flows),
+      timers: new TimerWheel(flows * TIMER_KINDS, 4, 0),
+      toHost: producer,
+      guest: guest as unknown as GuestLink,
+      now: 0,
+      freeReaderSlots: (a, b) => free(a, b, this.small, this.large),
+      freeHostSlots: (a, b) => free(a, b, this.hostSmall, this.hostLarge),
+      drop: (cause) => {
+        counters[DROP_BASE - cause]!++;
+      },
+      log: (level, text) => {
+        this.logs.push(`${level}: ${text}`);
+      },
+    };
+  }
+
+  #send(
+    ipAt: number,
+    bytes: number,
+    etherType: number,
+    csumAt: number,
+    csumField: number,
+    _gsoType: number,
+    _gsoSize: number,
+    _hdrLen: number,
+    moreAt: number,
+    moreBytes: number,
+  ): number {
+    const packet = new Uint8Array(bytes + moreBytes);
+    packet.set(this.u8.slice(ipAt, ipAt + bytes));
+    packet.set(this.u8.slice(moreAt, moreAt + moreBytes), bytes);
+    // What lies in front belongs to the link: spoil it, so that nobody counts on it.
+    this.u8.fill(0xee, ipAt - 26, ipAt);
+    if (csumAt >= 0) {
+      const sum = finishSum(onesSum(packet, csumAt, packet.length - csumAt, 0)) || 0xffff;
+      packet[csumAt + csumField] = sum >>> 8;
+      packet[csumAt + csumField + 1] = sum & 0xff;
+    }
+    this.sent.push({ bytes: packet, etherType });
+    return 0;
+  }
+
+  /** Drops counted for a cause so far. */
+  drops(cause: number): number {
+    return this.ctx.counters[DROP_BASE - cause]!;
+  }
+
+  counter(index: number): number {
+    return this.ctx.counters[index]!;
+  }
+
+  /** Take the packets sent to the guest so far. */
+  takeSent(): Sent[] {
+    return this.sent.splice(0);
+  }
+
+  /** Take the messages to host-io so far. */
+  takeMessages(): Message[] {
+    this.ctx.toHost.flush();
+    const messages: Message[] = [];
+    for (let n = this.toHost.available(); n > 0; n = this.toHost.available()) {
+      for (let i = 0; i < n; i++) {
+        const at = this.toHost.at(i);
+        messages.push(this.toHost.words.slice(at, at + 16));
+      }
+      this.toHost.release(n);
+    }
+    return messages;
+  }
+
+  /**
+   * Put an IP packet into slots as the reader does (small, the rest large) and describe it as dispatch does.
+   * @param needsCsum  leave the checksum to "the device"
+   */
+  packet(ip: Uint8Array, needsCsum = false, gsoType = 0, gsoSize = 0): Packet {
+    const slotA = this.small.pop();
+    if (slotA === NO_SLOT) throw new Error('rig: no small slot left');
+    const slotAt = this.pool.slotAt(slotA);
+    const ipAt = slotAt + FRAME_AT + ETH_BYTES;
+    const inA = Math.min(ip.length, this.pool.slotBytes(slotA) - FRAME_AT - ETH_BYTES);
+    this.u8.set(ip.subarray(0, inA), ipAt);
+    let slotB = NO_SLOT;
+    if (ip.length > inA) {
+      slotB = this.large.pop();
+      this.u8.set(ip.subarray(inA), this.pool.slotAt(slotB));
+    }
+    const family = ip[0]! >>> 4 === 4 ? 4 : 6;
+    const addr = new Uint32Array(8);
+    let headerBytes: number;
+    let totalBytes: number;
+    let proto: number;
+    if (family === 4) {
+      headerBytes = ipv4HeaderBytes(ip, 0, ip.length);
+      totalBytes = ipv4TotalLen(ip, 0);
+      proto = ipv4Protocol(ip, 0);
+      addressSetIpv4(addr, 0, ipv4Src(ip, 0));
+      addressSetIpv4(addr, 4, ipv4Dst(ip, 0));
+    } else {
+      const out = new Int32Array(7);
+      if (ipv6Upper(ip, 0, ip.length, out) < 0) throw new Error('rig: bad IPv6 packet');
+      headerBytes = out[1]!;
+      totalBytes = 40 + ipv6PayloadLen(ip, 0);
+      proto = out[0]!;
+      addressRead(ip, 8, addr, 0);
+      addressRead(ip, 24, addr, 4);
+    }
+    const at = headerBytes;
+    let ports = 0;
+    if (proto === 17 || proto === 6) {
+      ports = ((ip[at]! << 24) | (ip[at + 1]! << 16) | (ip[at + 2]! << 8) | ip[at + 3]!) >>> 0;
+    } else ports = ((ip[at + 4]! << 24) | (ip[at + 5]! << 16)) >>> 0;
+    const [k0, k1] = this.plan.hashKey;
+    return {
+      slotA,
+      slotB,
+      ipAt,
+      transportAt: ipAt + headerBytes,
+      transportBytes: totalBytes - headerBytes,
+      transportBytesInA: Math.min(totalBytes - headerBytes, inA - headerBytes),
+      family,
+      proto,
+      ttl: family === 4 ? ipv4Ttl(ip, 0) : ipv6HopLimit(ip, 0),
+      hash: flowHash(k0, k1, addr, 0, addr, 4, ports, proto),
+      needsCsum,
+      gsoType,
+      gsoSize,
+      addr,
+    };
+  }
+
+  /** Bytes that a message's slots hold. */
+  payloadOf(m: Message): Uint8Array {
+    const slotA = m[W.slotA]!;
+    const bytes = m[W.len]!;
+    const from = this.pool.slotAt(slotA) + m[W.at]!;
+    const room = this.pool.slotBytes(slotA) - m[W.at]!;
+    const inA = m[W.slotB] === NO_SLOT ? bytes : Math.min(bytes, room);
+    const out = new Uint8Array(bytes);
+    out.set(this.u8.slice(from, from + inA));
+    if (bytes > inA) {
+      const moreAt = this.pool.slotAt(m[W.slotB]!);
+      out.set(this.u8.slice(moreAt, moreAt + bytes - inA), inA);
+    }
+    return out;
+  }
+
+  /** A message from host-io with bytes in its slots, as datagram.ts lays them out. */
+  hostMessage(
+    op: number,
+    flow: number,
+    payload: Uint8Array | null,
+    fill: (m: Message) => void = () => {},
+  ): Message {
+    const m = new Uint32Array(16);
+    m[W.op] = op;
+    m[W.flow] = flow;
+    m[W.slotA] = NO_SLOT;
+    m[W.slotB] = NO_SLOT;
+    if (payload !== null) {
+      m[W.slotA] = this.hostSmall.pop();
+      m[W.at] = 128;
+      m[W.len] = payload.length;
+      const room = 2048 - 128;
+      this.u8.set(payload.subarray(0, room), this.pool.slotAt(m[W.slotA]!) + 128);
+      if (payload.length > room) {
+        m[W.slotB] = this.hostLarge.pop();
+        this.u8.set(payload.subarray(room), this.pool.slotAt(m[W.slotB]!));
+      }
+    }
+    fill(m);
+    return m;
+  }
+
+  /** Slots that are not back where they belong, the reader's and host-io's. */
+  get missingSlots(): number {
+    const { small, large, hostSmall, hostLarge } = this;
+    return [small, large, hostSmall, hostLarge].reduce((n, s) => n + s.capacity - s.free, 0);
+  }
+}

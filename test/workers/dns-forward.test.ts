@@ -1,0 +1,262 @@
+import { describe, expect, it } from 'vitest';
+import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
+import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
+import { Resolvers } from '../../src/workers/translator/dns-forward.ts';
+import { UdpTranslator } from '../../src/workers/translator/udp.ts';
+import { readIp, readUdp, udpPacket } from '../support/packets.ts';
+import { type Message, ShardRig } from '../support/shard-rig.ts';
+
+const GUEST = '10.0.2.15';
+const DNS = '10.0.2.3';
+const A = 0xc0000235; // 192.0.2.53
+const B = 0xc0000236;
+
+const NAME = [3, 119, 119, 119, 7, 101, 120, 97, 109, 112, 108, 101, 0]; // www.example
+const dns = (id: number, flags: number, answer: readonly number[] = [], name = NAME): number[] => [
+  ...[id >> 8, id & 255, flags >> 8, flags & 255, 0, 1, 0, answer.length > 0 ? 1 : 0, 0, 0, 0, 0],
+  ...[...name, 0, 1, 0, 1],
+  ...answer,
+];
+const query = (id: number): number[] => dns(id, 0x0100);
+const ANSWER = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 80];
+const answer = (id: number): number[] => dns(id, 0x8180, ANSWER);
+
+class Bench {
+  readonly rig: ShardRig;
+  readonly resolvers: Resolvers;
+  readonly udp: UdpTranslator;
+
+  constructor(resolvers: readonly string[] = ['192.0.2.53', '192.0.2.54']) {
+    this.rig = new ShardRig();
+    this.resolvers = new Resolvers(resolvers);
+    this.udp = new UdpTranslator(this.rig.ctx, this.resolvers);
+  }
+
+  ask(id: number, port = 4000, payload = query(id)): Message[] {
+    this.udp.onPacket(this.rig.packet(udpPacket(GUEST, port, DNS, 53, payload)));
+    return this.rig.takeMessages();
+  }
+
+  /** A message from host-io about a flow; what the shard says to it. */
+  tell(
+    op: number,
+    flow: number,
+    payload: readonly number[] | null = null,
+    fill?: (m: Message) => void,
+  ): Message[] {
+    const bytes = payload === null ? null : Uint8Array.from(payload);
+    this.udp.onMessage(op, this.rig.hostMessage(op, flow, bytes, fill), 0);
+    return this.rig.takeMessages();
+  }
+
+  /** Advance the clock; what the shard says. */
+  at(now: number): Message[] {
+    this.rig.ctx.now = now;
+    this.rig.ctx.timers.advance(now, (id) =>
+      this.udp.onTimer(Math.floor(id / TIMER_KINDS), id % TIMER_KINDS),
+    );
+    return this.rig.takeMessages();
+  }
+
+  /** The payloads that the guest got, all from the dns address. */
+  heard(): { port: number; payload: number[] }[] {
+    return this.rig.takeSent().map((s) => {
+      const ip = readIp(s.bytes);
+      expect(ip).toMatchObject({ src: DNS, dst: GUEST });
+      const { srcPort, dstPort, payload } = readUdp(ip);
+      expect(srcPort).toBe(53);
+      return { port: dstPort, payload: Array.from(payload) };
+    });
+  }
+
+  closeAll(messages: readonly Message[]): void {
+    for (const m of messages) {
+      expect(m[W.op]).toBe(ToHost.close);
+      this.tell(ToShard.closed, m[W.flow]!);
+    }
+  }
+}
+
+const whom = (m: Message | undefined): number => m![W.addr + 3]!;
+const ops = (messages: readonly Message[]): number[] => messages.map((m) => m[W.op]!);
+
+describe('a query', () => {
+  it('goes to the first resolver from a port of the kernel choice; the answer comes from the dns address; all slots return', () => {
+    const b = new Bench();
+    const [open, send, ...rest] = b.ask(0x1234);
+    expect(rest).toEqual([]);
+    expect(open![W.op]).toBe(ToHost.openUdp);
+    expect(whom(open)).toBe(A);
+    expect(open![W.ports]).toBe((53 << 16) >>> 0);
+    expect(send![W.arg2]).toBe(1);
+    expect(Array.from(b.rig.payloadOf(send!))).toEqual(query(0x1234));
+    const closes = b.tell(ToShard.datagram, open![W.flow]!, answer(0x1234));
+    expect(b.heard()).toEqual([{ port: 4000, payload: answer(0x1234) }]);
+    expect(b.udp.dns.outstanding).toBe(1); // the slot is held until host-io is done with it
+    b.closeAll(closes);
+    expect(b.udp.dns.outstanding).toBe(0);
+    expect(b.rig.missingSlots).toBe(0);
+    expect(b.rig.ctx.flows.count).toBe(0);
+  });
+
+  it('ICMP error: the next resolver at once; the bad one is last for 30 s', () => {
+    const b = new Bench();
+    const [open] = b.ask(1);
+    const again = b.tell(ToShard.icmpError, open![W.flow]!, null, (m) => {
+      m[W.arg0] = (3 << 8) | 3;
+    });
+    expect(ops(again)).toEqual([ToHost.close, ToHost.openUdp, ToHost.sendDatagram]);
+    expect(whom(again[1])).toBe(B);
+    expect(whom(b.ask(2, 4001)[0])).toBe(B);
+    b.at(31_000);
+    expect(whom(b.ask(3, 4002)[0])).toBe(A);
+  });
+
+  it.each([
+    ['SERVFAIL', 0x8182],
+    ['REFUSED', 0x8185],
+  ])('%s: the next resolver; its answer is the answer', (_name, flags) => {
+    const b = new Bench();
+    const [open] = b.ask(1);
+    const next = b.tell(ToShard.datagram, open![W.flow]!, dns(1, flags));
+    expect(b.heard()).toEqual([]);
+    const opened = next.find((m) => m[W.op] === ToHost.openUdp);
+    expect(whom(opened)).toBe(B);
+    b.closeAll(next.filter((m) => m[W.op] === ToHost.close));
+    b.closeAll(b.tell(ToShard.datagram, opened![W.flow]!, answer(1)));
+    expect(b.heard()).toHaveLength(1);
+    expect(b.rig.missingSlots).toBe(0);
+  });
+
+  it('every resolver says SERVFAIL: the last one is passed on as it is', () => {
+    const b = new Bench();
+    const [open] = b.ask(1);
+    const next = b.tell(ToShard.datagram, open![W.flow]!, dns(1, 0x8182));
+    const opened = next.find((m) => m[W.op] === ToHost.openUdp);
+    b.tell(ToShard.datagram, opened![W.flow]!, dns(1, 0x8182, [], NAME));
+    expect(b.heard()).toEqual([{ port: 4000, payload: dns(1, 0x8182) }]);
+  });
+
+  it('NXDOMAIN is an answer', () => {
+    const b = new Bench();
+    const [open] = b.ask(1);
+    b.tell(ToShard.datagram, open![W.flow]!, dns(1, 0x8183));
+    expect(b.heard()).toEqual([{ port: 4000, payload: dns(1, 0x8183) }]);
+  });
+
+  it('no answer for 1.5 s: the next one is asked as well; the late answer of the first still counts', () => {
+    const b = new Bench();
+    const [open] = b.ask(1);
+    expect(b.at(1400)).toEqual([]);
+    const next = b.at(1600);
+    expect(ops(next)).toEqual([ToHost.openUdp, ToHost.sendDatagram]);
+    expect(whom(next[0])).toBe(B);
+    const closes = b.tell(ToShard.datagram, open![W.flow]!, answer(1));
+    expect(b.heard()).toHaveLength(1);
+    expect(closes).toHaveLength(2);
+    // The second answers too: nobody asks for it any more.
+    expect(b.tell(ToShard.datagram, next[0]![W.flow]!, answer(1))).toEqual([]);
+    expect(b.heard()).toEqual([]);
+    b.closeAll(closes);
+    expect(b.rig.missingSlots).toBe(0);
+  });
+
+  it('all resolvers unreachable: SERVFAIL with the question', () => {
+    const b = new Bench();
+    const [open] = b.ask(7);
+    const next = b.tell(ToShard.openFailed, open![W.flow]!, null);
+    const opened = next.find((m) => m[W.op] === ToHost.openUdp);
+    const last = b.tell(ToShard.openFailed, opened![W.flow]!, null);
+    const [heard] = b.heard();
+    expect(heard!.payload).toEqual(dns(7, 0x8182));
+    b.closeAll([...next, ...last].filter((m) => m[W.op] === ToHost.close));
+    expect(b.rig.missingSlots).toBe(0);
+  });
+
+  it('silence for 10 s: SERVFAIL and everything is released', () => {
+    const b = new Bench(['192.0.2.53']);
+    b.ask(7);
+    expect(b.at(1600)).toEqual([]);
+    const closes = b.at(10_100);
+    expect(b.heard()).toHaveLength(1);
+    b.closeAll(closes);
+    expect(b.rig.missingSlots).toBe(0);
+    expect(b.udp.dns.outstanding).toBe(0);
+  });
+
+  it('repeated by the guest: asked again through the same socket, answered once', () => {
+    const b = new Bench();
+    const [open] = b.ask(1);
+    const again = b.ask(1);
+    expect(ops(again)).toEqual([ToHost.sendDatagram]);
+    expect(again[0]![W.flow]).toBe(open![W.flow]);
+    b.closeAll(b.tell(ToShard.datagram, open![W.flow]!, answer(1)));
+    expect(b.heard()).toHaveLength(1);
+    expect(b.rig.missingSlots).toBe(0);
+  });
+
+  it('A and AAAA from one port at a time are two queries', () => {
+    const b = new Bench();
+    const first = b.ask(1);
+    const second = b.ask(2);
+    expect(first[0]![W.flow]).not.toBe(second[0]![W.flow]);
+  });
+});
+
+describe('answers that are not', () => {
+  it.each([
+    ['another id', answer(2)],
+    ['another question', dns(1, 0x8180, ANSWER, [...NAME.slice(0, 3), 120, ...NAME.slice(4)])],
+    ['a query', query(1)],
+    ['too short', [0, 1, 0x81, 0x80]],
+  ])('%s: dropped, the right one still gets through', (_what, wrong) => {
+    const b = new Bench();
+    const [open] = b.ask(1);
+    expect(b.tell(ToShard.datagram, open![W.flow]!, wrong)).toEqual([]);
+    expect(b.heard()).toEqual([]);
+    expect(b.rig.drops(StageDrop.dnsAnswer)).toBe(1);
+    b.tell(ToShard.datagram, open![W.flow]!, answer(1));
+    expect(b.heard()).toHaveLength(1);
+  });
+});
+
+describe('bounds', () => {
+  it('more queries than may be outstanding: the new ones are dropped, the slots are not held', () => {
+    const b = new Bench(); // 256 small slots: at most 32 of them
+    for (let i = 0; i < 40; i++) b.ask(i, 5000 + i);
+    expect(b.udp.dns.outstanding).toBe(32);
+    expect(b.rig.drops(StageDrop.dnsQuery)).toBe(8);
+    expect(b.rig.missingSlots).toBe(32);
+  });
+
+  it('malformed: dropped', () => {
+    const b = new Bench();
+    b.ask(1, 4000, [0, 1, 2]);
+    b.ask(1, 4000, answer(1));
+    expect(b.rig.drops(StageDrop.dnsQuery)).toBe(2);
+    expect(b.rig.missingSlots).toBe(0);
+  });
+
+  it('no resolver known: port unreachable', () => {
+    const b = new Bench([]);
+    expect(b.ask(1)).toEqual([]);
+    expect(readIp(b.rig.takeSent()[0]!.bytes)).toMatchObject({ src: DNS, protocol: 1 });
+  });
+});
+
+describe('Resolvers', () => {
+  it('pick: the first in favour; when none is, by attempt; update keeps the record of those that stay', () => {
+    const r = new Resolvers(['192.0.2.1', 'not an address', 'fe80::1%eth0', '192.0.2.3']);
+    expect(r.count).toBe(3);
+    expect(r.pick(0, 0)).toBe(0);
+    r.markBad(0, 0);
+    expect(r.pick(100, 1)).toBe(1);
+    r.update(['192.0.2.3', '192.0.2.1']);
+    expect(r.pick(100, 0)).toBe(0);
+    r.markBad(0, 100);
+    expect([r.pick(200, 0), r.pick(200, 1), r.pick(200, 2)]).toEqual([0, 1, 0]);
+    expect(r.pick(30_050, 0)).toBe(1);
+    expect(new Resolvers([]).pick(0, 0)).toBe(-1);
+  });
+});

@@ -1,0 +1,286 @@
+/** The end of connections, in all orders. RFC 9293 sections 3.6 and 3.10.7.4 (eighth check). */
+import { afterEach, describe, expect, it } from 'vitest';
+import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
+import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { seqAdd } from '../../support/netsim/wire.ts';
+
+let open: Script[] = [];
+const script = (o: ScriptOptions = {}): Script => {
+  const t = new Script(o);
+  open.push(t);
+  return t;
+};
+afterEach(() => {
+  for (const t of open) t.close();
+  open = [];
+});
+
+function expectClosed(t: Script): void {
+  expect(t.socket.closedBy).toBe('close');
+  expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+}
+
+describe('TCP closing', () => {
+  it('ESTABLISHED: the guest closes first: FIN is acknowledged, the peer sees the end, its bytes still come', () => {
+    const t = script().establish();
+    t.send('FIN,ACK', 1, 1);
+    expect(t.out()[0]).toBe('ACK 1 ack 2');
+    expect([t.socket.gotFin, t.socket.state]).toEqual([true, 'open']);
+    t.out(100_000);
+    t.socket.peerWrite(3000);
+    expect(t.out()).toEqual(['PSH,ACK 1+3000 ack 2']);
+    t.send('ACK', 2, 3001);
+    t.socket.peerClose();
+    expect(t.out()).toEqual(['FIN,ACK 3001 ack 2']);
+    t.send('ACK', 2, 3002);
+    expect(t.out()).toEqual([]);
+    expectClosed(t);
+  });
+
+  it('ESTABLISHED: the host closes first: FIN goes out, the bytes of the guest still arrive', () => {
+    const t = script().establish();
+    t.socket.peerWrite(10);
+    t.socket.peerClose();
+    expect(t.out()).toEqual(['PSH,ACK 1+10 ack 1', 'FIN,ACK 11 ack 1']);
+    t.send('ACK', 1, 12);
+    t.out(100_000);
+    expect(t.socket.state).toBe('open');
+    t.send('PSH,ACK', 1, 12, { bytes: 3000 });
+    expect(t.out()[0]).toBe('ACK 12 ack 3001');
+    t.send('FIN,ACK', 3001, 12);
+    expect(t.out()).toEqual(['ACK 12 ack 3002']);
+    expect([t.socket.received, t.socket.gotFin]).toEqual([3000, true]);
+    expectClosed(t);
+  });
+
+  it('ESTABLISHED: both close at once', () => {
+    const t = script().establish();
+    t.socket.peerClose();
+    expect(t.out()).toEqual(['FIN,ACK 1 ack 1']);
+    // The guest's FIN left before ours came.
+    t.send('FIN,ACK', 1, 1);
+    expect(t.out()[0]).toBe('ACK 2 ack 2');
+    t.send('ACK', 2, 2);
+    t.out();
+    expectClosed(t);
+  });
+
+  it('ESTABLISHED: FIN with bytes', () => {
+    const t = script().establish();
+    t.send('FIN,PSH,ACK', 1, 1, { bytes: 50 });
+    expect(t.out()[0]).toBe('ACK 1 ack 52');
+    expect([t.socket.received, t.socket.gotFin]).toEqual([50, true]);
+    t.send('RST', 52, null);
+    t.out();
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('ESTABLISHED: FIN out of order is kept with its bytes and counts in SACK', () => {
+    const t = script().establish();
+    t.send('FIN,PSH,ACK', 101, 1, { bytes: 50 });
+    expect(t.out()).toEqual(['ACK 1 ack 1 sack 101-152']);
+    expect(t.socket.gotFin).toBe(false);
+    t.send('ACK', 1, 1, { bytes: 100 });
+    expect(t.out()[0]).toBe('ACK 1 ack 152');
+    expect([t.socket.received, t.socket.gotFin]).toEqual([150, true]);
+    t.send('RST', 152, null);
+    t.out();
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('ESTABLISHED: a lone FIN out of order makes no empty SACK block', () => {
+    const t = script().establish();
+    t.send('FIN,ACK', 101, 1);
+    expect(t.out()).toEqual(['ACK 1 ack 1 sack 101-102']);
+    t.send('ACK', 1, 1, { bytes: 100 });
+    expect(t.out()[0]).toBe('ACK 1 ack 102');
+    expect([t.socket.received, t.socket.gotFin]).toEqual([100, true]);
+  });
+
+  it('CLOSE-WAIT: the FIN again is acknowledged again, the peer hears of it once', () => {
+    const t = script().establish();
+    t.send('FIN,ACK', 1, 1);
+    t.out();
+    t.send('FIN,ACK', 1, 1);
+    expect(t.out()).toEqual(['ACK 1 ack 2']);
+    t.send('FIN,PSH,ACK', 1, 1);
+    expect(t.out()).toEqual(['ACK 1 ack 2']);
+  });
+
+  it('CLOSE-WAIT: bytes beyond the FIN are not taken', () => {
+    const t = script().establish();
+    t.send('FIN,ACK', 1, 1);
+    t.out();
+    t.send('ACK', 2, 1, { payload: new Uint8Array(10) });
+    expect(t.out()).toEqual(['ACK 1 ack 2']);
+    t.send('ACK', 500, 1, { payload: new Uint8Array(10) });
+    expect(t.out()).toEqual(['ACK 1 ack 2']);
+    expect(t.socket.received).toBe(0);
+  });
+
+  it('CLOSE-WAIT: the FIN waits behind bytes that the socket does not take yet', () => {
+    const t = script().establish();
+    t.socket.room = 10;
+    t.send('FIN,PSH,ACK', 1, 1, { bytes: 1000 });
+    expect(t.out()[0]).toBe('ACK 1 ack 1002');
+    expect([t.socket.received, t.socket.gotFin]).toEqual([10, false]);
+    t.socket.giveRoom(5000);
+    t.out();
+    expect([t.socket.received, t.socket.gotFin]).toEqual([1000, true]);
+  });
+
+  it('CLOSING: both ends are through but bytes wait for the socket: they still arrive', () => {
+    const t = script().establish();
+    t.socket.room = 10;
+    t.socket.peerClose();
+    t.out();
+    t.send('FIN,PSH,ACK', 1, 2, { bytes: 1000 });
+    t.out();
+    t.out(10_000);
+    expect(t.socket.received).toBe(10);
+    t.socket.giveRoom(5000);
+    t.out();
+    expect([t.socket.received, t.socket.gotFin]).toEqual([1000, true]);
+    expectClosed(t);
+  });
+
+  it('FIN-WAIT-1: our FIN is lost: it comes again until it is acknowledged', () => {
+    const t = script().establish();
+    t.socket.peerClose();
+    expect(t.out()).toEqual(['FIN,ACK 1 ack 1']);
+    const again = t.out(4000);
+    expect(again.length).toBeGreaterThanOrEqual(2);
+    expect(new Set(again)).toEqual(new Set(['FIN,ACK 1 ack 1']));
+    t.send('ACK', 1, 2);
+    expect(t.out(5000)).toEqual([]);
+    t.send('FIN,ACK', 1, 2);
+    expect(t.out()).toEqual(['ACK 2 ack 2']);
+    expectClosed(t);
+  });
+
+  it('FIN-WAIT-1: the ACK of our FIN comes just after its time-out: the connection still ends', () => {
+    for (let ms = 900; ms < 1100; ms += 4) {
+      const t = script({ linkMs: 3 });
+      t.send('SYN', 0, null, { options: SYN_OPTIONS });
+      t.out(20);
+      t.send('ACK', 1, 1);
+      t.out(20);
+      t.socket.peerWrite(5000);
+      t.socket.peerClose();
+      t.out(ms);
+      t.send('ACK', 1, 5002);
+      t.out(20);
+      t.send('FIN,ACK', 1, 5002);
+      t.out(50);
+      expectClosed(t);
+      t.close();
+      open.pop();
+    }
+  });
+
+  it('FIN-WAIT-1: bytes before the FIN are lost with it: all come again', () => {
+    const t = script().establish();
+    t.socket.peerWrite(3000);
+    t.socket.peerClose();
+    t.out();
+    t.send('ACK', 1, 1461, { options: { sack: [[seqAdd(t.ourIss, 2921), seqAdd(t.ourIss, 3002)]] } });
+    expect(t.out()).toEqual(['PSH,ACK 1461+1460 ack 1']);
+    t.send('ACK', 1, 3002);
+    t.out();
+    t.send('FIN,ACK', 1, 3002);
+    expect(t.out()).toEqual(['ACK 3002 ack 2']);
+    expectClosed(t);
+  });
+
+  it('FIN-WAIT-1: only the FIN is missing: SACK shows it, it comes alone', () => {
+    const t = script().establish();
+    t.socket.peerWrite(3000);
+    t.socket.peerClose();
+    t.out();
+    t.send('ACK', 1, 3001);
+    expect(new Set(t.out(1500))).toEqual(new Set(['FIN,ACK 3001 ack 1']));
+    t.send('ACK', 1, 3002);
+    t.out();
+    t.send('FIN,ACK', 1, 3002);
+    t.out();
+    expectClosed(t);
+  });
+
+  it('LAST-ACK: the guest never acknowledges our FIN: both sides are given up', () => {
+    const t = script().establish();
+    t.send('FIN,ACK', 1, 1);
+    t.out();
+    t.socket.peerClose();
+    const texts = t.out(1_500_000);
+    expect(texts.filter((x) => x === 'FIN,ACK 1 ack 2').length).toBeGreaterThan(5);
+    expect(texts.at(-1)).toMatch(/^RST/);
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('CLOSED: a late repetition of the guest FIN is answered by RST', () => {
+    const t = script().establish();
+    t.socket.peerClose();
+    t.out();
+    t.send('FIN,ACK', 1, 2);
+    t.out();
+    expectClosed(t);
+    t.send('FIN,ACK', 1, 2);
+    expect(t.out()).toEqual(['RST 2']);
+  });
+
+  it('CLOSED: the same ports serve a new connection at once', () => {
+    const t = script().establish();
+    for (let i = 0; i < 20; i++) {
+      t.socket.peerClose();
+      t.out();
+      t.send('FIN,ACK', 1, 2);
+      t.out();
+      expectClosed(t);
+      t.establish();
+    }
+    expect(t.sockets.length).toBe(21);
+  });
+
+  it('CLOSING: the socket is slow to close: segments of the old connection and a new SYN hurt nothing', () => {
+    const t = script().establish();
+    t.socket.room = 0;
+    t.socket.peerClose();
+    t.out();
+    t.send('FIN,PSH,ACK', 1, 2, { bytes: 100 });
+    t.out();
+    t.send('FIN,PSH,ACK', 1, 2, { bytes: 100 });
+    expect(t.out()).toEqual(['ACK 2 ack 102']);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS }).send('ACK', 102, 2).send('RST', 102, null);
+    t.out();
+    const old = t.socket;
+    old.giveRoom(1000);
+    t.out();
+    expect([old.received, old.closedBy]).toEqual([100, 'close']);
+    t.establish();
+    t.send('RST', 1, null);
+    t.out();
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('CLOSING: after RST both ways, late segments get RST, not silence', () => {
+    const t = script({ linkMs: 5 });
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out(30);
+    t.send('ACK', 1, 1);
+    t.out(30);
+    t.socket.peerReset();
+    expect(t.out(30).at(-1)).toMatch(/^RST/);
+    t.send('ACK', 1, 1, { bytes: 10 });
+    expect(t.out(30)).toEqual(['RST 1']);
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('CLOSING: SYN on ports of a connection that was reset opens a new one', () => {
+    const t = script().establish();
+    t.send('RST', 1, null);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out(50);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out(50)).toEqual(['SYN,ACK 0 ack 1']);
+  });
+});

@@ -1,0 +1,473 @@
+/** Connections made by the guest and from outside, and those that fail. RFC 9293 sections 3.5 and 3.10.7. */
+import { afterEach, describe, expect, it } from 'vitest';
+import { Drop } from '../../../src/proto/drop.ts';
+import { StageDrop } from '../../../src/workers/stage-drop.ts';
+import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
+import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { Ack, Syn } from '../../support/netsim/wire.ts';
+
+let open: Script[] = [];
+const script = (o: ScriptOptions = {}): Script => {
+  const t = new Script(o);
+  open.push(t);
+  return t;
+};
+afterEach(() => {
+  for (const t of open) t.close();
+  open = [];
+});
+
+const refused = 111;
+const hostUnreachable = 113;
+const netUnreachable = 101;
+const timedOut = 110;
+
+describe('TCP handshake', () => {
+  it('CLOSED: SYN opens the host socket, SYN,ACK goes out when that is connected', () => {
+    const t = script();
+    t.onOpen = (socket) => socket.connectAfter(50);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out(49)).toEqual([]);
+    expect(t.socket.port).toBe(80);
+    expect(t.socket.address).toEqual([0, 0, 0xffff, 0xc6336407]);
+    const [synAck] = t.segments(10);
+    expect(t.text(synAck!)).toBe('SYN,ACK 0 ack 1');
+    expect(synAck!.options).toEqual({ mss: 1460, wscale: 8, sackPermitted: true });
+  });
+
+  it('CLOSED: SYN without options is answered without window scale, SACK and timestamps', () => {
+    const t = script();
+    t.send('SYN', 0, null);
+    const [synAck] = t.segments(5);
+    expect(synAck!.options).toEqual({ mss: 1460 });
+  });
+
+  it('CLOSED: SYN with ECN flags is answered without them', () => {
+    const t = script();
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.segments(5)[0]!.flags).toBe(Syn | Ack);
+  });
+
+  it.each([4, 6] as const)('CLOSED: IPv%d without MSS option gets segments of the default size', (family) => {
+    const t = script({ family });
+    t.send('SYN', 0, null, { options: { wscale: 7 } });
+    t.segments(5);
+    t.send('ACK', 1, 1);
+    t.frames();
+    t.socket.peerWrite(5000);
+    const sizes = t.frames().map((d) => d.gsoSize);
+    expect(sizes[0]).toBe(family === 4 ? 536 : 1220);
+  });
+
+  it('CLOSED: MSS above the MTU is cut to it', () => {
+    const t = script();
+    t.establish({ options: { ...SYN_OPTIONS, mss: 65495 } });
+    t.socket.peerWrite(5000);
+    expect(t.frames()[0]!.gsoSize).toBe(1460);
+  });
+
+  it('CLOSED: MSS 0 or tiny does not make segments of no size', () => {
+    for (const mss of [0, 1]) {
+      const t = script();
+      t.establish({ options: { ...SYN_OPTIONS, mss } });
+      t.socket.peerWrite(5000);
+      const sizes = t.frames().map((d) => d.gsoSize);
+      expect(Math.min(...sizes)).toBeGreaterThanOrEqual(64);
+    }
+  });
+
+  it('CLOSED: window scale above 14 is taken as 14', () => {
+    const t = script();
+    t.establish({ options: { ...SYN_OPTIONS, wscale: 255 }, window: 1 });
+    t.socket.peerWrite(100_000);
+    const bytes = t.segments().reduce((sum, s) => sum + s.payload.length, 0);
+    expect(bytes).toBe(1 << 14);
+  });
+
+  it('CLOSED: malformed options do not keep the connection from opening', () => {
+    for (const raw of [[2, 0], [2, 255], [8, 2], [3, 1], [5, 3, 0], [254]]) {
+      const t = script();
+      t.send('SYN', 0, null, { options: { raw: Uint8Array.from(raw) } });
+      expect(t.out(5)).toEqual(['SYN,ACK 0 ack 1']);
+    }
+  });
+
+  it.each([
+    ['ACK', 7, 'RST 7'],
+    ['FIN,ACK', 7, 'RST 7'],
+    ['SYN,ACK', 7, 'RST 7'],
+  ])('CLOSED: %s of no connection answers RST with its ACK number', (flags, ack, answer) => {
+    const t = script();
+    t.send(flags, 100, ack);
+    expect(t.out()).toEqual([answer]);
+    expect(t.engine.drops(StageDrop.tcpNoFlow)).toBe(1);
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('CLOSED: a segment without ACK answers RST,ACK that covers its payload and FIN', () => {
+    const t = script();
+    t.send('FIN', 100, null, { bytes: 10 });
+    expect(t.out()).toEqual(['RST,ACK 0 ack 111']);
+  });
+
+  it('CLOSED: RST is not answered', () => {
+    const t = script();
+    t.send('RST', 100, null).send('RST,ACK', 100, 5);
+    expect(t.out()).toEqual([]);
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('CLOSED: SYN with RST or FIN opens nothing', () => {
+    const t = script();
+    t.send('SYN,RST', 0, null).send('SYN,FIN', 0, null);
+    t.out();
+    expect(t.sockets).toEqual([]);
+  });
+
+  it('CLOSED: a wrong checksum is counted and not answered', () => {
+    const t = script();
+    t.send('SYN', 0, null, { badChecksum: true });
+    expect(t.out()).toEqual([]);
+    expect(t.engine.drops(Drop.tcpChecksum)).toBe(1);
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it.each(['224.0.0.1', '255.255.255.255', '127.0.0.1', '0.0.0.0', '240.0.0.1'])(
+    'CLOSED: nothing to %s is answered from there',
+    (remote) => {
+      const t = script();
+      t.remote = remote;
+      t.send('SYN', 0, null, { options: SYN_OPTIONS }).send('ACK', 1, 1).send('FIN', 1, null);
+      expect(t.out()).toEqual([]);
+      expect(t.sockets).toEqual([]);
+      expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+    },
+  );
+
+  it('CLOSED: SYN to port 0 is dropped', () => {
+    const t = script();
+    t.dstPort = 0;
+    t.send('SYN', 0, null);
+    expect(t.out()).toEqual([]);
+    expect(t.engine.drops(StageDrop.tcpDestination)).toBe(1);
+  });
+
+  it('CLOSED: SYN to the gateway is refused, to the loopback mapping goes to 127.0.0.1', () => {
+    const t = script();
+    t.remote = '192.0.2.1';
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out()).toEqual(['RST,ACK 0 ack 1']);
+    t.remote = '192.0.2.2';
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out();
+    expect(t.socket.address).toEqual([0, 0, 0xffff, 0x7f000001]);
+  });
+
+  it('CLOSED: the flow table is full, SYN waits for a free place', () => {
+    const t = script({ flows: 2 });
+    t.onOpen = (socket) => socket.failAfter(500, refused);
+    for (let i = 0; i < 3; i++) {
+      t.srcPort = 40000 + i;
+      t.send('SYN', 0, null);
+    }
+    expect(t.out()).toEqual([]);
+    expect(t.sockets.length).toBe(2);
+    expect(t.engine.logs.length).toBeGreaterThan(0);
+    t.out(600);
+    t.onOpen = (socket) => socket.connectAfter(0.1);
+    t.send('SYN', 0, null);
+    expect(t.out(5)).toEqual(['SYN,ACK 0 ack 1']);
+  });
+
+  it('CONNECTING: SYN again opens nothing twice', () => {
+    const t = script();
+    t.onOpen = (socket) => socket.connectAfter(2500);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out(1000);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out(1499)).toEqual([]);
+    expect(t.sockets.length).toBe(1);
+    expect(t.out(5)).toEqual(['SYN,ACK 0 ack 1']);
+  });
+
+  it('CONNECTING: RST of the guest resets the host socket', () => {
+    const t = script();
+    t.onOpen = () => {};
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out();
+    t.send('RST', 1, null);
+    expect(t.out()).toEqual([]);
+    expect(t.socket.closedBy).toBe('reset');
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('CONNECTING: RST of the guest and refusal of the host cross on the way: the flow ends once', () => {
+    const t = script({ linkMs: 5 });
+    t.onOpen = (socket) => socket.failAfter(2, refused);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out(9);
+    t.send('RST', 1, null);
+    t.out(3);
+    // The same place in the flow table may be taken again at once.
+    t.out(30);
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+    t.onOpen = (socket) => socket.connectAfter(1);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out(30)).toEqual(['SYN,ACK 0 ack 1']);
+  });
+
+  it('CONNECTING: refused by the host answers RST,ACK', () => {
+    const t = script();
+    t.onOpen = (socket) => socket.failAfter(1, refused);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out(5)).toEqual(['RST,ACK 0 ack 1']);
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it.each([
+    [4, hostUnreachable, 1, 3, 1],
+    [4, netUnreachable, 1, 3, 0],
+    [6, hostUnreachable, 58, 1, 3],
+    [6, netUnreachable, 58, 1, 0],
+  ] as const)(
+    'CONNECTING: IPv%d, errno %d is told by ICMP %d type %d code %d',
+    (family, errno, proto, type, code) => {
+      const t = script({ family });
+      t.onOpen = (socket) => socket.failAfter(1, errno);
+      t.send('SYN', 0, null, { options: SYN_OPTIONS });
+      const frames = t.frames(5);
+      expect(frames.length).toBe(1);
+      expect(frames[0]!.proto).toBe(proto);
+      expect([...frames[0]!.body.subarray(0, 2)]).toEqual([type, code]);
+      // The quoted TCP header: ports and sequence number of the SYN, or the guest's kernel would not know what is meant.
+      const quoted = frames[0]!.body.subarray(8 + (family === 4 ? 20 : 40));
+      const v = new DataView(quoted.buffer, quoted.byteOffset, quoted.byteLength);
+      expect([v.getUint16(0), v.getUint16(2), v.getUint32(4)]).toEqual([40000, 80, t.iss]);
+      expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+    },
+  );
+
+  it('CONNECTING: with the policy "rst", unreachable answers RST,ACK', () => {
+    const t = script({ policy: { connectFailure: 'rst' } });
+    t.onOpen = (socket) => socket.failAfter(1, hostUnreachable);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out(5)).toEqual(['RST,ACK 0 ack 1']);
+  });
+
+  it('CONNECTING: timed out says nothing, as the network would', () => {
+    const t = script();
+    t.onOpen = (socket) => socket.failAfter(1, timedOut);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out(5)).toEqual([]);
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('SYN-RECEIVED: ACK establishes', () => {
+    const t = script().establish();
+    t.send('PSH,ACK', 1, 1, { bytes: 5 });
+    expect(t.out()[0]).toBe('ACK 1 ack 6');
+    expect(t.socket.received).toBe(5);
+  });
+
+  it('SYN-RECEIVED: the ACK may carry data and FIN', () => {
+    const t = script();
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out(5);
+    t.send('FIN,PSH,ACK', 1, 1, { bytes: 5 });
+    expect(t.out()).toContain('ACK 1 ack 7');
+    expect([t.socket.received, t.socket.gotFin]).toEqual([5, true]);
+  });
+
+  it.each([0, 2, 0x7fff_ffff])('SYN-RECEIVED: ack %d is not ours, answers RST and stays', (ack) => {
+    const t = script();
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out(5);
+    t.send('ACK', 1, ack);
+    const [rst] = t.segments();
+    expect([rst!.flags & 4, (rst!.seq - t.ourIss) >>> 0]).toEqual([4, ack]);
+    t.send('ACK', 1, 1).send('PSH,ACK', 1, 1, { bytes: 3 });
+    expect(t.out()).toContain('ACK 1 ack 4');
+  });
+
+  it('SYN-RECEIVED: SYN again is answered again', () => {
+    const t = script();
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out(5)).toEqual(['SYN,ACK 0 ack 1']);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out(5)).toEqual(['SYN,ACK 0 ack 1']);
+  });
+
+  it('SYN-RECEIVED: RST in place resets the host socket, RST elsewhere does not', () => {
+    const t = script();
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out(5);
+    t.send('RST', 50_000_000, null);
+    t.out();
+    expect(t.socket.state).toBe('open');
+    t.send('RST', 1, null);
+    t.out();
+    expect(t.socket.closedBy).toBe('reset');
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('SYN-RECEIVED: no ACK comes: SYN,ACK is repeated with back-off, then both sides are reset', () => {
+    const t = script();
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    const texts = t.out(200_000);
+    expect(texts.slice(0, 3)).toEqual(['SYN,ACK 0 ack 1', 'SYN,ACK 0 ack 1', 'SYN,ACK 0 ack 1']);
+    expect(texts.length).toBeGreaterThan(4);
+    expect(texts.length).toBeLessThan(12);
+    expect(texts.at(-1)).toMatch(/^RST/);
+    expect(t.socket.closedBy).toBe('reset');
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('SYN-RECEIVED: the host peer has closed already, FIN follows the handshake', () => {
+    const t = script();
+    t.onOpen = (socket) => {
+      socket.connectAfter(0.1);
+    };
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out(5);
+    t.socket.peerWrite(10);
+    t.socket.peerClose();
+    expect(t.out()).toEqual([]);
+    t.send('ACK', 1, 1);
+    expect(t.out()).toEqual(['PSH,ACK 1+10 ack 1', 'FIN,ACK 11 ack 1']);
+  });
+});
+
+describe('TCP handshake from outside', () => {
+  const accept = (t: Script, peer = '198.51.100.7'): { refused: boolean } => {
+    const result = { refused: false };
+    t.engine.accept(peer, 80, 40000, (socket) => {
+      if (socket === null) result.refused = true;
+      else t.sockets.push(socket);
+    });
+    return result;
+  };
+
+  it.each([4, 6] as const)('IPv%d: SYN goes to the guest, SYN,ACK establishes, bytes flow', (family) => {
+    const t = script({ family });
+    accept(t, family === 4 ? '198.51.100.7' : '2001:db8:1::7');
+    const [syn] = t.segments();
+    expect(t.text(syn!)).toBe('SYN 0');
+    expect([syn!.srcPort, syn!.dstPort]).toEqual([80, 40000]);
+    expect(syn!.options.mss).toBe(family === 4 ? 1460 : 1440);
+    expect(syn!.options.wscale).toBe(8);
+    expect(syn!.options.sackPermitted).toBe(true);
+    t.socket.peerWrite(20);
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+    expect(t.out()).toEqual(['ACK 1 ack 1', 'PSH,ACK 1+20 ack 1'].sort());
+    t.send('PSH,ACK', 1, 21, { bytes: 7 });
+    t.out();
+    expect([t.socket.received, t.socket.consumed]).toEqual([7, 20]);
+  });
+
+  it('SYN-SENT: RST,ACK of the guest resets the peer', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.send('RST,ACK', 0, 1);
+    expect(t.out()).toEqual([]);
+    expect(t.socket.closedBy).toBe('reset');
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('SYN-SENT: RST without ACK, or with a wrong one, is ignored', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.send('RST', 0, null).send('RST,ACK', 0, 5);
+    expect(t.out()).toEqual([]);
+    expect(t.socket.state).toBe('open');
+  });
+
+  it('SYN-SENT: ACK of something else answers RST', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.send('SYN,ACK', 0, 9, { options: SYN_OPTIONS });
+    const [rst] = t.segments();
+    expect([rst!.flags & 4, (rst!.seq - t.ourIss) >>> 0]).toEqual([4, 9]);
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+    expect(t.out()).toEqual(['ACK 1 ack 1']);
+  });
+
+  it('SYN-SENT: no answer: SYN is repeated, then the peer is reset', () => {
+    const t = script();
+    accept(t);
+    const texts = t.out(200_000);
+    expect(texts.filter((x) => x === 'SYN 0').length).toBeGreaterThan(4);
+    expect(t.socket.closedBy).toBe('reset');
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('SYN-SENT: simultaneous open: SYN, SYN, then SYN,ACK each way', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out()).toEqual(['SYN,ACK 0 ack 1']);
+    // The guest's SYN,ACK, sent for our SYN before it saw ours (RFC 9293 figure 7).
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+    expect(t.out()).toEqual(['ACK 1 ack 1']);
+    t.socket.peerWrite(10);
+    expect(t.out()).toEqual(['PSH,ACK 1+10 ack 1']);
+    t.send('PSH,ACK', 1, 11, { bytes: 5 });
+    t.out();
+    expect(t.socket.received).toBe(5);
+  });
+
+  it('the same addresses and ports twice: the second is refused', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    const second = accept(t);
+    t.out();
+    expect(second.refused).toBe(true);
+    expect(t.sockets.length).toBe(1);
+  });
+
+  it('the flow table is full: refused', () => {
+    const t = script({ flows: 1 });
+    t.establish();
+    const r = { refused: false };
+    t.engine.accept('198.51.100.9', 80, 40000, (socket) => {
+      r.refused = socket === null;
+    });
+    t.out();
+    expect(r.refused).toBe(true);
+  });
+});
+
+describe('TCP to the dns address', () => {
+  it('a resolver refuses: the next one is asked, the guest sees one connection', () => {
+    const t = script();
+    t.remote = '192.0.2.3';
+    t.dstPort = 53;
+    t.onOpen = (socket) => {
+      if (t.sockets.length === 1) socket.failAfter(1, refused);
+      else socket.connectAfter(1);
+    };
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out(10)).toEqual(['SYN,ACK 0 ack 1']);
+    expect(t.sockets.map((s) => [s.address[3], s.port])).toEqual([
+      [0xc6336435, 53],
+      [0xc6336436, 53],
+    ]);
+    t.send('ACK', 1, 1).send('PSH,ACK', 1, 1, { bytes: 5 });
+    expect(t.out()).toContain('ACK 1 ack 6');
+    expect(t.socket.received).toBe(5);
+  });
+
+  it('all resolvers refuse: RST', () => {
+    const t = script();
+    t.remote = '192.0.2.3';
+    t.dstPort = 53;
+    t.onOpen = (socket) => socket.failAfter(1, refused);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    expect(t.out(20)).toEqual(['RST,ACK 0 ack 1']);
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+});

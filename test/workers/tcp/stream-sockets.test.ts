@@ -1,0 +1,392 @@
+/** The host-io stage's stream sockets on real loopback connections: what they answer to a shard's commands. */
+import { createServer, type Server, type Socket } from 'node:net';
+import { setTimeout } from 'node:timers/promises';
+import { afterEach, describe, expect, it } from 'vitest';
+import { COUNTER_WORDS } from '../../../src/ring/counters.ts';
+import { allocateShared } from '../../../src/ring/layout.ts';
+import { FramePool, NO_SLOT, Ownership, SlotStack } from '../../../src/ring/pool.ts';
+import { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
+import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../../src/sys/epoll.ts';
+import { close } from '../../../src/sys/io.ts';
+import { addressOf } from '../../../src/sys/memory.ts';
+import type { EnginePlan } from '../../../src/workers/engine-plan.ts';
+import { HostIo } from '../../../src/workers/host-io/host-io.ts';
+import { ToHost, ToShard, W } from '../../../src/workers/messages.ts';
+import { Owner } from '../../../src/workers/owners.ts';
+import { ADDRESSES } from '../../support/netsim/engine.ts';
+
+interface Message {
+  op: number;
+  slotA: number;
+  len: number;
+  arg0: number;
+  arg1: number;
+  /** Of data. */
+  bytes: Buffer;
+}
+
+/** A HostIo stage with the rings' other ends in hand. */
+class Bench {
+  readonly #pool: FramePool;
+  readonly #ownership: Ownership;
+  readonly #small: SlotStack;
+  readonly #hostLarge: SlotStack;
+  readonly #toHost: RingProducer;
+  readonly #fromHost: RingConsumer;
+  readonly #freed: RingConsumer;
+  readonly #io: HostIo;
+  readonly #ep = epollCreate();
+  readonly #events = new EpollEvents(64);
+  readonly #keep: unknown;
+  readonly messages: Message[] = [];
+  /** Guest bytes that wait in slots of the reader. */
+  slotsOut = 0;
+
+  constructor() {
+    const request = {
+      smallSlots: 256,
+      largeSlots: 16,
+      rings: 3,
+      ringDescriptors: 512,
+      counterBlocks: 1,
+      logBytes: 256,
+    };
+    const { sab, layout, baseAddress } = allocateShared(request, addressOf);
+    this.#keep = sab;
+    this.#pool = new FramePool(sab, layout, baseAddress);
+    this.#ownership = new Ownership(sab, layout, true);
+    this.#ownership.assign(0, 192, Owner.reader);
+    this.#small = new SlotStack(0, 192);
+    this.#ownership.assign(192, 64, Owner.hostIo);
+    this.#ownership.assign(256, 16, Owner.hostIo);
+    this.#hostLarge = new SlotStack(256, 16);
+    const plan: EnginePlan = {
+      threads: { kind: 'fused' },
+      addresses: ADDRESSES,
+      policy: {
+        udpTimeoutMs: 1000,
+        udpStreamTimeoutMs: 1000,
+        pingTimeoutMs: 1000,
+        dhcp: false,
+        ra: false,
+        connectFailure: 'honest',
+      },
+      listeners: [],
+      pool: { smallSlots: 256, largeSlots: 16, flows: 8 },
+      tap: { fd: -1, vnetHdrBytes: 12, uso: false },
+      hashKey: [1, 2],
+      isnKey: [1, 2, 3, 4],
+      logLevel: 'error',
+    };
+    this.#toHost = new RingProducer(sab, layout, 0, null);
+    this.#fromHost = new RingConsumer(sab, layout, 1);
+    this.#freed = new RingConsumer(sab, layout, 2);
+    this.#io = new HostIo({
+      plan,
+      pool: this.#pool,
+      ownership: this.#ownership,
+      counters: new Float64Array(COUNTER_WORDS),
+      smallSlots: new SlotStack(192, 64),
+      largeSlots: this.#hostLarge,
+      toShards: [new RingProducer(sab, layout, 1, null)],
+      fromShards: [new RingConsumer(sab, layout, 0)],
+      toReader: new RingProducer(sab, layout, 2, null),
+      watch: (fd, gid, events) => epollAdd(this.#ep, fd, events, gid, 0),
+      log: () => {},
+    });
+  }
+
+  command(op: number, flow: number, fields: Partial<Record<keyof typeof W, number>> = {}): void {
+    const at = this.#toHost.reserve();
+    const w = this.#toHost.words;
+    w.fill(0, at, at + 16);
+    w[at + W.op] = op;
+    w[at + W.flow] = flow;
+    w[at + W.slotA] = NO_SLOT;
+    w[at + W.slotB] = NO_SLOT;
+    for (const [name, value] of Object.entries(fields)) w[at + W[name as keyof typeof W]] = value;
+    this.#toHost.commit();
+    this.#toHost.flush();
+  }
+
+  open(flow: number, port: number): void {
+    const at = this.#toHost.reserve();
+    const w = this.#toHost.words;
+    w[at + W.op] = ToHost.openTcp;
+    w[at + W.flow] = flow;
+    w[at + W.slotA] = NO_SLOT;
+    w[at + W.slotB] = NO_SLOT;
+    w.set([0, 0, 0xffff, 0x7f000001], at + W.addr);
+    w[at + W.ports] = (port << 16) >>> 0;
+    this.#toHost.commit();
+    this.#toHost.flush();
+  }
+
+  send(flow: number, bytes: Uint8Array): void {
+    const slot = this.#small.pop();
+    if (slot === NO_SLOT) throw new Error('no slot left');
+    this.#ownership.claim(slot, Owner.reader, Owner.inFlight);
+    this.#pool.u8.set(bytes, this.#pool.slotAt(slot) + 66);
+    this.slotsOut++;
+    this.command(ToHost.send, flow, { slotA: slot, at: 66, len: bytes.length });
+  }
+
+  freeData(m: Message): void {
+    this.command(ToHost.freeSlots, 0, { slotA: m.slotA, slotB: NO_SLOT });
+  }
+
+  get hostSlotsOut(): number {
+    return this.#hostLarge.capacity - this.#hostLarge.free;
+  }
+
+  /** Let the stage and the servers of this process run. */
+  async run(ms = 10): Promise<void> {
+    const end = performance.now() + ms;
+    do {
+      const n = epollWait(this.#ep, this.#events, 0);
+      for (let i = 0; i < n; i++) this.#io.onEvents(this.#events.dataLo(i), this.#events.eventsOf(i));
+      this.#io.poll(performance.now());
+      this.#take();
+      await setTimeout(1);
+    } while (performance.now() < end);
+  }
+
+  async until(holds: () => boolean): Promise<void> {
+    for (let i = 0; i < 500 && !holds(); i++) await this.run(2);
+    if (!holds())
+      throw new Error(
+        `it never came; messages: ${JSON.stringify(this.messages.map((m) => [m.op, m.arg0, m.arg1]))}`,
+      );
+  }
+
+  #take(): void {
+    const ring = this.#fromHost;
+    for (let n = ring.available(), i = 0; i < n; i++) {
+      const at = ring.at(i);
+      const w = ring.words;
+      const slotA = w[at + W.slotA]!;
+      const from = slotA === NO_SLOT ? 0 : this.#pool.slotAt(slotA) + w[at + W.at]!;
+      const bytes = Buffer.from(
+        this.#pool.u8.subarray(from, from + (slotA === NO_SLOT ? 0 : w[at + W.len]!)),
+      );
+      this.messages.push({
+        op: w[at + W.op]!,
+        slotA,
+        len: w[at + W.len]!,
+        arg0: w[at + W.arg0]!,
+        arg1: w[at + W.arg1]!,
+        bytes,
+      });
+      if (i === n - 1) ring.release(n);
+    }
+    for (let n = this.#freed.available(), i = 0; i < n; i++) {
+      for (const word of [W.slotA, W.slotB]) {
+        const slot = this.#freed.words[this.#freed.at(i) + word]!;
+        if (slot === NO_SLOT) continue;
+        this.#ownership.claim(slot, Owner.inFlight, Owner.reader);
+        this.#small.push(slot);
+        this.slotsOut--;
+      }
+      if (i === n - 1) this.#freed.release(n);
+    }
+  }
+
+  of(op: number): Message[] {
+    return this.messages.filter((m) => m.op === op);
+  }
+
+  close(): void {
+    this.#io.close();
+    close(this.#ep);
+    void this.#keep;
+  }
+}
+
+let bench: Bench;
+let server: Server | undefined;
+const peers: Socket[] = [];
+
+async function listen(onPeer: (socket: Socket) => void): Promise<number> {
+  server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+    socket.on('error', () => {});
+    peers.push(socket);
+    onPeer(socket);
+  });
+  const s = server;
+  await new Promise<void>((done) => s.listen(0, '127.0.0.1', done));
+  return (s.address() as { port: number }).port;
+}
+
+/** A connected flow 3, its messages up to then forgotten. */
+async function connected(): Promise<Socket> {
+  let peer: Socket | undefined;
+  const port = await listen((socket) => {
+    peer = socket;
+  });
+  bench = new Bench();
+  bench.open(3, port);
+  await bench.until(() => peer !== undefined && bench.of(ToShard.opened).length === 1);
+  bench.messages.length = 0;
+  return peer!;
+}
+
+afterEach(() => {
+  for (const peer of peers.splice(0)) peer.destroy();
+  server?.close();
+  server = undefined;
+  bench.close();
+});
+
+describe('stream sockets', () => {
+  it('connect refused: openFailed with the errno, then closed; a reset that crossed it is not answered again', async () => {
+    const port = await listen(() => {});
+    server!.close();
+    await setTimeout(5);
+    bench = new Bench();
+    bench.open(3, port);
+    await bench.until(() => bench.of(ToShard.closed).length > 0);
+    expect(bench.messages.map((m) => [m.op, m.arg0])).toEqual([
+      [ToShard.openFailed, 111],
+      [ToShard.closed, 0],
+    ]);
+    bench.command(ToHost.reset, 3);
+    await bench.run();
+    expect(bench.of(ToShard.closed).length).toBe(1);
+  });
+
+  it('bytes go out in order, slots come back, sent tells how many and that nothing waits', async () => {
+    const peer = await connected();
+    const got: Buffer[] = [];
+    peer.on('data', (b: Buffer) => got.push(b));
+    peer.resume();
+    for (let i = 0; i < 20; i++) bench.send(3, Buffer.alloc(100, i));
+    await bench.until(() => got.reduce((n, b) => n + b.length, 0) === 2000);
+    expect(Buffer.concat(got)).toEqual(
+      Buffer.concat(Array.from({ length: 20 }, (_, i) => Buffer.alloc(100, i))),
+    );
+    await bench.run();
+    expect(bench.of(ToShard.sent).reduce((n, m) => n + m.arg0, 0)).toBe(2000);
+    expect(bench.of(ToShard.sent).at(-1)!.arg1).toBe(1);
+    expect(bench.slotsOut).toBe(0);
+  });
+
+  it('a socket that takes nothing: each round is answered by sent all the same, small pieces share slots, all arrives', async () => {
+    const peer = await connected();
+    let total = 0;
+    // Fill both kernel buffers.
+    for (let i = 0; i < 20_000 && !bench.of(ToShard.sent).some((m) => m.arg1 === 0); i++) {
+      for (let k = 0; k < 32; k++, total += 1900) bench.send(3, Buffer.alloc(1900, 0x61));
+      await bench.run(0);
+    }
+    expect(bench.of(ToShard.sent).at(-1)!.arg1).toBe(0);
+    const held = bench.slotsOut;
+    for (let i = 0; i < 300; i++, total += 10) {
+      bench.messages.length = 0;
+      bench.send(3, Buffer.alloc(10, 0x62));
+      await bench.run(0);
+      // Without it the shard would never acknowledge these bytes.
+      expect(bench.of(ToShard.sent).length, `piece ${i}`).toBe(1);
+    }
+    expect(bench.slotsOut - held).toBeLessThan(10);
+    let got = 0;
+    let last = '';
+    peer.setEncoding('latin1');
+    peer.on('data', (b: string) => {
+      got += b.length;
+      last = b.slice(-10);
+    });
+    peer.resume();
+    await bench.until(() => got === total);
+    await bench.run();
+    expect(last).toBe('bbbbbbbbbb');
+    expect(bench.slotsOut).toBe(0);
+  });
+
+  it('the peer sends: nothing without credit, as far as credit then, again from where a rewind says', async () => {
+    const peer = await connected();
+    const text = Buffer.from(Array.from({ length: 5000 }, (_, i) => i & 255));
+    peer.write(text);
+    await bench.run();
+    expect(bench.messages).toEqual([]);
+    bench.command(ToHost.credit, 3, { arg0: 2920, arg1: 0, arg2: 1460 });
+    await bench.until(() => bench.of(ToShard.data).reduce((n, m) => n + m.len, 0) === 2920);
+    bench.command(ToHost.rewind, 3, { arg0: 1000, arg1: 500 });
+    await bench.run();
+    const again = bench.of(ToShard.data).filter((m) => m.arg1 === 1);
+    expect(again.map((m) => [m.arg0, m.len])).toEqual([[1000, 500]]);
+    bench.command(ToHost.credit, 3, { arg0: 6000, arg1: 2000, arg2: 1460 });
+    await bench.until(() => bench.of(ToShard.data).some((m) => m.arg0 + m.len === 5000));
+    bench.command(ToHost.rewind, 3, { arg0: 2000, arg1: 0 });
+    await bench.run();
+    for (const m of bench.of(ToShard.data)) {
+      expect(m.bytes).toEqual(text.subarray(m.arg0, m.arg0 + m.len));
+      bench.freeData(m);
+    }
+    const after = bench.of(ToShard.data).slice(-3);
+    expect(after.reduce((n, m) => n + m.len, 0)).toBe(3000);
+    await bench.run();
+    expect(bench.hostSlotsOut).toBe(0);
+  });
+
+  it('the peer ends: eof with the offset, once, when all has been read', async () => {
+    const peer = await connected();
+    peer.end('hello');
+    await bench.run();
+    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    await bench.until(() => bench.of(ToShard.eof).length > 0);
+    bench.command(ToHost.rewind, 3, { arg0: 0, arg1: 0 });
+    await bench.run();
+    bench.command(ToHost.credit, 3, { arg0: 2000, arg1: 5, arg2: 1460 });
+    await bench.run();
+    expect(bench.of(ToShard.eof).map((m) => m.arg0)).toEqual([5]);
+    expect(bench.of(ToShard.data).map((m) => m.bytes.toString())).toEqual(['hello', 'hello']);
+    // The other direction is still open.
+    let got = '';
+    peer.on('data', (b) => {
+      got += b;
+    });
+    peer.resume();
+    bench.send(3, Buffer.from('bye'));
+    bench.command(ToHost.finish, 3);
+    await bench.until(() => got === 'bye');
+    bench.command(ToHost.close, 3);
+    await bench.until(() => bench.of(ToShard.closed).length === 1);
+  });
+
+  it('the peer resets: what it sent before is passed on, then the error', async () => {
+    const peer = await connected();
+    peer.write('last words');
+    await bench.run();
+    peer.resetAndDestroy();
+    await bench.run();
+    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    await bench.until(() => bench.of(ToShard.error).length > 0);
+    bench.command(ToHost.reset, 3);
+    await bench.until(() => bench.of(ToShard.closed).length === 1);
+    expect(bench.of(ToShard.error).length).toBe(1);
+  });
+
+  it('close waits for what waits: the peer gets all of it, then the end', async () => {
+    const peer = await connected();
+    let total = 0;
+    for (let i = 0; i < 20_000 && !bench.of(ToShard.sent).some((m) => m.arg1 === 0); i++) {
+      for (let k = 0; k < 32; k++, total += 1900) bench.send(3, Buffer.alloc(1900, 0x61));
+      await bench.run(0);
+    }
+    bench.command(ToHost.close, 3);
+    await bench.run();
+    expect(bench.of(ToShard.closed)).toEqual([]);
+    let got = 0;
+    let ended = false;
+    peer.on('data', (b) => {
+      got += b.length;
+    });
+    peer.on('end', () => {
+      ended = true;
+    });
+    peer.resume();
+    await bench.until(() => bench.of(ToShard.closed).length === 1 && ended);
+    expect(got).toBe(total);
+    expect(bench.slotsOut).toBe(0);
+  });
+});

@@ -1,0 +1,376 @@
+import { describe, expect, it } from 'vitest';
+import { Drop } from '../../src/proto/drop.ts';
+import { VnetGso } from '../../src/proto/vnethdr.ts';
+import { Counter } from '../../src/ring/counters.ts';
+import { NO_SLOT } from '../../src/ring/pool.ts';
+import { Errno } from '../../src/sys/constants.ts';
+import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
+import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
+import { Resolvers } from '../../src/workers/translator/dns-forward.ts';
+import { UdpTranslator } from '../../src/workers/translator/udp.ts';
+import { icmpChecksumOk, ip4, ip6, pattern, readIp, readUdp, udpPacket } from '../support/packets.ts';
+import { type Message, ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
+
+const GUEST = '10.0.2.15';
+const GUEST6 = 'fd00::15';
+const PEER = '192.0.2.9';
+const PEER6 = '2001:db8::9';
+
+function begin(rig = new ShardRig()): { rig: ShardRig; udp: UdpTranslator } {
+  return { rig, udp: new UdpTranslator(rig.ctx, new Resolvers(rig.plan.addresses.resolvers)) };
+}
+
+const v4Words = (text: string): number[] => {
+  const [a = 0, b = 0, c = 0, d = 0] = ip4(text);
+  return [0, 0, 0xffff, ((a << 24) | (b << 16) | (c << 8) | d) >>> 0];
+};
+const v6Words = (text: string): number[] => {
+  const b = ip6(text);
+  return [0, 4, 8, 12].map((i) => ((b[i]! << 24) | (b[i + 1]! << 16) | (b[i + 2]! << 8) | b[i + 3]!) >>> 0);
+};
+const addrOf = (m: Message): number[] => Array.from(m.slice(W.addr, W.addr + 4));
+
+/** Play host-io: give the slots of a send back to the reader. */
+function give(rig: ShardRig, m: Message): void {
+  rig.ctx.freeReaderSlots(m[W.slotA]!, m[W.slotB]!);
+}
+
+function runTimers(rig: ShardRig, udp: UdpTranslator, now: number): void {
+  rig.ctx.now = now;
+  rig.ctx.timers.advance(now, (id) => udp.onTimer(Math.floor(id / TIMER_KINDS), id % TIMER_KINDS));
+}
+
+describe('UDP from the guest', () => {
+  it('first datagram: opens a connected socket with the guest port preferred, then sends the payload in its slot', () => {
+    const { rig, udp } = begin();
+    udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 53_000, pattern(100), { ttl: 7 })));
+    const [open, send, ...rest] = rig.takeMessages();
+    expect(rest).toEqual([]);
+    expect(open![W.op]).toBe(ToHost.openUdp);
+    expect(addrOf(open!)).toEqual(v4Words(PEER));
+    expect(open![W.ports]).toBe(((53_000 << 16) | 5000) >>> 0);
+    expect(send![W.op]).toBe(ToHost.sendDatagram);
+    expect(send![W.flow]).toBe(open![W.flow]);
+    expect(send![W.arg0]).toBe(7);
+    expect(rig.payloadOf(send!)).toEqual(pattern(100));
+    give(rig, send!);
+    expect(rig.missingSlots).toBe(0);
+  });
+
+  it('second datagram: same flow, no second open, TTL not set again', () => {
+    const { rig, udp } = begin();
+    udp.onPacket(rig.packet(udpPacket(GUEST6, 5000, PEER6, 9, pattern(3))));
+    udp.onPacket(rig.packet(udpPacket(GUEST6, 5000, PEER6, 9, [])));
+    const messages = rig.takeMessages();
+    expect(messages.map((m) => m[W.op])).toEqual([ToHost.openUdp, ToHost.sendDatagram, ToHost.sendDatagram]);
+    expect(addrOf(messages[0]!)).toEqual(v6Words(PEER6));
+    expect(messages[2]![W.arg0]).toBe(0);
+    expect(messages[2]![W.len]).toBe(0);
+  });
+
+  it('two pieces and frame padding: the length field decides', () => {
+    const { rig, udp } = begin();
+    udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 9, pattern(30_001))));
+    const padded = new Uint8Array(60);
+    padded.set(udpPacket(GUEST, 5001, PEER, 9, [1, 2, 3]));
+    udp.onPacket(rig.packet(padded));
+    const sends = rig.takeMessages().filter((m) => m[W.op] === ToHost.sendDatagram);
+    expect(rig.payloadOf(sends[0]!)).toEqual(pattern(30_001));
+    expect(rig.payloadOf(sends[1]!)).toEqual(Uint8Array.of(1, 2, 3));
+  });
+
+  it('GSO frame: passed on whole with its segment size; its partial checksum is not looked at', () => {
+    const { rig, udp } = begin();
+    const packet = udpPacket(GUEST, 5000, PEER, 9, pattern(5000));
+    packet[26]! ^= 0xff;
+    udp.onPacket(rig.packet(packet, true, VnetGso.udpL4, 1400));
+    const send = rig.takeMessages()[1]!;
+    expect(send[W.arg1]).toBe(1400);
+    expect(send[W.len]).toBe(5000);
+  });
+
+  it('wrong checksum, wrong length, port 0, loopback, multicast and broadcast: dropped with their causes', () => {
+    const { rig, udp } = begin();
+    const corrupt = udpPacket(GUEST, 1, PEER, 9, pattern(2000));
+    corrupt[1500]! ^= 1;
+    udp.onPacket(rig.packet(corrupt));
+    expect(rig.drops(Drop.udpChecksum)).toBe(1);
+    const none6 = udpPacket(GUEST6, 1, PEER6, 9, [1]);
+    none6[46] = 0;
+    none6[47] = 0;
+    udp.onPacket(rig.packet(none6));
+    expect(rig.drops(Drop.udpChecksum)).toBe(2);
+    const long = udpPacket(GUEST, 1, PEER, 9, [1, 2]);
+    long[25] = 11;
+    udp.onPacket(rig.packet(long));
+    expect(rig.drops(Drop.udpLength)).toBe(1);
+    udp.onPacket(rig.packet(udpPacket(GUEST, 1, PEER, 0, [1])));
+    udp.onPacket(rig.packet(udpPacket(GUEST, 1, '127.0.0.1', 9, [1])));
+    expect(rig.drops(StageDrop.destination)).toBe(2);
+    for (const group of ['224.0.0.251', '255.255.255.255', '10.0.2.255']) {
+      udp.onPacket(rig.packet(udpPacket(GUEST, 1, group, 5353, [1])));
+    }
+    udp.onPacket(rig.packet(udpPacket(GUEST6, 1, 'ff02::fb', 5353, [1])));
+    expect(rig.drops(StageDrop.group)).toBe(4);
+    expect(rig.takeMessages()).toEqual([]);
+    expect(rig.takeSent()).toEqual([]);
+    expect(rig.missingSlots).toBe(0);
+  });
+
+  it('IPv4 without a checksum: legal', () => {
+    const { rig, udp } = begin();
+    const packet = udpPacket(GUEST, 1, PEER, 9, [1, 2]);
+    packet[26] = 0;
+    packet[27] = 0;
+    udp.onPacket(rig.packet(packet));
+    expect(rig.takeMessages()).toHaveLength(2);
+  });
+
+  it('to the mapped address: the host loopback', () => {
+    const { rig, udp } = begin();
+    udp.onPacket(rig.packet(udpPacket(GUEST, 1, '10.0.2.4', 9, [1])));
+    udp.onPacket(rig.packet(udpPacket(GUEST6, 1, 'fd00::4', 9, [1])));
+    const opens = rig.takeMessages().filter((m) => m[W.op] === ToHost.openUdp);
+    expect(addrOf(opens[0]!)).toEqual(v4Words('127.0.0.1'));
+    expect(addrOf(opens[1]!)).toEqual([0, 0, 0, 1]);
+  });
+
+  it('to the gateway: port unreachable from the gateway, quoting the datagram', () => {
+    const { rig, udp } = begin();
+    const packet = udpPacket(GUEST, 5000, '10.0.2.2', 9, pattern(900));
+    udp.onPacket(rig.packet(packet));
+    const packet6 = udpPacket(GUEST6, 5000, 'fd00::2', 9, pattern(10));
+    udp.onPacket(rig.packet(packet6));
+    const [v4, v6] = rig.takeSent().map((s) => readIp(s.bytes));
+    expect(v4).toMatchObject({ src: '10.0.2.2', dst: GUEST, protocol: 1 });
+    expect(Array.from(v4!.upper.slice(0, 2))).toEqual([3, 3]);
+    expect(icmpChecksumOk(v4!)).toBe(true);
+    expect(v4!.upper.slice(8)).toEqual(packet.slice(0, 576 - 28));
+    expect(v6).toMatchObject({ src: 'fd00::2', dst: GUEST6, protocol: 58 });
+    expect(Array.from(v6!.upper.slice(0, 2))).toEqual([1, 4]);
+    expect(icmpChecksumOk(v6!)).toBe(true);
+    expect(v6!.upper.slice(8)).toEqual(packet6);
+    expect(rig.missingSlots).toBe(0);
+    expect(rig.counter(Counter.icmpErrorsToGuest)).toBe(2);
+  });
+
+  it('flow table full: dropped and counted, slots return', () => {
+    const { rig, udp } = begin(new ShardRig({ ...TEST_PLAN, pool: { ...TEST_PLAN.pool, flows: 2 } }));
+    for (let port = 1; port <= 3; port++) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
+    expect(rig.drops(StageDrop.flowTableFull)).toBe(1);
+    expect(rig.takeMessages()).toHaveLength(4);
+  });
+});
+
+describe('UDP to the guest', () => {
+  function opened(src: string, dst: string): { rig: ShardRig; udp: UdpTranslator; flow: number } {
+    const { rig, udp } = begin();
+    udp.onPacket(rig.packet(udpPacket(src, 5000, dst, 9, [1])));
+    const [open, send] = rig.takeMessages();
+    give(rig, send!);
+    return { rig, udp, flow: open![W.flow]! };
+  }
+
+  it.each([
+    [GUEST, PEER],
+    [GUEST6, PEER6],
+  ])('datagram %s <- %s: header in front, addresses and ports turned round', (guest, peer) => {
+    const { rig, udp, flow } = opened(guest, peer);
+    for (const bytes of [0, 1, 33, 1400]) {
+      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(bytes)), 0);
+      const [sent, ...rest] = rig.takeSent();
+      expect(rest).toEqual([]);
+      const ip = readIp(sent!.bytes);
+      expect(ip).toMatchObject({ src: peer, dst: guest });
+      expect(readUdp(ip)).toEqual({ srcPort: 9, dstPort: 5000, payload: pattern(bytes) });
+    }
+    expect(rig.missingSlots).toBe(0);
+  });
+
+  it.each([
+    [GUEST, PEER, 1473],
+    [GUEST, PEER, 1920],
+    [GUEST, PEER, 1921],
+    [GUEST, PEER, 9001],
+    [GUEST, PEER, 65_507],
+    [GUEST6, PEER6, 1453],
+    [GUEST6, PEER6, 20_000],
+    [GUEST6, PEER6, 65_527],
+  ])(
+    'longer than the MTU, %s <- %s, %i bytes: fragments that fit and make the datagram',
+    (guest, peer, bytes) => {
+      const { rig, udp, flow } = opened(guest, peer);
+      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(bytes)), 0);
+      const fragments = rig.takeSent().map((s) => readIp(s.bytes));
+      expect(fragments.length).toBeGreaterThan(1);
+      expect(new Set(fragments.map((f) => f.ident)).size).toBe(1);
+      const whole = new Uint8Array(8 + bytes);
+      let end = 0;
+      fragments.forEach((f, i) => {
+        const isLast = i === fragments.length - 1;
+        const offset = f.family === 4 ? (f.fragment & 0x1fff) * 8 : f.fragment & 0xfff8;
+        const more = f.family === 4 ? (f.fragment & 0x2000) !== 0 : (f.fragment & 1) !== 0;
+        expect(more).toBe(!isLast);
+        expect(offset).toBe(end);
+        expect(f.upper.length + (f.family === 4 ? 20 : 48)).toBeLessThanOrEqual(1500);
+        whole.set(f.upper, offset);
+        end = offset + f.upper.length;
+      });
+      expect(readUdp({ ...fragments[0]!, upper: whole })).toEqual({
+        srcPort: 9,
+        dstPort: 5000,
+        payload: pattern(bytes),
+      });
+      expect(rig.missingSlots).toBe(0);
+    },
+  );
+
+  it('ICMP error for the socket: rebuilt, from the offender, quoting ports', () => {
+    const { rig, udp, flow } = opened(GUEST, PEER);
+    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
+      m[W.arg0] = (11 << 8) | 0;
+      m.set(v4Words('198.51.100.1'), W.addr);
+      m[W.arg2] = Errno.EHOSTUNREACH;
+    });
+    udp.onMessage(ToShard.icmpError, error, 0);
+    const ip = readIp(rig.takeSent()[0]!.bytes);
+    expect(ip).toMatchObject({ src: '198.51.100.1', dst: GUEST, protocol: 1 });
+    expect(Array.from(ip.upper.slice(0, 2))).toEqual([11, 0]);
+    expect(icmpChecksumOk(ip)).toBe(true);
+    const quoted = ip.upper.slice(8);
+    expect(Array.from(quoted.slice(12, 24))).toEqual([
+      ...ip4(GUEST),
+      ...ip4(PEER),
+      5000 >> 8,
+      5000 & 255,
+      0,
+      9,
+    ]);
+  });
+
+  it('ICMP error from the host loopback: comes from the mapped address, not from 127.0.0.1', () => {
+    const { rig, udp, flow } = opened(GUEST, '10.0.2.4');
+    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
+      m[W.arg0] = (3 << 8) | 3;
+      m.set(v4Words('127.0.0.1'), W.addr);
+    });
+    udp.onMessage(ToShard.icmpError, error, 0);
+    expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: '10.0.2.4', dst: GUEST });
+  });
+
+  it('packet too big: MTU passed on', () => {
+    const { rig, udp, flow } = opened(GUEST6, PEER6);
+    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
+      m[W.arg0] = 2 << 8;
+      m[W.arg1] = 1380;
+      m.set(v6Words('2001:db8::1'), W.addr);
+    });
+    udp.onMessage(ToShard.icmpError, error, 0);
+    const ip = readIp(rig.takeSent()[0]!.bytes);
+    expect(ip).toMatchObject({ src: '2001:db8::1', dst: GUEST6, protocol: 58 });
+    expect(Array.from(ip.upper.slice(0, 8))).toEqual([2, 0, ip.upper[2], ip.upper[3], 0, 0, 5, 100]);
+    expect(icmpChecksumOk(ip)).toBe(true);
+  });
+
+  it('open failed, network unreachable: ICMP from the gateway, then close; the key is free at once, the id after closed', () => {
+    const { rig, udp, flow } = opened(GUEST, PEER);
+    const failed = rig.hostMessage(ToShard.openFailed, flow, null, (m) => {
+      m[W.arg0] = Errno.ENETUNREACH;
+    });
+    udp.onMessage(ToShard.openFailed, failed, 0);
+    const ip = readIp(rig.takeSent()[0]!.bytes);
+    expect(ip.src).toBe('10.0.2.2');
+    expect(Array.from(ip.upper.slice(0, 2))).toEqual([3, 0]);
+    expect(rig.takeMessages().map((m) => [m[W.op], m[W.flow]])).toEqual([[ToHost.close, flow]]);
+    udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 9, [2])));
+    const again = rig.takeMessages();
+    expect(again[0]![W.op]).toBe(ToHost.openUdp);
+    expect(again[0]![W.flow]).not.toBe(flow);
+    // What was under way for the old socket is freed, not delivered.
+    udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(9)), 0);
+    udp.onMessage(ToShard.closed, rig.hostMessage(ToShard.closed, flow, null), 0);
+    expect(rig.takeSent()).toEqual([]);
+    give(rig, again[1]!);
+    expect(rig.missingSlots).toBe(0);
+  });
+});
+
+describe('UDP flow time-outs', () => {
+  it('no reply: 30 s after the last datagram', () => {
+    const { rig, udp } = begin();
+    udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 9, [1])));
+    runTimers(rig, udp, 20_000);
+    udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 9, [1])));
+    rig.takeMessages();
+    runTimers(rig, udp, 49_000);
+    expect(rig.takeMessages()).toEqual([]);
+    runTimers(rig, udp, 50_100);
+    expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.close]);
+  });
+
+  it('one question, one answer: 30 s; a conversation: 120 s', () => {
+    const { rig, udp } = begin();
+    for (const port of [1, 2]) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
+    const flows = rig
+      .takeMessages()
+      .filter((m) => m[W.op] === ToHost.openUdp)
+      .map((m) => m[W.flow]!);
+    for (const flow of [flows[0]!, flows[1]!, flows[1]!]) {
+      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(9)), 0);
+    }
+    runTimers(rig, udp, 30_100);
+    expect(rig.takeMessages().map((m) => [m[W.op], m[W.flow]])).toEqual([[ToHost.close, flows[0]]]);
+    runTimers(rig, udp, 120_100);
+    expect(rig.takeMessages().map((m) => [m[W.op], m[W.flow]])).toEqual([[ToHost.close, flows[1]]]);
+  });
+});
+
+describe('published UDP ports', () => {
+  const listener = (rig: ShardRig, peer: string, port: number, payload: Uint8Array): Message =>
+    rig.hostMessage(ToShard.listenerDatagram, 0, payload, (m) => {
+      m.set(v4Words(peer), W.addr);
+      m[W.ports] = ((port << 16) | 8080) >>> 0;
+      m[W.arg1] = 3;
+      const local = v4Words('203.0.113.5');
+      m[W.arg0] = local[0]!;
+      m[W.arg2] = local[1]!;
+      m[W.arg3] = local[2]!;
+      m[W.arg4] = local[3]!;
+    });
+
+  it('peer, then answer, then idle: delivered with its own address, answered through the listener, gone without a close', () => {
+    const { rig, udp } = begin();
+    udp.onMessage(ToShard.listenerDatagram, listener(rig, PEER, 7000, pattern(20)), 0);
+    const ip = readIp(rig.takeSent()[0]!.bytes);
+    expect(ip).toMatchObject({ src: PEER, dst: GUEST });
+    expect(readUdp(ip)).toEqual({ srcPort: 7000, dstPort: 8080, payload: pattern(20) });
+
+    udp.onPacket(rig.packet(udpPacket(GUEST, 8080, PEER, 7000, pattern(5))));
+    const [reply, ...rest] = rig.takeMessages();
+    expect(rest).toEqual([]);
+    expect(reply![W.op]).toBe(ToHost.sendFromListener);
+    expect(reply![W.arg1]).toBe(3);
+    expect(addrOf(reply!)).toEqual(v4Words(PEER));
+    expect(reply![W.ports]).toBe((7000 << 16) >>> 0);
+    expect([reply![W.arg0], reply![W.arg2], reply![W.arg3], reply![W.arg4]]).toEqual(v4Words('203.0.113.5'));
+    expect(rig.payloadOf(reply!)).toEqual(pattern(5));
+    give(rig, reply!);
+
+    runTimers(rig, udp, 31_000);
+    expect(rig.takeMessages()).toEqual([]);
+    expect(rig.ctx.flows.count).toBe(0);
+    expect(rig.missingSlots).toBe(0);
+  });
+
+  it('peer on the host loopback: seen as the mapped address, answered where it came from', () => {
+    const { rig, udp } = begin();
+    udp.onMessage(ToShard.listenerDatagram, listener(rig, '127.0.0.1', 7000, pattern(2)), 0);
+    expect(readIp(rig.takeSent()[0]!.bytes).src).toBe('10.0.2.4');
+    udp.onPacket(rig.packet(udpPacket(GUEST, 8080, '10.0.2.4', 7000, [1])));
+    const reply = rig.takeMessages()[0]!;
+    expect(reply[W.op]).toBe(ToHost.sendFromListener);
+    expect(addrOf(reply)).toEqual(v4Words('127.0.0.1'));
+    expect(reply[W.slotB]).toBe(NO_SLOT);
+  });
+});
