@@ -1,0 +1,104 @@
+/**
+ * Entry of the `bucatini` front end, started by bin/bucatini in the namespaces that the subcommand needs. Only what the
+ * subcommand uses is loaded; the process ends with the status that the subcommand gives, 1 for errors of our own.
+ */
+import { writeFileSync } from 'node:fs';
+import { enableCompileCache } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { say } from './log.ts';
+import { NetnsThread } from './netns.ts';
+import type { CommandName } from './options.ts';
+
+const COMMANDS: readonly string[] = ['run', 'attach', 'doctor', 'selftest'] satisfies CommandName[];
+
+/** Compiled code is kept beside dist/main by whoever may write there: 20 ms of 150 to start. undefined when run from source. */
+const codeCache = import.meta.url.endsWith('.js')
+  ? fileURLToPath(new URL('../cache', import.meta.url))
+  : undefined;
+if (codeCache !== undefined) enableCompileCache(codeCache);
+
+async function main(argv: readonly string[]): Promise<number> {
+  const [name = '', ...args] = argv;
+  if (!COMMANDS.includes(name))
+    throw new Error(`${name || 'no command'}: write bucatini run, attach, doctor or selftest`);
+  const command = name as CommandName;
+  const env = callersEnvironment();
+  if (codeCache !== undefined) process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
+  const netns = command === 'run' || command === 'attach' ? new NetnsThread() : undefined;
+  const { parseArguments } = await import('./options.ts');
+  let parsed: ReturnType<typeof parseArguments>;
+  try {
+    parsed = parseArguments(command, args);
+  } catch (error) {
+    throw inCommand(command, error);
+  }
+  if (parsed.kind !== 'go') return printText(command, parsed.kind);
+  const { settings, operands } = parsed;
+  try {
+    switch (command) {
+      case 'run':
+        return await (await import('./run.ts')).run(netns!, settings, operands, env);
+      case 'attach':
+        return await (await import('./attach.ts')).attach(netns!, settings, operands);
+      case 'doctor':
+        refuseOperands(operands);
+        return await (await import('./doctor.ts')).doctor();
+      case 'selftest':
+        refuseOperands(operands);
+        return await (await import('./selftest/selftest.ts')).selftest();
+    }
+  } catch (error) {
+    throw inCommand(command, error);
+  }
+}
+
+/** The launcher sets the caller's NODE_OPTIONS aside so that they do not bend this process; children get them back. */
+function callersEnvironment(): NodeJS.ProcessEnv {
+  const env = { ...process.env };
+  if (env.BUCATINI_NODE_OPTIONS !== undefined) env.NODE_OPTIONS = env.BUCATINI_NODE_OPTIONS;
+  delete env.BUCATINI_NODE_OPTIONS;
+  delete env.BUCATINI_IGNORED;
+  delete env.BUCATINI_REENTERED;
+  delete env.BUCATINI_TEST_IMPAIR;
+  return env;
+}
+
+async function printText(command: CommandName, kind: 'help' | 'version'): Promise<number> {
+  const { helpText, versionText } = await import('./cli-texts.ts');
+  if (kind === 'help') {
+    process.stdout.write(helpText(command));
+  } else {
+    const { readFileSync } = await import('node:fs');
+    const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
+    process.stdout.write(versionText(version));
+  }
+  return 0;
+}
+
+function refuseOperands(operands: readonly string[]): void {
+  if (operands.length > 0)
+    throw new Error(`${JSON.stringify(operands[0])}: takes no arguments; leave it out`);
+}
+
+/** The subcommand's name in front of what went wrong in it. */
+function inCommand(command: CommandName, error: unknown): Error {
+  const cause = error instanceof Error ? error : new Error(String(error));
+  return Object.assign(new Error(`${command}: ${cause.message}`, { cause }), {
+    status: (cause as { status?: number }).status,
+  });
+}
+
+try {
+  // The name of the main thread is the process's in ps and pgrep; Node calls it node-MainThread.
+  writeFileSync('/proc/self/comm', 'bucatini');
+} catch {
+  // Without /proc there is no ps either.
+}
+main(process.argv.slice(2)).then(
+  (status) => process.exit(status),
+  (error: Error & { status?: number }) => {
+    say(error.message);
+    if (process.env.BUCATINI_STACK !== undefined) console.error(error);
+    process.exit(error.status ?? 1);
+  },
+);

@@ -1,0 +1,154 @@
+/**
+ * Help, version and the options page, all from the option table. The build writes them into dist/texts, where the launcher
+ * finds them (it prints them without starting Node), and docs/cli.md is the same table as Markdown.
+ */
+import { type CommandName, OPTIONS, type OptionSpec } from './options.ts';
+
+interface CommandText {
+  readonly name: CommandName;
+  readonly operands: string;
+  readonly summary: string;
+  readonly about: string;
+}
+
+export const COMMANDS: readonly CommandText[] = [
+  {
+    name: 'run',
+    operands: '[OPTIONS] [--] [COMMAND [ARG...]]',
+    summary: 'Run a command in a new network namespace that reaches the outside.',
+    about:
+      "Runs COMMAND (default: your shell) in a new user, network, PID and mount namespace with an interface, addresses, routes and a resolver. Needs no privileges. Ends with COMMAND and with its status (128+N when signal N killed it, 127 when it does not exist, 126 when it cannot be executed); bucatini's own errors give status 1.",
+  },
+  {
+    name: 'attach',
+    operands: '[OPTIONS] PID | NETNS-PATH',
+    summary: 'Give a network namespace that exists its connection.',
+    about:
+      'Connects the network namespace of process PID, or the one at NETNS-PATH, and stays until that namespace goes away or SIGTERM or SIGINT comes; the status is then 0. Prints "ready" on standard error once traffic flows.',
+  },
+  {
+    name: 'doctor',
+    operands: '',
+    summary: 'Check what this host allows, with the remedy for what it does not.',
+    about:
+      'Tries each thing that bucatini needs and prints one line for each. The status is 1 when `bucatini run` cannot work here.',
+  },
+  {
+    name: 'selftest',
+    operands: '',
+    summary: 'Make a small network of its own and send real traffic through it.',
+    about:
+      'Makes two network namespaces of its own (no root, nothing outside them is touched), starts `bucatini run` in one and servers in the other, then pings, resolves, downloads and uploads with checksums over IPv4 and IPv6 and measures the throughput. The status is 1 when a step failed.',
+  },
+];
+
+const WIDTH = 100;
+const INDENT = 26;
+
+/** Text of `bucatini --help`. */
+export function overviewText(): string {
+  const width = Math.max(...COMMANDS.map((c) => c.name.length)) + 2;
+  const lines = COMMANDS.map((c) => `  ${c.name.padEnd(width)}${c.summary}`);
+  return [
+    'Usage: bucatini COMMAND [ARG...]',
+    '',
+    'Gives a rootless network namespace real TCP, UDP, ICMP and DNS through ordinary sockets of the host.',
+    '',
+    ...lines,
+    '',
+    '`bucatini COMMAND --help` lists its options; `bucatini --version` prints the version.',
+    '',
+  ].join('\n');
+}
+
+/** Text of `bucatini COMMAND --help`. */
+export function helpText(command: CommandName): string {
+  const about = COMMANDS.find((c) => c.name === command)!;
+  const out = [`Usage: bucatini ${command} ${about.operands}`.trimEnd(), '', ...wrap(about.about, 0)];
+  for (const [group, options] of grouped(command)) {
+    out.push('', `${group}:`);
+    for (const option of options) out.push(...optionLines(option));
+  }
+  return `${out.join('\n')}\n`;
+}
+
+export const versionText = (version: string): string => `bucatini ${version}\n`;
+
+/** The whole page docs/cli.md. */
+export function cliMarkdown(): string {
+  const out = [
+    '# Command line',
+    '',
+    '<!-- Made from src/main/options.ts by scripts/cli-docs.mjs; change the table there and run it again. -->',
+    '',
+    'Options come before the operands and end at the first word that is none, or at `--`. Values stand behind a space or `=`. A mistake is told in one line on standard error, with status 1.',
+  ];
+  for (const command of COMMANDS) {
+    out.push(
+      '',
+      `## \`bucatini ${command.name} ${command.operands}`.trimEnd().concat('`'),
+      '',
+      command.about,
+    );
+    const options = grouped(command.name).flatMap(([, list]) => list);
+    out.push('', '| option | meaning | default |', '|---|---|---|');
+    for (const option of options) {
+      const repeat = option.repeatable ? ' May be repeated.' : '';
+      out.push(
+        `| ${cell(`\`${signature(option)}\``)} | ${cell(option.help + repeat)} | ${cell(option.default ?? '')} |`,
+      );
+    }
+  }
+  return `${out.join('\n')}\n`;
+}
+
+/** File name in dist/texts -> content. */
+export function generatedTexts(version: string): ReadonlyMap<string, string> {
+  const texts = new Map([
+    ['bucatini.help', overviewText()],
+    ['bucatini.version', versionText(version)],
+  ]);
+  for (const { name } of COMMANDS) texts.set(`bucatini-${name}.help`, helpText(name));
+  return texts;
+}
+
+function grouped(command: CommandName): [string, OptionSpec[]][] {
+  const groups = new Map<string, OptionSpec[]>();
+  for (const option of OPTIONS) {
+    if (!option.commands.includes(command)) continue;
+    const list = groups.get(option.group) ?? [];
+    list.push(option);
+    groups.set(option.group, list);
+  }
+  return [...groups];
+}
+
+function signature(option: OptionSpec): string {
+  const names = option.short === undefined ? option.name : `${option.short}, ${option.name}`;
+  return option.value === undefined ? names : `${names} ${option.value}`;
+}
+
+function optionLines(option: OptionSpec): string[] {
+  const repeat = option.repeatable ? ' May be repeated.' : '';
+  const fallback = option.default === undefined ? '' : ` Default: ${option.default}.`;
+  const head = `  ${signature(option)}`;
+  const body = wrap(option.help + repeat + fallback, INDENT);
+  if (head.length + 2 > INDENT) return [head, ...body];
+  return [head.padEnd(INDENT) + body[0]!.trimStart(), ...body.slice(1)];
+}
+
+function wrap(text: string, indent: number): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    if (line !== '' && indent + line.length + 1 + word.length > WIDTH) {
+      lines.push(' '.repeat(indent) + line);
+      line = '';
+    }
+    line = line === '' ? word : `${line} ${word}`;
+  }
+  lines.push(' '.repeat(indent) + line);
+  return lines;
+}
+
+const cell = (text: string): string => text.replaceAll('|', '\\|');

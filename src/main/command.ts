@@ -1,0 +1,239 @@
+/**
+ * COMMAND and the chain of small programs that puts it in its place:
+ *
+ *   env             the chain ignores the signals that a terminal or a supervisor sends to all of a group
+ *   nsenter --net   into the new network namespace (Node's own threads stay in the host's)
+ *   setpriv         killed when bucatini dies, even by SIGKILL
+ *   unshare         mount and PID namespace; its child is killed with it, and with that child all others
+ *   sh              PID 1: private resolv.conf, waits for "go", runs COMMAND, reaps orphans, passes the status on
+ *   COMMAND         not PID 1, all signals at their default actions (env again)
+ *
+ * The chain starts while the TAP is being configured and the engine started; sh holds COMMAND back until both are done.
+ * It tells "started" on descriptor 4 and waits for a line there; end of file means that bucatini gave up.
+ *
+ *   fd 0, 1   the caller's          fd 2   the chain's own complaints, read by us until "started"
+ *   fd 3      network namespace     fd 4   the talk with sh          fd 5   the caller's standard error, for COMMAND
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { accessSync, constants, readFileSync, statSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { constants as os } from 'node:os';
+import { ignoredSignals } from './signals.ts';
+
+/** COMMAND, or something that is needed to start it, cannot be executed. */
+export class CommandError extends Error {
+  override readonly name = 'CommandError';
+  readonly status: number;
+  constructor(message: string, status: number) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export interface PrivateResolvConf {
+  /** What /etc/resolv.conf is in the end, links followed: the mount goes there. */
+  readonly path: string;
+  readonly text: string;
+}
+
+export interface CommandOptions {
+  readonly argv: readonly string[];
+  readonly env: NodeJS.ProcessEnv;
+  readonly namespaceFd: number;
+  readonly resolvConf?: PrivateResolvConf;
+  readonly mountProc: boolean;
+}
+
+/** Status of programs that cannot be found or executed, as shells have it. */
+const NOT_FOUND = 127;
+const NOT_EXECUTABLE = 126;
+const SYSTEM_DIRECTORIES = ['/usr/bin', '/bin', '/usr/sbin', '/sbin'];
+
+/** It ends when COMMAND does, or by SIGKILL. */
+const CHAIN_IGNORES = ['HUP', 'INT', 'QUIT', 'TERM', 'USR1', 'USR2'];
+
+/**
+ * The init of the PID namespace. It comes in a variable so that ps shows COMMAND and not this text. The parentheses keep COMMAND
+ * from taking its place (a shell execs its last command); the tmpfs exists only until the file is bound, so nothing is
+ * written to the host's disks.
+ */
+const INIT = `
+if [ -n "$BUCATINI_RESOLV_PATH" ]; then
+  { mount -t tmpfs -o size=64k,mode=755 bucatini "$BUCATINI_SCRATCH" &&
+    printf %s "$BUCATINI_RESOLV_TEXT" >"$BUCATINI_SCRATCH/resolv.conf" &&
+    mount --bind "$BUCATINI_SCRATCH/resolv.conf" "$BUCATINI_RESOLV_PATH"
+    umount -l "$BUCATINI_SCRATCH"; } || echo "note: /etc/resolv.conf inside is the host's" >&4
+fi
+signals=$BUCATINI_SIGNALS
+unset BUCATINI_INIT BUCATINI_SIGNALS BUCATINI_RESOLV_PATH BUCATINI_RESOLV_TEXT BUCATINI_SCRATCH
+echo started >&4
+read -r go <&4 || exit 1
+( exec env --default-signal="$signals" -- "$@" 2>&5 3<&- 4<&- 5>&- )
+exit $?
+`;
+
+/** `env` would take NAME=VALUE for an assignment. */
+const literally = (argv: readonly string[]): readonly string[] =>
+  argv[0]!.includes('=') ? ['/bin/sh', '-c', 'exec "$@"', 'sh', ...argv] : argv;
+
+export class Command {
+  /** The chain's head, which is unshare once all are in place. */
+  readonly #head: ChildProcess;
+  readonly #talk: Socket;
+  /** Resolves when sh waits for "go"; rejects with CommandError when the chain broke. Gives sh's notes. */
+  readonly started: Promise<readonly string[]>;
+  /** Exit status as a shell gives it: 128 + n for signal n. */
+  readonly ended: Promise<number>;
+  #running = false;
+  #pid = 0;
+
+  constructor(options: CommandOptions) {
+    const { resolvConf } = options;
+    const ignored = ignoredSignals();
+    const chain = [
+      `--ignore-signal=${CHAIN_IGNORES.join()}`,
+      ...['--', tool('nsenter'), '--net=/proc/self/fd/3', '--', tool('setpriv')],
+      ...['--pdeathsig', 'KILL', '--', tool('unshare')],
+      ...['--mount', '--propagation', 'slave', '--pid', '--fork', '--kill-child'],
+      ...(options.mountProc ? ['--mount-proc'] : []),
+      ...['--', '/bin/sh', '-c', 'eval "$BUCATINI_INIT"', 'bucatini', ...literally(options.argv)],
+    ];
+    this.#head = spawn(tool('env'), chain, {
+      stdio: ['inherit', 'inherit', 'pipe', options.namespaceFd, 'pipe', 2],
+      env: {
+        ...options.env,
+        BUCATINI_INIT: INIT,
+        BUCATINI_SIGNALS: CHAIN_IGNORES.filter(
+          (name) => !ignored.includes(`SIG${name}` as NodeJS.Signals),
+        ).join(),
+        BUCATINI_RESOLV_PATH: resolvConf?.path ?? '',
+        BUCATINI_RESOLV_TEXT: resolvConf?.text ?? '',
+        BUCATINI_SCRATCH: scratchDirectory(),
+      },
+    });
+    this.#talk = this.#head.stdio[4] as Socket;
+    this.#talk.on('error', () => {}); // EPIPE when the chain is gone: `ended` tells
+    this.ended = new Promise((resolve) => {
+      this.#head.once('error', () => resolve(1));
+      this.#head.once('exit', (code, signal) => resolve(code ?? 128 + os.signals[signal!]));
+    });
+    this.started = this.#waitUntilStarted();
+    this.started.catch(() => {});
+  }
+
+  #waitUntilStarted(): Promise<readonly string[]> {
+    const { promise, resolve, reject } = Promise.withResolvers<readonly string[]>();
+    let complaint = '';
+    let said = '';
+    this.#head.stderr!.on('data', (chunk: Buffer) => {
+      if (!this.#running && complaint.length < 4096) complaint += chunk;
+    });
+    this.#talk.on('data', (chunk: Buffer) => {
+      said += chunk;
+      const lines = said.split('\n');
+      if (lines.includes('started'))
+        resolve(lines.filter((l) => l.startsWith('note: ')).map((l) => l.slice(6)));
+    });
+    this.#head.once('error', (error) => reject(new CommandError(error.message, 1)));
+    // 'close' comes after the last of its output, 'exit' may come before.
+    this.#head.once('close', (code, signal) => {
+      const why = complaint.trim().replaceAll('\n', '; ') || `ended with ${signal ?? `status ${code}`}`;
+      reject(new CommandError(why, 1));
+    });
+    return promise;
+  }
+
+  /** Let COMMAND run. */
+  go(): void {
+    this.#running = true;
+    this.#talk.end('go\n');
+  }
+
+  /** Whether COMMAND has been let run: signals are its own from then on. */
+  get running(): boolean {
+    return this.#running;
+  }
+
+  /** Pass a signal on to COMMAND itself. */
+  signal(name: NodeJS.Signals): void {
+    const pid = this.#commandPid();
+    if (pid === 0) return;
+    try {
+      process.kill(pid, name);
+    } catch {
+      // It has just ended.
+    }
+  }
+
+  /** End everything in the PID namespace at once. */
+  kill(): void {
+    this.#head.kill('SIGKILL');
+  }
+
+  /**
+   * COMMAND's process id as we see it, 0 if there is none. sh is the only child of unshare, COMMAND the eldest child of sh:
+   * adopted orphans come behind it.
+   */
+  #commandPid(): number {
+    if (this.#pid === 0) this.#pid = eldestChild(eldestChild(this.#head.pid ?? 0));
+    return this.#pid;
+  }
+}
+
+/** First entry of the children's list, which is in order of birth (CONFIG_PROC_CHILDREN); 0 if there is none. */
+function eldestChild(pid: number): number {
+  if (pid === 0) return 0;
+  try {
+    return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ', 1)[0]);
+  } catch {
+    return 0;
+  }
+}
+
+/**
+ * The program that `name` means, as execvp(3) finds it.
+ * @throws CommandError with status 127 or 126
+ */
+export function findProgram(name: string, path = process.env.PATH ?? SYSTEM_DIRECTORIES.join(':')): string {
+  if (name === '') throw new CommandError("'': command not found", NOT_FOUND);
+  const candidates = name.includes('/') ? [name] : path.split(':').map((dir) => `${dir || '.'}/${name}`);
+  let refused = '';
+  for (const file of candidates) {
+    const problem = notExecutable(file);
+    if (problem === undefined) return file;
+    refused ||= problem;
+  }
+  if (refused !== '') throw new CommandError(`${name}: ${refused}`, NOT_EXECUTABLE);
+  throw new CommandError(`${name}: ${name.includes('/') ? 'no such file' : 'command not found'}`, NOT_FOUND);
+}
+
+/** undefined: can be executed. '': is not there. Else the reason. */
+function notExecutable(file: string): string | undefined {
+  try {
+    if (statSync(file).isDirectory()) return 'is a directory';
+    accessSync(file, constants.X_OK);
+    return undefined;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EACCES' ? 'permission denied' : '';
+  }
+}
+
+/** A program of util-linux or coreutils. */
+export function tool(name: string): string {
+  for (const dir of SYSTEM_DIRECTORIES)
+    if (notExecutable(`${dir}/${name}`) === undefined) return `${dir}/${name}`;
+  try {
+    return findProgram(name);
+  } catch {
+    throw new CommandError(`${name} is missing; install ${name === 'env' ? 'coreutils' : 'util-linux'}`, 1);
+  }
+}
+
+/** A directory to mount over for a moment, in a mount namespace where nothing else runs yet. */
+function scratchDirectory(): string {
+  return (
+    ['/tmp', '/run', '/mnt', '/var/tmp'].find((dir) =>
+      statSync(dir, { throwIfNoEntry: false })?.isDirectory(),
+    ) ?? '/tmp'
+  );
+}

@@ -1,0 +1,68 @@
+/** From settings and a finished namespace to a running engine; what both `run` and `attach` do. */
+import { availableParallelism } from 'node:os';
+import type * as EngineModule from '../workers/engine.ts';
+import type { EnginePlan, ImpairmentPlan } from '../workers/engine-plan.ts';
+import { autoThreads } from '../workers/plan.ts';
+import type { Log } from './log.ts';
+import type { NetnsTap } from './netns-setup.ts';
+import { poolPlan, type Settings } from './options.ts';
+
+const UDP_TIMEOUT_MS = 30_000; // the kernel's nf_conntrack_udp_timeout
+const UDP_STREAM_TIMEOUT_MS = 120_000; // nf_conntrack_udp_timeout_stream
+const PING_TIMEOUT_MS = 60_000;
+
+type EngineLoaded = typeof EngineModule;
+type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
+
+export function enginePlan(settings: Settings, netns: NetnsTap, keys: EngineKeys): EnginePlan {
+  const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
+  return {
+    threads: settings.threads.kind === 'auto' ? autoThreads(availableParallelism()) : settings.threads,
+    addresses: netns.network.addresses,
+    policy: {
+      udpTimeoutMs: UDP_TIMEOUT_MS,
+      udpStreamTimeoutMs: UDP_STREAM_TIMEOUT_MS,
+      pingTimeoutMs: PING_TIMEOUT_MS,
+      dhcp: true,
+      ra: true,
+      connectFailure: 'honest',
+      ...(settings.outboundInterface !== undefined && { outboundInterface: settings.outboundInterface }),
+    },
+    listeners: settings.publish,
+    pool: poolPlan(settings.poolMib),
+    tap: netns.tap,
+    ...keys,
+    ...(settings.pcap !== undefined && { pcapFile: settings.pcap }),
+    ...(impairment && { impairment }),
+    logLevel: settings.logLevel,
+  };
+}
+
+/** Load the engine early: its modules are read while the namespace is being made. */
+export const loadEngine = (): Promise<EngineLoaded> => import('../workers/engine.ts');
+
+export async function launchEngine(
+  engine: EngineLoaded,
+  settings: Settings,
+  netns: NetnsTap,
+  log: Log,
+): Promise<EngineModule.EngineHandle> {
+  return engine.startEngine(enginePlan(settings, netns, engine.engineKeys()), { onLog: log });
+}
+
+const STOP_LIMIT_MS = 1000;
+
+/** Stop the engine, but do not wait for ever for a thread that died or hangs. */
+export async function endWithin(engine: EngineModule.EngineHandle | undefined): Promise<void> {
+  if (engine === undefined) return;
+  const limit = new Promise((resolve) => setTimeout(resolve, STOP_LIMIT_MS));
+  await Promise.race([engine.stop().catch(() => {}), limit]);
+}
+
+/** Test door: BUCATINI_TEST_IMPAIR=fromGuest=0.01,toGuest=0.01,seed=7 loses frames at random inside the engine. */
+export function parseImpairment(text: string | undefined): ImpairmentPlan | undefined {
+  if (text === undefined || text === '') return undefined;
+  const fields = new Map(text.split(',').map((field) => field.split('=', 2) as [string, string]));
+  const number = (name: string): number => Number(fields.get(name) ?? 0) || 0;
+  return { lossFromGuest: number('fromGuest'), lossToGuest: number('toGuest'), seed: number('seed') };
+}

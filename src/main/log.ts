@@ -1,0 +1,23 @@
+/** What people read on standard error: one line per event, levels as in --log-level, no packet content. */
+import { writeSync } from 'node:fs';
+import type { LogLevel } from './options.ts';
+
+const LEVELS: readonly LogLevel[] = ['error', 'warning', 'info', 'debug'];
+
+export type Log = (level: LogLevel, text: string) => void;
+
+export function makeLog(upTo: LogLevel): Log {
+  const last = LEVELS.indexOf(upTo);
+  return (level, text) => {
+    if (LEVELS.indexOf(level) <= last) say(level === 'info' ? text : `${level}: ${text}`);
+  };
+}
+
+/** One line with our name in front. Standard error may be closed: then there is nobody to tell. */
+export function say(text: string): void {
+  try {
+    writeSync(2, `bucatini: ${text.replaceAll('\n', ' ')}\n`);
+  } catch {
+    // EPIPE, EBADF, EAGAIN
+  }
+}

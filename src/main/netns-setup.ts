@@ -1,0 +1,270 @@
+/**
+ * What one thread does to give a network namespace its interface. Runs in netns-worker.ts, start to end without a break:
+ *
+ *   in the host's namespace     read links, addresses and routes; make the address plan
+ *   unshare or setns            only this thread moves; sockets that others open stay in the host's namespace
+ *   in the target               loopback up, TAP made, sysctls, MAC, MTU, queue, up, addresses, routes
+ *
+ * The descriptors that come out (TAP, namespace) belong to the process and outlive the thread. Everything is synchronous:
+ * libuv's pool threads are still in the host's namespace. /proc/sys/net shows the namespace of the thread that looks.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import {
+  AF_INET,
+  AF_INET6,
+  CLONE_NEWNET,
+  Errno,
+  IFA_F_DEPRECATED,
+  IFA_F_TEMPORARY,
+  IFA_F_TENTATIVE,
+  RT_SCOPE_LINK,
+  RT_TABLE_MAIN,
+  RTN_UNICAST,
+} from '../sys/constants.ts';
+import { checked, SysError } from '../sys/error.ts';
+import { close } from '../sys/io.ts';
+import { openPath, setns, unshare } from '../sys/namespace.ts';
+import { RouteSocket } from '../sys/netlink.ts';
+import { openTap, type Tap } from '../sys/tap.ts';
+import type { TapPlan } from '../workers/engine-plan.ts';
+import {
+  type HostNetwork,
+  isLinkLocal,
+  type PlannedNetwork,
+  planNetwork,
+  samePrefix,
+} from './address-plan.ts';
+import type { Settings } from './options.ts';
+import { readResolvConf } from './resolv-conf.ts';
+
+/** Make a namespace, or enter the one at a path under /proc or a bind mount. */
+export type NetnsTarget = { readonly kind: 'new' } | { readonly kind: 'path'; readonly path: string };
+
+/** What the engine needs; the interface may still be down. */
+export interface NetnsTap {
+  readonly tap: TapPlan;
+  readonly network: PlannedNetwork;
+}
+
+export interface NetnsListener {
+  /** The namespace is there; the descriptor is the process's from now on. */
+  onNamespace(fd: number): void;
+  /** The TAP is there: the engine may start while the rest is configured. */
+  onTap(made: NetnsTap): void;
+}
+
+/** Frames that wait in the TAP for us; the kernel's 500 are one window of a fast download at MTU 1500. */
+const TX_QUEUE_FRAMES = 4096;
+
+/**
+ * @returns what could not be done but is not needed for traffic, for the log
+ * @throws SysError or UsageError; what was made goes away with the thread and the descriptors
+ */
+export function setUpNetns(
+  settings: Settings,
+  target: NetnsTarget,
+  listener: NetnsListener,
+): readonly string[] {
+  const notes: string[] = [];
+  const network = planNetwork(settings, readHostNetwork(), readResolvConf());
+  enterNamespace(target, listener);
+  const tap = makeTap(network.interfaceName, target);
+  const route = new RouteSocket();
+  try {
+    const link = route.linkByName(tap.name);
+    if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
+    listener.onTap({
+      tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso },
+      network: { ...network, addresses: { ...network.addresses, guestMac: link.mac } },
+    });
+    const loopback = route.linkByName('lo');
+    if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
+    if (target.kind === 'new') {
+      // The only group that exists in our user namespace: ping works inside without privileges.
+      trySysctl('net/ipv4/ping_group_range', '0 0', notes);
+    }
+    configureLink(route, link.index, tap.name, settings, network, target, notes);
+  } finally {
+    route.close();
+  }
+  return notes;
+}
+
+function enterNamespace(target: NetnsTarget, listener: NetnsListener): void {
+  if (target.kind === 'new') {
+    checked(
+      unshare(CLONE_NEWNET),
+      'unshare',
+      'CLONE_NEWNET',
+      'the caller needs CAP_SYS_ADMIN in its user namespace',
+    );
+    listener.onNamespace(
+      checked(openPath('/proc/thread-self/ns/net', 0), 'open', '/proc/thread-self/ns/net', 'mount /proc'),
+    );
+    return;
+  }
+  const fd = checked(
+    openPath(target.path, 0),
+    'open',
+    target.path,
+    'it must exist and be readable by this user',
+  );
+  const r = setns(fd, CLONE_NEWNET);
+  close(fd);
+  if (r === -Errno.EINVAL)
+    throw new SysError('setns', target.path, Errno.EINVAL, 'it is no network namespace');
+  checked(
+    r,
+    'setns',
+    target.path,
+    'its user namespace must be ours or below ours; attach by PID enters it first',
+  );
+}
+
+function makeTap(name: string, target: NetnsTarget): Tap {
+  try {
+    return openTap({ name });
+  } catch (error) {
+    if (target.kind === 'path' && error instanceof SysError && error.code === 'EBUSY') {
+      throw new SysError(
+        error.call,
+        error.args,
+        error.errno,
+        'the namespace has an interface of that name; write --interface-name NAME',
+      );
+    }
+    throw error;
+  }
+}
+
+function configureLink(
+  route: RouteSocket,
+  index: number,
+  name: string,
+  settings: Settings,
+  network: PlannedNetwork,
+  target: NetnsTarget,
+  notes: string[],
+): void {
+  const { ipv4, ipv6, mtu } = network.addresses;
+  if (!settings.configure) {
+    route.setLink(index, { mtu, txQueueLen: TX_QUEUE_FRAMES });
+    return;
+  }
+  if (ipv6 !== undefined) {
+    // A namespace may have inherited "off" from the host; in one of our own nobody else's wish is overruled.
+    if (target.kind === 'new') {
+      for (const scope of ['all', 'default', name])
+        setIfDifferent(`net/ipv6/conf/${scope}/disable_ipv6`, '0', notes);
+    }
+    // Addresses are usable at once, the link-local one included; a router advertisement changes nothing.
+    trySysctl(`net/ipv6/conf/${name}/accept_dad`, '0', notes);
+    trySysctl(`net/ipv6/conf/${name}/accept_ra`, '0', notes);
+  } else {
+    trySysctl(`net/ipv6/conf/${name}/disable_ipv6`, '1', []);
+  }
+  route.setLink(index, { mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
+  if (ipv4 !== undefined) addDefaultRoute(route, index, AF_INET, ipv4);
+  if (ipv6 === undefined) return;
+  try {
+    addDefaultRoute(route, index, AF_INET6, ipv6);
+  } catch (error) {
+    // A namespace of someone else's may have IPv6 switched off: IPv4 is still worth having.
+    if (ipv4 === undefined || !(error instanceof SysError)) throw error;
+    notes.push(`no IPv6 inside: ${error.message}`);
+  }
+}
+
+function addDefaultRoute(
+  route: RouteSocket,
+  index: number,
+  family: typeof AF_INET | typeof AF_INET6,
+  plan: { readonly guest: string; readonly prefixLen: number; readonly gateway: string },
+): void {
+  const { guest, prefixLen, gateway } = plan;
+  route.addAddress(index, family, guest, prefixLen, { nodad: true });
+  // The kernel takes a gateway only where a route already leads; IPv6 link-local ones it finds by themselves.
+  const reachable = samePrefix(gateway, guest, prefixLen) || (family === AF_INET6 && isLinkLocal(gateway));
+  if (!reachable) {
+    route.addRoute({ family, dst: gateway, prefixLen: family === AF_INET ? 32 : 128, oif: index });
+  }
+  route.addRoute({ family, dst: family === AF_INET ? '0.0.0.0' : '::', prefixLen: 0, gateway, oif: index });
+}
+
+/** The network of the calling thread's namespace. */
+function readHostNetwork(): HostNetwork {
+  const route = new RouteSocket();
+  try {
+    return hostNetwork(route.links(), route.addresses(), route.routes(), hasIpv6());
+  } finally {
+    route.close();
+  }
+}
+
+/** Netlink's words into the plan's. */
+export function hostNetwork(
+  links: ReturnType<RouteSocket['links']>,
+  addresses: ReturnType<RouteSocket['addresses']>,
+  routes: ReturnType<RouteSocket['routes']>,
+  ipv6: boolean,
+): HostNetwork {
+  const unusable = IFA_F_DEPRECATED | IFA_F_TENTATIVE;
+  return {
+    links,
+    addresses: addresses.map((a) => ({
+      family: a.family === AF_INET6 ? 6 : 4,
+      linkIndex: a.index,
+      address: a.address,
+      prefixLen: a.prefixLen,
+      // IFA_F_TEMPORARY is IFA_F_SECONDARY for IPv4, where such an address is as good as another.
+      usable:
+        a.scope < RT_SCOPE_LINK &&
+        (a.flags & unusable) === 0 &&
+        (a.family !== AF_INET6 || (a.flags & IFA_F_TEMPORARY) === 0),
+    })),
+    routes: routes.flatMap((r) => {
+      const hop = r.hops?.[0];
+      const linkIndex = r.oif ?? hop?.oif;
+      if (r.table !== RT_TABLE_MAIN || r.type !== RTN_UNICAST || linkIndex === undefined) return [];
+      const gateway = r.gateway ?? hop?.gateway;
+      return [
+        {
+          family: r.family === AF_INET6 ? (6 as const) : (4 as const),
+          linkIndex,
+          destination: r.dst,
+          prefixLen: r.prefixLen,
+          metric: r.priority,
+          // An IPv6 gateway of an IPv4 route (RFC 5549) means nothing to an IPv4 guest.
+          ...(gateway !== undefined && gateway.includes(':') === (r.family === AF_INET6) && { gateway }),
+        },
+      ];
+    }),
+    hasIpv6: ipv6,
+  };
+}
+
+/** Every interface with IPv6 has a line in there, loopback's ::1 first. */
+export function hasIpv6(): boolean {
+  try {
+    return readFileSync('/proc/net/if_inet6', 'utf8') !== '';
+  } catch {
+    return false;
+  }
+}
+
+function setIfDifferent(path: string, value: string, notes: string[]): void {
+  try {
+    if (readFileSync(`/proc/sys/${path}`, 'utf8').trim() === value) return;
+  } catch {
+    return; // not there in this kernel: nothing to undo
+  }
+  trySysctl(path, value, notes);
+}
+
+function trySysctl(path: string, value: string, notes: string[]): void {
+  try {
+    writeFileSync(`/proc/sys/${path}`, value);
+  } catch (error) {
+    notes.push(`cannot set ${path.replaceAll('/', '.')} inside: ${(error as Error).message}`);
+  }
+}

@@ -1,0 +1,19 @@
+/** The thread that moves into the namespace: see netns-setup.ts for what it does and netns.ts for who listens. */
+import { parentPort } from 'node:worker_threads';
+import type { NetnsJob, NetnsMessage } from './netns.ts';
+import { setUpNetns } from './netns-setup.ts';
+
+const post = (message: NetnsMessage): void => parentPort!.postMessage(message);
+
+parentPort!.once('message', ({ settings, target }: NetnsJob) => {
+  try {
+    const notes = setUpNetns(settings, target, {
+      onNamespace: (fd) => post({ kind: 'namespace', fd }),
+      onTap: (made) => post({ kind: 'tap', made }),
+    });
+    post({ kind: 'configured', notes });
+  } catch (error) {
+    const { message, code } = error as NodeJS.ErrnoException;
+    post({ kind: 'failed', message, ...(code !== undefined && { code }) });
+  }
+});

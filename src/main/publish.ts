@@ -1,0 +1,76 @@
+/**
+ * The one parser of `--publish`: [ADDR:]HOSTPORT[:PORT][/tcp|/udp].
+ *
+ *   8080            any address, TCP port 8080 -> 8080 inside
+ *   8080:80         TCP 8080 -> 80
+ *   127.0.0.1:8080:80/udp
+ *   [::1]:8080:80   IPv6 addresses stand in brackets
+ *
+ * A richer grammar (ranges, exclusions, interfaces) replaces this file, nothing else.
+ */
+import type { ListenerPlan } from '../workers/engine-plan.ts';
+import { parseAddress, parseCount, UsageError } from './values.ts';
+
+const SHAPE =
+  /^(?:(?<v4>\d+\.\d+\.\d+\.\d+):|\[(?<v6>[^\]]*)\]:|(?<any>\*):)?(?<host>[^:/]+)(?::(?<guest>[^:/]+))?(?:\/(?<proto>.*))?$/;
+
+/** @returns one listener; throws UsageError when the text does not fit the grammar */
+export function parsePublish(text: string): ListenerPlan {
+  const parts = SHAPE.exec(text)?.groups;
+  if (parts === undefined) {
+    throw new UsageError(
+      'not [ADDR:]HOSTPORT[:PORT][/udp]; write for example 8080:80, 127.0.0.1:8080:80 or [::1]:5353:53/udp',
+    );
+  }
+  const proto = parts.proto ?? 'tcp';
+  if (proto !== 'tcp' && proto !== 'udp') throw new UsageError('the protocol after / is not tcp or udp');
+  const port = parsePort(parts.host!);
+  const address = parts.v4 ?? parts.v6;
+  return {
+    proto,
+    address: address === undefined ? '' : parseListenAddress(address, parts.v6 !== undefined),
+    port,
+    targetPort: parts.guest === undefined ? port : parsePort(parts.guest),
+  };
+}
+
+function parseListenAddress(text: string, bracketed: boolean): string {
+  const parsed = parseAddress(text);
+  if (bracketed !== (parsed.family === 6)) throw new UsageError('brackets are for IPv6 addresses only');
+  return parsed.address;
+}
+
+function parsePort(text: string): number {
+  if (!/^[0-9]+$/.test(text))
+    throw new UsageError(`${JSON.stringify(text)} is not a port number; write 1 to 65535`);
+  try {
+    return parseCount(text, 1, 65535, '8080');
+  } catch (error) {
+    throw new UsageError(`port ${text} is ${(error as Error).message}`);
+  }
+}
+
+/** Two listeners that cannot both be bound: same protocol and port, same address or one of them any address. */
+export function publishConflict(
+  list: readonly ListenerPlan[],
+): readonly [ListenerPlan, ListenerPlan] | undefined {
+  for (const [i, a] of list.entries()) {
+    for (const b of list.slice(i + 1)) {
+      if (a.proto !== b.proto || a.port !== b.port) continue;
+      if (a.address === b.address || covers(a.address, b.address) || covers(b.address, a.address))
+        return [a, b];
+    }
+  }
+  return undefined;
+}
+
+function covers(wide: string, narrow: string): boolean {
+  if (wide === '') return true;
+  return (wide === '0.0.0.0' && !narrow.includes(':')) || (wide === '::' && narrow.includes(':'));
+}
+
+/** As a person would write it. */
+export function publishText(l: ListenerPlan): string {
+  const address = l.address === '' ? '' : l.address.includes(':') ? `[${l.address}]:` : `${l.address}:`;
+  return `${address}${l.port}:${l.targetPort}/${l.proto}`;
+}

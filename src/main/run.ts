@@ -1,0 +1,130 @@
+/**
+ * `bucatini run`: the start path, side by side where it can be.
+ *
+ *   main thread        namespace thread                         chain (command.ts)
+ *   ───────────        ────────────────                         ──────────────────
+ *   options, load      read host's network, unshare
+ *   engine             tell the namespace's fd ───────────────▶ nsenter … sh
+ *   start engine ◀──── make the TAP                             resolv.conf
+ *                      addresses, routes                        "started"
+ *   "go" ─────────────────────────────────────────────────────▶ COMMAND
+ *
+ * We are root of a user namespace of our own by now (the launcher's doing), in the host's network namespace. Whatever ends
+ * first ends the rest: COMMAND the engine, the engine COMMAND, and our own death both (command.ts).
+ */
+import { realpathSync } from 'node:fs';
+import { constants as os } from 'node:os';
+import type { EngineHandle } from '../workers/engine.ts';
+import { forwarders } from './address-plan.ts';
+import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
+import { endWithin, launchEngine, loadEngine } from './engine-launch.ts';
+import { makeLog } from './log.ts';
+import type { NetnsError, NetnsThread } from './netns.ts';
+import type { Settings } from './options.ts';
+import { RESOLV_CONF, readResolvConf, resolvConfText } from './resolv-conf.ts';
+import { followResolvConf } from './resolvers.ts';
+import { forwardSignals, terminalState } from './signals.ts';
+import { Stopwatch } from './stopwatch.ts';
+import { restoreForeground } from './terminal.ts';
+
+/** @returns the exit status. @throws CommandError, NetnsError or Error with one line for the user */
+export async function run(
+  netns: NetnsThread,
+  settings: Settings,
+  operands: readonly string[],
+  env: NodeJS.ProcessEnv,
+): Promise<number> {
+  const log = makeLog(settings.logLevel);
+  const watch = new Stopwatch();
+  const argv = commandLine(operands, env);
+
+  const terminal = terminalState();
+  let command: Command | undefined;
+  let engine: EngineHandle | undefined;
+  let ending = false;
+  forwardSignals(
+    () => (command?.running ? command : undefined),
+    (name) => {
+      ending = true;
+      command?.kill();
+      void endWithin(engine).then(() => process.exit(128 + os.signals[name]));
+    },
+  );
+
+  netns.start({ settings, target: { kind: 'new' } });
+  const loading = loadEngine();
+  loading.catch(() => {});
+  try {
+    const namespaceFd = await netns.namespaceFd.catch(async (error: NetnsError) => {
+      (await import('./reenter.ts')).reenterOwnNamespaces(error.code);
+      throw error;
+    });
+    watch.lap('namespace made');
+    (await import('./descriptors.ts')).closeInheritedOnExec();
+    const resolvConf = privateResolvConf(settings);
+    const options = { argv, env, namespaceFd, ...(resolvConf && { resolvConf }) };
+    command = new Command({ ...options, mountProc: true });
+    watch.lap('chain spawned');
+    const made = await netns.tap;
+    watch.lap('TAP made');
+    const engineModule = await loading;
+    watch.lap('engine loaded');
+    const starting = launchEngine(engineModule, settings, made, log);
+    starting.catch(() => {});
+    for (const note of await netns.configured) log('warning', note);
+    watch.lap('interface configured');
+    engine = await starting;
+    watch.lap('engine started');
+    const { setResolvers } = engine;
+    const unfollow = settings.dns === undefined ? followResolvConf(setResolvers) : () => {};
+
+    let notes: readonly string[];
+    try {
+      notes = await command.started;
+    } catch (error) {
+      if (ending) await new Promise(() => {}); // a signal ended it, and us in a moment
+      // Where parts of /proc are covered (containers) a new one cannot be mounted: COMMAND then sees ours.
+      log('warning', `no private /proc inside (${(error as Error).message})`);
+      command = new Command({ ...options, mountProc: false });
+      notes = await command.started;
+    }
+    for (const note of notes) log('warning', note);
+    watch.lap('command ready');
+    log('info', `${made.network.interfaceName}: ${made.network.summary}`);
+    log('debug', `start: ${watch.text()}`);
+    command.go();
+
+    const outcome = await Promise.race([command.ended, engine.failed]);
+    if (outcome instanceof Error) throw new Error(`the engine failed: ${outcome.message}`);
+    unfollow();
+    if (settings.stats) (await import('./stats.ts')).printStats(engine);
+    return outcome;
+  } finally {
+    command?.kill();
+    await endWithin(engine);
+    await restoreForeground(terminal);
+  }
+}
+
+/** COMMAND as an argument list; without one the user's shell. */
+function commandLine(operands: readonly string[], env: NodeJS.ProcessEnv): readonly string[] {
+  if (operands.length > 0) {
+    findProgram(operands[0]!);
+    return operands;
+  }
+  const shell = env.SHELL || '/bin/sh';
+  try {
+    findProgram(shell);
+    return [shell];
+  } catch (error) {
+    throw new CommandError(`your shell (SHELL): ${(error as Error).message}`, (error as CommandError).status);
+  }
+}
+
+/** The file that COMMAND gets to see; undefined where the host has none or DNS is not forwarded. */
+function privateResolvConf(settings: Settings): PrivateResolvConf | undefined {
+  const host = readResolvConf();
+  const forwards = forwarders(settings);
+  if (host === undefined || forwards.length === 0) return undefined;
+  return { path: realpathSync(RESOLV_CONF), text: resolvConfText(forwards, host) };
+}

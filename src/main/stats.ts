@@ -1,0 +1,43 @@
+/** `--stats`: the engine's counters and measured distributions as tables on standard error. */
+import { writeSync } from 'node:fs';
+import { build } from 'hdr-histogram-js';
+import type { EngineHandle, EngineHistogram } from '../workers/engine.ts';
+
+export function printStats(engine: Pick<EngineHandle, 'counters' | 'histograms'>): void {
+  writeSync(2, `${countersText(engine.counters())}\n${histogramsText(engine.histograms())}`);
+}
+
+export function countersText(counters: Readonly<Record<string, number>>): string {
+  const rows = Object.entries(counters).map(([name, value]) => [name, value.toLocaleString('en-US')]);
+  return table([['counter', 'value'], ...rows], 1);
+}
+
+const PERCENTILES = [50, 90, 99, 99.9] as const;
+
+export function histogramsText(histograms: readonly EngineHistogram[]): string {
+  const head = ['measured', 'unit', 'count', ...PERCENTILES.map((p) => `p${p}`), 'max'];
+  return table([head, ...histograms.map(distribution)], 2);
+}
+
+function distribution(h: EngineHistogram): string[] {
+  // Bounds as recorded: values below 2^27 in buckets an eighth wide; two digits are more than they hold.
+  const hdr = build({
+    lowestDiscernibleValue: 1,
+    highestTrackableValue: 2 ** 28,
+    numberOfSignificantValueDigits: 2,
+  });
+  for (const [value, count] of h.buckets) hdr.recordValueWithCount(value, count);
+  const values = [...PERCENTILES.map((p) => hdr.getValueAtPercentile(p)), hdr.maxValue];
+  return [h.name, h.unit, String(hdr.totalCount), ...values.map(String)];
+}
+
+/** The first `left` columns to the left, the others to the right. */
+function table(rows: readonly (readonly string[])[], left: number): string {
+  const columns = rows[0]?.length ?? 0;
+  const widths = Array.from({ length: columns }, (_, c) =>
+    Math.max(...rows.map((row) => row[c]?.length ?? 0)),
+  );
+  const line = (row: readonly string[]): string =>
+    row.map((cell, c) => (c < left ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!))).join('  ');
+  return rows.map((row) => `${line(row)}\n`).join('');
+}

@@ -1,0 +1,12 @@
+/** Where the time of a start goes: milliseconds since Node began, one lap for each step. Shown at log level debug. */
+export class Stopwatch {
+  readonly #laps: string[] = [`Node up ${performance.now().toFixed(0)} ms`];
+
+  lap(name: string): void {
+    this.#laps.push(`${name} ${performance.now().toFixed(0)}`);
+  }
+
+  text(): string {
+    return this.#laps.join(', ');
+  }
+}

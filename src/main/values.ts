@@ -1,0 +1,105 @@
+/**
+ * Text to value, for everything a person writes on the command line. Each function takes what was written and gives the value
+ * or throws a `UsageError` that says what is wrong and what to write instead; the option's name is put in front by the parser.
+ */
+import { isIPv4, isIPv6 } from 'node:net';
+
+/** Something the caller wrote that we cannot use. The message is one line and complete without a stack. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}
+
+export type Family = 4 | 6;
+
+export interface AddressWithPrefix {
+  readonly family: Family;
+  readonly address: string;
+  /** Absent when none was written. */
+  readonly prefixLen?: number;
+}
+
+/** A whole decimal number in a range. `example` is what the message tells people to write. */
+export function parseCount(text: string, min: number, max: number, example: string): number {
+  if (!/^[0-9]{1,15}$/.test(text)) throw new UsageError(`not a whole number; write for example ${example}`);
+  const value = Number(text);
+  if (value < min) throw new UsageError(`smaller than ${min}; write a number from ${min} to ${max}`);
+  if (value > max) throw new UsageError(`larger than ${max}; write a number from ${min} to ${max}`);
+  return value;
+}
+
+export function parseChoice<T extends string>(text: string, choices: readonly T[]): T {
+  const found = choices.find((choice) => choice === text);
+  if (found === undefined) throw new UsageError(`not one of ${choices.join(', ')}`);
+  return found;
+}
+
+/** An address of either family in its canonical spelling (RFC 5952 for IPv6). Scope ids are refused: a guest has none of ours. */
+export function parseAddress(text: string): { family: Family; address: string } {
+  if (isIPv4(text)) return { family: 4, address: text };
+  if (text.includes('%')) throw new UsageError('has a scope id; write the address without %zone');
+  if (isIPv6(text)) return { family: 6, address: canonicalIpv6(text) };
+  throw new UsageError('not an IPv4 or IPv6 address; write for example 192.0.2.15 or 2001:db8::15');
+}
+
+/** A usable host address: no wildcard, loopback, multicast or broadcast, and not an IPv4 address in IPv6 clothes. */
+export function parseUnicast(text: string): { family: Family; address: string } {
+  const parsed = parseAddress(text);
+  const why = notUnicast(parsed.address, parsed.family);
+  if (why !== undefined) throw new UsageError(`${why}; write the unicast address of one interface`);
+  return parsed;
+}
+
+export function parseAddressWithPrefix(text: string): AddressWithPrefix {
+  const slash = text.indexOf('/');
+  if (slash < 0) return parseUnicast(text);
+  const parsed = parseUnicast(text.slice(0, slash));
+  const max = parsed.family === 4 ? 32 : 128;
+  const length = text.slice(slash + 1);
+  if (!/^[0-9]{1,3}$/.test(length) || Number(length) > max || Number(length) < 1) {
+    throw new UsageError(
+      `prefix length is not 1 to ${max}; write for example ${parsed.address}/${max === 32 ? 24 : 64}`,
+    );
+  }
+  return { ...parsed, prefixLen: Number(length) };
+}
+
+/** A name the kernel accepts for an interface (dev_valid_name: 1 to 15 bytes, no slash, colon or blank, not . or ..). */
+export function parseInterfaceName(text: string): string {
+  if (
+    text.length === 0 ||
+    Buffer.byteLength(text) > 15 ||
+    /[\s/:]/.test(text) ||
+    text === '.' ||
+    text === '..'
+  ) {
+    throw new UsageError('not an interface name; write 1 to 15 characters without blanks, / or :');
+  }
+  return text;
+}
+
+function notUnicast(address: string, family: Family): string | undefined {
+  if (family === 4) {
+    const first = Number(address.slice(0, address.indexOf('.')));
+    if (first === 0) return 'is in 0.0.0.0/8';
+    if (first === 127) return 'is a loopback address';
+    if (first >= 224 && first <= 239) return 'is a multicast address';
+    if (first >= 240) return 'is a reserved or broadcast address';
+    return undefined;
+  }
+  if (address === '::') return 'is the unspecified address';
+  if (address === '::1') return 'is the loopback address';
+  if (address.startsWith('ff')) return 'is a multicast address';
+  if (address.startsWith('::ffff:')) return 'is an IPv4 address mapped into IPv6';
+  return undefined;
+}
+
+/** The URL parser of the platform knows RFC 5952; dotted tails are folded in by it as well. */
+export function canonicalIpv6(text: string): string {
+  return new URL(`http://[${text}]/`).hostname.slice(1, -1);
+}
+
+/** One command-line word as it can be pasted into a shell; keeps messages on one line whatever was written. */
+export function quoted(text: string): string {
+  if (/^[\w@%+=:,./[\]*-]+$/.test(text)) return text;
+  return JSON.stringify(text);
+}

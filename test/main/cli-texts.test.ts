@@ -1,0 +1,30 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { COMMANDS, cliMarkdown, generatedTexts, helpText } from '../../src/main/cli-texts.ts';
+import { OPTIONS } from '../../src/main/options.ts';
+import { repoRoot } from './source-tree.ts';
+
+describe('texts from the option table', () => {
+  it('docs/cli.md is what the table says (else: sh scripts/node.sh scripts/cli-docs.mjs)', () => {
+    expect(readFileSync(`${repoRoot}/docs/cli.md`, 'utf8')).toBe(cliMarkdown());
+  });
+
+  it('help lists every option of its command, no line is over 100 columns', () => {
+    for (const { name } of COMMANDS) {
+      const text = helpText(name);
+      for (const option of OPTIONS)
+        expect(text.includes(`${option.name}`)).toBe(option.commands.includes(name));
+      for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(100);
+    }
+  });
+
+  it('the launcher finds a text for each command', () => {
+    const names = [...generatedTexts('1.2.3').keys()];
+    expect(names).toEqual([
+      'bucatini.help',
+      'bucatini.version',
+      ...COMMANDS.map((c) => `bucatini-${c.name}.help`),
+    ]);
+    expect(generatedTexts('1.2.3').get('bucatini.version')).toBe('bucatini 1.2.3\n');
+  });
+});

@@ -1,0 +1,185 @@
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { helpText, overviewText } from '../../src/main/cli-texts.ts';
+import { findTool, requireNamespaces } from '../support/require.ts';
+import { describeNeeding } from '../sys/needs.ts';
+import { makeSourceTree, type SourceTree, VERSION } from './source-tree.ts';
+
+let tree: SourceTree;
+beforeAll(() => {
+  tree = makeSourceTree();
+});
+afterAll(() => tree.remove());
+
+interface Result {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const launch = (
+  args: readonly string[],
+  options: { cwd?: string; env?: NodeJS.ProcessEnv; program?: string } = {},
+): Result =>
+  spawnSync(options.program ?? tree.program, args, {
+    encoding: 'utf8',
+    cwd: options.cwd ?? '/',
+    env: options.env ?? { PATH: '/usr/bin:/bin' },
+    timeout: 20_000,
+  });
+
+describe('launcher without Node', () => {
+  it('--help and --version, on top and of each command, with an empty environment and no Node installed', () => {
+    rmSync(`${tree.root}/node_modules`);
+    try {
+      expect(launch(['--help'], { env: {} })).toMatchObject({
+        status: 0,
+        stdout: overviewText(),
+        stderr: '',
+      });
+      expect(launch(['help'], { env: {} }).stdout).toBe(overviewText());
+      expect(launch(['--version'], { env: {} }).stdout).toBe(`bucatini ${VERSION}\n`);
+      for (const command of ['run', 'attach', 'doctor', 'selftest'] as const) {
+        expect(launch([command, '--help'], { env: {} })).toMatchObject({
+          status: 0,
+          stdout: helpText(command),
+        });
+        expect(launch([command, '-h'], { env: {} }).stdout).toBe(helpText(command));
+        expect(launch([command, '--version'], { env: {} }).stdout).toBe(`bucatini ${VERSION}\n`);
+      }
+      const without = launch(['doctor']);
+      expect(without).toMatchObject({ status: 1, stdout: '' });
+      expect(without.stderr).toMatch(/^bucatini: no Node runtime .* run npm ci there.*\n$/);
+    } finally {
+      symlinkSync(new URL('../../node_modules', import.meta.url).pathname, `${tree.root}/node_modules`);
+    }
+  });
+
+  it('through links, absolute and relative, from another directory and with CDPATH set', () => {
+    const dir = `${tree.root}/links`;
+    mkdirSync(`${dir}/deep`, { recursive: true });
+    symlinkSync(tree.program, `${dir}/absolute`);
+    symlinkSync('../absolute', `${dir}/deep/chained`);
+    symlinkSync('../../bin/bucatini', `${dir}/deep/relative`);
+    symlinkSync(`${tree.root}/bin`, `${dir}/bin-link`);
+    for (const program of ['absolute', 'deep/chained', 'deep/relative', 'bin-link/bucatini']) {
+      const env = { CDPATH: '/usr' };
+      expect(launch(['--version'], { program: `${dir}/${program}`, env }).stdout).toBe(
+        `bucatini ${VERSION}\n`,
+      );
+      expect(launch(['--version'], { program: `./${program}`, cwd: dir, env }).stdout).toBe(
+        `bucatini ${VERSION}\n`,
+      );
+    }
+    const named = spawnSync('/bin/sh', ['bucatini', '--version'], {
+      cwd: `${tree.root}/bin`,
+      encoding: 'utf8',
+    });
+    expect(named.stdout).toBe(`bucatini ${VERSION}\n`);
+    const byPath = spawnSync('/bin/sh', ['-c', 'bucatini --version'], {
+      env: { PATH: `${tree.root}/bin` },
+      encoding: 'utf8',
+    });
+    expect(byPath.stdout).toBe(`bucatini ${VERSION}\n`);
+  });
+
+  it('installed as a dependency: Node is beside the package', () => {
+    const modules = `${tree.root}/app/node_modules`;
+    const installed = makeSourceTree(`${modules}/bucatini`);
+    rmSync(`${installed.root}/node_modules`);
+    const cpu = process.arch === 'arm64' ? 'arm64' : 'x64';
+    mkdirSync(`${modules}/node-linux-${cpu}/bin`, { recursive: true });
+    writeFileSync(`${modules}/node-linux-${cpu}/bin/node`, '#!/bin/sh\necho "hoisted $#"\n', { mode: 0o755 });
+    expect(launch(['doctor'], { program: installed.program }).stdout).toBe('hoisted 2\n');
+  });
+
+  it('nothing, an unknown command, no build: one line, status 1', () => {
+    for (const [args, text] of [
+      [[], 'no command given'],
+      [['frobnicate'], 'frobnicate: unknown command'],
+      [['--frobnicate'], '--frobnicate: unknown command'],
+    ] as const) {
+      const result = launch(args);
+      expect(result.status).toBe(1);
+      expect(result.stderr).toMatch(new RegExp(`^bucatini: ${text}[^\n]*\n$`));
+    }
+    const bare = makeSourceTree();
+    rmSync(`${bare.root}/dist`, { recursive: true });
+    expect(launch(['run', 'true'], { program: bare.program }).stderr).toMatch(
+      /^bucatini: .* run npm run build in [^\n]*\n$/,
+    );
+    expect(launch(['--help'], { program: bare.program }).stderr).toMatch(
+      /^bucatini: .* run npm run build in [^\n]*\n$/,
+    );
+    bare.remove();
+  });
+});
+
+describe('errors of options, through the whole program', () => {
+  for (const args of [
+    ['run', '--mtu', 'x', 'true'],
+    ['run', '--wibble'],
+    ['attach'],
+    ['attach', '1', '2'],
+    ['attach', '0'],
+    ['attach', '/does/not/exist'],
+    ['attach', '2147483646'],
+    ['doctor', '--mtu', '1500'],
+    ['doctor', 'now'],
+  ]) {
+    it(`${args.join(' ')}: one line, status 1`, () => {
+      const result = launch(args);
+      expect(result.stderr).toMatch(/^bucatini: [^\n]+\n$/);
+      expect(result).toMatchObject({ status: 1, stdout: '' });
+    });
+  }
+
+  it("the caller's NODE_OPTIONS do not bend us", () => {
+    const result = launch(['doctor', 'now'], {
+      env: { PATH: '/usr/bin:/bin', NODE_OPTIONS: '--require /does/not/exist' },
+    });
+    expect(result.stderr).toContain('takes no arguments');
+  });
+});
+
+describeNeeding('user namespaces refused', [requireNamespaces], () => {
+  /** Inside a user namespace whose limit is 0, without capabilities, as an ordinary user is on a host that forbids them. */
+  const confined = (limit: string, ...argv: string[]): Result =>
+    spawnSync(
+      findTool('unshare')!,
+      [
+        ...[
+          '-Ur',
+          '-m',
+          '--',
+          '/bin/sh',
+          '-c',
+          `${limit}; exec "$0" --bounding-set=-all --inh-caps=-all -- "$@"`,
+        ],
+        ...[findTool('setpriv')!, ...argv],
+      ],
+      { encoding: 'utf8', env: { PATH: '/usr/bin:/bin' }, timeout: 20_000 },
+    );
+
+  it('run: one line that names the switch and the remedy, status 1, nothing else', () => {
+    const result = confined('echo 0 >/proc/sys/user/max_user_namespaces', tree.program, 'run', 'true');
+    expect(result.stderr).toMatch(
+      /^bucatini: user namespaces are switched off [^\n]*sysctl -w user.max_user_namespaces=15000\n$/,
+    );
+    expect(result).toMatchObject({ status: 1, stdout: '' });
+  });
+
+  it('selftest: the same', () => {
+    const result = confined('echo 0 >/proc/sys/user/max_user_namespaces', tree.program, 'selftest');
+    expect(result.stderr).toMatch(/^bucatini: user namespaces are switched off [^\n]*\n$/);
+    expect(result.status).toBe(1);
+  });
+
+  it('doctor: says FAIL and the remedy, status 1', () => {
+    const result = confined('echo 0 >/proc/sys/user/max_user_namespaces', tree.program, 'doctor');
+    expect(result.stdout).toMatch(/^FAIL +user namespaces .*sysctl -w user.max_user_namespaces=15000$/m);
+    expect(result.stdout).toContain('cannot work on this host');
+    expect(result.status).toBe(1);
+  });
+});

@@ -1,0 +1,276 @@
+import { describe, expect, it } from 'vitest';
+import {
+  type CommandName,
+  OPTIONS,
+  parseArguments,
+  poolPlan,
+  type Settings,
+} from '../../src/main/options.ts';
+import { UsageError } from '../../src/main/values.ts';
+
+function settings(...args: string[]): Settings {
+  const parsed = parseArguments('run', args);
+  if (parsed.kind !== 'go') throw new Error(parsed.kind);
+  return parsed.settings;
+}
+
+function message(args: readonly string[], command: CommandName = 'run'): string {
+  try {
+    parseArguments(command, args);
+  } catch (error) {
+    expect(error).toBeInstanceOf(UsageError);
+    return (error as Error).message;
+  }
+  throw new Error(`accepted: ${args.join(' ')}`);
+}
+
+/** Per option: texts that are taken, with what becomes of them; texts that are refused, with a word of the reason. */
+const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [string[], string][] }> = {
+  '--address': {
+    good: [
+      [['192.0.2.15'], { address4: { family: 4, address: '192.0.2.15' } }],
+      [['192.0.2.15/24'], { address4: { family: 4, address: '192.0.2.15', prefixLen: 24 } }],
+      [['2001:DB8::0:15/64'], { address6: { family: 6, address: '2001:db8::15', prefixLen: 64 } }],
+    ],
+    bad: [
+      [['192.0.2'], 'not an IPv4 or IPv6 address'],
+      [[''], 'not an IPv4 or IPv6 address'],
+      [['127.0.0.1'], 'loopback'],
+      [['0.0.0.0'], '0.0.0.0/8'],
+      [['224.0.0.1'], 'multicast'],
+      [['255.255.255.255'], 'broadcast'],
+      [['::'], 'unspecified'],
+      [['::1'], 'loopback'],
+      [['ff02::1'], 'multicast'],
+      [['::ffff:192.0.2.1'], 'mapped'],
+      [['fe80::1%eth0'], 'scope id'],
+      [['192.0.2.15/33'], '1 to 32'],
+      [['192.0.2.15/0'], '1 to 32'],
+      [['2001:db8::1/129'], '1 to 128'],
+      [['192.0.2.15/'], 'prefix length'],
+      [['192.0.2.15/255.255.255.0'], 'prefix length'],
+    ],
+  },
+  '--gateway': {
+    good: [
+      [['192.0.2.1'], { gateway4: '192.0.2.1' }],
+      [['fe80::1'], { gateway6: 'fe80::1' }],
+    ],
+    bad: [
+      [['gateway'], 'not an IPv4'],
+      [['127.0.0.1'], 'loopback'],
+      [['192.0.2.1/24'], 'not an IPv4'],
+    ],
+  },
+  '--dns': {
+    good: [
+      [['127.0.0.53'], { dns: ['127.0.0.53'] }],
+      [['::1'], { dns: ['::1'] }],
+      [['none'], { dns: [] }],
+    ],
+    bad: [
+      [['resolver.example'], 'not an IPv4'],
+      [['0.0.0.0'], 'no resolver'],
+    ],
+  },
+  '--interface-name': {
+    good: [[['tap7'], { interfaceName: 'tap7' }]],
+    bad: [
+      [['lo'], 'taken'],
+      [[''], '1 to 15'],
+      [['sixteen-letters-'], '1 to 15'],
+      [['a/b'], '1 to 15'],
+      [['a b'], '1 to 15'],
+      [['..'], '1 to 15'],
+    ],
+  },
+  '--mtu': {
+    good: [
+      [['1280'], { mtu: 1280 }],
+      [['65521'], { mtu: 65521 }],
+    ],
+    bad: [
+      [['65522'], 'larger than 65521'],
+      [['67'], 'smaller than 68'],
+      [['-1'], 'not a whole number'],
+      [['1e3'], 'not a whole number'],
+      [['1500.5'], 'not a whole number'],
+      [[''], 'not a whole number'],
+      [['1279'], '--ipv4-only'],
+    ],
+  },
+  '--publish': {
+    good: [[['8080:80'], { publish: [{ proto: 'tcp', address: '', port: 8080, targetPort: 80 }] }]],
+    bad: [[['http'], 'port number']],
+  },
+  '--host-loopback': {
+    good: [
+      [['192.0.2.1'], { hostLoopback4: '192.0.2.1' }],
+      [['fd00::1'], { hostLoopback6: 'fd00::1' }],
+      [['none'], {}],
+    ],
+    bad: [
+      [['127.0.0.1'], 'loopback'],
+      [['yes'], 'not an IPv4'],
+    ],
+  },
+  '--outbound-interface': {
+    good: [[['eth0'], { outboundInterface: 'eth0' }]],
+    bad: [[['not an interface'], '1 to 15']],
+  },
+  '--threads': {
+    good: [
+      [['auto'], { threads: { kind: 'auto' } }],
+      [['fused'], { threads: { kind: 'fused' } }],
+      [['pipeline'], { threads: { kind: 'pipeline', shards: 1 } }],
+      [['pipeline=3'], { threads: { kind: 'pipeline', shards: 3 } }],
+    ],
+    bad: [
+      [['four'], 'pipeline=N'],
+      [['pipeline='], 'not a whole number'],
+      [['pipeline=0'], 'smaller than 1'],
+      [['pipeline=17'], 'larger than 16'],
+      [['fused=2'], 'pipeline=N'],
+    ],
+  },
+  '--pool-size': {
+    good: [[['8'], { poolMib: 8 }]],
+    bad: [
+      [['7'], 'smaller than 8'],
+      [['1025'], 'larger than 1024'],
+      [['64M'], 'not a whole number'],
+    ],
+  },
+  '--pcap': { good: [[['x.pcap'], { pcap: 'x.pcap' }]], bad: [[[''], 'file name']] },
+  '--log-level': {
+    good: [[['debug'], { logLevel: 'debug' }]],
+    bad: [[['verbose'], 'error, warning, info, debug']],
+  },
+  '--ipv4-only': { good: [[[], { ipv4: true, ipv6: false }]], bad: [] },
+  '--ipv6-only': { good: [[[], { ipv4: false, ipv6: true }]], bad: [] },
+  '--no-configure': { good: [[[], { configure: false }]], bad: [] },
+  '--stats': { good: [[[], { stats: true }]], bad: [] },
+};
+
+describe('option table', () => {
+  it('every option that sets something has cases here', () => {
+    const names = OPTIONS.filter((o) => o.set !== undefined).map((o) => o.name);
+    expect(Object.keys(CASES).sort()).toEqual(names.sort());
+  });
+
+  for (const [name, { good, bad }] of Object.entries(CASES)) {
+    for (const [args, expected] of good) {
+      it(`${name} ${args.join(' ')}: taken`, () => {
+        expect(settings(name, ...args)).toMatchObject(expected);
+        if (args.length > 0) expect(settings(`${name}=${args[0]}`)).toMatchObject(expected);
+      });
+    }
+    for (const [args, reason] of bad) {
+      it(`${name} "${args.join(' ')}": one line that names option, value and remedy`, () => {
+        const text = message([name, ...args]);
+        expect(text).toContain(name);
+        expect(text).toContain(reason);
+        expect(text).not.toContain('\n');
+        expect(message([`${name}=${args[0]}`])).toBe(text);
+      });
+    }
+    if (OPTIONS.find((o) => o.name === name)?.value === undefined) {
+      it(`${name}=x: a flag takes no value`, () =>
+        expect(message([`${name}=x`])).toContain('takes no value'));
+    } else {
+      it(`${name} at the end: needs a value`, () => expect(message([name])).toContain('needs a value'));
+    }
+  }
+
+  it('defaults: both families, 65520, 64 MiB, warnings for run and ready line for attach', () => {
+    expect(settings()).toMatchObject({
+      ipv4: true,
+      ipv6: true,
+      mtu: 65520,
+      poolMib: 64,
+      logLevel: 'warning',
+      stats: false,
+    });
+    const attach = parseArguments('attach', []);
+    expect(attach).toMatchObject({ settings: { logLevel: 'info' } });
+  });
+});
+
+describe('parsing', () => {
+  it('options end at the first word that is none, and at --', () => {
+    expect(parseArguments('run', ['--mtu', '1500', 'ls', '--mtu', 'x'])).toMatchObject({
+      settings: { mtu: 1500 },
+      operands: ['ls', '--mtu', 'x'],
+    });
+    expect(parseArguments('run', ['--', '--help'])).toMatchObject({ kind: 'go', operands: ['--help'] });
+    expect(parseArguments('run', ['-'])).toMatchObject({ operands: ['-'] });
+  });
+
+  it('--help and --version win where they stand among options', () => {
+    expect(parseArguments('run', ['--mtu', '1500', '--help'])).toEqual({ kind: 'help' });
+    expect(parseArguments('attach', ['--version'])).toEqual({ kind: 'version' });
+    expect(parseArguments('run', ['ls', '--help'])).toMatchObject({ kind: 'go' });
+  });
+
+  it('short names', () => {
+    expect(settings('-4', '-p', '80:8080')).toMatchObject({ ipv6: false, publish: [{ port: 80 }] });
+  });
+
+  it('unknown option: suggests a near one, else where they are listed', () => {
+    expect(message(['--mut', '1500'])).toBe('--mut: unknown option; did you mean --mtu?');
+    expect(message(['--wibble'])).toContain('bucatini run --help');
+    expect(message(['-x'])).toContain('unknown option');
+    expect(message(['--two words\nand a line'])).not.toContain('\n');
+    expect(message(['--mtu', '1500'], 'doctor')).toContain('unknown option');
+  });
+
+  it('an option that may stand once only, twice', () => {
+    expect(message(['--mtu', '1500', '--mtu', '1400'])).toContain('given twice');
+    expect(message(['--address', '192.0.2.1', '--address', '192.0.2.2'])).toContain('second for IPv4');
+  });
+
+  it('repeatable options: one address per family, several resolvers in order, several ports', () => {
+    const both = settings(
+      '--address',
+      '192.0.2.5',
+      '--address',
+      '2001:db8::5',
+      '--dns',
+      '192.0.2.53',
+      '--dns',
+      '::1',
+    );
+    expect(both).toMatchObject({
+      address4: { address: '192.0.2.5' },
+      address6: { address: '2001:db8::5' },
+      dns: ['192.0.2.53', '::1'],
+    });
+    expect(settings('--publish', '80', '--publish', '80/udp').publish).toHaveLength(2);
+  });
+
+  it('options that exclude each other', () => {
+    expect(message(['-4', '-6'])).toContain('exclude each other');
+    expect(message(['-6', '--address', '192.0.2.5'])).toContain('no IPv4');
+    expect(message(['-4', '--gateway', 'fe80::1'])).toContain('no IPv6');
+    expect(message(['-4', '--host-loopback', 'fd00::1'])).toContain('no IPv6');
+    expect(message(['--dns', 'none', '--dns', '192.0.2.53'])).toContain('contradicts');
+    expect(message(['--dns', '192.0.2.53', '--dns', 'none'])).toContain('contradicts');
+    expect(message(['--host-loopback', '192.0.2.1', '--host-loopback', 'none'])).toContain('contradicts');
+    expect(message(['--address', '192.0.2.1', '--gateway', '192.0.2.1'])).toContain('as well');
+    expect(message(['--publish', '80', '--publish', '127.0.0.1:80'])).toContain('collides');
+    expect(settings('-4', '--mtu', '576')).toMatchObject({ mtu: 576 });
+  });
+});
+
+describe('pool', () => {
+  it('slots fill the size, flows follow it', () => {
+    for (const mib of [8, 64, 1024]) {
+      const plan = poolPlan(mib);
+      const bytes = plan.smallSlots * 2048 + plan.largeSlots * 69632;
+      expect(bytes).toBeLessThanOrEqual(mib << 20);
+      expect(bytes).toBeGreaterThan((mib << 20) * 0.98);
+    }
+    expect(poolPlan(64)).toMatchObject({ flows: 32768 });
+    expect(poolPlan(1024)).toMatchObject({ flows: 131072 });
+  });
+});

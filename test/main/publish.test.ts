@@ -1,0 +1,95 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { parsePublish, publishConflict, publishText } from '../../src/main/publish.ts';
+import { UsageError } from '../../src/main/values.ts';
+
+describe('publish grammar', () => {
+  for (const [text, expected] of [
+    ['8080', { proto: 'tcp', address: '', port: 8080, targetPort: 8080 }],
+    ['8080:80', { proto: 'tcp', address: '', port: 8080, targetPort: 80 }],
+    ['*:8080:80', { proto: 'tcp', address: '', port: 8080, targetPort: 80 }],
+    ['53/udp', { proto: 'udp', address: '', port: 53, targetPort: 53 }],
+    ['5353:53/udp', { proto: 'udp', address: '', port: 5353, targetPort: 53 }],
+    ['80/tcp', { proto: 'tcp', address: '', port: 80, targetPort: 80 }],
+    ['127.0.0.1:8080', { proto: 'tcp', address: '127.0.0.1', port: 8080, targetPort: 8080 }],
+    ['0.0.0.0:8080:80/udp', { proto: 'udp', address: '0.0.0.0', port: 8080, targetPort: 80 }],
+    ['[::1]:8080:80', { proto: 'tcp', address: '::1', port: 8080, targetPort: 80 }],
+    ['[2001:DB8:0::1]:65535:1/udp', { proto: 'udp', address: '2001:db8::1', port: 65535, targetPort: 1 }],
+  ] as const) {
+    it(`${text}: taken`, () => expect(parsePublish(text)).toEqual(expected));
+  }
+
+  for (const text of [
+    '',
+    ':',
+    '80:',
+    ':80',
+    '0',
+    '65536',
+    '80:0',
+    '80:65536',
+    '80/sctp',
+    '80/',
+    '80/TCP',
+    '1:2:3',
+    '::1:80',
+    '[::1]80',
+    '[::1]',
+    '[127.0.0.1]:80',
+    '[]:80',
+    '300.0.0.1:80',
+    '127.0.0.1:80:80:80',
+    '8080-8090',
+    '+80',
+    ' 80',
+    'http',
+  ]) {
+    it(`"${text}": refused in one line`, () => {
+      expect(() => parsePublish(text)).toThrow(UsageError);
+      expect(() => parsePublish(text)).toThrow(/^[^\n]+$/);
+    });
+  }
+
+  it('what it writes it reads', () => {
+    const port = fc.integer({ min: 1, max: 65535 });
+    const address = fc.oneof(fc.constant(''), fc.ipV4(), fc.constantFrom('::', '::1', '2001:db8::5'));
+    fc.assert(
+      fc.property(fc.constantFrom('tcp', 'udp'), address, port, port, (proto, where, from, to) => {
+        const plan = { proto, address: where, port: from, targetPort: to } as const;
+        expect(parsePublish(publishText(plan))).toEqual(plan);
+      }),
+    );
+  });
+
+  it('never anything but a listener or a UsageError', () => {
+    fc.assert(
+      fc.property(fc.string(), (text) => {
+        try {
+          const plan = parsePublish(text);
+          expect(plan.port).toBeGreaterThan(0);
+        } catch (error) {
+          expect(error).toBeInstanceOf(UsageError);
+        }
+      }),
+    );
+  });
+});
+
+describe('publish conflicts', () => {
+  const conflict = (...list: string[]): boolean => publishConflict(list.map(parsePublish)) !== undefined;
+
+  it('same protocol, port and overlapping address', () => {
+    expect(conflict('80', '80:81')).toBe(true);
+    expect(conflict('80', '127.0.0.1:80')).toBe(true);
+    expect(conflict('0.0.0.0:80', '127.0.0.1:80')).toBe(true);
+    expect(conflict('[::]:80', '[::1]:80')).toBe(true);
+    expect(conflict('81', '82', '127.0.0.1:81')).toBe(true);
+  });
+
+  it('different protocol, port, address or family', () => {
+    expect(conflict('80', '80/udp')).toBe(false);
+    expect(conflict('80', '81:80')).toBe(false);
+    expect(conflict('127.0.0.1:80', '127.0.0.2:80')).toBe(false);
+    expect(conflict('0.0.0.0:80', '[::]:80')).toBe(false);
+  });
+});

@@ -1,0 +1,94 @@
+import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { parseResolvConf, resolvConfText } from '../../src/main/resolv-conf.ts';
+import { followResolvConf } from '../../src/main/resolvers.ts';
+import { eventually, sleepMs } from '../support/process.ts';
+
+describe('resolv.conf', () => {
+  it('reads what C libraries read', () => {
+    const text = [
+      '# nameserver 192.0.2.99',
+      'nameserver 127.0.0.53',
+      'nameserver\tfe80::1%eth0   # trailing',
+      '  nameserver 2001:db8::53',
+      'nameserver',
+      'search first.example',
+      'search second.example third.example',
+      'options edns0 trust-ad',
+      'options ndots:2',
+      '; comment',
+      'sortlist 192.0.2.0',
+    ].join('\n');
+    expect(parseResolvConf(text)).toEqual({
+      nameservers: ['127.0.0.53', 'fe80::1%eth0', '2001:db8::53'],
+      search: ['second.example', 'third.example'],
+      options: ['edns0', 'trust-ad', 'ndots:2'],
+    });
+  });
+
+  it('empty file, domain line, no newline at the end', () => {
+    expect(parseResolvConf('')).toEqual({ nameservers: [], search: [], options: [] });
+    expect(parseResolvConf('domain example.org')).toMatchObject({ search: ['example.org'] });
+  });
+
+  it('writes our forwarder and keeps the rest', () => {
+    const host = { nameservers: ['127.0.0.53'], search: ['a.example', 'b.example'], options: ['ndots:2'] };
+    expect(resolvConfText(['169.254.1.1'], host)).toBe(
+      'nameserver 169.254.1.1\nsearch a.example b.example\noptions ndots:2\n',
+    );
+    expect(resolvConfText(['169.254.1.1'], { nameservers: [], search: [], options: [] })).toBe(
+      'nameserver 169.254.1.1\n',
+    );
+  });
+});
+
+describe('following resolv.conf', () => {
+  let dir: string;
+  let stop = (): void => {};
+  const seen: string[] = [];
+  beforeEach(() => {
+    dir = mkdtempSync(`${tmpdir()}/resolv-`);
+    seen.length = 0;
+  });
+  afterEach(() => {
+    stop();
+    rmSync(dir, { recursive: true });
+  });
+  const follow = (): void => {
+    stop = followResolvConf((list) => seen.push(list.join(' ')), `${dir}/resolv.conf`);
+  };
+  const sees = (list: string): Promise<unknown> =>
+    eventually(`${list} after ${seen}`, 3000, () => seen.at(-1) === list);
+
+  it('written in place, replaced by rename, gone and back', async () => {
+    writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.1\n');
+    follow();
+    writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.2\n');
+    await sees('192.0.2.2');
+    writeFileSync(`${dir}/new`, 'nameserver 192.0.2.3\nnameserver ::1\n');
+    renameSync(`${dir}/new`, `${dir}/resolv.conf`);
+    await sees('192.0.2.3 ::1');
+    rmSync(`${dir}/resolv.conf`);
+    writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.4\n');
+    await sees('192.0.2.4');
+  });
+
+  it('a link: the file behind it changes', async () => {
+    mkdirSync(`${dir}/run`);
+    writeFileSync(`${dir}/run/stub.conf`, 'nameserver 192.0.2.1\n');
+    symlinkSync('run/stub.conf', `${dir}/resolv.conf`);
+    follow();
+    writeFileSync(`${dir}/run/stub.new`, 'nameserver 192.0.2.2\n');
+    renameSync(`${dir}/run/stub.new`, `${dir}/run/stub.conf`);
+    await sees('192.0.2.2');
+  });
+
+  it('a change of other lines tells nothing', async () => {
+    writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.1\n');
+    follow();
+    writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.1\nsearch example.org\n');
+    await sleepMs(300);
+    expect(seen).toEqual([]);
+  });
+});

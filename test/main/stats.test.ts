@@ -1,0 +1,34 @@
+import { describe, expect, it } from 'vitest';
+import { countersText, histogramsText } from '../../src/main/stats.ts';
+
+describe('--stats', () => {
+  it('counters: names left, figures right, in groups of three', () => {
+    expect(countersText({ framesFromGuest: 1234567, 'drop.tcpChecksum': 3 })).toBe(
+      ['counter               value', 'framesFromGuest   1,234,567', 'drop.tcpChecksum          3', ''].join(
+        '\n',
+      ),
+    );
+  });
+
+  it('percentiles of bucket counts', () => {
+    const buckets = [
+      [0, 10],
+      [100, 80],
+      [1000, 9],
+      [50000, 1],
+    ] as const;
+    const text = histogramsText([{ name: 'guestRtt', unit: 'us', help: '', buckets }]);
+    const [head, row] = text.split('\n').map((line) => line.split(/ +/));
+    expect(head).toEqual(['measured', 'unit', 'count', 'p50', 'p90', 'p99', 'p99.9', 'max']);
+    expect(row!.slice(0, 3)).toEqual(['guestRtt', 'us', '100']);
+    const values = row!.slice(3).map(Number);
+    for (const [i, expected] of [100, 100, 1000, 50000, 50000].entries()) {
+      expect(Math.abs(values[i]! - expected) / expected).toBeLessThan(0.02);
+    }
+  });
+
+  it('nothing happened: headings only', () => {
+    expect(countersText({})).toBe('counter  value\n');
+    expect(histogramsText([]).split('\n')).toHaveLength(2);
+  });
+});
