@@ -1,0 +1,121 @@
+/** Stock clients in a bare namespace get their addresses from the engine: udhcpc, dhclient, and the kernel's own SLAAC. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { type Bed, type Guest, type Inside, makeBed, succeed } from '../support/bed.ts';
+import { engine } from '../support/engines.ts';
+import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
+import { eventually } from '../support/process.ts';
+import { describeE2e, requireTool } from '../support/require.ts';
+
+const TIMEOUT_MS = 40_000;
+const MTU = 9000;
+
+/** Acts on udhcpc's and dhclient's words alike, and notes what was offered. */
+const leaseScript = (file: string): string => `#!/bin/sh
+case \${1:-$reason} in bound|renew|BOUND|RENEW|REBIND|REBOOT) ;; *) exit 0 ;; esac
+address=\${ip:-$new_ip_address} mask=\${subnet:-$new_subnet_mask} routers=\${router:-$new_routers}
+ip addr flush dev $interface scope global
+ip addr add $address/\${mask:-24} dev $interface
+for r in $routers; do ip route replace default via $r dev $interface onlink; done
+echo "$address|$mask|$routers|\${dns:-$new_domain_name_servers}|\${mtu:-$new_interface_mtu}" >${file}
+`;
+
+describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => {
+  let bed: Bed;
+  /** What the engine itself configures: the clients must come to the same. */
+  let configured: { ipv4: string; ipv6: string; gateway: string };
+
+  const globalAddress = async (guest: Inside, family: '-4' | '-6'): Promise<string | undefined> =>
+    /inet6? (\S+)\/\d+ /.exec(
+      await succeed(guest, ['ip', '-o', family, 'addr', 'show', 'scope', 'global', '-tentative']),
+    )?.[1];
+
+  beforeAll(async () => {
+    bed = await makeBed();
+    const guest = await bed.engine({ mtu: MTU });
+    configured = {
+      ipv4: (await globalAddress(guest, '-4')) ?? '',
+      ipv6: (await globalAddress(guest, '-6')) ?? '',
+      gateway: /default via (\S+)/.exec(await succeed(guest, ['ip', '-4', 'route']))?.[1] ?? '',
+    };
+    await guest.stop();
+  });
+  afterAll(() => bed?.close());
+
+  it('the engine itself configures addresses of both families and a gateway', () => {
+    expect(configured).toEqual({ ipv4: HOST4, ipv6: HOST6, gateway: expect.stringMatching(/^\d/) });
+  });
+
+  describe.each(engine.plans)('%s', (plan) => {
+    let guest: Guest;
+    let device: string;
+
+    beforeEach(async () => {
+      guest = await bed.engine({ plan, mtu: MTU, unconfigured: true });
+      const links = await succeed(guest, ['ip', '-o', 'link']);
+      device =
+        [...links.matchAll(/^\d+: ([^:@]+)/gm)].map((m) => m[1] ?? '').find((name) => name !== 'lo') ?? '';
+      expect(await globalAddress(guest, '-4')).toBeUndefined();
+      await succeed(guest, ['ip', 'link', 'set', 'lo', 'up']);
+    });
+    afterEach(() => guest?.stop());
+
+    const fetches = async (url: string): Promise<void> => {
+      expect(await succeed(guest, ['curl', '-sSf', '-m', '5', '--noproxy', '*', `${url}/source`])).not.toBe(
+        '',
+      );
+    };
+    const leased = async (client: (script: string) => string[]): Promise<void> => {
+      const lease = `${bed.ramDir}/lease`;
+      const script = `${bed.ramDir}/lease-script`;
+      bed.write(lease, '');
+      bed.write(script, leaseScript(lease));
+      await succeed(guest, ['chmod', '755', script]);
+      await succeed(guest, ['ip', 'link', 'set', device, 'up']);
+      await succeed(guest, client(script), { timeoutMs: 20_000 });
+      const [address, mask, routers, dns] = (await succeed(guest, ['cat', lease])).trim().split('|');
+      expect({ address, mask, routers }).toEqual({
+        address: configured.ipv4,
+        mask: '255.255.255.0',
+        routers: configured.gateway,
+      });
+      expect(dns).toMatch(/^\d+\.\d+\.\d+\.\d+/);
+      expect(await globalAddress(guest, '-4')).toBe(configured.ipv4);
+      await fetches(`http://${PEER4}:${PORT.http}`);
+    };
+
+    describeE2e('udhcpc', [requireTool('udhcpc', 'apt package udhcpc')], () => {
+      it('gets the address, router and resolver; the network works', { timeout: TIMEOUT_MS }, () =>
+        leased((script) => ['udhcpc', '-i', device, '-f', '-q', '-n', '-t', '5', '-T', '1', '-s', script]),
+      );
+    });
+
+    describeE2e('dhclient', [requireTool('dhclient', 'apt package isc-dhcp-client')], () => {
+      it('gets the address, router and resolver; the network works', { timeout: TIMEOUT_MS }, () => {
+        const state = ['-lf', `${bed.ramDir}/dhclient.leases`, '-pf', `${bed.ramDir}/dhclient.pid`];
+        return leased((script) => [
+          'dhclient',
+          '-4',
+          '-1',
+          '-cf',
+          '/dev/null',
+          ...state,
+          '-sf',
+          script,
+          device,
+        ]);
+      });
+    });
+
+    it("the kernel's SLAAC gets an address of the prefix and a default route; the network works", {
+      timeout: TIMEOUT_MS,
+    }, async () => {
+      await succeed(guest, ['ip', 'link', 'set', device, 'up']);
+      const address = await eventually('SLAAC gave a global address', 10_000, () =>
+        globalAddress(guest, '-6'),
+      );
+      expect(address).toMatch(new RegExp(`^${configured.ipv6.split('::')[0]}:`));
+      expect(await succeed(guest, ['ip', '-6', 'route'])).toMatch(/^default .*proto ra/m);
+      await fetches(`http://[${PEER6}]:${PORT.http}`);
+    });
+  });
+});

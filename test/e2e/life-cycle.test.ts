@@ -1,0 +1,245 @@
+/** How the engine starts, idles and ends: nothing stays behind, whatever ends it. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { type Bed, type EmptyGuest, makeBed, succeed, succeedIn, supportProgram } from '../support/bed.ts';
+import { engine, full } from '../support/engines.ts';
+import { HOST4, PEER4, PORT } from '../support/ports.ts';
+import {
+  cpuTicks,
+  eventually,
+  isAlive,
+  killTree,
+  rssKib,
+  type Started,
+  sleepMs,
+} from '../support/process.ts';
+import { describeE2e, requireTool } from '../support/require.ts';
+
+const WITHIN_MS = 1000;
+const IDLE_MS = full(5000, 2000);
+/** 10 ms in 5 s: one tick may fall to a timer of the runtime. */
+const IDLE_TICKS = 1;
+const IDLE_KIB = 100 * 1024;
+
+/**
+ * Clock ticks that these processes use while nothing happens: of up to three stretches the quietest, since V8 collects garbage
+ * once, some seconds after a start. What polls or wakes on a timer shows in each of them.
+ */
+async function idleTicks(pids: readonly number[]): Promise<number> {
+  const used = (): number => pids.reduce((sum, pid) => sum + cpuTicks(pid), 0);
+  let least = Number.POSITIVE_INFINITY;
+  for (let stretch = 0; stretch < 3 && least > IDLE_TICKS; stretch++) {
+    const before = used();
+    await sleepMs(IDLE_MS);
+    least = Math.min(least, used() - before);
+  }
+  return least;
+}
+
+describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
+  let bed: Bed;
+  let processesBefore: string[];
+  let mountsBefore: string;
+
+  beforeAll(async () => {
+    bed = await makeBed();
+    processesBefore = bed.processes();
+    mountsBefore = await bed.mounts();
+  });
+  afterAll(() => bed?.close());
+
+  const nothingLeft = async (): Promise<void> => {
+    const extra = (): string[] => bed.processes().filter((p) => !processesBefore.includes(p));
+    try {
+      await eventually('only the bed is left', WITHIN_MS, () => extra().length === 0);
+    } catch {
+      const left = extra();
+      // The next test starts clean.
+      await bed.run('host', ['kill', '-KILL', ...left.map((p) => p.split(' ')[0] ?? '')]);
+      expect(left, 'processes left').toEqual([]);
+    }
+    expect(await bed.mounts(), 'mounts').toBe(mountsBefore);
+  };
+  const endsWithin = async (started: Started, what: string): Promise<number> => {
+    const at = performance.now();
+    const status = await Promise.race([started.exited, sleepMs(5 * WITHIN_MS).then(() => -1)]);
+    const ms = performance.now() - at;
+    expect(status, `${what}: still running\n${started.printed().stderr}`).not.toBe(-1);
+    expect(ms, `${what}: ms until the engine ended`).toBeLessThan(WITHIN_MS);
+    return status;
+  };
+
+  describe.each(engine.plans)('run, %s', (plan) => {
+    afterEach(nothingLeft);
+
+    it("the command ends: so does the engine, with the command's status", async () => {
+      const started = bed.launch({ plan }, ['sh', '-c', 'echo running; exit 7']);
+      await eventually('the command runs', 10_000, () => started.printed().stdout.includes('running'));
+      expect(await endsWithin(started, 'exit 7')).toBe(7);
+    });
+
+    it('the command is missing: one line, status 127', async () => {
+      const started = bed.launch({ plan }, ['/nonexistent/command']);
+      const status = await started.exited;
+      expect((await started.output()).stderr.trim().split('\n')).toHaveLength(1);
+      expect(status).toBe(127);
+    });
+
+    it("standard input and output are the command's own", async () => {
+      const started = bed.launch({ plan }, ['sh', '-c', 'read -r line; echo "got $line"; echo err >&2']);
+      started.process.stdin?.end('a line\n');
+      expect(await started.exited).toBe(0);
+      expect(await started.output()).toMatchObject({ stdout: 'got a line\n', stderr: 'err\n' });
+    });
+
+    it('the command is killed from outside: the status is 128 + 9', async () => {
+      const guest = await bed.engine({ plan });
+      process.kill(guest.commandPid, 'SIGKILL');
+      expect(await endsWithin(guest.started, 'kill -9 of the command')).toBe(137);
+    });
+
+    it.skipIf(!engine.can.ordinaryCommand)('the command kills itself: the status is 128 + n', async () => {
+      for (const [signal, status] of [
+        ['TERM', 143],
+        ['KILL', 137],
+        ['SEGV', 139],
+      ] as const) {
+        const started = bed.launch({ plan }, ['sh', '-c', `kill -${signal} $$; sleep 5`]);
+        expect(await started.exited).toBe(status);
+      }
+    });
+
+    it('SIGTERM to the engine: it and the command end', async () => {
+      const guest = await bed.engine({ plan });
+      process.kill(guest.enginePid, 'SIGTERM');
+      const status = await endsWithin(guest.started, 'SIGTERM');
+      if (engine.can.forwardsSignals) expect(status).toBe(143);
+      expect(isAlive(guest.commandPid)).toBe(false);
+    });
+
+    it('kill -9 of the engine: no process and no mount is left', async () => {
+      const guest = await bed.engine({ plan });
+      process.kill(guest.enginePid, 'SIGKILL');
+      expect(await endsWithin(guest.started, 'kill -9 of the engine')).not.toBe(0);
+    });
+
+    it('kill -9 in the middle of a transfer: nothing is left either', async () => {
+      const guest = await bed.engine({ plan });
+      const transfer = guest.startInside([
+        'curl',
+        '-s',
+        '-o',
+        '/dev/null',
+        `http://${PEER4}:${PORT.http}/bytes/${2 ** 40}`,
+      ]);
+      await sleepMs(300);
+      expect(isAlive(transfer.pid)).toBe(true);
+      process.kill(guest.enginePid, 'SIGKILL');
+      await endsWithin(guest.started, 'kill -9 of the engine');
+      // Its namespace outlives the engine as long as a process that we put there does.
+      killTree(transfer.pid);
+    });
+  });
+
+  describe('run, fused plan, idle', () => {
+    const plan = engine.plans.includes('fused') ? 'fused' : (engine.plans[0] ?? '');
+
+    it('no connections: no CPU time, little memory', { timeout: 30_000 }, async () => {
+      const guest = await bed.engine({ plan });
+      await sleepMs(1500);
+      const ticks = await idleTicks(guest.enginePids());
+      const kib = guest.enginePids().reduce((sum, pid) => sum + rssKib(pid), 0);
+      console.log(`idle ${plan}: ${ticks} ticks in ${IDLE_MS} ms, RSS ${(kib / 1024).toFixed(1)} MiB`);
+      await guest.stop();
+      expect(ticks).toBeLessThanOrEqual(IDLE_TICKS);
+      expect(kib).toBeLessThan(IDLE_KIB);
+    });
+
+    it('an idle and two half-closed connections: no CPU time', { timeout: 30_000 }, async () => {
+      const guest = await bed.engine({ plan });
+      const play = (client: unknown, server: unknown): Started =>
+        guest.startInside(
+          supportProgram(
+            'clients/tcp-client.ts',
+            PEER4,
+            PORT.script,
+            JSON.stringify(client),
+            JSON.stringify({ id: `idle${Math.random()}`, steps: server }),
+          ),
+        );
+      const stay = ['pause', 60_000];
+      const players = [
+        play([['send', 10], stay], [['recv', 10], stay]),
+        play([['fin'], stay], [['recvEof'], stay]),
+        play([['recvEof'], stay], [['fin'], stay]),
+      ];
+      await sleepMs(2000);
+      const ticks = await idleTicks(guest.enginePids());
+      for (const player of players) expect(isAlive(player.pid)).toBe(true);
+      for (const player of players) killTree(player.pid);
+      await guest.stop();
+      expect(ticks).toBeLessThanOrEqual(IDLE_TICKS);
+    });
+  });
+
+  describe.each(engine.plans)('attach, %s', (plan) => {
+    let target: EmptyGuest;
+    let started: Started | undefined;
+    beforeEach(async () => {
+      target = await bed.emptyGuest();
+    });
+    afterEach(async () => {
+      started?.process.kill('SIGKILL');
+      await target.end();
+      await nothingLeft();
+    });
+
+    const networkUp = (fetch: () => Promise<{ status: number; stdout: string }>): Promise<string> =>
+      eventually(`the network is there: ${started?.printed().stderr}`, 10_000, async () => {
+        const { status, stdout } = await fetch();
+        if (started?.process.exitCode != null)
+          throw new Error(`the engine ended: ${started.printed().stderr}`);
+        return status === 0 && stdout;
+      });
+    const curl = ['curl', '-s', '-m', '2', '--noproxy', '*', `http://${PEER4}:${PORT.http}/source`];
+    const signal = (name: NodeJS.Signals): void => {
+      const pids = started ? bed.enginePids(started) : [];
+      expect(pids, `processes called ${engine.processName}`).not.toEqual([]);
+      process.kill(pids[0]!, name);
+    };
+
+    it('PID of a process in a namespace of the same user: network, SIGTERM ends it with status 0', async () => {
+      started = bed.attach('user', { plan }, String(bed.pidSeenInside(target.pid)));
+      expect(await networkUp(() => target.inside(curl))).toBe(HOST4);
+      signal('SIGTERM');
+      expect(await endsWithin(started, 'SIGTERM')).toBe(0);
+    });
+
+    it('PID: the namespace ends, and the engine with it, status 0', async () => {
+      started = bed.attach('user', { plan }, String(bed.pidSeenInside(target.pid)));
+      await networkUp(() => target.inside(curl));
+      process.kill(target.pid, 'SIGKILL');
+      expect(await endsWithin(started, 'the end of the namespace')).toBe(0);
+    });
+
+    it('PATH of a namespace: network; the file goes, and the engine with it, status 0', async () => {
+      const file = `${bed.ramDir}/guest.netns`;
+      const inside = ['nsenter', `--net=${file}`];
+      await succeedIn(bed, 'host', ['sh', '-c', `touch ${file} && unshare --net=${file} true`]);
+      try {
+        started = bed.attach('host', { plan }, file);
+        expect(await networkUp(() => bed.run('host', [...inside, ...curl]))).toBe(HOST4);
+      } finally {
+        await succeedIn(bed, 'host', ['sh', '-c', `umount -l ${file} && rm ${file}`]);
+      }
+      expect(await endsWithin(started, 'the end of the file')).toBe(0);
+    });
+
+    it('kill -9 of the engine: the namespace stays, nothing else does', async () => {
+      started = bed.attach('user', { plan }, String(bed.pidSeenInside(target.pid)));
+      await networkUp(() => target.inside(curl));
+      signal('SIGKILL');
+      await endsWithin(started, 'kill -9');
+      expect(await succeed(target, ['ip', '-o', 'link'])).toContain('lo');
+    });
+  });
+});
