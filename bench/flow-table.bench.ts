@@ -1,0 +1,82 @@
+/** FlowTable.find for flows that are there and that are not, at two sizes, beside a Map keyed by strings. */
+import Benchmark from 'benchmark';
+import { flowHash } from '../src/workers/flow-hash.ts';
+import { FlowTable } from '../src/workers/flow-table.ts';
+import { ops, sink } from './ops.ts';
+
+const LOOK_UPS = 1024;
+
+interface Keys {
+  readonly words: Uint32Array;
+  readonly ports: Uint32Array;
+  readonly hash: Uint32Array;
+}
+
+function makeKeys(count: number, salt: number): Keys {
+  const words = new Uint32Array(count * 8);
+  const ports = new Uint32Array(count);
+  const hash = new Uint32Array(count);
+  for (let i = 0; i < count; i++) {
+    words.set([0, 0, 0xffff, 0x0a000202, 0, 0, 0xffff, Math.imul(i + salt, 2654435761) >>> 0], i * 8);
+    ports[i] = (((i * 7) << 16) | 443) >>> 0;
+    hash[i] = flowHash(1, 2, words, i * 8, words, i * 8 + 4, ports[i]!, 6);
+  }
+  return { words, ports, hash };
+}
+
+const find = (table: FlowTable, keys: Keys, i: number): number =>
+  table.find(keys.hash[i]!, keys.words, i * 8, keys.words, i * 8 + 4, keys.ports[i]!, 6);
+const insert = (table: FlowTable, keys: Keys, i: number): number =>
+  table.insert(keys.hash[i]!, keys.words, i * 8, keys.words, i * 8 + 4, keys.ports[i]!, 6);
+
+const text = (keys: Keys, i: number): string =>
+  `${keys.words[i * 8 + 3]}/${keys.words[i * 8 + 7]}/${keys.ports[i]}/6`;
+
+export function build(): Benchmark.Suite {
+  const suite = new Benchmark.Suite();
+  for (const flows of [1024, 16384]) {
+    const table = new FlowTable(flows);
+    const map = new Map<string, number>();
+    const keys = makeKeys(flows, 1);
+    const strangers = makeKeys(flows, 1 << 20);
+    for (let i = 0; i < flows - 1; i++) map.set(text(keys, i), insert(table, keys, i));
+    // Another flow each time, in no order: a stride prime to the size.
+    const over = (look: (i: number) => number) => {
+      let at = 0;
+      return () => {
+        let x = 0;
+        for (let n = 0; n < LOOK_UPS; n++) {
+          at = (at + 619) % (flows - 1);
+          x ^= look(at);
+        }
+        sink.value ^= x;
+      };
+    };
+    suite
+      .add(
+        `find, ${flows} flows`,
+        over((i) => find(table, keys, i)),
+        ops(LOOK_UPS),
+      )
+      .add(
+        `find what is not there, ${flows} flows`,
+        over((i) => find(table, strangers, i)),
+        ops(LOOK_UPS),
+      )
+      .add(
+        `insert and remove, ${flows} flows`,
+        over((i) => {
+          const id = insert(table, strangers, i);
+          table.remove(id);
+          return id;
+        }),
+        ops(LOOK_UPS),
+      )
+      .add(
+        `Map of strings, ${flows} flows`,
+        over((i) => map.get(text(keys, i))!),
+        ops(LOOK_UPS),
+      );
+  }
+  return suite;
+}

@@ -1,0 +1,187 @@
+/**
+ * Processes of the harness: started away from the terminal's process group (Ctrl-C is for the harness alone), found
+ * again by their place in the tree, and all ended at the end.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+
+/** The kernel's USER_HZ: /proc/PID/stat counts in it on every Linux. */
+const TICKS_PER_SECOND = 100;
+
+export type Argv = readonly [string, ...string[]];
+
+export interface Finished {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const started = new Set<ChildProcess>();
+
+/** A long-running child. Its last output is kept for the day it fails. */
+export class Daemon {
+  readonly child: ChildProcess;
+  readonly pid: number;
+  #output = '';
+
+  constructor(argv: Argv, env: NodeJS.ProcessEnv = process.env) {
+    this.child = spawn(argv[0], argv.slice(1), { detached: true, stdio: ['ignore', 'pipe', 'pipe'], env });
+    started.add(this.child);
+    this.child.on('error', (error) => {
+      this.#output += error.message;
+      started.delete(this.child);
+    });
+    this.child.on('exit', () => started.delete(this.child));
+    for (const stream of [this.child.stdout, this.child.stderr])
+      stream?.on('data', (chunk) => {
+        this.#output = (this.#output + chunk).slice(-4000);
+      });
+    this.pid = this.child.pid ?? -1;
+  }
+
+  get output(): string {
+    return this.#output.trim();
+  }
+
+  get running(): boolean {
+    return started.has(this.child);
+  }
+
+  /** End it and what it started: SIGTERM, and SIGKILL for what is left after a second. */
+  async stop(): Promise<void> {
+    if (this.pid < 0) return;
+    const pids = descendants(this.pid);
+    for (const pid of pids) signal(pid, 'SIGTERM');
+    const end = performance.now() + 1000;
+    while (performance.now() < end && pids.some(alive)) await sleep(20);
+    for (const pid of pids) if (alive(pid)) signal(pid, 'SIGKILL');
+  }
+}
+
+/** Run to the end. Never rejects: a program that is not there has status null and says so in stderr. */
+export function run(argv: Argv, timeoutMs = 0, abort?: AbortSignal): Promise<Finished> {
+  return new Promise((resolve) => {
+    const child = spawn(argv[0], argv.slice(1), {
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: timeoutMs,
+      killSignal: 'SIGKILL',
+      ...(abort ? { signal: abort } : {}),
+    });
+    started.add(child);
+    let stdout = '';
+    let stderr = '';
+    child.stdout.on('data', (chunk) => {
+      stdout += chunk;
+    });
+    child.stderr.on('data', (chunk) => {
+      stderr += chunk;
+    });
+    child.on('error', (error) => {
+      started.delete(child);
+      resolve({ status: null, stdout, stderr: stderr || error.message });
+    });
+    child.on('close', (status) => {
+      started.delete(child);
+      resolve({ status, stdout, stderr });
+    });
+  });
+}
+
+/** @throws when it fails, with the command and its own words. */
+export async function must(argv: Argv): Promise<string> {
+  const { status, stdout, stderr } = await run(argv);
+  if (status !== 0) throw new Error(`${argv.join(' ')}: ${(stderr || stdout).trim() || `status ${status}`}`);
+  return stdout;
+}
+
+export async function stopAll(): Promise<void> {
+  const pids = [...started].flatMap((child) => (child.pid === undefined ? [] : descendants(child.pid)));
+  for (const pid of pids) signal(pid, 'SIGTERM');
+  const end = performance.now() + 500;
+  while (performance.now() < end && pids.some(alive)) await sleep(20);
+  for (const pid of pids) if (alive(pid)) signal(pid, 'SIGKILL');
+}
+
+export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Poll until `check` gives something. @throws naming `what` when `timeoutMs` is over. */
+export async function until<T>(
+  what: string,
+  timeoutMs: number,
+  check: () => T | null | Promise<T | null>,
+): Promise<T> {
+  const end = performance.now() + timeoutMs;
+  for (;;) {
+    const value = await check();
+    if (value !== null) return value;
+    if (performance.now() > end) throw new Error(`${what}: nothing after ${timeoutMs / 1000} s`);
+    await sleep(20);
+  }
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch {
+    // Gone already, which is what was wanted.
+  }
+}
+
+/** Fields of /proc/PID/stat after the command name, from `state` on; null when the process is gone. */
+function stat(pid: number): string[] | null {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return text.slice(text.lastIndexOf(')') + 2).split(' ');
+  } catch {
+    return null;
+  }
+}
+
+function alive(pid: number): boolean {
+  const state = stat(pid)?.[0];
+  return state !== undefined && state !== 'Z' && state !== 'X';
+}
+
+/** The process and everything below it. */
+export function descendants(root: number): number[] {
+  const children = new Map<number, number[]>();
+  for (const name of readdirSync('/proc')) {
+    const pid = Number(name);
+    if (!Number.isInteger(pid)) continue;
+    const parent = Number(stat(pid)?.[1] ?? -1);
+    const siblings = children.get(parent);
+    if (siblings) siblings.push(pid);
+    else children.set(parent, [pid]);
+  }
+  const found = [root];
+  for (let i = 0; i < found.length; i++) found.push(...(children.get(found[i] ?? -1) ?? []));
+  return found;
+}
+
+/** User and system time that a process tree has used so far, all threads, in seconds. */
+export function cpuSeconds(root: number): number {
+  let ticks = 0;
+  for (const pid of descendants(root)) {
+    const fields = stat(pid);
+    if (fields) ticks += Number(fields[11]) + Number(fields[12]);
+  }
+  return ticks / TICKS_PER_SECOND;
+}
+
+export function commandLine(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim();
+  } catch {
+    return '';
+  }
+}
+
+/** Which namespace a process is in, as an opaque name; empty when it is gone. */
+export function namespaceOf(pid: number | 'self', kind: 'net' | 'user'): string {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/${kind}`);
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,141 @@
+/**
+ * The bed: the harness's own network namespace plays the host, another plays the outside world.
+ *
+ *      guest of each tool                 host (our own)                        peer
+ *   +---------------------+       +-------------------------+          +--------------------+
+ *   | iperf3 -c  --- tap0 |--tool-| veth0 198.18.0.1/24     |---veth---| 198.18.0.2, .254   |
+ *   +---------------------+       |       2001:2::1/64      |          | 2001:2::2, ::fe    |
+ *                                 | line0 198.18.1.1/24     |-emulator-| 198.18.1.2         |
+ *   (only with --wan)             |       2001:2:0:1::1/64  |          | 2001:2:0:1::2      |
+ *                                 +-------------------------+          +--------------------+
+ *
+ * Addresses are those set aside for benchmarks (RFC 2544 by way of RFC 6890, and RFC 5180). The gateways answer:
+ * they are second addresses of the peer. Everything here runs as root of a user namespace; the tools under test run one user
+ * namespace below, as an ordinary user without any capability, as they would for a caller.
+ */
+import { writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import type { Line, Options } from './options.ts';
+import { type Argv, commandLine, Daemon, must, namespaceOf, run, sleep, until } from './processes.ts';
+
+/** cubic on every hop: with BBR even a bare veth gives half, and machines differ in their default. */
+export const CONGESTION_CONTROL = 'cubic';
+
+const HOST_UID = '1000';
+
+export interface World {
+  /** Where the iperf3 servers are reached from a guest. */
+  readonly peerAddress: string;
+  /** Prefix a command so that it runs in the host namespace as a user without privileges. */
+  asUser(argv: Argv): Argv;
+  /** Prefix a command so that it runs in the peer namespace. */
+  inPeer(argv: Argv): Argv;
+  /** Prefix a command so that it runs as root of the namespaces of a guest process. */
+  inGuest(pid: number, argv: Argv): Argv;
+}
+
+/** Start a `sleep` that holds new namespaces. @returns its pid, once it is what it shall be */
+export async function holdNamespaces(argv: Argv, kind: 'net' | 'user'): Promise<number> {
+  const ours = namespaceOf('self', kind);
+  const daemon = new Daemon(argv);
+  return until(argv.join(' '), 5000, () => {
+    if (!daemon.running) throw new Error(`${argv.join(' ')}: ${daemon.output}`);
+    const theirs = namespaceOf(daemon.pid, kind);
+    return theirs !== '' && theirs !== ours && commandLine(daemon.pid).startsWith('sleep ')
+      ? daemon.pid
+      : null;
+  });
+}
+
+export async function buildWorld(options: Options): Promise<World> {
+  const peer = await holdNamespaces(['unshare', '-n', 'sleep', 'infinity'], 'net');
+  const user = await holdNamespaces(
+    ['unshare', '-U', `--map-user=${HOST_UID}`, `--map-group=${HOST_UID}`, 'sleep', 'infinity'],
+    'user',
+  );
+  const inPeer = (argv: Argv): Argv => ['nsenter', '-t', `${peer}`, '-n', ...argv];
+  // Ping sockets: gid 0 here is the caller's own group, the only one that this namespace knows.
+  writeFileSync('/proc/sys/net/ipv4/ping_group_range', '0 0');
+
+  if (options.tcpWmem !== null) writeFileSync('/proc/sys/net/ipv4/tcp_wmem', options.tcpWmem);
+  const ip = (text: string) => must(['ip', ...text.split(' ')]);
+  const peerIp = (text: string) => must(inPeer(['ip', ...text.split(' ')]));
+
+  await ip('link set lo up');
+  await peerIp('link set lo up');
+  await ip(`link add veth0 mtu 1500 type veth peer name veth0 netns ${peer}`);
+  await ip('addr add 198.18.0.1/24 dev veth0');
+  await ip('addr add 2001:2::1/64 dev veth0 nodad');
+  await peerIp('addr add 198.18.0.2/24 dev veth0');
+  await peerIp('addr add 198.18.0.254/24 dev veth0');
+  await peerIp('addr add 2001:2::2/64 dev veth0 nodad');
+  await peerIp('addr add 2001:2::fe/64 dev veth0 nodad preferred_lft 0');
+  await ip('link set veth0 up');
+  await peerIp('link set veth0 up');
+  await linkRoutes('veth0', '198.18.0', '2001:2::', ip, peerIp);
+  await ip(`route add default via 198.18.0.254 congctl ${CONGESTION_CONTROL}`);
+  await ip(`-6 route add default via 2001:2::fe dev veth0 congctl ${CONGESTION_CONTROL}`);
+  if (options.wan) {
+    await startLine(options.wan, peer, ip, peerIp);
+    await linkRoutes('line0', '198.18.1', '2001:2:0:1::', ip, peerIp);
+  }
+  // Nothing may bind or connect by IPv6 before duplicate address detection of the link-local addresses has ended.
+  await until('IPv6 addresses', 8000, async () => {
+    const tentative = (await ip('-6 addr show tentative')) + (await peerIp('-6 addr show tentative'));
+    if (tentative.trim() === '') return true;
+    await sleep(80);
+    return null;
+  });
+
+  const six = options.wan ? '2001:2:0:1::2' : '2001:2::2';
+  const four = options.wan ? '198.18.1.2' : '198.18.0.2';
+  return {
+    peerAddress: options.ipv6 ? six : four,
+    inPeer,
+    asUser: (argv) => ['nsenter', '--preserve-credentials', '-U', '-t', `${user}`, ...argv],
+    inGuest: (pid, argv) => ['nsenter', '--preserve-credentials', '-U', '-n', '-t', `${pid}`, ...argv],
+  };
+}
+
+type Ip = (text: string) => Promise<string>;
+
+/**
+ * Congestion control by route: only the machine's administrator may set the sysctl to what the machine does not offer to
+ * everybody, but a namespace's own routes may name any algorithm that the kernel has.
+ */
+async function linkRoutes(device: string, four: string, six: string, ip: Ip, peerIp: Ip): Promise<void> {
+  await ip(`route replace ${four}.0/24 dev ${device} src ${four}.1 congctl ${CONGESTION_CONTROL}`);
+  await peerIp(`route replace ${four}.0/24 dev ${device} src ${four}.2 congctl ${CONGESTION_CONTROL}`);
+  await ip(`-6 route replace ${six}/64 dev ${device} metric 256 congctl ${CONGESTION_CONTROL}`);
+  await peerIp(`-6 route replace ${six}/64 dev ${device} metric 256 congctl ${CONGESTION_CONTROL}`);
+}
+
+async function startLine(line: Line, peer: number, ip: Ip, peerIp: Ip): Promise<void> {
+  const emulator = fileURLToPath(new URL('../line-emulator.ts', import.meta.url));
+  const { delayMs, rateMbit, queueKib, lossPercent } = line;
+  const daemon = new Daemon([
+    process.execPath,
+    emulator,
+    ...[delayMs, rateMbit, queueKib, lossPercent].map(String),
+  ]);
+  await until('the line emulator', 5000, () => {
+    if (!daemon.running) throw new Error(`line emulator: ${daemon.output}`);
+    return daemon.output.includes('line: up') ? true : null;
+  });
+  await ip(`link set line1 netns ${peer} name line0`);
+  for (const [end, at] of [
+    [1, ip],
+    [2, peerIp],
+  ] as const) {
+    await at('link set line0 mtu 1500 txqueuelen 10000 up');
+    await at(`addr add 198.18.1.${end}/24 dev line0`);
+    await at(`addr add 2001:2:0:1::${end}/64 dev line0 nodad`);
+  }
+}
+
+/** What forbids the namespaces that the harness lives in, or null when nothing does. */
+export async function namespacesForbidden(): Promise<string | null> {
+  const { status, stderr } = await run(['unshare', '-Urnm', 'true']);
+  if (status === 0) return null;
+  return `user namespaces are not available (unshare -Urnm: ${stderr.trim()}); bin/bucatini doctor names the remedy`;
+}
