@@ -2,30 +2,30 @@
  * The harness's command line: one table gives parsing, defaults and the help text.
  */
 import { parseArgs } from 'node:util';
+import { BOTH_MTUS, type Line, matches, matrix, type PlanOptions } from './matrix.ts';
+import type { PeerKind } from './result.ts';
 
-/** A line to emulate between the two namespaces; the same in both directions. */
-export interface Line {
-  readonly delayMs: number;
-  readonly rateMbit: number;
-  readonly queueKib: number;
-  /** Frames lost at random, per cent. */
-  readonly lossPercent: number;
+/** A peer as it was asked for. */
+export interface PeerSpec {
+  readonly name: string;
+  readonly kind: PeerKind;
+  /** null: our own launcher, or the tool found on PATH. */
+  readonly path: string | null;
+  /** `--threads` for ourselves. */
+  readonly threads: string;
 }
 
-export interface Options {
-  readonly rounds: number;
-  readonly seconds: number;
-  readonly mtus: readonly number[];
-  /** null: every peer that is here. */
-  readonly peers: readonly string[] | null;
-  readonly streams: number;
-  readonly ipv6: boolean;
+export interface Options extends PlanOptions {
+  readonly peers: readonly PeerSpec[];
   /** Longest wait for a quiet machine before each measurement; 0: none. */
   readonly idleSeconds: number;
   readonly json: string | null;
+  readonly html: string | null;
   /** net.ipv4.tcp_wmem of the host namespace; null: the kernel's own. */
   readonly tcpWmem: string | null;
-  readonly wan: Line | null;
+  readonly line: Line | null;
+  readonly showPlan: boolean;
+  readonly soakMinutes: number | null;
 }
 
 /** What the command line got wrong, in a sentence; or a wish for the help text. */
@@ -37,13 +37,32 @@ interface Row {
   readonly help: string;
 }
 
+const DEFAULT_PEERS = 'direct,bucatini,pasta,slirp4netns';
+const DEFAULT_SOAK_MINUTES = 10;
+
 const TABLE: readonly Row[] = [
-  { flag: 'rounds', value: 'N', help: 'times through all peers (3)' },
-  { flag: 'seconds', value: 'S', help: 'length of each measurement (3)' },
-  { flag: 'mtu', value: 'N,N', help: 'MTUs of the TAP (65520,1500); the veth beneath has 1500' },
-  { flag: 'peers', value: 'A,B', help: 'which to measure (all that are here); --help lists the names' },
-  { flag: 'streams', value: 'N', help: 'parallel TCP streams (1)' },
-  { flag: 'ipv6', value: null, help: 'over IPv6 instead of IPv4' },
+  { flag: 'quick', value: null, help: 'one round of the most telling cells, below 5 minutes' },
+  { flag: 'full', value: null, help: 'the whole matrix, below 45 minutes (the default)' },
+  {
+    flag: 'only',
+    value: 'CELL,CELL',
+    help: 'these cells of the matrix, by id or its beginning, e.g. tcp-1,udp-1400-500,line',
+  },
+  { flag: 'plan', value: null, help: 'print what would be measured and how long it takes, and end' },
+  {
+    flag: 'soak',
+    value: 'MINUTES',
+    help: 'mixed load on bucatini for so long (10); memory and descriptors every 10 s, and a verdict',
+  },
+  { flag: 'peers', value: 'A,B', help: `whom to measure (${DEFAULT_PEERS}); see below` },
+  { flag: 'mtu', value: 'N,N', help: `MTUs of the TAP (${BOTH_MTUS.join()}); the veth beneath has 1500` },
+  { flag: 'rounds', value: 'N', help: "times through all peers (the matrix's: 3, or 1 with --quick)" },
+  { flag: 'seconds', value: 'N', help: "length of each measurement (the matrix's: 1 to 3)" },
+  {
+    flag: 'wan',
+    value: 'DELAY_MS,RATE_MBIT,QUEUE_KIB,LOSS',
+    help: 'this line in the `line` cells instead of the two of the matrix, e.g. 10,500,2048,0 (delay each way; loss in per cent)',
+  },
   {
     flag: 'tcp-wmem',
     value: 'MIN,DEFAULT,MAX',
@@ -54,17 +73,12 @@ const TABLE: readonly Row[] = [
     value: 'S',
     help: 'on a shared machine: wait until it is 90 % idle before each, S s at most (0)',
   },
-  { flag: 'json', value: 'FILE', help: 'write every single measurement there' },
-  { flag: 'quick', value: null, help: '1 round of 1 s at MTU 65520, unless said otherwise' },
-  {
-    flag: 'wan',
-    value: 'DELAY_MS,RATE_MBIT,QUEUE_KIB,LOSS',
-    help: 'through an emulated line, e.g. 10,500,8192,0 (delay each way; loss in per cent)',
-  },
+  { flag: 'json', value: 'FILE', help: 'write the result there: every single measurement' },
+  { flag: 'html', value: 'FILE', help: 'write the report there, with plots; one file that needs no network' },
   { flag: 'help', value: null, help: 'this text' },
 ];
 
-export function helpText(peerNames: readonly string[]): string {
+export function helpText(): string {
   const left = TABLE.map((row) => `  --${row.flag}${row.value === null ? '' : ` ${row.value}`}`);
   const width = Math.max(...left.filter((l) => l.length < 24).map((l) => l.length));
   const rows = TABLE.map((row, i) => {
@@ -73,29 +87,25 @@ export function helpText(peerNames: readonly string[]): string {
       ? `${head}\n${' '.repeat(width)}  ${row.help}`
       : `${head.padEnd(width)}  ${row.help}`;
   });
+  const workloads = [...new Set(matrix({ mtus: BOTH_MTUS }).map((cell) => cell.workload))];
   return [
     'usage: scripts/iperf-harness.sh [OPTION...]',
     '',
-    'Measures TCP throughput of bucatini (each thread plan), pasta, slirp4netns and a bare veth with iperf3, in turn',
-    '(A B C, A B C, ...), both directions, and prints a Markdown table of medians, spread and ratios.',
+    'Measures bucatini beside pasta, slirp4netns and a bare veth, in turn (A B C, A B C, ...), in namespaces of its own, and',
+    'prints a Markdown report: medians, spread, ratios to direct and to the best peer, and which targets were reached.',
     '',
     ...rows,
     '',
-    `peers: ${peerNames.join(' ')}`,
-    "PASTA_NEW=FILE in the environment adds `pasta-new`, another pasta than the system's.",
-    'Progress goes to standard error; Ctrl-C ends it with a table of what was measured so far.',
+    'Peers: direct, bucatini (threads as it chooses), bucatini-fused, bucatini-pipeline, pasta, slirp4netns; and',
+    'NAME=FILE for another build of one, where NAME begins with bucatini, pasta or slirp: pasta-new=/opt/passt/pasta.',
+    `Cells are named WORKLOAD-...-MTU, the workloads are: ${workloads.join(' ')}; --plan lists them.`,
+    'Progress goes to standard error; Ctrl-C ends it with a report of what was measured so far.',
   ].join('\n');
-}
-
-function positive(flag: string, text: string, max: number): number {
-  const n = Number(text);
-  if (!(n > 0 && n <= max)) throw new UsageError(`--${flag} ${text}: want a number above 0, at most ${max}`);
-  return n;
 }
 
 function whole(flag: string, text: string, min: number, max: number): number {
   const n = Number(text);
-  if (!Number.isInteger(n) || n < min || n > max)
+  if (text.trim() === '' || !Number.isInteger(n) || n < min || n > max)
     throw new UsageError(`--${flag} ${text}: want a whole number from ${min} to ${max}`);
   return n;
 }
@@ -119,38 +129,86 @@ function threeSizes(text: string): string {
   return sizes.map((size) => whole('tcp-wmem', size, 1, 2 ** 31 - 1)).join(' ');
 }
 
+const BUILT_IN: Readonly<Record<string, Omit<PeerSpec, 'name' | 'path'>>> = {
+  direct: { kind: 'direct', threads: '' },
+  bucatini: { kind: 'bucatini', threads: 'auto' },
+  'bucatini-fused': { kind: 'bucatini', threads: 'fused' },
+  'bucatini-pipeline': { kind: 'bucatini', threads: 'pipeline' },
+  pasta: { kind: 'pasta', threads: '' },
+  slirp4netns: { kind: 'slirp4netns', threads: '' },
+};
+
+function peerSpec(text: string): PeerSpec {
+  const at = text.indexOf('=');
+  if (at < 0) {
+    const known = Object.hasOwn(BUILT_IN, text) ? BUILT_IN[text] : undefined;
+    if (!known)
+      throw new UsageError(
+        `--peers: no peer '${text}'; there are ${Object.keys(BUILT_IN).join(' ')} and NAME=FILE`,
+      );
+    return { name: text, path: null, ...known };
+  }
+  const [name, path] = [text.slice(0, at), text.slice(at + 1)];
+  const kind = (['bucatini', 'pasta', 'slirp'] as const).find((prefix) => name.startsWith(prefix));
+  if (kind === undefined || !/^[a-z0-9.-]+$/.test(name) || path === '')
+    throw new UsageError(
+      `--peers ${text}: want NAME=FILE with a NAME that begins with bucatini, pasta or slirp (a-z 0-9 . -)`,
+    );
+  return { name, path, kind: kind === 'slirp' ? 'slirp4netns' : kind, threads: 'auto' };
+}
+
+function peerList(text: string): PeerSpec[] {
+  const peers = text.split(',').map(peerSpec);
+  const twice = peers.find((peer, i) => peers.some((other, j) => j < i && other.name === peer.name));
+  if (twice) throw new UsageError(`--peers: '${twice.name}' is named twice`);
+  return peers;
+}
+
 /** @throws UsageError naming the option and what it takes. `null`: the help text was asked for. */
-export function parseOptions(argv: readonly string[], peerNames: readonly string[]): Options | null {
+export function parseOptions(argv: readonly string[]): Options | null {
   const spec: Record<string, { type: 'string' | 'boolean' }> = {};
   for (const row of TABLE) spec[row.flag] = { type: row.value === null ? 'boolean' : 'string' };
+  // `--soak` may stand alone.
+  const args = argv.map((arg, i) =>
+    arg === '--soak' && !/^\d/.test(argv[i + 1] ?? '') ? `--soak=${DEFAULT_SOAK_MINUTES}` : arg,
+  );
   let values: Record<string, string | boolean | undefined>;
   try {
-    ({ values } = parseArgs({ args: [...argv], options: spec, strict: true, allowPositionals: false }));
+    ({ values } = parseArgs({ args, options: spec, strict: true, allowPositionals: false }));
   } catch (error) {
     throw new UsageError(`${error instanceof Error ? error.message : error} (--help lists the options)`);
   }
   if (values.help === true) return null;
-  const text = (flag: string, otherwise: string): string => {
+  const text = (flag: string): string | null => {
     const value = values[flag];
-    return typeof value === 'string' ? value : otherwise;
+    return typeof value === 'string' ? value : null;
   };
-  const quick = values.quick === true;
-  const peers = typeof values.peers === 'string' ? values.peers.split(',') : null;
-  const unknown = peers?.find((name) => !peerNames.includes(name));
-  if (unknown !== undefined)
-    throw new UsageError(`--peers: no peer '${unknown}'; there are ${peerNames.join(' ')}`);
+  const given = <T>(flag: string, read: (value: string) => T): T | null => {
+    const value = text(flag);
+    return value === null ? null : read(value);
+  };
+  if (values.quick === true && values.full === true)
+    throw new UsageError('--quick and --full: one of the two');
+  const mtus = (text('mtu') ?? BOTH_MTUS.join()).split(',').map((mtu) => whole('mtu', mtu, 1280, 65520));
+  if (new Set(mtus).size !== mtus.length) throw new UsageError('--mtu: the same one twice');
+  const only = given('only', (value) => value.split(','));
+  const ownLine = given('wan', line);
+  const cells = matrix({ mtus, line: ownLine });
+  const unknown = only?.find((o) => !cells.some((cell) => matches(cell.id, o)));
+  if (unknown !== undefined) throw new UsageError(`--only: no cell '${unknown}' (--plan lists them)`);
   return {
-    rounds: whole('rounds', text('rounds', quick ? '1' : '3'), 1, 1000),
-    seconds: positive('seconds', text('seconds', quick ? '1' : '3'), 3600),
-    mtus: text('mtu', quick ? '65520' : '65520,1500')
-      .split(',')
-      .map((mtu) => whole('mtu', mtu, 1280, 65520)),
-    peers,
-    streams: whole('streams', text('streams', '1'), 1, 128),
-    ipv6: values.ipv6 === true,
-    idleSeconds: whole('idle', text('idle', '0'), 0, 3600),
-    json: typeof values.json === 'string' ? values.json : null,
-    tcpWmem: typeof values['tcp-wmem'] === 'string' ? threeSizes(values['tcp-wmem']) : null,
-    wan: typeof values.wan === 'string' ? line(values.wan) : null,
+    mode: values.quick === true ? 'quick' : 'full',
+    only,
+    rounds: given('rounds', (value) => whole('rounds', value, 1, 1000)),
+    seconds: given('seconds', (value) => whole('seconds', value, 1, 3600)),
+    mtus,
+    peers: peerList(text('peers') ?? DEFAULT_PEERS),
+    idleSeconds: whole('idle', text('idle') ?? '0', 0, 3600),
+    json: text('json'),
+    html: text('html'),
+    tcpWmem: given('tcp-wmem', threeSizes),
+    line: ownLine,
+    showPlan: values.plan === true,
+    soakMinutes: given('soak', (value) => whole('soak', value, 1, 24 * 60)),
   };
 }

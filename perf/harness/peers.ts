@@ -1,16 +1,33 @@
 /**
  * The peers: how each tool is started at an MTU, which process holds its guest namespace, and how to get a missing one.
+ *
+ * Every guest has one published port, so that the same guest serves both ways:
+ *   198.18.0.1:publishedPort on the host  --tool-->  SERVICE_PORT in the guest
+ * `direct` has no tool, so there both are the same port of the host.
  */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { autoThreads } from '../../src/workers/plan.ts';
+import type { PeerSpec } from './options.ts';
 import { type Argv, commandLine, Daemon, descendants, run, until } from './processes.ts';
+import type { PeerKind } from './result.ts';
 import { holdNamespaces, type World } from './world.ts';
 
 /** A peer that runs: its guest is there, traffic is to be expected within seconds. */
 export interface Guest {
   /** Prefix a command so that it runs inside. */
   inside(argv: Argv): Argv;
-  /** Root of the tool's process tree, for its CPU time; null when there is no tool. */
+  /** Root of the tool's process tree; null when there is no tool. */
   readonly toolPid: number | null;
+  /** Command line of the process that holds the namespace below the tool: not part of it. */
+  readonly holder: string;
+  readonly servicePort: number;
+  readonly publishedPort: number;
+  /** Does the tool live? */
+  alive(): boolean;
   /** The tool's last words, for when something is wrong. */
   words(): string;
   stop(): Promise<void>;
@@ -18,20 +35,25 @@ export interface Guest {
 
 export interface Peer {
   readonly name: string;
-  /** Measured against, not competing. */
-  readonly isOurs: boolean;
+  readonly kind: PeerKind;
+  readonly threads: string | null;
   /** @returns its version, or why it cannot be measured and how to get it */
   probe(): Promise<{ version: string } | { missing: string }>;
-  start(world: World, mtu: number, ipv6: boolean): Promise<Guest>;
+  start(world: World, mtu: number): Promise<Guest>;
+  /** A namespace up, `true` in it, and down again. */
+  startArgv(world: World, mtu: number): Argv;
 }
 
-export const DIRECT = 'direct';
-const bucatini = fileURLToPath(new URL('../../bin/bucatini', import.meta.url));
+const OUR_LAUNCHER = fileURLToPath(new URL('../../bin/bucatini', import.meta.url));
+const SERVICE_PORT = 5201;
+/** Outside the range that the kernel takes ports from (world.ts). */
+const FIRST_PUBLISHED_PORT = 7000;
 
 let nextTag = 100_000_000;
+let nextPort = FIRST_PUBLISHED_PORT;
 
 /** A tool that runs a command in the namespace it makes: pasta and ourselves. */
-async function startAround(world: World, tool: Argv): Promise<Guest> {
+async function startAround(world: World, tool: Argv, publishedPort: number): Promise<Guest> {
   // The command is found again by its argument, which nobody else uses.
   const command = `sleep ${nextTag++}`;
   const daemon = new Daemon(world.asUser([...tool, ...command.split(' ')] as unknown as Argv));
@@ -45,6 +67,10 @@ async function startAround(world: World, tool: Argv): Promise<Guest> {
   return {
     inside: (argv) => world.inGuest(pid, argv),
     toolPid: daemon.pid,
+    holder: command,
+    servicePort: SERVICE_PORT,
+    publishedPort,
+    alive: () => daemon.running,
     words: () => daemon.output,
     stop: () => daemon.stop(),
   };
@@ -58,59 +84,191 @@ async function version(program: string, remedy: string): Promise<{ version: stri
   return { missing: status === null ? remedy : `${remedy} (${first})` };
 }
 
-function ours(plan: string): Peer {
+/** The plan that `auto` comes to on this machine, in words. */
+function threadsText(threads: string): string {
+  if (threads !== 'auto') return threads;
+  const chosen = autoThreads(availableParallelism());
+  return `auto: ${chosen.kind === 'fused' ? 'fused' : `pipeline=${chosen.shards}`}`;
+}
+
+function ours(spec: PeerSpec): Peer {
+  const program = spec.path ?? OUR_LAUNCHER;
+  const argv = (mtu: number, publish: readonly string[]): Argv => [
+    program,
+    'run',
+    '--threads',
+    spec.threads,
+    '--mtu',
+    `${mtu}`,
+    ...publish,
+    '--',
+  ];
   return {
-    name: plan,
-    isOurs: true,
-    probe: () => version(bucatini, 'npm ci builds it'),
-    start: (world, mtu) => startAround(world, [bucatini, 'run', '--threads', plan, '--mtu', `${mtu}`, '--']),
+    name: spec.name,
+    kind: spec.kind,
+    threads: threadsText(spec.threads),
+    probe: () => version(program, 'npm ci builds it'),
+    start: (world, mtu) => {
+      const port = nextPort++;
+      return startAround(world, argv(mtu, ['-p', `${port}:${SERVICE_PORT}`]), port);
+    },
+    startArgv: (world, mtu) => world.asUser([...argv(mtu, []), 'true']),
   };
 }
 
-function pasta(name: string, program: string, remedy: string): Peer {
+function pasta(spec: PeerSpec): Peer {
+  const program = spec.path ?? 'pasta';
+  // No watching of the guest's ports, as Podman starts it.
+  const argv = (mtu: number, publish: string): Argv => [
+    program,
+    '--config-net',
+    '-m',
+    `${mtu}`,
+    '-t',
+    publish,
+    '-u',
+    'none',
+    '-T',
+    'none',
+    '-U',
+    'none',
+    '--',
+  ];
   return {
-    name,
-    isOurs: false,
-    probe: async () => (program === '' ? { missing: remedy } : version(program, remedy)),
-    start: (world, mtu) => startAround(world, [program, '--config-net', '-m', `${mtu}`, '--']),
+    name: spec.name,
+    kind: spec.kind,
+    threads: null,
+    probe: () =>
+      version(program, spec.path === null ? 'apt-get install passt' : 'the named file does not run'),
+    start: (world, mtu) => {
+      const port = nextPort++;
+      return startAround(world, argv(mtu, `${port}:${SERVICE_PORT}`), port);
+    },
+    startArgv: (world, mtu) => world.asUser([...argv(mtu, 'none'), 'true']),
   };
 }
 
-const slirp: Peer = {
-  name: 'slirp4netns',
-  isOurs: false,
-  probe: () => version('slirp4netns', 'apt-get install slirp4netns'),
-  async start(world, mtu, ipv6) {
-    const holder = await holdNamespaces(world.asUser(['unshare', '-Urn', 'sleep', `${nextTag++}`]), 'net');
-    const six = ipv6 ? ['-6'] : [];
-    const daemon = new Daemon(
-      world.asUser(['slirp4netns', '-c', ...six, '-m', `${mtu}`, `${holder}`, 'tap0']),
-    );
-    return {
-      inside: (argv) => world.inGuest(holder, argv),
-      toolPid: daemon.pid,
-      words: () => daemon.output,
-      async stop() {
+/** One request on slirp4netns's API socket. @throws when it answers with an error or not at all */
+function slirpRequest(socketPath: string, request: object): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let answer = '';
+    const socket = connect(socketPath, () => socket.end(JSON.stringify(request)));
+    socket.setTimeout(3000, () => socket.destroy(new Error('slirp4netns: no answer on its API socket')));
+    socket.on('data', (chunk) => {
+      answer += chunk;
+    });
+    socket.on('error', reject);
+    socket.on('close', () => {
+      if (answer.includes('"return"')) resolve();
+      else reject(new Error(`slirp4netns: ${answer.trim() || 'closed its API socket without an answer'}`));
+    });
+  });
+}
+
+/** $1 program, $2 MTU, $3 an empty directory: a namespace up as its manual shows, `true` in it, and down. */
+const SLIRP_START = `
+mkfifo "$3/up" "$3/ready"
+unshare -Urn sh -c 'echo up >"$1/up"; exec sleep 60' sh "$3" & ns=$!
+read -r word <"$3/up"
+"$1" -c -m "$2" -r 3 $ns tap0 3>"$3/ready" >/dev/null 2>&1 & tool=$!
+read -r word <"$3/ready"
+nsenter --preserve-credentials -U -n -t $ns true; status=$?
+kill $tool $ns
+wait 2>/dev/null
+rm "$3/up" "$3/ready"
+exit $status`;
+
+function slirp(spec: PeerSpec, scratch: string): Peer {
+  const program = spec.path ?? 'slirp4netns';
+  return {
+    name: spec.name,
+    kind: spec.kind,
+    threads: null,
+    probe: () =>
+      version(program, spec.path === null ? 'apt-get install slirp4netns' : 'the named file does not run'),
+    async start(world, mtu) {
+      const publishedPort = nextPort++;
+      const tag = nextTag++;
+      const socketPath = join(scratch, `${tag}.sock`);
+      const pid = await holdNamespaces(world.asUser(['unshare', '-Urn', 'sleep', `${tag}`]), 'net');
+      const daemon = new Daemon(
+        world.asUser([program, '-c', '-6', '-m', `${mtu}`, '--api-socket', socketPath, `${pid}`, 'tap0']),
+      );
+      const stop = async () => {
         await daemon.stop();
-        process.kill(holder, 'SIGKILL');
-      },
-    };
-  },
-};
+        process.kill(pid, 'SIGKILL');
+      };
+      try {
+        await until('slirp4netns', 5000, async () => {
+          if (!daemon.running) throw new Error(`slirp4netns: ${daemon.output}`);
+          try {
+            await slirpRequest(socketPath, {
+              execute: 'add_hostfwd',
+              arguments: {
+                proto: 'tcp',
+                host_addr: '0.0.0.0',
+                host_port: publishedPort,
+                guest_port: SERVICE_PORT,
+              },
+            });
+            return true;
+          } catch (error) {
+            // ENOENT and ECONNREFUSED: not there yet.
+            if (error instanceof Error && 'code' in error) return null;
+            throw error;
+          }
+        });
+      } catch (error) {
+        await stop();
+        throw error;
+      }
+      return {
+        inside: (argv) => world.inGuest(pid, argv),
+        toolPid: daemon.pid,
+        holder: `sleep ${tag}`,
+        servicePort: SERVICE_PORT,
+        publishedPort,
+        alive: () => daemon.running,
+        words: () => daemon.output,
+        stop,
+      };
+    },
+    startArgv: (world, mtu) => world.asUser(['sh', '-c', SLIRP_START, 'sh', program, `${mtu}`, scratch]),
+  };
+}
 
-const direct: Peer = {
-  name: DIRECT,
-  isOurs: false,
-  probe: async () => ({ version: 'veth, no tool' }),
-  start: async () => ({ inside: (argv) => argv, toolPid: null, words: () => '', stop: async () => {} }),
-};
+function direct(spec: PeerSpec): Peer {
+  return {
+    name: spec.name,
+    kind: 'direct',
+    threads: null,
+    probe: async () => ({ version: 'veth, no tool' }),
+    async start() {
+      const port = nextPort++;
+      return {
+        inside: (argv) => argv,
+        toolPid: null,
+        holder: '',
+        servicePort: port,
+        publishedPort: port,
+        alive: () => true,
+        words: () => '',
+        stop: async () => {},
+      };
+    },
+    startArgv: (world) => world.asUser(['unshare', '-Urn', 'true']),
+  };
+}
 
-export const PEERS: readonly Peer[] = [
-  direct,
-  ours('fused'),
-  ours('pipeline=1'),
-  ours('pipeline=2'),
-  pasta('pasta', 'pasta', 'apt-get install passt'),
-  pasta('pasta-new', process.env.PASTA_NEW ?? '', 'PASTA_NEW=FILE names a newer pasta'),
-  slirp,
-];
+/** @param specs as they were asked for; the order stays. Makes a directory for sockets, which goes when this process ends. */
+export function makePeers(specs: readonly PeerSpec[]): Peer[] {
+  const scratch = mkdtempSync(join(tmpdir(), 'harness-'));
+  process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
+  const makers: Readonly<Record<PeerKind, (spec: PeerSpec) => Peer>> = {
+    direct,
+    bucatini: ours,
+    pasta,
+    slirp4netns: (spec) => slirp(spec, scratch),
+  };
+  return specs.map((spec) => makers[spec.kind](spec));
+}

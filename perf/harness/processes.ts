@@ -185,3 +185,34 @@ export function namespaceOf(pid: number | 'self', kind: 'net' | 'user'): string 
     return '';
   }
 }
+
+/** Resident memory of a process tree in MiB, now and at its highest; `without`: command line of a process that is not the tool's. */
+export function memoryMib(root: number, without: string): { rss: number; peak: number } {
+  let rssKib = 0;
+  let peakKib = 0;
+  for (const pid of descendants(root)) {
+    if (commandLine(pid) === without) continue;
+    let status: string;
+    try {
+      status = readFileSync(`/proc/${pid}/status`, 'latin1');
+    } catch {
+      continue; // ended meanwhile
+    }
+    rssKib += Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0);
+    peakKib += Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0);
+  }
+  return { rss: rssKib / 1024, peak: peakKib / 1024 };
+}
+
+/** Descriptors that a process tree has open. */
+export function descriptorCount(root: number): number {
+  let count = 0;
+  for (const pid of descendants(root)) {
+    try {
+      count += readdirSync(`/proc/${pid}/fd`).length;
+    } catch {
+      // ended meanwhile
+    }
+  }
+  return count;
+}

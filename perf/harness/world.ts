@@ -6,7 +6,7 @@
  *   | iperf3 -c  --- tap0 |--tool-| veth0 198.18.0.1/24     |---veth---| 198.18.0.2, .254   |
  *   +---------------------+       |       2001:2::1/64      |          | 2001:2::2, ::fe    |
  *                                 | line0 198.18.1.1/24     |-emulator-| 198.18.1.2         |
- *   (only with --wan)             |       2001:2:0:1::1/64  |          | 2001:2:0:1::2      |
+ *   (for the line cells only)     |       2001:2:0:1::1/64  |          | 2001:2:0:1::2      |
  *                                 +-------------------------+          +--------------------+
  *
  * Addresses are those set aside for benchmarks (RFC 2544 by way of RFC 6890, and RFC 5180). The gateways answer:
@@ -15,7 +15,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import type { Line, Options } from './options.ts';
+import type { Family, Line } from './matrix.ts';
 import { type Argv, commandLine, Daemon, must, namespaceOf, run, sleep, until } from './processes.ts';
 
 /** cubic on every hop: with BBR even a bare veth gives half, and machines differ in their default. */
@@ -23,9 +23,14 @@ export const CONGESTION_CONTROL = 'cubic';
 
 const HOST_UID = '1000';
 
+/** Where a peer that connects to a published port finds the host. */
+export const HOST_ADDRESS = '198.18.0.1';
+
 export interface World {
-  /** Where the iperf3 servers are reached from a guest. */
-  readonly peerAddress: string;
+  /** Where servers in the peer namespace are reached from a guest; over the line, once it is laid. */
+  peerAddress(family: Family): string;
+  /** Lay a line between host and peer, instead of the one that may be there. null: none. */
+  useLine(line: Line | null): Promise<void>;
   /** Prefix a command so that it runs in the host namespace as a user without privileges. */
   asUser(argv: Argv): Argv;
   /** Prefix a command so that it runs in the peer namespace. */
@@ -47,7 +52,7 @@ export async function holdNamespaces(argv: Argv, kind: 'net' | 'user'): Promise<
   });
 }
 
-export async function buildWorld(options: Options): Promise<World> {
+export async function buildWorld(tcpWmem: string | null): Promise<World> {
   const peer = await holdNamespaces(['unshare', '-n', 'sleep', 'infinity'], 'net');
   const user = await holdNamespaces(
     ['unshare', '-U', `--map-user=${HOST_UID}`, `--map-group=${HOST_UID}`, 'sleep', 'infinity'],
@@ -57,7 +62,9 @@ export async function buildWorld(options: Options): Promise<World> {
   // Ping sockets: gid 0 here is the caller's own group, the only one that this namespace knows.
   writeFileSync('/proc/sys/net/ipv4/ping_group_range', '0 0');
 
-  if (options.tcpWmem !== null) writeFileSync('/proc/sys/net/ipv4/tcp_wmem', options.tcpWmem);
+  // Short connections use up ports faster than TIME-WAIT gives them back.
+  writeFileSync('/proc/sys/net/ipv4/ip_local_port_range', '10000 65000');
+  if (tcpWmem !== null) writeFileSync('/proc/sys/net/ipv4/tcp_wmem', tcpWmem);
   const ip = (text: string) => must(['ip', ...text.split(' ')]);
   const peerIp = (text: string) => must(inPeer(['ip', ...text.split(' ')]));
 
@@ -75,22 +82,30 @@ export async function buildWorld(options: Options): Promise<World> {
   await linkRoutes('veth0', '198.18.0', '2001:2::', ip, peerIp);
   await ip(`route add default via 198.18.0.254 congctl ${CONGESTION_CONTROL}`);
   await ip(`-6 route add default via 2001:2::fe dev veth0 congctl ${CONGESTION_CONTROL}`);
-  if (options.wan) {
-    await startLine(options.wan, peer, ip, peerIp);
-    await linkRoutes('line0', '198.18.1', '2001:2:0:1::', ip, peerIp);
-  }
-  // Nothing may bind or connect by IPv6 before duplicate address detection of the link-local addresses has ended.
-  await until('IPv6 addresses', 8000, async () => {
-    const tentative = (await ip('-6 addr show tentative')) + (await peerIp('-6 addr show tentative'));
-    if (tentative.trim() === '') return true;
-    await sleep(80);
-    return null;
-  });
+  await noTentative(ip, peerIp);
 
-  const six = options.wan ? '2001:2:0:1::2' : '2001:2::2';
-  const four = options.wan ? '198.18.1.2' : '198.18.0.2';
+  let emulator: Daemon | null = null;
+  let laid: Line | null = null;
   return {
-    peerAddress: options.ipv6 ? six : four,
+    peerAddress: (family) =>
+      laid === null
+        ? family === 6
+          ? '2001:2::2'
+          : '198.18.0.2'
+        : family === 6
+          ? '2001:2:0:1::2'
+          : '198.18.1.2',
+    async useLine(line) {
+      if (line === laid) return;
+      await emulator?.stop();
+      emulator = null;
+      laid = null;
+      if (line === null) return;
+      emulator = await startLine(line, peer, ip, peerIp);
+      await linkRoutes('line0', '198.18.1', '2001:2:0:1::', ip, peerIp);
+      await noTentative(ip, peerIp);
+      laid = line;
+    },
     inPeer,
     asUser: (argv) => ['nsenter', '--preserve-credentials', '-U', '-t', `${user}`, ...argv],
     inGuest: (pid, argv) => ['nsenter', '--preserve-credentials', '-U', '-n', '-t', `${pid}`, ...argv],
@@ -98,6 +113,16 @@ export async function buildWorld(options: Options): Promise<World> {
 }
 
 type Ip = (text: string) => Promise<string>;
+
+/** Nothing may bind or connect by IPv6 before duplicate address detection of the link-local addresses has ended. */
+async function noTentative(ip: Ip, peerIp: Ip): Promise<void> {
+  await until('IPv6 addresses', 8000, async () => {
+    const tentative = (await ip('-6 addr show tentative')) + (await peerIp('-6 addr show tentative'));
+    if (tentative.trim() === '') return true;
+    await sleep(80);
+    return null;
+  });
+}
 
 /**
  * Congestion control by route: only the machine's administrator may set the sysctl to what the machine does not offer to
@@ -110,7 +135,7 @@ async function linkRoutes(device: string, four: string, six: string, ip: Ip, pee
   await peerIp(`-6 route replace ${six}/64 dev ${device} metric 256 congctl ${CONGESTION_CONTROL}`);
 }
 
-async function startLine(line: Line, peer: number, ip: Ip, peerIp: Ip): Promise<void> {
+async function startLine(line: Line, peer: number, ip: Ip, peerIp: Ip): Promise<Daemon> {
   const emulator = fileURLToPath(new URL('../line-emulator.ts', import.meta.url));
   const { delayMs, rateMbit, queueKib, lossPercent } = line;
   const daemon = new Daemon([
@@ -131,6 +156,7 @@ async function startLine(line: Line, peer: number, ip: Ip, peerIp: Ip): Promise<
     await at(`addr add 198.18.1.${end}/24 dev line0`);
     await at(`addr add 2001:2:0:1::${end}/64 dev line0 nodad`);
   }
+  return daemon;
 }
 
 /** What forbids the namespaces that the harness lives in, or null when nothing does. */

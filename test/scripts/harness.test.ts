@@ -1,43 +1,40 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
-import type { Measurement } from '../../perf/harness/measure.ts';
 import { parseOptions, UsageError } from '../../perf/harness/options.ts';
-import { median, table } from '../../perf/harness/report.ts';
+import { parseResult } from '../../perf/harness/result.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
 const harness = fileURLToPath(new URL('../../scripts/iperf-harness.sh', import.meta.url));
 const run = (...args: string[]) => spawnSync('sh', [harness, ...args], { encoding: 'utf8' });
 
 describe('options', () => {
-  const names = ['direct', 'fused', 'pasta'];
-  const parse = (...argv: string[]) => parseOptions(argv, names);
+  const parse = (...argv: string[]) => parseOptions(argv);
 
-  test('defaults: three rounds of three seconds at both MTUs, every peer', () => {
+  test('defaults: the whole matrix at both MTUs, as the matrix has it, beside the stock tools', () => {
     expect(parse()).toMatchObject({
-      rounds: 3,
-      seconds: 3,
+      mode: 'full',
+      only: null,
+      rounds: null,
+      seconds: null,
       mtus: [65520, 1500],
-      peers: null,
-      streams: 1,
-      wan: null,
+      line: null,
+      soakMinutes: null,
+      showPlan: false,
     });
+    expect(parse()?.peers.map(({ name }) => name)).toEqual(['direct', 'bucatini', 'pasta', 'slirp4netns']);
   });
 
-  test('--quick shortens what is not said otherwise', () => {
-    expect(parse('--quick')).toMatchObject({ rounds: 1, seconds: 1, mtus: [65520] });
-    expect(parse('--quick', '--seconds', '2.5', '--mtu', '1500')).toMatchObject({
-      rounds: 1,
-      seconds: 2.5,
-      mtus: [1500],
-    });
+  test('--quick and --full exclude each other', () => {
+    expect(parse('--quick', '--seconds', '2')).toMatchObject({ mode: 'quick', seconds: 2 });
+    expect(() => parse('--quick', '--full')).toThrow(UsageError);
   });
 
   test('--wan and --tcp-wmem are read field by field', () => {
-    expect(parse('--wan', '10,500,8192,0.1')?.wan).toEqual({
+    expect(parse('--wan', '10,500,8192,0.1')?.line).toEqual({
       delayMs: 10,
       rateMbit: 500,
       queueKib: 8192,
@@ -46,13 +43,46 @@ describe('options', () => {
     expect(parse('--tcp-wmem', '4096,65536,1048576')?.tcpWmem).toBe('4096 65536 1048576');
   });
 
+  test('--only takes the beginning of an id up to a dash, and nothing that is no cell', () => {
+    expect(parse('--only', 'tcp-1,udp-1400-500')?.only).toEqual(['tcp-1', 'udp-1400-500']);
+    expect(() => parse('--only', 'tcp-2')).toThrow("no cell 'tcp-2'");
+    expect(() => parse('--only', 'line-own')).toThrow("no cell 'line-own'");
+    expect(parse('--only', 'line-own', '--wan', '5,100,1024,0')?.only).toEqual(['line-own']);
+  });
+
+  test('--peers: built-in ones, thread plans, and further builds by file', () => {
+    expect(
+      parse('--peers', 'bucatini,bucatini-pipeline,pasta-new=/opt/p/pasta,slirp-new=/s,bucatini-old=/b')
+        ?.peers,
+    ).toEqual([
+      { name: 'bucatini', kind: 'bucatini', path: null, threads: 'auto' },
+      { name: 'bucatini-pipeline', kind: 'bucatini', path: null, threads: 'pipeline' },
+      { name: 'pasta-new', kind: 'pasta', path: '/opt/p/pasta', threads: 'auto' },
+      { name: 'slirp-new', kind: 'slirp4netns', path: '/s', threads: 'auto' },
+      { name: 'bucatini-old', kind: 'bucatini', path: '/b', threads: 'auto' },
+    ]);
+  });
+
+  test('--soak takes minutes, or stands alone', () => {
+    expect(parse('--soak')?.soakMinutes).toBe(10);
+    expect(parse('--soak', '--idle', '3')).toMatchObject({ soakMinutes: 10, idleSeconds: 3 });
+    expect(parse('--soak', '30')?.soakMinutes).toBe(30);
+  });
+
   test.each([
     [['--rounds', '0'], '--rounds 0'],
     [['--seconds', 'x'], '--seconds x'],
+    [['--seconds', '1.5'], '--seconds 1.5'],
     [['--mtu', '1500,99999'], '--mtu 99999'],
+    [['--mtu', '1500,1500'], '--mtu'],
     [['--peers', 'direct,vde'], "no peer 'vde'"],
+    [['--peers', 'constructor'], "no peer 'constructor'"],
+    [['--peers', 'pasta,pasta'], "'pasta' is named twice"],
+    [['--peers', 'vde=/bin/vde'], 'NAME=FILE'],
+    [['--peers', 'pasta-new='], 'NAME=FILE'],
     [['--wan', '10,500'], '--wan 10,500'],
     [['--tcp-wmem', '1,2'], '--tcp-wmem 1,2'],
+    [['--soak', '0'], '--soak 0'],
     [['--fast'], '--fast'],
     [['more'], 'more'],
   ])('%j is refused by name', (argv, words) => {
@@ -61,48 +91,19 @@ describe('options', () => {
   });
 });
 
-describe('report', () => {
-  test('median: middle, mean of the two middles, nothing', () => {
-    expect(median([3, 1, 2])).toBe(2);
-    expect(median([4, 1, 2, 3])).toBe(2.5);
-    expect(median([])).toBeNull();
-  });
-
-  test('table: ratios to direct and to the best other tool, dashes where nothing was measured', () => {
-    const one = (peer: string, direction: 'up' | 'down', mbit: number, round = 1): Measurement => ({
-      mtu: 1500,
-      round,
-      peer,
-      direction,
-      mbit,
-      retransmits: 0,
-      cpuSecondsPerGib: peer === 'direct' ? null : 0.5,
-      error: null,
-    });
-    const all = [
-      one('direct', 'up', 1000),
-      one('fused', 'up', 300, 1),
-      one('fused', 'up', 500, 2),
-      one('fused', 'up', 900, 3),
-      one('pasta', 'up', 200),
-      one('slirp4netns', 'up', 250),
-      one('direct', 'down', 1000),
-    ];
-    const rows = table(all, ['direct', 'fused', 'pasta', 'slirp4netns'], {
-      direct: 'direct',
-      ours: ['fused'],
-    }).split('\n');
-    expect(rows[3]).toBe('| fused | 500 | 300-900 | 0.50 | 2.00 | 0.50 | 0 | - | - | - | - | - | - |');
-    expect(rows[2]).toBe(
-      '| direct | 1000 | 1000-1000 | 1.00 | 4.00 | - | 0 | 1000 | 1000-1000 | 1.00 | - | - | 0 |',
-    );
-  });
-});
-
 test('--help lists every option and peer; a bad option is one line and status 2', () => {
   const help = run('--help');
   expect(help.status).toBe(0);
-  for (const word of ['--rounds', '--wan', '--ipv6', 'PASTA_NEW', 'pipeline=2', 'slirp4netns'])
+  for (const word of [
+    '--rounds',
+    '--wan',
+    '--only',
+    '--soak',
+    'bucatini-pipeline',
+    'slirp4netns',
+    'NAME=FILE',
+    'torrent',
+  ])
     expect(help.stdout).toContain(word);
   const bad = run('--rounds', 'many');
   expect(bad).toMatchObject({
@@ -116,33 +117,61 @@ describeE2e('iperf harness', [requireTool('iperf3', 'apt package iperf3')], () =
   const dir = mkdtempSync(join(tmpdir(), 'harness-'));
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
-  test('direct only: a table, JSON, nothing left', () => {
+  test('direct only: a table, JSON, HTML, nothing left', () => {
     const json = join(dir, 'h.json');
-    const done = run('--quick', '--peers', 'direct', '--json', json);
-    expect(done.stderr).toMatch(/\[2\/2, 0 s left\] MTU 65520 round 1 direct down: \d+ Mbit\/s/);
+    const page = join(dir, 'h.html');
+    const only = ['--rounds', '1', '--seconds', '1', '--mtu', '65520', '--peers', 'direct'];
+    const done = run(...only, '--only', 'tcp-1-up,tcp-1-down,rr-64', '--json', json, '--html', page);
+    expect(done.stderr).toMatch(/\[3\/3, 0 s left\] tcp-1-down-65520 round 1 direct: \d+ Mbit\/s/);
     expect(done.stdout).toMatch(/\| direct \| \d+ \|/);
     expect(done.status).toBe(0);
-    const written = JSON.parse(readFileSync(json, 'utf8'));
-    expect(written.measurements).toHaveLength(2);
-    for (const m of written.measurements) expect(m.mbit).toBeGreaterThan(50);
+    const written = parseResult(readFileSync(json, 'utf8'), 'h.json');
+    expect(written.measurements).toHaveLength(3);
+    for (const { cell, values, error } of written.measurements) {
+      expect(error).toBeNull();
+      if (cell.startsWith('rr')) expect(values.p99Us).toBeGreaterThanOrEqual(values.p50Us ?? Infinity);
+      else expect(values.mbit).toBeGreaterThan(50);
+    }
+    const text = readFileSync(page, 'utf8');
+    expect(text).toMatch(/<svg[\s\S]*<\/svg>/);
+    // Names of XML vocabularies are no addresses to load anything from.
+    expect(text.replaceAll(/xmlns(:\w+)?="[^"]*"/g, '')).not.toMatch(/https?:|<script|<link/);
   });
 
   test('a line of 100 Mbit/s and 5 ms each way is nearly filled and never exceeded', () => {
-    const done = run(
-      '--quick',
-      '--seconds',
-      '2',
-      '--peers',
-      'direct',
-      '--wan',
-      '5,100,1024,0',
-      '--json',
-      join(dir, 'w.json'),
-    );
+    const json = join(dir, 'w.json');
+    const what = ['--only', 'line', '--wan', '5,100,1024,0', '--peers', 'direct', '--mtu', '1500'];
+    const done = run('--rounds', '1', '--seconds', '2', ...what, '--json', json);
     expect(done.status).toBe(0);
-    for (const m of JSON.parse(readFileSync(join(dir, 'w.json'), 'utf8')).measurements) {
-      expect(m.mbit).toBeGreaterThan(70);
-      expect(m.mbit).toBeLessThan(105);
+    const { measurements } = parseResult(readFileSync(json, 'utf8'), 'w.json');
+    expect(measurements.map(({ cell }) => cell)).toEqual(['line-own-up-1500', 'line-own-down-1500']);
+    for (const { values } of measurements) {
+      expect(values.mbit).toBeGreaterThan(70);
+      expect(values.mbit).toBeLessThan(105);
     }
+  });
+
+  test('ended early: what was measured is still reported', async () => {
+    const what = ['--only', 'line', '--wan', '5,20,1024,0', '--peers', 'direct', '--mtu', '1500'];
+    const child = spawn('sh', [harness, '--rounds', '50', '--seconds', '1', ...what]);
+    let out = '';
+    child.stdout.on('data', (chunk) => {
+      out += chunk;
+    });
+    await new Promise<void>((resolve, reject) => {
+      child.on('exit', () => reject(new Error('ended by itself')));
+      let seen = '';
+      child.stderr.on('data', (chunk) => {
+        seen += chunk;
+        if (seen.includes('round 1 direct')) resolve();
+      });
+    });
+    const status = new Promise((resolve) => {
+      child.removeAllListeners('exit').on('close', resolve);
+    });
+    child.kill('SIGTERM');
+    expect(await status).toBe(143);
+    expect(out).toContain('Ended early');
+    expect(out).toMatch(/\| direct \| \d+ \|/);
   });
 });

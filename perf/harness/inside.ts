@@ -1,0 +1,125 @@
+/** The part that runs as root of the harness's own namespaces: build the bed, measure, stop everything, report. */
+import { writeFileSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { describeMachine } from './machine.ts';
+import { plan, planText } from './matrix.ts';
+import { type Log, measureAll, startGuest } from './measuring.ts';
+import { type Options, parseOptions, UsageError } from './options.ts';
+import { makePeers, type Peer } from './peers.ts';
+import { stopAll } from './processes.ts';
+import { say } from './progress.ts';
+import { html } from './report/html.ts';
+import { markdown } from './report/markdown.ts';
+import { type PeerInfo, type Result, SCHEMA, type Soak } from './result.ts';
+import { soak } from './soak.ts';
+import { buildWorld } from './world.ts';
+
+/** Descriptor of the pipe whose end tells the inside that the outside is gone or wants an end. */
+export const LIFELINE_FD = 3;
+
+const SIGNAL_STATUS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+const SOAK_FAILED = 3;
+const SOAK_MTU = 65520;
+
+async function findPeers(options: Options, notes: string[]): Promise<{ peer: Peer; info: PeerInfo }[]> {
+  const found: { peer: Peer; info: PeerInfo }[] = [];
+  for (const peer of makePeers(options.peers)) {
+    const probed = await peer.probe();
+    if ('version' in probed) {
+      const { name, kind, threads } = peer;
+      found.push({ peer, info: { name, kind, version: probed.version, threads } });
+    } else {
+      notes.push(`${peer.name} is missing: ${probed.missing}`);
+      say(`${peer.name} is missing: ${probed.missing}`);
+    }
+  }
+  return found;
+}
+
+/** What of the command line belongs to the figures; no file names. */
+function optionRecord(options: Options): Result['options'] {
+  const { line } = options;
+  return {
+    mode: options.mode,
+    only: options.only?.join() ?? null,
+    mtus: options.mtus.join(),
+    rounds: options.rounds,
+    seconds: options.seconds,
+    idleSeconds: options.idleSeconds,
+    tcpWmem: options.tcpWmem,
+    line: line === null ? null : `${line.delayMs},${line.rateMbit},${line.queueKib},${line.lossPercent}`,
+  };
+}
+
+export async function inside(argv: readonly string[]): Promise<number> {
+  const options = parseOptions(argv);
+  if (options === null) return 2;
+  const abort = new AbortController();
+  let status = 0;
+  const stop = (why: number) => () => {
+    status ||= why;
+    abort.abort();
+  };
+  for (const [name, code] of Object.entries(SIGNAL_STATUS)) process.on(name, stop(code));
+  const lifeline = new Socket({ fd: LIFELINE_FD, readable: true, writable: false });
+  lifeline.on('close', stop(143)).on('error', stop(143)).resume().unref();
+
+  const beganMs = performance.now();
+  const log: Log = { measurements: [], notes: [] };
+  const machine = await describeMachine();
+  const found = await findPeers(options, log.notes);
+  const infos = found.map(({ info }) => info);
+  const planned = plan(options, infos);
+  if (options.showPlan) {
+    console.log(planText(planned));
+    return 0;
+  }
+  let soaked: Soak | null = null;
+  try {
+    if (found.length === 0) throw new UsageError('none of the peers is here');
+    const world = await buildWorld(options.tcpWmem);
+    if (options.soakMinutes === null)
+      await measureAll(
+        world,
+        planned,
+        found.map(({ peer }) => peer),
+        options.idleSeconds,
+        log,
+        abort.signal,
+      );
+    else {
+      const ours = found.find(({ peer }) => peer.kind === 'bucatini');
+      if (!ours) throw new UsageError('--soak needs a bucatini among the peers');
+      const guest = await startGuest(world, ours.peer, options.mtus[0] ?? SOAK_MTU, abort.signal);
+      soaked = await soak({ world, guest, abort: abort.signal }, ours.info.name, options.soakMinutes);
+      if (!soaked.passed) status ||= SOAK_FAILED;
+    }
+  } catch (error) {
+    say(`iperf-harness: ${error instanceof Error ? error.message : error}`);
+    log.notes.push(`ended by an error: ${error instanceof Error ? error.message : error}`);
+    status ||= 1;
+  }
+  const endedEarly = abort.signal.aborted;
+  await stopAll();
+
+  const { cells } = planned;
+  const result: Result = {
+    schema: SCHEMA,
+    date: new Date().toISOString().slice(0, 10),
+    mode: options.soakMinutes !== null ? 'soak' : options.only !== null ? 'only' : options.mode,
+    machine,
+    options: optionRecord(options),
+    peers: infos,
+    cells: cells
+      .filter((cell) => log.measurements.some((m) => m.cell === cell.id))
+      .map(({ id, workload, text, mtu, seconds }) => ({ id, workload, text, mtu, seconds })),
+    ...log,
+    soak: soaked,
+    seconds: Math.round((performance.now() - beganMs) / 1000),
+    endedEarly,
+  };
+  if (log.measurements.length > 0 || soaked !== null) console.log(markdown(result));
+  if (options.json !== null) writeFileSync(options.json, `${JSON.stringify(result, null, 1)}\n`);
+  if (options.html !== null) writeFileSync(options.html, await html(result));
+  return status;
+}

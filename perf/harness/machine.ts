@@ -1,0 +1,48 @@
+/** What a figure means nothing without: processor, kernel, versions, load. */
+import { readFileSync } from 'node:fs';
+import { availableParallelism, cpus, loadavg, release } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { run, sleep } from './processes.ts';
+import type { Machine } from './result.ts';
+
+const repository = fileURLToPath(new URL('../../', import.meta.url));
+
+export async function describeMachine(): Promise<Machine> {
+  let governor = 'none';
+  try {
+    governor = readFileSync('/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor', 'utf8').trim();
+  } catch {
+    // A virtual machine has none.
+  }
+  const git = await run(['git', '-c', 'safe.directory=*', '-C', repository, 'rev-parse', '--short', 'HEAD']);
+  const iperf3 = await run(['iperf3', '--version']);
+  return {
+    cpu: cpus()[0]?.model ?? 'unknown CPU',
+    cores: availableParallelism(),
+    kernel: release(),
+    node: process.versions.node,
+    governor,
+    iperf3: /iperf (\S+)/.exec(iperf3.stdout)?.[1] ?? 'unknown',
+    commit: git.stdout.trim() || 'unknown',
+    loadAtStart: loadavg()[0] ?? 0,
+  };
+}
+
+const IDLE_SHARE = 0.9;
+const IDLE_SAMPLE_MS = 300;
+
+/** Wait until the machine has been idle for a moment, `seconds` at most. */
+export async function quiet(seconds: number, abort: AbortSignal): Promise<void> {
+  const end = performance.now() + seconds * 1000;
+  // The first line of /proc/stat: user, nice, system, idle, ... in ticks of all cores together.
+  const sample = () => {
+    const ticks = readFileSync('/proc/stat', 'latin1').split('\n')[0]?.split(/ +/).slice(1).map(Number) ?? [];
+    return { total: ticks.reduce((sum, n) => sum + n, 0), idle: ticks[3] ?? 0 };
+  };
+  while (performance.now() < end && !abort.aborted) {
+    const before = sample();
+    await sleep(IDLE_SAMPLE_MS);
+    const after = sample();
+    if (after.idle - before.idle >= IDLE_SHARE * (after.total - before.total)) return;
+  }
+}

@@ -1,0 +1,363 @@
+/**
+ * The matrix: every cell that can be measured, in the order in which it is, and what a run of it costs. Data and sums only.
+ *
+ * A cell's id says all about it: WORKLOAD-what-MTU, e.g. tcp-4-up-65520. `--only` takes any leading part of it.
+ */
+import type { CellInfo, PeerInfo } from './result.ts';
+
+export const DIRECTIONS = ['up', 'down', 'both'] as const;
+/** As the guest sees it: up is from it. */
+export type Direction = (typeof DIRECTIONS)[number];
+export type Family = 4 | 6;
+
+/** A line to emulate; the same in both directions. */
+export interface Line {
+  readonly delayMs: number;
+  readonly rateMbit: number;
+  readonly queueKib: number;
+  /** Packets lost at random, per cent. */
+  readonly lossPercent: number;
+}
+
+/** 500 Mbit/s and 20 ms there and back, with a queue of one and a half bandwidth-delay products. */
+export const LINES = {
+  clean: { delayMs: 10, rateMbit: 500, queueKib: 2048, lossPercent: 0 },
+  lossy: { delayMs: 10, rateMbit: 500, queueKib: 2048, lossPercent: 0.1 },
+} as const satisfies Record<string, Line>;
+
+export type Traffic =
+  | {
+      readonly kind: 'tcp';
+      readonly direction: Direction;
+      readonly streams: number;
+      readonly family: Family;
+      /** Offered load in all; null: as fast as it goes. */
+      readonly paceMbit: number | null;
+      readonly line: Line | null;
+      /** The peer connects, to a published port. */
+      readonly inbound: boolean;
+    }
+  | {
+      readonly kind: 'udp';
+      readonly direction: 'up' | 'down';
+      readonly datagramBytes: number;
+      /** null: as fast as it goes. */
+      readonly offerMbit: number | null;
+    }
+  | { readonly kind: 'request'; readonly bytes: number }
+  | { readonly kind: 'connect'; readonly inbound: boolean }
+  | { readonly kind: 'flows'; readonly count: number }
+  | { readonly kind: 'torrent' }
+  | { readonly kind: 'start' }
+  | { readonly kind: 'idle' };
+
+export interface Cell extends CellInfo {
+  readonly rounds: number;
+  /** `newest`: of several pastas or slirp4netnses only the last one named; for cells that only look around. */
+  readonly who: 'all' | 'newest';
+  readonly quick: boolean;
+  readonly traffic: Traffic;
+}
+
+/** What comes on top of a cell's seconds (nsenter, iperf3's own start and end), and what starting a guest takes. */
+const OVERHEAD_SECONDS = 0.5;
+const GUEST_SECONDS = 1.5;
+const START_SECONDS = 0.25;
+const WARM_UP_SECONDS = 1;
+export const ROUNDS = 3;
+export const BOTH_MTUS = [65520, 1500] as const;
+/** Starts a cell of `start` makes, of which the median counts. */
+export const STARTS = 5;
+export const TORRENT = { peers: 200, datagramBytes: 1200, mbitEachWay: 200 } as const;
+
+type Draft = Pick<Cell, 'id' | 'text' | 'traffic'> & Partial<Cell>;
+
+function tcp(over: Partial<Extract<Traffic, { kind: 'tcp' }>>): Traffic {
+  return {
+    kind: 'tcp',
+    direction: 'up',
+    streams: 1,
+    family: 4,
+    paceMbit: null,
+    line: null,
+    inbound: false,
+    ...over,
+  };
+}
+
+const DIRECTION_WORDS = { up: 'up', down: 'down', both: 'both ways at once' } as const;
+
+function throughput(mtu: number): Draft[] {
+  const drafts: Draft[] = [];
+  for (const streams of [1, 4, 16])
+    for (const direction of DIRECTIONS)
+      drafts.push({
+        id: `tcp-${streams}-${direction}`,
+        text: `TCP, ${streams} stream${streams === 1 ? '' : 's'}, ${DIRECTION_WORDS[direction]}`,
+        traffic: tcp({ streams, direction }),
+        seconds: streams === 1 && direction !== 'both' ? 2 : 1,
+        quick: (streams === 1 && direction !== 'both') || (mtu === BOTH_MTUS[0] && streams === 4),
+      });
+  for (const direction of ['up', 'down'] as const)
+    drafts.push({
+      id: `tcp6-1-${direction}`,
+      text: `TCP over IPv6, 1 stream, ${direction}`,
+      traffic: tcp({ family: 6, direction }),
+      seconds: 2,
+      quick: mtu === BOTH_MTUS[0],
+    });
+  for (const direction of ['up', 'down'] as const)
+    drafts.push({
+      id: `inbound-1-${direction}`,
+      text: `TCP to a published port, 1 stream, ${direction}`,
+      traffic: tcp({ inbound: true, direction }),
+      quick: mtu === BOTH_MTUS[0] && direction === 'up',
+    });
+  for (const direction of ['up', 'down'] as const)
+    drafts.push({
+      id: `paced-${direction}`,
+      text: `TCP paced at 1 Gbit/s, ${direction}`,
+      traffic: tcp({ paceMbit: 1000, direction }),
+      seconds: 2,
+      who: mtu === BOTH_MTUS[0] ? 'all' : 'newest',
+      quick: mtu === BOTH_MTUS[0],
+    });
+  return drafts;
+}
+
+/** A line of the caller's own has a name of its own: no target speaks of it. */
+function lines(own: Line | null): Draft[] {
+  const those: Readonly<Record<string, Line>> = own === null ? LINES : { own };
+  return Object.entries(those).flatMap(([name, used]) =>
+    (['up', 'down'] as const).map((direction) => {
+      return {
+        id: `line-${name}-${direction}`,
+        text: `TCP over ${used.rateMbit} Mbit/s, ${2 * used.delayMs} ms round trip, ${used.lossPercent} % loss, ${direction}`,
+        traffic: tcp({ direction, line: used }),
+        seconds: 3,
+        who: 'newest' as const,
+        quick: name !== 'lossy',
+      };
+    }),
+  );
+}
+
+/** Offered loads, from what everything carries to beyond what anything does. */
+const OFFERS_MBIT: readonly (readonly [bytes: number, offers: readonly (number | null)[]])[] = [
+  [64, [10, 30, 60, null]],
+  [512, [100, 250, 500, null]],
+  [1400, [250, 500, 1000, 2000, null]],
+  [8192, [500, 2000, null]],
+];
+
+function udp(): Draft[] {
+  return OFFERS_MBIT.flatMap(([datagramBytes, offers]) =>
+    offers.flatMap((offerMbit) =>
+      (['up', 'down'] as const).map((direction) => {
+        // These have a target, the others show the way to the knee.
+        const isKey =
+          (datagramBytes === 1400 && (offerMbit === 500 || offerMbit === null)) ||
+          (datagramBytes === 64 && offerMbit === null);
+        return {
+          id: `udp-${datagramBytes}-${offerMbit ?? 'full'}-${direction}`,
+          text: `UDP, ${datagramBytes} B, ${offerMbit === null ? 'full offer' : `${offerMbit} Mbit/s offered`}, ${direction}`,
+          traffic: { kind: 'udp' as const, datagramBytes, offerMbit, direction },
+          rounds: isKey ? ROUNDS : 1,
+          who: isKey ? ('all' as const) : ('newest' as const),
+          quick: isKey && datagramBytes === 1400,
+        };
+      }),
+    ),
+  );
+}
+
+function once(): Draft[] {
+  return [
+    ...[1, 64, 1024].map((bytes) => ({
+      id: `rr-${bytes}`,
+      text: `TCP request and response of ${bytes} B`,
+      traffic: { kind: 'request' as const, bytes },
+      quick: bytes === 64,
+    })),
+    {
+      id: 'connect-out',
+      text: 'connect, request, response, close',
+      traffic: { kind: 'connect', inbound: false },
+      quick: true,
+    },
+    {
+      id: 'connect-in',
+      text: 'the same, to a published port',
+      traffic: { kind: 'connect', inbound: true },
+    },
+    {
+      id: 'torrent',
+      text: `UDP with ${TORRENT.peers} peers, ${TORRENT.datagramBytes} B, ${TORRENT.mbitEachWay} Mbit/s each way`,
+      traffic: { kind: 'torrent' },
+      seconds: 3,
+      quick: true,
+    },
+    {
+      id: 'start',
+      text: `namespace up, true, down (median of ${STARTS})`,
+      traffic: { kind: 'start' },
+      seconds: 0,
+      quick: true,
+    },
+    {
+      id: 'idle',
+      text: 'nothing to do',
+      traffic: { kind: 'idle' },
+      seconds: 30,
+      rounds: 1,
+      quick: true,
+    },
+    ...[1000, 10_000].map((count) => ({
+      id: `flows-${count}`,
+      text: `one busy TCP stream up beside ${count.toLocaleString('en-US')} idle ones`,
+      traffic: { kind: 'flows' as const, count },
+      rounds: 1,
+      who: 'newest' as const,
+    })),
+  ];
+}
+
+export interface MatrixOptions {
+  readonly mtus: readonly number[];
+  /** Instead of the two lines of the matrix. */
+  readonly line?: Line | null;
+}
+
+/** All cells, MTU by MTU. What the MTU of the TAP has no part in is measured at the first one only; UDP at the last. */
+export function matrix(options: MatrixOptions): Cell[] {
+  const { mtus } = options;
+  const cells: Cell[] = [];
+  for (const mtu of mtus) {
+    const drafts: Draft[] = [
+      // First, before anything has touched the tools: their idle memory.
+      ...(mtu === mtus[0] ? once() : []),
+      ...throughput(mtu),
+      ...lines(options.line ?? null),
+      ...(mtu === mtus.at(-1) ? udp() : []),
+    ];
+    drafts.sort((a, b) => Number(b.id === 'idle') - Number(a.id === 'idle'));
+    for (const draft of drafts)
+      cells.push({
+        rounds: ROUNDS,
+        seconds: 1,
+        who: 'all',
+        quick: false,
+        ...draft,
+        id: `${draft.id}-${mtu}`,
+        workload: draft.id.split('-')[0] ?? draft.id,
+        mtu,
+      });
+  }
+  return cells;
+}
+
+/** Is `only` the id itself, or its beginning up to a dash? */
+export const matches = (id: string, only: string): boolean => id === only || id.startsWith(`${only}-`);
+
+export interface PlanOptions extends MatrixOptions {
+  readonly mode: 'quick' | 'full';
+  readonly only: readonly string[] | null;
+  readonly rounds: number | null;
+  readonly seconds: number | null;
+}
+
+export interface PlannedCell extends Cell {
+  readonly peers: readonly string[];
+}
+
+export interface Plan {
+  readonly cells: readonly PlannedCell[];
+  readonly seconds: number;
+}
+
+/** Who takes part: with `newest`, of each stock tool the one that was named last. */
+export function participants(cell: Cell, peers: readonly Pick<PeerInfo, 'name' | 'kind'>[]): string[] {
+  const isLast = (peer: Pick<PeerInfo, 'name' | 'kind'>) =>
+    peers.findLast((other) => other.kind === peer.kind) === peer;
+  return peers
+    .filter(
+      (peer) =>
+        !(cell.traffic.kind === 'idle' && peer.kind === 'direct') &&
+        (cell.who === 'all' || peer.kind === 'direct' || peer.kind === 'bucatini' || isLast(peer)),
+    )
+    .map((peer) => peer.name);
+}
+
+/** Seconds that a cell takes beside its warm-up. */
+export function cellSeconds(cell: PlannedCell): number {
+  const { kind } = cell.traffic;
+  if (kind === 'idle') return cell.seconds;
+  let each = cell.seconds + OVERHEAD_SECONDS;
+  if (kind === 'start') each = STARTS * START_SECONDS;
+  // Opening flows at 2,000 a second and closing them again.
+  if (cell.traffic.kind === 'flows') each += 1 + cell.traffic.count / 2000;
+  return cell.rounds * cell.peers.length * each;
+}
+
+const WARM_KINDS: readonly string[] = ['tcp', 'udp', 'request', 'connect', 'torrent'];
+/** The first cell of each kind and MTU is preceded by a round that is thrown away. */
+export function needsWarmUp(cells: readonly Cell[], index: number): boolean {
+  const cell = cells[index];
+  if (!cell || !WARM_KINDS.includes(cell.traffic.kind)) return false;
+  return (
+    cells.findIndex((other) => other.mtu === cell.mtu && other.traffic.kind === cell.traffic.kind) === index
+  );
+}
+
+export function plan(options: PlanOptions, peers: readonly Pick<PeerInfo, 'name' | 'kind'>[]): Plan {
+  const { only, mode } = options;
+  const cells = matrix(options)
+    .filter((cell) => (only === null ? mode === 'full' || cell.quick : only.some((o) => matches(cell.id, o))))
+    .map((cell) => ({
+      ...cell,
+      rounds: options.rounds ?? (mode === 'quick' ? 1 : cell.rounds),
+      // A quick run looks at idle CPU for a moment only, and at everything else for a second.
+      seconds:
+        cell.seconds === 0
+          ? 0
+          : (options.seconds ??
+            (mode === 'quick'
+              ? cell.workload === 'line'
+                ? 2
+                : Math.min(cell.seconds, cell.workload === 'idle' ? 5 : 1)
+              : cell.seconds)),
+      peers: participants(cell, peers),
+    }))
+    .filter((cell) => cell.peers.length > 0);
+  const mtus = new Set(cells.map((cell) => cell.mtu));
+  let seconds = mtus.size * peers.length * GUEST_SECONDS;
+  cells.forEach((cell, index) => {
+    seconds += cellSeconds(cell);
+    if (needsWarmUp(cells, index)) seconds += cell.peers.length * (WARM_UP_SECONDS + OVERHEAD_SECONDS);
+  });
+  return { cells, seconds };
+}
+
+/** For `--plan`. */
+export function planText(planned: Plan): string {
+  const rows = planned.cells.map((cell) => [
+    cell.id,
+    cell.text,
+    `${cell.rounds} x ${cell.traffic.kind === 'start' ? `${STARTS} starts` : `${cell.seconds} s`}`,
+    cell.peers.join(' '),
+    `${Math.ceil(cellSeconds(cell))} s`,
+  ]);
+  const table = [['cell', 'what', 'rounds', 'peers', 'takes'], ...rows];
+  const widths = [0, 1, 2, 3].map((c) => Math.max(...table.map((row) => row[c]?.length ?? 0)));
+  const minutes = Math.floor(planned.seconds / 60);
+  return [
+    ...table.map((row) =>
+      row
+        .map((field, c) => field.padEnd(widths[c] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    ),
+    '',
+    `${rows.length} cells, about ${minutes} min ${Math.round(planned.seconds % 60)} s in all, warm-ups and starts included`,
+  ].join('\n');
+}

@@ -1,0 +1,185 @@
+/**
+ * Going through a plan: for each MTU start every peer, then cell by cell, round by round, peer by peer (A B C, A B C).
+ * A peer that does not start or dies is left out or started again, and the notes say so.
+ */
+
+import { quiet } from './machine.ts';
+import { cellSeconds, needsWarmUp, type Plan, type PlannedCell, STARTS } from './matrix.ts';
+import type { Guest, Peer } from './peers.ts';
+import { sleep } from './processes.ts';
+import { Progress } from './progress.ts';
+import { METRIC_NAMES, METRICS, type Measurement } from './result.ts';
+import { type Context, failure, type Outcome } from './workloads/context.ts';
+import { iperf, tcp, udp } from './workloads/iperf.ts';
+import { idle, start, torrent } from './workloads/others.ts';
+import { connections, flows, request } from './workloads/streams.ts';
+import type { World } from './world.ts';
+
+export interface Log {
+  readonly measurements: Measurement[];
+  /** What the reader must know beside the tables. */
+  readonly notes: string[];
+}
+
+const REACH_TIMEOUT_MS = 15_000;
+const REACH_TRY_MS = 4000;
+/** Tools that have just begun are not yet idle. */
+const SETTLE_MS = 500;
+
+/** Wait until a new guest reaches the peer. @returns what stands in the way, or null */
+async function reaches(context: Context): Promise<string | null> {
+  const end = performance.now() + REACH_TIMEOUT_MS;
+  for (;;) {
+    const { error } = await iperf(context, 4, false, ['-n', '1K'], REACH_TRY_MS);
+    if (error === undefined) return null;
+    if (context.abort.aborted || performance.now() > end) {
+      const words = context.guest.words();
+      return `${error}${words === '' ? '' : `; it said: ${words.split('\n').slice(-3).join(' / ')}`}`;
+    }
+  }
+}
+
+/** @throws with the obstacle */
+export async function startGuest(world: World, peer: Peer, mtu: number, abort: AbortSignal): Promise<Guest> {
+  const guest = await peer.start(world, mtu);
+  const obstacle = await reaches({ world, guest, abort });
+  if (obstacle === null) return guest;
+  await guest.stop();
+  throw new Error(obstacle);
+}
+
+/** The one place that knows which workload is whose. */
+async function perform(context: Context, peer: Peer, cell: PlannedCell): Promise<Outcome> {
+  const { traffic } = cell;
+  switch (traffic.kind) {
+    case 'tcp':
+      return tcp(context, traffic, cell);
+    case 'udp':
+      return udp(context, traffic, cell);
+    case 'request':
+      return request(context, traffic, cell);
+    case 'connect':
+      return connections(context, traffic, cell);
+    case 'flows':
+      return flows(context, traffic, cell);
+    case 'torrent':
+      return torrent(context, traffic, cell);
+    case 'start':
+      return start(context.world, peer, cell.mtu, STARTS, context.abort);
+    case 'idle':
+      return failure('all guests are measured at once');
+  }
+}
+
+const message = (error: unknown): string => (error instanceof Error ? error.message : `${error}`);
+
+/** The main figure, for the progress line. */
+function figure(outcome: Outcome): string {
+  for (const metric of METRIC_NAMES) {
+    const value = outcome.values[metric];
+    if (value === undefined) continue;
+    const { digits, label } = METRICS[metric];
+    return `${value.toFixed(digits)} ${label}${outcome.error === null ? '' : ` (${outcome.error})`}`;
+  }
+  return outcome.error ?? '-';
+}
+
+export async function measureAll(
+  world: World,
+  plan: Plan,
+  peers: readonly Peer[],
+  idleSeconds: number,
+  log: Log,
+  abort: AbortSignal,
+): Promise<void> {
+  const { cells } = plan;
+  const steps = cells.reduce(
+    (sum, cell) => sum + (cell.traffic.kind === 'idle' ? 1 : cell.rounds * cell.peers.length),
+    0,
+  );
+  const progress = new Progress(steps, plan.seconds);
+  const guests = new Map<Peer, Guest>();
+  const failedStarts = new Map<Peer, string>();
+
+  /** @returns the guest, started (again) where need be, or null when that fails; the notes say why */
+  async function guestOf(peer: Peer, mtu: number): Promise<Guest | null> {
+    const there = guests.get(peer);
+    if (there?.alive()) return there;
+    if (failedStarts.has(peer)) return null;
+    if (there) {
+      log.notes.push(
+        `${peer.name} at MTU ${mtu} died and was started again; its last words: ${there.words().split('\n').at(-1)}`,
+      );
+      guests.delete(peer);
+      await there.stop();
+    }
+    try {
+      const guest = await startGuest(world, peer, mtu, abort);
+      guests.set(peer, guest);
+      return guest;
+    } catch (error) {
+      if (!abort.aborted) {
+        failedStarts.set(peer, message(error));
+        log.notes.push(`${peer.name} at MTU ${mtu} left out: ${message(error)}`);
+      }
+      return null;
+    }
+  }
+
+  async function one(cell: PlannedCell, peer: Peer): Promise<Outcome> {
+    const guest = await guestOf(peer, cell.mtu);
+    if (guest === null) return failure(failedStarts.get(peer) ?? 'ended early');
+    await quiet(idleSeconds, abort);
+    try {
+      return await perform({ world, guest, abort }, peer, cell);
+    } catch (error) {
+      return failure(message(error));
+    }
+  }
+
+  function record(cell: PlannedCell, peer: string, round: number, outcome: Outcome): void {
+    if (abort.aborted) return;
+    log.measurements.push({ cell: cell.id, peer, round, ...outcome });
+    if (outcome.error !== null) log.notes.push(`${peer}, ${cell.id}, round ${round}: ${outcome.error}`);
+  }
+
+  let mtu = 0;
+  for (const [index, cell] of cells.entries()) {
+    const taking = peers.filter((peer) => cell.peers.includes(peer.name));
+    if (cell.mtu !== mtu) {
+      mtu = cell.mtu;
+      for (const guest of guests.values()) await guest.stop();
+      guests.clear();
+      failedStarts.clear();
+      for (const peer of peers) if (!abort.aborted) await guestOf(peer, mtu);
+    }
+    if (abort.aborted) return;
+    if (cell.traffic.kind === 'idle') {
+      await sleep(SETTLE_MS);
+      const there = taking.flatMap((peer) => {
+        const guest = guests.get(peer);
+        return guest ? [{ name: peer.name, guest }] : [];
+      });
+      for (const [name, outcome] of await idle(there, cell.seconds, abort)) record(cell, name, 1, outcome);
+      progress.step(`${cell.id}: ${there.map(({ name }) => name).join(' ')}`, cellSeconds(cell));
+      continue;
+    }
+    await world.useLine(cell.traffic.kind === 'tcp' ? cell.traffic.line : null);
+    if (needsWarmUp(cells, index))
+      for (const peer of taking) if (!abort.aborted) await one({ ...cell, seconds: 1 }, peer);
+    for (let round = 1; round <= cell.rounds; round++) {
+      for (const peer of taking) {
+        if (abort.aborted) return;
+        const outcome = await one(cell, peer);
+        record(cell, peer.name, round, outcome);
+        if (abort.aborted) return;
+        progress.step(
+          `${cell.id} round ${round} ${peer.name}: ${figure(outcome)}`,
+          cellSeconds(cell) / (cell.rounds * cell.peers.length),
+        );
+      }
+    }
+  }
+  await world.useLine(null);
+  for (const guest of guests.values()) await guest.stop();
+}

@@ -1,0 +1,145 @@
+/**
+ * Plots as SVG text, by Vega-Lite and Vega without a display or a network. Colours are Okabe and Ito's, which
+ * colour-blind readers can tell apart.
+ */
+import { METRICS, type Result } from '../result.ts';
+import type { Figures } from './statistics.ts';
+
+const WIDTH = 560;
+const ROW_HEIGHT = 15;
+const CURVE_HEIGHT = 260;
+const DIRECT_COLOUR = '#999999';
+const PEER_COLOURS = ['#D55E00', '#0072B2', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F0E442'];
+
+type Spec = Record<string, unknown>;
+
+/** The libraries take half a second to load: only whoever draws waits for them. */
+export async function svg(spec: Spec): Promise<string> {
+  const [vega, lite] = await Promise.all([import('vega'), import('vega-lite')]);
+  const compiled = lite.compile({
+    $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
+    background: null,
+    config: { font: 'sans-serif', axis: { grid: true, labelLimit: 400 }, view: { stroke: null } },
+    ...spec,
+  } as unknown as Parameters<typeof lite.compile>[0]);
+  const view = new vega.View(vega.parse(compiled.spec), { renderer: 'none' });
+  try {
+    return await view.toSVG();
+  } finally {
+    view.finalize();
+  }
+}
+
+function colours(result: Result): Spec {
+  const names = result.peers.map((peer) => peer.name);
+  let next = 0;
+  const range = result.peers.map((peer) =>
+    peer.kind === 'direct' ? DIRECT_COLOUR : PEER_COLOURS[next++ % PEER_COLOURS.length],
+  );
+  return { field: 'tool', type: 'nominal', scale: { domain: names, range }, legend: null };
+}
+
+/** Bars of medians with their spread, one block a cell. null: nothing was measured. */
+export function bars(figures: Figures, cells: readonly string[]): Spec | null {
+  const { result } = figures;
+  const first = cells[0];
+  const metric = first === undefined ? undefined : figures.metrics(first)[0];
+  if (metric === undefined) return null;
+  const values = cells.flatMap((id) => {
+    const cell = result.cells.find((each) => each.id === id);
+    return result.peers.flatMap((peer) => {
+      const summary = figures.summary(id, peer.name, metric);
+      return summary === null
+        ? []
+        : [{ cell: `${cell?.text ?? id}, MTU ${cell?.mtu ?? ''}`, tool: peer.name, ...summary }];
+    });
+  });
+  if (values.length === 0) return null;
+  const y = { field: 'tool', type: 'nominal', sort: result.peers.map((peer) => peer.name), title: null };
+  const { label, better } = METRICS[metric];
+  return {
+    data: { values },
+    facet: {
+      row: {
+        field: 'cell',
+        type: 'nominal',
+        sort: null,
+        title: null,
+        header: { labelAngle: 0, labelAlign: 'left', labelOrient: 'top', labelAnchor: 'start' },
+      },
+    },
+    spacing: 8,
+    spec: {
+      width: WIDTH,
+      height: { step: ROW_HEIGHT },
+      layer: [
+        {
+          mark: { type: 'bar' },
+          encoding: {
+            y,
+            x: {
+              field: 'median',
+              type: 'quantitative',
+              title: `${label} (${better === 'more' ? 'more' : 'less'} is better)`,
+            },
+            color: colours(result),
+          },
+        },
+        {
+          mark: { type: 'rule', strokeWidth: 1.5 },
+          encoding: { y, x: { field: 'low', type: 'quantitative' }, x2: { field: 'high' } },
+        },
+      ],
+    },
+  };
+}
+
+/** Latency by percentile, the tail stretched: each step to the right is ten times rarer. null: no distribution. */
+export function percentileCurves(figures: Figures, cell: string): Spec | null {
+  const { result } = figures;
+  const values = result.peers.flatMap((peer) =>
+    figures
+      .distribution(cell, peer.name)
+      .filter(([percent]) => percent < 100)
+      .map(([percent, us]) => ({ tool: peer.name, rarity: 1 / (1 - percent / 100), us })),
+  );
+  if (values.length === 0) return null;
+  return {
+    data: { values },
+    width: WIDTH,
+    height: CURVE_HEIGHT,
+    mark: { type: 'line', point: { size: 14 } },
+    encoding: {
+      x: {
+        field: 'rarity',
+        type: 'quantitative',
+        scale: { type: 'log' },
+        title: 'percentile',
+        axis: {
+          values: [1, 2, 10, 100, 1000, 10_000],
+          labelExpr:
+            "datum.value === 1 ? 'min' : datum.value === 2 ? '50' : datum.value === 10 ? '90' : datum.value === 100 ? '99' : datum.value === 1000 ? '99.9' : '99.99'",
+        },
+      },
+      y: { field: 'us', type: 'quantitative', scale: { type: 'log' }, title: 'µs' },
+      color: { ...colours(result), legend: { title: null, orient: 'bottom' } },
+    },
+  };
+}
+
+export function soakCurves(result: Result): Spec | null {
+  if (result.soak === null || result.soak.samples.length === 0) return null;
+  const curve = (field: string, title: string): Spec => ({
+    width: WIDTH,
+    height: CURVE_HEIGHT / 2,
+    mark: { type: 'line', color: PEER_COLOURS[1] },
+    encoding: {
+      x: { field: 'second', type: 'quantitative', title: 's' },
+      y: { field, type: 'quantitative', title },
+    },
+  });
+  return {
+    data: { values: result.soak.samples },
+    vconcat: [curve('rssMib', 'RSS MiB'), curve('descriptors', 'descriptors')],
+  };
+}

@@ -1,0 +1,122 @@
+/** From single measurements to medians, spread and ratios within the same run. Pure. */
+import {
+  METRIC_NAMES,
+  METRICS,
+  type Measurement,
+  type Metric,
+  type PeerInfo,
+  type Result,
+} from '../result.ts';
+
+export function median(values: readonly number[]): number | null {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const upper = sorted[middle];
+  if (upper === undefined) return null;
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? upper) + upper) / 2;
+}
+
+export interface Summary {
+  readonly median: number;
+  readonly low: number;
+  readonly high: number;
+  readonly rounds: number;
+}
+
+export function summarize(values: readonly number[]): Summary | null {
+  const middle = median(values);
+  if (middle === null) return null;
+  return { median: middle, low: Math.min(...values), high: Math.max(...values), rounds: values.length };
+}
+
+/** Nothing over nothing is no ratio. */
+export const ratio = (value: number | null, base: number | null): number | null =>
+  value === null || base === null || base === 0 ? null : value / base;
+
+/** Look-ups in one result. A cell is named by its whole id, MTU included. */
+export class Figures {
+  readonly result: Result;
+  readonly #byCell = new Map<string, Measurement[]>();
+
+  constructor(result: Result) {
+    this.result = result;
+    for (const measurement of result.measurements) {
+      const of = `${measurement.cell} ${measurement.peer}`;
+      const there = this.#byCell.get(of);
+      if (there) there.push(measurement);
+      else this.#byCell.set(of, [measurement]);
+    }
+  }
+
+  of(cell: string, peer: string): readonly Measurement[] {
+    return this.#byCell.get(`${cell} ${peer}`) ?? [];
+  }
+
+  summary(cell: string, peer: string, metric: Metric): Summary | null {
+    return summarize(
+      this.of(cell, peer).flatMap((m) => {
+        const value = m.values[metric];
+        return value === undefined ? [] : [value];
+      }),
+    );
+  }
+
+  median(cell: string, peer: string, metric: Metric): number | null {
+    return this.summary(cell, peer, metric)?.median ?? null;
+  }
+
+  get direct(): PeerInfo | null {
+    return this.result.peers.find((peer) => peer.kind === 'direct') ?? null;
+  }
+
+  /** The one whose targets are checked: as users start it, else the first build of ours. */
+  get ours(): PeerInfo | null {
+    const { peers } = this.result;
+    return (
+      peers.find((peer) => peer.name === 'bucatini') ?? peers.find((peer) => peer.kind === 'bucatini') ?? null
+    );
+  }
+
+  get stock(): readonly PeerInfo[] {
+    return this.result.peers.filter((peer) => peer.kind === 'pasta' || peer.kind === 'slirp4netns');
+  }
+
+  directMedian(cell: string, metric: Metric): number | null {
+    return this.direct === null ? null : this.median(cell, this.direct.name, metric);
+  }
+
+  /** The best of the stock tools in this cell, with whichever of them it is. */
+  best(cell: string, metric: Metric): { readonly peer: string; readonly median: number } | null {
+    let best: { peer: string; median: number } | null = null;
+    for (const { name } of this.stock) {
+      const value = this.median(cell, name, metric);
+      if (value === null) continue;
+      const isBetter =
+        best === null || (METRICS[metric].better === 'more' ? value > best.median : value < best.median);
+      if (isBetter) best = { peer: name, median: value };
+    }
+    return best;
+  }
+
+  /** Metrics that occur in a cell, in the order of METRICS: the first is the main one. */
+  metrics(cell: string): Metric[] {
+    const there = new Set(
+      this.result.measurements.filter((m) => m.cell === cell).flatMap((m) => Object.keys(m.values)),
+    );
+    return METRIC_NAMES.filter((metric) => there.has(metric));
+  }
+
+  /** Percentiles of all rounds: the median of each. */
+  distribution(cell: string, peer: string): [percent: number, us: number][] {
+    const curves = this.of(cell, peer).flatMap((m) => (m.distribution ? [m.distribution] : []));
+    const percents = [...new Set(curves.flatMap((curve) => curve.map(([percent]) => percent)))];
+    return percents
+      .sort((a, b) => a - b)
+      .flatMap((percent) => {
+        const middle = median(
+          curves.flatMap((curve) => curve.filter(([p]) => p === percent).map(([, us]) => us)),
+        );
+        return middle === null ? [] : [[percent, middle] as [number, number]];
+      });
+  }
+}

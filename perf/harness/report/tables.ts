@@ -1,0 +1,146 @@
+/** What both renderings show: the same rows of the same text. Pure. */
+import { METRICS, type Metric, type Result } from '../result.ts';
+import { Figures, ratio } from './statistics.ts';
+import { boundText, judgeTargets } from './verdicts.ts';
+
+export interface Table {
+  readonly head: readonly string[];
+  /** How many of the first columns are words; the others are figures. */
+  readonly words: number;
+  readonly rows: readonly (readonly string[])[];
+}
+
+export interface Section {
+  readonly title: string;
+  readonly cells: readonly string[];
+  readonly table: Table;
+}
+
+const DASH = '-';
+export function figure(value: number | null, metric: Metric): string {
+  if (value === null) return DASH;
+  const { digits } = METRICS[metric];
+  // Three significant digits are all that such runs have.
+  return value.toFixed(digits === 0 && value !== 0 && Math.abs(value) < 10 ? 2 : digits);
+}
+const times = (value: number | null): string => (value === null ? DASH : value.toFixed(2));
+
+export const WORKLOAD_TITLES: Readonly<Record<string, string>> = {
+  tcp: 'TCP throughput',
+  tcp6: 'TCP over IPv6',
+  inbound: 'Published ports: the peer connects in',
+  paced: 'CPU at a paced 1 Gbit/s',
+  line: 'A long line',
+  udp: 'UDP: offered load, loss and jitter',
+  rr: 'Request and response',
+  connect: 'Connections',
+  torrent: 'Many small UDP flows: a torrent',
+  start: 'Start of a container',
+  idle: 'Nothing to do',
+  flows: 'Many idle flows beside a busy one',
+};
+
+export function targetTable(figures: Figures): Table {
+  const rows = judgeTargets(figures).map(({ target, measured, bound, reached }) => [
+    `${target.text}${target.isStretch ? ' (stretch)' : ''}`,
+    `${METRICS[target.metric].label} ${boundText(target)}`,
+    figure(bound, target.metric),
+    figure(measured, target.metric),
+    reached === null ? 'not measured' : reached ? 'yes' : '**no**',
+  ]);
+  return { head: ['what', 'target', 'that is', 'measured', 'reached'], words: 2, rows };
+}
+
+/** Verdicts in one sentence. */
+export function targetSummary(figures: Figures): string {
+  const verdicts = judgeTargets(figures).filter(({ target }) => !target.isStretch);
+  const reached = verdicts.filter((verdict) => verdict.reached === true).length;
+  const missed = verdicts.filter((verdict) => verdict.reached === false).length;
+  const open = verdicts.length - reached - missed;
+  return `${reached} targets reached, ${missed} missed${open === 0 ? '' : `, ${open} not measured in this run`}.`;
+}
+
+export function sections(figures: Figures): Section[] {
+  const { result } = figures;
+  const workloads = [...new Set(result.cells.map((cell) => cell.workload))];
+  return workloads.map((workload) => {
+    const cells = result.cells.filter((cell) => cell.workload === workload);
+    const first = cells[0];
+    const metrics = first === undefined ? [] : figures.metrics(first.id);
+    const main = metrics[0];
+    const others = metrics.slice(1);
+    const head = [
+      'cell',
+      'tool',
+      main === undefined ? '' : METRICS[main].label,
+      'min–max',
+      '/ direct',
+      '/ best peer',
+      ...others.map((metric) => METRICS[metric].label),
+    ];
+    const rows = cells.flatMap((cell) =>
+      result.peers.flatMap((peer) => {
+        if (main === undefined || figures.of(cell.id, peer.name).length === 0) return [];
+        const summary = figures.summary(cell.id, peer.name, main);
+        const value = summary?.median ?? null;
+        return [
+          [
+            `${cell.text}, MTU ${cell.mtu}`,
+            peer.name,
+            summary === null ? 'failed' : figure(value, main),
+            summary === null ? DASH : `${figure(summary.low, main)}–${figure(summary.high, main)}`,
+            times(ratio(value, figures.directMedian(cell.id, main))),
+            times(ratio(value, figures.best(cell.id, main)?.median ?? null)),
+            ...others.map((metric) => figure(figures.median(cell.id, peer.name, metric), metric)),
+          ],
+        ];
+      }),
+    );
+    return {
+      title: WORKLOAD_TITLES[workload] ?? workload,
+      cells: cells.map((cell) => cell.id),
+      table: { head, words: 2, rows },
+    };
+  });
+}
+
+export function peerTable(result: Result): Table {
+  return {
+    head: ['tool', 'version', 'threads'],
+    words: 3,
+    rows: result.peers.map((peer) => [peer.name, peer.version, peer.threads ?? DASH]),
+  };
+}
+
+export function machineText(result: Result): string {
+  const { machine } = result;
+  return [
+    machine.cpu,
+    `${machine.cores} cores`,
+    `Linux ${machine.kernel}`,
+    `Node ${machine.node}`,
+    `iperf3 ${machine.iperf3}`,
+    `governor ${machine.governor}`,
+    `commit ${machine.commit}`,
+    `load ${machine.loadAtStart.toFixed(2)} at the start`,
+  ].join(', ');
+}
+
+export function optionsText(result: Result): string {
+  const set = Object.entries(result.options).filter(([, value]) => value !== null);
+  return set.map(([name, value]) => `${name} ${value}`).join(', ');
+}
+
+export const HOW_TO_READ =
+  'Medians of interleaved rounds (A B C, A B C, ...), warm-up dropped; up is from the guest. "Best peer" is the best of the ' +
+  'stock tools in that row, direct left aside. CPU and memory are those of the whole process tree of the tool. TCP runs ' +
+  'cubic; all ends share the processors.';
+
+export const soakTable = (result: Result): Table | null =>
+  result.soak && {
+    head: ['second', 'RSS MiB', 'descriptors'],
+    words: 0,
+    rows: result.soak.samples.map((s) => [`${s.second}`, s.rssMib.toFixed(1), `${s.descriptors}`]),
+  };
+
+export { Figures };

@@ -1,0 +1,83 @@
+/** The target table against a result. Pure. */
+import { METRICS, type Metric } from '../result.ts';
+import { TARGETS, type Target } from '../targets.ts';
+import type { Figures } from './statistics.ts';
+
+export interface Verdict {
+  readonly target: Target;
+  readonly measured: number | null;
+  /** What the target comes to in this run; null when its reference was not measured. */
+  readonly bound: number | null;
+  /** null: one of the two was not measured. */
+  readonly reached: boolean | null;
+}
+
+function newest(figures: Figures, kind: 'pasta' | 'slirp4netns'): string | null {
+  return figures.result.peers.findLast((peer) => peer.kind === kind)?.name ?? null;
+}
+
+/** The first one named: the system's own. */
+function systems(figures: Figures, kind: 'pasta' | 'slirp4netns'): string | null {
+  return figures.result.peers.find((peer) => peer.kind === kind)?.name ?? null;
+}
+
+function referenceIn(figures: Figures, target: Target, cell: string): number | null {
+  const of = (name: string | null | undefined): number | null =>
+    name === null || name === undefined ? null : figures.median(cell, name, target.metric);
+  switch (target.reference) {
+    case 'fixed':
+      return 1;
+    case 'direct':
+      return of(figures.direct?.name);
+    case 'best':
+      return figures.best(cell, target.metric)?.median ?? null;
+    case 'ours':
+      return of(figures.ours?.name);
+    case 'newest-pasta':
+      return of(newest(figures, 'pasta'));
+    case 'pasta':
+      return of(systems(figures, 'pasta'));
+    case 'slirp4netns':
+      return of(newest(figures, 'slirp4netns'));
+  }
+}
+
+function bestOf(values: readonly (number | null)[], metric: Metric): number | null {
+  const there = values.filter((value) => value !== null);
+  if (there.length < values.length || there.length === 0) return null;
+  return METRICS[metric].better === 'more' ? Math.max(...there) : Math.min(...there);
+}
+
+export function judgeTarget(figures: Figures, target: Target): Verdict {
+  const ours = figures.ours;
+  const measured = ours === null ? null : figures.median(target.cell, ours.name, target.metric);
+  const reference = bestOf(
+    (target.than ?? [target.cell]).map((cell) => referenceIn(figures, target, cell)),
+    target.metric,
+  );
+  const bound = reference === null ? null : target.factor * reference + (target.plus ?? 0);
+  if (measured === null || bound === null) return { target, measured, bound, reached: null };
+  const reached =
+    target.op === '<=' ? measured <= bound : target.op === '>' ? measured > bound : measured >= bound;
+  return { target, measured, bound, reached };
+}
+
+export const judgeTargets = (figures: Figures): Verdict[] =>
+  TARGETS.map((target) => judgeTarget(figures, target));
+
+const REFERENCE_WORDS = {
+  direct: 'direct',
+  best: 'the best peer',
+  'newest-pasta': 'the newest pasta',
+  pasta: 'pasta',
+  slirp4netns: 'the newest slirp4netns',
+  ours: 'our own',
+} as const;
+
+/** `>= 0.55 x direct`, `<= direct + 2` */
+export function boundText(target: Target): string {
+  const { op, factor, plus = 0, reference } = target;
+  if (reference === 'fixed') return `${op} ${factor}`;
+  const whose = REFERENCE_WORDS[reference];
+  return `${op} ${factor === 1 ? '' : `${factor} × `}${whose}${plus === 0 ? '' : ` + ${plus}`}`;
+}

@@ -1,0 +1,102 @@
+/**
+ * Blocking sockets over src/sys for the traffic programs: no event loop lies between a request and its answer.
+ * Cold set-up throws; the calls in the loops are src/sys's own and return -errno.
+ */
+import { writeSync } from 'node:fs';
+import { addressParse, familyOf } from '../../../src/sys/address-text.ts';
+import {
+  AF_INET,
+  IPPROTO_TCP,
+  SO_RCVTIMEO,
+  SO_REUSEADDR,
+  SO_SNDTIMEO,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  TCP_NODELAY,
+} from '../../../src/sys/constants.ts';
+import { checked } from '../../../src/sys/error.ts';
+import { NativeBuffer } from '../../../src/sys/memory.ts';
+import {
+  bind,
+  listen,
+  SOCKADDR_BYTES,
+  SOCKADDR_IN_BYTES,
+  SOCKADDR_IN6_BYTES,
+  setsockoptBytes,
+  setsockoptInt,
+  socket,
+} from '../../../src/sys/socket.ts';
+
+const LISTEN_BACKLOG = 1024;
+const TIMEVAL_BYTES = 16;
+
+export interface Sockaddr {
+  readonly buffer: NativeBuffer;
+  readonly bytes: number;
+  readonly family: number;
+}
+
+/** @throws when the text is no address */
+export function sockaddr(addressText: string, port: number): Sockaddr {
+  const family = familyOf(addressText);
+  const buffer = new NativeBuffer(SOCKADDR_BYTES);
+  buffer.u8[0] = family;
+  buffer.u8[2] = port >>> 8;
+  buffer.u8[3] = port;
+  buffer.u8.set(addressParse(addressText), family === AF_INET ? 4 : 8);
+  return { buffer, bytes: family === AF_INET ? SOCKADDR_IN_BYTES : SOCKADDR_IN6_BYTES, family };
+}
+
+/** A receive and send time-out: nothing here may wait for a tool that has gone. */
+export function setTimeouts(fd: number, seconds: number): void {
+  const timeval = new NativeBuffer(TIMEVAL_BYTES);
+  timeval.u32[0] = seconds;
+  for (const option of [SO_RCVTIMEO, SO_SNDTIMEO])
+    checked(
+      setsockoptBytes(fd, SOL_SOCKET, option, timeval.address, TIMEVAL_BYTES),
+      'setsockopt',
+      'time-out',
+    );
+}
+
+export function streamSocket(family: number, timeoutSeconds: number): number {
+  const fd = checked(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_STREAM');
+  setTimeouts(fd, timeoutSeconds);
+  checked(setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1), 'setsockopt', 'TCP_NODELAY');
+  return fd;
+}
+
+export function datagramSocket(family: number): number {
+  return checked(socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_DGRAM');
+}
+
+/** @throws naming the port when it is taken */
+export function bound(fd: number, local: Sockaddr, port: number): number {
+  checked(setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1), 'setsockopt', 'SO_REUSEADDR');
+  checked(bind(fd, local.buffer.address, local.bytes), 'bind', `port ${port}`);
+  return fd;
+}
+
+export function listener(port: number): number {
+  const any = sockaddr('0.0.0.0', port);
+  const fd = checked(socket(any.family, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_STREAM');
+  bound(fd, any, port);
+  checked(listen(fd, LISTEN_BACKLOG), 'listen', `port ${port}`);
+  return fd;
+}
+
+/** The numbers after the first words of the command line. @throws when one is none */
+export function numbers(words: readonly string[]): number[] {
+  return words.map((word) => {
+    const n = Number(word);
+    if (word === '' || !Number.isFinite(n)) throw new Error(`${word}: not a number`);
+    return n;
+  });
+}
+
+/** At once: the event loop may never be reached again. */
+export const print = (text: string): void => {
+  writeSync(1, `${text}\n`);
+};

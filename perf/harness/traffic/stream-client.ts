@@ -1,0 +1,100 @@
+/**
+ * Request and response over TCP, and connections a second: blocking calls, one at a time, every duration recorded.
+ * The first fifth of the time is warm-up and counts for nothing. Prints one line of JSON.
+ *
+ * usage: stream-client.ts echo ADDRESS PORT BYTES SECONDS     one connection, request after request
+ *        stream-client.ts once ADDRESS PORT BYTES SECONDS     connect, request, response, end of stream, close; again
+ *        stream-client.ts hold ADDRESS PORT BYTES COUNT       open COUNT connections, say how many, keep them until killed
+ */
+import { MSG_NOSIGNAL, MSG_WAITALL } from '../../../src/sys/constants.ts';
+import { SysError } from '../../../src/sys/error.ts';
+import { close } from '../../../src/sys/io.ts';
+import { NativeBuffer } from '../../../src/sys/memory.ts';
+import { connect, recv, send } from '../../../src/sys/socket.ts';
+import { Latency } from './latency.ts';
+import { numbers, print, sockaddr, streamSocket } from './socket.ts';
+
+const TIMEOUT_SECONDS = 2;
+const WARM_SHARE = 0.2;
+/** So many failures in a row and no more flows are tried. */
+const HOLD_FAILURES = 3;
+/** However slow the tool is: what is open by then is what counts. */
+const HOLD_SECONDS = 20;
+
+const [, , mode, address = ''] = process.argv;
+const [port = 0, bytes = 1, amount = 1] = numbers(process.argv.slice(4));
+const to = sockaddr(address, port);
+const buffer = new NativeBuffer(bytes);
+
+/** @returns a connected descriptor or -errno */
+function open(): number {
+  const fd = streamSocket(to.family, TIMEOUT_SECONDS);
+  const r = connect(fd, to.buffer.address, to.bytes);
+  if (r >= 0) return fd;
+  close(fd);
+  return r;
+}
+
+/** @returns whether the whole answer came */
+function ask(fd: number): boolean {
+  return (
+    send(fd, buffer.address, bytes, MSG_NOSIGNAL) === bytes &&
+    recv(fd, buffer.address, bytes, MSG_WAITALL) === bytes
+  );
+}
+
+function timed(once: () => boolean): void {
+  const latency = new Latency();
+  const beganMs = performance.now();
+  const countsFromMs = beganMs + amount * 1000 * WARM_SHARE;
+  const endMs = beganMs + amount * 1000;
+  let failed = 0;
+  let nowMs = beganMs;
+  while (nowMs < endMs) {
+    const isFine = once();
+    const afterMs = performance.now();
+    if (!isFine) failed++;
+    else if (nowMs >= countsFromMs) latency.recordMs(afterMs - nowMs);
+    nowMs = afterMs;
+  }
+  const summary = latency.summary();
+  print(JSON.stringify({ ...summary, failed, perSecond: (summary.count * 1000) / (nowMs - countsFromMs) }));
+}
+
+function hold(): void {
+  const endMs = performance.now() + HOLD_SECONDS * 1000;
+  let count = 0;
+  for (let failures = 0; count < amount && failures < HOLD_FAILURES && performance.now() < endMs; ) {
+    let fd: number;
+    try {
+      fd = open();
+    } catch (error) {
+      if (!(error instanceof SysError)) throw error;
+      break; // out of descriptors
+    }
+    if (fd >= 0 && ask(fd)) {
+      count++;
+      failures = 0;
+    } else {
+      if (fd >= 0) close(fd);
+      failures++;
+    }
+  }
+  print(JSON.stringify({ flows: count }));
+  setInterval(() => {}, 1e6);
+}
+
+if (mode === 'hold') hold();
+else if (mode === 'echo') {
+  const fd = open();
+  if (fd < 0) throw new SysError('connect', `${address} ${port}`, -fd);
+  timed(() => ask(fd));
+} else
+  timed(() => {
+    const fd = open();
+    if (fd < 0) return false;
+    // The server closes first: its end of stream belongs to the exchange.
+    const isFine = ask(fd) && recv(fd, buffer.address, 1, 0) === 0;
+    close(fd);
+    return isFine;
+  });

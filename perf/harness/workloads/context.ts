@@ -1,0 +1,92 @@
+/** What a workload gets, and what it gives back. */
+import { fileURLToPath } from 'node:url';
+import type { Cell } from '../matrix.ts';
+import type { Guest } from '../peers.ts';
+import { type Argv, cpuSeconds, Daemon, memoryMib, run, until } from '../processes.ts';
+import type { Measurement } from '../result.ts';
+import type { World } from '../world.ts';
+
+export type Outcome = Pick<Measurement, 'values' | 'error' | 'distribution'>;
+
+export interface Context {
+  readonly world: World;
+  readonly guest: Guest;
+  readonly abort: AbortSignal;
+}
+
+export const failure = (error: string): Outcome => ({ values: {}, error });
+
+const FIRST_PORT = 5201;
+/** Ports of the peer are used in turn: what one run left behind does not meet the next. */
+const PORTS = 1000;
+let portIndex = 0;
+export const nextPort = (count = 1): number => {
+  if (portIndex + count > PORTS) portIndex = 0;
+  const port = FIRST_PORT + portIndex;
+  portIndex += count;
+  return port;
+};
+
+export const trafficProgram = (name: string, ...args: readonly (string | number)[]): Argv => [
+  process.execPath,
+  '--no-warnings',
+  fileURLToPath(new URL(`../traffic/${name}.ts`, import.meta.url)),
+  ...args.map(String),
+];
+
+/** Start a server and wait until it says that it listens. @throws with its words when it does not */
+export async function startServer(argv: Argv): Promise<Daemon> {
+  const server = new Daemon(argv);
+  await until(argv.slice(-6).join(' '), 8000, () => {
+    if (!server.running) throw new Error(`server: ${server.output || 'ended at once'}`);
+    return server.output.includes('listening') ? true : null;
+  }).catch(async (error) => {
+    await server.stop();
+    throw error;
+  });
+  return server;
+}
+
+/** Run a client and parse the JSON it prints. @throws with its words when it prints none */
+export async function runClient<T>(argv: Argv, timeoutMs: number, abort: AbortSignal): Promise<T> {
+  const { stdout, stderr } = await run(argv, timeoutMs, abort);
+  if (stdout.trim() === '') throw new Error(lastLines(stderr) || `no answer in ${timeoutMs / 1000} s`);
+  return JSON.parse(stdout) as T;
+}
+
+/** The end of what a program said, in one line. */
+export const lastLines = (text: string): string =>
+  text
+    .trim()
+    .split('\n')
+    .filter((line) => /error|cannot|refused|failed|no /i.test(line))
+    .slice(0, 2)
+    .join(' / ') || text.trim().split('\n').slice(-2).join(' / ');
+
+export interface Usage {
+  readonly cpuSeconds: number;
+  readonly rssMib: number;
+  readonly peakRssMib: number;
+}
+
+/** CPU time that the tool's process tree takes during `work`, and its memory afterwards; null when there is no tool. */
+export async function withUsage<T>(
+  guest: Guest,
+  work: () => Promise<T>,
+): Promise<{ value: T; usage: Usage | null }> {
+  if (guest.toolPid === null) return { value: await work(), usage: null };
+  const before = cpuSeconds(guest.toolPid);
+  const value = await work();
+  const cpu = cpuSeconds(guest.toolPid) - before;
+  const memory = memoryMib(guest.toolPid, guest.holder);
+  return { value, usage: { cpuSeconds: cpu, rssMib: memory.rss, peakRssMib: memory.peak } };
+}
+
+export const memoryValues = (usage: Usage | null): Outcome['values'] =>
+  usage === null ? {} : { rssMib: usage.rssMib, peakRssMib: usage.peakRssMib };
+
+export type Workload<Kind extends Cell['traffic']['kind']> = (
+  context: Context,
+  traffic: Extract<Cell['traffic'], { kind: Kind }>,
+  cell: Pick<Cell, 'seconds' | 'mtu'>,
+) => Promise<Outcome>;

@@ -1,0 +1,101 @@
+/** Torrent-like UDP, short container starts, and doing nothing. */
+import { TORRENT } from '../matrix.ts';
+import type { Guest, Peer } from '../peers.ts';
+import { cpuSeconds, memoryMib, run, sleep, until } from '../processes.ts';
+import { median } from '../report/statistics.ts';
+import type { World } from '../world.ts';
+import {
+  failure,
+  nextPort,
+  type Outcome,
+  runClient,
+  startServer,
+  trafficProgram,
+  type Workload,
+  withUsage,
+} from './context.ts';
+import { cpuValues } from './iperf.ts';
+
+interface ManyUdpReport {
+  readonly sent: number;
+  readonly received: number;
+}
+
+const GRACE_MS = 5000;
+
+export const torrent: Workload<'torrent'> = async ({ world, guest, abort }, _traffic, { seconds }) => {
+  const { peers, datagramBytes, mbitEachWay } = TORRENT;
+  const load = [nextPort(peers), peers, datagramBytes, mbitEachWay, seconds] as const;
+  const server = await startServer(world.inPeer(trafficProgram('many-udp', 'peer', ...load)));
+  try {
+    const { value: here, usage } = await withUsage(guest, () =>
+      runClient<ManyUdpReport>(
+        guest.inside(trafficProgram('many-udp', 'guest', ...load, world.peerAddress(4))),
+        seconds * 1000 + GRACE_MS,
+        abort,
+      ),
+    );
+    const there = await until('the peers of the torrent', GRACE_MS, () => {
+      const line = server.output.split('\n').find((each) => each.startsWith('{'));
+      if (line === undefined && !server.running) throw new Error(`peers: ${server.output}`);
+      return line === undefined ? null : (JSON.parse(line) as ManyUdpReport);
+    });
+    const sent = here.sent + there.sent;
+    const received = here.received + there.received;
+    if (here.sent === 0 || there.sent === 0) return failure('one side never sent anything');
+    return {
+      values: {
+        mbit: (received * datagramBytes * 8) / seconds / 1e6,
+        lossPercent: (100 * (sent - received)) / sent,
+        ...cpuValues(usage, received * datagramBytes, seconds),
+      },
+      error: null,
+    };
+  } finally {
+    await server.stop();
+  }
+};
+
+const START_TIMEOUT_MS = 10_000;
+
+export async function start(
+  world: World,
+  peer: Peer,
+  mtu: number,
+  starts: number,
+  abort: AbortSignal,
+): Promise<Outcome> {
+  const took: number[] = [];
+  const argv = peer.startArgv(world, mtu);
+  for (let i = 0; i < starts && !abort.aborted; i++) {
+    const beganMs = performance.now();
+    const { status, stderr } = await run(argv, START_TIMEOUT_MS, abort);
+    if (status !== 0) return failure(stderr.trim().split('\n').at(-1) || `status ${status}`);
+    took.push(performance.now() - beganMs);
+  }
+  const startMs = median(took);
+  return startMs === null ? failure('ended early') : { values: { startMs }, error: null };
+}
+
+const TICKS_PER_SECOND = 100;
+const SLICE_MS = 500;
+
+/** All guests at once: idle tools do not disturb one another, and the time is the same for all. */
+export async function idle(
+  guests: readonly { readonly name: string; readonly guest: Guest }[],
+  seconds: number,
+  abort: AbortSignal,
+): Promise<Map<string, Outcome>> {
+  const tools = guests.flatMap(({ name, guest }) =>
+    guest.toolPid === null ? [] : [{ name, guest, pid: guest.toolPid, before: cpuSeconds(guest.toolPid) }],
+  );
+  const end = performance.now() + seconds * 1000;
+  while (performance.now() < end && !abort.aborted) await sleep(SLICE_MS);
+  return new Map(
+    tools.map(({ name, guest, pid, before }) => {
+      const { rss, peak } = memoryMib(pid, guest.holder);
+      const cpuTicks = Math.round((cpuSeconds(pid) - before) * TICKS_PER_SECOND);
+      return [name, { values: { cpuTicks, rssMib: rss, peakRssMib: peak }, error: null }];
+    }),
+  );
+}

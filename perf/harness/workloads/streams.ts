@@ -1,0 +1,115 @@
+/** Request and response, connections a second, and many idle flows: our own clients, with blocking sockets. */
+
+import { Daemon, sleep, until } from '../processes.ts';
+import type { LatencySummary } from '../traffic/latency.ts';
+import { HOST_ADDRESS } from '../world.ts';
+import {
+  type Context,
+  failure,
+  memoryValues,
+  nextPort,
+  type Outcome,
+  runClient,
+  startServer,
+  trafficProgram,
+  type Usage,
+  type Workload,
+  withUsage,
+} from './context.ts';
+import { tcp } from './iperf.ts';
+
+interface StreamReport extends LatencySummary {
+  readonly failed: number;
+  readonly perSecond: number;
+}
+
+const CONNECT_BYTES = 64;
+const GRACE_MS = 6000;
+/** What the kernels and the tool still do about flows that were reset. */
+const SETTLE_MS = 500;
+const HOLD_TIMEOUT_MS = 30_000;
+
+async function exchange(
+  context: Context,
+  mode: 'echo' | 'once',
+  bytes: number,
+  seconds: number,
+  inbound: boolean,
+): Promise<Outcome> {
+  const { world, guest, abort } = context;
+  const port = inbound ? guest.servicePort : nextPort();
+  const serverArgv = trafficProgram('stream-server', mode, port, bytes);
+  const server = await startServer(inbound ? guest.inside(serverArgv) : world.inPeer(serverArgv));
+  try {
+    const client = inbound
+      ? world.inPeer(trafficProgram('stream-client', mode, HOST_ADDRESS, guest.publishedPort, bytes, seconds))
+      : guest.inside(trafficProgram('stream-client', mode, world.peerAddress(4), port, bytes, seconds));
+    const { value, usage } = await withUsage(guest, () =>
+      runClient<StreamReport>(client, seconds * 1000 + GRACE_MS, abort),
+    );
+    return streamOutcome(value, usage, seconds);
+  } finally {
+    await server.stop();
+  }
+}
+
+export function streamOutcome(report: StreamReport, usage: Usage | null, seconds: number): Outcome {
+  if (report.count === 0) return failure(`nothing was answered, ${report.failed} attempts failed`);
+  const { perSecond, p50Us, p99Us, p999Us, distribution, failed } = report;
+  return {
+    values: {
+      perSecond,
+      p50Us,
+      p99Us,
+      p999Us,
+      ...(usage === null ? {} : { cpuPercent: (usage.cpuSeconds / seconds) * 100 }),
+      ...memoryValues(usage),
+    },
+    distribution,
+    error: failed === 0 ? null : `${failed} attempts failed`,
+  };
+}
+
+export const request: Workload<'request'> = (context, traffic, { seconds }) =>
+  exchange(context, 'echo', traffic.bytes, seconds, false);
+
+export const connections: Workload<'connect'> = (context, traffic, { seconds }) =>
+  exchange(context, 'once', CONNECT_BYTES, seconds, traffic.inbound);
+
+/** Open the flows, then measure one busy stream beside them. The tool's memory is taken while all are there. */
+export const flows: Workload<'flows'> = async (context, traffic, cell) => {
+  const { world, guest, abort } = context;
+  const port = nextPort();
+  const server = await startServer(world.inPeer(trafficProgram('stream-server', 'hold', port, 1)));
+  const holder = new Daemon(
+    guest.inside(trafficProgram('stream-client', 'hold', world.peerAddress(4), port, 1, traffic.count)),
+  );
+  try {
+    const count = await until('idle flows', HOLD_TIMEOUT_MS, () => {
+      if (abort.aborted) return 0;
+      if (!holder.running) throw new Error(`idle flows: ${holder.output || 'ended at once'}`);
+      const said = /"flows":(\d+)/.exec(holder.output)?.[1];
+      return said === undefined ? null : Number(said);
+    });
+    const busy = await tcp(
+      context,
+      {
+        kind: 'tcp',
+        direction: 'up',
+        streams: 1,
+        family: 4,
+        paceMbit: null,
+        line: null,
+        inbound: false,
+      },
+      cell,
+    );
+    const error = count < traffic.count ? `only ${count} of ${traffic.count} flows could be opened` : null;
+    return { values: { ...busy.values, flows: count }, error: busy.error ?? error };
+  } finally {
+    // The server first: its resets reach the guest through the tool.
+    await server.stop();
+    await sleep(SETTLE_MS);
+    await holder.stop();
+  }
+};

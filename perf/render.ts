@@ -1,0 +1,52 @@
+/**
+ * Reports from results.
+ *
+ * usage: scripts/node.sh perf/render.ts FILE.json...      write FILE.md and FILE.html beside each
+ *        scripts/node.sh perf/render.ts --comparison      write docs/comparison.md from the newest full report in perf/
+ */
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { comparison, newestReport } from './harness/report/comparison.ts';
+import { html } from './harness/report/html.ts';
+import { markdown } from './harness/report/markdown.ts';
+import { parseResult } from './harness/result.ts';
+
+const perf = fileURLToPath(new URL('.', import.meta.url));
+const comparisonPage = fileURLToPath(new URL('../docs/comparison.md', import.meta.url));
+
+const args = process.argv.slice(2);
+if (args.length === 0) {
+  process.stderr.write('usage: perf/render.ts FILE.json... | --comparison\n');
+  process.exit(2);
+}
+try {
+  if (args[0] === '--comparison') {
+    const results = readdirSync(perf)
+      .filter((name) => /^\d{4}-\d{2}-\d{2}-.*\.json$/.test(name))
+      .flatMap((name) => {
+        try {
+          return [{ name, result: parseResult(readFileSync(`${perf}${name}`, 'utf8'), name) }];
+        } catch (error) {
+          // Recordings of other instruments may lie there as well.
+          process.stderr.write(`${error instanceof Error ? error.message : error}: skipped\n`);
+          return [];
+        }
+      });
+    const newest = newestReport(results);
+    if (newest === null) throw new Error('perf/ has no report yet: scripts/iperf-harness.sh --json FILE');
+    writeFileSync(comparisonPage, `${comparison(newest.result, newest.name)}\n`);
+    console.log(`docs/comparison.md: from perf/${newest.name}`);
+  } else
+    for (const file of args) {
+      const result = parseResult(readFileSync(file, 'utf8'), basename(file));
+      const stem = file.replace(/\.json$/, '');
+      const title = basename(stem);
+      writeFileSync(`${stem}.md`, `${markdown(result, title)}\n`);
+      writeFileSync(`${stem}.html`, await html(result, title));
+      console.log(`${stem}.md ${stem}.html`);
+    }
+} catch (error) {
+  process.stderr.write(`render: ${error instanceof Error ? error.message : error}\n`);
+  process.exitCode = 1;
+}

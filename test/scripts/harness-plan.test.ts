@@ -1,0 +1,120 @@
+import { describe, expect, test } from 'vitest';
+import {
+  cellSeconds,
+  matches,
+  matrix,
+  needsWarmUp,
+  type PlanOptions,
+  participants,
+  plan,
+  planText,
+  ROUNDS,
+} from '../../perf/harness/matrix.ts';
+import type { PeerKind } from '../../perf/harness/result.ts';
+import { TARGETS } from '../../perf/harness/targets.ts';
+
+const peer = (name: string, kind: PeerKind) => ({ name, kind });
+const PEERS = [
+  peer('direct', 'direct'),
+  peer('bucatini', 'bucatini'),
+  peer('pasta', 'pasta'),
+  peer('slirp4netns', 'slirp4netns'),
+  peer('pasta-new', 'pasta'),
+  peer('slirp-new', 'slirp4netns'),
+];
+const OPTIONS: PlanOptions = { mode: 'full', only: null, rounds: null, seconds: null, mtus: [65520, 1500] };
+
+describe('time', () => {
+  test('--full with six peers: below 45 minutes, with something in hand for tools that stall', () => {
+    expect(plan(OPTIONS, PEERS).seconds).toBeLessThan(42 * 60);
+  });
+
+  test('--quick with six peers: below 5 minutes', () => {
+    expect(plan({ ...OPTIONS, mode: 'quick' }, PEERS).seconds).toBeLessThan(5 * 60);
+  });
+
+  test('a cell takes its rounds for each peer; idle is for all at once', () => {
+    const { cells } = plan({ ...OPTIONS, only: ['tcp-1-up', 'idle'], rounds: 2, seconds: 10 }, PEERS);
+    const [idle, up] = cells;
+    expect([idle?.workload, up?.id]).toEqual(['idle', 'tcp-1-up-65520']);
+    expect(idle && cellSeconds(idle)).toBe(10);
+    expect(up && cellSeconds(up)).toBe(2 * 6 * 10.5);
+  });
+});
+
+describe('matrix', () => {
+  const cells = matrix(OPTIONS);
+
+  test('no id twice, idle first: before anything has touched the memory of the tools', () => {
+    expect(new Set(cells.map(({ id }) => id)).size).toBe(cells.length);
+    expect(cells[0]?.workload).toBe('idle');
+  });
+
+  test('every target names cells that there are', () => {
+    const ids = cells.map(({ id }) => id);
+    for (const target of TARGETS)
+      for (const id of [target.cell, ...(target.than ?? [])]) expect(ids).toContain(id);
+  });
+
+  test('with one MTU everything is measured at that one', () => {
+    const at1500 = matrix({ mtus: [1500] });
+    for (const workload of ['idle', 'rr', 'udp', 'tcp'])
+      expect(at1500.some((cell) => cell.workload === workload && cell.mtu === 1500)).toBe(true);
+  });
+
+  test('a line of the own replaces both lines', () => {
+    const line = { delayMs: 1, rateMbit: 10, queueKib: 64, lossPercent: 0 };
+    const own = matrix({ mtus: [1500], line }).filter(({ workload }) => workload === 'line');
+    expect(own.map(({ id }) => id)).toEqual(['line-own-up-1500', 'line-own-down-1500']);
+    for (const { traffic } of own) expect(traffic).toMatchObject({ line });
+  });
+
+  test('--only: whole words between dashes', () => {
+    expect(matches('tcp-1-up-1500', 'tcp-1')).toBe(true);
+    expect(matches('tcp-16-up-1500', 'tcp-1')).toBe(false);
+    expect(matches('tcp-1-up-1500', 'tcp-1-up-1500')).toBe(true);
+  });
+});
+
+describe('plan', () => {
+  test('cells that look around leave out the older build of each stock tool, the others do not', () => {
+    const cell = (id: string) => plan(OPTIONS, PEERS).cells.find((each) => each.id === id);
+    expect(cell('udp-512-full-up-1500')?.peers).toEqual(['direct', 'bucatini', 'pasta-new', 'slirp-new']);
+    expect(cell('udp-1400-full-up-1500')?.peers).toHaveLength(6);
+    expect(cell('idle-65520')?.peers).not.toContain('direct');
+  });
+
+  test('two builds of ours both take part everywhere', () => {
+    const cell = matrix(OPTIONS).find(({ who }) => who === 'newest');
+    const two = [...PEERS, peer('bucatini-fused', 'bucatini')];
+    expect(cell && participants(cell, two)).toEqual([
+      'direct',
+      'bucatini',
+      'pasta-new',
+      'slirp-new',
+      'bucatini-fused',
+    ]);
+  });
+
+  test('--rounds and --seconds win over the matrix; starts have no seconds', () => {
+    const { cells } = plan({ ...OPTIONS, rounds: 1, seconds: 7 }, PEERS);
+    for (const cell of cells) {
+      expect(cell.rounds).toBe(1);
+      expect(cell.seconds).toBe(cell.workload === 'start' ? 0 : 7);
+    }
+    expect(plan(OPTIONS, PEERS).cells.find(({ id }) => id === 'tcp-1-up-1500')?.rounds).toBe(ROUNDS);
+  });
+
+  test('a warm-up precedes the first cell of a kind at each MTU', () => {
+    const { cells } = plan({ ...OPTIONS, only: ['tcp-1-up', 'tcp-1-down', 'start'] }, PEERS);
+    const warm = cells.filter((_, index) => needsWarmUp(cells, index)).map(({ id }) => id);
+    expect(warm).toEqual(['tcp-1-up-65520', 'tcp-1-up-1500']);
+  });
+
+  test('--plan names every cell, its peers and the whole time', () => {
+    const planned = plan({ ...OPTIONS, mode: 'quick' }, PEERS.slice(0, 2));
+    const text = planText(planned);
+    for (const { id } of planned.cells) expect(text).toContain(`${id} `);
+    expect(text).toMatch(/\d+ cells, about \d+ min \d+ s in all/);
+  });
+});
