@@ -1,6 +1,7 @@
 /** The part that runs as root of the harness's own namespaces: build the bed, measure, stop everything, report. */
 import { writeFileSync } from 'node:fs';
 import { Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
 import { describeMachine } from './machine.ts';
 import { plan, planText } from './matrix.ts';
 import { type Log, measureAll, startGuest } from './measuring.ts';
@@ -17,6 +18,7 @@ import { buildWorld } from './world.ts';
 /** Descriptor of the pipe whose end tells the inside that the outside is gone or wants an end. */
 export const LIFELINE_FD = 3;
 
+const REPOSITORY = fileURLToPath(new URL('../../', import.meta.url));
 const SIGNAL_STATUS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 const SOAK_FAILED = 3;
 const SOAK_MTU = 65520;
@@ -49,6 +51,13 @@ function optionRecord(options: Options): Result['options'] {
     tcpWmem: options.tcpWmem,
     line: line === null ? null : `${line.delayMs},${line.rateMbit},${line.queueKib},${line.lossPercent}`,
   };
+}
+
+/** Tools quote their own command line: a report names them as the user did, never where they lie. */
+function withoutPaths(text: string, options: Options): string {
+  return options.peers
+    .reduce((so, { name, path }) => (path === null ? so : so.replaceAll(path, name)), text)
+    .replaceAll(REPOSITORY, '');
 }
 
 export async function inside(argv: readonly string[]): Promise<number> {
@@ -113,7 +122,11 @@ export async function inside(argv: readonly string[]): Promise<number> {
     cells: cells
       .filter((cell) => log.measurements.some((m) => m.cell === cell.id))
       .map(({ id, workload, text, mtu, seconds }) => ({ id, workload, text, mtu, seconds })),
-    ...log,
+    measurements: log.measurements.map((m) => ({
+      ...m,
+      error: m.error === null ? null : withoutPaths(m.error, options),
+    })),
+    notes: log.notes.map((note) => withoutPaths(note, options)),
     soak: soaked,
     seconds: Math.round((performance.now() - beganMs) / 1000),
     endedEarly,

@@ -1,0 +1,82 @@
+/** The harness's own traffic programs, over loopback: real sockets, real processes, small loads. */
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { afterEach, expect, test } from 'vitest';
+
+const children: ReturnType<typeof spawn>[] = [];
+afterEach(() => {
+  for (const child of children.splice(0)) child.kill('SIGKILL');
+});
+
+/** Below what the kernel gives out by itself, and apart for test runs beside one another. */
+const FLOWS = 20;
+let nextPort = 16_384 + (process.pid % 400) * (FLOWS + 4);
+
+/** Start a program of perf/harness/traffic. @returns what it prints, line by line */
+function program(name: string, ...args: (string | number)[]) {
+  const file = fileURLToPath(new URL(`../../perf/harness/traffic/${name}.ts`, import.meta.url));
+  const child = spawn(process.execPath, [file, ...args.map(String)], { stdio: ['ignore', 'pipe', 'pipe'] });
+  children.push(child);
+  const lines: string[] = [];
+  let rest = '';
+  let wake = () => {};
+  child.stdout.on('data', (chunk) => {
+    const parts = `${rest}${chunk}`.split('\n');
+    rest = parts.pop() ?? '';
+    lines.push(...parts);
+    wake();
+  });
+  return {
+    child,
+    async line(): Promise<string> {
+      while (lines.length === 0)
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      return lines.shift() ?? '';
+    },
+  };
+}
+
+async function stream(mode: string, amount: number) {
+  const port = nextPort++;
+  const server = program('stream-server', mode, port, 64);
+  expect(await server.line()).toBe('listening');
+  const client = program('stream-client', mode, '127.0.0.1', port, 64, amount);
+  return { client, report: JSON.parse(await client.line()) };
+}
+
+test('request and response: every round trip recorded, warm-up left out', async () => {
+  const { report } = await stream('echo', 1);
+  expect(report).toMatchObject({ failed: 0 });
+  expect(report.count).toBeGreaterThan(100);
+  // 0.8 s count: what was counted in that time is the rate.
+  expect(report.perSecond / report.count).toBeCloseTo(1 / 0.8, 1);
+  expect(report.p50Us).toBeGreaterThan(0);
+  expect(report.p999Us).toBeGreaterThanOrEqual(report.p99Us);
+});
+
+test('connections: the server closes first, so none is stuck in the client', async () => {
+  const { report } = await stream('once', 1);
+  expect(report).toMatchObject({ failed: 0 });
+  expect(report.count).toBeGreaterThan(100);
+});
+
+test('idle flows: as many as asked for, kept until it is killed', async () => {
+  const { report, client } = await stream('hold', 200);
+  expect(report).toEqual({ flows: 200 });
+  expect(client.child.exitCode).toBeNull();
+});
+
+test('many UDP flows: both ways at the offered rate, nothing lost over loopback', async () => {
+  const load = [nextPort, FLOWS, 1200, 2, 1] as const;
+  const peer = program('many-udp', 'peer', ...load);
+  expect(await peer.line()).toBe('listening');
+  const guest = JSON.parse(await program('many-udp', 'guest', ...load, '127.0.0.1').line());
+  const there = JSON.parse(await peer.line());
+  // 2 Mbit/s of 1200 B for a second.
+  expect(guest.sent).toBe(208);
+  expect(there).toMatchObject({ received: guest.sent });
+  expect(guest.received).toBe(there.sent);
+  expect(there.sent).toBeGreaterThan(190);
+});
