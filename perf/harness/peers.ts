@@ -91,6 +91,14 @@ function threadsText(threads: string): string {
   return `auto: ${chosen.kind === 'fused' ? 'fused' : `pipeline=${chosen.shards}`}`;
 }
 
+/** Debian 12's pasta does not know its own version; its package does. */
+async function packagedVersion(name: string, packageName: string, said: string): Promise<string> {
+  if (!said.includes('unknown')) return said;
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own format
+  const { status, stdout } = await run(['dpkg-query', '-W', '-f', '${Version}', packageName], 5000);
+  return status === 0 && stdout !== '' ? `${name} ${stdout}` : said;
+}
+
 function ours(spec: PeerSpec): Peer {
   const program = spec.path ?? OUR_LAUNCHER;
   const argv = (mtu: number, publish: readonly string[]): Argv => [
@@ -138,8 +146,11 @@ function pasta(spec: PeerSpec): Peer {
     name: spec.name,
     kind: spec.kind,
     threads: null,
-    probe: () =>
-      version(program, spec.path === null ? 'apt-get install passt' : 'the named file does not run'),
+    async probe() {
+      if (spec.path !== null) return version(program, 'the named file does not run');
+      const found = await version(program, 'apt-get install passt');
+      return 'version' in found ? { version: await packagedVersion('pasta', 'passt', found.version) } : found;
+    },
     start: (world, mtu) => {
       const port = nextPort++;
       return startAround(world, argv(mtu, `${port}:${SERVICE_PORT}`), port);

@@ -21,7 +21,7 @@ export function figure(value: number | null, metric: Metric): string {
   if (value === null) return DASH;
   const { digits } = METRICS[metric];
   // Three significant digits are all that such runs have.
-  return value.toFixed(digits === 0 && value !== 0 && Math.abs(value) < 10 ? 2 : digits);
+  return value.toFixed(digits === 0 && !Number.isInteger(value) && Math.abs(value) < 10 ? 2 : digits);
 }
 const times = (value: number | null): string => (value === null ? DASH : value.toFixed(2));
 
