@@ -19,7 +19,7 @@ export interface Line {
   readonly lossPercent: number;
 }
 
-/** 500 Mbit/s and 20 ms there and back, with a queue of one and a half bandwidth-delay products. */
+/** 500 Mbit/s and 20 ms there and back, with a queue of 1.7 bandwidth-delay products (1.2 MiB). */
 export const LINES = {
   clean: { delayMs: 10, rateMbit: 500, queueKib: 2048, lossPercent: 0 },
   lossy: { delayMs: 10, rateMbit: 500, queueKib: 2048, lossPercent: 0.1 },

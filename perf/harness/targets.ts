@@ -9,7 +9,7 @@
 import { BOTH_MTUS } from './matrix.ts';
 import type { Metric } from './result.ts';
 
-export type Reference = 'direct' | 'best' | 'newest-pasta' | 'pasta' | 'slirp4netns' | 'ours' | 'fixed';
+export type Reference = 'direct' | 'best' | 'newest-pasta' | 'newest-slirp4netns' | 'ours' | 'fixed';
 
 export interface Target {
   readonly text: string;
@@ -158,7 +158,7 @@ export const TARGETS: readonly Target[] = [
       `rr-64-${LARGE}`,
       metric,
       'TCP request and response, 64 B',
-      atMost('slirp4netns', 1, { isStretch: true }),
+      atMost('newest-slirp4netns', 1, { isStretch: true }),
     ),
   ]),
   target(`connect-out-${LARGE}`, 'perSecond', 'connections', atLeast('newest-pasta', 1)),

@@ -16,11 +16,6 @@ function newest(figures: Figures, kind: 'pasta' | 'slirp4netns'): string | null 
   return figures.result.peers.findLast((peer) => peer.kind === kind)?.name ?? null;
 }
 
-/** The first one named: the system's own. */
-function systems(figures: Figures, kind: 'pasta' | 'slirp4netns'): string | null {
-  return figures.result.peers.find((peer) => peer.kind === kind)?.name ?? null;
-}
-
 function referenceIn(figures: Figures, target: Target, cell: string): number | null {
   const of = (name: string | null | undefined): number | null =>
     name === null || name === undefined ? null : figures.median(cell, name, target.metric);
@@ -35,9 +30,7 @@ function referenceIn(figures: Figures, target: Target, cell: string): number | n
       return of(figures.ours?.name);
     case 'newest-pasta':
       return of(newest(figures, 'pasta'));
-    case 'pasta':
-      return of(systems(figures, 'pasta'));
-    case 'slirp4netns':
+    case 'newest-slirp4netns':
       return of(newest(figures, 'slirp4netns'));
   }
 }
@@ -69,8 +62,7 @@ const REFERENCE_WORDS = {
   direct: 'direct',
   best: 'the best peer',
   'newest-pasta': 'the newest pasta',
-  pasta: 'pasta',
-  slirp4netns: 'the newest slirp4netns',
+  'newest-slirp4netns': 'the newest slirp4netns',
   ours: 'our own',
 } as const;
 

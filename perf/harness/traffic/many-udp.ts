@@ -97,6 +97,7 @@ for (let turn = 0; ; ) {
   }
   const elapsedMs = nowMs - beganMs;
   if (elapsedMs > seconds * 1000 + DRAIN_MS) break;
+  if (!isGuest && connected.length === 0) continue;
   const due = Math.floor(Math.min(elapsedMs, seconds * 1000) * perMs);
   for (; sent < due; sent++, turn++) {
     if (isGuest) {
