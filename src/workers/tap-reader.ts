@@ -56,12 +56,8 @@ import type { PcapWriter } from './pcap.ts';
 import { Reassembler } from './reassembly.ts';
 import type { Stage } from './stage.ts';
 
-/**
- * Frames a round, and bytes after which it ends: enough to amortise a round, few enough that ACKs and other flows do not wait long. Of full
- * TSO frames 16 are taken; of small datagrams as many as leave in one send (UDP_MAX_SEGMENTS).
- */
-const BATCH_FRAMES = 64;
-const BATCH_BYTES = 15 * 65536;
+/** Frames a round: enough to amortise a round, few enough that ACKs and other flows do not wait long (16 * 64 KiB = 1 MiB). */
+const BATCH_FRAMES = 16;
 /** How often unfinished datagrams are looked through; only while one exists does the thread wake for it. */
 const EXPIRY_INTERVAL_MS = 1000;
 
@@ -134,8 +130,7 @@ export class TapReader implements Stage {
     const work = this.#takeFreed();
     if (now >= this.#nextExpiry) this.#expire(now);
     let frames = 0;
-    let bytes = 0;
-    for (; this.#readable && frames < BATCH_FRAMES && bytes <= BATCH_BYTES; frames++) {
+    for (; this.#readable && frames < BATCH_FRAMES; frames++) {
       if (!this.#arm()) break;
       const n = readv(this.#o.plan.tap.fd, this.#iov.address, 2);
       this.#o.counters[Counter.tapReads]!++;
@@ -143,7 +138,6 @@ export class TapReader implements Stage {
         this.#onReadError(-n);
         break;
       }
-      bytes += n;
       this.#onFrame(n, now);
     }
     if (frames > 0) recordHistogram(this.#o.counters, Histogram.tapBatch, frames);
