@@ -318,8 +318,12 @@ describe('runs of datagrams to the guest', () => {
         m[W.arg1] = gsoSize;
       }),
     );
+    // What lies in front of a second slot is somebody else's.
+    const bounds = messages.filter((m) => m[W.slotB] !== NO_SLOT).map((m) => rig.pool.slotAt(m[W.slotB]!));
+    for (const at of bounds) rig.u8.fill(0x77, at - 128, at);
     for (const m of messages) udp.onMessage(ToShard.datagram, m, 0);
     udp.flush();
+    for (const at of bounds) expect(rig.u8.slice(at - 128, at).every((byte) => byte === 0x77)).toBe(true);
     expect(rig.missingSlots).toBe(0);
     return rig.takeSent().map((sent) => {
       const ip = readIp(sent.bytes);
