@@ -48,7 +48,7 @@ export const ToShard = {
   closed: 8,
   /** A published listener accepted. arg0: token for `adopt`; arg1: listener index; addr/ports: peer address as the guest sees it and port << 16 | listener's target port; arg3: family, 4 or 6; arg4: flow hash. */
   accepted: 9,
-  /** A datagram (UDP payload, or an ICMP echo message for ping flows) from the host socket. slotA/slotB/at/len: payload begins at `at` in slotA; arg0: ttl or 0. */
+  /** A datagram (UDP payload, or an ICMP echo message for ping flows) from the host socket. slotA/slotB/at/len: payload begins at `at` in slotA; arg0: ttl or 0; arg1: bytes of each but the last when these are several datagrams, else 0. */
   datagram: 10,
   /** A datagram on a published UDP listener: slots as above; arg1: listener index; addr/ports as accepted; arg0, arg2, arg3, arg4: the local address that it came to; flow: interface index when the peer is link-local, else 0. */
   listenerDatagram: 11,
@@ -78,7 +78,7 @@ export const ToHost = {
   reset: 10,
   /** Slots of host-io that the shard is done with: arg0..: slotA, slotB. */
   freeSlots: 11,
-  /** Open a connected UDP socket: addr/ports (remote << 16 | preferred local port). Datagrams may follow at once. */
+  /** Open a connected UDP socket: addr/ports (remote << 16 | preferred local port); arg0: 1 when datagrams may come several to a message (UDP_GRO), else 0. Datagrams may follow at once. */
   openUdp: 12,
   /** Open a ping socket: addr; arg0: 4 or 6. */
   openPing: 13,

@@ -4,15 +4,17 @@
  */
 import { write, writev } from '../sys/io.ts';
 import { NativeBuffer } from '../sys/memory.ts';
-import { iovecWrite } from '../sys/socket.ts';
+import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../sys/socket.ts';
 
 const HEADER_BYTES = 24;
 const RECORD_BYTES = 16;
+/** Pieces of one frame besides its first, as the guest link has them at the most. */
+const MAX_PIECES = 128;
 
 export class PcapWriter {
   readonly #fd: number;
   readonly #head = new NativeBuffer(64);
-  readonly #iov = new NativeBuffer(64);
+  readonly #iov = new NativeBuffer((2 + MAX_PIECES) * IOVEC_BYTES);
   readonly #baseAddress: number;
 
   /** @param fd  open file, positioned at its end (O_APPEND: several threads write whole records) */
@@ -35,6 +37,27 @@ export class PcapWriter {
 
   /** Record one Ethernet frame of one or two pieces. A failed write loses the record, never the frame. */
   frame(_u8: Uint8Array, at: number, bytes: number, moreAt: number, moreBytes: number): void {
+    this.#begin(at, bytes, moreBytes);
+    iovecWrite(this.#iov.u32, 8, this.#baseAddress + moreAt, moreBytes);
+    writev(this.#fd, this.#iov.address, moreBytes > 0 ? 3 : 2);
+  }
+
+  /** The same for a frame whose further pieces are `count` iovecs in `iov` from word `first` on, `moreBytes` in all. */
+  framePieces(
+    at: number,
+    bytes: number,
+    iov: Uint32Array,
+    first: number,
+    count: number,
+    moreBytes: number,
+  ): void {
+    this.#begin(at, bytes, moreBytes);
+    const words = Math.min(count, MAX_PIECES) * IOVEC_WORDS;
+    for (let i = 0; i < words; i++) this.#iov.u32[2 * IOVEC_WORDS + i] = iov[first + i]!;
+    writev(this.#fd, this.#iov.address, 2 + words / IOVEC_WORDS);
+  }
+
+  #begin(at: number, bytes: number, moreBytes: number): void {
     const ms = Date.now();
     const h = this.#head.u32;
     h[0] = Math.floor(ms / 1000);
@@ -43,7 +66,5 @@ export class PcapWriter {
     h[3] = bytes + moreBytes;
     iovecWrite(this.#iov.u32, 0, this.#head.address, RECORD_BYTES);
     iovecWrite(this.#iov.u32, 4, this.#baseAddress + at, bytes);
-    iovecWrite(this.#iov.u32, 8, this.#baseAddress + moreAt, moreBytes);
-    writev(this.#fd, this.#iov.address, moreBytes > 0 ? 3 : 2);
   }
 }

@@ -41,6 +41,11 @@ describeE2e('datagrams', [requireTool('ping', 'apt package iputils-ping')], () =
           );
         });
 
+        it('a burst of 60 datagrams, the last one shorter: each comes back unchanged', async () => {
+          const burst = supportProgram('clients/udp-burst.ts', family.peer, PORT.echo, 60, 1200);
+          expect(JSON.parse(await succeed(guest, burst))).toEqual({ same: 60, lost: 0 });
+        });
+
         it('UDP to a port where nobody listens: the guest sees ECONNREFUSED', async () => {
           const [result] = await echo(PORT.closed, 100);
           expect(result).toMatchObject({ outcome: 'ECONNREFUSED' });

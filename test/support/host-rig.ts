@@ -103,10 +103,11 @@ export class HostRig {
     this.sockets.command(op, m, 0, gid);
   }
 
-  openUdp(gid: number, address: string, port: number, localPort = 0): void {
+  openUdp(gid: number, address: string, port: number, localPort = 0, mayBeMany = 0): void {
     this.command(ToHost.openUdp, gid, (m) => {
       addressParse(address, m, W.addr);
       m[W.ports] = ((port << 16) | localPort) >>> 0;
+      m[W.arg0] = mayBeMany;
     });
   }
 

@@ -77,6 +77,8 @@ export const TEST_PLAN: EnginePlan = {
 export interface Sent {
   readonly bytes: Uint8Array;
   readonly etherType: number;
+  /** Payload bytes a segment of a GSO_UDP_L4 frame, 0: an ordinary frame. */
+  readonly gsoSize: number;
 }
 
 /** What a module said to host-io. Words as messages.ts has them. */
@@ -134,6 +136,9 @@ export class ShardRig {
       mac: addressing.mac,
       guestMac: Uint8Array.of(2, 0, 0, 0, 0, 1),
       hasVnet: true,
+      uso: plan.tap.uso,
+      addPiece: (at: number, pieceBytes: number) => this.#pieces.push(this.u8.slice(at, at + pieceBytes)),
+      sendPieces: (...args: Parameters<GuestLink['sendPieces']>) => this.#sendPieces(...args),
       send: (...args: Parameters<GuestLink['send']>) => this.#send(...args),
     };
     this.ctx = {
@@ -181,7 +186,27 @@ export class ShardRig {
       packet[csumAt + csumField] = sum >>> 8;
       packet[csumAt + csumField + 1] = sum & 0xff;
     }
-    this.sent.push({ bytes: packet, etherType });
+    this.sent.push({ bytes: packet, etherType, gsoSize: 0 });
+    return 0;
+  }
+
+  /** What the TAP answers to the next GSO frames: 0 or -errno. */
+  usoResult = 0;
+  readonly #pieces: Uint8Array[] = [];
+
+  #sendPieces(ipAt: number, bytes: number, etherType: number, ipBytes: number, gsoSize: number): number {
+    const whole = Buffer.concat([this.u8.slice(ipAt, ipAt + bytes), ...this.#pieces.splice(0)]);
+    this.u8.fill(0xee, ipAt - 26, ipAt);
+    if (this.usoResult < 0) {
+      this.ctx.guest.uso = false;
+      return this.usoResult;
+    }
+    const packet = new Uint8Array(whole);
+    // The partial checksum must be good for the whole, as the kernel corrects it from there for each segment.
+    const sum = finishSum(onesSum(packet, ipBytes, packet.length - ipBytes, 0)) || 0xffff;
+    packet[ipBytes + 6] = sum >>> 8;
+    packet[ipBytes + 7] = sum & 0xff;
+    this.sent.push({ bytes: packet, etherType, gsoSize });
     return 0;
   }
 

@@ -236,6 +236,37 @@ describe('many datagrams', () => {
   );
 });
 
+describe('UDP_GRO', () => {
+  it.each(['127.0.0.1', '::1'])(
+    'a peer that sends by UDP_SEGMENT, %s: one message with the size where the shard can take it, else one each',
+    async (address) => {
+      const sender = rig();
+      const host = rig();
+      const from = await freePort();
+      const ports = [await freePort(), await freePort()];
+      const whole = pattern(1400 * 20 + 100);
+      for (const mayBeMany of [1, 0]) {
+        host.openUdp(1 + mayBeMany, address, from, ports[mayBeMany], mayBeMany);
+        sender.openUdp(1 + mayBeMany, address, ports[mayBeMany]!, from);
+        sender.send(1 + mayBeMany, whole, (m) => {
+          m[W.arg1] = 1400;
+        });
+        const got = await host.messages(mayBeMany ? 1 : 21);
+        expect(got.map((m) => [m[W.len], m[W.arg1]])).toEqual(
+          mayBeMany ? [[28_100, 1400]] : [...new Array(20).fill([1400, 0]), [100, 0]],
+        );
+        expect(Buffer.concat(got.map((m) => host.shard.payloadOf(m))).equals(whole)).toBe(true);
+        for (const m of got) host.free(m);
+        // A lone datagram on the same socket says nothing of a size that an earlier one had.
+        sender.send(1 + mayBeMany, pattern(60));
+        const [lone] = await host.messages(1);
+        expect([lone![W.len], lone![W.arg1]]).toEqual([60, 0]);
+        host.free(lone!);
+      }
+    },
+  );
+});
+
 describe('borrowed slots', () => {
   it('a datagram that the shard keeps is sent and its slot not returned', async () => {
     const host = rig();

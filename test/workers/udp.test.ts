@@ -179,6 +179,7 @@ describe('UDP to the guest', () => {
     const { rig, udp, flow } = opened(guest, peer);
     for (const bytes of [0, 1, 33, 1400]) {
       udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(bytes)), 0);
+      udp.flush();
       const [sent, ...rest] = rig.takeSent();
       expect(rest).toEqual([]);
       const ip = readIp(sent!.bytes);
@@ -296,6 +297,170 @@ describe('UDP to the guest', () => {
   });
 });
 
+describe('runs of datagrams to the guest', () => {
+  interface Frame {
+    readonly payload: Uint8Array;
+    readonly gsoSize: number;
+  }
+
+  /** Open a flow, deliver the payloads as one batch of messages, and read what the guest got. */
+  function deliver(
+    rig: ShardRig,
+    payloads: readonly Uint8Array[],
+    { v6 = false, gsoSize = 0 }: { v6?: boolean; gsoSize?: number } = {},
+  ): Frame[] {
+    const udp = new UdpTranslator(rig.ctx, new Resolvers(rig.plan.addresses.resolvers));
+    udp.onPacket(rig.packet(v6 ? udpPacket(GUEST6, 5, PEER6, 9, [1]) : udpPacket(GUEST, 5, PEER, 9, [1])));
+    const [open, send] = rig.takeMessages();
+    give(rig, send!);
+    const messages = payloads.map((payload) =>
+      rig.hostMessage(ToShard.datagram, open![W.flow]!, payload, (m) => {
+        m[W.arg1] = gsoSize;
+      }),
+    );
+    // What lies in front of a second slot is somebody else's.
+    const bounds = messages.filter((m) => m[W.slotB] !== NO_SLOT).map((m) => rig.pool.slotAt(m[W.slotB]!));
+    for (const at of bounds) rig.u8.fill(0x77, at - 128, at);
+    for (const m of messages) udp.onMessage(ToShard.datagram, m, 0);
+    udp.flush();
+    for (const at of bounds) expect(rig.u8.slice(at - 128, at).every((byte) => byte === 0x77)).toBe(true);
+    expect(rig.missingSlots).toBe(0);
+    return rig.takeSent().map((sent) => {
+      const ip = readIp(sent.bytes);
+      expect([ip.src, ip.dst]).toEqual(v6 ? [PEER6, GUEST6] : [PEER, GUEST]);
+      const u = readUdp(ip);
+      expect([u.srcPort, u.dstPort]).toEqual([9, 5]);
+      return { payload: u.payload, gsoSize: sent.gsoSize };
+    });
+  }
+  const patterns = (...sizes: number[]): Uint8Array[] => sizes.map((bytes, i) => pattern(bytes, i));
+  const whole = (parts: readonly Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(parts));
+  const shapes = (frames: readonly Frame[]): [number, number][] =>
+    frames.map((f) => [f.payload.length, f.gsoSize]);
+  const noUso = { ...TEST_PLAN, tap: { ...TEST_PLAN.tap, uso: false } };
+
+  it.each([false, true])(
+    'equal sizes and a shorter last: one frame, in order, checksum of the whole (IPv6 %s)',
+    (v6) => {
+      const parts = patterns(1400, 1400, 1400, 7);
+      const frames = deliver(new ShardRig(), parts, { v6 });
+      expect(shapes(frames)).toEqual([[4207, 1400]]);
+      expect(frames[0]!.payload).toEqual(whole(parts));
+    },
+  );
+
+  it('mixed sizes: a longer one, and whatever follows a shorter one, begin anew; empty and lone ones go singly', () => {
+    const parts = patterns(100, 100, 60, 60, 60, 0, 200, 30, 30, 31);
+    const frames = deliver(new ShardRig(), parts);
+    expect(shapes(frames)).toEqual([
+      [260, 100],
+      [120, 60],
+      [0, 0],
+      [230, 200],
+      [30, 0],
+      [31, 0],
+    ]);
+    expect(whole(frames.map((f) => f.payload))).toEqual(whole(parts));
+  });
+
+  it('64 datagrams at the most, and less than 64 KiB', () => {
+    const small = patterns(...new Array<number>(70).fill(64));
+    const frames = deliver(new ShardRig(), small);
+    expect(shapes(frames)).toEqual([
+      [64 * 64, 64],
+      [6 * 64, 64],
+    ]);
+    expect(whole(frames.map((f) => f.payload))).toEqual(whole(small));
+    const plan = { ...TEST_PLAN, addresses: { ...TEST_PLAN.addresses, mtu: 65_520 } };
+    const large = patterns(9000, 9000, 9000, 9000, 9000, 9000, 9000, 9000);
+    const few = deliver(new ShardRig(plan), large);
+    expect(shapes(few)).toEqual([
+      [63_000, 9000],
+      [9000, 0],
+    ]);
+    expect(whole(few.map((f) => f.payload))).toEqual(whole(large));
+  });
+
+  it('above the MTU: fragments of each, no run', () => {
+    const frames = deliver(new ShardRig(), patterns(1472, 1472)); // exactly the MTU
+    expect(shapes(frames)).toEqual([[2944, 1472]]);
+    const rig = new ShardRig();
+    const { udp } = begin(rig);
+    udp.onPacket(rig.packet(udpPacket(GUEST, 5, PEER, 9, [1])));
+    const flow = rig.takeMessages()[0]![W.flow]!;
+    for (const payload of patterns(1473, 1473)) {
+      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, payload), 0);
+    }
+    udp.flush();
+    const sent = rig.takeSent();
+    expect(sent.map((s) => s.gsoSize)).toEqual([0, 0, 0, 0]);
+    expect(sent.map((s) => (readIp(s.bytes).fragment & 0x2000) !== 0)).toEqual([true, false, true, false]);
+  });
+
+  it('no USO on the TAP, or the first GSO frame refused: each datagram by itself', () => {
+    const parts = patterns(500, 500, 500);
+    const plain = deliver(new ShardRig(noUso), parts);
+    expect(plain.map((f) => f.payload)).toEqual(parts);
+    const rig = new ShardRig();
+    rig.usoResult = -Errno.EINVAL;
+    const refused = deliver(rig, parts);
+    expect(shapes(refused)).toEqual([
+      [500, 0],
+      [500, 0],
+      [500, 0],
+    ]);
+    expect(refused.map((f) => f.payload)).toEqual(parts);
+    expect(rig.ctx.guest.uso).toBe(false);
+  });
+
+  it('two flows in turn: each datagram to its own, and nothing waits past flush()', () => {
+    const rig = new ShardRig();
+    const { udp } = begin(rig);
+    for (const port of [1, 2]) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
+    const flows = rig
+      .takeMessages()
+      .filter((m) => m[W.op] === ToHost.openUdp)
+      .map((m) => m[W.flow]!);
+    for (const i of [0, 1, 0, 1]) {
+      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flows[i]!, pattern(50, i)), 0);
+    }
+    expect(rig.takeSent()).toHaveLength(3);
+    udp.flush();
+    const last = rig.takeSent();
+    expect(last).toHaveLength(1);
+    expect(readUdp(readIp(last[0]!.bytes)).dstPort).toBe(2);
+  });
+
+  it('an error behind datagrams of its flow: told after them', () => {
+    const rig = new ShardRig();
+    const { udp } = begin(rig);
+    udp.onPacket(rig.packet(udpPacket(GUEST, 5, PEER, 9, [1])));
+    const flow = rig.takeMessages()[0]![W.flow]!;
+    udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(9)), 0);
+    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
+      m[W.arg0] = (3 << 8) | 3;
+    });
+    udp.onMessage(ToShard.icmpError, error, 0);
+    expect(rig.takeSent().map((s) => s.bytes[9])).toEqual([17, 1]);
+  });
+
+  it.each([
+    ['inside the small slot', 400, 3],
+    ['across both slots', 700, 12],
+    ['of a byte', 1, 2100],
+    ['up to the MTU', 1472, 40],
+  ])('several datagrams in one message, %s: passed on whole, cut here without USO', (_name, size, count) => {
+    const payload = pattern(size * count - (size > 1 ? 1 : 0));
+    const passed = deliver(new ShardRig(), [payload], { gsoSize: size });
+    expect(shapes(passed)).toEqual([[payload.length, size]]);
+    expect(passed[0]!.payload).toEqual(payload);
+    const cut = deliver(new ShardRig(noUso), [payload], { gsoSize: size });
+    expect(cut).toHaveLength(count);
+    expect(cut.slice(0, -1).every((f) => f.payload.length === size)).toBe(true);
+    expect(whole(cut.map((f) => f.payload))).toEqual(payload);
+  });
+});
+
 describe('UDP flow time-outs', () => {
   it('no reply: 30 s after the last datagram', () => {
     const { rig, udp } = begin();
@@ -342,6 +507,7 @@ describe('published UDP ports', () => {
   it('peer, then answer, then idle: delivered with its own address, answered through the listener, gone without a close', () => {
     const { rig, udp } = begin();
     udp.onMessage(ToShard.listenerDatagram, listener(rig, PEER, 7000, pattern(20)), 0);
+    udp.flush();
     const ip = readIp(rig.takeSent()[0]!.bytes);
     expect(ip).toMatchObject({ src: PEER, dst: GUEST });
     expect(readUdp(ip)).toEqual({ srcPort: 7000, dstPort: 8080, payload: pattern(20) });
@@ -366,6 +532,7 @@ describe('published UDP ports', () => {
   it('peer on the host loopback: seen as the mapped address, answered where it came from', () => {
     const { rig, udp } = begin();
     udp.onMessage(ToShard.listenerDatagram, listener(rig, '127.0.0.1', 7000, pattern(2)), 0);
+    udp.flush();
     expect(readIp(rig.takeSent()[0]!.bytes).src).toBe('10.0.2.4');
     udp.onPacket(rig.packet(udpPacket(GUEST, 8080, '10.0.2.4', 7000, [1])));
     const reply = rig.takeMessages()[0]!;

@@ -54,7 +54,9 @@ import {
   SO_EE_ORIGIN_ICMP,
   SO_EE_ORIGIN_ICMP6,
   SO_EE_ORIGIN_LOCAL,
+  SO_RCVBUF,
   SO_REUSEADDR,
+  SO_SNDBUF,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
   SOCK_NONBLOCK,
@@ -62,6 +64,7 @@ import {
   SOL_IPV6,
   SOL_SOCKET,
   SOL_UDP,
+  UDP_GRO,
   UDP_SEGMENT,
 } from '../../sys/constants.ts';
 import { close } from '../../sys/io.ts';
@@ -136,6 +139,8 @@ const MAX_ERRORS_PER_ROUND = 256;
 /** Pending errors that one read attempt steps over. */
 const MAX_READ_ERRORS = 8;
 const PORTS = 65536;
+/** Asked of the kernel for each UDP socket; memory is only taken by datagrams that wait. */
+const SOCKET_BUFFER_BYTES = 1 << 20;
 /** Reuse table: no socket, or several that all have SO_REUSEADDR. */
 const NOBODY = 0;
 
@@ -160,6 +165,8 @@ export class DatagramSockets implements SocketModule {
   readonly #port: Uint16Array;
   /** UDP_SEGMENT was refused for datagrams of this size: no larger ones are tried (0: no limit known). */
   readonly #noSegment: Uint16Array;
+  /** The socket has UDP_GRO: the kernel may hand over several datagrams as one, and says so in a control message. */
+  readonly #hasGro: Uint8Array;
   readonly #isStarved: Uint8Array;
   readonly #starved: number[] = [];
   readonly #listenerPort: Uint16Array;
@@ -173,7 +180,7 @@ export class DatagramSockets implements SocketModule {
   readonly #large = new Uint32Array(BATCH).fill(NO_SLOT);
   readonly #iov = new NativeBuffer(BATCH * 2 * IOVEC_BYTES);
   readonly #plain = new NativeBuffer(BATCH * MMSGHDR_BYTES);
-  readonly #withTtl = new NativeBuffer(BATCH * MMSGHDR_BYTES);
+  readonly #withControl = new NativeBuffer(BATCH * MMSGHDR_BYTES);
   readonly #withPeer = new NativeBuffer(BATCH * MMSGHDR_BYTES);
   readonly #names = new NativeBuffer(BATCH * NAME_BYTES);
   readonly #control = new NativeBuffer(BATCH * CONTROL_BYTES);
@@ -208,6 +215,7 @@ export class DatagramSockets implements SocketModule {
     this.#kind = new Uint8Array(gids);
     this.#port = new Uint16Array(gids);
     this.#noSegment = new Uint16Array(gids);
+    this.#hasGro = new Uint8Array(gids);
     this.#isStarved = new Uint8Array(gids);
     this.#listenerPort = new Uint16Array(ctx.plan.listeners.length);
     this.#batch = Math.max(1, Math.min(BATCH, Math.floor(ctx.largeSlots.capacity * MAX_LARGE_SHARE)));
@@ -216,7 +224,7 @@ export class DatagramSockets implements SocketModule {
       const name = this.#names.address + i * NAME_BYTES;
       const control = this.#control.address + i * CONTROL_BYTES;
       msghdrWrite(this.#plain.u32, i * MMSGHDR_WORDS, 0, 0, iov, 2, 0, 0);
-      msghdrWrite(this.#withTtl.u32, i * MMSGHDR_WORDS, 0, 0, iov, 2, control, CONTROL_BYTES);
+      msghdrWrite(this.#withControl.u32, i * MMSGHDR_WORDS, 0, 0, iov, 2, control, CONTROL_BYTES);
       msghdrWrite(
         this.#withPeer.u32,
         i * MMSGHDR_WORDS,
@@ -276,6 +284,10 @@ export class DatagramSockets implements SocketModule {
       r = connect(fd, this.#name.address, nameBytes);
     }
     if (r === 0) this.#discardStrangers(fd);
+    // After the strangers: they were read without looking at control messages. Kernels before 5.0 refuse, and nothing is lost.
+    const hasGro = r === 0 && words[at + W.arg0] === 1 && setsockoptInt(fd, SOL_UDP, UDP_GRO, 1) === 0;
+    this.#hasGro[gid] = hasGro ? 1 : 0;
+    if (r === 0) this.#enlargeBuffers(fd);
     this.#opened(gid, fd, isV4 ? Kind.udp4 : Kind.udp6, r);
   }
 
@@ -308,6 +320,15 @@ export class DatagramSockets implements SocketModule {
     // The host's own services, a resolver on 127.0.0.53 among them, are behind no interface but lo.
     if (r === 0 && device !== undefined && !toLoopback) r = this.#bindToDevice(fd, device);
     return r;
+  }
+
+  /**
+   * Room for bursts. What the default holds (rmem_default, 208 KiB) is 90 datagrams of 1,400 bytes with the kernel's overhead, less than
+   * come while a round is under way. The kernel cuts the wish to net.core.rmem_max and wmem_max and doubles it.
+   */
+  #enlargeBuffers(fd: number): void {
+    setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER_BYTES);
+    setsockoptInt(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER_BYTES);
   }
 
   #bindToDevice(fd: number, device: string): number {
@@ -737,7 +758,8 @@ export class DatagramSockets implements SocketModule {
   #read(gid: number): void {
     const fd = this.#fd[gid]! - 1;
     const kind = this.#kind[gid]!;
-    const headers = kind <= Kind.udp6 ? this.#plain : kind <= Kind.ping6 ? this.#withTtl : this.#withPeer;
+    const hasControl = kind >= Kind.ping4 || this.#hasGro[gid] === 1;
+    const headers = !hasControl ? this.#plain : kind <= Kind.ping6 ? this.#withControl : this.#withPeer;
     let errors = 0;
     for (let batch = 0; batch < BATCHES_PER_ROUND; ) {
       const armed = this.#arm();
@@ -753,7 +775,7 @@ export class DatagramSockets implements SocketModule {
         continue;
       }
       for (let i = 0; i < n; i++) {
-        if (kind <= Kind.ping6) this.#onDatagram(gid, kind, headers, i);
+        if (kind <= Kind.ping6) this.#onDatagram(gid, kind, headers, hasControl, i);
         else this.#onListenerDatagram(gid, i);
       }
       if (n < armed) return; // all there was; the next one raises an event
@@ -762,13 +784,16 @@ export class DatagramSockets implements SocketModule {
     this.#ctx.markReady(gid);
   }
 
-  #onDatagram(gid: number, kind: number, headers: NativeBuffer, i: number): void {
+  #onDatagram(gid: number, kind: number, headers: NativeBuffer, hasControl: boolean, i: number): void {
     const ctx = this.#ctx;
     const u32 = headers.u32;
     const at0 = i * MMSGHDR_WORDS;
     let ttl = 0;
-    if (kind >= Kind.ping4) {
-      ttl = this.#ttlOf(i, u32[at0 + MSGHDR_CONTROLLEN_WORD]!);
+    let gsoSize = 0;
+    if (hasControl) {
+      const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
+      if (kind >= Kind.ping4) ttl = this.#ttlOf(i, controlBytes);
+      else if (controlBytes > 0) gsoSize = this.#gsoSizeOf(i, controlBytes);
       u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
     }
     const isTruncated = (u32[at0 + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) !== 0;
@@ -784,6 +809,7 @@ export class DatagramSockets implements SocketModule {
     w[at + W.flow] = gid % ctx.flowsPerShard;
     this.#handOver(w, at, i, bytes);
     w[at + W.arg0] = ttl;
+    w[at + W.arg1] = gsoSize;
     out.commit();
   }
 
@@ -797,6 +823,21 @@ export class DatagramSockets implements SocketModule {
     } else w[at + W.slotB] = NO_SLOT;
     w[at + W.at] = HEADROOM_BYTES;
     w[at + W.len] = bytes;
+  }
+
+  /** Datagram size when message i is several datagrams, 0: it is one. */
+  #gsoSizeOf(i: number, controlBytes: number): number {
+    const u32 = this.#control.u32;
+    const first = (i * CONTROL_BYTES) >> 2;
+    const end = first + (controlBytes >> 2);
+    let at = first;
+    for (let n = cmsgDataBytes(u32, at, end); n >= 0; n = cmsgDataBytes(u32, at, end)) {
+      if (n >= 4 && u32[at + CMSG_LEVEL_WORD] === SOL_UDP && u32[at + CMSG_TYPE_WORD] === UDP_GRO) {
+        return u32[at + (CMSG_HEADER_BYTES >> 2)]!;
+      }
+      at = cmsgNext(at, n);
+    }
+    return 0;
   }
 
   /** TTL or hop limit of message i, 0: not told. */

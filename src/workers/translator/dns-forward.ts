@@ -295,6 +295,7 @@ export class DnsForward {
     const w = out.words;
     for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.resolvers.words[index * 4 + i]!;
     w[at + W.ports] = (DNS_PORT << 16) >>> 0; // local port 0: the kernel's choice, at random
+    w[at + W.arg0] = 0;
     out.commit();
     this.#sendQuery(q, flow);
     ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + FAIL_OVER_MS);

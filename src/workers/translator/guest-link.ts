@@ -14,22 +14,27 @@
 import { writeU16 } from '../../proto/be.ts';
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { ETH_BYTES, etherWrite } from '../../proto/ethernet.ts';
-import { udpChecksumAt, udpFinishSum } from '../../proto/udp.ts';
+import { UDP_BYTES, udpChecksumAt, udpFinishSum } from '../../proto/udp.ts';
 import { VNET_BYTES, VnetFlag, VnetGso, vnetWrite } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { type FramePool, LARGE_SLOT_BYTES } from '../../ring/pool.ts';
+import { Errno } from '../../sys/constants.ts';
 import { write, writev } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
-import { iovecWrite } from '../../sys/socket.ts';
+import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 import type { ImpairmentPlan } from '../engine-plan.ts';
 import { Impairment } from '../impairment.ts';
 import type { PcapWriter } from '../pcap.ts';
 
 export const LINK_HEADROOM = VNET_BYTES + ETH_BYTES;
+/** Pieces that one frame may have besides its first: two slots for each of 64 datagrams. */
+export const MAX_PIECES = 128;
 
 export interface GuestLinkOptions {
   readonly tapFd: number;
   readonly vnetHdrBytes: 0 | 12;
+  /** The TAP takes GSO_UDP_L4 frames. */
+  readonly uso: boolean;
   readonly pool: FramePool;
   /** A large slot of the shard's own, for frames built here. */
   readonly scratchSlot: number;
@@ -48,13 +53,17 @@ export class GuestLink {
   readonly guestMac: Uint8Array;
   readonly mac: Uint8Array;
   readonly hasVnet: boolean;
+  /** GSO_UDP_L4 frames are taken; false for good once one was refused. */
+  uso: boolean;
   readonly #fd: number;
   readonly #pool: FramePool;
   readonly #u8: Uint8Array;
   readonly #counters: Float64Array;
   readonly #impairment: Impairment | null;
   readonly #pcap: PcapWriter | null;
-  readonly #iov = new NativeBuffer(64);
+  readonly #iov = new NativeBuffer((1 + MAX_PIECES) * IOVEC_BYTES);
+  #pieces = 0;
+  #pieceBytes = 0;
 
   constructor(o: GuestLinkOptions) {
     this.#fd = o.tapFd;
@@ -64,6 +73,7 @@ export class GuestLink {
     this.mac = o.mac;
     this.guestMac = o.guestMac;
     this.hasVnet = o.vnetHdrBytes === 12;
+    this.uso = o.uso && this.hasVnet;
     this.scratchAt = o.pool.slotAt(o.scratchSlot) + 128;
     this.scratchBytes = LARGE_SLOT_BYTES - 128;
     this.#impairment = o.impairment
@@ -130,6 +140,47 @@ export class GuestLink {
     }
     this.#counters[Counter.tapWrites]!++;
     if (r < 0) {
+      this.#counters[Counter.tapWriteErrors]!++;
+      return r;
+    }
+    this.#counters[Counter.framesToGuest]!++;
+    this.#counters[Counter.bytesToGuest]! += bytes + moreBytes;
+    return 0;
+  }
+
+  /** Add a piece to the frame that the next sendPieces() sends; MAX_PIECES at the most. */
+  addPiece(at: number, bytes: number): void {
+    iovecWrite(this.#iov.u32, ++this.#pieces * IOVEC_WORDS, this.#pool.baseAddress + at, bytes);
+    this.#pieceBytes += bytes;
+  }
+
+  /**
+   * Send datagrams of one flow as one GSO_UDP_L4 frame, for which `uso` must hold: headers and the first payload from ipAt on, the rest in the
+   * pieces added before. Parameters as for send(); the UDP header is the last of the ipBytes + 8 bytes of header.
+   * @returns 0; -EINVAL: the kernel takes no such frame, `uso` is false now and nothing was sent; another -errno: lost
+   */
+  sendPieces(ipAt: number, bytes: number, etherType: number, ipBytes: number, gsoSize: number): number {
+    const u8 = this.#u8;
+    const pieces = this.#pieces;
+    const moreBytes = this.#pieceBytes;
+    this.#pieces = 0;
+    this.#pieceBytes = 0;
+    const ethAt = ipAt - ETH_BYTES;
+    const at = ethAt - VNET_BYTES;
+    etherWrite(u8, ethAt, this.guestMac, this.mac, etherType);
+    const csumStart = ETH_BYTES + ipBytes;
+    const hdrLen = csumStart + UDP_BYTES;
+    vnetWrite(u8, at, VnetFlag.needsCsum, VnetGso.udpL4, hdrLen, gsoSize, csumStart, udpChecksumAt);
+    this.#pcap?.framePieces(ethAt, ETH_BYTES + bytes, this.#iov.u32, IOVEC_WORDS, pieces, moreBytes);
+    if (this.#impairment?.loses()) {
+      this.#counters[Counter.lostToGuest]!++;
+      return 0;
+    }
+    iovecWrite(this.#iov.u32, 0, this.#pool.baseAddress + at, LINK_HEADROOM + bytes);
+    const r = writev(this.#fd, this.#iov.address, 1 + pieces);
+    this.#counters[Counter.tapWrites]!++;
+    if (r < 0) {
+      if (r === -Errno.EINVAL) this.uso = false;
       this.#counters[Counter.tapWriteErrors]!++;
       return r;
     }

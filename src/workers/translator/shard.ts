@@ -117,6 +117,7 @@ export class Shard implements Stage {
       guest: new GuestLink({
         tapFd: plan.tap.fd,
         vnetHdrBytes: plan.tap.vnetHdrBytes,
+        uso: plan.tap.uso,
         pool,
         scratchSlot: options.scratchSlot,
         counters,
@@ -236,6 +237,8 @@ export class Shard implements Stage {
         }
       }
     }
+    // Before the slots' descriptors are forgotten, and before anything else is waited for: no datagram is held for company.
+    this.#udp.flush();
     ring.release(count);
     return count;
   }

@@ -6,7 +6,7 @@
  *      find(flow)  ── none ──▶ insert, openUdp(192.0.2.1:53, preferred local port 5000)
  *      sendDatagram(flow, slots as read: no copy)
  *   host socket <- 192.0.2.1:53
- *      datagram(flow, payload with headroom) ──▶ UDP and IP header in front, written to the TAP
+ *      datagram(flow, payload with headroom) ──▶ UDP and IP header in front, written to the TAP in runs (udp-run.ts)
  *   idle: 30 s, 120 s once it has become a conversation ──▶ close ──▶ closed ──▶ id free
  *
  * A published port's socket is shared by all its peers: a datagram from one makes a flow that has no socket of its own and answers
@@ -26,12 +26,10 @@ import { IpProtocol } from '../../proto/ipv4.ts';
 import {
   UDP_BYTES,
   udpChecksum,
-  udpChecksumAt,
   udpDstPort,
   udpHeaderBytes,
   udpLength,
   udpSrcPort,
-  udpWrite,
 } from '../../proto/udp.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
@@ -45,7 +43,8 @@ import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './contex
 import { handleDhcp } from './dhcp.ts';
 import { DnsForward, type Resolvers } from './dns-forward.ts';
 import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, portUnreachableToGuest } from './icmp-errors.ts';
-import { DEFAULT_TTL, datagramToGuest, packetFree, pseudoSumWords } from './to-guest.ts';
+import { packetFree, pseudoSumWords } from './to-guest.ts';
+import { UdpRun } from './udp-run.ts';
 
 const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
 /** Datagrams of a flow are counted so far: enough to tell a conversation from a question and its answer. */
@@ -69,10 +68,12 @@ export class UdpTranslator {
   readonly #listener: Uint16Array;
   readonly #peer: Map<number, Uint32Array> = new Map();
   readonly #words = new Uint32Array(8);
+  readonly #run: UdpRun;
 
   constructor(ctx: ShardContext, resolvers: Resolvers) {
     this.#ctx = ctx;
     this.dns = new DnsForward(ctx, resolvers);
+    this.#run = new UdpRun(ctx);
     const flows = ctx.flows.maxFlows;
     this.#state = new Uint8Array(flows);
     this.#lastMs = new Float64Array(flows);
@@ -181,6 +182,7 @@ export class UdpTranslator {
     const w = out.words;
     for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
     w[at + W.ports] = ((ports << 16) | (ports >>> 16)) >>> 0;
+    w[at + W.arg0] = 1;
     out.commit();
   }
 
@@ -222,8 +224,7 @@ export class UdpTranslator {
     const ctx = this.#ctx;
     if (op === ToShard.listenerDatagram) {
       const cause = this.#onListenerDatagram(words, at);
-      if (cause < 0) ctx.drop(cause);
-      ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+      if (cause < 0) this.#discard(words, at, cause);
       return;
     }
     const flow = words[at + W.flow]!;
@@ -231,14 +232,13 @@ export class UdpTranslator {
       this.dns.onMessage(op, words, at);
       return;
     }
+    // What is said about a flow comes after what was received before it, and a flow's addresses are needed until then.
+    if (op !== ToShard.datagram) this.flush();
     switch (op) {
-      case ToShard.datagram: {
-        const cause =
-          this.#state[flow] === State.connected ? this.#toGuestAt(flow, words, at) : StageDrop.noSocket;
-        if (cause < 0) ctx.drop(cause);
-        ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+      case ToShard.datagram:
+        if (this.#state[flow] === State.connected) this.#toGuestAt(flow, words, at, words[at + W.arg1]!);
+        else this.#discard(words, at, StageDrop.noSocket);
         break;
-      }
       case ToShard.icmpError:
         if (this.#state[flow] === State.connected) this.#onError(flow, words, at);
         break;
@@ -257,49 +257,28 @@ export class UdpTranslator {
     }
   }
 
-  #toGuestAt(flow: number, words: Uint32Array, at: number): number {
-    const ctx = this.#ctx;
-    const slotA = words[at + W.slotA]!;
-    const slotB = words[at + W.slotB]!;
-    const bytes = words[at + W.len]!;
-    const payloadAt = ctx.pool.slotAt(slotA) + words[at + W.at]!;
-    const room = ctx.pool.slotBytes(slotA) - words[at + W.at]!;
-    const bytesInA = slotB === NO_SLOT || bytes < room ? bytes : room;
-    const moreAt = slotB === NO_SLOT ? 0 : ctx.pool.slotAt(slotB);
-    return this.#deliver(flow, payloadAt, bytesInA, moreAt, bytes - bytesInA);
-  }
-
-  /** Payload that came for a flow, with headroom in front of it, to the guest. */
-  #deliver(flow: number, payloadAt: number, bytesInA: number, moreAt: number, moreBytes: number): number {
-    const ctx = this.#ctx;
-    this.#lastMs[flow] = ctx.now;
+  /** A message's payload, with headroom in front of it, to the guest. Takes over the slots. */
+  #toGuestAt(flow: number, words: Uint32Array, at: number, gsoSize: number): void {
+    this.#lastMs[flow] = this.#ctx.now;
     if (this.#toGuest[flow]! < MANY) this.#toGuest[flow]!++;
-    ctx.counters[Counter.datagramsToGuest]!++;
-    const addr = ctx.flows.addr;
-    const guestAt = flow * ADDR_WORDS;
-    const family = addr[guestAt + 2] === 0xffff && addr[guestAt] === 0 && addr[guestAt + 1] === 0 ? 4 : 6;
-    const ports = ctx.flows.ports[flow]!;
-    const bodyAt = payloadAt - UDP_BYTES;
-    udpWrite(ctx.u8, bodyAt, ports & 0xffff, ports >>> 16, UDP_BYTES + bytesInA + moreBytes);
-    const sent = datagramToGuest(
-      ctx,
-      family,
-      IpProtocol.udp,
-      addr,
-      guestAt + 4,
-      addr,
-      guestAt,
-      DEFAULT_TTL,
-      bodyAt,
-      UDP_BYTES + bytesInA,
-      moreAt,
-      moreBytes,
-      udpChecksumAt,
-    );
-    return sent === StageDrop.tooLong ? sent : 0;
+    const payloadAt = words[at + W.at]!;
+    this.#run.add(flow, words[at + W.slotA]!, words[at + W.slotB]!, payloadAt, words[at + W.len]!, gsoSize);
   }
 
-  /** From a peer of a published port; the flow is made with its first datagram. */
+  /** Send what is held back for the guest: at the end of each batch of messages. */
+  flush(): void {
+    this.#run.flush();
+  }
+
+  #discard(words: Uint32Array, at: number, cause: number): void {
+    this.#ctx.drop(cause);
+    this.#ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+  }
+
+  /**
+   * From a peer of a published port; the flow is made with its first datagram.
+   * @returns 0: the slots are taken over; or why it was dropped
+   */
   #onListenerDatagram(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
     const peerAt = at + W.addr;
@@ -336,7 +315,8 @@ export class UdpTranslator {
       peer[7] = words[at + W.arg4]!;
       peer[8] = words[at + W.flow]!;
     }
-    return this.#toGuestAt(flow, words, at);
+    this.#toGuestAt(flow, words, at, 0);
+    return 0;
   }
 
   /** @param errno  when it is all that is known; else the message tells */

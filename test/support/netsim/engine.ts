@@ -251,6 +251,7 @@ export class SimEngine {
         {
           tapFd: this.#fds[0],
           vnetHdrBytes: this.vnet ? 12 : 0,
+          uso: false,
           pool,
           scratchSlot: smallSlots,
           counters: this.counters,

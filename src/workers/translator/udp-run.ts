@@ -1,0 +1,210 @@
+/**
+ * Datagrams of one flow on their way to the guest. What host-io brought by one recvmmsg leaves in one write: equal sizes, the last
+ * one may be shorter, as one GSO_UDP_L4 frame, which the guest's kernel cuts again at its own sockets.
+ *
+ *   slot A of datagram 0                         slot B, if any     datagram 1 ...
+ *   | headroom: vnet eth IP UDP | payload  | --> | payload | -->    | headroom, unused | payload | ...
+ *                                 iovec 0          iovec 1                               iovec 2
+ *
+ * The headers stand once, in front of the first payload, with the lengths of the whole: UDP's is what the kernel corrects for each
+ * segment (Linux, __udp_gso_segment). A lone datagram, an empty one, one above the guest's MTU and all of them on a TAP without USO
+ * go singly. flush() ends every batch of messages, so nothing waits for company.
+ *
+ * A message with a segment size is several datagrams that the host's kernel put together (UDP_GRO). It leaves as it is, or is cut
+ * here: front to back, so that a header overwrites nothing but payload that has been sent.
+ *
+ * Invariant: slots belong to the run from add() until they are given back in flush().
+ */
+import { writeU16 } from '../../proto/be.ts';
+import { foldSum } from '../../proto/checksum.ts';
+import { EtherType } from '../../proto/ethernet.ts';
+import { IpProtocol } from '../../proto/ipv4.ts';
+import { UDP_BYTES, udpChecksumAt, udpWrite } from '../../proto/udp.ts';
+import { Counter } from '../../ring/counters.ts';
+import { HEADROOM_BYTES, NO_SLOT } from '../../ring/pool.ts';
+import { Errno } from '../../sys/constants.ts';
+import { ADDR_WORDS } from '../flow-table.ts';
+import { StageDrop } from '../stage-drop.ts';
+import type { ShardContext } from './context.ts';
+import { DEFAULT_TTL, datagramToGuest, ipHeaderBytes, ipWrite, pseudoSumWords } from './to-guest.ts';
+
+/** UDP_MAX_SEGMENTS of kernels before 6.9, which a guest that forwards our frame still has to respect. */
+const MAX_SEGMENTS = 64;
+/** IPv4 totalLen is 16 bits; with room for the larger IPv6 header. */
+const MAX_RUN_BYTES = 0xffff - 40 - UDP_BYTES;
+
+export class UdpRun {
+  readonly #ctx: ShardContext;
+  readonly #slotA = new Uint32Array(MAX_SEGMENTS);
+  readonly #slotB = new Uint32Array(MAX_SEGMENTS);
+  /** Offset of the payload in slot A, and its bytes in both. */
+  readonly #at = new Uint32Array(MAX_SEGMENTS);
+  readonly #bytes = new Uint32Array(MAX_SEGMENTS);
+  #flow = -1;
+  #count = 0;
+  #totalBytes = 0;
+  #segmentBytes = 0;
+  /** No datagram can be added: the last one was shorter. */
+  #ended = false;
+
+  constructor(ctx: ShardContext) {
+    this.#ctx = ctx;
+  }
+
+  /**
+   * One message's payload for the guest. Takes over the slots; what is lost is counted here.
+   * @param at       offset of the payload in slot A, HEADROOM_BYTES or more
+   * @param gsoSize  datagram size when the payload is several datagrams, else 0
+   */
+  add(flow: number, slotA: number, slotB: number, at: number, bytes: number, gsoSize: number): void {
+    const isMany = gsoSize > 0 && gsoSize < bytes;
+    this.#ctx.counters[Counter.datagramsToGuest]! += isMany ? Math.ceil(bytes / gsoSize) : 1;
+    if (this.#count > 0) {
+      const fits =
+        flow === this.#flow &&
+        !this.#ended &&
+        !isMany &&
+        bytes > 0 &&
+        bytes <= this.#segmentBytes &&
+        this.#count < MAX_SEGMENTS &&
+        this.#totalBytes + bytes <= MAX_RUN_BYTES;
+      if (!fits) this.flush();
+    }
+    const i = this.#count++;
+    this.#slotA[i] = slotA;
+    this.#slotB[i] = slotB;
+    this.#at[i] = at;
+    this.#bytes[i] = bytes;
+    this.#totalBytes += bytes;
+    if (i > 0) {
+      this.#ended = bytes < this.#segmentBytes;
+      return;
+    }
+    this.#flow = flow;
+    this.#segmentBytes = isMany ? gsoSize : bytes;
+    this.#ended = false;
+    // What cannot be continued need not wait for flush() either.
+    if (isMany || bytes === 0 || !this.#canSegment()) this.flush();
+  }
+
+  /** Send what is held. */
+  flush(): void {
+    const count = this.#count;
+    if (count === 0) return;
+    const ctx = this.#ctx;
+    const isSingle = count === 1 && this.#totalBytes === this.#segmentBytes;
+    if (isSingle || !this.#canSegment() || this.#sendWhole() === -Errno.EINVAL) {
+      if (count === 1) this.#cut();
+      else for (let i = 0; i < count; i++) this.#sendOne(i);
+    }
+    for (let i = 0; i < count; i++) ctx.freeHostSlots(this.#slotA[i]!, this.#slotB[i]!);
+    this.#count = 0;
+    this.#totalBytes = 0;
+  }
+
+  #family(): 4 | 6 {
+    const addr = this.#ctx.flows.addr;
+    const at = this.#flow * ADDR_WORDS;
+    return addr[at + 2] === 0xffff && addr[at] === 0 && addr[at + 1] === 0 ? 4 : 6;
+  }
+
+  #canSegment(): boolean {
+    const { guest, addressing } = this.#ctx;
+    const packetBytes = ipHeaderBytes(this.#family()) + UDP_BYTES + this.#segmentBytes;
+    return guest.uso && packetBytes <= addressing.mtu && this.#totalBytes <= MAX_RUN_BYTES;
+  }
+
+  /** All as one frame. @returns 0 or -errno; -EINVAL: nothing was sent and the payloads are as they were */
+  #sendWhole(): number {
+    const { u8, pool, guest, flows } = this.#ctx;
+    const flowAt = this.#flow * ADDR_WORDS;
+    const addr = flows.addr;
+    const ports = flows.ports[this.#flow]!;
+    const family = this.#family();
+    const ipBytes = ipHeaderBytes(family);
+    const upperBytes = UDP_BYTES + this.#totalBytes;
+    const bodyAt = pool.slotAt(this.#slotA[0]!) + this.#at[0]! - UDP_BYTES;
+    udpWrite(u8, bodyAt, ports & 0xffff, ports >>> 16, upperBytes);
+    const protocol = IpProtocol.udp;
+    const pseudo = pseudoSumWords(family, addr, flowAt + 4, addr, flowAt, protocol, upperBytes);
+    writeU16(u8, bodyAt + udpChecksumAt, foldSum(pseudo));
+    const ipAt = bodyAt - ipBytes;
+    ipWrite(u8, ipAt, family, protocol, addr, flowAt + 4, addr, flowAt, DEFAULT_TTL, upperBytes);
+    const firstBytes = this.#bytesInA(0);
+    if (this.#bytes[0]! > firstBytes) {
+      guest.addPiece(pool.slotAt(this.#slotB[0]!), this.#bytes[0]! - firstBytes);
+    }
+    for (let i = 1; i < this.#count; i++) {
+      const inA = this.#bytesInA(i);
+      guest.addPiece(pool.slotAt(this.#slotA[i]!) + this.#at[i]!, inA);
+      if (this.#bytes[i]! > inA) guest.addPiece(pool.slotAt(this.#slotB[i]!), this.#bytes[i]! - inA);
+    }
+    const type = family === 4 ? EtherType.ipv4 : EtherType.ipv6;
+    return guest.sendPieces(ipAt, ipBytes + UDP_BYTES + firstBytes, type, ipBytes, this.#segmentBytes);
+  }
+
+  #bytesInA(i: number): number {
+    const room = this.#ctx.pool.slotBytes(this.#slotA[i]!) - this.#at[i]!;
+    return this.#slotB[i] === NO_SLOT || this.#bytes[i]! < room ? this.#bytes[i]! : room;
+  }
+
+  #sendOne(i: number): void {
+    const { pool } = this.#ctx;
+    const inA = this.#bytesInA(i);
+    const moreBytes = this.#bytes[i]! - inA;
+    const moreAt = moreBytes > 0 ? pool.slotAt(this.#slotB[i]!) : 0;
+    this.#send(pool.slotAt(this.#slotA[i]!) + this.#at[i]!, inA, moreAt, moreBytes);
+  }
+
+  /** The one message that is held, datagram by datagram. */
+  #cut(): void {
+    const { u8, pool, guest } = this.#ctx;
+    const aAt = pool.slotAt(this.#slotA[0]!) + this.#at[0]!;
+    const inA = this.#bytesInA(0);
+    const bAt = this.#totalBytes > inA ? pool.slotAt(this.#slotB[0]!) : 0;
+    let from = 0;
+    do {
+      const bytes = Math.min(this.#segmentBytes, this.#totalBytes - from);
+      if (from < inA || bytes === 0) {
+        const piece = Math.min(bytes, inA - from);
+        this.#send(aAt + from, piece, bAt, bytes - piece);
+      } else {
+        let at = bAt + from - inA;
+        if (from - inA < HEADROOM_BYTES) {
+          // In front of slot B lies another slot: the first datagrams that begin in it find no room for their headers there.
+          const scratchAt = guest.scratchAt + HEADROOM_BYTES;
+          u8.copyWithin(scratchAt, at, at + bytes);
+          at = scratchAt;
+        }
+        this.#send(at, bytes, 0, 0);
+      }
+      from += bytes;
+    } while (from < this.#totalBytes);
+  }
+
+  /** One datagram; HEADROOM_BYTES in front of payloadAt are overwritten. */
+  #send(payloadAt: number, bytesInA: number, moreAt: number, moreBytes: number): void {
+    const ctx = this.#ctx;
+    const addr = ctx.flows.addr;
+    const flowAt = this.#flow * ADDR_WORDS;
+    const ports = ctx.flows.ports[this.#flow]!;
+    const bodyAt = payloadAt - UDP_BYTES;
+    udpWrite(ctx.u8, bodyAt, ports & 0xffff, ports >>> 16, UDP_BYTES + bytesInA + moreBytes);
+    const sent = datagramToGuest(
+      ctx,
+      this.#family(),
+      IpProtocol.udp,
+      addr,
+      flowAt + 4,
+      addr,
+      flowAt,
+      DEFAULT_TTL,
+      bodyAt,
+      UDP_BYTES + bytesInA,
+      moreAt,
+      moreBytes,
+      udpChecksumAt,
+    );
+    if (sent === StageDrop.tooLong) ctx.drop(sent);
+  }
+}

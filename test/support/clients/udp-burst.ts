@@ -1,0 +1,40 @@
+/**
+ * Equal datagrams in a burst to an echo server, a shorter one last: `udp-burst.ts ADDRESS PORT COUNT BYTES`. Prints {same, lost}: how many came
+ * back unchanged, and how many not at all. Each carries its number, so that nothing can stand for something else.
+ */
+import dgram from 'node:dgram';
+import { patternSlice } from '../pattern.ts';
+
+const [address = '', port = '', countText = '', bytesText = ''] = process.argv.slice(2);
+const count = Number(countText);
+const bytes = Number(bytesText);
+const REPLY_WAIT_MS = 2000;
+
+const wanted = new Map<number, Buffer>();
+for (let i = 0; i < count; i++) {
+  const payload = Buffer.from(patternSlice(i, i === count - 1 ? bytes >> 1 : bytes));
+  payload.writeUInt32BE(i, 0);
+  wanted.set(i, payload);
+}
+const all = [...wanted.values()];
+const socket = dgram.createSocket({
+  type: address.includes(':') ? 'udp6' : 'udp4',
+  recvBufferSize: 1 << 18,
+  sendBufferSize: 1 << 18,
+});
+let same = 0;
+const end = (): void => {
+  clearTimeout(timer);
+  socket.close();
+  console.log(JSON.stringify({ same, lost: wanted.size }));
+};
+const timer = setTimeout(end, REPLY_WAIT_MS);
+socket.on('message', (got) => {
+  const number = got.length >= 4 ? got.readUInt32BE(0) : -1;
+  if (wanted.get(number)?.equals(got)) same++;
+  wanted.delete(number);
+  if (wanted.size === 0) end();
+});
+socket.connect(Number(port), address, () => {
+  for (const payload of all) socket.send(payload);
+});
