@@ -28,6 +28,10 @@ export const W = {
   arg4: 15,
 } as const;
 
+/** What ToShard.data carries: the next bytes, bytes that a rewind with a length asked for, or the stream's last (`eof` follows). */
+export const DataKind = { next: 0, again: 1, last: 2 } as const;
+export type DataKind = (typeof DataKind)[keyof typeof DataKind];
+
 /** reader -> shard, host-io -> shard. */
 export const ToShard = {
   /** A frame off the TAP. at/len: from the Ethernet header on; arg0: flow hash; arg1: gsoType | needsCsum << 8 | ecn << 9; arg2: gsoSize. */
@@ -36,7 +40,7 @@ export const ToShard = {
   opened: 2,
   /** connect() failed. arg0: errno. */
   openFailed: 3,
-  /** Stream bytes peeked. slotA/at/len; arg0: stream offset (u32) of the first byte; arg1: 1 for bytes that a rewind with a length asked for. */
+  /** Stream bytes peeked. slotA/at/len; arg0: stream offset (u32) of the first byte; arg1: DataKind. */
   data: 4,
   /** Bytes that the host socket took since the last such message: arg0; arg1: 1 when its queue is empty now. */
   sent: 5,

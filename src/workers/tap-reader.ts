@@ -58,6 +58,8 @@ import type { Stage } from './stage.ts';
 
 /** Frames a round: enough to amortise a round, few enough that ACKs and other flows do not wait long (16 * 64 KiB = 1 MiB). */
 const BATCH_FRAMES = 16;
+/** A first frame of at most so many bytes after a sleep goes on alone: a request need not wait for the read that finds nothing. */
+const LONE_FRAME_BYTES = 1024;
 /** How often unfinished datagrams are looked through; only while one exists does the thread wake for it. */
 const EXPIRY_INTERVAL_MS = 1000;
 
@@ -89,6 +91,8 @@ export class TapReader implements Stage {
   readonly #k0: number;
   readonly #k1: number;
   #readable = true;
+  /** Frames have come after the TAP was empty. */
+  #woken = false;
   #slotA = NO_SLOT;
   #slotB = NO_SLOT;
   #dry = false;
@@ -112,6 +116,7 @@ export class TapReader implements Stage {
 
   /** epoll said that the TAP has frames. */
   onReadable(): void {
+    this.#woken = !this.#readable;
     this.#readable = true;
   }
 
@@ -127,7 +132,8 @@ export class TapReader implements Stage {
   }
 
   poll(now: number): number {
-    const work = this.#takeFreed();
+    // Slots that came back are no work: they only matter to a reader that is dry, and then the reads below count.
+    this.#takeFreed();
     if (now >= this.#nextExpiry) this.#expire(now);
     let frames = 0;
     for (; this.#readable && frames < BATCH_FRAMES; frames++) {
@@ -139,10 +145,16 @@ export class TapReader implements Stage {
         break;
       }
       this.#onFrame(n, now);
+      if (this.#woken && n <= LONE_FRAME_BYTES) {
+        frames++;
+        break;
+      }
+      this.#woken = false;
     }
+    this.#woken = false;
     if (frames > 0) recordHistogram(this.#o.counters, Histogram.tapBatch, frames);
     for (let i = 0; i < this.#o.toShards.length; i++) this.#o.toShards[i]!.flush();
-    return work + frames;
+    return frames;
   }
 
   #expire(now: number): void {
@@ -161,8 +173,7 @@ export class TapReader implements Stage {
     }
   }
 
-  #takeFreed(): number {
-    let n = 0;
+  #takeFreed(): void {
     const { freed, ownership } = this.#o;
     for (let r = 0; r < freed.length; r++) {
       const ring = freed[r]!;
@@ -178,9 +189,7 @@ export class TapReader implements Stage {
         this.#free(b);
       }
       ring.release(count);
-      n += count;
     }
-    return n;
   }
 
   #free(slot: number): void {

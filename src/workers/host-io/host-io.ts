@@ -163,6 +163,7 @@ export class HostIo implements Stage {
     const count = ring.available();
     const words = ring.words;
     const base = shard * this.#flows;
+    let work = 0;
     for (let i = 0; i < count; i++) {
       const at = ring.at(i);
       const op = words[at + W.op]!;
@@ -171,6 +172,8 @@ export class HostIo implements Stage {
         case ToHost.freeSlots:
           this.#freeOwn(words[at + W.slotA]!);
           this.#freeOwn(words[at + W.slotB]!);
+          // No work: what waits for slots counts itself when it gets them, and another round for nothing costs latency.
+          work--;
           break;
         case ToHost.openTcp:
           this.#kind[gid] = Kind.stream;
@@ -199,7 +202,7 @@ export class HostIo implements Stage {
       }
     }
     ring.release(count);
-    return count;
+    return work + count;
   }
 
   #freeOwn(slot: number): void {

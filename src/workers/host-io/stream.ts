@@ -6,7 +6,9 @@
  *   from the host  recv(MSG_PEEK) with SO_PEEK_OFF straight behind the headroom of a large slot, as far as `credit` reaches.
  *                 Bytes leave the socket's queue only when the guest has acknowledged them (recv(MSG_TRUNC)).
  *
- * Cursors are stream offsets, u32 modulo: consumed <= peeked <= credit, compared by signed difference. The kernel's peek offset is
+ * Small acknowledged amounts stay there until a few have come together.
+ *
+ * Cursors are stream offsets, u32 modulo: consumed <= acked <= peeked <= credit, compared by signed difference. The kernel's peek offset is
  * always peeked - consumed: a read without MSG_PEEK moves it back by itself (tcp_recvmsg: sk_peek_offset_bwd). Kernels before
  * 6.10 have no SO_PEEK_OFF for TCP: there the bytes in flight are read over into a discard buffer in front.
  *
@@ -74,7 +76,7 @@ import {
 } from '../../sys/socket.ts';
 import type { ListenerPlan } from '../engine-plan.ts';
 import { flowHash } from '../flow-hash.ts';
-import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import { parseBindAddress } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
@@ -112,6 +114,12 @@ const LINGER_MS = 120_000;
 /** A stream that has brought so many bytes, to a guest that keeps up, gets a receive buffer for windows of so many. */
 const GROW_AFTER_BYTES = [32 * 1024, 512 * 1024] as const;
 const GROW_TO_BYTES = [1024 * 1024, 8 * 1024 * 1024] as const;
+/**
+ * Acknowledged bytes may stay in the socket's queue up to this many bytes and acknowledgements: small exchanges then cost no
+ * system call of their own to drop them (perf/notes.md), and what stays is far below any receive window.
+ */
+const LAZY_BYTES = 8 * 1024;
+const LAZY_ACKS = 8;
 const NONE = -1;
 const DISCARD_BYTES = 65536;
 const DISCARD_IOVS = 256;
@@ -123,6 +131,10 @@ export class StreamSockets implements SocketModule {
   readonly #fd: Int32Array;
   readonly #flags: Uint16Array;
   readonly #consumed: Uint32Array;
+  /** What the guest has acknowledged: consumed <= acked <= peeked. */
+  readonly #acked: Uint32Array;
+  /** Acknowledgements since bytes were last dropped. */
+  readonly #lazyAcks: Uint8Array;
   readonly #peeked: Uint32Array;
   readonly #credit: Uint32Array;
   readonly #readLimit: Uint32Array;
@@ -167,6 +179,8 @@ export class StreamSockets implements SocketModule {
     this.#fd = new Int32Array(gids).fill(-1);
     this.#flags = new Uint16Array(gids);
     this.#consumed = new Uint32Array(gids);
+    this.#acked = new Uint32Array(gids);
+    this.#lazyAcks = new Uint8Array(gids);
     this.#peeked = new Uint32Array(gids);
     this.#credit = new Uint32Array(gids);
     this.#readLimit = new Uint32Array(gids);
@@ -240,6 +254,8 @@ export class StreamSockets implements SocketModule {
     this.#fd[gid] = fd;
     this.#flags[gid] = 0;
     this.#consumed[gid] = 0;
+    this.#acked[gid] = 0;
+    this.#lazyAcks[gid] = 0;
     this.#peeked[gid] = 0;
     this.#credit[gid] = 0;
     this.#readLimit[gid] = 536;
@@ -309,7 +325,6 @@ export class StreamSockets implements SocketModule {
   #onConnected(gid: number): void {
     recordHistogram(this.#ctx.counters, Histogram.hostConnect, (this.#ctx.now - this.#deadline[gid]!) * 1000);
     this.#flags[gid]! &= ~Flag.connecting;
-    this.#flags[gid]! |= Flag.readable;
     this.#tell(gid, ToShard.opened, 0, 0);
   }
 
@@ -329,7 +344,8 @@ export class StreamSockets implements SocketModule {
     if (!(this.#flags[gid]! & Flag.open)) return;
     if (this.#flags[gid]! & Flag.connecting) {
       if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) return;
-      const errno = getsockoptInt(this.#fd[gid]!, SOL_SOCKET, SO_ERROR);
+      // A socket with an error says so (tcp_poll): EPOLLOUT alone is success, and one call a connection is saved.
+      const errno = events & (EPOLLERR | EPOLLHUP) ? getsockoptInt(this.#fd[gid]!, SOL_SOCKET, SO_ERROR) : 0;
       if (errno !== 0 && errno !== Errno.ECONNRESET) return this.#openFailed(gid, Math.abs(errno));
       this.#onConnected(gid);
       if (errno === Errno.ECONNRESET) {
@@ -361,8 +377,12 @@ export class StreamSockets implements SocketModule {
     if (!(this.#flags[gid]! & Flag.open)) return;
     this.#credit[gid] = credit;
     this.#readLimit[gid] = readLimit;
+    if (((consumed - this.#acked[gid]!) | 0) > 0) {
+      this.#acked[gid] = consumed;
+      this.#lazyAcks[gid]!++;
+    }
     const n = (consumed - this.#consumed[gid]!) | 0;
-    if (n > 0) {
+    if (n > 0 && (n >= LAZY_BYTES || this.#lazyAcks[gid]! >= LAZY_ACKS)) {
       this.#consume(gid, n);
       if (this.#grown[gid]! < GROW_AFTER_BYTES.length) this.#growReceiveBuffer(gid);
     }
@@ -372,6 +392,7 @@ export class StreamSockets implements SocketModule {
   /** Drop n acknowledged bytes from the socket's queue. */
   #consume(gid: number, n: number): void {
     const fd = this.#fd[gid]!;
+    this.#lazyAcks[gid] = 0;
     while (n > 0) {
       const r = recv(fd, 0, n, MSG_TRUNC | MSG_DONTWAIT);
       this.#ctx.counters[Counter.sockConsumes]!++;
@@ -383,6 +404,7 @@ export class StreamSockets implements SocketModule {
       n -= r;
     }
     if (((this.#peeked[gid]! - this.#consumed[gid]!) | 0) < 0) this.#peeked[gid] = this.#consumed[gid]!;
+    if (((this.#acked[gid]! - this.#consumed[gid]!) | 0) < 0) this.#acked[gid] = this.#consumed[gid]!;
   }
 
   /**
@@ -402,9 +424,9 @@ export class StreamSockets implements SocketModule {
 
   #onRewind(gid: number, offset: number, bytes: number): void {
     if (!(this.#flags[gid]! & Flag.open)) return;
-    const consumed = this.#consumed[gid]!;
+    const acked = this.#acked[gid]!;
     let from = offset;
-    if (((from - consumed) | 0) < 0) from = consumed;
+    if (((from - acked) | 0) < 0) from = acked;
     if (bytes === 0) {
       if (((this.#peeked[gid]! - from) | 0) > 0) {
         this.#peeked[gid] = from;
@@ -423,12 +445,12 @@ export class StreamSockets implements SocketModule {
       const want = Math.min(left, this.#readLimit[gid]!);
       const slot = this.#ctx.largeSlots.pop();
       if (slot === NO_SLOT) break; // no memory now: the retransmission timer asks again
-      const n = this.#peek(gid, slot, want, (from - this.#consumed[gid]!) >>> 0);
+      const n = this.#peek(gid, slot, 0, want, (from - this.#consumed[gid]!) >>> 0);
       if (n <= 0) {
         this.#ctx.largeSlots.push(slot);
         break;
       }
-      this.#pass(gid, slot, n, from, 1);
+      this.#pass(gid, slot, n, from, DataKind.again);
       from = (from + n) >>> 0;
       left -= n;
     }
@@ -440,11 +462,14 @@ export class StreamSockets implements SocketModule {
     setsockoptInt(this.#fd[gid]!, SOL_SOCKET, SO_PEEK_OFF, (offset - this.#consumed[gid]!) >>> 0);
   }
 
-  /** @param skip  bytes of the queue in front of those wanted; the kernel knows them itself with SO_PEEK_OFF */
-  #peek(gid: number, slot: number, want: number, skip: number): number {
+  /**
+   * @param slotOffset  where in the slot, behind the headroom
+   * @param skip  bytes of the queue in front of those wanted; the kernel knows them itself with SO_PEEK_OFF
+   */
+  #peek(gid: number, slot: number, slotOffset: number, want: number, skip: number): number {
     const ctx = this.#ctx;
     const fd = this.#fd[gid]!;
-    const address = ctx.pool.slotAddress(slot) + HEADROOM_BYTES;
+    const address = ctx.pool.slotAddress(slot) + HEADROOM_BYTES + slotOffset;
     ctx.counters[Counter.sockPeeks]!++;
     let n: number;
     if (this.#peekOff) {
@@ -472,7 +497,7 @@ export class StreamSockets implements SocketModule {
     return n;
   }
 
-  #pass(gid: number, slot: number, bytes: number, offset: number, again: number): void {
+  #pass(gid: number, slot: number, bytes: number, offset: number, kind: DataKind): void {
     const out = this.#ctx.toShard(gid);
     const at = out.reserve();
     const w = out.words;
@@ -483,7 +508,7 @@ export class StreamSockets implements SocketModule {
     w[at + W.at] = HEADROOM_BYTES;
     w[at + W.len] = bytes;
     w[at + W.arg0] = offset;
-    w[at + W.arg1] = again;
+    w[at + W.arg1] = kind;
     out.commit();
   }
 
@@ -493,7 +518,7 @@ export class StreamSockets implements SocketModule {
       const peeked = this.#peeked[gid]!;
       const room = (this.#credit[gid]! - peeked) | 0;
       const limit = this.#readLimit[gid]!;
-      const inFlight = (peeked - this.#consumed[gid]!) | 0;
+      const inFlight = (peeked - this.#acked[gid]!) | 0;
       // Small rests of the window wait until more of it is free, as long as an ACK is still to come (silly window avoidance).
       // Half a frame is enough: waiting for a whole one is stop-and-wait where the guest's window holds less than two.
       if (room <= 0 || (inFlight > 0 && room < limit >>> 1)) return;
@@ -508,7 +533,7 @@ export class StreamSockets implements SocketModule {
         return;
       }
       const want = room < limit ? room : limit;
-      const n = this.#peek(gid, slot, want, inFlight);
+      const n = this.#peek(gid, slot, 0, want, (peeked - this.#consumed[gid]!) >>> 0);
       if (n <= 0) {
         ctx.largeSlots.push(slot);
         if (n === -Errno.EINTR) continue;
@@ -518,10 +543,34 @@ export class StreamSockets implements SocketModule {
         return;
       }
       this.#peeked[gid] = (peeked + n) >>> 0;
-      this.#pass(gid, slot, n, peeked, 0);
-      // Less than asked for: the queue is empty, and whatever comes next is a new edge. The peer's FIN is no new edge once seen.
-      if (n < want && !(this.#flags[gid]! & Flag.peerDone)) this.#flags[gid]! &= ~Flag.readable;
+      if (n < want && this.#flags[gid]! & Flag.peerDone) return this.#readToEnd(gid, slot, n, want, peeked);
+      this.#pass(gid, slot, n, peeked, DataKind.next);
+      // Less than asked for: the queue is empty, and whatever comes next is a new edge.
+      if (n < want) this.#flags[gid]! &= ~Flag.readable;
     }
+  }
+
+  /**
+   * The queue is empty behind the `n` bytes in `slot` and the peer is done: its FIN (which is no new edge) or an error comes next. A FIN
+   * goes with the bytes, so that the guest gets both in one frame.
+   */
+  #readToEnd(gid: number, slot: number, n: number, want: number, offset: number): void {
+    const more = this.#peek(gid, slot, n, want - n, (offset + n - this.#consumed[gid]!) >>> 0);
+    const known = this.#flags[gid]! & (Flag.sendFailed | Flag.eofSent);
+    if (more === 0 && known === 0) {
+      this.#peeked[gid] = (offset + n) >>> 0;
+      this.#flags[gid]! &= ~Flag.readable;
+      this.#pass(gid, slot, n, offset, DataKind.last);
+      return this.#onEof(gid);
+    }
+    const bytes = more > 0 ? n + more : n;
+    this.#peeked[gid] = (offset + bytes) >>> 0;
+    this.#pass(gid, slot, bytes, offset, DataKind.next);
+    // More came, or the call was interrupted: look again in the next round. EAGAIN: the next edge tells.
+    if (more > 0 || more === -Errno.EINTR) return this.#ctx.markReady(gid);
+    this.#flags[gid]! &= ~Flag.readable;
+    if (more === 0) this.#onEof(gid);
+    else if (more !== -Errno.EAGAIN) this.#fail(gid, -more);
   }
 
   #onEof(gid: number): void {
@@ -747,7 +796,10 @@ export class StreamSockets implements SocketModule {
     const fd = this.#fd[gid]!;
     if (this.#flags[gid]! & Flag.open) {
       this.#dropQueue(gid);
+      // close() answers bytes that were left in the queue with RST (RFC 2525 section 2.17): those acknowledged are no loss.
+      const rest = (this.#acked[gid]! - this.#consumed[gid]!) | 0;
       if (reset) setLingerZero(fd);
+      else if (rest > 0) this.#consume(gid, rest);
       close(fd);
       this.#fd[gid] = -1;
       this.#flags[gid]! &= Flag.dirty | Flag.starved;

@@ -48,7 +48,7 @@ import { Histogram } from '../../ring/histograms.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { flowHash } from '../flow-hash.ts';
-import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
@@ -1194,7 +1194,11 @@ export class TcpTranslator {
     const slot = words[at + W.slotA]!;
     let len = words[at + W.len]!;
     let payloadAt = ctx.pool.slotAt(slot) + words[at + W.at]!;
-    const again = words[at + W.arg1] === 1;
+    const again = words[at + W.arg1] === DataKind.again;
+    if (words[at + W.arg1] === DataKind.last && this.#state[flow] === State.established) {
+      this.#flags[flow]! |= Flag.hostEof;
+      this.#eofOffset[flow] = (words[at + W.arg0]! + len) >>> 0;
+    }
     if (this.#state[flow] !== State.established) return ctx.freeHostSlots(slot, NO_SLOT);
     let seq = (this.#iss[flow]! + 1 + words[at + W.arg0]!) >>> 0;
     const from = again ? this.#sndUna[flow]! : this.#sndNxt[flow]!;
@@ -1209,7 +1213,7 @@ export class TcpTranslator {
       return ctx.freeHostSlots(slot, NO_SLOT);
     }
     const end = (seq + len) >>> 0;
-    const flags = TcpFlag.ack | TcpFlag.psh;
+    let flags: number = TcpFlag.ack | TcpFlag.psh;
     const fresh = seqGt(end, this.#sndMax[flow]!);
     if (fresh && !(this.#flags[flow]! & Flag.timing)) {
       this.#flags[flow]! |= Flag.timing;
@@ -1220,6 +1224,8 @@ export class TcpTranslator {
       this.#sndNxt[flow] = end;
       if (fresh) this.#sndMax[flow] = end;
     } else if (seqGt(end, this.#sndNxt[flow]!)) this.#sndNxt[flow] = end;
+    // Known to be the last bytes: the FIN rides on them, which saves a frame and, in the guest, a wake-up.
+    if (this.#sndNxt[flow] === end && this.#takeFin(flow)) flags |= TcpFlag.fin;
     const headBytes = (this.#flags[flow]! & Flag.v6 ? 40 : 20) + TCP_MIN_BYTES + this.#tsBytes(flow);
     // Headers go in front of the payload in place; headroom is there because host-io received behind HEADROOM_BYTES.
     this.#emit(flow, seq, flags, payloadAt - headBytes, 0, len);
@@ -1254,13 +1260,19 @@ export class TcpTranslator {
     return (this.#iss[flow]! + 1 + this.#eofOffset[flow]!) >>> 0;
   }
 
-  #maybeSendFin(flow: number): void {
+  /** Is our FIN next? It then counts as sent. */
+  #takeFin(flow: number): boolean {
     const flags = this.#flags[flow]!;
-    if (!(flags & Flag.hostEof) || flags & Flag.finSent) return;
-    if (this.#sndNxt[flow] !== this.#finSeq(flow)) return;
+    if (!(flags & Flag.hostEof) || flags & Flag.finSent) return false;
+    if (this.#sndNxt[flow] !== this.#finSeq(flow)) return false;
     this.#flags[flow]! |= Flag.finSent;
     this.#sndNxt[flow] = (this.#sndNxt[flow]! + 1) >>> 0;
     if (seqGt(this.#sndNxt[flow]!, this.#sndMax[flow]!)) this.#sndMax[flow] = this.#sndNxt[flow]!;
+    return true;
+  }
+
+  #maybeSendFin(flow: number): void {
+    if (!this.#takeFin(flow)) return;
     this.#sendFin(flow);
     this.#armRetransmit(flow);
   }

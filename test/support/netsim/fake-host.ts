@@ -15,7 +15,7 @@ import {
   type SlotStack,
 } from '../../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
-import { ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
+import { DataKind, ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
 import { Owner } from '../../../src/workers/owners.ts';
 import { patternSlice } from '../pattern.ts';
 import type { Clock } from './clock.ts';
@@ -84,6 +84,8 @@ export class FakeSocket {
   consumed = 0;
   credit = 0;
   readLimit = 536;
+  /** The end is told with the last bytes. */
+  finRides = false;
   peerFin = false;
   peerErrno = 0;
   eofSent = false;
@@ -154,6 +156,13 @@ export class FakeSocket {
     this.peerSent += bytes;
     this.readable = true;
     this.#host.wake();
+  }
+
+  /** Last bytes and FIN, seen together by host-io: DataKind.last. */
+  peerWriteLast(bytes: number): void {
+    this.finRides = true;
+    this.peerWrite(bytes);
+    this.peerClose();
   }
 
   peerClose(): void {
@@ -570,7 +579,8 @@ export class FakeHost {
         return true;
       }
       s.peeked += n;
-      this.#pass(s, slot, n, s.peeked - n, 0);
+      const last = s.finRides && s.peerFin && !s.eofSent && n < want;
+      this.#pass(s, slot, n, s.peeked - n, last ? DataKind.last : DataKind.next);
       if (n < want && !s.peerFin && s.peerErrno === 0) s.readable = false;
     }
     return false;

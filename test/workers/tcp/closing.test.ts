@@ -53,6 +53,18 @@ describe('TCP closing', () => {
     expectClosed(t);
   });
 
+  it('ESTABLISHED: the end of the host is known with its last bytes: FIN rides on them, and is sent again by itself', () => {
+    const t = script().establish();
+    t.socket.peerWriteLast(10);
+    expect(t.out()).toEqual(['FIN,PSH,ACK 1+10 ack 1']);
+    // The guest acknowledges the bytes but not the FIN.
+    t.send('ACK', 1, 11);
+    expect(t.out(2000)[0]).toBe('FIN,ACK 11 ack 1');
+    t.send('FIN,ACK', 1, 12);
+    expect(t.out()).toEqual(['ACK 12 ack 2']);
+    expectClosed(t);
+  });
+
   it('ESTABLISHED: both close at once', () => {
     const t = script().establish();
     t.socket.peerClose();

@@ -11,7 +11,7 @@ import { close } from '../../../src/sys/io.ts';
 import { addressOf } from '../../../src/sys/memory.ts';
 import type { EnginePlan } from '../../../src/workers/engine-plan.ts';
 import { HostIo } from '../../../src/workers/host-io/host-io.ts';
-import { ToHost, ToShard, W } from '../../../src/workers/messages.ts';
+import { DataKind, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
 import { Owner } from '../../../src/workers/owners.ts';
 import { ADDRESSES } from '../../support/netsim/engine.ts';
 
@@ -351,6 +351,46 @@ describe('stream sockets', () => {
     await bench.until(() => got === 'bye');
     bench.command(ToHost.close, 3);
     await bench.until(() => bench.of(ToShard.closed).length === 1);
+  });
+
+  it('the peer has ended before it is read: its last bytes say so', async () => {
+    const peer = await connected();
+    peer.end('hello');
+    await bench.run();
+    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    await bench.until(() => bench.of(ToShard.eof).length > 0);
+    expect(bench.of(ToShard.data).map((m) => [m.arg0, m.len, m.arg1])).toEqual([[0, 5, DataKind.last]]);
+  });
+
+  it('close behind a few acknowledged bytes ends in order: they are not left in the queue, which would be RST', async () => {
+    const peer = await connected();
+    const seen: string[] = [];
+    peer.on('error', (e) => seen.push(e.message));
+    peer.on('end', () => seen.push('end'));
+    peer.resume();
+    peer.write('hello');
+    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    await bench.until(() => bench.of(ToShard.data).length > 0);
+    bench.command(ToHost.credit, 3, { arg0: 1005, arg1: 5, arg2: 1460 });
+    await bench.run();
+    bench.command(ToHost.close, 3);
+    await bench.until(() => seen.length > 0);
+    expect(seen).toEqual(['end']);
+  });
+
+  it('small amounts, acknowledged one by one, are read on with the window at its end', async () => {
+    const peer = await connected();
+    let offset = 0;
+    for (let i = 0; i < 40; i++) {
+      // Credit for exactly these bytes: what stays in the queue must not count as in flight.
+      bench.command(ToHost.credit, 3, { arg0: offset + 100, arg1: offset, arg2: 1460 });
+      peer.write(Buffer.alloc(100, i));
+      await bench.until(() => bench.of(ToShard.data).some((m) => m.arg0 === offset));
+      const m = bench.of(ToShard.data).find((d) => d.arg0 === offset)!;
+      expect(m.bytes).toEqual(Buffer.alloc(100, i));
+      bench.freeData(m);
+      offset += 100;
+    }
   });
 
   it('the peer resets: what it sent before is passed on, then the error', async () => {
