@@ -2,8 +2,8 @@
  * One call of each system call that the packet threads make, through the FFI and our wrappers: what a batch saves when it makes one call
  * out of many. The kernel's own work is kept as small as the call allows and is named: a datagram socket that holds messages is
  * peeked, so that nothing has to be sent again; what is sent goes over the loopback to a socket whose queue is full, where the kernel
- * drops it. A TAP is not among them, as
- * making one takes privileges.
+ * drops it. A TAP is not among
+ * them, as making one takes privileges.
  *
  * The first member is the floor: kernel entry, return and FFI, and nothing in between.
  */

@@ -28,7 +28,7 @@ What is worth dividing:
 | \`linkDescriptors\` / \`linkBatches\` | descriptors a publication: the batch size between stages |
 | \`wakes\` / \`linkBatches\` | how often a publication met a thread that slept (35 to 40 us until it is awake) |
 | \`sleeps\` / \`busyRounds\` | how often there was nothing left to do |
-| (\`cpuUserUs\` + \`cpuSystemUs\`) of a thread / frames or bytes of its stage | what the stage costs; [scaling.md](scaling.md) |
+| (\`cpuUserUs\` + \`cpuSystemUs\`) of a thread / frames or bytes of its stage | what the stage costs |
 
 ## Distributions
 
