@@ -55,7 +55,7 @@ export function build(): Benchmark.Suite {
   const { sab, layout } = allocateShared(request, addressOf);
   const out = new RingProducer(sab, layout, 0, null);
   const inward = new RingConsumer(sab, layout, 0);
-  for (const batch of [64, 16, 1]) {
+  for (const batch of [64, 16, 4, 1]) {
     suite.add(
       `one thread, batches of ${batch}`,
       () => {

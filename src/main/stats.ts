@@ -1,15 +1,29 @@
 /** `--stats`: the engine's counters and measured distributions as tables on standard error. */
 import { writeSync } from 'node:fs';
 import { build } from 'hdr-histogram-js';
-import type { EngineHandle, EngineHistogram } from '../workers/engine.ts';
+import type { EngineHandle, EngineHistogram, ThreadCounters } from '../workers/engine.ts';
 
-export function printStats(engine: Pick<EngineHandle, 'counters' | 'histograms'>): void {
-  writeSync(2, `${countersText(engine.counters())}\n${histogramsText(engine.histograms())}`);
+export function printStats(engine: Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms'>): void {
+  writeSync(
+    2,
+    `${countersText(engine.counters(), engine.threadCounters())}\n${histogramsText(engine.histograms())}`,
+  );
 }
 
-export function countersText(counters: Readonly<Record<string, number>>): string {
-  const rows = Object.entries(counters).map(([name, value]) => [name, value.toLocaleString('en-US')]);
-  return table([['counter', 'value'], ...rows], 1);
+const figure = (value: number): string => value.toLocaleString('en-US');
+
+/** @param threads  a column each, where there is more than one */
+export function countersText(
+  counters: Readonly<Record<string, number>>,
+  threads: readonly ThreadCounters[] = [],
+): string {
+  const columns = threads.length > 1 ? threads : [];
+  const rows = Object.entries(counters).map(([name, value]) => [
+    name,
+    figure(value),
+    ...columns.map((column) => figure(column.counters[name] ?? 0)),
+  ]);
+  return table([['counter', 'value', ...columns.map((column) => column.thread)], ...rows], 1);
 }
 
 const PERCENTILES = [50, 90, 99, 99.9] as const;

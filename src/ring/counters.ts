@@ -14,7 +14,19 @@ import type { Layout } from './layout.ts';
 
 export interface CounterInfo {
   readonly name: string;
-  readonly unit: 'frames' | 'bytes' | 'calls' | 'events' | 'flows' | 'segments' | 'datagrams' | 'connections';
+  readonly unit:
+    | 'frames'
+    | 'bytes'
+    | 'calls'
+    | 'events'
+    | 'flows'
+    | 'segments'
+    | 'datagrams'
+    | 'connections'
+    | 'rounds'
+    | 'batches'
+    | 'descriptors'
+    | 'us';
   readonly help: string;
 }
 
@@ -54,15 +66,26 @@ const TABLE = {
   sockPeeks: ['calls', 'Peek calls on host sockets'],
   sockPeekBytes: ['bytes', 'Stream bytes peeked from host sockets, repeats included'],
   sockConsumes: ['calls', 'Calls that dropped acknowledged bytes from host sockets'],
+  sockConsumeBytes: ['bytes', 'Acknowledged stream bytes dropped from host sockets'],
   sockOpened: ['events', 'Host sockets opened or accepted'],
   sockClosed: ['events', 'Host sockets closed'],
   datagramsToHost: ['datagrams', 'Datagrams sent to the host network'],
   datagramsToGuest: ['datagrams', 'Datagrams received from the host network'],
+  emfile: ['events', 'Sockets not opened for want of file descriptors'],
+  datagramSends: ['calls', 'Send calls that carried datagrams; sockSends counts them too'],
+  datagramSendBytes: ['bytes', 'Datagram bytes that host sockets took'],
+  datagramRecvs: ['calls', 'Receive calls for datagrams, those that found none included'],
+  // reactor and links, on every packet thread
+  busyRounds: ['rounds', 'Rounds of a packet thread that found work'],
+  idleRounds: ['rounds', 'Rounds that found none, after which the thread goes to sleep'],
+  linkBatches: ['batches', 'Times that descriptors were published on a link between two stages'],
+  linkDescriptors: ['descriptors', 'Descriptors published on links between stages'],
   epollWaits: ['calls', 'Waits for events'],
   epollEvents: ['events', 'Events that waits brought'],
   wakes: ['events', 'Doorbells rung for a sleeping thread'],
   sleeps: ['events', 'Times that a thread went to sleep'],
-  emfile: ['events', 'Sockets not opened for want of file descriptors'],
+  cpuUserUs: ['us', 'Processor time of the packet threads in user mode, as of the last second'],
+  cpuSystemUs: ['us', 'Processor time of the packet threads in the kernel, as of the last second'],
   // impairment (test door)
   lostFromGuest: ['frames', 'Frames from the guest lost on purpose'],
   lostToGuest: ['frames', 'Frames to the guest lost on purpose'],

@@ -23,6 +23,7 @@
  * place of head, and starving and sleeping both set before the look). Without that look, room made between the last
  * flush and the announcement would go unnoticed.
  */
+import { COUNTER_WORDS, Counter } from './counters.ts';
 import type { Doorbell } from './doorbell.ts';
 import { DESC_WORDS, type Layout, LINE_BYTES, ringControlAt, ringSlotsAt } from './layout.ts';
 
@@ -66,6 +67,7 @@ export class RingProducer {
   readonly #control: Int32Array;
   readonly #mask: number;
   readonly #doorbell: Doorbell | null;
+  readonly #counters: Float64Array;
   /** Next place to write; ours alone. */
   #head: number;
   /** What the consumer has been told. */
@@ -79,8 +81,18 @@ export class RingProducer {
   #calmFlushes = 0;
   #starving = false;
 
-  /** @param doorbell  the consumer's, or null when both ends are on one thread */
-  constructor(sab: SharedArrayBuffer, layout: Layout, ring: number, doorbell: Doorbell | null) {
+  /**
+   * @param doorbell  the consumer's, or null when both ends are on one thread
+   * @param counters  the producing thread's, for linkBatches and linkDescriptors
+   */
+  constructor(
+    sab: SharedArrayBuffer,
+    layout: Layout,
+    ring: number,
+    doorbell: Doorbell | null,
+    counters: Float64Array = new Float64Array(COUNTER_WORDS),
+  ) {
+    this.#counters = counters;
     this.#control = controlView(sab, layout, ring);
     this.#ringWords = slotsView(sab, layout, ring);
     this.#mask = layout.ringDescriptors - 1;
@@ -121,6 +133,8 @@ export class RingProducer {
     if (this.#overflowEnd !== 0) this.#moveOverflow();
     else if (this.#overflow.length > OVERFLOW_MIN_DESCRIPTORS * DESC_WORDS) this.#shrinkOverflow();
     if (this.#head === this.#published) return false;
+    this.#counters[Counter.linkBatches]!++;
+    this.#counters[Counter.linkDescriptors]! += (this.#head - this.#published) | 0;
     this.#published = this.#head;
     // Release: the descriptors' plain writes come before it. Sequentially consistent before the doorbell's load.
     Atomics.store(this.#control, HEAD, this.#head);

@@ -6,7 +6,14 @@ import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { dropName } from '../proto/drop.ts';
 import { macParse } from '../proto/ethernet.ts';
-import { COUNTERS, countersSum, DROP_BASE, DROP_MAX, HISTOGRAM_BASE } from '../ring/counters.ts';
+import {
+  COUNTERS,
+  countersSum,
+  countersView,
+  DROP_BASE,
+  DROP_MAX,
+  HISTOGRAM_BASE,
+} from '../ring/counters.ts';
 import {
   HISTOGRAM_BUCKETS,
   HISTOGRAMS,
@@ -37,10 +44,17 @@ export interface EngineHandle {
   readonly failed: Promise<Error>;
   /** Sums over all threads, by name; lost packets as `drop.<cause>`. Counters that are 0 are left out. */
   counters(): Record<string, number>;
+  /** The same for each packet thread by itself, with what it runs: `packets`, or `reader`, `shard N`, `host-io`. */
+  threadCounters(): readonly ThreadCounters[];
   /** What the packet threads measured: per histogram [value, count] pairs, values rising; empty ones are left out. */
   histograms(): readonly EngineHistogram[];
   /** The host's resolvers have changed. */
   setResolvers(list: readonly string[]): void;
+}
+
+export interface ThreadCounters {
+  readonly thread: string;
+  readonly counters: Record<string, number>;
 }
 
 export interface EngineHistogram extends HistogramInfo {
@@ -202,20 +216,12 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
   return {
     stop,
     failed,
-    counters: () => {
-      const sum = countersSum(sab, layout);
-      const named: Record<string, number> = {};
-      COUNTERS.forEach((info, i) => {
-        if (sum[i] !== 0) named[info.name] = sum[i]!;
-      });
-      for (let cause = 1; cause <= DROP_MAX; cause++) {
-        const n = sum[DROP_BASE + cause]!;
-        if (n === 0) continue;
-        const name = dropName(-cause);
-        named[`drop.${name === 'unknown' ? stageDropName(-cause) : name}`] = n;
-      }
-      return named;
-    },
+    counters: () => namedCounters(countersSum(sab, layout)),
+    threadCounters: () =>
+      Array.from({ length: threads.threads }, (_, thread) => ({
+        thread: threads.threadName(thread),
+        counters: namedCounters(countersView(sab, layout, thread)),
+      })),
     histograms: () => {
       const sum = countersSum(sab, layout);
       return HISTOGRAMS.map((info) => {
@@ -233,6 +239,20 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
       for (const fd of doorbellFds) eventfdWrite(fd);
     },
   };
+}
+
+function namedCounters(words: Float64Array): Record<string, number> {
+  const named: Record<string, number> = {};
+  COUNTERS.forEach((info, i) => {
+    if (words[i] !== 0) named[info.name] = words[i]!;
+  });
+  for (let cause = 1; cause <= DROP_MAX; cause++) {
+    const n = words[DROP_BASE + cause]!;
+    if (n === 0) continue;
+    const name = dropName(-cause);
+    named[`drop.${name === 'unknown' ? stageDropName(-cause) : name}`] = n;
+  }
+  return named;
 }
 
 function openPcap(path: string): number {

@@ -118,7 +118,7 @@ class PacketThread {
     const pcap = this.#task.pcapFd >= 0 ? new PcapWriter(this.#task.pcapFd, pool.baseAddress) : undefined;
     const log = (level: keyof typeof LogLevel, text: string): void => this.#log.log(LogLevel[level], text);
     const to = (ring: number, owner: number): RingProducer =>
-      new RingProducer(sab, layout, ring, owner === thread ? null : this.#doorbells[owner]!);
+      new RingProducer(sab, layout, ring, owner === thread ? null : this.#doorbells[owner]!, counters);
     const from = (ring: number, producer: number): RingConsumer =>
       new RingConsumer(sab, layout, ring, producer === thread ? null : this.#doorbells[producer]!);
     const allShards = Array.from({ length: shards }, (_, i) => i);

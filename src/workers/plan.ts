@@ -15,6 +15,8 @@ export interface ThreadPlan {
   readonly readerThread: number;
   readonly hostThread: number;
   shardThread(shard: number): number;
+  /** For people: what the thread runs. */
+  threadName(thread: number): string;
 }
 
 export function threadPlan(threads: EnginePlan['threads']): ThreadPlan {
@@ -27,6 +29,10 @@ export function threadPlan(threads: EnginePlan['threads']): ThreadPlan {
     readerThread: 0,
     hostThread: fused ? 0 : shards + 1,
     shardThread: (shard) => (fused ? 0 : shard + 1),
+    threadName: (thread) => {
+      if (fused) return 'packets';
+      return thread === 0 ? 'reader' : thread <= shards ? `shard ${thread - 1}` : 'host-io';
+    },
   };
 }
 

@@ -18,6 +18,8 @@ import type { Stage } from './stage.ts';
 
 const MAX_WAIT_MS = 2000;
 const EVENTS_A_WAIT = 256;
+/** How often the thread's processor time is read, while it is awake. */
+const CPU_SAMPLE_MS = 1000;
 /** Busy rounds between two looks at epoll. */
 const ROUNDS_A_LOOK = 2;
 
@@ -66,11 +68,14 @@ export class Reactor {
   run(stages: readonly Stage[]): void {
     this.#stages.push(...stages);
     let rounds = 0;
+    let nextCpuMs = 0;
     while (!this.#stopped()) {
       const now = performance.now();
       let work = 0;
       for (let i = 0; i < this.#stages.length; i++) work += this.#stages[i]!.poll(now);
+      if (now >= nextCpuMs) nextCpuMs = this.#sampleCpu(now);
       if (work > 0) {
+        this.#counters[Counter.busyRounds]!++;
         recordHistogram(this.#counters, Histogram.busyRound, (performance.now() - now) * 1000);
         if (++rounds >= ROUNDS_A_LOOK) {
           rounds = 0;
@@ -79,8 +84,18 @@ export class Reactor {
         continue;
       }
       rounds = 0;
+      this.#counters[Counter.idleRounds]!++;
       this.#sleep(now);
     }
+    this.#sampleCpu(0);
+  }
+
+  /** The thread's processor time into its counters: getrusage, too dear for every round. @returns when to look again */
+  #sampleCpu(now: number): number {
+    const used = process.threadCpuUsage();
+    this.#counters[Counter.cpuUserUs] = used.user;
+    this.#counters[Counter.cpuSystemUs] = used.system;
+    return now + CPU_SAMPLE_MS;
   }
 
   #sleep(now: number): void {

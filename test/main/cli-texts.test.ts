@@ -1,12 +1,17 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { COMMANDS, cliMarkdown, generatedTexts, helpText } from '../../src/main/cli-texts.ts';
+import { countersMarkdown } from '../../src/main/counter-texts.ts';
 import { OPTIONS } from '../../src/main/options.ts';
 import { repoRoot } from './source-tree.ts';
 
 describe('texts from the option table', () => {
   it('docs/cli.md is what the table says (else: sh scripts/node.sh scripts/cli-docs.mjs)', () => {
     expect(readFileSync(`${repoRoot}/docs/cli.md`, 'utf8')).toBe(cliMarkdown());
+  });
+
+  it('docs/counters.md is what the tables of counters say (else: sh scripts/node.sh scripts/cli-docs.mjs)', () => {
+    expect(readFileSync(`${repoRoot}/docs/counters.md`, 'utf8')).toBe(countersMarkdown());
   });
 
   it('help lists every option of its command, no line is over 100 columns', () => {

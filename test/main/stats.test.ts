@@ -10,6 +10,21 @@ describe('--stats', () => {
     );
   });
 
+  it('one column a thread where there are several, 0 where it counted nothing', () => {
+    const threads = [
+      { thread: 'reader', counters: { tapReads: 3 } },
+      { thread: 'shard 0', counters: { tapWrites: 1234 } },
+    ];
+    const sum = { tapReads: 3, tapWrites: 1234 };
+    expect(countersText(sum, threads).split('\n')).toEqual([
+      'counter    value  reader  shard 0',
+      'tapReads       3       3        0',
+      'tapWrites  1,234       0    1,234',
+      '',
+    ]);
+    expect(countersText(sum, threads.slice(0, 1))).toBe(countersText(sum));
+  });
+
   it('percentiles of bucket counts', () => {
     const buckets = [
       [0, 10],

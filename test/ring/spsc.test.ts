@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { Counter, countersView } from '../../src/ring/counters.ts';
 import { DESC_WORDS, planLayout } from '../../src/ring/layout.ts';
 import { RingConsumer, RingProducer, startRingAt } from '../../src/ring/spsc.ts';
 import { EFD_CLOEXEC, EFD_NONBLOCK } from '../../src/sys/constants.ts';
@@ -42,6 +43,23 @@ const stepArb = fc.oneof(
 );
 
 describe('ring on one thread', () => {
+  it('counts batches and descriptors as they are published, overflow when it has found room', () => {
+    const layout = planLayout({ ...request, ringDescriptors: 4 });
+    const sab = new SharedArrayBuffer(layout.totalBytes);
+    const counters = countersView(sab, layout, 0);
+    const producer = new RingProducer(sab, layout, 1, null, counters);
+    const consumer = new RingConsumer(sab, layout, 1);
+    const counted = (): number[] => [counters[Counter.linkBatches]!, counters[Counter.linkDescriptors]!];
+    for (let i = 0; i < 6; i++) send(producer, i);
+    producer.flush();
+    expect(counted()).toEqual([1, 4]);
+    producer.flush(); // nothing has been read: nothing new to publish
+    expect(counted()).toEqual([1, 4]);
+    receive(consumer, 4);
+    producer.flush();
+    expect(counted()).toEqual([2, 6]);
+  });
+
   it.each([0, 2 ** 31 - 3, 2 ** 32 - 3])(
     'counts started at %d: a queue, whatever the steps',
     (startIndex) => {

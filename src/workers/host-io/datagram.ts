@@ -611,6 +611,7 @@ export class DatagramSockets implements SocketModule {
     const fd = this.#fd[gid]! - 1;
     let r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     this.#ctx.counters[Counter.sockSends]!++;
+    this.#ctx.counters[Counter.datagramSends]!++;
     if (
       r < 0 &&
       r !== -Errno.EAGAIN &&
@@ -621,6 +622,7 @@ export class DatagramSockets implements SocketModule {
       // The error was an earlier datagram's and has been told: this one has not been tried yet.
       r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
+    if (r > 0) this.#ctx.counters[Counter.datagramSendBytes]! += r;
     if (r < 0 && r !== -Errno.EAGAIN && segment === 0 && r !== -Errno.ENOBUFS) this.#tellErrno(gid, -r);
     return r;
   }
@@ -678,6 +680,8 @@ export class DatagramSockets implements SocketModule {
     );
     const r = sendmsg(this.#fd[gid]! - 1, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     ctx.counters[Counter.sockSends]!++;
+    ctx.counters[Counter.datagramSends]!++;
+    if (r > 0) ctx.counters[Counter.datagramSendBytes]! += r;
     this.#account(r, 1);
     ctx.freeReaderSlots(slotA, slotB);
   }
@@ -768,6 +772,7 @@ export class DatagramSockets implements SocketModule {
         return;
       }
       const n = recvmmsg(fd, headers.address, armed, MSG_DONTWAIT);
+      this.#ctx.counters[Counter.datagramRecvs]!++;
       if (n < 0) {
         // Anything but "empty" is a pending error, told by the error queue as well; the call has taken it off the socket.
         if (n === -Errno.EAGAIN || ++errors > MAX_READ_ERRORS) return;

@@ -400,6 +400,7 @@ export class StreamSockets implements SocketModule {
         if (r === -Errno.EINTR) continue;
         break; // the bytes were peeked, so they are there: only a dead socket ends up here
       }
+      this.#ctx.counters[Counter.sockConsumeBytes]! += r;
       this.#consumed[gid] = (this.#consumed[gid]! + r) >>> 0;
       n -= r;
     }
