@@ -1,6 +1,15 @@
-// Build dist/: compile src/ to plain JavaScript, then write the texts that the launcher prints without starting Node.
+// Build dist/: compile src/ to plain JavaScript, write the texts that the launcher prints without starting Node, fill the code cache.
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -24,3 +33,25 @@ for (const [name, text] of generatedTexts(version)) writeFileSync(`${out}/texts/
 
 rmSync(`${root}dist`, { recursive: true, force: true });
 renameSync(out, `${root}dist`);
+
+// Compiled code for every later start, also where dist/ cannot be written (docs/decisions/017). Node keeps it by the file's final
+// path and by user id, which is 0 in the user namespace that the launcher makes, and readable by its owner alone.
+const cache = `${root}dist/cache`;
+const modules = ['run', 'attach', 'netns-worker', 'descriptors', 'options'].map((name) => `main/${name}.js`);
+modules.push('workers/engine.js', 'workers/packet-thread.js');
+const imports = modules.map((file) => `await import(${JSON.stringify(`${root}dist/${file}`)});`).join('');
+const entry = [`${root}dist/main/bucatini.js`, 'run', '--version'];
+for (const args of [['--input-type=module', '-e', imports], entry]) {
+  const filled = spawnSync(process.execPath, args, {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...process.env, NODE_OPTIONS: '', NODE_COMPILE_CACHE: cache },
+  });
+  if (filled.status !== 0) process.exit(filled.status ?? 1);
+}
+for (const dir of readdirSync(cache)) {
+  const asRoot = dir.replace(/-\d+$/, '-0');
+  if (asRoot !== dir && !existsSync(`${cache}/${asRoot}`))
+    renameSync(`${cache}/${dir}`, `${cache}/${asRoot}`);
+  chmodSync(`${cache}/${asRoot}`, 0o755);
+  for (const file of readdirSync(`${cache}/${asRoot}`)) chmodSync(`${cache}/${asRoot}/${file}`, 0o644);
+}

@@ -40,13 +40,12 @@ export async function attach(
 
   netns.start({ settings, target: { kind: 'path', path: target.path } });
   const loading = loadEngine();
-  loading.catch(() => {});
   const made = await netns.tap.catch(async (error: NetnsError) => {
     (await import('./reenter.ts')).reenterOwnerOf(target.path, error.code);
     throw error;
   });
   steps.lap('TAP made');
-  const starting = launchEngine(await loading, settings, made, log);
+  const starting = launchEngine(loading, settings, made, log);
   starting.catch(() => {});
   for (const note of await netns.configured) log('warning', note);
   steps.lap('interface configured');

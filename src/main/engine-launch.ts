@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os';
 import type * as EngineModule from '../workers/engine.ts';
 import type { EnginePlan, ImpairmentPlan } from '../workers/engine-plan.ts';
+import { type BootedThread, bootPacketThread } from '../workers/packet-worker.ts';
 import { autoThreads } from '../workers/plan.ts';
 import type { Log } from './log.ts';
 import type { NetnsTap } from './netns-setup.ts';
@@ -38,16 +39,28 @@ export function enginePlan(settings: Settings, netns: NetnsTap, keys: EngineKeys
   };
 }
 
-/** Load the engine early: its modules are read while the namespace is being made. */
-export const loadEngine = (): Promise<EngineLoaded> => import('../workers/engine.ts');
+export interface EngineLoading {
+  readonly module: Promise<EngineLoaded>;
+  readonly booted: BootedThread;
+}
+
+/** What of the engine can be had before its plan: its first packet thread boots and its modules are read while the namespace is made. */
+export function loadEngine(): EngineLoading {
+  const booted = bootPacketThread('packet thread 0');
+  const module = import('../workers/engine.ts');
+  module.catch(() => {}); // whoever awaits it hears of it
+  return { module, booted };
+}
 
 export async function launchEngine(
-  engine: EngineLoaded,
+  loading: EngineLoading,
   settings: Settings,
   netns: NetnsTap,
   log: Log,
 ): Promise<EngineModule.EngineHandle> {
-  return engine.startEngine(enginePlan(settings, netns, engine.engineKeys()), { onLog: log });
+  const engine = await loading.module;
+  const plan = enginePlan(settings, netns, engine.engineKeys());
+  return engine.startEngine(plan, { onLog: log, booted: loading.booted });
 }
 
 const STOP_LIMIT_MS = 1000;

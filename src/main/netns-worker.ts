@@ -5,7 +5,8 @@ import { setUpNetns } from './netns-setup.ts';
 
 const post = (message: NetnsMessage): void => parentPort!.postMessage(message);
 
-parentPort!.once('message', ({ settings, target }: NetnsJob) => {
+// Without a parent this is only being compiled for the code cache (scripts/build.mjs).
+parentPort?.once('message', ({ settings, target }: NetnsJob) => {
   try {
     const notes = setUpNetns(settings, target, {
       onNamespace: (fd) => post({ kind: 'namespace', fd }),

@@ -3,8 +3,8 @@
  *
  *   main thread        namespace thread                         chain (command.ts)
  *   ───────────        ────────────────                         ──────────────────
- *   options, load      read host's network, unshare
- *   engine             tell the namespace's fd ───────────────▶ nsenter … sh
+ *   options, load and  read host's network, unshare
+ *   boot the engine    tell the namespace's fd ───────────────▶ nsenter … sh
  *   start engine ◀──── make the TAP                             resolv.conf
  *                      addresses, routes                        "started"
  *   "go" ─────────────────────────────────────────────────────▶ COMMAND
@@ -53,7 +53,6 @@ export async function run(
 
   netns.start({ settings, target: { kind: 'new' } });
   const loading = loadEngine();
-  loading.catch(() => {});
   try {
     const namespaceFd = await netns.namespaceFd.catch(async (error: NetnsError) => {
       (await import('./reenter.ts')).reenterOwnNamespaces(error.code);
@@ -67,9 +66,7 @@ export async function run(
     watch.lap('chain spawned');
     const made = await netns.tap;
     watch.lap('TAP made');
-    const engineModule = await loading;
-    watch.lap('engine loaded');
-    const starting = launchEngine(engineModule, settings, made, log);
+    const starting = launchEngine(loading, settings, made, log);
     starting.catch(() => {});
     for (const note of await netns.configured) log('warning', note);
     watch.lap('interface configured');

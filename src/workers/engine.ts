@@ -2,8 +2,8 @@
  * Starts and stops the packet threads of a plan. Runs on the main thread, which never touches a packet.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
-import { Piscina } from 'piscina';
+import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import type { Piscina } from 'piscina';
 import { dropName } from '../proto/drop.ts';
 import { macParse } from '../proto/ethernet.ts';
 import {
@@ -29,6 +29,7 @@ import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan } from './engine-plan.ts';
 import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
+import { type BootedThread, bootPacketThread } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
 import { threadPlan } from './plan.ts';
 import { stageDropName } from './stage-drop.ts';
@@ -63,6 +64,8 @@ export interface EngineHistogram extends HistogramInfo {
 
 export interface EngineOptions {
   onLog?(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+  /** A packet thread that boots already; thread 0 (fused, or the pipeline's reader) takes it over. */
+  readonly booted?: BootedThread;
 }
 
 /** Two keys for EnginePlan.hashKey and isnKey, from the kernel's generator. */
@@ -109,19 +112,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
   });
   const pcapFd = plan.pcapFile === undefined ? -1 : openPcap(plan.pcapFile);
 
-  const file = new URL(
-    import.meta.url.endsWith('.ts') ? './packet-thread.ts' : './packet-thread.js',
-    import.meta.url,
-  );
-  const shardThreads = plan.threads.kind === 'fused' ? 1 : threads.shards;
-  const pool = new Piscina({
-    filename: file.href,
-    minThreads: shardThreads,
-    maxThreads: shardThreads,
-    concurrentTasksPerWorker: 1,
-    idleTimeout: Number.POSITIVE_INFINITY,
-  });
-  const workers: Worker[] = [];
+  const pool = plan.threads.kind === 'fused' ? undefined : await shardPool(threads.shards);
   const ports: MessagePort[] = [];
   let reportFailure: (error: Error) => void = () => {};
   const failed = new Promise<Error>((resolve) => {
@@ -147,9 +138,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
       }),
     );
     const task: ThreadTask = { thread, plan, sab, layout, doorbellFds, side, port: port2, pcapFd };
-    const isShard =
-      plan.threads.kind === 'fused' || (thread !== threads.readerThread && thread !== threads.hostThread);
-    if (isShard) {
+    if (pool !== undefined && thread !== threads.readerThread && thread !== threads.hostThread) {
       ended.push(
         pool.run(task, { transferList: [port2] as never }).then(
           () => undefined,
@@ -159,14 +148,11 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
         ),
       );
     } else {
-      const worker = new Worker(file, {
-        workerData: task,
-        transferList: [port2],
-        name: `packet thread ${thread}`,
-      });
-      worker.on('error', (error) => reportFailure(error as Error));
-      workers.push(worker);
+      const { worker, failed: died } =
+        (thread === 0 ? options.booted : undefined) ?? bootPacketThread(`packet thread ${thread}`);
+      void died.then((error) => reportFailure(error));
       ended.push(new Promise((resolve) => worker.on('exit', resolve)));
+      worker.postMessage(task, [port2]);
     }
   }
 
@@ -193,7 +179,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     await logLoop;
     drain();
     for (const port of ports) port.close();
-    await pool.destroy();
+    await pool?.destroy();
     for (const fd of doorbellFds) close(fd);
     if (pcapFd >= 0) closeSync(pcapFd);
   };
@@ -253,6 +239,19 @@ function namedCounters(words: Float64Array): Record<string, number> {
     named[`drop.${name === 'unknown' ? stageDropName(-cause) : name}`] = n;
   }
   return named;
+}
+
+/** Piscina is imported only where there is a pool of shards: its modules are not for the start of the fused plan. */
+async function shardPool(shards: number): Promise<Piscina> {
+  const { Piscina } = await import('piscina');
+  const file = import.meta.url.endsWith('.ts') ? './packet-thread.ts' : './packet-thread.js';
+  return new Piscina({
+    filename: new URL(file, import.meta.url).href,
+    minThreads: shards,
+    maxThreads: shards,
+    concurrentTasksPerWorker: 1,
+    idleTimeout: Number.POSITIVE_INFINITY,
+  });
 }
 
 function openPcap(path: string): number {

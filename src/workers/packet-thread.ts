@@ -1,9 +1,15 @@
 /**
- * Entry of every packet thread: a piscina worker for shards (and the fused thread), a plain Worker for reader and host-io. Builds
+ * Entry of every packet thread: a piscina worker for shards, a plain Worker for reader, host-io and the fused thread. Builds
  * its stages from the plan and runs the reactor until the engine stops. It never returns to the event loop before that: no timers,
  * no console here; the log goes through a ring, control messages come on a port that is looked at when `mail` changes.
  */
-import { isMainThread, type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import {
+  isMainThread,
+  type MessagePort,
+  parentPort,
+  receiveMessageOnPort,
+  workerData,
+} from 'node:worker_threads';
 import { Counter, countersView } from '../ring/counters.ts';
 import { Doorbell } from '../ring/doorbell.ts';
 import { type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
@@ -16,6 +22,7 @@ import type { EnginePlan } from './engine-plan.ts';
 import { HostIo } from './host-io/host-io.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
 import { Owner } from './owners.ts';
+import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
 import { LinkRing, slotShares, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
@@ -213,9 +220,9 @@ class PacketThread {
   }
 }
 
-// As a plain Worker the task comes as workerData; piscina calls the default export instead (its own workerData is its business).
-if (!isMainThread && isThreadTask(workerData)) runThread(workerData);
+// A plain Worker gets its task as its first message; piscina calls the default export instead (its own workerData is its business).
+if (!isMainThread && isTaskFollows(workerData)) parentPort!.once('message', runThread);
 
-function isThreadTask(data: unknown): data is ThreadTask {
-  return typeof data === 'object' && data !== null && 'doorbellFds' in data && 'layout' in data;
+function isTaskFollows(data: unknown): data is TaskFollows {
+  return typeof data === 'object' && data !== null && 'taskFollows' in data;
 }

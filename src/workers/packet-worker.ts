@@ -1,0 +1,30 @@
+/**
+ * A packet thread before it has its task. Node and koffi need tens of milliseconds to boot in a new thread, and nothing in that
+ * depends on the engine's plan: so the front end boots one as soon as it knows that it will need it, and the engine hands over
+ * the task later (decision 016). Light on purpose: importing this loads nothing else of the engine.
+ */
+import { Worker } from 'node:worker_threads';
+
+/** workerData of a thread that takes its task as its first message. */
+export interface TaskFollows {
+  readonly taskFollows: true;
+}
+
+export interface BootedThread {
+  readonly worker: Worker;
+  /** Resolves when the thread has died of an error, at any time in its life. */
+  readonly failed: Promise<Error>;
+}
+
+/** Boot a packet thread; it ends after its task, with `worker.terminate()` or with the process. */
+export function bootPacketThread(name: string): BootedThread {
+  const file = new URL(
+    import.meta.url.endsWith('.ts') ? './packet-thread.ts' : './packet-thread.js',
+    import.meta.url,
+  );
+  const worker = new Worker(file, { workerData: { taskFollows: true } satisfies TaskFollows, name });
+  const failed = new Promise<Error>((resolve) => {
+    worker.on('error', (error) => resolve(error as Error));
+  });
+  return { worker, failed };
+}
