@@ -353,7 +353,7 @@ export class StreamSockets implements SocketModule {
       this.#onConnected(gid);
       if (errno === Errno.ECONNRESET) {
         // It stood, and was reset before we looked: the guest is to see both, and what was sent in between.
-        this.#flags[gid]! |= Flag.sendFailed | Flag.peerDone;
+        this.#flags[gid]! |= Flag.readable | Flag.sendFailed | Flag.peerDone;
         this.#sendErrno[gid] = errno;
         return;
       }

@@ -140,6 +140,12 @@ class Bench {
     return this.#hostLarge.capacity - this.#hostLarge.free;
   }
 
+  /** One round of the stage alone: no look at epoll, nobody else runs. */
+  poll(): void {
+    this.#io.poll(performance.now());
+    this.#take();
+  }
+
   /** Let the stage and the servers of this process run. */
   async run(ms = 10): Promise<void> {
     const end = performance.now() + ms;
@@ -435,6 +441,25 @@ describe('stream sockets', () => {
     bench.command(ToHost.reset, 3);
     await bench.until(() => bench.of(ToShard.closed).length === 1);
     expect(bench.of(ToShard.error).length).toBe(1);
+  });
+
+  it('reset before anybody saw that it was connected: opened, then the error', async () => {
+    let wasReset = false;
+    const port = await listen((socket) => {
+      socket.resetAndDestroy();
+      wasReset = true;
+    });
+    bench = new Bench();
+    bench.open(3, port);
+    bench.poll();
+    while (!wasReset) await setTimeout(1);
+    await bench.until(() => bench.of(ToShard.opened).length > 0);
+    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    await bench.until(() => bench.of(ToShard.error).length > 0);
+    expect(bench.messages.map((m) => [m.op, m.arg0])).toEqual([
+      [ToShard.opened, 0],
+      [ToShard.error, 104],
+    ]);
   });
 
   it('close waits for what waits: the peer gets all of it, then the end', async () => {
