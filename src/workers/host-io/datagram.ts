@@ -124,6 +124,8 @@ const BATCH = 32;
 const BATCHES_PER_ROUND = 1;
 /** What armed large slots may keep from TCP. */
 const MAX_LARGE_SHARE = 1 / 4;
+/** Longer than a reader needs for what it was given; a processor hog's slice is about 3 ms. */
+const READERS_TURN_MS = 1.5;
 const SMALL_PAYLOAD_BYTES = SMALL_SLOT_BYTES - HEADROOM_BYTES;
 /** Kernel's limit of segments in one send (UDP_MAX_SEGMENTS; 128 since 6.9), and of bytes in one datagram. */
 const MAX_SEGMENTS = 64;
@@ -735,7 +737,7 @@ export class DatagramSockets implements SocketModule {
   /**
    * Let whoever reads on the other side go first: the guest's own sockets hold some 90 datagrams of 1,400 bytes, and a queue that grew while
    * this thread had no processor would run them over. What comes meanwhile makes fuller batches (decision 013). A processor hog must
-   * not live on this: as long as it took, so long there is no other.
+   * not live on this: when it took a whole slice, we take as long before the next.
    */
   #yield(): void {
     this.#isBehind = false;
@@ -743,7 +745,7 @@ export class DatagramSockets implements SocketModule {
     if (before < this.#nextYieldMs) return;
     schedYield();
     const after = performance.now();
-    this.#nextYieldMs = after + (after - before);
+    if (after - before > READERS_TURN_MS) this.#nextYieldMs = after + (after - before);
   }
 
   /** Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands. */
