@@ -58,7 +58,7 @@ import type { Stage } from './stage.ts';
 
 /**
  * Frames a round, and bytes after which it ends: enough to amortise a round, few enough that ACKs and other flows do not wait long. Of full
- * TSO frames 16 are taken; of small datagrams as many as leave in one send (UDP_MAX_SEGMENTS): 1.2 to 1.5x the datagrams of 64 bytes.
+ * TSO frames 16 are taken; of small datagrams as many as leave in one send (UDP_MAX_SEGMENTS).
  */
 const BATCH_FRAMES = 64;
 const BATCH_BYTES = 15 * 65536;
