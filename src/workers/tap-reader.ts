@@ -56,8 +56,12 @@ import type { PcapWriter } from './pcap.ts';
 import { Reassembler } from './reassembly.ts';
 import type { Stage } from './stage.ts';
 
-/** Frames a round: enough to amortise a round, few enough that ACKs and other flows do not wait long (16 * 64 KiB = 1 MiB). */
-const BATCH_FRAMES = 16;
+/**
+ * Frames a round, and bytes after which it ends: enough to amortise a round, few enough that ACKs and other flows do not wait long. Of full
+ * TSO frames 16 are taken; of small datagrams as many as leave in one send (UDP_MAX_SEGMENTS).
+ */
+const BATCH_FRAMES = 64;
+const BATCH_BYTES = 15 * 65536;
 /** A first frame of at most so many bytes after a sleep goes on alone: a request need not wait for the read that finds nothing. */
 const LONE_FRAME_BYTES = 1024;
 /** How often unfinished datagrams are looked through; only while one exists does the thread wake for it. */
@@ -136,7 +140,8 @@ export class TapReader implements Stage {
     this.#takeFreed();
     if (now >= this.#nextExpiry) this.#expire(now);
     let frames = 0;
-    for (; this.#readable && frames < BATCH_FRAMES; frames++) {
+    let bytes = 0;
+    for (; this.#readable && frames < BATCH_FRAMES && bytes <= BATCH_BYTES; frames++) {
       if (!this.#arm()) break;
       const n = readv(this.#o.plan.tap.fd, this.#iov.address, 2);
       this.#o.counters[Counter.tapReads]!++;
@@ -144,6 +149,7 @@ export class TapReader implements Stage {
         this.#onReadError(-n);
         break;
       }
+      bytes += n;
       this.#onFrame(n, now);
       if (this.#woken && n <= LONE_FRAME_BYTES) {
         frames++;

@@ -187,6 +187,26 @@ describe('many datagrams', () => {
     expect(messages.map((m) => host.shard.payloadOf(m)[0])).toEqual(Array.from({ length: 90 }, (_, i) => i));
   });
 
+  it('a long queue does not hold up another socket, and comes out whole', async () => {
+    const host = rig();
+    const far = await peer();
+    for (const flow of [1, 2]) {
+      host.openUdp(flow, '127.0.0.1', far.port);
+      host.send(flow, pattern(1));
+    }
+    const [one, two] = (await far.received(2)) as [Received, Received];
+    for (let i = 0; i < 70; i++) far.socket.send(Uint8Array.of(i), one.port, '127.0.0.1');
+    far.socket.send(Uint8Array.of(100), two.port, '127.0.0.1');
+    await sleep(50);
+    host.poll();
+    const first = host.takeMessages();
+    expect(first.filter((m) => m[W.flow] === 2)).toHaveLength(1);
+    expect(first.length).toBeLessThan(70);
+    const rest = await host.messages(71 - first.length);
+    const bytes = [...first, ...rest].filter((m) => m[W.flow] === 1).map((m) => host.shard.payloadOf(m)[0]);
+    expect(bytes).toEqual(Array.from({ length: 70 }, (_, i) => i));
+  });
+
   it('pool dry: reading stops without a spin, and goes on after resume()', async () => {
     const host = rig();
     const far = await peer();
