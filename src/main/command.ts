@@ -2,7 +2,7 @@
  * COMMAND and the chain of small programs that puts it in its place:
  *
  *   env             the chain ignores the signals that a terminal or a supervisor sends to all of a group
- *   nsenter --net   into the new network namespace (Node's own threads stay in the host's)
+ *   nsenter --net   into the new network namespace, where the main thread is not there itself
  *   setpriv         killed when bucatini dies, even by SIGKILL
  *   unshare         mount and PID namespace; its child is killed with it, and with that child all others
  *   sh              PID 1: private resolv.conf, waits for "go", runs COMMAND, reaps orphans, passes the status on
@@ -39,7 +39,8 @@ export interface PrivateResolvConf {
 export interface CommandOptions {
   readonly argv: readonly string[];
   readonly env: NodeJS.ProcessEnv;
-  readonly namespaceFd: number;
+  /** Network namespace to enter; without it the chain stays in that of the main thread. */
+  readonly namespaceFd?: number;
   readonly resolvConf?: PrivateResolvConf;
   readonly mountProc: boolean;
 }
@@ -92,14 +93,14 @@ export class Command {
     const ignored = ignoredSignals();
     const chain = [
       `--ignore-signal=${CHAIN_IGNORES.join()}`,
-      ...['--', tool('nsenter'), '--net=/proc/self/fd/3', '--', tool('setpriv')],
-      ...['--pdeathsig', 'KILL', '--', tool('unshare')],
+      ...(options.namespaceFd === undefined ? [] : ['--', tool('nsenter'), '--net=/proc/self/fd/3']),
+      ...['--', tool('setpriv'), '--pdeathsig', 'KILL', '--', tool('unshare')],
       ...['--mount', '--propagation', 'slave', '--pid', '--fork', '--kill-child'],
       ...(options.mountProc ? ['--mount-proc'] : []),
       ...['--', '/bin/sh', '-c', 'eval "$BUCATINI_INIT"', 'bucatini', ...literally(options.argv)],
     ];
     this.#head = spawn(tool('env'), chain, {
-      stdio: ['inherit', 'inherit', 'pipe', options.namespaceFd, 'pipe', 2],
+      stdio: ['inherit', 'inherit', 'pipe', options.namespaceFd ?? 'ignore', 'pipe', 2],
       env: {
         ...options.env,
         BUCATINI_INIT: INIT,
