@@ -38,9 +38,9 @@ async function main(argv: readonly string[]): Promise<number> {
   try {
     switch (command) {
       case 'run':
-        return await (await import('./run.ts')).run(booted!, settings, operands, env);
+        return await leave((await import('./run.ts')).run(booted!, settings, operands, env));
       case 'attach':
-        return await (await import('./attach.ts')).attach(booted!, settings, operands);
+        return await leave((await import('./attach.ts')).attach(booted!, settings, operands));
       case 'doctor':
         refuseOperands(operands);
         return await (await import('./doctor.ts')).doctor();
@@ -51,6 +51,12 @@ async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     throw inCommand(command, error);
   }
+}
+
+/** The engine has stopped and everything has been said by synchronous writes: leave without Node's taking its threads apart. */
+async function leave(outcome: Promise<number>): Promise<number> {
+  const status = await outcome;
+  return (await import('../sys/namespace.ts')).exitNow(status);
 }
 
 /** The launcher sets the caller's NODE_OPTIONS aside so that they do not bend this process; children get them back. */

@@ -78,9 +78,6 @@ export async function run(
     watch.lap('interface configured');
     engine = await starting;
     watch.lap('engine started');
-    const { setResolvers } = engine;
-    const unfollow = settings.dns === undefined ? followResolvConf(setResolvers) : () => {};
-
     let notes: readonly string[];
     try {
       notes = await command.started;
@@ -93,6 +90,9 @@ export async function run(
     }
     for (const note of notes) log('warning', note);
     watch.lap('command ready');
+    // Not before: until the chain has copied our mounts, its resolv.conf covers the host's here too.
+    const { setResolvers } = engine;
+    const unfollow = settings.dns === undefined ? followResolvConf(setResolvers) : () => {};
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);
     log('debug', `start: ${watch.text()}`);
     command.go();
