@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { rolldown } from 'rolldown';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 // Made aside and put in place at the end: a failed build leaves the last good one.
@@ -31,14 +32,53 @@ const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
 mkdirSync(`${out}/texts`);
 for (const [name, text] of generatedTexts(version)) writeFileSync(`${out}/texts/${name}`, text);
 
+// One file for each thread's entry, one for all that `run` and `attach` need, and small ones for the rest: to find, read and link
+// sixty modules in each thread was a good part of a start (docs/decisions/018). All in main/, where they find each other.
+const bundled = `${out}/bundled`;
+const entries = {
+  bucatini: 'main/bucatini.js',
+  'netns-worker': 'main/netns-worker.js',
+  'packet-thread': 'workers/packet-thread.js',
+  peer: 'main/selftest/peer.js',
+  client: 'main/selftest/client.js',
+};
+const rarelyLoaded =
+  /\/main\/(doctor|doctor-probe|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/;
+const firstLoaded = /\/(main\/(bucatini|log)|workers\/packet-worker)\.js$/;
+for (const [name, file] of Object.entries(entries)) {
+  const bundle = await rolldown({
+    input: { [name]: `${out}/${file}` },
+    external: (id) => !/^[./]/.test(id),
+    platform: 'node',
+    preserveEntrySignatures: name === 'packet-thread' ? 'strict' : false,
+    checks: { ineffectiveDynamicImport: false },
+  });
+  await bundle.write({
+    dir: bundled,
+    format: 'esm',
+    chunkFileNames: '[name].js',
+    entryFileNames: '[name].js',
+    comments: false,
+    ...(name === 'bucatini' && {
+      codeSplitting: {
+        includeDependenciesRecursively: false,
+        groups: [{ name: 'start', test: (id) => !rarelyLoaded.test(id) && !firstLoaded.test(id) }],
+      },
+    }),
+  });
+  await bundle.close();
+}
+for (const made of readdirSync(out))
+  if (!['bundled', 'texts'].includes(made)) rmSync(`${out}/${made}`, { recursive: true });
+renameSync(bundled, `${out}/main`);
+
 rmSync(`${root}dist`, { recursive: true, force: true });
 renameSync(out, `${root}dist`);
 
 // Compiled code for every later start, also where dist/ cannot be written (docs/decisions/017). Node keeps it by the file's final
 // path and by user id, which is 0 in the user namespace that the launcher makes, and readable by its owner alone.
 const cache = `${root}dist/cache`;
-const modules = ['run', 'attach', 'netns-worker', 'descriptors', 'options'].map((name) => `main/${name}.js`);
-modules.push('workers/engine.js', 'workers/packet-thread.js');
+const modules = ['netns-worker', 'packet-thread'].map((name) => `main/${name}.js`);
 const imports = modules.map((file) => `await import(${JSON.stringify(`${root}dist/${file}`)});`).join('');
 const entry = [`${root}dist/main/bucatini.js`, 'run', '--version'];
 for (const args of [['--input-type=module', '-e', imports], entry]) {

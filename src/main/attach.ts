@@ -6,9 +6,10 @@
  */
 import { type FSWatcher, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import { endWithin, launchEngine, loadEngine } from './engine-launch.ts';
+import type { BootedThread } from '../workers/packet-worker.ts';
+import { chooseNetns, endWithin, launchEngine, loadEngine } from './engine-launch.ts';
 import { makeLog } from './log.ts';
-import type { NetnsError, NetnsThread } from './netns.ts';
+import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
 import { followResolvConf } from './resolvers.ts';
 import { Stopwatch } from './stopwatch.ts';
@@ -25,7 +26,7 @@ export interface AttachTarget {
 
 /** @returns the exit status */
 export async function attach(
-  netns: NetnsThread,
+  booted: BootedThread,
   settings: Settings,
   operands: readonly string[],
 ): Promise<number> {
@@ -38,8 +39,9 @@ export async function attach(
   const end = Promise.withResolvers<string>();
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => end.resolve(name));
 
+  const netns = chooseNetns(settings);
   netns.start({ settings, target: { kind: 'path', path: target.path } });
-  const loading = loadEngine();
+  const loading = loadEngine(booted);
   const made = await netns.tap.catch(async (error: NetnsError) => {
     (await import('./reenter.ts')).reenterOwnerOf(target.path, error.code);
     throw error;

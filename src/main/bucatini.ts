@@ -5,8 +5,8 @@
 import { writeFileSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { bootPacketThread } from '../workers/packet-worker.ts';
 import { say } from './log.ts';
-import { NetnsThread } from './netns.ts';
 import type { CommandName } from './options.ts';
 
 const COMMANDS: readonly string[] = ['run', 'attach', 'doctor', 'selftest'] satisfies CommandName[];
@@ -24,7 +24,8 @@ async function main(argv: readonly string[]): Promise<number> {
   const command = name as CommandName;
   const env = callersEnvironment();
   if (codeCache !== undefined) process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
-  const netns = command === 'run' || command === 'attach' ? new NetnsThread() : undefined;
+  // First of all, as it takes longest, and before the main thread may move into another network namespace (netns.ts).
+  const booted = command === 'run' || command === 'attach' ? bootPacketThread('packet thread 0') : undefined;
   const { parseArguments } = await import('./options.ts');
   let parsed: ReturnType<typeof parseArguments>;
   try {
@@ -37,9 +38,9 @@ async function main(argv: readonly string[]): Promise<number> {
   try {
     switch (command) {
       case 'run':
-        return await (await import('./run.ts')).run(netns!, settings, operands, env);
+        return await leave((await import('./run.ts')).run(booted!, settings, operands, env));
       case 'attach':
-        return await (await import('./attach.ts')).attach(netns!, settings, operands);
+        return await leave((await import('./attach.ts')).attach(booted!, settings, operands));
       case 'doctor':
         refuseOperands(operands);
         return await (await import('./doctor.ts')).doctor();
@@ -50,6 +51,12 @@ async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     throw inCommand(command, error);
   }
+}
+
+/** The engine has stopped and everything has been said by synchronous writes: leave without Node's taking its threads apart. */
+async function leave(outcome: Promise<number>): Promise<number> {
+  const status = await outcome;
+  return (await import('../sys/namespace.ts')).exitNow(status);
 }
 
 /** The launcher sets the caller's NODE_OPTIONS aside so that they do not bend this process; children get them back. */

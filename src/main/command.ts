@@ -2,11 +2,14 @@
  * COMMAND and the chain of small programs that puts it in its place:
  *
  *   env             the chain ignores the signals that a terminal or a supervisor sends to all of a group
- *   nsenter --net   into the new network namespace (Node's own threads stay in the host's)
+ *   nsenter --net   into the new network namespace, where the main thread is not there itself
  *   setpriv         killed when bucatini dies, even by SIGKILL
  *   unshare         mount and PID namespace; its child is killed with it, and with that child all others
- *   sh              PID 1: private resolv.conf, waits for "go", runs COMMAND, reaps orphans, passes the status on
+ *   sh              PID 1: waits for "go", runs COMMAND, reaps orphans, passes the status on
  *   COMMAND         not PID 1, all signals at their default actions (env again)
+ *
+ * The private resolv.conf is mounted in our own mount namespace, which unshare copies, and taken away here when it has: three
+ * programs less in the chain, and each costs milliseconds.
  *
  * The chain starts while the TAP is being configured and the engine started; sh holds COMMAND back until both are done.
  * It tells "started" on descriptor 4 and waits for a line there; end of file means that bucatini gave up.
@@ -15,9 +18,12 @@
  *   fd 3      network namespace     fd 4   the talk with sh          fd 5   the caller's standard error, for COMMAND
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, constants, readFileSync, statSync } from 'node:fs';
+import { accessSync, constants, readFileSync, statSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { constants as os } from 'node:os';
+import { MNT_DETACH, MS_BIND } from '../sys/constants.ts';
+import { checked } from '../sys/error.ts';
+import { mount, umount2 } from '../sys/namespace.ts';
 import { ignoredSignals } from './signals.ts';
 
 /** COMMAND, or something that is needed to start it, cannot be executed. */
@@ -39,7 +45,8 @@ export interface PrivateResolvConf {
 export interface CommandOptions {
   readonly argv: readonly string[];
   readonly env: NodeJS.ProcessEnv;
-  readonly namespaceFd: number;
+  /** Network namespace to enter; without it the chain stays in that of the main thread. */
+  readonly namespaceFd?: number;
   readonly resolvConf?: PrivateResolvConf;
   readonly mountProc: boolean;
 }
@@ -54,21 +61,14 @@ const CHAIN_IGNORES = ['HUP', 'INT', 'QUIT', 'TERM', 'USR1', 'USR2'];
 
 /**
  * The init of the PID namespace. It comes in a variable so that ps shows COMMAND and not this text. The parentheses keep COMMAND
- * from taking its place (a shell execs its last command); the tmpfs exists only until the file is bound, so nothing is
- * written to the host's disks.
+ * from taking its place (a shell execs its last command).
  */
 const INIT = `
-if [ -n "$BUCATINI_RESOLV_PATH" ]; then
-  { mount -t tmpfs -o size=64k,mode=755 bucatini "$BUCATINI_SCRATCH" &&
-    printf %s "$BUCATINI_RESOLV_TEXT" >"$BUCATINI_SCRATCH/resolv.conf" &&
-    mount --bind "$BUCATINI_SCRATCH/resolv.conf" "$BUCATINI_RESOLV_PATH"
-    umount -l "$BUCATINI_SCRATCH"; } || echo "note: /etc/resolv.conf inside is the host's" >&4
-fi
-signals=$BUCATINI_SIGNALS
-unset BUCATINI_INIT BUCATINI_SIGNALS BUCATINI_RESOLV_PATH BUCATINI_RESOLV_TEXT BUCATINI_SCRATCH
+signals=$BUCATINI_SIGNALS env=$BUCATINI_ENV
+unset BUCATINI_INIT BUCATINI_SIGNALS BUCATINI_ENV
 echo started >&4
 read -r go <&4 || exit 1
-( exec env --default-signal="$signals" -- "$@" 2>&5 3<&- 4<&- 5>&- )
+( exec "$env" --default-signal="$signals" -- "$@" 2>&5 3<&- 4<&- 5>&- )
 exit $?
 `;
 
@@ -80,35 +80,35 @@ export class Command {
   /** The chain's head, which is unshare once all are in place. */
   readonly #head: ChildProcess;
   readonly #talk: Socket;
-  /** Resolves when sh waits for "go"; rejects with CommandError when the chain broke. Gives sh's notes. */
+  /** Resolves when sh waits for "go"; rejects with CommandError when the chain broke. Gives notes for the log. */
   readonly started: Promise<readonly string[]>;
   /** Exit status as a shell gives it: 128 + n for signal n. */
   readonly ended: Promise<number>;
+  readonly #covered: CoveredFile | undefined;
   #running = false;
   #pid = 0;
 
   constructor(options: CommandOptions) {
     const { resolvConf } = options;
+    this.#covered = resolvConf && coverResolvConf(resolvConf);
     const ignored = ignoredSignals();
     const chain = [
       `--ignore-signal=${CHAIN_IGNORES.join()}`,
-      ...['--', tool('nsenter'), '--net=/proc/self/fd/3', '--', tool('setpriv')],
-      ...['--pdeathsig', 'KILL', '--', tool('unshare')],
+      ...(options.namespaceFd === undefined ? [] : ['--', tool('nsenter'), '--net=/proc/self/fd/3']),
+      ...['--', tool('setpriv'), '--pdeathsig', 'KILL', '--', tool('unshare')],
       ...['--mount', '--propagation', 'slave', '--pid', '--fork', '--kill-child'],
       ...(options.mountProc ? ['--mount-proc'] : []),
       ...['--', '/bin/sh', '-c', 'eval "$BUCATINI_INIT"', 'bucatini', ...literally(options.argv)],
     ];
     this.#head = spawn(tool('env'), chain, {
-      stdio: ['inherit', 'inherit', 'pipe', options.namespaceFd, 'pipe', 2],
+      stdio: ['inherit', 'inherit', 'pipe', options.namespaceFd ?? 'ignore', 'pipe', 2],
       env: {
         ...options.env,
         BUCATINI_INIT: INIT,
         BUCATINI_SIGNALS: CHAIN_IGNORES.filter(
           (name) => !ignored.includes(`SIG${name}` as NodeJS.Signals),
         ).join(),
-        BUCATINI_RESOLV_PATH: resolvConf?.path ?? '',
-        BUCATINI_RESOLV_TEXT: resolvConf?.text ?? '',
-        BUCATINI_SCRATCH: scratchDirectory(),
+        BUCATINI_ENV: tool('env'),
       },
     });
     this.#talk = this.#head.stdio[4] as Socket;
@@ -131,12 +131,14 @@ export class Command {
     this.#talk.on('data', (chunk: Buffer) => {
       said += chunk;
       const lines = said.split('\n');
-      if (lines.includes('started'))
-        resolve(lines.filter((l) => l.startsWith('note: ')).map((l) => l.slice(6)));
+      if (!lines.includes('started')) return;
+      this.#covered?.uncover();
+      resolve(this.#covered?.notes ?? []);
     });
     this.#head.once('error', (error) => reject(new CommandError(error.message, 1)));
     // 'close' comes after the last of its output, 'exit' may come before.
     this.#head.once('close', (code, signal) => {
+      this.#covered?.uncover();
       const why = complaint.trim().replaceAll('\n', '; ') || `ended with ${signal ?? `status ${code}`}`;
       reject(new CommandError(why, 1));
     });
@@ -178,6 +180,42 @@ export class Command {
     if (this.#pid === 0) this.#pid = eldestChild(eldestChild(this.#head.pid ?? 0));
     return this.#pid;
   }
+}
+
+interface CoveredFile {
+  /** What did not work. */
+  readonly notes: readonly string[];
+  /** Show the host's file again; once is enough. */
+  uncover(): void;
+}
+
+/**
+ * Mount a text over the host's resolv.conf, in the mount namespace that the launcher made for us. The tmpfs exists only until its
+ * file is bound, so nothing is written to the host's disks.
+ */
+function coverResolvConf({ path, text }: PrivateResolvConf): CoveredFile {
+  const scratch = scratchDirectory();
+  let bound = false;
+  const notes: string[] = [];
+  try {
+    checked(mount('bucatini', scratch, 'tmpfs', 0, 'size=64k,mode=755'), 'mount', `tmpfs, ${scratch}`);
+    try {
+      writeFileSync(`${scratch}/resolv.conf`, text, { mode: 0o644 });
+      checked(mount(`${scratch}/resolv.conf`, path, null, MS_BIND, null), 'mount', `MS_BIND, ${path}`);
+      bound = true;
+    } finally {
+      umount2(scratch, MNT_DETACH);
+    }
+  } catch (error) {
+    notes.push(`/etc/resolv.conf inside is the host's: ${(error as Error).message}`);
+  }
+  return {
+    notes,
+    uncover: () => {
+      if (bound) umount2(path, MNT_DETACH);
+      bound = false;
+    },
+  };
 }
 
 /** First entry of the children's list, which is in order of birth (CONFIG_PROC_CHILDREN); 0 if there is none. */
@@ -229,11 +267,14 @@ export function tool(name: string): string {
   }
 }
 
-/** A directory to mount over for a moment, in a mount namespace where nothing else runs yet. */
+/**
+ * A directory to mount over for a moment. The packet thread is loading its modules meanwhile and sees the same mounts: not one
+ * that we are installed in.
+ */
 function scratchDirectory(): string {
-  return (
-    ['/tmp', '/run', '/mnt', '/var/tmp'].find((dir) =>
-      statSync(dir, { throwIfNoEntry: false })?.isDirectory(),
-    ) ?? '/tmp'
+  const ours = [import.meta.dirname, process.execPath, process.argv[1] ?? ''];
+  const usable = ['/mnt', '/media', '/srv', '/run', '/var/tmp', '/tmp'].filter(
+    (dir) => !ours.some((path) => path.startsWith(`${dir}/`)),
   );
+  return usable.find((dir) => statSync(dir, { throwIfNoEntry: false })?.isDirectory()) ?? usable[0]!;
 }

@@ -2,9 +2,10 @@
 import { availableParallelism } from 'node:os';
 import type * as EngineModule from '../workers/engine.ts';
 import type { EnginePlan, ImpairmentPlan } from '../workers/engine-plan.ts';
-import { type BootedThread, bootPacketThread } from '../workers/packet-worker.ts';
+import type { BootedThread } from '../workers/packet-worker.ts';
 import { autoThreads } from '../workers/plan.ts';
 import type { Log } from './log.ts';
+import { type Netns, NetnsHere, NetnsThread } from './netns.ts';
 import type { NetnsTap } from './netns-setup.ts';
 import { poolPlan, type Settings } from './options.ts';
 
@@ -15,10 +16,22 @@ const PING_TIMEOUT_MS = 60_000;
 type EngineLoaded = typeof EngineModule;
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
 
+function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
+  return threads.kind === 'auto' ? autoThreads(availableParallelism()) : threads;
+}
+
+/**
+ * Who moves into the namespace: the main thread where the one packet thread that there will be has been started already, else
+ * a thread of its own.
+ */
+export function chooseNetns(settings: Settings): Netns {
+  return chosenThreads(settings).kind === 'fused' ? new NetnsHere() : new NetnsThread();
+}
+
 export function enginePlan(settings: Settings, netns: NetnsTap, keys: EngineKeys): EnginePlan {
   const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
   return {
-    threads: settings.threads.kind === 'auto' ? autoThreads(availableParallelism()) : settings.threads,
+    threads: chosenThreads(settings),
     addresses: netns.network.addresses,
     policy: {
       udpTimeoutMs: UDP_TIMEOUT_MS,
@@ -44,9 +57,8 @@ export interface EngineLoading {
   readonly booted: BootedThread;
 }
 
-/** What of the engine can be had before its plan: its first packet thread boots and its modules are read while the namespace is made. */
-export function loadEngine(): EngineLoading {
-  const booted = bootPacketThread('packet thread 0');
+/** What of the engine can be had before its plan: its modules are read while its first packet thread boots. */
+export function loadEngine(booted: BootedThread): EngineLoading {
   const module = import('../workers/engine.ts');
   module.catch(() => {}); // whoever awaits it hears of it
   return { module, booted };

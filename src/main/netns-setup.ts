@@ -1,5 +1,5 @@
 /**
- * What one thread does to give a network namespace its interface. Runs in netns-worker.ts, start to end without a break:
+ * What one thread does to give a network namespace its interface. Runs on the main thread or in netns-worker.ts (netns.ts says when):
  *
  *   in the host's namespace     read links, addresses and routes; make the address plan
  *   unshare or setns            only this thread moves; sockets that others open stay in the host's namespace
@@ -46,37 +46,39 @@ export interface NetnsTap {
   readonly network: PlannedNetwork;
 }
 
-export interface NetnsListener {
-  /** The namespace is there; the descriptor is the process's from now on. */
-  onNamespace(fd: number): void;
+/** One step done; the thread has to go on to the next, but may do other things between. */
+export type NetnsStep =
+  /** The namespace is there; the descriptor is the process's from now on. Only with target kind 'new'. */
+  | { readonly kind: 'namespace'; readonly fd: number }
   /** The TAP is there: the engine may start while the rest is configured. */
-  onTap(made: NetnsTap): void;
-}
+  | { readonly kind: 'tap'; readonly made: NetnsTap }
+  /** All is done. What could not be done but is not needed for traffic, for the log. */
+  | { readonly kind: 'configured'; readonly notes: readonly string[] };
 
 /** Frames that wait in the TAP for us; the kernel's 500 are one window of a fast download at MTU 1500. */
 const TX_QUEUE_FRAMES = 4096;
 
-/**
- * @returns what could not be done but is not needed for traffic, for the log
- * @throws SysError or UsageError; what was made goes away with the thread and the descriptors
- */
-export function setUpNetns(
-  settings: Settings,
-  target: NetnsTarget,
-  listener: NetnsListener,
-): readonly string[] {
+/** @throws SysError or UsageError; what was made goes away with the thread and the descriptors */
+export function* setUpNetns(settings: Settings, target: NetnsTarget): Generator<NetnsStep, void, void> {
   const notes: string[] = [];
   const network = planNetwork(settings, readHostNetwork(), readResolvConf());
-  enterNamespace(target, listener);
+  enterNamespace(target);
+  if (target.kind === 'new') {
+    const own = '/proc/thread-self/ns/net';
+    yield { kind: 'namespace', fd: checked(openPath(own, 0), 'open', own, 'mount /proc') };
+  }
   const tap = makeTap(network.interfaceName, target);
   const route = new RouteSocket();
   try {
     const link = route.linkByName(tap.name);
     if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
-    listener.onTap({
-      tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso },
-      network: { ...network, addresses: { ...network.addresses, guestMac: link.mac } },
-    });
+    yield {
+      kind: 'tap',
+      made: {
+        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso },
+        network: { ...network, addresses: { ...network.addresses, guestMac: link.mac } },
+      },
+    };
     const loopback = route.linkByName('lo');
     if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
     if (target.kind === 'new') {
@@ -87,19 +89,16 @@ export function setUpNetns(
   } finally {
     route.close();
   }
-  return notes;
+  yield { kind: 'configured', notes };
 }
 
-function enterNamespace(target: NetnsTarget, listener: NetnsListener): void {
+function enterNamespace(target: NetnsTarget): void {
   if (target.kind === 'new') {
     checked(
       unshare(CLONE_NEWNET),
       'unshare',
       'CLONE_NEWNET',
       'the caller needs CAP_SYS_ADMIN in its user namespace',
-    );
-    listener.onNamespace(
-      checked(openPath('/proc/thread-self/ns/net', 0), 'open', '/proc/thread-self/ns/net', 'mount /proc'),
     );
     return;
   }

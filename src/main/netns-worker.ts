@@ -8,11 +8,7 @@ const post = (message: NetnsMessage): void => parentPort!.postMessage(message);
 // Without a parent this is only being compiled for the code cache (scripts/build.mjs).
 parentPort?.once('message', ({ settings, target }: NetnsJob) => {
   try {
-    const notes = setUpNetns(settings, target, {
-      onNamespace: (fd) => post({ kind: 'namespace', fd }),
-      onTap: (made) => post({ kind: 'tap', made }),
-    });
-    post({ kind: 'configured', notes });
+    for (const step of setUpNetns(settings, target)) post(step);
   } catch (error) {
     const { message, code } = error as NodeJS.ErrnoException;
     post({ kind: 'failed', message, ...(code !== undefined && { code }) });

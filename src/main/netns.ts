@@ -1,9 +1,13 @@
 /**
- * The namespace thread, seen from the main thread. It is spawned before the command line is read, as it takes 30 ms to boot, and
- * then told what to do. It is not waited for to end: its descriptors are ours from the moment they are told.
+ * The thread that gives the namespace its interface. One thread has to move there and cannot come back: without privileges in the
+ * host's user namespace setns(2) to its network is refused. Host sockets are opened by packet threads, which must stay.
+ *
+ *   NetnsHere     the main thread moves: nothing to boot. Every thread that opens host sockets must have been started before
+ *                 (threads inherit the namespace of their creator), and children are born inside.
+ *   NetnsThread   a thread made for it moves: 30 ms to boot, where packet threads are still to be started later (decision 018).
  */
 import { Worker } from 'node:worker_threads';
-import type { NetnsTap, NetnsTarget } from './netns-setup.ts';
+import type { NetnsStep, NetnsTap, NetnsTarget } from './netns-setup.ts';
 import type { Settings } from './options.ts';
 
 export interface NetnsJob {
@@ -12,9 +16,7 @@ export interface NetnsJob {
 }
 
 export type NetnsMessage =
-  | { readonly kind: 'namespace'; readonly fd: number }
-  | { readonly kind: 'tap'; readonly made: NetnsTap }
-  | { readonly kind: 'configured'; readonly notes: readonly string[] }
+  | NetnsStep
   | { readonly kind: 'failed'; readonly message: string; readonly code?: string };
 
 /** Set-up failed; `code` is the errno's name where a system call said no. */
@@ -28,8 +30,7 @@ export class NetnsError extends Error {
 }
 
 /** Each step as it comes; all reject when one fails. */
-export class NetnsThread {
-  readonly #worker = new Worker(workerUrl('netns-worker'));
+export abstract class Netns {
   readonly #namespace = Promise.withResolvers<number>();
   readonly #tap = Promise.withResolvers<NetnsTap>();
   readonly #configured = Promise.withResolvers<readonly string[]>();
@@ -38,28 +39,67 @@ export class NetnsThread {
   readonly tap = this.#tap.promise;
   /** Gives what could not be done, for the log. */
   readonly configured = this.#configured.promise;
+  /** Whether the main thread, and so every child that it starts, is in the namespace. */
+  abstract readonly mainInside: boolean;
 
   constructor() {
     // Whoever awaits one step must not be killed by another's rejection.
     for (const promise of [this.namespaceFd, this.tap, this.configured]) promise.catch(() => {});
-    this.#worker.on('message', (message: NetnsMessage) => {
-      if (message.kind === 'namespace') this.#namespace.resolve(message.fd);
-      else if (message.kind === 'tap') this.#tap.resolve(message.made);
-      else if (message.kind === 'configured') this.#configured.resolve(message.notes);
-      else this.#fail(new NetnsError(message.message, message.code));
-    });
-    this.#worker.on('error', (error) => this.#fail(error as Error));
-    this.#worker.on('exit', (code) => this.#fail(new Error(`the namespace thread ended with code ${code}`)));
+  }
+
+  /** Do it; the steps tell the rest. */
+  abstract start(job: NetnsJob): void;
+
+  protected tell(message: NetnsMessage): void {
+    if (message.kind === 'namespace') this.#namespace.resolve(message.fd);
+    else if (message.kind === 'tap') this.#tap.resolve(message.made);
+    else if (message.kind === 'configured') this.#configured.resolve(message.notes);
+    else this.fail(new NetnsError(message.message, message.code));
+  }
+
+  protected fail(error: Error): void {
+    this.#namespace.reject(error);
+    this.#tap.reject(error);
+    this.#configured.reject(error);
+  }
+}
+
+/** On the main thread, with a turn of the event loop after each step: what waits for it starts at once. */
+export class NetnsHere extends Netns {
+  readonly mainInside = true;
+
+  start(job: NetnsJob): void {
+    void this.#run(job);
+  }
+
+  async #run({ settings, target }: NetnsJob): Promise<void> {
+    try {
+      const { setUpNetns } = await import('./netns-setup.ts');
+      for (const step of setUpNetns(settings, target)) {
+        this.tell(step);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    } catch (error) {
+      const { message, code } = error as NodeJS.ErrnoException;
+      this.fail(new NetnsError(message, code));
+    }
+  }
+}
+
+/** In a worker. It is not waited for to end: its descriptors are ours from the moment they are told. */
+export class NetnsThread extends Netns {
+  readonly mainInside = false;
+  readonly #worker = new Worker(workerUrl('netns-worker'));
+
+  constructor() {
+    super();
+    this.#worker.on('message', (message: NetnsMessage) => this.tell(message));
+    this.#worker.on('error', (error) => this.fail(error as Error));
+    this.#worker.on('exit', (code) => this.fail(new Error(`the namespace thread ended with code ${code}`)));
   }
 
   start(job: NetnsJob): void {
     this.#worker.postMessage(job);
-  }
-
-  #fail(error: Error): void {
-    this.#namespace.reject(error);
-    this.#tap.reject(error);
-    this.#configured.reject(error);
   }
 }
 

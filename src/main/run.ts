@@ -15,11 +15,12 @@
 import { realpathSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import type { EngineHandle } from '../workers/engine.ts';
+import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
-import { endWithin, launchEngine, loadEngine } from './engine-launch.ts';
+import { chooseNetns, endWithin, launchEngine, loadEngine } from './engine-launch.ts';
 import { makeLog } from './log.ts';
-import type { NetnsError, NetnsThread } from './netns.ts';
+import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from './resolv-conf.ts';
 import { followResolvConf } from './resolvers.ts';
@@ -29,7 +30,7 @@ import { restoreForeground } from './terminal.ts';
 
 /** @returns the exit status. @throws CommandError, NetnsError or Error with one line for the user */
 export async function run(
-  netns: NetnsThread,
+  booted: BootedThread,
   settings: Settings,
   operands: readonly string[],
   env: NodeJS.ProcessEnv,
@@ -51,8 +52,9 @@ export async function run(
     },
   );
 
+  const netns = chooseNetns(settings);
   netns.start({ settings, target: { kind: 'new' } });
-  const loading = loadEngine();
+  const loading = loadEngine(booted);
   try {
     const namespaceFd = await netns.namespaceFd.catch(async (error: NetnsError) => {
       (await import('./reenter.ts')).reenterOwnNamespaces(error.code);
@@ -61,7 +63,11 @@ export async function run(
     watch.lap('namespace made');
     (await import('./descriptors.ts')).closeInheritedOnExec();
     const resolvConf = privateResolvConf(settings);
-    const options = { argv, env, namespaceFd, ...(resolvConf && { resolvConf }) };
+    const options = {
+      ...{ argv, env },
+      ...(netns.mainInside ? {} : { namespaceFd }),
+      ...(resolvConf && { resolvConf }),
+    };
     command = new Command({ ...options, mountProc: true });
     watch.lap('chain spawned');
     const made = await netns.tap;
@@ -72,9 +78,6 @@ export async function run(
     watch.lap('interface configured');
     engine = await starting;
     watch.lap('engine started');
-    const { setResolvers } = engine;
-    const unfollow = settings.dns === undefined ? followResolvConf(setResolvers) : () => {};
-
     let notes: readonly string[];
     try {
       notes = await command.started;
@@ -87,6 +90,9 @@ export async function run(
     }
     for (const note of notes) log('warning', note);
     watch.lap('command ready');
+    // Not before: until the chain has copied our mounts, its resolv.conf covers the host's here too.
+    const { setResolvers } = engine;
+    const unfollow = settings.dns === undefined ? followResolvConf(setResolvers) : () => {};
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);
     log('debug', `start: ${watch.text()}`);
     command.go();

@@ -9,13 +9,29 @@
  *
  * Measured with Node 26.10 on a 2-core x86-64 VM: 220-330 ns per call, kernel entry included; errno 27 ns.
  */
-import koffi from 'koffi';
+import { createRequire } from 'node:module';
+import type * as Koffi from 'koffi';
 import { Errno } from './constants.ts';
 
 /** Native calls only ever take numbers here; strings are for the cold path (koffi copies them in, as UTF-8). */
 export type NativeFunction<Args extends readonly (number | string | null)[]> = (...args: Args) => number;
 
+const koffi = loadKoffi();
 const library = koffi.load(null);
+
+/**
+ * Koffi's binary straight from its package: its JavaScript finds out the platform, reads Node's ELF header and wraps names that are
+ * not used here, 8 of 15 ms in each thread that loads it. Where the binary does not lie there (musl, another architecture,
+ * one built from source), koffi finds it by itself.
+ */
+function loadKoffi(): typeof Koffi {
+  const require = createRequire(import.meta.url);
+  try {
+    return require(`@koromix/koffi-linux-${process.arch}/linux_${process.arch}/koffi.node`);
+  } catch {
+    return require('koffi');
+  }
+}
 
 /** Declare a C function; `int` and `intptr_t` results come back as numbers. */
 export function libc<Args extends readonly (number | string | null)[]>(

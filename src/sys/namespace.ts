@@ -10,6 +10,7 @@
  * Calls that some C library has no function for go through syscall(2).
  * @syscalls unshare setns open openat write close mkdirat unlinkat mount umount2 pivot_root chdir fchdir pidfd_open pidfd_getfd
  *           pidfd_send_signal prctl seccomp getpgrp setsid kill ioctl capget capset prlimit64 gettid rt_sigaction
+ *           exit_group
  */
 import {
   AT_FDCWD,
@@ -55,6 +56,7 @@ const cUmount2 = libc<[string, N]>('umount2', 'int', [S, 'int']);
 const cChdir = libc<[string]>('chdir', 'int', [S]);
 const cFchdir = libc<[N]>('fchdir', 'int', ['int']);
 const cPrctl = libc<[N, N, N, N, N]>('prctl', 'int', ['int', W, W, W, W]);
+const cExit = libc<[N]>('_exit', 'int', ['int']);
 const cGetpgrp = libc<[]>('getpgrp', 'int', []);
 const cSetsid = libc<[]>('setsid', 'int', []);
 const cTcgetpgrp = libc<[N]>('tcgetpgrp', 'int', ['int']);
@@ -190,6 +192,15 @@ export function signalDefault(signal: number): number {
 export function signalIgnore(signal: number): number {
   const r = cSignal(signal, 1); // SIG_IGN
   return r === -1 ? failed() : 0;
+}
+
+/**
+ * End the process at once, all threads with it, without V8's and libuv's tidying: 20 to 40 ms that nobody needs who has closed
+ * what is his. Nothing that is still buffered in JavaScript is written.
+ */
+export function exitNow(status: number): never {
+  cExit(status);
+  throw new SysError('_exit', String(status), 0);
 }
 
 /** Thread id of the caller: the name of its directory under /proc/self/task. */

@@ -119,16 +119,19 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     reportFailure = resolve;
   });
   let stopping = false;
+  /** Of each thread: it has told that it stopped, or it is gone. */
   const ended: Promise<unknown>[] = [];
   const readies: Promise<void>[] = [];
 
   for (let thread = 0; thread < threads.threads; thread++) {
     const { port1, port2 } = new MessageChannel();
     ports.push(port1);
+    const stopped = Promise.withResolvers<void>();
     readies.push(
       new Promise<void>((resolve, reject) => {
         port1.on('message', (report: ThreadReport) => {
           if (report.kind === 'ready') resolve();
+          else if (report.kind === 'stopped') stopped.resolve();
           else {
             const error = new Error(report.message);
             reject(error);
@@ -151,7 +154,8 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
       const { worker, failed: died } =
         (thread === 0 ? options.booted : undefined) ?? bootPacketThread(`packet thread ${thread}`);
       void died.then((error) => reportFailure(error));
-      ended.push(new Promise((resolve) => worker.on('exit', resolve)));
+      worker.on('exit', () => stopped.resolve());
+      ended.push(stopped.promise);
       worker.postMessage(task, [port2]);
     }
   }

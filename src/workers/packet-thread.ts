@@ -44,8 +44,11 @@ export interface ThreadTask {
   readonly pcapFd: number;
 }
 
-/** thread -> main. */
-export type ThreadReport = { readonly kind: 'ready' } | { readonly kind: 'failed'; readonly message: string };
+/** thread -> main. `stopped`: its stages are closed and it touches nothing shared any more; V8's own tidying is still to come. */
+export type ThreadReport =
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'stopped' }
+  | { readonly kind: 'failed'; readonly message: string };
 /** main -> thread. */
 export type ThreadMail = { readonly kind: 'resolvers'; readonly list: readonly string[] };
 
@@ -213,6 +216,7 @@ class PacketThread {
     } finally {
       for (const stage of this.#stages) stage.close();
       this.#reactor.close();
+      this.#task.port.postMessage({ kind: 'stopped' } satisfies ThreadReport);
     }
     if (this.#fatal !== null) {
       this.#task.port.postMessage({ kind: 'failed', message: this.#fatal } satisfies ThreadReport);
