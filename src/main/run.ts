@@ -1,13 +1,14 @@
 /**
  * `bucatini run`: the start path, side by side where it can be.
  *
- *   main thread        namespace thread                         chain (command.ts)
- *   ───────────        ────────────────                         ──────────────────
- *   options, load and  read host's network, unshare
- *   boot the engine    tell the namespace's fd ───────────────▶ nsenter … sh
- *   start engine ◀──── make the TAP                             resolv.conf
- *                      addresses, routes                        "started"
- *   "go" ─────────────────────────────────────────────────────▶ COMMAND
+ *   packet thread      main thread (or namespace thread, netns.ts)   chain (command.ts)
+ *   ─────────────      ───────────────────────────────────────────   ──────────────────
+ *   boots              options, read host's network, unshare
+ *                      resolv.conf, spawn ─────────────────────────▶ setpriv … sh
+ *                      make the TAP
+ *   starts ◀────────── task
+ *                      addresses, routes                             "started"
+ *   "ready" ─────────▶ "go" ───────────────────────────────────────▶ COMMAND
  *
  * We are root of a user namespace of our own by now (the launcher's doing), in the host's network namespace. Whatever ends
  * first ends the rest: COMMAND the engine, the engine COMMAND, and our own death both (command.ts).
