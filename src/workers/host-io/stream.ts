@@ -39,7 +39,6 @@ import {
   MSG_PEEK,
   MSG_TRUNC,
   SHUT_WR,
-  SO_BINDTODEVICE,
   SO_ERROR,
   SO_KEEPALIVE,
   SO_PEEK_OFF,
@@ -67,7 +66,6 @@ import {
   send,
   sendmsg,
   setLingerZero,
-  setsockoptBytes,
   setsockoptInt,
   shutdown,
   sockaddrRead,
@@ -80,6 +78,7 @@ import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import { parseBindAddress } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
+import { Outbound, setFreebind } from './outbound.ts';
 
 const Flag = {
   open: 1 << 0,
@@ -161,7 +160,7 @@ export class StreamSockets implements SocketModule {
   readonly #msg = new NativeBuffer(64);
   readonly #sockaddr = new NativeBuffer(32);
   readonly #sockaddrLen = new NativeBuffer(8);
-  readonly #ifname: NativeBuffer | null;
+  readonly #outbound: Outbound;
   readonly #words = new Uint32Array(8);
   readonly #listenFd: number[] = [];
   readonly #listenPlan: ListenerPlan[] = [];
@@ -196,10 +195,7 @@ export class StreamSockets implements SocketModule {
     this.#qSlotB = new Uint32Array(slots);
     this.#qAt = new Uint32Array(slots);
     this.#qLen = new Uint32Array(slots);
-    const name = ctx.plan.policy.outboundInterface;
-    this.#ifname = name === undefined ? null : new NativeBuffer(16);
-    if (name !== undefined && this.#ifname !== null)
-      this.#ifname.u8.set(new TextEncoder().encode(name).subarray(0, 15));
+    this.#outbound = new Outbound(ctx.plan);
   }
 
   // ------------------------------------------------------------------------------------------------- commands
@@ -282,12 +278,14 @@ export class StreamSockets implements SocketModule {
     }
     this.#begin(gid, fd);
     this.#configure(fd);
-    if (this.#ifname !== null) {
-      const r = setsockoptBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, this.#ifname.address, 16);
-      if (r < 0) return this.#openFailed(gid, -r);
-    }
-    const len = sockaddrWrite(this.#sockaddr.u8, 0, words, at + W.addr, words[at + W.ports]! >>> 16);
-    const r = connect(fd, this.#sockaddr.address, len);
+    const outbound = this.#outbound;
+    let r = outbound.toDevice(fd, words, at + W.addr);
+    if (r >= 0) r = outbound.bindStream(fd, words, at + W.addr);
+    if (r < 0) return this.#openFailed(gid, -r);
+    const scope = outbound.scopeOf(words, at + W.addr);
+    const port = words[at + W.ports]! >>> 16;
+    const len = sockaddrWrite(this.#sockaddr.u8, 0, words, at + W.addr, port, scope);
+    r = connect(fd, this.#sockaddr.address, len);
     if (r < 0 && r !== -Errno.EINPROGRESS) return this.#openFailed(gid, -r);
     this.#flags[gid] = Flag.open | Flag.connecting;
     const e = ctx.watch(fd, gid, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
@@ -844,6 +842,7 @@ export class StreamSockets implements SocketModule {
     if (fd < 0) return fd;
     let r = setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (r >= 0 && !v4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? 0 : 1);
+    if (r >= 0 && ctx.plan.policy.freebind) r = setFreebind(fd, v4);
     if (r >= 0)
       r = bind(fd, this.#sockaddr.address, sockaddrWrite(this.#sockaddr.u8, 0, this.#words, 0, plan.port));
     if (r >= 0) r = listen(fd, BACKLOG);

@@ -24,7 +24,7 @@ import {
 import { close, read } from '../../../src/sys/io.ts';
 import { addressOf, NativeBuffer } from '../../../src/sys/memory.ts';
 import { setsockoptInt, socketpair } from '../../../src/sys/socket.ts';
-import type { EnginePlan } from '../../../src/workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan } from '../../../src/workers/engine-plan.ts';
 import { flowHash } from '../../../src/workers/flow-hash.ts';
 import { FlowTable } from '../../../src/workers/flow-table.ts';
 import { ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
@@ -174,6 +174,7 @@ export class SimEngine {
       threads: { kind: 'fused' },
       addresses: { ...ADDRESSES, mtu: o.mtu ?? 1500, ...o.addresses },
       policy: {
+        ...DEFAULT_POLICY,
         udpTimeoutMs: 1000,
         udpStreamTimeoutMs: 1000,
         pingTimeoutMs: 1000,

@@ -9,7 +9,7 @@ import { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../../src/sys/epoll.ts';
 import { close } from '../../../src/sys/io.ts';
 import { addressOf } from '../../../src/sys/memory.ts';
-import type { EnginePlan } from '../../../src/workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan } from '../../../src/workers/engine-plan.ts';
 import { HostIo } from '../../../src/workers/host-io/host-io.ts';
 import { DataKind, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
 import { Owner } from '../../../src/workers/owners.ts';
@@ -64,6 +64,7 @@ class Bench {
       threads: { kind: 'fused' },
       addresses: ADDRESSES,
       policy: {
+        ...DEFAULT_POLICY,
         udpTimeoutMs: 1000,
         udpStreamTimeoutMs: 1000,
         pingTimeoutMs: 1000,
