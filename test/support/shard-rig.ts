@@ -116,7 +116,7 @@ export class ShardRig {
       producer: new RingProducer(sab, layout, 1, null),
       consumer: new RingConsumer(sab, layout, 1),
     };
-    const addressing = new Addressing(plan.addresses);
+    const addressing = new Addressing(plan.addresses, plan.policy);
     const counters = new Float64Array(COUNTER_WORDS);
     const free = (slotA: number, slotB: number, small: SlotStack, large: SlotStack): void => {
       for (const slot of [slotA, slotB])
