@@ -309,7 +309,7 @@ describe('runs of datagrams to the guest', () => {
     payloads: readonly Uint8Array[],
     { v6 = false, gsoSize = 0 }: { v6?: boolean; gsoSize?: number } = {},
   ): Frame[] {
-    const udp = new UdpTranslator(rig.ctx, new Resolvers(rig.plan.addresses.resolvers));
+    const udp = new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses));
     udp.onPacket(rig.packet(v6 ? udpPacket(GUEST6, 5, PEER6, 9, [1]) : udpPacket(GUEST, 5, PEER, 9, [1])));
     const [open, send] = rig.takeMessages();
     give(rig, send!);
