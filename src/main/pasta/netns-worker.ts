@@ -1,0 +1,20 @@
+/** The thread that moves into the namespace for `pasta`: see netns-setup.ts beside it, and ../netns.ts for who listens. */
+import { parentPort } from 'node:worker_threads';
+import type { NetnsMessage } from '../netns.ts';
+import { type PastaJob, type PastaTap, setUpPasta } from './netns-setup.ts';
+
+const post = (message: NetnsMessage<PastaTap>): void => parentPort!.postMessage(message);
+
+// Without a parent this is only being compiled for the code cache (scripts/build.mjs).
+parentPort?.once('message', (job: PastaJob) => {
+  try {
+    const notes = setUpPasta(job, {
+      onNamespace: (fd) => post({ kind: 'namespace', fd }),
+      onTap: (made) => post({ kind: 'tap', made }),
+    });
+    post({ kind: 'configured', notes });
+  } catch (error) {
+    const { message, code } = error as NodeJS.ErrnoException;
+    post({ kind: 'failed', message, ...(code !== undefined && { code }) });
+  }
+});

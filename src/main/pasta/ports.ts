@@ -1,0 +1,55 @@
+/** The port options of the command line as the listeners of an engine plan. */
+import { readFileSync } from 'node:fs';
+import type { ListenerPlan } from '../../workers/engine-plan.ts';
+import { RuleTable } from './forward-rules.ts';
+import type { PastaConf } from './options.ts';
+import { applyPortSpec, ephemeralPorts, type PortRange } from './port-spec.ts';
+
+export interface PortRules {
+  readonly inbound: RuleTable;
+  readonly outbound: RuleTable;
+}
+
+/**
+ * Rules of -t, -u (host to namespace) and -T, -U (the other way), each `auto` where nothing else was said.
+ * @throws ForwardError in pasta's words
+ */
+export function portRules(conf: PastaConf, ephemeral: PortRange = readEphemeralPorts()): PortRules {
+  const limits = { ipv4: conf.ipv4, ipv6: conf.ipv6, tcp: conf.tcp, udp: conf.udp };
+  const rules = { inbound: new RuleTable('HOST', limits), outbound: new RuleTable('SPLICE', limits) };
+  for (const { option, spec, written } of conf.ports) {
+    applyPortSpec(written, protocolOf(option), spec, tableOf(rules, option), ephemeral);
+  }
+  for (const option of ['t', 'u', 'T', 'U'] as const) {
+    if (conf.ports.some((given) => given.option === option) || !conf[protocolOf(option)]) continue;
+    applyPortSpec(`-${option}`, protocolOf(option), 'auto', tableOf(rules, option), ephemeral);
+  }
+  return rules;
+}
+
+const protocolOf = (option: 't' | 'u' | 'T' | 'U'): 'tcp' | 'udp' =>
+  option === 't' || option === 'T' ? 'tcp' : 'udp';
+
+const tableOf = (rules: PortRules, option: 't' | 'u' | 'T' | 'U'): RuleTable =>
+  option === 't' || option === 'u' ? rules.inbound : rules.outbound;
+
+function readEphemeralPorts(): PortRange {
+  try {
+    return ephemeralPorts(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8'));
+  } catch {
+    return ephemeralPorts(undefined);
+  }
+}
+
+/** What the engine can listen on: one listener a port, connections by the interface. */
+export function listenersOf(rules: PortRules): readonly ListenerPlan[] {
+  const listeners: ListenerPlan[] = [];
+  for (const rule of rules.inbound.rules) {
+    if (rule.scan) continue;
+    for (let port = rule.first; port <= rule.last; port++) {
+      const { proto, address } = rule;
+      listeners.push({ proto, address, port, targetPort: rule.to + port - rule.first });
+    }
+  }
+  return listeners;
+}
