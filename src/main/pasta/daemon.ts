@@ -32,3 +32,11 @@ export function leaveCaller(fd: number): void {
   writeSync(fd, '0');
   closeSync(fd);
 }
+
+/** Become an ordinary user in all threads, with no capability left. @param ids  "UID:GID" */
+export function becomeUser(ids: string): void {
+  const [uid = 0, gid = 0] = ids.split(':').map(Number);
+  process.setgroups!([gid]);
+  process.setgid!(gid);
+  process.setuid!(uid);
+}

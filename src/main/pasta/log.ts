@@ -94,10 +94,15 @@ export class PastaLog {
     this.#file = file;
   }
 
-  /** Nothing more on standard error; `syslog` takes over where no file does. */
-  leaveStderr(syslog?: (message: Buffer) => void): void {
-    if (!this.#stamped || syslog !== undefined) this.#stderr = false;
+  /** We go into the background: `syslog` takes over where there is no file and no --debug. */
+  leaveForBackground(syslog: ((message: Buffer) => void) | undefined): void {
+    this.#stderr = false;
     if (!this.#stamped && this.#file === undefined) this.#syslog = syslog;
+  }
+
+  /** Standard error is the command's now; --debug goes on writing there. */
+  leaveToCommand(): void {
+    if (!this.#stamped) this.#stderr = false;
   }
 
   get upTo(): Level {

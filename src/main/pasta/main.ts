@@ -45,6 +45,7 @@ async function main(argv: readonly string[]): Promise<number> {
   return servePasta({
     ...{ conf, target, netns, log, env, login, program, version: version() },
     ...(fd !== undefined && { statusFd: fd }),
+    ...(process.env.PASTA_RUNAS !== undefined && { runAs: process.env.PASTA_RUNAS }),
   });
 }
 
@@ -58,6 +59,7 @@ function callersEnvironment(): NodeJS.ProcessEnv {
     'BUCATINI_TEST_IMPAIR',
     'PASTA_PROGRAM',
     'PASTA_STARTED_AS_ROOT',
+    'PASTA_RUNAS',
     STATUS_FD_VARIABLE,
   ])
     delete env[name];

@@ -25,13 +25,13 @@ import { terminalState } from '../signals.ts';
 import { restoreForeground } from '../terminal.ts';
 import { UsageError } from '../values.ts';
 import { PastaCommand } from './command.ts';
-import { leaveCaller } from './daemon.ts';
+import { becomeUser, leaveCaller } from './daemon.ts';
 import { pastaEnginePlan } from './engine-plan.ts';
 import { LogFile, type PastaLog } from './log.ts';
 import { Message } from './messages.ts';
 import type { PastaJob, PastaTap } from './netns-setup.ts';
 import type { PastaConf, PastaTarget } from './options.ts';
-import { listenersOf, portRules } from './ports.ts';
+import { listenersOf, portRules, refuseUnserved } from './ports.ts';
 
 export interface PastaStart {
   readonly conf: PastaConf;
@@ -44,6 +44,8 @@ export interface PastaStart {
   readonly login: boolean;
   /** Where bin/pasta waits; absent in the foreground. */
   readonly statusFd?: number;
+  /** "UID:GID" to become once all that takes privileges is done. */
+  readonly runAs?: string;
   readonly version: string;
   readonly program: string;
 }
@@ -52,6 +54,7 @@ export interface PastaStart {
 export async function servePasta(start: PastaStart): Promise<number> {
   const { conf, target, netns, log } = start;
   const terminal = terminalState();
+  refuseUnserved(conf);
   const rules = portRules(conf);
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
@@ -112,11 +115,14 @@ export async function servePasta(start: PastaStart): Promise<number> {
       writeSync(pidFd, `${process.pid}\n`);
       closeSync(pidFd);
     }
+    const syslog =
+      start.statusFd === undefined ? undefined : (await import('../../sys/syslog.ts')).openSyslog();
+    if (start.runAs !== undefined) becomeUser(start.runAs);
     if (start.statusFd !== undefined) {
-      log.leaveStderr((await import('../../sys/syslog.ts')).openSyslog());
+      log.leaveForBackground(syslog);
       leaveCaller(start.statusFd);
     } else if (command !== undefined) {
-      log.leaveStderr();
+      log.leaveToCommand();
     }
     command?.go();
 
