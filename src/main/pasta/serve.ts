@@ -22,6 +22,7 @@ import { endWithin, loadEngine } from '../engine-launch.ts';
 import type { NetnsThread } from '../netns.ts';
 import { followResolvConf } from '../resolvers.ts';
 import { terminalState } from '../signals.ts';
+import { Stopwatch } from '../stopwatch.ts';
 import { restoreForeground } from '../terminal.ts';
 import { UsageError } from '../values.ts';
 import { PastaCommand } from './command.ts';
@@ -53,6 +54,7 @@ export interface PastaStart {
 /** @returns the exit status. @throws Error with what to tell */
 export async function servePasta(start: PastaStart): Promise<number> {
   const { conf, target, netns, log } = start;
+  const steps = new Stopwatch();
   const terminal = terminalState();
   refuseUnserved(conf);
   const rules = portRules(conf);
@@ -73,6 +75,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
   try {
     if (target.kind === 'command') {
       const namespaceFd = await netns.namespaceFd;
+      steps.lap('namespace made');
       closeInheritedOnExec();
       command = new PastaCommand({
         argv: target.argv,
@@ -84,6 +87,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
       });
     }
     const made = await netns.tap;
+    steps.lap('TAP made');
     for (const line of made.network.warnings) log.log('warning', line);
     // A command's output is not to be mixed with ours.
     const level = command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
@@ -96,7 +100,9 @@ export async function servePasta(start: PastaStart): Promise<number> {
     });
     starting.catch(() => {});
     for (const note of await netns.configured) log.log('debug', note);
+    steps.lap('interface configured');
     engine = await starting;
+    steps.lap('engine started');
     const running = engine;
     followResolvConf((list) => running.setResolvers(list));
     if (conf.statsSeconds !== undefined) {
@@ -104,6 +110,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
       setInterval(() => printStats(running), conf.statsSeconds * 1000).unref();
     }
     await command?.started;
+    log.log('debug', `start: ${steps.text()}`);
 
     if (path !== undefined && conf.netnsQuit) {
       watchNamespace({ path, ...(target.kind === 'pid' && { pid: target.pid }) }, () => {
@@ -132,6 +139,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
       ...(command === undefined ? [] : [command.ended]),
     ]);
     if (outcome instanceof Error) throw outcome;
+    log.log('debug', `ending with status ${outcome}`);
     return outcome;
   } catch (error) {
     command?.kill();
