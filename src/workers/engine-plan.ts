@@ -27,11 +27,23 @@ export interface Ipv6Plan {
 
 export interface ListenerPlan {
   readonly proto: 'tcp' | 'udp';
-  /** Host address to bind, "" = any of both families (dual stack where IPv6 exists). */
+  /** Which side connects: the host's network (the default), or programs inside over their loopback. */
+  readonly from?: 'host' | 'guest';
+  /** Address to bind, "" = any of both families (dual stack where IPv6 exists). */
   readonly address: string;
+  /** SO_BINDTODEVICE. */
+  readonly interface?: string;
   readonly port: number;
-  /** Port inside the guest. */
+  /** Last port of a range; absent: one port. Port p leads to p - port + targetPort. */
+  readonly lastPort?: number;
+  /** Port that connections are led to. */
   readonly targetPort: number;
+  /** Address inside that they are led to, by the TAP; absent: the guest's own. */
+  readonly targetAddress?: string;
+  /** Ports that cannot be bound are left out; without it the first one is an error. */
+  readonly weak?: boolean;
+  /** What happens to connections from a loopback address: packets as from everywhere, or socket to socket past the TAP. */
+  readonly path?: 'tap' | 'splice';
 }
 
 export interface AddressPlan {
