@@ -76,6 +76,14 @@ export interface ServicePolicy {
   readonly outboundInterface?: string;
 }
 
+/** The loopback path: connections and datagrams that go socket to socket, past the TAP. */
+export interface SplicePlan {
+  /** Sockets of the guest's namespace: splice/socket-source.ts, served by the thread that is inside. */
+  readonly sockets: SharedArrayBuffer;
+  /** What comes to a loopback address of the host goes to the same address inside, else to the guest's address. */
+  readonly hostLoToNsLo: boolean;
+}
+
 export interface PoolPlan {
   readonly smallSlots: number;
   readonly largeSlots: number;
@@ -95,6 +103,10 @@ export interface EnginePlan {
   readonly addresses: AddressPlan;
   readonly policy: ServicePolicy;
   readonly listeners: readonly ListenerPlan[];
+  /** Most sockets that listen at a time, for a set that changes while the engine runs; absent: as many as `listeners` has. */
+  readonly listenerCapacity?: number;
+  /** Absent: what comes in takes the TAP, whatever a listener's path says. */
+  readonly splice?: SplicePlan;
   readonly pool: PoolPlan;
   readonly tap: TapPlan;
   /** Two random words: key of the flow hash. */

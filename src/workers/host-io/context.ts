@@ -4,7 +4,16 @@
  */
 import type { FramePool, SlotStack } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
-import type { EnginePlan } from '../engine-plan.ts';
+import type { EnginePlan, ListenerPlan } from '../engine-plan.ts';
+
+/** The way past the TAP for what comes from the host's loopback (the splice stage). */
+export interface LoopbackPath {
+  /** Lead an accepted connection to `port` inside; the descriptor is the path's from now on. @param words  peer at words[0..3] */
+  takeStream(fd: number, words: Uint32Array, port: number): void;
+  /** Listen on a port inside, for a listener from the guest. @returns 0 or -errno */
+  openListener(id: number, plan: ListenerPlan, port: number): number;
+  closeListener(id: number): void;
+}
 
 export interface HostContext {
   readonly plan: EnginePlan;
@@ -16,6 +25,7 @@ export interface HostContext {
   readonly largeSlots: SlotStack;
   readonly flowsPerShard: number;
   readonly listenerBase: number;
+  readonly loopback?: LoopbackPath | undefined;
   /** Link to the shard that owns a gid. */
   toShard(gid: number): RingProducer;
   shardOfHash(hash: number): number;

@@ -51,6 +51,7 @@ import {
   MSG_NOSIGNAL,
   MSG_TRUNC,
   SO_BINDTODEVICE,
+  SO_DOMAIN,
   SO_EE_ORIGIN_ICMP,
   SO_EE_ORIGIN_ICMP6,
   SO_EE_ORIGIN_LOCAL,
@@ -84,6 +85,7 @@ import {
   EE_OFFENDER_AT,
   EE_ORIGIN_AT,
   EE_TYPE_AT,
+  getsockoptInt,
   IN_PKTINFO_BYTES,
   IN6_PKTINFO_BYTES,
   IOVEC_BYTES,
@@ -116,8 +118,9 @@ import { flowHash } from '../flow-hash.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { parseBindAddress } from './bind-address.ts';
+import { openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
+import { targetPort } from './listener-table.ts';
 
 /** Datagrams by one recvmmsg, and calls for one socket before others get their turn. */
 const BATCH = 32;
@@ -206,7 +209,6 @@ export class DatagramSockets implements SocketModule {
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #error = new NativeBuffer(MSGHDR_BYTES + IOVEC_BYTES + ERROR_DATA_BYTES + ERROR_CONTROL_BYTES);
   readonly #words = new Uint32Array(16);
-  readonly #hasIpv6: boolean;
 
   constructor(ctx: HostContext, addressing: Addressing, gids: number) {
     this.#ctx = ctx;
@@ -217,7 +219,7 @@ export class DatagramSockets implements SocketModule {
     this.#noSegment = new Uint16Array(gids);
     this.#hasGro = new Uint8Array(gids);
     this.#isStarved = new Uint8Array(gids);
-    this.#listenerPort = new Uint16Array(ctx.plan.listeners.length);
+    this.#listenerPort = new Uint16Array(gids - ctx.listenerBase);
     this.#batch = Math.max(1, Math.min(BATCH, Math.floor(ctx.largeSlots.capacity * MAX_LARGE_SHARE)));
     for (let i = 0; i < BATCH; i++) {
       const iov = this.#iov.address + i * 2 * IOVEC_BYTES;
@@ -236,9 +238,6 @@ export class DatagramSockets implements SocketModule {
         CONTROL_BYTES,
       );
     }
-    const probe = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP);
-    this.#hasIpv6 = probe >= 0;
-    if (probe >= 0) close(probe);
   }
 
   /** openUdp, openPing, sendDatagram, sendFromListener, close or reset, from a shard. Takes over the slots it brings. */
@@ -423,29 +422,18 @@ export class DatagramSockets implements SocketModule {
 
   /**
    * Open a published port.
-   * @param index  of the listener in the plan
+   * @param index  listener number
    * @returns 0 or -errno
    */
-  listen(index: number, plan: ListenerPlan): number {
+  listen(index: number, plan: ListenerPlan, port = plan.port): number {
     const ctx = this.#ctx;
     const gid = ctx.listenerBase + index;
-    const words = this.#words;
-    if (!parseBindAddress(plan.address, words, 0)) return -Errno.EINVAL;
-    const isAny = words[0] === 0 && words[1] === 0 && words[2] === 0 && words[3] === 0;
-    // "" means any address of both families; "::" as text is any of IPv6 alone.
-    const isBoth = isAny && !plan.address.includes(':') && this.#hasIpv6;
-    const isV4 = isV4Mapped(words, 0) || (isAny && !isBoth && !plan.address.includes(':'));
-    if (isV4 && isAny) words[2] = 0xffff;
-    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    const fd = openListener(plan, port, SOCK_DGRAM);
     if (fd < 0) return fd;
+    const isV4 = getsockoptInt(fd, SOL_SOCKET, SO_DOMAIN) === AF_INET;
     let r = isV4
       ? setsockoptInt(fd, SOL_IP, IP_PKTINFO, 1)
       : setsockoptInt(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1);
-    if (r === 0 && !isV4) r = setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, isBoth ? 0 : 1);
-    if (r === 0) {
-      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, 0, plan.port);
-      r = bind(fd, this.#name.address, nameBytes);
-    }
     if (r === 0) r = ctx.watch(fd, gid, (EPOLLIN | EPOLLET) >>> 0);
     if (r < 0) {
       close(fd);
@@ -453,8 +441,16 @@ export class DatagramSockets implements SocketModule {
     }
     this.#fd[gid] = fd + 1;
     this.#kind[gid] = isV4 ? Kind.listener4 : Kind.listener6;
-    this.#listenerPort[index] = plan.targetPort;
+    this.#listenerPort[index] = targetPort(plan, port);
     return 0;
+  }
+
+  /** Stop listening: flows that came in here hear no more, and can answer no more. */
+  unlisten(index: number): void {
+    const gid = this.#ctx.listenerBase + index;
+    close(this.#fd[gid]! - 1);
+    this.#fd[gid] = 0;
+    this.#kind[gid] = Kind.none;
   }
 
   closeAll(): void {
