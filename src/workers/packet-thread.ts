@@ -226,6 +226,7 @@ class PacketThread {
   #buildSplice(plan: EnginePlan, splice: SplicePlan, log: SpliceOptions['log']): Splice {
     const reactor = this.#reactor;
     let streams = -1;
+    let flows = -1;
     let listeners = -1;
     const stage = new Splice({
       plan,
@@ -233,10 +234,12 @@ class PacketThread {
       counters: this.#counters,
       bellFd: this.#task.doorbellFds[this.#task.thread]!,
       watchStream: (fd, token, events) => reactor.watch(streams, fd, events, token),
+      watchFlow: (fd, token, events) => reactor.watch(flows, fd, events, token),
       watchListener: (fd, token, events) => reactor.watch(listeners, fd, events, token),
       log,
     });
     streams = reactor.handler((token, events) => stage.onStream(token, events));
+    flows = reactor.handler((token) => stage.onFlow(token));
     listeners = reactor.handler((token) => stage.onListener(token));
     return stage;
   }

@@ -12,6 +12,7 @@ import type { Outcome } from '../support/tcp-script.ts';
 
 const MIB = 2 ** 20;
 const TCP = { host: 8080, guest: 80, closed: 8081, crowd: 8007, echo: 7 };
+const UDP = { host: 5353, guest: 53 };
 const LOOPBACK = [
   { name: 'IPv4', address: '127.0.0.1' },
   { name: 'IPv6', address: '::1' },
@@ -32,11 +33,19 @@ describeE2e('published ports from loopback', [], () => {
     beforeAll(async () => {
       guest = await bed.engine({
         plan,
-        publish: [`${TCP.host}:${TCP.guest}`, `${TCP.closed}:${TCP.closed}`, `${TCP.crowd}:${TCP.echo}`],
+        publish: [
+          `${TCP.host}:${TCP.guest}`,
+          `${TCP.closed}:${TCP.closed}`,
+          `${TCP.crowd}:${TCP.echo}`,
+          `${UDP.host}:${UDP.guest}/udp`,
+        ],
         extra: engine.name === 'bucatini' ? ['--splice'] : [],
       });
       server = guest.startInside(supportProgram('clients/tcp-server.ts', TCP.guest));
-      await eventually("the guest's server listens", 5000, () => server.printed().stdout.includes('ready'));
+      const udp = guest.startInside(supportProgram('clients/udp-server.ts', UDP.guest));
+      for (const s of [server, udp]) {
+        await eventually("the guest's server listens", 5000, () => s.printed().stdout.includes('ready'));
+      }
     });
     afterAll(() => guest?.stop());
 
@@ -81,6 +90,21 @@ describeE2e('published ports from loopback', [], () => {
         expect(seen).toMatchObject({ receivedBytes: 4 * MIB, sha256: patternSha256(4 * MIB), eof: true });
         const own = await guest.inside(['ip', '-o', 'address', 'show', 'scope', 'global']);
         expect(own.stdout).toContain(` ${seen.remoteAddress}/`);
+      });
+
+      it('UDP: answered from the published port, an empty datagram too; the guest sees its own address and the port', async () => {
+        for (const [port, text] of [
+          [40_001, 'hello'],
+          [40_002, ''],
+          [40_001, 'x'.repeat(9000)],
+        ] as const) {
+          const argv = supportProgram('clients/udp-ask.ts', address, UDP.host, port, text);
+          const [seen = '', seenPort, ...rest] = (await succeedIn(bed, 'host', argv)).trim().split(' ');
+          const own = await guest.inside(['ip', '-o', 'address', 'show', 'scope', 'global']);
+          expect(own.stdout).toContain(` ${seen}/`);
+          expect(seenPort).toBe(String(port));
+          expect(rest.join(' ')).toBe(text);
+        }
       });
 
       it('nobody listens inside: the connection stands and is reset', async () => {

@@ -10,6 +10,26 @@ import type { EnginePlan, ListenerPlan } from '../engine-plan.ts';
 export interface LoopbackPath {
   /** Lead an accepted connection to `port` inside; the descriptor is the path's from now on. @param words  peer at words[0..3] */
   takeStream(fd: number, words: Uint32Array, port: number): void;
+  /**
+   * Lead a datagram of a published port to `port` inside. Its bytes, in up to two pieces, stay where they are until
+   * flushDatagrams().
+   * @param listenerId  of the listener that received it; forgetListener() is told before it is closed
+   * @param words  peer at words[0..3], the address that it wrote to at words[4..7]
+   */
+  takeDatagram(
+    listenerFd: number,
+    listenerId: number,
+    listenerV6: boolean,
+    words: Uint32Array,
+    peerPort: number,
+    port: number,
+    addressA: number,
+    bytesA: number,
+    addressB: number,
+    bytesB: number,
+  ): void;
+  flushDatagrams(): void;
+  forgetListener(listenerId: number): void;
   /** Listen on a port inside, for a listener from the guest. @returns 0 or -errno */
   openListener(id: number, plan: ListenerPlan, port: number): number;
   closeListener(id: number): void;

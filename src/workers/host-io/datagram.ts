@@ -173,6 +173,7 @@ export class DatagramSockets implements SocketModule {
   readonly #isStarved: Uint8Array;
   readonly #starved: number[] = [];
   readonly #listenerPort: Uint16Array;
+  readonly #listenerSplices: Uint8Array;
   /** By family (0, PORTS) and port: how many of our sockets share it, and the only one's gid + 1 while it lacks SO_REUSEADDR. */
   readonly #sharers = new Uint16Array(2 * PORTS);
   readonly #lone = new Int32Array(2 * PORTS);
@@ -220,6 +221,7 @@ export class DatagramSockets implements SocketModule {
     this.#hasGro = new Uint8Array(gids);
     this.#isStarved = new Uint8Array(gids);
     this.#listenerPort = new Uint16Array(gids - ctx.listenerBase);
+    this.#listenerSplices = new Uint8Array(gids - ctx.listenerBase);
     this.#batch = Math.max(1, Math.min(BATCH, Math.floor(ctx.largeSlots.capacity * MAX_LARGE_SHARE)));
     for (let i = 0; i < BATCH; i++) {
       const iov = this.#iov.address + i * 2 * IOVEC_BYTES;
@@ -442,12 +444,14 @@ export class DatagramSockets implements SocketModule {
     this.#fd[gid] = fd + 1;
     this.#kind[gid] = isV4 ? Kind.listener4 : Kind.listener6;
     this.#listenerPort[index] = targetPort(plan, port);
+    this.#listenerSplices[index] = plan.path === 'splice' ? 1 : 0;
     return 0;
   }
 
   /** Stop listening: flows that came in here hear no more, and can answer no more. */
   unlisten(index: number): void {
     const gid = this.#ctx.listenerBase + index;
+    this.#ctx.loopback?.forgetListener(index);
     close(this.#fd[gid]! - 1);
     this.#fd[gid] = 0;
     this.#kind[gid] = Kind.none;
@@ -779,6 +783,7 @@ export class DatagramSockets implements SocketModule {
         if (kind <= Kind.ping6) this.#onDatagram(gid, kind, headers, hasControl, i);
         else this.#onListenerDatagram(gid, i);
       }
+      if (kind > Kind.ping6) this.#ctx.loopback?.flushDatagrams();
       if (n < armed) return; // all there was; the next one raises an event
       batch++;
     }
@@ -879,6 +884,22 @@ export class DatagramSockets implements SocketModule {
     }
     const index = gid - ctx.listenerBase;
     const targetPort = this.#listenerPort[index]!;
+    if (this.#listenerSplices[index] === 1 && ctx.loopback !== undefined && isLoopback(words, 0)) {
+      const { pool } = ctx;
+      ctx.loopback.takeDatagram(
+        this.#fd[gid]! - 1,
+        index,
+        this.#kind[gid] === Kind.listener6,
+        words,
+        peerPort,
+        targetPort,
+        pool.slotAddress(this.#small[i]!) + HEADROOM_BYTES,
+        Math.min(bytes, SMALL_PAYLOAD_BYTES),
+        pool.slotAddress(this.#large[i]!),
+        Math.max(0, bytes - SMALL_PAYLOAD_BYTES),
+      );
+      return; // the slots stay ours, for the next batch
+    }
     const family = isV4Mapped(words, 0) ? 0 : 4;
     const { guest } = this.#addressing;
     this.#addressing.fromHost(words, 0, words, 8);

@@ -6,7 +6,9 @@
  *     peer on 127.0.0.1 ──▶ published port ──▶ host-io ──takeStream──▶ splice ──▶ socket inside ──▶ guest's address
  *     program inside on 127.0.0.1 ──▶ listener inside (device lo) ──▶ splice ──▶ socket on the host ──▶ the same address
  */
-import { isLoopback, isV4Mapped } from '../../proto/address.ts';
+import { addressRead, addressSetIpv4, isLoopback, isV4Mapped } from '../../proto/address.ts';
+import { readU32 } from '../../proto/be.ts';
+import { DROP_BASE } from '../../ring/counters.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -14,19 +16,46 @@ import {
   EPOLLIN,
   Errno,
   errnoName,
+  IP_PKTINFO,
+  IPV6_PKTINFO,
+  IPV6_RECVPKTINFO,
+  MSG_DONTWAIT,
+  MSG_TRUNC,
+  SO_DOMAIN,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
   SOCK_NONBLOCK,
   SOCK_STREAM,
+  SOL_IP,
+  SOL_IPV6,
+  SOL_SOCKET,
 } from '../../sys/constants.ts';
 import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
   accept4,
+  CMSG_HEADER_BYTES,
+  CMSG_LEVEL_WORD,
+  CMSG_TYPE_WORD,
+  cmsgDataBytes,
+  cmsgNext,
   getsockname,
+  getsockoptInt,
+  IN_PKTINFO_BYTES,
+  IN6_PKTINFO_BYTES,
+  IOVEC_BYTES,
+  iovecWrite,
   listen,
+  MMSGHDR_BYTES,
+  MMSGHDR_LEN_WORD,
+  MMSGHDR_WORDS,
+  MSGHDR_CONTROLLEN_WORD,
+  MSGHDR_FLAGS_WORD,
+  msghdrWrite,
+  recvmmsg,
   SOCKADDR_BYTES,
   setLingerZero,
+  setsockoptInt,
   sockaddrRead,
   socket,
 } from '../../sys/socket.ts';
@@ -35,7 +64,9 @@ import { openListener } from '../host-io/bind-address.ts';
 import type { LoopbackPath } from '../host-io/context.ts';
 import { targetPort } from '../host-io/listener-table.ts';
 import type { Stage } from '../stage.ts';
+import { StageDrop } from '../stage-drop.ts';
 import { Addressing } from '../translator/addressing.ts';
+import { type DatagramOrigin, DatagramSplice } from './datagram-splice.ts';
 import { SocketKind, SocketSource } from './socket-source.ts';
 import { StreamSplice } from './stream-splice.ts';
 
@@ -43,6 +74,14 @@ import { StreamSplice } from './stream-splice.ts';
 const CONNECTIONS = 65536;
 const BACKLOG = 128;
 const ACCEPTS_A_ROUND = 64;
+const DATAGRAM_FLOWS = 16384;
+/** A burst of new UDP flows waits so long for sockets from the thread inside, which makes 32 of them in a tenth of it. */
+const SOCKET_WAIT_MS = 5;
+/** Datagrams from inside by one call. */
+const BATCH = 16;
+const DATAGRAM_BYTES = 65536;
+const NAME_BYTES = 32;
+const CONTROL_BYTES = 64;
 /** How long the start may wait for the thread inside to have entered the namespace. */
 const START_WAIT_MS = 5000;
 
@@ -52,8 +91,9 @@ export interface SpliceOptions {
   readonly counters: Float64Array;
   /** Wakes this thread. */
   readonly bellFd: number;
-  /** Register a descriptor; events come to onStream(token, events) or onListener(token). */
+  /** Register a descriptor; events come to onStream(token, events), onFlow(token) or onListener(token). */
   watchStream(fd: number, token: number, events: number): number;
+  watchFlow(fd: number, token: number, events: number): number;
   watchListener(fd: number, token: number, events: number): number;
   log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
 }
@@ -61,6 +101,7 @@ export interface SpliceOptions {
 /** A listener inside. */
 interface Inside {
   readonly fd: number;
+  readonly isV6: boolean;
   readonly plan: ListenerPlan;
   readonly targetPort: number;
 }
@@ -71,7 +112,20 @@ export class Splice implements Stage, LoopbackPath {
   readonly #addressing: Addressing;
   readonly #source: SocketSource;
   readonly #streams: StreamSplice;
+  readonly #datagrams: DatagramSplice;
+  readonly #origin: DatagramOrigin = {
+    listenerFd: -1,
+    listenerId: 0,
+    listenerV6: false,
+    toGuest: true,
+    peerPort: 0,
+    targetPort: 0,
+    words: new Uint32Array(12),
+  };
+  /** For datagrams from inside; made with the first listener. */
+  #inbox: Inbox | null = null;
   readonly #inside = new Map<number, Inside>();
+  /** Listeners with more to take. */
   readonly #acceptMore = new Set<number>();
   /** Peer 0..3, local 4..7. */
   readonly #words = new Uint32Array(8);
@@ -93,12 +147,66 @@ export class Splice implements Stage, LoopbackPath {
           ? this.#source.take(isV4 ? SocketKind.tcp4 : SocketKind.tcp6)
           : socket(isV4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
     });
+    const { plan } = options;
+    this.#datagrams = new DatagramSplice({
+      capacity: DATAGRAM_FLOWS,
+      hashKey: plan.hashKey,
+      timeoutMs: plan.policy.udpTimeoutMs,
+      streamTimeoutMs: plan.policy.udpStreamTimeoutMs,
+      counters: options.counters,
+      watch: options.watchFlow,
+      socketFor: (toGuest, isV4) =>
+        toGuest
+          ? this.#source.takeWaiting(isV4 ? SocketKind.udp4 : SocketKind.udp6, SOCKET_WAIT_MS)
+          : socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
+    });
   }
 
   takeStream(fd: number, words: Uint32Array, port: number): void {
     const isV4 = isV4Mapped(words, 0);
     if (!this.#o.splice.hostLoToNsLo || !this.#localAddress(fd)) this.#guestAddress(isV4);
     this.#streams.take(fd, true, this.#words, 4, port);
+  }
+
+  takeDatagram(
+    listenerFd: number,
+    listenerId: number,
+    listenerV6: boolean,
+    words: Uint32Array,
+    peerPort: number,
+    port: number,
+    addressA: number,
+    bytesA: number,
+    addressB: number,
+    bytesB: number,
+  ): void {
+    const origin = this.#origin;
+    origin.listenerFd = listenerFd;
+    origin.listenerId = listenerId;
+    origin.listenerV6 = listenerV6;
+    origin.toGuest = true;
+    origin.peerPort = peerPort;
+    origin.targetPort = port;
+    for (let i = 0; i < 8; i++) origin.words[i] = words[i]!;
+    if (this.#o.splice.hostLoToNsLo && isLoopback(words, 4)) {
+      for (let i = 0; i < 4; i++) origin.words[8 + i] = words[4 + i]!;
+    } else {
+      this.#guestAddress(isV4Mapped(words, 0));
+      for (let i = 0; i < 4; i++) origin.words[8 + i] = this.#words[4 + i]!;
+    }
+    this.#datagrams.take(origin, performance.now(), addressA, bytesA, addressB, bytesB);
+  }
+
+  flushDatagrams(): void {
+    this.#datagrams.flush();
+  }
+
+  forgetListener(id: number): void {
+    this.#datagrams.forget(id);
+  }
+
+  onFlow(flow: number): void {
+    this.#datagrams.onFlow(flow, performance.now());
   }
 
   /** The address that the peer connected to, into words[4..7]. */
@@ -123,18 +231,22 @@ export class Splice implements Stage, LoopbackPath {
 
   openListener(id: number, plan: ListenerPlan, port: number): number {
     const stream = plan.proto === 'tcp';
-    if (!stream) return -Errno.EOPNOTSUPP;
     const fd = openListener(plan, port, stream ? SOCK_STREAM : SOCK_DGRAM, (domain, type) =>
       this.#source.takeWaiting(kindOf(domain, type), START_WAIT_MS),
     );
     if (fd < 0) return fd;
-    let r = listen(fd, BACKLOG);
+    const isV6 = getsockoptInt(fd, SOL_SOCKET, SO_DOMAIN) === AF_INET6;
+    let r: number;
+    if (stream) r = listen(fd, BACKLOG);
+    else if (isV6) r = setsockoptInt(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1);
+    else r = setsockoptInt(fd, SOL_IP, IP_PKTINFO, 1);
     if (r >= 0) r = this.#o.watchListener(fd, id, EPOLLIN | EPOLLET);
     if (r < 0) {
       close(fd);
       return r;
     }
-    this.#inside.set(id, { fd, plan, targetPort: targetPort(plan, port) });
+    this.#inside.set(id, { fd, isV6, plan, targetPort: targetPort(plan, port) });
+    if (!stream) this.#inbox ??= new Inbox();
     return 0;
   }
 
@@ -143,13 +255,17 @@ export class Splice implements Stage, LoopbackPath {
     if (inside === undefined) return;
     this.#inside.delete(id);
     this.#acceptMore.delete(id);
+    this.#datagrams.forget(id);
     close(inside.fd);
   }
 
-  onListener(id: number): void {
+  /** @returns connections or datagrams handled */
+  onListener(id: number): number {
     const inside = this.#inside.get(id);
-    if (inside === undefined) return;
+    if (inside === undefined) return 0;
     this.#acceptMore.delete(id);
+    if (inside.plan.proto === 'udp') return this.#receive(id, inside);
+    let handled = 0;
     for (let n = 0; n < ACCEPTS_A_ROUND; n++) {
       this.#sockaddrLen.u32[0] = SOCKADDR_BYTES;
       const fd = accept4(
@@ -158,13 +274,14 @@ export class Splice implements Stage, LoopbackPath {
         this.#sockaddrLen.address,
         SOCK_NONBLOCK | SOCK_CLOEXEC,
       );
-      if (fd === -Errno.EAGAIN) return;
+      if (fd === -Errno.EAGAIN) return handled;
       if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
       if (fd < 0) {
         // No edge will tell of what waits in the backlog: poll() comes back for it.
         this.#o.log('warning', `accept on port ${inside.plan.port} inside: ${errnoName(-fd)}`);
         break;
       }
+      handled++;
       sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
       // Only loopback may come out, and it comes out at the same address.
       if (!isLoopback(this.#words, 0) || !this.#localAddress(fd)) {
@@ -175,6 +292,35 @@ export class Splice implements Stage, LoopbackPath {
       this.#streams.take(fd, false, this.#words, 4, inside.targetPort);
     }
     this.#acceptMore.add(id);
+    return handled;
+  }
+
+  /** Datagrams of a listener inside. */
+  #receive(id: number, inside: Inside): number {
+    const inbox = this.#inbox!;
+    const origin = this.#origin;
+    const now = performance.now();
+    const n = inbox.receive(inside.fd);
+    if (n < 0) return 0;
+    for (let i = 0; i < n; i++) {
+      const peerPort = inbox.origin(i, origin.words);
+      // Only loopback may come out, and it comes out at the same address.
+      if (peerPort < 0 || !isLoopback(origin.words, 0) || !isLoopback(origin.words, 4)) {
+        this.#o.counters[DROP_BASE - StageDrop.destination]!++;
+        continue;
+      }
+      for (let k = 0; k < 4; k++) origin.words[8 + k] = origin.words[4 + k]!;
+      origin.listenerFd = inside.fd;
+      origin.listenerId = id;
+      origin.listenerV6 = inside.isV6;
+      origin.toGuest = false;
+      origin.peerPort = peerPort;
+      origin.targetPort = inside.targetPort;
+      this.#datagrams.take(origin, now, inbox.addressOf(i), inbox.bytesOf(i), 0, 0);
+    }
+    this.#datagrams.flush();
+    if (n === BATCH) this.#acceptMore.add(id);
+    return n;
   }
 
   onStream(end: number, events: number): void {
@@ -184,23 +330,92 @@ export class Splice implements Stage, LoopbackPath {
   // ------------------------------------------------------------------------------------------------- the stage
 
   hasInput(): boolean {
-    return this.#streams.hasReady;
+    return this.#streams.hasReady || this.#datagrams.hasReady;
   }
 
-  sleepMs(): number {
-    if (this.#streams.hasReady) return 0;
-    return this.#acceptMore.size > 0 ? ACCEPT_AGAIN_MS : Number.POSITIVE_INFINITY;
+  sleepMs(now: number): number {
+    if (this.hasInput()) return 0;
+    return Math.min(
+      this.#acceptMore.size > 0 ? ACCEPT_AGAIN_MS : Number.POSITIVE_INFINITY,
+      this.#datagrams.sleepMs(now),
+    );
   }
 
-  poll(): number {
-    for (const id of this.#acceptMore) this.onListener(id);
-    return this.#streams.poll();
+  poll(now: number): number {
+    let work = 0;
+    for (const id of this.#acceptMore) work += this.onListener(id);
+    return work + this.#streams.poll() + this.#datagrams.poll(now);
   }
 
   close(): void {
     for (const { fd } of this.#inside.values()) close(fd);
     this.#inside.clear();
     this.#streams.closeAll();
+    this.#datagrams.closeAll();
+  }
+}
+
+/** A batch of datagrams with their origins. */
+class Inbox {
+  readonly #data = new NativeBuffer(BATCH * DATAGRAM_BYTES);
+  readonly #names = new NativeBuffer(BATCH * NAME_BYTES);
+  readonly #control = new NativeBuffer(BATCH * CONTROL_BYTES);
+  readonly #iov = new NativeBuffer(BATCH * IOVEC_BYTES);
+  readonly #headers = new NativeBuffer(BATCH * MMSGHDR_BYTES);
+
+  /** @returns datagrams, or -errno */
+  receive(fd: number): number {
+    for (let i = 0; i < BATCH; i++) {
+      iovecWrite(this.#iov.u32, (i * IOVEC_BYTES) >> 2, this.addressOf(i), DATAGRAM_BYTES);
+      msghdrWrite(
+        this.#headers.u32,
+        i * MMSGHDR_WORDS,
+        this.#names.address + i * NAME_BYTES,
+        SOCKADDR_BYTES,
+        this.#iov.address + i * IOVEC_BYTES,
+        1,
+        this.#control.address + i * CONTROL_BYTES,
+        CONTROL_BYTES,
+      );
+    }
+    return recvmmsg(fd, this.#headers.address, BATCH, MSG_DONTWAIT);
+  }
+
+  addressOf(i: number): number {
+    return this.#data.address + i * DATAGRAM_BYTES;
+  }
+
+  bytesOf(i: number): number {
+    return this.#headers.u32[i * MMSGHDR_WORDS + MMSGHDR_LEN_WORD]!;
+  }
+
+  /**
+   * @param words  out: peer 0..3, the address that it wrote to 4..7
+   * @returns the peer's port, or -1 when the kernel did not say all of it
+   */
+  origin(i: number, words: Uint32Array): number {
+    const { u32: headers } = this.#headers;
+    const header = i * MMSGHDR_WORDS;
+    if (headers[header + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) return -1;
+    const peerPort = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
+    const { u8, u32 } = this.#control;
+    let at = (i * CONTROL_BYTES) >> 2;
+    const end = at + (headers[header + MSGHDR_CONTROLLEN_WORD]! >> 2);
+    for (let n = cmsgDataBytes(u32, at, end); n >= 0; n = cmsgDataBytes(u32, at, end)) {
+      const level = u32[at + CMSG_LEVEL_WORD];
+      const type = u32[at + CMSG_TYPE_WORD];
+      const dataAt = at * 4 + CMSG_HEADER_BYTES;
+      if (level === SOL_IP && type === IP_PKTINFO && n >= IN_PKTINFO_BYTES) {
+        addressSetIpv4(words, 4, readU32(u8, dataAt + 4));
+        return peerPort;
+      }
+      if (level === SOL_IPV6 && type === IPV6_PKTINFO && n >= IN6_PKTINFO_BYTES) {
+        addressRead(u8, dataAt, words, 4);
+        return peerPort;
+      }
+      at = cmsgNext(at, n);
+    }
+    return -1;
   }
 }
 
