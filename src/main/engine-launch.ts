@@ -1,16 +1,12 @@
 /** From settings and a finished namespace to a running engine; what both `run` and `attach` do. */
 import { availableParallelism } from 'node:os';
 import type * as EngineModule from '../workers/engine.ts';
-import type { EnginePlan, ImpairmentPlan } from '../workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan, type ImpairmentPlan } from '../workers/engine-plan.ts';
 import { type BootedThread, bootPacketThread } from '../workers/packet-worker.ts';
 import { autoThreads } from '../workers/plan.ts';
 import type { Log } from './log.ts';
 import type { NetnsTap } from './netns-setup.ts';
 import { poolPlan, type Settings } from './options.ts';
-
-const UDP_TIMEOUT_MS = 30_000; // the kernel's nf_conntrack_udp_timeout
-const UDP_STREAM_TIMEOUT_MS = 120_000; // nf_conntrack_udp_timeout_stream
-const PING_TIMEOUT_MS = 60_000;
 
 type EngineLoaded = typeof EngineModule;
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
@@ -26,13 +22,11 @@ export function enginePlan(
     threads: settings.threads.kind === 'auto' ? autoThreads(availableParallelism()) : settings.threads,
     addresses: netns.network.addresses,
     policy: {
-      udpTimeoutMs: UDP_TIMEOUT_MS,
-      udpStreamTimeoutMs: UDP_STREAM_TIMEOUT_MS,
-      pingTimeoutMs: PING_TIMEOUT_MS,
-      dhcp: true,
-      ra: true,
-      connectFailure: 'honest',
-      ...(settings.outboundInterface !== undefined && { outboundInterface: settings.outboundInterface }),
+      ...DEFAULT_POLICY,
+      ...(settings.outboundInterface !== undefined && {
+        outboundInterface4: settings.outboundInterface,
+        outboundInterface6: settings.outboundInterface,
+      }),
     },
     listeners: settings.splice
       ? settings.publish.map((listener) => ({ ...listener, path: 'splice' }))

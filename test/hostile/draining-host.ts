@@ -66,7 +66,7 @@ export class DrainingHost {
     this.#credit = new Uint32Array(gids);
     this.#limit = new Uint32Array(gids);
     this.#ended = new Uint8Array(gids);
-    this.#addressing = new Addressing(o.plan.addresses);
+    this.#addressing = new Addressing(o.plan.addresses, o.plan.policy);
   }
 
   get open(): number {

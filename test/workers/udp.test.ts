@@ -7,7 +7,7 @@ import { Errno } from '../../src/sys/constants.ts';
 import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
-import { Resolvers } from '../../src/workers/translator/dns-forward.ts';
+import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import { icmpChecksumOk, ip4, ip6, pattern, readIp, readUdp, udpPacket } from '../support/packets.ts';
 import { type Message, ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
@@ -18,7 +18,7 @@ const PEER = '192.0.2.9';
 const PEER6 = '2001:db8::9';
 
 function begin(rig = new ShardRig()): { rig: ShardRig; udp: UdpTranslator } {
-  return { rig, udp: new UdpTranslator(rig.ctx, new Resolvers(rig.plan.addresses.resolvers)) };
+  return { rig, udp: new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses)) };
 }
 
 const v4Words = (text: string): number[] => {
@@ -309,7 +309,7 @@ describe('runs of datagrams to the guest', () => {
     payloads: readonly Uint8Array[],
     { v6 = false, gsoSize = 0 }: { v6?: boolean; gsoSize?: number } = {},
   ): Frame[] {
-    const udp = new UdpTranslator(rig.ctx, new Resolvers(rig.plan.addresses.resolvers));
+    const udp = new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses));
     udp.onPacket(rig.packet(v6 ? udpPacket(GUEST6, 5, PEER6, 9, [1]) : udpPacket(GUEST, 5, PEER, 9, [1])));
     const [open, send] = rig.takeMessages();
     give(rig, send!);

@@ -24,6 +24,7 @@ import {
   socket,
 } from '../../sys/socket.ts';
 import type { ListenerPlan } from '../engine-plan.ts';
+import { setFreebind } from './outbound.ts';
 
 /**
  * @param text  "" or "*": any address (all words zero); else an IPv4 or IPv6 address
@@ -49,9 +50,16 @@ const ownSocket: SocketMaker = (domain, type) => socket(domain, type | SOCK_NONB
 /**
  * A socket bound to one port of a rule, not listening yet.
  * @param type  SOCK_STREAM or SOCK_DGRAM
+ * @param freebind  the address need not be one of ours
  * @returns a descriptor or -errno
  */
-export function openListener(plan: ListenerPlan, port: number, type: number, make = ownSocket): number {
+export function openListener(
+  plan: ListenerPlan,
+  port: number,
+  type: number,
+  freebind: boolean,
+  make = ownSocket,
+): number {
   const any = plan.address === '' || plan.address === '*';
   if (!parseBindAddress(plan.address, words, 0)) return -Errno.EINVAL;
   let v4 = isV4Mapped(words, 0);
@@ -65,6 +73,7 @@ export function openListener(plan: ListenerPlan, port: number, type: number, mak
   // Not for datagrams: two of them could be bound to one port, and the later would take it all.
   let r = type === SOCK_STREAM ? setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1) : 0;
   if (r >= 0 && !v4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? 0 : 1);
+  if (r >= 0 && freebind) r = setFreebind(fd, v4);
   if (r >= 0 && plan.interface !== undefined) r = bindToDevice(fd, plan.interface);
   if (r >= 0) r = bind(fd, sockaddr.address, sockaddrWrite(sockaddr.u8, 0, words, 0, port));
   if (r >= 0) return fd;

@@ -50,7 +50,6 @@ import {
   MSG_ERRQUEUE,
   MSG_NOSIGNAL,
   MSG_TRUNC,
-  SO_BINDTODEVICE,
   SO_DOMAIN,
   SO_EE_ORIGIN_ICMP,
   SO_EE_ORIGIN_ICMP6,
@@ -71,7 +70,6 @@ import {
 import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
-  bind,
   CMSG_HEADER_BYTES,
   CMSG_LEVEL_WORD,
   CMSG_TYPE_WORD,
@@ -106,7 +104,6 @@ import {
   SOCKADDR_BYTES,
   SOCKADDR_IN_BYTES,
   sendmsg,
-  setsockoptBytes,
   setsockoptInt,
   sockaddrRead,
   sockaddrScope,
@@ -121,6 +118,7 @@ import type { Addressing } from '../translator/addressing.ts';
 import { openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
 import { targetPort } from './listener-table.ts';
+import { Outbound } from './outbound.ts';
 
 /** Datagrams by one recvmmsg, and calls for one socket before others get their turn. */
 const BATCH = 32;
@@ -210,10 +208,12 @@ export class DatagramSockets implements SocketModule {
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #error = new NativeBuffer(MSGHDR_BYTES + IOVEC_BYTES + ERROR_DATA_BYTES + ERROR_CONTROL_BYTES);
   readonly #words = new Uint32Array(16);
+  readonly #outbound: Outbound;
 
   constructor(ctx: HostContext, addressing: Addressing, gids: number) {
     this.#ctx = ctx;
     this.#addressing = addressing;
+    this.#outbound = new Outbound(ctx.plan);
     this.#fd = new Int32Array(gids);
     this.#kind = new Uint8Array(gids);
     this.#port = new Uint16Array(gids);
@@ -278,12 +278,13 @@ export class DatagramSockets implements SocketModule {
       return;
     }
     const port = words[at + W.ports]! & 0xffff;
-    let r = this.#prepare(fd, isV4, isLoopback(words, at + W.addr));
-    if (r === 0 && port !== 0 && this.#bindPort(fd, isV4, port, gid)) this.#port[gid] = port;
+    const remotePort = words[at + W.ports]! >>> 16;
+    let r = this.#prepare(fd, isV4, words, at + W.addr);
     if (r === 0) {
-      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, at + W.addr, words[at + W.ports]! >>> 16);
-      r = connect(fd, this.#name.address, nameBytes);
+      if (port !== 0 && this.#bindPort(fd, isV4, port, gid, words, at + W.addr)) this.#port[gid] = port;
+      else r = this.#outbound.bindPort(fd, words, at + W.addr, 0);
     }
+    if (r === 0) r = this.#connect(fd, words, at + W.addr, remotePort);
     if (r === 0) this.#discardStrangers(fd);
     // After the strangers: they were read without looking at control messages. Kernels before 5.0 refuse, and nothing is lost.
     const hasGro = r === 0 && words[at + W.arg0] === 1 && setsockoptInt(fd, SOL_UDP, UDP_GRO, 1) === 0;
@@ -300,26 +301,28 @@ export class DatagramSockets implements SocketModule {
       this.#openFailed(gid, -fd);
       return;
     }
-    let r = this.#prepare(fd, isV4, false);
+    let r = this.#prepare(fd, isV4, words, at + W.addr);
     if (r === 0) {
       r = isV4 ? setsockoptInt(fd, SOL_IP, IP_RECVTTL, 1) : setsockoptInt(fd, SOL_IPV6, IPV6_RECVHOPLIMIT, 1);
     }
-    if (r === 0) {
-      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, at + W.addr, 0);
-      r = connect(fd, this.#name.address, nameBytes);
-    }
+    if (r === 0) r = this.#outbound.bindPort(fd, words, at + W.addr, 0);
+    if (r === 0) r = this.#connect(fd, words, at + W.addr, 0);
     this.#opened(gid, fd, isV4 ? Kind.ping4 : Kind.ping6, r);
   }
 
-  /** Options that every socket of a flow has. @returns 0 or -errno */
-  #prepare(fd: number, isV4: boolean, toLoopback: boolean): number {
+  #connect(fd: number, words: Uint32Array, w: number, port: number): number {
+    const scope = this.#outbound.scopeOf(words, w);
+    const nameBytes = sockaddrWrite(this.#name.u8, 0, words, w, port, scope);
+    return connect(fd, this.#name.address, nameBytes);
+  }
+
+  /** Options that every socket of a flow has. @param words,w  remote address @returns 0 or -errno */
+  #prepare(fd: number, isV4: boolean, words: Uint32Array, w: number): number {
     let r = isV4 ? 0 : setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
     // A ping socket of family 6 knows no V6ONLY on some kernels: it is that already.
     if (r === -Errno.ENOPROTOOPT || r === -Errno.EINVAL) r = 0;
     if (r === 0) r = setsockoptInt(fd, isV4 ? SOL_IP : SOL_IPV6, isV4 ? IP_RECVERR : IPV6_RECVERR, 1);
-    const device = this.#ctx.plan.policy.outboundInterface;
-    // The host's own services, a resolver on 127.0.0.53 among them, are behind no interface but lo.
-    if (r === 0 && device !== undefined && !toLoopback) r = this.#bindToDevice(fd, device);
+    if (r === 0) r = this.#outbound.toDevice(fd, words, w);
     return r;
   }
 
@@ -332,15 +335,8 @@ export class DatagramSockets implements SocketModule {
     setsockoptInt(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER_BYTES);
   }
 
-  #bindToDevice(fd: number, device: string): number {
-    const bytes = new TextEncoder().encode(device); // cold: with this option, once a socket
-    this.#name.u8.fill(0);
-    this.#name.u8.set(bytes.subarray(0, 15));
-    return setsockoptBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, this.#name.address, bytes.length + 1);
-  }
-
   /** Try to have the guest's port on the host too. @returns whether the socket is bound now */
-  #bindPort(fd: number, isV4: boolean, port: number, gid: number): boolean {
+  #bindPort(fd: number, isV4: boolean, port: number, gid: number, words: Uint32Array, w: number): boolean {
     const key = (isV4 ? 0 : PORTS) + port;
     const shared = this.#sharers[key]! > 0;
     if (shared) {
@@ -351,11 +347,7 @@ export class DatagramSockets implements SocketModule {
       }
       setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     }
-    const any = this.#words;
-    any.fill(0, 0, 4);
-    if (isV4) any[2] = 0xffff;
-    const nameBytes = sockaddrWrite(this.#name.u8, 0, any, 0, port);
-    if (bind(fd, this.#name.address, nameBytes) < 0) return false; // taken, or privileged: any port will do
+    if (this.#outbound.bindPort(fd, words, w, port) < 0) return false; // taken, or privileged: any port will do
     this.#sharers[key]!++;
     if (!shared) this.#lone[key] = gid + 1;
     return true;
@@ -430,7 +422,7 @@ export class DatagramSockets implements SocketModule {
   listen(index: number, plan: ListenerPlan, port = plan.port): number {
     const ctx = this.#ctx;
     const gid = ctx.listenerBase + index;
-    const fd = openListener(plan, port, SOCK_DGRAM);
+    const fd = openListener(plan, port, SOCK_DGRAM, ctx.plan.policy.freebind);
     if (fd < 0) return fd;
     const isV4 = getsockoptInt(fd, SOL_SOCKET, SO_DOMAIN) === AF_INET;
     let r = isV4

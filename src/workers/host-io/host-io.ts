@@ -91,7 +91,7 @@ export class HostIo implements Stage {
       now: 0,
       log: options.log,
     };
-    const addressing = new Addressing(options.plan.addresses);
+    const addressing = new Addressing(options.plan.addresses, options.plan.policy);
     this.#streams = new StreamSockets(this.#ctx, addressing, this.#listenerBase);
     this.#datagrams = new DatagramSockets(this.#ctx, addressing, gids);
     this.#listeners = new ListenerTable(

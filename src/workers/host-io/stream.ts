@@ -37,7 +37,6 @@ import {
   MSG_PEEK,
   MSG_TRUNC,
   SHUT_WR,
-  SO_BINDTODEVICE,
   SO_ERROR,
   SO_KEEPALIVE,
   SO_PEEK_OFF,
@@ -63,7 +62,6 @@ import {
   send,
   sendmsg,
   setLingerZero,
-  setsockoptBytes,
   setsockoptInt,
   shutdown,
   sockaddrRead,
@@ -77,6 +75,7 @@ import type { Addressing } from '../translator/addressing.ts';
 import { openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
 import { targetPort } from './listener-table.ts';
+import { Outbound } from './outbound.ts';
 
 const Flag = {
   open: 1 << 0,
@@ -158,7 +157,7 @@ export class StreamSockets implements SocketModule {
   readonly #msg = new NativeBuffer(64);
   readonly #sockaddr = new NativeBuffer(32);
   readonly #sockaddrLen = new NativeBuffer(8);
-  readonly #ifname: NativeBuffer | null;
+  readonly #outbound: Outbound;
   readonly #words = new Uint32Array(8);
   // By listener. Sparse while there are few.
   readonly #listenFd: number[] = [];
@@ -195,10 +194,7 @@ export class StreamSockets implements SocketModule {
     this.#qSlotB = new Uint32Array(slots);
     this.#qAt = new Uint32Array(slots);
     this.#qLen = new Uint32Array(slots);
-    const name = ctx.plan.policy.outboundInterface;
-    this.#ifname = name === undefined ? null : new NativeBuffer(16);
-    if (name !== undefined && this.#ifname !== null)
-      this.#ifname.u8.set(new TextEncoder().encode(name).subarray(0, 15));
+    this.#outbound = new Outbound(ctx.plan);
   }
 
   // ------------------------------------------------------------------------------------------------- commands
@@ -281,12 +277,14 @@ export class StreamSockets implements SocketModule {
     }
     this.#begin(gid, fd);
     this.#configure(fd);
-    if (this.#ifname !== null) {
-      const r = setsockoptBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, this.#ifname.address, 16);
-      if (r < 0) return this.#openFailed(gid, -r);
-    }
-    const len = sockaddrWrite(this.#sockaddr.u8, 0, words, at + W.addr, words[at + W.ports]! >>> 16);
-    const r = connect(fd, this.#sockaddr.address, len);
+    const outbound = this.#outbound;
+    let r = outbound.toDevice(fd, words, at + W.addr);
+    if (r >= 0) r = outbound.bindStream(fd, words, at + W.addr);
+    if (r < 0) return this.#openFailed(gid, -r);
+    const scope = outbound.scopeOf(words, at + W.addr);
+    const port = words[at + W.ports]! >>> 16;
+    const len = sockaddrWrite(this.#sockaddr.u8, 0, words, at + W.addr, port, scope);
+    r = connect(fd, this.#sockaddr.address, len);
     if (r < 0 && r !== -Errno.EINPROGRESS) return this.#openFailed(gid, -r);
     this.#flags[gid] = Flag.open | Flag.connecting;
     const e = ctx.watch(fd, gid, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
@@ -831,7 +829,7 @@ export class StreamSockets implements SocketModule {
    */
   listen(index: number, plan: ListenerPlan, port = plan.port): number {
     const ctx = this.#ctx;
-    const fd = openListener(plan, port, SOCK_STREAM);
+    const fd = openListener(plan, port, SOCK_STREAM, ctx.plan.policy.freebind);
     if (fd < 0) return fd;
     let r = listen(fd, BACKLOG);
     if (r >= 0) r = ctx.watch(fd, ctx.listenerBase + index, EPOLLIN | EPOLLET);

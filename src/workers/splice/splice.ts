@@ -134,7 +134,7 @@ export class Splice implements Stage, LoopbackPath {
 
   constructor(options: SpliceOptions) {
     this.#o = options;
-    this.#addressing = new Addressing(options.plan.addresses);
+    this.#addressing = new Addressing(options.plan.addresses, options.plan.policy);
     this.#source = new SocketSource(options.splice.sockets, options.bellFd);
     this.#source.prepare(SocketKind.tcp4);
     this.#source.prepare(SocketKind.tcp6);
@@ -231,7 +231,7 @@ export class Splice implements Stage, LoopbackPath {
 
   openListener(id: number, plan: ListenerPlan, port: number): number {
     const stream = plan.proto === 'tcp';
-    const fd = openListener(plan, port, stream ? SOCK_STREAM : SOCK_DGRAM, (domain, type) =>
+    const fd = openListener(plan, port, stream ? SOCK_STREAM : SOCK_DGRAM, false, (domain, type) =>
       this.#source.takeWaiting(kindOf(domain, type), START_WAIT_MS),
     );
     if (fd < 0) return fd;

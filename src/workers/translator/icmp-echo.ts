@@ -76,15 +76,16 @@ export class PingTranslator {
     if (icmpType(u8, p.transportAt) !== request || icmpCode(u8, p.transportAt) !== 0) {
       return StageDrop.notCarried;
     }
+    if (!ctx.plan.policy.icmp) return StageDrop.switchedOff;
     if (!this.#checksumOk(p)) return p.family === 4 ? Drop.icmpChecksum : Drop.icmp6Checksum;
     if (isMulticast(p.addr, 4)) return StageDrop.group;
     const destination = ctx.addressing.classify(p.addr, 4, 0);
     if (destination === Destination.invalid) return StageDrop.destination;
-    if (destination !== Destination.world) {
+    if (destination !== Destination.world && destination !== Destination.hostGuest) {
       this.#answer(p);
       return 0;
     }
-    return this.#toHost(p);
+    return this.#toHost(p, destination);
   }
 
   #checksumOk(p: Packet): boolean {
@@ -154,7 +155,7 @@ export class PingTranslator {
     );
   }
 
-  #toHost(p: Packet): number {
+  #toHost(p: Packet, destination: number): number {
     const ctx = this.#ctx;
     const ports = (icmpEchoId(ctx.u8, p.transportAt) << 16) >>> 0;
     let flow: number = ctx.flows.find(p.hash, p.addr, 0, p.addr, 4, ports, p.proto);
@@ -164,7 +165,7 @@ export class PingTranslator {
         ctx.counters[Counter.flowTableFull]!++;
         return StageDrop.flowTableFull;
       }
-      this.#open(flow, p);
+      this.#open(flow, p, destination);
     }
     this.#lastMs[flow] = ctx.now;
     const out = ctx.toHost;
@@ -186,13 +187,13 @@ export class PingTranslator {
     return 0;
   }
 
-  #open(flow: number, p: Packet): void {
+  #open(flow: number, p: Packet, destination: number): void {
     const ctx = this.#ctx;
     this.#state[flow] = State.open;
     this.#ttl[flow] = 0;
     ctx.counters[Counter.pingFlows]!++;
     ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + ctx.plan.policy.pingTimeoutMs);
-    ctx.addressing.toHost(p.addr, 4, Destination.world, this.#words, 0);
+    ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
     const out = ctx.toHost;
     const at = reserveMessage(out, ToHost.openPing, flow);
     const w = out.words;

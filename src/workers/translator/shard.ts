@@ -41,7 +41,7 @@ import { TimerWheel } from '../timer-wheel.ts';
 import { Addressing } from './addressing.ts';
 import { handleArp } from './arp.ts';
 import { type Packet, type ShardContext, TIMER_KINDS } from './context.ts';
-import { Resolvers } from './dns-forward.ts';
+import { ResolverChoice } from './dns-forward.ts';
 import { GuestLink } from './guest-link.ts';
 import { PingTranslator } from './icmp-echo.ts';
 import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
@@ -77,7 +77,7 @@ export class Shard implements Stage {
   readonly #tcp: TcpTranslator;
   readonly #udp: UdpTranslator;
   readonly #ping: PingTranslator;
-  readonly #resolvers: Resolvers;
+  readonly #resolvers: ResolverChoice;
   readonly #fire: (id: number) => void;
   #nextRa = 0;
   readonly #upper = new Int32Array(8);
@@ -103,7 +103,7 @@ export class Shard implements Stage {
     this.name = `shard ${options.shard}`;
     const { plan, pool, counters, toReader, toHost, ownership } = options;
     this.#u8 = pool.u8;
-    const addressing = new Addressing(plan.addresses);
+    const addressing = new Addressing(plan.addresses, plan.policy);
     const ctx: ShardContext = {
       shard: options.shard,
       plan,
@@ -154,7 +154,7 @@ export class Shard implements Stage {
       log: options.log,
     };
     this.#ctx = ctx;
-    this.#resolvers = new Resolvers(plan.addresses.resolvers);
+    this.#resolvers = new ResolverChoice(plan.addresses);
     this.#tcp = new TcpTranslator(ctx, this.#resolvers);
     this.#udp = new UdpTranslator(ctx, this.#resolvers);
     this.#ping = new PingTranslator(ctx);
@@ -317,6 +317,7 @@ export class Shard implements Stage {
     if (src >>> 24 === 127 || src >>> 29 === 7) return this.#discard(p, StageDrop.ipSource);
     switch (p.proto) {
       case IpProtocol.tcp:
+        if (!ctx.plan.policy.tcp) return this.#discard(p, StageDrop.switchedOff);
         return this.#tcp.onPacket(p);
       case IpProtocol.udp:
         return this.#udp.onPacket(p);
@@ -350,6 +351,7 @@ export class Shard implements Stage {
     if (a[0]! >>> 24 === 0xff || loopback) return this.#discard(p, StageDrop.ipSource);
     switch (p.proto) {
       case IpProtocol.tcp:
+        if (!ctx.plan.policy.tcp) return this.#discard(p, StageDrop.switchedOff);
         return this.#tcp.onPacket(p);
       case IpProtocol.udp:
         return this.#udp.onPacket(p);

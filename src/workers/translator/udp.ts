@@ -15,12 +15,14 @@
  * TTL is carried out (traceroute), and not back. TOS and DF are not carried: the host kernel fragments what its path does not
  * take, and a "fragmentation needed" from the path is told to the guest.
  *
- * Group destinations are dropped and counted; DHCP, which begins with a broadcast, goes to dhcp.ts, the dns address to
+ * Group destinations are dropped and counted; DHCP and DHCPv6, which go to groups, have dhcp.ts and dhcpv6.ts, the dns address has
  * dns-forward.ts.
  */
 import { addressCopy, isMulticast, isUnspecified } from '../../proto/address.ts';
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
+import { DHCPV6_SERVER_PORT } from '../../proto/dhcpv6.ts';
+import { DNS_PORT } from '../../proto/dns.ts';
 import { Drop } from '../../proto/drop.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import {
@@ -41,7 +43,8 @@ import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { handleDhcp } from './dhcp.ts';
-import { DnsForward, type Resolvers } from './dns-forward.ts';
+import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
+import { DnsForward, type ResolverChoice } from './dns-forward.ts';
 import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, portUnreachableToGuest } from './icmp-errors.ts';
 import { packetFree, pseudoSumWords } from './to-guest.ts';
 import { UdpRun } from './udp-run.ts';
@@ -55,6 +58,7 @@ const V6 = 4;
 export class UdpTranslator {
   readonly dns: DnsForward;
   readonly #ctx: ShardContext;
+  readonly #resolvers: ResolverChoice;
   /** Directed broadcast of the guest's subnet, 0: none. */
   readonly #broadcast: number;
   // By flow.
@@ -70,8 +74,9 @@ export class UdpTranslator {
   readonly #words = new Uint32Array(8);
   readonly #run: UdpRun;
 
-  constructor(ctx: ShardContext, resolvers: Resolvers) {
+  constructor(ctx: ShardContext, resolvers: ResolverChoice) {
     this.#ctx = ctx;
+    this.#resolvers = resolvers;
     this.dns = new DnsForward(ctx, resolvers);
     this.#run = new UdpRun(ctx);
     const flows = ctx.flows.maxFlows;
@@ -110,6 +115,11 @@ export class UdpTranslator {
       handleDhcp(ctx, p);
       return 0;
     }
+    if (dstPort === DHCPV6_SERVER_PORT && p.family === 6 && isDhcpv6Group(p.addr, 4)) {
+      handleDhcpv6(ctx, p);
+      return 0;
+    }
+    if (!ctx.plan.policy.udp) return StageDrop.switchedOff;
     if (isGroup) return StageDrop.group;
     if (dstPort === 0 || isUnspecified(p.addr, 0)) return StageDrop.destination;
 
@@ -121,8 +131,11 @@ export class UdpTranslator {
         case Destination.invalid:
           return StageDrop.destination;
         case Destination.dns:
-          this.dns.onQuery(p);
-          return 0;
+          if (dstPort === DNS_PORT || this.#resolvers.of(p.family).count === 0) {
+            this.dns.onQuery(p);
+            return 0;
+          }
+          break;
         case Destination.gateway:
           portUnreachableToGuest(ctx, p);
           return 0;
@@ -176,7 +189,10 @@ export class UdpTranslator {
   #open(flow: number, p: Packet, destination: number, ports: number): void {
     const ctx = this.#ctx;
     this.#begin(flow, State.connected);
-    ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
+    if (destination === Destination.dns) {
+      const resolvers = this.#resolvers.of(p.family);
+      addressCopy(resolvers.words, resolvers.pick(ctx.now, 0) * 4, this.#words, 0);
+    } else ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
     const out = ctx.toHost;
     const at = reserveMessage(out, ToHost.openUdp, flow);
     const w = out.words;
