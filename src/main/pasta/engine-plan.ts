@@ -9,10 +9,13 @@ import {
 import { autoThreads } from '../../workers/plan.ts';
 import { parseImpairment } from '../engine-launch.ts';
 import { poolPlan } from '../options.ts';
+import { MAX_LISTENERS } from './forward-rules.ts';
 import type { PastaTap } from './netns-setup.ts';
 import type { PastaConf } from './options.ts';
 
 const POOL_MIB = 64;
+/** Sockets that listen; their tables cost nothing until used. */
+const MAX_LISTENING = 2 * MAX_LISTENERS;
 /** 853 is DNS over TLS (RFC 7858), which is carried as it is. */
 const DNS_PORTS = [53, 853];
 
@@ -20,6 +23,7 @@ export function pastaEnginePlan(
   conf: PastaConf,
   made: PastaTap,
   listeners: readonly ListenerPlan[],
+  sockets: SharedArrayBuffer | undefined,
   keys: Pick<EnginePlan, 'hashKey' | 'isnKey'>,
   logLevel: EnginePlan['logLevel'],
 ): EnginePlan {
@@ -29,6 +33,8 @@ export function pastaEnginePlan(
     addresses: made.network.addresses,
     policy: policyOf(conf, made),
     listeners,
+    listenerCapacity: MAX_LISTENING,
+    ...(sockets && { splice: { sockets, hostLoToNsLo: conf.hostLoToNsLo } }),
     pool: poolPlan(POOL_MIB),
     tap: made.tap,
     ...keys,

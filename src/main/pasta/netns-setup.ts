@@ -20,13 +20,18 @@ import { UsageError } from '../values.ts';
 import { type HostDump, type PastaNetwork, planPasta } from './address-plan.ts';
 import { Message } from './messages.ts';
 import type { PastaConf } from './options.ts';
+import { openTables, type TableFds } from './port-scan.ts';
 
 export interface PastaJob {
   readonly conf: PastaConf;
   readonly target: NetnsTarget;
+  /** Once the namespace is set up, stay in it and make sockets there (workers/splice/socket-source.ts). */
+  readonly sockets?: SharedArrayBuffer | undefined;
 }
 
 export interface PastaTap {
+  /** What listens inside. */
+  readonly tables: TableFds;
   readonly tap: TapPlan;
   readonly network: PastaNetwork;
 }
@@ -56,6 +61,7 @@ export function setUpPasta({ conf, target }: PastaJob, listener: PastaListener):
     if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
     if (conf.nsMac !== undefined) route.setLink(link.index, { mac: conf.nsMac });
     listener.onTap({
+      tables: openTables(),
       tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso },
       network: {
         ...network,

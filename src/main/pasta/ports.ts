@@ -1,6 +1,5 @@
 /** The port options of the command line as the listeners of an engine plan. */
 import { readFileSync } from 'node:fs';
-import type { ListenerPlan } from '../../workers/engine-plan.ts';
 import { UsageError } from '../values.ts';
 import { RuleTable } from './forward-rules.ts';
 import { Message } from './messages.ts';
@@ -47,31 +46,16 @@ function readEphemeralPorts(): PortRange {
  * Options that belong to port forwarding and that nothing serves yet: refused rather than taken and ignored.
  * @throws UsageError
  */
-export function refuseUnserved(conf: PastaConf): void {
+export function refuseUnserved(conf: PastaConf, rules: PortRules): void {
   const refuse = (option: string, why: string): never => {
     throw new UsageError(Message.unsupported(option, why));
   };
   if (conf.confPath !== undefined) refuse('--conf-path', 'ports cannot be changed while it runs');
   if (conf.spliceOnly) refuse('--splice-only', 'there is no forwarding without the interface');
-  if (conf.hostLoToNsLo) refuse('--host-lo-to-ns-lo', 'all connections come in by the interface');
-  for (const { option, spec, written } of conf.ports) {
-    if (spec === 'none') continue;
-    if (option === 'T' || option === 'U') refuse(`${written} ${spec}`, 'only none');
-    if (!/^(\S+\/)?[0-9]/.test(spec) || /[~%]|auto/.test(spec))
-      refuse(`${written} ${spec}`, 'only port numbers');
-  }
+  const target = rules.inbound.rules.find((rule) => rule.target !== '')?.target;
+  if (target !== undefined) refuse(`a port forwarded to ${target}`, 'only to the guest itself');
 }
 
-/** What the engine can listen on: one listener a port, connections by the interface. */
-export function listenersOf(rules: PortRules): readonly ListenerPlan[] {
-  const listeners: ListenerPlan[] = [];
-  for (const rule of rules.inbound.rules) {
-    if (rule.scan) continue; // the default that nobody wrote
-    if (rule.target !== '') throw new UsageError(Message.unsupported(rule.target, 'only the guest itself'));
-    for (let port = rule.first; port <= rule.last; port++) {
-      const { proto, address } = rule;
-      listeners.push({ proto, address, port, targetPort: rule.to + port - rule.first });
-    }
-  }
-  return listeners;
-}
+/** Whether sockets inside the namespace are needed: for what goes past the interface. */
+export const needsSockets = (conf: PastaConf, rules: PortRules): boolean =>
+  rules.outbound.rules.length > 0 || (conf.splice && rules.inbound.rules.length > 0);

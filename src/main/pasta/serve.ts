@@ -28,11 +28,13 @@ import { UsageError } from '../values.ts';
 import { PastaCommand } from './command.ts';
 import { becomeUser, leaveCaller } from './daemon.ts';
 import { pastaEnginePlan } from './engine-plan.ts';
+import { Forwarder } from './forwarder.ts';
 import { LogFile, type PastaLog } from './log.ts';
 import { Message } from './messages.ts';
 import type { PastaJob, PastaTap } from './netns-setup.ts';
 import type { PastaConf, PastaTarget } from './options.ts';
-import { listenersOf, portRules, refuseUnserved } from './ports.ts';
+import { openTables } from './port-scan.ts';
+import { needsSockets, portRules, refuseUnserved } from './ports.ts';
 
 export interface PastaStart {
   readonly conf: PastaConf;
@@ -56,8 +58,8 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const { conf, target, netns, log } = start;
   const steps = new Stopwatch();
   const terminal = terminalState();
-  refuseUnserved(conf);
   const rules = portRules(conf);
+  refuseUnserved(conf, rules);
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
     log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, errnoText));
@@ -68,10 +70,14 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const end = Promise.withResolvers<number>();
   for (const name of ['SIGTERM', 'SIGQUIT'] as const) process.on(name, () => end.resolve(0));
 
-  netns.start({ conf, target: path === undefined ? { kind: 'new' } : { kind: 'path', path } });
+  const sockets = needsSockets(conf, rules)
+    ? (await import('../../workers/splice/socket-source.ts')).makeSocketSource()
+    : undefined;
+  netns.start({ conf, target: path === undefined ? { kind: 'new' } : { kind: 'path', path }, sockets });
   const loading = loadEngine();
   let command: PastaCommand | undefined;
   let engine: EngineHandle | undefined;
+  let forwarder: Forwarder | undefined;
   try {
     if (target.kind === 'command') {
       const namespaceFd = await netns.namespaceFd;
@@ -93,7 +99,15 @@ export async function servePasta(start: PastaStart): Promise<number> {
     const level = command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
     for (const line of made.network.info) log.log(level, line);
     const engineModule = await loading.module;
-    const plan = pastaEnginePlan(conf, made, listenersOf(rules), engineModule.engineKeys(), log.upTo);
+    forwarder = new Forwarder({
+      ...rules,
+      splice: conf.splice,
+      hostTables: openTables(),
+      guestTables: made.tables,
+      log: (l, text) => log.log(l, text),
+    });
+    const listeners = forwarder.listeners();
+    const plan = pastaEnginePlan(conf, made, listeners, sockets, engineModule.engineKeys(), log.upTo);
     const starting = engineModule.startEngine(plan, {
       onLog: (l, text) => log.log(l, text),
       booted: loading.booted,
@@ -101,9 +115,13 @@ export async function servePasta(start: PastaStart): Promise<number> {
     starting.catch(() => {});
     for (const note of await netns.configured) log.log('debug', note);
     steps.lap('interface configured');
-    engine = await starting;
+    engine = await starting.catch((error: Error) => {
+      if (!(error instanceof engineModule.ListenError)) throw error;
+      throw new UsageError(forwarder!.failureText(error.failure).join('\n'));
+    });
     steps.lap('engine started');
     const running = engine;
+    forwarder.start(running);
     followResolvConf((list) => running.setResolvers(list));
     if (conf.statsSeconds !== undefined) {
       const { printStats } = await import('../stats.ts');
@@ -145,6 +163,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     command?.kill();
     throw error;
   } finally {
+    forwarder?.stop();
     await endWithin(engine);
     await restoreForeground(terminal);
   }
