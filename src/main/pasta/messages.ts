@@ -31,6 +31,6 @@ export const Message = {
   addressesFailed: (family: 4 | 6, why: string): string =>
     `Couldn't set IPv${family} address(es) in namespace: ${why}`,
   routesFailed: (family: 4 | 6, why: string): string => `Couldn't set IPv${family} route(s) in guest: ${why}`,
-  pidFile: (path: string, why: string): string => `PID file open ${path}: ${why}`,
+  pidFile: (path: string, why: string): string => `Couldn't open PID file ${path}: ${why}`,
   logFile: (path: string, why: string): string => `Couldn't open log file ${path}: ${why}`,
 } as const;
