@@ -56,7 +56,7 @@ export const ToShard = {
   datagram: 10,
   /** A datagram on a published UDP listener: slots as above; arg1: listener index; addr/ports as accepted; arg0, arg2, arg3, arg4: the local address that it came to; flow: interface index when the peer is link-local, else 0. */
   listenerDatagram: 11,
-  /** An ICMP error for a host socket. arg0: type << 8 | code (ICMP or ICMPv6 numbers, by family of the flow), 0: only the errno is known; arg1: info (MTU); addr: offender, all zero: unknown; arg2: errno; arg3: echo sequence number (ping flows). */
+  /** An ICMP error for a host socket. arg0: type << 8 | code (ICMP or ICMPv6 numbers, by family of the flow), 0: only the errno is known; arg1: info (MTU); addr: offender, all zero: unknown; arg2: errno; arg3: echo sequence number (ping flows); slotA/at/len: what it quotes behind the transport header, NO_SLOT: nothing. */
   icmpError: 12,
 } as const;
 

@@ -152,6 +152,8 @@ describe('errors', () => {
     expect(m![W.arg0]).toBe((3 << 8) | 3);
     expect(m![W.arg2]).toBe(Errno.ECONNREFUSED);
     expect(Array.from(m!.slice(W.addr, W.addr + 4))).toEqual([0, 0, 0xffff, 0x7f000001]);
+    expect(host.shard.payloadOf(m!)).toEqual(pattern(10)); // what the error quotes
+    host.free(m!);
     host.send(3, pattern(10));
     host.send(3, pattern(10)); // finds the error of the one before pending, and is sent all the same
     const more = await host.messages(2);

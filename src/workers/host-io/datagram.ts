@@ -21,7 +21,7 @@
  */
 import { isLinkLocal, isV4Mapped } from '../../proto/address.ts';
 import { readU32, writeU32 } from '../../proto/be.ts';
-import { IcmpType, IcmpUnreachable } from '../../proto/icmp.ts';
+import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../proto/icmp.ts';
 import { Icmp6Type } from '../../proto/icmpv6.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { HEADROOM_BYTES, LARGE_SLOT_BYTES, NO_SLOT, SMALL_SLOT_BYTES } from '../../ring/pool.ts';
@@ -132,7 +132,8 @@ const NAME_BYTES = 32;
 /** Room for one PKTINFO or TTL message, and for an extended error with its offender. */
 const CONTROL_BYTES = 64;
 const ERROR_CONTROL_BYTES = 256;
-const ERROR_DATA_BYTES = 64;
+/** As much of a datagram as the longest error to the guest quotes (RFC 4443 section 2.4 (c)); a multiple of 8. */
+const ERROR_DATA_BYTES = 1280;
 /** Errors taken from one queue before others get their turn; the queue itself is bounded by the receive buffer. */
 const MAX_ERRORS_PER_ROUND = 256;
 /** Pending errors that one read attempt steps over. */
@@ -204,6 +205,9 @@ export class DatagramSockets implements SocketModule {
 
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #error = new NativeBuffer(MSGHDR_BYTES + IOVEC_BYTES + ERROR_DATA_BYTES + ERROR_CONTROL_BYTES);
+  /** What the error being told quotes, in #error. */
+  #quotedAt = 0;
+  #quotedBytes = 0;
   readonly #words = new Uint32Array(16);
   readonly #hasIpv6: boolean;
   readonly #outbound: Outbound;
@@ -963,6 +967,9 @@ export class DatagramSockets implements SocketModule {
         const offender = n >= EE_OFFENDER_AT + SOCKADDR_IN_BYTES ? errorAt + EE_OFFENDER_AT : -1;
         // A ping socket's queue quotes the echo request: its sequence number tells the guest which one.
         const sequence = dataBytes >= 8 ? (u8[dataAt + 6]! << 8) | u8[dataAt + 7]! : 0;
+        const headerBytes = this.#kind[gid]! >= Kind.ping4 ? ICMP_BYTES : 0;
+        this.#quotedAt = dataAt + headerBytes;
+        this.#quotedBytes = Math.max(0, dataBytes - headerBytes);
         this.#tellError(gid, errorAt, offender, sequence);
         return;
       }
@@ -994,6 +1001,7 @@ export class DatagramSockets implements SocketModule {
   /** A send failed and the error queue said nothing about it. */
   #tellErrno(gid: number, errno: number): void {
     this.#words.fill(0, 0, 4);
+    this.#quotedBytes = 0;
     this.#tell(gid, 0, 0, errno, 0);
   }
 
@@ -1007,6 +1015,16 @@ export class DatagramSockets implements SocketModule {
     for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
     w[at + W.arg2] = errno;
     w[at + W.arg3] = sequence;
+    const bytes = this.#quotedBytes;
+    const slot = bytes > 0 ? ctx.smallSlots.pop() : NO_SLOT;
+    if (slot !== NO_SLOT) {
+      // Cold: an error a datagram at the most.
+      const quoted = this.#error.u8.subarray(this.#quotedAt, this.#quotedAt + bytes);
+      ctx.u8.set(quoted, ctx.pool.slotAt(slot) + HEADROOM_BYTES);
+      w[at + W.slotA] = slot;
+      w[at + W.at] = HEADROOM_BYTES;
+      w[at + W.len] = bytes;
+    }
     out.commit();
   }
 }

@@ -45,7 +45,14 @@ import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './contex
 import { handleDhcp } from './dhcp.ts';
 import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
 import { DnsForward, type ResolverChoice } from './dns-forward.ts';
-import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, portUnreachableToGuest } from './icmp-errors.ts';
+import {
+  icmpFlowErrorToGuest,
+  icmpForErrno,
+  isCarriedError,
+  portUnreachableToGuest,
+  quotedAt,
+  quotedBytes,
+} from './icmp-errors.ts';
 import { packetFree, pseudoSumWords } from './to-guest.ts';
 import { UdpRun } from './udp-run.ts';
 
@@ -257,6 +264,7 @@ export class UdpTranslator {
         break;
       case ToShard.icmpError:
         if (this.#state[flow] === State.connected) this.#onError(flow, words, at);
+        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT);
         break;
       case ToShard.openFailed:
         if (this.#state[flow] !== State.connected) break;
@@ -349,7 +357,10 @@ export class UdpTranslator {
     const type = words[at + W.arg0]! >>> 8;
     if (!isCarriedError(family, type)) return;
     const info = words[at + W.arg1]!;
-    icmpFlowErrorToGuest(ctx, flow, type, words[at + W.arg0]! & 0xff, info, words, at + W.addr, 0);
+    const code = words[at + W.arg0]! & 0xff;
+    const dataAt = quotedAt(ctx, words, at);
+    const dataBytes = quotedBytes(ctx, words, at);
+    icmpFlowErrorToGuest(ctx, flow, type, code, info, words, at + W.addr, 0, dataAt, dataBytes);
   }
 
   /** The idle timer of a UDP flow. */
