@@ -6,7 +6,7 @@
  */
 import { type FSWatcher, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import { endWithin, launchEngine, loadEngine } from './engine-launch.ts';
+import { endWithin, launchEngine, loadEngine, socketSource } from './engine-launch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError, NetnsThread } from './netns.ts';
 import type { Settings } from './options.ts';
@@ -38,14 +38,15 @@ export async function attach(
   const end = Promise.withResolvers<string>();
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => end.resolve(name));
 
-  netns.start({ settings, target: { kind: 'path', path: target.path } });
+  const sockets = await socketSource(settings);
+  netns.start({ settings, target: { kind: 'path', path: target.path }, sockets });
   const loading = loadEngine();
   const made = await netns.tap.catch(async (error: NetnsError) => {
     (await import('./reenter.ts')).reenterOwnerOf(target.path, error.code);
     throw error;
   });
   steps.lap('TAP made');
-  const starting = launchEngine(loading, settings, made, log);
+  const starting = launchEngine(loading, settings, made, log, sockets);
   starting.catch(() => {});
   for (const note of await netns.configured) log('warning', note);
   steps.lap('interface configured');

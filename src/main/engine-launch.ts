@@ -11,7 +11,12 @@ import { poolPlan, type Settings } from './options.ts';
 type EngineLoaded = typeof EngineModule;
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
 
-export function enginePlan(settings: Settings, netns: NetnsTap, keys: EngineKeys): EnginePlan {
+export function enginePlan(
+  settings: Settings,
+  netns: NetnsTap,
+  keys: EngineKeys,
+  sockets?: SharedArrayBuffer,
+): EnginePlan {
   const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
   return {
     threads: settings.threads.kind === 'auto' ? autoThreads(availableParallelism()) : settings.threads,
@@ -23,7 +28,10 @@ export function enginePlan(settings: Settings, netns: NetnsTap, keys: EngineKeys
         outboundInterface6: settings.outboundInterface,
       }),
     },
-    listeners: settings.publish,
+    listeners: settings.splice
+      ? settings.publish.map((listener) => ({ ...listener, path: 'splice' }))
+      : settings.publish,
+    ...(sockets && { splice: { sockets, hostLoToNsLo: false } }),
     pool: poolPlan(settings.poolMib),
     tap: netns.tap,
     ...keys,
@@ -51,10 +59,17 @@ export async function launchEngine(
   settings: Settings,
   netns: NetnsTap,
   log: Log,
+  sockets?: SharedArrayBuffer,
 ): Promise<EngineModule.EngineHandle> {
   const engine = await loading.module;
-  const plan = enginePlan(settings, netns, engine.engineKeys());
+  const plan = enginePlan(settings, netns, engine.engineKeys(), sockets);
   return engine.startEngine(plan, { onLog: log, booted: loading.booted });
+}
+
+/** For the loopback path, where it is used: what the thread in the namespace and the engine share. */
+export async function socketSource(settings: Settings): Promise<SharedArrayBuffer | undefined> {
+  if (!settings.splice || settings.publish.length === 0) return undefined;
+  return (await import('../workers/splice/socket-source.ts')).makeSocketSource();
 }
 
 const STOP_LIMIT_MS = 1000;

@@ -17,7 +17,7 @@ import { constants as os } from 'node:os';
 import type { EngineHandle } from '../workers/engine.ts';
 import { forwarders } from './address-plan.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
-import { endWithin, launchEngine, loadEngine } from './engine-launch.ts';
+import { endWithin, launchEngine, loadEngine, socketSource } from './engine-launch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError, NetnsThread } from './netns.ts';
 import type { Settings } from './options.ts';
@@ -51,7 +51,8 @@ export async function run(
     },
   );
 
-  netns.start({ settings, target: { kind: 'new' } });
+  const sockets = await socketSource(settings);
+  netns.start({ settings, target: { kind: 'new' }, sockets });
   const loading = loadEngine();
   try {
     const namespaceFd = await netns.namespaceFd.catch(async (error: NetnsError) => {
@@ -66,7 +67,7 @@ export async function run(
     watch.lap('chain spawned');
     const made = await netns.tap;
     watch.lap('TAP made');
-    const starting = launchEngine(loading, settings, made, log);
+    const starting = launchEngine(loading, settings, made, log, sockets);
     starting.catch(() => {});
     for (const note of await netns.configured) log('warning', note);
     watch.lap('interface configured');

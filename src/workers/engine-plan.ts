@@ -35,11 +35,23 @@ export interface Ipv6Plan {
 
 export interface ListenerPlan {
   readonly proto: 'tcp' | 'udp';
-  /** Host address to bind, "" = any of both families (dual stack where IPv6 exists). */
+  /** Which side connects: the host's network (the default), or programs inside over their loopback. */
+  readonly from?: 'host' | 'guest';
+  /** Address to bind, "" = any of both families (dual stack where IPv6 exists). */
   readonly address: string;
+  /** SO_BINDTODEVICE. */
+  readonly interface?: string;
   readonly port: number;
-  /** Port inside the guest. */
+  /** Last port of a range; absent: one port. Port p leads to p - port + targetPort. */
+  readonly lastPort?: number;
+  /** Port that connections are led to. */
   readonly targetPort: number;
+  /** Address inside that they are led to, by the TAP; absent: the guest's own. */
+  readonly targetAddress?: string;
+  /** Ports that cannot be bound are left out; without it the first one is an error. */
+  readonly weak?: boolean;
+  /** What happens to connections from a loopback address: packets as from everywhere, or socket to socket past the TAP. */
+  readonly path?: 'tap' | 'splice';
 }
 
 export interface AddressPlan {
@@ -127,6 +139,14 @@ export const DEFAULT_POLICY: ServicePolicy = {
   freebind: false,
 };
 
+/** The loopback path: connections and datagrams that go socket to socket, past the TAP. */
+export interface SplicePlan {
+  /** Sockets of the guest's namespace: splice/socket-source.ts, served by the thread that is inside. */
+  readonly sockets: SharedArrayBuffer;
+  /** What comes to a loopback address of the host goes to the same address inside, else to the guest's address. */
+  readonly hostLoToNsLo: boolean;
+}
+
 export interface PoolPlan {
   readonly smallSlots: number;
   readonly largeSlots: number;
@@ -146,6 +166,10 @@ export interface EnginePlan {
   readonly addresses: AddressPlan;
   readonly policy: ServicePolicy;
   readonly listeners: readonly ListenerPlan[];
+  /** Most sockets that listen at a time, for a set that changes while the engine runs; absent: as many as `listeners` has. */
+  readonly listenerCapacity?: number;
+  /** Absent: what comes in takes the TAP, whatever a listener's path says. */
+  readonly splice?: SplicePlan;
   readonly pool: PoolPlan;
   readonly tap: TapPlan;
   /** Two random words: key of the flow hash. */

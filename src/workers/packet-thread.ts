@@ -18,14 +18,16 @@ import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { eventfdWrite } from '../sys/io.ts';
 import { addressOf } from '../sys/memory.ts';
-import type { EnginePlan } from './engine-plan.ts';
+import type { EnginePlan, ListenerPlan, SplicePlan } from './engine-plan.ts';
 import { HostIo } from './host-io/host-io.ts';
+import type { ListenFailure } from './host-io/listener-table.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
 import { Owner } from './owners.ts';
 import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
 import { LinkRing, slotShares, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
+import { Splice, type SpliceOptions } from './splice/splice.ts';
 import type { Stage } from './stage.ts';
 import { TapReader } from './tap-reader.ts';
 import { Shard } from './translator/shard.ts';
@@ -45,9 +47,15 @@ export interface ThreadTask {
 }
 
 /** thread -> main. */
-export type ThreadReport = { readonly kind: 'ready' } | { readonly kind: 'failed'; readonly message: string };
+export type ThreadReport =
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'failed'; readonly message: string }
+  /** The answer to `listeners`, and before `ready` from the host-io thread. */
+  | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] };
 /** main -> thread. */
-export type ThreadMail = { readonly kind: 'resolvers'; readonly list: readonly string[] };
+export type ThreadMail =
+  | { readonly kind: 'resolvers'; readonly list: readonly string[] }
+  | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] };
 
 const WATCH = EPOLLIN | EPOLLET;
 
@@ -111,7 +119,14 @@ class PacketThread {
       if (got === undefined) return;
       const mail = got.message as ThreadMail;
       if (mail.kind === 'resolvers') for (const shard of this.#shards) shard.setResolvers(mail.list);
+      else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
     }
+  }
+
+  #listen(hostIo: HostIo, list: readonly ListenerPlan[]): readonly ListenFailure[] {
+    const failures = hostIo.listen(list);
+    this.#task.port.postMessage({ kind: 'listening', failures } satisfies ThreadReport);
+    return failures;
   }
 
   #build(): void {
@@ -183,6 +198,7 @@ class PacketThread {
       ownership.assign(...shares.hostSmall, Owner.hostIo);
       ownership.assign(...shares.hostLarge, Owner.hostIo);
       let handler = -1;
+      const splice = plan.splice === undefined ? undefined : this.#buildSplice(plan, plan.splice, log);
       const host = new HostIo({
         plan,
         pool,
@@ -193,21 +209,45 @@ class PacketThread {
         toShards: allShards.map((s) => to(LinkRing.hostToShard(s), threads.shardThread(s))),
         fromShards: allShards.map((s) => from(LinkRing.shardToHost(s), threads.shardThread(s))),
         toReader: to(LinkRing.hostToReader(shards), threads.readerThread),
+        loopback: splice,
         watch: (fd, gid, events) => this.#reactor.watch(handler, fd, events, gid),
         log,
       });
       handler = this.#reactor.handler((gid, events) => host.onEvents(gid, events));
       this.#hostIo = host;
       this.#stages.push(host);
+      if (splice !== undefined) this.#stages.push(splice);
     }
     this.#order.push(...this.#stages);
     // What the sockets said goes to the guest in the same round instead of after another look at the TAP.
     if (plan.threads.kind === 'fused') this.#order.push(this.#shards[0]!);
   }
 
+  #buildSplice(plan: EnginePlan, splice: SplicePlan, log: SpliceOptions['log']): Splice {
+    const reactor = this.#reactor;
+    let streams = -1;
+    let flows = -1;
+    let listeners = -1;
+    const stage = new Splice({
+      plan,
+      splice,
+      counters: this.#counters,
+      bellFd: this.#task.doorbellFds[this.#task.thread]!,
+      watchStream: (fd, token, events) => reactor.watch(streams, fd, events, token),
+      watchFlow: (fd, token, events) => reactor.watch(flows, fd, events, token),
+      watchListener: (fd, token, events) => reactor.watch(listeners, fd, events, token),
+      log,
+    });
+    streams = reactor.handler((token, events) => stage.onStream(token, events));
+    flows = reactor.handler((token) => stage.onFlow(token));
+    listeners = reactor.handler((token) => stage.onListener(token));
+    return stage;
+  }
+
   run(): void {
     try {
-      this.#hostIo?.listen();
+      // What cannot be listened on is for the front end to judge, which may stop the engine.
+      if (this.#hostIo !== null) this.#listen(this.#hostIo, this.#task.plan.listeners);
       this.#task.port.postMessage({ kind: 'ready' } satisfies ThreadReport);
       this.#reactor.run(this.#order);
     } finally {

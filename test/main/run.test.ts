@@ -287,8 +287,8 @@ describeNeeding('run: signals and ends', tapNeeds, () => {
       );
       const pids = family(started);
       process.kill(pid, 'SIGKILL');
-      // unshare says 1 when its child, the init, was killed
-      expect(await started.exited).toBe(victim === 'sleep' ? 137 : 1);
+      // When the init was killed, unshare of util-linux 2.38 says 1, of 2.41 137.
+      expect(victim === 'sleep' ? [137] : [1, 137]).toContain(await started.exited);
       await allGone(pids);
     }
   });

@@ -19,7 +19,7 @@
  *
  * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
  */
-import { isLinkLocal, isV4Mapped } from '../../proto/address.ts';
+import { isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
 import { readU32, writeU32 } from '../../proto/be.ts';
 import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../proto/icmp.ts';
 import { Icmp6Type } from '../../proto/icmpv6.ts';
@@ -50,6 +50,7 @@ import {
   MSG_ERRQUEUE,
   MSG_NOSIGNAL,
   MSG_TRUNC,
+  SO_DOMAIN,
   SO_EE_ORIGIN_ICMP,
   SO_EE_ORIGIN_ICMP6,
   SO_EE_ORIGIN_LOCAL,
@@ -69,7 +70,6 @@ import {
 import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
-  bind,
   CMSG_HEADER_BYTES,
   CMSG_LEVEL_WORD,
   CMSG_TYPE_WORD,
@@ -83,6 +83,7 @@ import {
   EE_OFFENDER_AT,
   EE_ORIGIN_AT,
   EE_TYPE_AT,
+  getsockoptInt,
   IN_PKTINFO_BYTES,
   IN6_PKTINFO_BYTES,
   IOVEC_BYTES,
@@ -114,9 +115,10 @@ import { flowHash } from '../flow-hash.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { parseBindAddress } from './bind-address.ts';
+import { openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
-import { Outbound, setFreebind } from './outbound.ts';
+import { targetPort } from './listener-table.ts';
+import { Outbound } from './outbound.ts';
 
 /** Datagrams by one recvmmsg, and calls for one socket before others get their turn. */
 const BATCH = 32;
@@ -170,6 +172,7 @@ export class DatagramSockets implements SocketModule {
   readonly #isStarved: Uint8Array;
   readonly #starved: number[] = [];
   readonly #listenerPort: Uint16Array;
+  readonly #listenerSplices: Uint8Array;
   /** By family (0, PORTS) and port: how many of our sockets share it, and the only one's gid + 1 while it lacks SO_REUSEADDR. */
   readonly #sharers = new Uint16Array(2 * PORTS);
   readonly #lone = new Int32Array(2 * PORTS);
@@ -209,7 +212,6 @@ export class DatagramSockets implements SocketModule {
   #quotedAt = 0;
   #quotedBytes = 0;
   readonly #words = new Uint32Array(16);
-  readonly #hasIpv6: boolean;
   readonly #outbound: Outbound;
 
   constructor(ctx: HostContext, addressing: Addressing, gids: number) {
@@ -222,7 +224,8 @@ export class DatagramSockets implements SocketModule {
     this.#noSegment = new Uint16Array(gids);
     this.#hasGro = new Uint8Array(gids);
     this.#isStarved = new Uint8Array(gids);
-    this.#listenerPort = new Uint16Array(ctx.plan.listeners.length);
+    this.#listenerPort = new Uint16Array(gids - ctx.listenerBase);
+    this.#listenerSplices = new Uint8Array(gids - ctx.listenerBase);
     this.#batch = Math.max(1, Math.min(BATCH, Math.floor(ctx.largeSlots.capacity * MAX_LARGE_SHARE)));
     for (let i = 0; i < BATCH; i++) {
       const iov = this.#iov.address + i * 2 * IOVEC_BYTES;
@@ -241,9 +244,6 @@ export class DatagramSockets implements SocketModule {
         CONTROL_BYTES,
       );
     }
-    const probe = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP);
-    this.#hasIpv6 = probe >= 0;
-    if (probe >= 0) close(probe);
   }
 
   /** openUdp, openPing, sendDatagram, sendFromListener, close or reset, from a shard. Takes over the slots it brings. */
@@ -420,30 +420,18 @@ export class DatagramSockets implements SocketModule {
 
   /**
    * Open a published port.
-   * @param index  of the listener in the plan
+   * @param index  listener number
    * @returns 0 or -errno
    */
-  listen(index: number, plan: ListenerPlan): number {
+  listen(index: number, plan: ListenerPlan, port = plan.port): number {
     const ctx = this.#ctx;
     const gid = ctx.listenerBase + index;
-    const words = this.#words;
-    if (!parseBindAddress(plan.address, words, 0)) return -Errno.EINVAL;
-    const isAny = words[0] === 0 && words[1] === 0 && words[2] === 0 && words[3] === 0;
-    // "" means any address of both families; "::" as text is any of IPv6 alone.
-    const isBoth = isAny && !plan.address.includes(':') && this.#hasIpv6;
-    const isV4 = isV4Mapped(words, 0) || (isAny && !isBoth && !plan.address.includes(':'));
-    if (isV4 && isAny) words[2] = 0xffff;
-    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    const fd = openListener(plan, port, SOCK_DGRAM, ctx.plan.policy.freebind);
     if (fd < 0) return fd;
+    const isV4 = getsockoptInt(fd, SOL_SOCKET, SO_DOMAIN) === AF_INET;
     let r = isV4
       ? setsockoptInt(fd, SOL_IP, IP_PKTINFO, 1)
       : setsockoptInt(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1);
-    if (r === 0 && !isV4) r = setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, isBoth ? 0 : 1);
-    if (r === 0 && ctx.plan.policy.freebind) r = setFreebind(fd, isV4);
-    if (r === 0) {
-      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, 0, plan.port);
-      r = bind(fd, this.#name.address, nameBytes);
-    }
     if (r === 0) r = ctx.watch(fd, gid, (EPOLLIN | EPOLLET) >>> 0);
     if (r < 0) {
       close(fd);
@@ -451,8 +439,18 @@ export class DatagramSockets implements SocketModule {
     }
     this.#fd[gid] = fd + 1;
     this.#kind[gid] = isV4 ? Kind.listener4 : Kind.listener6;
-    this.#listenerPort[index] = plan.targetPort;
+    this.#listenerPort[index] = targetPort(plan, port);
+    this.#listenerSplices[index] = plan.path === 'splice' ? 1 : 0;
     return 0;
+  }
+
+  /** Stop listening: flows that came in here hear no more, and can answer no more. */
+  unlisten(index: number): void {
+    const gid = this.#ctx.listenerBase + index;
+    this.#ctx.loopback?.forgetListener(index);
+    close(this.#fd[gid]! - 1);
+    this.#fd[gid] = 0;
+    this.#kind[gid] = Kind.none;
   }
 
   closeAll(): void {
@@ -781,6 +779,7 @@ export class DatagramSockets implements SocketModule {
         if (kind <= Kind.ping6) this.#onDatagram(gid, kind, headers, hasControl, i);
         else this.#onListenerDatagram(gid, i);
       }
+      if (kind > Kind.ping6) this.#ctx.loopback?.flushDatagrams();
       if (n < armed) return; // all there was; the next one raises an event
       batch++;
     }
@@ -881,6 +880,22 @@ export class DatagramSockets implements SocketModule {
     }
     const index = gid - ctx.listenerBase;
     const targetPort = this.#listenerPort[index]!;
+    if (this.#listenerSplices[index] === 1 && ctx.loopback !== undefined && isLoopback(words, 0)) {
+      const { pool } = ctx;
+      ctx.loopback.takeDatagram(
+        this.#fd[gid]! - 1,
+        index,
+        this.#kind[gid] === Kind.listener6,
+        words,
+        peerPort,
+        targetPort,
+        pool.slotAddress(this.#small[i]!) + HEADROOM_BYTES,
+        Math.min(bytes, SMALL_PAYLOAD_BYTES),
+        pool.slotAddress(this.#large[i]!),
+        Math.max(0, bytes - SMALL_PAYLOAD_BYTES),
+      );
+      return; // the slots stay ours, for the next batch
+    }
     const family = isV4Mapped(words, 0) ? 0 : 4;
     const { guest } = this.#addressing;
     this.#addressing.fromHost(words, 0, words, 8);

@@ -16,7 +16,7 @@
  * send only stops sending.
  */
 
-import { isV4Mapped } from '../../proto/address.ts';
+import { isLoopback, isV4Mapped } from '../../proto/address.ts';
 import { Counter, recordHistogram } from '../../ring/counters.ts';
 import { Histogram } from '../../ring/histograms.ts';
 import { HEADROOM_BYTES, NO_SLOT } from '../../ring/pool.ts';
@@ -31,9 +31,7 @@ import {
   EPOLLRDHUP,
   Errno,
   errnoName,
-  IPPROTO_IPV6,
   IPPROTO_TCP,
-  IPV6_V6ONLY,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   MSG_PEEK,
@@ -43,7 +41,6 @@ import {
   SO_KEEPALIVE,
   SO_PEEK_OFF,
   SO_RCVLOWAT,
-  SO_REUSEADDR,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
@@ -54,7 +51,6 @@ import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
   accept4,
-  bind,
   connect,
   getsockoptInt,
   iovecWrite,
@@ -76,9 +72,10 @@ import type { ListenerPlan } from '../engine-plan.ts';
 import { flowHash } from '../flow-hash.ts';
 import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { parseBindAddress } from './bind-address.ts';
+import { openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
-import { Outbound, setFreebind } from './outbound.ts';
+import { targetPort } from './listener-table.ts';
+import { Outbound } from './outbound.ts';
 
 const Flag = {
   open: 1 << 0,
@@ -162,8 +159,10 @@ export class StreamSockets implements SocketModule {
   readonly #sockaddrLen = new NativeBuffer(8);
   readonly #outbound: Outbound;
   readonly #words = new Uint32Array(8);
+  // By listener. Sparse while there are few.
   readonly #listenFd: number[] = [];
   readonly #listenPlan: ListenerPlan[] = [];
+  readonly #listenTarget: number[] = [];
   /** Accepted descriptors that no shard has answered for yet. */
   readonly #pending = new Set<number>();
   /** Listeners that ran out of descriptors in the middle of accepting. */
@@ -828,24 +827,11 @@ export class StreamSockets implements SocketModule {
    * @param index  listener number; its gid is listenerBase + index
    * @returns 0 or -errno
    */
-  listen(index: number, plan: ListenerPlan): number {
+  listen(index: number, plan: ListenerPlan, port = plan.port): number {
     const ctx = this.#ctx;
-    const any = plan.address === '' || plan.address === '*';
-    if (!parseBindAddress(plan.address, this.#words, 0)) return -Errno.EINVAL;
-    let v4 = !any && isV4Mapped(this.#words, 0);
-    let fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd === -Errno.EAFNOSUPPORT && any) {
-      v4 = true;
-      this.#words[2] = 0xffff;
-      fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    }
+    const fd = openListener(plan, port, SOCK_STREAM, ctx.plan.policy.freebind);
     if (fd < 0) return fd;
-    let r = setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (r >= 0 && !v4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? 0 : 1);
-    if (r >= 0 && ctx.plan.policy.freebind) r = setFreebind(fd, v4);
-    if (r >= 0)
-      r = bind(fd, this.#sockaddr.address, sockaddrWrite(this.#sockaddr.u8, 0, this.#words, 0, plan.port));
-    if (r >= 0) r = listen(fd, BACKLOG);
+    let r = listen(fd, BACKLOG);
     if (r >= 0) r = ctx.watch(fd, ctx.listenerBase + index, EPOLLIN | EPOLLET);
     if (r < 0) {
       close(fd);
@@ -853,7 +839,16 @@ export class StreamSockets implements SocketModule {
     }
     this.#listenFd[index] = fd;
     this.#listenPlan[index] = plan;
+    this.#listenTarget[index] = targetPort(plan, port);
     return 0;
+  }
+
+  /** Stop listening; connections stay. */
+  unlisten(index: number): void {
+    close(this.#listenFd[index]!);
+    delete this.#listenFd[index];
+    delete this.#listenPlan[index];
+    this.#acceptLater.delete(this.#ctx.listenerBase + index);
   }
 
   #accept(gid: number): void {
@@ -897,6 +892,10 @@ export class StreamSockets implements SocketModule {
     const ctx = this.#ctx;
     const addressing = this.#addressing;
     const words = this.#words;
+    const target = this.#listenTarget[index]!;
+    if (plan.path === 'splice' && ctx.loopback !== undefined && isLoopback(words, 0)) {
+      return ctx.loopback.takeStream(fd, words, target);
+    }
     const v4 = isV4Mapped(words, 0);
     if (v4 ? !addressing.ipv4 : !addressing.ipv6) {
       // Nobody inside speaks this family.
@@ -907,16 +906,7 @@ export class StreamSockets implements SocketModule {
     const guestAt = v4 ? 0 : 4;
     addressing.fromHost(words, 0, words, 4);
     const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(
-      k0,
-      k1,
-      addressing.guest,
-      guestAt,
-      words,
-      4,
-      ((plan.targetPort << 16) | peerPort) >>> 0,
-      6,
-    );
+    const hash = flowHash(k0, k1, addressing.guest, guestAt, words, 4, ((target << 16) | peerPort) >>> 0, 6);
     this.#pending.add(fd);
     ctx.counters[Counter.sockOpened]!++;
     const out = ctx.shardLink(ctx.shardOfHash(hash));
@@ -925,7 +915,7 @@ export class StreamSockets implements SocketModule {
     w[at + W.arg0] = fd;
     w[at + W.arg1] = index;
     for (let i = 0; i < 4; i++) w[at + W.addr + i] = words[4 + i]!;
-    w[at + W.ports] = ((peerPort << 16) | plan.targetPort) >>> 0;
+    w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
     w[at + W.arg3] = v4 ? 4 : 6;
     w[at + W.arg4] = hash;
     out.commit();
@@ -933,7 +923,8 @@ export class StreamSockets implements SocketModule {
 
   closeAll(): void {
     for (const fd of this.#pending) close(fd);
-    for (const fd of this.#listenFd) if (fd !== undefined) close(fd);
+    // forEach passes the holes over.
+    this.#listenFd.forEach((fd) => void close(fd));
     for (let gid = 0; gid < this.#fd.length; gid++) {
       if (this.#fd[gid]! >= 0) {
         setLingerZero(this.#fd[gid]!);

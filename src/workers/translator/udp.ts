@@ -76,7 +76,7 @@ export class UdpTranslator {
   /** TTL that the host socket has, 0: not set yet. */
   readonly #ttl: Uint8Array;
   /** viaListener: which one, the peer's host-side address 0..3, the local address it wrote to 4..7, interface index 8. */
-  readonly #listener: Uint16Array;
+  readonly #listener: Uint32Array;
   readonly #peer: Map<number, Uint32Array> = new Map();
   readonly #words = new Uint32Array(8);
   readonly #run: UdpRun;
@@ -92,7 +92,7 @@ export class UdpTranslator {
     this.#fromGuest = new Uint8Array(flows);
     this.#toGuest = new Uint8Array(flows);
     this.#ttl = new Uint8Array(flows);
-    this.#listener = new Uint16Array(flows);
+    this.#listener = new Uint32Array(flows);
     const plan = ctx.plan.addresses.ipv4;
     // A /31 and a /32 have no broadcast address (RFC 3021).
     const hostBits = plan === undefined || plan.prefixLen > 30 ? 0 : 2 ** (32 - plan.prefixLen) - 1;
