@@ -96,6 +96,8 @@ const Flag = {
   errorSent: 1 << 11,
   /** Waiting for a large slot. */
   starved: 1 << 12,
+  /** The queue held, or may hold, more than a small exchange since it was last empty. */
+  bulk: 1 << 13,
 } as const;
 
 const IOV_MAX = 64;
@@ -112,7 +114,8 @@ const GROW_AFTER_BYTES = [32 * 1024, 512 * 1024] as const;
 const GROW_TO_BYTES = [1024 * 1024, 8 * 1024 * 1024] as const;
 /**
  * Acknowledged bytes may stay in the socket's queue up to this many bytes and acknowledgements: small exchanges then cost no
- * system call of their own to drop them (perf/notes.md), and what stays is far below any receive window.
+ * system call of their own to drop them (perf/notes.md), and what stays is far below any receive window. Not so the small rest of a
+ * bulk transfer (Flag.bulk): it pins the large buffer that it came in, and nobody calls the kernel again to open the window.
  */
 const LAZY_BYTES = 8 * 1024;
 const LAZY_ACKS = 8;
@@ -379,7 +382,7 @@ export class StreamSockets implements SocketModule {
       this.#lazyAcks[gid]!++;
     }
     const n = (consumed - this.#consumed[gid]!) | 0;
-    if (n > 0 && (n >= LAZY_BYTES || this.#lazyAcks[gid]! >= LAZY_ACKS)) {
+    if (n > 0 && (this.#flags[gid]! & Flag.bulk || n >= LAZY_BYTES || this.#lazyAcks[gid]! >= LAZY_ACKS)) {
       this.#consume(gid, n);
       if (this.#grown[gid]! < GROW_AFTER_BYTES.length) this.#growReceiveBuffer(gid);
     }
@@ -403,6 +406,10 @@ export class StreamSockets implements SocketModule {
     }
     if (((this.#peeked[gid]! - this.#consumed[gid]!) | 0) < 0) this.#peeked[gid] = this.#consumed[gid]!;
     if (((this.#acked[gid]! - this.#consumed[gid]!) | 0) < 0) this.#acked[gid] = this.#consumed[gid]!;
+    // Nothing is left, unless more came since the last read found the end: what is peeked now may have come in one buffer with it.
+    if (this.#consumed[gid] === this.#peeked[gid] && !(this.#flags[gid]! & Flag.readable)) {
+      this.#flags[gid]! &= ~Flag.bulk;
+    }
   }
 
   /**
@@ -541,6 +548,7 @@ export class StreamSockets implements SocketModule {
         return;
       }
       this.#peeked[gid] = (peeked + n) >>> 0;
+      if (n >= LAZY_BYTES || n === want) this.#flags[gid]! |= Flag.bulk;
       if (n < want && this.#flags[gid]! & Flag.peerDone) return this.#readToEnd(gid, slot, n, want, peeked);
       this.#pass(gid, slot, n, peeked, DataKind.next);
       // Less than asked for: the queue is empty, and whatever comes next is a new edge.
