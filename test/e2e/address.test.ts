@@ -1,6 +1,14 @@
 /** Stock clients in a bare namespace get their addresses from the engine: udhcpc, dhclient for both families, the kernel's SLAAC. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type Bed, type Guest, type Inside, makeBed, succeed } from '../support/bed.ts';
+import {
+  type Bed,
+  type Guest,
+  type Inside,
+  makeBed,
+  succeed,
+  succeedIn,
+  supportProgram,
+} from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
 import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
@@ -57,7 +65,7 @@ describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => 
     let device: string;
 
     beforeEach(async () => {
-      guest = await bed.engine({ plan, mtu: MTU, unconfigured: true });
+      guest = await bed.engine({ plan, mtu: MTU, unconfigured: true, publish: ['5353:5353/udp'] });
       const links = await succeed(guest, ['ip', '-o', 'link']);
       device =
         [...links.matchAll(/^\d+: ([^:@]+)/gm)].map((m) => m[1] ?? '').find((name) => name !== 'lo') ?? '';
@@ -158,6 +166,15 @@ describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => 
       expect(address).toMatch(new RegExp(`^${configured.ipv6.split('::')[0]}:`));
       expect(await succeed(guest, ['ip', '-6', 'route'])).toMatch(/^default .*proto ra/m);
       await fetches(`http://[${PEER6}]:${PORT.http}`);
+      // It has no address that the engine had planned: a published port leads to the one that it was heard to use.
+      const server = guest.startInside(supportProgram('clients/udp-server.ts', 5353));
+      await eventually("the guest's server listens", 5000, () => server.printed().stdout.includes('ready'));
+      const answer = await succeedIn(
+        bed,
+        'peer',
+        supportProgram('clients/udp-ask.ts', HOST6, 5353, 40_000, 'hello'),
+      );
+      expect(answer).toContain('hello');
     });
   });
 });

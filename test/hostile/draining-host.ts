@@ -2,6 +2,7 @@
  * A host side that takes everything, says anything that a host may say, and keeps to messages.ts: what the shards are given while they
  * are fed hostile frames. Everything random comes from one seed.
  */
+import { addressWrite } from '../../src/proto/address.ts';
 import {
   type FramePool,
   HEADROOM_BYTES,
@@ -407,7 +408,11 @@ export class DrainingHost {
     const token = this.#token++;
     this.#tokens.add(token);
     w[at + W.op] = ToShard.accepted;
-    w[at + W.flow] = 0;
+    const guestAt = v4 ? 0 : 4;
+    w[at + W.flow] = this.#addressing.guest[guestAt]!;
+    w[at + W.at] = this.#addressing.guest[guestAt + 1]!;
+    w[at + W.len] = this.#addressing.guest[guestAt + 2]!;
+    w[at + W.arg2] = this.#addressing.guest[guestAt + 3]!;
     w[at + W.slotA] = NO_SLOT;
     w[at + W.slotB] = NO_SLOT;
     w[at + W.arg0] = token;
@@ -422,7 +427,8 @@ export class DrainingHost {
   #listenerDatagram(): void {
     const slot = this.#o.smallSlots.pop();
     if (slot === NO_SLOT) return;
-    const { peerPort, target } = this.#tuple(this.#words);
+    const { peerPort, target, v4 } = this.#tuple(this.#words);
+    addressWrite(this.#o.pool.u8, this.#o.pool.slotAt(slot), this.#addressing.guest, v4 ? 0 : 4);
     // Any shard may be told: the flow is found by its hash in the shard that owns it; one shard is enough here.
     const out = this.#o.toShards[0]!;
     const at = out.reserve();

@@ -516,6 +516,7 @@ describe('UDP flow time-outs', () => {
 describe('published UDP ports', () => {
   const listener = (rig: ShardRig, peer: string, port: number, payload: Uint8Array): Message =>
     rig.hostMessage(ToShard.listenerDatagram, 0, payload, (m) => {
+      rig.u8.set([...new Array<number>(10).fill(0), 0xff, 0xff, ...ip4(GUEST)], rig.pool.slotAt(m[W.slotA]!));
       m.set(v4Words(peer), W.addr);
       m[W.ports] = ((port << 16) | 8080) >>> 0;
       m[W.arg1] = 3;

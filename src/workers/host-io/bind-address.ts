@@ -24,6 +24,7 @@ import {
   socket,
 } from '../../sys/socket.ts';
 import type { ListenerPlan } from '../engine-plan.ts';
+import type { Addressing } from '../translator/addressing.ts';
 import { setFreebind } from './outbound.ts';
 
 /**
@@ -36,6 +37,33 @@ export function parseBindAddress(text: string, words: Uint32Array, w: number): b
   words[w + 2] = 0;
   words[w + 3] = 0;
   return text === '' || text === '*' || addressParse(text, words, w);
+}
+
+const targets = new WeakMap<ListenerPlan, Uint32Array>();
+
+/**
+ * Which address inside a peer of a listener is led to: the rule's own target, else the guest's.
+ * @param remote,r  the peer as the guest sees it
+ * @returns false when there is none of the peer's family
+ */
+export function listenerGuest(
+  plan: ListenerPlan,
+  addressing: Addressing,
+  remote: Uint32Array,
+  r: number,
+  out: Uint32Array,
+  o = 0,
+): boolean {
+  if (plan.targetAddress === undefined) return addressing.guestFor(remote, r, out, o);
+  let target = targets.get(plan);
+  if (target === undefined) {
+    target = new Uint32Array(4); // once a rule
+    if (!addressParse(plan.targetAddress, target, 0)) return false;
+    targets.set(plan, target);
+  }
+  if (isV4Mapped(target, 0) !== isV4Mapped(remote, r)) return false;
+  for (let i = 0; i < 4; i++) out[o + i] = target[i]!;
+  return true;
 }
 
 const words = new Uint32Array(4);

@@ -19,7 +19,7 @@
  *
  * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
  */
-import { isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
+import { addressWrite, isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
 import { readU32, writeU32 } from '../../proto/be.ts';
 import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../proto/icmp.ts';
 import { Icmp6Type } from '../../proto/icmpv6.ts';
@@ -115,7 +115,7 @@ import { flowHash } from '../flow-hash.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { openListener } from './bind-address.ts';
+import { listenerGuest, openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
 import { targetPort } from './listener-table.ts';
 import { Outbound } from './outbound.ts';
@@ -172,6 +172,7 @@ export class DatagramSockets implements SocketModule {
   readonly #isStarved: Uint8Array;
   readonly #starved: number[] = [];
   readonly #listenerPort: Uint16Array;
+  readonly #listenerPlan: ListenerPlan[] = [];
   readonly #listenerSplices: Uint8Array;
   /** By family (0, PORTS) and port: how many of our sockets share it, and the only one's gid + 1 while it lacks SO_REUSEADDR. */
   readonly #sharers = new Uint16Array(2 * PORTS);
@@ -440,6 +441,7 @@ export class DatagramSockets implements SocketModule {
     this.#fd[gid] = fd + 1;
     this.#kind[gid] = isV4 ? Kind.listener4 : Kind.listener6;
     this.#listenerPort[index] = targetPort(plan, port);
+    this.#listenerPlan[index] = plan;
     this.#listenerSplices[index] = plan.path === 'splice' ? 1 : 0;
     return 0;
   }
@@ -896,18 +898,22 @@ export class DatagramSockets implements SocketModule {
       );
       return; // the slots stay ours, for the next batch
     }
-    const family = isV4Mapped(words, 0) ? 0 : 4;
-    const { guest } = this.#addressing;
+    const isV4 = isV4Mapped(words, 0);
     this.#addressing.fromHost(words, 0, words, 8);
+    if (!listenerGuest(this.#listenerPlan[index]!, this.#addressing, words, 8, words, 12)) {
+      this.#drop(StageDrop.destination, 1);
+      return;
+    }
     const [k0, k1] = ctx.plan.hashKey;
     const ports = ((targetPort << 16) | peerPort) >>> 0;
-    const hash = flowHash(k0, k1, guest, family, words, 8, ports, IPPROTO_UDP);
+    const hash = flowHash(k0, k1, words, 12, words, 8, ports, IPPROTO_UDP);
     const out = ctx.shardLink(ctx.shardOfHash(hash));
     const at = out.reserve();
     const w = out.words;
     w[at + W.op] = ToShard.listenerDatagram;
-    w[at + W.flow] =
-      isLinkLocal(words, 0) && family === 4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
+    w[at + W.flow] = isLinkLocal(words, 0) && !isV4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
+    // The descriptor is full: the guest's address goes ahead of the payload, where no header will be.
+    addressWrite(ctx.u8, ctx.pool.slotAt(this.#small[i]!), words, 12);
     this.#handOver(w, at, i, bytes);
     w[at + W.arg1] = index;
     for (let k = 0; k < 4; k++) w[at + W.addr + k] = words[k]!;

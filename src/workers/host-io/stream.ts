@@ -72,7 +72,7 @@ import type { ListenerPlan } from '../engine-plan.ts';
 import { flowHash } from '../flow-hash.ts';
 import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { openListener } from './bind-address.ts';
+import { listenerGuest, openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
 import { targetPort } from './listener-table.ts';
 import { Outbound } from './outbound.ts';
@@ -162,6 +162,7 @@ export class StreamSockets implements SocketModule {
   readonly #sockaddrLen = new NativeBuffer(8);
   readonly #outbound: Outbound;
   readonly #words = new Uint32Array(8);
+  readonly #guest = new Uint32Array(4);
   // By listener. Sparse while there are few.
   readonly #listenFd: number[] = [];
   readonly #listenPlan: ListenerPlan[] = [];
@@ -905,16 +906,16 @@ export class StreamSockets implements SocketModule {
       return ctx.loopback.takeStream(fd, words, target);
     }
     const v4 = isV4Mapped(words, 0);
-    if (v4 ? !addressing.ipv4 : !addressing.ipv6) {
+    addressing.fromHost(words, 0, words, 4);
+    const guest = this.#guest;
+    if (!listenerGuest(plan, addressing, words, 4, guest)) {
       // Nobody inside speaks this family.
       setLingerZero(fd);
       close(fd);
       return;
     }
-    const guestAt = v4 ? 0 : 4;
-    addressing.fromHost(words, 0, words, 4);
     const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, addressing.guest, guestAt, words, 4, ((target << 16) | peerPort) >>> 0, 6);
+    const hash = flowHash(k0, k1, guest, 0, words, 4, ((target << 16) | peerPort) >>> 0, 6);
     this.#pending.add(fd);
     ctx.counters[Counter.sockOpened]!++;
     const out = ctx.shardLink(ctx.shardOfHash(hash));
@@ -922,6 +923,10 @@ export class StreamSockets implements SocketModule {
     const w = out.words;
     w[at + W.arg0] = fd;
     w[at + W.arg1] = index;
+    w[at + W.flow] = guest[0]!;
+    w[at + W.at] = guest[1]!;
+    w[at + W.len] = guest[2]!;
+    w[at + W.arg2] = guest[3]!;
     for (let i = 0; i < 4; i++) w[at + W.addr + i] = words[4 + i]!;
     w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
     w[at + W.arg3] = v4 ? 4 : 6;
