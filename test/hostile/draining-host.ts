@@ -319,6 +319,9 @@ export class DrainingHost {
         ToShard.icmpError,
         r.pick([0x0301, 0x0303, 0x0304, 0x0b00, 0x0c00, 0x0104, 0x0200, 0x0500, 0, r.int(0, 65_535)]),
         r.pick([0, 1280, 500, 0xffffffff]),
+        // What the host's error queue still had of the datagram, if anything.
+        r.chance(0.5) ? this.#o.smallSlots.pop() : NO_SLOT,
+        r.int(0, 1280),
       );
       out.words[o + W.arg2] = r.pick(ERRNOS);
       for (let i = 0; i < 4; i++)
