@@ -22,6 +22,7 @@ import { endWithin, loadEngine } from '../engine-launch.ts';
 import type { NetnsThread } from '../netns.ts';
 import { followResolvConf } from '../resolvers.ts';
 import { terminalState } from '../signals.ts';
+import { Stopwatch } from '../stopwatch.ts';
 import { restoreForeground } from '../terminal.ts';
 import { UsageError } from '../values.ts';
 import { PastaCommand } from './command.ts';
@@ -56,6 +57,7 @@ export interface PastaStart {
 /** @returns the exit status. @throws Error with what to tell */
 export async function servePasta(start: PastaStart): Promise<number> {
   const { conf, target, netns, log } = start;
+  const steps = new Stopwatch();
   const terminal = terminalState();
   const rules = portRules(conf);
   refuseUnserved(conf, rules);
@@ -82,6 +84,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
   try {
     if (target.kind === 'command') {
       const namespaceFd = await netns.namespaceFd;
+      steps.lap('namespace made');
       closeInheritedOnExec();
       command = new PastaCommand({
         argv: target.argv,
@@ -93,6 +96,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
       });
     }
     const made = await netns.tap;
+    steps.lap('TAP made');
     for (const line of made.network.warnings) log.log('warning', line);
     // A command's output is not to be mixed with ours.
     const level = command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
@@ -134,10 +138,12 @@ export async function servePasta(start: PastaStart): Promise<number> {
     });
     starting.catch(() => {});
     for (const note of await netns.configured) log.log('debug', note);
+    steps.lap('interface configured');
     engine = await starting.catch((error: Error) => {
       if (!(error instanceof engineModule.ListenError)) throw error;
       throw new UsageError(forwarder!.failureText(error.failure).join('\n'));
     });
+    steps.lap('engine started');
     const running = engine;
     forwarder.start(running);
     followResolvConf((list) => running.setResolvers(list));
@@ -146,6 +152,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
       setInterval(() => printStats(running), conf.statsSeconds * 1000).unref();
     }
     await command?.started;
+    log.log('debug', `start: ${steps.text()}`);
 
     if (path !== undefined && conf.netnsQuit) {
       watchNamespace({ path, ...(target.kind === 'pid' && { pid: target.pid }) }, () => {
@@ -174,6 +181,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
       ...(command === undefined ? [] : [command.ended]),
     ]);
     if (outcome instanceof Error) throw outcome;
+    log.log('debug', `ending with status ${outcome}`);
     return outcome;
   } catch (error) {
     command?.kill();
