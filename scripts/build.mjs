@@ -28,7 +28,9 @@ if (tsc.status !== 0) {
 
 const { generatedTexts } = await import(`${out}/main/cli-texts.js`);
 const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
+const { generatedPastaTexts } = await import(`${out}/main/pasta/texts.js`);
 mkdirSync(`${out}/texts`);
+for (const [name, text] of generatedPastaTexts(version)) writeFileSync(`${out}/texts/${name}`, text);
 for (const [name, text] of generatedTexts(version)) writeFileSync(`${out}/texts/${name}`, text);
 
 rmSync(`${root}dist`, { recursive: true, force: true });
@@ -38,10 +40,14 @@ renameSync(out, `${root}dist`);
 // path and by user id, which is 0 in the user namespace that the launcher makes, and readable by its owner alone.
 const cache = `${root}dist/cache`;
 const modules = ['run', 'attach', 'netns-worker', 'descriptors', 'options'].map((name) => `main/${name}.js`);
+modules.push(...['serve', 'options', 'netns-worker'].map((name) => `main/pasta/${name}.js`));
 modules.push('workers/engine.js', 'workers/packet-thread.js');
 const imports = modules.map((file) => `await import(${JSON.stringify(`${root}dist/${file}`)});`).join('');
-const entry = [`${root}dist/main/bucatini.js`, 'run', '--version'];
-for (const args of [['--input-type=module', '-e', imports], entry]) {
+const entries = [
+  [`${root}dist/main/bucatini.js`, 'run', '--version'],
+  [`${root}dist/main/pasta/main.js`, '--version'],
+];
+for (const args of [['--input-type=module', '-e', imports], ...entries]) {
   const filled = spawnSync(process.execPath, args, {
     stdio: ['ignore', 'ignore', 'inherit'],
     env: { ...process.env, NODE_OPTIONS: '', NODE_COMPILE_CACHE: cache },

@@ -54,7 +54,7 @@ export async function attach(
   steps.lap('engine started');
   const unfollow =
     settings.dns === undefined ? followResolvConf((list) => engine.setResolvers(list)) : () => {};
-  const unwatch = watchNamespace(target, identity, () => end.resolve('the namespace is gone'));
+  const unwatch = watchNamespace(target, () => end.resolve('the namespace is gone'), identity);
   log('debug', `start: ${steps.text()}`);
   log('info', `ready: ${made.network.interfaceName}: ${made.network.summary}`);
 
@@ -99,8 +99,12 @@ function namespaceIdentity(path: string): string | undefined {
   }
 }
 
-/** Call `onGone` once. @returns a function that stops watching */
-function watchNamespace(target: AttachTarget, identity: string, onGone: () => void): () => void {
+/** Call `onGone` once. @param identity  of the namespace that is meant @returns a function that stops watching */
+export function watchNamespace(
+  target: AttachTarget,
+  onGone: () => void,
+  identity = namespaceIdentity(target.path),
+): () => void {
   const look = (): void => {
     const now = namespaceIdentity(target.path);
     if (now === identity || now === 'EACCES') return;

@@ -54,7 +54,7 @@ export interface NetnsListener {
 }
 
 /** Frames that wait in the TAP for us; the kernel's 500 are one window of a fast download at MTU 1500. */
-const TX_QUEUE_FRAMES = 4096;
+export const TX_QUEUE_FRAMES = 4096;
 
 /**
  * @returns what could not be done but is not needed for traffic, for the log
@@ -90,7 +90,7 @@ export function setUpNetns(
   return notes;
 }
 
-function enterNamespace(target: NetnsTarget, listener: NetnsListener): void {
+export function enterNamespace(target: NetnsTarget, listener: Pick<NetnsListener, 'onNamespace'>): void {
   if (target.kind === 'new') {
     checked(
       unshare(CLONE_NEWNET),
@@ -261,7 +261,7 @@ function setIfDifferent(path: string, value: string, notes: string[]): void {
   trySysctl(path, value, notes);
 }
 
-function trySysctl(path: string, value: string, notes: string[]): void {
+export function trySysctl(path: string, value: string, notes: string[]): void {
   try {
     writeFileSync(`/proc/sys/${path}`, value);
   } catch (error) {

@@ -63,17 +63,14 @@ export interface EngineHandle {
 export class ListenError extends Error {
   override readonly name = 'ListenError';
   readonly listener: ListenerPlan;
-  /** 0: no port of a weak rule. */
-  readonly port: number;
-  readonly errno: number;
+  readonly failure: ListenFailure;
 
   constructor(listener: ListenerPlan, failure: ListenFailure) {
     const port = failure.port === 0 ? `${listener.port}-${listener.lastPort}` : `${failure.port}`;
     const where = listener.address === '' ? port : `${listener.address}:${port}`;
     super(`cannot publish ${listener.proto} port ${where}: ${errnoText(failure.errno)}`);
     this.listener = listener;
-    this.port = failure.port;
-    this.errno = failure.errno;
+    this.failure = failure;
   }
 }
 
@@ -218,7 +215,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
   });
   try {
     const [, failures] = await Promise.race([Promise.all([Promise.all(readies), firstListening]), early]);
-    const failure = failures[0];
+    const failure = failures.find((f) => !plan.listeners[f.index]!.mayFail);
     if (failure !== undefined) throw new ListenError(plan.listeners[failure.index]!, failure);
   } catch (cause) {
     early.catch(() => {});

@@ -120,6 +120,7 @@ describe('rtnetlink codec, reading', () => {
       index: 2,
       scope: 0,
       flags: 0x280,
+      peer: '10.0.2.3',
     });
     const v6 = hex('0a 40 80 fd 03000000 1400 0100 fe80 0000000000000000000000000001');
     expect(parseAddress(v6, 0, v6.length)).toMatchObject({ address: 'fe80::1', scope: 253, flags: 0x80 });

@@ -166,6 +166,7 @@ export function ruleListeners(
     targetPort: rule.to + first - rule.first,
     ...(rule.target !== '' && { targetAddress: rule.target }),
     ...((rule.weak || rule.scan) && { weak: true }),
+    ...(rule.scan && { mayFail: true }),
     path: direction === 'SPLICE' || (splice && rule.target === '') ? 'splice' : 'tap',
   });
   if (!rule.scan) return [listener(rule.first, rule.last)];

@@ -271,6 +271,7 @@ describe('listeners of a rule', () => {
         port: 81,
         targetPort: 181,
         weak: true,
+        mayFail: true,
         path: 'splice',
       },
     ]);
