@@ -114,4 +114,30 @@ describeE2e('pasta: forwarded ports', [], () => {
     });
     await ns.end();
   });
+
+  it('control socket: tells the rules; others take their place, with connections that go on; nonsense changes nothing', async () => {
+    const path = `${bed.ramDir}/control`;
+    const ns = await serve('-t', '8040:9040', '-u', 'none', '-T', 'none', '-U', 'none', '-c', path);
+    expect(ns.finished).toMatchObject({ status: 0, stderr: '' });
+    await ns.start(supportProgram('clients/tcp-echo.ts', 9040));
+    const ask = async (request: string): Promise<string> =>
+      (await succeedIn(bed, 'host', supportProgram('clients/control-client.ts', path, request))).trim();
+    const crowd = async (port: number): Promise<number> =>
+      JSON.parse(await succeedIn(bed, 'host', echoed('127.0.0.1', port))).ok;
+    const rule = (port: number): string =>
+      ['00'.repeat(48), port.toString(16).padStart(4, '0').repeat(2), (9040).toString(16), '06', '01'].join(
+        '',
+      );
+
+    expect(await crowd(8040)).toBe(2);
+    const greeting = await ask(`0100000001${rule(8041)}00`);
+    expect(greeting).toMatch(new RegExp(`^626173696c3a7300.*${rule(8040)}.*00$`));
+    expect([await crowd(8040), await crowd(8041)]).toEqual([0, 2]);
+    // Port 0, then bytes that are no request.
+    for (const nonsense of [`0100000001${rule(0)}00`, 'ff']) {
+      expect(await ask(nonsense)).toContain(rule(8041));
+      expect(await crowd(8041)).toBe(2);
+    }
+    await ns.end();
+  });
 });

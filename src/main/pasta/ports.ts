@@ -47,15 +47,22 @@ function readEphemeralPorts(): PortRange {
  * @throws UsageError
  */
 export function refuseUnserved(conf: PastaConf, rules: PortRules): void {
-  const refuse = (option: string, why: string): never => {
-    throw new UsageError(Message.unsupported(option, why));
-  };
-  if (conf.confPath !== undefined) refuse('--conf-path', 'ports cannot be changed while it runs');
   if (conf.spliceOnly) refuse('--splice-only', 'there is no forwarding without the interface');
-  const target = rules.inbound.rules.find((rule) => rule.target !== '')?.target;
+  refuseTargets(rules);
+}
+
+/** @throws UsageError */
+export function refuseTargets(rules: PortRules): void {
+  const target = [...rules.inbound.rules, ...rules.outbound.rules].find((rule) => rule.target !== '')?.target;
   if (target !== undefined) refuse(`a port forwarded to ${target}`, 'only to the guest itself');
+}
+
+function refuse(option: string, why: string): never {
+  throw new UsageError(Message.unsupported(option, why));
 }
 
 /** Whether sockets inside the namespace are needed: for what goes past the interface. */
 export const needsSockets = (conf: PastaConf, rules: PortRules): boolean =>
-  rules.outbound.rules.length > 0 || (conf.splice && rules.inbound.rules.length > 0);
+  conf.confPath !== undefined ||
+  rules.outbound.rules.length > 0 ||
+  (conf.splice && rules.inbound.rules.length > 0);

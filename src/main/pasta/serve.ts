@@ -26,6 +26,7 @@ import { Stopwatch } from '../stopwatch.ts';
 import { restoreForeground } from '../terminal.ts';
 import { UsageError } from '../values.ts';
 import { PastaCommand } from './command.ts';
+import type { ControlSocket } from './control-socket.ts';
 import { becomeUser, leaveCaller } from './daemon.ts';
 import { pastaEnginePlan } from './engine-plan.ts';
 import { Forwarder } from './forwarder.ts';
@@ -34,7 +35,7 @@ import { Message } from './messages.ts';
 import type { PastaJob, PastaTap } from './netns-setup.ts';
 import type { PastaConf, PastaTarget } from './options.ts';
 import { openTables } from './port-scan.ts';
-import { needsSockets, portRules, refuseUnserved } from './ports.ts';
+import { needsSockets, portRules, refuseTargets, refuseUnserved } from './ports.ts';
 
 export interface PastaStart {
   readonly conf: PastaConf;
@@ -77,7 +78,9 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const loading = loadEngine();
   let command: PastaCommand | undefined;
   let engine: EngineHandle | undefined;
+  let starting: Promise<EngineHandle> | undefined;
   let forwarder: Forwarder | undefined;
+  let control: ControlSocket | undefined;
   try {
     if (target.kind === 'command') {
       const namespaceFd = await netns.namespaceFd;
@@ -107,8 +110,29 @@ export async function servePasta(start: PastaStart): Promise<number> {
       log: (l, text) => log.log(l, text),
     });
     const listeners = forwarder.listeners();
+    const forwarding = forwarder;
+    if (conf.confPath !== undefined) {
+      const { ControlSocket } = await import('./control-socket.ts');
+      control = new ControlSocket({
+        tables: () => [forwarding.inbound, forwarding.outbound],
+        replace: async (tables) => {
+          const inbound = tables.get('HOST') ?? forwarding.inbound;
+          const outbound = tables.get('SPLICE') ?? forwarding.outbound;
+          refuseTargets({ inbound, outbound });
+          await forwarding.replace(
+            await (starting ?? Promise.reject(new Error('not ready'))),
+            inbound,
+            outbound,
+          );
+        },
+        log: (l, text) => log.log(l, text),
+      });
+      await control.listen(conf.confPath).catch((error: Error) => {
+        throw new UsageError(`${conf.confPath}: ${errnoText(error)}`);
+      });
+    }
     const plan = pastaEnginePlan(conf, made, listeners, sockets, engineModule.engineKeys(), log.upTo);
-    const starting = engineModule.startEngine(plan, {
+    starting = engineModule.startEngine(plan, {
       onLog: (l, text) => log.log(l, text),
       booted: loading.booted,
     });
@@ -164,6 +188,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     throw error;
   } finally {
     forwarder?.stop();
+    control?.close();
     await endWithin(engine);
     await restoreForeground(terminal);
   }
