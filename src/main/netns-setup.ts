@@ -67,7 +67,8 @@ export function setUpNetns(
 ): readonly string[] {
   const notes: string[] = [];
   const network = planNetwork(settings, readHostNetwork(), readResolvConf());
-  enterNamespace(target, listener);
+  enterNamespace(target);
+  if (target.kind === 'new') listener.onNamespace(openOwnNetns());
   const tap = makeTap(network.interfaceName, target);
   const route = new RouteSocket();
   try {
@@ -90,16 +91,18 @@ export function setUpNetns(
   return notes;
 }
 
-export function enterNamespace(target: NetnsTarget, listener: Pick<NetnsListener, 'onNamespace'>): void {
+function openOwnNetns(): number {
+  const own = '/proc/thread-self/ns/net';
+  return checked(openPath(own, 0), 'open', own, 'mount /proc');
+}
+
+export function enterNamespace(target: NetnsTarget): void {
   if (target.kind === 'new') {
     checked(
       unshare(CLONE_NEWNET),
       'unshare',
       'CLONE_NEWNET',
       'the caller needs CAP_SYS_ADMIN in its user namespace',
-    );
-    listener.onNamespace(
-      checked(openPath('/proc/thread-self/ns/net', 0), 'open', '/proc/thread-self/ns/net', 'mount /proc'),
     );
     return;
   }

@@ -13,12 +13,9 @@ export interface NetnsJob {
   readonly sockets?: SharedArrayBuffer | undefined;
 }
 
-/** The part of a finished namespace that every front end's thread tells of. */
-export type NetnsResult = Pick<NetnsTap, 'tap'>;
-
-export type NetnsMessage<Made extends NetnsResult = NetnsTap> =
+export type NetnsMessage =
   | { readonly kind: 'namespace'; readonly fd: number }
-  | { readonly kind: 'tap'; readonly made: Made }
+  | { readonly kind: 'tap'; readonly made: NetnsTap }
   | { readonly kind: 'configured'; readonly notes: readonly string[] }
   | { readonly kind: 'failed'; readonly message: string; readonly code?: string };
 
@@ -33,10 +30,10 @@ export class NetnsError extends Error {
 }
 
 /** Each step as it comes; all reject when one fails. */
-export class NetnsThread<Job = NetnsJob, Made extends NetnsResult = NetnsTap> {
-  readonly #worker: Worker;
+export class NetnsThread {
+  readonly #worker = new Worker(workerUrl('netns-worker'));
   readonly #namespace = Promise.withResolvers<number>();
-  readonly #tap = Promise.withResolvers<Made>();
+  readonly #tap = Promise.withResolvers<NetnsTap>();
   readonly #configured = Promise.withResolvers<readonly string[]>();
   /** Descriptor of the new namespace; only with target kind 'new'. */
   readonly namespaceFd = this.#namespace.promise;
@@ -44,12 +41,10 @@ export class NetnsThread<Job = NetnsJob, Made extends NetnsResult = NetnsTap> {
   /** Gives what could not be done, for the log. */
   readonly configured = this.#configured.promise;
 
-  /** @param file  the thread's program, beside this one */
-  constructor(file = 'netns-worker') {
-    this.#worker = new Worker(workerUrl(file));
+  constructor() {
     // Whoever awaits one step must not be killed by another's rejection.
     for (const promise of [this.namespaceFd, this.tap, this.configured]) promise.catch(() => {});
-    this.#worker.on('message', (message: NetnsMessage<Made>) => {
+    this.#worker.on('message', (message: NetnsMessage) => {
       if (message.kind === 'namespace') this.#namespace.resolve(message.fd);
       else if (message.kind === 'tap') this.#tap.resolve(message.made);
       else if (message.kind === 'configured') this.#configured.resolve(message.notes);
@@ -59,7 +54,7 @@ export class NetnsThread<Job = NetnsJob, Made extends NetnsResult = NetnsTap> {
     this.#worker.on('exit', (code) => this.#fail(new Error(`the namespace thread ended with code ${code}`)));
   }
 
-  start(job: Job): void {
+  start(job: NetnsJob): void {
     this.#worker.postMessage(job);
   }
 

@@ -5,11 +5,10 @@
 import { readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import { NetnsThread } from '../netns.ts';
 import { STATUS_FD_VARIABLE, statusFd } from './daemon.ts';
 import { PastaLog } from './log.ts';
 import { Message } from './messages.ts';
-import type { PastaJob, PastaTap } from './netns-setup.ts';
+import { PastaNetns } from './netns-thread.ts';
 
 /** Compiled code is kept beside dist/main by whoever may write there. undefined when run from source. */
 const codeCache = import.meta.url.endsWith('.js')
@@ -24,7 +23,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const fd = statusFd(process.env);
   const program = process.env.PASTA_PROGRAM ?? 'pasta';
   if (codeCache !== undefined) process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
-  const netns = new NetnsThread<PastaJob, PastaTap>('pasta/netns-worker');
+  const netns = new PastaNetns();
   const { parsePasta } = await import('./options.ts');
   const parsed = parsePasta(argv, env);
   if (parsed.kind === 'usage') {

@@ -9,8 +9,9 @@
  * without asking the link first, and it can be used at once. This needs no /proc/sys, which is read-only in many containers.
  */
 import { AF_INET, AF_INET6, Errno, RT_SCOPE_LINK } from '../../sys/constants.ts';
-import { SysError } from '../../sys/error.ts';
+import { checked, SysError } from '../../sys/error.ts';
 import { strerror } from '../../sys/libc.ts';
+import { openPath } from '../../sys/namespace.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
 import { openTap, type Tap } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
@@ -46,13 +47,17 @@ export function setUpPasta({ conf, target }: PastaJob, listener: PastaListener):
   const notes: string[] = [];
   const network = planPasta(conf, dumpHost(), readResolvConf());
   try {
-    enterNamespace(target, listener);
+    enterNamespace(target);
   } catch (error) {
     if (target.kind === 'path' && error instanceof SysError)
       throw Object.assign(new UsageError(Message.noNetns(target.path, strerror(error.errno))), {
         code: error.code,
       });
     throw error;
+  }
+  if (target.kind === 'new') {
+    const own = '/proc/thread-self/ns/net';
+    listener.onNamespace(checked(openPath(own, 0), 'open', own, 'mount /proc'));
   }
   const tap = makeTap(network.interfaceName);
   const route = new RouteSocket();

@@ -1,9 +1,9 @@
 /** The thread that moves into the namespace for `pasta`: see netns-setup.ts beside it, and ../netns.ts for who listens. */
 import { parentPort } from 'node:worker_threads';
-import type { NetnsMessage } from '../netns.ts';
-import { type PastaJob, type PastaTap, setUpPasta } from './netns-setup.ts';
+import { type PastaJob, setUpPasta } from './netns-setup.ts';
+import type { PastaNetnsMessage } from './netns-thread.ts';
 
-const post = (message: NetnsMessage<PastaTap>): void => parentPort!.postMessage(message);
+const post = (message: PastaNetnsMessage): void => parentPort!.postMessage(message);
 
 // Without a parent this is only being compiled for the code cache (scripts/build.mjs).
 parentPort?.once('message', async (job: PastaJob) => {

@@ -19,7 +19,6 @@ import type { EngineHandle } from '../../workers/engine.ts';
 import { watchNamespace } from '../attach.ts';
 import { closeInheritedOnExec } from '../descriptors.ts';
 import { endWithin, loadEngine } from '../engine-launch.ts';
-import type { NetnsThread } from '../netns.ts';
 import { followResolvConf } from '../resolvers.ts';
 import { terminalState } from '../signals.ts';
 import { Stopwatch } from '../stopwatch.ts';
@@ -32,7 +31,7 @@ import { pastaEnginePlan } from './engine-plan.ts';
 import { Forwarder } from './forwarder.ts';
 import { LogFile, type PastaLog } from './log.ts';
 import { Message } from './messages.ts';
-import type { PastaJob, PastaTap } from './netns-setup.ts';
+import type { PastaNetns } from './netns-thread.ts';
 import type { PastaConf, PastaTarget } from './options.ts';
 import { openTables } from './port-scan.ts';
 import { needsSockets, portRules, refuseTargets, refuseUnserved } from './ports.ts';
@@ -40,7 +39,7 @@ import { needsSockets, portRules, refuseTargets, refuseUnserved } from './ports.
 export interface PastaStart {
   readonly conf: PastaConf;
   readonly target: PastaTarget;
-  readonly netns: NetnsThread<PastaJob, PastaTap>;
+  readonly netns: PastaNetns;
   readonly log: PastaLog;
   /** COMMAND's environment. */
   readonly env: NodeJS.ProcessEnv;
