@@ -29,22 +29,35 @@ if (tsc.status !== 0) {
 
 const { generatedTexts } = await import(`${out}/main/cli-texts.js`);
 const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
+const { generatedPastaTexts } = await import(`${out}/main/pasta/texts.js`);
 mkdirSync(`${out}/texts`);
+for (const [name, text] of generatedPastaTexts(version)) writeFileSync(`${out}/texts/${name}`, text);
 for (const [name, text] of generatedTexts(version)) writeFileSync(`${out}/texts/${name}`, text);
 
-// One file for each thread's entry, one for all that `run` and `attach` need, and small ones for the rest: to find, read and link
-// sixty modules in each thread was a good part of a start (docs/decisions/018). All in main/, where they find each other.
+// One file for each thread's entry, one for all that a front end needs to start, and small ones for the rest: to find, read and link
+// sixty modules in each thread was a good part of a start (docs/decisions/018). Entries keep their place below main/; the pieces
+// of each lie in main/ itself, where they find one another and the threads' entries, under names that no other entry gives.
 const bundled = `${out}/bundled`;
 const entries = {
   bucatini: 'main/bucatini.js',
   'netns-worker': 'main/netns-worker.js',
   'packet-thread': 'workers/packet-thread.js',
+  'pasta/main': 'main/pasta/main.js',
+  'pasta/netns-worker': 'main/pasta/netns-worker.js',
   peer: 'main/selftest/peer.js',
   client: 'main/selftest/client.js',
 };
-const rarelyLoaded =
-  /\/main\/(doctor|doctor-probe|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/;
-const firstLoaded = /\/(main\/(bucatini|log)|workers\/packet-worker)\.js$/;
+/** Front ends: what is loaded before anything else, and what most starts do without. */
+const frontEnds = {
+  bucatini: {
+    first: /\/(main\/(bucatini|log)|workers\/packet-worker)\.js$/,
+    rare: /\/main\/(doctor|doctor-probe|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
+  },
+  'pasta/main': {
+    first: /\/main\/pasta\/main\.js$/,
+    rare: /\/main\/(pasta\/(texts|control-socket)|cli-texts|counter-texts|stats)\.js$/,
+  },
+};
 for (const [name, file] of Object.entries(entries)) {
   const bundle = await rolldown({
     input: { [name]: `${out}/${file}` },
@@ -53,16 +66,17 @@ for (const [name, file] of Object.entries(entries)) {
     preserveEntrySignatures: name === 'packet-thread' ? 'strict' : false,
     checks: { ineffectiveDynamicImport: false },
   });
+  const frontEnd = frontEnds[name];
   await bundle.write({
     dir: bundled,
     format: 'esm',
-    chunkFileNames: '[name].js',
+    chunkFileNames: name === 'bucatini' ? '[name].js' : `${name.replace('/', '-')}-[name].js`,
     entryFileNames: '[name].js',
     comments: false,
-    ...(name === 'bucatini' && {
+    ...(frontEnd && {
       codeSplitting: {
         includeDependenciesRecursively: false,
-        groups: [{ name: 'start', test: (id) => !rarelyLoaded.test(id) && !firstLoaded.test(id) }],
+        groups: [{ name: 'start', test: (id) => !frontEnd.rare.test(id) && !frontEnd.first.test(id) }],
       },
     }),
   });
@@ -78,10 +92,13 @@ renameSync(out, `${root}dist`);
 // Compiled code for every later start, also where dist/ cannot be written (docs/decisions/017). Node keeps it by the file's final
 // path and by user id, which is 0 in the user namespace that the launcher makes, and readable by its owner alone.
 const cache = `${root}dist/cache`;
-const modules = ['netns-worker', 'packet-thread'].map((name) => `main/${name}.js`);
+const modules = ['netns-worker', 'packet-thread', 'pasta/netns-worker'].map((name) => `main/${name}.js`);
 const imports = modules.map((file) => `await import(${JSON.stringify(`${root}dist/${file}`)});`).join('');
-const entry = [`${root}dist/main/bucatini.js`, 'run', '--version'];
-for (const args of [['--input-type=module', '-e', imports], entry]) {
+const frontEndsRun = [
+  [`${root}dist/main/bucatini.js`, 'run', '--version'],
+  [`${root}dist/main/pasta/main.js`, '--version'],
+];
+for (const args of [['--input-type=module', '-e', imports], ...frontEndsRun]) {
   const filled = spawnSync(process.execPath, args, {
     stdio: ['ignore', 'ignore', 'inherit'],
     env: { ...process.env, NODE_OPTIONS: '', NODE_COMPILE_CACHE: cache },

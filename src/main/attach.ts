@@ -7,7 +7,7 @@
 import { type FSWatcher, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import type { BootedThread } from '../workers/packet-worker.ts';
-import { chooseNetns, endWithin, launchEngine, loadEngine } from './engine-launch.ts';
+import { chooseNetns, endWithin, launchEngine, loadEngine, socketSource } from './engine-launch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
@@ -39,15 +39,16 @@ export async function attach(
   const end = Promise.withResolvers<string>();
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => end.resolve(name));
 
-  const netns = chooseNetns(settings);
-  netns.start({ settings, target: { kind: 'path', path: target.path } });
+  const sockets = await socketSource(settings);
+  const netns = chooseNetns(settings, sockets);
+  netns.start({ settings, target: { kind: 'path', path: target.path }, sockets });
   const loading = loadEngine(booted);
   const made = await netns.tap.catch(async (error: NetnsError) => {
     (await import('./reenter.ts')).reenterOwnerOf(target.path, error.code);
     throw error;
   });
   steps.lap('TAP made');
-  const starting = launchEngine(loading, settings, made, log);
+  const starting = launchEngine(loading, settings, made, log, sockets);
   starting.catch(() => {});
   for (const note of await netns.configured) log('warning', note);
   steps.lap('interface configured');
@@ -55,7 +56,7 @@ export async function attach(
   steps.lap('engine started');
   const unfollow =
     settings.dns === undefined ? followResolvConf((list) => engine.setResolvers(list)) : () => {};
-  const unwatch = watchNamespace(target, identity, () => end.resolve('the namespace is gone'));
+  const unwatch = watchNamespace(target, () => end.resolve('the namespace is gone'), identity);
   log('debug', `start: ${steps.text()}`);
   log('info', `ready: ${made.network.interfaceName}: ${made.network.summary}`);
 
@@ -100,8 +101,12 @@ function namespaceIdentity(path: string): string | undefined {
   }
 }
 
-/** Call `onGone` once. @returns a function that stops watching */
-function watchNamespace(target: AttachTarget, identity: string, onGone: () => void): () => void {
+/** Call `onGone` once. @param identity  of the namespace that is meant @returns a function that stops watching */
+export function watchNamespace(
+  target: AttachTarget,
+  onGone: () => void,
+  identity = namespaceIdentity(target.path),
+): () => void {
   const look = (): void => {
     const now = namespaceIdentity(target.path);
     if (now === identity || now === 'EACCES') return;

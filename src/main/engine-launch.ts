@@ -1,17 +1,13 @@
 /** From settings and a finished namespace to a running engine; what both `run` and `attach` do. */
 import { availableParallelism } from 'node:os';
 import type * as EngineModule from '../workers/engine.ts';
-import type { EnginePlan, ImpairmentPlan } from '../workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan, type ImpairmentPlan } from '../workers/engine-plan.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { autoThreads } from '../workers/plan.ts';
 import type { Log } from './log.ts';
 import { type Netns, NetnsHere, NetnsThread } from './netns.ts';
 import type { NetnsTap } from './netns-setup.ts';
 import { poolPlan, type Settings } from './options.ts';
-
-const UDP_TIMEOUT_MS = 30_000; // the kernel's nf_conntrack_udp_timeout
-const UDP_STREAM_TIMEOUT_MS = 120_000; // nf_conntrack_udp_timeout_stream
-const PING_TIMEOUT_MS = 60_000;
 
 type EngineLoaded = typeof EngineModule;
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
@@ -23,26 +19,34 @@ function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
 /**
  * Who moves into the namespace: the main thread where the one packet thread that there will be has been started already, else
  * a thread of its own.
+ * @param sockets  those who make sockets inside wait for requests with their thread, so it has to be one of their own
  */
-export function chooseNetns(settings: Settings): Netns {
-  return chosenThreads(settings).kind === 'fused' ? new NetnsHere() : new NetnsThread();
+export function chooseNetns(settings: Settings, sockets: SharedArrayBuffer | undefined): Netns {
+  const here = chosenThreads(settings).kind === 'fused' && sockets === undefined;
+  return here ? new NetnsHere() : new NetnsThread();
 }
 
-export function enginePlan(settings: Settings, netns: NetnsTap, keys: EngineKeys): EnginePlan {
+export function enginePlan(
+  settings: Settings,
+  netns: NetnsTap,
+  keys: EngineKeys,
+  sockets?: SharedArrayBuffer,
+): EnginePlan {
   const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
   return {
     threads: chosenThreads(settings),
     addresses: netns.network.addresses,
     policy: {
-      udpTimeoutMs: UDP_TIMEOUT_MS,
-      udpStreamTimeoutMs: UDP_STREAM_TIMEOUT_MS,
-      pingTimeoutMs: PING_TIMEOUT_MS,
-      dhcp: true,
-      ra: true,
-      connectFailure: 'honest',
-      ...(settings.outboundInterface !== undefined && { outboundInterface: settings.outboundInterface }),
+      ...DEFAULT_POLICY,
+      ...(settings.outboundInterface !== undefined && {
+        outboundInterface4: settings.outboundInterface,
+        outboundInterface6: settings.outboundInterface,
+      }),
     },
-    listeners: settings.publish,
+    listeners: settings.splice
+      ? settings.publish.map((listener) => ({ ...listener, path: 'splice' }))
+      : settings.publish,
+    ...(sockets && { splice: { sockets, hostLoToNsLo: false } }),
     pool: poolPlan(settings.poolMib),
     tap: netns.tap,
     ...keys,
@@ -69,10 +73,17 @@ export async function launchEngine(
   settings: Settings,
   netns: NetnsTap,
   log: Log,
+  sockets?: SharedArrayBuffer,
 ): Promise<EngineModule.EngineHandle> {
   const engine = await loading.module;
-  const plan = enginePlan(settings, netns, engine.engineKeys());
+  const plan = enginePlan(settings, netns, engine.engineKeys(), sockets);
   return engine.startEngine(plan, { onLog: log, booted: loading.booted });
+}
+
+/** For the loopback path, where it is used: what the thread in the namespace and the engine share. */
+export async function socketSource(settings: Settings): Promise<SharedArrayBuffer | undefined> {
+  if (!settings.splice || settings.publish.length === 0) return undefined;
+  return (await import('../workers/splice/socket-source.ts')).makeSocketSource();
 }
 
 const STOP_LIMIT_MS = 1000;

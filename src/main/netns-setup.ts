@@ -56,17 +56,14 @@ export type NetnsStep =
   | { readonly kind: 'configured'; readonly notes: readonly string[] };
 
 /** Frames that wait in the TAP for us; the kernel's 500 are one window of a fast download at MTU 1500. */
-const TX_QUEUE_FRAMES = 4096;
+export const TX_QUEUE_FRAMES = 4096;
 
 /** @throws SysError or UsageError; what was made goes away with the thread and the descriptors */
 export function* setUpNetns(settings: Settings, target: NetnsTarget): Generator<NetnsStep, void, void> {
   const notes: string[] = [];
   const network = planNetwork(settings, readHostNetwork(), readResolvConf());
   enterNamespace(target);
-  if (target.kind === 'new') {
-    const own = '/proc/thread-self/ns/net';
-    yield { kind: 'namespace', fd: checked(openPath(own, 0), 'open', own, 'mount /proc') };
-  }
+  if (target.kind === 'new') yield { kind: 'namespace', fd: openOwnNetns() };
   const tap = makeTap(network.interfaceName, target);
   const route = new RouteSocket();
   try {
@@ -92,7 +89,12 @@ export function* setUpNetns(settings: Settings, target: NetnsTarget): Generator<
   yield { kind: 'configured', notes };
 }
 
-function enterNamespace(target: NetnsTarget): void {
+function openOwnNetns(): number {
+  const own = '/proc/thread-self/ns/net';
+  return checked(openPath(own, 0), 'open', own, 'mount /proc');
+}
+
+export function enterNamespace(target: NetnsTarget): void {
   if (target.kind === 'new') {
     checked(
       unshare(CLONE_NEWNET),
@@ -260,7 +262,7 @@ function setIfDifferent(path: string, value: string, notes: string[]): void {
   trySysctl(path, value, notes);
 }
 
-function trySysctl(path: string, value: string, notes: string[]): void {
+export function trySysctl(path: string, value: string, notes: string[]): void {
   try {
     writeFileSync(`/proc/sys/${path}`, value);
   } catch (error) {

@@ -13,6 +13,8 @@ import type { Settings } from './options.ts';
 export interface NetnsJob {
   readonly settings: Settings;
   readonly target: NetnsTarget;
+  /** Once the namespace is set up, stay in it and make sockets there (workers/splice/socket-source.ts). */
+  readonly sockets?: SharedArrayBuffer | undefined;
 }
 
 export type NetnsMessage =

@@ -19,7 +19,7 @@ import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
-import { chooseNetns, endWithin, launchEngine, loadEngine } from './engine-launch.ts';
+import { chooseNetns, endWithin, launchEngine, loadEngine, socketSource } from './engine-launch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
@@ -53,8 +53,9 @@ export async function run(
     },
   );
 
-  const netns = chooseNetns(settings);
-  netns.start({ settings, target: { kind: 'new' } });
+  const sockets = await socketSource(settings);
+  const netns = chooseNetns(settings, sockets);
+  netns.start({ settings, target: { kind: 'new' }, sockets });
   const loading = loadEngine(booted);
   try {
     const namespaceFd = await netns.namespaceFd.catch(async (error: NetnsError) => {
@@ -73,7 +74,7 @@ export async function run(
     watch.lap('chain spawned');
     const made = await netns.tap;
     watch.lap('TAP made');
-    const starting = launchEngine(loading, settings, made, log);
+    const starting = launchEngine(loading, settings, made, log, sockets);
     starting.catch(() => {});
     for (const note of await netns.configured) log('warning', note);
     watch.lap('interface configured');

@@ -53,6 +53,10 @@ export const Drop = {
   vnetHdrLen: -31,
   /** csumStart + csumOffset beyond the frame. */
   vnetCsum: -32,
+  /** No DHCPv6 message type that a client sends. */
+  dhcpv6Type: -33,
+  /** An option past the end, or too short for what it holds. */
+  dhcpv6Option: -34,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 

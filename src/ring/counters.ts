@@ -86,6 +86,10 @@ const TABLE = {
   sleeps: ['events', 'Times that a thread went to sleep'],
   cpuUserUs: ['us', 'Processor time of the packet threads in user mode, as of the last second'],
   cpuSystemUs: ['us', 'Processor time of the packet threads in the kernel, as of the last second'],
+  // splice
+  spliceConnections: ['connections', 'TCP connections taken past the TAP'],
+  spliceBytes: ['bytes', 'Stream bytes taken past the TAP'],
+  spliceDatagrams: ['datagrams', 'UDP datagrams taken past the TAP'],
   // impairment (test door)
   lostFromGuest: ['frames', 'Frames from the guest lost on purpose'],
   lostToGuest: ['frames', 'Frames to the guest lost on purpose'],

@@ -55,3 +55,8 @@ export function failed(): number {
 export function nativeAddress(view: ArrayBufferView): number {
   return Number(koffi.address(view));
 }
+
+const cStrerror = library.func('strerror', 'const char *', ['int']) as unknown as (errno: number) => string;
+
+/** The C library's text for a positive errno: `Address already in use`. For messages that callers match on. Cold. */
+export const strerror = (errno: number): string => cStrerror(errno);

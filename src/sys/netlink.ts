@@ -63,6 +63,8 @@ export interface AddressInfo {
   scope: number;
   /** IFA_F_*, 32 bits. */
   flags: number;
+  /** The other end of a point-to-point link, where there is one. */
+  peer?: string;
 }
 
 export interface RouteHop {
@@ -95,6 +97,8 @@ export interface RouteInfo {
   /** RTNH_F_* of the route itself. */
   flags: number;
   hops?: RouteHop[];
+  /** rtmsg and attributes as they came, for copyRoute; RouteSocket.routes gives it. */
+  raw?: Uint8Array;
 }
 
 export interface LinkChange {
@@ -247,7 +251,9 @@ export function parseAddress(u8: Uint8Array, at: number, endAt: number): Address
   const address =
     addressOf(u8, attributes, k.IFA_LOCAL, family) ?? addressOf(u8, attributes, k.IFA_ADDRESS, family);
   if (address === undefined) return undefined;
+  const far = addressOf(u8, attributes, k.IFA_ADDRESS, family);
   return {
+    ...(far !== undefined && far !== address && { peer: far }),
     family,
     address,
     prefixLen: u8[at + 1]!,
@@ -314,6 +320,47 @@ export function parseRoute(u8: Uint8Array, at: number, endAt: number): RouteInfo
   return route;
 }
 
+function parseRouteWithRaw(u8: Uint8Array, at: number, endAt: number): RouteInfo | undefined {
+  const route = parseRoute(u8, at, endAt);
+  return route && { ...route, raw: u8.slice(at, endAt) };
+}
+
+/** What the kernel adds of itself, or what means nothing in another namespace. */
+const NOT_COPIED: readonly number[] = [k.RTA_PREFSRC, k.RTA_NH_ID, k.RTA_CACHEINFO, k.RTA_UID, k.RTA_EXPIRES];
+const NOT_COPIED_FLAGS = k.RTNH_F_DEAD | k.RTNH_F_LINKDOWN;
+
+/**
+ * Request for a route like `raw` (RouteInfo.raw) by another interface: metrics, type of service, preference and everything else
+ * stay as they are.
+ */
+export function routeCopyRequest(raw: Uint8Array, oif: number): NetlinkRequest {
+  if (raw.length < RTMSG_BYTES) throw malformed('short rtmsg');
+  const flags = viewOf(raw).getUint32(8, true) & ~NOT_COPIED_FLAGS;
+  // CREATE alone, as `ip route prepend`: a route that differs only in its source address is one of its own.
+  const request = new NetlinkRequest(k.RTM_NEWROUTE, k.NLM_F_REQUEST | k.NLM_F_ACK | k.NLM_F_CREATE);
+  request.routeHeader(raw[0]!, raw[1]!, raw[4]!, raw[5]!, raw[6]!, raw[7]!, flags, raw[3]!);
+  for (const [type, [from, to]] of netlinkAttributes(raw, RTMSG_BYTES, raw.length)) {
+    if (NOT_COPIED.includes(type)) continue;
+    const value = raw.slice(from, to);
+    if (type === k.RTA_OIF) writeWord(value, 0, oif);
+    if (type === k.RTA_MULTIPATH) {
+      for (let next = 0; next + RTNEXTHOP_BYTES <= value.length; ) {
+        const length = viewOf(value).getUint16(next, true);
+        if (length < RTNEXTHOP_BYTES || next + length > value.length) throw malformed(`next hop ${length}`);
+        value[next + 2]! &= ~NOT_COPIED_FLAGS;
+        writeWord(value, next + 4, oif);
+        next += align4(length);
+      }
+    }
+    request.bytes(type === k.RTA_METRICS ? type | k.NLA_F_NESTED : type, value);
+  }
+  return request;
+}
+
+const writeWord = (u8: Uint8Array, at: number, value: number): void => {
+  if (at + 4 <= u8.length) viewOf(u8).setUint32(at, value, true);
+};
+
 // ---- codec, writing -------------------------------------------------------------------------------------------
 
 /** One request under construction. */
@@ -370,9 +417,10 @@ export class NetlinkRequest {
     scope: number,
     type: number,
     flags: number,
+    tos = 0,
   ): this {
     const at = this.#room(RTMSG_BYTES);
-    this.u8.set([family, dstLen, 0, 0, table, protocol, scope, type], at);
+    this.u8.set([family, dstLen, 0, tos, table, protocol, scope, type], at);
     this.#dv.setUint32(at + 8, flags, true);
     return this;
   }
@@ -609,7 +657,7 @@ export class RouteSocket {
           0,
         ),
       k.RTM_NEWROUTE,
-      parseRoute,
+      parseRouteWithRaw,
     );
   }
 
@@ -656,7 +704,7 @@ export class RouteSocket {
     family: Family,
     text: string,
     prefixLen: number,
-    options: { nodad?: boolean; noPrefixRoute?: boolean } = {},
+    options: { nodad?: boolean; noPrefixRoute?: boolean; peer?: string; scope?: number } = {},
   ): void {
     const flags =
       (options.nodad && family === k.AF_INET6 ? k.IFA_F_NODAD : 0) |
@@ -668,6 +716,8 @@ export class RouteSocket {
       family,
       text,
       prefixLen,
+      options.peer,
+      options.scope,
     );
     if (flags !== 0) request.word(k.IFA_FLAGS, flags);
     this.#acknowledged(`RTM_NEWADDR, ${text}/${prefixLen}, interface ${index}`, request);
@@ -682,6 +732,11 @@ export class RouteSocket {
   addRoute(route: RouteSpec): void {
     const request = routeRequest(k.RTM_NEWROUTE, k.NLM_F_CREATE | k.NLM_F_REPLACE, route);
     this.#acknowledged(`RTM_NEWROUTE, ${routeText(route)}`, request);
+  }
+
+  /** Add a route like one that was read (RouteInfo.raw), by another interface. Throws SysError with EEXIST when it is there. */
+  copyRoute(raw: Uint8Array, oif: number): void {
+    this.#acknowledged(`RTM_NEWROUTE, a copy by interface ${oif}`, routeCopyRequest(raw, oif));
   }
 
   delRoute(route: RouteSpec): void {
@@ -800,12 +855,13 @@ function addressRequest(
   family: Family,
   text: string,
   prefixLen: number,
+  peer = text,
+  scope = 0,
 ): NetlinkRequest {
-  const value = addressFor(family, text);
   return new NetlinkRequest(type, k.NLM_F_REQUEST | k.NLM_F_ACK | flags)
-    .addressHeader(family, prefixLen, 0, 0, index)
-    .bytes(k.IFA_LOCAL, value)
-    .bytes(k.IFA_ADDRESS, value);
+    .addressHeader(family, prefixLen, 0, scope, index)
+    .bytes(k.IFA_LOCAL, addressFor(family, text))
+    .bytes(k.IFA_ADDRESS, addressFor(family, peer));
 }
 
 function addressFor(family: Family, text: string): Uint8Array {

@@ -10,8 +10,12 @@ export interface Ipv4Plan {
   readonly gateway: string;
   /** Guest -> this address means the host's 127.0.0.1; absent: no such mapping. */
   readonly hostLoopback?: string;
-  /** Guest -> this address on port 53 means the host's resolvers; absent: no forwarding. */
+  /** Guest -> this address means `guest` on the host; a host peer that has `guest` itself appears as it. Absent: as the gateway. */
+  readonly mapGuestAddr?: string;
+  /** Guest -> this address on one of ServicePolicy.dnsPorts means the host's resolvers; absent: no forwarding. */
   readonly dns?: string;
+  /** Resolvers of that address alone, instead of AddressPlan.resolvers; they do not change. */
+  readonly dnsHosts?: readonly string[];
 }
 
 export interface Ipv6Plan {
@@ -21,17 +25,35 @@ export interface Ipv6Plan {
   readonly gateway: string;
   /** Our link-local address on the TAP, source of router advertisements. */
   readonly linkLocal: string;
+  /** Index of the host's interface that the guest's link-local destinations lie behind; absent: they are unreachable. */
+  readonly linkLocalScope?: number;
   readonly hostLoopback?: string;
+  readonly mapGuestAddr?: string;
   readonly dns?: string;
+  readonly dnsHosts?: readonly string[];
 }
 
 export interface ListenerPlan {
   readonly proto: 'tcp' | 'udp';
-  /** Host address to bind, "" = any of both families (dual stack where IPv6 exists). */
+  /** Which side connects: the host's network (the default), or programs inside over their loopback. */
+  readonly from?: 'host' | 'guest';
+  /** Address to bind, "" = any of both families (dual stack where IPv6 exists). */
   readonly address: string;
+  /** SO_BINDTODEVICE. */
+  readonly interface?: string;
   readonly port: number;
-  /** Port inside the guest. */
+  /** Last port of a range; absent: one port. Port p leads to p - port + targetPort. */
+  readonly lastPort?: number;
+  /** Port that connections are led to. */
   readonly targetPort: number;
+  /** Address inside that they are led to, by the TAP; absent: the guest's own. */
+  readonly targetAddress?: string;
+  /** Ports that cannot be bound are left out; without it the first one is an error. */
+  readonly weak?: boolean;
+  /** Nor is it an error when none of its ports can be bound. */
+  readonly mayFail?: boolean;
+  /** What happens to connections from a loopback address: packets as from everywhere, or socket to socket past the TAP. */
+  readonly path?: 'tap' | 'splice';
 }
 
 export interface AddressPlan {
@@ -56,13 +78,76 @@ export interface ServicePolicy {
   readonly udpTimeoutMs: number;
   readonly udpStreamTimeoutMs: number;
   readonly pingTimeoutMs: number;
+  /** What is carried at all. DHCP, DHCPv6 and neighbour discovery are services of their own, below. */
+  readonly tcp: boolean;
+  readonly udp: boolean;
+  /** Echo, both kinds. */
+  readonly icmp: boolean;
   readonly dhcp: boolean;
+  readonly dhcpv6: boolean;
+  /** Neighbour and router discovery; without it nobody answers for any IPv6 address. */
+  readonly ndp: boolean;
+  /** Router advertisements, asked for and unasked. */
   readonly ra: boolean;
+  /** Whom ARP and neighbour solicitations are answered for: every address but the guest's, or the plan's own addresses alone. */
+  readonly arp: 'any' | 'ours';
+  /**
+   * What the plan's gateway and DNS addresses are where nothing is mapped to them: ours (ping is answered, the rest refused), or
+   * addresses of the world like any other, to which the host connects.
+   */
+  readonly gateway: 'ours' | 'world';
+  /** Offer AddressPlan.offeredDns by DHCP, DHCPv6 and RA; and AddressPlan.searchDomains. */
+  readonly dhcpDns: boolean;
+  readonly dhcpSearch: boolean;
+  /** Offer AddressPlan.mtu by DHCP and RA. */
+  readonly offerMtu: boolean;
+  /** The guest's name: DHCP option 12. */
+  readonly hostname?: string;
+  /** Its full name: DHCP option 81, DHCPv6 option 39. */
+  readonly fqdn?: string;
+  /** Ports of the plan's DNS addresses that lead to resolvers. */
+  readonly dnsPorts: readonly number[];
   /** How a failed connect is told: 'honest' = ICMP unreachable for unreachable hosts and networks, RST for refusals; 'rst' = always RST. */
   readonly connectFailure: 'honest' | 'rst';
-  /** SO_BINDTODEVICE for outbound sockets; absent: the kernel's choice. */
-  readonly outboundInterface?: string;
+  /** Source address of outbound TCP, UDP and ping sockets, by family; absent: the kernel's choice. Not for the host's loopback. */
+  readonly outboundAddress4?: string;
+  readonly outboundAddress6?: string;
+  /** SO_BINDTODEVICE for outbound sockets, by family; absent: the kernel's choice. Not for the host's loopback. */
+  readonly outboundInterface4?: string;
+  readonly outboundInterface6?: string;
+  /** Listeners and UDP sockets may have addresses that the host does not have (IP_FREEBIND). */
+  readonly freebind: boolean;
 }
+
+/** The loopback path: connections and datagrams that go socket to socket, past the TAP. */
+export interface SplicePlan {
+  /** Sockets of the guest's namespace: splice/socket-source.ts, served by the thread that is inside. */
+  readonly sockets: SharedArrayBuffer;
+  /** What comes to a loopback address of the host goes to the same address inside, else to the guest's address. */
+  readonly hostLoToNsLo: boolean;
+}
+
+/** Everything on, the truth told: what front ends start from. Time-outs are the kernel's (nf_conntrack_udp_timeout and _stream). */
+export const DEFAULT_POLICY: ServicePolicy = {
+  udpTimeoutMs: 30_000,
+  udpStreamTimeoutMs: 120_000,
+  pingTimeoutMs: 60_000,
+  tcp: true,
+  udp: true,
+  icmp: true,
+  dhcp: true,
+  dhcpv6: true,
+  ndp: true,
+  ra: true,
+  arp: 'any',
+  gateway: 'ours',
+  dhcpDns: true,
+  dhcpSearch: true,
+  offerMtu: true,
+  dnsPorts: [53],
+  connectFailure: 'honest',
+  freebind: false,
+};
 
 export interface PoolPlan {
   readonly smallSlots: number;
@@ -83,6 +168,10 @@ export interface EnginePlan {
   readonly addresses: AddressPlan;
   readonly policy: ServicePolicy;
   readonly listeners: readonly ListenerPlan[];
+  /** Most sockets that listen at a time, for a set that changes while the engine runs; absent: as many as `listeners` has. */
+  readonly listenerCapacity?: number;
+  /** Absent: what comes in takes the TAP, whatever a listener's path says. */
+  readonly splice?: SplicePlan;
   readonly pool: PoolPlan;
   readonly tap: TapPlan;
   /** Two random words: key of the flow hash. */

@@ -23,15 +23,16 @@ import {
   histogramValue,
 } from '../ring/histograms.ts';
 import { allocateShared, requestStop } from '../ring/layout.ts';
-import { EFD_CLOEXEC, EFD_NONBLOCK } from '../sys/constants.ts';
+import { EFD_CLOEXEC, EFD_NONBLOCK, errnoText } from '../sys/constants.ts';
 import { close, eventfd, eventfdWrite } from '../sys/io.ts';
 import { addressOf } from '../sys/memory.ts';
-import type { EnginePlan } from './engine-plan.ts';
+import type { EnginePlan, ListenerPlan } from './engine-plan.ts';
+import type { ListenFailure } from './host-io/listener-table.ts';
 import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { threadPlan } from './plan.ts';
+import { SIDE_BYTES, threadPlan } from './plan.ts';
 import { stageDropName } from './stage-drop.ts';
 
 const RING_DESCRIPTORS = 2048;
@@ -51,6 +52,26 @@ export interface EngineHandle {
   histograms(): readonly EngineHistogram[];
   /** The host's resolvers have changed. */
   setResolvers(list: readonly string[]): void;
+  /**
+   * Listen on the ports of these rules and no others; connections of ports that are no longer listened on go on.
+   * @returns what could not be had; the rest is open
+   */
+  setListeners(list: readonly ListenerPlan[]): Promise<readonly ListenFailure[]>;
+}
+
+/** A published port could not be had, at the start. */
+export class ListenError extends Error {
+  override readonly name = 'ListenError';
+  readonly listener: ListenerPlan;
+  readonly failure: ListenFailure;
+
+  constructor(listener: ListenerPlan, failure: ListenFailure) {
+    const port = failure.port === 0 ? `${listener.port}-${listener.lastPort}` : `${failure.port}`;
+    const where = listener.address === '' ? port : `${listener.address}:${port}`;
+    super(`cannot publish ${listener.proto} port ${where}: ${errnoText(failure.errno)}`);
+    this.listener = listener;
+    this.failure = failure;
+  }
 }
 
 export interface ThreadCounters {
@@ -100,7 +121,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     addressOf,
   );
   const i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
-  const side = new SharedArrayBuffer(64);
+  const side = new SharedArrayBuffer(SIDE_BYTES);
   const mail = new Int32Array(side, 0, 2);
   const guestMac = plan.addresses.guestMac === undefined ? null : macParse(plan.addresses.guestMac);
   // Until the guest has been heard: broadcast reaches it whoever it is.
@@ -119,6 +140,9 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     reportFailure = resolve;
   });
   let stopping = false;
+  // Answers come in the order of the requests; the first is that of the plan's own listeners.
+  const listening: PromiseWithResolvers<readonly ListenFailure[]>[] = [Promise.withResolvers()];
+  const firstListening = listening[0]!.promise;
   /** Of each thread: it has told that it stopped, or it is gone. */
   const ended: Promise<unknown>[] = [];
   const readies: Promise<void>[] = [];
@@ -132,6 +156,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
         port1.on('message', (report: ThreadReport) => {
           if (report.kind === 'ready') resolve();
           else if (report.kind === 'stopped') stopped.resolve();
+          else if (report.kind === 'listening') listening.shift()?.resolve(report.failures);
           else {
             const error = new Error(report.message);
             reject(error);
@@ -193,15 +218,24 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     throw error;
   });
   try {
-    await Promise.race([Promise.all(readies), early]);
+    const [, failures] = await Promise.race([Promise.all([Promise.all(readies), firstListening]), early]);
+    const failure = failures.find((f) => !plan.listeners[f.index]!.mayFail);
+    if (failure !== undefined) throw new ListenError(plan.listeners[failure.index]!, failure);
   } catch (cause) {
     early.catch(() => {});
     for (const ready of readies) ready.catch(() => {});
     await stop();
+    if (cause instanceof ListenError) throw cause;
     throw new Error(firstLine(cause), { cause });
   }
   early.catch(() => {});
   for (const ready of readies) ready.catch(() => {});
+
+  const post = (message: ThreadMail): void => {
+    for (const port of ports) port.postMessage(message);
+    Atomics.add(mail, 0, 1);
+    for (const fd of doorbellFds) eventfdWrite(fd);
+  };
 
   return {
     stop,
@@ -223,10 +257,12 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
         return { ...info, buckets };
       }).filter((h) => h.buckets.length > 0);
     },
-    setResolvers: (list) => {
-      for (const port of ports) port.postMessage({ kind: 'resolvers', list } satisfies ThreadMail);
-      Atomics.add(mail, 0, 1);
-      for (const fd of doorbellFds) eventfdWrite(fd);
+    setResolvers: (list) => post({ kind: 'resolvers', list }),
+    setListeners: (list) => {
+      const answer = Promise.withResolvers<readonly ListenFailure[]>();
+      listening.push(answer);
+      post({ kind: 'listeners', list });
+      return answer.promise;
     },
   };
 }

@@ -18,14 +18,16 @@ import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { eventfdWrite } from '../sys/io.ts';
 import { addressOf } from '../sys/memory.ts';
-import type { EnginePlan } from './engine-plan.ts';
+import type { EnginePlan, ListenerPlan, SplicePlan } from './engine-plan.ts';
 import { HostIo } from './host-io/host-io.ts';
+import type { ListenFailure } from './host-io/listener-table.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
 import { Owner } from './owners.ts';
 import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { LinkRing, slotShares, threadPlan } from './plan.ts';
+import { LinkRing, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
+import { Splice, type SpliceOptions } from './splice/splice.ts';
 import type { Stage } from './stage.ts';
 import { TapReader } from './tap-reader.ts';
 import { Shard } from './translator/shard.ts';
@@ -38,7 +40,7 @@ export interface ThreadTask {
   readonly layout: Layout;
   /** eventfd of each packet thread's doorbell. */
   readonly doorbellFds: readonly number[];
-  /** Shared by all: int32 words [mail counter], then the guest's MAC at byte 8. */
+  /** Shared by all: plan.ts, SIDE_BYTES. */
   readonly side: SharedArrayBuffer;
   readonly port: MessagePort;
   readonly pcapFd: number;
@@ -48,9 +50,13 @@ export interface ThreadTask {
 export type ThreadReport =
   | { readonly kind: 'ready' }
   | { readonly kind: 'stopped' }
-  | { readonly kind: 'failed'; readonly message: string };
+  | { readonly kind: 'failed'; readonly message: string }
+  /** The answer to `listeners`, and before `ready` from the host-io thread. */
+  | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] };
 /** main -> thread. */
-export type ThreadMail = { readonly kind: 'resolvers'; readonly list: readonly string[] };
+export type ThreadMail =
+  | { readonly kind: 'resolvers'; readonly list: readonly string[] }
+  | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] };
 
 const WATCH = EPOLLIN | EPOLLET;
 
@@ -68,6 +74,7 @@ class PacketThread {
   readonly #i32: Int32Array;
   readonly #doorbells: Doorbell[];
   readonly #counters: Float64Array;
+  readonly #seen: Uint32Array;
   readonly #log: LogWriter;
   readonly #stages: Stage[] = [];
   readonly #order: Stage[] = [];
@@ -83,6 +90,7 @@ class PacketThread {
     const { sab, layout, plan, thread } = task;
     this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
     this.#mail = new Int32Array(task.side, 0, 2);
+    this.#seen = new Uint32Array(task.side, SEEN_AT, SEEN_WORDS);
     this.#counters = countersView(sab, layout, thread);
     this.#log = new LogWriter(sab, layout, thread, LogLevel[plan.logLevel]);
     const wakes = this.#counters;
@@ -114,7 +122,14 @@ class PacketThread {
       if (got === undefined) return;
       const mail = got.message as ThreadMail;
       if (mail.kind === 'resolvers') for (const shard of this.#shards) shard.setResolvers(mail.list);
+      else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
     }
+  }
+
+  #listen(hostIo: HostIo, list: readonly ListenerPlan[]): readonly ListenFailure[] {
+    const failures = hostIo.listen(list);
+    this.#task.port.postMessage({ kind: 'listening', failures } satisfies ThreadReport);
+    return failures;
   }
 
   #build(): void {
@@ -133,6 +148,7 @@ class PacketThread {
       new RingConsumer(sab, layout, ring, producer === thread ? null : this.#doorbells[producer]!);
     const allShards = Array.from({ length: shards }, (_, i) => i);
     const guestMac = new Uint8Array(this.#task.side, 8, 6);
+    const seen = this.#seen;
 
     if (thread === threads.readerThread) {
       ownership.assign(...shares.readerSmall, Owner.reader);
@@ -172,6 +188,7 @@ class PacketThread {
         counters,
         scratchSlot: shares.scratchLarge[0] + s,
         guestMac,
+        seen,
         fromReader: from(LinkRing.readerToShard(s), threads.readerThread),
         toReader: to(LinkRing.shardToReader(s), threads.readerThread),
         fromHost: from(LinkRing.hostToShard(s), threads.hostThread),
@@ -186,6 +203,7 @@ class PacketThread {
       ownership.assign(...shares.hostSmall, Owner.hostIo);
       ownership.assign(...shares.hostLarge, Owner.hostIo);
       let handler = -1;
+      const splice = plan.splice === undefined ? undefined : this.#buildSplice(plan, plan.splice, log);
       const host = new HostIo({
         plan,
         pool,
@@ -196,21 +214,47 @@ class PacketThread {
         toShards: allShards.map((s) => to(LinkRing.hostToShard(s), threads.shardThread(s))),
         fromShards: allShards.map((s) => from(LinkRing.shardToHost(s), threads.shardThread(s))),
         toReader: to(LinkRing.hostToReader(shards), threads.readerThread),
+        loopback: splice,
+        seen,
         watch: (fd, gid, events) => this.#reactor.watch(handler, fd, events, gid),
         log,
       });
       handler = this.#reactor.handler((gid, events) => host.onEvents(gid, events));
       this.#hostIo = host;
       this.#stages.push(host);
+      if (splice !== undefined) this.#stages.push(splice);
     }
     this.#order.push(...this.#stages);
     // What the sockets said goes to the guest in the same round instead of after another look at the TAP.
     if (plan.threads.kind === 'fused') this.#order.push(this.#shards[0]!);
   }
 
+  #buildSplice(plan: EnginePlan, splice: SplicePlan, log: SpliceOptions['log']): Splice {
+    const reactor = this.#reactor;
+    let streams = -1;
+    let flows = -1;
+    let listeners = -1;
+    const stage = new Splice({
+      plan,
+      splice,
+      seen: this.#seen,
+      counters: this.#counters,
+      bellFd: this.#task.doorbellFds[this.#task.thread]!,
+      watchStream: (fd, token, events) => reactor.watch(streams, fd, events, token),
+      watchFlow: (fd, token, events) => reactor.watch(flows, fd, events, token),
+      watchListener: (fd, token, events) => reactor.watch(listeners, fd, events, token),
+      log,
+    });
+    streams = reactor.handler((token, events) => stage.onStream(token, events));
+    flows = reactor.handler((token) => stage.onFlow(token));
+    listeners = reactor.handler((token) => stage.onListener(token));
+    return stage;
+  }
+
   run(): void {
     try {
-      this.#hostIo?.listen();
+      // What cannot be listened on is for the front end to judge, which may stop the engine.
+      if (this.#hostIo !== null) this.#listen(this.#hostIo, this.#task.plan.listeners);
       this.#task.port.postMessage({ kind: 'ready' } satisfies ThreadReport);
       this.#reactor.run(this.#order);
     } finally {

@@ -38,6 +38,8 @@ export const StageDrop = {
   ipProtocol: -79,
   /** A source address that no guest may have: loopback, multicast, broadcast. */
   ipSource: -80,
+  /** A protocol that the service policy leaves out. */
+  switchedOff: -81,
 } as const;
 export type StageDrop = (typeof StageDrop)[keyof typeof StageDrop];
 

@@ -351,6 +351,24 @@ function dhcp(messageType: number): number[] {
     255,
   ];
 }
+/** Client id, an association with an address of its own, option request. */
+const DHCPV6_OPTIONS = [
+  ...[0, 1, 0, 10, 0, 3, 0, 1, ...GUEST_MAC],
+  ...[0, 3, 0, 40, ...u32(7), ...u32(0), ...u32(0)],
+  ...[0, 5, 0, 24, 0xfd, ...new Array<number>(23).fill(1)],
+  ...[0, 6, 0, 2, 0, 23],
+];
+
+const DHCPV6_FIELDS: Field[] = [
+  ...UDP_FIELDS,
+  { name: 'dhcpv6.type', at: 8, size: 1 },
+  { name: 'dhcpv6.option', at: 8 + 4, size: 2 },
+  { name: 'dhcpv6.clientLen', at: 8 + 6, size: 2 },
+  { name: 'dhcpv6.iaLen', at: 8 + 20, size: 2 },
+  { name: 'dhcpv6.addressLen', at: 8 + 36, size: 2 },
+  { name: 'dhcpv6.requestLen', at: 8 + 64, size: 2 },
+];
+
 const DHCP_FIELDS: Field[] = [
   ...UDP_FIELDS,
   { name: 'dhcp.op', at: 8, size: 1 },
@@ -593,13 +611,14 @@ export function corpus(): Seed[] {
     ipv6('UDP6 multicast', 17, udp(5353, 5353, bytesOf(64)), UDP_FIELDS, { dst: 'ff02::fb' }),
     ipv6('UDP6 v4-mapped', 17, udp(5000, 7, bytesOf(64)), UDP_FIELDS, { dst: '2001:db8::' }),
     ipv6('DNS6 query', 17, udp(4000, 53, dnsQuery(78)), DNS_FIELDS, { dst: '2001:db8::3' }),
-    ipv6(
-      'DHCPv6 solicit',
-      17,
-      udp(546, 547, [1, 1, 2, 3, 0, 1, 0, 10, 0, 3, 0, 1, ...GUEST_MAC, 0, 6, 0, 2, 0, 23]),
-      UDP_FIELDS,
-      { src: LINK_LOCAL, dst: 'ff02::1:2' },
-    ),
+    ipv6('DHCPv6 solicit', 17, udp(546, 547, [1, 1, 2, 3, ...DHCPV6_OPTIONS]), DHCPV6_FIELDS, {
+      src: LINK_LOCAL,
+      dst: 'ff02::1:2',
+    }),
+    ipv6('DHCPv6 rebind', 17, udp(546, 547, [6, 1, 2, 3, ...DHCPV6_OPTIONS]), DHCPV6_FIELDS, {
+      src: LINK_LOCAL,
+      dst: 'ff02::1:2',
+    }),
     ipv6('ICMP6 echo', 58, [128, 0, 0, 0, ...u16(9), ...u16(1), ...bytesOf(56)], ICMP_FIELDS),
     ipv6('ICMP6 echo to the gateway', 58, [128, 0, 0, 0, ...u16(9), ...u16(1), ...bytesOf(56)], ICMP_FIELDS, {
       dst: '2001:db8::1',

@@ -12,7 +12,7 @@ import { networkInterfaces } from 'node:os';
 import { setImmediate, setTimeout } from 'node:timers/promises';
 import { close } from '../../src/sys/io.ts';
 import { startEngine } from '../../src/workers/engine.ts';
-import type { EnginePlan } from '../../src/workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan } from '../../src/workers/engine-plan.ts';
 import { Prng } from '../support/netsim/prng.ts';
 import { encodeFrame, Syn, segment, VNET } from '../support/netsim/wire.ts';
 import { corpus, PLAN_ADDRESSES } from './corpus.ts';
@@ -69,6 +69,7 @@ const engine = await startEngine(
     threads,
     addresses: PLAN_ADDRESSES,
     policy: {
+      ...DEFAULT_POLICY,
       udpTimeoutMs: 500,
       udpStreamTimeoutMs: 1000,
       pingTimeoutMs: 500,

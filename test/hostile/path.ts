@@ -33,7 +33,7 @@ import {
   setsockoptInt,
   socketpair,
 } from '../../src/sys/socket.ts';
-import type { EnginePlan } from '../../src/workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan } from '../../src/workers/engine-plan.ts';
 import { Owner } from '../../src/workers/owners.ts';
 import { LinkRing, slotShares } from '../../src/workers/plan.ts';
 import { stageDropName } from '../../src/workers/stage-drop.ts';
@@ -176,6 +176,7 @@ export class HostilePath {
       threads: o.shards === 1 ? { kind: 'fused' } : { kind: 'pipeline', shards: o.shards },
       addresses: PLAN_ADDRESSES,
       policy: {
+        ...DEFAULT_POLICY,
         udpTimeoutMs: 300,
         udpStreamTimeoutMs: 600,
         pingTimeoutMs: 300,

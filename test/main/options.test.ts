@@ -103,6 +103,7 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
     good: [[['8080:80'], { publish: [{ proto: 'tcp', address: '', port: 8080, targetPort: 80 }] }]],
     bad: [[['http'], 'port number']],
   },
+  '--splice': { good: [[[], { splice: true }]], bad: [] },
   '--host-loopback': {
     good: [
       [['192.0.2.1'], { hostLoopback4: '192.0.2.1' }],

@@ -55,7 +55,7 @@ export class HostRig {
     };
     this.sockets = new DatagramSockets(
       this.ctx,
-      new Addressing(shard.plan.addresses),
+      new Addressing(shard.plan.addresses, shard.plan.policy),
       flows + shard.plan.listeners.length,
     );
   }

@@ -20,7 +20,7 @@ import { allocateShared, type SharedMemory } from '../../src/ring/layout.ts';
 import { FramePool, NO_SLOT, SlotStack } from '../../src/ring/pool.ts';
 import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import { addressOf } from '../../src/sys/memory.ts';
-import type { EnginePlan } from '../../src/workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash } from '../../src/workers/flow-hash.ts';
 import { FlowTable } from '../../src/workers/flow-table.ts';
 import { W } from '../../src/workers/messages.ts';
@@ -57,14 +57,7 @@ export const TEST_PLAN: EnginePlan = {
     offeredDns: ['10.0.2.3', 'fd00::3'],
     searchDomains: ['example.org'],
   },
-  policy: {
-    udpTimeoutMs: 30_000,
-    udpStreamTimeoutMs: 120_000,
-    pingTimeoutMs: 60_000,
-    dhcp: true,
-    ra: true,
-    connectFailure: 'honest',
-  },
+  policy: DEFAULT_POLICY,
   listeners: [],
   pool: { smallSlots: 256, largeSlots: 64, flows: 64 },
   tap: { fd: -1, vnetHdrBytes: 12, uso: true },
@@ -123,7 +116,7 @@ export class ShardRig {
       producer: new RingProducer(sab, layout, 1, null),
       consumer: new RingConsumer(sab, layout, 1),
     };
-    const addressing = new Addressing(plan.addresses);
+    const addressing = new Addressing(plan.addresses, plan.policy);
     const counters = new Float64Array(COUNTER_WORDS);
     const free = (slotA: number, slotB: number, small: SlotStack, large: SlotStack): void => {
       for (const slot of [slotA, slotB])

@@ -14,6 +14,7 @@ import {
   parseLink,
   parseRoute,
   type RouteInfo,
+  routeCopyRequest,
 } from '../../src/sys/netlink.ts';
 import { describeNeeding, namespaceNeeds, runInNamespaces, tapNeeds } from './needs.ts';
 
@@ -120,6 +121,7 @@ describe('rtnetlink codec, reading', () => {
       index: 2,
       scope: 0,
       flags: 0x280,
+      peer: '10.0.2.3',
     });
     const v6 = hex('0a 40 80 fd 03000000 1400 0100 fe80 0000000000000000000000000001');
     expect(parseAddress(v6, 0, v6.length)).toMatchObject({ address: 'fe80::1', scope: 253, flags: 0x80 });
@@ -151,6 +153,32 @@ describe('rtnetlink codec, reading', () => {
       flags: 0,
       priority: 0,
     });
+  });
+
+  it('a copy by another interface: every hop leads there, the rest stays', () => {
+    const copyOf = (raw: Uint8Array) => {
+      const message = routeCopyRequest(raw, 77).finish(1);
+      expect(new DataView(message.buffer).getUint16(4, true)).toBe(k.RTM_NEWROUTE);
+      return parseRoute(message, 16, message.length)!;
+    };
+    const original = parseRoute(routeMultipath, 0, routeMultipath.length)!;
+    expect(copyOf(routeMultipath)).toEqual({
+      ...original,
+      hops: original.hops!.map((hop) => ({ ...hop, oif: 77 })),
+    });
+    // 10.9.0.0/16 via 10.0.2.2 dev 2 src 10.0.2.100, dead: tos 8, protocol static, with metrics
+    const plain = hex(`
+      02 10 00 08 fe 04 00 01 01000000
+      0800 0100 0a090000 0800 0500 0a000202 0800 0400 02000000 0800 0700 0a000264
+      0c00 0880 0800 0200 dc050000
+    `);
+    const copy = copyOf(plain);
+    expect(copy).toMatchObject({ dst: '10.9.0.0', prefixLen: 16, gateway: '10.0.2.2', oif: 77, flags: 0 });
+    expect(copy.prefSrc).toBeUndefined();
+    const bytes = Buffer.from(routeCopyRequest(plain, 77).finish(1));
+    expect(bytes[16 + 3]).toBe(8);
+    expect(bytes.includes(Buffer.from('0c000880080002 00dc050000'.replaceAll(' ', ''), 'hex'))).toBe(true);
+    expect(() => routeCopyRequest(plain.slice(0, 11), 77)).toThrow('short rtmsg');
   });
 
   it('clones and other families are no routes of ours', () => {

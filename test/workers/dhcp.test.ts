@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { EnginePlan } from '../../src/workers/engine-plan.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
-import { Resolvers } from '../../src/workers/translator/dns-forward.ts';
+import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import { ip4, readIp, readUdp, udpPacket } from '../support/packets.ts';
 import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
@@ -37,7 +37,7 @@ interface Reply {
 
 function ask(question: Ask, plan: EnginePlan = TEST_PLAN): { rig: ShardRig; reply: Reply | null } {
   const rig = new ShardRig(plan);
-  const udp = new UdpTranslator(rig.ctx, new Resolvers([]));
+  const udp = new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses));
   const { src = '0.0.0.0', dst = '255.255.255.255' } = question;
   udp.onPacket(rig.packet(udpPacket(src, 68, dst, 67, message(question))));
   expect(rig.missingSlots).toBe(0);
@@ -122,6 +122,17 @@ describe('DHCP server', () => {
     const plan = { ...TEST_PLAN, addresses: { ...TEST_PLAN.addresses, ipv4 } };
     const { reply } = ask({ options: [53, 1, 1] }, plan);
     expect(reply!.options.get(121)).toEqual([32, 10, 0, 2, 2, 0, 0, 0, 0, 0, 10, 0, 2, 2]);
+  });
+
+  it('says only what the policy offers, and the name that it gives', () => {
+    const policy = { ...TEST_PLAN.policy, dhcpDns: false, dhcpSearch: false, offerMtu: false };
+    const bare = ask({ options: [53, 1, 1] }, { ...TEST_PLAN, policy }).reply!;
+    expect([...bare.options.keys()].sort((a, b) => a - b)).toEqual([1, 3, 51, 53, 54]);
+    const names = { ...policy, hostname: 'box', fqdn: 'box.example.org' };
+    const asked = [53, 1, 1, 81, 3, 0, 0, 0];
+    const named = ask({ options: asked }, { ...TEST_PLAN, policy: names }).reply!;
+    expect(Buffer.from(named.options.get(12)!).toString()).toBe('box');
+    expect(Buffer.from(named.options.get(81)!.slice(3)).toString()).toBe('box.example.org');
   });
 
   it('switched off: dropped and counted', () => {

@@ -2,10 +2,10 @@ import { describe, expect, it } from 'vitest';
 import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
-import { Resolvers } from '../../src/workers/translator/dns-forward.ts';
+import { ResolverChoice, Resolvers } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import { readIp, readUdp, udpPacket } from '../support/packets.ts';
-import { type Message, ShardRig } from '../support/shard-rig.ts';
+import { type Message, ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
 
 const GUEST = '10.0.2.15';
 const DNS = '10.0.2.3';
@@ -24,13 +24,11 @@ const answer = (id: number): number[] => dns(id, 0x8180, ANSWER);
 
 class Bench {
   readonly rig: ShardRig;
-  readonly resolvers: Resolvers;
   readonly udp: UdpTranslator;
 
   constructor(resolvers: readonly string[] = ['192.0.2.53', '192.0.2.54']) {
-    this.rig = new ShardRig();
-    this.resolvers = new Resolvers(resolvers);
-    this.udp = new UdpTranslator(this.rig.ctx, this.resolvers);
+    this.rig = new ShardRig({ ...TEST_PLAN, addresses: { ...TEST_PLAN.addresses, resolvers } });
+    this.udp = new UdpTranslator(this.rig.ctx, new ResolverChoice(this.rig.plan.addresses));
   }
 
   ask(id: number, port = 4000, payload = query(id)): Message[] {

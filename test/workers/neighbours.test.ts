@@ -1,6 +1,8 @@
 /** ARP and NDP: whom we answer for. */
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
+import type { EnginePlan, ServicePolicy } from '../../src/workers/engine-plan.ts';
+import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { handleArp } from '../../src/workers/translator/arp.ts';
 import { handleNdp, sendUnsolicitedRa } from '../../src/workers/translator/ndp.ts';
 import { icmp6Packet, icmpChecksumOk, ip4, ip6, readIp, text6 } from '../support/packets.ts';
@@ -10,8 +12,8 @@ const OUR_MAC = [0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55];
 const GUEST_MAC = [2, 0, 0, 0, 0, 1];
 
 describe('ARP', () => {
-  function ask(sender: string, target: string, op = 1): number[] | null {
-    const rig = new ShardRig();
+  function ask(sender: string, target: string, op = 1, plan = TEST_PLAN): number[] | null {
+    const rig = new ShardRig(plan);
     const at = rig.pool.slotAt(0) + 26;
     const request = [0, 1, 8, 0, 6, 4, 0, op, ...GUEST_MAC, ...ip4(sender), 0, 0, 0, 0, 0, 0, ...ip4(target)];
     rig.u8.set(request, at);
@@ -41,6 +43,17 @@ describe('ARP', () => {
     expect(ask(sender, target, op)).toBeNull();
   });
 
+  it.each([
+    ['10.0.2.2', true],
+    ['10.0.2.3', true],
+    ['10.0.2.4', true],
+    ['10.0.2.99', false],
+    ['192.0.2.1', false],
+  ])('by policy only for addresses of ours: %s %s', (target, isAnswered) => {
+    const plan: EnginePlan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, arp: 'ours' } };
+    expect(ask('10.0.2.15', target, 1, plan) !== null).toBe(isAnswered);
+  });
+
   it('a probe for an address of ours is answered', () => {
     expect(ask('0.0.0.0', '10.0.2.2')).not.toBeNull();
   });
@@ -53,8 +66,8 @@ describe('ARP', () => {
 });
 
 describe('neighbour solicitation', () => {
-  function solicit(src: string, target: string, hopLimit = 255): ShardRig {
-    const rig = new ShardRig();
+  function solicit(src: string, target: string, hopLimit = 255, plan = TEST_PLAN): ShardRig {
+    const rig = new ShardRig(plan);
     const message = [135, 0, 0, 0, 0, 0, 0, 0, ...ip6(target), 1, 1, ...GUEST_MAC];
     handleNdp(rig.ctx, rig.packet(icmp6Packet(src, 'ff02::1:ff00:1', message, hopLimit)));
     return rig;
@@ -81,6 +94,26 @@ describe('neighbour solicitation', () => {
     expect(ip.upper[4]).toBe(0xa0);
   });
 
+  it.each([
+    ['fe80::2', true],
+    ['fd00::2', true],
+    ['fd00::4', true],
+    ['fd00::77', false],
+    ['2001:db8::1', false],
+  ])('by policy only for addresses of ours: %s %s', (target, isAnswered) => {
+    const plan: EnginePlan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, arp: 'ours' } };
+    expect(solicit('fd00::15', target, 255, plan).takeSent().length).toBe(isAnswered ? 1 : 0);
+  });
+
+  it('switched off: nobody is answered for, nothing is advertised', () => {
+    const plan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, ndp: false } };
+    const rig = solicit('fd00::15', 'fd00::2', 255, plan);
+    handleNdp(rig.ctx, rig.packet(icmp6Packet('fe80::15', 'ff02::2', [133, 0, 0, 0, 0, 0, 0, 0])));
+    sendUnsolicitedRa(rig.ctx);
+    expect(rig.takeSent()).toEqual([]);
+    expect(rig.drops(StageDrop.switchedOff)).toBe(2);
+  });
+
   it('from beyond the link (hop limit below 255): dropped', () => {
     const rig = solicit('fd00::15', 'fd00::2', 254);
     expect(rig.takeSent()).toEqual([]);
@@ -91,7 +124,7 @@ describe('neighbour solicitation', () => {
 describe('router advertisement', () => {
   const solicitation = [133, 0, 0, 0, 0, 0, 0, 0];
 
-  it('answers a solicitation: autonomous prefix, MTU, resolvers, search list, no M flag', () => {
+  it('answers a solicitation: autonomous prefix, MTU, resolvers, search list, M flag for DHCPv6', () => {
     const rig = new ShardRig();
     handleNdp(rig.ctx, rig.packet(icmp6Packet('fe80::15', 'ff02::2', solicitation)));
     const ip = readIp(rig.takeSent()[0]!.bytes);
@@ -99,7 +132,7 @@ describe('router advertisement', () => {
     expect(icmpChecksumOk(ip)).toBe(true);
     const m = ip.upper;
     expect(Array.from(m.slice(0, 2))).toEqual([134, 0]);
-    expect(Array.from(m.slice(4, 8))).toEqual([64, 0, 0xff, 0xff]);
+    expect(Array.from(m.slice(4, 8))).toEqual([64, 0x80, 0xff, 0xff]);
     const options = new Map<number, Uint8Array>();
     for (let i = 16; i < m.length; i += m[i + 1]! * 8) options.set(m[i]!, m.slice(i, i + m[i + 1]! * 8));
     expect([...options.keys()].sort((a, b) => a - b)).toEqual([1, 3, 5, 25, 31]);
@@ -110,6 +143,34 @@ describe('router advertisement', () => {
     expect(Array.from(options.get(5)!.slice(4))).toEqual([0, 0, 1500 >> 8, 1500 & 255]);
     expect(text6(options.get(25)!.slice(8))).toBe('fd00::3');
     expect(Buffer.from(options.get(31)!).toString('latin1')).toContain('example');
+  });
+
+  const advertised = (policy: Partial<ServicePolicy>, guest = 'fd00::15'): Uint8Array => {
+    const ipv6 = { ...TEST_PLAN.addresses.ipv6!, guest };
+    const rig = new ShardRig({
+      ...TEST_PLAN,
+      addresses: { ...TEST_PLAN.addresses, ipv6 },
+      policy: { ...TEST_PLAN.policy, ...policy },
+    });
+    sendUnsolicitedRa(rig.ctx);
+    return readIp(rig.takeSent()[0]!.bytes).upper;
+  };
+  const optionsOf = (m: Uint8Array): number[] => {
+    const types: number[] = [];
+    for (let i = 16; i < m.length; i += m[i + 1]! * 8) types.push(m[i]!);
+    return types;
+  };
+
+  it('says only what the policy offers: no M flag without DHCPv6, no search list without a resolver', () => {
+    expect(advertised({ dhcpv6: false })[5]).toBe(0);
+    expect(optionsOf(advertised({ dhcpSearch: false }))).toEqual([1, 5, 3, 25]);
+    expect(optionsOf(advertised({ dhcpDns: false }))).toEqual([1, 5, 3]);
+    expect(optionsOf(advertised({ dhcpDns: false, offerMtu: false }))).toEqual([1, 3]);
+  });
+
+  it('no address planned for the guest: neither prefix nor M flag', () => {
+    const message = advertised({ dhcpDns: false }, '::');
+    expect([message[5], optionsOf(message)]).toEqual([0, [1, 5]]);
   });
 
   it('unsolicited: to all nodes; and nothing at all when the policy says so', () => {

@@ -7,7 +7,7 @@ import { Errno } from '../../src/sys/constants.ts';
 import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
-import { Resolvers } from '../../src/workers/translator/dns-forward.ts';
+import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import { icmpChecksumOk, ip4, ip6, pattern, readIp, readUdp, udpPacket } from '../support/packets.ts';
 import { type Message, ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
@@ -18,7 +18,7 @@ const PEER = '192.0.2.9';
 const PEER6 = '2001:db8::9';
 
 function begin(rig = new ShardRig()): { rig: ShardRig; udp: UdpTranslator } {
-  return { rig, udp: new UdpTranslator(rig.ctx, new Resolvers(rig.plan.addresses.resolvers)) };
+  return { rig, udp: new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses)) };
 }
 
 const v4Words = (text: string): number[] => {
@@ -248,7 +248,29 @@ describe('UDP to the guest', () => {
       0,
       9,
     ]);
+    expect(quoted.length).toBe(28);
   });
+
+  it.each([
+    [GUEST, PEER, 11 << 8, 28],
+    [GUEST6, PEER6, 3 << 8, 48],
+  ])(
+    'ICMP error for %s: quotes the data that the host kept, as traceroute wants it',
+    (guest, peer, type, headers) => {
+      const { rig, udp, flow } = opened(guest, peer);
+      const data = pattern(40);
+      const error = rig.hostMessage(ToShard.icmpError, flow, data, (m) => {
+        m[W.arg0] = type;
+      });
+      udp.onMessage(ToShard.icmpError, error, 0);
+      const ip = readIp(rig.takeSent()[0]!.bytes);
+      expect(icmpChecksumOk(ip)).toBe(true);
+      const quoted = ip.upper.slice(8);
+      expect(quoted.slice(headers)).toEqual(data);
+      expect(quoted[headers - 3]).toBe(8 + 40); // length of the quoted UDP datagram
+      expect(rig.missingSlots).toBe(0);
+    },
+  );
 
   it('ICMP error from the host loopback: comes from the mapped address, not from 127.0.0.1', () => {
     const { rig, udp, flow } = opened(GUEST, '10.0.2.4');
@@ -309,7 +331,7 @@ describe('runs of datagrams to the guest', () => {
     payloads: readonly Uint8Array[],
     { v6 = false, gsoSize = 0 }: { v6?: boolean; gsoSize?: number } = {},
   ): Frame[] {
-    const udp = new UdpTranslator(rig.ctx, new Resolvers(rig.plan.addresses.resolvers));
+    const udp = new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses));
     udp.onPacket(rig.packet(v6 ? udpPacket(GUEST6, 5, PEER6, 9, [1]) : udpPacket(GUEST, 5, PEER, 9, [1])));
     const [open, send] = rig.takeMessages();
     give(rig, send!);
@@ -494,6 +516,7 @@ describe('UDP flow time-outs', () => {
 describe('published UDP ports', () => {
   const listener = (rig: ShardRig, peer: string, port: number, payload: Uint8Array): Message =>
     rig.hostMessage(ToShard.listenerDatagram, 0, payload, (m) => {
+      rig.u8.set([...new Array<number>(10).fill(0), 0xff, 0xff, ...ip4(GUEST)], rig.pool.slotAt(m[W.slotA]!));
       m.set(v4Words(peer), W.addr);
       m[W.ports] = ((port << 16) | 8080) >>> 0;
       m[W.arg1] = 3;

@@ -1,5 +1,31 @@
-/** The address that a published port is bound to, as words. */
-import { addressParse } from '../../proto/address.ts';
+/** Sockets of published ports, bound. */
+import { addressParse, isV4Mapped } from '../../proto/address.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  Errno,
+  IPPROTO_IPV6,
+  IPV6_V6ONLY,
+  SO_BINDTODEVICE,
+  SO_REUSEADDR,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+} from '../../sys/constants.ts';
+import { close } from '../../sys/io.ts';
+import { NativeBuffer } from '../../sys/memory.ts';
+import {
+  bind,
+  SOCKADDR_BYTES,
+  setsockoptBytes,
+  setsockoptInt,
+  sockaddrWrite,
+  socket,
+} from '../../sys/socket.ts';
+import type { ListenerPlan } from '../engine-plan.ts';
+import type { Addressing } from '../translator/addressing.ts';
+import { setFreebind } from './outbound.ts';
 
 /**
  * @param text  "" or "*": any address (all words zero); else an IPv4 or IPv6 address
@@ -11,4 +37,80 @@ export function parseBindAddress(text: string, words: Uint32Array, w: number): b
   words[w + 2] = 0;
   words[w + 3] = 0;
   return text === '' || text === '*' || addressParse(text, words, w);
+}
+
+const targets = new WeakMap<ListenerPlan, Uint32Array>();
+
+/**
+ * Which address inside a peer of a listener is led to: the rule's own target, else the guest's.
+ * @param remote,r  the peer as the guest sees it
+ * @returns false when there is none of the peer's family
+ */
+export function listenerGuest(
+  plan: ListenerPlan,
+  addressing: Addressing,
+  remote: Uint32Array,
+  r: number,
+  out: Uint32Array,
+  o = 0,
+): boolean {
+  if (plan.targetAddress === undefined) return addressing.guestFor(remote, r, out, o);
+  let target = targets.get(plan);
+  if (target === undefined) {
+    target = new Uint32Array(4); // once a rule
+    if (!addressParse(plan.targetAddress, target, 0)) return false;
+    targets.set(plan, target);
+  }
+  if (isV4Mapped(target, 0) !== isV4Mapped(remote, r)) return false;
+  for (let i = 0; i < 4; i++) out[o + i] = target[i]!;
+  return true;
+}
+
+const words = new Uint32Array(4);
+const sockaddr = new NativeBuffer(SOCKADDR_BYTES);
+const ifname = new NativeBuffer(16);
+
+/** Makes sockets; of another namespace, if need be. @returns a descriptor or -errno */
+export type SocketMaker = (domain: number, type: number) => number;
+
+const ownSocket: SocketMaker = (domain, type) => socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+/**
+ * A socket bound to one port of a rule, not listening yet.
+ * @param type  SOCK_STREAM or SOCK_DGRAM
+ * @param freebind  the address may be one that the host does not have
+ * @returns a descriptor or -errno
+ */
+export function openListener(
+  plan: ListenerPlan,
+  port: number,
+  type: number,
+  freebind: boolean,
+  make = ownSocket,
+): number {
+  const any = plan.address === '' || plan.address === '*';
+  if (!parseBindAddress(plan.address, words, 0)) return -Errno.EINVAL;
+  let v4 = isV4Mapped(words, 0);
+  let fd = make(v4 ? AF_INET : AF_INET6, type);
+  if (fd === -Errno.EAFNOSUPPORT && any) {
+    v4 = true;
+    words[2] = 0xffff;
+    fd = make(AF_INET, type);
+  }
+  if (fd < 0) return fd;
+  // Not for datagrams: two of them could be bound to one port, and the later would take it all.
+  let r = type === SOCK_STREAM ? setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1) : 0;
+  if (r >= 0 && !v4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? 0 : 1);
+  if (r >= 0 && plan.interface !== undefined) r = bindToDevice(fd, plan.interface);
+  if (r >= 0 && freebind) r = setFreebind(fd, v4);
+  if (r >= 0) r = bind(fd, sockaddr.address, sockaddrWrite(sockaddr.u8, 0, words, 0, port));
+  if (r >= 0) return fd;
+  close(fd);
+  return r;
+}
+
+function bindToDevice(fd: number, device: string): number {
+  ifname.u8.fill(0);
+  new TextEncoder().encodeInto(device, ifname.u8.subarray(0, 15));
+  return setsockoptBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, ifname.address, 16);
 }

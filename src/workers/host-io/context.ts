@@ -4,7 +4,36 @@
  */
 import type { FramePool, SlotStack } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
-import type { EnginePlan } from '../engine-plan.ts';
+import type { EnginePlan, ListenerPlan } from '../engine-plan.ts';
+
+/** The way past the TAP for what comes from the host's loopback (the splice stage). */
+export interface LoopbackPath {
+  /** Lead an accepted connection to `port` inside; the descriptor is the path's from now on. @param words  peer at words[0..3] */
+  takeStream(fd: number, words: Uint32Array, port: number): void;
+  /**
+   * Lead a datagram of a published port to `port` inside. Its bytes, in up to two pieces, stay where they are until
+   * flushDatagrams().
+   * @param listenerId  of the listener that received it; forgetListener() is told before it is closed
+   * @param words  peer at words[0..3], the address that it wrote to at words[4..7]
+   */
+  takeDatagram(
+    listenerFd: number,
+    listenerId: number,
+    listenerV6: boolean,
+    words: Uint32Array,
+    peerPort: number,
+    port: number,
+    addressA: number,
+    bytesA: number,
+    addressB: number,
+    bytesB: number,
+  ): void;
+  flushDatagrams(): void;
+  forgetListener(listenerId: number): void;
+  /** Listen on a port inside, for a listener from the guest. @returns 0 or -errno */
+  openListener(id: number, plan: ListenerPlan, port: number): number;
+  closeListener(id: number): void;
+}
 
 export interface HostContext {
   readonly plan: EnginePlan;
@@ -16,6 +45,7 @@ export interface HostContext {
   readonly largeSlots: SlotStack;
   readonly flowsPerShard: number;
   readonly listenerBase: number;
+  readonly loopback?: LoopbackPath | undefined;
   /** Link to the shard that owns a gid. */
   toShard(gid: number): RingProducer;
   shardOfHash(hash: number): number;

@@ -19,9 +19,9 @@
  *
  * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
  */
-import { isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
+import { addressWrite, isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
 import { readU32, writeU32 } from '../../proto/be.ts';
-import { IcmpType, IcmpUnreachable } from '../../proto/icmp.ts';
+import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../proto/icmp.ts';
 import { Icmp6Type } from '../../proto/icmpv6.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { HEADROOM_BYTES, LARGE_SLOT_BYTES, NO_SLOT, SMALL_SLOT_BYTES } from '../../ring/pool.ts';
@@ -50,7 +50,7 @@ import {
   MSG_ERRQUEUE,
   MSG_NOSIGNAL,
   MSG_TRUNC,
-  SO_BINDTODEVICE,
+  SO_DOMAIN,
   SO_EE_ORIGIN_ICMP,
   SO_EE_ORIGIN_ICMP6,
   SO_EE_ORIGIN_LOCAL,
@@ -70,7 +70,6 @@ import {
 import { close, schedYield } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
-  bind,
   CMSG_HEADER_BYTES,
   CMSG_LEVEL_WORD,
   CMSG_TYPE_WORD,
@@ -84,6 +83,7 @@ import {
   EE_OFFENDER_AT,
   EE_ORIGIN_AT,
   EE_TYPE_AT,
+  getsockoptInt,
   IN_PKTINFO_BYTES,
   IN6_PKTINFO_BYTES,
   IOVEC_BYTES,
@@ -104,7 +104,6 @@ import {
   SOCKADDR_BYTES,
   SOCKADDR_IN_BYTES,
   sendmsg,
-  setsockoptBytes,
   setsockoptInt,
   sockaddrRead,
   sockaddrScope,
@@ -116,8 +115,10 @@ import { flowHash } from '../flow-hash.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { parseBindAddress } from './bind-address.ts';
+import { listenerGuest, openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
+import { targetPort } from './listener-table.ts';
+import { Outbound } from './outbound.ts';
 
 /** Datagrams by one recvmmsg, and full ones for one socket before others get their turn. */
 const BATCH = 32;
@@ -135,7 +136,8 @@ const NAME_BYTES = 32;
 /** Room for one PKTINFO or TTL message, and for an extended error with its offender. */
 const CONTROL_BYTES = 64;
 const ERROR_CONTROL_BYTES = 256;
-const ERROR_DATA_BYTES = 64;
+/** As much of a datagram as the longest error to the guest quotes (RFC 4443 section 2.4 (c)); a multiple of 8. */
+const ERROR_DATA_BYTES = 1280;
 /** Errors taken from one queue before others get their turn; the queue itself is bounded by the receive buffer. */
 const MAX_ERRORS_PER_ROUND = 256;
 /** Pending errors that one read attempt steps over. */
@@ -174,6 +176,8 @@ export class DatagramSockets implements SocketModule {
   readonly #isStarved: Uint8Array;
   readonly #starved: number[] = [];
   readonly #listenerPort: Uint16Array;
+  readonly #listenerPlan: ListenerPlan[] = [];
+  readonly #listenerSplices: Uint8Array;
   /** By family (0, PORTS) and port: how many of our sockets share it, and the only one's gid + 1 while it lacks SO_REUSEADDR. */
   readonly #sharers = new Uint16Array(2 * PORTS);
   readonly #lone = new Int32Array(2 * PORTS);
@@ -212,12 +216,16 @@ export class DatagramSockets implements SocketModule {
 
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #error = new NativeBuffer(MSGHDR_BYTES + IOVEC_BYTES + ERROR_DATA_BYTES + ERROR_CONTROL_BYTES);
+  /** What the error being told quotes, in #error. */
+  #quotedAt = 0;
+  #quotedBytes = 0;
   readonly #words = new Uint32Array(16);
-  readonly #hasIpv6: boolean;
+  readonly #outbound: Outbound;
 
   constructor(ctx: HostContext, addressing: Addressing, gids: number) {
     this.#ctx = ctx;
     this.#addressing = addressing;
+    this.#outbound = new Outbound(ctx.plan);
     this.#fd = new Int32Array(gids);
     this.#kind = new Uint8Array(gids);
     this.#port = new Uint16Array(gids);
@@ -225,7 +233,8 @@ export class DatagramSockets implements SocketModule {
     this.#hasGro = new Uint8Array(gids);
     this.#moreErrors = new Uint8Array(gids);
     this.#isStarved = new Uint8Array(gids);
-    this.#listenerPort = new Uint16Array(ctx.plan.listeners.length);
+    this.#listenerPort = new Uint16Array(gids - ctx.listenerBase);
+    this.#listenerSplices = new Uint8Array(gids - ctx.listenerBase);
     this.#batch = Math.max(1, Math.min(BATCH, Math.floor(ctx.largeSlots.capacity * MAX_LARGE_SHARE)));
     for (let i = 0; i < BATCH; i++) {
       const iov = this.#iov.address + i * 2 * IOVEC_BYTES;
@@ -244,9 +253,6 @@ export class DatagramSockets implements SocketModule {
         CONTROL_BYTES,
       );
     }
-    const probe = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP);
-    this.#hasIpv6 = probe >= 0;
-    if (probe >= 0) close(probe);
   }
 
   /** openUdp, openPing, sendDatagram, sendFromListener, close or reset, from a shard. Takes over the slots it brings. */
@@ -285,12 +291,13 @@ export class DatagramSockets implements SocketModule {
       return;
     }
     const port = words[at + W.ports]! & 0xffff;
-    let r = this.#prepare(fd, isV4, isLoopback(words, at + W.addr));
-    if (r === 0 && port !== 0 && this.#bindPort(fd, isV4, port, gid)) this.#port[gid] = port;
+    const remotePort = words[at + W.ports]! >>> 16;
+    let r = this.#prepare(fd, isV4, words, at + W.addr);
     if (r === 0) {
-      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, at + W.addr, words[at + W.ports]! >>> 16);
-      r = connect(fd, this.#name.address, nameBytes);
+      if (port !== 0 && this.#bindPort(fd, isV4, port, gid, words, at + W.addr)) this.#port[gid] = port;
+      else r = this.#outbound.bindPort(fd, words, at + W.addr, 0);
     }
+    if (r === 0) r = this.#connect(fd, words, at + W.addr, remotePort);
     if (r === 0) this.#discardStrangers(fd);
     // After the strangers: they were read without looking at control messages. Kernels before 5.0 refuse, and nothing is lost.
     const hasGro = r === 0 && words[at + W.arg0] === 1 && setsockoptInt(fd, SOL_UDP, UDP_GRO, 1) === 0;
@@ -307,26 +314,28 @@ export class DatagramSockets implements SocketModule {
       this.#openFailed(gid, -fd);
       return;
     }
-    let r = this.#prepare(fd, isV4, false);
+    let r = this.#prepare(fd, isV4, words, at + W.addr);
     if (r === 0) {
       r = isV4 ? setsockoptInt(fd, SOL_IP, IP_RECVTTL, 1) : setsockoptInt(fd, SOL_IPV6, IPV6_RECVHOPLIMIT, 1);
     }
-    if (r === 0) {
-      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, at + W.addr, 0);
-      r = connect(fd, this.#name.address, nameBytes);
-    }
+    if (r === 0) r = this.#outbound.bindPort(fd, words, at + W.addr, 0);
+    if (r === 0) r = this.#connect(fd, words, at + W.addr, 0);
     this.#opened(gid, fd, isV4 ? Kind.ping4 : Kind.ping6, r);
   }
 
-  /** Options that every socket of a flow has. @returns 0 or -errno */
-  #prepare(fd: number, isV4: boolean, toLoopback: boolean): number {
+  #connect(fd: number, words: Uint32Array, w: number, port: number): number {
+    const scope = this.#outbound.scopeOf(words, w);
+    const nameBytes = sockaddrWrite(this.#name.u8, 0, words, w, port, scope);
+    return connect(fd, this.#name.address, nameBytes);
+  }
+
+  /** Options that every socket of a flow has. @param words,w  remote address @returns 0 or -errno */
+  #prepare(fd: number, isV4: boolean, words: Uint32Array, w: number): number {
     let r = isV4 ? 0 : setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
     // A ping socket of family 6 knows no V6ONLY on some kernels: it is that already.
     if (r === -Errno.ENOPROTOOPT || r === -Errno.EINVAL) r = 0;
     if (r === 0) r = setsockoptInt(fd, isV4 ? SOL_IP : SOL_IPV6, isV4 ? IP_RECVERR : IPV6_RECVERR, 1);
-    const device = this.#ctx.plan.policy.outboundInterface;
-    // The host's own services, a resolver on 127.0.0.53 among them, are behind no interface but lo.
-    if (r === 0 && device !== undefined && !toLoopback) r = this.#bindToDevice(fd, device);
+    if (r === 0) r = this.#outbound.toDevice(fd, words, w);
     return r;
   }
 
@@ -339,15 +348,8 @@ export class DatagramSockets implements SocketModule {
     setsockoptInt(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER_BYTES);
   }
 
-  #bindToDevice(fd: number, device: string): number {
-    const bytes = new TextEncoder().encode(device); // cold: with this option, once a socket
-    this.#name.u8.fill(0);
-    this.#name.u8.set(bytes.subarray(0, 15));
-    return setsockoptBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, this.#name.address, bytes.length + 1);
-  }
-
   /** Try to have the guest's port on the host too. @returns whether the socket is bound now */
-  #bindPort(fd: number, isV4: boolean, port: number, gid: number): boolean {
+  #bindPort(fd: number, isV4: boolean, port: number, gid: number, words: Uint32Array, w: number): boolean {
     const key = (isV4 ? 0 : PORTS) + port;
     const shared = this.#sharers[key]! > 0;
     if (shared) {
@@ -358,11 +360,7 @@ export class DatagramSockets implements SocketModule {
       }
       setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     }
-    const any = this.#words;
-    any.fill(0, 0, 4);
-    if (isV4) any[2] = 0xffff;
-    const nameBytes = sockaddrWrite(this.#name.u8, 0, any, 0, port);
-    if (bind(fd, this.#name.address, nameBytes) < 0) return false; // taken, or privileged: any port will do
+    if (this.#outbound.bindPort(fd, words, w, port) < 0) return false; // taken, or privileged: any port will do
     this.#sharers[key]!++;
     if (!shared) this.#lone[key] = gid + 1;
     return true;
@@ -432,29 +430,18 @@ export class DatagramSockets implements SocketModule {
 
   /**
    * Open a published port.
-   * @param index  of the listener in the plan
+   * @param index  listener number
    * @returns 0 or -errno
    */
-  listen(index: number, plan: ListenerPlan): number {
+  listen(index: number, plan: ListenerPlan, port = plan.port): number {
     const ctx = this.#ctx;
     const gid = ctx.listenerBase + index;
-    const words = this.#words;
-    if (!parseBindAddress(plan.address, words, 0)) return -Errno.EINVAL;
-    const isAny = words[0] === 0 && words[1] === 0 && words[2] === 0 && words[3] === 0;
-    // "" means any address of both families; "::" as text is any of IPv6 alone.
-    const isBoth = isAny && !plan.address.includes(':') && this.#hasIpv6;
-    const isV4 = isV4Mapped(words, 0) || (isAny && !isBoth && !plan.address.includes(':'));
-    if (isV4 && isAny) words[2] = 0xffff;
-    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    const fd = openListener(plan, port, SOCK_DGRAM, ctx.plan.policy.freebind);
     if (fd < 0) return fd;
+    const isV4 = getsockoptInt(fd, SOL_SOCKET, SO_DOMAIN) === AF_INET;
     let r = isV4
       ? setsockoptInt(fd, SOL_IP, IP_PKTINFO, 1)
       : setsockoptInt(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1);
-    if (r === 0 && !isV4) r = setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, isBoth ? 0 : 1);
-    if (r === 0) {
-      const nameBytes = sockaddrWrite(this.#name.u8, 0, words, 0, plan.port);
-      r = bind(fd, this.#name.address, nameBytes);
-    }
     if (r === 0) r = ctx.watch(fd, gid, (EPOLLIN | EPOLLET) >>> 0);
     if (r < 0) {
       close(fd);
@@ -462,8 +449,19 @@ export class DatagramSockets implements SocketModule {
     }
     this.#fd[gid] = fd + 1;
     this.#kind[gid] = isV4 ? Kind.listener4 : Kind.listener6;
-    this.#listenerPort[index] = plan.targetPort;
+    this.#listenerPort[index] = targetPort(plan, port);
+    this.#listenerPlan[index] = plan;
+    this.#listenerSplices[index] = plan.path === 'splice' ? 1 : 0;
     return 0;
+  }
+
+  /** Stop listening: flows that came in here hear no more, and can answer no more. */
+  unlisten(index: number): void {
+    const gid = this.#ctx.listenerBase + index;
+    this.#ctx.loopback?.forgetListener(index);
+    close(this.#fd[gid]! - 1);
+    this.#fd[gid] = 0;
+    this.#kind[gid] = Kind.none;
   }
 
   closeAll(): void {
@@ -809,6 +807,7 @@ export class DatagramSockets implements SocketModule {
         if (kind <= Kind.ping6) this.#onDatagram(gid, kind, headers, hasControl, i);
         else this.#onListenerDatagram(gid, i);
       }
+      if (kind > Kind.ping6) this.#ctx.loopback?.flushDatagrams();
       if (n < armed) return; // all there was; the next one raises an event
       batch++;
     }
@@ -910,18 +909,38 @@ export class DatagramSockets implements SocketModule {
     }
     const index = gid - ctx.listenerBase;
     const targetPort = this.#listenerPort[index]!;
-    const family = isV4Mapped(words, 0) ? 0 : 4;
-    const { guest } = this.#addressing;
+    if (this.#listenerSplices[index] === 1 && ctx.loopback !== undefined && isLoopback(words, 0)) {
+      const { pool } = ctx;
+      ctx.loopback.takeDatagram(
+        this.#fd[gid]! - 1,
+        index,
+        this.#kind[gid] === Kind.listener6,
+        words,
+        peerPort,
+        targetPort,
+        pool.slotAddress(this.#small[i]!) + HEADROOM_BYTES,
+        Math.min(bytes, SMALL_PAYLOAD_BYTES),
+        pool.slotAddress(this.#large[i]!),
+        Math.max(0, bytes - SMALL_PAYLOAD_BYTES),
+      );
+      return; // the slots stay ours, for the next batch
+    }
+    const isV4 = isV4Mapped(words, 0);
     this.#addressing.fromHost(words, 0, words, 8);
+    if (!listenerGuest(this.#listenerPlan[index]!, this.#addressing, words, 8, words, 12)) {
+      this.#drop(StageDrop.destination, 1);
+      return;
+    }
     const [k0, k1] = ctx.plan.hashKey;
     const ports = ((targetPort << 16) | peerPort) >>> 0;
-    const hash = flowHash(k0, k1, guest, family, words, 8, ports, IPPROTO_UDP);
+    const hash = flowHash(k0, k1, words, 12, words, 8, ports, IPPROTO_UDP);
     const out = ctx.shardLink(ctx.shardOfHash(hash));
     const at = out.reserve();
     const w = out.words;
     w[at + W.op] = ToShard.listenerDatagram;
-    w[at + W.flow] =
-      isLinkLocal(words, 0) && family === 4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
+    w[at + W.flow] = isLinkLocal(words, 0) && !isV4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
+    // The descriptor is full: the guest's address goes ahead of the payload, where no header will be.
+    addressWrite(ctx.u8, ctx.pool.slotAt(this.#small[i]!), words, 12);
     this.#handOver(w, at, i, bytes);
     w[at + W.arg1] = index;
     for (let k = 0; k < 4; k++) w[at + W.addr + k] = words[k]!;
@@ -998,6 +1017,9 @@ export class DatagramSockets implements SocketModule {
         const offender = n >= EE_OFFENDER_AT + SOCKADDR_IN_BYTES ? errorAt + EE_OFFENDER_AT : -1;
         // A ping socket's queue quotes the echo request: its sequence number tells the guest which one.
         const sequence = dataBytes >= 8 ? (u8[dataAt + 6]! << 8) | u8[dataAt + 7]! : 0;
+        const headerBytes = this.#kind[gid]! >= Kind.ping4 ? ICMP_BYTES : 0;
+        this.#quotedAt = dataAt + headerBytes;
+        this.#quotedBytes = Math.max(0, dataBytes - headerBytes);
         this.#tellError(gid, errorAt, offender, sequence);
         return;
       }
@@ -1029,6 +1051,7 @@ export class DatagramSockets implements SocketModule {
   /** A send failed and the error queue said nothing about it. */
   #tellErrno(gid: number, errno: number): void {
     this.#words.fill(0, 0, 4);
+    this.#quotedBytes = 0;
     this.#tell(gid, 0, 0, errno, 0);
   }
 
@@ -1042,6 +1065,16 @@ export class DatagramSockets implements SocketModule {
     for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
     w[at + W.arg2] = errno;
     w[at + W.arg3] = sequence;
+    const bytes = this.#quotedBytes;
+    const slot = bytes > 0 ? ctx.smallSlots.pop() : NO_SLOT;
+    if (slot !== NO_SLOT) {
+      // Cold: an error a datagram at the most.
+      const quoted = this.#error.u8.subarray(this.#quotedAt, this.#quotedAt + bytes);
+      ctx.u8.set(quoted, ctx.pool.slotAt(slot) + HEADROOM_BYTES);
+      w[at + W.slotA] = slot;
+      w[at + W.at] = HEADROOM_BYTES;
+      w[at + W.len] = bytes;
+    }
     out.commit();
   }
 }

@@ -4,18 +4,20 @@
  */
 import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
-import { errnoText } from '../../sys/constants.ts';
-import type { EnginePlan } from '../engine-plan.ts';
+import { Errno } from '../../sys/constants.ts';
+import type { EnginePlan, ListenerPlan } from '../engine-plan.ts';
 import { shardOf } from '../flow-hash.ts';
 import { ToHost, ToReader, W } from '../messages.ts';
 import { Owner } from '../owners.ts';
 import type { Stage } from '../stage.ts';
 import { Addressing } from '../translator/addressing.ts';
-import type { HostContext } from './context.ts';
+import type { HostContext, LoopbackPath } from './context.ts';
 import { DatagramSockets } from './datagram.ts';
+import { ListenerTable, type ListenFailure, listenerCount } from './listener-table.ts';
 import { StreamSockets } from './stream.ts';
 
-const Kind = { none: 0, stream: 1, datagram: 2 } as const;
+/** `loopback`: a listener inside, which is the loopback path's. */
+const Kind = { none: 0, stream: 1, datagram: 2, loopback: 3 } as const;
 
 export interface HostIoOptions {
   readonly plan: EnginePlan;
@@ -27,6 +29,9 @@ export interface HostIoOptions {
   readonly toShards: readonly RingProducer[];
   readonly fromShards: readonly RingConsumer[];
   readonly toReader: RingProducer;
+  /** Addressing.seen, shared with the shards. */
+  readonly seen?: Uint32Array | undefined;
+  readonly loopback?: LoopbackPath | undefined;
   watch(fd: number, gid: number, events: number): number;
   log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
 }
@@ -40,6 +45,7 @@ export class HostIo implements Stage {
   readonly #kind: Uint8Array;
   readonly #flows: number;
   readonly #listenerBase: number;
+  readonly #listeners: ListenerTable;
   // Sockets with more to read than a round allowed: two lists, so that what is marked while one runs waits for the next round.
   #ready: Int32Array;
   #readyNext: Int32Array;
@@ -51,7 +57,8 @@ export class HostIo implements Stage {
     const shards = options.toShards.length;
     this.#flows = options.plan.pool.flows;
     this.#listenerBase = shards * this.#flows;
-    const gids = this.#listenerBase + options.plan.listeners.length;
+    const capacity = options.plan.listenerCapacity ?? listenerCount(options.plan.listeners);
+    const gids = this.#listenerBase + capacity;
     this.#kind = new Uint8Array(gids);
     this.#marked = new Uint8Array(gids);
     this.#ready = new Int32Array(gids);
@@ -67,6 +74,7 @@ export class HostIo implements Stage {
       largeSlots: options.largeSlots,
       flowsPerShard: flows,
       listenerBase: this.#listenerBase,
+      loopback: options.loopback,
       toShard: shards === 1 ? () => toShards[0]! : (gid) => toShards[Math.floor(gid / flows)]!,
       shardOfHash: (hash) => shardOf(hash, shards),
       shardLink: (shard) => toShards[shard]!,
@@ -85,25 +93,51 @@ export class HostIo implements Stage {
       now: 0,
       log: options.log,
     };
-    const addressing = new Addressing(options.plan.addresses);
-    this.#streams = new StreamSockets(this.#ctx, addressing, gids);
+    const addressing = new Addressing(options.plan.addresses, options.plan.policy, options.seen);
+    this.#streams = new StreamSockets(this.#ctx, addressing, this.#listenerBase);
     this.#datagrams = new DatagramSockets(this.#ctx, addressing, gids);
+    this.#listeners = new ListenerTable(
+      {
+        open: (id, plan, port) => this.#openListener(id, plan, port),
+        close: (id) => this.#closeListener(id),
+      },
+      capacity,
+    );
   }
 
   /**
-   * Open the published ports.
-   * @throws Error that names the port and the reason; nothing stays bound when the caller closes the stage
+   * Listen on the ports of these rules and no others.
+   * @returns what could not be had; the rest is open
    */
-  listen(): void {
-    this.#o.plan.listeners.forEach((listener, index) => {
-      const tcp = listener.proto === 'tcp';
-      const r = tcp ? this.#streams.listen(index, listener) : this.#datagrams.listen(index, listener);
-      if (r < 0) {
-        const where = listener.address === '' ? `${listener.port}` : `${listener.address}:${listener.port}`;
-        throw new Error(`cannot publish ${listener.proto} port ${where}: ${errnoText(-r)}`);
-      }
-      this.#kind[this.#listenerBase + index] = tcp ? Kind.stream : Kind.datagram;
-    });
+  listen(plans: readonly ListenerPlan[]): readonly ListenFailure[] {
+    return this.#listeners.set(plans, Errno.EMFILE);
+  }
+
+  #openListener(id: number, plan: ListenerPlan, port: number): number {
+    const { loopback } = this.#ctx;
+    let r: number;
+    let kind: number;
+    if (plan.from === 'guest') {
+      kind = Kind.loopback;
+      r = loopback === undefined ? -Errno.EOPNOTSUPP : loopback.openListener(id, plan, port);
+    } else if (plan.proto === 'tcp') {
+      kind = Kind.stream;
+      r = this.#streams.listen(id, plan, port);
+    } else {
+      kind = Kind.datagram;
+      r = this.#datagrams.listen(id, plan, port);
+    }
+    if (r >= 0) this.#kind[this.#listenerBase + id] = kind;
+    return r;
+  }
+
+  #closeListener(id: number): void {
+    const gid = this.#listenerBase + id;
+    const kind = this.#kind[gid];
+    this.#kind[gid] = Kind.none;
+    if (kind === Kind.stream) this.#streams.unlisten(id);
+    else if (kind === Kind.datagram) this.#datagrams.unlisten(id);
+    else if (kind === Kind.loopback) this.#ctx.loopback?.closeListener(id);
   }
 
   #markReady(gid: number): void {

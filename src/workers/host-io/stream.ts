@@ -16,7 +16,7 @@
  * send only stops sending.
  */
 
-import { isV4Mapped } from '../../proto/address.ts';
+import { isLoopback, isV4Mapped } from '../../proto/address.ts';
 import { Counter, recordHistogram } from '../../ring/counters.ts';
 import { Histogram } from '../../ring/histograms.ts';
 import { HEADROOM_BYTES, NO_SLOT } from '../../ring/pool.ts';
@@ -31,20 +31,16 @@ import {
   EPOLLRDHUP,
   Errno,
   errnoName,
-  IPPROTO_IPV6,
   IPPROTO_TCP,
-  IPV6_V6ONLY,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   MSG_PEEK,
   MSG_TRUNC,
   SHUT_WR,
-  SO_BINDTODEVICE,
   SO_ERROR,
   SO_KEEPALIVE,
   SO_PEEK_OFF,
   SO_RCVLOWAT,
-  SO_REUSEADDR,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
@@ -55,7 +51,6 @@ import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
   accept4,
-  bind,
   connect,
   getsockoptInt,
   iovecWrite,
@@ -67,7 +62,6 @@ import {
   send,
   sendmsg,
   setLingerZero,
-  setsockoptBytes,
   setsockoptInt,
   shutdown,
   sockaddrRead,
@@ -78,8 +72,10 @@ import type { ListenerPlan } from '../engine-plan.ts';
 import { flowHash } from '../flow-hash.ts';
 import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { parseBindAddress } from './bind-address.ts';
+import { listenerGuest, openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
+import { targetPort } from './listener-table.ts';
+import { Outbound } from './outbound.ts';
 
 const Flag = {
   open: 1 << 0,
@@ -164,10 +160,13 @@ export class StreamSockets implements SocketModule {
   readonly #msg = new NativeBuffer(64);
   readonly #sockaddr = new NativeBuffer(32);
   readonly #sockaddrLen = new NativeBuffer(8);
-  readonly #ifname: NativeBuffer | null;
+  readonly #outbound: Outbound;
   readonly #words = new Uint32Array(8);
+  readonly #guest = new Uint32Array(4);
+  // By listener. Sparse while there are few.
   readonly #listenFd: number[] = [];
   readonly #listenPlan: ListenerPlan[] = [];
+  readonly #listenTarget: number[] = [];
   /** Accepted descriptors that no shard has answered for yet. */
   readonly #pending = new Set<number>();
   /** Listeners that ran out of descriptors in the middle of accepting. */
@@ -199,10 +198,7 @@ export class StreamSockets implements SocketModule {
     this.#qSlotB = new Uint32Array(slots);
     this.#qAt = new Uint32Array(slots);
     this.#qLen = new Uint32Array(slots);
-    const name = ctx.plan.policy.outboundInterface;
-    this.#ifname = name === undefined ? null : new NativeBuffer(16);
-    if (name !== undefined && this.#ifname !== null)
-      this.#ifname.u8.set(new TextEncoder().encode(name).subarray(0, 15));
+    this.#outbound = new Outbound(ctx.plan);
   }
 
   // ------------------------------------------------------------------------------------------------- commands
@@ -285,12 +281,14 @@ export class StreamSockets implements SocketModule {
     }
     this.#begin(gid, fd);
     this.#configure(fd);
-    if (this.#ifname !== null) {
-      const r = setsockoptBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, this.#ifname.address, 16);
-      if (r < 0) return this.#openFailed(gid, -r);
-    }
-    const len = sockaddrWrite(this.#sockaddr.u8, 0, words, at + W.addr, words[at + W.ports]! >>> 16);
-    const r = connect(fd, this.#sockaddr.address, len);
+    const outbound = this.#outbound;
+    let r = outbound.toDevice(fd, words, at + W.addr);
+    if (r >= 0) r = outbound.bindStream(fd, words, at + W.addr);
+    if (r < 0) return this.#openFailed(gid, -r);
+    const scope = outbound.scopeOf(words, at + W.addr);
+    const port = words[at + W.ports]! >>> 16;
+    const len = sockaddrWrite(this.#sockaddr.u8, 0, words, at + W.addr, port, scope);
+    r = connect(fd, this.#sockaddr.address, len);
     if (r < 0 && r !== -Errno.EINPROGRESS) return this.#openFailed(gid, -r);
     this.#flags[gid] = Flag.open | Flag.connecting;
     const e = ctx.watch(fd, gid, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
@@ -838,23 +836,11 @@ export class StreamSockets implements SocketModule {
    * @param index  listener number; its gid is listenerBase + index
    * @returns 0 or -errno
    */
-  listen(index: number, plan: ListenerPlan): number {
+  listen(index: number, plan: ListenerPlan, port = plan.port): number {
     const ctx = this.#ctx;
-    const any = plan.address === '' || plan.address === '*';
-    if (!parseBindAddress(plan.address, this.#words, 0)) return -Errno.EINVAL;
-    let v4 = !any && isV4Mapped(this.#words, 0);
-    let fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd === -Errno.EAFNOSUPPORT && any) {
-      v4 = true;
-      this.#words[2] = 0xffff;
-      fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    }
+    const fd = openListener(plan, port, SOCK_STREAM, ctx.plan.policy.freebind);
     if (fd < 0) return fd;
-    let r = setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (r >= 0 && !v4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? 0 : 1);
-    if (r >= 0)
-      r = bind(fd, this.#sockaddr.address, sockaddrWrite(this.#sockaddr.u8, 0, this.#words, 0, plan.port));
-    if (r >= 0) r = listen(fd, BACKLOG);
+    let r = listen(fd, BACKLOG);
     if (r >= 0) r = ctx.watch(fd, ctx.listenerBase + index, EPOLLIN | EPOLLET);
     if (r < 0) {
       close(fd);
@@ -862,7 +848,16 @@ export class StreamSockets implements SocketModule {
     }
     this.#listenFd[index] = fd;
     this.#listenPlan[index] = plan;
+    this.#listenTarget[index] = targetPort(plan, port);
     return 0;
+  }
+
+  /** Stop listening; connections stay. */
+  unlisten(index: number): void {
+    close(this.#listenFd[index]!);
+    delete this.#listenFd[index];
+    delete this.#listenPlan[index];
+    this.#acceptLater.delete(this.#ctx.listenerBase + index);
   }
 
   #accept(gid: number): void {
@@ -906,26 +901,21 @@ export class StreamSockets implements SocketModule {
     const ctx = this.#ctx;
     const addressing = this.#addressing;
     const words = this.#words;
+    const target = this.#listenTarget[index]!;
+    if (plan.path === 'splice' && ctx.loopback !== undefined && isLoopback(words, 0)) {
+      return ctx.loopback.takeStream(fd, words, target);
+    }
     const v4 = isV4Mapped(words, 0);
-    if (v4 ? !addressing.ipv4 : !addressing.ipv6) {
+    addressing.fromHost(words, 0, words, 4);
+    const guest = this.#guest;
+    if (!listenerGuest(plan, addressing, words, 4, guest)) {
       // Nobody inside speaks this family.
       setLingerZero(fd);
       close(fd);
       return;
     }
-    const guestAt = v4 ? 0 : 4;
-    addressing.fromHost(words, 0, words, 4);
     const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(
-      k0,
-      k1,
-      addressing.guest,
-      guestAt,
-      words,
-      4,
-      ((plan.targetPort << 16) | peerPort) >>> 0,
-      6,
-    );
+    const hash = flowHash(k0, k1, guest, 0, words, 4, ((target << 16) | peerPort) >>> 0, 6);
     this.#pending.add(fd);
     ctx.counters[Counter.sockOpened]!++;
     const out = ctx.shardLink(ctx.shardOfHash(hash));
@@ -933,8 +923,12 @@ export class StreamSockets implements SocketModule {
     const w = out.words;
     w[at + W.arg0] = fd;
     w[at + W.arg1] = index;
+    w[at + W.flow] = guest[0]!;
+    w[at + W.at] = guest[1]!;
+    w[at + W.len] = guest[2]!;
+    w[at + W.arg2] = guest[3]!;
     for (let i = 0; i < 4; i++) w[at + W.addr + i] = words[4 + i]!;
-    w[at + W.ports] = ((peerPort << 16) | plan.targetPort) >>> 0;
+    w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
     w[at + W.arg3] = v4 ? 4 : 6;
     w[at + W.arg4] = hash;
     out.commit();
@@ -942,7 +936,8 @@ export class StreamSockets implements SocketModule {
 
   closeAll(): void {
     for (const fd of this.#pending) close(fd);
-    for (const fd of this.#listenFd) if (fd !== undefined) close(fd);
+    // forEach passes the holes over.
+    this.#listenFd.forEach((fd) => void close(fd));
     for (let gid = 0; gid < this.#fd.length; gid++) {
       if (this.#fd[gid]! >= 0) {
         setLingerZero(this.#fd[gid]!);

@@ -1,9 +1,11 @@
 /**
- * ARP for the guest: every address but its own is behind us, so every question about another address gets our MAC.
+ * ARP for the guest: every address but its own is behind us, so every question about another address gets our MAC; or, by policy,
+ * only a question about an address of ours.
  *
  * Announcements (sender = target) and probes (sender 0.0.0.0, RFC 5227 section 2.1.1) are the guest making sure of an address of
  * its own: answering would take that away. Only a probe for an address that really is ours is answered.
  */
+import { addressSetIpv4 } from '../../proto/address.ts';
 import {
   ARP_BYTES,
   ArpOp,
@@ -16,6 +18,8 @@ import {
 import { EtherType } from '../../proto/ethernet.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
 import type { ShardContext } from './context.ts';
+
+const target = new Uint32Array(4);
 
 /**
  * @param at     offset in u8 of the ARP packet, behind the Ethernet header
@@ -32,7 +36,7 @@ export function handleArp(ctx: ShardContext, at: number, bytes: number): void {
   const senderIp = arpSenderIp(ctx.u8, at);
   const targetIp = arpTargetIp(ctx.u8, at);
   if (targetIp === senderIp || targetIp === addressing.guest[3]) return;
-  if (senderIp === 0 && !isOurs(ctx, targetIp)) return;
+  if ((senderIp === 0 || ctx.plan.policy.arp === 'ours') && !isOurs(ctx, targetIp)) return;
   // No station has these: 0.0.0.0/8, 127.0.0.0/8, and 224.0.0.0 upwards with the broadcast address.
   const top = targetIp >>> 24;
   if (top === 0 || top === 127 || top >= 224) return;
@@ -41,6 +45,6 @@ export function handleArp(ctx: ShardContext, at: number, bytes: number): void {
 }
 
 function isOurs(ctx: ShardContext, ip: number): boolean {
-  const { gateway, hostLoopback, dns } = ctx.addressing;
-  return ip === gateway[3] || ip === hostLoopback[3] || ip === dns[3];
+  addressSetIpv4(target, 0, ip);
+  return ctx.addressing.isOurs(target, 0, 0);
 }

@@ -131,20 +131,23 @@ function dhcpAnswer(ctx: ShardContext, at: number, bytes: number, prefixLen: num
 
 function settings(ctx: ShardContext, prefixLen: number): Partial<DhcpReply> {
   const { addressing, plan } = ctx;
+  const { policy } = plan;
   const router = addressing.gateway[3]!;
   const mask = prefixLen === 0 ? 0 : (-1 << (32 - prefixLen)) >>> 0;
   const onLink = ((router ^ addressing.guest[3]!) & mask) === 0;
   const words = new Uint32Array(4);
-  const dns = plan.addresses.offeredDns
+  const dns = (policy.dhcpDns ? plan.addresses.offeredDns : [])
     .filter((text) => addressParse(text, words, 0) && !text.includes(':') && !isLoopback(words, 0))
     .map(ipv4Parse);
-  const search = plan.addresses.searchDomains;
+  const search = policy.dhcpSearch ? plan.addresses.searchDomains : [];
   return {
     subnetMask: mask,
     router,
-    mtu: Math.min(addressing.mtu, MAX_MTU_OPTION),
+    ...(policy.offerMtu ? { mtu: Math.min(addressing.mtu, MAX_MTU_OPTION) } : {}),
     ...(dns.length > 0 ? { dns } : {}),
     ...(search.length > 0 ? { search } : {}),
+    ...(policy.hostname === undefined ? {} : { hostname: policy.hostname }),
+    ...(policy.fqdn === undefined ? {} : { fqdn: policy.fqdn }),
     // A gateway outside the subnet needs a route of its own; with option 121 clients ignore option 3 (RFC 3442).
     ...(onLink
       ? {}

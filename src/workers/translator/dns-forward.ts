@@ -29,6 +29,7 @@ import { IpProtocol } from '../../proto/ipv4.ts';
 import { UDP_BYTES, udpChecksumAt, udpLength, udpSrcPort, udpWrite } from '../../proto/udp.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
+import type { AddressPlan } from '../engine-plan.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
@@ -108,11 +109,35 @@ export class Resolvers {
   }
 }
 
+/** Whom each family's DNS address leads to: resolvers of its own, or the host's. */
+export class ResolverChoice {
+  readonly #shared: Resolvers;
+  readonly #ipv4: Resolvers;
+  readonly #ipv6: Resolvers;
+
+  constructor(plan: AddressPlan) {
+    this.#shared = new Resolvers(plan.resolvers);
+    const own = (hosts: readonly string[] | undefined): Resolvers =>
+      hosts === undefined ? this.#shared : new Resolvers(hosts);
+    this.#ipv4 = own(plan.ipv4?.dnsHosts);
+    this.#ipv6 = own(plan.ipv6?.dnsHosts);
+  }
+
+  of(family: number): Resolvers {
+    return family === 4 ? this.#ipv4 : this.#ipv6;
+  }
+
+  /** The host's resolvers have changed. */
+  update(list: readonly string[]): void {
+    this.#shared.update(list);
+  }
+}
+
 const QueryState = { free: 0, asking: 1, draining: 2 } as const;
 const NO_ATTEMPT = -1;
 
 export class DnsForward {
-  readonly resolvers: Resolvers;
+  readonly #choice: ResolverChoice;
   readonly #ctx: ShardContext;
   readonly #max: number;
   // By query.
@@ -143,9 +168,9 @@ export class DnsForward {
   readonly #hasTimedOut: Uint8Array;
   #count = 0;
 
-  constructor(ctx: ShardContext, resolvers: Resolvers) {
+  constructor(ctx: ShardContext, choice: ResolverChoice) {
     this.#ctx = ctx;
-    this.resolvers = resolvers;
+    this.#choice = choice;
     this.#max = Math.max(1, Math.min(MAX_QUERIES, Math.floor(ctx.pool.smallSlots * MAX_POOL_SHARE)));
     const n = this.#max;
     this.#state = new Uint8Array(n);
@@ -180,7 +205,7 @@ export class DnsForward {
    */
   onQuery(p: Packet): void {
     const ctx = this.#ctx;
-    if (this.resolvers.count === 0) {
+    if (this.#choice.of(p.family).count === 0) {
       portUnreachableToGuest(ctx, p);
       return;
     }
@@ -258,23 +283,20 @@ export class DnsForward {
     return -1;
   }
 
+  #resolversOf(q: number): Resolvers {
+    return this.#choice.of(this.#family[q]!);
+  }
+
   /** Ask the next resolver. @returns false when there is none left, or no flow for it */
   #attempt(q: number): boolean {
     const ctx = this.#ctx;
-    const index = this.resolvers.pickUntried(ctx.now, this.#tried[q]!);
+    const resolvers = this.#resolversOf(q);
+    const index = resolvers.pickUntried(ctx.now, this.#tried[q]!);
     const place = this.#attempts.indexOf(NO_ATTEMPT, q * MAX_ATTEMPTS);
     if (index < 0 || place < 0 || place >= (q + 1) * MAX_ATTEMPTS) return false;
     // Only the id is wanted: the key is taken out at once, so that nothing from the guest can find it.
     const ports = ((this.#guestPort[q]! << 16) | DNS_PORT) >>> 0;
-    const flow = ctx.flows.insert(
-      0,
-      this.#addr,
-      q * 8,
-      this.resolvers.words,
-      index * 4,
-      ports,
-      IpProtocol.udp,
-    );
+    const flow = ctx.flows.insert(0, this.#addr, q * 8, resolvers.words, index * 4, ports, IpProtocol.udp);
     if (flow < 0) {
       ctx.counters[Counter.flowTableFull]!++;
       return false;
@@ -293,7 +315,7 @@ export class DnsForward {
     const out = ctx.toHost;
     const at = reserveMessage(out, ToHost.openUdp, flow);
     const w = out.words;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.resolvers.words[index * 4 + i]!;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = resolvers.words[index * 4 + i]!;
     w[at + W.ports] = (DNS_PORT << 16) >>> 0; // local port 0: the kernel's choice, at random
     w[at + W.arg0] = 0;
     out.commit();
@@ -337,8 +359,9 @@ export class DnsForward {
       case ToShard.icmpError:
       case ToShard.openFailed:
       case ToShard.error:
+        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT); // what an ICMP error quotes
         if (!this.#isHopeful[flow]) break;
-        this.resolvers.markBad(this.#resolverOf[flow]!, ctx.now);
+        this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
         this.#hopeless(q, flow);
         if (!this.#attempt(q) && this.#hopeful[q] === 0) this.#giveUp(q);
         break;
@@ -384,7 +407,7 @@ export class DnsForward {
         return;
       }
       // Nobody left who could say better: this is the answer.
-    } else this.resolvers.markGood(this.#resolverOf[flow]!);
+    } else this.#resolversOf(q).markGood(this.#resolverOf[flow]!);
     const bodyAt = answerAt - UDP_BYTES;
     udpWrite(u8, bodyAt, DNS_PORT, this.#guestPort[q]!, UDP_BYTES + bytes);
     ctx.counters[Counter.datagramsToGuest]!++;
@@ -436,7 +459,7 @@ export class DnsForward {
     const timer = flow * TIMER_KINDS + TimerKind.idle;
     if (!this.#hasTimedOut[flow]) {
       this.#hasTimedOut[flow] = 1;
-      this.resolvers.markBad(this.#resolverOf[flow]!, ctx.now);
+      this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
       this.#attempt(q);
       ctx.timers.arm(timer, this.#expiresMs[q]!);
     } else if (ctx.now < this.#expiresMs[q]!) ctx.timers.arm(timer, this.#expiresMs[q]!);

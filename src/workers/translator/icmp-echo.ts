@@ -36,7 +36,7 @@ import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
-import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError } from './icmp-errors.ts';
+import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, quotedAt, quotedBytes } from './icmp-errors.ts';
 import { DEFAULT_TTL, datagramToGuest, packetFree, packetMoreBytes, pseudoSumWords } from './to-guest.ts';
 
 /** The checksum's place in both ICMPs. */
@@ -76,15 +76,16 @@ export class PingTranslator {
     if (icmpType(u8, p.transportAt) !== request || icmpCode(u8, p.transportAt) !== 0) {
       return StageDrop.notCarried;
     }
+    if (!ctx.plan.policy.icmp) return StageDrop.switchedOff;
     if (!this.#checksumOk(p)) return p.family === 4 ? Drop.icmpChecksum : Drop.icmp6Checksum;
     if (isMulticast(p.addr, 4)) return StageDrop.group;
     const destination = ctx.addressing.classify(p.addr, 4, 0);
     if (destination === Destination.invalid) return StageDrop.destination;
-    if (destination !== Destination.world) {
+    if (destination !== Destination.world && destination !== Destination.hostGuest) {
       this.#answer(p);
       return 0;
     }
-    return this.#toHost(p);
+    return this.#toHost(p, destination);
   }
 
   #checksumOk(p: Packet): boolean {
@@ -154,7 +155,7 @@ export class PingTranslator {
     );
   }
 
-  #toHost(p: Packet): number {
+  #toHost(p: Packet, destination: number): number {
     const ctx = this.#ctx;
     const ports = (icmpEchoId(ctx.u8, p.transportAt) << 16) >>> 0;
     let flow: number = ctx.flows.find(p.hash, p.addr, 0, p.addr, 4, ports, p.proto);
@@ -164,7 +165,7 @@ export class PingTranslator {
         ctx.counters[Counter.flowTableFull]!++;
         return StageDrop.flowTableFull;
       }
-      this.#open(flow, p);
+      this.#open(flow, p, destination);
     }
     this.#lastMs[flow] = ctx.now;
     const out = ctx.toHost;
@@ -186,13 +187,13 @@ export class PingTranslator {
     return 0;
   }
 
-  #open(flow: number, p: Packet): void {
+  #open(flow: number, p: Packet, destination: number): void {
     const ctx = this.#ctx;
     this.#state[flow] = State.open;
     this.#ttl[flow] = 0;
     ctx.counters[Counter.pingFlows]!++;
     ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + ctx.plan.policy.pingTimeoutMs);
-    ctx.addressing.toHost(p.addr, 4, Destination.world, this.#words, 0);
+    ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
     const out = ctx.toHost;
     const at = reserveMessage(out, ToHost.openPing, flow);
     const w = out.words;
@@ -214,6 +215,7 @@ export class PingTranslator {
       }
       case ToShard.icmpError:
         if (this.#state[flow] === State.open) this.#onError(flow, words, at);
+        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT);
         break;
       case ToShard.openFailed:
         this.#onOpenFailed(flow, words[at + W.arg0]!);
@@ -283,6 +285,8 @@ export class PingTranslator {
       words,
       at + W.addr,
       words[at + W.arg3]!,
+      quotedAt(ctx, words, at),
+      quotedBytes(ctx, words, at),
     );
   }
 

@@ -1,10 +1,11 @@
 /**
- * Neighbour discovery for the guest, RFC 4861: every address but the guest's own is behind us, and we are its router.
+ * Neighbour discovery for the guest, RFC 4861: every address but the guest's own is behind us (or, by policy, only those that are
+ * ours), and we are its router.
  *
- * M stays 0 as long as no DHCPv6 is served: the prefix is autonomous, so that a guest that nobody configured gets an address by
- * SLAAC (RFC 4862).
+ * The prefix is autonomous, so that a guest that nobody configured gets an address by SLAAC (RFC 4862); M says that DHCPv6 has the
+ * plan's own for it. Without an address there is neither.
  */
-import { addressEqual, addressParse, addressRead, addressWrite, isUnspecified } from '../../proto/address.ts';
+import { addressEqual, addressRead, addressWrite, isUnspecified } from '../../proto/address.ts';
 import { Drop } from '../../proto/drop.ts';
 import { EtherType } from '../../proto/ethernet.ts';
 import { Icmp6Type, icmp6Check, icmp6ChecksumWrite, icmp6Type } from '../../proto/icmpv6.ts';
@@ -22,6 +23,7 @@ import {
 import { VnetGso } from '../../proto/vnethdr.ts';
 import { StageDrop } from '../stage-drop.ts';
 import type { Packet, ShardContext } from './context.ts';
+import { offeredDns6 } from './dhcpv6.ts';
 import { DEFAULT_TTL } from './to-guest.ts';
 
 /** ff02::1, all nodes of the link. */
@@ -37,7 +39,10 @@ const V6 = 4;
  * A neighbour or router message of the guest's; others are ignored. The packet stays the caller's.
  */
 export function handleNdp(ctx: ShardContext, p: Packet): void {
-  if (!ctx.addressing.ipv6) return;
+  if (!ctx.plan.policy.ndp) {
+    ctx.drop(StageDrop.switchedOff);
+    return;
+  }
   // Neighbour messages fit in the first slot by far: one that does not is no honest one.
   if (p.transportBytes !== p.transportBytesInA) {
     ctx.drop(StageDrop.notCarried);
@@ -59,7 +64,8 @@ export function handleNdp(ctx: ShardContext, p: Packet): void {
 
 /** Advertise ourselves to whoever listens; the shard calls it now and then (RFC 4861 section 6.2.4). */
 export function sendUnsolicitedRa(ctx: ShardContext): void {
-  if (ctx.addressing.ipv6 && ctx.plan.policy.ra) sendRa(ctx, ALL_NODES);
+  const { ndp, ra } = ctx.plan.policy;
+  if (ctx.addressing.ipv6 && ndp && ra) sendRa(ctx, ALL_NODES);
 }
 
 function solicitation(ctx: ShardContext, p: Packet): void {
@@ -71,24 +77,14 @@ function solicitation(ctx: ShardContext, p: Packet): void {
     return;
   }
   if (addressEqual(target, 0, addressing.guest, V6) || addressEqual(target, 0, p.addr, 0)) return;
-  const ours = isOurs(ctx);
+  const ours = addressing.isOurs(target, 0, V6);
   // From ::, the guest makes sure that nobody has the address it is about to take (RFC 4862 section 5.4).
   const isProbe = isUnspecified(p.addr, 0);
-  if (isProbe && !ours) return;
+  if ((isProbe || ctx.plan.policy.arp === 'ours') && !ours) return;
   const flags = NdpNaFlag.router | NdpNaFlag.override | (isProbe ? 0 : NdpNaFlag.solicited);
   const ipAt = guest.scratchAt;
   const bytes = ndpNaWrite(u8, ipAt + IPV6_BYTES, target, 0, guest.mac, flags >>> 0);
   send(ctx, bytes, target, isProbe ? ALL_NODES : p.addr);
-}
-
-function isOurs(ctx: ShardContext): boolean {
-  const { gateway, hostLoopback, dns, linkLocal } = ctx.addressing;
-  return (
-    addressEqual(target, 0, gateway, V6) ||
-    addressEqual(target, 0, linkLocal, 0) ||
-    addressEqual(target, 0, hostLoopback, V6) ||
-    addressEqual(target, 0, dns, V6)
-  );
 }
 
 /** Cold: a few in a guest's life. */
@@ -97,19 +93,20 @@ function sendRa(ctx: ShardContext, dst: Uint32Array): void {
   const prefix = new Uint32Array(4);
   prefix[0] = addressing.guest[V6]!;
   prefix[1] = addressing.guest[V6 + 1]!;
-  const { offeredDns, searchDomains } = plan.addresses;
-  const resolvers = offeredDns.filter((text) => text.includes(':'));
-  const dns = new Uint32Array(resolvers.length * 4);
-  const known = resolvers.every((text, i) => addressParse(text, dns, i * 4));
+  const { policy } = plan;
+  const hasAddress = !isUnspecified(addressing.guest, V6);
+  const dns = policy.dhcpDns ? offeredDns6(plan.addresses.offeredDns) : new Uint32Array(0);
   const advertisement: RouterAdvertisement = {
     mac: guest.mac,
     hopLimit: DEFAULT_TTL,
-    managed: false,
+    managed: policy.dhcpv6 && hasAddress,
     other: false,
     routerLifetimeS: ROUTER_LIFETIME_S,
-    mtu: addressing.mtu,
-    prefix: { words: prefix, bits: SLAAC_PREFIX_BITS, autonomous: true },
-    ...(known && dns.length > 0 ? { dns, search: searchDomains } : {}),
+    mtu: policy.offerMtu ? addressing.mtu : 0,
+    ...(hasAddress ? { prefix: { words: prefix, bits: SLAAC_PREFIX_BITS, autonomous: true } } : {}),
+    ...(dns.length > 0 ? { dns } : {}),
+    // A search list helps nobody who has no resolver.
+    ...(dns.length > 0 && policy.dhcpSearch ? { search: plan.addresses.searchDomains } : {}),
   };
   const bytes = ndpRaWrite(ctx.u8, guest.scratchAt + IPV6_BYTES, advertisement);
   // The source must be link-local (RFC 4861 section 4.2), or the guest's kernel ignores it.

@@ -41,7 +41,7 @@ import { TimerWheel } from '../timer-wheel.ts';
 import { Addressing } from './addressing.ts';
 import { handleArp } from './arp.ts';
 import { type Packet, type ShardContext, TIMER_KINDS } from './context.ts';
-import { Resolvers } from './dns-forward.ts';
+import { ResolverChoice } from './dns-forward.ts';
 import { GuestLink } from './guest-link.ts';
 import { PingTranslator } from './icmp-echo.ts';
 import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
@@ -61,6 +61,8 @@ export interface ShardOptions {
   readonly scratchSlot: number;
   /** The guest's MAC address, six bytes shared by all shards: whoever sees it change writes it. */
   readonly guestMac: Uint8Array;
+  /** Addressing.seen, shared likewise. */
+  readonly seen?: Uint32Array | undefined;
   readonly fromReader: RingConsumer;
   readonly toReader: RingProducer;
   readonly fromHost: RingConsumer;
@@ -77,7 +79,7 @@ export class Shard implements Stage {
   readonly #tcp: TcpTranslator;
   readonly #udp: UdpTranslator;
   readonly #ping: PingTranslator;
-  readonly #resolvers: Resolvers;
+  readonly #resolvers: ResolverChoice;
   readonly #fire: (id: number) => void;
   #nextRa = 0;
   readonly #upper = new Int32Array(8);
@@ -103,7 +105,7 @@ export class Shard implements Stage {
     this.name = `shard ${options.shard}`;
     const { plan, pool, counters, toReader, toHost, ownership } = options;
     this.#u8 = pool.u8;
-    const addressing = new Addressing(plan.addresses);
+    const addressing = new Addressing(plan.addresses, plan.policy, options.seen);
     const ctx: ShardContext = {
       shard: options.shard,
       plan,
@@ -154,7 +156,7 @@ export class Shard implements Stage {
       log: options.log,
     };
     this.#ctx = ctx;
-    this.#resolvers = new Resolvers(plan.addresses.resolvers);
+    this.#resolvers = new ResolverChoice(plan.addresses);
     this.#tcp = new TcpTranslator(ctx, this.#resolvers);
     this.#udp = new UdpTranslator(ctx, this.#resolvers);
     this.#ping = new PingTranslator(ctx);
@@ -315,8 +317,10 @@ export class Shard implements Stage {
     a[7] = ipv4Dst(u8, ipAt);
     // 127/8 and 224/3 (multicast, reserved, broadcast) are nobody's source; 0.0.0.0 only asks for DHCP.
     if (src >>> 24 === 127 || src >>> 29 === 7) return this.#discard(p, StageDrop.ipSource);
+    ctx.addressing.learn4(src);
     switch (p.proto) {
       case IpProtocol.tcp:
+        if (!ctx.plan.policy.tcp) return this.#discard(p, StageDrop.switchedOff);
         return this.#tcp.onPacket(p);
       case IpProtocol.udp:
         return this.#udp.onPacket(p);
@@ -348,8 +352,10 @@ export class Shard implements Stage {
     const a = p.addr;
     const loopback = a[0] === 0 && a[1] === 0 && a[2] === 0 && a[3] === 1;
     if (a[0]! >>> 24 === 0xff || loopback) return this.#discard(p, StageDrop.ipSource);
+    ctx.addressing.learn6(a, 0);
     switch (p.proto) {
       case IpProtocol.tcp:
+        if (!ctx.plan.policy.tcp) return this.#discard(p, StageDrop.switchedOff);
         return this.#tcp.onPacket(p);
       case IpProtocol.udp:
         return this.#udp.onPacket(p);

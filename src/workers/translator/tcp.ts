@@ -52,7 +52,7 @@ import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
-import type { Resolvers } from './dns-forward.ts';
+import type { ResolverChoice, Resolvers } from './dns-forward.ts';
 import { tcpUnreachableToGuest } from './icmp-errors.ts';
 import { packetMoreBytes, pseudoSumWords } from './to-guest.ts';
 
@@ -119,7 +119,7 @@ const SACK_BLOCKS = 3;
 
 export class TcpTranslator {
   readonly #ctx: ShardContext;
-  readonly #resolvers: Resolvers;
+  readonly #resolvers: ResolverChoice;
 
   // One line per field, indexed by flow. "guest" fields are from the guest's view of the wire.
   readonly #state: Uint8Array;
@@ -205,7 +205,7 @@ export class TcpTranslator {
   readonly #sackLeft = new Uint32Array(4);
   readonly #sackRight = new Uint32Array(4);
 
-  constructor(ctx: ShardContext, resolvers: Resolvers) {
+  constructor(ctx: ShardContext, resolvers: ResolverChoice) {
     const n = ctx.plan.pool.flows;
     this.#ctx = ctx;
     this.#resolvers = resolvers;
@@ -327,7 +327,7 @@ export class TcpTranslator {
     }
     if (
       destination === Destination.gateway ||
-      (destination === Destination.dns && this.#resolvers.count === 0)
+      (destination === Destination.dns && this.#resolvers.of(p.family).count === 0)
     ) {
       this.#resetUnknown(p, headerBytes, flags);
       return this.#free(p);
@@ -370,11 +370,16 @@ export class TcpTranslator {
   }
 
   #openResolver(flow: number): void {
-    const index = this.#resolvers.pick(this.#ctx.now, this.#eofOffset[flow]!);
+    const resolvers = this.#resolversOf(flow);
+    const index = resolvers.pick(this.#ctx.now, this.#eofOffset[flow]!);
     this.#recover[flow] = index;
-    const words = this.#resolvers.words;
+    const words = resolvers.words;
     for (let i = 0; i < 4; i++) this.#words[i] = words[index * 4 + i]!;
-    this.#open(flow, 53);
+    this.#open(flow, this.#ctx.flows.ports[flow]! & 0xffff);
+  }
+
+  #resolversOf(flow: number): Resolvers {
+    return this.#resolvers.of(this.#flags[flow]! & Flag.v6 ? 6 : 4);
   }
 
   #reset(flow: number, family: number): void {
@@ -1118,9 +1123,10 @@ export class TcpTranslator {
     if (this.#state[flow] !== State.connecting) return;
     const ctx = this.#ctx;
     if (this.#flags[flow]! & Flag.dns) {
-      this.#resolvers.markBad(this.#recover[flow]!, ctx.now);
+      const resolvers = this.#resolversOf(flow);
+      resolvers.markBad(this.#recover[flow]!, ctx.now);
       // The next one is asked when `closed` has come, or that would end the new attempt.
-      if (++this.#eofOffset[flow]! < this.#resolvers.count) return;
+      if (++this.#eofOffset[flow]! < resolvers.count) return;
     }
     // host-io has closed the socket with the failure: `closed` is on its way behind this message.
     this.#state[flow] = State.closing;
@@ -1158,9 +1164,10 @@ export class TcpTranslator {
     const token = words[at + W.arg0]!;
     // Tap-side addresses: guest in words 0..3, peer as the guest sees it in 4..7; host-io hashed the same tuple.
     const family = words[at + W.arg3]! === 6 ? 6 : 4;
-    const guest = ctx.addressing.guest;
-    const g = family === 6 ? 4 : 0;
-    for (let i = 0; i < 4; i++) this.#words[i] = guest[g + i]!;
+    this.#words[0] = words[at + W.flow]!;
+    this.#words[1] = words[at + W.at]!;
+    this.#words[2] = words[at + W.len]!;
+    this.#words[3] = words[at + W.arg2]!;
     for (let i = 0; i < 4; i++) this.#words[4 + i] = words[at + W.addr + i]!;
     const peerAndTarget = words[at + W.ports]!;
     const ports = ((peerAndTarget << 16) | (peerAndTarget >>> 16)) >>> 0;

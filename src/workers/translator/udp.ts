@@ -15,12 +15,14 @@
  * TTL is carried out (traceroute), and not back. TOS and DF are not carried: the host kernel fragments what its path does not
  * take, and a "fragmentation needed" from the path is told to the guest.
  *
- * Group destinations are dropped and counted; DHCP, which begins with a broadcast, goes to dhcp.ts, the dns address to
+ * Group destinations are dropped and counted; DHCP and DHCPv6, which go to groups, have dhcp.ts and dhcpv6.ts, the dns address has
  * dns-forward.ts.
  */
-import { addressCopy, isMulticast, isUnspecified } from '../../proto/address.ts';
+import { addressCopy, addressRead, isMulticast, isUnspecified } from '../../proto/address.ts';
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
+import { DHCPV6_SERVER_PORT } from '../../proto/dhcpv6.ts';
+import { DNS_PORT } from '../../proto/dns.ts';
 import { Drop } from '../../proto/drop.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import {
@@ -41,20 +43,27 @@ import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { handleDhcp } from './dhcp.ts';
-import { DnsForward, type Resolvers } from './dns-forward.ts';
-import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, portUnreachableToGuest } from './icmp-errors.ts';
+import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
+import { DnsForward, type ResolverChoice } from './dns-forward.ts';
+import {
+  icmpFlowErrorToGuest,
+  icmpForErrno,
+  isCarriedError,
+  portUnreachableToGuest,
+  quotedAt,
+  quotedBytes,
+} from './icmp-errors.ts';
 import { packetFree, pseudoSumWords } from './to-guest.ts';
 import { UdpRun } from './udp-run.ts';
 
 const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
 /** Datagrams of a flow are counted so far: enough to tell a conversation from a question and its answer. */
 const MANY = 2;
-const V4 = 0;
-const V6 = 4;
 
 export class UdpTranslator {
   readonly dns: DnsForward;
   readonly #ctx: ShardContext;
+  readonly #resolvers: ResolverChoice;
   /** Directed broadcast of the guest's subnet, 0: none. */
   readonly #broadcast: number;
   // By flow.
@@ -65,13 +74,15 @@ export class UdpTranslator {
   /** TTL that the host socket has, 0: not set yet. */
   readonly #ttl: Uint8Array;
   /** viaListener: which one, the peer's host-side address 0..3, the local address it wrote to 4..7, interface index 8. */
-  readonly #listener: Uint16Array;
+  readonly #listener: Uint32Array;
   readonly #peer: Map<number, Uint32Array> = new Map();
   readonly #words = new Uint32Array(8);
+  readonly #guest = new Uint32Array(4);
   readonly #run: UdpRun;
 
-  constructor(ctx: ShardContext, resolvers: Resolvers) {
+  constructor(ctx: ShardContext, resolvers: ResolverChoice) {
     this.#ctx = ctx;
+    this.#resolvers = resolvers;
     this.dns = new DnsForward(ctx, resolvers);
     this.#run = new UdpRun(ctx);
     const flows = ctx.flows.maxFlows;
@@ -80,7 +91,7 @@ export class UdpTranslator {
     this.#fromGuest = new Uint8Array(flows);
     this.#toGuest = new Uint8Array(flows);
     this.#ttl = new Uint8Array(flows);
-    this.#listener = new Uint16Array(flows);
+    this.#listener = new Uint32Array(flows);
     const plan = ctx.plan.addresses.ipv4;
     // A /31 and a /32 have no broadcast address (RFC 3021).
     const hostBits = plan === undefined || plan.prefixLen > 30 ? 0 : 2 ** (32 - plan.prefixLen) - 1;
@@ -110,6 +121,11 @@ export class UdpTranslator {
       handleDhcp(ctx, p);
       return 0;
     }
+    if (dstPort === DHCPV6_SERVER_PORT && p.family === 6 && isDhcpv6Group(p.addr, 4)) {
+      handleDhcpv6(ctx, p);
+      return 0;
+    }
+    if (!ctx.plan.policy.udp) return StageDrop.switchedOff;
     if (isGroup) return StageDrop.group;
     if (dstPort === 0 || isUnspecified(p.addr, 0)) return StageDrop.destination;
 
@@ -121,8 +137,11 @@ export class UdpTranslator {
         case Destination.invalid:
           return StageDrop.destination;
         case Destination.dns:
-          this.dns.onQuery(p);
-          return 0;
+          if (dstPort === DNS_PORT || this.#resolvers.of(p.family).count === 0) {
+            this.dns.onQuery(p);
+            return 0;
+          }
+          break;
         case Destination.gateway:
           portUnreachableToGuest(ctx, p);
           return 0;
@@ -176,7 +195,10 @@ export class UdpTranslator {
   #open(flow: number, p: Packet, destination: number, ports: number): void {
     const ctx = this.#ctx;
     this.#begin(flow, State.connected);
-    ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
+    if (destination === Destination.dns) {
+      const resolvers = this.#resolvers.of(p.family);
+      addressCopy(resolvers.words, resolvers.pick(ctx.now, 0) * 4, this.#words, 0);
+    } else ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
     const out = ctx.toHost;
     const at = reserveMessage(out, ToHost.openUdp, flow);
     const w = out.words;
@@ -241,6 +263,7 @@ export class UdpTranslator {
         break;
       case ToShard.icmpError:
         if (this.#state[flow] === State.connected) this.#onError(flow, words, at);
+        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT);
         break;
       case ToShard.openFailed:
         if (this.#state[flow] !== State.connected) break;
@@ -282,10 +305,8 @@ export class UdpTranslator {
   #onListenerDatagram(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
     const peerAt = at + W.addr;
-    const isV4 = words[peerAt] === 0 && words[peerAt + 1] === 0 && words[peerAt + 2] === 0xffff;
-    const family = isV4 ? V4 : V6;
-    const guest = ctx.addressing.guest;
-    if (guest[family + 3] === 0 && guest[family] === 0) return StageDrop.destination; // no such family in there
+    const guest = this.#guest;
+    addressRead(ctx.u8, ctx.pool.slotAt(words[at + W.slotA]!), guest, 0);
     const remote = this.#words;
     ctx.addressing.fromHost(words, peerAt, remote, 0);
     const peerPort = words[at + W.ports]! >>> 16;
@@ -293,10 +314,10 @@ export class UdpTranslator {
     if (isUnspecified(remote, 0) || peerPort === 0) return StageDrop.destination;
     const ports = ((targetPort << 16) | peerPort) >>> 0;
     const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, guest, family, remote, 0, ports, IpProtocol.udp);
-    let flow: number = ctx.flows.find(hash, guest, family, remote, 0, ports, IpProtocol.udp);
+    const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
+    let flow: number = ctx.flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
     if (flow < 0) {
-      flow = ctx.flows.insert(hash, guest, family, remote, 0, ports, IpProtocol.udp);
+      flow = ctx.flows.insert(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
       if (flow < 0) {
         ctx.counters[Counter.flowTableFull]!++;
         return StageDrop.flowTableFull;
@@ -333,7 +354,10 @@ export class UdpTranslator {
     const type = words[at + W.arg0]! >>> 8;
     if (!isCarriedError(family, type)) return;
     const info = words[at + W.arg1]!;
-    icmpFlowErrorToGuest(ctx, flow, type, words[at + W.arg0]! & 0xff, info, words, at + W.addr, 0);
+    const code = words[at + W.arg0]! & 0xff;
+    const dataAt = quotedAt(ctx, words, at);
+    const dataBytes = quotedBytes(ctx, words, at);
+    icmpFlowErrorToGuest(ctx, flow, type, code, info, words, at + W.addr, 0, dataAt, dataBytes);
   }
 
   /** The idle timer of a UDP flow. */

@@ -24,7 +24,7 @@ import {
 import { close, read } from '../../../src/sys/io.ts';
 import { addressOf, NativeBuffer } from '../../../src/sys/memory.ts';
 import { setsockoptInt, socketpair } from '../../../src/sys/socket.ts';
-import type { EnginePlan } from '../../../src/workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan } from '../../../src/workers/engine-plan.ts';
 import { flowHash } from '../../../src/workers/flow-hash.ts';
 import { FlowTable } from '../../../src/workers/flow-table.ts';
 import { ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
@@ -32,7 +32,7 @@ import { Owner } from '../../../src/workers/owners.ts';
 import { TimerWheel } from '../../../src/workers/timer-wheel.ts';
 import { Addressing } from '../../../src/workers/translator/addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS } from '../../../src/workers/translator/context.ts';
-import { Resolvers } from '../../../src/workers/translator/dns-forward.ts';
+import { ResolverChoice } from '../../../src/workers/translator/dns-forward.ts';
 import { GuestLink } from '../../../src/workers/translator/guest-link.ts';
 import { TcpTranslator } from '../../../src/workers/translator/tcp.ts';
 import type { Clock } from './clock.ts';
@@ -174,6 +174,7 @@ export class SimEngine {
       threads: { kind: 'fused' },
       addresses: { ...ADDRESSES, mtu: o.mtu ?? 1500, ...o.addresses },
       policy: {
+        ...DEFAULT_POLICY,
         udpTimeoutMs: 1000,
         udpStreamTimeoutMs: 1000,
         pingTimeoutMs: 1000,
@@ -236,7 +237,7 @@ export class SimEngine {
       onOpen: o.onOpen,
       wake: () => this.#planPoll(),
     });
-    const addressing = new Addressing(this.plan.addresses);
+    const addressing = new Addressing(this.plan.addresses, this.plan.policy);
     this.ctx = {
       shard: 0,
       plan: this.plan,
@@ -286,7 +287,7 @@ export class SimEngine {
       },
       log: (_level, text) => this.logs.push(text),
     };
-    this.tcp = new TcpTranslator(this.ctx, new Resolvers(this.plan.addresses.resolvers));
+    this.tcp = new TcpTranslator(this.ctx, new ResolverChoice(this.plan.addresses));
   }
 
   /** The same ring, whose flushes show `linkMs` later. */
@@ -338,7 +339,8 @@ export class SimEngine {
       ((targetPort << 16) | peerPort) >>> 0,
       6,
     );
-    this.host.accept([...words], peerPort, targetPort, family, hash, done);
+    const at = family === 4 ? 0 : 4;
+    this.host.accept([...words], peerPort, targetPort, family, guest.slice(at, at + 4), hash, done);
   }
 
   #planPoll(): void {

@@ -9,7 +9,7 @@ import { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../../src/sys/epoll.ts';
 import { close } from '../../../src/sys/io.ts';
 import { addressOf } from '../../../src/sys/memory.ts';
-import type { EnginePlan } from '../../../src/workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan, type ServicePolicy } from '../../../src/workers/engine-plan.ts';
 import { HostIo } from '../../../src/workers/host-io/host-io.ts';
 import { DataKind, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
 import { Owner } from '../../../src/workers/owners.ts';
@@ -43,7 +43,7 @@ class Bench {
   /** Guest bytes that wait in slots of the reader. */
   slotsOut = 0;
 
-  constructor() {
+  constructor(policy: Partial<ServicePolicy> = {}) {
     const request = {
       smallSlots: 256,
       largeSlots: 16,
@@ -65,12 +65,14 @@ class Bench {
       threads: { kind: 'fused' },
       addresses: ADDRESSES,
       policy: {
+        ...DEFAULT_POLICY,
         udpTimeoutMs: 1000,
         udpStreamTimeoutMs: 1000,
         pingTimeoutMs: 1000,
         dhcp: false,
         ra: false,
         connectFailure: 'honest',
+        ...policy,
       },
       listeners: [],
       pool: { smallSlots: 256, largeSlots: 16, flows: 8 },
@@ -259,6 +261,16 @@ describe('stream sockets', () => {
     bench.command(ToHost.reset, 3);
     await bench.run();
     expect(bench.of(ToShard.closed).length).toBe(1);
+  });
+
+  it("an outbound interface keeps nobody from the host's loopback", async () => {
+    let calls = 0;
+    const port = await listen(() => {
+      calls++;
+    });
+    bench = new Bench({ outboundInterface4: 'nosuchdev', outboundAddress4: '203.0.113.9' });
+    bench.open(3, port);
+    await bench.until(() => calls === 1 && bench.of(ToShard.opened).length === 1);
   });
 
   it('bytes go out in order, slots come back, sent tells how many and that nothing waits', async () => {

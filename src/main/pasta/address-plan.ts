@@ -1,0 +1,386 @@
+/**
+ * The address plan of `pasta`: the namespace becomes a copy of one interface of the host, or what the options say. Pure: netlink's
+ * dumps come in as data.
+ *
+ * Per family, the template is the interface of --interface, else of --outbound-if4/6, else of the first default route in the main
+ * table, else of the first route at all. It must have an address; IPv6 needs a link-local one beside it. Its best address (IPv4:
+ * the longest prefix) is what the namespace is known by; all others are copied along with the routes. A family without template is
+ * in local mode: addresses of our own and a default route, so that a host that gets its network later serves the namespace at once.
+ *
+ *               guest             gateway
+ *   IPv4        169.254.2.1/16    169.254.2.2
+ *   IPv6        (link-local)      fe80::1
+ */
+import {
+  AF_INET,
+  AF_INET6,
+  IFA_F_DEPRECATED,
+  RT_SCOPE_LINK,
+  RT_TABLE_MAIN,
+  RTN_UNICAST,
+} from '../../sys/constants.ts';
+import type { AddressInfo, LinkInfo, RouteInfo } from '../../sys/netlink.ts';
+import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../../workers/engine-plan.ts';
+import { isLinkLocal, samePrefix } from '../address-plan.ts';
+import { RESOLV_CONF, type ResolvConf } from '../resolv-conf.ts';
+import { canonicalIpv6, type Family, UsageError } from '../values.ts';
+import { Message } from './messages.ts';
+import type { PastaConf } from './options.ts';
+
+export const LOCAL4 = { guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' } as const;
+export const LOCAL6 = { gateway: 'fe80::1' } as const;
+/** What an Ethernet device of the kernel's has; ours keeps it with --mtu 0. */
+const KERNEL_MTU = 1500;
+/** Where a guest without a global IPv6 address stands in the plan until it shows its link-local one. */
+const NO_IPV6_ADDRESS = '::';
+
+/** The host's network as netlink tells it. */
+export interface HostDump {
+  readonly links: readonly LinkInfo[];
+  readonly addresses: readonly AddressInfo[];
+  readonly routes: readonly RouteInfo[];
+  readonly hasIpv6: boolean;
+}
+
+export interface InsideAddress {
+  readonly family: typeof AF_INET | typeof AF_INET6;
+  readonly address: string;
+  readonly prefixLen: number;
+  readonly peer?: string;
+  readonly scope: number;
+}
+
+/** What to configure in the namespace with --config-net. */
+export interface InsideNetwork {
+  readonly addresses: readonly InsideAddress[];
+  /** Copies, RouteInfo.raw, in the order of the host's table. */
+  readonly routes: readonly RouteInfo[];
+  /** Default routes of the families whose routes are not copied. */
+  readonly gateways: readonly {
+    readonly family: typeof AF_INET | typeof AF_INET6;
+    readonly gateway: string;
+    /** A route of its own leads to the gateway: no address inside says that it is on this link. */
+    readonly onLink: boolean;
+  }[];
+}
+
+export interface PastaNetwork {
+  readonly addresses: AddressPlan;
+  readonly interfaceName: string;
+  readonly inside: InsideNetwork;
+  /** Whether the guest has a gateway to be told of by DHCP. */
+  readonly hasGateway4: boolean;
+  /** Whether it has a global IPv6 address, for DHCPv6. */
+  readonly hasGlobal6: boolean;
+  readonly summary: string;
+  readonly info: readonly string[];
+  readonly warnings: readonly string[];
+}
+
+interface Template {
+  readonly link: LinkInfo;
+  readonly best: AddressInfo;
+  readonly linkLocal?: string;
+  readonly gateway?: string;
+}
+
+/** @throws UsageError with pasta's message */
+export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | undefined): PastaNetwork {
+  const info: string[] = [];
+  const warnings: string[] = [];
+  for (const name of [conf.interface, conf.outboundIf4, conf.outboundIf6]) {
+    if (name === undefined || host.links.some((l) => l.name === name)) continue;
+    if (name === conf.interface) throw new UsageError(Message.noSuchInterface(name));
+    warnings.push(`No such interface yet: ${name}`);
+  }
+  if (conf.ipv6 && !host.hasIpv6) {
+    if (!conf.ipv4) throw new UsageError('IPv6 not supported by kernel');
+    warnings.push(Message.noIpv6Kernel);
+  }
+  const with6 = conf.ipv6 && host.hasIpv6;
+  const template4 = conf.ipv4 ? findTemplate(conf, host, 4, info) : undefined;
+  const template6 = with6 ? findTemplate(conf, host, 6, info) : undefined;
+  if (conf.ipv4 && template4 === undefined) info.push(Message.localMode(4));
+  if (with6 && template6 === undefined) info.push(Message.localMode(6));
+
+  const names = planNames(conf, resolv, {
+    loopback4: conf.ipv4 ? loopbackName(conf, 4, template4) : undefined,
+    loopback6: with6 ? loopbackName(conf, 6, template6) : undefined,
+  });
+  if (names.offered.length === 0 && conf.dns === undefined) warnings.push(Message.noNameservers);
+
+  const ipv4 = conf.ipv4 ? planIpv4(conf, template4, names.forward4) : undefined;
+  const ipv6 = with6 ? planIpv6(conf, template6, names.forward6) : undefined;
+  const interfaceName =
+    conf.nsIfname ??
+    (conf.interface !== undefined ? conf.interface : undefined) ??
+    template4?.link.name ??
+    template6?.link.name ??
+    'tap0';
+  const inside = planInside(conf, host, { template4, template6, ipv4, ipv6 });
+  return {
+    addresses: {
+      mtu: conf.mtu === 0 ? KERNEL_MTU : conf.mtu,
+      mac: conf.mac,
+      ...(ipv4 && { ipv4 }),
+      ...(ipv6 && { ipv6 }),
+      resolvers: resolv?.nameservers ?? [],
+      resolvConf: RESOLV_CONF,
+      offeredDns: names.offered,
+      searchDomains: conf.search ?? resolv?.search ?? [],
+    },
+    interfaceName,
+    inside,
+    hasGateway4: (conf.gateway4 ?? template4?.gateway) !== undefined || template4 === undefined,
+    hasGlobal6: ipv6 !== undefined && ipv6.guest !== NO_IPV6_ADDRESS,
+    summary: [ipv4, ipv6].flatMap((f) => (f ? [`${f.guest} via ${f.gateway}`] : [])).join(', '),
+    info: [...info, ...describe({ interfaceName, template4, template6, ipv4, ipv6, names, conf })],
+    warnings,
+  };
+}
+
+// ---- template -----------------------------------------------------------------------------------------------------
+
+function findTemplate(conf: PastaConf, host: HostDump, family: Family, info: string[]): Template | undefined {
+  const wanted = conf.interface ?? (family === 4 ? conf.outboundIf4 : conf.outboundIf6);
+  const routes = host.routes.filter((r) => isCandidate(r, host, family));
+  const defaults = routes.filter((r) => r.prefixLen === 0);
+  let link: LinkInfo | undefined;
+  if (wanted !== undefined) {
+    link = host.links.find((l) => l.name === wanted);
+  } else {
+    if (new Set(defaults.map(routeLink)).size > 1) info.push(Message.severalDefaults(family));
+    const route = defaults[0] ?? routes[0];
+    link = host.links.find((l) => route !== undefined && l.index === routeLink(route));
+    if (route === undefined) info.push(`No interfaces with usable IPv${family} routes`);
+  }
+  if (link === undefined) return undefined;
+  const own = host.addresses.filter((a) => isFamily(a.family, family) && a.index === link.index);
+  const linkLocal = own.find((a) => family === 6 && a.scope === RT_SCOPE_LINK)?.address;
+  const best = own
+    .filter((a) => a.scope < RT_SCOPE_LINK && (a.flags & IFA_F_DEPRECATED) === 0)
+    .sort((a, b) => b.prefixLen - a.prefixLen)[0];
+  if (best === undefined || (family === 6 && linkLocal === undefined)) return undefined;
+  const route = defaults.find((r) => routeLink(r) === link.index);
+  const gateway = route && routeGateway(route, family);
+  return {
+    link,
+    best,
+    ...(linkLocal !== undefined && { linkLocal }),
+    ...(gateway !== undefined && { gateway }),
+  };
+}
+
+const isFamily = (af: number, family: Family): boolean => (af === AF_INET6 ? 6 : 4) === family;
+
+const routeLink = (route: RouteInfo): number | undefined => route.oif ?? route.hops?.[0]?.oif;
+
+/** A unicast route of the main table that leads out of this machine. */
+function isCandidate(route: RouteInfo, host: HostDump, family: Family): boolean {
+  if (!isFamily(route.family, family) || route.table !== RT_TABLE_MAIN || route.type !== RTN_UNICAST)
+    return false;
+  if (route.prefixLen > 0 && isLinkLocal(route.dst)) return false;
+  const link = host.links.find((l) => l.index === routeLink(route));
+  return link !== undefined && !link.loopback;
+}
+
+/** Of several next hops that with the highest weight. A gateway of the other family (RFC 5549) means nothing to the guest. */
+function routeGateway(route: RouteInfo, family: Family): string | undefined {
+  const heaviest = [...(route.hops ?? [])].sort((a, b) => b.weight - a.weight)[0];
+  const gateway = route.gateway ?? heaviest?.gateway;
+  return gateway !== undefined && gateway.includes(':') === (family === 6) ? gateway : undefined;
+}
+
+// ---- addresses ----------------------------------------------------------------------------------------------------
+
+function gatewayOf(conf: PastaConf, family: Family, template: Template | undefined): string | undefined {
+  const chosen = family === 4 ? conf.gateway4 : conf.gateway6;
+  if (chosen !== undefined) return chosen;
+  if (template !== undefined) return template.gateway;
+  return family === 4 ? LOCAL4.gateway : LOCAL6.gateway;
+}
+
+/** The address that stands for the host's loopback, if any does. */
+function loopbackName(conf: PastaConf, family: Family, template: Template | undefined): string | undefined {
+  const chosen = family === 4 ? conf.mapHostLoopback4 : conf.mapHostLoopback6;
+  return chosen ?? (conf.mapGateway ? gatewayOf(conf, family, template) : undefined);
+}
+
+function planIpv4(conf: PastaConf, template: Template | undefined, dns: string | undefined): Ipv4Plan {
+  const guest = conf.address4 ?? template?.best.address ?? LOCAL4.guest;
+  const hostLoopback = loopbackName(conf, 4, template);
+  const fromTemplate = conf.address4 === undefined ? template?.best.prefixLen : undefined;
+  const local = conf.address4 === undefined && template === undefined ? LOCAL4.prefixLen : undefined;
+  return {
+    guest,
+    prefixLen: conf.prefixLen4 ?? fromTemplate ?? local ?? classPrefix(guest),
+    // Without a gateway the engine still needs an address of its own; the guest is not told of it.
+    gateway: gatewayOf(conf, 4, template) ?? LOCAL4.gateway,
+    ...(hostLoopback !== undefined && { hostLoopback }),
+    ...(conf.mapGuestAddr4 !== undefined && { mapGuestAddr: conf.mapGuestAddr4 }),
+    ...(dns !== undefined && { dns }),
+    ...(conf.dnsHost4 !== undefined && { dnsHosts: [conf.dnsHost4] }),
+  };
+}
+
+function planIpv6(conf: PastaConf, template: Template | undefined, dns: string | undefined): Ipv6Plan {
+  const gateway = canonicalIpv6(gatewayOf(conf, 6, template) ?? LOCAL6.gateway);
+  const hostLoopback = loopbackName(conf, 6, template);
+  const linkLocal = template?.linkLocal ?? LOCAL6.gateway;
+  return {
+    guest: conf.address6 ?? (template ? canonicalIpv6(template.best.address) : NO_IPV6_ADDRESS),
+    prefixLen: 64,
+    gateway,
+    linkLocal: isLinkLocal(gateway) ? gateway : canonicalIpv6(linkLocal),
+    ...(template !== undefined && { linkLocalScope: template.link.index }),
+    ...(hostLoopback !== undefined && { hostLoopback: canonicalIpv6(hostLoopback) }),
+    ...(conf.mapGuestAddr6 !== undefined && { mapGuestAddr: conf.mapGuestAddr6 }),
+    ...(dns !== undefined && { dns }),
+    ...(conf.dnsHost6 !== undefined && { dnsHosts: [conf.dnsHost6] }),
+  };
+}
+
+/** RFC 791 section 3.2: classes A, B and C. */
+function classPrefix(address: string): number {
+  const first = Number(address.slice(0, address.indexOf('.')));
+  return first < 128 ? 8 : first < 192 ? 16 : first < 224 ? 24 : 32;
+}
+
+// ---- names --------------------------------------------------------------------------------------------------------
+
+interface Names {
+  /** What the guest is told to ask, by DHCP and the like. */
+  readonly offered: readonly string[];
+  readonly forward4?: string;
+  readonly forward6?: string;
+}
+
+/**
+ * A resolver on the host's loopback is not to be reached by its own address inside: the guest gets the forwarding address for it,
+ * or the one that stands for the host's loopback, which then forwards; without either it cannot be offered.
+ */
+function planNames(
+  conf: PastaConf,
+  resolv: ResolvConf | undefined,
+  loopback: { readonly loopback4: string | undefined; readonly loopback6: string | undefined },
+): Names {
+  let { dnsForward4: forward4, dnsForward6: forward6 } = conf;
+  const offered: string[] = [];
+  if (conf.dns !== undefined) {
+    offered.push(...conf.dns);
+  } else {
+    for (const text of resolv?.nameservers ?? []) {
+      const address = text.replace(/%.*$/, '');
+      const v6 = address.includes(':');
+      if (v6 ? !conf.ipv6 : !conf.ipv4) continue;
+      const name = v6 ? loopback.loopback6 : loopback.loopback4;
+      let offer: string | undefined = address;
+      if (address === '::1' || address.startsWith('127.') || address === name) {
+        offer = (v6 ? forward6 : forward4) ?? name;
+        if (v6) forward6 ??= name;
+        else forward4 ??= name;
+      }
+      if (offer !== undefined && !offered.includes(offer)) offered.push(offer);
+    }
+  }
+  return {
+    offered,
+    ...(conf.ipv4 && forward4 !== undefined && { forward4 }),
+    ...(conf.ipv6 && forward6 !== undefined && { forward6 }),
+  };
+}
+
+// ---- inside -------------------------------------------------------------------------------------------------------
+
+interface Families {
+  readonly template4: Template | undefined;
+  readonly template6: Template | undefined;
+  readonly ipv4: Ipv4Plan | undefined;
+  readonly ipv6: Ipv6Plan | undefined;
+}
+
+function planInside(conf: PastaConf, host: HostDump, families: Families): InsideNetwork {
+  const addresses: InsideAddress[] = [];
+  const routes: RouteInfo[] = [];
+  const gateways: InsideNetwork['gateways'][number][] = [];
+  for (const family of [4, 6] as const) {
+    const plan = family === 4 ? families.ipv4 : families.ipv6;
+    const template = family === 4 ? families.template4 : families.template6;
+    if (plan === undefined) continue;
+    const af = family === 4 ? AF_INET : AF_INET6;
+    const single = family === 4 ? conf.address4 : conf.address6;
+    const own: InsideAddress[] = [];
+    if (single !== undefined || !conf.copyAddrs || template === undefined) {
+      if (plan.guest !== NO_IPV6_ADDRESS)
+        own.push({ family: af, address: plan.guest, prefixLen: plan.prefixLen, scope: 0 });
+    } else {
+      for (const a of host.addresses) {
+        if (a.family !== af || a.index !== template.link.index) continue;
+        if (a.scope >= RT_SCOPE_LINK || (a.flags & IFA_F_DEPRECATED) !== 0) continue;
+        const { address, prefixLen, peer, scope } = a;
+        own.push({ family: af, address, prefixLen, scope, ...(peer !== undefined && { peer }) });
+      }
+    }
+    addresses.push(...own);
+    const chosen = family === 4 ? conf.gateway4 : conf.gateway6;
+    if (chosen === undefined && conf.copyRoutes && template !== undefined) {
+      routes.push(...host.routes.filter((r) => isOfTemplate(r, af, template.link.index)));
+      continue;
+    }
+    const gateway = gatewayOf(conf, family, template);
+    if (gateway === undefined) continue;
+    const near = isLinkLocal(gateway) && family === 6;
+    const inPrefix = own.some((a) => samePrefix(gateway, a.address, a.prefixLen));
+    gateways.push({ family: af, gateway, onLink: !near && !inPrefix });
+  }
+  return { addresses, routes, gateways };
+}
+
+/** A route of the main table whose every hop leaves by the template. */
+function isOfTemplate(route: RouteInfo, family: number, index: number): boolean {
+  if (route.family !== family || route.table !== RT_TABLE_MAIN) return false;
+  if (route.hops !== undefined) return route.hops.every((hop) => hop.oif === index);
+  return route.oif === index;
+}
+
+// ---- for people ---------------------------------------------------------------------------------------------------
+
+function describe(
+  all: Families & { readonly interfaceName: string; readonly names: Names; readonly conf: PastaConf },
+): string[] {
+  const { template4, template6, ipv4, ipv6, names, conf } = all;
+  const templates = [
+    ...(template4 ? [`${template4.link.name} (IPv4)`] : []),
+    ...(template6 ? [`${template6.link.name} (IPv6)`] : []),
+  ];
+  const lines: string[] = [];
+  if (templates.length > 0) lines.push(`Template interface: ${templates.join(', ')}`);
+  const outbound = [conf.outboundIf4 ?? conf.outbound4, conf.outboundIf6 ?? conf.outbound6];
+  if (outbound.some((o) => o !== undefined))
+    lines.push(`Outbound: ${outbound.filter((o) => o !== undefined).join(', ')}`);
+  lines.push(`Namespace interface: ${all.interfaceName}`, 'MAC:', `    host: ${conf.mac}`);
+  const offered = (v6: boolean): string[] =>
+    names.offered.filter((a) => a.includes(':') === v6).map((a) => `    ${a}`);
+  if (ipv4) {
+    if (ipv4.hostLoopback) lines.push(`    NAT to host 127.0.0.1: ${ipv4.hostLoopback}`);
+    if (ipv4.mapGuestAddr) lines.push(`    NAT to guest assigned address: ${ipv4.mapGuestAddr}`);
+    if (conf.dhcp)
+      lines.push('DHCP:', `    assign: ${ipv4.guest}/${ipv4.prefixLen}`, `    router: ${ipv4.gateway}`);
+    const dns = offered(false);
+    if (dns.length > 0) lines.push('DNS:', ...dns);
+  }
+  if (ipv6) {
+    if (ipv6.hostLoopback) lines.push(`    NAT to host ::1: ${ipv6.hostLoopback}`);
+    if (ipv6.mapGuestAddr) lines.push(`    NAT to guest assigned address: ${ipv6.mapGuestAddr}`);
+    const assign = ipv6.guest === NO_IPV6_ADDRESS ? [] : [`    assign: ${ipv6.guest}`];
+    lines.push(
+      'NDP/DHCPv6:',
+      ...assign,
+      `    router: ${ipv6.gateway}`,
+      `    our link-local: ${ipv6.linkLocal}`,
+    );
+    const dns = offered(true);
+    if (dns.length > 0) lines.push('DNS:', ...dns);
+  }
+  return lines;
+}

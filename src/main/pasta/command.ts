@@ -1,0 +1,116 @@
+/**
+ * COMMAND of `pasta`, and the chain of small programs that puts it in its place:
+ *
+ *   nsenter --net     into the new network namespace (Node's own threads stay in the host's)
+ *   unshare           mount, IPC, UTS and, unless --no-pidns, PID namespace with a /proc of its own
+ *   sh                waits for "go", sets the host name, becomes COMMAND: process 1 of its PID namespace
+ *
+ *   fd 0, 1, 2  the caller's      fd 3  network namespace      fd 4  the talk with sh
+ *
+ * It starts while the interface is being configured and the engine started; sh tells "started" on descriptor 4 and waits for a
+ * line there. End of file means that pasta gave up.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { constants as os } from 'node:os';
+import { CommandError, findProgram, tool } from '../command.ts';
+import { ignoredSignals } from '../signals.ts';
+import { Message } from './messages.ts';
+
+export interface PastaCommandOptions {
+  readonly argv: readonly string[];
+  /** No command was given: start the shell as a login shell does, with `-` in front of its name. */
+  readonly login: boolean;
+  readonly env: NodeJS.ProcessEnv;
+  readonly namespaceFd: number;
+  readonly pidns: boolean;
+  readonly hostname: string;
+}
+
+/** In a variable, so that ps never shows it. The host name stays the host's where there is no hostname(1). */
+const INIT = `
+hostname "$PASTA_HOSTNAME" 2>/dev/null
+for name in $PASTA_IGNORED; do trap '' "$name"; done
+unset name PASTA_INIT PASTA_HOSTNAME PASTA_IGNORED
+echo started >&4
+read -r go <&4 || exit 1
+exec 3<&- 4<&-
+exec "$@"
+`;
+
+/** Status of findProgram for a program that is nowhere. */
+const NOT_FOUND = 127;
+const HOST_NAME_MAX = 64; // sethostname(2)
+
+export class PastaCommand {
+  readonly #head: ChildProcess;
+  readonly #talk: Socket;
+  /** Resolves when sh waits for "go"; rejects when the chain broke. */
+  readonly started: Promise<void>;
+  /** Exit status as a shell gives it: 128 + n for signal n. */
+  readonly ended: Promise<number>;
+
+  constructor(options: PastaCommandOptions) {
+    const [program = '', ...args] = options.argv;
+    const file = executable(program, options.env.PATH);
+    const unshare = ['--mount', '--propagation', 'slave', '--ipc', '--uts'];
+    if (options.pidns) unshare.push('--pid', '--fork', '--mount-proc');
+    const chain = [
+      ...['--net=/proc/self/fd/3', '--', tool('unshare'), ...unshare, '--'],
+      ...['/bin/sh', '-c', 'eval "$PASTA_INIT"', 'pasta'],
+      ...(options.login ? loginShell(file) : [program, ...args]),
+    ];
+    this.#head = spawn(tool('nsenter'), chain, {
+      stdio: ['inherit', 'inherit', 'inherit', options.namespaceFd, 'pipe'],
+      env: {
+        ...options.env,
+        PASTA_INIT: INIT,
+        PASTA_HOSTNAME: options.hostname.slice(0, HOST_NAME_MAX),
+        PASTA_IGNORED: ignoredSignals()
+          .map((name) => name.slice('SIG'.length))
+          .join(' '),
+      },
+    });
+    this.#talk = this.#head.stdio[4] as Socket;
+    this.#talk.on('error', () => {}); // EPIPE when the chain is gone: `ended` tells
+    this.ended = new Promise((resolve) => {
+      this.#head.once('error', () => resolve(1));
+      this.#head.once('exit', (code, signal) => resolve(code ?? 128 + os.signals[signal!]));
+    });
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#talk.once('data', () => resolve());
+    this.#head.once('error', (error) => reject(new CommandError(Message.cannotExecute(error.message), 1)));
+    this.#head.once('exit', () => reject(new CommandError(Message.cannotExecute('its namespaces'), 1)));
+    promise.catch(() => {});
+    this.started = promise;
+  }
+
+  /** Let COMMAND run. */
+  go(): void {
+    this.#talk.end('go\n');
+  }
+
+  kill(): void {
+    this.#head.kill('SIGKILL');
+  }
+}
+
+/** Login shells are told so by a dash in front of their name, which only some shells can give another program. */
+function loginShell(file: string): readonly string[] {
+  if (existsSync('/bin/bash')) return ['/bin/bash', '-c', 'exec -a "$0" "$1"', `-${file}`, file];
+  return [file, '-l'];
+}
+
+/** The file that execvp(3) takes. @throws CommandError with pasta's words */
+function executable(program: string, path: string | undefined): string {
+  try {
+    return findProgram(program, path);
+  } catch (error) {
+    const missing = (error as CommandError).status === NOT_FOUND;
+    throw new CommandError(
+      Message.cannotExecute(missing ? 'No such file or directory' : 'Permission denied'),
+      1,
+    );
+  }
+}

@@ -1,0 +1,149 @@
+/**
+ * The protocol of the control socket (-c), version 2, which pesto speaks. Pure. Numbers are big-endian.
+ *
+ *   server   hello   +0 "basil:s\0"   +8 version u32   +12 bytes of a table's name u32   +16 bytes of an interface name u32   = 20
+ *            table   +0 id u8, 0 ends the list   +1 name, 128 bytes   +129 capabilities u32   +133 count u32   +137 rules
+ *   client   table   +0 id u8, 0 ends the list   +1 count u32   +5 rules
+ *
+ *   rule     +0 address, 16 bytes   +16 target, 16 bytes   +32 interface, 16 bytes
+ *            +48 first u16   +50 last u16   +52 to u16   +54 protocol u8   +55 flags u8                                       = 56
+ *
+ * IPv4 addresses are v4-mapped; no target is all zeros. Layouts were read off passt 2026-10-02's own greeting.
+ */
+import { canonicalIpv6 } from '../values.ts';
+import {
+  canonicalAddress,
+  type Direction,
+  type ForwardRule,
+  MAX_RULES,
+  type RuleTable,
+} from './forward-rules.ts';
+
+const MAGIC = 'basil:s\0';
+const VERSION = 2;
+const NAME_BYTES = 128;
+const IFNAMSIZ = 16;
+export const HELLO_BYTES = 20;
+export const RULE_BYTES = 56;
+
+export const TableId: Record<Direction, number> = { HOST: 1, SPLICE: 3 };
+const Capability = { ipv4: 1, ipv6: 2, tcp: 4, udp: 8, scan: 16, interfaceName: 32 } as const;
+const RuleFlag = { dualStackAny: 1, weak: 2, scan: 4 } as const;
+const PROTOCOL = { tcp: 6, udp: 17 } as const; // IANA
+
+function writeAddress(out: Buffer, at: number, address: string): void {
+  if (address === '') return;
+  if (!address.includes(':')) {
+    out.writeUInt16BE(0xffff, at + 10);
+    out.set(address.split('.').map(Number), at + 12);
+    return;
+  }
+  const [head = '', tail] = canonicalIpv6(address).split('::');
+  const front = head === '' ? [] : head.split(':');
+  const back = tail === undefined || tail === '' ? [] : tail.split(':');
+  const groups = [...front, ...Array<string>(8 - front.length - back.length).fill('0'), ...back];
+  for (const [i, group] of groups.entries()) out.writeUInt16BE(Number.parseInt(group, 16), at + 2 * i);
+}
+
+function readAddress(data: Buffer, at: number): string {
+  const groups = Array.from({ length: 8 }, (_, i) => data.readUInt16BE(at + 2 * i).toString(16));
+  return canonicalAddress(groups.join(':'))!;
+}
+
+export function encodeRule(rule: ForwardRule): Buffer {
+  const out = Buffer.alloc(RULE_BYTES);
+  writeAddress(out, 0, rule.address);
+  writeAddress(out, 16, rule.target);
+  out.write(rule.interface, 32, IFNAMSIZ - 1, 'latin1');
+  out.writeUInt16BE(rule.first, 48);
+  out.writeUInt16BE(rule.last, 50);
+  out.writeUInt16BE(rule.to, 52);
+  out.writeUInt8(PROTOCOL[rule.proto], 54);
+  const { dualStackAny, weak, scan } = RuleFlag;
+  out.writeUInt8(
+    (rule.address === '' ? dualStackAny : 0) | (rule.weak ? weak : 0) | (rule.scan ? scan : 0),
+    55,
+  );
+  return out;
+}
+
+/** @returns undefined for bytes that are no rule; ports and families are the table's to check */
+export function decodeRule(data: Buffer, at: number): ForwardRule | undefined {
+  const flags = data.readUInt8(at + 55);
+  const protocol = data.readUInt8(at + 54);
+  if (flags & ~(RuleFlag.dualStackAny | RuleFlag.weak | RuleFlag.scan)) return undefined;
+  if (protocol !== PROTOCOL.tcp && protocol !== PROTOCOL.udp) return undefined;
+  const name = data.toString('latin1', at + 32, at + 32 + IFNAMSIZ);
+  const end = name.indexOf('\0');
+  if (end < 0 || /[/:\s]/.test(name.slice(0, end))) return undefined;
+  const first = data.readUInt16BE(at + 48);
+  const last = data.readUInt16BE(at + 50);
+  if (first > last) return undefined;
+  const address = readAddress(data, at);
+  const isDual = (flags & RuleFlag.dualStackAny) !== 0;
+  if (isDual && address !== '::') return undefined;
+  const target = readAddress(data, at + 16);
+  return {
+    proto: protocol === PROTOCOL.tcp ? 'tcp' : 'udp',
+    address: isDual ? '' : address,
+    interface: name.slice(0, end),
+    first,
+    last,
+    to: data.readUInt16BE(at + 52),
+    target: target === '::' || target === '0.0.0.0' ? '' : target,
+    weak: (flags & RuleFlag.weak) !== 0,
+    scan: (flags & RuleFlag.scan) !== 0,
+  };
+}
+
+/** What the server says first. */
+export function encodeGreeting(tables: readonly RuleTable[]): Buffer {
+  const hello = Buffer.alloc(HELLO_BYTES);
+  hello.write(MAGIC, 'latin1');
+  hello.writeUInt32BE(VERSION, 8);
+  hello.writeUInt32BE(NAME_BYTES, 12);
+  hello.writeUInt32BE(IFNAMSIZ, 16);
+  const parts = tables.flatMap(({ direction, limits, rules }) => {
+    const head = Buffer.alloc(1 + NAME_BYTES + 8);
+    head.writeUInt8(TableId[direction], 0);
+    head.write(direction, 1, 'latin1');
+    const can =
+      (limits.ipv4 ? Capability.ipv4 : 0) |
+      (limits.ipv6 ? Capability.ipv6 : 0) |
+      (limits.tcp ? Capability.tcp : 0) |
+      (limits.udp ? Capability.udp : 0);
+    head.writeUInt32BE(can | Capability.scan | Capability.interfaceName, 1 + NAME_BYTES);
+    head.writeUInt32BE(rules.length, 1 + NAME_BYTES + 4);
+    return [head, ...rules.map(encodeRule)];
+  });
+  return Buffer.concat([hello, ...parts, Buffer.alloc(1)]);
+}
+
+export type Request =
+  | { readonly kind: 'more' }
+  | { readonly kind: 'invalid' }
+  | { readonly kind: 'tables'; readonly tables: ReadonlyMap<Direction, readonly ForwardRule[]> };
+
+/** What a client has sent so far. */
+export function decodeRequest(data: Buffer): Request {
+  const tables = new Map<Direction, readonly ForwardRule[]>();
+  for (let at = 0; at < data.length; ) {
+    const id = data.readUInt8(at++);
+    if (id === 0) return at === data.length ? { kind: 'tables', tables } : { kind: 'invalid' };
+    const direction = (Object.keys(TableId) as Direction[]).find((name) => TableId[name] === id);
+    if (direction === undefined || tables.has(direction)) return { kind: 'invalid' };
+    if (data.length < at + 4) return { kind: 'more' };
+    const count = data.readUInt32BE(at);
+    at += 4;
+    if (count > MAX_RULES) return { kind: 'invalid' };
+    if (data.length < at + count * RULE_BYTES) return { kind: 'more' };
+    const rules: ForwardRule[] = [];
+    for (let i = 0; i < count; i++, at += RULE_BYTES) {
+      const rule = decodeRule(data, at);
+      if (rule === undefined) return { kind: 'invalid' };
+      rules.push(rule);
+    }
+    tables.set(direction, rules);
+  }
+  return { kind: 'more' };
+}

@@ -1,0 +1,77 @@
+/** Options and a finished namespace as an engine plan. Pure but for the number of processors. */
+import { availableParallelism } from 'node:os';
+import {
+  DEFAULT_POLICY,
+  type EnginePlan,
+  type ListenerPlan,
+  type ServicePolicy,
+} from '../../workers/engine-plan.ts';
+import { autoThreads } from '../../workers/plan.ts';
+import { parseImpairment } from '../engine-launch.ts';
+import { poolPlan } from '../options.ts';
+import { MAX_LISTENERS } from './forward-rules.ts';
+import type { PastaTap } from './netns-setup.ts';
+import type { PastaConf } from './options.ts';
+
+const POOL_MIB = 64;
+/** Sockets that listen; their tables cost nothing until used. */
+const MAX_LISTENING = 2 * MAX_LISTENERS;
+/** 853 is DNS over TLS (RFC 7858), which is carried as it is. */
+const DNS_PORTS = [53, 853];
+
+export function pastaEnginePlan(
+  conf: PastaConf,
+  made: PastaTap,
+  listeners: readonly ListenerPlan[],
+  sockets: SharedArrayBuffer | undefined,
+  keys: Pick<EnginePlan, 'hashKey' | 'isnKey'>,
+  logLevel: EnginePlan['logLevel'],
+): EnginePlan {
+  const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
+  return {
+    threads: autoThreads(availableParallelism()),
+    addresses: made.network.addresses,
+    policy: policyOf(conf, made),
+    listeners,
+    listenerCapacity: MAX_LISTENING,
+    ...(sockets && { splice: { sockets, hostLoToNsLo: conf.hostLoToNsLo } }),
+    pool: poolPlan(POOL_MIB),
+    tap: made.tap,
+    ...keys,
+    ...(conf.pcap !== undefined && { pcapFile: conf.pcap }),
+    ...(impairment && { impairment }),
+    logLevel,
+  };
+}
+
+function policyOf(conf: PastaConf, made: PastaTap): ServicePolicy {
+  const optional = {
+    hostname: conf.hostname || undefined,
+    fqdn: conf.fqdn || undefined,
+    outboundAddress4: conf.outbound4,
+    outboundAddress6: conf.outbound6,
+    outboundInterface4: conf.outboundIf4,
+    outboundInterface6: conf.outboundIf6,
+  };
+  const given = Object.entries(optional).filter(([, value]) => value !== undefined);
+  return {
+    ...DEFAULT_POLICY,
+    tcp: conf.tcp,
+    udp: conf.udp,
+    icmp: conf.icmp,
+    // Without a gateway of the guest's there is nothing to hand out.
+    dhcp: conf.dhcp && made.network.hasGateway4,
+    dhcpv6: conf.dhcpv6 && made.network.hasGlobal6,
+    ndp: conf.ndp,
+    ra: conf.ra && conf.ndp,
+    arp: 'any',
+    gateway: 'world',
+    dhcpDns: conf.dhcpDns,
+    dhcpSearch: conf.dhcpSearch,
+    offerMtu: conf.mtu !== 0,
+    dnsPorts: DNS_PORTS,
+    connectFailure: 'rst',
+    freebind: conf.freebind,
+    ...Object.fromEntries(given),
+  };
+}

@@ -1,0 +1,195 @@
+/**
+ * Forwarding rules: what the port options and the control socket make, one table a direction, checked against each other.
+ *
+ * A rule is {protocol, address, interface, first..last, to, target, flags}. The ports first..last are listened on; port p leads
+ * to p - first + to. Two rules conflict when protocol, address and a port are the same; interface and target make no difference,
+ * and a wildcard address is the same as any.
+ */
+import { isIPv4, isIPv6 } from 'node:net';
+import type { ListenerPlan } from '../../workers/engine-plan.ts';
+import { canonicalIpv6 } from '../values.ts';
+import { ForwardMessage as M } from './forward-messages.ts';
+
+export type Protocol = 'tcp' | 'udp';
+
+/** From the host into the namespace (-t, -u), or from the namespace's loopback to the host's (-T, -U). */
+export type Direction = 'HOST' | 'SPLICE';
+
+export interface ForwardRule {
+  readonly proto: Protocol;
+  /** '' = any address of both families; "0.0.0.0" and "::" = any of one. Canonical text. */
+  readonly address: string;
+  /** Device to accept from; '' = any. */
+  readonly interface: string;
+  readonly first: number;
+  readonly last: number;
+  /** Port that `first` leads to. */
+  readonly to: number;
+  /** Address inside; '' = the namespace's own. */
+  readonly target: string;
+  /** Ports that cannot be bound are left out ("best effort"). */
+  readonly weak: boolean;
+  /** Only while something listens on the port at the other side. */
+  readonly scan: boolean;
+}
+
+/** One line or more for the user, as the original writes them. */
+export class ForwardError extends Error {
+  override readonly name = 'ForwardError';
+}
+
+/** Most rules a direction. */
+export const MAX_RULES = 255;
+/** Most listening sockets a direction. */
+export const MAX_LISTENERS = 327_680;
+export const MAX_PORT = 65535;
+
+/** What a table may hold. */
+export interface RuleLimits {
+  readonly ipv4: boolean;
+  readonly ipv6: boolean;
+  readonly tcp: boolean;
+  readonly udp: boolean;
+}
+
+const portsText = (first: number, last: number): string => (first === last ? `${first}` : `${first}-${last}`);
+
+/** As the original lists a rule: `TCP [*]%lo:80-81  =>  8080-8081  (best effort) (auto-scan)`. */
+export function ruleText(rule: ForwardRule): string {
+  const flags = `${rule.weak ? ' (best effort)' : ''}${rule.scan ? ' (auto-scan)' : ''}`;
+  const device = rule.interface === '' ? '' : `%${rule.interface}`;
+  const target = rule.target === '' ? '' : `${rule.target}:`;
+  return (
+    `${rule.proto.toUpperCase()} [${rule.address === '' ? '*' : rule.address}]${device}:` +
+    `${portsText(rule.first, rule.last)}  =>  ${target}${portsText(rule.to, rule.to + rule.last - rule.first)} ${flags}`
+  );
+}
+
+/** Where a rule listens, as error messages name it: `*%lo/80-81`. */
+export function ruleWhere(rule: ForwardRule, first = rule.first, last = rule.last): string {
+  const device = rule.interface === '' ? '' : `%${rule.interface}`;
+  return `${rule.address === '' ? '*' : rule.address}${device}/${portsText(first, last)}`;
+}
+
+const familyOf = (address: string): 0 | 4 | 6 => (address === '' ? 0 : address.includes(':') ? 6 : 4);
+
+/** Whether one socket address can receive what the other does. */
+function addressesMeet(a: string, b: string): boolean {
+  if (a === '' || b === '') return true;
+  if (familyOf(a) !== familyOf(b)) return false;
+  return a === b || a === '0.0.0.0' || b === '0.0.0.0' || a === '::' || b === '::';
+}
+
+export function rulesConflict(a: ForwardRule, b: ForwardRule): boolean {
+  return a.proto === b.proto && addressesMeet(a.address, b.address) && a.first <= b.last && b.first <= a.last;
+}
+
+/** The rules of one direction. */
+export class RuleTable {
+  readonly direction: Direction;
+  readonly limits: RuleLimits;
+  readonly #rules: ForwardRule[] = [];
+
+  constructor(direction: Direction, limits: RuleLimits) {
+    this.direction = direction;
+    this.limits = limits;
+  }
+
+  get rules(): readonly ForwardRule[] {
+    return this.#rules;
+  }
+
+  has(proto: Protocol): boolean {
+    return this.#rules.some((rule) => rule.proto === proto);
+  }
+
+  /**
+   * @throws ForwardError with the reason, and the rule on the last line
+   */
+  add(rule: ForwardRule): void {
+    const reason = this.#objection(rule);
+    if (reason !== undefined) throw new ForwardError(`${reason}\n${M.unableToAdd(ruleText(rule))}`);
+    this.#rules.push(rule);
+  }
+
+  #objection(rule: ForwardRule): string | undefined {
+    if (rule.first === 0) return M.fromPortZero;
+    if (rule.to === 0 || rule.to + rule.last - rule.first > MAX_PORT) return M.toPortZero;
+    if (!this.limits[rule.proto]) return M.protocolOff(rule.proto.toUpperCase());
+    const family = familyOf(rule.address);
+    const targetFamily = familyOf(rule.target);
+    if (family === 4 && !this.limits.ipv4) return M.familyOff(4);
+    if (family === 6 && !this.limits.ipv6) return M.familyOff(6);
+    if (isMulticastText(rule.target)) return M.multicastTarget(rule.target);
+    if (targetFamily !== 0 && family === 0) return M.dualStack(targetFamily, rule.target);
+    if (targetFamily !== 0 && targetFamily !== family) {
+      return M.crossFamily(family, rule.address, targetFamily, rule.target);
+    }
+    const other = this.#rules.find((known) => rulesConflict(known, rule));
+    if (other !== undefined) return M.conflict(ruleText(rule), ruleText(other));
+    if (this.#rules.length === MAX_RULES) return M.tooManyRules(MAX_RULES);
+    if (this.#listeners() + rule.last - rule.first + 1 > MAX_LISTENERS) {
+      return M.tooManyListeners(MAX_LISTENERS);
+    }
+    return undefined;
+  }
+
+  #listeners(): number {
+    return this.#rules.reduce((sum, rule) => sum + rule.last - rule.first + 1, 0);
+  }
+}
+
+/** Port sets of a scan, by protocol: what listens at the other side. */
+export type ListeningPorts = (proto: Protocol, port: number) => boolean;
+
+/**
+ * The listeners of a rule.
+ * @param splice     connections from loopback addresses go socket to socket
+ * @param isListening  for rules with `scan`: only such ports are listened on, each as a listener of its own
+ */
+export function ruleListeners(
+  rule: ForwardRule,
+  direction: Direction,
+  limits: RuleLimits,
+  splice: boolean,
+  isListening: ListeningPorts,
+): readonly ListenerPlan[] {
+  const address =
+    rule.address === '' && !(limits.ipv4 && limits.ipv6) ? (limits.ipv4 ? '0.0.0.0' : '::') : rule.address;
+  const listener = (first: number, last: number): ListenerPlan => ({
+    proto: rule.proto,
+    from: direction === 'HOST' ? 'host' : 'guest',
+    address,
+    ...(rule.interface !== '' && { interface: rule.interface }),
+    port: first,
+    ...(last > first && { lastPort: last }),
+    targetPort: rule.to + first - rule.first,
+    ...(rule.target !== '' && { targetAddress: rule.target }),
+    ...((rule.weak || rule.scan) && { weak: true }),
+    ...(rule.scan && { mayFail: true }),
+    path: direction === 'SPLICE' || (splice && rule.target === '') ? 'splice' : 'tap',
+  });
+  if (!rule.scan) return [listener(rule.first, rule.last)];
+  const found: ListenerPlan[] = [];
+  for (let port = rule.first; port <= rule.last; port++) {
+    if (isListening(rule.proto, port)) found.push(listener(port, port));
+  }
+  return found;
+}
+
+/** Canonical text of an IPv4 or IPv6 address, brackets taken off, IPv4 out of its mapping; undefined: it is none. */
+export function canonicalAddress(text: string): string | undefined {
+  const bare = text.startsWith('[') && text.endsWith(']') ? text.slice(1, -1) : text;
+  if (isIPv4(bare)) return bare;
+  if (!isIPv6(bare) || bare.includes('%')) return undefined;
+  const ipv6 = canonicalIpv6(bare);
+  const [, high, low] = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(ipv6) ?? [];
+  if (high === undefined || low === undefined) return ipv6;
+  const [h, l] = [Number.parseInt(high, 16), Number.parseInt(low, 16)];
+  return `${h >> 8}.${h & 255}.${l >> 8}.${l & 255}`;
+}
+
+/** 224.0.0.0/4 or ff00::/8, in canonical text. */
+function isMulticastText(address: string): boolean {
+  return address.includes(':') ? /^ff[0-9a-f]{2}:/.test(address) : /^2(2[4-9]|3[0-9])\./.test(address);
+}

@@ -1,0 +1,146 @@
+/**
+ * Port forwarding while the engine runs: the rules of both directions as listeners, rules with `auto` followed by a look at both
+ * namespaces every second, and rules exchanged by the control socket.
+ */
+
+import { strerror } from '../../sys/libc.ts';
+import type { EngineHandle } from '../../workers/engine.ts';
+import type { ListenerPlan } from '../../workers/engine-plan.ts';
+import type { ListenFailure } from '../../workers/host-io/listener-table.ts';
+import { ForwardMessage as M } from './forward-messages.ts';
+import {
+  type Direction,
+  type ForwardRule,
+  type Protocol,
+  type RuleTable,
+  ruleListeners,
+  ruleWhere,
+} from './forward-rules.ts';
+import { foreignPorts, scan, type TableFds } from './port-scan.ts';
+
+const SCAN_MS = 1000;
+
+export interface ForwarderOptions {
+  readonly inbound: RuleTable;
+  readonly outbound: RuleTable;
+  /** Loopback connections go past the TAP. */
+  readonly splice: boolean;
+  readonly hostTables: TableFds;
+  readonly guestTables: TableFds;
+  log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+}
+
+interface Planned {
+  readonly listener: ListenerPlan;
+  readonly rule: ForwardRule;
+  readonly direction: Direction;
+}
+
+export class Forwarder {
+  readonly #o: ForwarderOptions;
+  #inbound: RuleTable;
+  #outbound: RuleTable;
+  #planned: readonly Planned[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #key = '';
+
+  constructor(options: ForwarderOptions) {
+    this.#o = options;
+    this.#inbound = options.inbound;
+    this.#outbound = options.outbound;
+  }
+
+  get inbound(): RuleTable {
+    return this.#inbound;
+  }
+
+  get outbound(): RuleTable {
+    return this.#outbound;
+  }
+
+  get #scans(): boolean {
+    return [...this.#inbound.rules, ...this.#outbound.rules].some((rule) => rule.scan);
+  }
+
+  /** Look at both sides, where a rule wants it. @returns what to listen on now */
+  listeners(): readonly ListenerPlan[] {
+    const scans = this.#scans;
+    const none = { tcp: new Set<number>(), udp: new Set<number>() };
+    const host = scans ? scan(this.#o.hostTables) : none;
+    const guest = scans ? scan(this.#o.guestTables) : none;
+    const insideHears = foreignPorts(guest, this.#ours('SPLICE'));
+    const hostHears = foreignPorts(host, this.#ours('HOST'));
+    const plan = (table: RuleTable, hears: (proto: Protocol, port: number) => boolean): Planned[] =>
+      table.rules.flatMap((rule) =>
+        ruleListeners(rule, table.direction, table.limits, this.#o.splice, hears).map((listener) => ({
+          listener,
+          rule,
+          direction: table.direction,
+        })),
+      );
+    this.#planned = [...plan(this.#inbound, insideHears), ...plan(this.#outbound, hostHears)];
+    return this.#planned.map((planned) => planned.listener);
+  }
+
+  /** Ports that we listen on: HOST on the host, SPLICE inside. */
+  #ours(direction: Direction): Record<Protocol, Set<number>> {
+    const ports = { tcp: new Set<number>(), udp: new Set<number>() };
+    for (const { listener, direction: d } of this.#planned) {
+      if (d !== direction) continue;
+      for (let port = listener.port; port <= (listener.lastPort ?? listener.port); port++)
+        ports[listener.proto].add(port);
+    }
+    return ports;
+  }
+
+  /** Follow the namespaces from now on. */
+  start(engine: EngineHandle): void {
+    this.#key = JSON.stringify(this.#planned.map((planned) => planned.listener));
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => void this.#rescan(engine), SCAN_MS);
+    this.#timer.unref();
+  }
+
+  async #rescan(engine: EngineHandle): Promise<void> {
+    if (!this.#scans) return;
+    const listeners = this.listeners();
+    const key = JSON.stringify(listeners);
+    if (key === this.#key) return;
+    this.#key = key;
+    for (const failure of await engine.setListeners(listeners))
+      this.#o.log('warning', this.failureText(failure)[0]!);
+  }
+
+  /** Put other rules in the place of these; what both have stays open. */
+  async replace(engine: EngineHandle, inbound: RuleTable, outbound: RuleTable): Promise<void> {
+    this.#inbound = inbound;
+    this.#outbound = outbound;
+    const listeners = this.listeners();
+    this.#key = JSON.stringify(listeners);
+    for (const failure of await engine.setListeners(listeners))
+      this.#o.log('warning', this.failureText(failure)[0]!);
+  }
+
+  /** What to tell of a port that could not be had, in lines. */
+  failureText(failure: ListenFailure): readonly string[] {
+    const planned = this.#planned[failure.index];
+    if (planned === undefined) return [M.couldNotListen];
+    const { rule, direction } = planned;
+    const proto = rule.proto.toUpperCase();
+    return [
+      failure.port === 0 && !rule.scan
+        ? M.allListensFailed(direction, proto, ruleWhere(rule))
+        : M.listenFailed(
+            direction,
+            proto,
+            ruleWhere(rule, failure.port || planned.listener.port, failure.port || planned.listener.port),
+            strerror(failure.errno),
+          ),
+      M.couldNotListen,
+    ];
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+}

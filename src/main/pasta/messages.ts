@@ -1,0 +1,36 @@
+/**
+ * What `pasta` says, word for word where callers look for it. Each entry names who does; the others are in the same phrase as
+ * pasta's so that people find them in its documentation.
+ */
+export const Message = {
+  /** Podman (container-libs, common/libnetwork/pasta) tries again without --map-guest-addr when it reads this about that option. */
+  usage: (program: string, error: string): string => `${program}: ${error}`,
+  passtOnly: (option: string): string => `${option} is for passt / vhost-user mode only`,
+  unsupported: (option: string, why: string): string => `${option}: not supported by this pasta (${why})`,
+  bothNetnsAndOperand: 'Both --netns and PID or command given',
+  invalidPid: (pid: string): string => `Invalid PID ${pid}`,
+  noNetns: (path: string, why: string): string => `Couldn't open network namespace ${path}: ${why}`,
+  noUserns: (path: string, why: string): string => `Couldn't open user namespace ${path}: ${why}`,
+  /** A second instance for the same namespace: Podman's log readers know the errno's text. */
+  tapBusy: 'TUNSETIFF ioctl on /dev/net/tun failed: Device or resource busy',
+  netnsGone: (path: string): string => `Namespace ${path} is gone, exiting`,
+  cannotExecute: (why: string): string => `Failed to start command or shell: ${why}`,
+  startedAsRoot: 'Started as root, will change to nobody.',
+  mtuTooLarge: (mtu: string, max: number): string => `MTU ${mtu} too large (max ${max})`,
+  mtuTooSmall: (mtu: number, family: 4 | 6, min: number): string =>
+    `MTU ${mtu} is too small for IPv${family} (minimum ${min})`,
+  redundantPrefix: 'Redundant prefix length specification',
+  localMode: (family: 4 | 6): string => `IPv${family}: no external interface as template, use local mode`,
+  severalDefaults: (family: 4 | 6): string => `Multiple default IPv${family} routes, picked the first one`,
+  noNameservers: "Couldn't get any nameserver address",
+  outboundUnusable: 'External interface not usable',
+  noIpv6Kernel: 'IPv6 not supported by kernel: disabled',
+  noSuchInterface: (name: string): string => `Invalid interface name ${name}: No such device`,
+  deprecated: (option: string): string => `${option} will be dropped soon`,
+  needsConfigNet: (option: string): string => `${option} needs --config-net`,
+  addressesFailed: (family: 4 | 6, why: string): string =>
+    `Couldn't set IPv${family} address(es) in namespace: ${why}`,
+  routesFailed: (family: 4 | 6, why: string): string => `Couldn't set IPv${family} route(s) in guest: ${why}`,
+  pidFile: (path: string, why: string): string => `Couldn't open PID file ${path}: ${why}`,
+  logFile: (path: string, why: string): string => `Couldn't open log file ${path}: ${why}`,
+} as const;

@@ -1,0 +1,185 @@
+/**
+ * What one thread does to give a namespace its interface as `pasta` does. Runs in netns-worker.ts, synchronously:
+ *
+ *   in the host's namespace   dump links, addresses, routes; make the plan
+ *   unshare or setns          only this thread moves
+ *   in the target             loopback up, TAP made; with --config-net also: MAC, MTU, up, addresses, routes
+ *
+ * Neighbour discovery is switched off (IFF_NOARP) while the interface comes up: the kernel then takes its link-local address
+ * without asking the link first, and it can be used at once. This needs no /proc/sys, which is read-only in many containers.
+ */
+import { AF_INET, AF_INET6, Errno, RT_SCOPE_LINK } from '../../sys/constants.ts';
+import { checked, SysError } from '../../sys/error.ts';
+import { strerror } from '../../sys/libc.ts';
+import { openPath } from '../../sys/namespace.ts';
+import { RouteSocket } from '../../sys/netlink.ts';
+import { openTap, type Tap } from '../../sys/tap.ts';
+import type { TapPlan } from '../../workers/engine-plan.ts';
+import { enterNamespace, hasIpv6, type NetnsTarget, TX_QUEUE_FRAMES, trySysctl } from '../netns-setup.ts';
+import { readResolvConf } from '../resolv-conf.ts';
+import { UsageError } from '../values.ts';
+import { type HostDump, type PastaNetwork, planPasta } from './address-plan.ts';
+import { Message } from './messages.ts';
+import type { PastaConf } from './options.ts';
+import { openTables, type TableFds } from './port-scan.ts';
+
+export interface PastaJob {
+  readonly conf: PastaConf;
+  readonly target: NetnsTarget;
+  /** Once the namespace is set up, stay in it and make sockets there (workers/splice/socket-source.ts). */
+  readonly sockets?: SharedArrayBuffer | undefined;
+}
+
+export interface PastaTap {
+  /** What listens inside. */
+  readonly tables: TableFds;
+  readonly tap: TapPlan;
+  readonly network: PastaNetwork;
+}
+
+export interface PastaListener {
+  onNamespace(fd: number): void;
+  onTap(made: PastaTap): void;
+}
+
+/** @returns what could not be done and is not needed. @throws SysError or UsageError */
+export function setUpPasta({ conf, target }: PastaJob, listener: PastaListener): readonly string[] {
+  const notes: string[] = [];
+  const network = planPasta(conf, dumpHost(), readResolvConf());
+  try {
+    enterNamespace(target);
+  } catch (error) {
+    if (target.kind === 'path' && error instanceof SysError)
+      throw Object.assign(new UsageError(Message.noNetns(target.path, strerror(error.errno))), {
+        code: error.code,
+      });
+    throw error;
+  }
+  if (target.kind === 'new') {
+    const own = '/proc/thread-self/ns/net';
+    listener.onNamespace(checked(openPath(own, 0), 'open', own, 'mount /proc'));
+  }
+  const tap = makeTap(network.interfaceName);
+  const route = new RouteSocket();
+  try {
+    const link = route.linkByName(tap.name);
+    if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
+    if (conf.nsMac !== undefined) route.setLink(link.index, { mac: conf.nsMac });
+    listener.onTap({
+      tables: openTables(),
+      tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso },
+      network: {
+        ...network,
+        addresses: { ...network.addresses, guestMac: conf.nsMac ?? link.mac },
+      },
+    });
+    const loopback = route.linkByName('lo');
+    if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
+    // The only group that exists in the command's user namespace: ping works inside without privileges.
+    if (target.kind === 'new') trySysctl('net/ipv4/ping_group_range', '0 0', notes);
+    if (conf.configNet) configure(route, link.index, conf, network);
+    else route.setLink(link.index, { txQueueLen: TX_QUEUE_FRAMES });
+  } finally {
+    route.close();
+  }
+  return notes;
+}
+
+function makeTap(name: string): Tap {
+  try {
+    return openTap({ name });
+  } catch (error) {
+    if (error instanceof SysError && error.code === 'EBUSY') throw new UsageError(Message.tapBusy);
+    throw error;
+  }
+}
+
+function configure(route: RouteSocket, index: number, conf: PastaConf, network: PastaNetwork): void {
+  const { addresses, gateways, routes } = network.inside;
+  const with6 = network.addresses.ipv6 !== undefined;
+  const mtu = conf.mtu === 0 ? {} : { mtu: conf.mtu };
+  route.setLink(index, { ...mtu, txQueueLen: TX_QUEUE_FRAMES, up: true, ...(with6 && { noarp: true }) });
+  for (const af of [AF_INET, AF_INET6] as const) {
+    const family = af === AF_INET ? 4 : 6;
+    if (af === AF_INET6) {
+      if (!with6) continue;
+      // Not to be asked for on the link when the interface goes down and up again either.
+      for (const a of route.addresses()) {
+        if (a.index === index && a.family === af && a.scope === RT_SCOPE_LINK)
+          route.addAddress(index, af, a.address, a.prefixLen, { nodad: true, scope: a.scope });
+      }
+      route.setLink(index, { noarp: false });
+    }
+    explained(Message.addressesFailed, family, () => {
+      for (const a of addresses.filter((x) => x.family === af)) {
+        const { peer, scope } = a;
+        route.addAddress(index, af, a.address, a.prefixLen, {
+          nodad: true,
+          scope,
+          ...(peer !== undefined && { peer }),
+        });
+      }
+    });
+    explained(Message.routesFailed, family, () => {
+      copyRoutes(
+        route,
+        index,
+        routes.filter((r) => r.family === af),
+      );
+      for (const { gateway, onLink } of gateways.filter((g) => g.family === af)) {
+        if (onLink)
+          route.addRoute({ family: af, dst: gateway, prefixLen: af === AF_INET ? 32 : 128, oif: index });
+        route.addRoute({
+          family: af,
+          dst: af === AF_INET ? '0.0.0.0' : '::',
+          prefixLen: 0,
+          gateway,
+          oif: index,
+        });
+      }
+    });
+  }
+}
+
+/** There already, or its gateway is not to be reached (yet, or from the addresses given): no reason to fail. */
+const TOLERATED: readonly string[] = ['EEXIST', 'ENETUNREACH', 'EHOSTUNREACH'];
+
+/** A route may need another one that comes later in the table: as long as something could be added, what failed is tried again. */
+function copyRoutes(route: RouteSocket, index: number, copies: PastaNetwork['inside']['routes']): void {
+  let left = copies;
+  for (let before = left.length + 1; left.length < before; ) {
+    before = left.length;
+    left = left.filter((copy) => {
+      try {
+        route.copyRoute(copy.raw!, index);
+        return false;
+      } catch (error) {
+        if (!(error instanceof SysError) || !TOLERATED.includes(error.code)) throw error;
+        return error.code !== 'EEXIST';
+      }
+    });
+  }
+}
+
+function explained(message: (family: 4 | 6, why: string) => string, family: 4 | 6, step: () => void): void {
+  try {
+    step();
+  } catch (error) {
+    if (error instanceof SysError) throw new UsageError(message(family, strerror(error.errno)));
+    throw error;
+  }
+}
+
+function dumpHost(): HostDump {
+  const route = new RouteSocket();
+  try {
+    return {
+      links: route.links(),
+      addresses: route.addresses(),
+      routes: route.routes(),
+      hasIpv6: hasIpv6(),
+    };
+  } finally {
+    route.close();
+  }
+}

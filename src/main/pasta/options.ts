@@ -1,0 +1,868 @@
+/**
+ * The options of `pasta`: the one table that parsing, help, man page and shell completion are made from. Names, values, defaults
+ * and rejections are those of passt's pasta; the words are ours.
+ *
+ * An entry's `set` puts the value into a draft and throws UsageError with pasta's own message when it is wrong. What depends on
+ * several options is in `finish`. Port specifications are kept as written: they are read when the addresses are known.
+ */
+import { isIPv4, isIPv6 } from 'node:net';
+import { canonicalIpv6, UsageError } from '../values.ts';
+import { getopt, type OptionShape } from './getopt.ts';
+import { Message } from './messages.ts';
+
+export const DEFAULT_MTU = 65520;
+export const MAX_MTU = 65521;
+const DEFAULT_LOG_BYTES = 1024 * 1024;
+const MIN_LOG_BYTES = 40 * 1024;
+const MAX_PID = 0x7fff_ffff;
+const MAX_NAME_CHARS = 253; // RFC 1035 section 2.3.4, without the root's dot
+const MAX_SEARCH_DOMAINS = 6; // resolv.conf(5)
+const MAX_DNS_A_FAMILY = 3;
+export const DEFAULT_MAC = '9a:55:9a:55:9a:55';
+
+export type Verbosity = 'quiet' | 'normal' | 'debug' | 'trace';
+export type PortOption = 't' | 'u' | 'T' | 'U';
+
+/** The command line, defaults filled in; plain data, crosses to the namespace thread. "4" and "6" are the families. */
+export interface PastaConf {
+  readonly ipv4: boolean;
+  readonly ipv6: boolean;
+  /** 0: the interface keeps the kernel's, and none is offered. */
+  readonly mtu: number;
+  readonly address4?: string;
+  readonly address6?: string;
+  /** From -a or -n. */
+  readonly prefixLen4?: number;
+  readonly mac: string;
+  readonly nsMac?: string;
+  readonly gateway4?: string;
+  readonly gateway6?: string;
+  readonly interface?: string;
+  readonly outbound4?: string;
+  readonly outbound6?: string;
+  readonly outboundIf4?: string;
+  readonly outboundIf6?: string;
+  /** Absent: those of resolv.conf. */
+  readonly dns?: readonly string[];
+  readonly dnsForward4?: string;
+  readonly dnsForward6?: string;
+  readonly dnsHost4?: string;
+  readonly dnsHost6?: string;
+  readonly search?: readonly string[];
+  readonly dhcpDns: boolean;
+  readonly dhcpSearch: boolean;
+  readonly hostname?: string;
+  readonly fqdn?: string;
+  readonly tcp: boolean;
+  readonly udp: boolean;
+  readonly icmp: boolean;
+  readonly dhcp: boolean;
+  readonly dhcpv6: boolean;
+  readonly ndp: boolean;
+  readonly ra: boolean;
+  readonly freebind: boolean;
+  /** False: the gateway stands for the host's loopback only where --map-host-loopback says so. */
+  readonly mapGateway: boolean;
+  readonly mapHostLoopback4?: string;
+  readonly mapHostLoopback6?: string;
+  readonly mapGuestAddr4?: string;
+  readonly mapGuestAddr6?: string;
+  readonly ports: readonly { readonly option: PortOption; readonly spec: string; readonly written: string }[];
+  readonly nsIfname?: string;
+  readonly userns?: string;
+  readonly netns?: string;
+  readonly netnsOnly: boolean;
+  readonly netnsQuit: boolean;
+  readonly pidns: boolean;
+  readonly configNet: boolean;
+  readonly copyRoutes: boolean;
+  readonly copyAddrs: boolean;
+  readonly hostLoToNsLo: boolean;
+  readonly splice: boolean;
+  readonly spliceOnly: boolean;
+  readonly foreground: boolean;
+  readonly verbosity: Verbosity;
+  readonly statsSeconds?: number;
+  readonly logFile?: string;
+  readonly logBytes: number;
+  readonly runas?: string;
+  readonly confPath?: string;
+  readonly pcap?: string;
+  readonly pidFile?: string;
+}
+
+/** What is to be connected. */
+export type PastaTarget =
+  | { readonly kind: 'command'; readonly argv: readonly string[] }
+  | { readonly kind: 'pid'; readonly pid: number }
+  | { readonly kind: 'netns'; readonly path: string };
+
+type Draft = { -readonly [K in keyof PastaConf]: PastaConf[K] } & {
+  prefixWritten?: boolean;
+  netmaskWritten?: boolean;
+  readonly warnings: string[];
+};
+
+export interface PastaOption extends OptionShape {
+  /** Value's name in help; absent: a flag. */
+  readonly value?: string;
+  readonly group: 'General' | 'Addresses' | 'Names' | 'Services' | 'Ports' | 'Namespaces';
+  readonly help: string;
+  readonly default?: string;
+  /** Why it is refused: shown nowhere but in the message. */
+  readonly refused?: string;
+  readonly set?: (draft: Draft, value: string, written: string) => void;
+}
+
+type Entry = Omit<PastaOption, 'takesValue'>;
+
+const flag =
+  (key: { [K in keyof Draft]: Draft[K] extends boolean ? K : never }[keyof Draft], on: boolean) =>
+  (draft: Draft): void => {
+    Object.assign(draft, { [key as string]: on });
+  };
+
+/** Only for passt, which serves virtual machines. */
+const passtOnly = (name: string, short?: string, value?: string): Entry => ({
+  name,
+  ...(short !== undefined && { short }),
+  ...(value !== undefined && { value }),
+  group: 'General',
+  help: '',
+  refused: 'passt',
+});
+
+const port = (letter: PortOption, name: string, help: string): Entry => ({
+  name,
+  short: letter,
+  value: 'SPEC',
+  group: 'Ports',
+  help,
+  default: 'auto',
+  set: (draft, spec, written) => {
+    draft.ports = [...draft.ports, { option: letter, spec, written }];
+  },
+});
+
+const ENTRIES: readonly Entry[] = [
+  {
+    name: 'debug',
+    short: 'd',
+    group: 'General',
+    help: 'Tell on standard error what is done, each line with the seconds since the start.',
+    set: (d) => {
+      d.verbosity = 'debug';
+    },
+  },
+  {
+    name: 'trace',
+    group: 'General',
+    help: 'As --debug, with what the packet threads have to say (--pcap keeps the packets themselves).',
+    set: (d) => {
+      d.verbosity = 'trace';
+    },
+  },
+  {
+    name: 'stats',
+    value: 'SECONDS',
+    group: 'General',
+    help: 'Print counters on standard error every so many seconds; --foreground must come before it.',
+    set: (d, text) => {
+      if (!d.foreground) throw new UsageError("Can't display statistics if not running in foreground");
+      d.statsSeconds = whole(text, 1, 86_400, `Invalid statistics interval: ${text}`);
+    },
+  },
+  {
+    name: 'quiet',
+    short: 'q',
+    group: 'General',
+    help: 'Print warnings and errors only.',
+    set: (d) => {
+      d.verbosity = 'quiet';
+    },
+  },
+  {
+    name: 'foreground',
+    short: 'f',
+    group: 'General',
+    help: 'Stay in the foreground.',
+    default: 'in the background, unless a command is started',
+    set: flag('foreground', true),
+  },
+  {
+    name: 'stderr',
+    short: 'e',
+    group: 'General',
+    help: 'Does nothing, as messages go to standard error anyway.',
+    set: (d) => d.warnings.push('--stderr will be dropped soon'),
+  },
+  {
+    name: 'log-file',
+    short: 'l',
+    value: 'FILE',
+    group: 'General',
+    help: 'Log to this file (mode 0600), and not to the system log.',
+    set: (d, text) => {
+      d.logFile = text;
+    },
+  },
+  {
+    name: 'log-size',
+    value: 'BYTES',
+    group: 'General',
+    help: 'Largest size of the log file; when it is full, its oldest third goes.',
+    default: '1 MiB',
+    set: (d, text) => {
+      const bytes = cNumber(text);
+      if (bytes === undefined || bytes < MIN_LOG_BYTES || bytes > 0xffff_ffff)
+        throw new UsageError(`Invalid --log-size: ${text}`);
+      d.logBytes = bytes;
+    },
+  },
+  {
+    name: 'runas',
+    value: 'USER[:GROUP]',
+    group: 'General',
+    help: 'Run as this user and group, by number or name, when started as root.',
+    default: 'nobody',
+    set: (d, text) => {
+      if (!/^[^:]+(:[^:]+)?$/.test(text)) throw new UsageError(`Invalid --runas option: ${text}`);
+      d.runas = text;
+    },
+  },
+  {
+    name: 'conf-path',
+    short: 'c',
+    value: 'PATH',
+    group: 'General',
+    help: 'Socket on which port forwarding can be changed while running.',
+    set: (d, text) => {
+      d.confPath = text;
+    },
+  },
+  { name: 'help', short: 'h', group: 'General', help: 'Print this text and exit.' },
+  { name: 'version', group: 'General', help: 'Print the version and exit.' },
+  {
+    name: 'pcap',
+    short: 'p',
+    value: 'FILE',
+    group: 'General',
+    help: 'Write all frames of the interface, both directions, to a capture file.',
+    set: (d, text) => {
+      d.pcap = text;
+    },
+  },
+  {
+    name: 'pid',
+    short: 'P',
+    value: 'FILE',
+    group: 'General',
+    help: 'Write the process id to this file once the network is ready.',
+    set: (d, text) => {
+      d.pidFile = text;
+    },
+  },
+  {
+    name: 'mtu',
+    short: 'm',
+    value: 'BYTES',
+    group: 'Addresses',
+    help: 'MTU inside, also offered by DHCP and router advertisements; 0 leaves it alone.',
+    default: String(DEFAULT_MTU),
+    set: (d, text) => {
+      const mtu = cNumber(text);
+      if (mtu === undefined) throw new UsageError(`Invalid MTU: ${text}`);
+      if (mtu > MAX_MTU) throw new UsageError(Message.mtuTooLarge(text, MAX_MTU));
+      d.mtu = mtu;
+    },
+  },
+  {
+    name: 'address',
+    short: 'a',
+    value: 'ADDR[/LEN]',
+    group: 'Addresses',
+    help: "Address inside, at most one per family, instead of the host's. IPv6 addresses are /64.",
+    default: "the host interface's",
+    set: setAddress,
+  },
+  {
+    name: 'netmask',
+    short: 'n',
+    value: 'MASK',
+    group: 'Addresses',
+    help: 'IPv4 netmask, as 255.255.255.0 or 24.',
+    default: "the host address's; for --address that of its class",
+    set: (d, text) => {
+      const length = maskLength(text);
+      if (length === undefined) throw new UsageError(`Invalid prefix length: ${text}`);
+      if (d.prefixWritten) throw new UsageError(Message.redundantPrefix);
+      d.prefixLen4 = length;
+      d.netmaskWritten = true;
+    },
+  },
+  {
+    name: 'mac-addr',
+    short: 'M',
+    value: 'MAC',
+    group: 'Addresses',
+    help: "The gateway's MAC address inside.",
+    default: DEFAULT_MAC,
+    set: (d, text) => {
+      d.mac = mac(text);
+    },
+  },
+  {
+    name: 'gateway',
+    short: 'g',
+    value: 'ADDR',
+    group: 'Addresses',
+    help: "Default gateway inside, one per family; that family's routes are then not copied.",
+    default: "the host's",
+    set: (d, text) =>
+      put(d, 'gateway', text, `Invalid gateway address: ${text}`, { unicast: true, loopback: false }),
+  },
+  {
+    name: 'interface',
+    short: 'i',
+    value: 'NAME',
+    group: 'Addresses',
+    help: 'Host interface whose addresses and routes are copied.',
+    default: 'that of --outbound-if4 and --outbound-if6, or of the first default route',
+    set: (d, text) => {
+      d.interface = interfaceName(text);
+    },
+  },
+  {
+    name: 'outbound',
+    short: 'o',
+    value: 'ADDR',
+    group: 'Addresses',
+    help: 'Source address of outbound connections, one per family.',
+    default: "the kernel's choice",
+    set: (d, text) =>
+      put(d, 'outbound', text, `Invalid or redundant outbound address: ${text}`, {
+        unicast: true,
+        loopback: 'ipv4',
+      }),
+  },
+  {
+    name: 'outbound-if4',
+    value: 'NAME',
+    group: 'Addresses',
+    help: 'Interface that outbound IPv4 connections are bound to.',
+    set: (d, text) => {
+      d.outboundIf4 = interfaceName(text);
+    },
+  },
+  {
+    name: 'outbound-if6',
+    value: 'NAME',
+    group: 'Addresses',
+    help: 'Interface that outbound IPv6 connections are bound to.',
+    set: (d, text) => {
+      d.outboundIf6 = interfaceName(text);
+    },
+  },
+  {
+    name: 'dns',
+    short: 'D',
+    value: 'ADDR|none',
+    group: 'Names',
+    help: 'Resolver to offer, up to three per family; none: offer none.',
+    default: 'those of resolv.conf',
+    set: setDns,
+  },
+  {
+    name: 'dns-forward',
+    value: 'ADDR',
+    group: 'Names',
+    help: "Queries to this address inside go to the host's resolvers; one per family.",
+    set: (d, text) =>
+      put(d, 'dnsForward', text, `Invalid DNS forwarding address: ${text}`, {
+        unicast: false,
+        loopback: false,
+      }),
+  },
+  {
+    name: 'dns-host',
+    value: 'ADDR',
+    group: 'Names',
+    help: 'Resolver that --dns-forward leads to; one per family.',
+    default: 'those of resolv.conf, followed when it changes',
+    set: (d, text) =>
+      put(d, 'dnsHost', text, `Invalid host nameserver address: ${text}`, { unicast: false, loopback: true }),
+  },
+  {
+    name: 'search',
+    short: 'S',
+    value: 'DOMAIN|none',
+    group: 'Names',
+    help: 'Search domain to offer, up to six; none: offer none.',
+    default: 'those of resolv.conf',
+    set: (d, text) => {
+      if (text === '' || text === 'none') {
+        d.search = [];
+        return;
+      }
+      const added = text.split(/[ ,]+/).filter((word) => word !== '');
+      for (const name of added) nameLength(name, `Invalid search domain: ${name}`);
+      d.search = [...(d.search ?? []), ...added];
+      if (d.search.length > MAX_SEARCH_DOMAINS) throw new UsageError(`Too many search domains: ${text}`);
+    },
+  },
+  {
+    name: 'dhcp-dns',
+    group: 'Names',
+    help: 'Offer resolvers by DHCP, DHCPv6 and router advertisements.',
+    set: flag('dhcpDns', true),
+  },
+  {
+    name: 'dhcp-search',
+    group: 'Names',
+    help: 'Offer search domains by DHCP, DHCPv6 and router advertisements.',
+    set: flag('dhcpSearch', true),
+  },
+  {
+    name: 'hostname',
+    short: 'H',
+    value: 'NAME',
+    group: 'Names',
+    help: 'Host name to offer by DHCP; also that of the command.',
+    default: 'none; pasta- and the name of the host for the command',
+    set: (d, text) => {
+      nameLength(text, `Invalid hostname: ${text}`);
+      d.hostname = text;
+    },
+  },
+  {
+    name: 'fqdn',
+    value: 'NAME',
+    group: 'Names',
+    help: 'Full host name to offer by DHCP and DHCPv6.',
+    set: (d, text) => {
+      nameLength(text, `Invalid FQDN: ${text}`);
+      d.fqdn = text;
+    },
+  },
+  { name: 'no-tcp', group: 'Services', help: 'No TCP.', set: flag('tcp', false) },
+  { name: 'no-udp', group: 'Services', help: 'No UDP.', set: flag('udp', false) },
+  {
+    name: 'no-icmp',
+    group: 'Services',
+    help: 'No ICMP, and with it no neighbour discovery.',
+    set: (d) => {
+      d.icmp = false;
+      d.ndp = false;
+    },
+  },
+  { name: 'no-dhcp', group: 'Services', help: 'No DHCP server.', set: flag('dhcp', false) },
+  { name: 'no-dhcpv6', group: 'Services', help: 'No DHCPv6 server.', set: flag('dhcpv6', false) },
+  { name: 'no-ndp', group: 'Services', help: 'No answers to neighbour discovery.', set: flag('ndp', false) },
+  { name: 'no-ra', group: 'Services', help: 'No router advertisements.', set: flag('ra', false) },
+  {
+    name: 'freebind',
+    group: 'Services',
+    help: 'Bind published addresses that the host does not have (yet).',
+    set: flag('freebind', true),
+  },
+  {
+    name: 'map-host-loopback',
+    value: 'ADDR|none',
+    group: 'Addresses',
+    help: "Connections to this address inside reach the host's loopback; one per family.",
+    default: 'the gateway',
+    set: (d, text) => setMap(d, 'mapHostLoopback', text),
+  },
+  {
+    name: 'no-map-gw',
+    group: 'Addresses',
+    help: "The gateway does not stand for the host's loopback.",
+    set: flag('mapGateway', false),
+  },
+  {
+    name: 'map-guest-addr',
+    value: 'ADDR|none',
+    group: 'Addresses',
+    help: "Connections to this address inside reach the host's own address; one per family.",
+    set: (d, text) => setMap(d, 'mapGuestAddr', text),
+  },
+  {
+    name: 'ipv4-only',
+    short: '4',
+    group: 'Addresses',
+    help: 'IPv4 only.',
+    set: (d) => {
+      d.ipv4 = true;
+      d.ipv6 = false;
+    },
+  },
+  {
+    name: 'ipv6-only',
+    short: '6',
+    group: 'Addresses',
+    help: 'IPv6 only.',
+    set: (d) => {
+      d.ipv4 = false;
+      d.ipv6 = true;
+    },
+  },
+  port(
+    't',
+    'tcp-ports',
+    'TCP ports of the host that lead inside: none, auto, all, 80, 8080:80, 127.0.0.1/80, 1000-1010,~1005, and combinations by comma.',
+  ),
+  port('u', 'udp-ports', 'The same for UDP.'),
+  port('T', 'tcp-ns', "TCP ports of the namespace's loopback that lead to the host's."),
+  port('U', 'udp-ns', 'The same for UDP.'),
+  {
+    name: 'ns-ifname',
+    short: 'I',
+    value: 'NAME',
+    group: 'Namespaces',
+    help: 'Name of the interface inside.',
+    default: 'as the copied one; else tap0',
+    set: (d, text) => {
+      d.nsIfname = interfaceName(text);
+    },
+  },
+  {
+    name: 'userns',
+    value: 'PATH',
+    group: 'Namespaces',
+    help: 'User namespace to enter.',
+    set: (d, text) => {
+      d.userns = text;
+      d.netnsOnly = false;
+    },
+  },
+  {
+    name: 'netns',
+    value: 'PATH|NAME',
+    group: 'Namespaces',
+    help: 'Network namespace to connect; a name is one of /run/netns.',
+    set: (d, text) => {
+      if (text === '') throw new UsageError('Invalid network namespace: empty');
+      d.netns = text.includes('/') ? text : `/run/netns/${text}`;
+    },
+  },
+  {
+    name: 'netns-only',
+    group: 'Namespaces',
+    help: 'Neither make nor enter a user namespace.',
+    set: (d) => {
+      d.netnsOnly = true;
+      delete d.userns;
+    },
+  },
+  {
+    name: 'no-netns-quit',
+    group: 'Namespaces',
+    help: 'Stay when the network namespace is gone.',
+    set: flag('netnsQuit', false),
+  },
+  {
+    name: 'no-pidns',
+    group: 'Namespaces',
+    help: 'No PID namespace for the command.',
+    set: flag('pidns', false),
+  },
+  {
+    name: 'config-net',
+    group: 'Namespaces',
+    help: 'Configure the interface inside: addresses, routes, up.',
+    set: flag('configNet', true),
+  },
+  {
+    name: 'no-copy-routes',
+    group: 'Namespaces',
+    help: 'With --config-net: only a default route. Deprecated.',
+    set: (d) => {
+      d.copyRoutes = false;
+      d.warnings.push(Message.deprecated('--no-copy-routes'));
+    },
+  },
+  {
+    name: 'no-copy-addrs',
+    group: 'Namespaces',
+    help: 'With --config-net: only one address per family. Deprecated.',
+    set: (d) => {
+      d.copyAddrs = false;
+      d.warnings.push(Message.deprecated('--no-copy-addrs'));
+    },
+  },
+  {
+    name: 'ns-mac-addr',
+    value: 'MAC',
+    group: 'Namespaces',
+    help: 'MAC address of the interface inside.',
+    default: 'random',
+    set: (d, text) => {
+      d.nsMac = mac(text);
+    },
+  },
+  {
+    name: 'host-lo-to-ns-lo',
+    group: 'Ports',
+    help: "Connections from the host's loopback arrive at the namespace's loopback.",
+    set: flag('hostLoToNsLo', true),
+  },
+  {
+    name: 'no-splice',
+    group: 'Ports',
+    help: "Connections from the host's loopback come in by the interface as all others.",
+    set: flag('splice', false),
+  },
+  {
+    name: 'splice-only',
+    group: 'Ports',
+    help: 'No interface at all: forward loopback ports only.',
+    set: flag('spliceOnly', true),
+  },
+  { ...passtOnly('fd', 'F', 'FD'), refused: 'an interface that is open already' },
+  { ...passtOnly('chroot-fallback'), refused: 'no chroot is needed here' },
+  passtOnly('socket', 's', 'PATH'),
+  passtOnly('socket-path', undefined, 'PATH'),
+  passtOnly('one-off', '1'),
+  passtOnly('vhost-user'),
+  passtOnly('print-capabilities'),
+  passtOnly('repair-path', undefined, 'PATH'),
+  passtOnly('migrate-exit'),
+  passtOnly('migrate-no-linger'),
+  passtOnly('no-dhcp-dns'),
+  passtOnly('no-dhcp-search'),
+];
+
+export const OPTIONS: readonly PastaOption[] = ENTRIES.map((e) => ({
+  ...e,
+  takesValue: e.value !== undefined,
+}));
+
+/** What help, man page and completion show. */
+export const SHOWN_OPTIONS: readonly PastaOption[] = OPTIONS.filter((o) => o.refused === undefined);
+
+export type Parsed =
+  | {
+      readonly kind: 'go';
+      readonly conf: PastaConf;
+      readonly target: PastaTarget;
+      /** No command was written: the user's shell, as a login shell. */
+      readonly login: boolean;
+      readonly warnings: readonly string[];
+    }
+  | { readonly kind: 'help' | 'version' }
+  /** The options cannot be read: the usage text follows the message. */
+  | { readonly kind: 'usage'; readonly error: string };
+
+/**
+ * @param argv  words behind the program's name
+ * @param env   for SHELL
+ * @throws UsageError with pasta's message
+ */
+export function parsePasta(argv: readonly string[], env: NodeJS.ProcessEnv = {}): Parsed {
+  const words = getopt(argv, OPTIONS);
+  const draft = defaults();
+  for (const { option, value, written } of words.options) {
+    if (option.name === 'help' || option.name === 'version') return { kind: option.name };
+    if (option.refused === 'passt') throw new UsageError(Message.passtOnly(written));
+    if (option.refused !== undefined) throw new UsageError(Message.unsupported(written, option.refused));
+    option.set?.(draft, value, written);
+  }
+  if (words.error !== undefined) return { kind: 'usage', error: words.error };
+  const target = targetOf(draft, words.operands, env);
+  finish(draft, target);
+  const { prefixWritten, netmaskWritten, warnings, ...conf } = draft;
+  const login = target.kind === 'command' && words.operands.length === 0;
+  return { kind: 'go', conf, target, login, warnings };
+}
+
+function defaults(): Draft {
+  return {
+    ipv4: true,
+    ipv6: true,
+    mtu: DEFAULT_MTU,
+    mac: DEFAULT_MAC,
+    dhcpDns: false,
+    dhcpSearch: false,
+    tcp: true,
+    udp: true,
+    icmp: true,
+    dhcp: true,
+    dhcpv6: true,
+    ndp: true,
+    ra: true,
+    freebind: false,
+    mapGateway: true,
+    ports: [],
+    netnsOnly: false,
+    netnsQuit: true,
+    pidns: true,
+    configNet: false,
+    copyRoutes: true,
+    copyAddrs: true,
+    hostLoToNsLo: false,
+    splice: true,
+    spliceOnly: false,
+    foreground: false,
+    verbosity: 'normal',
+    logBytes: DEFAULT_LOG_BYTES,
+    warnings: [],
+  };
+}
+
+function targetOf(draft: Draft, operands: readonly string[], env: NodeJS.ProcessEnv): PastaTarget {
+  if (draft.netns !== undefined) {
+    if (operands.length > 0) throw new UsageError(Message.bothNetnsAndOperand);
+    return { kind: 'netns', path: draft.netns };
+  }
+  const [first] = operands;
+  if (operands.length === 1 && /^[0-9]+$/.test(first!)) {
+    const pid = Number(first);
+    if (pid > MAX_PID) throw new UsageError(Message.invalidPid(first!));
+    return { kind: 'pid', pid };
+  }
+  // Without a command the user's shell, as a login shell.
+  return { kind: 'command', argv: operands.length > 0 ? operands : [env.SHELL || '/bin/sh'] };
+}
+
+function finish(draft: Draft, target: PastaTarget): void {
+  if (target.kind !== 'command' && !draft.pidns)
+    throw new UsageError('--no-pidns is incompatible with PID or --netns');
+  for (const [on, name] of [
+    [draft.copyRoutes, '--no-copy-routes'],
+    [draft.copyAddrs, '--no-copy-addrs'],
+  ] as const) {
+    if (!on && !draft.configNet) throw new UsageError(Message.needsConfigNet(name));
+  }
+  // The path alone says where to go.
+  if (target.kind === 'netns' && draft.userns === undefined) draft.netnsOnly = true;
+  if (draft.configNet) draft.ra = false;
+  if (draft.spliceOnly) {
+    if (!draft.splice) throw new UsageError('--splice-only is incompatible with --no-splice');
+    draft.hostLoToNsLo = true;
+    draft.icmp = false;
+  }
+  if (draft.hostLoToNsLo && !draft.splice)
+    throw new UsageError('--host-lo-to-ns-lo is incompatible with --no-splice');
+  if (draft.mtu !== 0) {
+    if (draft.ipv6 && draft.mtu < 1280) draft.warnings.push(Message.mtuTooSmall(draft.mtu, 6, 1280));
+    if (draft.ipv4 && draft.mtu < 68) draft.warnings.push(Message.mtuTooSmall(draft.mtu, 4, 68));
+  }
+}
+
+// ---- values -------------------------------------------------------------------------------------------------------
+
+type FamilyKey = 'gateway' | 'outbound' | 'dnsForward' | 'dnsHost' | 'mapHostLoopback' | 'mapGuestAddr';
+
+interface AddressRules {
+  readonly unicast: boolean;
+  readonly loopback: boolean | 'ipv4';
+}
+
+/** Put an address into the field of its family. */
+function put(draft: Draft, key: FamilyKey, text: string, message: string, rules: AddressRules): void {
+  const address = usable(text, rules);
+  if (address === undefined) throw new UsageError(message);
+  Object.assign(draft, { [`${key}${address.includes(':') ? 6 : 4}`]: address });
+}
+
+/** The address in its canonical spelling; undefined when it is none, or none of the kind that is asked for. */
+function usable(text: string, rules: AddressRules): string | undefined {
+  if (isIPv4(text)) {
+    const first = Number(text.slice(0, text.indexOf('.')));
+    if (text === '0.0.0.0' || text === '255.255.255.255') return undefined;
+    if (first === 127 && rules.loopback === false) return undefined;
+    return rules.unicast && first >= 224 && first < 240 ? undefined : text;
+  }
+  if (!isIPv6(text) || text.includes('%')) return undefined;
+  const address = canonicalIpv6(text);
+  if (address === '::' || address.startsWith('::ffff:')) return undefined;
+  if (address === '::1' && rules.loopback !== true) return undefined;
+  return rules.unicast && address.startsWith('ff') ? undefined : address;
+}
+
+function setAddress(draft: Draft, text: string): void {
+  const slash = text.indexOf('/');
+  const address = usable(slash < 0 ? text : text.slice(0, slash), { unicast: true, loopback: false });
+  if (address === undefined) throw new UsageError(`Invalid guest address: ${text}`);
+  const v6 = address.includes(':');
+  if (slash >= 0) {
+    const length = text.slice(slash + 1);
+    if (!/^[0-9]{1,3}$/.test(length) || Number(length) > (v6 ? 128 : 32))
+      throw new UsageError(`Invalid prefix length: ${text}`);
+    if (!v6) {
+      if (draft.netmaskWritten) throw new UsageError(Message.redundantPrefix);
+      draft.prefixLen4 = Number(length);
+      draft.prefixWritten = true;
+    }
+  }
+  if (v6) draft.address6 = address;
+  else draft.address4 = address;
+}
+
+function setDns(draft: Draft, text: string): void {
+  if (text === '' || text === 'none') {
+    draft.dns = [];
+    for (const key of ['dnsForward4', 'dnsForward6', 'dnsHost4', 'dnsHost6'] as const) delete draft[key];
+    return;
+  }
+  const address = isIPv4(text) ? text : isIPv6(text) ? canonicalIpv6(text) : undefined;
+  if (address === undefined) throw new UsageError(`Cannot use DNS address ${text}`);
+  const list = draft.dns ?? [];
+  const family = list.filter((a) => a.includes(':') === address.includes(':'));
+  if (family.length === MAX_DNS_A_FAMILY) draft.warnings.push(`Too many nameservers, ${text} is left out`);
+  else draft.dns = [...list, address];
+}
+
+function setMap(draft: Draft, key: 'mapHostLoopback' | 'mapGuestAddr', text: string): void {
+  if (text === 'none') {
+    delete draft[`${key}4`];
+    delete draft[`${key}6`];
+    if (key === 'mapHostLoopback') draft.mapGateway = false;
+    return;
+  }
+  put(draft, key, text, `Invalid address to remap to host: ${text}`, { unicast: true, loopback: false });
+}
+
+function mac(text: string): string {
+  const bytes = /^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text);
+  // The lowest bit of the first byte means a group: no interface has such an address (IEEE 802 section 8.2).
+  if (!bytes || (Number.parseInt(text.slice(0, 2), 16) & 1) === 1 || /^[0:]+$/.test(text))
+    throw new UsageError(`Invalid MAC address: ${text}`);
+  return text.toLowerCase();
+}
+
+function interfaceName(text: string): string {
+  const bytes = Buffer.byteLength(text);
+  if (bytes === 0 || bytes > 15 || /[\s/:]/.test(text) || text === '.' || text === '..')
+    throw new UsageError(`Invalid interface name: ${text}`);
+  return text;
+}
+
+function nameLength(text: string, message: string): void {
+  if (text.length > MAX_NAME_CHARS) throw new UsageError(message);
+}
+
+/** Prefix length of "24" or "255.255.255.0"; undefined: neither, or holes in the mask. */
+function maskLength(text: string): number | undefined {
+  if (/^[0-9]{1,2}$/.test(text)) return Number(text) <= 32 ? Number(text) : undefined;
+  if (!isIPv4(text)) return undefined;
+  const bits = text
+    .split('.')
+    .map((part) => Number(part).toString(2).padStart(8, '0'))
+    .join('');
+  const length = bits.indexOf('0') < 0 ? 32 : bits.indexOf('0');
+  return bits.includes('1', length) ? undefined : length;
+}
+
+/** A number in C's spelling: decimal, 0x hexadecimal, 0 octal. */
+function cNumber(text: string): number | undefined {
+  if (/^0x[0-9a-f]{1,8}$/i.test(text)) return Number.parseInt(text, 16);
+  if (/^0[0-7]{0,11}$/.test(text)) return Number.parseInt(text, 8);
+  return /^[1-9][0-9]{0,9}$/.test(text) ? Number(text) : undefined;
+}
+
+function whole(text: string, min: number, max: number, message: string): number {
+  const value = cNumber(text);
+  if (value === undefined || value < min || value > max) throw new UsageError(message);
+  return value;
+}

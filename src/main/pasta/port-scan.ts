@@ -1,0 +1,83 @@
+/**
+ * Which ports something listens on, in a network namespace: /proc/net/{tcp,tcp6,udp,udp6}, read again and again through
+ * descriptors that a thread of that namespace opened. Only port numbers count: a listener on 127.0.0.1 is one.
+ *
+ *   sl  local_address rem_address   st ...                                                (man 5 proc)
+ *    0: 0100007F:1F90 00000000:0000 0A ...     port in hex behind the last colon; state 0A: TCP_LISTEN, 07: UDP, unconnected
+ */
+import { openSync, readSync } from 'node:fs';
+import type { Protocol } from './forward-rules.ts';
+
+/** <net/tcp_states.h>: TCP_LISTEN; an unconnected UDP socket has TCP_CLOSE. */
+const LISTENING = { tcp: '0A', udp: '07' } as const;
+const TABLES = ['tcp', 'tcp6', 'udp', 'udp6'] as const;
+
+/** Descriptors of the four tables; -1: the kernel has none (no IPv6). */
+export type TableFds = Readonly<Record<(typeof TABLES)[number], number>>;
+
+/** To be called by a thread that is in the namespace. */
+export function openTables(): TableFds {
+  const open = (name: string): number => {
+    try {
+      return openSync(`/proc/thread-self/net/${name}`, 'r');
+    } catch {
+      return -1;
+    }
+  };
+  return { tcp: open('tcp'), tcp6: open('tcp6'), udp: open('udp'), udp6: open('udp6') };
+}
+
+/** Local ports in a state, added to `ports`. */
+export function addListening(ports: Set<number>, table: string, state: string): void {
+  for (const line of table.split('\n')) {
+    const [, local, , st] = /^\s*\d+: \S+:([0-9A-F]{4}) (\S+) ([0-9A-F]{2}) /.exec(line) ?? [];
+    if (st === state && local !== undefined) ports.add(Number.parseInt(local, 16));
+  }
+}
+
+export interface Listening {
+  readonly tcp: ReadonlySet<number>;
+  /** Of UDP sockets and, as services often speak both, of TCP listeners. */
+  readonly udp: ReadonlySet<number>;
+}
+
+const buffer = Buffer.alloc(65536);
+
+function readTable(fd: number): string {
+  if (fd < 0) return '';
+  let text = '';
+  try {
+    // The kernel gives whole lines; a line that is not whole at the end of one read comes with the next.
+    for (let at = 0; ; ) {
+      const n = readSync(fd, buffer, 0, buffer.length, at);
+      if (n === 0) return text;
+      text += buffer.toString('latin1', 0, n);
+      at += n;
+    }
+  } catch {
+    return text; // the namespace is on its way out
+  }
+}
+
+export function scan(fds: TableFds): { readonly tcp: Set<number>; readonly udp: Set<number> } {
+  const tcp = new Set<number>();
+  addListening(tcp, readTable(fds.tcp), LISTENING.tcp);
+  addListening(tcp, readTable(fds.tcp6), LISTENING.tcp);
+  const udp = new Set<number>();
+  addListening(udp, readTable(fds.udp), LISTENING.udp);
+  addListening(udp, readTable(fds.udp6), LISTENING.udp);
+  return { tcp, udp };
+}
+
+/**
+ * What a scan of one side means for listeners on the other.
+ * @param ours  ports that we listen on there ourselves: left out, or the two directions would feed each other
+ */
+export function foreignPorts(
+  found: { readonly tcp: ReadonlySet<number>; readonly udp: ReadonlySet<number> },
+  ours: { readonly tcp: ReadonlySet<number>; readonly udp: ReadonlySet<number> },
+): (proto: Protocol, port: number) => boolean {
+  const isForeign = (proto: Protocol, port: number): boolean =>
+    found[proto].has(port) && !ours[proto].has(port);
+  return (proto, port) => isForeign(proto, port) || (proto === 'udp' && isForeign('tcp', port));
+}

@@ -1,0 +1,216 @@
+/**
+ * `pasta` from finished options to its end.
+ *
+ *   main thread              namespace thread (netns-setup.ts)        chain (command.ts)
+ *   ───────────              ─────────────────────────────────        ──────────────────
+ *   PID file, log file       plan, unshare or setns
+ *   load engine              namespace's fd ────────────────────────▶ nsenter … sh (only with COMMAND)
+ *   start engine ◀────────── TAP                                      "started"
+ *                            addresses, routes
+ *   ready: "go", or let go of the caller ───────────────────────────▶ COMMAND
+ *
+ * Ends with COMMAND and its status; with status 0 when the namespace is gone or SIGTERM or SIGQUIT comes; with 1 when the engine
+ * fails.
+ */
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { strerror } from '../../sys/libc.ts';
+import type { EngineHandle } from '../../workers/engine.ts';
+import { bootPacketThread } from '../../workers/packet-worker.ts';
+import { watchNamespace } from '../attach.ts';
+import { closeInheritedOnExec } from '../descriptors.ts';
+import { endWithin, loadEngine } from '../engine-launch.ts';
+import { followResolvConf } from '../resolvers.ts';
+import { terminalState } from '../signals.ts';
+import { Stopwatch } from '../stopwatch.ts';
+import { restoreForeground } from '../terminal.ts';
+import { UsageError } from '../values.ts';
+import { PastaCommand } from './command.ts';
+import type { ControlSocket } from './control-socket.ts';
+import { becomeUser, leaveCaller } from './daemon.ts';
+import { pastaEnginePlan } from './engine-plan.ts';
+import { Forwarder } from './forwarder.ts';
+import { LogFile, type PastaLog } from './log.ts';
+import { Message } from './messages.ts';
+import type { PastaNetns } from './netns-thread.ts';
+import type { PastaConf, PastaTarget } from './options.ts';
+import { openTables } from './port-scan.ts';
+import { needsSockets, portRules, refuseTargets, refuseUnserved } from './ports.ts';
+
+export interface PastaStart {
+  readonly conf: PastaConf;
+  readonly target: PastaTarget;
+  readonly netns: PastaNetns;
+  readonly log: PastaLog;
+  /** COMMAND's environment. */
+  readonly env: NodeJS.ProcessEnv;
+  /** No COMMAND was written. */
+  readonly login: boolean;
+  /** Where bin/pasta waits; absent in the foreground. */
+  readonly statusFd?: number;
+  /** "UID:GID" to become once all that takes privileges is done. */
+  readonly runAs?: string;
+  readonly version: string;
+  readonly program: string;
+}
+
+/** @returns the exit status. @throws Error with what to tell */
+export async function servePasta(start: PastaStart): Promise<number> {
+  const { conf, target, netns, log } = start;
+  const steps = new Stopwatch();
+  const terminal = terminalState();
+  const rules = portRules(conf);
+  refuseUnserved(conf, rules);
+  if (conf.logFile !== undefined) {
+    const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
+    log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, errnoText));
+  }
+  const pidFd = conf.pidFile === undefined ? undefined : openPidFile(conf.pidFile);
+  const path = targetPath(target);
+
+  const end = Promise.withResolvers<number>();
+  for (const name of ['SIGTERM', 'SIGQUIT'] as const) process.on(name, () => end.resolve(0));
+
+  const sockets = needsSockets(conf, rules)
+    ? (await import('../../workers/splice/socket-source.ts')).makeSocketSource()
+    : undefined;
+  netns.start({ conf, target: path === undefined ? { kind: 'new' } : { kind: 'path', path }, sockets });
+  const loading = loadEngine(bootPacketThread('packet thread 0'));
+  let command: PastaCommand | undefined;
+  let engine: EngineHandle | undefined;
+  let starting: Promise<EngineHandle> | undefined;
+  let forwarder: Forwarder | undefined;
+  let control: ControlSocket | undefined;
+  try {
+    if (target.kind === 'command') {
+      const namespaceFd = await netns.namespaceFd;
+      steps.lap('namespace made');
+      closeInheritedOnExec();
+      command = new PastaCommand({
+        argv: target.argv,
+        login: start.login,
+        env: start.env,
+        namespaceFd,
+        pidns: conf.pidns,
+        hostname: conf.hostname || `pasta-${hostname()}`,
+      });
+    }
+    const made = await netns.tap;
+    steps.lap('TAP made');
+    for (const line of made.network.warnings) log.log('warning', line);
+    // A command's output is not to be mixed with ours.
+    const level = command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
+    for (const line of made.network.info) log.log(level, line);
+    const engineModule = await loading.module;
+    forwarder = new Forwarder({
+      ...rules,
+      splice: conf.splice,
+      hostTables: openTables(),
+      guestTables: made.tables,
+      log: (l, text) => log.log(l, text),
+    });
+    const listeners = forwarder.listeners();
+    const forwarding = forwarder;
+    if (conf.confPath !== undefined) {
+      const { ControlSocket } = await import('./control-socket.ts');
+      control = new ControlSocket({
+        tables: () => [forwarding.inbound, forwarding.outbound],
+        replace: async (tables) => {
+          const inbound = tables.get('HOST') ?? forwarding.inbound;
+          const outbound = tables.get('SPLICE') ?? forwarding.outbound;
+          refuseTargets({ inbound, outbound });
+          await forwarding.replace(
+            await (starting ?? Promise.reject(new Error('not ready'))),
+            inbound,
+            outbound,
+          );
+        },
+        log: (l, text) => log.log(l, text),
+      });
+      await control.listen(conf.confPath).catch((error: Error) => {
+        throw new UsageError(`${conf.confPath}: ${errnoText(error)}`);
+      });
+    }
+    const plan = pastaEnginePlan(conf, made, listeners, sockets, engineModule.engineKeys(), log.upTo);
+    starting = engineModule.startEngine(plan, {
+      onLog: (l, text) => log.log(l, text),
+      booted: loading.booted,
+    });
+    starting.catch(() => {});
+    for (const note of await netns.configured) log.log('debug', note);
+    steps.lap('interface configured');
+    engine = await starting.catch((error: Error) => {
+      if (!(error instanceof engineModule.ListenError)) throw error;
+      throw new UsageError(forwarder!.failureText(error.failure).join('\n'));
+    });
+    steps.lap('engine started');
+    const running = engine;
+    forwarder.start(running);
+    followResolvConf((list) => running.setResolvers(list));
+    if (conf.statsSeconds !== undefined) {
+      const { printStats } = await import('../stats.ts');
+      setInterval(() => printStats(running), conf.statsSeconds * 1000).unref();
+    }
+    await command?.started;
+    log.log('debug', `start: ${steps.text()}`);
+
+    if (path !== undefined && conf.netnsQuit) {
+      watchNamespace({ path, ...(target.kind === 'pid' && { pid: target.pid }) }, () => {
+        log.log('info', Message.netnsGone(path));
+        end.resolve(0);
+      });
+    }
+    if (pidFd !== undefined) {
+      writeSync(pidFd, `${process.pid}\n`);
+      closeSync(pidFd);
+    }
+    const syslog =
+      start.statusFd === undefined ? undefined : (await import('../../sys/syslog.ts')).openSyslog();
+    if (start.runAs !== undefined) becomeUser(start.runAs);
+    if (start.statusFd !== undefined) {
+      log.leaveForBackground(syslog);
+      leaveCaller(start.statusFd);
+    } else if (command !== undefined) {
+      log.leaveToCommand();
+    }
+    command?.go();
+
+    const outcome = await Promise.race([
+      end.promise,
+      engine.failed,
+      ...(command === undefined ? [] : [command.ended]),
+    ]);
+    if (outcome instanceof Error) throw outcome;
+    log.log('debug', `ending with status ${outcome}`);
+    return outcome;
+  } catch (error) {
+    command?.kill();
+    throw error;
+  } finally {
+    forwarder?.stop();
+    control?.close();
+    await endWithin(engine);
+    await restoreForeground(terminal);
+  }
+}
+
+/** The namespace to connect; undefined: one of our own. */
+function targetPath(target: PastaTarget): string | undefined {
+  if (target.kind === 'netns') return target.path;
+  return target.kind === 'pid' ? `/proc/${target.pid}/ns/net` : undefined;
+}
+
+/** Made at once, so that a directory where it cannot be is told before anything starts; written when all is ready. */
+function openPidFile(path: string): number {
+  try {
+    return openSync(path, 'w', 0o600);
+  } catch (error) {
+    throw new UsageError(Message.pidFile(path, errnoText(error)));
+  }
+}
+
+/** What strerror(3) says of an error of Node's. */
+const errnoText = (error: unknown): string => {
+  const { errno, message } = error as NodeJS.ErrnoException;
+  return errno === undefined ? message : strerror(-errno);
+};

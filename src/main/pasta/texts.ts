@@ -1,0 +1,175 @@
+/** Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them to files. */
+import { OPTIONS, type PastaOption, SHOWN_OPTIONS } from './options.ts';
+
+const GROUPS: readonly PastaOption['group'][] = [
+  'General',
+  'Namespaces',
+  'Addresses',
+  'Names',
+  'Services',
+  'Ports',
+];
+const WIDTH = 100;
+const INDENT = 30;
+
+const signature = (o: PastaOption): string =>
+  `${o.short === undefined ? '    ' : `-${o.short}, `}--${o.name}${o.value === undefined ? '' : ` ${o.value}`}`;
+
+/** Text of `pasta --help`. @param program  how it was called */
+export function usageText(program = 'pasta'): string {
+  const out = [
+    `Usage: ${program} [OPTION]... [COMMAND [ARG]...]`,
+    `       ${program} [OPTION]... PID`,
+    `       ${program} [OPTION]... --netns PATH|NAME`,
+    '',
+    'Runs COMMAND (default: your shell) in a network and user namespace of its own, or serves the',
+    'network namespace of a process or at a path, and connects it through sockets of this host.',
+  ];
+  for (const group of GROUPS) {
+    out.push('', `${group}:`);
+    for (const option of SHOWN_OPTIONS.filter((o) => o.group === group)) {
+      const fallback = option.default === undefined ? '' : ` Default: ${option.default}.`;
+      const head = `  ${signature(option)}`;
+      const body = wrap(option.help + fallback, INDENT);
+      if (head.length + 2 > INDENT) out.push(head, ...body);
+      else out.push(head.padEnd(INDENT) + body[0]!.trimStart(), ...body.slice(1));
+    }
+  }
+  return `${out.join('\n')}\n`;
+}
+
+export const versionText = (version: string): string =>
+  `pasta ${version} (bucatini)\nMIT licence: free software, without any warranty.\n`;
+
+/** The manual page, man(7). */
+export function manPage(): string {
+  const out = [
+    `.TH PASTA 1 "" "bucatini" "User Commands"`,
+    '.SH NAME',
+    'pasta \\- network for rootless containers through ordinary sockets',
+    '.SH SYNOPSIS',
+    '.B pasta',
+    '[\\fIOPTION\\fR]... [\\fICOMMAND\\fR [\\fIARG\\fR]...]',
+    '.br',
+    '.B pasta',
+    '[\\fIOPTION\\fR]... \\fIPID\\fR',
+    '.br',
+    '.B pasta',
+    '[\\fIOPTION\\fR]... \\fB\\-\\-netns\\fR \\fIPATH\\fR|\\fINAME\\fR',
+    '.SH DESCRIPTION',
+    ...DESCRIPTION.flatMap((paragraph) => ['.PP', roff(paragraph)]),
+    '.SH OPTIONS',
+    roff(OPTION_RULES),
+  ];
+  for (const group of GROUPS) {
+    out.push(`.SS ${group}`);
+    for (const o of SHOWN_OPTIONS.filter((option) => option.group === group)) {
+      const names = [...(o.short === undefined ? [] : [`-${o.short}`]), `--${o.name}`];
+      const value = o.value === undefined ? '' : ` \\fI${roff(o.value)}\\fR`;
+      out.push('.TP', `${names.map((name) => `\\fB${roff(name)}\\fR`).join(', ')}${value}`, roff(o.help));
+      if (o.default !== undefined) out.push(roff(`Default: ${o.default}.`));
+    }
+  }
+  out.push('.SH EXIT STATUS', roff(STATUS), '.SH SIGNALS', roff(SIGNALS));
+  out.push('.SH SEE ALSO', '.BR bucatini (1), \\c', '.BR namespaces (7), \\c', '.BR user_namespaces (7)');
+  return `${out.join('\n')}\n`;
+}
+
+const DESCRIPTION: readonly string[] = [
+  'Connects a network namespace to the outside without privileges: packets that programs send through its interface become ordinary sockets of the host, and the other way round.',
+  'With COMMAND (by default the shell of the user, as a login shell) it makes user, network, mount, PID, IPC and UTS namespaces, runs COMMAND in them and stays in the foreground. With a process id, or with --netns, it serves a namespace that exists: it returns when everything works and goes on in the background until the namespace is gone.',
+];
+const OPTION_RULES =
+  'Options end at the first word that is none, or at --. Long names may be cut short, short ones bundled. Of several occurrences the last counts, unless said otherwise.';
+const STATUS =
+  'That of COMMAND, 128+N when signal N killed it; 0 when the namespace is gone or pasta was told to end; 1 for every error of its own.';
+const SIGNALS = 'SIGTERM and SIGQUIT end it with status 0.';
+
+/** Text for roff: no command at the start of a line, dashes that can be copied. */
+const roff = (text: string): string =>
+  text
+    .replaceAll('\\', '\\e')
+    .replaceAll('-', '\\-')
+    .replace(/^([.'])/, '\\&$1');
+
+/** Completion for bash; options that take files complete files. */
+export function bashCompletion(): string {
+  const long = SHOWN_OPTIONS.map((o) => `--${o.name}`).join(' ');
+  const ofKind = (kind: RegExp): string =>
+    SHOWN_OPTIONS.filter((o) => o.value !== undefined && kind.test(o.value))
+      .flatMap((o) => [...(o.short === undefined ? [] : [`-${o.short}`]), `--${o.name}`])
+      .join('|');
+  const rest = SHOWN_OPTIONS.filter((o) => o.value !== undefined && !/FILE|PATH/.test(o.value))
+    .filter((o) => !/interface|outbound-if/.test(o.name))
+    .flatMap((o) => [...(o.short === undefined ? [] : [`-${o.short}`]), `--${o.name}`])
+    .join('|');
+  return `# bash completion for pasta; made from src/main/pasta/options.ts by scripts/cli-docs.mjs.
+_pasta() {
+  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]}
+  case $prev in
+    ${ofKind(/FILE|PATH/)})
+      COMPREPLY=($(compgen -f -- "$cur"))
+      return
+      ;;
+    -i|--interface|--outbound-if4|--outbound-if6)
+      COMPREPLY=($(compgen -W "$(cd /sys/class/net && echo *)" -- "$cur"))
+      return
+      ;;
+    ${rest})
+      return
+      ;;
+  esac
+  case $cur in
+    -*) COMPREPLY=($(compgen -W '${long}' -- "$cur")) ;;
+    *) COMPREPLY=($(compgen -c -- "$cur")) ;;
+  esac
+}
+complete -F _pasta pasta
+`;
+}
+
+/** File name in dist/texts -> content; bin/pasta reads them. */
+export function generatedPastaTexts(version: string): ReadonlyMap<string, string> {
+  return new Map([
+    ['pasta.help', usageText()],
+    ['pasta.version', versionText(version)],
+    ['pasta.options', launcherTable(OPTIONS)],
+  ]);
+}
+
+/**
+ * What bin/pasta needs to find the namespaces that the options ask for: names with and without value, as shell variables.
+ */
+export function launcherTable(options: readonly PastaOption[]): string {
+  const list = (takes: boolean): string =>
+    options
+      .filter((o) => o.takesValue === takes)
+      .map((o) => o.name)
+      .join(' ');
+  const shorts = (takes: boolean): string =>
+    options
+      .filter((o) => o.takesValue === takes && o.short !== undefined)
+      .map((o) => o.short)
+      .join('');
+  return [
+    `flags=' ${list(false)} '`,
+    `valued=' ${list(true)} '`,
+    `short_flags=${shorts(false)}`,
+    `short_valued=${shorts(true)}`,
+    '',
+  ].join('\n');
+}
+
+function wrap(text: string, indent: number): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    if (line !== '' && indent + line.length + 1 + word.length > WIDTH) {
+      lines.push(' '.repeat(indent) + line);
+      line = '';
+    }
+    line = line === '' ? word : `${line} ${word}`;
+  }
+  lines.push(' '.repeat(indent) + line);
+  return lines;
+}

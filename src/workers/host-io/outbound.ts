@@ -1,0 +1,124 @@
+/**
+ * Where sockets to the world leave the host: the plan's source address and interface, by family. Sockets to the host's own loopback
+ * have neither: its services, a resolver on 127.0.0.53 among them, are behind no interface but lo.
+ */
+import { addressCopy, addressParse, isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
+import {
+  Errno,
+  IP_BIND_ADDRESS_NO_PORT,
+  IP_FREEBIND,
+  IPV6_FREEBIND,
+  SO_BINDTODEVICE,
+  SOL_IP,
+  SOL_IPV6,
+  SOL_SOCKET,
+} from '../../sys/constants.ts';
+import { NativeBuffer } from '../../sys/memory.ts';
+import { bind, setsockoptBytes, setsockoptInt, sockaddrWrite } from '../../sys/socket.ts';
+import type { EnginePlan } from '../engine-plan.ts';
+
+const V4 = 0;
+const V6 = 4;
+const IFNAMSIZ = 16;
+const NAME_BYTES = 32;
+
+export class Outbound {
+  /** Source addresses, IPv4 in words 0..3, IPv6 in 4..7: any where the plan has none. */
+  readonly #source = Uint32Array.of(0, 0, 0xffff, 0, 0, 0, 0, 0);
+  readonly #hasSource4: boolean;
+  readonly #hasSource6: boolean;
+  readonly #device4: NativeBuffer | null;
+  readonly #device6: NativeBuffer | null;
+  readonly #scope: number;
+  readonly #freebind: boolean;
+  readonly #name = new NativeBuffer(NAME_BYTES);
+  readonly #words = Uint32Array.of(0, 0, 0xffff, 0, 0, 0, 0, 0);
+
+  /** @throws Error when an address or interface name of the plan is none */
+  constructor(plan: EnginePlan) {
+    const { policy } = plan;
+    this.#hasSource4 = this.#parse(policy.outboundAddress4, V4);
+    this.#hasSource6 = this.#parse(policy.outboundAddress6, V6);
+    this.#device4 = deviceName(policy.outboundInterface4);
+    this.#device6 = deviceName(policy.outboundInterface6);
+    this.#scope = plan.addresses.ipv6?.linkLocalScope ?? 0;
+    this.#freebind = policy.freebind;
+  }
+
+  #parse(text: string | undefined, at: number): boolean {
+    if (text === undefined) return false;
+    const ok = addressParse(text, this.#source, at) && isV4Mapped(this.#source, at) === (at === V4);
+    if (!ok)
+      throw new Error(`service policy: outbound address ${text} is no IPv${at === V4 ? 4 : 6} address`);
+    return true;
+  }
+
+  /** sin6_scope_id of a destination: link-local ones lie behind the plan's interface. */
+  scopeOf(remote: Uint32Array, w: number): number {
+    return this.#scope !== 0 && !isV4Mapped(remote, w) && isLinkLocal(remote, w) ? this.#scope : 0;
+  }
+
+  /** SO_BINDTODEVICE as the destination needs it. @returns 0 or -errno */
+  toDevice(fd: number, remote: Uint32Array, w: number): number {
+    const device = isV4Mapped(remote, w) ? this.#device4 : this.#device6;
+    if (device === null || isLoopback(remote, w)) return 0;
+    return setsockoptBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, device.address, IFNAMSIZ);
+  }
+
+  /**
+   * Bind a datagram socket to the plan's source address and a port.
+   * @param port  0: the kernel's choice; nothing is done then without a source address
+   * @returns 0, or -errno: the port or the address is not to be had
+   */
+  bindPort(fd: number, remote: Uint32Array, w: number, port: number): number {
+    const isV4 = isV4Mapped(remote, w);
+    const useSource = (isV4 ? this.#hasSource4 : this.#hasSource6) && !isLoopback(remote, w);
+    if (port === 0 && !useSource) return 0;
+    if (this.#freebind) {
+      const r = setFreebind(fd, isV4);
+      if (r < 0) return r;
+    }
+    return this.#bind(fd, isV4, useSource, port);
+  }
+
+  /** Give a TCP socket its source address, the port left to connect(). @returns 0 or -errno */
+  bindStream(fd: number, remote: Uint32Array, w: number): number {
+    const isV4 = isV4Mapped(remote, w);
+    if (!(isV4 ? this.#hasSource4 : this.#hasSource6) || isLoopback(remote, w)) return 0;
+    // A port taken by bind() is taken for all destinations: some 28,000 connections in all. An option of IPv4's for both families.
+    const r = setsockoptInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+    if (r < 0 && r !== -Errno.ENOPROTOOPT) return r;
+    return this.#bind(fd, isV4, true, 0);
+  }
+
+  #bind(fd: number, isV4: boolean, useSource: boolean, port: number): number {
+    const words = this.#words;
+    const at = isV4 ? V4 : V6;
+    if (useSource) addressCopy(this.#source, at, words, at);
+    else {
+      words[at] = 0;
+      words[at + 1] = 0;
+      words[at + 2] = isV4 ? 0xffff : 0;
+      words[at + 3] = 0;
+    }
+    const scope = useSource ? this.scopeOf(words, at) : 0;
+    const nameBytes = sockaddrWrite(this.#name.u8, 0, words, at, port, scope);
+    return bind(fd, this.#name.address, nameBytes);
+  }
+}
+
+/** Let a socket be bound to an address that the host does not have (yet). @returns 0 or -errno */
+export function setFreebind(fd: number, isV4: boolean): number {
+  return isV4 ? setsockoptInt(fd, SOL_IP, IP_FREEBIND, 1) : setsockoptInt(fd, SOL_IPV6, IPV6_FREEBIND, 1);
+}
+
+function deviceName(name: string | undefined): NativeBuffer | null {
+  if (name === undefined) return null;
+  const bytes = new TextEncoder().encode(name);
+  if (bytes.length === 0 || bytes.length >= IFNAMSIZ) {
+    throw new Error(`service policy: outbound interface ${name} is no interface name`);
+  }
+  const buffer = new NativeBuffer(IFNAMSIZ);
+  buffer.u8.set(bytes);
+  return buffer;
+}

@@ -1,0 +1,430 @@
+/**
+ * The splice stage: what goes between the host's loopback and the guest's, socket to socket, past the TAP. It runs on host-io's
+ * thread, which accepts for published ports and hands loopback peers over by a call; listeners inside (for the way out) are the
+ * stage's own. Sockets inside come from the thread that lives there (socket-source.ts).
+ *
+ *     peer on 127.0.0.1 ──▶ published port ──▶ host-io ──takeStream──▶ splice ──▶ socket inside ──▶ guest's address
+ *     program inside on 127.0.0.1 ──▶ listener inside (device lo) ──▶ splice ──▶ socket on the host ──▶ the same address
+ */
+import { addressRead, addressSetIpv4, isLoopback, isV4Mapped } from '../../proto/address.ts';
+import { readU32 } from '../../proto/be.ts';
+import { DROP_BASE } from '../../ring/counters.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  EPOLLET,
+  EPOLLIN,
+  Errno,
+  errnoName,
+  IP_PKTINFO,
+  IPV6_PKTINFO,
+  IPV6_RECVPKTINFO,
+  MSG_DONTWAIT,
+  MSG_TRUNC,
+  SO_DOMAIN,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_IP,
+  SOL_IPV6,
+  SOL_SOCKET,
+} from '../../sys/constants.ts';
+import { close } from '../../sys/io.ts';
+import { NativeBuffer } from '../../sys/memory.ts';
+import {
+  accept4,
+  CMSG_HEADER_BYTES,
+  CMSG_LEVEL_WORD,
+  CMSG_TYPE_WORD,
+  cmsgDataBytes,
+  cmsgNext,
+  getsockname,
+  getsockoptInt,
+  IN_PKTINFO_BYTES,
+  IN6_PKTINFO_BYTES,
+  IOVEC_BYTES,
+  iovecWrite,
+  listen,
+  MMSGHDR_BYTES,
+  MMSGHDR_LEN_WORD,
+  MMSGHDR_WORDS,
+  MSGHDR_CONTROLLEN_WORD,
+  MSGHDR_FLAGS_WORD,
+  msghdrWrite,
+  recvmmsg,
+  SOCKADDR_BYTES,
+  setLingerZero,
+  setsockoptInt,
+  sockaddrRead,
+  socket,
+} from '../../sys/socket.ts';
+import type { EnginePlan, ListenerPlan, SplicePlan } from '../engine-plan.ts';
+import { openListener } from '../host-io/bind-address.ts';
+import type { LoopbackPath } from '../host-io/context.ts';
+import { targetPort } from '../host-io/listener-table.ts';
+import type { Stage } from '../stage.ts';
+import { StageDrop } from '../stage-drop.ts';
+import { Addressing } from '../translator/addressing.ts';
+import { type DatagramOrigin, DatagramSplice } from './datagram-splice.ts';
+import { SocketKind, SocketSource } from './socket-source.ts';
+import { StreamSplice } from './stream-splice.ts';
+
+/** Most connections at a time: each takes six descriptors. */
+const CONNECTIONS = 65536;
+const BACKLOG = 128;
+const ACCEPTS_A_ROUND = 64;
+const DATAGRAM_FLOWS = 16384;
+/** A burst of new UDP flows waits so long for sockets from the thread inside, which makes 32 of them in a tenth of it. */
+const SOCKET_WAIT_MS = 5;
+/** Datagrams from inside by one call. */
+const BATCH = 16;
+const DATAGRAM_BYTES = 65536;
+const NAME_BYTES = 32;
+const CONTROL_BYTES = 64;
+/** How long the start may wait for the thread inside to have entered the namespace. */
+const START_WAIT_MS = 5000;
+
+export interface SpliceOptions {
+  readonly plan: EnginePlan;
+  /** Addressing.seen, shared with the shards. */
+  readonly seen?: Uint32Array | undefined;
+  readonly splice: SplicePlan;
+  readonly counters: Float64Array;
+  /** Wakes this thread. */
+  readonly bellFd: number;
+  /** Register a descriptor; events come to onStream(token, events), onFlow(token) or onListener(token). */
+  watchStream(fd: number, token: number, events: number): number;
+  watchFlow(fd: number, token: number, events: number): number;
+  watchListener(fd: number, token: number, events: number): number;
+  log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+}
+
+/** A listener inside. */
+interface Inside {
+  readonly fd: number;
+  readonly isV6: boolean;
+  readonly plan: ListenerPlan;
+  readonly targetPort: number;
+}
+
+export class Splice implements Stage, LoopbackPath {
+  readonly name = 'splice';
+  readonly #o: SpliceOptions;
+  readonly #addressing: Addressing;
+  readonly #source: SocketSource;
+  readonly #streams: StreamSplice;
+  readonly #datagrams: DatagramSplice;
+  readonly #origin: DatagramOrigin = {
+    listenerFd: -1,
+    listenerId: 0,
+    listenerV6: false,
+    toGuest: true,
+    peerPort: 0,
+    targetPort: 0,
+    words: new Uint32Array(12),
+  };
+  /** For datagrams from inside; made with the first listener. */
+  #inbox: Inbox | null = null;
+  readonly #inside = new Map<number, Inside>();
+  /** Listeners with more to take. */
+  readonly #acceptMore = new Set<number>();
+  /** Peer 0..3, local 4..7. */
+  readonly #words = new Uint32Array(8);
+  readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
+  readonly #sockaddrLen = new NativeBuffer(8);
+
+  constructor(options: SpliceOptions) {
+    this.#o = options;
+    this.#addressing = new Addressing(options.plan.addresses, options.plan.policy, options.seen);
+    this.#source = new SocketSource(options.splice.sockets, options.bellFd);
+    this.#source.prepare(SocketKind.tcp4);
+    this.#source.prepare(SocketKind.tcp6);
+    this.#streams = new StreamSplice({
+      capacity: CONNECTIONS,
+      counters: options.counters,
+      watch: options.watchStream,
+      socketFor: (toGuest, isV4) =>
+        toGuest
+          ? this.#source.take(isV4 ? SocketKind.tcp4 : SocketKind.tcp6)
+          : socket(isV4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
+    });
+    const { plan } = options;
+    this.#datagrams = new DatagramSplice({
+      capacity: DATAGRAM_FLOWS,
+      hashKey: plan.hashKey,
+      timeoutMs: plan.policy.udpTimeoutMs,
+      streamTimeoutMs: plan.policy.udpStreamTimeoutMs,
+      counters: options.counters,
+      watch: options.watchFlow,
+      socketFor: (toGuest, isV4) =>
+        toGuest
+          ? this.#source.takeWaiting(isV4 ? SocketKind.udp4 : SocketKind.udp6, SOCKET_WAIT_MS)
+          : socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
+    });
+  }
+
+  takeStream(fd: number, words: Uint32Array, port: number): void {
+    const isV4 = isV4Mapped(words, 0);
+    if (!this.#o.splice.hostLoToNsLo || !this.#localAddress(fd)) this.#guestAddress(isV4);
+    this.#streams.take(fd, true, this.#words, 4, port);
+  }
+
+  takeDatagram(
+    listenerFd: number,
+    listenerId: number,
+    listenerV6: boolean,
+    words: Uint32Array,
+    peerPort: number,
+    port: number,
+    addressA: number,
+    bytesA: number,
+    addressB: number,
+    bytesB: number,
+  ): void {
+    const origin = this.#origin;
+    origin.listenerFd = listenerFd;
+    origin.listenerId = listenerId;
+    origin.listenerV6 = listenerV6;
+    origin.toGuest = true;
+    origin.peerPort = peerPort;
+    origin.targetPort = port;
+    for (let i = 0; i < 8; i++) origin.words[i] = words[i]!;
+    if (this.#o.splice.hostLoToNsLo && isLoopback(words, 4)) {
+      for (let i = 0; i < 4; i++) origin.words[8 + i] = words[4 + i]!;
+    } else {
+      this.#guestAddress(isV4Mapped(words, 0));
+      for (let i = 0; i < 4; i++) origin.words[8 + i] = this.#words[4 + i]!;
+    }
+    this.#datagrams.take(origin, performance.now(), addressA, bytesA, addressB, bytesB);
+  }
+
+  flushDatagrams(): void {
+    this.#datagrams.flush();
+  }
+
+  forgetListener(id: number): void {
+    this.#datagrams.forget(id);
+  }
+
+  onFlow(flow: number): void {
+    this.#datagrams.onFlow(flow, performance.now());
+  }
+
+  /** The address that the peer connected to, into words[4..7]. */
+  #localAddress(fd: number): boolean {
+    this.#sockaddrLen.u32[0] = SOCKADDR_BYTES;
+    if (getsockname(fd, this.#sockaddr.address, this.#sockaddrLen.address) < 0) return false;
+    return sockaddrRead(this.#sockaddr.u8, 0, this.#words, 4) >= 0 && isLoopback(this.#words, 4);
+  }
+
+  /** The guest's own address, into words[4..7]; its loopback where it has none that can be used without a scope. */
+  #guestAddress(isV4: boolean): void {
+    const { seen } = this.#addressing;
+    const at = isV4 ? 0 : 4;
+    const isKnown = seen[at + 3] !== 0 && (isV4 || seen[at]! >>> 22 !== 0xfe80 >>> 6);
+    for (let i = 0; i < 4; i++) this.#words[4 + i] = isKnown ? seen[at + i]! : 0;
+    if (isKnown) return;
+    this.#words[6] = isV4 ? 0xffff : 0;
+    this.#words[7] = isV4 ? 0x7f00_0001 : 1;
+  }
+
+  // ------------------------------------------------------------------------------------------ listeners inside
+
+  openListener(id: number, plan: ListenerPlan, port: number): number {
+    const stream = plan.proto === 'tcp';
+    const fd = openListener(plan, port, stream ? SOCK_STREAM : SOCK_DGRAM, false, (domain, type) =>
+      this.#source.takeWaiting(kindOf(domain, type), START_WAIT_MS),
+    );
+    if (fd < 0) return fd;
+    const isV6 = getsockoptInt(fd, SOL_SOCKET, SO_DOMAIN) === AF_INET6;
+    let r: number;
+    if (stream) r = listen(fd, BACKLOG);
+    else if (isV6) r = setsockoptInt(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1);
+    else r = setsockoptInt(fd, SOL_IP, IP_PKTINFO, 1);
+    if (r >= 0) r = this.#o.watchListener(fd, id, EPOLLIN | EPOLLET);
+    if (r < 0) {
+      close(fd);
+      return r;
+    }
+    this.#inside.set(id, { fd, isV6, plan, targetPort: targetPort(plan, port) });
+    if (!stream) this.#inbox ??= new Inbox();
+    return 0;
+  }
+
+  closeListener(id: number): void {
+    const inside = this.#inside.get(id);
+    if (inside === undefined) return;
+    this.#inside.delete(id);
+    this.#acceptMore.delete(id);
+    this.#datagrams.forget(id);
+    close(inside.fd);
+  }
+
+  /** @returns connections or datagrams handled */
+  onListener(id: number): number {
+    const inside = this.#inside.get(id);
+    if (inside === undefined) return 0;
+    this.#acceptMore.delete(id);
+    if (inside.plan.proto === 'udp') return this.#receive(id, inside);
+    let handled = 0;
+    for (let n = 0; n < ACCEPTS_A_ROUND; n++) {
+      this.#sockaddrLen.u32[0] = SOCKADDR_BYTES;
+      const fd = accept4(
+        inside.fd,
+        this.#sockaddr.address,
+        this.#sockaddrLen.address,
+        SOCK_NONBLOCK | SOCK_CLOEXEC,
+      );
+      if (fd === -Errno.EAGAIN) return handled;
+      if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
+      if (fd < 0) {
+        // No edge will tell of what waits in the backlog: poll() comes back for it.
+        this.#o.log('warning', `accept on port ${inside.plan.port} inside: ${errnoName(-fd)}`);
+        break;
+      }
+      handled++;
+      sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
+      // Only loopback may come out, and it comes out at the same address.
+      if (!isLoopback(this.#words, 0) || !this.#localAddress(fd)) {
+        setLingerZero(fd);
+        close(fd);
+        continue;
+      }
+      this.#streams.take(fd, false, this.#words, 4, inside.targetPort);
+    }
+    this.#acceptMore.add(id);
+    return handled;
+  }
+
+  /** Datagrams of a listener inside. */
+  #receive(id: number, inside: Inside): number {
+    const inbox = this.#inbox!;
+    const origin = this.#origin;
+    const now = performance.now();
+    const n = inbox.receive(inside.fd);
+    if (n < 0) return 0;
+    for (let i = 0; i < n; i++) {
+      const peerPort = inbox.origin(i, origin.words);
+      // Only loopback may come out, and it comes out at the same address.
+      if (peerPort < 0 || !isLoopback(origin.words, 0) || !isLoopback(origin.words, 4)) {
+        this.#o.counters[DROP_BASE - StageDrop.destination]!++;
+        continue;
+      }
+      for (let k = 0; k < 4; k++) origin.words[8 + k] = origin.words[4 + k]!;
+      origin.listenerFd = inside.fd;
+      origin.listenerId = id;
+      origin.listenerV6 = inside.isV6;
+      origin.toGuest = false;
+      origin.peerPort = peerPort;
+      origin.targetPort = inside.targetPort;
+      this.#datagrams.take(origin, now, inbox.addressOf(i), inbox.bytesOf(i), 0, 0);
+    }
+    this.#datagrams.flush();
+    if (n === BATCH) this.#acceptMore.add(id);
+    return n;
+  }
+
+  onStream(end: number, events: number): void {
+    this.#streams.onEvents(end, events);
+  }
+
+  // ------------------------------------------------------------------------------------------------- the stage
+
+  hasInput(): boolean {
+    return this.#streams.hasReady || this.#datagrams.hasReady;
+  }
+
+  sleepMs(now: number): number {
+    if (this.hasInput()) return 0;
+    return Math.min(
+      this.#acceptMore.size > 0 ? ACCEPT_AGAIN_MS : Number.POSITIVE_INFINITY,
+      this.#datagrams.sleepMs(now),
+    );
+  }
+
+  poll(now: number): number {
+    let work = 0;
+    for (const id of this.#acceptMore) work += this.onListener(id);
+    return work + this.#streams.poll() + this.#datagrams.poll(now);
+  }
+
+  close(): void {
+    for (const { fd } of this.#inside.values()) close(fd);
+    this.#inside.clear();
+    this.#streams.closeAll();
+    this.#datagrams.closeAll();
+  }
+}
+
+/** A batch of datagrams with their origins. */
+class Inbox {
+  readonly #data = new NativeBuffer(BATCH * DATAGRAM_BYTES);
+  readonly #names = new NativeBuffer(BATCH * NAME_BYTES);
+  readonly #control = new NativeBuffer(BATCH * CONTROL_BYTES);
+  readonly #iov = new NativeBuffer(BATCH * IOVEC_BYTES);
+  readonly #headers = new NativeBuffer(BATCH * MMSGHDR_BYTES);
+
+  /** @returns datagrams, or -errno */
+  receive(fd: number): number {
+    for (let i = 0; i < BATCH; i++) {
+      iovecWrite(this.#iov.u32, (i * IOVEC_BYTES) >> 2, this.addressOf(i), DATAGRAM_BYTES);
+      msghdrWrite(
+        this.#headers.u32,
+        i * MMSGHDR_WORDS,
+        this.#names.address + i * NAME_BYTES,
+        SOCKADDR_BYTES,
+        this.#iov.address + i * IOVEC_BYTES,
+        1,
+        this.#control.address + i * CONTROL_BYTES,
+        CONTROL_BYTES,
+      );
+    }
+    return recvmmsg(fd, this.#headers.address, BATCH, MSG_DONTWAIT);
+  }
+
+  addressOf(i: number): number {
+    return this.#data.address + i * DATAGRAM_BYTES;
+  }
+
+  bytesOf(i: number): number {
+    return this.#headers.u32[i * MMSGHDR_WORDS + MMSGHDR_LEN_WORD]!;
+  }
+
+  /**
+   * @param words  out: peer 0..3, the address that it wrote to 4..7
+   * @returns the peer's port, or -1 when the kernel did not say all of it
+   */
+  origin(i: number, words: Uint32Array): number {
+    const { u32: headers } = this.#headers;
+    const header = i * MMSGHDR_WORDS;
+    if (headers[header + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) return -1;
+    const peerPort = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
+    const { u8, u32 } = this.#control;
+    let at = (i * CONTROL_BYTES) >> 2;
+    const end = at + (headers[header + MSGHDR_CONTROLLEN_WORD]! >> 2);
+    for (let n = cmsgDataBytes(u32, at, end); n >= 0; n = cmsgDataBytes(u32, at, end)) {
+      const level = u32[at + CMSG_LEVEL_WORD];
+      const type = u32[at + CMSG_TYPE_WORD];
+      const dataAt = at * 4 + CMSG_HEADER_BYTES;
+      if (level === SOL_IP && type === IP_PKTINFO && n >= IN_PKTINFO_BYTES) {
+        addressSetIpv4(words, 4, readU32(u8, dataAt + 4));
+        return peerPort;
+      }
+      if (level === SOL_IPV6 && type === IPV6_PKTINFO && n >= IN6_PKTINFO_BYTES) {
+        addressRead(u8, dataAt, words, 4);
+        return peerPort;
+      }
+      at = cmsgNext(at, n);
+    }
+    return -1;
+  }
+}
+
+/** A backlog that could not be taken, for want of descriptors, is looked at again after so long. */
+const ACCEPT_AGAIN_MS = 100;
+
+function kindOf(domain: number, type: number): SocketKind {
+  if (type === SOCK_STREAM) return domain === AF_INET ? SocketKind.tcp4 : SocketKind.tcp6;
+  return domain === AF_INET ? SocketKind.udp4 : SocketKind.udp6;
+}

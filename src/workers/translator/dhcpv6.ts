@@ -1,0 +1,206 @@
+/**
+ * DHCPv6 for the one guest: it is given the plan's address, for ever.
+ *
+ *   SOLICIT              -> ADVERTISE, or REPLY when the client takes rapid commit
+ *   REQUEST              -> REPLY; NotOnLink for another address, so that the client starts over
+ *   RENEW, REBIND        -> REPLY; another address is withdrawn and the right one given
+ *   CONFIRM              -> REPLY: Success or NotOnLink
+ *   RELEASE, DECLINE     -> REPLY: Success
+ *   INFORMATION-REQUEST  -> REPLY without an address
+ *
+ * Only what was sent to ff02::1:2 is answered. Cold: a handful of messages in a guest's life.
+ */
+import { addressEqual, addressParse, addressRead, isUnspecified } from '../../proto/address.ts';
+import {
+  DHCPV6_CLIENT_PORT,
+  DHCPV6_SERVER_PORT,
+  type Dhcpv6Association,
+  Dhcpv6Message,
+  Dhcpv6Option,
+  type Dhcpv6Reply,
+  Dhcpv6Status,
+  dhcpv6Check,
+  dhcpv6IaAddressAt,
+  dhcpv6Iaid,
+  dhcpv6IsOurs,
+  dhcpv6OptionAt,
+  dhcpv6OptionBytes,
+  dhcpv6ReplyWrite,
+  dhcpv6Type,
+  dhcpv6Wants,
+} from '../../proto/dhcpv6.ts';
+import { IpProtocol } from '../../proto/ipv4.ts';
+import { IPV6_BYTES } from '../../proto/ipv6.ts';
+import { UDP_BYTES, udpChecksumAt, udpLength, udpWrite } from '../../proto/udp.ts';
+import { StageDrop } from '../stage-drop.ts';
+import type { Packet, ShardContext } from './context.ts';
+import { DEFAULT_TTL, datagramToGuest } from './to-guest.ts';
+
+const V6 = 4;
+/** More than any client has; the reply has room for no more. */
+const MAX_ASSOCIATIONS = 8;
+const MAX_WITHDRAWN = 4;
+const OPTION_BYTES = 4;
+
+/** Whether an address is All_DHCP_Relay_Agents_and_Servers, ff02::1:2 (RFC 8415 section 7.1). */
+export function isDhcpv6Group(words: Uint32Array, w: number): boolean {
+  return words[w] === 0xff020000 && words[w + 1] === 0 && words[w + 2] === 0 && words[w + 3] === 0x10002;
+}
+
+/**
+ * Answer a datagram to ff02::1:2, port 547, whose UDP header has been checked. The packet stays the caller's.
+ */
+export function handleDhcpv6(ctx: ShardContext, p: Packet): void {
+  const { u8, addressing } = ctx;
+  const requestAt = p.transportAt + UDP_BYTES;
+  const requestBytes = udpLength(u8, p.transportAt) - UDP_BYTES;
+  const isServed = ctx.plan.policy.dhcpv6 && !isUnspecified(addressing.guest, V6);
+  if (!isServed || requestBytes > p.transportBytesInA - UDP_BYTES) {
+    ctx.drop(StageDrop.dhcp);
+    return;
+  }
+  const checked = dhcpv6Check(u8, requestAt, requestBytes);
+  if (checked < 0) {
+    ctx.drop(checked);
+    return;
+  }
+  const reply = dhcpv6Answer(ctx, requestAt, requestBytes);
+  if (reply === null) {
+    ctx.drop(StageDrop.dhcp);
+    return;
+  }
+  const bodyAt = ctx.guest.scratchAt + IPV6_BYTES;
+  const bytes = dhcpv6ReplyWrite(u8, bodyAt + UDP_BYTES, requestAt, requestBytes, reply);
+  udpWrite(u8, bodyAt, DHCPV6_SERVER_PORT, DHCPV6_CLIENT_PORT, UDP_BYTES + bytes);
+  const sent = datagramToGuest(
+    ctx,
+    6,
+    IpProtocol.udp,
+    addressing.linkLocal,
+    0,
+    p.addr,
+    0,
+    DEFAULT_TTL,
+    bodyAt,
+    UDP_BYTES + bytes,
+    0,
+    0,
+    udpChecksumAt,
+  );
+  if (sent === StageDrop.tooLong) ctx.drop(sent);
+}
+
+/** What to say, or null: nothing. Who must and must not name a server: RFC 8415 section 16. */
+function dhcpv6Answer(ctx: ShardContext, at: number, bytes: number): Dhcpv6Reply | null {
+  const { u8, addressing } = ctx;
+  const type = dhcpv6Type(u8, at);
+  const server = dhcpv6OptionAt(u8, at, bytes, Dhcpv6Option.serverId);
+  const hasClient = dhcpv6OptionAt(u8, at, bytes, Dhcpv6Option.clientId) !== 0;
+  const isForUs = server !== 0 && dhcpv6IsOurs(u8, at, server, addressing.mac);
+  if (server !== 0 && !isForUs) return null;
+  const reply = { type: Dhcpv6Message.reply, mac: addressing.mac, associations: [] };
+  switch (type) {
+    case Dhcpv6Message.solicit: {
+      if (!hasClient || server !== 0) return null;
+      const rapidCommit = dhcpv6OptionAt(u8, at, bytes, Dhcpv6Option.rapidCommit) !== 0;
+      return {
+        ...reply,
+        type: rapidCommit ? Dhcpv6Message.reply : Dhcpv6Message.advertise,
+        rapidCommit,
+        associations: associations(ctx, at, bytes, type),
+        ...settings(ctx, at, bytes),
+      };
+    }
+    case Dhcpv6Message.request:
+    case Dhcpv6Message.renew:
+    case Dhcpv6Message.rebind:
+      if (!hasClient || isForUs === (type === Dhcpv6Message.rebind)) return null;
+      return {
+        ...reply,
+        associations: associations(ctx, at, bytes, type),
+        ...settings(ctx, at, bytes),
+      };
+    case Dhcpv6Message.confirm: {
+      if (!hasClient || server !== 0) return null;
+      const status = confirmStatus(ctx, at, bytes);
+      return status < 0 ? null : { ...reply, status };
+    }
+    case Dhcpv6Message.release:
+    case Dhcpv6Message.decline:
+      return hasClient && isForUs ? { ...reply, status: Dhcpv6Status.success } : null;
+    case Dhcpv6Message.informationRequest:
+      if (dhcpv6OptionAt(u8, at, bytes, Dhcpv6Option.iaNa) !== 0) return null;
+      return { ...reply, ...settings(ctx, at, bytes) };
+    default:
+      return null; // a server's message
+  }
+}
+
+/** What each of the client's identity associations gets; there is one address, so the first gets it. */
+function associations(ctx: ShardContext, at: number, bytes: number, type: number): Dhcpv6Association[] {
+  const { u8 } = ctx;
+  const address = ctx.addressing.guest.slice(V6, V6 + 4);
+  const list: Dhcpv6Association[] = [];
+  let ia = dhcpv6OptionAt(u8, at, bytes, Dhcpv6Option.iaNa);
+  while (ia !== 0 && list.length < MAX_ASSOCIATIONS) {
+    const iaid = dhcpv6Iaid(u8, at, ia);
+    const others = otherAddresses(ctx, at, ia);
+    if (list.length > 0) list.push({ iaid, status: Dhcpv6Status.noAddrsAvail });
+    else if (others.length === 0 || type === Dhcpv6Message.solicit) list.push({ iaid, address });
+    else if (type === Dhcpv6Message.request) list.push({ iaid, status: Dhcpv6Status.notOnLink });
+    else list.push({ iaid, address, withdrawn: others });
+    ia = nextAssociation(ctx, at, bytes, ia);
+  }
+  return list;
+}
+
+function nextAssociation(ctx: ShardContext, at: number, bytes: number, ia: number): number {
+  const next = ia + OPTION_BYTES + dhcpv6OptionBytes(ctx.u8, at, ia);
+  return dhcpv6OptionAt(ctx.u8, at, bytes, Dhcpv6Option.iaNa, next);
+}
+
+/** Addresses in an association that are not the guest's, four words each. */
+function otherAddresses(ctx: ShardContext, at: number, ia: number): Uint32Array {
+  const words = new Uint32Array(MAX_WITHDRAWN * 4);
+  let count = 0;
+  let found = dhcpv6IaAddressAt(ctx.u8, at, ia);
+  while (found !== 0 && count < MAX_WITHDRAWN) {
+    addressRead(ctx.u8, at + found + OPTION_BYTES, words, count * 4);
+    if (!addressEqual(words, count * 4, ctx.addressing.guest, V6)) count++;
+    found = dhcpv6IaAddressAt(ctx.u8, at, ia, found);
+  }
+  return words.slice(0, count * 4);
+}
+
+/** RFC 8415 section 18.3.3. @returns Dhcpv6Status; below zero: there is no address to confirm */
+function confirmStatus(ctx: ShardContext, at: number, bytes: number): number {
+  let hasAddress = false;
+  let ia = dhcpv6OptionAt(ctx.u8, at, bytes, Dhcpv6Option.iaNa);
+  while (ia !== 0) {
+    if (otherAddresses(ctx, at, ia).length > 0) return Dhcpv6Status.notOnLink;
+    if (dhcpv6IaAddressAt(ctx.u8, at, ia) !== 0) hasAddress = true;
+    ia = nextAssociation(ctx, at, bytes, ia);
+  }
+  return hasAddress ? Dhcpv6Status.success : -1;
+}
+
+function settings(ctx: ShardContext, at: number, bytes: number): Partial<Dhcpv6Reply> {
+  const { policy, addresses } = ctx.plan;
+  const { u8 } = ctx;
+  const dns = offeredDns6(addresses.offeredDns);
+  const wantsDns = policy.dhcpDns && dns.length > 0 && dhcpv6Wants(u8, at, bytes, Dhcpv6Option.dns);
+  const wantsSearch = policy.dhcpSearch && dhcpv6Wants(u8, at, bytes, Dhcpv6Option.domainList);
+  return {
+    ...(wantsDns ? { dns } : {}),
+    ...(wantsSearch ? { search: addresses.searchDomains } : {}),
+    ...(policy.fqdn === undefined ? {} : { fqdn: policy.fqdn }),
+  };
+}
+
+/** The IPv6 resolvers of a list, four words each. Cold. */
+export function offeredDns6(list: readonly string[]): Uint32Array {
+  const words = new Uint32Array(list.length * 4);
+  let count = 0;
+  for (const text of list) if (text.includes(':') && addressParse(text, words, count * 4)) count++;
+  return words.slice(0, count * 4);
+}

@@ -1,0 +1,143 @@
+/**
+ * Port options of the pasta front end in both directions. What is expected was read off passt 2026-10-02 with the same options.
+ */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
+import { repoRoot } from '../support/engines.ts';
+import { HOST4, HOST6 } from '../support/ports.ts';
+import { eventually, killTree, type Started } from '../support/process.ts';
+import { describeE2e } from '../support/require.ts';
+
+const PASTA = `${repoRoot}/bin/pasta`;
+/** Two scans, and some air. */
+const SCAN_MS = 4000;
+
+describeE2e('pasta: forwarded ports', [], () => {
+  let bed: Bed;
+  let serial = 0;
+  beforeAll(async () => {
+    bed = await makeBed();
+  });
+  afterAll(() => bed?.close());
+
+  const listening = async (started: Started): Promise<Started> => {
+    await eventually('it listens', 5000, () => started.printed().stdout.includes('ready'));
+    return started;
+  };
+
+  /** A namespace with pasta at work; ends with its file. */
+  const serve = async (...options: string[]) => {
+    const netns = `${bed.ramDir}/netns${++serial}`;
+    await succeedIn(bed, 'host', ['sh', '-c', `: >${netns}; unshare --net=${netns} true`]);
+    const finished = await bed.run('host', [PASTA, '--config-net', '--quiet', ...options, '--netns', netns]);
+    const enter = (argv: readonly string[]): string[] => ['nsenter', `--net=${netns}`, '--', ...argv];
+    return {
+      finished,
+      start: (argv: readonly string[]) => listening(bed.start('host', enter(argv))),
+      run: (argv: readonly string[]) => bed.run('host', enter(argv)),
+      end: () => succeedIn(bed, 'host', ['sh', '-c', `umount ${netns}; rm ${netns}`]),
+    };
+  };
+
+  const echoed = (address: string, port: number): string[] =>
+    supportProgram('clients/tcp-crowd.ts', address, port, 2, 2, 100_000, 1);
+  const ask = (address: string, port: number, from: number): string[] =>
+    supportProgram('clients/udp-ask.ts', address, port, from, 'hello');
+  const OK = { ok: 2, failed: {} };
+
+  describe('explicit ports', () => {
+    let ns: Awaited<ReturnType<typeof serve>>;
+    beforeAll(async () => {
+      ns = await serve(
+        ...['-t', '8000-8010:9000-9010,~8005', '-u', '127.0.0.1/5300:53', '-u', `${HOST4}/5300:53`],
+        ...['-T', '7000:7001', '-U', '7000:7001'],
+      );
+      expect(ns.finished).toMatchObject({ status: 0, stdout: '', stderr: '' });
+      await ns.start(supportProgram('clients/tcp-echo.ts', 9003));
+      await ns.start(supportProgram('clients/udp-server.ts', 53));
+      await listening(bed.start('host', supportProgram('clients/tcp-echo.ts', 7001)));
+      await listening(bed.start('host', supportProgram('clients/udp-server.ts', 7001)));
+    });
+    afterAll(() => ns?.end());
+
+    it.each(['127.0.0.1', '::1', HOST4, HOST6])('-t, a range with an offset: %s', async (address) => {
+      expect(JSON.parse(await succeedIn(bed, 'host', echoed(address, 8003)))).toMatchObject(OK);
+    });
+
+    it('-t, an excluded port is not listened on', async () => {
+      const crowd = JSON.parse(await succeedIn(bed, 'host', echoed('127.0.0.1', 8005)));
+      expect(crowd).toMatchObject({ ok: 0, failed: { ECONNREFUSED: 2 } });
+    });
+
+    it('-u at two addresses: loopback shows the namespace its own address, the host its gateway; ports stay', async () => {
+      expect(await succeedIn(bed, 'host', ask('127.0.0.1', 5300, 40_001))).toBe(`${HOST4} 40001 hello\n`);
+      expect(await succeedIn(bed, 'host', ask(HOST4, 5300, 40_002))).toMatch(/^\S+ 40002 hello\n$/);
+    });
+
+    it.each(['127.0.0.1', '::1'])('-T and -U: %s inside is the same on the host', async (address) => {
+      expect(JSON.parse((await ns.run(echoed(address, 7000))).stdout)).toMatchObject(OK);
+      const answer = await ns.run(ask(address, 7000, 40_003));
+      expect(answer.stdout).toBe(`${address} 40003 hello\n`);
+    });
+
+    it("-T: only what comes over loopback; the namespace's own address leads nowhere", async () => {
+      const crowd = JSON.parse((await ns.run(echoed(HOST4, 7000))).stdout);
+      expect(crowd.ok).toBe(0);
+    });
+  });
+
+  it('a port that is taken: told in the words that callers look for, status 1', async () => {
+    await listening(bed.start('host', supportProgram('clients/tcp-echo.ts', 8020)));
+    const ns = await serve('-t', '8020', '-u', 'none', '-T', 'none', '-U', 'none');
+    expect(ns.finished.status).toBe(1);
+    expect(ns.finished.stderr).toContain('Listen failed for HOST TCP port */8020: Address already in use\n');
+    expect(ns.finished.stderr).toContain("Couldn't listen on requested ports\n");
+    await ns.end();
+  });
+
+  it('auto: ports come and go with what listens at the other side', async () => {
+    const ns = await serve();
+    expect(ns.finished).toMatchObject({ status: 0, stderr: '' });
+    const inside = await ns.start(supportProgram('clients/tcp-echo.ts', 8030));
+    const outside = await listening(bed.start('host', supportProgram('clients/tcp-echo.ts', 8031)));
+    const reaches = async (run: () => Promise<{ stdout: string }>): Promise<boolean> =>
+      JSON.parse((await run()).stdout).ok === 2;
+    const fromHost = () => reaches(() => bed.run('host', echoed('127.0.0.1', 8030)));
+    const fromInside = () => reaches(() => ns.run(echoed('127.0.0.1', 8031)));
+    await eventually('the port inside is there on the host', SCAN_MS, fromHost);
+    await eventually('the port of the host is there inside', SCAN_MS, fromInside);
+    killTree(inside.pid);
+    killTree(outside.pid);
+    await eventually('it is gone from the host', SCAN_MS, async () => {
+      const { stdout } = await bed.run('host', ['ss', '-tlnH']);
+      return !stdout.includes(':8030 ');
+    });
+    await ns.end();
+  });
+
+  it('control socket: tells the rules; others take their place, with connections that go on; nonsense changes nothing', async () => {
+    const path = `${bed.ramDir}/control`;
+    const ns = await serve('-t', '8040:9040', '-u', 'none', '-T', 'none', '-U', 'none', '-c', path);
+    expect(ns.finished).toMatchObject({ status: 0, stderr: '' });
+    await ns.start(supportProgram('clients/tcp-echo.ts', 9040));
+    const ask = async (request: string): Promise<string> =>
+      (await succeedIn(bed, 'host', supportProgram('clients/control-client.ts', path, request))).trim();
+    const crowd = async (port: number): Promise<number> =>
+      JSON.parse(await succeedIn(bed, 'host', echoed('127.0.0.1', port))).ok;
+    const rule = (port: number): string =>
+      ['00'.repeat(48), port.toString(16).padStart(4, '0').repeat(2), (9040).toString(16), '06', '01'].join(
+        '',
+      );
+
+    expect(await crowd(8040)).toBe(2);
+    const greeting = await ask(`0100000001${rule(8041)}00`);
+    expect(greeting).toMatch(new RegExp(`^626173696c3a7300.*${rule(8040)}.*00$`));
+    expect([await crowd(8040), await crowd(8041)]).toEqual([0, 2]);
+    // Port 0, then bytes that are no request.
+    for (const nonsense of [`0100000001${rule(0)}00`, 'ff']) {
+      expect(await ask(nonsense)).toContain(rule(8041));
+      expect(await crowd(8041)).toBe(2);
+    }
+    await ns.end();
+  });
+});

@@ -1,0 +1,184 @@
+import { describe, expect, it } from 'vitest';
+import { type HostDump, planPasta } from '../../../src/main/pasta/address-plan.ts';
+import { parsePasta } from '../../../src/main/pasta/options.ts';
+import * as k from '../../../src/sys/constants.ts';
+import type { AddressInfo, LinkInfo, RouteInfo } from '../../../src/sys/netlink.ts';
+
+const link = (index: number, name: string, loopback = false): LinkInfo => ({
+  ...{
+    index,
+    name,
+    loopback,
+    up: true,
+    running: true,
+    mac: '',
+    mtu: 1500,
+    flags: 1,
+    txQueueLen: 1,
+    kind: '',
+  },
+});
+const address = (index: number, text: string, more: Partial<AddressInfo> = {}): AddressInfo => {
+  const [name = '', length] = text.split('/');
+  const family = name.includes(':') ? k.AF_INET6 : k.AF_INET;
+  return { family, address: name, prefixLen: Number(length), index, scope: 0, flags: 0, ...more };
+};
+const route = (oif: number | undefined, dst: string, more: Partial<RouteInfo> = {}): RouteInfo => {
+  const [name = '', length] = dst.split('/');
+  const family = name.includes(':') ? k.AF_INET6 : k.AF_INET;
+  return {
+    ...{ family, dst: name, prefixLen: Number(length), table: k.RT_TABLE_MAIN, scope: 0 },
+    ...{ type: k.RTN_UNICAST, protocol: 3, priority: 0, flags: 0 },
+    ...(oif !== undefined && { oif }),
+    ...more,
+  };
+};
+
+const HOST: HostDump = {
+  links: [link(1, 'lo', true), link(2, 'eth0'), link(3, 'wg0')],
+  addresses: [
+    address(2, '10.77.0.9/16'),
+    address(2, '10.77.0.1/24'),
+    address(2, '10.99.0.1/30', { flags: k.IFA_F_DEPRECATED }),
+    address(2, 'fd77::1/64'),
+    address(2, 'fe80::5/64', { scope: k.RT_SCOPE_LINK }),
+    address(3, '10.8.0.2/32', { peer: '10.8.0.1' }),
+  ],
+  routes: [
+    route(2, '0.0.0.0/0', { gateway: '10.77.0.254' }),
+    route(2, '10.77.0.0/24'),
+    route(3, '10.8.0.0/24'),
+    route(2, '::/0', { gateway: 'fd77::fe' }),
+    route(2, 'fd77::/64'),
+  ],
+  hasIpv6: true,
+};
+const plan = (line = '', host = HOST, nameservers: readonly string[] = ['192.0.2.53']) => {
+  const parsed = parsePasta(line.split(' ').filter(Boolean));
+  if (parsed.kind !== 'go') throw new Error(line);
+  return planPasta(parsed.conf, host, { nameservers, search: ['bed.test'], options: [] });
+};
+
+describe('the plan of pasta', () => {
+  it("is a copy of the first default route's interface", () => {
+    const { addresses, interfaceName, inside, warnings } = plan();
+    expect(interfaceName).toBe('eth0');
+    expect(addresses.ipv4).toEqual({
+      ...{ guest: '10.77.0.1', prefixLen: 24, gateway: '10.77.0.254', hostLoopback: '10.77.0.254' },
+    });
+    expect(addresses.ipv6).toEqual({
+      ...{ guest: 'fd77::1', prefixLen: 64, gateway: 'fd77::fe', hostLoopback: 'fd77::fe' },
+      ...{ linkLocal: 'fe80::5', linkLocalScope: 2 },
+    });
+    expect(inside.addresses.map((a) => `${a.address}/${a.prefixLen}`)).toEqual([
+      ...['10.77.0.9/16', '10.77.0.1/24', 'fd77::1/64'],
+    ]);
+    expect(inside.routes.map((r) => `${r.dst}/${r.prefixLen}`)).toEqual([
+      ...['0.0.0.0/0', '10.77.0.0/24', '::/0', 'fd77::/64'],
+    ]);
+    expect(inside.gateways).toEqual([]);
+    expect(warnings).toEqual([]);
+  });
+
+  it('-i: another interface, point to point; without default route there is no gateway and no DHCP', () => {
+    const { addresses, inside, hasGateway4, interfaceName } = plan('-4 -i wg0');
+    expect({ interfaceName, hasGateway4 }).toEqual({ interfaceName: 'wg0', hasGateway4: false });
+    expect(addresses.ipv4).toEqual({ guest: '10.8.0.2', prefixLen: 32, gateway: '169.254.2.2' });
+    expect(inside.addresses).toEqual([
+      { family: k.AF_INET, address: '10.8.0.2', prefixLen: 32, peer: '10.8.0.1', scope: 0 },
+    ]);
+    expect(() => plan('-i nope')).toThrow('Invalid interface name nope: No such device');
+  });
+
+  it.each([
+    ['-a 10.0.0.5', 8],
+    ['-a 172.16.0.5', 16],
+    ['-a 192.0.2.5', 24],
+    ['-a 192.0.2.5/30', 30],
+    ['-a 192.0.2.5 -n 28', 28],
+    ['-n 28', 28],
+  ])('%s: prefix length %i; routes are copied all the same', (line, length) => {
+    const { addresses, inside } = plan(line);
+    expect(addresses.ipv4?.prefixLen).toBe(length);
+    expect(inside.routes).toHaveLength(4);
+  });
+
+  it('-a and -g: that family has one address and a default route, with a route to a gateway elsewhere', () => {
+    const near = plan('-a 192.0.2.2 -g 192.0.2.1').inside;
+    expect(near.addresses.map((a) => a.address)).toEqual(['192.0.2.2', 'fd77::1']);
+    expect(near.routes.every((r) => r.family === k.AF_INET6)).toBe(true);
+    expect(near.gateways).toEqual([{ family: k.AF_INET, gateway: '192.0.2.1', onLink: false }]);
+    expect(plan('-g 192.0.2.1').inside.gateways).toEqual([
+      { family: k.AF_INET, gateway: '192.0.2.1', onLink: true },
+    ]);
+    expect(plan('-g fe80::9').inside.gateways).toEqual([
+      { family: k.AF_INET6, gateway: 'fe80::9', onLink: false },
+    ]);
+  });
+
+  it('a host without network: local mode with a default route', () => {
+    const { addresses, inside, interfaceName, info, hasGateway4, hasGlobal6 } = plan('', {
+      ...{ links: [link(1, 'lo', true)], addresses: [], routes: [], hasIpv6: true },
+    });
+    expect(interfaceName).toBe('tap0');
+    expect({ hasGateway4, hasGlobal6 }).toEqual({ hasGateway4: true, hasGlobal6: false });
+    expect(addresses.ipv4).toMatchObject({ guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' });
+    expect(addresses.ipv6).toMatchObject({ gateway: 'fe80::1', linkLocal: 'fe80::1' });
+    expect(inside.gateways.map((g) => g.gateway)).toEqual(['169.254.2.2', 'fe80::1']);
+    expect(inside.addresses.map((a) => a.address)).toEqual(['169.254.2.1']);
+    expect(info).toContain('IPv4: no external interface as template, use local mode');
+  });
+
+  it('several next hops: the interface of the first, the gateway of the heaviest; only routes of one interface are copied', () => {
+    const hops = [
+      { oif: 2, gateway: '10.77.0.3', weight: 1 },
+      { oif: 2, gateway: '10.77.0.4', weight: 9 },
+    ];
+    const mixed = [hops[0]!, { oif: 3, weight: 1 }];
+    const routes = [
+      route(undefined, '0.0.0.0/0', { hops }),
+      route(undefined, '10.1.0.0/16', { hops: mixed }),
+    ];
+    const { addresses, inside } = plan('-4', { ...HOST, routes });
+    expect(addresses.ipv4?.gateway).toBe('10.77.0.4');
+    expect(inside.routes).toEqual([routes[0]]);
+  });
+
+  it.each([
+    ['', ['192.0.2.53'], ['192.0.2.53'], undefined],
+    ['--dns-forward 169.254.1.1', ['192.0.2.53'], ['192.0.2.53'], '169.254.1.1'],
+    ['--dns-forward 169.254.1.1', ['127.0.0.53'], ['169.254.1.1'], '169.254.1.1'],
+    ['', ['127.0.0.53'], ['10.77.0.254'], '10.77.0.254'],
+    ['', ['10.77.0.254'], ['10.77.0.254'], '10.77.0.254'],
+    ['--no-map-gw', ['127.0.0.53', '192.0.2.1'], ['192.0.2.1'], undefined],
+    ['-D 198.51.100.1', ['127.0.0.53'], ['198.51.100.1'], undefined],
+    ['-D none', ['192.0.2.53'], [], undefined],
+  ])('%s, the host asks %j: offered %j, forwarded by %s', (line, servers, offered, forward) => {
+    const { addresses } = plan(line, HOST, servers);
+    expect(addresses.offeredDns).toEqual(offered);
+    expect(addresses.ipv4?.dns).toBe(forward);
+  });
+
+  it('says so when no resolver can be offered', () => {
+    expect(plan('', HOST, []).warnings).toEqual(["Couldn't get any nameserver address"]);
+    expect(plan('-D none', HOST, []).warnings).toEqual([]);
+  });
+
+  it('--map-host-loopback and --no-map-gw: whether and which address stands for the loopback', () => {
+    const mapped = (line: string): (string | undefined)[] => {
+      const { ipv4, ipv6 } = plan(line).addresses;
+      return [ipv4?.hostLoopback, ipv6?.hostLoopback];
+    };
+    expect(mapped('--no-map-gw')).toEqual([undefined, undefined]);
+    expect(mapped('--map-host-loopback 192.0.2.9')).toEqual(['192.0.2.9', 'fd77::fe']);
+    expect(mapped('--no-map-gw --map-host-loopback 192.0.2.9')).toEqual(['192.0.2.9', undefined]);
+    expect(mapped('--map-host-loopback none')).toEqual([undefined, undefined]);
+  });
+
+  it('no IPv6 in the kernel: a warning, and an error where nothing else was wanted', () => {
+    const host = { ...HOST, hasIpv6: false };
+    expect(plan('', host).addresses.ipv6).toBeUndefined();
+    expect(plan('', host).warnings).toEqual(['IPv6 not supported by kernel: disabled']);
+    expect(() => plan('-6', host)).toThrow('IPv6 not supported by kernel');
+  });
+});

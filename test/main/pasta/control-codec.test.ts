@@ -1,0 +1,95 @@
+/** The control socket's protocol; the bytes of the greeting are what passt 2026-10-02 says for the same rules. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import {
+  decodeRequest,
+  decodeRule,
+  encodeGreeting,
+  encodeRule,
+} from '../../../src/main/pasta/control-codec.ts';
+import { type ForwardRule, RuleTable } from '../../../src/main/pasta/forward-rules.ts';
+import { parsePortSpec } from '../../../src/main/pasta/port-spec.ts';
+
+const LIMITS = { ipv4: true, ipv6: true, tcp: true, udp: true };
+const EPHEMERAL = { first: 32768, last: 60999 };
+
+const rules = (option: string, spec: string): readonly ForwardRule[] =>
+  parsePortSpec(option, option === '-u' ? 'udp' : 'tcp', spec, option === '-T', EPHEMERAL);
+
+const hex = (text: string): Buffer => Buffer.from(text.replace(/\/\/.*$/gm, '').replace(/\s/g, ''), 'hex');
+const zeros = (count: number): string => '00'.repeat(count);
+
+describe('control socket', () => {
+  it('greeting: as the original, byte for byte', () => {
+    const inbound = new RuleTable('HOST', LIMITS);
+    const outbound = new RuleTable('SPLICE', LIMITS);
+    for (const [option, spec] of [
+      ['-t', '8000-8010:9000-9010'],
+      ['-t', '127.0.0.1%lo/7000:192.0.2.9/70'],
+      ['-u', '::1/5300'],
+    ] as const) {
+      for (const rule of rules(option, spec)) inbound.add(rule);
+    }
+    for (const rule of rules('-T', '5000,auto')) outbound.add(rule);
+    const expected = hex(`
+      62617369 6c3a7300  00000002 00000080 00000010   // "basil:s", version 2, 128, 16
+      01 484f5354 ${zeros(124)} 0000003f 00000003      // HOST, all capabilities, three rules
+      ${zeros(48)}                                     // any address, no target, no interface
+      1f40 1f4a 2328 06 01                             // 8000-8010 to 9000, TCP, dual stack
+      ${zeros(10)} ffff 7f000001  ${zeros(10)} ffff c0000209  6c6f ${zeros(14)}
+      1b58 1b58 0046 06 00                             // 7000 to 70
+      ${zeros(15)} 01 ${zeros(32)}
+      14b4 14b4 14b4 11 00                             // UDP
+      03 53504c494345 ${zeros(122)} 0000003f 00000001  // SPLICE
+      ${zeros(32)} 6c6f ${zeros(14)}
+      1388 1388 1388 06 05                             // auto: scan, dual stack
+      00`);
+    expect(encodeGreeting([inbound, outbound]).toString('hex')).toBe(expected.toString('hex'));
+  });
+
+  it('rules survive the wire', () => {
+    for (const [option, spec] of [
+      ['-t', 'all'],
+      ['-T', 'auto'],
+      ['-t', '0.0.0.0/80:192.0.2.1'],
+      ['-t', '[2001:db8::1:0:0]%eth0.7/1-9'],
+      ['-u', '::/53'],
+    ] as const) {
+      for (const rule of rules(option, spec)) expect(decodeRule(encodeRule(rule), 0)).toEqual(rule);
+    }
+  });
+
+  const [rule] = rules('-t', '80') as [ForwardRule];
+  const table = (id: number, ...list: readonly Buffer[]): Buffer =>
+    Buffer.concat([Buffer.from([id, 0, 0, 0, list.length]), ...list]);
+
+  it('request: complete only with its end, in whatever pieces it comes', () => {
+    const whole = Buffer.concat([table(1, encodeRule(rule)), table(3), Buffer.alloc(1)]);
+    for (let n = 0; n < whole.length; n++) expect(decodeRequest(whole.subarray(0, n)).kind).toBe('more');
+    expect(decodeRequest(whole)).toEqual({
+      kind: 'tables',
+      tables: new Map([
+        ['HOST', [rule]],
+        ['SPLICE', []],
+      ]),
+    });
+  });
+
+  it.each([
+    ['an unknown table', table(2)],
+    ['a table twice', Buffer.concat([table(1), table(1)])],
+    ['more rules than a table holds', Buffer.from([1, 0, 0, 1, 0])],
+    ['bytes behind the end', Buffer.from([0, 0])],
+    ['an unknown flag', table(1, Buffer.concat([encodeRule(rule).subarray(0, 55), Buffer.from([8])]))],
+    ['an unknown protocol', table(1, Buffer.concat([encodeRule(rule).subarray(0, 54), Buffer.from([1, 0])]))],
+    ['a range that ends before it starts', table(1, encodeRule({ ...rule, first: 81 }))],
+  ])('request: %s is invalid', (_, data) => {
+    expect(decodeRequest(data).kind).toBe('invalid');
+  });
+
+  it('request: any bytes are read within their bounds', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => void decodeRequest(Buffer.from(bytes))),
+    );
+  });
+});

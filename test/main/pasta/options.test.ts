@@ -1,0 +1,145 @@
+import { describe, expect, it } from 'vitest';
+import { OPTIONS, type PastaConf, parsePasta, SHOWN_OPTIONS } from '../../../src/main/pasta/options.ts';
+
+const parse = (line: string, env: NodeJS.ProcessEnv = {}) => parsePasta(line.split(' ').filter(Boolean), env);
+const go = (line: string) => {
+  const parsed = parse(line);
+  if (parsed.kind !== 'go') throw new Error(`${line}: ${parsed.kind}`);
+  return parsed;
+};
+const conf = (line: string): PastaConf => go(line).conf;
+const refusal = (line: string): string => {
+  try {
+    const parsed = parse(line);
+    return parsed.kind === 'usage' ? parsed.error : `accepted as ${parsed.kind}`;
+  } catch (error) {
+    return (error as Error).message;
+  }
+};
+
+describe('pasta options', () => {
+  it('what is to be connected', () => {
+    expect(parse('', { SHELL: '/bin/zsh' })).toMatchObject({
+      login: true,
+      target: { kind: 'command', argv: ['/bin/zsh'] },
+    });
+    expect(go('')).toMatchObject({ target: { argv: ['/bin/sh'] } });
+    expect(go('-q ls -l')).toMatchObject({ login: false, target: { kind: 'command', argv: ['ls', '-l'] } });
+    expect(go('123').target).toEqual({ kind: 'pid', pid: 123 });
+    expect(go('123 4').target).toEqual({ kind: 'command', argv: ['123', '4'] });
+    expect(go('--netns name').target).toEqual({ kind: 'netns', path: '/run/netns/name' });
+    expect(go('--netns ./x').target).toEqual({ kind: 'netns', path: './x' });
+    expect(conf('--netns /x').netnsOnly).toBe(true);
+    expect(conf('--netns /x --userns /y')).toMatchObject({ netnsOnly: false, userns: '/y' });
+    expect(conf('--netns-only --userns /y')).toMatchObject({ netnsOnly: false, userns: '/y' });
+    expect(conf('--userns /y --netns-only').userns).toBeUndefined();
+  });
+
+  it("Podman's line", () => {
+    const {
+      conf: c,
+      target,
+      warnings,
+    } = go(
+      '--config-net -t 127.0.0.1/80-80:8080-8080 --dns-forward 169.254.1.1 -u none -T none -U none --no-map-gw --quiet --netns /run/x --map-guest-addr 169.254.1.2',
+    );
+    expect(target).toEqual({ kind: 'netns', path: '/run/x' });
+    expect(warnings).toEqual([]);
+    expect(c).toMatchObject({
+      configNet: true,
+      ra: false,
+      verbosity: 'quiet',
+      mapGateway: false,
+      dnsForward4: '169.254.1.1',
+      mapGuestAddr4: '169.254.1.2',
+    });
+    expect(c.ports.map((p) => `${p.written} ${p.spec}`)).toEqual([
+      '-t 127.0.0.1/80-80:8080-8080',
+      ...['-u none', '-T none', '-U none'],
+    ]);
+  });
+
+  it('the last word counts, by family', () => {
+    expect(conf('-a 1.2.3.4 -a 2001:DB8::1 -a 1.2.3.5')).toMatchObject({
+      address4: '1.2.3.5',
+      address6: '2001:db8::1',
+    });
+    expect(conf('-4 -6')).toMatchObject({ ipv4: false, ipv6: true });
+    expect(conf('-d -q').verbosity).toBe('quiet');
+    expect(conf('-q --trace').verbosity).toBe('trace');
+    expect(conf('--dns-forward 1.2.3.4 -D none').dnsForward4).toBeUndefined();
+    expect(conf('-D none --dns-forward 1.2.3.4')).toMatchObject({ dns: [], dnsForward4: '1.2.3.4' });
+    expect(conf('--map-host-loopback 1.2.3.4 --map-host-loopback none')).toMatchObject({ mapGateway: false });
+    expect(conf('-S a.example -S none -S b.example').search).toEqual(['b.example']);
+    expect(conf('--no-icmp')).toMatchObject({ icmp: false, ndp: false });
+  });
+
+  it('numbers as C writes them, masks in both spellings', () => {
+    expect(conf('-m 0x500').mtu).toBe(1280);
+    expect(conf('-m 02400').mtu).toBe(1280);
+    expect(conf('-m 0').mtu).toBe(0);
+    expect(conf('--log-size 40960').logBytes).toBe(40960);
+    expect(conf('-n 255.255.240.0').prefixLen4).toBe(20);
+    expect(conf('-n 0').prefixLen4).toBe(0);
+    expect(conf('-a 10.0.0.1/28').prefixLen4).toBe(28);
+  });
+
+  it('more resolvers than can be offered are left out with a warning', () => {
+    const { conf: c, warnings } = go('-D 1.1.1.1 -D 1.1.1.2 -D 1.1.1.3 -D 1.1.1.4 -D ::9');
+    expect(c.dns).toEqual(['1.1.1.1', '1.1.1.2', '1.1.1.3', '::9']);
+    expect(warnings).toEqual(['Too many nameservers, 1.1.1.4 is left out']);
+  });
+
+  // Read off passt 2026-10-02.
+  it.each([
+    ['-m 99999', 'MTU 99999 too large (max 65521)'],
+    ['-m abc', 'Invalid MTU: abc'],
+    ['-I 1234567890123456', 'Invalid interface name: 1234567890123456'],
+    ['-a 127.0.0.1', 'Invalid guest address: 127.0.0.1'],
+    ['-a 224.0.0.1', 'Invalid guest address: 224.0.0.1'],
+    ['-a 10.77.0.2/33', 'Invalid prefix length: 10.77.0.2/33'],
+    ['-a 192.0.2.1/28 -n 28', 'Redundant prefix length specification'],
+    ['-n 28 -a 192.0.2.1/28', 'Redundant prefix length specification'],
+    ['-n foo', 'Invalid prefix length: foo'],
+    ['-n 33', 'Invalid prefix length: 33'],
+    ['-n 255.0.255.0', 'Invalid prefix length: 255.0.255.0'],
+    ['-g 0.0.0.0', 'Invalid gateway address: 0.0.0.0'],
+    ['-o 224.0.0.1', 'Invalid or redundant outbound address: 224.0.0.1'],
+    ['-D foo', 'Cannot use DNS address foo'],
+    ['--dns-forward 127.0.0.1', 'Invalid DNS forwarding address: 127.0.0.1'],
+    ['--dns-host foo', 'Invalid host nameserver address: foo'],
+    ['--map-host-loopback foo', 'Invalid address to remap to host: foo'],
+    ['--map-guest-addr 127.0.0.1', 'Invalid address to remap to host: 127.0.0.1'],
+    ['-M 00:11', 'Invalid MAC address: 00:11'],
+    ['--log-size 10', 'Invalid --log-size: 10'],
+    ['--stats 1', "Can't display statistics if not running in foreground"],
+    ['-s x', '-s is for passt / vhost-user mode only'],
+    ['--vhost-user', '--vhost-user is for passt / vhost-user mode only'],
+    ['--no-copy-routes', '--no-copy-routes needs --config-net'],
+    ['--no-pidns 1', '--no-pidns is incompatible with PID or --netns'],
+    ['--netns /x true', 'Both --netns and PID or command given'],
+    ['99999999999', 'Invalid PID 99999999999'],
+    ['--bogus', "unrecognized option '--bogus'"],
+    ['-F 3', '-F: not supported by this pasta (an interface that is open already)'],
+  ])('%s is refused: %s', (line, message) => {
+    expect(refusal(line)).toBe(message);
+  });
+
+  it('help and version win over what comes behind them only', () => {
+    expect(parse('--version -m abc').kind).toBe('version');
+    expect(refusal('-m abc --version')).toBe('Invalid MTU: abc');
+    expect(parse('-h').kind).toBe('help');
+  });
+
+  it('the table: names and letters once, every option acts or is refused, everything shown is explained', () => {
+    const names = OPTIONS.map((o) => o.name);
+    const letters = OPTIONS.flatMap((o) => o.short ?? []);
+    expect(new Set(names).size).toBe(names.length);
+    expect(new Set(letters).size).toBe(letters.length);
+    for (const o of OPTIONS) {
+      if (o.name === 'help' || o.name === 'version') continue;
+      expect(o.refused !== undefined || o.set !== undefined, o.name).toBe(true);
+    }
+    for (const o of SHOWN_OPTIONS) expect(o.help, o.name).toMatch(/^[A-Z].*\.$/);
+  });
+});

@@ -1,0 +1,33 @@
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { SHOWN_OPTIONS } from '../../../src/main/pasta/options.ts';
+import { bashCompletion, manPage, usageText } from '../../../src/main/pasta/texts.ts';
+import { repoRoot } from '../source-tree.ts';
+
+describe('texts of pasta', () => {
+  it('man/pasta.1 and completions/pasta.bash are what the table says (else: sh scripts/node.sh scripts/cli-docs.mjs)', () => {
+    expect(readFileSync(`${repoRoot}/man/pasta.1`, 'utf8')).toBe(manPage());
+    expect(readFileSync(`${repoRoot}/completions/pasta.bash`, 'utf8')).toBe(bashCompletion());
+  });
+
+  it('help and manual name every option that is not refused, in lines that fit', () => {
+    const help = usageText();
+    const page = manPage().replaceAll('\\-', '-');
+    for (const { name } of SHOWN_OPTIONS) {
+      expect(help).toContain(`--${name}`);
+      expect(page).toContain(`\\fB--${name}\\fR`);
+    }
+    for (const line of help.split('\n')) expect(line.length).toBeLessThanOrEqual(100);
+  });
+
+  it.each([
+    ['--conf', ['--conf-path', '--config-net']],
+    ['--netns-o', ['--netns-only']],
+  ])('completion of %s', (word, expected) => {
+    const script = `${bashCompletion()}
+COMP_WORDS=(pasta ${word}) COMP_CWORD=1; _pasta; printf '%s\\n' "\${COMPREPLY[@]}"`;
+    const { stdout, stderr } = spawnSync('bash', ['-c', script], { encoding: 'utf8' });
+    expect({ words: stdout.trim().split('\n'), stderr }).toEqual({ words: expected, stderr: '' });
+  });
+});

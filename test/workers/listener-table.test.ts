@@ -1,0 +1,91 @@
+/** Which ports are listened on, when the set of rules changes. */
+import { describe, expect, it } from 'vitest';
+import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
+import { ListenerTable, listenerCount } from '../../src/workers/host-io/listener-table.ts';
+
+const EADDRINUSE = 98;
+const EMFILE = 24;
+
+/** Sockets that only remember; `busy` ports cannot be had. */
+function makeTable(capacity: number, busy: readonly number[] = []) {
+  const open = new Map<number, number>();
+  const calls: string[] = [];
+  const table = new ListenerTable(
+    {
+      open: (id, _plan, port) => {
+        if (busy.includes(port)) return -EADDRINUSE;
+        expect(open.has(id)).toBe(false);
+        open.set(id, port);
+        calls.push(`open ${port}`);
+        return 0;
+      },
+      close: (id) => {
+        calls.push(`close ${open.get(id)}`);
+        expect(open.delete(id)).toBe(true);
+      },
+    },
+    capacity,
+  );
+  return {
+    calls,
+    set: (plans: readonly ListenerPlan[]) => table.set(plans, EMFILE),
+    ports: () => [...open.values()].sort((a, b) => a - b),
+    ids: () => [...open.keys()],
+  };
+}
+
+const rule = (port: number, lastPort = port, more: Partial<ListenerPlan> = {}): ListenerPlan => ({
+  proto: 'tcp',
+  address: '',
+  port,
+  lastPort,
+  targetPort: port,
+  ...more,
+});
+
+describe('listener table', () => {
+  it('what both sets have stays open; the rest is closed before anything is opened', () => {
+    const t = makeTable(100);
+    expect(t.set([rule(10, 14), rule(20)])).toEqual([]);
+    t.calls.length = 0;
+    expect(t.set([rule(12, 16)])).toEqual([]);
+    expect(t.calls).toEqual(['close 10', 'close 11', 'close 20', 'open 15', 'open 16']);
+    expect(t.ports()).toEqual([12, 13, 14, 15, 16]);
+    t.set([]);
+    expect(t.ports()).toEqual([]);
+  });
+
+  it('another target, address or protocol is another listener', () => {
+    const t = makeTable(100);
+    t.set([rule(80)]);
+    for (const more of [{ targetPort: 81 }, { address: '127.0.0.1' }, { proto: 'udp' as const }]) {
+      t.calls.length = 0;
+      t.set([rule(80, 80, more)]);
+      expect(t.calls).toEqual(['close 80', 'open 80']);
+    }
+  });
+
+  it('a port that cannot be had: fails a rule at once, is left out of a weak one, fails a weak one that has no other', () => {
+    const t = makeTable(100, [11, 30]);
+    expect(t.set([rule(10, 14)])).toEqual([{ index: 0, port: 11, errno: EADDRINUSE }]);
+    expect(t.set([rule(10, 14, { weak: true }), rule(30, 30, { weak: true })])).toEqual([
+      { index: 1, port: 0, errno: EADDRINUSE },
+    ]);
+    expect(t.ports()).toEqual([10, 12, 13, 14]);
+  });
+
+  it('beyond the capacity a port fails, and closing makes room; an id rests before it is used again', () => {
+    const t = makeTable(3);
+    expect(t.set([rule(1, 4)])).toEqual([{ index: 0, port: 4, errno: EMFILE }]);
+    t.set([rule(3)]);
+    expect(t.ids()).toEqual([2]);
+    t.set([rule(3), rule(8)]);
+    expect(t.ids()).toEqual([2, 0]);
+    t.set([rule(3), rule(9)]);
+    expect(t.ids()).toEqual([2, 1]);
+  });
+
+  it('counts the sockets that rules need', () => {
+    expect(listenerCount([rule(10, 14), { proto: 'udp', address: '', port: 5, targetPort: 5 }])).toBe(6);
+  });
+});
