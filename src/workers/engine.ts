@@ -32,7 +32,7 @@ import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { threadPlan } from './plan.ts';
+import { SIDE_BYTES, threadPlan } from './plan.ts';
 import { stageDropName } from './stage-drop.ts';
 
 const RING_DESCRIPTORS = 2048;
@@ -121,7 +121,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     addressOf,
   );
   const i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
-  const side = new SharedArrayBuffer(64);
+  const side = new SharedArrayBuffer(SIDE_BYTES);
   const mail = new Int32Array(side, 0, 2);
   const guestMac = plan.addresses.guestMac === undefined ? null : macParse(plan.addresses.guestMac);
   // Until the guest has been heard: broadcast reaches it whoever it is.

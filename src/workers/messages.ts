@@ -50,13 +50,13 @@ export const ToShard = {
   error: 7,
   /** The answer to close/reset: no more messages for this flow follow, its id may be used again. */
   closed: 8,
-  /** A published listener accepted. arg0: token for `adopt`; arg1: listener index; addr/ports: peer address as the guest sees it and port << 16 | listener's target port; arg3: family, 4 or 6; arg4: flow hash. */
+  /** A published listener accepted. arg0: token for `adopt`; arg1: listener index; addr/ports: peer address as the guest sees it and port << 16 | listener's target port; arg3: family, 4 or 6; arg4: flow hash; flow, at, len, arg2: the guest's address. */
   accepted: 9,
   /** A datagram (UDP payload, or an ICMP echo message for ping flows) from the host socket. slotA/slotB/at/len: payload begins at `at` in slotA; arg0: ttl or 0; arg1: bytes of each but the last when these are several datagrams, else 0. */
   datagram: 10,
-  /** A datagram on a published UDP listener: slots as above; arg1: listener index; addr/ports as accepted; arg0, arg2, arg3, arg4: the local address that it came to; flow: interface index when the peer is link-local, else 0. */
+  /** A datagram on a published UDP listener: slots as above; arg1: listener index; addr/ports as accepted; arg0, arg2, arg3, arg4: the local address that it came to; flow: interface index when the peer is link-local, else 0. The first 16 bytes of slotA are the guest's address. */
   listenerDatagram: 11,
-  /** An ICMP error for a host socket. arg0: type << 8 | code (ICMP or ICMPv6 numbers, by family of the flow), 0: only the errno is known; arg1: info (MTU); addr: offender, all zero: unknown; arg2: errno; arg3: echo sequence number (ping flows). */
+  /** An ICMP error for a host socket. arg0: type << 8 | code (ICMP or ICMPv6 numbers, by family of the flow), 0: only the errno is known; arg1: info (MTU); addr: offender, all zero: unknown; arg2: errno; arg3: echo sequence number (ping flows); slotA/at/len: what it quotes behind the transport header, NO_SLOT: nothing. */
   icmpError: 12,
 } as const;
 

@@ -25,7 +25,7 @@ import { LogLevel, LogWriter } from './log-ring.ts';
 import { Owner } from './owners.ts';
 import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { LinkRing, slotShares, threadPlan } from './plan.ts';
+import { LinkRing, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
 import { Splice, type SpliceOptions } from './splice/splice.ts';
 import type { Stage } from './stage.ts';
@@ -40,7 +40,7 @@ export interface ThreadTask {
   readonly layout: Layout;
   /** eventfd of each packet thread's doorbell. */
   readonly doorbellFds: readonly number[];
-  /** Shared by all: int32 words [mail counter], then the guest's MAC at byte 8. */
+  /** Shared by all: plan.ts, SIDE_BYTES. */
   readonly side: SharedArrayBuffer;
   readonly port: MessagePort;
   readonly pcapFd: number;
@@ -73,6 +73,7 @@ class PacketThread {
   readonly #i32: Int32Array;
   readonly #doorbells: Doorbell[];
   readonly #counters: Float64Array;
+  readonly #seen: Uint32Array;
   readonly #log: LogWriter;
   readonly #stages: Stage[] = [];
   readonly #order: Stage[] = [];
@@ -88,6 +89,7 @@ class PacketThread {
     const { sab, layout, plan, thread } = task;
     this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
     this.#mail = new Int32Array(task.side, 0, 2);
+    this.#seen = new Uint32Array(task.side, SEEN_AT, SEEN_WORDS);
     this.#counters = countersView(sab, layout, thread);
     this.#log = new LogWriter(sab, layout, thread, LogLevel[plan.logLevel]);
     const wakes = this.#counters;
@@ -145,6 +147,7 @@ class PacketThread {
       new RingConsumer(sab, layout, ring, producer === thread ? null : this.#doorbells[producer]!);
     const allShards = Array.from({ length: shards }, (_, i) => i);
     const guestMac = new Uint8Array(this.#task.side, 8, 6);
+    const seen = this.#seen;
 
     if (thread === threads.readerThread) {
       ownership.assign(...shares.readerSmall, Owner.reader);
@@ -184,6 +187,7 @@ class PacketThread {
         counters,
         scratchSlot: shares.scratchLarge[0] + s,
         guestMac,
+        seen,
         fromReader: from(LinkRing.readerToShard(s), threads.readerThread),
         toReader: to(LinkRing.shardToReader(s), threads.readerThread),
         fromHost: from(LinkRing.hostToShard(s), threads.hostThread),
@@ -210,6 +214,7 @@ class PacketThread {
         fromShards: allShards.map((s) => from(LinkRing.shardToHost(s), threads.shardThread(s))),
         toReader: to(LinkRing.hostToReader(shards), threads.readerThread),
         loopback: splice,
+        seen,
         watch: (fd, gid, events) => this.#reactor.watch(handler, fd, events, gid),
         log,
       });
@@ -231,6 +236,7 @@ class PacketThread {
     const stage = new Splice({
       plan,
       splice,
+      seen: this.#seen,
       counters: this.#counters,
       bellFd: this.#task.doorbellFds[this.#task.thread]!,
       watchStream: (fd, token, events) => reactor.watch(streams, fd, events, token),

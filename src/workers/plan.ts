@@ -82,3 +82,11 @@ export function autoThreads(parallelism: number): EnginePlan['threads'] {
     ? { kind: 'fused' }
     : { kind: 'pipeline', shards: Math.max(1, Math.min(8, parallelism - 2)) };
 }
+
+/**
+ * What all packet threads and the main thread share besides the frame pool: int32 mail counters at 0, the guest's MAC at 8, the
+ * addresses that it was seen to use (translator/addressing.ts, Addressing.seen) at SEEN_AT. Bytes.
+ */
+export const SEEN_WORDS = 14;
+export const SEEN_AT = 16;
+export const SIDE_BYTES = SEEN_AT + 4 * SEEN_WORDS;

@@ -1,6 +1,14 @@
-/** Stock clients in a bare namespace get their addresses from the engine: udhcpc, dhclient, and the kernel's own SLAAC. */
+/** Stock clients in a bare namespace get their addresses from the engine: udhcpc, dhclient for both families, the kernel's SLAAC. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type Bed, type Guest, type Inside, makeBed, succeed } from '../support/bed.ts';
+import {
+  type Bed,
+  type Guest,
+  type Inside,
+  makeBed,
+  succeed,
+  succeedIn,
+  supportProgram,
+} from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
 import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
@@ -17,6 +25,13 @@ ip addr flush dev $interface scope global
 ip addr add $address/\${mask:-24} dev $interface
 for r in $routers; do ip route replace default via $r dev $interface onlink; done
 echo "$address|$mask|$routers|\${dns:-$new_domain_name_servers}|\${mtu:-$new_interface_mtu}" >${file}
+`;
+
+/** Acts on dhclient's words for DHCPv6. */
+const lease6Script = (file: string): string => `#!/bin/sh
+case $reason in BOUND6|RENEW6|REBIND6) ;; *) exit 0 ;; esac
+ip -6 addr add $new_ip6_address/64 dev $interface nodad
+echo "$new_ip6_address" >${file}
 `;
 
 describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => {
@@ -50,7 +65,7 @@ describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => 
     let device: string;
 
     beforeEach(async () => {
-      guest = await bed.engine({ plan, mtu: MTU, unconfigured: true });
+      guest = await bed.engine({ plan, mtu: MTU, unconfigured: true, publish: ['5353:5353/udp'] });
       const links = await succeed(guest, ['ip', '-o', 'link']);
       device =
         [...links.matchAll(/^\d+: ([^:@]+)/gm)].map((m) => m[1] ?? '').find((name) => name !== 'lo') ?? '';
@@ -106,6 +121,41 @@ describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => 
       });
     });
 
+    // Not a matter of threads: under one plan alone, as the client takes its time.
+    if (plan === engine.plans[0])
+      describeE2e('dhclient -6', [requireTool('dhclient', 'apt package isc-dhcp-client')], () => {
+        it('gets the very address of the plan; the network works', { timeout: TIMEOUT_MS }, async () => {
+          const lease = `${bed.ramDir}/lease6`;
+          const script = `${bed.ramDir}/lease6-script`;
+          bed.write(lease, '');
+          bed.write(script, lease6Script(lease));
+          await succeed(guest, ['chmod', '755', script]);
+          // Duplicate address detection would have the client wait for its link-local address; SLAAC would hide what it does.
+          const conf = `/proc/sys/net/ipv6/conf/${device}`;
+          await succeed(guest, ['sh', '-c', `echo 0 >${conf}/dad_transmits && echo 0 >${conf}/autoconf`]);
+          await succeed(guest, ['ip', 'link', 'set', device, 'up']);
+          await eventually('the interface has its link-local address', 5000, async () =>
+            (await succeed(guest, ['ip', '-6', 'addr', 'show', 'dev', device, '-tentative'])).includes(
+              'fe80::',
+            ),
+          );
+          const state = ['-lf', `${bed.ramDir}/dhclient6.leases`, '-pf', `${bed.ramDir}/dhclient6.pid`];
+          await succeed(
+            guest,
+            ['dhclient', '-6', '-1', '-v', '-cf', '/dev/null', ...state, '-sf', script, device],
+            {
+              timeoutMs: 20_000,
+            },
+          );
+          expect((await succeed(guest, ['cat', lease])).trim()).toBe(configured.ipv6);
+          expect(await globalAddress(guest, '-6')).toBe(configured.ipv6);
+          await eventually('the advertised default route is there', 10_000, async () =>
+            (await succeed(guest, ['ip', '-6', 'route'])).includes('default '),
+          );
+          await fetches(`http://[${PEER6}]:${PORT.http}`);
+        });
+      });
+
     it("the kernel's SLAAC gets an address of the prefix and a default route; the network works", {
       timeout: TIMEOUT_MS,
     }, async () => {
@@ -116,6 +166,15 @@ describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => 
       expect(address).toMatch(new RegExp(`^${configured.ipv6.split('::')[0]}:`));
       expect(await succeed(guest, ['ip', '-6', 'route'])).toMatch(/^default .*proto ra/m);
       await fetches(`http://[${PEER6}]:${PORT.http}`);
+      // It has no address that the engine had planned: a published port leads to the one that it was heard to use.
+      const server = guest.startInside(supportProgram('clients/udp-server.ts', 5353));
+      await eventually("the guest's server listens", 5000, () => server.printed().stdout.includes('ready'));
+      const answer = await succeedIn(
+        bed,
+        'peer',
+        supportProgram('clients/udp-ask.ts', HOST6, 5353, 40_000, 'hello'),
+      );
+      expect(answer).toContain('hello');
     });
   });
 });

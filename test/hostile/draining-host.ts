@@ -2,6 +2,7 @@
  * A host side that takes everything, says anything that a host may say, and keeps to messages.ts: what the shards are given while they
  * are fed hostile frames. Everything random comes from one seed.
  */
+import { addressWrite } from '../../src/proto/address.ts';
 import {
   type FramePool,
   HEADROOM_BYTES,
@@ -318,6 +319,9 @@ export class DrainingHost {
         ToShard.icmpError,
         r.pick([0x0301, 0x0303, 0x0304, 0x0b00, 0x0c00, 0x0104, 0x0200, 0x0500, 0, r.int(0, 65_535)]),
         r.pick([0, 1280, 500, 0xffffffff]),
+        // What the host's error queue still had of the datagram, if anything.
+        r.chance(0.5) ? this.#o.smallSlots.pop() : NO_SLOT,
+        r.int(0, 1280),
       );
       out.words[o + W.arg2] = r.pick(ERRNOS);
       for (let i = 0; i < 4; i++)
@@ -407,7 +411,11 @@ export class DrainingHost {
     const token = this.#token++;
     this.#tokens.add(token);
     w[at + W.op] = ToShard.accepted;
-    w[at + W.flow] = 0;
+    const guestAt = v4 ? 0 : 4;
+    w[at + W.flow] = this.#addressing.guest[guestAt]!;
+    w[at + W.at] = this.#addressing.guest[guestAt + 1]!;
+    w[at + W.len] = this.#addressing.guest[guestAt + 2]!;
+    w[at + W.arg2] = this.#addressing.guest[guestAt + 3]!;
     w[at + W.slotA] = NO_SLOT;
     w[at + W.slotB] = NO_SLOT;
     w[at + W.arg0] = token;
@@ -422,7 +430,8 @@ export class DrainingHost {
   #listenerDatagram(): void {
     const slot = this.#o.smallSlots.pop();
     if (slot === NO_SLOT) return;
-    const { peerPort, target } = this.#tuple(this.#words);
+    const { peerPort, target, v4 } = this.#tuple(this.#words);
+    addressWrite(this.#o.pool.u8, this.#o.pool.slotAt(slot), this.#addressing.guest, v4 ? 0 : 4);
     // Any shard may be told: the flow is found by its hash in the shard that owns it; one shard is enough here.
     const out = this.#o.toShards[0]!;
     const at = out.reserve();

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { addressParse, addressText } from '../../src/proto/address.ts';
 import type { AddressPlan, ServicePolicy } from '../../src/workers/engine-plan.ts';
+import { listenerGuest } from '../../src/workers/host-io/bind-address.ts';
 import { Addressing, Destination } from '../../src/workers/translator/addressing.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
@@ -80,5 +81,82 @@ describe('peers on the host', () => {
       return addressText(out, 0);
     };
     expect([seen(MAPPED), seen(TEST_PLAN.addresses)]).toEqual([mapped, unmapped]);
+  });
+});
+
+describe('where peers are led to', () => {
+  const begin = (plan: AddressPlan = TEST_PLAN.addresses) => {
+    const addressing = new Addressing(plan, WORLD);
+    return {
+      addressing,
+      hear: (address: string) =>
+        address.includes(':') ? addressing.learn6(words(address), 0) : addressing.learn4(words(address)[3]!),
+      guestFor: (peer: string): string | null => {
+        const out = new Uint32Array(4);
+        return addressing.guestFor(words(peer), 0, out, 0) ? addressText(out, 0) : null;
+      },
+    };
+  };
+
+  it('before the guest is heard: the address of the plan', () => {
+    const { guestFor } = begin();
+    expect([guestFor('192.0.2.9'), guestFor('2001:db8::9')]).toEqual(['10.0.2.15', 'fd00::15']);
+  });
+
+  it('a guest with addresses of its own choice: the last one that it used', () => {
+    const { hear, guestFor } = begin();
+    for (const address of ['0.0.0.0', '10.0.2.77', 'fd00::a1', 'fd00::a2', '::']) hear(address);
+    expect([guestFor('192.0.2.9'), guestFor('2001:db8::9')]).toEqual(['10.0.2.77', 'fd00::a2']);
+  });
+
+  it('a guest that uses the planned address: that one, whatever else it uses', () => {
+    const { hear, guestFor } = begin();
+    for (const address of ['10.0.2.77', '10.0.2.15', '10.0.2.78', 'fd00::a1', 'fd00::15', 'fd00::a2'])
+      hear(address);
+    expect([guestFor('192.0.2.9'), guestFor('2001:db8::9')]).toEqual(['10.0.2.15', 'fd00::15']);
+  });
+
+  it('a link-local peer: the link-local address, once it is known', () => {
+    const { hear, guestFor } = begin();
+    expect(guestFor('fe80::9')).toBe('fd00::15');
+    hear('fe80::a1');
+    expect([guestFor('fe80::9'), guestFor('2001:db8::9')]).toEqual(['fe80::a1', 'fd00::15']);
+  });
+
+  it('no address planned: nobody, until the guest is heard', () => {
+    const { hear, guestFor } = begin({ ...TEST_PLAN.addresses, ipv6: { ...ipv6!, guest: '::' } });
+    expect(guestFor('2001:db8::9')).toBeNull();
+    hear('fe80::a1');
+    expect(guestFor('2001:db8::9')).toBe('fe80::a1');
+    hear('fd00::a1');
+    expect(guestFor('2001:db8::9')).toBe('fd00::a1');
+  });
+
+  it('what one thread hears, all know', () => {
+    const one = begin();
+    const other = new Addressing(TEST_PLAN.addresses, WORLD, one.addressing.seen);
+    one.hear('10.0.2.77');
+    const out = new Uint32Array(4);
+    expect(other.guestFor(words('192.0.2.9'), 0, out, 0)).toBe(true);
+    expect(addressText(out, 0)).toBe('10.0.2.77');
+  });
+
+  it('a host peer with the address that the guest uses does not seem to be the guest', () => {
+    const { addressing, hear } = begin();
+    hear('10.0.2.77');
+    const out = new Uint32Array(4);
+    addressing.fromHost(words('10.0.2.77'), 0, out, 0);
+    expect(addressText(out, 0)).toBe('10.0.2.2');
+  });
+
+  it('a rule with a target of its own: there, if the family is right', () => {
+    const { addressing } = begin();
+    const rule = { proto: 'tcp', address: '', port: 80, targetPort: 80, path: 'tap' } as const;
+    const out = new Uint32Array(4);
+    const led = (targetAddress: string, peer: string): string | null =>
+      listenerGuest({ ...rule, targetAddress }, addressing, words(peer), 0, out) ? addressText(out, 0) : null;
+    expect(led('10.9.9.9', '192.0.2.9')).toBe('10.9.9.9');
+    expect(led('10.9.9.9', '2001:db8::9')).toBeNull();
+    expect(led('fd99::9', '2001:db8::9')).toBe('fd99::9');
   });
 });

@@ -2,7 +2,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
-import { addressParse } from '../../src/proto/address.ts';
+import { addressParse, addressRead, addressText } from '../../src/proto/address.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Errno } from '../../src/sys/constants.ts';
@@ -152,6 +152,8 @@ describe('errors', () => {
     expect(m![W.arg0]).toBe((3 << 8) | 3);
     expect(m![W.arg2]).toBe(Errno.ECONNREFUSED);
     expect(Array.from(m!.slice(W.addr, W.addr + 4))).toEqual([0, 0, 0xffff, 0x7f000001]);
+    expect(host.shard.payloadOf(m!)).toEqual(pattern(10)); // what the error quotes
+    host.free(m!);
     host.send(3, pattern(10));
     host.send(3, pattern(10)); // finds the error of the one before pending, and is sent all the same
     const more = await host.messages(2);
@@ -325,6 +327,9 @@ describe('published ports', () => {
       expect(m!.slice(W.addr, W.addr + 4)).toEqual(words);
       expect([m![W.arg0], m![W.arg2], m![W.arg3], m![W.arg4]]).toEqual(Array.from(words));
       expect(host.shard.payloadOf(m!)).toEqual(pattern(3000));
+      const guest = new Uint32Array(4);
+      addressRead(host.shard.u8, host.shard.pool.slotAt(m![W.slotA]!), guest, 0);
+      expect(addressText(guest, 0)).toBe(address === '::1' ? 'fd00::15' : '10.0.2.15');
       const fill = (r: Uint32Array): void => {
         for (const w of [W.addr, W.addr + 1, W.addr + 2, W.addr + 3, W.arg0, W.arg1, W.arg2, W.arg3, W.arg4])
           r[w] = m![w]!;

@@ -248,7 +248,29 @@ describe('UDP to the guest', () => {
       0,
       9,
     ]);
+    expect(quoted.length).toBe(28);
   });
+
+  it.each([
+    [GUEST, PEER, 11 << 8, 28],
+    [GUEST6, PEER6, 3 << 8, 48],
+  ])(
+    'ICMP error for %s: quotes the data that the host kept, as traceroute wants it',
+    (guest, peer, type, headers) => {
+      const { rig, udp, flow } = opened(guest, peer);
+      const data = pattern(40);
+      const error = rig.hostMessage(ToShard.icmpError, flow, data, (m) => {
+        m[W.arg0] = type;
+      });
+      udp.onMessage(ToShard.icmpError, error, 0);
+      const ip = readIp(rig.takeSent()[0]!.bytes);
+      expect(icmpChecksumOk(ip)).toBe(true);
+      const quoted = ip.upper.slice(8);
+      expect(quoted.slice(headers)).toEqual(data);
+      expect(quoted[headers - 3]).toBe(8 + 40); // length of the quoted UDP datagram
+      expect(rig.missingSlots).toBe(0);
+    },
+  );
 
   it('ICMP error from the host loopback: comes from the mapped address, not from 127.0.0.1', () => {
     const { rig, udp, flow } = opened(GUEST, '10.0.2.4');
@@ -494,6 +516,7 @@ describe('UDP flow time-outs', () => {
 describe('published UDP ports', () => {
   const listener = (rig: ShardRig, peer: string, port: number, payload: Uint8Array): Message =>
     rig.hostMessage(ToShard.listenerDatagram, 0, payload, (m) => {
+      rig.u8.set([...new Array<number>(10).fill(0), 0xff, 0xff, ...ip4(GUEST)], rig.pool.slotAt(m[W.slotA]!));
       m.set(v4Words(peer), W.addr);
       m[W.ports] = ((port << 16) | 8080) >>> 0;
       m[W.arg1] = 3;

@@ -24,6 +24,7 @@ import {
   socket,
 } from '../../sys/socket.ts';
 import type { ListenerPlan } from '../engine-plan.ts';
+import type { Addressing } from '../translator/addressing.ts';
 import { setFreebind } from './outbound.ts';
 
 /**
@@ -38,6 +39,33 @@ export function parseBindAddress(text: string, words: Uint32Array, w: number): b
   return text === '' || text === '*' || addressParse(text, words, w);
 }
 
+const targets = new WeakMap<ListenerPlan, Uint32Array>();
+
+/**
+ * Which address inside a peer of a listener is led to: the rule's own target, else the guest's.
+ * @param remote,r  the peer as the guest sees it
+ * @returns false when there is none of the peer's family
+ */
+export function listenerGuest(
+  plan: ListenerPlan,
+  addressing: Addressing,
+  remote: Uint32Array,
+  r: number,
+  out: Uint32Array,
+  o = 0,
+): boolean {
+  if (plan.targetAddress === undefined) return addressing.guestFor(remote, r, out, o);
+  let target = targets.get(plan);
+  if (target === undefined) {
+    target = new Uint32Array(4); // once a rule
+    if (!addressParse(plan.targetAddress, target, 0)) return false;
+    targets.set(plan, target);
+  }
+  if (isV4Mapped(target, 0) !== isV4Mapped(remote, r)) return false;
+  for (let i = 0; i < 4; i++) out[o + i] = target[i]!;
+  return true;
+}
+
 const words = new Uint32Array(4);
 const sockaddr = new NativeBuffer(SOCKADDR_BYTES);
 const ifname = new NativeBuffer(16);
@@ -50,7 +78,7 @@ const ownSocket: SocketMaker = (domain, type) => socket(domain, type | SOCK_NONB
 /**
  * A socket bound to one port of a rule, not listening yet.
  * @param type  SOCK_STREAM or SOCK_DGRAM
- * @param freebind  the address need not be one of ours
+ * @param freebind  the address may be one that the host does not have
  * @returns a descriptor or -errno
  */
 export function openListener(
@@ -73,8 +101,8 @@ export function openListener(
   // Not for datagrams: two of them could be bound to one port, and the later would take it all.
   let r = type === SOCK_STREAM ? setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1) : 0;
   if (r >= 0 && !v4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? 0 : 1);
-  if (r >= 0 && freebind) r = setFreebind(fd, v4);
   if (r >= 0 && plan.interface !== undefined) r = bindToDevice(fd, plan.interface);
+  if (r >= 0 && freebind) r = setFreebind(fd, v4);
   if (r >= 0) r = bind(fd, sockaddr.address, sockaddrWrite(sockaddr.u8, 0, words, 0, port));
   if (r >= 0) return fd;
   close(fd);

@@ -19,9 +19,9 @@
  *
  * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
  */
-import { isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
+import { addressWrite, isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
 import { readU32, writeU32 } from '../../proto/be.ts';
-import { IcmpType, IcmpUnreachable } from '../../proto/icmp.ts';
+import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../proto/icmp.ts';
 import { Icmp6Type } from '../../proto/icmpv6.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { HEADROOM_BYTES, LARGE_SLOT_BYTES, NO_SLOT, SMALL_SLOT_BYTES } from '../../ring/pool.ts';
@@ -115,7 +115,7 @@ import { flowHash } from '../flow-hash.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { openListener } from './bind-address.ts';
+import { listenerGuest, openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
 import { targetPort } from './listener-table.ts';
 import { Outbound } from './outbound.ts';
@@ -134,7 +134,8 @@ const NAME_BYTES = 32;
 /** Room for one PKTINFO or TTL message, and for an extended error with its offender. */
 const CONTROL_BYTES = 64;
 const ERROR_CONTROL_BYTES = 256;
-const ERROR_DATA_BYTES = 64;
+/** As much of a datagram as the longest error to the guest quotes (RFC 4443 section 2.4 (c)); a multiple of 8. */
+const ERROR_DATA_BYTES = 1280;
 /** Errors taken from one queue before others get their turn; the queue itself is bounded by the receive buffer. */
 const MAX_ERRORS_PER_ROUND = 256;
 /** Pending errors that one read attempt steps over. */
@@ -171,6 +172,7 @@ export class DatagramSockets implements SocketModule {
   readonly #isStarved: Uint8Array;
   readonly #starved: number[] = [];
   readonly #listenerPort: Uint16Array;
+  readonly #listenerPlan: ListenerPlan[] = [];
   readonly #listenerSplices: Uint8Array;
   /** By family (0, PORTS) and port: how many of our sockets share it, and the only one's gid + 1 while it lacks SO_REUSEADDR. */
   readonly #sharers = new Uint16Array(2 * PORTS);
@@ -207,6 +209,9 @@ export class DatagramSockets implements SocketModule {
 
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #error = new NativeBuffer(MSGHDR_BYTES + IOVEC_BYTES + ERROR_DATA_BYTES + ERROR_CONTROL_BYTES);
+  /** What the error being told quotes, in #error. */
+  #quotedAt = 0;
+  #quotedBytes = 0;
   readonly #words = new Uint32Array(16);
   readonly #outbound: Outbound;
 
@@ -436,6 +441,7 @@ export class DatagramSockets implements SocketModule {
     this.#fd[gid] = fd + 1;
     this.#kind[gid] = isV4 ? Kind.listener4 : Kind.listener6;
     this.#listenerPort[index] = targetPort(plan, port);
+    this.#listenerPlan[index] = plan;
     this.#listenerSplices[index] = plan.path === 'splice' ? 1 : 0;
     return 0;
   }
@@ -892,18 +898,22 @@ export class DatagramSockets implements SocketModule {
       );
       return; // the slots stay ours, for the next batch
     }
-    const family = isV4Mapped(words, 0) ? 0 : 4;
-    const { guest } = this.#addressing;
+    const isV4 = isV4Mapped(words, 0);
     this.#addressing.fromHost(words, 0, words, 8);
+    if (!listenerGuest(this.#listenerPlan[index]!, this.#addressing, words, 8, words, 12)) {
+      this.#drop(StageDrop.destination, 1);
+      return;
+    }
     const [k0, k1] = ctx.plan.hashKey;
     const ports = ((targetPort << 16) | peerPort) >>> 0;
-    const hash = flowHash(k0, k1, guest, family, words, 8, ports, IPPROTO_UDP);
+    const hash = flowHash(k0, k1, words, 12, words, 8, ports, IPPROTO_UDP);
     const out = ctx.shardLink(ctx.shardOfHash(hash));
     const at = out.reserve();
     const w = out.words;
     w[at + W.op] = ToShard.listenerDatagram;
-    w[at + W.flow] =
-      isLinkLocal(words, 0) && family === 4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
+    w[at + W.flow] = isLinkLocal(words, 0) && !isV4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
+    // The descriptor is full: the guest's address goes ahead of the payload, where no header will be.
+    addressWrite(ctx.u8, ctx.pool.slotAt(this.#small[i]!), words, 12);
     this.#handOver(w, at, i, bytes);
     w[at + W.arg1] = index;
     for (let k = 0; k < 4; k++) w[at + W.addr + k] = words[k]!;
@@ -978,6 +988,9 @@ export class DatagramSockets implements SocketModule {
         const offender = n >= EE_OFFENDER_AT + SOCKADDR_IN_BYTES ? errorAt + EE_OFFENDER_AT : -1;
         // A ping socket's queue quotes the echo request: its sequence number tells the guest which one.
         const sequence = dataBytes >= 8 ? (u8[dataAt + 6]! << 8) | u8[dataAt + 7]! : 0;
+        const headerBytes = this.#kind[gid]! >= Kind.ping4 ? ICMP_BYTES : 0;
+        this.#quotedAt = dataAt + headerBytes;
+        this.#quotedBytes = Math.max(0, dataBytes - headerBytes);
         this.#tellError(gid, errorAt, offender, sequence);
         return;
       }
@@ -1009,6 +1022,7 @@ export class DatagramSockets implements SocketModule {
   /** A send failed and the error queue said nothing about it. */
   #tellErrno(gid: number, errno: number): void {
     this.#words.fill(0, 0, 4);
+    this.#quotedBytes = 0;
     this.#tell(gid, 0, 0, errno, 0);
   }
 
@@ -1022,6 +1036,16 @@ export class DatagramSockets implements SocketModule {
     for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
     w[at + W.arg2] = errno;
     w[at + W.arg3] = sequence;
+    const bytes = this.#quotedBytes;
+    const slot = bytes > 0 ? ctx.smallSlots.pop() : NO_SLOT;
+    if (slot !== NO_SLOT) {
+      // Cold: an error a datagram at the most.
+      const quoted = this.#error.u8.subarray(this.#quotedAt, this.#quotedAt + bytes);
+      ctx.u8.set(quoted, ctx.pool.slotAt(slot) + HEADROOM_BYTES);
+      w[at + W.slotA] = slot;
+      w[at + W.at] = HEADROOM_BYTES;
+      w[at + W.len] = bytes;
+    }
     out.commit();
   }
 }

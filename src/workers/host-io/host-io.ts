@@ -29,6 +29,8 @@ export interface HostIoOptions {
   readonly toShards: readonly RingProducer[];
   readonly fromShards: readonly RingConsumer[];
   readonly toReader: RingProducer;
+  /** Addressing.seen, shared with the shards. */
+  readonly seen?: Uint32Array | undefined;
   readonly loopback?: LoopbackPath | undefined;
   watch(fd: number, gid: number, events: number): number;
   log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
@@ -91,7 +93,7 @@ export class HostIo implements Stage {
       now: 0,
       log: options.log,
     };
-    const addressing = new Addressing(options.plan.addresses, options.plan.policy);
+    const addressing = new Addressing(options.plan.addresses, options.plan.policy, options.seen);
     this.#streams = new StreamSockets(this.#ctx, addressing, this.#listenerBase);
     this.#datagrams = new DatagramSockets(this.#ctx, addressing, gids);
     this.#listeners = new ListenerTable(

@@ -72,7 +72,7 @@ import type { ListenerPlan } from '../engine-plan.ts';
 import { flowHash } from '../flow-hash.ts';
 import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { openListener } from './bind-address.ts';
+import { listenerGuest, openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
 import { targetPort } from './listener-table.ts';
 import { Outbound } from './outbound.ts';
@@ -96,6 +96,8 @@ const Flag = {
   errorSent: 1 << 11,
   /** Waiting for a large slot. */
   starved: 1 << 12,
+  /** The queue held, or may hold, more than a small exchange since it was last empty. */
+  bulk: 1 << 13,
 } as const;
 
 const IOV_MAX = 64;
@@ -112,7 +114,8 @@ const GROW_AFTER_BYTES = [32 * 1024, 512 * 1024] as const;
 const GROW_TO_BYTES = [1024 * 1024, 8 * 1024 * 1024] as const;
 /**
  * Acknowledged bytes may stay in the socket's queue up to this many bytes and acknowledgements: small exchanges then cost no
- * system call of their own to drop them (perf/notes.md), and what stays is far below any receive window.
+ * system call of their own to drop them (perf/notes.md), and what stays is far below any receive window. Not so the small rest of a
+ * bulk transfer (Flag.bulk): it pins the large buffer that it came in, and nobody calls the kernel again to open the window.
  */
 const LAZY_BYTES = 8 * 1024;
 const LAZY_ACKS = 8;
@@ -159,6 +162,7 @@ export class StreamSockets implements SocketModule {
   readonly #sockaddrLen = new NativeBuffer(8);
   readonly #outbound: Outbound;
   readonly #words = new Uint32Array(8);
+  readonly #guest = new Uint32Array(4);
   // By listener. Sparse while there are few.
   readonly #listenFd: number[] = [];
   readonly #listenPlan: ListenerPlan[] = [];
@@ -379,7 +383,7 @@ export class StreamSockets implements SocketModule {
       this.#lazyAcks[gid]!++;
     }
     const n = (consumed - this.#consumed[gid]!) | 0;
-    if (n > 0 && (n >= LAZY_BYTES || this.#lazyAcks[gid]! >= LAZY_ACKS)) {
+    if (n > 0 && (this.#flags[gid]! & Flag.bulk || n >= LAZY_BYTES || this.#lazyAcks[gid]! >= LAZY_ACKS)) {
       this.#consume(gid, n);
       if (this.#grown[gid]! < GROW_AFTER_BYTES.length) this.#growReceiveBuffer(gid);
     }
@@ -403,6 +407,10 @@ export class StreamSockets implements SocketModule {
     }
     if (((this.#peeked[gid]! - this.#consumed[gid]!) | 0) < 0) this.#peeked[gid] = this.#consumed[gid]!;
     if (((this.#acked[gid]! - this.#consumed[gid]!) | 0) < 0) this.#acked[gid] = this.#consumed[gid]!;
+    // Nothing is left, unless more came since the last read found the end: what is peeked now may have come in one buffer with it.
+    if (this.#consumed[gid] === this.#peeked[gid] && !(this.#flags[gid]! & Flag.readable)) {
+      this.#flags[gid]! &= ~Flag.bulk;
+    }
   }
 
   /**
@@ -541,6 +549,7 @@ export class StreamSockets implements SocketModule {
         return;
       }
       this.#peeked[gid] = (peeked + n) >>> 0;
+      if (n >= LAZY_BYTES || n === want) this.#flags[gid]! |= Flag.bulk;
       if (n < want && this.#flags[gid]! & Flag.peerDone) return this.#readToEnd(gid, slot, n, want, peeked);
       this.#pass(gid, slot, n, peeked, DataKind.next);
       // Less than asked for: the queue is empty, and whatever comes next is a new edge.
@@ -897,16 +906,16 @@ export class StreamSockets implements SocketModule {
       return ctx.loopback.takeStream(fd, words, target);
     }
     const v4 = isV4Mapped(words, 0);
-    if (v4 ? !addressing.ipv4 : !addressing.ipv6) {
+    addressing.fromHost(words, 0, words, 4);
+    const guest = this.#guest;
+    if (!listenerGuest(plan, addressing, words, 4, guest)) {
       // Nobody inside speaks this family.
       setLingerZero(fd);
       close(fd);
       return;
     }
-    const guestAt = v4 ? 0 : 4;
-    addressing.fromHost(words, 0, words, 4);
     const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, addressing.guest, guestAt, words, 4, ((target << 16) | peerPort) >>> 0, 6);
+    const hash = flowHash(k0, k1, guest, 0, words, 4, ((target << 16) | peerPort) >>> 0, 6);
     this.#pending.add(fd);
     ctx.counters[Counter.sockOpened]!++;
     const out = ctx.shardLink(ctx.shardOfHash(hash));
@@ -914,6 +923,10 @@ export class StreamSockets implements SocketModule {
     const w = out.words;
     w[at + W.arg0] = fd;
     w[at + W.arg1] = index;
+    w[at + W.flow] = guest[0]!;
+    w[at + W.at] = guest[1]!;
+    w[at + W.len] = guest[2]!;
+    w[at + W.arg2] = guest[3]!;
     for (let i = 0; i < 4; i++) w[at + W.addr + i] = words[4 + i]!;
     w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
     w[at + W.arg3] = v4 ? 4 : 6;

@@ -87,6 +87,8 @@ const START_WAIT_MS = 5000;
 
 export interface SpliceOptions {
   readonly plan: EnginePlan;
+  /** Addressing.seen, shared with the shards. */
+  readonly seen?: Uint32Array | undefined;
   readonly splice: SplicePlan;
   readonly counters: Float64Array;
   /** Wakes this thread. */
@@ -134,7 +136,7 @@ export class Splice implements Stage, LoopbackPath {
 
   constructor(options: SpliceOptions) {
     this.#o = options;
-    this.#addressing = new Addressing(options.plan.addresses, options.plan.policy);
+    this.#addressing = new Addressing(options.plan.addresses, options.plan.policy, options.seen);
     this.#source = new SocketSource(options.splice.sockets, options.bellFd);
     this.#source.prepare(SocketKind.tcp4);
     this.#source.prepare(SocketKind.tcp6);
@@ -218,10 +220,10 @@ export class Splice implements Stage, LoopbackPath {
 
   /** The guest's own address, into words[4..7]; its loopback where it has none that can be used without a scope. */
   #guestAddress(isV4: boolean): void {
-    const { guest } = this.#addressing;
+    const { seen } = this.#addressing;
     const at = isV4 ? 0 : 4;
-    const isKnown = guest[at + 3] !== 0 && (isV4 || guest[at]! >>> 22 !== 0xfe80 >>> 6);
-    for (let i = 0; i < 4; i++) this.#words[4 + i] = isKnown ? guest[at + i]! : 0;
+    const isKnown = seen[at + 3] !== 0 && (isV4 || seen[at]! >>> 22 !== 0xfe80 >>> 6);
+    for (let i = 0; i < 4; i++) this.#words[4 + i] = isKnown ? seen[at + i]! : 0;
     if (isKnown) return;
     this.#words[6] = isV4 ? 0xffff : 0;
     this.#words[7] = isV4 ? 0x7f00_0001 : 1;

@@ -6,6 +6,7 @@
 import { addressParse } from '../../proto/address.ts';
 import { macParse } from '../../proto/ethernet.ts';
 import type { AddressPlan, ServicePolicy } from '../engine-plan.ts';
+import { SEEN_WORDS } from '../plan.ts';
 
 /** What a destination on the TAP stands for. */
 export const Destination = {
@@ -25,6 +26,10 @@ export const Destination = {
 
 const V4 = 0;
 const V6 = 4;
+/** In Addressing.seen: link-local, and which of the plan's addresses the guest has been seen to use. */
+const LINK_LOCAL = 8;
+const USES_IPV4 = 12;
+const USES_IPV6 = 13;
 
 export class Addressing {
   readonly mac: Uint8Array;
@@ -33,17 +38,22 @@ export class Addressing {
   readonly guest = new Uint32Array(8);
   readonly gateway = new Uint32Array(8);
   readonly hostLoopback = new Uint32Array(8);
+  /**
+   * Addresses that connections from outside are led to: what the plan says, until the guest uses others (SLAAC, its own choice) and not
+   * the plan's. IPv4 in words 0..3, IPv6 in 4..7, link-local in 8..11. Shared by all packet threads and written with plain stores by
+   * whichever shard hears the guest: one that is read half changed leads one connection astray, at most.
+   */
+  readonly seen: Uint32Array;
   readonly mapGuestAddr = new Uint32Array(8);
   readonly dns = new Uint32Array(8);
   readonly linkLocal = new Uint32Array(4);
-  /** Whether guest 4..7 really is known: the guest's IPv6 address as last seen replaces it. */
   readonly ipv4: boolean;
   readonly ipv6: boolean;
   readonly plan: AddressPlan;
   readonly #dnsPorts: readonly number[];
   readonly #hasOwn: boolean;
 
-  constructor(plan: AddressPlan, policy: ServicePolicy) {
+  constructor(plan: AddressPlan, policy: ServicePolicy, seen: Uint32Array = new Uint32Array(SEEN_WORDS)) {
     this.plan = plan;
     this.#dnsPorts = policy.dnsPorts;
     this.#hasOwn = policy.gateway === 'ours';
@@ -68,6 +78,53 @@ export class Addressing {
     set(this.linkLocal, 0, plan.ipv6?.linkLocal, 'ipv6.linkLocal');
     set(this.hostLoopback, V6, plan.ipv6?.hostLoopback, 'ipv6.hostLoopback');
     set(this.dns, V6, plan.ipv6?.dns, 'ipv6.dns');
+    this.seen = seen;
+    for (const family of [V4, V6]) {
+      if (isZero(seen, family)) for (let i = 0; i < 4; i++) seen[family + i] = this.guest[family + i]!;
+    }
+  }
+
+  /** The guest sends from this IPv4 address. */
+  learn4(address: number): void {
+    const { seen } = this;
+    if (seen[USES_IPV4] !== 0 || address === 0) return;
+    if (address === this.guest[V4 + 3]) seen[USES_IPV4] = 1;
+    else if (address === seen[V4 + 3]) return;
+    seen[V4 + 2] = 0xffff;
+    seen[V4 + 3] = address;
+  }
+
+  /** The guest sends from this IPv6 address. */
+  learn6(words: Uint32Array, w: number): void {
+    const { seen } = this;
+    if (words[w]! >>> 22 === 0xfe80 >>> 6) {
+      if (!same(words, w, seen, LINK_LOCAL)) copy(words, w, seen, LINK_LOCAL);
+      return;
+    }
+    if (seen[USES_IPV6] !== 0 || isZero(words, w)) return;
+    if (same(words, w, this.guest, V6)) seen[USES_IPV6] = 1;
+    else if (same(words, w, seen, V6)) return;
+    copy(words, w, seen, V6);
+  }
+
+  /**
+   * Which address of the guest's a peer is led to, into out[o..o+3]: one of the peer's family, and of its scope where there is one.
+   * @param words,w  the peer as the guest sees it
+   * @returns false when the guest has no address of that family
+   */
+  guestFor(words: Uint32Array, w: number, out: Uint32Array, o: number): boolean {
+    const { seen } = this;
+    if (words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0xffff) {
+      if (!this.ipv4 || seen[V4 + 3] === 0) return false;
+      copy(seen, V4, out, o);
+      return true;
+    }
+    if (!this.ipv6) return false;
+    const wantsLinkLocal = words[w]! >>> 22 === 0xfe80 >>> 6 || isZero(seen, V6);
+    const at = wantsLinkLocal && !isZero(seen, LINK_LOCAL) ? LINK_LOCAL : V6;
+    if (isZero(seen, at)) return false;
+    copy(seen, at, out, o);
+    return true;
   }
 
   /**
@@ -139,7 +196,7 @@ export class Addressing {
       : words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0 && last <= 1;
     // A peer on this host may have the very address that the guest copied: it must not seem to come from the guest itself.
     const family = v4 ? V4 : V6;
-    if (local || same(words, w, this.guest, family)) {
+    if (local || same(words, w, this.guest, family) || same(words, w, this.seen, family)) {
       const mapping = local ? this.hostLoopback : this.mapGuestAddr;
       const mapped = isZero(mapping, family) ? this.gateway : mapping;
       for (let i = 0; i < 4; i++) out[o + i] = mapped[family + i]!;
@@ -157,6 +214,10 @@ function same(a: Uint32Array, at: number, b: Uint32Array, bt: number): boolean {
     a[at + 3] === b[bt + 3] &&
     !isZero(b, bt)
   );
+}
+
+function copy(from: Uint32Array, f: number, to: Uint32Array, t: number): void {
+  for (let i = 0; i < 4; i++) to[t + i] = from[f + i]!;
 }
 
 function isZero(a: Uint32Array, at: number): boolean {

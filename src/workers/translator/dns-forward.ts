@@ -359,6 +359,7 @@ export class DnsForward {
       case ToShard.icmpError:
       case ToShard.openFailed:
       case ToShard.error:
+        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT); // what an ICMP error quotes
         if (!this.#isHopeful[flow]) break;
         this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
         this.#hopeless(q, flow);

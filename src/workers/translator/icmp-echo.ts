@@ -36,7 +36,7 @@ import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
-import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError } from './icmp-errors.ts';
+import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, quotedAt, quotedBytes } from './icmp-errors.ts';
 import { DEFAULT_TTL, datagramToGuest, packetFree, packetMoreBytes, pseudoSumWords } from './to-guest.ts';
 
 /** The checksum's place in both ICMPs. */
@@ -215,6 +215,7 @@ export class PingTranslator {
       }
       case ToShard.icmpError:
         if (this.#state[flow] === State.open) this.#onError(flow, words, at);
+        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT);
         break;
       case ToShard.openFailed:
         this.#onOpenFailed(flow, words[at + W.arg0]!);
@@ -284,6 +285,8 @@ export class PingTranslator {
       words,
       at + W.addr,
       words[at + W.arg3]!,
+      quotedAt(ctx, words, at),
+      quotedBytes(ctx, words, at),
     );
   }
 

@@ -20,7 +20,9 @@ import { IPV6_BYTES } from '../../proto/ipv6.ts';
 import { udpWrite } from '../../proto/udp.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
+import { NO_SLOT } from '../../ring/pool.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
+import { W } from '../messages.ts';
 import type { Packet, ShardContext } from './context.ts';
 import { DEFAULT_TTL, ipHeaderBytes, ipWrite, packetFree } from './to-guest.ts';
 
@@ -94,8 +96,10 @@ export function icmpErrorToGuest(
 }
 
 /**
- * Send an error about the guest's packets of a flow, quoting a rebuilt IP header and 8 bytes of UDP or 20 of TCP.
+ * Send an error about the guest's packets of a flow, quoting a rebuilt IP header, 8 bytes of UDP or 20 of TCP, and what is known of
+ * the data behind them: a program that asks for errors may tell its packets apart by it (traceroute to IPv6 addresses does).
  * @param seq  sequence number of the rebuilt TCP header or echo request; 0 for UDP
+ * @param dataAt,dataBytes  that data, elsewhere than in scratch; 0 bytes: unknown
  */
 export function icmpFlowErrorToGuest(
   ctx: ShardContext,
@@ -106,6 +110,8 @@ export function icmpFlowErrorToGuest(
   offender: Uint32Array | null,
   o: number,
   seq: number,
+  dataAt = 0,
+  dataBytes = 0,
 ): void {
   const addr = ctx.flows.addr;
   const guestAt = flow * ADDR_WORDS;
@@ -124,12 +130,14 @@ export function icmpFlowErrorToGuest(
     writeU32(ctx.u8, transportAt + 12, (0x5000 | TCP_FLAG_SYN) << 16);
     writeU32(ctx.u8, transportAt + 16, 0);
   } else if (proto === IpProtocol.udp) {
-    udpWrite(ctx.u8, transportAt, ports >>> 16, ports & 0xffff, transportBytes);
+    udpWrite(ctx.u8, transportAt, ports >>> 16, ports & 0xffff, transportBytes + dataBytes);
   } else {
     // An echo request with the guest's identifier.
     writeU32(ctx.u8, transportAt, family === 4 ? 0x08000000 : 0x80000000);
     writeU32(ctx.u8, transportAt + 4, (ports & 0xffff0000) | (seq & 0xffff));
   }
+  ctx.u8.copyWithin(transportAt + transportBytes, dataAt, dataAt + dataBytes);
+  transportBytes += dataBytes;
   ipWrite(ctx.u8, ipAt, family, proto, addr, guestAt, addr, remoteAt, 1, transportBytes);
   chooseSource(ctx, family, offender, o, addr, remoteAt);
   sendError(ctx, family, addr, guestAt, type, code, info, ipAt, transportBytes + ipHeaderBytes(family));
@@ -157,6 +165,18 @@ export function portUnreachableToGuest(ctx: ShardContext, p: Packet): void {
   for (let i = 0; i < 4; i++) source[i] = p.addr[4 + i]!;
   sendError(ctx, p.family, p.addr, 0, type, code, 0, p.ipAt, p.transportAt - p.ipAt + p.transportBytesInA);
   packetFree(ctx, p);
+}
+
+/** Data that an icmpError message quotes: where in u8. */
+export function quotedAt(ctx: ShardContext, words: Uint32Array, at: number): number {
+  const slot = words[at + W.slotA]!;
+  return slot === NO_SLOT ? 0 : ctx.pool.slotAt(slot) + words[at + W.at]!;
+}
+
+/** How many bytes; never past the slot that they are in, whatever the message says. */
+export function quotedBytes(ctx: ShardContext, words: Uint32Array, at: number): number {
+  const slot = words[at + W.slotA]!;
+  return slot === NO_SLOT ? 0 : Math.min(words[at + W.len]!, ctx.pool.slotBytes(slot) - words[at + W.at]!);
 }
 
 function chooseSource(

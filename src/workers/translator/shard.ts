@@ -61,6 +61,8 @@ export interface ShardOptions {
   readonly scratchSlot: number;
   /** The guest's MAC address, six bytes shared by all shards: whoever sees it change writes it. */
   readonly guestMac: Uint8Array;
+  /** Addressing.seen, shared likewise. */
+  readonly seen?: Uint32Array | undefined;
   readonly fromReader: RingConsumer;
   readonly toReader: RingProducer;
   readonly fromHost: RingConsumer;
@@ -103,7 +105,7 @@ export class Shard implements Stage {
     this.name = `shard ${options.shard}`;
     const { plan, pool, counters, toReader, toHost, ownership } = options;
     this.#u8 = pool.u8;
-    const addressing = new Addressing(plan.addresses, plan.policy);
+    const addressing = new Addressing(plan.addresses, plan.policy, options.seen);
     const ctx: ShardContext = {
       shard: options.shard,
       plan,
@@ -315,6 +317,7 @@ export class Shard implements Stage {
     a[7] = ipv4Dst(u8, ipAt);
     // 127/8 and 224/3 (multicast, reserved, broadcast) are nobody's source; 0.0.0.0 only asks for DHCP.
     if (src >>> 24 === 127 || src >>> 29 === 7) return this.#discard(p, StageDrop.ipSource);
+    ctx.addressing.learn4(src);
     switch (p.proto) {
       case IpProtocol.tcp:
         if (!ctx.plan.policy.tcp) return this.#discard(p, StageDrop.switchedOff);
@@ -349,6 +352,7 @@ export class Shard implements Stage {
     const a = p.addr;
     const loopback = a[0] === 0 && a[1] === 0 && a[2] === 0 && a[3] === 1;
     if (a[0]! >>> 24 === 0xff || loopback) return this.#discard(p, StageDrop.ipSource);
+    ctx.addressing.learn6(a, 0);
     switch (p.proto) {
       case IpProtocol.tcp:
         if (!ctx.plan.policy.tcp) return this.#discard(p, StageDrop.switchedOff);

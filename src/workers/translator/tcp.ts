@@ -1164,9 +1164,10 @@ export class TcpTranslator {
     const token = words[at + W.arg0]!;
     // Tap-side addresses: guest in words 0..3, peer as the guest sees it in 4..7; host-io hashed the same tuple.
     const family = words[at + W.arg3]! === 6 ? 6 : 4;
-    const guest = ctx.addressing.guest;
-    const g = family === 6 ? 4 : 0;
-    for (let i = 0; i < 4; i++) this.#words[i] = guest[g + i]!;
+    this.#words[0] = words[at + W.flow]!;
+    this.#words[1] = words[at + W.at]!;
+    this.#words[2] = words[at + W.len]!;
+    this.#words[3] = words[at + W.arg2]!;
     for (let i = 0; i < 4; i++) this.#words[4 + i] = words[at + W.addr + i]!;
     const peerAndTarget = words[at + W.ports]!;
     const ports = ((peerAndTarget << 16) | (peerAndTarget >>> 16)) >>> 0;

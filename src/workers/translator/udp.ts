@@ -18,7 +18,7 @@
  * Group destinations are dropped and counted; DHCP and DHCPv6, which go to groups, have dhcp.ts and dhcpv6.ts, the dns address has
  * dns-forward.ts.
  */
-import { addressCopy, isMulticast, isUnspecified } from '../../proto/address.ts';
+import { addressCopy, addressRead, isMulticast, isUnspecified } from '../../proto/address.ts';
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
 import { DHCPV6_SERVER_PORT } from '../../proto/dhcpv6.ts';
@@ -45,15 +45,20 @@ import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './contex
 import { handleDhcp } from './dhcp.ts';
 import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
 import { DnsForward, type ResolverChoice } from './dns-forward.ts';
-import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, portUnreachableToGuest } from './icmp-errors.ts';
+import {
+  icmpFlowErrorToGuest,
+  icmpForErrno,
+  isCarriedError,
+  portUnreachableToGuest,
+  quotedAt,
+  quotedBytes,
+} from './icmp-errors.ts';
 import { packetFree, pseudoSumWords } from './to-guest.ts';
 import { UdpRun } from './udp-run.ts';
 
 const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
 /** Datagrams of a flow are counted so far: enough to tell a conversation from a question and its answer. */
 const MANY = 2;
-const V4 = 0;
-const V6 = 4;
 
 export class UdpTranslator {
   readonly dns: DnsForward;
@@ -72,6 +77,7 @@ export class UdpTranslator {
   readonly #listener: Uint32Array;
   readonly #peer: Map<number, Uint32Array> = new Map();
   readonly #words = new Uint32Array(8);
+  readonly #guest = new Uint32Array(4);
   readonly #run: UdpRun;
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice) {
@@ -257,6 +263,7 @@ export class UdpTranslator {
         break;
       case ToShard.icmpError:
         if (this.#state[flow] === State.connected) this.#onError(flow, words, at);
+        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT);
         break;
       case ToShard.openFailed:
         if (this.#state[flow] !== State.connected) break;
@@ -298,10 +305,8 @@ export class UdpTranslator {
   #onListenerDatagram(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
     const peerAt = at + W.addr;
-    const isV4 = words[peerAt] === 0 && words[peerAt + 1] === 0 && words[peerAt + 2] === 0xffff;
-    const family = isV4 ? V4 : V6;
-    const guest = ctx.addressing.guest;
-    if (guest[family + 3] === 0 && guest[family] === 0) return StageDrop.destination; // no such family in there
+    const guest = this.#guest;
+    addressRead(ctx.u8, ctx.pool.slotAt(words[at + W.slotA]!), guest, 0);
     const remote = this.#words;
     ctx.addressing.fromHost(words, peerAt, remote, 0);
     const peerPort = words[at + W.ports]! >>> 16;
@@ -309,10 +314,10 @@ export class UdpTranslator {
     if (isUnspecified(remote, 0) || peerPort === 0) return StageDrop.destination;
     const ports = ((targetPort << 16) | peerPort) >>> 0;
     const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, guest, family, remote, 0, ports, IpProtocol.udp);
-    let flow: number = ctx.flows.find(hash, guest, family, remote, 0, ports, IpProtocol.udp);
+    const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
+    let flow: number = ctx.flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
     if (flow < 0) {
-      flow = ctx.flows.insert(hash, guest, family, remote, 0, ports, IpProtocol.udp);
+      flow = ctx.flows.insert(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
       if (flow < 0) {
         ctx.counters[Counter.flowTableFull]!++;
         return StageDrop.flowTableFull;
@@ -349,7 +354,10 @@ export class UdpTranslator {
     const type = words[at + W.arg0]! >>> 8;
     if (!isCarriedError(family, type)) return;
     const info = words[at + W.arg1]!;
-    icmpFlowErrorToGuest(ctx, flow, type, words[at + W.arg0]! & 0xff, info, words, at + W.addr, 0);
+    const code = words[at + W.arg0]! & 0xff;
+    const dataAt = quotedAt(ctx, words, at);
+    const dataBytes = quotedBytes(ctx, words, at);
+    icmpFlowErrorToGuest(ctx, flow, type, code, info, words, at + W.addr, 0, dataAt, dataBytes);
   }
 
   /** The idle timer of a UDP flow. */

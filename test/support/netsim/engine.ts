@@ -339,7 +339,8 @@ export class SimEngine {
       ((targetPort << 16) | peerPort) >>> 0,
       6,
     );
-    this.host.accept([...words], peerPort, targetPort, family, hash, done);
+    const at = family === 4 ? 0 : 4;
+    this.host.accept([...words], peerPort, targetPort, family, guest.slice(at, at + 4), hash, done);
   }
 
   #planPoll(): void {

@@ -236,6 +236,7 @@ export class FakeHost {
     peerPort: number,
     targetPort: number,
     family: 4 | 6,
+    guest: Uint32Array,
     hash: number,
     done: (socket: FakeSocket | null) => void,
   ): void {
@@ -245,7 +246,10 @@ export class FakeHost {
     const at = out.reserve();
     const w = out.words;
     w[at + W.op] = ToShard.accepted;
-    w[at + W.flow] = 0;
+    w[at + W.flow] = guest[0]!;
+    w[at + W.at] = guest[1]!;
+    w[at + W.len] = guest[2]!;
+    w[at + W.arg2] = guest[3]!;
     w[at + W.slotA] = NO_SLOT;
     w[at + W.slotB] = NO_SLOT;
     w[at + W.arg0] = token;

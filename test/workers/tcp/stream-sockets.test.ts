@@ -2,7 +2,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
-import { COUNTER_WORDS } from '../../../src/ring/counters.ts';
+import { COUNTER_WORDS, Counter } from '../../../src/ring/counters.ts';
 import { allocateShared } from '../../../src/ring/layout.ts';
 import { FramePool, NO_SLOT, Ownership, SlotStack } from '../../../src/ring/pool.ts';
 import { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
@@ -39,6 +39,7 @@ class Bench {
   readonly #events = new EpollEvents(64);
   readonly #keep: unknown;
   readonly messages: Message[] = [];
+  readonly counters = new Float64Array(COUNTER_WORDS);
   /** Guest bytes that wait in slots of the reader. */
   slotsOut = 0;
 
@@ -87,7 +88,7 @@ class Bench {
       plan,
       pool: this.#pool,
       ownership: this.#ownership,
-      counters: new Float64Array(COUNTER_WORDS),
+      counters: this.counters,
       smallSlots: new SlotStack(192, 64),
       largeSlots: this.#hostLarge,
       toShards: [new RingProducer(sab, layout, 1, null)],
@@ -403,6 +404,36 @@ describe('stream sockets', () => {
       bench.freeData(m);
       offset += 100;
     }
+  });
+
+  it('the small rest of a bulk transfer is dropped when it is acknowledged: it pins a large buffer, and the window would stay shut', async () => {
+    const peer = await connected();
+    const total = 40_000;
+    peer.write(Buffer.alloc(total));
+    await bench.run();
+    // The guest acknowledges each piece before it gets the next, as one with a small window does.
+    for (const upTo of [38_000, total]) {
+      bench.command(ToHost.credit, 3, {
+        arg0: upTo + 20_000,
+        arg1: upTo === total ? 38_000 : 0,
+        arg2: 38_000,
+      });
+      await bench.until(() => bench.of(ToShard.data).reduce((sum, m) => sum + m.len, 0) >= upTo);
+    }
+    bench.command(ToHost.credit, 3, { arg0: total + 20_000, arg1: total, arg2: 38_000 });
+    await bench.run();
+    expect(bench.counters[Counter.sockConsumeBytes]).toBe(total);
+  });
+
+  it('a small read that the window cut short is no small exchange either', async () => {
+    const peer = await connected();
+    peer.write(Buffer.alloc(40_000));
+    await bench.run();
+    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 38_000 });
+    await bench.until(() => bench.of(ToShard.data).length > 0);
+    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 1000, arg2: 38_000 });
+    await bench.run();
+    expect(bench.counters[Counter.sockConsumeBytes]).toBe(1000);
   });
 
   it('the peer resets: what it sent before is passed on, then the error', async () => {
