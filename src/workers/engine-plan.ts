@@ -119,14 +119,6 @@ export interface ServicePolicy {
   readonly freebind: boolean;
 }
 
-/** The loopback path: connections and datagrams that go socket to socket, past the TAP. */
-export interface SplicePlan {
-  /** Sockets of the guest's namespace: splice/socket-source.ts, served by the thread that is inside. */
-  readonly sockets: SharedArrayBuffer;
-  /** What comes to a loopback address of the host goes to the same address inside, else to the guest's address. */
-  readonly hostLoToNsLo: boolean;
-}
-
 /** Everything on, the truth told: what front ends start from. Time-outs are the kernel's (nf_conntrack_udp_timeout and _stream). */
 export const DEFAULT_POLICY: ServicePolicy = {
   udpTimeoutMs: 30_000,
@@ -148,6 +140,14 @@ export const DEFAULT_POLICY: ServicePolicy = {
   connectFailure: 'honest',
   freebind: false,
 };
+
+/** The loopback path: connections and datagrams that go socket to socket, past the TAP. */
+export interface SplicePlan {
+  /** Sockets of the guest's namespace: splice/socket-source.ts, served by the thread that is inside. */
+  readonly sockets: SharedArrayBuffer;
+  /** What comes to a loopback address of the host goes to the same address inside, else to the guest's address. */
+  readonly hostLoToNsLo: boolean;
+}
 
 export interface PoolPlan {
   readonly smallSlots: number;

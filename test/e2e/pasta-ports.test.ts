@@ -50,7 +50,7 @@ describeE2e('pasta: forwarded ports', [], () => {
     beforeAll(async () => {
       ns = await serve(
         ...['-t', '8000-8010:9000-9010,~8005', '-u', '127.0.0.1/5300:53', '-u', `${HOST4}/5300:53`],
-        ...['-T', '7000:7001', '-U', '7000:7001'],
+        ...['-T', '7000:7001', '-U', '7000:7001', '-t', '0.0.0.0/8050:198.51.100.9/9060'],
       );
       expect(ns.finished).toMatchObject({ status: 0, stdout: '', stderr: '' });
       await ns.start(supportProgram('clients/tcp-echo.ts', 9003));
@@ -67,6 +67,12 @@ describeE2e('pasta: forwarded ports', [], () => {
     it('-t, an excluded port is not listened on', async () => {
       const crowd = JSON.parse(await succeedIn(bed, 'host', echoed('127.0.0.1', 8005)));
       expect(crowd).toMatchObject({ ok: 0, failed: { ECONNREFUSED: 2 } });
+    });
+
+    it('-t to another address inside, by the interface', async () => {
+      await ns.run(['ip', 'address', 'add', '198.51.100.9/32', 'dev', 'lo']);
+      await ns.start(supportProgram('clients/tcp-echo.ts', 9060, '198.51.100.9'));
+      expect(JSON.parse(await succeedIn(bed, 'host', echoed('127.0.0.1', 8050)))).toMatchObject(OK);
     });
 
     it('-u at two addresses: loopback shows the namespace its own address, the host its gateway; ports stay', async () => {

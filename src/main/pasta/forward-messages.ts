@@ -42,6 +42,4 @@ export const ForwardMessage = {
     `All listens failed for ${table} ${proto} ${where}`,
   /** Last line of both. */
   couldNotListen: "Couldn't listen on requested ports",
-  /** A warning. */
-  loopbackFallback: "SO_BINDTODEVICE unavailable, forwarding only 127.0.0.1 and ::1 for '-T' and '-U'",
 } as const;

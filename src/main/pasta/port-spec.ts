@@ -86,7 +86,7 @@ export function parsePortSpec(
   if (head !== undefined && outbound) throw new ForwardError(M.addressNotAllowed(option, spec));
   const ports = head === undefined ? spec : spec.slice(slash + 1);
   const address = head?.address ?? '';
-  // Where device binding is not to be had, the engine falls back to the loopback addresses.
+  // Only what goes over loopback may come out.
   const device = outbound ? 'lo' : (head?.device ?? '');
 
   const invalid = (): ForwardError => new ForwardError(M.invalidSpec(ports));

@@ -43,22 +43,26 @@ function readEphemeralPorts(): PortRange {
 }
 
 /**
- * Options that belong to port forwarding and that nothing serves yet: refused rather than taken and ignored.
+ * What belongs to port forwarding and nothing serves yet: refused rather than taken and ignored.
  * @throws UsageError
  */
-export function refuseUnserved(conf: PastaConf, rules: PortRules): void {
-  if (conf.spliceOnly) refuse('--splice-only', 'there is no forwarding without the interface');
-  refuseTargets(rules);
+export function refuseUnserved(conf: PastaConf): void {
+  if (conf.spliceOnly)
+    throw new UsageError(
+      Message.unsupported('--splice-only', 'there is no forwarding without the interface'),
+    );
 }
 
-/** @throws UsageError */
-export function refuseTargets(rules: PortRules): void {
-  const target = [...rules.inbound.rules, ...rules.outbound.rules].find((rule) => rule.target !== '')?.target;
-  if (target !== undefined) refuse(`a port forwarded to ${target}`, 'only to the guest itself');
-}
-
-function refuse(option: string, why: string): never {
-  throw new UsageError(Message.unsupported(option, why));
+/**
+ * What goes out comes out at the loopback address that it went to. The command line cannot say otherwise, the control socket can.
+ * @throws UsageError
+ */
+export function refuseOutboundTarget(outbound: RuleTable): void {
+  const target = outbound.rules.find((rule) => rule.target !== '')?.target;
+  if (target !== undefined)
+    throw new UsageError(
+      Message.unsupported(`a port forwarded out to ${target}`, 'only to the same address'),
+    );
 }
 
 /** Whether sockets inside the namespace are needed: for what goes past the interface. */

@@ -35,7 +35,7 @@ import { Message } from './messages.ts';
 import type { PastaNetns } from './netns-thread.ts';
 import type { PastaConf, PastaTarget } from './options.ts';
 import { openTables } from './port-scan.ts';
-import { needsSockets, portRules, refuseTargets, refuseUnserved } from './ports.ts';
+import { needsSockets, portRules, refuseOutboundTarget, refuseUnserved } from './ports.ts';
 
 export interface PastaStart {
   readonly conf: PastaConf;
@@ -60,7 +60,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const steps = new Stopwatch();
   const terminal = terminalState();
   const rules = portRules(conf);
-  refuseUnserved(conf, rules);
+  refuseUnserved(conf);
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
     log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, errnoText));
@@ -118,7 +118,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
         replace: async (tables) => {
           const inbound = tables.get('HOST') ?? forwarding.inbound;
           const outbound = tables.get('SPLICE') ?? forwarding.outbound;
-          refuseTargets({ inbound, outbound });
+          refuseOutboundTarget(outbound);
           await forwarding.replace(
             await (starting ?? Promise.reject(new Error('not ready'))),
             inbound,

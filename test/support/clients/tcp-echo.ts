@@ -1,8 +1,10 @@
-/** Sends back what it is sent: `tcp-echo.ts PORT`. Prints "ready" when it listens. */
+/** Sends back what it is sent: `tcp-echo.ts PORT [ADDRESS]`. Prints "ready" when it listens. */
 import net from 'node:net';
 
 const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
   socket.on('error', () => {}); // the test's connections may end as they like
   socket.pipe(socket);
 });
-server.listen({ port: Number(process.argv[2]), host: '::', backlog: 512 }, () => console.log('ready'));
+server.listen({ port: Number(process.argv[2]), host: process.argv[3] ?? '::', backlog: 512 }, () =>
+  console.log('ready'),
+);
