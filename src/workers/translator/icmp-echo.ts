@@ -37,7 +37,14 @@ import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, quotedAt, quotedBytes } from './icmp-errors.ts';
-import { DEFAULT_TTL, datagramToGuest, packetFree, packetMoreBytes, pseudoSumWords } from './to-guest.ts';
+import {
+  DEFAULT_TTL,
+  datagramToGuest,
+  ipHeaderBytes,
+  packetFree,
+  packetMoreBytes,
+  pseudoSumWords,
+} from './to-guest.ts';
 
 /** The checksum's place in both ICMPs. */
 const ICMP_CHECKSUM = 2;
@@ -107,8 +114,13 @@ export class PingTranslator {
     const headerBytes = p.transportAt - p.ipAt;
     const moreBytes = packetMoreBytes(p);
     const moreAt = moreBytes > 0 ? pool.slotAt(p.slotB) : 0;
-    if (headerBytes + p.transportBytes > this.#ctx.addressing.mtu) {
-      // It came in fragments, so it goes back in fragments. A checksum left open can only be finished by hardware for one frame.
+    if (
+      headerBytes !== ipHeaderBytes(p.family) ||
+      headerBytes + p.transportBytes > this.#ctx.addressing.mtu
+    ) {
+      // Options and extension headers were the request's: sent back unread they would say what is not so (RFC 1122 section
+      // 3.2.2.6). What came in fragments goes back in fragments. A checksum left open can only be finished by hardware for one
+      // frame, and is then the guest's mistake.
       const sent = p.needsCsum
         ? StageDrop.tooLong
         : datagramToGuest(
