@@ -103,9 +103,10 @@ try {
 }
 main(process.argv.slice(2)).then(
   (status) => process.exit(status),
-  (error: Error & { status?: number }) => {
+  async (error: Error & { status?: number }) => {
     say(error.message);
     if (process.env.BUCATINI_STACK !== undefined) console.error(error);
-    process.exit(error.status ?? 1);
+    // Threads may still be booting; Node's taking them apart in the midst of it has been seen to end in a signal.
+    (await import('../sys/namespace.ts')).exitNow(error.status ?? 1);
   },
 );

@@ -76,9 +76,10 @@ try {
 }
 main(process.argv.slice(2)).then(
   (status) => process.exit(status),
-  (error: Error) => {
+  async (error: Error) => {
     log.log('error', error.message);
     if (process.env.BUCATINI_STACK !== undefined) console.error(error);
-    process.exit(1);
+    // Threads may still be booting; Node's taking them apart in the midst of it has been seen to end in a signal.
+    (await import('../../sys/namespace.ts')).exitNow(1);
   },
 );
