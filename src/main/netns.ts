@@ -17,8 +17,10 @@ export interface NetnsJob {
   readonly sockets?: SharedArrayBuffer | undefined;
 }
 
-export type NetnsMessage =
-  | NetnsStep
+/** `Made` is what the front end's set-up tells of the TAP. */
+export type NetnsMessage<Made = NetnsTap> =
+  | Exclude<NetnsStep, { readonly kind: 'tap' }>
+  | { readonly kind: 'tap'; readonly made: Made }
   | { readonly kind: 'failed'; readonly message: string; readonly code?: string };
 
 /** Set-up failed; `code` is the errno's name where a system call said no. */
@@ -32,9 +34,9 @@ export class NetnsError extends Error {
 }
 
 /** Each step as it comes; all reject when one fails. */
-export abstract class Netns {
+export abstract class Netns<Job = NetnsJob, Made = NetnsTap> {
   readonly #namespace = Promise.withResolvers<number>();
-  readonly #tap = Promise.withResolvers<NetnsTap>();
+  readonly #tap = Promise.withResolvers<Made>();
   readonly #configured = Promise.withResolvers<readonly string[]>();
   /** Descriptor of the new namespace; only with target kind 'new'. */
   readonly namespaceFd = this.#namespace.promise;
@@ -50,9 +52,9 @@ export abstract class Netns {
   }
 
   /** Do it; the steps tell the rest. */
-  abstract start(job: NetnsJob): void;
+  abstract start(job: Job): void;
 
-  protected tell(message: NetnsMessage): void {
+  protected tell(message: NetnsMessage<Made>): void {
     if (message.kind === 'namespace') this.#namespace.resolve(message.fd);
     else if (message.kind === 'tap') this.#tap.resolve(message.made);
     else if (message.kind === 'configured') this.#configured.resolve(message.notes);
@@ -89,18 +91,20 @@ export class NetnsHere extends Netns {
 }
 
 /** In a worker. It is not waited for to end: its descriptors are ours from the moment they are told. */
-export class NetnsThread extends Netns {
+export class NetnsThread<Job = NetnsJob, Made = NetnsTap> extends Netns<Job, Made> {
   readonly mainInside = false;
-  readonly #worker = new Worker(workerUrl('netns-worker'));
+  readonly #worker: Worker;
 
-  constructor() {
+  /** @param file  the thread's program, as workerUrl() takes it */
+  constructor(file = 'netns-worker') {
     super();
-    this.#worker.on('message', (message: NetnsMessage) => this.tell(message));
+    this.#worker = new Worker(workerUrl(file));
+    this.#worker.on('message', (message: NetnsMessage<Made>) => this.tell(message));
     this.#worker.on('error', (error) => this.fail(error as Error));
     this.#worker.on('exit', (code) => this.fail(new Error(`the namespace thread ended with code ${code}`)));
   }
 
-  start(job: NetnsJob): void {
+  start(job: Job): void {
     this.#worker.postMessage(job);
   }
 }
