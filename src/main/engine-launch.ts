@@ -23,7 +23,11 @@ function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
  */
 export function chooseNetns(settings: Settings, sockets: SharedArrayBuffer | undefined): Netns {
   const here = chosenThreads(settings).kind === 'fused' && sockets === undefined;
-  return here ? new NetnsHere() : new NetnsThread();
+  if (!here) return new NetnsThread();
+  return new NetnsHere(async () => {
+    const { setUpNetns } = await import('./netns-setup.ts');
+    return (job) => setUpNetns(job.settings, job.target);
+  });
 }
 
 export function enginePlan(

@@ -68,18 +68,28 @@ export abstract class Netns<Job = NetnsJob, Made = NetnsTap> {
   }
 }
 
-/** On the main thread, with a turn of the event loop after each step: what waits for it starts at once. */
-export class NetnsHere extends Netns {
-  readonly mainInside = true;
+/** A front end's set-up: what it yields is done. */
+export type NetnsSteps<Job, Made> = (job: Job) => Iterable<NetnsMessage<Made>>;
 
-  start(job: NetnsJob): void {
+/** On the main thread, with a turn of the event loop after each step: what waits for it starts at once. */
+export class NetnsHere<Job = NetnsJob, Made = NetnsTap> extends Netns<Job, Made> {
+  readonly mainInside = true;
+  readonly #load: () => Promise<NetnsSteps<Job, Made>>;
+
+  /** @param load  the front end's set-up, imported when it is wanted */
+  constructor(load: () => Promise<NetnsSteps<Job, Made>>) {
+    super();
+    this.#load = load;
+  }
+
+  start(job: Job): void {
     void this.#run(job);
   }
 
-  async #run({ settings, target }: NetnsJob): Promise<void> {
+  async #run(job: Job): Promise<void> {
     try {
-      const { setUpNetns } = await import('./netns-setup.ts');
-      for (const step of setUpNetns(settings, target)) {
+      const setUp = await this.#load();
+      for (const step of setUp(job)) {
         this.tell(step);
         await new Promise((resolve) => setImmediate(resolve));
       }

@@ -1,6 +1,7 @@
 /**
  * Where sockets to the world leave the host: the plan's source address and interface, by family. Sockets to the host's own loopback
- * have neither: its services, a resolver on 127.0.0.53 among them, are behind no interface but lo.
+ * have no interface: its services, a resolver on 127.0.0.53 among them, are behind none but lo. A source address they have where
+ * the policy says so.
  */
 import { addressCopy, addressParse, isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
 import {
@@ -31,6 +32,7 @@ export class Outbound {
   readonly #device6: NativeBuffer | null;
   readonly #scope: number;
   readonly #freebind: boolean;
+  readonly #toLoopback: boolean;
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #words = Uint32Array.of(0, 0, 0xffff, 0, 0, 0, 0, 0);
 
@@ -43,6 +45,7 @@ export class Outbound {
     this.#device6 = deviceName(policy.outboundInterface6);
     this.#scope = plan.addresses.ipv6?.linkLocalScope ?? 0;
     this.#freebind = policy.freebind;
+    this.#toLoopback = policy.outboundToLoopback;
   }
 
   #parse(text: string | undefined, at: number): boolean {
@@ -72,7 +75,7 @@ export class Outbound {
    */
   bindPort(fd: number, remote: Uint32Array, w: number, port: number): number {
     const isV4 = isV4Mapped(remote, w);
-    const useSource = (isV4 ? this.#hasSource4 : this.#hasSource6) && !isLoopback(remote, w);
+    const useSource = this.#usesSource(remote, w, isV4);
     if (port === 0 && !useSource) return 0;
     if (this.#freebind) {
       const r = setFreebind(fd, isV4);
@@ -84,11 +87,15 @@ export class Outbound {
   /** Give a TCP socket its source address, the port left to connect(). @returns 0 or -errno */
   bindStream(fd: number, remote: Uint32Array, w: number): number {
     const isV4 = isV4Mapped(remote, w);
-    if (!(isV4 ? this.#hasSource4 : this.#hasSource6) || isLoopback(remote, w)) return 0;
+    if (!this.#usesSource(remote, w, isV4)) return 0;
     // A port taken by bind() is taken for all destinations: some 28,000 connections in all. An option of IPv4's for both families.
     const r = setsockoptInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (r < 0 && r !== -Errno.ENOPROTOOPT) return r;
     return this.#bind(fd, isV4, true, 0);
+  }
+
+  #usesSource(remote: Uint32Array, w: number, isV4: boolean): boolean {
+    return (isV4 ? this.#hasSource4 : this.#hasSource6) && (this.#toLoopback || !isLoopback(remote, w));
   }
 
   #bind(fd: number, isV4: boolean, useSource: boolean, port: number): number {
