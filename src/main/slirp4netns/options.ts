@@ -166,7 +166,7 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
   },
   {
     name: 'enable-sandbox',
-    help: 'Ask for the sandbox.',
+    help: 'Accepted; there is no sandbox yet, which is said on standard error.',
     set: (d) => {
       d.sandbox = true;
     },
@@ -181,7 +181,7 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
   },
   {
     name: 'enable-seccomp',
-    help: 'Ask for the filter on system calls.',
+    help: 'Accepted; there is no filter on system calls yet, which is said on standard error.',
     set: (d) => {
       d.seccomp = true;
       d.warnings.push(Message.experimental('seccomp'));

@@ -69,6 +69,7 @@ export async function serveSlirp(conf: SlirpConf): Promise<number> {
       await listen(server, conf.apiSocket);
       closeApi = () => server.close();
     }
+    enterSandbox(conf);
     if (conf.exitFd !== undefined) {
       onHangUp(conf.exitFd, () => {
         say(Message.exitFd);
@@ -86,6 +87,12 @@ export async function serveSlirp(conf: SlirpConf): Promise<number> {
     closeApi?.();
     await endWithin(engine);
   }
+}
+
+/** The one place where the wall after set-up goes; there is none yet, and whoever asks for it is told so. */
+function enterSandbox({ sandbox, seccomp }: SlirpConf): void {
+  if (sandbox) say(Message.noSandbox('--enable-sandbox'));
+  if (seccomp) say(Message.noSandbox('--enable-seccomp'));
 }
 
 /** What failed in the namespace is told in its own words, and that it was there. */
