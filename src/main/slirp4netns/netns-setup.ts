@@ -12,12 +12,16 @@ import { strerror } from '../../sys/libc.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
 import { attachTap, openTap, type Tap } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
-import type { NetnsMessage } from '../netns.ts';
-import { enterNamespace, TX_QUEUE_FRAMES } from '../netns-setup.ts';
+import type { SocketsInside } from '../netns.ts';
+import { enterNamespace, type NetnsStep, TX_QUEUE_FRAMES } from '../netns-setup.ts';
 import { UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 import { MIN_MTU, networkAddresses } from './network.ts';
 import type { SlirpConf } from './options.ts';
+
+export interface SlirpJob extends SocketsInside {
+  readonly conf: SlirpConf;
+}
 
 export interface SlirpTap {
   readonly tap: TapPlan;
@@ -27,7 +31,7 @@ export interface SlirpTap {
 }
 
 /** @throws SysError or UsageError; a TAP that was made goes away with its descriptor */
-export function* setUpSlirp(conf: SlirpConf): Generator<NetnsMessage<SlirpTap>, void, void> {
+export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, void, void> {
   const { target } = conf;
   if (target.kind === 'tapfd') {
     const tap = attachTap(target.fd);

@@ -15,7 +15,7 @@ import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
 import { followResolvConf } from '../resolvers.ts';
 import { resolvers, slirpEnginePlan, slirpThreads } from './engine-plan.ts';
 import { bannerLine, Message } from './messages.ts';
-import type { SlirpTap } from './netns-setup.ts';
+import type { SlirpJob, SlirpTap } from './netns-setup.ts';
 import { networkAddresses } from './network.ts';
 import type { SlirpConf, SlirpTarget } from './options.ts';
 
@@ -23,8 +23,8 @@ const SOCKET_PATH_BYTES = 108; // sizeof(sun_path)
 /** How soon it is noticed that nobody is left in a namespace whose first process has gone. */
 const EMPTY_POLL_MS = 1000;
 
-export function slirpNetns(): Netns<SlirpConf, SlirpTap> {
-  if (slirpThreads().kind !== 'fused') return new NetnsThread('slirp4netns/netns-worker');
+export function slirpNetns(): Netns<SlirpJob, SlirpTap> {
+  if (slirpThreads().kind !== 'fused') return new NetnsThread<SlirpJob, SlirpTap>('slirp4netns/netns-worker');
   return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpSlirp);
 }
 
@@ -35,7 +35,7 @@ export async function serveSlirp(conf: SlirpConf): Promise<number> {
   // Before the main thread may move: the packet thread stays in the host's network.
   const loading = loadEngine(bootPacketThread('packet thread 0'));
   const netns = slirpNetns();
-  netns.start(conf);
+  netns.start({ conf });
   let engine: EngineHandle | undefined;
   let closeApi: (() => void) | undefined;
   try {
