@@ -3,6 +3,7 @@
  * its stages from the plan and runs the reactor until the engine stops. It never returns to the event loop before that: no timers,
  * no console here; the log goes through a ring, control messages come on a port that is looked at when `mail` changes.
  */
+import { availableParallelism } from 'node:os';
 import {
   isMainThread,
   type MessagePort,
@@ -27,6 +28,7 @@ import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
 import { LinkRing, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
+import { ShortLook } from './short-look.ts';
 import { Splice, type SpliceOptions } from './splice/splice.ts';
 import type { Stage } from './stage.ts';
 import { TapReader } from './tap-reader.ts';
@@ -101,8 +103,14 @@ class PacketThread {
     this.#doorbells = task.doorbellFds.map(
       (fd, i) => new Doorbell(this.#i32, sleepingAt(layout, i) >>> 2, fd, ring),
     );
-    this.#reactor = new Reactor(this.#doorbells[thread]!, task.doorbellFds[thread]!, this.#counters, () =>
-      this.#stopped(),
+    // On one processor nothing can come while we look; between the threads of a pipeline looks cost more than they bring (decision 003).
+    const looks = plan.threads.kind === 'fused' && availableParallelism() > 1;
+    this.#reactor = new Reactor(
+      this.#doorbells[thread]!,
+      task.doorbellFds[thread]!,
+      this.#counters,
+      () => this.#stopped(),
+      looks ? new ShortLook() : null,
     );
     this.#build();
   }
