@@ -54,7 +54,7 @@ const frontEnds = {
     rare: /\/main\/(doctor|doctor-probe|switch-over|bug-report|pasta\/.*|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
   },
   'pasta/main': {
-    first: /\/main\/pasta\/main\.js$/,
+    first: /\/(main\/pasta\/main|workers\/packet-worker)\.js$/,
     rare: /\/main\/(pasta\/(texts|control-socket)|cli-texts|counter-texts|stats)\.js$/,
   },
 };
