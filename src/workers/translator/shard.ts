@@ -30,7 +30,7 @@ import {
 import { DROP_BASE } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
-import type { EnginePlan } from '../engine-plan.ts';
+import type { EnginePlan, HostChange } from '../engine-plan.ts';
 import { FlowTable } from '../flow-table.ts';
 import { ToHost, ToReader, ToShard, W } from '../messages.ts';
 import { Owner } from '../owners.ts';
@@ -188,6 +188,11 @@ export class Shard implements Stage {
   /** The host's resolvers have changed. */
   setResolvers(list: readonly string[]): void {
     this.#resolvers.update(list);
+  }
+
+  /** The host's network has changed. */
+  hostChanged(change: HostChange): void {
+    this.#ctx.addressing.hostChanged(change);
   }
 
   poll(now: number): number {

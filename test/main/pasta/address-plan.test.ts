@@ -117,11 +117,11 @@ describe('the plan of pasta', () => {
   });
 
   it('a host without network: local mode with a default route', () => {
-    const { addresses, inside, interfaceName, info, hasGateway4, hasGlobal6 } = plan('', {
+    const { addresses, inside, interfaceName, info, hasGateway4, templates } = plan('', {
       ...{ links: [link(1, 'lo', true)], addresses: [], routes: [], hasIpv6: true },
     });
     expect(interfaceName).toBe('tap0');
-    expect({ hasGateway4, hasGlobal6 }).toEqual({ hasGateway4: true, hasGlobal6: false });
+    expect({ hasGateway4, templates }).toEqual({ hasGateway4: true, templates: {} });
     expect(addresses.ipv4).toMatchObject({ guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' });
     expect(addresses.ipv6).toMatchObject({ gateway: 'fe80::1', linkLocal: 'fe80::1' });
     expect(inside.gateways.map((g) => g.gateway)).toEqual(['169.254.2.2', 'fe80::1']);
