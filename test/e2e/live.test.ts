@@ -15,7 +15,7 @@ const STOPPED_MS = 2500;
 /** Sends each line of its input by one socket, and prints what comes back. */
 const LINES = (proto: 'tcp' | 'udp'): string[] => [
   ...['bash', '-c'],
-  `exec 3<>/dev/${proto}/${PEER4}/${PORT.echo}; while read -r l; do echo "$l" >&3; read -r -t1 a <&3; echo "got $a"; done`,
+  `exec 3<>/dev/${proto}/${PEER4}/${PORT.echo}; while read -r l; do echo "$l" >&3; a=$(timeout 1 dd bs=2000 count=1 <&3 2>/dev/null); echo "got $a"; done`,
 ];
 
 describeE2e('live changes of the host', [requireTool('curl', 'apt package curl')], () => {

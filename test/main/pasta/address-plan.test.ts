@@ -1,8 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { type HostDump, planPasta } from '../../../src/main/pasta/address-plan.ts';
-import { parsePasta } from '../../../src/main/pasta/options.ts';
 import * as k from '../../../src/sys/constants.ts';
-import { address, HOST, link, plan, route } from './host-dump.ts';
+import { HOST, link, plan, route } from './host-dump.ts';
 
 describe('the plan of pasta', () => {
   it("is a copy of the first default route's interface", () => {

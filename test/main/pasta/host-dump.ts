@@ -1,5 +1,5 @@
 /** A host's network as netlink tells it, and pasta's plan for it. */
-import { type HostDump, type PastaNetwork, planPasta } from '../../../src/main/pasta/address-plan.ts';
+import { type HostDump, planPasta } from '../../../src/main/pasta/address-plan.ts';
 import { type PastaConf, parsePasta } from '../../../src/main/pasta/options.ts';
 import * as k from '../../../src/sys/constants.ts';
 import type { AddressInfo, LinkInfo, RouteInfo } from '../../../src/sys/netlink.ts';
