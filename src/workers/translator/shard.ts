@@ -330,6 +330,7 @@ export class Shard implements Stage {
       case IpProtocol.udp:
         return this.#udp.onPacket(p);
       case IpProtocol.icmp:
+        if (this.#udp.onUnreachable(p)) return this.#free(p);
         return this.#ping.onPacket(p);
       default:
         return this.#discard(p, StageDrop.ipProtocol);
@@ -375,6 +376,7 @@ export class Shard implements Stage {
     if (p.transportBytesInA < 4) return this.#discard(p, Drop.short);
     const type = this.#u8[p.transportAt]!;
     // 133 to 137: router and neighbour discovery (RFC 4861 section 4).
+    if (this.#udp.onUnreachable(p)) return this.#free(p);
     if (type < 133 || type > 137) return this.#ping.onPacket(p);
     handleNdp(this.#ctx, p);
     this.#free(p);
