@@ -48,7 +48,7 @@ export async function attach(
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => end.resolve(name));
 
   const sockets = await socketSource(settings);
-  const netns = chooseNetns(settings, sockets);
+  const netns = chooseNetns(settings);
   // Opened in the host's namespace: the main thread may be about to leave it.
   const hostWatch = new HostWatch();
   netns.start({ settings, target: { kind: 'path', path: target.path }, sockets });

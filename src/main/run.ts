@@ -62,7 +62,7 @@ export async function run(
   );
 
   const sockets = await socketSource(settings);
-  const netns = chooseNetns(settings, sockets);
+  const netns = chooseNetns(settings);
   // Opened in the host's namespace: the main thread may be about to leave it.
   const hostWatch = new HostWatch();
   netns.start({ settings, target: { kind: 'new' }, sockets });
