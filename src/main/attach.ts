@@ -7,7 +7,15 @@
 import { type FSWatcher, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import type { BootedThread } from '../workers/packet-worker.ts';
-import { chooseNetns, endWithin, launchEngine, loadEngine, socketSource } from './engine-launch.ts';
+import {
+  chooseNetns,
+  endWithin,
+  followHost,
+  launchEngine,
+  loadEngine,
+  socketSource,
+} from './engine-launch.ts';
+import { HostWatch } from './host-watch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
@@ -41,6 +49,8 @@ export async function attach(
 
   const sockets = await socketSource(settings);
   const netns = chooseNetns(settings);
+  // Opened in the host's namespace: the main thread may be about to leave it.
+  const hostWatch = new HostWatch();
   netns.start({ settings, target: { kind: 'path', path: target.path }, sockets });
   const loading = loadEngine(booted);
   const made = await netns.tap.catch(async (error: NetnsError) => {
@@ -56,6 +66,7 @@ export async function attach(
   steps.lap('engine started');
   const unfollow =
     settings.dns === undefined ? followResolvConf((list) => engine.setResolvers(list)) : () => {};
+  followHost(hostWatch, settings, engine, log);
   const unwatch = watchNamespace(target, () => end.resolve('the namespace is gone'), identity);
   log('debug', `start: ${steps.text()}`);
   log('info', `ready: ${made.network.interfaceName}: ${made.network.summary}`);
@@ -67,6 +78,7 @@ export async function attach(
   }
   log('info', `${outcome}, ending`);
   unwatch();
+  hostWatch.stop();
   unfollow();
   if (settings.stats) (await import('./stats.ts')).printStats(engine);
   await endWithin(engine);

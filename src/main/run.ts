@@ -19,7 +19,15 @@ import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
-import { chooseNetns, endWithin, launchEngine, loadEngine, socketSource } from './engine-launch.ts';
+import {
+  chooseNetns,
+  endWithin,
+  followHost,
+  launchEngine,
+  loadEngine,
+  socketSource,
+} from './engine-launch.ts';
+import { HostWatch } from './host-watch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
@@ -55,6 +63,8 @@ export async function run(
 
   const sockets = await socketSource(settings);
   const netns = chooseNetns(settings);
+  // Opened in the host's namespace: the main thread may be about to leave it.
+  const hostWatch = new HostWatch();
   netns.start({ settings, target: { kind: 'new' }, sockets });
   const loading = loadEngine(booted);
   try {
@@ -95,6 +105,7 @@ export async function run(
     // Not before: until the chain has copied our mounts, its resolv.conf covers the host's here too.
     const { setResolvers } = engine;
     const unfollow = settings.dns === undefined ? followResolvConf(setResolvers) : () => {};
+    followHost(hostWatch, settings, engine, log);
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);
     log('debug', `start: ${watch.text()}`);
     command.go();
@@ -102,6 +113,7 @@ export async function run(
     const outcome = await Promise.race([command.ended, engine.failed]);
     if (outcome instanceof Error) throw new Error(`the engine failed: ${outcome.message}`);
     unfollow();
+    hostWatch.stop();
     if (settings.stats) (await import('./stats.ts')).printStats(engine);
     return outcome;
   } finally {

@@ -69,6 +69,11 @@ const TABLE = {
   sockConsumeBytes: ['bytes', 'Acknowledged stream bytes dropped from host sockets'],
   sockOpened: ['events', 'Host sockets opened or accepted'],
   sockClosed: ['events', 'Host sockets closed'],
+  portsClosedByGuest: ['flows', 'UDP flows that ended because the guest said that its port is closed'],
+  datagramsReconnected: [
+    'flows',
+    "UDP and ping flows that got another source address, as the host's network had changed",
+  ],
   datagramsToHost: ['datagrams', 'Datagrams sent to the host network'],
   datagramsToGuest: ['datagrams', 'Datagrams received from the host network'],
   emfile: ['events', 'Sockets not opened for want of file descriptors'],

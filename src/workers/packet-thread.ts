@@ -19,7 +19,7 @@ import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { eventfdWrite } from '../sys/io.ts';
 import { addressOf } from '../sys/memory.ts';
-import type { EnginePlan, ListenerPlan, SplicePlan } from './engine-plan.ts';
+import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
 import { HostIo } from './host-io/host-io.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
@@ -58,6 +58,7 @@ export type ThreadReport =
 /** main -> thread. */
 export type ThreadMail =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
+  | { readonly kind: 'host'; readonly change: HostChange }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] };
 
 const WATCH = EPOLLIN | EPOLLET;
@@ -130,7 +131,10 @@ class PacketThread {
       if (got === undefined) return;
       const mail = got.message as ThreadMail;
       if (mail.kind === 'resolvers') for (const shard of this.#shards) shard.setResolvers(mail.list);
-      else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
+      else if (mail.kind === 'host') {
+        for (const shard of this.#shards) shard.hostChanged(mail.change);
+        this.#hostIo?.hostChanged(mail.change);
+      } else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
     }
   }
 

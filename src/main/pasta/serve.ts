@@ -20,6 +20,7 @@ import type { BootedThread } from '../../workers/packet-worker.ts';
 import { watchNamespace } from '../attach.ts';
 import { closeInheritedOnExec } from '../descriptors.ts';
 import { endWithin, loadEngine } from '../engine-launch.ts';
+import { HostWatch } from '../host-watch.ts';
 import { followResolvConf } from '../resolvers.ts';
 import { terminalState } from '../signals.ts';
 import { Stopwatch } from '../stopwatch.ts';
@@ -29,6 +30,7 @@ import { PastaCommand } from './command.ts';
 import type { ControlSocket } from './control-socket.ts';
 import { becomeUser, leaveCaller } from './daemon.ts';
 import { pastaEnginePlan } from './engine-plan.ts';
+import { followHost } from './follow.ts';
 import { Forwarder } from './forwarder.ts';
 import { LogFile, type PastaLog } from './log.ts';
 import { Message } from './messages.ts';
@@ -74,6 +76,8 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const sockets = needsSockets(conf, rules)
     ? (await import('../../workers/splice/socket-source.ts')).makeSocketSource()
     : undefined;
+  // Before the namespace thread looks at the host: what changes meanwhile is seen afterwards.
+  const watch = new HostWatch();
   netns.start({ conf, target: path === undefined ? { kind: 'new' } : { kind: 'path', path }, sockets });
   const loading = loadEngine(start.booted);
   let command: PastaCommand | undefined;
@@ -147,6 +151,10 @@ export async function servePasta(start: PastaStart): Promise<number> {
     const running = engine;
     forwarder.start(running);
     followResolvConf((list) => running.setResolvers(list));
+    followHost(watch, {
+      ...{ conf, start: made.network, engine: running, inside: made.inside },
+      log: (l, text) => log.log(l, text),
+    });
     if (conf.statsSeconds !== undefined) {
       const { printStats } = await import('../stats.ts');
       setInterval(() => printStats(running), conf.statsSeconds * 1000).unref();
@@ -187,6 +195,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     command?.kill();
     throw error;
   } finally {
+    watch.stop();
     forwarder?.stop();
     control?.close();
     await endWithin(engine);
