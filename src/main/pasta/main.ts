@@ -5,6 +5,7 @@
 import { readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import type * as Namespace from '../../sys/namespace.ts';
 import { STATUS_FD_VARIABLE, statusFd } from './daemon.ts';
 import { PastaLog } from './log.ts';
 import { Message } from './messages.ts';
@@ -17,6 +18,8 @@ const codeCache = import.meta.url.endsWith('.js')
 if (codeCache !== undefined) enableCompileCache(codeCache);
 
 const log = new PastaLog();
+/** Has what ends the process; asked for before the wall (wall.ts), behind which nothing can be loaded. */
+let leaving: Promise<typeof Namespace> | undefined;
 
 async function main(argv: readonly string[]): Promise<number> {
   const env = callersEnvironment();
@@ -40,6 +43,7 @@ async function main(argv: readonly string[]): Promise<number> {
   for (const warning of warnings) log.log('warning', warning);
   if (process.env.PASTA_STARTED_AS_ROOT !== undefined) log.log('warning', Message.startedAsRoot);
   log.configure(conf.verbosity);
+  leaving = import('../../sys/namespace.ts');
   const { servePasta } = await import('./serve.ts');
   return servePasta({
     ...{ conf, target, netns, log, env, login, program, version: version() },
@@ -59,6 +63,7 @@ function callersEnvironment(): NodeJS.ProcessEnv {
     'PASTA_PROGRAM',
     'PASTA_STARTED_AS_ROOT',
     'PASTA_RUNAS',
+    'BUCATINI_OWN_MOUNTS',
     STATUS_FD_VARIABLE,
   ])
     delete env[name];
@@ -78,8 +83,8 @@ main(process.argv.slice(2)).then(
   (status) => process.exit(status),
   async (error: Error) => {
     log.log('error', error.message);
-    if (process.env.BUCATINI_STACK !== undefined) console.error(error);
+    if (process.env.BUCATINI_STACK !== undefined) writeSync(2, `${error.stack}\n`);
     // Threads may still be booting; Node's taking them apart in the midst of it has been seen to end in a signal.
-    (await import('../../sys/namespace.ts')).exitNow(1);
+    (await (leaving ?? import('../../sys/namespace.ts'))).exitNow(1);
   },
 );
