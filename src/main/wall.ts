@@ -22,7 +22,6 @@ import {
   CLONE_NEWUTS,
   CLONE_VM,
   Errno,
-  F_DUPFD_CLOEXEC,
   F_GETFD,
   F_GETFL,
   F_GETPIPE_SZ,
@@ -201,7 +200,7 @@ export function wallFilter(plan: WallPlan): Filter {
     when: [
       {
         arg: 1,
-        oneOf: [F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETPIPE_SZ, F_SETPIPE_SZ, F_DUPFD_CLOEXEC],
+        oneOf: [F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETPIPE_SZ, F_SETPIPE_SZ],
       },
     ],
     otherwise: Errno.EINVAL,
