@@ -180,8 +180,8 @@ export function wallFilter(plan: WallPlan): Filter {
   put('socket', {
     when: [
       { arg: 0, oneOf: [AF_INET, AF_INET6] },
-      // SOCK_RAW is not among them; the protocol is left to the kernel, which knows ping sockets by it.
-      { arg: 1, mask: SOCK_TYPE_MASK & ~(SOCK_STREAM | SOCK_DGRAM), equals: 0 },
+      // Not SOCK_RAW; the protocol is left to the kernel, which knows ping sockets by it.
+      { arg: 1, mask: SOCK_TYPE_MASK, oneOf: [SOCK_STREAM, SOCK_DGRAM] },
     ],
   });
   put('ioctl', {

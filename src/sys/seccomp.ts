@@ -41,7 +41,7 @@ const argAt = (arg: number): number => 16 + arg * 8;
 
 /** What an argument must be. Only its low 32 bits count, which is all of a descriptor, command or flag word. */
 export type Condition =
-  | { readonly arg: number; readonly oneOf: readonly number[] }
+  | { readonly arg: number; readonly oneOf: readonly number[]; readonly mask?: number }
   /** (argument & mask) == equals */
   | { readonly arg: number; readonly mask: number; readonly equals: number }
   /** A null pointer: all 64 bits. */
@@ -67,9 +67,10 @@ function actionOf(rule: Exclude<Rule, { when: unknown }>): number {
 function conditionCode(condition: Condition, fail: Instruction): Instruction[] {
   const load: Instruction = [LD, 0, 0, argAt(condition.arg)];
   if ('oneOf' in condition) {
-    const { oneOf } = condition;
+    const { oneOf, mask } = condition;
+    const masked: readonly Instruction[] = mask === undefined ? [] : [[AND, 0, 0, mask >>> 0]];
     // A hit jumps over the other comparisons and the failure behind them.
-    return [load, ...oneOf.map((v, i): Instruction => [JEQ, oneOf.length - i, 0, v >>> 0]), fail];
+    return [load, ...masked, ...oneOf.map((v, i): Instruction => [JEQ, oneOf.length - i, 0, v >>> 0]), fail];
   }
   if ('isNull' in condition) {
     const high: Instruction = [LD, 0, 0, argAt(condition.arg) + 4];
