@@ -33,9 +33,10 @@ import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from './resolv-conf.ts';
 import { followResolvConf } from './resolvers.ts';
-import { forwardSignals, terminalState } from './signals.ts';
+import { forwardSignals } from './signals.ts';
 import { Stopwatch } from './stopwatch.ts';
-import { restoreForeground } from './terminal.ts';
+import { Terminal } from './terminal.ts';
+import { closeWall, emptyRoot } from './wall.ts';
 
 /** @returns the exit status. @throws CommandError, NetnsError or Error with one line for the user */
 export async function run(
@@ -48,7 +49,7 @@ export async function run(
   const watch = new Stopwatch();
   const argv = commandLine(operands, env);
 
-  const terminal = terminalState();
+  const terminal = new Terminal();
   let command: Command | undefined;
   let engine: EngineHandle | undefined;
   let ending = false;
@@ -59,6 +60,7 @@ export async function run(
       command?.kill();
       void endWithin(engine).then(() => process.exit(128 + os.signals[name]));
     },
+    terminal,
   );
 
   const sockets = await socketSource(settings);
@@ -104,8 +106,15 @@ export async function run(
     watch.lap('command ready');
     // Not before: until the chain has copied our mounts, its resolv.conf covers the host's here too.
     const { setResolvers } = engine;
-    const unfollow = settings.dns === undefined ? followResolvConf(setResolvers) : () => {};
+    const readable: number[] = [];
+    const unfollow =
+      settings.dns === undefined ? followResolvConf(setResolvers, RESOLV_CONF, readable) : () => {};
     followHost(hostWatch, settings, engine, log);
+    const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
+    const openRoot = emptyRoot();
+    if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
+    closeWall({ readable, removable: [], signals: true, watchesProcess: false });
+    watch.lap('wall closed');
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);
     log('debug', `start: ${watch.text()}`);
     command.go();
@@ -114,12 +123,12 @@ export async function run(
     if (outcome instanceof Error) throw new Error(`the engine failed: ${outcome.message}`);
     unfollow();
     hostWatch.stop();
-    if (settings.stats) (await import('./stats.ts')).printStats(engine);
+    printStats(engine);
     return outcome;
   } finally {
     command?.kill();
     await endWithin(engine);
-    await restoreForeground(terminal);
+    terminal.restore();
   }
 }
 

@@ -19,6 +19,8 @@ import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { eventfdWrite } from '../sys/io.ts';
 import { addressOf } from '../sys/memory.ts';
+import { keepCapabilities } from '../sys/namespace.ts';
+import { flowCapabilities } from './capabilities.ts';
 import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
 import { HostIo } from './host-io/host-io.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
@@ -265,6 +267,8 @@ class PacketThread {
 
   run(): void {
     try {
+      const dropped = keepCapabilities(flowCapabilities());
+      if (dropped < 0) throw new Error(`capset: errno ${-dropped}`);
       // What cannot be listened on is for the front end to judge, which may stop the engine.
       if (this.#hostIo !== null) this.#listen(this.#hostIo, this.#task.plan.listeners);
       this.#task.port.postMessage({ kind: 'ready' } satisfies ThreadReport);

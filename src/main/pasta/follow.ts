@@ -97,10 +97,15 @@ export interface Following {
   readonly inside?: { readonly fd: number; readonly linkIndex: number } | undefined;
 }
 
-export function followHost(watch: HostWatch, { conf, start, engine, log, inside }: Following): void {
+/**
+ * Call it before the wall is closed (wall.ts).
+ * @returns whether the namespace may have to be given something later, which takes CAP_NET_ADMIN
+ */
+export function followHost(watch: HostWatch, { conf, start, engine, log, inside }: Following): boolean {
   const presence = new InterfacePresence([conf.outboundIf4, conf.outboundIf6], log);
   let lacks = inside === undefined ? [] : lacksOf(start);
   const target = inside === undefined || lacks.length === 0 ? undefined : new RouteSocket(inside.fd);
+  const resolvConf = readResolvConf(); // not to be had later, and only names of the first plan hang on it
   const onChange = (): void => {
     const { host } = watch;
     const addresses = host.addresses();
@@ -117,7 +122,7 @@ export function followHost(watch: HostWatch, { conf, start, engine, log, inside 
       return;
     }
     if (!conf.ipv4 && !dump.hasIpv6) return;
-    const now = planPasta(conf, dump, readResolvConf());
+    const now = planPasta(conf, dump, resolvConf);
     engine.hostChanged(engineChange(conf, start, dump, now));
     if (target === undefined || inside === undefined || lacks.length === 0) return;
     try {
@@ -129,6 +134,7 @@ export function followHost(watch: HostWatch, { conf, start, engine, log, inside 
     }
   };
   watch.start(onChange, log);
+  return target !== undefined;
 }
 
 /** @returns whether the family still lacks something */
