@@ -3,5 +3,10 @@ import { workerData } from 'node:worker_threads';
 import { serveSockets, serveSocketsBeside } from '../../../src/workers/splice/socket-source.ts';
 
 const { shared, beside } = workerData as { shared: SharedArrayBuffer; beside: boolean };
-if (beside) await serveSocketsBeside(shared);
-else serveSockets(shared);
+if (beside) {
+  const otherThings = setInterval(() => {}, 1000);
+  await serveSocketsBeside(shared);
+  clearInterval(otherThings);
+} else {
+  serveSockets(shared);
+}
