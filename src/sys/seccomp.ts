@@ -21,7 +21,6 @@ const AUDIT_ARCH = process.arch === 'arm64' ? 0xc000_00b7 : 0xc000_003e;
 const X32_SYSCALL_BIT = 0x4000_0000;
 const SECCOMP_SET_MODE_FILTER = 1;
 const FLAG_TSYNC = 1;
-const FLAG_LOG = 2;
 /** Without it kernels before 5.16 switch a processor's store bypass off for us, which slows every JIT down. */
 const FLAG_SPEC_ALLOW = 4;
 const RET_KILL_PROCESS = 0x8000_0000;
@@ -136,7 +135,7 @@ export function filterProgram(filter: Filter): readonly Instruction[] {
 
 /**
  * Put the whole process under a filter, for good: all threads there are, and what they start. No thread can gain privileges any
- * more. Violations are for the kernel's audit log to tell.
+ * more. The kernel's log tells of a violation by itself; FLAG_LOG would add every call that is refused with an errno.
  * @throws SysError
  */
 export function installFilter(filter: Filter): void {
@@ -153,7 +152,7 @@ export function installFilter(filter: Filter): void {
   writeAddress(fprog.u32, 2, code.address);
   const nnp = prctl(PR_SET_NO_NEW_PRIVS, 1);
   if (nnp < 0) throw new SysError('prctl', 'PR_SET_NO_NEW_PRIVS', -nnp);
-  const r = seccomp(SECCOMP_SET_MODE_FILTER, FLAG_TSYNC | FLAG_LOG | FLAG_SPEC_ALLOW, fprog.address);
+  const r = seccomp(SECCOMP_SET_MODE_FILTER, FLAG_TSYNC | FLAG_SPEC_ALLOW, fprog.address);
   if (r < 0)
     throw new SysError('seccomp', 'SECCOMP_SET_MODE_FILTER', -r, 'the kernel needs CONFIG_SECCOMP_FILTER');
   // A thread with a filter that is not ours.
