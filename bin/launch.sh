@@ -88,14 +88,18 @@ note_operand() {
   [ "$operands" -gt 1 ] || operand=$1
 }
 
-# Who we are: $uid, $machine_root when we are root of the whole machine, and which of SIGHUP, SIGINT and SIGQUIT (the lowest bits)
+# Who we are: $uid, $machine_root when we are root of the whole machine, $admin when we are root with CAP_SYS_ADMIN, and which of SIGHUP, SIGINT and SIGQUIT (the lowest bits)
 # the caller had ignored, for COMMAND.
 read_status() {
-  uid= machine_root=
+  uid= machine_root= admin=
   while read -r key value; do
     case $key in
       Uid:) uid=${value%%[!0-9]*} ;;
-      SigIgn:) BUCATINI_IGNORED=${value#"${value%?}"} && break ;;
+      SigIgn:) BUCATINI_IGNORED=${value#"${value%?}"} ;;
+      CapEff:) # bit 21: the sixth digit from the right
+        [ "$uid" = 0 ] && value=${value%?????} && case $value in *[2367abef]) admin=1 ;; esac
+        break
+        ;;
     esac
   done 2>/dev/null </proc/self/status
   [ "$uid" = 0 ] && read -r inner outer count 2>/dev/null </proc/self/uid_map && [ "$inner $outer" = '0 0' ] &&

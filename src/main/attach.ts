@@ -6,14 +6,27 @@
  */
 import { type FSWatcher, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
+import { Errno, O_DIRECTORY, O_PATH } from '../sys/constants.ts';
+import { heldIdentity } from '../sys/held-directory.ts';
+import { openPath } from '../sys/namespace.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
-import { chooseNetns, endWithin, launchEngine, loadEngine, socketSource } from './engine-launch.ts';
+import {
+  chooseNetns,
+  endWithin,
+  followHost,
+  launchEngine,
+  loadEngine,
+  socketSource,
+} from './engine-launch.ts';
+import { HostWatch } from './host-watch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
+import { RESOLV_CONF } from './resolv-conf.ts';
 import { followResolvConf } from './resolvers.ts';
 import { Stopwatch } from './stopwatch.ts';
 import { quoted, UsageError } from './values.ts';
+import { closeWall, emptyRoot } from './wall.ts';
 
 /** How soon the end of a process is noticed. */
 const POLL_MS = 250;
@@ -41,6 +54,8 @@ export async function attach(
 
   const sockets = await socketSource(settings);
   const netns = chooseNetns(settings);
+  // Opened in the host's namespace: the main thread may be about to leave it.
+  const hostWatch = new HostWatch();
   netns.start({ settings, target: { kind: 'path', path: target.path }, sockets });
   const loading = loadEngine(booted);
   const made = await netns.tap.catch(async (error: NetnsError) => {
@@ -54,9 +69,19 @@ export async function attach(
   steps.lap('interface configured');
   const engine = await starting;
   steps.lap('engine started');
+  const readable: number[] = [];
   const unfollow =
-    settings.dns === undefined ? followResolvConf((list) => engine.setResolvers(list)) : () => {};
-  const unwatch = watchNamespace(target, () => end.resolve('the namespace is gone'), identity);
+    settings.dns === undefined
+      ? followResolvConf((list) => engine.setResolvers(list), RESOLV_CONF, readable)
+      : () => {};
+  followHost(hostWatch, settings, engine, log);
+  const watched = new NamespaceWatch(target, () => end.resolve('the namespace is gone'), identity);
+  const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
+  const openRoot = emptyRoot();
+  if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
+  watched.rootChanged();
+  closeWall({ readable, removable: [], signals: false, watchesProcess: target.pid !== undefined });
+  steps.lap('wall closed');
   log('debug', `start: ${steps.text()}`);
   log('info', `ready: ${made.network.interfaceName}: ${made.network.summary}`);
 
@@ -66,9 +91,10 @@ export async function attach(
     throw new Error(`the engine failed: ${outcome.message}`);
   }
   log('info', `${outcome}, ending`);
-  unwatch();
+  watched.stop();
+  hostWatch.stop();
   unfollow();
-  if (settings.stats) (await import('./stats.ts')).printStats(engine);
+  printStats(engine);
   await endWithin(engine);
   return 0;
 }
@@ -101,39 +127,68 @@ function namespaceIdentity(path: string): string | undefined {
   }
 }
 
-/** Call `onGone` once. @param identity  of the namespace that is meant @returns a function that stops watching */
-export function watchNamespace(
-  target: AttachTarget,
-  onGone: () => void,
-  identity = namespaceIdentity(target.path),
-): () => void {
-  const look = (): void => {
-    const now = namespaceIdentity(target.path);
-    if (now === identity || now === 'EACCES') return;
-    stop();
-    onGone();
-  };
-  let watcher: FSWatcher | undefined;
-  let timer: NodeJS.Timeout | undefined;
-  const stop = (): void => {
-    watcher?.close();
-    clearInterval(timer);
-  };
-  const poll = (): void => {
-    timer ??= setInterval(look, POLL_MS);
-  };
-  if (target.pid !== undefined || target.path.startsWith('/proc/')) {
-    poll(); // procfs has no inotify
-  } else {
-    try {
-      watcher = watch(dirname(target.path), (_event, name) => {
-        if (name === null || name === basename(target.path)) look();
-      });
-      watcher.on('error', poll);
-    } catch {
-      poll();
+/**
+ * Watches whether a namespace is still what its name leads to, through the name's directory: the name itself leads nowhere behind
+ * the wall (wall.ts).
+ */
+export class NamespaceWatch {
+  readonly #name: string;
+  readonly #directory: number;
+  readonly #onGone: () => void;
+  #identity: string | undefined;
+  #watcher: FSWatcher | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** Calls `onGone` once, maybe at once. @param identity  of the namespace that is meant */
+  constructor(target: AttachTarget, onGone: () => void, identity = namespaceIdentity(target.path)) {
+    this.#name = basename(target.path);
+    this.#directory = openPath(dirname(target.path), O_PATH | O_DIRECTORY);
+    this.#onGone = onGone;
+    this.#identity = identity;
+    if (target.pid !== undefined || target.path.startsWith('/proc/')) {
+      this.#poll(); // procfs has no inotify
+    } else {
+      try {
+        this.#watcher = watch(dirname(target.path), (_event, name) => {
+          if (name === null || name === this.#name) this.#look();
+        });
+        this.#watcher.on('error', () => this.#poll());
+      } catch {
+        this.#poll();
+      }
     }
+    this.#look(); // it may have gone while we were starting
   }
-  look(); // it may have gone while we were starting
-  return stop;
+
+  /**
+   * The old root has been let go of, and with it a mount that the name may have led to: from now on it counts whether the name is
+   * there.
+   */
+  rootChanged(): void {
+    const now = this.#now();
+    if (now !== undefined) this.#identity = now;
+    this.#look();
+  }
+
+  stop(): void {
+    this.#watcher?.close();
+    clearInterval(this.#timer);
+  }
+
+  #now(): string | undefined {
+    const now = heldIdentity(this.#directory, this.#name);
+    if (typeof now === 'string') return now;
+    return now === -Errno.EACCES ? 'EACCES' : undefined;
+  }
+
+  #look(): void {
+    const now = this.#now();
+    if (now === this.#identity || now === 'EACCES') return;
+    this.stop();
+    this.#onGone();
+  }
+
+  #poll(): void {
+    this.#timer ??= setInterval(() => this.#look(), POLL_MS);
+  }
 }

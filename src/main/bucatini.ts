@@ -2,9 +2,10 @@
  * Entry of the `bucatini` front end, started by bin/bucatini in the namespaces that the subcommand needs. Only what the
  * subcommand uses is loaded; the process ends with the status that the subcommand gives, 1 for errors of our own.
  */
-import { writeFileSync } from 'node:fs';
+import { writeFileSync, writeSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import type * as Namespace from '../sys/namespace.ts';
 import { bootPacketThread } from '../workers/packet-worker.ts';
 import { say } from './log.ts';
 import type { CommandName } from './options.ts';
@@ -76,9 +77,13 @@ async function main(argv: readonly string[]): Promise<number> {
 
 /** The engine has stopped and everything has been said by synchronous writes: leave without Node's taking its threads apart. */
 async function leave(outcome: Promise<number>): Promise<number> {
+  leaving = import('../sys/namespace.ts');
   const status = await outcome;
-  return (await import('../sys/namespace.ts')).exitNow(status);
+  return (await leaving).exitNow(status);
 }
+
+/** Has what ends the process; asked for before the wall (wall.ts), behind which nothing can be loaded. */
+let leaving: Promise<typeof Namespace> | undefined;
 
 /** The launcher sets the caller's NODE_OPTIONS aside so that they do not bend this process; children get them back. */
 function callersEnvironment(): NodeJS.ProcessEnv {
@@ -87,6 +92,7 @@ function callersEnvironment(): NodeJS.ProcessEnv {
   delete env.BUCATINI_NODE_OPTIONS;
   delete env.BUCATINI_IGNORED;
   delete env.BUCATINI_REENTERED;
+  delete env.BUCATINI_OWN_MOUNTS;
   delete env.BUCATINI_TEST_IMPAIR;
   return env;
 }
@@ -129,8 +135,8 @@ main(process.argv.slice(2)).then(
   (status) => process.exit(status),
   async (error: Error & { status?: number }) => {
     say(error.message);
-    if (process.env.BUCATINI_STACK !== undefined) console.error(error);
+    if (process.env.BUCATINI_STACK !== undefined) writeSync(2, `${error.stack}\n`);
     // Threads may still be booting; Node's taking them apart in the midst of it has been seen to end in a signal.
-    (await import('../sys/namespace.ts')).exitNow(error.status ?? 1);
+    (await (leaving ?? import('../sys/namespace.ts'))).exitNow(error.status ?? 1);
   },
 );

@@ -18,7 +18,7 @@
  *   fd 3      network namespace     fd 4   the talk with sh          fd 5   the caller's standard error, for COMMAND
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, constants, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { accessSync, closeSync, constants, openSync, readSync, statSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { constants as os } from 'node:os';
 import { MNT_DETACH, MS_BIND } from '../sys/constants.ts';
@@ -87,6 +87,8 @@ export class Command {
   readonly #covered: CoveredFile | undefined;
   #running = false;
   #pid = 0;
+  /** Of the children's list of sh, once that has said "started": /proc is out of reach later. -1: the kernel has no such lists. */
+  #children = -1;
 
   constructor(options: CommandOptions) {
     const { resolvConf } = options;
@@ -132,6 +134,7 @@ export class Command {
       said += chunk;
       const lines = said.split('\n');
       if (!lines.includes('started')) return;
+      if (this.#children < 0) this.#children = openChildren(eldestChild(openChildren(this.#head.pid ?? 0)));
       this.#covered?.uncover();
       resolve(this.#covered?.notes ?? []);
     });
@@ -177,7 +180,7 @@ export class Command {
    * adopted orphans come behind it.
    */
   #commandPid(): number {
-    if (this.#pid === 0) this.#pid = eldestChild(eldestChild(this.#head.pid ?? 0));
+    if (this.#pid === 0) this.#pid = eldestChild(this.#children, true);
     return this.#pid;
   }
 }
@@ -218,13 +221,29 @@ function coverResolvConf({ path, text }: PrivateResolvConf): CoveredFile {
   };
 }
 
-/** First entry of the children's list, which is in order of birth (CONFIG_PROC_CHILDREN); 0 if there is none. */
-function eldestChild(pid: number): number {
-  if (pid === 0) return 0;
+/** The list of a process's children, for eldestChild; -1 if there is none. */
+function openChildren(pid: number): number {
+  if (pid === 0) return -1;
   try {
-    return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ', 1)[0]);
+    return openSync(`/proc/${pid}/task/${pid}/children`, 'r');
+  } catch {
+    return -1;
+  }
+}
+
+/**
+ * First entry of a children's list, which is in order of birth (CONFIG_PROC_CHILDREN); 0 if there is none.
+ * @param keep  the list is to be read again
+ */
+function eldestChild(list: number, keep = false): number {
+  if (list < 0) return 0;
+  const text = Buffer.alloc(16); // no process id is longer
+  try {
+    return Number.parseInt(text.toString('latin1', 0, readSync(list, text, 0, text.length, 0)), 10) || 0;
   } catch {
     return 0;
+  } finally {
+    if (!keep) closeSync(list);
   }
 }
 

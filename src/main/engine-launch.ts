@@ -4,6 +4,7 @@ import type * as EngineModule from '../workers/engine.ts';
 import { DEFAULT_POLICY, type EnginePlan, type ImpairmentPlan } from '../workers/engine-plan.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { autoThreads } from '../workers/plan.ts';
+import { type HostWatch, InterfacePresence } from './host-watch.ts';
 import type { Log } from './log.ts';
 import { type Netns, NetnsHere, NetnsThread } from './netns.ts';
 import type { NetnsTap } from './netns-setup.ts';
@@ -83,6 +84,20 @@ export async function launchEngine(
 export async function socketSource(settings: Settings): Promise<SharedArrayBuffer | undefined> {
   if (!settings.splice || settings.publish.length === 0) return undefined;
   return (await import('../workers/splice/socket-source.ts')).makeSocketSource();
+}
+
+/** The namespace needs nothing when the host's network changes: it has an address and a default route from the start. */
+export function followHost(
+  watch: HostWatch,
+  { outboundInterface }: Settings,
+  engine: EngineModule.EngineHandle,
+  log: Log,
+): void {
+  const presence = new InterfacePresence([outboundInterface], log);
+  watch.start(() => {
+    presence.look(watch.host.links());
+    engine.hostChanged({});
+  }, log);
 }
 
 const STOP_LIMIT_MS = 1000;

@@ -130,10 +130,16 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
   // Without a parent this is only being compiled for the code cache (scripts/build.mjs).
   parentPort?.once('message', async (job: Job) => {
     try {
-      for (const step of setUp(job)) post(step);
+      // Before the last step is told: nothing can be loaded behind the wall (wall.ts).
+      const { checked } = await import('../sys/error.ts');
+      const { keepCapabilities } = await import('../sys/namespace.ts');
+      const source = job.sockets && (await import('../workers/splice/socket-source.ts'));
+      for (const step of setUp(job)) {
+        if (step.kind === 'configured') checked(keepCapabilities([]), 'capset', 'namespace thread');
+        post(step);
+      }
       // This thread alone is in the namespace: it stays, and only leaves with the process.
-      if (job.sockets !== undefined)
-        (await import('../workers/splice/socket-source.ts')).serveSockets(job.sockets);
+      if (job.sockets !== undefined) source!.serveSockets(job.sockets);
     } catch (error) {
       const { message, code } = error as NodeJS.ErrnoException;
       post({ kind: 'failed', message, ...(code !== undefined && { code }) });

@@ -7,6 +7,7 @@ import { CLONE_NEWNET } from '../sys/constants.ts';
 import { setCloexec } from '../sys/io.ts';
 import { namespaceOwner, namespaceType, openPath } from '../sys/namespace.ts';
 import { tool } from './command.ts';
+import { OWN_MOUNTS_VARIABLE } from './wall.ts';
 
 const ONCE = 'BUCATINI_REENTERED';
 
@@ -48,5 +49,9 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
 
 function become(entrance: readonly string[]): never {
   const argv = [...entrance, process.execPath, ...process.execArgv, ...process.argv.slice(1)];
-  return process.execve!(entrance[0]!, argv, { ...process.env, [ONCE]: '1' });
+  return process.execve!(entrance[0]!, argv, {
+    ...process.env,
+    [ONCE]: '1',
+    [OWN_MOUNTS_VARIABLE]: '1', // both entrances end in unshare -m
+  });
 }

@@ -19,15 +19,24 @@ import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
-import { chooseNetns, endWithin, launchEngine, loadEngine, socketSource } from './engine-launch.ts';
+import {
+  chooseNetns,
+  endWithin,
+  followHost,
+  launchEngine,
+  loadEngine,
+  socketSource,
+} from './engine-launch.ts';
+import { HostWatch } from './host-watch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from './resolv-conf.ts';
 import { followResolvConf } from './resolvers.ts';
-import { forwardSignals, terminalState } from './signals.ts';
+import { forwardSignals } from './signals.ts';
 import { Stopwatch } from './stopwatch.ts';
-import { restoreForeground } from './terminal.ts';
+import { Terminal } from './terminal.ts';
+import { closeWall, emptyRoot } from './wall.ts';
 
 /** @returns the exit status. @throws CommandError, NetnsError or Error with one line for the user */
 export async function run(
@@ -40,7 +49,7 @@ export async function run(
   const watch = new Stopwatch();
   const argv = commandLine(operands, env);
 
-  const terminal = terminalState();
+  const terminal = new Terminal();
   let command: Command | undefined;
   let engine: EngineHandle | undefined;
   let ending = false;
@@ -51,10 +60,13 @@ export async function run(
       command?.kill();
       void endWithin(engine).then(() => process.exit(128 + os.signals[name]));
     },
+    terminal,
   );
 
   const sockets = await socketSource(settings);
   const netns = chooseNetns(settings);
+  // Opened in the host's namespace: the main thread may be about to leave it.
+  const hostWatch = new HostWatch();
   netns.start({ settings, target: { kind: 'new' }, sockets });
   const loading = loadEngine(booted);
   try {
@@ -94,7 +106,15 @@ export async function run(
     watch.lap('command ready');
     // Not before: until the chain has copied our mounts, its resolv.conf covers the host's here too.
     const { setResolvers } = engine;
-    const unfollow = settings.dns === undefined ? followResolvConf(setResolvers) : () => {};
+    const readable: number[] = [];
+    const unfollow =
+      settings.dns === undefined ? followResolvConf(setResolvers, RESOLV_CONF, readable) : () => {};
+    followHost(hostWatch, settings, engine, log);
+    const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
+    const openRoot = emptyRoot();
+    if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
+    closeWall({ readable, removable: [], signals: true, watchesProcess: false });
+    watch.lap('wall closed');
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);
     log('debug', `start: ${watch.text()}`);
     command.go();
@@ -102,12 +122,13 @@ export async function run(
     const outcome = await Promise.race([command.ended, engine.failed]);
     if (outcome instanceof Error) throw new Error(`the engine failed: ${outcome.message}`);
     unfollow();
-    if (settings.stats) (await import('./stats.ts')).printStats(engine);
+    hostWatch.stop();
+    printStats(engine);
     return outcome;
   } finally {
     command?.kill();
     await endWithin(engine);
-    await restoreForeground(terminal);
+    terminal.restore();
   }
 }
 

@@ -3,7 +3,7 @@
  * that group, so is COMMAND, and has had the signal already. SIGTSTP is left alone: COMMAND, the chain and the engine stop
  * and go on together, as any job does.
  */
-import { readFileSync } from 'node:fs';
+import type { Terminal } from './terminal.ts';
 
 const FORWARDED = [
   'SIGTERM',
@@ -37,6 +37,7 @@ export interface SignalTarget {
 export function forwardSignals(
   target: () => SignalTarget | undefined,
   onEarly: (name: NodeJS.Signals) => void,
+  terminal: Pick<Terminal, 'inForeground'>,
 ): void {
   const ignored = ignoredSignals();
   for (const name of FORWARDED) {
@@ -45,28 +46,9 @@ export function forwardSignals(
       const to = target();
       if (to === undefined) {
         if (!HARMLESS.includes(name)) onEarly(name);
-      } else if (!(FROM_TERMINAL.includes(name) && inForeground())) {
+      } else if (!(FROM_TERMINAL.includes(name) && terminal.inForeground())) {
         to.signal(name);
       }
     });
   }
-}
-
-/** Whether we are in the foreground process group of our terminal. */
-export function inForeground(): boolean {
-  const terminal = terminalState();
-  return terminal !== undefined && terminal.foregroundGroup === terminal.ourGroup;
-}
-
-export interface TerminalState {
-  readonly ourGroup: number;
-  readonly foregroundGroup: number;
-}
-
-/** undefined without a controlling terminal. /proc/self/stat, proc(5): pgrp is field 5, tty_nr 7, tpgid 8; the name in parentheses may hold anything. */
-export function terminalState(): TerminalState | undefined {
-  const stat = readFileSync('/proc/self/stat', 'utf8');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const [ourGroup, tty, foregroundGroup] = [fields[2], fields[4], fields[5]].map(Number);
-  return tty === 0 ? undefined : { ourGroup: ourGroup!, foregroundGroup: foregroundGroup! };
 }

@@ -1,18 +1,26 @@
 /**
+ * The controlling terminal, held open: behind the wall (wall.ts) it cannot be opened any more.
+ *
  * A shell as COMMAND takes the terminal for its own process group and cannot give it back: our group has no number in its PID
  * namespace. So we take it back for ours, else the next reader of a script around us would be stopped by SIGTTIN.
  */
-import { type TerminalState, terminalState } from './signals.ts';
+import { O_NOCTTY, O_RDWR, SIGTTOU } from '../sys/constants.ts';
+import { getpgrp, openPath, signalIgnore, tcgetpgrp, tcsetpgrp } from '../sys/namespace.ts';
 
-/** Take the terminal back if it was ours at the start (`before`) and is not now. The process ends right after. */
-export async function restoreForeground(before: TerminalState | undefined): Promise<void> {
-  const now = terminalState();
-  if (before === undefined || now === undefined) return;
-  if (before.foregroundGroup !== before.ourGroup || now.foregroundGroup === now.ourGroup) return;
-  const { openPath, signalIgnore, tcsetpgrp } = await import('../sys/namespace.ts');
-  const { O_RDWR, SIGTTOU } = await import('../sys/constants.ts');
-  const fd = openPath('/dev/tty', O_RDWR);
-  if (fd < 0) return;
-  signalIgnore(SIGTTOU); // what a background process gets for asking
-  tcsetpgrp(fd, before.ourGroup);
+export class Terminal {
+  readonly #fd = openPath('/dev/tty', O_RDWR | O_NOCTTY);
+  /** It was ours when we started. */
+  readonly #wasOurs = this.inForeground();
+
+  /** Whether we are in its foreground process group; no without a controlling terminal. */
+  inForeground(): boolean {
+    return this.#fd >= 0 && tcgetpgrp(this.#fd) === getpgrp();
+  }
+
+  /** Take it back if it was ours at the start and is not now. The process ends right after. */
+  restore(): void {
+    if (!this.#wasOurs || this.inForeground()) return;
+    signalIgnore(SIGTTOU); // what a background process gets for asking
+    tcsetpgrp(this.#fd, getpgrp());
+  }
 }

@@ -86,16 +86,18 @@ export function icmpChecksumWrite(pool: Uint8Array, at: number, bytes: number): 
 }
 
 /**
- * Turn an echo request into its reply where it lies. The checksum is adjusted, not recomputed (RFC 1624), so the data
- * is not read and a message that was corrupt stays detectably so.
+ * Turn an echo request, of ICMP or ICMPv6, into its reply where it lies. The checksum is adjusted, not recomputed (RFC 1624), so the
+ * data is not read and a message that was corrupt stays detectably so. ICMPv6 counts the addresses in: right as long as the reply's
+ * are the request's swapped, which leaves their sum alone; if not, call icmp6ChecksumWrite.
+ * @param replyType  IcmpType.echoReply or Icmp6Type.echoReply
  * @returns bytes, or Drop.short
  */
-export function icmpEchoReplyInPlace(pool: Uint8Array, at: number, bytes: number): number {
+export function icmpEchoReplyInPlace(pool: Uint8Array, at: number, bytes: number, replyType: number): number {
   if (bytes < ICMP_BYTES) return Drop.short;
   const typeCode = readU16(pool, at);
-  const reply = (IcmpType.echoReply << 8) | (typeCode & 0xff);
+  const reply = (replyType << 8) | (typeCode & 0xff);
   writeU16(pool, at + 2, checksumUpdate16(readU16(pool, at + 2), typeCode, reply));
-  pool[at] = IcmpType.echoReply;
+  pool[at] = replyType;
   return bytes;
 }
 

@@ -7,7 +7,7 @@
  * Invariant: once icmp6Check() === 0, the 8 bytes may be read unchecked.
  */
 import { readU16, readU32, writeU16, writeU32 } from './be.ts';
-import { checksumUpdate16, finishSum, onesSum, pseudoSum6At } from './checksum.ts';
+import { finishSum, onesSum, pseudoSum6At } from './checksum.ts';
 import { Drop } from './drop.ts';
 import { IpProtocol } from './ipv4.ts';
 import { IPV6_DST, IPV6_SRC } from './ipv6.ts';
@@ -84,20 +84,6 @@ export function icmp6ChecksumWrite(pool: Uint8Array, ipAt: number, icmpAt: numbe
   writeU16(pool, icmpAt + 2, 0);
   const pseudo = pseudoSum6At(pool, ipAt + IPV6_SRC, ipAt + IPV6_DST, IpProtocol.icmpv6, bytes);
   writeU16(pool, icmpAt + 2, finishSum(onesSum(pool, icmpAt, bytes, pseudo)));
-}
-
-/**
- * Turn an echo request into its reply where it lies, checksum adjusted (RFC 1624). Right as long as the reply's
- * addresses are the request's swapped, which leaves the pseudo header's sum alone; if not, call icmp6ChecksumWrite.
- * @returns bytes, or Drop.short
- */
-export function icmp6EchoReplyInPlace(pool: Uint8Array, at: number, bytes: number): number {
-  if (bytes < ICMP6_BYTES) return Drop.short;
-  const typeCode = readU16(pool, at);
-  const reply = (Icmp6Type.echoReply << 8) | (typeCode & 0xff);
-  writeU16(pool, at + 2, checksumUpdate16(readU16(pool, at + 2), typeCode, reply));
-  pool[at] = Icmp6Type.echoReply;
-  return bytes;
 }
 
 /**

@@ -69,6 +69,11 @@ const TABLE = {
   sockConsumeBytes: ['bytes', 'Acknowledged stream bytes dropped from host sockets'],
   sockOpened: ['events', 'Host sockets opened or accepted'],
   sockClosed: ['events', 'Host sockets closed'],
+  portsClosedByGuest: ['flows', 'UDP flows that ended because the guest said that its port is closed'],
+  datagramsReconnected: [
+    'flows',
+    "UDP and ping flows that got another source address, as the host's network had changed",
+  ],
   datagramsToHost: ['datagrams', 'Datagrams sent to the host network'],
   datagramsToGuest: ['datagrams', 'Datagrams received from the host network'],
   emfile: ['events', 'Sockets not opened for want of file descriptors'],
@@ -84,6 +89,8 @@ const TABLE = {
   epollEvents: ['events', 'Events that waits brought'],
   wakes: ['events', 'Doorbells rung for a sleeping thread'],
   sleeps: ['events', 'Times that a thread went to sleep'],
+  shortLooks: ['events', 'Times that a thread looked for 20 µs before it slept'],
+  shortLooksPaid: ['events', 'Of these, times that something came'],
   cpuUserUs: ['us', 'Processor time of the packet threads in user mode, as of the last second'],
   cpuSystemUs: ['us', 'Processor time of the packet threads in the kernel, as of the last second'],
   // splice

@@ -8,7 +8,7 @@
  * process's.
  *
  * Calls that some C library has no function for go through syscall(2).
- * @syscalls unshare setns open openat write close mkdirat unlinkat mount umount2 pivot_root chdir fchdir pidfd_open pidfd_getfd
+ * @syscalls unshare setns open openat write close mkdirat unlinkat mount umount2 pivot_root chdir fchdir chroot pidfd_open pidfd_getfd
  *           pidfd_send_signal prctl seccomp getpgrp setsid kill ioctl capget capset prlimit64 gettid rt_sigaction
  *           exit_group
  */
@@ -54,6 +54,7 @@ const cMount = libc<[string | null, string, string | null, N, string | null]>('m
 ]);
 const cUmount2 = libc<[string, N]>('umount2', 'int', [S, 'int']);
 const cChdir = libc<[string]>('chdir', 'int', [S]);
+const cChroot = libc<[string]>('chroot', 'int', [S]);
 const cFchdir = libc<[N]>('fchdir', 'int', ['int']);
 const cPrctl = libc<[N, N, N, N, N]>('prctl', 'int', ['int', W, W, W, W]);
 const cExit = libc<[N]>('_exit', 'int', ['int']);
@@ -126,6 +127,12 @@ export function unlinkat(dirFd: number, path: string, flags: number): number {
 /** chdir(2): unlike process.chdir() it is also allowed in a worker; it moves all threads that share the fs state. */
 export function chdir(path: string): number {
   const r = cChdir(path);
+  return r < 0 ? failed() : r;
+}
+
+/** The whole process's root, by path; it does not move the working directory. */
+export function chroot(path: string): number {
+  const r = cChroot(path);
   return r < 0 ? failed() : r;
 }
 
@@ -299,6 +306,16 @@ export function capset(capabilities: Capabilities): number {
   });
   const r = cSyscall(SYS_capset, capHeader.address, capData.address, 0, 0);
   return r < 0 ? failed() : r;
+}
+
+/**
+ * Drop all capabilities of the calling thread but these; of what it has not got it gets nothing.
+ * @returns 0 or -errno
+ */
+export function keepCapabilities(kept: readonly number[]): number {
+  const { permitted } = capget();
+  const left = permitted & kept.reduce((set, capability) => set | (1n << BigInt(capability)), 0n);
+  return capset({ effective: left, permitted: left, inheritable: 0n });
 }
 
 /** Whether a set has a capability. */

@@ -478,6 +478,8 @@ const SOCKADDR_NL_BYTES = 12;
 const FIRST_RECEIVE_BYTES = 32_768;
 /** How often a dump that was overtaken by a change is started again. */
 const DUMP_TRIES = 10;
+/** First number of a socket that another thread has used: its own count never gets there. */
+const ADOPTED_SEQUENCE = 0x4000_0000;
 /** The kernel answers at once; a limit all the same, so that a thread is never stuck here. */
 const RECEIVE_TIMEOUT_MS = 5_000;
 
@@ -488,7 +490,12 @@ class NetlinkSocket {
   readonly #message = new NativeBuffer(MSGHDR_BYTES + 16);
   #receive = new NativeBuffer(FIRST_RECEIVE_BYTES);
 
-  constructor(groups: readonly number[] = []) {
+  /** @param fd  a socket of this kind that another thread has opened; absent: a new one */
+  constructor(groups: readonly number[] = [], fd?: number) {
+    if (fd !== undefined) {
+      this.fd = fd;
+      return;
+    }
     const what = 'AF_NETLINK, SOCK_RAW, NETLINK_ROUTE';
     this.fd = checked(socket(k.AF_NETLINK, k.SOCK_RAW | k.SOCK_CLOEXEC, k.NETLINK_ROUTE), 'socket', what);
     try {
@@ -596,9 +603,14 @@ export class RouteSocket {
   readonly #socket: NetlinkSocket;
   #sequence = 0;
 
-  /** Opens in the network namespace of the calling thread. */
-  constructor() {
-    this.#socket = new NetlinkSocket();
+  /**
+   * Opens in the network namespace of the calling thread.
+   * @param fd  go on with the socket of a RouteSocket of another thread, which must not use it any more
+   */
+  constructor(fd?: number) {
+    this.#socket = new NetlinkSocket([], fd);
+    // Answers to the other thread's requests may still wait; numbers of our own tell them apart.
+    if (fd !== undefined) this.#sequence = ADOPTED_SEQUENCE;
   }
 
   get fd(): number {

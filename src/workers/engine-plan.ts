@@ -160,6 +160,16 @@ export interface SplicePlan {
   readonly hostLoToNsLo: boolean;
 }
 
+/** The host's network has changed: what of the plan goes along. The guest's own addresses never change (decision 060). */
+export interface HostChange {
+  /** As Ipv6Plan.linkLocalScope; absent: there is no such interface now. */
+  readonly linkLocalScope?: number;
+  /** The host's address that Ipv4Plan.mapGuestAddr stands for; absent: as before. */
+  readonly self4?: string;
+  /** The same for IPv6; a guest that had no global address in the plan is offered this one. */
+  readonly self6?: string;
+}
+
 export interface PoolPlan {
   readonly smallSlots: number;
   readonly largeSlots: number;

@@ -26,7 +26,7 @@ import { allocateShared, requestStop } from '../ring/layout.ts';
 import { EFD_CLOEXEC, EFD_NONBLOCK, errnoText } from '../sys/constants.ts';
 import { close, eventfd, eventfdWrite } from '../sys/io.ts';
 import { addressOf } from '../sys/memory.ts';
-import type { EnginePlan, ListenerPlan } from './engine-plan.ts';
+import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
 import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
@@ -52,6 +52,8 @@ export interface EngineHandle {
   histograms(): readonly EngineHistogram[];
   /** The host's resolvers have changed. */
   setResolvers(list: readonly string[]): void;
+  /** The host's network has changed. */
+  hostChanged(change: HostChange): void;
   /**
    * Listen on the ports of these rules and no others; connections of ports that are no longer listened on go on.
    * @returns what could not be had; the rest is open
@@ -258,6 +260,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
       }).filter((h) => h.buckets.length > 0);
     },
     setResolvers: (list) => post({ kind: 'resolvers', list }),
+    hostChanged: (change) => post({ kind: 'host', change }),
     setListeners: (list) => {
       const answer = Promise.withResolvers<readonly ListenFailure[]>();
       listening.push(answer);

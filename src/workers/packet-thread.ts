@@ -3,6 +3,7 @@
  * its stages from the plan and runs the reactor until the engine stops. It never returns to the event loop before that: no timers,
  * no console here; the log goes through a ring, control messages come on a port that is looked at when `mail` changes.
  */
+import { availableParallelism } from 'node:os';
 import {
   isMainThread,
   type MessagePort,
@@ -18,7 +19,9 @@ import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { eventfdWrite } from '../sys/io.ts';
 import { addressOf } from '../sys/memory.ts';
-import type { EnginePlan, ListenerPlan, SplicePlan } from './engine-plan.ts';
+import { keepCapabilities } from '../sys/namespace.ts';
+import { flowCapabilities } from './capabilities.ts';
+import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
 import { HostIo } from './host-io/host-io.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
@@ -27,6 +30,7 @@ import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
 import { LinkRing, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
+import { ShortLook } from './short-look.ts';
 import { Splice, type SpliceOptions } from './splice/splice.ts';
 import type { Stage } from './stage.ts';
 import { TapReader } from './tap-reader.ts';
@@ -56,6 +60,7 @@ export type ThreadReport =
 /** main -> thread. */
 export type ThreadMail =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
+  | { readonly kind: 'host'; readonly change: HostChange }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] };
 
 const WATCH = EPOLLIN | EPOLLET;
@@ -101,8 +106,14 @@ class PacketThread {
     this.#doorbells = task.doorbellFds.map(
       (fd, i) => new Doorbell(this.#i32, sleepingAt(layout, i) >>> 2, fd, ring),
     );
-    this.#reactor = new Reactor(this.#doorbells[thread]!, task.doorbellFds[thread]!, this.#counters, () =>
-      this.#stopped(),
+    // On one processor nothing can come while we look; between the threads of a pipeline looks cost more than they bring (decision 003).
+    const looks = plan.threads.kind === 'fused' && availableParallelism() > 1;
+    this.#reactor = new Reactor(
+      this.#doorbells[thread]!,
+      task.doorbellFds[thread]!,
+      this.#counters,
+      () => this.#stopped(),
+      looks ? new ShortLook() : null,
     );
     this.#build();
   }
@@ -122,7 +133,10 @@ class PacketThread {
       if (got === undefined) return;
       const mail = got.message as ThreadMail;
       if (mail.kind === 'resolvers') for (const shard of this.#shards) shard.setResolvers(mail.list);
-      else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
+      else if (mail.kind === 'host') {
+        for (const shard of this.#shards) shard.hostChanged(mail.change);
+        this.#hostIo?.hostChanged(mail.change);
+      } else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
     }
   }
 
@@ -253,6 +267,8 @@ class PacketThread {
 
   run(): void {
     try {
+      const dropped = keepCapabilities(flowCapabilities());
+      if (dropped < 0) throw new Error(`capset: errno ${-dropped}`);
       // What cannot be listened on is for the front end to judge, which may stop the engine.
       if (this.#hostIo !== null) this.#listen(this.#hostIo, this.#task.plan.listeners);
       this.#task.port.postMessage({ kind: 'ready' } satisfies ThreadReport);

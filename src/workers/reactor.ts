@@ -6,6 +6,9 @@
  * thread waits (doorbell.ts says why no wake-up can be lost). While there is work the loop still looks at epoll between rounds,
  * without waiting, so that no descriptor starves behind a busy one.
  *
+ * Where it has been found to pay, a thread looks at epoll for a moment more before it sleeps (short-look.ts): announced already, so
+ * that a producer rings.
+ *
  * Every wait ends after MAX_WAIT_MS at the latest: a thread inside a system call cannot be stopped from outside.
  */
 import { Counter, recordHistogram } from '../ring/counters.ts';
@@ -14,6 +17,7 @@ import { Histogram } from '../ring/histograms.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../sys/epoll.ts';
 import { close, eventfdDrain } from '../sys/io.ts';
+import { SHORT_LOOK_MS, type ShortLook } from './short-look.ts';
 import type { Stage } from './stage.ts';
 
 const MAX_WAIT_MS = 2000;
@@ -34,13 +38,22 @@ export class Reactor {
   readonly #doorbell: Doorbell;
   readonly #counters: Float64Array;
   readonly #stopped: () => boolean;
+  readonly #look: ShortLook | null;
 
   /**
    * @param doorbell   this thread's own
    * @param doorbellFd  its eventfd
    * @param stopped    is the engine to stop?
+   * @param look       whether to look before a sleep; null: never
    */
-  constructor(doorbell: Doorbell, doorbellFd: number, counters: Float64Array, stopped: () => boolean) {
+  constructor(
+    doorbell: Doorbell,
+    doorbellFd: number,
+    counters: Float64Array,
+    stopped: () => boolean,
+    look: ShortLook | null,
+  ) {
+    this.#look = look;
     this.#ep = epollCreate();
     if (this.#ep < 0) throw new Error(`epoll_create1: errno ${-this.#ep}`);
     this.#doorbell = doorbell;
@@ -107,7 +120,7 @@ export class Reactor {
     this.#doorbell.prepareSleep();
     let input = this.#stopped();
     for (let i = 0; i < this.#stages.length && !input; i++) input = this.#stages[i]!.hasInput();
-    if (!input) {
+    if (!input && !(ms > 0 && this.#lookShortly())) {
       this.#counters[Counter.sleeps]!++;
       // Round up: waking before the deadline would only mean another round without work.
       this.#wait(ms <= 0 ? 0 : Math.ceil(ms));
@@ -115,14 +128,30 @@ export class Reactor {
     this.#doorbell.wake();
   }
 
-  #wait(timeoutMs: number): void {
+  /** @returns whether something came */
+  #lookShortly(): boolean {
+    const look = this.#look;
+    if (look === null || !look.due()) return false;
+    this.#counters[Counter.shortLooks]!++;
+    const endMs = performance.now() + SHORT_LOOK_MS;
+    let events: number;
+    do events = this.#wait(0);
+    while (events === 0 && performance.now() < endMs);
+    look.ended(events > 0);
+    if (events > 0) this.#counters[Counter.shortLooksPaid]!++;
+    return events > 0;
+  }
+
+  /** @returns events handled */
+  #wait(timeoutMs: number): number {
     const n = epollWait(this.#ep, this.#events, timeoutMs);
     this.#counters[Counter.epollWaits]!++;
-    if (n <= 0) return; // 0: time-out; below: EINTR, the loop comes back
+    if (n <= 0) return 0; // 0: time-out; below: EINTR, the loop comes back
     this.#counters[Counter.epollEvents]! += n;
     for (let i = 0; i < n; i++) {
       this.#handlers[this.#events.dataHi(i)]!(this.#events.dataLo(i), this.#events.eventsOf(i));
     }
+    return n;
   }
 
   close(): void {

@@ -53,6 +53,7 @@ import { Impairment } from './impairment.ts';
 import { ToShard, W } from './messages.ts';
 import { Owner } from './owners.ts';
 import type { PcapWriter } from './pcap.ts';
+import { unreachableUdpFlow } from './quoted-flow.ts';
 import { Reassembler } from './reassembly.ts';
 import type { Stage } from './stage.ts';
 
@@ -366,10 +367,15 @@ export class TapReader implements Stage {
       if (transport + 4 > ipInA) return 0;
       ports = readU32(u8, ipAt + transport);
     } else if (proto === 1 || proto === 58) {
-      // Echo flows hash by identifier; the type (8 or 128) keeps neighbour discovery and errors on the first shard.
       if (transport + 8 > ipInA) return 0;
       const icmpType = u8[ipAt + transport]!;
-      if (icmpType !== (proto === 1 ? 8 : 128)) return 0;
+      if (icmpType !== (proto === 1 ? 8 : 128)) {
+        // What says that a UDP port is closed goes to the shard of that flow; neighbour discovery and the rest to the first one.
+        const family = proto === 1 ? 4 : 6;
+        const quoted = unreachableUdpFlow(u8, ipAt + transport, ipInA - transport, family, words);
+        return quoted < 0 ? 0 : flowHash(this.#k0, this.#k1, words, 0, words, 4, quoted, 17);
+      }
+      // Echo flows hash by identifier.
       ports = (readU16(u8, ipAt + transport + 4) << 16) >>> 0;
     } else return 0;
     return flowHash(this.#k0, this.#k1, words, 0, words, 4, ports, proto);

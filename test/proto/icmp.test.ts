@@ -24,7 +24,6 @@ import {
   icmp6ChecksumWrite,
   icmp6Code,
   icmp6EchoId,
-  icmp6EchoReplyInPlace,
   icmp6EchoSeq,
   icmp6ErrorWrite,
   icmp6Info,
@@ -80,7 +79,7 @@ describe('ICMP', () => {
         ]);
         const pool = poolWith(message);
         icmpChecksumWrite(pool, AT, message.length);
-        expect(icmpEchoReplyInPlace(pool, AT, message.length)).toBe(message.length);
+        expect(icmpEchoReplyInPlace(pool, AT, message.length, IcmpType.echoReply)).toBe(message.length);
         expect(icmpCheck(pool, AT, message.length)).toBe(0);
         expect([icmpType(pool, AT), icmpEchoId(pool, AT), icmpEchoSeq(pool, AT)]).toEqual([
           IcmpType.echoReply,
@@ -95,7 +94,7 @@ describe('ICMP', () => {
   test('a corrupt request gives a reply that is still detectably corrupt', () => {
     const pool = poolWith(echo);
     pool[AT + 9]! ^= 0x40;
-    icmpEchoReplyInPlace(pool, AT, echo.length);
+    icmpEchoReplyInPlace(pool, AT, echo.length, IcmpType.echoReply);
     expect(icmpCheck(pool, AT, echo.length)).toBe(Drop.icmpChecksum);
   });
 
@@ -187,7 +186,7 @@ describe('ICMPv6', () => {
         const request = packet(Uint8Array.from([128, 0, 0, 0, 1, 2, 3, 4, ...data]));
         const bytes = 8 + data.length;
         const pool = poolWith(request);
-        expect(icmp6EchoReplyInPlace(pool, ICMP_AT, bytes)).toBe(bytes);
+        expect(icmpEchoReplyInPlace(pool, ICMP_AT, bytes, Icmp6Type.echoReply)).toBe(bytes);
         pool.copyWithin(AT + IPV6_DST, AT + IPV6_SRC, AT + IPV6_DST);
         pool.set(request.subarray(IPV6_DST, 40), AT + IPV6_SRC);
         expect(icmp6Check(pool, AT, ICMP_AT, bytes)).toBe(0);

@@ -17,6 +17,7 @@ import { NativeBuffer } from '../../src/sys/memory.ts';
 import { getsockname, getsockoptBytes, sockaddrRead, socket } from '../../src/sys/socket.ts';
 import type { ServicePolicy } from '../../src/workers/engine-plan.ts';
 import { Outbound } from '../../src/workers/host-io/outbound.ts';
+import { icmpForErrno } from '../../src/workers/translator/icmp-errors.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
 const fds: number[] = [];
@@ -116,6 +117,9 @@ describe('interface', () => {
   it('that is not there: the kernel says so', () => {
     const o = outbound({ outboundInterface6: 'nosuchdev' });
     expect(o.toDevice(open('2001:db8::1'), words('2001:db8::1'), 0)).toBe(-Errno.ENODEV);
+    // 3/0 network unreachable, 1/0 no route: the guest is told, not left to wait.
+    expect(icmpForErrno(4, Errno.ENODEV)).toBe(0x300);
+    expect(icmpForErrno(6, Errno.ENODEV)).toBe(0x100);
   });
 
   it('of link-local destinations: the scope of the plan', () => {

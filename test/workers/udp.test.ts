@@ -9,7 +9,16 @@ import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
-import { icmpChecksumOk, ip4, ip6, pattern, readIp, readUdp, udpPacket } from '../support/packets.ts';
+import {
+  icmpChecksumOk,
+  ip4,
+  ip6,
+  ipPacket,
+  pattern,
+  readIp,
+  readUdp,
+  udpPacket,
+} from '../support/packets.ts';
 import { type Message, ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
 
 const GUEST = '10.0.2.15';
@@ -562,5 +571,49 @@ describe('published UDP ports', () => {
     expect(reply[W.op]).toBe(ToHost.sendFromListener);
     expect(addrOf(reply)).toEqual(v4Words('127.0.0.1'));
     expect(reply[W.slotB]).toBe(NO_SLOT);
+  });
+});
+
+describe('the guest says that its port is closed', () => {
+  /** Port unreachable about a datagram from remote:53000 to guest:5000. */
+  const unreachable = (from: string, guest: string, remote: string): Uint8Array => {
+    const v6 = guest.includes(':');
+    const quoted = udpPacket(remote, 53_000, guest, 5000, pattern(20));
+    const body = [v6 ? 1 : 3, v6 ? 4 : 3, 0, 0, 0, 0, 0, 0, ...quoted];
+    return Uint8Array.from(ipPacket(from, remote, v6 ? 58 : 1, body));
+  };
+
+  it.each([
+    [GUEST, PEER],
+    [GUEST6, PEER6],
+  ])('%s: the socket to %s closes, and another datagram opens a new one', (guest, remote) => {
+    const { rig, udp } = begin();
+    const datagram = (): Uint8Array => Uint8Array.from(udpPacket(guest, 5000, remote, 53_000, pattern(3)));
+    const first = rig.packet(datagram());
+    const { hash } = first;
+    udp.onPacket(first);
+    for (const m of rig.takeMessages()) if (m[W.op] === ToHost.sendDatagram) give(rig, m);
+    const error = rig.packet(unreachable(guest, guest, remote));
+    error.hash = hash; // the reader takes it from what is quoted
+    expect(udp.onUnreachable(error)).toBe(true);
+    expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.close]);
+    expect(rig.ctx.counters[Counter.portsClosedByGuest]).toBe(1);
+    udp.onPacket(rig.packet(datagram()));
+    expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.openUdp, ToHost.sendDatagram]);
+  });
+
+  it('about the port of another address, or cut short: nothing happens', () => {
+    const { rig, udp } = begin();
+    const first = rig.packet(Uint8Array.from(udpPacket(GUEST, 5000, PEER, 53_000, pattern(3))));
+    const { hash } = first;
+    udp.onPacket(first);
+    rig.takeMessages();
+    const whole = unreachable(GUEST, GUEST, PEER);
+    for (const packet of [unreachable('10.0.2.16', GUEST, PEER), whole.slice(0, 20 + 8 + 23)]) {
+      const error = rig.packet(packet);
+      error.hash = hash;
+      expect(udp.onUnreachable(error)).toBe(false);
+    }
+    expect(rig.takeMessages()).toEqual([]);
   });
 });

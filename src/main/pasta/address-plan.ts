@@ -70,8 +70,8 @@ export interface PastaNetwork {
   readonly inside: InsideNetwork;
   /** Whether the guest has a gateway to be told of by DHCP. */
   readonly hasGateway4: boolean;
-  /** Whether it has a global IPv6 address, for DHCPv6. */
-  readonly hasGlobal6: boolean;
+  /** The host's own addresses that the guest's were taken from. */
+  readonly templates: { readonly address4?: string; readonly address6?: string };
   readonly summary: string;
   readonly info: readonly string[];
   readonly warnings: readonly string[];
@@ -132,7 +132,10 @@ export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | 
     interfaceName,
     inside,
     hasGateway4: (conf.gateway4 ?? template4?.gateway) !== undefined || template4 === undefined,
-    hasGlobal6: ipv6 !== undefined && ipv6.guest !== NO_IPV6_ADDRESS,
+    templates: {
+      ...(template4 && { address4: template4.best.address }),
+      ...(template6 && { address6: canonicalIpv6(template6.best.address) }),
+    },
     summary: [ipv4, ipv6].flatMap((f) => (f ? [`${f.guest} via ${f.gateway}`] : [])).join(', '),
     info: [...info, ...describe({ interfaceName, template4, template6, ipv4, ipv6, names, conf })],
     warnings,

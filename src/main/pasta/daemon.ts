@@ -3,9 +3,9 @@
  * one byte '0' means that the network is ready, nothing means that we failed (and said why on standard error). Callers read our
  * output to its end, so standard input, output and error must be let go of before.
  */
-import { closeSync, openSync, writeSync } from 'node:fs';
-import { O_RDWR, SIGINT, SIGQUIT } from '../../sys/constants.ts';
-import { dup3 } from '../../sys/io.ts';
+import { closeSync, writeSync } from 'node:fs';
+import { SIGINT, SIGQUIT } from '../../sys/constants.ts';
+import { dup3, dupAbove } from '../../sys/io.ts';
 import { setsid, signalDefault } from '../../sys/namespace.ts';
 
 export const STATUS_FD_VARIABLE = 'PASTA_STATUS_FD';
@@ -18,17 +18,26 @@ export function statusFd(env: NodeJS.ProcessEnv): number | undefined {
 
 /**
  * Tell that all is ready and go on alone: a session of our own, nothing of the caller's open.
- * @param fd  from statusFd
+ * @param fd    from statusFd
+ * @param none  /dev/null, which is closed here
+ * @param last  what is to be done before we say so, with the caller's things let go of; he is told why it fails
  */
-export function leaveCaller(fd: number): void {
+export function leaveCaller(fd: number, none: number, last: () => void): void {
+  const stderr = dupAbove(2, 3);
   setsid(); // refused only for a group's leader, which a job behind "&" is not
   // The shell's "&" had them ignored.
   signalDefault(SIGINT);
   signalDefault(SIGQUIT);
-  const none = openSync('/dev/null', O_RDWR);
   for (const standard of [0, 1, 2]) dup3(none, standard, 0);
   closeSync(none);
   process.chdir('/');
+  try {
+    last();
+  } catch (error) {
+    if (stderr >= 0) writeSync(stderr, `${(error as Error).message}\n`);
+    throw error;
+  }
+  if (stderr >= 0) closeSync(stderr);
   writeSync(fd, '0');
   closeSync(fd);
 }

@@ -60,7 +60,7 @@ function policyOf(conf: PastaConf, made: PastaTap): ServicePolicy {
     icmp: conf.icmp,
     // Without a gateway of the guest's there is nothing to hand out.
     dhcp: conf.dhcp && made.network.hasGateway4,
-    dhcpv6: conf.dhcpv6 && made.network.hasGlobal6,
+    dhcpv6: conf.dhcpv6,
     ndp: conf.ndp,
     ra: conf.ra && conf.ndp,
     arp: 'any',

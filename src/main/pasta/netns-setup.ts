@@ -26,7 +26,7 @@ import {
 } from '../netns-setup.ts';
 import { readResolvConf } from '../resolv-conf.ts';
 import { UsageError } from '../values.ts';
-import { type HostDump, type PastaNetwork, planPasta } from './address-plan.ts';
+import { type HostDump, type InsideNetwork, type PastaNetwork, planPasta } from './address-plan.ts';
 import { Message } from './messages.ts';
 import type { PastaConf } from './options.ts';
 import { openTables, type TableFds } from './port-scan.ts';
@@ -43,6 +43,8 @@ export interface PastaTap {
   readonly tables: TableFds;
   readonly tap: TapPlan;
   readonly network: PastaNetwork;
+  /** With --config-net: netlink inside, for whoever follows the host once "configured" has been told (follow.ts). */
+  readonly inside?: { readonly fd: number; readonly linkIndex: number };
 }
 
 /** @throws SysError or UsageError */
@@ -78,6 +80,7 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
           ...network,
           addresses: { ...network.addresses, guestMac: conf.nsMac ?? link.mac },
         },
+        ...(conf.configNet && { inside: { fd: route.fd, linkIndex: link.index } }),
       },
     };
     const loopback = route.linkByName('lo');
@@ -86,9 +89,11 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
     if (target.kind === 'new') trySysctl('net/ipv4/ping_group_range', '0 0', notes);
     if (conf.configNet) configure(route, link.index, conf, network);
     else route.setLink(link.index, { txQueueLen: TX_QUEUE_FRAMES });
-  } finally {
+  } catch (error) {
     route.close();
+    throw error;
   }
+  if (!conf.configNet) route.close();
   yield { kind: 'configured', notes };
 }
 
@@ -107,7 +112,6 @@ function configure(route: RouteSocket, index: number, conf: PastaConf, network: 
   const mtu = conf.mtu === 0 ? {} : { mtu: conf.mtu };
   route.setLink(index, { ...mtu, txQueueLen: TX_QUEUE_FRAMES, up: true, ...(with6 && { noarp: true }) });
   for (const af of [AF_INET, AF_INET6] as const) {
-    const family = af === AF_INET ? 4 : 6;
     if (af === AF_INET6) {
       if (!with6) continue;
       // Not to be asked for on the link when the interface goes down and up again either.
@@ -117,35 +121,46 @@ function configure(route: RouteSocket, index: number, conf: PastaConf, network: 
       }
       route.setLink(index, { noarp: false });
     }
-    explained(Message.addressesFailed, family, () => {
-      for (const a of addresses.filter((x) => x.family === af)) {
-        const { peer, scope } = a;
-        route.addAddress(index, af, a.address, a.prefixLen, {
-          nodad: true,
-          scope,
-          ...(peer !== undefined && { peer }),
-        });
-      }
-    });
-    explained(Message.routesFailed, family, () => {
-      copyRoutes(
-        route,
-        index,
-        routes.filter((r) => r.family === af),
-      );
-      for (const { gateway, onLink } of gateways.filter((g) => g.family === af)) {
-        if (onLink)
-          route.addRoute({ family: af, dst: gateway, prefixLen: af === AF_INET ? 32 : 128, oif: index });
-        route.addRoute({
-          family: af,
-          dst: af === AF_INET ? '0.0.0.0' : '::',
-          prefixLen: 0,
-          gateway,
-          oif: index,
-        });
-      }
-    });
+    addNetwork(route, index, af, { addresses, gateways, routes });
   }
+}
+
+/** Addresses, then routes of one family. @throws UsageError with pasta's message */
+export function addNetwork(
+  route: RouteSocket,
+  index: number,
+  af: typeof AF_INET | typeof AF_INET6,
+  { addresses, gateways, routes }: InsideNetwork,
+): void {
+  const family = af === AF_INET ? 4 : 6;
+  explained(Message.addressesFailed, family, () => {
+    for (const a of addresses.filter((x) => x.family === af)) {
+      const { peer, scope } = a;
+      route.addAddress(index, af, a.address, a.prefixLen, {
+        nodad: true,
+        scope,
+        ...(peer !== undefined && { peer }),
+      });
+    }
+  });
+  explained(Message.routesFailed, family, () => {
+    copyRoutes(
+      route,
+      index,
+      routes.filter((r) => r.family === af),
+    );
+    for (const { gateway, onLink } of gateways.filter((g) => g.family === af)) {
+      if (onLink)
+        route.addRoute({ family: af, dst: gateway, prefixLen: af === AF_INET ? 32 : 128, oif: index });
+      route.addRoute({
+        family: af,
+        dst: af === AF_INET ? '0.0.0.0' : '::',
+        prefixLen: 0,
+        gateway,
+        oif: index,
+      });
+    }
+  });
 }
 
 /** There already, or its gateway is not to be reached (yet, or from the addresses given): no reason to fail. */

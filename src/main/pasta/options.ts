@@ -80,6 +80,7 @@ export interface PastaConf {
   readonly hostLoToNsLo: boolean;
   readonly splice: boolean;
   readonly spliceOnly: boolean;
+  readonly chrootFallback: boolean;
   readonly foreground: boolean;
   readonly verbosity: Verbosity;
   readonly statsSeconds?: number;
@@ -619,7 +620,12 @@ const ENTRIES: readonly Entry[] = [
     set: flag('spliceOnly', true),
   },
   { ...passtOnly('fd', 'F', 'FD'), refused: 'an interface that is open already' },
-  { ...passtOnly('chroot-fallback'), refused: 'no chroot is needed here' },
+  {
+    name: 'chroot-fallback',
+    group: 'General',
+    help: 'Shut the host out by chroot where pivot_root does not work (initramfs as root).',
+    set: flag('chrootFallback', true),
+  },
   passtOnly('socket', 's', 'PATH'),
   passtOnly('socket-path', undefined, 'PATH'),
   passtOnly('one-off', '1'),
@@ -702,6 +708,7 @@ function defaults(): Draft {
     hostLoToNsLo: false,
     splice: true,
     spliceOnly: false,
+    chrootFallback: false,
     foreground: false,
     verbosity: 'normal',
     logBytes: DEFAULT_LOG_BYTES,

@@ -62,6 +62,7 @@ function commandEnvironment(callersEnv: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
     'PASTA_PROGRAM',
     'PASTA_STARTED_AS_ROOT',
     'PASTA_RUNAS',
+    'BUCATINI_OWN_MOUNTS',
     STATUS_FD_VARIABLE,
   ])
     delete env[name];
@@ -69,14 +70,16 @@ function commandEnvironment(callersEnv: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 }
 
 export async function pasta(program: PastaProgram): Promise<void> {
+  // Asked for now: nothing can be loaded behind the wall (../wall.ts).
+  const leaving = import('../../sys/namespace.ts');
   let status = 1;
   try {
     status = await main(program);
   } catch (error) {
     log.log('error', (error as Error).message);
-    if (process.env.BUCATINI_STACK !== undefined) console.error(error);
+    if (process.env.BUCATINI_STACK !== undefined) writeSync(2, `${(error as Error).stack}\n`);
   }
   // All has been said by synchronous writes. Node's taking its threads apart costs time, and has been seen to end in a signal
   // while they were still booting.
-  (await import('../../sys/namespace.ts')).exitNow(status);
+  (await leaving).exitNow(status);
 }

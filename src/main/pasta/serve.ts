@@ -17,18 +17,21 @@ import { hostname } from 'node:os';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import { watchNamespace } from '../attach.ts';
+import { NamespaceWatch } from '../attach.ts';
 import { closeInheritedOnExec } from '../descriptors.ts';
 import { endWithin, loadEngine } from '../engine-launch.ts';
+import { HostWatch } from '../host-watch.ts';
+import { RESOLV_CONF } from '../resolv-conf.ts';
 import { followResolvConf } from '../resolvers.ts';
-import { terminalState } from '../signals.ts';
 import { Stopwatch } from '../stopwatch.ts';
-import { restoreForeground } from '../terminal.ts';
+import { Terminal } from '../terminal.ts';
 import { UsageError } from '../values.ts';
+import { closeWall, emptyRoot } from '../wall.ts';
 import { PastaCommand } from './command.ts';
 import type { ControlSocket } from './control-socket.ts';
 import { becomeUser, leaveCaller } from './daemon.ts';
 import { pastaEnginePlan } from './engine-plan.ts';
+import { followHost } from './follow.ts';
 import { Forwarder } from './forwarder.ts';
 import { LogFile, type PastaLog } from './log.ts';
 import { Message } from './messages.ts';
@@ -58,7 +61,7 @@ export interface PastaStart {
 export async function servePasta(start: PastaStart): Promise<number> {
   const { conf, target, netns, log } = start;
   const steps = new Stopwatch();
-  const terminal = terminalState();
+  const terminal = new Terminal();
   const rules = portRules(conf);
   refuseUnserved(conf);
   if (conf.logFile !== undefined) {
@@ -74,6 +77,8 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const sockets = needsSockets(conf, rules)
     ? (await import('../../workers/splice/socket-source.ts')).makeSocketSource()
     : undefined;
+  // Before the namespace thread looks at the host: what changes meanwhile is seen afterwards.
+  const watch = new HostWatch();
   netns.start({ conf, target: path === undefined ? { kind: 'new' } : { kind: 'path', path }, sockets });
   const loading = loadEngine(start.booted);
   let command: PastaCommand | undefined;
@@ -146,7 +151,12 @@ export async function servePasta(start: PastaStart): Promise<number> {
     steps.lap('engine started');
     const running = engine;
     forwarder.start(running);
-    followResolvConf((list) => running.setResolvers(list));
+    const readable: number[] = [];
+    followResolvConf((list) => running.setResolvers(list), RESOLV_CONF, readable);
+    const configuresNetwork = followHost(watch, {
+      ...{ conf, start: made.network, engine: running, inside: made.inside },
+      log: (l, text) => log.log(l, text),
+    });
     if (conf.statsSeconds !== undefined) {
       const { printStats } = await import('../stats.ts');
       setInterval(() => printStats(running), conf.statsSeconds * 1000).unref();
@@ -154,24 +164,39 @@ export async function servePasta(start: PastaStart): Promise<number> {
     await command?.started;
     log.log('debug', `start: ${steps.text()}`);
 
-    if (path !== undefined && conf.netnsQuit) {
-      watchNamespace({ path, ...(target.kind === 'pid' && { pid: target.pid }) }, () => {
-        log.log('info', Message.netnsGone(path));
-        end.resolve(0);
-      });
-    }
+    const watched =
+      path !== undefined && conf.netnsQuit
+        ? new NamespaceWatch({ path, ...(target.kind === 'pid' && { pid: target.pid }) }, () => {
+            log.log('info', Message.netnsGone(path));
+            end.resolve(0);
+          })
+        : undefined;
     if (pidFd !== undefined) {
       writeSync(pidFd, `${process.pid}\n`);
       closeSync(pidFd);
     }
     const syslog =
       start.statusFd === undefined ? undefined : (await import('../../sys/syslog.ts')).openSyslog();
+    const none = openSync('/dev/null', 'r+');
+    const openRoot = emptyRoot(conf.chrootFallback);
+    if (openRoot !== undefined) log.log('debug', `the root stays the host's: ${openRoot}`);
+    watched?.rootChanged();
     if (start.runAs !== undefined) becomeUser(start.runAs);
+    const wall = (): void =>
+      closeWall({
+        readable,
+        removable: control === undefined ? [] : control.directories,
+        signals: command !== undefined,
+        watchesProcess: target.kind === 'pid',
+        configuresNetwork,
+      });
     if (start.statusFd !== undefined) {
       log.leaveForBackground(syslog);
-      leaveCaller(start.statusFd);
-    } else if (command !== undefined) {
-      log.leaveToCommand();
+      leaveCaller(start.statusFd, none, wall);
+    } else {
+      closeSync(none);
+      wall();
+      if (command !== undefined) log.leaveToCommand();
     }
     command?.go();
 
@@ -187,10 +212,11 @@ export async function servePasta(start: PastaStart): Promise<number> {
     command?.kill();
     throw error;
   } finally {
+    watch.stop();
     forwarder?.stop();
     control?.close();
     await endWithin(engine);
-    await restoreForeground(terminal);
+    terminal.restore();
   }
 }
 

@@ -9,7 +9,7 @@ import { Socket } from 'node:net';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
-import { watchNamespace } from '../attach.ts';
+import { NamespaceWatch } from '../attach.ts';
 import { endWithin, loadEngine } from '../engine-launch.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
 import { followResolvConf } from '../resolvers.ts';
@@ -163,7 +163,7 @@ function tellReady(fd: number): void {
 function onNamespaceEnd(target: Extract<SlirpTarget, { readonly kind: 'netns' }>, onEnd: () => void): void {
   const { path, pid } = target;
   const name = readlink(path);
-  watchNamespace({ path, ...(pid !== undefined && { pid }) }, () => {
+  new NamespaceWatch({ path, ...(pid !== undefined && { pid }) }, () => {
     if (pid === undefined || name === undefined) return onEnd();
     const timer = setInterval(() => {
       if (isInhabited(name)) return;

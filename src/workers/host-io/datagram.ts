@@ -19,7 +19,7 @@
  *
  * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
  */
-import { addressWrite, isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
+import { addressEqual, addressWrite, isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
 import { readU32, writeU32 } from '../../proto/be.ts';
 import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../proto/icmp.ts';
 import { Icmp6Type } from '../../proto/icmpv6.ts';
@@ -28,6 +28,7 @@ import { HEADROOM_BYTES, LARGE_SLOT_BYTES, NO_SLOT, SMALL_SLOT_BYTES } from '../
 import {
   AF_INET,
   AF_INET6,
+  AF_UNSPEC,
   EPOLLERR,
   EPOLLET,
   EPOLLIN,
@@ -83,6 +84,8 @@ import {
   EE_OFFENDER_AT,
   EE_ORIGIN_AT,
   EE_TYPE_AT,
+  getpeername,
+  getsockname,
   getsockoptInt,
   IN_PKTINFO_BYTES,
   IN6_PKTINFO_BYTES,
@@ -110,7 +113,7 @@ import {
   sockaddrWrite,
   socket,
 } from '../../sys/socket.ts';
-import type { ListenerPlan } from '../engine-plan.ts';
+import type { HostChange, ListenerPlan } from '../engine-plan.ts';
 import { flowHash } from '../flow-hash.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
@@ -470,6 +473,56 @@ export class DatagramSockets implements SocketModule {
       this.#fd[gid] = 0;
       this.#kind[gid] = Kind.none;
     }
+  }
+
+  /**
+   * The host's network has changed. A connected socket keeps the source address that the kernel chose when it was connected, and may
+   * not send any more once the host has lost it; a flow that goes on for hours (a tunnel of the guest's) would be dead for ever. So
+   * each one whose address would be another today is connected anew, its port kept.
+   */
+  hostChanged(change: HostChange): void {
+    this.#outbound.hostChanged(change);
+    for (let gid = 0; gid < this.#ctx.listenerBase; gid++) {
+      const kind = this.#kind[gid]!;
+      if (kind !== Kind.none && kind <= Kind.ping6) this.#reconnect(gid, kind);
+    }
+  }
+
+  #reconnect(gid: number, kind: number): void {
+    const fd = this.#fd[gid]! - 1;
+    const words = this.#words;
+    const port = this.#nameOf(getpeername, fd, words, 0);
+    if (port < 0 || this.#outbound.hasSource(words, 0)) return;
+    if (this.#nameOf(getsockname, fd, words, 4) < 0 || !this.#sourceNow(kind, words, port)) return;
+    if (addressEqual(words, 4, words, 8)) return;
+    // As long as it is not connected strangers may be heard, as at the start; what waits is lost with them.
+    this.#name.u8.fill(0);
+    this.#name.u16[0] = AF_UNSPEC;
+    if (connect(fd, this.#name.address, SOCKADDR_IN_BYTES) < 0) return;
+    const r = this.#connect(fd, words, 0, port);
+    this.#discardStrangers(fd);
+    if (r < 0) this.#tellErrno(gid, -r);
+    else this.#ctx.counters[Counter.datagramsReconnected]!++;
+  }
+
+  /** Source address that the kernel would choose today, into words[8..11]. @returns false when there is no way to go */
+  #sourceNow(kind: number, words: Uint32Array, port: number): boolean {
+    const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    const probe = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    if (probe < 0) return false;
+    let r = this.#outbound.toDevice(probe, words, 0);
+    if (r === 0) r = this.#connect(probe, words, 0, port || 1);
+    if (r === 0) r = this.#nameOf(getsockname, probe, words, 8);
+    close(probe);
+    return r >= 0;
+  }
+
+  /** @param call  getsockname or getpeername @returns the port or -errno */
+  #nameOf(call: typeof getsockname, fd: number, words: Uint32Array, w: number): number {
+    const lengthAt = SOCKADDR_BYTES;
+    this.#name.u32[lengthAt >> 2] = SOCKADDR_BYTES;
+    const r = call(fd, this.#name.address, this.#name.address + lengthAt);
+    return r < 0 ? r : sockaddrRead(this.#name.u8, 0, words, w);
   }
 
   // ---- to the host --------------------------------------------------------------------------------------------------

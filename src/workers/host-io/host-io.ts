@@ -5,7 +5,7 @@
 import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import { Errno } from '../../sys/constants.ts';
-import type { EnginePlan, ListenerPlan } from '../engine-plan.ts';
+import type { EnginePlan, HostChange, ListenerPlan } from '../engine-plan.ts';
 import { shardOf } from '../flow-hash.ts';
 import { ToHost, ToReader, W } from '../messages.ts';
 import { Owner } from '../owners.ts';
@@ -40,6 +40,7 @@ export class HostIo implements Stage {
   readonly name = 'host-io';
   readonly #o: HostIoOptions;
   readonly #ctx: HostContext;
+  readonly #addressing: Addressing;
   readonly #streams: StreamSockets;
   readonly #datagrams: DatagramSockets;
   readonly #kind: Uint8Array;
@@ -94,6 +95,7 @@ export class HostIo implements Stage {
       log: options.log,
     };
     const addressing = new Addressing(options.plan.addresses, options.plan.policy, options.seen);
+    this.#addressing = addressing;
     this.#streams = new StreamSockets(this.#ctx, addressing, this.#listenerBase);
     this.#datagrams = new DatagramSockets(this.#ctx, addressing, gids);
     this.#listeners = new ListenerTable(
@@ -111,6 +113,13 @@ export class HostIo implements Stage {
    */
   listen(plans: readonly ListenerPlan[]): readonly ListenFailure[] {
     return this.#listeners.set(plans, Errno.EMFILE);
+  }
+
+  /** The host's network has changed. */
+  hostChanged(change: HostChange): void {
+    this.#addressing.hostChanged(change);
+    this.#streams.hostChanged(change);
+    this.#datagrams.hostChanged(change);
   }
 
   #openListener(id: number, plan: ListenerPlan, port: number): number {

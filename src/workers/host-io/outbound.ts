@@ -16,7 +16,7 @@ import {
 } from '../../sys/constants.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import { bind, setsockoptBytes, setsockoptInt, sockaddrWrite } from '../../sys/socket.ts';
-import type { EnginePlan } from '../engine-plan.ts';
+import type { EnginePlan, HostChange } from '../engine-plan.ts';
 
 const V4 = 0;
 const V6 = 4;
@@ -30,7 +30,7 @@ export class Outbound {
   readonly #hasSource6: boolean;
   readonly #device4: NativeBuffer | null;
   readonly #device6: NativeBuffer | null;
-  readonly #scope: number;
+  #scope: number;
   readonly #freebind: boolean;
   readonly #toLoopback: boolean;
   readonly #name = new NativeBuffer(NAME_BYTES);
@@ -56,6 +56,17 @@ export class Outbound {
     return true;
   }
 
+  /** The host's network has changed. */
+  hostChanged(change: HostChange): void {
+    this.#scope = change.linkLocalScope ?? 0;
+  }
+
+  /** Whether sockets to this destination have their source address from the plan rather than from the kernel. */
+  hasSource(remote: Uint32Array, w: number): boolean {
+    const has = isV4Mapped(remote, w) ? this.#hasSource4 : this.#hasSource6;
+    return has && (this.#toLoopback || !isLoopback(remote, w));
+  }
+
   /** sin6_scope_id of a destination: link-local ones lie behind the plan's interface. */
   scopeOf(remote: Uint32Array, w: number): number {
     return this.#scope !== 0 && !isV4Mapped(remote, w) && isLinkLocal(remote, w) ? this.#scope : 0;
@@ -75,7 +86,7 @@ export class Outbound {
    */
   bindPort(fd: number, remote: Uint32Array, w: number, port: number): number {
     const isV4 = isV4Mapped(remote, w);
-    const useSource = this.#usesSource(remote, w, isV4);
+    const useSource = this.hasSource(remote, w);
     if (port === 0 && !useSource) return 0;
     if (this.#freebind) {
       const r = setFreebind(fd, isV4);
@@ -86,16 +97,12 @@ export class Outbound {
 
   /** Give a TCP socket its source address, the port left to connect(). @returns 0 or -errno */
   bindStream(fd: number, remote: Uint32Array, w: number): number {
+    if (!this.hasSource(remote, w)) return 0;
     const isV4 = isV4Mapped(remote, w);
-    if (!this.#usesSource(remote, w, isV4)) return 0;
     // A port taken by bind() is taken for all destinations: some 28,000 connections in all. An option of IPv4's for both families.
     const r = setsockoptInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (r < 0 && r !== -Errno.ENOPROTOOPT) return r;
     return this.#bind(fd, isV4, true, 0);
-  }
-
-  #usesSource(remote: Uint32Array, w: number, isV4: boolean): boolean {
-    return (isV4 ? this.#hasSource4 : this.#hasSource6) && (this.#toLoopback || !isLoopback(remote, w));
   }
 
   #bind(fd: number, isV4: boolean, useSource: boolean, port: number): number {

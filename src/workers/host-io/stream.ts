@@ -68,7 +68,7 @@ import {
   sockaddrWrite,
   socket,
 } from '../../sys/socket.ts';
-import type { ListenerPlan } from '../engine-plan.ts';
+import type { HostChange, ListenerPlan } from '../engine-plan.ts';
 import { flowHash } from '../flow-hash.ts';
 import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import type { Addressing } from '../translator/addressing.ts';
@@ -932,6 +932,11 @@ export class StreamSockets implements SocketModule {
     w[at + W.arg3] = v4 ? 4 : 6;
     w[at + W.arg4] = hash;
     out.commit();
+  }
+
+  /** The host's network has changed. Connections stay as they are: their peers know them by their addresses. */
+  hostChanged(change: HostChange): void {
+    this.#outbound.hostChanged(change);
   }
 
   closeAll(): void {

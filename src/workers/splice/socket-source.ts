@@ -61,7 +61,7 @@ export function serveSockets(source: SharedArrayBuffer): void {
   closeRest(w);
 }
 
-/** The same for a thread that has other things to do, as the main thread has: it waits on its event loop. */
+/** The same for a thread that has other things to do, as the main thread has: it waits on its event loop, and does not keep that alive. */
 export async function serveSocketsBeside(source: SharedArrayBuffer): Promise<void> {
   const w = new Int32Array(source);
   while (Atomics.load(w, STOP) === 0) {

@@ -5,7 +5,7 @@
  */
 import { addressParse } from '../../proto/address.ts';
 import { macParse } from '../../proto/ethernet.ts';
-import type { AddressPlan, ServicePolicy } from '../engine-plan.ts';
+import type { AddressPlan, HostChange, ServicePolicy } from '../engine-plan.ts';
 import { SEEN_WORDS } from '../plan.ts';
 
 /** What a destination on the TAP stands for. */
@@ -36,6 +36,8 @@ export class Addressing {
   readonly mtu: number;
   /** Words 0..3 IPv4 (mapped), 4..7 IPv6; all zero where the family is off. */
   readonly guest = new Uint32Array(8);
+  /** What mapGuestAddr means on the host: the guest's address, for as long as the host has it too. */
+  readonly hostSelf = new Uint32Array(8);
   readonly gateway = new Uint32Array(8);
   readonly hostLoopback = new Uint32Array(8);
   /**
@@ -78,10 +80,24 @@ export class Addressing {
     set(this.linkLocal, 0, plan.ipv6?.linkLocal, 'ipv6.linkLocal');
     set(this.hostLoopback, V6, plan.ipv6?.hostLoopback, 'ipv6.hostLoopback');
     set(this.dns, V6, plan.ipv6?.dns, 'ipv6.dns');
+    this.hostSelf.set(this.guest);
     this.seen = seen;
     for (const family of [V4, V6]) {
       if (isZero(seen, family)) for (let i = 0; i < 4; i++) seen[family + i] = this.guest[family + i]!;
     }
+  }
+
+  /** The host's network has changed. @throws Error when an address is none */
+  hostChanged(change: HostChange): void {
+    for (const [at, text] of [
+      [V4, change.self4],
+      [V6, change.self6],
+    ] as const) {
+      if (text === undefined) continue;
+      if (!addressParse(text, this.hostSelf, at)) throw new Error(`host change: ${text} is not an address`);
+    }
+    // What DHCPv6 and router advertisements offer, where there was nothing to offer at the start.
+    if (this.ipv6 && isZero(this.guest, V6)) copy(this.hostSelf, V6, this.guest, V6);
   }
 
   /** The guest sends from this IPv4 address. */
@@ -178,7 +194,7 @@ export class Addressing {
     }
     if (destination === Destination.hostGuest) {
       const family = words[w + 2] === 0xffff && words[w] === 0 && words[w + 1] === 0 ? V4 : V6;
-      for (let i = 0; i < 4; i++) out[o + i] = this.guest[family + i]!;
+      for (let i = 0; i < 4; i++) out[o + i] = this.hostSelf[family + i]!;
       return;
     }
     out[o] = words[w]!;

@@ -24,7 +24,7 @@ import {
   icmpEchoReplyInPlace,
   icmpType,
 } from '../../proto/icmp.ts';
-import { Icmp6Type, icmp6EchoReplyInPlace } from '../../proto/icmpv6.ts';
+import { Icmp6Type } from '../../proto/icmpv6.ts';
 import { IPV4_CHECKSUM, IPV4_SRC, IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_SRC } from '../../proto/ipv6.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
@@ -108,9 +108,9 @@ export class PingTranslator {
   /** Turn the request round where it lies. Swapped addresses leave the pseudo header's sum alone. */
   #answer(p: Packet): void {
     const { u8, pool, guest } = this.#ctx;
-    if (p.needsCsum) u8[p.transportAt] = p.family === 4 ? IcmpType.echoReply : Icmp6Type.echoReply;
-    else if (p.family === 4) icmpEchoReplyInPlace(u8, p.transportAt, p.transportBytes);
-    else icmp6EchoReplyInPlace(u8, p.transportAt, p.transportBytes);
+    const replyType = p.family === 4 ? IcmpType.echoReply : Icmp6Type.echoReply;
+    if (p.needsCsum) u8[p.transportAt] = replyType;
+    else icmpEchoReplyInPlace(u8, p.transportAt, p.transportBytes, replyType);
     const headerBytes = p.transportAt - p.ipAt;
     const moreBytes = packetMoreBytes(p);
     const moreAt = moreBytes > 0 ? pool.slotAt(p.slotB) : 0;

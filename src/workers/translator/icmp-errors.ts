@@ -46,7 +46,8 @@ export function icmpForErrno(family: 4 | 6, errno: number): number {
         : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.port;
     case 101: // ENETUNREACH
     case 100: // ENETDOWN
-    case 99: // EADDRNOTAVAIL: no source address of that family
+    case 99: // EADDRNOTAVAIL: no source address of that family, or the plan's is not the host's (any more)
+    case 19: // ENODEV: the interface that sockets are bound to is gone
       return family === 4
         ? (IcmpType.unreachable << 8) | IcmpUnreachable.network
         : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.noRoute;

@@ -30,7 +30,7 @@ import {
 import { DROP_BASE } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
-import type { EnginePlan } from '../engine-plan.ts';
+import type { EnginePlan, HostChange } from '../engine-plan.ts';
 import { FlowTable } from '../flow-table.ts';
 import { ToHost, ToReader, ToShard, W } from '../messages.ts';
 import { Owner } from '../owners.ts';
@@ -190,6 +190,11 @@ export class Shard implements Stage {
     this.#resolvers.update(list);
   }
 
+  /** The host's network has changed. */
+  hostChanged(change: HostChange): void {
+    this.#ctx.addressing.hostChanged(change);
+  }
+
   poll(now: number): number {
     const ctx = this.#ctx;
     ctx.now = now;
@@ -325,6 +330,7 @@ export class Shard implements Stage {
       case IpProtocol.udp:
         return this.#udp.onPacket(p);
       case IpProtocol.icmp:
+        if (this.#udp.onUnreachable(p)) return this.#free(p);
         return this.#ping.onPacket(p);
       default:
         return this.#discard(p, StageDrop.ipProtocol);
@@ -370,6 +376,7 @@ export class Shard implements Stage {
     if (p.transportBytesInA < 4) return this.#discard(p, Drop.short);
     const type = this.#u8[p.transportAt]!;
     // 133 to 137: router and neighbour discovery (RFC 4861 section 4).
+    if (this.#udp.onUnreachable(p)) return this.#free(p);
     if (type < 133 || type > 137) return this.#ping.onPacket(p);
     handleNdp(this.#ctx, p);
     this.#free(p);

@@ -18,7 +18,7 @@
  * Group destinations are dropped and counted; DHCP and DHCPv6, which go to groups, have dhcp.ts and dhcpv6.ts, the dns address has
  * dns-forward.ts.
  */
-import { addressCopy, addressRead, isMulticast, isUnspecified } from '../../proto/address.ts';
+import { addressCopy, addressEqual, addressRead, isMulticast, isUnspecified } from '../../proto/address.ts';
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
 import { DHCPV6_SERVER_PORT } from '../../proto/dhcpv6.ts';
@@ -39,6 +39,7 @@ import { NO_SLOT } from '../../ring/pool.ts';
 import { flowHash } from '../flow-hash.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { unreachableUdpFlow } from '../quoted-flow.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
@@ -157,6 +158,24 @@ export class UdpTranslator {
     if (this.#fromGuest[flow]! < MANY) this.#fromGuest[flow]!++;
     this.#send(flow, p, udpBytes - UDP_BYTES);
     return 0;
+  }
+
+  /**
+   * The guest may say that it has closed a port: then the host's socket closes too, and the host's kernel tells the peer the same. On a
+   * published port nothing can be told, as other peers go on being served.
+   * @returns whether the packet was that, and about a flow of ours
+   */
+  onUnreachable(p: Packet): boolean {
+    const ctx = this.#ctx;
+    const words = this.#words;
+    const ports = unreachableUdpFlow(ctx.u8, p.transportAt, p.transportBytesInA, p.family, words);
+    // Only its own port is anybody's to close.
+    if (ports < 0 || !addressEqual(words, 0, p.addr, 0)) return false;
+    const flow = ctx.flows.find(p.hash, words, 0, words, 4, ports, IpProtocol.udp);
+    if (flow < 0 || this.dns.owns(flow) || this.#state[flow] !== State.connected) return false;
+    ctx.counters[Counter.portsClosedByGuest]!++;
+    this.#close(flow);
+    return true;
   }
 
   #checksumOk(p: Packet, udpBytes: number): boolean {

@@ -1,63 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { type HostDump, planPasta } from '../../../src/main/pasta/address-plan.ts';
-import { parsePasta } from '../../../src/main/pasta/options.ts';
 import * as k from '../../../src/sys/constants.ts';
-import type { AddressInfo, LinkInfo, RouteInfo } from '../../../src/sys/netlink.ts';
-
-const link = (index: number, name: string, loopback = false): LinkInfo => ({
-  ...{
-    index,
-    name,
-    loopback,
-    up: true,
-    running: true,
-    mac: '',
-    mtu: 1500,
-    flags: 1,
-    txQueueLen: 1,
-    kind: '',
-  },
-});
-const address = (index: number, text: string, more: Partial<AddressInfo> = {}): AddressInfo => {
-  const [name = '', length] = text.split('/');
-  const family = name.includes(':') ? k.AF_INET6 : k.AF_INET;
-  return { family, address: name, prefixLen: Number(length), index, scope: 0, flags: 0, ...more };
-};
-const route = (oif: number | undefined, dst: string, more: Partial<RouteInfo> = {}): RouteInfo => {
-  const [name = '', length] = dst.split('/');
-  const family = name.includes(':') ? k.AF_INET6 : k.AF_INET;
-  return {
-    ...{ family, dst: name, prefixLen: Number(length), table: k.RT_TABLE_MAIN, scope: 0 },
-    ...{ type: k.RTN_UNICAST, protocol: 3, priority: 0, flags: 0 },
-    ...(oif !== undefined && { oif }),
-    ...more,
-  };
-};
-
-const HOST: HostDump = {
-  links: [link(1, 'lo', true), link(2, 'eth0'), link(3, 'wg0')],
-  addresses: [
-    address(2, '10.77.0.9/16'),
-    address(2, '10.77.0.1/24'),
-    address(2, '10.99.0.1/30', { flags: k.IFA_F_DEPRECATED }),
-    address(2, 'fd77::1/64'),
-    address(2, 'fe80::5/64', { scope: k.RT_SCOPE_LINK }),
-    address(3, '10.8.0.2/32', { peer: '10.8.0.1' }),
-  ],
-  routes: [
-    route(2, '0.0.0.0/0', { gateway: '10.77.0.254' }),
-    route(2, '10.77.0.0/24'),
-    route(3, '10.8.0.0/24'),
-    route(2, '::/0', { gateway: 'fd77::fe' }),
-    route(2, 'fd77::/64'),
-  ],
-  hasIpv6: true,
-};
-const plan = (line = '', host = HOST, nameservers: readonly string[] = ['192.0.2.53']) => {
-  const parsed = parsePasta(line.split(' ').filter(Boolean));
-  if (parsed.kind !== 'go') throw new Error(line);
-  return planPasta(parsed.conf, host, { nameservers, search: ['bed.test'], options: [] });
-};
+import { HOST, link, plan, route } from './host-dump.ts';
 
 describe('the plan of pasta', () => {
   it("is a copy of the first default route's interface", () => {
@@ -117,11 +60,11 @@ describe('the plan of pasta', () => {
   });
 
   it('a host without network: local mode with a default route', () => {
-    const { addresses, inside, interfaceName, info, hasGateway4, hasGlobal6 } = plan('', {
+    const { addresses, inside, interfaceName, info, hasGateway4, templates } = plan('', {
       ...{ links: [link(1, 'lo', true)], addresses: [], routes: [], hasIpv6: true },
     });
     expect(interfaceName).toBe('tap0');
-    expect({ hasGateway4, hasGlobal6 }).toEqual({ hasGateway4: true, hasGlobal6: false });
+    expect({ hasGateway4, templates }).toEqual({ hasGateway4: true, templates: {} });
     expect(addresses.ipv4).toMatchObject({ guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' });
     expect(addresses.ipv6).toMatchObject({ gateway: 'fe80::1', linkLocal: 'fe80::1' });
     expect(inside.gateways.map((g) => g.gateway)).toEqual(['169.254.2.2', 'fe80::1']);

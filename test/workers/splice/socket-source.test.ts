@@ -28,10 +28,12 @@ const bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 let shared: SharedArrayBuffer;
 let maker: Worker | undefined;
 
-function start(): SocketSource {
+function start(beside: boolean): SocketSource {
   eventfdDrain(bell); // of the test before
   shared = makeSocketSource();
-  maker = new Worker(new URL('./socket-source.worker.ts', import.meta.url), { workerData: shared });
+  maker = new Worker(new URL('./socket-source.worker.ts', import.meta.url), {
+    workerData: { shared, beside },
+  });
   return new SocketSource(shared, bell);
 }
 
@@ -43,9 +45,12 @@ afterEach(async () => {
   maker = undefined;
 });
 
-describe('socket source', () => {
+describe.each([
+  ['a thread of its own', false],
+  ['beside an event loop', true],
+])('socket source, maker %s', (_, beside) => {
   it('gives sockets of each kind, ever new ones, also when more are taken than are kept ready', () => {
-    const source = start();
+    const source = start(beside);
     const kinds = [
       [SocketKind.tcp4, AF_INET, SOCK_STREAM],
       [SocketKind.tcp6, AF_INET6, SOCK_STREAM],
@@ -69,7 +74,7 @@ describe('socket source', () => {
   });
 
   it('empty: says so at once, and the bell rings when there are sockets', async () => {
-    const source = start();
+    const source = start(beside);
     expect(source.take(SocketKind.tcp4)).toBe(-Errno.EAGAIN);
     await eventually('the bell rings', 2000, () => eventfdDrain(bell) === 8);
     const fd = source.take(SocketKind.tcp4);

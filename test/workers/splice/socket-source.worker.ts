@@ -1,5 +1,12 @@
-/** The maker's end of a socket source: the thread that would be inside the namespace. */
+/** The maker's end of a socket source: the thread that would be inside the namespace, for nothing else or beside its event loop. */
 import { workerData } from 'node:worker_threads';
-import { serveSockets } from '../../../src/workers/splice/socket-source.ts';
+import { serveSockets, serveSocketsBeside } from '../../../src/workers/splice/socket-source.ts';
 
-serveSockets(workerData as SharedArrayBuffer);
+const { shared, beside } = workerData as { shared: SharedArrayBuffer; beside: boolean };
+if (beside) {
+  const otherThings = setInterval(() => {}, 1000);
+  await serveSocketsBeside(shared);
+  clearInterval(otherThings);
+} else {
+  serveSockets(shared);
+}

@@ -1,0 +1,157 @@
+/**
+ * What a change of the host's network means to `pasta` (decision 060):
+ *
+ *   engine    the interface behind link-local destinations, the host's address behind --map-guest-addr, sources of UDP flows
+ *   inside    with --config-net, and once: an address or a default route that a family lacked at the start, because the host did
+ *
+ * Nothing inside is ever taken away or replaced: connections of the guest's hang on its addresses, and whatever those are, sockets
+ * leave by the host's of the moment.
+ */
+import { AF_INET, AF_INET6, RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from '../../sys/constants.ts';
+import { SysError } from '../../sys/error.ts';
+import { type AddressInfo, type RouteInfo, RouteSocket } from '../../sys/netlink.ts';
+import type { EngineHandle } from '../../workers/engine.ts';
+import type { HostChange } from '../../workers/engine-plan.ts';
+import { type HostWatch, InterfacePresence } from '../host-watch.ts';
+import type { Log } from '../log.ts';
+import { readResolvConf } from '../resolv-conf.ts';
+import { type HostDump, type InsideNetwork, type PastaNetwork, planPasta } from './address-plan.ts';
+import { addNetwork } from './netns-setup.ts';
+import type { PastaConf } from './options.ts';
+
+type AddressFamily = typeof AF_INET | typeof AF_INET6;
+
+/** What a family lacks inside. */
+export interface Lack {
+  readonly family: AddressFamily;
+  address: boolean;
+  route: boolean;
+}
+
+/** What the plan of the start could not give. */
+export function lacksOf({ inside, addresses }: PastaNetwork): Lack[] {
+  const lacks: Lack[] = [];
+  for (const family of [AF_INET, AF_INET6] as const) {
+    if ((family === AF_INET ? addresses.ipv4 : addresses.ipv6) === undefined) continue;
+    const address = !inside.addresses.some((a) => a.family === family);
+    const route = !hasDefault(inside.routes, family) && !inside.gateways.some((g) => g.family === family);
+    if (address || route) lacks.push({ family, address, route });
+  }
+  return lacks;
+}
+
+const hasDefault = (routes: readonly RouteInfo[], family: AddressFamily): boolean =>
+  routes.some(
+    (r) => r.family === family && r.prefixLen === 0 && r.table === RT_TABLE_MAIN && r.type === RTN_UNICAST,
+  );
+
+/**
+ * What of a new plan is to be added for a family.
+ * @param lack  updated: what the guest has got meanwhile, from here or of itself, it lacks no more
+ */
+export function additions(
+  lack: Lack,
+  plan: InsideNetwork,
+  now: { readonly addresses: readonly AddressInfo[]; readonly routes: readonly RouteInfo[] },
+): InsideNetwork {
+  const { family } = lack;
+  if (now.addresses.some((a) => a.family === family && a.scope < RT_SCOPE_LINK)) lack.address = false;
+  if (hasDefault(now.routes, family)) lack.route = false;
+  const routes = plan.routes.filter((r) => r.family === family);
+  const gateways = plan.gateways.filter((g) => g.family === family);
+  const hasRoute = gateways.length > 0 || hasDefault(routes, family);
+  return {
+    addresses: lack.address ? plan.addresses.filter((a) => a.family === family) : [],
+    routes: lack.route && hasRoute ? routes : [],
+    gateways: lack.route ? gateways : [],
+  };
+}
+
+/** What the engine has to know. The host's address behind the mapping stays the guest's own for as long as the host has it. */
+export function engineChange(
+  conf: PastaConf,
+  start: PastaNetwork,
+  host: HostDump,
+  now: PastaNetwork,
+): HostChange {
+  const self = (chosen: string | undefined, was: string | undefined, best: string | undefined) => {
+    if (chosen !== undefined) return undefined;
+    return was !== undefined && host.addresses.some((a) => a.address === was) ? was : best;
+  };
+  const self4 = self(conf.address4, start.addresses.ipv4?.guest, now.templates.address4);
+  const self6 = self(conf.address6, start.addresses.ipv6?.guest, now.templates.address6);
+  const scope = now.addresses.ipv6?.linkLocalScope;
+  return {
+    ...(scope !== undefined && { linkLocalScope: scope }),
+    ...(self4 !== undefined && { self4 }),
+    ...(self6 !== undefined && { self6 }),
+  };
+}
+
+export interface Following {
+  readonly conf: PastaConf;
+  readonly start: PastaNetwork;
+  readonly engine: EngineHandle;
+  readonly log: Log;
+  /** The namespace's own netlink socket, which nobody else uses any more; absent: nothing inside is touched. */
+  readonly inside?: { readonly fd: number; readonly linkIndex: number } | undefined;
+}
+
+/**
+ * Call it before the wall is closed (wall.ts).
+ * @returns whether the namespace may have to be given something later, which takes CAP_NET_ADMIN
+ */
+export function followHost(watch: HostWatch, { conf, start, engine, log, inside }: Following): boolean {
+  const presence = new InterfacePresence([conf.outboundIf4, conf.outboundIf6], log);
+  let lacks = inside === undefined ? [] : lacksOf(start);
+  const target = inside === undefined || lacks.length === 0 ? undefined : new RouteSocket(inside.fd);
+  const resolvConf = readResolvConf(); // not to be had later, and only names of the first plan hang on it
+  const onChange = (): void => {
+    const { host } = watch;
+    const addresses = host.addresses();
+    const dump: HostDump = {
+      links: host.links(),
+      addresses,
+      routes: host.routes(),
+      // Loopback has its address wherever the kernel has the family.
+      hasIpv6: addresses.some((a) => a.family === AF_INET6),
+    };
+    presence.look(dump.links);
+    if (conf.interface !== undefined && !dump.links.some((l) => l.name === conf.interface)) {
+      engine.hostChanged({});
+      return;
+    }
+    if (!conf.ipv4 && !dump.hasIpv6) return;
+    const now = planPasta(conf, dump, resolvConf);
+    engine.hostChanged(engineChange(conf, start, dump, now));
+    if (target === undefined || inside === undefined || lacks.length === 0) return;
+    try {
+      lacks = lacks.filter((lack) => give(lack, target, inside.linkIndex, now, log));
+    } catch (error) {
+      if (!(error instanceof SysError)) throw error;
+      // What the guest has made of its interface may forbid it; the next change is another chance.
+      log('warning', `the host's network has come, but not into the namespace: ${error.message}`);
+    }
+  };
+  watch.start(onChange, log);
+  return target !== undefined;
+}
+
+/** @returns whether the family still lacks something */
+function give(lack: Lack, target: RouteSocket, index: number, now: PastaNetwork, log: Log): boolean {
+  const before = () => ({
+    addresses: target.addresses().filter((a) => a.index === index),
+    routes: target.routes(),
+  });
+  const added = additions(lack, now.inside, before());
+  if (added.addresses.length + added.routes.length + added.gateways.length > 0) {
+    addNetwork(target, index, lack.family, added);
+    const texts = [
+      ...added.addresses.map((a) => `${a.address}/${a.prefixLen}`),
+      ...(added.routes.length + added.gateways.length > 0 ? ['default route'] : []),
+    ];
+    log('info', `the host's network has come, added inside: ${texts.join(', ')}`);
+    additions(lack, now.inside, before());
+  }
+  return lack.address || lack.route;
+}

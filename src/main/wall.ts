@@ -1,0 +1,254 @@
+/**
+ * The wall between us and the host, raised once everything is set up: an empty root, the capabilities that running flows need and no
+ * others, a list of the system calls that remain, no core dumps and no tracing. Whoever takes over a packet thread finds
+ * no file, no program, no namespace and no way to gain privileges. Cold; each front end calls emptyRoot() and closeWall().
+ *
+ * What was opened before goes on working. What is opened later goes through a directory that is named here. COMMAND is born before
+ * and has nothing of this. A violation ends the process by SIGSYS; the kernel's audit log names the call.
+ * The reasons for the list are in docs/decisions/052-the-wall.md.
+ */
+import { readdirSync, readlinkSync } from 'node:fs';
+import {
+  AF_INET,
+  AF_INET6,
+  CAP_KILL,
+  CAP_NET_ADMIN,
+  CAP_SYS_PTRACE,
+  CLONE_NEWCGROUP,
+  CLONE_NEWIPC,
+  CLONE_NEWNET,
+  CLONE_NEWNS,
+  CLONE_NEWPID,
+  CLONE_NEWUSER,
+  CLONE_NEWUTS,
+  CLONE_VM,
+  Errno,
+  F_GETFD,
+  F_GETFL,
+  F_GETPIPE_SZ,
+  F_SETFD,
+  F_SETFL,
+  F_SETPIPE_SZ,
+  MNT_DETACH,
+  MS_NODEV,
+  MS_NOEXEC,
+  MS_NOSUID,
+  MS_RDONLY,
+  MS_REC,
+  MS_REMOUNT,
+  MS_SLAVE,
+  O_CREAT,
+  O_PATH,
+  O_RDWR,
+  O_TRUNC,
+  O_WRONLY,
+  PR_GET_DUMPABLE,
+  PR_GET_NAME,
+  PR_SET_DUMPABLE,
+  PR_SET_NAME,
+  SOCK_DGRAM,
+  SOCK_STREAM,
+} from '../sys/constants.ts';
+import { checked, SysError } from '../sys/error.ts';
+import { chdir, chroot, keepCapabilities, mount, pivotRoot, prctl, umount2 } from '../sys/namespace.ts';
+import { type Filter, installFilter, type Rule } from '../sys/seccomp.ts';
+import type { SyscallName } from '../sys/syscall-numbers.ts';
+
+/** Set by the launchers where Node starts in a mount namespace of its own. */
+export const OWN_MOUNTS_VARIABLE = 'BUCATINI_OWN_MOUNTS';
+
+/** Descriptors of the rings that libuv gives its changes of epoll sets to (see docs/decisions/052-the-wall.md). */
+let rings: readonly number[] = [];
+
+function findRings(): readonly number[] {
+  const ringNames = ['anon_inode:[io_uring]', 'anon_inode:io_uring'];
+  return readdirSync('/proc/self/fd')
+    .map(Number)
+    .filter((fd) => {
+      try {
+        return ringNames.includes(readlinkSync(`/proc/self/fd/${fd}`));
+      } catch {
+        return false; // the one that the directory was read through
+      }
+    });
+}
+
+/** Whether nobody else lives in our mount namespace: only then may its root be exchanged. */
+function ownMounts(env: NodeJS.ProcessEnv): boolean {
+  if (env[OWN_MOUNTS_VARIABLE] !== '1') return false;
+  try {
+    // The variable may be somebody's who started us another way.
+    return readlinkSync('/proc/self/ns/mnt') !== readlinkSync(`/proc/${process.ppid}/ns/mnt`);
+  } catch {
+    return true; // a parent that we may not look at is not one of ours
+  }
+}
+
+/**
+ * Give all threads an empty, read-only root. Needs CAP_SYS_ADMIN, so before the user is changed.
+ * @param chrootFallback  what pivot_root refuses (EINVAL on an initramfs), chroot may do
+ * @returns undefined, or why the root is still the host's
+ * @throws SysError
+ */
+export function emptyRoot(chrootFallback = false, env: NodeJS.ProcessEnv = process.env): string | undefined {
+  rings = findRings();
+  if (!ownMounts(env)) return 'no mount namespace of our own';
+  // The launchers ask for it; that the host's mounts stay is not to hang on them alone.
+  checked(mount(null, '/', null, MS_REC | MS_SLAVE, null), 'mount', '/, MS_REC | MS_SLAVE');
+  const at = '/proc'; // a directory that is there: without /proc we would not have come this far
+  const flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+  checked(mount('bucatini', at, 'tmpfs', flags, 'nr_inodes=2,nr_blocks=2,mode=555'), 'mount', `tmpfs, ${at}`);
+  checked(chdir(at), 'chdir', at);
+  const r = pivotRoot('.', '.');
+  if (r >= 0) {
+    // The old root lies on top of the new one now.
+    checked(umount2('.', MNT_DETACH), 'umount2', 'the old root, MNT_DETACH');
+  } else if (chrootFallback) {
+    checked(chroot('.'), 'chroot', '.');
+  } else {
+    const remedy = 'where the root is an initramfs, --chroot-fallback of pasta does with chroot';
+    throw new SysError('pivot_root', '., .', -r, remedy);
+  }
+  checked(chdir('/'), 'chdir', '/');
+  mount(null, '/', null, flags | MS_REMOUNT | MS_RDONLY, null); // it has no room for a file either way
+  return undefined;
+}
+
+export interface WallPlan {
+  /** Directories, by descriptor, in which files may be opened for reading. */
+  readonly readable: readonly number[];
+  /** Directories, by descriptor, in which names may be removed: socket files at the end. */
+  readonly removable: readonly number[];
+  /** Signals may be sent, to COMMAND, which may have changed its user: CAP_KILL. */
+  readonly signals: boolean;
+  /** Looking which namespace a process is in, whoever's it is: CAP_SYS_PTRACE. Tracing itself is not among the calls. */
+  readonly watchesProcess: boolean;
+  /** An address or a default route that comes late goes into the namespace (decision 060): CAP_NET_ADMIN. */
+  readonly configuresNetwork?: boolean;
+}
+
+const ALLOW = 'allow' as const;
+const NOT_THERE = { errno: Errno.ENOENT } as const;
+
+/** PR_SET_VMA, <linux/prctl.h>: names for mappings, V8's and glibc's. */
+const PR_SET_VMA = 0x5356_4d41;
+// <asm-generic/ioctls.h>, <linux/sockios.h>
+const TCGETS = 0x5401;
+const TIOCGPGRP = 0x540f;
+const TIOCSPGRP = 0x5410;
+const TIOCOUTQ = 0x5411;
+const TIOCGWINSZ = 0x5413;
+const FIONREAD = 0x541b;
+const FIONBIO = 0x5421;
+const FIOCLEX = 0x5451;
+const SIOCOUTQNSD = 0x894b;
+const NEW_NAMESPACES =
+  CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
+/** <linux/sched.h>: a thread shares memory, signal handlers and thread group. */
+const CLONE_SIGHAND = 0x800;
+const CLONE_THREAD = 0x1_0000;
+const THREAD = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD;
+const IORING_ENTER_GETEVENTS = 1; // <linux/io_uring.h>
+const SOCK_TYPE_MASK = 0xf; // <linux/net.h>
+
+/** Allowed whatever the arguments. Packets go by these: none runs the filter on kernels that keep a bitmap. */
+const PLAIN = {
+  data: 'read write readv writev pread64 pwrite64 preadv pwritev splice close lseek ftruncate fsync fdatasync fstat newfstatat statx',
+  sockets:
+    'bind listen connect accept accept4 shutdown getsockname getpeername setsockopt getsockopt sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg',
+  waiting: 'epoll_create1 epoll_ctl epoll_wait epoll_pwait poll ppoll eventfd2 pipe2 inotify_rm_watch',
+  memory: 'mmap mprotect pkey_mprotect pkey_alloc pkey_free munmap mremap madvise mincore brk membarrier',
+  threads:
+    'futex set_robust_list rseq set_tid_address exit exit_group sched_yield sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min getpriority getcpu',
+  signals: 'rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack rt_sigpending wait4 waitid restart_syscall',
+  clocks: 'clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time',
+  identity:
+    'getpid gettid getppid getuid geteuid getgid getegid getpgrp getpgid getsid getrusage times sysinfo uname getrandom getrlimit capget',
+} as const;
+
+/** Calls with paths: an empty root has nothing of that name, and libraries that look for optional files expect to hear so. */
+const PATHS =
+  'open openat2 creat stat lstat access faccessat faccessat2 readlink unlink getcwd getdents64 statfs rename renameat renameat2 mkdir mkdirat inotify_add_watch';
+
+/** The rules, by what they guard. */
+export function wallFilter(plan: WallPlan): Filter {
+  const rules = new Map<SyscallName, Rule>();
+  const put = (names: string, rule: Rule): void => {
+    for (const name of names.split(' ')) rules.set(name as SyscallName, rule);
+  };
+  for (const names of Object.values(PLAIN)) put(names, ALLOW);
+  put(PATHS, NOT_THERE);
+  const inDirectories = (fds: readonly number[], ...when: Extract<Rule, { when: unknown }>['when']): Rule =>
+    fds.length === 0 ? NOT_THERE : { when: [{ arg: 0, oneOf: fds }, ...when], otherwise: Errno.ENOENT };
+  const forReading = { arg: 2, mask: O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_PATH, equals: 0 };
+  put('openat', inDirectories(plan.readable, forReading));
+  put('readlinkat', inDirectories(plan.readable));
+  put('unlinkat', inDirectories(plan.removable));
+  put('socket', {
+    when: [
+      { arg: 0, oneOf: [AF_INET, AF_INET6] },
+      // Not SOCK_RAW; the protocol is left to the kernel, which knows ping sockets by it.
+      { arg: 1, mask: SOCK_TYPE_MASK, oneOf: [SOCK_STREAM, SOCK_DGRAM] },
+    ],
+  });
+  put('ioctl', {
+    when: [
+      {
+        arg: 1,
+        oneOf: [
+          ...[FIONREAD, TIOCOUTQ, SIOCOUTQNSD, FIONBIO, FIOCLEX],
+          ...[TCGETS, TIOCGWINSZ, TIOCGPGRP, TIOCSPGRP],
+        ],
+      },
+    ],
+    otherwise: Errno.ENOTTY,
+  });
+  put('fcntl', {
+    when: [
+      {
+        arg: 1,
+        oneOf: [F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETPIPE_SZ, F_SETPIPE_SZ],
+      },
+    ],
+    otherwise: Errno.EINVAL,
+  });
+  // Those that are there already may be entered, for events and no more; none can be made.
+  put('io_uring_enter', {
+    when: [
+      { arg: 0, oneOf: rings },
+      { arg: 3, mask: ~IORING_ENTER_GETEVENTS, equals: 0 },
+    ],
+  });
+  put('clone', {
+    when: [
+      { arg: 0, mask: THREAD, equals: THREAD },
+      { arg: 0, mask: NEW_NAMESPACES, equals: 0 },
+    ],
+  });
+  put('clone3', { errno: Errno.ENOSYS }); // its flags lie in memory; the C library then takes clone
+  put('prctl', {
+    when: [{ arg: 0, oneOf: [PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_GET_DUMPABLE] }],
+    otherwise: Errno.EINVAL,
+  });
+  put('prlimit64', { when: [{ arg: 2, isNull: true }], otherwise: Errno.EPERM }); // limits may be read
+  put('sched_setscheduler setpriority sched_setaffinity sched_setparam', { errno: Errno.EPERM });
+  put('tgkill', { when: [{ arg: 0, oneOf: [process.pid] }] }); // abort(3)
+  if (plan.signals) put('kill', { when: [{ arg: 0, mask: 0x8000_0000, equals: 0 }] }); // no groups
+  return rules;
+}
+
+/**
+ * Raise it; nothing of the host can be reached from here on.
+ * @throws SysError
+ */
+export function closeWall(plan: WallPlan): void {
+  // Our memory is for nobody to read; /proc/PID becomes root's. The filter would not let us do it later.
+  checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
+  const kept = [
+    ...(plan.signals ? [CAP_KILL] : []),
+    ...(plan.watchesProcess ? [CAP_SYS_PTRACE] : []),
+    ...(plan.configuresNetwork ? [CAP_NET_ADMIN] : []),
+  ];
+  checked(keepCapabilities(kept), 'capset', 'main thread');
+  installFilter(wallFilter(plan));
+}

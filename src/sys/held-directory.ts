@@ -1,0 +1,81 @@
+/**
+ * Directories that stay in reach when the root is gone. Where the kernel and our rights allow it, what is held is a copy of the
+ * mount with that directory as its root (open_tree, Linux 5.2): nothing above it can be reached by "..". Cold.
+ * @syscalls open_tree mount_setattr openat readlinkat newfstatat close
+ */
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_PATH,
+  O_RDONLY,
+} from './constants.ts';
+import { failed, libc } from './libc.ts';
+import { NativeBuffer } from './memory.ts';
+import { openat, openPath } from './namespace.ts';
+import { syscallNumber } from './syscall-numbers.ts';
+
+// <linux/mount.h>, <linux/fcntl.h>
+const OPEN_TREE_CLONE = 1;
+const AT_RECURSIVE = 0x8000;
+const MOUNT_ATTR_RDONLY = 1;
+const MOUNT_ATTR_NOSUID = 2;
+const MOUNT_ATTR_NODEV = 4;
+const MOUNT_ATTR_NOEXEC = 8;
+/** struct mount_attr: attr_set u64, attr_clr u64, propagation u64, userns_fd u64. */
+const MOUNT_ATTR_BYTES = 32;
+/** struct stat: st_dev u64 +0, st_ino u64 +8 on both architectures; 144 bytes at most. */
+const STAT_BYTES = 144;
+const PATH_MAX = 4096;
+
+const cSyscallPath = libc<[number, number, string, number, number, number]>('syscall', 'intptr_t', [
+  'int64_t',
+  'intptr_t',
+  'const char *',
+  'uintptr_t',
+  'uintptr_t',
+  'uintptr_t',
+]);
+
+/** @param writable  names in it may be removed @returns a descriptor (close-on-exec) or -errno */
+export function holdDirectory(path: string, writable = false): number {
+  const flags = OPEN_TREE_CLONE | O_CLOEXEC | AT_RECURSIVE;
+  const fd = cSyscallPath(syscallNumber('open_tree'), AT_FDCWD, path, flags, 0, 0);
+  // No right to copy mounts, an old kernel, or no directory: the last is told by the plain way, too.
+  if (fd < 0) return openPath(path, O_PATH | O_DIRECTORY);
+  const attributes = new NativeBuffer(MOUNT_ATTR_BYTES);
+  attributes.u32[0] =
+    MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | (writable ? 0 : MOUNT_ATTR_RDONLY);
+  // Before Linux 5.12 it stays as its mount is.
+  cSyscallPath(
+    syscallNumber('mount_setattr'),
+    fd,
+    '',
+    AT_EMPTY_PATH | AT_RECURSIVE,
+    attributes.address,
+    MOUNT_ATTR_BYTES,
+  );
+  return fd;
+}
+
+/** Open a file in a held directory for reading; a link is refused (-ELOOP). @returns a descriptor or -errno */
+export const openHeld = (dirFd: number, name: string): number =>
+  openat(dirFd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+
+/** Where a link in a held directory leads. undefined: there is none of that name, or it is no link. */
+export function readHeldLink(dirFd: number, name: string): string | undefined {
+  const target = new NativeBuffer(PATH_MAX);
+  const r = cSyscallPath(syscallNumber('readlinkat'), dirFd, name, target.address, PATH_MAX, 0);
+  return r < 0 ? undefined : new TextDecoder().decode(target.u8.subarray(0, r));
+}
+
+/** Device and inode of what a name leads to, links followed, as "dev:ino", or -errno. */
+export function heldIdentity(dirFd: number, name: string): string | number {
+  const stat = new NativeBuffer(STAT_BYTES);
+  const r = cSyscallPath(syscallNumber('newfstatat'), dirFd, name, stat.address, 0, 0);
+  if (r < 0) return failed();
+  return `${stat.dv.getBigUint64(0, true)}:${stat.dv.getBigUint64(8, true)}`;
+}

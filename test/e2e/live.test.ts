@@ -1,0 +1,99 @@
+/** The host's network changes, or time stands still, while the engine runs. Each test leaves the bed's network as it found it. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Bed, type Guest, makeBed, succeed, succeedIn } from '../support/bed.ts';
+import { repoRoot } from '../support/engines.ts';
+import { GATEWAY4, GATEWAY6, HOST4, PEER4, PORT } from '../support/ports.ts';
+import { eventually, type Started } from '../support/process.ts';
+import { describeE2e, requireTool } from '../support/require.ts';
+
+const OTHER4 = '10.77.0.9';
+/** The host is looked at once a second. */
+const FOLLOWED_MS = 5000;
+const STOPPED_MS = 2500;
+
+/** Sends each line of its input by one socket, and prints what comes back. */
+const LINES = (proto: 'tcp' | 'udp'): string[] => [
+  ...['bash', '-c'],
+  `exec 3<>/dev/${proto}/${PEER4}/${PORT.echo}; while read -r l; do echo "$l" >&3; a=$(timeout 1 dd bs=2000 count=1 <&3 2>/dev/null); echo "got $a"; done`,
+];
+
+describeE2e('live changes of the host', [requireTool('curl', 'apt package curl')], () => {
+  let bed: Bed;
+  const host = (command: string): Promise<string> => succeedIn(bed, 'host', ['sh', '-ec', command]);
+  const say = (client: Started, line: string): Promise<unknown> => {
+    client.process.stdin!.write(`${line}\n`);
+    return eventually(`"${line}" comes back`, 2000, () => client.printed().stdout.includes(`got ${line}\n`));
+  };
+  beforeAll(async () => {
+    bed = await makeBed();
+  });
+  afterAll(() => bed?.close());
+
+  describe.each(['fused', 'pipeline=1'])('%s', (plan) => {
+    let guest: Guest;
+    beforeAll(async () => {
+      guest = await bed.engine({ plan });
+    });
+    afterAll(() => guest?.stop());
+
+    it('another address of the host: a UDP flow of the guest goes on by it, and so do new connections', async () => {
+      const client = guest.startInside(LINES('udp'));
+      await say(client, 'before');
+      await host(`ip addr add ${OTHER4}/24 dev veth0; ip addr del ${HOST4}/24 dev veth0
+        ip addr show dev veth0 | grep -q ${OTHER4} || ip addr add ${OTHER4}/24 dev veth0
+        ip route replace default via ${GATEWAY4}`);
+      try {
+        // A datagram that is sent before the change is noticed is lost, as UDP may be.
+        let n = 0;
+        await eventually('the flow goes on', FOLLOWED_MS, async () => {
+          client.process.stdin!.write(`after ${++n}\n`);
+          await sleep(300);
+          return client.printed().stdout.includes('got after ');
+        });
+        const source = await succeed(guest, ['curl', '-sS', `http://${PEER4}:${PORT.http}/source`]);
+        expect(source).toBe(OTHER4);
+      } finally {
+        await host(`ip addr add ${HOST4}/24 dev veth0; ip addr del ${OTHER4}/24 dev veth0
+          ip addr show dev veth0 | grep -q ${HOST4} || ip addr add ${HOST4}/24 dev veth0
+          ip route replace default via ${GATEWAY4}`);
+        client.process.stdin!.end();
+      }
+    });
+
+    it('the engine is stopped for a while, as by a suspended machine: connections and flows go on', async () => {
+      const clients = [guest.startInside(LINES('tcp')), guest.startInside(LINES('udp'))];
+      for (const client of clients) await say(client, 'before');
+      process.kill(guest.enginePid, 'SIGSTOP');
+      await sleep(STOPPED_MS);
+      process.kill(guest.enginePid, 'SIGCONT');
+      for (const client of clients) {
+        await say(client, 'after');
+        client.process.stdin!.end();
+      }
+    });
+  });
+
+  it('pasta --config-net, started when the host had no default route: the namespace gets one when the host does', async () => {
+    const netns = `${bed.ramDir}/late`;
+    await host(`ip route del default; ip -6 route del default; : >${netns}; unshare --net=${netns} true`);
+    const inside = (...argv: string[]): Promise<string> =>
+      succeedIn(bed, 'host', ['nsenter', `--net=${netns}`, '--', ...argv]);
+    try {
+      await succeedIn(bed, 'host', [
+        ...[`${repoRoot}/bin/pasta`, '--config-net', '-q', '-t', 'none', '-u', 'none'],
+        ...['-T', 'none', '-U', 'none', '--netns', netns],
+      ]);
+      expect(await inside('ip', 'route')).not.toContain('default');
+    } finally {
+      await host(`ip route add default via ${GATEWAY4}; ip -6 route add default via ${GATEWAY6}`);
+    }
+    await eventually('default routes of both families', FOLLOWED_MS, async () => {
+      const routes = `${await inside('ip', 'route')}${await inside('ip', '-6', 'route')}`;
+      return routes.includes(`default via ${GATEWAY4}`) && routes.includes(`default via ${GATEWAY6}`);
+    });
+    const url = `http://${PEER4}:${PORT.http}/source`;
+    expect(await inside('curl', '-sS', url)).toBe(HOST4);
+    await host(`umount ${netns}; rm ${netns}`);
+  });
+});

@@ -1,0 +1,79 @@
+import { describe, expect, it } from 'vitest';
+import type { HostDump } from '../../../src/main/pasta/address-plan.ts';
+import { additions, engineChange, lacksOf } from '../../../src/main/pasta/follow.ts';
+import * as k from '../../../src/sys/constants.ts';
+import { address, HOST, link, parsed, plan, route } from './host-dump.ts';
+
+const NOTHING: HostDump = { ...HOST, links: [link(1, 'lo', true)], addresses: [], routes: [] };
+const NO_DEFAULT: HostDump = { ...HOST, routes: HOST.routes.filter((r) => r.prefixLen > 0) };
+const bare = { addresses: [], routes: [] };
+
+describe('what a family lacks inside', () => {
+  it('a host with all: nothing', () => {
+    expect(lacksOf(plan(''))).toEqual([]);
+  });
+  it('a host without default route: a route of each family', () => {
+    expect(lacksOf(plan('', NO_DEFAULT))).toEqual([
+      { family: k.AF_INET, address: false, route: true },
+      { family: k.AF_INET6, address: false, route: true },
+    ]);
+  });
+  it('a host without network: an IPv6 address only, as local mode has a default route', () => {
+    expect(lacksOf(plan('', NOTHING))).toEqual([{ family: k.AF_INET6, address: true, route: false }]);
+  });
+  it('a family that is off lacks nothing', () => {
+    expect(lacksOf(plan('-4', NO_DEFAULT)).map((l) => l.family)).toEqual([k.AF_INET]);
+  });
+});
+
+describe('what is added', () => {
+  it('the host gets its default route: the routes of that family, no address', () => {
+    const [lack] = lacksOf(plan('', NO_DEFAULT));
+    const added = additions(lack!, plan('').inside, bare);
+    expect(added.addresses).toEqual([]);
+    expect(added.routes.map((r) => `${r.dst}/${r.prefixLen}`)).toEqual(['0.0.0.0/0', '10.77.0.0/24']);
+  });
+  it('the host has still no default route: nothing', () => {
+    const [lack] = lacksOf(plan('', NO_DEFAULT));
+    expect(additions(lack!, plan('', NO_DEFAULT).inside, bare)).toMatchObject({ routes: [], gateways: [] });
+    expect(lack).toMatchObject({ route: true });
+  });
+  it('the guest has made a default route of its own: nothing, ever', () => {
+    const [lack] = lacksOf(plan('', NO_DEFAULT));
+    const own = { addresses: [], routes: [route(7, '0.0.0.0/0', { gateway: '10.77.0.253' })] };
+    expect(additions(lack!, plan('').inside, own).routes).toEqual([]);
+    expect(lack).toMatchObject({ route: false });
+  });
+  it('an IPv6 address where there was only a link-local one', () => {
+    const [lack] = lacksOf(plan('', NOTHING));
+    const now = { addresses: [address(7, 'fe80::7/64', { scope: k.RT_SCOPE_LINK })], routes: [] };
+    const added = additions(lack!, plan('').inside, now);
+    expect(added.addresses.map((a) => a.address)).toEqual(['fd77::1']);
+    expect([...added.routes, ...added.gateways]).toEqual([]);
+  });
+});
+
+describe('what the engine is told', () => {
+  const moved: HostDump = {
+    ...HOST,
+    addresses: [
+      address(3, '198.51.100.7/24'),
+      address(3, 'fd91::7/64'),
+      address(3, 'fe80::7/64', { scope: k.RT_SCOPE_LINK }),
+    ],
+    routes: [route(3, '0.0.0.0/0', { gateway: '198.51.100.1' }), route(3, '::/0', { gateway: 'fd91::1' })],
+  };
+  const told = (line: string, host: HostDump) =>
+    engineChange(parsed(line), plan(line), host, plan(line, host));
+
+  it('the host has moved to another interface: its scope and the new addresses', () => {
+    expect(told('', moved)).toEqual({ linkLocalScope: 3, self4: '198.51.100.7', self6: 'fd91::7' });
+  });
+  it('the host has one address more: the guest is still known by its own', () => {
+    const more = { ...HOST, addresses: [address(2, '10.77.0.200/32'), ...HOST.addresses] };
+    expect(told('', more)).toMatchObject({ self4: '10.77.0.1', self6: 'fd77::1' });
+  });
+  it('addresses of the command line stand for themselves', () => {
+    expect(told('-a 192.0.2.2', moved)).not.toHaveProperty('self4');
+  });
+});
