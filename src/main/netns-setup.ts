@@ -72,7 +72,7 @@ export function* setUpNetns(settings: Settings, target: NetnsTarget): Generator<
     yield {
       kind: 'tap',
       made: {
-        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso },
+        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso, bigTcp: tap.bigTcp },
         network: { ...network, addresses: { ...network.addresses, guestMac: link.mac } },
       },
     };

@@ -67,7 +67,7 @@ export function setUpPasta({ conf, target }: PastaJob, listener: PastaListener):
     if (conf.nsMac !== undefined) route.setLink(link.index, { mac: conf.nsMac });
     listener.onTap({
       tables: openTables(),
-      tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso },
+      tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso, bigTcp: tap.bigTcp },
       network: {
         ...network,
         addresses: { ...network.addresses, guestMac: conf.nsMac ?? link.mac },

@@ -253,6 +253,7 @@ export class SimEngine {
           tapFd: this.#fds[0],
           vnetHdrBytes: this.vnet ? 12 : 0,
           uso: false,
+          bigTcp: false,
           pool,
           scratchSlot: smallSlots,
           counters: this.counters,
