@@ -128,6 +128,8 @@ const NONE = -1;
 /** What one read of a socket brought, so many times, goes to the guest as one frame at the most (decision 040). */
 const RUN_PIECES = 4;
 const IP_MAX_BYTES = 65535;
+/** So many timers in a row without it (a busy guest alone makes some fire): the guest does not get them. */
+const BIG_LOSSES = 4;
 const SACK_BLOCKS = 3;
 
 export class TcpTranslator {
@@ -178,6 +180,8 @@ export class TcpTranslator {
   readonly #timedAt: Float64Array;
   readonly #tries: Uint8Array;
   readonly #lastSeen: Float64Array;
+  /** Timers that found data unacknowledged since an ACK was for more than any frame of at most 64 KiB holds. */
+  readonly #bigLosses: Uint8Array;
   readonly #oooHead: Int32Array;
   readonly #oooTail: Int32Array;
   readonly #oooCount: Uint16Array;
@@ -263,6 +267,7 @@ export class TcpTranslator {
     this.#timedAt = new Float64Array(n);
     this.#tries = new Uint8Array(n);
     this.#lastSeen = new Float64Array(n);
+    this.#bigLosses = new Uint8Array(n);
     this.#oooHead = new Int32Array(n).fill(NONE);
     this.#oooTail = new Int32Array(n).fill(NONE);
     this.#oooCount = new Uint16Array(n);
@@ -438,6 +443,7 @@ export class TcpTranslator {
     this.#rto[flow] = RTO_INITIAL_MS;
     this.#tries[flow] = 0;
     this.#lastSeen[flow] = ctx.now;
+    this.#bigLosses[flow] = 0;
     this.#oooHead[flow] = NONE;
     this.#oooTail[flow] = NONE;
     this.#oooCount[flow] = 0;
@@ -769,6 +775,7 @@ export class TcpTranslator {
     const now = this.#ctx.now;
     const acked = seqDiff(ack, this.#sndUna[flow]!);
     this.#sndUna[flow] = ack;
+    if (acked > IP_MAX_BYTES) this.#bigLosses[flow] = 0;
     if (seqLt(this.#sndNxt[flow]!, ack)) this.#sndNxt[flow] = ack;
     const flags = this.#flags[flow]!;
     if (flags & Flag.timing && seqGeq(ack, this.#timedSeq[flow]!)) {
@@ -1711,7 +1718,7 @@ export class TcpTranslator {
       return this.#armPersist(flow);
     }
     // Should something in the guest drop such frames, what is sent from now on gets through.
-    this.#flags[flow]! &= ~Flag.big;
+    if (++this.#bigLosses[flow]! >= BIG_LOSSES) this.#flags[flow]! &= ~Flag.big;
     if (this.#mayProbe(flow)) {
       this.#flags[flow]! |= Flag.probed;
       this.#retransmitRange(flow, this.#sndUna[flow]!, Math.min(inFlight, this.#readLimit(flow)));
