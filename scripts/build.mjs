@@ -51,10 +51,10 @@ const entries = {
 const frontEnds = {
   bucatini: {
     first: /\/(main\/(bucatini|log)|workers\/packet-worker)\.js$/,
-    rare: /\/main\/(doctor|doctor-probe|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
+    rare: /\/main\/(doctor|doctor-probe|switch-over|bug-report|pasta\/.*|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
   },
   'pasta/main': {
-    first: /\/main\/pasta\/main\.js$/,
+    first: /\/(main\/pasta\/main|workers\/packet-worker)\.js$/,
     rare: /\/main\/(pasta\/(texts|control-socket)|cli-texts|counter-texts|stats)\.js$/,
   },
 };

@@ -40,7 +40,7 @@ export async function attach(
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => end.resolve(name));
 
   const sockets = await socketSource(settings);
-  const netns = chooseNetns(settings, sockets);
+  const netns = chooseNetns(settings);
   netns.start({ settings, target: { kind: 'path', path: target.path }, sockets });
   const loading = loadEngine(booted);
   const made = await netns.tap.catch(async (error: NetnsError) => {

@@ -9,7 +9,15 @@ import { bootPacketThread } from '../workers/packet-worker.ts';
 import { say } from './log.ts';
 import type { CommandName } from './options.ts';
 
-const COMMANDS: readonly string[] = ['run', 'attach', 'doctor', 'selftest'] satisfies CommandName[];
+const COMMANDS: readonly string[] = [
+  'run',
+  'attach',
+  'doctor',
+  'selftest',
+  'switch-over',
+  'switch-back',
+  'bug-report',
+] satisfies CommandName[];
 
 /** Compiled code is kept beside dist/main by whoever may write there: 20 ms of 150 to start. undefined when run from source. */
 const codeCache = import.meta.url.endsWith('.js')
@@ -20,7 +28,9 @@ if (codeCache !== undefined) enableCompileCache(codeCache);
 async function main(argv: readonly string[]): Promise<number> {
   const [name = '', ...args] = argv;
   if (!COMMANDS.includes(name))
-    throw new Error(`${name || 'no command'}: write bucatini run, attach, doctor or selftest`);
+    throw new Error(
+      `${name || 'no command'}: write bucatini ${COMMANDS.slice(0, -1).join(', ')} or ${COMMANDS.at(-1)}`,
+    );
   const command = name as CommandName;
   const env = callersEnvironment();
   if (codeCache !== undefined) process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
@@ -47,6 +57,17 @@ async function main(argv: readonly string[]): Promise<number> {
       case 'selftest':
         refuseOperands(operands);
         return await (await import('./selftest/selftest.ts')).selftest();
+      case 'switch-over':
+      case 'switch-back': {
+        refuseOperands(operands);
+        const { switchBack, switchOver } = await import('./switch-over.ts');
+        const binDir = fileURLToPath(new URL('../../bin', import.meta.url));
+        const options = { env, uid: process.getuid!(), binDir, tell: (line: string) => console.log(line) };
+        return command === 'switch-over' ? switchOver(options) : switchBack(options);
+      }
+      case 'bug-report':
+        refuseOperands(operands);
+        return await (await import('./bug-report.ts')).bugReport(await ownVersion());
     }
   } catch (error) {
     throw inCommand(command, error);
@@ -75,11 +96,14 @@ async function printText(command: CommandName, kind: 'help' | 'version'): Promis
   if (kind === 'help') {
     process.stdout.write(helpText(command));
   } else {
-    const { readFileSync } = await import('node:fs');
-    const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
-    process.stdout.write(versionText(version));
+    process.stdout.write(versionText(await ownVersion()));
   }
   return 0;
+}
+
+async function ownVersion(): Promise<string> {
+  const { readFileSync } = await import('node:fs');
+  return JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version;
 }
 
 function refuseOperands(operands: readonly string[]): void {

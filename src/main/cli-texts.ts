@@ -40,6 +40,27 @@ export const COMMANDS: readonly CommandText[] = [
     about:
       'Makes two network namespaces of its own (no root, nothing outside them is touched), starts `bucatini run` in one and servers in the other, then pings, resolves, downloads and uploads with checksums over IPv4 and IPv6 and measures the throughput. The status is 1 when a step failed.',
   },
+  {
+    name: 'switch-over',
+    operands: '',
+    summary: "Put our pasta in the stock one's place for this user's Podman and Buildah.",
+    about:
+      'Links our launchers into XDG_DATA_HOME/bucatini/helpers (~/.local/share) and writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (~/.config), which makes Podman and Buildah look there first. Prints what it changed; a second time it changes nothing. What is there and was not written by it, or was edited since, is left alone and told, with status 1. Containers that run keep their network.',
+  },
+  {
+    name: 'switch-back',
+    operands: '',
+    summary: 'Undo switch-over.',
+    about:
+      'Takes away exactly what switch-over made: the drop-in, the links, and the directories that it had to make and that are still empty. What was edited since is left alone and told, with status 1.',
+  },
+  {
+    name: 'bug-report',
+    operands: '',
+    summary: 'Print what a report of a fault needs to say about this machine.',
+    about:
+      'Prints versions, what `doctor` finds, settings of the kernel, and of each running engine of this user its options, age, memory, threads and descriptors. Addresses, names, paths and commands are left out, and nothing of what went through an engine is in it.',
+  },
 ];
 
 const WIDTH = 100;

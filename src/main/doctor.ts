@@ -27,31 +27,34 @@ const note = (subject: string, text: string): Finding => ({ grade: 'note', subje
 const fail = (subject: string, text: string): Finding => ({ grade: 'FAIL', subject, text });
 
 export async function doctor(): Promise<number> {
-  const findings: Finding[] = [];
-  const tell = (finding: Finding): void => {
-    findings.push(finding);
-    console.log(`${finding.grade.padEnd(6)}${finding.subject.padEnd(18)}${finding.text}`);
-  };
-  tell(checkKernel());
-  tell(ok('Node', `${process.version.slice(1)}, ${process.execPath}`));
-  const tools = checkTools();
-  tell(tools);
-  tell(checkEnv());
-  const userns =
-    tools.grade === 'FAIL' ? fail('user namespaces', 'not tried: unshare is missing') : checkUserNamespaces();
-  tell(userns);
-  tell(checkTunDevice());
-  if (userns.grade !== 'FAIL') checkTap(userns.grade === 'ok' ? '-Urn' : '-n').forEach(tell);
-  checkFeatures().forEach(tell);
-  tell(checkIpv6());
-  tell(checkResolvers());
-  const broken = findings.filter((f) => f.grade === 'FAIL').length;
+  let broken = 0;
+  for (const { grade, subject, text } of examine()) {
+    console.log(`${grade.padEnd(6)}${subject.padEnd(18)}${text}`);
+    if (grade === 'FAIL') broken++;
+  }
   console.log(
     broken === 0
       ? '\nbucatini run works on this host.'
       : `\nbucatini run cannot work on this host: ${broken} of the checks above ${broken === 1 ? 'says' : 'say'} FAIL.`,
   );
   return broken === 0 ? 0 : 1;
+}
+
+/** Try each thing in turn: a trial may take a while, so what is found is given at once. */
+export function* examine(): Generator<Finding> {
+  yield checkKernel();
+  yield ok('Node', `${process.version.slice(1)}, ${process.execPath}`);
+  const tools = checkTools();
+  yield tools;
+  yield checkEnv();
+  const userns =
+    tools.grade === 'FAIL' ? fail('user namespaces', 'not tried: unshare is missing') : checkUserNamespaces();
+  yield userns;
+  yield checkTunDevice();
+  if (userns.grade !== 'FAIL') yield* checkTap(userns.grade === 'ok' ? '-Urn' : '-n');
+  yield* checkFeatures();
+  yield checkIpv6();
+  yield checkResolvers();
 }
 
 const KERNEL_FLOOR = [5, 3] as const; // pidfd_open(2)

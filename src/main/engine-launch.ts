@@ -19,11 +19,10 @@ function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
 /**
  * Who moves into the namespace: the main thread where the one packet thread that there will be has been started already, else
  * a thread of its own.
- * @param sockets  those who make sockets inside wait for requests with their thread, so it has to be one of their own
  */
-export function chooseNetns(settings: Settings, sockets: SharedArrayBuffer | undefined): Netns {
-  const here = chosenThreads(settings).kind === 'fused' && sockets === undefined;
-  return here ? new NetnsHere() : new NetnsThread();
+export function chooseNetns(settings: Settings): Netns {
+  if (chosenThreads(settings).kind !== 'fused') return new NetnsThread();
+  return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpNetns);
 }
 
 export function enginePlan(

@@ -6,21 +6,27 @@
  *                 (threads inherit the namespace of their creator), and children are born inside.
  *   NetnsThread   a thread made for it moves: 30 ms to boot, where packet threads are still to be started later (decision 018).
  */
-import { Worker } from 'node:worker_threads';
+import { parentPort, Worker } from 'node:worker_threads';
 import type { NetnsStep, NetnsTap, NetnsTarget } from './netns-setup.ts';
 import type { Settings } from './options.ts';
 
-export interface NetnsJob {
-  readonly settings: Settings;
-  readonly target: NetnsTarget;
+/** What every front end's job says. */
+export interface SocketsInside {
   /** Once the namespace is set up, stay in it and make sockets there (workers/splice/socket-source.ts). */
   readonly sockets?: SharedArrayBuffer | undefined;
 }
 
+export interface NetnsJob extends SocketsInside {
+  readonly settings: Settings;
+  readonly target: NetnsTarget;
+}
+
+/** A front end's set-up, to be done by one thread, step by step. */
+export type NetnsSetup<Job, Made> = (job: Job) => Iterable<NetnsStep<Made>>;
+
 /** `Made` is what the front end's set-up tells of the TAP. */
 export type NetnsMessage<Made = NetnsTap> =
-  | Exclude<NetnsStep, { readonly kind: 'tap' }>
-  | { readonly kind: 'tap'; readonly made: Made }
+  | NetnsStep<Made>
   | { readonly kind: 'failed'; readonly message: string; readonly code?: string };
 
 /** Set-up failed; `code` is the errno's name where a system call said no. */
@@ -34,7 +40,7 @@ export class NetnsError extends Error {
 }
 
 /** Each step as it comes; all reject when one fails. */
-export abstract class Netns<Job = NetnsJob, Made = NetnsTap> {
+export abstract class Netns<Job extends SocketsInside = NetnsJob, Made = NetnsTap> {
   readonly #namespace = Promise.withResolvers<number>();
   readonly #tap = Promise.withResolvers<Made>();
   readonly #configured = Promise.withResolvers<readonly string[]>();
@@ -69,20 +75,29 @@ export abstract class Netns<Job = NetnsJob, Made = NetnsTap> {
 }
 
 /** On the main thread, with a turn of the event loop after each step: what waits for it starts at once. */
-export class NetnsHere extends Netns {
+export class NetnsHere<Job extends SocketsInside = NetnsJob, Made = NetnsTap> extends Netns<Job, Made> {
   readonly mainInside = true;
+  readonly #load: () => Promise<NetnsSetup<Job, Made>>;
 
-  start(job: NetnsJob): void {
+  /** @param load  gets the set-up's module */
+  constructor(load: () => Promise<NetnsSetup<Job, Made>>) {
+    super();
+    this.#load = load;
+  }
+
+  start(job: Job): void {
     void this.#run(job);
   }
 
-  async #run({ settings, target }: NetnsJob): Promise<void> {
+  async #run(job: Job): Promise<void> {
     try {
-      const { setUpNetns } = await import('./netns-setup.ts');
-      for (const step of setUpNetns(settings, target)) {
+      const setUp = await this.#load();
+      for (const step of setUp(job)) {
         this.tell(step);
         await new Promise((resolve) => setImmediate(resolve));
       }
+      if (job.sockets !== undefined)
+        await (await import('../workers/splice/socket-source.ts')).serveSocketsBeside(job.sockets);
     } catch (error) {
       const { message, code } = error as NodeJS.ErrnoException;
       this.fail(new NetnsError(message, code));
@@ -91,7 +106,7 @@ export class NetnsHere extends Netns {
 }
 
 /** In a worker. It is not waited for to end: its descriptors are ours from the moment they are told. */
-export class NetnsThread<Job = NetnsJob, Made = NetnsTap> extends Netns<Job, Made> {
+export class NetnsThread<Job extends SocketsInside = NetnsJob, Made = NetnsTap> extends Netns<Job, Made> {
   readonly mainInside = false;
   readonly #worker: Worker;
 
@@ -107,6 +122,23 @@ export class NetnsThread<Job = NetnsJob, Made = NetnsTap> extends Netns<Job, Mad
   start(job: Job): void {
     this.#worker.postMessage(job);
   }
+}
+
+/** The program of that worker. */
+export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetup<Job, Made>): void {
+  const post = (message: NetnsMessage<Made>): void => parentPort!.postMessage(message);
+  // Without a parent this is only being compiled for the code cache (scripts/build.mjs).
+  parentPort?.once('message', async (job: Job) => {
+    try {
+      for (const step of setUp(job)) post(step);
+      // This thread alone is in the namespace: it stays, and only leaves with the process.
+      if (job.sockets !== undefined)
+        (await import('../workers/splice/socket-source.ts')).serveSockets(job.sockets);
+    } catch (error) {
+      const { message, code } = error as NodeJS.ErrnoException;
+      post({ kind: 'failed', message, ...(code !== undefined && { code }) });
+    }
+  });
 }
 
 /** A worker's file beside this one: .ts when run from source, .js when compiled. */

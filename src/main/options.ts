@@ -19,7 +19,16 @@ import {
   UsageError,
 } from './values.ts';
 
-export type CommandName = 'run' | 'attach' | 'doctor' | 'selftest';
+export const COMMAND_NAMES = [
+  'run',
+  'attach',
+  'doctor',
+  'selftest',
+  'switch-over',
+  'switch-back',
+  'bug-report',
+] as const;
+export type CommandName = (typeof COMMAND_NAMES)[number];
 export type LogLevel = EnginePlan['logLevel'];
 
 /** What the command line says, defaults filled in. Field names are the options' names. */
@@ -76,7 +85,7 @@ const IPV6_MIN_MTU = 1280; // RFC 8200 section 5
 const MAX_SHARDS = 16;
 const LOG_LEVELS = ['error', 'warning', 'info', 'debug'] as const;
 const ENGINE: readonly CommandName[] = ['run', 'attach'];
-const ALL: readonly CommandName[] = ['run', 'attach', 'doctor', 'selftest'];
+const ALL: readonly CommandName[] = COMMAND_NAMES;
 
 export const OPTIONS: readonly OptionSpec[] = [
   {

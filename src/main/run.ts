@@ -54,7 +54,7 @@ export async function run(
   );
 
   const sockets = await socketSource(settings);
-  const netns = chooseNetns(settings, sockets);
+  const netns = chooseNetns(settings);
   netns.start({ settings, target: { kind: 'new' }, sockets });
   const loading = loadEngine(booted);
   try {

@@ -135,7 +135,10 @@ describeE2e('TCP', [requireTool('curl', 'apt package curl')], () => {
         },
       );
 
-      it('the peer stops reading for 5 s and goes on: everything arrives', { timeout: LONG_MS }, async () => {
+      // These two wait 5 s each: side by side.
+      it.concurrent('the peer stops reading for 5 s and goes on: everything arrives', {
+        timeout: LONG_MS,
+      }, async () => {
         const { client, server } = await converse(
           bed,
           guest,
@@ -154,7 +157,7 @@ describeE2e('TCP', [requireTool('curl', 'apt package curl')], () => {
         expect(client.ms).toBeGreaterThanOrEqual(STOP_MS - 100);
       });
 
-      it('the guest stops reading for 5 s (zero window) and goes on: everything arrives', {
+      it.concurrent('the guest stops reading for 5 s (zero window) and goes on: everything arrives', {
         timeout: LONG_MS,
       }, async () => {
         const { client, server } = await converse(

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { helpText, overviewText } from '../../src/main/cli-texts.ts';
+import { COMMAND_NAMES } from '../../src/main/options.ts';
 import { findTool, requireNamespaces } from '../support/require.ts';
 import { describeNeeding } from '../sys/needs.ts';
 import { makeSourceTree, type SourceTree, VERSION } from './source-tree.ts';
@@ -40,7 +41,7 @@ describe('launcher without Node', () => {
       });
       expect(launch(['help'], { env: {} }).stdout).toBe(overviewText());
       expect(launch(['--version'], { env: {} }).stdout).toBe(`bucatini ${VERSION}\n`);
-      for (const command of ['run', 'attach', 'doctor', 'selftest'] as const) {
+      for (const command of COMMAND_NAMES) {
         expect(launch([command, '--help'], { env: {} })).toMatchObject({
           status: 0,
           stdout: helpText(command),

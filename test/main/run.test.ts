@@ -9,6 +9,7 @@ import {
   descendantsOf,
   eventually,
   isAlive,
+  killTree,
   processName,
   runToEnd,
   type Started,
@@ -568,6 +569,24 @@ describeNeeding('doctor and selftest', tapNeeds, () => {
     expect(ended.stdout).not.toMatch(/^FAIL/m);
     expect(ended.stdout).toContain('bucatini run works on this host');
     expect(ended.status).toBe(0);
+  });
+
+  it('bug-report: says how it is with a running engine, and neither address nor command', async () => {
+    const running = start(bucatini('run', '--mtu', '1400', '--dns', '192.0.2.77', '--', 'sleep', '1234.5'));
+    try {
+      const report = await eventually('the engine is in the report', 10_000, async () => {
+        const ended = await runToEnd(bucatini('bug-report'));
+        return ended.stdout.includes('run --mtu 1400 --dns …') && ended;
+      });
+      expect(report.status).toBe(0);
+      expect(report.stdout).toMatch(/^bucatini {2,}\d+\.\d+/m);
+      expect(report.stdout).toMatch(/^ok +TAP/m);
+      expect(report.stdout).toMatch(/^ {2}resident memory +\d+ kB$/m);
+      expect(report.stdout).not.toMatch(/192\.0\.2\.77|1234\.5/);
+    } finally {
+      killTree(running.pid);
+      await running.exited;
+    }
   });
 
   it('selftest: every step passes', { timeout: 60_000 }, async () => {

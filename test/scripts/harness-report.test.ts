@@ -12,7 +12,7 @@ import {
   SCHEMA,
 } from '../../perf/harness/result.ts';
 import { judge } from '../../perf/harness/soak.ts';
-import type { Target } from '../../perf/harness/targets.ts';
+import { TARGETS, type Target } from '../../perf/harness/targets.ts';
 import { Latency } from '../../perf/harness/traffic/latency.ts';
 import { tcpOutcome, udpOutcome } from '../../perf/harness/workloads/iperf.ts';
 
@@ -160,6 +160,54 @@ describe('targets', () => {
     expect(
       judged({ cell: RR, metric: 'p50Us', op: '<=', reference: 'ours', than: [RR, RR], factor: 1 }).bound,
     ).toBe(105);
+  });
+
+  describe('processor time of a peer that stalled', () => {
+    const PACED = 'paced-up-65520';
+    const stalled = (ours: number, peer: number) =>
+      new Figures({
+        ...RESULT,
+        measurements: [
+          one(UP, 'bucatini', { mbit: 20_000, cpuSecondsPerGib: 0.3 }),
+          one(UP, 'pasta', { mbit: 21, cpuSecondsPerGib: 0 }),
+          one(UP, 'slirp4netns', { mbit: 2000, cpuSecondsPerGib: 0.5 }),
+          one(PACED, 'bucatini', { mbit: ours, cpuPercent: 6 }),
+          one(PACED, 'pasta', { mbit: peer, cpuPercent: 1 }),
+          one(PACED, 'slirp4netns', { mbit: 999, cpuPercent: 15 }),
+        ],
+      });
+    const perGib: Target = {
+      text: 't',
+      cell: UP,
+      metric: 'cpuSecondsPerGib',
+      op: '<=',
+      reference: 'best',
+      factor: 1,
+      carrying: { shareOfOurs: 0.1 },
+    };
+    const paced: Target = { ...perGib, cell: PACED, metric: 'cpuPercent', carrying: { leastMbit: 900 } };
+
+    test('per GiB: the bound is that of a peer with a tenth of our rate', () => {
+      expect(judgeTarget(stalled(999, 113), perGib)).toMatchObject({ bound: 0.5, reached: true });
+      const noneCounts = { ...perGib, carrying: { shareOfOurs: 0.2 } };
+      expect(judgeTarget(stalled(999, 113), noneCounts)).toMatchObject({ bound: null, reached: null });
+    });
+
+    test.each([
+      [998, 113, 15, true],
+      [998, 900, 1, false],
+      [200, 113, 15, false],
+    ])('paced: ours at %i, a peer at %i Mbit/s: bound %i, reached %s', (ours, peer, bound, reached) => {
+      expect(judgeTarget(stalled(ours, peer), paced)).toMatchObject({ bound, reached });
+    });
+
+    test('the table of targets asks it of every comparison of processor time with the best peer', () => {
+      const ofPeers = TARGETS.filter((t) => t.reference === 'best' && t.metric.startsWith('cpu'));
+      expect(ofPeers).toHaveLength(6);
+      for (const t of ofPeers) expect(t.carrying, t.text).toBeDefined();
+      expect(boundText(paced)).toBe('<= the best peer (of those that carried >= 900 Mbit/s)');
+      expect(boundText(perGib)).toContain('0.1 × our rate');
+    });
   });
 
   test('a bound in words', () => {

@@ -40,6 +40,8 @@ export interface BedOptions {
   readonly vethMtu?: number;
   /** What the host's resolv.conf names. */
   readonly resolver?: string;
+  /** Made by root of the machine in its own user namespace: for programs that need subordinate ids. */
+  readonly privileged?: boolean;
 }
 
 export interface Bed {
@@ -108,7 +110,10 @@ const ramDir = (): string =>
 
 export async function makeBed(options: BedOptions = {}): Promise<Bed> {
   const ram = ramDir();
-  const namespaces = ['--user', '--map-root-user', '--net', '--mount', '--pid', '--fork', '--mount-proc'];
+  const namespaces = [
+    ...(options.privileged ? [] : ['--user', '--map-root-user']),
+    ...['--net', '--mount', '--pid', '--fork', '--mount-proc'],
+  ];
   const keeper = start([
     'unshare',
     ...namespaces,
@@ -145,7 +150,7 @@ export async function makeBed(options: BedOptions = {}): Promise<Bed> {
     'nsenter',
     '-t',
     String(pid),
-    '-U',
+    ...(options.privileged ? [] : ['-U']),
     '-m',
     '-p',
     net,

@@ -85,10 +85,18 @@ export class Figures {
     return this.direct === null ? null : this.median(cell, this.direct.name, metric);
   }
 
-  /** The best of the stock tools in this cell, with whichever of them it is. */
-  best(cell: string, metric: Metric): { readonly peer: string; readonly median: number } | null {
+  /**
+   * The best of the stock tools in this cell, with whichever of them it is.
+   * @param leastMbit  tools that carried less do not count; 0: all do
+   */
+  best(
+    cell: string,
+    metric: Metric,
+    leastMbit = 0,
+  ): { readonly peer: string; readonly median: number } | null {
     let best: { peer: string; median: number } | null = null;
     for (const { name } of this.stock) {
+      if (leastMbit > 0 && (this.median(cell, name, 'mbit') ?? 0) < leastMbit) continue;
       const value = this.median(cell, name, metric);
       if (value === null) continue;
       const isBetter =

@@ -16,6 +16,14 @@ function newest(figures: Figures, kind: 'pasta' | 'slirp4netns'): string | null 
   return figures.result.peers.findLast((peer) => peer.kind === kind)?.name ?? null;
 }
 
+/** What a peer must have carried in `cell` to count, Mbit/s; 0: nothing is asked. */
+function leastMbitIn(figures: Figures, { carrying }: Target, cell: string): number {
+  if (carrying === undefined) return 0;
+  if ('leastMbit' in carrying) return carrying.leastMbit;
+  const ours = figures.ours;
+  return carrying.shareOfOurs * ((ours && figures.median(cell, ours.name, 'mbit')) ?? 0);
+}
+
 function referenceIn(figures: Figures, target: Target, cell: string): number | null {
   const of = (name: string | null | undefined): number | null =>
     name === null || name === undefined ? null : figures.median(cell, name, target.metric);
@@ -25,7 +33,7 @@ function referenceIn(figures: Figures, target: Target, cell: string): number | n
     case 'direct':
       return of(figures.direct?.name);
     case 'best':
-      return figures.best(cell, target.metric)?.median ?? null;
+      return figures.best(cell, target.metric, leastMbitIn(figures, target, cell))?.median ?? null;
     case 'ours':
       return of(figures.ours?.name);
     case 'newest-pasta':
@@ -50,6 +58,10 @@ export function judgeTarget(figures: Figures, target: Target): Verdict {
   );
   const bound = reference === null ? null : target.factor * reference + (target.plus ?? 0);
   if (measured === null || bound === null) return { target, measured, bound, reached: null };
+  const { carrying } = target;
+  if (ours !== null && carrying !== undefined && 'leastMbit' in carrying)
+    if ((figures.median(target.cell, ours.name, 'mbit') ?? 0) < carrying.leastMbit)
+      return { target, measured, bound, reached: false };
   const reached =
     target.op === '<=' ? measured <= bound : target.op === '>' ? measured > bound : measured >= bound;
   return { target, measured, bound, reached };
@@ -68,8 +80,12 @@ const REFERENCE_WORDS = {
 
 /** `>= 0.55 x direct`, `<= direct + 2` */
 export function boundText(target: Target): string {
-  const { op, factor, plus = 0, reference } = target;
+  const { op, factor, plus = 0, reference, carrying } = target;
   if (reference === 'fixed') return `${op} ${factor}`;
   const whose = REFERENCE_WORDS[reference];
-  return `${op} ${factor === 1 ? '' : `${factor} × `}${whose}${plus === 0 ? '' : ` + ${plus}`}`;
+  const times = `${op} ${factor === 1 ? '' : `${factor} × `}${whose}${plus === 0 ? '' : ` + ${plus}`}`;
+  if (carrying === undefined) return times;
+  const least =
+    'leastMbit' in carrying ? `${carrying.leastMbit} Mbit/s` : `${carrying.shareOfOurs} × our rate`;
+  return `${times} (of those that carried >= ${least})`;
 }

@@ -1,7 +1,7 @@
 /**
  * COMMAND of `pasta`, and the chain of small programs that puts it in its place:
  *
- *   nsenter --net     into the new network namespace (Node's own threads stay in the host's)
+ *   nsenter --net     into the new network namespace, where the main thread is not there itself
  *   unshare           mount, IPC, UTS and, unless --no-pidns, PID namespace with a /proc of its own
  *   sh                waits for "go", sets the host name, becomes COMMAND: process 1 of its PID namespace
  *
@@ -23,7 +23,8 @@ export interface PastaCommandOptions {
   /** No command was given: start the shell as a login shell does, with `-` in front of its name. */
   readonly login: boolean;
   readonly env: NodeJS.ProcessEnv;
-  readonly namespaceFd: number;
+  /** Network namespace to enter; without it the chain stays in that of the main thread. */
+  readonly namespaceFd?: number;
   readonly pidns: boolean;
   readonly hostname: string;
 }
@@ -54,15 +55,17 @@ export class PastaCommand {
   constructor(options: PastaCommandOptions) {
     const [program = '', ...args] = options.argv;
     const file = executable(program, options.env.PATH);
-    const unshare = ['--mount', '--propagation', 'slave', '--ipc', '--uts'];
+    const { namespaceFd } = options;
+    const enter = namespaceFd === undefined ? [] : [tool('nsenter'), '--net=/proc/self/fd/3', '--'];
+    const unshare = [tool('unshare'), '--mount', '--propagation', 'slave', '--ipc', '--uts'];
     if (options.pidns) unshare.push('--pid', '--fork', '--mount-proc');
-    const chain = [
-      ...['--net=/proc/self/fd/3', '--', tool('unshare'), ...unshare, '--'],
+    const [head, ...chain] = [
+      ...[...enter, ...unshare, '--'],
       ...['/bin/sh', '-c', 'eval "$PASTA_INIT"', 'pasta'],
       ...(options.login ? loginShell(file) : [program, ...args]),
     ];
-    this.#head = spawn(tool('nsenter'), chain, {
-      stdio: ['inherit', 'inherit', 'inherit', options.namespaceFd, 'pipe'],
+    this.#head = spawn(head!, chain, {
+      stdio: ['inherit', 'inherit', 'inherit', namespaceFd ?? 'ignore', 'pipe'],
       env: {
         ...options.env,
         PASTA_INIT: INIT,

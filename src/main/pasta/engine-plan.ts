@@ -1,16 +1,15 @@
 /** Options and a finished namespace as an engine plan. Pure but for the number of processors. */
-import { availableParallelism } from 'node:os';
 import {
   DEFAULT_POLICY,
   type EnginePlan,
   type ListenerPlan,
   type ServicePolicy,
 } from '../../workers/engine-plan.ts';
-import { autoThreads } from '../../workers/plan.ts';
 import { parseImpairment } from '../engine-launch.ts';
 import { poolPlan } from '../options.ts';
 import { MAX_LISTENERS } from './forward-rules.ts';
 import type { PastaTap } from './netns-setup.ts';
+import { pastaThreads } from './netns-thread.ts';
 import type { PastaConf } from './options.ts';
 
 const POOL_MIB = 64;
@@ -29,7 +28,7 @@ export function pastaEnginePlan(
 ): EnginePlan {
   const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
   return {
-    threads: autoThreads(availableParallelism()),
+    threads: pastaThreads(),
     addresses: made.network.addresses,
     policy: policyOf(conf, made),
     listeners,

@@ -1,5 +1,5 @@
 /**
- * What one thread does to give a namespace its interface as `pasta` does. Runs in netns-worker.ts, synchronously:
+ * What one thread does to give a namespace its interface as `pasta` does. Runs on the main thread or in netns-worker.ts (../netns.ts says when):
  *
  *   in the host's namespace   dump links, addresses, routes; make the plan
  *   unshare or setns          only this thread moves
@@ -15,7 +15,15 @@ import { openPath } from '../../sys/namespace.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
 import { openTap, type Tap } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
-import { enterNamespace, hasIpv6, type NetnsTarget, TX_QUEUE_FRAMES, trySysctl } from '../netns-setup.ts';
+import type { SocketsInside } from '../netns.ts';
+import {
+  enterNamespace,
+  hasIpv6,
+  type NetnsStep,
+  type NetnsTarget,
+  TX_QUEUE_FRAMES,
+  trySysctl,
+} from '../netns-setup.ts';
 import { readResolvConf } from '../resolv-conf.ts';
 import { UsageError } from '../values.ts';
 import { type HostDump, type PastaNetwork, planPasta } from './address-plan.ts';
@@ -23,28 +31,24 @@ import { Message } from './messages.ts';
 import type { PastaConf } from './options.ts';
 import { openTables, type TableFds } from './port-scan.ts';
 
-export interface PastaJob {
+export interface PastaJob extends SocketsInside {
   readonly conf: PastaConf;
   readonly target: NetnsTarget;
-  /** Once the namespace is set up, stay in it and make sockets there (workers/splice/socket-source.ts). */
-  readonly sockets?: SharedArrayBuffer | undefined;
 }
 
 export interface PastaTap {
+  /** What listens in the host's namespace. */
+  readonly hostTables: TableFds;
   /** What listens inside. */
   readonly tables: TableFds;
   readonly tap: TapPlan;
   readonly network: PastaNetwork;
 }
 
-export interface PastaListener {
-  onNamespace(fd: number): void;
-  onTap(made: PastaTap): void;
-}
-
-/** @returns what could not be done and is not needed. @throws SysError or UsageError */
-export function setUpPasta({ conf, target }: PastaJob, listener: PastaListener): readonly string[] {
+/** @throws SysError or UsageError */
+export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<PastaTap>, void, void> {
   const notes: string[] = [];
+  const hostTables = openTables();
   const network = planPasta(conf, dumpHost(), readResolvConf());
   try {
     enterNamespace(target);
@@ -57,7 +61,7 @@ export function setUpPasta({ conf, target }: PastaJob, listener: PastaListener):
   }
   if (target.kind === 'new') {
     const own = '/proc/thread-self/ns/net';
-    listener.onNamespace(checked(openPath(own, 0), 'open', own, 'mount /proc'));
+    yield { kind: 'namespace', fd: checked(openPath(own, 0), 'open', own, 'mount /proc') };
   }
   const tap = makeTap(network.interfaceName);
   const route = new RouteSocket();
@@ -65,14 +69,17 @@ export function setUpPasta({ conf, target }: PastaJob, listener: PastaListener):
     const link = route.linkByName(tap.name);
     if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
     if (conf.nsMac !== undefined) route.setLink(link.index, { mac: conf.nsMac });
-    listener.onTap({
-      tables: openTables(),
-      tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso, bigTcp: tap.bigTcp },
-      network: {
-        ...network,
-        addresses: { ...network.addresses, guestMac: conf.nsMac ?? link.mac },
+    yield {
+      kind: 'tap',
+      made: {
+        ...{ hostTables, tables: openTables() },
+        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso, bigTcp: tap.bigTcp },
+        network: {
+          ...network,
+          addresses: { ...network.addresses, guestMac: conf.nsMac ?? link.mac },
+        },
       },
-    });
+    };
     const loopback = route.linkByName('lo');
     if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
     // The only group that exists in the command's user namespace: ping works inside without privileges.
@@ -82,7 +89,7 @@ export function setUpPasta({ conf, target }: PastaJob, listener: PastaListener):
   } finally {
     route.close();
   }
-  return notes;
+  yield { kind: 'configured', notes };
 }
 
 function makeTap(name: string): Tap {

@@ -1,11 +1,15 @@
-/** The namespace thread of `pasta`, seen from the main thread: that of `bucatini` with another program, job and result. */
-import { type NetnsMessage, NetnsThread } from '../netns.ts';
+/** Who moves into the namespace for `pasta`, as for `bucatini` (engine-launch.ts): the main thread where it can. */
+import { availableParallelism } from 'node:os';
+import { autoThreads } from '../../workers/plan.ts';
+import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
 import type { PastaJob, PastaTap } from './netns-setup.ts';
 
-export type PastaNetnsMessage = NetnsMessage<PastaTap>;
+export type PastaNetns = Netns<PastaJob, PastaTap>;
 
-export class PastaNetns extends NetnsThread<PastaJob, PastaTap> {
-  constructor() {
-    super('pasta/netns-worker');
-  }
+/** `pasta` has no option for the thread plan. */
+export const pastaThreads = (): ReturnType<typeof autoThreads> => autoThreads(availableParallelism());
+
+export function choosePastaNetns(): PastaNetns {
+  if (pastaThreads().kind !== 'fused') return new NetnsThread<PastaJob, PastaTap>('pasta/netns-worker');
+  return new NetnsHere<PastaJob, PastaTap>(async () => (await import('./netns-setup.ts')).setUpPasta);
 }

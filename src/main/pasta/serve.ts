@@ -1,8 +1,8 @@
 /**
  * `pasta` from finished options to its end.
  *
- *   main thread              namespace thread (netns-setup.ts)        chain (command.ts)
- *   ───────────              ─────────────────────────────────        ──────────────────
+ *   main thread              main or namespace thread (netns-setup)   chain (command.ts)
+ *   ───────────              ──────────────────────────────────────   ──────────────────
  *   PID file, log file       plan, unshare or setns
  *   load engine              namespace's fd ────────────────────────▶ nsenter … sh (only with COMMAND)
  *   start engine ◀────────── TAP                                      "started"
@@ -16,7 +16,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
-import { bootPacketThread } from '../../workers/packet-worker.ts';
+import type { BootedThread } from '../../workers/packet-worker.ts';
 import { watchNamespace } from '../attach.ts';
 import { closeInheritedOnExec } from '../descriptors.ts';
 import { endWithin, loadEngine } from '../engine-launch.ts';
@@ -34,13 +34,13 @@ import { LogFile, type PastaLog } from './log.ts';
 import { Message } from './messages.ts';
 import type { PastaNetns } from './netns-thread.ts';
 import type { PastaConf, PastaTarget } from './options.ts';
-import { openTables } from './port-scan.ts';
 import { needsSockets, portRules, refuseOutboundTarget, refuseUnserved } from './ports.ts';
 
 export interface PastaStart {
   readonly conf: PastaConf;
   readonly target: PastaTarget;
   readonly netns: PastaNetns;
+  readonly booted: BootedThread;
   readonly log: PastaLog;
   /** COMMAND's environment. */
   readonly env: NodeJS.ProcessEnv;
@@ -75,7 +75,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     ? (await import('../../workers/splice/socket-source.ts')).makeSocketSource()
     : undefined;
   netns.start({ conf, target: path === undefined ? { kind: 'new' } : { kind: 'path', path }, sockets });
-  const loading = loadEngine(bootPacketThread('packet thread 0'));
+  const loading = loadEngine(start.booted);
   let command: PastaCommand | undefined;
   let engine: EngineHandle | undefined;
   let starting: Promise<EngineHandle> | undefined;
@@ -90,7 +90,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
         argv: target.argv,
         login: start.login,
         env: start.env,
-        namespaceFd,
+        ...(netns.mainInside ? {} : { namespaceFd }),
         pidns: conf.pidns,
         hostname: conf.hostname || `pasta-${hostname()}`,
       });
@@ -105,7 +105,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     forwarder = new Forwarder({
       ...rules,
       splice: conf.splice,
-      hostTables: openTables(),
+      hostTables: made.hostTables,
       guestTables: made.tables,
       log: (l, text) => log.log(l, text),
     });

@@ -57,17 +57,35 @@ const kindAt = (kind: number): number => KINDS_AT + kind * KIND_WORDS;
  */
 export function serveSockets(source: SharedArrayBuffer): void {
   const w = new Int32Array(source);
+  while (Atomics.load(w, STOP) === 0) Atomics.wait(w, REQUEST, serveRound(w), MAKER_WAIT_MS);
+  closeRest(w);
+}
+
+/** The same for a thread that has other things to do, as the main thread has: it waits on its event loop. */
+export async function serveSocketsBeside(source: SharedArrayBuffer): Promise<void> {
+  const w = new Int32Array(source);
   while (Atomics.load(w, STOP) === 0) {
-    // Read before the rings are looked at: a request that comes in between ends the wait at once.
-    const request = Atomics.load(w, REQUEST);
-    for (let kind = 0; kind < KINDS; kind++) Atomics.store(w, kindAt(kind) + ERRNO, fill(w, kind));
-    Atomics.add(w, SERVED, 1);
-    Atomics.notify(w, SERVED);
-    const bell = Atomics.load(w, BELL);
-    // Exchanged, so that each wish to be woken rings once.
-    if (bell !== 0 && Atomics.exchange(w, WAITING, 0) !== 0) eventfdWrite(bell - 1);
-    Atomics.wait(w, REQUEST, request, MAKER_WAIT_MS);
+    // Not `async`: a request came in between, and is served at once.
+    const { async, value } = Atomics.waitAsync(w, REQUEST, serveRound(w), MAKER_WAIT_MS);
+    if (async) await value;
   }
+  closeRest(w);
+}
+
+/** @returns the request up to which all is served: to wait for the next one */
+function serveRound(w: Int32Array): number {
+  // Read before the rings are looked at: a request that comes in between ends the wait at once.
+  const request = Atomics.load(w, REQUEST);
+  for (let kind = 0; kind < KINDS; kind++) Atomics.store(w, kindAt(kind) + ERRNO, fill(w, kind));
+  Atomics.add(w, SERVED, 1);
+  Atomics.notify(w, SERVED);
+  const bell = Atomics.load(w, BELL);
+  // Exchanged, so that each wish to be woken rings once.
+  if (bell !== 0 && Atomics.exchange(w, WAITING, 0) !== 0) eventfdWrite(bell - 1);
+  return request;
+}
+
+function closeRest(w: Int32Array): void {
   for (let kind = 0; kind < KINDS; kind++) for (let fd = pop(w, kind); fd >= 0; fd = pop(w, kind)) close(fd);
 }
 

@@ -1,0 +1,136 @@
+#!/bin/sh
+# podman-tree.sh - a Debian trixie tree with rootless Podman and Buildah for the tests in test/podman, made without touching the
+# machine's own packages: apt resolves and fetches into a directory of its own, the packages are unpacked and not configured.
+#
+# usage: scripts/podman-tree.sh          prints where the tree is; half a minute the first time, nothing when it is there
+#   BUCATINI_PODMAN_TREE    the directory (default: bucatini/podman-trixie below XDG_CACHE_HOME or /var/cache)
+#   BUCATINI_PODMAN_MIRROR  a Debian mirror (default: the one in the machine's own apt sources)
+#
+# Needs root (owners and set-uid bits of the packages' files), apt-get, dpkg-deb and the archive's keys for trixie. Two at the same time wait for
+# each other. What fails leaves no tree.
+set -eu
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export LC_ALL=C
+
+suite=trixie
+packages='podman crun catatonit netavark aardvark-dns buildah passt uidmap busybox-static socat iperf3 iproute2 iputils-ping nftables
+  libatomic1 libstdc++6 util-linux mount coreutils dash bash sed grep procps'
+
+fail() { echo "scripts/podman-tree.sh: $*" >&2; exit 1; }
+case ${1:-} in
+  '') ;;
+  -h | --help) sed -n '2,/^set -eu/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  *) fail "'$1': takes no arguments" ;;
+esac
+
+tree=${BUCATINI_PODMAN_TREE:-${XDG_CACHE_HOME:-/var/cache}/bucatini/podman-$suite}
+case $tree in /?*) ;; *) fail "BUCATINI_PODMAN_TREE '$tree': write an absolute path" ;; esac
+# A tree made by another edition of this script is made anew.
+edition=$(cksum <"$0")
+current() { [ -f "$tree/.bucatini" ] && [ "$(cat "$tree/.bucatini")" = "$edition" ]; }
+if current; then echo "$tree"; exit 0; fi
+[ "$(id -u)" = 0 ] || fail "must be root to make $tree"
+for tool in apt-get dpkg-deb flock tar; do command -v "$tool" >/dev/null || fail "$tool is missing"; done
+if [ -e "$tree" ] && ! [ -f "$tree/.bucatini" ] && [ -n "$(ls -A "$tree")" ]; then
+  fail "$tree is there and was not made by this script; name another directory in BUCATINI_PODMAN_TREE"
+fi
+mkdir -p "${tree%/*}"
+exec 9>"$tree.lock"
+flock 9
+if current; then echo "$tree"; exit 0; fi
+
+# The mirror of the machine's own distribution: deb822 files first, then one-line lists.
+mirror() {
+  cat /etc/apt/sources.list.d/*.sources 2>/dev/null | awk 'tolower($1) == "uris:" && $2 ~ /\/debian\/?$/ { print $2; exit }' | grep . ||
+    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+    awk '$1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /^https?:.*\/debian\/?$/) { print $i; exit } }' | grep .
+}
+from=${BUCATINI_PODMAN_MIRROR:-$(mirror)} || fail 'no Debian mirror in the apt sources; name one in BUCATINI_PODMAN_MIRROR'
+
+new=$tree.new
+apt=$tree.apt
+rm -rf "$new" "$apt"
+trap 'rm -rf "$new" "$apt"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+mkdir -p "$new" "$apt/lists/partial" "$apt/archives/partial"
+: >"$apt/status"
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $from $suite main" >"$apt/sources.list"
+fetch() {
+  apt-get -q -o Dir::State="$apt" -o Dir::State::status="$apt/status" -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt" \
+    -o Dir::Cache::archives="$apt/archives" -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- \
+    -o Acquire::Languages=none -o Acquire::Retries=2 -o APT::Install-Recommends=false -o APT::Sandbox::User=root -o Debug::NoLocking=1 "$@" >>"$apt/log" 2>&1 || {
+    tail -n 20 "$apt/log" >&2
+    fail "apt-get could not fetch $suite packages"
+  }
+}
+fetch update
+# shellcheck disable=SC2086 # one word per package
+fetch install -y --download-only $packages
+
+for dir in bin sbin lib lib64; do
+  mkdir -p "$new/usr/$dir"
+  ln -s "usr/$dir" "$new/$dir"
+done
+for deb in "$apt"/archives/*.deb; do
+  dpkg-deb --fsys-tarfile "$deb" | tar -x -p -C "$new" --keep-directory-symlink \
+    --exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale
+done
+
+# What the packages' own scripts would have done, as far as it is needed.
+cd "$new"
+mkdir -p .old proc sys dev run tmp root home/rl var/lib var/tmp etc/containers opt/bucatini
+chmod 1777 tmp var/tmp
+cat >etc/passwd <<'END'
+root:x:0:0:root:/root:/bin/sh
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+rl:x:1000:1000::/home/rl:/bin/sh
+END
+printf 'root:x:0:\nnogroup:x:65534:\nrl:x:1000:\n' >etc/group
+echo 'rl:100000:65536' | tee etc/subuid >etc/subgid
+echo '127.0.0.1 localhost' >etc/hosts
+: >etc/resolv.conf
+echo '{"default":[{"type":"insecureAcceptAnything"}]}' >etc/containers/policy.json
+cat >etc/containers/containers.conf <<'END'
+[containers]
+cgroups = "disabled"
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "crun"
+END
+cat >etc/containers/storage.conf <<'END'
+[storage]
+driver = "overlay"
+runroot = "/run/user/1000/storage"
+graphroot = "/home/rl/storage"
+END
+if [ ! -e bin/sh ]; then ln -s dash bin/sh; fi
+
+# The image: busybox, and socat and iperf3 with the libraries they ask for.
+image=$new/image
+mkdir -p "$image/bin" "$image/etc" "$image/tmp" "$image/proc" "$image/sys" "$image/dev" "$image/root" "$image/usr/bin"
+cp bin/busybox "$image/bin/"
+chroot "$image" /bin/busybox --install -s /bin
+for program in usr/bin/socat usr/bin/iperf3; do
+  cp "$program" "$image/usr/bin/"
+  for loader in lib64/ld-linux-*.so.* lib/ld-linux-*.so.*; do
+    [ -e "$loader" ] || continue
+    chroot . "/$loader" --list "/$program" | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^\//) print $i }' | while read -r file; do
+      mkdir -p "$image${file%/*}"
+      [ -e "$image$file" ] || cp -L ".$file" "$image$file"
+    done
+  done
+done
+echo 'root:x:0:0:root:/root:/bin/sh' >"$image/etc/passwd"
+echo 'root:x:0:' >"$image/etc/group"
+chmod 1777 "$image/tmp"
+tar -C "$image" -cf "$new/image.tar" .
+rm -rf "$image"
+
+echo "$edition" >.bucatini
+cd /
+rm -rf "$tree"
+mv "$new" "$tree"
+echo "$tree"

@@ -1,0 +1,82 @@
+/**
+ * The `pasta` front end from the command line on. Every error ends it with status 1 and pasta's message on standard error;
+ * COMMAND's status is its own.
+ */
+import { readFileSync, writeSync } from 'node:fs';
+import type { BootedThread } from '../../workers/packet-worker.ts';
+import { STATUS_FD_VARIABLE, statusFd } from './daemon.ts';
+import { PastaLog } from './log.ts';
+import { Message } from './messages.ts';
+import { choosePastaNetns } from './netns-thread.ts';
+
+const log = new PastaLog();
+
+export interface PastaProgram {
+  readonly argv: readonly string[];
+  /** As it came. */
+  readonly callersEnv: NodeJS.ProcessEnv;
+  /** The packet thread, started before the main thread may move into another network namespace (../netns.ts). */
+  readonly booted: BootedThread;
+  /** Its place as seen from the entry: the build puts this module elsewhere. */
+  readonly packageFile: URL;
+}
+
+async function main({ argv, callersEnv, booted, packageFile }: PastaProgram): Promise<number> {
+  const version = (): string => JSON.parse(readFileSync(packageFile, 'utf8')).version;
+  const env = commandEnvironment(callersEnv);
+  const fd = statusFd(process.env);
+  const program = process.env.PASTA_PROGRAM ?? 'pasta';
+  const netns = choosePastaNetns();
+  const { parsePasta } = await import('./options.ts');
+  const parsed = parsePasta(argv, env);
+  if (parsed.kind === 'usage') {
+    const { usageText } = await import('./texts.ts');
+    writeSync(2, `${Message.usage(program, parsed.error)}\n${usageText(program)}`);
+    return 1;
+  }
+  if (parsed.kind !== 'go') {
+    const { usageText, versionText } = await import('./texts.ts');
+    writeSync(1, parsed.kind === 'help' ? usageText(program) : versionText(version()));
+    return 0;
+  }
+  const { conf, target, login, warnings } = parsed;
+  for (const warning of warnings) log.log('warning', warning);
+  if (process.env.PASTA_STARTED_AS_ROOT !== undefined) log.log('warning', Message.startedAsRoot);
+  log.configure(conf.verbosity);
+  const { servePasta } = await import('./serve.ts');
+  return servePasta({
+    ...{ conf, target, netns, booted, log, env, login, program, version: version() },
+    ...(fd !== undefined && { statusFd: fd }),
+    ...(process.env.PASTA_RUNAS !== undefined && { runAs: process.env.PASTA_RUNAS }),
+  });
+}
+
+/** What the launcher set aside or added is not for COMMAND. */
+function commandEnvironment(callersEnv: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const env = { ...callersEnv };
+  if (env.BUCATINI_NODE_OPTIONS !== undefined) env.NODE_OPTIONS = env.BUCATINI_NODE_OPTIONS;
+  for (const name of [
+    'BUCATINI_NODE_OPTIONS',
+    'BUCATINI_IGNORED',
+    'BUCATINI_TEST_IMPAIR',
+    'PASTA_PROGRAM',
+    'PASTA_STARTED_AS_ROOT',
+    'PASTA_RUNAS',
+    STATUS_FD_VARIABLE,
+  ])
+    delete env[name];
+  return env;
+}
+
+export async function pasta(program: PastaProgram): Promise<void> {
+  let status = 1;
+  try {
+    status = await main(program);
+  } catch (error) {
+    log.log('error', (error as Error).message);
+    if (process.env.BUCATINI_STACK !== undefined) console.error(error);
+  }
+  // All has been said by synchronous writes. Node's taking its threads apart costs time, and has been seen to end in a signal
+  // while they were still booting.
+  (await import('../../sys/namespace.ts')).exitNow(status);
+}

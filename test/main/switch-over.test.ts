@@ -1,0 +1,157 @@
+/** `switch-over` and `switch-back` in a home directory of their own; that Podman then runs ours is tried in test/podman. */
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type SwitchOptions, switchBack, switchOver } from '../../src/main/switch-over.ts';
+
+let dir = '';
+let said: string[] = [];
+let options: SwitchOptions;
+const home = (...path: string[]): string => join(dir, 'home', ...path);
+const DROP_IN = ['.config', 'containers', 'containers.conf.d', '50-bucatini.conf'] as const;
+const LINK = ['.local', 'share', 'bucatini', 'helpers', 'pasta'] as const;
+/** Everything below the home directory, with what files hold and links lead to. */
+const everything = (): string[] =>
+  readdirSync(home(), { recursive: true, withFileTypes: true })
+    .map((entry) => {
+      const path = join(entry.parentPath, entry.name);
+      if (entry.isSymbolicLink()) return `${path} -> ${readlinkSync(path)}`;
+      return entry.isFile() ? `${path}: ${readFileSync(path, 'utf8')}` : path;
+    })
+    .sort();
+const list = (): string[] =>
+  JSON.parse(/^helper_binaries_dir = (.*)$/m.exec(readFileSync(home(...DROP_IN), 'utf8'))![1]!) as string[];
+
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'switch-'));
+  mkdirSync(home());
+  mkdirSync(join(dir, 'bin'));
+  for (const name of ['bucatini', 'pasta']) writeFileSync(join(dir, 'bin', name), '');
+  said = [];
+  options = {
+    env: { HOME: home() },
+    uid: process.getuid!(),
+    binDir: join(dir, 'bin'),
+    systemDirs: [join(dir, 'etc')],
+    tell: (line) => said.push(line),
+  };
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+describe('switch-over', () => {
+  it('there and back: our directory first, the rest as it was, then nothing is left', () => {
+    switchOver(options);
+    expect(readlinkSync(home(...LINK))).toBe(join(dir, 'bin', 'pasta'));
+    expect(readdirSync(home(...LINK.slice(0, -1)))).toEqual(['pasta']);
+    expect(list()[0]).toBe(home(...LINK.slice(0, -1)));
+    expect(list()).toContain('/usr/libexec/podman');
+    expect(said.join('\n')).toContain(`wrote    ${home(...DROP_IN)}`);
+    expect(said.join('\n')).toContain(`linked   ${home(...LINK)}`);
+    switchBack(options);
+    expect(everything()).toEqual([]);
+  });
+
+  it('a second time: nothing changes, and back once is enough', () => {
+    switchOver(options);
+    const before = everything();
+    said = [];
+    switchOver(options);
+    expect(everything()).toEqual(before);
+    expect(said).toEqual([expect.stringMatching(/^Nothing to do/)]);
+    switchBack(options);
+    said = [];
+    switchBack(options);
+    expect(said).toEqual([expect.stringMatching(/^Nothing to do/)]);
+  });
+
+  it("what was there stays: the user's files and directories, the administrator's list behind ours", () => {
+    mkdirSync(home('.config', 'containers'), { recursive: true });
+    writeFileSync(home('.config', 'containers', 'containers.conf'), '[engine]\nruntime = "crun"\n');
+    mkdirSync(join(dir, 'etc'));
+    const conf = '[engine]\nhelper_binaries_dir = [\n  "/opt/a b", # first\n  \'/opt/c\',\n]\n';
+    writeFileSync(join(dir, 'etc', 'containers.conf'), conf);
+    const before = everything();
+    switchOver(options);
+    expect(list()).toEqual([home(...LINK.slice(0, -1)), '/opt/a b', '/opt/c']);
+    switchBack(options);
+    expect(everything()).toEqual(before);
+  });
+
+  it('directories that are used by then are kept, and said', () => {
+    switchOver(options);
+    writeFileSync(home('.config', 'containers', 'containers.conf'), '');
+    switchBack(options);
+    expect(existsSync(home('.config', 'containers', 'containers.conf'))).toBe(true);
+    expect(existsSync(home('.local'))).toBe(false);
+    expect(said.join('\n')).toContain(`kept     ${home('.config', 'containers')}: something else`);
+  });
+
+  it('moved to another place: the link follows, directories made are remembered', () => {
+    switchOver(options);
+    mkdirSync(join(dir, 'other'));
+    for (const name of ['bucatini', 'pasta', 'slirp4netns']) writeFileSync(join(dir, 'other', name), '');
+    switchOver({ ...options, binDir: join(dir, 'other') });
+    expect(readlinkSync(home(...LINK))).toBe(join(dir, 'other', 'pasta'));
+    expect(readdirSync(home(...LINK.slice(0, -1)))).toEqual(['pasta', 'slirp4netns']);
+    switchBack(options);
+    expect(everything()).toEqual([]);
+  });
+
+  it('a later file that sets the list is named', () => {
+    mkdirSync(home(...DROP_IN.slice(0, -1)), { recursive: true });
+    writeFileSync(home(...DROP_IN.slice(0, -1), '90-mine.conf'), '[engine]\nhelper_binaries_dir = ["/x"]\n');
+    switchOver(options);
+    expect(said.join('\n')).toMatch(/note {5}\S*90-mine.conf sets helper_binaries_dir too/);
+  });
+
+  it.each([
+    ['somebody else wrote', () => '[engine]\n', /50-bucatini.conf: was not written by us/],
+    [
+      'was edited since',
+      () => `${readFileSync(home(...DROP_IN), 'utf8')}# mine\n`,
+      /50-bucatini.conf: was edited since/,
+    ],
+  ])('a drop-in that %s is not touched, either way', (_what, text, message) => {
+    switchOver(options);
+    writeFileSync(home(...DROP_IN), text());
+    const before = everything();
+    expect(() => switchOver(options)).toThrow(message);
+    expect(() => switchBack(options)).toThrow(message);
+    expect(everything()).toEqual(before);
+  });
+
+  it.each([
+    ['a file', (path: string) => writeFileSync(path, '')],
+    ['a link to another program', (path: string) => symlinkSync('/bin/sh', path)],
+  ])('%s in the place of our link is not touched, and nothing else is made', (_what, make) => {
+    mkdirSync(home(...LINK.slice(0, -1)), { recursive: true });
+    make(home(...LINK));
+    const before = everything();
+    expect(() => switchOver(options)).toThrow(/helpers\/pasta: is not a link that we made/);
+    expect(() => switchBack(options)).toThrow(/helpers\/pasta: is not a link that we made/);
+    expect(everything()).toEqual(before);
+  });
+
+  it.each([
+    ['HOME ""', { HOME: '' }, /^HOME "": is no absolute path/],
+    ['XDG_CONFIG_HOME relative', { XDG_CONFIG_HOME: 'x' }, /^XDG_CONFIG_HOME "x": is no absolute path/],
+  ])('%s: refused', (_what, env, message) => {
+    expect(() => switchOver({ ...options, env: { ...options.env, ...env } })).toThrow(message);
+  });
+
+  it("somebody else's home: refused", () => {
+    expect(() => switchOver({ ...options, uid: options.uid + 1 })).toThrow(/belongs to user/);
+    expect(everything()).toEqual([]);
+  });
+});

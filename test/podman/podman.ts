@@ -1,0 +1,147 @@
+/**
+ * Rootless Podman as an ordinary user has it, in the tree that scripts/podman-tree.sh makes, on the network of the test bed. Two logins can be open at once,
+ * one whose Podman finds our pasta and one that has the tree's own; each has its memory-backed storage and run-time directory.
+ */
+import { existsSync } from 'node:fs';
+import { type Bed, supportProgram } from '../support/bed.ts';
+import { repoRoot } from '../support/engines.ts';
+import { eventually, type Finished, runToEnd, type Started } from '../support/process.ts';
+
+export type Tool = 'ours' | 'stock';
+/** Where Podman looks first for pasta; both are paths in the tree. */
+const HELPERS: Readonly<Record<Tool, string>> = { ours: '/run/ours', stock: '/usr/bin' };
+const UP_MS = 10_000;
+const PODMAN_MS = 60_000;
+export const IMAGE = 'localhost/tools';
+
+/** Make the tree, or find it made. @returns its path; @throws Error with what the script says */
+export async function podmanTree(): Promise<string> {
+  const made = await runToEnd(['sh', `${repoRoot}/scripts/podman-tree.sh`], { timeoutMs: 240_000 });
+  const path = made.stdout.trim();
+  if (made.status !== 0 || !existsSync(`${path}/image.tar`)) throw new Error(`no tree: ${made.stderr}`);
+  return path;
+}
+
+/** What the machine lacks for it; undefined: nothing. */
+export function podmanNeeds(): string | undefined {
+  if (process.getuid?.() !== 0) return 'rootless Podman is tried in a tree that only root can make and enter';
+  return ['/usr/bin/apt-get', '/usr/bin/dpkg-deb'].find((path) => !existsSync(path))?.concat(' is missing');
+}
+
+export class Podman {
+  readonly tool: Tool;
+  readonly bed: Bed;
+  readonly #holder: Started;
+  readonly #pid: string;
+  #serial = 0;
+
+  private constructor(tool: Tool, bed: Bed, holder: Started, pid: string) {
+    this.tool = tool;
+    this.bed = bed;
+    this.#holder = holder;
+    this.#pid = pid;
+  }
+
+  /** @param bed  a privileged one */
+  static async login(bed: Bed, tree: string, tool: Tool): Promise<Podman> {
+    const enter = ['sh', `${repoRoot}/test/podman/enter.sh`, tree, repoRoot, HELPERS[tool]];
+    const holder = bed.start('host', ['unshare', '--mount', '--propagation', 'private', '--', ...enter]);
+    const pid = await Promise.race([
+      eventually('the tree is entered', UP_MS, () => /^up (\d+)$/m.exec(holder.printed().stdout)?.[1]),
+      holder.exited.then((status) => {
+        throw new Error(`entering ${tree} ended with status ${status}: ${holder.printed().stderr}`);
+      }),
+    ]);
+    const podman = new Podman(tool, bed, holder, pid);
+    await podman.succeed('import', '-q', '/image.tar', IMAGE);
+    return podman;
+  }
+
+  #argv(argv: readonly string[]): string[] {
+    return [
+      ...['nsenter', '-t', this.#pid, '--mount', '--root', '--'],
+      ...['setpriv', '--reuid=1000', '--regid=1000', '--clear-groups', '--'],
+      ...[
+        'env',
+        '-C',
+        '/home/rl',
+        '-i',
+        'HOME=/home/rl',
+        'USER=rl',
+        'XDG_RUNTIME_DIR=/run/user/1000',
+        'LANG=C.UTF-8',
+      ],
+      ...['CONTAINERS_CONF_OVERRIDE=/run/helpers.conf', 'PATH=/usr/bin:/usr/sbin', ...argv],
+    ];
+  }
+
+  /** Any program, as the user in the tree. */
+  exec(...argv: string[]): Promise<Finished> {
+    return this.bed.run('host', this.#argv(argv), { timeoutMs: PODMAN_MS });
+  }
+
+  run(...argv: string[]): Promise<Finished> {
+    return this.exec('podman', ...argv);
+  }
+
+  /** What it prints; anything but status 0 throws. */
+  async succeed(...argv: string[]): Promise<string> {
+    const { status, stdout, stderr } = await this.run(...argv);
+    if (status !== 0) throw new Error(`podman ${argv.join(' ')}: status ${status}: ${stderr || stdout}`);
+    return stdout.trim();
+  }
+
+  /** A container in the background. @returns its name */
+  async start(options: readonly string[], script: string): Promise<string> {
+    const name = `c${++this.#serial}`;
+    // A shell as the first process ignores SIGTERM: --init passes it on.
+    await this.succeed('run', '-d', '--init', '--name', name, ...options, IMAGE, 'sh', '-c', script);
+    return name;
+  }
+
+  /** What `script` prints in a container of its own. */
+  once(network: string, script: string, ...options: string[]): Promise<string> {
+    return this.succeed('run', '--rm', '--network', network, ...options, IMAGE, 'sh', '-c', script);
+  }
+
+  inside(name: string, script: string): Promise<string> {
+    return this.succeed('exec', name, 'sh', '-c', script);
+  }
+
+  /** Processes of ours or of the tree's pasta, whoever started them. */
+  pastas(): string[] {
+    return this.bed.processes().filter((line) => /\/pasta\/main\.js|^\d+ (\S*\/)?pasta(\.avx2)? /.test(line));
+  }
+
+  /** Nothing of a case may live on into the next one. */
+  async clean(): Promise<void> {
+    await this.run('rm', '-f', '-a', '-t', '0');
+    await this.run('pod', 'rm', '-f', '-a', '-t', '0');
+    await this.run('network', 'prune', '-f');
+  }
+
+  async logout(): Promise<void> {
+    await this.clean();
+    this.#holder.process.kill();
+  }
+}
+
+/** Answer of a server that may not listen yet. */
+export async function answer(bed: Bed, where: 'host' | 'peer', argv: readonly string[]): Promise<string> {
+  let last: Finished | undefined;
+  try {
+    return await eventually('an answer', 5000, async () => {
+      last = await bed.run(where, argv);
+      return last.status === 0 && last.stdout !== '' && last.stdout;
+    });
+  } catch (error) {
+    throw new Error(`${argv.join(' ')}: ${last?.stderr ?? ''} ${last?.stdout ?? ''}`, { cause: error });
+  }
+}
+
+export const fetched = (bed: Bed, where: 'host' | 'peer', url: string): Promise<string> =>
+  answer(bed, where, ['curl', '-sS', '-f', '-m', '3', url]);
+
+/** A datagram from `where` and what comes back. */
+export const asked = (bed: Bed, where: 'host' | 'peer', address: string, port: number): Promise<string> =>
+  answer(bed, where, supportProgram('clients/udp-ask.ts', address, port, 40_100 + (port % 100), 'hello'));
