@@ -1315,7 +1315,18 @@ export class TcpTranslator {
     const more = this.#runBytes - first;
     for (let i = 1; i < count; i++) ctx.guest.addPiece(this.#runAt[i]!, this.#runLen[i]!);
     const ipAt = this.#runAt[0]! - this.#headBytes(flow, this.#runBytes);
-    this.#emit(flow, this.#runSeq, this.#runFlags, ipAt, 0, first, more);
+    const r = this.#emit(flow, this.#runSeq, this.#runFlags, ipAt, 0, first, more);
+    if (r < 0 && count > 1) {
+      // Refused, for its size or for want of memory for it: piece by piece, from now on too.
+      this.#flags[flow]! &= ~Flag.big;
+      let seq = this.#runSeq;
+      for (let i = 0; i < count; i++) {
+        const len = this.#runLen[i]!;
+        const flags = i + 1 === count ? this.#runFlags : this.#runFlags & ~TcpFlag.fin;
+        this.#emit(flow, seq, flags, this.#runAt[i]! - this.#headBytes(flow, len), 0, len, 0);
+        seq = (seq + len) >>> 0;
+      }
+    }
     for (let i = 0; i < count; i++) ctx.freeHostSlots(this.#runSlot[i]!, NO_SLOT);
   }
 
@@ -1447,7 +1458,10 @@ export class TcpTranslator {
     }
   }
 
-  /** @param moreBytes  payload in pieces that the guest link holds already */
+  /**
+   * @param moreBytes  payload in pieces that the guest link holds already
+   * @returns 0 or -errno: the frame was not taken
+   */
   #sendIp(
     at: number,
     ipBytes: number,
@@ -1456,9 +1470,9 @@ export class TcpTranslator {
     payloadBytes: number,
     moreBytes: number,
     mss: number,
-  ): void {
+  ): number {
     if (moreBytes > 0) {
-      this.#ctx.guest.sendPieces(
+      return this.#ctx.guest.sendPieces(
         at,
         ipBytes + tcpHeaderLen + payloadBytes,
         v6 ? EtherType.ipv6 : EtherType.ipv4,
@@ -1468,10 +1482,9 @@ export class TcpTranslator {
         mss,
         ipBytes + tcpHeaderLen,
       );
-      return;
     }
     const gso = payloadBytes > mss && payloadBytes > 0;
-    this.#ctx.guest.send(
+    return this.#ctx.guest.send(
       at,
       ipBytes + tcpHeaderLen + payloadBytes,
       v6 ? EtherType.ipv6 : EtherType.ipv4,
@@ -1489,6 +1502,7 @@ export class TcpTranslator {
    * Build and send one segment of a flow. It carries the current acknowledgement and window, so a pending ACK is done with it.
    * @param at  offset of the IP header: payload, and options after the timestamps, lie behind the headers already
    * @param moreBytes  payload in pieces that the guest link holds already
+   * @returns 0 or -errno: the frame was not taken
    */
   #emit(
     flow: number,
@@ -1498,7 +1512,7 @@ export class TcpTranslator {
     optionBytes: number,
     payloadBytes: number,
     moreBytes: number,
-  ): void {
+  ): number {
     const ctx = this.#ctx;
     const u8 = ctx.u8;
     const v6 = (this.#flags[flow]! & Flag.v6) !== 0;
@@ -1519,7 +1533,7 @@ export class TcpTranslator {
     if (tsBytes > 0)
       tcpTimestampsWrite(u8, at + ipBytes + TCP_MIN_BYTES, this.#tsNow(), this.#tsRecent[flow]!);
     this.#finishIp(at, ctx.flows.addr, flow * 8 + 4, ctx.flows.addr, flow * 8, v6, tcpBytes);
-    this.#sendIp(at, ipBytes, v6, headerBytes, payloadBytes, moreBytes, this.#mss[flow]!);
+    return this.#sendIp(at, ipBytes, v6, headerBytes, payloadBytes, moreBytes, this.#mss[flow]!);
   }
 
   /** The window field to advertise now; notes the right edge. It never moves back (RFC 9293 section 3.8.6). */
