@@ -211,4 +211,6 @@ export interface TapPlan {
   readonly vnetHdrBytes: 0 | 12;
   /** The kernel accepts GSO_UDP_L4 frames (USO). */
   readonly uso: boolean;
+  /** TCP frames to the guest may be longer than 64 KiB; left out: no. */
+  readonly bigTcp?: boolean;
 }
