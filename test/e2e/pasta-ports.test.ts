@@ -21,7 +21,9 @@ describeE2e('pasta: forwarded ports', [], () => {
   afterAll(() => bed?.close());
 
   const listening = async (started: Started): Promise<Started> => {
-    await eventually('it listens', 5000, () => started.printed().stdout.includes('ready'));
+    await eventually('it listens', 10_000, () => started.printed().stdout.includes('ready')).catch((late) => {
+      throw new Error(`${late.message}: ${started.process.spawnargs.at(-1)} ${started.printed().stderr}`);
+    });
     return started;
   };
 
