@@ -194,7 +194,8 @@ export interface EnginePlan {
   /** Absent: what comes in takes the TAP, whatever a listener's path says. */
   readonly splice?: SplicePlan;
   readonly pool: PoolPlan;
-  readonly tap: TapPlan;
+  /** Absent: no interface inside, and nothing but the loopback path is carried. */
+  readonly tap?: TapPlan;
   /** Two random words: key of the flow hash. */
   readonly hashKey: readonly [number, number];
   /** Sixteen random bytes for initial sequence numbers (RFC 6528), as four words. */
@@ -204,6 +205,9 @@ export interface EnginePlan {
   readonly debugOwnership?: boolean;
   readonly logLevel: 'error' | 'warning' | 'info' | 'debug';
 }
+
+/** A plan with an interface, as the stages that serve it need. */
+export type TapEnginePlan = EnginePlan & { readonly tap: TapPlan };
 
 export interface TapPlan {
   readonly fd: number;
