@@ -181,7 +181,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     const syslog =
       start.statusFd === undefined ? undefined : (await import('../../sys/syslog.ts')).openSyslog();
     const none = openSync('/dev/null', 'r+');
-    const openRoot = emptyRoot(conf.chrootFallback);
+    const openRoot = emptyRoot(engine.eventRings, conf.chrootFallback);
     if (openRoot !== undefined) log.log('debug', `the root stays the host's: ${openRoot}`);
     watched?.rootChanged();
     if (start.runAs !== undefined) becomeUser(start.runAs);
