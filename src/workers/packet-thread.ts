@@ -150,6 +150,7 @@ class PacketThread {
 
   #build(): void {
     const { sab, layout, plan, thread } = this.#task;
+    const withTap = plan.tap === undefined ? undefined : { ...plan, tap: plan.tap };
     const threads = threadPlan(plan.threads);
     const shards = threads.shards;
     const pool = new FramePool(sab, layout, addressOf(new Uint8Array(sab)));
@@ -166,11 +167,11 @@ class PacketThread {
     const guestMac = new Uint8Array(this.#task.side, 8, 6);
     const seen = this.#seen;
 
-    if (thread === threads.readerThread) {
+    if (withTap !== undefined && thread === threads.readerThread) {
       ownership.assign(...shares.readerSmall, Owner.reader);
       ownership.assign(...shares.readerLarge, Owner.reader);
       const reader = new TapReader({
-        plan,
+        plan: withTap,
         pool,
         ownership,
         counters,
@@ -189,16 +190,16 @@ class PacketThread {
       this.#stages.push(reader);
       this.#reactor.watch(
         this.#reactor.handler(() => reader.onReadable()),
-        plan.tap.fd,
+        withTap.tap.fd,
         WATCH,
         0,
       );
     }
     for (const s of allShards) {
-      if (threads.shardThread(s) !== thread) continue;
+      if (withTap === undefined || threads.shardThread(s) !== thread) continue;
       const shard = new Shard({
         shard: s,
-        plan,
+        plan: withTap,
         pool,
         ownership,
         counters,
@@ -242,7 +243,7 @@ class PacketThread {
     }
     this.#order.push(...this.#stages);
     // What the sockets said goes to the guest in the same round instead of after another look at the TAP.
-    if (plan.threads.kind === 'fused') this.#order.push(this.#shards[0]!);
+    if (plan.threads.kind === 'fused' && withTap !== undefined) this.#order.push(this.#shards[0]!);
   }
 
   #buildSplice(plan: EnginePlan, splice: SplicePlan, log: SpliceOptions['log']): Splice {
