@@ -54,7 +54,7 @@ import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import type { ResolverChoice, Resolvers } from './dns-forward.ts';
-import { tcpUnreachableToGuest } from './icmp-errors.ts';
+import { refusalToGuest, tcpUnreachableToGuest } from './icmp-errors.ts';
 import { ipHeaderBytes, packetMoreBytes, pseudoSumWords } from './to-guest.ts';
 
 /** Connection states. Half-closed ones are `established` with flags, since the two directions are independent here. */
@@ -364,6 +364,7 @@ export class TcpTranslator {
       destination === Destination.gateway ||
       (destination === Destination.dns && this.#resolvers.of(p.family).count === 0)
     ) {
+      if (ctx.plan.policy.refusal === 'network') return refusalToGuest(ctx, p);
       this.#resetUnknown(p, headerBytes, flags);
       return this.#free(p);
     }

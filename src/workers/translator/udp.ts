@@ -51,9 +51,9 @@ import {
   icmpFlowErrorToGuest,
   icmpForErrno,
   isCarriedError,
-  portUnreachableToGuest,
   quotedAt,
   quotedBytes,
+  refusalToGuest,
 } from './icmp-errors.ts';
 import { SendOptions } from './send-options.ts';
 import { packetFree, pseudoSumWords } from './to-guest.ts';
@@ -145,7 +145,7 @@ export class UdpTranslator {
           }
           break;
         case Destination.gateway:
-          portUnreachableToGuest(ctx, p);
+          refusalToGuest(ctx, p);
           return 0;
       }
       flow = ctx.flows.insert(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);
