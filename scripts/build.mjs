@@ -30,7 +30,9 @@ if (tsc.status !== 0) {
 const { generatedTexts } = await import(`${out}/main/cli-texts.js`);
 const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
 const { generatedPastaTexts } = await import(`${out}/main/pasta/texts.js`);
+const { generatedSlirpTexts } = await import(`${out}/main/slirp4netns/texts.js`);
 mkdirSync(`${out}/texts`);
+for (const [name, text] of generatedSlirpTexts(version)) writeFileSync(`${out}/texts/${name}`, text);
 for (const [name, text] of generatedPastaTexts(version)) writeFileSync(`${out}/texts/${name}`, text);
 for (const [name, text] of generatedTexts(version)) writeFileSync(`${out}/texts/${name}`, text);
 
@@ -44,6 +46,8 @@ const entries = {
   'packet-thread': 'workers/packet-thread.js',
   'pasta/main': 'main/pasta/main.js',
   'pasta/netns-worker': 'main/pasta/netns-worker.js',
+  'slirp4netns/main': 'main/slirp4netns/main.js',
+  'slirp4netns/netns-worker': 'main/slirp4netns/netns-worker.js',
   peer: 'main/selftest/peer.js',
   client: 'main/selftest/client.js',
 };
@@ -56,6 +60,10 @@ const frontEnds = {
   'pasta/main': {
     first: /\/(main\/pasta\/main|workers\/packet-worker)\.js$/,
     rare: /\/main\/(pasta\/(texts|control-socket)|cli-texts|counter-texts|stats)\.js$/,
+  },
+  'slirp4netns/main': {
+    first: /\/main\/slirp4netns\/main\.js$/,
+    rare: /\/main\/(slirp4netns\/(texts|api)|api-socket|option-texts|cli-texts|counter-texts|stats)\.js$/,
   },
 };
 for (const [name, file] of Object.entries(entries)) {
@@ -92,11 +100,14 @@ renameSync(out, `${root}dist`);
 // Compiled code for every later start, also where dist/ cannot be written (docs/decisions/017). Node keeps it by the file's final
 // path and by user id, which is 0 in the user namespace that the launcher makes, and readable by its owner alone.
 const cache = `${root}dist/cache`;
-const modules = ['netns-worker', 'packet-thread', 'pasta/netns-worker'].map((name) => `main/${name}.js`);
+const modules = ['netns-worker', 'packet-thread', 'pasta/netns-worker', 'slirp4netns/netns-worker'].map(
+  (name) => `main/${name}.js`,
+);
 const imports = modules.map((file) => `await import(${JSON.stringify(`${root}dist/${file}`)});`).join('');
 const frontEndsRun = [
   [`${root}dist/main/bucatini.js`, 'run', '--version'],
   [`${root}dist/main/pasta/main.js`, '--version'],
+  [`${root}dist/main/slirp4netns/main.js`, '--version'],
 ];
 for (const args of [['--input-type=module', '-e', imports], ...frontEndsRun]) {
   const filled = spawnSync(process.execPath, args, {

@@ -6,8 +6,8 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, release, totalmem } from 'node:os';
 import { examine } from './doctor.ts';
+import { getopt, type OptionShape } from './getopt.ts';
 import { OPTIONS } from './options.ts';
-import { getopt, type OptionShape } from './pasta/getopt.ts';
 import { OPTIONS as PASTA_OPTIONS } from './pasta/options.ts';
 
 const MIB = 1 << 20;

@@ -6,6 +6,8 @@ export interface Ipv4Plan {
   /** The guest's address, e.g. "192.0.2.15". */
   readonly guest: string;
   readonly prefixLen: number;
+  /** What DHCP hands out; absent: `guest`. */
+  readonly dhcpOffer?: string;
   /** Our address on the TAP: answers ARP and ping, the guest's default gateway. */
   readonly gateway: string;
   /** Guest -> this address means the host's 127.0.0.1; absent: no such mapping. */
@@ -19,8 +21,11 @@ export interface Ipv4Plan {
 }
 
 export interface Ipv6Plan {
+  /** "::": it chooses for itself, and is heard. */
   readonly guest: string;
   readonly prefixLen: number;
+  /** Network of 64 bits that router advertisements offer for SLAAC; absent: that of `guest`. */
+  readonly advertised?: string;
   /** Our global (or link-local) gateway address. */
   readonly gateway: string;
   /** Our link-local address on the TAP, source of router advertisements. */
@@ -105,13 +110,17 @@ export interface ServicePolicy {
   readonly hostname?: string;
   /** Its full name: DHCP option 81, DHCPv6 option 39. */
   readonly fqdn?: string;
-  /** Ports of the plan's DNS addresses that lead to resolvers. */
+  /** Ports of the plan's DNS addresses that lead to resolvers. None at all: they answer ARP and ping, the rest of them is the world's. */
   readonly dnsPorts: readonly number[];
+  /** How what goes to an address of ours without a mapping is refused: RST and ICMP port unreachable, or ICMP network unreachable. */
+  readonly refusal: 'port' | 'network';
   /** How a failed connect is told: 'honest' = ICMP unreachable for unreachable hosts and networks, RST for refusals; 'rst' = always RST. */
   readonly connectFailure: 'honest' | 'rst';
-  /** Source address of outbound TCP, UDP and ping sockets, by family; absent: the kernel's choice. Not for the host's loopback. */
+  /** Source address of outbound TCP, UDP and ping sockets, by family; absent: the kernel's choice. */
   readonly outboundAddress4?: string;
   readonly outboundAddress6?: string;
+  /** They are also the source of connections to the host's loopback, resolvers there included. */
+  readonly outboundToLoopback: boolean;
   /** SO_BINDTODEVICE for outbound sockets, by family; absent: the kernel's choice. Not for the host's loopback. */
   readonly outboundInterface4?: string;
   readonly outboundInterface6?: string;
@@ -137,6 +146,8 @@ export const DEFAULT_POLICY: ServicePolicy = {
   dhcpSearch: true,
   offerMtu: true,
   dnsPorts: [53],
+  refusal: 'port',
+  outboundToLoopback: false,
   connectFailure: 'honest',
   freebind: false,
 };
@@ -200,4 +211,6 @@ export interface TapPlan {
   readonly vnetHdrBytes: 0 | 12;
   /** The kernel accepts GSO_UDP_L4 frames (USO). */
   readonly uso: boolean;
+  /** TCP frames to the guest may be longer than 64 KiB; left out: no. */
+  readonly bigTcp?: boolean;
 }

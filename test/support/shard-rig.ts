@@ -187,7 +187,16 @@ export class ShardRig {
   usoResult = 0;
   readonly #pieces: Uint8Array[] = [];
 
-  #sendPieces(ipAt: number, bytes: number, etherType: number, ipBytes: number, gsoSize: number): number {
+  #sendPieces(
+    ipAt: number,
+    bytes: number,
+    etherType: number,
+    csumAt: number,
+    csumField: number,
+    _gsoType: number,
+    gsoSize: number,
+    _hdrLen: number,
+  ): number {
     const whole = Buffer.concat([this.u8.slice(ipAt, ipAt + bytes), ...this.#pieces.splice(0)]);
     this.u8.fill(0xee, ipAt - 26, ipAt);
     if (this.usoResult < 0) {
@@ -196,9 +205,9 @@ export class ShardRig {
     }
     const packet = new Uint8Array(whole);
     // The partial checksum must be good for the whole, as the kernel corrects it from there for each segment.
-    const sum = finishSum(onesSum(packet, ipBytes, packet.length - ipBytes, 0)) || 0xffff;
-    packet[ipBytes + 6] = sum >>> 8;
-    packet[ipBytes + 7] = sum & 0xff;
+    const sum = finishSum(onesSum(packet, csumAt, packet.length - csumAt, 0)) || 0xffff;
+    packet[csumAt + csumField] = sum >>> 8;
+    packet[csumAt + csumField + 1] = sum & 0xff;
     this.sent.push({ bytes: packet, etherType, gsoSize });
     return 0;
   }

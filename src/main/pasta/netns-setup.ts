@@ -75,7 +75,7 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
       kind: 'tap',
       made: {
         ...{ hostTables, tables: openTables() },
-        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso },
+        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso, bigTcp: tap.bigTcp },
         network: {
           ...network,
           addresses: { ...network.addresses, guestMac: conf.nsMac ?? link.mac },

@@ -6,8 +6,8 @@
  * several options is in `finish`. Port specifications are kept as written: they are read when the addresses are known.
  */
 import { isIPv4, isIPv6 } from 'node:net';
+import { getopt, type OptionShape } from '../getopt.ts';
 import { canonicalIpv6, UsageError } from '../values.ts';
-import { getopt, type OptionShape } from './getopt.ts';
 import { Message } from './messages.ts';
 
 export const DEFAULT_MTU = 65520;

@@ -1,4 +1,5 @@
 /** Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them to files. */
+import { launcherTable, roff, wrap } from '../option-texts.ts';
 import { OPTIONS, type PastaOption, SHOWN_OPTIONS } from './options.ts';
 
 const GROUPS: readonly PastaOption['group'][] = [
@@ -9,7 +10,6 @@ const GROUPS: readonly PastaOption['group'][] = [
   'Services',
   'Ports',
 ];
-const WIDTH = 100;
 const INDENT = 30;
 
 const signature = (o: PastaOption): string =>
@@ -85,13 +85,6 @@ const STATUS =
   'That of COMMAND, 128+N when signal N killed it; 0 when the namespace is gone or pasta was told to end; 1 for every error of its own.';
 const SIGNALS = 'SIGTERM and SIGQUIT end it with status 0.';
 
-/** Text for roff: no command at the start of a line, dashes that can be copied. */
-const roff = (text: string): string =>
-  text
-    .replaceAll('\\', '\\e')
-    .replaceAll('-', '\\-')
-    .replace(/^([.'])/, '\\&$1');
-
 /** Completion for bash; options that take files complete files. */
 export function bashCompletion(): string {
   const long = SHOWN_OPTIONS.map((o) => `--${o.name}`).join(' ');
@@ -135,41 +128,4 @@ export function generatedPastaTexts(version: string): ReadonlyMap<string, string
     ['pasta.version', versionText(version)],
     ['pasta.options', launcherTable(OPTIONS)],
   ]);
-}
-
-/**
- * What bin/pasta needs to find the namespaces that the options ask for: names with and without value, as shell variables.
- */
-export function launcherTable(options: readonly PastaOption[]): string {
-  const list = (takes: boolean): string =>
-    options
-      .filter((o) => o.takesValue === takes)
-      .map((o) => o.name)
-      .join(' ');
-  const shorts = (takes: boolean): string =>
-    options
-      .filter((o) => o.takesValue === takes && o.short !== undefined)
-      .map((o) => o.short)
-      .join('');
-  return [
-    `flags=' ${list(false)} '`,
-    `valued=' ${list(true)} '`,
-    `short_flags=${shorts(false)}`,
-    `short_valued=${shorts(true)}`,
-    '',
-  ].join('\n');
-}
-
-function wrap(text: string, indent: number): string[] {
-  const lines: string[] = [];
-  let line = '';
-  for (const word of text.split(' ')) {
-    if (line !== '' && indent + line.length + 1 + word.length > WIDTH) {
-      lines.push(' '.repeat(indent) + line);
-      line = '';
-    }
-    line = line === '' ? word : `${line} ${word}`;
-  }
-  lines.push(' '.repeat(indent) + line);
-  return lines;
 }

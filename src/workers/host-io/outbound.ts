@@ -1,6 +1,7 @@
 /**
  * Where sockets to the world leave the host: the plan's source address and interface, by family. Sockets to the host's own loopback
- * have neither: its services, a resolver on 127.0.0.53 among them, are behind no interface but lo.
+ * have no interface: its services, a resolver on 127.0.0.53 among them, are behind none but lo. A source address they have where
+ * the policy says so.
  */
 import { addressCopy, addressParse, isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
 import {
@@ -31,6 +32,7 @@ export class Outbound {
   readonly #device6: NativeBuffer | null;
   #scope: number;
   readonly #freebind: boolean;
+  readonly #toLoopback: boolean;
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #words = Uint32Array.of(0, 0, 0xffff, 0, 0, 0, 0, 0);
 
@@ -43,6 +45,7 @@ export class Outbound {
     this.#device6 = deviceName(policy.outboundInterface6);
     this.#scope = plan.addresses.ipv6?.linkLocalScope ?? 0;
     this.#freebind = policy.freebind;
+    this.#toLoopback = policy.outboundToLoopback;
   }
 
   #parse(text: string | undefined, at: number): boolean {
@@ -60,7 +63,8 @@ export class Outbound {
 
   /** Whether sockets to this destination have their source address from the plan rather than from the kernel. */
   hasSource(remote: Uint32Array, w: number): boolean {
-    return (isV4Mapped(remote, w) ? this.#hasSource4 : this.#hasSource6) && !isLoopback(remote, w);
+    const has = isV4Mapped(remote, w) ? this.#hasSource4 : this.#hasSource6;
+    return has && (this.#toLoopback || !isLoopback(remote, w));
   }
 
   /** sin6_scope_id of a destination: link-local ones lie behind the plan's interface. */

@@ -150,7 +150,10 @@ export class Addressing {
    */
   classify(words: Uint32Array, w: number, port: number): number {
     const family = words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0xffff ? V4 : V6;
-    if (same(words, w, this.dns, family) && this.#dnsPorts.includes(port)) return Destination.dns;
+    if (same(words, w, this.dns, family)) {
+      if (this.#dnsPorts.includes(port)) return Destination.dns;
+      if (this.#dnsPorts.length === 0 && port !== 0) return Destination.world;
+    }
     if (same(words, w, this.hostLoopback, family)) return Destination.hostLoopback;
     if (same(words, w, this.mapGuestAddr, family)) return Destination.hostGuest;
     if (this.#hasOwn && this.isOurs(words, w, family)) return Destination.gateway;

@@ -90,7 +90,8 @@ export function handleDhcp(ctx: ShardContext, p: Packet): void {
 /** What to say, or null: nothing. */
 function dhcpAnswer(ctx: ShardContext, at: number, bytes: number, prefixLen: number): DhcpReply | null {
   const { u8, addressing } = ctx;
-  const guest = addressing.guest[3]!;
+  const { dhcpOffer } = ctx.plan.addresses.ipv4!;
+  const guest = dhcpOffer === undefined ? addressing.guest[3]! : ipv4Parse(dhcpOffer);
   const serverId = addressing.gateway[3]!;
   const forServer = dhcpServerId(u8, at, bytes);
   if (forServer !== 0 && forServer !== serverId) return null; // it took another server's offer

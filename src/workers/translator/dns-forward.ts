@@ -33,7 +33,7 @@ import type { AddressPlan } from '../engine-plan.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
-import { portUnreachableToGuest } from './icmp-errors.ts';
+import { refusalToGuest } from './icmp-errors.ts';
 import { DEFAULT_TTL, datagramToGuest, ipHeaderBytes, packetFree } from './to-guest.ts';
 
 /** Of each shard. */
@@ -206,7 +206,7 @@ export class DnsForward {
   onQuery(p: Packet): void {
     const ctx = this.#ctx;
     if (this.#choice.of(p.family).count === 0) {
-      portUnreachableToGuest(ctx, p);
+      refusalToGuest(ctx, p);
       return;
     }
     const at = p.transportAt + UDP_BYTES;

@@ -159,10 +159,18 @@ export function tcpUnreachableToGuest(
   icmpFlowErrorToGuest(ctx, flow, type, code, 0, null, 0, seq);
 }
 
-/** Port unreachable about a datagram to an address of ours, from that very address; frees the packet. */
-export function portUnreachableToGuest(ctx: ShardContext, p: Packet): void {
+/** About a packet to an address of ours that is nobody, from that very address: port or network unreachable, as the policy says; frees the packet. */
+export function refusalToGuest(ctx: ShardContext, p: Packet): void {
   const type = p.family === 4 ? IcmpType.unreachable : Icmp6Type.unreachable;
-  const code = p.family === 4 ? IcmpUnreachable.port : Icmp6Unreachable.port;
+  const network = ctx.plan.policy.refusal === 'network';
+  const code =
+    p.family === 4
+      ? network
+        ? IcmpUnreachable.network
+        : IcmpUnreachable.port
+      : network
+        ? Icmp6Unreachable.noRoute
+        : Icmp6Unreachable.port;
   for (let i = 0; i < 4; i++) source[i] = p.addr[4 + i]!;
   sendError(ctx, p.family, p.addr, 0, type, code, 0, p.ipAt, p.transportAt - p.ipAt + p.transportBytesInA);
   packetFree(ctx, p);

@@ -5,7 +5,14 @@
  * The prefix is autonomous, so that a guest that nobody configured gets an address by SLAAC (RFC 4862); M says that DHCPv6 has the
  * plan's own for it. Without an address there is neither.
  */
-import { addressEqual, addressRead, addressWrite, isUnspecified } from '../../proto/address.ts';
+import {
+  addressCopy,
+  addressEqual,
+  addressParse,
+  addressRead,
+  addressWrite,
+  isUnspecified,
+} from '../../proto/address.ts';
 import { Drop } from '../../proto/drop.ts';
 import { EtherType } from '../../proto/ethernet.ts';
 import { Icmp6Type, icmp6Check, icmp6ChecksumWrite, icmp6Type } from '../../proto/icmpv6.ts';
@@ -91,8 +98,10 @@ function solicitation(ctx: ShardContext, p: Packet): void {
 function sendRa(ctx: ShardContext, dst: Uint32Array): void {
   const { addressing, guest, plan } = ctx;
   const prefix = new Uint32Array(4);
-  prefix[0] = addressing.guest[V6]!;
-  prefix[1] = addressing.guest[V6 + 1]!;
+  const { advertised } = plan.addresses.ipv6!;
+  if (advertised === undefined || !addressParse(advertised, prefix, 0))
+    addressCopy(addressing.guest, V6, prefix, 0);
+  prefix.fill(0, 2);
   const { policy } = plan;
   const hasAddress = !isUnspecified(addressing.guest, V6);
   const dns = policy.dhcpDns ? offeredDns6(plan.addresses.offeredDns) : new Uint32Array(0);
@@ -103,7 +112,9 @@ function sendRa(ctx: ShardContext, dst: Uint32Array): void {
     other: false,
     routerLifetimeS: ROUTER_LIFETIME_S,
     mtu: policy.offerMtu ? addressing.mtu : 0,
-    ...(hasAddress ? { prefix: { words: prefix, bits: SLAAC_PREFIX_BITS, autonomous: true } } : {}),
+    ...(isUnspecified(prefix, 0)
+      ? {}
+      : { prefix: { words: prefix, bits: SLAAC_PREFIX_BITS, autonomous: true } }),
     ...(dns.length > 0 ? { dns } : {}),
     // A search list helps nobody who has no resolver.
     ...(dns.length > 0 && policy.dhcpSearch ? { search: plan.addresses.searchDomains } : {}),

@@ -120,6 +120,7 @@ export class Shard implements Stage {
         tapFd: plan.tap.fd,
         vnetHdrBytes: plan.tap.vnetHdrBytes,
         uso: plan.tap.uso,
+        bigTcp: plan.tap.bigTcp === true,
         pool,
         scratchSlot: options.scratchSlot,
         counters,
@@ -246,6 +247,7 @@ export class Shard implements Stage {
     }
     // Before the slots' descriptors are forgotten, and before anything else is waited for: no datagram is held for company.
     this.#udp.flush();
+    this.#tcp.flushRun();
     ring.release(count);
     return count;
   }

@@ -50,9 +50,9 @@ import {
   icmpFlowErrorToGuest,
   icmpForErrno,
   isCarriedError,
-  portUnreachableToGuest,
   quotedAt,
   quotedBytes,
+  refusalToGuest,
 } from './icmp-errors.ts';
 import { packetFree, pseudoSumWords } from './to-guest.ts';
 import { UdpRun } from './udp-run.ts';
@@ -144,7 +144,7 @@ export class UdpTranslator {
           }
           break;
         case Destination.gateway:
-          portUnreachableToGuest(ctx, p);
+          refusalToGuest(ctx, p);
           return 0;
       }
       flow = ctx.flows.insert(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);

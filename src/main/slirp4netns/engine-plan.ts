@@ -1,0 +1,83 @@
+/** Options as an engine plan. Pure but for the number of processors. */
+import { availableParallelism } from 'node:os';
+import { DEFAULT_POLICY, type EnginePlan } from '../../workers/engine-plan.ts';
+import { autoThreads } from '../../workers/plan.ts';
+import { parseImpairment } from '../engine-launch.ts';
+import { poolPlan } from '../options.ts';
+import { readResolvConf } from '../resolv-conf.ts';
+import type { SlirpTap } from './netns-setup.ts';
+import { gatewayMac, IPV6, networkAddresses } from './network.ts';
+import type { SlirpConf } from './options.ts';
+
+const POOL_MIB = 64;
+/** libslirp's, for every datagram flow. */
+const UDP_TIMEOUT_MS = 240_000;
+/** What a host has none of its own is asked of its loopback. */
+const LOOPBACK_RESOLVERS = ['127.0.0.1', '::1'];
+
+export const slirpThreads = (): EnginePlan['threads'] => autoThreads(availableParallelism());
+
+export function slirpEnginePlan(
+  conf: SlirpConf,
+  made: SlirpTap,
+  keys: Pick<EnginePlan, 'hashKey' | 'isnKey'>,
+  listenerCapacity: number,
+): EnginePlan {
+  const { gateway, dns, dhcpBegin, guest } = networkAddresses(conf.network);
+  const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
+  return {
+    threads: slirpThreads(),
+    addresses: {
+      mtu: conf.mtu,
+      mac: gatewayMac(gateway),
+      ...(made.guestMac !== undefined && { guestMac: made.guestMac }),
+      ipv4: {
+        guest,
+        prefixLen: conf.network.prefixLen,
+        gateway,
+        dns,
+        dhcpOffer: dhcpBegin,
+        ...(conf.hostLoopback && { hostLoopback: gateway }),
+      },
+      ...(conf.ipv6 && {
+        ipv6: {
+          guest: '::',
+          prefixLen: IPV6.prefixLen,
+          advertised: IPV6.prefix,
+          gateway: IPV6.gateway,
+          linkLocal: IPV6.linkLocal,
+          dns: IPV6.dns,
+          ...(conf.hostLoopback && { hostLoopback: IPV6.gateway }),
+        },
+      }),
+      resolvers: resolvers(readResolvConf()?.nameservers ?? []),
+      offeredDns: [dns, ...(conf.ipv6 && conf.dns ? [IPV6.dns] : [])],
+      searchDomains: [],
+    },
+    policy: {
+      ...DEFAULT_POLICY,
+      udpTimeoutMs: UDP_TIMEOUT_MS,
+      udpStreamTimeoutMs: UDP_TIMEOUT_MS,
+      dhcpv6: false,
+      dhcpSearch: false,
+      offerMtu: false,
+      arp: 'ours',
+      gateway: 'ours',
+      dnsPorts: conf.dns ? [53] : [],
+      refusal: 'network',
+      outboundToLoopback: true,
+      ...(conf.outbound4 !== undefined && { outboundAddress4: conf.outbound4 }),
+      ...(conf.outbound6 !== undefined && { outboundAddress6: conf.outbound6 }),
+    },
+    listeners: [],
+    listenerCapacity,
+    pool: poolPlan(POOL_MIB),
+    tap: made.tap,
+    ...keys,
+    ...(impairment && { impairment }),
+    logLevel: 'warning',
+  };
+}
+
+export const resolvers = (nameservers: readonly string[]): readonly string[] =>
+  nameservers.length > 0 ? nameservers : LOOPBACK_RESOLVERS;

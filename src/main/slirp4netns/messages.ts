@@ -1,0 +1,52 @@
+/**
+ * What `slirp4netns` says, word for word where callers and their tests look for it (slirp4netns 1.3, its test scripts, Podman,
+ * RootlessKit); the rest in the same phrase so that people find it in its documentation.
+ */
+export const Message = {
+  mtu: 'MTU must be a positive integer (< 65522)',
+  descriptor: (option: string): string => `${option} must be a non-negative integer`,
+  pid: 'PID must be a positive integer',
+  path: 'existing path expected when --netns-type=path: No such file or directory',
+  tapFd: 'TAPFD must a file descriptor',
+  tapName: 'TAPNAME must not be empty',
+  usernsPath: (path: string): string => `userns path doesn't exist: ${path}`,
+  targetType: '--target-type must be either "netns" or "bess"',
+  bess: '--target-type=bess: not supported by this slirp4netns (User Mode Linux only); write --target-type=netns',
+  macWithoutConfigure: '--macaddr cannot be specified when --configure or -c is not specified',
+  mac: (text: string): string => `"${text}" is an invalid MAC address.`,
+  macTooLong: (text: string): string => `"${text}" is an invalid MAC address.  Is it too long?`,
+  cidr: (text: string): string => `invalid CIDR: ${text}`,
+  cidrAddress: (text: string): string => `invalid network address: ${text}`,
+  cidrPrefix: 'prefix length needs to be 1-25',
+  cidrHost: (network: string, text: string): string =>
+    `CIDR needs to be a network address like ${network}, not like ${text}`,
+  outbound4: 'outbound-addr has to be valid ipv4 address or interface name.',
+  outbound6: 'outbound-addr has to be valid ipv6 address or interface name.',
+  experimental: (what: string): string => `WARNING: Support for ${what} is experimental`,
+  deprecated: (old: string, now: string): string =>
+    `WARNING: ${old} is deprecated and will be removed in future releases, please use ${now} instead.`,
+  tooManyArguments: 'WARNING: too many arguments',
+  sentTap: (fd: number, name: string): string => `sent tapfd=${fd} for ${name}`,
+  receivedTap: (fd: number): string => `received tapfd=${fd}`,
+  /** After what went wrong inside the namespace. */
+  childFailed: 'child failed(1)',
+  noNetns: (path: string, why: string): string => `${path}: ${why}`,
+  setns: (why: string): string => `setns(CLONE_NEWNET): ${why}`,
+  tunsetiff: (why: string): string => `ioctl(TUNSETIFF): ${why}`,
+  cannotSet: (what: 'MTU' | 'MAC address' | 'IPv4 address' | 'route', why: string): string =>
+    `cannot set ${what}: ${why}`,
+  socketPathTooLong: 'the specified API socket path is too long (>= 108)',
+  bindFailed: (why: string): string => `api_bindlisten: bind: ${why}`,
+  doSlirpFailed: 'do_slirp is exiting\ndo_slirp failed\nparent failed',
+  noSandbox: (option: string): string =>
+    `WARNING: ${option}: this slirp4netns has no sandbox yet; it goes on without`,
+  exitFd: 'exitfd event',
+  exiting: 'do_slirp is exiting',
+  apiEvent: 'apifd event',
+  apiRequest: (text: string): string => `api_handler: got request: ${text}`,
+  hostLoopback: (gateway: string): string =>
+    `WARNING: 127.0.0.1:* on the host is accessible as ${gateway} (set --disable-host-loopback to prohibit connecting to 127.0.0.1:*)`,
+} as const;
+
+/** Line of the banner: the value in column 20. */
+export const bannerLine = (key: string, value: string): string => `* ${`${key}:`.padEnd(16)} ${value}`;

@@ -1,0 +1,5 @@
+/** The thread that moves into the namespace for `slirp4netns`, where packet threads are started after it: see netns-setup.ts. */
+import { runNetnsThread } from '../netns.ts';
+import { setUpSlirp } from './netns-setup.ts';
+
+runNetnsThread(setUpSlirp);

@@ -1,0 +1,41 @@
+/** The network inside: every address of it follows from --cidr. Pure. */
+import { addressText, type Network } from './options.ts';
+
+/** RFC 791: every link carries datagrams of 68 bytes. */
+export const MIN_MTU = 68;
+
+export interface NetworkAddresses {
+  readonly first: string;
+  readonly netmask: string;
+  readonly gateway: string;
+  readonly dns: string;
+  readonly dhcpBegin: string;
+  readonly dhcpEnd: string;
+  readonly guest: string;
+}
+
+export function networkAddresses({ first, prefixLen }: Network): NetworkAddresses {
+  const at = (offset: number): string => addressText((first + offset) >>> 0);
+  return {
+    first: at(0),
+    netmask: addressText((-1 << (32 - prefixLen)) >>> 0),
+    gateway: at(2),
+    dns: at(3),
+    dhcpBegin: at(15),
+    dhcpEnd: at(30),
+    guest: at(100),
+  };
+}
+
+/** IPv6 inside: always the same, whatever --cidr says. */
+export const IPV6 = {
+  prefix: 'fd00::',
+  prefixLen: 64,
+  gateway: 'fd00::2',
+  dns: 'fd00::3',
+  linkLocal: 'fe80::2',
+} as const;
+
+/** Our MAC address: 52:55 and the gateway's IPv4 address. */
+export const gatewayMac = (gateway: string): string =>
+  ['52', '55', ...gateway.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))].join(':');

@@ -1,0 +1,384 @@
+/**
+ * The options of `slirp4netns`: the one table that parsing, help, manual page and shell completion are made from. Names, values,
+ * defaults and rejections are those of slirp4netns 1.3.
+ */
+import { isIPv4, isIPv6 } from 'node:net';
+import { getopt, type OptionShape } from '../getopt.ts';
+import { UsageError } from '../values.ts';
+import { Message } from './messages.ts';
+
+const DEFAULT_MTU = 1500;
+const MAX_MTU = 65521;
+const MAX_TAP_NAME_BYTES = 15; // IFNAMSIZ - 1
+/** The guest's address is the network's + 100, which a /26 has no room for. */
+const MAX_PREFIX_LEN = 25;
+
+export interface Network {
+  /** First address, as a u32. */
+  readonly first: number;
+  readonly prefixLen: number;
+}
+
+/** What is to be connected. */
+export type SlirpTarget =
+  | { readonly kind: 'netns'; readonly path: string; readonly pid?: number; readonly tapName: string }
+  | { readonly kind: 'tapfd'; readonly fd: number };
+
+/** The command line, defaults filled in; plain data, crosses to the namespace thread. */
+export interface SlirpConf {
+  readonly target: SlirpTarget;
+  readonly configure: boolean;
+  readonly exitFd?: number;
+  readonly readyFd?: number;
+  readonly mtu: number;
+  readonly network: Network;
+  readonly ipv6: boolean;
+  readonly apiSocket?: string;
+  readonly hostLoopback: boolean;
+  readonly sandbox: boolean;
+  readonly seccomp: boolean;
+  readonly outbound4?: string;
+  readonly outbound6?: string;
+  readonly dns: boolean;
+  readonly mac?: string;
+}
+
+type Draft = { -readonly [K in keyof Omit<SlirpConf, 'target'>]: SlirpConf[K] } & {
+  cidr?: string;
+  macText?: string;
+  outbound4Text?: string;
+  outbound6Text?: string;
+  netnsType: string;
+  usernsPath?: string;
+  targetType: string;
+  readonly warnings: string[];
+};
+
+export interface SlirpOption extends OptionShape {
+  /** Value's name in help; absent: a flag. */
+  readonly value?: string;
+  readonly help: string;
+  readonly default?: string;
+  /** An old name: left out of help. */
+  readonly hidden?: true;
+  readonly set?: (draft: Draft, value: string) => void;
+}
+
+const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
+  {
+    name: 'configure',
+    short: 'c',
+    help: 'Configure the interface inside: loopback and TAP up, MTU, address, default route.',
+    set: (d) => {
+      d.configure = true;
+    },
+  },
+  {
+    name: 'exit-fd',
+    short: 'e',
+    value: 'FD',
+    help: 'End, with status 0, when the other end of this descriptor is closed.',
+    set: (d, text) => {
+      d.exitFd = descriptor(text, 'exit-fd');
+    },
+  },
+  {
+    name: 'ready-fd',
+    short: 'r',
+    value: 'FD',
+    help: 'Write "1" to this descriptor and close it once traffic flows.',
+    set: (d, text) => {
+      d.readyFd = descriptor(text, 'ready-fd');
+    },
+  },
+  {
+    name: 'mtu',
+    short: 'm',
+    value: 'BYTES',
+    help: `MTU of the interface, up to ${MAX_MTU}.`,
+    default: String(DEFAULT_MTU),
+    set: (d, text) => {
+      const mtu = Number(text);
+      if (!/^[0-9]{1,9}$/.test(text) || mtu < 1 || mtu > MAX_MTU) throw new UsageError(Message.mtu);
+      d.mtu = mtu;
+    },
+  },
+  {
+    name: 'enable-ipv6',
+    short: '6',
+    help: 'IPv6 as well: fd00::/64 by router advertisements.',
+    set: (d) => {
+      d.ipv6 = true;
+      d.warnings.push(Message.experimental('IPv6'));
+    },
+  },
+  {
+    name: 'api-socket',
+    short: 'a',
+    value: 'PATH',
+    help: 'Unix socket on which ports of the host can be led inside while running.',
+    set: (d, text) => {
+      d.apiSocket = text;
+    },
+  },
+  {
+    name: 'cidr',
+    value: 'CIDR',
+    help: 'IPv4 network inside: gateway .2, names .3, DHCP from .15, guest .100.',
+    default: '10.0.2.0/24',
+    set: (d, text) => {
+      d.cidr = text;
+    },
+  },
+  {
+    name: 'disable-host-loopback',
+    help: "The gateway does not lead to the host's 127.0.0.1.",
+    set: (d) => {
+      d.hostLoopback = false;
+    },
+  },
+  {
+    name: 'no-host-loopback',
+    help: '',
+    hidden: true,
+    set: (d) => {
+      d.hostLoopback = false;
+      d.warnings.push(Message.deprecated('--no-host-loopback', '--disable-host-loopback'));
+    },
+  },
+  {
+    name: 'netns-type',
+    value: 'TYPE',
+    help: 'What the first operand is: pid, path, or tapfd (a TAP that is open already).',
+    default: 'pid',
+    set: (d, text) => {
+      d.netnsType = text;
+    },
+  },
+  {
+    name: 'userns-path',
+    value: 'PATH',
+    help: 'User namespace to enter.',
+    default: "that of PID; with a path, the caller's",
+    set: (d, text) => {
+      d.usernsPath = text;
+    },
+  },
+  {
+    name: 'enable-sandbox',
+    help: 'Accepted; there is no sandbox yet, which is said on standard error.',
+    set: (d) => {
+      d.sandbox = true;
+    },
+  },
+  {
+    name: 'create-sandbox',
+    help: '',
+    hidden: true,
+    set: (d) => {
+      d.sandbox = true;
+    },
+  },
+  {
+    name: 'enable-seccomp',
+    help: 'Accepted; there is no filter on system calls yet, which is said on standard error.',
+    set: (d) => {
+      d.seccomp = true;
+      d.warnings.push(Message.experimental('seccomp'));
+    },
+  },
+  {
+    name: 'outbound-addr',
+    value: 'IPv4|INTERFACE',
+    help: 'Source address of outgoing IPv4 connections and datagrams.',
+    set: (d, text) => {
+      d.outbound4Text = text;
+      d.warnings.push(Message.experimental('--outbound-addr'));
+    },
+  },
+  {
+    name: 'outbound-addr6',
+    value: 'IPv6|INTERFACE',
+    help: 'Source address of outgoing IPv6 connections and datagrams.',
+    set: (d, text) => {
+      d.outbound6Text = text;
+      d.warnings.push(Message.experimental('--outbound-addr6'));
+    },
+  },
+  {
+    name: 'disable-dns',
+    help: "The .3 address does not lead to the host's resolvers.",
+    set: (d) => {
+      d.dns = false;
+    },
+  },
+  {
+    name: 'macaddress',
+    value: 'MAC',
+    help: 'MAC address of the TAP; only with --configure.',
+    default: 'random',
+    set: (d, text) => {
+      d.macText = text;
+    },
+  },
+  {
+    name: 'target-type',
+    value: 'TYPE',
+    help: 'netns; a socket for User Mode Linux (bess) is refused.',
+    default: 'netns',
+    set: (d, text) => {
+      d.targetType = text;
+    },
+  },
+  { name: 'help', short: 'h', help: 'Print this text and exit.' },
+  { name: 'version', short: 'v', help: 'Print the version and exit.' },
+];
+
+export const OPTIONS: readonly SlirpOption[] = ENTRIES.map((e) => ({
+  ...e,
+  takesValue: e.value !== undefined,
+}));
+
+/** What help, manual page and completion show. */
+export const SHOWN_OPTIONS: readonly SlirpOption[] = OPTIONS.filter((o) => o.hidden === undefined);
+
+/** What is asked of the machine before anything is started. */
+export interface SlirpHost {
+  exists(path: string): boolean;
+  /** First address of that family of a host interface; undefined: no such interface, or none on it. */
+  interfaceAddress(name: string, family: 4 | 6): string | undefined;
+}
+
+export type Parsed =
+  | { readonly kind: 'go'; readonly conf: SlirpConf; readonly warnings: readonly string[] }
+  | { readonly kind: 'help' | 'version' }
+  | {
+      readonly kind: 'wrong';
+      /** Empty: the usage text says it all. */
+      readonly error: string;
+      /** The usage text goes to standard output. */
+      readonly usage: boolean;
+      readonly warnings: readonly string[];
+    };
+
+/**
+ * @param argv     words behind the program's name
+ * @param program  how it was called, for getopt's messages
+ */
+export function parseSlirp(argv: readonly string[], program: string, host: SlirpHost): Parsed {
+  const words = getopt(argv, OPTIONS, 'gnu');
+  const draft: Draft = {
+    configure: false,
+    mtu: DEFAULT_MTU,
+    network: { first: 0x0a000200, prefixLen: 24 },
+    ipv6: false,
+    hostLoopback: true,
+    sandbox: false,
+    seccomp: false,
+    dns: true,
+    netnsType: 'pid',
+    targetType: 'netns',
+    warnings: [],
+  };
+  const { warnings } = draft;
+  let usage = true;
+  try {
+    for (const { option, value } of words.options) {
+      if (option.name === 'help' || option.name === 'version') return { kind: option.name };
+      option.set?.(draft, value);
+    }
+    if (words.error !== undefined) throw new UsageError(`${program}: ${words.error}`);
+    const target = targetOf(draft, words.operands, host);
+    if (draft.macText !== undefined && !draft.configure) throw new UsageError(Message.macWithoutConfigure);
+    usage = false; // what is wrong with these is told alone
+    if (draft.cidr !== undefined) draft.network = parseCidr(draft.cidr);
+    if (draft.macText !== undefined) draft.mac = parseMac(draft.macText);
+    const outbound4 = outbound(draft.outbound4Text, 4, host);
+    const outbound6 = outbound(draft.outbound6Text, 6, host);
+    const { cidr, macText, outbound4Text, outbound6Text, netnsType, usernsPath, targetType, ...conf } = draft;
+    const { warnings: _, ...rest } = conf;
+    return {
+      kind: 'go',
+      warnings,
+      conf: {
+        ...rest,
+        target,
+        ...(outbound4 !== undefined && { outbound4 }),
+        ...(outbound6 !== undefined && { outbound6 }),
+      },
+    };
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    return { kind: 'wrong', error: error.message, usage, warnings };
+  }
+}
+
+function targetOf(draft: Draft, operands: readonly string[], host: SlirpHost): SlirpTarget {
+  if (draft.targetType === 'bess') throw new UsageError(Message.bess);
+  if (draft.targetType !== 'netns') throw new UsageError(Message.targetType);
+  const [first, name] = operands;
+  if (draft.netnsType === 'tapfd') {
+    if (first === undefined) throw new UsageError('');
+    if (operands.length > 1) draft.warnings.push(Message.tooManyArguments);
+    return { kind: 'tapfd', fd: whole(first, 0, Message.tapFd) };
+  }
+  const byPid = draft.netnsType === 'pid';
+  if (first !== undefined && !byPid && !host.exists(first)) throw new UsageError(Message.path);
+  if (first === undefined || name === undefined) throw new UsageError('');
+  if (operands.length > 2) draft.warnings.push(Message.tooManyArguments);
+  const tapName = Buffer.from(name).subarray(0, MAX_TAP_NAME_BYTES).toString();
+  if (tapName === '') throw new UsageError(Message.tapName);
+  const pid = byPid ? whole(first, 1, Message.pid) : undefined;
+  if (draft.usernsPath !== undefined && !host.exists(draft.usernsPath))
+    throw new UsageError(Message.usernsPath(draft.usernsPath));
+  return {
+    kind: 'netns',
+    path: pid === undefined ? first : `/proc/${pid}/ns/net`,
+    tapName,
+    ...(pid !== undefined && { pid }),
+  };
+}
+
+const MAX_INT = 0x7fff_ffff;
+
+function whole(text: string, min: number, message: string): number {
+  const value = Number(text);
+  if (!/^[0-9]{1,10}$/.test(text) || value < min || value > MAX_INT) throw new UsageError(message);
+  return value;
+}
+
+const descriptor = (text: string, option: string): number => whole(text, 0, Message.descriptor(option));
+
+function parseCidr(text: string): Network {
+  const parts = /^([0-9.]+)\/([0-9]{1,2})$/.exec(text);
+  if (parts === null) throw new UsageError(Message.cidr(text));
+  const [, address = '', length] = parts;
+  if (!isIPv4(address)) throw new UsageError(Message.cidrAddress(address));
+  const prefixLen = Number(length);
+  if (prefixLen < 1 || prefixLen > MAX_PREFIX_LEN) throw new UsageError(Message.cidrPrefix);
+  const first = address.split('.').reduce((sum, part) => sum * 256 + Number(part), 0);
+  const network = first - (first % 2 ** (32 - prefixLen));
+  if (network !== first) throw new UsageError(Message.cidrHost(`${addressText(network)}/${prefixLen}`, text));
+  return { first, prefixLen };
+}
+
+/** Dotted quad of a u32. */
+export const addressText = (address: number): string =>
+  [24, 16, 8, 0].map((shift) => (address >>> shift) & 0xff).join('.');
+
+/** Fewer than six bytes are filled up with zeros, as callers may rely on it. */
+function parseMac(text: string): string {
+  const bytes = text.split(':');
+  if (bytes.length > 6) throw new UsageError(Message.macTooLong(text));
+  if (!bytes.every((byte) => /^[0-9a-f]{1,2}$/i.test(byte))) throw new UsageError(Message.mac(text));
+  while (bytes.length < 6) bytes.push('0');
+  return bytes.map((byte) => byte.padStart(2, '0').toLowerCase()).join(':');
+}
+
+function outbound(text: string | undefined, family: 4 | 6, host: SlirpHost): string | undefined {
+  if (text === undefined) return undefined;
+  if (family === 4 ? isIPv4(text) : isIPv6(text) && !text.includes('%')) return text;
+  const address = host.interfaceAddress(text, family);
+  if (address === undefined) throw new UsageError(family === 4 ? Message.outbound4 : Message.outbound6);
+  return address;
+}

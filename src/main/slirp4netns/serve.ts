@@ -1,0 +1,203 @@
+/**
+ * `slirp4netns` from finished options to its end: the namespace's TAP, the engine, the API socket, the ready byte, and then until
+ * exit-fd hangs up or nobody is left in the namespace. Signals have their default action, as callers expect.
+ *
+ * When the ready byte is read, the API socket accepts.
+ */
+import { closeSync, fstatSync, readdirSync, readlinkSync, writeSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { strerror } from '../../sys/libc.ts';
+import type { EngineHandle } from '../../workers/engine.ts';
+import { bootPacketThread } from '../../workers/packet-worker.ts';
+import { NamespaceWatch } from '../attach.ts';
+import { endWithin, loadEngine } from '../engine-launch.ts';
+import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
+import { followResolvConf } from '../resolvers.ts';
+import { resolvers, slirpEnginePlan, slirpThreads } from './engine-plan.ts';
+import { bannerLine, Message } from './messages.ts';
+import type { SlirpJob, SlirpTap } from './netns-setup.ts';
+import { networkAddresses } from './network.ts';
+import type { SlirpConf, SlirpTarget } from './options.ts';
+
+const SOCKET_PATH_BYTES = 108; // sizeof(sun_path)
+/** How soon it is noticed that nobody is left in a namespace whose first process has gone. */
+const EMPTY_POLL_MS = 1000;
+
+export function slirpNetns(): Netns<SlirpJob, SlirpTap> {
+  if (slirpThreads().kind !== 'fused') return new NetnsThread<SlirpJob, SlirpTap>('slirp4netns/netns-worker');
+  return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpSlirp);
+}
+
+/** @returns the exit status. @throws Error with what to tell, one or several lines */
+export async function serveSlirp(conf: SlirpConf): Promise<number> {
+  const { target } = conf;
+  const end = Promise.withResolvers<number>();
+  // Before the main thread may move: the packet thread stays in the host's network.
+  const loading = loadEngine(bootPacketThread('packet thread 0'));
+  const netns = slirpNetns();
+  netns.start({ conf });
+  let engine: EngineHandle | undefined;
+  let closeApi: (() => void) | undefined;
+  try {
+    const made = await netns.tap.catch(childFailed);
+    const module = await loading.module;
+    const { MAX_FORWARDS, SlirpApi, TOO_LARGE_REPLY } = await import('./api.ts');
+    const plan = slirpEnginePlan(conf, made, module.engineKeys(), MAX_FORWARDS);
+    const starting = module.startEngine(plan, {
+      onLog: (_, text) => say(text),
+      booted: loading.booted,
+    });
+    starting.catch(() => {});
+    await netns.configured.catch(childFailed);
+    if (target.kind === 'netns') say(Message.sentTap(made.tap.fd, made.name));
+    say(Message.receivedTap(made.tap.fd));
+    const running = await starting;
+    engine = running;
+    writeAll(1, `${banner(conf).join('\n')}\n`);
+    followResolvConf((list) => running.setResolvers(resolvers(list)));
+
+    if (conf.apiSocket !== undefined) {
+      const { ApiSocket } = await import('../api-socket.ts');
+      const api = new SlirpApi(running, networkAddresses(conf.network).guest);
+      const server = new ApiSocket({
+        answer: (request) => api.answer(request),
+        tooLargeReply: TOO_LARGE_REPLY,
+        onClient: () => say(Message.apiEvent),
+        onRequest: (request) => say(Message.apiRequest(request)),
+        onError: (error) => say(error.message),
+      });
+      await listen(server, conf.apiSocket);
+      closeApi = () => server.close();
+    }
+    enterSandbox(conf);
+    if (conf.exitFd !== undefined) {
+      onHangUp(conf.exitFd, () => {
+        say(Message.exitFd);
+        end.resolve(0);
+      });
+    }
+    if (target.kind === 'netns') onNamespaceEnd(target, () => end.resolve(0));
+    if (conf.readyFd !== undefined) tellReady(conf.readyFd);
+
+    const outcome = await Promise.race([end.promise, running.failed]);
+    if (outcome instanceof Error) throw outcome;
+    say(Message.exiting);
+    return outcome;
+  } finally {
+    closeApi?.();
+    await endWithin(engine);
+  }
+}
+
+/** The one place where the wall after set-up goes; there is none yet, and whoever asks for it is told so. */
+function enterSandbox({ sandbox, seccomp }: SlirpConf): void {
+  if (sandbox) say(Message.noSandbox('--enable-sandbox'));
+  if (seccomp) say(Message.noSandbox('--enable-seccomp'));
+}
+
+/** What failed in the namespace is told in its own words, and that it was there. */
+function childFailed(error: Error): never {
+  throw new Error(`${error.message}\n${Message.childFailed}`, { cause: error });
+}
+
+function banner(conf: SlirpConf): string[] {
+  const { first, netmask, gateway, dns, dhcpBegin, dhcpEnd, guest } = networkAddresses(conf.network);
+  const lines = [
+    'Starting slirp',
+    bannerLine('MTU', String(conf.mtu)),
+    bannerLine('Network', first),
+    bannerLine('Netmask', netmask),
+    bannerLine('Gateway', gateway),
+    bannerLine('DNS', dns),
+    bannerLine('DHCP begin', dhcpBegin),
+    bannerLine('DHCP end', dhcpEnd),
+    bannerLine('Recommended IP', guest),
+  ];
+  if (conf.apiSocket !== undefined) lines.push(bannerLine('API Socket', conf.apiSocket));
+  if (conf.outbound4 !== undefined) lines.push(bannerLine('Outbound IPv4', ` ${conf.outbound4}`));
+  if (conf.outbound6 !== undefined) lines.push(bannerLine('Outbound IPv6', ` ${conf.outbound6}`));
+  if (conf.mac !== undefined) lines.push(bannerLine('MAC address', conf.mac));
+  if (conf.hostLoopback) lines.push(Message.hostLoopback(gateway));
+  return lines;
+}
+
+async function listen(server: { listen(path: string): Promise<void> }, path: string): Promise<void> {
+  if (Buffer.byteLength(path) >= SOCKET_PATH_BYTES)
+    throw new Error(`${Message.socketPathTooLong}\n${Message.doSlirpFailed}`);
+  try {
+    await server.listen(path);
+  } catch (cause) {
+    const { errno, message } = cause as NodeJS.ErrnoException;
+    const why = errno === undefined ? message : strerror(-errno);
+    throw new Error(`${Message.bindFailed(why)}\n${Message.doSlirpFailed}`, { cause });
+  }
+}
+
+/** Call `onEnd` when the other end of a pipe or socket is closed; at once for a descriptor that is not open. */
+function onHangUp(fd: number, onEnd: () => void): void {
+  let stat: ReturnType<typeof fstatSync>;
+  try {
+    stat = fstatSync(fd);
+  } catch {
+    onEnd();
+    return;
+  }
+  if (!stat.isFIFO() && !stat.isSocket()) return; // a file never hangs up
+  const pipe = new Socket({ fd, readable: true, writable: false });
+  pipe.on('error', () => {});
+  pipe.once('close', onEnd);
+  pipe.resume(); // what is written is no reason to end
+}
+
+/** A caller that has gone, or never opened it, need not be told. */
+function tellReady(fd: number): void {
+  try {
+    writeSync(fd, '1');
+    closeSync(fd);
+  } catch {
+    // EBADF, EPIPE
+  }
+}
+
+/** Call `onEnd` when the file that was named is unlinked, or the process that was named and all others in its namespace have gone. */
+function onNamespaceEnd(target: Extract<SlirpTarget, { readonly kind: 'netns' }>, onEnd: () => void): void {
+  const { path, pid } = target;
+  const name = readlink(path);
+  new NamespaceWatch({ path, ...(pid !== undefined && { pid }) }, () => {
+    if (pid === undefined || name === undefined) return onEnd();
+    const timer = setInterval(() => {
+      if (isInhabited(name)) return;
+      clearInterval(timer);
+      onEnd();
+    }, EMPTY_POLL_MS);
+  });
+}
+
+/** Whether a process that we may see, other than ourselves, is in the network namespace "net:[4026531840]". */
+function isInhabited(name: string): boolean {
+  return readdirSync('/proc').some(
+    (entry) =>
+      /^[0-9]+$/.test(entry) && Number(entry) !== process.pid && readlink(`/proc/${entry}/ns/net`) === name,
+  );
+}
+
+function readlink(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Standard error may be closed: then there is nobody to tell. */
+export function say(text: string): void {
+  writeAll(2, `${text}\n`);
+}
+
+export function writeAll(fd: number, text: string): void {
+  try {
+    writeSync(fd, text);
+  } catch {
+    // EPIPE, EBADF, EAGAIN
+  }
+}

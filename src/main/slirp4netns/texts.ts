@@ -1,0 +1,105 @@
+/** Help, version, manual page and shell completion of `slirp4netns`, all from its option table. The build writes them to files. */
+import { launcherTable, roff, wrap } from '../option-texts.ts';
+import { OPTIONS, SHOWN_OPTIONS, type SlirpOption } from './options.ts';
+
+const INDENT = 34;
+/** Of the slirp4netns whose command line and messages these are. */
+const LIKE_VERSION = '1.3.3';
+/** Callers' tests read it: 2 is needed for --outbound-addr, 3 for --disable-dns. */
+const SLIRP_CONFIG_VERSION_MAX = 6;
+
+const signature = (o: SlirpOption): string =>
+  `${o.short === undefined ? '    ' : `-${o.short}, `}--${o.name}${o.value === undefined ? '' : `=${o.value}`}`;
+
+/** Text of `slirp4netns --help`, where callers look for names of options. @param program  how it was called */
+export function usageText(program = 'slirp4netns'): string {
+  const out = [
+    `Usage: ${program} [OPTION]... PID|PATH|FD [TAPNAME]`,
+    'Connects a network namespace through sockets of this host (bucatini).',
+    '',
+  ];
+  for (const option of SHOWN_OPTIONS) {
+    const fallback = option.default === undefined ? '' : ` Default: ${option.default}.`;
+    const head = `  ${signature(option)}`;
+    const body = wrap(option.help + fallback, INDENT);
+    if (head.length + 2 > INDENT) out.push(head, ...body);
+    else out.push(head.padEnd(INDENT) + body[0]!.trimStart(), ...body.slice(1));
+  }
+  return `${out.join('\n')}\n`;
+}
+
+/** Lines as runc's, which callers read: the version is what follows "version " in the first. */
+export const versionText = (version: string): string =>
+  `slirp4netns version ${LIKE_VERSION}+bucatini.${version}\nSLIRP_CONFIG_VERSION_MAX: ${SLIRP_CONFIG_VERSION_MAX}\n`;
+
+/** The manual page, man(7). */
+export function manPage(): string {
+  const out = [
+    '.TH SLIRP4NETNS 1 "" "bucatini" "User Commands"',
+    '.SH NAME',
+    'slirp4netns \\- network for rootless containers through ordinary sockets',
+    '.SH SYNOPSIS',
+    '.B slirp4netns',
+    '[\\fIOPTION\\fR]... \\fIPID\\fR|\\fIPATH\\fR|\\fIFD\\fR [\\fITAPNAME\\fR]',
+    '.SH DESCRIPTION',
+    ...DESCRIPTION.flatMap((paragraph) => ['.PP', roff(paragraph)]),
+    '.SH OPTIONS',
+    roff(
+      'Options may stand behind the operands; long names may be cut short. Of several occurrences the last counts.',
+    ),
+  ];
+  for (const o of SHOWN_OPTIONS) {
+    const names = [...(o.short === undefined ? [] : [`-${o.short}`]), `--${o.name}`];
+    const value = o.value === undefined ? '' : `=\\fI${roff(o.value)}\\fR`;
+    out.push('.TP', `${names.map((name) => `\\fB${roff(name)}\\fR`).join(', ')}${value}`, roff(o.help));
+    if (o.default !== undefined) out.push(roff(`Default: ${o.default}.`));
+  }
+  out.push('.SH API SOCKET', ...API.flatMap((paragraph) => ['.PP', roff(paragraph)]));
+  out.push('.SH EXIT STATUS', roff(STATUS));
+  out.push('.SH SEE ALSO', '.BR bucatini (1), \\c', '.BR pasta (1), \\c', '.BR network_namespaces (7)');
+  return `${out.join('\n')}\n`;
+}
+
+const DESCRIPTION: readonly string[] = [
+  'Connects the network namespace of process PID, or the one at PATH, to the outside without privileges: packets that programs send through the interface TAPNAME become ordinary sockets of the host. An interface of that name that exists is used, else one is made.',
+  'Inside, the network is 10.0.2.0/24 (--cidr): 10.0.2.2 is the gateway and stands for 127.0.0.1 of the host, 10.0.2.3 answers names, DHCP hands out 10.0.2.15, --configure gives 10.0.2.100. With --enable-ipv6 also fd00::/64, by router advertisements.',
+];
+const API: readonly string[] = [
+  'One request and one reply a connection, both JSON. {"execute": "add_hostfwd", "arguments": {"proto": "tcp", "host_addr": "0.0.0.0", "host_port": 8080, "guest_addr": "10.0.2.100", "guest_port": 80}} gives {"return":{"id":1}}; proto is tcp or udp, the addresses may be left out and may be IPv6. "list_hostfwd" lists what is forwarded; "remove_hostfwd" with {"id": 1} ends it. What is wrong is told as {"error":{"desc":"bad request: ..."}}.',
+];
+const STATUS =
+  '0 when --exit-fd or the end of the namespace said so, 1 for every error. A signal ends it as signals do.';
+
+/** Completion for bash; options that take paths complete files. */
+export function bashCompletion(): string {
+  const long = SHOWN_OPTIONS.map((o) => `--${o.name}`).join(' ');
+  return `# bash completion for slirp4netns; made from src/main/slirp4netns/options.ts by scripts/cli-docs.mjs.
+_slirp4netns() {
+  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]}
+  case $prev in
+    -a|--api-socket|--userns-path)
+      COMPREPLY=($(compgen -f -- "$cur"))
+      return
+      ;;
+    --netns-type)
+      COMPREPLY=($(compgen -W 'pid path tapfd' -- "$cur"))
+      return
+      ;;
+  esac
+  case $cur in
+    -*) COMPREPLY=($(compgen -W '${long}' -- "$cur")) ;;
+    *) COMPREPLY=($(compgen -f -- "$cur")) ;;
+  esac
+}
+complete -F _slirp4netns slirp4netns
+`;
+}
+
+/** File name in dist/texts -> content; bin/slirp4netns reads them. */
+export function generatedSlirpTexts(version: string): ReadonlyMap<string, string> {
+  return new Map([
+    ['slirp4netns.help', usageText()],
+    ['slirp4netns.version', versionText(version)],
+    ['slirp4netns.options', launcherTable(OPTIONS)],
+  ]);
+}

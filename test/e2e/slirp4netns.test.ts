@@ -1,0 +1,158 @@
+/**
+ * The slirp4netns front end as its callers use it: what slirp4netns's own tests, Podman's and RootlessKit's look at. What is expected
+ * was read off slirp4netns 1.3.3.
+ */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Bed, makeBed, succeedIn } from '../support/bed.ts';
+import { repoRoot } from '../support/engines.ts';
+import { HOST4, PEER4, PORT } from '../support/ports.ts';
+import { eventually } from '../support/process.ts';
+import { describeE2e, requireTool } from '../support/require.ts';
+
+const SLIRP = `${repoRoot}/bin/slirp4netns`;
+const END_MS = 5000;
+
+const needs = [requireTool('curl', 'apt package curl'), requireTool('dig', 'apt package bind9-dnsutils')];
+
+describeE2e('slirp4netns', needs, () => {
+  let bed: Bed;
+  let netns: string;
+  beforeAll(async () => {
+    bed = await makeBed();
+    netns = `${bed.ramDir}/netns`;
+    await succeedIn(bed, 'host', ['sh', '-c', `: >${netns}; unshare --net=${netns} true`]);
+  });
+  afterAll(() => bed?.close());
+
+  const inside = (script: string) => bed.run('host', ['nsenter', `--net=${netns}`, 'sh', '-c', script]);
+  const slirps = (): string[] => bed.processes().filter((line) => line.includes('/slirp4netns/main.js'));
+  const none = (): Promise<unknown> =>
+    eventually('no slirp4netns is left', END_MS, () => slirps().length === 0);
+
+  /**
+   * Start it as Podman does, ready-fd 3 and exit-fd 4; it ends when `stop` ends, by exit-fd.
+   * @returns its output so far
+   */
+  const start = async (options: string): Promise<{ stop(): Promise<string> }> => {
+    const dir = bed.ramDir;
+    const script = `cd ${dir}; rm -f ready exit log; mkfifo exit; : >ready
+      sleep infinity >exit 2>/dev/null & echo $! >holder
+      ${SLIRP} -r 3 -e 4 ${options} --netns-type=path ${netns} tap0 3>ready 4<exit >log 2>&1 &
+      echo $! >pid; i=0
+      until [ -s ready ] || [ $i = 100 ]; do sleep 0.05; i=$((i + 1)); done
+      cat ready log`;
+    // Nobody in the background may hold our pipes: run() reads them to their end.
+    await succeedIn(bed, 'host', ['sh', '-c', `exec >${dir}/out 2>&1 </dev/null; ${script}`]);
+    const { stdout } = await bed.run('host', ['cat', `${dir}/out`]);
+    expect(stdout).toMatch(/^1/);
+    return {
+      stop: async () => {
+        await succeedIn(bed, 'host', ['sh', '-c', `kill $(cat ${dir}/holder)`]);
+        await none();
+        return (await bed.run('host', ['cat', `${dir}/log`])).stdout;
+      },
+    };
+  };
+
+  describe('with --configure, IPv6 and an API socket', () => {
+    let running: { stop(): Promise<string> };
+    beforeAll(async () => {
+      running = await start(`-c -6 --mtu=9000 --macaddress=0a:00:00:00:00:09 -a ${bed.ramDir}/api`);
+    });
+
+    it('address, MTU, MAC, route and an address by router advertisement', async () => {
+      await eventually('fd00:: address', END_MS, async () =>
+        /inet6 fd00::/.test((await inside('ip -6 addr show dev tap0 -tentative')).stdout),
+      );
+      const { stdout } = await inside('ip addr show tap0; ip route; ip -6 route');
+      expect(stdout).toMatch(/mtu 9000.*link\/ether 0a:00:00:00:00:09.*inet 10\.0\.2\.100\/24/s);
+      expect(stdout).toContain('default via 10.0.2.2 dev tap0');
+      expect(stdout).toContain('default via fe80::2 dev tap0');
+    });
+
+    it('the world, names, and ping of gateway and names', async () => {
+      const { stdout } = await inside(
+        `curl -sS -o /dev/null -w '%{size_download} ' http://${PEER4}:${PORT.http}/bytes/70000
+         dig +short @10.0.2.3 peer.bed.test A; dig +tcp +short @10.0.2.3 peer.bed.test A
+         ping -c1 -W1 10.0.2.2; ping -c1 -W1 10.0.2.3; ping -c1 -W1 fd00::2`,
+      );
+      expect(stdout).toMatch(new RegExp(`^70000 ${PEER4}\n${PEER4}\n`));
+      expect(stdout.match(/ 1 received/g)).toHaveLength(3);
+    });
+
+    it('its process is called slirp4netns', async () => {
+      const { stdout } = await bed.run('host', ['sh', '-c', `cat /proc/$(cat ${bed.ramDir}/pid)/comm`]);
+      expect(stdout).toBe('slirp4netns\n');
+    });
+
+    it('ends with status 0 by exit-fd, takes its socket away and leaves the banner', async () => {
+      const log = await running.stop();
+      expect(log).toContain('* MTU:             9000\n* Network:         10.0.2.0\n');
+      expect(log).toContain(`* API Socket:      ${bed.ramDir}/api\n`);
+      expect(log).toMatch(/^WARNING: 127\.0\.0\.1:\* on the host is accessible as 10\.0\.2\.2 /m);
+      expect(log).toMatch(/exitfd event\ndo_slirp is exiting\n$/);
+      expect((await bed.run('host', ['ls', `${bed.ramDir}/api`])).status).not.toBe(0);
+    });
+  });
+
+  it('--disable-host-loopback: the gateway answers ping, a connection finds the network unreachable', async () => {
+    const running = await start('-c --disable-host-loopback --cidr=10.0.135.128/25');
+    const { stdout, stderr } = await inside(
+      'ping -c1 -W1 10.0.135.130; exec 2>&1; curl -sS -m 3 http://10.0.135.130:9/; dig +short @10.0.135.131 peer.bed.test',
+    );
+    expect(`${stdout}${stderr}`).toMatch(/ 1 received/);
+    expect(stdout).toMatch(/curl: \(7\).*(Network is unreachable|Could ?n.t connect)/i);
+    expect(stdout).toContain(PEER4);
+    await running.stop();
+  });
+
+  it('without --configure, on a TAP that is there: nothing is configured; --disable-dns lets .3 time out', async () => {
+    await inside('ip tuntap add name tap0 mode tap; ip link set tap0 up');
+    const running = await start('--disable-dns');
+    expect((await inside('ip addr show tap0')).stdout).not.toContain('inet ');
+    await inside('ip addr add 10.0.2.100/24 dev tap0; ip route add default via 10.0.2.2');
+    const { stdout, status } = await inside('ping -c1 -W1 10.0.2.3; dig +tcp +tries=1 +time=1 @10.0.2.3 x');
+    expect(stdout).toMatch(/ 1 received/);
+    expect(status).toBe(9); // dig: no reply
+    expect(stdout).not.toMatch(/refused/);
+    await running.stop();
+    expect((await inside('ip -o link show tap0')).status).toBe(0);
+    await inside('ip link del tap0');
+  });
+
+  it.each(['127.0.0.1', HOST4])(
+    "--outbound-addr %s is what a server on the host's loopback sees",
+    async (source) => {
+      const running = await start(`-c --outbound-addr=${source}`);
+      const seen = `${bed.ramDir}/seen`;
+      const server = `require('net').createServer((s) => {
+      require('fs').writeFileSync('${seen}', s.remoteAddress); s.end(); process.exit();
+    }).listen(7777, '127.0.0.1', () => require('fs').writeFileSync('${seen}', 'up'))`;
+      const shell = `exec </dev/null >/dev/null 2>&1; rm -f ${seen}; sh ${repoRoot}/scripts/node.sh -e "${server}" &
+      until [ -s ${seen} ]; do sleep 0.02; done`;
+      await succeedIn(bed, 'host', ['sh', '-c', shell]);
+      await inside('curl -sS -m 3 http://10.0.2.2:7777/');
+      expect(await succeedIn(bed, 'host', ['cat', seen])).toBe(source);
+      await running.stop();
+    },
+  );
+
+  it('ends when the file of its namespace goes', async () => {
+    const other = `${bed.ramDir}/other`;
+    await succeedIn(bed, 'host', ['sh', '-c', `: >${other}; unshare --net=${other} true`]);
+    await succeedIn(bed, 'host', [
+      'sh',
+      '-c',
+      `exec </dev/null; ${SLIRP} -c -r 3 --netns-type=path ${other} tap0 3>${bed.ramDir}/r >/dev/null 2>&1 &
+       until [ -s ${bed.ramDir}/r ]; do sleep 0.05; done; umount ${other}; rm ${other}`,
+    ]);
+    await none();
+  });
+
+  it.each([
+    [['--cidr=24', '1', 'tap0'], 'invalid CIDR: 24\n'],
+    [['-c', '4194305', 'tap0'], '/proc/4194305/ns/net: No such file or directory\nchild failed(1)\n'],
+  ])('%j: %s', async (argv, stderr) => {
+    expect(await bed.run('host', [SLIRP, ...argv])).toMatchObject({ status: 1, stdout: '', stderr });
+  });
+});
