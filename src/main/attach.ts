@@ -77,7 +77,7 @@ export async function attach(
   followHost(hostWatch, settings, engine, log);
   const watched = new NamespaceWatch(target, () => end.resolve('the namespace is gone'), identity);
   const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
-  const openRoot = emptyRoot();
+  const openRoot = emptyRoot(engine.eventRings);
   if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
   watched.rootChanged();
   closeWall({ readable, removable: [], signals: false, watchesProcess: target.pid !== undefined });

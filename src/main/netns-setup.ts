@@ -73,7 +73,7 @@ export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep
     yield {
       kind: 'tap',
       made: {
-        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso },
+        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso, bigTcp: tap.bigTcp },
         network: { ...network, addresses: { ...network.addresses, guestMac: link.mac } },
       },
     };

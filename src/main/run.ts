@@ -111,7 +111,7 @@ export async function run(
       settings.dns === undefined ? followResolvConf(setResolvers, RESOLV_CONF, readable) : () => {};
     followHost(hostWatch, settings, engine, log);
     const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
-    const openRoot = emptyRoot();
+    const openRoot = emptyRoot(engine.eventRings);
     if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
     closeWall({ readable, removable: [], signals: true, watchesProcess: false });
     watch.lap('wall closed');

@@ -7,7 +7,7 @@
  * and has nothing of this. A violation ends the process by SIGSYS; the kernel's audit log names the call.
  * The reasons for the list are in docs/decisions/052-the-wall.md.
  */
-import { readdirSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
 import {
   AF_INET,
   AF_INET6,
@@ -50,6 +50,7 @@ import {
   SOCK_STREAM,
 } from '../sys/constants.ts';
 import { checked, SysError } from '../sys/error.ts';
+import { findEventRings } from '../sys/event-rings.ts';
 import { chdir, chroot, keepCapabilities, mount, pivotRoot, prctl, umount2 } from '../sys/namespace.ts';
 import { type Filter, installFilter, type Rule } from '../sys/seccomp.ts';
 import type { SyscallName } from '../sys/syscall-numbers.ts';
@@ -59,19 +60,6 @@ export const OWN_MOUNTS_VARIABLE = 'BUCATINI_OWN_MOUNTS';
 
 /** Descriptors of the rings that libuv gives its changes of epoll sets to (see docs/decisions/052-the-wall.md). */
 let rings: readonly number[] = [];
-
-function findRings(): readonly number[] {
-  const ringNames = ['anon_inode:[io_uring]', 'anon_inode:io_uring'];
-  return readdirSync('/proc/self/fd')
-    .map(Number)
-    .filter((fd) => {
-      try {
-        return ringNames.includes(readlinkSync(`/proc/self/fd/${fd}`));
-      } catch {
-        return false; // the one that the directory was read through
-      }
-    });
-}
 
 /** Whether nobody else lives in our mount namespace: only then may its root be exchanged. */
 function ownMounts(env: NodeJS.ProcessEnv): boolean {
@@ -86,12 +74,17 @@ function ownMounts(env: NodeJS.ProcessEnv): boolean {
 
 /**
  * Give all threads an empty, read-only root. Needs CAP_SYS_ADMIN, so before the user is changed.
+ * @param eventRings  of all event loops, where they are known (EngineHandle.eventRings)
  * @param chrootFallback  what pivot_root refuses (EINVAL on an initramfs), chroot may do
  * @returns undefined, or why the root is still the host's
  * @throws SysError
  */
-export function emptyRoot(chrootFallback = false, env: NodeJS.ProcessEnv = process.env): string | undefined {
-  rings = findRings();
+export function emptyRoot(
+  eventRings: readonly number[] = findEventRings(),
+  chrootFallback = false,
+  env: NodeJS.ProcessEnv = process.env,
+): string | undefined {
+  rings = eventRings;
   if (!ownMounts(env)) return 'no mount namespace of our own';
   // The launchers ask for it; that the host's mounts stay is not to hang on them alone.
   checked(mount(null, '/', null, MS_REC | MS_SLAVE, null), 'mount', '/, MS_REC | MS_SLAVE');

@@ -153,6 +153,21 @@ export function ipv6Upper(pool: Uint8Array, at: number, availBytes: number, out:
   return Drop.ipv6Extension;
 }
 
+/** Hop-by-hop options header with nothing but the Jumbo Payload option (RFC 2675 section 2). */
+export const IPV6_JUMBO_BYTES = 8;
+
+/**
+ * Write that header at `at`, right behind the fixed one, whose payloadLen is 0 and whose nextHeader is hop-by-hop then.
+ * @param payloadBytes  everything behind the fixed header, this one included; more than 65,535
+ */
+export function ipv6JumboWrite(pool: Uint8Array, at: number, nextHeader: number, payloadBytes: number): void {
+  pool[at] = nextHeader;
+  pool[at + 1] = 0; // 8 bytes in all
+  pool[at + 2] = 0xc2;
+  pool[at + 3] = 4;
+  writeU32(pool, at + 4, payloadBytes);
+}
+
 /** Write the first 8 bytes of the fixed header; the caller writes the addresses at IPV6_SRC and IPV6_DST. */
 export function ipv6Write(
   pool: Uint8Array,

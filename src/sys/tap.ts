@@ -8,6 +8,7 @@
  * /dev/net/tun was *opened*; the descriptor belongs to that network namespace wherever it is carried afterwards.
  * @syscalls openat ioctl close
  */
+import { release } from 'node:os';
 import {
   Errno,
   IFF_MULTI_QUEUE,
@@ -59,6 +60,8 @@ export interface Tap {
   tso: boolean;
   /** UDP segmentation offload, both ways and both families (Linux 6.2). */
   uso: boolean;
+  /** The kernel takes TCP packets longer than their length field can say (BIG TCP; IPv4 since Linux 6.3). */
+  bigTcp: boolean;
   multiQueue: boolean;
 }
 
@@ -118,14 +121,31 @@ export function attachTap(fd: number): Tap {
   if ((flags & IFF_VNET_HDR) === 0) {
     // Whatever its maker switched on: without the header nobody could tell us where a large frame is to be cut.
     ioctl(fd, TUNSETOFFLOAD, 0);
-    return { fd, name, vnetHdrBytes: 0, tso: false, uso: false, multiQueue };
+    return { fd, name, vnetHdrBytes: 0, tso: false, uso: false, bigTcp: false, multiQueue };
   }
   const size = ioctlWriteInt(fd, TUNSETVNETHDRSZ, VNET_HDR_BYTES);
   if (size < 0) throw new SysError('ioctl', `TUNSETVNETHDRSZ ${VNET_HDR_BYTES}, "${name}"`, -size);
   const uso = ioctl(fd, TUNSETOFFLOAD, TSO_FEATURES | USO_FEATURES) >= 0;
   const tso = uso || ioctl(fd, TUNSETOFFLOAD, TSO_FEATURES) >= 0;
   if (!tso) ioctl(fd, TUNSETOFFLOAD, 0);
-  return { fd, name, vnetHdrBytes: VNET_HDR_BYTES, tso, uso, multiQueue };
+  return {
+    fd,
+    name,
+    vnetHdrBytes: VNET_HDR_BYTES,
+    tso,
+    uso,
+    bigTcp: tso && hasBigTcp(release()),
+    multiQueue,
+  };
+}
+
+/**
+ * By its version: an older kernel takes such a frame from the TAP and then drops it in ip_rcv, so no call tells.
+ * @param kernelRelease  as uname -r has it, "6.12.41-amd64"
+ */
+export function hasBigTcp(kernelRelease: string): boolean {
+  const [major, minor] = kernelRelease.split('.').map((part) => Number.parseInt(part, 10));
+  return major !== undefined && minor !== undefined && (major > 6 || (major === 6 && minor >= 3));
 }
 
 /** @returns 0 or a positive errno */

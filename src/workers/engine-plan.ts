@@ -194,7 +194,8 @@ export interface EnginePlan {
   /** Absent: what comes in takes the TAP, whatever a listener's path says. */
   readonly splice?: SplicePlan;
   readonly pool: PoolPlan;
-  readonly tap: TapPlan;
+  /** Absent: no interface inside, and nothing but the loopback path is carried. */
+  readonly tap?: TapPlan;
   /** Two random words: key of the flow hash. */
   readonly hashKey: readonly [number, number];
   /** Sixteen random bytes for initial sequence numbers (RFC 6528), as four words. */
@@ -205,10 +206,15 @@ export interface EnginePlan {
   readonly logLevel: 'error' | 'warning' | 'info' | 'debug';
 }
 
+/** A plan with an interface, as the stages that serve it need. */
+export type TapEnginePlan = EnginePlan & { readonly tap: TapPlan };
+
 export interface TapPlan {
   readonly fd: number;
   /** 12 with IFF_VNET_HDR, 0 in the fallback. */
   readonly vnetHdrBytes: 0 | 12;
   /** The kernel accepts GSO_UDP_L4 frames (USO). */
   readonly uso: boolean;
+  /** TCP frames to the guest may be longer than 64 KiB; left out: no. */
+  readonly bigTcp?: boolean;
 }

@@ -42,6 +42,8 @@ const LOG_WAIT_MS = 60_000;
 export interface EngineHandle {
   /** Ends all packet threads and closes what they held; the TAP descriptor stays the caller's. */
   stop(): Promise<void>;
+  /** Descriptors of all event loops' rings (event-rings.ts), where there is one packet thread: found before it listened on ports. */
+  readonly eventRings: readonly number[] | undefined;
   /** Settles (with the cause) when a packet thread dies; an engine with a dead thread is no engine. */
   readonly failed: Promise<Error>;
   /** Sums over all threads, by name; lost packets as `drop.<cause>`. Counters that are 0 are left out. */
@@ -142,6 +144,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     reportFailure = resolve;
   });
   let stopping = false;
+  let eventRings: readonly number[] | undefined;
   // Answers come in the order of the requests; the first is that of the plan's own listeners.
   const listening: PromiseWithResolvers<readonly ListenFailure[]>[] = [Promise.withResolvers()];
   const firstListening = listening[0]!.promise;
@@ -156,8 +159,10 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     readies.push(
       new Promise<void>((resolve, reject) => {
         port1.on('message', (report: ThreadReport) => {
-          if (report.kind === 'ready') resolve();
-          else if (report.kind === 'stopped') stopped.resolve();
+          if (report.kind === 'ready') {
+            eventRings = report.eventRings;
+            resolve();
+          } else if (report.kind === 'stopped') stopped.resolve();
           else if (report.kind === 'listening') listening.shift()?.resolve(report.failures);
           else {
             const error = new Error(report.message);
@@ -241,6 +246,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
 
   return {
     stop,
+    eventRings,
     failed,
     counters: () => namedCounters(countersSum(sab, layout)),
     threadCounters: () =>

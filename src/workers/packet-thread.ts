@@ -17,6 +17,7 @@ import { type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
 import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
+import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite } from '../sys/io.ts';
 import { addressOf } from '../sys/memory.ts';
 import { keepCapabilities } from '../sys/namespace.ts';
@@ -52,7 +53,8 @@ export interface ThreadTask {
 
 /** thread -> main. `stopped`: its stages are closed and it touches nothing shared any more; V8's own tidying is still to come. */
 export type ThreadReport =
-  | { readonly kind: 'ready' }
+  /** `eventRings` from the only packet thread: those of all loops, its own and the main thread's. */
+  | { readonly kind: 'ready'; readonly eventRings?: readonly number[] }
   | { readonly kind: 'stopped' }
   | { readonly kind: 'failed'; readonly message: string }
   /** The answer to `listeners`, and before `ready` from the host-io thread. */
@@ -148,6 +150,7 @@ class PacketThread {
 
   #build(): void {
     const { sab, layout, plan, thread } = this.#task;
+    const withTap = plan.tap === undefined ? undefined : { ...plan, tap: plan.tap };
     const threads = threadPlan(plan.threads);
     const shards = threads.shards;
     const pool = new FramePool(sab, layout, addressOf(new Uint8Array(sab)));
@@ -164,11 +167,11 @@ class PacketThread {
     const guestMac = new Uint8Array(this.#task.side, 8, 6);
     const seen = this.#seen;
 
-    if (thread === threads.readerThread) {
+    if (withTap !== undefined && thread === threads.readerThread) {
       ownership.assign(...shares.readerSmall, Owner.reader);
       ownership.assign(...shares.readerLarge, Owner.reader);
       const reader = new TapReader({
-        plan,
+        plan: withTap,
         pool,
         ownership,
         counters,
@@ -187,16 +190,16 @@ class PacketThread {
       this.#stages.push(reader);
       this.#reactor.watch(
         this.#reactor.handler(() => reader.onReadable()),
-        plan.tap.fd,
+        withTap.tap.fd,
         WATCH,
         0,
       );
     }
     for (const s of allShards) {
-      if (threads.shardThread(s) !== thread) continue;
+      if (withTap === undefined || threads.shardThread(s) !== thread) continue;
       const shard = new Shard({
         shard: s,
-        plan,
+        plan: withTap,
         pool,
         ownership,
         counters,
@@ -240,7 +243,7 @@ class PacketThread {
     }
     this.#order.push(...this.#stages);
     // What the sockets said goes to the guest in the same round instead of after another look at the TAP.
-    if (plan.threads.kind === 'fused') this.#order.push(this.#shards[0]!);
+    if (plan.threads.kind === 'fused' && withTap !== undefined) this.#order.push(this.#shards[0]!);
   }
 
   #buildSplice(plan: EnginePlan, splice: SplicePlan, log: SpliceOptions['log']): Splice {
@@ -269,9 +272,15 @@ class PacketThread {
     try {
       const dropped = keepCapabilities(flowCapabilities());
       if (dropped < 0) throw new Error(`capset: errno ${-dropped}`);
+      // Now, not behind the sockets of all published ports. Among several threads others may still be booting.
+      const alone = threadPlan(this.#task.plan.threads).threads === 1;
+      const eventRings = alone ? findEventRings() : undefined;
       // What cannot be listened on is for the front end to judge, which may stop the engine.
       if (this.#hostIo !== null) this.#listen(this.#hostIo, this.#task.plan.listeners);
-      this.#task.port.postMessage({ kind: 'ready' } satisfies ThreadReport);
+      this.#task.port.postMessage({
+        kind: 'ready',
+        ...(eventRings && { eventRings }),
+      } satisfies ThreadReport);
       this.#reactor.run(this.#order);
     } finally {
       for (const stage of this.#stages) stage.close();

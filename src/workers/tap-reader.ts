@@ -47,7 +47,7 @@ import { Errno, errnoName } from '../sys/constants.ts';
 import { readv } from '../sys/io.ts';
 import { NativeBuffer } from '../sys/memory.ts';
 import { iovecWrite } from '../sys/socket.ts';
-import type { EnginePlan } from './engine-plan.ts';
+import type { TapEnginePlan } from './engine-plan.ts';
 import { flowHash, shardOf } from './flow-hash.ts';
 import { Impairment } from './impairment.ts';
 import { ToShard, W } from './messages.ts';
@@ -69,7 +69,7 @@ const LONE_FRAME_BYTES = 1024;
 const EXPIRY_INTERVAL_MS = 1000;
 
 export interface TapReaderOptions {
-  readonly plan: EnginePlan;
+  readonly plan: TapEnginePlan;
   readonly pool: FramePool;
   readonly ownership: Ownership;
   readonly counters: Float64Array;

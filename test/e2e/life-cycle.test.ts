@@ -11,6 +11,7 @@ import {
   rssKib,
   type Started,
   sleepMs,
+  threadStatus,
 } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
@@ -89,6 +90,19 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       started.process.stdin?.end('a line\n');
       expect(await started.exited).toBe(0);
       expect(await started.output()).toMatchObject({ stdout: 'got a line\n', stderr: 'err\n' });
+    });
+
+    it.skipIf(engine.name !== 'bucatini')('every thread is behind the wall, the command is not', async () => {
+      const guest = await bed.engine({ plan });
+      const threads = threadStatus(guest.enginePid);
+      for (const thread of threads) expect(thread).toMatchObject({ noNewPrivs: true, seccomp: 2 });
+      expect(threads.find((t) => t.name === 'bucatini')?.capEff).toBe('20'); // CAP_KILL
+      const packetThreads = threads.filter((t) => t.name.startsWith('packet thread'));
+      expect(packetThreads.length).toBeGreaterThan(0);
+      // CAP_NET_BIND_SERVICE; CAP_NET_RAW where the kernel wants it for SO_BINDTODEVICE
+      for (const thread of packetThreads) expect(thread.capEff).toMatch(/^2?400$/);
+      expect(threadStatus(guest.commandPid)).toMatchObject([{ noNewPrivs: false, seccomp: 0 }]);
+      expect(await guest.stop()).toBe(143);
     });
 
     it('the command is killed from outside: the status is 128 + 9', async () => {
@@ -210,6 +224,14 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
     it('PID of a process in a namespace of the same user: network, SIGTERM ends it with status 0', async () => {
       started = bed.attach('user', { plan }, String(bed.pidSeenInside(target.pid)));
       expect(await networkUp(() => target.inside(curl))).toBe(HOST4);
+      if (engine.name === 'bucatini') {
+        const [pid = 0] = bed.enginePids(started);
+        await eventually('every thread is behind the wall', 5000, () =>
+          threadStatus(pid).every((thread) => thread.noNewPrivs && thread.seccomp === 2),
+        );
+        const main = threadStatus(pid).find((thread) => thread.name === 'bucatini');
+        expect(main?.capEff).toBe('80000'); // CAP_SYS_PTRACE: it looks whether the process is still there
+      }
       signal('SIGTERM');
       expect(await endsWithin(started, 'SIGTERM')).toBe(0);
     });

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
 import { HOST4, HOST6 } from '../support/ports.ts';
-import { eventually, killTree, type Started } from '../support/process.ts';
+import { eventually, type Finished, killTree, type Started } from '../support/process.ts';
 import { describeE2e } from '../support/require.ts';
 
 const PASTA = `${repoRoot}/bin/pasta`;
@@ -21,7 +21,9 @@ describeE2e('pasta: forwarded ports', [], () => {
   afterAll(() => bed?.close());
 
   const listening = async (started: Started): Promise<Started> => {
-    await eventually('it listens', 5000, () => started.printed().stdout.includes('ready'));
+    await eventually('it listens', 10_000, () => started.printed().stdout.includes('ready')).catch((late) => {
+      throw new Error(`${late.message}: ${started.process.spawnargs.at(-1)} ${started.printed().stderr}`);
+    });
     return started;
   };
 
@@ -90,6 +92,38 @@ describeE2e('pasta: forwarded ports', [], () => {
       const crowd = JSON.parse((await ns.run(echoed(HOST4, 7000))).stdout);
       expect(crowd.ok).toBe(0);
     });
+  });
+
+  it('--splice-only: no interface inside; loopback ports in both directions, at the same address; nothing else gets in', async () => {
+    const ns = await serve(
+      ...['--splice-only', '-t', '8060:9061', '-u', '8060:9061', '-T', '7060:7061', '-U', '7060:7061'],
+      ...['-t', '0.0.0.0/8062:198.51.100.9/9061'],
+    );
+    expect(ns.finished).toMatchObject({ status: 0, stdout: '', stderr: '' });
+    const links = (await ns.run(['ip', '-o', 'link'])).stdout.trim().split('\n');
+    expect(links).toEqual([expect.stringMatching(/^1: lo: <[^>]*\bUP\b/)]);
+    await Promise.all([
+      ns.start(supportProgram('clients/tcp-echo.ts', 9061)),
+      ns.start(supportProgram('clients/udp-server.ts', 9061)),
+      listening(bed.start('host', supportProgram('clients/tcp-echo.ts', 7061))),
+      listening(bed.start('host', supportProgram('clients/udp-server.ts', 7061))),
+    ]);
+    const streams = async (run: Promise<Finished>): Promise<unknown> => JSON.parse((await run).stdout);
+    const [in4, in6, out4, outside, target] = await Promise.all([
+      streams(bed.run('host', echoed('127.0.0.1', 8060))),
+      streams(bed.run('host', echoed('::1', 8060))),
+      streams(ns.run(echoed('127.0.0.1', 7060))),
+      streams(bed.run('host', echoed(HOST4, 8060))),
+      streams(bed.run('host', echoed('127.0.0.1', 8062))),
+    ]);
+    expect([in4, in6, out4]).toMatchObject([OK, OK, OK]);
+    expect([outside, target]).toMatchObject([{ ok: 0 }, { ok: 0 }]);
+    const [asked, askedOut] = await Promise.all([
+      bed.run('host', ask('127.0.0.1', 8060, 40_004)),
+      ns.run(ask('::1', 7060, 40_005)),
+    ]);
+    expect([asked.stdout, askedOut.stdout]).toEqual(['127.0.0.1 40004 hello\n', '::1 40005 hello\n']);
+    await ns.end();
   });
 
   it('a port that is taken: told in the words that callers look for, status 1', async () => {

@@ -77,6 +77,12 @@ describeE2e('pasta', needs, () => {
       expect(fds).toBe('/dev/null\n/dev/null\n/dev/null\n');
     });
 
+    it('every thread of it is behind the wall', async () => {
+      const script = 'grep -hE "^(NoNewPrivs|Seccomp):" /proc/$0/task/*/status | sort -u';
+      const pid = (await succeedIn(bed, 'host', ['cat', pidFile])).trim();
+      expect(await succeedIn(bed, 'host', ['sh', '-c', script, pid])).toBe('NoNewPrivs:\t1\nSeccomp:\t2\n');
+    });
+
     it('a second one for the same namespace is refused', async () => {
       const second = await bed.run('host', podman());
       expect(second).toMatchObject({ status: 1, stdout: '' });

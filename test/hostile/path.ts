@@ -33,7 +33,7 @@ import {
   setsockoptInt,
   socketpair,
 } from '../../src/sys/socket.ts';
-import { DEFAULT_POLICY, type EnginePlan } from '../../src/workers/engine-plan.ts';
+import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { Owner } from '../../src/workers/owners.ts';
 import { LinkRing, slotShares } from '../../src/workers/plan.ts';
 import { stageDropName } from '../../src/workers/stage-drop.ts';
@@ -152,7 +152,7 @@ export class HostilePath {
   readonly guest: GuestEnd;
   readonly host: DrainingHost;
   readonly counters = new Float64Array(COUNTER_WORDS);
-  readonly plan: EnginePlan;
+  readonly plan: TapEnginePlan;
   readonly logs = new Map<string, number>();
   now: number;
   framesToGuest = 0;

@@ -11,6 +11,7 @@ import {
   ipv6FlowLabel,
   ipv6HeaderBytes,
   ipv6HopLimit,
+  ipv6JumboWrite,
   ipv6NextHeader,
   ipv6PayloadLen,
   ipv6Upper,
@@ -97,6 +98,20 @@ describe('ipv6HeaderBytes', () => {
     const probe = Uint8Array.from(udp).fill(0, IPV6_SRC, IPV6_DST);
     expect(ipv6HeaderBytes(poolWith(probe), AT, 48)).toBe(IPV6_BYTES);
   });
+});
+
+test('ipv6JumboWrite: hop-by-hop options header with the Jumbo Payload option alone', () => {
+  const pool = new Uint8Array(10).fill(0xee);
+  ipv6JumboWrite(pool, 1, 6, 0x0003f0a8);
+  expect([...pool]).toEqual([
+    0xee,
+    ...wire(`
+      06 00         // next header 6 (TCP), 8 bytes in all
+      c2 04         // RFC 2675 section 2: type 194, 4 bytes
+      00 03 f0 a8   // 258,216 bytes behind the fixed header
+    `),
+    0xee,
+  ]);
 });
 
 describe('ipv6Upper', () => {

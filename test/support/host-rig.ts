@@ -8,7 +8,7 @@ import { NO_SLOT } from '../../src/ring/pool.ts';
 import { EPOLLET } from '../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../src/sys/epoll.ts';
 import { close } from '../../src/sys/io.ts';
-import type { EnginePlan } from '../../src/workers/engine-plan.ts';
+import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { shardOf } from '../../src/workers/flow-hash.ts';
 import type { HostContext } from '../../src/workers/host-io/context.ts';
 import { DatagramSockets } from '../../src/workers/host-io/datagram.ts';
@@ -26,7 +26,7 @@ export class HostRig {
   readonly #epoll = epollCreate();
   readonly #events = new EpollEvents(16);
 
-  constructor(plan?: EnginePlan) {
+  constructor(plan?: TapEnginePlan) {
     const shard = new ShardRig(plan);
     this.shard = shard;
     this.counters = shard.ctx.counters;

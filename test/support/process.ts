@@ -185,3 +185,26 @@ export function openFiles(pid: number): string[] {
     return [];
   }
 }
+
+export interface ThreadStatus {
+  readonly name: string;
+  readonly noNewPrivs: boolean;
+  /** 2: a filter is in force (proc_pid_status(5)). */
+  readonly seccomp: number;
+  /** CapEff, in hexadecimal. */
+  readonly capEff: string;
+}
+
+/** What /proc says of each thread of a process, dumpable or not. */
+export function threadStatus(pid: number): ThreadStatus[] {
+  return readdirSync(`/proc/${pid}/task`).map((tid) => {
+    const text = readFileSync(`/proc/${pid}/task/${tid}/status`, 'utf8');
+    const field = (name: string): string => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(text)?.[1] ?? '';
+    return {
+      name: field('Name'),
+      noNewPrivs: field('NoNewPrivs') === '1',
+      seccomp: Number(field('Seccomp')),
+      capEff: field('CapEff').replace(/^0+(?=.)/, ''),
+    };
+  });
+}

@@ -20,7 +20,7 @@ import { allocateShared, type SharedMemory } from '../../src/ring/layout.ts';
 import { FramePool, NO_SLOT, SlotStack } from '../../src/ring/pool.ts';
 import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import { addressOf } from '../../src/sys/memory.ts';
-import { DEFAULT_POLICY, type EnginePlan } from '../../src/workers/engine-plan.ts';
+import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash } from '../../src/workers/flow-hash.ts';
 import { FlowTable } from '../../src/workers/flow-table.ts';
 import { W } from '../../src/workers/messages.ts';
@@ -33,7 +33,7 @@ import type { GuestLink } from '../../src/workers/translator/guest-link.ts';
 export const FRAME_AT = 12;
 const ETH_BYTES = 14;
 
-export const TEST_PLAN: EnginePlan = {
+export const TEST_PLAN: TapEnginePlan = {
   threads: { kind: 'fused' },
   addresses: {
     mtu: 1500,
@@ -78,7 +78,7 @@ export interface Sent {
 export type Message = Uint32Array;
 
 export class ShardRig {
-  readonly plan: EnginePlan;
+  readonly plan: TapEnginePlan;
   readonly memory: SharedMemory;
   readonly pool: FramePool;
   readonly u8: Uint8Array;
@@ -94,7 +94,7 @@ export class ShardRig {
   /** From host-io to the shard. */
   readonly fromHost: { readonly producer: RingProducer; readonly consumer: RingConsumer };
 
-  constructor(plan: EnginePlan = TEST_PLAN) {
+  constructor(plan: TapEnginePlan = TEST_PLAN) {
     this.plan = plan;
     const { smallSlots, largeSlots, flows } = plan.pool;
     this.memory = allocateShared(
@@ -187,7 +187,16 @@ export class ShardRig {
   usoResult = 0;
   readonly #pieces: Uint8Array[] = [];
 
-  #sendPieces(ipAt: number, bytes: number, etherType: number, ipBytes: number, gsoSize: number): number {
+  #sendPieces(
+    ipAt: number,
+    bytes: number,
+    etherType: number,
+    csumAt: number,
+    csumField: number,
+    _gsoType: number,
+    gsoSize: number,
+    _hdrLen: number,
+  ): number {
     const whole = Buffer.concat([this.u8.slice(ipAt, ipAt + bytes), ...this.#pieces.splice(0)]);
     this.u8.fill(0xee, ipAt - 26, ipAt);
     if (this.usoResult < 0) {
@@ -196,9 +205,9 @@ export class ShardRig {
     }
     const packet = new Uint8Array(whole);
     // The partial checksum must be good for the whole, as the kernel corrects it from there for each segment.
-    const sum = finishSum(onesSum(packet, ipBytes, packet.length - ipBytes, 0)) || 0xffff;
-    packet[ipBytes + 6] = sum >>> 8;
-    packet[ipBytes + 7] = sum & 0xff;
+    const sum = finishSum(onesSum(packet, csumAt, packet.length - csumAt, 0)) || 0xffff;
+    packet[csumAt + csumField] = sum >>> 8;
+    packet[csumAt + csumField + 1] = sum & 0xff;
     this.sent.push({ bytes: packet, etherType, gsoSize });
     return 0;
   }

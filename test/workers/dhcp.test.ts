@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { EnginePlan } from '../../src/workers/engine-plan.ts';
+import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
@@ -35,7 +35,7 @@ interface Reply {
   readonly options: Map<number, number[]>;
 }
 
-function ask(question: Ask, plan: EnginePlan = TEST_PLAN): { rig: ShardRig; reply: Reply | null } {
+function ask(question: Ask, plan: TapEnginePlan = TEST_PLAN): { rig: ShardRig; reply: Reply | null } {
   const rig = new ShardRig(plan);
   const udp = new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses));
   const { src = '0.0.0.0', dst = '255.255.255.255' } = question;

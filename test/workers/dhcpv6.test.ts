@@ -1,7 +1,7 @@
 /** The DHCPv6 server: a guest's message in, the reply as its client would read it. */
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
-import type { EnginePlan, ServicePolicy } from '../../src/workers/engine-plan.ts';
+import type { ServicePolicy, TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
@@ -40,7 +40,7 @@ const optionsOf = (bytes: readonly number[]): [number, number[]][] => {
   return list;
 };
 
-const withPolicy = (policy: Partial<ServicePolicy>): EnginePlan => ({
+const withPolicy = (policy: Partial<ServicePolicy>): TapEnginePlan => ({
   ...TEST_PLAN,
   policy: { ...TEST_PLAN.policy, ...policy },
 });
@@ -48,7 +48,7 @@ const withPolicy = (policy: Partial<ServicePolicy>): EnginePlan => ({
 function ask(
   type: number | undefined,
   options: readonly number[],
-  plan: EnginePlan = TEST_PLAN,
+  plan: TapEnginePlan = TEST_PLAN,
 ): { rig: ShardRig; reply: Reply | null } {
   const rig = new ShardRig(plan);
   const udp = new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses));

@@ -1,7 +1,7 @@
 /** ARP and NDP: whom we answer for. */
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
-import type { EnginePlan, ServicePolicy } from '../../src/workers/engine-plan.ts';
+import type { ServicePolicy, TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { handleArp } from '../../src/workers/translator/arp.ts';
 import { handleNdp, sendUnsolicitedRa } from '../../src/workers/translator/ndp.ts';
@@ -50,7 +50,7 @@ describe('ARP', () => {
     ['10.0.2.99', false],
     ['192.0.2.1', false],
   ])('by policy only for addresses of ours: %s %s', (target, isAnswered) => {
-    const plan: EnginePlan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, arp: 'ours' } };
+    const plan: TapEnginePlan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, arp: 'ours' } };
     expect(ask('10.0.2.15', target, 1, plan) !== null).toBe(isAnswered);
   });
 
@@ -101,7 +101,7 @@ describe('neighbour solicitation', () => {
     ['fd00::77', false],
     ['2001:db8::1', false],
   ])('by policy only for addresses of ours: %s %s', (target, isAnswered) => {
-    const plan: EnginePlan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, arp: 'ours' } };
+    const plan: TapEnginePlan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, arp: 'ours' } };
     expect(solicit('fd00::15', target, 255, plan).takeSent().length).toBe(isAnswered ? 1 : 0);
   });
 

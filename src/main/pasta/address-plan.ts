@@ -88,11 +88,7 @@ interface Template {
 export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | undefined): PastaNetwork {
   const info: string[] = [];
   const warnings: string[] = [];
-  for (const name of [conf.interface, conf.outboundIf4, conf.outboundIf6]) {
-    if (name === undefined || host.links.some((l) => l.name === name)) continue;
-    if (name === conf.interface) throw new UsageError(Message.noSuchInterface(name));
-    warnings.push(`No such interface yet: ${name}`);
-  }
+  findInterfaces(conf, host, warnings);
   if (conf.ipv6 && !host.hasIpv6) {
     if (!conf.ipv4) throw new UsageError('IPv6 not supported by kernel');
     warnings.push(Message.noIpv6Kernel);
@@ -140,6 +136,34 @@ export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | 
     info: [...info, ...describe({ interfaceName, template4, template6, ipv4, ipv6, names, conf })],
     warnings,
   };
+}
+
+/**
+ * With --splice-only there is no interface, and no family that anybody inside could be reached by except over loopback.
+ * @throws UsageError with pasta's message
+ */
+export function planSpliceOnly(conf: PastaConf, host: HostDump): PastaNetwork {
+  const warnings: string[] = [];
+  findInterfaces(conf, host, warnings);
+  return {
+    addresses: { mtu: KERNEL_MTU, mac: conf.mac, resolvers: [], offeredDns: [], searchDomains: [] },
+    interfaceName: '',
+    inside: { addresses: [], routes: [], gateways: [] },
+    hasGateway4: false,
+    templates: {},
+    summary: 'loopback only',
+    info: [],
+    warnings,
+  };
+}
+
+/** Those that options name. @throws UsageError without the template */
+function findInterfaces(conf: PastaConf, host: HostDump, warnings: string[]): void {
+  for (const name of [conf.interface, conf.outboundIf4, conf.outboundIf6]) {
+    if (name === undefined || host.links.some((l) => l.name === name)) continue;
+    if (name === conf.interface) throw new UsageError(Message.noSuchInterface(name));
+    warnings.push(`No such interface yet: ${name}`);
+  }
 }
 
 // ---- template -----------------------------------------------------------------------------------------------------

@@ -28,14 +28,15 @@ export function pastaEnginePlan(
 ): EnginePlan {
   const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
   return {
-    threads: pastaThreads(),
+    // Loopback ports are one thread's work.
+    threads: made.tap === undefined ? { kind: 'fused' } : pastaThreads(),
     addresses: made.network.addresses,
     policy: policyOf(conf, made),
     listeners,
     listenerCapacity: MAX_LISTENING,
     ...(sockets && { splice: { sockets, hostLoToNsLo: conf.hostLoToNsLo } }),
     pool: poolPlan(POOL_MIB),
-    tap: made.tap,
+    ...(made.tap && { tap: made.tap }),
     ...keys,
     ...(conf.pcap !== undefined && { pcapFile: conf.pcap }),
     ...(impairment && { impairment }),

@@ -4,6 +4,7 @@
  *   in the host's namespace   dump links, addresses, routes; make the plan
  *   unshare or setns          only this thread moves
  *   in the target             loopback up, TAP made; with --config-net also: MAC, MTU, up, addresses, routes
+ *                             (--splice-only: loopback up, and no more)
  *
  * Neighbour discovery is switched off (IFF_NOARP) while the interface comes up: the kernel then takes its link-local address
  * without asking the link first, and it can be used at once. This needs no /proc/sys, which is read-only in many containers.
@@ -26,7 +27,13 @@ import {
 } from '../netns-setup.ts';
 import { readResolvConf } from '../resolv-conf.ts';
 import { UsageError } from '../values.ts';
-import { type HostDump, type InsideNetwork, type PastaNetwork, planPasta } from './address-plan.ts';
+import {
+  type HostDump,
+  type InsideNetwork,
+  type PastaNetwork,
+  planPasta,
+  planSpliceOnly,
+} from './address-plan.ts';
 import { Message } from './messages.ts';
 import type { PastaConf } from './options.ts';
 import { openTables, type TableFds } from './port-scan.ts';
@@ -41,7 +48,8 @@ export interface PastaTap {
   readonly hostTables: TableFds;
   /** What listens inside. */
   readonly tables: TableFds;
-  readonly tap: TapPlan;
+  /** Absent with --splice-only. */
+  readonly tap?: TapPlan;
   readonly network: PastaNetwork;
   /** With --config-net: netlink inside, for whoever follows the host once "configured" has been told (follow.ts). */
   readonly inside?: { readonly fd: number; readonly linkIndex: number };
@@ -51,7 +59,9 @@ export interface PastaTap {
 export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<PastaTap>, void, void> {
   const notes: string[] = [];
   const hostTables = openTables();
-  const network = planPasta(conf, dumpHost(), readResolvConf());
+  const network = conf.spliceOnly
+    ? planSpliceOnly(conf, dumpHost())
+    : planPasta(conf, dumpHost(), readResolvConf());
   try {
     enterNamespace(target);
   } catch (error) {
@@ -65,9 +75,19 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
     const own = '/proc/thread-self/ns/net';
     yield { kind: 'namespace', fd: checked(openPath(own, 0), 'open', own, 'mount /proc') };
   }
-  const tap = makeTap(network.interfaceName);
   const route = new RouteSocket();
+  if (conf.spliceOnly) {
+    try {
+      loopbackUp(route);
+    } finally {
+      route.close();
+    }
+    yield { kind: 'tap', made: { hostTables, tables: openTables(), network } };
+    yield { kind: 'configured', notes };
+    return;
+  }
   try {
+    const tap = makeTap(network.interfaceName);
     const link = route.linkByName(tap.name);
     if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
     if (conf.nsMac !== undefined) route.setLink(link.index, { mac: conf.nsMac });
@@ -75,7 +95,7 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
       kind: 'tap',
       made: {
         ...{ hostTables, tables: openTables() },
-        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso },
+        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso, bigTcp: tap.bigTcp },
         network: {
           ...network,
           addresses: { ...network.addresses, guestMac: conf.nsMac ?? link.mac },
@@ -83,8 +103,7 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
         ...(conf.configNet && { inside: { fd: route.fd, linkIndex: link.index } }),
       },
     };
-    const loopback = route.linkByName('lo');
-    if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
+    loopbackUp(route);
     // The only group that exists in the command's user namespace: ping works inside without privileges.
     if (target.kind === 'new') trySysctl('net/ipv4/ping_group_range', '0 0', notes);
     if (conf.configNet) configure(route, link.index, conf, network);
@@ -95,6 +114,11 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
   }
   if (!conf.configNet) route.close();
   yield { kind: 'configured', notes };
+}
+
+function loopbackUp(route: RouteSocket): void {
+  const loopback = route.linkByName('lo');
+  if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
 }
 
 function makeTap(name: string): Tap {

@@ -43,17 +43,6 @@ function readEphemeralPorts(): PortRange {
 }
 
 /**
- * What belongs to port forwarding and nothing serves yet: refused rather than taken and ignored.
- * @throws UsageError
- */
-export function refuseUnserved(conf: PastaConf): void {
-  if (conf.spliceOnly)
-    throw new UsageError(
-      Message.unsupported('--splice-only', 'there is no forwarding without the interface'),
-    );
-}
-
-/**
  * What goes out comes out at the loopback address that it went to. The command line cannot say otherwise, the control socket can.
  * @throws UsageError
  */

@@ -37,7 +37,7 @@ import { LogFile, type PastaLog } from './log.ts';
 import { Message } from './messages.ts';
 import type { PastaNetns } from './netns-thread.ts';
 import type { PastaConf, PastaTarget } from './options.ts';
-import { needsSockets, portRules, refuseOutboundTarget, refuseUnserved } from './ports.ts';
+import { needsSockets, portRules, refuseOutboundTarget } from './ports.ts';
 
 export interface PastaStart {
   readonly conf: PastaConf;
@@ -63,7 +63,6 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const steps = new Stopwatch();
   const terminal = new Terminal();
   const rules = portRules(conf);
-  refuseUnserved(conf);
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
     log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, errnoText));
@@ -152,11 +151,15 @@ export async function servePasta(start: PastaStart): Promise<number> {
     const running = engine;
     forwarder.start(running);
     const readable: number[] = [];
-    followResolvConf((list) => running.setResolvers(list), RESOLV_CONF, readable);
-    const configuresNetwork = followHost(watch, {
-      ...{ conf, start: made.network, engine: running, inside: made.inside },
-      log: (l, text) => log.log(l, text),
-    });
+    let configuresNetwork = false;
+    // Loopback is as it is, whatever becomes of the host's network.
+    if (!conf.spliceOnly) {
+      followResolvConf((list) => running.setResolvers(list), RESOLV_CONF, readable);
+      configuresNetwork = followHost(watch, {
+        ...{ conf, start: made.network, engine: running, inside: made.inside },
+        log: (l, text) => log.log(l, text),
+      });
+    }
     if (conf.statsSeconds !== undefined) {
       const { printStats } = await import('../stats.ts');
       setInterval(() => printStats(running), conf.statsSeconds * 1000).unref();
@@ -178,7 +181,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     const syslog =
       start.statusFd === undefined ? undefined : (await import('../../sys/syslog.ts')).openSyslog();
     const none = openSync('/dev/null', 'r+');
-    const openRoot = emptyRoot(conf.chrootFallback);
+    const openRoot = emptyRoot(engine.eventRings, conf.chrootFallback);
     if (openRoot !== undefined) log.log('debug', `the root stays the host's: ${openRoot}`);
     watched?.rootChanged();
     if (start.runAs !== undefined) becomeUser(start.runAs);

@@ -54,6 +54,7 @@ export function listenerGuest(
   out: Uint32Array,
   o = 0,
 ): boolean {
+  if (!(isV4Mapped(remote, r) ? addressing.ipv4 : addressing.ipv6)) return false;
   if (plan.targetAddress === undefined) return addressing.guestFor(remote, r, out, o);
   let target = targets.get(plan);
   if (target === undefined) {

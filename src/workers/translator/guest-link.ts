@@ -14,7 +14,7 @@
 import { writeU16 } from '../../proto/be.ts';
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { ETH_BYTES, etherWrite } from '../../proto/ethernet.ts';
-import { UDP_BYTES, udpChecksumAt, udpFinishSum } from '../../proto/udp.ts';
+import { udpChecksumAt, udpFinishSum } from '../../proto/udp.ts';
 import { VNET_BYTES, VnetFlag, VnetGso, vnetWrite } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { type FramePool, LARGE_SLOT_BYTES } from '../../ring/pool.ts';
@@ -35,6 +35,8 @@ export interface GuestLinkOptions {
   readonly vnetHdrBytes: 0 | 12;
   /** The TAP takes GSO_UDP_L4 frames. */
   readonly uso: boolean;
+  /** The guest's kernel takes TCP frames beyond 64 KiB (sys/tap.ts). */
+  readonly bigTcp: boolean;
   readonly pool: FramePool;
   /** A large slot of the shard's own, for frames built here. */
   readonly scratchSlot: number;
@@ -55,6 +57,8 @@ export class GuestLink {
   readonly hasVnet: boolean;
   /** GSO_UDP_L4 frames are taken; false for good once one was refused. */
   uso: boolean;
+  /** TCP frames beyond 64 KiB are taken; false for good once one was refused. */
+  bigTcp: boolean;
   readonly #fd: number;
   readonly #pool: FramePool;
   readonly #u8: Uint8Array;
@@ -74,6 +78,7 @@ export class GuestLink {
     this.guestMac = o.guestMac;
     this.hasVnet = o.vnetHdrBytes === 12;
     this.uso = o.uso && this.hasVnet;
+    this.bigTcp = o.bigTcp && this.hasVnet;
     this.scratchAt = o.pool.slotAt(o.scratchSlot) + 128;
     this.scratchBytes = LARGE_SLOT_BYTES - 128;
     this.#impairment = o.impairment
@@ -155,11 +160,20 @@ export class GuestLink {
   }
 
   /**
-   * Send datagrams of one flow as one GSO_UDP_L4 frame, for which `uso` must hold: headers and the first payload from ipAt on, the rest in the
-   * pieces added before. Parameters as for send(); the UDP header is the last of the ipBytes + 8 bytes of header.
-   * @returns 0; -EINVAL: the kernel takes no such frame, `uso` is false now and nothing was sent; another -errno: lost
+   * Send one GSO frame of several pieces: headers and the first payload from ipAt on, the rest in the pieces added before. Parameters as for
+   * send(); `uso` must hold for GSO_UDP_L4, `bigTcp` for a TCP packet beyond 64 KiB.
+   * @returns 0; -EINVAL: the kernel takes no such frame, `uso` or `bigTcp` is false now and nothing was sent; another -errno: lost
    */
-  sendPieces(ipAt: number, bytes: number, etherType: number, ipBytes: number, gsoSize: number): number {
+  sendPieces(
+    ipAt: number,
+    bytes: number,
+    etherType: number,
+    csumAt: number,
+    csumField: number,
+    gsoType: number,
+    gsoSize: number,
+    hdrLen: number,
+  ): number {
     const u8 = this.#u8;
     const pieces = this.#pieces;
     const moreBytes = this.#pieceBytes;
@@ -168,9 +182,16 @@ export class GuestLink {
     const ethAt = ipAt - ETH_BYTES;
     const at = ethAt - VNET_BYTES;
     etherWrite(u8, ethAt, this.guestMac, this.mac, etherType);
-    const csumStart = ETH_BYTES + ipBytes;
-    const hdrLen = csumStart + UDP_BYTES;
-    vnetWrite(u8, at, VnetFlag.needsCsum, VnetGso.udpL4, hdrLen, gsoSize, csumStart, udpChecksumAt);
+    vnetWrite(
+      u8,
+      at,
+      VnetFlag.needsCsum,
+      gsoType,
+      ETH_BYTES + hdrLen,
+      gsoSize,
+      ETH_BYTES + csumAt,
+      csumField,
+    );
     this.#pcap?.framePieces(ethAt, ETH_BYTES + bytes, this.#iov.u32, IOVEC_WORDS, pieces, moreBytes);
     if (this.#impairment?.loses()) {
       this.#counters[Counter.lostToGuest]!++;
@@ -180,7 +201,10 @@ export class GuestLink {
     const r = writev(this.#fd, this.#iov.address, 1 + pieces);
     this.#counters[Counter.tapWrites]!++;
     if (r < 0) {
-      if (r === -Errno.EINVAL) this.uso = false;
+      if (r === -Errno.EINVAL) {
+        if (gsoType === VnetGso.udpL4) this.uso = false;
+        else this.bigTcp = false;
+      }
       this.#counters[Counter.tapWriteErrors]!++;
       return r;
     }

@@ -30,7 +30,7 @@ import {
 import { DROP_BASE } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
-import type { EnginePlan, HostChange } from '../engine-plan.ts';
+import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
 import { FlowTable } from '../flow-table.ts';
 import { ToHost, ToReader, ToShard, W } from '../messages.ts';
 import { Owner } from '../owners.ts';
@@ -53,7 +53,7 @@ const BATCH_FRAMES = 64;
 
 export interface ShardOptions {
   readonly shard: number;
-  readonly plan: EnginePlan;
+  readonly plan: TapEnginePlan;
   readonly pool: FramePool;
   readonly ownership: Ownership;
   readonly counters: Float64Array;
@@ -120,6 +120,7 @@ export class Shard implements Stage {
         tapFd: plan.tap.fd,
         vnetHdrBytes: plan.tap.vnetHdrBytes,
         uso: plan.tap.uso,
+        bigTcp: plan.tap.bigTcp === true,
         pool,
         scratchSlot: options.scratchSlot,
         counters,
@@ -246,6 +247,7 @@ export class Shard implements Stage {
     }
     // Before the slots' descriptors are forgotten, and before anything else is waited for: no datagram is held for company.
     this.#udp.flush();
+    this.#tcp.flushRun();
     ring.release(count);
     return count;
   }

@@ -24,7 +24,15 @@ import { foldSum, onesSumPieces, pseudoSum4, pseudoSum6At } from '../../proto/ch
 import { Drop } from '../../proto/drop.ts';
 import { EtherType } from '../../proto/ethernet.ts';
 import { IpProtocol, ipv4Write } from '../../proto/ipv4.ts';
-import { IPV6_DST, IPV6_SRC, ipv6Write } from '../../proto/ipv6.ts';
+import {
+  IPV6_BYTES,
+  IPV6_DST,
+  IPV6_JUMBO_BYTES,
+  IPV6_SRC,
+  Ipv6Next,
+  ipv6JumboWrite,
+  ipv6Write,
+} from '../../proto/ipv6.ts';
 import { seqDiff, seqGeq, seqGt, seqLeq, seqLt } from '../../proto/seq.ts';
 import {
   newTcpOptions,
@@ -87,6 +95,8 @@ const Flag = {
   v6: 1 << 15,
   /** Both sides sent timestamps in their SYN: every segment carries them (RFC 7323 section 3). */
   tsOk: 1 << 16,
+  /** Frames to the guest may be longer than 64 KiB. */
+  big: 1 << 17,
 } as const;
 
 /** Our window scale: 2^8 * 65535 = 16 MiB, as far as any limit below reaches. */
@@ -115,6 +125,11 @@ const OOO_PER_FLOW = 1024;
 /** Flows that sent payload within the last one or two of these count as busy and share the memory for queues. */
 const BUSY_EPOCH_MS = 64;
 const NONE = -1;
+/** What one read of a socket brought, so many times, goes to the guest as one frame at the most (decision 040). */
+const RUN_PIECES = 4;
+const IP_MAX_BYTES = 65535;
+/** So many timers in a row without it (a busy guest alone makes some fire): the guest does not get them. */
+const BIG_LOSSES = 4;
 const SACK_BLOCKS = 3;
 
 export class TcpTranslator {
@@ -165,6 +180,8 @@ export class TcpTranslator {
   readonly #timedAt: Float64Array;
   readonly #tries: Uint8Array;
   readonly #lastSeen: Float64Array;
+  /** Timers that found data unacknowledged since an ACK was for more than any frame of at most 64 KiB holds. */
+  readonly #bigLosses: Uint8Array;
   readonly #oooHead: Int32Array;
   readonly #oooTail: Int32Array;
   readonly #oooCount: Uint16Array;
@@ -199,6 +216,16 @@ export class TcpTranslator {
   #oooLarge = 0;
   readonly #oooSmallMax: number;
   readonly #oooLargeMax: number;
+
+  /** Consecutive payload of one flow that leaves as one frame: pieces, and the slots they lie in until flushRun(). */
+  #runFlow = NONE;
+  #runCount = 0;
+  #runSeq = 0;
+  #runBytes = 0;
+  #runFlags = 0;
+  readonly #runAt = new Uint32Array(RUN_PIECES);
+  readonly #runLen = new Uint32Array(RUN_PIECES);
+  readonly #runSlot = new Uint32Array(RUN_PIECES);
 
   readonly #opts = newTcpOptions();
   readonly #words = new Uint32Array(8);
@@ -240,6 +267,7 @@ export class TcpTranslator {
     this.#timedAt = new Float64Array(n);
     this.#tries = new Uint8Array(n);
     this.#lastSeen = new Float64Array(n);
+    this.#bigLosses = new Uint8Array(n);
     this.#oooHead = new Int32Array(n).fill(NONE);
     this.#oooTail = new Int32Array(n).fill(NONE);
     this.#oooCount = new Uint16Array(n);
@@ -416,6 +444,7 @@ export class TcpTranslator {
     this.#rto[flow] = RTO_INITIAL_MS;
     this.#tries[flow] = 0;
     this.#lastSeen[flow] = ctx.now;
+    this.#bigLosses[flow] = 0;
     this.#oooHead[flow] = NONE;
     this.#oooTail[flow] = NONE;
     this.#oooCount[flow] = 0;
@@ -440,6 +469,10 @@ export class TcpTranslator {
       // The MSS option does not count options (RFC 6691): what is left for payload.
       this.#mss[flow]! -= TCP_TIMESTAMPS_BYTES;
     }
+    // A hop limit that no system starts with: the guest forwards for somebody behind it, over devices that take no such frames, and would
+    // have to cut each into segments, which costs more than is gained.
+    const atSource = p.ttl === 64 || p.ttl === 128 || p.ttl === 255;
+    if (this.#ctx.guest.bigTcp && atSource) this.#flags[flow]! |= Flag.big;
   }
 
   /** SYN-ACK sent, waiting for the ACK of it. */
@@ -743,6 +776,7 @@ export class TcpTranslator {
     const now = this.#ctx.now;
     const acked = seqDiff(ack, this.#sndUna[flow]!);
     this.#sndUna[flow] = ack;
+    if (acked > IP_MAX_BYTES) this.#bigLosses[flow] = 0;
     if (seqLt(this.#sndNxt[flow]!, ack)) this.#sndNxt[flow] = ack;
     const flags = this.#flags[flow]!;
     if (flags & Flag.timing && seqGeq(ack, this.#timedSeq[flow]!)) {
@@ -812,7 +846,7 @@ export class TcpTranslator {
 
   #enterRecovery(flow: number): void {
     const inFlight = seqDiff(this.#sndMax[flow]!, this.#sndUna[flow]!);
-    this.#flags[flow] = (this.#flags[flow]! | Flag.inRecovery) & ~Flag.timing;
+    this.#flags[flow] = (this.#flags[flow]! | Flag.inRecovery) & ~(Flag.timing | Flag.big);
     this.#recover[flow] = this.#sndMax[flow]!;
     this.#rtxNxt[flow] = this.#sndUna[flow]!;
     this.#ssthresh[flow] = Math.max(CWND_FLOOR, inFlight >>> 1);
@@ -907,7 +941,7 @@ export class TcpTranslator {
     if (flags & TcpFlag.rst) return;
     if (this.#flags[flow]! & Flag.reset) this.#sendReset(flow, tcpAck(this.#ctx.u8, p.transportAt));
     else if (flags & TcpFlag.fin)
-      this.#emit(flow, this.#sndNxt[flow]!, TcpFlag.ack, this.#ctx.guest.scratchAt, 0, 0);
+      this.#emit(flow, this.#sndNxt[flow]!, TcpFlag.ack, this.#ctx.guest.scratchAt, 0, 0, 0);
   }
 
   // --------------------------------------------------------------------------------------- out-of-order segments
@@ -1087,6 +1121,8 @@ export class TcpTranslator {
   /** A message of host-io about a TCP flow (or an accepted connection). Host-io's slots in it are given back here. */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const flow = words[at + W.flow]!;
+    // What goes to the guest because of it comes after the data before it.
+    if (op !== ToShard.data) this.flushRun();
     switch (op) {
       case ToShard.data:
         return this.#onData(flow, words, at);
@@ -1234,12 +1270,65 @@ export class TcpTranslator {
     } else if (seqGt(end, this.#sndNxt[flow]!)) this.#sndNxt[flow] = end;
     // Known to be the last bytes: the FIN rides on them, which saves a frame and, in the guest, a wake-up.
     if (this.#sndNxt[flow] === end && this.#takeFin(flow)) flags |= TcpFlag.fin;
-    const headBytes = (this.#flags[flow]! & Flag.v6 ? 40 : 20) + TCP_MIN_BYTES + this.#tsBytes(flow);
-    // Headers go in front of the payload in place; headroom is there because host-io received behind HEADROOM_BYTES.
-    this.#emit(flow, seq, flags, payloadAt - headBytes, 0, len);
-    ctx.freeHostSlots(slot, NO_SLOT);
+    if (again || !(this.#flags[flow]! & Flag.big)) {
+      this.#emit(flow, seq, flags, payloadAt - this.#headBytes(flow, len), 0, len, 0);
+      ctx.freeHostSlots(slot, NO_SLOT);
+    } else this.#hold(flow, seq, flags, slot, payloadAt, len);
     if (!ctx.timers.isArmed(flow * TIMER_KINDS + TimerKind.retransmit)) this.#armRetransmit(flow);
     this.#maybeSendFin(flow);
+  }
+
+  /** Bytes of all headers from IP's on in front of a segment. They go there in place: host-io received behind HEADROOM_BYTES. */
+  #headBytes(flow: number, payloadBytes: number): number {
+    const tcpBytes = TCP_MIN_BYTES + this.#tsBytes(flow);
+    if (!(this.#flags[flow]! & Flag.v6)) return 20 + tcpBytes;
+    return IPV6_BYTES + (tcpBytes + payloadBytes > IP_MAX_BYTES ? IPV6_JUMBO_BYTES : 0) + tcpBytes;
+  }
+
+  /** Fresh payload that may share a frame with what follows it. The slot is given back when the frame is sent, by flushRun() at the latest. */
+  #hold(flow: number, seq: number, flags: number, slot: number, payloadAt: number, len: number): void {
+    if (this.#runCount > 0 && (flow !== this.#runFlow || seq !== (this.#runSeq + this.#runBytes) >>> 0)) {
+      this.flushRun();
+    }
+    const i = this.#runCount++;
+    if (i === 0) {
+      this.#runFlow = flow;
+      this.#runSeq = seq;
+      this.#runBytes = 0;
+    }
+    this.#runFlags = flags;
+    this.#runAt[i] = payloadAt;
+    this.#runLen[i] = len;
+    this.#runSlot[i] = slot;
+    this.#runBytes += len;
+    // Only a frame's last segment may be shorter than the MSS.
+    if (i + 1 === RUN_PIECES || flags & TcpFlag.fin || len % this.#mss[flow]! !== 0) this.flushRun();
+  }
+
+  /** Send what is held. Called at the end of each batch of messages too: nothing waits for company. */
+  flushRun(): void {
+    const count = this.#runCount;
+    if (count === 0) return;
+    this.#runCount = 0;
+    const ctx = this.#ctx;
+    const flow = this.#runFlow;
+    const first = this.#runLen[0]!;
+    const more = this.#runBytes - first;
+    for (let i = 1; i < count; i++) ctx.guest.addPiece(this.#runAt[i]!, this.#runLen[i]!);
+    const ipAt = this.#runAt[0]! - this.#headBytes(flow, this.#runBytes);
+    const r = this.#emit(flow, this.#runSeq, this.#runFlags, ipAt, 0, first, more);
+    if (r < 0 && count > 1) {
+      // Refused, for its size or for want of memory for it: piece by piece, from now on too.
+      this.#flags[flow]! &= ~Flag.big;
+      let seq = this.#runSeq;
+      for (let i = 0; i < count; i++) {
+        const len = this.#runLen[i]!;
+        const flags = i + 1 === count ? this.#runFlags : this.#runFlags & ~TcpFlag.fin;
+        this.#emit(flow, seq, flags, this.#runAt[i]! - this.#headBytes(flow, len), 0, len, 0);
+        seq = (seq + len) >>> 0;
+      }
+    }
+    for (let i = 0; i < count; i++) ctx.freeHostSlots(this.#runSlot[i]!, NO_SLOT);
   }
 
   #onSent(flow: number, bytes: number, empty: boolean): void {
@@ -1286,7 +1375,7 @@ export class TcpTranslator {
   }
 
   #sendFin(flow: number): void {
-    this.#emit(flow, this.#finSeq(flow), TcpFlag.fin | TcpFlag.ack, this.#ctx.guest.scratchAt, 0, 0);
+    this.#emit(flow, this.#finSeq(flow), TcpFlag.fin | TcpFlag.ack, this.#ctx.guest.scratchAt, 0, 0, 0);
   }
 
   /** SYN (to the guest) or SYN-ACK, by state; arms its repetition. */
@@ -1308,14 +1397,14 @@ export class TcpTranslator {
     const iss = this.#iss[flow]!;
     this.#sndNxt[flow] = (iss + 1) >>> 0;
     this.#sndMax[flow] = this.#sndNxt[flow]!;
-    this.#emit(flow, iss, initial ? TcpFlag.syn : TcpFlag.syn | TcpFlag.ack, at, optionBytes, 0);
+    this.#emit(flow, iss, initial ? TcpFlag.syn : TcpFlag.syn | TcpFlag.ack, at, optionBytes, 0, 0);
     ctx.timers.arm(flow * TIMER_KINDS + TimerKind.retransmit, ctx.now + this.#rto[flow]!);
   }
 
   /** RST for a flow. @param seq  its sequence number: what the guest says it expects */
   #sendReset(flow: number, seq: number): void {
     this.#ctx.counters[Counter.tcpResetSent]!++;
-    this.#emit(flow, seq, TcpFlag.rst | TcpFlag.ack, this.#ctx.guest.scratchAt, 0, 0);
+    this.#emit(flow, seq, TcpFlag.rst | TcpFlag.ack, this.#ctx.guest.scratchAt, 0, 0, 0);
   }
 
   /** RST for a segment of no flow (RFC 9293 section 3.10.7.1): everything mirrored from it. */
@@ -1334,7 +1423,7 @@ export class TcpTranslator {
     tcpWrite(u8, at + ipBytes, readU16(u8, t + 2), readU16(u8, t), seq, ack, TCP_MIN_BYTES, rst, 0);
     this.#finishIp(at, p.addr, 4, p.addr, 0, p.family === 6, TCP_MIN_BYTES);
     ctx.counters[Counter.tcpResetSent]!++;
-    this.#sendIp(at, p.family === 6, TCP_MIN_BYTES, 0, 0);
+    this.#sendIp(at, ipBytes, p.family === 6, TCP_MIN_BYTES, 0, 0, 0);
   }
 
   /** IP header in front of a TCP segment, pseudo-header sum into the checksum field. */
@@ -1349,24 +1438,54 @@ export class TcpTranslator {
   ): void {
     const u8 = this.#ctx.u8;
     if (v6) {
-      ipv6Write(u8, at, tcpBytes, IpProtocol.tcp, 255, 0);
+      let ipBytes = IPV6_BYTES;
+      if (tcpBytes > IP_MAX_BYTES) {
+        ipv6Write(u8, at, 0, Ipv6Next.hopByHop, 255, 0);
+        ipv6JumboWrite(u8, at + IPV6_BYTES, IpProtocol.tcp, IPV6_JUMBO_BYTES + tcpBytes);
+        ipBytes += IPV6_JUMBO_BYTES;
+      } else ipv6Write(u8, at, tcpBytes, IpProtocol.tcp, 255, 0);
       addressWrite(u8, at + IPV6_SRC, src, s);
       addressWrite(u8, at + IPV6_DST, dst, d);
       writeU16(
         u8,
-        at + 40 + 16,
+        at + ipBytes + 16,
         foldSum(pseudoSum6At(u8, at + IPV6_SRC, at + IPV6_DST, IpProtocol.tcp, tcpBytes)),
       );
     } else {
-      ipv4Write(u8, at, 20 + tcpBytes, IpProtocol.tcp, src[s + 3]!, dst[d + 3]!, 255, 0, 0x4000);
+      // A total length of 0 stands for one that the field cannot say: Linux takes that of a GSO frame (iph_totlen).
+      const totalLen = 20 + tcpBytes > IP_MAX_BYTES ? 0 : 20 + tcpBytes;
+      ipv4Write(u8, at, totalLen, IpProtocol.tcp, src[s + 3]!, dst[d + 3]!, 255, 0, 0x4000);
       writeU16(u8, at + 20 + 16, foldSum(pseudoSum4(src[s + 3]!, dst[d + 3]!, IpProtocol.tcp, tcpBytes)));
     }
   }
 
-  #sendIp(at: number, v6: boolean, tcpHeaderLen: number, payloadBytes: number, mss: number): void {
-    const ipBytes = v6 ? 40 : 20;
+  /**
+   * @param moreBytes  payload in pieces that the guest link holds already
+   * @returns 0 or -errno: the frame was not taken
+   */
+  #sendIp(
+    at: number,
+    ipBytes: number,
+    v6: boolean,
+    tcpHeaderLen: number,
+    payloadBytes: number,
+    moreBytes: number,
+    mss: number,
+  ): number {
+    if (moreBytes > 0) {
+      return this.#ctx.guest.sendPieces(
+        at,
+        ipBytes + tcpHeaderLen + payloadBytes,
+        v6 ? EtherType.ipv6 : EtherType.ipv4,
+        ipBytes,
+        16,
+        v6 ? VnetGso.tcpv6 : VnetGso.tcpv4,
+        mss,
+        ipBytes + tcpHeaderLen,
+      );
+    }
     const gso = payloadBytes > mss && payloadBytes > 0;
-    this.#ctx.guest.send(
+    return this.#ctx.guest.send(
       at,
       ipBytes + tcpHeaderLen + payloadBytes,
       v6 ? EtherType.ipv6 : EtherType.ipv4,
@@ -1383,6 +1502,8 @@ export class TcpTranslator {
   /**
    * Build and send one segment of a flow. It carries the current acknowledgement and window, so a pending ACK is done with it.
    * @param at  offset of the IP header: payload, and options after the timestamps, lie behind the headers already
+   * @param moreBytes  payload in pieces that the guest link holds already
+   * @returns 0 or -errno: the frame was not taken
    */
   #emit(
     flow: number,
@@ -1391,14 +1512,16 @@ export class TcpTranslator {
     at: number,
     optionBytes: number,
     payloadBytes: number,
-  ): void {
+    moreBytes: number,
+  ): number {
     const ctx = this.#ctx;
     const u8 = ctx.u8;
     const v6 = (this.#flags[flow]! & Flag.v6) !== 0;
-    const ipBytes = v6 ? 40 : 20;
     const ports = ctx.flows.ports[flow]!;
     const tsBytes = flags & TcpFlag.syn ? 0 : this.#tsBytes(flow);
     const headerBytes = TCP_MIN_BYTES + tsBytes + optionBytes;
+    const tcpBytes = headerBytes + payloadBytes + moreBytes;
+    const ipBytes = v6 ? IPV6_BYTES + (tcpBytes > IP_MAX_BYTES ? IPV6_JUMBO_BYTES : 0) : 20;
     let window = 0;
     let ack = 0;
     if (flags & TcpFlag.ack) {
@@ -1410,16 +1533,8 @@ export class TcpTranslator {
     tcpWrite(u8, at + ipBytes, ports & 0xffff, ports >>> 16, seq, ack, headerBytes, flags, window);
     if (tsBytes > 0)
       tcpTimestampsWrite(u8, at + ipBytes + TCP_MIN_BYTES, this.#tsNow(), this.#tsRecent[flow]!);
-    this.#finishIp(
-      at,
-      ctx.flows.addr,
-      flow * 8 + 4,
-      ctx.flows.addr,
-      flow * 8,
-      v6,
-      headerBytes + payloadBytes,
-    );
-    this.#sendIp(at, v6, headerBytes, payloadBytes, this.#mss[flow]!);
+    this.#finishIp(at, ctx.flows.addr, flow * 8 + 4, ctx.flows.addr, flow * 8, v6, tcpBytes);
+    return this.#sendIp(at, ipBytes, v6, headerBytes, payloadBytes, moreBytes, this.#mss[flow]!);
   }
 
   /** The window field to advertise now; notes the right edge. It never moves back (RFC 9293 section 3.8.6). */
@@ -1467,7 +1582,7 @@ export class TcpTranslator {
       const optionsAt = at + (this.#flags[flow]! & Flag.v6 ? 40 : 20) + TCP_MIN_BYTES + this.#tsBytes(flow);
       optionBytes = tcpSackWrite(ctx.u8, optionsAt, this.#sackLeft, this.#sackRight, count);
     }
-    this.#emit(flow, this.#sndNxt[flow]!, TcpFlag.ack, at, optionBytes, 0);
+    this.#emit(flow, this.#sndNxt[flow]!, TcpFlag.ack, at, optionBytes, 0, 0);
   }
 
   /**
@@ -1617,6 +1732,8 @@ export class TcpTranslator {
       this.#sendCredit(flow, 1);
       return this.#armPersist(flow);
     }
+    // Should something in the guest drop such frames, what is sent from now on gets through.
+    if (++this.#bigLosses[flow]! >= BIG_LOSSES) this.#flags[flow]! &= ~Flag.big;
     if (this.#mayProbe(flow)) {
       this.#flags[flow]! |= Flag.probed;
       this.#retransmitRange(flow, this.#sndUna[flow]!, Math.min(inFlight, this.#readLimit(flow)));
@@ -1647,7 +1764,7 @@ export class TcpTranslator {
     const quiet = ctx.now - this.#lastSeen[flow]!;
     if (quiet < KEEPALIVE_IDLE_MS) return ctx.timers.arm(id, this.#lastSeen[flow]! + KEEPALIVE_IDLE_MS);
     if (quiet > KEEPALIVE_IDLE_MS + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_MS) return this.#abortBoth(flow);
-    this.#emit(flow, (this.#sndUna[flow]! - 1) >>> 0, TcpFlag.ack, ctx.guest.scratchAt, 0, 0);
+    this.#emit(flow, (this.#sndUna[flow]! - 1) >>> 0, TcpFlag.ack, ctx.guest.scratchAt, 0, 0, 0);
     ctx.timers.arm(id, ctx.now + KEEPALIVE_INTERVAL_MS);
   }
 

@@ -20,6 +20,7 @@ import { foldSum } from '../../proto/checksum.ts';
 import { EtherType } from '../../proto/ethernet.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { UDP_BYTES, udpChecksumAt, udpWrite } from '../../proto/udp.ts';
+import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { HEADROOM_BYTES, NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
@@ -140,7 +141,17 @@ export class UdpRun {
       if (this.#bytes[i]! > inA) guest.addPiece(pool.slotAt(this.#slotB[i]!), this.#bytes[i]! - inA);
     }
     const type = family === 4 ? EtherType.ipv4 : EtherType.ipv6;
-    return guest.sendPieces(ipAt, ipBytes + UDP_BYTES + firstBytes, type, ipBytes, this.#segmentBytes);
+    const headerBytes = ipBytes + UDP_BYTES;
+    return guest.sendPieces(
+      ipAt,
+      headerBytes + firstBytes,
+      type,
+      ipBytes,
+      udpChecksumAt,
+      VnetGso.udpL4,
+      this.#segmentBytes,
+      headerBytes,
+    );
   }
 
   #bytesInA(i: number): number {

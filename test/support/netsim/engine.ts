@@ -40,6 +40,8 @@ import { FakeHost, type FakeSocket } from './fake-host.ts';
 import { ETH, VNET } from './wire.ts';
 
 const FRAMES_A_ROUND = 64;
+/** More than four pieces and headers. */
+const FRAME_MAX_BYTES = 300_000;
 
 /** As a link would have it between a container and us; RFC 5737 and RFC 3849 addresses. */
 export const ADDRESSES: EnginePlan['addresses'] = {
@@ -69,6 +71,12 @@ export interface SimOptions {
   readonly clock: Clock;
   /** The TAP has vnet headers. Default true. */
   readonly vnet?: boolean;
+  /** The guest takes TCP frames beyond 64 KiB. Default false. */
+  readonly bigTcp?: boolean;
+  /** What stands for the TAP takes frames of about so many bytes (its send buffer) and answers -EMSGSIZE to larger ones. */
+  readonly tapTakesBytes?: number;
+  /** Hop limit of the guest's packets. Default 64. */
+  readonly guestTtl?: number;
   readonly mtu?: number;
   readonly smallSlots?: number;
   readonly largeSlots?: number;
@@ -86,7 +94,7 @@ export interface SimOptions {
 
 class CapturingLink extends GuestLink {
   readonly #peerFd: number;
-  readonly #buffer = new NativeBuffer(80_000);
+  readonly #buffer = new NativeBuffer(FRAME_MAX_BYTES);
   readonly #onFrame: (frame: Uint8Array) => void;
 
   constructor(
@@ -100,9 +108,17 @@ class CapturingLink extends GuestLink {
   }
 
   override send(...args: Parameters<GuestLink['send']>): number {
-    const r = super.send(...args);
+    return this.#captured(super.send(...args));
+  }
+
+  override sendPieces(...args: Parameters<GuestLink['sendPieces']>): number {
+    const r = super.sendPieces(...args);
+    return r < 0 ? r : this.#captured(r);
+  }
+
+  #captured(r: number): number {
     if (r < 0) throw new Error(`socket pair: write: errno ${-r}`);
-    const n = read(this.#peerFd, this.#buffer.address, 80_000);
+    const n = read(this.#peerFd, this.#buffer.address, FRAME_MAX_BYTES);
     if (n <= 0) throw new Error(`socket pair: read: ${n}`);
     this.#onFrame(this.#buffer.u8.slice(0, n));
     return r;
@@ -161,6 +177,7 @@ export class SimEngine {
   constructor(o: SimOptions) {
     this.clock = o.clock;
     this.vnet = o.vnet ?? true;
+    this.#packet.ttl = o.guestTtl ?? 64;
     this.#roundMs = o.roundMs ?? 0.02;
     this.#linkMs = o.linkMs ?? 0;
     const smallSlots = o.smallSlots ?? 512;
@@ -169,7 +186,7 @@ export class SimEngine {
     const r = socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair.address);
     if (r < 0) throw new Error(`socketpair: errno ${-r}`);
     this.#fds = [pair.i32[0]!, pair.i32[1]!];
-    setsockoptInt(this.#fds[0], SOL_SOCKET, SO_SNDBUF, 400_000);
+    setsockoptInt(this.#fds[0], SOL_SOCKET, SO_SNDBUF, (o.tapTakesBytes ?? 800_000) / 2);
     this.plan = {
       threads: { kind: 'fused' },
       addresses: { ...ADDRESSES, mtu: o.mtu ?? 1500, ...o.addresses },
@@ -253,6 +270,7 @@ export class SimEngine {
           tapFd: this.#fds[0],
           vnetHdrBytes: this.vnet ? 12 : 0,
           uso: false,
+          bigTcp: o.bigTcp ?? false,
           pool,
           scratchSlot: smallSlots,
           counters: this.counters,
@@ -367,6 +385,7 @@ export class SimEngine {
         if (op === ToShard.data) this.#ownership.check(this.#fromHost.words[at + W.slotA]!, Owner.hostIo);
         tcp.onMessage(op, this.#fromHost.words, at);
       }
+      tcp.flushRun();
       this.#fromHost.release(count);
       ctx.timers.advance(ctx.now, (id) => tcp.onTimer(Math.floor(id / TIMER_KINDS), id % TIMER_KINDS));
       if (tcp.flush() > 0 || count > 0) work = true;

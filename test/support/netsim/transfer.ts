@@ -48,6 +48,8 @@ export interface TransferOptions {
   readonly down?: LinkOptions;
   /** Frames that carry several segments lose them one by one. */
   readonly splitGso?: boolean;
+  /** The guest loses every frame of more bytes. */
+  readonly dropAboveBytes?: number;
   readonly mtu?: number;
   readonly vnet?: boolean;
   readonly guest?: Partial<GuestOptions>;
@@ -172,6 +174,7 @@ function run(o: TransferOptions): TransferResult {
     ...o.engine,
     onFrame: (frame) => {
       const d = checker.check(frame);
+      if (d.frameBytes > (o.dropAboveBytes ?? Number.POSITIVE_INFINITY)) return;
       if (process.env.NETSIM_TRACE) trace(clock, '<', d.tcp!, d.gsoSize);
       const s = d.tcp;
       if (s === null) throw new Error('an ICMP error');

@@ -67,14 +67,17 @@ export function sum16(bytes: Uint8Array, from: number, to: number, start = 0): n
 }
 
 function pseudo(family: 4 | 6, src: Uint8Array, dst: Uint8Array, proto: number, bytes: number): number {
-  const size = family === 4 ? 12 : 40;
+  const size = family === 4 ? 14 : 40;
   const p = new Uint8Array(size);
   p.set(src, 0);
   p.set(dst, src.length);
   if (family === 4) {
     p[9] = proto;
+    // The length's lower half, then the upper: 0 but for GSO frames beyond 64 KiB, of which Linux takes the sum over 32 bits.
     p[10] = bytes >> 8;
     p[11] = bytes;
+    p[12] = bytes >> 24;
+    p[13] = bytes >> 16;
   } else {
     new DataView(p.buffer).setUint32(32, bytes);
     p[39] = proto;
@@ -206,6 +209,8 @@ export function decodeFrame(frame: Uint8Array, vnet: boolean): DecodedFrame {
     if (frame[ip] !== 0x45) fail('IPv4 version or options', frame);
     ipBytes = 20;
     total = v.getUint16(ip + 2);
+    // Linux: 0 in a GSO frame stands for a length beyond the field.
+    if (total === 0 && vnet && frame[1] === 1 && frame.length - ip > 65535) total = frame.length - ip;
     proto = frame[ip + 9]!;
     if (sum16(frame, ip, ip + 20) !== 0xffff) fail('IPv4 header checksum', frame);
   } else if (type === 0x86dd) {
@@ -214,6 +219,14 @@ export function decodeFrame(frame: Uint8Array, vnet: boolean): DecodedFrame {
     ipBytes = 40;
     total = 40 + v.getUint16(ip + 4);
     proto = frame[ip + 6]!;
+    if (proto === 0 && total === 40 && frame.length >= ip + 48) {
+      // RFC 2675: hop-by-hop options header with a Jumbo Payload option.
+      if (v.getUint32(ip + 40) % 0x1000000 !== 0x00c204) fail('hop-by-hop options', frame);
+      if (v.getUint32(ip + 44) <= 65535) fail('jumbo payload length', frame);
+      total = 40 + v.getUint32(ip + 44);
+      proto = frame[ip + 40]!;
+      ipBytes = 48;
+    }
   } else fail('EtherType', frame);
   if (ip + total !== frame.length) fail(`IP length ${total}, frame has ${frame.length - ip}`, frame);
   const src = frame.slice(ip + (family === 4 ? 12 : 8), ip + (family === 4 ? 16 : 24));

@@ -3,6 +3,7 @@
  * that a failure printed, with NETSIM_RUNS=1.
  */
 import { describe, expect, it } from 'vitest';
+import { Counter } from '../../../src/ring/counters.ts';
 import type { LinkOptions } from '../../support/netsim/link.ts';
 import { Prng } from '../../support/netsim/prng.ts';
 import { runTransfer, type TransferOptions } from '../../support/netsim/transfer.ts';
@@ -69,6 +70,7 @@ function draw(seed: number): TransferOptions {
       largeSlots: r.pick([65, 257]),
       roundMs: r.pick([0.001, 0.02, 0.3]),
       linkMs: r.pick([0, 0, 0.03, 2]),
+      bigTcp: r.chance(0.5),
     },
   };
 }
@@ -88,5 +90,43 @@ describe('TCP transfers', () => {
       runTransfer(options);
       if (process.env.NETSIM_VERBOSE) process.stderr.write(`${seed} ${Math.round(performance.now() - t)}\n`);
     }
+  });
+
+  describe.each([4, 6] as const)('IPv%d frames beyond 64 KiB', (family) => {
+    const ETHER_AND_IP_BYTES = 14 + 65_535;
+    const big = (o: Partial<TransferOptions>): TransferOptions => ({
+      seed: 40,
+      family,
+      downBytes: 8_000_000,
+      socketQueue: 2_000_000,
+      guest: { mss: 1400, wscale: 10, sack: true, timestamps: true, rcvBuf: 4_194_304 },
+      ...o,
+      engine: { bigTcp: true, largeSlots: 257, ...o.engine },
+    });
+
+    it('go to a guest that takes them', () => {
+      const { frames, engine } = runTransfer(big({}));
+      expect(frames.largest).toBeGreaterThan(3 * 65_536);
+      expect(engine.counters[Counter.tcpRetransmits]).toBe(0);
+    });
+
+    it('do not go to one whose SYN was forwarded', () => {
+      const { frames } = runTransfer(big({ engine: { guestTtl: 63 } }));
+      expect(frames.largest).toBeLessThanOrEqual(ETHER_AND_IP_BYTES);
+    });
+
+    it('dropped by the guest, each of them: the rest comes in shorter ones, within a second', () => {
+      const { frames, longestStallMs } = runTransfer(big({ dropAboveBytes: ETHER_AND_IP_BYTES }));
+      expect(frames.largest).toBeGreaterThan(ETHER_AND_IP_BYTES);
+      expect(longestStallMs).toBeLessThan(1000);
+    });
+
+    it('refused by the TAP: their pieces go at once', () => {
+      const { frames, engine, longestStallMs } = runTransfer(big({ engine: { tapTakesBytes: 100_000 } }));
+      expect(engine.counters[Counter.tapWriteErrors]).toBe(1);
+      expect(frames.largest).toBeLessThanOrEqual(100_000);
+      expect(engine.counters[Counter.tcpRetransmits]).toBe(0);
+      expect(longestStallMs).toBeLessThan(10);
+    });
   });
 });
