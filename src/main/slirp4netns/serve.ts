@@ -91,7 +91,7 @@ export async function serveSlirp(conf: SlirpConf, version: () => string): Promis
       });
     }
     const watched = target.kind === 'netns' ? new NetnsEnd(target, () => end.resolve(0)) : undefined;
-    emptyRoot(); // without a mount namespace of our own the calls with paths are refused all the same
+    emptyRoot(running.eventRings); // without a mount namespace of our own the calls with paths are refused all the same
     watched?.rootChanged();
     closeWall({
       ...{ readable, removable, signals: false },
