@@ -38,6 +38,8 @@ test cmd script              bsdutils
 test cmd curl                curl
 test cmd dig                 bind9-dnsutils
 test cmd ping                iputils-ping
+test cmd tracepath           iputils-tracepath
+test cmd traceroute          traceroute
 test cmd nft                 nftables
 test cmd gcc                 gcc
 test inc stdlib.h            libc6-dev

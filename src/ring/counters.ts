@@ -53,6 +53,10 @@ const TABLE = {
   tcpOutOfOrder: ['segments', 'TCP segments from the guest that came out of order'],
   tcpDupAcksSent: ['segments', 'Duplicate acknowledgements sent to the guest'],
   tcpZeroWindow: ['events', 'Times that the guest closed its receive window'],
+  tcpMssLowered: [
+    'events',
+    'Times that a router inside said that TCP segments are too long for a link behind it',
+  ],
   udpFlows: ['flows', 'UDP flows opened'],
   pingFlows: ['flows', 'ICMP echo flows opened'],
   flowTableFull: ['events', 'Flows refused because the flow table was full'],

@@ -32,9 +32,13 @@ export const W = {
 export const DataKind = { next: 0, again: 1, last: 2 } as const;
 export type DataKind = (typeof DataKind)[keyof typeof DataKind];
 
+/** Whether the host's kernel may fragment what its path does not take whole: as before, it may, or it says EMSGSIZE. */
+export const SendFragment = { unchanged: 0, allowed: 1, never: 2 } as const;
+export type SendFragment = (typeof SendFragment)[keyof typeof SendFragment];
+
 /** reader -> shard, host-io -> shard. */
 export const ToShard = {
-  /** A frame off the TAP. at/len: from the Ethernet header on; arg0: flow hash; arg1: gsoType | needsCsum << 8 | ecn << 9; arg2: gsoSize. */
+  /** A frame off the TAP. at/len: from the Ethernet header on; arg0: flow hash; arg1: gsoType | needsCsum << 8 | ecn << 9 | reassembled << 10; arg2: gsoSize. */
   frame: 1,
   /** connect() succeeded. */
   opened: 2,
@@ -86,7 +90,7 @@ export const ToHost = {
   openUdp: 12,
   /** Open a ping socket: addr; arg0: 4 or 6. */
   openPing: 13,
-  /** Send one datagram: slots/at/len; arg0: ttl to set when it changed, 0 = leave; arg1: gsoSize (UDP_SEGMENT) or 0; arg2: 1 when the slots stay the shard's, which keeps them at least until the flow's `closed`. */
+  /** Send one datagram: slots/at/len; arg0: socket options that change: ttl | SendFragment << 8, 0 = leave; arg1: gsoSize (UDP_SEGMENT) or 0; arg2: 1 when the slots stay the shard's, which keeps them at least until the flow's `closed`. */
   sendDatagram: 14,
   /** A reply through a published UDP listener: arg1: listener index; addr/ports: to whom (remote port << 16); slots/at/len; local address and interface as in listenerDatagram. Opens nothing. */
   sendFromListener: 15,

@@ -1,6 +1,7 @@
 /**
- * Which UDP flow an ICMP "port unreachable" of the guest's is about: a program inside has closed its socket, and the world goes on
- * sending. It quotes the head of a datagram of ours (RFC 792, RFC 4443 section 3.1), whose source is the remote.
+ * Which flow an ICMP error of the guest's is about. Two kinds are listened to: a UDP port is unreachable, as a program inside has closed
+ * its socket and the world goes on sending; and a TCP segment is too long for a link behind the guest, which is a router then. Both
+ * quote the head of a packet of ours (RFC 792, RFC 1191 section 4, RFC 4443 section 3), whose source is the remote.
  */
 import { addressRead } from '../proto/address.ts';
 import { readU16, readU32 } from '../proto/be.ts';
@@ -16,13 +17,29 @@ const IPV4_DST_AT = 16;
 const IPV6_NEXT_HEADER = 6;
 const FRAGMENT_OFFSET_MASK = 0x1fff;
 
+/** @returns protocol of the packet that the ICMP message at `at` quotes, for which quotedFlow() has found a flow */
+export function quotedProtocol(u8: Uint8Array, at: number, family: 4 | 6): number {
+  return u8[at + ICMP_BYTES + (family === 4 ? IPV4_PROTOCOL : IPV6_NEXT_HEADER)]!;
+}
+
+/** @returns sequence number of the TCP segment that it quotes */
+export function quotedTcpSeq(u8: Uint8Array, at: number, family: 4 | 6): number {
+  return readU32(u8, at + ICMP_BYTES + (family === 4 ? IPV4_MIN_BYTES : IPV6_BYTES) + 4);
+}
+
+/** @returns MTU in bytes that it tells, 0: a router from before RFC 1191 */
+export function toldMtu(u8: Uint8Array, at: number, family: 4 | 6): number {
+  return family === 4 ? readU16(u8, at + 6) : readU32(u8, at + 4);
+}
+
 /**
  * @param at  offset of the ICMP message
  * @param availBytes  readable bytes from there
  * @param words  out: guest address in words 0..3, remote in 4..7
- * @returns ports, guest << 16 | remote as u32, or -1: it is something else
+ * @returns ports, guest << 16 | remote as u32, or -1: it is something else. From then on the 8 bytes that follow the quoted IP
+ *          header may be read.
  */
-export function unreachableUdpFlow(
+export function quotedFlow(
   u8: Uint8Array,
   at: number,
   availBytes: number,
@@ -30,24 +47,34 @@ export function unreachableUdpFlow(
   words: Uint32Array,
 ): number {
   const headerBytes = family === 4 ? IPV4_MIN_BYTES : IPV6_BYTES;
-  if (availBytes < ICMP_BYTES + headerBytes + 4) return -1;
-  const type = family === 4 ? IcmpType.unreachable : Icmp6Type.unreachable;
-  const code = family === 4 ? IcmpUnreachable.port : Icmp6Unreachable.port;
-  if (icmpType(u8, at) !== type || icmpCode(u8, at) !== code) return -1;
+  if (availBytes < ICMP_BYTES + headerBytes + 8) return -1;
+  const proto = toldAbout(family, icmpType(u8, at), icmpCode(u8, at));
+  if (proto < 0) return -1;
   const ipAt = at + ICMP_BYTES;
   // Our datagrams have neither options nor extension headers, and fragments after the first name no ports.
   if (family === 4) {
-    if (u8[ipAt] !== 0x45 || u8[ipAt + IPV4_PROTOCOL] !== IpProtocol.udp) return -1;
+    if (u8[ipAt] !== 0x45 || u8[ipAt + IPV4_PROTOCOL] !== proto) return -1;
     if ((readU16(u8, ipAt + IPV4_FRAGMENT) & FRAGMENT_OFFSET_MASK) !== 0) return -1;
     for (let w = 0; w < 8; w++) words[w] = w % 4 === 2 ? 0xffff : 0;
     words[3] = readU32(u8, ipAt + IPV4_DST_AT);
     words[7] = readU32(u8, ipAt + IPV4_SRC_AT);
   } else {
-    if (u8[ipAt]! >>> 4 !== 6 || u8[ipAt + IPV6_NEXT_HEADER] !== IpProtocol.udp) return -1;
+    if (u8[ipAt]! >>> 4 !== 6 || u8[ipAt + IPV6_NEXT_HEADER] !== proto) return -1;
     addressRead(u8, ipAt + IPV6_DST, words, 0);
     addressRead(u8, ipAt + IPV6_SRC, words, 4);
   }
   const remotePort = readU16(u8, ipAt + headerBytes);
   const guestPort = readU16(u8, ipAt + headerBytes + 2);
   return ((guestPort << 16) | remotePort) >>> 0;
+}
+
+/** @returns the protocol in which an error of that type and code means something to us, or -1 */
+function toldAbout(family: 4 | 6, type: number, code: number): number {
+  if (family === 6) {
+    if (type === Icmp6Type.packetTooBig) return IpProtocol.tcp;
+    return type === Icmp6Type.unreachable && code === Icmp6Unreachable.port ? IpProtocol.udp : -1;
+  }
+  if (type !== IcmpType.unreachable) return -1;
+  if (code === IcmpUnreachable.fragmentationNeeded) return IpProtocol.tcp;
+  return code === IcmpUnreachable.port ? IpProtocol.udp : -1;
 }

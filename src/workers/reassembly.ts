@@ -384,7 +384,8 @@ export class Reassembler {
       return;
     }
     writeU16(u8, ipAt + 2, lengthField);
-    writeU16(u8, ipAt + 6, readU16(u8, ipAt + 6) & 0xc000); // neither "more" nor an offset
+    // Neither "more" nor an offset, nor "don't": it has been.
+    writeU16(u8, ipAt + 6, readU16(u8, ipAt + 6) & 0x8000);
     writeU16(u8, ipAt + IPV4_CHECKSUM, 0);
     writeU16(u8, ipAt + IPV4_CHECKSUM, finishSum(onesSum(u8, ipAt, headerBytes, 0)));
   }

@@ -53,7 +53,7 @@ import { Impairment } from './impairment.ts';
 import { ToShard, W } from './messages.ts';
 import { Owner } from './owners.ts';
 import type { PcapWriter } from './pcap.ts';
-import { unreachableUdpFlow } from './quoted-flow.ts';
+import { quotedFlow, quotedProtocol } from './quoted-flow.ts';
 import { Reassembler } from './reassembly.ts';
 import type { Stage } from './stage.ts';
 
@@ -65,6 +65,8 @@ const BATCH_FRAMES = 64;
 const BATCH_BYTES = 15 * 65536;
 /** A first frame of at most so many bytes after a sleep goes on alone: a request need not wait for the read that finds nothing. */
 const LONE_FRAME_BYTES = 1024;
+/** Flag of ToShard.frame's arg1. */
+const REASSEMBLED = 0x400;
 /** How often unfinished datagrams are looked through; only while one exists does the thread wake for it. */
 const EXPIRY_INTERVAL_MS = 1000;
 
@@ -290,7 +292,7 @@ export class TapReader implements Stage {
       this.#o.largeSlots.push(whole);
       return this.#drop(Drop.fragment);
     }
-    this.#push(whole, NO_SLOT, r.frameAt, r.frameBytes, hash, 0, 0);
+    this.#push(whole, NO_SLOT, r.frameAt, r.frameBytes, hash, REASSEMBLED, 0);
   }
 
   #push(
@@ -370,10 +372,12 @@ export class TapReader implements Stage {
       if (transport + 8 > ipInA) return 0;
       const icmpType = u8[ipAt + transport]!;
       if (icmpType !== (proto === 1 ? 8 : 128)) {
-        // What says that a UDP port is closed goes to the shard of that flow; neighbour discovery and the rest to the first one.
+        // An error that is about a flow goes to the shard of that flow; neighbour discovery and the rest to the first one.
         const family = proto === 1 ? 4 : 6;
-        const quoted = unreachableUdpFlow(u8, ipAt + transport, ipInA - transport, family, words);
-        return quoted < 0 ? 0 : flowHash(this.#k0, this.#k1, words, 0, words, 4, quoted, 17);
+        const icmpAt = ipAt + transport;
+        const quoted = quotedFlow(u8, icmpAt, ipInA - transport, family, words);
+        if (quoted < 0) return 0;
+        return flowHash(this.#k0, this.#k1, words, 0, words, 4, quoted, quotedProtocol(u8, icmpAt, family));
       }
       // Echo flows hash by identifier.
       ports = (readU16(u8, ipAt + transport + 4) << 16) >>> 0;

@@ -1,12 +1,13 @@
 /**
- * What routers say about the guest's packets reaches the guest: hops one after the other, and the MTU of a link behind the first.
+ * What routers say about the guest's packets reaches the guest: hops one after the other, and the MTU of the host and of a link behind
+ * the first. And the other way round: what a router inside says of a link behind it.
  *
- *     guest -- engine -- host 10.77.0.1 -- router (the bed's peer) -- MTU 1400 -- far 198.51.100.2
+ *     inner -- MTU 1280 -- guest -- engine -- host 10.77.0.1 -- router (the bed's peer) -- MTU 1400 -- far 198.51.100.2
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, succeedIn } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
-import { GATEWAY4, GATEWAY6, PEER4, PEER6 } from '../support/ports.ts';
+import { GATEWAY4, GATEWAY6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
@@ -39,19 +40,69 @@ echo "far $far"
 wait $far
 `;
 
+/**
+ * Adds a network behind the guest, whose link towards it is narrow on the guest's side only, so that no MSS tells; prints "inner PID"
+ * of the process that keeps it, and stays.
+ */
+const INNER_UP = `
+unshare --net sleep infinity &
+inner=$!
+trap 'kill $inner' EXIT TERM
+while [ "$(readlink /proc/$inner/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.005; done
+set -e
+ip link add in0 mtu 1280 type veth peer name in0 netns $inner mtu 1500
+ip addr add 192.0.2.1/24 dev in0
+ip link set in0 up
+echo 1 >/proc/sys/net/ipv4/ip_forward
+nsenter --net=/proc/$inner/ns/net ip -batch - <<END
+addr add 192.0.2.2/24 dev in0
+link set in0 up
+route add default via 192.0.2.1
+END
+echo "inner $inner"
+wait $inner
+`;
+
+/** A datagram that must not be fragmented and is too long for the host; then, when the MTU is known, one that may be, and its echo. */
+const TOO_LONG = `
+import errno, select, socket, sys
+far, port = sys.argv[1], int(sys.argv[2])
+v6 = ':' in far
+level, discover, mtu = (41, 23, 24) if v6 else (0, 10, 14)
+s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(2)
+s.connect((far, port))
+s.setsockopt(level, discover, 2)  # IP_PMTUDISC_DO
+s.send(bytes(5000))
+select.select([s], [], [], 2)
+try:
+    print('came back:', len(s.recv(65535)))
+except OSError as e:
+    print(errno.errorcode.get(e.errno, 'timeout'), s.getsockopt(level, mtu))
+s.setsockopt(level, discover, 1 if v6 else 0)  # IP_PMTUDISC_WANT, _DONT
+s.send(bytes(6000))
+print('came back:', len(s.recv(65535)))
+`;
+
 /** Drop what a kernel has learnt of MTUs: it would not let the same happen again. */
 async function forget(run: (argv: readonly string[]) => Promise<unknown>): Promise<void> {
   for (const flag of ['-4', '-6']) await run(['ip', flag, 'route', 'flush', 'cache']);
 }
 
 const FAMILIES = [
-  { name: 'IPv4', flag: '-4', far: FAR4, router: [PEER4, GATEWAY4], traceroute: 'traceroute' },
-  { name: 'IPv6', flag: '-6', far: FAR6, router: [PEER6, GATEWAY6], traceroute: 'traceroute6' },
+  { name: 'IPv4', flag: '-4', peer: PEER4, far: FAR4, router: [PEER4, GATEWAY4], traceroute: 'traceroute' },
+  { name: 'IPv6', flag: '-6', peer: PEER6, far: FAR6, router: [PEER6, GATEWAY6], traceroute: 'traceroute6' },
 ] as const;
 
 describeE2e(
   'errors of routers',
-  [requireTool('ping', 'apt package iputils-ping'), requireTool('busybox', 'apt package busybox')],
+  [
+    requireTool('ping', 'apt package iputils-ping'),
+    requireTool('busybox', 'apt package busybox'),
+    requireTool('tracepath', 'apt package iputils-tracepath'),
+    requireTool('traceroute', 'apt package traceroute'),
+    requireTool('python3', 'apt package python3-minimal'),
+  ],
   () => {
     let bed: Bed;
     beforeAll(async () => {
@@ -102,6 +153,57 @@ describeE2e(
             ...['ping', flag, '-n', '-c1', '-W2', '-Mdo', '-s', size, far],
           ]);
           expect(stdout + stderr).toMatch(new RegExp(`mtu ?[=:] ?${FAR_MTU}`));
+        });
+
+        it.each(['-U', '-I'])('traceroute %s: the router, then the end', async (method) => {
+          const probe = ['-n', '-q1', '-w2', '-m4', method];
+          const out = await succeed(guest, ['traceroute', flag, ...probe, far]);
+          const hops = [...out.matchAll(/^ *\d+ {2}(\S+)/gm)].map((m) => m[1]);
+          expect(router, out).toContain(hops[0]);
+          expect(hops.slice(1), out).toEqual([far]);
+        });
+      });
+
+      it('a router inside with a narrower link: what the world sends gets through', async () => {
+        const keeper = guest.startInside(['sh', '-c', INNER_UP]);
+        try {
+          await eventually('the inner network is there', 5000, () =>
+            keeper.printed().stdout.includes('inner '),
+          );
+          const pid = /inner (\d+)/.exec(keeper.printed().stdout)![1];
+          const url = `http://${PEER4}:${PORT.http}/bytes/300000`;
+          const got = await guest.inside([
+            ...['nsenter', `--net=/proc/${pid}/ns/net`, 'curl', '-sS', '-m5', '-o', '/dev/null'],
+            ...['-w', '%{size_download}', url],
+          ]);
+          expect(got.stdout, got.stderr).toBe('300000');
+        } finally {
+          keeper.process.kill();
+        }
+      });
+    });
+
+    describe.each(engine.plans)('%s, MTU 65520 inside', (plan) => {
+      let guest: Guest;
+      beforeAll(async () => {
+        await forget((argv) => bed.run('host', argv));
+        guest = await bed.engine({ plan, mtu: 65_520 });
+      });
+      afterAll(() => guest?.stop());
+
+      describe.each(FAMILIES)('$name', ({ flag, far, peer }) => {
+        it('DF: refused with the MTU of the host; without it the datagram goes out in fragments', async () => {
+          const out = await succeed(guest, ['python3', '-c', TOO_LONG, peer, String(PORT.echo)]);
+          expect(out).toBe('EMSGSIZE 1500\ncame back: 6000\n');
+        });
+
+        it('tracepath: the MTU of the host, the MTU of the far link, the end', async () => {
+          const out = await succeed(guest, ['tracepath', flag, '-n', '-m4', far]);
+          expect(
+            [...out.matchAll(/pmtu (\d+)/g)].map((m) => Number(m[1])),
+            out,
+          ).toEqual([...[65_520, 1500, FAR_MTU], FAR_MTU]);
+          expect(out).toContain('reached');
         });
       });
     });

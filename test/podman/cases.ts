@@ -2,6 +2,7 @@
  * What people do with rootless Podman and pasta, a case each. A case throws when it does not work; whether that is a fault of ours
  * is told by running the same with the stock tool.
  */
+import { supportProgram } from '../support/bed.ts';
 import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
 import { answer, asked, fetched, IMAGE, type Podman } from './podman.ts';
@@ -14,6 +15,8 @@ export interface Case {
 }
 
 const QUIT_MS = 5000; // what Podman's own tests allow
+const LARGE_BYTES = 10 << 20;
+const UDP_BYTES = 60_000; // one datagram
 
 function same(actual: string, expected: string): void {
   if (actual.trim() !== expected)
@@ -32,6 +35,8 @@ const who = (port: number): string => `exec socat TCP6-LISTEN:${port},fork SYSTE
 const hex = (address: string): string =>
   Buffer.from(address.split('.').map(Number)).toString('hex').replace(/^.{4}/, '$&:');
 const udpEcho = (port: number): string => `exec socat UDP6-RECVFROM:${port},fork EXEC:cat`;
+/** Quicker, for large datagrams one at a time: a process a client. */
+const udpMirror = (port: number): string => `exec socat -b 65536 UDP6-LISTEN:${port},fork PIPE`;
 const download = (host: string, bytes: number): string =>
   `wget -q -T 5 -O - http://${host}:${PORT.http}/bytes/${bytes} | wc -c`;
 const nothingLeft = async (podman: Podman): Promise<void> => {
@@ -116,6 +121,22 @@ export const CASES: readonly Case[] = [
       has(said, /\n5$/);
     },
   },
+  // The second one's resolver is of the other family: the stock tool does not forward then.
+  ...(['198.51.100.1', '2001:db8::53'] as const).map(
+    (address): Case => ({
+      name: `run --network pasta:--dns-forward,${address}: another forwarding address`,
+      async run(podman) {
+        const said = await podman.once(
+          `pasta:--dns-forward,${address}`,
+          `cat /etc/resolv.conf; nslookup peer.bed.test ${address}; ${download('peer.bed.test', 6)}`,
+        );
+        has(said, new RegExp(`^nameserver ${address}$`, 'm'));
+        has(said, new RegExp(`^Server:\\s+${address}$`, 'm'));
+        has(said, new RegExp(`^Address:\\s+${PEER4}$`, 'm'));
+        has(said, /\n6$/);
+      },
+    }),
+  ),
   {
     name: 'host.containers.internal',
     async run(podman) {
@@ -184,6 +205,30 @@ export const CASES: readonly Case[] = [
         same(await fetched(podman.bed, 'host', `http://${host}/`), 'bound');
       const refused = await podman.bed.run('peer', ['curl', '-sS', '-m', '3', `http://${HOST4}:8120/`]);
       if (refused.status !== 7) throw new Error(`from outside: curl's status ${refused.status}`);
+    },
+  },
+  {
+    name: 'run --network pasta:-t,%IFNAME/PORT and -u: bound to an interface, TCP and UDP',
+    async run(podman) {
+      const options = '-t,%lo/8123:80,-t,%veth0/8124:80,-u,%lo/8123:81,-u,%veth0/8124:81';
+      const name = await podman.start(['--network', `pasta:${options}`], web('interface'));
+      await podman.succeed('exec', '-d', name, 'sh', '-c', udpEcho(81));
+      for (const [where, host] of [
+        ['host', '127.0.0.1:8123'],
+        ['host', '[::1]:8123'],
+        ['peer', `${HOST4}:8124`],
+        ['peer', `[${HOST6}]:8124`],
+      ] as const)
+        same(await fetched(podman.bed, where, `http://${host}/`), 'interface');
+      has(await asked(podman.bed, 'host', '127.0.0.1', 8123), /hello/);
+      has(await asked(podman.bed, 'peer', HOST6, 8124), /hello/);
+      for (const [where, host] of [
+        ['peer', `${HOST4}:8123`],
+        ['host', '127.0.0.1:8124'],
+      ] as const) {
+        const { status } = await podman.bed.run(where, ['curl', '-sS', '-m', '3', `http://${host}/`]);
+        if (status !== 7) throw new Error(`${where}, ${host}: curl's status ${status}, not refused`);
+      }
     },
   },
   {
@@ -336,20 +381,47 @@ export const CASES: readonly Case[] = [
       await nothingLeft(podman);
     },
   },
+  ...(
+    [
+      ['IPv4', HOST4],
+      ['IPv6', HOST6],
+    ] as const
+  ).map(
+    ([family, address]): Case => ({
+      name: `TCP, ${family}: an upload of 10 MiB arrives whole`,
+      async run(podman) {
+        const name = await podman.start(
+          ['--network', 'pasta', '-p', '8190:80'],
+          'exec socat -u TCP6-LISTEN:80,fork SYSTEM:"sha256sum >/sum.new; mv /sum.new /sum"',
+        );
+        const script = `head -c ${LARGE_BYTES} /dev/urandom | tee /tmp/$$.x | ncat --send-only ${address} 8190 && sha256sum </tmp/$$.x; rm /tmp/$$.x`;
+        const sent = await answer(podman.bed, 'peer', ['sh', '-c', script]);
+        const came = await eventually('the sum', 5000, async () => {
+          const { status, stdout } = await podman.run('exec', name, 'cat', '/sum');
+          return status === 0 && stdout;
+        });
+        same(came, sent.trim());
+      },
+    }),
+  ),
   {
-    name: 'an upload of 10 MiB arrives whole',
+    name: 'UDP, IPv4 from loopback and IPv6 from outside: 2 KiB and 10 MiB come back whole',
     async run(podman) {
-      const name = await podman.start(
-        ['--network', 'pasta', '-p', '8190:80'],
-        'exec socat -u TCP6-LISTEN:80,fork SYSTEM:"sha256sum >/sum.new; mv /sum.new /sum"',
-      );
-      const script = `head -c 10485760 /dev/zero | tr '\\0' x | tee /tmp/$$.x | ncat --send-only ${HOST4} 8190 && sha256sum </tmp/$$.x; rm /tmp/$$.x`;
-      const sent = await answer(podman.bed, 'peer', ['sh', '-c', script]);
-      const came = await eventually('the sum', 5000, async () => {
-        const { status, stdout } = await podman.run('exec', name, 'cat', '/sum');
-        return status === 0 && stdout;
-      });
-      same(came, sent.trim());
+      await podman.start(['--network', 'pasta', '-p', '8191:81/udp'], udpMirror(81));
+      for (const [where, address] of [
+        ['host', '127.0.0.1'],
+        ['peer', HOST6],
+      ] as const) {
+        has(await asked(podman.bed, where, address, 8191), /hello/); // the server may not be up yet
+        for (const [count, bytes] of [
+          [1, 4096], // the last one is half as long
+          [Math.ceil(LARGE_BYTES / UDP_BYTES), UDP_BYTES],
+        ] as const) {
+          const program = supportProgram('clients/udp-burst.ts', address, 8191, count, bytes, 1);
+          const said = await answer(podman.bed, where, program);
+          same(`${where} to ${address}: ${said}`, `${where} to ${address}: {"same":${count},"lost":0}`);
+        }
+      }
     },
   },
   {

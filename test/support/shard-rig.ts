@@ -7,6 +7,7 @@
 import { addressRead, addressSetIpv4 } from '../../src/proto/address.ts';
 import { finishSum, onesSum } from '../../src/proto/checksum.ts';
 import {
+  ipv4DontFragment,
   ipv4Dst,
   ipv4HeaderBytes,
   ipv4Protocol,
@@ -291,6 +292,7 @@ export class ShardRig {
       transportBytesInA: Math.min(totalBytes - headerBytes, inA - headerBytes),
       family,
       proto,
+      dontFragment: family === 6 || ipv4DontFragment(ip, 0),
       ttl: family === 4 ? ipv4Ttl(ip, 0) : ipv6HopLimit(ip, 0),
       hash: flowHash(k0, k1, addr, 0, addr, 4, ports, proto),
       needsCsum,

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import { Errno } from '../../src/sys/constants.ts';
-import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
+import { SendFragment, ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { PingTranslator } from '../../src/workers/translator/icmp-echo.ts';
@@ -84,7 +84,7 @@ describe('echo to the world', () => {
     const { openPing, sendDatagram } = ToHost;
     expect(ops).toEqual([openPing, sendDatagram, sendDatagram, openPing, sendDatagram]);
     expect(messages[0]![W.arg0]).toBe(guest.includes(':') ? 6 : 4);
-    expect(messages[1]![W.arg0]).toBe(5);
+    expect(messages[1]![W.arg0]).toBe(5 | (SendFragment.never << 8));
     expect(messages[2]![W.arg0]).toBe(0);
     expect(rig.payloadOf(messages[1]!).slice(4)).toEqual(Uint8Array.from([4, 0xd2, 0, 1, ...pattern(3000)]));
     for (const m of messages) rig.ctx.freeReaderSlots(m[W.slotA]!, m[W.slotB]!);

@@ -4,7 +4,7 @@ import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Errno } from '../../src/sys/constants.ts';
-import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
+import { SendFragment, ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
@@ -76,6 +76,26 @@ describe('UDP from the guest', () => {
     expect(addrOf(messages[0]!)).toEqual(v6Words(PEER6));
     expect(messages[2]![W.arg0]).toBe(0);
     expect(messages[2]![W.len]).toBe(0);
+  });
+
+  it.each([
+    [GUEST, PEER, 576 - 28],
+    [GUEST6, PEER6, 1280 - 48],
+  ])('%s: DF is told once to the socket, and only for what not every path carries', (guest, far, carried) => {
+    const { rig, udp } = begin();
+    const options = (bytes: number, dontFragment: boolean): number => {
+      const p = rig.packet(udpPacket(guest, 5000, far, 9, pattern(bytes), { ttl: 9 }));
+      p.dontFragment = dontFragment; // as the shard finds it in the header, or the reader in the fragments
+      udp.onPacket(p);
+      return rig.takeMessages().at(-1)![W.arg0]!;
+    };
+    const { allowed, never } = SendFragment;
+    expect(options(carried, true)).toBe(9);
+    expect(options(carried + 1, false)).toBe(0);
+    expect(options(carried + 1, true)).toBe(never << 8);
+    expect(options(3000, true)).toBe(0);
+    expect(options(carried, false)).toBe(0);
+    expect(options(3000, false)).toBe(allowed << 8);
   });
 
   it('two pieces and frame padding: the length field decides', () => {

@@ -104,9 +104,13 @@ export class RuleTable {
   }
 
   /**
+   * Where one family is off, any address of both is any address of the other.
    * @throws ForwardError with the reason, and the rule on the last line
    */
-  add(rule: ForwardRule): void {
+  add(given: ForwardRule): void {
+    const { ipv4, ipv6 } = this.limits;
+    const rule =
+      given.address === '' && ipv4 !== ipv6 ? { ...given, address: ipv4 ? '0.0.0.0' : '::' } : given;
     const reason = this.#objection(rule);
     if (reason !== undefined) throw new ForwardError(`${reason}\n${M.unableToAdd(ruleText(rule))}`);
     this.#rules.push(rule);
@@ -143,23 +147,20 @@ export class RuleTable {
 export type ListeningPorts = (proto: Protocol, port: number) => boolean;
 
 /**
- * The listeners of a rule.
+ * The listeners of a rule of a table.
  * @param splice     connections from loopback addresses go socket to socket
  * @param isListening  for rules with `scan`: only such ports are listened on, each as a listener of its own
  */
 export function ruleListeners(
   rule: ForwardRule,
   direction: Direction,
-  limits: RuleLimits,
   splice: boolean,
   isListening: ListeningPorts,
 ): readonly ListenerPlan[] {
-  const address =
-    rule.address === '' && !(limits.ipv4 && limits.ipv6) ? (limits.ipv4 ? '0.0.0.0' : '::') : rule.address;
   const listener = (first: number, last: number): ListenerPlan => ({
     proto: rule.proto,
     from: direction === 'HOST' ? 'host' : 'guest',
-    address,
+    address: rule.address,
     ...(rule.interface !== '' && { interface: rule.interface }),
     port: first,
     ...(last > first && { lastPort: last }),

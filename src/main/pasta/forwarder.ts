@@ -72,7 +72,7 @@ export class Forwarder {
     const hostHears = foreignPorts(host, this.#ours('HOST'));
     const plan = (table: RuleTable, hears: (proto: Protocol, port: number) => boolean): Planned[] =>
       table.rules.flatMap((rule) =>
-        ruleListeners(rule, table.direction, table.limits, this.#o.splice, hears).map((listener) => ({
+        ruleListeners(rule, table.direction, this.#o.splice, hears).map((listener) => ({
           listener,
           rule,
           direction: table.direction,

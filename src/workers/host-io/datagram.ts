@@ -33,7 +33,10 @@ import {
   EPOLLET,
   EPOLLIN,
   Errno,
+  IP_MTU_DISCOVER,
   IP_PKTINFO,
+  IP_PMTUDISC_DO,
+  IP_PMTUDISC_WANT,
   IP_RECVERR,
   IP_RECVTTL,
   IP_TTL,
@@ -41,6 +44,7 @@ import {
   IPPROTO_ICMPV6,
   IPPROTO_UDP,
   IPV6_HOPLIMIT,
+  IPV6_MTU_DISCOVER,
   IPV6_PKTINFO,
   IPV6_RECVERR,
   IPV6_RECVHOPLIMIT,
@@ -115,7 +119,7 @@ import {
 } from '../../sys/socket.ts';
 import type { HostChange, ListenerPlan } from '../engine-plan.ts';
 import { flowHash } from '../flow-hash.ts';
-import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { reserveMessage, SendFragment, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import { listenerGuest, openListener } from './bind-address.ts';
@@ -222,6 +226,8 @@ export class DatagramSockets implements SocketModule {
   /** What the error being told quotes, in #error. */
   #quotedAt = 0;
   #quotedBytes = 0;
+  /** Among the errors taken last was one of this host's own: a datagram that must not be fragmented is too long. */
+  #tooLong = false;
   readonly #words = new Uint32Array(16);
   readonly #outbound: Outbound;
 
@@ -539,15 +545,15 @@ export class DatagramSockets implements SocketModule {
       if (!isBorrowed) ctx.freeReaderSlots(slotA, slotB);
       return;
     }
-    const ttl = words[at + W.arg0]!;
+    const options = words[at + W.arg0]!;
     const gsoSize = words[at + W.arg1]!;
-    const isPlain = ttl === 0 && gsoSize === 0 && !isBorrowed && bytes > 0 && kind <= Kind.udp6;
+    const isPlain = options === 0 && gsoSize === 0 && !isBorrowed && bytes > 0 && kind <= Kind.udp6;
     if (this.#runGid === gid && isPlain && this.#fitsRun(bytes)) {
       this.#append(slotA, slotB, words[at + W.at]!, bytes);
       return;
     }
     this.#sendRun();
-    if (ttl !== 0) this.#setTtl(gid, ttl);
+    if (options !== 0) this.#setOptions(gid, options & 0xff, options >>> 8);
     this.#runGid = gid;
     this.#runCount = 0;
     this.#runBytes = 0;
@@ -677,7 +683,7 @@ export class DatagramSockets implements SocketModule {
       r !== -Errno.EAGAIN &&
       r !== -Errno.EINVAL &&
       this.#drainErrors(gid) > 0 &&
-      r !== -Errno.EMSGSIZE
+      !(r === -Errno.EMSGSIZE && this.#tooLong)
     ) {
       // The error was an earlier datagram's and has been told: this one has not been tried yet.
       r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -697,12 +703,17 @@ export class DatagramSockets implements SocketModule {
     this.#ctx.counters[DROP_BASE - cause]! += count;
   }
 
-  #setTtl(gid: number, ttl: number): void {
+  /** @param ttl  0: as it is @param fragment  SendFragment */
+  #setOptions(gid: number, ttl: number, fragment: number): void {
     const kind = this.#kind[gid]!;
     const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    const level = isV4 ? SOL_IP : SOL_IPV6;
     const fd = this.#fd[gid]! - 1;
-    if (isV4) setsockoptInt(fd, SOL_IP, IP_TTL, ttl);
-    else setsockoptInt(fd, SOL_IPV6, IPV6_UNICAST_HOPS, ttl);
+    if (ttl !== 0) setsockoptInt(fd, level, isV4 ? IP_TTL : IPV6_UNICAST_HOPS, ttl);
+    if (fragment === SendFragment.unchanged) return;
+    // The values are the same for both families.
+    const discover = fragment === SendFragment.never ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT;
+    setsockoptInt(fd, level, isV4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, discover);
   }
 
   #sendFromListener(words: Uint32Array, at: number): void {
@@ -1038,6 +1049,7 @@ export class DatagramSockets implements SocketModule {
     const fd = this.#fd[gid]! - 1;
     if (fd < 0 || this.#kind[gid]! > Kind.ping6) return 0;
     this.#moreErrors[gid] = 0;
+    this.#tooLong = false;
     const e = this.#error;
     const iovAt = MSGHDR_BYTES;
     const dataAt = iovAt + IOVEC_BYTES;
@@ -1091,6 +1103,7 @@ export class DatagramSockets implements SocketModule {
     if (origin === SO_EE_ORIGIN_ICMP || origin === SO_EE_ORIGIN_ICMP6) {
       typeCode = (u8[errorAt + EE_TYPE_AT]! << 8) | u8[errorAt + EE_CODE_AT]!;
     } else if (origin === SO_EE_ORIGIN_LOCAL && errno === Errno.EMSGSIZE) {
+      this.#tooLong = true;
       typeCode = isV4
         ? (IcmpType.unreachable << 8) | IcmpUnreachable.fragmentationNeeded
         : Icmp6Type.packetTooBig << 8;

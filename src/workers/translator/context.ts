@@ -55,6 +55,8 @@ export interface Packet {
   family: 4 | 6;
   proto: number;
   ttl: number;
+  /** Not to be fragmented on its way: IPv4 with DF, IPv6 that came in one piece. */
+  dontFragment: boolean;
   /** Flow hash as computed by the reader. */
   hash: number;
   /** virtio-net header: checksum left partial by the guest; GSO type (VnetGso.*, without the ECN bit) and segment size. */

@@ -37,6 +37,7 @@ import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, quotedAt, quotedBytes } from './icmp-errors.ts';
+import { SendOptions } from './send-options.ts';
 import {
   DEFAULT_TTL,
   datagramToGuest,
@@ -54,7 +55,7 @@ const State = { none: 0, open: 1, closing: 2 } as const;
 export class PingTranslator {
   readonly #ctx: ShardContext;
   readonly #state: Uint8Array;
-  readonly #ttl: Uint8Array;
+  readonly #options: SendOptions;
   readonly #lastMs: Float64Array;
   readonly #words = new Uint32Array(4);
   #toldForbidden = false;
@@ -63,7 +64,7 @@ export class PingTranslator {
     this.#ctx = ctx;
     const flows = ctx.flows.maxFlows;
     this.#state = new Uint8Array(flows);
-    this.#ttl = new Uint8Array(flows);
+    this.#options = new SendOptions(flows);
     this.#lastMs = new Float64Array(flows);
   }
 
@@ -189,11 +190,10 @@ export class PingTranslator {
     w[at + W.slotB] = p.slotB;
     w[at + W.at] = p.transportAt - ctx.pool.slotAt(p.slotA);
     w[at + W.len] = p.transportBytes;
-    w[at + W.arg0] = p.ttl === this.#ttl[flow] ? 0 : p.ttl;
+    w[at + W.arg0] = this.#options.change(flow, p);
     w[at + W.arg1] = 0;
     w[at + W.arg2] = 0;
     out.commit();
-    this.#ttl[flow] = p.ttl;
     p.slotA = NO_SLOT;
     p.slotB = NO_SLOT;
     return 0;
@@ -202,7 +202,7 @@ export class PingTranslator {
   #open(flow: number, p: Packet, destination: number): void {
     const ctx = this.#ctx;
     this.#state[flow] = State.open;
-    this.#ttl[flow] = 0;
+    this.#options.begin(flow);
     ctx.counters[Counter.pingFlows]!++;
     ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + ctx.plan.policy.pingTimeoutMs);
     ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);

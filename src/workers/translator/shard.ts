@@ -11,6 +11,7 @@ import { ETH_BYTES, EtherType, etherType } from '../../proto/ethernet.ts';
 import {
   IpProtocol,
   ipv4ChecksumOk,
+  ipv4DontFragment,
   ipv4Dst,
   ipv4HeaderBytes,
   ipv4Protocol,
@@ -93,6 +94,7 @@ export class Shard implements Stage {
     family: 4,
     proto: 0,
     ttl: 0,
+    dontFragment: false,
     hash: 0,
     needsCsum: false,
     gsoType: 0,
@@ -264,6 +266,8 @@ export class Shard implements Stage {
     p.gsoType = gso & 0x7f;
     p.needsCsum = (gso & 0x100) !== 0;
     p.gsoSize = words[at + W.arg2]!;
+    // The header says so too for IPv4; of IPv6 nothing else is left to tell.
+    p.dontFragment = (gso & 0x400) === 0;
     const slotAt = this.#ctx.pool.slotAt(p.slotA);
     const ethAt = slotAt + frameAt;
     const inA = Math.min(frameBytes, this.#ctx.pool.slotBytes(p.slotA) - frameAt);
@@ -309,6 +313,7 @@ export class Shard implements Stage {
     p.family = 4;
     p.proto = ipv4Protocol(u8, ipAt);
     p.ttl = ipv4Ttl(u8, ipAt);
+    p.dontFragment = ipv4DontFragment(u8, ipAt);
     p.transportAt = ipAt + headerBytes;
     p.transportBytes = total - headerBytes;
     p.transportBytesInA = Math.min(p.transportBytes, inA - headerBytes);
@@ -332,7 +337,7 @@ export class Shard implements Stage {
       case IpProtocol.udp:
         return this.#udp.onPacket(p);
       case IpProtocol.icmp:
-        if (this.#udp.onUnreachable(p)) return this.#free(p);
+        if (this.#onGuestError(p)) return this.#free(p);
         return this.#ping.onPacket(p);
       default:
         return this.#discard(p, StageDrop.ipProtocol);
@@ -374,11 +379,16 @@ export class Shard implements Stage {
     }
   }
 
+  /** @returns whether the ICMP packet is an error about what was sent to the guest, of a flow that listens to it */
+  #onGuestError(p: Packet): boolean {
+    return this.#udp.onUnreachable(p) || this.#tcp.onTooBig(p);
+  }
+
   #onIcmpv6(p: Packet): void {
     if (p.transportBytesInA < 4) return this.#discard(p, Drop.short);
     const type = this.#u8[p.transportAt]!;
     // 133 to 137: router and neighbour discovery (RFC 4861 section 4).
-    if (this.#udp.onUnreachable(p)) return this.#free(p);
+    if (this.#onGuestError(p)) return this.#free(p);
     if (type < 133 || type > 137) return this.#ping.onPacket(p);
     handleNdp(this.#ctx, p);
     this.#free(p);

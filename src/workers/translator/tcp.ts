@@ -28,6 +28,7 @@ import {
   IPV6_BYTES,
   IPV6_DST,
   IPV6_JUMBO_BYTES,
+  IPV6_MIN_MTU,
   IPV6_SRC,
   Ipv6Next,
   ipv6JumboWrite,
@@ -57,12 +58,13 @@ import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { flowHash } from '../flow-hash.ts';
 import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { quotedFlow, quotedProtocol, quotedTcpSeq, toldMtu } from '../quoted-flow.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import type { ResolverChoice, Resolvers } from './dns-forward.ts';
 import { refusalToGuest, tcpUnreachableToGuest } from './icmp-errors.ts';
-import { packetMoreBytes, pseudoSumWords } from './to-guest.ts';
+import { ipHeaderBytes, packetMoreBytes, pseudoSumWords } from './to-guest.ts';
 
 /** Connection states. Half-closed ones are `established` with flags, since the two directions are independent here. */
 const State = { free: 0, connecting: 1, synReceived: 2, synSent: 3, established: 4, closing: 5 } as const;
@@ -105,6 +107,10 @@ const RCV_LIMIT_START = 256 * 1024;
 const RCV_LIMIT_MAX = 4 * 1024 * 1024;
 /** A flow may always have this much queued, however short memory is. */
 const RCV_LIMIT_FLOOR = 64 * 1024;
+/** A tiny MSS would only make us slow. */
+const MSS_MIN = 64;
+/** Taken where a router names no MTU (RFC 1191 section 5, the simplest of its ways). */
+const IPV4_UNTOLD_MTU = 576;
 const CWND_START = 1024 * 1024;
 const CWND_FLOOR = 64 * 1024;
 const CWND_MAX = 64 * 1024 * 1024;
@@ -318,6 +324,36 @@ export class TcpTranslator {
     this.#free(p);
   }
 
+  /**
+   * A router inside says that a segment of ours is too long for a link behind it ("fragmentation needed", "packet too big"): the
+   * connection's segments get shorter, and what is on its way is sent again so. They never get longer again.
+   * @returns whether the packet was that, and about a connection of ours
+   */
+  onTooBig(p: Packet): boolean {
+    const ctx = this.#ctx;
+    const words = this.#words;
+    const ports = quotedFlow(ctx.u8, p.transportAt, p.transportBytesInA, p.family, words);
+    if (ports < 0 || quotedProtocol(ctx.u8, p.transportAt, p.family) !== IpProtocol.tcp) return false;
+    const flow = ctx.flows.find(p.hash, words, 0, words, 4, ports, IpProtocol.tcp);
+    if (flow < 0 || this.#state[flow] !== State.established) return false;
+    // RFC 5927 section 4.1: an error that is not about what is on its way is old, or made up.
+    const seq = quotedTcpSeq(ctx.u8, p.transportAt, p.family);
+    if (seqLt(seq, this.#sndUna[flow]!) || seqGeq(seq, this.#sndMax[flow]!)) return false;
+    const told = toldMtu(ctx.u8, p.transportAt, p.family);
+    const mtu = p.family === 4 ? told || IPV4_UNTOLD_MTU : Math.max(told, IPV6_MIN_MTU);
+    const headerBytes = ipHeaderBytes(p.family) + TCP_MIN_BYTES + this.#tsBytes(flow);
+    const mss = Math.max(mtu - headerBytes, MSS_MIN);
+    if (mss >= this.#mss[flow]!) return true; // about a frame from before the first error
+    this.#mss[flow] = mss;
+    ctx.counters[Counter.tcpMssLowered]!++;
+    // Nothing was lost for lack of room: the congestion window stays (RFC 1191 section 6.3).
+    this.#flags[flow]! &= ~Flag.inRecovery;
+    this.#dupAcks[flow] = 0;
+    this.#rewindAll(flow);
+    this.#armRetransmit(flow);
+    return true;
+  }
+
   #free(p: Packet): void {
     this.#ctx.freeReaderSlots(p.slotA, p.slotB);
   }
@@ -455,8 +491,8 @@ export class TcpTranslator {
     tcpOptions(this.#ctx.u8, p.transportAt, headerBytes, o);
     const v6 = this.#flags[flow]! & Flag.v6;
     const ours = this.#ctx.plan.addresses.mtu - (v6 ? 60 : 40);
-    // RFC 9293 section 3.7.1: no option means 536, or 1220 with IPv6. A tiny MSS would only make us slow.
-    const theirs = o.mss === 0 ? (v6 ? 1220 : 536) : Math.max(o.mss, 64);
+    // RFC 9293 section 3.7.1: no option means 536, or 1220 with IPv6.
+    const theirs = o.mss === 0 ? (v6 ? 1220 : 536) : Math.max(o.mss, MSS_MIN);
     this.#mss[flow] = Math.min(ours, theirs, 65495);
     if (o.wscale >= 0) {
       this.#flags[flow]! |= Flag.wscaleOk;

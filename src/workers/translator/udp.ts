@@ -12,8 +12,9 @@
  * A published port's socket is shared by all its peers: a datagram from one makes a flow that has no socket of its own and answers
  * through the listener, from the address that the peer wrote to.
  *
- * TTL is carried out (traceroute), and not back. TOS and DF are not carried: the host kernel fragments what its path does not
- * take, and a "fragmentation needed" from the path is told to the guest.
+ * TTL is carried out (traceroute), and not back. So is DF: what the host's path does not take whole is refused by the host's kernel, and
+ * the guest told the MTU, as by a router. Without DF the host's kernel fragments it. TOS is not carried, and DF not through a
+ * published port's socket, which many flows share.
  *
  * Group destinations are dropped and counted; DHCP and DHCPv6, which go to groups, have dhcp.ts and dhcpv6.ts, the dns address has
  * dns-forward.ts.
@@ -39,7 +40,7 @@ import { NO_SLOT } from '../../ring/pool.ts';
 import { flowHash } from '../flow-hash.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
-import { unreachableUdpFlow } from '../quoted-flow.ts';
+import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
@@ -54,6 +55,7 @@ import {
   quotedBytes,
   refusalToGuest,
 } from './icmp-errors.ts';
+import { SendOptions } from './send-options.ts';
 import { packetFree, pseudoSumWords } from './to-guest.ts';
 import { UdpRun } from './udp-run.ts';
 
@@ -72,14 +74,13 @@ export class UdpTranslator {
   readonly #lastMs: Float64Array;
   readonly #fromGuest: Uint8Array;
   readonly #toGuest: Uint8Array;
-  /** TTL that the host socket has, 0: not set yet. */
-  readonly #ttl: Uint8Array;
   /** viaListener: which one, the peer's host-side address 0..3, the local address it wrote to 4..7, interface index 8. */
   readonly #listener: Uint32Array;
   readonly #peer: Map<number, Uint32Array> = new Map();
   readonly #words = new Uint32Array(8);
   readonly #guest = new Uint32Array(4);
   readonly #run: UdpRun;
+  readonly #options: SendOptions;
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice) {
     this.#ctx = ctx;
@@ -91,7 +92,7 @@ export class UdpTranslator {
     this.#lastMs = new Float64Array(flows);
     this.#fromGuest = new Uint8Array(flows);
     this.#toGuest = new Uint8Array(flows);
-    this.#ttl = new Uint8Array(flows);
+    this.#options = new SendOptions(flows);
     this.#listener = new Uint32Array(flows);
     const plan = ctx.plan.addresses.ipv4;
     // A /31 and a /32 have no broadcast address (RFC 3021).
@@ -168,9 +169,10 @@ export class UdpTranslator {
   onUnreachable(p: Packet): boolean {
     const ctx = this.#ctx;
     const words = this.#words;
-    const ports = unreachableUdpFlow(ctx.u8, p.transportAt, p.transportBytesInA, p.family, words);
+    const ports = quotedFlow(ctx.u8, p.transportAt, p.transportBytesInA, p.family, words);
+    if (ports < 0 || quotedProtocol(ctx.u8, p.transportAt, p.family) !== IpProtocol.udp) return false;
     // Only its own port is anybody's to close.
-    if (ports < 0 || !addressEqual(words, 0, p.addr, 0)) return false;
+    if (!addressEqual(words, 0, p.addr, 0)) return false;
     const flow = ctx.flows.find(p.hash, words, 0, words, 4, ports, IpProtocol.udp);
     if (flow < 0 || this.dns.owns(flow) || this.#state[flow] !== State.connected) return false;
     ctx.counters[Counter.portsClosedByGuest]!++;
@@ -205,7 +207,7 @@ export class UdpTranslator {
     this.#state[flow] = state;
     this.#fromGuest[flow] = 0;
     this.#toGuest[flow] = 0;
-    this.#ttl[flow] = 0;
+    this.#options.begin(flow);
     this.#lastMs[flow] = ctx.now;
     ctx.counters[Counter.udpFlows]!++;
     ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + ctx.plan.policy.udpTimeoutMs);
@@ -250,10 +252,9 @@ export class UdpTranslator {
       w[at + W.arg4] = peer[7]!;
     } else {
       w[at + W.op] = ToHost.sendDatagram;
-      w[at + W.arg0] = p.ttl === this.#ttl[flow] ? 0 : p.ttl;
+      w[at + W.arg0] = this.#options.change(flow, p);
       w[at + W.arg1] = p.gsoType === VnetGso.udpL4 && bytes > p.gsoSize ? p.gsoSize : 0;
       w[at + W.arg2] = 0;
-      this.#ttl[flow] = p.ttl;
     }
     out.commit();
     p.slotA = NO_SLOT;

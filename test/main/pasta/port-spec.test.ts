@@ -83,6 +83,19 @@ describe('port options: rules', () => {
   ])('%s', (line, expected) => {
     expect(rules(line.split(' '))).toEqual(expected);
   });
+
+  it('with one family the wildcard is that of the family: it is listed so, and may lead to an address of it', () => {
+    const options = ['-t', '80', '-t', '81:192.0.2.7/90', '-T', '82'];
+    expect(rules(options, { ...ALL, ipv6: false })).toEqual([
+      'TCP [0.0.0.0]:80  =>  80 ',
+      'TCP [0.0.0.0]:81  =>  192.0.2.7:90 ',
+      'TCP [0.0.0.0]%lo:82  =>  82 ',
+    ]);
+    expect(rules(['-t', '80', '-t', '81:[2001:db8::7]/90'], { ...ALL, ipv4: false })).toEqual([
+      'TCP [::]:80  =>  80 ',
+      'TCP [::]:81  =>  2001:db8::7:90 ',
+    ]);
+  });
 });
 
 describe('port options: refusals', () => {
@@ -250,9 +263,9 @@ describe('listeners of a rule', () => {
     isListening = (_: string, port: number): boolean => port === 81,
   ) => {
     const direction = option === '-T' ? 'SPLICE' : 'HOST';
-    return parsePortSpec(option, 'tcp', spec, direction === 'SPLICE', EPHEMERAL).flatMap((rule) =>
-      ruleListeners(rule, direction, limits, true, isListening),
-    );
+    const table = new RuleTable(direction, limits);
+    applyPortSpec(option, 'tcp', spec, table, EPHEMERAL);
+    return table.rules.flatMap((rule) => ruleListeners(rule, direction, true, isListening));
   };
 
   it('a range stays one listener', () => {

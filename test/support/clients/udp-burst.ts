@@ -1,13 +1,16 @@
 /**
- * Equal datagrams in a burst to an echo server, a shorter one last: `udp-burst.ts ADDRESS PORT COUNT BYTES`. Prints {same, lost}: how many came
- * back unchanged, and how many not at all. Each carries its number, so that nothing can stand for something else.
+ * Equal datagrams to an echo server, a shorter one last: `udp-burst.ts ADDRESS PORT COUNT BYTES [WINDOW]`; all at once, or at most WINDOW of them
+ * unanswered. Prints {same, lost}: how many came back unchanged, and how many not at all within 2 s of the last answer. Each carries its number,
+ * so that nothing can stand for something else.
  */
 import dgram from 'node:dgram';
 import { patternSlice } from '../pattern.ts';
 
-const [address = '', port = '', countText = '', bytesText = ''] = process.argv.slice(2);
+const [address = '', port = '', countText = '', bytesText = '', windowText = countText] =
+  process.argv.slice(2);
 const count = Number(countText);
 const bytes = Number(bytesText);
+const window = Number(windowText);
 const REPLY_WAIT_MS = 2000;
 
 const wanted = new Map<number, Buffer>();
@@ -23,6 +26,10 @@ const socket = dgram.createSocket({
   sendBufferSize: 1 << 18,
 });
 let same = 0;
+let sentCount = 0;
+const sendSome = (): void => {
+  while (sentCount < count && sentCount - (count - wanted.size) < window) socket.send(all[sentCount++]!);
+};
 const end = (): void => {
   clearTimeout(timer);
   socket.close();
@@ -33,8 +40,8 @@ socket.on('message', (got) => {
   const number = got.length >= 4 ? got.readUInt32BE(0) : -1;
   if (wanted.get(number)?.equals(got)) same++;
   wanted.delete(number);
-  if (wanted.size === 0) end();
+  if (wanted.size === 0) return end();
+  timer.refresh();
+  sendSome();
 });
-socket.connect(Number(port), address, () => {
-  for (const payload of all) socket.send(payload);
-});
+socket.connect(Number(port), address, sendSome);

@@ -29,6 +29,7 @@ import { flowHash } from '../../../src/workers/flow-hash.ts';
 import { FlowTable } from '../../../src/workers/flow-table.ts';
 import { ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
 import { Owner } from '../../../src/workers/owners.ts';
+import { quotedFlow } from '../../../src/workers/quoted-flow.ts';
 import { TimerWheel } from '../../../src/workers/timer-wheel.ts';
 import { Addressing } from '../../../src/workers/translator/addressing.ts';
 import { type Packet, type ShardContext, TIMER_KINDS } from '../../../src/workers/translator/context.ts';
@@ -167,6 +168,7 @@ export class SimEngine {
     family: 4,
     proto: 6,
     ttl: 64,
+    dontFragment: true,
     hash: 0,
     needsCsum: false,
     gsoType: 0,
@@ -470,9 +472,18 @@ export class SimEngine {
       p.addr.set([0, 0, 0xffff, v.getUint32(ip + 12), 0, 0, 0xffff, v.getUint32(ip + 16)]);
     } else for (let i = 0; i < 8; i++) p.addr[i] = v.getUint32(ip + 8 + i * 4);
     const [k0, k1] = this.plan.hashKey;
-    p.hash = flowHash(k0, k1, p.addr, 0, p.addr, 4, v.getUint32(ip + ipBytes), 6);
     this.counters[Counter.framesFromGuest]!++;
-    this.tcp.onPacket(p);
+    if (frame[ip + (v4 ? 9 : 6)] === 6) {
+      p.hash = flowHash(k0, k1, p.addr, 0, p.addr, 4, v.getUint32(ip + ipBytes), 6);
+      this.tcp.onPacket(p);
+      return true;
+    }
+    // An ICMP error, dispatched as reader and shard do.
+    const words = new Uint32Array(8);
+    const ports = quotedFlow(pool.u8, p.transportAt, p.transportBytesInA, p.family, words);
+    p.hash = flowHash(k0, k1, words, 0, words, 4, Math.max(ports, 0), 6);
+    this.tcp.onTooBig(p);
+    this.ctx.freeReaderSlots(slotA, slotB);
     return true;
   }
 

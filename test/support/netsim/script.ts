@@ -14,6 +14,7 @@ import { endpoints } from './transfer.ts';
 import {
   Ack,
   type DecodedFrame,
+  ETH,
   encodeFrame,
   Fin,
   flagNames,
@@ -26,6 +27,7 @@ import {
   seqDist,
   type TcpOptionsModel,
   Urg,
+  VNET,
 } from './wire.ts';
 
 const FLAGS: Record<string, number> = { SYN: Syn, ACK: Ack, FIN: Fin, RST: Rst, PSH: Psh, URG: Urg };
@@ -128,6 +130,44 @@ export class Script {
       pad: !this.#vnet,
     });
     if (o.badChecksum) frame[frame.length - 1]! ^= 1;
+    this.engine.fromGuest(frame);
+    return this;
+  }
+
+  /**
+   * A router inside: the segment of ours with the relative number `seq` is too long for its link.
+   * @param quotedBytes  of that segment's head, IP header included
+   */
+  tooBig(mtu: number, seq: number, quotedBytes = 60): this {
+    const v4 = (this.#o.family ?? 4) === 4;
+    const back = endpoints(this.#o.family ?? 4, this.remote);
+    const lost = segment({
+      flags: Ack,
+      srcPort: this.dstPort,
+      dstPort: this.srcPort,
+      seq: seqAdd(this.ourIss, seq),
+      ack: 0,
+      window: 0,
+      urgent: 0,
+      options: {},
+      payload: new Uint8Array(0),
+    });
+    const o = { vnet: this.#vnet, partial: false, gsoSize: 0, pad: false };
+    const start = this.#vnet ? VNET + ETH : ETH;
+    const frameOf = (s: Segment, from: Uint8Array, to: Uint8Array): Uint8Array =>
+      encodeFrame({ family: back.family, guest: from, remote: to }, s, o);
+    const quoted = frameOf(lost, back.remote, back.guest).subarray(start, start + quotedBytes);
+    const ipBytes = v4 ? 20 : 40;
+    const frame = new Uint8Array(start + ipBytes + 8 + quoted.length);
+    // Link and IP headers as of a segment of the guest's.
+    frame.set(frameOf(lost, back.guest, back.remote).subarray(0, start + ipBytes));
+    const v = new DataView(frame.buffer);
+    if (v4) v.setUint16(start + 2, frame.length - start);
+    else v.setUint16(start + 4, frame.length - start - ipBytes);
+    frame[start + (v4 ? 9 : 6)] = v4 ? 1 : 58;
+    frame.set(v4 ? [3, 4] : [2, 0], start + ipBytes);
+    v.setUint32(start + ipBytes + 4, mtu);
+    frame.set(quoted, start + ipBytes + 8);
     this.engine.fromGuest(frame);
     return this;
   }

@@ -246,6 +246,47 @@ describe('TCP sending', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
+  it.each([
+    { family: 4, mtu: 1280, told: 1280 },
+    { family: 6, mtu: 1280, told: 600 },
+    { family: 4, mtu: 576, told: 0 },
+  ] as const)(
+    'ESTABLISHED: IPv$family, a router inside says $told: from there on again in segments of a packet of $mtu',
+    ({ family, mtu, told }) => {
+      const t = script({ family }).establish({ window: 512 });
+      t.socket.peerWrite(100_000);
+      expect(t.frames()[0]!.gsoSize).toBe(family === 4 ? 1460 : 1440);
+      t.tooBig(told, 1);
+      const again = t.frames();
+      const mss = mtu - (family === 4 ? 40 : 60);
+      expect(again.map((f) => f.gsoSize)).toEqual(again.map(() => mss));
+      expect(
+        ranges(
+          t,
+          again.map((f) => f.tcp!),
+        )[0]![0],
+      ).toBe(1);
+      // A second frame of before the first error, and a link that is wider than another.
+      expect(t.tooBig(told, 1461).frames()).toEqual([]);
+      expect(t.tooBig(1400, 1).frames()).toEqual([]);
+      expect(t.engine.counters[Counter.tcpMssLowered]).toBe(1);
+      endAndCheck(t);
+    },
+  );
+
+  it('ESTABLISHED: a "too big" about what is not on its way, or cut short, changes nothing', () => {
+    const t = script().establish({ window: 512 });
+    t.socket.peerWrite(5000);
+    t.frames();
+    t.send('ACK', 1, 2921);
+    t.frames();
+    for (const seq of [1, 2920, 5001]) expect(t.tooBig(600, seq).frames()).toEqual([]);
+    for (const bytes of [0, 20, 27]) expect(t.tooBig(600, 2921, bytes).frames()).toEqual([]);
+    expect(t.engine.counters[Counter.tcpMssLowered]).toBe(0);
+    expect(t.tooBig(600, 2921, 28).frames()[0]!.gsoSize).toBe(560);
+    endAndCheck(t);
+  });
+
   it('ESTABLISHED: a lone small segment is not sent again while the guest may delay its ACK', () => {
     const t = script().establish();
     // Round trips are short, as the timer knows by now.

@@ -1,0 +1,59 @@
+/**
+ * What the guest's IP headers ask of a flow's host socket: TTL, and whether a datagram may be fragmented. A socket option stays until
+ * it is set again, so it goes with a datagram only when it changes, in sendDatagram's arg0:
+ *
+ *     | 0 ... | SendFragment 2 bits | ttl 8 bits, 0: as before |
+ *
+ * A Linux guest sets DF in nearly all of its datagrams. Packets that every path carries need no option, so that a flow of short
+ * ones costs no further system call. IPv6 is never fragmented on its way: what came in one piece must go on in one piece.
+ */
+
+import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
+import { SendFragment } from '../messages.ts';
+import type { Packet } from './context.ts';
+import { ipHeaderBytes } from './to-guest.ts';
+
+/** Every path in use carries IPv4 packets of so many bytes (RFC 791 section 3.2 has hosts take them); IPv6 has a rule: IPV6_MIN_MTU. */
+const CARRIED_BYTES_V4 = 576;
+
+export class SendOptions {
+  // By flow: what its host socket has. TTL 0: not set yet.
+  readonly #ttl: Uint8Array;
+  readonly #fragment: Uint8Array;
+
+  constructor(flows: number) {
+    this.#ttl = new Uint8Array(flows);
+    this.#fragment = new Uint8Array(flows);
+  }
+
+  /** A flow has a new socket: it fragments what its path does not take, as Linux does by default. */
+  begin(flow: number): void {
+    this.#ttl[flow] = 0;
+    this.#fragment[flow] = SendFragment.allowed;
+  }
+
+  /**
+   * What has to be set for a packet of the flow, from now on taken as set.
+   * @param p  from the guest
+   * @returns arg0 of sendDatagram
+   */
+  change(flow: number, p: Packet): number {
+    let arg = 0;
+    if (p.ttl !== this.#ttl[flow]) {
+      this.#ttl[flow] = p.ttl;
+      arg = p.ttl;
+    }
+    const wanted = p.dontFragment ? SendFragment.never : SendFragment.allowed;
+    if (wanted !== this.#fragment[flow] && !isCarried(p)) {
+      this.#fragment[flow] = wanted;
+      arg |= wanted << 8;
+    }
+    return arg;
+  }
+}
+
+/** Whether any path takes the packet whole, so that the option does not matter to it. */
+function isCarried(p: Packet): boolean {
+  const bytes = ipHeaderBytes(p.family) + p.transportBytes;
+  return bytes <= (p.family === 4 ? CARRIED_BYTES_V4 : IPV6_MIN_MTU);
+}
