@@ -5,6 +5,7 @@
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
+import { SocketFile } from './socket-file.ts';
 
 /** Bytes of a request, at most; slirp4netns reads 4096 and wants one of them left over. */
 const MAX_REQUEST_BYTES = 4095;
@@ -26,6 +27,7 @@ export interface ApiSocketOptions {
 export class ApiSocket {
   readonly #server: Server;
   readonly #clients = new Set<Socket>();
+  #file: SocketFile | undefined;
 
   constructor(options: ApiSocketOptions) {
     // A client says that it is done by shutting down its half: the other is for the reply.
@@ -45,16 +47,24 @@ export class ApiSocket {
     } catch {
       // Nothing there, or listen() says why not.
     }
+    this.#file = new SocketFile(path);
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject);
       this.#server.listen(path, resolve);
     });
   }
 
+  /** Directories that the socket's name is to be removed from at the end. */
+  get directories(): readonly number[] {
+    return this.#file?.directories ?? [];
+  }
+
   /** Takes the file away too. */
   close(): void {
     for (const socket of this.#clients) socket.destroy();
-    this.#server.close();
+    const { listening } = this.#server;
+    this.#server.close(); // takes the file away too, where there is a root with that path
+    this.#file?.close(listening);
   }
 }
 

@@ -89,7 +89,7 @@ export async function socketSource(settings: Settings): Promise<SharedArrayBuffe
 /** The namespace needs nothing when the host's network changes: it has an address and a default route from the start. */
 export function followHost(
   watch: HostWatch,
-  { outboundInterface }: Settings,
+  { outboundInterface }: Pick<Settings, 'outboundInterface'>,
   engine: EngineModule.EngineHandle,
   log: Log,
 ): void {

@@ -110,6 +110,8 @@ export function emptyRoot(
 export interface WallPlan {
   /** Directories, by descriptor, in which files may be opened for reading. */
   readonly readable: readonly number[];
+  /** Directories, by descriptor, whose names may be listed, and no more. */
+  readonly listable?: readonly number[];
   /** Directories, by descriptor, in which names may be removed: socket files at the end. */
   readonly removable: readonly number[];
   /** Signals may be sent, to COMMAND, which may have changed its user: CAP_KILL. */
@@ -177,6 +179,7 @@ export function wallFilter(plan: WallPlan): Filter {
   put('openat', inDirectories(plan.readable, forReading));
   put('readlinkat', inDirectories(plan.readable));
   put('unlinkat', inDirectories(plan.removable));
+  put('getdents64', inDirectories(plan.listable ?? []));
   put('socket', {
     when: [
       { arg: 0, oneOf: [AF_INET, AF_INET6] },

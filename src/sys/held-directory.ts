@@ -1,11 +1,12 @@
 /**
  * Directories that stay in reach when the root is gone. Where the kernel and our rights allow it, what is held is a copy of the
  * mount with that directory as its root (open_tree, Linux 5.2): nothing above it can be reached by "..". Cold.
- * @syscalls open_tree mount_setattr openat readlinkat newfstatat close
+ * @syscalls open_tree mount_setattr openat readlinkat newfstatat getdents64 lseek close
  */
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
+  Errno,
   O_CLOEXEC,
   O_DIRECTORY,
   O_NOFOLLOW,
@@ -30,12 +31,23 @@ const MOUNT_ATTR_BYTES = 32;
 /** struct stat: st_dev u64 +0, st_ino u64 +8 on both architectures; 144 bytes at most. */
 const STAT_BYTES = 144;
 const PATH_MAX = 4096;
+/** struct linux_dirent64: d_ino u64, d_off s64, d_reclen u16 +16, d_type u8 +18, d_name +19 with a NUL behind it. */
+const DIRENT_RECLEN_AT = 16;
+const DIRENT_NAME_AT = 19;
+const LISTING_BYTES = 32 * 1024;
 
 const cSyscallPath = libc<[number, number, string, number, number, number]>('syscall', 'intptr_t', [
   'int64_t',
   'intptr_t',
   'const char *',
   'uintptr_t',
+  'uintptr_t',
+  'uintptr_t',
+]);
+
+const cSyscall = libc<[number, number, number, number]>('syscall', 'intptr_t', [
+  'int64_t',
+  'intptr_t',
   'uintptr_t',
   'uintptr_t',
 ]);
@@ -70,6 +82,31 @@ export function readHeldLink(dirFd: number, name: string): string | undefined {
   const target = new NativeBuffer(PATH_MAX);
   const r = cSyscallPath(syscallNumber('readlinkat'), dirFd, name, target.address, PATH_MAX, 0);
   return r < 0 ? undefined : new TextDecoder().decode(target.u8.subarray(0, r));
+}
+
+/**
+ * The names in a directory.
+ * @param dirFd  open for reading, not O_PATH
+ * @returns the names, or -errno
+ */
+export function heldNames(dirFd: number): readonly string[] | number {
+  const rewound = cSyscall(syscallNumber('lseek'), dirFd, 0, 0);
+  if (rewound < 0) return failed();
+  const entries = new NativeBuffer(LISTING_BYTES);
+  const names: string[] = [];
+  for (;;) {
+    const got = cSyscall(syscallNumber('getdents64'), dirFd, entries.address, LISTING_BYTES);
+    if (got < 0) return failed();
+    if (got === 0) return names;
+    for (let at = 0; at + DIRENT_NAME_AT < got; ) {
+      const next = at + entries.dv.getUint16(at + DIRENT_RECLEN_AT, true);
+      if (next <= at + DIRENT_NAME_AT || next > got) return -Errno.EBADMSG;
+      const name = entries.u8.subarray(at + DIRENT_NAME_AT, next);
+      const end = name.indexOf(0);
+      names.push(new TextDecoder().decode(end < 0 ? name : name.subarray(0, end)));
+      at = next;
+    }
+  }
 }
 
 /** Device and inode of what a name leads to, links followed, as "dev:ino", or -errno. */

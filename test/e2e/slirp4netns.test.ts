@@ -3,10 +3,10 @@
  * was read off slirp4netns 1.3.3.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Bed, makeBed, succeedIn } from '../support/bed.ts';
+import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
-import { HOST4, PEER4, PORT } from '../support/ports.ts';
-import { eventually } from '../support/process.ts';
+import { HOST4, HOST6, PEER4, PORT } from '../support/ports.ts';
+import { eventually, killTree } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
 const SLIRP = `${repoRoot}/bin/slirp4netns`;
@@ -85,6 +85,65 @@ describeE2e('slirp4netns', needs, () => {
       expect(stdout).toBe('slirp4netns\n');
     });
 
+    it('is behind the wall: an empty root, no capabilities for the main thread, a filter', async () => {
+      const { stdout } = await bed.run('host', [
+        'sh',
+        '-c',
+        `cd /proc/$(cat ${bed.ramDir}/pid); ls -A root/; grep -E '^(CapEff|NoNewPrivs|Seccomp):' status`,
+      ]);
+      expect(stdout).toBe('CapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n');
+    });
+
+    it('ports are added while a client says nothing, carry TCP and UDP of both families, and are removed', async () => {
+      const ask = async (...requests: object[]) => {
+        const texts = requests.map((request) => JSON.stringify(request));
+        return JSON.parse(
+          await succeedIn(
+            bed,
+            'host',
+            supportProgram('clients/api-client.ts', `${bed.ramDir}/api`, ...texts),
+          ),
+        );
+      };
+      const servers = ['tcp-echo.ts', 'udp-server.ts'].map((file) =>
+        bed.start('host', ['nsenter', `--net=${netns}`, '--', ...supportProgram(`clients/${file}`, 7001)]),
+      );
+      const forwards = ['tcp', 'udp'].flatMap((proto) =>
+        ['127.0.0.1', HOST6].map((host_addr) => ({ proto, host_addr, host_port: 880, guest_port: 7001 })),
+      );
+      const adding = forwards.map((forward) => ({ execute: 'add_hostfwd', arguments: forward }));
+      const replies = await ask(...adding, adding[0]!, { execute: 'list_hostfwd' });
+      expect(replies.slice(0, 4)).toEqual([1, 2, 3, 4].map((id) => ({ return: { id } })));
+      expect(replies[4]).toHaveProperty('error');
+      expect(replies[5].entries).toMatchObject(forwards);
+      for (const server of servers)
+        await eventually('it listens', 2 * END_MS, () => server.printed().stdout.includes('ready'));
+
+      const crowd = async (host: string) =>
+        JSON.parse(
+          (await bed.run('host', supportProgram('clients/tcp-crowd.ts', host, 880, 2, 2, 100_000, 1))).stdout,
+        );
+      const hello = (host: string) =>
+        succeedIn(bed, 'host', supportProgram('clients/udp-ask.ts', host, 880, 0, 'hello'));
+      const both = ['127.0.0.1', HOST6];
+      const [echoes, answers] = await Promise.all([
+        Promise.all(both.map(crowd)),
+        Promise.all(both.map(hello)),
+      ]);
+      for (const echo of echoes) expect(echo).toMatchObject({ ok: 2, failed: {} });
+      for (const answer of answers) expect(answer).toMatch(/ hello\n$/);
+
+      const remove = { execute: 'remove_hostfwd', arguments: { id: 2 } };
+      const [removed, info, stats] = await ask(remove, { execute: 'info' }, { execute: 'stats' });
+      expect(removed).toEqual({ return: {} });
+      expect(info.return).toMatchObject({ interface: 'tap0', mtu: 9000, guest: '10.0.2.100', forwards: 3 });
+      expect(stats.return.counters.bytesToGuest).toBeGreaterThan(4 * 100_000);
+      const [left, gone] = await Promise.all(both.map(crowd));
+      expect(left).toMatchObject({ ok: 2 });
+      expect(gone).toMatchObject({ failed: { ECONNREFUSED: 2 } });
+      for (const server of servers) killTree(server.process.pid!);
+    });
+
     it('ends with status 0 by exit-fd, takes its socket away and leaves the banner', async () => {
       const log = await running.stop();
       expect(log).toContain('* MTU:             9000\n* Network:         10.0.2.0\n');
@@ -147,6 +206,21 @@ describeE2e('slirp4netns', needs, () => {
        until [ -s ${bed.ramDir}/r ]; do sleep 0.05; done; umount ${other}; rm ${other}`,
     ]);
     await none();
+  });
+
+  it('goes on while anybody is in the namespace of the process that was named, ends after the last', async () => {
+    const { stdout } = await bed.run('host', [
+      'sh',
+      '-c',
+      `exec </dev/null 2>/dev/null; cd ${bed.ramDir}
+       unshare --net sh -c 'sleep 60 >/dev/null 2>&1 & echo $! >last; exec sleep 60' >/dev/null 2>&1 & first=$!
+       until [ -s last ] && [ "$(cat /proc/$first/comm)" = sleep ]; do sleep 0.02; done
+       rm -f r; ${SLIRP} -c -r 3 $first tap0 3>r >log 2>&1 & us=$!
+       until [ -s r ]; do sleep 0.05; done
+       kill $first; wait $first; sleep 2.5; [ -d /proc/$us ] && echo on
+       kill $(cat last); wait $us; echo $?`,
+    ]);
+    expect(stdout).toBe('on\n0\n');
   });
 
   it.each([

@@ -49,7 +49,7 @@ describe('behind the wall', () => {
 
 test('every jump of the filter lands inside it, and every way ends in a verdict', () => {
   const program = filterProgram(
-    wallFilter({ readable: [40, 41], removable: [42], signals: true, watchesProcess: false }),
+    wallFilter({ readable: [40, 41], listable: [43], removable: [42], signals: true, watchesProcess: false }),
   );
   expect(program.length).toBeLessThan(4096); // BPF_MAXINSNS
   program.forEach(([code, jt, jf, k], i) => {

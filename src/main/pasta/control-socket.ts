@@ -4,10 +4,7 @@
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
-import { basename, dirname } from 'node:path';
-import { holdDirectory } from '../../sys/held-directory.ts';
-import { close } from '../../sys/io.ts';
-import { unlinkat } from '../../sys/namespace.ts';
+import { SocketFile } from '../socket-file.ts';
 import { decodeRequest, encodeGreeting } from './control-codec.ts';
 import { type Direction, type ForwardRule, RuleTable } from './forward-rules.ts';
 
@@ -26,8 +23,7 @@ export class ControlSocket {
   readonly #server: Server;
   readonly #queue: Socket[] = [];
   #busy = false;
-  #directory = -1;
-  #name = '';
+  #file: SocketFile | undefined;
 
   constructor(options: ControlOptions) {
     this.#o = options;
@@ -41,8 +37,7 @@ export class ControlSocket {
   /** @throws Error of Node's, with its code */
   async listen(path: string): Promise<void> {
     if (await isAbandoned(path)) unlinkSync(path);
-    this.#directory = holdDirectory(dirname(path), true);
-    this.#name = basename(path);
+    this.#file = new SocketFile(path);
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject);
       this.#server.listen(path, resolve);
@@ -89,17 +84,14 @@ export class ControlSocket {
 
   /** Directories that the socket's name is to be removed from at the end. */
   get directories(): readonly number[] {
-    return this.#directory < 0 ? [] : [this.#directory];
+    return this.#file?.directories ?? [];
   }
 
   close(): void {
     for (const socket of this.#queue) socket.destroy();
     const { listening } = this.#server;
     this.#server.close(); // takes the file away too, where there is a root with that path
-    if (this.#directory < 0) return;
-    if (listening) unlinkat(this.#directory, this.#name, 0);
-    close(this.#directory);
-    this.#directory = -1;
+    this.#file?.close(listening);
   }
 }
 

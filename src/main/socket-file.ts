@@ -1,0 +1,31 @@
+/**
+ * Name of a Unix socket that is to be removed at the end: behind the wall (wall.ts) by its directory, held open, as paths lead
+ * nowhere there. Make it before the root is exchanged.
+ */
+import { basename, dirname } from 'node:path';
+import { holdDirectory } from '../sys/held-directory.ts';
+import { close } from '../sys/io.ts';
+import { unlinkat } from '../sys/namespace.ts';
+
+export class SocketFile {
+  #directory: number;
+  readonly #name: string;
+
+  constructor(path: string) {
+    this.#directory = holdDirectory(dirname(path), true);
+    this.#name = basename(path);
+  }
+
+  /** For WallPlan.removable. */
+  get directories(): readonly number[] {
+    return this.#directory < 0 ? [] : [this.#directory];
+  }
+
+  /** @param listened  the name is ours: it is removed. The directory is let go of either way. */
+  close(listened: boolean): void {
+    if (this.#directory < 0) return;
+    if (listened) unlinkat(this.#directory, this.#name, 0);
+    close(this.#directory);
+    this.#directory = -1;
+  }
+}
