@@ -1,8 +1,8 @@
 /**
- * `bucatini switch-over` and `switch-back`: our pasta (and slirp4netns, once bin/ has it) in the place of the stock one for one
- * user's Podman and Buildah, and back.
+ * `bucatini switch-over` and `switch-back`: our pasta and slirp4netns in the place of the stock ones for one user's Podman and
+ * Buildah, and back.
  *
- *   XDG_DATA_HOME/bucatini/helpers/pasta                          link to bin/pasta
+ *   XDG_DATA_HOME/bucatini/helpers/pasta, .../slirp4netns         links to bin/pasta, bin/slirp4netns
  *   XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf  [engine] helper_binaries_dir = [that directory, those before...]
  *
  * The drop-in's first line carries a digest of the rest, and the next names the directories that were made for it: a file that

@@ -66,12 +66,13 @@ wait $inner
 /** A datagram that must not be fragmented and is too long for the host; then, when the MTU is known, one that may be, and its echo. */
 const TOO_LONG = `
 import errno, select, socket, sys
-far, port = sys.argv[1], int(sys.argv[2])
+far, port, ttl = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 v6 = ':' in far
-level, discover, mtu = (41, 23, 24) if v6 else (0, 10, 14)
+level, discover, mtu, hops = (41, 23, 24, 16) if v6 else (0, 10, 14, 2)
 s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
 s.settimeout(2)
 s.connect((far, port))
+s.setsockopt(level, hops, ttl)
 s.setsockopt(level, discover, 2)  # IP_PMTUDISC_DO
 s.send(bytes(5000))
 select.select([s], [], [], 2)
@@ -192,9 +193,13 @@ describeE2e(
       afterAll(() => guest?.stop());
 
       describe.each(FAMILIES)('$name', ({ flag, far, peer }) => {
-        it('DF: refused with the MTU of the host; without it the datagram goes out in fragments', async () => {
-          const out = await succeed(guest, ['python3', '-c', TOO_LONG, peer, String(PORT.echo)]);
-          expect(out).toBe('EMSGSIZE 1500\ncame back: 6000\n');
+        it.each([
+          ['a probe that counts hops is refused with the MTU of the host', 9, 'EMSGSIZE 1500'],
+          ['what is no probe goes out in fragments', 64, 'came back: 5000'],
+        ])('DF, longer than the MTU of the host: %s', async (_, ttl, first) => {
+          const argv = ['python3', '-c', TOO_LONG, peer, String(PORT.echo), String(ttl)];
+          expect(await succeed(guest, argv)).toBe(`${first}\ncame back: 6000\n`);
+          await forget((words) => guest.inside(words));
         });
 
         it('tracepath: the MTU of the host, the MTU of the far link, the end', async () => {

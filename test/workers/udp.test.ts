@@ -83,8 +83,8 @@ describe('UDP from the guest', () => {
     [GUEST6, PEER6, 1280 - 48],
   ])('%s: DF is told once to the socket, and only for what not every path carries', (guest, far, carried) => {
     const { rig, udp } = begin();
-    const options = (bytes: number, dontFragment: boolean): number => {
-      const p = rig.packet(udpPacket(guest, 5000, far, 9, pattern(bytes), { ttl: 9 }));
+    const options = (bytes: number, dontFragment: boolean, ttl = 9): number => {
+      const p = rig.packet(udpPacket(guest, 5000, far, 9, pattern(bytes), { ttl }));
       p.dontFragment = dontFragment; // as the shard finds it in the header, or the reader in the fragments
       udp.onPacket(p);
       return rig.takeMessages().at(-1)![W.arg0]!;
@@ -96,6 +96,9 @@ describe('UDP from the guest', () => {
     expect(options(3000, true)).toBe(0);
     expect(options(carried, false)).toBe(0);
     expect(options(3000, false)).toBe(allowed << 8);
+    expect(options(3000, true, 31)).toBe(31 | (never << 8));
+    expect(options(3000, true, 64)).toBe(64 | (allowed << 8)); // no probe of a path
+    expect(options(3000, true, 64)).toBe(0);
   });
 
   it('two pieces and frame padding: the length field decides', () => {

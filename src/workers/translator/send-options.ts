@@ -4,8 +4,8 @@
  *
  *     | 0 ... | SendFragment 2 bits | ttl 8 bits, 0: as before |
  *
- * A Linux guest sets DF in nearly all of its datagrams. Packets that every path carries need no option, so that a flow of short
- * ones costs no further system call. IPv6 is never fragmented on its way: what came in one piece must go on in one piece.
+ * A Linux guest sets DF in nearly all of its datagrams, sized for an MTU that may be larger than the host's. Only a probe that counts
+ * hops means it (decision 062): what others send goes out in fragments where the host's link is narrower, as passt has it.
  */
 
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
@@ -15,6 +15,8 @@ import { ipHeaderBytes } from './to-guest.ts';
 
 /** Every path in use carries IPv4 packets of so many bytes (RFC 791 section 3.2 has hosts take them); IPv6 has a rule: IPV6_MIN_MTU. */
 const CARRIED_BYTES_V4 = 576;
+/** Tools that look at a path start at 1 and are done before this; hosts start at 64, 128 or 255. */
+const PROBE_TTL_LIMIT = 32;
 
 export class SendOptions {
   // By flow: what its host socket has. TTL 0: not set yet.
@@ -43,7 +45,8 @@ export class SendOptions {
       this.#ttl[flow] = p.ttl;
       arg = p.ttl;
     }
-    const wanted = p.dontFragment ? SendFragment.never : SendFragment.allowed;
+    const isProbe = p.dontFragment && p.ttl < PROBE_TTL_LIMIT;
+    const wanted = isProbe ? SendFragment.never : SendFragment.allowed;
     if (wanted !== this.#fragment[flow] && !isCarried(p)) {
       this.#fragment[flow] = wanted;
       arg |= wanted << 8;
