@@ -47,3 +47,35 @@ export function wrap(text: string, indent: number): string[] {
   lines.push(' '.repeat(indent) + line);
   return lines;
 }
+
+/**
+ * Completion for bash: the values of options, long options, all other words.
+ * @param name  of the program, of the directory of its table, and with _ in front of the function
+ * @param after  patterns of the word before -> how that option's value is completed; absent: not at all
+ * @param long  long options
+ * @param operand  compgen's option for all other words: -c commands, -f files
+ */
+export function bashCompletionText(
+  name: string,
+  after: readonly (readonly [pattern: string, compgen?: string])[],
+  long: readonly string[],
+  operand: '-c' | '-f',
+): string {
+  const cases = after.map(([pattern, compgen]) => {
+    const reply = compgen === undefined ? [] : [`      COMPREPLY=($(compgen ${compgen} -- "$cur"))`];
+    return [`    ${pattern})`, ...reply, '      return', '      ;;'].join('\n');
+  });
+  return `# bash completion for ${name}; made from src/main/${name}/options.ts by scripts/cli-docs.mjs.
+_${name}() {
+  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]}
+  case $prev in
+${cases.join('\n')}
+  esac
+  case $cur in
+    -*) COMPREPLY=($(compgen -W '${long.map((option) => `--${option}`).join(' ')}' -- "$cur")) ;;
+    *) COMPREPLY=($(compgen ${operand} -- "$cur")) ;;
+  esac
+}
+complete -F _${name} ${name}
+`;
+}

@@ -1,5 +1,5 @@
 /** Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them to files. */
-import { launcherTable, roff, wrap } from '../option-texts.ts';
+import { bashCompletionText, launcherTable, roff, wrap } from '../option-texts.ts';
 import { OPTIONS, type PastaOption, SHOWN_OPTIONS } from './options.ts';
 
 const GROUPS: readonly PastaOption['group'][] = [
@@ -87,7 +87,6 @@ const SIGNALS = 'SIGTERM and SIGQUIT end it with status 0.';
 
 /** Completion for bash; options that take files complete files. */
 export function bashCompletion(): string {
-  const long = SHOWN_OPTIONS.map((o) => `--${o.name}`).join(' ');
   const ofKind = (kind: RegExp): string =>
     SHOWN_OPTIONS.filter((o) => o.value !== undefined && kind.test(o.value))
       .flatMap((o) => [...(o.short === undefined ? [] : [`-${o.short}`]), `--${o.name}`])
@@ -96,29 +95,16 @@ export function bashCompletion(): string {
     .filter((o) => !/interface|outbound-if/.test(o.name))
     .flatMap((o) => [...(o.short === undefined ? [] : [`-${o.short}`]), `--${o.name}`])
     .join('|');
-  return `# bash completion for pasta; made from src/main/pasta/options.ts by scripts/cli-docs.mjs.
-_pasta() {
-  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]}
-  case $prev in
-    ${ofKind(/FILE|PATH/)})
-      COMPREPLY=($(compgen -f -- "$cur"))
-      return
-      ;;
-    -i|--interface|--outbound-if4|--outbound-if6)
-      COMPREPLY=($(compgen -W "$(cd /sys/class/net && echo *)" -- "$cur"))
-      return
-      ;;
-    ${rest})
-      return
-      ;;
-  esac
-  case $cur in
-    -*) COMPREPLY=($(compgen -W '${long}' -- "$cur")) ;;
-    *) COMPREPLY=($(compgen -c -- "$cur")) ;;
-  esac
-}
-complete -F _pasta pasta
-`;
+  return bashCompletionText(
+    'pasta',
+    [
+      [ofKind(/FILE|PATH/), '-f'],
+      ['-i|--interface|--outbound-if4|--outbound-if6', '-W "$(cd /sys/class/net && echo *)"'],
+      [rest],
+    ],
+    SHOWN_OPTIONS.map((o) => o.name),
+    '-c',
+  );
 }
 
 /** File name in dist/texts -> content; bin/pasta reads them. */

@@ -1,5 +1,5 @@
 /** Help, version, manual page and shell completion of `slirp4netns`, all from its option table. The build writes them to files. */
-import { launcherTable, roff, wrap } from '../option-texts.ts';
+import { bashCompletionText, launcherTable, roff, wrap } from '../option-texts.ts';
 import { OPTIONS, SHOWN_OPTIONS, type SlirpOption } from './options.ts';
 
 const INDENT = 34;
@@ -72,27 +72,15 @@ const STATUS =
 
 /** Completion for bash; options that take paths complete files. */
 export function bashCompletion(): string {
-  const long = SHOWN_OPTIONS.map((o) => `--${o.name}`).join(' ');
-  return `# bash completion for slirp4netns; made from src/main/slirp4netns/options.ts by scripts/cli-docs.mjs.
-_slirp4netns() {
-  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]}
-  case $prev in
-    -a|--api-socket|--userns-path)
-      COMPREPLY=($(compgen -f -- "$cur"))
-      return
-      ;;
-    --netns-type)
-      COMPREPLY=($(compgen -W 'pid path tapfd' -- "$cur"))
-      return
-      ;;
-  esac
-  case $cur in
-    -*) COMPREPLY=($(compgen -W '${long}' -- "$cur")) ;;
-    *) COMPREPLY=($(compgen -f -- "$cur")) ;;
-  esac
-}
-complete -F _slirp4netns slirp4netns
-`;
+  return bashCompletionText(
+    'slirp4netns',
+    [
+      ['-a|--api-socket|--userns-path', '-f'],
+      ['--netns-type', "-W 'pid path tapfd'"],
+    ],
+    SHOWN_OPTIONS.map((o) => o.name),
+    '-f',
+  );
 }
 
 /** File name in dist/texts -> content; bin/slirp4netns reads them. */
