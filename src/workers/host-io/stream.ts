@@ -100,6 +100,10 @@ const Flag = {
   bulk: 1 << 13,
 } as const;
 
+/** Of a listener; `set`: connections accepted before its queue was next empty may still lack them. */
+const ListenOptions = { none: 0, set: 1, inherited: 2 } as const;
+type ListenOptions = (typeof ListenOptions)[keyof typeof ListenOptions];
+
 const IOV_MAX = 64;
 /** Reads of one socket a round: few enough that the frames are still in the cache when the shard writes them (perf/notes.md). */
 const READS_A_ROUND = 4;
@@ -167,6 +171,7 @@ export class StreamSockets implements SocketModule {
   readonly #listenFd: number[] = [];
   readonly #listenPlan: ListenerPlan[] = [];
   readonly #listenTarget: number[] = [];
+  readonly #listenOptions: ListenOptions[] = [];
   /** Accepted descriptors that no shard has answered for yet. */
   readonly #pending = new Set<number>();
   /** Listeners that ran out of descriptors in the middle of accepting. */
@@ -237,7 +242,7 @@ export class StreamSockets implements SocketModule {
     this.#pending.delete(fd);
     this.#begin(gid, fd);
     this.#flags[gid]! |= Flag.open;
-    this.#configure(fd);
+    this.#setPeeking(fd);
     const r = this.#ctx.watch(fd, gid, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
     if (r < 0) this.#fail(gid, -r);
   }
@@ -280,7 +285,8 @@ export class StreamSockets implements SocketModule {
       return this.#openFailed(gid, -fd);
     }
     this.#begin(gid, fd);
-    this.#configure(fd);
+    this.#setStreamOptions(fd);
+    this.#setPeeking(fd);
     const outbound = this.#outbound;
     let r = outbound.toDevice(fd, words, at + W.addr);
     if (r >= 0) r = outbound.bindStream(fd, words, at + W.addr);
@@ -297,10 +303,13 @@ export class StreamSockets implements SocketModule {
     if (r === 0) this.#onConnected(gid);
   }
 
-  #configure(fd: number): void {
+  #setStreamOptions(fd: number): void {
     // The guest's stack has applied Nagle's algorithm already; a second one would only add delay.
     setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     setsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  }
+
+  #setPeeking(fd: number): void {
     if (this.#peekOff && setsockoptInt(fd, SOL_SOCKET, SO_PEEK_OFF, 0) < 0) {
       this.#peekOff = false;
       this.#discard = new NativeBuffer(DISCARD_BYTES);
@@ -309,6 +318,20 @@ export class StreamSockets implements SocketModule {
         'this kernel has no SO_PEEK_OFF for TCP (Linux 6.10): downloads cost more copying',
       );
     }
+  }
+
+  /**
+   * A socket begins as a copy of its listener (sk_clone), which saves two calls a connection. The listener gets the options with its first
+   * connection: most of many published ports never see one. Those that waited in its queue by then are copies of before. SO_PEEK_OFF is not
+   * left to that: a copy made just before, queued just after, would be read wrongly, not only a little later.
+   */
+  #configureAccepted(fd: number, index: number, listener: number): void {
+    const options = this.#listenOptions[index];
+    if (options === ListenOptions.inherited) return;
+    this.#setStreamOptions(fd);
+    if (options !== ListenOptions.none) return;
+    this.#setStreamOptions(listener);
+    this.#listenOptions[index] = ListenOptions.set;
   }
 
   #openFailed(gid: number, errno: number): void {
@@ -849,6 +872,7 @@ export class StreamSockets implements SocketModule {
     this.#listenFd[index] = fd;
     this.#listenPlan[index] = plan;
     this.#listenTarget[index] = targetPort(plan, port);
+    this.#listenOptions[index] = ListenOptions.none;
     return 0;
   }
 
@@ -857,6 +881,7 @@ export class StreamSockets implements SocketModule {
     close(this.#listenFd[index]!);
     delete this.#listenFd[index];
     delete this.#listenPlan[index];
+    delete this.#listenOptions[index];
     this.#acceptLater.delete(this.#ctx.listenerBase + index);
   }
 
@@ -875,7 +900,11 @@ export class StreamSockets implements SocketModule {
         SOCK_NONBLOCK | SOCK_CLOEXEC,
       );
       if (fd < 0) {
-        if (fd === -Errno.EAGAIN) return;
+        if (fd === -Errno.EAGAIN) {
+          if (this.#listenOptions[index] === ListenOptions.set)
+            this.#listenOptions[index] = ListenOptions.inherited;
+          return;
+        }
         if (fd === -Errno.EMFILE || fd === -Errno.ENFILE) {
           // The connection waits in the backlog; the edge is gone, so come back when a descriptor may be free.
           ctx.counters[Counter.emfile]!++;
@@ -887,7 +916,7 @@ export class StreamSockets implements SocketModule {
         return;
       }
       const port = sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
-      this.#announce(fd, index, plan, port);
+      this.#announce(fd, index, listener, plan, port);
     }
     ctx.markReady(gid);
   }
@@ -897,7 +926,7 @@ export class StreamSockets implements SocketModule {
     this.#nextLingerCheck = Math.min(this.#nextLingerCheck, this.#ctx.now + 100);
   }
 
-  #announce(fd: number, index: number, plan: ListenerPlan, peerPort: number): void {
+  #announce(fd: number, index: number, listener: number, plan: ListenerPlan, peerPort: number): void {
     const ctx = this.#ctx;
     const addressing = this.#addressing;
     const words = this.#words;
@@ -914,6 +943,7 @@ export class StreamSockets implements SocketModule {
       close(fd);
       return;
     }
+    this.#configureAccepted(fd, index, listener);
     const [k0, k1] = ctx.plan.hashKey;
     const hash = flowHash(k0, k1, guest, 0, words, 4, ((target << 16) | peerPort) >>> 0, 6);
     this.#pending.add(fd);

@@ -1,15 +1,23 @@
 /** The host-io stage's stream sockets on real loopback connections: what they answer to a shard's commands. */
-import { createServer, type Server, type Socket } from 'node:net';
+import { once } from 'node:events';
+import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { COUNTER_WORDS, Counter } from '../../../src/ring/counters.ts';
 import { allocateShared } from '../../../src/ring/layout.ts';
 import { FramePool, NO_SLOT, Ownership, SlotStack } from '../../../src/ring/pool.ts';
 import { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
+import { IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY } from '../../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../../src/sys/epoll.ts';
 import { close } from '../../../src/sys/io.ts';
 import { addressOf } from '../../../src/sys/memory.ts';
-import { DEFAULT_POLICY, type EnginePlan, type ServicePolicy } from '../../../src/workers/engine-plan.ts';
+import { getsockoptInt } from '../../../src/sys/socket.ts';
+import {
+  DEFAULT_POLICY,
+  type EnginePlan,
+  type ListenerPlan,
+  type ServicePolicy,
+} from '../../../src/workers/engine-plan.ts';
 import { HostIo } from '../../../src/workers/host-io/host-io.ts';
 import { DataKind, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
 import { Owner } from '../../../src/workers/owners.ts';
@@ -43,7 +51,7 @@ class Bench {
   /** Guest bytes that wait in slots of the reader. */
   slotsOut = 0;
 
-  constructor(policy: Partial<ServicePolicy> = {}) {
+  constructor(policy: Partial<ServicePolicy> = {}, listenerCapacity = 0) {
     const request = {
       smallSlots: 256,
       largeSlots: 16,
@@ -75,6 +83,7 @@ class Bench {
         ...policy,
       },
       listeners: [],
+      listenerCapacity,
       pool: { smallSlots: 256, largeSlots: 16, flows: 8 },
       tap: { fd: -1, vnetHdrBytes: 12, uso: false },
       hashKey: [1, 2],
@@ -123,6 +132,11 @@ class Bench {
     w[at + W.ports] = (port << 16) >>> 0;
     this.#toHost.commit();
     this.#toHost.flush();
+  }
+
+  listen(port: number): void {
+    const plan: ListenerPlan = { proto: 'tcp', address: '127.0.0.1', port, targetPort: 80 };
+    expect(this.#io.listen([plan])).toEqual([]);
   }
 
   send(flow: number, bytes: Uint8Array): void {
@@ -247,6 +261,27 @@ afterEach(() => {
 });
 
 describe('stream sockets', () => {
+  it('accepted sockets have no Nagle and keep-alive: the first, those that waited with it, and later ones', async () => {
+    const port = await listen(() => {});
+    server!.close();
+    bench = new Bench({}, 1);
+    bench.listen(port);
+    const accepted = () => bench.of(ToShard.accepted);
+    for (const count of [3, 4, 5]) {
+      // Three wait before the stage first looks.
+      while (peers.length < count) {
+        const peer = createConnection(port, '127.0.0.1');
+        peers.push(peer);
+        await once(peer, 'connect');
+      }
+      await bench.until(() => accepted().length === count);
+    }
+    for (const { arg0: fd } of accepted()) {
+      expect(getsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY)).toBe(1);
+      expect(getsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE)).toBe(1);
+    }
+  });
+
   it('connect refused: openFailed with the errno, then closed; a reset that crossed it is not answered again', async () => {
     const port = await listen(() => {});
     server!.close();
