@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { ETH_BYTES } from '../../src/proto/ethernet.ts';
 import { COUNTER_WORDS } from '../../src/ring/counters.ts';
 import { allocateShared } from '../../src/ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../../src/ring/pool.ts';
@@ -47,12 +48,23 @@ function rig() {
     },
   });
   const out = new NativeBuffer(65_536);
-  const send = (bytes: number): void => {
+  /** @param port  makes it a TCP segment of a flow of its own; 0: a frame of no flow */
+  const send = (bytes: number, port = 0): void => {
+    if (port !== 0) out.u8.set(segment);
+    out.u8[ETH_BYTES + 21] = port;
     expect(write(guest, out.address, bytes)).toBe(bytes);
   };
   const frames = new RingConsumer(sab, layout, FRAMES, null);
   return { reader, send, frames };
 }
+
+/** Ethernet, IPv4 and the ports of a TCP segment of 65,536 bytes; the second byte of its source port is the flow. */
+// biome-ignore format: a line a header
+const segment = [
+  2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00,
+  0x45, 0, 0xff, 0xf2, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 2, 15, 198, 51, 100, 7,
+  0x40, 0, 0, 80,
+];
 
 describe('frames a round', () => {
   it('of small ones as many as leave in one UDP_SEGMENT send; the rest in the next round', () => {
@@ -71,5 +83,13 @@ describe('frames a round', () => {
     expect(reader.poll(0)).toBe(16);
     frames.release(frames.available());
     expect(reader.poll(0)).toBe(14);
+  });
+
+  it('of 64 KiB ones of several flows in turn two megabytes: each flow has some to send together', () => {
+    const { reader, send, frames } = rig();
+    for (let i = 0; i < 45; i++) send(65_536, 1 + ((i >> 1) & 7));
+    expect(reader.poll(0)).toBe(32);
+    frames.release(frames.available());
+    expect(reader.poll(0)).toBe(13);
   });
 });

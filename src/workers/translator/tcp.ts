@@ -204,10 +204,6 @@ export class TcpTranslator {
 
   readonly #ackList: Int32Array;
   #ackCount = 0;
-  /** Acknowledgements that wait for one more flush: those noted before the last one, and all. */
-  readonly #lateAckList: Int32Array;
-  #lateAckDue = 0;
-  #lateAckCount = 0;
   readonly #creditList: Int32Array;
   #creditCount = 0;
 
@@ -282,7 +278,6 @@ export class TcpTranslator {
     this.#oooTail = new Int32Array(n).fill(NONE);
     this.#oooCount = new Uint16Array(n);
     this.#ackList = new Int32Array(n);
-    this.#lateAckList = new Int32Array(n);
     this.#creditList = new Int32Array(n);
     for (let i = 0; i < OOO_ENTRIES; i++) this.#oooNext[i] = i + 1 < OOO_ENTRIES ? i + 1 : NONE;
     const shards = ctx.plan.threads.kind === 'fused' ? 1 : ctx.plan.threads.shards;
@@ -571,7 +566,7 @@ export class TcpTranslator {
         this.#establish(flow, ack, seq, tcpWindow(u8, p.transportAt));
         // The window of a SYN is never scaled (RFC 7323 section 2.2).
         this.#sndWnd[flow] = tcpWindow(u8, p.transportAt);
-        this.#wantLateAck(flow);
+        this.#wantAck(flow);
       } else {
         // Simultaneous open (RFC 9293 figure 7).
         this.#state[flow] = State.synReceived;
@@ -1610,17 +1605,6 @@ export class TcpTranslator {
     else this.#flushAck(flow);
   }
 
-  /**
-   * An ACK that may wait for what host-io says to the credit of this round: a peer that connected has mostly sent its request by now, which
-   * then carries the ACK. One frame less a connection, and the program inside finds the request when it accepts.
-   */
-  #wantLateAck(flow: number): void {
-    if (this.#flags[flow]! & Flag.ackPending) return;
-    if (this.#lateAckCount === this.#lateAckList.length) return this.#wantAck(flow);
-    this.#flags[flow]! |= Flag.ackPending;
-    this.#lateAckList[this.#lateAckCount++] = flow;
-  }
-
   #flushAck(flow: number): void {
     if (!(this.#flags[flow]! & Flag.ackPending)) return;
     this.#flags[flow]! &= ~Flag.ackPending;
@@ -1720,23 +1704,14 @@ export class TcpTranslator {
     return mss * Math.max(1, Math.floor(most / mss));
   }
 
-  /** End of the round: one ACK and one credit a flow, whatever happened to it. @returns what was or is still to be done: not to sleep on */
+  /** End of the round: one ACK and one credit a flow, whatever happened to it. */
   flush(): number {
-    const n = this.#ackCount + this.#creditCount + this.#lateAckCount;
-    if (this.#lateAckCount > 0) this.#flushLateAcks();
+    const n = this.#ackCount + this.#creditCount;
     for (let i = 0; i < this.#creditCount; i++) this.#flushCredit(this.#creditList[i]!);
     this.#creditCount = 0;
     for (let i = 0; i < this.#ackCount; i++) this.#flushAck(this.#ackList[i]!);
     this.#ackCount = 0;
     return n;
-  }
-
-  #flushLateAcks(): void {
-    const list = this.#lateAckList;
-    for (let i = 0; i < this.#lateAckDue; i++) this.#flushAck(list[i]!);
-    list.copyWithin(0, this.#lateAckDue, this.#lateAckCount);
-    this.#lateAckCount -= this.#lateAckDue;
-    this.#lateAckDue = this.#lateAckCount;
   }
 
   // ---------------------------------------------------------------------------------------------------- timers
