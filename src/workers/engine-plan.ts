@@ -168,6 +168,8 @@ export interface HostChange {
   readonly self4?: string;
   /** The same for IPv6; a guest that had no global address in the plan is offered this one. */
   readonly self6?: string;
+  /** The gateway that the guest is told of by DHCPv4, which was off (ServicePolicy.dhcp) for want of one; absent: as before. */
+  readonly dhcpGateway?: string;
 }
 
 export interface PoolPlan {
