@@ -10,6 +10,7 @@ import { Errno, O_DIRECTORY, O_PATH } from '../sys/constants.ts';
 import { heldIdentity } from '../sys/held-directory.ts';
 import { openPath } from '../sys/namespace.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
+import { descriptorOfPath } from './descriptors.ts';
 import {
   chooseNetns,
   endWithin,
@@ -26,7 +27,7 @@ import { RESOLV_CONF } from './resolv-conf.ts';
 import { followResolvConf } from './resolvers.ts';
 import { Stopwatch } from './stopwatch.ts';
 import { quoted, UsageError } from './values.ts';
-import { closeWall, emptyRoot } from './wall.ts';
+import { closeWall, leaveHost } from './wall.ts';
 
 /** How soon the end of a process is noticed. */
 const POLL_MS = 250;
@@ -77,9 +78,7 @@ export async function attach(
   followHost(hostWatch, settings, engine, log);
   const watched = new NamespaceWatch(target, () => end.resolve('the namespace is gone'), identity);
   const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
-  const openRoot = emptyRoot(engine.eventRings);
-  if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
-  watched.rootChanged();
+  leaveHost({ eventRings: engine.eventRings, log, watched, keepOpen: descriptorOfPath(target.path) });
   closeWall({ readable, removable: [], signals: false, watchesProcess: target.pid !== undefined });
   steps.lap('wall closed');
   log('debug', `start: ${steps.text()}`);

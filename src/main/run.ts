@@ -13,12 +13,13 @@
  * We are root of a user namespace of our own by now (the launcher's doing), in the host's network namespace. Whatever ends
  * first ends the rest: COMMAND the engine, the engine COMMAND, and our own death both (command.ts).
  */
-import { realpathSync } from 'node:fs';
+import { closeSync, realpathSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
+import { closeInheritedOnExec, OPEN_FILES_VARIABLE } from './descriptors.ts';
 import {
   chooseNetns,
   endWithin,
@@ -36,7 +37,7 @@ import { followResolvConf } from './resolvers.ts';
 import { forwardSignals } from './signals.ts';
 import { Stopwatch } from './stopwatch.ts';
 import { Terminal } from './terminal.ts';
-import { closeWall, emptyRoot } from './wall.ts';
+import { closeWall, leaveHost } from './wall.ts';
 
 /** @returns the exit status. @throws CommandError, NetnsError or Error with one line for the user */
 export async function run(
@@ -75,10 +76,10 @@ export async function run(
       throw error;
     });
     watch.lap('namespace made');
-    (await import('./descriptors.ts')).closeInheritedOnExec();
+    closeInheritedOnExec();
     const resolvConf = privateResolvConf(settings);
     const options = {
-      ...{ argv, env },
+      ...{ argv, env, openFiles: process.env[OPEN_FILES_VARIABLE] },
       ...(netns.mainInside ? {} : { namespaceFd }),
       ...(resolvConf && { resolvConf }),
     };
@@ -111,8 +112,8 @@ export async function run(
       settings.dns === undefined ? followResolvConf(setResolvers, RESOLV_CONF, readable) : () => {};
     followHost(hostWatch, settings, engine, log);
     const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
-    const openRoot = emptyRoot(engine.eventRings);
-    if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
+    closeSync(namespaceFd); // nobody goes there any more
+    leaveHost({ eventRings: engine.eventRings, log });
     closeWall({ readable, removable: [], signals: true, watchesProcess: false });
     watch.lap('wall closed');
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);

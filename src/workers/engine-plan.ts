@@ -184,6 +184,8 @@ export interface ImpairmentPlan {
   readonly lossFromGuest: number;
   readonly lossToGuest: number;
   readonly seed: number;
+  /** Frames from the guest after which the thread that reads them fails. */
+  readonly crashAfterFrames?: number;
 }
 
 export interface EnginePlan {

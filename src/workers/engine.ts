@@ -26,6 +26,7 @@ import { allocateShared, requestStop } from '../ring/layout.ts';
 import { EFD_CLOEXEC, EFD_NONBLOCK, errnoText } from '../sys/constants.ts';
 import { close, eventfd, eventfdWrite } from '../sys/io.ts';
 import { addressOf } from '../sys/memory.ts';
+import { raiseOpenFiles } from '../sys/namespace.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
 import { LogReader } from './log-ring.ts';
@@ -113,6 +114,7 @@ const LEVELS = ['error', 'warning', 'info', 'debug'] as const;
  */
 export async function startEngine(plan: EnginePlan, options: EngineOptions = {}): Promise<EngineHandle> {
   const threads = threadPlan(plan.threads);
+  raiseOpenFiles(); // a descriptor for each flow and each published port; Node has done it, but does not promise to
   const { sab, layout } = allocateShared(
     {
       smallSlots: plan.pool.smallSlots,

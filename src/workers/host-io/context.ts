@@ -4,6 +4,7 @@
  */
 import type { FramePool, SlotStack } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
+import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, ListenerPlan } from '../engine-plan.ts';
 
 /** The way past the TAP for what comes from the host's loopback (the splice stage). */
@@ -45,6 +46,7 @@ export interface HostContext {
   readonly largeSlots: SlotStack;
   readonly flowsPerShard: number;
   readonly listenerBase: number;
+  readonly shortage: DescriptorShortage;
   readonly loopback?: LoopbackPath | undefined;
   /** Link to the shard that owns a gid. */
   toShard(gid: number): RingProducer;

@@ -48,6 +48,7 @@ import {
   setsockoptInt,
   sockaddrWrite,
 } from '../../sys/socket.ts';
+import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import { flowHash } from '../flow-hash.ts';
 import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
 import { StageDrop } from '../stage-drop.ts';
@@ -72,6 +73,7 @@ export interface DatagramSpliceOptions {
   readonly timeoutMs: number;
   readonly streamTimeoutMs: number;
   readonly counters: Float64Array;
+  readonly shortage: DescriptorShortage;
   /** Register a descriptor, edge-triggered; events come to onFlow(flow). */
   watch(fd: number, flow: number, events: number): number;
   /** An unbound socket of the other side. @returns a descriptor or -errno */
@@ -212,7 +214,7 @@ export class DatagramSplice {
     if (known >= 0) return known;
     const fd = this.#open(origin);
     if (fd < 0) {
-      if (fd === -Errno.EMFILE || fd === -Errno.ENFILE) this.#o.counters[Counter.emfile]!++;
+      this.#o.shortage.is(fd);
       this.#drop(StageDrop.noSocket, 1);
       return -1;
     }
