@@ -130,11 +130,12 @@ export interface Leaving {
  */
 export function leaveHost({ eventRings, log, keepOpen, watched, chrootFallback }: Leaving): void {
   closeInherited(keepOpen);
-  dropCapabilitiesElsewhere(flowCapabilities()); // while there is a /proc to find them by
+  const waitForDrop = dropCapabilitiesElsewhere(flowCapabilities()); // while there is a /proc to find them by
   const openRoot = emptyRoot(eventRings, chrootFallback);
   // The calls with paths are refused all the same.
   if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
   watched?.rootChanged();
+  waitForDrop();
 }
 
 export interface WallPlan {

@@ -13,9 +13,10 @@
  *     +72   struct __user_cap_data[2]: effective, permitted, inheritable, u32 each: none
  * @syscalls mmap mprotect rt_sigaction tgkill capset rt_sigreturn
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
 import { Errno, LINUX_CAPABILITY_VERSION_3 } from './constants.ts';
 import { checked, SysError } from './error.ts';
+import { schedYield } from './io.ts';
 import { failed, libc } from './libc.ts';
 import { NativeBuffer, writeAddress } from './memory.ts';
 import { syscallNumber } from './syscall-numbers.ts';
@@ -62,38 +63,60 @@ const CODE: Readonly<Record<string, readonly number[]>> = {
   ],
 };
 
-/** Threads of this process that hold a capability beyond a set of permitted ones. Needs /proc. */
-function threadsBeyond(allowed: bigint): readonly number[] {
-  return readdirSync('/proc/self/task')
-    .map(Number)
-    .filter((tid) => {
-      let status: string;
-      try {
-        status = readFileSync(`/proc/self/task/${tid}/status`, 'latin1');
-      } catch {
-        return false; // it has ended
-      }
-      const permitted = BigInt(`0x${/^CapPrm:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0'}`);
-      return (permitted & ~allowed) !== 0n;
-    });
+interface Thread {
+  readonly tid: number;
+  /** Its status file, which can be read when /proc is out of reach. */
+  readonly status: number;
+}
+
+const STATUS_BYTES = 4096; // about 1.5 KiB are there
+const text = Buffer.alloc(STATUS_BYTES);
+
+/** Whether a thread holds a capability beyond a set of permitted ones. */
+function isBeyond({ status }: Thread, allowed: bigint): boolean {
+  try {
+    const bytes = readSync(status, text, 0, STATUS_BYTES, 0);
+    const permitted = /^CapPrm:\s*([0-9a-f]+)/m.exec(text.toString('latin1', 0, bytes))?.[1] ?? '0';
+    return (BigInt(`0x${permitted}`) & ~allowed) !== 0n;
+  } catch {
+    return false; // ESRCH: it has ended
+  }
+}
+
+/** All other threads that hold one. Their status files are open. */
+function threadsBeyond(allowed: bigint, self: number): readonly Thread[] {
+  const found: Thread[] = [];
+  for (const name of readdirSync('/proc/self/task')) {
+    const tid = Number(name);
+    if (tid === self) continue;
+    let thread: Thread;
+    try {
+      thread = { tid, status: openSync(`/proc/self/task/${name}/status`, 'r') };
+    } catch {
+      continue; // it has ended
+    }
+    if (isBeyond(thread, allowed)) found.push(thread);
+    else closeSync(thread.status);
+  }
+  return found;
 }
 
 /**
  * Take all capabilities from all other threads but those that have been left with some of `allowed` and no others. The calling
- * thread keeps its own. Returns when every thread has done it.
+ * thread keeps its own. From here on no thread runs anything of its own before it has lost them.
  * @param allowed  capabilities, CAP_*, that other threads have chosen to keep
+ * @returns what waits until every thread has done it; call it before a filter forbids capset. /proc is not needed for it
  * @throws SysError
  */
-export function dropCapabilitiesElsewhere(allowed: readonly number[]): void {
+export function dropCapabilitiesElsewhere(allowed: readonly number[]): () => void {
   const set = allowed.reduce((bits, capability) => bits | (1n << BigInt(capability)), 0n);
-  const threads = (): readonly number[] => threadsBeyond(set).filter((tid) => tid !== self);
   const syscall = libc<[N, N, N, N, N]>('syscall', 'intptr_t', ['int64_t', W, W, W, W]);
   const self = syscall(syscallNumber('gettid'), 0, 0, 0, 0);
-  let left = threads();
-  if (left.length === 0) return;
+  const threads = threadsBeyond(set, self);
+  if (threads.length === 0) return () => {};
+  const list = threads.map(({ tid }) => tid).join();
   const code = CODE[process.arch];
-  if (code === undefined)
-    throw new SysError('capset', `threads ${left.join()}, ${process.arch}`, Errno.ENOSYS);
+  if (code === undefined) throw new SysError('capset', `threads ${list}, ${process.arch}`, Errno.ENOSYS);
 
   const mmap = libc<[N, N, N, N, N, N]>('mmap', 'intptr_t', [W, 'size_t', 'int', 'int', 'int', 'int64_t']);
   const page = mmap(0, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -119,14 +142,24 @@ export function dropCapabilitiesElsewhere(allowed: readonly number[]): void {
     return r < 0 ? failed() : r;
   };
   checked(sigaction(action.address, before.address), 'rt_sigaction', `signal ${SIGNAL}`);
-  const endAt = performance.now() + ANSWER_MS;
-  for (const tid of left) syscall(syscallNumber('tgkill'), process.pid, tid, SIGNAL, 0); // ESRCH: it has ended
-  do {
-    left = threads();
-  } while (left.length > 0 && performance.now() < endAt);
-  // Were it taken back while a thread has yet to answer, the signal would mean the end of us.
-  if (left.length > 0)
-    throw new SysError('capset', `threads ${left.join()} have not answered`, Errno.ETIMEDOUT);
-  checked(sigaction(before.address, 0), 'rt_sigaction', `signal ${SIGNAL}, as before`);
-  // The page stays: a thread that has answered may not have left it yet.
+  for (const { tid } of threads) syscall(syscallNumber('tgkill'), process.pid, tid, SIGNAL, 0); // ESRCH: it has ended
+  return () => {
+    const endAt = performance.now() + ANSWER_MS;
+    let left = threads;
+    for (;;) {
+      left = left.filter((thread) => isBeyond(thread, set));
+      // Were it taken back while a thread has yet to answer, the signal would mean the end of us.
+      if (left.length > 0 && performance.now() > endAt)
+        throw new SysError(
+          'capset',
+          `threads ${left.map(({ tid }) => tid).join()} have not answered`,
+          Errno.ETIMEDOUT,
+        );
+      if (left.length === 0) break;
+      schedYield();
+    }
+    for (const { status } of threads) closeSync(status);
+    checked(sigaction(before.address, 0), 'rt_sigaction', `signal ${SIGNAL}, as before`);
+    // The page stays: a thread that has answered may not have left it yet.
+  };
 }
