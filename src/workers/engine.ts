@@ -27,6 +27,8 @@ import { EFD_CLOEXEC, EFD_NONBLOCK, errnoText } from '../sys/constants.ts';
 import { close, eventfd, eventfdWrite } from '../sys/io.ts';
 import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
+import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
+import type { FlowPage } from './flow-report.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
 import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
@@ -61,6 +63,8 @@ export interface EngineHandle {
    * @returns what could not be had; the rest is open
    */
   setListeners(list: readonly ListenerPlan[]): Promise<readonly ListenFailure[]>;
+  /** Flows in the order of their ids, from behind `after` on (-1: from the first), `limit` at the most. */
+  listFlows(after: number, limit: number): Promise<FlowList>;
 }
 
 /** A published port could not be had, at the start. */
@@ -148,6 +152,8 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
   // Answers come in the order of the requests; the first is that of the plan's own listeners.
   const listening: PromiseWithResolvers<readonly ListenFailure[]>[] = [Promise.withResolvers()];
   const firstListening = listening[0]!.promise;
+  /** By thread, in the order of the requests. */
+  const flowPages = Array.from({ length: threads.threads }, (): PromiseWithResolvers<FlowPage>[] => []);
   /** Of each thread: it has told that it stopped, or it is gone. */
   const ended: Promise<unknown>[] = [];
   const readies: Promise<void>[] = [];
@@ -164,6 +170,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
             resolve();
           } else if (report.kind === 'stopped') stopped.resolve();
           else if (report.kind === 'listening') listening.shift()?.resolve(report.failures);
+          else if (report.kind === 'flows') flowPages[thread]!.shift()?.resolve(report.page);
           else {
             const error = new Error(report.message);
             reject(error);
@@ -244,6 +251,16 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     for (const fd of doorbellFds) eventfdWrite(fd);
   };
 
+  const askForFlows: FlowPages = (section, from, limit) => {
+    const thread = section < threads.shards ? threads.shardThread(section) : threads.hostThread;
+    const answer = Promise.withResolvers<FlowPage>();
+    flowPages[thread]!.push(answer);
+    ports[thread]!.postMessage({ kind: 'flows', section, from, limit } satisfies ThreadMail);
+    Atomics.add(mail, 0, 1); // the others look, and find nothing
+    eventfdWrite(doorbellFds[thread]!);
+    return answer.promise;
+  };
+
   return {
     stop,
     eventRings,
@@ -273,6 +290,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
       post({ kind: 'listeners', list });
       return answer.promise;
     },
+    listFlows: (after, limit) => listFlows(askForFlows, threads.shards, after, limit),
   };
 }
 

@@ -23,6 +23,7 @@ import { addressOf } from '../sys/memory.ts';
 import { keepCapabilities } from '../sys/namespace.ts';
 import { flowCapabilities } from './capabilities.ts';
 import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
+import { type FlowPage, type FlowSource, flowPage, NO_FLOWS } from './flow-report.ts';
 import { HostIo } from './host-io/host-io.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
@@ -58,12 +59,21 @@ export type ThreadReport =
   | { readonly kind: 'stopped' }
   | { readonly kind: 'failed'; readonly message: string }
   /** The answer to `listeners`, and before `ready` from the host-io thread. */
-  | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] };
+  | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] }
+  /** The answer to `flows`. */
+  | { readonly kind: 'flows'; readonly page: FlowPage };
 /** main -> thread. */
 export type ThreadMail =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
-  | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] };
+  | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
+  /** To the section's thread alone (flow-report.ts). */
+  | {
+      readonly kind: 'flows';
+      readonly section: number;
+      readonly from: number;
+      readonly limit: number;
+    };
 
 const WATCH = EPOLLIN | EPOLLET;
 
@@ -91,6 +101,8 @@ class PacketThread {
   #shards: Shard[] = [];
   #fatal: string | null = null;
   #hostIo: HostIo | null = null;
+  /** Sections of flow-report.ts that are this thread's. */
+  readonly #flowSources = new Map<number, FlowSource>();
 
   constructor(task: ThreadTask) {
     this.#task = task;
@@ -138,7 +150,8 @@ class PacketThread {
       else if (mail.kind === 'host') {
         for (const shard of this.#shards) shard.hostChanged(mail.change);
         this.#hostIo?.hostChanged(mail.change);
-      } else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
+      } else if (mail.kind === 'flows') this.#reportFlows(mail.section, mail.from, mail.limit);
+      else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
     }
   }
 
@@ -146,6 +159,12 @@ class PacketThread {
     const failures = hostIo.listen(list);
     this.#task.port.postMessage({ kind: 'listening', failures } satisfies ThreadReport);
     return failures;
+  }
+
+  #reportFlows(section: number, from: number, limit: number): void {
+    const source = this.#flowSources.get(section);
+    const page = source === undefined ? NO_FLOWS : flowPage(source, from, limit);
+    this.#task.port.postMessage({ kind: 'flows', page } satisfies ThreadReport);
   }
 
   #build(): void {
@@ -214,6 +233,7 @@ class PacketThread {
         log,
       });
       this.#shards.push(shard);
+      this.#flowSources.set(s, shard);
       this.#stages.push(shard);
     }
     if (thread === threads.hostThread) {
@@ -239,7 +259,12 @@ class PacketThread {
       handler = this.#reactor.handler((gid, events) => host.onEvents(gid, events));
       this.#hostIo = host;
       this.#stages.push(host);
-      if (splice !== undefined) this.#stages.push(splice);
+      if (splice !== undefined) {
+        this.#stages.push(splice);
+        splice.flowSources.forEach((source, i) => {
+          this.#flowSources.set(shards + i, source);
+        });
+      }
     }
     this.#order.push(...this.#stages);
     // What the sockets said goes to the guest in the same round instead of after another look at the TAP.

@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
-import { HOST4, HOST6, PEER4, PORT } from '../support/ports.ts';
+import { GATEWAY4, GATEWAY6, HOST4, HOST6, PEER4, PORT } from '../support/ports.ts';
 import { eventually, killTree } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
@@ -136,7 +136,10 @@ describeE2e('slirp4netns', needs, () => {
       const remove = { execute: 'remove_hostfwd', arguments: { id: 2 } };
       const [removed, info, stats] = await ask(remove, { execute: 'info' }, { execute: 'stats' });
       expect(removed).toEqual({ return: {} });
-      expect(info.return).toMatchObject({ interface: 'tap0', mtu: 9000, guest: '10.0.2.100', forwards: 3 });
+      expect(info.return).toMatchObject({
+        ...{ interface: 'tap0', mtu: 9000, forwards: 3 },
+        ipv4: { guest: '10.0.2.100', gateway: '10.0.2.2', dns: '10.0.2.3' },
+      });
       expect(stats.return.counters.bytesToGuest).toBeGreaterThan(4 * 100_000);
       const [left, gone] = await Promise.all(both.map(crowd));
       expect(left).toMatchObject({ ok: 2 });
@@ -154,6 +157,71 @@ describeE2e('slirp4netns', needs, () => {
     });
   });
 
+  describe("the host's network changes while it runs", () => {
+    const OTHER4 = '10.77.0.9';
+    const FOLLOWED_MS = 5000;
+    let running: { stop(): Promise<string> };
+    beforeAll(async () => {
+      running = await start('-c --mtu=65520');
+    });
+    afterAll(() => running?.stop());
+
+    it.each(['+notcp', '+tcp'])(
+      'dig %s: the resolver that resolv.conf names now answers',
+      async (transport) => {
+        const name = `other${transport.length}`;
+        const address = `127.0.0.${transport.length}`;
+        const server = bed.start('host', supportProgram('dns-server.ts', name, address));
+        await eventually('it listens', END_MS, () => server.printed().stdout.includes('ready'));
+        const who = async () =>
+          (await inside(`dig ${transport} +tries=1 +time=1 +short @10.0.2.3 who.bed.test TXT`)).stdout;
+        expect(await who()).toMatch(/^"peer /);
+        bed.write(`${bed.ramDir}/resolv.conf`, `nameserver ${address}\n`);
+        try {
+          await eventually('it is asked', FOLLOWED_MS, async () => (await who()).startsWith(`"${name} `));
+        } finally {
+          bed.write(`${bed.ramDir}/resolv.conf`, `nameserver ${PEER4}\nsearch bed.test\n`);
+        }
+        await eventually('the old one is asked again', FOLLOWED_MS, async () =>
+          (await who()).startsWith('"peer '),
+        );
+        killTree(server.process.pid!);
+      },
+    );
+
+    it('the default route goes and comes back by another address: a UDP flow goes on, connections are new ones', async () => {
+      const lines = `exec 3<>/dev/udp/${PEER4}/${PORT.echo}
+        while read -r l; do echo "$l" >&3; a=$(timeout 1 dd bs=2000 count=1 <&3 2>/dev/null); echo "got $a"; done`;
+      const client = bed.start('host', ['nsenter', `--net=${netns}`, 'bash', '-c', lines]);
+      const host = (command: string) => succeedIn(bed, 'host', ['sh', '-ec', command]);
+      let n = 0;
+      const goesOn = (): Promise<unknown> => {
+        const first = ++n;
+        return eventually('the flow goes on', FOLLOWED_MS, async () => {
+          client.process.stdin!.write(`line ${n++}\n`);
+          await new Promise((resolve) => setTimeout(resolve, 300));
+          return [...client.printed().stdout.matchAll(/got line (\d+)/g)].some((m) => Number(m[1]) >= first);
+        });
+      };
+      const source = `curl -sS -m 3 http://${PEER4}:${PORT.http}/source`;
+      await goesOn();
+      await host('ip route del default; ip addr flush dev veth0 scope global');
+      try {
+        expect((await inside(source)).status).not.toBe(0);
+        await host(`ip addr add ${OTHER4}/24 dev veth0; ip route add default via ${GATEWAY4}`);
+        await goesOn();
+        expect((await inside(source)).stdout).toBe(OTHER4);
+      } finally {
+        await host(`ip addr flush dev veth0 scope global
+          ip addr add ${HOST4}/24 dev veth0; ip addr add ${HOST6}/64 dev veth0 nodad
+          ip route replace default via ${GATEWAY4}; ip -6 route replace default via ${GATEWAY6}`);
+      }
+      expect((await inside(source)).stdout).toBe(HOST4);
+      client.process.stdin!.end();
+      await client.exited;
+    });
+  });
+
   it('--disable-host-loopback: the gateway answers ping, a connection finds the network unreachable', async () => {
     const running = await start('-c --disable-host-loopback --cidr=10.0.135.128/25');
     const { stdout, stderr } = await inside(
@@ -166,10 +234,17 @@ describeE2e('slirp4netns', needs, () => {
   });
 
   it('without --configure, on a TAP that is there: nothing is configured; --disable-dns lets .3 time out', async () => {
-    await inside('ip tuntap add name tap0 mode tap; ip link set tap0 up');
+    await eventually(
+      'the interface of before is gone',
+      END_MS,
+      async () => (await inside('ip link show tap0')).status === 1,
+    );
+    const must = async (script: string): Promise<void> =>
+      expect(await inside(`set -e; ${script}`)).toMatchObject({ status: 0, stderr: '' });
+    await must('ip tuntap add name tap0 mode tap; ip link set tap0 up');
     const running = await start('--disable-dns');
     expect((await inside('ip addr show tap0')).stdout).not.toContain('inet ');
-    await inside('ip addr add 10.0.2.100/24 dev tap0; ip route add default via 10.0.2.2');
+    await must('ip addr add 10.0.2.100/24 dev tap0; ip route add default via 10.0.2.2');
     const { stdout, status } = await inside('ping -c1 -W1 10.0.2.3; dig +tcp +tries=1 +time=1 @10.0.2.3 x');
     expect(stdout).toMatch(/ 1 received/);
     expect(status).toBe(9); // dig: no reply

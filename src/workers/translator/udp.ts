@@ -38,6 +38,7 @@ import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { flowHash } from '../flow-hash.ts';
+import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
@@ -231,6 +232,7 @@ export class UdpTranslator {
 
   #send(flow: number, p: Packet, bytes: number): void {
     const ctx = this.#ctx;
+    ctx.flows.fromGuestBytes[flow]! += bytes;
     const out = ctx.toHost;
     const at = out.reserve();
     const w = out.words;
@@ -304,6 +306,7 @@ export class UdpTranslator {
   #toGuestAt(flow: number, words: Uint32Array, at: number, gsoSize: number): void {
     this.#lastMs[flow] = this.#ctx.now;
     if (this.#toGuest[flow]! < MANY) this.#toGuest[flow]!++;
+    this.#ctx.flows.toGuestBytes[flow]! += words[at + W.len]!;
     const payloadAt = words[at + W.at]!;
     this.#run.add(flow, words[at + W.slotA]!, words[at + W.slotB]!, payloadAt, words[at + W.len]!, gsoSize);
   }
@@ -378,6 +381,12 @@ export class UdpTranslator {
     const dataAt = quotedAt(ctx, words, at);
     const dataBytes = quotedBytes(ctx, words, at);
     icmpFlowErrorToGuest(ctx, flow, type, code, info, words, at + W.addr, 0, dataAt, dataBytes);
+  }
+
+  /** For reports. */
+  stateOf(flow: number): FlowState {
+    const both = this.#fromGuest[flow]! > 0 && this.#toGuest[flow]! > 0;
+    return both ? FlowState.replied : FlowState.unreplied;
   }
 
   /** The idle timer of a UDP flow. */

@@ -1,18 +1,30 @@
 /**
- * What slirp4netns's API socket is asked and answers: JSON each way, one request a connection. Ports of the host that lead inside
- * are added, listed and removed while the engine runs. Changes are made one after the other. Beyond the original: `info` (what is
- * connected how) and `stats` (the engine's counters), read by the main thread from shared memory without asking a packet thread.
+ * What slirp4netns's API socket is asked and answers, in every front end: JSON each way, one request a connection. Ports of the host
+ * that lead inside are added, listed and removed while the engine runs. Changes are made one after the other. Beyond the original:
+ * `info` (what is connected how) and `stats` (the engine's counters), read by the main thread from shared memory without asking a
+ * packet thread, and `list_flows`, for which the packet threads are asked a page at a time. docs/api.md is for users.
  */
 import { isIPv4, isIPv6 } from 'node:net';
-import type { EngineHandle } from '../../workers/engine.ts';
-import type { ListenerPlan } from '../../workers/engine-plan.ts';
-import { publishConflict } from '../publish.ts';
-import { canonicalIpv6 } from '../values.ts';
+import type { EngineHandle } from '../workers/engine.ts';
+import type { AddressPlan, ListenerPlan } from '../workers/engine-plan.ts';
+import type { FlowInfo } from '../workers/flow-list.ts';
+import type { AddedPorts } from './added-ports.ts';
+import { listenersCollide, MAX_ADDED_PORTS } from './publish.ts';
+import { canonicalIpv6 } from './values.ts';
 
-export type ApiEngine = Pick<EngineHandle, 'setListeners' | 'counters' | 'threadCounters' | 'histograms'>;
+export type ApiEngine = Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms' | 'listFlows'>;
 
-/** Sockets that listen at a time. */
-export const MAX_FORWARDS = 4096;
+export interface ApiOptions {
+  readonly engine: ApiEngine;
+  readonly ports: AddedPorts;
+  /** A family that is absent there cannot be published. */
+  readonly addresses: Pick<AddressPlan, 'mtu' | 'ipv4' | 'ipv6'>;
+  /** Absent: there is none, and ports lead to loopback inside. */
+  readonly interfaceName?: string;
+  /** As `info` tells it. */
+  readonly program: string;
+  readonly version: string;
+}
 
 interface Forward {
   readonly id: number;
@@ -31,6 +43,7 @@ const Refusal = {
   argument: (name: string): string => `add_hostfwd: bad arguments.${name}`,
   addFailed: 'add_hostfwd: slirp_add_hostfwd failed',
   badId: 'remove_hostfwd: bad arguments.id',
+  flows: (name: string): string => `list_flows: bad arguments.${name}`,
   removeFailed: 'remove_hostfwd: slirp_remove_hostfwd failed',
 } as const;
 
@@ -42,23 +55,18 @@ export const TOO_LARGE_REPLY = errorReply(Refusal.tooLarge);
 
 type Json = Readonly<Record<string, unknown>>;
 
-export class SlirpApi {
-  readonly #engine: ApiEngine;
-  readonly #guestAddress: string;
+const DEFAULT_FLOWS = 256;
+const MAX_FLOWS = 1000;
+
+export class Api {
+  readonly #o: ApiOptions;
   #forwards: readonly Forward[] = [];
-  readonly #info: Json;
   readonly #startMs = performance.now();
   #lastId = 0;
   #turn: Promise<unknown> = Promise.resolve();
 
-  /**
-   * @param guestAddress  where a forward leads that names no address inside
-   * @param info          what `info` tells beside threads, forwards and time
-   */
-  constructor(engine: ApiEngine, guestAddress: string, info: Json) {
-    this.#info = info;
-    this.#engine = engine;
-    this.#guestAddress = guestAddress;
+  constructor(options: ApiOptions) {
+    this.#o = options;
   }
 
   /** @param text  one request @returns the reply, always in the form that clients expect */
@@ -90,32 +98,68 @@ export class SlirpApi {
       }
       case 'remove_hostfwd':
         return this.#remove(args);
-      case 'info': {
-        const threads = this.#engine.threadCounters().map(({ thread }) => thread);
-        const uptimeMs = Math.round(performance.now() - this.#startMs);
-        return { return: { ...this.#info, threads, forwards: this.#forwards.length, uptimeMs } };
-      }
-      case 'stats':
+      case 'info':
+        return { return: this.#info() };
+      case 'stats': {
+        const { engine } = this.#o;
         return {
           return: {
-            counters: this.#engine.counters(),
-            threads: this.#engine.threadCounters(),
-            histograms: this.#engine.histograms(),
+            counters: engine.counters(),
+            threads: engine.threadCounters(),
+            histograms: engine.histograms(),
           },
         };
+      }
+      case 'list_flows':
+        return this.#listFlows(args);
       default:
         throw new RequestError(Refusal.unknownExecute);
     }
   }
 
+  #info(): Json {
+    const { program, version, interfaceName, addresses, engine } = this.#o;
+    const { mtu, ipv4, ipv6 } = addresses;
+    const network = (plan: NonNullable<typeof ipv4 | typeof ipv6>): Json => ({
+      ...{ guest: plan.guest, prefixLen: plan.prefixLen, gateway: plan.gateway },
+      ...(plan.dns !== undefined && { dns: plan.dns }),
+    });
+    return {
+      ...{ program, version, pid: process.pid },
+      ...(interfaceName !== undefined && { interface: interfaceName, mtu }),
+      ...(ipv4 && { ipv4: network(ipv4) }),
+      ...(ipv6 && { ipv6: network(ipv6) }),
+      threads: engine.threadCounters().map(({ thread }) => thread),
+      forwards: this.#forwards.length,
+      uptimeMs: Math.round(performance.now() - this.#startMs),
+    };
+  }
+
+  async #listFlows(args: Json): Promise<unknown> {
+    const after = args.after === undefined ? -1 : number(args.after);
+    if (after === undefined || after < -1 || after > Number.MAX_SAFE_INTEGER - 1)
+      throw new RequestError(Refusal.flows('after'));
+    const limit = args.limit === undefined ? DEFAULT_FLOWS : number(args.limit);
+    if (limit === undefined || limit < 1 || limit > MAX_FLOWS) throw new RequestError(Refusal.flows('limit'));
+    const { flows, more } = await this.#o.engine.listFlows(after, limit);
+    return { return: { flows: flows.map(flowEntry), more } };
+  }
+
   async #add(args: Json): Promise<unknown> {
     const { proto } = args;
     if (proto !== 'tcp' && proto !== 'udp') throw new RequestError(Refusal.argument('proto'));
-    const hostAddress = address(args, 'host_addr', '0.0.0.0');
+    const { interfaceName } = this.#o;
+    const { ipv4, ipv6 } = interfaceName === undefined ? LOOPBACK : this.#o.addresses;
+    const hostAddress = address(args, 'host_addr', ipv4 ? '0.0.0.0' : '::');
     const hostPort = port(args, 'host_port');
     const isV6 = hostAddress.includes(':');
-    const guestAddress = address(args, 'guest_addr', isV6 ? '' : this.#guestAddress);
+    if ((isV6 ? ipv6 : ipv4) === undefined) throw new RequestError(Refusal.argument('host_addr'));
+    // IPv6 addresses inside may be the guest's own choice: none means the one that it uses.
+    const own = isV6 ? (interfaceName === undefined ? LOOPBACK.ipv6.guest : '') : ipv4!.guest;
+    const guestAddress = address(args, 'guest_addr', own);
     if (guestAddress !== '' && guestAddress.includes(':') !== isV6)
+      throw new RequestError(Refusal.argument('guest_addr'));
+    if (interfaceName === undefined && guestAddress !== own)
       throw new RequestError(Refusal.argument('guest_addr'));
     const guestPort = port(args, 'guest_port');
     const listener: ListenerPlan = {
@@ -123,14 +167,15 @@ export class SlirpApi {
       address: hostAddress,
       port: hostPort,
       targetPort: guestPort,
-      ...(guestAddress !== '' && { targetAddress: guestAddress }),
-      path: 'tap',
+      ...(interfaceName !== undefined && guestAddress !== '' && { targetAddress: guestAddress }),
+      path: interfaceName === undefined ? 'splice' : 'tap',
     };
     const listeners = [...this.#forwards.map((forward) => forward.listener), listener];
     // The engine takes two alike for one.
-    if (listeners.length > MAX_FORWARDS || publishConflict(listeners) !== undefined)
+    const taken = [...this.#o.ports.others(), ...listeners.slice(0, -1)];
+    if (listeners.length > MAX_ADDED_PORTS || taken.some((other) => listenersCollide(other, listener)))
       throw new RequestError(Refusal.addFailed);
-    const failures = await this.#engine.setListeners(listeners);
+    const failures = await this.#o.ports.set(listeners);
     if (failures.some((failure) => failure.index === listeners.length - 1)) {
       await this.#listen(this.#forwards);
       throw new RequestError(Refusal.addFailed);
@@ -155,8 +200,26 @@ export class SlirpApi {
   }
 
   async #listen(forwards: readonly Forward[]): Promise<void> {
-    await this.#engine.setListeners(forwards.map((forward) => forward.listener));
+    await this.#o.ports.set(forwards.map((forward) => forward.listener));
   }
+}
+
+/** Without an interface: what is published leads to the same address inside. */
+const LOOPBACK = { ipv4: { guest: '127.0.0.1' }, ipv6: { guest: '::1' } } as const;
+
+/** In the style of list_hostfwd's entries. */
+function flowEntry(flow: FlowInfo): Json {
+  const { id, proto, state, path } = flow;
+  const isPing = proto.startsWith('icmp');
+  return {
+    ...{ id, proto, state, path, guest_addr: flow.guestAddress },
+    ...(isPing ? { echo_id: flow.guestPort } : { guest_port: flow.guestPort }),
+    remote_addr: flow.remoteAddress,
+    ...(!isPing && { remote_port: flow.remotePort }),
+    bytes_from_guest: flow.bytesFromGuest,
+    bytes_to_guest: flow.bytesToGuest,
+    age_ms: flow.ageMs,
+  };
 }
 
 function parseObject(text: string): Json {
