@@ -215,6 +215,8 @@ export interface TapPlan {
   readonly vnetHdrBytes: 0 | 12;
   /** The kernel accepts GSO_UDP_L4 frames (USO). */
   readonly uso: boolean;
+  /** No TAP, but a socket with a frame a message (sys/frame-socket.ts): it may be full, and its peer may go. */
+  readonly isSocket?: boolean;
   /** TCP frames to the guest may be longer than 64 KiB; left out: no. */
   readonly bigTcp?: boolean;
 }

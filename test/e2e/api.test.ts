@@ -186,7 +186,8 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       expect(told).toMatchObject({ half: parse, garbage: parse, refused: 0 });
       expect(told.huge).toEqual([JSON.stringify(refused('too large message'))]);
       expect(told.flows).toBeGreaterThan(20);
-      expect((await rss(guest.enginePid)) - before).toBeLessThan(48 * 1024);
+      // V8 lets garbage lie for tens of MiB; what is sent meanwhile are gigabytes.
+      expect((await rss(guest.enginePid)) - before).toBeLessThan(96 * 1024);
     }, 60_000);
 
     it('the socket goes with the engine', async () => {

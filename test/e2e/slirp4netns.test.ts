@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
+import { patternSha256 } from '../support/pattern.ts';
 import { GATEWAY4, GATEWAY6, HOST4, HOST6, PEER4, PORT } from '../support/ports.ts';
 import { eventually, killTree } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
@@ -270,6 +271,63 @@ describeE2e('slirp4netns', needs, () => {
       await running.stop();
     },
   );
+
+  describe('--target-type=bess: frames by a socket, one a message', () => {
+    const BYTES = 20 * 2 ** 20;
+    it('is ready once somebody has connected, carries both ways unchanged, ends with the peer', async () => {
+      const path = `${bed.ramDir}/bess`;
+      const ready = `${bed.ramDir}/bess-ready`;
+      const slirp = bed.start('host', [
+        ...[
+          'sh',
+          '-c',
+          `: >${ready}; exec ${SLIRP} -6 -r 3 -m 9000 -a ${bed.ramDir}/bess-api "$@" 3>${ready}`,
+          'sh',
+        ],
+        ...['--target-type=bess', path],
+      ]);
+      const isReady = async (): Promise<boolean> => (await bed.run('host', ['cat', ready])).stdout === '1';
+      await eventually('it waits', END_MS, () =>
+        slirp.printed().stdout.includes(`Waiting for connection to ${path}\n`),
+      );
+      expect(slirp.printed().stdout).toContain('WARNING: BESS mode is experimental\n');
+      expect(await isReady()).toBe(false);
+      const bridge = bed.start('host', [
+        ...['nsenter', `--net=${netns}`, '--', ...supportProgram('clients/bess-bridge.ts', path, 'tap9')],
+      ]);
+      await eventually('it is ready', END_MS, isReady);
+      await eventually('the bridge stands', END_MS, () => bridge.printed().stdout.includes('ready'));
+      const setUp = `ip link set tap9 up mtu 9000; ip addr add 10.0.2.100/24 dev tap9; ip route add default via 10.0.2.2`;
+      expect(await inside(setUp)).toMatchObject({ status: 0, stderr: '' });
+      const file = `${bed.ramDir}/bess-file`;
+      const url = `http://${PEER4}:${PORT.http}`;
+      const down = await inside(`curl -sSf -o ${file} ${url}/bytes/${BYTES}; sha256sum <${file}`);
+      expect(down.stdout).toBe(`${patternSha256(BYTES)}  -\n`);
+      const up = JSON.parse((await inside(`curl -sSf -H Expect: -T ${file} ${url}/upload`)).stdout);
+      expect(up).toMatchObject({ bytes: BYTES, sha256: patternSha256(BYTES) });
+      expect((await inside('dig +short @10.0.2.3 peer.bed.test A')).stdout).toBe(`${PEER4}\n`);
+      await eventually('IPv6 by router advertisement', END_MS, async () =>
+        (await inside('ping -c1 -W1 fd00::2')).stdout.includes(' 1 received'),
+      );
+      const ask = supportProgram('clients/api-client.ts', `${bed.ramDir}/bess-api`, '{"execute":"info"}');
+      expect(JSON.parse(await succeedIn(bed, 'host', ask))[0].return).toMatchObject({ mtu: 9000 });
+      const [pid] = slirps()[0]!.split(' ');
+      const wall = `cd /proc/${pid}; grep -E '^(CapEff|Seccomp):' status`;
+      expect((await bed.run('host', ['sh', '-c', wall])).stdout).toContain('Seccomp:\t2\n');
+      killTree(bridge.process.pid!);
+      expect(await slirp.exited).toBe(0);
+      expect(slirp.printed().stderr).toMatch(/ \(not really TAP\) for .*\nreceived tapfd=\d+\n/);
+      expect(slirp.printed().stderr).toMatch(/do_slirp is exiting\n$/);
+      await succeedIn(bed, 'host', ['rm', file]);
+    }, 60_000);
+
+    it.each([
+      ['/nowhere/socket', 'child_bess: bind: No such file or directory\nchild failed(1)\n'],
+      ['/x'.repeat(54), 'the specified BESS socket path is too long (>= 108)\nchild failed(1)\n'],
+    ])('%s: %s', async (path, stderr) => {
+      expect(await bed.run('host', [SLIRP, '--target-type=bess', path])).toMatchObject({ status: 1, stderr });
+    });
+  });
 
   it('ends when the file of its namespace goes', async () => {
     const other = `${bed.ramDir}/other`;

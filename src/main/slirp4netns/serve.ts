@@ -9,6 +9,7 @@ import { Socket } from 'node:net';
 import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
+import { FRAME_PEER_GONE } from '../../workers/frame-peer.ts';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
 import { portsBeside } from '../added-ports.ts';
 import type { ApiOptions } from '../api.ts';
@@ -93,15 +94,19 @@ export async function serveSlirp(conf: SlirpConf, version: () => string): Promis
     if (conf.readyFd !== undefined) tellReady(conf.readyFd);
 
     const outcome = await Promise.race([end.promise, running.failed]);
-    if (outcome instanceof Error) throw outcome;
+    if (outcome instanceof Error && !isGuestsEnd(target, outcome)) throw outcome;
     say(Message.exiting);
-    return outcome;
+    return outcome instanceof Error ? 0 : outcome;
   } finally {
     closeApi?.();
     hostWatch.stop();
     await endWithin(engine);
   }
 }
+
+/** A machine that was switched off. */
+const isGuestsEnd = ({ kind }: SlirpTarget, { message }: Error): boolean =>
+  kind === 'bess' && message.includes(FRAME_PEER_GONE);
 
 /** What failed in the namespace is told in its own words, and that it was there. */
 function childFailed(error: Error): never {

@@ -121,6 +121,7 @@ export class Shard implements Stage, FlowSource {
       toHost,
       guest: new GuestLink({
         tapFd: plan.tap.fd,
+        isSocket: plan.tap.isSocket,
         vnetHdrBytes: plan.tap.vnetHdrBytes,
         uso: plan.tap.uso,
         bigTcp: plan.tap.bigTcp === true,
