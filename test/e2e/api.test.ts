@@ -1,10 +1,10 @@
 /** The API socket in every front end but slirp4netns, whose own tests are in slirp4netns.test.ts. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, type Inside, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
-import { repoRoot } from '../support/engines.ts';
+import { full, repoRoot } from '../support/engines.ts';
 import { patternSha256 } from '../support/pattern.ts';
 import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
-import { eventually, killTree, type Started } from '../support/process.ts';
+import { eventually, killTree, rssKib, type Started } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 import { curlDownload } from '../support/transfers.ts';
 
@@ -12,7 +12,7 @@ const END_MS = 5000;
 const MIB = 2 ** 20;
 const HOST = { published: 8080, added: 8081 };
 const INSIDE = 7001;
-const MANY = 1500;
+const MANY = full(10_000, 1500);
 const PLANS = ['fused', 'pipeline=2'];
 const refused = (why: string): object => ({ error: { desc: `bad request: ${why}` } });
 
@@ -148,17 +148,22 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       );
     });
 
-    it(`${MANY} connections at once are told by pages, each once`, async () => {
+    it(`${MANY} connections at once are told by pages, each once, and a download does not notice`, async () => {
       const client = guest.startInside(supportProgram('clients/tcp-idle.ts', PEER4, PORT.echo, MANY));
-      await eventually('they are open', 6 * END_MS, () => client.printed().stdout.includes('ready'));
-      const open = (await allFlows(path)).filter(
-        (f) => f.remote_port === PORT.echo && f.state === 'established',
-      );
+      await eventually('they are open', 12 * END_MS, () => client.printed().stdout.includes('ready'));
+      const bytes = 256 * MIB;
+      const [flows, got] = await Promise.all([
+        allFlows(path),
+        curlDownload(guest, `http://${PEER4}:${PORT.http}/bytes/${bytes}`, 60_000),
+      ]);
+      const open = flows.filter((f) => f.remote_port === PORT.echo && f.state === 'established');
       expect(open).toHaveLength(MANY);
-      expect(new Set(open.map((f) => f.guest_port)).size).toBe(open.length);
-      expect(new Set(open.map((f) => f.id)).size).toBe(open.length);
+      expect(new Set(open.map((f) => f.guest_port)).size).toBe(MANY);
+      expect(new Set(flows.map((f) => f.id)).size).toBe(flows.length);
+      expect(got).toMatchObject({ bytes, sha256: patternSha256(bytes) });
+      expect(got.maxGapMs).toBeLessThan(1000);
       killTree(client.process.pid!);
-    }, 60_000);
+    }, 120_000);
 
     it('beside hundreds of silent clients, halves, garbage and 10 MiB each a download arrives whole and without a pause', async () => {
       const bytes = 64 * MIB;
@@ -169,7 +174,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
         });
       // What traffic and V8's patience take once.
       await Promise.all([hostility(8), curlDownload(guest, url, 30_000)]);
-      const before = await rss(guest.enginePid);
+      const before = rssKib(guest.enginePid);
       const [hostile, ...downloads] = await Promise.all([
         hostility(8),
         ...Array.from({ length: 4 }, async (_, i) => {
@@ -187,7 +192,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       expect(told.huge).toEqual([JSON.stringify(refused('too large message'))]);
       expect(told.flows).toBeGreaterThan(20);
       // V8 lets garbage lie for tens of MiB; what is sent meanwhile are gigabytes.
-      expect((await rss(guest.enginePid)) - before).toBeLessThan(96 * 1024);
+      expect(rssKib(guest.enginePid) - before).toBeLessThan(96 * 1024);
     }, 60_000);
 
     it('the socket goes with the engine', async () => {
@@ -196,14 +201,6 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       expect(await exists(path)).toBe(false);
     });
   });
-
-  /** Resident memory in KiB. */
-  const rss = async (pid: number): Promise<number> =>
-    Number(
-      /VmRSS:\s+(\d+)/.exec(
-        await succeedIn(bed, 'host', ['cat', `/proc/${bed.pidSeenInside(pid)}/status`]),
-      )?.[1],
-    );
 
   it('bucatini attach: ports are added, the socket goes at the end', async () => {
     const guest = await bed.emptyGuest();
