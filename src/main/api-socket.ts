@@ -7,8 +7,8 @@ import { lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { SocketFile } from './socket-file.ts';
 
-/** Bytes of a request, at most; slirp4netns reads 4096 and wants one of them left over. */
-const MAX_REQUEST_BYTES = 4095;
+/** Bytes of a request, at most: slirp4netns has room for 4095 and wants one of them left over. */
+const MAX_REQUEST_BYTES = 4094;
 const MAX_CLIENTS = 256;
 /** How long a client may take to say something, and to go on with what it has begun: then what there is is answered. */
 const IDLE_MS = 60_000;
@@ -97,8 +97,8 @@ function serve(socket: Socket, options: ApiSocketOptions): void {
     received = Buffer.concat([received, chunk.subarray(0, MAX_REQUEST_BYTES + 1 - received.length)]);
     const text = received.toString('utf8');
     const value = firstJsonValue(text) ?? (mayBecomeOne(text) ? undefined : text);
-    if (value !== undefined) finish(value);
-    else if (received.length > MAX_REQUEST_BYTES) finish(undefined);
+    if (received.length > MAX_REQUEST_BYTES) finish(undefined);
+    else if (value !== undefined) finish(value);
     else socket.setTimeout(PAUSE_MS);
   });
   socket.on('end', () => {

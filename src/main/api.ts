@@ -55,6 +55,8 @@ export const TOO_LARGE_REPLY = errorReply(Refusal.tooLarge);
 
 type Json = Readonly<Record<string, unknown>>;
 
+/** The original's ids are ints. */
+const MAX_ID = 0x7fff_ffff;
 const DEFAULT_FLOWS = 256;
 const MAX_FLOWS = 1000;
 
@@ -191,7 +193,7 @@ export class Api {
 
   async #remove(args: Json): Promise<unknown> {
     const id = number(args.id);
-    if (id === undefined || id < 0) throw new RequestError(Refusal.badId);
+    if (id === undefined || id < 1 || id > MAX_ID) throw new RequestError(Refusal.badId);
     const left = this.#forwards.filter((forward) => forward.id !== id);
     if (left.length === this.#forwards.length) throw new RequestError(Refusal.removeFailed);
     await this.#listen(left);
@@ -236,8 +238,8 @@ function parseObject(text: string): Json {
 
 function address(args: Json, name: string, fallback: string): string {
   const text = args[name];
-  if (text === undefined || text === '') return fallback;
-  if (typeof text !== 'string') throw new RequestError(Refusal.argument(name));
+  // What is no string is not there, as for the original.
+  if (typeof text !== 'string' || text === '') return fallback;
   if (isIPv4(text)) return text;
   if (isIPv6(text) && !text.includes('%')) return canonicalIpv6(text);
   throw new RequestError(Refusal.argument(name));

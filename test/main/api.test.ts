@@ -88,6 +88,12 @@ describe('slirp4netns requests', () => {
     expect(engine.list[2]).toMatchObject({ address: '::1' });
   });
 
+  it.each([null, 7, ''])('an address that is %j is none', async (none) => {
+    const engine = new Listeners();
+    await api(engine).answer(add({ ...tcp(80), host_addr: none, guest_addr: none }));
+    expect(engine.list).toMatchObject([{ address: '0.0.0.0', targetAddress: '10.0.2.100' }]);
+  });
+
   it('a port that is taken, by us or by others, changes nothing', async () => {
     const engine = new Listeners();
     const { answer } = bind(api(engine));
@@ -196,13 +202,14 @@ describe('slirp4netns requests', () => {
     ['{"execute":"add_hostfwd"}', 'add_hostfwd: bad arguments.proto'],
     [add({ ...tcp(1), proto: 'tcp4' }), 'add_hostfwd: bad arguments.proto'],
     [add({ ...tcp(1), host_addr: 'x' }), 'add_hostfwd: bad arguments.host_addr'],
-    [add({ ...tcp(1), host_addr: 7 }), 'add_hostfwd: bad arguments.host_addr'],
     [add({ proto: 'tcp', guest_port: 80 }), 'add_hostfwd: bad arguments.host_port'],
     [add(tcp(70_000)), 'add_hostfwd: bad arguments.host_port'],
     [add({ ...tcp(1), guest_addr: 'x' }), 'add_hostfwd: bad arguments.guest_addr'],
     [add({ ...tcp(1), guest_addr: 'fd00::1' }), 'add_hostfwd: bad arguments.guest_addr'],
     [add({ ...tcp(1), guest_port: 0 }), 'add_hostfwd: bad arguments.guest_port'],
     ['{"execute":"remove_hostfwd"}', 'remove_hostfwd: bad arguments.id'],
+    ['{"execute":"remove_hostfwd","arguments":{"id":0}}', 'remove_hostfwd: bad arguments.id'],
+    ['{"execute":"remove_hostfwd","arguments":{"id":1e99}}', 'remove_hostfwd: bad arguments.id'],
     ['{"execute":"remove_hostfwd","arguments":{"id":42}}', 'remove_hostfwd: slirp_remove_hostfwd failed'],
   ])('%s: %s', async (request, why) => {
     expect(await api().answer(request)).toBe(refused(why));
@@ -297,6 +304,15 @@ describe('API socket', () => {
     await closed;
     expect(silent.at(-1)!.destroyed).toBe(false);
     for (const s of silent) s.destroy();
+  });
+
+  it.each([
+    [4094, '{}'],
+    [4095, 'too large'],
+  ])('%i bytes: %s', async (bytes, outcome) => {
+    const socket = connect();
+    socket.end(`${' '.repeat(bytes - 2)}{}`);
+    expect(await replyTo(socket)).toContain(outcome);
   });
 
   it('10 MiB are refused after 4 KiB, and the reply arrives', async () => {
