@@ -5,7 +5,7 @@ import { ApiSocket, type ApiSocketOptions } from './api-socket.ts';
 import { UsageError } from './values.ts';
 
 /** What slirp4netns tells on standard error as it happens. */
-export type ApiTelling = Pick<ApiSocketOptions, 'onClient' | 'onRequest' | 'onError'>;
+export type ApiTelling = Pick<ApiSocketOptions, 'onClient' | 'onRequest' | 'onTooLarge' | 'onError'>;
 
 /**
  * Listen at `path`; call it before the root is exchanged (wall.ts). The names in `directories` are to be removable behind it.

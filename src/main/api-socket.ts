@@ -19,9 +19,10 @@ const LINGER_MS = 2000;
 export interface ApiSocketOptions {
   answer(request: string): Promise<string>;
   readonly tooLargeReply: string;
-  /** A client has come; a request was read. */
+  /** A client has come; a request was read, or is too large to be one. */
   onClient?(): void;
   onRequest?(request: string): void;
+  onTooLarge?(): void;
   onError(error: Error): void;
 }
 
@@ -79,7 +80,8 @@ function serve(socket: Socket, options: ApiSocketOptions): void {
   const reply = async (request: string | undefined): Promise<void> => {
     done = true;
     socket.setTimeout(0);
-    if (request !== undefined) options.onRequest?.(request);
+    if (request === undefined) options.onTooLarge?.();
+    else options.onRequest?.(request);
     const text = request === undefined ? options.tooLargeReply : await options.answer(request);
     socket.end(text);
     // What else it sends is read and forgotten: closing on unread data would take the reply from it.

@@ -1,7 +1,7 @@
 /** The API socket in every front end but slirp4netns, whose own tests are in slirp4netns.test.ts. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, type Inside, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
-import { full, repoRoot } from '../support/engines.ts';
+import { engine, full, repoRoot } from '../support/engines.ts';
 import { patternSha256 } from '../support/pattern.ts';
 import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually, killTree, rssKib, type Started } from '../support/process.ts';
@@ -13,7 +13,9 @@ const MIB = 2 ** 20;
 const HOST = { published: 8080, added: 8081 };
 const INSIDE = 7001;
 const MANY = full(10_000, 1500);
-const PLANS = ['fused', 'pipeline=2'];
+/** Other engines (E2E_ENGINE) have no such socket. */
+const OURS = engine.name === 'bucatini';
+const PLANS = OURS ? ['fused', 'pipeline=2'] : [];
 const refused = (why: string): object => ({ error: { desc: `bad request: ${why}` } });
 
 interface Flow {
@@ -173,10 +175,10 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
           timeoutMs: 40_000,
         });
       // What traffic and V8's patience take once.
-      await Promise.all([hostility(8), curlDownload(guest, url, 30_000)]);
+      await Promise.all([hostility(5), curlDownload(guest, url, 30_000)]);
       const before = rssKib(guest.enginePid);
       const [hostile, ...downloads] = await Promise.all([
-        hostility(8),
+        hostility(5),
         ...Array.from({ length: 4 }, async (_, i) => {
           await new Promise((resolve) => setTimeout(resolve, i * 1500));
           return curlDownload(guest, url, 30_000);
@@ -190,7 +192,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       const parse = [JSON.stringify(refused('cannot parse JSON'))];
       expect(told).toMatchObject({ half: parse, garbage: parse, refused: 0 });
       expect(told.huge).toEqual([JSON.stringify(refused('too large message'))]);
-      expect(told.flows).toBeGreaterThan(20);
+      expect(told.flows).toBeGreaterThan(10);
       // V8 lets garbage lie for tens of MiB; what is sent meanwhile are gigabytes.
       expect(rssKib(guest.enginePid) - before).toBeLessThan(96 * 1024);
     }, 60_000);
@@ -202,7 +204,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
     });
   });
 
-  it('bucatini attach: ports are added, the socket goes at the end', async () => {
+  it.runIf(OURS)('bucatini attach: ports are added, the socket goes at the end', async () => {
     const guest = await bed.emptyGuest();
     const path = `${bed.ramDir}/attach`;
     const attached = bed.attach(
@@ -309,7 +311,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
     });
   });
 
-  it.each([
+  it.runIf(OURS).each([
     ['/nowhere/socket', 'bucatini: run: --api-socket /nowhere/socket: No such file or directory\n'],
     ['', /^bucatini: run: --api-socket "": is empty/],
   ])('bucatini run: path %j is refused', async (bad, message) => {

@@ -149,7 +149,13 @@ describeE2e('slirp4netns', needs, () => {
     });
 
     it('ends with status 0 by exit-fd, takes its socket away and leaves the banner', async () => {
+      const huge = { execute: 'x'.repeat(5000) };
+      const ask = supportProgram('clients/api-client.ts', `${bed.ramDir}/api`, JSON.stringify(huge));
+      expect(await succeedIn(bed, 'host', ask)).toContain('too large message');
       const log = await running.stop();
+      expect(log).toMatch(
+        /^apifd event\napi_handler: too large message \(>= 4096 bytes\)\napi_handler: rc=-1$/m,
+      );
       expect(log).toContain('* MTU:             9000\n* Network:         10.0.2.0\n');
       expect(log).toContain(`* API Socket:      ${bed.ramDir}/api\n`);
       expect(log).toMatch(/^WARNING: 127\.0\.0\.1:\* on the host is accessible as 10\.0\.2\.2 /m);

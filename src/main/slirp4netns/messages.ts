@@ -47,6 +47,7 @@ export const Message = {
   exitFd: 'exitfd event',
   exiting: 'do_slirp is exiting',
   apiEvent: 'apifd event',
+  apiTooLarge: 'api_handler: too large message (>= 4096 bytes)\napi_handler: rc=-1',
   apiRequest: (text: string): string => `api_handler: got request: ${text}`,
   hostLoopback: (gateway: string): string =>
     `WARNING: 127.0.0.1:* on the host is accessible as ${gateway} (set --disable-host-loopback to prohibit connecting to 127.0.0.1:*)`,

@@ -143,6 +143,7 @@ async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
     return await openApi(path, options, {
       onClient: () => say(Message.apiEvent),
       onRequest: (request) => say(Message.apiRequest(request)),
+      onTooLarge: () => say(Message.apiTooLarge),
       onError: (error) => say(error.message),
     });
   } catch (cause) {
