@@ -23,8 +23,9 @@ import {
   histogramValue,
 } from '../ring/histograms.ts';
 import { allocateShared, requestStop } from '../ring/layout.ts';
-import { EFD_CLOEXEC, EFD_NONBLOCK, errnoText } from '../sys/constants.ts';
+import { EFD_CLOEXEC, EFD_NONBLOCK } from '../sys/constants.ts';
 import { close, eventfd, eventfdWrite } from '../sys/io.ts';
+import { errnoText } from '../sys/libc.ts';
 import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';

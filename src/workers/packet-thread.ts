@@ -19,7 +19,7 @@ import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite } from '../sys/io.ts';
-import { addressOf } from '../sys/memory.ts';
+import { addressOf, mapLargeArrays } from '../sys/memory.ts';
 import { keepCapabilities } from '../sys/namespace.ts';
 import { flowCapabilities } from './capabilities.ts';
 import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
@@ -107,6 +107,7 @@ class PacketThread {
   constructor(task: ThreadTask) {
     this.#task = task;
     const { sab, layout, plan, thread } = task;
+    mapLargeArrays();
     this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
     this.#mail = new Int32Array(task.side, 0, 2);
     this.#seen = new Uint32Array(task.side, SEEN_AT, SEEN_WORDS);
