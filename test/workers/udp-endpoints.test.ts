@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { addressText } from '../../src/proto/address.ts';
@@ -344,6 +345,27 @@ describe('what a shared socket carries', () => {
     expect(host.datagramPorts[wanted]).toBe(1);
     host.command(ToHost.close, 2);
     expect(host.datagramPorts[wanted]).toBe(0);
+  });
+
+  it('an outbound interface: kept when the second peer comes; the host loopback has a socket without it', async () => {
+    const policy = { ...TEST_PLAN.policy, outboundInterface4: 'lo' };
+    const host = rig({ ...TEST_PLAN, policy });
+    const wanted = await freePort();
+    const bound = (): string[] =>
+      execFileSync('ss', ['-uanH', `sport = :${wanted}`], { encoding: 'utf8' })
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => line.split(/\s+/)[3]!);
+    host.openUdp(1, '192.0.2.1', 9, wanted);
+    expect(bound()).toEqual([expect.stringMatching(/%lo:/)]);
+    host.openUdp(2, '192.0.2.2', 9, wanted);
+    expect(bound()).toEqual([expect.stringMatching(/%lo:/)]);
+    const far = await peer('127.0.0.1');
+    host.openUdp(3, '127.0.0.1', far.port, wanted);
+    expect(host.counters[Counter.sockOpened]).toBe(2);
+    host.send(3, pattern(2));
+    host.sockets.flush();
+    await far.received(1);
   });
 
   it('another guest address with the same port is another endpoint', async () => {
