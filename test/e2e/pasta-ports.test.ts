@@ -1,10 +1,11 @@
 /**
  * Port options of the pasta front end in both directions. What is expected was read off passt 2026-10-02 with the same options.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
-import { HOST4, HOST6 } from '../support/ports.ts';
+import { HOST4, HOST6, PEER4 } from '../support/ports.ts';
 import { eventually, type Finished, killTree, type Started } from '../support/process.ts';
 import { describeE2e } from '../support/require.ts';
 
@@ -152,6 +153,21 @@ describeE2e('pasta: forwarded ports', [], () => {
       const { stdout } = await bed.run('host', ['ss', '-tlnH']);
       return !stdout.includes(':8030 ');
     });
+    await ns.end();
+  });
+
+  it('auto: the sockets of its own flows on the host are no services there, however many peers they have', async () => {
+    const ports = [7201, 7202, 7203];
+    await listening(bed.start('peer', supportProgram('clients/udp-mapping.ts', 'mirror', ...ports)));
+    const ns = await serve('-t', 'none', '-u', 'none', '-T', 'none');
+    const client = await ns.start(supportProgram('clients/udp-mapping.ts', 'hold', HOST4, PEER4, ...ports));
+    const own = /ready (\d+)/.exec(client.printed().stdout)![1];
+    const onHost = await bed.run('host', ['ss', '-uanH', `sport = :${own}`]);
+    expect(onHost.stdout).toContain(`:${own}`); // one that has the guest's port, and no peer
+    await sleep(SCAN_MS);
+    const inside = await ns.run(['ss', '-uanH', `sport = :${own}`]);
+    expect(inside.stdout.trim().split('\n')).toEqual([expect.stringContaining(`${HOST4}:${own}`)]);
+    killTree(client.pid);
     await ns.end();
   });
 

@@ -111,10 +111,11 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
   it('the port is taken on the host: another, the same for all peers', async () => {
     const host = rig();
     const holder = await peer(address === '::1' ? '::' : '0.0.0.0');
-    const far = await endpoint(host, address, holder.port, 3);
     const ports: number[] = [];
-    for (const [i, p] of far.entries()) {
-      host.send(i + 1, pattern(1));
+    for (const flow of [1, 2, 3]) {
+      const p = await peer(address);
+      host.openUdp(flow, address, p.port, holder.port);
+      host.send(flow, pattern(1));
       host.sockets.flush();
       ports.push((await p.received(1))[0]!.port);
     }
