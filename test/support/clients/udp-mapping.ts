@@ -3,10 +3,9 @@
  *
  * usage: udp-mapping.ts mirror PORT...       prints "ready"; each port answers with the sender's port, and so does a socket of another port
  *        udp-mapping.ts ask ADDRESS PORT...  one socket asks all of them; prints {"own": port, "seen": ports in order, "strangers": n}
- *        udp-mapping.ts hold FROM ADDRESS PORT...  the same, bound to an address; prints "ready OWN_PORT" and stays
+ *        udp-mapping.ts hold OWN ADDRESS PORT...  the same from a port; prints "ready" and stays
  */
 import dgram from 'node:dgram';
-import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const TIMEOUT_MS = 3000;
@@ -28,15 +27,12 @@ if (role === 'mirror') {
     });
   }
 } else {
-  const from = role === 'hold' ? rest.shift() : undefined;
+  const wanted = role === 'hold' ? Number(rest.shift()) : 0;
   const [address = '', ...ports] = rest;
   const socket = dgram.createSocket(address.includes(':') ? 'udp6' : 'udp4');
   const seen = new Map<number, number>();
   let strangers = 0;
-  if (from !== undefined) {
-    socket.bind(0, from);
-    await once(socket, 'listening');
-  }
+  socket.bind(wanted);
   socket.on('message', (data, from) => {
     if (ports.includes(`${from.port}`)) seen.set(from.port, Number(data));
     else strangers++;
@@ -44,7 +40,7 @@ if (role === 'mirror') {
   for (const port of ports) socket.send('?', Number(port), address);
   for (let ms = 0; ms < TIMEOUT_MS && seen.size < ports.length; ms += 10) await sleep(10);
   const own = socket.address().port;
-  if (role === 'hold') console.log(`ready ${own}`);
+  if (role === 'hold') console.log('ready');
   else {
     await sleep(STRANGERS_MS);
     console.log(JSON.stringify({ own, seen: ports.map((port) => seen.get(Number(port)) ?? 0), strangers }));
