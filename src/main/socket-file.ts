@@ -2,9 +2,12 @@
  * Name of a Unix socket that is to be removed at the end: behind the wall (wall.ts) by its directory, held open, as paths lead
  * nowhere there. Make it before the root is exchanged.
  */
+import { existsSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
+import { Errno } from '../sys/constants.ts';
 import { holdDirectory } from '../sys/held-directory.ts';
 import { close } from '../sys/io.ts';
+import { strerror } from '../sys/libc.ts';
 import { unlinkat } from '../sys/namespace.ts';
 
 export class SocketFile {
@@ -28,4 +31,12 @@ export class SocketFile {
     close(this.#directory);
     this.#directory = -1;
   }
+}
+
+/** What strerror(3) says of why a socket could not be bound there: libuv tells EACCES where the directory is missing. */
+export function bindErrorText(path: string, error: unknown): string {
+  const { errno, message } = error as NodeJS.ErrnoException;
+  if (errno === undefined) return message;
+  const isMissing = errno === -Errno.EACCES && !existsSync(dirname(path));
+  return strerror(isMissing ? Errno.ENOENT : -errno);
 }
