@@ -66,7 +66,9 @@ describeE2e('slirp4netns', needs, () => {
         /inet6 fd00::/.test((await inside('ip -6 addr show dev tap0 -tentative')).stdout),
       );
       const { stdout } = await inside('ip addr show tap0; ip route; ip -6 route');
-      expect(stdout).toMatch(/mtu 9000.*link\/ether 0a:00:00:00:00:09.*inet 10\.0\.2\.100\/24/s);
+      expect(stdout).toMatch(
+        /mtu 9000.*link\/ether 0a:00:00:00:00:09.*inet 10\.0\.2\.100\/24 brd 10\.0\.2\.255/s,
+      );
       expect(stdout).toContain('default via 10.0.2.2 dev tap0');
       expect(stdout).toContain('default via fe80::2 dev tap0');
     });
