@@ -17,6 +17,7 @@ import {
   followHost,
   launchEngine,
   loadEngine,
+  openSettingsApi,
   socketSource,
 } from './engine-launch.ts';
 import { HostWatch } from './host-watch.ts';
@@ -43,6 +44,7 @@ export async function attach(
   booted: BootedThread,
   settings: Settings,
   operands: readonly string[],
+  version: () => Promise<string>,
 ): Promise<number> {
   const target = parseTarget(operands);
   const identity = namespaceIdentity(target.path);
@@ -78,13 +80,20 @@ export async function attach(
   followHost(hostWatch, settings, engine, log);
   const watched = new NamespaceWatch(target, () => end.resolve('the namespace is gone'), identity);
   const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
+  const api = await openSettingsApi({ settings, program: 'bucatini attach', version }, made, engine, log);
   leaveHost({ eventRings: engine.eventRings, log, watched, keepOpen: descriptorOfPath(target.path) });
-  closeWall({ readable, removable: [], signals: false, watchesProcess: target.pid !== undefined });
+  closeWall({
+    readable,
+    removable: api?.directories ?? [],
+    signals: false,
+    watchesProcess: target.pid !== undefined,
+  });
   steps.lap('wall closed');
   log('debug', `start: ${steps.text()}`);
   log('info', `ready: ${made.network.interfaceName}: ${made.network.summary}`);
 
   const outcome = await Promise.race([end.promise, engine.failed]);
+  api?.close();
   if (outcome instanceof Error) {
     await endWithin(engine);
     throw new Error(`the engine failed: ${outcome.message}`);

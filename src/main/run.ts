@@ -15,9 +15,11 @@
  */
 import { closeSync, realpathSync } from 'node:fs';
 import { constants as os } from 'node:os';
+import { exitNow } from '../sys/namespace.ts';
 import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
+import type { ApiSocket } from './api-socket.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
 import { closeInheritedOnExec, OPEN_FILES_VARIABLE } from './descriptors.ts';
 import {
@@ -26,6 +28,7 @@ import {
   followHost,
   launchEngine,
   loadEngine,
+  openSettingsApi,
   socketSource,
 } from './engine-launch.ts';
 import { HostWatch } from './host-watch.ts';
@@ -45,6 +48,7 @@ export async function run(
   settings: Settings,
   operands: readonly string[],
   env: NodeJS.ProcessEnv,
+  version: () => Promise<string>,
 ): Promise<number> {
   const log = makeLog(settings.logLevel);
   const watch = new Stopwatch();
@@ -53,13 +57,15 @@ export async function run(
   const terminal = new Terminal();
   let command: Command | undefined;
   let engine: EngineHandle | undefined;
+  let api: ApiSocket | undefined;
   let ending = false;
   forwardSignals(
     () => (command?.running ? command : undefined),
     (name) => {
       ending = true;
       command?.kill();
-      void endWithin(engine).then(() => process.exit(128 + os.signals[name]));
+      // Threads may still be booting; Node's taking them apart then has been seen to end in a signal of its own.
+      void endWithin(engine).then(() => exitNow(128 + os.signals[name]));
     },
     terminal,
   );
@@ -112,9 +118,10 @@ export async function run(
       settings.dns === undefined ? followResolvConf(setResolvers, RESOLV_CONF, readable) : () => {};
     followHost(hostWatch, settings, engine, log);
     const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
+    api = await openSettingsApi({ settings, program: 'bucatini run', version }, made, engine, log);
     closeSync(namespaceFd); // nobody goes there any more
     leaveHost({ eventRings: engine.eventRings, log });
-    closeWall({ readable, removable: [], signals: true, watchesProcess: false });
+    closeWall({ readable, removable: api?.directories ?? [], signals: true, watchesProcess: false });
     watch.lap('wall closed');
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);
     log('debug', `start: ${watch.text()}`);
@@ -128,6 +135,7 @@ export async function run(
     return outcome;
   } finally {
     command?.kill();
+    api?.close();
     await endWithin(engine);
     terminal.restore();
   }

@@ -199,8 +199,9 @@ export interface ThreadStatus {
 
 /** What /proc says of each thread of a process, dumpable or not. */
 export function threadStatus(pid: number): ThreadStatus[] {
-  return readdirSync(`/proc/${pid}/task`).map((tid) => {
-    const text = readFileSync(`/proc/${pid}/task/${tid}/status`, 'utf8');
+  return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
+    const text = readProc(pid, `task/${tid}/status`);
+    if (text === '') return []; // it ended
     const field = (name: string): string => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(text)?.[1] ?? '';
     const hex = (name: string): string => field(name).replace(/^0+(?=.)/, '');
     return {

@@ -33,6 +33,8 @@ export interface HostIoOptions {
   /** Addressing.seen, shared with the shards. */
   readonly seen?: Uint32Array | undefined;
   readonly loopback?: LoopbackPath | undefined;
+  /** HostContext.datagramPorts. */
+  readonly datagramPorts?: Uint8Array | undefined;
   watch(fd: number, gid: number, events: number): number;
   log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
 }
@@ -61,10 +63,13 @@ export class HostIo implements Stage {
     this.#listenerBase = shards * this.#flows;
     const capacity = options.plan.listenerCapacity ?? listenerCount(options.plan.listeners);
     const gids = this.#listenerBase + capacity;
-    this.#kind = new Uint8Array(gids);
-    this.#marked = new Uint8Array(gids);
-    this.#ready = new Int32Array(gids);
-    this.#readyNext = new Int32Array(gids);
+    const sids = DatagramSockets.sids(this.#listenerBase, gids);
+    this.#kind = new Uint8Array(sids);
+    // Behind flows and listeners lie the sockets that flows share.
+    this.#kind.fill(Kind.datagram, gids);
+    this.#marked = new Uint8Array(sids);
+    this.#ready = new Int32Array(sids);
+    this.#readyNext = new Int32Array(sids);
     const { toShards, toReader, ownership, pool } = options;
     const flows = this.#flows;
     this.#ctx = {
@@ -78,6 +83,7 @@ export class HostIo implements Stage {
       listenerBase: this.#listenerBase,
       shortage: new DescriptorShortage(options.counters, options.log),
       loopback: options.loopback,
+      datagramPorts: options.datagramPorts,
       toShard: shards === 1 ? () => toShards[0]! : (gid) => toShards[Math.floor(gid / flows)]!,
       shardOfHash: (hash) => shardOf(hash, shards),
       shardLink: (shard) => toShards[shard]!,

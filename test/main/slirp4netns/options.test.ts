@@ -66,6 +66,31 @@ describe('slirp4netns options', () => {
     ],
     [['--netns-type=tapfd', 'x'], 'TAPFD must a file descriptor', true],
     [['--userns-path=/none', '1', 't'], "userns path doesn't exist: /none", true],
+    [['--userns-path=/none', '--mtu=0', '1'], "userns path doesn't exist: /none", true],
+    [
+      ['--macaddress=1:2', '0'],
+      '--macaddr cannot be specified when --configure or -c is not specified',
+      true,
+    ],
+    [['--target-type=bess'], '', true],
+    [['--target-type=bess', '-c'], '', true],
+    [['--target-type=bess', '-c', '/s', 't'], 'too many arguments', true],
+    [
+      ['--target-type=bess', '-c', '--netns-type=pid', '--userns-path=/userns', '/s'],
+      '--configure conflicts with --target-type=bess',
+      true,
+    ],
+    [
+      ['--target-type=bess', '--netns-type=pid', '--userns-path=/userns', '/s'],
+      '--netns-type conflicts with --target-type=bess',
+      true,
+    ],
+    [
+      ['--target-type=bess', '--userns-path=/userns', '/s'],
+      '--userns-path conflicts with --target-type=bess',
+      true,
+    ],
+    [['--target-type=bess', '--cidr=foo', '/s'], 'invalid CIDR: foo', false],
     [['--target-type=foo', '1', 't'], '--target-type must be either "netns" or "bess"', true],
     [
       ['--macaddress=1:2', '1', 't'],
@@ -76,12 +101,18 @@ describe('slirp4netns options', () => {
     [['--cidr=24', '1', 't'], 'invalid CIDR: 24', false],
     [['--cidr=foo/24', '1', 't'], 'invalid CIDR: foo/24', false],
     [['--cidr=10.0.2.0', '1', 't'], 'invalid CIDR: 10.0.2.0', false],
+    [['--cidr=10.0.2/24', '1', 't'], 'invalid CIDR: 10.0.2/24', false],
     [['--cidr=fd00::/64', '1', 't'], 'invalid CIDR: fd00::/64', false],
     [['--cidr=10.0.2.300/24', '1', 't'], 'invalid network address: 10.0.2.300', false],
     [['--cidr=10.0.2.0/26', '1', 't'], 'prefix length needs to be 1-25', false],
     [['--cidr=10.0.2.100/0', '1', 't'], 'prefix length needs to be 1-25', false],
     [
       ['--cidr=10.0.2.100/24', '1', 't'],
+      'CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24',
+      false,
+    ],
+    [
+      ['--cidr=192.168.5.7/24', '1', 't'],
       'CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24',
       false,
     ],
@@ -94,10 +125,22 @@ describe('slirp4netns options', () => {
     expect(parse(...argv)).toMatchObject({ kind: 'wrong', error, usage });
   });
 
+  it('a socket for frames', () => {
+    expect(conf('--target-type=bess', '/s').target).toEqual({ kind: 'bess', path: '/s' });
+    expect(parse('--target-type=bess', '/s')).toMatchObject({
+      warnings: ['WARNING: BESS mode is experimental'],
+    });
+  });
+
   it('every address follows from --cidr', () => {
     expect(networkAddresses(conf('--cidr=10.0.135.128/25', '1', 't').network)).toEqual({
       ...{ first: '10.0.135.128', netmask: '255.255.255.128', gateway: '10.0.135.130', dns: '10.0.135.131' },
-      ...{ dhcpBegin: '10.0.135.143', dhcpEnd: '10.0.135.158', guest: '10.0.135.228' },
+      ...{
+        dhcpBegin: '10.0.135.143',
+        dhcpEnd: '10.0.135.158',
+        guest: '10.0.135.228',
+        broadcast: '10.0.135.255',
+      },
     });
     expect(gatewayMac('10.0.2.2')).toBe('52:55:0a:00:02:02');
   });
