@@ -8,6 +8,7 @@ import { basename, dirname } from 'node:path';
 import { Errno } from '../sys/constants.ts';
 import { holdDirectory } from '../sys/held-directory.ts';
 import { close } from '../sys/io.ts';
+import { strerror } from '../sys/libc.ts';
 import { unlinkat } from '../sys/namespace.ts';
 
 export class SocketFile {
@@ -49,4 +50,12 @@ export class SocketFile {
     close(this.#directory);
     this.#directory = -1;
   }
+}
+
+/** What strerror(3) says of why a socket could not be bound there: libuv tells EACCES where the directory is missing. */
+export function bindErrorText(path: string, error: unknown): string {
+  const { errno, message } = error as NodeJS.ErrnoException;
+  if (errno === undefined) return message;
+  const isMissing = errno === -Errno.EACCES && !existsSync(dirname(path));
+  return strerror(isMissing ? Errno.ENOENT : -errno);
 }

@@ -23,8 +23,9 @@ import {
   histogramValue,
 } from '../ring/histograms.ts';
 import { allocateShared, requestStop } from '../ring/layout.ts';
-import { EFD_CLOEXEC, EFD_NONBLOCK, errnoText } from '../sys/constants.ts';
+import { EFD_CLOEXEC, EFD_NONBLOCK } from '../sys/constants.ts';
 import { close, eventfd, eventfdWrite } from '../sys/io.ts';
+import { errnoText } from '../sys/libc.ts';
 import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
@@ -34,7 +35,7 @@ import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { SIDE_BYTES, threadPlan } from './plan.ts';
+import { DATAGRAM_PORTS_AT, PORTS, SIDE_BYTES, threadPlan } from './plan.ts';
 import { stageDropName } from './stage-drop.ts';
 
 const RING_DESCRIPTORS = 2048;
@@ -46,6 +47,8 @@ export interface EngineHandle {
   stop(): Promise<void>;
   /** Descriptors of all event loops' rings (event-rings.ts), where there is one packet thread: found before it listened on ports. */
   readonly eventRings: readonly number[] | undefined;
+  /** Per port: UDP sockets of flows on the host that are bound to it and not connected, as those of services are. Borrowed, changes. */
+  readonly datagramPorts: Uint8Array;
   /** Settles (with the cause) when a packet thread dies; an engine with a dead thread is no engine. */
   readonly failed: Promise<Error>;
   /** Sums over all threads, by name; lost packets as `drop.<cause>`. Counters that are 0 are left out. */
@@ -264,6 +267,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
   return {
     stop,
     eventRings,
+    datagramPorts: new Uint8Array(side, DATAGRAM_PORTS_AT, PORTS),
     failed,
     counters: () => namedCounters(countersSum(sab, layout)),
     threadCounters: () =>

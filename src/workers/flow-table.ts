@@ -39,7 +39,10 @@ export class FlowTable {
   readonly #live: Uint8Array;
   readonly #places: Int32Array;
   readonly #mask: number;
-  /** FIFO of free ids: a ring of maxFlows entries. */
+  /**
+   * FIFO of free ids: a ring of maxFlows entries. Each is kept less its place, so that the first filling (id i at place i) is what
+   * zeroed memory says: nothing to write, and no page is touched before its flows come.
+   */
   readonly #freeIds: Int32Array;
   #freeFirst = 0;
   #freeCount: number;
@@ -62,7 +65,7 @@ export class FlowTable {
     while (placeCount < maxFlows * 2) placeCount *= 2;
     this.#places = new Int32Array(placeCount);
     this.#mask = placeCount - 1;
-    this.#freeIds = Int32Array.from({ length: maxFlows }, (_, id) => id);
+    this.#freeIds = new Int32Array(maxFlows);
     this.#freeCount = maxFlows;
   }
 
@@ -127,7 +130,7 @@ export class FlowTable {
     proto: number,
   ): FlowId {
     if (this.#freeCount === 0) return NO_FLOW;
-    const id = this.#freeIds[this.#freeFirst]!;
+    const id = this.#freeIds[this.#freeFirst]! + this.#freeFirst;
     this.#freeFirst = this.#freeFirst + 1 === this.maxFlows ? 0 : this.#freeFirst + 1;
     this.#freeCount--;
     this.#count++;
@@ -185,7 +188,7 @@ export class FlowTable {
     if (this.#freeCount + this.#count >= this.maxFlows) throw new Error(`flow ${id} was released twice`);
     let end = this.#freeFirst + this.#freeCount;
     if (end >= this.maxFlows) end -= this.maxFlows;
-    this.#freeIds[end] = id;
+    this.#freeIds[end] = id - end;
     this.#freeCount++;
   }
 }

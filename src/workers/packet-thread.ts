@@ -19,7 +19,7 @@ import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite } from '../sys/io.ts';
-import { addressOf } from '../sys/memory.ts';
+import { addressOf, mapLargeArrays } from '../sys/memory.ts';
 import { keepCapabilities } from '../sys/namespace.ts';
 import { flowCapabilities } from './capabilities.ts';
 import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
@@ -30,7 +30,7 @@ import { LogLevel, LogWriter } from './log-ring.ts';
 import { Owner } from './owners.ts';
 import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { LinkRing, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
+import { DATAGRAM_PORTS_AT, LinkRing, PORTS, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
 import { ShortLook } from './short-look.ts';
 import { Splice, type SpliceOptions } from './splice/splice.ts';
@@ -107,6 +107,7 @@ class PacketThread {
   constructor(task: ThreadTask) {
     this.#task = task;
     const { sab, layout, plan, thread } = task;
+    mapLargeArrays();
     this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
     this.#mail = new Int32Array(task.side, 0, 2);
     this.#seen = new Uint32Array(task.side, SEEN_AT, SEEN_WORDS);
@@ -253,6 +254,7 @@ class PacketThread {
         toReader: to(LinkRing.hostToReader(shards), threads.readerThread),
         loopback: splice,
         seen,
+        datagramPorts: new Uint8Array(this.#task.side, DATAGRAM_PORTS_AT, PORTS),
         watch: (fd, gid, events) => this.#reactor.watch(handler, fd, events, gid),
         log,
       });

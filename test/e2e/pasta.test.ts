@@ -126,6 +126,25 @@ describeE2e('pasta', needs, () => {
       expect(stdout).toMatch(/\n5$/);
     });
 
+    it('a host name of 65 characters is not given out cut short: a warning, and the name stays that of the host', async () => {
+      const { stdout, stderr } = await run(['-H', 'a'.repeat(65)], 'hostname');
+      expect(stderr).toBe('Unable to set configured hostname\n');
+      expect(stdout).toBe((await bed.run('user', ['hostname'])).stdout);
+    });
+
+    it('-c in a directory that does not exist', async () => {
+      const { status, stderr } = await run(['-c', '/nonexistent/file'], 'true');
+      expect({ status, stderr }).toEqual({
+        status: 1,
+        stderr: 'Failed to bind UNIX domain socket: No such file or directory\n',
+      });
+    });
+
+    it('an MTU that no device takes: warned about, the interface keeps its own', async () => {
+      const { status, stdout } = await run(['--config-net', '-4', '-m', '60'], 'ip', 'link', 'show', 'veth0');
+      expect({ status, mtu: / mtu (\d+)/.exec(stdout)?.[1] }).toEqual({ status: 0, mtu: '1500' });
+    });
+
     it.each([
       ['-4', [`${HOST4}/24`]],
       ['-6', [`${HOST6}/64`]],

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
 import { patternSha256 } from '../support/pattern.ts';
-import { GATEWAY4, GATEWAY6, HOST4, HOST6, PEER4, PORT } from '../support/ports.ts';
+import { GATEWAY4, GATEWAY6, HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually, killTree } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
@@ -66,7 +66,9 @@ describeE2e('slirp4netns', needs, () => {
         /inet6 fd00::/.test((await inside('ip -6 addr show dev tap0 -tentative')).stdout),
       );
       const { stdout } = await inside('ip addr show tap0; ip route; ip -6 route');
-      expect(stdout).toMatch(/mtu 9000.*link\/ether 0a:00:00:00:00:09.*inet 10\.0\.2\.100\/24/s);
+      expect(stdout).toMatch(
+        /mtu 9000.*link\/ether 0a:00:00:00:00:09.*inet 10\.0\.2\.100\/24 brd 10\.0\.2\.255/s,
+      );
       expect(stdout).toContain('default via 10.0.2.2 dev tap0');
       expect(stdout).toContain('default via fe80::2 dev tap0');
     });
@@ -79,6 +81,19 @@ describeE2e('slirp4netns', needs, () => {
       );
       expect(stdout).toMatch(new RegExp(`^70000 ${PEER4}\n${PEER4}\n`));
       expect(stdout.match(/ 1 received/g)).toHaveLength(3);
+    });
+
+    it('UDP: one port of the host for a socket inside, and whoever knows it is heard', async () => {
+      const ports = [7101, 7102, 7103];
+      const mirror = bed.start('peer', supportProgram('clients/udp-mapping.ts', 'mirror', ...ports));
+      await eventually('the mirror is ready', END_MS, () => mirror.printed().stdout.includes('ready'));
+      for (const address of [PEER4, PEER6]) {
+        const ask = supportProgram('clients/udp-mapping.ts', 'ask', address, ...ports);
+        const { stdout } = await bed.run('host', ['nsenter', `--net=${netns}`, '--', ...ask]);
+        const { own, seen, strangers } = JSON.parse(stdout);
+        expect(seen).toEqual(ports.map(() => own));
+        expect(strangers).toBe(ports.length);
+      }
     });
 
     it('its process is called slirp4netns', async () => {

@@ -65,14 +65,21 @@ export class Forwarder {
     return [...this.#inbound.rules, ...this.#outbound.rules].some((rule) => rule.scan);
   }
 
-  /** Look at both sides, where a rule wants it. @returns what to listen on now */
-  listeners(): readonly ListenerPlan[] {
+  /**
+   * Look at both sides, where a rule wants it.
+   * @param flowPorts  EngineHandle.datagramPorts, once there is an engine
+   * @returns what to listen on now
+   */
+  listeners(flowPorts?: Uint8Array): readonly ListenerPlan[] {
     const scans = this.#scans;
     const none = { tcp: new Set<number>(), udp: new Set<number>() };
     const host = scans ? scan(this.#o.hostTables) : none;
     const guest = scans ? scan(this.#o.guestTables) : none;
     const insideHears = foreignPorts(guest, this.#ours('SPLICE'));
-    const hostHears = foreignPorts(host, this.#ours('HOST'));
+    const onHost = this.#ours('HOST');
+    // The guest's own flows look like services of the host there.
+    if (flowPorts !== undefined) for (const port of host.udp) if (flowPorts[port] !== 0) onHost.udp.add(port);
+    const hostHears = foreignPorts(host, onHost);
     const plan = (table: RuleTable, hears: (proto: Protocol, port: number) => boolean): Planned[] =>
       table.rules.flatMap((rule) =>
         ruleListeners(rule, table.direction, this.#o.splice, hears).map((listener) => ({
@@ -125,7 +132,7 @@ export class Forwarder {
 
   async #rescan(engine: EngineHandle): Promise<void> {
     if (!this.#scans) return;
-    const listeners = this.listeners();
+    const listeners = this.listeners(engine.datagramPorts);
     const key = JSON.stringify(listeners);
     if (key === this.#key) return;
     this.#key = key;
@@ -142,7 +149,7 @@ export class Forwarder {
   async replace(engine: EngineHandle, inbound: RuleTable, outbound: RuleTable): Promise<void> {
     this.#inbound = inbound;
     this.#outbound = outbound;
-    const listeners = this.listeners();
+    const listeners = this.listeners(engine.datagramPorts);
     this.#key = JSON.stringify(listeners);
     this.#tell(await engine.setListeners(listeners));
   }

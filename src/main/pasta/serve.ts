@@ -24,11 +24,12 @@ import { endWithin, loadEngine } from '../engine-launch.ts';
 import { HostWatch } from '../host-watch.ts';
 import { RESOLV_CONF } from '../resolv-conf.ts';
 import { followResolvConf } from '../resolvers.ts';
+import { bindErrorText } from '../socket-file.ts';
 import { Stopwatch } from '../stopwatch.ts';
 import { Terminal } from '../terminal.ts';
 import { UsageError } from '../values.ts';
 import { closeWall, emptyRoot } from '../wall.ts';
-import { PastaCommand } from './command.ts';
+import { HOST_NAME_MAX, PastaCommand } from './command.ts';
 import type { ControlSocket } from './control-socket.ts';
 import { becomeUser, leaveCaller } from './daemon.ts';
 import { pastaEnginePlan } from './engine-plan.ts';
@@ -98,7 +99,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
         env: start.env,
         ...(netns.mainInside ? {} : { namespaceFd }),
         pidns: conf.pidns,
-        hostname: conf.hostname || `pasta-${hostname()}`,
+        ...hostnameOf(conf, log),
       });
     }
     const made = await netns.tap;
@@ -134,7 +135,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
         log: (l, text) => log.log(l, text),
       });
       await control.listen(conf.confPath).catch((error: Error) => {
-        throw new UsageError(`${conf.confPath}: ${errnoText(error)}`);
+        throw new UsageError(Message.controlSocket(bindErrorText(conf.confPath!, error)));
       });
     }
     const plan = pastaEnginePlan(conf, made, listeners, sockets, engineModule.engineKeys(), log.upTo);
@@ -252,6 +253,14 @@ function openPidFile(path: string): number {
   } catch (error) {
     throw new UsageError(Message.pidFile(path, errnoText(error)));
   }
+}
+
+/** Of the command's own UTS namespace: what was asked for, where the kernel takes it. */
+function hostnameOf(conf: PastaConf, log: PastaLog): { hostname?: string } {
+  if (!conf.hostname) return { hostname: `pasta-${hostname()}`.slice(0, HOST_NAME_MAX) };
+  if (Buffer.byteLength(conf.hostname) <= HOST_NAME_MAX) return { hostname: conf.hostname };
+  log.log('warning', Message.hostnameUnusable);
+  return {};
 }
 
 /** What strerror(3) says of an error of Node's. */

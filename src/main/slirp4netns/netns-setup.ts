@@ -108,7 +108,7 @@ function makeTap(name: string): Tap {
 }
 
 function configure(route: RouteSocket, index: number, conf: SlirpConf): void {
-  const { guest, gateway } = networkAddresses(conf.network);
+  const { guest, gateway, broadcast } = networkAddresses(conf.network);
   const loopback = route.linkByName('lo');
   if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
   explained('MTU', () => {
@@ -117,7 +117,7 @@ function configure(route: RouteSocket, index: number, conf: SlirpConf): void {
     route.setLink(index, { mtu: conf.mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
   });
   explained('IPv4 address', () =>
-    tolerant(() => route.addAddress(index, AF_INET, guest, conf.network.prefixLen, {})),
+    tolerant(() => route.addAddress(index, AF_INET, guest, conf.network.prefixLen, { broadcast })),
   );
   explained('route', () =>
     tolerant(() => route.addRoute({ family: AF_INET, dst: '0.0.0.0', prefixLen: 0, gateway, oif: index })),

@@ -356,7 +356,7 @@ function whole(text: string, min: number, message: string): number {
 const descriptor = (text: string, option: string): number => whole(text, 0, Message.descriptor(option));
 
 function parseCidr(text: string): Network {
-  const parts = /^([0-9.]+)\/([0-9]{1,2})$/.exec(text);
+  const parts = /^((?:[0-9]+\.){3}[0-9]+)\/([0-9]{1,2})$/.exec(text);
   if (parts === null) throw new UsageError(Message.cidr(text));
   const [, address = '', length] = parts;
   if (!isIPv4(address)) throw new UsageError(Message.cidrAddress(address));

@@ -254,7 +254,8 @@ export class Shard implements Stage, FlowSource {
       const at = ring.at(i);
       const op = words[at + W.op]!;
       if (op === ToShard.accepted) this.#tcp.onMessage(op, words, at);
-      else if (op === ToShard.listenerDatagram) this.#udp.onMessage(op, words, at);
+      else if (op === ToShard.listenerDatagram || op === ToShard.strangerDatagram)
+        this.#udp.onMessage(op, words, at);
       else {
         switch (this.#ctx.flows.proto[words[at + W.flow]!]) {
           case IpProtocol.tcp:

@@ -101,6 +101,7 @@ describe('slirp4netns options', () => {
     [['--cidr=24', '1', 't'], 'invalid CIDR: 24', false],
     [['--cidr=foo/24', '1', 't'], 'invalid CIDR: foo/24', false],
     [['--cidr=10.0.2.0', '1', 't'], 'invalid CIDR: 10.0.2.0', false],
+    [['--cidr=10.0.2/24', '1', 't'], 'invalid CIDR: 10.0.2/24', false],
     [['--cidr=fd00::/64', '1', 't'], 'invalid CIDR: fd00::/64', false],
     [['--cidr=10.0.2.300/24', '1', 't'], 'invalid network address: 10.0.2.300', false],
     [['--cidr=10.0.2.0/26', '1', 't'], 'prefix length needs to be 1-25', false],
@@ -134,7 +135,12 @@ describe('slirp4netns options', () => {
   it('every address follows from --cidr', () => {
     expect(networkAddresses(conf('--cidr=10.0.135.128/25', '1', 't').network)).toEqual({
       ...{ first: '10.0.135.128', netmask: '255.255.255.128', gateway: '10.0.135.130', dns: '10.0.135.131' },
-      ...{ dhcpBegin: '10.0.135.143', dhcpEnd: '10.0.135.158', guest: '10.0.135.228' },
+      ...{
+        dhcpBegin: '10.0.135.143',
+        dhcpEnd: '10.0.135.158',
+        guest: '10.0.135.228',
+        broadcast: '10.0.135.255',
+      },
     });
     expect(gatewayMac('10.0.2.2')).toBe('52:55:0a:00:02:02');
   });
