@@ -9,15 +9,14 @@ need_tool() {
 }
 
 print_text() {
-  [ -r "$root/dist/texts/$1" ] || fail "$root/dist/texts/$1 is missing; run npm run build in $root"
-  command -p cat "$root/dist/texts/$1"
-  exit
+  [ -r "$root/dist/texts/$1.sh" ] || fail "$root/dist/texts/$1.sh is missing; run npm run build in $root"
+  . "$root/dist/texts/$1.sh" # says it and ends
 }
 
 # What a long option is that may be cut short: sets $option and $takes (1: a value). Fails where Node is to say what is wrong.
 find_option() {
   case $flags in *" $1 "*) option=$1 takes= && return 0 ;; esac
-  case $valued in *" $1 "*) option=$1 takes=1 && return 0 ;; esac
+  case $valued$ours_valued in *" $1 "*) option=$1 takes=1 && return 0 ;; esac
   option=
   for known in $flags; do
     case $known in "$1"*) [ -z "$option" ] && option=$known takes= || return 1 ;; esac

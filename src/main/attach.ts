@@ -16,6 +16,7 @@ import {
   followHost,
   launchEngine,
   loadEngine,
+  openSettingsApi,
   socketSource,
 } from './engine-launch.ts';
 import { HostWatch } from './host-watch.ts';
@@ -42,6 +43,7 @@ export async function attach(
   booted: BootedThread,
   settings: Settings,
   operands: readonly string[],
+  version: () => Promise<string>,
 ): Promise<number> {
   const target = parseTarget(operands);
   const identity = namespaceIdentity(target.path);
@@ -77,15 +79,22 @@ export async function attach(
   followHost(hostWatch, settings, engine, log);
   const watched = new NamespaceWatch(target, () => end.resolve('the namespace is gone'), identity);
   const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
+  const api = await openSettingsApi({ settings, program: 'bucatini attach', version }, made, engine, log);
   const openRoot = emptyRoot(engine.eventRings);
   if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
   watched.rootChanged();
-  closeWall({ readable, removable: [], signals: false, watchesProcess: target.pid !== undefined });
+  closeWall({
+    readable,
+    removable: api?.directories ?? [],
+    signals: false,
+    watchesProcess: target.pid !== undefined,
+  });
   steps.lap('wall closed');
   log('debug', `start: ${steps.text()}`);
   log('info', `ready: ${made.network.interfaceName}: ${made.network.summary}`);
 
   const outcome = await Promise.race([end.promise, engine.failed]);
+  api?.close();
   if (outcome instanceof Error) {
     await endWithin(engine);
     throw new Error(`the engine failed: ${outcome.message}`);

@@ -18,6 +18,7 @@ import { constants as os } from 'node:os';
 import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
+import type { ApiSocket } from './api-socket.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
 import {
   chooseNetns,
@@ -25,6 +26,7 @@ import {
   followHost,
   launchEngine,
   loadEngine,
+  openSettingsApi,
   socketSource,
 } from './engine-launch.ts';
 import { HostWatch } from './host-watch.ts';
@@ -44,6 +46,7 @@ export async function run(
   settings: Settings,
   operands: readonly string[],
   env: NodeJS.ProcessEnv,
+  version: () => Promise<string>,
 ): Promise<number> {
   const log = makeLog(settings.logLevel);
   const watch = new Stopwatch();
@@ -52,6 +55,7 @@ export async function run(
   const terminal = new Terminal();
   let command: Command | undefined;
   let engine: EngineHandle | undefined;
+  let api: ApiSocket | undefined;
   let ending = false;
   forwardSignals(
     () => (command?.running ? command : undefined),
@@ -111,9 +115,10 @@ export async function run(
       settings.dns === undefined ? followResolvConf(setResolvers, RESOLV_CONF, readable) : () => {};
     followHost(hostWatch, settings, engine, log);
     const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
+    api = await openSettingsApi({ settings, program: 'bucatini run', version }, made, engine, log);
     const openRoot = emptyRoot(engine.eventRings);
     if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
-    closeWall({ readable, removable: [], signals: true, watchesProcess: false });
+    closeWall({ readable, removable: api?.directories ?? [], signals: true, watchesProcess: false });
     watch.lap('wall closed');
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);
     log('debug', `start: ${watch.text()}`);
@@ -127,6 +132,7 @@ export async function run(
     return outcome;
   } finally {
     command?.kill();
+    api?.close();
     await endWithin(engine);
     terminal.restore();
   }

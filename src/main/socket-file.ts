@@ -3,6 +3,7 @@
  * nowhere there. Make it before the root is exchanged.
  */
 import { existsSync } from 'node:fs';
+import type { Server } from 'node:net';
 import { basename, dirname } from 'node:path';
 import { Errno } from '../sys/constants.ts';
 import { holdDirectory } from '../sys/held-directory.ts';
@@ -12,16 +13,34 @@ import { unlinkat } from '../sys/namespace.ts';
 
 export class SocketFile {
   #directory: number;
+  readonly #path: string;
   readonly #name: string;
 
   constructor(path: string) {
     this.#directory = holdDirectory(dirname(path), true);
+    this.#path = path;
     this.#name = basename(path);
   }
 
   /** For WallPlan.removable. */
   get directories(): readonly number[] {
     return this.#directory < 0 ? [] : [this.#directory];
+  }
+
+  /** Make `server` listen there. @throws Error of Node's, with its errno */
+  async listen(server: Server): Promise<void> {
+    const listening = new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(this.#path, resolve);
+    });
+    try {
+      await listening;
+    } catch (error) {
+      // libuv calls a missing directory EACCES, as on Windows.
+      if ((error as NodeJS.ErrnoException).code !== 'EACCES' || existsSync(dirname(this.#path))) throw error;
+      const missing = new Error(`listen ENOENT: no such file or directory ${this.#path}`, { cause: error });
+      throw Object.assign(missing, { code: 'ENOENT', errno: -Errno.ENOENT });
+    }
   }
 
   /** @param listened  the name is ours: it is removed. The directory is let go of either way. */

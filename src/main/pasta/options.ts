@@ -7,7 +7,7 @@
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import { getopt, type OptionShape } from '../getopt.ts';
-import { canonicalIpv6, UsageError } from '../values.ts';
+import { canonicalIpv6, parseSocketPath, quoted, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 
 export const DEFAULT_MTU = 65520;
@@ -90,6 +90,7 @@ export interface PastaConf {
   readonly logBytes: number;
   readonly runas?: string;
   readonly confPath?: string;
+  readonly apiSocket?: string;
   readonly pcap?: string;
   readonly pidFile?: string;
 }
@@ -252,6 +253,20 @@ const ENTRIES: readonly Entry[] = [
     set: (d, text) => {
       if (text === '') throw new UsageError('Invalid configuration path: ');
       d.confPath = text;
+    },
+  },
+  {
+    name: 'api-socket',
+    ours: true,
+    value: 'PATH',
+    group: 'General',
+    help: 'Socket on which ports can be published while running, and flows and counters read; requests as in slirp4netns(1). Not an option of the original.',
+    set: (d, text, written) => {
+      try {
+        d.apiSocket = parseSocketPath(text);
+      } catch (error) {
+        throw new UsageError(`${written} ${quoted(text)}: ${(error as Error).message}`);
+      }
     },
   },
   { name: 'help', short: 'h', group: 'General', help: 'Print this text and exit.' },

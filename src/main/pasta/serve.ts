@@ -17,6 +17,7 @@ import { hostname } from 'node:os';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
+import type { ApiSocket } from '../api-socket.ts';
 import { NamespaceWatch } from '../attach.ts';
 import { closeInheritedOnExec } from '../descriptors.ts';
 import { endWithin, loadEngine } from '../engine-launch.ts';
@@ -86,6 +87,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
   let starting: Promise<EngineHandle> | undefined;
   let forwarder: Forwarder | undefined;
   let control: ControlSocket | undefined;
+  let api: ApiSocket | undefined;
   try {
     if (target.kind === 'command') {
       const namespaceFd = await netns.namespaceFd;
@@ -165,6 +167,19 @@ export async function servePasta(start: PastaStart): Promise<number> {
       const { printStats } = await import('../stats.ts');
       setInterval(() => printStats(running), conf.statsSeconds * 1000).unref();
     }
+    if (conf.apiSocket !== undefined) {
+      const { openApiOption } = await import('../api-server.ts');
+      const { addresses, interfaceName } = made.network;
+      api = await openApiOption(
+        conf.apiSocket,
+        {
+          ...{ engine: running, ports: forwarder.addedPorts(running), addresses },
+          ...(!conf.spliceOnly && { interfaceName }),
+          ...{ program: 'bucatini pasta', version: start.version },
+        },
+        { onError: (error) => log.log('warning', error.message) },
+      );
+    }
     await command?.started;
     log.log('debug', `start: ${steps.text()}`);
 
@@ -189,7 +204,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     const wall = (): void =>
       closeWall({
         readable,
-        removable: control === undefined ? [] : control.directories,
+        removable: [...(control?.directories ?? []), ...(api?.directories ?? [])],
         signals: command !== undefined,
         watchesProcess: target.kind === 'pid',
         configuresNetwork,
@@ -219,6 +234,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     watch.stop();
     forwarder?.stop();
     control?.close();
+    api?.close();
     await endWithin(engine);
     terminal.restore();
   }

@@ -32,6 +32,8 @@ export interface HostIoOptions {
   /** Addressing.seen, shared with the shards. */
   readonly seen?: Uint32Array | undefined;
   readonly loopback?: LoopbackPath | undefined;
+  /** HostContext.datagramPorts. */
+  readonly datagramPorts?: Uint8Array | undefined;
   watch(fd: number, gid: number, events: number): number;
   log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
 }
@@ -60,10 +62,13 @@ export class HostIo implements Stage {
     this.#listenerBase = shards * this.#flows;
     const capacity = options.plan.listenerCapacity ?? listenerCount(options.plan.listeners);
     const gids = this.#listenerBase + capacity;
-    this.#kind = new Uint8Array(gids);
-    this.#marked = new Uint8Array(gids);
-    this.#ready = new Int32Array(gids);
-    this.#readyNext = new Int32Array(gids);
+    const sids = DatagramSockets.sids(this.#listenerBase, gids);
+    this.#kind = new Uint8Array(sids);
+    // Behind flows and listeners lie the sockets that flows share.
+    this.#kind.fill(Kind.datagram, gids);
+    this.#marked = new Uint8Array(sids);
+    this.#ready = new Int32Array(sids);
+    this.#readyNext = new Int32Array(sids);
     const { toShards, toReader, ownership, pool } = options;
     const flows = this.#flows;
     this.#ctx = {
@@ -76,6 +81,7 @@ export class HostIo implements Stage {
       flowsPerShard: flows,
       listenerBase: this.#listenerBase,
       loopback: options.loopback,
+      datagramPorts: options.datagramPorts,
       toShard: shards === 1 ? () => toShards[0]! : (gid) => toShards[Math.floor(gid / flows)]!,
       shardOfHash: (hash) => shardOf(hash, shards),
       shardLink: (shard) => toShards[shard]!,

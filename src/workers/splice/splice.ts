@@ -60,6 +60,7 @@ import {
   socket,
 } from '../../sys/socket.ts';
 import type { EnginePlan, ListenerPlan, SplicePlan } from '../engine-plan.ts';
+import type { FlowSource } from '../flow-report.ts';
 import { openListener } from '../host-io/bind-address.ts';
 import type { LoopbackPath } from '../host-io/context.ts';
 import { targetPort } from '../host-io/listener-table.ts';
@@ -162,6 +163,11 @@ export class Splice implements Stage, LoopbackPath {
           ? this.#source.takeWaiting(isV4 ? SocketKind.udp4 : SocketKind.udp6, SOCKET_WAIT_MS)
           : socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
     });
+  }
+
+  /** Connections and UDP flows, for reports. */
+  get flowSources(): readonly [streams: FlowSource, datagrams: FlowSource] {
+    return [this.#streams, this.#datagrams];
   }
 
   takeStream(fd: number, words: Uint32Array, port: number): void {

@@ -43,6 +43,8 @@ import {
   shutdown,
   sockaddrWrite,
 } from '../../sys/socket.ts';
+import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
+import { peerAddress } from './peer-address.ts';
 import { Pipes } from './pipes.ts';
 
 const State = { free: 0, waiting: 1, connecting: 2, open: 3 } as const;
@@ -79,7 +81,7 @@ export interface StreamSpliceOptions {
   socketFor(toGuest: boolean, isV4: boolean): number;
 }
 
-export class StreamSplice {
+export class StreamSplice implements FlowSource {
   readonly #o: StreamSpliceOptions;
   // By connection.
   readonly #state: Uint8Array;
@@ -92,6 +94,9 @@ export class StreamSplice {
   readonly #pipeWrite: Int32Array;
   readonly #pipeBytes: Int32Array;
   readonly #moved: Float64Array;
+  /** By connection, for reports: whether side 1 is the guest's, and since when. */
+  readonly #toGuest: Uint8Array;
+  readonly #bornMs: Float64Array;
   readonly #free: number[] = [];
   #fresh = 0;
   #ready: number[] = [];
@@ -100,6 +105,7 @@ export class StreamSplice {
   readonly #pipes = new Pipes();
   readonly #ends = new Int32Array(2);
   readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
+  readonly #words = new Uint32Array(4);
 
   constructor(options: StreamSpliceOptions) {
     this.#o = options;
@@ -111,6 +117,8 @@ export class StreamSplice {
     this.#pipeWrite = new Int32Array(n * 2);
     this.#pipeBytes = new Int32Array(n * 2);
     this.#moved = new Float64Array(n * 2);
+    this.#toGuest = new Uint8Array(n);
+    this.#bornMs = new Float64Array(n);
   }
 
   /** Connections that wait for a socket. */
@@ -136,6 +144,8 @@ export class StreamSplice {
     this.#o.counters[Counter.spliceConnections]!++;
     this.#fd[2 * c] = fd + 1;
     this.#fd[2 * c + 1] = 0;
+    this.#toGuest[c] = toGuest ? 1 : 0;
+    this.#bornMs[c] = performance.now();
     const r = this.#connect(c, toGuest, words, w, port);
     if (r !== -Errno.EAGAIN) return;
     // Once a connection, and only when sockets have run out.
@@ -335,6 +345,43 @@ export class StreamSplice {
       done++;
     }
     return done;
+  }
+
+  get placeCount(): number {
+    return this.#fresh;
+  }
+
+  /** Connections whose both ends stand; their addresses are asked of the kernel. */
+  describeFlow(place: number, rows: Float64Array, at: number): boolean {
+    if (this.#state[place] !== State.open) return false;
+    const guest = 2 * place + this.#toGuest[place]!;
+    const remote = guest ^ 1;
+    if (!this.#peer(guest, rows, at + FlowField.guestAddress, at + FlowField.guestPort)) return false;
+    if (!this.#peer(remote, rows, at + FlowField.remoteAddress, at + FlowField.remotePort)) return false;
+    rows[at + FlowField.proto] = IPPROTO_TCP;
+    rows[at + FlowField.state] = this.#stateOf(guest, remote);
+    rows[at + FlowField.fromGuestBytes] = this.#movedBytes(guest);
+    rows[at + FlowField.toGuestBytes] = this.#movedBytes(remote);
+    rows[at + FlowField.ageMs] = performance.now() - this.#bornMs[place]!;
+    return true;
+  }
+
+  #stateOf(guest: number, remote: number): FlowState {
+    if (this.#flags[guest]! & Flag.eof) return FlowState.closeWait;
+    return this.#flags[remote]! & Flag.eof ? FlowState.finWait : FlowState.established;
+  }
+
+  /** What was moved before this connection had a pipe was another one's. */
+  #movedBytes(end: number): number {
+    return this.#pipeWrite[end] === 0 ? 0 : this.#moved[end]!;
+  }
+
+  #peer(end: number, rows: Float64Array, addressAt: number, portAt: number): boolean {
+    const port = peerAddress(this.#fd[end]! - 1, this.#words);
+    if (port < 0) return false;
+    rows.set(this.#words, addressAt);
+    rows[portAt] = port;
+    return true;
   }
 
   closeAll(): void {

@@ -3,7 +3,7 @@
  *
  * Addresses are four u32 words, most significant first, IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
  */
-import { addressParse } from '../../proto/address.ts';
+import { addressParse, isLoopback, isUnspecified, isV4Mapped } from '../../proto/address.ts';
 import { macParse } from '../../proto/ethernet.ts';
 import type { AddressPlan, HostChange, ServicePolicy } from '../engine-plan.ts';
 import { SEEN_WORDS } from '../plan.ts';
@@ -167,6 +167,12 @@ export class Addressing {
       return Destination.invalid;
     // v4-mapped addresses never appear on a wire (RFC 4291 section 2.5.5.2 leaves them to the API).
     return Destination.world;
+  }
+
+  /** Whether the guest may answer a host-side peer that it has not spoken to: the host's loopback only where it is mapped. */
+  leadsBack(words: Uint32Array, w: number): boolean {
+    if (isUnspecified(words, w)) return false;
+    return !isLoopback(words, w) || !isZero(this.hostLoopback, isV4Mapped(words, w) ? V4 : V6);
   }
 
   /** Whether an address is one of the plan's own on the TAP. @param family  0 for IPv4, 4 for IPv6 */

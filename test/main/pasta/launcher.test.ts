@@ -135,6 +135,8 @@ describeNeeding('bin/pasta before Node', [requireNamespaces], () => {
     [['--netns-only', 'ls'], HERE],
     [['--userns', '/proc/self/ns/user', 'ls'], HERE],
     [['--netns', '/x'], BACKGROUND],
+    [['--api-socket', '--netns', '/x'], OWN],
+    [['--a', '192.0.2.1', '--netns', '/x'], BACKGROUND],
     [['--netns=/x'], BACKGROUND],
     [['--config-net', '-t', 'none', '--netns', '/x', '--map-guest-addr', '169.254.1.2'], BACKGROUND],
     [['-f', '--netns', '/x'], HERE],

@@ -35,6 +35,12 @@ describe('pasta options', () => {
     expect(conf('--userns /y --netns-only').userns).toBeUndefined();
   });
 
+  it('--api-socket, which the original has not, is not what a shortened name means', () => {
+    expect(conf('--api-socket /x').apiSocket).toBe('/x');
+    expect(conf('--a 192.0.2.1').address4).toBe('192.0.2.1');
+    expect(parse('--api /x')).toMatchObject({ kind: 'usage', error: "unrecognized option '--api'" });
+  });
+
   it("Podman's line", () => {
     const {
       conf: c,

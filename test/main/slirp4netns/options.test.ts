@@ -66,6 +66,31 @@ describe('slirp4netns options', () => {
     ],
     [['--netns-type=tapfd', 'x'], 'TAPFD must a file descriptor', true],
     [['--userns-path=/none', '1', 't'], "userns path doesn't exist: /none", true],
+    [['--userns-path=/none', '--mtu=0', '1'], "userns path doesn't exist: /none", true],
+    [
+      ['--macaddress=1:2', '0'],
+      '--macaddr cannot be specified when --configure or -c is not specified',
+      true,
+    ],
+    [['--target-type=bess'], '', true],
+    [['--target-type=bess', '-c'], '', true],
+    [['--target-type=bess', '-c', '/s', 't'], 'too many arguments', true],
+    [
+      ['--target-type=bess', '-c', '--netns-type=pid', '--userns-path=/userns', '/s'],
+      '--configure conflicts with --target-type=bess',
+      true,
+    ],
+    [
+      ['--target-type=bess', '--netns-type=pid', '--userns-path=/userns', '/s'],
+      '--netns-type conflicts with --target-type=bess',
+      true,
+    ],
+    [
+      ['--target-type=bess', '--userns-path=/userns', '/s'],
+      '--userns-path conflicts with --target-type=bess',
+      true,
+    ],
+    [['--target-type=bess', '--cidr=foo', '/s'], 'invalid CIDR: foo', false],
     [['--target-type=foo', '1', 't'], '--target-type must be either "netns" or "bess"', true],
     [
       ['--macaddress=1:2', '1', 't'],
@@ -87,12 +112,24 @@ describe('slirp4netns options', () => {
       false,
     ],
     [
+      ['--cidr=192.168.5.7/24', '1', 't'],
+      'CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24',
+      false,
+    ],
+    [
       ['--outbound-addr=none', '1', 't'],
       'outbound-addr has to be valid ipv4 address or interface name.',
       false,
     ],
   ] as const)('%j: %s', (argv, error, usage) => {
     expect(parse(...argv)).toMatchObject({ kind: 'wrong', error, usage });
+  });
+
+  it('a socket for frames', () => {
+    expect(conf('--target-type=bess', '/s').target).toEqual({ kind: 'bess', path: '/s' });
+    expect(parse('--target-type=bess', '/s')).toMatchObject({
+      warnings: ['WARNING: BESS mode is experimental'],
+    });
   });
 
   it('every address follows from --cidr', () => {
