@@ -45,6 +45,10 @@ describe('slirp4netns options', () => {
       expect.stringContaining('--no-host-loopback is deprecated'),
       'WARNING: too many arguments',
     ]);
+    const sandbox = parse('--create-sandbox', '1', 'tap0');
+    expect(sandbox.kind === 'go' && sandbox.warnings).toEqual([
+      'WARNING: --create-sandbox is deprecated and will be removed in future releases, please use --enable-sandbox instead.',
+    ]);
   });
 
   it('--macaddress may be short; --outbound-addr may name an interface', () => {
