@@ -29,6 +29,14 @@ export class FlowTable {
   readonly ports: Uint32Array;
   readonly proto: Uint8Array;
   readonly hash: Uint32Array;
+  /** For reports, by id: payload bytes that went each way, which the owner counts, and `nowMs` of insert(). */
+  readonly fromGuestBytes: Float64Array;
+  readonly toGuestBytes: Float64Array;
+  readonly bornMs: Float64Array;
+  /** The owner's clock. */
+  nowMs = 0;
+  /** 1: can be found. */
+  readonly #live: Uint8Array;
   readonly #places: Int32Array;
   readonly #mask: number;
   /**
@@ -49,6 +57,10 @@ export class FlowTable {
     this.ports = new Uint32Array(maxFlows);
     this.proto = new Uint8Array(maxFlows);
     this.hash = new Uint32Array(maxFlows);
+    this.fromGuestBytes = new Float64Array(maxFlows);
+    this.toGuestBytes = new Float64Array(maxFlows);
+    this.bornMs = new Float64Array(maxFlows);
+    this.#live = new Uint8Array(maxFlows);
     let placeCount = 2;
     while (placeCount < maxFlows * 2) placeCount *= 2;
     this.#places = new Int32Array(placeCount);
@@ -60,6 +72,11 @@ export class FlowTable {
   /** Flows that can be found. */
   get count(): number {
     return this.#count;
+  }
+
+  /** Whether find() would give this id. */
+  isLive(id: number): boolean {
+    return this.#live[id] === 1;
   }
 
   /**
@@ -120,6 +137,10 @@ export class FlowTable {
     this.hash[id] = hash;
     this.ports[id] = ports;
     this.proto[id] = proto;
+    this.fromGuestBytes[id] = 0;
+    this.toGuestBytes[id] = 0;
+    this.bornMs[id] = this.nowMs;
+    this.#live[id] = 1;
     const at = id * ADDR_WORDS;
     for (let i = 0; i < 4; i++) {
       this.addr[at + i] = guest[gAt + i]!;
@@ -158,6 +179,7 @@ export class FlowTable {
       }
     }
     places[hole] = 0;
+    this.#live[id] = 0;
     this.#count--;
   }
 
