@@ -15,6 +15,7 @@
  */
 import { closeSync, realpathSync } from 'node:fs';
 import { constants as os } from 'node:os';
+import { LeftBehind } from '../sys/left-behind.ts';
 import { exitNow } from '../sys/namespace.ts';
 import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
@@ -55,6 +56,8 @@ export async function run(
   const argv = commandLine(operands, env);
 
   const terminal = new Terminal();
+  const leftBehind = new LeftBehind();
+  let tapFd: number | undefined;
   let command: Command | undefined;
   let engine: EngineHandle | undefined;
   let api: ApiSocket | undefined;
@@ -93,6 +96,7 @@ export async function run(
     watch.lap('chain spawned');
     const made = await netns.tap;
     watch.lap('TAP made');
+    tapFd = made.tap.fd;
     const starting = launchEngine(loading, settings, made, log, sockets);
     starting.catch(() => {});
     for (const note of await netns.configured) log('warning', note);
@@ -137,6 +141,7 @@ export async function run(
     command?.kill();
     api?.close();
     await endWithin(engine);
+    if (tapFd !== undefined) leftBehind.leave(tapFd);
     terminal.restore();
   }
 }

@@ -14,6 +14,7 @@
  */
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { LeftBehind } from '../../sys/left-behind.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
@@ -84,6 +85,8 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const loading = loadEngine(start.booted);
   let command: PastaCommand | undefined;
   let engine: EngineHandle | undefined;
+  const leftBehind = target.kind === 'command' ? new LeftBehind() : undefined;
+  let tapFd: number | undefined;
   let starting: Promise<EngineHandle> | undefined;
   let forwarder: Forwarder | undefined;
   let control: ControlSocket | undefined;
@@ -105,6 +108,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     }
     const made = await netns.tap;
     steps.lap('TAP made');
+    tapFd = made.tap?.fd;
     for (const line of made.network.warnings) log.log('warning', line);
     // A command's output is not to be mixed with ours.
     const level = command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
@@ -240,6 +244,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     control?.close();
     api?.close();
     await endWithin(engine);
+    if (tapFd !== undefined) leftBehind?.leave(tapFd);
     terminal.restore();
   }
 }
