@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { addressText } from '../../src/proto/address.ts';
@@ -367,6 +368,19 @@ describe('what a shared socket carries', () => {
     host.send(3, pattern(2));
     host.sockets.flush();
     await far.received(1);
+  });
+
+  it('room for more: a burst of many peers meets one queue', async () => {
+    const host = rig();
+    const wanted = await freePort();
+    // What a socket may have is twice what is asked for, and that at most rmem_max (man 7 socket, SO_RCVBUF).
+    const most = Number(readFileSync('/proc/sys/net/core/rmem_max', 'utf8'));
+    const room = (): number =>
+      Number(/rb(\d+)/.exec(execFileSync('ss', ['-uanmH', `sport = :${wanted}`], { encoding: 'utf8' }))![1]);
+    await endpoint(host, '127.0.0.1', wanted, 1);
+    expect(room()).toBe(2 * Math.min(1 << 20, most));
+    host.openUdp(2, '127.0.0.1', await freePort(), wanted);
+    expect(room()).toBe(2 * Math.min(4 << 20, most));
   });
 
   it('another guest address with the same port is another endpoint', async () => {

@@ -164,6 +164,8 @@ const MAX_ERRORS_PER_ROUND = 256;
 const MAX_READ_ERRORS = 8;
 /** Asked of the kernel for each UDP socket; memory is only taken by datagrams that wait. */
 const SOCKET_BUFFER_BYTES = 1 << 20;
+/** The same for what many peers send to one socket: with one each they had more room than that between them. */
+const SHARED_BUFFER_BYTES = 4 << 20;
 /** Control bytes of one message that is sent in segments. */
 const SEGMENT_CONTROL_BYTES = cmsgSpace(2);
 /** What a socket has until it is told otherwise: the kernel's TTL, and fragments. */
@@ -378,6 +380,7 @@ export class DatagramSockets implements SocketModule {
     endpoint = endpoints.add(guest, 0, port, way);
     endpoints.join(endpoint, gid, words, peerAt, peerPort, scope, this.#connects);
     const sid = this.#endpointBase + endpoint;
+    if (!this.#connects) setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SHARED_BUFFER_BYTES);
     if (this.#opened(gid, sid, fd, kind)) this.#hasGro[sid] = this.#setGro(fd, words, at);
     else endpoints.leave(gid);
     return true;
@@ -413,7 +416,9 @@ export class DatagramSockets implements SocketModule {
    * @param words,w  a peer of its, for the way out
    */
   #shareSocket(sid: number, words: Uint32Array, w: number): void {
-    const port = this.#disconnect(this.#fd[sid]! - 1, this.#kind[sid]!, words, w);
+    const fd = this.#fd[sid]! - 1;
+    setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SHARED_BUFFER_BYTES);
+    const port = this.#disconnect(fd, this.#kind[sid]!, words, w);
     if (port <= 0) return;
     this.#port[sid] = port;
     if (this.#ctx.datagramPorts !== undefined) this.#ctx.datagramPorts[port]!++;
@@ -521,7 +526,7 @@ export class DatagramSockets implements SocketModule {
 
   #openFailed(gid: number, errno: number): void {
     const ctx = this.#ctx;
-    if (errno === Errno.EMFILE || errno === Errno.ENFILE) ctx.counters[Counter.emfile]!++;
+    ctx.shortage.is(-errno);
     this.#kind[gid] = Kind.failed;
     const out = ctx.toShard(gid);
     const at = reserveMessage(out, ToShard.openFailed, gid % ctx.flowsPerShard);
