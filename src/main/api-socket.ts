@@ -9,7 +9,10 @@ import { SocketFile } from './socket-file.ts';
 
 /** Bytes of a request, at most: slirp4netns has room for 4095 and wants one of them left over. */
 const MAX_REQUEST_BYTES = 4094;
-const MAX_CLIENTS = 256;
+/** So many may take their time; of more, those who have been silent for so long make room. Nobody comes in beyond the second number. */
+const PATIENT_CLIENTS = 256;
+const SILENT_MS = 1000;
+const MAX_CLIENTS = 2048;
 /** How long a client may take to say something, and to go on with what it has begun: then what there is is answered. */
 const IDLE_MS = 60_000;
 const PAUSE_MS = 5000;
@@ -28,24 +31,36 @@ export interface ApiSocketOptions {
 
 export class ApiSocket {
   readonly #server: Server;
-  readonly #clients = new Set<Socket>();
+  /** In the order in which they came. */
+  readonly #clients = new Map<Socket, Client>();
   #file: SocketFile | undefined;
 
   constructor(options: ApiSocketOptions) {
     // A client says that it is done by shutting down its half: the other is for the reply.
     this.#server = createServer({ allowHalfOpen: true }, (socket) => {
-      // The one that has been here longest; a request takes no time worth mentioning.
-      if (this.#clients.size === MAX_CLIENTS)
-        for (const oldest of this.#clients) {
-          oldest.destroy();
-          this.#clients.delete(oldest);
-          break;
-        }
-      this.#clients.add(socket);
-      socket.on('close', () => this.#clients.delete(socket));
       socket.on('error', () => socket.destroy()); // a client that goes away changes nothing
-      serve(socket, options);
+      if (!this.#hasRoom()) {
+        socket.destroy();
+        return;
+      }
+      const client: Client = { sinceMs: performance.now(), isAsking: false };
+      this.#clients.set(socket, client);
+      socket.on('close', () => this.#clients.delete(socket));
+      serve(socket, client, options);
     });
+  }
+
+  #hasRoom(): boolean {
+    if (this.#clients.size < PATIENT_CLIENTS) return true;
+    const before = performance.now() - SILENT_MS;
+    for (const [socket, { sinceMs, isAsking }] of this.#clients) {
+      if (sinceMs > before) break; // and all behind it came later
+      if (isAsking) continue;
+      socket.destroy();
+      this.#clients.delete(socket);
+      return true;
+    }
+    return this.#clients.size < MAX_CLIENTS;
   }
 
   /** A socket that lies there already is replaced. @throws Error of Node's, with its code */
@@ -66,24 +81,33 @@ export class ApiSocket {
 
   /** Takes the file away too. */
   close(): void {
-    for (const socket of this.#clients) socket.destroy();
+    for (const socket of this.#clients.keys()) socket.destroy();
     const { listening } = this.#server;
     this.#server.close(); // takes the file away too, where there is a root with that path
     this.#file?.close(listening);
   }
 }
 
-function serve(socket: Socket, options: ApiSocketOptions): void {
+interface Client {
+  readonly sinceMs: number;
+  /** Its request has come whole, and its answer has not been given. */
+  isAsking: boolean;
+}
+
+function serve(socket: Socket, client: Client, options: ApiSocketOptions): void {
   options.onClient?.();
   let received = Buffer.alloc(0);
   let done = false;
   const reply = async (request: string | undefined): Promise<void> => {
     done = true;
+    client.isAsking = true;
     socket.setTimeout(0);
     if (request === undefined) options.onTooLarge?.();
     else options.onRequest?.(request);
     const text = request === undefined ? options.tooLargeReply : await options.answer(request);
-    socket.end(text);
+    socket.end(text, () => {
+      client.isAsking = false;
+    });
     // What else it sends is read and forgotten: closing on unread data would take the reply from it.
     setTimeout(() => socket.destroy(), LINGER_MS).unref();
   };

@@ -10,6 +10,7 @@ import { Errno, O_DIRECTORY, O_PATH } from '../sys/constants.ts';
 import { heldIdentity } from '../sys/held-directory.ts';
 import { openPath } from '../sys/namespace.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
+import { descriptorOfPath } from './descriptors.ts';
 import {
   chooseNetns,
   endWithin,
@@ -27,7 +28,7 @@ import { RESOLV_CONF } from './resolv-conf.ts';
 import { followResolvConf } from './resolvers.ts';
 import { Stopwatch } from './stopwatch.ts';
 import { quoted, UsageError } from './values.ts';
-import { closeWall, emptyRoot } from './wall.ts';
+import { closeWall, leaveHost } from './wall.ts';
 
 /** How soon the end of a process is noticed. */
 const POLL_MS = 250;
@@ -80,9 +81,7 @@ export async function attach(
   const watched = new NamespaceWatch(target, () => end.resolve('the namespace is gone'), identity);
   const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
   const api = await openSettingsApi({ settings, program: 'bucatini attach', version }, made, engine, log);
-  const openRoot = emptyRoot(engine.eventRings);
-  if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
-  watched.rootChanged();
+  leaveHost({ eventRings: engine.eventRings, log, watched, keepOpen: descriptorOfPath(target.path) });
   closeWall({
     readable,
     removable: api?.directories ?? [],

@@ -93,6 +93,8 @@ function callersEnvironment(): NodeJS.ProcessEnv {
   delete env.BUCATINI_IGNORED;
   delete env.BUCATINI_REENTERED;
   delete env.BUCATINI_OWN_MOUNTS;
+  delete env.BUCATINI_INHERITED;
+  delete env.BUCATINI_OPEN_FILES;
   delete env.BUCATINI_TEST_IMPAIR;
   return env;
 }

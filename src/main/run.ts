@@ -13,13 +13,15 @@
  * We are root of a user namespace of our own by now (the launcher's doing), in the host's network namespace. Whatever ends
  * first ends the rest: COMMAND the engine, the engine COMMAND, and our own death both (command.ts).
  */
-import { realpathSync } from 'node:fs';
+import { closeSync, realpathSync } from 'node:fs';
 import { constants as os } from 'node:os';
+import { exitNow } from '../sys/namespace.ts';
 import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
 import type { ApiSocket } from './api-socket.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
+import { closeInheritedOnExec, OPEN_FILES_VARIABLE } from './descriptors.ts';
 import {
   chooseNetns,
   endWithin,
@@ -38,7 +40,7 @@ import { followResolvConf } from './resolvers.ts';
 import { forwardSignals } from './signals.ts';
 import { Stopwatch } from './stopwatch.ts';
 import { Terminal } from './terminal.ts';
-import { closeWall, emptyRoot } from './wall.ts';
+import { closeWall, leaveHost } from './wall.ts';
 
 /** @returns the exit status. @throws CommandError, NetnsError or Error with one line for the user */
 export async function run(
@@ -62,7 +64,8 @@ export async function run(
     (name) => {
       ending = true;
       command?.kill();
-      void endWithin(engine).then(() => process.exit(128 + os.signals[name]));
+      // Threads may still be booting; Node's taking them apart then has been seen to end in a signal of its own.
+      void endWithin(engine).then(() => exitNow(128 + os.signals[name]));
     },
     terminal,
   );
@@ -79,10 +82,10 @@ export async function run(
       throw error;
     });
     watch.lap('namespace made');
-    (await import('./descriptors.ts')).closeInheritedOnExec();
+    closeInheritedOnExec();
     const resolvConf = privateResolvConf(settings);
     const options = {
-      ...{ argv, env },
+      ...{ argv, env, openFiles: process.env[OPEN_FILES_VARIABLE] },
       ...(netns.mainInside ? {} : { namespaceFd }),
       ...(resolvConf && { resolvConf }),
     };
@@ -116,8 +119,8 @@ export async function run(
     followHost(hostWatch, settings, engine, log);
     const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
     api = await openSettingsApi({ settings, program: 'bucatini run', version }, made, engine, log);
-    const openRoot = emptyRoot(engine.eventRings);
-    if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
+    closeSync(namespaceFd); // nobody goes there any more
+    leaveHost({ eventRings: engine.eventRings, log });
     closeWall({ readable, removable: api?.directories ?? [], signals: true, watchesProcess: false });
     watch.lap('wall closed');
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);

@@ -174,6 +174,8 @@ export interface HostChange {
   readonly self4?: string;
   /** The same for IPv6; a guest that had no global address in the plan is offered this one. */
   readonly self6?: string;
+  /** The gateway that the guest is told of by DHCPv4, which was off (ServicePolicy.dhcp) for want of one; absent: as before. */
+  readonly dhcpGateway?: string;
 }
 
 export interface PoolPlan {
@@ -188,6 +190,8 @@ export interface ImpairmentPlan {
   readonly lossFromGuest: number;
   readonly lossToGuest: number;
   readonly seed: number;
+  /** Frames from the guest after which the thread that reads them fails. */
+  readonly crashAfterFrames?: number;
 }
 
 export interface EnginePlan {

@@ -27,6 +27,7 @@ import { EFD_CLOEXEC, EFD_NONBLOCK } from '../sys/constants.ts';
 import { close, eventfd, eventfdWrite } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
 import { addressOf } from '../sys/memory.ts';
+import { raiseOpenFiles } from '../sys/namespace.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
 import type { FlowPage } from './flow-report.ts';
@@ -120,6 +121,7 @@ const LEVELS = ['error', 'warning', 'info', 'debug'] as const;
  */
 export async function startEngine(plan: EnginePlan, options: EngineOptions = {}): Promise<EngineHandle> {
   const threads = threadPlan(plan.threads);
+  raiseOpenFiles(); // a descriptor for each flow and each published port; Node has done it, but does not promise to
   const { sab, layout } = allocateShared(
     {
       smallSlots: plan.pool.smallSlots,

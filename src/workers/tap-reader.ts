@@ -112,7 +112,7 @@ export class TapReader implements Stage {
     this.#u8 = options.pool.u8;
     this.#vnetBytes = options.plan.tap.vnetHdrBytes;
     const loss = options.plan.impairment;
-    this.#impairment = loss ? new Impairment(loss.seed, loss.lossFromGuest) : null;
+    this.#impairment = loss ? new Impairment(loss.seed, loss.lossFromGuest, loss.crashAfterFrames) : null;
     this.#reassembler = new Reassembler({
       pool: options.pool,
       slots: options.largeSlots,

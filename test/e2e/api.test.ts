@@ -6,7 +6,8 @@ import { patternSha256 } from '../support/pattern.ts';
 import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually, killTree, rssKib, type Started } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
-import { curlDownload } from '../support/transfers.ts';
+import type { Step } from '../support/tcp-script.ts';
+import { converse, curlDownload } from '../support/transfers.ts';
 
 const END_MS = 5000;
 const MIB = 2 ** 20;
@@ -150,6 +151,25 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       );
     });
 
+    it('half-closed connections: who has finished, and no FIN among the bytes', async () => {
+      const late: readonly Step[] = [['recvEof'], ['pause', 2500], ['send', 10], ['fin']];
+      const early: readonly Step[] = [['send', 5000], ['fin'], ['recvEof']];
+      const ends = [converse(bed, guest, PEER4, early, late), converse(bed, guest, PEER6, late, early)];
+      const state = (address: string) => async (): Promise<Flow | undefined> =>
+        (await allFlows(path)).find(
+          (f) => f.remote_addr === address && f.remote_port === PORT.script && /wait/.test(f.state),
+        );
+      expect(await eventually('the guest has finished', 2000, state(PEER4))).toMatchObject({
+        ...{ state: 'close-wait', bytes_to_guest: 0 },
+      });
+      expect(await eventually('the peer has finished', 2000, state(PEER6))).toMatchObject({
+        ...{ state: 'fin-wait', bytes_to_guest: 5000 },
+      });
+      for (const { client, server } of await Promise.all(ends)) {
+        expect(client.error ?? server.error).toBe(null);
+      }
+    });
+
     it(`${MANY} connections at once are told by pages, each once, and a download does not notice`, async () => {
       const client = guest.startInside(supportProgram('clients/tcp-idle.ts', PEER4, PORT.echo, MANY));
       await eventually('they are open', 12 * END_MS, () => client.printed().stdout.includes('ready'));
@@ -265,8 +285,16 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       await stop();
     });
 
-    it('connections past the interface are told as such, TCP and UDP', async () => {
-      await start('--config-net', '-t', `${HOST.published}:${INSIDE}`, '-u', `${HOST.published}:${INSIDE}`);
+    it('connections past the interface are told as such, TCP and UDP, in and out', async () => {
+      await start(
+        '--config-net',
+        '-T',
+        '7003',
+        '-t',
+        `${HOST.published}:${INSIDE}`,
+        '-u',
+        `${HOST.published}:${INSIDE}`,
+      );
       const servers = ['tcp-echo.ts', 'udp-server.ts'].map((file) =>
         startInside(supportProgram(`clients/${file}`, INSIDE)),
       );
@@ -274,6 +302,13 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       const script = `exec 3<>/dev/tcp/127.0.0.1/${HOST.published}; echo 0123456789 >&3; read -r l <&3; echo there; sleep 60`;
       const client = bed.start('host', ['bash', '-c', script]);
       await eventually('it is there', END_MS, () => client.printed().stdout.includes('there'));
+      const outside = bed.start('host', supportProgram('clients/tcp-echo.ts', 7003, '127.0.0.1'));
+      await listens(outside);
+      const out = startInside([
+        ...['bash', '-c'],
+        'exec 3<>/dev/tcp/127.0.0.1/7003; echo 12345 >&3; read -r l <&3; echo there; sleep 60',
+      ]);
+      await eventually('it is there, too', END_MS, () => out.printed().stdout.includes('there'));
       const answer = await hello('127.0.0.1', HOST.published);
       const flows = (await allFlows(path)).filter((flow) => flow.path === 'splice');
       const ends = { guest_addr: HOST4, guest_port: INSIDE, remote_addr: '127.0.0.1' };
@@ -283,7 +318,11 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       expect(flows.find((flow) => flow.proto === 'udp')).toMatchObject({
         ...{ ...ends, state: 'replied', bytes_from_guest: answer.length - 1, bytes_to_guest: 5 },
       });
-      for (const started of [...servers, client]) killTree(started.process.pid!);
+      expect(flows.find((flow) => flow.remote_port === 7003)).toMatchObject({
+        ...{ proto: 'tcp', guest_addr: '127.0.0.1', remote_addr: '127.0.0.1' },
+        ...{ bytes_from_guest: 6, bytes_to_guest: 6 },
+      });
+      for (const started of [...servers, client, outside, out]) killTree(started.process.pid!);
       await stop();
     });
 

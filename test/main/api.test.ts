@@ -1,4 +1,5 @@
 /** Replies were read off slirp4netns 1.3.3; where it crashes or stops all traffic, ours is an error in its form. */
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -293,10 +294,19 @@ describe('API socket', () => {
     socket.end();
   }, 15_000);
 
-  it('among hundreds who say nothing the one that has been there longest makes room', async () => {
-    const silent = Array.from({ length: 400 }, connect);
-    const closed = new Promise((resolve) => silent[0]!.once('close', resolve));
-    for (const s of silent) s.resume();
+  it('400 clients at once are all answered', async () => {
+    const sockets = Array.from({ length: 400 }, connect);
+    const replies = sockets.map(replyTo);
+    for (const socket of sockets) socket.write('{}');
+    expect(new Set(await Promise.all(replies))).toEqual(new Set(['<{}>']));
+    for (const socket of sockets) socket.destroy();
+  });
+
+  it('hundreds who say nothing make room for others: those who have been there longest', async () => {
+    const silent = Array.from({ length: 300 }, connect);
+    await Promise.all(silent.map((socket) => once(socket, 'connect')));
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    const closed = once(silent[0]!.resume(), 'close');
     const socket = connect();
     socket.end('{}');
     expect(await replyTo(socket)).toBe('<{}>');

@@ -8,6 +8,7 @@ import { NO_SLOT } from '../../src/ring/pool.ts';
 import { EPOLLET } from '../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../src/sys/epoll.ts';
 import { close } from '../../src/sys/io.ts';
+import { DescriptorShortage } from '../../src/workers/descriptor-shortage.ts';
 import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { shardOf } from '../../src/workers/flow-hash.ts';
 import type { HostContext } from '../../src/workers/host-io/context.ts';
@@ -41,6 +42,9 @@ export class HostRig {
       largeSlots: shard.hostLarge,
       flowsPerShard: flows,
       listenerBase: flows,
+      shortage: new DescriptorShortage(shard.ctx.counters, (level, text) =>
+        shard.logs.push(`${level}: ${text}`),
+      ),
       datagramPorts: this.datagramPorts,
       toShard: () => shard.fromHost.producer,
       shardOfHash: (hash) => shardOf(hash, 1),

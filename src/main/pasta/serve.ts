@@ -28,7 +28,7 @@ import { bindErrorText } from '../socket-file.ts';
 import { Stopwatch } from '../stopwatch.ts';
 import { Terminal } from '../terminal.ts';
 import { UsageError } from '../values.ts';
-import { closeWall, emptyRoot } from '../wall.ts';
+import { closeWall, leaveHost } from '../wall.ts';
 import { HOST_NAME_MAX, PastaCommand } from './command.ts';
 import type { ControlSocket } from './control-socket.ts';
 import { becomeUser, leaveCaller } from './daemon.ts';
@@ -101,6 +101,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
         pidns: conf.pidns,
         ...hostnameOf(conf, log),
       });
+      closeSync(namespaceFd); // the chain has its own
     }
     const made = await netns.tap;
     steps.lap('TAP made');
@@ -197,9 +198,12 @@ export async function servePasta(start: PastaStart): Promise<number> {
     const syslog =
       start.statusFd === undefined ? undefined : (await import('../../sys/syslog.ts')).openSyslog();
     const none = openSync('/dev/null', 'r+');
-    const openRoot = emptyRoot(engine.eventRings, conf.chrootFallback);
-    if (openRoot !== undefined) log.log('debug', `the root stays the host's: ${openRoot}`);
-    watched?.rootChanged();
+    leaveHost({
+      eventRings: engine.eventRings,
+      log: (l, text) => log.log(l, text),
+      watched,
+      chrootFallback: conf.chrootFallback,
+    });
     if (start.runAs !== undefined) becomeUser(start.runAs);
     const wall = (): void =>
       closeWall({

@@ -2,6 +2,9 @@
  * What `slirp4netns` says, word for word where callers and their tests look for it (slirp4netns 1.3, its test scripts, Podman,
  * RootlessKit); the rest in the same phrase so that people find it in its documentation.
  */
+const MAC_FORM =
+  "macaddress has to be a valid MAC address (hex string, 6 bytes, each byte separated by a ':').";
+
 export const Message = {
   mtu: 'MTU must be a positive integer (< 65522)',
   descriptor: (option: string): string => `${option} must be a non-negative integer`,
@@ -18,8 +21,8 @@ export const Message = {
   bessWaiting: (path: string): string => `Waiting for connection to ${path}`,
   sentBess: (fd: number, path: string): string => `sent "tapfd"=${fd} (not really TAP) for ${path}`,
   macWithoutConfigure: '--macaddr cannot be specified when --configure or -c is not specified',
-  mac: (text: string): string => `"${text}" is an invalid MAC address.`,
-  macTooLong: (text: string): string => `"${text}" is an invalid MAC address.  Is it too long?`,
+  mac: (text: string): string => `"${text}" is an invalid MAC address.\n${MAC_FORM}`,
+  macTooLong: (text: string): string => `"${text}" is an invalid MAC address.  Is it too long?\n${MAC_FORM}`,
   cidr: (text: string): string => `invalid CIDR: ${text}`,
   cidrAddress: (text: string): string => `invalid network address: ${text}`,
   cidrPrefix: 'prefix length needs to be 1-25',

@@ -172,6 +172,9 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
     name: 'create-sandbox',
     help: '',
     hidden: true,
+    set: (d) => {
+      d.warnings.push(Message.deprecated('--create-sandbox', '--enable-sandbox'));
+    },
   },
   {
     name: 'enable-seccomp',

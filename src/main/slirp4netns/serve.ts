@@ -15,6 +15,7 @@ import { portsBeside } from '../added-ports.ts';
 import type { ApiOptions } from '../api.ts';
 import type { ApiSocket } from '../api-socket.ts';
 import { NamespaceWatch } from '../attach.ts';
+import { descriptorOfPath } from '../descriptors.ts';
 import { endWithin, followHost, loadEngine } from '../engine-launch.ts';
 import { HostWatch } from '../host-watch.ts';
 import type { Log } from '../log.ts';
@@ -23,7 +24,7 @@ import { MAX_ADDED_PORTS } from '../publish.ts';
 import { RESOLV_CONF } from '../resolv-conf.ts';
 import { followResolvConf } from '../resolvers.ts';
 import { SOCKET_PATH_BYTES } from '../values.ts';
-import { closeWall, emptyRoot } from '../wall.ts';
+import { closeWall, leaveHost } from '../wall.ts';
 import { resolvers, slirpEnginePlan, slirpThreads } from './engine-plan.ts';
 import { bannerLine, Message } from './messages.ts';
 import type { SlirpJob, SlirpTap } from './netns-setup.ts';
@@ -84,8 +85,7 @@ export async function serveSlirp(conf: SlirpConf, version: () => string): Promis
       });
     }
     const watched = target.kind === 'netns' ? new NetnsEnd(target, () => end.resolve(0)) : undefined;
-    emptyRoot(running.eventRings); // without a mount namespace of our own the calls with paths are refused all the same
-    watched?.rootChanged();
+    leaveHost({ eventRings: running.eventRings, log: tell, watched, keepOpen: namedDescriptors(conf) });
     closeWall({
       ...{ readable, removable, signals: false },
       listable: watched?.listable ?? [],
@@ -167,6 +167,14 @@ function onHangUp(fd: number, onEnd: () => void): void {
   pipe.on('error', () => {});
   pipe.once('close', onEnd);
   pipe.resume(); // what is written is no reason to end
+}
+
+/** Those of the caller's that go on being used. */
+function namedDescriptors({ target, exitFd, readyFd }: SlirpConf): readonly number[] {
+  return [
+    ...(target.kind === 'tapfd' ? [target.fd] : descriptorOfPath(target.path)),
+    ...[exitFd, readyFd].filter((fd) => fd !== undefined),
+  ];
 }
 
 /** A caller that has gone, or never opened it, need not be told. */

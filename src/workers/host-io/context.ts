@@ -4,6 +4,7 @@
  */
 import type { FramePool, SlotStack } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
+import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, ListenerPlan } from '../engine-plan.ts';
 
 /** The way past the TAP for what comes from the host's loopback (the splice stage). */
@@ -45,6 +46,7 @@ export interface HostContext {
   readonly largeSlots: SlotStack;
   readonly flowsPerShard: number;
   readonly listenerBase: number;
+  readonly shortage: DescriptorShortage;
   readonly loopback?: LoopbackPath | undefined;
   /** Per port: UDP sockets of ours on the host that are bound to it and not connected. Shared, written by host-io alone. */
   readonly datagramPorts?: Uint8Array | undefined;

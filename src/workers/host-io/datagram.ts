@@ -526,7 +526,7 @@ export class DatagramSockets implements SocketModule {
 
   #openFailed(gid: number, errno: number): void {
     const ctx = this.#ctx;
-    if (errno === Errno.EMFILE || errno === Errno.ENFILE) ctx.counters[Counter.emfile]!++;
+    ctx.shortage.is(-errno);
     this.#kind[gid] = Kind.failed;
     const out = ctx.toShard(gid);
     const at = reserveMessage(out, ToShard.openFailed, gid % ctx.flowsPerShard);

@@ -5,6 +5,7 @@
 import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import { Errno } from '../../sys/constants.ts';
+import { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from '../engine-plan.ts';
 import { shardOf } from '../flow-hash.ts';
 import { ToHost, ToReader, W } from '../messages.ts';
@@ -80,6 +81,7 @@ export class HostIo implements Stage {
       largeSlots: options.largeSlots,
       flowsPerShard: flows,
       listenerBase: this.#listenerBase,
+      shortage: new DescriptorShortage(options.counters, options.log),
       loopback: options.loopback,
       datagramPorts: options.datagramPorts,
       toShard: shards === 1 ? () => toShards[0]! : (gid) => toShards[Math.floor(gid / flows)]!,

@@ -49,6 +49,7 @@ import {
   setsockoptInt,
   sockaddrWrite,
 } from '../../sys/socket.ts';
+import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import { flowHash } from '../flow-hash.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
@@ -75,6 +76,7 @@ export interface DatagramSpliceOptions {
   readonly timeoutMs: number;
   readonly streamTimeoutMs: number;
   readonly counters: Float64Array;
+  readonly shortage: DescriptorShortage;
   /** Register a descriptor, edge-triggered; events come to onFlow(flow). */
   watch(fd: number, flow: number, events: number): number;
   /** An unbound socket of the other side. @returns a descriptor or -errno */
@@ -226,7 +228,7 @@ export class DatagramSplice implements FlowSource {
     if (known >= 0) return known;
     const fd = this.#open(origin);
     if (fd < 0) {
-      if (fd === -Errno.EMFILE || fd === -Errno.ENFILE) this.#o.counters[Counter.emfile]!++;
+      this.#o.shortage.is(fd);
       this.#drop(StageDrop.noSocket, 1);
       return -1;
     }

@@ -59,6 +59,7 @@ import {
   sockaddrRead,
   socket,
 } from '../../sys/socket.ts';
+import { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, ListenerPlan, SplicePlan } from '../engine-plan.ts';
 import type { FlowSource } from '../flow-report.ts';
 import { openListener } from '../host-io/bind-address.ts';
@@ -114,6 +115,7 @@ export class Splice implements Stage, LoopbackPath {
   readonly #o: SpliceOptions;
   readonly #addressing: Addressing;
   readonly #source: SocketSource;
+  readonly #shortage: DescriptorShortage;
   readonly #streams: StreamSplice;
   readonly #datagrams: DatagramSplice;
   readonly #origin: DatagramOrigin = {
@@ -141,9 +143,11 @@ export class Splice implements Stage, LoopbackPath {
     this.#source = new SocketSource(options.splice.sockets, options.bellFd);
     this.#source.prepare(SocketKind.tcp4);
     this.#source.prepare(SocketKind.tcp6);
+    this.#shortage = new DescriptorShortage(options.counters, options.log);
     this.#streams = new StreamSplice({
       capacity: CONNECTIONS,
       counters: options.counters,
+      shortage: this.#shortage,
       watch: options.watchStream,
       socketFor: (toGuest, isV4) =>
         toGuest
@@ -157,6 +161,7 @@ export class Splice implements Stage, LoopbackPath {
       timeoutMs: plan.policy.udpTimeoutMs,
       streamTimeoutMs: plan.policy.udpStreamTimeoutMs,
       counters: options.counters,
+      shortage: this.#shortage,
       watch: options.watchFlow,
       socketFor: (toGuest, isV4) =>
         toGuest
@@ -286,7 +291,8 @@ export class Splice implements Stage, LoopbackPath {
       if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
       if (fd < 0) {
         // No edge will tell of what waits in the backlog: poll() comes back for it.
-        this.#o.log('warning', `accept on port ${inside.plan.port} inside: ${errnoName(-fd)}`);
+        if (!this.#shortage.is(fd))
+          this.#o.log('warning', `accept on port ${inside.plan.port} inside: ${errnoName(-fd)}`);
         break;
       }
       handled++;

@@ -43,6 +43,7 @@ import {
   shutdown,
   sockaddrWrite,
 } from '../../sys/socket.ts';
+import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
 import { peerAddress } from './peer-address.ts';
 import { Pipes } from './pipes.ts';
@@ -75,6 +76,7 @@ export interface StreamSpliceOptions {
   /** Most connections at a time. */
   readonly capacity: number;
   readonly counters: Float64Array;
+  readonly shortage: DescriptorShortage;
   /** Register a descriptor, edge-triggered; events come to onEvents(end, events). */
   watch(fd: number, end: number, events: number): number;
   /** An unbound socket of the other side; -EAGAIN: flush() is to be called when there may be one. */
@@ -163,7 +165,7 @@ export class StreamSplice implements FlowSource {
     const fd = this.#o.socketFor(toGuest, addressBytes < SOCKADDR_BYTES);
     if (fd === -Errno.EAGAIN) return fd;
     if (fd < 0) {
-      if (fd === -Errno.EMFILE || fd === -Errno.ENFILE) this.#o.counters[Counter.emfile]!++;
+      this.#o.shortage.is(fd);
       this.#reset(c);
       return 0;
     }
@@ -258,8 +260,9 @@ export class StreamSplice implements FlowSource {
   }
 
   #openPipe(e: number): boolean {
-    if (this.#pipes.take(this.#ends) < 0) {
-      this.#o.counters[Counter.emfile]!++;
+    const r = this.#pipes.take(this.#ends);
+    if (r < 0) {
+      this.#o.shortage.is(r);
       return false;
     }
     this.#pipeRead[e] = this.#ends[0]! + 1;

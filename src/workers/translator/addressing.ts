@@ -5,6 +5,7 @@
  */
 import { addressParse, isLoopback, isUnspecified, isV4Mapped } from '../../proto/address.ts';
 import { macParse } from '../../proto/ethernet.ts';
+import { ipv4Parse } from '../../proto/ipv4.ts';
 import type { AddressPlan, HostChange, ServicePolicy } from '../engine-plan.ts';
 import { SEEN_WORDS } from '../plan.ts';
 
@@ -48,6 +49,8 @@ export class Addressing {
   readonly seen: Uint32Array;
   readonly mapGuestAddr = new Uint32Array(8);
   readonly dns = new Uint32Array(8);
+  /** Our IPv4 address as DHCP server, and the router that it tells of; 0: DHCP is off. */
+  dhcpServer = 0;
   readonly linkLocal = new Uint32Array(4);
   readonly ipv4: boolean;
   readonly ipv6: boolean;
@@ -81,6 +84,7 @@ export class Addressing {
     set(this.hostLoopback, V6, plan.ipv6?.hostLoopback, 'ipv6.hostLoopback');
     set(this.dns, V6, plan.ipv6?.dns, 'ipv6.dns');
     this.hostSelf.set(this.guest);
+    if (policy.dhcp) this.dhcpServer = this.gateway[V4 + 3]!;
     this.seen = seen;
     for (const family of [V4, V6]) {
       if (isZero(seen, family)) for (let i = 0; i < 4; i++) seen[family + i] = this.guest[family + i]!;
@@ -96,6 +100,7 @@ export class Addressing {
       if (text === undefined) continue;
       if (!addressParse(text, this.hostSelf, at)) throw new Error(`host change: ${text} is not an address`);
     }
+    if (change.dhcpGateway !== undefined) this.dhcpServer = ipv4Parse(change.dhcpGateway);
     // What DHCPv6 and router advertisements offer, where there was nothing to offer at the start.
     if (this.ipv6 && isZero(this.guest, V6)) copy(this.hostSelf, V6, this.guest, V6);
   }

@@ -123,7 +123,7 @@ export class UdpTranslator {
     const srcPort = udpSrcPort(u8, p.transportAt);
     const dstPort = udpDstPort(u8, p.transportAt);
     const isGroup = this.#isGroup(p);
-    if (dstPort === DHCP_SERVER_PORT && p.family === 4 && (isGroup || this.#isGateway(p))) {
+    if (dstPort === DHCP_SERVER_PORT && p.family === 4 && (isGroup || this.#isDhcpServer(p))) {
       handleDhcp(ctx, p);
       return 0;
     }
@@ -202,8 +202,8 @@ export class UdpTranslator {
     return dst >>> 28 >= 14 || (this.#broadcast !== 0 && dst === this.#broadcast);
   }
 
-  #isGateway(p: Packet): boolean {
-    return p.addr[7] === this.#ctx.addressing.gateway[3];
+  #isDhcpServer(p: Packet): boolean {
+    return p.addr[7] === this.#ctx.addressing.dhcpServer;
   }
 
   #begin(flow: number, state: number): void {

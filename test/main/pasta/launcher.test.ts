@@ -93,10 +93,10 @@ describeNeeding('bin/pasta, --runas by who is not root of the machine', [require
     });
   });
 
-  it('a user that does not exist', () => {
-    expect(ordinary('--runas', 'no-such-user', '--netns-only', 'ls')).toMatchObject({
+  it.each(['no-such-user', ':', '1234:', ':1234', '1234:no-such-group'])('%s: none', (user) => {
+    expect(ordinary('--runas', user, '--netns-only', 'ls')).toMatchObject({
       status: 1,
-      stderr: 'Invalid --runas option: no-such-user\n',
+      stderr: `Invalid --runas option: ${user}\n`,
     });
   });
 });

@@ -15,6 +15,9 @@ const conf = (...argv: string[]): SlirpConf => {
   return parsed.conf;
 };
 
+const MAC_FORM =
+  "macaddress has to be a valid MAC address (hex string, 6 bytes, each byte separated by a ':').";
+
 describe('slirp4netns options', () => {
   it("Podman's command line", () => {
     const words =
@@ -41,6 +44,10 @@ describe('slirp4netns options', () => {
     expect(old.kind === 'go' && old.warnings).toEqual([
       expect.stringContaining('--no-host-loopback is deprecated'),
       'WARNING: too many arguments',
+    ]);
+    const sandbox = parse('--create-sandbox', '1', 'tap0');
+    expect(sandbox.kind === 'go' && sandbox.warnings).toEqual([
+      'WARNING: --create-sandbox is deprecated and will be removed in future releases, please use --enable-sandbox instead.',
     ]);
   });
 
@@ -97,7 +104,12 @@ describe('slirp4netns options', () => {
       '--macaddr cannot be specified when --configure or -c is not specified',
       true,
     ],
-    [['-c', '--macaddress=zz', '1', 't'], '"zz" is an invalid MAC address.', false],
+    [['-c', '--macaddress=zz', '1', 't'], `"zz" is an invalid MAC address.\n${MAC_FORM}`, false],
+    [
+      ['-c', '--macaddress=0a:00:00:00:00:01:02', '1', 't'],
+      `"0a:00:00:00:00:01:02" is an invalid MAC address.  Is it too long?\n${MAC_FORM}`,
+      false,
+    ],
     [['--cidr=24', '1', 't'], 'invalid CIDR: 24', false],
     [['--cidr=foo/24', '1', 't'], 'invalid CIDR: foo/24', false],
     [['--cidr=10.0.2.0', '1', 't'], 'invalid CIDR: 10.0.2.0', false],
