@@ -9,15 +9,14 @@ need_tool() {
 }
 
 print_text() {
-  [ -r "$root/dist/texts/$1" ] || fail "$root/dist/texts/$1 is missing; run npm run build in $root"
-  command -p cat "$root/dist/texts/$1"
-  exit
+  [ -r "$root/dist/texts/$1.sh" ] || fail "$root/dist/texts/$1.sh is missing; run npm run build in $root"
+  . "$root/dist/texts/$1.sh" # says it and ends
 }
 
 # What a long option is that may be cut short: sets $option and $takes (1: a value). Fails where Node is to say what is wrong.
 find_option() {
   case $flags in *" $1 "*) option=$1 takes= && return 0 ;; esac
-  case $valued in *" $1 "*) option=$1 takes=1 && return 0 ;; esac
+  case $valued$ours_valued in *" $1 "*) option=$1 takes=1 && return 0 ;; esac
   option=
   for known in $flags; do
     case $known in "$1"*) [ -z "$option" ] && option=$known takes= || return 1 ;; esac
@@ -127,15 +126,31 @@ keep_for_command() {
   fi
 }
 
-# How to enter a user namespace: sets $entrance, words in front of --user=PATH. Being mapped to root there we keep our identity, else
-# we take root's: Node keeps capabilities only as root.
+# Which descriptors beyond standard error the caller has left open: Node could not tell them from its own. Those that are closed on
+# exec (the seventh octal digit of their flags) are the shell's.
+note_inherited() {
+  BUCATINI_INHERITED=
+  export BUCATINI_INHERITED
+  for fd in /proc/self/fd/*; do
+    fd=${fd##*/}
+    case $fd in [012]) continue ;; esac
+    while read -r key value; do
+      [ "$key" = flags: ] || continue
+      case $value in *[2367]??????) ;; *) BUCATINI_INHERITED="$BUCATINI_INHERITED $fd" ;; esac
+      break
+    done <"/proc/self/fdinfo/$fd"
+  done
+} 2>/dev/null
+
+# How to enter a user namespace: sets $entrance, words in front of --user=PATH, or fails and sets $why. Being mapped to root there we
+# keep our identity, else we take root's: Node keeps capabilities only as root.
 find_entrance() {
   need_tool nsenter
   root_there='while read -r key uid _; do [ "$key" = Uid: ] && [ "$uid" = 0 ] && exit 0; done </proc/self/status; exit 1'
   entrance=$tool
   if "$tool" --preserve-credentials --user="$1" -- /bin/sh -c "$root_there" 2>/dev/null; then
     entrance="$tool --preserve-credentials"
-  elif ! why=$("$tool" --user="$1" -- /bin/sh -c : 2>&1); then
-    fail "Couldn't enter user namespace $1: ${why##*: }"
+  else
+    why=$("$tool" --user="$1" -- /bin/sh -c : 2>&1)
   fi
 }

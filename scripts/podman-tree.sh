@@ -2,8 +2,10 @@
 # podman-tree.sh - a Debian trixie tree with rootless Podman and Buildah for the tests in test/podman, made without touching the
 # machine's own packages: apt resolves and fetches into a directory of its own, the packages are unpacked and not configured.
 #
-# usage: scripts/podman-tree.sh          prints where the tree is; half a minute the first time, nothing when it is there
+# usage: scripts/podman-tree.sh [callers]      prints where the tree is; half a minute the first time, nothing when it is there
+#   callers                 a tree of its own with slirp4netns, RootlessKit and rootless Docker as well
 #   BUCATINI_PODMAN_TREE    the directory (default: bucatini/podman-trixie below XDG_CACHE_HOME or /var/cache)
+#   BUCATINI_CALLERS_TREE   that of the other one (default: bucatini/callers-trixie there)
 #   BUCATINI_PODMAN_MIRROR  a Debian mirror (default: the one in the machine's own apt sources)
 #
 # Needs root (owners and set-uid bits of the packages' files), apt-get, dpkg-deb and the archive's keys for trixie. Two at the same time wait for
@@ -17,22 +19,27 @@ packages='podman crun catatonit netavark aardvark-dns buildah passt uidmap busyb
   libatomic1 libstdc++6 util-linux mount coreutils dash bash sed grep procps'
 
 fail() { echo "scripts/podman-tree.sh: $*" >&2; exit 1; }
+name=podman tree=${BUCATINI_PODMAN_TREE:-}
 case ${1:-} in
   '') ;;
+  callers)
+    name=callers tree=${BUCATINI_CALLERS_TREE:-}
+    packages="$packages slirp4netns rootlesskit docker.io docker-cli containerd runc tini iptables"
+    ;;
   -h | --help) sed -n '2,/^set -eu/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-  *) fail "'$1': takes no arguments" ;;
+  *) fail "'$1': callers, or nothing" ;;
 esac
 
-tree=${BUCATINI_PODMAN_TREE:-${XDG_CACHE_HOME:-/var/cache}/bucatini/podman-$suite}
-case $tree in /?*) ;; *) fail "BUCATINI_PODMAN_TREE '$tree': write an absolute path" ;; esac
+[ -n "$tree" ] || tree=${XDG_CACHE_HOME:-/var/cache}/bucatini/$name-$suite
+case $tree in /?*) ;; *) fail "the tree '$tree': write an absolute path" ;; esac
 # A tree made by another edition of this script is made anew.
-edition=$(cksum <"$0")
+edition="$name $(cksum <"$0")"
 current() { [ -f "$tree/.bucatini" ] && [ "$(cat "$tree/.bucatini")" = "$edition" ]; }
 if current; then echo "$tree"; exit 0; fi
 [ "$(id -u)" = 0 ] || fail "must be root to make $tree"
 for tool in apt-get dpkg-deb flock tar; do command -v "$tool" >/dev/null || fail "$tool is missing"; done
 if [ -e "$tree" ] && ! [ -f "$tree/.bucatini" ] && [ -n "$(ls -A "$tree")" ]; then
-  fail "$tree is there and was not made by this script; name another directory in BUCATINI_PODMAN_TREE"
+  fail "$tree is there and was not made by this script; name another directory"
 fi
 mkdir -p "${tree%/*}"
 exec 9>"$tree.lock"
@@ -107,6 +114,9 @@ runroot = "/run/user/1000/storage"
 graphroot = "/home/rl/storage"
 END
 if [ ! -e bin/sh ]; then ln -s dash bin/sh; fi
+if [ "$name" = callers ]; then # what update-alternatives would link
+  for program in iptables ip6tables; do ln -sf $program-nft usr/sbin/$program; done
+fi
 
 # The image: busybox, and socat and iperf3 with the libraries they ask for.
 image=$new/image

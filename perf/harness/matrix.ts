@@ -56,6 +56,8 @@ export interface Cell extends CellInfo {
   /** `newest`: of several pastas or slirp4netnses only the last one named; for cells that only look around. */
   readonly who: 'all' | 'newest';
   readonly quick: boolean;
+  /** Neighbours with the same word take turns round by round, as targets compare them with each other. */
+  readonly together: string | null;
   readonly traffic: Traffic;
 }
 
@@ -65,6 +67,10 @@ const GUEST_SECONDS = 1.5;
 const START_SECONDS = 0.25;
 const WARM_UP_SECONDS = 1;
 export const ROUNDS = 3;
+/** One stream is what most targets look at, and what swings most where other machines share the processors. */
+const ROUNDS_ONE_STREAM = 5;
+/** A loss more or less decides what three seconds carry. */
+const ROUNDS_LOSSY = 6;
 export const BOTH_MTUS = [65520, 1500] as const;
 /** Starts a cell of `start` makes, of which the median counts. */
 export const STARTS = 5;
@@ -96,6 +102,8 @@ function throughput(mtu: number): Draft[] {
         text: `TCP, ${streams} stream${streams === 1 ? '' : 's'}, ${DIRECTION_WORDS[direction]}`,
         traffic: tcp({ streams, direction }),
         seconds: streams === 1 && direction !== 'both' ? 2 : 1,
+        rounds: streams === 1 && direction !== 'both' ? ROUNDS_ONE_STREAM : ROUNDS,
+        together: 'streams',
         quick: (streams === 1 && direction !== 'both') || (mtu === BOTH_MTUS[0] && streams === 4),
       });
   for (const direction of ['up', 'down'] as const)
@@ -104,6 +112,8 @@ function throughput(mtu: number): Draft[] {
       text: `TCP over IPv6, 1 stream, ${direction}`,
       traffic: tcp({ family: 6, direction }),
       seconds: 2,
+      rounds: ROUNDS_ONE_STREAM,
+      together: 'streams',
       quick: mtu === BOTH_MTUS[0],
     });
   for (const direction of ['up', 'down'] as const)
@@ -135,6 +145,7 @@ function lines(own: Line | null): Draft[] {
         text: `TCP over ${used.rateMbit} Mbit/s, ${2 * used.delayMs} ms round trip, ${used.lossPercent} % loss, ${direction}`,
         traffic: tcp({ direction, line: used }),
         seconds: 3,
+        rounds: used.lossPercent > 0 ? ROUNDS_LOSSY : ROUNDS,
         who: 'newest' as const,
         quick: name !== 'lossy',
       };
@@ -247,6 +258,7 @@ export function matrix(options: MatrixOptions): Cell[] {
         seconds: 1,
         who: 'all',
         quick: false,
+        together: null,
         ...draft,
         id: `${draft.id}-${mtu}`,
         workload: draft.id.split('-')[0] ?? draft.id,
@@ -297,6 +309,19 @@ export function cellSeconds(cell: PlannedCell): number {
   // Opening flows at 2,000 a second and closing them again.
   if (cell.traffic.kind === 'flows') each += 1 + cell.traffic.count / 2000;
   return cell.rounds * cell.peers.length * each;
+}
+
+/** Cells that are measured in turn: one alone, or neighbours that belong together. */
+export function batches<C extends Pick<Cell, 'mtu' | 'together'>>(cells: readonly C[]): C[][] {
+  const all: C[][] = [];
+  for (const cell of cells) {
+    const last = all.at(-1);
+    const before = last?.[0];
+    if (last && cell.together !== null && before?.together === cell.together && before.mtu === cell.mtu)
+      last.push(cell);
+    else all.push([cell]);
+  }
+  return all;
 }
 
 const WARM_KINDS: readonly string[] = ['tcp', 'udp', 'request', 'connect', 'torrent'];

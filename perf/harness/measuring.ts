@@ -1,10 +1,10 @@
 /**
- * Going through a plan: for each MTU start every peer, then cell by cell, round by round, peer by peer (A B C, A B C).
+ * Going through a plan: for each MTU start every peer, then batch by batch of cells, round by round, peer by peer (A B C, A B C).
  * A peer that does not start or dies is left out or started again, and the notes say so.
  */
 
 import { quiet } from './machine.ts';
-import { cellSeconds, needsWarmUp, type Plan, type PlannedCell, STARTS } from './matrix.ts';
+import { batches, cellSeconds, needsWarmUp, type Plan, type PlannedCell, STARTS } from './matrix.ts';
 import type { Guest, Peer } from './peers.ts';
 import { sleep } from './processes.ts';
 import { Progress } from './progress.ts';
@@ -98,6 +98,7 @@ export async function measureAll(
     0,
   );
   const progress = new Progress(steps, plan.seconds);
+  const takingPart = (cell: PlannedCell) => peers.filter((peer) => cell.peers.includes(peer.name));
   const guests = new Map<Peer, Guest>();
   const failedStarts = new Map<Peer, string>();
 
@@ -143,42 +144,52 @@ export async function measureAll(
     if (outcome.error !== null) log.notes.push(`${peer}, ${cell.id}, round ${round}: ${outcome.error}`);
   }
 
+  async function turn(cell: PlannedCell, round: number): Promise<void> {
+    for (const peer of takingPart(cell)) {
+      if (abort.aborted) return;
+      const outcome = await one(cell, peer);
+      record(cell, peer.name, round, outcome);
+      if (abort.aborted) return;
+      progress.step(
+        `${cell.id} round ${round} ${peer.name}: ${figure(outcome)}`,
+        cellSeconds(cell) / (cell.rounds * cell.peers.length),
+      );
+    }
+  }
+
+  async function allIdle(cell: PlannedCell): Promise<void> {
+    await sleep(SETTLE_MS);
+    const there = takingPart(cell).flatMap((peer) => {
+      const guest = guests.get(peer);
+      return guest ? [{ name: peer.name, guest }] : [];
+    });
+    for (const [name, outcome] of await idle(there, cell.seconds, abort)) record(cell, name, 1, outcome);
+    progress.step(`${cell.id}: ${there.map(({ name }) => name).join(' ')}`, cellSeconds(cell));
+  }
+
   let mtu = 0;
-  for (const [index, cell] of cells.entries()) {
-    const taking = peers.filter((peer) => cell.peers.includes(peer.name));
-    if (cell.mtu !== mtu) {
-      mtu = cell.mtu;
+  for (const batch of batches(cells)) {
+    const [first] = batch;
+    if (!first) continue;
+    if (first.mtu !== mtu) {
+      mtu = first.mtu;
       for (const guest of guests.values()) await guest.stop();
       guests.clear();
       failedStarts.clear();
       for (const peer of peers) if (!abort.aborted) await guestOf(peer, mtu);
     }
     if (abort.aborted) return;
-    if (cell.traffic.kind === 'idle') {
-      await sleep(SETTLE_MS);
-      const there = taking.flatMap((peer) => {
-        const guest = guests.get(peer);
-        return guest ? [{ name: peer.name, guest }] : [];
-      });
-      for (const [name, outcome] of await idle(there, cell.seconds, abort)) record(cell, name, 1, outcome);
-      progress.step(`${cell.id}: ${there.map(({ name }) => name).join(' ')}`, cellSeconds(cell));
+    if (first.traffic.kind === 'idle') {
+      await allIdle(first);
       continue;
     }
-    await world.useLine(cell.traffic.kind === 'tcp' ? cell.traffic.line : null);
-    if (needsWarmUp(cells, index))
-      for (const peer of taking) if (!abort.aborted) await one({ ...cell, seconds: 1 }, peer);
-    for (let round = 1; round <= cell.rounds; round++) {
-      for (const peer of taking) {
-        if (abort.aborted) return;
-        const outcome = await one(cell, peer);
-        record(cell, peer.name, round, outcome);
-        if (abort.aborted) return;
-        progress.step(
-          `${cell.id} round ${round} ${peer.name}: ${figure(outcome)}`,
-          cellSeconds(cell) / (cell.rounds * cell.peers.length),
-        );
-      }
-    }
+    await world.useLine(first.traffic.kind === 'tcp' ? first.traffic.line : null);
+    for (const cell of batch)
+      if (needsWarmUp(cells, cells.indexOf(cell)))
+        for (const peer of takingPart(cell)) if (!abort.aborted) await one({ ...cell, seconds: 1 }, peer);
+    const rounds = Math.max(...batch.map((cell) => cell.rounds));
+    for (let round = 1; round <= rounds; round++)
+      for (const cell of batch) if (round <= cell.rounds && !abort.aborted) await turn(cell, round);
   }
   await world.useLine(null);
   for (const guest of guests.values()) await guest.stop();

@@ -1,43 +1,66 @@
 /**
- * A Unix stream socket that answers one JSON request a connection. A request ends where its first JSON value ends, or with the
- * client's half of the connection; what comes behind it is not looked at. Nobody waits for anybody: a client that says nothing, half
- * a request or too much costs a bounded buffer for a bounded time.
+ * A Unix stream socket that answers one JSON request a connection. A request ends where its first JSON value ends, with the client's
+ * half of the connection, or at the first word that begins none; what comes behind it is not looked at. Nobody waits for anybody: a
+ * client that says nothing, half a request or too much costs a bounded buffer for a bounded time, and has to make room for others.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { SocketFile } from './socket-file.ts';
 
-/** Bytes of a request, at most; slirp4netns reads 4096 and wants one of them left over. */
-const MAX_REQUEST_BYTES = 4095;
-const MAX_CLIENTS = 256;
-/** How long a client may take to say something. */
+/** Bytes of a request, at most: slirp4netns has room for 4095 and wants one of them left over. */
+const MAX_REQUEST_BYTES = 4094;
+/** So many may take their time; of more, those who have been silent for so long make room. Nobody comes in beyond the second number. */
+const PATIENT_CLIENTS = 256;
+const SILENT_MS = 1000;
+const MAX_CLIENTS = 2048;
+/** How long a client may take to say something, and to go on with what it has begun: then what there is is answered. */
 const IDLE_MS = 60_000;
+const PAUSE_MS = 5000;
 /** How long a client that was answered may go on sending. */
 const LINGER_MS = 2000;
 
 export interface ApiSocketOptions {
   answer(request: string): Promise<string>;
   readonly tooLargeReply: string;
-  /** A client has come; a request was read. */
+  /** A client has come; a request was read, or is too large to be one. */
   onClient?(): void;
   onRequest?(request: string): void;
+  onTooLarge?(): void;
   onError(error: Error): void;
 }
 
 export class ApiSocket {
   readonly #server: Server;
-  readonly #clients = new Set<Socket>();
+  /** In the order in which they came. */
+  readonly #clients = new Map<Socket, Client>();
   #file: SocketFile | undefined;
 
   constructor(options: ApiSocketOptions) {
     // A client says that it is done by shutting down its half: the other is for the reply.
     this.#server = createServer({ allowHalfOpen: true }, (socket) => {
-      this.#clients.add(socket);
-      socket.on('close', () => this.#clients.delete(socket));
       socket.on('error', () => socket.destroy()); // a client that goes away changes nothing
-      serve(socket, options);
+      if (!this.#hasRoom()) {
+        socket.destroy();
+        return;
+      }
+      const client: Client = { sinceMs: performance.now(), isAsking: false };
+      this.#clients.set(socket, client);
+      socket.on('close', () => this.#clients.delete(socket));
+      serve(socket, client, options);
     });
-    this.#server.maxConnections = MAX_CLIENTS;
+  }
+
+  #hasRoom(): boolean {
+    if (this.#clients.size < PATIENT_CLIENTS) return true;
+    const before = performance.now() - SILENT_MS;
+    for (const [socket, { sinceMs, isAsking }] of this.#clients) {
+      if (sinceMs > before) break; // and all behind it came later
+      if (isAsking) continue;
+      socket.destroy();
+      this.#clients.delete(socket);
+      return true;
+    }
+    return this.#clients.size < MAX_CLIENTS;
   }
 
   /** A socket that lies there already is replaced. @throws Error of Node's, with its code */
@@ -48,10 +71,7 @@ export class ApiSocket {
       // Nothing there, or listen() says why not.
     }
     this.#file = new SocketFile(path);
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', reject);
-      this.#server.listen(path, resolve);
-    });
+    await this.#file.listen(this.#server);
   }
 
   /** Directories that the socket's name is to be removed from at the end. */
@@ -61,23 +81,33 @@ export class ApiSocket {
 
   /** Takes the file away too. */
   close(): void {
-    for (const socket of this.#clients) socket.destroy();
+    for (const socket of this.#clients.keys()) socket.destroy();
     const { listening } = this.#server;
     this.#server.close(); // takes the file away too, where there is a root with that path
     this.#file?.close(listening);
   }
 }
 
-function serve(socket: Socket, options: ApiSocketOptions): void {
+interface Client {
+  readonly sinceMs: number;
+  /** Its request has come whole, and its answer has not been given. */
+  isAsking: boolean;
+}
+
+function serve(socket: Socket, client: Client, options: ApiSocketOptions): void {
   options.onClient?.();
   let received = Buffer.alloc(0);
   let done = false;
   const reply = async (request: string | undefined): Promise<void> => {
     done = true;
+    client.isAsking = true;
     socket.setTimeout(0);
-    if (request !== undefined) options.onRequest?.(request);
+    if (request === undefined) options.onTooLarge?.();
+    else options.onRequest?.(request);
     const text = request === undefined ? options.tooLargeReply : await options.answer(request);
-    socket.end(text);
+    socket.end(text, () => {
+      client.isAsking = false;
+    });
     // What else it sends is read and forgotten: closing on unread data would take the reply from it.
     setTimeout(() => socket.destroy(), LINGER_MS).unref();
   };
@@ -87,18 +117,23 @@ function serve(socket: Socket, options: ApiSocketOptions): void {
       socket.destroy();
     });
   };
-  socket.setTimeout(IDLE_MS, () => socket.destroy());
+  socket.setTimeout(IDLE_MS, () => finish(received.toString('utf8')));
   socket.on('data', (chunk: Buffer) => {
     if (done) return;
     received = Buffer.concat([received, chunk.subarray(0, MAX_REQUEST_BYTES + 1 - received.length)]);
-    const value = firstJsonValue(received.toString('utf8'));
-    if (value !== undefined) finish(value);
-    else if (received.length > MAX_REQUEST_BYTES) finish(undefined);
+    const text = received.toString('utf8');
+    const value = firstJsonValue(text) ?? (mayBecomeOne(text) ? undefined : text);
+    if (received.length > MAX_REQUEST_BYTES) finish(undefined);
+    else if (value !== undefined) finish(value);
+    else socket.setTimeout(PAUSE_MS);
   });
   socket.on('end', () => {
     if (!done) finish(received.toString('utf8'));
   });
 }
+
+/** Whether an object or array begins here, or nothing has yet. */
+const mayBecomeOne = (text: string): boolean => /^\s*([{[]|$)/.test(text);
 
 /** The object or array that `text` begins with, once it is whole; undefined: not yet, or it begins with neither. */
 export function firstJsonValue(text: string): string | undefined {

@@ -10,12 +10,14 @@ import { Errno, O_DIRECTORY, O_PATH } from '../sys/constants.ts';
 import { heldIdentity } from '../sys/held-directory.ts';
 import { openPath } from '../sys/namespace.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
+import { descriptorOfPath } from './descriptors.ts';
 import {
   chooseNetns,
   endWithin,
   followHost,
   launchEngine,
   loadEngine,
+  openSettingsApi,
   socketSource,
 } from './engine-launch.ts';
 import { HostWatch } from './host-watch.ts';
@@ -26,7 +28,7 @@ import { RESOLV_CONF } from './resolv-conf.ts';
 import { followResolvConf } from './resolvers.ts';
 import { Stopwatch } from './stopwatch.ts';
 import { quoted, UsageError } from './values.ts';
-import { closeWall, emptyRoot } from './wall.ts';
+import { closeWall, leaveHost } from './wall.ts';
 
 /** How soon the end of a process is noticed. */
 const POLL_MS = 250;
@@ -42,6 +44,7 @@ export async function attach(
   booted: BootedThread,
   settings: Settings,
   operands: readonly string[],
+  version: () => Promise<string>,
 ): Promise<number> {
   const target = parseTarget(operands);
   const identity = namespaceIdentity(target.path);
@@ -77,15 +80,20 @@ export async function attach(
   followHost(hostWatch, settings, engine, log);
   const watched = new NamespaceWatch(target, () => end.resolve('the namespace is gone'), identity);
   const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
-  const openRoot = emptyRoot(engine.eventRings);
-  if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
-  watched.rootChanged();
-  closeWall({ readable, removable: [], signals: false, watchesProcess: target.pid !== undefined });
+  const api = await openSettingsApi({ settings, program: 'bucatini attach', version }, made, engine, log);
+  leaveHost({ eventRings: engine.eventRings, log, watched, keepOpen: descriptorOfPath(target.path) });
+  closeWall({
+    readable,
+    removable: api?.directories ?? [],
+    signals: false,
+    watchesProcess: target.pid !== undefined,
+  });
   steps.lap('wall closed');
   log('debug', `start: ${steps.text()}`);
   log('info', `ready: ${made.network.interfaceName}: ${made.network.summary}`);
 
   const outcome = await Promise.race([end.promise, engine.failed]);
+  api?.close();
   if (outcome instanceof Error) {
     await endWithin(engine);
     throw new Error(`the engine failed: ${outcome.message}`);

@@ -49,9 +49,9 @@ async function main(argv: readonly string[]): Promise<number> {
   try {
     switch (command) {
       case 'run':
-        return await leave((await import('./run.ts')).run(booted!, settings, operands, env));
+        return await leave((await import('./run.ts')).run(booted!, settings, operands, env, ownVersion));
       case 'attach':
-        return await leave((await import('./attach.ts')).attach(booted!, settings, operands));
+        return await leave((await import('./attach.ts')).attach(booted!, settings, operands, ownVersion));
       case 'doctor':
         refuseOperands(operands);
         return await (await import('./doctor.ts')).doctor();
@@ -67,8 +67,7 @@ async function main(argv: readonly string[]): Promise<number> {
         return command === 'switch-over' ? switchOver(options) : switchBack(options);
       }
       case 'bug-report':
-        refuseOperands(operands);
-        return await (await import('./bug-report.ts')).bugReport(await ownVersion());
+        return await (await import('./bug-report.ts')).bugReport(await ownVersion(), operands);
     }
   } catch (error) {
     throw inCommand(command, error);
@@ -93,6 +92,8 @@ function callersEnvironment(): NodeJS.ProcessEnv {
   delete env.BUCATINI_IGNORED;
   delete env.BUCATINI_REENTERED;
   delete env.BUCATINI_OWN_MOUNTS;
+  delete env.BUCATINI_INHERITED;
+  delete env.BUCATINI_OPEN_FILES;
   delete env.BUCATINI_TEST_IMPAIR;
   return env;
 }

@@ -2,6 +2,7 @@
  * Help, version and the options page, all from the option table. The build writes them into dist/texts, where the launcher
  * finds them (it prints them without starting Node), and docs/cli.md is the same table as Markdown.
  */
+import { saidByShell } from './option-texts.ts';
 import { type CommandName, OPTIONS, type OptionSpec } from './options.ts';
 
 interface CommandText {
@@ -56,10 +57,10 @@ export const COMMANDS: readonly CommandText[] = [
   },
   {
     name: 'bug-report',
-    operands: '',
+    operands: '[API-SOCKET...]',
     summary: 'Print what a report of a fault needs to say about this machine.',
     about:
-      'Prints versions, what `doctor` finds, settings of the kernel, and of each running engine of this user its options, age, memory, threads and descriptors. Addresses, names, paths and commands are left out, and nothing of what went through an engine is in it.',
+      'Prints versions, what `doctor` finds, settings of the kernel, and of each running engine of this user its options, age, memory, threads and descriptors. Addresses, names, paths and commands are left out, and nothing of what went through an engine is in it. Of an engine whose API socket is named its counters are in it too.',
   },
 ];
 
@@ -126,10 +127,10 @@ export function cliMarkdown(): string {
 /** File name in dist/texts -> content. */
 export function generatedTexts(version: string): ReadonlyMap<string, string> {
   const texts = new Map([
-    ['bucatini.help', overviewText()],
-    ['bucatini.version', versionText(version)],
+    ['bucatini.help.sh', saidByShell(overviewText())],
+    ['bucatini.version.sh', saidByShell(versionText(version))],
   ]);
-  for (const { name } of COMMANDS) texts.set(`bucatini-${name}.help`, helpText(name));
+  for (const { name } of COMMANDS) texts.set(`bucatini-${name}.help.sh`, saidByShell(helpText(name)));
   return texts;
 }
 

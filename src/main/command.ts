@@ -5,20 +5,21 @@
  *   nsenter --net   into the new network namespace, where the main thread is not there itself
  *   setpriv         killed when bucatini dies, even by SIGKILL
  *   unshare         mount and PID namespace; its child is killed with it, and with that child all others
- *   sh              PID 1: waits for "go", runs COMMAND, reaps orphans, passes the status on
- *   COMMAND         not PID 1, all signals at their default actions (env again)
+ *   sh              PID 1: runs what becomes COMMAND, reaps orphans, passes the status on
+ *   env, sh         not PID 1, all signals at their default actions: says "started", waits for "go", becomes COMMAND
  *
  * The private resolv.conf is mounted in our own mount namespace, which unshare copies, and taken away here when it has: three
  * programs less in the chain, and each costs milliseconds.
  *
- * The chain starts while the TAP is being configured and the engine started; sh holds COMMAND back until both are done.
- * It tells "started" on descriptor 4 and waits for a line there; end of file means that bucatini gave up.
+ * The chain starts while the TAP is being configured and the engine started; the last sh holds COMMAND back until both are done.
+ * It tells "started" on descriptor 4 and waits for a line there; end of file means that bucatini gave up. From "started" on a signal
+ * to it has its effect: it is the process that COMMAND will be.
  *
  *   fd 0, 1   the caller's          fd 2   the chain's own complaints, read by us until "started"
  *   fd 3      network namespace     fd 4   the talk with sh          fd 5   the caller's standard error, for COMMAND
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, closeSync, constants, openSync, readSync, statSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, readFileSync, statSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { constants as os } from 'node:os';
 import { MNT_DETACH, MS_BIND } from '../sys/constants.ts';
@@ -49,6 +50,8 @@ export interface CommandOptions {
   readonly namespaceFd?: number;
   readonly resolvConf?: PrivateResolvConf;
   readonly mountProc: boolean;
+  /** Its soft limit of open descriptors, as ulimit(1) has it; absent: ours. */
+  readonly openFiles?: string | undefined;
 }
 
 /** Status of programs that cannot be found or executed, as shells have it. */
@@ -61,34 +64,35 @@ const CHAIN_IGNORES = ['HUP', 'INT', 'QUIT', 'TERM', 'USR1', 'USR2'];
 
 /**
  * The init of the PID namespace. It comes in a variable so that ps shows COMMAND and not this text. The parentheses keep COMMAND
- * from taking its place (a shell execs its last command).
+ * from taking its place (a shell execs its last command). A shell cannot give a signal back its default action that was ignored when
+ * it began: hence env and another one.
  */
 const INIT = `
-signals=$BUCATINI_SIGNALS env=$BUCATINI_ENV
-unset BUCATINI_INIT BUCATINI_SIGNALS BUCATINI_ENV
-echo started >&4
-read -r go <&4 || exit 1
-( exec "$env" --default-signal="$signals" -- "$@" 2>&5 3<&- 4<&- 5>&- )
+( exec "$BUCATINI_ENV" --default-signal="$BUCATINI_SIGNALS" -- /bin/sh -c 'eval "$BUCATINI_WAIT"' bucatini "$@" )
 exit $?
 `;
-
-/** `env` would take NAME=VALUE for an assignment. */
-const literally = (argv: readonly string[]): readonly string[] =>
-  argv[0]!.includes('=') ? ['/bin/sh', '-c', 'exec "$@"', 'sh', ...argv] : argv;
+const WAIT = `
+[ -z "$BUCATINI_OPEN_FILES" ] || ulimit -S -n "$BUCATINI_OPEN_FILES"
+unset BUCATINI_INIT BUCATINI_WAIT BUCATINI_SIGNALS BUCATINI_ENV BUCATINI_OPEN_FILES
+echo started >&4
+read -r go <&4 || exit 1
+unset go
+exec 2>&5 3<&- 4<&- 5>&-
+exec "$@"
+`;
 
 export class Command {
   /** The chain's head, which is unshare once all are in place. */
   readonly #head: ChildProcess;
   readonly #talk: Socket;
-  /** Resolves when sh waits for "go"; rejects with CommandError when the chain broke. Gives notes for the log. */
+  /** Resolves when the last sh waits for "go"; rejects with CommandError when the chain broke. Gives notes for the log. */
   readonly started: Promise<readonly string[]>;
   /** Exit status as a shell gives it: 128 + n for signal n. */
   readonly ended: Promise<number>;
   readonly #covered: CoveredFile | undefined;
   #running = false;
+  /** COMMAND's process id as we see it, from "started" on; 0: the kernel has no lists of children. */
   #pid = 0;
-  /** Of the children's list of sh, once that has said "started": /proc is out of reach later. -1: the kernel has no such lists. */
-  #children = -1;
 
   constructor(options: CommandOptions) {
     const { resolvConf } = options;
@@ -100,17 +104,19 @@ export class Command {
       ...['--', tool('setpriv'), '--pdeathsig', 'KILL', '--', tool('unshare')],
       ...['--mount', '--propagation', 'slave', '--pid', '--fork', '--kill-child'],
       ...(options.mountProc ? ['--mount-proc'] : []),
-      ...['--', '/bin/sh', '-c', 'eval "$BUCATINI_INIT"', 'bucatini', ...literally(options.argv)],
+      ...['--', '/bin/sh', '-c', 'eval "$BUCATINI_INIT"', 'bucatini', ...options.argv],
     ];
     this.#head = spawn(tool('env'), chain, {
       stdio: ['inherit', 'inherit', 'pipe', options.namespaceFd ?? 'ignore', 'pipe', 2],
       env: {
         ...options.env,
         BUCATINI_INIT: INIT,
+        BUCATINI_WAIT: WAIT,
         BUCATINI_SIGNALS: CHAIN_IGNORES.filter(
           (name) => !ignored.includes(`SIG${name}` as NodeJS.Signals),
         ).join(),
         BUCATINI_ENV: tool('env'),
+        BUCATINI_OPEN_FILES: options.openFiles ?? '',
       },
     });
     this.#talk = this.#head.stdio[4] as Socket;
@@ -134,7 +140,8 @@ export class Command {
       said += chunk;
       const lines = said.split('\n');
       if (!lines.includes('started')) return;
-      if (this.#children < 0) this.#children = openChildren(eldestChild(openChildren(this.#head.pid ?? 0)));
+      // sh is the only child of unshare, what becomes COMMAND the eldest child of sh: adopted orphans come behind it.
+      this.#pid ||= eldestChild(eldestChild(this.#head.pid ?? 0));
       this.#covered?.uncover();
       resolve(this.#covered?.notes ?? []);
     });
@@ -161,10 +168,9 @@ export class Command {
 
   /** Pass a signal on to COMMAND itself. */
   signal(name: NodeJS.Signals): void {
-    const pid = this.#commandPid();
-    if (pid === 0) return;
+    if (this.#pid === 0) return;
     try {
-      process.kill(pid, name);
+      process.kill(this.#pid, name);
     } catch {
       // It has just ended.
     }
@@ -173,15 +179,6 @@ export class Command {
   /** End everything in the PID namespace at once. */
   kill(): void {
     this.#head.kill('SIGKILL');
-  }
-
-  /**
-   * COMMAND's process id as we see it, 0 if there is none. sh is the only child of unshare, COMMAND the eldest child of sh:
-   * adopted orphans come behind it.
-   */
-  #commandPid(): number {
-    if (this.#pid === 0) this.#pid = eldestChild(this.#children, true);
-    return this.#pid;
   }
 }
 
@@ -221,29 +218,12 @@ function coverResolvConf({ path, text }: PrivateResolvConf): CoveredFile {
   };
 }
 
-/** The list of a process's children, for eldestChild; -1 if there is none. */
-function openChildren(pid: number): number {
-  if (pid === 0) return -1;
+/** First of a process's children, in order of birth (CONFIG_PROC_CHILDREN); 0 if there is none. */
+function eldestChild(pid: number): number {
   try {
-    return openSync(`/proc/${pid}/task/${pid}/children`, 'r');
-  } catch {
-    return -1;
-  }
-}
-
-/**
- * First entry of a children's list, which is in order of birth (CONFIG_PROC_CHILDREN); 0 if there is none.
- * @param keep  the list is to be read again
- */
-function eldestChild(list: number, keep = false): number {
-  if (list < 0) return 0;
-  const text = Buffer.alloc(16); // no process id is longer
-  try {
-    return Number.parseInt(text.toString('latin1', 0, readSync(list, text, 0, text.length, 0)), 10) || 0;
+    return Number.parseInt(readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1'), 10) || 0;
   } catch {
     return 0;
-  } finally {
-    if (!keep) closeSync(list);
   }
 }
 

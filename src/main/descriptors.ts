@@ -1,13 +1,47 @@
 /**
- * Descriptors that our caller left open are not for COMMAND: Node closes some of them on exec (the low ones) and not others, so
- * all of them are. Standard input, output and error are handed on by name.
+ * Descriptors that our caller left open beyond standard input, output and error. Node's own cannot be told from them any more once it
+ * runs, so the launchers count them (bin/launch.sh): BUCATINI_INHERITED="12 40". They are not for COMMAND, and behind the wall none is open
+ * that no option names: whatever they lead to, packet threads would have it too.
  */
 import { readdirSync } from 'node:fs';
-import { setCloexec } from '../sys/io.ts';
+import { F_GETFD, FD_CLOEXEC } from '../sys/constants.ts';
+import { close, fcntl, setCloexec } from '../sys/io.ts';
 
+export const INHERITED_VARIABLE = 'BUCATINI_INHERITED';
+/** The caller's soft limit of open descriptors, which Node raises: for COMMAND. */
+export const OPEN_FILES_VARIABLE = 'BUCATINI_OPEN_FILES';
+
+/**
+ * Children get standard input, output and error, by name, and nothing else: Node closes some of the others on exec (the low ones) and
+ * not all.
+ */
 export function closeInheritedOnExec(): void {
   for (const name of readdirSync('/proc/self/fd')) {
     const fd = Number(name);
     if (fd > 2) setCloexec(fd); // one that is closed by now says EBADF
   }
+}
+
+const inherited = (env: NodeJS.ProcessEnv): number[] =>
+  (env[INHERITED_VARIABLE] ?? '').split(' ').filter(Boolean).map(Number);
+
+/** Close them, once. @param keep  those that options name */
+export function closeInherited(keep: readonly number[] = [], env: NodeJS.ProcessEnv = process.env): void {
+  for (const fd of inherited(env)) if (!keep.includes(fd)) close(fd);
+  delete env[INHERITED_VARIABLE];
+}
+
+/** What to tell a program that this process becomes: those of them that it would have too. @param added  and these */
+export function inheritedBeyondExec(
+  added: readonly number[],
+  env: NodeJS.ProcessEnv = process.env,
+): NodeJS.ProcessEnv {
+  const left = inherited(env).filter((fd) => (fcntl(fd, F_GETFD, 0) & FD_CLOEXEC) === 0);
+  return { [INHERITED_VARIABLE]: [...left, ...added].join(' ') };
+}
+
+/** The descriptor that a path of this process's own leads to: /proc/self/fd/N. */
+export function descriptorOfPath(path: string): readonly number[] {
+  const fd = /^\/(?:proc\/self|dev)\/fd\/([0-9]{1,7})$/.exec(path)?.[1];
+  return fd === undefined ? [] : [Number(fd)];
 }

@@ -1,14 +1,22 @@
 /** From settings and a finished namespace to a running engine; what both `run` and `attach` do. */
 import { availableParallelism } from 'node:os';
 import type * as EngineModule from '../workers/engine.ts';
-import { DEFAULT_POLICY, type EnginePlan, type ImpairmentPlan } from '../workers/engine-plan.ts';
+import {
+  DEFAULT_POLICY,
+  type EnginePlan,
+  type ImpairmentPlan,
+  type ListenerPlan,
+} from '../workers/engine-plan.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { autoThreads } from '../workers/plan.ts';
+import { portsBeside } from './added-ports.ts';
+import type { ApiSocket } from './api-socket.ts';
 import { type HostWatch, InterfacePresence } from './host-watch.ts';
 import type { Log } from './log.ts';
 import { type Netns, NetnsHere, NetnsThread } from './netns.ts';
 import type { NetnsTap } from './netns-setup.ts';
 import { poolPlan, type Settings } from './options.ts';
+import { MAX_ADDED_PORTS } from './publish.ts';
 
 type EngineLoaded = typeof EngineModule;
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
@@ -43,9 +51,8 @@ export function enginePlan(
         outboundInterface6: settings.outboundInterface,
       }),
     },
-    listeners: settings.splice
-      ? settings.publish.map((listener) => ({ ...listener, path: 'splice' }))
-      : settings.publish,
+    listeners: published(settings),
+    ...(settings.apiSocket !== undefined && { listenerCapacity: settings.publish.length + MAX_ADDED_PORTS }),
     ...(sockets && { splice: { sockets, hostLoToNsLo: false } }),
     pool: poolPlan(settings.poolMib),
     tap: netns.tap,
@@ -55,6 +62,10 @@ export function enginePlan(
     logLevel: settings.logLevel,
   };
 }
+
+/** Listeners of --publish. */
+export const published = ({ splice, publish }: Settings): readonly ListenerPlan[] =>
+  splice ? publish.map((listener) => ({ ...listener, path: 'splice' })) : publish;
 
 export interface EngineLoading {
   readonly module: Promise<EngineLoaded>;
@@ -102,6 +113,29 @@ export function followHost(
 
 const STOP_LIMIT_MS = 1000;
 
+/** --api-socket of `run` and `attach`; before the wall. @returns undefined without it @throws UsageError */
+export async function openSettingsApi(
+  { settings, program, version }: ApiCaller,
+  { network: { addresses, interfaceName } }: NetnsTap,
+  engine: EngineModule.EngineHandle,
+  log: Log,
+): Promise<ApiSocket | undefined> {
+  if (settings.apiSocket === undefined) return undefined;
+  const { openApiOption } = await import('./api-server.ts');
+  const ports = portsBeside(engine, published(settings));
+  return openApiOption(
+    settings.apiSocket,
+    { engine, ports, addresses, interfaceName, program, version: await version() },
+    { onError: (error) => log('warning', error.message) },
+  );
+}
+
+export interface ApiCaller {
+  readonly settings: Settings;
+  readonly program: string;
+  version(): Promise<string>;
+}
+
 /** Stop the engine, but do not wait for ever for a thread that died or hangs. */
 export async function endWithin(engine: EngineModule.EngineHandle | undefined): Promise<void> {
   if (engine === undefined) return;
@@ -109,10 +143,16 @@ export async function endWithin(engine: EngineModule.EngineHandle | undefined): 
   await Promise.race([engine.stop().catch(() => {}), limit]);
 }
 
-/** Test door: BUCATINI_TEST_IMPAIR=fromGuest=0.01,toGuest=0.01,seed=7 loses frames at random inside the engine. */
+/**
+ * Test door: BUCATINI_TEST_IMPAIR=fromGuest=0.01,toGuest=0.01,seed=7 loses frames at random inside the engine; crashAfter=100 ends the
+ * thread that reads the hundredth from the guest by an exception.
+ */
 export function parseImpairment(text: string | undefined): ImpairmentPlan | undefined {
   if (text === undefined || text === '') return undefined;
   const fields = new Map(text.split(',').map((field) => field.split('=', 2) as [string, string]));
   const number = (name: string): number => Number(fields.get(name) ?? 0) || 0;
-  return { lossFromGuest: number('fromGuest'), lossToGuest: number('toGuest'), seed: number('seed') };
+  return {
+    ...{ lossFromGuest: number('fromGuest'), lossToGuest: number('toGuest'), seed: number('seed') },
+    ...(number('crashAfter') > 0 && { crashAfterFrames: number('crashAfter') }),
+  };
 }

@@ -9,6 +9,8 @@ export interface OptionShape {
   readonly name: string;
   readonly short?: string;
   readonly takesValue: boolean;
+  /** The original has no such option: it is what the whole name means, never a part of it. */
+  readonly ours?: true;
 }
 
 export interface Occurrence<T extends OptionShape> {
@@ -68,7 +70,7 @@ export function getopt<T extends OptionShape>(
   }
 
   function abbreviated(name: string): T | string {
-    const known = table.filter((o) => o.name.startsWith(name));
+    const known = table.filter((o) => !o.ours && o.name.startsWith(name));
     if (known.length === 1) return known[0]!;
     if (known.length === 0) return `unrecognized option '--${name}'`;
     const names = known.map((o) => `'--${o.name}'`).join(' ');

@@ -14,9 +14,9 @@ export const roff = (text: string): string =>
  * What a launcher needs to find the namespaces that the options ask for: names with and without value, as shell variables.
  */
 export function launcherTable(options: readonly OptionShape[]): string {
-  const list = (takes: boolean): string =>
+  const list = (takes: boolean, ours = false): string =>
     options
-      .filter((o) => o.takesValue === takes)
+      .filter((o) => o.takesValue === takes && (o.ours ?? false) === ours)
       .map((o) => o.name)
       .join(' ');
   const shorts = (takes: boolean): string =>
@@ -27,11 +27,15 @@ export function launcherTable(options: readonly OptionShape[]): string {
   return [
     `flags=' ${list(false)} '`,
     `valued=' ${list(true)} '`,
+    `ours_valued=' ${list(true, true)} '`,
     `short_flags=${shorts(false)}`,
     `short_valued=${shorts(true)}`,
     '',
   ].join('\n');
 }
+
+/** A text as a shell script that says it and ends: builtins alone, since callers ask for help before every start. */
+export const saidByShell = (text: string): string => `printf %s '${text.replaceAll("'", "'\\''")}'\nexit\n`;
 
 /** @param indent  of every line, in columns */
 export function wrap(text: string, indent: number): string[] {

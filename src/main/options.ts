@@ -14,6 +14,7 @@ import {
   parseChoice,
   parseCount,
   parseInterfaceName,
+  parseSocketPath,
   parseUnicast,
   quoted,
   UsageError,
@@ -50,6 +51,8 @@ export interface Settings {
   readonly hostLoopback4?: string;
   readonly hostLoopback6?: string;
   readonly publish: readonly ListenerPlan[];
+  /** Where requests are taken while running (api.ts). */
+  readonly apiSocket?: string;
   /** What comes to published ports from the host's loopback goes past the TAP. */
   readonly splice: boolean;
   readonly threads: Threads;
@@ -198,6 +201,16 @@ export const OPTIONS: readonly OptionSpec[] = [
     commands: ENGINE,
     set: (draft, text) => {
       draft.publish = [...(draft.publish ?? []), parsePublish(text)];
+    },
+  },
+  {
+    name: '--api-socket',
+    value: 'PATH',
+    group: 'Connections',
+    help: 'Socket on which ports can be published while running, and flows and counters read (docs/api.md). A socket that lies there is replaced.',
+    commands: ENGINE,
+    set: (draft, text) => {
+      draft.apiSocket = parseSocketPath(text);
     },
   },
   {

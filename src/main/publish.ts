@@ -11,6 +11,9 @@
 import type { ListenerPlan } from '../workers/engine-plan.ts';
 import { parseAddress, parseCount, UsageError } from './values.ts';
 
+/** Ports that the API socket may add, at a time. */
+export const MAX_ADDED_PORTS = 4096;
+
 const SHAPE =
   /^(?:(?<v4>\d+\.\d+\.\d+\.\d+):|\[(?<v6>[^\]]*)\]:|(?<any>\*):)?(?<host>[^:/]+)(?::(?<guest>[^:/]+))?(?:\/(?<proto>.*))?$/;
 
@@ -55,13 +58,16 @@ export function publishConflict(
   list: readonly ListenerPlan[],
 ): readonly [ListenerPlan, ListenerPlan] | undefined {
   for (const [i, a] of list.entries()) {
-    for (const b of list.slice(i + 1)) {
-      if (a.proto !== b.proto || a.port !== b.port) continue;
-      if (a.address === b.address || covers(a.address, b.address) || covers(b.address, a.address))
-        return [a, b];
-    }
+    for (const b of list.slice(i + 1)) if (listenersCollide(a, b)) return [a, b];
   }
   return undefined;
+}
+
+/** Ports of the host's, ranges of them too, that cannot both be bound. */
+export function listenersCollide(a: ListenerPlan, b: ListenerPlan): boolean {
+  if (a.from === 'guest' || b.from === 'guest' || a.proto !== b.proto) return false;
+  if (a.port > (b.lastPort ?? b.port) || b.port > (a.lastPort ?? a.port)) return false;
+  return a.address === b.address || covers(a.address, b.address) || covers(b.address, a.address);
 }
 
 function covers(wide: string, narrow: string): boolean {

@@ -7,6 +7,7 @@ import { CLONE_NEWNET } from '../sys/constants.ts';
 import { setCloexec } from '../sys/io.ts';
 import { namespaceOwner, namespaceType, openPath } from '../sys/namespace.ts';
 import { tool } from './command.ts';
+import { inheritedBeyondExec } from './descriptors.ts';
 import { OWN_MOUNTS_VARIABLE } from './wall.ts';
 
 const ONCE = 'BUCATINI_REENTERED';
@@ -35,7 +36,7 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
   );
   if (tried.status !== 0) return;
   setCloexec(owner, false);
-  become([
+  const entrance = [
     ...nsenter,
     `--user=/proc/self/fd/${owner}`,
     '--',
@@ -44,13 +45,16 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
     '--propagation',
     'slave',
     '--',
-  ]);
+  ];
+  become(entrance, [owner]);
 }
 
-function become(entrance: readonly string[]): never {
+/** @param fds  those that the entrance names */
+function become(entrance: readonly string[], fds: readonly number[] = []): never {
   const argv = [...entrance, process.execPath, ...process.execArgv, ...process.argv.slice(1)];
   return process.execve!(entrance[0]!, argv, {
     ...process.env,
+    ...inheritedBeyondExec(fds),
     [ONCE]: '1',
     [OWN_MOUNTS_VARIABLE]: '1', // both entrances end in unshare -m
   });

@@ -117,18 +117,22 @@ export function followResolvConf(
     onChange(now);
   };
   const watchers = new Set<FSWatcher>();
-  // The link and what it points to may change, each in its own directory.
-  for (const watched of file.paths) {
+  const watchName = (path: string, seen: string): void => {
     try {
-      const watcher = watch(dirname(watched), { persistent: false }, (_event, name) => {
-        if (name === null || name === basename(watched)) timer ??= setTimeout(look, SETTLE_MS).unref();
+      const watcher = watch(path, { persistent: false }, (_event, name) => {
+        if (name === null || name === seen) timer ??= setTimeout(look, SETTLE_MS).unref();
       });
       watcher.on('error', () => watcher.close());
       watchers.add(watcher);
     } catch {
-      // No inotify instance left, or no such directory: the resolvers of the start stay in use.
+      // No inotify instance left, or nothing of that name: the resolvers of the start stay in use.
     }
-  }
+  };
+  // The link and what it points to may change, each in its own directory.
+  for (const watched of file.paths) watchName(dirname(watched), basename(watched));
+  // Where a file is mounted over it, as in containers, that one is written to, and its directory is elsewhere.
+  const end = file.paths.at(-1);
+  if (end !== undefined) watchName(end, basename(end));
   return () => {
     clearTimeout(timer);
     for (const watcher of watchers) watcher.close();

@@ -13,18 +13,23 @@
  * We are root of a user namespace of our own by now (the launcher's doing), in the host's network namespace. Whatever ends
  * first ends the rest: COMMAND the engine, the engine COMMAND, and our own death both (command.ts).
  */
-import { realpathSync } from 'node:fs';
+import { closeSync, realpathSync } from 'node:fs';
 import { constants as os } from 'node:os';
+import { LeftBehind } from '../sys/left-behind.ts';
+import { exitNow } from '../sys/namespace.ts';
 import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
+import type { ApiSocket } from './api-socket.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
+import { closeInheritedOnExec, OPEN_FILES_VARIABLE } from './descriptors.ts';
 import {
   chooseNetns,
   endWithin,
   followHost,
   launchEngine,
   loadEngine,
+  openSettingsApi,
   socketSource,
 } from './engine-launch.ts';
 import { HostWatch } from './host-watch.ts';
@@ -36,7 +41,7 @@ import { followResolvConf } from './resolvers.ts';
 import { forwardSignals } from './signals.ts';
 import { Stopwatch } from './stopwatch.ts';
 import { Terminal } from './terminal.ts';
-import { closeWall, emptyRoot } from './wall.ts';
+import { closeWall, leaveHost } from './wall.ts';
 
 /** @returns the exit status. @throws CommandError, NetnsError or Error with one line for the user */
 export async function run(
@@ -44,21 +49,26 @@ export async function run(
   settings: Settings,
   operands: readonly string[],
   env: NodeJS.ProcessEnv,
+  version: () => Promise<string>,
 ): Promise<number> {
   const log = makeLog(settings.logLevel);
   const watch = new Stopwatch();
   const argv = commandLine(operands, env);
 
   const terminal = new Terminal();
+  const leftBehind = new LeftBehind();
+  let tapFd: number | undefined;
   let command: Command | undefined;
   let engine: EngineHandle | undefined;
+  let api: ApiSocket | undefined;
   let ending = false;
   forwardSignals(
     () => (command?.running ? command : undefined),
     (name) => {
       ending = true;
       command?.kill();
-      void endWithin(engine).then(() => process.exit(128 + os.signals[name]));
+      // Threads may still be booting; Node's taking them apart then has been seen to end in a signal of its own.
+      void endWithin(engine).then(() => exitNow(128 + os.signals[name]));
     },
     terminal,
   );
@@ -75,10 +85,10 @@ export async function run(
       throw error;
     });
     watch.lap('namespace made');
-    (await import('./descriptors.ts')).closeInheritedOnExec();
+    closeInheritedOnExec();
     const resolvConf = privateResolvConf(settings);
     const options = {
-      ...{ argv, env },
+      ...{ argv, env, openFiles: process.env[OPEN_FILES_VARIABLE] },
       ...(netns.mainInside ? {} : { namespaceFd }),
       ...(resolvConf && { resolvConf }),
     };
@@ -86,6 +96,7 @@ export async function run(
     watch.lap('chain spawned');
     const made = await netns.tap;
     watch.lap('TAP made');
+    tapFd = made.tap.fd;
     const starting = launchEngine(loading, settings, made, log, sockets);
     starting.catch(() => {});
     for (const note of await netns.configured) log('warning', note);
@@ -111,9 +122,10 @@ export async function run(
       settings.dns === undefined ? followResolvConf(setResolvers, RESOLV_CONF, readable) : () => {};
     followHost(hostWatch, settings, engine, log);
     const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
-    const openRoot = emptyRoot(engine.eventRings);
-    if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
-    closeWall({ readable, removable: [], signals: true, watchesProcess: false });
+    api = await openSettingsApi({ settings, program: 'bucatini run', version }, made, engine, log);
+    closeSync(namespaceFd); // nobody goes there any more
+    leaveHost({ eventRings: engine.eventRings, log });
+    closeWall({ readable, removable: api?.directories ?? [], signals: true, watchesProcess: false });
     watch.lap('wall closed');
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);
     log('debug', `start: ${watch.text()}`);
@@ -127,7 +139,9 @@ export async function run(
     return outcome;
   } finally {
     command?.kill();
+    api?.close();
     await endWithin(engine);
+    if (tapFd !== undefined) leftBehind.leave(tapFd);
     terminal.restore();
   }
 }

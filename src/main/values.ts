@@ -77,6 +77,17 @@ export function parseInterfaceName(text: string): string {
   return text;
 }
 
+/** sizeof(sun_path), <linux/un.h>: room for a socket's path and the zero behind it. */
+export const SOCKET_PATH_BYTES = 108;
+
+/** Where a socket may be made, as far as the text tells. */
+export function parseSocketPath(text: string): string {
+  if (text === '') throw new UsageError('is empty; write the path of a socket');
+  if (Buffer.byteLength(text) >= SOCKET_PATH_BYTES)
+    throw new UsageError(`is longer than ${SOCKET_PATH_BYTES - 1} bytes; write a shorter path`);
+  return text;
+}
+
 function notUnicast(address: string, family: Family): string | undefined {
   if (family === 4) {
     const first = Number(address.slice(0, address.indexOf('.')));

@@ -1,7 +1,8 @@
 /**
  * The wall between us and the host, raised once everything is set up: an empty root, the capabilities that running flows need and no
  * others, a list of the system calls that remain, no core dumps and no tracing. Whoever takes over a packet thread finds
- * no file, no program, no namespace and no way to gain privileges. Cold; each front end calls emptyRoot() and closeWall().
+ * no file, no program, no namespace and no way to gain privileges. Cold; each front end calls leaveHost() and closeWall(), with
+ * whatever it has to do between: changing the user, leaving the caller.
  *
  * What was opened before goes on working. What is opened later goes through a directory that is named here. COMMAND is born before
  * and has nothing of this. A violation ends the process by SIGSYS; the kernel's audit log names the call.
@@ -54,6 +55,10 @@ import { findEventRings } from '../sys/event-rings.ts';
 import { chdir, chroot, keepCapabilities, mount, pivotRoot, prctl, umount2 } from '../sys/namespace.ts';
 import { type Filter, installFilter, type Rule } from '../sys/seccomp.ts';
 import type { SyscallName } from '../sys/syscall-numbers.ts';
+import { dropCapabilitiesElsewhere } from '../sys/thread-capabilities.ts';
+import { flowCapabilities } from '../workers/capabilities.ts';
+import { closeInherited } from './descriptors.ts';
+import type { Log } from './log.ts';
 
 /** Set by the launchers where Node starts in a mount namespace of its own. */
 export const OWN_MOUNTS_VARIABLE = 'BUCATINI_OWN_MOUNTS';
@@ -107,6 +112,32 @@ export function emptyRoot(
   return undefined;
 }
 
+export interface Leaving {
+  /** EngineHandle.eventRings */
+  readonly eventRings: readonly number[] | undefined;
+  readonly log: Log;
+  /** Inherited descriptors that options name. */
+  readonly keepOpen?: readonly number[];
+  /** What is found by a path, and has to know that the root is another. */
+  readonly watched?: { rootChanged(): void } | undefined;
+  readonly chrootFallback?: boolean;
+}
+
+/**
+ * Let go of what the host and the caller have given us: inherited descriptors, the capabilities of threads that run nothing of
+ * ours, the root. All packet threads are up, and have dropped their own capabilities.
+ * @throws SysError
+ */
+export function leaveHost({ eventRings, log, keepOpen, watched, chrootFallback }: Leaving): void {
+  closeInherited(keepOpen);
+  const waitForDrop = dropCapabilitiesElsewhere(flowCapabilities()); // while there is a /proc to find them by
+  const openRoot = emptyRoot(eventRings, chrootFallback);
+  // The calls with paths are refused all the same.
+  if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
+  watched?.rootChanged();
+  waitForDrop();
+}
+
 export interface WallPlan {
   /** Directories, by descriptor, in which files may be opened for reading. */
   readonly readable: readonly number[];
@@ -120,6 +151,15 @@ export interface WallPlan {
   readonly watchesProcess: boolean;
   /** An address or a default route that comes late goes into the namespace (decision 060): CAP_NET_ADMIN. */
   readonly configuresNetwork?: boolean;
+}
+
+/** What the main thread keeps, and why. Packet threads have left themselves theirs (workers/capabilities.ts), other threads keep none. */
+function mainCapabilities(plan: WallPlan): readonly number[] {
+  return [
+    ...(plan.signals ? [CAP_KILL] : []),
+    ...(plan.watchesProcess ? [CAP_SYS_PTRACE] : []),
+    ...(plan.configuresNetwork ? [CAP_NET_ADMIN] : []),
+  ];
 }
 
 const ALLOW = 'allow' as const;
@@ -240,11 +280,6 @@ export function wallFilter(plan: WallPlan): Filter {
 export function closeWall(plan: WallPlan): void {
   // Our memory is for nobody to read; /proc/PID becomes root's. The filter would not let us do it later.
   checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
-  const kept = [
-    ...(plan.signals ? [CAP_KILL] : []),
-    ...(plan.watchesProcess ? [CAP_SYS_PTRACE] : []),
-    ...(plan.configuresNetwork ? [CAP_NET_ADMIN] : []),
-  ];
-  checked(keepCapabilities(kept), 'capset', 'main thread');
+  checked(keepCapabilities(mainCapabilities(plan)), 'capset', 'main thread');
   installFilter(wallFilter(plan));
 }

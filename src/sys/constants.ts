@@ -3,8 +3,6 @@
  * compiles them against the headers of the machine. Values are those of x86-64 and AArch64, which differ only
  * where `process.arch` is asked.
  */
-import { getSystemErrorMap } from 'node:util';
-
 const arm64 = process.arch === 'arm64';
 
 // <asm-generic/errno-base.h>, <asm-generic/errno.h>
@@ -99,11 +97,6 @@ export type Errno = (typeof Errno)[keyof typeof Errno];
 export function errnoName(errno: number): string {
   for (const [name, value] of Object.entries(Errno)) if (value === errno) return name;
   return `errno ${errno}`;
-}
-
-/** `connection refused` for 111; the name where Node knows no text. */
-export function errnoText(errno: number): string {
-  return getSystemErrorMap().get(-errno)?.[1] ?? errnoName(errno);
 }
 
 // <asm-generic/fcntl.h>; AArch64 moves four of them, <asm/fcntl.h>

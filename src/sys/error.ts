@@ -2,7 +2,8 @@
  * A system call that failed, told in full: call, arguments, errno, and what to do about it. For the cold path;
  * the hot path passes -errno on.
  */
-import { errnoName, errnoText } from './constants.ts';
+import { errnoName } from './constants.ts';
+import { errnoText } from './libc.ts';
 
 export class SysError extends Error {
   override readonly name = 'SysError';

@@ -11,7 +11,7 @@
  */
 import { createRequire } from 'node:module';
 import type * as Koffi from 'koffi';
-import { Errno } from './constants.ts';
+import { Errno, errnoName } from './constants.ts';
 
 /** Native calls only ever take numbers here; strings are for the cold path (koffi copies them in, as UTF-8). */
 export type NativeFunction<Args extends readonly (number | string | null)[]> = (...args: Args) => number;
@@ -42,6 +42,17 @@ export function libc<Args extends readonly (number | string | null)[]>(
   return library.func(name, result, [...args]) as unknown as NativeFunction<Args>;
 }
 
+/** The same for a function that not every C library has; undefined where it is missing. */
+export function optionalLibc<Args extends readonly (number | string | null)[]>(
+  ...declaration: Parameters<typeof libc>
+): NativeFunction<Args> | undefined {
+  try {
+    return libc<Args>(...declaration);
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * The result of a call that has just returned -1: always negative, also if something between the call and here
  * had cleared errno.
@@ -60,3 +71,16 @@ const cStrerror = library.func('strerror', 'const char *', ['int']) as unknown a
 
 /** The C library's text for a positive errno: `Address already in use`. For messages that callers match on. Cold. */
 export const strerror = (errno: number): string => cStrerror(errno);
+
+const cUvStrerror = library.func('uv_strerror', 'const char *', ['int']) as unknown as (
+  error: number,
+) => string;
+
+/**
+ * `connection refused` for 111, libuv's text as Node has it; the errno's name where there is none. Cold. Not by way of node:util:
+ * importing that makes Node load a dozen modules more, 1 ms of each thread's start.
+ */
+export function errnoText(errno: number): string {
+  const text = cUvStrerror(-errno);
+  return text.startsWith('Unknown system error') ? errnoName(errno) : text;
+}

@@ -11,7 +11,7 @@
  *   asks for `.buffer` first, which moves the bytes out for good.
  */
 import type { NativeAddress } from '../units.ts';
-import { nativeAddress } from './libc.ts';
+import { nativeAddress, optionalLibc } from './libc.ts';
 
 const pins: ArrayBufferView[] = [];
 
@@ -34,6 +34,20 @@ export function pinned<View extends ArrayBufferView>(view: View): View {
 export function writeAddress(u32: Uint32Array, wordIndex: number, address: number): void {
   u32[wordIndex] = address >>> 0;
   u32[wordIndex + 1] = Math.floor(address / 0x1_0000_0000);
+}
+
+/** mallopt(3), <malloc.h>: glibc's; musl has none and needs none. */
+const M_MMAP_THRESHOLD = -3;
+const LARGE_BYTES = 64 * 1024;
+const cMallopt = optionalLibc<[number, number]>('mallopt', 'int', ['int', 'int']);
+
+/**
+ * Have memory of 64 KiB and more mapped by itself from now on. glibc raises that threshold by and by; then calloc(3) takes such memory
+ * from its heap, and clears what it had put by there: half the pages of every large array touched for nothing. 150 arrays of
+ * 128 KiB take 0.5 ms and 1 MiB with this, 4.5 ms and 11 MiB without.
+ */
+export function mapLargeArrays(): void {
+  cMallopt?.(M_MMAP_THRESHOLD, LARGE_BYTES);
 }
 
 /** Scratch memory for kernel structures: zeroed, 16-byte aligned, of fixed size; lives as long as this object. */

@@ -710,13 +710,23 @@ export class RouteSocket {
     this.#acknowledged(what, request);
   }
 
-  /** Add or update an address. @param options.nodad  no duplicate address detection: usable at once (IPv6) */
+  /**
+   * Add or update an address.
+   * @param options.nodad      no duplicate address detection: usable at once (IPv6)
+   * @param options.broadcast  IPv4 address that means everybody on the link; the kernel sets none by itself
+   */
   addAddress(
     index: number,
     family: Family,
     text: string,
     prefixLen: number,
-    options: { nodad?: boolean; noPrefixRoute?: boolean; peer?: string; scope?: number } = {},
+    options: {
+      nodad?: boolean;
+      noPrefixRoute?: boolean;
+      peer?: string;
+      scope?: number;
+      broadcast?: string;
+    } = {},
   ): void {
     const flags =
       (options.nodad && family === k.AF_INET6 ? k.IFA_F_NODAD : 0) |
@@ -731,6 +741,8 @@ export class RouteSocket {
       options.peer,
       options.scope,
     );
+    if (options.broadcast !== undefined)
+      request.bytes(k.IFA_BROADCAST, addressFor(family, options.broadcast));
     if (flags !== 0) request.word(k.IFA_FLAGS, flags);
     this.#acknowledged(`RTM_NEWADDR, ${text}/${prefixLen}, interface ${index}`, request);
   }

@@ -83,6 +83,11 @@ export interface ServicePolicy {
   readonly udpTimeoutMs: number;
   readonly udpStreamTimeoutMs: number;
   readonly pingTimeoutMs: number;
+  /**
+   * Whose datagrams reach the guest on a UDP port that it sends from (RFC 4787 section 5): those of the peers that it has sent to from
+   * there, or everybody's. The mapping is the same for both: one port of the host's for one of the guest's.
+   */
+  readonly udpFiltering: 'address-and-port-dependent' | 'endpoint-independent';
   /** What is carried at all. DHCP, DHCPv6 and neighbour discovery are services of their own, below. */
   readonly tcp: boolean;
   readonly udp: boolean;
@@ -133,6 +138,7 @@ export const DEFAULT_POLICY: ServicePolicy = {
   udpTimeoutMs: 30_000,
   udpStreamTimeoutMs: 120_000,
   pingTimeoutMs: 60_000,
+  udpFiltering: 'address-and-port-dependent',
   tcp: true,
   udp: true,
   icmp: true,
@@ -168,6 +174,8 @@ export interface HostChange {
   readonly self4?: string;
   /** The same for IPv6; a guest that had no global address in the plan is offered this one. */
   readonly self6?: string;
+  /** The gateway that the guest is told of by DHCPv4, which was off (ServicePolicy.dhcp) for want of one; absent: as before. */
+  readonly dhcpGateway?: string;
 }
 
 export interface PoolPlan {
@@ -182,6 +190,8 @@ export interface ImpairmentPlan {
   readonly lossFromGuest: number;
   readonly lossToGuest: number;
   readonly seed: number;
+  /** Frames from the guest after which the thread that reads them fails. */
+  readonly crashAfterFrames?: number;
 }
 
 export interface EnginePlan {
@@ -215,6 +225,8 @@ export interface TapPlan {
   readonly vnetHdrBytes: 0 | 12;
   /** The kernel accepts GSO_UDP_L4 frames (USO). */
   readonly uso: boolean;
+  /** No TAP, but a socket with a frame a message (sys/frame-socket.ts): it may be full, and its peer may go. */
+  readonly isSocket?: boolean;
   /** TCP frames to the guest may be longer than 64 KiB; left out: no. */
   readonly bigTcp?: boolean;
 }

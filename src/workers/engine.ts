@@ -23,16 +23,20 @@ import {
   histogramValue,
 } from '../ring/histograms.ts';
 import { allocateShared, requestStop } from '../ring/layout.ts';
-import { EFD_CLOEXEC, EFD_NONBLOCK, errnoText } from '../sys/constants.ts';
+import { EFD_CLOEXEC, EFD_NONBLOCK } from '../sys/constants.ts';
 import { close, eventfd, eventfdWrite } from '../sys/io.ts';
+import { errnoText } from '../sys/libc.ts';
 import { addressOf } from '../sys/memory.ts';
+import { raiseOpenFiles } from '../sys/namespace.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
+import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
+import type { FlowPage } from './flow-report.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
 import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { SIDE_BYTES, threadPlan } from './plan.ts';
+import { DATAGRAM_PORTS_AT, PORTS, SIDE_BYTES, threadPlan } from './plan.ts';
 import { stageDropName } from './stage-drop.ts';
 
 const RING_DESCRIPTORS = 2048;
@@ -44,6 +48,8 @@ export interface EngineHandle {
   stop(): Promise<void>;
   /** Descriptors of all event loops' rings (event-rings.ts), where there is one packet thread: found before it listened on ports. */
   readonly eventRings: readonly number[] | undefined;
+  /** Per port: UDP sockets of flows on the host that are bound to it and not connected, as those of services are. Borrowed, changes. */
+  readonly datagramPorts: Uint8Array;
   /** Settles (with the cause) when a packet thread dies; an engine with a dead thread is no engine. */
   readonly failed: Promise<Error>;
   /** Sums over all threads, by name; lost packets as `drop.<cause>`. Counters that are 0 are left out. */
@@ -61,6 +67,8 @@ export interface EngineHandle {
    * @returns what could not be had; the rest is open
    */
   setListeners(list: readonly ListenerPlan[]): Promise<readonly ListenFailure[]>;
+  /** Flows in the order of their ids, from behind `after` on (-1: from the first), `limit` at the most. */
+  listFlows(after: number, limit: number): Promise<FlowList>;
 }
 
 /** A published port could not be had, at the start. */
@@ -113,6 +121,7 @@ const LEVELS = ['error', 'warning', 'info', 'debug'] as const;
  */
 export async function startEngine(plan: EnginePlan, options: EngineOptions = {}): Promise<EngineHandle> {
   const threads = threadPlan(plan.threads);
+  raiseOpenFiles(); // a descriptor for each flow and each published port; Node has done it, but does not promise to
   const { sab, layout } = allocateShared(
     {
       smallSlots: plan.pool.smallSlots,
@@ -148,6 +157,8 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
   // Answers come in the order of the requests; the first is that of the plan's own listeners.
   const listening: PromiseWithResolvers<readonly ListenFailure[]>[] = [Promise.withResolvers()];
   const firstListening = listening[0]!.promise;
+  /** By thread, in the order of the requests. */
+  const flowPages = Array.from({ length: threads.threads }, (): PromiseWithResolvers<FlowPage>[] => []);
   /** Of each thread: it has told that it stopped, or it is gone. */
   const ended: Promise<unknown>[] = [];
   const readies: Promise<void>[] = [];
@@ -164,6 +175,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
             resolve();
           } else if (report.kind === 'stopped') stopped.resolve();
           else if (report.kind === 'listening') listening.shift()?.resolve(report.failures);
+          else if (report.kind === 'flows') flowPages[thread]!.shift()?.resolve(report.page);
           else {
             const error = new Error(report.message);
             reject(error);
@@ -244,9 +256,20 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     for (const fd of doorbellFds) eventfdWrite(fd);
   };
 
+  const askForFlows: FlowPages = (section, from, limit) => {
+    const thread = section < threads.shards ? threads.shardThread(section) : threads.hostThread;
+    const answer = Promise.withResolvers<FlowPage>();
+    flowPages[thread]!.push(answer);
+    ports[thread]!.postMessage({ kind: 'flows', section, from, limit } satisfies ThreadMail);
+    Atomics.add(mail, 0, 1); // the others look, and find nothing
+    eventfdWrite(doorbellFds[thread]!);
+    return answer.promise;
+  };
+
   return {
     stop,
     eventRings,
+    datagramPorts: new Uint8Array(side, DATAGRAM_PORTS_AT, PORTS),
     failed,
     counters: () => namedCounters(countersSum(sab, layout)),
     threadCounters: () =>
@@ -273,6 +296,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
       post({ kind: 'listeners', list });
       return answer.promise;
     },
+    listFlows: (after, limit) => listFlows(askForFlows, threads.shards, after, limit),
   };
 }
 

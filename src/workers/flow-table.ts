@@ -29,9 +29,20 @@ export class FlowTable {
   readonly ports: Uint32Array;
   readonly proto: Uint8Array;
   readonly hash: Uint32Array;
+  /** For reports, by id: payload bytes that went each way, which the owner counts, and `nowMs` of insert(). */
+  readonly fromGuestBytes: Float64Array;
+  readonly toGuestBytes: Float64Array;
+  readonly bornMs: Float64Array;
+  /** The owner's clock. */
+  nowMs = 0;
+  /** 1: can be found. */
+  readonly #live: Uint8Array;
   readonly #places: Int32Array;
   readonly #mask: number;
-  /** FIFO of free ids: a ring of maxFlows entries. */
+  /**
+   * FIFO of free ids: a ring of maxFlows entries. Each is kept less its place, so that the first filling (id i at place i) is what
+   * zeroed memory says: nothing to write, and no page is touched before its flows come.
+   */
   readonly #freeIds: Int32Array;
   #freeFirst = 0;
   #freeCount: number;
@@ -46,17 +57,26 @@ export class FlowTable {
     this.ports = new Uint32Array(maxFlows);
     this.proto = new Uint8Array(maxFlows);
     this.hash = new Uint32Array(maxFlows);
+    this.fromGuestBytes = new Float64Array(maxFlows);
+    this.toGuestBytes = new Float64Array(maxFlows);
+    this.bornMs = new Float64Array(maxFlows);
+    this.#live = new Uint8Array(maxFlows);
     let placeCount = 2;
     while (placeCount < maxFlows * 2) placeCount *= 2;
     this.#places = new Int32Array(placeCount);
     this.#mask = placeCount - 1;
-    this.#freeIds = Int32Array.from({ length: maxFlows }, (_, id) => id);
+    this.#freeIds = new Int32Array(maxFlows);
     this.#freeCount = maxFlows;
   }
 
   /** Flows that can be found. */
   get count(): number {
     return this.#count;
+  }
+
+  /** Whether find() would give this id. */
+  isLive(id: number): boolean {
+    return this.#live[id] === 1;
   }
 
   /**
@@ -110,13 +130,17 @@ export class FlowTable {
     proto: number,
   ): FlowId {
     if (this.#freeCount === 0) return NO_FLOW;
-    const id = this.#freeIds[this.#freeFirst]!;
+    const id = this.#freeIds[this.#freeFirst]! + this.#freeFirst;
     this.#freeFirst = this.#freeFirst + 1 === this.maxFlows ? 0 : this.#freeFirst + 1;
     this.#freeCount--;
     this.#count++;
     this.hash[id] = hash;
     this.ports[id] = ports;
     this.proto[id] = proto;
+    this.fromGuestBytes[id] = 0;
+    this.toGuestBytes[id] = 0;
+    this.bornMs[id] = this.nowMs;
+    this.#live[id] = 1;
     const at = id * ADDR_WORDS;
     for (let i = 0; i < 4; i++) {
       this.addr[at + i] = guest[gAt + i]!;
@@ -155,6 +179,7 @@ export class FlowTable {
       }
     }
     places[hole] = 0;
+    this.#live[id] = 0;
     this.#count--;
   }
 
@@ -163,7 +188,7 @@ export class FlowTable {
     if (this.#freeCount + this.#count >= this.maxFlows) throw new Error(`flow ${id} was released twice`);
     let end = this.#freeFirst + this.#freeCount;
     if (end >= this.maxFlows) end -= this.maxFlows;
-    this.#freeIds[end] = id;
+    this.#freeIds[end] = id - end;
     this.#freeCount++;
   }
 }

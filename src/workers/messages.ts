@@ -62,6 +62,8 @@ export const ToShard = {
   listenerDatagram: 11,
   /** An ICMP error for a host socket. arg0: type << 8 | code (ICMP or ICMPv6 numbers, by family of the flow), 0: only the errno is known; arg1: info (MTU); addr: offender, all zero: unknown; arg2: errno; arg3: echo sequence number (ping flows); slotA/at/len: what it quotes behind the transport header, NO_SLOT: nothing. */
   icmpError: 12,
+  /** A datagram to a UDP endpoint of the guest's from a peer that it has no flow with: slots and arg1 as in datagram; addr/ports: the peer's host-side address and port << 16 | the guest's port; arg0, arg2, arg3, arg4: the guest's address. */
+  strangerDatagram: 13,
 } as const;
 
 /** shard -> host-io. */
@@ -86,7 +88,7 @@ export const ToHost = {
   reset: 10,
   /** Slots of host-io that the shard is done with: arg0..: slotA, slotB. */
   freeSlots: 11,
-  /** Open a connected UDP socket: addr/ports (remote << 16 | preferred local port); arg0: 1 when datagrams may come several to a message (UDP_GRO), else 0. Datagrams may follow at once. */
+  /** Open a UDP socket, or have a part in the one that the guest's endpoint has: addr/ports (remote << 16 | the guest's port, preferred on the host, 0: a socket of its own); arg1..arg4: the guest's address; arg0: 1 when datagrams may come several to a message (UDP_GRO), else 0. Datagrams may follow at once. */
   openUdp: 12,
   /** Open a ping socket: addr; arg0: 4 or 6. */
   openPing: 13,

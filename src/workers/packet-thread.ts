@@ -19,17 +19,18 @@ import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite } from '../sys/io.ts';
-import { addressOf } from '../sys/memory.ts';
+import { addressOf, mapLargeArrays } from '../sys/memory.ts';
 import { keepCapabilities } from '../sys/namespace.ts';
 import { flowCapabilities } from './capabilities.ts';
 import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
+import { type FlowPage, type FlowSource, flowPage, NO_FLOWS } from './flow-report.ts';
 import { HostIo } from './host-io/host-io.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
 import { Owner } from './owners.ts';
 import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { LinkRing, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
+import { DATAGRAM_PORTS_AT, LinkRing, PORTS, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
 import { ShortLook } from './short-look.ts';
 import { Splice, type SpliceOptions } from './splice/splice.ts';
@@ -58,12 +59,21 @@ export type ThreadReport =
   | { readonly kind: 'stopped' }
   | { readonly kind: 'failed'; readonly message: string }
   /** The answer to `listeners`, and before `ready` from the host-io thread. */
-  | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] };
+  | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] }
+  /** The answer to `flows`. */
+  | { readonly kind: 'flows'; readonly page: FlowPage };
 /** main -> thread. */
 export type ThreadMail =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
-  | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] };
+  | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
+  /** To the section's thread alone (flow-report.ts). */
+  | {
+      readonly kind: 'flows';
+      readonly section: number;
+      readonly from: number;
+      readonly limit: number;
+    };
 
 const WATCH = EPOLLIN | EPOLLET;
 
@@ -91,10 +101,13 @@ class PacketThread {
   #shards: Shard[] = [];
   #fatal: string | null = null;
   #hostIo: HostIo | null = null;
+  /** Sections of flow-report.ts that are this thread's. */
+  readonly #flowSources = new Map<number, FlowSource>();
 
   constructor(task: ThreadTask) {
     this.#task = task;
     const { sab, layout, plan, thread } = task;
+    mapLargeArrays();
     this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
     this.#mail = new Int32Array(task.side, 0, 2);
     this.#seen = new Uint32Array(task.side, SEEN_AT, SEEN_WORDS);
@@ -138,7 +151,8 @@ class PacketThread {
       else if (mail.kind === 'host') {
         for (const shard of this.#shards) shard.hostChanged(mail.change);
         this.#hostIo?.hostChanged(mail.change);
-      } else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
+      } else if (mail.kind === 'flows') this.#reportFlows(mail.section, mail.from, mail.limit);
+      else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
     }
   }
 
@@ -146,6 +160,12 @@ class PacketThread {
     const failures = hostIo.listen(list);
     this.#task.port.postMessage({ kind: 'listening', failures } satisfies ThreadReport);
     return failures;
+  }
+
+  #reportFlows(section: number, from: number, limit: number): void {
+    const source = this.#flowSources.get(section);
+    const page = source === undefined ? NO_FLOWS : flowPage(source, from, limit);
+    this.#task.port.postMessage({ kind: 'flows', page } satisfies ThreadReport);
   }
 
   #build(): void {
@@ -214,6 +234,7 @@ class PacketThread {
         log,
       });
       this.#shards.push(shard);
+      this.#flowSources.set(s, shard);
       this.#stages.push(shard);
     }
     if (thread === threads.hostThread) {
@@ -233,13 +254,19 @@ class PacketThread {
         toReader: to(LinkRing.hostToReader(shards), threads.readerThread),
         loopback: splice,
         seen,
+        datagramPorts: new Uint8Array(this.#task.side, DATAGRAM_PORTS_AT, PORTS),
         watch: (fd, gid, events) => this.#reactor.watch(handler, fd, events, gid),
         log,
       });
       handler = this.#reactor.handler((gid, events) => host.onEvents(gid, events));
       this.#hostIo = host;
       this.#stages.push(host);
-      if (splice !== undefined) this.#stages.push(splice);
+      if (splice !== undefined) {
+        this.#stages.push(splice);
+        splice.flowSources.forEach((source, i) => {
+          this.#flowSources.set(shards + i, source);
+        });
+      }
     }
     this.#order.push(...this.#stages);
     // What the sockets said goes to the guest in the same round instead of after another look at the TAP.

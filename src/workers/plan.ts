@@ -85,8 +85,11 @@ export function autoThreads(parallelism: number): EnginePlan['threads'] {
 
 /**
  * What all packet threads and the main thread share besides the frame pool: int32 mail counters at 0, the guest's MAC at 8, the
- * addresses that it was seen to use (translator/addressing.ts, Addressing.seen) at SEEN_AT. Bytes.
+ * addresses that it was seen to use (translator/addressing.ts, Addressing.seen) at SEEN_AT, HostContext.datagramPorts at
+ * DATAGRAM_PORTS_AT. Bytes.
  */
 export const SEEN_WORDS = 14;
 export const SEEN_AT = 16;
-export const SIDE_BYTES = SEEN_AT + 4 * SEEN_WORDS;
+export const DATAGRAM_PORTS_AT = SEEN_AT + 4 * SEEN_WORDS;
+export const PORTS = 65536;
+export const SIDE_BYTES = DATAGRAM_PORTS_AT + PORTS;

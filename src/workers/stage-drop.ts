@@ -40,6 +40,8 @@ export const StageDrop = {
   ipSource: -80,
   /** A protocol that the service policy leaves out. */
   switchedOff: -81,
+  /** A UDP peer that the guest has not spoken to from this port (ServicePolicy.udpFiltering). */
+  stranger: -82,
 } as const;
 export type StageDrop = (typeof StageDrop)[keyof typeof StageDrop];
 

@@ -49,6 +49,7 @@ import { NativeBuffer } from '../sys/memory.ts';
 import { iovecWrite } from '../sys/socket.ts';
 import type { TapEnginePlan } from './engine-plan.ts';
 import { flowHash, shardOf } from './flow-hash.ts';
+import { FRAME_PEER_GONE } from './frame-peer.ts';
 import { Impairment } from './impairment.ts';
 import { ToShard, W } from './messages.ts';
 import { Owner } from './owners.ts';
@@ -120,7 +121,7 @@ export class TapReader implements Stage {
     this.#u8 = options.pool.u8;
     this.#vnetBytes = options.plan.tap.vnetHdrBytes;
     const loss = options.plan.impairment;
-    this.#impairment = loss ? new Impairment(loss.seed, loss.lossFromGuest) : null;
+    this.#impairment = loss ? new Impairment(loss.seed, loss.lossFromGuest, loss.crashAfterFrames) : null;
     this.#reassembler = new Reassembler({
       pool: options.pool,
       slots: options.largeSlots,
@@ -159,7 +160,7 @@ export class TapReader implements Stage {
       if (!this.#arm()) break;
       const n = readv(this.#o.plan.tap.fd, this.#iov.address, 2);
       this.#o.counters[Counter.tapReads]!++;
-      if (n < 0) {
+      if (n <= 0) {
         this.#onReadError(-n);
         break;
       }
@@ -188,6 +189,9 @@ export class TapReader implements Stage {
       this.#o.counters[Counter.tapEagain]!++;
     } else if (errno !== Errno.EINTR) {
       this.#readable = false;
+      // 0, the end of a stream of messages, or what was on its way to the peer when it left.
+      if (this.#o.plan.tap.isSocket && (errno === 0 || errno === Errno.ECONNRESET))
+        return this.#o.onFatal(FRAME_PEER_GONE);
       // EBADFD: the interface was deleted, as happens when its namespace ends.
       this.#o.onFatal(`the TAP device is gone: read: ${errnoName(errno)}`);
     }

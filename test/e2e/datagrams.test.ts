@@ -3,8 +3,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
 import { FAMILIES, PORT } from '../support/ports.ts';
+import { eventually } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
+/** Ports of the peer that tell which port of ours they see. */
+const MIRRORS = [7101, 7102, 7103, 7104, 7105, 7106];
 const SIZES = [0, 1, 1472, 1473, 9000, 65507];
 
 interface Echo {
@@ -17,6 +20,8 @@ describeE2e('datagrams', [requireTool('ping', 'apt package iputils-ping')], () =
   let bed: Bed;
   beforeAll(async () => {
     bed = await makeBed();
+    const mirror = bed.start('peer', supportProgram('clients/udp-mapping.ts', 'mirror', ...MIRRORS));
+    await eventually('the mirror is ready', 5000, () => mirror.printed().stdout.includes('ready'));
   });
   afterAll(() => bed?.close());
 
@@ -44,6 +49,13 @@ describeE2e('datagrams', [requireTool('ping', 'apt package iputils-ping')], () =
         it('a burst of 60 datagrams, the last one shorter: each comes back unchanged', async () => {
           const burst = supportProgram('clients/udp-burst.ts', family.peer, PORT.echo, 60, 1200);
           expect(JSON.parse(await succeed(guest, burst))).toEqual({ same: 60, lost: 0 });
+        });
+
+        it('one socket and many peers: all see the same port, the socket’s own; who was not asked is not heard', async () => {
+          const ask = supportProgram('clients/udp-mapping.ts', 'ask', family.peer, ...MIRRORS);
+          const { own, seen, strangers } = JSON.parse(await succeed(guest, ask));
+          expect(seen).toEqual(MIRRORS.map(() => own));
+          expect(strangers).toBe(0);
         });
 
         it('UDP to a port where nobody listens: the guest sees ECONNREFUSED', async () => {

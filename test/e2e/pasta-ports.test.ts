@@ -1,10 +1,11 @@
 /**
  * Port options of the pasta front end in both directions. What is expected was read off passt 2026-10-02 with the same options.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
-import { HOST4, HOST6 } from '../support/ports.ts';
+import { HOST4, HOST6, PEER4 } from '../support/ports.ts';
 import { eventually, type Finished, killTree, type Started } from '../support/process.ts';
 import { describeE2e } from '../support/require.ts';
 
@@ -152,6 +153,21 @@ describeE2e('pasta: forwarded ports', [], () => {
       const { stdout } = await bed.run('host', ['ss', '-tlnH']);
       return !stdout.includes(':8030 ');
     });
+    await ns.end();
+  });
+
+  it('auto: the sockets of its own flows on the host are no services there, however many peers they have', async () => {
+    const ports = [7201, 7202, 7203];
+    await listening(bed.start('peer', supportProgram('clients/udp-mapping.ts', 'mirror', ...ports)));
+    const ns = await serve('-t', 'none', '-u', 'none', '-T', 'none');
+    const own = 7210;
+    const client = await ns.start(supportProgram('clients/udp-mapping.ts', 'hold', own, PEER4, ...ports));
+    killTree(client.pid); // its flows stay for half a minute
+    const filter = ['ss', '-uanH', `sport = :${own}`];
+    expect((await bed.run('host', filter)).stdout).toContain(`0.0.0.0:${own}`); // the guest's port, and no peer
+    await sleep(SCAN_MS);
+    expect((await bed.run('host', filter)).stdout).toContain(`0.0.0.0:${own}`);
+    expect((await ns.run(filter)).stdout).toBe(''); // the port is free there
     await ns.end();
   });
 

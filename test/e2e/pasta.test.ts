@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
-import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
+import { GATEWAY4, HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
@@ -18,7 +18,11 @@ const download = (host: string, bytes: number): string[] => [
   `http://${host}:${PORT.http}/bytes/${bytes}`,
 ];
 
-const needs = [requireTool('curl', 'apt package curl'), requireTool('dig', 'apt package bind9-dnsutils')];
+const needs = [
+  requireTool('curl', 'apt package curl'),
+  requireTool('dig', 'apt package bind9-dnsutils'),
+  requireTool('socat', 'apt package socat'),
+];
 
 describeE2e('pasta', needs, () => {
   let bed: Bed;
@@ -124,6 +128,38 @@ describeE2e('pasta', needs, () => {
       expect(stdout).not.toContain('10.77.0.0/24');
       expect(stdout).toContain(' mtu 1280 ');
       expect(stdout).toMatch(/\n5$/);
+    });
+
+    it('a host name of 65 characters is not given out cut short: a warning, and the name stays that of the host', async () => {
+      const { stdout, stderr } = await run(['-H', 'a'.repeat(65)], 'hostname');
+      expect(stderr).toBe('Unable to set configured hostname\n');
+      expect(stdout).toBe((await bed.run('user', ['hostname'])).stdout);
+    });
+
+    it("-o: what a server on the host's loopback sees, reached by the gateway's address", async () => {
+      const listen = ['socat', 'TCP4-LISTEN:7777,bind=127.0.0.1', 'SYSTEM:echo $SOCAT_PEERADDR'];
+      const server = bed.start('host', listen);
+      const isUp = async () => (await bed.run('host', ['ss', '-tlnH'])).stdout.includes('127.0.0.1:7777 ');
+      await eventually('it listens', QUIT_MS, isUp);
+      const { stdout } = await run(
+        ['--config-net', '-4', '-o', HOST4],
+        ...['socat', '-u', `TCP:${GATEWAY4}:7777`, '-'],
+      );
+      expect(stdout.trim()).toBe(HOST4);
+      await server.exited;
+    });
+
+    it('-c in a directory that does not exist', async () => {
+      const { status, stderr } = await run(['-c', '/nonexistent/file'], 'true');
+      expect({ status, stderr }).toEqual({
+        status: 1,
+        stderr: 'Failed to bind UNIX domain socket: No such file or directory\n',
+      });
+    });
+
+    it('an MTU that no device takes: warned about, the interface keeps its own', async () => {
+      const { status, stdout } = await run(['--config-net', '-4', '-m', '60'], 'ip', 'link', 'show', 'veth0');
+      expect({ status, mtu: / mtu (\d+)/.exec(stdout)?.[1] }).toEqual({ status: 0, mtu: '1500' });
     });
 
     it.each([

@@ -5,7 +5,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
-import { HOST4, HOST6, PEER4, PORT } from '../support/ports.ts';
+import { patternSha256 } from '../support/pattern.ts';
+import { GATEWAY4, GATEWAY6, HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually, killTree } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
@@ -65,7 +66,9 @@ describeE2e('slirp4netns', needs, () => {
         /inet6 fd00::/.test((await inside('ip -6 addr show dev tap0 -tentative')).stdout),
       );
       const { stdout } = await inside('ip addr show tap0; ip route; ip -6 route');
-      expect(stdout).toMatch(/mtu 9000.*link\/ether 0a:00:00:00:00:09.*inet 10\.0\.2\.100\/24/s);
+      expect(stdout).toMatch(
+        /mtu 9000.*link\/ether 0a:00:00:00:00:09.*inet 10\.0\.2\.100\/24 brd 10\.0\.2\.255/s,
+      );
       expect(stdout).toContain('default via 10.0.2.2 dev tap0');
       expect(stdout).toContain('default via fe80::2 dev tap0');
     });
@@ -78,6 +81,19 @@ describeE2e('slirp4netns', needs, () => {
       );
       expect(stdout).toMatch(new RegExp(`^70000 ${PEER4}\n${PEER4}\n`));
       expect(stdout.match(/ 1 received/g)).toHaveLength(3);
+    });
+
+    it('UDP: one port of the host for a socket inside, and whoever knows it is heard', async () => {
+      const ports = [7101, 7102, 7103];
+      const mirror = bed.start('peer', supportProgram('clients/udp-mapping.ts', 'mirror', ...ports));
+      await eventually('the mirror is ready', END_MS, () => mirror.printed().stdout.includes('ready'));
+      for (const address of [PEER4, PEER6]) {
+        const ask = supportProgram('clients/udp-mapping.ts', 'ask', address, ...ports);
+        const { stdout } = await bed.run('host', ['nsenter', `--net=${netns}`, '--', ...ask]);
+        const { own, seen, strangers } = JSON.parse(stdout);
+        expect(seen).toEqual(ports.map(() => own));
+        expect(strangers).toBe(ports.length);
+      }
     });
 
     it('its process is called slirp4netns', async () => {
@@ -136,7 +152,10 @@ describeE2e('slirp4netns', needs, () => {
       const remove = { execute: 'remove_hostfwd', arguments: { id: 2 } };
       const [removed, info, stats] = await ask(remove, { execute: 'info' }, { execute: 'stats' });
       expect(removed).toEqual({ return: {} });
-      expect(info.return).toMatchObject({ interface: 'tap0', mtu: 9000, guest: '10.0.2.100', forwards: 3 });
+      expect(info.return).toMatchObject({
+        ...{ interface: 'tap0', mtu: 9000, forwards: 3 },
+        ipv4: { guest: '10.0.2.100', gateway: '10.0.2.2', dns: '10.0.2.3' },
+      });
       expect(stats.return.counters.bytesToGuest).toBeGreaterThan(4 * 100_000);
       const [left, gone] = await Promise.all(both.map(crowd));
       expect(left).toMatchObject({ ok: 2 });
@@ -145,12 +164,83 @@ describeE2e('slirp4netns', needs, () => {
     });
 
     it('ends with status 0 by exit-fd, takes its socket away and leaves the banner', async () => {
+      const huge = { execute: 'x'.repeat(5000) };
+      const ask = supportProgram('clients/api-client.ts', `${bed.ramDir}/api`, JSON.stringify(huge));
+      expect(await succeedIn(bed, 'host', ask)).toContain('too large message');
       const log = await running.stop();
+      expect(log).toMatch(
+        /^apifd event\napi_handler: too large message \(>= 4096 bytes\)\napi_handler: rc=-1$/m,
+      );
       expect(log).toContain('* MTU:             9000\n* Network:         10.0.2.0\n');
       expect(log).toContain(`* API Socket:      ${bed.ramDir}/api\n`);
       expect(log).toMatch(/^WARNING: 127\.0\.0\.1:\* on the host is accessible as 10\.0\.2\.2 /m);
       expect(log).toMatch(/exitfd event\ndo_slirp is exiting\n$/);
       expect((await bed.run('host', ['ls', `${bed.ramDir}/api`])).status).not.toBe(0);
+    });
+  });
+
+  describe("the host's network changes while it runs", () => {
+    const OTHER4 = '10.77.0.9';
+    const FOLLOWED_MS = 5000;
+    let running: { stop(): Promise<string> };
+    beforeAll(async () => {
+      running = await start('-c --mtu=65520');
+    });
+    afterAll(() => running?.stop());
+
+    it.each(['+notcp', '+tcp'])(
+      'dig %s: the resolver that resolv.conf names now answers',
+      async (transport) => {
+        const name = `other${transport.length}`;
+        const address = `127.0.0.${transport.length}`;
+        const server = bed.start('host', supportProgram('dns-server.ts', name, address));
+        await eventually('it listens', END_MS, () => server.printed().stdout.includes('ready'));
+        const who = async () =>
+          (await inside(`dig ${transport} +tries=1 +time=1 +short @10.0.2.3 who.bed.test TXT`)).stdout;
+        expect(await who()).toMatch(/^"peer /);
+        bed.write(`${bed.ramDir}/resolv.conf`, `nameserver ${address}\n`);
+        try {
+          await eventually('it is asked', FOLLOWED_MS, async () => (await who()).startsWith(`"${name} `));
+        } finally {
+          bed.write(`${bed.ramDir}/resolv.conf`, `nameserver ${PEER4}\nsearch bed.test\n`);
+        }
+        await eventually('the old one is asked again', FOLLOWED_MS, async () =>
+          (await who()).startsWith('"peer '),
+        );
+        killTree(server.process.pid!);
+      },
+    );
+
+    it('the default route goes and comes back by another address: a UDP flow goes on, connections are new ones', async () => {
+      const lines = `exec 3<>/dev/udp/${PEER4}/${PORT.echo}
+        while read -r l; do echo "$l" >&3; a=$(timeout 1 dd bs=2000 count=1 <&3 2>/dev/null); echo "got $a"; done`;
+      const client = bed.start('host', ['nsenter', `--net=${netns}`, 'bash', '-c', lines]);
+      const host = (command: string) => succeedIn(bed, 'host', ['sh', '-ec', command]);
+      let n = 0;
+      const goesOn = (): Promise<unknown> => {
+        const first = ++n;
+        return eventually('the flow goes on', FOLLOWED_MS, async () => {
+          client.process.stdin!.write(`line ${n++}\n`);
+          await new Promise((resolve) => setTimeout(resolve, 300));
+          return [...client.printed().stdout.matchAll(/got line (\d+)/g)].some((m) => Number(m[1]) >= first);
+        });
+      };
+      const source = `curl -sS -m 3 http://${PEER4}:${PORT.http}/source`;
+      await goesOn();
+      await host('ip route del default; ip addr flush dev veth0 scope global');
+      try {
+        expect((await inside(source)).status).not.toBe(0);
+        await host(`ip addr add ${OTHER4}/24 dev veth0; ip route add default via ${GATEWAY4}`);
+        await goesOn();
+        expect((await inside(source)).stdout).toBe(OTHER4);
+      } finally {
+        await host(`ip addr flush dev veth0 scope global
+          ip addr add ${HOST4}/24 dev veth0; ip addr add ${HOST6}/64 dev veth0 nodad
+          ip route replace default via ${GATEWAY4}; ip -6 route replace default via ${GATEWAY6}`);
+      }
+      expect((await inside(source)).stdout).toBe(HOST4);
+      client.process.stdin!.end();
+      await client.exited;
     });
   });
 
@@ -166,10 +256,17 @@ describeE2e('slirp4netns', needs, () => {
   });
 
   it('without --configure, on a TAP that is there: nothing is configured; --disable-dns lets .3 time out', async () => {
-    await inside('ip tuntap add name tap0 mode tap; ip link set tap0 up');
+    await eventually(
+      'the interface of before is gone',
+      END_MS,
+      async () => (await inside('ip link show tap0')).status === 1,
+    );
+    const must = async (script: string): Promise<void> =>
+      expect(await inside(`set -e; ${script}`)).toMatchObject({ status: 0, stderr: '' });
+    await must('ip tuntap add name tap0 mode tap; ip link set tap0 up');
     const running = await start('--disable-dns');
     expect((await inside('ip addr show tap0')).stdout).not.toContain('inet ');
-    await inside('ip addr add 10.0.2.100/24 dev tap0; ip route add default via 10.0.2.2');
+    await must('ip addr add 10.0.2.100/24 dev tap0; ip route add default via 10.0.2.2');
     const { stdout, status } = await inside('ping -c1 -W1 10.0.2.3; dig +tcp +tries=1 +time=1 @10.0.2.3 x');
     expect(stdout).toMatch(/ 1 received/);
     expect(status).toBe(9); // dig: no reply
@@ -195,6 +292,63 @@ describeE2e('slirp4netns', needs, () => {
       await running.stop();
     },
   );
+
+  describe('--target-type=bess: frames by a socket, one a message', () => {
+    const BYTES = 20 * 2 ** 20;
+    it('is ready once somebody has connected, carries both ways unchanged, ends with the peer', async () => {
+      const path = `${bed.ramDir}/bess`;
+      const ready = `${bed.ramDir}/bess-ready`;
+      const slirp = bed.start('host', [
+        ...[
+          'sh',
+          '-c',
+          `: >${ready}; exec ${SLIRP} -6 -r 3 -m 9000 -a ${bed.ramDir}/bess-api "$@" 3>${ready}`,
+          'sh',
+        ],
+        ...['--target-type=bess', path],
+      ]);
+      const isReady = async (): Promise<boolean> => (await bed.run('host', ['cat', ready])).stdout === '1';
+      await eventually('it waits', END_MS, () =>
+        slirp.printed().stdout.includes(`Waiting for connection to ${path}\n`),
+      );
+      expect(slirp.printed().stdout).toContain('WARNING: BESS mode is experimental\n');
+      expect(await isReady()).toBe(false);
+      const bridge = bed.start('host', [
+        ...['nsenter', `--net=${netns}`, '--', ...supportProgram('clients/bess-bridge.ts', path, 'tap9')],
+      ]);
+      await eventually('it is ready', END_MS, isReady);
+      await eventually('the bridge stands', END_MS, () => bridge.printed().stdout.includes('ready'));
+      const setUp = `ip link set tap9 up mtu 9000; ip addr add 10.0.2.100/24 dev tap9; ip route add default via 10.0.2.2`;
+      expect(await inside(setUp)).toMatchObject({ status: 0, stderr: '' });
+      const file = `${bed.ramDir}/bess-file`;
+      const url = `http://${PEER4}:${PORT.http}`;
+      const down = await inside(`curl -sSf -o ${file} ${url}/bytes/${BYTES}; sha256sum <${file}`);
+      expect(down.stdout).toBe(`${patternSha256(BYTES)}  -\n`);
+      const up = JSON.parse((await inside(`curl -sSf -H Expect: -T ${file} ${url}/upload`)).stdout);
+      expect(up).toMatchObject({ bytes: BYTES, sha256: patternSha256(BYTES) });
+      expect((await inside('dig +short @10.0.2.3 peer.bed.test A')).stdout).toBe(`${PEER4}\n`);
+      await eventually('IPv6 by router advertisement', END_MS, async () =>
+        (await inside('ping -c1 -W1 fd00::2')).stdout.includes(' 1 received'),
+      );
+      const ask = supportProgram('clients/api-client.ts', `${bed.ramDir}/bess-api`, '{"execute":"info"}');
+      expect(JSON.parse(await succeedIn(bed, 'host', ask))[0].return).toMatchObject({ mtu: 9000 });
+      const [pid] = slirps()[0]!.split(' ');
+      const wall = `cd /proc/${pid}; grep -E '^(CapEff|Seccomp):' status`;
+      expect((await bed.run('host', ['sh', '-c', wall])).stdout).toContain('Seccomp:\t2\n');
+      killTree(bridge.process.pid!);
+      expect(await slirp.exited).toBe(0);
+      expect(slirp.printed().stderr).toMatch(/ \(not really TAP\) for .*\nreceived tapfd=\d+\n/);
+      expect(slirp.printed().stderr).toMatch(/do_slirp is exiting\n$/);
+      await succeedIn(bed, 'host', ['rm', file]);
+    }, 60_000);
+
+    it.each([
+      ['/nowhere/socket', 'child_bess: bind: No such file or directory\nchild failed(1)\n'],
+      ['/x'.repeat(54), 'the specified BESS socket path is too long (>= 108)\nchild failed(1)\n'],
+    ])('%s: %s', async (path, stderr) => {
+      expect(await bed.run('host', [SLIRP, '--target-type=bess', path])).toMatchObject({ status: 1, stderr });
+    });
+  });
 
   it('ends when the file of its namespace goes', async () => {
     const other = `${bed.ramDir}/other`;

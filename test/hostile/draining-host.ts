@@ -369,6 +369,7 @@ export class DrainingHost {
       this.#decide(this.#connecting.shift()!);
     if (r.chance(0.01)) this.#accept();
     if (r.chance(0.02)) this.#listenerDatagram();
+    if (r.chance(0.02)) this.#strangerDatagram();
   }
 
   #decide(gid: number): void {
@@ -449,6 +450,30 @@ export class DrainingHost {
     w[at + W.arg2] = 0;
     w[at + W.arg3] = 0xffff;
     w[at + W.arg4] = 0xc6336432;
+    out.commit();
+  }
+
+  #strangerDatagram(): void {
+    const slot = this.#o.smallSlots.pop();
+    if (slot === NO_SLOT) return;
+    const { peerPort, target, v4 } = this.#tuple(this.#words);
+    const guestAt = v4 ? 0 : 4;
+    const out = this.#o.toShards[0]!;
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToShard.strangerDatagram;
+    w[at + W.flow] = 0;
+    w[at + W.slotA] = slot;
+    w[at + W.slotB] = NO_SLOT;
+    w[at + W.at] = HEADROOM_BYTES;
+    w[at + W.len] = this.#o.prng.int(0, 1900);
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
+    w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
+    w[at + W.arg0] = this.#addressing.guest[guestAt]!;
+    w[at + W.arg1] = 0;
+    w[at + W.arg2] = this.#addressing.guest[guestAt + 1]!;
+    w[at + W.arg3] = this.#addressing.guest[guestAt + 2]!;
+    w[at + W.arg4] = this.#addressing.guest[guestAt + 3]!;
     out.commit();
   }
 

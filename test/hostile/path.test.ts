@@ -19,6 +19,7 @@ const ELSEWHERE: Record<string, string> = {
   // host-io counts these: engine.test.ts and its own tests.
   socketFull: 'of host sockets',
   sendRefused: 'of host sockets',
+  stranger: 'of host sockets',
   // A policy without a service: the service's own tests.
   switchedOff: 'of policies that leave something out',
   // Nobody asks for the codec's own code: the forwarder counts dnsQuery.

@@ -26,10 +26,10 @@ describe('texts from the option table', () => {
   it('the launcher finds a text for each command', () => {
     const names = [...generatedTexts('1.2.3').keys()];
     expect(names).toEqual([
-      'bucatini.help',
-      'bucatini.version',
-      ...COMMANDS.map((c) => `bucatini-${c.name}.help`),
+      'bucatini.help.sh',
+      'bucatini.version.sh',
+      ...COMMANDS.map((c) => `bucatini-${c.name}.help.sh`),
     ]);
-    expect(generatedTexts('1.2.3').get('bucatini.version')).toBe('bucatini 1.2.3\n');
+    expect(generatedTexts('1.2.3').get('bucatini.version.sh')).toContain('bucatini 1.2.3\n');
   });
 });

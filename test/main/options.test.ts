@@ -115,6 +115,13 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
       [['yes'], 'not an IPv4'],
     ],
   },
+  '--api-socket': {
+    good: [[['/run/x'], { apiSocket: '/run/x' }]],
+    bad: [
+      [[''], 'is empty'],
+      [['x'.repeat(108)], 'longer than 107 bytes'],
+    ],
+  },
   '--outbound-interface': {
     good: [[['eth0'], { outboundInterface: 'eth0' }]],
     bad: [[['not an interface'], '1 to 15']],

@@ -21,7 +21,8 @@ export function makeSourceTree(root = mkdtempSync(`${tmpdir()}/bucatini tree `))
   for (const dir of ['bin', 'dist', 'dist/main', 'dist/texts'])
     mkdirSync(`${root}/${dir}`, { recursive: true });
   chmodSync(root, 0o755); // an ordinary user runs it as well
-  copyFileSync(`${repoRoot}/bin/bucatini`, `${root}/bin/bucatini`);
+  for (const name of ['bucatini', 'launch.sh'])
+    copyFileSync(`${repoRoot}/bin/${name}`, `${root}/bin/${name}`);
   chmodSync(`${root}/bin/bucatini`, 0o755);
   symlinkSync(`${repoRoot}/node_modules`, `${root}/node_modules`);
   writeFileSync(`${root}/package.json`, JSON.stringify({ type: 'module', version: VERSION }));

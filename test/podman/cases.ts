@@ -3,45 +3,15 @@
  * is told by running the same with the stock tool.
  */
 import { supportProgram } from '../support/bed.ts';
-import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
+import { HOST4, HOST6, PEER4, PEER6 } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
-import { answer, asked, fetched, IMAGE, type Podman } from './podman.ts';
+import { type Case, download, has, hex, nothingLeft, same, udpEcho, web, who } from './pieces.ts';
+import { answer, asked, fetched, IMAGE } from './podman.ts';
 
-export interface Case {
-  readonly name: string;
-  /** One of the few that run with every test. */
-  readonly smoke?: true;
-  run(podman: Podman): Promise<void>;
-}
-
-const QUIT_MS = 5000; // what Podman's own tests allow
 const LARGE_BYTES = 10 << 20;
 const UDP_BYTES = 60_000; // one datagram
-
-function same(actual: string, expected: string): void {
-  if (actual.trim() !== expected)
-    throw new Error(`${JSON.stringify(actual)} instead of ${JSON.stringify(expected)}`);
-}
-function has(text: string, wanted: RegExp): void {
-  if (!wanted.test(text)) throw new Error(`no ${wanted} in ${JSON.stringify(text)}`);
-}
-
-/** Serves one word over HTTP. */
-const web = (word: string): string =>
-  `mkdir -p /w; echo ${word} >/w/index.html; exec httpd -f -p [::]:80 -h /w`;
-/** Tells each TCP client its address. */
-const who = (port: number): string => `exec socat TCP6-LISTEN:${port},fork SYSTEM:'echo $SOCAT_PEERADDR'`;
-/** An IPv4 address as the last two groups of a v4-mapped one. */
-const hex = (address: string): string =>
-  Buffer.from(address.split('.').map(Number)).toString('hex').replace(/^.{4}/, '$&:');
-const udpEcho = (port: number): string => `exec socat UDP6-RECVFROM:${port},fork EXEC:cat`;
 /** Quicker, for large datagrams one at a time: a process a client. */
 const udpMirror = (port: number): string => `exec socat -b 65536 UDP6-LISTEN:${port},fork PIPE`;
-const download = (host: string, bytes: number): string =>
-  `wget -q -T 5 -O - http://${host}:${PORT.http}/bytes/${bytes} | wc -c`;
-const nothingLeft = async (podman: Podman): Promise<void> => {
-  await eventually(`no pasta is left: ${podman.pastas()}`, QUIT_MS, () => podman.pastas().length === 0);
-};
 
 export const CASES: readonly Case[] = [
   {
@@ -355,7 +325,7 @@ export const CASES: readonly Case[] = [
     smoke: true,
     async run(podman) {
       const name = await podman.start(['--network', 'pasta', '-p', '8180:80'], web('y'));
-      if (podman.pastas().length === 0) throw new Error('no pasta was there at all');
+      if (podman.engines().length === 0) throw new Error('no engine was there at all');
       await podman.succeed('stop', '-t', '1', name);
       await nothingLeft(podman);
       const { stdout } = await podman.bed.run('host', ['ss', '-tlnH']);

@@ -24,7 +24,7 @@ printf '[engine]\nhelper_binaries_dir = ["%s", "/usr/lib/podman", "/usr/libexec/
 mkdir -p run/user/1000 run/netns run/ours
 chown 1000:1000 run/user/1000
 chmod 700 run/user/1000
-ln -s /opt/bucatini/bin/pasta run/ours/pasta
+ln -s /opt/bucatini/bin/pasta /opt/bucatini/bin/slirp4netns run/ours/
 pivot_root . .old
 cd /
 umount -l /.old

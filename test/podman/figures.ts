@@ -1,6 +1,6 @@
 /**
  * Figures of rootless Podman with our pasta, with the stock one and without a network, interleaved; ratios are ours/stock.
- * usage: sh scripts/node.sh test/podman/figures.ts start|throughput|memory|ports      one of them takes below a minute
+ * usage: sh scripts/node.sh test/podman/figures.ts start|throughput|loopback|memory|ports      one of them takes below a minute
  */
 import { readFileSync } from 'node:fs';
 import { type Bed, makeBed, succeedIn } from '../support/bed.ts';
@@ -37,8 +37,8 @@ async function startTimes({ ours, stock }: Logins): Promise<void> {
   console.log(`ours/stock ${(a / b).toFixed(2)}; beyond no network ${((a - none) / (b - none)).toFixed(2)}`);
 }
 
-/** iperf3 through a published port and outbound, Gbit/s. */
-async function throughput({ ours, stock }: Logins, bed: Bed): Promise<void> {
+/** iperf3 through a published port and, unless `loopback` alone is asked for, outbound, Gbit/s. */
+async function throughput({ ours, stock }: Logins, bed: Bed, loopback: boolean): Promise<void> {
   const server = bed.start('peer', ['iperf3', '-s', '-p', '5300']);
   const rate = (json: string): number => JSON.parse(json).end.sum_received.bits_per_second / 1e9;
   const rates: Record<string, number[]> = {};
@@ -51,7 +51,7 @@ async function throughput({ ours, stock }: Logins, bed: Bed): Promise<void> {
       'exec iperf3 -s',
     );
   await sleepMs(500);
-  for (let round = 0; round < 3; round++) {
+  for (let round = 0; round < (loopback ? ROUNDS : 3); round++) {
     for (const [podman, port] of [
       [ours, '5301'],
       [stock, '5302'],
@@ -61,7 +61,9 @@ async function throughput({ ours, stock }: Logins, bed: Bed): Promise<void> {
         ['host', 'published, loopback', '127.0.0.1'],
         ['peer', 'published, from outside', HOST4],
       ] as const)
-        note(`${podman.tool} ${name}`, rate(await succeedIn(bed, where, [...client, address, '-p', port])));
+        if (where === 'host' || !loopback)
+          note(`${podman.tool} ${name}`, rate(await succeedIn(bed, where, [...client, address, '-p', port])));
+      if (loopback) continue;
       const inside = 'c1';
       const outbound = [...client, PEER4, '-p', '5300'].join(' ');
       note(`${podman.tool} outbound`, rate(await podman.inside(inside, outbound)));
@@ -73,6 +75,8 @@ async function throughput({ ours, stock }: Logins, bed: Bed): Promise<void> {
     const what = name.slice(5);
     const [a, b] = [median(rates[name]!), median(rates[`stock ${what}`]!)];
     console.log(`${what}: ours ${a.toFixed(2)}, stock ${b.toFixed(2)} Gbit/s, ratio ${(a / b).toFixed(2)}`);
+    for (const tool of TOOLS)
+      console.log(`  ${tool} ${rates[`${tool} ${what}`]!.map((v) => v.toFixed(1)).join(' ')}`);
   }
 }
 
@@ -141,8 +145,8 @@ async function ports(logins: Logins): Promise<void> {
 }
 
 const what = process.argv[2] ?? '';
-if (!['start', 'throughput', 'memory', 'ports'].includes(what)) {
-  console.error(`figures.ts: ${JSON.stringify(what)}: write start, throughput, memory or ports`);
+if (!['start', 'throughput', 'loopback', 'memory', 'ports'].includes(what)) {
+  console.error(`figures.ts: ${JSON.stringify(what)}: write start, throughput, loopback, memory or ports`);
   process.exit(2);
 }
 const tree = await podmanTree();
@@ -153,7 +157,7 @@ try {
     stock: await Podman.login(bed, tree, 'stock'),
   };
   if (what === 'start') await startTimes(logins);
-  else if (what === 'throughput') await throughput(logins, bed);
+  else if (what === 'throughput' || what === 'loopback') await throughput(logins, bed, what === 'loopback');
   else if (what === 'memory') await memory(logins, childrenOf(process.pid)[0]!);
   else await ports(logins);
   for (const podman of Object.values(logins)) await podman.logout();

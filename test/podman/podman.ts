@@ -5,18 +5,22 @@
 import { existsSync } from 'node:fs';
 import { type Bed, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
-import { eventually, type Finished, runToEnd, type Started } from '../support/process.ts';
+import { childrenOf, eventually, type Finished, runToEnd, type Started } from '../support/process.ts';
 
 export type Tool = 'ours' | 'stock';
-/** Where Podman looks first for pasta; both are paths in the tree. */
+/** Where Podman looks first for pasta and slirp4netns, and what stands first in a caller's PATH; paths in the tree. */
 const HELPERS: Readonly<Record<Tool, string>> = { ours: '/run/ours', stock: '/usr/bin' };
 const UP_MS = 10_000;
 const PODMAN_MS = 60_000;
 export const IMAGE = 'localhost/tools';
 
-/** Make the tree, or find it made. @returns its path; @throws Error with what the script says */
-export async function podmanTree(): Promise<string> {
-  const made = await runToEnd(['sh', `${repoRoot}/scripts/podman-tree.sh`], { timeoutMs: 240_000 });
+/**
+ * Make a tree, or find it made.
+ * @param set  `callers`: the one with slirp4netns, RootlessKit and Docker too
+ * @returns its path; @throws Error with what the script says
+ */
+export async function podmanTree(...set: readonly 'callers'[]): Promise<string> {
+  const made = await runToEnd(['sh', `${repoRoot}/scripts/podman-tree.sh`, ...set], { timeoutMs: 300_000 });
   const path = made.stdout.trim();
   if (made.status !== 0 || !existsSync(`${path}/image.tar`)) throw new Error(`no tree: ${made.stderr}`);
   return path;
@@ -80,6 +84,18 @@ export class Podman {
     return this.bed.run('host', this.#argv(argv), { timeoutMs: PODMAN_MS });
   }
 
+  /** The same in the background, finding the tool in PATH; `end` gives a signal to the program itself and waits. */
+  background(...argv: string[]): Started & { end(signal: NodeJS.Signals): Promise<number> } {
+    const path = `PATH=${HELPERS[this.tool]}:/usr/bin:/usr/sbin`;
+    const started = this.bed.start('host', this.#argv(['env', path, ...argv]));
+    const end = (signal: NodeJS.Signals): Promise<number> => {
+      const [program] = childrenOf(started.pid); // our own child waits outside of the bed's PID namespace
+      if (program !== undefined) process.kill(program, signal);
+      return started.exited;
+    };
+    return { ...started, end };
+  }
+
   run(...argv: string[]): Promise<Finished> {
     return this.exec('podman', ...argv);
   }
@@ -108,9 +124,10 @@ export class Podman {
     return this.succeed('exec', name, 'sh', '-c', script);
   }
 
-  /** Processes of ours or of the tree's pasta, whoever started them. */
-  pastas(): string[] {
-    return this.bed.processes().filter((line) => /\/pasta\/main\.js|^\d+ (\S*\/)?pasta(\.avx2)? /.test(line));
+  /** Processes of pasta and slirp4netns, ours or the tree's, whoever started them. */
+  engines(): string[] {
+    const pattern = /\/(pasta|slirp4netns)\/main\.js|^\d+ (\S*\/)?(pasta(\.avx2)?|slirp4netns) /;
+    return this.bed.processes().filter((line) => pattern.test(line));
   }
 
   /** Nothing of a case may live on into the next one. */

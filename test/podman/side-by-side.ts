@@ -1,11 +1,16 @@
 /**
- * `npm run test:podman`: every case with our pasta and with the tree's own, one after the other. A case that works with the stock
- * tool must work with ours. Last line: `N passed, N failed, N skipped`.
+ * `npm run test:podman` and `npm run test:callers`: every case with our tool and with the tree's own, one after the other. A case
+ * that works with the stock tool must work with ours. Last line: `N passed, N failed, N skipped`.
  *
- * usage: sh scripts/node.sh test/podman/side-by-side.ts [TEXT...]      cases whose names hold one of the texts; all without any
+ * usage: sh scripts/node.sh test/podman/side-by-side.ts podman|callers [TEXT...]
+ *   podman    Podman and Buildah with pasta
+ *   callers   Podman and Buildah with slirp4netns, RootlessKit and rootless Docker with either
+ *   TEXT      cases whose names hold one of the texts; all without any
  */
 import { type Bed, makeBed } from '../support/bed.ts';
-import { CASES, type Case } from './cases.ts';
+import { CALLERS } from './callers.ts';
+import { CASES } from './cases.ts';
+import type { Case } from './pieces.ts';
 import { Podman, podmanNeeds, podmanTree, type Tool } from './podman.ts';
 
 const TOOLS: readonly Tool[] = ['ours', 'stock'];
@@ -58,14 +63,19 @@ async function all(bed: Bed, tree: string, cases: readonly Case[]): Promise<numb
   return failed === 0 && passed > 0 ? 0 : 1;
 }
 
+const [set, ...texts] = process.argv.slice(2);
+if (set !== 'podman' && set !== 'callers') {
+  console.error(`side-by-side.ts: '${set ?? ''}': write podman or callers`);
+  process.exit(2);
+}
+const every = set === 'callers' ? CALLERS : CASES;
 const missing = podmanNeeds();
 if (missing !== undefined) {
-  console.log(`${missing}\n0 passed, ${process.env.CI === 'true' ? 1 : 0} failed, ${CASES.length} skipped`);
+  console.log(`${missing}\n0 passed, ${process.env.CI === 'true' ? 1 : 0} failed, ${every.length} skipped`);
   process.exit(process.env.CI === 'true' ? 1 : 0);
 }
-const texts = process.argv.slice(2);
-const cases = CASES.filter(({ name }) => texts.length === 0 || texts.some((text) => name.includes(text)));
-const tree = await podmanTree();
+const cases = every.filter(({ name }) => texts.length === 0 || texts.some((text) => name.includes(text)));
+const tree = await (set === 'callers' ? podmanTree('callers') : podmanTree());
 const bed = await makeBed({ privileged: true });
 let status = 1;
 try {

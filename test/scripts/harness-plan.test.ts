@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import {
+  batches,
   cellSeconds,
   matches,
   matrix,
@@ -102,7 +103,20 @@ describe('plan', () => {
       expect(cell.rounds).toBe(1);
       expect(cell.seconds).toBe(cell.workload === 'start' ? 0 : 7);
     }
-    expect(plan(OPTIONS, PEERS).cells.find(({ id }) => id === 'tcp-1-up-1500')?.rounds).toBe(ROUNDS);
+    expect(plan(OPTIONS, PEERS).cells.find(({ id }) => id === 'tcp-4-up-1500')?.rounds).toBe(ROUNDS);
+  });
+
+  test('streams of one MTU take turns round by round, everything else is measured by itself', () => {
+    const groups = batches(plan(OPTIONS, PEERS).cells);
+    const streams = groups.filter((group) => group.length > 1);
+    expect(streams.map((group) => [...new Set(group.map(({ mtu }) => mtu))])).toEqual([[65520], [1500]]);
+    for (const group of streams)
+      expect(group.map(({ id }) => id.replace(/-\d+$/, ''))).toEqual(
+        [1, 4, 16]
+          .flatMap((n) => [`tcp-${n}-up`, `tcp-${n}-down`, `tcp-${n}-both`])
+          .concat('tcp6-1-up', 'tcp6-1-down'),
+      );
+    expect(groups.flat()).toEqual(plan(OPTIONS, PEERS).cells);
   });
 
   test('a warm-up precedes the first cell of a kind at each MTU', () => {

@@ -8,6 +8,7 @@ import { NO_SLOT } from '../../src/ring/pool.ts';
 import { EPOLLET } from '../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../src/sys/epoll.ts';
 import { close } from '../../src/sys/io.ts';
+import { DescriptorShortage } from '../../src/workers/descriptor-shortage.ts';
 import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { shardOf } from '../../src/workers/flow-hash.ts';
 import type { HostContext } from '../../src/workers/host-io/context.ts';
@@ -23,6 +24,7 @@ export class HostRig {
   readonly ready: number[] = [];
   /** Counters of the host-io thread. */
   readonly counters: Float64Array;
+  readonly datagramPorts = new Uint8Array(65536);
   readonly #epoll = epollCreate();
   readonly #events = new EpollEvents(16);
 
@@ -40,6 +42,10 @@ export class HostRig {
       largeSlots: shard.hostLarge,
       flowsPerShard: flows,
       listenerBase: flows,
+      shortage: new DescriptorShortage(shard.ctx.counters, (level, text) =>
+        shard.logs.push(`${level}: ${text}`),
+      ),
+      datagramPorts: this.datagramPorts,
       toShard: () => shard.fromHost.producer,
       shardOfHash: (hash) => shardOf(hash, 1),
       shardLink: () => shard.fromHost.producer,
@@ -103,11 +109,23 @@ export class HostRig {
     this.sockets.command(op, m, 0, gid);
   }
 
-  openUdp(gid: number, address: string, port: number, localPort = 0, mayBeMany = 0): void {
+  /** @param guest  address of the guest's; its port is `localPort` */
+  openUdp(
+    gid: number,
+    address: string,
+    port: number,
+    localPort = 0,
+    mayBeMany = 0,
+    guest = address.includes(':') ? 'fd00::15' : '10.0.2.15',
+  ): void {
     this.command(ToHost.openUdp, gid, (m) => {
       addressParse(address, m, W.addr);
       m[W.ports] = ((port << 16) | localPort) >>> 0;
       m[W.arg0] = mayBeMany;
+      const words = new Uint32Array(4);
+      addressParse(guest, words, 0);
+      m[W.arg1] = words[0]!;
+      m.set(words.subarray(1), W.arg2);
     });
   }
 

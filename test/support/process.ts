@@ -193,18 +193,23 @@ export interface ThreadStatus {
   readonly seccomp: number;
   /** CapEff, in hexadecimal. */
   readonly capEff: string;
+  /** CapPrm, likewise. */
+  readonly capPrm: string;
 }
 
 /** What /proc says of each thread of a process, dumpable or not. */
 export function threadStatus(pid: number): ThreadStatus[] {
-  return readdirSync(`/proc/${pid}/task`).map((tid) => {
-    const text = readFileSync(`/proc/${pid}/task/${tid}/status`, 'utf8');
+  return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
+    const text = readProc(pid, `task/${tid}/status`);
+    if (text === '') return []; // it ended
     const field = (name: string): string => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(text)?.[1] ?? '';
+    const hex = (name: string): string => field(name).replace(/^0+(?=.)/, '');
     return {
       name: field('Name'),
       noNewPrivs: field('NoNewPrivs') === '1',
       seccomp: Number(field('Seccomp')),
-      capEff: field('CapEff').replace(/^0+(?=.)/, ''),
+      capEff: hex('CapEff'),
+      capPrm: hex('CapPrm'),
     };
   });
 }

@@ -1,4 +1,4 @@
-import { SocketAddress } from 'node:net';
+import { isIP, SocketAddress } from 'node:net';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { addressFormat, addressParse, familyOf } from '../../src/sys/address-text.ts';
@@ -38,6 +38,33 @@ describe('address text', () => {
     for (const text of ['', '1.2.3', '256.1.1.1', '::g', '1::2::3', 'fe80::1%eth0', 'localhost']) {
       expect(() => addressParse(text)).toThrow(RangeError);
     }
+  });
+
+  it('takes what Node takes, whatever is written', () => {
+    const piece = fc.constantFrom(
+      ':',
+      '::',
+      '.',
+      '0',
+      '1',
+      '01',
+      '255',
+      '256',
+      'fFff',
+      '12345',
+      'g',
+      '1.2.3.4',
+      '',
+    );
+    fc.assert(
+      fc.property(fc.array(piece, { maxLength: 17 }), (pieces) => {
+        const text = pieces.join('');
+        const family = isIP(text);
+        if (family === 0) expect(() => familyOf(text)).toThrow(RangeError);
+        else expect(familyOf(text)).toBe(family === 4 ? AF_INET : AF_INET6);
+      }),
+      { numRuns: 2000 },
+    );
   });
 
   it('agrees with Node on any bytes, and round trips', () => {

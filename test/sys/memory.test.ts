@@ -1,7 +1,9 @@
+import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
-import { Errno, errnoName, errnoText, O_RDONLY } from '../../src/sys/constants.ts';
+import { Errno, errnoName, O_RDONLY } from '../../src/sys/constants.ts';
 import { checked, SysError } from '../../src/sys/error.ts';
 import { close, read } from '../../src/sys/io.ts';
+import { errnoText } from '../../src/sys/libc.ts';
 import { addressOf, NativeBuffer, pinned, writeAddress } from '../../src/sys/memory.ts';
 import { openPath } from '../../src/sys/namespace.ts';
 
@@ -51,6 +53,27 @@ describe('memory', () => {
     expect([words[2], words[3]]).toEqual([0xffff_ffff, 0x1f_ffff]);
     writeAddress(words, 0, 0x8000_0000);
     expect([words[0], words[1]]).toEqual([0x8000_0000, 0]);
+  });
+});
+
+describe('large arrays', () => {
+  it('pages that nobody has written to are not there', () => {
+    const module = JSON.stringify(new URL('../../src/sys/memory.ts', import.meta.url));
+    const program = `
+      import { readFileSync } from 'node:fs';
+      import { mapLargeArrays } from ${module};
+      const residentKib = () => Number(/^VmRSS:\\s+(\\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))[1]);
+      mapLargeArrays();
+      const before = residentKib();
+      const arrays = Array.from({ length: 150 }, () => new Int32Array(32768));
+      console.log(residentKib() - before, arrays.length);
+    `;
+    const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+      encoding: 'utf8',
+    });
+    const [grownKib, arrays] = stdout.split(' ').map(Number);
+    expect(arrays).toBe(150);
+    expect(grownKib).toBeLessThan(4096); // of 19,200; 9,000 and more where calloc clears what glibc had put by
   });
 });
 

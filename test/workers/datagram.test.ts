@@ -1,5 +1,3 @@
-import { createSocket, type Socket } from 'node:dgram';
-import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { addressParse, addressRead, addressText } from '../../src/proto/address.ts';
@@ -8,42 +6,10 @@ import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { freePort, Peer, type Received } from '../support/datagram-peer.ts';
 import { HostRig } from '../support/host-rig.ts';
 import { echoMessage, pattern } from '../support/packets.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
-
-interface Received {
-  readonly data: Buffer;
-  readonly port: number;
-  readonly address: string;
-}
-
-/** A UDP socket of somebody else's on loopback. */
-class Peer {
-  readonly socket: Socket;
-  readonly got: Received[] = [];
-  port = 0;
-
-  constructor(family: 4 | 6) {
-    this.socket = createSocket(family === 4 ? 'udp4' : 'udp6');
-    this.socket.on('message', (data, from) =>
-      this.got.push({ data, port: from.port, address: from.address }),
-    );
-  }
-
-  async bind(address: string): Promise<this> {
-    this.socket.bind(0, address);
-    await once(this.socket, 'listening');
-    this.port = this.socket.address().port;
-    return this;
-  }
-
-  async received(count: number): Promise<Received[]> {
-    for (let i = 0; i < 200 && this.got.length < count; i++) await sleep(5);
-    if (this.got.length < count) throw new Error(`peer got ${this.got.length} of ${count} datagrams`);
-    return this.got.splice(0);
-  }
-}
 
 let rigs: HostRig[] = [];
 let peers: Peer[] = [];
@@ -63,13 +29,6 @@ afterEach(() => {
   rigs = [];
   peers = [];
 });
-
-/** A port that nobody listens on. */
-async function freePort(): Promise<number> {
-  const p = await new Peer(4).bind('127.0.0.1');
-  p.socket.close();
-  return p.port;
-}
 
 describe.each(['127.0.0.1', '::1'])('connected UDP socket, %s', (address) => {
   it.each([0, 1, 1920, 1921, 1993, 1994, 9000, 65_507])(
@@ -98,7 +57,7 @@ describe.each(['127.0.0.1', '::1'])('connected UDP socket, %s', (address) => {
 });
 
 describe('local port', () => {
-  it('the preferred one when it is free; two flows share it; both get their own answers', async () => {
+  it('the preferred one when it is free; two flows of an endpoint share it; both get their own answers', async () => {
     const host = rig();
     const a = await peer();
     const b = await peer();

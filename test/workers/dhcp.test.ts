@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
+import type { HostChange, TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
@@ -35,8 +35,13 @@ interface Reply {
   readonly options: Map<number, number[]>;
 }
 
-function ask(question: Ask, plan: TapEnginePlan = TEST_PLAN): { rig: ShardRig; reply: Reply | null } {
+function ask(
+  question: Ask,
+  plan: TapEnginePlan = TEST_PLAN,
+  change: HostChange = {},
+): { rig: ShardRig; reply: Reply | null } {
   const rig = new ShardRig(plan);
+  rig.ctx.addressing.hostChanged(change);
   const udp = new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses));
   const { src = '0.0.0.0', dst = '255.255.255.255' } = question;
   udp.onPacket(rig.packet(udpPacket(src, 68, dst, 67, message(question))));
@@ -48,7 +53,7 @@ function ask(question: Ask, plan: TapEnginePlan = TEST_PLAN): { rig: ShardRig; r
   expect({ srcPort, dstPort, src: ip.src, op: payload[0] }).toEqual({
     srcPort: 67,
     dstPort: 68,
-    src: '10.0.2.2',
+    src: change.dhcpGateway ?? '10.0.2.2',
     op: 2,
   });
   expect(Array.from(payload.slice(4, 8))).toEqual(XID);
@@ -140,5 +145,16 @@ describe('DHCP server', () => {
     const { rig, reply } = ask({ options: [53, 1, 1] }, plan);
     expect(reply).toBeNull();
     expect(rig.drops(StageDrop.dhcp)).toBe(1);
+  });
+
+  it('off for want of a gateway, which comes later: the next DISCOVER and a renewal are answered with it', () => {
+    const plan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, dhcp: false } };
+    const change = { dhcpGateway: '10.0.2.1' };
+    const offer = ask({ options: [53, 1, 1] }, plan, change).reply;
+    expect(offer?.options.get(53)).toEqual([2]);
+    expect(offer?.options.get(3)).toEqual(ip4('10.0.2.1'));
+    expect(offer?.options.get(54)).toEqual(ip4('10.0.2.1'));
+    const renewal = { options: [53, 1, 3], ciaddr: offer!.yiaddr, src: offer!.yiaddr, dst: '10.0.2.1' };
+    expect(ask(renewal, plan, change).reply?.options.get(53)).toEqual([5]);
   });
 });

@@ -40,6 +40,9 @@ const v6Words = (text: string): number[] => {
 };
 const addrOf = (m: Message): number[] => Array.from(m.slice(W.addr, W.addr + 4));
 
+/** The guest's address in openUdp. */
+const guestOf = (m: Message): number[] => [W.arg1, W.arg2, W.arg3, W.arg4].map((i) => m[i]!);
+
 /** Play host-io: give the slots of a send back to the reader. */
 function give(rig: ShardRig, m: Message): void {
   rig.ctx.freeReaderSlots(m[W.slotA]!, m[W.slotB]!);
@@ -51,7 +54,7 @@ function runTimers(rig: ShardRig, udp: UdpTranslator, now: number): void {
 }
 
 describe('UDP from the guest', () => {
-  it('first datagram: opens a connected socket with the guest port preferred, then sends the payload in its slot', () => {
+  it('first datagram: opens a socket for its endpoint, the guest port preferred, then sends the payload in its slot', () => {
     const { rig, udp } = begin();
     udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 53_000, pattern(100), { ttl: 7 })));
     const [open, send, ...rest] = rig.takeMessages();
@@ -59,6 +62,7 @@ describe('UDP from the guest', () => {
     expect(open![W.op]).toBe(ToHost.openUdp);
     expect(addrOf(open!)).toEqual(v4Words(PEER));
     expect(open![W.ports]).toBe(((53_000 << 16) | 5000) >>> 0);
+    expect(guestOf(open!)).toEqual(v4Words(GUEST));
     expect(send![W.op]).toBe(ToHost.sendDatagram);
     expect(send![W.flow]).toBe(open![W.flow]);
     expect(send![W.arg0]).toBe(7);
@@ -594,6 +598,72 @@ describe('published UDP ports', () => {
     expect(reply[W.op]).toBe(ToHost.sendFromListener);
     expect(addrOf(reply)).toEqual(v4Words('127.0.0.1'));
     expect(reply[W.slotB]).toBe(NO_SLOT);
+  });
+});
+
+describe('strangers on a port of the guest (endpoint-independent filtering)', () => {
+  const stranger = (
+    rig: ShardRig,
+    peer: number[],
+    port: number,
+    guest: number[],
+    payload: Uint8Array,
+  ): Message =>
+    rig.hostMessage(ToShard.strangerDatagram, 0, payload, (m) => {
+      m.set(peer, W.addr);
+      m[W.ports] = ((port << 16) | 5000) >>> 0;
+      m[W.arg0] = guest[0]!;
+      m[W.arg1] = 0;
+      m[W.arg2] = guest[1]!;
+      m[W.arg3] = guest[2]!;
+      m[W.arg4] = guest[3]!;
+    });
+
+  it.each([
+    ['IPv4', v4Words(PEER), v4Words(GUEST), PEER, GUEST],
+    ['IPv6', v6Words(PEER6), v6Words(GUEST6), PEER6, GUEST6],
+    ['the host loopback', v4Words('127.0.0.1'), v4Words(GUEST), '10.0.2.4', GUEST],
+  ])(
+    '%s: delivered, has a part in the socket, and the answer of the guest is the same flow',
+    (_, peer, guest, seen, to) => {
+      const { rig, udp } = begin();
+      udp.onMessage(ToShard.strangerDatagram, stranger(rig, peer, 7000, guest, pattern(20)), 0);
+      udp.onMessage(ToShard.strangerDatagram, stranger(rig, peer, 7000, guest, pattern(21)), 0);
+      udp.flush();
+      const [open, ...others] = rig.takeMessages().filter((m) => m[W.op] !== ToHost.freeSlots);
+      expect(others).toEqual([]);
+      expect(open![W.op]).toBe(ToHost.openUdp);
+      expect(addrOf(open!)).toEqual(peer);
+      expect(open![W.ports]).toBe(((7000 << 16) | 5000) >>> 0);
+      expect(guestOf(open!)).toEqual(guest);
+      const sent = rig.takeSent();
+      expect(sent).toHaveLength(2);
+      const ip = readIp(sent[0]!.bytes);
+      expect(ip).toMatchObject({ src: seen, dst: to });
+      expect(readUdp(ip)).toEqual({ srcPort: 7000, dstPort: 5000, payload: pattern(20) });
+      udp.onPacket(rig.packet(udpPacket(to, 5000, seen, 7000, pattern(3))));
+      const [reply, ...rest] = rig.takeMessages();
+      expect(rest).toEqual([]);
+      expect([reply![W.op], reply![W.flow]]).toEqual([ToHost.sendDatagram, open![W.flow]]);
+      give(rig, reply!);
+      expect(rig.missingSlots).toBe(0);
+    },
+  );
+
+  it('many of them: half of the flow table is kept for the guest', () => {
+    const { rig, udp } = begin();
+    const flows = rig.ctx.flows.maxFlows;
+    for (let i = 0; i < flows; i++) {
+      udp.onMessage(
+        ToShard.strangerDatagram,
+        stranger(rig, v4Words(PEER), 7000 + i, v4Words(GUEST), pattern(1)),
+        0,
+      );
+    }
+    expect(rig.ctx.flows.count).toBe(flows / 2);
+    expect(rig.drops(StageDrop.flowTableFull)).toBe(flows / 2);
+    udp.flush();
+    expect(rig.missingSlots).toBe(0);
   });
 });
 

@@ -107,12 +107,7 @@ export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | 
 
   const ipv4 = conf.ipv4 ? planIpv4(conf, template4, names.forward4) : undefined;
   const ipv6 = with6 ? planIpv6(conf, template6, names.forward6) : undefined;
-  const interfaceName =
-    conf.nsIfname ??
-    (conf.interface !== undefined ? conf.interface : undefined) ??
-    template4?.link.name ??
-    template6?.link.name ??
-    'tap0';
+  const interfaceName = conf.nsIfname ?? template4?.link.name ?? template6?.link.name ?? 'tap0';
   const inside = planInside(conf, host, { template4, template6, ipv4, ipv6 });
   return {
     addresses: {

@@ -26,12 +26,13 @@ export interface PastaCommandOptions {
   /** Network namespace to enter; without it the chain stays in that of the main thread. */
   readonly namespaceFd?: number;
   readonly pidns: boolean;
-  readonly hostname: string;
+  /** At most HOST_NAME_MAX bytes; without it the host's. */
+  readonly hostname?: string;
 }
 
 /** In a variable, so that ps never shows it. The host name stays the host's where there is no hostname(1). */
 const INIT = `
-hostname "$PASTA_HOSTNAME" 2>/dev/null
+[ -z "$PASTA_HOSTNAME" ] || hostname "$PASTA_HOSTNAME" 2>/dev/null
 for name in $PASTA_IGNORED; do trap '' "$name"; done
 unset name PASTA_INIT PASTA_HOSTNAME PASTA_IGNORED
 echo started >&4
@@ -42,7 +43,7 @@ exec "$@"
 
 /** Status of findProgram for a program that is nowhere. */
 const NOT_FOUND = 127;
-const HOST_NAME_MAX = 64; // sethostname(2)
+export const HOST_NAME_MAX = 64; // bytes, sethostname(2)
 
 export class PastaCommand {
   readonly #head: ChildProcess;
@@ -69,7 +70,7 @@ export class PastaCommand {
       env: {
         ...options.env,
         PASTA_INIT: INIT,
-        PASTA_HOSTNAME: options.hostname.slice(0, HOST_NAME_MAX),
+        PASTA_HOSTNAME: options.hostname ?? '',
         PASTA_IGNORED: ignoredSignals()
           .map((name) => name.slice('SIG'.length))
           .join(' '),

@@ -38,10 +38,7 @@ export class ControlSocket {
   async listen(path: string): Promise<void> {
     if (await isAbandoned(path)) unlinkSync(path);
     this.#file = new SocketFile(path);
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', reject);
-      this.#server.listen(path, resolve);
-    });
+    await this.#file.listen(this.#server);
   }
 
   #next(): void {

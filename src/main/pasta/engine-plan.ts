@@ -71,6 +71,7 @@ function policyOf(conf: PastaConf, made: PastaTap): ServicePolicy {
     offerMtu: conf.mtu !== 0,
     dnsPorts: DNS_PORTS,
     connectFailure: 'rst',
+    outboundToLoopback: true, // as the original: what -o says goes for what the gateway's address leads to as well
     freebind: conf.freebind,
     ...Object.fromEntries(given),
   };

@@ -1,7 +1,8 @@
 /**
  * What a change of the host's network means to `pasta` (decision 060):
  *
- *   engine    the interface behind link-local destinations, the host's address behind --map-guest-addr, sources of UDP flows
+ *   engine    the interface behind link-local destinations, the host's address behind --map-guest-addr, sources of UDP flows, DHCPv4
+ *             where it was off for want of a gateway
  *   inside    with --config-net, and once: an address or a default route that a family lacked at the start, because the host did
  *
  * Nothing inside is ever taken away or replaced: connections of the guest's hang on its addresses, and whatever those are, sockets
@@ -81,7 +82,10 @@ export function engineChange(
   const self4 = self(conf.address4, start.addresses.ipv4?.guest, now.templates.address4);
   const self6 = self(conf.address6, start.addresses.ipv6?.guest, now.templates.address6);
   const scope = now.addresses.ipv6?.linkLocalScope;
+  const gateway =
+    conf.dhcp && !start.hasGateway4 && now.hasGateway4 ? now.addresses.ipv4?.gateway : undefined;
   return {
+    ...(gateway !== undefined && { dhcpGateway: gateway }),
     ...(scope !== undefined && { linkLocalScope: scope }),
     ...(self4 !== undefined && { self4 }),
     ...(self6 !== undefined && { self6 }),

@@ -7,6 +7,7 @@ import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { ListenerPlan } from '../../workers/engine-plan.ts';
 import type { ListenFailure } from '../../workers/host-io/listener-table.ts';
+import { type AddedPorts, failuresBehind } from '../added-ports.ts';
 import { ForwardMessage as M } from './forward-messages.ts';
 import {
   type Direction,
@@ -43,6 +44,8 @@ export class Forwarder {
   #planned: readonly Planned[] = [];
   #timer: NodeJS.Timeout | undefined;
   #key = '';
+  /** Ports that the API socket has added: behind all others in the list. */
+  #added: readonly ListenerPlan[] = [];
 
   constructor(options: ForwarderOptions) {
     this.#o = options;
@@ -62,14 +65,21 @@ export class Forwarder {
     return [...this.#inbound.rules, ...this.#outbound.rules].some((rule) => rule.scan);
   }
 
-  /** Look at both sides, where a rule wants it. @returns what to listen on now */
-  listeners(): readonly ListenerPlan[] {
+  /**
+   * Look at both sides, where a rule wants it.
+   * @param flowPorts  EngineHandle.datagramPorts, once there is an engine
+   * @returns what to listen on now
+   */
+  listeners(flowPorts?: Uint8Array): readonly ListenerPlan[] {
     const scans = this.#scans;
     const none = { tcp: new Set<number>(), udp: new Set<number>() };
     const host = scans ? scan(this.#o.hostTables) : none;
     const guest = scans ? scan(this.#o.guestTables) : none;
     const insideHears = foreignPorts(guest, this.#ours('SPLICE'));
-    const hostHears = foreignPorts(host, this.#ours('HOST'));
+    const onHost = this.#ours('HOST');
+    // The guest's own flows look like services of the host there.
+    if (flowPorts !== undefined) for (const port of host.udp) if (flowPorts[port] !== 0) onHost.udp.add(port);
+    const hostHears = foreignPorts(host, onHost);
     const plan = (table: RuleTable, hears: (proto: Protocol, port: number) => boolean): Planned[] =>
       table.rules.flatMap((rule) =>
         ruleListeners(rule, table.direction, this.#o.splice, hears).map((listener) => ({
@@ -79,13 +89,32 @@ export class Forwarder {
         })),
       );
     this.#planned = [...plan(this.#inbound, insideHears), ...plan(this.#outbound, hostHears)];
+    return [...this.#plannedListeners(), ...this.#added];
+  }
+
+  #plannedListeners(): readonly ListenerPlan[] {
     return this.#planned.map((planned) => planned.listener);
+  }
+
+  /** For the API socket (../api.ts). */
+  addedPorts(engine: Pick<EngineHandle, 'setListeners'>): AddedPorts {
+    return {
+      others: () => this.#plannedListeners(),
+      set: (list) => {
+        this.#added = list;
+        const planned = this.#plannedListeners();
+        const all = [...planned, ...list];
+        this.#key = JSON.stringify(all);
+        return engine.setListeners(all).then((failures) => failuresBehind(planned.length, failures));
+      },
+    };
   }
 
   /** Ports that we listen on: HOST on the host, SPLICE inside. */
   #ours(direction: Direction): Record<Protocol, Set<number>> {
     const ports = { tcp: new Set<number>(), udp: new Set<number>() };
-    for (const { listener, direction: d } of this.#planned) {
+    const added = this.#added.map((listener) => ({ listener, direction: 'HOST' }));
+    for (const { listener, direction: d } of [...this.#planned, ...added]) {
       if (d !== direction) continue;
       for (let port = listener.port; port <= (listener.lastPort ?? listener.port); port++)
         ports[listener.proto].add(port);
@@ -95,7 +124,7 @@ export class Forwarder {
 
   /** Follow the namespaces from now on. */
   start(engine: EngineHandle): void {
-    this.#key = JSON.stringify(this.#planned.map((planned) => planned.listener));
+    this.#key = JSON.stringify([...this.#plannedListeners(), ...this.#added]);
     clearInterval(this.#timer);
     this.#timer = setInterval(() => void this.#rescan(engine), SCAN_MS);
     this.#timer.unref();
@@ -103,22 +132,26 @@ export class Forwarder {
 
   async #rescan(engine: EngineHandle): Promise<void> {
     if (!this.#scans) return;
-    const listeners = this.listeners();
+    const listeners = this.listeners(engine.datagramPorts);
     const key = JSON.stringify(listeners);
     if (key === this.#key) return;
     this.#key = key;
-    for (const failure of await engine.setListeners(listeners))
-      this.#o.log('warning', this.failureText(failure)[0]!);
+    this.#tell(await engine.setListeners(listeners));
+  }
+
+  /** Of added ports the API socket has told. */
+  #tell(failures: readonly ListenFailure[]): void {
+    for (const failure of failures)
+      if (failure.index < this.#planned.length) this.#o.log('warning', this.failureText(failure)[0]!);
   }
 
   /** Put other rules in the place of these; what both have stays open. */
   async replace(engine: EngineHandle, inbound: RuleTable, outbound: RuleTable): Promise<void> {
     this.#inbound = inbound;
     this.#outbound = outbound;
-    const listeners = this.listeners();
+    const listeners = this.listeners(engine.datagramPorts);
     this.#key = JSON.stringify(listeners);
-    for (const failure of await engine.setListeners(listeners))
-      this.#o.log('warning', this.failureText(failure)[0]!);
+    this.#tell(await engine.setListeners(listeners));
   }
 
   /** What to tell of a port that could not be had, in lines. */

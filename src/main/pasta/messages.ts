@@ -5,7 +5,7 @@
 export const Message = {
   /** Podman (container-libs, common/libnetwork/pasta) tries again without --map-guest-addr when it reads this about that option. */
   usage: (program: string, error: string): string => `${program}: ${error}`,
-  passtOnly: (option: string): string => `${option} is for passt / vhost-user mode only`,
+  passtOnly: (option: string, mode: string): string => `${option} is for ${mode} mode only`,
   unsupported: (option: string, why: string): string => `${option}: not supported by this pasta (${why})`,
   bothNetnsAndOperand: 'Both --netns and PID or command given',
   invalidPid: (pid: string): string => `Invalid PID ${pid}`,
@@ -16,9 +16,12 @@ export const Message = {
   netnsGone: (path: string): string => `Namespace ${path} is gone, exiting`,
   cannotExecute: (why: string): string => `Failed to start command or shell: ${why}`,
   startedAsRoot: 'Started as root, will change to nobody.',
-  mtuTooLarge: (mtu: string, max: number): string => `MTU ${mtu} too large (max ${max})`,
+  mtuTooLarge: (mtu: bigint, max: number): string => `MTU ${mtu} too large (max ${max})`,
   mtuTooSmall: (mtu: number, family: 4 | 6, min: number): string =>
     `MTU ${mtu} is too small for IPv${family} (minimum ${min})`,
+  cannotUseSearch: (domain: string): string => `Cannot use DNS search domain ${domain}`,
+  hostnameUnusable: 'Unable to set configured hostname',
+  controlSocket: (why: string): string => `Failed to bind UNIX domain socket: ${why}`,
   redundantPrefix: 'Redundant prefix length specification',
   localMode: (family: 4 | 6): string => `IPv${family}: no external interface as template, use local mode`,
   severalDefaults: (family: 4 | 6): string => `Multiple default IPv${family} routes, picked the first one`,

@@ -7,11 +7,13 @@
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import { getopt, type OptionShape } from '../getopt.ts';
-import { canonicalIpv6, UsageError } from '../values.ts';
+import { canonicalIpv6, parseSocketPath, quoted, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 
 export const DEFAULT_MTU = 65520;
 export const MAX_MTU = 65521;
+const MIN_MTU = 68; // RFC 791 section 3.2, and Linux's ETH_MIN_MTU
+const MIN_MTU6 = 1280; // RFC 8200 section 5
 const DEFAULT_LOG_BYTES = 1024 * 1024;
 const MIN_LOG_BYTES = 40 * 1024;
 const MAX_PID = 0x7fff_ffff;
@@ -88,6 +90,7 @@ export interface PastaConf {
   readonly logBytes: number;
   readonly runas?: string;
   readonly confPath?: string;
+  readonly apiSocket?: string;
   readonly pcap?: string;
   readonly pidFile?: string;
 }
@@ -123,14 +126,27 @@ const flag =
     Object.assign(draft, { [key as string]: on });
   };
 
-/** Only for passt, which serves virtual machines. */
-const passtOnly = (name: string, short?: string, value?: string): Entry => ({
+/**
+ * Only for passt, which serves virtual machines.
+ * @param mode     where the original has it
+ * @param spelled  how its message names the option, whatever was written
+ */
+const passtOnly = (
+  name: string,
+  short?: string,
+  value?: string,
+  mode = 'passt / vhost-user',
+  spelled = `--${name}`,
+): Entry => ({
   name,
   ...(short !== undefined && { short }),
   ...(value !== undefined && { value }),
   group: 'General',
   help: '',
   refused: 'passt',
+  set: () => {
+    throw new UsageError(Message.passtOnly(spelled, mode));
+  },
 });
 
 const port = (letter: PortOption, name: string, help: string): Entry => ({
@@ -214,10 +230,7 @@ const ENTRIES: readonly Entry[] = [
     help: 'Largest size of the log file; when it is full, its oldest third goes.',
     default: '1 MiB',
     set: (d, text) => {
-      const bytes = cNumber(text);
-      if (bytes === undefined || bytes < MIN_LOG_BYTES || bytes > 0xffff_ffff)
-        throw new UsageError(`Invalid --log-size: ${text}`);
-      d.logBytes = bytes;
+      d.logBytes = whole(text, MIN_LOG_BYTES, Number.MAX_SAFE_INTEGER, `Invalid --log-size: ${text}`);
     },
   },
   {
@@ -238,7 +251,22 @@ const ENTRIES: readonly Entry[] = [
     group: 'General',
     help: 'Socket on which port forwarding can be changed while running.',
     set: (d, text) => {
+      if (text === '') throw new UsageError('Invalid configuration path: ');
       d.confPath = text;
+    },
+  },
+  {
+    name: 'api-socket',
+    ours: true,
+    value: 'PATH',
+    group: 'General',
+    help: 'Socket on which ports can be published while running, and flows and counters read; requests as in slirp4netns(1). Not an option of the original.',
+    set: (d, text, written) => {
+      try {
+        d.apiSocket = parseSocketPath(text);
+      } catch (error) {
+        throw new UsageError(`${written} ${quoted(text)}: ${(error as Error).message}`);
+      }
     },
   },
   { name: 'help', short: 'h', group: 'General', help: 'Print this text and exit.' },
@@ -273,8 +301,8 @@ const ENTRIES: readonly Entry[] = [
     set: (d, text) => {
       const mtu = cNumber(text);
       if (mtu === undefined) throw new UsageError(`Invalid MTU: ${text}`);
-      if (mtu > MAX_MTU) throw new UsageError(Message.mtuTooLarge(text, MAX_MTU));
-      d.mtu = mtu;
+      if (mtu > MAX_MTU) throw new UsageError(Message.mtuTooLarge(mtu, MAX_MTU));
+      d.mtu = Number(mtu);
     },
   },
   {
@@ -330,7 +358,9 @@ const ENTRIES: readonly Entry[] = [
     help: 'Host interface whose addresses and routes are copied.',
     default: 'that of --outbound-if4 and --outbound-if6, or of the first default route',
     set: (d, text) => {
-      d.interface = interfaceName(text);
+      // One that cannot exist is told like one that does not.
+      if (!isInterfaceName(text)) throw new UsageError(Message.noSuchInterface(text));
+      d.interface = text;
     },
   },
   {
@@ -401,14 +431,15 @@ const ENTRIES: readonly Entry[] = [
     help: 'Search domain to offer, up to six; none: offer none.',
     default: 'those of resolv.conf',
     set: (d, text) => {
-      if (text === '' || text === 'none') {
+      if (text === 'none') {
         d.search = [];
         return;
       }
+      if (text === '') throw new UsageError(Message.cannotUseSearch(text));
       const added = text.split(/[ ,]+/).filter((word) => word !== '');
       for (const name of added) nameLength(name, `Invalid search domain: ${name}`);
       d.search = [...(d.search ?? []), ...added];
-      if (d.search.length > MAX_SEARCH_DOMAINS) throw new UsageError(`Too many search domains: ${text}`);
+      if (d.search.length > MAX_SEARCH_DOMAINS) throw new UsageError(Message.cannotUseSearch(text));
     },
   },
   {
@@ -532,6 +563,7 @@ const ENTRIES: readonly Entry[] = [
     group: 'Namespaces',
     help: 'User namespace to enter.',
     set: (d, text) => {
+      if (text === '') throw new UsageError('Invalid userns: ');
       d.userns = text;
       d.netnsOnly = false;
     },
@@ -626,16 +658,16 @@ const ENTRIES: readonly Entry[] = [
     help: 'Shut the host out by chroot where pivot_root does not work (initramfs as root).',
     set: flag('chrootFallback', true),
   },
-  passtOnly('socket', 's', 'PATH'),
-  passtOnly('socket-path', undefined, 'PATH'),
-  passtOnly('one-off', '1'),
+  passtOnly('socket', 's', 'PATH', undefined, '-s'),
+  passtOnly('socket-path', undefined, 'PATH', undefined, '-s'),
+  passtOnly('one-off', '1', undefined, 'passt'),
   passtOnly('vhost-user'),
   passtOnly('print-capabilities'),
-  passtOnly('repair-path', undefined, 'PATH'),
-  passtOnly('migrate-exit'),
-  passtOnly('migrate-no-linger'),
-  passtOnly('no-dhcp-dns'),
-  passtOnly('no-dhcp-search'),
+  passtOnly('repair-path', undefined, 'PATH', 'vhost-user'),
+  passtOnly('migrate-exit', undefined, undefined, 'vhost-user'),
+  passtOnly('migrate-no-linger', undefined, undefined, 'vhost-user'),
+  passtOnly('no-dhcp-dns', undefined, undefined, 'passt'),
+  passtOnly('no-dhcp-search', undefined, undefined, 'passt'),
 ];
 
 export const OPTIONS: readonly PastaOption[] = ENTRIES.map((e) => ({
@@ -669,8 +701,8 @@ export function parsePasta(argv: readonly string[], env: NodeJS.ProcessEnv = {})
   const draft = defaults();
   for (const { option, value, written } of words.options) {
     if (option.name === 'help' || option.name === 'version') return { kind: option.name };
-    if (option.refused === 'passt') throw new UsageError(Message.passtOnly(written));
-    if (option.refused !== undefined) throw new UsageError(Message.unsupported(written, option.refused));
+    if (option.refused !== undefined && option.refused !== 'passt')
+      throw new UsageError(Message.unsupported(written, option.refused));
     option.set?.(draft, value, written);
   }
   if (words.error !== undefined) return { kind: 'usage', error: words.error };
@@ -751,8 +783,9 @@ function finish(draft: Draft, target: PastaTarget): void {
   if (draft.hostLoToNsLo && !draft.splice)
     throw new UsageError('--host-lo-to-ns-lo is incompatible with --no-splice');
   if (draft.mtu !== 0) {
-    if (draft.ipv6 && draft.mtu < 1280) draft.warnings.push(Message.mtuTooSmall(draft.mtu, 6, 1280));
-    if (draft.ipv4 && draft.mtu < 68) draft.warnings.push(Message.mtuTooSmall(draft.mtu, 4, 68));
+    if (draft.ipv4 && draft.mtu < MIN_MTU) draft.warnings.push(Message.mtuTooSmall(draft.mtu, 4, MIN_MTU));
+    if (draft.ipv6 && draft.mtu < MIN_MTU6) draft.warnings.push(Message.mtuTooSmall(draft.mtu, 6, MIN_MTU6));
+    if (draft.mtu < MIN_MTU) draft.mtu = 0; // no Ethernet device takes it
   }
 }
 
@@ -794,11 +827,13 @@ function setAddress(draft: Draft, text: string): void {
   const v6 = address.includes(':');
   if (slash >= 0) {
     const length = text.slice(slash + 1);
+    // The original reads a number first, and only then looks at what it is.
+    if (!/^-?[0-9]+(\.[0-9.]*)?$/.test(length)) throw new UsageError(`Invalid guest address: ${text}`);
     if (!/^[0-9]{1,3}$/.test(length) || Number(length) > (v6 ? 128 : 32))
       throw new UsageError(`Invalid prefix length: ${text}`);
     if (!v6) {
       if (draft.netmaskWritten) throw new UsageError(Message.redundantPrefix);
-      draft.prefixLen4 = Number(length);
+      if (Number(length) > 0) draft.prefixLen4 = Number(length);
       draft.prefixWritten = true;
     }
   }
@@ -807,7 +842,7 @@ function setAddress(draft: Draft, text: string): void {
 }
 
 function setDns(draft: Draft, text: string): void {
-  if (text === '' || text === 'none') {
+  if (text === 'none') {
     draft.dns = [];
     for (const key of ['dnsForward4', 'dnsForward6', 'dnsHost4', 'dnsHost6'] as const) delete draft[key];
     return;
@@ -838,10 +873,13 @@ function mac(text: string): string {
   return text.toLowerCase();
 }
 
-function interfaceName(text: string): string {
+function isInterfaceName(text: string): boolean {
   const bytes = Buffer.byteLength(text);
-  if (bytes === 0 || bytes > 15 || /[\s/:]/.test(text) || text === '.' || text === '..')
-    throw new UsageError(`Invalid interface name: ${text}`);
+  return bytes > 0 && bytes <= 15 && !/[\s/:]/.test(text) && text !== '.' && text !== '..';
+}
+
+function interfaceName(text: string): string {
+  if (!isInterfaceName(text)) throw new UsageError(`Invalid interface name: ${text}`);
   return text;
 }
 
@@ -861,15 +899,20 @@ function maskLength(text: string): number | undefined {
   return bits.includes('1', length) ? undefined : length;
 }
 
-/** A number in C's spelling: decimal, 0x hexadecimal, 0 octal. */
-function cNumber(text: string): number | undefined {
-  if (/^0x[0-9a-f]{1,8}$/i.test(text)) return Number.parseInt(text, 16);
-  if (/^0[0-7]{0,11}$/.test(text)) return Number.parseInt(text, 8);
-  return /^[1-9][0-9]{0,9}$/.test(text) ? Number(text) : undefined;
+/**
+ * A number as strtoul(3) with base 0 reads it: white space and a sign in front, 0x hexadecimal, 0 octal; a negative one wraps.
+ * @returns undefined for anything else and for what 64 bits do not hold
+ */
+function cNumber(text: string): bigint | undefined {
+  const [, sign, digits = ''] = /^\s*([+-]?)(0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*)$/i.exec(text) ?? [];
+  if (sign === undefined) return undefined;
+  const value = BigInt(/^0[0-7]/.test(digits) ? `0o${digits}` : digits);
+  if (value >= 1n << 64n) return undefined;
+  return sign === '-' ? BigInt.asUintN(64, -value) : value;
 }
 
 function whole(text: string, min: number, max: number, message: string): number {
   const value = cNumber(text);
   if (value === undefined || value < min || value > max) throw new UsageError(message);
-  return value;
+  return Number(value);
 }

@@ -57,5 +57,6 @@ export function refuseOutboundTarget(outbound: RuleTable): void {
 /** Whether sockets inside the namespace are needed: for what goes past the interface. */
 export const needsSockets = (conf: PastaConf, rules: PortRules): boolean =>
   conf.confPath !== undefined ||
+  (conf.spliceOnly && conf.apiSocket !== undefined) ||
   rules.outbound.rules.length > 0 ||
   (conf.splice && rules.inbound.rules.length > 0);

@@ -4,6 +4,7 @@
  */
 import { readFileSync, writeSync } from 'node:fs';
 import type { BootedThread } from '../../workers/packet-worker.ts';
+import { closeInherited, INHERITED_VARIABLE } from '../descriptors.ts';
 import { STATUS_FD_VARIABLE, statusFd } from './daemon.ts';
 import { PastaLog } from './log.ts';
 import { Message } from './messages.ts';
@@ -24,6 +25,7 @@ export interface PastaProgram {
 async function main({ argv, callersEnv, booted, packageFile }: PastaProgram): Promise<number> {
   const version = (): string => JSON.parse(readFileSync(packageFile, 'utf8')).version;
   const env = commandEnvironment(callersEnv);
+  closeInherited(); // as the original does: none can be named by an option or a path
   const fd = statusFd(process.env);
   const program = process.env.PASTA_PROGRAM ?? 'pasta';
   const netns = choosePastaNetns();
@@ -63,6 +65,7 @@ function commandEnvironment(callersEnv: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
     'PASTA_STARTED_AS_ROOT',
     'PASTA_RUNAS',
     'BUCATINI_OWN_MOUNTS',
+    INHERITED_VARIABLE,
     STATUS_FD_VARIABLE,
   ])
     delete env[name];

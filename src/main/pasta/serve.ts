@@ -14,20 +14,23 @@
  */
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { LeftBehind } from '../../sys/left-behind.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
+import type { ApiSocket } from '../api-socket.ts';
 import { NamespaceWatch } from '../attach.ts';
 import { closeInheritedOnExec } from '../descriptors.ts';
 import { endWithin, loadEngine } from '../engine-launch.ts';
 import { HostWatch } from '../host-watch.ts';
 import { RESOLV_CONF } from '../resolv-conf.ts';
 import { followResolvConf } from '../resolvers.ts';
+import { bindErrorText } from '../socket-file.ts';
 import { Stopwatch } from '../stopwatch.ts';
 import { Terminal } from '../terminal.ts';
 import { UsageError } from '../values.ts';
-import { closeWall, emptyRoot } from '../wall.ts';
-import { PastaCommand } from './command.ts';
+import { closeWall, leaveHost } from '../wall.ts';
+import { HOST_NAME_MAX, PastaCommand } from './command.ts';
 import type { ControlSocket } from './control-socket.ts';
 import { becomeUser, leaveCaller } from './daemon.ts';
 import { pastaEnginePlan } from './engine-plan.ts';
@@ -82,9 +85,12 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const loading = loadEngine(start.booted);
   let command: PastaCommand | undefined;
   let engine: EngineHandle | undefined;
+  const leftBehind = target.kind === 'command' ? new LeftBehind() : undefined;
+  let tapFd: number | undefined;
   let starting: Promise<EngineHandle> | undefined;
   let forwarder: Forwarder | undefined;
   let control: ControlSocket | undefined;
+  let api: ApiSocket | undefined;
   try {
     if (target.kind === 'command') {
       const namespaceFd = await netns.namespaceFd;
@@ -96,11 +102,13 @@ export async function servePasta(start: PastaStart): Promise<number> {
         env: start.env,
         ...(netns.mainInside ? {} : { namespaceFd }),
         pidns: conf.pidns,
-        hostname: conf.hostname || `pasta-${hostname()}`,
+        ...hostnameOf(conf, log),
       });
+      closeSync(namespaceFd); // the chain has its own
     }
     const made = await netns.tap;
     steps.lap('TAP made');
+    tapFd = made.tap?.fd;
     for (const line of made.network.warnings) log.log('warning', line);
     // A command's output is not to be mixed with ours.
     const level = command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
@@ -132,7 +140,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
         log: (l, text) => log.log(l, text),
       });
       await control.listen(conf.confPath).catch((error: Error) => {
-        throw new UsageError(`${conf.confPath}: ${errnoText(error)}`);
+        throw new UsageError(Message.controlSocket(bindErrorText(conf.confPath!, error)));
       });
     }
     const plan = pastaEnginePlan(conf, made, listeners, sockets, engineModule.engineKeys(), log.upTo);
@@ -164,6 +172,19 @@ export async function servePasta(start: PastaStart): Promise<number> {
       const { printStats } = await import('../stats.ts');
       setInterval(() => printStats(running), conf.statsSeconds * 1000).unref();
     }
+    if (conf.apiSocket !== undefined) {
+      const { openApiOption } = await import('../api-server.ts');
+      const { addresses, interfaceName } = made.network;
+      api = await openApiOption(
+        conf.apiSocket,
+        {
+          ...{ engine: running, ports: forwarder.addedPorts(running), addresses },
+          ...(!conf.spliceOnly && { interfaceName }),
+          ...{ program: 'bucatini pasta', version: start.version },
+        },
+        { onError: (error) => log.log('warning', error.message) },
+      );
+    }
     await command?.started;
     log.log('debug', `start: ${steps.text()}`);
 
@@ -181,14 +202,17 @@ export async function servePasta(start: PastaStart): Promise<number> {
     const syslog =
       start.statusFd === undefined ? undefined : (await import('../../sys/syslog.ts')).openSyslog();
     const none = openSync('/dev/null', 'r+');
-    const openRoot = emptyRoot(engine.eventRings, conf.chrootFallback);
-    if (openRoot !== undefined) log.log('debug', `the root stays the host's: ${openRoot}`);
-    watched?.rootChanged();
+    leaveHost({
+      eventRings: engine.eventRings,
+      log: (l, text) => log.log(l, text),
+      watched,
+      chrootFallback: conf.chrootFallback,
+    });
     if (start.runAs !== undefined) becomeUser(start.runAs);
     const wall = (): void =>
       closeWall({
         readable,
-        removable: control === undefined ? [] : control.directories,
+        removable: [...(control?.directories ?? []), ...(api?.directories ?? [])],
         signals: command !== undefined,
         watchesProcess: target.kind === 'pid',
         configuresNetwork,
@@ -218,7 +242,9 @@ export async function servePasta(start: PastaStart): Promise<number> {
     watch.stop();
     forwarder?.stop();
     control?.close();
+    api?.close();
     await endWithin(engine);
+    if (tapFd !== undefined) leftBehind?.leave(tapFd);
     terminal.restore();
   }
 }
@@ -236,6 +262,14 @@ function openPidFile(path: string): number {
   } catch (error) {
     throw new UsageError(Message.pidFile(path, errnoText(error)));
   }
+}
+
+/** Of the command's own UTS namespace: what was asked for, where the kernel takes it. */
+function hostnameOf(conf: PastaConf, log: PastaLog): { hostname?: string } {
+  if (!conf.hostname) return { hostname: `pasta-${hostname()}`.slice(0, HOST_NAME_MAX) };
+  if (Buffer.byteLength(conf.hostname) <= HOST_NAME_MAX) return { hostname: conf.hostname };
+  log.log('warning', Message.hostnameUnusable);
+  return {};
 }
 
 /** What strerror(3) says of an error of Node's. */

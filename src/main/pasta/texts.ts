@@ -1,5 +1,5 @@
 /** Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them to files. */
-import { bashCompletionText, launcherTable, roff, wrap } from '../option-texts.ts';
+import { bashCompletionText, launcherTable, roff, saidByShell, wrap } from '../option-texts.ts';
 import { OPTIONS, type PastaOption, SHOWN_OPTIONS } from './options.ts';
 
 const GROUPS: readonly PastaOption['group'][] = [
@@ -110,8 +110,8 @@ export function bashCompletion(): string {
 /** File name in dist/texts -> content; bin/pasta reads them. */
 export function generatedPastaTexts(version: string): ReadonlyMap<string, string> {
   return new Map([
-    ['pasta.help', usageText()],
-    ['pasta.version', versionText(version)],
+    ['pasta.help.sh', saidByShell(usageText())],
+    ['pasta.version.sh', saidByShell(versionText(version))],
     ['pasta.options', launcherTable(OPTIONS)],
   ]);
 }

@@ -58,6 +58,7 @@ export function slirpEnginePlan(
       ...DEFAULT_POLICY,
       udpTimeoutMs: UDP_TIMEOUT_MS,
       udpStreamTimeoutMs: UDP_TIMEOUT_MS,
+      udpFiltering: 'endpoint-independent',
       dhcpv6: false,
       dhcpSearch: false,
       offerMtu: false,

@@ -2,6 +2,9 @@
  * What `slirp4netns` says, word for word where callers and their tests look for it (slirp4netns 1.3, its test scripts, Podman,
  * RootlessKit); the rest in the same phrase so that people find it in its documentation.
  */
+const MAC_FORM =
+  "macaddress has to be a valid MAC address (hex string, 6 bytes, each byte separated by a ':').";
+
 export const Message = {
   mtu: 'MTU must be a positive integer (< 65522)',
   descriptor: (option: string): string => `${option} must be a non-negative integer`,
@@ -11,21 +14,27 @@ export const Message = {
   tapName: 'TAPNAME must not be empty',
   usernsPath: (path: string): string => `userns path doesn't exist: ${path}`,
   targetType: '--target-type must be either "netns" or "bess"',
-  bess: '--target-type=bess: not supported by this slirp4netns (User Mode Linux only); write --target-type=netns',
+  conflictsWithBess: (option: string): string => `--${option} conflicts with --target-type=bess`,
+  bessExperimental: 'WARNING: BESS mode is experimental',
+  bessPathTooLong: 'the specified BESS socket path is too long (>= 108)',
+  bessFailed: (call: string, why: string): string => `child_bess: ${call}: ${why}`,
+  bessWaiting: (path: string): string => `Waiting for connection to ${path}`,
+  sentBess: (fd: number, path: string): string => `sent "tapfd"=${fd} (not really TAP) for ${path}`,
   macWithoutConfigure: '--macaddr cannot be specified when --configure or -c is not specified',
-  mac: (text: string): string => `"${text}" is an invalid MAC address.`,
-  macTooLong: (text: string): string => `"${text}" is an invalid MAC address.  Is it too long?`,
+  mac: (text: string): string => `"${text}" is an invalid MAC address.\n${MAC_FORM}`,
+  macTooLong: (text: string): string => `"${text}" is an invalid MAC address.  Is it too long?\n${MAC_FORM}`,
   cidr: (text: string): string => `invalid CIDR: ${text}`,
   cidrAddress: (text: string): string => `invalid network address: ${text}`,
   cidrPrefix: 'prefix length needs to be 1-25',
-  cidrHost: (network: string, text: string): string =>
-    `CIDR needs to be a network address like ${network}, not like ${text}`,
+  /** These two, whatever was written. */
+  cidrHost: 'CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24',
   outbound4: 'outbound-addr has to be valid ipv4 address or interface name.',
   outbound6: 'outbound-addr has to be valid ipv6 address or interface name.',
   experimental: (what: string): string => `WARNING: Support for ${what} is experimental`,
   deprecated: (old: string, now: string): string =>
     `WARNING: ${old} is deprecated and will be removed in future releases, please use ${now} instead.`,
   tooManyArguments: 'WARNING: too many arguments',
+  tooMany: 'too many arguments',
   sentTap: (fd: number, name: string): string => `sent tapfd=${fd} for ${name}`,
   receivedTap: (fd: number): string => `received tapfd=${fd}`,
   /** After what went wrong inside the namespace. */
@@ -41,6 +50,7 @@ export const Message = {
   exitFd: 'exitfd event',
   exiting: 'do_slirp is exiting',
   apiEvent: 'apifd event',
+  apiTooLarge: 'api_handler: too large message (>= 4096 bytes)\napi_handler: rc=-1',
   apiRequest: (text: string): string => `api_handler: got request: ${text}`,
   hostLoopback: (gateway: string): string =>
     `WARNING: 127.0.0.1:* on the host is accessible as ${gateway} (set --disable-host-loopback to prohibit connecting to 127.0.0.1:*)`,

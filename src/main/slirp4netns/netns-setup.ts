@@ -2,19 +2,22 @@
  * What one thread does to give a namespace its interface as `slirp4netns` does; on the main thread or in netns-worker.ts:
  *
  *   setns             only this thread moves
+ *   with a socket     no namespace: whoever connects hands over frames
  *   in the target     TAP made, or attached to where it exists; with --configure: loopback and TAP up, MTU, MAC, address, route
  *
  * Without --configure nothing is touched: the caller (RootlessKit) has made the TAP and configures it.
  */
+import { lstatSync, unlinkSync, writeSync } from 'node:fs';
 import { AF_INET, Errno } from '../../sys/constants.ts';
 import { SysError } from '../../sys/error.ts';
+import { acceptFrames, listenForFrames } from '../../sys/frame-socket.ts';
 import { strerror } from '../../sys/libc.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
 import { attachTap, openTap, type Tap } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
 import type { SocketsInside } from '../netns.ts';
 import { enterNamespace, type NetnsStep, TX_QUEUE_FRAMES } from '../netns-setup.ts';
-import { UsageError } from '../values.ts';
+import { SOCKET_PATH_BYTES, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 import { MIN_MTU, networkAddresses } from './network.ts';
 import type { SlirpConf } from './options.ts';
@@ -39,6 +42,11 @@ export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, 
     yield { kind: 'configured', notes: [] };
     return;
   }
+  if (target.kind === 'bess') {
+    yield { kind: 'tap', made: { tap: frameSocket(target.path), name: 'bess' } };
+    yield { kind: 'configured', notes: [] };
+    return;
+  }
   enter(target.path);
   const tap = makeTap(target.tapName);
   const route = new RouteSocket();
@@ -60,6 +68,26 @@ export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, 
 
 const planOf = (tap: Tap): TapPlan => ({ fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso });
 
+/** Frames of at most the MTU, checksums complete: there is no header to say otherwise. Waits until somebody connects. */
+function frameSocket(path: string): TapPlan {
+  if (Buffer.byteLength(path) >= SOCKET_PATH_BYTES) throw new UsageError(Message.bessPathTooLong);
+  try {
+    if (lstatSync(path).isSocket()) unlinkSync(path);
+  } catch {
+    // Nothing there, or bind() says why not.
+  }
+  try {
+    const listener = listenForFrames(path);
+    writeSync(1, `${Message.bessWaiting(path)}\n`);
+    const fd = acceptFrames(listener);
+    writeSync(2, `${Message.sentBess(fd, path)}\n`);
+    return { fd, vnetHdrBytes: 0, uso: false, isSocket: true };
+  } catch (error) {
+    if (!(error instanceof SysError)) throw error;
+    throw new UsageError(Message.bessFailed(error.call, strerror(error.errno)));
+  }
+}
+
 function enter(path: string): void {
   try {
     enterNamespace({ kind: 'path', path });
@@ -80,7 +108,7 @@ function makeTap(name: string): Tap {
 }
 
 function configure(route: RouteSocket, index: number, conf: SlirpConf): void {
-  const { guest, gateway } = networkAddresses(conf.network);
+  const { guest, gateway, broadcast } = networkAddresses(conf.network);
   const loopback = route.linkByName('lo');
   if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
   explained('MTU', () => {
@@ -89,7 +117,7 @@ function configure(route: RouteSocket, index: number, conf: SlirpConf): void {
     route.setLink(index, { mtu: conf.mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
   });
   explained('IPv4 address', () =>
-    tolerant(() => route.addAddress(index, AF_INET, guest, conf.network.prefixLen, {})),
+    tolerant(() => route.addAddress(index, AF_INET, guest, conf.network.prefixLen, { broadcast })),
   );
   explained('route', () =>
     tolerant(() => route.addRoute({ family: AF_INET, dst: '0.0.0.0', prefixLen: 0, gateway, oif: index })),

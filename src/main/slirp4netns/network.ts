@@ -12,6 +12,7 @@ export interface NetworkAddresses {
   readonly dhcpBegin: string;
   readonly dhcpEnd: string;
   readonly guest: string;
+  readonly broadcast: string;
 }
 
 export function networkAddresses({ first, prefixLen }: Network): NetworkAddresses {
@@ -24,6 +25,7 @@ export function networkAddresses({ first, prefixLen }: Network): NetworkAddresse
     dhcpBegin: at(15),
     dhcpEnd: at(30),
     guest: at(100),
+    broadcast: at(2 ** (32 - prefixLen) - 1),
   };
 }
 

@@ -22,7 +22,9 @@ export interface Network {
 /** What is to be connected. */
 export type SlirpTarget =
   | { readonly kind: 'netns'; readonly path: string; readonly pid?: number; readonly tapName: string }
-  | { readonly kind: 'tapfd'; readonly fd: number };
+  | { readonly kind: 'tapfd'; readonly fd: number }
+  /** Frames come over a socket that is made there. */
+  | { readonly kind: 'bess'; readonly path: string };
 
 /** The command line, defaults filled in; plain data, crosses to the namespace thread. */
 export interface SlirpConf {
@@ -46,7 +48,7 @@ type Draft = { -readonly [K in keyof Omit<SlirpConf, 'target'>]: SlirpConf[K] } 
   macText?: string;
   outbound4Text?: string;
   outbound6Text?: string;
-  netnsType: string;
+  netnsType?: string;
   usernsPath?: string;
   targetType: string;
   readonly warnings: string[];
@@ -170,6 +172,9 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
     name: 'create-sandbox',
     help: '',
     hidden: true,
+    set: (d) => {
+      d.warnings.push(Message.deprecated('--create-sandbox', '--enable-sandbox'));
+    },
   },
   {
     name: 'enable-seccomp',
@@ -215,7 +220,7 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
   {
     name: 'target-type',
     value: 'TYPE',
-    help: 'netns; a socket for User Mode Linux (bess) is refused.',
+    help: 'netns, or bess: the operand is the path of a socket to be made, to which User Mode Linux connects (transport=bess).',
     default: 'netns',
     set: (d, text) => {
       d.targetType = text;
@@ -265,7 +270,6 @@ export function parseSlirp(argv: readonly string[], program: string, host: Slirp
     ipv6: false,
     hostLoopback: true,
     dns: true,
-    netnsType: 'pid',
     targetType: 'netns',
     warnings: [],
   };
@@ -275,10 +279,13 @@ export function parseSlirp(argv: readonly string[], program: string, host: Slirp
     for (const { option, value } of words.options) {
       if (option.name === 'help' || option.name === 'version') return { kind: option.name };
       option.set?.(draft, value);
+      // Where it stands, before what comes behind it.
+      if (option.name === 'userns-path' && !host.exists(value))
+        throw new UsageError(Message.usernsPath(value));
     }
     if (words.error !== undefined) throw new UsageError(`${program}: ${words.error}`);
-    const target = targetOf(draft, words.operands, host);
     if (draft.macText !== undefined && !draft.configure) throw new UsageError(Message.macWithoutConfigure);
+    const target = targetOf(draft, words.operands, host);
     usage = false; // what is wrong with these is told alone
     if (draft.cidr !== undefined) draft.network = parseCidr(draft.cidr);
     if (draft.macText !== undefined) draft.mac = parseMac(draft.macText);
@@ -302,8 +309,23 @@ export function parseSlirp(argv: readonly string[], program: string, host: Slirp
   }
 }
 
+function bessTarget(draft: Draft, operands: readonly string[]): SlirpTarget {
+  const [path] = operands;
+  if (path === undefined) throw new UsageError('');
+  if (operands.length > 1) throw new UsageError(Message.tooMany);
+  for (const [option, given] of [
+    ['configure', draft.configure],
+    ['netns-type', draft.netnsType !== undefined],
+    ['userns-path', draft.usernsPath !== undefined],
+  ] as const) {
+    if (given) throw new UsageError(Message.conflictsWithBess(option));
+  }
+  draft.warnings.push(Message.bessExperimental);
+  return { kind: 'bess', path };
+}
+
 function targetOf(draft: Draft, operands: readonly string[], host: SlirpHost): SlirpTarget {
-  if (draft.targetType === 'bess') throw new UsageError(Message.bess);
+  if (draft.targetType === 'bess') return bessTarget(draft, operands);
   if (draft.targetType !== 'netns') throw new UsageError(Message.targetType);
   const [first, name] = operands;
   if (draft.netnsType === 'tapfd') {
@@ -311,15 +333,13 @@ function targetOf(draft: Draft, operands: readonly string[], host: SlirpHost): S
     if (operands.length > 1) draft.warnings.push(Message.tooManyArguments);
     return { kind: 'tapfd', fd: whole(first, 0, Message.tapFd) };
   }
-  const byPid = draft.netnsType === 'pid';
+  const byPid = (draft.netnsType ?? 'pid') === 'pid';
   if (first !== undefined && !byPid && !host.exists(first)) throw new UsageError(Message.path);
   if (first === undefined || name === undefined) throw new UsageError('');
   if (operands.length > 2) draft.warnings.push(Message.tooManyArguments);
   const tapName = Buffer.from(name).subarray(0, MAX_TAP_NAME_BYTES).toString();
   if (tapName === '') throw new UsageError(Message.tapName);
   const pid = byPid ? whole(first, 1, Message.pid) : undefined;
-  if (draft.usernsPath !== undefined && !host.exists(draft.usernsPath))
-    throw new UsageError(Message.usernsPath(draft.usernsPath));
   return {
     kind: 'netns',
     path: pid === undefined ? first : `/proc/${pid}/ns/net`,
@@ -339,7 +359,7 @@ function whole(text: string, min: number, message: string): number {
 const descriptor = (text: string, option: string): number => whole(text, 0, Message.descriptor(option));
 
 function parseCidr(text: string): Network {
-  const parts = /^([0-9.]+)\/([0-9]{1,2})$/.exec(text);
+  const parts = /^((?:[0-9]+\.){3}[0-9]+)\/([0-9]{1,2})$/.exec(text);
   if (parts === null) throw new UsageError(Message.cidr(text));
   const [, address = '', length] = parts;
   if (!isIPv4(address)) throw new UsageError(Message.cidrAddress(address));
@@ -347,7 +367,7 @@ function parseCidr(text: string): Network {
   if (prefixLen < 1 || prefixLen > MAX_PREFIX_LEN) throw new UsageError(Message.cidrPrefix);
   const first = address.split('.').reduce((sum, part) => sum * 256 + Number(part), 0);
   const network = first - (first % 2 ** (32 - prefixLen));
-  if (network !== first) throw new UsageError(Message.cidrHost(`${addressText(network)}/${prefixLen}`, text));
+  if (network !== first) throw new UsageError(Message.cidrHost);
   return { first, prefixLen };
 }
 

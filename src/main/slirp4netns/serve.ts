@@ -9,22 +9,28 @@ import { Socket } from 'node:net';
 import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
+import { FRAME_PEER_GONE } from '../../workers/frame-peer.ts';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
+import { portsBeside } from '../added-ports.ts';
+import type { ApiOptions } from '../api.ts';
+import type { ApiSocket } from '../api-socket.ts';
 import { NamespaceWatch } from '../attach.ts';
+import { descriptorOfPath } from '../descriptors.ts';
 import { endWithin, followHost, loadEngine } from '../engine-launch.ts';
 import { HostWatch } from '../host-watch.ts';
 import type { Log } from '../log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
+import { MAX_ADDED_PORTS } from '../publish.ts';
 import { RESOLV_CONF } from '../resolv-conf.ts';
 import { followResolvConf } from '../resolvers.ts';
-import { closeWall, emptyRoot } from '../wall.ts';
+import { SOCKET_PATH_BYTES } from '../values.ts';
+import { closeWall, leaveHost } from '../wall.ts';
 import { resolvers, slirpEnginePlan, slirpThreads } from './engine-plan.ts';
 import { bannerLine, Message } from './messages.ts';
 import type { SlirpJob, SlirpTap } from './netns-setup.ts';
 import { networkAddresses } from './network.ts';
 import type { SlirpConf, SlirpTarget } from './options.ts';
 
-const SOCKET_PATH_BYTES = 108; // sizeof(sun_path)
 /** How soon it is noticed that nobody is left in a namespace whose first process has gone. */
 const EMPTY_POLL_MS = 1000;
 
@@ -47,8 +53,7 @@ export async function serveSlirp(conf: SlirpConf, version: () => string): Promis
   try {
     const made = await netns.tap.catch(childFailed);
     const module = await loading.module;
-    const { MAX_FORWARDS, SlirpApi, TOO_LARGE_REPLY } = await import('./api.ts');
-    const plan = slirpEnginePlan(conf, made, module.engineKeys(), MAX_FORWARDS);
+    const plan = slirpEnginePlan(conf, made, module.engineKeys(), MAX_ADDED_PORTS);
     const starting = module.startEngine(plan, {
       onLog: (_, text) => say(text),
       booted: loading.booted,
@@ -66,21 +71,10 @@ export async function serveSlirp(conf: SlirpConf, version: () => string): Promis
 
     let removable: readonly number[] = [];
     if (conf.apiSocket !== undefined) {
-      const { ApiSocket } = await import('../api-socket.ts');
-      const addresses = networkAddresses(conf.network);
-      const api = new SlirpApi(running, addresses.guest, {
-        ...{ program: 'bucatini slirp4netns', version: version(), pid: process.pid },
-        ...{ interface: made.name, mtu: conf.mtu, prefixLen: conf.network.prefixLen, ipv6: conf.ipv6 },
-        ...{ guest: addresses.guest, gateway: addresses.gateway, dns: addresses.dns },
+      const server = await listen(conf.apiSocket, {
+        ...{ engine: running, ports: portsBeside(running, []), addresses: plan.addresses },
+        ...{ interfaceName: made.name, program: 'bucatini slirp4netns', version: version() },
       });
-      const server = new ApiSocket({
-        answer: (request) => api.answer(request),
-        tooLargeReply: TOO_LARGE_REPLY,
-        onClient: () => say(Message.apiEvent),
-        onRequest: (request) => say(Message.apiRequest(request)),
-        onError: (error) => say(error.message),
-      });
-      await listen(server, conf.apiSocket);
       closeApi = () => server.close();
       removable = server.directories;
     }
@@ -91,8 +85,7 @@ export async function serveSlirp(conf: SlirpConf, version: () => string): Promis
       });
     }
     const watched = target.kind === 'netns' ? new NetnsEnd(target, () => end.resolve(0)) : undefined;
-    emptyRoot(running.eventRings); // without a mount namespace of our own the calls with paths are refused all the same
-    watched?.rootChanged();
+    leaveHost({ eventRings: running.eventRings, log: tell, watched, keepOpen: namedDescriptors(conf) });
     closeWall({
       ...{ readable, removable, signals: false },
       listable: watched?.listable ?? [],
@@ -101,15 +94,19 @@ export async function serveSlirp(conf: SlirpConf, version: () => string): Promis
     if (conf.readyFd !== undefined) tellReady(conf.readyFd);
 
     const outcome = await Promise.race([end.promise, running.failed]);
-    if (outcome instanceof Error) throw outcome;
+    if (outcome instanceof Error && !isGuestsEnd(target, outcome)) throw outcome;
     say(Message.exiting);
-    return outcome;
+    return outcome instanceof Error ? 0 : outcome;
   } finally {
     closeApi?.();
     hostWatch.stop();
     await endWithin(engine);
   }
 }
+
+/** A machine that was switched off. */
+const isGuestsEnd = ({ kind }: SlirpTarget, { message }: Error): boolean =>
+  kind === 'bess' && message.includes(FRAME_PEER_GONE);
 
 /** What failed in the namespace is told in its own words, and that it was there. */
 function childFailed(error: Error): never {
@@ -137,11 +134,18 @@ function banner(conf: SlirpConf): string[] {
   return lines;
 }
 
-async function listen(server: { listen(path: string): Promise<void> }, path: string): Promise<void> {
+/** @throws Error in the original's words */
+async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
+  const { openApi } = await import('../api-server.ts');
   if (Buffer.byteLength(path) >= SOCKET_PATH_BYTES)
     throw new Error(`${Message.socketPathTooLong}\n${Message.doSlirpFailed}`);
   try {
-    await server.listen(path);
+    return await openApi(path, options, {
+      onClient: () => say(Message.apiEvent),
+      onRequest: (request) => say(Message.apiRequest(request)),
+      onTooLarge: () => say(Message.apiTooLarge),
+      onError: (error) => say(error.message),
+    });
   } catch (cause) {
     const { errno, message } = cause as NodeJS.ErrnoException;
     const why = errno === undefined ? message : strerror(-errno);
@@ -163,6 +167,14 @@ function onHangUp(fd: number, onEnd: () => void): void {
   pipe.on('error', () => {});
   pipe.once('close', onEnd);
   pipe.resume(); // what is written is no reason to end
+}
+
+/** Those of the caller's that go on being used. */
+function namedDescriptors({ target, exitFd, readyFd }: SlirpConf): readonly number[] {
+  return [
+    ...(target.kind === 'tapfd' ? [target.fd] : descriptorOfPath(target.path)),
+    ...[exitFd, readyFd].filter((fd) => fd !== undefined),
+  ];
 }
 
 /** A caller that has gone, or never opened it, need not be told. */

@@ -1,5 +1,5 @@
 /** Help, version, manual page and shell completion of `slirp4netns`, all from its option table. The build writes them to files. */
-import { bashCompletionText, launcherTable, roff, wrap } from '../option-texts.ts';
+import { bashCompletionText, launcherTable, roff, saidByShell, wrap } from '../option-texts.ts';
 import { OPTIONS, SHOWN_OPTIONS, type SlirpOption } from './options.ts';
 
 const INDENT = 34;
@@ -65,7 +65,7 @@ const DESCRIPTION: readonly string[] = [
   'Inside, the network is 10.0.2.0/24 (--cidr): 10.0.2.2 is the gateway and stands for 127.0.0.1 of the host, 10.0.2.3 answers names, DHCP hands out 10.0.2.15, --configure gives 10.0.2.100. With --enable-ipv6 also fd00::/64, by router advertisements.',
 ];
 const API: readonly string[] = [
-  'One request and one reply a connection, both JSON. {"execute": "add_hostfwd", "arguments": {"proto": "tcp", "host_addr": "0.0.0.0", "host_port": 8080, "guest_addr": "10.0.2.100", "guest_port": 80}} gives {"return":{"id":1}}; proto is tcp or udp, the addresses may be left out and may be IPv6. "list_hostfwd" lists what is forwarded; "remove_hostfwd" with {"id": 1} ends it. What is wrong is told as {"error":{"desc":"bad request: ..."}}.',
+  'One request and one reply a connection, both JSON. {"execute": "add_hostfwd", "arguments": {"proto": "tcp", "host_addr": "0.0.0.0", "host_port": 8080, "guest_addr": "10.0.2.100", "guest_port": 80}} gives {"return":{"id":1}}; proto is tcp or udp, the addresses may be left out and may be IPv6. "list_hostfwd" lists what is forwarded; "remove_hostfwd" with {"id": 1} ends it. "info" tells what is connected how, "stats" all counters, "list_flows" the connections, a page at a time (docs/api.md). What is wrong is told as {"error":{"desc":"bad request: ..."}}.',
 ];
 const STATUS =
   '0 when --exit-fd or the end of the namespace said so, 1 for every error. A signal ends it as signals do.';
@@ -86,8 +86,8 @@ export function bashCompletion(): string {
 /** File name in dist/texts -> content; bin/slirp4netns reads them. */
 export function generatedSlirpTexts(version: string): ReadonlyMap<string, string> {
   return new Map([
-    ['slirp4netns.help', usageText()],
-    ['slirp4netns.version', versionText(version)],
+    ['slirp4netns.help.sh', saidByShell(usageText())],
+    ['slirp4netns.version.sh', saidByShell(versionText(version))],
     ['slirp4netns.options', launcherTable(OPTIONS)],
   ]);
 }

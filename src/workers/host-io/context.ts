@@ -1,9 +1,10 @@
 /**
  * What the socket modules of the host-io stage share. A socket is named by its gid: shard * plan.pool.flows + flow, so that
- * every module is arrays indexed by gid; listeners have gids from `listenerBase` on.
+ * every module is arrays indexed by gid; listeners have gids from `listenerBase` on, UDP sockets that flows share behind those.
  */
 import type { FramePool, SlotStack } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
+import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, ListenerPlan } from '../engine-plan.ts';
 
 /** The way past the TAP for what comes from the host's loopback (the splice stage). */
@@ -45,7 +46,10 @@ export interface HostContext {
   readonly largeSlots: SlotStack;
   readonly flowsPerShard: number;
   readonly listenerBase: number;
+  readonly shortage: DescriptorShortage;
   readonly loopback?: LoopbackPath | undefined;
+  /** Per port: UDP sockets of ours on the host that are bound to it and not connected. Shared, written by host-io alone. */
+  readonly datagramPorts?: Uint8Array | undefined;
   /** Link to the shard that owns a gid. */
   toShard(gid: number): RingProducer;
   shardOfHash(hash: number): number;

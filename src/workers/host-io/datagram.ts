@@ -1,9 +1,11 @@
 /**
- * Datagram sockets of the host-io stage: a connected UDP socket or a ping socket for each flow, and published UDP ports.
+ * Datagram sockets of the host-io stage: a UDP socket for each endpoint of the guest's (udp-endpoints.ts), a ping socket for each flow,
+ * and published UDP ports. A socket is named by its sid: the gid of its only flow (ping, UDP without a guest's port), or of its
+ * listener, or endpointBase + endpoint.
  *
- *   to the host    sendDatagram: one sendmsg from the slots the frame came in. Consecutive datagrams of one flow and size leave in
- *                  one sendmsg with UDP_SEGMENT; flush() sends what is held back, at the end of each batch of commands, so that
- *                  a lone datagram never waits. A socket that is full loses the datagram, as UDP may; it is counted.
+ *   to the host    sendDatagram: consecutive datagrams of one flow and size are one message, sent with UDP_SEGMENT; consecutive
+ *                  messages of one socket leave in one sendmmsg. flush() sends what is held back, at the end of each batch of
+ *                  commands, so that a lone datagram never waits. A socket that is full loses the datagram, as UDP may; it is counted.
  *   from the host  recvmmsg into slots of our own:
  *
  *                    small slot | 128 headroom | payload, 1920 bytes |      large slot | the rest, if any |
@@ -11,15 +13,25 @@
  *   errors         IP_RECVERR: ICMP errors wait in the socket's error queue, which is drained whenever epoll, a send or a receive
  *                  tells of an error, or it would tell again and again.
  *
+ * One socket for an endpoint, connected as long as it has one peer: so the kernel filters strangers out and keeps the route. When a
+ * second one comes it is disconnected, and keeps its port: what it receives is looked up, what it sends names its peer. Who may
+ * answer is the policy's (ServicePolicy.udpFiltering).
+ *
  * Ports: the guest's source port is taken on the host too when it is free, so that a peer sees what the guest meant and a NAT in front
- * of us can be passed; when it is taken, any port will do (StageDrop is not an answer to a busy port). Sockets of ours that
- * share a port (one guest port, several remotes) do so with SO_REUSEADDR, which they get only once a second one comes: a port is
- * never shared with another process, whose traffic would mix with ours. Between bind and connect a stranger's datagram may
- * slip in; the queue is emptied after connect.
+ * of us can be passed; when it is taken, any port will do (StageDrop is not an answer to a busy port). A port is never shared with
+ * another process, whose traffic would mix with ours. Between bind and connect a stranger's datagram may slip in; the queue is
+ * emptied after connect.
  *
  * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
  */
-import { addressEqual, addressWrite, isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
+import {
+  addressCopy,
+  addressEqual,
+  addressWrite,
+  isLinkLocal,
+  isLoopback,
+  isV4Mapped,
+} from '../../proto/address.ts';
 import { readU32, writeU32 } from '../../proto/be.ts';
 import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../proto/icmp.ts';
 import { Icmp6Type } from '../../proto/icmpv6.ts';
@@ -60,7 +72,6 @@ import {
   SO_EE_ORIGIN_ICMP6,
   SO_EE_ORIGIN_LOCAL,
   SO_RCVBUF,
-  SO_REUSEADDR,
   SO_SNDBUF,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
@@ -110,6 +121,7 @@ import {
   SOCK_EXTENDED_ERR_BYTES,
   SOCKADDR_BYTES,
   SOCKADDR_IN_BYTES,
+  sendmmsg,
   sendmsg,
   setsockoptInt,
   sockaddrRead,
@@ -126,6 +138,7 @@ import { listenerGuest, openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
 import { targetPort } from './listener-table.ts';
 import { Outbound } from './outbound.ts';
+import { NO_ENDPOINT, UdpEndpoints } from './udp-endpoints.ts';
 
 /** Datagrams by one recvmmsg, and full ones for one socket before others get their turn. */
 const BATCH = 32;
@@ -149,11 +162,14 @@ const ERROR_DATA_BYTES = 1280;
 const MAX_ERRORS_PER_ROUND = 256;
 /** Pending errors that one read attempt steps over. */
 const MAX_READ_ERRORS = 8;
-const PORTS = 65536;
 /** Asked of the kernel for each UDP socket; memory is only taken by datagrams that wait. */
 const SOCKET_BUFFER_BYTES = 1 << 20;
-/** Reuse table: no socket, or several that all have SO_REUSEADDR. */
-const NOBODY = 0;
+/** The same for what many peers send to one socket: with one each they had more room than that between them. */
+const SHARED_BUFFER_BYTES = 4 << 20;
+/** Control bytes of one message that is sent in segments. */
+const SEGMENT_CONTROL_BYTES = cmsgSpace(2);
+/** What a socket has until it is told otherwise: the kernel's TTL, and fragments. */
+const DEFAULT_OPTIONS = SendFragment.allowed << 8;
 
 const Kind = {
   none: 0,
@@ -169,13 +185,25 @@ const Kind = {
 export class DatagramSockets implements SocketModule {
   readonly #ctx: HostContext;
   readonly #addressing: Addressing;
-  // By gid. Descriptors are kept + 1: zeroed memory means none, and stays untouched until used.
-  readonly #fd: Int32Array;
-  readonly #kind: Uint8Array;
-  /** Local port that the socket was bound to on the guest's behalf, 0: the kernel chose. */
-  readonly #port: Uint16Array;
+  /** sid of endpoint 0; a gid is smaller than ctx.listenerBase. */
+  readonly #endpointBase: number;
+  /** Made with the first socket for an endpoint. */
+  #endpoints: UdpEndpoints | null = null;
+  /** Sockets for endpoints are connected while they can be. */
+  readonly #connects: boolean;
+  // By gid. Descriptors and sids are kept + 1: zeroed memory means none, and stays untouched until used.
+  readonly #socketOf: Int32Array;
+  /** What a flow wants of its socket: ttl | SendFragment << 8. */
+  readonly #wanted: Uint16Array;
   /** UDP_SEGMENT was refused for datagrams of this size: no larger ones are tried (0: no limit known). */
   readonly #noSegment: Uint16Array;
+  // By sid; #kind by gid too.
+  readonly #fd: Int32Array;
+  readonly #kind: Uint8Array;
+  /** The options that it has now. */
+  readonly #options: Uint16Array;
+  /** Local port of a socket that was disconnected, which HostContext.datagramPorts counts; 0: none. */
+  readonly #port: Uint16Array;
   /** The socket has UDP_GRO: the kernel may hand over several datagrams as one, and says so in a control message. */
   readonly #hasGro: Uint8Array;
   /** The error queue held more than one round's share. */
@@ -185,9 +213,6 @@ export class DatagramSockets implements SocketModule {
   readonly #listenerPort: Uint16Array;
   readonly #listenerPlan: ListenerPlan[] = [];
   readonly #listenerSplices: Uint8Array;
-  /** By family (0, PORTS) and port: how many of our sockets share it, and the only one's gid + 1 while it lacks SO_REUSEADDR. */
-  readonly #sharers = new Uint16Array(2 * PORTS);
-  readonly #lone = new Int32Array(2 * PORTS);
 
   // Receiving: slots armed for the next recvmmsg, and three sets of headers over the same iovecs.
   readonly #batch: number;
@@ -200,21 +225,27 @@ export class DatagramSockets implements SocketModule {
   readonly #names = new NativeBuffer(BATCH * NAME_BYTES);
   readonly #control = new NativeBuffer(BATCH * CONTROL_BYTES);
 
-  // Sending: the run of datagrams that is being gathered for one flow.
+  // Sending: the datagrams of one socket that are held back, and the messages that they make.
   readonly #sendIov = new NativeBuffer(MAX_SEGMENTS * 2 * IOVEC_BYTES);
   readonly #sendMsg = new NativeBuffer(MSGHDR_BYTES);
   readonly #sendControl = new NativeBuffer(cmsgSpace(IN6_PKTINFO_BYTES));
   readonly #sendName = new NativeBuffer(NAME_BYTES);
-  readonly #runSlotA = new Uint32Array(MAX_SEGMENTS);
-  readonly #runSlotB = new Uint32Array(MAX_SEGMENTS);
-  /** First iovec of each datagram of the run. */
-  readonly #runIov = new Uint16Array(MAX_SEGMENTS + 1);
-  #runGid = -1;
-  #runCount = 0;
-  #runBytes = 0;
-  #runSegment = 0;
-  /** A datagram shorter than the others ends a run. */
-  #runEnded = false;
+  readonly #sendVec = new NativeBuffer(MAX_SEGMENTS * MMSGHDR_BYTES);
+  readonly #sendControls = new NativeBuffer(MAX_SEGMENTS * SEGMENT_CONTROL_BYTES);
+  readonly #heldSlotA = new Uint32Array(MAX_SEGMENTS);
+  readonly #heldSlotB = new Uint32Array(MAX_SEGMENTS);
+  /** First iovec of each datagram. */
+  readonly #heldIov = new Uint16Array(MAX_SEGMENTS + 1);
+  #heldSid = -1;
+  #heldCount = 0;
+  /** By message: whose it is, its first datagram, bytes in all and of each datagram but the last. */
+  readonly #messageGid = new Int32Array(MAX_SEGMENTS);
+  readonly #messageFirst = new Uint16Array(MAX_SEGMENTS + 1);
+  readonly #messageBytes = new Uint32Array(MAX_SEGMENTS);
+  readonly #messageSegment = new Uint32Array(MAX_SEGMENTS);
+  #messageCount = 0;
+  /** The last message takes no more: a datagram shorter than the others ended it, or it may not be sent in segments. */
+  #messageEnded = false;
   /** A socket had a whole round's share and more; the processor is given up for it once, however many sockets there are. */
   #isBehind = false;
   #nextYieldMs = 0;
@@ -222,7 +253,9 @@ export class DatagramSockets implements SocketModule {
   #mayHold = false;
 
   readonly #name = new NativeBuffer(NAME_BYTES);
-  readonly #error = new NativeBuffer(MSGHDR_BYTES + IOVEC_BYTES + ERROR_DATA_BYTES + ERROR_CONTROL_BYTES);
+  readonly #error = new NativeBuffer(
+    MSGHDR_BYTES + IOVEC_BYTES + ERROR_DATA_BYTES + ERROR_CONTROL_BYTES + NAME_BYTES,
+  );
   /** What the error being told quotes, in #error. */
   #quotedAt = 0;
   #quotedBytes = 0;
@@ -231,17 +264,29 @@ export class DatagramSockets implements SocketModule {
   readonly #words = new Uint32Array(16);
   readonly #outbound: Outbound;
 
+  /** How many sockets have a number: `gids` and, from there on, an endpoint for each flow. */
+  static sids(flows: number, gids: number): number {
+    return gids + flows;
+  }
+
+  /** @param gids  flows and listeners */
   constructor(ctx: HostContext, addressing: Addressing, gids: number) {
     this.#ctx = ctx;
     this.#addressing = addressing;
     this.#outbound = new Outbound(ctx.plan);
-    this.#fd = new Int32Array(gids);
-    this.#kind = new Uint8Array(gids);
-    this.#port = new Uint16Array(gids);
-    this.#noSegment = new Uint16Array(gids);
-    this.#hasGro = new Uint8Array(gids);
-    this.#moreErrors = new Uint8Array(gids);
-    this.#isStarved = new Uint8Array(gids);
+    this.#endpointBase = gids;
+    this.#connects = ctx.plan.policy.udpFiltering === 'address-and-port-dependent';
+    this.#socketOf = new Int32Array(ctx.listenerBase);
+    this.#wanted = new Uint16Array(ctx.listenerBase);
+    this.#noSegment = new Uint16Array(ctx.listenerBase);
+    const sids = DatagramSockets.sids(ctx.listenerBase, gids);
+    this.#fd = new Int32Array(sids);
+    this.#kind = new Uint8Array(sids);
+    this.#options = new Uint16Array(sids);
+    this.#port = new Uint16Array(sids);
+    this.#hasGro = new Uint8Array(sids);
+    this.#moreErrors = new Uint8Array(sids);
+    this.#isStarved = new Uint8Array(sids);
     this.#listenerPort = new Uint16Array(gids - ctx.listenerBase);
     this.#listenerSplices = new Uint8Array(gids - ctx.listenerBase);
     this.#batch = Math.max(1, Math.min(BATCH, Math.floor(ctx.largeSlots.capacity * MAX_LARGE_SHARE)));
@@ -271,20 +316,20 @@ export class DatagramSockets implements SocketModule {
         this.#onSend(words, at, gid);
         break;
       case ToHost.sendFromListener:
-        this.#sendRun();
+        this.#sendHeld();
         this.#sendFromListener(words, at);
         break;
       case ToHost.openUdp:
-        this.#sendRun();
+        this.#sendHeld();
         this.#openUdp(words, at, gid);
         break;
       case ToHost.openPing:
-        this.#sendRun();
+        this.#sendHeld();
         this.#openPing(words, at, gid);
         break;
       case ToHost.close:
       case ToHost.reset:
-        this.#sendRun();
+        this.#sendHeld();
         this.#close(gid);
         break;
     }
@@ -293,26 +338,111 @@ export class DatagramSockets implements SocketModule {
   // ---- opening and closing ------------------------------------------------------------------------------------------
 
   #openUdp(words: Uint32Array, at: number, gid: number): void {
-    const isV4 = isV4Mapped(words, at + W.addr);
-    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    const port = words[at + W.ports]! & 0xffff;
+    const kind = isV4Mapped(words, at + W.addr) ? Kind.udp4 : Kind.udp6;
+    if (port !== 0 && this.#joinEndpoint(words, at, gid, kind, port)) return;
+    const fd = this.#udpSocket(words, at, kind, 0, true);
+    if (fd < 0) this.#openFailed(gid, -fd);
+    else if (this.#opened(gid, gid, fd, kind)) this.#hasGro[gid] = this.#setGro(fd, words, at);
+  }
+
+  /**
+   * Give a flow its endpoint's socket; the first one's is made.
+   * @returns false when another flow of the endpoint has the same peer, so that their answers could not be told apart
+   */
+  #joinEndpoint(words: Uint32Array, at: number, gid: number, kind: number, port: number): boolean {
+    const ctx = this.#ctx;
+    this.#endpoints ??= new UdpEndpoints(ctx.plan.hashKey, ctx.listenerBase);
+    const endpoints = this.#endpoints;
+    const guest = this.#words;
+    guest[0] = words[at + W.arg1]!;
+    guest[1] = words[at + W.arg2]!;
+    guest[2] = words[at + W.arg3]!;
+    guest[3] = words[at + W.arg4]!;
+    const peerAt = at + W.addr;
+    const peerPort = words[at + W.ports]! >>> 16;
+    const scope = this.#outbound.scopeOf(words, peerAt);
+    const way = this.#outbound.wayOf(words, peerAt);
+    let endpoint = endpoints.find(guest, 0, port, way);
+    if (endpoint !== NO_ENDPOINT) {
+      const only = endpoints.only(endpoint);
+      if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, scope, this.#connects)) return false;
+      const sid = this.#endpointBase + endpoint;
+      if (only >= 0) this.#shareSocket(sid, words, peerAt);
+      this.#attach(gid, sid, kind);
+      return true;
+    }
+    const fd = this.#udpSocket(words, at, kind, port, this.#connects);
     if (fd < 0) {
       this.#openFailed(gid, -fd);
-      return;
+      return true;
     }
-    const port = words[at + W.ports]! & 0xffff;
-    const remotePort = words[at + W.ports]! >>> 16;
-    let r = this.#prepare(fd, isV4, words, at + W.addr);
-    if (r === 0) {
-      if (port !== 0 && this.#bindPort(fd, isV4, port, gid, words, at + W.addr)) this.#port[gid] = port;
-      else r = this.#outbound.bindPort(fd, words, at + W.addr, 0);
+    endpoint = endpoints.add(guest, 0, port, way);
+    endpoints.join(endpoint, gid, words, peerAt, peerPort, scope, this.#connects);
+    const sid = this.#endpointBase + endpoint;
+    if (!this.#connects) setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SHARED_BUFFER_BYTES);
+    if (this.#opened(gid, sid, fd, kind)) this.#hasGro[sid] = this.#setGro(fd, words, at);
+    else endpoints.leave(gid);
+    return true;
+  }
+
+  /** @param port  preferred local port, 0: the kernel's choice @returns the descriptor or -errno */
+  #udpSocket(words: Uint32Array, at: number, kind: number, port: number, connects: boolean): number {
+    const isV4 = kind === Kind.udp4;
+    const peerAt = at + W.addr;
+    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    if (fd < 0) return fd;
+    let r = this.#prepare(fd, isV4, words, peerAt);
+    // Taken, or privileged: any port will do.
+    if (r === 0 && (port === 0 || this.#outbound.bindPort(fd, words, peerAt, port) < 0)) {
+      r = this.#outbound.bindPort(fd, words, peerAt, 0);
     }
-    if (r === 0) r = this.#connect(fd, words, at + W.addr, remotePort);
-    if (r === 0) this.#discardStrangers(fd);
-    // After the strangers: they were read without looking at control messages. Kernels before 5.0 refuse, and nothing is lost.
-    const hasGro = r === 0 && words[at + W.arg0] === 1 && setsockoptInt(fd, SOL_UDP, UDP_GRO, 1) === 0;
-    this.#hasGro[gid] = hasGro ? 1 : 0;
+    if (r === 0 && connects) {
+      r = this.#connect(fd, words, peerAt, words[at + W.ports]! >>> 16);
+      if (r === 0) this.#discardStrangers(fd);
+    }
     if (r === 0) this.#enlargeBuffers(fd);
-    this.#opened(gid, fd, isV4 ? Kind.udp4 : Kind.udp6, r);
+    else close(fd);
+    return r < 0 ? r : fd;
+  }
+
+  /** After the strangers: they were read without looking at control messages. Kernels before 5.0 refuse, and nothing is lost. @returns 1: set */
+  #setGro(fd: number, words: Uint32Array, at: number): number {
+    return words[at + W.arg0] === 1 && setsockoptInt(fd, SOL_UDP, UDP_GRO, 1) === 0 ? 1 : 0;
+  }
+
+  /**
+   * A second peer: from now on the socket belongs to no one. What waits in its queue stays there.
+   * @param words,w  a peer of its, for the way out
+   */
+  #shareSocket(sid: number, words: Uint32Array, w: number): void {
+    const fd = this.#fd[sid]! - 1;
+    setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SHARED_BUFFER_BYTES);
+    const port = this.#disconnect(fd, this.#kind[sid]!, words, w);
+    if (port <= 0) return;
+    this.#port[sid] = port;
+    if (this.#ctx.datagramPorts !== undefined) this.#ctx.datagramPorts[port]!++;
+  }
+
+  /**
+   * Undo connect(). The kernel forgets more than the peer: the interface, and a port that it chose itself (__udp_disconnect). The socket
+   * is given both again.
+   * @param words,w  a peer of its, for the way out
+   * @returns the local port, or -errno when it is still connected
+   */
+  #disconnect(fd: number, kind: number, words: Uint32Array, w: number): number {
+    const local = this.#words;
+    const port = this.#nameOf(getsockname, fd, local, 12);
+    this.#name.u8.fill(0);
+    this.#name.u16[0] = AF_UNSPEC;
+    const r = connect(fd, this.#name.address, SOCKADDR_IN_BYTES);
+    if (r < 0) return r;
+    this.#outbound.toDevice(fd, words, w);
+    // Somebody else may have been quicker: then its next datagram has another port, as if it were new.
+    if (kind <= Kind.udp6 && port > 0 && this.#nameOf(getsockname, fd, local, 12) === 0) {
+      this.#outbound.bindPort(fd, words, w, port);
+    }
+    return port;
   }
 
   #openPing(words: Uint32Array, at: number, gid: number): void {
@@ -329,7 +459,11 @@ export class DatagramSockets implements SocketModule {
     }
     if (r === 0) r = this.#outbound.bindPort(fd, words, at + W.addr, 0);
     if (r === 0) r = this.#connect(fd, words, at + W.addr, 0);
-    this.#opened(gid, fd, isV4 ? Kind.ping4 : Kind.ping6, r);
+    if (r === 0) this.#opened(gid, gid, fd, isV4 ? Kind.ping4 : Kind.ping6);
+    else {
+      close(fd);
+      this.#openFailed(gid, -r);
+    }
   }
 
   #connect(fd: number, words: Uint32Array, w: number, port: number): number {
@@ -357,33 +491,6 @@ export class DatagramSockets implements SocketModule {
     setsockoptInt(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER_BYTES);
   }
 
-  /** Try to have the guest's port on the host too. @returns whether the socket is bound now */
-  #bindPort(fd: number, isV4: boolean, port: number, gid: number, words: Uint32Array, w: number): boolean {
-    const key = (isV4 ? 0 : PORTS) + port;
-    const shared = this.#sharers[key]! > 0;
-    if (shared) {
-      const lone = this.#lone[key]!;
-      if (lone !== NOBODY) {
-        setsockoptInt(this.#fd[lone - 1]! - 1, SOL_SOCKET, SO_REUSEADDR, 1);
-        this.#lone[key] = NOBODY;
-      }
-      setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    }
-    if (this.#outbound.bindPort(fd, words, w, port) < 0) return false; // taken, or privileged: any port will do
-    this.#sharers[key]!++;
-    if (!shared) this.#lone[key] = gid + 1;
-    return true;
-  }
-
-  #releasePort(gid: number, isV4: boolean): void {
-    const port = this.#port[gid]!;
-    if (port === 0) return;
-    const key = (isV4 ? 0 : PORTS) + port;
-    this.#sharers[key]!--;
-    if (this.#lone[key] === gid + 1) this.#lone[key] = NOBODY;
-    this.#port[gid] = 0;
-  }
-
   /** Nothing that came before the first send can be an answer. */
   #discardStrangers(fd: number): void {
     for (let i = 0; i < BATCH; i++) {
@@ -391,27 +498,35 @@ export class DatagramSockets implements SocketModule {
     }
   }
 
-  /** @param result  of the calls so far: 0 or -errno */
-  #opened(gid: number, fd: number, kind: number, result: number): void {
+  /** A flow's new socket. @returns false when it cannot be watched: it is closed, and the shard told */
+  #opened(gid: number, sid: number, fd: number, kind: number): boolean {
     const ctx = this.#ctx;
-    this.#fd[gid] = fd + 1;
-    this.#kind[gid] = kind;
-    this.#noSegment[gid] = 0;
-    this.#moreErrors[gid] = 0;
-    const r = result < 0 ? result : ctx.watch(fd, gid, (EPOLLIN | EPOLLERR | EPOLLET) >>> 0);
+    this.#fd[sid] = fd + 1;
+    this.#moreErrors[sid] = 0;
+    this.#options[sid] = DEFAULT_OPTIONS;
+    const r = ctx.watch(fd, sid, (EPOLLIN | EPOLLERR | EPOLLET) >>> 0);
     if (r < 0) {
-      this.#releasePort(gid, kind === Kind.udp4);
       close(fd);
-      this.#fd[gid] = 0;
+      this.#fd[sid] = 0;
       this.#openFailed(gid, -r);
-      return;
+      return false;
     }
+    this.#kind[sid] = kind;
+    this.#attach(gid, sid, kind);
     ctx.counters[Counter.sockOpened]!++;
+    return true;
+  }
+
+  #attach(gid: number, sid: number, kind: number): void {
+    this.#kind[gid] = kind;
+    this.#socketOf[gid] = sid + 1;
+    this.#noSegment[gid] = 0;
+    this.#wanted[gid] = DEFAULT_OPTIONS;
   }
 
   #openFailed(gid: number, errno: number): void {
     const ctx = this.#ctx;
-    if (errno === Errno.EMFILE || errno === Errno.ENFILE) ctx.counters[Counter.emfile]!++;
+    ctx.shortage.is(-errno);
     this.#kind[gid] = Kind.failed;
     const out = ctx.toShard(gid);
     const at = reserveMessage(out, ToShard.openFailed, gid % ctx.flowsPerShard);
@@ -424,17 +539,24 @@ export class DatagramSockets implements SocketModule {
     const ctx = this.#ctx;
     const kind = this.#kind[gid];
     if (kind === Kind.none) return;
-    const fd = this.#fd[gid]! - 1;
-    if (fd >= 0) {
-      this.#releasePort(gid, kind === Kind.udp4);
-      close(fd);
-      this.#fd[gid] = 0;
-      ctx.counters[Counter.sockClosed]!++;
-    }
+    const sid = this.#socketOf[gid]! - 1;
+    this.#socketOf[gid] = 0;
+    if (sid === gid || (sid >= 0 && this.#endpoints!.leave(gid) === 0)) this.#closeSocket(sid);
     this.#kind[gid] = Kind.none;
     const out = ctx.toShard(gid);
     reserveMessage(out, ToShard.closed, gid % ctx.flowsPerShard);
     out.commit();
+  }
+
+  #closeSocket(sid: number): void {
+    const ctx = this.#ctx;
+    close(this.#fd[sid]! - 1);
+    this.#fd[sid] = 0;
+    this.#kind[sid] = Kind.none;
+    const port = this.#port[sid]!;
+    this.#port[sid] = 0;
+    if (port !== 0 && ctx.datagramPorts !== undefined) ctx.datagramPorts[port]!--;
+    ctx.counters[Counter.sockClosed]!++;
   }
 
   /**
@@ -474,37 +596,42 @@ export class DatagramSockets implements SocketModule {
   }
 
   closeAll(): void {
-    for (let gid = 0; gid < this.#fd.length; gid++) {
-      if (this.#fd[gid] !== 0) close(this.#fd[gid]! - 1);
-      this.#fd[gid] = 0;
-      this.#kind[gid] = Kind.none;
+    for (let sid = 0; sid < this.#fd.length; sid++) {
+      if (this.#fd[sid] !== 0) close(this.#fd[sid]! - 1);
+      this.#fd[sid] = 0;
+      this.#kind[sid] = Kind.none;
     }
   }
 
   /**
    * The host's network has changed. A connected socket keeps the source address that the kernel chose when it was connected, and may
    * not send any more once the host has lost it; a flow that goes on for hours (a tunnel of the guest's) would be dead for ever. So
-   * each one whose address would be another today is connected anew, its port kept.
+   * each one whose address would be another today is connected anew, its port kept. One that is not connected has no such address.
    */
   hostChanged(change: HostChange): void {
     this.#outbound.hostChanged(change);
-    for (let gid = 0; gid < this.#ctx.listenerBase; gid++) {
-      const kind = this.#kind[gid]!;
-      if (kind !== Kind.none && kind <= Kind.ping6) this.#reconnect(gid, kind);
+    for (let sid = 0; sid < this.#fd.length; sid++) {
+      const kind = this.#kind[sid]!;
+      if (this.#fd[sid] === 0 || kind > Kind.ping6) continue;
+      const gid = this.#onlyFlow(sid);
+      if (gid >= 0) this.#reconnect(sid, kind, gid);
     }
   }
 
-  #reconnect(gid: number, kind: number): void {
-    const fd = this.#fd[gid]! - 1;
+  /** The flow that a socket is connected for, -1: it is not connected. */
+  #onlyFlow(sid: number): number {
+    return sid < this.#endpointBase ? sid : this.#endpoints!.only(sid - this.#endpointBase);
+  }
+
+  #reconnect(sid: number, kind: number, gid: number): void {
+    const fd = this.#fd[sid]! - 1;
     const words = this.#words;
     const port = this.#nameOf(getpeername, fd, words, 0);
     if (port < 0 || this.#outbound.hasSource(words, 0)) return;
     if (this.#nameOf(getsockname, fd, words, 4) < 0 || !this.#sourceNow(kind, words, port)) return;
     if (addressEqual(words, 4, words, 8)) return;
     // As long as it is not connected strangers may be heard, as at the start; what waits is lost with them.
-    this.#name.u8.fill(0);
-    this.#name.u16[0] = AF_UNSPEC;
-    if (connect(fd, this.#name.address, SOCKADDR_IN_BYTES) < 0) return;
+    if (this.#disconnect(fd, kind, words, 0) < 0) return;
     const r = this.#connect(fd, words, 0, port);
     this.#discardStrangers(fd);
     if (r < 0) this.#tellErrno(gid, -r);
@@ -545,111 +672,197 @@ export class DatagramSockets implements SocketModule {
       if (!isBorrowed) ctx.freeReaderSlots(slotA, slotB);
       return;
     }
-    const options = words[at + W.arg0]!;
-    const gsoSize = words[at + W.arg1]!;
-    const isPlain = options === 0 && gsoSize === 0 && !isBorrowed && bytes > 0 && kind <= Kind.udp6;
-    if (this.#runGid === gid && isPlain && this.#fitsRun(bytes)) {
-      this.#append(slotA, slotB, words[at + W.at]!, bytes);
-      return;
+    const sid = this.#socketOf[gid]! - 1;
+    const change = words[at + W.arg0]!;
+    if (change !== 0) this.#want(gid, change);
+    const wanted = this.#wanted[gid]!;
+    if (wanted !== this.#options[sid] || sid !== this.#heldSid) {
+      this.#sendHeld();
+      this.#setOptions(sid, wanted);
     }
-    this.#sendRun();
-    if (options !== 0) this.#setOptions(gid, options & 0xff, options >>> 8);
-    this.#runGid = gid;
-    this.#runCount = 0;
-    this.#runBytes = 0;
-    this.#runEnded = false;
-    this.#runSegment = gsoSize !== 0 && gsoSize < bytes ? gsoSize : bytes;
+    const gsoSize = words[at + W.arg1]!;
+    // Several that are one already, borrowed slots and echo requests go by themselves and at once.
+    const isHeld = this.#mayHold && gsoSize === 0 && !isBorrowed && kind <= Kind.udp6;
+    if (!isHeld) this.#sendHeld();
+    if (this.#heldSid !== sid || !this.#continues(gid, bytes)) {
+      if (this.#heldCount === MAX_SEGMENTS) this.#sendHeld();
+      this.#begin(sid, gid, gsoSize !== 0 && gsoSize < bytes ? gsoSize : bytes);
+    }
     this.#append(isBorrowed ? NO_SLOT : slotA, slotB, words[at + W.at]!, bytes, slotA);
-    // Only equal plain datagrams can be continued, and a run that is too large for UDP_SEGMENT gains nothing.
-    const limit = this.#noSegment[gid]!;
-    const canGoOn =
-      this.#mayHold &&
-      gsoSize === 0 &&
-      !isBorrowed &&
-      bytes > 0 &&
-      kind <= Kind.udp6 &&
-      !(limit > 0 && bytes >= limit);
-    if (!canGoOn) this.#sendRun();
+    if (!isHeld) this.#sendHeld();
   }
 
-  #fitsRun(bytes: number): boolean {
+  /** Whether a datagram may be one more of the last message. */
+  #continues(gid: number, bytes: number): boolean {
+    const last = this.#messageCount - 1;
     return (
-      !this.#runEnded &&
-      this.#runCount < MAX_SEGMENTS &&
-      bytes <= this.#runSegment &&
-      this.#runBytes + bytes <= MAX_SEND_BYTES
+      this.#messageGid[last] === gid &&
+      !this.#messageEnded &&
+      bytes > 0 &&
+      this.#heldCount < MAX_SEGMENTS &&
+      bytes <= this.#messageSegment[last]! &&
+      this.#messageBytes[last]! + bytes <= MAX_SEND_BYTES
     );
   }
 
-  /** @param dataSlot  where the bytes lie, when slotA is not to be freed */
-  #append(slotA: number, slotB: number, slotOffset: number, bytes: number, dataSlot = slotA): void {
+  /** A new message, behind those of the same socket that are held back. */
+  #begin(sid: number, gid: number, segment: number): void {
+    if (this.#heldSid !== sid) {
+      this.#heldSid = sid;
+      this.#heldCount = 0;
+      this.#messageCount = 0;
+    }
+    const m = this.#messageCount++;
+    this.#messageGid[m] = gid;
+    this.#messageFirst[m] = this.#heldCount;
+    this.#messageBytes[m] = 0;
+    this.#messageSegment[m] = segment;
+    // An empty one is alone, and one that is too large for UDP_SEGMENT gains nothing from company.
+    const limit = this.#noSegment[gid]!;
+    this.#messageEnded = segment === 0 || (limit > 0 && segment >= limit);
+  }
+
+  /** One more datagram of the last message. @param dataSlot  where the bytes lie, when slotA is not to be freed */
+  #append(slotA: number, slotB: number, slotOffset: number, bytes: number, dataSlot: number): void {
     const { pool } = this.#ctx;
-    const i = this.#runCount++;
+    const last = this.#messageCount - 1;
+    const i = this.#heldCount++;
     const iov = this.#sendIov.u32;
-    let n = i === 0 ? 0 : this.#runIov[i]!;
-    this.#runIov[i] = n;
+    let n = i === 0 ? 0 : this.#heldIov[i]!;
+    this.#heldIov[i] = n;
     const room = pool.slotBytes(dataSlot) - slotOffset;
     const inA = slotB === NO_SLOT || bytes < room ? bytes : room;
     iovecWrite(iov, n++ * IOVEC_WORDS, pool.slotAddress(dataSlot) + slotOffset, inA);
     if (bytes > inA) iovecWrite(iov, n++ * IOVEC_WORDS, pool.slotAddress(slotB), bytes - inA);
-    this.#runIov[i + 1] = n;
-    this.#runSlotA[i] = slotA;
-    this.#runSlotB[i] = slotB;
-    this.#runBytes += bytes;
-    if (bytes < this.#runSegment) this.#runEnded = true;
+    this.#heldIov[i + 1] = n;
+    this.#heldSlotA[i] = slotA;
+    this.#heldSlotB[i] = slotB;
+    this.#messageBytes[last]! += bytes;
+    this.#messageFirst[last + 1] = i + 1;
+    if (bytes < this.#messageSegment[last]!) this.#messageEnded = true;
   }
 
   /** Send what is held back. Whoever calls this promises to call it after each batch of commands. */
   flush(): void {
     this.#mayHold = true;
-    this.#sendRun();
+    this.#sendHeld();
   }
 
-  #sendRun(): void {
-    const gid = this.#runGid;
-    if (gid < 0) return;
-    this.#runGid = -1;
+  #sendHeld(): void {
+    const sid = this.#heldSid;
+    if (sid < 0) return;
+    this.#heldSid = -1;
     const ctx = this.#ctx;
-    const count = this.#runCount;
-    const segments = this.#runSegment > 0 ? Math.ceil(this.#runBytes / this.#runSegment) : 1;
-    let r: number;
-    if (segments > 1) {
-      r = this.#trySend(gid, 0, this.#runIov[count]!, this.#runSegment);
-      if (r === -Errno.EINVAL || r === -Errno.EMSGSIZE || r === -Errno.EIO) {
-        // Segments larger than the path takes in one piece, or a device that cannot: one by one, the kernel fragments.
-        this.#noSegment[gid] = this.#runSegment;
-        this.#sendSingly(gid, segments);
-      } else this.#account(r, segments);
-    } else {
-      r = this.#trySend(gid, 0, this.#runIov[1]!, 0);
-      this.#account(r, 1);
+    const messages = this.#messageCount;
+    if (messages > 1) this.#writeVec(messages);
+    for (let m = 0; m < messages; ) {
+      if (messages - m > 1) {
+        m += this.#sendSeveral(sid, m, messages - m);
+        if (m === messages) break;
+      }
+      // The only one, or the one that failed.
+      this.#sendMessage(m++);
     }
-    for (let i = 0; i < count; i++) {
-      if (this.#runSlotA[i] !== NO_SLOT || this.#runSlotB[i] !== NO_SLOT) {
-        ctx.freeReaderSlots(this.#runSlotA[i]!, this.#runSlotB[i]!);
+    for (let i = 0; i < this.#heldCount; i++) {
+      if (this.#heldSlotA[i] !== NO_SLOT || this.#heldSlotB[i] !== NO_SLOT) {
+        ctx.freeReaderSlots(this.#heldSlotA[i]!, this.#heldSlotB[i]!);
       }
     }
   }
 
-  #sendSingly(gid: number, segments: number): void {
-    if (this.#runCount > 1) {
-      for (let i = 0; i < this.#runCount; i++) {
-        const from = this.#runIov[i]!;
-        this.#account(this.#trySend(gid, from, this.#runIov[i + 1]! - from, 0), 1);
+  /** Address of the peer for a send, 0: the socket is connected to it. */
+  #peerName(gid: number): number {
+    const sid = this.#socketOf[gid]! - 1;
+    return this.#onlyFlow(sid) >= 0 ? 0 : this.#endpoints!.nameAddress(gid);
+  }
+
+  #peerNameBytes(gid: number, name: number): number {
+    return name === 0 ? 0 : this.#endpoints!.nameBytes(gid);
+  }
+
+  /** How many datagrams a message is. */
+  #segmentsOf(m: number): number {
+    const segment = this.#messageSegment[m]!;
+    return segment > 0 ? Math.ceil(this.#messageBytes[m]! / segment) : 1;
+  }
+
+  /** Headers for all messages that are held back. */
+  #writeVec(messages: number): void {
+    const controls = this.#sendControls;
+    for (let m = 0; m < messages; m++) {
+      const gid = this.#messageGid[m]!;
+      const name = this.#peerName(gid);
+      const first = this.#heldIov[this.#messageFirst[m]!]!;
+      const count = this.#heldIov[this.#messageFirst[m + 1]!]! - first;
+      const controlAt = m * SEGMENT_CONTROL_BYTES;
+      const isMany = this.#segmentsOf(m) > 1;
+      const controlBytes = isMany ? segmentWrite(controls, controlAt, this.#messageSegment[m]!) : 0;
+      msghdrWrite(
+        this.#sendVec.u32,
+        m * MMSGHDR_WORDS,
+        name,
+        this.#peerNameBytes(gid, name),
+        this.#sendIov.address + first * IOVEC_BYTES,
+        count,
+        isMany ? controls.address + controlAt : 0,
+        controlBytes,
+      );
+    }
+  }
+
+  /** sendmmsg. @returns how many messages from m on were sent; the next one was not */
+  #sendSeveral(sid: number, m: number, count: number): number {
+    const { counters } = this.#ctx;
+    const vec = this.#sendVec.address + m * MMSGHDR_BYTES;
+    const sent = sendmmsg(this.#fd[sid]! - 1, vec, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    counters[Counter.sockSends]!++;
+    counters[Counter.datagramSends]!++;
+    for (let i = m; i < m + sent; i++) {
+      counters[Counter.datagramSendBytes]! += this.#messageBytes[i]!;
+      this.#account(0, this.#segmentsOf(i));
+    }
+    return Math.max(0, sent);
+  }
+
+  #sendMessage(m: number): void {
+    const gid = this.#messageGid[m]!;
+    const first = this.#heldIov[this.#messageFirst[m]!]!;
+    const count = this.#heldIov[this.#messageFirst[m + 1]!]! - first;
+    const segments = this.#segmentsOf(m);
+    if (segments === 1) {
+      this.#account(this.#trySend(gid, first, count, 0), 1);
+      return;
+    }
+    const r = this.#trySend(gid, first, count, this.#messageSegment[m]!);
+    if (r === -Errno.EINVAL || r === -Errno.EMSGSIZE || r === -Errno.EIO) {
+      // Segments larger than the path takes in one piece, or a device that cannot: one by one, the kernel fragments.
+      this.#noSegment[gid] = this.#messageSegment[m]!;
+      this.#sendSingly(m, gid, segments);
+    } else this.#account(r, segments);
+  }
+
+  #sendSingly(m: number, gid: number, segments: number): void {
+    const begin = this.#messageFirst[m]!;
+    const end = this.#messageFirst[m + 1]!;
+    if (end - begin > 1) {
+      for (let i = begin; i < end; i++) {
+        const from = this.#heldIov[i]!;
+        this.#account(this.#trySend(gid, from, this.#heldIov[i + 1]! - from, 0), 1);
       }
       return;
     }
-    // One GSO frame of the guest's: cut it here.
+    // One GSO frame of the guest's, alone in what is held back: cut it here.
     const iov = this.#sendIov.u32;
     const firstLow = iov[0]!;
     const firstHigh = iov[1]!;
     const firstAddress = firstHigh * 0x1_0000_0000 + firstLow;
     const firstBytes = iov[2]!;
-    const hasSecond = this.#runIov[1] === 2;
+    const hasSecond = this.#heldIov[1] === 2;
     const secondAddress = hasSecond ? iov[5]! * 0x1_0000_0000 + iov[4]! : 0;
+    const segment = this.#messageSegment[m]!;
     for (let i = 0; i < segments; i++) {
-      const from = i * this.#runSegment;
-      const bytes = Math.min(this.#runSegment, this.#runBytes - from);
+      const from = i * segment;
+      const bytes = Math.min(segment, this.#messageBytes[m]! - from);
       const inFirst = from >= firstBytes ? 0 : Math.min(bytes, firstBytes - from);
       let n = 0;
       if (inFirst > 0) iovecWrite(iov, n++ * IOVEC_WORDS, firstAddress + from, inFirst);
@@ -667,14 +880,13 @@ export class DatagramSockets implements SocketModule {
    */
   #trySend(gid: number, first: number, count: number, segment: number): number {
     const iovAddress = this.#sendIov.address + first * IOVEC_BYTES;
-    let controlBytes = 0;
-    if (segment > 0) {
-      controlBytes = cmsgWrite(this.#sendControl.u32, 0, SOL_UDP, UDP_SEGMENT, 2);
-      this.#sendControl.u16[CMSG_HEADER_BYTES >> 1] = segment;
-    }
+    const controlBytes = segment > 0 ? segmentWrite(this.#sendControl, 0, segment) : 0;
     const controlAddress = segment > 0 ? this.#sendControl.address : 0;
-    msghdrWrite(this.#sendMsg.u32, 0, 0, 0, iovAddress, count, controlAddress, controlBytes);
-    const fd = this.#fd[gid]! - 1;
+    const name = this.#peerName(gid);
+    const nameBytes = this.#peerNameBytes(gid, name);
+    msghdrWrite(this.#sendMsg.u32, 0, name, nameBytes, iovAddress, count, controlAddress, controlBytes);
+    const sid = this.#socketOf[gid]! - 1;
+    const fd = this.#fd[sid]! - 1;
     let r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     this.#ctx.counters[Counter.sockSends]!++;
     this.#ctx.counters[Counter.datagramSends]!++;
@@ -682,7 +894,7 @@ export class DatagramSockets implements SocketModule {
       r < 0 &&
       r !== -Errno.EAGAIN &&
       r !== -Errno.EINVAL &&
-      this.#drainErrors(gid) > 0 &&
+      this.#drainErrors(sid) > 0 &&
       !(r === -Errno.EMSGSIZE && this.#tooLong)
     ) {
       // The error was an earlier datagram's and has been told: this one has not been tried yet.
@@ -703,14 +915,29 @@ export class DatagramSockets implements SocketModule {
     this.#ctx.counters[DROP_BASE - cause]! += count;
   }
 
-  /** @param ttl  0: as it is @param fragment  SendFragment */
-  #setOptions(gid: number, ttl: number, fragment: number): void {
-    const kind = this.#kind[gid]!;
+  /** @param change  sendDatagram's arg0 */
+  #want(gid: number, change: number): void {
+    const before = this.#wanted[gid]!;
+    const ttl = change & 0xff || before & 0xff;
+    const fragment = change >>> 8 || before >>> 8;
+    this.#wanted[gid] = ttl | (fragment << 8);
+  }
+
+  /** Have a socket send as a flow wants it: they may differ on an endpoint. @param wanted  TTL 0: as it is */
+  #setOptions(sid: number, wanted: number): void {
+    const before = this.#options[sid]!;
+    if (wanted === before) return;
+    const ttl = wanted & 0xff;
+    const fragment = wanted >>> 8;
+    const kind = this.#kind[sid]!;
     const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
     const level = isV4 ? SOL_IP : SOL_IPV6;
-    const fd = this.#fd[gid]! - 1;
-    if (ttl !== 0) setsockoptInt(fd, level, isV4 ? IP_TTL : IPV6_UNICAST_HOPS, ttl);
-    if (fragment === SendFragment.unchanged) return;
+    const fd = this.#fd[sid]! - 1;
+    this.#options[sid] = (ttl || before & 0xff) | (fragment << 8);
+    if (ttl !== 0 && ttl !== (before & 0xff)) {
+      setsockoptInt(fd, level, isV4 ? IP_TTL : IPV6_UNICAST_HOPS, ttl);
+    }
+    if (fragment === before >>> 8) return;
     // The values are the same for both families.
     const discover = fragment === SendFragment.never ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT;
     setsockoptInt(fd, level, isV4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, discover);
@@ -781,19 +1008,19 @@ export class DatagramSockets implements SocketModule {
 
   // ---- from the host ------------------------------------------------------------------------------------------------
 
-  onEvents(gid: number, events: number): void {
-    if (this.#fd[gid] === 0) return;
-    if (events & EPOLLERR) this.#drainErrors(gid);
-    this.#read(gid);
+  onEvents(sid: number, events: number): void {
+    if (this.#fd[sid] === 0) return;
+    if (events & EPOLLERR) this.#drainErrors(sid);
+    this.#read(sid);
   }
 
   /** A socket with more to read than one round's share, again. */
-  onReady(gid: number): void {
-    if (this.#fd[gid] === 0) return;
+  onReady(sid: number): void {
+    if (this.#fd[sid] === 0) return;
     if (this.#isBehind) this.#yield();
     // Another queue, another system call: looked at only when it is known to hold something. News of it come as EPOLLERR.
-    if (this.#moreErrors[gid]) this.#drainErrors(gid);
-    this.#read(gid);
+    if (this.#moreErrors[sid]) this.#drainErrors(sid);
+    this.#read(sid);
   }
 
   /**
@@ -813,16 +1040,16 @@ export class DatagramSockets implements SocketModule {
   /** Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands. */
   resume(): void {
     while (this.#starved.length > 0) {
-      const gid = this.#starved.pop()!;
-      this.#isStarved[gid] = 0;
-      if (this.#fd[gid] !== 0) this.#ctx.markReady(gid);
+      const sid = this.#starved.pop()!;
+      this.#isStarved[sid] = 0;
+      if (this.#fd[sid] !== 0) this.#ctx.markReady(sid);
     }
   }
 
-  #starve(gid: number): void {
-    if (this.#isStarved[gid]) return;
-    this.#isStarved[gid] = 1;
-    this.#starved.push(gid);
+  #starve(sid: number): void {
+    if (this.#isStarved[sid]) return;
+    this.#isStarved[sid] = 1;
+    this.#starved.push(sid);
     this.#ctx.counters[Counter.poolDry]!++;
   }
 
@@ -847,16 +1074,19 @@ export class DatagramSockets implements SocketModule {
     return this.#batch;
   }
 
-  #read(gid: number): void {
-    const fd = this.#fd[gid]! - 1;
-    const kind = this.#kind[gid]!;
-    const hasControl = kind >= Kind.ping4 || this.#hasGro[gid] === 1;
-    const headers = !hasControl ? this.#plain : kind <= Kind.ping6 ? this.#withControl : this.#withPeer;
+  #read(sid: number): void {
+    const fd = this.#fd[sid]! - 1;
+    const kind = this.#kind[sid]!;
+    const isListener = kind > Kind.ping6;
+    const gid = isListener ? -1 : this.#onlyFlow(sid);
+    const hasControl = kind >= Kind.ping4 || this.#hasGro[sid] === 1;
+    let headers = this.#withPeer;
+    if (gid >= 0) headers = hasControl ? this.#withControl : this.#plain;
     let errors = 0;
     for (let batch = 0; batch < BATCHES_PER_ROUND; ) {
       const armed = this.#arm();
       if (armed === 0) {
-        this.#starve(gid);
+        this.#starve(sid);
         return;
       }
       const n = recvmmsg(fd, headers.address, armed, MSG_DONTWAIT);
@@ -864,19 +1094,65 @@ export class DatagramSockets implements SocketModule {
       if (n < 0) {
         // Anything but "empty" is a pending error, told by the error queue as well; the call has taken it off the socket.
         if (n === -Errno.EAGAIN || ++errors > MAX_READ_ERRORS) return;
-        this.#drainErrors(gid);
+        this.#drainErrors(sid);
         continue;
       }
-      for (let i = 0; i < n; i++) {
-        if (kind <= Kind.ping6) this.#onDatagram(gid, kind, headers, hasControl, i);
-        else this.#onListenerDatagram(gid, i);
-      }
-      if (kind > Kind.ping6) this.#ctx.loopback?.flushDatagrams();
+      if (gid >= 0) for (let i = 0; i < n; i++) this.#onDatagram(gid, kind, headers, hasControl, i);
+      else if (isListener) for (let i = 0; i < n; i++) this.#onListenerDatagram(sid, i);
+      else for (let i = 0; i < n; i++) this.#onEndpointDatagram(sid, kind, hasControl, i);
+      if (isListener) this.#ctx.loopback?.flushDatagrams();
       if (n < armed) return; // all there was; the next one raises an event
       batch++;
     }
     this.#isBehind = true;
-    this.#ctx.markReady(gid);
+    this.#ctx.markReady(sid);
+  }
+
+  /** Message i of a socket that is not connected: whose is it? */
+  #onEndpointDatagram(sid: number, kind: number, hasControl: boolean, i: number): void {
+    const words = this.#words;
+    const port = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
+    this.#withPeer.u32[i * MMSGHDR_WORDS + MSGHDR_NAMELEN_WORD] = SOCKADDR_BYTES;
+    const gid = this.#endpoints!.flowOf(sid - this.#endpointBase, words, 0, port);
+    if (gid >= 0) this.#onDatagram(gid, kind, this.#withPeer, hasControl, i);
+    else this.#onStranger(sid, i, port);
+  }
+
+  /** Message i is from one whom the guest has not spoken to from this endpoint: this.#words[0..3] and `port`. */
+  #onStranger(sid: number, i: number, port: number): void {
+    const ctx = this.#ctx;
+    const u32 = this.#withPeer.u32;
+    const at0 = i * MMSGHDR_WORDS;
+    const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
+    u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
+    const words = this.#words;
+    if (this.#connects || port <= 0 || !this.#addressing.leadsBack(words, 0)) {
+      this.#drop(StageDrop.stranger, 1);
+      return;
+    }
+    if ((u32[at0 + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) !== 0) {
+      this.#drop(StageDrop.tooLong, 1);
+      return;
+    }
+    // Peer as the guest sees it 8..11, guest 12..15.
+    this.#addressing.fromHost(words, 0, words, 8);
+    const guestPort = this.#endpoints!.guestOf(sid - this.#endpointBase, words, 12);
+    const [k0, k1] = ctx.plan.hashKey;
+    const hash = flowHash(k0, k1, words, 12, words, 8, ((guestPort << 16) | port) >>> 0, IPPROTO_UDP);
+    const out = ctx.shardLink(ctx.shardOfHash(hash));
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToShard.strangerDatagram;
+    w[at + W.flow] = 0;
+    this.#handOver(w, at, i, u32[at0 + MMSGHDR_LEN_WORD]!);
+    addressCopy(words, 0, w, at + W.addr);
+    w[at + W.ports] = ((port << 16) | guestPort) >>> 0;
+    w[at + W.arg1] = this.#hasGro[sid] === 1 && controlBytes > 0 ? this.#gsoSizeOf(i, controlBytes) : 0;
+    w[at + W.arg0] = words[12]!;
+    w[at + W.arg2] = words[13]!;
+    w[at + W.arg3] = words[14]!;
+    w[at + W.arg4] = words[15]!;
+    out.commit();
   }
 
   #onDatagram(gid: number, kind: number, headers: NativeBuffer, hasControl: boolean, i: number): void {
@@ -889,8 +1165,9 @@ export class DatagramSockets implements SocketModule {
       const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
       if (kind >= Kind.ping4) ttl = this.#ttlOf(i, controlBytes);
       else if (controlBytes > 0) gsoSize = this.#gsoSizeOf(i, controlBytes);
-      u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
     }
+    // Also where no control message is wanted: the next socket's may be.
+    if (headers !== this.#plain) u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
     const isTruncated = (u32[at0 + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) !== 0;
     const bytes = u32[at0 + MMSGHDR_LEN_WORD]!;
     if (isTruncated) {
@@ -1044,28 +1321,40 @@ export class DatagramSockets implements SocketModule {
 
   // ---- errors -------------------------------------------------------------------------------------------------------
 
-  /** Take all errors from the socket's queue and tell the shard. @returns how many there were */
-  #drainErrors(gid: number): number {
-    const fd = this.#fd[gid]! - 1;
-    if (fd < 0 || this.#kind[gid]! > Kind.ping6) return 0;
-    this.#moreErrors[gid] = 0;
+  /** Take all errors from the socket's queue and tell the shards. @returns how many there were */
+  #drainErrors(sid: number): number {
+    const fd = this.#fd[sid]! - 1;
+    if (fd < 0 || this.#kind[sid]! > Kind.ping6) return 0;
+    this.#moreErrors[sid] = 0;
     this.#tooLong = false;
     const e = this.#error;
     const iovAt = MSGHDR_BYTES;
     const dataAt = iovAt + IOVEC_BYTES;
     const controlAt = dataAt + ERROR_DATA_BYTES;
+    const nameAt = controlAt + ERROR_CONTROL_BYTES;
+    const name = e.address + nameAt;
+    const only = this.#onlyFlow(sid);
     for (let count = 0; ; count++) {
       if (count === MAX_ERRORS_PER_ROUND) {
-        this.#moreErrors[gid] = 1;
-        this.#ctx.markReady(gid);
+        this.#moreErrors[sid] = 1;
+        this.#ctx.markReady(sid);
         return count;
       }
       iovecWrite(e.u32, iovAt >> 2, e.address + dataAt, ERROR_DATA_BYTES);
-      msghdrWrite(e.u32, 0, 0, 0, e.address + iovAt, 1, e.address + controlAt, ERROR_CONTROL_BYTES);
+      const control = e.address + controlAt;
+      msghdrWrite(e.u32, 0, name, SOCKADDR_BYTES, e.address + iovAt, 1, control, ERROR_CONTROL_BYTES);
       const n = recvmsg(fd, e.address, MSG_ERRQUEUE | MSG_DONTWAIT);
       if (n < 0) return count;
-      this.#onError(gid, controlAt, e.u32[MSGHDR_CONTROLLEN_WORD]!, dataAt, n);
+      // Whom the datagram was for is the name of the message (man 7 ip, IP_RECVERR). That flow may be gone.
+      const gid = only >= 0 ? only : this.#flowOfName(sid, nameAt);
+      if (gid >= 0) this.#onError(gid, controlAt, e.u32[MSGHDR_CONTROLLEN_WORD]!, dataAt, n);
     }
+  }
+
+  /** @param nameAt  in #error @returns the flow of the endpoint's with that peer, or -1 */
+  #flowOfName(sid: number, nameAt: number): number {
+    const port = sockaddrRead(this.#error.u8, nameAt, this.#words, 0);
+    return port < 0 ? -1 : this.#endpoints!.flowOf(sid - this.#endpointBase, this.#words, 0, port);
   }
 
   #onError(gid: number, controlAt: number, controlBytes: number, dataAt: number, dataBytes: number): void {
@@ -1143,4 +1432,11 @@ export class DatagramSockets implements SocketModule {
     }
     out.commit();
   }
+}
+
+/** Ask for a message to be sent in segments. @param at  byte offset of the control message @returns its bytes */
+function segmentWrite(control: NativeBuffer, at: number, segment: number): number {
+  const bytes = cmsgWrite(control.u32, at >> 2, SOL_UDP, UDP_SEGMENT, 2);
+  control.u16[(at + CMSG_HEADER_BYTES) >> 1] = segment;
+  return bytes;
 }

@@ -5,6 +5,7 @@
 import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import { Errno } from '../../sys/constants.ts';
+import { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from '../engine-plan.ts';
 import { shardOf } from '../flow-hash.ts';
 import { ToHost, ToReader, W } from '../messages.ts';
@@ -32,6 +33,8 @@ export interface HostIoOptions {
   /** Addressing.seen, shared with the shards. */
   readonly seen?: Uint32Array | undefined;
   readonly loopback?: LoopbackPath | undefined;
+  /** HostContext.datagramPorts. */
+  readonly datagramPorts?: Uint8Array | undefined;
   watch(fd: number, gid: number, events: number): number;
   log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
 }
@@ -60,10 +63,13 @@ export class HostIo implements Stage {
     this.#listenerBase = shards * this.#flows;
     const capacity = options.plan.listenerCapacity ?? listenerCount(options.plan.listeners);
     const gids = this.#listenerBase + capacity;
-    this.#kind = new Uint8Array(gids);
-    this.#marked = new Uint8Array(gids);
-    this.#ready = new Int32Array(gids);
-    this.#readyNext = new Int32Array(gids);
+    const sids = DatagramSockets.sids(this.#listenerBase, gids);
+    this.#kind = new Uint8Array(sids);
+    // Behind flows and listeners lie the sockets that flows share.
+    this.#kind.fill(Kind.datagram, gids);
+    this.#marked = new Uint8Array(sids);
+    this.#ready = new Int32Array(sids);
+    this.#readyNext = new Int32Array(sids);
     const { toShards, toReader, ownership, pool } = options;
     const flows = this.#flows;
     this.#ctx = {
@@ -75,7 +81,9 @@ export class HostIo implements Stage {
       largeSlots: options.largeSlots,
       flowsPerShard: flows,
       listenerBase: this.#listenerBase,
+      shortage: new DescriptorShortage(options.counters, options.log),
       loopback: options.loopback,
+      datagramPorts: options.datagramPorts,
       toShard: shards === 1 ? () => toShards[0]! : (gid) => toShards[Math.floor(gid / flows)]!,
       shardOfHash: (hash) => shardOf(hash, shards),
       shardLink: (shard) => toShards[shard]!,

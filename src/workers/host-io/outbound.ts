@@ -72,6 +72,15 @@ export class Outbound {
     return this.#scope !== 0 && !isV4Mapped(remote, w) && isLinkLocal(remote, w) ? this.#scope : 0;
   }
 
+  /** Sockets to destinations of one way are set up alike, so one socket can serve them: 1 the host's loopback where it is an exception, else 0. */
+  wayOf(remote: Uint32Array, w: number): number {
+    if (!isLoopback(remote, w)) return 0;
+    const isV4 = isV4Mapped(remote, w);
+    const hasDevice = (isV4 ? this.#device4 : this.#device6) !== null;
+    const hasSource = (isV4 ? this.#hasSource4 : this.#hasSource6) && !this.#toLoopback;
+    return hasDevice || hasSource ? 1 : 0;
+  }
+
   /** SO_BINDTODEVICE as the destination needs it. @returns 0 or -errno */
   toDevice(fd: number, remote: Uint32Array, w: number): number {
     const device = isV4Mapped(remote, w) ? this.#device4 : this.#device6;

@@ -275,13 +275,7 @@ export class StreamSockets implements SocketModule {
     const v4 = isV4Mapped(words, at + W.addr);
     const fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
-      if (fd === -Errno.EMFILE || fd === -Errno.ENFILE) {
-        ctx.counters[Counter.emfile]!++;
-        ctx.log(
-          'warning',
-          'no descriptors left for new connections: raise the limit of open files (ulimit -n)',
-        );
-      }
+      ctx.shortage.is(fd);
       return this.#openFailed(gid, -fd);
     }
     this.#begin(gid, fd);
@@ -905,9 +899,8 @@ export class StreamSockets implements SocketModule {
             this.#listenOptions[index] = ListenOptions.inherited;
           return;
         }
-        if (fd === -Errno.EMFILE || fd === -Errno.ENFILE) {
+        if (ctx.shortage.is(fd)) {
           // The connection waits in the backlog; the edge is gone, so come back when a descriptor may be free.
-          ctx.counters[Counter.emfile]!++;
           this.#retryAccept(gid);
           return;
         }

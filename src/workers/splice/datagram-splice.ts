@@ -17,6 +17,7 @@ import {
   EPOLLIN,
   Errno,
   IP_PKTINFO,
+  IPPROTO_UDP,
   IPV6_PKTINFO,
   IPV6_V6ONLY,
   MSG_DONTWAIT,
@@ -48,9 +49,12 @@ import {
   setsockoptInt,
   sockaddrWrite,
 } from '../../sys/socket.ts';
+import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import { flowHash } from '../flow-hash.ts';
+import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
 import { StageDrop } from '../stage-drop.ts';
+import { peerAddress } from './peer-address.ts';
 
 /** Datagrams by one call, and calls for one socket before others get their turn. */
 const BATCH = 32;
@@ -72,6 +76,7 @@ export interface DatagramSpliceOptions {
   readonly timeoutMs: number;
   readonly streamTimeoutMs: number;
   readonly counters: Float64Array;
+  readonly shortage: DescriptorShortage;
   /** Register a descriptor, edge-triggered; events come to onFlow(flow). */
   watch(fd: number, flow: number, events: number): number;
   /** An unbound socket of the other side. @returns a descriptor or -errno */
@@ -92,7 +97,7 @@ export interface DatagramOrigin {
   readonly words: Uint32Array;
 }
 
-export class DatagramSplice {
+export class DatagramSplice implements FlowSource {
   readonly #o: DatagramSpliceOptions;
   #table: FlowTable | null = null;
   // By flow. Descriptors are kept + 1: untouched memory means none.
@@ -103,6 +108,9 @@ export class DatagramSplice {
   readonly #lastMs: Float64Array;
   readonly #sent: Uint8Array;
   readonly #answered: Uint8Array;
+  /** For reports: whether the socket is the guest's side. */
+  readonly #toGuest: Uint8Array;
+  readonly #words = new Uint32Array(4);
   #count = 0;
   #highest = -1;
   #nextSweep = Number.POSITIVE_INFINITY;
@@ -131,6 +139,7 @@ export class DatagramSplice {
     this.#lastMs = new Float64Array(n);
     this.#sent = new Uint8Array(n);
     this.#answered = new Uint8Array(n);
+    this.#toGuest = new Uint8Array(n);
   }
 
   get flows(): number {
@@ -165,6 +174,12 @@ export class DatagramSplice {
     msghdrWrite(this.#sendHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iovAddress, bytesB > 0 ? 2 : 1, 0, 0);
     this.#lastMs[flow] = now;
     if (this.#sent[flow]! < MANY) this.#sent[flow]!++;
+    this.#bytes(origin.toGuest)[flow]! += bytesA + bytesB;
+  }
+
+  #bytes(toGuest: boolean): Float64Array {
+    const table = this.#table!;
+    return toGuest ? table.toGuestBytes : table.fromGuestBytes;
   }
 
   /** Send what take() was given. */
@@ -204,6 +219,7 @@ export class DatagramSplice {
     const { words, listenerId, peerPort } = origin;
     this.#table ??= new FlowTable(this.#o.capacity);
     const table = this.#table;
+    table.nowMs = now;
     const [k0, k1] = this.#o.hashKey;
     const ports = ((listenerId << 16) | peerPort) >>> 0;
     const high = listenerId >>> 16;
@@ -212,7 +228,7 @@ export class DatagramSplice {
     if (known >= 0) return known;
     const fd = this.#open(origin);
     if (fd < 0) {
-      if (fd === -Errno.EMFILE || fd === -Errno.ENFILE) this.#o.counters[Counter.emfile]!++;
+      this.#o.shortage.is(fd);
       this.#drop(StageDrop.noSocket, 1);
       return -1;
     }
@@ -230,6 +246,7 @@ export class DatagramSplice {
     this.#listenerV6[flow] = origin.listenerV6 ? 1 : 0;
     this.#sent[flow] = 0;
     this.#answered[flow] = 0;
+    this.#toGuest[flow] = origin.toGuest ? 1 : 0;
     this.#count++;
     if (flow > this.#highest) this.#highest = flow;
     this.#nextSweep = Math.min(this.#nextSweep, now + SWEEP_MS);
@@ -293,6 +310,7 @@ export class DatagramSplice {
     const peerPort = table.ports[flow]! & 0xffff;
     const nameBytes = sockaddrWrite(this.#name.u8, 0, table.addr, at + 4, peerPort, 0, isV6);
     const controlBytes = this.#pktinfo(table.addr, at, isV6);
+    const bytes = this.#bytes(this.#toGuest[flow] === 0);
     let count = 0;
     for (let i = 0; i < n; i++) {
       const header = i * MMSGHDR_WORDS;
@@ -306,6 +324,7 @@ export class DatagramSplice {
         this.#answers!.address + i * DATAGRAM_BYTES,
         u32[header + MMSGHDR_LEN_WORD]!,
       );
+      bytes[flow]! += u32[header + MMSGHDR_LEN_WORD]!;
       msghdrWrite(
         this.#sendHeaders.u32,
         count * MMSGHDR_WORDS,
@@ -375,6 +394,30 @@ export class DatagramSplice {
 
   sleepMs(now: number): number {
     return this.#nextSweep - now;
+  }
+
+  get placeCount(): number {
+    return this.#highest + 1;
+  }
+
+  describeFlow(flow: number, rows: Float64Array, at: number): boolean {
+    const table = this.#table;
+    if (this.#fd[flow] === 0 || table === null) return false;
+    const port = peerAddress(this.#fd[flow]! - 1, this.#words);
+    if (port < 0) return false;
+    const peerPort = table.ports[flow]! & 0xffff;
+    const peer = table.addr.subarray(flow * ADDR_WORDS + 4, flow * ADDR_WORDS + 8);
+    const toGuest = this.#toGuest[flow] === 1;
+    rows.set(toGuest ? this.#words : peer, at + FlowField.guestAddress);
+    rows.set(toGuest ? peer : this.#words, at + FlowField.remoteAddress);
+    rows[at + FlowField.guestPort] = toGuest ? port : peerPort;
+    rows[at + FlowField.remotePort] = toGuest ? peerPort : port;
+    rows[at + FlowField.proto] = IPPROTO_UDP;
+    rows[at + FlowField.state] = this.#answered[flow]! > 0 ? FlowState.replied : FlowState.unreplied;
+    rows[at + FlowField.fromGuestBytes] = table.fromGuestBytes[flow]!;
+    rows[at + FlowField.toGuestBytes] = table.toGuestBytes[flow]!;
+    rows[at + FlowField.ageMs] = performance.now() - table.bornMs[flow]!;
+    return true;
   }
 
   closeAll(): void {

@@ -59,7 +59,9 @@ import {
   sockaddrRead,
   socket,
 } from '../../sys/socket.ts';
+import { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, ListenerPlan, SplicePlan } from '../engine-plan.ts';
+import type { FlowSource } from '../flow-report.ts';
 import { openListener } from '../host-io/bind-address.ts';
 import type { LoopbackPath } from '../host-io/context.ts';
 import { targetPort } from '../host-io/listener-table.ts';
@@ -113,6 +115,7 @@ export class Splice implements Stage, LoopbackPath {
   readonly #o: SpliceOptions;
   readonly #addressing: Addressing;
   readonly #source: SocketSource;
+  readonly #shortage: DescriptorShortage;
   readonly #streams: StreamSplice;
   readonly #datagrams: DatagramSplice;
   readonly #origin: DatagramOrigin = {
@@ -140,9 +143,11 @@ export class Splice implements Stage, LoopbackPath {
     this.#source = new SocketSource(options.splice.sockets, options.bellFd);
     this.#source.prepare(SocketKind.tcp4);
     this.#source.prepare(SocketKind.tcp6);
+    this.#shortage = new DescriptorShortage(options.counters, options.log);
     this.#streams = new StreamSplice({
       capacity: CONNECTIONS,
       counters: options.counters,
+      shortage: this.#shortage,
       watch: options.watchStream,
       socketFor: (toGuest, isV4) =>
         toGuest
@@ -156,12 +161,18 @@ export class Splice implements Stage, LoopbackPath {
       timeoutMs: plan.policy.udpTimeoutMs,
       streamTimeoutMs: plan.policy.udpStreamTimeoutMs,
       counters: options.counters,
+      shortage: this.#shortage,
       watch: options.watchFlow,
       socketFor: (toGuest, isV4) =>
         toGuest
           ? this.#source.takeWaiting(isV4 ? SocketKind.udp4 : SocketKind.udp6, SOCKET_WAIT_MS)
           : socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
     });
+  }
+
+  /** Connections and UDP flows, for reports. */
+  get flowSources(): readonly [streams: FlowSource, datagrams: FlowSource] {
+    return [this.#streams, this.#datagrams];
   }
 
   takeStream(fd: number, words: Uint32Array, port: number): void {
@@ -280,7 +291,8 @@ export class Splice implements Stage, LoopbackPath {
       if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
       if (fd < 0) {
         // No edge will tell of what waits in the backlog: poll() comes back for it.
-        this.#o.log('warning', `accept on port ${inside.plan.port} inside: ${errnoName(-fd)}`);
+        if (!this.#shortage.is(fd))
+          this.#o.log('warning', `accept on port ${inside.plan.port} inside: ${errnoName(-fd)}`);
         break;
       }
       handled++;

@@ -43,6 +43,9 @@ import {
   shutdown,
   sockaddrWrite,
 } from '../../sys/socket.ts';
+import type { DescriptorShortage } from '../descriptor-shortage.ts';
+import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
+import { peerAddress } from './peer-address.ts';
 import { Pipes } from './pipes.ts';
 
 const State = { free: 0, waiting: 1, connecting: 2, open: 3 } as const;
@@ -73,13 +76,14 @@ export interface StreamSpliceOptions {
   /** Most connections at a time. */
   readonly capacity: number;
   readonly counters: Float64Array;
+  readonly shortage: DescriptorShortage;
   /** Register a descriptor, edge-triggered; events come to onEvents(end, events). */
   watch(fd: number, end: number, events: number): number;
   /** An unbound socket of the other side; -EAGAIN: flush() is to be called when there may be one. */
   socketFor(toGuest: boolean, isV4: boolean): number;
 }
 
-export class StreamSplice {
+export class StreamSplice implements FlowSource {
   readonly #o: StreamSpliceOptions;
   // By connection.
   readonly #state: Uint8Array;
@@ -92,6 +96,9 @@ export class StreamSplice {
   readonly #pipeWrite: Int32Array;
   readonly #pipeBytes: Int32Array;
   readonly #moved: Float64Array;
+  /** By connection, for reports: whether side 1 is the guest's, and since when. */
+  readonly #toGuest: Uint8Array;
+  readonly #bornMs: Float64Array;
   readonly #free: number[] = [];
   #fresh = 0;
   #ready: number[] = [];
@@ -100,6 +107,7 @@ export class StreamSplice {
   readonly #pipes = new Pipes();
   readonly #ends = new Int32Array(2);
   readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
+  readonly #words = new Uint32Array(4);
 
   constructor(options: StreamSpliceOptions) {
     this.#o = options;
@@ -111,6 +119,8 @@ export class StreamSplice {
     this.#pipeWrite = new Int32Array(n * 2);
     this.#pipeBytes = new Int32Array(n * 2);
     this.#moved = new Float64Array(n * 2);
+    this.#toGuest = new Uint8Array(n);
+    this.#bornMs = new Float64Array(n);
   }
 
   /** Connections that wait for a socket. */
@@ -136,6 +146,8 @@ export class StreamSplice {
     this.#o.counters[Counter.spliceConnections]!++;
     this.#fd[2 * c] = fd + 1;
     this.#fd[2 * c + 1] = 0;
+    this.#toGuest[c] = toGuest ? 1 : 0;
+    this.#bornMs[c] = performance.now();
     const r = this.#connect(c, toGuest, words, w, port);
     if (r !== -Errno.EAGAIN) return;
     // Once a connection, and only when sockets have run out.
@@ -153,7 +165,7 @@ export class StreamSplice {
     const fd = this.#o.socketFor(toGuest, addressBytes < SOCKADDR_BYTES);
     if (fd === -Errno.EAGAIN) return fd;
     if (fd < 0) {
-      if (fd === -Errno.EMFILE || fd === -Errno.ENFILE) this.#o.counters[Counter.emfile]!++;
+      this.#o.shortage.is(fd);
       this.#reset(c);
       return 0;
     }
@@ -248,8 +260,9 @@ export class StreamSplice {
   }
 
   #openPipe(e: number): boolean {
-    if (this.#pipes.take(this.#ends) < 0) {
-      this.#o.counters[Counter.emfile]!++;
+    const r = this.#pipes.take(this.#ends);
+    if (r < 0) {
+      this.#o.shortage.is(r);
       return false;
     }
     this.#pipeRead[e] = this.#ends[0]! + 1;
@@ -335,6 +348,43 @@ export class StreamSplice {
       done++;
     }
     return done;
+  }
+
+  get placeCount(): number {
+    return this.#fresh;
+  }
+
+  /** Connections whose both ends stand; their addresses are asked of the kernel. */
+  describeFlow(place: number, rows: Float64Array, at: number): boolean {
+    if (this.#state[place] !== State.open) return false;
+    const guest = 2 * place + this.#toGuest[place]!;
+    const remote = guest ^ 1;
+    if (!this.#peer(guest, rows, at + FlowField.guestAddress, at + FlowField.guestPort)) return false;
+    if (!this.#peer(remote, rows, at + FlowField.remoteAddress, at + FlowField.remotePort)) return false;
+    rows[at + FlowField.proto] = IPPROTO_TCP;
+    rows[at + FlowField.state] = this.#stateOf(guest, remote);
+    rows[at + FlowField.fromGuestBytes] = this.#movedBytes(guest);
+    rows[at + FlowField.toGuestBytes] = this.#movedBytes(remote);
+    rows[at + FlowField.ageMs] = performance.now() - this.#bornMs[place]!;
+    return true;
+  }
+
+  #stateOf(guest: number, remote: number): FlowState {
+    if (this.#flags[guest]! & Flag.eof) return FlowState.closeWait;
+    return this.#flags[remote]! & Flag.eof ? FlowState.finWait : FlowState.established;
+  }
+
+  /** What was moved before this connection had a pipe was another one's. */
+  #movedBytes(end: number): number {
+    return this.#pipeWrite[end] === 0 ? 0 : this.#moved[end]!;
+  }
+
+  #peer(end: number, rows: Float64Array, addressAt: number, portAt: number): boolean {
+    const port = peerAddress(this.#fd[end]! - 1, this.#words);
+    if (port < 0) return false;
+    rows.set(this.#words, addressAt);
+    rows[portAt] = port;
+    return true;
   }
 
   closeAll(): void {

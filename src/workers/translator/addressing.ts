@@ -3,8 +3,9 @@
  *
  * Addresses are four u32 words, most significant first, IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
  */
-import { addressParse } from '../../proto/address.ts';
+import { addressParse, isLoopback, isUnspecified, isV4Mapped } from '../../proto/address.ts';
 import { macParse } from '../../proto/ethernet.ts';
+import { ipv4Parse } from '../../proto/ipv4.ts';
 import type { AddressPlan, HostChange, ServicePolicy } from '../engine-plan.ts';
 import { SEEN_WORDS } from '../plan.ts';
 
@@ -48,6 +49,8 @@ export class Addressing {
   readonly seen: Uint32Array;
   readonly mapGuestAddr = new Uint32Array(8);
   readonly dns = new Uint32Array(8);
+  /** Our IPv4 address as DHCP server, and the router that it tells of; 0: DHCP is off. */
+  dhcpServer = 0;
   readonly linkLocal = new Uint32Array(4);
   readonly ipv4: boolean;
   readonly ipv6: boolean;
@@ -81,6 +84,7 @@ export class Addressing {
     set(this.hostLoopback, V6, plan.ipv6?.hostLoopback, 'ipv6.hostLoopback');
     set(this.dns, V6, plan.ipv6?.dns, 'ipv6.dns');
     this.hostSelf.set(this.guest);
+    if (policy.dhcp) this.dhcpServer = this.gateway[V4 + 3]!;
     this.seen = seen;
     for (const family of [V4, V6]) {
       if (isZero(seen, family)) for (let i = 0; i < 4; i++) seen[family + i] = this.guest[family + i]!;
@@ -96,6 +100,7 @@ export class Addressing {
       if (text === undefined) continue;
       if (!addressParse(text, this.hostSelf, at)) throw new Error(`host change: ${text} is not an address`);
     }
+    if (change.dhcpGateway !== undefined) this.dhcpServer = ipv4Parse(change.dhcpGateway);
     // What DHCPv6 and router advertisements offer, where there was nothing to offer at the start.
     if (this.ipv6 && isZero(this.guest, V6)) copy(this.hostSelf, V6, this.guest, V6);
   }
@@ -167,6 +172,12 @@ export class Addressing {
       return Destination.invalid;
     // v4-mapped addresses never appear on a wire (RFC 4291 section 2.5.5.2 leaves them to the API).
     return Destination.world;
+  }
+
+  /** Whether the guest may answer a host-side peer that it has not spoken to: the host's loopback only where it is mapped. */
+  leadsBack(words: Uint32Array, w: number): boolean {
+    if (isUnspecified(words, w)) return false;
+    return !isLoopback(words, w) || !isZero(this.hostLoopback, isV4Mapped(words, w) ? V4 : V6);
   }
 
   /** Whether an address is one of the plan's own on the TAP. @param family  0 for IPv4, 4 for IPv6 */

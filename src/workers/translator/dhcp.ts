@@ -41,7 +41,7 @@ const dst = Uint32Array.of(0, 0, 0xffff, 0);
  */
 export function handleDhcp(ctx: ShardContext, p: Packet): void {
   const plan = ctx.plan.addresses.ipv4;
-  if (plan === undefined || !ctx.plan.policy.dhcp) {
+  if (plan === undefined || ctx.addressing.dhcpServer === 0) {
     ctx.drop(StageDrop.dhcp);
     return;
   }
@@ -92,7 +92,7 @@ function dhcpAnswer(ctx: ShardContext, at: number, bytes: number, prefixLen: num
   const { u8, addressing } = ctx;
   const { dhcpOffer } = ctx.plan.addresses.ipv4!;
   const guest = dhcpOffer === undefined ? addressing.guest[3]! : ipv4Parse(dhcpOffer);
-  const serverId = addressing.gateway[3]!;
+  const serverId = addressing.dhcpServer;
   const forServer = dhcpServerId(u8, at, bytes);
   if (forServer !== 0 && forServer !== serverId) return null; // it took another server's offer
   switch (dhcpMessageType(u8, at, bytes)) {
@@ -133,7 +133,7 @@ function dhcpAnswer(ctx: ShardContext, at: number, bytes: number, prefixLen: num
 function settings(ctx: ShardContext, prefixLen: number): Partial<DhcpReply> {
   const { addressing, plan } = ctx;
   const { policy } = plan;
-  const router = addressing.gateway[3]!;
+  const router = addressing.dhcpServer;
   const mask = prefixLen === 0 ? 0 : (-1 << (32 - prefixLen)) >>> 0;
   const onLink = ((router ^ addressing.guest[3]!) & mask) === 0;
   const words = new Uint32Array(4);

@@ -25,6 +25,7 @@ import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 import type { ImpairmentPlan } from '../engine-plan.ts';
 import { Impairment } from '../impairment.ts';
 import type { PcapWriter } from '../pcap.ts';
+import { FrameRoom } from './frame-room.ts';
 
 export const LINK_HEADROOM = VNET_BYTES + ETH_BYTES;
 /** Pieces that one frame may have besides its first: two slots for each of 64 datagrams. */
@@ -33,6 +34,8 @@ export const MAX_PIECES = 128;
 export interface GuestLinkOptions {
   readonly tapFd: number;
   readonly vnetHdrBytes: 0 | 12;
+  /** A socket in the place of a TAP. */
+  readonly isSocket?: boolean | undefined;
   /** The TAP takes GSO_UDP_L4 frames. */
   readonly uso: boolean;
   /** The guest's kernel takes TCP frames beyond 64 KiB (sys/tap.ts). */
@@ -66,6 +69,7 @@ export class GuestLink {
   readonly #impairment: Impairment | null;
   readonly #pcap: PcapWriter | null;
   readonly #iov = new NativeBuffer((1 + MAX_PIECES) * IOVEC_BYTES);
+  readonly #room: FrameRoom | null;
   #pieces = 0;
   #pieceBytes = 0;
 
@@ -85,6 +89,7 @@ export class GuestLink {
       ? new Impairment(o.impairment.seed ^ 0x746f, o.impairment.lossToGuest)
       : null;
     this.#pcap = o.pcap ?? null;
+    this.#room = o.isSocket ? new FrameRoom(o.tapFd) : null;
   }
 
   /**
@@ -142,6 +147,12 @@ export class GuestLink {
       iovecWrite(this.#iov.u32, 0, this.#pool.baseAddress + at, frameBytes);
       iovecWrite(this.#iov.u32, 4, this.#pool.baseAddress + moreAt, moreBytes);
       r = writev(this.#fd, this.#iov.address, 2);
+    }
+    if (r === -Errno.EAGAIN && this.#room !== null && this.#room.wait()) {
+      r =
+        moreBytes === 0
+          ? write(this.#fd, this.#pool.baseAddress + at, frameBytes)
+          : writev(this.#fd, this.#iov.address, 2);
     }
     this.#counters[Counter.tapWrites]!++;
     if (r < 0) {

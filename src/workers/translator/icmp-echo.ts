@@ -31,6 +31,7 @@ import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
+import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
@@ -181,6 +182,7 @@ export class PingTranslator {
       this.#open(flow, p, destination);
     }
     this.#lastMs[flow] = ctx.now;
+    ctx.flows.fromGuestBytes[flow]! += p.transportBytes;
     const out = ctx.toHost;
     const at = out.reserve();
     const w = out.words;
@@ -261,6 +263,7 @@ export class PingTranslator {
     if (family === 4) icmpEchoIdWrite(u8, bodyAt, ident);
     else writeU16(u8, bodyAt + 4, ident);
     this.#lastMs[flow] = ctx.now;
+    ctx.flows.toGuestBytes[flow]! += bytes;
     ctx.counters[Counter.datagramsToGuest]!++;
     const addr = ctx.flows.addr;
     const guestAt = flow * ADDR_WORDS;
@@ -321,6 +324,11 @@ export class PingTranslator {
       if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode >>> 8, typeCode & 0xff, 0, null, 0, 0);
     }
     this.#close(flow);
+  }
+
+  /** For reports. */
+  stateOf(flow: number): FlowState {
+    return this.#ctx.flows.toGuestBytes[flow]! > 0 ? FlowState.replied : FlowState.unreplied;
   }
 
   onTimer(flow: number, kind: number): void {

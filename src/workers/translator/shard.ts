@@ -32,6 +32,7 @@ import { DROP_BASE } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
+import { describeEntry, FlowField, type FlowSource } from '../flow-report.ts';
 import { FlowTable } from '../flow-table.ts';
 import { ToHost, ToReader, ToShard, W } from '../messages.ts';
 import { Owner } from '../owners.ts';
@@ -72,7 +73,7 @@ export interface ShardOptions {
   log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
 }
 
-export class Shard implements Stage {
+export class Shard implements Stage, FlowSource {
   readonly name: string;
   readonly #o: ShardOptions;
   readonly #ctx: ShardContext;
@@ -120,6 +121,7 @@ export class Shard implements Stage {
       toHost,
       guest: new GuestLink({
         tapFd: plan.tap.fd,
+        isSocket: plan.tap.isSocket,
         vnetHdrBytes: plan.tap.vnetHdrBytes,
         uso: plan.tap.uso,
         bigTcp: plan.tap.bigTcp === true,
@@ -198,9 +200,28 @@ export class Shard implements Stage {
     this.#ctx.addressing.hostChanged(change);
   }
 
+  /** TCP, UDP and ping flows, by id. */
+  get placeCount(): number {
+    return this.#ctx.flows.maxFlows;
+  }
+
+  describeFlow(place: number, rows: Float64Array, at: number): boolean {
+    const { flows, now } = this.#ctx;
+    if (!flows.isLive(place)) return false;
+    const proto = flows.proto[place]!;
+    const isTcp = proto === IpProtocol.tcp;
+    const stated = isTcp ? this.#tcp : proto === IpProtocol.udp ? this.#udp : this.#ping;
+    describeEntry(flows, place, rows, at);
+    rows[at + FlowField.state] = stated.stateOf(place);
+    if (isTcp) rows[at + FlowField.toGuestBytes] = this.#tcp.deliveredBytes(place);
+    rows[at + FlowField.ageMs] = now - flows.bornMs[place]!;
+    return true;
+  }
+
   poll(now: number): number {
     const ctx = this.#ctx;
     ctx.now = now;
+    ctx.flows.nowMs = now;
     let work = this.#takeFrames() + this.#takeMessages();
     ctx.timers.advance(now, this.#fire);
     if (now >= this.#nextRa) this.#advertise(now);
@@ -233,7 +254,8 @@ export class Shard implements Stage {
       const at = ring.at(i);
       const op = words[at + W.op]!;
       if (op === ToShard.accepted) this.#tcp.onMessage(op, words, at);
-      else if (op === ToShard.listenerDatagram) this.#udp.onMessage(op, words, at);
+      else if (op === ToShard.listenerDatagram || op === ToShard.strangerDatagram)
+        this.#udp.onMessage(op, words, at);
       else {
         switch (this.#ctx.flows.proto[words[at + W.flow]!]) {
           case IpProtocol.tcp:

@@ -57,6 +57,7 @@ import { Histogram } from '../../ring/histograms.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { flowHash } from '../flow-hash.ts';
+import { FlowState } from '../flow-report.ts';
 import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { quotedFlow, quotedProtocol, quotedTcpSeq, toldMtu } from '../quoted-flow.ts';
 import { StageDrop } from '../stage-drop.ts';
@@ -68,6 +69,16 @@ import { ipHeaderBytes, packetMoreBytes, pseudoSumWords } from './to-guest.ts';
 
 /** Connection states. Half-closed ones are `established` with flags, since the two directions are independent here. */
 const State = { free: 0, connecting: 1, synReceived: 2, synSent: 3, established: 4, closing: 5 } as const;
+
+/** By State: what reports say. */
+const REPORTED: readonly FlowState[] = [
+  FlowState.closing,
+  FlowState.connecting,
+  FlowState.synReceived,
+  FlowState.synSent,
+  FlowState.established,
+  FlowState.closing,
+];
 
 const Flag = {
   /** The guest's FIN has arrived in order. */
@@ -812,6 +823,7 @@ export class TcpTranslator {
     const now = this.#ctx.now;
     const acked = seqDiff(ack, this.#sndUna[flow]!);
     this.#sndUna[flow] = ack;
+    this.#ctx.flows.toGuestBytes[flow]! += acked;
     if (acked > IP_MAX_BYTES) this.#bigLosses[flow] = 0;
     if (seqLt(this.#sndNxt[flow]!, ack)) this.#sndNxt[flow] = ack;
     const flags = this.#flags[flow]!;
@@ -1112,6 +1124,7 @@ export class TcpTranslator {
     out.commit();
     this.#queued[flow]! += len;
     this.#queuedTotal += len;
+    this.#ctx.flows.fromGuestBytes[flow]! += len;
   }
 
   #command(flow: number, op: number): void {
@@ -1802,6 +1815,21 @@ export class TcpTranslator {
     if (quiet > KEEPALIVE_IDLE_MS + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_MS) return this.#abortBoth(flow);
     this.#emit(flow, (this.#sndUna[flow]! - 1) >>> 0, TcpFlag.ack, ctx.guest.scratchAt, 0, 0, 0);
     ctx.timers.arm(id, ctx.now + KEEPALIVE_INTERVAL_MS);
+  }
+
+  /** For reports. */
+  stateOf(flow: number): FlowState {
+    const state = this.#state[flow]!;
+    if (state !== State.established) return REPORTED[state]!;
+    const flags = this.#flags[flow]!;
+    if (!(flags & (Flag.guestFin | Flag.finSent))) return FlowState.established;
+    return flags & Flag.guestFin ? FlowState.closeWait : FlowState.finWait;
+  }
+
+  /** Payload bytes that the guest has acknowledged. */
+  deliveredBytes(flow: number): number {
+    // A FIN is acknowledged as one byte more.
+    return this.#ctx.flows.toGuestBytes[flow]! - (this.#flags[flow]! & Flag.finAcked ? 1 : 0);
   }
 
   /** Connections that exist now, whatever their state. */

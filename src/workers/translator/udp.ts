@@ -1,6 +1,6 @@
 /**
- * UDP between the guest and host sockets: a connected socket for each flow, so that the kernel filters strangers out and reports ICMP
- * errors (IP_RECVERR).
+ * UDP between the guest and host sockets: one socket for each endpoint of the guest's (address and port), which all its flows share;
+ * host-io sees to that (host-io/udp-endpoints.ts), a shard knows flows only.
  *
  *   guest 10.0.2.15:5000 -> 192.0.2.1:53
  *      find(flow)  ── none ──▶ insert, openUdp(192.0.2.1:53, preferred local port 5000)
@@ -8,6 +8,9 @@
  *   host socket <- 192.0.2.1:53
  *      datagram(flow, payload with headroom) ──▶ UDP and IP header in front, written to the TAP in runs (udp-run.ts)
  *   idle: 30 s, 120 s once it has become a conversation ──▶ close ──▶ closed ──▶ id free
+ *
+ * Where the policy has endpoint-independent filtering a peer that the guest has not sent to may be heard on such a socket: its datagram
+ * makes a flow like any other.
  *
  * A published port's socket is shared by all its peers: a datagram from one makes a flow that has no socket of its own and answers
  * through the listener, from the address that the peer wrote to.
@@ -38,6 +41,7 @@ import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { flowHash } from '../flow-hash.ts';
+import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
@@ -119,7 +123,7 @@ export class UdpTranslator {
     const srcPort = udpSrcPort(u8, p.transportAt);
     const dstPort = udpDstPort(u8, p.transportAt);
     const isGroup = this.#isGroup(p);
-    if (dstPort === DHCP_SERVER_PORT && p.family === 4 && (isGroup || this.#isGateway(p))) {
+    if (dstPort === DHCP_SERVER_PORT && p.family === 4 && (isGroup || this.#isDhcpServer(p))) {
       handleDhcp(ctx, p);
       return 0;
     }
@@ -153,7 +157,7 @@ export class UdpTranslator {
         ctx.counters[Counter.flowTableFull]!++;
         return StageDrop.flowTableFull;
       }
-      this.#open(flow, p, destination, ports);
+      this.#open(flow, p, destination);
     }
     this.#lastMs[flow] = ctx.now;
     if (this.#fromGuest[flow]! < MANY) this.#fromGuest[flow]!++;
@@ -198,8 +202,8 @@ export class UdpTranslator {
     return dst >>> 28 >= 14 || (this.#broadcast !== 0 && dst === this.#broadcast);
   }
 
-  #isGateway(p: Packet): boolean {
-    return p.addr[7] === this.#ctx.addressing.gateway[3];
+  #isDhcpServer(p: Packet): boolean {
+    return p.addr[7] === this.#ctx.addressing.dhcpServer;
   }
 
   #begin(flow: number, state: number): void {
@@ -213,24 +217,38 @@ export class UdpTranslator {
     ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + ctx.plan.policy.udpTimeoutMs);
   }
 
-  #open(flow: number, p: Packet, destination: number, ports: number): void {
+  #open(flow: number, p: Packet, destination: number): void {
     const ctx = this.#ctx;
-    this.#begin(flow, State.connected);
     if (destination === Destination.dns) {
       const resolvers = this.#resolvers.of(p.family);
       addressCopy(resolvers.words, resolvers.pick(ctx.now, 0) * 4, this.#words, 0);
     } else ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
+    this.#openSocket(flow, this.#words, 0);
+  }
+
+  /** @param words,w0  host-side address of the peer */
+  #openSocket(flow: number, words: Uint32Array, w0: number): void {
+    const ctx = this.#ctx;
+    this.#begin(flow, State.connected);
+    const { addr } = ctx.flows;
+    const guestAt = flow * ADDR_WORDS;
+    const ports = ctx.flows.ports[flow]!;
     const out = ctx.toHost;
     const at = reserveMessage(out, ToHost.openUdp, flow);
     const w = out.words;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
+    addressCopy(words, w0, w, at + W.addr);
     w[at + W.ports] = ((ports << 16) | (ports >>> 16)) >>> 0;
     w[at + W.arg0] = 1;
+    w[at + W.arg1] = addr[guestAt]!;
+    w[at + W.arg2] = addr[guestAt + 1]!;
+    w[at + W.arg3] = addr[guestAt + 2]!;
+    w[at + W.arg4] = addr[guestAt + 3]!;
     out.commit();
   }
 
   #send(flow: number, p: Packet, bytes: number): void {
     const ctx = this.#ctx;
+    ctx.flows.fromGuestBytes[flow]! += bytes;
     const out = ctx.toHost;
     const at = out.reserve();
     const w = out.words;
@@ -269,6 +287,11 @@ export class UdpTranslator {
       if (cause < 0) this.#discard(words, at, cause);
       return;
     }
+    if (op === ToShard.strangerDatagram) {
+      const cause = this.#onStranger(words, at);
+      if (cause < 0) this.#discard(words, at, cause);
+      return;
+    }
     const flow = words[at + W.flow]!;
     if (this.dns.owns(flow)) {
       this.dns.onMessage(op, words, at);
@@ -304,6 +327,7 @@ export class UdpTranslator {
   #toGuestAt(flow: number, words: Uint32Array, at: number, gsoSize: number): void {
     this.#lastMs[flow] = this.#ctx.now;
     if (this.#toGuest[flow]! < MANY) this.#toGuest[flow]!++;
+    this.#ctx.flows.toGuestBytes[flow]! += words[at + W.len]!;
     const payloadAt = words[at + W.at]!;
     this.#run.add(flow, words[at + W.slotA]!, words[at + W.slotB]!, payloadAt, words[at + W.len]!, gsoSize);
   }
@@ -360,6 +384,39 @@ export class UdpTranslator {
     return 0;
   }
 
+  /**
+   * From a peer that the guest has not sent to from this port, as host-io saw it: by now there may be a flow, its own earlier datagram's.
+   * @returns 0: the slots are taken over; or why it was dropped
+   */
+  #onStranger(words: Uint32Array, at: number): number {
+    const ctx = this.#ctx;
+    const { flows } = ctx;
+    const guest = this.#guest;
+    guest[0] = words[at + W.arg0]!;
+    guest[1] = words[at + W.arg2]!;
+    guest[2] = words[at + W.arg3]!;
+    guest[3] = words[at + W.arg4]!;
+    const remote = this.#words;
+    ctx.addressing.fromHost(words, at + W.addr, remote, 0);
+    const peerPort = words[at + W.ports]! >>> 16;
+    const ports = ((words[at + W.ports]! << 16) | peerPort) >>> 0;
+    const [k0, k1] = ctx.plan.hashKey;
+    const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
+    let flow: number = flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+    if (flow < 0) {
+      // Whoever knows the port could fill the table from many addresses: half of it is kept for what the guest begins.
+      if (flows.count < flows.maxFlows / 2)
+        flow = flows.insert(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+      if (flow < 0) {
+        ctx.counters[Counter.flowTableFull]!++;
+        return StageDrop.flowTableFull;
+      }
+      this.#openSocket(flow, words, at + W.addr);
+    }
+    this.#toGuestAt(flow, words, at, words[at + W.arg1]!);
+    return 0;
+  }
+
   /** @param errno  when it is all that is known; else the message tells */
   #onError(flow: number, words: Uint32Array, at: number, errno = 0): void {
     const ctx = this.#ctx;
@@ -378,6 +435,12 @@ export class UdpTranslator {
     const dataAt = quotedAt(ctx, words, at);
     const dataBytes = quotedBytes(ctx, words, at);
     icmpFlowErrorToGuest(ctx, flow, type, code, info, words, at + W.addr, 0, dataAt, dataBytes);
+  }
+
+  /** For reports. */
+  stateOf(flow: number): FlowState {
+    const both = this.#fromGuest[flow]! > 0 && this.#toGuest[flow]! > 0;
+    return both ? FlowState.replied : FlowState.unreplied;
   }
 
   /** The idle timer of a UDP flow. */

@@ -33,6 +33,12 @@ describe('the plan of pasta', () => {
     expect(() => plan('-i nope')).toThrow('Invalid interface name nope: No such device');
   });
 
+  it('-i: an interface without addresses is no template, and gives no name', () => {
+    expect(plan('-4 -i bare', { ...HOST, links: [...HOST.links, link(99, 'bare')] }).interfaceName).toBe(
+      'tap0',
+    );
+  });
+
   it.each([
     ['-a 10.0.0.5', 8],
     ['-a 172.16.0.5', 16],

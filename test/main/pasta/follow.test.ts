@@ -73,6 +73,15 @@ describe('what the engine is told', () => {
     const more = { ...HOST, addresses: [address(2, '10.77.0.200/32'), ...HOST.addresses] };
     expect(told('', more)).toMatchObject({ self4: '10.77.0.1', self6: 'fd77::1' });
   });
+  it('the host has got the default route that it lacked: DHCPv4 may tell of it, unless it is off', () => {
+    const before = { ...HOST, routes: HOST.routes.filter((r) => r.gateway !== '10.77.0.254') };
+    const late = (line: string, now: HostDump) =>
+      engineChange(parsed(line), plan(line, before), now, plan(line, now));
+    expect(late('-i eth0', HOST)).toMatchObject({ dhcpGateway: '10.77.0.254' });
+    expect(late('-i eth0', before)).not.toHaveProperty('dhcpGateway');
+    expect(late('-i eth0 --no-dhcp', HOST)).not.toHaveProperty('dhcpGateway');
+    expect(told('', HOST)).not.toHaveProperty('dhcpGateway');
+  });
   it('addresses of the command line stand for themselves', () => {
     expect(told('-a 192.0.2.2', moved)).not.toHaveProperty('self4');
   });

@@ -8,6 +8,7 @@ import {
   copyFileSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   readlinkSync,
   rmSync,
   writeFileSync,
@@ -60,12 +61,62 @@ describe('bin/pasta without Node', () => {
     expect(launch(argv).stdout).toMatch(/^pasta 9\.8\.7 /);
   });
 
+  it('a number that no process has is left to Node, which says so', () => {
+    expect(launch(['-f', '2147483648']).stderr).toContain('[2147483648]');
+  });
+
   it('a process that does not exist', () => {
     expect(launch(['4194305'])).toMatchObject({
       status: 1,
       stdout: '',
       stderr: "Couldn't open user namespace /proc/4194305/ns/user: No such file or directory\n",
     });
+  });
+});
+
+describeNeeding('bin/pasta, --runas by who is not root of the machine', [requireNamespaces], () => {
+  const ordinary = (...argv: string[]) =>
+    spawnSync('unshare', ['--user', '--map-user=1234', '--map-group=1234', `${root}/bin/pasta`, ...argv], {
+      encoding: 'utf8',
+      timeout: 10_000,
+      env: { PATH: process.env.PATH, TEST_USER_NS: OWN_USER, TEST_STATUS: '0' },
+    });
+
+  it.each(['1234', '1234:1234'])('%s: it is that user already', (user) => {
+    expect(ordinary('--runas', user, '--netns-only', 'ls').stderr).toContain('[--runas]');
+  });
+
+  it.each(['4321', '1234:4321', 'root'])('%s: somebody else it cannot become', (user) => {
+    expect(ordinary('--runas', user, '--netns-only', 'ls')).toMatchObject({
+      status: 1,
+      stderr: `--runas ${user}: only root can run as another user\n`,
+    });
+  });
+
+  it.each(['no-such-user', ':', '1234:', ':1234', '1234:no-such-group'])('%s: none', (user) => {
+    expect(ordinary('--runas', user, '--netns-only', 'ls')).toMatchObject({
+      status: 1,
+      stderr: `Invalid --runas option: ${user}\n`,
+    });
+  });
+});
+
+const machineRoot = () =>
+  process.getuid?.() === 0 && /^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'utf8'))
+    ? undefined
+    : 'only root of the machine becomes somebody else';
+
+describeNeeding('bin/pasta, --runas by root of the machine', [machineRoot], () => {
+  it('a user who cannot read the installation is an error, not a reason to stay root', () => {
+    chmodSync(root, 0o700);
+    try {
+      expect(launch(['--runas', '1234', 'ls'])).toMatchObject({
+        status: 1,
+        stderr: `--runas 1234: user 1234 cannot read ${root}\n`,
+      });
+    } finally {
+      chmodSync(root, 0o755);
+    }
   });
 });
 
@@ -84,6 +135,8 @@ describeNeeding('bin/pasta before Node', [requireNamespaces], () => {
     [['--netns-only', 'ls'], HERE],
     [['--userns', '/proc/self/ns/user', 'ls'], HERE],
     [['--netns', '/x'], BACKGROUND],
+    [['--api-socket', '--netns', '/x'], OWN],
+    [['--a', '192.0.2.1', '--netns', '/x'], BACKGROUND],
     [['--netns=/x'], BACKGROUND],
     [['--config-net', '-t', 'none', '--netns', '/x', '--map-guest-addr', '169.254.1.2'], BACKGROUND],
     [['-f', '--netns', '/x'], HERE],

@@ -35,6 +35,12 @@ describe('pasta options', () => {
     expect(conf('--userns /y --netns-only').userns).toBeUndefined();
   });
 
+  it('--api-socket, which the original has not, is not what a shortened name means', () => {
+    expect(conf('--api-socket /x').apiSocket).toBe('/x');
+    expect(conf('--a 192.0.2.1').address4).toBe('192.0.2.1');
+    expect(parse('--api /x')).toMatchObject({ kind: 'usage', error: "unrecognized option '--api'" });
+  });
+
   it("Podman's line", () => {
     const {
       conf: c,
@@ -94,10 +100,20 @@ describe('pasta options', () => {
   it.each([
     ['-m 99999', 'MTU 99999 too large (max 65521)'],
     ['-m abc', 'Invalid MTU: abc'],
+    ['-m 1500x', 'Invalid MTU: 1500x'],
+    ['-m -1', 'MTU 18446744073709551615 too large (max 65521)'],
+    ['-m 99999999999', 'MTU 99999999999 too large (max 65521)'],
     ['-I 1234567890123456', 'Invalid interface name: 1234567890123456'],
     ['-a 127.0.0.1', 'Invalid guest address: 127.0.0.1'],
     ['-a 224.0.0.1', 'Invalid guest address: 224.0.0.1'],
     ['-a 10.77.0.2/33', 'Invalid prefix length: 10.77.0.2/33'],
+    ['-a 10.77.0.2/-1', 'Invalid prefix length: 10.77.0.2/-1'],
+    ['-a 10.77.0.2/', 'Invalid guest address: 10.77.0.2/'],
+    ['-a 10.77.0.2/x', 'Invalid guest address: 10.77.0.2/x'],
+    ['-a 10.77.0.2/24/24', 'Invalid guest address: 10.77.0.2/24/24'],
+    ['-a 10.77.0.2/255.255.255.0', 'Invalid prefix length: 10.77.0.2/255.255.255.0'],
+    ['-i 1234567890123456', 'Invalid interface name 1234567890123456: No such device'],
+    ['-i a/b', 'Invalid interface name a/b: No such device'],
     ['-a 192.0.2.1/28 -n 28', 'Redundant prefix length specification'],
     ['-n 28 -a 192.0.2.1/28', 'Redundant prefix length specification'],
     ['-n foo', 'Invalid prefix length: foo'],
@@ -114,6 +130,14 @@ describe('pasta options', () => {
     ['--log-size 10', 'Invalid --log-size: 10'],
     ['--stats 1', "Can't display statistics if not running in foreground"],
     ['-s x', '-s is for passt / vhost-user mode only'],
+    ['--socket x', '-s is for passt / vhost-user mode only'],
+    ['-1', '--one-off is for passt mode only'],
+    ['--no-dhcp-dns', '--no-dhcp-dns is for passt mode only'],
+    ['--no-dhcp-search', '--no-dhcp-search is for passt mode only'],
+    ['--repair-path x', '--repair-path is for vhost-user mode only'],
+    ['--migrate-exit', '--migrate-exit is for vhost-user mode only'],
+    ['--migrate-no-linger', '--migrate-no-linger is for vhost-user mode only'],
+    ['-S a -S b -S c -S d -S e -S f -S g', 'Cannot use DNS search domain g'],
     ['--vhost-user', '--vhost-user is for passt / vhost-user mode only'],
     ['--no-copy-routes', '--no-copy-routes needs --config-net'],
     ['--no-pidns 1', '--no-pidns is incompatible with PID or --netns'],
@@ -123,6 +147,42 @@ describe('pasta options', () => {
     ['-F 3', '-F: not supported by this pasta (an interface that is open already)'],
   ])('%s is refused: %s', (line, message) => {
     expect(refusal(line)).toBe(message);
+  });
+
+  it('what is empty is refused as the original refuses it, and not taken for "none" or for absent', () => {
+    const message = (...argv: string[]): string => {
+      try {
+        return parsePasta(argv).kind;
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    expect(message('-D', '')).toBe('Cannot use DNS address ');
+    expect(message('-S', '')).toBe('Cannot use DNS search domain ');
+    expect(message('-c', '')).toBe('Invalid configuration path: ');
+    expect(message('--userns', '')).toBe('Invalid userns: ');
+    expect(message('-i', '')).toBe('Invalid interface name : No such device');
+  });
+
+  it('numbers with a sign or white space in front, as strtoul(3) takes them', () => {
+    const mtu = (text: string): number => {
+      const parsed = parsePasta(['-m', text]);
+      return parsed.kind === 'go' ? parsed.conf.mtu : -1;
+    };
+    expect([' 1500', '+1500', '0x5dc'].map(mtu)).toEqual([1500, 1500, 1500]);
+  });
+
+  it('a prefix length of 0 is none: that of the class counts', () => {
+    expect(conf('-a 192.0.2.1/0').prefixLen4).toBeUndefined();
+  });
+
+  it('an MTU below 68 is warned about, IPv4 first, and is none: no device takes it', () => {
+    const { conf: c, warnings } = go('-m 60');
+    expect(warnings).toEqual([
+      'MTU 60 is too small for IPv4 (minimum 68)',
+      'MTU 60 is too small for IPv6 (minimum 1280)',
+    ]);
+    expect(c.mtu).toBe(0);
   });
 
   it('help and version win over what comes behind them only', () => {

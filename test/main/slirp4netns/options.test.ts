@@ -15,6 +15,9 @@ const conf = (...argv: string[]): SlirpConf => {
   return parsed.conf;
 };
 
+const MAC_FORM =
+  "macaddress has to be a valid MAC address (hex string, 6 bytes, each byte separated by a ':').";
+
 describe('slirp4netns options', () => {
   it("Podman's command line", () => {
     const words =
@@ -42,6 +45,10 @@ describe('slirp4netns options', () => {
       expect.stringContaining('--no-host-loopback is deprecated'),
       'WARNING: too many arguments',
     ]);
+    const sandbox = parse('--create-sandbox', '1', 'tap0');
+    expect(sandbox.kind === 'go' && sandbox.warnings).toEqual([
+      'WARNING: --create-sandbox is deprecated and will be removed in future releases, please use --enable-sandbox instead.',
+    ]);
   });
 
   it('--macaddress may be short; --outbound-addr may name an interface', () => {
@@ -66,22 +73,58 @@ describe('slirp4netns options', () => {
     ],
     [['--netns-type=tapfd', 'x'], 'TAPFD must a file descriptor', true],
     [['--userns-path=/none', '1', 't'], "userns path doesn't exist: /none", true],
+    [['--userns-path=/none', '--mtu=0', '1'], "userns path doesn't exist: /none", true],
+    [
+      ['--macaddress=1:2', '0'],
+      '--macaddr cannot be specified when --configure or -c is not specified',
+      true,
+    ],
+    [['--target-type=bess'], '', true],
+    [['--target-type=bess', '-c'], '', true],
+    [['--target-type=bess', '-c', '/s', 't'], 'too many arguments', true],
+    [
+      ['--target-type=bess', '-c', '--netns-type=pid', '--userns-path=/userns', '/s'],
+      '--configure conflicts with --target-type=bess',
+      true,
+    ],
+    [
+      ['--target-type=bess', '--netns-type=pid', '--userns-path=/userns', '/s'],
+      '--netns-type conflicts with --target-type=bess',
+      true,
+    ],
+    [
+      ['--target-type=bess', '--userns-path=/userns', '/s'],
+      '--userns-path conflicts with --target-type=bess',
+      true,
+    ],
+    [['--target-type=bess', '--cidr=foo', '/s'], 'invalid CIDR: foo', false],
     [['--target-type=foo', '1', 't'], '--target-type must be either "netns" or "bess"', true],
     [
       ['--macaddress=1:2', '1', 't'],
       '--macaddr cannot be specified when --configure or -c is not specified',
       true,
     ],
-    [['-c', '--macaddress=zz', '1', 't'], '"zz" is an invalid MAC address.', false],
+    [['-c', '--macaddress=zz', '1', 't'], `"zz" is an invalid MAC address.\n${MAC_FORM}`, false],
+    [
+      ['-c', '--macaddress=0a:00:00:00:00:01:02', '1', 't'],
+      `"0a:00:00:00:00:01:02" is an invalid MAC address.  Is it too long?\n${MAC_FORM}`,
+      false,
+    ],
     [['--cidr=24', '1', 't'], 'invalid CIDR: 24', false],
     [['--cidr=foo/24', '1', 't'], 'invalid CIDR: foo/24', false],
     [['--cidr=10.0.2.0', '1', 't'], 'invalid CIDR: 10.0.2.0', false],
+    [['--cidr=10.0.2/24', '1', 't'], 'invalid CIDR: 10.0.2/24', false],
     [['--cidr=fd00::/64', '1', 't'], 'invalid CIDR: fd00::/64', false],
     [['--cidr=10.0.2.300/24', '1', 't'], 'invalid network address: 10.0.2.300', false],
     [['--cidr=10.0.2.0/26', '1', 't'], 'prefix length needs to be 1-25', false],
     [['--cidr=10.0.2.100/0', '1', 't'], 'prefix length needs to be 1-25', false],
     [
       ['--cidr=10.0.2.100/24', '1', 't'],
+      'CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24',
+      false,
+    ],
+    [
+      ['--cidr=192.168.5.7/24', '1', 't'],
       'CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24',
       false,
     ],
@@ -94,10 +137,22 @@ describe('slirp4netns options', () => {
     expect(parse(...argv)).toMatchObject({ kind: 'wrong', error, usage });
   });
 
+  it('a socket for frames', () => {
+    expect(conf('--target-type=bess', '/s').target).toEqual({ kind: 'bess', path: '/s' });
+    expect(parse('--target-type=bess', '/s')).toMatchObject({
+      warnings: ['WARNING: BESS mode is experimental'],
+    });
+  });
+
   it('every address follows from --cidr', () => {
     expect(networkAddresses(conf('--cidr=10.0.135.128/25', '1', 't').network)).toEqual({
       ...{ first: '10.0.135.128', netmask: '255.255.255.128', gateway: '10.0.135.130', dns: '10.0.135.131' },
-      ...{ dhcpBegin: '10.0.135.143', dhcpEnd: '10.0.135.158', guest: '10.0.135.228' },
+      ...{
+        dhcpBegin: '10.0.135.143',
+        dhcpEnd: '10.0.135.158',
+        guest: '10.0.135.228',
+        broadcast: '10.0.135.255',
+      },
     });
     expect(gatewayMac('10.0.2.2')).toBe('52:55:0a:00:02:02');
   });

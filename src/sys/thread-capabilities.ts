@@ -1,0 +1,165 @@
+/**
+ * Capabilities of the threads that run no JavaScript: V8's and Node's helpers, started before any line of ours with everything that
+ * the process had. capset(2) is for the calling thread alone, so each of them is made to call it: by a signal whose handler does
+ * that and nothing else. Only then is the process what its main thread claims to be. Cold.
+ *
+ * The C library changes a user in all threads the same way, and keeps a signal for it that threads cannot block: this one is
+ * borrowed for as long as it takes. The handler is machine code in a page of its own, since a thread without JavaScript cannot
+ * call any; it touches neither errno nor memory:
+ *
+ *      +0   capset(header, data); return
+ *     +32   rt_sigreturn(): x86-64 alone, where the kernel brings no return path of its own (SA_RESTORER)
+ *     +64   struct __user_cap_header: version u32, pid u32 0, the calling thread
+ *     +72   struct __user_cap_data[2]: effective, permitted, inheritable, u32 each: none
+ * @syscalls mmap mprotect rt_sigaction tgkill capset rt_sigreturn
+ */
+import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
+import { Errno, LINUX_CAPABILITY_VERSION_3 } from './constants.ts';
+import { checked, SysError } from './error.ts';
+import { schedYield } from './io.ts';
+import { failed, libc } from './libc.ts';
+import { NativeBuffer, writeAddress } from './memory.ts';
+import { syscallNumber } from './syscall-numbers.ts';
+
+type N = number;
+const W = 'uintptr_t';
+
+/** glibc's SIGSETXID, musl's SIGCANCEL: pthread_sigmask(3) leaves it alone in both, and sigaction(3) refuses it. */
+const SIGNAL = 33;
+const PAGE_BYTES = 4096;
+const RETURN_AT = 32;
+const HEADER_AT = 64;
+// <asm-generic/mman-common.h>, <linux/mman.h>, <asm-generic/signal.h>
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const PROT_EXEC = 4;
+const MAP_PRIVATE = 2;
+const MAP_ANONYMOUS = 0x20;
+const SA_RESTORER = 0x0400_0000;
+const SA_ONSTACK = 0x0800_0000;
+const SA_RESTART = 0x1000_0000;
+const SIGSET_BYTES = 8;
+/** A thread that does not run (a debugger's, a frozen cgroup's) would never answer. */
+const ANSWER_MS = 2000;
+
+const CODE: Readonly<Record<string, readonly number[]>> = {
+  x64: [
+    ...[0xf3, 0x0f, 0x1e, 0xfa], // endbr64
+    ...[0x48, 0x8d, 0x3d, 0x35, 0, 0, 0], // lea rdi, [rip + 53]: +64
+    ...[0x48, 0x8d, 0x35, 0x36, 0, 0, 0], // lea rsi, [rip + 54]: +72
+    ...[0xb8, 126, 0, 0, 0], // mov eax, SYS_capset
+    ...[0x0f, 0x05], // syscall
+    0xc3, // ret
+    ...[0, 0, 0, 0, 0, 0],
+    ...[0x48, 0xc7, 0xc0, 15, 0, 0, 0], // +32 mov rax, SYS_rt_sigreturn
+    ...[0x0f, 0x05], // syscall
+  ],
+  arm64: [
+    ...[0x00, 0x02, 0x00, 0x10], // adr x0, +64: +64 of the page
+    ...[0x21, 0x02, 0x00, 0x10], // adr x1, +68: +72 of the page
+    ...[0x68, 0x0b, 0x80, 0xd2], // mov x8, SYS_capset
+    ...[0x01, 0x00, 0x00, 0xd4], // svc 0
+    ...[0xc0, 0x03, 0x5f, 0xd6], // ret
+  ],
+};
+
+interface Thread {
+  readonly tid: number;
+  /** Its status file, which can be read when /proc is out of reach. */
+  readonly status: number;
+}
+
+const STATUS_BYTES = 4096; // about 1.5 KiB are there
+const text = Buffer.alloc(STATUS_BYTES);
+
+/** Whether a thread holds a capability beyond a set of permitted ones. */
+function isBeyond({ status }: Thread, allowed: bigint): boolean {
+  try {
+    const bytes = readSync(status, text, 0, STATUS_BYTES, 0);
+    const permitted = /^CapPrm:\s*([0-9a-f]+)/m.exec(text.toString('latin1', 0, bytes))?.[1] ?? '0';
+    return (BigInt(`0x${permitted}`) & ~allowed) !== 0n;
+  } catch {
+    return false; // ESRCH: it has ended
+  }
+}
+
+/** All other threads that hold one. Their status files are open. */
+function threadsBeyond(allowed: bigint, self: number): readonly Thread[] {
+  const found: Thread[] = [];
+  for (const name of readdirSync('/proc/self/task')) {
+    const tid = Number(name);
+    if (tid === self) continue;
+    let thread: Thread;
+    try {
+      thread = { tid, status: openSync(`/proc/self/task/${name}/status`, 'r') };
+    } catch {
+      continue; // it has ended
+    }
+    if (isBeyond(thread, allowed)) found.push(thread);
+    else closeSync(thread.status);
+  }
+  return found;
+}
+
+/**
+ * Take all capabilities from all other threads but those that have been left with some of `allowed` and no others. The calling
+ * thread keeps its own. From here on no thread runs anything of its own before it has lost them.
+ * @param allowed  capabilities, CAP_*, that other threads have chosen to keep
+ * @returns what waits until every thread has done it; call it before a filter forbids capset. /proc is not needed for it
+ * @throws SysError
+ */
+export function dropCapabilitiesElsewhere(allowed: readonly number[]): () => void {
+  const set = allowed.reduce((bits, capability) => bits | (1n << BigInt(capability)), 0n);
+  const syscall = libc<[N, N, N, N, N]>('syscall', 'intptr_t', ['int64_t', W, W, W, W]);
+  const self = syscall(syscallNumber('gettid'), 0, 0, 0, 0);
+  const threads = threadsBeyond(set, self);
+  if (threads.length === 0) return () => {};
+  const list = threads.map(({ tid }) => tid).join();
+  const code = CODE[process.arch];
+  if (code === undefined) throw new SysError('capset', `threads ${list}, ${process.arch}`, Errno.ENOSYS);
+
+  const mmap = libc<[N, N, N, N, N, N]>('mmap', 'intptr_t', [W, 'size_t', 'int', 'int', 'int', 'int64_t']);
+  const page = mmap(0, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page === -1) throw new SysError('mmap', `${PAGE_BYTES} bytes`, -failed());
+  const content = new NativeBuffer(HEADER_AT + 8 + 24);
+  content.u8.set(code);
+  content.u32[HEADER_AT >> 2] = LINUX_CAPABILITY_VERSION_3;
+  libc<[N, N, N]>('memcpy', 'intptr_t', [W, W, 'size_t'])(page, content.address, content.u8.length);
+  const mprotect = libc<[N, N, N]>('mprotect', 'int', [W, 'size_t', 'int']);
+  if (mprotect(page, PAGE_BYTES, PROT_READ | PROT_EXEC) < 0)
+    throw new SysError('mprotect', 'PROT_READ | PROT_EXEC', -failed());
+
+  // struct sigaction of the kernel: handler u64, flags u64, restorer u64, mask u64
+  const action = new NativeBuffer(32);
+  const before = new NativeBuffer(32);
+  const restores = process.arch === 'x64';
+  writeAddress(action.u32, 0, page);
+  action.u32[2] = SA_RESTART | SA_ONSTACK | (restores ? SA_RESTORER : 0);
+  if (restores) writeAddress(action.u32, 4, page + RETURN_AT);
+  action.u32.fill(0xffff_ffff, 6);
+  const sigaction = (next: number, old: number): number => {
+    const r = syscall(syscallNumber('rt_sigaction'), SIGNAL, next, old, SIGSET_BYTES);
+    return r < 0 ? failed() : r;
+  };
+  checked(sigaction(action.address, before.address), 'rt_sigaction', `signal ${SIGNAL}`);
+  for (const { tid } of threads) syscall(syscallNumber('tgkill'), process.pid, tid, SIGNAL, 0); // ESRCH: it has ended
+  return () => {
+    const endAt = performance.now() + ANSWER_MS;
+    let left = threads;
+    for (;;) {
+      left = left.filter((thread) => isBeyond(thread, set));
+      // Were it taken back while a thread has yet to answer, the signal would mean the end of us.
+      if (left.length > 0 && performance.now() > endAt)
+        throw new SysError(
+          'capset',
+          `threads ${left.map(({ tid }) => tid).join()} have not answered`,
+          Errno.ETIMEDOUT,
+        );
+      if (left.length === 0) break;
+      schedYield();
+    }
+    for (const { status } of threads) closeSync(status);
+    checked(sigaction(before.address, 0), 'rt_sigaction', `signal ${SIGNAL}, as before`);
+    // The page stays: a thread that has answered may not have left it yet.
+  };
+}

@@ -1,0 +1,88 @@
+/**
+ * Flows as objects, put together on the main thread from the pages of all sections (flow-report.ts). A flow's id is
+ * section * PLACES + place: they rise through all sections, so that a caller who goes on behind the last id that it has seen meets
+ * every flow that exists all the while exactly once, however many others come and go.
+ */
+import { addressText } from '../proto/address.ts';
+import { IpProtocol } from '../proto/ipv4.ts';
+import { FLOW_FIELDS, FLOW_STATE_NAMES, FlowField, type FlowPage } from './flow-report.ts';
+
+/** More than any section has. */
+const PLACES = 2 ** 20;
+/** Sections beyond the shards': TCP and UDP past the TAP. */
+const SPLICE_SECTIONS = 2;
+
+export interface FlowInfo {
+  readonly id: number;
+  readonly proto: string;
+  readonly state: string;
+  /** By the TAP, or socket to socket. */
+  readonly path: 'tap' | 'splice';
+  /** As seen inside. Ping flows have no remote port; the guest's is the echo identifier. */
+  readonly guestAddress: string;
+  readonly guestPort: number;
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  readonly bytesFromGuest: number;
+  readonly bytesToGuest: number;
+  readonly ageMs: number;
+}
+
+export interface FlowList {
+  readonly flows: readonly FlowInfo[];
+  /** There may be flows behind the last one. */
+  readonly more: boolean;
+}
+
+export type FlowPages = (section: number, from: number, limit: number) => Promise<FlowPage>;
+
+const PROTOCOL_NAMES = new Map<number, string>(
+  Object.entries(IpProtocol).map(([name, number]) => [number, name]),
+);
+
+/**
+ * @param ask    for a page of a section
+ * @param after  id of the last flow that is known already; -1: none
+ */
+export async function listFlows(
+  ask: FlowPages,
+  shards: number,
+  after: number,
+  limit: number,
+): Promise<FlowList> {
+  const flows: FlowInfo[] = [];
+  let section = Math.floor((after + 1) / PLACES);
+  let place = (after + 1) % PLACES;
+  while (section < shards + SPLICE_SECTIONS) {
+    if (flows.length >= limit) return { flows, more: true };
+    const page = await ask(section, place, limit - flows.length);
+    for (let at = 0; at < page.rows.length; at += FLOW_FIELDS) {
+      flows.push(flowInfo(section, section >= shards, page.rows, at));
+    }
+    if (page.next >= 0) place = page.next;
+    else {
+      section++;
+      place = 0;
+    }
+  }
+  return { flows, more: false };
+}
+
+function flowInfo(section: number, isSplice: boolean, rows: Float64Array, at: number): FlowInfo {
+  const field = (index: number): number => rows[at + index]!;
+  const address = (index: number): string =>
+    addressText(Uint32Array.from(rows.subarray(at + index, at + index + 4)), 0);
+  return {
+    id: section * PLACES + field(FlowField.place),
+    proto: PROTOCOL_NAMES.get(field(FlowField.proto)) ?? String(field(FlowField.proto)),
+    state: FLOW_STATE_NAMES[field(FlowField.state)] ?? 'unknown',
+    path: isSplice ? 'splice' : 'tap',
+    guestAddress: address(FlowField.guestAddress),
+    guestPort: field(FlowField.guestPort),
+    remoteAddress: address(FlowField.remoteAddress),
+    remotePort: field(FlowField.remotePort),
+    bytesFromGuest: field(FlowField.fromGuestBytes),
+    bytesToGuest: field(FlowField.toGuestBytes),
+    ageMs: Math.round(field(FlowField.ageMs)),
+  };
+}

@@ -1,0 +1,344 @@
+/** Replies were read off slirp4netns 1.3.3; where it crashes or stops all traffic, ours is an error in its form. */
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createConnection, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { portsBeside } from '../../src/main/added-ports.ts';
+import { Api, type ApiOptions, TOO_LARGE_REPLY } from '../../src/main/api.ts';
+import { ApiSocket, firstJsonValue } from '../../src/main/api-socket.ts';
+import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
+
+const EADDRINUSE = 98;
+/** Ports that somebody else has. */
+const TAKEN: readonly number[] = [4000];
+
+/** What the engine was told last, and that it cannot have some ports; the engine itself is tested end to end. */
+class Listeners {
+  list: readonly ListenerPlan[] = [];
+  counters = () => ({ bytesFromGuest: 7 });
+  threadCounters = () => [{ thread: 'packets', counters: this.counters() }];
+  histograms = () => [];
+  asked: number[][] = [];
+  async listFlows(after: number, limit: number) {
+    this.asked.push([after, limit]);
+    const ports = { guestPort: 5000, remotePort: 443, bytesFromGuest: 7, bytesToGuest: 9, ageMs: 12 };
+    const tcp = { id: 3, proto: 'tcp', state: 'established', path: 'tap' as const };
+    const ping = { ...tcp, id: 4, proto: 'icmp', state: 'replied' };
+    const ends = { guestAddress: '10.0.2.100', remoteAddress: '192.0.2.1', ...ports };
+    return {
+      flows: [
+        { ...tcp, ...ends },
+        { ...ping, ...ends },
+      ],
+      more: true,
+    };
+  }
+  async setListeners(list: readonly ListenerPlan[]) {
+    this.list = list;
+    return list.flatMap(({ port }, index) =>
+      TAKEN.includes(port) ? [{ index, port, errno: EADDRINUSE }] : [],
+    );
+  }
+}
+
+/** As slirp4netns has it, without --enable-ipv6. */
+const IPV4 = { guest: '10.0.2.100', prefixLen: 24, gateway: '10.0.2.2', dns: '10.0.2.3' };
+const IPV6 = { guest: '::', prefixLen: 64, gateway: 'fd00::2', linkLocal: 'fe80::2' };
+const api = (engine = new Listeners(), options: Partial<ApiOptions> = {}): Api =>
+  new Api({
+    ...{ engine, ports: portsBeside(engine, []), addresses: { mtu: 1500, ipv4: IPV4, ipv6: IPV6 } },
+    ...{ interfaceName: 'tap0', program: 'test', version: '0' },
+    ...options,
+  });
+
+const bind = (it: Api) => ({ answer: (text: string) => it.answer(text) });
+
+const add = (args: object): string => JSON.stringify({ execute: 'add_hostfwd', arguments: args });
+const tcp = (hostPort: number) => ({ proto: 'tcp', host_port: hostPort, guest_port: 80 });
+const refused = (why: string): string => JSON.stringify({ error: { desc: `bad request: ${why}` } });
+
+describe('slirp4netns requests', () => {
+  it('ids begin at 1 and are never used again; what is left out is any address, and the guest', async () => {
+    const engine = new Listeners();
+    const { answer } = bind(api(engine));
+    expect(await answer(add(tcp(8080)))).toBe('{"return":{"id":1}}');
+    expect(engine.list).toEqual([
+      {
+        proto: 'tcp',
+        address: '0.0.0.0',
+        port: 8080,
+        targetPort: 80,
+        targetAddress: '10.0.2.100',
+        path: 'tap',
+      },
+    ]);
+    expect(await answer(add({ ...tcp(8080), proto: 'udp', host_addr: '127.0.0.1' }))).toBe(
+      '{"return":{"id":2}}',
+    );
+    const first =
+      '{"id":1,"proto":"tcp","host_addr":"0.0.0.0","host_port":8080,"guest_addr":"10.0.2.100","guest_port":80}';
+    expect(await answer('{"execute":"remove_hostfwd","arguments":{"id":2.0}}')).toBe('{"return":{}}');
+    const list = `[${first}]`;
+    expect(await answer('{"execute":"list_hostfwd"}')).toBe(
+      `{"return":{"entries":${list}},"entries":${list}}`,
+    );
+    expect(engine.list).toHaveLength(1);
+    expect(await answer(add(tcp(8081)))).toBe('{"return":{"id":3}}');
+    expect(await answer(add({ ...tcp(8082), host_addr: '::1' }))).toBe('{"return":{"id":4}}');
+    expect(engine.list[2]).toMatchObject({ address: '::1' });
+  });
+
+  it.each([null, 7, ''])('an address that is %j is none', async (none) => {
+    const engine = new Listeners();
+    await api(engine).answer(add({ ...tcp(80), host_addr: none, guest_addr: none }));
+    expect(engine.list).toMatchObject([{ address: '0.0.0.0', targetAddress: '10.0.2.100' }]);
+  });
+
+  it('a port that is taken, by us or by others, changes nothing', async () => {
+    const engine = new Listeners();
+    const { answer } = bind(api(engine));
+    await answer(add(tcp(8080)));
+    for (const port of [8080, 4000])
+      expect(await answer(add(tcp(port)))).toBe(refused('add_hostfwd: slirp_add_hostfwd failed'));
+    expect(engine.list.map((listener) => listener.port)).toEqual([8080]);
+    expect(await answer(add(tcp(8081)))).toBe('{"return":{"id":2}}');
+  });
+
+  it('info and stats', async () => {
+    const { answer } = bind(api());
+    await answer(add(tcp(8080)));
+    const told = JSON.parse(await answer('{"execute":"info"}')).return;
+    expect(told).toEqual({
+      ...{ program: 'test', version: '0', pid: process.pid, interface: 'tap0', mtu: 1500 },
+      ipv4: IPV4,
+      ipv6: { guest: '::', prefixLen: 64, gateway: 'fd00::2' },
+      ...{ threads: ['packets'], forwards: 1, uptimeMs: expect.any(Number) },
+    });
+    expect(await answer('{"execute":"stats"}')).toBe(
+      '{"return":{"counters":{"bytesFromGuest":7},"threads":[{"thread":"packets","counters":{"bytesFromGuest":7}}],"histograms":[]}}',
+    );
+  });
+
+  it('list_flows: bounds of a page, entries as those of list_hostfwd', async () => {
+    const engine = new Listeners();
+    const { answer } = bind(api(engine));
+    const { return: told } = JSON.parse(await answer('{"execute":"list_flows"}'));
+    const ends = { guest_addr: '10.0.2.100', remote_addr: '192.0.2.1' };
+    const counts = { bytes_from_guest: 7, bytes_to_guest: 9, age_ms: 12 };
+    expect(told).toEqual({
+      flows: [
+        {
+          ...{ id: 3, proto: 'tcp', state: 'established', path: 'tap', guest_port: 5000, remote_port: 443 },
+          ...ends,
+          ...counts,
+        },
+        { id: 4, proto: 'icmp', state: 'replied', path: 'tap', echo_id: 5000, ...ends, ...counts },
+      ],
+      more: true,
+    });
+    await answer('{"execute":"list_flows","arguments":{"after":4,"limit":1000}}');
+    expect(engine.asked).toEqual([
+      [-1, 256],
+      [4, 1000],
+    ]);
+  });
+
+  it('what others listen on cannot be added, in a range of theirs neither; they stay', async () => {
+    const engine = new Listeners();
+    const others: ListenerPlan[] = [
+      { proto: 'tcp', address: '127.0.0.1', port: 9000, lastPort: 9010, targetPort: 9000 },
+      { proto: 'tcp', from: 'guest', address: '', port: 7000, targetPort: 7000 },
+    ];
+    const { answer } = bind(api(engine, { ports: portsBeside(engine, others) }));
+    for (const port of [9000, 9010])
+      expect(await answer(add(tcp(port)))).toBe(refused('add_hostfwd: slirp_add_hostfwd failed'));
+    expect(await answer(add(tcp(4000)))).toBe(refused('add_hostfwd: slirp_add_hostfwd failed'));
+    expect(engine.list).toEqual(others);
+    for (const port of [9011, 7000]) expect(await answer(add(tcp(port)))).toMatch(/return/);
+    expect(engine.list.slice(0, 2)).toEqual(others);
+  });
+
+  it('a family that is not carried cannot be published; without IPv4 any address is an IPv6 one', async () => {
+    const refusal = refused('add_hostfwd: bad arguments.host_addr');
+    const ipv4Only = api(new Listeners(), { addresses: { mtu: 1500, ipv4: IPV4 } });
+    expect(await ipv4Only.answer(add({ ...tcp(80), host_addr: '::' }))).toBe(refusal);
+    const engine = new Listeners();
+    const ipv6Only = api(engine, { addresses: { mtu: 1500, ipv6: IPV6 } });
+    expect(await ipv6Only.answer(add({ ...tcp(80), host_addr: '127.0.0.1' }))).toBe(refusal);
+    await ipv6Only.answer(add(tcp(80)));
+    expect(engine.list).toEqual([{ proto: 'tcp', address: '::', port: 80, targetPort: 80, path: 'tap' }]);
+  });
+
+  it('without an interface: to loopback inside, by sockets, and nowhere else', async () => {
+    const engine = new Listeners();
+    const { answer } = bind(
+      new Api({
+        ...{ engine, ports: portsBeside(engine, []), addresses: { mtu: 1500 } },
+        ...{ program: 'test', version: '0' },
+      }),
+    );
+    expect(await answer(add({ ...tcp(80), guest_addr: '10.0.2.100' }))).toBe(
+      refused('add_hostfwd: bad arguments.guest_addr'),
+    );
+    await answer(add({ ...tcp(80), guest_addr: '127.0.0.1' }));
+    expect(engine.list).toEqual([
+      { proto: 'tcp', address: '0.0.0.0', port: 80, targetPort: 80, path: 'splice' },
+    ]);
+  });
+
+  it.each([
+    ['', 'cannot parse JSON'],
+    ['{"execute":"list_flows","arguments":{"after":"x"}}', 'list_flows: bad arguments.after'],
+    ['{"execute":"list_flows","arguments":{"after":-2}}', 'list_flows: bad arguments.after'],
+    ['{"execute":"list_flows","arguments":{"limit":0}}', 'list_flows: bad arguments.limit'],
+    ['{"execute":"list_flows","arguments":{"limit":1001}}', 'list_flows: bad arguments.limit'],
+    ['{"execute":', 'cannot parse JSON'],
+    ['[]', 'json_object() failed'],
+    ['"x"', 'json_object() failed'],
+    ['{}', 'no execute found'],
+    ['{"execute":1}', 'no execute found'],
+    ['{"execute":"quit"}', 'unknown execute'],
+    [add({}), 'add_hostfwd: bad arguments.proto'], // slirp4netns crashes
+    ['{"execute":"add_hostfwd"}', 'add_hostfwd: bad arguments.proto'],
+    [add({ ...tcp(1), proto: 'tcp4' }), 'add_hostfwd: bad arguments.proto'],
+    [add({ ...tcp(1), host_addr: 'x' }), 'add_hostfwd: bad arguments.host_addr'],
+    [add({ proto: 'tcp', guest_port: 80 }), 'add_hostfwd: bad arguments.host_port'],
+    [add(tcp(70_000)), 'add_hostfwd: bad arguments.host_port'],
+    [add({ ...tcp(1), guest_addr: 'x' }), 'add_hostfwd: bad arguments.guest_addr'],
+    [add({ ...tcp(1), guest_addr: 'fd00::1' }), 'add_hostfwd: bad arguments.guest_addr'],
+    [add({ ...tcp(1), guest_port: 0 }), 'add_hostfwd: bad arguments.guest_port'],
+    ['{"execute":"remove_hostfwd"}', 'remove_hostfwd: bad arguments.id'],
+    ['{"execute":"remove_hostfwd","arguments":{"id":0}}', 'remove_hostfwd: bad arguments.id'],
+    ['{"execute":"remove_hostfwd","arguments":{"id":1e99}}', 'remove_hostfwd: bad arguments.id'],
+    ['{"execute":"remove_hostfwd","arguments":{"id":42}}', 'remove_hostfwd: slirp_remove_hostfwd failed'],
+  ])('%s: %s', async (request, why) => {
+    expect(await api().answer(request)).toBe(refused(why));
+  });
+});
+
+describe('API socket', () => {
+  let dir: string;
+  let path: string;
+  let server: ApiSocket;
+  const errors: Error[] = [];
+  beforeAll(async () => {
+    dir = mkdtempSync(`${tmpdir()}/api-`);
+    path = `${dir}/socket`;
+    server = new ApiSocket({
+      answer: async (request) => `<${request}>`,
+      tooLargeReply: TOO_LARGE_REPLY,
+      onError: (error) => errors.push(error),
+    });
+    await server.listen(path);
+  });
+  afterAll(() => {
+    server.close();
+    rmSync(dir, { recursive: true, force: true });
+    expect(errors).toEqual([]);
+  });
+
+  const connect = (): Socket => createConnection({ path, allowHalfOpen: true }).on('error', () => {});
+  const replyTo = (socket: Socket): Promise<string> =>
+    new Promise((resolve) => {
+      let text = '';
+      socket.on('data', (chunk) => {
+        text += String(chunk);
+      });
+      socket.on('end', () => resolve(text));
+    });
+
+  it('the reply comes with the end of the first value, without the client having ended; the rest is ignored', async () => {
+    const socket = connect();
+    socket.write('  {"a":"}\\"{"} {"b":2}');
+    expect(await replyTo(socket)).toBe('<{"a":"}\\"{"}>');
+    socket.end();
+  });
+
+  it('a request in pieces is one request; a client that is done without one is answered', async () => {
+    const socket = connect();
+    const reply = replyTo(socket);
+    for (const piece of ['{"exe', 'cute":', '"x"}']) {
+      socket.write(piece);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    expect(await reply).toBe('<{"execute":"x"}>');
+    const empty = connect();
+    empty.end();
+    expect(await replyTo(empty)).toBe('<>');
+  });
+
+  it('clients that say nothing, or half of it, do not keep others waiting', async () => {
+    const silent = Array.from({ length: 50 }, connect);
+    const half = connect();
+    half.write('{"execute":');
+    const socket = connect();
+    socket.end('{}');
+    expect(await replyTo(socket)).toBe('<{}>');
+    for (const s of [...silent, half]) s.destroy();
+  });
+
+  it('what begins no object is answered at once, without the client having ended', async () => {
+    const socket = connect();
+    socket.write(' GET / HTTP/1.1\r\n');
+    expect(await replyTo(socket)).toBe('< GET / HTTP/1.1\r\n>');
+    socket.end();
+  });
+
+  it('half a request is answered as it is when nothing more comes for five seconds', async () => {
+    const socket = connect();
+    socket.write('{"execute":');
+    const begin = performance.now();
+    expect(await replyTo(socket)).toBe('<{"execute":>');
+    expect(performance.now() - begin).toBeGreaterThan(4000);
+    socket.end();
+  }, 15_000);
+
+  it('400 clients at once are all answered', async () => {
+    const sockets = Array.from({ length: 400 }, connect);
+    const replies = sockets.map(replyTo);
+    for (const socket of sockets) socket.write('{}');
+    expect(new Set(await Promise.all(replies))).toEqual(new Set(['<{}>']));
+    for (const socket of sockets) socket.destroy();
+  });
+
+  it('hundreds who say nothing make room for others: those who have been there longest', async () => {
+    const silent = Array.from({ length: 300 }, connect);
+    await Promise.all(silent.map((socket) => once(socket, 'connect')));
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    const closed = once(silent[0]!.resume(), 'close');
+    const socket = connect();
+    socket.end('{}');
+    expect(await replyTo(socket)).toBe('<{}>');
+    silent[0]!.end();
+    await closed;
+    expect(silent.at(-1)!.destroyed).toBe(false);
+    for (const s of silent) s.destroy();
+  });
+
+  it.each([
+    [4094, '{}'],
+    [4095, 'too large'],
+  ])('%i bytes: %s', async (bytes, outcome) => {
+    const socket = connect();
+    socket.end(`${' '.repeat(bytes - 2)}{}`);
+    expect(await replyTo(socket)).toContain(outcome);
+  });
+
+  it('10 MiB are refused after 4 KiB, and the reply arrives', async () => {
+    const socket = connect();
+    const reply = replyTo(socket);
+    socket.end(`{"x":"${'a'.repeat(10 * 1024 * 1024)}`);
+    expect(await reply).toBe(refused('too large message'));
+  });
+
+  it.each([
+    ['{"a":[1,{"b":"]}"}]}x', '{"a":[1,{"b":"]}"}]}'],
+    ['\n[ ] ', '[ ]'],
+    ['{"a":"\\', undefined],
+    ['', undefined],
+    ['12', undefined],
+  ])('firstJsonValue(%j)', (text, value) => {
+    expect(firstJsonValue(text)).toBe(value);
+  });
+});

@@ -1,0 +1,10 @@
+import { expect, it } from 'vitest';
+import { describeNeeding, runInNamespaces, tapNeeds } from './needs.ts';
+
+describeNeeding('a TAP left behind', tapNeeds, () => {
+  it('goes soon after the process has ended', () => {
+    const { status, gone } = runInNamespaces<{ status: number; gone: boolean }>('left-behind.ts');
+    expect(status).toBe(0);
+    expect(gone).toBe(true);
+  });
+});

@@ -1,0 +1,26 @@
+import { expect, it } from 'vitest';
+import { describeNeeding, namespaceNeeds, runInNamespaces } from './needs.ts';
+
+interface Report {
+  readonly kept: number;
+  /** CapPrm, CapEff and CapInh of the threads of each name. */
+  readonly before: Readonly<Record<string, readonly string[]>>;
+  readonly after: Readonly<Record<string, readonly string[]>>;
+  readonly goesOn: boolean;
+}
+
+const NONE = '0000000000000000';
+
+describeNeeding('capabilities of threads', namespaceNeeds, () => {
+  it('helper threads lose all, the caller keeps its own, a thread that kept some keeps them, and all go on', () => {
+    const { kept, before, after, goesOn } = runInNamespaces<Report>('thread-capabilities.ts');
+    expect(kept).toBe(0);
+    const helpers = Object.keys(before).filter((name) => name !== 'main' && name !== 'keeper');
+    expect(helpers).toContain('node-V8Worker');
+    for (const name of helpers) expect(before[name]![0], name).not.toBe(NONE);
+    for (const name of helpers) expect([name, ...new Set(after[name])]).toEqual([name, NONE]);
+    expect(after.main).toEqual(before.main);
+    expect(after.keeper).toEqual(['0000000000000400', '0000000000000400', NONE]);
+    expect(goesOn).toBe(true);
+  });
+});

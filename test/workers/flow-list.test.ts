@@ -1,0 +1,128 @@
+/** Flows by pages: from tables of real flows through the rows to objects. The threads between are tested end to end. */
+import { describe, expect, it } from 'vitest';
+import { addressParse } from '../../src/proto/address.ts';
+import { listFlows } from '../../src/workers/flow-list.ts';
+import {
+  describeEntry,
+  FLOW_FIELDS,
+  FlowField,
+  type FlowSource,
+  FlowState,
+  flowPage,
+  MAX_PAGE_FLOWS,
+} from '../../src/workers/flow-report.ts';
+import { FlowTable } from '../../src/workers/flow-table.ts';
+
+const TCP = 6;
+
+/** A section whose flows have the numbers of `ports` as the guest's ports. */
+class Section implements FlowSource {
+  readonly table: FlowTable;
+  readonly ids = new Map<number, number>();
+
+  constructor(capacity: number) {
+    this.table = new FlowTable(capacity);
+  }
+
+  add(port: number, guest = '192.0.2.15', remote = '2001:db8::1'): void {
+    const words = new Uint32Array(8);
+    addressParse(guest, words, 0);
+    addressParse(remote, words, 4);
+    const ports = ((port << 16) | 443) >>> 0;
+    this.ids.set(port, this.table.insert(port * 7919, words, 0, words, 4, ports, TCP));
+  }
+
+  remove(port: number): void {
+    this.table.remove(this.ids.get(port)!);
+  }
+
+  get placeCount(): number {
+    return this.table.maxFlows;
+  }
+
+  describeFlow(place: number, rows: Float64Array, at: number): boolean {
+    if (!this.table.isLive(place)) return false;
+    describeEntry(this.table, place, rows, at);
+    rows[at + FlowField.state] = FlowState.established;
+    rows[at + FlowField.ageMs] = 1000 - this.table.bornMs[place]!;
+    return true;
+  }
+}
+
+const asked: number[] = [];
+const pagesOf = (sections: readonly FlowSource[]) => async (section: number, from: number, limit: number) => {
+  const source = sections[section];
+  if (source === undefined) return { rows: new Float64Array(0), next: -1 };
+  const page = flowPage(source, from, limit);
+  asked.push(page.rows.length / FLOW_FIELDS);
+  return page;
+};
+
+describe('flow list', () => {
+  it('a flow is told with key, bytes and age', async () => {
+    const section = new Section(16);
+    section.table.nowMs = 400;
+    section.add(5000);
+    const id = section.ids.get(5000)!;
+    section.table.fromGuestBytes[id] = 6e9;
+    section.table.toGuestBytes[id] = 11;
+    expect(await listFlows(pagesOf([section]), 1, -1, 10)).toEqual({
+      flows: [
+        {
+          ...{ id, proto: 'tcp', state: 'established', path: 'tap' },
+          ...{ guestAddress: '192.0.2.15', guestPort: 5000 },
+          ...{ remoteAddress: '2001:db8::1', remotePort: 443 },
+          ...{ bytesFromGuest: 6e9, bytesToGuest: 11, ageMs: 600 },
+        },
+      ],
+      more: false,
+    });
+  });
+
+  it('an id that is used again begins with no bytes; one that was detached is not told', () => {
+    const table = new FlowTable(1);
+    const words = new Uint32Array(8);
+    const id = table.insert(1, words, 0, words, 4, 1, TCP);
+    table.toGuestBytes[id] = 5;
+    expect(table.isLive(id)).toBe(true);
+    table.detach(id);
+    expect(table.isLive(id)).toBe(false);
+    table.release(id);
+    expect(table.insert(1, words, 0, words, 4, 1, TCP)).toBe(id);
+    expect(table.toGuestBytes[id]).toBe(0);
+  });
+
+  it('10,000 flows in two shards and a splice section, by pages of 1,000, while others come and go: each that stays is told once', async () => {
+    const sections = [new Section(65_536), new Section(65_536), new Section(4096)];
+    let port = 0;
+    for (const section of sections)
+      for (let i = 0; i < (section === sections[2] ? 1000 : 4500); i++) section.add(++port);
+    asked.length = 0;
+    const seen: string[] = [];
+    let after = -1;
+    for (let more = true; more; ) {
+      const page = await listFlows(pagesOf(sections), 2, after, 1000);
+      expect(page.flows.length).toBeLessThanOrEqual(1000);
+      for (const flow of page.flows) {
+        expect(flow.id).toBeGreaterThan(after);
+        after = flow.id;
+        seen.push(`${flow.path} ${flow.guestPort}`);
+      }
+      more = page.more;
+      // In the first shard: some go, others take places further on.
+      for (let i = 0; i < 10 && more; i++) {
+        const gone = 4500 - seen.length - i;
+        if (gone > 0 && sections[0]!.ids.has(gone)) sections[0]!.remove(gone);
+        sections[0]!.add(20_000 + seen.length + i);
+      }
+    }
+    expect(Math.max(...asked)).toBe(MAX_PAGE_FLOWS);
+    expect(new Set(seen).size).toBe(seen.length);
+    const second = seen.filter((text) => {
+      const [path, guestPort] = text.split(' ');
+      return path === 'tap' && Number(guestPort) > 4500 && Number(guestPort) <= 9000;
+    });
+    expect(second).toHaveLength(4500);
+    expect(seen.filter((text) => text.startsWith('splice '))).toHaveLength(1000);
+  });
+});
