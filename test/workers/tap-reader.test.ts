@@ -92,4 +92,10 @@ describe('frames a round', () => {
     frames.release(frames.available());
     expect(reader.poll(0)).toBe(13);
   });
+
+  it('of four flows in turn a megabyte, as of one', () => {
+    const { reader, send } = rig();
+    for (let i = 0; i < 30; i++) send(65_536, 1 + ((i >> 1) & 3));
+    expect(reader.poll(0)).toBe(16);
+  });
 });
