@@ -1,14 +1,25 @@
 /**
  * `bucatini bug-report`: what a report of a fault needs to say, as one text to paste. Nothing that identifies people or their
- * networks is in it: addresses, names, paths and commands are left out, and an engine is looked at from outside, by /proc.
+ * networks is in it: addresses, names, paths and commands are left out, and an engine is looked at from outside, by /proc, and where its API socket
+ * is named asked for its counters.
  */
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, release, totalmem } from 'node:os';
+import type { EngineHistogram, ThreadCounters } from '../workers/engine.ts';
+import { askApi } from './api-ask.ts';
 import { examine } from './doctor.ts';
 import { getopt, type OptionShape } from './getopt.ts';
 import { OPTIONS } from './options.ts';
 import { OPTIONS as PASTA_OPTIONS } from './pasta/options.ts';
+import { countersText, histogramsText } from './stats.ts';
+
+/** What `stats` of an API socket returns (api.ts). */
+interface EngineStats {
+  readonly counters: Readonly<Record<string, number>>;
+  readonly threads: readonly ThreadCounters[];
+  readonly histograms: readonly EngineHistogram[];
+}
 
 const MIB = 1 << 20;
 /** Programs that a fault may come from as well, and how they tell their version. */
@@ -33,8 +44,11 @@ const SETTINGS = [
   'net/ipv4/tcp_wmem',
 ];
 
-/** @returns 0: what is missing is in the report */
-export async function bugReport(version: string): Promise<number> {
+/**
+ * @param apiSockets  of engines whose counters are to be in it
+ * @returns 0: what is missing is in the report
+ */
+export async function bugReport(version: string, apiSockets: readonly string[]): Promise<number> {
   const out: string[] = ['## Versions', ''];
   out.push(row('bucatini', version), row('Node', process.version), row('kernel', release()));
   const pretty = /^PRETTY_NAME="?([^"\n]*)/m.exec(read('/etc/os-release'))?.[1];
@@ -60,8 +74,19 @@ export async function bugReport(version: string): Promise<number> {
 
   const engines = runningEngines();
   out.push('', `## Running engines: ${engines.length}`, '', ...engines.flatMap(engineLines));
+  for (const path of apiSockets) out.push(...(await statsLines(path)));
   console.log(out.join('\n').trimEnd());
   return 0;
+}
+
+/** Figures alone: no address, port or name is among an engine's counters. The path is not repeated. */
+async function statsLines(path: string): Promise<string[]> {
+  try {
+    const { counters, threads, histograms } = (await askApi(path, 'stats')) as EngineStats;
+    return ['## Counters', '', countersText(counters, threads), histogramsText(histograms)];
+  } catch (error) {
+    return ['## Counters', '', `not to be had: ${(error as Error).message}`, ''];
+  }
 }
 
 const row = (name: string, value: string): string => `${name.padEnd(46)}${value}`;

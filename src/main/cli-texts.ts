@@ -57,10 +57,10 @@ export const COMMANDS: readonly CommandText[] = [
   },
   {
     name: 'bug-report',
-    operands: '',
+    operands: '[API-SOCKET...]',
     summary: 'Print what a report of a fault needs to say about this machine.',
     about:
-      'Prints versions, what `doctor` finds, settings of the kernel, and of each running engine of this user its options, age, memory, threads and descriptors. Addresses, names, paths and commands are left out, and nothing of what went through an engine is in it.',
+      'Prints versions, what `doctor` finds, settings of the kernel, and of each running engine of this user its options, age, memory, threads and descriptors. Addresses, names, paths and commands are left out, and nothing of what went through an engine is in it. Of an engine whose API socket is named its counters are in it too.',
   },
 ];
 

@@ -1,8 +1,9 @@
 /** `bucatini run` and `attach` as programs see them: statuses, signals, terminals, what is left behind. Traffic: test/e2e. */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import {
   childrenOf,
@@ -586,6 +587,24 @@ describeNeeding('doctor and selftest', tapNeeds, () => {
     } finally {
       killTree(running.pid);
       await running.exited;
+    }
+  });
+
+  it('bug-report with an API socket: the counters of that engine, and not where it is', async () => {
+    const dir = mkdtempSync(`${tmpdir()}/report-`);
+    const socket = `${dir}/secret-name`;
+    const running = start(bucatini('run', '--api-socket', socket, '--', 'sleep', '1234.5'));
+    try {
+      await eventually('the socket is there', 10_000, async () => existsSync(socket));
+      const report = await runToEnd(bucatini('bug-report', socket, `${dir}/none`));
+      expect(report.status).toBe(0);
+      expect(report.stdout).toMatch(/^## Counters\n\ncounter +value.*^tapReads +\d/ms);
+      expect(report.stdout).toMatch(/^not to be had: ENOENT$/m);
+      expect(report.stdout).not.toContain('secret-name');
+    } finally {
+      killTree(running.pid);
+      await running.exited;
+      rmSync(dir, { recursive: true });
     }
   });
 

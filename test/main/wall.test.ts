@@ -39,12 +39,12 @@ describe('behind the wall', () => {
     expect(behind('stack')).toEqual({ said: true, signal: null });
   });
 
-  test.each(['mount', 'unshare', 'setns', 'pidfd', 'netlink', 'raw', 'unix', 'exec', 'group'])(
-    '%s ends the process',
-    (what) => {
-      expect(behind(what)).toEqual({ said: undefined, signal: 'SIGSYS' });
-    },
-  );
+  test.each([
+    ...['mount', 'unshare', 'setns', 'pidfd', 'netlink', 'raw', 'unix', 'exec', 'group', 'ptrace', 'limit'],
+    ...['ringSetup', 'ringRegister', 'ringElsewhere', 'ringFlags'],
+  ])('%s ends the process', (what) => {
+    expect(behind(what)).toEqual({ said: undefined, signal: 'SIGSYS' });
+  });
 });
 
 test('every jump of the filter lands inside it, and every way ends in a verdict', () => {
