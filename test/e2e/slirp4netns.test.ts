@@ -13,7 +13,11 @@ import { describeE2e, requireTool } from '../support/require.ts';
 const SLIRP = `${repoRoot}/bin/slirp4netns`;
 const END_MS = 5000;
 
-const needs = [requireTool('curl', 'apt package curl'), requireTool('dig', 'apt package bind9-dnsutils')];
+const needs = [
+  requireTool('curl', 'apt package curl'),
+  requireTool('dig', 'apt package bind9-dnsutils'),
+  requireTool('udhcpc', 'apt package udhcpc'),
+];
 
 describeE2e('slirp4netns', needs, () => {
   let bed: Bed;
@@ -348,6 +352,55 @@ describeE2e('slirp4netns', needs, () => {
     ])('%s: %s', async (path, stderr) => {
       expect(await bed.run('host', [SLIRP, '--target-type=bess', path])).toMatchObject({ status: 1, stderr });
     });
+  });
+
+  it('without --configure a DHCP client gets .15, the gateway and the name server', async () => {
+    const running = await start('');
+    const told = `${bed.ramDir}/lease`;
+    bed.write(`${told}.sh`, `#!/bin/sh\n[ "$1" = bound ] && echo "$ip/$mask $router $dns" >${told}; true\n`);
+    await succeedIn(bed, 'host', ['chmod', '755', `${told}.sh`]);
+    const client = `ip link set tap0 up; udhcpc -i tap0 -f -q -n -t 5 -T 1 -s ${told}.sh`;
+    expect(await inside(client)).toMatchObject({ status: 0 });
+    expect(await succeedIn(bed, 'host', ['cat', told])).toBe('10.0.2.15/24 10.0.2.2 10.0.2.3\n');
+    await running.stop();
+  });
+
+  it.each([
+    ['-c', ['10.0.2.100/24']],
+    ['', []],
+  ])('namespaces by their paths, --userns-path, %j: addresses inside are %j', async (options, addresses) => {
+    const { stdout } = await bed.run('host', [
+      'sh',
+      '-c',
+      `exec </dev/null 2>/dev/null; cd ${bed.ramDir}
+       unshare -Urn sleep 60 >/dev/null & p=$!
+       until [ "$(cat /proc/$p/comm)" = sleep ]; do sleep 0.02; done
+       rm -f r; ${SLIRP} ${options} -r 3 --netns-type=path --userns-path=/proc/$p/ns/user /proc/$p/ns/net tap0 3>r >log 2>&1 & us=$!
+       until [ -s r ] || ! [ -d /proc/$us ]; do sleep 0.05; done
+       nsenter -t $p -U -n --preserve-credentials ip -j addr show dev tap0
+       kill $p $us; wait`,
+    ]);
+    const [tap] = JSON.parse(stdout) as {
+      addr_info: { family: string; local: string; prefixlen: number }[];
+    }[];
+    const inet = tap?.addr_info.filter(({ family }) => family === 'inet');
+    expect(inet?.map(({ local, prefixlen }) => `${local}/${prefixlen}`)).toEqual(addresses);
+    await none();
+  });
+
+  it('--enable-sandbox: a shared mount of the host is still there, during and after', async () => {
+    const place = `${bed.ramDir}/shared`;
+    const mounts = `grep -c ' ${place} ' /proc/self/mountinfo`;
+    await succeedIn(bed, 'host', [
+      'sh',
+      '-c',
+      `mkdir ${place}; mount -t tmpfs tmpfs ${place}; mount --make-shared ${place}`,
+    ]);
+    const running = await start('-c --enable-sandbox');
+    expect(await succeedIn(bed, 'host', ['sh', '-c', mounts])).toBe('1\n');
+    await running.stop();
+    expect(await succeedIn(bed, 'host', ['sh', '-c', mounts])).toBe('1\n');
+    await succeedIn(bed, 'host', ['sh', '-c', `umount ${place}; rmdir ${place}`]);
   });
 
   it('ends when the file of its namespace goes', async () => {
