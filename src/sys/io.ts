@@ -107,6 +107,18 @@ export function dupAbove(fd: number, minFd: number): number {
   return fcntl(fd, F_DUPFD_CLOEXEC, minFd);
 }
 
+/**
+ * Grow the process's table of descriptors in one step, before many are opened: where threads share the table, each doubling of it
+ * waits for an RCU grace period, some 10 ms. Where a limit or a filter forbids it the table grows as it is used.
+ * @param fd  any that is open
+ * @param count  descriptors to come
+ * @source expand_fdtable(), fs/file.c
+ */
+export function reserveDescriptors(fd: number, count: number): void {
+  const last = dupAbove(fd, count);
+  if (last >= 0) close(last);
+}
+
 export function dup3(oldFd: number, newFd: number, flags: number): number {
   const r = cDup3(oldFd, newFd, flags);
   return r < 0 ? failed() : r;

@@ -18,14 +18,14 @@ import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
 import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
-import { eventfdWrite } from '../sys/io.ts';
+import { eventfdWrite, reserveDescriptors } from '../sys/io.ts';
 import { addressOf, mapLargeArrays } from '../sys/memory.ts';
 import { keepCapabilities } from '../sys/namespace.ts';
 import { flowCapabilities } from './capabilities.ts';
 import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
 import { type FlowPage, type FlowSource, flowPage, NO_FLOWS } from './flow-report.ts';
 import { HostIo } from './host-io/host-io.ts';
-import type { ListenFailure } from './host-io/listener-table.ts';
+import { type ListenFailure, listenerCount } from './host-io/listener-table.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
 import { Owner } from './owners.ts';
 import type { TaskFollows } from './packet-worker.ts';
@@ -37,6 +37,11 @@ import { Splice, type SpliceOptions } from './splice/splice.ts';
 import type { Stage } from './stage.ts';
 import { TapReader } from './tap-reader.ts';
 import { Shard } from './translator/shard.ts';
+
+/** For so many the table of descriptors is left as it is. */
+const FEW_LISTENERS = 128;
+/** Open beside the listeners, at most, when they are made. */
+const OTHER_DESCRIPTORS = 128;
 
 /** What a packet thread is given at its start. */
 export interface ThreadTask {
@@ -157,6 +162,9 @@ class PacketThread {
   }
 
   #listen(hostIo: HostIo, list: readonly ListenerPlan[]): readonly ListenFailure[] {
+    const count = listenerCount(list);
+    if (count > FEW_LISTENERS)
+      reserveDescriptors(this.#task.doorbellFds[this.#task.thread]!, count + OTHER_DESCRIPTORS);
     const failures = hostIo.listen(list);
     this.#task.port.postMessage({ kind: 'listening', failures } satisfies ThreadReport);
     return failures;

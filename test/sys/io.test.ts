@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import {
   EFD_CLOEXEC,
@@ -60,6 +61,19 @@ describe('descriptors', () => {
     expect(io.close(to)).toBe(-Errno.EBADF);
     expect(io.read(from, buffer.address, 1)).toBe(0);
     io.close(from);
+  });
+
+  it('reserveDescriptors: the table grows at once, nothing stays open; beyond the limit nothing happens', () => {
+    const [from, to] = pipe();
+    const slots = (): number =>
+      Number(/^FDSize:\s*(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]);
+    const want = slots() + 1;
+    io.reserveDescriptors(from, want);
+    expect(slots()).toBeGreaterThan(want);
+    expect(io.fcntl(want, F_GETFD, 0)).toBe(-Errno.EBADF);
+    io.reserveDescriptors(from, 0x7fff_ffff);
+    io.close(from);
+    io.close(to);
   });
 
   it('flags: non-blocking, close-on-exec, duplicates', () => {
