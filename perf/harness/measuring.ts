@@ -23,8 +23,8 @@ export interface Log {
 
 const REACH_TIMEOUT_MS = 15_000;
 const REACH_TRY_MS = 4000;
-/** Tools that have just begun are not yet idle. */
-const SETTLE_MS = 500;
+/** Tools that have just begun are not yet idle: V8 compiles and collects for some seconds. */
+const SETTLE_MS = 5000;
 
 /** Wait until a new guest reaches the peer. @returns what stands in the way, or null */
 async function reaches(context: Context): Promise<string | null> {
