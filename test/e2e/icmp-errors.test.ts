@@ -15,6 +15,9 @@ const FAR_MTU = 1400;
 const FAR4 = '198.51.100.2';
 const FAR6 = 'fd78::2';
 
+/** The kernel tells one and the same host of six errors at once and then of one a second (icmp_ratelimit): fast machines ask for more. */
+const TELL_ALL = 'echo 0 >/proc/sys/net/ipv4/icmp_ratelimit; echo 0 >/proc/sys/net/ipv6/icmp/ratelimit';
+
 /** Adds the far network to the bed; prints "far PID" of the process that keeps it, and stays until that ends. */
 const FAR_UP = `
 unshare --net sleep infinity &
@@ -28,6 +31,8 @@ ip addr add fd78::1/64 dev far0 nodad
 ip link set far0 up
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+${TELL_ALL}
+nsenter --net=/proc/$far/ns/net sh -c '${TELL_ALL}'
 nsenter --net=/proc/$far/ns/net ip -batch - <<END
 link set lo up
 addr add ${FAR4}/24 dev far0
