@@ -270,7 +270,7 @@ const PODMAN: readonly Case[] = [
 
 /** In RootlessKit's child: HTTP, UDP echo, and TCP that tells each client its address. */
 const services = (http: number, udp: number, whoPort: number): string =>
-  `mkdir -p /tmp/w; echo kit >/tmp/w/index.html; httpd -p [::]:${http} -h /tmp/w; (${udpEcho(udp)}) & (${who(whoPort)}) &`;
+  `mkdir -p /tmp/site; echo kit >/tmp/site/index.html; httpd -p [::]:${http} -h /tmp/site; (${udpEcho(udp)}) & (${who(whoPort)}) &`;
 
 /** What it publishes is reached: from loopback and from outside, TCP and UDP. @returns the client's address as the service saw it */
 async function published(podman: Podman, http: number, udp: number, whoPort: number): Promise<string> {
