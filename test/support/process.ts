@@ -171,6 +171,15 @@ export function cpuTicks(pid: number): number {
   return Number(fields[11]) + Number(fields[12]);
 }
 
+/** How often the process's threads went to sleep of their own accord, and so were woken. */
+export function sleeps(pid: number): number {
+  return readdirSync(`/proc/${pid}/task`).reduce(
+    (sum, tid) =>
+      sum + Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(readProc(pid, `task/${tid}/status`))?.[1] ?? 0),
+    0,
+  );
+}
+
 /** Targets of a process's open descriptors. */
 export function openFiles(pid: number): string[] {
   try {
