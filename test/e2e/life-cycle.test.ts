@@ -21,7 +21,7 @@ const IDLE_MS = full(5000, 2000);
 /**
  * Of 500 in 5 s. An idle engine runs for 3 ms in that time (schedstat), but what the hypervisor takes from a virtual processor counts as ours.
  */
-const IDLE_TICKS = 5;
+const IDLE_TICKS = 10;
 /** In 5 s: two looks a second at the host's network and its rings, and as much again for what a runtime does. */
 const IDLE_WAKES = 20;
 const IDLE_KIB = 100 * 1024;
@@ -33,8 +33,8 @@ interface Idling {
 }
 
 /**
- * What these processes use while nothing happens: of up to three stretches the quietest, since V8 collects garbage
- * once, some seconds after a start. What polls or wakes on a timer shows in each of them.
+ * What these processes use while nothing happens: of up to three stretches the least of each, since V8 collects garbage
+ * some seconds after a start. What polls or wakes on a timer shows in each of them.
  */
 async function idling(pids: readonly number[]): Promise<Idling> {
   const sum = (of: (pid: number) => number): number => pids.reduce((total, pid) => total + of(pid), 0);
@@ -42,9 +42,10 @@ async function idling(pids: readonly number[]): Promise<Idling> {
   for (let stretch = 0; stretch < 3 && (least.ticks > IDLE_TICKS || least.wakes > IDLE_WAKES); stretch++) {
     const before = { ticks: sum(cpuTicks), wakes: sum(sleeps) };
     await sleepMs(IDLE_MS);
-    const ticks = sum(cpuTicks) - before.ticks;
-    const wakes = sum(sleeps) - before.wakes;
-    if (wakes < least.wakes) least = { ticks, wakes };
+    least = {
+      ticks: Math.min(least.ticks, sum(cpuTicks) - before.ticks),
+      wakes: Math.min(least.wakes, sum(sleeps) - before.wakes),
+    };
   }
   return least;
 }
