@@ -59,12 +59,15 @@ async function pinNeighbours(guest: Guest): Promise<void> {
 
 /**
  * At 20 % a third of all segments wait for the guest kernel's retransmission timer, which takes an ACK that was lost for a long
- * round trip: with its usual range of 200 ms to 2 min and MTU 1500 that alone is minutes.
+ * round trip: with its usual range of 200 ms to 2 min and MTU 1500 that alone is minutes. The kernel gives up (ETIMEDOUT) when one
+ * spell of loss recovery lasts longer than tcp_retries2 timers would: 15 min with its usual range, but 14 s with timers of 1 s at
+ * most, progress or not, as the clock starts at the first retransmission of the spell (retransmits_timed_out in tcp_timer.c).
  */
 async function shortenTimers(guest: Guest): Promise<void> {
   await setRoutes(guest, 'rto_min', '20ms');
   const file = '/proc/sys/net/ipv4/tcp_rto_max_ms'; // Linux 6.15
   await succeed(guest, ['sh', '-c', `[ ! -e ${file} ] || echo 1000 >${file}`]);
+  await succeed(guest, ['sh', '-c', 'echo 255 >/proc/sys/net/ipv4/tcp_retries2']);
 }
 
 describeE2e('a lossy TAP', needs, () => {
