@@ -48,6 +48,7 @@ import { GuestLink } from './guest-link.ts';
 import { PingTranslator } from './icmp-echo.ts';
 import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
 import { TcpTranslator } from './tcp.ts';
+import { packetDiscard, packetFree } from './to-guest.ts';
 import { UdpTranslator } from './udp.ts';
 
 /** Frames taken in one round before host-io's messages get their turn. */
@@ -302,7 +303,7 @@ export class Shard implements Stage, FlowSource {
     if (type === EtherType.ipv6) return this.#onIpv6(p, bytes, inA - ETH_BYTES);
     if (type === EtherType.arp) handleArp(this.#ctx, ipAt, Math.min(bytes, inA - ETH_BYTES));
     else this.#ctx.drop(type === EtherType.vlan ? Drop.vlan : Drop.ethType);
-    this.#free(p);
+    packetFree(this.#ctx, p);
   }
 
   #learnMac(at: number): void {
@@ -313,24 +314,15 @@ export class Shard implements Stage, FlowSource {
     for (let i = 0; i < 6; i++) if (mac[i] !== u8[at + i]) mac[i] = u8[at + i]!;
   }
 
-  #free(p: Packet): void {
-    this.#ctx.freeReaderSlots(p.slotA, p.slotB);
-  }
-
-  #discard(p: Packet, cause: number): void {
-    this.#ctx.drop(cause);
-    this.#free(p);
-  }
-
   #onIpv4(p: Packet, bytes: number, inA: number): void {
     const ctx = this.#ctx;
     const u8 = this.#u8;
     const ipAt = p.ipAt;
-    if (!ctx.addressing.ipv4) return this.#discard(p, StageDrop.ipProtocol);
+    if (!ctx.addressing.ipv4) return packetDiscard(ctx, p, StageDrop.ipProtocol);
     const headerBytes = ipv4HeaderBytes(u8, ipAt, bytes);
-    if (headerBytes < 0) return this.#discard(p, headerBytes);
-    if (headerBytes > inA) return this.#discard(p, Drop.short);
-    if (!ipv4ChecksumOk(u8, ipAt, headerBytes)) return this.#discard(p, Drop.ipv4Checksum);
+    if (headerBytes < 0) return packetDiscard(ctx, p, headerBytes);
+    if (headerBytes > inA) return packetDiscard(ctx, p, Drop.short);
+    if (!ipv4ChecksumOk(u8, ipAt, headerBytes)) return packetDiscard(ctx, p, Drop.ipv4Checksum);
     const total = ipv4TotalLen(u8, ipAt);
     p.family = 4;
     p.proto = ipv4Protocol(u8, ipAt);
@@ -350,19 +342,19 @@ export class Shard implements Stage, FlowSource {
     a[6] = 0xffff;
     a[7] = ipv4Dst(u8, ipAt);
     // 127/8 and 224/3 (multicast, reserved, broadcast) are nobody's source; 0.0.0.0 only asks for DHCP.
-    if (src >>> 24 === 127 || src >>> 29 === 7) return this.#discard(p, StageDrop.ipSource);
+    if (src >>> 24 === 127 || src >>> 29 === 7) return packetDiscard(ctx, p, StageDrop.ipSource);
     ctx.addressing.learn4(src);
     switch (p.proto) {
       case IpProtocol.tcp:
-        if (!ctx.plan.policy.tcp) return this.#discard(p, StageDrop.switchedOff);
+        if (!ctx.plan.policy.tcp) return packetDiscard(ctx, p, StageDrop.switchedOff);
         return this.#tcp.onPacket(p);
       case IpProtocol.udp:
         return this.#udp.onPacket(p);
       case IpProtocol.icmp:
-        if (this.#onGuestError(p)) return this.#free(p);
+        if (this.#onGuestError(p)) return packetFree(ctx, p);
         return this.#ping.onPacket(p);
       default:
-        return this.#discard(p, StageDrop.ipProtocol);
+        return packetDiscard(ctx, p, StageDrop.ipProtocol);
     }
   }
 
@@ -370,12 +362,12 @@ export class Shard implements Stage, FlowSource {
     const ctx = this.#ctx;
     const u8 = this.#u8;
     const ipAt = p.ipAt;
-    if (!ctx.addressing.ipv6) return this.#discard(p, StageDrop.ipProtocol);
+    if (!ctx.addressing.ipv6) return packetDiscard(ctx, p, StageDrop.ipProtocol);
     const ok = ipv6HeaderBytes(u8, ipAt, bytes);
-    if (ok < 0) return this.#discard(p, ok);
+    if (ok < 0) return packetDiscard(ctx, p, ok);
     const total = IPV6_BYTES + ipv6PayloadLen(u8, ipAt);
     const upper = ipv6Upper(u8, ipAt, Math.min(total, inA), this.#upper);
-    if (upper < 0) return this.#discard(p, upper);
+    if (upper < 0) return packetDiscard(ctx, p, upper);
     p.family = 6;
     p.proto = this.#upper[0]!;
     p.ttl = ipv6HopLimit(u8, ipAt);
@@ -386,18 +378,18 @@ export class Shard implements Stage, FlowSource {
     addressRead(u8, ipAt + IPV6_DST, p.addr, 4);
     const a = p.addr;
     const loopback = a[0] === 0 && a[1] === 0 && a[2] === 0 && a[3] === 1;
-    if (a[0]! >>> 24 === 0xff || loopback) return this.#discard(p, StageDrop.ipSource);
+    if (a[0]! >>> 24 === 0xff || loopback) return packetDiscard(ctx, p, StageDrop.ipSource);
     ctx.addressing.learn6(a, 0);
     switch (p.proto) {
       case IpProtocol.tcp:
-        if (!ctx.plan.policy.tcp) return this.#discard(p, StageDrop.switchedOff);
+        if (!ctx.plan.policy.tcp) return packetDiscard(ctx, p, StageDrop.switchedOff);
         return this.#tcp.onPacket(p);
       case IpProtocol.udp:
         return this.#udp.onPacket(p);
       case IpProtocol.icmpv6:
         return this.#onIcmpv6(p);
       default:
-        return this.#discard(p, StageDrop.ipProtocol);
+        return packetDiscard(ctx, p, StageDrop.ipProtocol);
     }
   }
 
@@ -407,13 +399,13 @@ export class Shard implements Stage, FlowSource {
   }
 
   #onIcmpv6(p: Packet): void {
-    if (p.transportBytesInA < 4) return this.#discard(p, Drop.short);
+    if (p.transportBytesInA < 4) return packetDiscard(this.#ctx, p, Drop.short);
     const type = this.#u8[p.transportAt]!;
     // 133 to 137: router and neighbour discovery (RFC 4861 section 4).
-    if (this.#onGuestError(p)) return this.#free(p);
+    if (this.#onGuestError(p)) return packetFree(this.#ctx, p);
     if (type < 133 || type > 137) return this.#ping.onPacket(p);
     handleNdp(this.#ctx, p);
-    this.#free(p);
+    packetFree(this.#ctx, p);
   }
 
   close(): void {}

@@ -61,6 +61,12 @@ export function packetFree(ctx: ShardContext, p: Packet): void {
   p.slotB = NO_SLOT;
 }
 
+/** Drop the packet. @param cause  Drop or StageDrop, below zero */
+export function packetDiscard(ctx: ShardContext, p: Packet, cause: number): void {
+  ctx.drop(cause);
+  packetFree(ctx, p);
+}
+
 /** Bytes of the packet's transport part that lie in slot B. */
 export function packetMoreBytes(p: Packet): number {
   return p.transportBytes - p.transportBytesInA;

@@ -1,0 +1,102 @@
+/**
+ * The ends of a connection (RFC 9293 section 3.6): FINs of both sides, RST, and the host socket's close. There is no TIME-WAIT: the guest's
+ * kernel and the host's each keep their own.
+ *
+ * Flow ids are not reused until host-io has answered `closed`, so no message can reach the wrong connection.
+ */
+import { Counter } from '../../../ring/counters.ts';
+import { reserveMessage, ToHost, W } from '../../messages.ts';
+import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
+import { TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
+import type { OutOfOrderQueues } from './out-of-order.ts';
+import type { SegmentOutput } from './output.ts';
+import type { Pending } from './pending.ts';
+import type { ReceiveBuffers } from './receive-buffers.ts';
+
+export class TcpClosing {
+  readonly #ctx: ShardContext;
+  readonly #tcb: TcpControlBlocks;
+  readonly #buffers: ReceiveBuffers;
+  readonly #outOfOrder: OutOfOrderQueues;
+  readonly #output: SegmentOutput;
+  readonly #pending: Pending;
+
+  constructor(
+    ctx: ShardContext,
+    tcb: TcpControlBlocks,
+    buffers: ReceiveBuffers,
+    outOfOrder: OutOfOrderQueues,
+    output: SegmentOutput,
+    pending: Pending,
+  ) {
+    this.#ctx = ctx;
+    this.#tcb = tcb;
+    this.#buffers = buffers;
+    this.#outOfOrder = outOfOrder;
+    this.#output = output;
+    this.#pending = pending;
+  }
+
+  /** The guest's FIN, in order: FIN to the host's peer once everything queued is sent. */
+  finishHost(flow: number): void {
+    this.#command(flow, ToHost.finish);
+  }
+
+  /** Both FINs have arrived and been acknowledged: the host socket is closed. */
+  closeWhenDone(flow: number): void {
+    const tcb = this.#tcb;
+    const both = TcbFlag.guestFin | TcbFlag.finAcked;
+    if ((tcb.flags[flow]! & both) !== both || tcb.state[flow] !== TcbState.established) return;
+    this.#pending.flushAck(flow);
+    this.#closeHost(flow, ToHost.close);
+  }
+
+  /** The guest's side is gone: RST to the host's peer. */
+  abortHost(flow: number): void {
+    this.#closeHost(flow, ToHost.reset);
+  }
+
+  /** Both sides get RST. */
+  abortBoth(flow: number): void {
+    const tcb = this.#tcb;
+    this.#output.sendReset(flow, tcb.sndNxt[flow]!);
+    this.#closeHost(flow, ToHost.reset);
+  }
+
+  /** Close or reset the host socket (@param op  ToHost.close or reset); the flow rests until host-io has answered. */
+  #closeHost(flow: number, op: number): void {
+    const tcb = this.#tcb;
+    if (tcb.state[flow] === TcbState.closing) return;
+    this.#outOfOrder.clear(flow);
+    this.#pending.flushCredit(flow);
+    tcb.state[flow] = TcbState.closing;
+    if (op === ToHost.reset) tcb.flags[flow]! |= TcbFlag.reset;
+    this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
+    this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
+    this.#command(flow, op);
+  }
+
+  #command(flow: number, op: number): void {
+    const out = this.#ctx.toHost;
+    const at = reserveMessage(out, op, flow);
+    const w = out.words;
+    w[at + W.arg0] = 0;
+    out.commit();
+  }
+
+  /** host-io has closed the socket: the flow is free. */
+  onClosed(flow: number): void {
+    const tcb = this.#tcb;
+    if (tcb.state[flow] === TcbState.free) return;
+    const ctx = this.#ctx;
+    this.#buffers.remove(flow, this.#buffers.queued[flow]!);
+    this.#outOfOrder.clear(flow);
+    ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
+    ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
+    tcb.state[flow] = TcbState.free;
+    // A flow may still stand on the ack or credit list: `free` makes the flush pass it over.
+    tcb.flags[flow]! &= TcbFlag.ackPending | TcbFlag.creditPending;
+    ctx.counters[Counter.tcpClosed]!++;
+    ctx.flows.remove(flow);
+  }
+}

@@ -1,0 +1,419 @@
+/**
+ * Opening a connection (RFC 9293 section 3.5), from either side.
+ *
+ *   guest ── SYN ──▶ connecting: host-io connects ── opened ──▶ synReceived: SYN,ACK out ── ACK ──▶ established
+ *   peer of a published port ── accepted ──▶ synSent: SYN out ── SYN,ACK ──▶ established
+ *
+ * The SYN,ACK waits for the host's connection, so that the guest hears of a refusal as such. To a resolver connections are tried
+ * one after the other, within one `connecting`.
+ */
+import { IpProtocol } from '../../../proto/ipv4.ts';
+import {
+  newTcpOptions,
+  TCP_MIN_BYTES,
+  TCP_TIMESTAMPS_BYTES,
+  TcpFlag,
+  tcpAck,
+  tcpFlags,
+  tcpOptions,
+  tcpSeq,
+  tcpSynOptionsWrite,
+  tcpTimestampsWrite,
+  tcpWindow,
+} from '../../../proto/tcp.ts';
+import { Counter } from '../../../ring/counters.ts';
+import { Errno } from '../../../sys/constants.ts';
+import { flowHash } from '../../flow-hash.ts';
+import { reserveMessage, ToHost, W } from '../../messages.ts';
+import { StageDrop } from '../../stage-drop.ts';
+import { Destination } from '../addressing.ts';
+import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
+import type { ResolverChoice, Resolvers } from '../dns-forward.ts';
+import { refusalToGuest, tcpUnreachableToGuest } from '../icmp-errors.ts';
+import { packetDiscard, packetFree } from '../to-guest.ts';
+import type { TcpClosing } from './closing.ts';
+import {
+  MSS_MIN,
+  RTO_INITIAL_MS,
+  RTO_MAX_MS,
+  TcbFlag,
+  TcbState,
+  type TcpControlBlocks,
+} from './control-blocks.ts';
+import type { KeepAlive } from './keep-alive.ts';
+import type { OutOfOrderQueues } from './out-of-order.ts';
+import type { SegmentOutput } from './output.ts';
+import type { Pending } from './pending.ts';
+import { RCV_WSCALE, type ReceiveBuffers } from './receive-buffers.ts';
+import type { Timestamps } from './timestamps.ts';
+
+const SYN_TRIES = 6;
+
+/** The parts of TCP that a connection's start has to do with. */
+export interface HandshakeParts {
+  readonly tcb: TcpControlBlocks;
+  readonly buffers: ReceiveBuffers;
+  readonly outOfOrder: OutOfOrderQueues;
+  readonly timestamps: Timestamps;
+  readonly output: SegmentOutput;
+  readonly pending: Pending;
+  readonly closing: TcpClosing;
+  readonly keepAlive: KeepAlive;
+}
+
+export class TcpHandshake {
+  readonly #ctx: ShardContext;
+  readonly #resolvers: ResolverChoice;
+  readonly #tcb: TcpControlBlocks;
+  readonly #buffers: ReceiveBuffers;
+  readonly #outOfOrder: OutOfOrderQueues;
+  readonly #timestamps: Timestamps;
+  readonly #output: SegmentOutput;
+  readonly #pending: Pending;
+  readonly #closing: TcpClosing;
+  readonly #keepAlive: KeepAlive;
+  readonly #options = newTcpOptions();
+  readonly #words = new Uint32Array(8);
+
+  constructor(ctx: ShardContext, resolvers: ResolverChoice, parts: HandshakeParts) {
+    this.#ctx = ctx;
+    this.#resolvers = resolvers;
+    this.#tcb = parts.tcb;
+    this.#buffers = parts.buffers;
+    this.#outOfOrder = parts.outOfOrder;
+    this.#timestamps = parts.timestamps;
+    this.#output = parts.output;
+    this.#pending = parts.pending;
+    this.#closing = parts.closing;
+    this.#keepAlive = parts.keepAlive;
+  }
+
+  /** A segment of no known connection: a SYN opens one, anything else is answered as RFC 9293 section 3.10.7.1 says. */
+  onUnknown(p: Packet, headerBytes: number, ports: number): void {
+    const tcb = this.#tcb;
+    const ctx = this.#ctx;
+    const u8 = ctx.u8;
+    const flags = tcpFlags(u8, p.transportAt);
+    const port = ports & 0xffff;
+    const multicast = p.family === 4 ? p.addr[7]! >>> 28 >= 14 : p.addr[4]! >>> 24 === 0xff;
+    const destination = ctx.addressing.classify(p.addr, 4, port);
+    // Nothing may seem to come from such an address, not even a RST.
+    if (port === 0 || ports >>> 16 === 0 || multicast || destination === Destination.invalid) {
+      return packetDiscard(ctx, p, StageDrop.tcpDestination);
+    }
+    if ((flags & (TcpFlag.syn | TcpFlag.ack | TcpFlag.rst | TcpFlag.fin)) !== TcpFlag.syn) {
+      if (!(flags & TcpFlag.rst)) this.#output.resetUnknown(p, headerBytes, flags);
+      return packetDiscard(ctx, p, StageDrop.tcpNoFlow);
+    }
+    if (
+      destination === Destination.gateway ||
+      (destination === Destination.dns && this.#resolvers.of(p.family).count === 0)
+    ) {
+      if (ctx.plan.policy.refusal === 'network') return refusalToGuest(ctx, p);
+      this.#output.resetUnknown(p, headerBytes, flags);
+      return packetFree(ctx, p);
+    }
+    const flow = ctx.flows.insert(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.tcp);
+    if (flow < 0) {
+      ctx.counters[Counter.flowTableFull]!++;
+      ctx.log(
+        'warning',
+        `flow table of shard ${ctx.shard} is full (${ctx.plan.pool.flows}): new connections wait`,
+      );
+      return packetFree(ctx, p);
+    }
+    this.#begin(flow, p.family);
+    tcb.irs[flow] = tcpSeq(u8, p.transportAt);
+    tcb.rcvNxt[flow] = (tcb.irs[flow]! + 1) >>> 0;
+    tcb.rcvAdv[flow] = tcb.rcvNxt[flow]!;
+    this.#readSynOptions(p, flow, headerBytes);
+    tcb.sndWnd[flow] = tcpWindow(u8, p.transportAt);
+    tcb.state[flow] = TcbState.connecting;
+    ctx.counters[Counter.tcpOpened]!++;
+    if (destination === Destination.dns) {
+      tcb.flags[flow]! |= TcbFlag.dns;
+      tcb.eofOffset[flow] = 0;
+      this.openResolver(flow);
+    } else {
+      ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
+      this.#open(flow, port);
+    }
+    packetFree(ctx, p);
+  }
+
+  /** A new flow's control block, receive buffer and queue. */
+  #begin(flow: number, family: 4 | 6): void {
+    const ctx = this.#ctx;
+    const k = ctx.plan.isnKey;
+    // RFC 6528: a keyed hash of the connection plus a clock of 250 ticks a millisecond.
+    const salt = flowHash(
+      k[0],
+      k[1],
+      ctx.flows.addr,
+      flow * 8,
+      ctx.flows.addr,
+      flow * 8 + 4,
+      ctx.flows.ports[flow]!,
+      6,
+    );
+    const iss = (salt + Math.floor(ctx.now * 250) + (k[2] ^ k[3])) >>> 0;
+    this.#tcb.begin(flow, family, iss, ctx.now);
+    this.#buffers.begin(flow);
+    this.#outOfOrder.begin(flow);
+  }
+
+  /** MSS, window scale, SACK and timestamps of the guest's SYN. */
+  #readSynOptions(p: Packet, flow: number, headerBytes: number): void {
+    const tcb = this.#tcb;
+    const o = this.#options;
+    tcpOptions(this.#ctx.u8, p.transportAt, headerBytes, o);
+    const v6 = tcb.flags[flow]! & TcbFlag.v6;
+    const ours = this.#ctx.plan.addresses.mtu - (v6 ? 60 : 40);
+    // RFC 9293 section 3.7.1: no option means 536, or 1220 with IPv6.
+    const theirs = o.mss === 0 ? (v6 ? 1220 : 536) : Math.max(o.mss, MSS_MIN);
+    tcb.mss[flow] = Math.min(ours, theirs, 65495);
+    if (o.wscale >= 0) {
+      tcb.flags[flow]! |= TcbFlag.wscaleOk;
+      tcb.sndWscale[flow] = o.wscale;
+    }
+    if (o.sackPermitted) tcb.flags[flow]! |= TcbFlag.sackOk;
+    if (o.hasTs) {
+      tcb.flags[flow]! |= TcbFlag.tsOk;
+      tcb.tsRecent[flow] = o.tsVal;
+      // The MSS option does not count options (RFC 6691): what is left for payload.
+      tcb.mss[flow]! -= TCP_TIMESTAMPS_BYTES;
+    }
+    // A hop limit that no system starts with: the guest forwards for somebody behind it, over devices that take no such frames, and would
+    // have to cut each into segments, which costs more than is gained.
+    const atSource = p.ttl === 64 || p.ttl === 128 || p.ttl === 255;
+    if (this.#ctx.guest.bigTcp && atSource) tcb.flags[flow]! |= TcbFlag.big;
+  }
+
+  /** Have host-io connect to this.#words[0..3]. */
+  #open(flow: number, port: number): void {
+    const out = this.#ctx.toHost;
+    const at = reserveMessage(out, ToHost.openTcp, flow);
+    const w = out.words;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
+    w[at + W.ports] = (port << 16) >>> 0;
+    out.commit();
+  }
+
+  /** The next attempt at a resolver; `closed` of the one before has come, or it would end this one. */
+  openResolver(flow: number): void {
+    const tcb = this.#tcb;
+    const resolvers = this.#resolversOf(flow);
+    const index = resolvers.pick(this.#ctx.now, tcb.eofOffset[flow]!);
+    tcb.recover[flow] = index;
+    const words = resolvers.words;
+    for (let i = 0; i < 4; i++) this.#words[i] = words[index * 4 + i]!;
+    this.#open(flow, this.#ctx.flows.ports[flow]! & 0xffff);
+  }
+
+  #resolversOf(flow: number): Resolvers {
+    const tcb = this.#tcb;
+    return this.#resolvers.of(tcb.flags[flow]! & TcbFlag.v6 ? 6 : 4);
+  }
+
+  /** The host socket is connected: the guest's SYN is answered. */
+  onOpened(flow: number): void {
+    const tcb = this.#tcb;
+    if (tcb.state[flow] !== TcbState.connecting) return;
+    tcb.flags[flow]! &= ~TcbFlag.dns;
+    tcb.eofOffset[flow] = 0;
+    tcb.state[flow] = TcbState.synReceived;
+    this.#sendSyn(flow);
+  }
+
+  /** It could not be connected: RST or ICMP to the guest, as the policy says. @param errno  above zero */
+  onOpenFailed(flow: number, errno: number): void {
+    const tcb = this.#tcb;
+    if (tcb.state[flow] !== TcbState.connecting) return;
+    const ctx = this.#ctx;
+    if (tcb.flags[flow]! & TcbFlag.dns) {
+      const resolvers = this.#resolversOf(flow);
+      resolvers.markBad(tcb.recover[flow]!, ctx.now);
+      // The next one is asked when `closed` has come, or that would end the new attempt.
+      if (++tcb.eofOffset[flow]! < resolvers.count) return;
+    }
+    // host-io has closed the socket with the failure: `closed` is on its way behind this message.
+    tcb.state[flow] = TcbState.closing;
+    if (errno === Errno.ETIMEDOUT) return; // the guest's own SYN timer says the same
+    const v6 = tcb.flags[flow]! & TcbFlag.v6;
+    const honest = ctx.plan.policy.connectFailure === 'honest';
+    if (honest && (errno === Errno.ENETUNREACH || errno === Errno.EHOSTUNREACH || errno === Errno.ENETDOWN)) {
+      const net = errno !== Errno.EHOSTUNREACH;
+      // ICMP: 3/0 network, 3/1 host (RFC 792); ICMPv6: 1/0 no route, 1/3 address (RFC 4443 section 3.1).
+      tcpUnreachableToGuest(ctx, flow, v6 ? 1 : 3, net ? 0 : v6 ? 3 : 1, tcb.irs[flow]!);
+      return;
+    }
+    tcb.flags[flow]! |= TcbFlag.reset;
+    this.#output.sendReset(flow, 0);
+  }
+
+  /** A connection to a published port: SYN to the guest, if a flow is free. @param words,at  ToShard.accepted */
+  onAccepted(words: Uint32Array, at: number): void {
+    const tcb = this.#tcb;
+    const ctx = this.#ctx;
+    const token = words[at + W.arg0]!;
+    // Tap-side addresses: guest in words 0..3, peer as the guest sees it in 4..7; host-io hashed the same tuple.
+    const family = words[at + W.arg3]! === 6 ? 6 : 4;
+    this.#words[0] = words[at + W.flow]!;
+    this.#words[1] = words[at + W.at]!;
+    this.#words[2] = words[at + W.len]!;
+    this.#words[3] = words[at + W.arg2]!;
+    for (let i = 0; i < 4; i++) this.#words[4 + i] = words[at + W.addr + i]!;
+    const peerAndTarget = words[at + W.ports]!;
+    const ports = ((peerAndTarget << 16) | (peerAndTarget >>> 16)) >>> 0;
+    const hash = words[at + W.arg4]!;
+    const taken = ctx.flows.find(hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp) >= 0;
+    const flow = taken ? -1 : ctx.flows.insert(hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
+    const out = ctx.toHost;
+    const o = reserveMessage(out, flow < 0 ? ToHost.refuse : ToHost.adopt, flow < 0 ? 0 : flow);
+    const w = out.words;
+    w[o + W.arg0] = token;
+    out.commit();
+    if (flow < 0) {
+      ctx.counters[Counter.flowTableFull]!++;
+      return;
+    }
+    this.#begin(flow, family);
+    tcb.mss[flow] = 536;
+    tcb.irs[flow] = 0;
+    tcb.rcvNxt[flow] = 0;
+    tcb.rcvAdv[flow] = 0;
+    tcb.sndWnd[flow] = 0;
+    tcb.eofOffset[flow] = 0;
+    tcb.state[flow] = TcbState.synSent;
+    ctx.counters[Counter.tcpAccepted]!++;
+    this.#sendSyn(flow);
+  }
+
+  /**
+   * SYN,ACK sent, waiting for the ACK of it. Takes over the packet's slots unless it returns true.
+   * @returns whether the connection stands now, and the segment is still to be looked at as one of it
+   */
+  onSynReceived(p: Packet, flow: number): boolean {
+    const tcb = this.#tcb;
+    const u8 = this.#ctx.u8;
+    const flags = tcpFlags(u8, p.transportAt);
+    const seq = tcpSeq(u8, p.transportAt);
+    if (flags & TcpFlag.rst) {
+      if (seq === tcb.rcvNxt[flow]) this.#closing.abortHost(flow);
+      packetFree(this.#ctx, p);
+      return false;
+    }
+    if (flags & TcpFlag.syn) {
+      if (seq !== tcb.irs[flow]) {
+        packetFree(this.#ctx, p);
+        return false;
+      }
+      const ours = (tcb.iss[flow]! + 1) >>> 0;
+      if (flags & TcpFlag.ack && tcpAck(u8, p.transportAt) === ours) {
+        // Simultaneous open: the guest's SYN,ACK answers our SYN (RFC 9293 figure 7).
+        this.#establish(flow, ours, seq, tcpWindow(u8, p.transportAt));
+        tcb.sndWnd[flow] = tcpWindow(u8, p.transportAt);
+        this.#pending.wantAck(flow);
+      } else this.#sendSyn(flow);
+      packetFree(this.#ctx, p);
+      return false;
+    }
+    if (!(flags & TcpFlag.ack)) {
+      packetFree(this.#ctx, p);
+      return false;
+    }
+    const ack = tcpAck(u8, p.transportAt);
+    if (ack !== (tcb.iss[flow]! + 1) >>> 0) {
+      // RFC 9293 section 3.10.7.4, fifth check: an unacceptable ACK answers RST and the state stays.
+      this.#output.sendReset(flow, ack);
+      packetFree(this.#ctx, p);
+      return false;
+    }
+    this.#establish(flow, ack, seq, tcpWindow(u8, p.transportAt));
+    return true;
+  }
+
+  /** Our SYN to the guest (a published port) is out. */
+  onSynSent(p: Packet, flow: number, headerBytes: number): void {
+    const tcb = this.#tcb;
+    const u8 = this.#ctx.u8;
+    const flags = tcpFlags(u8, p.transportAt);
+    const ack = tcpAck(u8, p.transportAt);
+    const ackOk = (flags & TcpFlag.ack) !== 0 && ack === (tcb.iss[flow]! + 1) >>> 0;
+    if (flags & TcpFlag.ack && !ackOk) {
+      if (!(flags & TcpFlag.rst)) this.#output.sendReset(flow, ack);
+      return packetFree(this.#ctx, p);
+    }
+    if (flags & TcpFlag.rst) {
+      if (ackOk) this.#closing.abortHost(flow);
+      return packetFree(this.#ctx, p);
+    }
+    if (flags & TcpFlag.syn) {
+      const seq = tcpSeq(u8, p.transportAt);
+      tcb.irs[flow] = seq;
+      tcb.rcvNxt[flow] = (seq + 1) >>> 0;
+      tcb.rcvAdv[flow] = tcb.rcvNxt[flow]!;
+      this.#readSynOptions(p, flow, headerBytes);
+      if (ackOk) {
+        this.#establish(flow, ack, seq, tcpWindow(u8, p.transportAt));
+        // The window of a SYN is never scaled (RFC 7323 section 2.2).
+        tcb.sndWnd[flow] = tcpWindow(u8, p.transportAt);
+        this.#pending.wantAck(flow);
+      } else {
+        // Simultaneous open (RFC 9293 figure 7).
+        tcb.state[flow] = TcbState.synReceived;
+        this.#sendSyn(flow);
+      }
+    }
+    packetFree(this.#ctx, p);
+  }
+
+  /** ESTABLISHED. @param ack,seq,window  of the segment that made it so; the window unscaled */
+  #establish(flow: number, ack: number, seq: number, window: number): void {
+    const tcb = this.#tcb;
+    tcb.state[flow] = TcbState.established;
+    tcb.sndUna[flow] = ack;
+    tcb.sndNxt[flow] = ack;
+    tcb.sndMax[flow] = ack;
+    tcb.sndWnd[flow] = tcb.flags[flow]! & TcbFlag.wscaleOk ? window << tcb.sndWscale[flow]! : window;
+    tcb.sndWl1[flow] = seq;
+    tcb.sndWl2[flow] = ack;
+    tcb.tries[flow] = 0;
+    tcb.rto[flow] = RTO_INITIAL_MS;
+    this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
+    this.#keepAlive.begin(flow);
+    this.#pending.wantCredit(flow);
+  }
+
+  /** Retransmission timer before the connection stands. */
+  onTimer(flow: number): void {
+    const tcb = this.#tcb;
+    if (++tcb.tries[flow]! > SYN_TRIES) return this.#closing.abortBoth(flow);
+    tcb.rto[flow] = Math.min(tcb.rto[flow]! * 2, RTO_MAX_MS);
+    this.#sendSyn(flow);
+  }
+
+  /** SYN (to the guest) or SYN,ACK, by state; arms its repetition. */
+  #sendSyn(flow: number): void {
+    const tcb = this.#tcb;
+    const ctx = this.#ctx;
+    const v6 = tcb.flags[flow]! & TcbFlag.v6;
+    const ipBytes = v6 ? 40 : 20;
+    const at = ctx.guest.scratchAt;
+    const initial = tcb.state[flow] === TcbState.synSent;
+    const mss = Math.min(ctx.plan.addresses.mtu - ipBytes - TCP_MIN_BYTES, 65535);
+    const wscale = initial || tcb.flags[flow]! & TcbFlag.wscaleOk ? RCV_WSCALE : -1;
+    const sack = initial || (tcb.flags[flow]! & TcbFlag.sackOk) !== 0;
+    const optionsAt = at + ipBytes + TCP_MIN_BYTES;
+    let optionBytes = tcpSynOptionsWrite(ctx.u8, optionsAt, mss, wscale, sack);
+    if (initial || tcb.flags[flow]! & TcbFlag.tsOk) {
+      const echo = initial ? 0 : tcb.tsRecent[flow]!;
+      optionBytes += tcpTimestampsWrite(ctx.u8, optionsAt + optionBytes, this.#timestamps.now(), echo);
+    }
+    const iss = tcb.iss[flow]!;
+    tcb.sndNxt[flow] = (iss + 1) >>> 0;
+    tcb.sndMax[flow] = tcb.sndNxt[flow]!;
+    this.#output.emit(flow, iss, initial ? TcpFlag.syn : TcpFlag.syn | TcpFlag.ack, at, optionBytes, 0, 0);
+    ctx.timers.arm(flow * TIMER_KINDS + TimerKind.retransmit, ctx.now + tcb.rto[flow]!);
+  }
+}

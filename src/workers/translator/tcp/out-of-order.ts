@@ -1,0 +1,185 @@
+/**
+ * Segments that arrived before their turn (RFC 9293 section 3.10.7.4, "segments with higher beginning sequence numbers should be held"),
+ * and the SACK blocks that tell of them (RFC 2018).
+ *
+ *   head[flow] ─▶ entry ─▶ entry ─▶ ... ◀─ tail[flow]      by sequence number, without overlap; all entries from one pool
+ *
+ * They were never acknowledged cumulatively, so any may be dropped (RFC 2018 section 8, reneging). Payload stays in the slots that it came in;
+ * how many of them may wait here is bounded, as the reader lives on the same ones.
+ */
+import { seqDiff, seqGt, seqLeq } from '../../../proto/seq.ts';
+import { NO_SLOT } from '../../../ring/pool.ts';
+import type { ShardContext } from '../context.ts';
+import { NONE } from './control-blocks.ts';
+
+const ENTRIES = 4096;
+const ENTRIES_PER_FLOW = 1024;
+const SACK_BLOCKS = 3;
+
+export class OutOfOrderQueues {
+  readonly #ctx: ShardContext;
+  // By flow.
+  readonly head: Int32Array;
+  readonly #tail: Int32Array;
+  readonly #count: Uint16Array;
+  // By entry: [seq, seq + len) at offset `at` of the slots, and whether a FIN follows.
+  readonly seq = new Uint32Array(ENTRIES);
+  readonly len = new Uint32Array(ENTRIES);
+  readonly slotA = new Uint32Array(ENTRIES);
+  readonly slotB = new Uint32Array(ENTRIES);
+  readonly at = new Uint32Array(ENTRIES);
+  readonly fin = new Uint8Array(ENTRIES);
+  readonly #next = new Int32Array(ENTRIES);
+  #free = 0;
+  /** Slots held, and how many may be: they must never be all that the reader has. */
+  #small = 0;
+  #large = 0;
+  readonly #smallMax: number;
+  readonly #largeMax: number;
+  /** What sackBlocks() found. */
+  readonly sackLeft = new Uint32Array(SACK_BLOCKS);
+  readonly sackRight = new Uint32Array(SACK_BLOCKS);
+
+  /** @param shards  that share the pool's slots */
+  constructor(ctx: ShardContext, shards: number) {
+    const { flows, smallSlots, largeSlots } = ctx.plan.pool;
+    this.#ctx = ctx;
+    this.head = new Int32Array(flows).fill(NONE);
+    this.#tail = new Int32Array(flows).fill(NONE);
+    this.#count = new Uint16Array(flows);
+    for (let i = 0; i < ENTRIES; i++) this.#next[i] = i + 1 < ENTRIES ? i + 1 : NONE;
+    this.#smallMax = Math.floor(smallSlots / 8 / shards);
+    this.#largeMax = Math.floor(largeSlots / 8 / shards);
+  }
+
+  /** A new connection. */
+  begin(flow: number): void {
+    this.head[flow] = NONE;
+    this.#tail[flow] = NONE;
+    this.#count[flow] = 0;
+  }
+
+  /**
+   * Keep a segment. Takes over its slots if it does.
+   * @param at  offset of its first byte in slot A
+   * @returns false when it was not kept (too many, or nothing new in it): the caller frees the slots
+   */
+  insert(
+    flow: number,
+    seq: number,
+    len: number,
+    slotA: number,
+    slotB: number,
+    at: number,
+    fin: boolean,
+  ): boolean {
+    if (this.#free === NONE || this.#count[flow]! >= ENTRIES_PER_FLOW) return false;
+    if (this.#small >= this.#smallMax || this.#large >= this.#largeMax) return false;
+    if (len === 0 && !fin) return false;
+    // Find the entry after which this one belongs; nearly always the last.
+    let prev = NONE;
+    let next = this.head[flow]!;
+    const tail = this.#tail[flow]!;
+    if (tail !== NONE && seqLeq(this.seq[tail]!, seq)) {
+      prev = tail;
+      next = NONE;
+    } else {
+      while (next !== NONE && seqLeq(this.seq[next]!, seq)) {
+        prev = next;
+        next = this.#next[next]!;
+      }
+    }
+    const end = (seq + len) >>> 0;
+    if (prev !== NONE) {
+      const prevEnd = (this.seq[prev]! + this.len[prev]!) >>> 0;
+      // Whole overlap or a head that is there already: keep the older bytes and let the guest send the rest again.
+      if (seqGt(prevEnd, seq)) return false;
+    }
+    let kept = len;
+    let keepFin = fin;
+    if (next !== NONE && seqGt(end, this.seq[next]!)) {
+      kept = seqDiff(this.seq[next]!, seq);
+      keepFin = false;
+      if (kept <= 0) return false;
+    }
+    const e = this.#free;
+    this.#free = this.#next[e]!;
+    this.seq[e] = seq;
+    this.len[e] = kept;
+    this.slotA[e] = slotA;
+    this.slotB[e] = slotB;
+    this.at[e] = at;
+    this.fin[e] = keepFin ? 1 : 0;
+    this.#next[e] = next;
+    if (prev === NONE) this.head[flow] = e;
+    else this.#next[prev] = e;
+    if (next === NONE) this.#tail[flow] = e;
+    this.#count[flow]!++;
+    this.#countSlots(e, 1);
+    return true;
+  }
+
+  /** Take the first entry off; its columns stay readable until the next insert(). @param e  head[flow] */
+  release(flow: number, e: number): void {
+    this.head[flow] = this.#next[e]!;
+    if (this.head[flow] === NONE) this.#tail[flow] = NONE;
+    this.#next[e] = this.#free;
+    this.#free = e;
+    this.#count[flow]!--;
+    this.#countSlots(e, -1);
+  }
+
+  #countSlots(e: number, by: number): void {
+    if (this.#ctx.pool.isSmall(this.slotA[e]!)) this.#small += by;
+    else this.#large += by;
+    if (this.slotB[e] !== NO_SLOT) this.#large += by;
+  }
+
+  /** Forget all of a flow's, and give the slots back. */
+  clear(flow: number): void {
+    for (let e = this.head[flow]!; e !== NONE; e = this.head[flow]!) {
+      this.release(flow, e);
+      this.#ctx.freeReaderSlots(this.slotA[e]!, this.slotB[e]!);
+    }
+  }
+
+  /**
+   * The ranges that wait out of order, newest first as far as the tail tells (RFC 2018 section 4: the block of the segment that
+   * caused the ACK comes first; arrivals are nearly always at the end). Into sackLeft and sackRight.
+   * @returns how many
+   */
+  sackBlocks(flow: number): number {
+    const left = this.sackLeft;
+    const right = this.sackRight;
+    let n = 0;
+    let e = this.head[flow]!;
+    while (e !== NONE) {
+      const l = this.seq[e]!;
+      // A FIN counts one, or a lone one would make an empty block.
+      let r = (l + this.len[e]! + this.fin[e]!) >>> 0;
+      e = this.#next[e]!;
+      while (e !== NONE && this.seq[e] === r) {
+        r = (r + this.len[e]! + this.fin[e]!) >>> 0;
+        e = this.#next[e]!;
+      }
+      if (n < SACK_BLOCKS) {
+        left[n] = l;
+        right[n] = r;
+        n++;
+      } else {
+        // Keep the lowest ones: they are what the guest must fill first; the last place goes to the highest.
+        left[n - 1] = l;
+        right[n - 1] = r;
+      }
+    }
+    if (n > 1) {
+      const l = left[n - 1]!;
+      const r = right[n - 1]!;
+      left[n - 1] = left[0]!;
+      right[n - 1] = right[0]!;
+      left[0] = l;
+      right[0] = r;
+    }
+    return n;
+  }
+}

@@ -1,0 +1,138 @@
+/**
+ * What a flow owes at the end of a round: one ACK to the guest, one credit to host-io, however many segments and messages asked for them.
+ *
+ *   ACK      rcvNxt, window and SACK blocks as they are then; a segment that leaves earlier carries it, and it is done with
+ *   credit   what the guest has acknowledged (host-io drops it from the socket), and how far host-io may peek:
+ *            sndUna + min(sndWnd, cwnd)
+ */
+import { TCP_MIN_BYTES, TcpFlag, tcpSackWrite } from '../../../proto/tcp.ts';
+import { NO_SLOT } from '../../../ring/pool.ts';
+import { ToHost, W } from '../../messages.ts';
+import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
+import { NONE, RTO_MIN_MS, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
+import type { OutOfOrderQueues } from './out-of-order.ts';
+import type { SegmentOutput } from './output.ts';
+
+const PROBE_MAX_MS = 10_000;
+
+export class Pending {
+  readonly #ctx: ShardContext;
+  readonly #tcb: TcpControlBlocks;
+  readonly #outOfOrder: OutOfOrderQueues;
+  readonly #output: SegmentOutput;
+  readonly #ackList: Int32Array;
+  #ackCount = 0;
+  readonly #creditList: Int32Array;
+  #creditCount = 0;
+
+  constructor(ctx: ShardContext, tcb: TcpControlBlocks, outOfOrder: OutOfOrderQueues, output: SegmentOutput) {
+    this.#ctx = ctx;
+    this.#tcb = tcb;
+    this.#outOfOrder = outOfOrder;
+    this.#output = output;
+    this.#ackList = new Int32Array(ctx.plan.pool.flows);
+    this.#creditList = new Int32Array(ctx.plan.pool.flows);
+  }
+
+  /** The guest is to hear where we are, at the end of the round. */
+  wantAck(flow: number): void {
+    const tcb = this.#tcb;
+    if (tcb.flags[flow]! & TcbFlag.ackPending) return;
+    tcb.flags[flow]! |= TcbFlag.ackPending;
+    if (this.#ackCount < this.#ackList.length) this.#ackList[this.#ackCount++] = flow;
+    else this.flushAck(flow);
+  }
+
+  /** Send the ACK that the flow owes, if it does, now. */
+  flushAck(flow: number): void {
+    const tcb = this.#tcb;
+    if (!(tcb.flags[flow]! & TcbFlag.ackPending)) return;
+    tcb.flags[flow]! &= ~TcbFlag.ackPending;
+    const state = tcb.state[flow];
+    if (state !== TcbState.established) return;
+    const ctx = this.#ctx;
+    let optionBytes = 0;
+    const at = ctx.guest.scratchAt;
+    if (this.#outOfOrder.head[flow] !== NONE && tcb.flags[flow]! & TcbFlag.sackOk) {
+      const count = this.#outOfOrder.sackBlocks(flow);
+      const optionsAt = at + (tcb.flags[flow]! & TcbFlag.v6 ? 40 : 20) + TCP_MIN_BYTES + tcb.tsBytes(flow);
+      optionBytes = tcpSackWrite(
+        ctx.u8,
+        optionsAt,
+        this.#outOfOrder.sackLeft,
+        this.#outOfOrder.sackRight,
+        count,
+      );
+    }
+    this.#output.emit(flow, tcb.sndNxt[flow]!, TcpFlag.ack, at, optionBytes, 0, 0);
+  }
+
+  /** host-io is to hear what was acknowledged and what may be peeked, at the end of the round. */
+  wantCredit(flow: number): void {
+    const tcb = this.#tcb;
+    if (tcb.flags[flow]! & TcbFlag.creditPending) return;
+    tcb.flags[flow]! |= TcbFlag.creditPending;
+    if (this.#creditCount < this.#creditList.length) this.#creditList[this.#creditCount++] = flow;
+    else this.flushCredit(flow);
+  }
+
+  /** Tell host-io what was acknowledged and how far it may peek. */
+  flushCredit(flow: number): void {
+    const tcb = this.#tcb;
+    if (!(tcb.flags[flow]! & TcbFlag.creditPending)) return;
+    tcb.flags[flow]! &= ~TcbFlag.creditPending;
+    if (tcb.state[flow] !== TcbState.established) return;
+    const sndWnd = tcb.sndWnd[flow]!;
+    const cwnd = tcb.cwnd[flow]!;
+    this.sendCredit(flow, sndWnd < cwnd ? sndWnd : cwnd);
+    if (sndWnd === 0 && tcb.sndMax[flow] === tcb.sndUna[flow]) this.armPersist(flow);
+  }
+
+  /** @param bytes  that host-io may peek beyond sndUna */
+  sendCredit(flow: number, bytes: number): void {
+    const tcb = this.#tcb;
+    const out = this.#ctx.toHost;
+    const at = out.reserve();
+    const w = out.words;
+    const una = tcb.offset(flow, tcb.sndUna[flow]!);
+    // Once our FIN is acknowledged sndUna lies one beyond the stream.
+    const consumed = tcb.flags[flow]! & TcbFlag.finAcked ? tcb.eofOffset[flow]! : una;
+    w[at + W.op] = ToHost.credit;
+    w[at + W.flow] = flow;
+    w[at + W.slotA] = NO_SLOT;
+    w[at + W.slotB] = NO_SLOT;
+    w[at + W.arg0] = (una + bytes) >>> 0;
+    w[at + W.arg1] = consumed;
+    w[at + W.arg2] = this.readLimit(flow);
+    out.commit();
+  }
+
+  /** Payload bytes of the largest frame for this flow: whole segments as far as one IP packet of 65535 bytes reaches. */
+  readLimit(flow: number): number {
+    const tcb = this.#tcb;
+    const mss = tcb.mss[flow]!;
+    if (!this.#ctx.guest.hasVnet) return mss;
+    const headers = (tcb.flags[flow]! & TcbFlag.v6 ? 0 : 20) + TCP_MIN_BYTES + tcb.tsBytes(flow);
+    const most = 65535 - headers;
+    return mss * Math.max(1, Math.floor(most / mss));
+  }
+
+  /** Zero window: the next probe (RFC 9293 section 3.8.6.1). */
+  armPersist(flow: number): void {
+    const tcb = this.#tcb;
+    const id = flow * TIMER_KINDS + TimerKind.retransmit;
+    if (this.#ctx.timers.isArmed(id)) return;
+    const ms = Math.min(PROBE_MAX_MS, RTO_MIN_MS * 2 ** Math.min(tcb.tries[flow]!, 10));
+    this.#ctx.timers.arm(id, this.#ctx.now + ms);
+  }
+
+  /** End of the round: one ACK and one credit a flow, whatever happened to it. @returns how many flows stood on the lists */
+  flush(): number {
+    const n = this.#ackCount + this.#creditCount;
+    for (let i = 0; i < this.#creditCount; i++) this.flushCredit(this.#creditList[i]!);
+    this.#creditCount = 0;
+    for (let i = 0; i < this.#ackCount; i++) this.flushAck(this.#ackList[i]!);
+    this.#ackCount = 0;
+    return n;
+  }
+}

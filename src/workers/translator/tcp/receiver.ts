@@ -1,0 +1,209 @@
+/**
+ * Payload from the guest to the host (RFC 9293 section 3.10.7.4, seventh and eighth check). In-order payload passes to host-io in the slots
+ * it arrived in and is acknowledged once host-io has it: it sits in the host socket or, in order, in slots behind it. Out of order payload
+ * waits here. What was never acknowledged may be dropped, nothing else.
+ */
+import { seqDiff, seqGt } from '../../../proto/seq.ts';
+import { TcpFlag } from '../../../proto/tcp.ts';
+import { Counter } from '../../../ring/counters.ts';
+import { NO_SLOT } from '../../../ring/pool.ts';
+import { ToHost, W } from '../../messages.ts';
+import type { Packet, ShardContext } from '../context.ts';
+import { packetFree } from '../to-guest.ts';
+import type { TcpClosing } from './closing.ts';
+import { NONE, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
+import type { OutOfOrderQueues } from './out-of-order.ts';
+import type { Pending } from './pending.ts';
+import type { ReceiveBuffers } from './receive-buffers.ts';
+
+export class TcpReceiver {
+  readonly #ctx: ShardContext;
+  readonly #tcb: TcpControlBlocks;
+  readonly #buffers: ReceiveBuffers;
+  readonly #outOfOrder: OutOfOrderQueues;
+  readonly #pending: Pending;
+  readonly #closing: TcpClosing;
+
+  constructor(
+    ctx: ShardContext,
+    tcb: TcpControlBlocks,
+    buffers: ReceiveBuffers,
+    outOfOrder: OutOfOrderQueues,
+    pending: Pending,
+    closing: TcpClosing,
+  ) {
+    this.#ctx = ctx;
+    this.#tcb = tcb;
+    this.#buffers = buffers;
+    this.#outOfOrder = outOfOrder;
+    this.#pending = pending;
+    this.#closing = closing;
+  }
+
+  /**
+   * Payload or FIN of a segment whose ACK was acceptable. Takes over the packet's slots.
+   * @param seq  the segment's sequence number
+   * @param payloadBytes  of it, all pieces together; 0 with a lone FIN
+   */
+  onPayload(
+    p: Packet,
+    flow: number,
+    headerBytes: number,
+    seq: number,
+    payloadBytes: number,
+    flags: number,
+  ): void {
+    const tcb = this.#tcb;
+    const ctx = this.#ctx;
+    const rcvNxt = tcb.rcvNxt[flow]!;
+    let fin = (flags & TcpFlag.fin) !== 0;
+    // What was seen before and what lies beyond the window is cut off.
+    let skip = 0;
+    let len = payloadBytes;
+    const old = seqDiff(rcvNxt, seq);
+    if (old > 0) {
+      if (old > len || (old === len && !fin) || tcb.flags[flow]! & TcbFlag.guestFin) {
+        this.#pending.wantAck(flow);
+        return packetFree(ctx, p);
+      }
+      skip = old;
+      len -= old;
+      seq = rcvNxt;
+    }
+    const room = seqDiff(tcb.rcvAdv[flow]!, seq);
+    if (len > room) {
+      fin = false;
+      len = room;
+      this.#pending.wantAck(flow);
+      if (len <= 0) return packetFree(ctx, p);
+    }
+    if (tcb.flags[flow]! & TcbFlag.guestFin) {
+      // Beyond its own FIN: nothing there can be valid.
+      this.#pending.wantAck(flow);
+      return packetFree(ctx, p);
+    }
+    if (len > 0 && this.#buffers.isShort(flow)) {
+      // Unacknowledged, the guest keeps it for us.
+      ctx.counters[Counter.poolDry]!++;
+      this.#pending.wantAck(flow);
+      return packetFree(ctx, p);
+    }
+
+    let slotA = p.slotA;
+    let slotB = p.slotB;
+    let at = p.transportAt - ctx.pool.slotAt(slotA) + headerBytes + skip;
+    const inA = p.transportBytesInA - headerBytes - skip;
+    if (inA <= 0 && slotB !== NO_SLOT && len > 0) {
+      // All of slotA is headers and old bytes.
+      ctx.freeReaderSlots(slotA, NO_SLOT);
+      slotA = slotB;
+      slotB = NO_SLOT;
+      at = -inA;
+    } else if (slotB !== NO_SLOT && len <= inA) {
+      ctx.freeReaderSlots(NO_SLOT, slotB);
+      slotB = NO_SLOT;
+    }
+
+    if (seq !== rcvNxt) {
+      ctx.counters[Counter.tcpOutOfOrder]!++;
+      this.#pending.wantAck(flow);
+      ctx.counters[Counter.tcpDupAcksSent]!++;
+      if (!this.#outOfOrder.insert(flow, seq, len, slotA, slotB, at, fin)) ctx.freeReaderSlots(slotA, slotB);
+      this.#pending.flushAck(flow);
+      return;
+    }
+    if (len > 0) {
+      this.#buffers.countBusy(flow);
+      this.#toHost(flow, slotA, slotB, at, len);
+      tcb.rcvNxt[flow] = (seq + len) >>> 0;
+    } else ctx.freeReaderSlots(slotA, slotB);
+    if (fin) this.#onGuestFin(flow);
+    if (this.#outOfOrder.head[flow] !== NONE) {
+      this.#drain(flow);
+      this.#pending.wantAck(flow);
+    }
+  }
+
+  /** The FIN is next: nothing behind it can be valid. */
+  #onGuestFin(flow: number): void {
+    const tcb = this.#tcb;
+    tcb.rcvNxt[flow] = (tcb.rcvNxt[flow]! + 1) >>> 0;
+    tcb.flags[flow]! |= TcbFlag.guestFin;
+    this.#outOfOrder.clear(flow);
+    this.#pending.wantAck(flow);
+    this.#closing.finishHost(flow);
+    this.#closing.closeWhenDone(flow);
+  }
+
+  /** Pass on what has come in order by now. */
+  #drain(flow: number): void {
+    const tcb = this.#tcb;
+    const ctx = this.#ctx;
+    const queue = this.#outOfOrder;
+    for (;;) {
+      const e = queue.head[flow]!;
+      if (e === NONE) return;
+      const rcvNxt = tcb.rcvNxt[flow]!;
+      const seq = queue.seq[e]!;
+      if (seqGt(seq, rcvNxt)) return;
+      queue.release(flow, e);
+      const skip = seqDiff(rcvNxt, seq);
+      const len = queue.len[e]! - skip;
+      const fin = queue.fin[e] === 1;
+      let slotA = queue.slotA[e]!;
+      let slotB = queue.slotB[e]!;
+      if (len < 0 || (len === 0 && !fin)) {
+        ctx.freeReaderSlots(slotA, slotB);
+        continue;
+      }
+      if (len > 0) {
+        let at = queue.at[e]! + skip;
+        const over = at - ctx.pool.slotBytes(slotA);
+        if (over >= 0) {
+          ctx.freeReaderSlots(slotA, NO_SLOT);
+          slotA = slotB;
+          slotB = NO_SLOT;
+          at = over;
+        }
+        this.#toHost(flow, slotA, slotB, at, len);
+        tcb.rcvNxt[flow] = (rcvNxt + len) >>> 0;
+      } else ctx.freeReaderSlots(slotA, slotB);
+      if (fin) {
+        this.#onGuestFin(flow);
+        return;
+      }
+    }
+  }
+
+  /** Hand payload to host-io. @param slotOffset  where it begins in slot A */
+  #toHost(flow: number, slotA: number, slotB: number, slotOffset: number, len: number): void {
+    const out = this.#ctx.toHost;
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToHost.send;
+    w[at + W.flow] = flow;
+    w[at + W.slotA] = slotA;
+    w[at + W.slotB] = slotB;
+    w[at + W.at] = slotOffset;
+    w[at + W.len] = len;
+    out.commit();
+    this.#buffers.add(flow, len);
+    this.#ctx.flows.fromGuestBytes[flow]! += len;
+  }
+
+  /**
+   * host-io tells of bytes that the host's socket has taken.
+   * @param empty  none are left
+   */
+  onSent(flow: number, bytes: number, empty: boolean): void {
+    const tcb = this.#tcb;
+    const state = tcb.state[flow];
+    this.#buffers.remove(flow, bytes);
+    if (state !== TcbState.established) return;
+    if (empty) {
+      tcb.flags[flow]! &= ~TcbFlag.hostBlocked;
+      if (bytes > 0) this.#buffers.grow(flow);
+    } else tcb.flags[flow]! |= TcbFlag.hostBlocked;
+    this.#pending.wantAck(flow);
+  }
+}

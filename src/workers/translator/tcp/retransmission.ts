@@ -1,0 +1,237 @@
+/**
+ * Retransmission to the guest: round-trip times and the retransmission timer (RFC 6298), fast retransmit and recovery (RFC 5681, RFC 6582
+ * without SACK), a tail loss probe (RFC 8985 section 7 in spirit), zero-window probes (RFC 9293 section 3.8.6.1).
+ *
+ * Nothing is kept for it: the host kernel's receive queue is the retransmission buffer, and host-io peeks again from where it is told
+ * (`rewind`). No SACK scoreboard is kept either: the holes that the blocks of one ACK show are read again at once, since frames written to a
+ * TAP do not overtake one another. The path to the guest is a copy, not a network; a loss there means that the guest was out of
+ * memory or a filter dropped the frame.
+ */
+import { seqDiff, seqGt, seqLt } from '../../../proto/seq.ts';
+import { newTcpOptions, TCP_MAX_SACK, TCP_MIN_BYTES, tcpOptions } from '../../../proto/tcp.ts';
+import { Counter, recordHistogram } from '../../../ring/counters.ts';
+import { Histogram } from '../../../ring/histograms.ts';
+import { reserveMessage, ToHost, W } from '../../messages.ts';
+import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
+import type { TcpClosing } from './closing.ts';
+import { RTO_MAX_MS, RTO_MIN_MS, TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
+import type { SegmentOutput } from './output.ts';
+import type { Pending } from './pending.ts';
+
+const CWND_FLOOR = 64 * 1024;
+const PROBE_MIN_MS = 10;
+const RTO_TRIES = 15;
+/** So many timers in a row without it (a busy guest alone makes some fire): the guest does not get them. */
+const BIG_LOSSES = 4;
+
+export class Retransmission {
+  readonly #ctx: ShardContext;
+  readonly #tcb: TcpControlBlocks;
+  readonly #output: SegmentOutput;
+  readonly #pending: Pending;
+  readonly #closing: TcpClosing;
+  readonly #options = newTcpOptions();
+  readonly #sackLeft = new Uint32Array(TCP_MAX_SACK);
+  readonly #sackRight = new Uint32Array(TCP_MAX_SACK);
+
+  constructor(
+    ctx: ShardContext,
+    tcb: TcpControlBlocks,
+    output: SegmentOutput,
+    pending: Pending,
+    closing: TcpClosing,
+  ) {
+    this.#ctx = ctx;
+    this.#tcb = tcb;
+    this.#output = output;
+    this.#pending = pending;
+    this.#closing = closing;
+  }
+
+  /** A round-trip time. @param ms  above zero */
+  onRttSample(flow: number, ms: number): void {
+    const tcb = this.#tcb;
+    recordHistogram(this.#ctx.counters, Histogram.guestRtt, ms * 1000);
+    // RFC 6298 section 2.
+    if (tcb.srtt[flow] === 0) {
+      tcb.srtt[flow] = ms;
+      tcb.rttvar[flow] = ms / 2;
+    } else {
+      tcb.rttvar[flow] = 0.75 * tcb.rttvar[flow]! + 0.25 * Math.abs(tcb.srtt[flow]! - ms);
+      tcb.srtt[flow] = 0.875 * tcb.srtt[flow]! + 0.125 * ms;
+    }
+    tcb.rto[flow] = Math.max(RTO_MIN_MS, Math.min(RTO_MAX_MS, tcb.srtt[flow]! + 4 * tcb.rttvar[flow]!));
+  }
+
+  /**
+   * Frames to a TAP never overtake one another, so the first duplicate ACK that shows a SACK block is a loss; without SACK the
+   * three of RFC 5681 are asked for, since other things look like one.
+   */
+  onDuplicateAck(flow: number, p: Packet, headerBytes: number): void {
+    const tcb = this.#tcb;
+    const n = ++tcb.dupAcks[flow]!;
+    if (headerBytes > TCP_MIN_BYTES + tcb.tsBytes(flow) && tcb.flags[flow]! & TcbFlag.sackOk) {
+      this.retransmitHoles(flow, p, headerBytes);
+      return;
+    }
+    if (n === 3 && !(tcb.flags[flow]! & TcbFlag.inRecovery)) {
+      this.#enterRecovery(flow);
+      this.retransmitRange(flow, tcb.sndUna[flow]!, tcb.mss[flow]!);
+    }
+  }
+
+  /** Read again what lies in front of and between the SACK blocks of this ACK, as far as it was not read again before. */
+  retransmitHoles(flow: number, p: Packet, headerBytes: number): void {
+    const tcb = this.#tcb;
+    const o = this.#options;
+    tcpOptions(this.#ctx.u8, p.transportAt, headerBytes, o);
+    if (o.sackCount === 0) return;
+    const sndUna = tcb.sndUna[flow]!;
+    const sndMax = tcb.sndMax[flow]!;
+    // At most four blocks: insertion sort by left edge, invalid ones left out (RFC 2018 section 4 allows DSACK below sndUna).
+    const left = this.#sackLeft;
+    const right = this.#sackRight;
+    let n = 0;
+    for (let i = 0; i < o.sackCount; i++) {
+      const l = o.sackLeft[i]!;
+      const r = o.sackRight[i]!;
+      if (!seqLt(l, r) || !seqGt(l, sndUna) || seqGt(r, sndMax)) continue;
+      let j = n++;
+      for (; j > 0 && seqLt(l, left[j - 1]!); j--) {
+        left[j] = left[j - 1]!;
+        right[j] = right[j - 1]!;
+      }
+      left[j] = l;
+      right[j] = r;
+    }
+    if (n === 0) return;
+    if (!(tcb.flags[flow]! & TcbFlag.inRecovery)) this.#enterRecovery(flow);
+    let from = sndUna;
+    for (let i = 0; i < n; i++) {
+      if (seqLt(from, tcb.rtxNxt[flow]!)) from = tcb.rtxNxt[flow]!;
+      if (seqLt(from, left[i]!)) {
+        this.retransmitRange(flow, from, seqDiff(left[i]!, from));
+        tcb.rtxNxt[flow] = left[i]!;
+      }
+      if (seqLt(from, right[i]!)) from = right[i]!;
+    }
+  }
+
+  /** Ask host-io for bytes [seq, seq + bytes) again; what is beyond the end of the stream is the FIN's turn. */
+  retransmitRange(flow: number, seq: number, bytes: number): void {
+    const tcb = this.#tcb;
+    const ctx = this.#ctx;
+    ctx.counters[Counter.tcpRetransmits]!++;
+    tcb.flags[flow]! &= ~TcbFlag.timing;
+    const dataEnd = tcb.flags[flow]! & TcbFlag.finSent ? tcb.finSeq(flow) : tcb.sndMax[flow]!;
+    const n = Math.min(bytes, seqDiff(dataEnd, seq));
+    if (n <= 0) {
+      if (tcb.flags[flow]! & TcbFlag.finSent) this.#output.sendFin(flow);
+      return;
+    }
+    this.#rewind(flow, seq, n);
+  }
+
+  /** RFC 5681 section 3.2, steps 2 and 3: half of what is in flight, until all that was sent by now is acknowledged. */
+  #enterRecovery(flow: number): void {
+    const tcb = this.#tcb;
+    const inFlight = seqDiff(tcb.sndMax[flow]!, tcb.sndUna[flow]!);
+    tcb.flags[flow] = (tcb.flags[flow]! | TcbFlag.inRecovery) & ~(TcbFlag.timing | TcbFlag.big);
+    tcb.recover[flow] = tcb.sndMax[flow]!;
+    tcb.rtxNxt[flow] = tcb.sndUna[flow]!;
+    tcb.ssthresh[flow] = Math.max(CWND_FLOOR, inFlight >>> 1);
+    tcb.cwnd[flow] = tcb.ssthresh[flow]!;
+    this.#ctx.counters[Counter.tcpFastRetransmits]!++;
+    this.#pending.wantCredit(flow);
+  }
+
+  /** Ask for everything again from the oldest unacknowledged byte on. */
+  rewindAll(flow: number): void {
+    const tcb = this.#tcb;
+    tcb.sndNxt[flow] = tcb.sndUna[flow]!;
+    tcb.flags[flow]! &= ~(TcbFlag.finSent | TcbFlag.timing);
+    this.#rewind(flow, tcb.sndUna[flow]!, 0);
+    this.#pending.wantCredit(flow);
+    this.maybeSendFin(flow);
+  }
+
+  /** Have host-io peek again from `seq` on. @param bytes  only so many, 0: everything */
+  #rewind(flow: number, seq: number, bytes: number): void {
+    const tcb = this.#tcb;
+    // What was acknowledged goes first: host-io does not rewind over it.
+    this.#pending.flushCredit(flow);
+    const out = this.#ctx.toHost;
+    const at = reserveMessage(out, ToHost.rewind, flow);
+    out.words[at + W.arg0] = tcb.offset(flow, seq);
+    out.words[at + W.arg1] = bytes;
+    out.commit();
+  }
+
+  /** Send our FIN if it is next. */
+  maybeSendFin(flow: number): void {
+    const tcb = this.#tcb;
+    if (!tcb.takeFin(flow)) return;
+    this.#output.sendFin(flow);
+    this.arm(flow);
+  }
+
+  /** Tail loss probe first (RFC 8985 section 7 in spirit), then the retransmission time-out. */
+  arm(flow: number): void {
+    const tcb = this.#tcb;
+    const id = flow * TIMER_KINDS + TimerKind.retransmit;
+    if (tcb.sndMax[flow] === tcb.sndUna[flow]) {
+      if (tcb.sndWnd[flow] === 0) this.#pending.armPersist(flow);
+      else this.#ctx.timers.cancel(id);
+      return;
+    }
+    let ms = tcb.rto[flow]! * 2 ** tcb.tries[flow]!;
+    if (ms > RTO_MAX_MS) ms = RTO_MAX_MS;
+    if (this.#mayProbe(flow)) ms = Math.min(ms, Math.max(PROBE_MIN_MS, 2 * tcb.srtt[flow]!));
+    this.#ctx.timers.arm(id, this.#ctx.now + ms);
+  }
+
+  /** One segment may wait for the guest's delayed ACK, 40 ms or more: nothing is wrong yet. Two are acknowledged at once. */
+  #mayProbe(flow: number): boolean {
+    const tcb = this.#tcb;
+    if (tcb.flags[flow]! & (TcbFlag.probed | TcbFlag.windowProbe) || tcb.tries[flow] !== 0) return false;
+    return seqDiff(tcb.sndMax[flow]!, tcb.sndUna[flow]!) > tcb.mss[flow]!;
+  }
+
+  /** The timer has fired, on an established connection: zero-window probe, tail loss probe or time-out. */
+  onTimer(flow: number): void {
+    const tcb = this.#tcb;
+    const ctx = this.#ctx;
+    const inFlight = seqDiff(tcb.sndMax[flow]!, tcb.sndUna[flow]!);
+    if (inFlight === 0) {
+      // Zero window: allow one byte beyond it. If the host has sent any, it goes out and the guest must answer.
+      if (tcb.sndWnd[flow] !== 0) return;
+      ctx.counters[Counter.tcpZeroWindow]!++;
+      if (tcb.tries[flow]! < 255) tcb.tries[flow]!++;
+      tcb.flags[flow]! |= TcbFlag.windowProbe;
+      this.#pending.sendCredit(flow, 1);
+      return this.#pending.armPersist(flow);
+    }
+    // Should something in the guest drop such frames, what is sent from now on gets through.
+    if (++tcb.bigLosses[flow]! >= BIG_LOSSES) tcb.flags[flow]! &= ~TcbFlag.big;
+    if (this.#mayProbe(flow)) {
+      tcb.flags[flow]! |= TcbFlag.probed;
+      this.retransmitRange(flow, tcb.sndUna[flow]!, Math.min(inFlight, this.#pending.readLimit(flow)));
+      return this.arm(flow);
+    }
+    ctx.counters[Counter.tcpRtoFired]!++;
+    if (tcb.sndWnd[flow] !== 0 || tcb.tries[flow]! < RTO_TRIES - 1) {
+      if (++tcb.tries[flow]! > RTO_TRIES) return this.#closing.abortBoth(flow);
+    }
+    tcb.ssthresh[flow] = Math.max(CWND_FLOOR, inFlight >>> 1);
+    tcb.cwnd[flow] = CWND_FLOOR;
+    tcb.flags[flow]! &= ~TcbFlag.inRecovery;
+    tcb.dupAcks[flow] = 0;
+    this.rewindAll(flow);
+    if (tcb.sndWnd[flow] === 0) {
+      this.#pending.flushCredit(flow);
+      tcb.flags[flow]! |= TcbFlag.windowProbe;
+      this.#pending.sendCredit(flow, 1);
+    }
+    this.arm(flow);
+  }
+}

@@ -1,0 +1,217 @@
+/**
+ * Payload from the host to the guest: what host-io peeked leaves as segments, what the guest acknowledges moves window and congestion
+ * window (RFC 9293 section 3.10.7.4, fifth check; RFC 5681 with a large initial window).
+ *
+ * Stale `data` after a rewind is known by an offset that is not the next one; links are FIFO, so that is enough.
+ */
+import { seqDiff, seqGeq, seqGt, seqLeq, seqLt } from '../../../proto/seq.ts';
+import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpWindow } from '../../../proto/tcp.ts';
+import { NO_SLOT } from '../../../ring/pool.ts';
+import { DataKind, W } from '../../messages.ts';
+import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
+import type { TcpClosing } from './closing.ts';
+import { CWND_MAX, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
+import { IP_MAX_BYTES, type SegmentOutput } from './output.ts';
+import type { Pending } from './pending.ts';
+import type { Retransmission } from './retransmission.ts';
+import type { SegmentRun } from './run.ts';
+import type { Timestamps } from './timestamps.ts';
+
+export class TcpSender {
+  readonly #ctx: ShardContext;
+  readonly #tcb: TcpControlBlocks;
+  readonly #timestamps: Timestamps;
+  readonly #output: SegmentOutput;
+  readonly #pending: Pending;
+  readonly #closing: TcpClosing;
+  readonly #retransmission: Retransmission;
+  readonly #run: SegmentRun;
+
+  constructor(
+    ctx: ShardContext,
+    tcb: TcpControlBlocks,
+    timestamps: Timestamps,
+    output: SegmentOutput,
+    pending: Pending,
+    closing: TcpClosing,
+    retransmission: Retransmission,
+    run: SegmentRun,
+  ) {
+    this.#ctx = ctx;
+    this.#tcb = tcb;
+    this.#timestamps = timestamps;
+    this.#output = output;
+    this.#pending = pending;
+    this.#closing = closing;
+    this.#retransmission = retransmission;
+    this.#run = run;
+  }
+
+  /**
+   * ACK and window of a segment (RFC 9293 section 3.10.7.4, fifth check).
+   * @returns false when the segment's ACK is beyond anything sent: its payload is not looked at
+   */
+  onAck(
+    flow: number,
+    p: Packet,
+    headerBytes: number,
+    seq: number,
+    payloadBytes: number,
+    flags: number,
+  ): boolean {
+    const tcb = this.#tcb;
+    const ctx = this.#ctx;
+    const u8 = ctx.u8;
+    const ack = tcpAck(u8, p.transportAt);
+    const sndUna = tcb.sndUna[flow]!;
+    if (seqGt(ack, tcb.sndMax[flow]!)) {
+      this.#pending.wantAck(flow);
+      return false;
+    }
+    const window = tcpWindow(u8, p.transportAt);
+    const scaled = tcb.flags[flow]! & TcbFlag.wscaleOk ? window << tcb.sndWscale[flow]! : window;
+    const oldWindow = tcb.sndWnd[flow]!;
+    const progress = seqGt(ack, sndUna);
+
+    if (progress) this.#onProgress(flow, ack);
+    // RFC 9293: an older segment must not change the window. One that acknowledges more may, even when it is a repetition: the old
+    // window counted from the new sndUna would reach too far (Linux: tcp_may_update_window).
+    if (
+      progress ||
+      (ack === sndUna &&
+        (seqLt(tcb.sndWl1[flow]!, seq) || (tcb.sndWl1[flow] === seq && seqLeq(tcb.sndWl2[flow]!, ack))))
+    ) {
+      tcb.sndWl1[flow] = seq;
+      tcb.sndWl2[flow] = ack;
+      if (scaled !== oldWindow) {
+        tcb.sndWnd[flow] = scaled;
+        this.#pending.wantCredit(flow);
+        if (oldWindow === 0) this.#onWindowOpened(flow);
+      }
+    }
+    if (progress) this.#pending.wantCredit(flow);
+    else if (
+      ack === sndUna &&
+      payloadBytes === 0 &&
+      !(flags & TcpFlag.fin) &&
+      tcb.sndMax[flow] !== sndUna &&
+      scaled === oldWindow
+    ) {
+      this.#retransmission.onDuplicateAck(flow, p, headerBytes);
+    }
+    // An ACK that moves on and still has blocks shows the next hole.
+    if (progress && headerBytes > TCP_MIN_BYTES + tcb.tsBytes(flow) && tcb.flags[flow]! & TcbFlag.sackOk) {
+      this.#retransmission.retransmitHoles(flow, p, headerBytes);
+    }
+    return true;
+  }
+
+  /** Bytes are acknowledged that were not before. */
+  #onProgress(flow: number, ack: number): void {
+    const tcb = this.#tcb;
+    const now = this.#ctx.now;
+    const acked = seqDiff(ack, tcb.sndUna[flow]!);
+    tcb.sndUna[flow] = ack;
+    this.#ctx.flows.toGuestBytes[flow]! += acked;
+    if (acked > IP_MAX_BYTES) tcb.bigLosses[flow] = 0;
+    if (seqLt(tcb.sndNxt[flow]!, ack)) tcb.sndNxt[flow] = ack;
+    const flags = tcb.flags[flow]!;
+    if (flags & TcbFlag.timing && seqGeq(ack, tcb.timedSeq[flow]!)) {
+      tcb.flags[flow]! &= ~TcbFlag.timing;
+      const ms = now - tcb.timedAt[flow]!;
+      // The echo belongs to the segment that this ACK answers; when the ACK of the timed one was lost, that is a later one.
+      const echoMs =
+        this.#timestamps.tsEcr === 0 ? ms : ((this.#timestamps.now() - this.#timestamps.tsEcr) >>> 0) + 1;
+      this.#retransmission.onRttSample(flow, ms < echoMs ? ms : echoMs);
+    }
+    tcb.tries[flow] = 0;
+    tcb.dupAcks[flow] = 0;
+    tcb.flags[flow]! &= ~(TcbFlag.probed | TcbFlag.windowProbe);
+    if (flags & TcbFlag.inRecovery) {
+      if (seqGeq(ack, tcb.recover[flow]!)) {
+        tcb.flags[flow]! &= ~TcbFlag.inRecovery;
+        tcb.cwnd[flow] = tcb.ssthresh[flow]!;
+      } else if (seqLt(tcb.rtxNxt[flow]!, ack)) {
+        tcb.rtxNxt[flow] = ack;
+        if (!(flags & TcbFlag.sackOk))
+          this.#retransmission.retransmitRange(
+            flow,
+            ack,
+            Math.min(tcb.mss[flow]!, seqDiff(tcb.recover[flow]!, ack)),
+          );
+      }
+    } else {
+      const cwnd = tcb.cwnd[flow]!;
+      if (cwnd < CWND_MAX) {
+        tcb.cwnd[flow] =
+          cwnd < tcb.ssthresh[flow]!
+            ? cwnd + acked
+            : cwnd + Math.max(1, Math.floor((tcb.mss[flow]! * acked) / cwnd));
+      }
+    }
+    // Not finSent: a time-out may have taken that back while the ACK was on its way. Nothing above sndMax gets here.
+    if (flags & TcbFlag.hostEof && ack === (tcb.finSeq(flow) + 1) >>> 0) {
+      tcb.flags[flow]! |= TcbFlag.finSent | TcbFlag.finAcked;
+      this.#closing.closeWhenDone(flow);
+    }
+    if (tcb.state[flow] === TcbState.established) this.#retransmission.arm(flow);
+  }
+
+  /** If a probe's byte was not taken, send from there at once; the probe timer's patience is not for what is sent from now on. */
+  #onWindowOpened(flow: number): void {
+    const tcb = this.#tcb;
+    tcb.tries[flow] = 0;
+    if (tcb.flags[flow]! & TcbFlag.windowProbe) {
+      tcb.flags[flow]! &= ~TcbFlag.windowProbe;
+      if (tcb.sndNxt[flow] !== tcb.sndUna[flow]) this.#retransmission.rewindAll(flow);
+    }
+    this.#retransmission.arm(flow);
+  }
+
+  /** Peeked bytes from host-io: in order, a repetition that was asked for, or stale after a rewind. */
+  onData(flow: number, words: Uint32Array, at: number): void {
+    const tcb = this.#tcb;
+    const ctx = this.#ctx;
+    const slot = words[at + W.slotA]!;
+    let len = words[at + W.len]!;
+    let payloadAt = ctx.pool.slotAt(slot) + words[at + W.at]!;
+    const again = words[at + W.arg1] === DataKind.again;
+    if (words[at + W.arg1] === DataKind.last && tcb.state[flow] === TcbState.established) {
+      tcb.flags[flow]! |= TcbFlag.hostEof;
+      tcb.eofOffset[flow] = (words[at + W.arg0]! + len) >>> 0;
+    }
+    if (tcb.state[flow] !== TcbState.established) return ctx.freeHostSlots(slot, NO_SLOT);
+    let seq = (tcb.iss[flow]! + 1 + words[at + W.arg0]!) >>> 0;
+    const from = again ? tcb.sndUna[flow]! : tcb.sndNxt[flow]!;
+    const old = seqDiff(from, seq);
+    if (old > 0) {
+      // Its head was acknowledged meanwhile.
+      seq = from;
+      payloadAt += old;
+      len -= old;
+    }
+    if (len <= 0 || (!again && seq !== from) || (again && seqGt((seq + len) >>> 0, tcb.sndMax[flow]!))) {
+      return ctx.freeHostSlots(slot, NO_SLOT);
+    }
+    const end = (seq + len) >>> 0;
+    let flags: number = TcpFlag.ack | TcpFlag.psh;
+    const fresh = seqGt(end, tcb.sndMax[flow]!);
+    if (fresh && !(tcb.flags[flow]! & TcbFlag.timing)) {
+      tcb.flags[flow]! |= TcbFlag.timing;
+      tcb.timedSeq[flow] = end;
+      tcb.timedAt[flow] = ctx.now;
+    }
+    if (!again) {
+      tcb.sndNxt[flow] = end;
+      if (fresh) tcb.sndMax[flow] = end;
+    } else if (seqGt(end, tcb.sndNxt[flow]!)) tcb.sndNxt[flow] = end;
+    // Known to be the last bytes: the FIN rides on them, which saves a frame and, in the guest, a wake-up.
+    if (tcb.sndNxt[flow] === end && tcb.takeFin(flow)) flags |= TcpFlag.fin;
+    if (again || !(tcb.flags[flow]! & TcbFlag.big)) {
+      this.#output.emit(flow, seq, flags, payloadAt - this.#output.headBytes(flow, len), 0, len, 0);
+      ctx.freeHostSlots(slot, NO_SLOT);
+    } else this.#run.hold(flow, seq, flags, slot, payloadAt, len);
+    if (!ctx.timers.isArmed(flow * TIMER_KINDS + TimerKind.retransmit)) this.#retransmission.arm(flow);
+    this.#retransmission.maybeSendFin(flow);
+  }
+}
