@@ -1,0 +1,193 @@
+/**
+ * Error queues of datagram sockets (man 7 ip, IP_RECVERR): ICMP errors wait there with the datagram that they are about, and go to the flow's
+ * shard. A queue is drained whenever epoll, a send or a receive tells of an error, or it would tell again and again.
+ */
+import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../../proto/icmp.ts';
+import { Icmp6Type } from '../../../proto/icmpv6.ts';
+import { HEADROOM_BYTES, NO_SLOT } from '../../../ring/pool.ts';
+import {
+  Errno,
+  IP_RECVERR,
+  IPV6_RECVERR,
+  MSG_DONTWAIT,
+  MSG_ERRQUEUE,
+  SO_EE_ORIGIN_ICMP,
+  SO_EE_ORIGIN_ICMP6,
+  SO_EE_ORIGIN_LOCAL,
+  SOL_IP,
+  SOL_IPV6,
+} from '../../../sys/constants.ts';
+import { NativeBuffer } from '../../../sys/memory.ts';
+import {
+  CMSG_HEADER_BYTES,
+  CMSG_LEVEL_WORD,
+  CMSG_TYPE_WORD,
+  cmsgDataBytes,
+  cmsgNext,
+  EE_CODE_AT,
+  EE_INFO_AT,
+  EE_OFFENDER_AT,
+  EE_ORIGIN_AT,
+  EE_TYPE_AT,
+  IOVEC_BYTES,
+  iovecWrite,
+  MSGHDR_BYTES,
+  MSGHDR_CONTROLLEN_WORD,
+  msghdrWrite,
+  recvmsg,
+  SOCK_EXTENDED_ERR_BYTES,
+  SOCKADDR_BYTES,
+  SOCKADDR_IN_BYTES,
+  sockaddrRead,
+} from '../../../sys/socket.ts';
+import { reserveMessage, ToShard, W } from '../../messages.ts';
+import type { HostContext } from '../context.ts';
+import { Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
+
+/** Room for an extended error with its offender. */
+const ERROR_CONTROL_BYTES = 256;
+/** As much of a datagram as the longest error to the guest quotes (RFC 4443 section 2.4 (c)); a multiple of 8. */
+const ERROR_DATA_BYTES = 1280;
+/** Errors taken from one queue before others get their turn; the queue itself is bounded by the receive buffer. */
+const MAX_ERRORS_PER_ROUND = 256;
+
+export class ErrorQueues {
+  readonly #ctx: HostContext;
+  readonly #table: SocketTable;
+  /** By sid: the error queue held more than one round's share. */
+  readonly more: Uint8Array;
+  /** Among the errors taken last was one of this host's own: a datagram that must not be fragmented is too long. */
+  tooLong = false;
+  readonly #error = new NativeBuffer(
+    MSGHDR_BYTES + IOVEC_BYTES + ERROR_DATA_BYTES + ERROR_CONTROL_BYTES + NAME_BYTES,
+  );
+  /** What the error being told quotes, in #error. */
+  #quotedAt = 0;
+  #quotedBytes = 0;
+  readonly #words = new Uint32Array(4);
+
+  constructor(ctx: HostContext, table: SocketTable) {
+    this.#ctx = ctx;
+    this.#table = table;
+    this.more = new Uint8Array(table.fd.length);
+  }
+
+  /** Take all errors from the socket's queue and tell the shards. @returns how many there were */
+  drain(sid: number): number {
+    const table = this.#table;
+    const fd = table.fd[sid]! - 1;
+    if (fd < 0 || table.kind[sid]! > Kind.ping6) return 0;
+    this.more[sid] = 0;
+    this.tooLong = false;
+    const e = this.#error;
+    const iovAt = MSGHDR_BYTES;
+    const dataAt = iovAt + IOVEC_BYTES;
+    const controlAt = dataAt + ERROR_DATA_BYTES;
+    const nameAt = controlAt + ERROR_CONTROL_BYTES;
+    const name = e.address + nameAt;
+    const only = table.onlyFlow(sid);
+    for (let count = 0; ; count++) {
+      if (count === MAX_ERRORS_PER_ROUND) {
+        this.more[sid] = 1;
+        this.#ctx.markReady(sid);
+        return count;
+      }
+      iovecWrite(e.u32, iovAt >> 2, e.address + dataAt, ERROR_DATA_BYTES);
+      const control = e.address + controlAt;
+      msghdrWrite(e.u32, 0, name, SOCKADDR_BYTES, e.address + iovAt, 1, control, ERROR_CONTROL_BYTES);
+      const n = recvmsg(fd, e.address, MSG_ERRQUEUE | MSG_DONTWAIT);
+      if (n < 0) return count;
+      // Whom the datagram was for is the name of the message (man 7 ip, IP_RECVERR). That flow may be gone.
+      const gid = only >= 0 ? only : this.#flowOfName(sid, nameAt);
+      if (gid >= 0) this.#onError(gid, controlAt, e.u32[MSGHDR_CONTROLLEN_WORD]!, dataAt, n);
+    }
+  }
+
+  /** @param nameAt  in #error @returns the flow of the endpoint's with that peer, or -1 */
+  #flowOfName(sid: number, nameAt: number): number {
+    const table = this.#table;
+    const port = sockaddrRead(this.#error.u8, nameAt, this.#words, 0);
+    return port < 0 ? -1 : table.endpoints!.flowOf(sid - table.endpointBase, this.#words, 0, port);
+  }
+
+  /** A message of the queue. @param controlAt,dataAt  byte offsets in #error */
+  #onError(gid: number, controlAt: number, controlBytes: number, dataAt: number, dataBytes: number): void {
+    const table = this.#table;
+    const { u8, u32 } = this.#error;
+    let at = controlAt >> 2;
+    const end = at + (controlBytes >> 2);
+    for (let n = cmsgDataBytes(u32, at, end); n >= 0; n = cmsgDataBytes(u32, at, end)) {
+      const level = u32[at + CMSG_LEVEL_WORD];
+      const type = u32[at + CMSG_TYPE_WORD];
+      const isError =
+        (level === SOL_IP && type === IP_RECVERR) || (level === SOL_IPV6 && type === IPV6_RECVERR);
+      if (isError && n >= SOCK_EXTENDED_ERR_BYTES) {
+        const errorAt = at * 4 + CMSG_HEADER_BYTES;
+        const offender = n >= EE_OFFENDER_AT + SOCKADDR_IN_BYTES ? errorAt + EE_OFFENDER_AT : -1;
+        // A ping socket's queue quotes the echo request: its sequence number tells the guest which one.
+        const sequence = dataBytes >= 8 ? (u8[dataAt + 6]! << 8) | u8[dataAt + 7]! : 0;
+        const headerBytes = table.kind[gid]! >= Kind.ping4 ? ICMP_BYTES : 0;
+        this.#quotedAt = dataAt + headerBytes;
+        this.#quotedBytes = Math.max(0, dataBytes - headerBytes);
+        this.#tellError(gid, errorAt, offender, sequence);
+        return;
+      }
+      at = cmsgNext(at, n);
+    }
+  }
+
+  /** @param errorAt  of struct sock_extended_err in #error @param offenderAt  of its SO_EE_OFFENDER, -1: none */
+  #tellError(gid: number, errorAt: number, offenderAt: number, sequence: number): void {
+    const table = this.#table;
+    const { u8, u32 } = this.#error;
+    const errno = u32[errorAt >> 2]!;
+    const origin = u8[errorAt + EE_ORIGIN_AT];
+    const info = u32[(errorAt + EE_INFO_AT) >> 2]!;
+    const kind = table.kind[gid]!;
+    const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    let typeCode = 0;
+    if (origin === SO_EE_ORIGIN_ICMP || origin === SO_EE_ORIGIN_ICMP6) {
+      typeCode = (u8[errorAt + EE_TYPE_AT]! << 8) | u8[errorAt + EE_CODE_AT]!;
+    } else if (origin === SO_EE_ORIGIN_LOCAL && errno === Errno.EMSGSIZE) {
+      this.tooLong = true;
+      typeCode = isV4
+        ? (IcmpType.unreachable << 8) | IcmpUnreachable.fragmentationNeeded
+        : Icmp6Type.packetTooBig << 8;
+    }
+    const words = this.#words;
+    words.fill(0, 0, 4);
+    if (offenderAt >= 0 && origin !== SO_EE_ORIGIN_LOCAL) sockaddrRead(u8, offenderAt, words, 0);
+    this.#tell(gid, typeCode, info, errno, sequence);
+  }
+
+  /** A send failed and the error queue said nothing about it. */
+  tellErrno(gid: number, errno: number): void {
+    this.#words.fill(0, 0, 4);
+    this.#quotedBytes = 0;
+    this.#tell(gid, 0, 0, errno, 0);
+  }
+
+  /** ToShard.icmpError, about this.#words[0..3] (whose ICMP it was; zeros: nobody's). */
+  #tell(gid: number, typeCode: number, info: number, errno: number, sequence: number): void {
+    const ctx = this.#ctx;
+    const out = ctx.toShard(gid);
+    const at = reserveMessage(out, ToShard.icmpError, gid % ctx.flowsPerShard);
+    const w = out.words;
+    w[at + W.arg0] = typeCode;
+    w[at + W.arg1] = info;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
+    w[at + W.arg2] = errno;
+    w[at + W.arg3] = sequence;
+    const bytes = this.#quotedBytes;
+    const slot = bytes > 0 ? ctx.smallSlots.pop() : NO_SLOT;
+    if (slot !== NO_SLOT) {
+      // Cold: an error a datagram at the most.
+      const quoted = this.#error.u8.subarray(this.#quotedAt, this.#quotedAt + bytes);
+      ctx.u8.set(quoted, ctx.pool.slotAt(slot) + HEADROOM_BYTES);
+      w[at + W.slotA] = slot;
+      w[at + W.at] = HEADROOM_BYTES;
+      w[at + W.len] = bytes;
+    }
+    out.commit();
+  }
+}

@@ -1,0 +1,356 @@
+/**
+ * Datagrams from the host: recvmmsg into slots of our own, then a message each to the shard of its flow.
+ *
+ *     small slot | 128 headroom | payload, 1920 bytes |      large slot | the rest, if any |
+ *
+ * A connected socket's are its only flow's; what another one received is looked up by its peer (udp-endpoints.ts); a listener's make a flow.
+ *
+ * Invariant: armed slots are the receiver's until handOver() names them in a message.
+ */
+import { addressCopy, addressWrite, isLinkLocal, isLoopback, isV4Mapped } from '../../../proto/address.ts';
+import { Counter } from '../../../ring/counters.ts';
+import { HEADROOM_BYTES, LARGE_SLOT_BYTES, NO_SLOT, SMALL_SLOT_BYTES } from '../../../ring/pool.ts';
+import { Errno, IPPROTO_UDP, MSG_DONTWAIT, MSG_TRUNC } from '../../../sys/constants.ts';
+import { schedYield } from '../../../sys/io.ts';
+import { NativeBuffer } from '../../../sys/memory.ts';
+import {
+  IOVEC_BYTES,
+  IOVEC_WORDS,
+  iovecWrite,
+  MMSGHDR_BYTES,
+  MMSGHDR_LEN_WORD,
+  MMSGHDR_WORDS,
+  MSGHDR_CONTROLLEN_WORD,
+  MSGHDR_FLAGS_WORD,
+  MSGHDR_NAMELEN_WORD,
+  msghdrWrite,
+  recvmmsg,
+  SOCKADDR_BYTES,
+  sockaddrRead,
+  sockaddrScope,
+} from '../../../sys/socket.ts';
+import { flowHash } from '../../flow-hash.ts';
+import { ToShard, W } from '../../messages.ts';
+import { StageDrop } from '../../stage-drop.ts';
+import type { Addressing } from '../../translator/addressing.ts';
+import { listenerGuest } from '../bind-address.ts';
+import type { HostContext } from '../context.ts';
+import { gsoSizeOf, localAddressOf, ttlOf } from './control-messages.ts';
+import type { ErrorQueues } from './error-queue.ts';
+import { dropDatagrams, Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
+
+/** Datagrams by one recvmmsg, and full ones for one socket before others get their turn. */
+const BATCH = 32;
+const BATCHES_PER_ROUND = 1;
+/** What armed large slots may keep from TCP. */
+const MAX_LARGE_SHARE = 1 / 4;
+/** Longer than a reader needs for what it was given; a processor hog's slice is about 3 ms. */
+const READERS_TURN_MS = 1.5;
+const SMALL_PAYLOAD_BYTES = SMALL_SLOT_BYTES - HEADROOM_BYTES;
+/** Room for one PKTINFO or TTL message. */
+const CONTROL_BYTES = 64;
+/** Pending errors that one read attempt steps over. */
+const MAX_READ_ERRORS = 8;
+
+export class DatagramReceiver {
+  readonly #ctx: HostContext;
+  readonly #addressing: Addressing;
+  readonly #table: SocketTable;
+  readonly #errors: ErrorQueues;
+  readonly #isStarved: Uint8Array;
+  readonly #starved: number[] = [];
+  /** A socket had a whole round's share and more; the processor is given up for it once, however many sockets there are. */
+  #isBehind = false;
+  #nextYieldMs = 0;
+
+  // Slots armed for the next recvmmsg, and three sets of headers over the same iovecs.
+  readonly #batch: number;
+  readonly #small = new Uint32Array(BATCH).fill(NO_SLOT);
+  readonly #large = new Uint32Array(BATCH).fill(NO_SLOT);
+  readonly #iov = new NativeBuffer(BATCH * 2 * IOVEC_BYTES);
+  readonly #plain = new NativeBuffer(BATCH * MMSGHDR_BYTES);
+  readonly #withControl = new NativeBuffer(BATCH * MMSGHDR_BYTES);
+  readonly #withPeer = new NativeBuffer(BATCH * MMSGHDR_BYTES);
+  readonly #names = new NativeBuffer(BATCH * NAME_BYTES);
+  readonly #control = new NativeBuffer(BATCH * CONTROL_BYTES);
+  readonly #words = new Uint32Array(16);
+
+  constructor(ctx: HostContext, addressing: Addressing, table: SocketTable, errors: ErrorQueues) {
+    this.#ctx = ctx;
+    this.#addressing = addressing;
+    this.#table = table;
+    this.#errors = errors;
+    this.#isStarved = new Uint8Array(table.fd.length);
+    this.#batch = Math.max(1, Math.min(BATCH, Math.floor(ctx.largeSlots.capacity * MAX_LARGE_SHARE)));
+    for (let i = 0; i < BATCH; i++) {
+      const iov = this.#iov.address + i * 2 * IOVEC_BYTES;
+      const name = this.#names.address + i * NAME_BYTES;
+      const control = this.#control.address + i * CONTROL_BYTES;
+      msghdrWrite(this.#plain.u32, i * MMSGHDR_WORDS, 0, 0, iov, 2, 0, 0);
+      msghdrWrite(this.#withControl.u32, i * MMSGHDR_WORDS, 0, 0, iov, 2, control, CONTROL_BYTES);
+      msghdrWrite(
+        this.#withPeer.u32,
+        i * MMSGHDR_WORDS,
+        name,
+        SOCKADDR_BYTES,
+        iov,
+        2,
+        control,
+        CONTROL_BYTES,
+      );
+    }
+  }
+
+  /**
+   * Let whoever reads on the other side go first: the guest's own sockets hold some 90 datagrams of 1,400 bytes, and a queue that grew while
+   * this thread had no processor would run them over. What comes meanwhile makes fuller batches (decision 013). A processor hog must
+   * not live on this: when it took a whole slice, we take as long before the next.
+   */
+  yieldToReaders(): void {
+    if (!this.#isBehind) return;
+    this.#isBehind = false;
+    const before = performance.now();
+    if (before < this.#nextYieldMs) return;
+    schedYield();
+    const after = performance.now();
+    if (after - before > READERS_TURN_MS) this.#nextYieldMs = after + (after - before);
+  }
+
+  /** Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands. */
+  resume(): void {
+    const table = this.#table;
+    while (this.#starved.length > 0) {
+      const sid = this.#starved.pop()!;
+      this.#isStarved[sid] = 0;
+      if (table.fd[sid] !== 0) this.#ctx.markReady(sid);
+    }
+  }
+
+  /** No slots are left: the socket waits for resume(). */
+  #starve(sid: number): void {
+    if (this.#isStarved[sid]) return;
+    this.#isStarved[sid] = 1;
+    this.#starved.push(sid);
+    this.#ctx.counters[Counter.poolDry]!++;
+  }
+
+  /** Have slots ready for a batch. @returns how many datagrams may be received, 0: the pool is dry */
+  #arm(): number {
+    const { pool, smallSlots, largeSlots } = this.#ctx;
+    const iov = this.#iov.u32;
+    for (let i = 0; i < this.#batch; i++) {
+      if (this.#small[i] === NO_SLOT) {
+        const slot = smallSlots.pop();
+        if (slot === NO_SLOT) return i;
+        this.#small[i] = slot;
+        iovecWrite(iov, 2 * i * IOVEC_WORDS, pool.slotAddress(slot) + HEADROOM_BYTES, SMALL_PAYLOAD_BYTES);
+      }
+      if (this.#large[i] === NO_SLOT) {
+        const slot = largeSlots.pop();
+        if (slot === NO_SLOT) return i;
+        this.#large[i] = slot;
+        iovecWrite(iov, (2 * i + 1) * IOVEC_WORDS, pool.slotAddress(slot), LARGE_SLOT_BYTES);
+      }
+    }
+    return this.#batch;
+  }
+
+  /** Receive a round's share; a socket that had all of it is marked ready for the next. */
+  read(sid: number): void {
+    const table = this.#table;
+    const fd = table.fd[sid]! - 1;
+    const kind = table.kind[sid]!;
+    const isListener = kind > Kind.ping6;
+    const gid = isListener ? -1 : table.onlyFlow(sid);
+    const hasControl = kind >= Kind.ping4 || table.hasGro[sid] === 1;
+    let headers = this.#withPeer;
+    if (gid >= 0) headers = hasControl ? this.#withControl : this.#plain;
+    let errors = 0;
+    for (let batch = 0; batch < BATCHES_PER_ROUND; ) {
+      const armed = this.#arm();
+      if (armed === 0) {
+        this.#starve(sid);
+        return;
+      }
+      const n = recvmmsg(fd, headers.address, armed, MSG_DONTWAIT);
+      this.#ctx.counters[Counter.datagramRecvs]!++;
+      if (n < 0) {
+        // Anything but "empty" is a pending error, told by the error queue as well; the call has taken it off the socket.
+        if (n === -Errno.EAGAIN || ++errors > MAX_READ_ERRORS) return;
+        this.#errors.drain(sid);
+        continue;
+      }
+      if (gid >= 0) for (let i = 0; i < n; i++) this.#onDatagram(gid, kind, headers, hasControl, i);
+      else if (isListener) for (let i = 0; i < n; i++) this.#onListenerDatagram(sid, i);
+      else for (let i = 0; i < n; i++) this.#onEndpointDatagram(sid, kind, hasControl, i);
+      if (isListener) this.#ctx.loopback?.flushDatagrams();
+      if (n < armed) return; // all there was; the next one raises an event
+      batch++;
+    }
+    this.#isBehind = true;
+    this.#ctx.markReady(sid);
+  }
+
+  /** Message i of a socket that is not connected: whose is it? */
+  #onEndpointDatagram(sid: number, kind: number, hasControl: boolean, i: number): void {
+    const table = this.#table;
+    const words = this.#words;
+    const port = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
+    this.#withPeer.u32[i * MMSGHDR_WORDS + MSGHDR_NAMELEN_WORD] = SOCKADDR_BYTES;
+    const gid = table.endpoints!.flowOf(sid - table.endpointBase, words, 0, port);
+    if (gid >= 0) this.#onDatagram(gid, kind, this.#withPeer, hasControl, i);
+    else this.#onStranger(sid, i, port);
+  }
+
+  /** Message i is from one whom the guest has not spoken to from this endpoint: this.#words[0..3] and `port`. */
+  #onStranger(sid: number, i: number, port: number): void {
+    const table = this.#table;
+    const ctx = this.#ctx;
+    const u32 = this.#withPeer.u32;
+    const at0 = i * MMSGHDR_WORDS;
+    const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
+    u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
+    const words = this.#words;
+    if (table.connects || port <= 0 || !this.#addressing.leadsBack(words, 0)) {
+      dropDatagrams(ctx.counters, StageDrop.stranger, 1);
+      return;
+    }
+    if ((u32[at0 + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) !== 0) {
+      dropDatagrams(ctx.counters, StageDrop.tooLong, 1);
+      return;
+    }
+    // Peer as the guest sees it 8..11, guest 12..15.
+    this.#addressing.fromHost(words, 0, words, 8);
+    const guestPort = table.endpoints!.guestOf(sid - table.endpointBase, words, 12);
+    const [k0, k1] = ctx.plan.hashKey;
+    const hash = flowHash(k0, k1, words, 12, words, 8, ((guestPort << 16) | port) >>> 0, IPPROTO_UDP);
+    const out = ctx.shardLink(ctx.shardOfHash(hash));
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToShard.strangerDatagram;
+    w[at + W.flow] = 0;
+    this.#handOver(w, at, i, u32[at0 + MMSGHDR_LEN_WORD]!);
+    addressCopy(words, 0, w, at + W.addr);
+    w[at + W.ports] = ((port << 16) | guestPort) >>> 0;
+    w[at + W.arg1] =
+      table.hasGro[sid] === 1 && controlBytes > 0
+        ? gsoSizeOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes)
+        : 0;
+    w[at + W.arg0] = words[12]!;
+    w[at + W.arg2] = words[13]!;
+    w[at + W.arg3] = words[14]!;
+    w[at + W.arg4] = words[15]!;
+    out.commit();
+  }
+
+  /** Message i is a flow's. @param headers  that it was received with; hasControl: with control messages wanted */
+  #onDatagram(gid: number, kind: number, headers: NativeBuffer, hasControl: boolean, i: number): void {
+    const ctx = this.#ctx;
+    const u32 = headers.u32;
+    const at0 = i * MMSGHDR_WORDS;
+    let ttl = 0;
+    let gsoSize = 0;
+    if (hasControl) {
+      const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
+      if (kind >= Kind.ping4) ttl = ttlOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes);
+      else if (controlBytes > 0)
+        gsoSize = gsoSizeOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes);
+    }
+    // Also where no control message is wanted: the next socket's may be.
+    if (headers !== this.#plain) u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
+    const isTruncated = (u32[at0 + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) !== 0;
+    const bytes = u32[at0 + MMSGHDR_LEN_WORD]!;
+    if (isTruncated) {
+      dropDatagrams(ctx.counters, StageDrop.tooLong, 1);
+      return;
+    }
+    const out = ctx.toShard(gid);
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToShard.datagram;
+    w[at + W.flow] = gid % ctx.flowsPerShard;
+    this.#handOver(w, at, i, bytes);
+    w[at + W.arg0] = ttl;
+    w[at + W.arg1] = gsoSize;
+    out.commit();
+  }
+
+  /** Name the slots of message i in a descriptor; they are no longer ours. */
+  #handOver(w: Uint32Array, at: number, i: number, bytes: number): void {
+    w[at + W.slotA] = this.#small[i]!;
+    this.#small[i] = NO_SLOT;
+    if (bytes > SMALL_PAYLOAD_BYTES) {
+      w[at + W.slotB] = this.#large[i]!;
+      this.#large[i] = NO_SLOT;
+    } else w[at + W.slotB] = NO_SLOT;
+    w[at + W.at] = HEADROOM_BYTES;
+    w[at + W.len] = bytes;
+  }
+
+  /** Message i of a published port: past the TAP if it may, else to the shard of the flow that it makes. */
+  #onListenerDatagram(gid: number, i: number): void {
+    const table = this.#table;
+    const ctx = this.#ctx;
+    const u32 = this.#withPeer.u32;
+    const at0 = i * MMSGHDR_WORDS;
+    const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
+    const isTruncated = (u32[at0 + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) !== 0;
+    const bytes = u32[at0 + MMSGHDR_LEN_WORD]!;
+    u32[at0 + MSGHDR_NAMELEN_WORD] = SOCKADDR_BYTES;
+    u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
+    // Peer 0..3, local address 4..7, peer as the guest sees it 8..11, guest 12..15.
+    const words = this.#words;
+    const peerPort = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
+    if (
+      isTruncated ||
+      peerPort < 0 ||
+      !localAddressOf(this.#control, (i * CONTROL_BYTES) >> 2, controlBytes, words, 4)
+    ) {
+      dropDatagrams(ctx.counters, StageDrop.tooLong, 1);
+      return;
+    }
+    const index = gid - ctx.listenerBase;
+    const targetPort = table.listenerPort[index]!;
+    if (table.listenerSplices[index] === 1 && ctx.loopback !== undefined && isLoopback(words, 0)) {
+      const { pool } = ctx;
+      ctx.loopback.takeDatagram(
+        table.fd[gid]! - 1,
+        index,
+        table.kind[gid] === Kind.listener6,
+        words,
+        peerPort,
+        targetPort,
+        pool.slotAddress(this.#small[i]!) + HEADROOM_BYTES,
+        Math.min(bytes, SMALL_PAYLOAD_BYTES),
+        pool.slotAddress(this.#large[i]!),
+        Math.max(0, bytes - SMALL_PAYLOAD_BYTES),
+      );
+      return; // the slots stay ours, for the next batch
+    }
+    const isV4 = isV4Mapped(words, 0);
+    this.#addressing.fromHost(words, 0, words, 8);
+    if (!listenerGuest(table.listenerPlan[index]!, this.#addressing, words, 8, words, 12)) {
+      dropDatagrams(ctx.counters, StageDrop.destination, 1);
+      return;
+    }
+    const [k0, k1] = ctx.plan.hashKey;
+    const ports = ((targetPort << 16) | peerPort) >>> 0;
+    const hash = flowHash(k0, k1, words, 12, words, 8, ports, IPPROTO_UDP);
+    const out = ctx.shardLink(ctx.shardOfHash(hash));
+    const at = out.reserve();
+    const w = out.words;
+    w[at + W.op] = ToShard.listenerDatagram;
+    w[at + W.flow] = isLinkLocal(words, 0) && !isV4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
+    // The descriptor is full: the guest's address goes ahead of the payload, where no header will be.
+    addressWrite(ctx.u8, ctx.pool.slotAt(this.#small[i]!), words, 12);
+    this.#handOver(w, at, i, bytes);
+    w[at + W.arg1] = index;
+    for (let k = 0; k < 4; k++) w[at + W.addr + k] = words[k]!;
+    w[at + W.ports] = ((peerPort << 16) | targetPort) >>> 0;
+    w[at + W.arg0] = words[4]!;
+    w[at + W.arg2] = words[5]!;
+    w[at + W.arg3] = words[6]!;
+    w[at + W.arg4] = words[7]!;
+    out.commit();
+  }
+}

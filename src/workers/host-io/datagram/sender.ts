@@ -1,0 +1,422 @@
+/**
+ * Datagrams to the host. Consecutive ones of one flow and size are one message, sent with UDP_SEGMENT; consecutive messages of one socket
+ * leave in one sendmmsg. flush() sends what is held back, at the end of each batch of commands, so that a lone datagram never waits. A
+ * socket that is full loses the datagram, as UDP may; it is counted.
+ *
+ * Invariant: slots that are held back are the sender's until sendHeld() gives them back to the reader.
+ */
+import { Counter } from '../../../ring/counters.ts';
+import { NO_SLOT } from '../../../ring/pool.ts';
+import {
+  Errno,
+  IP_MTU_DISCOVER,
+  IP_PMTUDISC_DO,
+  IP_PMTUDISC_WANT,
+  IP_TTL,
+  IPV6_MTU_DISCOVER,
+  IPV6_UNICAST_HOPS,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  SOL_IP,
+  SOL_IPV6,
+} from '../../../sys/constants.ts';
+import { NativeBuffer } from '../../../sys/memory.ts';
+import {
+  cmsgSpace,
+  IN6_PKTINFO_BYTES,
+  IOVEC_BYTES,
+  IOVEC_WORDS,
+  iovecWrite,
+  MMSGHDR_BYTES,
+  MMSGHDR_WORDS,
+  MSGHDR_BYTES,
+  msghdrWrite,
+  sendmmsg,
+  sendmsg,
+  setsockoptInt,
+  sockaddrWrite,
+} from '../../../sys/socket.ts';
+import { SendFragment, W } from '../../messages.ts';
+import { StageDrop } from '../../stage-drop.ts';
+import type { HostContext } from '../context.ts';
+import { pktinfoWrite, SEGMENT_CONTROL_BYTES, segmentWrite } from './control-messages.ts';
+import type { ErrorQueues } from './error-queue.ts';
+import { dropDatagrams, Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
+
+/** Kernel's limit of segments in one send (UDP_MAX_SEGMENTS; 128 since 6.9), and of bytes in one datagram. */
+const MAX_SEGMENTS = 64;
+const MAX_SEND_BYTES = 65000;
+
+export class DatagramSender {
+  readonly #ctx: HostContext;
+  readonly #table: SocketTable;
+  readonly #errors: ErrorQueues;
+
+  // The datagrams of one socket that are held back, and the messages that they make.
+  readonly #sendIov = new NativeBuffer(MAX_SEGMENTS * 2 * IOVEC_BYTES);
+  readonly #sendMsg = new NativeBuffer(MSGHDR_BYTES);
+  readonly #sendControl = new NativeBuffer(cmsgSpace(IN6_PKTINFO_BYTES));
+  readonly #sendName = new NativeBuffer(NAME_BYTES);
+  readonly #sendVec = new NativeBuffer(MAX_SEGMENTS * MMSGHDR_BYTES);
+  readonly #sendControls = new NativeBuffer(MAX_SEGMENTS * SEGMENT_CONTROL_BYTES);
+  readonly #heldSlotA = new Uint32Array(MAX_SEGMENTS);
+  readonly #heldSlotB = new Uint32Array(MAX_SEGMENTS);
+  /** First iovec of each datagram. */
+  readonly #heldIov = new Uint16Array(MAX_SEGMENTS + 1);
+  #heldSid = -1;
+  #heldCount = 0;
+  /** By message: whose it is, its first datagram, bytes in all and of each datagram but the last. */
+  readonly #messageGid = new Int32Array(MAX_SEGMENTS);
+  readonly #messageFirst = new Uint16Array(MAX_SEGMENTS + 1);
+  readonly #messageBytes = new Uint32Array(MAX_SEGMENTS);
+  readonly #messageSegment = new Uint32Array(MAX_SEGMENTS);
+  #messageCount = 0;
+  /** The last message takes no more: a datagram shorter than the others ended it, or it may not be sent in segments. */
+  #messageEnded = false;
+  /** Datagrams may be held back: whoever calls flush() once does so after each batch. */
+  #mayHold = false;
+
+  constructor(ctx: HostContext, table: SocketTable, errors: ErrorQueues) {
+    this.#ctx = ctx;
+    this.#table = table;
+    this.#errors = errors;
+  }
+
+  /** sendDatagram from a shard: held back, or sent. Takes over its slots unless they are borrowed. */
+  send(words: Uint32Array, at: number, gid: number): void {
+    const table = this.#table;
+    const ctx = this.#ctx;
+    const slotA = words[at + W.slotA]!;
+    const slotB = words[at + W.slotB]!;
+    const bytes = words[at + W.len]!;
+    const isBorrowed = words[at + W.arg2] === 1;
+    const kind = table.kind[gid]!;
+    if (kind === Kind.none || kind >= Kind.failed) {
+      dropDatagrams(ctx.counters, StageDrop.noSocket, 1);
+      if (!isBorrowed) ctx.freeReaderSlots(slotA, slotB);
+      return;
+    }
+    const sid = table.socketOf[gid]! - 1;
+    const change = words[at + W.arg0]!;
+    if (change !== 0) this.#want(gid, change);
+    const wanted = table.wanted[gid]!;
+    if (wanted !== table.options[sid] || sid !== this.#heldSid) {
+      this.sendHeld();
+      this.#setOptions(sid, wanted);
+    }
+    const gsoSize = words[at + W.arg1]!;
+    // Several that are one already, borrowed slots and echo requests go by themselves and at once.
+    const isHeld = this.#mayHold && gsoSize === 0 && !isBorrowed && kind <= Kind.udp6;
+    if (!isHeld) this.sendHeld();
+    if (this.#heldSid !== sid || !this.#continues(gid, bytes)) {
+      if (this.#heldCount === MAX_SEGMENTS) this.sendHeld();
+      this.#begin(sid, gid, gsoSize !== 0 && gsoSize < bytes ? gsoSize : bytes);
+    }
+    this.#append(isBorrowed ? NO_SLOT : slotA, slotB, words[at + W.at]!, bytes, slotA);
+    if (!isHeld) this.sendHeld();
+  }
+
+  /** Whether a datagram may be one more of the last message. */
+  #continues(gid: number, bytes: number): boolean {
+    const last = this.#messageCount - 1;
+    return (
+      this.#messageGid[last] === gid &&
+      !this.#messageEnded &&
+      bytes > 0 &&
+      this.#heldCount < MAX_SEGMENTS &&
+      bytes <= this.#messageSegment[last]! &&
+      this.#messageBytes[last]! + bytes <= MAX_SEND_BYTES
+    );
+  }
+
+  /** A new message, behind those of the same socket that are held back. */
+  #begin(sid: number, gid: number, segment: number): void {
+    const table = this.#table;
+    if (this.#heldSid !== sid) {
+      this.#heldSid = sid;
+      this.#heldCount = 0;
+      this.#messageCount = 0;
+    }
+    const m = this.#messageCount++;
+    this.#messageGid[m] = gid;
+    this.#messageFirst[m] = this.#heldCount;
+    this.#messageBytes[m] = 0;
+    this.#messageSegment[m] = segment;
+    // An empty one is alone, and one that is too large for UDP_SEGMENT gains nothing from company.
+    const limit = table.noSegment[gid]!;
+    this.#messageEnded = segment === 0 || (limit > 0 && segment >= limit);
+  }
+
+  /** One more datagram of the last message. @param dataSlot  where the bytes lie, when slotA is not to be freed */
+  #append(slotA: number, slotB: number, slotOffset: number, bytes: number, dataSlot: number): void {
+    const { pool } = this.#ctx;
+    const last = this.#messageCount - 1;
+    const i = this.#heldCount++;
+    const iov = this.#sendIov.u32;
+    let n = i === 0 ? 0 : this.#heldIov[i]!;
+    this.#heldIov[i] = n;
+    const room = pool.slotBytes(dataSlot) - slotOffset;
+    const inA = slotB === NO_SLOT || bytes < room ? bytes : room;
+    iovecWrite(iov, n++ * IOVEC_WORDS, pool.slotAddress(dataSlot) + slotOffset, inA);
+    if (bytes > inA) iovecWrite(iov, n++ * IOVEC_WORDS, pool.slotAddress(slotB), bytes - inA);
+    this.#heldIov[i + 1] = n;
+    this.#heldSlotA[i] = slotA;
+    this.#heldSlotB[i] = slotB;
+    this.#messageBytes[last]! += bytes;
+    this.#messageFirst[last + 1] = i + 1;
+    if (bytes < this.#messageSegment[last]!) this.#messageEnded = true;
+  }
+
+  /** Send what is held back. Whoever calls this promises to call it after each batch of commands. */
+  flush(): void {
+    this.#mayHold = true;
+    this.sendHeld();
+  }
+
+  /** Send what is held back, and give its slots back. */
+  sendHeld(): void {
+    const sid = this.#heldSid;
+    if (sid < 0) return;
+    this.#heldSid = -1;
+    const ctx = this.#ctx;
+    const messages = this.#messageCount;
+    if (messages > 1) this.#writeVec(messages);
+    for (let m = 0; m < messages; ) {
+      if (messages - m > 1) {
+        m += this.#sendSeveral(sid, m, messages - m);
+        if (m === messages) break;
+      }
+      // The only one, or the one that failed.
+      this.#sendMessage(m++);
+    }
+    for (let i = 0; i < this.#heldCount; i++) {
+      if (this.#heldSlotA[i] !== NO_SLOT || this.#heldSlotB[i] !== NO_SLOT) {
+        ctx.freeReaderSlots(this.#heldSlotA[i]!, this.#heldSlotB[i]!);
+      }
+    }
+  }
+
+  /** Address of the peer for a send, 0: the socket is connected to it. */
+  #peerName(gid: number): number {
+    const table = this.#table;
+    const sid = table.socketOf[gid]! - 1;
+    return table.onlyFlow(sid) >= 0 ? 0 : table.endpoints!.nameAddress(gid);
+  }
+
+  #peerNameBytes(gid: number, name: number): number {
+    const table = this.#table;
+    return name === 0 ? 0 : table.endpoints!.nameBytes(gid);
+  }
+
+  /** How many datagrams a message is. */
+  #segmentsOf(m: number): number {
+    const segment = this.#messageSegment[m]!;
+    return segment > 0 ? Math.ceil(this.#messageBytes[m]! / segment) : 1;
+  }
+
+  /** Headers for all messages that are held back. */
+  #writeVec(messages: number): void {
+    const controls = this.#sendControls;
+    for (let m = 0; m < messages; m++) {
+      const gid = this.#messageGid[m]!;
+      const name = this.#peerName(gid);
+      const first = this.#heldIov[this.#messageFirst[m]!]!;
+      const count = this.#heldIov[this.#messageFirst[m + 1]!]! - first;
+      const controlAt = m * SEGMENT_CONTROL_BYTES;
+      const isMany = this.#segmentsOf(m) > 1;
+      const controlBytes = isMany ? segmentWrite(controls, controlAt, this.#messageSegment[m]!) : 0;
+      msghdrWrite(
+        this.#sendVec.u32,
+        m * MMSGHDR_WORDS,
+        name,
+        this.#peerNameBytes(gid, name),
+        this.#sendIov.address + first * IOVEC_BYTES,
+        count,
+        isMany ? controls.address + controlAt : 0,
+        controlBytes,
+      );
+    }
+  }
+
+  /** sendmmsg. @returns how many messages from m on were sent; the next one was not */
+  #sendSeveral(sid: number, m: number, count: number): number {
+    const table = this.#table;
+    const { counters } = this.#ctx;
+    const vec = this.#sendVec.address + m * MMSGHDR_BYTES;
+    const sent = sendmmsg(table.fd[sid]! - 1, vec, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    counters[Counter.sockSends]!++;
+    counters[Counter.datagramSends]!++;
+    for (let i = m; i < m + sent; i++) {
+      counters[Counter.datagramSendBytes]! += this.#messageBytes[i]!;
+      this.#account(0, this.#segmentsOf(i));
+    }
+    return Math.max(0, sent);
+  }
+
+  /** Message m by itself; when it is not taken in segments, datagram by datagram. */
+  #sendMessage(m: number): void {
+    const table = this.#table;
+    const gid = this.#messageGid[m]!;
+    const first = this.#heldIov[this.#messageFirst[m]!]!;
+    const count = this.#heldIov[this.#messageFirst[m + 1]!]! - first;
+    const segments = this.#segmentsOf(m);
+    if (segments === 1) {
+      this.#account(this.#trySend(gid, first, count, 0), 1);
+      return;
+    }
+    const r = this.#trySend(gid, first, count, this.#messageSegment[m]!);
+    if (r === -Errno.EINVAL || r === -Errno.EMSGSIZE || r === -Errno.EIO) {
+      // Segments larger than the path takes in one piece, or a device that cannot: one by one, the kernel fragments.
+      table.noSegment[gid] = this.#messageSegment[m]!;
+      this.#sendSingly(m, gid, segments);
+    } else this.#account(r, segments);
+  }
+
+  /** The datagrams of message m one by one. */
+  #sendSingly(m: number, gid: number, segments: number): void {
+    const begin = this.#messageFirst[m]!;
+    const end = this.#messageFirst[m + 1]!;
+    if (end - begin > 1) {
+      for (let i = begin; i < end; i++) {
+        const from = this.#heldIov[i]!;
+        this.#account(this.#trySend(gid, from, this.#heldIov[i + 1]! - from, 0), 1);
+      }
+      return;
+    }
+    // One GSO frame of the guest's, alone in what is held back: cut it here.
+    const iov = this.#sendIov.u32;
+    const firstLow = iov[0]!;
+    const firstHigh = iov[1]!;
+    const firstAddress = firstHigh * 0x1_0000_0000 + firstLow;
+    const firstBytes = iov[2]!;
+    const hasSecond = this.#heldIov[1] === 2;
+    const secondAddress = hasSecond ? iov[5]! * 0x1_0000_0000 + iov[4]! : 0;
+    const segment = this.#messageSegment[m]!;
+    for (let i = 0; i < segments; i++) {
+      const from = i * segment;
+      const bytes = Math.min(segment, this.#messageBytes[m]! - from);
+      const inFirst = from >= firstBytes ? 0 : Math.min(bytes, firstBytes - from);
+      let n = 0;
+      if (inFirst > 0) iovecWrite(iov, n++ * IOVEC_WORDS, firstAddress + from, inFirst);
+      if (bytes > inFirst) {
+        iovecWrite(iov, n++ * IOVEC_WORDS, secondAddress + from + inFirst - firstBytes, bytes - inFirst);
+      }
+      this.#account(this.#trySend(gid, 0, n, 0), 1);
+    }
+  }
+
+  /**
+   * sendmsg from iovecs [first, first + count).
+   * @param segment  UDP_SEGMENT size, 0: one datagram
+   * @returns bytes or -errno
+   */
+  #trySend(gid: number, first: number, count: number, segment: number): number {
+    const table = this.#table;
+    const iovAddress = this.#sendIov.address + first * IOVEC_BYTES;
+    const controlBytes = segment > 0 ? segmentWrite(this.#sendControl, 0, segment) : 0;
+    const controlAddress = segment > 0 ? this.#sendControl.address : 0;
+    const name = this.#peerName(gid);
+    const nameBytes = this.#peerNameBytes(gid, name);
+    msghdrWrite(this.#sendMsg.u32, 0, name, nameBytes, iovAddress, count, controlAddress, controlBytes);
+    const sid = table.socketOf[gid]! - 1;
+    const fd = table.fd[sid]! - 1;
+    let r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+    this.#ctx.counters[Counter.sockSends]!++;
+    this.#ctx.counters[Counter.datagramSends]!++;
+    if (
+      r < 0 &&
+      r !== -Errno.EAGAIN &&
+      r !== -Errno.EINVAL &&
+      this.#errors.drain(sid) > 0 &&
+      !(r === -Errno.EMSGSIZE && this.#errors.tooLong)
+    ) {
+      // The error was an earlier datagram's and has been told: this one has not been tried yet.
+      r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    if (r > 0) this.#ctx.counters[Counter.datagramSendBytes]! += r;
+    if (r < 0 && r !== -Errno.EAGAIN && segment === 0 && r !== -Errno.ENOBUFS)
+      this.#errors.tellErrno(gid, -r);
+    return r;
+  }
+
+  /** Count datagrams by how their send ended. @param result  bytes or -errno */
+  #account(result: number, count: number): void {
+    if (result >= 0) this.#ctx.counters[Counter.datagramsToHost]! += count;
+    else if (result === -Errno.EAGAIN || result === -Errno.ENOBUFS)
+      dropDatagrams(this.#ctx.counters, StageDrop.socketFull, count);
+    else dropDatagrams(this.#ctx.counters, StageDrop.sendRefused, count);
+  }
+
+  /** @param change  sendDatagram's arg0 */
+  #want(gid: number, change: number): void {
+    const table = this.#table;
+    const before = table.wanted[gid]!;
+    const ttl = change & 0xff || before & 0xff;
+    const fragment = change >>> 8 || before >>> 8;
+    table.wanted[gid] = ttl | (fragment << 8);
+  }
+
+  /** Have a socket send as a flow wants it: they may differ on an endpoint. @param wanted  TTL 0: as it is */
+  #setOptions(sid: number, wanted: number): void {
+    const table = this.#table;
+    const before = table.options[sid]!;
+    if (wanted === before) return;
+    const ttl = wanted & 0xff;
+    const fragment = wanted >>> 8;
+    const kind = table.kind[sid]!;
+    const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    const level = isV4 ? SOL_IP : SOL_IPV6;
+    const fd = table.fd[sid]! - 1;
+    table.options[sid] = (ttl || before & 0xff) | (fragment << 8);
+    if (ttl !== 0 && ttl !== (before & 0xff)) {
+      setsockoptInt(fd, level, isV4 ? IP_TTL : IPV6_UNICAST_HOPS, ttl);
+    }
+    if (fragment === before >>> 8) return;
+    // The values are the same for both families.
+    const discover = fragment === SendFragment.never ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT;
+    setsockoptInt(fd, level, isV4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, discover);
+  }
+
+  /** sendFromListener from a shard: a reply to the peer of a published port. Takes over its slots. */
+  sendFromListener(words: Uint32Array, at: number): void {
+    const table = this.#table;
+    const ctx = this.#ctx;
+    const gid = ctx.listenerBase + words[at + W.arg1]!;
+    const slotA = words[at + W.slotA]!;
+    const slotB = words[at + W.slotB]!;
+    const kind = table.kind[gid]!;
+    if (kind !== Kind.listener4 && kind !== Kind.listener6) {
+      dropDatagrams(ctx.counters, StageDrop.noSocket, 1);
+      ctx.freeReaderSlots(slotA, slotB);
+      return;
+    }
+    const { pool } = ctx;
+    const bytes = words[at + W.len]!;
+    const room = pool.slotBytes(slotA) - words[at + W.at]!;
+    const inA = slotB === NO_SLOT || bytes < room ? bytes : room;
+    const iov = this.#sendIov.u32;
+    iovecWrite(iov, 0, pool.slotAddress(slotA) + words[at + W.at]!, inA);
+    if (bytes > inA) iovecWrite(iov, IOVEC_WORDS, pool.slotAddress(slotB), bytes - inA);
+    const isV6 = kind === Kind.listener6;
+    const scope = words[at + W.flow]!;
+    const port = words[at + W.ports]! >>> 16;
+    const nameBytes = sockaddrWrite(this.#sendName.u8, 0, words, at + W.addr, port, scope, isV6);
+    const controlBytes = pktinfoWrite(this.#sendControl, words, at, isV6);
+    msghdrWrite(
+      this.#sendMsg.u32,
+      0,
+      this.#sendName.address,
+      nameBytes,
+      this.#sendIov.address,
+      bytes > inA ? 2 : 1,
+      this.#sendControl.address,
+      controlBytes,
+    );
+    const r = sendmsg(table.fd[gid]! - 1, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ctx.counters[Counter.sockSends]!++;
+    ctx.counters[Counter.datagramSends]!++;
+    if (r > 0) ctx.counters[Counter.datagramSendBytes]! += r;
+    this.#account(r, 1);
+    ctx.freeReaderSlots(slotA, slotB);
+  }
+}
