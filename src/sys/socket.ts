@@ -306,6 +306,28 @@ export function sockaddrScope(u8: Uint8Array, at: number): number {
   return (u8[at + 24]! | (u8[at + 25]! << 8) | (u8[at + 26]! << 16) | (u8[at + 27]! << 24)) >>> 0;
 }
 
+/** +0 struct sockaddr, +28 its socklen_t. */
+const name = new NativeBuffer(SOCKADDR_BYTES + 4);
+const NAME_LENGTH_AT = SOCKADDR_BYTES;
+
+/**
+ * Where a socket is bound, asked of the kernel.
+ * @param words  out: the address in four words from index w, v4-mapped for AF_INET
+ * @returns the port, or -errno
+ */
+export function localAddress(fd: number, words: Uint32Array, w: number): number {
+  name.u32[NAME_LENGTH_AT >> 2] = SOCKADDR_BYTES;
+  const r = getsockname(fd, name.address, name.address + NAME_LENGTH_AT);
+  return r < 0 ? r : sockaddrRead(name.u8, 0, words, w);
+}
+
+/** Where a connected socket leads, as localAddress(). @returns the port, or -errno (-ENOTCONN: it is gone) */
+export function peerAddress(fd: number, words: Uint32Array, w: number): number {
+  name.u32[NAME_LENGTH_AT >> 2] = SOCKADDR_BYTES;
+  const r = getpeername(fd, name.address, name.address + NAME_LENGTH_AT);
+  return r < 0 ? r : sockaddrRead(name.u8, 0, words, w);
+}
+
 // ---- struct iovec, msghdr, mmsghdr: <linux/uio.h>, <linux/socket.h> ---------------------------------------------
 //
 //   iovec    +0 base   +8 len                                                                            = 16

@@ -159,6 +159,11 @@ describe('stream sockets', () => {
       buffer.u32[NAME_LEN_AT >> 2] = s.SOCKADDR_BYTES;
       expect(s.getpeername(server, at(NAME_AT), at(NAME_LEN_AT))).toBe(0);
       expect(s.sockaddrRead(buffer.u8, NAME_AT, peer, 0)).toBe(clientPort);
+      const ends = new Uint32Array(8);
+      expect([s.localAddress(server, ends, 0), s.peerAddress(server, ends, 4)]).toEqual([port, clientPort]);
+      expect([...ends]).toEqual([...words, ...words]);
+      expect(s.peerAddress(listener, ends, 0)).toBe(-k.Errno.ENOTCONN);
+      expect(s.localAddress(-1, ends, 0)).toBe(-k.Errno.EBADF);
 
       buffer.u8.set([1, 2, 3], DATA_AT);
       expect(s.send(client, at(DATA_AT), 3, k.MSG_NOSIGNAL)).toBe(3);

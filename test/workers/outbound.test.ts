@@ -14,7 +14,7 @@ import {
 } from '../../src/sys/constants.ts';
 import { close } from '../../src/sys/io.ts';
 import { NativeBuffer } from '../../src/sys/memory.ts';
-import { getsockname, getsockoptBytes, sockaddrRead, socket } from '../../src/sys/socket.ts';
+import { getsockoptBytes, localAddress, socket } from '../../src/sys/socket.ts';
 import type { ServicePolicy } from '../../src/workers/engine-plan.ts';
 import { Outbound } from '../../src/workers/host-io/outbound.ts';
 import { icmpForErrno } from '../../src/workers/translator/icmp-errors.ts';
@@ -43,12 +43,8 @@ const outbound = (policy: Partial<ServicePolicy>): Outbound =>
   new Outbound({ ...TEST_PLAN, policy: { ...TEST_PLAN.policy, ...policy } });
 
 function localName(fd: number): { address: string; port: number } {
-  const name = new NativeBuffer(32);
-  const length = new NativeBuffer(8);
-  length.u32[0] = 28;
-  expect(getsockname(fd, name.address, length.address)).toBe(0);
   const out = new Uint32Array(4);
-  const port = sockaddrRead(name.u8, 0, out, 0);
+  const port = localAddress(fd, out, 0);
   return { address: addressText(out, 0), port };
 }
 

@@ -60,14 +60,12 @@ import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
   connect,
-  getpeername,
-  getsockname,
   getsockoptInt,
+  localAddress,
+  peerAddress,
   recv,
-  SOCKADDR_BYTES,
   SOCKADDR_IN_BYTES,
   setsockoptInt,
-  sockaddrRead,
   sockaddrWrite,
   socket,
 } from '../../sys/socket.ts';
@@ -240,14 +238,14 @@ export class DatagramSockets implements SocketModule {
    */
   #disconnect(fd: number, kind: number, words: Uint32Array, w: number): number {
     const local = this.#words;
-    const port = this.#nameOf(getsockname, fd, local, 12);
+    const port = localAddress(fd, local, 12);
     this.#name.u8.fill(0);
     this.#name.u16[0] = AF_UNSPEC;
     const r = connect(fd, this.#name.address, SOCKADDR_IN_BYTES);
     if (r < 0) return r;
     this.#outbound.toDevice(fd, words, w);
     // Somebody else may have been quicker: then its next datagram has another port, as if it were new.
-    if (kind <= Kind.udp6 && port > 0 && this.#nameOf(getsockname, fd, local, 12) === 0) {
+    if (kind <= Kind.udp6 && port > 0 && localAddress(fd, local, 12) === 0) {
       this.#outbound.bindPort(fd, words, w, port);
     }
     return port;
@@ -443,9 +441,9 @@ export class DatagramSockets implements SocketModule {
     const table = this.#table;
     const fd = table.fd[sid]! - 1;
     const words = this.#words;
-    const port = this.#nameOf(getpeername, fd, words, 0);
+    const port = peerAddress(fd, words, 0);
     if (port < 0 || this.#outbound.hasSource(words, 0)) return;
-    if (this.#nameOf(getsockname, fd, words, 4) < 0 || !this.#sourceNow(kind, words, port)) return;
+    if (localAddress(fd, words, 4) < 0 || !this.#sourceNow(kind, words, port)) return;
     if (addressEqual(words, 4, words, 8)) return;
     // As long as it is not connected strangers may be heard, as at the start; what waits is lost with them.
     if (this.#disconnect(fd, kind, words, 0) < 0) return;
@@ -462,17 +460,9 @@ export class DatagramSockets implements SocketModule {
     if (probe < 0) return false;
     let r = this.#outbound.toDevice(probe, words, 0);
     if (r === 0) r = this.#connect(probe, words, 0, port || 1);
-    if (r === 0) r = this.#nameOf(getsockname, probe, words, 8);
+    if (r === 0) r = localAddress(probe, words, 8);
     close(probe);
     return r >= 0;
-  }
-
-  /** @param call  getsockname or getpeername @returns the port or -errno */
-  #nameOf(call: typeof getsockname, fd: number, words: Uint32Array, w: number): number {
-    const lengthAt = SOCKADDR_BYTES;
-    this.#name.u32[lengthAt >> 2] = SOCKADDR_BYTES;
-    const r = call(fd, this.#name.address, this.#name.address + lengthAt);
-    return r < 0 ? r : sockaddrRead(this.#name.u8, 0, words, w);
   }
 
   /** Send what is held back. Whoever calls this promises to call it after each batch of commands. */

@@ -44,6 +44,7 @@ import {
   MMSGHDR_WORDS,
   MSGHDR_FLAGS_WORD,
   msghdrWrite,
+  peerAddress,
   recvmmsg,
   sendmmsg,
   setsockoptInt,
@@ -54,7 +55,6 @@ import { flowHash } from '../flow-hash.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
 import { StageDrop } from '../stage-drop.ts';
-import { peerAddress } from './peer-address.ts';
 
 /** Datagrams by one call, and calls for one socket before others get their turn. */
 const BATCH = 32;
@@ -403,7 +403,7 @@ export class DatagramSplice implements FlowSource {
   describeFlow(flow: number, rows: Float64Array, at: number): boolean {
     const table = this.#table;
     if (this.#fd[flow] === 0 || table === null) return false;
-    const port = peerAddress(this.#fd[flow]! - 1, this.#words);
+    const port = peerAddress(this.#fd[flow]! - 1, this.#words, 0);
     if (port < 0) return false;
     const peerPort = table.ports[flow]! & 0xffff;
     const peer = table.addr.subarray(flow * ADDR_WORDS + 4, flow * ADDR_WORDS + 8);

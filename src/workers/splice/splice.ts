@@ -39,13 +39,13 @@ import {
   CMSG_TYPE_WORD,
   cmsgDataBytes,
   cmsgNext,
-  getsockname,
   getsockoptInt,
   IN_PKTINFO_BYTES,
   IN6_PKTINFO_BYTES,
   IOVEC_BYTES,
   iovecWrite,
   listen,
+  localAddress,
   MMSGHDR_BYTES,
   MMSGHDR_LEN_WORD,
   MMSGHDR_WORDS,
@@ -222,11 +222,9 @@ export class Splice implements Stage, LoopbackPath {
     this.#datagrams.onFlow(flow, performance.now());
   }
 
-  /** The address that the peer connected to, into words[4..7]. */
+  /** The address that the peer connected to, into words[4..7]. @returns whether it is known, and loopback */
   #localAddress(fd: number): boolean {
-    this.#sockaddrLen.u32[0] = SOCKADDR_BYTES;
-    if (getsockname(fd, this.#sockaddr.address, this.#sockaddrLen.address) < 0) return false;
-    return sockaddrRead(this.#sockaddr.u8, 0, this.#words, 4) >= 0 && isLoopback(this.#words, 4);
+    return localAddress(fd, this.#words, 4) >= 0 && isLoopback(this.#words, 4);
   }
 
   /** The guest's own address, into words[4..7]; its loopback where it has none that can be used without a scope. */

@@ -37,6 +37,7 @@ import { NativeBuffer } from '../../sys/memory.ts';
 import {
   connect,
   getsockoptInt,
+  peerAddress,
   SOCKADDR_BYTES,
   setLingerZero,
   setsockoptInt,
@@ -45,7 +46,6 @@ import {
 } from '../../sys/socket.ts';
 import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
-import { peerAddress } from './peer-address.ts';
 import { Pipes } from './pipes.ts';
 
 const State = { free: 0, waiting: 1, connecting: 2, open: 3 } as const;
@@ -380,7 +380,7 @@ export class StreamSplice implements FlowSource {
   }
 
   #peer(end: number, rows: Float64Array, addressAt: number, portAt: number): boolean {
-    const port = peerAddress(this.#fd[end]! - 1, this.#words);
+    const port = peerAddress(this.#fd[end]! - 1, this.#words, 0);
     if (port < 0) return false;
     rows.set(this.#words, addressAt);
     rows[portAt] = port;
