@@ -1,34 +1,17 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { addressParse, addressRead, addressText } from '../../src/proto/address.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
-import { freePort, Peer, type Received } from '../support/datagram-peer.ts';
-import { HostRig } from '../support/host-rig.ts';
+import { datagramBed } from '../support/datagram-bed.ts';
+import { freePort, type Received } from '../support/datagram-peer.ts';
 import { echoMessage, pattern } from '../support/packets.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
-let rigs: HostRig[] = [];
-let peers: Peer[] = [];
-function rig(plan = TEST_PLAN): HostRig {
-  const r = new HostRig(plan);
-  rigs.push(r);
-  return r;
-}
-async function peer(address = '127.0.0.1'): Promise<Peer> {
-  const p = await new Peer(address.includes(':') ? 6 : 4).bind(address);
-  peers.push(p);
-  return p;
-}
-afterEach(() => {
-  for (const r of rigs) r.close();
-  for (const p of peers) p.socket.close();
-  rigs = [];
-  peers = [];
-});
+const { rig, peer } = datagramBed();
 
 describe.each(['127.0.0.1', '::1'])('connected UDP socket, %s', (address) => {
   it.each([0, 1, 1920, 1921, 1993, 1994, 9000, 65_507])(

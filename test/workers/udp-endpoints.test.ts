@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { addressText } from '../../src/proto/address.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import {
@@ -28,8 +28,9 @@ import {
 } from '../../src/sys/socket.ts';
 import { SendFragment, ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
-import { freePort, Peer } from '../support/datagram-peer.ts';
-import { HostRig } from '../support/host-rig.ts';
+import { datagramBed } from '../support/datagram-bed.ts';
+import { freePort, type Peer } from '../support/datagram-peer.ts';
+import type { HostRig } from '../support/host-rig.ts';
 import { pattern } from '../support/packets.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
@@ -38,25 +39,12 @@ const OPEN_PLAN = {
   policy: { ...TEST_PLAN.policy, udpFiltering: 'endpoint-independent' as const },
 };
 
-let rigs: HostRig[] = [];
-let peers: Peer[] = [];
+const { rig: makeRig, peer } = datagramBed();
 function rig(plan = TEST_PLAN): HostRig {
-  const r = new HostRig(plan);
+  const r = makeRig(plan);
   r.sockets.flush(); // as host-io does: datagrams may be held back
-  rigs.push(r);
   return r;
 }
-async function peer(address: string): Promise<Peer> {
-  const p = await new Peer(address.includes(':') ? 6 : 4).bind(address);
-  peers.push(p);
-  return p;
-}
-afterEach(() => {
-  for (const r of rigs) r.close();
-  for (const p of peers) p.socket.close();
-  rigs = [];
-  peers = [];
-});
 
 /** Flows 1, 2, ... of one guest endpoint, each with a peer. */
 async function endpoint(host: HostRig, address: string, port: number, count: number): Promise<Peer[]> {
