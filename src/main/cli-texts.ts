@@ -2,7 +2,7 @@
  * Help, version and the options page, all from the option table. The build writes them into dist/texts, where the launcher
  * finds them (it prints them without starting Node), and docs/cli.md is the same table as Markdown.
  */
-import { saidByShell } from './option-texts.ts';
+import { defaultText, helpLines, saidByShell, wrap } from './option-texts.ts';
 import { type CommandName, OPTIONS, type OptionSpec } from './options.ts';
 
 interface CommandText {
@@ -64,7 +64,6 @@ export const COMMANDS: readonly CommandText[] = [
   },
 ];
 
-const WIDTH = 100;
 const INDENT = 26;
 
 /** Text of `bucatini --help`. */
@@ -152,25 +151,7 @@ function signature(option: OptionSpec): string {
 
 function optionLines(option: OptionSpec): string[] {
   const repeat = option.repeatable ? ' May be repeated.' : '';
-  const fallback = option.default === undefined ? '' : ` Default: ${option.default}.`;
-  const head = `  ${signature(option)}`;
-  const body = wrap(option.help + repeat + fallback, INDENT);
-  if (head.length + 2 > INDENT) return [head, ...body];
-  return [head.padEnd(INDENT) + body[0]!.trimStart(), ...body.slice(1)];
-}
-
-function wrap(text: string, indent: number): string[] {
-  const lines: string[] = [];
-  let line = '';
-  for (const word of text.split(' ')) {
-    if (line !== '' && indent + line.length + 1 + word.length > WIDTH) {
-      lines.push(' '.repeat(indent) + line);
-      line = '';
-    }
-    line = line === '' ? word : `${line} ${word}`;
-  }
-  lines.push(' '.repeat(indent) + line);
-  return lines;
+  return helpLines(signature(option), option.help + repeat + defaultText(option.default), INDENT);
 }
 
 const cell = (text: string): string => text.replaceAll('|', '\\|');

@@ -53,6 +53,40 @@ export function wrap(text: string, indent: number): string[] {
 }
 
 /**
+ * Lines of help about one option: its names and value, then from column `indent` on what it means.
+ * @param signature  names and value
+ * @param meaning  what it does, and its default
+ */
+export function helpLines(signature: string, meaning: string, indent: number): string[] {
+  const head = `  ${signature}`;
+  const body = wrap(meaning, indent);
+  if (head.length + 2 > indent) return [head, ...body];
+  return [head.padEnd(indent) + body[0]!.trimStart(), ...body.slice(1)];
+}
+
+/** The default of an option as a sentence for its help, if there is one. */
+export const defaultText = (value: string | undefined): string =>
+  value === undefined ? '' : ` Default: ${value}.`;
+
+/** -s, --long: what a person may write. */
+export const namesOf = (o: OptionShape): string[] =>
+  o.short === undefined ? [`--${o.name}`] : [`-${o.short}`, `--${o.name}`];
+
+/**
+ * Lines of a manual page about one option.
+ * @param between  a long name and its value: a blank or =
+ */
+export function manLines(
+  o: OptionShape & { readonly value?: string; readonly help: string; readonly default?: string },
+  between: string,
+): string[] {
+  const names = namesOf(o).map((name) => `\\fB${roff(name)}\\fR`);
+  const value = o.value === undefined ? '' : `${between}\\fI${roff(o.value)}\\fR`;
+  const lines = ['.TP', `${names.join(', ')}${value}`, roff(o.help)];
+  return o.default === undefined ? lines : [...lines, roff(`Default: ${o.default}.`)];
+}
+
+/**
  * Completion for bash: the values of options, long options, all other words.
  * @param name  of the program, of the directory of its table, and with _ in front of the function
  * @param after  patterns of the word before -> how that option's value is completed; absent: not at all

@@ -6,9 +6,14 @@
  * option and the value in front. What depends on two options at once is in `checkTogether`.
  */
 import type { EnginePlan, ListenerPlan, PoolPlan } from '../workers/engine-plan.ts';
+import { API_SOCKET_HELP, fieldsOf } from './option-fields.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 import {
   type AddressWithPrefix,
+  IPV4_MIN_MTU,
+  IPV6_MIN_MTU,
+  MAX_MTU,
+  named,
   parseAddress,
   parseAddressWithPrefix,
   parseChoice,
@@ -82,13 +87,12 @@ export interface OptionSpec {
 }
 
 export const DEFAULT_MTU = 65520;
-export const MAX_MTU = 65521;
-const IPV4_MIN_MTU = 68; // RFC 791 section 3.2, the kernel's floor for an Ethernet device too
-const IPV6_MIN_MTU = 1280; // RFC 8200 section 5
 const MAX_SHARDS = 16;
 const LOG_LEVELS = ['error', 'warning', 'info', 'debug'] as const;
 const ENGINE: readonly CommandName[] = ['run', 'attach'];
 const ALL: readonly CommandName[] = COMMAND_NAMES;
+
+const { fixed, parsed } = fieldsOf<Draft>();
 
 export const OPTIONS: readonly OptionSpec[] = [
   {
@@ -158,9 +162,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     help: `MTU of the interface inside, ${IPV4_MIN_MTU} to ${MAX_MTU} (from ${IPV6_MIN_MTU} with IPv6).`,
     default: `${DEFAULT_MTU}`,
     commands: ENGINE,
-    set: (draft, text) => {
-      draft.mtu = parseCount(text, IPV4_MIN_MTU, MAX_MTU, '1500');
-    },
+    set: parsed('mtu', (text) => parseCount(text, IPV4_MIN_MTU, MAX_MTU, '1500')),
   },
   {
     name: '--ipv4-only',
@@ -168,9 +170,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     group: 'Addresses',
     help: 'No IPv6 inside.',
     commands: ENGINE,
-    set: (draft) => {
-      draft.ipv6 = false;
-    },
+    set: fixed('ipv6', false),
   },
   {
     name: '--ipv6-only',
@@ -178,18 +178,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     group: 'Addresses',
     help: 'No IPv4 inside.',
     commands: ENGINE,
-    set: (draft) => {
-      draft.ipv4 = false;
-    },
+    set: fixed('ipv4', false),
   },
   {
     name: '--no-configure',
     group: 'Addresses',
     help: 'Leave the interface inside down and without addresses, for a DHCP client or the kernel to configure it.',
     commands: ENGINE,
-    set: (draft) => {
-      draft.configure = false;
-    },
+    set: fixed('configure', false),
   },
   {
     name: '--publish',
@@ -207,20 +203,16 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: '--api-socket',
     value: 'PATH',
     group: 'Connections',
-    help: 'Socket on which ports can be published while running, and flows and counters read (docs/api.md). A socket that lies there is replaced.',
+    help: `${API_SOCKET_HELP} (docs/api.md). A socket that lies there is replaced.`,
     commands: ENGINE,
-    set: (draft, text) => {
-      draft.apiSocket = parseSocketPath(text);
-    },
+    set: parsed('apiSocket', parseSocketPath),
   },
   {
     name: '--splice',
     group: 'Connections',
     help: "Bring what comes to published ports from the host's loopback inside socket to socket, past the TAP: faster, but inside it seems to come from the namespace's own address.",
     commands: ENGINE,
-    set: (draft) => {
-      draft.splice = true;
-    },
+    set: fixed('splice', true),
   },
   {
     name: '--host-loopback',
@@ -247,9 +239,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     help: 'Host interface that connections leave by; addresses are taken from it too.',
     default: "the host's routing decides",
     commands: ENGINE,
-    set: (draft, text) => {
-      draft.outboundInterface = parseInterfaceName(text);
-    },
+    set: parsed('outboundInterface', parseInterfaceName),
   },
   {
     name: '--threads',
@@ -258,9 +248,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     help: `Placement of the packet stages on threads: all on one, or reader, N shards (1 to ${MAX_SHARDS}) and host I/O each on its own.`,
     default: 'auto: by the number of processors',
     commands: ENGINE,
-    set: (draft, text) => {
-      draft.threads = parseThreads(text);
-    },
+    set: parsed('threads', parseThreads),
   },
   {
     name: '--pool-size',
@@ -269,9 +257,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     help: 'Packet memory in MiB, 8 to 1024; also bounds the number of connections. Unused memory is not touched.',
     default: '64',
     commands: ENGINE,
-    set: (draft, text) => {
-      draft.poolMib = parseCount(text, 8, 1024, '64');
-    },
+    set: parsed('poolMib', (text) => parseCount(text, 8, 1024, '64')),
   },
   {
     name: '--pcap',
@@ -289,9 +275,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     group: 'Diagnosis',
     help: 'Print counters and latency percentiles on standard error at the end.',
     commands: ENGINE,
-    set: (draft) => {
-      draft.stats = true;
-    },
+    set: fixed('stats', true),
   },
   {
     name: '--log-level',
@@ -300,9 +284,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     help: `What to say on standard error: ${LOG_LEVELS.join(', ')}.`,
     default: 'warning for run, info for attach',
     commands: ENGINE,
-    set: (draft, text) => {
-      draft.logLevel = parseChoice(text, LOG_LEVELS);
-    },
+    set: parsed('logLevel', (text) => parseChoice(text, LOG_LEVELS)),
   },
   { name: '--help', short: '-h', group: 'General', help: 'Print this text.', commands: ALL },
   { name: '--version', group: 'General', help: 'Print the version.', commands: ALL },
@@ -347,12 +329,7 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
       throw new UsageError(`${name} ${quoted(text)}: given twice; write it once`);
     }
     seen.add(option.name);
-    try {
-      option.set?.(draft, text);
-    } catch (error) {
-      if (!(error instanceof UsageError)) throw error;
-      throw new UsageError(`${name} ${quoted(text)}: ${error.message}`);
-    }
+    named(name, text, () => option.set?.(draft, text));
   }
   return { kind: 'go', settings: complete(command, draft), operands: args.slice(i) };
 }

@@ -3,10 +3,30 @@
  * or throws a `UsageError` that says what is wrong and what to write instead; the option's name is put in front by the parser.
  */
 import { isIPv4, isIPv6 } from 'node:net';
+import { IPV6_MIN_MTU } from '../proto/ipv6.ts';
+
+export { IPV6_MIN_MTU };
+/** RFC 791 section 3.2, and the least that Linux gives an Ethernet device (ETH_MIN_MTU). */
+export const IPV4_MIN_MTU = 68;
+/** The most that a TAP takes: 65535 less the Ethernet header (Linux, drivers/net/tun.c). */
+export const MAX_MTU = 65521;
 
 /** Something the caller wrote that we cannot use. The message is one line and complete without a stack. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
+}
+
+/**
+ * Read a value of an option.
+ * @throws UsageError with option and value in front of what `parse` says
+ */
+export function named<T>(option: string, text: string, parse: (text: string) => T): T {
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new UsageError(`${option} ${quoted(text)}: ${error.message}`);
+  }
 }
 
 export type Family = 4 | 6;
@@ -63,15 +83,15 @@ export function parseAddressWithPrefix(text: string): AddressWithPrefix {
   return { ...parsed, prefixLen: Number(length) };
 }
 
-/** A name the kernel accepts for an interface (dev_valid_name: 1 to 15 bytes, no slash, colon or blank, not . or ..). */
+/** Whether the kernel accepts a name for an interface (dev_valid_name: 1 to 15 bytes, no slash, colon or blank, not . or ..). */
+export function isInterfaceName(text: string): boolean {
+  const bytes = Buffer.byteLength(text);
+  return bytes > 0 && bytes <= 15 && !/[\s/:]/.test(text) && text !== '.' && text !== '..';
+}
+
+/** A name that the kernel accepts for an interface. */
 export function parseInterfaceName(text: string): string {
-  if (
-    text.length === 0 ||
-    Buffer.byteLength(text) > 15 ||
-    /[\s/:]/.test(text) ||
-    text === '.' ||
-    text === '..'
-  ) {
+  if (!isInterfaceName(text)) {
     throw new UsageError('not an interface name; write 1 to 15 characters without blanks, / or :');
   }
   return text;

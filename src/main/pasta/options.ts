@@ -7,13 +7,20 @@
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import { getopt, type OptionShape } from '../getopt.ts';
-import { canonicalIpv6, parseSocketPath, quoted, UsageError } from '../values.ts';
+import { API_SOCKET_HELP, fieldsOf } from '../option-fields.ts';
+import {
+  canonicalIpv6,
+  IPV4_MIN_MTU,
+  IPV6_MIN_MTU,
+  isInterfaceName,
+  MAX_MTU,
+  named,
+  parseSocketPath,
+  UsageError,
+} from '../values.ts';
 import { Message } from './messages.ts';
 
 export const DEFAULT_MTU = 65520;
-export const MAX_MTU = 65521;
-const MIN_MTU = 68; // RFC 791 section 3.2, and Linux's ETH_MIN_MTU
-const MIN_MTU6 = 1280; // RFC 8200 section 5
 const DEFAULT_LOG_BYTES = 1024 * 1024;
 const MIN_LOG_BYTES = 40 * 1024;
 const MAX_PID = 0x7fff_ffff;
@@ -120,11 +127,7 @@ export interface PastaOption extends OptionShape {
 
 type Entry = Omit<PastaOption, 'takesValue'>;
 
-const flag =
-  (key: { [K in keyof Draft]: Draft[K] extends boolean ? K : never }[keyof Draft], on: boolean) =>
-  (draft: Draft): void => {
-    Object.assign(draft, { [key as string]: on });
-  };
+const { fixed, verbatim, parsed } = fieldsOf<Draft>();
 
 /**
  * Only for passt, which serves virtual machines.
@@ -167,17 +170,13 @@ const ENTRIES: readonly Entry[] = [
     short: 'd',
     group: 'General',
     help: 'Tell on standard error what is done, each line with the seconds since the start.',
-    set: (d) => {
-      d.verbosity = 'debug';
-    },
+    set: fixed('verbosity', 'debug'),
   },
   {
     name: 'trace',
     group: 'General',
     help: 'As --debug, with what the packet threads have to say (--pcap keeps the packets themselves).',
-    set: (d) => {
-      d.verbosity = 'trace';
-    },
+    set: fixed('verbosity', 'trace'),
   },
   {
     name: 'stats',
@@ -194,9 +193,7 @@ const ENTRIES: readonly Entry[] = [
     short: 'q',
     group: 'General',
     help: 'Print warnings and errors only.',
-    set: (d) => {
-      d.verbosity = 'quiet';
-    },
+    set: fixed('verbosity', 'quiet'),
   },
   {
     name: 'foreground',
@@ -204,7 +201,7 @@ const ENTRIES: readonly Entry[] = [
     group: 'General',
     help: 'Stay in the foreground.',
     default: 'in the background, unless a command is started',
-    set: flag('foreground', true),
+    set: fixed('foreground', true),
   },
   {
     name: 'stderr',
@@ -219,9 +216,7 @@ const ENTRIES: readonly Entry[] = [
     value: 'FILE',
     group: 'General',
     help: 'Log to this file (mode 0600), and not to the system log.',
-    set: (d, text) => {
-      d.logFile = text;
-    },
+    set: verbatim('logFile'),
   },
   {
     name: 'log-size',
@@ -229,9 +224,9 @@ const ENTRIES: readonly Entry[] = [
     group: 'General',
     help: 'Largest size of the log file; when it is full, its oldest third goes.',
     default: '1 MiB',
-    set: (d, text) => {
-      d.logBytes = whole(text, MIN_LOG_BYTES, Number.MAX_SAFE_INTEGER, `Invalid --log-size: ${text}`);
-    },
+    set: parsed('logBytes', (text) =>
+      whole(text, MIN_LOG_BYTES, Number.MAX_SAFE_INTEGER, `Invalid --log-size: ${text}`),
+    ),
   },
   {
     name: 'runas',
@@ -260,13 +255,9 @@ const ENTRIES: readonly Entry[] = [
     ours: true,
     value: 'PATH',
     group: 'General',
-    help: 'Socket on which ports can be published while running, and flows and counters read; requests as in slirp4netns(1). Not an option of the original.',
+    help: `${API_SOCKET_HELP}; requests as in slirp4netns(1). Not an option of the original.`,
     set: (d, text, written) => {
-      try {
-        d.apiSocket = parseSocketPath(text);
-      } catch (error) {
-        throw new UsageError(`${written} ${quoted(text)}: ${(error as Error).message}`);
-      }
+      d.apiSocket = named(written, text, parseSocketPath);
     },
   },
   { name: 'help', short: 'h', group: 'General', help: 'Print this text and exit.' },
@@ -277,9 +268,7 @@ const ENTRIES: readonly Entry[] = [
     value: 'FILE',
     group: 'General',
     help: 'Write all frames of the interface, both directions, to a capture file.',
-    set: (d, text) => {
-      d.pcap = text;
-    },
+    set: verbatim('pcap'),
   },
   {
     name: 'pid',
@@ -287,9 +276,7 @@ const ENTRIES: readonly Entry[] = [
     value: 'FILE',
     group: 'General',
     help: 'Write the process id to this file once the network is ready.',
-    set: (d, text) => {
-      d.pidFile = text;
-    },
+    set: verbatim('pidFile'),
   },
   {
     name: 'mtu',
@@ -336,9 +323,7 @@ const ENTRIES: readonly Entry[] = [
     group: 'Addresses',
     help: "The gateway's MAC address inside.",
     default: DEFAULT_MAC,
-    set: (d, text) => {
-      d.mac = mac(text);
-    },
+    set: parsed('mac', mac),
   },
   {
     name: 'gateway',
@@ -381,18 +366,14 @@ const ENTRIES: readonly Entry[] = [
     value: 'NAME',
     group: 'Addresses',
     help: 'Interface that outbound IPv4 connections are bound to.',
-    set: (d, text) => {
-      d.outboundIf4 = interfaceName(text);
-    },
+    set: parsed('outboundIf4', interfaceName),
   },
   {
     name: 'outbound-if6',
     value: 'NAME',
     group: 'Addresses',
     help: 'Interface that outbound IPv6 connections are bound to.',
-    set: (d, text) => {
-      d.outboundIf6 = interfaceName(text);
-    },
+    set: parsed('outboundIf6', interfaceName),
   },
   {
     name: 'dns',
@@ -446,13 +427,13 @@ const ENTRIES: readonly Entry[] = [
     name: 'dhcp-dns',
     group: 'Names',
     help: 'Offer resolvers by DHCP, DHCPv6 and router advertisements.',
-    set: flag('dhcpDns', true),
+    set: fixed('dhcpDns', true),
   },
   {
     name: 'dhcp-search',
     group: 'Names',
     help: 'Offer search domains by DHCP, DHCPv6 and router advertisements.',
-    set: flag('dhcpSearch', true),
+    set: fixed('dhcpSearch', true),
   },
   {
     name: 'hostname',
@@ -476,8 +457,8 @@ const ENTRIES: readonly Entry[] = [
       d.fqdn = text;
     },
   },
-  { name: 'no-tcp', group: 'Services', help: 'No TCP.', set: flag('tcp', false) },
-  { name: 'no-udp', group: 'Services', help: 'No UDP.', set: flag('udp', false) },
+  { name: 'no-tcp', group: 'Services', help: 'No TCP.', set: fixed('tcp', false) },
+  { name: 'no-udp', group: 'Services', help: 'No UDP.', set: fixed('udp', false) },
   {
     name: 'no-icmp',
     group: 'Services',
@@ -487,15 +468,15 @@ const ENTRIES: readonly Entry[] = [
       d.ndp = false;
     },
   },
-  { name: 'no-dhcp', group: 'Services', help: 'No DHCP server.', set: flag('dhcp', false) },
-  { name: 'no-dhcpv6', group: 'Services', help: 'No DHCPv6 server.', set: flag('dhcpv6', false) },
-  { name: 'no-ndp', group: 'Services', help: 'No answers to neighbour discovery.', set: flag('ndp', false) },
-  { name: 'no-ra', group: 'Services', help: 'No router advertisements.', set: flag('ra', false) },
+  { name: 'no-dhcp', group: 'Services', help: 'No DHCP server.', set: fixed('dhcp', false) },
+  { name: 'no-dhcpv6', group: 'Services', help: 'No DHCPv6 server.', set: fixed('dhcpv6', false) },
+  { name: 'no-ndp', group: 'Services', help: 'No answers to neighbour discovery.', set: fixed('ndp', false) },
+  { name: 'no-ra', group: 'Services', help: 'No router advertisements.', set: fixed('ra', false) },
   {
     name: 'freebind',
     group: 'Services',
     help: 'Bind published addresses that the host does not have (yet).',
-    set: flag('freebind', true),
+    set: fixed('freebind', true),
   },
   {
     name: 'map-host-loopback',
@@ -509,7 +490,7 @@ const ENTRIES: readonly Entry[] = [
     name: 'no-map-gw',
     group: 'Addresses',
     help: "The gateway does not stand for the host's loopback.",
-    set: flag('mapGateway', false),
+    set: fixed('mapGateway', false),
   },
   {
     name: 'map-guest-addr',
@@ -553,9 +534,7 @@ const ENTRIES: readonly Entry[] = [
     group: 'Namespaces',
     help: 'Name of the interface inside.',
     default: 'as the copied one; else tap0',
-    set: (d, text) => {
-      d.nsIfname = interfaceName(text);
-    },
+    set: parsed('nsIfname', interfaceName),
   },
   {
     name: 'userns',
@@ -591,19 +570,19 @@ const ENTRIES: readonly Entry[] = [
     name: 'no-netns-quit',
     group: 'Namespaces',
     help: 'Stay when the network namespace is gone.',
-    set: flag('netnsQuit', false),
+    set: fixed('netnsQuit', false),
   },
   {
     name: 'no-pidns',
     group: 'Namespaces',
     help: 'No PID namespace for the command.',
-    set: flag('pidns', false),
+    set: fixed('pidns', false),
   },
   {
     name: 'config-net',
     group: 'Namespaces',
     help: 'Configure the interface inside: addresses, routes, up.',
-    set: flag('configNet', true),
+    set: fixed('configNet', true),
   },
   {
     name: 'no-copy-routes',
@@ -629,34 +608,32 @@ const ENTRIES: readonly Entry[] = [
     group: 'Namespaces',
     help: 'MAC address of the interface inside.',
     default: 'random',
-    set: (d, text) => {
-      d.nsMac = mac(text);
-    },
+    set: parsed('nsMac', mac),
   },
   {
     name: 'host-lo-to-ns-lo',
     group: 'Ports',
     help: "Connections from the host's loopback arrive at the namespace's loopback.",
-    set: flag('hostLoToNsLo', true),
+    set: fixed('hostLoToNsLo', true),
   },
   {
     name: 'no-splice',
     group: 'Ports',
     help: "Connections from the host's loopback come in by the interface as all others.",
-    set: flag('splice', false),
+    set: fixed('splice', false),
   },
   {
     name: 'splice-only',
     group: 'Ports',
     help: 'No interface at all: forward loopback ports only.',
-    set: flag('spliceOnly', true),
+    set: fixed('spliceOnly', true),
   },
   { ...passtOnly('fd', 'F', 'FD'), refused: 'an interface that is open already' },
   {
     name: 'chroot-fallback',
     group: 'General',
     help: 'Shut the host out by chroot where pivot_root does not work (initramfs as root).',
-    set: flag('chrootFallback', true),
+    set: fixed('chrootFallback', true),
   },
   passtOnly('socket', 's', 'PATH', undefined, '-s'),
   passtOnly('socket-path', undefined, 'PATH', undefined, '-s'),
@@ -783,9 +760,11 @@ function finish(draft: Draft, target: PastaTarget): void {
   if (draft.hostLoToNsLo && !draft.splice)
     throw new UsageError('--host-lo-to-ns-lo is incompatible with --no-splice');
   if (draft.mtu !== 0) {
-    if (draft.ipv4 && draft.mtu < MIN_MTU) draft.warnings.push(Message.mtuTooSmall(draft.mtu, 4, MIN_MTU));
-    if (draft.ipv6 && draft.mtu < MIN_MTU6) draft.warnings.push(Message.mtuTooSmall(draft.mtu, 6, MIN_MTU6));
-    if (draft.mtu < MIN_MTU) draft.mtu = 0; // no Ethernet device takes it
+    if (draft.ipv4 && draft.mtu < IPV4_MIN_MTU)
+      draft.warnings.push(Message.mtuTooSmall(draft.mtu, 4, IPV4_MIN_MTU));
+    if (draft.ipv6 && draft.mtu < IPV6_MIN_MTU)
+      draft.warnings.push(Message.mtuTooSmall(draft.mtu, 6, IPV6_MIN_MTU));
+    if (draft.mtu < IPV4_MIN_MTU) draft.mtu = 0; // no Ethernet device takes it
   }
 }
 
@@ -871,11 +850,6 @@ function mac(text: string): string {
   if (!bytes || (Number.parseInt(text.slice(0, 2), 16) & 1) === 1 || /^[0:]+$/.test(text))
     throw new UsageError(`Invalid MAC address: ${text}`);
   return text.toLowerCase();
-}
-
-function isInterfaceName(text: string): boolean {
-  const bytes = Buffer.byteLength(text);
-  return bytes > 0 && bytes <= 15 && !/[\s/:]/.test(text) && text !== '.' && text !== '..';
 }
 
 function interfaceName(text: string): string {

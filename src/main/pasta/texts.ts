@@ -1,5 +1,14 @@
 /** Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them to files. */
-import { bashCompletionText, launcherTable, roff, saidByShell, wrap } from '../option-texts.ts';
+import {
+  bashCompletionText,
+  defaultText,
+  helpLines,
+  launcherTable,
+  manLines,
+  namesOf,
+  roff,
+  saidByShell,
+} from '../option-texts.ts';
 import { OPTIONS, type PastaOption, SHOWN_OPTIONS } from './options.ts';
 
 const GROUPS: readonly PastaOption['group'][] = [
@@ -28,11 +37,7 @@ export function usageText(program = 'pasta'): string {
   for (const group of GROUPS) {
     out.push('', `${group}:`);
     for (const option of SHOWN_OPTIONS.filter((o) => o.group === group)) {
-      const fallback = option.default === undefined ? '' : ` Default: ${option.default}.`;
-      const head = `  ${signature(option)}`;
-      const body = wrap(option.help + fallback, INDENT);
-      if (head.length + 2 > INDENT) out.push(head, ...body);
-      else out.push(head.padEnd(INDENT) + body[0]!.trimStart(), ...body.slice(1));
+      out.push(...helpLines(signature(option), option.help + defaultText(option.default), INDENT));
     }
   }
   return `${out.join('\n')}\n`;
@@ -63,12 +68,7 @@ export function manPage(): string {
   ];
   for (const group of GROUPS) {
     out.push(`.SS ${group}`);
-    for (const o of SHOWN_OPTIONS.filter((option) => option.group === group)) {
-      const names = [...(o.short === undefined ? [] : [`-${o.short}`]), `--${o.name}`];
-      const value = o.value === undefined ? '' : ` \\fI${roff(o.value)}\\fR`;
-      out.push('.TP', `${names.map((name) => `\\fB${roff(name)}\\fR`).join(', ')}${value}`, roff(o.help));
-      if (o.default !== undefined) out.push(roff(`Default: ${o.default}.`));
-    }
+    for (const o of SHOWN_OPTIONS.filter((option) => option.group === group)) out.push(...manLines(o, ' '));
   }
   out.push('.SH EXIT STATUS', roff(STATUS), '.SH SIGNALS', roff(SIGNALS));
   out.push('.SH SEE ALSO', '.BR bucatini (1), \\c', '.BR namespaces (7), \\c', '.BR user_namespaces (7)');
@@ -89,11 +89,11 @@ const SIGNALS = 'SIGTERM and SIGQUIT end it with status 0.';
 export function bashCompletion(): string {
   const ofKind = (kind: RegExp): string =>
     SHOWN_OPTIONS.filter((o) => o.value !== undefined && kind.test(o.value))
-      .flatMap((o) => [...(o.short === undefined ? [] : [`-${o.short}`]), `--${o.name}`])
+      .flatMap(namesOf)
       .join('|');
   const rest = SHOWN_OPTIONS.filter((o) => o.value !== undefined && !/FILE|PATH/.test(o.value))
     .filter((o) => !/interface|outbound-if/.test(o.name))
-    .flatMap((o) => [...(o.short === undefined ? [] : [`-${o.short}`]), `--${o.name}`])
+    .flatMap(namesOf)
     .join('|');
   return bashCompletionText(
     'pasta',

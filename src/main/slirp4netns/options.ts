@@ -4,11 +4,11 @@
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import { getopt, type OptionShape } from '../getopt.ts';
-import { UsageError } from '../values.ts';
+import { fieldsOf } from '../option-fields.ts';
+import { MAX_MTU, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 
 const DEFAULT_MTU = 1500;
-const MAX_MTU = 65521;
 const MAX_TAP_NAME_BYTES = 15; // IFNAMSIZ - 1
 /** The guest's address is the network's + 100, which a /26 has no room for. */
 const MAX_PREFIX_LEN = 25;
@@ -64,32 +64,28 @@ export interface SlirpOption extends OptionShape {
   readonly set?: (draft: Draft, value: string) => void;
 }
 
+const { fixed, verbatim, parsed } = fieldsOf<Draft>();
+
 const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
   {
     name: 'configure',
     short: 'c',
     help: 'Configure the interface inside: loopback and TAP up, MTU, address, default route.',
-    set: (d) => {
-      d.configure = true;
-    },
+    set: fixed('configure', true),
   },
   {
     name: 'exit-fd',
     short: 'e',
     value: 'FD',
     help: 'End, with status 0, when the other end of this descriptor is closed.',
-    set: (d, text) => {
-      d.exitFd = descriptor(text, 'exit-fd');
-    },
+    set: parsed('exitFd', (text) => descriptor(text, 'exit-fd')),
   },
   {
     name: 'ready-fd',
     short: 'r',
     value: 'FD',
     help: 'Write "1" to this descriptor and close it once traffic flows.',
-    set: (d, text) => {
-      d.readyFd = descriptor(text, 'ready-fd');
-    },
+    set: parsed('readyFd', (text) => descriptor(text, 'ready-fd')),
   },
   {
     name: 'mtu',
@@ -117,25 +113,19 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
     short: 'a',
     value: 'PATH',
     help: 'Unix socket on which ports of the host can be led inside while running.',
-    set: (d, text) => {
-      d.apiSocket = text;
-    },
+    set: verbatim('apiSocket'),
   },
   {
     name: 'cidr',
     value: 'CIDR',
     help: 'IPv4 network inside: gateway .2, names .3, DHCP from .15, guest .100.',
     default: '10.0.2.0/24',
-    set: (d, text) => {
-      d.cidr = text;
-    },
+    set: verbatim('cidr'),
   },
   {
     name: 'disable-host-loopback',
     help: "The gateway does not lead to the host's 127.0.0.1.",
-    set: (d) => {
-      d.hostLoopback = false;
-    },
+    set: fixed('hostLoopback', false),
   },
   {
     name: 'no-host-loopback',
@@ -151,18 +141,14 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
     value: 'TYPE',
     help: 'What the first operand is: pid, path, or tapfd (a TAP that is open already).',
     default: 'pid',
-    set: (d, text) => {
-      d.netnsType = text;
-    },
+    set: verbatim('netnsType'),
   },
   {
     name: 'userns-path',
     value: 'PATH',
     help: 'User namespace to enter.',
     default: "that of PID; with a path, the caller's",
-    set: (d, text) => {
-      d.usernsPath = text;
-    },
+    set: verbatim('usernsPath'),
   },
   {
     name: 'enable-sandbox',
@@ -204,27 +190,21 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
   {
     name: 'disable-dns',
     help: "The .3 address does not lead to the host's resolvers.",
-    set: (d) => {
-      d.dns = false;
-    },
+    set: fixed('dns', false),
   },
   {
     name: 'macaddress',
     value: 'MAC',
     help: 'MAC address of the TAP; only with --configure.',
     default: 'random',
-    set: (d, text) => {
-      d.macText = text;
-    },
+    set: verbatim('macText'),
   },
   {
     name: 'target-type',
     value: 'TYPE',
     help: 'netns, or bess: the operand is the path of a socket to be made, to which User Mode Linux connects (transport=bess).',
     default: 'netns',
-    set: (d, text) => {
-      d.targetType = text;
-    },
+    set: verbatim('targetType'),
   },
   { name: 'help', short: 'h', help: 'Print this text and exit.' },
   { name: 'version', short: 'v', help: 'Print the version and exit.' },

@@ -1,5 +1,13 @@
 /** Help, version, manual page and shell completion of `slirp4netns`, all from its option table. The build writes them to files. */
-import { bashCompletionText, launcherTable, roff, saidByShell, wrap } from '../option-texts.ts';
+import {
+  bashCompletionText,
+  defaultText,
+  helpLines,
+  launcherTable,
+  manLines,
+  roff,
+  saidByShell,
+} from '../option-texts.ts';
 import { OPTIONS, SHOWN_OPTIONS, type SlirpOption } from './options.ts';
 
 const INDENT = 34;
@@ -19,11 +27,7 @@ export function usageText(program = 'slirp4netns'): string {
     '',
   ];
   for (const option of SHOWN_OPTIONS) {
-    const fallback = option.default === undefined ? '' : ` Default: ${option.default}.`;
-    const head = `  ${signature(option)}`;
-    const body = wrap(option.help + fallback, INDENT);
-    if (head.length + 2 > INDENT) out.push(head, ...body);
-    else out.push(head.padEnd(INDENT) + body[0]!.trimStart(), ...body.slice(1));
+    out.push(...helpLines(signature(option), option.help + defaultText(option.default), INDENT));
   }
   return `${out.join('\n')}\n`;
 }
@@ -48,12 +52,7 @@ export function manPage(): string {
       'Options may stand behind the operands; long names may be cut short. Of several occurrences the last counts.',
     ),
   ];
-  for (const o of SHOWN_OPTIONS) {
-    const names = [...(o.short === undefined ? [] : [`-${o.short}`]), `--${o.name}`];
-    const value = o.value === undefined ? '' : `=\\fI${roff(o.value)}\\fR`;
-    out.push('.TP', `${names.map((name) => `\\fB${roff(name)}\\fR`).join(', ')}${value}`, roff(o.help));
-    if (o.default !== undefined) out.push(roff(`Default: ${o.default}.`));
-  }
+  for (const o of SHOWN_OPTIONS) out.push(...manLines(o, '='));
   out.push('.SH API SOCKET', ...API.flatMap((paragraph) => ['.PP', roff(paragraph)]));
   out.push('.SH EXIT STATUS', roff(STATUS));
   out.push('.SH SEE ALSO', '.BR bucatini (1), \\c', '.BR pasta (1), \\c', '.BR network_namespaces (7)');

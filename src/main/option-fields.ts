@@ -1,0 +1,36 @@
+/**
+ * What most options of a table do with their value: put it into one field of the draft, the command line as far as it has been read.
+ *
+ *     const { fixed, verbatim, parsed } = fieldsOf<Draft>();
+ *     { name: 'quiet', set: fixed('verbosity', 'quiet') },
+ *     { name: 'log-file', value: 'FILE', set: verbatim('logFile') },
+ *     { name: 'mac-addr', value: 'MAC', set: parsed('mac', mac) },
+ */
+export interface Fields<D> {
+  /** A flag: the field becomes `value`. */
+  fixed<K extends keyof D>(key: K, value: D[K]): (draft: D) => void;
+  /** The field becomes the text, whatever it is. */
+  verbatim<K extends TextKey<D>>(key: K): (draft: D, text: string) => void;
+  /** The field becomes what `parse` makes of the text, or throws UsageError. */
+  parsed<K extends keyof D>(key: K, parse: (text: string) => D[K]): (draft: D, text: string) => void;
+}
+
+type TextKey<D> = { [K in keyof D]-?: string extends D[K] ? K : never }[keyof D];
+
+export function fieldsOf<D extends object>(): Fields<D> {
+  return {
+    fixed: (key, value) => (draft) => {
+      draft[key] = value;
+    },
+    verbatim: (key) => (draft, text) => {
+      Object.assign(draft, { [key]: text });
+    },
+    parsed: (key, parse) => (draft, text) => {
+      draft[key] = parse(text);
+    },
+  };
+}
+
+/** What --api-socket is, in `bucatini` and in `pasta`. */
+export const API_SOCKET_HELP =
+  'Socket on which ports can be published while running, and flows and counters read';
