@@ -86,7 +86,7 @@ export const ToHost = {
   close: 9,
   /** Close with RST (SO_LINGER 0); answered by `closed`. */
   reset: 10,
-  /** Slots of host-io that the shard is done with: arg0..: slotA, slotB. */
+  /** Slots of host-io's that the shard is done with: slotA, slotB. */
   freeSlots: 11,
   /** Open a UDP socket, or have a part in the one that the guest's endpoint has: addr/ports (remote << 16 | the guest's port, preferred on the host, 0: a socket of its own); arg1..arg4: the guest's address; arg0: 1 when datagrams may come several to a message (UDP_GRO), else 0. Datagrams may follow at once. */
   openUdp: 12,

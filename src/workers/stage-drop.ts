@@ -6,7 +6,7 @@
 export const StageDrop = {
   /** A destination that means nothing from the guest: loopback, unspecified, port 0. */
   destination: -64,
-  /** Multicast and broadcast: not carried yet. */
+  /** Multicast and broadcast, which are not carried. */
   group: -65,
   /** The flow table is full. */
   flowTableFull: -66,

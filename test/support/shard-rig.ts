@@ -27,8 +27,9 @@ import { FlowTable } from '../../src/workers/flow-table.ts';
 import { W } from '../../src/workers/messages.ts';
 import { TimerWheel } from '../../src/workers/timer-wheel.ts';
 import { Addressing } from '../../src/workers/translator/addressing.ts';
-import { type Packet, type ShardContext, TIMER_KINDS } from '../../src/workers/translator/context.ts';
+import { type ShardContext, TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import type { GuestLink } from '../../src/workers/translator/guest-link.ts';
+import type { Packet } from '../../src/workers/translator/packet.ts';
 
 /** Where a frame lies in a slot: behind the vnet header. */
 export const FRAME_AT = 12;

@@ -37,32 +37,3 @@ export interface ShardContext {
   /** A line for the log (cold: errors and once-only notices). */
   log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
 }
-
-/**
- * A received IP packet after dispatch checked its headers; one object per shard, refilled for every packet (borrowed).
- * The packet's bytes lie in slotA from `ipAt` on (`u8` offsets), all headers inside slotA, the rest in slotB.
- */
-export interface Packet {
-  slotA: number;
-  slotB: number;
-  /** Offset in u8 of the IP header, and of the transport header. */
-  ipAt: number;
-  transportAt: number;
-  /** Transport header and payload, all pieces together. */
-  transportBytes: number;
-  /** Of those, bytes that lie in slotA from transportAt on. */
-  transportBytesInA: number;
-  family: 4 | 6;
-  proto: number;
-  ttl: number;
-  /** Not to be fragmented on its way: IPv4 with DF, IPv6 that came in one piece. */
-  dontFragment: boolean;
-  /** Flow hash as computed by the reader. */
-  hash: number;
-  /** virtio-net header: checksum left partial by the guest; GSO type (VnetGso.*, without the ECN bit) and segment size. */
-  needsCsum: boolean;
-  gsoType: number;
-  gsoSize: number;
-  /** Source (guest) in words 0..3 and destination (remote) in words 4..7, IPv4 as v4-mapped. */
-  readonly addr: Uint32Array;
-}

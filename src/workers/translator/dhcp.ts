@@ -7,6 +7,7 @@
  *
  * Cold: a handful of messages in a guest's life.
  */
+
 import { addressParse, isLoopback } from '../../proto/address.ts';
 import {
   DHCP_CLIENT_PORT,
@@ -25,7 +26,8 @@ import {
 import { IPV4_MIN_BYTES, IpProtocol, ipv4Parse } from '../../proto/ipv4.ts';
 import { UDP_BYTES, udpChecksumAt, udpLength, udpWrite } from '../../proto/udp.ts';
 import { StageDrop } from '../stage-drop.ts';
-import type { Packet, ShardContext } from './context.ts';
+import type { ShardContext } from './context.ts';
+import type { Packet } from './packet.ts';
 import { DEFAULT_TTL, datagramToGuest } from './to-guest.ts';
 
 const LEASE_FOREVER_S = 0xffffffff;

@@ -10,6 +10,7 @@
  *
  * Only what was sent to ff02::1:2 is answered. Cold: a handful of messages in a guest's life.
  */
+
 import { addressEqual, addressParse, addressRead, isUnspecified } from '../../proto/address.ts';
 import {
   DHCPV6_CLIENT_PORT,
@@ -33,7 +34,8 @@ import { IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_BYTES } from '../../proto/ipv6.ts';
 import { UDP_BYTES, udpChecksumAt, udpLength, udpWrite } from '../../proto/udp.ts';
 import { StageDrop } from '../stage-drop.ts';
-import type { Packet, ShardContext } from './context.ts';
+import type { ShardContext } from './context.ts';
+import type { Packet } from './packet.ts';
 import { DEFAULT_TTL, datagramToGuest } from './to-guest.ts';
 
 const V6 = 4;

@@ -12,6 +12,7 @@
  * slot goes back once every attempt's socket has answered `closed`, for only then is no send of it under way any more.
  * Outstanding queries are bounded; a query repeated by an impatient guest is asked again through the sockets that are open.
  */
+
 import { addressEqual, addressParse } from '../../proto/address.ts';
 import {
   DNS_HEADER_BYTES,
@@ -32,9 +33,10 @@ import { NO_SLOT } from '../../ring/pool.ts';
 import type { AddressPlan } from '../engine-plan.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
-import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
+import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { refusalToGuest } from './icmp-errors.ts';
-import { DEFAULT_TTL, datagramToGuest, ipHeaderBytes, packetFree } from './to-guest.ts';
+import { type Packet, packetFree } from './packet.ts';
+import { DEFAULT_TTL, datagramToGuest, ipHeaderBytes } from './to-guest.ts';
 
 /** Of each shard. */
 const MAX_QUERIES = 256;

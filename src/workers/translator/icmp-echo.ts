@@ -10,9 +10,10 @@
  *
  * Other ICMP of the guest's goes nowhere.
  */
+
 import { isMulticast } from '../../proto/address.ts';
 import { writeU16 } from '../../proto/be.ts';
-import { finishSum, onesSum, onesSumPieces } from '../../proto/checksum.ts';
+import { finishSum, onesSum } from '../../proto/checksum.ts';
 import { Drop } from '../../proto/drop.ts';
 import { EtherType } from '../../proto/ethernet.ts';
 import {
@@ -36,17 +37,11 @@ import { ADDR_WORDS } from '../flow-table.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
-import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
+import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, quotedAt, quotedBytes } from './icmp-errors.ts';
+import { type Packet, packetChecksumOk, packetFree, packetMoreBytes } from './packet.ts';
 import { SendOptions } from './send-options.ts';
-import {
-  DEFAULT_TTL,
-  datagramToGuest,
-  ipHeaderBytes,
-  packetFree,
-  packetMoreBytes,
-  pseudoSumWords,
-} from './to-guest.ts';
+import { DEFAULT_TTL, datagramToGuest, ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 
 /** The checksum's place in both ICMPs. */
 const ICMP_CHECKSUM = 2;
@@ -101,10 +96,7 @@ export class PingTranslator {
     if (p.needsCsum) return true;
     const pseudo =
       p.family === 4 ? 0 : pseudoSumWords(6, p.addr, 0, p.addr, 4, IpProtocol.icmpv6, p.transportBytes);
-    const { u8, pool } = this.#ctx;
-    const moreBytes = packetMoreBytes(p);
-    const moreAt = moreBytes > 0 ? pool.slotAt(p.slotB) : 0;
-    return finishSum(onesSumPieces(u8, p.transportAt, p.transportBytesInA, moreAt, moreBytes, pseudo)) === 0;
+    return packetChecksumOk(this.#ctx, p, p.transportBytes, pseudo);
   }
 
   /** Turn the request round where it lies. Swapped addresses leave the pseudo header's sum alone. */

@@ -10,21 +10,25 @@
  *
  * Sources: RFC 792, RFC 1812 section 4.3.2, RFC 4443 section 3.
  */
-import { isMulticast, isUnspecified } from '../../proto/address.ts';
+
+import { isUnspecified } from '../../proto/address.ts';
 import { writeU32 } from '../../proto/be.ts';
 import { EtherType } from '../../proto/ethernet.ts';
 import { IcmpType, IcmpUnreachable, icmpErrorWrite } from '../../proto/icmp.ts';
 import { Icmp6Type, Icmp6Unreachable, icmp6ChecksumWrite, icmp6ErrorWrite } from '../../proto/icmpv6.ts';
 import { IPV4_MIN_BYTES, IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_BYTES } from '../../proto/ipv6.ts';
+import { TcpFlag } from '../../proto/tcp.ts';
 import { udpWrite } from '../../proto/udp.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
+import { Errno } from '../../sys/constants.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
 import { W } from '../messages.ts';
-import type { Packet, ShardContext } from './context.ts';
-import { DEFAULT_TTL, ipHeaderBytes, ipWrite, packetFree } from './to-guest.ts';
+import type { ShardContext } from './context.ts';
+import { type Packet, packetFree } from './packet.ts';
+import { DEFAULT_TTL, ipHeaderBytes, ipWrite } from './to-guest.ts';
 
 /** Longest error with its IP header: RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 (c). */
 const MAX_ERROR_BYTES_V4 = 576;
@@ -32,7 +36,6 @@ const MAX_ERROR_BYTES_V6 = 1280;
 const ICMP_ERROR_HEADER_BYTES = 8;
 /** Scratch left for our own headers; the quoted packet is rebuilt behind it. */
 const REBUILD_OFFSET = 128;
-const TCP_FLAG_SYN = 0x02;
 
 /** Source address of the error being built, four words. */
 const source = new Uint32Array(4);
@@ -40,24 +43,24 @@ const source = new Uint32Array(4);
 /** What is told: by errno of a failed connect or send. Type and code of both families, or -1 where silence is right. */
 export function icmpForErrno(family: 4 | 6, errno: number): number {
   switch (errno) {
-    case 111: // ECONNREFUSED
+    case Errno.ECONNREFUSED:
       return family === 4
         ? (IcmpType.unreachable << 8) | IcmpUnreachable.port
         : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.port;
-    case 101: // ENETUNREACH
-    case 100: // ENETDOWN
-    case 99: // EADDRNOTAVAIL: no source address of that family, or the plan's is not the host's (any more)
-    case 19: // ENODEV: the interface that sockets are bound to is gone
+    case Errno.ENETUNREACH:
+    case Errno.ENETDOWN:
+    case Errno.EADDRNOTAVAIL: // no source address of that family, or the plan's is not the host's (any more)
+    case Errno.ENODEV: // the interface that sockets are bound to is gone
       return family === 4
         ? (IcmpType.unreachable << 8) | IcmpUnreachable.network
         : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.noRoute;
-    case 113: // EHOSTUNREACH
-    case 112: // EHOSTDOWN
+    case Errno.EHOSTUNREACH:
+    case Errno.EHOSTDOWN:
       return family === 4
         ? (IcmpType.unreachable << 8) | IcmpUnreachable.host
         : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.address;
-    case 1: // EPERM: the host's firewall
-    case 13: // EACCES
+    case Errno.EPERM: // the host's firewall
+    case Errno.EACCES:
       return family === 4
         ? (IcmpType.unreachable << 8) | IcmpUnreachable.adminProhibited
         : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.prohibited;
@@ -72,28 +75,6 @@ export function isCarriedError(family: 4 | 6, type: number): boolean {
   return (
     type === IcmpType.unreachable || type === IcmpType.timeExceeded || type === IcmpType.parameterProblem
   );
-}
-
-/**
- * Send an error about a packet that lies in its slot. The slot stays the caller's.
- * @param type,code  ICMP numbers for family 4, ICMPv6 numbers for 6
- * @param info       word at +4: the MTU for "fragmentation needed" and "packet too big", else 0
- * @param offender   host-side address of who refused it, four words at o; null: we did, from our gateway address
- */
-export function icmpErrorToGuest(
-  ctx: ShardContext,
-  p: Packet,
-  type: number,
-  code: number,
-  info: number,
-  offender: Uint32Array | null,
-  o: number,
-): void {
-  // Nothing is said about group addresses nor to nobody (RFC 1122 section 3.2.2).
-  if (isMulticast(p.addr, 4) || isUnspecified(p.addr, 0)) return;
-  const quotable = p.transportAt - p.ipAt + p.transportBytesInA;
-  chooseSource(ctx, p.family, offender, o, p.addr, 4);
-  sendError(ctx, p.family, p.addr, 0, type, code, info, p.ipAt, quotable);
 }
 
 /**
@@ -128,7 +109,7 @@ export function icmpFlowErrorToGuest(
     writeU32(ctx.u8, transportAt, ports);
     writeU32(ctx.u8, transportAt + 4, seq);
     writeU32(ctx.u8, transportAt + 8, 0);
-    writeU32(ctx.u8, transportAt + 12, (0x5000 | TCP_FLAG_SYN) << 16);
+    writeU32(ctx.u8, transportAt + 12, (0x5000 | TcpFlag.syn) << 16);
     writeU32(ctx.u8, transportAt + 16, 0);
   } else if (proto === IpProtocol.udp) {
     udpWrite(ctx.u8, transportAt, ports >>> 16, ports & 0xffff, transportBytes + dataBytes);

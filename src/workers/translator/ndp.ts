@@ -5,6 +5,7 @@
  * The prefix is autonomous, so that a guest that nobody configured gets an address by SLAAC (RFC 4862); M says that DHCPv6 has the
  * plan's own for it. Without an address there is neither.
  */
+
 import {
   addressCopy,
   addressEqual,
@@ -29,8 +30,9 @@ import {
 } from '../../proto/ndp.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
 import { StageDrop } from '../stage-drop.ts';
-import type { Packet, ShardContext } from './context.ts';
+import type { ShardContext } from './context.ts';
 import { offeredDns6 } from './dhcpv6.ts';
+import type { Packet } from './packet.ts';
 import { DEFAULT_TTL } from './to-guest.ts';
 
 /** ff02::1, all nodes of the link. */

@@ -10,7 +10,7 @@
 
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
 import { SendFragment } from '../messages.ts';
-import type { Packet } from './context.ts';
+import type { Packet } from './packet.ts';
 import { ipHeaderBytes } from './to-guest.ts';
 
 /** Every path in use carries IPv4 packets of so many bytes (RFC 791 section 3.2 has hosts take them); IPv6 has a rule: IPV6_MIN_MTU. */

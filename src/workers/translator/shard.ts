@@ -42,13 +42,13 @@ import { StageDrop } from '../stage-drop.ts';
 import { TimerWheel } from '../timer-wheel.ts';
 import { Addressing } from './addressing.ts';
 import { handleArp } from './arp.ts';
-import { type Packet, type ShardContext, TIMER_KINDS } from './context.ts';
+import { type ShardContext, TIMER_KINDS } from './context.ts';
 import { ResolverChoice } from './dns-forward.ts';
 import { GuestLink } from './guest-link.ts';
 import { PingTranslator } from './icmp-echo.ts';
 import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
+import { type Packet, packetDiscard, packetFree } from './packet.ts';
 import { TcpTranslator } from './tcp.ts';
-import { packetDiscard, packetFree } from './to-guest.ts';
 import { UdpTranslator } from './udp.ts';
 
 /** Frames taken in one round before host-io's messages get their turn. */

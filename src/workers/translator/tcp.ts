@@ -23,8 +23,8 @@
  *   sender            host -> guest: payload, and the guest's ACKs
  *   handshake         opening from either side
  */
+
 import { readU16 } from '../../proto/be.ts';
-import { foldSum, onesSumPieces } from '../../proto/checksum.ts';
 import { Drop } from '../../proto/drop.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
@@ -34,8 +34,9 @@ import { Counter } from '../../ring/counters.ts';
 import { FlowState } from '../flow-report.ts';
 import { ToShard, W } from '../messages.ts';
 import { quotedFlow, quotedProtocol, quotedTcpSeq, toldMtu } from '../quoted-flow.ts';
-import { type Packet, type ShardContext, TimerKind } from './context.ts';
+import { type ShardContext, TimerKind } from './context.ts';
 import type { ResolverChoice } from './dns-forward.ts';
+import { type Packet, packetChecksumOk, packetDiscard, packetFree } from './packet.ts';
 import { TcpClosing } from './tcp/closing.ts';
 import { MSS_MIN, TcbFlag, TcbState, TcpControlBlocks } from './tcp/control-blocks.ts';
 import { TcpHandshake } from './tcp/handshake.ts';
@@ -49,7 +50,7 @@ import { Retransmission } from './tcp/retransmission.ts';
 import { SegmentRun } from './tcp/run.ts';
 import { TcpSender } from './tcp/sender.ts';
 import { Timestamps } from './tcp/timestamps.ts';
-import { ipHeaderBytes, packetDiscard, packetFree, packetMoreBytes, pseudoSumWords } from './to-guest.ts';
+import { ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 
 /** By TcbState: what reports say. */
 const REPORTED: readonly FlowState[] = [
@@ -219,13 +220,8 @@ export class TcpTranslator {
   }
 
   #checksumOk(p: Packet): boolean {
-    const { u8, pool } = this.#ctx;
-    const moreBytes = packetMoreBytes(p);
-    const moreAt = moreBytes > 0 ? pool.slotAt(p.slotB) : 0;
     const pseudo = pseudoSumWords(p.family, p.addr, 0, p.addr, 4, IpProtocol.tcp, p.transportBytes);
-    return (
-      foldSum(onesSumPieces(u8, p.transportAt, p.transportBytesInA, moreAt, moreBytes, pseudo)) === 0xffff
-    );
+    return packetChecksumOk(this.#ctx, p, p.transportBytes, pseudo);
   }
 
   /** A message of host-io about a TCP flow (or an accepted connection). Host-io's slots in it are given back here. */

@@ -24,9 +24,8 @@ import {
   ipv6Write,
 } from '../../proto/ipv6.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
-import { NO_SLOT } from '../../ring/pool.ts';
 import { StageDrop } from '../stage-drop.ts';
-import type { Packet, ShardContext } from './context.ts';
+import type { ShardContext } from './context.ts';
 
 /** TTL and hop limit where nothing better is known (RFC 1700's default, and Linux's). */
 export const DEFAULT_TTL = 64;
@@ -52,24 +51,6 @@ export function pseudoSumWords(
     sum += (a >>> 16) + (a & 0xffff) + (b >>> 16) + (b & 0xffff);
   }
   return sum;
-}
-
-/** Give the packet's slots back to the reader, once: the packet owns none afterwards. */
-export function packetFree(ctx: ShardContext, p: Packet): void {
-  ctx.freeReaderSlots(p.slotA, p.slotB);
-  p.slotA = NO_SLOT;
-  p.slotB = NO_SLOT;
-}
-
-/** Drop the packet. @param cause  Drop or StageDrop, below zero */
-export function packetDiscard(ctx: ShardContext, p: Packet, cause: number): void {
-  ctx.drop(cause);
-  packetFree(ctx, p);
-}
-
-/** Bytes of the packet's transport part that lie in slot B. */
-export function packetMoreBytes(p: Packet): number {
-  return p.transportBytes - p.transportBytesInA;
 }
 
 /** Write the IP header of an unfragmented packet; returns its bytes. */

@@ -22,8 +22,8 @@
  * Group destinations are dropped and counted; DHCP and DHCPv6, which go to groups, have dhcp.ts and dhcpv6.ts, the dns address has
  * dns-forward.ts.
  */
+
 import { addressCopy, addressEqual, addressRead, isMulticast, isUnspecified } from '../../proto/address.ts';
-import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
 import { DHCPV6_SERVER_PORT } from '../../proto/dhcpv6.ts';
 import { DNS_PORT } from '../../proto/dns.ts';
@@ -47,7 +47,7 @@ import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
-import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
+import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { handleDhcp } from './dhcp.ts';
 import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
 import { DnsForward, type ResolverChoice } from './dns-forward.ts';
@@ -59,8 +59,9 @@ import {
   quotedBytes,
   refusalToGuest,
 } from './icmp-errors.ts';
+import { type Packet, packetChecksumOk, packetFree } from './packet.ts';
 import { SendOptions } from './send-options.ts';
-import { packetFree, pseudoSumWords } from './to-guest.ts';
+import { pseudoSumWords } from './to-guest.ts';
 import { UdpRun } from './udp-run.ts';
 
 const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
@@ -185,15 +186,11 @@ export class UdpTranslator {
   }
 
   #checksumOk(p: Packet, udpBytes: number): boolean {
-    const { u8, pool } = this.#ctx;
     // Left to the device by the guest's kernel: nothing has been computed that could be wrong.
     if (p.needsCsum) return true;
-    if (udpChecksum(u8, p.transportAt) === 0) return p.family === 4; // "none", which IPv6 forbids
-    const inA = Math.min(udpBytes, p.transportBytesInA);
-    const moreBytes = udpBytes - inA;
-    const moreAt = moreBytes > 0 ? pool.slotAt(p.slotB) : 0;
+    if (udpChecksum(this.#ctx.u8, p.transportAt) === 0) return p.family === 4; // "none", which IPv6 forbids
     const pseudo = pseudoSumWords(p.family, p.addr, 0, p.addr, 4, IpProtocol.udp, udpBytes);
-    return finishSum(onesSumPieces(u8, p.transportAt, inA, moreAt, moreBytes, pseudo)) === 0;
+    return packetChecksumOk(this.#ctx, p, udpBytes, pseudo);
   }
 
   #isGroup(p: Packet): boolean {

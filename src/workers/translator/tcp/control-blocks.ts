@@ -29,8 +29,10 @@ export const TcbFlag = {
   finSent: 1 << 2,
   /** The guest acknowledged our FIN. */
   finAcked: 1 << 3,
+  /** On the lists of tcp/pending.ts. */
   ackPending: 1 << 4,
   creditPending: 1 << 5,
+  /** From a loss until `recover` is acknowledged. */
   inRecovery: 1 << 6,
   /** A tail loss probe was sent since the last progress. */
   probed: 1 << 7,
@@ -38,18 +40,17 @@ export const TcbFlag = {
   windowProbe: 1 << 8,
   sackOk: 1 << 9,
   wscaleOk: 1 << 10,
-  /** host-io holds bytes that its socket did not take. */
-  hostBlocked: 1 << 11,
   /** Closed by RST: late segments of the guest get RST again, not ACK. */
-  reset: 1 << 12,
+  reset: 1 << 11,
   /** Connecting to a resolver: until the connection stands eofOffset holds the attempt's number, recover the resolver's. */
-  dns: 1 << 13,
-  timing: 1 << 14,
-  v6: 1 << 15,
+  dns: 1 << 12,
+  /** timedSeq and timedAt are of a segment whose round trip is being measured. */
+  timing: 1 << 13,
+  v6: 1 << 14,
   /** Both sides sent timestamps in their SYN: every segment carries them (RFC 7323 section 3). */
-  tsOk: 1 << 16,
+  tsOk: 1 << 15,
   /** Frames to the guest may be longer than 64 KiB. */
-  big: 1 << 17,
+  big: 1 << 16,
 } as const;
 
 /** No flow, no entry of a list. */
@@ -64,6 +65,7 @@ const CWND_START = 1024 * 1024;
 export const CWND_MAX = 64 * 1024 * 1024;
 
 export class TcpControlBlocks {
+  /** TcbState, TcbFlag. */
   readonly state: Uint8Array;
   readonly flags: Int32Array;
   /** Initial sequence number of ours and of the guest. */
@@ -86,6 +88,7 @@ export class TcpControlBlocks {
   /** RFC 7323 section 4.3: the guest's timestamp to echo, and the acknowledgement last sent. */
   readonly tsRecent: Uint32Array;
   readonly lastAckSent: Uint32Array;
+  /** RFC 5681, bytes; duplicate ACKs in a row. */
   readonly cwnd: Uint32Array;
   readonly ssthresh: Uint32Array;
   readonly dupAcks: Uint16Array;
@@ -98,9 +101,12 @@ export class TcpControlBlocks {
   readonly srtt: Float64Array;
   readonly rttvar: Float64Array;
   readonly rto: Float64Array;
+  /** What an ACK must reach for a round-trip time, and when that segment left. */
   readonly timedSeq: Uint32Array;
   readonly timedAt: Float64Array;
+  /** Time-outs, or zero-window probes, in a row. */
   readonly tries: Uint8Array;
+  /** When the guest was last heard, monotonic milliseconds. */
   readonly lastSeen: Float64Array;
   /** Timers that found data unacknowledged since an ACK was for more than any frame of at most 64 KiB holds. */
   readonly bigLosses: Uint8Array;

@@ -7,6 +7,7 @@
  * The SYN,ACK waits for the host's connection, so that the guest hears of a refusal as such. To a resolver connections are tried
  * one after the other, within one `connecting`.
  */
+
 import { IpProtocol } from '../../../proto/ipv4.ts';
 import {
   newTcpOptions,
@@ -27,10 +28,10 @@ import { flowHash } from '../../flow-hash.ts';
 import { reserveMessage, ToHost, W } from '../../messages.ts';
 import { StageDrop } from '../../stage-drop.ts';
 import { Destination } from '../addressing.ts';
-import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
+import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { ResolverChoice, Resolvers } from '../dns-forward.ts';
 import { refusalToGuest, tcpUnreachableToGuest } from '../icmp-errors.ts';
-import { packetDiscard, packetFree } from '../to-guest.ts';
+import { type Packet, packetDiscard, packetFree } from '../packet.ts';
 import type { TcpClosing } from './closing.ts';
 import {
   MSS_MIN,

@@ -2,6 +2,7 @@
  * Segments to the guest (RFC 9293 section 3.1): TCP and IP headers in front of payload that lies in its slot, or of none, and the frame
  * handed to the guest link. Sequence numbers are the caller's; acknowledgement, window and timestamps are put in here.
  */
+
 import { addressWrite } from '../../../proto/address.ts';
 import { readU16, writeU16 } from '../../../proto/be.ts';
 import { foldSum, pseudoSum4, pseudoSum6At } from '../../../proto/checksum.ts';
@@ -19,7 +20,8 @@ import {
 import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpSeq, tcpTimestampsWrite, tcpWrite } from '../../../proto/tcp.ts';
 import { VnetGso } from '../../../proto/vnethdr.ts';
 import { Counter } from '../../../ring/counters.ts';
-import type { Packet, ShardContext } from '../context.ts';
+import type { ShardContext } from '../context.ts';
+import type { Packet } from '../packet.ts';
 import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';
 import type { Timestamps } from './timestamps.ts';

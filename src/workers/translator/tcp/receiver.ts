@@ -3,13 +3,14 @@
  * it arrived in and is acknowledged once host-io has it: it sits in the host socket or, in order, in slots behind it. Out of order payload
  * waits here. What was never acknowledged may be dropped, nothing else.
  */
+
 import { seqDiff, seqGt } from '../../../proto/seq.ts';
 import { TcpFlag } from '../../../proto/tcp.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
 import { ToHost, W } from '../../messages.ts';
-import type { Packet, ShardContext } from '../context.ts';
-import { packetFree } from '../to-guest.ts';
+import type { ShardContext } from '../context.ts';
+import { type Packet, packetFree } from '../packet.ts';
 import type { TcpClosing } from './closing.ts';
 import { NONE, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import type { OutOfOrderQueues } from './out-of-order.ts';
@@ -196,14 +197,9 @@ export class TcpReceiver {
    * @param empty  none are left
    */
   onSent(flow: number, bytes: number, empty: boolean): void {
-    const tcb = this.#tcb;
-    const state = tcb.state[flow];
     this.#buffers.remove(flow, bytes);
-    if (state !== TcbState.established) return;
-    if (empty) {
-      tcb.flags[flow]! &= ~TcbFlag.hostBlocked;
-      if (bytes > 0) this.#buffers.grow(flow);
-    } else tcb.flags[flow]! |= TcbFlag.hostBlocked;
+    if (this.#tcb.state[flow] !== TcbState.established) return;
+    if (empty && bytes > 0) this.#buffers.grow(flow);
     this.#pending.wantAck(flow);
   }
 }

@@ -7,12 +7,14 @@
  * TAP do not overtake one another. The path to the guest is a copy, not a network; a loss there means that the guest was out of
  * memory or a filter dropped the frame.
  */
+
 import { seqDiff, seqGt, seqLt } from '../../../proto/seq.ts';
 import { newTcpOptions, TCP_MAX_SACK, TCP_MIN_BYTES, tcpOptions } from '../../../proto/tcp.ts';
 import { Counter, recordHistogram } from '../../../ring/counters.ts';
 import { Histogram } from '../../../ring/histograms.ts';
 import { reserveMessage, ToHost, W } from '../../messages.ts';
-import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
+import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
+import type { Packet } from '../packet.ts';
 import type { TcpClosing } from './closing.ts';
 import { RTO_MAX_MS, RTO_MIN_MS, TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 import type { SegmentOutput } from './output.ts';

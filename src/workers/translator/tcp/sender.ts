@@ -4,11 +4,13 @@
  *
  * Stale `data` after a rewind is known by an offset that is not the next one; links are FIFO, so that is enough.
  */
+
 import { seqDiff, seqGeq, seqGt, seqLeq, seqLt } from '../../../proto/seq.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpWindow } from '../../../proto/tcp.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
 import { DataKind, W } from '../../messages.ts';
-import { type Packet, type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
+import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
+import type { Packet } from '../packet.ts';
 import type { TcpClosing } from './closing.ts';
 import { CWND_MAX, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import { IP_MAX_BYTES, type SegmentOutput } from './output.ts';

@@ -2,6 +2,7 @@
  * Timestamps of a connection (RFC 7323): our clock, the guest's value to echo, protection against wrapped sequence numbers (PAWS).
  * In use where both SYNs had the option (TcbFlag.tsOk).
  */
+
 import { readU32 } from '../../../proto/be.ts';
 import { seqLeq } from '../../../proto/seq.ts';
 import {
@@ -11,7 +12,8 @@ import {
   TcpFlag,
   tcpOptions,
 } from '../../../proto/tcp.ts';
-import type { Packet, ShardContext } from '../context.ts';
+import type { ShardContext } from '../context.ts';
+import type { Packet } from '../packet.ts';
 import type { TcpControlBlocks } from './control-blocks.ts';
 
 export class Timestamps {
