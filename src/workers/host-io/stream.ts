@@ -1,5 +1,5 @@
 /**
- * Stream (TCP) sockets of the host-io stage: outgoing connections, published listeners, and the bytes of both.
+ * Stream (TCP) sockets of the host-io stage: outgoing connections, those that stream-listeners.ts accepted, and the bytes of both.
  *
  *   to the host   Frames wait per socket in the slots they came in, in order; one sendmsg takes up to 64 pieces. What the
  *                 socket refuses stays, and EPOLLOUT goes on with it. `sent` tells the shard after each attempt.
@@ -16,7 +16,7 @@
  * send only stops sending.
  */
 
-import { isLoopback, isV4Mapped } from '../../proto/address.ts';
+import { isV4Mapped } from '../../proto/address.ts';
 import { Counter, recordHistogram } from '../../ring/counters.ts';
 import { Histogram } from '../../ring/histograms.ts';
 import { HEADROOM_BYTES, NO_SLOT } from '../../ring/pool.ts';
@@ -30,52 +30,42 @@ import {
   EPOLLOUT,
   EPOLLRDHUP,
   Errno,
-  errnoName,
-  IPPROTO_TCP,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   MSG_PEEK,
   MSG_TRUNC,
   SHUT_WR,
   SO_ERROR,
-  SO_KEEPALIVE,
   SO_PEEK_OFF,
   SO_RCVLOWAT,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
   SOL_SOCKET,
-  TCP_NODELAY,
 } from '../../sys/constants.ts';
 import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
-  accept4,
   connect,
   getsockoptInt,
   iovecWrite,
-  listen,
   msghdrWrite,
   recv,
   recvmsg,
-  SOCKADDR_BYTES,
   send,
   sendmsg,
   setLingerZero,
   setsockoptInt,
   shutdown,
-  sockaddrRead,
   sockaddrWrite,
   socket,
 } from '../../sys/socket.ts';
 import type { HostChange, ListenerPlan } from '../engine-plan.ts';
-import { flowHash } from '../flow-hash.ts';
 import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { listenerGuest, openListener } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
-import { targetPort } from './listener-table.ts';
 import { Outbound } from './outbound.ts';
+import { StreamListeners, setStreamOptions } from './stream-listeners.ts';
 
 const Flag = {
   open: 1 << 0,
@@ -100,15 +90,9 @@ const Flag = {
   bulk: 1 << 13,
 } as const;
 
-/** Of a listener; `set`: connections accepted before its queue was next empty may still lack them. */
-const ListenOptions = { none: 0, set: 1, inherited: 2 } as const;
-type ListenOptions = (typeof ListenOptions)[keyof typeof ListenOptions];
-
 const IOV_MAX = 64;
 /** Reads of one socket a round: few enough that the frames are still in the cache when the shard writes them (perf/notes.md). */
 const READS_A_ROUND = 4;
-const ACCEPTS_A_ROUND = 64;
-const BACKLOG = 1024;
 /** Frames up to this size are copied together behind a blocked socket. */
 const COMPACT_BYTES = 32 * 1024;
 /** A closed socket whose peer takes nothing more is given up after this time without progress (as Linux gives up orphans). */
@@ -129,7 +113,7 @@ const DISCARD_IOVS = 256;
 
 export class StreamSockets implements SocketModule {
   readonly #ctx: HostContext;
-  readonly #addressing: Addressing;
+  readonly #listeners: StreamListeners;
   // By gid.
   readonly #fd: Int32Array;
   readonly #flags: Uint16Array;
@@ -163,26 +147,14 @@ export class StreamSockets implements SocketModule {
   readonly #iov = new NativeBuffer((IOV_MAX + DISCARD_IOVS + 2) * 16);
   readonly #msg = new NativeBuffer(64);
   readonly #sockaddr = new NativeBuffer(32);
-  readonly #sockaddrLen = new NativeBuffer(8);
   readonly #outbound: Outbound;
-  readonly #words = new Uint32Array(8);
-  readonly #guest = new Uint32Array(4);
-  // By listener. Sparse while there are few.
-  readonly #listenFd: number[] = [];
-  readonly #listenPlan: ListenerPlan[] = [];
-  readonly #listenTarget: number[] = [];
-  readonly #listenOptions: ListenOptions[] = [];
-  /** Accepted descriptors that no shard has answered for yet. */
-  readonly #pending = new Set<number>();
-  /** Listeners that ran out of descriptors in the middle of accepting. */
-  readonly #acceptLater = new Set<number>();
   #discard: NativeBuffer | null = null;
   /** SO_PEEK_OFF works on TCP here; found out with the first socket. */
   #peekOff = true;
 
   constructor(ctx: HostContext, addressing: Addressing, gids: number) {
     this.#ctx = ctx;
-    this.#addressing = addressing;
+    this.#listeners = new StreamListeners(ctx, addressing);
     this.#fd = new Int32Array(gids).fill(-1);
     this.#flags = new Uint16Array(gids);
     this.#consumed = new Uint32Array(gids);
@@ -208,6 +180,7 @@ export class StreamSockets implements SocketModule {
 
   // ------------------------------------------------------------------------------------------------- commands
 
+  /** send, credit, openTcp, rewind, finish, close or reset, from a shard. Takes over the slots it brings. */
   command(op: number, words: Uint32Array, at: number, gid: number): void {
     switch (op) {
       case ToHost.send:
@@ -238,8 +211,9 @@ export class StreamSockets implements SocketModule {
     }
   }
 
+  /** An accepted connection is the flow's. @param fd  token of `accepted` */
   adopt(gid: number, fd: number): void {
-    this.#pending.delete(fd);
+    this.#listeners.answered(fd);
     this.#begin(gid, fd);
     this.#flags[gid]! |= Flag.open;
     this.#setPeeking(fd);
@@ -247,8 +221,9 @@ export class StreamSockets implements SocketModule {
     if (r < 0) this.#fail(gid, -r);
   }
 
+  /** No flow for an accepted connection: RST. @param fd  token of `accepted` */
   refuse(fd: number): void {
-    if (!this.#pending.delete(fd)) return;
+    if (!this.#listeners.answered(fd)) return;
     setLingerZero(fd);
     close(fd);
     this.#ctx.counters[Counter.sockClosed]!++;
@@ -279,7 +254,7 @@ export class StreamSockets implements SocketModule {
       return this.#openFailed(gid, -fd);
     }
     this.#begin(gid, fd);
-    this.#setStreamOptions(fd);
+    setStreamOptions(fd);
     this.#setPeeking(fd);
     const outbound = this.#outbound;
     let r = outbound.toDevice(fd, words, at + W.addr);
@@ -297,12 +272,6 @@ export class StreamSockets implements SocketModule {
     if (r === 0) this.#onConnected(gid);
   }
 
-  #setStreamOptions(fd: number): void {
-    // The guest's stack has applied Nagle's algorithm already; a second one would only add delay.
-    setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    setsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  }
-
   #setPeeking(fd: number): void {
     if (this.#peekOff && setsockoptInt(fd, SOL_SOCKET, SO_PEEK_OFF, 0) < 0) {
       this.#peekOff = false;
@@ -312,20 +281,6 @@ export class StreamSockets implements SocketModule {
         'this kernel has no SO_PEEK_OFF for TCP (Linux 6.10): downloads cost more copying',
       );
     }
-  }
-
-  /**
-   * A socket begins as a copy of its listener (sk_clone), which saves two calls a connection. The listener gets the options with its first
-   * connection: most of many published ports never see one. Those that waited in its queue by then are copies of before. SO_PEEK_OFF is not
-   * left to that: a copy made just before, queued just after, would be read wrongly, not only a little later.
-   */
-  #configureAccepted(fd: number, index: number, listener: number): void {
-    const options = this.#listenOptions[index];
-    if (options === ListenOptions.inherited) return;
-    this.#setStreamOptions(fd);
-    if (options !== ListenOptions.none) return;
-    this.#setStreamOptions(listener);
-    this.#listenOptions[index] = ListenOptions.set;
   }
 
   #openFailed(gid: number, errno: number): void {
@@ -358,7 +313,7 @@ export class StreamSockets implements SocketModule {
   // ---------------------------------------------------------------------------------------------------- events
 
   onEvents(gid: number, events: number): void {
-    if (gid >= this.#ctx.listenerBase) return this.#accept(gid);
+    if (gid >= this.#ctx.listenerBase) return this.#listeners.accept(gid);
     if (!(this.#flags[gid]! & Flag.open)) return;
     if (this.#flags[gid]! & Flag.connecting) {
       if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) return;
@@ -385,7 +340,7 @@ export class StreamSockets implements SocketModule {
   }
 
   onReady(gid: number): void {
-    if (gid >= this.#ctx.listenerBase) this.#accept(gid);
+    if (gid >= this.#ctx.listenerBase) this.#listeners.accept(gid);
     else if (this.#flags[gid]! & Flag.open) this.#read(gid);
   }
 
@@ -683,6 +638,7 @@ export class StreamSockets implements SocketModule {
     this.#dirtyCount = 0;
     if (this.#starved.length > 0 && this.#ctx.largeSlots.free > 0) n += this.#feedStarved();
     if (now >= this.#nextLingerCheck) this.#checkLingering(now);
+    if (now >= this.#listeners.retryAt) this.#listeners.retry();
     return n;
   }
 
@@ -835,126 +791,23 @@ export class StreamSockets implements SocketModule {
 
   #checkLingering(now: number): void {
     for (const gid of [...this.#lingering]) if (now >= this.#deadline[gid]!) this.#closeNow(gid, true);
-    for (const gid of this.#acceptLater) this.#ctx.markReady(gid);
-    this.#acceptLater.clear();
     this.#nextLingerCheck = this.#lingering.size > 0 ? now + 1000 : Number.POSITIVE_INFINITY;
   }
 
   /** When flush() wants to be called though nothing happens. */
   sleepMs(now: number): number {
     if (this.#dirtyCount > 0) return 0;
-    return this.#nextLingerCheck - now;
+    return Math.min(this.#nextLingerCheck, this.#listeners.retryAt) - now;
   }
 
-  // ------------------------------------------------------------------------------------------------- listeners
-
-  /**
-   * Listen for a published port.
-   * @param index  listener number; its gid is listenerBase + index
-   * @returns 0 or -errno
-   */
+  /** Listen for a published port. @param index  listener number @returns 0 or -errno */
   listen(index: number, plan: ListenerPlan, port = plan.port): number {
-    const ctx = this.#ctx;
-    const fd = openListener(plan, port, SOCK_STREAM, ctx.plan.policy.freebind);
-    if (fd < 0) return fd;
-    let r = listen(fd, BACKLOG);
-    if (r >= 0) r = ctx.watch(fd, ctx.listenerBase + index, EPOLLIN | EPOLLET);
-    if (r < 0) {
-      close(fd);
-      return r;
-    }
-    this.#listenFd[index] = fd;
-    this.#listenPlan[index] = plan;
-    this.#listenTarget[index] = targetPort(plan, port);
-    this.#listenOptions[index] = ListenOptions.none;
-    return 0;
+    return this.#listeners.listen(index, plan, port);
   }
 
   /** Stop listening; connections stay. */
   unlisten(index: number): void {
-    close(this.#listenFd[index]!);
-    delete this.#listenFd[index];
-    delete this.#listenPlan[index];
-    delete this.#listenOptions[index];
-    this.#acceptLater.delete(this.#ctx.listenerBase + index);
-  }
-
-  #accept(gid: number): void {
-    const ctx = this.#ctx;
-    const index = gid - ctx.listenerBase;
-    const listener = this.#listenFd[index];
-    const plan = this.#listenPlan[index];
-    if (listener === undefined || plan === undefined) return;
-    for (let n = 0; n < ACCEPTS_A_ROUND; n++) {
-      this.#sockaddrLen.u32[0] = SOCKADDR_BYTES;
-      const fd = accept4(
-        listener,
-        this.#sockaddr.address,
-        this.#sockaddrLen.address,
-        SOCK_NONBLOCK | SOCK_CLOEXEC,
-      );
-      if (fd < 0) {
-        if (fd === -Errno.EAGAIN) {
-          if (this.#listenOptions[index] === ListenOptions.set)
-            this.#listenOptions[index] = ListenOptions.inherited;
-          return;
-        }
-        if (ctx.shortage.is(fd)) {
-          // The connection waits in the backlog; the edge is gone, so come back when a descriptor may be free.
-          this.#retryAccept(gid);
-          return;
-        }
-        if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
-        ctx.log('warning', `accept on published port ${plan.port}: ${errnoName(-fd)}`);
-        return;
-      }
-      const port = sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
-      this.#announce(fd, index, listener, plan, port);
-    }
-    ctx.markReady(gid);
-  }
-
-  #retryAccept(gid: number): void {
-    this.#acceptLater.add(gid);
-    this.#nextLingerCheck = Math.min(this.#nextLingerCheck, this.#ctx.now + 100);
-  }
-
-  #announce(fd: number, index: number, listener: number, plan: ListenerPlan, peerPort: number): void {
-    const ctx = this.#ctx;
-    const addressing = this.#addressing;
-    const words = this.#words;
-    const target = this.#listenTarget[index]!;
-    if (plan.path === 'splice' && ctx.loopback !== undefined && isLoopback(words, 0)) {
-      return ctx.loopback.takeStream(fd, words, target);
-    }
-    const v4 = isV4Mapped(words, 0);
-    addressing.fromHost(words, 0, words, 4);
-    const guest = this.#guest;
-    if (!listenerGuest(plan, addressing, words, 4, guest)) {
-      // Nobody inside speaks this family.
-      setLingerZero(fd);
-      close(fd);
-      return;
-    }
-    this.#configureAccepted(fd, index, listener);
-    const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, guest, 0, words, 4, ((target << 16) | peerPort) >>> 0, 6);
-    this.#pending.add(fd);
-    ctx.counters[Counter.sockOpened]!++;
-    const out = ctx.shardLink(ctx.shardOfHash(hash));
-    const at = reserveMessage(out, ToShard.accepted, 0);
-    const w = out.words;
-    w[at + W.arg0] = fd;
-    w[at + W.arg1] = index;
-    w[at + W.flow] = guest[0]!;
-    w[at + W.at] = guest[1]!;
-    w[at + W.len] = guest[2]!;
-    w[at + W.arg2] = guest[3]!;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = words[4 + i]!;
-    w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
-    w[at + W.arg3] = v4 ? 4 : 6;
-    w[at + W.arg4] = hash;
-    out.commit();
+    this.#listeners.unlisten(index);
   }
 
   /** The host's network has changed. Connections stay as they are: their peers know them by their addresses. */
@@ -962,10 +815,9 @@ export class StreamSockets implements SocketModule {
     this.#outbound.hostChanged(change);
   }
 
+  /** The engine ends: RST to the peers. */
   closeAll(): void {
-    for (const fd of this.#pending) close(fd);
-    // forEach passes the holes over.
-    this.#listenFd.forEach((fd) => void close(fd));
+    this.#listeners.closeAll();
     for (let gid = 0; gid < this.#fd.length; gid++) {
       if (this.#fd[gid]! >= 0) {
         setLingerZero(this.#fd[gid]!);

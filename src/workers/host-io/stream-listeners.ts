@@ -1,0 +1,225 @@
+/**
+ * Listeners of published TCP ports: a connection is accepted, announced to the shard of its flow (`accepted`), and passes to the streams with
+ * the shard's `adopt`. What comes from the host's loopback may go past the TAP instead (LoopbackPath).
+ */
+import { isLoopback, isV4Mapped } from '../../proto/address.ts';
+import { Counter } from '../../ring/counters.ts';
+import {
+  EPOLLET,
+  EPOLLIN,
+  Errno,
+  errnoName,
+  IPPROTO_TCP,
+  SO_KEEPALIVE,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  TCP_NODELAY,
+} from '../../sys/constants.ts';
+import { close } from '../../sys/io.ts';
+import { NativeBuffer } from '../../sys/memory.ts';
+import {
+  accept4,
+  listen,
+  SOCKADDR_BYTES,
+  setLingerZero,
+  setsockoptInt,
+  sockaddrRead,
+} from '../../sys/socket.ts';
+import type { ListenerPlan } from '../engine-plan.ts';
+import { flowHash } from '../flow-hash.ts';
+import { reserveMessage, ToShard, W } from '../messages.ts';
+import type { Addressing } from '../translator/addressing.ts';
+import { listenerGuest, openListener } from './bind-address.ts';
+import type { HostContext } from './context.ts';
+import { targetPort } from './listener-table.ts';
+
+/** Of a listener; `set`: connections accepted before its queue was next empty may still lack them. */
+const ListenOptions = { none: 0, set: 1, inherited: 2 } as const;
+type ListenOptions = (typeof ListenOptions)[keyof typeof ListenOptions];
+
+const ACCEPTS_A_ROUND = 64;
+const BACKLOG = 1024;
+/** Until a descriptor may be free again. */
+const RETRY_MS = 100;
+
+export class StreamListeners {
+  readonly #ctx: HostContext;
+  readonly #addressing: Addressing;
+  // By listener. Sparse while there are few.
+  readonly #fd: number[] = [];
+  readonly #plan: ListenerPlan[] = [];
+  readonly #target: number[] = [];
+  readonly #options: ListenOptions[] = [];
+  /** Accepted descriptors that no shard has answered for yet. */
+  readonly #pending = new Set<number>();
+  /** Listeners that ran out of descriptors in the middle of accepting. */
+  readonly #acceptLater = new Set<number>();
+  #retryAt = Number.POSITIVE_INFINITY;
+  readonly #sockaddr = new NativeBuffer(32);
+  readonly #sockaddrLen = new NativeBuffer(8);
+  readonly #words = new Uint32Array(8);
+  readonly #guest = new Uint32Array(4);
+
+  constructor(ctx: HostContext, addressing: Addressing) {
+    this.#ctx = ctx;
+    this.#addressing = addressing;
+  }
+
+  /**
+   * Listen for a published port.
+   * @param index  listener number; its gid is listenerBase + index
+   * @returns 0 or -errno
+   */
+  listen(index: number, plan: ListenerPlan, port = plan.port): number {
+    const ctx = this.#ctx;
+    const fd = openListener(plan, port, SOCK_STREAM, ctx.plan.policy.freebind);
+    if (fd < 0) return fd;
+    let r = listen(fd, BACKLOG);
+    if (r >= 0) r = ctx.watch(fd, ctx.listenerBase + index, EPOLLIN | EPOLLET);
+    if (r < 0) {
+      close(fd);
+      return r;
+    }
+    this.#fd[index] = fd;
+    this.#plan[index] = plan;
+    this.#target[index] = targetPort(plan, port);
+    this.#options[index] = ListenOptions.none;
+    return 0;
+  }
+
+  /** Stop listening; connections stay. */
+  unlisten(index: number): void {
+    close(this.#fd[index]!);
+    delete this.#fd[index];
+    delete this.#plan[index];
+    delete this.#options[index];
+    this.#acceptLater.delete(this.#ctx.listenerBase + index);
+  }
+
+  /** Take what waits in a listener's queue, so many a round. */
+  accept(gid: number): void {
+    const ctx = this.#ctx;
+    const index = gid - ctx.listenerBase;
+    const listener = this.#fd[index];
+    const plan = this.#plan[index];
+    if (listener === undefined || plan === undefined) return;
+    for (let n = 0; n < ACCEPTS_A_ROUND; n++) {
+      this.#sockaddrLen.u32[0] = SOCKADDR_BYTES;
+      const fd = accept4(
+        listener,
+        this.#sockaddr.address,
+        this.#sockaddrLen.address,
+        SOCK_NONBLOCK | SOCK_CLOEXEC,
+      );
+      if (fd < 0) {
+        if (fd === -Errno.EAGAIN) {
+          if (this.#options[index] === ListenOptions.set) this.#options[index] = ListenOptions.inherited;
+          return;
+        }
+        if (ctx.shortage.is(fd)) {
+          // The connection waits in the backlog; the edge is gone, so come back when a descriptor may be free.
+          this.#retryAccept(gid);
+          return;
+        }
+        if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
+        ctx.log('warning', `accept on published port ${plan.port}: ${errnoName(-fd)}`);
+        return;
+      }
+      const port = sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
+      this.#announce(fd, index, listener, plan, port);
+    }
+    ctx.markReady(gid);
+  }
+
+  /** Descriptors ran out in the middle of accepting. */
+  #retryAccept(gid: number): void {
+    this.#acceptLater.add(gid);
+    this.#retryAt = Math.min(this.#retryAt, this.#ctx.now + RETRY_MS);
+  }
+
+  /** When retry() wants to be called, monotonic milliseconds. */
+  get retryAt(): number {
+    return this.#retryAt;
+  }
+
+  /** Go on accepting where descriptors had run out. */
+  retry(): void {
+    for (const gid of this.#acceptLater) this.#ctx.markReady(gid);
+    this.#acceptLater.clear();
+    this.#retryAt = Number.POSITIVE_INFINITY;
+  }
+
+  /** Tell the shard of a new connection, whose peer is this.#words[0..3]; it answers by `adopt` or `refuse`. */
+  #announce(fd: number, index: number, listener: number, plan: ListenerPlan, peerPort: number): void {
+    const ctx = this.#ctx;
+    const addressing = this.#addressing;
+    const words = this.#words;
+    const target = this.#target[index]!;
+    if (plan.path === 'splice' && ctx.loopback !== undefined && isLoopback(words, 0)) {
+      return ctx.loopback.takeStream(fd, words, target);
+    }
+    const v4 = isV4Mapped(words, 0);
+    addressing.fromHost(words, 0, words, 4);
+    const guest = this.#guest;
+    if (!listenerGuest(plan, addressing, words, 4, guest)) {
+      // Nobody inside speaks this family.
+      setLingerZero(fd);
+      close(fd);
+      return;
+    }
+    this.#configureAccepted(fd, index, listener);
+    const [k0, k1] = ctx.plan.hashKey;
+    const hash = flowHash(k0, k1, guest, 0, words, 4, ((target << 16) | peerPort) >>> 0, 6);
+    this.#pending.add(fd);
+    ctx.counters[Counter.sockOpened]!++;
+    const out = ctx.shardLink(ctx.shardOfHash(hash));
+    const at = reserveMessage(out, ToShard.accepted, 0);
+    const w = out.words;
+    w[at + W.arg0] = fd;
+    w[at + W.arg1] = index;
+    w[at + W.flow] = guest[0]!;
+    w[at + W.at] = guest[1]!;
+    w[at + W.len] = guest[2]!;
+    w[at + W.arg2] = guest[3]!;
+    for (let i = 0; i < 4; i++) w[at + W.addr + i] = words[4 + i]!;
+    w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
+    w[at + W.arg3] = v4 ? 4 : 6;
+    w[at + W.arg4] = hash;
+    out.commit();
+  }
+
+  /**
+   * A socket begins as a copy of its listener (sk_clone), which saves two calls a connection. The listener gets the options with its first
+   * connection: most of many published ports never see one. Those that waited in its queue by then are copies of before. SO_PEEK_OFF is not
+   * left to that: a copy made just before, queued just after, would be read wrongly, not only a little later.
+   */
+  #configureAccepted(fd: number, index: number, listener: number): void {
+    const options = this.#options[index];
+    if (options === ListenOptions.inherited) return;
+    setStreamOptions(fd);
+    if (options !== ListenOptions.none) return;
+    setStreamOptions(listener);
+    this.#options[index] = ListenOptions.set;
+  }
+
+  /** The shard has answered for an accepted descriptor. @returns whether it was one that waited */
+  answered(fd: number): boolean {
+    return this.#pending.delete(fd);
+  }
+
+  /** The engine ends. */
+  closeAll(): void {
+    for (const fd of this.#pending) close(fd);
+    // forEach passes the holes over.
+    this.#fd.forEach((fd) => void close(fd));
+  }
+}
+
+/** Options that every stream of a flow has. */
+export function setStreamOptions(fd: number): void {
+  // The guest's stack has applied Nagle's algorithm already; a second one would only add delay.
+  setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  setsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+}
