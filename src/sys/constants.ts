@@ -107,7 +107,6 @@ export const O_CREAT = 0o100;
 export const O_EXCL = 0o200;
 export const O_NOCTTY = 0o400;
 export const O_TRUNC = 0o1000;
-export const O_APPEND = 0o2000;
 export const O_NONBLOCK = 0o4000;
 export const O_DIRECTORY = arm64 ? 0o40000 : 0o200000;
 export const O_NOFOLLOW = arm64 ? 0o100000 : 0o400000;
@@ -122,20 +121,17 @@ export const F_SETPIPE_SZ = 1031;
 export const F_GETPIPE_SZ = 1032;
 export const FD_CLOEXEC = 1;
 export const AT_FDCWD = -100;
-export const AT_SYMLINK_NOFOLLOW = 0x100;
 export const AT_REMOVEDIR = 0x200;
 export const AT_EMPTY_PATH = 0x1000;
 
 // <linux/splice.h> (glibc: <fcntl.h>)
 export const SPLICE_F_MOVE = 1;
 export const SPLICE_F_NONBLOCK = 2;
-export const SPLICE_F_MORE = 4;
 
 // <linux/memfd.h>
 export const MFD_CLOEXEC = 1;
 
 // <linux/eventfd.h>
-export const EFD_SEMAPHORE = 1;
 export const EFD_NONBLOCK = O_NONBLOCK;
 export const EFD_CLOEXEC = O_CLOEXEC;
 
@@ -145,13 +141,10 @@ export const EPOLL_CTL_ADD = 1;
 export const EPOLL_CTL_DEL = 2;
 export const EPOLL_CTL_MOD = 3;
 export const EPOLLIN = 0x001;
-export const EPOLLPRI = 0x002;
 export const EPOLLOUT = 0x004;
 export const EPOLLERR = 0x008;
 export const EPOLLHUP = 0x010;
 export const EPOLLRDHUP = 0x2000;
-export const EPOLLEXCLUSIVE = 0x1000_0000;
-export const EPOLLONESHOT = 0x4000_0000;
 export const EPOLLET = 0x8000_0000;
 
 // <linux/socket.h>, <linux/net.h>
@@ -160,178 +153,88 @@ export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const AF_NETLINK = 16;
-export const AF_PACKET = 17;
 export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 export const SOCK_SEQPACKET = 5;
 export const SOCK_NONBLOCK = O_NONBLOCK;
 export const SOCK_CLOEXEC = O_CLOEXEC;
-export const SHUT_RD = 0;
 export const SHUT_WR = 1;
-export const SHUT_RDWR = 2;
-export const MSG_OOB = 0x1;
 export const MSG_PEEK = 0x2;
-export const MSG_DONTROUTE = 0x4;
-export const MSG_CTRUNC = 0x8;
 export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
-export const MSG_EOR = 0x80;
 export const MSG_WAITALL = 0x100;
-export const MSG_CONFIRM = 0x800;
 export const MSG_ERRQUEUE = 0x2000;
 export const MSG_NOSIGNAL = 0x4000;
-export const MSG_MORE = 0x8000;
-export const MSG_WAITFORONE = 0x1_0000;
-export const MSG_ZEROCOPY = 0x400_0000;
-export const MSG_FASTOPEN = 0x2000_0000;
-export const MSG_CMSG_CLOEXEC = 0x4000_0000;
 export const SCM_RIGHTS = 1;
-export const SCM_CREDENTIALS = 2;
 
 // <linux/in.h>, <linux/in6.h>
-export const IPPROTO_IP = 0;
 export const IPPROTO_ICMP = 1;
-export const IPPROTO_IGMP = 2;
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
 export const IPPROTO_IPV6 = 41;
 export const IPPROTO_ICMPV6 = 58;
-export const IPPROTO_RAW = 255;
 
 // <asm-generic/socket.h>
 export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
 export const SO_TYPE = 3;
 export const SO_ERROR = 4;
-export const SO_DONTROUTE = 5;
-export const SO_BROADCAST = 6;
 export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
 export const SO_KEEPALIVE = 9;
-export const SO_OOBINLINE = 10;
-export const SO_PRIORITY = 12;
 export const SO_LINGER = 13;
-export const SO_REUSEPORT = 15;
-export const SO_PASSCRED = 16;
-export const SO_PEERCRED = 17;
 export const SO_RCVLOWAT = 18;
 export const SO_RCVTIMEO = 20;
 export const SO_SNDTIMEO = 21;
 export const SO_BINDTODEVICE = 25;
-export const SO_TIMESTAMP = 29;
-export const SO_ACCEPTCONN = 30;
-export const SO_SNDBUFFORCE = 32;
-export const SO_RCVBUFFORCE = 33;
-export const SO_MARK = 36;
-export const SO_PROTOCOL = 38;
 export const SO_DOMAIN = 39;
-export const SO_RXQ_OVFL = 40;
 export const SO_PEEK_OFF = 42;
-export const SO_BUSY_POLL = 46;
-export const SO_INCOMING_CPU = 49;
-export const SO_MEMINFO = 55;
-export const SO_COOKIE = 57;
-export const SO_ZEROCOPY = 60;
 
 // <linux/in.h>
 export const SOL_IP = 0;
-export const IP_TOS = 1;
 export const IP_TTL = 2;
-export const IP_HDRINCL = 3;
-export const IP_OPTIONS = 4;
-export const IP_RECVOPTS = 6;
 export const IP_PKTINFO = 8;
 export const IP_MTU_DISCOVER = 10;
 export const IP_RECVERR = 11;
 export const IP_RECVTTL = 12;
-export const IP_RECVTOS = 13;
-export const IP_MTU = 14;
 export const IP_FREEBIND = 15;
-export const IP_TRANSPARENT = 19;
 export const IP_BIND_ADDRESS_NO_PORT = 24;
-export const IP_MULTICAST_IF = 32;
-export const IP_MULTICAST_TTL = 33;
-export const IP_MULTICAST_LOOP = 34;
-export const IP_ADD_MEMBERSHIP = 35;
-export const IP_DROP_MEMBERSHIP = 36;
-export const IP_MULTICAST_ALL = 49;
-export const IP_UNICAST_IF = 50;
-export const IP_PMTUDISC_DONT = 0;
 export const IP_PMTUDISC_WANT = 1;
 export const IP_PMTUDISC_DO = 2;
-export const IP_PMTUDISC_PROBE = 3;
 
 // <linux/in6.h>
 export const SOL_IPV6 = 41;
 export const IPV6_UNICAST_HOPS = 16;
-export const IPV6_MULTICAST_IF = 17;
-export const IPV6_MULTICAST_HOPS = 18;
-export const IPV6_MULTICAST_LOOP = 19;
-export const IPV6_ADD_MEMBERSHIP = 20;
-export const IPV6_DROP_MEMBERSHIP = 21;
 export const IPV6_MTU_DISCOVER = 23;
-export const IPV6_MTU = 24;
 export const IPV6_RECVERR = 25;
 export const IPV6_V6ONLY = 26;
-export const IPV6_MULTICAST_ALL = 29;
 export const IPV6_RECVPKTINFO = 49;
 export const IPV6_PKTINFO = 50;
 export const IPV6_RECVHOPLIMIT = 51;
 export const IPV6_HOPLIMIT = 52;
-export const IPV6_RECVTCLASS = 66;
-export const IPV6_TCLASS = 67;
 export const IPV6_FREEBIND = 78;
 
 // <linux/tcp.h>
 export const SOL_TCP = 6;
 export const TCP_NODELAY = 1;
-export const TCP_MAXSEG = 2;
-export const TCP_CORK = 3;
-export const TCP_KEEPIDLE = 4;
-export const TCP_KEEPINTVL = 5;
-export const TCP_KEEPCNT = 6;
-export const TCP_SYNCNT = 7;
-export const TCP_LINGER2 = 8;
-export const TCP_DEFER_ACCEPT = 9;
-export const TCP_WINDOW_CLAMP = 10;
 export const TCP_INFO = 11;
-export const TCP_QUICKACK = 12;
 export const TCP_CONGESTION = 13;
-export const TCP_USER_TIMEOUT = 18;
-export const TCP_FASTOPEN = 23;
-export const TCP_NOTSENT_LOWAT = 25;
-export const TCP_INQ = 36;
 export const TCP_ESTABLISHED = 1;
-export const TCP_SYN_SENT = 2;
-export const TCP_SYN_RECV = 3;
-export const TCP_FIN_WAIT1 = 4;
-export const TCP_FIN_WAIT2 = 5;
-export const TCP_TIME_WAIT = 6;
-export const TCP_CLOSE = 7;
-export const TCP_CLOSE_WAIT = 8;
-export const TCP_LAST_ACK = 9;
-export const TCP_LISTEN = 10;
-export const TCP_CLOSING = 11;
 
 // <linux/udp.h>
 export const SOL_UDP = 17;
-export const UDP_CORK = 1;
 export const UDP_SEGMENT = 103;
 export const UDP_GRO = 104;
 
 // <linux/icmp.h>, <linux/icmpv6.h>
 export const SOL_RAW = 255;
-export const ICMP_FILTER = 1;
 export const SOL_ICMPV6 = 58;
-export const ICMPV6_FILTER = 1;
 
 // <linux/errqueue.h>
-export const SO_EE_ORIGIN_NONE = 0;
 export const SO_EE_ORIGIN_LOCAL = 1;
 export const SO_EE_ORIGIN_ICMP = 2;
 export const SO_EE_ORIGIN_ICMP6 = 3;
-export const SO_EE_ORIGIN_ZEROCOPY = 5;
 
 // <asm-generic/ioctls.h>, <linux/sockios.h>
 export const FIONREAD = 0x541b;
@@ -344,72 +247,46 @@ export const SIOCOUTQNSD = 0x894b;
 // <linux/if_tun.h>
 export const TUNSETIFF = 0x400454ca;
 export const TUNSETPERSIST = 0x400454cb;
-export const TUNGETFEATURES = 0x800454cf;
 export const TUNSETOFFLOAD = 0x400454d0;
 export const TUNGETIFF = 0x800454d2;
-export const TUNGETSNDBUF = 0x800454d3;
-export const TUNSETSNDBUF = 0x400454d4;
-export const TUNGETVNETHDRSZ = 0x800454d7;
 export const TUNSETVNETHDRSZ = 0x400454d8;
-export const TUNSETQUEUE = 0x400454d9;
-export const TUNSETVNETLE = 0x400454dc;
 export const IFF_TUN = 0x0001;
 export const IFF_TAP = 0x0002;
-export const IFF_NAPI = 0x0010;
-export const IFF_NAPI_FRAGS = 0x0020;
-export const IFF_NO_CARRIER = 0x0040;
 export const IFF_MULTI_QUEUE = 0x0100;
-export const IFF_ATTACH_QUEUE = 0x0200;
-export const IFF_DETACH_QUEUE = 0x0400;
-export const IFF_PERSIST = 0x0800;
 export const IFF_NO_PI = 0x1000;
 export const IFF_VNET_HDR = 0x4000;
-export const IFF_TUN_EXCL = 0x8000;
 export const TUN_F_CSUM = 0x01;
 export const TUN_F_TSO4 = 0x02;
 export const TUN_F_TSO6 = 0x04;
 export const TUN_F_TSO_ECN = 0x08;
-export const TUN_F_UFO = 0x10;
 export const TUN_F_USO4 = 0x20;
 export const TUN_F_USO6 = 0x40;
 
 // <linux/if.h>
 export const IFNAMSIZ = 16;
 export const IFF_UP = 0x1;
-export const IFF_BROADCAST = 0x2;
 export const IFF_LOOPBACK = 0x8;
-export const IFF_POINTOPOINT = 0x10;
 export const IFF_RUNNING = 0x40;
 export const IFF_NOARP = 0x80;
-export const IFF_PROMISC = 0x100;
-export const IFF_ALLMULTI = 0x200;
-export const IFF_MULTICAST = 0x1000;
-export const IFF_LOWER_UP = 0x1_0000;
 
 // <linux/netlink.h>
 export const NETLINK_ROUTE = 0;
 export const SOL_NETLINK = 270;
 export const NETLINK_ADD_MEMBERSHIP = 1;
-export const NETLINK_DROP_MEMBERSHIP = 2;
 export const NETLINK_EXT_ACK = 11;
-export const NETLINK_GET_STRICT_CHK = 12;
 export const NLM_F_REQUEST = 0x1;
-export const NLM_F_MULTI = 0x2;
 export const NLM_F_ACK = 0x4;
 export const NLM_F_DUMP_INTR = 0x10;
 export const NLM_F_REPLACE = 0x100;
 export const NLM_F_EXCL = 0x200;
 export const NLM_F_CREATE = 0x400;
-export const NLM_F_APPEND = 0x800;
 export const NLM_F_ROOT = 0x100;
 export const NLM_F_MATCH = 0x200;
 export const NLM_F_DUMP = NLM_F_ROOT | NLM_F_MATCH;
 export const NLM_F_CAPPED = 0x100;
 export const NLM_F_ACK_TLVS = 0x200;
-export const NLMSG_NOOP = 1;
 export const NLMSG_ERROR = 2;
 export const NLMSG_DONE = 3;
-export const NLMSG_OVERRUN = 4;
 export const NLA_F_NESTED = 0x8000;
 export const NLA_TYPE_MASK = 0x3fff;
 export const NLMSGERR_ATTR_MSG = 1;
@@ -418,7 +295,6 @@ export const NLMSGERR_ATTR_MSG = 1;
 export const RTM_NEWLINK = 16;
 export const RTM_DELLINK = 17;
 export const RTM_GETLINK = 18;
-export const RTM_SETLINK = 19;
 export const RTM_NEWADDR = 20;
 export const RTM_DELADDR = 21;
 export const RTM_GETADDR = 22;
@@ -426,14 +302,11 @@ export const RTM_NEWROUTE = 24;
 export const RTM_DELROUTE = 25;
 export const RTM_GETROUTE = 26;
 export const RTNLGRP_LINK = 1;
-export const RTNLGRP_NEIGH = 3;
 export const RTNLGRP_IPV4_IFADDR = 5;
 export const RTNLGRP_IPV4_ROUTE = 7;
 export const RTNLGRP_IPV6_IFADDR = 9;
 export const RTNLGRP_IPV6_ROUTE = 11;
 export const RTA_DST = 1;
-export const RTA_SRC = 2;
-export const RTA_IIF = 3;
 export const RTA_OIF = 4;
 export const RTA_GATEWAY = 5;
 export const RTA_PRIORITY = 6;
@@ -449,28 +322,13 @@ export const RTA_NH_ID = 30;
 export const RTAX_MTU = 2;
 export const RTN_UNSPEC = 0;
 export const RTN_UNICAST = 1;
-export const RTN_LOCAL = 2;
-export const RTN_BROADCAST = 3;
-export const RTN_ANYCAST = 4;
-export const RTN_MULTICAST = 5;
-export const RTN_BLACKHOLE = 6;
-export const RTN_UNREACHABLE = 7;
-export const RTN_PROHIBIT = 8;
 export const RTPROT_UNSPEC = 0;
-export const RTPROT_REDIRECT = 1;
-export const RTPROT_KERNEL = 2;
 export const RTPROT_BOOT = 3;
-export const RTPROT_STATIC = 4;
-export const RTPROT_RA = 9;
-export const RTPROT_DHCP = 16;
 export const RT_SCOPE_UNIVERSE = 0;
-export const RT_SCOPE_SITE = 200;
 export const RT_SCOPE_LINK = 253;
-export const RT_SCOPE_HOST = 254;
 export const RT_SCOPE_NOWHERE = 255;
 export const RT_TABLE_UNSPEC = 0;
 export const RT_TABLE_MAIN = 254;
-export const RT_TABLE_LOCAL = 255;
 export const RTM_F_CLONED = 0x200;
 export const RTNH_F_DEAD = 1;
 export const RTNH_F_ONLINK = 4;
@@ -478,15 +336,11 @@ export const RTNH_F_LINKDOWN = 16;
 
 // <linux/if_link.h>, <linux/veth.h>
 export const IFLA_ADDRESS = 1;
-export const IFLA_BROADCAST = 2;
 export const IFLA_IFNAME = 3;
 export const IFLA_MTU = 4;
-export const IFLA_LINK = 5;
 export const IFLA_MASTER = 10;
 export const IFLA_TXQLEN = 13;
-export const IFLA_OPERSTATE = 16;
 export const IFLA_LINKINFO = 18;
-export const IFLA_NET_NS_PID = 19;
 export const IFLA_AF_SPEC = 26;
 export const IFLA_NET_NS_FD = 28;
 export const IFLA_EXT_MASK = 29;
@@ -501,15 +355,11 @@ export const RTEXT_FILTER_SKIP_STATS = 8;
 // <linux/if_addr.h>
 export const IFA_ADDRESS = 1;
 export const IFA_LOCAL = 2;
-export const IFA_LABEL = 3;
 export const IFA_BROADCAST = 4;
-export const IFA_CACHEINFO = 6;
 export const IFA_FLAGS = 8;
 export const IFA_F_SECONDARY = 0x01;
 export const IFA_F_TEMPORARY = 0x01;
 export const IFA_F_NODAD = 0x02;
-export const IFA_F_OPTIMISTIC = 0x04;
-export const IFA_F_DADFAILED = 0x08;
 export const IFA_F_DEPRECATED = 0x20;
 export const IFA_F_TENTATIVE = 0x40;
 export const IFA_F_PERMANENT = 0x80;
@@ -517,9 +367,6 @@ export const IFA_F_NOPREFIXROUTE = 0x200;
 
 // <linux/sched.h>
 export const CLONE_VM = 0x100;
-export const CLONE_FS = 0x200;
-export const CLONE_FILES = 0x400;
-export const CLONE_NEWTIME = 0x80;
 export const CLONE_NEWNS = 0x2_0000;
 export const CLONE_NEWCGROUP = 0x200_0000;
 export const CLONE_NEWUTS = 0x400_0000;
@@ -530,7 +377,6 @@ export const CLONE_NEWNET = 0x4000_0000;
 
 // <linux/nsfs.h>
 export const NS_GET_USERNS = 0xb701;
-export const NS_GET_PARENT = 0xb702;
 export const NS_GET_NSTYPE = 0xb703;
 export const NS_GET_OWNER_UID = 0xb704;
 
@@ -541,38 +387,20 @@ export const MS_NODEV = 4;
 export const MS_NOEXEC = 8;
 export const MS_REMOUNT = 32;
 export const MS_BIND = 4096;
-export const MS_MOVE = 8192;
 export const MS_REC = 16384;
-export const MS_SILENT = 32768;
-export const MS_UNBINDABLE = 1 << 17;
-export const MS_PRIVATE = 1 << 18;
 export const MS_SLAVE = 1 << 19;
-export const MS_SHARED = 1 << 20;
-export const MNT_FORCE = 1;
 export const MNT_DETACH = 2;
-export const UMOUNT_NOFOLLOW = 8;
 
 // <linux/prctl.h>
-export const PR_SET_PDEATHSIG = 1;
 export const PR_GET_DUMPABLE = 3;
 export const PR_SET_DUMPABLE = 4;
 export const PR_SET_NAME = 15;
 export const PR_GET_NAME = 16;
-export const PR_CAPBSET_READ = 23;
-export const PR_CAPBSET_DROP = 24;
-export const PR_SET_TIMERSLACK = 29;
 export const PR_SET_NO_NEW_PRIVS = 38;
 export const PR_GET_NO_NEW_PRIVS = 39;
-export const PR_CAP_AMBIENT = 47;
-export const PR_CAP_AMBIENT_RAISE = 2;
-export const PR_CAP_AMBIENT_CLEAR_ALL = 4;
 
 // <linux/capability.h>
 export const LINUX_CAPABILITY_VERSION_3 = 0x20080522;
-export const CAP_CHOWN = 0;
-export const CAP_DAC_OVERRIDE = 1;
-export const CAP_SETGID = 6;
-export const CAP_SETUID = 7;
 export const CAP_KILL = 5;
 export const CAP_NET_BIND_SERVICE = 10;
 export const CAP_NET_ADMIN = 12;
@@ -592,7 +420,6 @@ export const SIGKILL = 9;
 export const SIGUSR1 = 10;
 export const SIGPIPE = 13;
 export const SIGTERM = 15;
-export const SIGCHLD = 17;
 export const SIGTTOU = 22;
 
 // <asm/unistd_64.h> (x86-64) and <asm-generic/unistd.h> (AArch64): calls that the C library may lack a name for

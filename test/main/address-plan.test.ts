@@ -9,7 +9,7 @@ import {
   IFA_F_SECONDARY,
   IFA_F_TEMPORARY,
 } from '../../src/sys/constants.ts';
-import type { AddressInfo, LinkInfo, RouteInfo } from '../../src/sys/netlink.ts';
+import type { AddressInfo, LinkInfo, RouteInfo } from '../../src/sys/netlink-messages.ts';
 
 const GLOBAL = 0;
 const LINK = 253;

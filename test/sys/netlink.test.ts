@@ -15,7 +15,7 @@ import {
   parseRoute,
   type RouteInfo,
   routeCopyRequest,
-} from '../../src/sys/netlink.ts';
+} from '../../src/sys/netlink-messages.ts';
 import { describeNeeding, namespaceNeeds, runInNamespaces, tapNeeds } from './needs.ts';
 
 /** Bytes of hexadecimal text; spaces and line ends only part them. */

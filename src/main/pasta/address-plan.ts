@@ -19,7 +19,7 @@ import {
   RT_TABLE_MAIN,
   RTN_UNICAST,
 } from '../../sys/constants.ts';
-import type { AddressInfo, LinkInfo, RouteInfo } from '../../sys/netlink.ts';
+import type { AddressInfo, LinkInfo, RouteInfo } from '../../sys/netlink-messages.ts';
 import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../../workers/engine-plan.ts';
 import { isLinkLocal, samePrefix } from '../address-plan.ts';
 import { RESOLV_CONF, type ResolvConf } from '../resolv-conf.ts';

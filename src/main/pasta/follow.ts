@@ -10,7 +10,8 @@
  */
 import { AF_INET, AF_INET6, RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from '../../sys/constants.ts';
 import { SysError } from '../../sys/error.ts';
-import { type AddressInfo, type RouteInfo, RouteSocket } from '../../sys/netlink.ts';
+import { RouteSocket } from '../../sys/netlink.ts';
+import type { AddressInfo, RouteInfo } from '../../sys/netlink-messages.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { HostChange } from '../../workers/engine-plan.ts';
 import { type HostWatch, InterfacePresence } from '../host-watch.ts';

@@ -2,7 +2,7 @@
 import { type HostDump, planPasta } from '../../../src/main/pasta/address-plan.ts';
 import { type PastaConf, parsePasta } from '../../../src/main/pasta/options.ts';
 import * as k from '../../../src/sys/constants.ts';
-import type { AddressInfo, LinkInfo, RouteInfo } from '../../../src/sys/netlink.ts';
+import type { AddressInfo, LinkInfo, RouteInfo } from '../../../src/sys/netlink-messages.ts';
 
 export const link = (index: number, name: string, loopback = false): LinkInfo => ({
   ...{

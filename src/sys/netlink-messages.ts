@@ -1,0 +1,543 @@
+/**
+ * rtnetlink messages as plain objects, and requests as bytes: links, addresses, routes. Pure; throws SysError (EBADMSG) for what the kernel
+ * cannot have meant.
+ * Sources: <linux/netlink.h>, <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>; RFC 3549; man 7 rtnetlink.
+ *
+ *   message   +0 length u32 (header included)   +4 type u16   +6 flags u16   +8 sequence u32   +12 port u32
+ *             +16 family header:  ifinfomsg   +0 family u8  +2 type u16  +4 index i32  +8 flags u32  +12 change u32
+ *                                 ifaddrmsg   +0 family u8  +1 prefixlen u8  +2 flags u8  +3 scope u8  +4 index u32
+ *                                 rtmsg       +0 family  +1 dst_len  +2 src_len  +3 tos  +4 table  +5 protocol
+ *                                             +6 scope  +7 type  +8 flags u32
+ *   attribute +0 length u16 (header included)   +2 type u16   +4 value; the next one at a multiple of 4
+ *
+ * Invariant of the parsers: no byte is read outside the message, none of the message outside the buffer; a message
+ * that lies about a length is refused as a whole.
+ */
+import { addressBytes, addressFormat, addressParse, type Family, familyOf } from './address-text.ts';
+import * as k from './constants.ts';
+import { SysError } from './error.ts';
+
+// ---- what callers see -----------------------------------------------------------------------------------------
+
+export interface LinkInfo {
+  index: number;
+  name: string;
+  /** `52:54:00:12:34:56`; empty where the link has no such address. */
+  mac: string;
+  mtu: number;
+  /** IFF_*. */
+  flags: number;
+  /** IFF_UP: switched on. */
+  up: boolean;
+  /** IFF_RUNNING: a carrier too. */
+  running: boolean;
+  loopback: boolean;
+  txQueueLen: number;
+  /** `veth`, `tun`, `bridge`...; empty for hardware. */
+  kind: string;
+}
+
+export interface AddressInfo {
+  /** AF_INET or AF_INET6. */
+  family: Family;
+  address: string;
+  prefixLen: number;
+  index: number;
+  /** RT_SCOPE_*. */
+  scope: number;
+  /** IFA_F_*, 32 bits. */
+  flags: number;
+  /** The other end of a point-to-point link, where there is one. */
+  peer?: string;
+}
+
+export interface RouteHop {
+  oif: number;
+  gateway?: string;
+  /** 1 to 256. */
+  weight: number;
+}
+
+export interface RouteInfo {
+  family: Family;
+  /** `0.0.0.0` or `::` with prefixLen 0 for the default route. */
+  dst: string;
+  prefixLen: number;
+  /** May be IPv6 for an IPv4 route (RTA_VIA). */
+  gateway?: string;
+  /** Interface index; missing for blackholes and for multipath routes, see hops. */
+  oif?: number;
+  prefSrc?: string;
+  /** RT_TABLE_* or any other number. */
+  table: number;
+  /** RT_SCOPE_*. */
+  scope: number;
+  /** RTN_*. */
+  type: number;
+  /** RTPROT_*. */
+  protocol: number;
+  /** Metric; the lowest wins. */
+  priority: number;
+  /** RTNH_F_* of the route itself. */
+  flags: number;
+  hops?: RouteHop[];
+  /** rtmsg and attributes as they came, for copyRoute; RouteSocket.routes gives it. */
+  raw?: Uint8Array;
+}
+
+export interface LinkChange {
+  name?: string;
+  up?: boolean;
+  mtu?: number;
+  mac?: string;
+  txQueueLen?: number;
+  noarp?: boolean;
+  /** Index of a bridge to join. */
+  master?: number;
+  /** Who makes link-local addresses: the kernel from the MAC, or nobody. */
+  ipv6AddressGeneration?: 'eui64' | 'none';
+}
+
+export interface RouteSpec {
+  family: Family;
+  dst: string;
+  prefixLen: number;
+  gateway?: string;
+  oif: number;
+  /** RT_SCOPE_*; worked out if missing: link for an IPv4 route without gateway, else universe. */
+  scope?: number;
+  prefSrc?: string;
+  priority?: number;
+  /** RT_TABLE_MAIN if missing. */
+  table?: number;
+  mtu?: number;
+  /** The gateway is on this link whether or not an address says so. */
+  onlink?: boolean;
+}
+
+// ---- codec, reading -------------------------------------------------------------------------------------------
+
+const NLMSG_HEADER_BYTES = 16;
+const IFINFOMSG_BYTES = 16;
+const IFADDRMSG_BYTES = 8;
+const RTMSG_BYTES = 12;
+const RTNEXTHOP_BYTES = 8;
+const align4 = (n: number): number => (n + 3) & ~3;
+
+/** A netlink message inside a buffer: type, flags, sequence, and where its payload starts and ends. */
+export interface NetlinkMessage {
+  type: number;
+  flags: number;
+  sequence: number;
+  /** Offset of the family header. */
+  at: number;
+  /** Offset behind the last payload byte. */
+  endAt: number;
+}
+
+function viewOf(u8: Uint8Array): DataView {
+  return new DataView(u8.buffer, u8.byteOffset, u8.byteLength);
+}
+
+function malformed(what: string): SysError {
+  return new SysError('recvmsg', `rtnetlink, ${what}`, k.Errno.EBADMSG);
+}
+
+/** Split what one recvmsg brought. Throws on a length that does not fit. */
+export function* netlinkMessages(u8: Uint8Array, bytes: number): Generator<NetlinkMessage> {
+  const dv = viewOf(u8);
+  let at = 0;
+  while (at + NLMSG_HEADER_BYTES <= bytes) {
+    const length = dv.getUint32(at, true);
+    if (length < NLMSG_HEADER_BYTES || at + length > bytes) throw malformed(`message length ${length}`);
+    yield {
+      type: dv.getUint16(at + 4, true),
+      flags: dv.getUint16(at + 6, true),
+      sequence: dv.getUint32(at + 8, true),
+      at: at + NLMSG_HEADER_BYTES,
+      endAt: at + length,
+    };
+    at += align4(length);
+  }
+  if (at < bytes) throw malformed(`${bytes - at} bytes left over`);
+}
+
+/** Attributes from `at` to `endAt`: type (without flag bits) to [start, end) of the value. The last of a type wins. */
+export function netlinkAttributes(u8: Uint8Array, at: number, endAt: number): Map<number, [number, number]> {
+  const dv = viewOf(u8);
+  const attributes = new Map<number, [number, number]>();
+  let next = at;
+  while (next + 4 <= endAt) {
+    const length = dv.getUint16(next, true);
+    if (length < 4 || next + length > endAt) throw malformed(`attribute length ${length}`);
+    attributes.set(dv.getUint16(next + 2, true) & k.NLA_TYPE_MASK, [next + 4, next + length]);
+    next += align4(length);
+  }
+  return attributes;
+}
+
+type Attributes = ReturnType<typeof netlinkAttributes>;
+
+function u32Of(u8: Uint8Array, attributes: Attributes, type: number): number | undefined {
+  const range = attributes.get(type);
+  if (range === undefined || range[1] - range[0] < 4) return undefined;
+  return viewOf(u8).getUint32(range[0], true);
+}
+
+function textOf(u8: Uint8Array, attributes: Attributes, type: number): string {
+  const range = attributes.get(type);
+  if (range === undefined) return '';
+  const value = u8.slice(range[0], range[1]);
+  const end = value.indexOf(0);
+  return new TextDecoder().decode(end < 0 ? value : value.subarray(0, end));
+}
+
+function addressOf(u8: Uint8Array, attributes: Attributes, type: number, family: Family): string | undefined {
+  const range = attributes.get(type);
+  if (range === undefined || range[1] - range[0] !== addressBytes(family)) return undefined;
+  return addressFormat(u8, range[0], family);
+}
+
+const isFamily = (family: number): family is Family => family === k.AF_INET || family === k.AF_INET6;
+
+/** RTM_NEWLINK's payload. Throws when it is too short. */
+export function parseLink(u8: Uint8Array, at: number, endAt: number): LinkInfo {
+  if (endAt - at < IFINFOMSG_BYTES) throw malformed('short ifinfomsg');
+  const dv = viewOf(u8);
+  const attributes = netlinkAttributes(u8, at + IFINFOMSG_BYTES, endAt);
+  const flags = dv.getUint32(at + 8, true);
+  const mac = attributes.get(k.IFLA_ADDRESS);
+  const info = attributes.get(k.IFLA_LINKINFO);
+  return {
+    index: dv.getInt32(at + 4, true),
+    name: textOf(u8, attributes, k.IFLA_IFNAME),
+    mac:
+      mac === undefined || mac[1] - mac[0] !== 6
+        ? ''
+        : Array.from(u8.subarray(mac[0], mac[1]), (byte) => byte.toString(16).padStart(2, '0')).join(':'),
+    mtu: u32Of(u8, attributes, k.IFLA_MTU) ?? 0,
+    flags,
+    up: (flags & k.IFF_UP) !== 0,
+    running: (flags & k.IFF_RUNNING) !== 0,
+    loopback: (flags & k.IFF_LOOPBACK) !== 0,
+    txQueueLen: u32Of(u8, attributes, k.IFLA_TXQLEN) ?? 0,
+    kind: info === undefined ? '' : textOf(u8, netlinkAttributes(u8, info[0], info[1]), k.IFLA_INFO_KIND),
+  };
+}
+
+/** RTM_NEWADDR's payload; undefined for families we do not know. */
+export function parseAddress(u8: Uint8Array, at: number, endAt: number): AddressInfo | undefined {
+  if (endAt - at < IFADDRMSG_BYTES) throw malformed('short ifaddrmsg');
+  const family = u8[at]!;
+  if (!isFamily(family)) return undefined;
+  const attributes = netlinkAttributes(u8, at + IFADDRMSG_BYTES, endAt);
+  // IFA_ADDRESS is the peer's on point-to-point links; IFA_LOCAL, where present, is ours.
+  const address =
+    addressOf(u8, attributes, k.IFA_LOCAL, family) ?? addressOf(u8, attributes, k.IFA_ADDRESS, family);
+  if (address === undefined) return undefined;
+  const far = addressOf(u8, attributes, k.IFA_ADDRESS, family);
+  return {
+    ...(far !== undefined && far !== address && { peer: far }),
+    family,
+    address,
+    prefixLen: u8[at + 1]!,
+    index: viewOf(u8).getUint32(at + 4, true),
+    scope: u8[at + 3]!,
+    flags: u32Of(u8, attributes, k.IFA_FLAGS) ?? u8[at + 2]!,
+  };
+}
+
+function gatewayOf(u8: Uint8Array, attributes: Attributes, family: Family): string | undefined {
+  const gateway = addressOf(u8, attributes, k.RTA_GATEWAY, family);
+  if (gateway !== undefined) return gateway;
+  // struct rtvia: family u16, address. An IPv6 gateway of an IPv4 route, RFC 5549.
+  const via = attributes.get(k.RTA_VIA);
+  if (via === undefined || via[1] - via[0] < 2) return undefined;
+  const viaFamily = viewOf(u8).getUint16(via[0], true);
+  if (!isFamily(viaFamily) || via[1] - via[0] !== 2 + addressBytes(viaFamily)) return undefined;
+  return addressFormat(u8, via[0] + 2, viaFamily);
+}
+
+function parseHops(u8: Uint8Array, at: number, endAt: number, family: Family): RouteHop[] {
+  const dv = viewOf(u8);
+  const hops: RouteHop[] = [];
+  let next = at;
+  // struct rtnexthop: length u16, flags u8, weight - 1 u8, ifindex i32; attributes.
+  while (next + RTNEXTHOP_BYTES <= endAt) {
+    const length = dv.getUint16(next, true);
+    if (length < RTNEXTHOP_BYTES || next + length > endAt) throw malformed(`next hop length ${length}`);
+    const gateway = gatewayOf(u8, netlinkAttributes(u8, next + RTNEXTHOP_BYTES, next + length), family);
+    const hop: RouteHop = { oif: dv.getInt32(next + 4, true), weight: u8[next + 3]! + 1 };
+    if (gateway !== undefined) hop.gateway = gateway;
+    hops.push(hop);
+    next += align4(length);
+  }
+  return hops;
+}
+
+/** RTM_NEWROUTE's payload; undefined for families we do not know and for cached clones. */
+export function parseRoute(u8: Uint8Array, at: number, endAt: number): RouteInfo | undefined {
+  if (endAt - at < RTMSG_BYTES) throw malformed('short rtmsg');
+  const family = u8[at]!;
+  const flags = viewOf(u8).getUint32(at + 8, true);
+  if (!isFamily(family) || (flags & k.RTM_F_CLONED) !== 0) return undefined;
+  const attributes = netlinkAttributes(u8, at + RTMSG_BYTES, endAt);
+  const route: RouteInfo = {
+    family,
+    dst: addressOf(u8, attributes, k.RTA_DST, family) ?? (family === k.AF_INET ? '0.0.0.0' : '::'),
+    prefixLen: u8[at + 1]!,
+    table: u32Of(u8, attributes, k.RTA_TABLE) ?? u8[at + 4]!,
+    protocol: u8[at + 5]!,
+    scope: u8[at + 6]!,
+    type: u8[at + 7]!,
+    flags,
+    priority: u32Of(u8, attributes, k.RTA_PRIORITY) ?? 0,
+  };
+  const gateway = gatewayOf(u8, attributes, family);
+  if (gateway !== undefined) route.gateway = gateway;
+  const oif = u32Of(u8, attributes, k.RTA_OIF);
+  if (oif !== undefined) route.oif = oif;
+  const prefSrc = addressOf(u8, attributes, k.RTA_PREFSRC, family);
+  if (prefSrc !== undefined) route.prefSrc = prefSrc;
+  const multipath = attributes.get(k.RTA_MULTIPATH);
+  if (multipath !== undefined) route.hops = parseHops(u8, multipath[0], multipath[1], family);
+  return route;
+}
+
+/** As parseRoute, with `raw`. */
+export function parseRouteWithRaw(u8: Uint8Array, at: number, endAt: number): RouteInfo | undefined {
+  const route = parseRoute(u8, at, endAt);
+  return route && { ...route, raw: u8.slice(at, endAt) };
+}
+
+/** What the kernel adds of itself, or what means nothing in another namespace. */
+const NOT_COPIED: readonly number[] = [k.RTA_PREFSRC, k.RTA_NH_ID, k.RTA_CACHEINFO, k.RTA_UID, k.RTA_EXPIRES];
+const NOT_COPIED_FLAGS = k.RTNH_F_DEAD | k.RTNH_F_LINKDOWN;
+
+/**
+ * Request for a route like `raw` (RouteInfo.raw) by another interface: metrics, type of service, preference and everything else
+ * stay as they are.
+ */
+export function routeCopyRequest(raw: Uint8Array, oif: number): NetlinkRequest {
+  if (raw.length < RTMSG_BYTES) throw malformed('short rtmsg');
+  const flags = viewOf(raw).getUint32(8, true) & ~NOT_COPIED_FLAGS;
+  // CREATE alone, as `ip route prepend`: a route that differs only in its source address is one of its own.
+  const request = new NetlinkRequest(k.RTM_NEWROUTE, k.NLM_F_REQUEST | k.NLM_F_ACK | k.NLM_F_CREATE);
+  request.routeHeader(raw[0]!, raw[1]!, raw[4]!, raw[5]!, raw[6]!, raw[7]!, flags, raw[3]!);
+  for (const [type, [from, to]] of netlinkAttributes(raw, RTMSG_BYTES, raw.length)) {
+    if (NOT_COPIED.includes(type)) continue;
+    const value = raw.slice(from, to);
+    if (type === k.RTA_OIF) writeWord(value, 0, oif);
+    if (type === k.RTA_MULTIPATH) {
+      for (let next = 0; next + RTNEXTHOP_BYTES <= value.length; ) {
+        const length = viewOf(value).getUint16(next, true);
+        if (length < RTNEXTHOP_BYTES || next + length > value.length) throw malformed(`next hop ${length}`);
+        value[next + 2]! &= ~NOT_COPIED_FLAGS;
+        writeWord(value, next + 4, oif);
+        next += align4(length);
+      }
+    }
+    request.bytes(type === k.RTA_METRICS ? type | k.NLA_F_NESTED : type, value);
+  }
+  return request;
+}
+
+const writeWord = (u8: Uint8Array, at: number, value: number): void => {
+  if (at + 4 <= u8.length) viewOf(u8).setUint32(at, value, true);
+};
+
+/** NLMSG_ERROR's payload: errno (0 for an acknowledgement) and the kernel's words, if it has any. */
+export function parseError(
+  u8: Uint8Array,
+  message: NetlinkMessage,
+): { errno: number; text: string | undefined } {
+  // struct nlmsgerr: error i32, the request's header; the request unless capped; attributes if it says so.
+  if (message.endAt - message.at < 4) throw malformed('short nlmsgerr');
+  const dv = viewOf(u8);
+  const errno = 0 - dv.getInt32(message.at, true);
+  let text: string | undefined;
+  if (
+    message.type === k.NLMSG_ERROR &&
+    (message.flags & k.NLM_F_ACK_TLVS) !== 0 &&
+    message.endAt - message.at >= 4 + NLMSG_HEADER_BYTES
+  ) {
+    const quoted =
+      (message.flags & k.NLM_F_CAPPED) !== 0 ? NLMSG_HEADER_BYTES : dv.getUint32(message.at + 4, true);
+    const attributesAt = message.at + 4 + align4(quoted);
+    if (attributesAt <= message.endAt) {
+      const words = textOf(u8, netlinkAttributes(u8, attributesAt, message.endAt), k.NLMSGERR_ATTR_MSG);
+      if (words !== '') text = words;
+    }
+  }
+  return { errno, text };
+}
+
+// ---- codec, writing -------------------------------------------------------------------------------------------
+
+const REQUEST_BYTES = 1024;
+
+/** One request under construction. */
+export class NetlinkRequest {
+  readonly u8 = new Uint8Array(REQUEST_BYTES);
+  readonly #dv = viewOf(this.u8);
+  #bytes = NLMSG_HEADER_BYTES;
+
+  constructor(type: number, flags: number) {
+    this.#dv.setUint16(4, type, true);
+    this.#dv.setUint16(6, flags, true);
+  }
+
+  get type(): number {
+    return this.#dv.getUint16(4, true);
+  }
+
+  /** The message with its length and number filled in; borrowed. */
+  finish(sequence: number): Uint8Array {
+    this.#dv.setUint32(0, this.#bytes, true);
+    this.#dv.setUint32(8, sequence, true);
+    return this.u8.subarray(0, this.#bytes);
+  }
+
+  #room(bytes: number): number {
+    const at = this.#bytes;
+    if (at + align4(bytes) > REQUEST_BYTES)
+      throw new RangeError(`netlink request over ${REQUEST_BYTES} bytes`);
+    this.#bytes = at + align4(bytes);
+    return at;
+  }
+
+  linkHeader(index: number, flags = 0, change = 0): this {
+    const at = this.#room(IFINFOMSG_BYTES);
+    this.u8[at] = k.AF_UNSPEC;
+    this.#dv.setInt32(at + 4, index, true);
+    this.#dv.setUint32(at + 8, flags, true);
+    this.#dv.setUint32(at + 12, change, true);
+    return this;
+  }
+
+  addressHeader(family: number, prefixLen: number, flags: number, scope: number, index: number): this {
+    const at = this.#room(IFADDRMSG_BYTES);
+    this.u8.set([family, prefixLen, flags, scope], at);
+    this.#dv.setUint32(at + 4, index, true);
+    return this;
+  }
+
+  routeHeader(
+    family: number,
+    dstLen: number,
+    table: number,
+    protocol: number,
+    scope: number,
+    type: number,
+    flags: number,
+    tos = 0,
+  ): this {
+    const at = this.#room(RTMSG_BYTES);
+    this.u8.set([family, dstLen, 0, tos, table, protocol, scope, type], at);
+    this.#dv.setUint32(at + 8, flags, true);
+    return this;
+  }
+
+  bytes(type: number, value: Uint8Array): this {
+    const at = this.#room(4 + value.length);
+    this.#dv.setUint16(at, 4 + value.length, true);
+    this.#dv.setUint16(at + 2, type, true);
+    this.u8.set(value, at + 4);
+    return this;
+  }
+
+  byte(type: number, value: number): this {
+    return this.bytes(type, Uint8Array.of(value));
+  }
+
+  word(type: number, value: number): this {
+    const at = this.#room(8);
+    this.#dv.setUint16(at, 8, true);
+    this.#dv.setUint16(at + 2, type, true);
+    this.#dv.setUint32(at + 4, value, true);
+    return this;
+  }
+
+  text(type: number, value: string): this {
+    return this.bytes(type, new TextEncoder().encode(`${value}\0`));
+  }
+
+  /** An attribute whose value is what `fill` adds. */
+  nested(type: number, fill: (request: this) => void): this {
+    const at = this.#room(4);
+    fill(this);
+    this.#dv.setUint16(at, this.#bytes - at, true);
+    this.#dv.setUint16(at + 2, type | k.NLA_F_NESTED, true);
+    return this;
+  }
+}
+
+/** Bytes of `52:54:00:12:34:56`. */
+export function macParse(text: string): Uint8Array {
+  if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text)) {
+    throw new RangeError(`"${text}" is not a MAC address: write six hexadecimal bytes, 52:54:00:12:34:56`);
+  }
+  return Uint8Array.from(text.split(':'), (byte) => Number.parseInt(byte, 16));
+}
+
+/** RTM_NEWADDR or RTM_DELADDR. @param flags  NLM_F_* besides REQUEST and ACK @throws RangeError for an address of another family */
+export function addressRequest(
+  type: number,
+  flags: number,
+  index: number,
+  family: Family,
+  text: string,
+  prefixLen: number,
+  peer = text,
+  scope = 0,
+): NetlinkRequest {
+  return new NetlinkRequest(type, k.NLM_F_REQUEST | k.NLM_F_ACK | flags)
+    .addressHeader(family, prefixLen, 0, scope, index)
+    .bytes(k.IFA_LOCAL, addressFor(family, text))
+    .bytes(k.IFA_ADDRESS, addressFor(family, peer));
+}
+
+/** Bytes of an address. @throws RangeError when it is none of the family */
+export function addressFor(family: Family, text: string): Uint8Array {
+  if (familyOf(text) !== family) {
+    throw new RangeError(`"${text}" is not an ${family === k.AF_INET ? 'IPv4' : 'IPv6'} address`);
+  }
+  return addressParse(text);
+}
+
+/** RTM_NEWROUTE or RTM_DELROUTE. @param flags  NLM_F_* besides REQUEST and ACK */
+export function routeRequest(type: number, flags: number, route: RouteSpec): NetlinkRequest {
+  const { family, gateway } = route;
+  const onLinkScope = family === k.AF_INET && gateway === undefined ? k.RT_SCOPE_LINK : k.RT_SCOPE_UNIVERSE;
+  const table = route.table ?? k.RT_TABLE_MAIN;
+  const deletes = type === k.RTM_DELROUTE;
+  const request = new NetlinkRequest(type, k.NLM_F_REQUEST | k.NLM_F_ACK | flags).routeHeader(
+    family,
+    route.prefixLen,
+    table < 256 ? table : k.RT_TABLE_UNSPEC,
+    deletes ? k.RTPROT_UNSPEC : k.RTPROT_BOOT,
+    deletes ? k.RT_SCOPE_NOWHERE : (route.scope ?? onLinkScope),
+    deletes ? k.RTN_UNSPEC : k.RTN_UNICAST,
+    route.onlink ? k.RTNH_F_ONLINK : 0,
+  );
+  if (table >= 256) request.word(k.RTA_TABLE, table);
+  if (route.prefixLen > 0) request.bytes(k.RTA_DST, addressFor(family, route.dst));
+  if (gateway !== undefined) {
+    if (familyOf(gateway) === family) request.bytes(k.RTA_GATEWAY, addressParse(gateway));
+    else request.bytes(k.RTA_VIA, Uint8Array.of(k.AF_INET6, 0, ...addressParse(gateway)));
+  }
+  request.word(k.RTA_OIF, route.oif);
+  if (route.prefSrc !== undefined) request.bytes(k.RTA_PREFSRC, addressFor(family, route.prefSrc));
+  if (route.priority !== undefined) request.word(k.RTA_PRIORITY, route.priority);
+  if (route.mtu !== undefined && !deletes) {
+    const mtu = route.mtu;
+    request.nested(k.RTA_METRICS, (metrics) => metrics.word(k.RTAX_MTU, mtu));
+  }
+  return request;
+}
+
+/** A route as messages name it. */
+export function routeText(route: RouteSpec): string {
+  const via = route.gateway === undefined ? '' : ` via ${route.gateway}`;
+  return `${route.dst}/${route.prefixLen}${via} dev ${route.oif}`;
+}
