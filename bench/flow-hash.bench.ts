@@ -1,6 +1,6 @@
 /** flowHash as it is, beside the same with 2-4 rounds and beside an unkeyed hash: what the protection costs. */
 import Benchmark from 'benchmark';
-import { datagramHash, flowHash } from '../src/workers/flow-hash.ts';
+import { flowHash } from '../src/workers/flow-hash.ts';
 import { ops, sink } from './ops.ts';
 
 const FLOWS = 1024;
@@ -75,11 +75,6 @@ export function build(): Benchmark.Suite {
     .add(
       'flowHash, IPv6',
       over((i) => flowHash(K0, K1, v6, i * 8, v6, i * 8 + 4, i, 6)),
-      ops(FLOWS),
-    )
-    .add(
-      'datagramHash, IPv4',
-      over((i) => datagramHash(K0, K1, v4, i * 8, v4, i * 8 + 4, 17, i)),
       ops(FLOWS),
     )
     .add(

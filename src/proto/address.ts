@@ -38,6 +38,7 @@ export function addressSetIpv4(words: Uint32Array, w: number, ipv4: number): voi
   words[w + 3] = ipv4;
 }
 
+/** Copy an address: four words from[f..f+3] to to[t..t+3]. */
 export function addressCopy(from: Uint32Array, f: number, to: Uint32Array, t: number): void {
   to[t] = from[f]!;
   to[t + 1] = from[f + 1]!;
@@ -45,11 +46,13 @@ export function addressCopy(from: Uint32Array, f: number, to: Uint32Array, t: nu
   to[t + 3] = from[f + 3]!;
 }
 
+/** Whether two addresses, four words each, are the same. */
 export function addressEqual(a: Uint32Array, aw: number, b: Uint32Array, bw: number): boolean {
   // The last word differs most often.
   return a[aw + 3] === b[bw + 3] && a[aw + 2] === b[bw + 2] && a[aw + 1] === b[bw + 1] && a[aw] === b[bw];
 }
 
+/** Whether four words are ::ffff:a.b.c.d, which is how IPv4 addresses are kept. */
 export function isV4Mapped(words: Uint32Array, w: number): boolean {
   return words[w + 2] === V4_MAPPED_WORD && words[w + 1] === 0 && words[w] === 0;
 }

@@ -25,37 +25,22 @@ export function arpCheck(pool: Uint8Array, at: number, availBytes: number): numb
   return op === ArpOp.request || op === ArpOp.reply ? 0 : Drop.arpOp;
 }
 
+/** ArpOp value. */
 export function arpOp(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 6);
 }
 
+/** IPv4 address as a u32. */
 export function arpSenderIp(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 14);
 }
 
+/** IPv4 address as a u32. */
 export function arpTargetIp(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 24);
 }
 
-function arpWrite(
-  pool: Uint8Array,
-  at: number,
-  op: number,
-  senderMac: Uint8Array,
-  senderIp: number,
-  targetMac: Uint8Array | null,
-  targetIp: number,
-): void {
-  writeU32(pool, at, 0x00010800);
-  writeU32(pool, at + 4, 0x06040000 | op);
-  writeU32(pool, at + 14, senderIp);
-  writeU32(pool, at + 24, targetIp);
-  for (let i = 0; i < MAC_BYTES; i++) {
-    pool[at + arpSenderMacAt + i] = senderMac[i]!;
-    pool[at + arpTargetMacAt + i] = targetMac === null ? 0 : targetMac[i]!;
-  }
-}
-
+/** `senderIp` is at `senderMac`: ARP_BYTES bytes at `at`. Addresses as u32. */
 export function arpReplyWrite(
   pool: Uint8Array,
   at: number,
@@ -64,16 +49,12 @@ export function arpReplyWrite(
   targetMac: Uint8Array,
   targetIp: number,
 ): void {
-  arpWrite(pool, at, ArpOp.reply, senderMac, senderIp, targetMac, targetIp);
-}
-
-/** Who has `targetIp`? The target's MAC field is zero; with senderIp === targetIp it is an announcement (RFC 5227). */
-export function arpRequestWrite(
-  pool: Uint8Array,
-  at: number,
-  senderMac: Uint8Array,
-  senderIp: number,
-  targetIp: number,
-): void {
-  arpWrite(pool, at, ArpOp.request, senderMac, senderIp, null, targetIp);
+  writeU32(pool, at, 0x00010800);
+  writeU32(pool, at + 4, 0x06040000 | ArpOp.reply);
+  writeU32(pool, at + 14, senderIp);
+  writeU32(pool, at + 24, targetIp);
+  for (let i = 0; i < MAC_BYTES; i++) {
+    pool[at + arpSenderMacAt + i] = senderMac[i]!;
+    pool[at + arpTargetMacAt + i] = targetMac[i]!;
+  }
 }

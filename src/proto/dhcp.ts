@@ -85,6 +85,7 @@ export function dhcpCheck(pool: Uint8Array, at: number, bytes: number): number {
   return 0; // an end option is required, but some clients forget it
 }
 
+/** Transaction id, the client's choice: a reply carries it back. */
 export function dhcpXid(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 4);
 }

@@ -12,8 +12,6 @@ import { Drop } from './drop.ts';
 
 export const DNS_PORT = 53;
 export const DNS_HEADER_BYTES = 12;
-/** RFC 1035 section 4.2.1: what any UDP client takes without EDNS. */
-export const DNS_UDP_BYTES = 512;
 /** RFC 1035 section 2.3.4, terminating zero included. */
 const NAME_MAX_BYTES = 255;
 
@@ -21,7 +19,6 @@ export const DnsRcode = { noError: 0, formErr: 1, servFail: 2, nxDomain: 3, notI
 
 const QR = 0x8000;
 const OPCODE_RD = 0x7900; // the bits that an answer copies from its query
-const TC = 0x0200;
 const RA = 0x0080;
 
 /**
@@ -56,27 +53,14 @@ export function dnsCheck(pool: Uint8Array, at: number, bytes: number): number {
   return Math.min(questionBytes, 0);
 }
 
+/** The id, by which an answer finds its query. */
 export function dnsId(pool: Uint8Array, at: number): number {
   return readU16(pool, at);
 }
 
-/** A forwarder gives each query an id of its own choice. */
-export function dnsIdWrite(pool: Uint8Array, at: number, id: number): void {
-  writeU16(pool, at, id);
-}
-
+/** QR bit: false for an answer. */
 export function dnsIsQuery(pool: Uint8Array, at: number): boolean {
   return (pool[at + 2]! & 0x80) === 0;
-}
-
-/** 0: standard query. */
-export function dnsOpcode(pool: Uint8Array, at: number): number {
-  return (pool[at + 2]! >>> 3) & 15;
-}
-
-/** The answer was cut: the client should ask again over TCP. */
-export function dnsTruncated(pool: Uint8Array, at: number): boolean {
-  return (pool[at + 2]! & 0x02) !== 0;
 }
 
 /** DnsRcode value. */
@@ -118,23 +102,6 @@ export function dnsSameQuestion(
   return true;
 }
 
-function answerWrite(
-  pool: Uint8Array,
-  at: number,
-  queryAt: number,
-  queryBytes: number,
-  flags: number,
-): number {
-  const queryFlags = readU16(pool, queryAt + 2);
-  const questionBytes = dnsQuestionBytes(pool, queryAt, queryBytes);
-  const bytes = DNS_HEADER_BYTES + Math.max(questionBytes, 0);
-  pool.copyWithin(at, queryAt, queryAt + bytes);
-  writeU16(pool, at + 2, QR | RA | (queryFlags & OPCODE_RD) | flags);
-  writeU32(pool, at + 4, questionBytes < 0 ? 0 : 0x00010000); // one question, no answer
-  writeU32(pool, at + 8, 0);
-  return bytes;
-}
-
 /**
  * An answer that is only a result code: the query's id and question, nothing else.
  * @param at  may be queryAt, to answer where the query lies
@@ -148,15 +115,12 @@ export function dnsErrorWrite(
   queryBytes: number,
   rcode: number,
 ): number {
-  return answerWrite(pool, at, queryAt, queryBytes, rcode);
-}
-
-/** No server answered. See dnsErrorWrite. */
-export function dnsServfailWrite(pool: Uint8Array, at: number, queryAt: number, queryBytes: number): number {
-  return answerWrite(pool, at, queryAt, queryBytes, DnsRcode.servFail);
-}
-
-/** An empty answer with TC set: the client asks again over TCP. See dnsErrorWrite. */
-export function dnsTruncatedWrite(pool: Uint8Array, at: number, queryAt: number, queryBytes: number): number {
-  return answerWrite(pool, at, queryAt, queryBytes, TC);
+  const queryFlags = readU16(pool, queryAt + 2);
+  const questionBytes = dnsQuestionBytes(pool, queryAt, queryBytes);
+  const bytes = DNS_HEADER_BYTES + Math.max(questionBytes, 0);
+  pool.copyWithin(at, queryAt, queryAt + bytes);
+  writeU16(pool, at + 2, QR | RA | (queryFlags & OPCODE_RD) | rcode);
+  writeU32(pool, at + 4, questionBytes < 0 ? 0 : 0x00010000); // one question, no answer
+  writeU32(pool, at + 8, 0);
+  return bytes;
 }

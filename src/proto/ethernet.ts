@@ -8,12 +8,12 @@
 import { readU16, writeU16 } from './be.ts';
 
 export const ETH_BYTES = 14;
-export const ETH_DST = 0;
 export const ETH_SRC = 6;
 export const MAC_BYTES = 6;
 
 export const EtherType = { ipv4: 0x0800, arp: 0x0806, ipv6: 0x86dd, vlan: 0x8100 } as const;
 
+/** EtherType value. */
 export function etherType(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 12);
 }
@@ -30,21 +30,6 @@ export function etherWrite(
   for (let i = 0; i < MAC_BYTES; i++) pool[at + i] = dst[i]!;
   for (let i = 0; i < MAC_BYTES; i++) pool[at + ETH_SRC + i] = src[i]!;
   writeU16(pool, at + 12, type);
-}
-
-/** Copy a 6-byte address out of a packet. */
-export function macRead(pool: Uint8Array, at: number, mac: Uint8Array): void {
-  for (let i = 0; i < MAC_BYTES; i++) mac[i] = pool[at + i]!;
-}
-
-export function macEqual(pool: Uint8Array, at: number, mac: Uint8Array): boolean {
-  for (let i = 0; i < MAC_BYTES; i++) if (pool[at + i] !== mac[i]) return false;
-  return true;
-}
-
-/** Group bit: multicast and broadcast addresses. */
-export function macIsGroup(pool: Uint8Array, at: number): boolean {
-  return (pool[at]! & 1) !== 0;
 }
 
 /** "9a:55:9a:55:9a:55" to 6 bytes; null when it is not six two-digit hex groups. Cold path. */

@@ -7,6 +7,8 @@
  *         unreachable: 0 | next-hop MTU u16 (code 4)        time exceeded: 0
  *  data   errors quote the IP header and the first bytes of the packet that they are about
  *
+ * ICMPv6 has the same layout: what reads and writes fields here serves both.
+ *
  * Invariant: once icmpCheck() === 0, the 8 bytes may be read unchecked.
  */
 import { readU16, readU32, writeU16, writeU32 } from './be.ts';
@@ -37,9 +39,6 @@ export const IcmpUnreachable = {
   adminProhibited: 13,
 } as const;
 
-/** Codes of IcmpType.timeExceeded. */
-export const IcmpTimeExceeded = { ttl: 0, reassembly: 1 } as const;
-
 /**
  * Check length and checksum of a whole message.
  * @param bytes  message length; all of it is read
@@ -51,18 +50,22 @@ export function icmpCheck(pool: Uint8Array, at: number, bytes: number): number {
   return 0;
 }
 
+/** IcmpType or Icmp6Type value. */
 export function icmpType(pool: Uint8Array, at: number): number {
   return pool[at]!;
 }
 
+/** Code, by type. */
 export function icmpCode(pool: Uint8Array, at: number): number {
   return pool[at + 1]!;
 }
 
+/** Identifier of an echo message. */
 export function icmpEchoId(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 4);
 }
 
+/** Sequence number of an echo message. */
 export function icmpEchoSeq(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 6);
 }
@@ -102,11 +105,13 @@ export function icmpEchoReplyInPlace(pool: Uint8Array, at: number, bytes: number
 }
 
 /**
- * Write an error message that quotes `quotedBytes` of the offending packet, its IP header first.
- * @param info32  bytes 4..7, e.g. the next-hop MTU for fragmentationNeeded
+ * Write an error message, of ICMP or ICMPv6, that quotes `quotedBytes` of the offending packet, its IP header first. The checksum is left 0:
+ * icmpChecksumWrite, or icmp6ChecksumWrite once the addresses are in place.
+ * @param info32  bytes 4..7, e.g. the MTU for fragmentationNeeded and packetTooBig
  * @param quotedAt  where the quoted packet lies in the same pool; may overlap the message
- * @returns message bytes, 8 + quotedBytes, checksum included
- * @source RFC 792; RFC 1812 section 4.3.2.3: quote as much as fits in 576 bytes with the IP header
+ * @returns message bytes, 8 + quotedBytes
+ * @source RFC 792, RFC 4443 section 3. How much to quote: as much as fits with the IP header in 576 bytes (RFC 1812 section 4.3.2.3),
+ *         in 1280 with IPv6 (RFC 4443 section 2.4 (c))
  */
 export function icmpErrorWrite(
   pool: Uint8Array,
@@ -120,7 +125,7 @@ export function icmpErrorWrite(
   pool.copyWithin(at + ICMP_BYTES, quotedAt, quotedAt + quotedBytes);
   pool[at] = type;
   pool[at + 1] = code;
+  writeU16(pool, at + 2, 0);
   writeU32(pool, at + 4, info32);
-  icmpChecksumWrite(pool, at, ICMP_BYTES + quotedBytes);
   return ICMP_BYTES + quotedBytes;
 }

@@ -15,7 +15,6 @@ import { finishSum, onesSum } from './checksum.ts';
 import { Drop } from './drop.ts';
 
 export const IPV4_MIN_BYTES = 20;
-export const IPV4_MAX_BYTES = 60;
 /** Offsets from the version byte. */
 export const IPV4_CHECKSUM = 10;
 export const IPV4_SRC = 12;
@@ -49,14 +48,17 @@ export function ipv4TotalLen(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 2);
 }
 
+/** Identification: the same in all fragments of a datagram. */
 export function ipv4Ident(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 4);
 }
 
+/** DF. */
 export function ipv4DontFragment(pool: Uint8Array, at: number): boolean {
   return (pool[at + 6]! & 0x40) !== 0;
 }
 
+/** MF. */
 export function ipv4MoreFragments(pool: Uint8Array, at: number): boolean {
   return (pool[at + 6]! & 0x20) !== 0;
 }
@@ -71,22 +73,27 @@ export function ipv4IsFragment(pool: Uint8Array, at: number): boolean {
   return (readU16(pool, at + 6) & 0x3fff) !== 0;
 }
 
+/** Time to live, hops. */
 export function ipv4Ttl(pool: Uint8Array, at: number): number {
   return pool[at + 8]!;
 }
 
+/** IpProtocol value. */
 export function ipv4Protocol(pool: Uint8Array, at: number): number {
   return pool[at + 9]!;
 }
 
+/** Source address as a u32. */
 export function ipv4Src(pool: Uint8Array, at: number): number {
   return readU32(pool, at + IPV4_SRC);
 }
 
+/** Destination address as a u32. */
 export function ipv4Dst(pool: Uint8Array, at: number): number {
   return readU32(pool, at + IPV4_DST);
 }
 
+/** Whether the header checksum is right. @param headerBytes  of ipv4HeaderBytes() */
 export function ipv4ChecksumOk(pool: Uint8Array, at: number, headerBytes: number): boolean {
   return finishSum(onesSum(pool, at, headerBytes, 0)) === 0;
 }

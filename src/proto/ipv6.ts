@@ -77,14 +77,17 @@ export function ipv6PayloadLen(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 4);
 }
 
+/** Next Header of the fixed header: an extension header or the upper protocol. */
 export function ipv6NextHeader(pool: Uint8Array, at: number): number {
   return pool[at + IPV6_NEXT_HEADER]!;
 }
 
+/** Hop limit. */
 export function ipv6HopLimit(pool: Uint8Array, at: number): number {
   return pool[at + 7]!;
 }
 
+/** Flow label, 20 bits. */
 export function ipv6FlowLabel(pool: Uint8Array, at: number): number {
   return readU32(pool, at) & 0xfffff;
 }

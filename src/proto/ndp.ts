@@ -11,7 +11,7 @@
  * must be 255. Router and neighbour messages are rare, so the RA writer takes a plain object.
  */
 import { addressWrite } from './address.ts';
-import { readU16, writeU16, writeU32 } from './be.ts';
+import { writeU16, writeU32 } from './be.ts';
 import { domainLabels, domainWrite } from './domain-name.ts';
 import { Drop } from './drop.ts';
 import { MAC_BYTES } from './ethernet.ts';
@@ -120,20 +120,6 @@ export function ndpNaWrite(
   return NEIGHBOUR_BYTES + linkLayerOptionWrite(pool, at + NEIGHBOUR_BYTES, NdpOption.targetLinkLayer, mac);
 }
 
-/** Neighbour solicitation with the sender's link-layer address: message bytes (32), checksum 0. */
-export function ndpNsWrite(
-  pool: Uint8Array,
-  at: number,
-  target: Uint32Array,
-  w: number,
-  mac: Uint8Array,
-): number {
-  writeU32(pool, at, Icmp6Type.neighbourSolicitation << 24);
-  writeU32(pool, at + 4, 0);
-  addressWrite(pool, at + ndpTargetAt, target, w);
-  return NEIGHBOUR_BYTES + linkLayerOptionWrite(pool, at + NEIGHBOUR_BYTES, NdpOption.sourceLinkLayer, mac);
-}
-
 /** What a router advertisement says. Addresses are four words each. */
 export interface RouterAdvertisement {
   /** Router's MAC: source link-layer option. */
@@ -212,20 +198,4 @@ export function ndpRaWrite(
     bytes += dnsslBytes;
   }
   return bytes;
-}
-
-/** fe80::/64 with the modified EUI-64 of a MAC (RFC 4291 appendix A) into words[w..w + 3]. */
-export function linkLocalFromMac(mac: Uint8Array, words: Uint32Array, w: number): void {
-  words[w] = 0xfe800000;
-  words[w + 1] = 0;
-  words[w + 2] = ((readU16(mac, 0) ^ 0x0200) << 16) | (mac[2]! << 8) | 0xff;
-  words[w + 3] = (0xfe << 24) | (mac[3]! << 16) | readU16(mac, 4);
-}
-
-/** The solicited-node group of an address, ff02::1:ffXX:XXXX (RFC 4291 section 2.7.1), into out[o..o + 3]. */
-export function solicitedNode(words: Uint32Array, w: number, out: Uint32Array, o: number): void {
-  out[o] = 0xff020000;
-  out[o + 1] = 0;
-  out[o + 2] = 1;
-  out[o + 3] = 0xff000000 | (words[w + 3]! & 0xffffff);
 }

@@ -7,14 +7,17 @@ export function seqLt(a: number, b: number): boolean {
   return ((a - b) | 0) < 0;
 }
 
+/** a is before b, or the same. */
 export function seqLeq(a: number, b: number): boolean {
   return ((a - b) | 0) <= 0;
 }
 
+/** a is after b. */
 export function seqGt(a: number, b: number): boolean {
   return ((a - b) | 0) > 0;
 }
 
+/** a is after b, or the same. */
 export function seqGeq(a: number, b: number): boolean {
   return ((a - b) | 0) >= 0;
 }
@@ -27,9 +30,4 @@ export function seqDiff(a: number, b: number): number {
 /** a advanced by `count` (may be negative), as u32. */
 export function seqAdd(a: number, count: number): number {
   return (a + count) >>> 0;
-}
-
-/** The later of two, as u32. */
-export function seqMax(a: number, b: number): number {
-  return (((a - b) | 0) > 0 ? a : b) >>> 0;
 }

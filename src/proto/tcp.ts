@@ -40,18 +40,22 @@ export function tcpHeaderBytes(pool: Uint8Array, at: number, availBytes: number)
   return headerBytes;
 }
 
+/** Source port. */
 export function tcpSrcPort(pool: Uint8Array, at: number): number {
   return readU16(pool, at);
 }
 
+/** Destination port. */
 export function tcpDstPort(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 2);
 }
 
+/** SEG.SEQ. */
 export function tcpSeq(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 4);
 }
 
+/** SEG.ACK; means something with TcpFlag.ack. */
 export function tcpAck(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 8);
 }
@@ -66,10 +70,12 @@ export function tcpWindow(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 14);
 }
 
+/** The checksum field. */
 export function tcpChecksum(pool: Uint8Array, at: number): number {
   return readU16(pool, at + tcpChecksumAt);
 }
 
+/** Urgent pointer; means something with TcpFlag.urg. */
 export function tcpUrgent(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 18);
 }
@@ -90,6 +96,7 @@ export interface TcpOptions {
   readonly sackRight: Uint32Array;
 }
 
+/** What tcpOptions() fills; made once, reused. */
 export function newTcpOptions(): TcpOptions {
   return {
     mss: 0,
@@ -193,11 +200,6 @@ export function tcpWrite(
   pool[at + 13] = flags;
   writeU16(pool, at + 14, window);
   writeU32(pool, at + 16, 0);
-}
-
-/** Bytes that tcpSynOptionsWrite will write. */
-export function tcpSynOptionsBytes(wscale: number, sackPermitted: boolean): number {
-  return 4 + (sackPermitted ? 4 : 0) + (wscale >= 0 ? 4 : 0);
 }
 
 /**

@@ -25,10 +25,12 @@ export function udpHeaderBytes(pool: Uint8Array, at: number, availBytes: number)
   return UDP_BYTES;
 }
 
+/** Source port. */
 export function udpSrcPort(pool: Uint8Array, at: number): number {
   return readU16(pool, at);
 }
 
+/** Destination port. */
 export function udpDstPort(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 2);
 }

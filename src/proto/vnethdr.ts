@@ -25,6 +25,7 @@ function writeLe16(pool: Uint8Array, at: number, value: number): void {
   pool[at + 1] = value >>> 8;
 }
 
+/** VnetFlag bits. */
 export function vnetFlags(pool: Uint8Array, at: number): number {
   return pool[at]!;
 }
@@ -44,10 +45,12 @@ export function vnetGsoSize(pool: Uint8Array, at: number): number {
   return readLe16(pool, at + 4);
 }
 
+/** Offset in the frame where the checksum begins to cover. */
 export function vnetCsumStart(pool: Uint8Array, at: number): number {
   return readLe16(pool, at + 6);
 }
 
+/** Offset of the checksum field from there. */
 export function vnetCsumOffset(pool: Uint8Array, at: number): number {
   return readLe16(pool, at + 8);
 }

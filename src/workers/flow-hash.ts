@@ -108,25 +108,6 @@ export function flowHash(
   return halfSipHash13(k0, k1, message, wordCount, ((wordCount * 4 + 1) << 24) | proto);
 }
 
-/**
- * Hash of a fragmented datagram, which has no ports in all but its first fragment: all its fragments go to one shard.
- * @param ident  IPv4 Identification (16 bits) or that of the IPv6 fragment header (32 bits)
- * @returns u32
- */
-export function datagramHash(
-  k0: number,
-  k1: number,
-  src: Uint32Array,
-  srcAt: number,
-  dst: Uint32Array,
-  dstAt: number,
-  proto: number,
-  ident: number,
-): number {
-  const wordCount = addressWords(src, srcAt, dst, dstAt, ident);
-  return halfSipHash13(k0, k1, message, wordCount, ((wordCount * 4 + 2) << 24) | (1 << 8) | proto);
-}
-
 /** Shard of a hash, 0 .. shards-1. Uses the upper bits; the flow table's places come from the lower ones. */
 export function shardOf(hash: number, shards: number): number {
   return Math.floor((hash * shards) / 0x1_0000_0000);

@@ -6,7 +6,6 @@ import {
   arpCheck,
   arpOp,
   arpReplyWrite,
-  arpRequestWrite,
   arpSenderIp,
   arpSenderMacAt,
   arpTargetIp,
@@ -33,12 +32,6 @@ test('fields of the vector', () => {
     0x0a000264,
   ]);
   expect(slice(pool, AT + arpSenderMacAt, 6)).toEqual(wire('9a 55 9a 55 9a 55'));
-});
-
-test('arpRequestWrite writes the vector', () => {
-  const pool = poolWith(new Uint8Array(ARP_BYTES).fill(0xff));
-  arpRequestWrite(pool, AT, wire('9a 55 9a 55 9a 55'), 0x0a000202, 0x0a000264);
-  expect(slice(pool, AT, ARP_BYTES)).toEqual(request);
 });
 
 test.each<[string, number, number, number, number]>([

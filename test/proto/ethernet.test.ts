@@ -6,10 +6,7 @@ import {
   EtherType,
   etherType,
   etherWrite,
-  macEqual,
-  macIsGroup,
   macParse,
-  macRead,
   macText,
 } from '../../src/proto/ethernet.ts';
 import { FRAME_AT, mac, poolWith, slice, u16, wire } from './vector.ts';
@@ -25,8 +22,6 @@ test('writes and reads the header', () => {
   etherWrite(pool, FRAME_AT, broadcastArp.subarray(0, 6), broadcastArp.subarray(6, 12), EtherType.arp);
   expect(slice(pool, FRAME_AT, ETH_BYTES)).toEqual(broadcastArp);
   expect(etherType(pool, FRAME_AT)).toBe(EtherType.arp);
-  expect(macIsGroup(pool, FRAME_AT)).toBe(true);
-  expect(macIsGroup(pool, FRAME_AT + ETH_SRC)).toBe(false);
   expect(macText(pool, FRAME_AT + ETH_SRC)).toBe('9a:55:9a:55:9a:55');
 });
 
@@ -35,10 +30,8 @@ test('decode(encode(x)) = x, nothing around it touched', () => {
     fc.property(mac, mac, u16, (dst, src, type) => {
       const pool = poolWith(new Uint8Array(ETH_BYTES));
       etherWrite(pool, FRAME_AT, dst, src, type);
-      const read = new Uint8Array(6);
-      macRead(pool, FRAME_AT + ETH_SRC, read);
-      expect(read).toEqual(src);
-      expect(macEqual(pool, FRAME_AT, dst)).toBe(true);
+      expect(slice(pool, FRAME_AT, 6)).toEqual(dst);
+      expect(slice(pool, FRAME_AT + ETH_SRC, 6)).toEqual(src);
       expect(etherType(pool, FRAME_AT)).toBe(type);
       expect([pool[FRAME_AT - 1], pool[FRAME_AT + ETH_BYTES]]).toEqual([0xa5, 0xa5]);
       expect(macParse(macText(pool, FRAME_AT))).toEqual(dst);

@@ -18,7 +18,6 @@ import {
   tcpSackWrite,
   tcpSeq,
   tcpSrcPort,
-  tcpSynOptionsBytes,
   tcpSynOptionsWrite,
   tcpUrgent,
   tcpWindow,
@@ -199,7 +198,7 @@ describe('writers', () => {
     );
   });
 
-  test('SYN options: decode(encode(x)) = x, length foretold', () => {
+  test('SYN options: decode(encode(x)) = x', () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 65535 }),
@@ -208,7 +207,6 @@ describe('writers', () => {
         (mss, wscale, sackPermitted) => {
           const header = new Uint8Array(60);
           const optionBytes = tcpSynOptionsWrite(header, 20, mss, wscale, sackPermitted);
-          expect(optionBytes).toBe(tcpSynOptionsBytes(wscale, sackPermitted));
           expect(optionBytes % 4).toBe(0);
           tcpWrite(header, 0, 1, 2, 3, 4, 20 + optionBytes, TcpFlag.syn, 5);
           expect(options(header.subarray(0, 20 + optionBytes))).toEqual({

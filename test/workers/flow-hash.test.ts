@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { datagramHash, flowHash, halfSipHash13, shardOf } from '../../src/workers/flow-hash.ts';
+import { flowHash, halfSipHash13, shardOf } from '../../src/workers/flow-hash.ts';
 
 /**
  * HalfSipHash-1-3, 32 bits out, key 00 01 .. 07, message 00 01 .. n-1, for n = 0 .. 63: the Linux kernel's self-test
@@ -65,13 +65,6 @@ describe('flowHash', () => {
       }),
       { numRuns: 300 },
     );
-  });
-
-  it('datagramHash: is the 14- and 38-byte vector shape, apart from flowHash', () => {
-    const a = Uint32Array.of(0, 0, 0xffff, 0x0a000001, 1, 2, 3, 4);
-    expect(datagramHash(1, 2, a, 0, a, 0, 17, 99)).not.toBe(flowHash(1, 2, a, 0, a, 0, 99, 17));
-    expect(datagramHash(1, 2, a, 4, a, 4, 17, 99)).not.toBe(flowHash(1, 2, a, 4, a, 4, 99, 17));
-    expect(datagramHash(1, 2, a, 0, a, 0, 17, 99)).not.toBe(datagramHash(1, 2, a, 0, a, 0, 17, 100));
   });
 });
 

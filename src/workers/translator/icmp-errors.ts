@@ -14,10 +14,15 @@
 import { isUnspecified } from '../../proto/address.ts';
 import { writeU32 } from '../../proto/be.ts';
 import { EtherType } from '../../proto/ethernet.ts';
-import { IcmpType, IcmpUnreachable, icmpErrorWrite } from '../../proto/icmp.ts';
-import { Icmp6Type, Icmp6Unreachable, icmp6ChecksumWrite, icmp6ErrorWrite } from '../../proto/icmpv6.ts';
-import { IPV4_MIN_BYTES, IpProtocol } from '../../proto/ipv4.ts';
-import { IPV6_BYTES } from '../../proto/ipv6.ts';
+import {
+  ICMP_BYTES,
+  IcmpType,
+  IcmpUnreachable,
+  icmpChecksumWrite,
+  icmpErrorWrite,
+} from '../../proto/icmp.ts';
+import { Icmp6Type, Icmp6Unreachable, icmp6ChecksumWrite } from '../../proto/icmpv6.ts';
+import { IpProtocol } from '../../proto/ipv4.ts';
 import { TcpFlag } from '../../proto/tcp.ts';
 import { udpWrite } from '../../proto/udp.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
@@ -33,7 +38,6 @@ import { DEFAULT_TTL, ipHeaderBytes, ipWrite } from './to-guest.ts';
 /** Longest error with its IP header: RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 (c). */
 const MAX_ERROR_BYTES_V4 = 576;
 const MAX_ERROR_BYTES_V6 = 1280;
-const ICMP_ERROR_HEADER_BYTES = 8;
 /** Scratch left for our own headers; the quoted packet is rebuilt behind it. */
 const REBUILD_OFFSET = 128;
 
@@ -199,19 +203,26 @@ function sendError(
   quotableBytes: number,
 ): void {
   const ipAt = ctx.guest.scratchAt;
-  const ipBytes = family === 4 ? IPV4_MIN_BYTES : IPV6_BYTES;
-  const room = (family === 4 ? MAX_ERROR_BYTES_V4 : MAX_ERROR_BYTES_V6) - ipBytes - ICMP_ERROR_HEADER_BYTES;
+  const ipBytes = ipHeaderBytes(family);
+  const room = (family === 4 ? MAX_ERROR_BYTES_V4 : MAX_ERROR_BYTES_V6) - ipBytes - ICMP_BYTES;
   const quotedBytes = Math.min(quotableBytes, room);
   const icmpAt = ipAt + ipBytes;
-  if (family === 4) {
-    const bytes = icmpErrorWrite(ctx.u8, icmpAt, type, code, info, quotedAt, quotedBytes);
-    ipWrite(ctx.u8, ipAt, 4, IpProtocol.icmp, source, 0, dst, d, DEFAULT_TTL, bytes);
-    ctx.guest.send(ipAt, ipBytes + bytes, EtherType.ipv4, -1, 0, VnetGso.none, 0, 0, 0, 0);
-  } else {
-    const bytes = icmp6ErrorWrite(ctx.u8, icmpAt, type, code, info, quotedAt, quotedBytes);
-    ipWrite(ctx.u8, ipAt, 6, IpProtocol.icmpv6, source, 0, dst, d, DEFAULT_TTL, bytes);
-    icmp6ChecksumWrite(ctx.u8, ipAt, icmpAt, bytes);
-    ctx.guest.send(ipAt, ipBytes + bytes, EtherType.ipv6, -1, 0, VnetGso.none, 0, 0, 0, 0);
-  }
+  const bytes = icmpErrorWrite(ctx.u8, icmpAt, type, code, info, quotedAt, quotedBytes);
+  ipWrite(
+    ctx.u8,
+    ipAt,
+    family,
+    family === 4 ? IpProtocol.icmp : IpProtocol.icmpv6,
+    source,
+    0,
+    dst,
+    d,
+    DEFAULT_TTL,
+    bytes,
+  );
+  if (family === 4) icmpChecksumWrite(ctx.u8, icmpAt, bytes);
+  else icmp6ChecksumWrite(ctx.u8, ipAt, icmpAt, bytes);
+  const etherType = family === 4 ? EtherType.ipv4 : EtherType.ipv6;
+  ctx.guest.send(ipAt, ipBytes + bytes, etherType, -1, 0, VnetGso.none, 0, 0, 0, 0);
   ctx.counters[Counter.icmpErrorsToGuest]!++;
 }

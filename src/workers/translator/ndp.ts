@@ -16,7 +16,8 @@ import {
 } from '../../proto/address.ts';
 import { Drop } from '../../proto/drop.ts';
 import { EtherType } from '../../proto/ethernet.ts';
-import { Icmp6Type, icmp6Check, icmp6ChecksumWrite, icmp6Type } from '../../proto/icmpv6.ts';
+import { icmpType } from '../../proto/icmp.ts';
+import { Icmp6Type, icmp6Check, icmp6ChecksumWrite } from '../../proto/icmpv6.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_BYTES, IPV6_DST, IPV6_SRC, ipv6Write } from '../../proto/ipv6.ts';
 import {
@@ -64,7 +65,7 @@ export function handleNdp(ctx: ShardContext, p: Packet): void {
     ctx.drop(checked);
     return;
   }
-  const type = icmp6Type(u8, p.transportAt);
+  const type = icmpType(u8, p.transportAt);
   if (type === Icmp6Type.neighbourSolicitation) solicitation(ctx, p);
   else if (type === Icmp6Type.routerSolicitation && ctx.plan.policy.ra) {
     sendRa(ctx, isUnspecified(p.addr, 0) ? ALL_NODES : p.addr);
