@@ -1,5 +1,5 @@
 /** Control messages of datagrams (man 3 cmsg), read and written in place. `first` is the word where a message's control bytes begin. */
-import { readU32, writeU32 } from '../../../proto/be.ts';
+import { readU32, writeU32 } from '../proto/be.ts';
 import {
   IP_PKTINFO,
   IP_TTL,
@@ -10,8 +10,8 @@ import {
   SOL_UDP,
   UDP_GRO,
   UDP_SEGMENT,
-} from '../../../sys/constants.ts';
-import type { NativeBuffer } from '../../../sys/memory.ts';
+} from '../sys/constants.ts';
+import type { NativeBuffer } from '../sys/memory.ts';
 import {
   CMSG_HEADER_BYTES,
   CMSG_LEVEL_WORD,
@@ -22,8 +22,7 @@ import {
   cmsgWrite,
   IN_PKTINFO_BYTES,
   IN6_PKTINFO_BYTES,
-} from '../../../sys/socket.ts';
-import { W } from '../../messages.ts';
+} from '../sys/socket.ts';
 
 /** Control bytes of one message that is sent in segments. */
 export const SEGMENT_CONTROL_BYTES = cmsgSpace(2);
@@ -95,25 +94,28 @@ export function segmentWrite(control: NativeBuffer, at: number, segment: number)
 }
 
 /**
- * Source address of a reply from a listener: the one that the peer wrote to.
- * @param words,at  ToHost.sendFromListener
+ * Source address of a datagram.
+ * @param words,w  the address
+ * @param scope  interface index of a link-local IPv6 one, else 0
+ * @param isV6  the socket is an AF_INET6 one
  * @returns control bytes
  */
-export function pktinfoWrite(control: NativeBuffer, words: Uint32Array, at: number, isV6: boolean): number {
+export function pktinfoWrite(
+  control: NativeBuffer,
+  words: Uint32Array,
+  w: number,
+  scope: number,
+  isV6: boolean,
+): number {
   const { u8, u32 } = control;
   const dataAt = CMSG_HEADER_BYTES;
   if (isV6) {
-    const bytes = cmsgWrite(u32, 0, SOL_IPV6, IPV6_PKTINFO, IN6_PKTINFO_BYTES);
-    writeU32(u8, dataAt, words[at + W.arg0]!);
-    writeU32(u8, dataAt + 4, words[at + W.arg2]!);
-    writeU32(u8, dataAt + 8, words[at + W.arg3]!);
-    writeU32(u8, dataAt + 12, words[at + W.arg4]!);
-    u32[(dataAt + 16) >> 2] = words[at + W.flow]!;
-    return bytes;
+    for (let i = 0; i < 4; i++) writeU32(u8, dataAt + 4 * i, words[w + i]!);
+    u32[(dataAt + 16) >> 2] = scope;
+    return cmsgWrite(u32, 0, SOL_IPV6, IPV6_PKTINFO, IN6_PKTINFO_BYTES);
   }
-  const bytes = cmsgWrite(u32, 0, SOL_IP, IP_PKTINFO, IN_PKTINFO_BYTES);
   u32[dataAt >> 2] = 0;
-  writeU32(u8, dataAt + 4, words[at + W.arg4]!);
+  writeU32(u8, dataAt + 4, words[w + 3]!);
   u32[(dataAt + 8) >> 2] = 0;
-  return bytes;
+  return cmsgWrite(u32, 0, SOL_IP, IP_PKTINFO, IN_PKTINFO_BYTES);
 }

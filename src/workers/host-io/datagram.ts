@@ -6,7 +6,6 @@
  * This file opens, connects and closes them. What passes through is in datagram/:
  *
  *   socket-table       what is known of each flow and each socket
- *   control-messages   PKTINFO, TTL, UDP_SEGMENT, UDP_GRO
  *   error-queue        ICMP errors, told to the flow's shard
  *   sender             to the host
  *   receiver           from the host

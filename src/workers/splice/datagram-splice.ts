@@ -10,31 +10,24 @@
  * kept, empty datagrams included. ICMP errors are not carried. A flow ends when idle, or with its listener.
  */
 import { isV4Mapped } from '../../proto/address.ts';
-import { writeU32 } from '../../proto/be.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import {
   EPOLLET,
   EPOLLIN,
   Errno,
-  IP_PKTINFO,
   IPPROTO_UDP,
-  IPV6_PKTINFO,
   IPV6_V6ONLY,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   MSG_TRUNC,
-  SOL_IP,
   SOL_IPV6,
 } from '../../sys/constants.ts';
 import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
   bind,
-  CMSG_HEADER_BYTES,
   cmsgSpace,
-  cmsgWrite,
   connect,
-  IN_PKTINFO_BYTES,
   IN6_PKTINFO_BYTES,
   IOVEC_BYTES,
   IOVEC_WORDS,
@@ -50,6 +43,7 @@ import {
   setsockoptInt,
   sockaddrWrite,
 } from '../../sys/socket.ts';
+import { pktinfoWrite } from '../control-messages.ts';
 import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import { flowHash } from '../flow-hash.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
@@ -309,7 +303,7 @@ export class DatagramSplice implements FlowSource {
     const isV6 = this.#listenerV6[flow] === 1;
     const peerPort = table.ports[flow]! & 0xffff;
     const nameBytes = sockaddrWrite(this.#name.u8, 0, table.addr, at + 4, peerPort, 0, isV6);
-    const controlBytes = this.#pktinfo(table.addr, at, isV6);
+    const controlBytes = pktinfoWrite(this.#control, table.addr, at, 0, isV6);
     const bytes = this.#bytes(this.#toGuest[flow] === 0);
     let count = 0;
     for (let i = 0; i < n; i++) {
@@ -338,20 +332,6 @@ export class DatagramSplice implements FlowSource {
       count++;
     }
     this.#sendAll(this.#listenerFd[flow]!, count);
-  }
-
-  #pktinfo(words: Uint32Array, w: number, isV6: boolean): number {
-    const { u8, u32 } = this.#control;
-    const dataAt = CMSG_HEADER_BYTES;
-    if (isV6) {
-      for (let i = 0; i < 4; i++) writeU32(u8, dataAt + 4 * i, words[w + i]!);
-      u32[(dataAt + 16) >> 2] = 0;
-      return cmsgWrite(u32, 0, SOL_IPV6, IPV6_PKTINFO, IN6_PKTINFO_BYTES);
-    }
-    u32[dataAt >> 2] = 0;
-    writeU32(u8, dataAt + 4, words[w + 3]!);
-    u32[(dataAt + 8) >> 2] = 0;
-    return cmsgWrite(u32, 0, SOL_IP, IP_PKTINFO, IN_PKTINFO_BYTES);
   }
 
   // ---- ends ---------------------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ const WORDS = KINDS_AT + KINDS * KIND_WORDS;
 /** How long the maker sleeps before it looks at STOP by itself. */
 const MAKER_WAIT_MS = 10_000;
 
+/** The shared memory of a source, empty. */
 export const makeSocketSource = (): SharedArrayBuffer => new SharedArrayBuffer(WORDS * 4);
 
 const kindAt = (kind: number): number => KINDS_AT + kind * KIND_WORDS;

@@ -6,8 +6,7 @@
  *     peer on 127.0.0.1 ──▶ published port ──▶ host-io ──takeStream──▶ splice ──▶ socket inside ──▶ guest's address
  *     program inside on 127.0.0.1 ──▶ listener inside (device lo) ──▶ splice ──▶ socket on the host ──▶ the same address
  */
-import { addressRead, addressSetIpv4, isLoopback, isV4Mapped } from '../../proto/address.ts';
-import { readU32 } from '../../proto/be.ts';
+import { isLoopback, isV4Mapped } from '../../proto/address.ts';
 import { DROP_BASE } from '../../ring/counters.ts';
 import {
   AF_INET,
@@ -17,7 +16,6 @@ import {
   Errno,
   errnoName,
   IP_PKTINFO,
-  IPV6_PKTINFO,
   IPV6_RECVPKTINFO,
   MSG_DONTWAIT,
   MSG_TRUNC,
@@ -34,14 +32,7 @@ import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
   accept4,
-  CMSG_HEADER_BYTES,
-  CMSG_LEVEL_WORD,
-  CMSG_TYPE_WORD,
-  cmsgDataBytes,
-  cmsgNext,
   getsockoptInt,
-  IN_PKTINFO_BYTES,
-  IN6_PKTINFO_BYTES,
   IOVEC_BYTES,
   iovecWrite,
   listen,
@@ -59,6 +50,7 @@ import {
   sockaddrRead,
   socket,
 } from '../../sys/socket.ts';
+import { localAddressOf } from '../control-messages.ts';
 import { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, ListenerPlan, SplicePlan } from '../engine-plan.ts';
 import type { FlowSource } from '../flow-report.ts';
@@ -410,24 +402,9 @@ class Inbox {
     const header = i * MMSGHDR_WORDS;
     if (headers[header + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) return -1;
     const peerPort = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
-    const { u8, u32 } = this.#control;
-    let at = (i * CONTROL_BYTES) >> 2;
-    const end = at + (headers[header + MSGHDR_CONTROLLEN_WORD]! >> 2);
-    for (let n = cmsgDataBytes(u32, at, end); n >= 0; n = cmsgDataBytes(u32, at, end)) {
-      const level = u32[at + CMSG_LEVEL_WORD];
-      const type = u32[at + CMSG_TYPE_WORD];
-      const dataAt = at * 4 + CMSG_HEADER_BYTES;
-      if (level === SOL_IP && type === IP_PKTINFO && n >= IN_PKTINFO_BYTES) {
-        addressSetIpv4(words, 4, readU32(u8, dataAt + 4));
-        return peerPort;
-      }
-      if (level === SOL_IPV6 && type === IPV6_PKTINFO && n >= IN6_PKTINFO_BYTES) {
-        addressRead(u8, dataAt, words, 4);
-        return peerPort;
-      }
-      at = cmsgNext(at, n);
-    }
-    return -1;
+    const controlBytes = headers[header + MSGHDR_CONTROLLEN_WORD]!;
+    const isKnown = localAddressOf(this.#control, (i * CONTROL_BYTES) >> 2, controlBytes, words, 4);
+    return isKnown ? peerPort : -1;
   }
 }
 

@@ -29,13 +29,13 @@ import {
   sockaddrRead,
   sockaddrScope,
 } from '../../../sys/socket.ts';
+import { gsoSizeOf, localAddressOf, ttlOf } from '../../control-messages.ts';
 import { flowHash } from '../../flow-hash.ts';
 import { ToShard, W } from '../../messages.ts';
 import { StageDrop } from '../../stage-drop.ts';
 import type { Addressing } from '../../translator/addressing.ts';
 import { listenerGuest } from '../bind-address.ts';
 import type { HostContext } from '../context.ts';
-import { gsoSizeOf, localAddressOf, ttlOf } from './control-messages.ts';
 import type { ErrorQueues } from './error-queue.ts';
 import { dropDatagrams, Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
 

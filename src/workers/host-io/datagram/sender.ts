@@ -36,10 +36,10 @@ import {
   setsockoptInt,
   sockaddrWrite,
 } from '../../../sys/socket.ts';
+import { pktinfoWrite, SEGMENT_CONTROL_BYTES, segmentWrite } from '../../control-messages.ts';
 import { SendFragment, W } from '../../messages.ts';
 import { StageDrop } from '../../stage-drop.ts';
 import type { HostContext } from '../context.ts';
-import { pktinfoWrite, SEGMENT_CONTROL_BYTES, segmentWrite } from './control-messages.ts';
 import type { ErrorQueues } from './error-queue.ts';
 import { dropDatagrams, Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
 
@@ -57,6 +57,7 @@ export class DatagramSender {
   readonly #sendMsg = new NativeBuffer(MSGHDR_BYTES);
   readonly #sendControl = new NativeBuffer(cmsgSpace(IN6_PKTINFO_BYTES));
   readonly #sendName = new NativeBuffer(NAME_BYTES);
+  readonly #local = new Uint32Array(4);
   readonly #sendVec = new NativeBuffer(MAX_SEGMENTS * MMSGHDR_BYTES);
   readonly #sendControls = new NativeBuffer(MAX_SEGMENTS * SEGMENT_CONTROL_BYTES);
   readonly #heldSlotA = new Uint32Array(MAX_SEGMENTS);
@@ -401,7 +402,13 @@ export class DatagramSender {
     const scope = words[at + W.flow]!;
     const port = words[at + W.ports]! >>> 16;
     const nameBytes = sockaddrWrite(this.#sendName.u8, 0, words, at + W.addr, port, scope, isV6);
-    const controlBytes = pktinfoWrite(this.#sendControl, words, at, isV6);
+    // The address that the peer wrote to.
+    const local = this.#local;
+    local[0] = words[at + W.arg0]!;
+    local[1] = words[at + W.arg2]!;
+    local[2] = words[at + W.arg3]!;
+    local[3] = words[at + W.arg4]!;
+    const controlBytes = pktinfoWrite(this.#sendControl, local, 0, scope, isV6);
     msghdrWrite(
       this.#sendMsg.u32,
       0,
