@@ -14,6 +14,7 @@
  *   IPv4     169.254.2.1/16         169.254.2.2          169.254.1.1
  *   IPv6     fd9a:559a:559a::2/64   fe80::1              fd9a:559a:559a::53
  */
+import { addressParse, isV4Mapped } from '../proto/address.ts';
 import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../workers/engine-plan.ts';
 import type { Settings } from './options.ts';
 import { RESOLV_CONF, type ResolvConf } from './resolv-conf.ts';
@@ -193,25 +194,16 @@ export function isLinkLocal(address: string): boolean {
 
 /** Whether `address` is inside the network of `member`/`prefixLen`: no route of its own is needed for it. */
 export function samePrefix(address: string, member: string, prefixLen: number): boolean {
-  const a = addressBits(address);
-  const b = addressBits(member);
-  return a.length === b.length && a.slice(0, prefixLen) === b.slice(0, prefixLen);
-}
-
-function addressBits(address: string): string {
-  if (!address.includes(':')) {
-    return address
-      .split('.')
-      .map((part) => Number(part).toString(2).padStart(8, '0'))
-      .join('');
+  const words = new Uint32Array(8);
+  if (!addressParse(address, words, 0) || !addressParse(member, words, 4)) return false;
+  const isV4 = isV4Mapped(words, 0);
+  if (isV4 !== isV4Mapped(words, 4)) return false;
+  let bits = isV4 ? 96 + prefixLen : prefixLen;
+  for (let i = 0; i < 4 && bits > 0; i++, bits -= 32) {
+    const differing = (words[i]! ^ words[4 + i]!) >>> 0;
+    if (differing >>> Math.max(32 - bits, 0) !== 0) return false;
   }
-  const [head = '', tail] = canonicalIpv6(address).split('::');
-  const left = head === '' ? [] : head.split(':');
-  const right = tail === undefined || tail === '' ? [] : tail.split(':');
-  const zeros = Array<string>(8 - left.length - right.length).fill('0');
-  return [...left, ...zeros, ...right]
-    .map((g) => Number.parseInt(g, 16).toString(2).padStart(16, '0'))
-    .join('');
+  return true;
 }
 
 function summary(ipv4: Ipv4Plan | undefined, ipv6: Ipv6Plan | undefined, dns: readonly string[]): string {

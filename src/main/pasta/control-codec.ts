@@ -10,7 +10,7 @@
  *
  * IPv4 addresses are v4-mapped; no target is all zeros. Layouts were read off passt 2026-10-02's own greeting.
  */
-import { canonicalIpv6 } from '../values.ts';
+import { addressParse, addressWrite } from '../../proto/address.ts';
 import {
   canonicalAddress,
   type Direction,
@@ -31,18 +31,10 @@ const Capability = { ipv4: 1, ipv6: 2, tcp: 4, udp: 8, scan: 16, interfaceName: 
 const RuleFlag = { dualStackAny: 1, weak: 2, scan: 4 } as const;
 const PROTOCOL = { tcp: 6, udp: 17 } as const; // IANA
 
+/** @param address  as text; empty: all zeros */
 function writeAddress(out: Buffer, at: number, address: string): void {
-  if (address === '') return;
-  if (!address.includes(':')) {
-    out.writeUInt16BE(0xffff, at + 10);
-    out.set(address.split('.').map(Number), at + 12);
-    return;
-  }
-  const [head = '', tail] = canonicalIpv6(address).split('::');
-  const front = head === '' ? [] : head.split(':');
-  const back = tail === undefined || tail === '' ? [] : tail.split(':');
-  const groups = [...front, ...Array<string>(8 - front.length - back.length).fill('0'), ...back];
-  for (const [i, group] of groups.entries()) out.writeUInt16BE(Number.parseInt(group, 16), at + 2 * i);
+  const words = new Uint32Array(4);
+  if (address !== '' && addressParse(address, words, 0)) addressWrite(out, at, words, 0);
 }
 
 function readAddress(data: Buffer, at: number): string {
@@ -50,6 +42,7 @@ function readAddress(data: Buffer, at: number): string {
   return canonicalAddress(groups.join(':'))!;
 }
 
+/** RULE_BYTES bytes, laid out as above. */
 export function encodeRule(rule: ForwardRule): Buffer {
   const out = Buffer.alloc(RULE_BYTES);
   writeAddress(out, 0, rule.address);
