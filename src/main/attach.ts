@@ -107,6 +107,7 @@ export async function attach(
   return 0;
 }
 
+/** The operand of `attach`: a process id or a path. @throws UsageError */
 export function parseTarget(operands: readonly string[]): AttachTarget {
   const [word, ...rest] = operands;
   if (word === undefined || word === '') {

@@ -93,6 +93,7 @@ export function helpText(command: CommandName): string {
   return `${out.join('\n')}\n`;
 }
 
+/** Text of `bucatini --version`. */
 export const versionText = (version: string): string => `bucatini ${version}\n`;
 
 /** The whole page docs/cli.md. */

@@ -2,6 +2,7 @@
 import { COUNTERS } from '../ring/counters.ts';
 import { HISTOGRAMS } from '../ring/histograms.ts';
 
+/** The whole page. */
 export function countersMarkdown(): string {
   const rows = (table: readonly { name: string; unit: string; help: string }[]): string =>
     table.map(({ name, unit, help }) => `| \`${name}\` | ${unit} | ${help} |`).join('\n');

@@ -26,6 +26,7 @@ const ok = (subject: string, text: string): Finding => ({ grade: 'ok', subject, 
 const note = (subject: string, text: string): Finding => ({ grade: 'note', subject, text });
 const fail = (subject: string, text: string): Finding => ({ grade: 'FAIL', subject, text });
 
+/** `bucatini doctor`: print what examine() finds. @returns the exit status */
 export async function doctor(): Promise<number> {
   let broken = 0;
   for (const { grade, subject, text } of examine()) {

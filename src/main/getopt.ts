@@ -27,6 +27,10 @@ export interface Words<T extends OptionShape> {
   readonly error?: string;
 }
 
+/**
+ * Read words as options of a table.
+ * @param order  whether operands end the options (posix) or may stand among them (gnu)
+ */
 export function getopt<T extends OptionShape>(
   argv: readonly string[],
   table: readonly T[],

@@ -38,6 +38,7 @@ export interface KernelFeatures {
   readonly ping4: boolean;
 }
 
+/** Try each on sockets of its own, closed again. */
 export function tryFeatures(): KernelFeatures {
   return {
     tcpPeekOffset: tryPeekOffset(),

@@ -6,6 +6,7 @@ const LEVELS: readonly LogLevel[] = ['error', 'warning', 'info', 'debug'];
 
 export type Log = (level: LogLevel, text: string) => void;
 
+/** @param upTo  the least important level that is said */
 export function makeLog(upTo: LogLevel): Log {
   const last = LEVELS.indexOf(upTo);
   return (level, text) => {

@@ -95,6 +95,7 @@ function openOwnNetns(): number {
   return checked(openPath(own, 0), 'open', own, 'mount /proc');
 }
 
+/** Move the calling thread into a network namespace, made or found. @throws SysError with the remedy */
 export function enterNamespace(target: NetnsTarget): void {
   if (target.kind === 'new') {
     checked(
@@ -263,6 +264,7 @@ function setIfDifferent(path: string, value: string, notes: string[]): void {
   trySysctl(path, value, notes);
 }
 
+/** Set a sysctl of the namespace. @param path  below /proc/sys @param notes  gets a line when it cannot be */
 export function trySysctl(path: string, value: string, notes: string[]): void {
   try {
     writeFileSync(`/proc/sys/${path}`, value);

@@ -17,6 +17,7 @@ export interface Fields<D> {
 
 type TextKey<D> = { [K in keyof D]-?: string extends D[K] ? K : never }[keyof D];
 
+/** The setters of a table whose draft is a D. */
 export function fieldsOf<D extends object>(): Fields<D> {
   return {
     fixed: (key, value) => (draft) => {

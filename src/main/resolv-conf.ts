@@ -15,6 +15,7 @@ export interface ResolvConf {
   readonly options: readonly string[];
 }
 
+/** Comments and lines that mean nothing here are passed over. */
 export function parseResolvConf(text: string): ResolvConf {
   const nameservers: string[] = [];
   let search: string[] = [];

@@ -3,6 +3,7 @@ import { writeSync } from 'node:fs';
 import { build } from 'hdr-histogram-js';
 import type { EngineHandle, EngineHistogram, ThreadCounters } from '../workers/engine.ts';
 
+/** The tables of a running or ended engine, on standard error. */
 export function printStats(engine: Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms'>): void {
   writeSync(
     2,
@@ -28,6 +29,7 @@ export function countersText(
 
 const PERCENTILES = [50, 90, 99, 99.9] as const;
 
+/** A row each: count, percentiles, maximum, in the unit of each. */
 export function histogramsText(histograms: readonly EngineHistogram[]): string {
   const head = ['measured', 'unit', 'count', ...PERCENTILES.map((p) => `p${p}`), 'max'];
   return table([head, ...histograms.map(distribution)], 2);

@@ -47,6 +47,7 @@ export function parseCount(text: string, min: number, max: number, example: stri
   return value;
 }
 
+/** One of some words. */
 export function parseChoice<T extends string>(text: string, choices: readonly T[]): T {
   const found = choices.find((choice) => choice === text);
   if (found === undefined) throw new UsageError(`not one of ${choices.join(', ')}`);
@@ -69,6 +70,7 @@ export function parseUnicast(text: string): { family: Family; address: string } 
   return parsed;
 }
 
+/** A unicast address with or without the length of its prefix. */
 export function parseAddressWithPrefix(text: string): AddressWithPrefix {
   const slash = text.indexOf('/');
   if (slash < 0) return parseUnicast(text);

@@ -76,10 +76,12 @@ export function epollAdd(ep: number, fd: number, events: number, dataLo: number,
   return control(ep, EPOLL_CTL_ADD, fd, events, dataLo, dataHi);
 }
 
+/** Other events or data for a descriptor that is registered. @returns 0 or -errno */
 export function epollMod(ep: number, fd: number, events: number, dataLo: number, dataHi: number): number {
   return control(ep, EPOLL_CTL_MOD, fd, events, dataLo, dataHi);
 }
 
+/** @returns 0 or -errno */
 export function epollDel(ep: number, fd: number): number {
   return control(ep, EPOLL_CTL_DEL, fd, 0, 0, 0);
 }

@@ -62,6 +62,7 @@ export function writev(fd: number, iovAddress: NativeAddress | number, iovCount:
   return r < 0 ? failed() : r;
 }
 
+/** @returns bytes, 0 at the end of the file, or -errno */
 export function pread(fd: number, address: NativeAddress | number, bytes: number, fileAt: number): number {
   const r = cPread(fd, address, bytes, fileAt);
   return r < 0 ? failed() : r;
@@ -79,6 +80,7 @@ export function fcntlGetFlags(fd: number): number {
   return r < 0 ? failed() : r;
 }
 
+/** @param flags  status flags, O_* @returns 0 or -errno */
 export function fcntlSetFlags(fd: number, flags: number): number {
   const r = cFcntl(fd, F_SETFL, flags);
   return r < 0 ? failed() : r;
@@ -90,12 +92,14 @@ export function fcntl(fd: number, command: number, arg: number): number {
   return r < 0 ? failed() : r;
 }
 
+/** O_NONBLOCK, which belongs to the open file, not to the descriptor. @returns 0 or -errno */
 export function setNonBlocking(fd: number, on = true): number {
   const flags = fcntlGetFlags(fd);
   if (flags < 0) return flags;
   return fcntlSetFlags(fd, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
 }
 
+/** @returns 0 or -errno */
 export function setCloexec(fd: number, on = true): number {
   const flags = fcntl(fd, F_GETFD, 0);
   if (flags < 0) return flags;
@@ -119,6 +123,7 @@ export function reserveDescriptors(fd: number, count: number): void {
   if (last >= 0) close(last);
 }
 
+/** @returns newFd or -errno */
 export function dup3(oldFd: number, newFd: number, flags: number): number {
   const r = cDup3(oldFd, newFd, flags);
   return r < 0 ? failed() : r;
@@ -139,6 +144,7 @@ export function splice(fromFd: number, toFd: number, bytes: number, flags: numbe
   return r < 0 ? failed() : r;
 }
 
+/** @returns a descriptor or -errno */
 export function eventfd(initialValue: number, flags: number): number {
   const r = cEventfd(initialValue, flags);
   return r < 0 ? failed() : r;

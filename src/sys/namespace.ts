@@ -113,6 +113,7 @@ export function openat(dirFd: number, path: string, flags: number, mode = 0): nu
   return r < 0 ? failed() : r;
 }
 
+/** @returns 0 or -errno */
 export function mkdirat(dirFd: number, path: string, mode: number): number {
   const r = cMkdirat(dirFd, path, mode);
   return r < 0 ? failed() : r;
@@ -136,6 +137,7 @@ export function chroot(path: string): number {
   return r < 0 ? failed() : r;
 }
 
+/** chdir() by descriptor. @returns 0 or -errno */
 export function fchdir(fd: number): number {
   const r = cFchdir(fd);
   return r < 0 ? failed() : r;
@@ -143,6 +145,7 @@ export function fchdir(fd: number): number {
 
 // ---- mounts -------------------------------------------------------------------------------------------------------
 
+/** @param flags  MS_* @returns 0 or -errno */
 export function mount(
   source: string | null,
   target: string,
@@ -154,6 +157,7 @@ export function mount(
   return r < 0 ? failed() : r;
 }
 
+/** @param flags  MNT_*, UMOUNT_* @returns 0 or -errno */
 export function umount2(target: string, flags: number): number {
   const r = cUmount2(target, flags);
   return r < 0 ? failed() : r;
@@ -179,11 +183,13 @@ export function pidfdGetfd(pidFd: number, targetFd: number): number {
   return r < 0 ? failed() : r;
 }
 
+/** @returns 0 or -errno */
 export function pidfdSendSignal(pidFd: number, signal: number): number {
   const r = cSyscall(SYS_pidfd_send_signal, pidFd, signal, 0, 0);
   return r < 0 ? failed() : r;
 }
 
+/** @returns 0 or -errno */
 export function kill(pid: number, signal: number): number {
   const r = cKill(pid, signal);
   return r < 0 ? failed() : r;
@@ -215,10 +221,12 @@ export function gettid(): number {
   return cSyscall(SYS_gettid, 0, 0, 0, 0);
 }
 
+/** The caller's process group. */
 export function getpgrp(): number {
   return cGetpgrp();
 }
 
+/** A session and a process group of its own. @returns its id or -errno */
 export function setsid(): number {
   const r = cSetsid();
   return r < 0 ? failed() : r;
@@ -333,6 +341,7 @@ export interface ResourceLimit {
 const limitBuffer = new NativeBuffer(16);
 const NO_LIMIT = 0xffff_ffff_ffff_ffffn;
 
+/** @param resource  RLIMIT_* @throws SysError */
 export function getrlimit(resource: number): ResourceLimit {
   if (cGetrlimit(resource, limitBuffer.address) < 0)
     throw new SysError('getrlimit', `${resource}`, -failed());

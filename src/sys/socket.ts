@@ -64,6 +64,7 @@ export function socketpair(
   return r < 0 ? failed() : r;
 }
 
+/** @returns 0 or -errno */
 export function bind(fd: number, address: NativeAddress | number, addressBytes: number): number {
   const r = cBind(fd, address, addressBytes);
   return r < 0 ? failed() : r;
@@ -75,6 +76,7 @@ export function connect(fd: number, address: NativeAddress | number, addressByte
   return r < 0 ? failed() : r;
 }
 
+/** @returns 0 or -errno */
 export function listen(fd: number, backlog: number): number {
   const r = cListen(fd, backlog);
   return r < 0 ? failed() : r;
@@ -106,6 +108,7 @@ export function getpeername(fd: number, address: number, lengthAddress: number):
   return r < 0 ? failed() : r;
 }
 
+/** @returns 0 or -errno */
 export function setsockoptInt(fd: number, level: number, name: number, value: number): number {
   scratch.i32[INT_AT >> 2] = value;
   const r = cSetsockopt(fd, level, name, scratch.address + INT_AT, 4);
@@ -123,6 +126,7 @@ export function getsockoptInt(fd: number, level: number, name: number): number {
   return r < 0 ? failed() : scratch.i32[INT_AT >> 2]!;
 }
 
+/** @returns 0 or -errno */
 export function setsockoptBytes(
   fd: number,
   level: number,
@@ -153,6 +157,7 @@ export function getsockoptBytes(
   return r < 0 ? failed() : scratch.u32[LEN_AT >> 2]!;
 }
 
+/** @param how  SHUT_* @returns 0 or -errno */
 export function shutdown(fd: number, how: number): number {
   const r = cShutdown(fd, how);
   return r < 0 ? failed() : r;
@@ -170,6 +175,7 @@ export function recv(fd: number, address: NativeAddress | number, bytes: number,
   return r < 0 ? failed() : r;
 }
 
+/** @returns bytes or -errno */
 export function sendto(
   fd: number,
   address: NativeAddress | number,
@@ -337,7 +343,6 @@ export function peerAddress(fd: number, words: Uint32Array, w: number): number {
 export const IOVEC_BYTES = 16;
 export const IOVEC_WORDS = 4;
 export const MSGHDR_BYTES = 56;
-export const MSGHDR_WORDS = 14;
 export const MMSGHDR_BYTES = 64;
 export const MMSGHDR_WORDS = 16;
 /** Word offsets inside msghdr, for what is read back or set again. */
@@ -350,6 +355,7 @@ export const MSGHDR_FLAGS_WORD = 12;
 /** Word offset of mmsghdr's length of the message sent or received. */
 export const MMSGHDR_LEN_WORD = 14;
 
+/** Write one struct iovec. @param wordIndex  where it begins in u32 */
 export function iovecWrite(u32: Uint32Array, wordIndex: number, address: number, bytes: number): void {
   writeAddress(u32, wordIndex, address);
   u32[wordIndex + 2] = bytes;

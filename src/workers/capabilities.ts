@@ -6,6 +6,7 @@
 import { release } from 'node:os';
 import { CAP_NET_BIND_SERVICE, CAP_NET_RAW } from '../sys/constants.ts';
 
+/** CAP_* numbers. @param kernel  release, 6.10.1-x */
 export function flowCapabilities(kernel = release()): readonly number[] {
   const [major = 0, minor = 0] = kernel.split('.').map(Number);
   const bindsAnyDevice = major > 5 || (major === 5 && minor >= 7);

@@ -19,6 +19,7 @@ export interface ThreadPlan {
   threadName(thread: number): string;
 }
 
+/** Which thread runs what, and how many rings join them. */
 export function threadPlan(threads: EnginePlan['threads']): ThreadPlan {
   const fused = threads.kind === 'fused';
   const shards = fused ? 1 : threads.shards;

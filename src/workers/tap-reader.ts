@@ -14,7 +14,10 @@ import { addressRead } from '../proto/address.ts';
 import { readU16, readU32 } from '../proto/be.ts';
 import { Drop } from '../proto/drop.ts';
 import { ETH_BYTES, EtherType, etherType } from '../proto/ethernet.ts';
+import { IcmpType } from '../proto/icmp.ts';
+import { Icmp6Type } from '../proto/icmpv6.ts';
 import {
+  IpProtocol,
   ipv4Dst,
   ipv4FragOffset,
   ipv4HeaderBytes,
@@ -46,7 +49,7 @@ import type { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { Errno, errnoName } from '../sys/constants.ts';
 import { readv } from '../sys/io.ts';
 import { NativeBuffer } from '../sys/memory.ts';
-import { iovecWrite } from '../sys/socket.ts';
+import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../sys/socket.ts';
 import type { TapEnginePlan } from './engine-plan.ts';
 import { flowHash, shardOf } from './flow-hash.ts';
 import { FRAME_PEER_GONE } from './frame-peer.ts';
@@ -103,7 +106,7 @@ export class TapReader implements Stage {
   readonly #o: TapReaderOptions;
   readonly #u8: Uint8Array;
   readonly #vnetBytes: number;
-  readonly #iov = new NativeBuffer(32);
+  readonly #iov = new NativeBuffer(2 * IOVEC_BYTES);
   readonly #words = new Uint32Array(8);
   readonly #upper = new Int32Array(8);
   readonly #impairment: Impairment | null;
@@ -239,7 +242,7 @@ export class TapReader implements Stage {
     if (this.#slotB === NO_SLOT) {
       this.#slotB = largeSlots.pop();
       if (this.#slotB !== NO_SLOT)
-        iovecWrite(this.#iov.u32, 4, pool.slotAddress(this.#slotB), LARGE_SLOT_BYTES);
+        iovecWrite(this.#iov.u32, IOVEC_WORDS, pool.slotAddress(this.#slotB), LARGE_SLOT_BYTES);
     }
     if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) {
       this.#dry = false;
@@ -386,15 +389,15 @@ export class TapReader implements Stage {
       addressRead(u8, ipAt + IPV6_DST, words, 4);
     } else return 0;
     let ports: number;
-    if (proto === 6 || proto === 17) {
+    if (proto === IpProtocol.tcp || proto === IpProtocol.udp) {
       if (transport + 4 > ipInA) return 0;
       ports = readU32(u8, ipAt + transport);
-    } else if (proto === 1 || proto === 58) {
+    } else if (proto === IpProtocol.icmp || proto === IpProtocol.icmpv6) {
       if (transport + 8 > ipInA) return 0;
       const icmpType = u8[ipAt + transport]!;
-      if (icmpType !== (proto === 1 ? 8 : 128)) {
+      if (icmpType !== (proto === IpProtocol.icmp ? IcmpType.echoRequest : Icmp6Type.echoRequest)) {
         // An error that is about a flow goes to the shard of that flow; neighbour discovery and the rest to the first one.
-        const family = proto === 1 ? 4 : 6;
+        const family = proto === IpProtocol.icmp ? 4 : 6;
         const icmpAt = ipAt + transport;
         const quoted = quotedFlow(u8, icmpAt, ipInA - transport, family, words);
         if (quoted < 0) return 0;

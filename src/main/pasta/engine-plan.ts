@@ -18,6 +18,10 @@ const MAX_LISTENING = 2 * MAX_LISTENERS;
 /** 853 is DNS over TLS (RFC 7858), which is carried as it is. */
 const DNS_PORTS = [53, 853];
 
+/**
+ * @param made  the finished namespace, and what it was made for
+ * @param sockets  of the thread that makes sockets inside (splice/socket-source.ts); absent: nothing is spliced
+ */
 export function pastaEnginePlan(
   conf: PastaConf,
   made: PastaTap,

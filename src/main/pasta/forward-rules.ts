@@ -80,6 +80,7 @@ function addressesMeet(a: string, b: string): boolean {
   return a === b || a === '0.0.0.0' || b === '0.0.0.0' || a === '::' || b === '::';
 }
 
+/** Whether a datagram or connection could belong to both. */
 export function rulesConflict(a: ForwardRule, b: ForwardRule): boolean {
   return a.proto === b.proto && addressesMeet(a.address, b.address) && a.first <= b.last && b.first <= a.last;
 }

@@ -9,6 +9,7 @@ export type PastaNetns = Netns<PastaJob, PastaTap>;
 /** `pasta` has no option for the thread plan. */
 export const pastaThreads = (): ReturnType<typeof autoThreads> => autoThreads(availableParallelism());
 
+/** To be called before anything moves. */
 export function choosePastaNetns(): PastaNetns {
   if (pastaThreads().kind !== 'fused') return new NetnsThread<PastaJob, PastaTap>('pasta/netns-worker');
   return new NetnsHere<PastaJob, PastaTap>(async () => (await import('./netns-setup.ts')).setUpPasta);

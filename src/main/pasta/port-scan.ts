@@ -59,6 +59,7 @@ function readTable(fd: number): string {
   }
 }
 
+/** Ports that something listens on now. */
 export function scan(fds: TableFds): { readonly tcp: Set<number>; readonly udp: Set<number> } {
   const tcp = new Set<number>();
   addListening(tcp, readTable(fds.tcp), LISTENING.tcp);

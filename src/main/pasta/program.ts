@@ -72,6 +72,7 @@ function commandEnvironment(callersEnv: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return env;
 }
 
+/** Run `pasta` and end the process with its status. */
 export async function pasta(program: PastaProgram): Promise<void> {
   // Asked for now: nothing can be loaded behind the wall (../wall.ts).
   const leaving = import('../../sys/namespace.ts');

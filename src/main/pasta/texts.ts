@@ -43,6 +43,7 @@ export function usageText(program = 'pasta'): string {
   return `${out.join('\n')}\n`;
 }
 
+/** Text of `pasta --version`. */
 export const versionText = (version: string): string =>
   `pasta ${version} (bucatini)\nMIT licence: free software, without any warranty.\n`;
 

@@ -17,6 +17,7 @@ import { addDefaultRoutes, configureEnd, HOST, LINK, OUTSIDE, PORT, tuneNamespac
 const CLIENT_LIMIT_MS = 60_000;
 const NAME_WIDTH = 18;
 
+/** `bucatini selftest`: build the network, run the client, tell each step. @returns the exit status */
 export async function selftest(): Promise<number> {
   const startedAt = performance.now();
   const failures: StepReport[] = [];

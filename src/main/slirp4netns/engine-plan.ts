@@ -15,8 +15,13 @@ const UDP_TIMEOUT_MS = 240_000;
 /** What a host has none of its own is asked of its loopback. */
 const LOOPBACK_RESOLVERS = ['127.0.0.1', '::1'];
 
+/** `slirp4netns` has no option for the thread plan. */
 export const slirpThreads = (): EnginePlan['threads'] => autoThreads(availableParallelism());
 
+/**
+ * @param made  the TAP, or what stands in its place
+ * @param listenerCapacity  most ports at a time
+ */
 export function slirpEnginePlan(
   conf: SlirpConf,
   made: SlirpTap,
@@ -80,5 +85,6 @@ export function slirpEnginePlan(
   };
 }
 
+/** What queries are sent to. @param nameservers  of resolv.conf */
 export const resolvers = (nameservers: readonly string[]): readonly string[] =>
   nameservers.length > 0 ? nameservers : LOOPBACK_RESOLVERS;

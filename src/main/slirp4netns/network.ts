@@ -15,6 +15,7 @@ export interface NetworkAddresses {
   readonly broadcast: string;
 }
 
+/** Addresses as text. */
 export function networkAddresses({ first, prefixLen }: Network): NetworkAddresses {
   const at = (offset: number): string => addressText((first + offset) >>> 0);
   return {

@@ -34,6 +34,7 @@ import type { SlirpConf, SlirpTarget } from './options.ts';
 /** How soon it is noticed that nobody is left in a namespace whose first process has gone. */
 const EMPTY_POLL_MS = 1000;
 
+/** Who moves into the namespace, as for `bucatini` (engine-launch.ts): the main thread where it can. */
 export function slirpNetns(): Netns<SlirpJob, SlirpTap> {
   if (slirpThreads().kind !== 'fused') return new NetnsThread<SlirpJob, SlirpTap>('slirp4netns/netns-worker');
   return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpSlirp);
@@ -247,6 +248,7 @@ const tell: Log = (level, text) => {
   if (level === 'error' || level === 'warning') say(text);
 };
 
+/** Write a text to a descriptor whose other end may be gone. */
 export function writeAll(fd: number, text: string): void {
   try {
     writeSync(fd, text);

@@ -57,7 +57,7 @@ export class StreamListeners {
   /** Listeners that ran out of descriptors in the middle of accepting. */
   readonly #acceptLater = new Set<number>();
   #retryAt = Number.POSITIVE_INFINITY;
-  readonly #sockaddr = new NativeBuffer(32);
+  readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
   readonly #sockaddrLen = new NativeBuffer(8);
   readonly #words = new Uint32Array(8);
   readonly #guest = new Uint32Array(4);
@@ -171,7 +171,7 @@ export class StreamListeners {
     }
     this.#configureAccepted(fd, index, listener);
     const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, guest, 0, words, 4, ((target << 16) | peerPort) >>> 0, 6);
+    const hash = flowHash(k0, k1, guest, 0, words, 4, ((target << 16) | peerPort) >>> 0, IPPROTO_TCP);
     this.#pending.add(fd);
     ctx.counters[Counter.sockOpened]!++;
     const out = ctx.shardLink(ctx.shardOfHash(hash));

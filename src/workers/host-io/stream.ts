@@ -48,10 +48,14 @@ import { NativeBuffer } from '../../sys/memory.ts';
 import {
   connect,
   getsockoptInt,
+  IOVEC_BYTES,
+  IOVEC_WORDS,
   iovecWrite,
+  MSGHDR_BYTES,
   msghdrWrite,
   recv,
   recvmsg,
+  SOCKADDR_BYTES,
   send,
   sendmsg,
   setLingerZero,
@@ -144,9 +148,9 @@ export class StreamSockets implements SocketModule {
   readonly #lingering = new Set<number>();
   #nextLingerCheck = Number.POSITIVE_INFINITY;
 
-  readonly #iov = new NativeBuffer((IOV_MAX + DISCARD_IOVS + 2) * 16);
-  readonly #msg = new NativeBuffer(64);
-  readonly #sockaddr = new NativeBuffer(32);
+  readonly #iov = new NativeBuffer((IOV_MAX + DISCARD_IOVS + 2) * IOVEC_BYTES);
+  readonly #msg = new NativeBuffer(MSGHDR_BYTES);
+  readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
   readonly #outbound: Outbound;
   #discard: NativeBuffer | null = null;
   /** SO_PEEK_OFF works on TCP here; found out with the first socket. */
@@ -457,12 +461,12 @@ export class StreamSockets implements SocketModule {
       let rest = skip;
       while (rest > 0 && iovs < DISCARD_IOVS) {
         const part = Math.min(rest, DISCARD_BYTES);
-        iovecWrite(this.#iov.u32, iovs * 4, this.#discard!.address, part);
+        iovecWrite(this.#iov.u32, iovs * IOVEC_WORDS, this.#discard!.address, part);
         rest -= part;
         iovs++;
       }
       if (rest > 0) return -Errno.EAGAIN;
-      iovecWrite(this.#iov.u32, iovs * 4, address, want);
+      iovecWrite(this.#iov.u32, iovs * IOVEC_WORDS, address, want);
       msghdrWrite(this.#msg.u32, 0, 0, 0, this.#iov.address, iovs + 1, 0, 0);
       n = recvmsg(fd, this.#msg.address, MSG_PEEK | MSG_DONTWAIT);
       if (n >= 0) {
@@ -663,10 +667,10 @@ export class StreamSockets implements SocketModule {
         const at = this.#qAt[s]!;
         const len = this.#qLen[s]!;
         const inA = Math.min(len, ctx.pool.slotBytes(s) - at);
-        iovecWrite(this.#iov.u32, iovs * 4, ctx.pool.slotAddress(s) + at, inA);
+        iovecWrite(this.#iov.u32, iovs * IOVEC_WORDS, ctx.pool.slotAddress(s) + at, inA);
         iovs++;
         if (len > inA) {
-          iovecWrite(this.#iov.u32, iovs * 4, ctx.pool.slotAddress(this.#qSlotB[s]!), len - inA);
+          iovecWrite(this.#iov.u32, iovs * IOVEC_WORDS, ctx.pool.slotAddress(this.#qSlotB[s]!), len - inA);
           iovs++;
         }
         offered += len;

@@ -77,6 +77,7 @@ export function ipWrite(
   return IPV6_BYTES;
 }
 
+/** Bytes of an IP header as we write it: without options or extension headers. */
 export const ipHeaderBytes = (family: 4 | 6): number => (family === 4 ? IPV4_MIN_BYTES : IPV6_BYTES);
 
 /**

@@ -25,6 +25,7 @@ import {
 import { Counter } from '../../../ring/counters.ts';
 import { Errno } from '../../../sys/constants.ts';
 import { flowHash } from '../../flow-hash.ts';
+import { ADDR_WORDS } from '../../flow-table.ts';
 import { reserveMessage, ToHost, W } from '../../messages.ts';
 import { StageDrop } from '../../stage-drop.ts';
 import { Destination } from '../addressing.ts';
@@ -32,6 +33,7 @@ import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { ResolverChoice, Resolvers } from '../dns-forward.ts';
 import { refusalToGuest, tcpUnreachableToGuest } from '../icmp-errors.ts';
 import { type Packet, packetDiscard, packetFree } from '../packet.ts';
+import { ipHeaderBytes } from '../to-guest.ts';
 import type { TcpClosing } from './closing.ts';
 import {
   MSS_MIN,
@@ -49,6 +51,11 @@ import { RCV_WSCALE, type ReceiveBuffers } from './receive-buffers.ts';
 import type { Timestamps } from './timestamps.ts';
 
 const SYN_TRIES = 6;
+/** What a SYN without the option means (RFC 9293 section 3.7.1). */
+const MSS_UNTOLD_V4 = 536;
+const MSS_UNTOLD_V6 = 1220;
+/** With the smallest headers, a packet of 65535 bytes. */
+const MSS_MAX = 65495;
 
 /** The parts of TCP that a connection's start has to do with. */
 export interface HandshakeParts {
@@ -151,11 +158,11 @@ export class TcpHandshake {
       k[0],
       k[1],
       ctx.flows.addr,
-      flow * 8,
+      flow * ADDR_WORDS,
       ctx.flows.addr,
-      flow * 8 + 4,
+      flow * ADDR_WORDS + 4,
       ctx.flows.ports[flow]!,
-      6,
+      IpProtocol.tcp,
     );
     const iss = (salt + Math.floor(ctx.now * 250) + (k[2] ^ k[3])) >>> 0;
     this.#tcb.begin(flow, family, iss, ctx.now);
@@ -169,10 +176,9 @@ export class TcpHandshake {
     const o = this.#options;
     tcpOptions(this.#ctx.u8, p.transportAt, headerBytes, o);
     const v6 = tcb.flags[flow]! & TcbFlag.v6;
-    const ours = this.#ctx.plan.addresses.mtu - (v6 ? 60 : 40);
-    // RFC 9293 section 3.7.1: no option means 536, or 1220 with IPv6.
-    const theirs = o.mss === 0 ? (v6 ? 1220 : 536) : Math.max(o.mss, MSS_MIN);
-    tcb.mss[flow] = Math.min(ours, theirs, 65495);
+    const ours = this.#ctx.plan.addresses.mtu - ipHeaderBytes(v6 ? 6 : 4) - TCP_MIN_BYTES;
+    const theirs = o.mss === 0 ? (v6 ? MSS_UNTOLD_V6 : MSS_UNTOLD_V4) : Math.max(o.mss, MSS_MIN);
+    tcb.mss[flow] = Math.min(ours, theirs, MSS_MAX);
     if (o.wscale >= 0) {
       tcb.flags[flow]! |= TcbFlag.wscaleOk;
       tcb.sndWscale[flow] = o.wscale;
@@ -279,7 +285,7 @@ export class TcpHandshake {
       return;
     }
     this.#begin(flow, family);
-    tcb.mss[flow] = 536;
+    tcb.mss[flow] = MSS_UNTOLD_V4;
     tcb.irs[flow] = 0;
     tcb.rcvNxt[flow] = 0;
     tcb.rcvAdv[flow] = 0;
@@ -399,7 +405,7 @@ export class TcpHandshake {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
     const v6 = tcb.flags[flow]! & TcbFlag.v6;
-    const ipBytes = v6 ? 40 : 20;
+    const ipBytes = ipHeaderBytes(v6 ? 6 : 4);
     const at = ctx.guest.scratchAt;
     const initial = tcb.state[flow] === TcbState.synSent;
     const mss = Math.min(ctx.plan.addresses.mtu - ipBytes - TCP_MIN_BYTES, 65535);

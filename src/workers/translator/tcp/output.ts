@@ -7,7 +7,7 @@ import { addressWrite } from '../../../proto/address.ts';
 import { readU16, writeU16 } from '../../../proto/be.ts';
 import { foldSum, pseudoSum4, pseudoSum6At } from '../../../proto/checksum.ts';
 import { EtherType } from '../../../proto/ethernet.ts';
-import { IpProtocol, ipv4Write } from '../../../proto/ipv4.ts';
+import { IPV4_MIN_BYTES, IpProtocol, Ipv4Flag, ipv4Write } from '../../../proto/ipv4.ts';
 import {
   IPV6_BYTES,
   IPV6_DST,
@@ -17,17 +17,29 @@ import {
   ipv6JumboWrite,
   ipv6Write,
 } from '../../../proto/ipv6.ts';
-import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpSeq, tcpTimestampsWrite, tcpWrite } from '../../../proto/tcp.ts';
+import {
+  TCP_MIN_BYTES,
+  TcpFlag,
+  tcpAck,
+  tcpChecksumAt,
+  tcpSeq,
+  tcpTimestampsWrite,
+  tcpWrite,
+} from '../../../proto/tcp.ts';
 import { VnetGso } from '../../../proto/vnethdr.ts';
 import { Counter } from '../../../ring/counters.ts';
+import { ADDR_WORDS } from '../../flow-table.ts';
 import type { ShardContext } from '../context.ts';
 import type { Packet } from '../packet.ts';
+import { ipHeaderBytes } from '../to-guest.ts';
 import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';
 import type { Timestamps } from './timestamps.ts';
 
 /** Longest IP packet whose length the header can say. */
 export const IP_MAX_BYTES = 65535;
+/** The largest: nobody on the way is to count hops of ours. */
+const TTL = 255;
 
 export class SegmentOutput {
   readonly #ctx: ShardContext;
@@ -65,7 +77,7 @@ export class SegmentOutput {
     const tsBytes = flags & TcpFlag.syn ? 0 : tcb.tsBytes(flow);
     const headerBytes = TCP_MIN_BYTES + tsBytes + optionBytes;
     const tcpBytes = headerBytes + payloadBytes + moreBytes;
-    const ipBytes = v6 ? IPV6_BYTES + (tcpBytes > IP_MAX_BYTES ? IPV6_JUMBO_BYTES : 0) : 20;
+    const ipBytes = v6 ? IPV6_BYTES + (tcpBytes > IP_MAX_BYTES ? IPV6_JUMBO_BYTES : 0) : IPV4_MIN_BYTES;
     let window = 0;
     let ack = 0;
     if (flags & TcpFlag.ack) {
@@ -77,7 +89,15 @@ export class SegmentOutput {
     tcpWrite(u8, at + ipBytes, ports & 0xffff, ports >>> 16, seq, ack, headerBytes, flags, window);
     if (tsBytes > 0)
       tcpTimestampsWrite(u8, at + ipBytes + TCP_MIN_BYTES, this.#timestamps.now(), tcb.tsRecent[flow]!);
-    this.#finishIp(at, ctx.flows.addr, flow * 8 + 4, ctx.flows.addr, flow * 8, v6, tcpBytes);
+    this.#finishIp(
+      at,
+      ctx.flows.addr,
+      flow * ADDR_WORDS + 4,
+      ctx.flows.addr,
+      flow * ADDR_WORDS,
+      v6,
+      tcpBytes,
+    );
     return this.#sendIp(at, ipBytes, v6, headerBytes, payloadBytes, moreBytes, tcb.mss[flow]!);
   }
 
@@ -85,7 +105,7 @@ export class SegmentOutput {
   headBytes(flow: number, payloadBytes: number): number {
     const tcb = this.#tcb;
     const tcpBytes = TCP_MIN_BYTES + tcb.tsBytes(flow);
-    if (!(tcb.flags[flow]! & TcbFlag.v6)) return 20 + tcpBytes;
+    if (!(tcb.flags[flow]! & TcbFlag.v6)) return IPV4_MIN_BYTES + tcpBytes;
     return IPV6_BYTES + (tcpBytes + payloadBytes > IP_MAX_BYTES ? IPV6_JUMBO_BYTES : 0) + tcpBytes;
   }
 
@@ -103,22 +123,25 @@ export class SegmentOutput {
     if (v6) {
       let ipBytes = IPV6_BYTES;
       if (tcpBytes > IP_MAX_BYTES) {
-        ipv6Write(u8, at, 0, Ipv6Next.hopByHop, 255, 0);
+        ipv6Write(u8, at, 0, Ipv6Next.hopByHop, TTL, 0);
         ipv6JumboWrite(u8, at + IPV6_BYTES, IpProtocol.tcp, IPV6_JUMBO_BYTES + tcpBytes);
         ipBytes += IPV6_JUMBO_BYTES;
-      } else ipv6Write(u8, at, tcpBytes, IpProtocol.tcp, 255, 0);
+      } else ipv6Write(u8, at, tcpBytes, IpProtocol.tcp, TTL, 0);
       addressWrite(u8, at + IPV6_SRC, src, s);
       addressWrite(u8, at + IPV6_DST, dst, d);
       writeU16(
         u8,
-        at + ipBytes + 16,
+        at + ipBytes + tcpChecksumAt,
         foldSum(pseudoSum6At(u8, at + IPV6_SRC, at + IPV6_DST, IpProtocol.tcp, tcpBytes)),
       );
     } else {
       // A total length of 0 stands for one that the field cannot say: Linux takes that of a GSO frame (iph_totlen).
-      const totalLen = 20 + tcpBytes > IP_MAX_BYTES ? 0 : 20 + tcpBytes;
-      ipv4Write(u8, at, totalLen, IpProtocol.tcp, src[s + 3]!, dst[d + 3]!, 255, 0, 0x4000);
-      writeU16(u8, at + 20 + 16, foldSum(pseudoSum4(src[s + 3]!, dst[d + 3]!, IpProtocol.tcp, tcpBytes)));
+      const bytes = IPV4_MIN_BYTES + tcpBytes;
+      const totalLen = bytes > IP_MAX_BYTES ? 0 : bytes;
+      const flags = Ipv4Flag.dontFragment;
+      ipv4Write(u8, at, totalLen, IpProtocol.tcp, src[s + 3]!, dst[d + 3]!, TTL, 0, flags);
+      const pseudo = pseudoSum4(src[s + 3]!, dst[d + 3]!, IpProtocol.tcp, tcpBytes);
+      writeU16(u8, at + IPV4_MIN_BYTES + tcpChecksumAt, foldSum(pseudo));
     }
   }
 
@@ -141,7 +164,7 @@ export class SegmentOutput {
         ipBytes + tcpHeaderLen + payloadBytes,
         v6 ? EtherType.ipv6 : EtherType.ipv4,
         ipBytes,
-        16,
+        tcpChecksumAt,
         v6 ? VnetGso.tcpv6 : VnetGso.tcpv4,
         mss,
         ipBytes + tcpHeaderLen,
@@ -153,7 +176,7 @@ export class SegmentOutput {
       ipBytes + tcpHeaderLen + payloadBytes,
       v6 ? EtherType.ipv6 : EtherType.ipv4,
       ipBytes,
-      16,
+      tcpChecksumAt,
       gso ? (v6 ? VnetGso.tcpv6 : VnetGso.tcpv4) : VnetGso.none,
       gso ? mss : 0,
       ipBytes + tcpHeaderLen,
@@ -180,7 +203,7 @@ export class SegmentOutput {
     const u8 = ctx.u8;
     const t = p.transportAt;
     const at = ctx.guest.scratchAt;
-    const ipBytes = p.family === 4 ? 20 : 40;
+    const ipBytes = ipHeaderBytes(p.family);
     const hasAck = (flags & TcpFlag.ack) !== 0;
     const seq = hasAck ? tcpAck(u8, t) : 0;
     const segLen =

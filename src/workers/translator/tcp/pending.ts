@@ -5,14 +5,17 @@
  *   credit   what the guest has acknowledged (host-io drops it from the socket), and how far host-io may peek:
  *            sndUna + min(sndWnd, cwnd)
  */
+import { IPV4_MIN_BYTES } from '../../../proto/ipv4.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpSackWrite } from '../../../proto/tcp.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
 import { ToHost, W } from '../../messages.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
+import { ipHeaderBytes } from '../to-guest.ts';
 import { NONE, RTO_MIN_MS, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import type { OutOfOrderQueues } from './out-of-order.ts';
-import type { SegmentOutput } from './output.ts';
+import { IP_MAX_BYTES, type SegmentOutput } from './output.ts';
 
+/** Between two probes of a closed window. */
 const PROBE_MAX_MS = 10_000;
 
 export class Pending {
@@ -55,7 +58,8 @@ export class Pending {
     const at = ctx.guest.scratchAt;
     if (this.#outOfOrder.head[flow] !== NONE && tcb.flags[flow]! & TcbFlag.sackOk) {
       const count = this.#outOfOrder.sackBlocks(flow);
-      const optionsAt = at + (tcb.flags[flow]! & TcbFlag.v6 ? 40 : 20) + TCP_MIN_BYTES + tcb.tsBytes(flow);
+      const ipBytes = ipHeaderBytes(tcb.flags[flow]! & TcbFlag.v6 ? 6 : 4);
+      const optionsAt = at + ipBytes + TCP_MIN_BYTES + tcb.tsBytes(flow);
       optionBytes = tcpSackWrite(
         ctx.u8,
         optionsAt,
@@ -107,13 +111,14 @@ export class Pending {
     out.commit();
   }
 
-  /** Payload bytes of the largest frame for this flow: whole segments as far as one IP packet of 65535 bytes reaches. */
+  /** Payload bytes of the largest frame for this flow: whole segments as far as IP_MAX_BYTES reach. */
   readLimit(flow: number): number {
     const tcb = this.#tcb;
     const mss = tcb.mss[flow]!;
     if (!this.#ctx.guest.hasVnet) return mss;
-    const headers = (tcb.flags[flow]! & TcbFlag.v6 ? 0 : 20) + TCP_MIN_BYTES + tcb.tsBytes(flow);
-    const most = 65535 - headers;
+    // IPv6's length leaves its own header out.
+    const ipBytes = tcb.flags[flow]! & TcbFlag.v6 ? 0 : IPV4_MIN_BYTES;
+    const most = IP_MAX_BYTES - ipBytes - TCP_MIN_BYTES - tcb.tsBytes(flow);
     return mss * Math.max(1, Math.floor(most / mss));
   }
 
