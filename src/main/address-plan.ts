@@ -23,7 +23,7 @@ import { canonicalIpv6, type Family, UsageError } from './values.ts';
 export const OUR_MAC = '9a:55:9a:55:9a:55';
 export const LOCAL4 = { guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' } as const;
 export const LOCAL6 = { guest: 'fd9a:559a:559a::2', prefixLen: 64, gateway: 'fe80::1' } as const;
-export const DNS4 = '169.254.1.1';
+const DNS4 = '169.254.1.1';
 export const DNS6 = 'fd9a:559a:559a::53';
 
 /** The host's network, both families together; what netlink dumps say, no more than is used here. */

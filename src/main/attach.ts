@@ -108,7 +108,7 @@ export async function attach(
 }
 
 /** The operand of `attach`: a process id or a path. @throws UsageError */
-export function parseTarget(operands: readonly string[]): AttachTarget {
+function parseTarget(operands: readonly string[]): AttachTarget {
   const [word, ...rest] = operands;
   if (word === undefined || word === '') {
     throw new UsageError('no namespace given; write a process id or the path of a network namespace');

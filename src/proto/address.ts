@@ -9,10 +9,10 @@
 import { readU32, writeU32 } from './be.ts';
 import { ipv4Parse, ipv4Text } from './ipv4.ts';
 
-export const ADDRESS_WORDS = 4;
+const ADDRESS_WORDS = 4;
 
 /** The third word of every v4-mapped address. */
-export const V4_MAPPED_WORD = 0xffff;
+const V4_MAPPED_WORD = 0xffff;
 
 /** 16 packet bytes at `at` into words[w..w + 3]. */
 export function addressRead(pool: Uint8Array, at: number, words: Uint32Array, w: number): void {

@@ -22,7 +22,7 @@ export const tcpChecksumAt = 16;
 export const TcpFlag = { fin: 1, syn: 2, rst: 4, psh: 8, ack: 16, urg: 32, ece: 64, cwr: 128 } as const;
 
 /** RFC 7323 section 2.3: a larger shift is taken as 14. */
-export const TCP_MAX_WSCALE = 14;
+const TCP_MAX_WSCALE = 14;
 /** RFC 2018 section 3: 40 bytes of options hold at most 4 blocks. */
 export const TCP_MAX_SACK = 4;
 

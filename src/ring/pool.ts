@@ -98,7 +98,7 @@ export class SlotStack {
 }
 
 /** Owner number of a slot that nobody was given yet: what zeroed memory says. */
-export const UNOWNED = 0;
+const UNOWNED = 0;
 
 /**
  * Debug mode: one int32 per slot says who owns it. Each hand-over names both sides and fails loudly when the slot was

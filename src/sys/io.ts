@@ -81,7 +81,7 @@ export function fcntlGetFlags(fd: number): number {
 }
 
 /** @param flags  status flags, O_* @returns 0 or -errno */
-export function fcntlSetFlags(fd: number, flags: number): number {
+function fcntlSetFlags(fd: number, flags: number): number {
   const r = cFcntl(fd, F_SETFL, flags);
   return r < 0 ? failed() : r;
 }

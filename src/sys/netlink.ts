@@ -417,7 +417,7 @@ export class RouteSocket {
 }
 
 /** Groups that a change of links, addresses or routes is announced to. */
-export const ROUTE_GROUPS = [
+const ROUTE_GROUPS = [
   k.RTNLGRP_LINK,
   k.RTNLGRP_IPV4_IFADDR,
   k.RTNLGRP_IPV4_ROUTE,

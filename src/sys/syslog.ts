@@ -7,7 +7,7 @@ import { close } from './io.ts';
 import { NativeBuffer } from './memory.ts';
 import { connect, send, socket } from './socket.ts';
 
-export const SYSLOG_PATH = '/dev/log';
+const SYSLOG_PATH = '/dev/log';
 /** struct sockaddr_un: family u16, path of 108 bytes with its zero. */
 const SUN_PATH_AT = 2;
 const SUN_PATH_BYTES = 108;

@@ -23,8 +23,8 @@ const MAGIC = 'basil:s\0';
 const VERSION = 2;
 const NAME_BYTES = 128;
 const IFNAMSIZ = 16;
-export const HELLO_BYTES = 20;
-export const RULE_BYTES = 56;
+const HELLO_BYTES = 20;
+const RULE_BYTES = 56;
 
 export const TableId: Record<Direction, number> = { HOST: 1, SPLICE: 3 };
 const Capability = { ipv4: 1, ipv6: 2, tcp: 4, udp: 8, scan: 16, interfaceName: 32 } as const;

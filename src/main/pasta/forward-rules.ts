@@ -81,7 +81,7 @@ function addressesMeet(a: string, b: string): boolean {
 }
 
 /** Whether a datagram or connection could belong to both. */
-export function rulesConflict(a: ForwardRule, b: ForwardRule): boolean {
+function rulesConflict(a: ForwardRule, b: ForwardRule): boolean {
   return a.proto === b.proto && addressesMeet(a.address, b.address) && a.first <= b.last && b.first <= a.last;
 }
 

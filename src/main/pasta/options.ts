@@ -27,7 +27,7 @@ const MAX_PID = 0x7fff_ffff;
 const MAX_NAME_CHARS = 253; // RFC 1035 section 2.3.4, without the root's dot
 const MAX_SEARCH_DOMAINS = 6; // resolv.conf(5)
 const MAX_DNS_A_FAMILY = 3;
-export const DEFAULT_MAC = '9a:55:9a:55:9a:55';
+const DEFAULT_MAC = '9a:55:9a:55:9a:55';
 
 export type Verbosity = 'quiet' | 'normal' | 'debug' | 'trace';
 export type PortOption = 't' | 'u' | 'T' | 'U';

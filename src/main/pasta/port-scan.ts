@@ -28,7 +28,7 @@ export function openTables(): TableFds {
 }
 
 /** Local ports in a state, added to `ports`. */
-export function addListening(ports: Set<number>, table: string, state: string): void {
+function addListening(ports: Set<number>, table: string, state: string): void {
   for (const line of table.split('\n')) {
     const [, local, , st] = /^\s*\d+: \S+:([0-9A-F]{4}) (\S+) ([0-9A-F]{2}) /.exec(line) ?? [];
     if (st === state && local !== undefined) ports.add(Number.parseInt(local, 16));

@@ -35,7 +35,7 @@ import type { SlirpConf, SlirpTarget } from './options.ts';
 const EMPTY_POLL_MS = 1000;
 
 /** Who moves into the namespace, as for `bucatini` (engine-launch.ts): the main thread where it can. */
-export function slirpNetns(): Netns<SlirpJob, SlirpTap> {
+function slirpNetns(): Netns<SlirpJob, SlirpTap> {
   if (slirpThreads().kind !== 'fused') return new NetnsThread<SlirpJob, SlirpTap>('slirp4netns/netns-worker');
   return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpSlirp);
 }

@@ -31,7 +31,7 @@ import { setFreebind } from './outbound.ts';
  * @param text  "" or "*": any address (all words zero); else an IPv4 or IPv6 address
  * @returns false when the text is no address
  */
-export function parseBindAddress(text: string, words: Uint32Array, w: number): boolean {
+function parseBindAddress(text: string, words: Uint32Array, w: number): boolean {
   words[w] = 0;
   words[w + 1] = 0;
   words[w + 2] = 0;

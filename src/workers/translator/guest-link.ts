@@ -27,7 +27,7 @@ import { Impairment } from '../impairment.ts';
 import type { PcapWriter } from '../pcap.ts';
 import { FrameRoom } from './frame-room.ts';
 
-export const LINK_HEADROOM = VNET_BYTES + ETH_BYTES;
+const LINK_HEADROOM = VNET_BYTES + ETH_BYTES;
 /** Pieces that one frame may have besides its first: two slots for each of 64 datagrams. */
 export const MAX_PIECES = 128;
 
