@@ -69,6 +69,7 @@ import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import type { HostContext, SocketModule } from './context.ts';
 import { Outbound } from './outbound.ts';
+import { GATHERED_IOVS, SendQueues } from './send-queues.ts';
 import { StreamListeners, setStreamOptions } from './stream-listeners.ts';
 
 const Flag = {
@@ -94,7 +95,6 @@ const Flag = {
   bulk: 1 << 13,
 } as const;
 
-const IOV_MAX = 64;
 /** Reads of one socket a round: few enough that the frames are still in the cache when the shard writes them (perf/notes.md). */
 const READS_A_ROUND = 4;
 /** Frames up to this size are copied together behind a blocked socket. */
@@ -111,7 +111,6 @@ const GROW_TO_BYTES = [1024 * 1024, 8 * 1024 * 1024] as const;
  */
 const LAZY_BYTES = 8 * 1024;
 const LAZY_ACKS = 8;
-const NONE = -1;
 const DISCARD_BYTES = 65536;
 const DISCARD_IOVS = 256;
 
@@ -129,18 +128,12 @@ export class StreamSockets implements SocketModule {
   readonly #peeked: Uint32Array;
   readonly #credit: Uint32Array;
   readonly #readLimit: Uint32Array;
-  readonly #qHead: Int32Array;
-  readonly #qTail: Int32Array;
   readonly #sendErrno: Uint8Array;
   /** Steps of GROW_TO_BYTES done. */
   readonly #grown: Uint8Array;
   /** Time of connect() while connecting; then when a closed socket that still has bytes to send is given up. */
   readonly #deadline: Float64Array;
-  // A queued frame is known by its first slot.
-  readonly #qNext: Int32Array;
-  readonly #qSlotB: Uint32Array;
-  readonly #qAt: Uint32Array;
-  readonly #qLen: Uint32Array;
+  readonly #queues: SendQueues;
 
   #dirty: Int32Array;
   #dirtyCount = 0;
@@ -148,7 +141,7 @@ export class StreamSockets implements SocketModule {
   readonly #lingering = new Set<number>();
   #nextLingerCheck = Number.POSITIVE_INFINITY;
 
-  readonly #iov = new NativeBuffer((IOV_MAX + DISCARD_IOVS + 2) * IOVEC_BYTES);
+  readonly #iov = new NativeBuffer((GATHERED_IOVS + DISCARD_IOVS) * IOVEC_BYTES);
   readonly #msg = new NativeBuffer(MSGHDR_BYTES);
   readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
   readonly #outbound: Outbound;
@@ -167,18 +160,12 @@ export class StreamSockets implements SocketModule {
     this.#peeked = new Uint32Array(gids);
     this.#credit = new Uint32Array(gids);
     this.#readLimit = new Uint32Array(gids);
-    this.#qHead = new Int32Array(gids).fill(NONE);
-    this.#qTail = new Int32Array(gids).fill(NONE);
     this.#sendErrno = new Uint8Array(gids);
     this.#grown = new Uint8Array(gids);
     this.#deadline = new Float64Array(gids);
     // Twice: a gid may be closed and opened again within one round.
     this.#dirty = new Int32Array(gids * 2);
-    const slots = ctx.pool.smallSlots + ctx.pool.largeSlots;
-    this.#qNext = new Int32Array(slots);
-    this.#qSlotB = new Uint32Array(slots);
-    this.#qAt = new Uint32Array(slots);
-    this.#qLen = new Uint32Array(slots);
+    this.#queues = new SendQueues(ctx, gids);
     this.#outbound = new Outbound(ctx.plan);
   }
 
@@ -242,8 +229,7 @@ export class StreamSockets implements SocketModule {
     this.#peeked[gid] = 0;
     this.#credit[gid] = 0;
     this.#readLimit[gid] = 536;
-    this.#qHead[gid] = NONE;
-    this.#qTail[gid] = NONE;
+    this.#queues.begin(gid);
     this.#sendErrno[gid] = 0;
     this.#grown[gid] = 0;
     this.#ctx.counters[Counter.sockOpened]!++;
@@ -587,48 +573,14 @@ export class StreamSockets implements SocketModule {
       this.#tell(gid, ToShard.sent, len, 1);
       return;
     }
-    const tail = this.#qTail[gid]!;
-    if (
-      tail !== NONE &&
+    const isCompacted =
       this.#flags[gid]! & Flag.blocked &&
       len <= COMPACT_BYTES &&
-      this.#append(tail, slotA, slotB, at, len)
-    ) {
-      ctx.freeReaderSlots(slotA, slotB);
-      // Nothing to try, but the shard acknowledges with `sent` only.
-      return this.#markDirty(gid);
-    }
-    this.#qNext[slotA] = NONE;
-    this.#qSlotB[slotA] = slotB;
-    this.#qAt[slotA] = at;
-    this.#qLen[slotA] = len;
-    if (tail === NONE) this.#qHead[gid] = slotA;
-    else this.#qNext[tail] = slotA;
-    this.#qTail[gid] = slotA;
+      this.#queues.append(gid, slotA, slotB, at, len);
+    if (isCompacted) ctx.freeReaderSlots(slotA, slotB);
+    else this.#queues.push(gid, slotA, slotB, at, len);
+    // Behind a blocked socket there is nothing to try, but the shard acknowledges with `sent` only.
     this.#markDirty(gid);
-  }
-
-  /**
-   * What waits behind a blocked socket shares slots: frames that fill less than half of theirs are copied to the end of the last one
-   * queued, so that memory held stays within a small multiple of the bytes held.
-   */
-  #append(tail: number, slotA: number, slotB: number, at: number, len: number): boolean {
-    const pool = this.#ctx.pool;
-    const tailInA = pool.slotBytes(tail) - this.#qAt[tail]!;
-    const tailLen = this.#qLen[tail]!;
-    const last = this.#qSlotB[tail] === NO_SLOT ? tail : this.#qSlotB[tail]!;
-    const end = last === tail ? this.#qAt[tail]! + tailLen : tailLen - tailInA;
-    if (end + len > pool.slotBytes(last)) return false;
-    const to = pool.slotAt(last) + end;
-    const from = pool.slotAt(slotA) + at;
-    const inA = Math.min(len, pool.slotBytes(slotA) - at);
-    this.#ctx.u8.copyWithin(to, from, from + inA);
-    if (len > inA) {
-      const more = pool.slotAt(slotB);
-      this.#ctx.u8.copyWithin(to + inA, more, more + len - inA);
-    }
-    this.#qLen[tail] = tailLen + len;
-    return true;
   }
 
   /** End of the round: every socket that got something new tries to send it. */
@@ -659,27 +611,15 @@ export class StreamSockets implements SocketModule {
     const ctx = this.#ctx;
     const counters = ctx.counters;
     let total = 0;
-    const had = this.#qHead[gid] !== NONE;
-    while (this.#qHead[gid] !== NONE && !(this.#flags[gid]! & (Flag.blocked | Flag.connecting))) {
-      let iovs = 0;
-      let offered = 0;
-      for (let s = this.#qHead[gid]!; s !== NONE && iovs < IOV_MAX; s = this.#qNext[s]!) {
-        const at = this.#qAt[s]!;
-        const len = this.#qLen[s]!;
-        const inA = Math.min(len, ctx.pool.slotBytes(s) - at);
-        iovecWrite(this.#iov.u32, iovs * IOVEC_WORDS, ctx.pool.slotAddress(s) + at, inA);
-        iovs++;
-        if (len > inA) {
-          iovecWrite(this.#iov.u32, iovs * IOVEC_WORDS, ctx.pool.slotAddress(this.#qSlotB[s]!), len - inA);
-          iovs++;
-        }
-        offered += len;
-      }
+    const queues = this.#queues;
+    const had = !queues.isEmpty(gid);
+    while (!queues.isEmpty(gid) && !(this.#flags[gid]! & (Flag.blocked | Flag.connecting))) {
+      const iovs = queues.gather(gid, this.#iov.u32);
+      const offered = queues.gatheredBytes;
       const fd = this.#fd[gid]!;
       let r: number;
       if (iovs === 1) {
-        const s = this.#qHead[gid]!;
-        r = send(fd, ctx.pool.slotAddress(s) + this.#qAt[s]!, offered, MSG_NOSIGNAL | MSG_DONTWAIT);
+        r = send(fd, queues.firstAddress(gid), offered, MSG_NOSIGNAL | MSG_DONTWAIT);
       } else {
         msghdrWrite(this.#msg.u32, 0, 0, 0, this.#iov.address, iovs, 0, 0);
         r = sendmsg(fd, this.#msg.address, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -697,14 +637,14 @@ export class StreamSockets implements SocketModule {
       }
       counters[Counter.sockSendBytes]! += r;
       total += r;
-      this.#pop(gid, r);
+      queues.pop(gid, r);
       if (r < offered) {
         // The kernel has set SOCK_NOSPACE: the next EPOLLOUT edge will come.
         this.#flags[gid]! |= Flag.blocked;
         counters[Counter.sockSendPartial]!++;
       }
     }
-    const empty = this.#qHead[gid] === NONE;
+    const empty = queues.isEmpty(gid);
     if (total > 0) this.#deadline[gid] = now + LINGER_MS;
     if (had) this.#tell(gid, ToShard.sent, total, empty ? 1 : 0);
     if (!empty) {
@@ -722,64 +662,20 @@ export class StreamSockets implements SocketModule {
     }
   }
 
-  /** The first `bytes` of the queue are in the socket. */
-  #pop(gid: number, bytes: number): void {
-    const ctx = this.#ctx;
-    while (bytes > 0) {
-      const s = this.#qHead[gid]!;
-      const len = this.#qLen[s]!;
-      if (bytes < len) {
-        const inA = ctx.pool.slotBytes(s) - this.#qAt[s]!;
-        if (bytes >= inA) {
-          // The first piece is done with: the second takes its place in the queue.
-          const b = this.#qSlotB[s]!;
-          this.#qNext[b] = this.#qNext[s]!;
-          this.#qSlotB[b] = NO_SLOT;
-          this.#qAt[b] = bytes - inA;
-          this.#qLen[b] = len - bytes;
-          this.#qHead[gid] = b;
-          if (this.#qTail[gid] === s) this.#qTail[gid] = b;
-          ctx.freeReaderSlots(s, NO_SLOT);
-        } else {
-          this.#qAt[s]! += bytes;
-          this.#qLen[s]! -= bytes;
-        }
-        return;
-      }
-      bytes -= len;
-      this.#qHead[gid] = this.#qNext[s]!;
-      if (this.#qHead[gid] === NONE) this.#qTail[gid] = NONE;
-      ctx.freeReaderSlots(s, this.#qSlotB[s]!);
-    }
-  }
-
   #sendFailed(gid: number, errno: number): void {
     this.#flags[gid]! |= Flag.sendFailed | Flag.readable | Flag.peerDone;
     this.#sendErrno[gid] = errno;
-    const dropped = this.#dropQueue(gid);
+    const dropped = this.#queues.drop(gid);
     this.#tell(gid, ToShard.sent, dropped, 1);
     if (this.#flags[gid]! & Flag.close) return this.#closeNow(gid, true);
     // What the peer said before it went away is read first; the error follows it.
     this.#read(gid);
   }
 
-  #dropQueue(gid: number): number {
-    let bytes = 0;
-    for (let s = this.#qHead[gid]!; s !== NONE; ) {
-      const next = this.#qNext[s]!;
-      bytes += this.#qLen[s]!;
-      this.#ctx.freeReaderSlots(s, this.#qSlotB[s]!);
-      s = next;
-    }
-    this.#qHead[gid] = NONE;
-    this.#qTail[gid] = NONE;
-    return bytes;
-  }
-
   #closeNow(gid: number, reset: boolean): void {
     const fd = this.#fd[gid]!;
     if (this.#flags[gid]! & Flag.open) {
-      this.#dropQueue(gid);
+      this.#queues.drop(gid);
       // close() answers bytes that were left in the queue with RST (RFC 2525 section 2.17): those acknowledged are no loss.
       const rest = (this.#acked[gid]! - this.#consumed[gid]!) | 0;
       if (reset) setLingerZero(fd);
