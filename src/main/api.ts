@@ -4,13 +4,12 @@
  * `info` (what is connected how) and `stats` (the engine's counters), read by the main thread from shared memory without asking a
  * packet thread, and `list_flows`, for which the packet threads are asked a page at a time. docs/api.md is for users.
  */
-import { isIPv4, isIPv6 } from 'node:net';
 import type { EngineHandle } from '../workers/engine.ts';
 import type { AddressPlan, ListenerPlan } from '../workers/engine-plan.ts';
 import type { FlowInfo } from '../workers/flow-list.ts';
 import type { AddedPorts } from './added-ports.ts';
 import { listenersCollide, MAX_ADDED_PORTS } from './publish.ts';
-import { canonicalIpv6 } from './values.ts';
+import { addressOf } from './values.ts';
 
 export type ApiEngine = Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms' | 'listFlows'>;
 
@@ -240,9 +239,9 @@ function address(args: Json, name: string, fallback: string): string {
   const text = args[name];
   // What is no string is not there, as for the original.
   if (typeof text !== 'string' || text === '') return fallback;
-  if (isIPv4(text)) return text;
-  if (isIPv6(text) && !text.includes('%')) return canonicalIpv6(text);
-  throw new RequestError(Refusal.argument(name));
+  const address = addressOf(text);
+  if (address === undefined) throw new RequestError(Refusal.argument(name));
+  return address;
 }
 
 function port(args: Json, name: string): number {

@@ -54,11 +54,17 @@ export function parseChoice<T extends string>(text: string, choices: readonly T[
   return found;
 }
 
-/** An address of either family in its canonical spelling (RFC 5952 for IPv6). Scope ids are refused: a guest has none of ours. */
+/** An address of either family in its canonical spelling (RFC 5952 for IPv6); undefined: none, or one with a scope id. */
+export function addressOf(text: string): string | undefined {
+  if (isIPv4(text)) return text;
+  return isIPv6(text) && !text.includes('%') ? canonicalIpv6(text) : undefined;
+}
+
+/** An address of either family in its canonical spelling. Scope ids are refused: a guest has none of ours. */
 export function parseAddress(text: string): { family: Family; address: string } {
-  if (isIPv4(text)) return { family: 4, address: text };
+  const address = addressOf(text);
+  if (address !== undefined) return { family: isIPv4(address) ? 4 : 6, address };
   if (text.includes('%')) throw new UsageError('has a scope id; write the address without %zone');
-  if (isIPv6(text)) return { family: 6, address: canonicalIpv6(text) };
   throw new UsageError('not an IPv4 or IPv6 address; write for example 192.0.2.15 or 2001:db8::15');
 }
 
@@ -126,7 +132,11 @@ function notUnicast(address: string, family: Family): string | undefined {
   return undefined;
 }
 
-/** The URL parser of the platform knows RFC 5952; dotted tails are folded in by it as well. */
+/**
+ * The URL parser of the platform knows RFC 5952; dotted tails are folded in by it as well.
+ * @param text  an IPv6 address without a scope id
+ * @throws TypeError for anything else
+ */
 export function canonicalIpv6(text: string): string {
   return new URL(`http://[${text}]/`).hostname.slice(1, -1);
 }

@@ -9,6 +9,7 @@ import { isIPv4, isIPv6 } from 'node:net';
 import { getopt, type OptionShape } from '../getopt.ts';
 import { API_SOCKET_HELP, fieldsOf } from '../option-fields.ts';
 import {
+  addressOf,
   canonicalIpv6,
   IPV4_MIN_MTU,
   IPV6_MIN_MTU,
@@ -826,7 +827,7 @@ function setDns(draft: Draft, text: string): void {
     for (const key of ['dnsForward4', 'dnsForward6', 'dnsHost4', 'dnsHost6'] as const) delete draft[key];
     return;
   }
-  const address = isIPv4(text) ? text : isIPv6(text) ? canonicalIpv6(text) : undefined;
+  const address = addressOf(text);
   if (address === undefined) throw new UsageError(`Cannot use DNS address ${text}`);
   const list = draft.dns ?? [];
   const family = list.filter((a) => a.includes(':') === address.includes(':'));

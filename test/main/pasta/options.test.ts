@@ -122,6 +122,7 @@ describe('pasta options', () => {
     ['-g 0.0.0.0', 'Invalid gateway address: 0.0.0.0'],
     ['-o 224.0.0.1', 'Invalid or redundant outbound address: 224.0.0.1'],
     ['-D foo', 'Cannot use DNS address foo'],
+    ['-D fe80::1%eth0', 'Cannot use DNS address fe80::1%eth0'],
     ['--dns-forward 127.0.0.1', 'Invalid DNS forwarding address: 127.0.0.1'],
     ['--dns-host foo', 'Invalid host nameserver address: foo'],
     ['--map-host-loopback foo', 'Invalid address to remap to host: foo'],
