@@ -17,7 +17,7 @@
 import { addressParse, isV4Mapped } from '../proto/address.ts';
 import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../workers/engine-plan.ts';
 import type { Settings } from './options.ts';
-import { RESOLV_CONF, type ResolvConf } from './resolv-conf.ts';
+import type { ResolvConf } from './resolv-conf.ts';
 import { canonicalIpv6, type Family, UsageError } from './values.ts';
 
 export const OUR_MAC = '9a:55:9a:55:9a:55';
@@ -109,7 +109,6 @@ export function planNetwork(
       ...(ipv4 && { ipv4 }),
       ...(ipv6 && { ipv6 }),
       resolvers: settings.dns ?? resolv?.nameservers ?? [],
-      ...(settings.dns === undefined && { resolvConf: RESOLV_CONF }),
       offeredDns,
       searchDomains: resolv?.search ?? [],
     },

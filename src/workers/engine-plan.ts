@@ -69,10 +69,8 @@ export interface AddressPlan {
   readonly guestMac?: string;
   readonly ipv4?: Ipv4Plan;
   readonly ipv6?: Ipv6Plan;
-  /** The host's resolvers in order, both families; loopback ones included. */
+  /** The host's resolvers in order, both families, loopback ones included; EngineHandle.setResolvers() gives others. */
   readonly resolvers: readonly string[];
-  /** The file they come from, re-read when it changes; absent: fixed list. */
-  readonly resolvConf?: string;
   /** Offer these by DHCP/RA: the addresses the guest should use as resolvers. */
   readonly offeredDns: readonly string[];
   readonly searchDomains: readonly string[];

@@ -13,11 +13,14 @@ const MAX_PIECES = 128;
 
 export class PcapWriter {
   readonly #fd: number;
-  readonly #head = new NativeBuffer(64);
+  readonly #head = new NativeBuffer(RECORD_BYTES);
   readonly #iov = new NativeBuffer((2 + MAX_PIECES) * IOVEC_BYTES);
   readonly #baseAddress: number;
 
-  /** @param fd  open file, positioned at its end (O_APPEND: several threads write whole records) */
+  /**
+   * @param fd  open file, positioned at its end (O_APPEND: several threads write whole records)
+   * @param baseAddress  of the pool's memory
+   */
   constructor(fd: number, baseAddress: number) {
     this.#fd = fd;
     this.#baseAddress = baseAddress;
@@ -35,10 +38,10 @@ export class PcapWriter {
     return r < 0 ? r : 0;
   }
 
-  /** Record one Ethernet frame of one or two pieces. A failed write loses the record, never the frame. */
-  frame(_u8: Uint8Array, at: number, bytes: number, moreAt: number, moreBytes: number): void {
+  /** Record one Ethernet frame of one or two pieces, whose offsets count from baseAddress. A failed write loses the record, never the frame. */
+  frame(at: number, bytes: number, moreAt: number, moreBytes: number): void {
     this.#begin(at, bytes, moreBytes);
-    iovecWrite(this.#iov.u32, 8, this.#baseAddress + moreAt, moreBytes);
+    iovecWrite(this.#iov.u32, 2 * IOVEC_WORDS, this.#baseAddress + moreAt, moreBytes);
     writev(this.#fd, this.#iov.address, moreBytes > 0 ? 3 : 2);
   }
 
@@ -65,6 +68,6 @@ export class PcapWriter {
     h[2] = bytes + moreBytes;
     h[3] = bytes + moreBytes;
     iovecWrite(this.#iov.u32, 0, this.#head.address, RECORD_BYTES);
-    iovecWrite(this.#iov.u32, 4, this.#baseAddress + at, bytes);
+    iovecWrite(this.#iov.u32, IOVEC_WORDS, this.#baseAddress + at, bytes);
   }
 }

@@ -287,7 +287,7 @@ export class TapReader implements Stage {
       gsoSize = vnetGsoSize(u8, slotAt);
     }
     const inA = Math.min(frameBytes, SMALL_SLOT_BYTES - this.#vnetBytes);
-    this.#o.pcap?.frame(u8, ethAt, inA, pool.slotAt(this.#slotB), frameBytes - inA);
+    this.#o.pcap?.frame(ethAt, inA, pool.slotAt(this.#slotB), frameBytes - inA);
     const hash = this.#hash(ethAt, frameBytes, inA);
     if (this.#fragment) return this.#onFragment(ethAt, frameBytes, inA, now);
     const slotB = frameBytes > inA ? this.#slotB : NO_SLOT;

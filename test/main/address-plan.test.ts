@@ -167,7 +167,6 @@ describe('address plan', () => {
         dns: 'fd9a:559a:559a::53',
       },
       resolvers: ['192.168.1.1', '::1'],
-      resolvConf: '/etc/resolv.conf',
       offeredDns: ['169.254.1.1'],
       searchDomains: ['example.org'],
     });
@@ -212,10 +211,9 @@ describe('address plan', () => {
     expect(() => plan(laptop(), '--address', '192.168.1.1')).toThrow(/gateway's address/);
   });
 
-  it('--dns: fixed list, no file to follow; none: no forwarding', () => {
+  it('--dns: that list; none: no forwarding', () => {
     const fixed = plan(laptop(), '--dns', '9.9.9.9').addresses;
     expect(fixed).toMatchObject({ resolvers: ['9.9.9.9'], offeredDns: ['169.254.1.1'] });
-    expect(fixed).not.toHaveProperty('resolvConf');
     const none = plan(laptop(), '--dns', 'none').addresses;
     expect(none).toMatchObject({ resolvers: [], offeredDns: [] });
     expect(none.ipv4).not.toHaveProperty('dns');

@@ -127,7 +127,6 @@ export class ShardRig {
     const scratchAt = this.pool.slotAt(smallSlots + largeSlots - 1) + 128;
     const guest = {
       scratchAt,
-      scratchBytes: 69632 - 128,
       mac: addressing.mac,
       guestMac: Uint8Array.of(2, 0, 0, 0, 0, 1),
       hasVnet: true,

@@ -22,7 +22,7 @@ import {
 import type { AddressInfo, LinkInfo, RouteInfo } from '../../sys/netlink-messages.ts';
 import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../../workers/engine-plan.ts';
 import { isLinkLocal, samePrefix } from '../address-plan.ts';
-import { RESOLV_CONF, type ResolvConf } from '../resolv-conf.ts';
+import type { ResolvConf } from '../resolv-conf.ts';
 import { canonicalIpv6, type Family, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 import type { PastaConf } from './options.ts';
@@ -116,7 +116,6 @@ export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | 
       ...(ipv4 && { ipv4 }),
       ...(ipv6 && { ipv6 }),
       resolvers: resolv?.nameservers ?? [],
-      resolvConf: RESOLV_CONF,
       offeredDns: names.offered,
       searchDomains: conf.search ?? resolv?.search ?? [],
     },

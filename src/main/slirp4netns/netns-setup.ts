@@ -17,9 +17,9 @@ import { attachTap, openTap, type Tap } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
 import type { SocketsInside } from '../netns.ts';
 import { enterNamespace, type NetnsStep, TX_QUEUE_FRAMES } from '../netns-setup.ts';
-import { SOCKET_PATH_BYTES, UsageError } from '../values.ts';
+import { IPV4_MIN_MTU, SOCKET_PATH_BYTES, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
-import { MIN_MTU, networkAddresses } from './network.ts';
+import { networkAddresses } from './network.ts';
 import type { SlirpConf } from './options.ts';
 
 export interface SlirpJob extends SocketsInside {
@@ -113,7 +113,7 @@ function configure(route: RouteSocket, index: number, conf: SlirpConf): void {
   if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
   explained('MTU', () => {
     // The kernel takes less, but no IPv4 goes through such an interface.
-    if (conf.mtu < MIN_MTU) throw new SysError('RTM_NEWLINK', `mtu ${conf.mtu}`, Errno.EINVAL);
+    if (conf.mtu < IPV4_MIN_MTU) throw new SysError('RTM_NEWLINK', `mtu ${conf.mtu}`, Errno.EINVAL);
     route.setLink(index, { mtu: conf.mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
   });
   explained('IPv4 address', () =>

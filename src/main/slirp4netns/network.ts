@@ -1,9 +1,6 @@
 /** The network inside: every address of it follows from --cidr. Pure. */
 import { addressText, type Network } from './options.ts';
 
-/** RFC 791: every link carries datagrams of 68 bytes. */
-export const MIN_MTU = 68;
-
 export interface NetworkAddresses {
   readonly first: string;
   readonly netmask: string;

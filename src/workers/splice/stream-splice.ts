@@ -79,7 +79,7 @@ export interface StreamSpliceOptions {
   readonly shortage: DescriptorShortage;
   /** Register a descriptor, edge-triggered; events come to onEvents(end, events). */
   watch(fd: number, end: number, events: number): number;
-  /** An unbound socket of the other side; -EAGAIN: flush() is to be called when there may be one. */
+  /** An unbound socket of the other side; -EAGAIN: poll() is to be called when there may be one. */
   socketFor(toGuest: boolean, isV4: boolean): number;
 }
 

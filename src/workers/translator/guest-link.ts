@@ -17,7 +17,7 @@ import { ETH_BYTES, etherWrite } from '../../proto/ethernet.ts';
 import { udpChecksumAt, udpFinishSum } from '../../proto/udp.ts';
 import { VNET_BYTES, VnetFlag, VnetGso, vnetWrite } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
-import { type FramePool, LARGE_SLOT_BYTES } from '../../ring/pool.ts';
+import { type FramePool, HEADROOM_BYTES } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { write, writev } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
@@ -51,12 +51,13 @@ export interface GuestLinkOptions {
 }
 
 export class GuestLink {
-  /** Offset in u8 where an IP packet may be built for send(); SCRATCH_BYTES of room from there on. */
+  /** Offset in u8 where an IP packet may be built for send(): a large slot but for its headroom is free from there on. */
   readonly scratchAt: number;
-  readonly scratchBytes: number;
-  /** The guest's MAC, learnt from its frames; shared by reference with nobody else. */
+  /** The guest's MAC, six bytes that all shards share: learnt from its frames (shard.ts). */
   readonly guestMac: Uint8Array;
+  /** Ours. */
   readonly mac: Uint8Array;
+  /** The TAP takes a virtio-net header, and with it GSO frames and open checksums. */
   readonly hasVnet: boolean;
   /** GSO_UDP_L4 frames are taken; false for good once one was refused. */
   uso: boolean;
@@ -83,8 +84,7 @@ export class GuestLink {
     this.hasVnet = o.vnetHdrBytes === 12;
     this.uso = o.uso && this.hasVnet;
     this.bigTcp = o.bigTcp && this.hasVnet;
-    this.scratchAt = o.pool.slotAt(o.scratchSlot) + 128;
-    this.scratchBytes = LARGE_SLOT_BYTES - 128;
+    this.scratchAt = o.pool.slotAt(o.scratchSlot) + HEADROOM_BYTES;
     this.#impairment = o.impairment
       ? new Impairment(o.impairment.seed ^ 0x746f, o.impairment.lossToGuest)
       : null;
@@ -136,7 +136,7 @@ export class GuestLink {
         );
       } else vnetWrite(this.#u8, at, 0, VnetGso.none, 0, 0, 0, 0);
     } else if (csumAt >= 0) this.#finishChecksum(ipAt, bytes, csumAt, csumField, moreAt, moreBytes);
-    this.#pcap?.frame(this.#u8, ethAt, ETH_BYTES + bytes, moreAt, moreBytes);
+    this.#pcap?.frame(ethAt, ETH_BYTES + bytes, moreAt, moreBytes);
     if (this.#impairment?.loses()) {
       this.#counters[Counter.lostToGuest]!++;
       return 0;
@@ -145,7 +145,7 @@ export class GuestLink {
     if (moreBytes === 0) r = write(this.#fd, this.#pool.baseAddress + at, frameBytes);
     else {
       iovecWrite(this.#iov.u32, 0, this.#pool.baseAddress + at, frameBytes);
-      iovecWrite(this.#iov.u32, 4, this.#pool.baseAddress + moreAt, moreBytes);
+      iovecWrite(this.#iov.u32, IOVEC_WORDS, this.#pool.baseAddress + moreAt, moreBytes);
       r = writev(this.#fd, this.#iov.address, 2);
     }
     if (r === -Errno.EAGAIN && this.#room !== null && this.#room.wait()) {
