@@ -16,7 +16,8 @@ const MIN_MTU = 68; // RFC 791 section 3.2, and Linux's ETH_MIN_MTU
 const MIN_MTU6 = 1280; // RFC 8200 section 5
 const DEFAULT_LOG_BYTES = 1024 * 1024;
 const MIN_LOG_BYTES = 40 * 1024;
-const MAX_PID = 0x7fff_ffff;
+const MAX_INT = 0x7fff_ffff;
+const MIN_FD = 3; // the first three are COMMAND's
 const MAX_NAME_CHARS = 253; // RFC 1035 section 2.3.4, without the root's dot
 const MAX_SEARCH_DOMAINS = 6; // resolv.conf(5)
 const MAX_DNS_A_FAMILY = 3;
@@ -93,6 +94,8 @@ export interface PastaConf {
   readonly apiSocket?: string;
   readonly pcap?: string;
   readonly pidFile?: string;
+  /** Frames come by this descriptor, and no interface is made. */
+  readonly fd?: number;
 }
 
 /** What is to be connected. */
@@ -113,8 +116,8 @@ export interface PastaOption extends OptionShape {
   readonly group: 'General' | 'Addresses' | 'Names' | 'Services' | 'Ports' | 'Namespaces';
   readonly help: string;
   readonly default?: string;
-  /** Why it is refused: shown nowhere but in the message. */
-  readonly refused?: string;
+  /** Refused, and shown nowhere. */
+  readonly passtOnly?: true;
   readonly set?: (draft: Draft, value: string, written: string) => void;
 }
 
@@ -143,7 +146,7 @@ const passtOnly = (
   ...(value !== undefined && { value }),
   group: 'General',
   help: '',
-  refused: 'passt',
+  passtOnly: true,
   set: () => {
     throw new UsageError(Message.passtOnly(spelled, mode));
   },
@@ -651,7 +654,19 @@ const ENTRIES: readonly Entry[] = [
     help: 'No interface at all: forward loopback ports only.',
     set: flag('spliceOnly', true),
   },
-  { ...passtOnly('fd', 'F', 'FD'), refused: 'an interface that is open already' },
+  {
+    name: 'fd',
+    short: 'F',
+    value: 'FD',
+    group: 'Namespaces',
+    help: 'Descriptor of a TAP that is open already, or of a connected socket with an Ethernet frame a packet (SOCK_SEQPACKET) or datagram, in the place of an interface of our making. Ends when the other side closes the socket.',
+    set: (d, text) => {
+      // As a shell writes it: the launcher keeps this one open, and has to know it by its digits.
+      const fd = /^(0|[1-9][0-9]{0,9})$/.test(text) ? Number(text) : -1;
+      if (fd < MIN_FD || fd > MAX_INT) throw new UsageError(`Invalid --fd: ${text}`);
+      d.fd = fd;
+    },
+  },
   {
     name: 'chroot-fallback',
     group: 'General',
@@ -676,7 +691,7 @@ export const OPTIONS: readonly PastaOption[] = ENTRIES.map((e) => ({
 }));
 
 /** What help, man page and completion show. */
-export const SHOWN_OPTIONS: readonly PastaOption[] = OPTIONS.filter((o) => o.refused === undefined);
+export const SHOWN_OPTIONS: readonly PastaOption[] = OPTIONS.filter((o) => !o.passtOnly);
 
 export type Parsed =
   | {
@@ -701,8 +716,6 @@ export function parsePasta(argv: readonly string[], env: NodeJS.ProcessEnv = {})
   const draft = defaults();
   for (const { option, value, written } of words.options) {
     if (option.name === 'help' || option.name === 'version') return { kind: option.name };
-    if (option.refused !== undefined && option.refused !== 'passt')
-      throw new UsageError(Message.unsupported(written, option.refused));
     option.set?.(draft, value, written);
   }
   if (words.error !== undefined) return { kind: 'usage', error: words.error };
@@ -756,7 +769,7 @@ function targetOf(draft: Draft, operands: readonly string[], env: NodeJS.Process
   const [first] = operands;
   if (operands.length === 1 && /^[0-9]+$/.test(first!)) {
     const pid = Number(first);
-    if (pid > MAX_PID) throw new UsageError(Message.invalidPid(first!));
+    if (pid > MAX_INT) throw new UsageError(Message.invalidPid(first!));
     return { kind: 'pid', pid };
   }
   // Without a command the user's shell, as a login shell.
@@ -777,6 +790,7 @@ function finish(draft: Draft, target: PastaTarget): void {
   if (draft.configNet) draft.ra = false;
   if (draft.spliceOnly) {
     if (!draft.splice) throw new UsageError('--splice-only is incompatible with --no-splice');
+    if (draft.fd !== undefined) throw new UsageError('--splice-only is incompatible with --fd');
     draft.hostLoToNsLo = true;
     draft.icmp = false;
   }
