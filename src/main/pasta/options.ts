@@ -7,7 +7,8 @@
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import { getopt, type OptionShape } from '../getopt.ts';
-import { canonicalIpv6, parseSocketPath, quoted, UsageError } from '../values.ts';
+import { canonicalIpv6, parseSocketPath, quoted, SOCKET_PATH_BYTES, UsageError } from '../values.ts';
+import { canonicalAddress } from './forward-rules.ts';
 import { Message } from './messages.ts';
 
 export const DEFAULT_MTU = 65520;
@@ -16,6 +17,7 @@ const MIN_MTU = 68; // RFC 791 section 3.2, and Linux's ETH_MIN_MTU
 const MIN_MTU6 = 1280; // RFC 8200 section 5
 const DEFAULT_LOG_BYTES = 1024 * 1024;
 const MIN_LOG_BYTES = 40 * 1024;
+const V4_MAPPED_BITS = 96; // RFC 4291 section 2.5.5.2: ::ffff:0:0/96
 const MAX_INT = 0x7fff_ffff;
 const MIN_FD = 3; // the first three are COMMAND's
 const MAX_NAME_CHARS = 253; // RFC 1035 section 2.3.4, without the root's dot
@@ -45,7 +47,7 @@ export interface PastaConf {
   readonly outbound6?: string;
   readonly outboundIf4?: string;
   readonly outboundIf6?: string;
-  /** Absent: those of resolv.conf. */
+  /** Absent: those of resolv.conf; empty: none; else those of resolv.conf of a family that has none here. */
   readonly dns?: readonly string[];
   readonly dnsForward4?: string;
   readonly dnsForward6?: string;
@@ -254,7 +256,8 @@ const ENTRIES: readonly Entry[] = [
     group: 'General',
     help: 'Socket on which port forwarding can be changed while running.',
     set: (d, text) => {
-      if (text === '') throw new UsageError('Invalid configuration path: ');
+      if (text === '' || Buffer.byteLength(text) >= SOCKET_PATH_BYTES)
+        throw new UsageError(`Invalid configuration path: ${text}`);
       d.confPath = text;
     },
   },
@@ -281,6 +284,7 @@ const ENTRIES: readonly Entry[] = [
     group: 'General',
     help: 'Write all frames of the interface, both directions, to a capture file.',
     set: (d, text) => {
+      if (text === '') throw new UsageError('Invalid pcap path: ');
       d.pcap = text;
     },
   },
@@ -291,6 +295,7 @@ const ENTRIES: readonly Entry[] = [
     group: 'General',
     help: 'Write the process id to this file once the network is ready.',
     set: (d, text) => {
+      if (text === '') throw new UsageError('Invalid PID file: ');
       d.pidFile = text;
     },
   },
@@ -403,7 +408,7 @@ const ENTRIES: readonly Entry[] = [
     value: 'ADDR|none',
     group: 'Names',
     help: 'Resolver to offer, up to three per family; none: offer none.',
-    default: 'those of resolv.conf',
+    default: 'those of resolv.conf, by family',
     set: setDns,
   },
   {
@@ -441,8 +446,8 @@ const ENTRIES: readonly Entry[] = [
       if (text === '') throw new UsageError(Message.cannotUseSearch(text));
       const added = text.split(/[ ,]+/).filter((word) => word !== '');
       for (const name of added) nameLength(name, `Invalid search domain: ${name}`);
+      if ((d.search ?? []).length >= MAX_SEARCH_DOMAINS) throw new UsageError(Message.cannotUseSearch(text));
       d.search = [...(d.search ?? []), ...added];
-      if (d.search.length > MAX_SEARCH_DOMAINS) throw new UsageError(Message.cannotUseSearch(text));
     },
   },
   {
@@ -836,18 +841,21 @@ function usable(text: string, rules: AddressRules): string | undefined {
 
 function setAddress(draft: Draft, text: string): void {
   const slash = text.indexOf('/');
-  const address = usable(slash < 0 ? text : text.slice(0, slash), { unicast: true, loopback: false });
+  const written = slash < 0 ? text : text.slice(0, slash);
+  // In brackets or not; an IPv4 address may be mapped into IPv6, and its prefix length is then 96 bits more.
+  const address = usable(canonicalAddress(written) ?? '', { unicast: true, loopback: false });
   if (address === undefined) throw new UsageError(`Invalid guest address: ${text}`);
   const v6 = address.includes(':');
+  const beforeBits = !v6 && written.includes(':') ? V4_MAPPED_BITS : 0;
   if (slash >= 0) {
     const length = text.slice(slash + 1);
     // The original reads a number first, and only then looks at what it is.
     if (!/^-?[0-9]+(\.[0-9.]*)?$/.test(length)) throw new UsageError(`Invalid guest address: ${text}`);
-    if (!/^[0-9]{1,3}$/.test(length) || Number(length) > (v6 ? 128 : 32))
-      throw new UsageError(`Invalid prefix length: ${text}`);
+    const bits = /^[0-9]{1,3}$/.test(length) ? Number(length) - beforeBits : -1;
+    if (bits < 0 || bits > (v6 ? 128 : 32)) throw new UsageError(`Invalid prefix length: ${text}`);
     if (!v6) {
       if (draft.netmaskWritten) throw new UsageError(Message.redundantPrefix);
-      if (Number(length) > 0) draft.prefixLen4 = Number(length);
+      if (bits > 0) draft.prefixLen4 = bits;
       draft.prefixWritten = true;
     }
   }
@@ -861,7 +869,7 @@ function setDns(draft: Draft, text: string): void {
     for (const key of ['dnsForward4', 'dnsForward6', 'dnsHost4', 'dnsHost6'] as const) delete draft[key];
     return;
   }
-  const address = isIPv4(text) ? text : isIPv6(text) ? canonicalIpv6(text) : undefined;
+  const address = isIPv4(text) ? text : isIPv6(text) && !text.includes('%') ? canonicalIpv6(text) : undefined;
   if (address === undefined) throw new UsageError(`Cannot use DNS address ${text}`);
   const list = draft.dns ?? [];
   const family = list.filter((a) => a.includes(':') === address.includes(':'));

@@ -855,7 +855,7 @@ export class StreamSockets implements SocketModule {
    */
   listen(index: number, plan: ListenerPlan, port = plan.port): number {
     const ctx = this.#ctx;
-    const fd = openListener(plan, port, SOCK_STREAM, ctx.plan.policy.freebind);
+    const fd = openListener(plan, port, SOCK_STREAM, ctx.plan.policy.freebind, this.#outbound);
     if (fd < 0) return fd;
     let r = listen(fd, BACKLOG);
     if (r >= 0) r = ctx.watch(fd, ctx.listenerBase + index, EPOLLIN | EPOLLET);

@@ -112,6 +112,14 @@ describe('pasta options', () => {
     ['-a 10.77.0.2/x', 'Invalid guest address: 10.77.0.2/x'],
     ['-a 10.77.0.2/24/24', 'Invalid guest address: 10.77.0.2/24/24'],
     ['-a 10.77.0.2/255.255.255.0', 'Invalid prefix length: 10.77.0.2/255.255.255.0'],
+    ['-a ::ffff:10.77.0.2/24', 'Invalid prefix length: ::ffff:10.77.0.2/24'],
+    ['-a ::ffff:10.77.0.2/129', 'Invalid prefix length: ::ffff:10.77.0.2/129'],
+    ['-a ::ffff:127.0.0.1', 'Invalid guest address: ::ffff:127.0.0.1'],
+    ['-a ::ffff:10.77.0.2/120 -n 24', 'Redundant prefix length specification'],
+    ['-a [2001:db8::1/64]', 'Invalid guest address: [2001:db8::1/64]'],
+    ['-a fe80::1%eth0', 'Invalid guest address: fe80::1%eth0'],
+    ['-D fe80::1%eth0', 'Cannot use DNS address fe80::1%eth0'],
+    [`-c /${'a'.repeat(107)}`, `Invalid configuration path: /${'a'.repeat(107)}`],
     ['-i 1234567890123456', 'Invalid interface name 1234567890123456: No such device'],
     ['-i a/b', 'Invalid interface name a/b: No such device'],
     ['-a 192.0.2.1/28 -n 28', 'Redundant prefix length specification'],
@@ -166,6 +174,8 @@ describe('pasta options', () => {
     expect(message('-D', '')).toBe('Cannot use DNS address ');
     expect(message('-S', '')).toBe('Cannot use DNS search domain ');
     expect(message('-c', '')).toBe('Invalid configuration path: ');
+    expect(message('-P', '')).toBe('Invalid PID file: ');
+    expect(message('-p', '')).toBe('Invalid pcap path: ');
     expect(message('--userns', '')).toBe('Invalid userns: ');
     expect(message('-i', '')).toBe('Invalid interface name : No such device');
   });
@@ -176,6 +186,21 @@ describe('pasta options', () => {
       return parsed.kind === 'go' ? parsed.conf.mtu : -1;
     };
     expect([' 1500', '+1500', '0x5dc'].map(mtu)).toEqual([1500, 1500, 1500]);
+  });
+
+  it.each([
+    ['::ffff:192.0.2.1', { address4: '192.0.2.1' }],
+    ['::FFFF:c000:201/120', { address4: '192.0.2.1', prefixLen4: 24 }],
+    ['::ffff:192.0.2.1/96', { address4: '192.0.2.1' }],
+    ['[192.0.2.1]/28', { address4: '192.0.2.1', prefixLen4: 28 }],
+    ['[2001:db8::1]/64', { address6: '2001:db8::1' }],
+  ])('-a %s: in brackets, or mapped into IPv6 and 96 bits longer', (text, expected) => {
+    const { address4, address6, prefixLen4 } = conf(`-a ${text}`);
+    expect({ address4, address6, prefixLen4 }).toEqual({ ...expected });
+  });
+
+  it('-S: six times, with any number of names each', () => {
+    expect(conf('-S a,b,c,d -S e,f,g').search).toHaveLength(7);
   });
 
   it('a prefix length of 0 is none: that of the class counts', () => {
