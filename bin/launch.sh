@@ -63,8 +63,10 @@ scan() {
             *"$letter"*)
               if [ -z "$rest" ]; then
                 [ $# -gt 0 ] || return 1
+                rest=$1
                 shift
               fi
+              note_option "$letter" "$rest"
               break
               ;;
           esac

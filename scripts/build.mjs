@@ -55,15 +55,15 @@ const entries = {
 const frontEnds = {
   bucatini: {
     first: /\/(main\/(bucatini|log)|workers\/packet-worker)\.js$/,
-    rare: /\/main\/(api|api-socket|api-server|doctor|doctor-probe|switch-over|bug-report|pasta\/.*|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
+    rare: /\/main\/(api|api-socket|api-server|request-json|doctor|doctor-probe|switch-over|bug-report|pasta\/.*|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
   },
   'pasta/main': {
     first: /\/(main\/pasta\/main|workers\/packet-worker)\.js$/,
-    rare: /\/main\/(pasta\/(texts|control-socket)|api|api-socket|api-server|cli-texts|counter-texts|stats)\.js$/,
+    rare: /\/main\/(pasta\/(texts|control-socket)|api|api-socket|api-server|request-json|cli-texts|counter-texts|stats)\.js$/,
   },
   'slirp4netns/main': {
     first: /\/main\/slirp4netns\/main\.js$/,
-    rare: /\/main\/(slirp4netns\/texts|api|api-socket|api-server|option-texts|cli-texts|counter-texts|stats)\.js$/,
+    rare: /\/main\/(slirp4netns\/texts|api|api-socket|api-server|request-json|option-texts|cli-texts|counter-texts|stats)\.js$/,
   },
 };
 for (const [name, file] of Object.entries(entries)) {

@@ -5,6 +5,7 @@
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
+import { BEFORE_VALUE } from './request-json.ts';
 import { SocketFile } from './socket-file.ts';
 
 /** Bytes of a request, at most: slirp4netns has room for 4095 and wants one of them left over. */
@@ -133,12 +134,12 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
 }
 
 /** Whether an object or array begins here, or nothing has yet. */
-const mayBecomeOne = (text: string): boolean => /^\s*([{[]|$)/.test(text);
+const mayBecomeOne = (text: string): boolean => /^([{[]|$)/.test(text.replace(BEFORE_VALUE, ''));
 
 /** The object or array that `text` begins with, once it is whole; undefined: not yet, or it begins with neither. */
 export function firstJsonValue(text: string): string | undefined {
-  const start = text.search(/\S/);
-  if (start < 0 || !'{['.includes(text[start]!)) return undefined;
+  const start = BEFORE_VALUE.exec(text)![0].length;
+  if (start === text.length || !'{['.includes(text[start]!)) return undefined;
   let depth = 0;
   let inString = false;
   for (let at = start; at < text.length; at++) {

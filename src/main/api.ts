@@ -9,6 +9,7 @@ import type { AddressPlan, ListenerPlan } from '../workers/engine-plan.ts';
 import type { FlowInfo } from '../workers/flow-list.ts';
 import type { AddedPorts } from './added-ports.ts';
 import { listenersCollide, MAX_ADDED_PORTS } from './publish.ts';
+import { readRequestJson } from './request-json.ts';
 import { addressOf } from './values.ts';
 
 export type ApiEngine = Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms' | 'listFlows'>;
@@ -43,7 +44,6 @@ const Refusal = {
   addFailed: 'add_hostfwd: slirp_add_hostfwd failed',
   badId: 'remove_hostfwd: bad arguments.id',
   flows: (name: string): string => `list_flows: bad arguments.${name}`,
-  removeFailed: 'remove_hostfwd: slirp_remove_hostfwd failed',
 } as const;
 
 class RequestError extends Error {}
@@ -194,7 +194,7 @@ export class Api {
     const id = number(args.id);
     if (id === undefined || id < 1 || id > MAX_ID) throw new RequestError(Refusal.badId);
     const left = this.#forwards.filter((forward) => forward.id !== id);
-    if (left.length === this.#forwards.length) throw new RequestError(Refusal.removeFailed);
+    if (left.length === this.#forwards.length) throw new RequestError(Refusal.badId);
     await this.#listen(left);
     this.#forwards = left;
     return { return: {} };
@@ -226,7 +226,7 @@ function flowEntry(flow: FlowInfo): Json {
 function parseObject(text: string): Json {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = readRequestJson(text);
   } catch {
     throw new RequestError(Refusal.cannotParse);
   }

@@ -6,6 +6,7 @@
 import { readdirSync } from 'node:fs';
 import { F_GETFD, FD_CLOEXEC } from '../sys/constants.ts';
 import { close, fcntl, setCloexec } from '../sys/io.ts';
+import { isOpen } from '../sys/namespace.ts';
 
 export const INHERITED_VARIABLE = 'BUCATINI_INHERITED';
 /** The caller's soft limit of open descriptors, which Node raises: for COMMAND. */
@@ -24,6 +25,10 @@ export function closeInheritedOnExec(): void {
 
 const inherited = (env: NodeJS.ProcessEnv): number[] =>
   (env[INHERITED_VARIABLE] ?? '').split(' ').filter(Boolean).map(Number);
+
+/** Whether our caller has left it open; started without a launcher, whether it is open at all. */
+export const isInherited = (fd: number, env: NodeJS.ProcessEnv = process.env): boolean =>
+  env[INHERITED_VARIABLE] === undefined ? isOpen(fd) : inherited(env).includes(fd);
 
 /** Close them, once. @param keep  those that options name */
 export function closeInherited(keep: readonly number[] = [], env: NodeJS.ProcessEnv = process.env): void {

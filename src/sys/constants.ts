@@ -247,6 +247,7 @@ export const SIOCOUTQNSD = 0x894b;
 // <linux/if_tun.h>
 export const TUNSETIFF = 0x400454ca;
 export const TUNSETPERSIST = 0x400454cb;
+export const TUNGETDEVNETNS = 0x54e3;
 export const TUNSETOFFLOAD = 0x400454d0;
 export const TUNGETIFF = 0x800454d2;
 export const TUNSETVNETHDRSZ = 0x400454d8;

@@ -8,6 +8,7 @@
  * /dev/net/tun was *opened*; the descriptor belongs to that network namespace wherever it is carried afterwards.
  * @syscalls openat ioctl close
  */
+import { fstatSync, statSync } from 'node:fs';
 import { release } from 'node:os';
 import {
   Errno,
@@ -24,6 +25,7 @@ import {
   TUN_F_TSO6,
   TUN_F_USO4,
   TUN_F_USO6,
+  TUNGETDEVNETNS,
   TUNGETIFF,
   TUNSETIFF,
   TUNSETOFFLOAD,
@@ -137,6 +139,19 @@ export function attachTap(fd: number): Tap {
     bigTcp: tso && hasBigTcp(release()),
     multiQueue,
   };
+}
+
+/** Whether a TAP's interface is in the network namespace of the calling thread; false also where an old kernel does not say. */
+export function tapIsHere(fd: number): boolean {
+  const namespace = ioctl(fd, TUNGETDEVNETNS, 0);
+  if (namespace < 0) return false;
+  try {
+    const its = fstatSync(namespace);
+    const ours = statSync('/proc/thread-self/ns/net');
+    return its.dev === ours.dev && its.ino === ours.ino;
+  } finally {
+    close(namespace);
+  }
 }
 
 /**

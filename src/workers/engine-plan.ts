@@ -2,6 +2,8 @@
  * The engine plan: everything the packet threads need to know, as plain data that crosses to worker threads by structured clone.
  * A front end builds it; no stage knows which one did. Addresses are text here and become words when a stage starts.
  */
+import type { FrameSocketKind } from '../sys/frame-socket.ts';
+
 export interface Ipv4Plan {
   /** The guest's address, e.g. "192.0.2.15". */
   readonly guest: string;
@@ -224,7 +226,7 @@ export interface TapPlan {
   /** The kernel accepts GSO_UDP_L4 frames (USO). */
   readonly uso: boolean;
   /** No TAP, but a socket with a frame a message (sys/frame-socket.ts): it may be full, and its peer may go. */
-  readonly isSocket?: boolean;
+  readonly socket?: FrameSocketKind;
   /** TCP frames to the guest may be longer than 64 KiB; left out: no. */
   readonly bigTcp?: boolean;
 }

@@ -169,6 +169,10 @@ export class TapReader implements Stage {
       const n = readv(this.#o.plan.tap.fd, this.#iov.address, 2);
       this.#o.counters[Counter.tapReads]!++;
       if (n <= 0) {
+        if (n === 0 && this.#o.plan.tap.socket === 'datagram') {
+          this.#drop(Drop.short); // an empty datagram is no end
+          continue;
+        }
         this.#onReadError(-n);
         break;
       }
@@ -198,7 +202,7 @@ export class TapReader implements Stage {
     } else if (errno !== Errno.EINTR) {
       this.#readable = false;
       // 0, the end of a stream of messages, or what was on its way to the peer when it left.
-      if (this.#o.plan.tap.isSocket && (errno === 0 || errno === Errno.ECONNRESET))
+      if (this.#o.plan.tap.socket !== undefined && (errno === 0 || errno === Errno.ECONNRESET))
         return this.#o.onFatal(FRAME_PEER_GONE);
       // EBADFD: the interface was deleted, as happens when its namespace ends.
       this.#o.onFatal(`the TAP device is gone: read: ${errnoName(errno)}`);

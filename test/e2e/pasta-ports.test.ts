@@ -7,13 +7,13 @@ import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts'
 import { repoRoot } from '../support/engines.ts';
 import { HOST4, HOST6, PEER4 } from '../support/ports.ts';
 import { eventually, type Finished, killTree, type Started } from '../support/process.ts';
-import { describeE2e } from '../support/require.ts';
+import { describeE2e, requireTool } from '../support/require.ts';
 
 const PASTA = `${repoRoot}/bin/pasta`;
 /** Two scans, and some air. */
 const SCAN_MS = 4000;
 
-describeE2e('pasta: forwarded ports', [], () => {
+describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')], () => {
   let bed: Bed;
   let serial = 0;
   beforeAll(async () => {
@@ -93,6 +93,36 @@ describeE2e('pasta: forwarded ports', [], () => {
       const crowd = JSON.parse((await ns.run(echoed(HOST4, 7000))).stdout);
       expect(crowd.ok).toBe(0);
     });
+  });
+
+  it("-t and -u at the host's link-local address, no interface written: that of the template is meant", async () => {
+    const text = await succeedIn(bed, 'host', [
+      'ip',
+      '-6',
+      '-o',
+      'addr',
+      'show',
+      'dev',
+      'veth0',
+      'scope',
+      'link',
+    ]);
+    const address = /inet6 (fe80[^/]+)/.exec(text)![1]!;
+    const ns = await serve('-t', `${address}/8070:9070`, '-u', `${address}/5370:53`);
+    expect(ns.finished).toMatchObject({ status: 0, stdout: '', stderr: '' });
+    await ns.start(supportProgram('clients/tcp-echo.ts', 9070));
+    await ns.start(supportProgram('clients/udp-server.ts', 53));
+    const device = (
+      await succeedIn(bed, 'peer', ['sh', '-c', 'ip -o link | grep -o "veth[0-9]*" | head -n 1'])
+    ).trim();
+    for (const [what, port] of [
+      ['TCP6', 8070],
+      ['UDP6', 5370],
+    ]) {
+      const line = `echo hello | socat -t 2 - '${what}:[${address}%${device}]:${port}'`;
+      expect(await succeedIn(bed, 'peer', ['sh', '-c', line])).toContain('hello');
+    }
+    await ns.end();
   });
 
   it('--splice-only: no interface inside; loopback ports in both directions, at the same address; nothing else gets in', async () => {

@@ -103,7 +103,7 @@ export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | 
     loopback4: conf.ipv4 ? loopbackName(conf, 4, template4) : undefined,
     loopback6: with6 ? loopbackName(conf, 6, template6) : undefined,
   });
-  if (names.offered.length === 0 && conf.dns === undefined) warnings.push(Message.noNameservers);
+  if (names.offered.length === 0 && conf.dns?.length !== 0) warnings.push(Message.noNameservers);
 
   const ipv4 = conf.ipv4 ? planIpv4(conf, template4, names.forward4) : undefined;
   const ipv6 = with6 ? planIpv6(conf, template6, names.forward6) : undefined;
@@ -286,23 +286,21 @@ function planNames(
   loopback: { readonly loopback4: string | undefined; readonly loopback6: string | undefined },
 ): Names {
   let { dnsForward4: forward4, dnsForward6: forward6 } = conf;
-  const offered: string[] = [];
-  if (conf.dns !== undefined) {
-    offered.push(...conf.dns);
-  } else {
-    for (const text of resolv?.nameservers ?? []) {
-      const address = text.replace(/%.*$/, '');
-      const v6 = address.includes(':');
-      if (v6 ? !conf.ipv6 : !conf.ipv4) continue;
-      const name = v6 ? loopback.loopback6 : loopback.loopback4;
-      let offer: string | undefined = address;
-      if (address === '::1' || address.startsWith('127.') || address === name) {
-        offer = (v6 ? forward6 : forward4) ?? name;
-        if (v6) forward6 ??= name;
-        else forward4 ??= name;
-      }
-      if (offer !== undefined && !offered.includes(offer)) offered.push(offer);
+  const offered: string[] = [...(conf.dns ?? [])];
+  const isGiven = (v6: boolean): boolean =>
+    conf.dns !== undefined && (conf.dns.length === 0 || conf.dns.some((a) => a.includes(':') === v6));
+  for (const text of resolv?.nameservers ?? []) {
+    const address = text.replace(/%.*$/, '');
+    const v6 = address.includes(':');
+    if ((v6 ? !conf.ipv6 : !conf.ipv4) || isGiven(v6)) continue;
+    const name = v6 ? loopback.loopback6 : loopback.loopback4;
+    let offer: string | undefined = address;
+    if (address === '::1' || address.startsWith('127.') || address === name) {
+      offer = (v6 ? forward6 : forward4) ?? name;
+      if (v6) forward6 ??= name;
+      else forward4 ??= name;
     }
+    if (offer !== undefined && !offered.includes(offer)) offered.push(offer);
   }
   return {
     offered,

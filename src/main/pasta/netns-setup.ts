@@ -4,17 +4,18 @@
  *   in the host's namespace   dump links, addresses, routes; make the plan
  *   unshare or setns          only this thread moves
  *   in the target             loopback up, TAP made; with --config-net also: MAC, MTU, up, addresses, routes
- *                             (--splice-only: loopback up, and no more)
+ *                             (--splice-only: loopback up, and no more; --fd: the TAP is the caller's, and configured where it is here)
  *
  * Neighbour discovery is switched off (IFF_NOARP) while the interface comes up: the kernel then takes its link-local address
  * without asking the link first, and it can be used at once. This needs no /proc/sys, which is read-only in many containers.
  */
 import { AF_INET, AF_INET6, Errno, RT_SCOPE_LINK } from '../../sys/constants.ts';
 import { checked, SysError } from '../../sys/error.ts';
+import { adoptFrameSocket } from '../../sys/frame-socket.ts';
 import { strerror } from '../../sys/libc.ts';
 import { openPath } from '../../sys/namespace.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
-import { openTap, type Tap } from '../../sys/tap.ts';
+import { attachTap, openTap, type Tap, tapIsHere } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
 import type { SocketsInside } from '../netns.ts';
 import {
@@ -58,10 +59,11 @@ export interface PastaTap {
 /** @throws SysError or UsageError */
 export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<PastaTap>, void, void> {
   const notes: string[] = [];
+  const given = conf.fd === undefined ? undefined : adoptFrames(conf.fd);
   const hostTables = openTables();
   const network = conf.spliceOnly
     ? planSpliceOnly(conf, dumpHost())
-    : planPasta(conf, dumpHost(), readResolvConf());
+    : planPasta(given ? { ...conf, nsIfname: given.name } : conf, dumpHost(), readResolvConf());
   try {
     enterNamespace(target);
   } catch (error) {
@@ -86,44 +88,91 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
     yield { kind: 'configured', notes };
     return;
   }
+  let configures = conf.configNet;
   try {
-    const tap = makeTap(network.interfaceName);
-    const link = route.linkByName(tap.name);
-    if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
-    if (conf.nsMac !== undefined) route.setLink(link.index, { mac: conf.nsMac });
+    const { name, tap } = given ?? makeTap(network.interfaceName);
+    const isHere = given === undefined || (tap.socket === undefined && tapIsHere(tap.fd));
+    const link = isHere ? route.linkByName(name) : undefined;
+    if (link === undefined && isHere) throw new SysError('RTM_GETLINK', name, Errno.ENODEV);
+    if (link === undefined) configures = false;
+    else if (conf.nsMac !== undefined) route.setLink(link.index, { mac: conf.nsMac });
+    const guestMac = conf.nsMac ?? link?.mac;
     yield {
       kind: 'tap',
       made: {
         ...{ hostTables, tables: openTables() },
-        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso, bigTcp: tap.bigTcp },
+        tap,
         network: {
           ...network,
-          addresses: { ...network.addresses, guestMac: conf.nsMac ?? link.mac },
+          addresses: { ...network.addresses, ...(guestMac !== undefined && { guestMac }) },
+          warnings: [
+            ...network.warnings,
+            ...(given ? idleOptions(conf, given.name, link !== undefined) : []),
+          ],
         },
-        ...(conf.configNet && { inside: { fd: route.fd, linkIndex: link.index } }),
+        ...(configures && { inside: { fd: route.fd, linkIndex: link!.index } }),
       },
     };
     loopbackUp(route);
     // The only group that exists in the command's user namespace: ping works inside without privileges.
     if (target.kind === 'new') trySysctl('net/ipv4/ping_group_range', '0 0', notes);
-    if (conf.configNet) configure(route, link.index, conf, network);
-    else route.setLink(link.index, { txQueueLen: TX_QUEUE_FRAMES });
+    if (configures) configure(route, link!.index, conf, network);
+    else if (given === undefined) route.setLink(link!.index, { txQueueLen: TX_QUEUE_FRAMES });
   } catch (error) {
     route.close();
     throw error;
   }
-  if (!conf.configNet) route.close();
+  if (!configures) route.close();
   yield { kind: 'configured', notes };
 }
+
+interface Frames {
+  readonly name: string;
+  readonly tap: TapPlan;
+}
+
+/** What --fd names. @throws UsageError or SysError */
+function adoptFrames(fd: number): Frames {
+  const socket = adoptFrameSocket(fd);
+  if (socket === 'stream')
+    throw new UsageError(Message.fdUnusable(fd, 'a stream does not keep frames apart; use SOCK_SEQPACKET'));
+  if (socket === 'unconnected') throw new UsageError(Message.fdUnusable(fd, 'the socket is not connected'));
+  if (socket === 'none') {
+    try {
+      return framesOf(attachTap(fd));
+    } catch (error) {
+      if (!(error instanceof SysError) || error.errno === Errno.EINVAL) throw error;
+      throw new UsageError(Message.fdUnusable(fd, 'neither a TAP nor a socket'));
+    }
+  }
+  return { name: `fd${fd}`, tap: { fd, vnetHdrBytes: 0, uso: false, socket } };
+}
+
+/** Options about an interface inside, where there is none of ours or none at all. */
+function idleOptions(conf: PastaConf, name: string, isHere: boolean): readonly string[] {
+  const elsewhere = 'its interface is not in this namespace';
+  return [
+    ...(conf.nsIfname !== undefined && conf.nsIfname !== name
+      ? [Message.notWithFd('--ns-ifname', `frames come by ${name}`)]
+      : []),
+    ...(conf.configNet && !isHere ? [Message.notWithFd('--config-net', elsewhere)] : []),
+    ...(conf.nsMac !== undefined && !isHere ? [Message.notWithFd('--ns-mac-addr', elsewhere)] : []),
+  ];
+}
+
+const framesOf = ({ fd, name, vnetHdrBytes, uso, bigTcp }: Tap): Frames => ({
+  name,
+  tap: { fd, vnetHdrBytes, uso, bigTcp },
+});
 
 function loopbackUp(route: RouteSocket): void {
   const loopback = route.linkByName('lo');
   if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
 }
 
-function makeTap(name: string): Tap {
+function makeTap(name: string): Frames {
   try {
-    return openTap({ name });
+    return framesOf(openTap({ name }));
   } catch (error) {
     if (error instanceof SysError && error.code === 'EBUSY') throw new UsageError(Message.tapBusy);
     throw error;

@@ -17,14 +17,18 @@ import {
   MAX_MTU,
   named,
   parseSocketPath,
+  SOCKET_PATH_BYTES,
   UsageError,
 } from '../values.ts';
+import { canonicalAddress } from './forward-rules.ts';
 import { Message } from './messages.ts';
 
 export const DEFAULT_MTU = 65520;
 const DEFAULT_LOG_BYTES = 1024 * 1024;
 const MIN_LOG_BYTES = 40 * 1024;
-const MAX_PID = 0x7fff_ffff;
+const V4_MAPPED_BITS = 96; // RFC 4291 section 2.5.5.2: ::ffff:0:0/96
+const MAX_INT = 0x7fff_ffff;
+const MIN_FD = 3; // the first three are COMMAND's
 const MAX_NAME_CHARS = 253; // RFC 1035 section 2.3.4, without the root's dot
 const MAX_SEARCH_DOMAINS = 6; // resolv.conf(5)
 const MAX_DNS_A_FAMILY = 3;
@@ -52,7 +56,7 @@ export interface PastaConf {
   readonly outbound6?: string;
   readonly outboundIf4?: string;
   readonly outboundIf6?: string;
-  /** Absent: those of resolv.conf. */
+  /** Absent: those of resolv.conf; empty: none; else those of resolv.conf of a family that has none here. */
   readonly dns?: readonly string[];
   readonly dnsForward4?: string;
   readonly dnsForward6?: string;
@@ -101,6 +105,8 @@ export interface PastaConf {
   readonly apiSocket?: string;
   readonly pcap?: string;
   readonly pidFile?: string;
+  /** Frames come by this descriptor, and no interface is made. */
+  readonly fd?: number;
 }
 
 /** What is to be connected. */
@@ -121,8 +127,8 @@ export interface PastaOption extends OptionShape {
   readonly group: 'General' | 'Addresses' | 'Names' | 'Services' | 'Ports' | 'Namespaces';
   readonly help: string;
   readonly default?: string;
-  /** Why it is refused: shown nowhere but in the message. */
-  readonly refused?: string;
+  /** Refused, and shown nowhere. */
+  readonly passtOnly?: true;
   readonly set?: (draft: Draft, value: string, written: string) => void;
 }
 
@@ -147,7 +153,7 @@ const passtOnly = (
   ...(value !== undefined && { value }),
   group: 'General',
   help: '',
-  refused: 'passt',
+  passtOnly: true,
   set: () => {
     throw new UsageError(Message.passtOnly(spelled, mode));
   },
@@ -247,7 +253,8 @@ const ENTRIES: readonly Entry[] = [
     group: 'General',
     help: 'Socket on which port forwarding can be changed while running.',
     set: (d, text) => {
-      if (text === '') throw new UsageError('Invalid configuration path: ');
+      if (text === '' || Buffer.byteLength(text) >= SOCKET_PATH_BYTES)
+        throw new UsageError(`Invalid configuration path: ${text}`);
       d.confPath = text;
     },
   },
@@ -269,7 +276,10 @@ const ENTRIES: readonly Entry[] = [
     value: 'FILE',
     group: 'General',
     help: 'Write all frames of the interface, both directions, to a capture file.',
-    set: verbatim('pcap'),
+    set: (d, text) => {
+      if (text === '') throw new UsageError('Invalid pcap path: ');
+      d.pcap = text;
+    },
   },
   {
     name: 'pid',
@@ -277,7 +287,10 @@ const ENTRIES: readonly Entry[] = [
     value: 'FILE',
     group: 'General',
     help: 'Write the process id to this file once the network is ready.',
-    set: verbatim('pidFile'),
+    set: (d, text) => {
+      if (text === '') throw new UsageError('Invalid PID file: ');
+      d.pidFile = text;
+    },
   },
   {
     name: 'mtu',
@@ -382,7 +395,7 @@ const ENTRIES: readonly Entry[] = [
     value: 'ADDR|none',
     group: 'Names',
     help: 'Resolver to offer, up to three per family; none: offer none.',
-    default: 'those of resolv.conf',
+    default: 'those of resolv.conf, by family',
     set: setDns,
   },
   {
@@ -420,8 +433,8 @@ const ENTRIES: readonly Entry[] = [
       if (text === '') throw new UsageError(Message.cannotUseSearch(text));
       const added = text.split(/[ ,]+/).filter((word) => word !== '');
       for (const name of added) nameLength(name, `Invalid search domain: ${name}`);
+      if ((d.search ?? []).length >= MAX_SEARCH_DOMAINS) throw new UsageError(Message.cannotUseSearch(text));
       d.search = [...(d.search ?? []), ...added];
-      if (d.search.length > MAX_SEARCH_DOMAINS) throw new UsageError(Message.cannotUseSearch(text));
     },
   },
   {
@@ -629,7 +642,19 @@ const ENTRIES: readonly Entry[] = [
     help: 'No interface at all: forward loopback ports only.',
     set: fixed('spliceOnly', true),
   },
-  { ...passtOnly('fd', 'F', 'FD'), refused: 'an interface that is open already' },
+  {
+    name: 'fd',
+    short: 'F',
+    value: 'FD',
+    group: 'Namespaces',
+    help: 'Descriptor of a TAP that is open already, or of a connected socket with an Ethernet frame a packet (SOCK_SEQPACKET) or datagram, in the place of an interface of our making. Ends when the other side closes the socket.',
+    set: (d, text) => {
+      // As a shell writes it: the launcher keeps this one open, and has to know it by its digits.
+      const fd = /^(0|[1-9][0-9]{0,9})$/.test(text) ? Number(text) : -1;
+      if (fd < MIN_FD || fd > MAX_INT) throw new UsageError(`Invalid --fd: ${text}`);
+      d.fd = fd;
+    },
+  },
   {
     name: 'chroot-fallback',
     group: 'General',
@@ -654,7 +679,7 @@ export const OPTIONS: readonly PastaOption[] = ENTRIES.map((e) => ({
 }));
 
 /** What help, man page and completion show. */
-export const SHOWN_OPTIONS: readonly PastaOption[] = OPTIONS.filter((o) => o.refused === undefined);
+export const SHOWN_OPTIONS: readonly PastaOption[] = OPTIONS.filter((o) => !o.passtOnly);
 
 export type Parsed =
   | {
@@ -679,8 +704,6 @@ export function parsePasta(argv: readonly string[], env: NodeJS.ProcessEnv = {})
   const draft = defaults();
   for (const { option, value, written } of words.options) {
     if (option.name === 'help' || option.name === 'version') return { kind: option.name };
-    if (option.refused !== undefined && option.refused !== 'passt')
-      throw new UsageError(Message.unsupported(written, option.refused));
     option.set?.(draft, value, written);
   }
   if (words.error !== undefined) return { kind: 'usage', error: words.error };
@@ -734,7 +757,7 @@ function targetOf(draft: Draft, operands: readonly string[], env: NodeJS.Process
   const [first] = operands;
   if (operands.length === 1 && /^[0-9]+$/.test(first!)) {
     const pid = Number(first);
-    if (pid > MAX_PID) throw new UsageError(Message.invalidPid(first!));
+    if (pid > MAX_INT) throw new UsageError(Message.invalidPid(first!));
     return { kind: 'pid', pid };
   }
   // Without a command the user's shell, as a login shell.
@@ -755,6 +778,7 @@ function finish(draft: Draft, target: PastaTarget): void {
   if (draft.configNet) draft.ra = false;
   if (draft.spliceOnly) {
     if (!draft.splice) throw new UsageError('--splice-only is incompatible with --no-splice');
+    if (draft.fd !== undefined) throw new UsageError('--splice-only is incompatible with --fd');
     draft.hostLoToNsLo = true;
     draft.icmp = false;
   }
@@ -802,18 +826,21 @@ function usable(text: string, rules: AddressRules): string | undefined {
 
 function setAddress(draft: Draft, text: string): void {
   const slash = text.indexOf('/');
-  const address = usable(slash < 0 ? text : text.slice(0, slash), { unicast: true, loopback: false });
+  const written = slash < 0 ? text : text.slice(0, slash);
+  // In brackets or not; an IPv4 address may be mapped into IPv6, and its prefix length is then 96 bits more.
+  const address = usable(canonicalAddress(written) ?? '', { unicast: true, loopback: false });
   if (address === undefined) throw new UsageError(`Invalid guest address: ${text}`);
   const v6 = address.includes(':');
+  const beforeBits = !v6 && written.includes(':') ? V4_MAPPED_BITS : 0;
   if (slash >= 0) {
     const length = text.slice(slash + 1);
     // The original reads a number first, and only then looks at what it is.
     if (!/^-?[0-9]+(\.[0-9.]*)?$/.test(length)) throw new UsageError(`Invalid guest address: ${text}`);
-    if (!/^[0-9]{1,3}$/.test(length) || Number(length) > (v6 ? 128 : 32))
-      throw new UsageError(`Invalid prefix length: ${text}`);
+    const bits = /^[0-9]{1,3}$/.test(length) ? Number(length) - beforeBits : -1;
+    if (bits < 0 || bits > (v6 ? 128 : 32)) throw new UsageError(`Invalid prefix length: ${text}`);
     if (!v6) {
       if (draft.netmaskWritten) throw new UsageError(Message.redundantPrefix);
-      if (Number(length) > 0) draft.prefixLen4 = Number(length);
+      if (bits > 0) draft.prefixLen4 = bits;
       draft.prefixWritten = true;
     }
   }

@@ -3,8 +3,11 @@
  * COMMAND's status is its own.
  */
 import { readFileSync, writeSync } from 'node:fs';
+import { Errno } from '../../sys/constants.ts';
+import { strerror } from '../../sys/libc.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import { closeInherited, INHERITED_VARIABLE } from '../descriptors.ts';
+import { closeInherited, INHERITED_VARIABLE, isInherited } from '../descriptors.ts';
+import { UsageError } from '../values.ts';
 import { STATUS_FD_VARIABLE, statusFd } from './daemon.ts';
 import { PastaLog } from './log.ts';
 import { Message } from './messages.ts';
@@ -25,7 +28,6 @@ export interface PastaProgram {
 async function main({ argv, callersEnv, booted, packageFile }: PastaProgram): Promise<number> {
   const version = (): string => JSON.parse(readFileSync(packageFile, 'utf8')).version;
   const env = commandEnvironment(callersEnv);
-  closeInherited(); // as the original does: none can be named by an option or a path
   const fd = statusFd(process.env);
   const program = process.env.PASTA_PROGRAM ?? 'pasta';
   const netns = choosePastaNetns();
@@ -42,6 +44,10 @@ async function main({ argv, callersEnv, booted, packageFile }: PastaProgram): Pr
     return 0;
   }
   const { conf, target, login, warnings } = parsed;
+  if (conf.fd !== undefined && !isInherited(conf.fd))
+    throw new UsageError(Message.fdNotOpen(strerror(Errno.EBADF)));
+  // As the original does: no other option and no path can name one.
+  closeInherited(conf.fd === undefined ? [] : [conf.fd]);
   for (const warning of warnings) log.log('warning', warning);
   if (process.env.PASTA_STARTED_AS_ROOT !== undefined) log.log('warning', Message.startedAsRoot);
   log.configure(conf.verbosity);

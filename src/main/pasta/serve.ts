@@ -108,7 +108,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
     }
     const made = await netns.tap;
     steps.lap('TAP made');
-    tapFd = made.tap?.fd;
+    if (conf.fd === undefined) tapFd = made.tap?.fd; // whose end is our caller's matter
     for (const line of made.network.warnings) log.log('warning', line);
     // A command's output is not to be mixed with ours.
     const level = command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';

@@ -81,7 +81,7 @@ function frameSocket(path: string): TapPlan {
     writeSync(1, `${Message.bessWaiting(path)}\n`);
     const fd = acceptFrames(listener);
     writeSync(2, `${Message.sentBess(fd, path)}\n`);
-    return { fd, vnetHdrBytes: 0, uso: false, isSocket: true };
+    return { fd, vnetHdrBytes: 0, uso: false, socket: 'seqpacket' };
   } catch (error) {
     if (!(error instanceof SysError)) throw error;
     throw new UsageError(Message.bessFailed(error.call, strerror(error.errno)));

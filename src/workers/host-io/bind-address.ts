@@ -25,7 +25,7 @@ import {
 } from '../../sys/socket.ts';
 import type { ListenerPlan } from '../engine-plan.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { setFreebind } from './outbound.ts';
+import { type Outbound, setFreebind } from './outbound.ts';
 
 /**
  * @param text  "" or "*": any address (all words zero); else an IPv4 or IPv6 address
@@ -80,6 +80,7 @@ const ownSocket: SocketMaker = (domain, type) => socket(domain, type | SOCK_NONB
  * A socket bound to one port of a rule, not listening yet.
  * @param type  SOCK_STREAM or SOCK_DGRAM
  * @param freebind  the address may be one that the host does not have
+ * @param outbound  knows the interface of link-local addresses; absent: none is on one
  * @returns a descriptor or -errno
  */
 export function openListener(
@@ -87,6 +88,7 @@ export function openListener(
   port: number,
   type: number,
   freebind: boolean,
+  outbound: Pick<Outbound, 'scopeOf'> | undefined,
   make = ownSocket,
 ): number {
   const any = plan.address === '' || plan.address === '*';
@@ -104,7 +106,8 @@ export function openListener(
   if (r >= 0 && !v4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? 0 : 1);
   if (r >= 0 && plan.interface !== undefined) r = bindToDevice(fd, plan.interface);
   if (r >= 0 && freebind) r = setFreebind(fd, v4);
-  if (r >= 0) r = bind(fd, sockaddr.address, sockaddrWrite(sockaddr.u8, 0, words, 0, port));
+  const scope = outbound?.scopeOf(words, 0) ?? 0;
+  if (r >= 0) r = bind(fd, sockaddr.address, sockaddrWrite(sockaddr.u8, 0, words, 0, port, scope));
   if (r >= 0) return fd;
   close(fd);
   return r;

@@ -381,7 +381,7 @@ export class DatagramSockets implements SocketModule {
     const table = this.#table;
     const ctx = this.#ctx;
     const gid = ctx.listenerBase + index;
-    const fd = openListener(plan, port, SOCK_DGRAM, ctx.plan.policy.freebind);
+    const fd = openListener(plan, port, SOCK_DGRAM, ctx.plan.policy.freebind, this.#outbound);
     if (fd < 0) return fd;
     const isV4 = getsockoptInt(fd, SOL_SOCKET, SO_DOMAIN) === AF_INET;
     let r = isV4

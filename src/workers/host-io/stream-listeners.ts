@@ -34,6 +34,7 @@ import type { Addressing } from '../translator/addressing.ts';
 import { listenerGuest, openListener } from './bind-address.ts';
 import type { HostContext } from './context.ts';
 import { targetPort } from './listener-table.ts';
+import type { Outbound } from './outbound.ts';
 
 /** Of a listener; `set`: connections accepted before its queue was next empty may still lack them. */
 const ListenOptions = { none: 0, set: 1, inherited: 2 } as const;
@@ -47,6 +48,7 @@ const RETRY_MS = 100;
 export class StreamListeners {
   readonly #ctx: HostContext;
   readonly #addressing: Addressing;
+  readonly #outbound: Outbound;
   // By listener. Sparse while there are few.
   readonly #fd: number[] = [];
   readonly #plan: ListenerPlan[] = [];
@@ -62,9 +64,10 @@ export class StreamListeners {
   readonly #words = new Uint32Array(8);
   readonly #guest = new Uint32Array(4);
 
-  constructor(ctx: HostContext, addressing: Addressing) {
+  constructor(ctx: HostContext, addressing: Addressing, outbound: Outbound) {
     this.#ctx = ctx;
     this.#addressing = addressing;
+    this.#outbound = outbound;
   }
 
   /**
@@ -74,7 +77,7 @@ export class StreamListeners {
    */
   listen(index: number, plan: ListenerPlan, port = plan.port): number {
     const ctx = this.#ctx;
-    const fd = openListener(plan, port, SOCK_STREAM, ctx.plan.policy.freebind);
+    const fd = openListener(plan, port, SOCK_STREAM, ctx.plan.policy.freebind, this.#outbound);
     if (fd < 0) return fd;
     let r = listen(fd, BACKLOG);
     if (r >= 0) r = ctx.watch(fd, ctx.listenerBase + index, EPOLLIN | EPOLLET);

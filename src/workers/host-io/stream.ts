@@ -151,7 +151,8 @@ export class StreamSockets implements SocketModule {
 
   constructor(ctx: HostContext, addressing: Addressing, gids: number) {
     this.#ctx = ctx;
-    this.#listeners = new StreamListeners(ctx, addressing);
+    this.#outbound = new Outbound(ctx.plan);
+    this.#listeners = new StreamListeners(ctx, addressing, this.#outbound);
     this.#fd = new Int32Array(gids).fill(-1);
     this.#flags = new Uint16Array(gids);
     this.#consumed = new Uint32Array(gids);
@@ -166,7 +167,6 @@ export class StreamSockets implements SocketModule {
     // Twice: a gid may be closed and opened again within one round.
     this.#dirty = new Int32Array(gids * 2);
     this.#queues = new SendQueues(ctx, gids);
-    this.#outbound = new Outbound(ctx.plan);
   }
 
   // ------------------------------------------------------------------------------------------------- commands

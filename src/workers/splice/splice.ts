@@ -234,7 +234,7 @@ export class Splice implements Stage, LoopbackPath {
 
   openListener(id: number, plan: ListenerPlan, port: number): number {
     const stream = plan.proto === 'tcp';
-    const fd = openListener(plan, port, stream ? SOCK_STREAM : SOCK_DGRAM, false, (domain, type) =>
+    const fd = openListener(plan, port, stream ? SOCK_STREAM : SOCK_DGRAM, false, undefined, (domain, type) =>
       this.#source.takeWaiting(kindOf(domain, type), START_WAIT_MS),
     );
     if (fd < 0) return fd;

@@ -28,6 +28,8 @@ import type { PcapWriter } from '../pcap.ts';
 import { FrameRoom } from './frame-room.ts';
 
 const LINK_HEADROOM = VNET_BYTES + ETH_BYTES;
+/** IEEE 802.3 section 3.2.7, without the frame check sequence: what Linux calls ETH_ZLEN. */
+const ETH_MIN_FRAME_BYTES = 60;
 /** Pieces that one frame may have besides its first: two slots for each of 64 datagrams. */
 export const MAX_PIECES = 128;
 
@@ -71,6 +73,7 @@ export class GuestLink {
   readonly #pcap: PcapWriter | null;
   readonly #iov = new NativeBuffer((1 + MAX_PIECES) * IOVEC_BYTES);
   readonly #room: FrameRoom | null;
+  readonly #zeros = new NativeBuffer(ETH_MIN_FRAME_BYTES);
   #pieces = 0;
   #pieceBytes = 0;
 
@@ -142,17 +145,12 @@ export class GuestLink {
       return 0;
     }
     let r: number;
-    if (moreBytes === 0) r = write(this.#fd, this.#pool.baseAddress + at, frameBytes);
+    if (this.#room !== null) r = this.#sendBySocket(this.#room, at, frameBytes, moreAt, moreBytes);
+    else if (moreBytes === 0) r = write(this.#fd, this.#pool.baseAddress + at, frameBytes);
     else {
       iovecWrite(this.#iov.u32, 0, this.#pool.baseAddress + at, frameBytes);
       iovecWrite(this.#iov.u32, IOVEC_WORDS, this.#pool.baseAddress + moreAt, moreBytes);
       r = writev(this.#fd, this.#iov.address, 2);
-    }
-    if (r === -Errno.EAGAIN && this.#room !== null && this.#room.wait()) {
-      r =
-        moreBytes === 0
-          ? write(this.#fd, this.#pool.baseAddress + at, frameBytes)
-          : writev(this.#fd, this.#iov.address, 2);
     }
     this.#counters[Counter.tapWrites]!++;
     if (r < 0) {
@@ -162,6 +160,17 @@ export class GuestLink {
     this.#counters[Counter.framesToGuest]!++;
     this.#counters[Counter.bytesToGuest]! += bytes + moreBytes;
     return 0;
+  }
+
+  /** Without a virtio header. Filled up to the least that Ethernet knows: emulated cards drop what is shorter. */
+  #sendBySocket(room: FrameRoom, at: number, bytes: number, moreAt: number, moreBytes: number): number {
+    const iov = this.#iov.u32;
+    const padBytes = Math.max(0, ETH_MIN_FRAME_BYTES - bytes - moreBytes);
+    iovecWrite(iov, 0, this.#pool.baseAddress + at, bytes);
+    iovecWrite(iov, IOVEC_WORDS, this.#pool.baseAddress + moreAt, moreBytes);
+    iovecWrite(iov, 2 * IOVEC_WORDS, this.#zeros.address, padBytes);
+    const r = writev(this.#fd, this.#iov.address, 3);
+    return r === -Errno.EAGAIN && room.wait() ? writev(this.#fd, this.#iov.address, 3) : r;
   }
 
   /** Add a piece to the frame that the next sendPieces() sends; MAX_PIECES at the most. */

@@ -122,7 +122,7 @@ export class Shard implements Stage, FlowSource {
       toHost,
       guest: new GuestLink({
         tapFd: plan.tap.fd,
-        isSocket: plan.tap.isSocket,
+        isSocket: plan.tap.socket !== undefined,
         vnetHdrBytes: plan.tap.vnetHdrBytes,
         uso: plan.tap.uso,
         bigTcp: plan.tap.bigTcp === true,

@@ -102,6 +102,10 @@ describe('the plan of pasta', () => {
     ['--no-map-gw', ['127.0.0.53', '192.0.2.1'], ['192.0.2.1'], undefined],
     ['-D 198.51.100.1', ['127.0.0.53'], ['198.51.100.1'], undefined],
     ['-D none', ['192.0.2.53'], [], undefined],
+    ['-D 2001:db8::1', ['192.0.2.53', 'fd77::2'], ['2001:db8::1', '192.0.2.53'], undefined],
+    ['-D 198.51.100.1', ['192.0.2.53', 'fd77::2'], ['198.51.100.1', 'fd77::2'], undefined],
+    ['-D none -D 198.51.100.1', ['192.0.2.53', 'fd77::2'], ['198.51.100.1', 'fd77::2'], undefined],
+    ['-D 198.51.100.1 -D none', ['192.0.2.53', 'fd77::2'], [], undefined],
   ])('%s, the host asks %j: offered %j, forwarded by %s', (line, servers, offered, forward) => {
     const { addresses } = plan(line, HOST, servers);
     expect(addresses.offeredDns).toEqual(offered);

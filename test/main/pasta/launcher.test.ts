@@ -26,7 +26,8 @@ user=$(readlink /proc/self/ns/user)
 echo "own=$([ "$user" = "$TEST_USER_NS" ] && echo no || echo yes) background=\${PASTA_STATUS_FD:+yes}" >&2
 shift
 for word; do echo "[$word]" >&2; done
-[ -z "$PASTA_STATUS_FD" ] || printf "$TEST_STATUS" >&9
+[ -z "$TEST_SEE" ] || { echo "fds$BUCATINI_INHERITED"; case $TEST_SEE in ?) eval "cat <&$TEST_SEE" ;; *) cat "/proc/self/fd/$TEST_SEE" ;; esac; } >&2
+[ -z "$PASTA_STATUS_FD" ] || eval "printf "$TEST_STATUS" >&$PASTA_STATUS_FD"
 `;
 
 let root: string;
@@ -155,6 +156,38 @@ describeNeeding('bin/pasta before Node', [requireNamespaces], () => {
     const lines = stderr.split('\n').filter((line) => !line.startsWith('Started as root'));
     expect(lines[0]).toBe(expected);
     expect(lines.slice(1, -1)).toEqual(argv.map((word) => `[${word}]`));
+  });
+
+  it.each([
+    [3, ''],
+    [3, '--netns /x'],
+    [7, '--netns /x'],
+    [8, '--netns /x'],
+    [9, '--netns /x'],
+    [9, ''],
+    [12, '--netns /x'],
+  ])('--fd %i %s: that descriptor comes through, of 3 to 9 no other does', (fd, target) => {
+    // bash, as a shell of Debian's has names for nine descriptors only.
+    const files = [3, 4, 6, 7, 8, 9, 12, 13].map((n) => `${n}<<<"file ${n}"`).join(' ');
+    for (const option of [`-F ${fd}`, `-qF${fd}`, `--fd=${fd}`, `--fd 5 --fd ${fd}`]) {
+      const line = `exec ${files}; exec "$0" ${option} ${target || 'ls'}`;
+      const { stderr, status } = spawnSync('bash', ['-c', line, `${root}/bin/pasta`], {
+        encoding: 'utf8',
+        timeout: 10_000,
+        env: {
+          ...{ PATH: process.env.PATH, TEST_USER_NS: OWN_USER, TEST_STATUS: '0', TEST_SEE: String(fd) },
+        },
+      });
+      const [fds = '', text] = stderr.split('\n').slice(-3);
+      const low = fds
+        .split(' ')
+        .slice(1)
+        .map(Number)
+        .filter((n) => n < 14); // beyond are the test runner's
+      expect(new Set(low), option).toEqual(new Set([fd, 12, 13]));
+      expect(text, option).toBe(`file ${fd}`);
+      expect(status, option).toBe(0);
+    }
   });
 
   it('in the background: status 0 only when Node said so', () => {
