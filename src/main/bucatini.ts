@@ -67,7 +67,6 @@ async function main(argv: readonly string[]): Promise<number> {
         return command === 'switch-over' ? switchOver(options) : switchBack(options);
       }
       case 'bug-report':
-        refuseOperands(operands.slice(1));
         return await (await import('./bug-report.ts')).bugReport(await ownVersion(), operands);
     }
   } catch (error) {

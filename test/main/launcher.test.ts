@@ -128,7 +128,6 @@ describe('errors of options, through the whole program', () => {
     ['attach', '2147483646'],
     ['doctor', '--mtu', '1500'],
     ['doctor', 'now'],
-    ['bug-report', 'a', 'b'],
   ]) {
     it(`${args.join(' ')}: one line, status 1`, () => {
       const result = launch(args);
