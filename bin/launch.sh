@@ -147,6 +147,10 @@ note_inherited() {
 # How to enter a user namespace: sets $entrance, words in front of --user=PATH, or fails and sets $why. Being mapped to root there we
 # keep our identity, else we take root's: Node keeps capabilities only as root.
 find_entrance() {
+  if [ -p "$1" ]; then # nsenter would wait for its other end
+    why='Invalid argument'
+    return 1
+  fi
   need_tool nsenter
   root_there='while read -r key uid _; do [ "$key" = Uid: ] && [ "$uid" = 0 ] && exit 0; done </proc/self/status; exit 1'
   entrance=$tool

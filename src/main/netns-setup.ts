@@ -17,6 +17,7 @@ import {
   IFA_F_DEPRECATED,
   IFA_F_TEMPORARY,
   IFA_F_TENTATIVE,
+  O_NONBLOCK,
   RT_SCOPE_LINK,
   RT_TABLE_MAIN,
   RTN_UNICAST,
@@ -107,7 +108,7 @@ export function enterNamespace(target: NetnsTarget): void {
     return;
   }
   const fd = checked(
-    openPath(target.path, 0),
+    openPath(target.path, O_NONBLOCK), // a FIFO is told, not waited for
     'open',
     target.path,
     'it must exist and be readable by this user',

@@ -23,8 +23,16 @@ import {
   histogramValue,
 } from '../ring/histograms.ts';
 import { allocateShared, requestStop } from '../ring/layout.ts';
-import { EFD_CLOEXEC, EFD_NONBLOCK } from '../sys/constants.ts';
-import { close, eventfd, eventfdWrite } from '../sys/io.ts';
+import {
+  EFD_CLOEXEC,
+  EFD_NONBLOCK,
+  O_APPEND,
+  O_CREAT,
+  O_NONBLOCK,
+  O_TRUNC,
+  O_WRONLY,
+} from '../sys/constants.ts';
+import { close, eventfd, eventfdWrite, setNonBlocking } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
 import { addressOf } from '../sys/memory.ts';
 import { raiseOpenFiles } from '../sys/namespace.ts';
@@ -327,15 +335,17 @@ async function shardPool(shards: number): Promise<Piscina> {
   });
 }
 
+/** Several threads write whole records at its end. A FIFO is not waited for: nothing else would go on, the end included. */
 function openPcap(path: string): number {
   let fd: number;
   try {
-    fd = openSync(path, 'w', 0o600);
-    closeSync(fd);
-    fd = openSync(path, 'a', 0o600);
+    fd = openSync(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NONBLOCK, 0o600);
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENXIO')
+      throw new Error(`--pcap ${path}: nobody reads it; start its reader first`, { cause });
     throw new Error(`--pcap ${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
   }
+  setNonBlocking(fd, false); // a FIFO would take pieces of records
   const r = PcapWriter.begin(fd);
   if (r < 0) throw new Error(`--pcap ${path}: write: errno ${-r}`);
   return fd;

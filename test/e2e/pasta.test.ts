@@ -136,6 +136,42 @@ describeE2e('pasta', needs, () => {
       expect(stdout).toBe((await bed.run('user', ['hostname'])).stdout);
     });
 
+    it('a host name that hostname(1) does not take: the same', async () => {
+      const { status, stderr } = await run(['-H', 'a b'], 'true');
+      expect({ status, stderr }).toEqual({ status: 0, stderr: 'Unable to set configured hostname\n' });
+    });
+
+    it('-p, a FIFO: nobody reads it, status 1; somebody does, frames arrive', async () => {
+      const fifo = `${bed.ramDir}/frames`;
+      await succeedIn(bed, 'user', ['mkfifo', fifo]);
+      const none = await run(['-p', fifo], 'true');
+      expect(none).toMatchObject({
+        status: 1,
+        stderr: `--pcap ${fifo}: nobody reads it; start its reader first\n`,
+      });
+      const reader = bed.start('user', ['sh', '-c', `od -An -tx1 -N24 ${fifo}`]);
+      const command = ['sh', '-c', `sleep 0.2; ${download(PEER4, 5).join(' ')}`];
+      await eventually(
+        'it is read',
+        QUIT_MS,
+        async () => (await run(['--config-net', '-p', fifo], ...command)).status === 0,
+      );
+      await reader.exited;
+      expect(reader.printed().stdout).toMatch(/^ 4d 3c b2 a1 02 00 04 00/);
+      await succeedIn(bed, 'user', ['rm', fifo]);
+    });
+
+    it.each([
+      ['--netns', "Couldn't open network namespace FIFO: Invalid argument\n"],
+      ['--userns', "Couldn't enter user namespace FIFO: Invalid argument\n"],
+    ])('%s, a FIFO: told, not waited for', async (option, message) => {
+      const fifo = `${bed.ramDir}/no-namespace`;
+      const { status, stderr } = await bed.run('user', [
+        ...['sh', '-c', `mkfifo ${fifo}; ${PASTA} ${option} ${fifo}; s=$?; rm ${fifo}; exit $s`],
+      ]);
+      expect({ status, stderr }).toEqual({ status: 1, stderr: message.replace('FIFO', fifo) });
+    });
+
     it("-o: what a server on the host's loopback sees, reached by the gateway's address", async () => {
       const listen = ['socat', 'TCP4-LISTEN:7777,bind=127.0.0.1', 'SYSTEM:echo $SOCAT_PEERADDR'];
       const server = bed.start('host', listen);

@@ -347,6 +347,7 @@ describeE2e('slirp4netns', needs, () => {
     }, 60_000);
 
     it.each([
+      ['', 'child_bess: bind: Invalid argument\nchild failed(1)\n'],
       ['/nowhere/socket', 'child_bess: bind: No such file or directory\nchild failed(1)\n'],
       ['/x'.repeat(54), 'the specified BESS socket path is too long (>= 108)\nchild failed(1)\n'],
     ])('%s: %s', async (path, stderr) => {

@@ -28,13 +28,15 @@ export interface PastaCommandOptions {
   readonly pidns: boolean;
   /** At most HOST_NAME_MAX bytes; without it the host's. */
   readonly hostname?: string;
+  /** Somebody asked for it, and is told when it cannot be had. */
+  readonly hostnameWritten?: boolean;
 }
 
 /** In a variable, so that ps never shows it. The host name stays the host's where there is no hostname(1). */
 const INIT = `
-[ -z "$PASTA_HOSTNAME" ] || hostname "$PASTA_HOSTNAME" 2>/dev/null
+[ -z "$PASTA_HOSTNAME" ] || hostname "$PASTA_HOSTNAME" 2>/dev/null || [ -z "$PASTA_NO_HOSTNAME" ] || echo "$PASTA_NO_HOSTNAME" >&2
 for name in $PASTA_IGNORED; do trap '' "$name"; done
-unset name PASTA_INIT PASTA_HOSTNAME PASTA_IGNORED
+unset name PASTA_INIT PASTA_HOSTNAME PASTA_NO_HOSTNAME PASTA_IGNORED
 echo started >&4
 read -r go <&4 || exit 1
 exec 3<&- 4<&-
@@ -71,6 +73,7 @@ export class PastaCommand {
         ...options.env,
         PASTA_INIT: INIT,
         PASTA_HOSTNAME: options.hostname ?? '',
+        PASTA_NO_HOSTNAME: options.hostnameWritten ? Message.hostnameUnusable : '',
         PASTA_IGNORED: ignoredSignals()
           .map((name) => name.slice('SIG'.length))
           .join(' '),

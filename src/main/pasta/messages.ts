@@ -23,6 +23,7 @@ export const Message = {
   mtuTooSmall: (mtu: number, family: 4 | 6, min: number): string =>
     `MTU ${mtu} is too small for IPv${family} (minimum ${min})`,
   cannotUseSearch: (domain: string): string => `Cannot use DNS search domain ${domain}`,
+  noDomainName: (option: string, name: string): string => `${option} ${name}: no domain name, not offered`,
   hostnameUnusable: 'Unable to set configured hostname',
   controlSocket: (why: string): string => `Failed to bind UNIX domain socket: ${why}`,
   redundantPrefix: 'Redundant prefix length specification',

@@ -6,6 +6,7 @@
  * several options is in `finish`. Port specifications are kept as written: they are read when the addresses are known.
  */
 import { isIPv4, isIPv6 } from 'node:net';
+import { domainLabels } from '../../proto/domain-name.ts';
 import { getopt, type OptionShape } from '../getopt.ts';
 import { API_SOCKET_HELP, fieldsOf } from '../option-fields.ts';
 import {
@@ -17,9 +18,11 @@ import {
   MAX_MTU,
   named,
   parseSocketPath,
+  quoted,
   SOCKET_PATH_BYTES,
   UsageError,
 } from '../values.ts';
+import { ForwardMessage } from './forward-messages.ts';
 import { canonicalAddress } from './forward-rules.ts';
 import { Message } from './messages.ts';
 
@@ -132,6 +135,10 @@ export interface PastaOption extends OptionShape {
   readonly set?: (draft: Draft, value: string, written: string) => void;
 }
 
+const CONTROL = /\p{Cc}/u;
+/** As JSON has it, without the quotes. */
+const escaped = (text: string): string => JSON.stringify(text).slice(1, -1);
+
 type Entry = Omit<PastaOption, 'takesValue'>;
 
 const { fixed, verbatim, parsed } = fieldsOf<Draft>();
@@ -167,6 +174,8 @@ const port = (letter: PortOption, name: string, help: string): Entry => ({
   help,
   default: 'auto',
   set: (draft, spec, written) => {
+    // Read when the addresses are known; the message is to be one line.
+    if (CONTROL.test(spec)) throw new UsageError(ForwardMessage.invalidSpec(spec));
     draft.ports = [...draft.ports, { option: letter, spec, written }];
   },
 });
@@ -432,7 +441,10 @@ const ENTRIES: readonly Entry[] = [
       }
       if (text === '') throw new UsageError(Message.cannotUseSearch(text));
       const added = text.split(/[ ,]+/).filter((word) => word !== '');
-      for (const name of added) nameLength(name, `Invalid search domain: ${name}`);
+      for (const name of added) {
+        nameLength(name, `Invalid search domain: ${name}`);
+        warnUnlessName(d, '--search', name);
+      }
       if ((d.search ?? []).length >= MAX_SEARCH_DOMAINS) throw new UsageError(Message.cannotUseSearch(text));
       d.search = [...(d.search ?? []), ...added];
     },
@@ -468,6 +480,7 @@ const ENTRIES: readonly Entry[] = [
     help: 'Full host name to offer by DHCP and DHCPv6.',
     set: (d, text) => {
       nameLength(text, `Invalid FQDN: ${text}`);
+      warnUnlessName(d, '--fqdn', text);
       d.fqdn = text;
     },
   },
@@ -704,7 +717,12 @@ export function parsePasta(argv: readonly string[], env: NodeJS.ProcessEnv = {})
   const draft = defaults();
   for (const { option, value, written } of words.options) {
     if (option.name === 'help' || option.name === 'version') return { kind: option.name };
-    option.set?.(draft, value, written);
+    try {
+      option.set?.(draft, value, written);
+    } catch (error) {
+      if (!(error instanceof UsageError) || !CONTROL.test(value)) throw error;
+      throw new UsageError(error.message.replaceAll(value, escaped(value))); // one line, whatever was written
+    }
   }
   if (words.error !== undefined) return { kind: 'usage', error: words.error };
   const target = targetOf(draft, words.operands, env);
@@ -887,6 +905,12 @@ function interfaceName(text: string): string {
 
 function nameLength(text: string, message: string): void {
   if (text.length > MAX_NAME_CHARS) throw new UsageError(message);
+}
+
+/** DHCP cannot carry what has no labels of 1 to 63 characters; "." and nothing are no name on purpose. */
+function warnUnlessName(draft: Draft, option: string, text: string): void {
+  if (text !== '' && text !== '.' && domainLabels(text) === null)
+    draft.warnings.push(Message.noDomainName(option, quoted(text)));
 }
 
 /** Prefix length of "24" or "255.255.255.0"; undefined: neither, or holes in the mask. */

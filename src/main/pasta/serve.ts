@@ -30,7 +30,7 @@ import { Stopwatch } from '../stopwatch.ts';
 import { Terminal } from '../terminal.ts';
 import { UsageError } from '../values.ts';
 import { closeWall, leaveHost } from '../wall.ts';
-import { HOST_NAME_MAX, PastaCommand } from './command.ts';
+import { HOST_NAME_MAX, PastaCommand, type PastaCommandOptions } from './command.ts';
 import type { ControlSocket } from './control-socket.ts';
 import { becomeUser, leaveCaller } from './daemon.ts';
 import { pastaEnginePlan } from './engine-plan.ts';
@@ -265,9 +265,13 @@ function openPidFile(path: string): number {
 }
 
 /** Of the command's own UTS namespace: what was asked for, where the kernel takes it. */
-function hostnameOf(conf: PastaConf, log: PastaLog): { hostname?: string } {
+function hostnameOf(
+  conf: PastaConf,
+  log: PastaLog,
+): Pick<PastaCommandOptions, 'hostname' | 'hostnameWritten'> {
   if (!conf.hostname) return { hostname: `pasta-${hostname()}`.slice(0, HOST_NAME_MAX) };
-  if (Buffer.byteLength(conf.hostname) <= HOST_NAME_MAX) return { hostname: conf.hostname };
+  if (Buffer.byteLength(conf.hostname) <= HOST_NAME_MAX)
+    return { hostname: conf.hostname, hostnameWritten: true };
   log.log('warning', Message.hostnameUnusable);
   return {};
 }

@@ -70,6 +70,7 @@ const planOf = (tap: Tap): TapPlan => ({ fd: tap.fd, vnetHdrBytes: tap.vnetHdrBy
 
 /** Frames of at most the MTU, checksums complete: there is no header to say otherwise. Waits until somebody connects. */
 function frameSocket(path: string): TapPlan {
+  if (path === '') throw new UsageError(Message.bessFailed('bind', strerror(Errno.EINVAL)));
   if (Buffer.byteLength(path) >= SOCKET_PATH_BYTES) throw new UsageError(Message.bessPathTooLong);
   try {
     if (lstatSync(path).isSocket()) unlinkSync(path);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { OPTIONS, type PastaConf, parsePasta, SHOWN_OPTIONS } from '../../../src/main/pasta/options.ts';
+import { UsageError } from '../../../src/main/values.ts';
 
 const parse = (line: string, env: NodeJS.ProcessEnv = {}) => parsePasta(line.split(' ').filter(Boolean), env);
 const go = (line: string) => {
@@ -179,6 +180,29 @@ describe('pasta options', () => {
     expect(message('-p', '')).toBe('Invalid pcap path: ');
     expect(message('--userns', '')).toBe('Invalid userns: ');
     expect(message('-i', '')).toBe('Invalid interface name : No such device');
+  });
+
+  it.each([
+    ['-i', 'a\nb', 'Invalid interface name a\\nb: No such device'],
+    ['-I', 'a\tb', 'Invalid interface name: a\\tb'],
+    ['-t', '8080\n', "Invalid port specifier '8080\\n'"],
+    ['-a', '10.0.0.1\r', 'Invalid guest address: 10.0.0.1\\r'],
+  ])('%s with control characters: one line', (option, value, message) => {
+    expect(() => parsePasta([option, value, 'true'])).toThrow(new UsageError(message));
+  });
+
+  it.each(['..', 'a..b', '.a', `${'a'.repeat(64)}.b`, '☃'])('%j cannot be offered, which is told', (name) => {
+    for (const [option, long] of [
+      ['-S', '--search'],
+      ['--fqdn', '--fqdn'],
+    ] as const)
+      expect(go(`${option} ${name}`).warnings).toEqual([
+        expect.stringMatching(`^${long} .*: no domain name, not offered$`),
+      ]);
+  });
+
+  it('"." is no search domain, on purpose', () => {
+    expect(go('-S .').warnings).toEqual([]);
   });
 
   it('numbers with a sign or white space in front, as strtoul(3) takes them', () => {
