@@ -43,6 +43,7 @@ const bundled = `${out}/bundled`;
 const entries = {
   bucatini: 'main/bucatini.js',
   'netns-worker': 'main/netns-worker.js',
+  'doctor-probe': 'main/doctor-probe.js',
   'packet-thread': 'workers/packet-thread.js',
   'pasta/main': 'main/pasta/main.js',
   'pasta/netns-worker': 'main/pasta/netns-worker.js',
@@ -55,7 +56,7 @@ const entries = {
 const frontEnds = {
   bucatini: {
     first: /\/(main\/(bucatini|log)|workers\/packet-worker)\.js$/,
-    rare: /\/main\/(api|api-socket|api-server|doctor|doctor-probe|switch-over|bug-report|pasta\/.*|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
+    rare: /\/main\/(api|api-socket|api-server|doctor|switch-over|bug-report|pasta\/.*|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
   },
   'pasta/main': {
     first: /\/(main\/pasta\/main|workers\/packet-worker)\.js$/,
