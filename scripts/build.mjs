@@ -43,6 +43,7 @@ const bundled = `${out}/bundled`;
 const entries = {
   bucatini: 'main/bucatini.js',
   'netns-worker': 'main/netns-worker.js',
+  'doctor-probe': 'main/doctor-probe.js',
   'packet-thread': 'workers/packet-thread.js',
   'pasta/main': 'main/pasta/main.js',
   'pasta/netns-worker': 'main/pasta/netns-worker.js',
@@ -54,11 +55,11 @@ const entries = {
 /** Front ends: what is loaded before anything else, and what most starts do without. */
 const frontEnds = {
   bucatini: {
-    first: /\/(main\/(bucatini|log)|workers\/packet-worker)\.js$/,
-    rare: /\/main\/(api|api-socket|api-server|request-json|doctor|doctor-probe|switch-over|bug-report|pasta\/.*|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
+    first: /\/(main\/(bucatini|log|working-directory)|workers\/packet-worker)\.js$/,
+    rare: /\/main\/(api|api-socket|api-server|request-json|doctor|switch-over|bug-report|pasta\/.*|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
   },
   'pasta/main': {
-    first: /\/(main\/pasta\/main|workers\/packet-worker)\.js$/,
+    first: /\/(main\/(pasta\/main|working-directory)|workers\/packet-worker)\.js$/,
     rare: /\/main\/(pasta\/(texts|control-socket)|api|api-socket|api-server|request-json|cli-texts|counter-texts|stats)\.js$/,
   },
   'slirp4netns/main': {

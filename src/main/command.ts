@@ -26,6 +26,7 @@ import { MNT_DETACH, MS_BIND } from '../sys/constants.ts';
 import { checked } from '../sys/error.ts';
 import { mount, umount2 } from '../sys/namespace.ts';
 import { ignoredSignals } from './signals.ts';
+import { commandDirectory } from './working-directory.ts';
 
 /** COMMAND, or something that is needed to start it, cannot be executed. */
 export class CommandError extends Error {
@@ -107,6 +108,7 @@ export class Command {
       ...['--', '/bin/sh', '-c', 'eval "$BUCATINI_INIT"', 'bucatini', ...options.argv],
     ];
     this.#head = spawn(tool('env'), chain, {
+      cwd: commandDirectory(),
       stdio: ['inherit', 'inherit', 'pipe', options.namespaceFd ?? 'ignore', 'pipe', 2],
       env: {
         ...options.env,

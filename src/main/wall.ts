@@ -59,6 +59,7 @@ import { dropCapabilitiesElsewhere } from '../sys/thread-capabilities.ts';
 import { flowCapabilities } from '../workers/capabilities.ts';
 import { closeInherited } from './descriptors.ts';
 import type { Log } from './log.ts';
+import { forgetCommandDirectory } from './working-directory.ts';
 
 /** Set by the launchers where Node starts in a mount namespace of its own. */
 export const OWN_MOUNTS_VARIABLE = 'BUCATINI_OWN_MOUNTS';
@@ -130,6 +131,7 @@ export interface Leaving {
  */
 export function leaveHost({ eventRings, log, keepOpen, watched, chrootFallback }: Leaving): void {
   closeInherited(keepOpen);
+  forgetCommandDirectory();
   const waitForDrop = dropCapabilitiesElsewhere(flowCapabilities()); // while there is a /proc to find them by
   const openRoot = emptyRoot(eventRings, chrootFallback);
   // The calls with paths are refused all the same.

@@ -122,6 +122,19 @@ describeNeeding('run: status and standard streams', tapNeeds, () => {
     expect(ended.stdout).toMatch(/\n0\n1\n2\n3\n$/); // 3 is the directory that ls reads
   });
 
+  it('a working directory that was removed: COMMAND runs, and in it', { timeout: 60_000 }, async () => {
+    const script = 'd=$(mktemp -d) && cd "$d" && rmdir "$d" && exec "$@"';
+    const ended = await runToEnd([
+      'sh',
+      '-c',
+      script,
+      'sh',
+      ...bucatini('run', '--', 'readlink', '/proc/self/cwd'),
+    ]);
+    expect(ended.status).toBe(0);
+    expect(ended.stdout).toMatch(/^.* \(deleted\)\n$/);
+  });
+
   it('signals that the caller ignores (nohup, "&") stay ignored in COMMAND and are not passed on', async () => {
     const argv = [
       '-c',

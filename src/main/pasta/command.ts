@@ -16,6 +16,7 @@ import type { Socket } from 'node:net';
 import { constants as os } from 'node:os';
 import { CommandError, findProgram, tool } from '../command.ts';
 import { ignoredSignals } from '../signals.ts';
+import { commandDirectory } from '../working-directory.ts';
 import { Message } from './messages.ts';
 
 export interface PastaCommandOptions {
@@ -68,6 +69,7 @@ export class PastaCommand {
       ...(options.login ? loginShell(file) : [program, ...args]),
     ];
     this.#head = spawn(head!, chain, {
+      cwd: commandDirectory(),
       stdio: ['inherit', 'inherit', 'inherit', namespaceFd ?? 'ignore', 'pipe'],
       env: {
         ...options.env,

@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
+import { leaveRemovedDirectory } from '../working-directory.ts';
 
 /** Compiled code is kept beside dist/main by whoever may write there. undefined when run from source. */
 const codeCache = import.meta.url.endsWith('.js')
@@ -23,6 +24,7 @@ try {
 } catch {
   // Without /proc there is no ps either.
 }
+leaveRemovedDirectory();
 const booted = bootPacketThread('packet thread 0');
 const { pasta } = await import('./program.ts');
 await pasta({

@@ -29,6 +29,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return 1;
   }
   if (codeCache !== undefined) process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
+  (await import('../working-directory.ts')).leaveRemovedDirectory();
   const ignored = (await import('../signals.ts')).ignoredSignals();
   for (const name of ignored) process.on(name, () => {}); // as whoever started us wanted it
   return serveSlirp(parsed.conf, version);

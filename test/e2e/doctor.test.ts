@@ -1,0 +1,13 @@
+/** `bucatini doctor` of what was built: it starts a program of its own, which a build must bring. */
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+
+const program = fileURLToPath(new URL('../../bin/bucatini', import.meta.url));
+
+describe('the built doctor', () => {
+  it('makes its TAP: the probe is part of the build', { timeout: 60_000 }, () => {
+    const { stdout } = spawnSync(program, ['doctor'], { encoding: 'utf8' });
+    expect(stdout).toMatch(/^ok {4}TAP +made one in a namespace of its own$/m);
+  });
+});
