@@ -93,7 +93,7 @@ const TABLE = {
   epollEvents: ['events', 'Events that waits brought'],
   wakes: ['events', 'Doorbells rung for a sleeping thread'],
   sleeps: ['events', 'Times that a thread went to sleep'],
-  shortLooks: ['events', 'Times that a thread looked for 20 µs before it slept'],
+  shortLooks: ['events', 'Times that a thread looked for 20 or 60 µs before it slept'],
   shortLooksPaid: ['events', 'Of these, times that something came'],
   cpuUserUs: ['us', 'Processor time of the packet threads in user mode, as of the last second'],
   cpuSystemUs: ['us', 'Processor time of the packet threads in the kernel, as of the last second'],

@@ -17,7 +17,7 @@ import { Histogram } from '../ring/histograms.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../sys/epoll.ts';
 import { close, eventfdDrain } from '../sys/io.ts';
-import { SHORT_LOOK_MS, type ShortLook } from './short-look.ts';
+import type { ShortLook } from './short-look.ts';
 import type { Stage } from './stage.ts';
 
 const MAX_WAIT_MS = 2000;
@@ -39,8 +39,12 @@ export class Reactor {
   readonly #counters: Float64Array;
   readonly #stopped: () => boolean;
   readonly #look: ShortLook | null;
-  /** Datagrams until the last sleep. */
+  /** Datagrams, bytes of streams and events until the last sleep. */
   #datagrams = 0;
+  #streamBytes = 0;
+  #eventsSeen = 0;
+  /** The last look was left out where one might have paid. */
+  #skippedLook = false;
 
   /**
    * @param doorbell   this thread's own
@@ -124,28 +128,43 @@ export class Reactor {
     for (let i = 0; i < this.#stages.length && !input; i++) input = this.#stages[i]!.hasInput();
     if (!input && !(ms > 0 && this.#lookShortly())) {
       this.#counters[Counter.sleeps]!++;
+      const asleepMs = this.#skippedLook ? performance.now() : 0;
       // Round up: waking before the deadline would only mean another round without work.
-      this.#wait(ms <= 0 ? 0 : Math.ceil(ms));
+      const events = this.#wait(ms <= 0 ? 0 : Math.ceil(ms));
+      if (this.#skippedLook && events > 0) this.#look!.slept(performance.now() - asleepMs);
     }
     this.#doorbell.wake();
   }
 
   /** @returns whether something came */
   #lookShortly(): boolean {
+    this.#skippedLook = false;
     const look = this.#look;
     if (look === null) return false;
+    const counters = this.#counters;
     // Many small datagram flows make most looks pay, and sleeping, which lets batches gather, would have been cheaper by far.
-    const datagrams = this.#counters[Counter.datagramsToHost]! + this.#counters[Counter.datagramsToGuest]!;
+    const datagrams = counters[Counter.datagramsToHost]! + counters[Counter.datagramsToGuest]!;
     const isStream = datagrams === this.#datagrams;
     this.#datagrams = datagrams;
-    if (!isStream || !look.due()) return false;
-    this.#counters[Counter.shortLooks]!++;
-    const endMs = performance.now() + SHORT_LOOK_MS;
+    const streamBytes =
+      counters[Counter.sockSendBytes]! + counters[Counter.sockPeekBytes]! + counters[Counter.spliceBytes]!;
+    const bytes = streamBytes - this.#streamBytes;
+    this.#streamBytes = streamBytes;
+    const eventsSeen = counters[Counter.epollEvents]!;
+    const newEvents = eventsSeen - this.#eventsSeen;
+    this.#eventsSeen = eventsSeen;
+    if (!isStream) return false;
+    if (!look.due(bytes, newEvents)) {
+      this.#skippedLook = true;
+      return false;
+    }
+    counters[Counter.shortLooks]!++;
+    const endMs = performance.now() + look.longestMs;
     let events: number;
     do events = this.#wait(0);
     while (events === 0 && performance.now() < endMs);
     look.ended(events > 0);
-    if (events > 0) this.#counters[Counter.shortLooksPaid]!++;
+    if (events > 0) counters[Counter.shortLooksPaid]!++;
     return events > 0;
   }
 

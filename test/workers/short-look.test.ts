@@ -1,11 +1,17 @@
 import { describe, expect, it } from 'vitest';
-import { MOST_SKIPPED, ShortLook } from '../../src/workers/short-look.ts';
+import {
+  BULK_BYTES,
+  LONE_LOOK_MS,
+  MOST_SKIPPED,
+  SHORT_LOOK_MS,
+  ShortLook,
+} from '../../src/workers/short-look.ts';
 
 /** How many of `sleeps` sleeps had a look before them, each of which ends as `paid` says. */
 function looks(look: ShortLook, sleeps: number, paid: (nth: number) => boolean): number {
   let n = 0;
   for (let i = 0; i < sleeps; i++) {
-    if (!look.due()) continue;
+    if (!look.due(64, 1)) continue;
     look.ended(paid(n));
     n++;
   }
@@ -17,9 +23,10 @@ describe('a look before sleep', () => {
     expect(looks(new ShortLook(), 1000, () => true)).toBe(1000);
   });
 
-  it('never pays: a thousand sleeps between two looks', () => {
+  it('never pays: as many sleeps as may be between two looks', () => {
     const look = new ShortLook();
     looks(look, 10_000, () => false);
+    look.ended(false);
     expect(looks(look, 100 * (MOST_SKIPPED + 1), () => false)).toBe(100);
   });
 
@@ -28,7 +35,7 @@ describe('a look before sleep', () => {
   });
 
   it('more in vain than pay: looks become rare', () => {
-    expect(looks(new ShortLook(), 100_000, (n) => n % 3 === 0)).toBeLessThan(500);
+    expect(looks(new ShortLook(), 100_000, (n) => n % 3 === 0)).toBeLessThan(4000);
   });
 
   it('pays again after a long time in vain: looks come back', () => {
@@ -36,5 +43,44 @@ describe('a look before sleep', () => {
     looks(look, 10_000, () => false);
     looks(look, 3 * MOST_SKIPPED, () => true);
     expect(looks(look, 100, () => true)).toBe(100);
+  });
+
+  it('never paid, then sleeps end at once: looks come back without one that pays', () => {
+    const look = new ShortLook();
+    looks(look, 10_000, () => false);
+    for (let i = 0; i < 8; i++) {
+      look.due(64, 1);
+      look.slept(LONE_LOOK_MS);
+    }
+    expect(look.due(64, 1)).toBe(true);
+    expect(look.due(64, 1)).toBe(true);
+  });
+
+  it('never paid, then sleeps longer than a look: looks stay rare', () => {
+    const look = new ShortLook();
+    looks(look, 10_000, () => false);
+    let due = 0;
+    for (let i = 0; i < MOST_SKIPPED / 2; i++) {
+      if (look.due(64, 1)) {
+        due++;
+        look.ended(false);
+      } else look.slept(LONE_LOOK_MS * 2);
+    }
+    expect(due).toBeLessThanOrEqual(1);
+  });
+
+  it('bulk transfer: none, nor while only acknowledgements come; a small exchange has one again', () => {
+    const look = new ShortLook();
+    expect(look.due(BULK_BYTES, 1)).toBe(false);
+    expect(look.due(0, 1)).toBe(false);
+    expect(look.due(BULK_BYTES - 1, 1)).toBe(true);
+  });
+
+  it('one event since the last sleep: a long look; several: a short one', () => {
+    const look = new ShortLook();
+    look.due(64, 1);
+    expect(look.longestMs).toBe(LONE_LOOK_MS);
+    look.due(64, 2);
+    expect(look.longestMs).toBe(SHORT_LOOK_MS);
   });
 });
