@@ -72,7 +72,7 @@ export function manPage(): string {
     for (const o of SHOWN_OPTIONS.filter((option) => option.group === group)) out.push(...manLines(o, ' '));
   }
   out.push('.SH EXIT STATUS', roff(STATUS), '.SH SIGNALS', roff(SIGNALS));
-  out.push('.SH SEE ALSO', '.BR bucatini (1), \\c', '.BR namespaces (7), \\c', '.BR user_namespaces (7)');
+  out.push('.SH SEE ALSO', '.BR namespaces (7), \\c', '.BR user_namespaces (7)');
   return `${out.join('\n')}\n`;
 }
 

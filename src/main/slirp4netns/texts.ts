@@ -55,7 +55,7 @@ export function manPage(): string {
   for (const o of SHOWN_OPTIONS) out.push(...manLines(o, '='));
   out.push('.SH API SOCKET', ...API.flatMap((paragraph) => ['.PP', roff(paragraph)]));
   out.push('.SH EXIT STATUS', roff(STATUS));
-  out.push('.SH SEE ALSO', '.BR bucatini (1), \\c', '.BR pasta (1), \\c', '.BR network_namespaces (7)');
+  out.push('.SH SEE ALSO', '.BR pasta (1), \\c', '.BR network_namespaces (7)');
   return `${out.join('\n')}\n`;
 }
 
