@@ -102,15 +102,15 @@ renameSync(out, `${root}dist`);
 // path and by user id, which is 0 in the user namespace that the launcher makes, and readable by its owner alone.
 const cache = `${root}dist/cache`;
 const modules = ['netns-worker', 'packet-thread', 'pasta/netns-worker', 'slirp4netns/netns-worker'].map(
-  (name) => `main/${name}.js`,
+  (name) => `${name}.js`,
 );
-const imports = modules.map((file) => `await import(${JSON.stringify(`${root}dist/${file}`)});`).join('');
-const frontEndsRun = [
+const imports = modules
+  .map((file) => `await import(${JSON.stringify(`${root}dist/main/${file}`)});`)
+  .join('');
+for (const args of [
+  ['--input-type=module', '-e', imports],
   [`${root}dist/main/bucatini.js`, 'run', '--version'],
-  [`${root}dist/main/pasta/main.js`, '--version'],
-  [`${root}dist/main/slirp4netns/main.js`, '--version'],
-];
-for (const args of [['--input-type=module', '-e', imports], ...frontEndsRun]) {
+]) {
   const filled = spawnSync(process.execPath, args, {
     stdio: ['ignore', 'ignore', 'inherit'],
     env: { ...process.env, NODE_OPTIONS: '', NODE_COMPILE_CACHE: cache },

@@ -3,7 +3,7 @@
  * subcommand uses is loaded; the process ends with the status that the subcommand gives, 1 for errors of our own.
  */
 import { writeFileSync, writeSync } from 'node:fs';
-import { enableCompileCache } from 'node:module';
+import { enableCompileCache, flushCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import type * as Namespace from '../sys/namespace.ts';
 import { bootPacketThread } from '../workers/packet-worker.ts';
@@ -46,7 +46,13 @@ async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     throw inCommand(command, error);
   }
-  if (parsed.kind !== 'go') return printText(command, parsed.kind);
+  if (parsed.kind !== 'go') {
+    const said = printText(command, parsed.kind);
+    if (booted === undefined) return said;
+    await said;
+    flushCompileCache(); // scripts/build.mjs fills it by this, and leave() would not
+    return leave(said);
+  }
   const { settings, operands } = parsed;
   try {
     switch (command) {
@@ -76,7 +82,10 @@ async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** The engine has stopped and everything has been said by synchronous writes: leave without Node's taking its threads apart. */
+/**
+ * The engine has stopped, or its thread may still be booting, and everything has been said by synchronous writes: leave without Node's
+ * taking its threads apart, which in the midst of a boot has been seen to end in a signal.
+ */
 async function leave(outcome: Promise<number>): Promise<number> {
   leaving = import('../sys/namespace.ts');
   const status = await outcome;
