@@ -52,6 +52,8 @@ const entries = {
   peer: 'main/selftest/peer.js',
   client: 'main/selftest/client.js',
 };
+/** What starts the packet thread. */
+const BOOT = /\/(main\/working-directory|workers\/packet-worker)\.js$/;
 /** Front ends: what is loaded before anything else, and what most starts do without. */
 const frontEnds = {
   bucatini: {
@@ -63,7 +65,7 @@ const frontEnds = {
     rare: /\/main\/(pasta\/(texts|control-socket)|api|api-socket|api-server|request-json|cli-texts|counter-texts|stats)\.js$/,
   },
   'slirp4netns/main': {
-    first: /\/main\/slirp4netns\/main\.js$/,
+    first: /\/(main\/(slirp4netns\/main|working-directory)|workers\/packet-worker)\.js$/,
     rare: /\/main\/(slirp4netns\/texts|api|api-socket|api-server|request-json|option-texts|cli-texts|counter-texts|stats)\.js$/,
   },
 };
@@ -85,7 +87,11 @@ for (const [name, file] of Object.entries(entries)) {
     ...(frontEnd && {
       codeSplitting: {
         includeDependenciesRecursively: false,
-        groups: [{ name: 'start', test: (id) => !frontEnd.rare.test(id) && !frontEnd.first.test(id) }],
+        groups: [
+          // Finds the packet thread's file beside itself: never part of an entry further down.
+          ...(name.includes('/') ? [{ name: 'boot', test: BOOT }] : []),
+          { name: 'start', test: (id) => !frontEnd.rare.test(id) && !frontEnd.first.test(id) },
+        ],
       },
     }),
   });

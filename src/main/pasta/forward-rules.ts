@@ -144,19 +144,19 @@ export class RuleTable {
   }
 }
 
-/** Port sets of a scan, by protocol: what listens at the other side. */
-export type ListeningPorts = (proto: Protocol, port: number) => boolean;
+/** What listens at the other side, ascending. */
+export type ListeningPorts = Readonly<Record<Protocol, readonly number[]>>;
 
 /**
  * The listeners of a rule of a table.
  * @param splice     connections from loopback addresses go socket to socket
- * @param isListening  for rules with `scan`: only such ports are listened on, each as a listener of its own
+ * @param listening  for rules with `scan`: only such ports are listened on, each as a listener of its own
  */
 export function ruleListeners(
   rule: ForwardRule,
   direction: Direction,
   splice: boolean,
-  isListening: ListeningPorts,
+  listening: ListeningPorts,
 ): readonly ListenerPlan[] {
   const listener = (first: number, last: number): ListenerPlan => ({
     proto: rule.proto,
@@ -172,11 +172,9 @@ export function ruleListeners(
     path: direction === 'SPLICE' || (splice && rule.target === '') ? 'splice' : 'tap',
   });
   if (!rule.scan) return [listener(rule.first, rule.last)];
-  const found: ListenerPlan[] = [];
-  for (let port = rule.first; port <= rule.last; port++) {
-    if (isListening(rule.proto, port)) found.push(listener(port, port));
-  }
-  return found;
+  return listening[rule.proto]
+    .filter((port) => port >= rule.first && port <= rule.last)
+    .map((port) => listener(port, port));
 }
 
 /** Canonical text of an IPv4 or IPv6 address, brackets taken off, IPv4 out of its mapping; undefined: it is none. */

@@ -12,6 +12,7 @@ import { ForwardMessage as M } from './forward-messages.ts';
 import {
   type Direction,
   type ForwardRule,
+  type ListeningPorts,
   type Protocol,
   type RuleTable,
   ruleListeners,
@@ -28,6 +29,8 @@ export interface ForwarderOptions {
   readonly splice: boolean;
   readonly hostTables: TableFds;
   readonly guestTables: TableFds;
+  /** Nobody has been in the namespace yet, so nothing listens there before the engine starts. */
+  readonly guestIsNew: boolean;
   log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
 }
 
@@ -74,13 +77,14 @@ export class Forwarder {
     const scans = this.#scans;
     const none = { tcp: new Set<number>(), udp: new Set<number>() };
     const host = scans ? scan(this.#o.hostTables) : none;
-    const guest = scans ? scan(this.#o.guestTables) : none;
+    const guestMayHear = flowPorts !== undefined || !this.#o.guestIsNew;
+    const guest = scans && guestMayHear ? scan(this.#o.guestTables) : none;
     const insideHears = foreignPorts(guest, this.#ours('SPLICE'));
     const onHost = this.#ours('HOST');
     // The guest's own flows look like services of the host there.
     if (flowPorts !== undefined) for (const port of host.udp) if (flowPorts[port] !== 0) onHost.udp.add(port);
     const hostHears = foreignPorts(host, onHost);
-    const plan = (table: RuleTable, hears: (proto: Protocol, port: number) => boolean): Planned[] =>
+    const plan = (table: RuleTable, hears: ListeningPorts): Planned[] =>
       table.rules.flatMap((rule) =>
         ruleListeners(rule, table.direction, this.#o.splice, hears).map((listener) => ({
           listener,

@@ -26,10 +26,12 @@ try {
 }
 leaveRemovedDirectory();
 const booted = bootPacketThread('packet thread 0');
-const { pasta } = await import('./program.ts');
-await pasta({
-  argv: process.argv.slice(2),
-  callersEnv,
-  booted,
-  packageFile: new URL('../../../package.json', import.meta.url),
-});
+// No top-level await: with one the bundler gives each module that is asked for later a file of its own, six or seven more in a start.
+void import('./program.ts').then(({ pasta }) =>
+  pasta({
+    argv: process.argv.slice(2),
+    callersEnv,
+    booted,
+    packageFile: new URL('../../../package.json', import.meta.url),
+  }),
+);

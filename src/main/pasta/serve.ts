@@ -119,6 +119,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
       splice: conf.splice,
       hostTables: made.hostTables,
       guestTables: made.tables,
+      guestIsNew: path === undefined,
       log: (l, text) => log.log(l, text),
     });
     const listeners = forwarder.listeners();

@@ -5,12 +5,17 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { bootPacketThread } from '../../workers/packet-worker.ts';
+import { leaveRemovedDirectory } from '../working-directory.ts';
 
 /** Compiled code is kept beside dist/main by whoever may write there. undefined when run from source. */
 const codeCache = import.meta.url.endsWith('.js')
   ? fileURLToPath(new URL('../../cache', import.meta.url))
   : undefined;
-if (codeCache !== undefined) enableCompileCache(codeCache);
+if (codeCache !== undefined) {
+  enableCompileCache(codeCache);
+  process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
+}
 
 async function main(argv: readonly string[]): Promise<number> {
   const program = process.env.SLIRP4NETNS_PROGRAM ?? 'slirp4netns';
@@ -28,11 +33,9 @@ async function main(argv: readonly string[]): Promise<number> {
     if (parsed.usage) writeAll(1, (await import('./texts.ts')).usageText(program));
     return 1;
   }
-  if (codeCache !== undefined) process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
-  (await import('../working-directory.ts')).leaveRemovedDirectory();
   const ignored = (await import('../signals.ts')).ignoredSignals();
   for (const name of ignored) process.on(name, () => {}); // as whoever started us wanted it
-  return serveSlirp(parsed.conf, version);
+  return serveSlirp(parsed.conf, booted ?? bootPacketThread(PACKET_THREAD), version);
 }
 
 /** Asked in the namespace that we were started in. Loaded only for --outbound-addr. */
@@ -51,6 +54,13 @@ try {
 } catch {
   // Without /proc there is no ps either.
 }
+leaveRemovedDirectory();
+const PACKET_THREAD = 'packet thread 0';
+/**
+ * Takes longest, so it is started first (decision 016), unless the launcher has found that the command line asks for something else
+ * or is wrong. A value that is wrong is found here, with the thread still booting.
+ */
+const booted = process.env.SLIRP4NETNS_SERVES === '1' ? bootPacketThread(PACKET_THREAD) : undefined;
 // Asked for now: nothing can be loaded behind the wall (../wall.ts).
 const leaving = import('../../sys/namespace.ts');
 const saying = import('./serve.ts');

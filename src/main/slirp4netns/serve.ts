@@ -10,7 +10,7 @@ import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import { FRAME_PEER_GONE } from '../../workers/frame-peer.ts';
-import { bootPacketThread } from '../../workers/packet-worker.ts';
+import type { BootedThread } from '../../workers/packet-worker.ts';
 import { portsBeside } from '../added-ports.ts';
 import type { ApiOptions } from '../api.ts';
 import type { ApiSocket } from '../api-socket.ts';
@@ -40,13 +40,19 @@ function slirpNetns(): Netns<SlirpJob, SlirpTap> {
   return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpSlirp);
 }
 
-/** @returns the exit status. @throws Error with what to tell, one or several lines */
-export async function serveSlirp(conf: SlirpConf, version: () => string): Promise<number> {
+/**
+ * @param booted  the packet thread, started before the main thread may move: it stays in the host's network
+ * @returns the exit status. @throws Error with what to tell, one or several lines
+ */
+export async function serveSlirp(
+  conf: SlirpConf,
+  booted: BootedThread,
+  version: () => string,
+): Promise<number> {
   const { target } = conf;
   const end = Promise.withResolvers<number>();
-  // Before the main thread may move: the packet thread stays in the host's network.
-  const hostWatch = new HostWatch();
-  const loading = loadEngine(bootPacketThread('packet thread 0'));
+  const hostWatch = new HostWatch(); // before the main thread may move
+  const loading = loadEngine(booted);
   const netns = slirpNetns();
   netns.start({ conf });
   let engine: EngineHandle | undefined;

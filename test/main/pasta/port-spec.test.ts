@@ -1,7 +1,13 @@
 /** Port options of the pasta front end. Expectations were read off passt 2026-10-02 with the same words. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { ForwardError, RuleTable, ruleListeners, ruleText } from '../../../src/main/pasta/forward-rules.ts';
+import {
+  ForwardError,
+  type ListeningPorts,
+  RuleTable,
+  ruleListeners,
+  ruleText,
+} from '../../../src/main/pasta/forward-rules.ts';
 import {
   applyPortSpec,
   DYNAMIC_PORTS,
@@ -260,12 +266,12 @@ describe('listeners of a rule', () => {
     option: string,
     spec: string,
     limits = ALL,
-    isListening = (_: string, port: number): boolean => port === 81,
+    listening: ListeningPorts = { tcp: [79, 81, 91], udp: [] },
   ) => {
     const direction = option === '-T' ? 'SPLICE' : 'HOST';
     const table = new RuleTable(direction, limits);
     applyPortSpec(option, 'tcp', spec, table, EPHEMERAL);
-    return table.rules.flatMap((rule) => ruleListeners(rule, direction, true, isListening));
+    return table.rules.flatMap((rule) => ruleListeners(rule, direction, true, listening));
   };
 
   it('a range stays one listener', () => {
@@ -288,7 +294,7 @@ describe('listeners of a rule', () => {
         path: 'splice',
       },
     ]);
-    expect(listeners('-t', 'auto', ALL, () => false)).toEqual([]);
+    expect(listeners('-t', 'auto', ALL, { tcp: [], udp: [81] })).toEqual([]);
   });
 
   it('the wildcard shrinks to the family that is on', () => {
