@@ -1,14 +1,14 @@
 /**
  * `bucatini attach`: serve a namespace that someone else made, until it is gone.
  *
- * Gone means: the process that was named has ended (its /proc entry leads elsewhere or nowhere), or the file that was named
- * has been unlinked. Other processes may still be inside; our own descriptors keep the namespace from ending by itself.
+ * Gone means: the process that was named has ended, or the file that was named has been unlinked. Other processes may still be inside; our own descriptors keep the namespace from ending by itself.
  */
-import { type FSWatcher, statSync, watch } from 'node:fs';
+import { type FSWatcher, readlinkSync, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { Errno, O_DIRECTORY, O_PATH } from '../sys/constants.ts';
 import { heldIdentity } from '../sys/held-directory.ts';
-import { openPath } from '../sys/namespace.ts';
+import { openPath, pidfdOpen } from '../sys/namespace.ts';
+import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { descriptorOfPath } from './descriptors.ts';
 import {
@@ -30,7 +30,7 @@ import { Stopwatch } from './stopwatch.ts';
 import { quoted, UsageError } from './values.ts';
 import { closeWall, leaveHost } from './wall.ts';
 
-/** How soon the end of a process is noticed. */
+/** How soon the end is noticed of what cannot be waited for. */
 const POLL_MS = 250;
 
 export interface AttachTarget {
@@ -78,7 +78,7 @@ export async function attach(
       ? followResolvConf((list) => engine.setResolvers(list), RESOLV_CONF, readable)
       : () => {};
   followHost(hostWatch, settings, engine, log);
-  const watched = new NamespaceWatch(target, () => end.resolve('the namespace is gone'), identity);
+  const watched = new NamespaceWatch(target, engine, () => end.resolve('the namespace is gone'), identity);
   const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
   const api = await openSettingsApi({ settings, program: 'bucatini attach', version }, made, engine, log);
   leaveHost({ eventRings: engine.eventRings, log, watched, keepOpen: descriptorOfPath(target.path) });
@@ -86,7 +86,7 @@ export async function attach(
     readable,
     removable: api?.directories ?? [],
     signals: false,
-    watchesProcess: target.pid !== undefined,
+    watchesProcess: target.pid !== undefined && watched.polls,
   });
   steps.lap('wall closed');
   log('debug', `start: ${steps.text()}`);
@@ -135,9 +135,23 @@ function namespaceIdentity(path: string): string | undefined {
   }
 }
 
+/** For a process by whose name in /proc a namespace goes: readable once it has ended. undefined: to be had for none. */
+function processEnd({ path, pid }: AttachTarget): number | undefined {
+  const id = pid ?? Number(/^\/proc\/([0-9]+)\/ns\/net$/.exec(path)?.[1]);
+  try {
+    // A /proc of another PID namespace means other processes.
+    if (!Number.isSafeInteger(id) || Number(readlinkSync('/proc/self')) !== process.pid) return undefined;
+  } catch {
+    return undefined;
+  }
+  const fd = pidfdOpen(id); // close-on-exec
+  return fd < 0 ? undefined : fd; // it has just ended, or Linux is older than 5.3
+}
+
 /**
- * Watches whether a namespace is still what its name leads to, through the name's directory: the name itself leads nowhere behind
- * the wall (wall.ts).
+ * Watches whether a namespace is still there: by inotify where its name is a file's, by a packet thread that waits for the end of the
+ * process whose name it is, else by looking again and again whether the name still leads to it. That goes through the name's directory, as
+ * the name itself leads nowhere behind the wall (wall.ts).
  */
 export class NamespaceWatch {
   readonly #name: string;
@@ -146,15 +160,24 @@ export class NamespaceWatch {
   #identity: string | undefined;
   #watcher: FSWatcher | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #ended = false;
 
   /** Calls `onGone` once, maybe at once. @param identity  of the namespace that is meant */
-  constructor(target: AttachTarget, onGone: () => void, identity = namespaceIdentity(target.path)) {
+  constructor(
+    target: AttachTarget,
+    engine: Pick<EngineHandle, 'watchReadable'>,
+    onGone: () => void,
+    identity = namespaceIdentity(target.path),
+  ) {
     this.#name = basename(target.path);
     this.#directory = openPath(dirname(target.path), O_PATH | O_DIRECTORY);
     this.#onGone = onGone;
     this.#identity = identity;
     if (target.pid !== undefined || target.path.startsWith('/proc/')) {
-      this.#poll(); // procfs has no inotify
+      const fd = processEnd(target);
+      if (fd === undefined)
+        this.#poll(); // procfs has no inotify
+      else engine.watchReadable(fd, () => this.#end());
     } else {
       try {
         this.#watcher = watch(dirname(target.path), (_event, name) => {
@@ -178,7 +201,13 @@ export class NamespaceWatch {
     this.#look();
   }
 
+  /** It looks where the name leads to, behind the wall too. */
+  get polls(): boolean {
+    return this.#timer !== undefined;
+  }
+
   stop(): void {
+    this.#ended = true;
     this.#watcher?.close();
     clearInterval(this.#timer);
   }
@@ -191,7 +220,11 @@ export class NamespaceWatch {
 
   #look(): void {
     const now = this.#now();
-    if (now === this.#identity || now === 'EACCES') return;
+    if (now !== this.#identity && now !== 'EACCES') this.#end();
+  }
+
+  #end(): void {
+    if (this.#ended) return;
     this.stop();
     this.#onGone();
   }

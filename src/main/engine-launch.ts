@@ -105,10 +105,11 @@ export function followHost(
   log: Log,
 ): void {
   const presence = new InterfacePresence([outboundInterface], log);
-  watch.start(() => {
+  const onChange = (): void => {
     presence.look(watch.host.links());
     engine.hostChanged({});
-  }, log);
+  };
+  watch.start(engine, onChange, log);
 }
 
 const STOP_LIMIT_MS = 1000;

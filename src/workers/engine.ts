@@ -63,6 +63,13 @@ export interface EngineHandle {
   /** The host's network has changed. */
   hostChanged(change: HostChange): void;
   /**
+   * Have the host-io thread wait for a descriptor, as Node's event loop cannot for most kinds.
+   * @param fd  stays open until the engine has stopped
+   * @param onReadable  called once: there is something to read, or an error
+   * @returns to be called for the next time; what comes before that is told then
+   */
+  watchReadable(fd: number, onReadable: () => void): () => void;
+  /**
    * Listen on the ports of these rules and no others; connections of ports that are no longer listened on go on.
    * @returns what could not be had; the rest is open
    */
@@ -159,6 +166,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
   const firstListening = listening[0]!.promise;
   /** By thread, in the order of the requests. */
   const flowPages = Array.from({ length: threads.threads }, (): PromiseWithResolvers<FlowPage>[] => []);
+  const onReadable = new Map<number, () => void>();
   /** Of each thread: it has told that it stopped, or it is gone. */
   const ended: Promise<unknown>[] = [];
   const readies: Promise<void>[] = [];
@@ -175,6 +183,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
             resolve();
           } else if (report.kind === 'stopped') stopped.resolve();
           else if (report.kind === 'listening') listening.shift()?.resolve(report.failures);
+          else if (report.kind === 'readable') onReadable.get(report.fd)?.();
           else if (report.kind === 'flows') flowPages[thread]!.shift()?.resolve(report.page);
           else {
             const error = new Error(report.message);
@@ -215,11 +224,18 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     }
   })();
 
+  const endThreads = (): void => {
+    requestStop(i32, layout);
+    for (const fd of doorbellFds) eventfdWrite(fd);
+  };
+  // Node joins its threads at the end of the process, whatever brings it, and these sleep in system calls.
+  process.once('exit', endThreads);
+
   const stop = async (): Promise<void> => {
     if (stopping) return;
     stopping = true;
-    requestStop(i32, layout);
-    for (const fd of doorbellFds) eventfdWrite(fd);
+    onReadable.clear();
+    endThreads();
     // The log loop sleeps on the bell: an empty line's worth of noise ends it.
     Atomics.add(i32, layout.logBellAt >>> 2, 1);
     Atomics.notify(i32, layout.logBellAt >>> 2);
@@ -228,6 +244,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     drain();
     for (const port of ports) port.close();
     await pool?.destroy();
+    process.off('exit', endThreads);
     for (const fd of doorbellFds) close(fd);
     if (pcapFd >= 0) closeSync(pcapFd);
   };
@@ -256,13 +273,17 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     for (const fd of doorbellFds) eventfdWrite(fd);
   };
 
+  const postTo = (thread: number, message: ThreadMail): void => {
+    ports[thread]!.postMessage(message);
+    Atomics.add(mail, 0, 1); // the others look, and find nothing
+    eventfdWrite(doorbellFds[thread]!);
+  };
+
   const askForFlows: FlowPages = (section, from, limit) => {
     const thread = section < threads.shards ? threads.shardThread(section) : threads.hostThread;
     const answer = Promise.withResolvers<FlowPage>();
     flowPages[thread]!.push(answer);
-    ports[thread]!.postMessage({ kind: 'flows', section, from, limit } satisfies ThreadMail);
-    Atomics.add(mail, 0, 1); // the others look, and find nothing
-    eventfdWrite(doorbellFds[thread]!);
+    postTo(thread, { kind: 'flows', section, from, limit });
     return answer.promise;
   };
 
@@ -290,6 +311,14 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     },
     setResolvers: (list) => post({ kind: 'resolvers', list }),
     hostChanged: (change) => post({ kind: 'host', change }),
+    watchReadable: (fd, callback) => {
+      onReadable.set(fd, callback);
+      const wait = (): void => {
+        if (!stopping) postTo(threads.hostThread, { kind: 'watch', fd });
+      };
+      wait();
+      return wait;
+    },
     setListeners: (list) => {
       const answer = Promise.withResolvers<readonly ListenFailure[]>();
       listening.push(answer);

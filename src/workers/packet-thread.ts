@@ -19,6 +19,7 @@ import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite, reserveDescriptors } from '../sys/io.ts';
+import { errnoText } from '../sys/libc.ts';
 import { addressOf, mapLargeArrays } from '../sys/memory.ts';
 import { keepCapabilities } from '../sys/namespace.ts';
 import { flowCapabilities } from './capabilities.ts';
@@ -65,6 +66,8 @@ export type ThreadReport =
   | { readonly kind: 'failed'; readonly message: string }
   /** The answer to `listeners`, and before `ready` from the host-io thread. */
   | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] }
+  /** The answer to `watch`: there is something to read, or an error. */
+  | { readonly kind: 'readable'; readonly fd: number }
   /** The answer to `flows`. */
   | { readonly kind: 'flows'; readonly page: FlowPage };
 /** main -> thread. */
@@ -72,6 +75,8 @@ export type ThreadMail =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
+  /** To the host-io thread alone: tell once when `fd` is readable. It must stay open as long as the engine runs. */
+  | { readonly kind: 'watch'; readonly fd: number }
   /** To the section's thread alone (flow-report.ts). */
   | {
       readonly kind: 'flows';
@@ -102,6 +107,8 @@ class PacketThread {
   readonly #order: Stage[] = [];
   readonly #reactor: Reactor;
   readonly #mail: Int32Array;
+  /** Of descriptors that the main thread waits for: the token is the descriptor. */
+  readonly #readable: number;
   #mailSeen = 0;
   #shards: Shard[] = [];
   #fatal: string | null = null;
@@ -135,6 +142,9 @@ class PacketThread {
       () => this.#stopped(),
       looks ? new ShortLook() : null,
     );
+    this.#readable = this.#reactor.handler((fd) => {
+      task.port.postMessage({ kind: 'readable', fd } satisfies ThreadReport);
+    });
     this.#build();
   }
 
@@ -157,6 +167,7 @@ class PacketThread {
         for (const shard of this.#shards) shard.hostChanged(mail.change);
         this.#hostIo?.hostChanged(mail.change);
       } else if (mail.kind === 'flows') this.#reportFlows(mail.section, mail.from, mail.limit);
+      else if (mail.kind === 'watch') this.#watchForMain(mail.fd);
       else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
     }
   }
@@ -168,6 +179,11 @@ class PacketThread {
     const failures = hostIo.listen(list);
     this.#task.port.postMessage({ kind: 'listening', failures } satisfies ThreadReport);
     return failures;
+  }
+
+  #watchForMain(fd: number): void {
+    const r = this.#reactor.watchOnce(this.#readable, fd, fd);
+    if (r < 0) this.#log.log(LogLevel.warning, `epoll_ctl: descriptor ${fd}: ${errnoText(-r)}`);
   }
 
   #reportFlows(section: number, from: number, limit: number): void {

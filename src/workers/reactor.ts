@@ -9,20 +9,21 @@
  * Where it has been found to pay, a thread looks at epoll for a moment more before it sleeps (short-look.ts): announced already, so
  * that a producer rings.
  *
- * Every wait ends after MAX_WAIT_MS at the latest: a thread inside a system call cannot be stopped from outside.
+ * A thread inside a system call cannot be stopped from outside, so whoever stops the engine rings, the process at its end too
+ * (engine.ts). MAX_WAIT_MS is no part of that: it bounds what a wake-up lost by a mistake of ours would cost.
  */
 import { Counter, recordHistogram } from '../ring/counters.ts';
 import type { Doorbell } from '../ring/doorbell.ts';
 import { Histogram } from '../ring/histograms.ts';
-import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
-import { EpollEvents, epollAdd, epollCreate, epollWait } from '../sys/epoll.ts';
+import { EPOLLET, EPOLLIN, EPOLLONESHOT, Errno } from '../sys/constants.ts';
+import { EpollEvents, epollAdd, epollCreate, epollMod, epollWait } from '../sys/epoll.ts';
 import { close, eventfdDrain } from '../sys/io.ts';
 import { SHORT_LOOK_MS, type ShortLook } from './short-look.ts';
 import type { Stage } from './stage.ts';
 
-const MAX_WAIT_MS = 2000;
+const MAX_WAIT_MS = 60_000;
 const EVENTS_A_WAIT = 256;
-/** How often the thread's processor time is read, while it is awake. */
+/** How often the thread's processor time is read, while it works. */
 const CPU_SAMPLE_MS = 1000;
 /** Busy rounds between two looks at epoll. */
 const ROUNDS_A_LOOK = 2;
@@ -41,6 +42,10 @@ export class Reactor {
   readonly #look: ShortLook | null;
   /** Datagrams until the last sleep. */
   #datagrams = 0;
+  /** When the thread's processor time is to be read again. */
+  #nextCpuMs = 0;
+  /** It has worked since that was read last. */
+  #worked = true;
 
   /**
    * @param doorbell   this thread's own
@@ -79,17 +84,24 @@ export class Reactor {
     return epollAdd(this.#ep, fd, events, token, handler);
   }
 
+  /** The next event of a descriptor and no other, until this is called again; it may have come already. @returns 0 or -errno */
+  watchOnce(handler: number, fd: number, token: number): number {
+    const events = EPOLLIN | EPOLLONESHOT;
+    const r = epollMod(this.#ep, fd, events, token, handler);
+    return r === -Errno.ENOENT ? epollAdd(this.#ep, fd, events, token, handler) : r;
+  }
+
   /** Stages in the order in which a round polls them; one may stand in it more than once. */
   run(stages: readonly Stage[]): void {
     this.#stages.push(...stages);
     let rounds = 0;
-    let nextCpuMs = 0;
     while (!this.#stopped()) {
       const now = performance.now();
       let work = 0;
       for (let i = 0; i < this.#stages.length; i++) work += this.#stages[i]!.poll(now);
-      if (now >= nextCpuMs) nextCpuMs = this.#sampleCpu(now);
+      if (now >= this.#nextCpuMs) this.#sampleCpu(now);
       if (work > 0) {
+        this.#worked = true;
         this.#counters[Counter.busyRounds]!++;
         recordHistogram(this.#counters, Histogram.busyRound, (performance.now() - now) * 1000);
         if (++rounds >= ROUNDS_A_LOOK) {
@@ -105,16 +117,18 @@ export class Reactor {
     this.#sampleCpu(0);
   }
 
-  /** The thread's processor time into its counters: getrusage, too dear for every round. @returns when to look again */
-  #sampleCpu(now: number): number {
+  /** The thread's processor time into its counters: getrusage, too dear for every round. */
+  #sampleCpu(now: number): void {
     const used = process.threadCpuUsage();
     this.#counters[Counter.cpuUserUs] = used.user;
     this.#counters[Counter.cpuSystemUs] = used.system;
-    return now + CPU_SAMPLE_MS;
+    this.#nextCpuMs = now + CPU_SAMPLE_MS;
+    this.#worked = false;
   }
 
   #sleep(now: number): void {
-    let ms = MAX_WAIT_MS;
+    // What the last rounds took is to be seen a second later, and then not again.
+    let ms = this.#worked ? this.#nextCpuMs - now : MAX_WAIT_MS;
     for (let i = 0; i < this.#stages.length; i++) {
       const wanted = this.#stages[i]!.sleepMs(now);
       if (wanted < ms) ms = wanted;

@@ -137,7 +137,7 @@ export function followHost(watch: HostWatch, { conf, start, engine, log, inside 
       log('warning', `the host's network has come, but not into the namespace: ${error.message}`);
     }
   };
-  watch.start(onChange, log);
+  watch.start(engine, onChange, log);
   return target !== undefined;
 }
 

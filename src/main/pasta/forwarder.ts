@@ -125,13 +125,16 @@ export class Forwarder {
   /** Follow the namespaces from now on. */
   start(engine: EngineHandle): void {
     this.#key = JSON.stringify([...this.#plannedListeners(), ...this.#added]);
+    this.#follow(engine);
+  }
+
+  /** Where no rule wants it, nothing wakes us. */
+  #follow(engine: EngineHandle): void {
     clearInterval(this.#timer);
-    this.#timer = setInterval(() => void this.#rescan(engine), SCAN_MS);
-    this.#timer.unref();
+    if (this.#scans) this.#timer = setInterval(() => void this.#rescan(engine), SCAN_MS).unref();
   }
 
   async #rescan(engine: EngineHandle): Promise<void> {
-    if (!this.#scans) return;
     const listeners = this.listeners(engine.datagramPorts);
     const key = JSON.stringify(listeners);
     if (key === this.#key) return;
@@ -149,6 +152,7 @@ export class Forwarder {
   async replace(engine: EngineHandle, inbound: RuleTable, outbound: RuleTable): Promise<void> {
     this.#inbound = inbound;
     this.#outbound = outbound;
+    this.#follow(engine);
     const listeners = this.listeners(engine.datagramPorts);
     this.#key = JSON.stringify(listeners);
     this.#tell(await engine.setListeners(listeners));

@@ -190,7 +190,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
 
     const watched =
       path !== undefined && conf.netnsQuit
-        ? new NamespaceWatch({ path, ...(target.kind === 'pid' && { pid: target.pid }) }, () => {
+        ? new NamespaceWatch({ path, ...(target.kind === 'pid' && { pid: target.pid }) }, running, () => {
             log.log('info', Message.netnsGone(path));
             end.resolve(0);
           })
@@ -214,7 +214,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
         readable,
         removable: [...(control?.directories ?? []), ...(api?.directories ?? [])],
         signals: command !== undefined,
-        watchesProcess: target.kind === 'pid',
+        watchesProcess: target.kind === 'pid' && watched?.polls === true,
         configuresNetwork,
       });
     if (start.statusFd !== undefined) {

@@ -84,7 +84,7 @@ export async function serveSlirp(conf: SlirpConf, version: () => string): Promis
         end.resolve(0);
       });
     }
-    const watched = target.kind === 'netns' ? new NetnsEnd(target, () => end.resolve(0)) : undefined;
+    const watched = target.kind === 'netns' ? new NetnsEnd(target, running, () => end.resolve(0)) : undefined;
     leaveHost({ eventRings: running.eventRings, log: tell, watched, keepOpen: namedDescriptors(conf) });
     closeWall({
       ...{ readable, removable, signals: false },
@@ -196,14 +196,19 @@ class NetnsEnd {
   readonly #proc: number = -1;
   readonly #identity: string | number = -1;
 
-  constructor({ path, pid }: Extract<SlirpTarget, { readonly kind: 'netns' }>, onEnd: () => void) {
+  constructor(
+    { path, pid }: Extract<SlirpTarget, { readonly kind: 'netns' }>,
+    engine: EngineHandle,
+    onEnd: () => void,
+  ) {
     this.byProcess = pid !== undefined;
     this.#onEnd = onEnd;
     if (pid !== undefined) {
       this.#proc = openSync('/proc', 'r');
       this.#identity = heldIdentity(this.#proc, `${pid}/ns/net`);
     }
-    this.#watch = new NamespaceWatch({ path, ...(pid !== undefined && { pid }) }, () => this.#nameGone());
+    const target = { path, ...(pid !== undefined && { pid }) };
+    this.#watch = new NamespaceWatch(target, engine, () => this.#nameGone());
   }
 
   get listable(): readonly number[] {

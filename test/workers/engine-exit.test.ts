@@ -1,0 +1,18 @@
+/** The process ends while packet threads sleep in the kernel: Node joins its threads, so they have to be woken. */
+import { expect, it } from 'vitest';
+import { runToEnd } from '../support/process.ts';
+
+const CHILD = new URL('./engine-exit.child.ts', import.meta.url).pathname;
+const END_MS = 500;
+
+it.each([
+  ['fused', 'throw', 1],
+  ['fused', 'exit', 7],
+  ['pipeline=1', 'throw', 1],
+  ['pipeline=1', 'exit', 7],
+])('%s, %s: the end is not held up', { timeout: 30_000 }, async (plan, how, status) => {
+  const run = await runToEnd([process.execPath, CHILD, plan, how]);
+  const ms = Date.now() - Number(run.stdout);
+  expect(run.status, run.stderr).toBe(status);
+  expect(ms, 'ms until the process had ended').toBeLessThan(END_MS);
+});
