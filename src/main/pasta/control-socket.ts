@@ -1,15 +1,25 @@
 /**
- * The control socket (-c): shows the forwarding rules and takes others in their place, while the engine runs. One client at a time;
- * a table that a client names replaces the one before, the other stays. What is invalid closes the connection and changes nothing.
+ * The control socket (-c): shows the forwarding rules and takes others in their place, while the engine runs. A table that a client
+ * names replaces the one before, the other stays. What is invalid closes the connection and changes nothing. The connection is closed
+ * when the rules are in force: ports are open by then.
+ *
+ * No client waits for another. Each is shown the rules at once; of a client that answers when the rules have changed meanwhile, what it
+ * added and took away counts, so two at once lose nothing of each other. Changes are made one after the other. A client that is silent
+ * is closed after a while, and earlier where others want its place.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { SocketFile } from '../socket-file.ts';
-import { decodeRequest, encodeGreeting } from './control-codec.ts';
+import { decodeRequest, encodeGreeting, encodeRule } from './control-codec.ts';
 import { type Direction, type ForwardRule, RuleTable } from './forward-rules.ts';
 
 /** A request is two tables of 255 rules at most. */
 const MAX_REQUEST_BYTES = 64 * 1024;
+/** Clients at a time. Beyond it one that has been silent for so long makes room; where there is none, the new one is closed. */
+const MAX_CLIENTS = 256;
+const PATIENCE_MS = 1000;
+/** How long a client may take from the greeting to the end of its request. */
+const REQUEST_MS = 10_000;
 
 export interface ControlOptions {
   tables(): readonly RuleTable[];
@@ -18,19 +28,30 @@ export interface ControlOptions {
   log(level: 'warning' | 'info', text: string): void;
 }
 
+interface Client {
+  readonly sinceMs: number;
+  /** Its request has come whole and is being carried out. */
+  isServed: boolean;
+}
+
 export class ControlSocket {
   readonly #o: ControlOptions;
   readonly #server: Server;
-  readonly #queue: Socket[] = [];
-  #busy = false;
+  /** In the order in which they came. */
+  readonly #clients = new Map<Socket, Client>();
+  #turn: Promise<void> = Promise.resolve();
   #file: SocketFile | undefined;
 
   constructor(options: ControlOptions) {
     this.#o = options;
-    this.#server = createServer((socket) => {
-      socket.on('error', () => {}); // a client that goes away changes nothing
-      this.#queue.push(socket);
-      this.#next();
+    // The end of a client's half is not the end of the connection: ours tells that the rules are in force.
+    this.#server = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on('error', () => socket.destroy()); // a client that goes away changes nothing
+      if (this.#clients.size >= MAX_CLIENTS && !this.#makeRoom()) {
+        socket.destroy();
+        return;
+      }
+      this.#serve(socket);
     });
   }
 
@@ -41,16 +62,32 @@ export class ControlSocket {
     await this.#file.listen(this.#server);
   }
 
-  #next(): void {
-    const socket = this.#busy ? undefined : this.#queue.shift();
-    if (socket === undefined) return;
-    this.#busy = true;
-    socket.once('close', () => {
-      this.#busy = false;
-      this.#next();
+  #makeRoom(): boolean {
+    const before = performance.now() - PATIENCE_MS;
+    for (const [socket, { sinceMs, isServed }] of this.#clients) {
+      if (sinceMs > before) return false; // and all behind it came later
+      if (isServed) continue;
+      socket.destroy();
+      this.#clients.delete(socket);
+      return true;
+    }
+    return false;
+  }
+
+  #serve(socket: Socket): void {
+    const client: Client = { sinceMs: performance.now(), isServed: false };
+    const timer = setTimeout(() => socket.destroy(), REQUEST_MS).unref();
+    this.#clients.set(socket, client);
+    socket.on('close', () => {
+      clearTimeout(timer);
+      this.#clients.delete(socket);
     });
+    const shown = this.#o.tables();
     let data = Buffer.alloc(0);
-    socket.write(encodeGreeting(this.#o.tables()));
+    socket.write(encodeGreeting(shown));
+    socket.on('end', () => {
+      if (!client.isServed) socket.destroy();
+    });
     socket.on('data', (chunk) => {
       data = Buffer.concat([data, chunk as Buffer]);
       const request = decodeRequest(data);
@@ -60,20 +97,29 @@ export class ControlSocket {
         socket.destroy();
         return;
       }
+      client.isServed = true;
+      clearTimeout(timer);
       socket.pause();
-      this.#apply(request.tables)
+      this.#turn = this.#turn
+        .then(() => this.#apply(request.tables, shown))
         .catch((error: Error) => this.#o.log('warning', error.message))
         .finally(() => socket.destroy());
     });
   }
 
-  async #apply(rules: ReadonlyMap<Direction, readonly ForwardRule[]>): Promise<void> {
+  /** @param shown  the rules that the client has seen */
+  async #apply(
+    rules: ReadonlyMap<Direction, readonly ForwardRule[]>,
+    shown: readonly RuleTable[],
+  ): Promise<void> {
     const tables = new Map<Direction, RuleTable>();
-    for (const { direction, limits } of this.#o.tables()) {
-      const list = rules.get(direction);
-      if (list === undefined) continue;
+    for (const current of this.#o.tables()) {
+      const { direction, limits } = current;
+      const wanted = rules.get(direction);
+      if (wanted === undefined) continue;
+      const seen = shown.find((table) => table.direction === direction) ?? current;
       const table = new RuleTable(direction, limits);
-      for (const rule of list) table.add(rule);
+      for (const rule of mergedRules(seen.rules, wanted, current.rules)) table.add(rule);
       tables.set(direction, table);
     }
     await this.#o.replace(tables);
@@ -85,12 +131,31 @@ export class ControlSocket {
   }
 
   close(): void {
-    for (const socket of this.#queue) socket.destroy();
+    for (const socket of this.#clients.keys()) socket.destroy();
     const { listening } = this.#server;
     this.#server.close(); // takes the file away too, where there is a root with that path
     this.#file?.close(listening);
   }
 }
+
+/** What a client wants that has seen `shown`, where `current` is in force: its own list, or what it changed applied to the current one. */
+export function mergedRules(
+  shown: readonly ForwardRule[],
+  wanted: readonly ForwardRule[],
+  current: readonly ForwardRule[],
+): readonly ForwardRule[] {
+  const keys = (rules: readonly ForwardRule[]): Set<string> => new Set(rules.map(ruleKey));
+  const before = keys(shown);
+  const now = keys(current);
+  if (before.size === now.size && [...before].every((key) => now.has(key))) return wanted;
+  const after = keys(wanted);
+  return [
+    ...current.filter((rule) => after.has(ruleKey(rule)) || !before.has(ruleKey(rule))),
+    ...wanted.filter((rule) => !before.has(ruleKey(rule)) && !now.has(ruleKey(rule))),
+  ];
+}
+
+const ruleKey = (rule: ForwardRule): string => encodeRule(rule).toString('latin1');
 
 /** A socket file that a server left behind: nobody answers there. */
 async function isAbandoned(path: string): Promise<boolean> {
