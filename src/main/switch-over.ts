@@ -99,7 +99,7 @@ export function switchOver(options: SwitchOptions): number {
   }
   for (const later of others.later)
     tell(`note     ${later} sets helper_binaries_dir too and is read later: add "${places.helpers}" there`);
-  tell("see      podman info -f '{{.Host.Pasta.Executable}}'");
+  if (changes > 0) tell("see      podman info -f '{{.Host.Pasta.Executable}}'");
   tell(
     changes === 0
       ? 'Nothing to do: Podman and Buildah of this user have our pasta already.'

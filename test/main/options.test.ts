@@ -220,6 +220,19 @@ describe('parsing', () => {
     expect(parseArguments('run', ['ls', '--help'])).toMatchObject({ kind: 'go' });
   });
 
+  it('short names: values glued to them, several in one word', () => {
+    const go = (...args: string[]) => {
+      const parsed = parseArguments('run', args);
+      return parsed.kind === 'go' ? [parsed.settings.publish, parsed.settings.ipv6, parsed.operands] : parsed;
+    };
+    const plan = { proto: 'tcp', address: '', port: 8080, targetPort: 80 };
+    expect(go('-p8080:80', 'id', '-4')).toEqual([[plan], true, ['id', '-4']]);
+    expect(go('-4p', '8080:80', '--', '-4p')).toEqual([[plan], false, ['-4p']]);
+    expect(go('-4p8080:80')).toEqual([[plan], false, []]);
+    expect(() => go('-4x')).toThrow(/-x.*unknown option/);
+    expect(() => go('-4p')).toThrow(/-p needs a value/);
+  });
+
   it('short names', () => {
     expect(settings('-4', '-p', '80:8080')).toMatchObject({ ipv6: false, publish: [{ port: 80 }] });
   });

@@ -14,6 +14,11 @@ describe('publish grammar', () => {
     ['127.0.0.1:8080', { proto: 'tcp', address: '127.0.0.1', port: 8080, targetPort: 8080 }],
     ['0.0.0.0:8080:80/udp', { proto: 'udp', address: '0.0.0.0', port: 8080, targetPort: 80 }],
     ['[::1]:8080:80', { proto: 'tcp', address: '::1', port: 8080, targetPort: 80 }],
+    ['8000-8010', { proto: 'tcp', address: '', port: 8000, lastPort: 8010, targetPort: 8000 }],
+    [
+      '[::1]:8000-8010:90-100/udp',
+      { proto: 'udp', address: '::1', port: 8000, lastPort: 8010, targetPort: 90 },
+    ],
     ['[2001:DB8:0::1]:65535:1/udp', { proto: 'udp', address: '2001:db8::1', port: 65535, targetPort: 1 }],
   ] as const) {
     it(`${text}: taken`, () => expect(parsePublish(text)).toEqual(expected));
@@ -39,7 +44,13 @@ describe('publish grammar', () => {
     '[]:80',
     '300.0.0.1:80',
     '127.0.0.1:80:80:80',
-    '8080-8090',
+    '8080-8090:80',
+    '8080-8090:80-91',
+    '8090-8080',
+    '8080-',
+    '-8080',
+    '1-2-3',
+    '65530-65536',
     '+80',
     ' 80',
     'http',

@@ -1,5 +1,7 @@
 /** `switch-over` and `switch-back` in a home directory of their own; that Podman then runs ours is tried in test/podman. */
+import { spawnSync } from 'node:child_process';
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -14,6 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type SwitchOptions, switchBack, switchOver } from '../../src/main/switch-over.ts';
+import { repoRoot } from './source-tree.ts';
 
 let dir = '';
 let said: string[] = [];
@@ -86,6 +89,51 @@ describe('switch-over', () => {
     expect(list()).toEqual([home(...LINK.slice(0, -1)), '/opt/a b', '/opt/c']);
     switchBack(options);
     expect(everything()).toEqual(before);
+  });
+
+  describe('back in the shell, where Node is gone', () => {
+    const back = () => {
+      for (const name of ['bucatini', 'launch.sh'])
+        copyFileSync(join(repoRoot, 'bin', name), join(dir, 'bin', name));
+      return spawnSync('/bin/sh', [join(dir, 'bin', 'bucatini'), 'switch-back'], {
+        encoding: 'utf8',
+        env: { HOME: home() },
+      });
+    };
+
+    it('takes away what was made, and no more', () => {
+      mkdirSync(home('.config'));
+      const before = everything();
+      switchOver(options);
+      expect(back()).toMatchObject({ status: 0, stderr: '' });
+      expect(everything()).toEqual(before);
+      expect(back()).toMatchObject({ status: 0, stdout: expect.stringMatching(/^Nothing to do/) });
+    });
+
+    it('leaves what is not ours, or was edited since, and changes nothing then', () => {
+      switchOver(options);
+      writeFileSync(home(...DROP_IN), `${readFileSync(home(...DROP_IN), 'utf8')}# mine\n`);
+      const before = everything();
+      expect(back()).toMatchObject({ status: 1, stderr: expect.stringContaining('was edited') });
+      expect(everything()).toEqual(before);
+      writeFileSync(home(...DROP_IN), 'theirs');
+      expect(back()).toMatchObject({ status: 1, stderr: expect.stringContaining('not') });
+      expect(existsSync(home(...LINK))).toBe(true);
+    });
+
+    it('other commands say how to undo', () => {
+      back();
+      const run = () =>
+        spawnSync('/bin/sh', [join(dir, 'bin', 'bucatini'), 'doctor'], {
+          encoding: 'utf8',
+          env: { HOME: home() },
+        });
+      expect(run().stderr).not.toContain('switch-back');
+      switchOver(options);
+      expect(run().stderr.trimEnd().split('\n').at(-1)).toContain(
+        `${join(dir, 'bin', 'bucatini')} switch-back`,
+      );
+    });
   });
 
   it('directories that are used by then are kept, and said', () => {
