@@ -1,29 +1,23 @@
-/** Ports that the API socket adds, beside those that are listened on anyway: one list to the engine, theirs at its end. */
+/** Ports that the API socket adds, one at a time, beside those that are listened on anyway. */
 import type { EngineHandle } from '../workers/engine.ts';
 import type { ListenerPlan } from '../workers/engine-plan.ts';
-import type { ListenFailure } from '../workers/host-io/listener-table.ts';
 
 export interface AddedPorts {
   /** What is listened on besides. */
   others(): readonly ListenerPlan[];
-  /**
-   * Listen on these of the requests' and no others of theirs.
-   * @returns what could not be had, by place in `list`
-   */
-  set(list: readonly ListenerPlan[]): Promise<readonly ListenFailure[]>;
+  /** @returns 0, or the errno of what is not listened on then */
+  add(listener: ListenerPlan): Promise<number>;
+  remove(listener: ListenerPlan): Promise<void>;
 }
 
-/** Added ports beside a fixed set of others. */
+/** Added ports beside a fixed set of others, with which they do not collide. */
 export const portsBeside = (
-  engine: Pick<EngineHandle, 'setListeners'>,
+  engine: Pick<EngineHandle, 'changeListeners'>,
   others: readonly ListenerPlan[],
 ): AddedPorts => ({
   others: () => others,
-  set: async (list) => failuresBehind(others.length, await engine.setListeners([...others, ...list])),
+  add: async (listener) => (await engine.changeListeners([], [listener]))[0]?.errno ?? 0,
+  remove: async (listener) => {
+    await engine.changeListeners([listener], []);
+  },
 });
-
-/** Of a list's failures those from place `first` on, by their place from there. */
-export const failuresBehind = (first: number, failures: readonly ListenFailure[]): readonly ListenFailure[] =>
-  failures.flatMap((failure) =>
-    failure.index < first ? [] : [{ ...failure, index: failure.index - first }],
-  );

@@ -61,7 +61,8 @@ const MAX_FLOWS = 1000;
 
 export class Api {
   readonly #o: ApiOptions;
-  #forwards: readonly Forward[] = [];
+  /** By id, in the order in which they came. */
+  readonly #forwards = new Map<number, Forward>();
   readonly #startMs = performance.now();
   #lastId = 0;
   #turn: Promise<unknown> = Promise.resolve();
@@ -94,7 +95,7 @@ export class Api {
         return this.#add(args);
       case 'list_hostfwd': {
         // The program sends the list bare, its documentation shows it wrapped: both are there.
-        const entries = this.#forwards.map((forward) => forward.entry);
+        const entries = Array.from(this.#forwards.values(), (forward) => forward.entry);
         return { return: { entries }, entries };
       }
       case 'remove_hostfwd':
@@ -131,7 +132,7 @@ export class Api {
       ...(ipv4 && { ipv4: network(ipv4) }),
       ...(ipv6 && { ipv6: network(ipv6) }),
       threads: engine.threadCounters().map(({ thread }) => thread),
-      forwards: this.#forwards.length,
+      forwards: this.#forwards.size,
       uptimeMs: Math.round(performance.now() - this.#startMs),
     };
   }
@@ -171,37 +172,34 @@ export class Api {
       ...(interfaceName !== undefined && guestAddress !== '' && { targetAddress: guestAddress }),
       path: interfaceName === undefined ? 'splice' : 'tap',
     };
-    const listeners = [...this.#forwards.map((forward) => forward.listener), listener];
-    // The engine takes two alike for one.
-    const taken = [...this.#o.ports.others(), ...listeners.slice(0, -1)];
-    if (listeners.length > MAX_ADDED_PORTS || taken.some((other) => listenersCollide(other, listener)))
+    if (this.#forwards.size >= MAX_ADDED_PORTS || this.#isTaken(listener))
       throw new RequestError(Refusal.addFailed);
-    const failures = await this.#o.ports.set(listeners);
-    if (failures.some((failure) => failure.index === listeners.length - 1)) {
-      await this.#listen(this.#forwards);
-      throw new RequestError(Refusal.addFailed);
-    }
+    if ((await this.#o.ports.add(listener)) !== 0) throw new RequestError(Refusal.addFailed);
     const id = ++this.#lastId;
     const entry = {
       ...{ id, proto, host_addr: hostAddress, host_port: hostPort },
       ...{ guest_addr: guestAddress, guest_port: guestPort },
     };
-    this.#forwards = [...this.#forwards, { id, listener, entry }];
+    this.#forwards.set(id, { id, listener, entry });
     return { return: { id } };
   }
 
   async #remove(args: Json): Promise<unknown> {
     const id = number(args.id);
     if (id === undefined || id < 1 || id > MAX_ID) throw new RequestError(Refusal.badId);
-    const left = this.#forwards.filter((forward) => forward.id !== id);
-    if (left.length === this.#forwards.length) throw new RequestError(Refusal.badId);
-    await this.#listen(left);
-    this.#forwards = left;
+    const forward = this.#forwards.get(id);
+    if (forward === undefined) throw new RequestError(Refusal.badId);
+    await this.#o.ports.remove(forward.listener);
+    this.#forwards.delete(id);
     return { return: {} };
   }
 
-  async #listen(forwards: readonly Forward[]): Promise<void> {
-    await this.#o.ports.set(forwards.map((forward) => forward.listener));
+  /** The engine takes two alike for one. */
+  #isTaken(listener: ListenerPlan): boolean {
+    if (this.#o.ports.others().some((other) => listenersCollide(other, listener))) return true;
+    for (const forward of this.#forwards.values())
+      if (listenersCollide(forward.listener, listener)) return true;
+    return false;
   }
 }
 

@@ -82,6 +82,14 @@ export interface EngineHandle {
    * @returns what could not be had; the rest is open
    */
   setListeners(list: readonly ListenerPlan[]): Promise<readonly ListenFailure[]>;
+  /**
+   * Stop listening on some ports, then listen on others as well. All else stays, and is not sent again.
+   * @returns what could not be had, by place in `add`
+   */
+  changeListeners(
+    remove: readonly ListenerPlan[],
+    add: readonly ListenerPlan[],
+  ): Promise<readonly ListenFailure[]>;
   /** Flows in the order of their ids, from behind `after` on (-1: from the first), `limit` at the most. */
   listFlows(after: number, limit: number): Promise<FlowList>;
 }
@@ -287,6 +295,13 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     eventfdWrite(doorbellFds[thread]!);
   };
 
+  const askForListeners = (message: ThreadMail): Promise<readonly ListenFailure[]> => {
+    const answer = Promise.withResolvers<readonly ListenFailure[]>();
+    listening.push(answer);
+    post(message);
+    return answer.promise;
+  };
+
   const askForFlows: FlowPages = (section, from, limit) => {
     const thread = section < threads.shards ? threads.shardThread(section) : threads.hostThread;
     const answer = Promise.withResolvers<FlowPage>();
@@ -327,12 +342,8 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
       wait();
       return wait;
     },
-    setListeners: (list) => {
-      const answer = Promise.withResolvers<readonly ListenFailure[]>();
-      listening.push(answer);
-      post({ kind: 'listeners', list });
-      return answer.promise;
-    },
+    setListeners: (list) => askForListeners({ kind: 'listeners', list }),
+    changeListeners: (remove, add) => askForListeners({ kind: 'changeListeners', remove, add }),
     listFlows: (after, limit) => listFlows(askForFlows, threads.shards, after, limit),
   };
 }

@@ -64,7 +64,7 @@ export type ThreadReport =
   | { readonly kind: 'ready'; readonly eventRings?: readonly number[] }
   | { readonly kind: 'stopped' }
   | { readonly kind: 'failed'; readonly message: string }
-  /** The answer to `listeners`, and before `ready` from the host-io thread. */
+  /** The answer to `listeners` and `changeListeners`, and before `ready` from the host-io thread. */
   | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] }
   /** The answer to `watch`: there is something to read, or an error. */
   | { readonly kind: 'readable'; readonly fd: number }
@@ -75,6 +75,11 @@ export type ThreadMail =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
+  | {
+      readonly kind: 'changeListeners';
+      readonly remove: readonly ListenerPlan[];
+      readonly add: readonly ListenerPlan[];
+    }
   /** To the host-io thread alone: tell once when `fd` is readable. It must stay open as long as the engine runs. */
   | { readonly kind: 'watch'; readonly fd: number }
   /** To the section's thread alone (flow-report.ts). */
@@ -168,7 +173,9 @@ class PacketThread {
         this.#hostIo?.hostChanged(mail.change);
       } else if (mail.kind === 'flows') this.#reportFlows(mail.section, mail.from, mail.limit);
       else if (mail.kind === 'watch') this.#watchForMain(mail.fd);
-      else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
+      else if (mail.kind === 'changeListeners') {
+        if (this.#hostIo !== null) this.#reportListening(this.#hostIo.changeListeners(mail.remove, mail.add));
+      } else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
     }
   }
 
@@ -177,8 +184,12 @@ class PacketThread {
     if (count > FEW_LISTENERS)
       reserveDescriptors(this.#task.doorbellFds[this.#task.thread]!, count + OTHER_DESCRIPTORS);
     const failures = hostIo.listen(list);
-    this.#task.port.postMessage({ kind: 'listening', failures } satisfies ThreadReport);
+    this.#reportListening(failures);
     return failures;
+  }
+
+  #reportListening(failures: readonly ListenFailure[]): void {
+    this.#task.port.postMessage({ kind: 'listening', failures } satisfies ThreadReport);
   }
 
   #watchForMain(fd: number): void {

@@ -34,9 +34,14 @@ class Listeners {
       more: true,
     };
   }
-  async setListeners(list: readonly ListenerPlan[]) {
-    this.list = list;
-    return list.flatMap(({ port }, index) =>
+  /** Rules that it was sent. */
+  sent = 0;
+  async changeListeners(remove: readonly ListenerPlan[], add: readonly ListenerPlan[]) {
+    this.sent += remove.length + add.length;
+    const gone = new Set(remove.map((plan) => JSON.stringify(plan)));
+    const had = add.filter(({ port }) => !TAKEN.includes(port));
+    this.list = [...this.list.filter((plan) => !gone.has(JSON.stringify(plan))), ...had];
+    return add.flatMap(({ port }, index) =>
       TAKEN.includes(port) ? [{ index, port, errno: EADDRINUSE }] : [],
     );
   }
@@ -150,6 +155,7 @@ describe('slirp4netns requests', () => {
       { proto: 'tcp', address: '127.0.0.1', port: 9000, lastPort: 9010, targetPort: 9000 },
       { proto: 'tcp', from: 'guest', address: '', port: 7000, targetPort: 7000 },
     ];
+    engine.list = others;
     const { answer } = bind(api(engine, { ports: portsBeside(engine, others) }));
     for (const port of [9000, 9010])
       expect(await answer(add(tcp(port)))).toBe(refused('add_hostfwd: slirp_add_hostfwd failed'));
@@ -157,6 +163,17 @@ describe('slirp4netns requests', () => {
     expect(engine.list).toEqual(others);
     for (const port of [9011, 7000]) expect(await answer(add(tcp(port)))).toMatch(/return/);
     expect(engine.list.slice(0, 2)).toEqual(others);
+  });
+
+  it('a thousand ports, added and removed: each is sent to the engine once a time', async () => {
+    const engine = new Listeners();
+    const { answer } = bind(api(engine));
+    for (let i = 0; i < 1000; i++) await answer(add(tcp(10_000 + i)));
+    expect(engine.list).toHaveLength(1000);
+    for (let i = 0; i < 1000; i++)
+      await answer(JSON.stringify({ execute: 'remove_hostfwd', arguments: { id: i + 1 } }));
+    expect(engine.list).toEqual([]);
+    expect(engine.sent).toBe(2000);
   });
 
   it('a family that is not carried cannot be published; without IPv4 any address is an IPv6 one', async () => {

@@ -29,6 +29,8 @@ function makeTable(capacity: number, busy: readonly number[] = []) {
   return {
     calls,
     set: (plans: readonly ListenerPlan[]) => table.set(plans, EMFILE),
+    change: (remove: readonly ListenerPlan[], add: readonly ListenerPlan[]) =>
+      table.change(remove, add, EMFILE),
     ports: () => [...open.values()].sort((a, b) => a - b),
     ids: () => [...open.keys()],
   };
@@ -53,6 +55,19 @@ describe('listener table', () => {
     expect(t.ports()).toEqual([12, 13, 14, 15, 16]);
     t.set([]);
     expect(t.ports()).toEqual([]);
+  });
+
+  it('a change closes what it names, then opens; nothing else is touched, and failures are told by place in what was added', () => {
+    const t = makeTable(4, [30]);
+    t.set([rule(10, 12), rule(20)]);
+    t.calls.length = 0;
+    expect(t.change([rule(11), rule(99)], [rule(30), rule(31)])).toEqual([
+      { index: 0, port: 30, errno: EADDRINUSE },
+    ]);
+    expect(t.calls).toEqual(['close 11', 'open 31']);
+    expect(t.change([], [rule(40)])).toEqual([{ index: 0, port: 40, errno: EMFILE }]);
+    expect(t.change([rule(20, 20, { targetPort: 9 })], [])).toEqual([]);
+    expect(t.ports()).toEqual([10, 12, 20, 31]);
   });
 
   it('another target, address or protocol is another listener', () => {

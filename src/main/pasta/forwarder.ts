@@ -7,7 +7,8 @@ import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { ListenerPlan } from '../../workers/engine-plan.ts';
 import type { ListenFailure } from '../../workers/host-io/listener-table.ts';
-import { type AddedPorts, failuresBehind } from '../added-ports.ts';
+import type { AddedPorts } from '../added-ports.ts';
+import { listenersCollide } from '../publish.ts';
 import { ForwardMessage as M } from './forward-messages.ts';
 import {
   type Direction,
@@ -46,9 +47,10 @@ export class Forwarder {
   #outbound: RuleTable;
   #planned: readonly Planned[] = [];
   #timer: NodeJS.Timeout | undefined;
+  /** Of the rules' listeners that the engine has. */
   #key = '';
   /** Ports that the API socket has added: behind all others in the list. */
-  #added: readonly ListenerPlan[] = [];
+  readonly #added = new Set<ListenerPlan>();
 
   constructor(options: ForwarderOptions) {
     this.#o = options;
@@ -101,23 +103,31 @@ export class Forwarder {
   }
 
   /** For the API socket (../api.ts). */
-  addedPorts(engine: Pick<EngineHandle, 'setListeners'>): AddedPorts {
+  addedPorts(engine: Pick<EngineHandle, 'setListeners' | 'changeListeners'>): AddedPorts {
+    const remove = async (listener: ListenerPlan): Promise<void> => {
+      this.#added.delete(listener);
+      const planned = this.#plannedListeners();
+      // A rule that came later may want the same port: then the engine is to work out what stays.
+      if (planned.some((other) => listenersCollide(other, listener)))
+        await engine.setListeners([...planned, ...this.#added]);
+      else await engine.changeListeners([listener], []);
+    };
     return {
       others: () => this.#plannedListeners(),
-      set: (list) => {
-        this.#added = list;
-        const planned = this.#plannedListeners();
-        const all = [...planned, ...list];
-        this.#key = JSON.stringify(all);
-        return engine.setListeners(all).then((failures) => failuresBehind(planned.length, failures));
+      add: async (listener) => {
+        this.#added.add(listener); // before it is sent: a look at the namespaces may send the whole list meanwhile
+        const [failure] = await engine.changeListeners([], [listener]);
+        if (failure !== undefined) await remove(listener);
+        return failure?.errno ?? 0;
       },
+      remove,
     };
   }
 
   /** Ports that we listen on: HOST on the host, SPLICE inside. */
   #ours(direction: Direction): Record<Protocol, Set<number>> {
     const ports = { tcp: new Set<number>(), udp: new Set<number>() };
-    const added = this.#added.map((listener) => ({ listener, direction: 'HOST' }));
+    const added = [...this.#added].map((listener) => ({ listener, direction: 'HOST' }));
     for (const { listener, direction: d } of [...this.#planned, ...added]) {
       if (d !== direction) continue;
       for (let port = listener.port; port <= (listener.lastPort ?? listener.port); port++)
@@ -128,7 +138,7 @@ export class Forwarder {
 
   /** Follow the namespaces from now on. */
   start(engine: EngineHandle): void {
-    this.#key = JSON.stringify([...this.#plannedListeners(), ...this.#added]);
+    this.#key = JSON.stringify(this.#plannedListeners());
     this.#follow(engine);
   }
 
@@ -140,7 +150,7 @@ export class Forwarder {
 
   async #rescan(engine: EngineHandle): Promise<void> {
     const listeners = this.listeners(engine.datagramPorts);
-    const key = JSON.stringify(listeners);
+    const key = JSON.stringify(this.#plannedListeners());
     if (key === this.#key) return;
     this.#key = key;
     this.#tell(await engine.setListeners(listeners));
@@ -158,7 +168,7 @@ export class Forwarder {
     this.#outbound = outbound;
     this.#follow(engine);
     const listeners = this.listeners(engine.datagramPorts);
-    this.#key = JSON.stringify(listeners);
+    this.#key = JSON.stringify(this.#plannedListeners());
     this.#tell(await engine.setListeners(listeners));
   }
 

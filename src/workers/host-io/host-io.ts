@@ -123,6 +123,11 @@ export class HostIo implements Stage {
     return this.#listeners.set(plans, Errno.EMFILE);
   }
 
+  /** As ListenerTable.change(). */
+  changeListeners(remove: readonly ListenerPlan[], add: readonly ListenerPlan[]): readonly ListenFailure[] {
+    return this.#listeners.change(remove, add, Errno.EMFILE);
+  }
+
   /** The host's network has changed. */
   hostChanged(change: HostChange): void {
     this.#addressing.hostChanged(change);

@@ -71,6 +71,28 @@ export class ListenerTable {
    */
   set(plans: readonly ListenerPlan[], noSocket: number): ListenFailure[] {
     this.#closeUnwanted(plans);
+    return this.#openAll(plans, noSocket);
+  }
+
+  /**
+   * Stop listening on the ports of some rules, then listen on those of others as well; all that is not named stays as it is.
+   * @returns as set() does, by place in `add`
+   */
+  change(remove: readonly ListenerPlan[], add: readonly ListenerPlan[], noSocket: number): ListenFailure[] {
+    for (const plan of remove) {
+      const key = shape(plan);
+      const group = this.#groups.get(key);
+      if (group === undefined) continue;
+      for (let port = plan.port; port <= lastPort(plan); port++) {
+        const id = group.ids.get(port);
+        if (id !== undefined) this.#close(group, port, id);
+      }
+      if (group.ids.size === 0) this.#groups.delete(key);
+    }
+    return this.#openAll(add, noSocket);
+  }
+
+  #openAll(plans: readonly ListenerPlan[], noSocket: number): ListenFailure[] {
     const failures: ListenFailure[] = [];
     plans.forEach((plan, index) => {
       const key = shape(plan);
@@ -138,11 +160,15 @@ export class ListenerTable {
       const ranges = wanted.get(key);
       for (const [port, id] of group.ids) {
         if (ranges?.some((plan) => port >= plan.port && port <= lastPort(plan))) continue;
-        this.#sockets.close(id, group.plan);
-        this.#free.push(id);
-        group.ids.delete(port);
+        this.#close(group, port, id);
       }
       if (group.ids.size === 0) this.#groups.delete(key);
     }
+  }
+
+  #close(group: Group, port: number, id: number): void {
+    this.#sockets.close(id, group.plan);
+    this.#free.push(id);
+    group.ids.delete(port);
   }
 }
