@@ -69,9 +69,12 @@ async function main(argv: readonly string[]): Promise<number> {
       case 'switch-over':
       case 'switch-back': {
         refuseOperands(operands);
-        const { switchBack, switchOver } = await import('./switch-over.ts');
+        const { podmanPasta, switchBack, switchOver } = await import('./switch-over.ts');
         const binDir = fileURLToPath(new URL('../../bin', import.meta.url));
-        const options = { env, uid: process.getuid!(), binDir, tell: (line: string) => console.log(line) };
+        const options = {
+          ...{ env, uid: process.getuid!(), binDir, podmanPasta },
+          tell: (line: string) => console.log(line),
+        };
         return command === 'switch-over' ? switchOver(options) : switchBack(options);
       }
       case 'bug-report':

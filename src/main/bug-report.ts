@@ -4,8 +4,10 @@
  * is named asked for its counters.
  */
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, release, totalmem } from 'node:os';
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { EngineHistogram, ThreadCounters } from '../workers/engine.ts';
 import { askApi } from './api-ask.ts';
 import { examine } from './doctor.ts';
@@ -13,6 +15,7 @@ import { getopt, type OptionShape } from './getopt.ts';
 import { OPTIONS } from './options.ts';
 import { OPTIONS as PASTA_OPTIONS } from './pasta/options.ts';
 import { countersText, histogramsText } from './stats.ts';
+import { isSwitchedOver, podmanPasta } from './switch-over.ts';
 
 /** What `stats` of an API socket returns (api.ts). */
 interface EngineStats {
@@ -56,11 +59,16 @@ export async function bugReport(version: string, apiSockets: readonly string[]):
   out.push(row('processors', `${availableParallelism()} of ${cpus()[0]?.model.trim() ?? 'unknown'}`));
   out.push(row('memory', `${mib(totalmem())} MiB, ${mib(freemem())} free`));
   for (const [name, option] of NEIGHBOURS) {
-    const tried = spawnSync(name, [option], { encoding: 'utf8', timeout: 5000 });
-    const line = tried.error === undefined ? tried.stdout.split('\n')[0]! : 'not there';
+    // Podman's helpers may be in its own directories alone.
+    const tried = ['', '/usr/libexec/podman/', '/usr/lib/podman/']
+      .map((helpers) => spawnSync(`${helpers}${name}`, [option], { encoding: 'utf8', timeout: 5000 }))
+      .find(({ error }) => error === undefined);
+    const line = tried === undefined ? 'not there' : tried.stdout.split('\n')[0]!;
     out.push(row(name, withoutAddresses(line)));
   }
   out.push(row('security modules', read('/sys/kernel/security/lsm').trim() || 'unknown'));
+
+  out.push(...switchLines());
 
   out.push('', '## Doctor', '');
   for (const { grade, subject, text } of examine())
@@ -77,6 +85,34 @@ export async function bugReport(version: string, apiSockets: readonly string[]):
   for (const path of apiSockets) out.push(...(await statsLines(path)));
   console.log(out.join('\n').trimEnd());
   return 0;
+}
+
+/** Whether switch-over is in force, and what Podman uses. */
+function switchLines(): string[] {
+  const binDir = fileURLToPath(new URL('../../bin', import.meta.url));
+  let state: string;
+  try {
+    state = isSwitchedOver({ env: process.env, uid: process.getuid!(), binDir }) ? 'done' : 'not done';
+  } catch (error) {
+    state = withoutPaths((error as Error).message);
+  }
+  const found = podmanPasta();
+  let used = 'Podman does not tell';
+  if (found !== undefined) {
+    let real = found;
+    try {
+      real = realpathSync(found);
+    } catch {
+      // A link that leads nowhere is no launcher of ours.
+    }
+    used =
+      real === `${binDir}/pasta`
+        ? 'ours'
+        : existsSync(`${dirname(real)}/bucatini`)
+          ? 'of another bucatini'
+          : withoutPaths(found);
+  }
+  return [row('switch-over', state), row('pasta that Podman uses', used)];
 }
 
 /** Figures alone: no address, port or name is among an engine's counters. The path is not repeated. */
@@ -163,6 +199,7 @@ function engineLines(engine: RunningEngine): string[] {
   const field = (name: string): string =>
     new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1]?.replace(/\s+/g, ' ') ?? 'unknown';
   const lines = [`${engine.name} ${optionsText(engine)}`];
+  lines.push(row('  age', ageText(proc)));
   lines.push(row('  resident memory', field('VmRSS')), row('  threads', field('Threads')));
   lines.push(row('  seccomp, no_new_privs', `${field('Seccomp')}, ${field('NoNewPrivs')}`));
   lines.push(row('  capabilities', field('CapEff')));
@@ -183,6 +220,18 @@ function engineLines(engine: RunningEngine): string[] {
   const counted = [...kinds].map(([kind, count]) => `${count} ${kind}`).sort();
   lines.push(row('  descriptors', counted.join(', ') || 'may not be looked at'));
   return [...lines, ''];
+}
+
+/** From its start to now, proc_pid_stat(5): field 22, in ticks since the machine's start. */
+function ageText(proc: string): string {
+  const started =
+    Number(
+      read(`${proc}/stat`)
+        .replace(/^.*\) /s, '')
+        .split(' ')[19],
+    ) / 100;
+  const seconds = Number.parseFloat(read('/proc/uptime')) - started;
+  return Number.isFinite(seconds) ? `${Math.round(seconds)} s` : 'unknown';
 }
 
 function list(path: string): string[] {

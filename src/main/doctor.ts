@@ -56,6 +56,19 @@ export function* examine(): Generator<Finding> {
   yield* checkFeatures();
   yield checkIpv6();
   yield checkResolvers();
+  yield checkPorts();
+}
+
+const PORT_START = '/proc/sys/net/ipv4/ip_unprivileged_port_start';
+
+function checkPorts(): Finding {
+  const start = Number(readTrimmed(PORT_START) || 1024);
+  if (start <= 80 || process.getuid!() === 0)
+    return ok('ports', `may be published from ${Math.max(start, 1)} on`);
+  return note(
+    'ports',
+    `may be published from ${start} on; for lower ones, as root: sysctl -w net.ipv4.ip_unprivileged_port_start=80`,
+  );
 }
 
 const KERNEL_FLOOR = [5, 3] as const; // pidfd_open(2)

@@ -8,8 +8,12 @@
  * The drop-in's first line carries a digest of the rest, and the next names the directories that were made for it: a file that
  * somebody else wrote or edited is told from ours and never touched, and what was made is taken away exactly.
  *
- * @source containers.conf(5): drop-ins of the user come last, in the order of their names; a list replaces the one before it
+ * Podman 5 reads the drop-ins of one directory after the other, the user's last. Podman 6 reads those of all directories in one order of
+ * file names, so a file of the machine may be read after ours. Which pasta is used then is Podman's to say: it is asked.
+ *
+ * @source containers.conf(5), containers-config(5): a list replaces the one before it
  */
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   existsSync,
@@ -49,16 +53,37 @@ export interface SwitchOptions {
   readonly binDir: string;
   /** Configuration of the machine, in the order it is read; for tests elsewhere than /. */
   readonly systemDirs?: readonly string[];
+  /** Which pasta Podman finds; undefined where there is no Podman, or it does not tell. */
+  podmanPasta?(): string | undefined;
   tell(line: string): void;
 }
 
+const PODMAN_LIMIT_MS = 15_000;
+
+/** What Podman of this user uses, as it says itself. */
+export function podmanPasta(): string | undefined {
+  const asked = spawnSync('podman', ['info', '--format', '{{.Host.Pasta.Executable}}'], {
+    encoding: 'utf8',
+    timeout: PODMAN_LIMIT_MS,
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  const path = asked.status === 0 ? asked.stdout.trim() : '';
+  return path.startsWith('/') ? path : undefined;
+}
+
+/** Where switch-over has been, for reports. */
+export function isSwitchedOver(options: Omit<SwitchOptions, 'tell'>): boolean {
+  return existsSync(placesOf(options).dropIn);
+}
+
 interface Places {
+  readonly uid: number;
   readonly config: string;
   readonly dropIn: string;
   readonly helpers: string;
 }
 
-/** @returns 0; @throws UsageError where something is in the way, and then nothing is changed */
+/** @returns 0, or 1 where Podman says that it finds another pasta; @throws UsageError where something is in the way, and then nothing is changed */
 export function switchOver(options: SwitchOptions): number {
   const { tell } = options;
   const places = placesOf(options);
@@ -98,8 +123,16 @@ export function switchOver(options: SwitchOptions): number {
     changes++;
   }
   for (const later of others.later)
-    tell(`note     ${later} sets helper_binaries_dir too and is read later: add "${places.helpers}" there`);
-  if (changes > 0) tell("see      podman info -f '{{.Host.Pasta.Executable}}'");
+    tell(
+      `note     ${later} sets helper_binaries_dir too and is read later by Podman 6, or by all: add "${places.helpers}" there in front`,
+    );
+  const found = options.podmanPasta?.();
+  if (found !== undefined && found !== `${places.helpers}/pasta`) {
+    tell(`NOT YET  Podman finds ${found} all the same: podman info -f '{{.Host.Pasta.Executable}}'`);
+    return 1;
+  }
+  if (found !== undefined) tell(`checked  podman info: ${found}`);
+  else if (changes > 0) tell("see      podman info -f '{{.Host.Pasta.Executable}}'");
   tell(
     changes === 0
       ? 'Nothing to do: Podman and Buildah of this user have our pasta already.'
@@ -143,7 +176,7 @@ export function switchBack(options: SwitchOptions): number {
   return 0;
 }
 
-function placesOf({ env, uid }: SwitchOptions): Places {
+function placesOf({ env, uid }: Omit<SwitchOptions, 'tell'>): Places {
   const home = env.HOME ?? '';
   if (!home.startsWith('/')) throw new UsageError(`HOME ${JSON.stringify(home)}: is no absolute path`);
   const owner = statSync(home, { throwIfNoEntry: false })?.uid;
@@ -159,6 +192,7 @@ function placesOf({ env, uid }: SwitchOptions): Places {
   };
   const config = `${base('XDG_CONFIG_HOME', '.config')}/containers`;
   return {
+    uid,
     config,
     dropIn: `${config}/containers.conf.d/${DROP_IN}`,
     helpers: `${base('XDG_DATA_HOME', '.local/share')}/bucatini/helpers`,
@@ -202,10 +236,14 @@ const madeOf = (text: string): string[] => JSON.parse(MADE.exec(text)?.[1] ?? '[
 /** The list in force without us, and files that are read after ours and set it again. */
 function configuredDirectories(
   options: SwitchOptions,
-  { config, dropIn }: Places,
+  { uid, config, dropIn }: Places,
 ): { directories: readonly string[]; later: readonly string[] } {
   const files = [...(options.systemDirs ?? ['/usr/share/containers', '/etc/containers']), config].flatMap(
-    (dir) => [`${dir}/containers.conf`, ...dropIns(`${dir}/containers.conf.d`)],
+    (dir) => [
+      `${dir}/containers.conf`,
+      ...dropIns(`${dir}/containers.conf.d`),
+      ...(dir === config ? [] : ofUser(dir, uid).flatMap(dropIns)),
+    ],
   );
   let directories: readonly string[] = DEFAULT_DIRECTORIES;
   const later: string[] = [];
@@ -213,11 +251,18 @@ function configuredDirectories(
     if (file === dropIn) continue;
     const list = helperDirectories(file);
     if (list === undefined) continue;
-    if (dirname(file) === dirname(dropIn) && file > dropIn) later.push(file);
-    else directories = list;
+    const isDropIn = dirname(file).includes('.conf.d');
+    if (isDropIn && basename(file) > DROP_IN) later.push(file);
+    if (dirname(file) !== dirname(dropIn) || file < dropIn) directories = list;
   }
   return { directories, later };
 }
+
+/** Drop-ins of the machine for root alone, or for other users and for this one. */
+const ofUser = (dir: string, uid: number): string[] =>
+  uid === 0
+    ? [`${dir}/containers.rootful.conf.d`]
+    : [`${dir}/containers.rootless.conf.d`, `${dir}/containers.rootless.conf.d/${uid}`];
 
 function dropIns(dir: string): string[] {
   if (!existsSync(dir)) return [];

@@ -1,7 +1,7 @@
 /**
  * Starts and stops the packet threads of a plan. Runs on the main thread, which never touches a packet.
  */
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import type { Piscina } from 'piscina';
 import { dropName } from '../proto/drop.ts';
@@ -26,6 +26,7 @@ import { allocateShared, requestStop } from '../ring/layout.ts';
 import {
   EFD_CLOEXEC,
   EFD_NONBLOCK,
+  Errno,
   O_APPEND,
   O_CREAT,
   O_NONBLOCK,
@@ -103,10 +104,27 @@ export class ListenError extends Error {
   constructor(listener: ListenerPlan, failure: ListenFailure) {
     const port = failure.port === 0 ? `${listener.port}-${listener.lastPort}` : `${failure.port}`;
     const where = listener.address === '' ? port : `${listener.address}:${port}`;
-    super(`cannot publish ${listener.proto} port ${where}: ${errnoText(failure.errno)}`);
+    super(
+      `cannot publish ${listener.proto} port ${where}: ${errnoText(failure.errno)}${privilegedPortRemedy(failure, listener)}`,
+    );
     this.listener = listener;
     this.failure = failure;
   }
+}
+
+/** What helps against EACCES at a port that this host keeps for root; nothing where something else is the reason. */
+function privilegedPortRemedy({ errno, port }: ListenFailure, listener: ListenerPlan): string {
+  const failed = port || listener.port;
+  if (errno !== Errno.EACCES) return '';
+  let start: number;
+  try {
+    start = Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8'));
+  } catch {
+    start = 1024; // the kernel's default
+  }
+  if (!(failed < start)) return '';
+  const high = failed + 8000;
+  return `; ports below ${start} are root's on this host: publish ${high}:${listener.targetPort + failed - listener.port}, or as root: sysctl -w net.ipv4.ip_unprivileged_port_start=${failed}`;
 }
 
 export interface ThreadCounters {

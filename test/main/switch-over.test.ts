@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type SwitchOptions, switchBack, switchOver } from '../../src/main/switch-over.ts';
 import { repoRoot } from './source-tree.ts';
@@ -154,6 +154,36 @@ describe('switch-over', () => {
     expect(readdirSync(home(...LINK.slice(0, -1)))).toEqual(['pasta', 'slirp4netns']);
     switchBack(options);
     expect(everything()).toEqual([]);
+  });
+
+  it.each([
+    'containers.conf.d/60-x.conf',
+    'containers.rootless.conf.d/60-x.conf',
+    'containers.rootless.conf.d/UID/60-x.conf',
+  ])('a file of the machine that Podman 6 reads later is named: %s', (name) => {
+    const uid = options.uid || 1000;
+    const at = join(dir, 'etc', name.replace('UID', `${uid}`));
+    if (options.uid === 0 && name.includes('rootless')) return;
+    mkdirSync(dirname(at), { recursive: true });
+    writeFileSync(at, '[engine]\nhelper_binaries_dir = ["/x"]\n');
+    switchOver(options);
+    expect(said.join('\n')).toContain(`${at} sets helper_binaries_dir too`);
+    expect(list().at(-1)).toBe('/x');
+    writeFileSync(join(dirname(at), '40-x.conf'), '[engine]\nhelper_binaries_dir = ["/y"]\n');
+    said = [];
+    switchOver(options);
+    expect(said.join('\n')).not.toContain('40-x.conf');
+  });
+
+  it('what Podman says that it finds is told: ours, or another, with status 1', () => {
+    const ours = home(...LINK);
+    expect(switchOver({ ...options, podmanPasta: () => ours })).toBe(0);
+    expect(said).toContain(`checked  podman info: ${ours}`);
+    said = [];
+    expect(switchOver({ ...options, podmanPasta: () => '/usr/bin/pasta' })).toBe(1);
+    expect(said.join('\n')).toContain('NOT YET  Podman finds /usr/bin/pasta');
+    expect(said.join('\n')).not.toContain('Nothing to do');
+    expect(switchOver({ ...options, podmanPasta: () => undefined })).toBe(0);
   });
 
   it('a later file that sets the list is named', () => {
