@@ -1,6 +1,7 @@
 /**
  * Port options of the pasta front end in both directions. What is expected was read off passt 2026-10-02 with the same options.
  */
+import { createConnection } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
@@ -224,6 +225,25 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
       expect(await ask(nonsense)).toContain(rule(8041));
       expect(await crowd(8041)).toBe(2);
     }
+    await ns.end();
+  });
+
+  it('control socket: silent clients, and ones that left, keep nobody waiting; the port is open when the answer is given', async () => {
+    const path = `${bed.ramDir}/control-crowd`;
+    const ns = await serve('-t', '8060:9060', '-u', 'none', '-T', 'none', '-U', 'none', '-c', path);
+    expect(ns.finished).toMatchObject({ status: 0, stderr: '' });
+    await ns.start(supportProgram('clients/tcp-echo.ts', 9060));
+    const sockets = Array.from({ length: 20 }, () => createConnection(path).on('error', () => {}));
+    await sleep(100);
+    for (const socket of sockets.slice(0, 10)) socket.destroy();
+    const rule = (port: number): string =>
+      ['00'.repeat(48), port.toString(16).padStart(4, '0').repeat(2), (9060).toString(16), '06', '01'].join(
+        '',
+      );
+    const request = `0100000001${rule(8061)}00`;
+    await succeedIn(bed, 'host', supportProgram('clients/control-client.ts', path, request));
+    expect(JSON.parse(await succeedIn(bed, 'host', echoed('127.0.0.1', 8061))).ok).toBe(2);
+    for (const socket of sockets) socket.destroy();
     await ns.end();
   });
 });
