@@ -38,6 +38,8 @@ const TABLE = {
   tapReads: ['calls', 'Read calls on the TAP'],
   tapEagain: ['calls', 'Reads that found the TAP queue empty'],
   poolDry: ['events', 'Times that reading stopped because no frame slot was free'],
+  tapSmallReads: ['calls', 'Read calls on the TAP with a small slot alone, as no large one was free'],
+  tapCutShort: ['frames', 'Frames lost because no large slot was free for them'],
   // shard
   framesToGuest: ['frames', 'Frames written to the TAP'],
   bytesToGuest: ['bytes', 'Frame bytes written to the TAP'],
@@ -52,6 +54,16 @@ const TABLE = {
   tcpFastRetransmits: ['events', 'TCP fast retransmissions (three duplicate acknowledgements)'],
   tcpOutOfOrder: ['segments', 'TCP segments from the guest that came out of order'],
   tcpDupAcksSent: ['segments', 'Duplicate acknowledgements sent to the guest'],
+  tcpProvisional: [
+    'segments',
+    'TCP segments from the guest that were acknowledged only once the host socket had taken them, as memory was short',
+  ],
+  tcpRefused: ['events', 'Times that a host socket did not take such segments: the guest sends them again'],
+  tcpHeldBack: [
+    'segments',
+    'TCP segments from the guest dropped because their connection has its share of the memory',
+  ],
+  tcpWindowClosed: ['segments', 'TCP segments to the guest with a window closed for want of memory'],
   tcpZeroWindow: ['events', 'Times that the guest closed its receive window'],
   tcpMssLowered: [
     'events',

@@ -227,6 +227,7 @@ class PacketThread {
           from(LinkRing.hostToReader(shards), threads.hostThread),
         ],
         pcap,
+        log,
         onFatal: (text) => {
           this.#fatal = text;
         },

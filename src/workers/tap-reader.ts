@@ -75,6 +75,12 @@ const MANY_FLOWS = 6;
 const BATCH_BYTES_MANY = 31 * 65536;
 /** A first frame of at most so many bytes after a sleep goes on alone: a request need not wait for the read that finds nothing. */
 const LONE_FRAME_BYTES = 1024;
+/**
+ * Large slots that are out come back soon, as queues may not hold all of them (receive-buffers.ts, out-of-order.ts): only when that takes
+ * longer does the reader go on with small slots alone. Then frames longer than those are lost, and what keeps connections alive is not.
+ */
+const SMALL_ALONE_MS = 5;
+const DRY_TOLD_MS = 1000;
 /** Flag of ToShard.frame's arg1. */
 const REASSEMBLED = 0x400;
 /** How often unfinished datagrams are looked through; only while one exists does the thread wake for it. */
@@ -97,6 +103,7 @@ export interface TapReaderOptions {
   readonly toShards: readonly RingProducer[];
   readonly freed: readonly RingConsumer[];
   readonly pcap?: PcapWriter | undefined;
+  log(level: 'warning', text: string): void;
   /** The TAP cannot be read any more: the engine ends. */
   onFatal(text: string): void;
 }
@@ -119,6 +126,9 @@ export class TapReader implements Stage {
   #slotA = NO_SLOT;
   #slotB = NO_SLOT;
   #dry = false;
+  #drySince = 0;
+  /** The log has a line about it. */
+  #toldDry = false;
   #fragment = false;
   /** Flows of this round: a bit for each value of the hash's last five bits. */
   #flowBits = 0;
@@ -153,7 +163,10 @@ export class TapReader implements Stage {
   }
 
   sleepMs(now: number): number {
-    return this.#reassembler.busy > 0 ? this.#nextExpiry - now : Number.POSITIVE_INFINITY;
+    const expiry = this.#reassembler.busy > 0 ? this.#nextExpiry - now : Number.POSITIVE_INFINITY;
+    if (!this.#dry || !this.#readable || this.#toldDry) return expiry;
+    const waitMs = this.#slotA === NO_SLOT ? DRY_TOLD_MS : SMALL_ALONE_MS;
+    return Math.min(expiry, Math.max(1, this.#drySince + waitMs - now));
   }
 
   poll(now: number): number {
@@ -165,8 +178,9 @@ export class TapReader implements Stage {
     this.#flowBits = 0;
     for (; this.#readable && frames < BATCH_FRAMES; frames++) {
       if (bytes > BATCH_BYTES && (bytes > BATCH_BYTES_MANY || bitCount(this.#flowBits) < MANY_FLOWS)) break;
-      if (!this.#arm()) break;
-      const n = readv(this.#o.plan.tap.fd, this.#iov.address, 2);
+      const pieces = this.#arm(now);
+      if (pieces === 0) break;
+      const n = readv(this.#o.plan.tap.fd, this.#iov.address, pieces);
       this.#o.counters[Counter.tapReads]!++;
       if (n <= 0) {
         if (n === 0 && this.#o.plan.tap.socket === 'datagram') {
@@ -177,6 +191,14 @@ export class TapReader implements Stage {
         break;
       }
       bytes += n;
+      if (pieces === 1) {
+        this.#o.counters[Counter.tapSmallReads]!++;
+        // The kernel leaves out what finds no room, and gives as many bytes as there was room for.
+        if (n === SMALL_SLOT_BYTES) {
+          this.#o.counters[Counter.tapCutShort]!++;
+          continue;
+        }
+      }
       this.#onFrame(n, now);
       if (this.#woken && n <= LONE_FRAME_BYTES) {
         frames++;
@@ -234,9 +256,9 @@ export class TapReader implements Stage {
     else this.#o.largeSlots.push(slot);
   }
 
-  /** Have a pair of slots ready for the next read. @returns false when the pool is dry */
-  #arm(): boolean {
-    if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) return true;
+  /** Have a pair of slots ready for the next read. @returns how many pieces it may fill; 0: the pool is dry */
+  #arm(now: number): number {
+    if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) return 2;
     const { pool, smallSlots, largeSlots } = this.#o;
     if (this.#slotA === NO_SLOT) {
       this.#slotA = smallSlots.pop();
@@ -250,13 +272,25 @@ export class TapReader implements Stage {
     }
     if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) {
       this.#dry = false;
-      return true;
+      if (this.#toldDry) {
+        this.#toldDry = false;
+        this.#o.log('warning', 'frame slots are free again: the guest is read from as before');
+      }
+      return 2;
     }
     if (!this.#dry) {
       this.#dry = true;
+      this.#drySince = now;
       this.#o.counters[Counter.poolDry]!++;
     }
-    return false;
+    if (!this.#toldDry && now - this.#drySince >= DRY_TOLD_MS) {
+      this.#toldDry = true;
+      this.#o.log(
+        'warning',
+        `no free frame slots for ${DRY_TOLD_MS / 1000} s: large frames of the guest are lost`,
+      );
+    }
+    return this.#slotA !== NO_SLOT && now - this.#drySince >= SMALL_ALONE_MS ? 1 : 0;
   }
 
   #drop(cause: number): void {

@@ -213,6 +213,7 @@ export class HostilePath {
     const log = (_level: string, text: string): void =>
       void this.logs.set(text, (this.logs.get(text) ?? 0) + 1);
     this.#reader = new TapReader({
+      log: () => {},
       plan: this.plan,
       pool,
       ownership,

@@ -35,6 +35,7 @@ function rig() {
   };
   const { sab, layout, baseAddress } = allocateShared(request, addressOf);
   const reader = new TapReader({
+    log: () => {},
     plan: { ...TEST_PLAN, tap: { fd: engine, vnetHdrBytes: 0, uso: false } },
     pool: new FramePool(sab, layout, baseAddress),
     ownership: new Ownership(sab, layout, false),

@@ -33,6 +33,7 @@ import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpFlags, tcpHeaderBytes, tcpSeq } from
 import { Counter } from '../../ring/counters.ts';
 import { FlowState } from '../flow-report.ts';
 import { ToShard, W } from '../messages.ts';
+import { slotShares } from '../plan.ts';
 import { quotedFlow, quotedProtocol, quotedTcpSeq, toldMtu } from '../quoted-flow.ts';
 import { type ShardContext, TimerKind } from './context.ts';
 import type { ResolverChoice } from './dns-forward.ts';
@@ -44,7 +45,7 @@ import { KeepAlive } from './tcp/keep-alive.ts';
 import { OutOfOrderQueues } from './tcp/out-of-order.ts';
 import { SegmentOutput } from './tcp/output.ts';
 import { Pending } from './tcp/pending.ts';
-import { ReceiveBuffers } from './tcp/receive-buffers.ts';
+import { queueBudget, ReceiveBuffers } from './tcp/receive-buffers.ts';
 import { TcpReceiver } from './tcp/receiver.ts';
 import { Retransmission } from './tcp/retransmission.ts';
 import { SegmentRun } from './tcp/run.ts';
@@ -84,7 +85,9 @@ export class TcpTranslator {
     const { pool, threads } = ctx.plan;
     const shards = threads.kind === 'fused' ? 1 : threads.shards;
     const tcb = new TcpControlBlocks(pool.flows);
-    const buffers = new ReceiveBuffers(ctx, tcb, (pool.largeSlots * 65536) / 2 / shards);
+    const shares = slotShares(pool.smallSlots, pool.largeSlots, shards);
+    const budget = queueBudget(shares.readerSmall[1], shares.readerLarge[1], shards);
+    const buffers = new ReceiveBuffers(ctx, tcb, budget);
     const outOfOrder = new OutOfOrderQueues(ctx, shards);
     const timestamps = new Timestamps(ctx, tcb);
     const output = new SegmentOutput(ctx, tcb, buffers, timestamps);
@@ -234,7 +237,7 @@ export class TcpTranslator {
       case ToShard.data:
         return this.#sender.onData(flow, words, at);
       case ToShard.sent:
-        return this.#receiver.onSent(flow, words[at + W.arg0]!, words[at + W.arg1] === 1);
+        return this.#receiver.onSent(flow, words[at + W.arg0]!, words[at + W.arg1]!, words[at + W.arg2]!);
       case ToShard.opened:
         return this.#handshake.onOpened(flow);
       case ToShard.openFailed:

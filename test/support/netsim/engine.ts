@@ -183,7 +183,7 @@ export class SimEngine {
     this.#packet.ttl = o.guestTtl ?? 64;
     this.#roundMs = o.roundMs ?? 0.02;
     this.#linkMs = o.linkMs ?? 0;
-    const smallSlots = o.smallSlots ?? 512;
+    const smallSlots = o.smallSlots ?? 1024;
     const largeSlots = o.largeSlots ?? 65;
     const pair = new NativeBuffer(8);
     const r = socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair.address);

@@ -89,7 +89,7 @@ export class TcpClosing {
     const tcb = this.#tcb;
     if (tcb.state[flow] === TcbState.free) return;
     const ctx = this.#ctx;
-    this.#buffers.remove(flow, this.#buffers.queued[flow]!);
+    this.#buffers.end(flow);
     this.#outOfOrder.clear(flow);
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
