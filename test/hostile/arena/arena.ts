@@ -33,6 +33,7 @@ const SECOND_MS = 1000;
 const SET_MS = 60_000;
 const READY_MS = 10_000;
 const TICK_MS = 10;
+const GUEST_SEND_BYTES = 512 * 1024;
 
 export interface Sides {
   readonly outbound: Readonly<Record<'old' | 'connect' | 'udp' | 'dns', Tally>>;
@@ -107,6 +108,9 @@ export async function fight(options: ArenaOptions): Promise<ArenaResult> {
     const program = (file: string, ...args: (string | number)[]): string[] =>
       supportProgram(`../hostile/arena/${file}`, ...args);
 
+    // All ends share one kernel here, and with it the memory that it allows all of TCP (tcp_mem): what the guest's own sockets hold is not
+    // what is looked at.
+    await at.inside(['sh', '-c', `echo '4096 16384 ${GUEST_SEND_BYTES}' >/proc/sys/net/ipv4/tcp_wmem`]);
     await ready(inGuest(program('guest-servers.ts', INSIDE.echo, INSIDE.once)), 'ready', READY_MS);
     const out = inGuest(program('witness.ts', PEER4, PORT.echo, PORT.once, at.resolver));
     const back = atPeer(program('witness.ts', HOST4, PUBLISHED.echo, PUBLISHED.once));

@@ -26,8 +26,11 @@ import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 export const RCV_WSCALE = 8;
 const RCV_LIMIT_START = 256 * 1024;
 const RCV_LIMIT_MAX = 4 * 1024 * 1024;
+/** A socket that has taken so much, more than any kernel buffers for a peer that does not read, and took some just now, drains. */
+const DRAINS_BYTES = 16 * 1024 * 1024;
+const DRAINS_MS = 1000;
 /** Window of a flow whose socket keeps up when memory is scarce. */
-const THROUGH_BYTES = 64 * 1024;
+const THROUGH_BYTES = 1024 * 1024;
 /** However little memory there is, one flow alone may have this much queued. */
 const RCV_LIMIT_FLOOR = 64 * 1024;
 /** Flows that sent payload within the last one or two of these count as busy and share the memory for queues. */
@@ -63,6 +66,9 @@ export class ReceiveBuffers {
   readonly #held: Uint32Array;
   /** By flow: the socket left something in its queue when host-io last told. */
   readonly #backlog: Uint8Array;
+  /** By flow: when the socket last took something, monotonic milliseconds; how much it took in all. */
+  readonly #takenAt: Float64Array;
+  readonly #taken: Float64Array;
   /** By flow: the last payload came in a large slot. */
   readonly #isLarge: Uint8Array;
   /** Slots that host-io has of all flows. */
@@ -86,6 +92,8 @@ export class ReceiveBuffers {
     this.queued = new Uint32Array(n);
     this.#held = new Uint32Array(n);
     this.#backlog = new Uint8Array(n);
+    this.#takenAt = new Float64Array(n);
+    this.#taken = new Float64Array(n);
     this.#isLarge = new Uint8Array(n);
     this.#budget = budget;
     this.#budgetBytes = budget.large * LARGE_PAYLOAD_BYTES;
@@ -102,6 +110,7 @@ export class ReceiveBuffers {
     this.#held[flow] = 0;
     this.#backlog[flow] = 0;
     this.#isLarge[flow] = 0;
+    this.#taken[flow] = 0;
   }
 
   /** Slots that host-io has of this shard's flows: small | large << 16. For tests. */
@@ -124,11 +133,16 @@ export class ReceiveBuffers {
 
   #fits(flow: number, cost: number): boolean {
     const held = this.#held[flow]!;
-    const { small, large } = this.#budget;
     return (
-      (cost & 0xffff) <= slotRoom(held & 0xffff, this.#small, small) &&
-      cost >>> 16 <= slotRoom(held >>> 16, this.#large, large)
+      (cost & 0xffff) <= slotRoom(held & 0xffff, this.#small, this.#share(flow, this.#budget.small)) &&
+      cost >>> 16 <= slotRoom(held >>> 16, this.#large, this.#share(flow, this.#budget.large))
     );
+  }
+
+  /** An eighth of the budget is left to flows that are known to drain. */
+  #share(flow: number, budget: number): number {
+    const drains = this.#taken[flow]! >= DRAINS_BYTES && this.#ctx.now - this.#takenAt[flow]! < DRAINS_MS;
+    return drains ? budget : budget - (budget >> 3);
   }
 
   /** Payload goes to host-io. @param cost  its slots */
@@ -155,6 +169,10 @@ export class ReceiveBuffers {
     this.queued[flow]! -= certain;
     tcb.provisional[flow]! -= Math.min(bytes - certain, tcb.provisional[flow]!);
     this.#release(flow, freed);
+    if (bytes > 0) {
+      this.#taken[flow]! += bytes;
+      this.#takenAt[flow] = this.#ctx.now;
+    }
     this.#backlog[flow] = takesMore ? 0 : 1;
     if (takesMore) tcb.flags[flow]! &= ~TcbFlag.heldBack;
   }
@@ -206,8 +224,8 @@ export class ReceiveBuffers {
   #roomBytes(flow: number): number {
     const held = this.#held[flow]!;
     return this.#isLarge[flow] === 0
-      ? slotRoom(held & 0xffff, this.#small, this.#budget.small) * SMALL_LEAST_BYTES
-      : slotRoom(held >>> 16, this.#large, this.#budget.large) * LARGE_LEAST_BYTES;
+      ? slotRoom(held & 0xffff, this.#small, this.#share(flow, this.#budget.small)) * SMALL_LEAST_BYTES
+      : slotRoom(held >>> 16, this.#large, this.#share(flow, this.#budget.large)) * LARGE_LEAST_BYTES;
   }
 
   /** The window field to advertise now; notes the right edge. It never moves back (RFC 9293 section 3.8.6). */
