@@ -75,6 +75,18 @@ const TABLE = {
   fragmentsReassembled: ['datagrams', 'Datagrams put together from fragments'],
   fragmentsDropped: ['datagrams', 'Datagrams given up before all fragments had come'],
   icmpErrorsToGuest: ['datagrams', 'ICMP errors sent to the guest'],
+  groupReports: [
+    'datagrams',
+    'Multicast memberships that the guest told its link (IGMP, MLD); every kernel does, and nobody else is on it: nothing is lost',
+  ],
+  discoveryUnanswered: [
+    'datagrams',
+    'Router and neighbour solicitations that are not answered, as the link has no IPv6 or no advertisements: nothing is lost',
+  ],
+  linkLocalDatagrams: [
+    'datagrams',
+    'UDP datagrams to groups of the link (mDNS, LLMNR), on which nobody else is: nothing is lost',
+  ],
   // host-io
   sockSends: ['calls', 'Send calls on host sockets'],
   sockSendBytes: ['bytes', 'Stream bytes that host sockets took'],

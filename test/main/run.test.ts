@@ -371,6 +371,12 @@ describeNeeding('run: errors', tapNeeds, () => {
     expect(ended.stderr).toMatch(/^framesFromGuest +\d+$/m);
     expect(statSync(file).size).toBeGreaterThan(24);
   });
+
+  it('--stats of a guest that does nothing: what its kernel tells the link is no loss', async () => {
+    const ended = await runToEnd(bucatini('run', '--stats', ...sh('sleep 2').slice(1)));
+    expect(ended.stderr).not.toContain('drop.');
+    expect(ended.stderr).toMatch(/^groupReports +\d+$/m);
+  });
 });
 
 /** A terminal by script(1): what is typed, when the text before it has appeared; gives all that was shown. */

@@ -165,6 +165,68 @@ describe('a fragmented datagram', () => {
 });
 
 describe('attacks and limits', () => {
+  /** What has come is kept in words of 32 units of 8 bytes: every place at their borders, one unit too many, one repeated. */
+  it.each([8, 240, 248, 256, 264, 504, 512, 520, 768, 1480, 2048])(
+    'fragments of %i bytes: whole without an overlap, dropped with one unit of it at either end, whole with a repetition',
+    (size) => {
+      const upper = upperOf(2 * size + 1480 + 5);
+      const list = [
+        ...parts(2 * size, size),
+        ...parts(upper.length - 2 * size, 1480).map(({ from, to }) => ({
+          from: from + 2 * size,
+          to: to + 2 * size,
+        })),
+      ];
+      const push = (b: Bench, those: readonly Part[]) =>
+        those.map((part) => b.push(fragment4(upper, part))).at(-1);
+      const whole = new Bench();
+      expect(readIp(push(whole, list)!).upper).toEqual(upper);
+      const repeated = new Bench();
+      expect(
+        readIp(push(repeated, [list[0]!, list[1]!, list[1]!, list[0]!, ...list.slice(2)])!).upper,
+      ).toEqual(upper);
+      expect(repeated.dropped).toBe(0);
+      for (const overlap of [
+        { from: size - 8, to: 2 * size },
+        { from: size, to: 2 * size + 8 },
+      ]) {
+        const b = new Bench();
+        expect(push(b, [list[0]!, ...list.slice(2), overlap])).toBeNull();
+        expect(b.dropped).toBe(1);
+        expect(b.rig.missingSlots).toBe(0);
+      }
+      // One unit is missing: not whole yet.
+      const hole = new Bench();
+      if (size > 8) {
+        expect(push(hole, [{ from: 8, to: size }, ...list.slice(1)])).toBeNull();
+        expect(readIp(hole.push(fragment4(upper, { from: 0, to: 8 }))!).upper).toEqual(upper);
+      }
+    },
+  );
+
+  it('the first to expire is not forgotten when another one was finished or came later', () => {
+    const b = new Bench();
+    const upper = upperOf(64);
+    const [first, second] = [
+      { from: 0, to: 32 },
+      { from: 32, to: 64 },
+    ];
+    b.push(fragment4(upper, first, 1), 0);
+    b.push(fragment4(upper, first, 2), 10_000);
+    b.push(fragment4(upper, first, 3), 20_000);
+    expect(b.push(fragment4(upper, second, 1), 20_000)).not.toBeNull();
+    b.r.expire(39_999);
+    expect(b.r.busy).toBe(2);
+    b.r.expire(40_000);
+    expect(b.r.busy).toBe(1);
+    b.r.expire(50_000);
+    expect(b.r.busy).toBe(0);
+    b.push(fragment4(upper, first, 4), 60_000);
+    b.r.expire(90_000);
+    expect(b.r.busy).toBe(0);
+    expect(b.rig.missingSlots).toBe(0);
+  });
+
   it('overlap: the datagram is dropped, and what still comes of it too', () => {
     const b = new Bench();
     const upper = upperOf(96);

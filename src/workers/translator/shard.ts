@@ -8,6 +8,7 @@
 import { addressRead } from '../../proto/address.ts';
 import { Drop } from '../../proto/drop.ts';
 import { ETH_BYTES, EtherType, etherType } from '../../proto/ethernet.ts';
+import { Icmp6Type } from '../../proto/icmpv6.ts';
 import {
   IpProtocol,
   ipv4ChecksumOk,
@@ -28,7 +29,7 @@ import {
   ipv6PayloadLen,
   ipv6Upper,
 } from '../../proto/ipv6.ts';
-import { DROP_BASE } from '../../ring/counters.ts';
+import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
@@ -42,6 +43,7 @@ import { StageDrop } from '../stage-drop.ts';
 import { TimerWheel } from '../timer-wheel.ts';
 import { Addressing } from './addressing.ts';
 import { handleArp } from './arp.ts';
+import { chatterKind4, chatterKind6, packetChatter } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS } from './context.ts';
 import { ResolverChoice } from './dns-forward.ts';
 import { GuestLink } from './guest-link.ts';
@@ -318,7 +320,7 @@ export class Shard implements Stage, FlowSource {
     const ctx = this.#ctx;
     const u8 = this.#u8;
     const ipAt = p.ipAt;
-    if (!ctx.addressing.ipv4) return packetDiscard(ctx, p, StageDrop.ipProtocol);
+    if (!ctx.addressing.ipv4) return this.#notHere(p, chatterKind4(u8, ipAt, inA));
     const headerBytes = ipv4HeaderBytes(u8, ipAt, bytes);
     if (headerBytes < 0) return packetDiscard(ctx, p, headerBytes);
     if (headerBytes > inA) return packetDiscard(ctx, p, Drop.short);
@@ -353,16 +355,24 @@ export class Shard implements Stage, FlowSource {
       case IpProtocol.icmp:
         if (this.#onGuestError(p)) return packetFree(ctx, p);
         return this.#ping.onPacket(p);
+      case IpProtocol.igmp:
+        return packetChatter(ctx, p, Counter.groupReports);
       default:
         return packetDiscard(ctx, p, StageDrop.ipProtocol);
     }
+  }
+
+  /** A packet of an IP version that the link does not have. @param kind  Counter.x of chatter, -1: of none */
+  #notHere(p: Packet, kind: number): void {
+    if (kind >= 0) packetChatter(this.#ctx, p, kind);
+    else packetDiscard(this.#ctx, p, StageDrop.ipProtocol);
   }
 
   #onIpv6(p: Packet, bytes: number, inA: number): void {
     const ctx = this.#ctx;
     const u8 = this.#u8;
     const ipAt = p.ipAt;
-    if (!ctx.addressing.ipv6) return packetDiscard(ctx, p, StageDrop.ipProtocol);
+    if (!ctx.addressing.ipv6) return this.#notHere(p, chatterKind6(u8, ipAt, inA));
     const ok = ipv6HeaderBytes(u8, ipAt, bytes);
     if (ok < 0) return packetDiscard(ctx, p, ok);
     const total = IPV6_BYTES + ipv6PayloadLen(u8, ipAt);
@@ -403,6 +413,8 @@ export class Shard implements Stage, FlowSource {
     const type = this.#u8[p.transportAt]!;
     // 133 to 137: router and neighbour discovery (RFC 4861 section 4).
     if (this.#onGuestError(p)) return packetFree(this.#ctx, p);
+    if ((type >= Icmp6Type.mldQuery && type <= Icmp6Type.mldDone) || type === Icmp6Type.mld2Report)
+      return packetChatter(this.#ctx, p, Counter.groupReports);
     if (type < 133 || type > 137) return this.#ping.onPacket(p);
     handleNdp(this.#ctx, p);
     packetFree(this.#ctx, p);

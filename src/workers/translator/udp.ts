@@ -47,6 +47,7 @@ import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
+import { isLinkLocalGroup } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { handleDhcp } from './dhcp.ts';
 import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
@@ -133,7 +134,11 @@ export class UdpTranslator {
       return 0;
     }
     if (!ctx.plan.policy.udp) return StageDrop.switchedOff;
-    if (isGroup) return StageDrop.group;
+    if (isGroup) {
+      if (!isLinkLocalGroup(p.addr, 4)) return StageDrop.group;
+      ctx.counters[Counter.linkLocalDatagrams]!++;
+      return 0;
+    }
     if (dstPort === 0 || isUnspecified(p.addr, 0)) return StageDrop.destination;
 
     const ports = ((srcPort << 16) | dstPort) >>> 0;
