@@ -9,6 +9,7 @@ import type * as Namespace from '../sys/namespace.ts';
 import { bootPacketThread } from '../workers/packet-worker.ts';
 import { say } from './log.ts';
 import type { CommandName } from './options.ts';
+import { ownStreams } from './output.ts';
 import { leaveRemovedDirectory } from './working-directory.ts';
 
 const COMMANDS: readonly string[] = [
@@ -37,6 +38,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const env = callersEnvironment();
   leaveRemovedDirectory();
   if (codeCache !== undefined) process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
+  if (command === 'run' || command === 'attach') ownStreams();
   // First of all, as it takes longest, and before the main thread may move into another network namespace (netns.ts).
   const booted = command === 'run' || command === 'attach' ? bootPacketThread('packet thread 0') : undefined;
   const { parseArguments } = await import('./options.ts');

@@ -36,6 +36,7 @@ import { HostWatch } from './host-watch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
+import { holdOutputs } from './output.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from './resolv-conf.ts';
 import { followResolvConf } from './resolvers.ts';
 import { forwardSignals } from './signals.ts';
@@ -55,6 +56,7 @@ export async function run(
   const watch = new Stopwatch();
   const argv = commandLine(operands, env);
 
+  await holdOutputs();
   const terminal = new Terminal();
   const leftBehind = new LeftBehind();
   let tapFd: number | undefined;

@@ -78,6 +78,12 @@ export interface EngineHandle {
    */
   watchReadable(fd: number, onReadable: () => void): () => void;
   /**
+   * Have the host-io thread wait until the other end of a pipe or socket is closed.
+   * @param fd  stays open until the engine has stopped
+   * @param onHangUp  called once
+   */
+  watchHangUp(fd: number, onHangUp: () => void): void;
+  /**
    * Listen on the ports of these rules and no others; connections of ports that are no longer listened on go on.
    * @returns what could not be had; the rest is open
    */
@@ -319,6 +325,10 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     },
     setResolvers: (list) => post({ kind: 'resolvers', list }),
     hostChanged: (change) => post({ kind: 'host', change }),
+    watchHangUp: (fd, callback) => {
+      onReadable.set(fd, callback);
+      postTo(threads.hostThread, { kind: 'watch', fd, hangUp: true });
+    },
     watchReadable: (fd, callback) => {
       onReadable.set(fd, callback);
       const wait = (): void => {

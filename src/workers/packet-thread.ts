@@ -16,7 +16,7 @@ import { Doorbell } from '../ring/doorbell.ts';
 import { type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
 import { RingConsumer, RingProducer } from '../ring/spsc.ts';
-import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
+import { EPOLLET, EPOLLIN, EPOLLRDHUP } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite, reserveDescriptors } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
@@ -75,8 +75,8 @@ export type ThreadMail =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
-  /** To the host-io thread alone: tell once when `fd` is readable. It must stay open as long as the engine runs. */
-  | { readonly kind: 'watch'; readonly fd: number }
+  /** To the host-io thread alone: tell once when `fd` is readable, or with `hangUp` when its other end is closed. It must stay open as long as the engine runs. */
+  | { readonly kind: 'watch'; readonly fd: number; readonly hangUp?: boolean }
   /** To the section's thread alone (flow-report.ts). */
   | {
       readonly kind: 'flows';
@@ -167,7 +167,7 @@ class PacketThread {
         for (const shard of this.#shards) shard.hostChanged(mail.change);
         this.#hostIo?.hostChanged(mail.change);
       } else if (mail.kind === 'flows') this.#reportFlows(mail.section, mail.from, mail.limit);
-      else if (mail.kind === 'watch') this.#watchForMain(mail.fd);
+      else if (mail.kind === 'watch') this.#watchForMain(mail.fd, mail.hangUp === true);
       else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
     }
   }
@@ -181,8 +181,8 @@ class PacketThread {
     return failures;
   }
 
-  #watchForMain(fd: number): void {
-    const r = this.#reactor.watchOnce(this.#readable, fd, fd);
+  #watchForMain(fd: number, hangUp: boolean): void {
+    const r = this.#reactor.watchOnce(this.#readable, fd, fd, hangUp ? EPOLLRDHUP : EPOLLIN);
     if (r < 0) this.#log.log(LogLevel.warning, `epoll_ctl: descriptor ${fd}: ${errnoText(-r)}`);
   }
 

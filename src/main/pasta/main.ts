@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
+import { ownStreams } from '../output.ts';
 import { leaveRemovedDirectory } from '../working-directory.ts';
 
 /** Compiled code is kept beside dist/main by whoever may write there. undefined when run from source. */
@@ -25,6 +26,7 @@ try {
   // Without /proc there is no ps either.
 }
 leaveRemovedDirectory();
+ownStreams();
 const booted = bootPacketThread('packet thread 0');
 // No top-level await: with one the bundler gives each module that is asked for later a file of its own, six or seven more in a start.
 void import('./program.ts').then(({ pasta }) =>

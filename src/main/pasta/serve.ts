@@ -23,6 +23,7 @@ import { NamespaceWatch } from '../attach.ts';
 import { closeInheritedOnExec } from '../descriptors.ts';
 import { endWithin, loadEngine } from '../engine-launch.ts';
 import { HostWatch } from '../host-watch.ts';
+import { holdOutputs } from '../output.ts';
 import { RESOLV_CONF } from '../resolv-conf.ts';
 import { followResolvConf } from '../resolvers.ts';
 import { bindErrorText } from '../socket-file.ts';
@@ -66,6 +67,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const steps = new Stopwatch();
   const terminal = new Terminal();
   const rules = portRules(conf);
+  await holdOutputs();
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
     log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, errnoText));
