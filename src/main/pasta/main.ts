@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
+import { callersEnvironment } from '../callers-environment.ts';
 import { ownStreams } from '../output.ts';
 import { leaveRemovedDirectory } from '../working-directory.ts';
 
@@ -13,7 +14,7 @@ import { leaveRemovedDirectory } from '../working-directory.ts';
 const codeCache = import.meta.url.endsWith('.js')
   ? fileURLToPath(new URL('../../cache', import.meta.url))
   : undefined;
-const callersEnv = { ...process.env };
+const env = callersEnvironment();
 if (codeCache !== undefined) {
   enableCompileCache(codeCache);
   process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
@@ -32,7 +33,7 @@ const booted = bootPacketThread('packet thread 0');
 void import('./program.ts').then(({ pasta }) =>
   pasta({
     argv: process.argv.slice(2),
-    callersEnv,
+    env,
     booted,
     packageFile: new URL('../../../package.json', import.meta.url),
   }),
