@@ -82,22 +82,22 @@ const CHAIN_IGNORES = ['HUP', 'INT', 'QUIT', 'TERM', 'USR1', 'USR2'];
  */
 const INIT = `
 ( exec "$BUCATINI_ENV" --default-signal="$BUCATINI_SIGNALS" -- "$BUCATINI_SH" -c 'eval "$BUCATINI_WAIT"' bucatini "$@" ) &
-command=$! stopped= gone=
+command=$! stopped= continued= gone=
 eval "exec $BUCATINI_CLOSE"
 look() {
   while read -r key state _; do
     [ "$key" = State: ] || continue
     case $state$stopped in
-      T*) stopped=1; echo stopped >&2 ;;
-      *1) stopped=; kill -CONT 0 ;;
+      T*) stopped=1 continued=; echo stopped >&2 ;;
+      *1) [ -n "$continued" ] || kill -CONT 0; stopped= continued= ;; # not with us all: COMMAND alone
     esac
     return
   done <"/proc/$command/status"
 }
-[ -z "$BUCATINI_PROC" ] || trap look CHLD
+[ -z "$BUCATINI_PROC" ] || { trap look CHLD; trap continued=1 CONT; }
 wait "$command"
 status=$?
-while [ "$status" = 145 ]; do # 128 + SIGCHLD: the trap, unless it is COMMAND's own
+while [ "$status" = 145 ] || [ "$status" = 146 ]; do # 128 + SIGCHLD, SIGCONT: a trap, unless it is COMMAND's own
   kill -0 "$command" || gone=1
   wait "$command"
   last=$?

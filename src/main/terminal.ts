@@ -27,6 +27,7 @@ export class Terminal {
   /** Take it back if it was ours at the start and is not now. The process ends right after. */
   restore(): void {
     if (!this.#wasOurs || this.inForeground()) return;
+    if (getpgid(tcgetpgrp(this.#fd)) >= 0) return; // its group lives: a shell that has stopped us, and has it back
     signalIgnore(SIGTTOU); // what a background process gets for asking
     tcsetpgrp(this.#fd, getpgrp());
   }
