@@ -118,7 +118,7 @@ exec "$@"
 `;
 const DIGITS = [9, 8, 7, 6, 5, 4, 3];
 /** For the chain to say that it has started, a loaded machine included. */
-const START_LIMIT_MS = 60_000;
+export const START_LIMIT_MS = 60_000;
 
 export class Command {
   /** The chain's head, which is unshare once all are in place. */

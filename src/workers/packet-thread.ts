@@ -201,8 +201,15 @@ class PacketThread {
     const ownership = new Ownership(sab, layout, plan.debugOwnership === true);
     const shares = slotShares(plan.pool.smallSlots, plan.pool.largeSlots, shards);
     const counters = this.#counters;
-    const pcap = this.#task.pcapFd >= 0 ? new PcapWriter(this.#task.pcapFd, pool.baseAddress) : undefined;
     const log = (level: keyof typeof LogLevel, text: string): void => this.#log.log(LogLevel[level], text);
+    const onLost = (errno: number): void => {
+      if (counters[Counter.pcapLost]!++ === 0)
+        log('warning', `--pcap ${plan.pcapFile}: ${errnoText(errno)}: frames are missing from it`);
+    };
+    const pcap =
+      this.#task.pcapFd >= 0
+        ? new PcapWriter(this.#task.pcapFd, pool.baseAddress, this.#mail, onLost)
+        : undefined;
     const to = (ring: number, owner: number): RingProducer =>
       new RingProducer(sab, layout, ring, owner === thread ? null : this.#doorbells[owner]!, counters);
     const from = (ring: number, producer: number): RingConsumer =>

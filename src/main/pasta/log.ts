@@ -49,7 +49,11 @@ export class LogFile {
     }
     this.#maxBytes = maxBytes;
     this.#header = header;
-    this.#bytes = writeSync(this.#fd, `${header}\n`);
+    try {
+      this.#bytes = writeSync(this.#fd, `${header}\n`);
+    } catch (error) {
+      throw new UsageError(Message.logFull(path, strerror(error)));
+    }
   }
 
   write(line: string): void {
