@@ -5,11 +5,11 @@
  *   - no line of ours waits for its reader once the engine runs (holdOutputs): it is dropped, and the next that goes says how many were.
  *
  * Pipes and terminals are opened anew by /proc/self/fd/N, which gives an open file of our own that may be non-blocking. What cannot be
- * opened so (a socket, a terminal of another user) goes by writeAtOnce (sys/output.ts). Files never wait.
+ * opened so (a socket, a terminal of another user) goes by writeAtOnce (sys/output.ts). Files never wait. Loaded before the packet thread is
+ * started: imports nothing that takes time.
  */
 import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
-import { Writable } from 'node:stream';
-import { isatty } from 'node:tty';
+import type { Writable } from 'node:stream';
 
 /** PIPE_BUF: written whole or not at all. */
 const PIECE_BYTES = 4096;
@@ -35,7 +35,10 @@ class Output {
     try {
       const stat = fstatSync(this.#standard);
       if (stat.isFile()) return;
-      if (stat.isFIFO() || (stat.isCharacterDevice() && isatty(this.#standard))) {
+      if (
+        stat.isFIFO() ||
+        (stat.isCharacterDevice() && process.getBuiltinModule('node:tty').isatty(this.#standard))
+      ) {
         const flags = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
         this.#own = openSync(`/proc/self/fd/${this.#standard}`, flags); // close-on-exec
         return;
@@ -111,7 +114,7 @@ export function ownStreams(): void {
     let stream: Writable | undefined;
     const get = (): Writable => {
       stream ??= Object.assign(
-        new Writable({
+        new (process.getBuiltinModule('node:stream').Writable)({
           write: (chunk, _encoding, done) => {
             put(fd, String(chunk));
             done();
