@@ -104,6 +104,7 @@ while [ "$status" = 145 ] || [ "$status" = 146 ]; do # 128 + SIGCHLD, SIGCONT: a
   [ -z "$gone" ] || { [ "$last" = 127 ] || status=$last; break; }
   status=$last
 done
+[ "$stopped:$continued" != 1: ] || kill -CONT 0 # it has ended before we could look
 exit "$status"
 `;
 const WAIT = `

@@ -387,6 +387,17 @@ describeNeeding('job control', [...tapNeeds, requireTool('python3', 'apt package
     expect(await started.exited).toBe(9);
   });
 
+  it('a stopped COMMAND is killed: bucatini ends with it', async () => {
+    const started = start([BUCATINI, 'run', '--', 'sh', '-c', 'kill -STOP $$; exit 9']);
+    const state = (): string =>
+      readFileSync(`/proc/${started.pid}/stat`, 'latin1')
+        .replace(/^.*\) /, '')
+        .charAt(0);
+    await eventually('bucatini is stopped', 10_000, () => state() === 'T');
+    process.kill(descendantsOf(started.pid).at(-1)!, 'SIGKILL');
+    expect(await started.exited).toBe(137);
+  });
+
   it('SIGTERM while COMMAND is stopped, and SIGCONT behind it as supervisors send it, end both', async () => {
     const started = start([BUCATINI, 'run', '--', 'sh', '-c', 'echo up; kill -STOP $$; exit 9']);
     const state = (): string =>
