@@ -1,7 +1,7 @@
 /**
  * Descriptors that our caller left open beyond standard input, output and error. Node's own cannot be told from them any more once it
- * runs, so the launchers count them (bin/launch.sh): BUCATINI_INHERITED="12 40". They are not for COMMAND, and behind the wall none is open
- * that no option names: whatever they lead to, packet threads would have it too.
+ * runs, so the launchers count them (bin/launch.sh): BUCATINI_INHERITED="12 40". COMMAND of `run` gets them by their numbers (command.ts).
+ * Behind the wall none is open that no option names: whatever they lead to, packet threads would have it too.
  */
 import { readdirSync } from 'node:fs';
 import { F_GETFD, FD_CLOEXEC } from '../sys/constants.ts';
@@ -21,6 +21,15 @@ export function closeInheritedOnExec(): void {
     const fd = Number(name);
     if (fd > 2) setCloexec(fd); // one that is closed by now says EBADF
   }
+}
+
+/** What COMMAND is to have beyond standard error. */
+export const callersDescriptors = (env: NodeJS.ProcessEnv = process.env): readonly number[] =>
+  inherited(env).filter(isOpen);
+
+/** Children born from now on have these. */
+export function passOn(fds: readonly number[]): void {
+  for (const fd of fds) setCloexec(fd, false);
 }
 
 const inherited = (env: NodeJS.ProcessEnv): number[] =>

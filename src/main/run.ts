@@ -36,6 +36,7 @@ import { HostWatch } from './host-watch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
+import { holdOutputs } from './output.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from './resolv-conf.ts';
 import { followResolvConf } from './resolvers.ts';
 import { forwardSignals } from './signals.ts';
@@ -55,6 +56,7 @@ export async function run(
   const watch = new Stopwatch();
   const argv = commandLine(operands, env);
 
+  await holdOutputs();
   const terminal = new Terminal();
   const leftBehind = new LeftBehind();
   let tapFd: number | undefined;
@@ -125,7 +127,12 @@ export async function run(
     api = await openSettingsApi({ settings, program: 'bucatini run', version }, made, engine, log);
     closeSync(namespaceFd); // nobody goes there any more
     leaveHost({ eventRings: engine.eventRings, log });
-    closeWall({ readable, removable: api?.directories ?? [], signals: true, watchesProcess: false });
+    closeWall({
+      readable: [...readable, ...command.directories],
+      removable: api?.directories ?? [],
+      signals: true,
+      watchesProcess: false,
+    });
     watch.lap('wall closed');
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);
     log('debug', `start: ${watch.text()}`);

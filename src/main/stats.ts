@@ -1,11 +1,11 @@
 /** `--stats`: the engine's counters and measured distributions as tables on standard error. */
-import { writeSync } from 'node:fs';
 import { build } from 'hdr-histogram-js';
 import type { EngineHandle, EngineHistogram, ThreadCounters } from '../workers/engine.ts';
+import { put } from './output.ts';
 
 /** The tables of a running or ended engine, on standard error. */
 export function printStats(engine: Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms'>): void {
-  writeSync(
+  put(
     2,
     `${countersText(engine.counters(), engine.threadCounters())}\n${histogramsText(engine.histograms())}`,
   );

@@ -125,6 +125,7 @@ const TABLE = {
   spliceConnections: ['connections', 'TCP connections taken past the TAP'],
   spliceBytes: ['bytes', 'Stream bytes taken past the TAP'],
   spliceDatagrams: ['datagrams', 'UDP datagrams taken past the TAP'],
+  pcapLost: ['frames', 'Frames that could not be written to the file of --pcap'],
   // impairment (test door)
   lostFromGuest: ['frames', 'Frames from the guest lost on purpose'],
   lostToGuest: ['frames', 'Frames to the guest lost on purpose'],

@@ -16,7 +16,7 @@ import { Doorbell } from '../ring/doorbell.ts';
 import { type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
 import { RingConsumer, RingProducer } from '../ring/spsc.ts';
-import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
+import { EPOLLET, EPOLLIN, EPOLLRDHUP } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite, reserveDescriptors } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
@@ -75,8 +75,8 @@ export type ThreadMail =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
-  /** To the host-io thread alone: tell once when `fd` is readable. It must stay open as long as the engine runs. */
-  | { readonly kind: 'watch'; readonly fd: number }
+  /** To the host-io thread alone: tell once when `fd` is readable, or with `hangUp` when its other end is closed. It must stay open as long as the engine runs. */
+  | { readonly kind: 'watch'; readonly fd: number; readonly hangUp?: boolean }
   /** To the section's thread alone (flow-report.ts). */
   | {
       readonly kind: 'flows';
@@ -167,7 +167,7 @@ class PacketThread {
         for (const shard of this.#shards) shard.hostChanged(mail.change);
         this.#hostIo?.hostChanged(mail.change);
       } else if (mail.kind === 'flows') this.#reportFlows(mail.section, mail.from, mail.limit);
-      else if (mail.kind === 'watch') this.#watchForMain(mail.fd);
+      else if (mail.kind === 'watch') this.#watchForMain(mail.fd, mail.hangUp === true);
       else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
     }
   }
@@ -181,8 +181,8 @@ class PacketThread {
     return failures;
   }
 
-  #watchForMain(fd: number): void {
-    const r = this.#reactor.watchOnce(this.#readable, fd, fd);
+  #watchForMain(fd: number, hangUp: boolean): void {
+    const r = this.#reactor.watchOnce(this.#readable, fd, fd, hangUp ? EPOLLRDHUP : EPOLLIN);
     if (r < 0) this.#log.log(LogLevel.warning, `epoll_ctl: descriptor ${fd}: ${errnoText(-r)}`);
   }
 
@@ -201,8 +201,15 @@ class PacketThread {
     const ownership = new Ownership(sab, layout, plan.debugOwnership === true);
     const shares = slotShares(plan.pool.smallSlots, plan.pool.largeSlots, shards);
     const counters = this.#counters;
-    const pcap = this.#task.pcapFd >= 0 ? new PcapWriter(this.#task.pcapFd, pool.baseAddress) : undefined;
     const log = (level: keyof typeof LogLevel, text: string): void => this.#log.log(LogLevel[level], text);
+    const onLost = (errno: number): void => {
+      if (counters[Counter.pcapLost]!++ === 0)
+        log('warning', `--pcap ${plan.pcapFile}: ${errnoText(errno)}: frames are missing from it`);
+    };
+    const pcap =
+      this.#task.pcapFd >= 0
+        ? new PcapWriter(this.#task.pcapFd, pool.baseAddress, this.#mail, onLost)
+        : undefined;
     const to = (ring: number, owner: number): RingProducer =>
       new RingProducer(sab, layout, ring, owner === thread ? null : this.#doorbells[owner]!, counters);
     const from = (ring: number, producer: number): RingConsumer =>

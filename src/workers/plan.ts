@@ -85,7 +85,7 @@ export function autoThreads(parallelism: number): EnginePlan['threads'] {
 }
 
 /**
- * What all packet threads and the main thread share besides the frame pool: int32 mail counters at 0, the guest's MAC at 8, the
+ * What all packet threads and the main thread share besides the frame pool: an int32 mail counter at 0, the lock of --pcap's file at 4, the guest's MAC at 8, the
  * addresses that it was seen to use (translator/addressing.ts, Addressing.seen) at SEEN_AT, HostContext.datagramPorts at
  * DATAGRAM_PORTS_AT. Bytes.
  */
