@@ -168,6 +168,11 @@ export class Command {
     return this.#running;
   }
 
+  /** Processes that signal() and kill() send to. */
+  get signalled(): readonly number[] {
+    return [this.#pid, this.#head.pid ?? 0].filter((pid) => pid > 0); // 0 is our own process group
+  }
+
   /** Pass a signal on to COMMAND itself. */
   signal(name: NodeJS.Signals): void {
     if (this.#pid === 0) return;

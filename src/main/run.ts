@@ -125,7 +125,12 @@ export async function run(
     api = await openSettingsApi({ settings, program: 'bucatini run', version }, made, engine, log);
     closeSync(namespaceFd); // nobody goes there any more
     leaveHost({ eventRings: engine.eventRings, log });
-    closeWall({ readable, removable: api?.directories ?? [], signals: true, watchesProcess: false });
+    closeWall({
+      readable,
+      removable: api?.directories ?? [],
+      signals: command.signalled,
+      watchesProcess: false,
+    });
     watch.lap('wall closed');
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);
     log('debug', `start: ${watch.text()}`);

@@ -21,6 +21,7 @@ import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite, reserveDescriptors } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
 import { addressOf, mapLargeArrays } from '../sys/memory.ts';
+import { scopeAbstractSockets } from '../sys/landlock.ts';
 import { keepCapabilities } from '../sys/namespace.ts';
 import { flowCapabilities } from './capabilities.ts';
 import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
@@ -323,6 +324,7 @@ class PacketThread {
     try {
       const dropped = keepCapabilities(flowCapabilities());
       if (dropped < 0) throw new Error(`capset: errno ${-dropped}`);
+      scopeAbstractSockets(); // not on kernels before 6.12
       // Now, not behind the sockets of all published ports. Among several threads others may still be booting.
       const alone = threadPlan(this.#task.plan.threads).threads === 1;
       const eventRings = alone ? findEventRings() : undefined;
