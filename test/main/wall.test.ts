@@ -4,8 +4,10 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { release, tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { wallFilter } from '../../src/main/wall.ts';
+import { type WallPlan, wallFilter } from '../../src/main/wall.ts';
 import { filterProgram } from '../../src/sys/seccomp.ts';
+import { syscallNames, syscallNumber } from '../../src/sys/syscall-numbers.ts';
+import { callText } from './filter-text.ts';
 
 const fixture = fileURLToPath(new URL('./fixtures/behind-wall.ts', import.meta.url));
 const EAGAIN = 11;
@@ -128,5 +130,45 @@ test('every jump of the filter lands inside it, and every way ends in a verdict'
     const next = code === 0x05 ? [i + 1 + k] : (code & 7) === 5 ? [i + 1 + jt, i + 1 + jf] : [i + 1];
     for (const at of next) expect(at).toBeLessThan(program.length);
     expect(Math.max(jt, jf)).toBeLessThan(256);
+  });
+});
+
+/**
+ * The plans of the front ends, as far as they differ: `run` and `pasta COMMAND` send signals, `slirp4netns` lists, all with an API
+ * socket remove, and `attach` has nothing of these.
+ */
+const PLANS: Record<string, WallPlan> = {
+  run: { readable: [40], removable: [42], signals: [44, 45], watchesProcess: false },
+  attach: { readable: [], removable: [], signals: [], watchesProcess: false },
+  slirp4netns: { readable: [40], listable: [43], removable: [42], signals: [], watchesProcess: true },
+};
+const RINGS = [30, 31];
+const PID = 1234;
+const LAST_CALL = 1024;
+
+/** Read from the instructions, so that neither the rules nor what makes them into a program changes unseen. */
+function filterText(plan: WallPlan): string {
+  const filter = wallFilter(plan, RINGS, PID);
+  const lines = syscallNames.flatMap((name) => {
+    const number = syscallNumber(name);
+    const text = number < 0 ? undefined : callText(filter, number);
+    return text === undefined ? [] : [`${name}: ${text}`];
+  });
+  return `${lines.sort().join('\n')}\n`;
+}
+
+// The list of the other architecture differs in the calls that it does not have.
+describe.skipIf(process.arch !== 'x64')('the filter allows what its snapshot says', () => {
+  test.each(Object.keys(PLANS))('%s', async (name) => {
+    await expect(filterText(PLANS[name]!)).toMatchFileSnapshot(`./filters/${name}.txt`);
+  });
+
+  test('a call without a name ends the process, and so does one of x32', () => {
+    const filter = wallFilter(PLANS.run!, RINGS, PID);
+    const named = new Set(syscallNames.map(syscallNumber));
+    for (let nr = 0; nr < LAST_CALL; nr++)
+      if (!named.has(nr)) expect([nr, callText(filter, nr)]).toEqual([nr, undefined]);
+    expect(callText(filter, 0x4000_0000)).toBeUndefined();
+    expect(callText(filter, syscallNumber('read'), 'arm64')).toBeUndefined();
   });
 });
