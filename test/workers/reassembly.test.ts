@@ -1,5 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { writeU16 } from '../../src/proto/be.ts';
+import { finishSum, onesSum } from '../../src/proto/checksum.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Reassembler } from '../../src/workers/reassembly.ts';
@@ -261,6 +263,8 @@ describe('attacks and limits', () => {
     withOptions[0] = 0x4f;
     withOptions[2] = withOptions.length >> 8;
     withOptions[3] = withOptions.length & 0xff;
+    withOptions.fill(0, 10, 12);
+    writeU16(withOptions, 10, finishSum(onesSum(withOptions, 0, 60, 0)));
     expect(b.push(withOptions)).toBeNull();
     expect(b.dropped).toBe(1);
     expect(b.r.busy).toBe(0);
