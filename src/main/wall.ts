@@ -285,7 +285,7 @@ export function wallFilter(plan: WallPlan, eventRings: readonly number[] = rings
   put('prlimit64', { when: [{ arg: 2, isNull: true }], otherwise: Errno.EPERM }); // limits may be read
   put('sched_setscheduler setpriority sched_setaffinity sched_setparam', { errno: Errno.EPERM });
   put('tgkill', { when: [{ arg: 0, oneOf: [pid] }] }); // abort(3)
-  // By number: COMMAND's is not given to another process before we have ended, as its chain waits for it and we for the chain.
+  // By number: when COMMAND has ended so does its chain, and we with it; the number is free for that time alone.
   if (plan.signals.length > 0) put('kill', { when: [{ arg: 0, oneOf: plan.signals }] });
   return rules;
 }
