@@ -88,7 +88,7 @@ export async function attach(
   closeWall({
     readable,
     removable: api?.directories ?? [],
-    signals: false,
+    signals: [],
     watchesProcess: target.pid !== undefined && watched.polls,
   });
   steps.lap('wall closed');

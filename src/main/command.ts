@@ -233,6 +233,11 @@ export class Command {
     return this.#directory < 0 ? [] : [this.#directory];
   }
 
+  /** Processes that signal() and kill() send to. */
+  get signalled(): readonly number[] {
+    return [this.#pid, this.#head.pid ?? 0].filter((pid) => pid > 0); // 0 is our own process group
+  }
+
   /** Pass a signal on to COMMAND itself. One that is stopped is let go on, to act on it. */
   signal(name: NodeJS.Signals): void {
     if (this.#pid === 0) return;

@@ -130,7 +130,7 @@ export async function run(
     closeWall({
       readable: [...readable, ...command.directories],
       removable: api?.directories ?? [],
-      signals: true,
+      signals: command.signalled,
       watchesProcess: false,
     });
     watch.lap('wall closed');

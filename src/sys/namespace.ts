@@ -171,6 +171,12 @@ export function pivotRoot(newRoot: string, putOld: string): number {
   return r < 0 ? failed() : r;
 }
 
+/** Any system call without a function of its own here. @returns its result or -errno */
+export function syscall4(call: number, a: number, b: number, c: number, d: number): number {
+  const r = cSyscall(call, a, b, c, d);
+  return r < 0 ? failed() : r;
+}
+
 // ---- processes ----------------------------------------------------------------------------------------------------
 
 /** @returns a descriptor (close-on-exec) that is readable when the process has ended, or -errno */

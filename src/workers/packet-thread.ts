@@ -19,6 +19,7 @@ import { RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN, EPOLLRDHUP } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite, reserveDescriptors } from '../sys/io.ts';
+import { scopeAbstractSockets } from '../sys/landlock.ts';
 import { errnoText } from '../sys/libc.ts';
 import { addressOf, mapLargeArrays } from '../sys/memory.ts';
 import { keepCapabilities } from '../sys/namespace.ts';
@@ -331,6 +332,7 @@ class PacketThread {
     try {
       const dropped = keepCapabilities(flowCapabilities());
       if (dropped < 0) throw new Error(`capset: errno ${-dropped}`);
+      scopeAbstractSockets(); // not on kernels before 6.12
       // Now, not behind the sockets of all published ports. Among several threads others may still be booting.
       const alone = threadPlan(this.#task.plan.threads).threads === 1;
       const eventRings = alone ? findEventRings() : undefined;

@@ -105,6 +105,24 @@ describe('errors', () => {
     expect(host.poll()).toBe(0); // the error queue was drained: epoll is quiet
   });
 
+  it('a datagram that is too long for its path: one error with the MTU, and it is sent once', async () => {
+    const host = rig();
+    const far = await peer();
+    host.openUdp(3, '127.0.0.1', far.port);
+    host.send(3, pattern(65_520)); // with its headers more than an IPv4 packet holds
+    const told = await host.messages(1);
+    await sleep(20);
+    host.poll();
+    told.push(...host.takeMessages());
+    expect(told.map((m) => [m[W.op], m[W.arg0], m[W.arg2]])).toEqual([
+      [ToShard.icmpError, (3 << 8) | 4, Errno.EMSGSIZE], // the queue's, and then what the call said
+      [ToShard.icmpError, 0, Errno.EMSGSIZE],
+    ]);
+    for (const m of told) host.free(m);
+    expect(host.counters[Counter.datagramSends]).toBe(1);
+    expect(host.counters[Counter.datagramsToHost]).toBe(0);
+  });
+
   it('connect refused by the kernel: openFailed with the errno; sends are dropped; close is answered', async () => {
     const host = rig();
     host.openUdp(4, '255.255.255.255', 9); // connect() wants SO_BROADCAST for that
@@ -226,6 +244,13 @@ describe('UDP_GRO', () => {
         const [lone] = await host.messages(1);
         expect([lone![W.len], lone![W.arg1]]).toEqual([60, 0]);
         host.free(lone!);
+        // Nor does the lone one take the size from the next that has one.
+        sender.send(1 + mayBeMany, whole, (m) => {
+          m[W.arg1] = 1400;
+        });
+        const again = await host.messages(mayBeMany ? 1 : 21);
+        expect(again.map((m) => [m[W.len], m[W.arg1]])).toEqual(got.map((m) => [m[W.len], m[W.arg1]]));
+        for (const m of again) host.free(m);
       }
     },
   );

@@ -1,5 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { writeU16 } from '../../src/proto/be.ts';
+import { finishSum, onesSum } from '../../src/proto/checksum.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Reassembler } from '../../src/workers/reassembly.ts';
@@ -311,13 +313,36 @@ describe('attacks and limits', () => {
     for (const s of held) b.rig.large.push(s);
   });
 
+  it('a first fragment whose options make the whole longer than 65,535 bytes: dropped, the slot returns', () => {
+    const b = new Bench();
+    const upper = upperOf(65_515); // the most with the last fragment's header of 20 bytes
+    const [first, ...rest] = parts(upper.length, 16_000);
+    for (const part of rest.reverse()) expect(b.push(fragment4(upper, part))).toBeNull();
+    const plain = fragment4(upper, first!);
+    const withOptions = new Uint8Array(plain.length + 40).fill(1); // no operation
+    withOptions.set(plain.subarray(0, 20));
+    withOptions.set(plain.subarray(20), 60);
+    withOptions[0] = 0x4f;
+    withOptions[2] = withOptions.length >> 8;
+    withOptions[3] = withOptions.length & 0xff;
+    withOptions.fill(0, 10, 12);
+    writeU16(withOptions, 10, finishSum(onesSum(withOptions, 0, 60, 0)));
+    expect(b.push(withOptions)).toBeNull();
+    expect(b.dropped).toBe(1);
+    expect(b.r.busy).toBe(0);
+    expect(b.rig.missingSlots).toBe(0);
+    expect(b.rig.counter(Counter.fragmentsReassembled)).toBe(0);
+  });
+
   it('property: arbitrary bytes as fragments never throw and never keep more than 16 slots', () => {
+    let full = 0;
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.nat(0x3fff), fc.nat(80), fc.nat(3)), { maxLength: 60 }), (list) => {
+      fc.property(fc.array(fc.tuple(fc.nat(0x3fff), fc.nat(80), fc.nat(31)), { maxLength: 60 }), (list) => {
         const b = new Bench();
         for (const [flagsFrag, bytes, ident] of list) {
           b.push(ipPacket(SRC, DST, 17, pattern(bytes, ident), { ident, flagsFrag }));
         }
+        if (b.r.busy === 16) full++;
         expect(b.r.busy).toBeLessThanOrEqual(16);
         expect(b.rig.large.capacity - b.rig.large.free).toBeLessThanOrEqual(16);
         b.r.expire(1e9);
@@ -325,6 +350,7 @@ describe('attacks and limits', () => {
       }),
       { numRuns: 50 },
     );
+    expect(full).toBeGreaterThan(5);
   });
 });
 

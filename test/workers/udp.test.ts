@@ -320,6 +320,16 @@ describe('UDP to the guest', () => {
     expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: '10.0.2.4', dst: GUEST });
   });
 
+  it('ICMP error from an address of the other family (a resolver reached by it): comes from the destination', () => {
+    const { rig, udp, flow } = opened(GUEST, PEER);
+    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
+      m[W.arg0] = (3 << 8) | 3;
+      m.set(v6Words('2001:db8::1'), W.addr);
+    });
+    udp.onMessage(ToShard.icmpError, error, 0);
+    expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: PEER, dst: GUEST });
+  });
+
   it('packet too big: MTU passed on', () => {
     const { rig, udp, flow } = opened(GUEST6, PEER6);
     const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {

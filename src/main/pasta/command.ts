@@ -128,6 +128,11 @@ export class PastaCommand {
     this.#talk.end('go\n');
   }
 
+  /** Processes that kill() sends to. */
+  get signalled(): readonly number[] {
+    return this.#head.pid === undefined ? [] : [this.#head.pid];
+  }
+
   kill(): void {
     this.#head.kill('SIGKILL');
   }

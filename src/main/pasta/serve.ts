@@ -220,7 +220,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
       closeWall({
         readable,
         removable: [...(control?.directories ?? []), ...(api?.directories ?? [])],
-        signals: command !== undefined,
+        signals: command?.signalled ?? [],
         watchesProcess: target.kind === 'pid' && watched?.polls === true,
         configuresNetwork,
       });

@@ -95,7 +95,7 @@ export async function serveSlirp(
     const watched = target.kind === 'netns' ? new NetnsEnd(target, running, () => end.resolve(0)) : undefined;
     leaveHost({ eventRings: running.eventRings, log: tell, watched, keepOpen: namedDescriptors(conf) });
     closeWall({
-      ...{ readable, removable, signals: false },
+      ...{ readable, removable, signals: [] },
       listable: watched?.listable ?? [],
       watchesProcess: watched?.byProcess ?? false,
     });
