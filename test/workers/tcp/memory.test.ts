@@ -211,6 +211,20 @@ describe('flows whose sockets take nothing', () => {
   });
 });
 
+describe('segments out of order', () => {
+  it('of one flow 1,024 are kept at the most, whatever the pool has', () => {
+    const t = new Script({ smallSlots: 16_384, largeSlots: 129, window: 65535 });
+    open.push(t);
+    t.establish();
+    for (let i = 1; i <= 1100; i++) {
+      t.send('ACK', 1 + 2 * i, 1, { bytes: 1 });
+      if (i % 50 === 0) t.out();
+    }
+    t.out();
+    expect(t.engine.leftovers().readerSmall).toBe(1024);
+  });
+});
+
 describe('slotRoom', () => {
   const budgets = fc.integer({ min: 1, max: 60_000 });
 
