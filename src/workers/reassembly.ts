@@ -45,6 +45,10 @@ import { Counter } from '../ring/counters.ts';
 import { type FramePool, NO_SLOT, type SlotStack } from '../ring/pool.ts';
 
 const MAX_DATAGRAMS = 16;
+
+/** Datagrams under way at the most: an eighth of the large slots, as other things wait in those too. */
+export const reassemblyLimit = (largeSlots: number): number =>
+  Math.max(1, Math.min(MAX_DATAGRAMS, Math.floor(largeSlots / 8)));
 const TIMEOUT_MS = 30_000;
 const MAX_IP_BYTES = 0xffff;
 /** Ethernet and IP header of the first fragment: 14 + 40 + at most 512 of extension headers. */
@@ -83,6 +87,7 @@ export class Reassembler {
   readonly #pool: FramePool;
   readonly #u8: Uint8Array;
   readonly #slots: SlotStack;
+  readonly #limit: number;
   readonly #counters: Float64Array;
   readonly #state = new Uint8Array(MAX_DATAGRAMS);
   readonly #keys = new Uint32Array(MAX_DATAGRAMS * KEY_WORDS);
@@ -118,6 +123,7 @@ export class Reassembler {
     this.#pool = options.pool;
     this.#u8 = options.pool.u8;
     this.#slots = options.slots;
+    this.#limit = reassemblyLimit(options.slots.capacity);
     this.#counters = options.counters;
   }
 
@@ -251,7 +257,7 @@ export class Reassembler {
         if (this.#state[oldest] === State.free || this.#expiresMs[d]! < this.#expiresMs[oldest]!) oldest = d;
       }
     }
-    if (freeAt < 0) {
+    if (freeAt < 0 || this.#busy >= this.#limit) {
       this.#release(oldest);
       freeAt = oldest;
     }

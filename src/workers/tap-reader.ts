@@ -127,6 +127,8 @@ export class TapReader implements Stage {
   #slotB = NO_SLOT;
   #dry = false;
   #drySince = 0;
+  /** Small slots alone are read into, as no large one has come back for a while. */
+  #smallAlone = false;
   /** The log has a line about it. */
   #toldDry = false;
   #fragment = false;
@@ -156,7 +158,8 @@ export class TapReader implements Stage {
   }
 
   hasInput(): boolean {
-    if (this.#readable && !this.#dry) return true;
+    // After a full round no edge tells of the frames that are left.
+    if (this.#readable && (!this.#dry || this.#smallAlone)) return true;
     for (let i = 0; i < this.#o.freed.length; i++) if (this.#o.freed[i]!.available() > 0) return true;
     for (let i = 0; i < this.#o.toShards.length; i++) if (this.#o.toShards[i]!.movable) return true;
     return false;
@@ -272,6 +275,7 @@ export class TapReader implements Stage {
     }
     if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) {
       this.#dry = false;
+      this.#smallAlone = false;
       if (this.#toldDry) {
         this.#toldDry = false;
         this.#o.log('warning', 'frame slots are free again: the guest is read from as before');
@@ -290,7 +294,8 @@ export class TapReader implements Stage {
         `no free frame slots for ${DRY_TOLD_MS / 1000} s: large frames of the guest are lost`,
       );
     }
-    return this.#slotA !== NO_SLOT && now - this.#drySince >= SMALL_ALONE_MS ? 1 : 0;
+    this.#smallAlone = this.#slotA !== NO_SLOT && now - this.#drySince >= SMALL_ALONE_MS;
+    return this.#smallAlone ? 1 : 0;
   }
 
   #drop(cause: number): void {

@@ -6,7 +6,7 @@ import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Reassembler } from '../../src/workers/reassembly.ts';
 import { ip6, ipPacket, pattern, readIp, udpPacket } from '../support/packets.ts';
-import { ShardRig } from '../support/shard-rig.ts';
+import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
 
 const SRC = '10.0.2.15';
 const DST = '192.0.2.9';
@@ -43,7 +43,7 @@ function fragment6(upper: Uint8Array, part: Part, ident = 7, more = part.to < up
 }
 
 class Bench {
-  readonly rig = new ShardRig();
+  readonly rig = new ShardRig({ ...TEST_PLAN, pool: { ...TEST_PLAN.pool, largeSlots: 256 } });
   readonly r = new Reassembler({
     pool: this.rig.pool,
     slots: this.rig.large,

@@ -28,7 +28,7 @@ import { readU16 } from '../../proto/be.ts';
 import { Drop } from '../../proto/drop.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
-import { seqGeq, seqGt, seqLt } from '../../proto/seq.ts';
+import { seqGeq, seqGt, seqLeq, seqLt } from '../../proto/seq.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpFlags, tcpHeaderBytes, tcpSeq } from '../../proto/tcp.ts';
 import { Counter } from '../../ring/counters.ts';
 import { FlowState } from '../flow-report.ts';
@@ -164,7 +164,8 @@ export class TcpTranslator {
       // RFC 5961: only the exact next sequence number resets; anything else in the window is challenged.
       if (flags & TcpFlag.rst) {
         if (seq === rcvNxt) this.#closing.abortHost(flow);
-        else if (seqGt(seq, rcvNxt) && seqLt(seq, tcb.rcvAdv[flow]!)) this.#pending.wantAck(flow);
+        // At the right edge too: there it stands when the guest had filled the window, and we dropped some of that.
+        else if (seqGt(seq, rcvNxt) && seqLeq(seq, tcb.rcvAdv[flow]!)) this.#pending.wantAck(flow);
       } else this.#pending.wantAck(flow);
       return packetFree(ctx, p);
     }

@@ -111,6 +111,7 @@ export class ReceiveBuffers {
     this.#backlog[flow] = 0;
     this.#isLarge[flow] = 0;
     this.#taken[flow] = 0;
+    this.#takenAt[flow] = this.#ctx.now;
   }
 
   /** Slots that host-io has of this shard's flows: small | large << 16. For tests. */
@@ -143,6 +144,11 @@ export class ReceiveBuffers {
   #share(flow: number, budget: number): number {
     const drains = this.#taken[flow]! >= DRAINS_BYTES && this.#ctx.now - this.#takenAt[flow]! < DRAINS_MS;
     return drains ? budget : budget - (budget >> 3);
+  }
+
+  /** The socket is full and has taken nothing for a while. */
+  isStalled(flow: number): boolean {
+    return this.#backlog[flow] === 1 && this.#ctx.now - this.#takenAt[flow]! >= DRAINS_MS;
   }
 
   /** Payload goes to host-io. @param cost  its slots */

@@ -102,14 +102,19 @@ export class TcpReceiver {
       ctx.counters[Counter.tcpOutOfOrder]!++;
       this.#pending.wantAck(flow);
       ctx.counters[Counter.tcpDupAcksSent]!++;
-      if (!this.#outOfOrder.insert(flow, seq, len, slotA, slotB, at, fin)) ctx.freeReaderSlots(slotA, slotB);
+      // Behind a hole that stays, because its bytes find no room, nothing is kept from flows that get on.
+      const isKept =
+        !(tcb.flags[flow]! & TcbFlag.heldBack && this.#buffers.isStalled(flow)) &&
+        this.#outOfOrder.insert(flow, seq, len, slotA, slotB, at, fin);
+      if (!isKept) ctx.freeReaderSlots(slotA, slotB);
       this.#pending.flushAck(flow);
       return;
     }
     if (len > 0) {
       this.#buffers.countBusy(flow);
       if (!this.#toHost(flow, slotA, slotB, at, len)) {
-        // Unacknowledged, the guest keeps it for us.
+        // Unacknowledged, the guest keeps it for us, and what waits behind it too.
+        if (this.#buffers.isStalled(flow)) this.#outOfOrder.clear(flow);
         this.#pending.wantAck(flow);
         return ctx.freeReaderSlots(slotA, slotB);
       }
