@@ -192,7 +192,7 @@ function addDefaultRoute(
   if (!reachable) {
     route.addRoute({ family, dst: gateway, prefixLen: family === AF_INET ? 32 : 128, oif: index });
   }
-  route.addRoute({ family, dst: family === AF_INET ? '0.0.0.0' : '::', prefixLen: 0, gateway, oif: index });
+  route.addDefaultRoute(family, gateway, index);
 }
 
 /** The network of the calling thread's namespace. */

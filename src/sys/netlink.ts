@@ -145,6 +145,9 @@ class NetlinkSocket {
 }
 
 /** Requests and dumps of one network namespace. Synchronous: each is one round trip to the kernel. */
+/** IP6_RT_PRIO_USER of the kernel. */
+const IPV6_DEFAULT_METRIC = 1024;
+
 export class RouteSocket {
   readonly #socket: NetlinkSocket;
   #sequence = 0;
@@ -301,6 +304,23 @@ export class RouteSocket {
   /** Add a route, or change the one of the same destination, table and metric. */
   addRoute(route: RouteSpec): void {
     const request = routeRequest(k.RTM_NEWROUTE, k.NLM_F_CREATE | k.NLM_F_REPLACE, route);
+    this.#acknowledged(`RTM_NEWROUTE, ${routeText(route)}`, request);
+  }
+
+  /**
+   * Add a default route in front of those that are there already. They stay, and are used again when ours goes with its interface. The
+   * kernel puts an IPv4 route first in its metric; IPv6 ones of one metric it would make a multipath route, so ours gets a better one.
+   */
+  addDefaultRoute(family: Family, gateway: string, oif: number): void {
+    const isV4 = family === k.AF_INET;
+    const route: RouteSpec = { family, dst: isV4 ? '0.0.0.0' : '::', prefixLen: 0, gateway, oif };
+    const isOther = (r: RouteInfo): boolean =>
+      r.family === family && r.prefixLen === 0 && r.oif !== oif && r.table === k.RT_TABLE_MAIN;
+    const others = this.routes().filter(isOther);
+    if (others.length === 0) return this.addRoute(route);
+    if (!isV4)
+      route.priority = Math.max(1, Math.min(IPV6_DEFAULT_METRIC, ...others.map((r) => r.priority)) - 1);
+    const request = routeRequest(k.RTM_NEWROUTE, k.NLM_F_CREATE, route);
     this.#acknowledged(`RTM_NEWROUTE, ${routeText(route)}`, request);
   }
 

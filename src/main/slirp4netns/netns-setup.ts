@@ -120,9 +120,7 @@ function configure(route: RouteSocket, index: number, conf: SlirpConf): void {
   explained('IPv4 address', () =>
     tolerant(() => route.addAddress(index, AF_INET, guest, conf.network.prefixLen, { broadcast })),
   );
-  explained('route', () =>
-    tolerant(() => route.addRoute({ family: AF_INET, dst: '0.0.0.0', prefixLen: 0, gateway, oif: index })),
-  );
+  explained('route', () => tolerant(() => route.addDefaultRoute(AF_INET, gateway, index)));
 }
 
 /** There already, from a run before: as it should be. */
