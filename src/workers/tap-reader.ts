@@ -31,6 +31,8 @@ import {
   VnetFlag,
   VnetGso,
   vnetCheck,
+  vnetCsumStart,
+  vnetFinishChecksum,
   vnetFlags,
   vnetGsoSize,
   vnetGsoType,
@@ -132,6 +134,8 @@ export class TapReader implements Stage {
   /** The log has a line about it. */
   #toldDry = false;
   #fragment = false;
+  /** Offset in the frame of the transport header of the frame that was hashed last, -1: none. */
+  #transport = -1;
   /** Flows of this round: a bit for each value of the hash's last five bits. */
   #flowBits = 0;
   #nextExpiry = 0;
@@ -332,6 +336,13 @@ export class TapReader implements Stage {
     const inA = Math.min(frameBytes, SMALL_SLOT_BYTES - this.#vnetBytes);
     this.#o.pcap?.frame(ethAt, inA, pool.slotAt(this.#slotB), frameBytes - inA);
     const hash = this.#hash(ethAt, frameBytes, inA);
+    if ((gso & 0x100) !== 0 && this.#transport !== vnetCsumStart(u8, slotAt)) {
+      // Not the transport header's that we translate: that of a packet inside it (VXLAN, Geneve, IP in IP), which nobody after us
+      // would finish. Of the outer one there is nothing left to do.
+      if (!vnetFinishChecksum(u8, slotAt, inA, pool.slotAt(this.#slotB), frameBytes - inA))
+        return this.#drop(Drop.vnetCsum);
+      gso &= ~0x100;
+    }
     if (this.#fragment) return this.#onFragment(ethAt, frameBytes, inA, now);
     const slotB = frameBytes > inA ? this.#slotB : NO_SLOT;
     this.#push(this.#slotA, slotB, this.#vnetBytes, frameBytes, hash, gso, gsoSize);
@@ -394,6 +405,7 @@ export class TapReader implements Stage {
    */
   #hash(ethAt: number, frameBytes: number, inA: number): number {
     this.#fragment = false;
+    this.#transport = -1;
     const u8 = this.#u8;
     const ipAt = ethAt + ETH_BYTES;
     const ipBytes = frameBytes - ETH_BYTES;
@@ -431,6 +443,7 @@ export class TapReader implements Stage {
       addressRead(u8, ipAt + IPV6_SRC, words, 0);
       addressRead(u8, ipAt + IPV6_DST, words, 4);
     } else return 0;
+    this.#transport = ETH_BYTES + transport;
     let ports: number;
     if (proto === IpProtocol.tcp || proto === IpProtocol.udp) {
       if (transport + 4 > ipInA) return 0;

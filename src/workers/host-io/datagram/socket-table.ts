@@ -37,6 +37,8 @@ export class SocketTable {
   readonly wanted: Uint16Array;
   /** UDP_SEGMENT was refused for datagrams of this size: no larger ones are tried (0: no limit known). */
   readonly noSegment: Uint16Array;
+  /** 1: the flow's socket is on a published port, and its peer is known to the endpoint (DatagramSockets.#openPublished). */
+  readonly isPublished: Uint8Array;
   // By sid; kind by gid too.
   readonly fd: Int32Array;
   readonly kind: Uint8Array;
@@ -63,6 +65,7 @@ export class SocketTable {
     this.socketOf = new Int32Array(ctx.listenerBase);
     this.wanted = new Uint16Array(ctx.listenerBase);
     this.noSegment = new Uint16Array(ctx.listenerBase);
+    this.isPublished = new Uint8Array(ctx.listenerBase);
     const sids = SocketTable.sids(ctx.listenerBase, gids);
     this.fd = new Int32Array(sids);
     this.kind = new Uint8Array(sids);
