@@ -28,13 +28,14 @@ import { type FlowPage, type FlowSource, flowPage, NO_FLOWS } from './flow-repor
 import { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './host-io/listener-table.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
+import { Notices } from './notices.ts';
 import { Owner } from './owners.ts';
 import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
 import { DATAGRAM_PORTS_AT, LinkRing, PORTS, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
 import { ShortLook } from './short-look.ts';
-import { Splice, type SpliceOptions } from './splice/splice.ts';
+import { Splice } from './splice/splice.ts';
 import type { Stage } from './stage.ts';
 import { TapReader } from './tap-reader.ts';
 import { Shard } from './translator/shard.ts';
@@ -202,7 +203,7 @@ class PacketThread {
     const shares = slotShares(plan.pool.smallSlots, plan.pool.largeSlots, shards);
     const counters = this.#counters;
     const pcap = this.#task.pcapFd >= 0 ? new PcapWriter(this.#task.pcapFd, pool.baseAddress) : undefined;
-    const log = (level: keyof typeof LogLevel, text: string): void => this.#log.log(LogLevel[level], text);
+    const notices = new Notices((level, text) => this.#log.log(LogLevel[level], text));
     const to = (ring: number, owner: number): RingProducer =>
       new RingProducer(sab, layout, ring, owner === thread ? null : this.#doorbells[owner]!, counters);
     const from = (ring: number, producer: number): RingConsumer =>
@@ -255,7 +256,7 @@ class PacketThread {
         fromHost: from(LinkRing.hostToShard(s), threads.hostThread),
         toHost: to(LinkRing.shardToHost(s), threads.hostThread),
         pcap,
-        log,
+        notices,
       });
       this.#shards.push(shard);
       this.#flowSources.set(s, shard);
@@ -265,7 +266,7 @@ class PacketThread {
       ownership.assign(...shares.hostSmall, Owner.hostIo);
       ownership.assign(...shares.hostLarge, Owner.hostIo);
       let handler = -1;
-      const splice = plan.splice === undefined ? undefined : this.#buildSplice(plan, plan.splice, log);
+      const splice = plan.splice === undefined ? undefined : this.#buildSplice(plan, plan.splice, notices);
       const host = new HostIo({
         plan,
         pool,
@@ -280,7 +281,7 @@ class PacketThread {
         seen,
         datagramPorts: new Uint8Array(this.#task.side, DATAGRAM_PORTS_AT, PORTS),
         watch: (fd, gid, events) => this.#reactor.watch(handler, fd, events, gid),
-        log,
+        notices,
       });
       handler = this.#reactor.handler((gid, events) => host.onEvents(gid, events));
       this.#hostIo = host;
@@ -297,7 +298,7 @@ class PacketThread {
     if (plan.threads.kind === 'fused' && withTap !== undefined) this.#order.push(this.#shards[0]!);
   }
 
-  #buildSplice(plan: EnginePlan, splice: SplicePlan, log: SpliceOptions['log']): Splice {
+  #buildSplice(plan: EnginePlan, splice: SplicePlan, notices: Notices): Splice {
     const reactor = this.#reactor;
     let streams = -1;
     let flows = -1;
@@ -311,7 +312,7 @@ class PacketThread {
       watchStream: (fd, token, events) => reactor.watch(streams, fd, events, token),
       watchFlow: (fd, token, events) => reactor.watch(flows, fd, events, token),
       watchListener: (fd, token, events) => reactor.watch(listeners, fd, events, token),
-      log,
+      notices,
     });
     streams = reactor.handler((token, events) => stage.onStream(token, events));
     flows = reactor.handler((token) => stage.onFlow(token));

@@ -34,6 +34,7 @@ import {
   socketpair,
 } from '../../src/sys/socket.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
+import { Notices } from '../../src/workers/notices.ts';
 import { Owner } from '../../src/workers/owners.ts';
 import { LinkRing, slotShares } from '../../src/workers/plan.ts';
 import { stageDropName } from '../../src/workers/stage-drop.ts';
@@ -243,7 +244,7 @@ export class HostilePath {
           toReader: to(LinkRing.shardToReader(s)),
           fromHost: from(LinkRing.hostToShard(s)),
           toHost: to(LinkRing.shardToHost(s)),
-          log,
+          notices: new Notices(log),
         }),
       );
     }

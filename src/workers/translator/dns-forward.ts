@@ -298,6 +298,7 @@ export class DnsForward {
     if (index < 0 || place < 0 || place >= (q + 1) * MAX_ATTEMPTS) return false;
     // Only the id is wanted: the key is taken out at once, so that nothing from the guest can find it.
     const ports = ((this.#guestPort[q]! << 16) | DNS_PORT) >>> 0;
+    if (ctx.flows.freeCount <= ctx.flows.maxFlows >>> 4) ctx.flows.giveWay();
     const flow = ctx.flows.insert(0, this.#addr, q * 8, resolvers.words, index * 4, ports, IpProtocol.udp);
     if (flow < 0) {
       ctx.counters[Counter.flowTableFull]!++;
