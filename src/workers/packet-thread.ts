@@ -249,6 +249,7 @@ class PacketThread {
         ownership,
         counters,
         scratchSlot: shares.scratchLarge[0] + s,
+        dnsSlots: [shares.dnsLarge + s * shares.dnsEach, shares.dnsEach],
         guestMac,
         seen,
         fromReader: from(LinkRing.readerToShard(s), threads.readerThread),

@@ -239,6 +239,7 @@ export class HostilePath {
           ownership,
           counters: this.counters,
           scratchSlot: shares.scratchLarge[0] + s,
+          dnsSlots: [shares.dnsLarge + s * shares.dnsEach, shares.dnsEach],
           guestMac,
           fromReader: from(LinkRing.readerToShard(s)),
           toReader: to(LinkRing.shardToReader(s)),

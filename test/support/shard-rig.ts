@@ -111,10 +111,10 @@ export class ShardRig {
     this.u8 = this.pool.u8;
     this.small = new SlotStack(0, smallSlots / 2);
     this.hostSmall = new SlotStack(smallSlots / 2, smallSlots / 2);
-    // The last large slot is the guest link's scratch.
+    // The last large slot is the guest link's scratch, the one before it keeps DNS queries.
     const half = largeSlots / 2;
     this.large = new SlotStack(smallSlots, half);
-    this.hostLarge = new SlotStack(smallSlots + half, half - 1);
+    this.hostLarge = new SlotStack(smallSlots + half, half - 2);
     const producer = new RingProducer(sab, layout, 0, null);
     this.toHost = new RingConsumer(sab, layout, 0);
     this.fromHost = {
@@ -155,6 +155,7 @@ export class ShardRig {
       drop: (cause) => {
         counters[DROP_BASE - cause]!++;
       },
+      dnsSlots: [smallSlots + largeSlots - 2, 1],
       notices: new Notices((level, text) => {
         this.logs.push(`${level}: ${text}`);
       }),

@@ -35,6 +35,8 @@ export interface ShardContext {
   freeHostSlots(slotA: number, slotB: number): void;
   /** Count a dropped packet by its cause, a `Drop` code below zero. */
   drop(cause: number): void;
+  /** Large slots in which DNS queries wait: the first one, how many. */
+  readonly dnsSlots: readonly [number, number];
   /** The log. */
   readonly notices: Notices;
 }

@@ -63,6 +63,8 @@ export interface ShardOptions {
   readonly counters: Float64Array;
   /** A large slot of the shard's own. */
   readonly scratchSlot: number;
+  /** Large slots of its own in which DNS queries wait: the first one, how many. */
+  readonly dnsSlots: readonly [number, number];
   /** The guest's MAC address, six bytes shared by all shards: whoever sees it change writes it. */
   readonly guestMac: Uint8Array;
   /** Addressing.seen, shared likewise. */
@@ -163,6 +165,7 @@ export class Shard implements Stage, FlowSource {
       drop: (cause) => {
         counters[DROP_BASE - cause]!++;
       },
+      dnsSlots: options.dnsSlots,
       notices: options.notices,
     };
     this.#ctx = ctx;

@@ -266,7 +266,7 @@ export class SimEngine {
       pool,
       u8: pool.u8,
       counters: this.counters,
-      flows: new ShardFlows(this.plan.pool.flows, this.counters, () => {}),
+      flows: new ShardFlows(this.plan.pool.flows, this.counters, () => this.logs.push('full')),
       timers: new TimerWheel(this.plan.pool.flows * TIMER_KINDS, 4, o.clock.now),
       toHost: this.#linkMs > 0 ? this.#delayed(toHost) : toHost,
       guest: new CapturingLink(
@@ -307,6 +307,7 @@ export class SimEngine {
       drop: (cause) => {
         this.counters[DROP_BASE - cause]!++;
       },
+      dnsSlots: [0, 0],
       notices: new Notices((_level, text) => this.logs.push(text)),
     };
     this.tcp = new TcpTranslator(this.ctx, new ResolverChoice(this.plan.addresses));
