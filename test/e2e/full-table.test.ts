@@ -8,6 +8,7 @@ import { describeE2e, requireTool } from '../support/require.ts';
 
 const PUBLISHED = 5353;
 const FLOOD_TIMEOUT_MS = 40_000;
+const OURS = engine.name === 'bucatini';
 const needs = [requireTool('dig', 'apt package bind9-dnsutils'), requireTool('curl', 'apt package curl')];
 
 describeE2e('a full flow table', needs, () => {
@@ -20,7 +21,9 @@ describeE2e('a full flow table', needs, () => {
   describe.each(engine.plans)('%s', (plan) => {
     let guest: Guest;
     beforeEach(async () => {
-      guest = await bed.engine({ plan, publish: [`${PUBLISHED}:${PUBLISHED}/udp`] });
+      // A small table, 4,096 flows a shard: some of a flood's datagrams are always lost on the way.
+      const extra = OURS ? ['--pool-size', '8'] : [];
+      guest = await bed.engine({ plan, extra, publish: [`${PUBLISHED}:${PUBLISHED}/udp`] });
     });
     afterEach(() => guest?.stop());
 
@@ -60,7 +63,8 @@ describeE2e('a full flow table', needs, () => {
         .printed()
         .stderr.split('\n')
         .filter((line) => line.includes('flow table'));
-      expect(lines.length).toBeLessThanOrEqual(4); // one in ten seconds
+      if (OURS) expect(lines.length).toBeGreaterThan(0);
+      expect(lines.length).toBeLessThanOrEqual(8); // one a shard in ten seconds
     };
 
     it('40,000 UDP peers from one port inside', async () => {
