@@ -72,6 +72,8 @@ const TABLE = {
   udpFlows: ['flows', 'UDP flows opened'],
   pingFlows: ['flows', 'ICMP echo flows opened'],
   flowTableFull: ['events', 'Flows refused because the flow table was full'],
+  flowsGaveWay: ['flows', 'Flows ended early to make room for new ones: unanswered datagrams, half-open TCP'],
+  dnsGaveWay: ['events', 'DNS queries answered SERVFAIL early, as too many others were waiting'],
   fragmentsReassembled: ['datagrams', 'Datagrams put together from fragments'],
   fragmentsDropped: ['datagrams', 'Datagrams given up before all fragments had come'],
   icmpErrorsToGuest: ['datagrams', 'ICMP errors sent to the guest'],

@@ -29,13 +29,14 @@ import { type FlowPage, type FlowSource, flowPage, NO_FLOWS } from './flow-repor
 import { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './host-io/listener-table.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
+import { Notice, Notices } from './notices.ts';
 import { Owner } from './owners.ts';
 import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
 import { DATAGRAM_PORTS_AT, LinkRing, PORTS, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
 import { ShortLook } from './short-look.ts';
-import { Splice, type SpliceOptions } from './splice/splice.ts';
+import { Splice } from './splice/splice.ts';
 import type { Stage } from './stage.ts';
 import { TapReader } from './tap-reader.ts';
 import { Shard } from './translator/shard.ts';
@@ -202,10 +203,11 @@ class PacketThread {
     const ownership = new Ownership(sab, layout, plan.debugOwnership === true);
     const shares = slotShares(plan.pool.smallSlots, plan.pool.largeSlots, shards);
     const counters = this.#counters;
-    const log = (level: keyof typeof LogLevel, text: string): void => this.#log.log(LogLevel[level], text);
+    const notices = new Notices((level, text) => this.#log.log(LogLevel[level], text));
     const onLost = (errno: number): void => {
-      if (counters[Counter.pcapLost]!++ === 0)
-        log('warning', `--pcap ${plan.pcapFile}: ${errnoText(errno)}: frames are missing from it`);
+      counters[Counter.pcapLost]!++;
+      const why = `--pcap ${plan.pcapFile}: ${errnoText(errno)}: frames are missing from it`;
+      notices.tell(Notice.pcapLost, 'warning', why);
     };
     const pcap =
       this.#task.pcapFd >= 0
@@ -235,7 +237,7 @@ class PacketThread {
           from(LinkRing.hostToReader(shards), threads.hostThread),
         ],
         pcap,
-        log,
+        notices,
         onFatal: (text) => {
           this.#fatal = text;
         },
@@ -257,6 +259,7 @@ class PacketThread {
         ownership,
         counters,
         scratchSlot: shares.scratchLarge[0] + s,
+        dnsSlots: [shares.dnsLarge + s * shares.dnsEach, shares.dnsEach],
         guestMac,
         seen,
         fromReader: from(LinkRing.readerToShard(s), threads.readerThread),
@@ -264,7 +267,7 @@ class PacketThread {
         fromHost: from(LinkRing.hostToShard(s), threads.hostThread),
         toHost: to(LinkRing.shardToHost(s), threads.hostThread),
         pcap,
-        log,
+        notices,
       });
       this.#shards.push(shard);
       this.#flowSources.set(s, shard);
@@ -274,7 +277,7 @@ class PacketThread {
       ownership.assign(...shares.hostSmall, Owner.hostIo);
       ownership.assign(...shares.hostLarge, Owner.hostIo);
       let handler = -1;
-      const splice = plan.splice === undefined ? undefined : this.#buildSplice(plan, plan.splice, log);
+      const splice = plan.splice === undefined ? undefined : this.#buildSplice(plan, plan.splice, notices);
       const host = new HostIo({
         plan,
         pool,
@@ -289,7 +292,7 @@ class PacketThread {
         seen,
         datagramPorts: new Uint8Array(this.#task.side, DATAGRAM_PORTS_AT, PORTS),
         watch: (fd, gid, events) => this.#reactor.watch(handler, fd, events, gid),
-        log,
+        notices,
       });
       handler = this.#reactor.handler((gid, events) => host.onEvents(gid, events));
       this.#hostIo = host;
@@ -306,7 +309,7 @@ class PacketThread {
     if (plan.threads.kind === 'fused' && withTap !== undefined) this.#order.push(this.#shards[0]!);
   }
 
-  #buildSplice(plan: EnginePlan, splice: SplicePlan, log: SpliceOptions['log']): Splice {
+  #buildSplice(plan: EnginePlan, splice: SplicePlan, notices: Notices): Splice {
     const reactor = this.#reactor;
     let streams = -1;
     let flows = -1;
@@ -320,7 +323,7 @@ class PacketThread {
       watchStream: (fd, token, events) => reactor.watch(streams, fd, events, token),
       watchFlow: (fd, token, events) => reactor.watch(flows, fd, events, token),
       watchListener: (fd, token, events) => reactor.watch(listeners, fd, events, token),
-      log,
+      notices,
     });
     streams = reactor.handler((token, events) => stage.onStream(token, events));
     flows = reactor.handler((token) => stage.onFlow(token));

@@ -57,6 +57,7 @@ import { flowHash, shardOf } from './flow-hash.ts';
 import { FRAME_PEER_GONE } from './frame-peer.ts';
 import { Impairment } from './impairment.ts';
 import { ToShard, W } from './messages.ts';
+import { Notice, type Notices } from './notices.ts';
 import { Owner } from './owners.ts';
 import type { PcapWriter } from './pcap.ts';
 import { quotedFlow, quotedProtocol } from './quoted-flow.ts';
@@ -105,7 +106,7 @@ export interface TapReaderOptions {
   readonly toShards: readonly RingProducer[];
   readonly freed: readonly RingConsumer[];
   readonly pcap?: PcapWriter | undefined;
-  log(level: 'warning', text: string): void;
+  readonly notices: Notices;
   /** The TAP cannot be read any more: the engine ends. */
   onFatal(text: string): void;
 }
@@ -282,7 +283,8 @@ export class TapReader implements Stage {
       this.#smallAlone = false;
       if (this.#toldDry) {
         this.#toldDry = false;
-        this.#o.log('warning', 'frame slots are free again: the guest is read from as before');
+        const text = 'frame slots are free again: the guest is read from as before';
+        this.#o.notices.tell(Notice.slotsBack, 'warning', text);
       }
       return 2;
     }
@@ -293,7 +295,8 @@ export class TapReader implements Stage {
     }
     if (!this.#toldDry && now - this.#drySince >= DRY_TOLD_MS) {
       this.#toldDry = true;
-      this.#o.log(
+      this.#o.notices.tell(
+        Notice.slotsOut,
         'warning',
         `no free frame slots for ${DRY_TOLD_MS / 1000} s: large frames of the guest are lost`,
       );

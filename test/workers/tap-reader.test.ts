@@ -7,6 +7,7 @@ import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import { close, write } from '../../src/sys/io.ts';
 import { addressOf, NativeBuffer } from '../../src/sys/memory.ts';
 import { W } from '../../src/workers/messages.ts';
+import { Notices } from '../../src/workers/notices.ts';
 import { TapReader } from '../../src/workers/tap-reader.ts';
 import { tapPair } from '../hostile/path.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
@@ -38,7 +39,7 @@ function rig(largeSlots = LARGE_SLOTS) {
   const { sab, layout, baseAddress } = allocateShared(request, addressOf);
   const counters = new Float64Array(COUNTER_WORDS);
   const reader = new TapReader({
-    log: (_level, text) => logs.push(text),
+    notices: new Notices((_level, text) => logs.push(text)),
     plan: { ...TEST_PLAN, tap: { fd: engine, vnetHdrBytes: 0, uso: false } },
     pool: new FramePool(sab, layout, baseAddress),
     ownership: new Ownership(sab, layout, false),

@@ -196,8 +196,11 @@ describe('UDP from the guest', () => {
   it('flow table full: dropped and counted, slots return', () => {
     const { rig, udp } = begin(new ShardRig({ ...TEST_PLAN, pool: { ...TEST_PLAN.pool, flows: 2 } }));
     for (let port = 1; port <= 3; port++) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
+    // The oldest gives way, but its id is not free before host-io has closed its socket.
     expect(rig.drops(StageDrop.flowTableFull)).toBe(1);
-    expect(rig.takeMessages()).toHaveLength(4);
+    const ops = rig.takeMessages().map((m) => m[W.op]);
+    expect(ops.filter((op) => op === ToHost.openUdp)).toHaveLength(2);
+    expect(ops.filter((op) => op === ToHost.close).length).toBeGreaterThan(0);
   });
 });
 
@@ -672,8 +675,10 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
         0,
       );
     }
-    expect(rig.ctx.flows.count).toBe(flows / 2);
-    expect(rig.drops(StageDrop.flowTableFull)).toBe(flows / 2);
+    expect(rig.ctx.flows.count).toBeLessThanOrEqual(flows / 2);
+    expect(rig.ctx.flows.freeCount).toBeGreaterThan(0);
+    expect(rig.counter(Counter.flowsGaveWay)).toBeGreaterThan(0);
+    rig.takeMessages();
     udp.flush();
     expect(rig.missingSlots).toBe(0);
   });

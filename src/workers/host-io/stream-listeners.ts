@@ -30,6 +30,7 @@ import {
 import type { ListenerPlan } from '../engine-plan.ts';
 import { flowHash } from '../flow-hash.ts';
 import { reserveMessage, ToShard, W } from '../messages.ts';
+import { Notice } from '../notices.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import { listenerGuest, openListener } from './bind-address.ts';
 import type { HostContext } from './context.ts';
@@ -133,7 +134,11 @@ export class StreamListeners {
           return;
         }
         if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
-        ctx.log('warning', `accept on published port ${plan.port}: ${errnoName(-fd)}`);
+        ctx.notices.tell(
+          Notice.acceptFailed,
+          'warning',
+          `accept on published port ${plan.port}: ${errnoName(-fd)}`,
+        );
         return;
       }
       const port = sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);

@@ -66,6 +66,7 @@ import {
 } from '../../sys/socket.ts';
 import type { HostChange, ListenerPlan } from '../engine-plan.ts';
 import { DataKind, reserveMessage, SentFlag, ToHost, ToShard, W } from '../messages.ts';
+import { Notice } from '../notices.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import type { HostContext, SocketModule } from './context.ts';
 import { Outbound } from './outbound.ts';
@@ -276,7 +277,8 @@ export class StreamSockets implements SocketModule {
     if (this.#peekOff && setsockoptInt(fd, SOL_SOCKET, SO_PEEK_OFF, 0) < 0) {
       this.#peekOff = false;
       this.#discard = new NativeBuffer(DISCARD_BYTES);
-      this.#ctx.log(
+      this.#ctx.notices.tell(
+        Notice.noPeekOffset,
         'info',
         'this kernel has no SO_PEEK_OFF for TCP (Linux 6.10): downloads cost more copying',
       );

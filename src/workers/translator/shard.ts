@@ -34,10 +34,11 @@ import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
 import { describeEntry, FlowField, type FlowSource } from '../flow-report.ts';
-import { FlowTable } from '../flow-table.ts';
 import { ToHost, ToReader, ToShard, W } from '../messages.ts';
+import { Notice, type Notices } from '../notices.ts';
 import { Owner } from '../owners.ts';
 import type { PcapWriter } from '../pcap.ts';
+import { ShardFlows } from '../shard-flows.ts';
 import type { Stage } from '../stage.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { TimerWheel } from '../timer-wheel.ts';
@@ -64,6 +65,8 @@ export interface ShardOptions {
   readonly counters: Float64Array;
   /** A large slot of the shard's own. */
   readonly scratchSlot: number;
+  /** Large slots of its own in which DNS queries wait: the first one, how many. */
+  readonly dnsSlots: readonly [number, number];
   /** The guest's MAC address, six bytes shared by all shards: whoever sees it change writes it. */
   readonly guestMac: Uint8Array;
   /** Addressing.seen, shared likewise. */
@@ -73,7 +76,7 @@ export interface ShardOptions {
   readonly fromHost: RingConsumer;
   readonly toHost: RingProducer;
   readonly pcap?: PcapWriter | undefined;
-  log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+  readonly notices: Notices;
 }
 
 export class Shard implements Stage, FlowSource {
@@ -112,6 +115,7 @@ export class Shard implements Stage, FlowSource {
     const { plan, pool, counters, toReader, toHost, ownership } = options;
     this.#u8 = pool.u8;
     const addressing = new Addressing(plan.addresses, plan.policy, options.seen);
+    const fullText = `flow table of shard ${options.shard} is full (${plan.pool.flows}): new flows wait, or old unanswered ones give way`;
     const ctx: ShardContext = {
       shard: options.shard,
       plan,
@@ -119,7 +123,9 @@ export class Shard implements Stage, FlowSource {
       pool,
       u8: pool.u8,
       counters,
-      flows: new FlowTable(plan.pool.flows),
+      flows: new ShardFlows(plan.pool.flows, counters, () =>
+        options.notices.tell(Notice.tableFull, 'warning', fullText),
+      ),
       timers: new TimerWheel(plan.pool.flows * TIMER_KINDS, 4, performance.now()),
       toHost,
       guest: new GuestLink({
@@ -161,7 +167,8 @@ export class Shard implements Stage, FlowSource {
       drop: (cause) => {
         counters[DROP_BASE - cause]!++;
       },
-      log: options.log,
+      dnsSlots: options.dnsSlots,
+      notices: options.notices,
     };
     this.#ctx = ctx;
     this.#resolvers = new ResolverChoice(plan.addresses);

@@ -45,6 +45,7 @@ import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
+import { Origin } from '../shard-flows.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { isLinkLocalGroup } from './chatter.ts';
@@ -68,6 +69,7 @@ import { UdpRun } from './udp-run.ts';
 const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
 /** Datagrams of a flow are counted so far: enough to tell a conversation from a question and its answer. */
 const MANY = 2;
+const PEER_WORDS = 9;
 
 export class UdpTranslator {
   readonly dns: DnsForward;
@@ -80,9 +82,9 @@ export class UdpTranslator {
   readonly #lastMs: Float64Array;
   readonly #fromGuest: Uint8Array;
   readonly #toGuest: Uint8Array;
-  /** viaListener: which one, the peer's host-side address 0..3, the local address it wrote to 4..7, interface index 8. */
+  /** viaListener: which one; PEER_WORDS each: the peer's host-side address 0..3, the local address it wrote to 4..7, interface index 8. */
   readonly #listener: Uint32Array;
-  readonly #peer: Map<number, Uint32Array> = new Map();
+  readonly #peer: Uint32Array;
   readonly #words = new Uint32Array(8);
   readonly #guest = new Uint32Array(4);
   readonly #run: UdpRun;
@@ -100,6 +102,8 @@ export class UdpTranslator {
     this.#toGuest = new Uint8Array(flows);
     this.#options = new SendOptions(flows);
     this.#listener = new Uint32Array(flows);
+    this.#peer = new Uint32Array(flows * PEER_WORDS);
+    ctx.flows.onGiveWay(IpProtocol.udp, (flow) => this.#close(flow));
     const plan = ctx.plan.addresses.ipv4;
     // A /31 and a /32 have no broadcast address (RFC 3021).
     const hostBits = plan === undefined || plan.prefixLen > 30 ? 0 : 2 ** (32 - plan.prefixLen) - 1;
@@ -158,15 +162,15 @@ export class UdpTranslator {
           refusalToGuest(ctx, p);
           return 0;
       }
-      flow = ctx.flows.insert(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);
-      if (flow < 0) {
-        ctx.counters[Counter.flowTableFull]!++;
-        return StageDrop.flowTableFull;
-      }
+      flow = ctx.flows.admit(Origin.guestDatagram, p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);
+      if (flow < 0) return StageDrop.flowTableFull;
       this.#open(flow, p, destination);
     }
     this.#lastMs[flow] = ctx.now;
-    if (this.#fromGuest[flow]! < MANY) this.#fromGuest[flow]!++;
+    if (this.#fromGuest[flow]! < MANY) {
+      this.#fromGuest[flow]!++;
+      this.#progress(flow);
+    }
     this.#send(flow, p, udpBytes - UDP_BYTES);
     return 0;
   }
@@ -260,16 +264,17 @@ export class UdpTranslator {
     w[at + W.at] = p.transportAt + UDP_BYTES - ctx.pool.slotAt(p.slotA);
     w[at + W.len] = bytes;
     if (this.#state[flow] === State.viaListener) {
-      const peer = this.#peer.get(flow)!;
+      const peer = this.#peer;
+      const k = flow * PEER_WORDS;
       w[at + W.op] = ToHost.sendFromListener;
-      w[at + W.flow] = peer[8]!;
+      w[at + W.flow] = peer[k + 8]!;
       w[at + W.arg1] = this.#listener[flow]!;
-      for (let i = 0; i < 4; i++) w[at + W.addr + i] = peer[i]!;
+      for (let i = 0; i < 4; i++) w[at + W.addr + i] = peer[k + i]!;
       w[at + W.ports] = (ctx.flows.ports[flow]! << 16) >>> 0;
-      w[at + W.arg0] = peer[4]!;
-      w[at + W.arg2] = peer[5]!;
-      w[at + W.arg3] = peer[6]!;
-      w[at + W.arg4] = peer[7]!;
+      w[at + W.arg0] = peer[k + 4]!;
+      w[at + W.arg2] = peer[k + 5]!;
+      w[at + W.arg3] = peer[k + 6]!;
+      w[at + W.arg4] = peer[k + 7]!;
     } else {
       w[at + W.op] = ToHost.sendDatagram;
       w[at + W.arg0] = this.#options.change(flow, p);
@@ -328,7 +333,10 @@ export class UdpTranslator {
   /** A message's payload, with headroom in front of it, to the guest. Takes over the slots. */
   #toGuestAt(flow: number, words: Uint32Array, at: number, gsoSize: number): void {
     this.#lastMs[flow] = this.#ctx.now;
-    if (this.#toGuest[flow]! < MANY) this.#toGuest[flow]!++;
+    if (this.#toGuest[flow]! < MANY) {
+      this.#toGuest[flow]!++;
+      this.#progress(flow);
+    }
     this.#ctx.flows.toGuestBytes[flow]! += words[at + W.len]!;
     const payloadAt = words[at + W.at]!;
     this.#run.add(flow, words[at + W.slotA]!, words[at + W.slotB]!, payloadAt, words[at + W.len]!, gsoSize);
@@ -363,24 +371,21 @@ export class UdpTranslator {
     const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
     let flow: number = ctx.flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
     if (flow < 0) {
-      flow = ctx.flows.insert(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
-      if (flow < 0) {
-        ctx.counters[Counter.flowTableFull]!++;
-        return StageDrop.flowTableFull;
-      }
+      flow = ctx.flows.admit(Origin.inboundDatagram, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+      if (flow < 0) return StageDrop.flowTableFull;
       this.#begin(flow, State.viaListener);
-      this.#peer.set(flow, new Uint32Array(9)); // once a flow
     }
     if (this.#state[flow] === State.viaListener) {
       // Two peers on the host's loopback may look the same to the guest: the one that spoke last is answered.
       this.#listener[flow] = words[at + W.arg1]!;
-      const peer = this.#peer.get(flow)!;
-      addressCopy(words, peerAt, peer, 0);
-      peer[4] = words[at + W.arg0]!;
-      peer[5] = words[at + W.arg2]!;
-      peer[6] = words[at + W.arg3]!;
-      peer[7] = words[at + W.arg4]!;
-      peer[8] = words[at + W.flow]!;
+      const peer = this.#peer;
+      const i = flow * PEER_WORDS;
+      addressCopy(words, peerAt, peer, i);
+      peer[i + 4] = words[at + W.arg0]!;
+      peer[i + 5] = words[at + W.arg2]!;
+      peer[i + 6] = words[at + W.arg3]!;
+      peer[i + 7] = words[at + W.arg4]!;
+      peer[i + 8] = words[at + W.flow]!;
     }
     this.#toGuestAt(flow, words, at, 0);
     return 0;
@@ -406,13 +411,8 @@ export class UdpTranslator {
     const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
     let flow: number = flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
     if (flow < 0) {
-      // Whoever knows the port could fill the table from many addresses: half of it is kept for what the guest begins.
-      if (flows.count < flows.maxFlows / 2)
-        flow = flows.insert(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
-      if (flow < 0) {
-        ctx.counters[Counter.flowTableFull]!++;
-        return StageDrop.flowTableFull;
-      }
+      flow = flows.admit(Origin.inboundDatagram, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+      if (flow < 0) return StageDrop.flowTableFull;
       this.#openSocket(flow, words, at + W.addr);
     }
     this.#toGuestAt(flow, words, at, words[at + W.arg1]!);
@@ -445,6 +445,15 @@ export class UdpTranslator {
     return both ? FlowState.replied : FlowState.unreplied;
   }
 
+  /** One more datagram of a flow's first: what both sides have said decides whether it gives way when the table is full. */
+  #progress(flow: number): void {
+    const fromGuest = this.#fromGuest[flow]!;
+    const toGuest = this.#toGuest[flow]!;
+    if (fromGuest === 0 || toGuest === 0) return;
+    if (fromGuest === MANY || toGuest === MANY) this.#ctx.flows.settle(flow);
+    else this.#ctx.flows.answered(flow);
+  }
+
   /** The idle timer of a UDP flow. */
   onTimer(flow: number, kind: number): void {
     if (kind !== TimerKind.idle) return;
@@ -470,7 +479,6 @@ export class UdpTranslator {
     if (state !== State.connected && state !== State.viaListener) return;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     if (state === State.viaListener) {
-      this.#peer.delete(flow);
       this.#state[flow] = State.none;
       ctx.flows.remove(flow);
       return;

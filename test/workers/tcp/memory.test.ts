@@ -5,6 +5,8 @@ import { poolPlan } from '../../../src/main/options.ts';
 import { Counter } from '../../../src/ring/counters.ts';
 import { slotShares } from '../../../src/workers/plan.ts';
 import { reassemblyLimit } from '../../../src/workers/reassembly.ts';
+import { longQueryLimit } from '../../../src/workers/translator/dns-forward.ts';
+import { outOfOrderLimit } from '../../../src/workers/translator/tcp/out-of-order.ts';
 import { queueBudget, slotRoom } from '../../../src/workers/translator/tcp/receive-buffers.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import type { FakeSocket } from '../../support/netsim/fake-host.ts';
@@ -268,17 +270,16 @@ describe('sum of all bounds', () => {
       const readerSmall = shares.readerSmall[1];
       const readerLarge = shares.readerLarge[1];
       const queues = queueBudget(readerSmall, readerLarge, shards);
-      // out-of-order.ts: an eighth of the pool.
-      const outOfOrderSmall = Math.floor(smallSlots / 8 / shards) * shards;
-      const outOfOrderLarge = Math.floor(largeSlots / 8 / shards) * shards;
-      const small = queues.small * shards + outOfOrderSmall;
-      const large = queues.large * shards + outOfOrderLarge + reassemblyLimit(readerLarge);
+      const outOfOrder = outOfOrderLimit(shares, shards);
+      // Each may be of either kind.
+      const queries = longQueryLimit(readerLarge, shards);
+      const small = (queues.small + outOfOrder.small + queries) * shards;
+      const large = (queues.large + outOfOrder.large + queries) * shards + reassemblyLimit(readerLarge);
       const what = `--pool-size ${mib}, ${shards} shards`;
       // One slot of each kind stays armed.
       expect(readerSmall - small, `${what}: small`).toBeGreaterThan(1);
       expect(readerLarge - large, `${what}: large`).toBeGreaterThan(1);
       expect(queues.small, what).toBeGreaterThan(0);
-      expect(queues.large, what).toBeGreaterThan(0);
     }
   });
 });

@@ -20,6 +20,7 @@ import {
 } from '../../../src/workers/engine-plan.ts';
 import { HostIo } from '../../../src/workers/host-io/host-io.ts';
 import { DataKind, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
+import { Notices } from '../../../src/workers/notices.ts';
 import { Owner } from '../../../src/workers/owners.ts';
 import { ADDRESSES } from '../../support/netsim/engine.ts';
 
@@ -104,7 +105,7 @@ class Bench {
       fromShards: [new RingConsumer(sab, layout, 0)],
       toReader: new RingProducer(sab, layout, 2, null),
       watch: (fd, gid, events) => epollAdd(this.#ep, fd, events, gid, 0),
-      log: () => {},
+      notices: new Notices(() => {}),
     });
   }
 

@@ -70,6 +70,7 @@ export class TcpClosing {
     this.#outOfOrder.clear(flow);
     this.#pending.flushCredit(flow);
     tcb.state[flow] = TcbState.closing;
+    this.#ctx.flows.settle(flow);
     if (op === ToHost.reset) tcb.flags[flow]! |= TcbFlag.reset;
     this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
     this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);

@@ -27,6 +27,7 @@ import { Errno } from '../../../sys/constants.ts';
 import { flowHash } from '../../flow-hash.ts';
 import { ADDR_WORDS } from '../../flow-table.ts';
 import { reserveMessage, ToHost, W } from '../../messages.ts';
+import { Origin } from '../../shard-flows.ts';
 import { StageDrop } from '../../stage-drop.ts';
 import { Destination } from '../addressing.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
@@ -94,6 +95,8 @@ export class TcpHandshake {
     this.#pending = parts.pending;
     this.#closing = parts.closing;
     this.#keepAlive = parts.keepAlive;
+    // Nothing is said to the guest: its SYN, sent again, begins anew.
+    ctx.flows.onGiveWay(IpProtocol.tcp, (flow) => this.#closing.abortHost(flow));
   }
 
   /** A segment of no known connection: a SYN opens one, anything else is answered as RFC 9293 section 3.10.7.1 says. */
@@ -121,15 +124,8 @@ export class TcpHandshake {
       this.#output.resetUnknown(p, headerBytes, flags);
       return packetFree(ctx, p);
     }
-    const flow = ctx.flows.insert(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.tcp);
-    if (flow < 0) {
-      ctx.counters[Counter.flowTableFull]!++;
-      ctx.log(
-        'warning',
-        `flow table of shard ${ctx.shard} is full (${ctx.plan.pool.flows}): new connections wait`,
-      );
-      return packetFree(ctx, p);
-    }
+    const flow = ctx.flows.admit(Origin.tcp, p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.tcp);
+    if (flow < 0) return packetFree(ctx, p);
     this.#begin(flow, p.family);
     tcb.irs[flow] = tcpSeq(u8, p.transportAt);
     tcb.rcvNxt[flow] = (tcb.irs[flow]! + 1) >>> 0;
@@ -245,6 +241,7 @@ export class TcpHandshake {
     }
     // host-io has closed the socket with the failure: `closed` is on its way behind this message.
     tcb.state[flow] = TcbState.closing;
+    ctx.flows.settle(flow);
     if (errno === Errno.ETIMEDOUT) return; // the guest's own SYN timer says the same
     const v6 = tcb.flags[flow]! & TcbFlag.v6;
     const honest = ctx.plan.policy.connectFailure === 'honest';
@@ -274,14 +271,16 @@ export class TcpHandshake {
     const ports = ((peerAndTarget << 16) | (peerAndTarget >>> 16)) >>> 0;
     const hash = words[at + W.arg4]!;
     const taken = ctx.flows.find(hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp) >= 0;
-    const flow = taken ? -1 : ctx.flows.insert(hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
+    const flow = taken
+      ? -1
+      : ctx.flows.admit(Origin.tcp, hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
     const out = ctx.toHost;
     const o = reserveMessage(out, flow < 0 ? ToHost.refuse : ToHost.adopt, flow < 0 ? 0 : flow);
     const w = out.words;
     w[o + W.arg0] = token;
     out.commit();
     if (flow < 0) {
-      ctx.counters[Counter.flowTableFull]!++;
+      if (taken) ctx.counters[Counter.flowTableFull]!++;
       return;
     }
     this.#begin(flow, family);
@@ -379,6 +378,7 @@ export class TcpHandshake {
   #establish(flow: number, ack: number, seq: number, window: number): void {
     const tcb = this.#tcb;
     tcb.state[flow] = TcbState.established;
+    this.#ctx.flows.settle(flow);
     tcb.sndUna[flow] = ack;
     tcb.sndNxt[flow] = ack;
     tcb.sndMax[flow] = ack;
