@@ -42,7 +42,7 @@ import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { flowHash } from '../flow-hash.ts';
 import { FlowState } from '../flow-report.ts';
-import { ADDR_WORDS } from '../flow-table.ts';
+import { ADDR_WORDS, NO_FLOW } from '../flow-table.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
 import { StageDrop } from '../stage-drop.ts';
@@ -59,6 +59,7 @@ import {
   quotedBytes,
   refusalToGuest,
 } from './icmp-errors.ts';
+import { OtherPorts } from './other-port.ts';
 import { type Packet, packetChecksumOk, packetFree } from './packet.ts';
 import { SendOptions } from './send-options.ts';
 import { pseudoSumWords } from './to-guest.ts';
@@ -67,6 +68,8 @@ import { UdpRun } from './udp-run.ts';
 const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
 /** Datagrams of a flow are counted so far: enough to tell a conversation from a question and its answer. */
 const MANY = 2;
+/** Of #findOther: no such flow, and none to begin. */
+const NOT_THERE = -2;
 
 export class UdpTranslator {
   readonly dns: DnsForward;
@@ -79,10 +82,13 @@ export class UdpTranslator {
   readonly #lastMs: Float64Array;
   readonly #fromGuest: Uint8Array;
   readonly #toGuest: Uint8Array;
-  /** viaListener: which one, the peer's host-side address 0..3, the local address it wrote to 4..7, interface index 8. */
+  /** viaListener: which one, the peer's host-side address 0..3, the local address it wrote to 4..7, interface index 8, its port 9. */
   readonly #listener: Uint32Array;
   readonly #peer: Map<number, Uint32Array> = new Map();
   readonly #words = new Uint32Array(8);
+  readonly #otherPorts: OtherPorts;
+  /** Flows that show the guest another source port than the peer's. */
+  #otherCount = 0;
   readonly #guest = new Uint32Array(4);
   readonly #run: UdpRun;
   readonly #options: SendOptions;
@@ -92,6 +98,7 @@ export class UdpTranslator {
     this.#resolvers = resolvers;
     this.dns = new DnsForward(ctx, resolvers);
     this.#run = new UdpRun(ctx);
+    this.#otherPorts = new OtherPorts(ctx);
     const flows = ctx.flows.maxFlows;
     this.#state = new Uint8Array(flows);
     this.#lastMs = new Float64Array(flows);
@@ -260,7 +267,7 @@ export class UdpTranslator {
       w[at + W.flow] = peer[8]!;
       w[at + W.arg1] = this.#listener[flow]!;
       for (let i = 0; i < 4; i++) w[at + W.addr + i] = peer[i]!;
-      w[at + W.ports] = (ctx.flows.ports[flow]! << 16) >>> 0;
+      w[at + W.ports] = (peer[9]! << 16) >>> 0;
       w[at + W.arg0] = peer[4]!;
       w[at + W.arg2] = peer[5]!;
       w[at + W.arg3] = peer[6]!;
@@ -357,17 +364,28 @@ export class UdpTranslator {
     const [k0, k1] = ctx.plan.hashKey;
     const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
     let flow: number = ctx.flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+    // Another connection of the guest's view: through another published port, or of another peer that looks the same to the guest.
+    const taken = flow >= 0 && this.#state[flow] === State.viaListener && !this.#isOf(flow, words, at);
+    let isOther = false;
+    if (taken || (flow < 0 && this.#otherCount > 0)) {
+      const other = this.#findOther(hash, remote, ports, words, at, taken);
+      isOther = other !== NOT_THERE;
+      if (isOther) flow = other;
+      else if (taken) return StageDrop.flowTableFull;
+    }
     if (flow < 0) {
-      flow = ctx.flows.insert(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+      flow = isOther
+        ? ctx.flows.insert(this.#otherPorts.hash, guest, 0, remote, 0, this.#otherPorts.ports, IpProtocol.udp)
+        : ctx.flows.insert(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
       if (flow < 0) {
         ctx.counters[Counter.flowTableFull]!++;
         return StageDrop.flowTableFull;
       }
       this.#begin(flow, State.viaListener);
-      this.#peer.set(flow, new Uint32Array(9)); // once a flow
+      this.#peer.set(flow, new Uint32Array(10)); // once a flow
+      if (isOther) this.#otherCount++;
     }
     if (this.#state[flow] === State.viaListener) {
-      // Two peers on the host's loopback may look the same to the guest: the one that spoke last is answered.
       this.#listener[flow] = words[at + W.arg1]!;
       const peer = this.#peer.get(flow)!;
       addressCopy(words, peerAt, peer, 0);
@@ -376,9 +394,51 @@ export class UdpTranslator {
       peer[6] = words[at + W.arg3]!;
       peer[7] = words[at + W.arg4]!;
       peer[8] = words[at + W.flow]!;
+      peer[9] = peerPort;
     }
     this.#toGuestAt(flow, words, at, 0);
     return 0;
+  }
+
+  /** Whether a flow through a listener is the one that a listenerDatagram belongs to. */
+  #isOf(flow: number, words: Uint32Array, at: number): boolean {
+    const peer = this.#peer.get(flow)!;
+    return (
+      this.#listener[flow] === words[at + W.arg1] &&
+      peer[9] === words[at + W.ports]! >>> 16 &&
+      addressEqual(peer, 0, words, at + W.addr)
+    );
+  }
+
+  /**
+   * The flow of a listenerDatagram among those that show the guest another source port than the peer's (other-port.ts).
+   * @param remote  with this.#guest its addresses on the TAP
+   * @param mayBegin  without one: look for a port for it, and leave it in #otherPorts
+   * @returns the flow, NO_FLOW (-1): a new one is to begin under #otherPorts, or NOT_THERE
+   */
+  #findOther(
+    hash: number,
+    remote: Uint32Array,
+    ports: number,
+    words: Uint32Array,
+    at: number,
+    mayBegin: boolean,
+  ): number {
+    const { flows } = this.#ctx;
+    const guest = this.#guest;
+    const other = this.#otherPorts;
+    let free = -1;
+    // A flow before this one may have ended and left a gap: all candidates are looked at, in the rare case that brought us here.
+    for (let k = 0; k < other.tries; k++) {
+      if (!other.at(k, hash, guest, 0, remote, 0, ports, IpProtocol.udp)) continue;
+      const flow = flows.find(other.hash, guest, 0, remote, 0, other.ports, IpProtocol.udp);
+      if (flow < 0) {
+        if (free < 0) free = k;
+      } else if (this.#state[flow] === State.viaListener && this.#isOf(flow, words, at)) return flow;
+    }
+    if (free < 0 || !mayBegin) return NOT_THERE;
+    other.at(free, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+    return NO_FLOW;
   }
 
   /**
@@ -465,6 +525,7 @@ export class UdpTranslator {
     if (state !== State.connected && state !== State.viaListener) return;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     if (state === State.viaListener) {
+      if (this.#peer.get(flow)![9] !== (ctx.flows.ports[flow]! & 0xffff)) this.#otherCount--;
       this.#peer.delete(flow);
       this.#state[flow] = State.none;
       ctx.flows.remove(flow);
