@@ -390,6 +390,16 @@ describe('TCP handshake from outside', () => {
     expect([t.socket.received, t.socket.consumed]).toEqual([7, 20]);
   });
 
+  it('SYN-SENT: the window of a SYN,ACK is not scaled', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.socket.peerWrite(5000);
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS, window: 1000 });
+    const bytes = t.segments().reduce((sum, s) => sum + s.payload.length, 0);
+    expect(bytes).toBe(1000);
+  });
+
   it('SYN-SENT: RST,ACK of the guest resets the peer', () => {
     const t = script();
     accept(t);

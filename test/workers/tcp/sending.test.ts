@@ -198,7 +198,8 @@ describe('TCP sending', () => {
     ]) {
       t.send('ACK', 1, 1, { options: { sack } });
     }
-    for (const s of t.segments()) t.text(s);
+    expect(t.segments(0.5)).toEqual([]);
+    expect(t.engine.counters[Counter.tcpFastRetransmits]).toBe(0);
     t.send('ACK', 1, 5001);
     t.out();
     expect(t.socket.consumed).toBe(5000);
@@ -240,10 +241,27 @@ describe('TCP sending', () => {
     const gaps = times.map((at, i) => at - (times[i - 1] ?? 0));
     // Each wait is no shorter than the one before, up to a minute.
     for (let i = 2; i < gaps.length - 1; i++) expect(gaps[i]!).toBeGreaterThanOrEqual(gaps[i - 1]! - 20);
+    // And twice as long, from the second time-out on.
+    for (let i = 3; i < gaps.length - 1; i++) {
+      expect(gaps[i]!).toBeGreaterThanOrEqual(Math.min(1.9 * gaps[i - 1]!, 59_980));
+    }
     expect(Math.max(...gaps)).toBeLessThanOrEqual(60_020);
     expect(times.length).toBeGreaterThan(10);
     expect(t.socket.closedBy).toBe('reset');
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('ESTABLISHED: after a time-out with much in flight only 64 KiB are sent again at once', () => {
+    const t = script().establish({ window: 8192 });
+    t.socket.peerWrite(300_000);
+    t.out();
+    const una = t.segments(5000).filter((s) => s.payload.length > 0);
+    const furthest = Math.max(...ranges(t, una).map(([, end]) => end));
+    expect(furthest).toBeLessThanOrEqual(1 + 65_536);
+    expect(t.socket.credit).toBe(65_536);
+    t.send('ACK', 1, 300_001, { window: 8192 });
+    t.out();
+    endAndCheck(t);
   });
 
   it.each([
@@ -337,7 +355,9 @@ describe('TCP sending', () => {
     t.socket.peerWrite(5000);
     expect(t.out(100)).toEqual([]);
     const probes = t.segments(30_000);
+    // At 0.2, 0.6, 1.4, 3, 6.2, 12.6 s and every 10 s.
     expect(probes.length).toBeGreaterThan(3);
+    expect(probes.length).toBeLessThanOrEqual(8);
     for (const s of probes) expect(s.payload.length).toBe(1);
     t.send('ACK', 1, 1, { window: 512 });
     expect(ranges(t, t.segments()).at(-1)![1]).toBe(5001);
