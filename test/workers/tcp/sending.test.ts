@@ -251,6 +251,27 @@ describe('TCP sending', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
+  it('ESTABLISHED: bytes that are on their way from host-io at a rewind are stale: not sent, and come again in order', () => {
+    const t = script({ linkMs: 5 });
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out(30);
+    t.send('ACK', 1, 1, { window: 512 });
+    t.out(30);
+    t.socket.peerWrite(20_000);
+    t.out(12);
+    t.socket.peerWrite(20_000);
+    t.clock.advance(1);
+    t.tooBig(1280, 1);
+    const again = ranges(t, t.segments(30));
+    expect(again[0]![0]).toBe(1);
+    expect(again.at(-1)![1]).toBe(40_001);
+    t.send('ACK', 1, 40_001, { window: 512 });
+    t.out(30);
+    expect(t.socket.consumed).toBe(40_000);
+    t.send('RST', 1, null);
+    t.out(30);
+  });
+
   it('ESTABLISHED: after a time-out with much in flight only 64 KiB are sent again at once', () => {
     const t = script().establish({ window: 8192 });
     t.socket.peerWrite(300_000);
@@ -364,6 +385,15 @@ describe('TCP sending', () => {
     t.send('ACK', 1, 5001, { window: 512 });
     t.out();
     expect(t.socket.consumed).toBe(5000);
+    endAndCheck(t);
+  });
+
+  it('ZERO WINDOW: the host has nothing to send: room for a probe is given at times that double, up to 10 s', () => {
+    const t = script().establish({ window: 0 });
+    t.out(30_000);
+    // At 0.2, 0.6, 1.4, 3, 6.2, 12.6, 22.6 s.
+    expect(t.engine.counters[Counter.tcpZeroWindow]).toBeGreaterThanOrEqual(6);
+    expect(t.engine.counters[Counter.tcpZeroWindow]).toBeLessThanOrEqual(8);
     endAndCheck(t);
   });
 
