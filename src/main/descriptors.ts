@@ -7,6 +7,7 @@ import { readdirSync } from 'node:fs';
 import { F_GETFD, FD_CLOEXEC } from '../sys/constants.ts';
 import { close, fcntl, setCloexec } from '../sys/io.ts';
 import { isOpen } from '../sys/namespace.ts';
+import { openFilesLimit } from '../sys/open-files.ts';
 
 export const INHERITED_VARIABLE = 'BUCATINI_INHERITED';
 /** The caller's soft limit of open descriptors, which Node raises: for COMMAND. */
@@ -34,6 +35,16 @@ export function passOn(fds: readonly number[]): void {
 
 const inherited = (env: NodeJS.ProcessEnv): number[] =>
   (env[INHERITED_VARIABLE] ?? '').split(' ').filter(Boolean).map(Number);
+
+/** We and the container's connections are short of descriptors below this. */
+const FEW_OPEN_FILES = 256;
+
+/** What to tell when hardly any connection has a descriptor; undefined: there are enough. */
+export function fewDescriptors(): string | undefined {
+  const limit = openFilesLimit();
+  if (limit >= FEW_OPEN_FILES) return undefined;
+  return `only ${limit} descriptors may be open, connections that find none wait: raise the hard limit (ulimit -Hn)`;
+}
 
 /** Whether our caller has left it open; started without a launcher, whether it is open at all. */
 export const isInherited = (fd: number, env: NodeJS.ProcessEnv = process.env): boolean =>

@@ -22,7 +22,7 @@ import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
 import type { ApiSocket } from './api-socket.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
-import { closeInheritedOnExec, OPEN_FILES_VARIABLE } from './descriptors.ts';
+import { closeInheritedOnExec, fewDescriptors, OPEN_FILES_VARIABLE } from './descriptors.ts';
 import {
   chooseNetns,
   endWithin,
@@ -102,6 +102,8 @@ export async function run(
     const starting = launchEngine(loading, settings, made, log, sockets);
     starting.catch(() => {});
     for (const note of await netns.configured) log('warning', note);
+    const few = fewDescriptors();
+    if (few !== undefined) log('warning', few);
     watch.lap('interface configured');
     engine = await starting;
     watch.lap('engine started');

@@ -106,6 +106,14 @@ const TABLE = {
   ],
   datagramsToHost: ['datagrams', 'Datagrams sent to the host network'],
   datagramsToGuest: ['datagrams', 'Datagrams received from the host network'],
+  tcpAcceptsHeld: [
+    'connections',
+    'Connections to published ports that waited, as an older flow had the same addresses and ports',
+  ],
+  tcpOpensPutOff: [
+    'connections',
+    'SYNs of the container dropped for want of descriptors or memory: it sends them again',
+  ],
   emfile: ['events', 'Sockets not opened for want of file descriptors'],
   datagramSends: ['calls', 'Send calls that carried datagrams; sockSends counts them too'],
   datagramSendBytes: ['bytes', 'Datagram bytes that host sockets took'],

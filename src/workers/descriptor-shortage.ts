@@ -8,6 +8,10 @@ const TEXT = {
   [Errno.ENFILE]: 'no descriptors left on this machine for new connections: raise fs.file-max',
 } as const;
 
+/** Whether the errno (above zero) of a socket that could not be had says that there may be one a moment later. */
+export const isShortage = (errno: number): boolean =>
+  errno === Errno.EMFILE || errno === Errno.ENFILE || errno === Errno.ENOBUFS || errno === Errno.ENOMEM;
+
 export class DescriptorShortage {
   readonly #counters: Float64Array;
   readonly #notices: Notices;

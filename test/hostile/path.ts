@@ -321,7 +321,10 @@ export class HostilePath {
       this.host.messages +
       c[Counter.fragmentsDropped]! +
       c[Counter.fragmentsReassembled]! +
-      c[Counter.flowTableFull]!
+      c[Counter.flowTableFull]! +
+      c[Counter.groupReports]! +
+      c[Counter.discoveryUnanswered]! +
+      c[Counter.linkLocalDatagrams]!
     );
   }
 

@@ -578,6 +578,46 @@ describe('published UDP ports', () => {
       m[W.arg4] = local[3]!;
     });
 
+  it('two published ports to one port inside, one peer port: two flows, the second under another port, each answered through its own', () => {
+    const { rig, udp } = begin();
+    const from = (index: number, bytes: number): void => {
+      const m = listener(rig, PEER, 7000, pattern(bytes));
+      m[W.arg1] = index;
+      udp.onMessage(ToShard.listenerDatagram, m, 0);
+      udp.flush();
+    };
+    const seen = (): number => readUdp(readIp(rig.takeSent()[0]!.bytes)).srcPort;
+    from(3, 20);
+    expect(seen()).toBe(7000);
+    from(4, 20);
+    const other = seen();
+    expect(other).toBeGreaterThanOrEqual(49152);
+    // Each keeps its port.
+    from(3, 20);
+    expect(seen()).toBe(7000);
+    from(4, 20);
+    expect(seen()).toBe(other);
+    for (const [port, index] of [
+      [7000, 3],
+      [other, 4],
+    ] as const) {
+      udp.onPacket(rig.packet(udpPacket(GUEST, 8080, PEER, port, pattern(5))));
+      const [reply] = rig.takeMessages();
+      expect([reply![W.op], reply![W.arg1], reply![W.ports]]).toEqual([
+        ToHost.sendFromListener,
+        index,
+        (7000 << 16) >>> 0,
+      ]);
+      give(rig, reply!);
+    }
+    runTimers(rig, udp, 200_000);
+    expect(rig.ctx.flows.count).toBe(0);
+    expect(rig.missingSlots).toBe(0);
+    // The peer's own port is free again.
+    from(4, 20);
+    expect(seen()).toBe(7000);
+  });
+
   it('peer, then answer, then idle: delivered with its own address, answered through the listener, gone without a close', () => {
     const { rig, udp } = begin();
     udp.onMessage(ToShard.listenerDatagram, listener(rig, PEER, 7000, pattern(20)), 0);

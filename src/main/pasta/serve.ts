@@ -21,7 +21,7 @@ import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api-socket.ts';
 import { NamespaceWatch } from '../attach.ts';
-import { closeInheritedOnExec } from '../descriptors.ts';
+import { closeInheritedOnExec, fewDescriptors } from '../descriptors.ts';
 import { endWithin, loadEngine } from '../engine-launch.ts';
 import { HostWatch } from '../host-watch.ts';
 import { holdOutputs } from '../output.ts';
@@ -117,6 +117,8 @@ export async function servePasta(start: PastaStart): Promise<number> {
     steps.lap('TAP made');
     if (conf.fd === undefined) tapFd = made.tap?.fd; // whose end is our caller's matter
     for (const line of made.network.warnings) log.log('warning', line);
+    const few = fewDescriptors();
+    if (few !== undefined) log.log('warning', few);
     // A command's output is not to be mixed with ours.
     const level = command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
     for (const line of made.network.info) log.log(level, line);

@@ -11,7 +11,7 @@
  * Other ICMP of the guest's goes nowhere.
  */
 
-import { isMulticast } from '../../proto/address.ts';
+import { isMulticast, isUnspecified } from '../../proto/address.ts';
 import { writeU16 } from '../../proto/be.ts';
 import { finishSum, onesSum } from '../../proto/checksum.ts';
 import { Drop } from '../../proto/drop.ts';
@@ -86,6 +86,7 @@ export class PingTranslator {
     }
     if (!ctx.plan.policy.icmp) return StageDrop.switchedOff;
     if (!this.#checksumOk(p)) return p.family === 4 ? Drop.icmpChecksum : Drop.icmp6Checksum;
+    if (isUnspecified(p.addr, 0)) return StageDrop.ipSource;
     if (isMulticast(p.addr, 4)) return StageDrop.group;
     const destination = ctx.addressing.classify(p.addr, 4, 0);
     if (destination === Destination.invalid) return StageDrop.destination;

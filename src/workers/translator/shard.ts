@@ -395,7 +395,9 @@ export class Shard implements Stage, FlowSource {
     addressRead(u8, ipAt + IPV6_DST, p.addr, 4);
     const a = p.addr;
     const loopback = a[0] === 0 && a[1] === 0 && a[2] === 0 && a[3] === 1;
-    if (a[0]! >>> 24 === 0xff || loopback) return packetDiscard(ctx, p, StageDrop.ipSource);
+    // ::ffff:0:0/96 stands for IPv4 in the tables: no packet of IPv6 has such a source (RFC 4291 section 2.5.5.2).
+    const mapped = a[0] === 0 && a[1] === 0 && a[2] === 0xffff;
+    if (a[0]! >>> 24 === 0xff || loopback || mapped) return packetDiscard(ctx, p, StageDrop.ipSource);
     ctx.addressing.learn6(a, 0);
     switch (p.proto) {
       case IpProtocol.tcp:

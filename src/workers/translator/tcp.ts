@@ -255,7 +255,8 @@ export class TcpTranslator {
       case ToShard.closed:
         // An attempt at a resolver has ended, the next one may begin.
         if (tcb.state[flow] === TcbState.connecting) return this.#handshake.openResolver(flow);
-        return this.#closing.onClosed(flow);
+        this.#closing.onClosed(flow);
+        return this.#handshake.releaseWaiting(flow);
       case ToShard.accepted:
         return this.#handshake.onAccepted(words, at);
     }
@@ -273,7 +274,10 @@ export class TcpTranslator {
 
   /** @param kind  TimerKind */
   onTimer(flow: number, kind: number): void {
-    if (kind === TimerKind.idle) return this.#keepAlive.onTimer(flow);
+    if (kind === TimerKind.idle) {
+      this.#handshake.releaseWaiting(flow);
+      return this.#keepAlive.onTimer(flow);
+    }
     switch (this.#tcb.state[flow]) {
       case TcbState.synReceived:
       case TcbState.synSent:

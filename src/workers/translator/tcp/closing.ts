@@ -13,6 +13,9 @@ import type { SegmentOutput } from './output.ts';
 import type { Pending } from './pending.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';
 
+/** Silence after which a guest that has closed is asked whether it is still there (keep-alive.ts). */
+export const HALF_CLOSED_IDLE_MS = 30_000;
+
 export class TcpClosing {
   readonly #ctx: ShardContext;
   readonly #tcb: TcpControlBlocks;
@@ -40,6 +43,7 @@ export class TcpClosing {
   /** The guest's FIN, in order: FIN to the host's peer once everything queued is sent. */
   finishHost(flow: number): void {
     this.#command(flow, ToHost.finish);
+    this.#ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, this.#ctx.now + HALF_CLOSED_IDLE_MS);
   }
 
   /** Both FINs have arrived and been acknowledged: the host socket is closed. */
@@ -72,8 +76,8 @@ export class TcpClosing {
     tcb.state[flow] = TcbState.closing;
     this.#ctx.flows.settle(flow);
     if (op === ToHost.reset) tcb.flags[flow]! |= TcbFlag.reset;
+    // The idle timer stays: a connection may wait for the flow's end (handshake.ts).
     this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
-    this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     this.#command(flow, op);
   }
 
