@@ -52,7 +52,7 @@ import type { SegmentOutput } from './output.ts';
 import type { Pending } from './pending.ts';
 import { RCV_WSCALE, type ReceiveBuffers } from './receive-buffers.ts';
 import type { Timestamps } from './timestamps.ts';
-import { WaitingAccepts } from './waiting-accepts.ts';
+import type { WaitingAccepts } from './waiting-accepts.ts';
 
 const SYN_TRIES = 6;
 /**
@@ -77,6 +77,7 @@ export interface HandshakeParts {
   readonly pending: Pending;
   readonly closing: TcpClosing;
   readonly keepAlive: KeepAlive;
+  readonly waiting: WaitingAccepts;
 }
 
 export class TcpHandshake {
@@ -92,7 +93,7 @@ export class TcpHandshake {
   readonly #keepAlive: KeepAlive;
   readonly #options = newTcpOptions();
   readonly #words = new Uint32Array(8);
-  readonly #waiting = new WaitingAccepts();
+  readonly #waiting: WaitingAccepts;
   readonly #otherPorts: OtherPorts;
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice, parts: HandshakeParts) {
@@ -107,6 +108,7 @@ export class TcpHandshake {
     this.#pending = parts.pending;
     this.#closing = parts.closing;
     this.#keepAlive = parts.keepAlive;
+    this.#waiting = parts.waiting;
   }
 
   /** A segment of no known connection: a SYN opens one, anything else is answered as RFC 9293 section 3.10.7.1 says. */
