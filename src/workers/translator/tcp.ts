@@ -51,6 +51,7 @@ import { Retransmission } from './tcp/retransmission.ts';
 import { SegmentRun } from './tcp/run.ts';
 import { TcpSender } from './tcp/sender.ts';
 import { Timestamps } from './tcp/timestamps.ts';
+import { WaitingAccepts } from './tcp/waiting-accepts.ts';
 import { ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 
 /** By TcbState: what reports say. */
@@ -92,11 +93,12 @@ export class TcpTranslator {
     const timestamps = new Timestamps(ctx, tcb);
     const output = new SegmentOutput(ctx, tcb, buffers, timestamps);
     const pending = new Pending(ctx, tcb, outOfOrder, output);
-    const closing = new TcpClosing(ctx, tcb, buffers, outOfOrder, output, pending);
+    const waiting = new WaitingAccepts();
+    const closing = new TcpClosing(ctx, tcb, buffers, outOfOrder, output, pending, waiting);
     const keepAlive = new KeepAlive(ctx, tcb, output, closing);
     const retransmission = new Retransmission(ctx, tcb, output, pending, closing);
     const run = new SegmentRun(ctx, tcb, output);
-    const parts = { tcb, buffers, outOfOrder, timestamps, output, pending, closing, keepAlive };
+    const parts = { tcb, buffers, outOfOrder, timestamps, output, pending, closing, keepAlive, waiting };
     this.#ctx = ctx;
     this.#tcb = tcb;
     this.#timestamps = timestamps;

@@ -475,6 +475,23 @@ describe('TCP handshake from outside', () => {
     expect(t.sockets.map((s) => s.received)).toEqual([0, 7]);
   });
 
+  it('the same addresses and ports while the first is just established or closed by the guest: the wait is no longer', () => {
+    for (const fin of [false, true]) {
+      const t = script();
+      accept(t);
+      t.out();
+      if (fin) t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+      t.out();
+      accept(t);
+      t.clock.advance(1);
+      if (fin) t.send('FIN,ACK', 1, 1);
+      else t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+      const syns = t.segments(50).filter((s) => s.flags === Syn);
+      expect(syns.map((s) => s.srcPort)).toEqual([expect.any(Number)]);
+      expect(syns[0]!.srcPort).toBeGreaterThanOrEqual(49152);
+    }
+  });
+
   it('CLOSING: the peer reconnects from the same port while the old flow waits for its end: it is held, then opened', () => {
     const t = script();
     accept(t);

@@ -12,6 +12,7 @@ import type { OutOfOrderQueues } from './out-of-order.ts';
 import type { SegmentOutput } from './output.ts';
 import type { Pending } from './pending.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';
+import type { WaitingAccepts } from './waiting-accepts.ts';
 
 /** Silence after which a guest that has closed is asked whether it is still there (keep-alive.ts). */
 export const HALF_CLOSED_IDLE_MS = 30_000;
@@ -23,6 +24,7 @@ export class TcpClosing {
   readonly #outOfOrder: OutOfOrderQueues;
   readonly #output: SegmentOutput;
   readonly #pending: Pending;
+  readonly #waiting: WaitingAccepts;
 
   constructor(
     ctx: ShardContext,
@@ -31,6 +33,7 @@ export class TcpClosing {
     outOfOrder: OutOfOrderQueues,
     output: SegmentOutput,
     pending: Pending,
+    waiting: WaitingAccepts,
   ) {
     this.#ctx = ctx;
     this.#tcb = tcb;
@@ -38,11 +41,14 @@ export class TcpClosing {
     this.#outOfOrder = outOfOrder;
     this.#output = output;
     this.#pending = pending;
+    this.#waiting = waiting;
   }
 
   /** The guest's FIN, in order: FIN to the host's peer once everything queued is sent. */
   finishHost(flow: number): void {
     this.#command(flow, ToHost.finish);
+    // A timer that is due sooner, for a connection that waits, leads to keep-alive.ts as well, which looks at the time.
+    if (this.#waiting.has(flow)) return;
     this.#ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, this.#ctx.now + HALF_CLOSED_IDLE_MS);
   }
 

@@ -53,7 +53,7 @@ import type { SegmentOutput } from './output.ts';
 import type { Pending } from './pending.ts';
 import { RCV_WSCALE, type ReceiveBuffers } from './receive-buffers.ts';
 import type { Timestamps } from './timestamps.ts';
-import { WaitingAccepts } from './waiting-accepts.ts';
+import type { WaitingAccepts } from './waiting-accepts.ts';
 
 const SYN_TRIES = 6;
 /**
@@ -78,6 +78,7 @@ export interface HandshakeParts {
   readonly pending: Pending;
   readonly closing: TcpClosing;
   readonly keepAlive: KeepAlive;
+  readonly waiting: WaitingAccepts;
 }
 
 export class TcpHandshake {
@@ -93,7 +94,7 @@ export class TcpHandshake {
   readonly #keepAlive: KeepAlive;
   readonly #options = newTcpOptions();
   readonly #words = new Uint32Array(8);
-  readonly #waiting = new WaitingAccepts();
+  readonly #waiting: WaitingAccepts;
   readonly #otherPorts: OtherPorts;
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice, parts: HandshakeParts) {
@@ -110,6 +111,7 @@ export class TcpHandshake {
     this.#keepAlive = parts.keepAlive;
     // Nothing is said to the guest: its SYN, sent again, begins anew.
     ctx.flows.onGiveWay(IpProtocol.tcp, (flow) => this.#closing.abortHost(flow));
+    this.#waiting = parts.waiting;
   }
 
   /** A segment of no known connection: a SYN opens one, anything else is answered as RFC 9293 section 3.10.7.1 says. */

@@ -31,7 +31,9 @@ export class KeepAlive {
 
   /** The connection stands. */
   begin(flow: number): void {
-    this.#ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, this.#ctx.now + KEEPALIVE_IDLE_MS);
+    const id = flow * TIMER_KINDS + TimerKind.idle;
+    // Armed already: for a connection that waits for this one (handshake.ts); onTimer() comes then, and goes on from there.
+    if (!this.#ctx.timers.isArmed(id)) this.#ctx.timers.arm(id, this.#ctx.now + KEEPALIVE_IDLE_MS);
   }
 
   onTimer(flow: number): void {

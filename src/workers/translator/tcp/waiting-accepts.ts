@@ -24,6 +24,12 @@ export class WaitingAccepts {
     return true;
   }
 
+  /** Whether one waits for the flow: its idle timer is then not to be put off. */
+  has(flow: number): boolean {
+    for (let i = 0; i < this.count; i++) if (this.#flow[i] === flow) return true;
+    return false;
+  }
+
   /** Take the oldest that waits for the flow into `taken`. @returns false: there is none */
   take(flow: number): boolean {
     let i = 0;
