@@ -104,6 +104,18 @@ describe('flows whose sockets take nothing', () => {
     expect(t.engine.counters[Counter.tcpProvisional]).toBeGreaterThan(0);
   });
 
+  it('memory is scarce for a second: one line says so, however many segments are held back', () => {
+    const { t, stall, connect, send } = bed();
+    stall(STALLED);
+    expect(t.engine.logs).toEqual([]);
+    const f = connect();
+    for (let i = 0; i < 300; i++, f.seq += FRAME) {
+      send(f, FRAME);
+      t.out(10);
+    }
+    expect(t.engine.logs).toEqual([expect.stringContaining('memory for TCP uploads is taken by connections')]);
+  });
+
   it('a further one gets nothing acknowledged that its socket did not take, and holds no slot', () => {
     const { t, stall, connect, send, acked, used } = bed();
     stall(STALLED);

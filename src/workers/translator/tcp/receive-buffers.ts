@@ -19,6 +19,7 @@
  */
 import { seqDiff, seqGt } from '../../../proto/seq.ts';
 import { Counter } from '../../../ring/counters.ts';
+import { Notice } from '../../notices.ts';
 import type { ShardContext } from '../context.ts';
 import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 
@@ -29,6 +30,7 @@ const RCV_LIMIT_MAX = 4 * 1024 * 1024;
 /** A socket that has taken so much, more than any kernel buffers for a peer that does not read, and took some just now, drains. */
 const DRAINS_BYTES = 16 * 1024 * 1024;
 const DRAINS_MS = 1000;
+const SCARCE_TOLD_MS = 1000;
 /** Window of a flow whose socket keeps up when memory is scarce. */
 const THROUGH_BYTES = 1024 * 1024;
 /** However little memory there is, one flow alone may have this much queued. */
@@ -74,6 +76,9 @@ export class ReceiveBuffers {
   /** Slots that host-io has of all flows. */
   #small = 0;
   #large = 0;
+  /** When memory was scarce last, and since when without a pause, monotonic milliseconds. */
+  #scarceAt = Number.NEGATIVE_INFINITY;
+  #scarceSince = 0;
   readonly #budget: QueueBudget;
   readonly #budgetBytes: number;
   readonly #limitMax: number;
@@ -126,10 +131,24 @@ export class ReceiveBuffers {
   admit(flow: number, cost: number): Admission {
     // Behind provisional bytes nothing can be certain.
     if (this.#tcb.provisional[flow] === 0 && this.#fits(flow, cost)) return Admission.queued;
+    this.#noteScarce();
     if (this.#backlog[flow] === 0) return Admission.provisional;
     this.#tcb.flags[flow]! |= TcbFlag.heldBack;
     this.#ctx.counters[Counter.tcpHeldBack]!++;
     return Admission.dropped;
+  }
+
+  /** Scarce for a second, without a pause of a second: somebody should know. */
+  #noteScarce(): void {
+    const { now, notices } = this.#ctx;
+    if (now - this.#scarceAt > SCARCE_TOLD_MS) this.#scarceSince = now;
+    this.#scarceAt = now;
+    if (now - this.#scarceSince >= SCARCE_TOLD_MS)
+      notices.tell(
+        Notice.queuesFull,
+        'warning',
+        'memory for TCP uploads is taken by connections whose peers do not read: they are held back',
+      );
   }
 
   #fits(flow: number, cost: number): boolean {
