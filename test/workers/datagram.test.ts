@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { addressParse, addressRead, addressText } from '../../src/proto/address.ts';
@@ -413,6 +414,32 @@ describe('published ports', () => {
     expect((await host.messages(1))[0]![W.op]).toBe(ToShard.listenerDatagram);
     far.socket.send(pattern(6), rule.port, '127.0.0.1');
     expect((await host.messages(1))[0]![W.op]).toBe(ToShard.datagram);
+  });
+
+  it('many peers: all see the published port and are answered, and few of them cost a descriptor', async () => {
+    const PEERS = 60;
+    const { host, rule } = await publishing();
+    expect(host.sockets.listen(0, rule)).toBe(0);
+    const descriptors = (): number => readdirSync('/proc/self/fd').length;
+    const far = await Promise.all(Array.from({ length: PEERS }, () => peer()));
+    const before = descriptors();
+    for (const [i, p] of far.entries()) {
+      host.openUdp(i + 1, '127.0.0.1', p.port, 8080);
+      host.send(i + 1, pattern(10));
+      expect((await p.received(1))[0]!.port).toBe(rule.port);
+    }
+    expect(descriptors() - before).toBeLessThanOrEqual(32);
+    // Those without a socket of their own are heard by the listener: the shard knows the flow by its addresses.
+    far[PEERS - 1]!.socket.send(pattern(77), rule.port, '127.0.0.1');
+    const [m] = await host.messages(1);
+    expect([m![W.op], m![W.ports]! >>> 16]).toEqual([ToShard.listenerDatagram, far[PEERS - 1]!.port]);
+    host.free(m!);
+    // The listener goes: those that used it begin anew, the others go on.
+    host.sockets.unlisten(0);
+    const ended = await host.messages(PEERS - 32);
+    expect(ended.map((e) => [e[W.op], e[W.flow]! > 32])).toEqual(ended.map(() => [ToShard.error, true]));
+    host.send(1, pattern(11));
+    expect((await far[0]!.received(1))[0]!.port).toBe(rule.port);
   });
 
   it('its port cannot be had for all addresses: any other, and the datagram goes out', async () => {

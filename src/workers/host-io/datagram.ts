@@ -15,8 +15,8 @@
  * answer is the policy's (ServicePolicy.udpFiltering).
  *
  * A flow that the guest begins from behind a published port leaves from that port: SIP, WireGuard and a DHT are reached where they were
- * heard. It has a connected socket of its own on the port of the listener (published-ports.ts), which the kernel prefers to the listener
- * for what this peer sends.
+ * heard. The first few peers of such a port have a connected socket each on the port of the listener (published-ports.ts), which the kernel
+ * prefers to the listener for what this peer sends. All others are sent to through the listener's own socket, and heard there.
  *
  * Ports: the guest's source port is taken on the host too when it is free, so that a peer sees what the guest meant and a NAT in front
  * of us can be passed; when it is taken, any port will do (StageDrop is not an answer to a busy port). A port is never shared with
@@ -81,7 +81,7 @@ import type { HostContext, SocketModule } from './context.ts';
 import { ErrorQueues } from './datagram/error-queue.ts';
 import { DatagramReceiver } from './datagram/receiver.ts';
 import { DatagramSender } from './datagram/sender.ts';
-import { DEFAULT_OPTIONS, Kind, NAME_BYTES, SocketTable } from './datagram/socket-table.ts';
+import { DEFAULT_OPTIONS, Kind, NAME_BYTES, Published, SocketTable } from './datagram/socket-table.ts';
 import { targetPort } from './listener-table.ts';
 import { Outbound } from './outbound.ts';
 import { NO_LISTENER, PublishedPorts } from './published-ports.ts';
@@ -93,6 +93,8 @@ const MAX_STRANGERS = 32;
 const SOCKET_BUFFER_BYTES = 1 << 20;
 /** The same for what many peers send to one socket: with one each they had more room than that between them. */
 const SHARED_BUFFER_BYTES = 4 << 20;
+/** Peers of one published port with a socket of their own: faster, and ICMP errors are told, but a descriptor each. */
+const PUBLISHED_SOCKETS = 32;
 /** Added to Outbound.wayOf(): an endpoint of flows that have a socket each, on a published port. It only knows who their peers are. */
 const WAY_PUBLISHED = 2;
 
@@ -177,9 +179,9 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Give a flow from behind a published port a socket on that port.
-   * @returns false when no listener leads to the guest's port, or its port cannot be had for this peer: another process has it on another
-   *   address, or another flow of the same endpoint has the same peer
+   * Give a flow from behind a published port a socket on that port, or the listener's.
+   * @returns false when no listener leads to the guest's port, another flow of the same endpoint has the same peer, or there is no socket
+   *   for it and the listener is bound to an address
    */
   #openPublished(words: Uint32Array, at: number, gid: number, kind: number, port: number): boolean {
     const published = this.#published;
@@ -196,13 +198,19 @@ export class DatagramSockets implements SocketModule {
     if (endpoint === NO_ENDPOINT) endpoint = endpoints.add(guest, 0, port, way);
     const peerPort = words[at + W.ports]! >>> 16;
     if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, 0, false)) return false;
-    const fd = this.#publishedSocket(words, at, kind, listener);
-    if (fd < 0) {
+    const isFew = endpoints.flowCount(endpoint) <= PUBLISHED_SOCKETS;
+    const fd = isFew ? this.#publishedSocket(words, at, kind, listener) : -Errno.EMFILE;
+    if (fd < 0 && !published.isAny(listener)) {
       endpoints.leave(gid);
       return false;
     }
+    if (fd < 0) {
+      this.#attach(gid, this.#ctx.listenerBase + listener, kind);
+      table.isPublished[gid] = Published.byListener;
+      return true;
+    }
     if (this.#opened(gid, gid, fd, kind)) {
-      table.isPublished[gid] = 1;
+      table.isPublished[gid] = Published.ownSocket;
       table.hasGro[gid] = this.#setGro(fd, words, at);
     } else endpoints.leave(gid);
     return true;
@@ -477,11 +485,12 @@ export class DatagramSockets implements SocketModule {
     if (kind === Kind.none) return;
     const sid = table.socketOf[gid]! - 1;
     table.socketOf[gid] = 0;
-    if (table.isPublished[gid] === 1) {
-      table.isPublished[gid] = 0;
+    const published = table.isPublished[gid];
+    if (published !== Published.no) {
+      table.isPublished[gid] = Published.no;
       table.endpoints!.leave(gid);
-    }
-    if (sid === gid || (sid >= 0 && table.endpoints!.leave(gid) === 0)) this.#closeSocket(sid);
+      if (published === Published.ownSocket) this.#closeSocket(sid);
+    } else if (sid === gid || (sid >= 0 && table.endpoints!.leave(gid) === 0)) this.#closeSocket(sid);
     table.kind[gid] = Kind.none;
     const out = ctx.toShard(gid);
     reserveMessage(out, ToShard.closed, gid % ctx.flowsPerShard);
@@ -529,15 +538,36 @@ export class DatagramSockets implements SocketModule {
     return 0;
   }
 
-  /** Stop listening: flows that came in here hear no more, and can answer no more. What the guest began from the port goes on. */
+  /**
+   * Stop listening: flows that came in here hear no more, and can answer no more. What the guest began from the port goes on with a socket
+   * of its own, or ends and begins anew.
+   */
   unlisten(index: number): void {
     const table = this.#table;
     const gid = this.#ctx.listenerBase + index;
     this.#ctx.loopback?.forgetListener(index);
     this.#published.remove(index);
+    this.#leaveListener(gid);
     close(table.fd[gid]! - 1);
     table.fd[gid] = 0;
     table.kind[gid] = Kind.none;
+  }
+
+  /** The shards are told to end the flows that send through a listener: the next datagram of each begins a new one. */
+  #leaveListener(sid: number): void {
+    const table = this.#table;
+    const ctx = this.#ctx;
+    for (let gid = 0; gid < table.isPublished.length; gid++) {
+      if (table.isPublished[gid] !== Published.byListener || table.socketOf[gid] !== sid + 1) continue;
+      table.isPublished[gid] = Published.no;
+      table.endpoints!.leave(gid);
+      table.socketOf[gid] = 0;
+      table.kind[gid] = Kind.failed;
+      const out = ctx.toShard(gid);
+      const at = reserveMessage(out, ToShard.error, gid % ctx.flowsPerShard);
+      out.words[at + W.arg0] = 0;
+      out.commit();
+    }
   }
 
   /** The engine ends. */

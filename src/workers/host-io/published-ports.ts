@@ -27,6 +27,8 @@ export class PublishedPorts {
   readonly #inside: Uint16Array;
   /** Bit 0: it hears IPv4; bit 1: IPv6. */
   readonly #families: Uint8Array;
+  /** 1: its socket is bound to no address, so it may send to any peer. */
+  readonly #isAny: Uint8Array;
   readonly #plans: (ListenerPlan | undefined)[] = [];
   readonly #words = new Uint32Array(8);
 
@@ -37,6 +39,7 @@ export class PublishedPorts {
     this.#hostPort = new Uint16Array(listeners);
     this.#inside = new Uint16Array(listeners);
     this.#families = new Uint8Array(listeners);
+    this.#isAny = new Uint8Array(listeners);
   }
 
   /** @param isV4  its socket is of family 4; one of family 6 that is bound to no address hears both */
@@ -46,6 +49,7 @@ export class PublishedPorts {
     this.#hostPort[index] = port;
     this.#inside[index] = inside;
     this.#families[index] = isV4 ? 1 : any ? 3 : 2;
+    this.#isAny[index] = any || plan.address === '0.0.0.0' || plan.address === '::' ? 1 : 0;
     this.#plans[index] = plan;
     this.#next[index] = 0;
     this.count++;
@@ -91,6 +95,11 @@ export class PublishedPorts {
         return i;
     }
     return NO_LISTENER;
+  }
+
+  /** Whether a listener's socket may send to whatever peer. */
+  isAny(index: number): boolean {
+    return this.#isAny[index] === 1;
   }
 
   hostPort(index: number): number {

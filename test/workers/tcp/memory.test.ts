@@ -113,7 +113,9 @@ describe('flows whose sockets take nothing', () => {
       send(f, FRAME);
       t.out(10);
     }
-    expect(t.engine.logs).toEqual([expect.stringContaining('memory for TCP uploads is taken by connections')]);
+    expect(t.engine.logs).toEqual([
+      expect.stringContaining('memory for TCP uploads is taken by connections'),
+    ]);
   });
 
   it('a further one gets nothing acknowledged that its socket did not take, and holds no slot', () => {
