@@ -18,7 +18,13 @@ const BESIDE = [
 /** Each waits more than half of its time; a third one made starts of engines late on two cores. */
 const BESIDE_WORKERS = 2;
 
-const common = { pool: 'forks', testTimeout: 30_000, hookTimeout: 60_000, maxConcurrency: 12 } as const;
+const common = {
+  pool: 'forks' as const,
+  setupFiles: ['test/support/fast-check-sizes.ts'],
+  testTimeout: 30_000,
+  hookTimeout: 60_000,
+  maxConcurrency: 12,
+};
 
 export default defineConfig({
   test: {

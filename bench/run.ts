@@ -131,28 +131,55 @@ function printTable(title: string, results: readonly Result[]): void {
   }
 }
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    record: { type: 'boolean', default: false },
-    rounds: { type: 'string', default: '3' },
-    seconds: { type: 'string', default: '0.5' },
-  },
-});
+const USAGE = `usage: npm run bench -- [OPTION...] [WORD...]
+
+Measures the hot functions, file by file of bench/; with WORDs the files whose name contains one of them.
+
+  --rounds N     times through each file's members, in turn (3)
+  --seconds S    of each member in each round (0.5)
+  --record       also write bench/results/NAME.json
+  --help         this text
+`;
+
+/** One line, no stack: the command line is wrong, not the program. */
+function usageError(text: string): never {
+  process.stderr.write(`bench: ${text} (--help lists the options)\n`);
+  process.exit(2);
+}
+
+function commandLine() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        record: { type: 'boolean', default: false },
+        rounds: { type: 'string', default: '3' },
+        seconds: { type: 'string', default: '0.5' },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    });
+  } catch (error) {
+    return usageError(error instanceof Error ? error.message : `${error}`);
+  }
+}
+
+const { values, positionals } = commandLine();
+if (values.help) {
+  process.stdout.write(USAGE);
+  process.exit(0);
+}
 const rounds = Number(values.rounds);
 const seconds = Number(values.seconds);
-if (!(rounds >= 1 && seconds > 0)) {
-  throw new Error(
-    `--rounds ${values.rounds} --seconds ${values.seconds}: give a count of 1 or more and a time above 0`,
-  );
-}
+if (!(Number.isInteger(rounds) && rounds >= 1))
+  usageError(`--rounds ${values.rounds}: want a count of 1 or more`);
+if (!(seconds > 0)) usageError(`--seconds ${values.seconds}: want a time above 0`);
 Benchmark.options.maxTime = seconds;
 
 const files = readdirSync(BENCH)
   .filter((file) => file.endsWith('.bench.ts'))
   .filter((file) => positionals.length === 0 || positionals.some((word) => file.includes(word)))
   .sort();
-if (files.length === 0) throw new Error(`no bench/*.bench.ts has a name with: ${positionals.join(', ')}`);
+if (files.length === 0) usageError(`no file of bench/ has a name with: ${positionals.join(', ')}`);
 
 const machine = machineLine();
 console.log(

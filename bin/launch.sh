@@ -124,14 +124,36 @@ undo_hint() {
   [ -f "$drop_in" ] && printf '\nto give Podman the stock tools back: %s/bin/bucatini switch-back' "$root"
 }
 
-# The caller's NODE_OPTIONS are not for our Node, and which signals it ignored Node cannot tell.
+# What of the caller's environment would not reach COMMAND by itself, or is not for our Node: BUCATINI_KEPT has an entry a line, a
+# newline in it written as \001 (main/callers-environment.ts).
+#   NODE_* and the like   taken away from our Node
+#   a.b, BASH_FUNC_f%%    no names to a shell, which drops them
+#   lower case            names that the launchers use themselves
+# Which signals the caller ignored Node cannot tell either.
 keep_for_command() {
   export BUCATINI_IGNORED
-  if [ "${NODE_OPTIONS+x}" ]; then
-    BUCATINI_NODE_OPTIONS=$NODE_OPTIONS
-    export BUCATINI_NODE_OPTIONS
-    unset NODE_OPTIONS
-  fi
+  for tr in /usr/bin/tr /bin/tr; do [ -x "$tr" ] && break; done
+  BUCATINI_KEPT=
+  export BUCATINI_KEPT
+  newline='
+'
+  # Not /proc/self: that would be tr's.
+  entries=$("$tr" '\0\n' '\n\001' <"/proc/$$/environ") 2>/dev/null || entries=NODE_OPTIONS=$NODE_OPTIONS
+  old_ifs=$IFS IFS=$newline
+  set -f
+  for entry in $entries; do
+    name=${entry%%=*}
+    case $name in
+      "$entry" | '' | BUCATINI_*) continue ;;
+      *[!A-Za-z0-9_]* | [0-9]* | [a-z]*) ;;
+      NODE_* | UV_* | OPENSSL_* | SSL_CERT_*) unset "$name" ;;
+      *) continue ;;
+    esac
+    # A variable has 128 KiB.
+    [ $((${#BUCATINI_KEPT} + ${#entry})) -gt 120000 ] || BUCATINI_KEPT=$BUCATINI_KEPT$entry$newline
+  done
+  set +f
+  IFS=$old_ifs
 }
 
 # Which descriptors beyond standard error the caller has left open: Node could not tell them from its own. Those that are closed on

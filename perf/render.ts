@@ -15,9 +15,35 @@ import { parseResult } from './harness/result.ts';
 const perf = fileURLToPath(new URL('.', import.meta.url));
 const comparisonPage = fileURLToPath(new URL('../docs/comparison.md', import.meta.url));
 
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new Error(`${file}: ${error instanceof Error ? errorText(error) : error}`, { cause: error });
+  }
+}
+
+/** Node's own text ends in the call and the path once more. */
+const errorText = (error: Error): string =>
+  error.message.replace(/^[A-Z]+: /, '').replace(/, \w+( '.*')?$/, '');
+
+const USAGE = `usage: npm run report -- FILE.json...     write FILE.md and FILE.html beside each
+       npm run comparison                write docs/comparison.md from the newest full report in perf/
+`;
+
 const args = process.argv.slice(2);
-if (args.length === 0) {
-  process.stderr.write('usage: perf/render.ts FILE.json... | --comparison\n');
+if (args.includes('--help') || args.includes('-h')) {
+  process.stdout.write(USAGE);
+  process.exit(0);
+}
+const wrong =
+  args.length === 0
+    ? 'no file named'
+    : args.find((arg) => arg.startsWith('-') && !(arg === '--comparison' && args.length === 1));
+if (wrong !== undefined) {
+  process.stderr.write(
+    `report: ${wrong.startsWith('-') ? `unknown option ${wrong}` : wrong} (--help: usage)\n`,
+  );
   process.exit(2);
 }
 try {
@@ -39,7 +65,7 @@ try {
     console.log(`docs/comparison.md: from perf/${newest.name}`);
   } else
     for (const file of args) {
-      const result = parseResult(readFileSync(file, 'utf8'), basename(file));
+      const result = parseResult(read(file), basename(file));
       const stem = file.replace(/\.json$/, '');
       const title = basename(stem);
       writeFileSync(`${stem}.md`, `${markdown(result, title)}\n`);
@@ -47,6 +73,6 @@ try {
       console.log(`${stem}.md ${stem}.html`);
     }
 } catch (error) {
-  process.stderr.write(`render: ${error instanceof Error ? error.message : error}\n`);
+  process.stderr.write(`report: ${error instanceof Error ? error.message : error}\n`);
   process.exitCode = 1;
 }

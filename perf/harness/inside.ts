@@ -1,12 +1,12 @@
 /** The part that runs as root of the harness's own namespaces: build the bed, measure, stop everything, report. */
-import { writeFileSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { describeMachine } from './machine.ts';
 import { plan, planText } from './matrix.ts';
 import { type Log, measureAll, startGuest } from './measuring.ts';
 import { type Options, parseOptions, UsageError } from './options.ts';
-import { makePeers, type Peer } from './peers.ts';
+import { writeOutput } from './outputs.ts';
+import { ageNote, makePeers, type Peer } from './peers.ts';
 import { stopAll } from './processes.ts';
 import { say } from './progress.ts';
 import { html } from './report/html.ts';
@@ -30,6 +30,10 @@ async function findPeers(options: Options, notes: string[]): Promise<{ peer: Pee
     if ('version' in probed) {
       const { name, kind, threads } = peer;
       found.push({ peer, info: { name, kind, version: probed.version, threads } });
+      const note = ageNote(name, probed.version, new Date());
+      if (note === null) continue;
+      notes.push(note);
+      say(note);
     } else {
       notes.push(`${peer.name} is missing: ${probed.missing}`);
       say(`${peer.name} is missing: ${probed.missing}`);
@@ -38,11 +42,14 @@ async function findPeers(options: Options, notes: string[]): Promise<{ peer: Pee
   return found;
 }
 
+const modeOf = ({ soakMinutes, only, mode }: Options): string =>
+  soakMinutes !== null ? 'soak' : only !== null ? 'only' : mode;
+
 /** What of the command line belongs to the figures; no file names. */
 function optionRecord(options: Options): Result['options'] {
   const { line } = options;
   return {
-    mode: options.mode,
+    mode: modeOf(options),
     only: options.only?.join() ?? null,
     mtus: options.mtus.join(),
     rounds: options.rounds,
@@ -115,7 +122,7 @@ export async function inside(argv: readonly string[]): Promise<number> {
   const result: Result = {
     schema: SCHEMA,
     date: new Date().toISOString().slice(0, 10),
-    mode: options.soakMinutes !== null ? 'soak' : options.only !== null ? 'only' : options.mode,
+    mode: modeOf(options),
     machine,
     options: optionRecord(options),
     peers: infos,
@@ -132,7 +139,9 @@ export async function inside(argv: readonly string[]): Promise<number> {
     endedEarly,
   };
   if (log.measurements.length > 0 || soaked !== null) console.log(markdown(result));
-  if (options.json !== null) writeFileSync(options.json, `${JSON.stringify(result, null, 1)}\n`);
-  if (options.html !== null) writeFileSync(options.html, await html(result));
+  for (const output of options.outputs) {
+    const text = output.flag === '--json' ? `${JSON.stringify(result, null, 1)}\n` : await html(result);
+    if (!writeOutput(output, text)) status ||= 1;
+  }
   return status;
 }

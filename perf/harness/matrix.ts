@@ -198,7 +198,7 @@ function once(): Draft[] {
     },
     {
       id: 'connect-in',
-      text: 'the same, to a published port',
+      text: 'connect, request, response, close, to a published port',
       traffic: { kind: 'connect', inbound: true },
     },
     {

@@ -9,7 +9,7 @@ import type { Guest, Peer } from './peers.ts';
 import { sleep } from './processes.ts';
 import { Progress } from './progress.ts';
 import { METRIC_NAMES, METRICS, type Measurement } from './result.ts';
-import { type Context, failure, type Outcome } from './workloads/context.ts';
+import { type Context, failure, type Outcome, toolDied } from './workloads/context.ts';
 import { iperf, tcp, udp } from './workloads/iperf.ts';
 import { idle, start, torrent } from './workloads/others.ts';
 import { connections, flows, request } from './workloads/streams.ts';
@@ -132,7 +132,8 @@ export async function measureAll(
     if (guest === null) return failure(failedStarts.get(peer) ?? 'ended early');
     await quiet(idleSeconds, abort);
     try {
-      return await perform({ world, guest, abort }, peer, cell);
+      const outcome = await perform({ world, guest, abort }, peer, cell);
+      return guest.alive() ? outcome : toolDied(guest);
     } catch (error) {
       return failure(message(error));
     }

@@ -3,6 +3,7 @@
  */
 import { parseArgs } from 'node:util';
 import { BOTH_MTUS, type Line, matches, matrix, type PlanOptions } from './matrix.ts';
+import type { Output } from './outputs.ts';
 import type { PeerKind } from './result.ts';
 
 /** A peer as it was asked for. */
@@ -19,8 +20,8 @@ export interface Options extends PlanOptions {
   readonly peers: readonly PeerSpec[];
   /** Longest wait for a quiet machine before each measurement; 0: none. */
   readonly idleSeconds: number;
-  readonly json: string | null;
-  readonly html: string | null;
+  /** Files to write at the end. */
+  readonly outputs: readonly Output[];
   /** net.ipv4.tcp_wmem of the host namespace; null: the kernel's own. */
   readonly tcpWmem: string | null;
   readonly line: Line | null;
@@ -52,7 +53,7 @@ const TABLE: readonly Row[] = [
   {
     flag: 'soak',
     value: 'MINUTES',
-    help: 'mixed load on bucatini for so long (10); memory and descriptors every 10 s, and a verdict',
+    help: 'mixed load on bucatini for so long (10); memory and descriptors every 10 s, and a verdict (4 at least)',
   },
   { flag: 'peers', value: 'A,B', help: `whom to measure (${DEFAULT_PEERS}); see below` },
   { flag: 'mtu', value: 'N,N', help: `MTUs of the TAP (${BOTH_MTUS.join()}); the veth beneath has 1500` },
@@ -196,6 +197,13 @@ export function parseOptions(argv: readonly string[]): Options | null {
   const cells = matrix({ mtus, line: ownLine });
   const unknown = only?.find((o) => !cells.some((cell) => matches(cell.id, o)));
   if (unknown !== undefined) throw new UsageError(`--only: no cell '${unknown}' (--plan lists them)`);
+  const outputs = (['json', 'html'] as const).flatMap((flag): Output[] => {
+    const file = text(flag);
+    if (file === '') throw new UsageError(`--${flag}: want the name of a file`);
+    return file === null ? [] : [{ flag: `--${flag}`, file }];
+  });
+  if (outputs.length === 2 && outputs[0]?.file === outputs[1]?.file)
+    throw new UsageError(`--json and --html: ${outputs[0]?.file} is one file for both`);
   return {
     mode: values.quick === true ? 'quick' : 'full',
     only,
@@ -204,8 +212,7 @@ export function parseOptions(argv: readonly string[]): Options | null {
     mtus,
     peers: peerList(text('peers') ?? DEFAULT_PEERS),
     idleSeconds: whole('idle', text('idle') ?? '0', 0, 3600),
-    json: text('json'),
-    html: text('html'),
+    outputs,
     tcpWmem: given('tcp-wmem', threeSizes),
     line: ownLine,
     showPlan: values.plan === true,

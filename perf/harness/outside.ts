@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { LIFELINE_FD } from './inside.ts';
 import { helpText, parseOptions, UsageError } from './options.ts';
+import { removeEmpty, tryOutputs } from './outputs.ts';
 import { run } from './processes.ts';
 import { namespacesForbidden } from './world.ts';
 
@@ -25,6 +26,7 @@ export async function outside(main: string, argv: readonly string[]): Promise<nu
       throw new UsageError(`${program} is missing: apt-get install ${name} (or scripts/setup.sh perf)`);
   const forbidden = await namespacesForbidden();
   if (forbidden !== null) throw new UsageError(forbidden);
+  const made = options.showPlan ? [] : tryOutputs(options.outputs);
   // Where /proc may not be mounted anew (some containers) we do without the PID namespace and kill what we started.
   const pidNamespace = ['-pf', '--mount-proc', '--kill-child'];
   const hasPidNamespace = (await run(['unshare', '-Urnm', ...pidNamespace, 'true'])).status === 0;
@@ -41,6 +43,9 @@ export async function outside(main: string, argv: readonly string[]): Promise<nu
     });
   return new Promise((resolve, reject) => {
     child.on('error', reject);
-    child.on('exit', (status, signal) => resolve(status ?? (signal === 'SIGINT' ? 130 : 1)));
+    child.on('exit', (status, signal) => {
+      removeEmpty(made);
+      resolve(status ?? (signal === 'SIGINT' ? 130 : 1));
+    });
   });
 }

@@ -99,6 +99,17 @@ async function packagedVersion(name: string, packageName: string, said: string):
   return status === 0 && stdout !== '' ? `${name} ${stdout}` : said;
 }
 
+const OLD_YEARS = 2;
+
+/** passt's versions are dates (2026_10_02.abcdef); Debian's too (0.0~git20230309.7c7625d). Pure. */
+export function ageNote(name: string, version: string, now: Date): string | null {
+  const [, year, month] = /\b(?:git)?(20\d\d)[_-]?([01]\d)[_-]?[0-3]\d\b/.exec(version) ?? [];
+  if (year === undefined || month === undefined) return null;
+  const months = (now.getUTCFullYear() - Number(year)) * 12 + now.getUTCMonth() + 1 - Number(month);
+  if (months < OLD_YEARS * 12) return null;
+  return `${name} is of ${year}-${month}, ${Math.floor(months / 12)} years old: its figures are not those of a new one; perf/README.md says how to add one`;
+}
+
 function ours(spec: PeerSpec): Peer {
   const program = spec.path ?? OUR_LAUNCHER;
   const argv = (mtu: number, publish: readonly string[]): Argv => [

@@ -148,7 +148,12 @@ export const TARGETS: readonly Target[] = [
     ),
   ),
   target(`torrent-${LARGE}`, 'lossPercent', 'torrent: loss', atMost('direct', 1, { plus: 1 })),
-  target(`torrent-${LARGE}`, 'cpuPercent', 'torrent: CPU', atMost('newest-pasta', 0.7)),
+  target(
+    `torrent-${LARGE}`,
+    'cpuPercent',
+    'torrent: CPU',
+    atMost('newest-pasta', 0.7, { carrying: TENTH_OF_OUR_RATE }),
+  ),
   target(`udp-1400-full-up-${SMALL}`, 'mbit', 'UDP 1400 B, full offer, up', atLeast('best', 2)),
   target(`udp-1400-full-down-${SMALL}`, 'mbit', 'UDP 1400 B, full offer, down', atLeast('best', 1.8)),
   ...UP_DOWN.flatMap((direction) => [

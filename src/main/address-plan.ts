@@ -61,6 +61,7 @@ export interface HostRoute {
 
 export interface Template {
   readonly linkName: string;
+  readonly linkIndex: number;
   readonly address: string;
   readonly prefixLen: number;
   readonly gateway?: string;
@@ -141,6 +142,7 @@ export function findTemplate(host: HostNetwork, family: Family, outbound?: strin
     if (!link.up || address === undefined) continue;
     return {
       linkName: link.name,
+      linkIndex: link.index,
       address: address.address,
       prefixLen: address.prefixLen,
       ...(route.prefixLen === 0 && route.gateway !== undefined && { gateway: route.gateway }),
@@ -174,6 +176,7 @@ function planIpv6(settings: Settings, template: Template | undefined, forwardsDn
     gateway,
     // Router advertisements come from a link-local address: the gateway's own where it has one.
     linkLocal: isLinkLocal(gateway) ? gateway : LOCAL6.gateway,
+    ...(template !== undefined && { linkLocalScope: template.linkIndex }),
     ...(settings.hostLoopback6 !== undefined && { hostLoopback: settings.hostLoopback6 }),
     ...(forwardsDns && { dns: DNS6 }),
   };

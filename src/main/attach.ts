@@ -25,6 +25,7 @@ import { HostWatch } from './host-watch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
+import { holdOutputs } from './output.ts';
 import { RESOLV_CONF } from './resolv-conf.ts';
 import { followResolvConf } from './resolvers.ts';
 import { Stopwatch } from './stopwatch.ts';
@@ -56,6 +57,7 @@ export async function attach(
   const end = Promise.withResolvers<string>();
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => end.resolve(name));
 
+  await holdOutputs();
   const sockets = await socketSource(settings);
   const netns = chooseNetns(settings);
   // Opened in the host's namespace: the main thread may be about to leave it.
@@ -86,7 +88,7 @@ export async function attach(
   closeWall({
     readable,
     removable: api?.directories ?? [],
-    signals: false,
+    signals: [],
     watchesProcess: target.pid !== undefined && watched.polls,
   });
   steps.lap('wall closed');

@@ -7,8 +7,10 @@ import { enableCompileCache, flushCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import type * as Namespace from '../sys/namespace.ts';
 import { bootPacketThread } from '../workers/packet-worker.ts';
+import { callersEnvironment } from './callers-environment.ts';
 import { say } from './log.ts';
 import type { CommandName } from './options.ts';
+import { ownStreams, put } from './output.ts';
 import { leaveRemovedDirectory } from './working-directory.ts';
 
 const COMMANDS: readonly string[] = [
@@ -37,6 +39,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const env = callersEnvironment();
   leaveRemovedDirectory();
   if (codeCache !== undefined) process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
+  if (command === 'run' || command === 'attach') ownStreams();
   // First of all, as it takes longest, and before the main thread may move into another network namespace (netns.ts).
   const booted = command === 'run' || command === 'attach' ? bootPacketThread('packet thread 0') : undefined;
   const { parseArguments } = await import('./options.ts');
@@ -98,26 +101,12 @@ async function leave(outcome: Promise<number>): Promise<number> {
 /** Has what ends the process; asked for before the wall (wall.ts), behind which nothing can be loaded. */
 let leaving: Promise<typeof Namespace> | undefined;
 
-/** The launcher sets the caller's NODE_OPTIONS aside so that they do not bend this process; children get them back. */
-function callersEnvironment(): NodeJS.ProcessEnv {
-  const env = { ...process.env };
-  if (env.BUCATINI_NODE_OPTIONS !== undefined) env.NODE_OPTIONS = env.BUCATINI_NODE_OPTIONS;
-  delete env.BUCATINI_NODE_OPTIONS;
-  delete env.BUCATINI_IGNORED;
-  delete env.BUCATINI_REENTERED;
-  delete env.BUCATINI_OWN_MOUNTS;
-  delete env.BUCATINI_INHERITED;
-  delete env.BUCATINI_OPEN_FILES;
-  delete env.BUCATINI_TEST_IMPAIR;
-  return env;
-}
-
 async function printText(command: CommandName, kind: 'help' | 'version'): Promise<number> {
   const { helpText, versionText } = await import('./cli-texts.ts');
   if (kind === 'help') {
-    process.stdout.write(helpText(command));
+    put(1, helpText(command));
   } else {
-    process.stdout.write(versionText(await ownVersion()));
+    put(1, versionText(await ownVersion()));
   }
   return 0;
 }

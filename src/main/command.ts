@@ -5,26 +5,38 @@
  *   nsenter --net   into the new network namespace, where the main thread is not there itself
  *   setpriv         killed when bucatini dies, even by SIGKILL
  *   unshare         mount and PID namespace; its child is killed with it, and with that child all others
- *   sh              PID 1: runs what becomes COMMAND, reaps orphans, passes the status on
+ *   sh              PID 1: runs what becomes COMMAND, reaps orphans, passes the status on, says when COMMAND is stopped
  *   env, sh         not PID 1, all signals at their default actions: says "started", waits for "go", becomes COMMAND
+ *   env             only where the environment has names that a shell drops
  *
  * The private resolv.conf is mounted in our own mount namespace, which unshare copies, and taken away here when it has: three
  * programs less in the chain, and each costs milliseconds.
  *
  * The chain starts while the TAP is being configured and the engine started; the last sh holds COMMAND back until both are done.
- * It tells "started" on descriptor 4 and waits for a line there; end of file means that bucatini gave up. From "started" on a signal
+ * It tells "started" on descriptor 2 and waits for a line there; end of file means that bucatini gave up. From "started" on a signal
  * to it has its effect: it is the process that COMMAND will be.
  *
- *   fd 0, 1   the caller's          fd 2   the chain's own complaints, read by us until "started"
- *   fd 3      network namespace     fd 4   the talk with sh          fd 5   the caller's standard error, for COMMAND
+ *   fd 0, 1   /dev/null
+ *   fd 2      the talk with sh, and the chain's own complaints, read by us until "started"
+ *   three of fd 3 to 9: the caller's standard input, output and error, for COMMAND; there because libuv makes 0 to 2 blocking for
+ *             all who have them, and of those that the caller has not passed on, as the shell can name no higher ones
+ *   all that the caller has passed on, by their numbers
+ *
+ * A stopped COMMAND stops us, as if we were COMMAND: whoever waits for us learns of it, and lets us go on by SIGCONT, which goes to
+ * COMMAND too. When COMMAND alone is let go on, PID 1 lets our process group go on.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, constants, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { constants as os } from 'node:os';
-import { MNT_DETACH, MS_BIND } from '../sys/constants.ts';
+import { MNT_DETACH, MS_BIND, O_DIRECTORY, O_PATH, SIGSTOP } from '../sys/constants.ts';
 import { checked } from '../sys/error.ts';
-import { mount, umount2 } from '../sys/namespace.ts';
+import { openHeld } from '../sys/held-directory.ts';
+import { close } from '../sys/io.ts';
+import { mount, openPath, raise, umount2 } from '../sys/namespace.ts';
+import { beyondShells } from './callers-environment.ts';
+import { callersDescriptors, passOn } from './descriptors.ts';
+import { within } from './patience.ts';
 import { ignoredSignals } from './signals.ts';
 import { commandDirectory } from './working-directory.ts';
 
@@ -69,18 +81,45 @@ const CHAIN_IGNORES = ['HUP', 'INT', 'QUIT', 'TERM', 'USR1', 'USR2'];
  * it began: hence env and another one.
  */
 const INIT = `
-( exec "$BUCATINI_ENV" --default-signal="$BUCATINI_SIGNALS" -- /bin/sh -c 'eval "$BUCATINI_WAIT"' bucatini "$@" )
-exit $?
+( exec "$BUCATINI_ENV" --default-signal="$BUCATINI_SIGNALS" -- "$BUCATINI_SH" -c 'eval "$BUCATINI_WAIT"' bucatini "$@" ) &
+command=$! stopped= continued= gone=
+eval "exec $BUCATINI_CLOSE"
+look() {
+  while read -r key state _; do
+    [ "$key" = State: ] || continue
+    case $state$stopped in
+      T*) stopped=1 continued=; echo stopped >&2 ;;
+      *1) [ -n "$continued" ] || kill -CONT 0; stopped= continued= ;; # not with us all: COMMAND alone
+    esac
+    return
+  done <"/proc/$command/status"
+}
+[ -z "$BUCATINI_PROC" ] || { trap look CHLD; trap continued=1 CONT; }
+wait "$command"
+status=$?
+while [ "$status" = 145 ] || [ "$status" = 146 ]; do # 128 + SIGCHLD, SIGCONT: a trap, unless it is COMMAND's own
+  kill -0 "$command" || gone=1
+  wait "$command"
+  last=$?
+  [ -z "$gone" ] || { [ "$last" = 127 ] || status=$last; break; }
+  status=$last
+done
+[ "$stopped:$continued" != 1: ] || kill -CONT 0 # it has ended before we could look
+exit "$status"
 `;
 const WAIT = `
 [ -z "$BUCATINI_OPEN_FILES" ] || ulimit -S -n "$BUCATINI_OPEN_FILES"
-unset BUCATINI_INIT BUCATINI_WAIT BUCATINI_SIGNALS BUCATINI_ENV BUCATINI_OPEN_FILES
-echo started >&4
-read -r go <&4 || exit 1
-unset go
-exec 2>&5 3<&- 4<&- 5>&-
+[ -z "$BUCATINI_LISTEN" ] || export LISTEN_PID="$$"
+echo started >&2
+read -r BUCATINI_GO <&2 || exit 1
+eval "
+unset BUCATINI_INIT BUCATINI_WAIT BUCATINI_SIGNALS BUCATINI_ENV BUCATINI_SH BUCATINI_OPEN_FILES BUCATINI_LISTEN BUCATINI_GO BUCATINI_PROC BUCATINI_STREAMS BUCATINI_CLOSE
+exec $BUCATINI_STREAMS $BUCATINI_CLOSE"
 exec "$@"
 `;
+const DIGITS = [9, 8, 7, 6, 5, 4, 3];
+/** For the chain to say that it has started, a loaded machine included. */
+export const START_LIMIT_MS = 60_000;
 
 export class Command {
   /** The chain's head, which is unshare once all are in place. */
@@ -91,25 +130,36 @@ export class Command {
   /** Exit status as a shell gives it: 128 + n for signal n. */
   readonly ended: Promise<number>;
   readonly #covered: CoveredFile | undefined;
+  readonly #notes: string[] = [];
   #running = false;
   /** COMMAND's process id as we see it, from "started" on; 0: the kernel has no lists of children. */
   #pid = 0;
+  /** Its directory in /proc; negative: there is none. */
+  #directory = -1;
+  /** We have stopped with it. */
+  #suspended = false;
 
   constructor(options: CommandOptions) {
-    const { resolvConf } = options;
+    const { resolvConf, namespaceFd } = options;
+    const { shell, streams, passed, notes } = chainDescriptors();
+    this.#notes.push(...notes);
     this.#covered = resolvConf && coverResolvConf(resolvConf);
     const ignored = ignoredSignals();
     const chain = [
       `--ignore-signal=${CHAIN_IGNORES.join()}`,
-      ...(options.namespaceFd === undefined ? [] : ['--', tool('nsenter'), '--net=/proc/self/fd/3']),
+      ...(namespaceFd === undefined
+        ? []
+        : ['--', tool('nsenter'), `--net=/proc/${process.pid}/fd/${namespaceFd}`]),
       ...['--', tool('setpriv'), '--pdeathsig', 'KILL', '--', tool('unshare')],
       ...['--mount', '--propagation', 'slave', '--pid', '--fork', '--kill-child'],
       ...(options.mountProc ? ['--mount-proc'] : []),
-      ...['--', '/bin/sh', '-c', 'eval "$BUCATINI_INIT"', 'bucatini', ...options.argv],
+      ...['--', shell, '-c', 'eval "$BUCATINI_INIT"', 'bucatini'],
+      ...withNamesBeyondShells(options.argv, options.env),
     ];
+    passOn(passed);
     this.#head = spawn(tool('env'), chain, {
       cwd: commandDirectory(),
-      stdio: ['inherit', 'inherit', 'pipe', options.namespaceFd ?? 'ignore', 'pipe', 2],
+      stdio: standardStreams(streams),
       env: {
         ...options.env,
         BUCATINI_INIT: INIT,
@@ -118,34 +168,44 @@ export class Command {
           (name) => !ignored.includes(`SIG${name}` as NodeJS.Signals),
         ).join(),
         BUCATINI_ENV: tool('env'),
+        BUCATINI_SH: shell,
         BUCATINI_OPEN_FILES: options.openFiles ?? '',
+        // Of a process that has the caller's descriptors: COMMAND is one, by another number.
+        BUCATINI_LISTEN: options.env.LISTEN_PID === String(process.pid) ? '1' : '',
+        BUCATINI_PROC: options.mountProc ? '1' : '',
+        BUCATINI_STREAMS: streams.map((digit, fd) => `${fd}<&${digit}`).join(' '),
+        BUCATINI_CLOSE: streams.map((digit) => `${digit}<&-`).join(' '),
       },
     });
-    this.#talk = this.#head.stdio[4] as Socket;
+    this.#talk = this.#head.stderr as Socket;
     this.#talk.on('error', () => {}); // EPIPE when the chain is gone: `ended` tells
     this.ended = new Promise((resolve) => {
       this.#head.once('error', () => resolve(1));
       this.#head.once('exit', (code, signal) => resolve(code ?? 128 + os.signals[signal!]));
     });
-    this.started = this.#waitUntilStarted();
+    this.started = within(this.#waitUntilStarted(), START_LIMIT_MS, 'COMMAND has not been started').catch(
+      (error: Error) => {
+        throw error instanceof CommandError ? error : new CommandError(error.message, 1);
+      },
+    );
     this.started.catch(() => {});
   }
 
   #waitUntilStarted(): Promise<readonly string[]> {
     const { promise, resolve, reject } = Promise.withResolvers<readonly string[]>();
     let complaint = '';
-    let said = '';
-    this.#head.stderr!.on('data', (chunk: Buffer) => {
-      if (!this.#running && complaint.length < 4096) complaint += chunk;
-    });
     this.#talk.on('data', (chunk: Buffer) => {
-      said += chunk;
-      const lines = said.split('\n');
-      if (!lines.includes('started')) return;
+      if (this.#running) {
+        if (`\n${chunk}`.includes('\nstopped\n')) this.#stopWithIt();
+        return;
+      }
+      if (complaint.length < 4096) complaint += chunk;
+      if (this.#pid !== 0 || !`\n${complaint}`.includes('\nstarted\n')) return;
       // sh is the only child of unshare, what becomes COMMAND the eldest child of sh: adopted orphans come behind it.
-      this.#pid ||= eldestChild(eldestChild(this.#head.pid ?? 0));
+      this.#pid = eldestChild(eldestChild(this.#head.pid ?? 0));
+      this.#directory = this.#pid === 0 ? -1 : openPath(`/proc/${this.#pid}`, O_PATH | O_DIRECTORY);
       this.#covered?.uncover();
-      resolve(this.#covered?.notes ?? []);
+      resolve([...this.#notes, ...(this.#covered?.notes ?? [])]);
     });
     this.#head.once('error', (error) => reject(new CommandError(error.message, 1)));
     // 'close' comes after the last of its output, 'exit' may come before.
@@ -168,20 +228,109 @@ export class Command {
     return this.#running;
   }
 
-  /** Pass a signal on to COMMAND itself. */
+  /** COMMAND's directory in /proc, for WallPlan.readable: whether it is stopped. */
+  get directories(): readonly number[] {
+    return this.#directory < 0 ? [] : [this.#directory];
+  }
+
+  /** Processes that signal() and kill() send to. */
+  get signalled(): readonly number[] {
+    return [this.#pid, this.#head.pid ?? 0].filter((pid) => pid > 0); // 0 is our own process group
+  }
+
+  /** Pass a signal on to COMMAND itself. One that is stopped is let go on, to act on it. */
   signal(name: NodeJS.Signals): void {
     if (this.#pid === 0) return;
     try {
       process.kill(this.#pid, name);
+      if (ENDING.includes(name) && this.#isStopped()) process.kill(this.#pid, 'SIGCONT');
     } catch {
       // It has just ended.
     }
+  }
+
+  /** We have been let go on. @param handOver  gives the terminal to COMMAND's process group */
+  goOn(handOver: (pid: number) => void): void {
+    if (this.#suspended && this.#pid !== 0) handOver(this.#pid);
+    this.#suspended = false;
+    this.signal('SIGCONT');
   }
 
   /** End everything in the PID namespace at once. */
   kill(): void {
     this.#head.kill('SIGKILL');
   }
+
+  /** The message may be an old one, from before we were stopped together and let go on. */
+  #stopWithIt(): void {
+    if (!this.#isStopped()) return;
+    this.#suspended = true;
+    raise(SIGSTOP);
+  }
+
+  #isStopped(): boolean {
+    if (this.#directory < 0) return false;
+    const fd = openHeld(this.#directory, 'stat');
+    if (fd < 0) return false;
+    try {
+      const bytes = Buffer.alloc(512);
+      const text = bytes.toString('latin1', 0, readSync(fd, bytes));
+      return text.charAt(text.lastIndexOf(')') + 2) === 'T';
+    } catch {
+      return false; // ESRCH: it has just ended
+    } finally {
+      close(fd);
+    }
+  }
+}
+
+/** Signals that a stopped process is to act on at once. */
+const ENDING: readonly string[] = ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT'];
+
+interface ChainDescriptors {
+  readonly shell: string;
+  /** Where the caller's standard input, output and error are until COMMAND begins. */
+  readonly streams: readonly number[];
+  /** The caller's, by their numbers. */
+  readonly passed: readonly number[];
+  readonly notes: readonly string[];
+}
+
+/** A shell of POSIX names descriptors of one digit. bash, where it is, all; without it COMMAND does not get those in the way. */
+function chainDescriptors(): ChainDescriptors {
+  const passed = callersDescriptors();
+  const free = (list: readonly number[]): readonly number[] => list.filter((fd) => !passed.includes(fd));
+  const streams = free(DIGITS).slice(0, 3);
+  if (streams.length === 3) return { shell: '/bin/sh', streams, passed, notes: [] };
+  if (notExecutable('/bin/bash') === undefined) {
+    const beyond = Array.from({ length: passed.length + 3 }, (_, i) => 10 + i);
+    return { shell: '/bin/bash', streams: free(beyond).slice(0, 3), passed, notes: [] };
+  }
+  const taken = DIGITS.slice(0, 3);
+  const note = `descriptors ${[...taken].reverse().join(', ')} do not reach COMMAND: without bash four below 10 do`;
+  return {
+    shell: '/bin/sh',
+    streams: taken,
+    passed: passed.filter((fd) => !taken.includes(fd)),
+    notes: [note],
+  };
+}
+
+/** For spawn(): the caller's three at those numbers, and a pipe both ways on 2. */
+export function standardStreams(streams: readonly number[]): ('ignore' | 'pipe' | number)[] {
+  const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', 'ignore', 'pipe'];
+  for (let fd = 3; fd <= Math.max(...streams); fd++) stdio[fd] = 'ignore'; // what has its number already stays
+  streams.forEach((at, fd) => {
+    stdio[at] = fd;
+  });
+  return stdio;
+}
+
+/** A program whose name env(1) would take for an entry goes without. */
+export function withNamesBeyondShells(argv: readonly string[], env: NodeJS.ProcessEnv): readonly string[] {
+  const entries = beyondShells(env);
+  if (entries.length === 0 || argv[0]!.includes('=')) return argv;
+  return [tool('env'), '--', ...entries, ...argv];
 }
 
 interface CoveredFile {

@@ -1,6 +1,28 @@
 /** docs/counters.md, from the tables of counters and histograms. */
+import { readFileSync } from 'node:fs';
 import { COUNTERS } from '../ring/counters.ts';
 import { HISTOGRAMS } from '../ring/histograms.ts';
+
+/** Where the causes are, each with its comment: the one text for the reader of the code and of the page. */
+const CAUSE_TABLES = ['../proto/drop.ts', '../workers/stage-drop.ts'] as const;
+const CAUSE = /^ {2}\/\*\* (.+) \*\/\n {2}(\w+): -\d+,$/gm;
+
+/** Name and meaning of every cause of loss, by the order of the codes. Reads the sources: for the generator and its test alone. */
+export function causes(): { name: string; help: string }[] {
+  return CAUSE_TABLES.flatMap((file) =>
+    [...readFileSync(new URL(file, import.meta.url), 'utf8').matchAll(CAUSE)].map(
+      ([, help = '', name = '']) => ({
+        name,
+        help,
+      }),
+    ),
+  );
+}
+
+const causeRows = (): string =>
+  causes()
+    .map(({ name, help }) => `| \`${name}\` | ${help} |`)
+    .join('\n');
 
 /** The whole page. */
 export function countersMarkdown(): string {
@@ -8,7 +30,8 @@ export function countersMarkdown(): string {
     table.map(({ name, unit, help }) => `| \`${name}\` | ${unit} | ${help} |`).join('\n');
   return `# Counters
 
-Written by \`scripts/cli-docs.mjs\` from \`src/ring/counters.ts\` and \`src/ring/histograms.ts\`; a test compares.
+Written by \`scripts/cli-docs.mjs\` from \`src/ring/counters.ts\`, \`src/ring/histograms.ts\`, \`src/proto/drop.ts\` and
+\`src/workers/stage-drop.ts\`; a test compares.
 
 \`--stats\` prints them when the engine ends: the sum over all packet threads and, where there are several, each thread's own. A counter
 that is 0 is left out. Every thread counts for itself with plain additions, so counting orders nothing and costs about a nanosecond.
@@ -17,7 +40,12 @@ that is 0 is left out. Every thread counts for itself with plain additions, so c
 |---|---|---|
 ${rows(COUNTERS)}
 
-Packets that are lost on the way are counted by cause as \`drop.CAUSE\`.
+Packets that are lost on the way are counted by cause as \`drop.CAUSE\`. What every kernel says on its link unasked (memberships,
+solicitations, mDNS) is for nobody but the link and counts above, not here: without a \`drop.\` line nothing was lost.
+
+| cause | what was lost |
+|---|---|
+${causeRows()}
 
 What is worth dividing:
 

@@ -1,12 +1,13 @@
 /**
  * Descriptors that our caller left open beyond standard input, output and error. Node's own cannot be told from them any more once it
- * runs, so the launchers count them (bin/launch.sh): BUCATINI_INHERITED="12 40". They are not for COMMAND, and behind the wall none is open
- * that no option names: whatever they lead to, packet threads would have it too.
+ * runs, so the launchers count them (bin/launch.sh): BUCATINI_INHERITED="12 40". COMMAND of `run` gets them by their numbers (command.ts).
+ * Behind the wall none is open that no option names: whatever they lead to, packet threads would have it too.
  */
 import { readdirSync } from 'node:fs';
 import { F_GETFD, FD_CLOEXEC } from '../sys/constants.ts';
 import { close, fcntl, setCloexec } from '../sys/io.ts';
 import { isOpen } from '../sys/namespace.ts';
+import { openFilesLimit } from '../sys/open-files.ts';
 
 export const INHERITED_VARIABLE = 'BUCATINI_INHERITED';
 /** The caller's soft limit of open descriptors, which Node raises: for COMMAND. */
@@ -23,8 +24,27 @@ export function closeInheritedOnExec(): void {
   }
 }
 
+/** What COMMAND is to have beyond standard error. */
+export const callersDescriptors = (env: NodeJS.ProcessEnv = process.env): readonly number[] =>
+  inherited(env).filter(isOpen);
+
+/** Children born from now on have these. */
+export function passOn(fds: readonly number[]): void {
+  for (const fd of fds) setCloexec(fd, false);
+}
+
 const inherited = (env: NodeJS.ProcessEnv): number[] =>
   (env[INHERITED_VARIABLE] ?? '').split(' ').filter(Boolean).map(Number);
+
+/** We and the container's connections are short of descriptors below this. */
+const FEW_OPEN_FILES = 256;
+
+/** What to tell when hardly any connection has a descriptor; undefined: there are enough. */
+export function fewDescriptors(): string | undefined {
+  const limit = openFilesLimit();
+  if (limit >= FEW_OPEN_FILES) return undefined;
+  return `only ${limit} descriptors may be open, connections that find none wait: raise the hard limit (ulimit -Hn)`;
+}
 
 /** Whether our caller has left it open; started without a launcher, whether it is open at all. */
 export const isInherited = (fd: number, env: NodeJS.ProcessEnv = process.env): boolean =>

@@ -1,4 +1,5 @@
 /** From settings and a finished namespace to a running engine; what both `run` and `attach` do. */
+
 import { availableParallelism } from 'node:os';
 import type * as EngineModule from '../workers/engine.ts';
 import {
@@ -10,11 +11,13 @@ import {
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { autoThreads } from '../workers/plan.ts';
 import { portsBeside } from './added-ports.ts';
+import { findTemplate } from './address-plan.ts';
 import type { ApiSocket } from './api-socket.ts';
 import { type HostWatch, InterfacePresence } from './host-watch.ts';
 import type { Log } from './log.ts';
 import { type Netns, NetnsHere, NetnsThread } from './netns.ts';
 import type { NetnsTap } from './netns-setup.ts';
+import { hostNetwork } from './netns-setup.ts';
 import { poolPlan, type Settings } from './options.ts';
 import { MAX_ADDED_PORTS, portCount } from './publish.ts';
 
@@ -108,8 +111,12 @@ export function followHost(
 ): void {
   const presence = new InterfacePresence([outboundInterface], log);
   const onChange = (): void => {
-    presence.look(watch.host.links());
-    engine.hostChanged({});
+    const { host } = watch;
+    const links = host.links();
+    presence.look(links);
+    const now = hostNetwork(links, host.addresses(), host.routes(), true);
+    const scope = findTemplate(now, 6, outboundInterface)?.linkIndex;
+    engine.hostChanged(scope === undefined ? {} : { linkLocalScope: scope });
   };
   watch.start(engine, onChange, log);
 }

@@ -1,6 +1,6 @@
 /** What people read on standard error: one line per event, levels as in --log-level, no packet content. */
-import { writeSync } from 'node:fs';
 import type { LogLevel } from './options.ts';
+import { put } from './output.ts';
 
 const LEVELS: readonly LogLevel[] = ['error', 'warning', 'info', 'debug'];
 
@@ -16,9 +16,5 @@ export function makeLog(upTo: LogLevel): Log {
 
 /** One line with our name in front. Standard error may be closed: then there is nobody to tell. */
 export function say(text: string): void {
-  try {
-    writeSync(2, `bucatini: ${text.replaceAll('\n', ' ')}\n`);
-  } catch {
-    // EPIPE, EBADF, EAGAIN
-  }
+  put(2, `bucatini: ${text.replaceAll('\n', ' ')}\n`);
 }

@@ -21,11 +21,14 @@ import {
   RT_SCOPE_LINK,
   RT_TABLE_MAIN,
   RTN_UNICAST,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
 } from '../sys/constants.ts';
 import { checked, SysError } from '../sys/error.ts';
 import { close } from '../sys/io.ts';
 import { openPath, setns, unshare } from '../sys/namespace.ts';
 import { RouteSocket } from '../sys/netlink.ts';
+import { socket } from '../sys/socket.ts';
 import { openTap, type Tap } from '../sys/tap.ts';
 import type { TapPlan } from '../workers/engine-plan.ts';
 import {
@@ -63,7 +66,7 @@ export const TX_QUEUE_FRAMES = 4096;
 /** @throws SysError or UsageError; what was made goes away with the thread and the descriptors */
 export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep, void, void> {
   const notes: string[] = [];
-  const network = planNetwork(settings, readHostNetwork(), readResolvConf());
+  const network = planNetwork(settings, readHostNetwork(settings), readResolvConf());
   enterNamespace(target);
   if (target.kind === 'new') yield { kind: 'namespace', fd: openOwnNetns() };
   const tap = makeTap(network.interfaceName, target);
@@ -168,10 +171,11 @@ function configureLink(
     trySysctl(`net/ipv6/conf/${name}/disable_ipv6`, '1', []);
   }
   route.setLink(index, { mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
-  if (ipv4 !== undefined) addDefaultRoute(route, index, AF_INET, ipv4);
+  const keeps = target.kind !== 'new';
+  if (ipv4 !== undefined) addDefaultRoute(route, index, AF_INET, ipv4, keeps, notes);
   if (ipv6 === undefined) return;
   try {
-    addDefaultRoute(route, index, AF_INET6, ipv6);
+    addDefaultRoute(route, index, AF_INET6, ipv6, keeps, notes);
   } catch (error) {
     // A namespace of someone else's may have IPv6 switched off: IPv4 is still worth having.
     if (ipv4 === undefined || !(error instanceof SysError)) throw error;
@@ -179,11 +183,14 @@ function configureLink(
   }
 }
 
+/** @param keeps  the namespace is somebody's, and may have a default route of its own */
 function addDefaultRoute(
   route: RouteSocket,
   index: number,
   family: typeof AF_INET | typeof AF_INET6,
   plan: { readonly guest: string; readonly prefixLen: number; readonly gateway: string },
+  keeps: boolean,
+  notes: string[],
 ): void {
   const { guest, prefixLen, gateway } = plan;
   route.addAddress(index, family, guest, prefixLen, { nodad: true });
@@ -192,14 +199,47 @@ function addDefaultRoute(
   if (!reachable) {
     route.addRoute({ family, dst: gateway, prefixLen: family === AF_INET ? 32 : 128, oif: index });
   }
-  route.addRoute({ family, dst: family === AF_INET ? '0.0.0.0' : '::', prefixLen: 0, gateway, oif: index });
+  const inFront = keeps ? metricInFront(route, family) : undefined;
+  if (inFront !== undefined) {
+    const name = family === AF_INET ? 'IPv4' : 'IPv6';
+    notes.push(`the namespace has an ${name} default route: it stays, and ours goes in front of it`);
+  }
+  route.addRoute({
+    family,
+    dst: family === AF_INET ? '0.0.0.0' : '::',
+    prefixLen: 0,
+    gateway,
+    oif: index,
+    ...(inFront !== undefined && { priority: inFront }),
+  });
 }
 
-/** The network of the calling thread's namespace. */
-function readHostNetwork(): HostNetwork {
+/**
+ * Metric for a default route in front of those that a namespace has. Linux would make one route with two next hops of two IPv6 ones of
+ * the same metric, and send a part of the connections by each; of IPv4 ones the newest is in front.
+ * @returns undefined when it has none
+ */
+function metricInFront(route: RouteSocket, family: typeof AF_INET | typeof AF_INET6): number | undefined {
+  const metrics = route
+    .routes()
+    .filter(
+      (r) => r.family === family && r.table === RT_TABLE_MAIN && r.type === RTN_UNICAST && r.prefixLen === 0,
+    )
+    .map((r) => r.priority);
+  if (metrics.length === 0) return undefined;
+  return Math.max(Math.min(...metrics) - 1, family === AF_INET ? 0 : 1);
+}
+
+/**
+ * The network of the calling thread's namespace. Where no interface has IPv6 it is still to be had by those who ask for it: their sockets
+ * will be told "unreachable", and what is published on the host's future addresses works.
+ */
+function readHostNetwork(settings: Settings): HostNetwork {
+  const asked = settings.ipv6 && (settings.address6 !== undefined || !settings.ipv4);
   const route = new RouteSocket();
   try {
-    return hostNetwork(route.links(), route.addresses(), route.routes(), hasIpv6());
+    const ipv6 = hasIpv6() || (asked && kernelHasIpv6());
+    return hostNetwork(route.links(), route.addresses(), route.routes(), ipv6);
   } finally {
     route.close();
   }
@@ -247,13 +287,21 @@ export function hostNetwork(
   };
 }
 
-/** Every interface with IPv6 has a line in there, loopback's ::1 first. */
+/** Whether an interface has IPv6: each has a line in there, loopback's ::1 first. */
 export function hasIpv6(): boolean {
   try {
     return readFileSync('/proc/net/if_inet6', 'utf8') !== '';
   } catch {
     return false;
   }
+}
+
+/** Whether the kernel has IPv6, even if no interface does: a socket can be made. */
+export function kernelHasIpv6(): boolean {
+  const fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false;
+  close(fd);
+  return true;
 }
 
 function setIfDifferent(path: string, value: string, notes: string[]): void {

@@ -132,10 +132,14 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
     try {
       // Before the last step is told: nothing can be loaded behind the wall (wall.ts).
       const { checked } = await import('../sys/error.ts');
+      const { scopeAbstractSockets } = await import('../sys/landlock.ts');
       const { keepCapabilities } = await import('../sys/namespace.ts');
       const source = job.sockets && (await import('../workers/splice/socket-source.ts'));
       for (const step of setUp(job)) {
-        if (step.kind === 'configured') checked(keepCapabilities([]), 'capset', 'namespace thread');
+        if (step.kind === 'configured') {
+          checked(keepCapabilities([]), 'capset', 'namespace thread');
+          scopeAbstractSockets();
+        }
         post(step);
       }
       // This thread alone is in the namespace: it stays, and only leaves with the process.

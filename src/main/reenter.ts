@@ -7,7 +7,7 @@ import { CLONE_NEWNET } from '../sys/constants.ts';
 import { setCloexec } from '../sys/io.ts';
 import { namespaceOwner, namespaceType, openPath } from '../sys/namespace.ts';
 import { tool } from './command.ts';
-import { inheritedBeyondExec } from './descriptors.ts';
+import { callersDescriptors, inheritedBeyondExec, passOn } from './descriptors.ts';
 import { OWN_MOUNTS_VARIABLE } from './wall.ts';
 
 const ONCE = 'BUCATINI_REENTERED';
@@ -51,6 +51,7 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
 
 /** @param fds  those that the entrance names */
 function become(entrance: readonly string[], fds: readonly number[] = []): never {
+  passOn(callersDescriptors());
   const argv = [...entrance, process.execPath, ...process.execArgv, ...process.argv.slice(1)];
   return process.execve!(entrance[0]!, argv, {
     ...process.env,

@@ -22,7 +22,7 @@ import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
 import type { ApiSocket } from './api-socket.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
-import { closeInheritedOnExec, OPEN_FILES_VARIABLE } from './descriptors.ts';
+import { closeInheritedOnExec, fewDescriptors, OPEN_FILES_VARIABLE } from './descriptors.ts';
 import {
   chooseNetns,
   endWithin,
@@ -36,6 +36,7 @@ import { HostWatch } from './host-watch.ts';
 import { makeLog } from './log.ts';
 import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
+import { holdOutputs } from './output.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from './resolv-conf.ts';
 import { followResolvConf } from './resolvers.ts';
 import { forwardSignals } from './signals.ts';
@@ -55,6 +56,7 @@ export async function run(
   const watch = new Stopwatch();
   const argv = commandLine(operands, env);
 
+  await holdOutputs();
   const terminal = new Terminal();
   const leftBehind = new LeftBehind();
   let tapFd: number | undefined;
@@ -100,6 +102,8 @@ export async function run(
     const starting = launchEngine(loading, settings, made, log, sockets);
     starting.catch(() => {});
     for (const note of await netns.configured) log('warning', note);
+    const few = fewDescriptors();
+    if (few !== undefined) log('warning', few);
     watch.lap('interface configured');
     engine = await starting;
     watch.lap('engine started');
@@ -125,7 +129,12 @@ export async function run(
     api = await openSettingsApi({ settings, program: 'bucatini run', version }, made, engine, log);
     closeSync(namespaceFd); // nobody goes there any more
     leaveHost({ eventRings: engine.eventRings, log });
-    closeWall({ readable, removable: api?.directories ?? [], signals: true, watchesProcess: false });
+    closeWall({
+      readable: [...readable, ...command.directories],
+      removable: api?.directories ?? [],
+      signals: command.signalled,
+      watchesProcess: false,
+    });
     watch.lap('wall closed');
     log('info', `${made.network.interfaceName}: ${made.network.summary}`);
     log('debug', `start: ${watch.text()}`);

@@ -1,7 +1,7 @@
 /**
  * Signals to bucatini are meant for COMMAND. A terminal sends SIGINT and SIGQUIT to its whole foreground group: when we are in
  * that group, so is COMMAND, and has had the signal already. SIGTSTP is left alone: COMMAND, the chain and the engine stop
- * and go on together, as any job does.
+ * and go on together, as any job does. A COMMAND that stops by itself stops us (command.ts).
  */
 import type { Terminal } from './terminal.ts';
 
@@ -27,6 +27,7 @@ export function ignoredSignals(lowBits = process.env.BUCATINI_IGNORED): readonly
 
 export interface SignalTarget {
   signal(name: NodeJS.Signals): void;
+  goOn(handOver: (pid: number) => void): void;
 }
 
 /**
@@ -37,7 +38,7 @@ export interface SignalTarget {
 export function forwardSignals(
   target: () => SignalTarget | undefined,
   onEarly: (name: NodeJS.Signals) => void,
-  terminal: Pick<Terminal, 'inForeground'>,
+  terminal: Pick<Terminal, 'inForeground' | 'handOver'>,
 ): void {
   const ignored = ignoredSignals();
   for (const name of FORWARDED) {
@@ -46,6 +47,8 @@ export function forwardSignals(
       const to = target();
       if (to === undefined) {
         if (!HARMLESS.includes(name)) onEarly(name);
+      } else if (name === 'SIGCONT') {
+        to.goOn((pid) => terminal.handOver(pid));
       } else if (!(FROM_TERMINAL.includes(name) && terminal.inForeground())) {
         to.signal(name);
       }

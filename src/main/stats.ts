@@ -1,11 +1,11 @@
 /** `--stats`: the engine's counters and measured distributions as tables on standard error. */
-import { writeSync } from 'node:fs';
 import { build } from 'hdr-histogram-js';
 import type { EngineHandle, EngineHistogram, ThreadCounters } from '../workers/engine.ts';
+import { put } from './output.ts';
 
 /** The tables of a running or ended engine, on standard error. */
 export function printStats(engine: Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms'>): void {
-  writeSync(
+  put(
     2,
     `${countersText(engine.counters(), engine.threadCounters())}\n${histogramsText(engine.histograms())}`,
   );
@@ -43,7 +43,9 @@ function distribution(h: EngineHistogram): string[] {
     numberOfSignificantValueDigits: 2,
   });
   for (const [value, count] of h.buckets) hdr.recordValueWithCount(value, count);
-  const values = [...PERCENTILES.map((p) => hdr.getValueAtPercentile(p)), hdr.maxValue];
+  // A percentile is the upper end of its bucket, the maximum the lower end of the last one: no percentile is above all values.
+  const max = hdr.maxValue;
+  const values = [...PERCENTILES.map((p) => Math.min(hdr.getValueAtPercentile(p), max)), max];
   return [h.name, h.unit, String(hdr.totalCount), ...values.map(String)];
 }
 

@@ -30,6 +30,9 @@ import {
   F_SETFD,
   F_SETFL,
   F_SETPIPE_SZ,
+  IPPROTO_ICMP,
+  IPPROTO_ICMPV6,
+  IPPROTO_UDP,
   MNT_DETACH,
   MS_NODEV,
   MS_NOEXEC,
@@ -52,6 +55,7 @@ import {
 } from '../sys/constants.ts';
 import { checked, SysError } from '../sys/error.ts';
 import { findEventRings } from '../sys/event-rings.ts';
+import { scopeAbstractSockets } from '../sys/landlock.ts';
 import { chdir, chroot, keepCapabilities, mount, pivotRoot, prctl, umount2 } from '../sys/namespace.ts';
 import { type Filter, installFilter, type Rule } from '../sys/seccomp.ts';
 import type { SyscallName } from '../sys/syscall-numbers.ts';
@@ -147,8 +151,11 @@ export interface WallPlan {
   readonly listable?: readonly number[];
   /** Directories, by descriptor, in which names may be removed: socket files at the end. */
   readonly removable: readonly number[];
-  /** Signals may be sent, to COMMAND, which may have changed its user: CAP_KILL. */
-  readonly signals: boolean;
+  /**
+   * Processes that signals may be sent to: COMMAND and the head of its chain (Command.signalled), which may have changed their user:
+   * CAP_KILL.
+   */
+  readonly signals: readonly number[];
   /** Looking which namespace a process is in, whoever's it is: CAP_SYS_PTRACE. Tracing itself is not among the calls. */
   readonly watchesProcess: boolean;
   /** An address or a default route that comes late goes into the namespace (decision 060): CAP_NET_ADMIN. */
@@ -158,7 +165,7 @@ export interface WallPlan {
 /** What the main thread keeps, and why. Packet threads have left themselves theirs (workers/capabilities.ts), other threads keep none. */
 function mainCapabilities(plan: WallPlan): readonly number[] {
   return [
-    ...(plan.signals ? [CAP_KILL] : []),
+    ...(plan.signals.length > 0 ? [CAP_KILL] : []),
     ...(plan.watchesProcess ? [CAP_SYS_PTRACE] : []),
     ...(plan.configuresNetwork ? [CAP_NET_ADMIN] : []),
   ];
@@ -207,8 +214,8 @@ const PLAIN = {
 const PATHS =
   'open openat2 creat stat lstat access faccessat faccessat2 readlink unlink getcwd getdents64 statfs rename renameat renameat2 mkdir mkdirat inotify_add_watch';
 
-/** The rules, by what they guard. */
-export function wallFilter(plan: WallPlan): Filter {
+/** The rules, by what they guard. @param eventRings  descriptors of those that may be entered */
+export function wallFilter(plan: WallPlan, eventRings: readonly number[] = rings, pid = process.pid): Filter {
   const rules = new Map<SyscallName, Rule>();
   const put = (names: string, rule: Rule): void => {
     for (const name of names.split(' ')) rules.set(name as SyscallName, rule);
@@ -222,11 +229,18 @@ export function wallFilter(plan: WallPlan): Filter {
   put('readlinkat', inDirectories(plan.readable));
   put('unlinkat', inDirectories(plan.removable));
   put('getdents64', inDirectories(plan.listable ?? []));
+  const sockets = (domains: readonly number[], type: number, protocols: readonly number[]) => [
+    { arg: 0, oneOf: domains },
+    { arg: 1, mask: SOCK_TYPE_MASK, equals: type },
+    { arg: 2, oneOf: protocols },
+  ];
+  // TCP, UDP and ping; no protocol of the same types that nobody here speaks (MPTCP, UDP-Lite, SCTP).
   put('socket', {
-    when: [
-      { arg: 0, oneOf: [AF_INET, AF_INET6] },
-      // Not SOCK_RAW; the protocol is left to the kernel, which knows ping sockets by it.
-      { arg: 1, mask: SOCK_TYPE_MASK, oneOf: [SOCK_STREAM, SOCK_DGRAM] },
+    anyOf: [
+      sockets([AF_INET, AF_INET6], SOCK_STREAM, [0]),
+      sockets([AF_INET, AF_INET6], SOCK_DGRAM, [0, IPPROTO_UDP]),
+      sockets([AF_INET], SOCK_DGRAM, [IPPROTO_ICMP]),
+      sockets([AF_INET6], SOCK_DGRAM, [IPPROTO_ICMPV6]),
     ],
   });
   put('ioctl', {
@@ -253,7 +267,7 @@ export function wallFilter(plan: WallPlan): Filter {
   // Those that are there already may be entered, for events and no more; none can be made.
   put('io_uring_enter', {
     when: [
-      { arg: 0, oneOf: rings },
+      { arg: 0, oneOf: eventRings },
       { arg: 3, mask: ~IORING_ENTER_GETEVENTS, equals: 0 },
     ],
   });
@@ -270,8 +284,9 @@ export function wallFilter(plan: WallPlan): Filter {
   });
   put('prlimit64', { when: [{ arg: 2, isNull: true }], otherwise: Errno.EPERM }); // limits may be read
   put('sched_setscheduler setpriority sched_setaffinity sched_setparam', { errno: Errno.EPERM });
-  put('tgkill', { when: [{ arg: 0, oneOf: [process.pid] }] }); // abort(3)
-  if (plan.signals) put('kill', { when: [{ arg: 0, mask: 0x8000_0000, equals: 0 }] }); // no groups
+  put('tgkill', { when: [{ arg: 0, oneOf: [pid] }] }); // abort(3)
+  // By number: when COMMAND has ended so does its chain, and we with it; the number is free for that time alone.
+  if (plan.signals.length > 0) put('kill', { when: [{ arg: 0, oneOf: plan.signals }] });
   return rules;
 }
 
@@ -283,5 +298,7 @@ export function closeWall(plan: WallPlan): void {
   // Our memory is for nobody to read; /proc/PID becomes root's. The filter would not let us do it later.
   checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
   checked(keepCapabilities(mainCapabilities(plan)), 'capset', 'main thread');
+  // Packet threads have done so themselves. Who is scoped may not look which namespace a process outside is in.
+  if (!plan.watchesProcess) scopeAbstractSockets();
   installFilter(wallFilter(plan));
 }

@@ -190,6 +190,7 @@ export function dhcpv6ReplyWrite(
   pool[at] = reply.type;
   for (let i = 1; i < HEADER_BYTES; i++) pool[at + i] = pool[requestAt + i]!;
   let end = HEADER_BYTES;
+  // Offset of the content in the pool; 0: it does not fit.
   const option = (code: number, contentBytes: number): number => {
     if (end + OPTION_BYTES + contentBytes > limitBytes) return 0;
     writeU16(pool, at + end, code);
@@ -200,15 +201,21 @@ export function dhcpv6ReplyWrite(
   };
 
   const serverId = option(Dhcpv6Option.serverId, DUID_LL_BYTES);
-  writeU32(pool, serverId, 0x0003_0001);
-  for (let i = 0; i < 6; i++) pool[serverId + 4 + i] = reply.mac[i]!;
+  if (serverId !== 0) {
+    writeU32(pool, serverId, 0x0003_0001);
+    for (let i = 0; i < 6; i++) pool[serverId + 4 + i] = reply.mac[i]!;
+  }
   const client = dhcpv6OptionAt(pool, requestAt, requestBytes, Dhcpv6Option.clientId);
   if (client !== 0) {
     const duidBytes = dhcpv6OptionBytes(pool, requestAt, client);
     const from = requestAt + client + OPTION_BYTES;
-    pool.copyWithin(option(Dhcpv6Option.clientId, duidBytes), from, from + duidBytes);
+    const contentAt = option(Dhcpv6Option.clientId, duidBytes);
+    if (contentAt !== 0) pool.copyWithin(contentAt, from, from + duidBytes);
   }
-  if (reply.status !== undefined) writeU16(pool, option(Dhcpv6Option.statusCode, 2), reply.status);
+  if (reply.status !== undefined) {
+    const contentAt = option(Dhcpv6Option.statusCode, 2);
+    if (contentAt !== 0) writeU16(pool, contentAt, reply.status);
+  }
   if (reply.rapidCommit) option(Dhcpv6Option.rapidCommit, 0);
   for (const association of reply.associations) writeAssociation(pool, option, association);
   const { dns, search, fqdn } = reply;

@@ -10,10 +10,13 @@ export const Drop = {
   ethType: -2,
   /** A VLAN tag: the guest's link has none. */
   vlan: -3,
+  /** The version in the IP header is not that of the EtherType. */
   ipVersion: -4,
+  /** An IPv4 header length below 20 bytes or beyond the frame. */
   ipv4Ihl: -5,
   /** totalLen below the header's own length or beyond the frame. */
   ipv4TotalLen: -6,
+  /** A wrong IPv4 header checksum. */
   ipv4Checksum: -7,
   /** payloadLen beyond the frame, or 0 (a jumbogram). */
   ipv6PayloadLen: -8,
@@ -23,11 +26,17 @@ export const Drop = {
   ipv6Address: -10,
   /** A fragment that is cut at no multiple of 8 or reaches past 65535. */
   fragment: -11,
+  /** A TCP header length below 20 bytes or beyond the segment. */
   tcpOffset: -12,
+  /** A wrong TCP checksum. */
   tcpChecksum: -13,
+  /** A UDP length below 8 bytes or beyond the packet. */
   udpLength: -14,
+  /** A wrong UDP checksum; over IPv6, none. */
   udpChecksum: -15,
+  /** A wrong ICMP checksum. */
   icmpChecksum: -16,
+  /** A wrong ICMPv6 checksum. */
   icmp6Checksum: -17,
   /** Not Ethernet/IPv4 with 6- and 4-byte addresses. */
   arpFormat: -18,
@@ -35,6 +44,7 @@ export const Drop = {
   arpOp: -19,
   /** Hop limit below 255: it came from beyond the link. */
   ndpHopLimit: -20,
+  /** A neighbour discovery message whose code is not 0. */
   ndpCode: -21,
   /** Neighbour solicitation or advertisement for a multicast target. */
   ndpTarget: -22,
@@ -42,14 +52,19 @@ export const Drop = {
   ndpOption: -23,
   /** Not a BOOTREQUEST. */
   dhcpOp: -24,
+  /** A DHCP message of other hardware than Ethernet. */
   dhcpHardware: -25,
+  /** No DHCP magic cookie behind the BOOTP fields. */
   dhcpMagic: -26,
   /** An option runs past the end. */
   dhcpOption: -27,
   /** Not exactly one well-formed question. */
   dnsQuestion: -28,
+  /** A segmentation type in the virtio-net header that is not known. */
   vnetGsoType: -29,
+  /** A segment size in the virtio-net header that is 0 or more than the payload. */
   vnetGsoSize: -30,
+  /** A header length in the virtio-net header beyond the frame. */
   vnetHdrLen: -31,
   /** csumStart + csumOffset beyond the frame. */
   vnetCsum: -32,

@@ -7,6 +7,8 @@
  * csumStart counts from the Ethernet header, csumOffset from csumStart. With needsCsum the field at csumStart +
  * csumOffset holds the folded pseudo header sum and whoever needs the real checksum finishes it.
  */
+import { writeU16 } from './be.ts';
+import { finishSum, onesSumPieces } from './checksum.ts';
 import { Drop } from './drop.ts';
 
 export const VNET_BYTES = 12;
@@ -74,6 +76,31 @@ export function vnetCheck(pool: Uint8Array, at: number, frameBytes: number): num
   if (vnetGsoSize(pool, at) === 0) return Drop.vnetGsoSize;
   if (vnetHdrLen(pool, at) > frameBytes) return Drop.vnetHdrLen;
   return 0;
+}
+
+/**
+ * Finish a checksum that was left to the device: the one's complement sum from csumStart to the end of the frame, stored at csumStart +
+ * csumOffset (virtio 1.2 section 5.1.6.2). The header was checked (vnetCheck).
+ * @param at  of the header, which the frame follows
+ * @param bytes  of the frame there
+ * @param moreAt,moreBytes  the rest of the frame
+ * @returns whether it is done: false when the field does not lie in the first piece, as those of a real stack do
+ */
+export function vnetFinishChecksum(
+  pool: Uint8Array,
+  at: number,
+  bytes: number,
+  moreAt: number,
+  moreBytes: number,
+): boolean {
+  const start = vnetCsumStart(pool, at);
+  const field = start + vnetCsumOffset(pool, at);
+  if (field + 2 > bytes) return false;
+  const frameAt = at + VNET_BYTES;
+  const sum = finishSum(onesSumPieces(pool, frameAt + start, bytes - start, moreAt, moreBytes, 0));
+  // Of UDP 0 would say that there is none; for TCP both are the same.
+  writeU16(pool, frameAt + field, sum === 0 ? 0xffff : sum);
+  return true;
 }
 
 /** Write all 12 bytes, numBuffers 0. */

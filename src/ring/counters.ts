@@ -38,6 +38,8 @@ const TABLE = {
   tapReads: ['calls', 'Read calls on the TAP'],
   tapEagain: ['calls', 'Reads that found the TAP queue empty'],
   poolDry: ['events', 'Times that reading stopped because no frame slot was free'],
+  tapSmallReads: ['calls', 'Read calls on the TAP with a small slot alone, as no large one was free'],
+  tapCutShort: ['frames', 'Frames lost because no large slot was free for them'],
   // shard
   framesToGuest: ['frames', 'Frames written to the TAP'],
   bytesToGuest: ['bytes', 'Frame bytes written to the TAP'],
@@ -52,6 +54,16 @@ const TABLE = {
   tcpFastRetransmits: ['events', 'TCP fast retransmissions (three duplicate acknowledgements)'],
   tcpOutOfOrder: ['segments', 'TCP segments from the guest that came out of order'],
   tcpDupAcksSent: ['segments', 'Duplicate acknowledgements sent to the guest'],
+  tcpProvisional: [
+    'segments',
+    'TCP segments from the guest that were acknowledged only once the host socket had taken them, as memory was short',
+  ],
+  tcpRefused: ['events', 'Times that a host socket did not take such segments: the guest sends them again'],
+  tcpHeldBack: [
+    'segments',
+    'TCP segments from the guest dropped because their connection has its share of the memory',
+  ],
+  tcpWindowClosed: ['segments', 'TCP segments to the guest with a window closed for want of memory'],
   tcpZeroWindow: ['events', 'Times that the guest closed its receive window'],
   tcpMssLowered: [
     'events',
@@ -60,9 +72,23 @@ const TABLE = {
   udpFlows: ['flows', 'UDP flows opened'],
   pingFlows: ['flows', 'ICMP echo flows opened'],
   flowTableFull: ['events', 'Flows refused because the flow table was full'],
+  flowsGaveWay: ['flows', 'Flows ended early to make room for new ones: unanswered datagrams, half-open TCP'],
+  dnsGaveWay: ['events', 'DNS queries answered SERVFAIL early, as too many others were waiting'],
   fragmentsReassembled: ['datagrams', 'Datagrams put together from fragments'],
   fragmentsDropped: ['datagrams', 'Datagrams given up before all fragments had come'],
   icmpErrorsToGuest: ['datagrams', 'ICMP errors sent to the guest'],
+  groupReports: [
+    'datagrams',
+    'Multicast memberships that the guest told its link (IGMP, MLD); every kernel does, and nobody else is on it: nothing is lost',
+  ],
+  discoveryUnanswered: [
+    'datagrams',
+    'Router and neighbour solicitations that are not answered, as the link has no IPv6 or no advertisements: nothing is lost',
+  ],
+  linkLocalDatagrams: [
+    'datagrams',
+    'UDP datagrams to groups of the link (mDNS, LLMNR), on which nobody else is: nothing is lost',
+  ],
   // host-io
   sockSends: ['calls', 'Send calls on host sockets'],
   sockSendBytes: ['bytes', 'Stream bytes that host sockets took'],
@@ -80,6 +106,14 @@ const TABLE = {
   ],
   datagramsToHost: ['datagrams', 'Datagrams sent to the host network'],
   datagramsToGuest: ['datagrams', 'Datagrams received from the host network'],
+  tcpAcceptsHeld: [
+    'connections',
+    'Connections to published ports that waited, as an older flow had the same addresses and ports',
+  ],
+  tcpOpensPutOff: [
+    'connections',
+    'SYNs of the container dropped for want of descriptors or memory: it sends them again',
+  ],
   emfile: ['events', 'Sockets not opened for want of file descriptors'],
   datagramSends: ['calls', 'Send calls that carried datagrams; sockSends counts them too'],
   datagramSendBytes: ['bytes', 'Datagram bytes that host sockets took'],
@@ -101,6 +135,7 @@ const TABLE = {
   spliceConnections: ['connections', 'TCP connections taken past the TAP'],
   spliceBytes: ['bytes', 'Stream bytes taken past the TAP'],
   spliceDatagrams: ['datagrams', 'UDP datagrams taken past the TAP'],
+  pcapLost: ['frames', 'Frames that could not be written to the file of --pcap'],
   // impairment (test door)
   lostFromGuest: ['frames', 'Frames from the guest lost on purpose'],
   lostToGuest: ['frames', 'Frames to the guest lost on purpose'],

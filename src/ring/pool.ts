@@ -52,6 +52,11 @@ export class FramePool {
     return this.baseAddress + this.slotAt(slot);
   }
 
+  /** A slot as counts of slots are kept: small | large << 16; 0 for NO_SLOT. */
+  slotCost(slot: number): number {
+    return slot === NO_SLOT ? 0 : slot < this.smallSlots ? 1 : 0x10000;
+  }
+
   isSmall(slot: number): boolean {
     return slot < this.smallSlots;
   }

@@ -423,6 +423,7 @@ export const SIGKILL = 9;
 export const SIGUSR1 = 10;
 export const SIGPIPE = 13;
 export const SIGTERM = 15;
+export const SIGSTOP = 19;
 export const SIGTTOU = 22;
 
 // <asm/unistd_64.h> (x86-64) and <asm-generic/unistd.h> (AArch64): calls that the C library may lack a name for

@@ -1,7 +1,7 @@
 /**
  * Descriptors: reading, writing, pipes, eventfds, flags; and giving the processor up. Hot: every wrapper takes numbers, allocates nothing, and
  * returns the call's result or -errno.
- * @syscalls read write readv writev pread64 close fcntl dup3 pipe2 splice eventfd2 ioctl memfd_create sched_yield
+ * @syscalls read write readv writev pread64 lseek ftruncate close fcntl dup3 pipe2 splice eventfd2 ioctl memfd_create sched_yield
  */
 import type { NativeAddress } from '../units.ts';
 import { F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK } from './constants.ts';
@@ -14,6 +14,8 @@ const cWrite = libc<[N, N, N]>('write', 'intptr_t', ['int', 'uintptr_t', 'size_t
 const cReadv = libc<[N, N, N]>('readv', 'intptr_t', ['int', 'uintptr_t', 'int']);
 const cWritev = libc<[N, N, N]>('writev', 'intptr_t', ['int', 'uintptr_t', 'int']);
 const cPread = libc<[N, N, N, N]>('pread', 'intptr_t', ['int', 'uintptr_t', 'size_t', 'int64_t']);
+const cFtruncate = libc<[N, N]>('ftruncate', 'int', ['int', 'int64_t']);
+const cLseek = libc<[N, N, N]>('lseek', 'intptr_t', ['int', 'int64_t', 'int']);
 const cClose = libc<[N]>('close', 'int', ['int']);
 const cFcntl = libc<[N, N, N]>('fcntl', 'int', ['int', 'int', 'uintptr_t']);
 const cDup3 = libc<[N, N, N]>('dup3', 'int', ['int', 'int', 'int']);
@@ -66,6 +68,14 @@ export function writev(fd: number, iovAddress: NativeAddress | number, iovCount:
 export function pread(fd: number, address: NativeAddress | number, bytes: number, fileAt: number): number {
   const r = cPread(fd, address, bytes, fileAt);
   return r < 0 ? failed() : r;
+}
+
+/** Cut the last bytes off a file. @returns 0 or -errno: -ESPIPE, it is no file */
+export function cutEnd(fd: number, bytes: number): number {
+  const SEEK_END = 2;
+  const size = cLseek(fd, 0, SEEK_END);
+  if (size < 0) return failed();
+  return cFtruncate(fd, size - bytes) < 0 ? failed() : 0;
 }
 
 /** Never call it twice for one descriptor: after -EINTR too the descriptor is gone (man 2 close). */

@@ -8,11 +8,14 @@
  *
  *   [ one ] ── message: other, fd ──▶ [ queue of other ]      at exit: nothing is left but the message
  *
+ * A stream pair: a datagram socket, connected or not, sends to whatever address it is told, and behind the wall there is to be no
+ * way to the host's abstract UNIX sockets.
+ *
  * Only for what nobody can notice: of a namespace that ends with us. Not before the end: a message on its way has the collector
  * look whenever a UNIX socket is closed anywhere on the host.
  * @syscalls socketpair sendmsg
  */
-import { AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOL_SOCKET } from './constants.ts';
+import { AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET } from './constants.ts';
 import { NativeBuffer } from './memory.ts';
 import {
   CMSG_HEADER_BYTES,
@@ -38,7 +41,7 @@ export class LeftBehind {
   readonly #message = new NativeBuffer(CONTROL_AT + CONTROL_BYTES + 8);
 
   constructor() {
-    const r = socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, this.#ends.address);
+    const r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, this.#ends.address);
     if (r < 0) this.#ends.i32.fill(-1);
   }
 

@@ -9,7 +9,7 @@
  *
  * Calls that some C library has no function for go through syscall(2).
  * @syscalls unshare setns open openat write close mkdirat unlinkat mount umount2 pivot_root chdir fchdir chroot pidfd_open pidfd_getfd
- *           pidfd_send_signal prctl seccomp getpgrp setsid kill ioctl capget capset prlimit64 gettid rt_sigaction
+ *           pidfd_send_signal prctl seccomp getpgrp getpgid tgkill setsid kill ioctl capget capset prlimit64 gettid rt_sigaction
  *           exit_group
  */
 import {
@@ -59,6 +59,8 @@ const cFchdir = libc<[N]>('fchdir', 'int', ['int']);
 const cPrctl = libc<[N, N, N, N, N]>('prctl', 'int', ['int', W, W, W, W]);
 const cExit = libc<[N]>('_exit', 'int', ['int']);
 const cGetpgrp = libc<[]>('getpgrp', 'int', []);
+const cGetpgid = libc<[N]>('getpgid', 'int', ['int']);
+const cRaise = libc<[N]>('raise', 'int', ['int']);
 const cSetsid = libc<[]>('setsid', 'int', []);
 const cTcgetpgrp = libc<[N]>('tcgetpgrp', 'int', ['int']);
 const cTcsetpgrp = libc<[N, N]>('tcsetpgrp', 'int', ['int', 'int']);
@@ -169,6 +171,12 @@ export function pivotRoot(newRoot: string, putOld: string): number {
   return r < 0 ? failed() : r;
 }
 
+/** Any system call without a function of its own here. @returns its result or -errno */
+export function syscall4(call: number, a: number, b: number, c: number, d: number): number {
+  const r = cSyscall(call, a, b, c, d);
+  return r < 0 ? failed() : r;
+}
+
 // ---- processes ----------------------------------------------------------------------------------------------------
 
 /** @returns a descriptor (close-on-exec) that is readable when the process has ended, or -errno */
@@ -224,6 +232,17 @@ export function gettid(): number {
 /** The caller's process group. */
 export function getpgrp(): number {
   return cGetpgrp();
+}
+
+/** The process group of a process, or -errno. */
+export function getpgid(pid: number): number {
+  const r = cGetpgid(pid);
+  return r < 0 ? failed() : r;
+}
+
+/** Send a signal to ourselves. raise(3) is tgkill(2), which is left to us where kill(2) is not. */
+export function raise(signal: number): number {
+  return cRaise(signal);
 }
 
 /** A session and a process group of its own. @returns its id or -errno */

@@ -298,10 +298,17 @@ export class RouteSocket {
     this.#acknowledged(`RTM_DELADDR, ${text}/${prefixLen}, interface ${index}`, request);
   }
 
-  /** Add a route, or change the one of the same destination, table and metric. */
+  /**
+   * Add a route. Others of the same destination stay; an IPv4 one goes in front of those of the same metric (fib_table_insert without
+   * NLM_F_APPEND). One that is there already, gateway and interface included, is no error.
+   */
   addRoute(route: RouteSpec): void {
-    const request = routeRequest(k.RTM_NEWROUTE, k.NLM_F_CREATE | k.NLM_F_REPLACE, route);
-    this.#acknowledged(`RTM_NEWROUTE, ${routeText(route)}`, request);
+    const request = routeRequest(k.RTM_NEWROUTE, k.NLM_F_CREATE, route);
+    try {
+      this.#acknowledged(`RTM_NEWROUTE, ${routeText(route)}`, request);
+    } catch (error) {
+      if (!(error instanceof SysError) || error.code !== 'EEXIST') throw error;
+    }
   }
 
   /** Add a route like one that was read (RouteInfo.raw), by another interface. Throws SysError with EEXIST when it is there. */

@@ -50,7 +50,9 @@ export type Condition =
 export type Rule =
   | 'allow'
   | { readonly errno: number }
-  | { readonly when: readonly Condition[]; readonly otherwise?: number };
+  | { readonly when: readonly Condition[]; readonly otherwise?: number }
+  /** Allowed when all conditions of one of these lists hold, and else the end of the process. */
+  | { readonly anyOf: readonly (readonly Condition[])[] };
 
 export type Filter = ReadonlyMap<SyscallName, Rule>;
 
@@ -59,7 +61,7 @@ type Instruction = readonly [number, number, number, number];
 
 const ret = (value: number): Instruction => [RET, 0, 0, value];
 
-function actionOf(rule: Exclude<Rule, { when: unknown }>): number {
+function actionOf(rule: Exclude<Rule, { when: unknown } | { anyOf: unknown }>): number {
   return rule === 'allow' ? RET_ALLOW : (RET_ERRNO | rule.errno) >>> 0;
 }
 
@@ -78,9 +80,17 @@ function conditionCode(condition: Condition, fail: Instruction): Instruction[] {
   return [load, [AND, 0, 0, condition.mask >>> 0], [JEQ, 1, 0, condition.equals >>> 0], fail];
 }
 
+/** Where a condition does not hold, on to what follows the alternative. */
+function alternativeCode(when: readonly Condition[]): Instruction[] {
+  const next: Instruction = [JA, 0, 0, 0];
+  const code = [...when.flatMap((condition) => conditionCode(condition, next)), ret(RET_ALLOW)];
+  return code.map((op, i) => (op === next ? [JA, 0, 0, code.length - i - 1] : op));
+}
+
 function ruleCode(rule: Rule | undefined): readonly Instruction[] {
   if (rule === undefined) return [ret(RET_KILL_PROCESS)];
   if (rule === 'allow' || 'errno' in rule) return [ret(actionOf(rule))];
+  if ('anyOf' in rule) return [...rule.anyOf.flatMap(alternativeCode), ret(RET_KILL_PROCESS)];
   const fail = ret(rule.otherwise === undefined ? RET_KILL_PROCESS : actionOf({ errno: rule.otherwise }));
   return [...rule.when.flatMap((condition) => conditionCode(condition, fail)), ret(RET_ALLOW)];
 }

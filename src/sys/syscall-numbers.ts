@@ -160,3 +160,6 @@ export type SyscallName = keyof typeof NUMBERS;
 
 /** The number here, or -1. */
 export const syscallNumber = (name: SyscallName): number => NUMBERS[name][process.arch === 'arm64' ? 1 : 0];
+
+/** All of them, for who reads a filter. */
+export const syscallNames = Object.keys(NUMBERS) as readonly SyscallName[];

@@ -51,6 +51,10 @@ import { stageDropName } from './stage-drop.ts';
 const RING_DESCRIPTORS = 2048;
 const LOG_BYTES = 16 * 1024;
 const LOG_WAIT_MS = 60_000;
+/** For all threads to be ready, on a loaded machine too. */
+const START_LIMIT_MS = 60_000;
+/** For them to end, where they could not be started. */
+const GIVE_UP_MS = 1000;
 
 export interface EngineHandle {
   /** Ends all packet threads and closes what they held; the TAP descriptor stays the caller's. */
@@ -78,6 +82,12 @@ export interface EngineHandle {
    * @returns to be called for the next time; what comes before that is told then
    */
   watchReadable(fd: number, onReadable: () => void): () => void;
+  /**
+   * Have the host-io thread wait until the other end of a pipe or socket is closed.
+   * @param fd  stays open until the engine has stopped
+   * @param onHangUp  called once
+   */
+  watchHangUp(fd: number, onHangUp: () => void): void;
   /**
    * Listen on the ports of these rules and no others; connections of ports that are no longer listened on go on.
    * @returns what could not be had; the rest is open
@@ -240,7 +250,11 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     } else {
       const { worker, failed: died } =
         (thread === 0 ? options.booted : undefined) ?? bootPacketThread(`packet thread ${thread}`);
-      void died.then((error) => reportFailure(error));
+      // It may be gone already: its events have been, then.
+      void died.then((error) => {
+        stopped.resolve();
+        reportFailure(error);
+      });
       worker.on('exit', () => stopped.resolve());
       ended.push(stopped.promise);
       worker.postMessage(task, [port2]);
@@ -287,16 +301,23 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
   const early = failed.then((error) => {
     throw error;
   });
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    late.reject(new Error(`packet threads are not ready after ${START_LIMIT_MS / 1000} s`));
+  }, START_LIMIT_MS);
   try {
-    const [, failures] = await Promise.race([Promise.all([Promise.all(readies), firstListening]), early]);
+    const ready = Promise.all([Promise.all(readies), firstListening]);
+    const [, failures] = await Promise.race([ready, early, late.promise]);
     const failure = failures.find((f) => !plan.listeners[f.index]!.mayFail);
     if (failure !== undefined) throw new ListenError(plan.listeners[failure.index]!, failure);
   } catch (cause) {
     early.catch(() => {});
     for (const ready of readies) ready.catch(() => {});
-    await stop();
+    await Promise.race([stop(), new Promise((resolve) => setTimeout(resolve, GIVE_UP_MS))]);
     if (cause instanceof ListenError) throw cause;
     throw new Error(firstLine(cause), { cause });
+  } finally {
+    clearTimeout(timer);
   }
   early.catch(() => {});
   for (const ready of readies) ready.catch(() => {});
@@ -352,6 +373,10 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
     },
     setResolvers: (list) => post({ kind: 'resolvers', list }),
     hostChanged: (change) => post({ kind: 'host', change }),
+    watchHangUp: (fd, callback) => {
+      onReadable.set(fd, callback);
+      postTo(threads.hostThread, { kind: 'watch', fd, hangUp: true });
+    },
     watchReadable: (fd, callback) => {
       onReadable.set(fd, callback);
       const wait = (): void => {
@@ -405,7 +430,7 @@ function openPcap(path: string): number {
   }
   setNonBlocking(fd, false); // a FIFO would take pieces of records
   const r = PcapWriter.begin(fd);
-  if (r < 0) throw new Error(`--pcap ${path}: write: errno ${-r}`);
+  if (r < 0) throw new Error(`--pcap ${path}: cannot be written: ${errnoText(-r)}`);
   return fd;
 }
 

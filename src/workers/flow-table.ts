@@ -74,6 +74,11 @@ export class FlowTable {
     return this.#count;
   }
 
+  /** Ids that insert() may still give. */
+  get freeCount(): number {
+    return this.#freeCount;
+  }
+
   /** Whether find() would give this id. */
   isLive(id: number): boolean {
     return this.#live[id] === 1;

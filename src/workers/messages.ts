@@ -36,6 +36,9 @@ export type DataKind = (typeof DataKind)[keyof typeof DataKind];
 export const SendFragment = { unchanged: 0, allowed: 1, never: 2 } as const;
 export type SendFragment = (typeof SendFragment)[keyof typeof SendFragment];
 
+/** ToShard.sent: the socket has taken all that it was given and takes more; provisional bytes (ToHost.send) were not taken and are gone. */
+export const SentFlag = { empty: 1, refused: 2 } as const;
+
 /** reader -> shard, host-io -> shard. */
 export const ToShard = {
   /** A frame off the TAP. at/len: from the Ethernet header on; arg0: flow hash; arg1: gsoType | needsCsum << 8 | ecn << 9 | reassembled << 10; arg2: gsoSize. */
@@ -46,7 +49,7 @@ export const ToShard = {
   openFailed: 3,
   /** Stream bytes peeked. slotA/at/len; arg0: stream offset (u32) of the first byte; arg1: DataKind. */
   data: 4,
-  /** Bytes that the host socket took since the last such message: arg0; arg1: 1 when its queue is empty now. */
+  /** Bytes that the host socket took since the last such message: arg0; arg1: SentFlag bits; arg2: slots of the flow's that went back to the reader since then, small | large << 16. */
   sent: 5,
   /** The host peer has finished sending. arg0: stream offset of the end. */
   eof: 6,
@@ -74,7 +77,7 @@ export const ToHost = {
   adopt: 2,
   /** Refuse an accepted socket with RST: arg0: token. */
   refuse: 3,
-  /** Queue stream bytes on the socket: slots/at/len. host-io returns the slots to their owner when the socket took them. */
+  /** Queue stream bytes on the socket: slots/at/len. host-io returns the slots to their owner when the socket took them. arg0: 0, or 1 + the flow's refusal count (modulo 256): the bytes are provisional. Those that the socket does not take at once host-io gives back and tells so (SentFlag.refused), and so does it with provisional bytes that left before the shard knew of that. */
   send: 4,
   /** How far host-io may peek: stream offset arg0 (u32, modulo). arg1: what the guest acknowledged, to be dropped from the socket's queue; arg2: payload bytes of the largest frame. */
   credit: 5,

@@ -16,9 +16,10 @@ import { Doorbell } from '../ring/doorbell.ts';
 import { type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
 import { RingConsumer, RingProducer } from '../ring/spsc.ts';
-import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
+import { EPOLLET, EPOLLIN, EPOLLRDHUP } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite, reserveDescriptors } from '../sys/io.ts';
+import { scopeAbstractSockets } from '../sys/landlock.ts';
 import { errnoText } from '../sys/libc.ts';
 import { addressOf, mapLargeArrays } from '../sys/memory.ts';
 import { keepCapabilities } from '../sys/namespace.ts';
@@ -28,13 +29,14 @@ import { type FlowPage, type FlowSource, flowPage, NO_FLOWS } from './flow-repor
 import { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './host-io/listener-table.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
+import { Notice, Notices } from './notices.ts';
 import { Owner } from './owners.ts';
 import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
 import { DATAGRAM_PORTS_AT, LinkRing, PORTS, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
 import { ShortLook } from './short-look.ts';
-import { Splice, type SpliceOptions } from './splice/splice.ts';
+import { Splice } from './splice/splice.ts';
 import type { Stage } from './stage.ts';
 import { TapReader } from './tap-reader.ts';
 import { Shard } from './translator/shard.ts';
@@ -80,8 +82,8 @@ export type ThreadMail =
       readonly remove: readonly ListenerPlan[];
       readonly add: readonly ListenerPlan[];
     }
-  /** To the host-io thread alone: tell once when `fd` is readable. It must stay open as long as the engine runs. */
-  | { readonly kind: 'watch'; readonly fd: number }
+  /** To the host-io thread alone: tell once when `fd` is readable, or with `hangUp` when its other end is closed. It must stay open as long as the engine runs. */
+  | { readonly kind: 'watch'; readonly fd: number; readonly hangUp?: boolean }
   /** To the section's thread alone (flow-report.ts). */
   | {
       readonly kind: 'flows';
@@ -172,7 +174,7 @@ class PacketThread {
         for (const shard of this.#shards) shard.hostChanged(mail.change);
         this.#hostIo?.hostChanged(mail.change);
       } else if (mail.kind === 'flows') this.#reportFlows(mail.section, mail.from, mail.limit);
-      else if (mail.kind === 'watch') this.#watchForMain(mail.fd);
+      else if (mail.kind === 'watch') this.#watchForMain(mail.fd, mail.hangUp === true);
       else if (mail.kind === 'changeListeners') {
         if (this.#hostIo !== null) this.#reportListening(this.#hostIo.changeListeners(mail.remove, mail.add));
       } else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
@@ -192,8 +194,8 @@ class PacketThread {
     this.#task.port.postMessage({ kind: 'listening', failures } satisfies ThreadReport);
   }
 
-  #watchForMain(fd: number): void {
-    const r = this.#reactor.watchOnce(this.#readable, fd, fd);
+  #watchForMain(fd: number, hangUp: boolean): void {
+    const r = this.#reactor.watchOnce(this.#readable, fd, fd, hangUp ? EPOLLRDHUP : EPOLLIN);
     if (r < 0) this.#log.log(LogLevel.warning, `epoll_ctl: descriptor ${fd}: ${errnoText(-r)}`);
   }
 
@@ -212,8 +214,16 @@ class PacketThread {
     const ownership = new Ownership(sab, layout, plan.debugOwnership === true);
     const shares = slotShares(plan.pool.smallSlots, plan.pool.largeSlots, shards);
     const counters = this.#counters;
-    const pcap = this.#task.pcapFd >= 0 ? new PcapWriter(this.#task.pcapFd, pool.baseAddress) : undefined;
-    const log = (level: keyof typeof LogLevel, text: string): void => this.#log.log(LogLevel[level], text);
+    const notices = new Notices((level, text) => this.#log.log(LogLevel[level], text));
+    const onLost = (errno: number): void => {
+      counters[Counter.pcapLost]!++;
+      const why = `--pcap ${plan.pcapFile}: ${errnoText(errno)}: frames are missing from it`;
+      notices.tell(Notice.pcapLost, 'warning', why);
+    };
+    const pcap =
+      this.#task.pcapFd >= 0
+        ? new PcapWriter(this.#task.pcapFd, pool.baseAddress, this.#mail, onLost)
+        : undefined;
     const to = (ring: number, owner: number): RingProducer =>
       new RingProducer(sab, layout, ring, owner === thread ? null : this.#doorbells[owner]!, counters);
     const from = (ring: number, producer: number): RingConsumer =>
@@ -238,6 +248,7 @@ class PacketThread {
           from(LinkRing.hostToReader(shards), threads.hostThread),
         ],
         pcap,
+        notices,
         onFatal: (text) => {
           this.#fatal = text;
         },
@@ -259,6 +270,7 @@ class PacketThread {
         ownership,
         counters,
         scratchSlot: shares.scratchLarge[0] + s,
+        dnsSlots: [shares.dnsLarge + s * shares.dnsEach, shares.dnsEach],
         guestMac,
         seen,
         fromReader: from(LinkRing.readerToShard(s), threads.readerThread),
@@ -266,7 +278,7 @@ class PacketThread {
         fromHost: from(LinkRing.hostToShard(s), threads.hostThread),
         toHost: to(LinkRing.shardToHost(s), threads.hostThread),
         pcap,
-        log,
+        notices,
       });
       this.#shards.push(shard);
       this.#flowSources.set(s, shard);
@@ -276,7 +288,7 @@ class PacketThread {
       ownership.assign(...shares.hostSmall, Owner.hostIo);
       ownership.assign(...shares.hostLarge, Owner.hostIo);
       let handler = -1;
-      const splice = plan.splice === undefined ? undefined : this.#buildSplice(plan, plan.splice, log);
+      const splice = plan.splice === undefined ? undefined : this.#buildSplice(plan, plan.splice, notices);
       const host = new HostIo({
         plan,
         pool,
@@ -291,7 +303,7 @@ class PacketThread {
         seen,
         datagramPorts: new Uint8Array(this.#task.side, DATAGRAM_PORTS_AT, PORTS),
         watch: (fd, gid, events) => this.#reactor.watch(handler, fd, events, gid),
-        log,
+        notices,
       });
       handler = this.#reactor.handler((gid, events) => host.onEvents(gid, events));
       this.#hostIo = host;
@@ -308,7 +320,7 @@ class PacketThread {
     if (plan.threads.kind === 'fused' && withTap !== undefined) this.#order.push(this.#shards[0]!);
   }
 
-  #buildSplice(plan: EnginePlan, splice: SplicePlan, log: SpliceOptions['log']): Splice {
+  #buildSplice(plan: EnginePlan, splice: SplicePlan, notices: Notices): Splice {
     const reactor = this.#reactor;
     let streams = -1;
     let flows = -1;
@@ -322,7 +334,7 @@ class PacketThread {
       watchStream: (fd, token, events) => reactor.watch(streams, fd, events, token),
       watchFlow: (fd, token, events) => reactor.watch(flows, fd, events, token),
       watchListener: (fd, token, events) => reactor.watch(listeners, fd, events, token),
-      log,
+      notices,
     });
     streams = reactor.handler((token, events) => stage.onStream(token, events));
     flows = reactor.handler((token) => stage.onFlow(token));
@@ -334,6 +346,7 @@ class PacketThread {
     try {
       const dropped = keepCapabilities(flowCapabilities());
       if (dropped < 0) throw new Error(`capset: errno ${-dropped}`);
+      scopeAbstractSockets(); // not on kernels before 6.12
       // Now, not behind the sockets of all published ports. Among several threads others may still be booting.
       const alone = threadPlan(this.#task.plan.threads).threads === 1;
       const eventRings = alone ? findEventRings() : undefined;

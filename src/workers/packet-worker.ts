@@ -12,9 +12,12 @@ export interface TaskFollows {
 
 export interface BootedThread {
   readonly worker: Worker;
-  /** Resolves when the thread has died of an error, at any time in its life. */
+  /** Resolves when the thread has died of an error, or ended, at any time in its life. */
   readonly failed: Promise<Error>;
 }
+
+/** For what a thread has said on its port before it ended to be read. */
+const LAST_WORDS_MS = 100;
 
 /** Boot a packet thread; it ends after its task, with `worker.terminate()` or with the process. */
 export function bootPacketThread(name: string): BootedThread {
@@ -25,6 +28,9 @@ export function bootPacketThread(name: string): BootedThread {
   const worker = new Worker(file, { workerData: { taskFollows: true } satisfies TaskFollows, name });
   const failed = new Promise<Error>((resolve) => {
     worker.on('error', (error) => resolve(error as Error));
+    worker.on('exit', (code) => {
+      setTimeout(() => resolve(new Error(`${name} ended with code ${code}`)), LAST_WORDS_MS);
+    });
   });
   return { worker, failed };
 }

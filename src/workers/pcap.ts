@@ -2,7 +2,9 @@
  * Frames to a pcap file (the classic format, LINKTYPE_ETHERNET 1; draft-ietf-opsawg-pcap), written with plain write(2) by the
  * packet thread that saw them. For looking at traffic, not for speed.
  */
-import { write, writev } from '../sys/io.ts';
+import { realTime, TIMESPEC_BYTES, TIMESPEC_NANOSECONDS_WORD, TIMESPEC_SECONDS_WORD } from '../sys/clock.ts';
+import { Errno } from '../sys/constants.ts';
+import { cutEnd, write, writev } from '../sys/io.ts';
 import { NativeBuffer } from '../sys/memory.ts';
 import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../sys/socket.ts';
 
@@ -10,20 +12,28 @@ const HEADER_BYTES = 24;
 const RECORD_BYTES = 16;
 /** Pieces of one frame besides its first, as the guest link has them at the most. */
 const MAX_PIECES = 128;
+const LOCK = 1;
 
 export class PcapWriter {
   readonly #fd: number;
   readonly #head = new NativeBuffer(RECORD_BYTES);
+  readonly #time = new NativeBuffer(TIMESPEC_BYTES);
   readonly #iov = new NativeBuffer((2 + MAX_PIECES) * IOVEC_BYTES);
   readonly #baseAddress: number;
+  readonly #lock: Int32Array;
+  readonly #onLost: (errno: number) => void;
 
   /**
    * @param fd  open file, positioned at its end (O_APPEND: several threads write whole records)
    * @param baseAddress  of the pool's memory
+   * @param lock  word 1 is for the threads that write to this file: 1 while one does
+   * @param onLost  a record could not be written, and why
    */
-  constructor(fd: number, baseAddress: number) {
+  constructor(fd: number, baseAddress: number, lock?: Int32Array, onLost?: (errno: number) => void) {
     this.#fd = fd;
     this.#baseAddress = baseAddress;
+    this.#lock = lock ?? new Int32Array(new SharedArrayBuffer(8));
+    this.#onLost = onLost ?? (() => {});
   }
 
   /** Write the file header; once per file, by the thread that made it. @returns 0 or -errno */
@@ -35,6 +45,7 @@ export class PcapWriter {
     h.u32[4] = 262144;
     h.u32[5] = 1;
     const r = write(fd, h.address, HEADER_BYTES);
+    if (r >= 0 && r < HEADER_BYTES) return -Errno.ENOSPC;
     return r < 0 ? r : 0;
   }
 
@@ -42,7 +53,7 @@ export class PcapWriter {
   frame(at: number, bytes: number, moreAt: number, moreBytes: number): void {
     this.#begin(at, bytes, moreBytes);
     iovecWrite(this.#iov.u32, 2 * IOVEC_WORDS, this.#baseAddress + moreAt, moreBytes);
-    writev(this.#fd, this.#iov.address, moreBytes > 0 ? 3 : 2);
+    this.#put(moreBytes > 0 ? 3 : 2, bytes + moreBytes);
   }
 
   /** The same for a frame whose further pieces are `count` iovecs in `iov` from word `first` on, `moreBytes` in all. */
@@ -57,14 +68,27 @@ export class PcapWriter {
     this.#begin(at, bytes, moreBytes);
     const words = Math.min(count, MAX_PIECES) * IOVEC_WORDS;
     for (let i = 0; i < words; i++) this.#iov.u32[2 * IOVEC_WORDS + i] = iov[first + i]!;
-    writev(this.#fd, this.#iov.address, 2 + words / IOVEC_WORDS);
+    this.#put(2 + words / IOVEC_WORDS, bytes + moreBytes);
+  }
+
+  /** Whole or not at all: what of a record still went on a full disk is cut off, before another thread can write behind it. */
+  #put(iovCount: number, frameBytes: number): void {
+    while (Atomics.compareExchange(this.#lock, LOCK, 0, 1) !== 0) Atomics.wait(this.#lock, LOCK, 1, 1);
+    const r = writev(this.#fd, this.#iov.address, iovCount);
+    const short = r >= 0 && r < RECORD_BYTES + frameBytes;
+    if (short) cutEnd(this.#fd, r);
+    Atomics.store(this.#lock, LOCK, 0); // release: the file's end is a record's
+    Atomics.notify(this.#lock, LOCK, 1);
+    if (r < 0) this.#onLost(-r);
+    else if (short) this.#onLost(Errno.ENOSPC);
   }
 
   #begin(at: number, bytes: number, moreBytes: number): void {
-    const ms = Date.now();
+    // At each frame, not the round's time: beside the write below it is nothing, and frames of one batch keep their distance.
+    realTime(this.#time.address);
     const h = this.#head.u32;
-    h[0] = Math.floor(ms / 1000);
-    h[1] = (ms % 1000) * 1e6;
+    h[0] = this.#time.u32[TIMESPEC_SECONDS_WORD]!;
+    h[1] = this.#time.u32[TIMESPEC_NANOSECONDS_WORD]!;
     h[2] = bytes + moreBytes;
     h[3] = bytes + moreBytes;
     iovecWrite(this.#iov.u32, 0, this.#head.address, RECORD_BYTES);

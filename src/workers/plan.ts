@@ -56,13 +56,21 @@ export interface SlotShares {
   readonly hostLarge: readonly [first: number, count: number];
   /** One large slot for each shard, in which it builds frames of its own. */
   readonly scratchLarge: readonly [first: number, count: number];
+  /** Large slots in which DNS queries wait: how many each shard has, and the first slot of the first shard. */
+  readonly dnsEach: number;
+  readonly dnsLarge: number;
 }
+
+/** Large slots of a shard's own in which DNS queries wait: room for 1,360 of them. */
+const MAX_DNS_SLOTS = 10;
 
 /** A quarter of the small slots is host-io's (datagrams); large ones are shared half and half. */
 export function slotShares(smallSlots: number, largeSlots: number, shards: number): SlotShares {
   const hostSmall = smallSlots >>> 2;
   const readerSmall = smallSlots - hostSmall;
-  const large = largeSlots - shards;
+  const dnsEach = Math.max(1, Math.min(MAX_DNS_SLOTS, largeSlots >>> 6));
+  const large = largeSlots - shards * (1 + dnsEach);
+  const largeAt = smallSlots + shards * (1 + dnsEach);
   const hostLarge = large >>> 1;
   const readerLarge = large - hostLarge;
   if (hostSmall < 32 || hostLarge < 4) {
@@ -72,8 +80,10 @@ export function slotShares(smallSlots: number, largeSlots: number, shards: numbe
     readerSmall: [0, readerSmall],
     hostSmall: [readerSmall, hostSmall],
     scratchLarge: [smallSlots, shards],
-    readerLarge: [smallSlots + shards, readerLarge],
-    hostLarge: [smallSlots + shards + readerLarge, hostLarge],
+    dnsEach,
+    dnsLarge: smallSlots + shards,
+    readerLarge: [largeAt, readerLarge],
+    hostLarge: [largeAt + readerLarge, hostLarge],
   };
 }
 
@@ -85,7 +95,7 @@ export function autoThreads(parallelism: number): EnginePlan['threads'] {
 }
 
 /**
- * What all packet threads and the main thread share besides the frame pool: int32 mail counters at 0, the guest's MAC at 8, the
+ * What all packet threads and the main thread share besides the frame pool: an int32 mail counter at 0, the lock of --pcap's file at 4, the guest's MAC at 8, the
  * addresses that it was seen to use (translator/addressing.ts, Addressing.seen) at SEEN_AT, HostContext.datagramPorts at
  * DATAGRAM_PORTS_AT. Bytes.
  */

@@ -88,9 +88,9 @@ export class Reactor {
     return epollAdd(this.#ep, fd, events, token, handler);
   }
 
-  /** The next event of a descriptor and no other, until this is called again; it may have come already. @returns 0 or -errno */
-  watchOnce(handler: number, fd: number, token: number): number {
-    const events = EPOLLIN | EPOLLONESHOT;
+  /** The next event of a descriptor and no other, until this is called again; it may have come already. @param kind  EPOLL* @returns 0 or -errno */
+  watchOnce(handler: number, fd: number, token: number, kind: number = EPOLLIN): number {
+    const events = kind | EPOLLONESHOT;
     const r = epollMod(this.#ep, fd, events, token, handler);
     return r === -Errno.ENOENT ? epollAdd(this.#ep, fd, events, token, handler) : r;
   }

@@ -31,6 +31,8 @@ import {
   VnetFlag,
   VnetGso,
   vnetCheck,
+  vnetCsumStart,
+  vnetFinishChecksum,
   vnetFlags,
   vnetGsoSize,
   vnetGsoType,
@@ -55,6 +57,7 @@ import { flowHash, shardOf } from './flow-hash.ts';
 import { FRAME_PEER_GONE } from './frame-peer.ts';
 import { Impairment } from './impairment.ts';
 import { ToShard, W } from './messages.ts';
+import { Notice, type Notices } from './notices.ts';
 import { Owner } from './owners.ts';
 import type { PcapWriter } from './pcap.ts';
 import { quotedFlow, quotedProtocol } from './quoted-flow.ts';
@@ -75,6 +78,12 @@ const MANY_FLOWS = 6;
 const BATCH_BYTES_MANY = 31 * 65536;
 /** A first frame of at most so many bytes after a sleep goes on alone: a request need not wait for the read that finds nothing. */
 const LONE_FRAME_BYTES = 1024;
+/**
+ * Large slots that are out come back soon, as queues may not hold all of them (receive-buffers.ts, out-of-order.ts): only when that takes
+ * longer does the reader go on with small slots alone. Then frames longer than those are lost, and what keeps connections alive is not.
+ */
+const SMALL_ALONE_MS = 5;
+const DRY_TOLD_MS = 1000;
 /** Flag of ToShard.frame's arg1. */
 const REASSEMBLED = 0x400;
 /** How often unfinished datagrams are looked through; only while one exists does the thread wake for it. */
@@ -97,6 +106,7 @@ export interface TapReaderOptions {
   readonly toShards: readonly RingProducer[];
   readonly freed: readonly RingConsumer[];
   readonly pcap?: PcapWriter | undefined;
+  readonly notices: Notices;
   /** The TAP cannot be read any more: the engine ends. */
   onFatal(text: string): void;
 }
@@ -119,7 +129,14 @@ export class TapReader implements Stage {
   #slotA = NO_SLOT;
   #slotB = NO_SLOT;
   #dry = false;
+  #drySince = 0;
+  /** Small slots alone are read into, as no large one has come back for a while. */
+  #smallAlone = false;
+  /** The log has a line about it. */
+  #toldDry = false;
   #fragment = false;
+  /** Offset in the frame of the transport header of the frame that was hashed last, -1: none. */
+  #transport = -1;
   /** Flows of this round: a bit for each value of the hash's last five bits. */
   #flowBits = 0;
   #nextExpiry = 0;
@@ -146,14 +163,18 @@ export class TapReader implements Stage {
   }
 
   hasInput(): boolean {
-    if (this.#readable && !this.#dry) return true;
+    // After a full round no edge tells of the frames that are left.
+    if (this.#readable && (!this.#dry || this.#smallAlone)) return true;
     for (let i = 0; i < this.#o.freed.length; i++) if (this.#o.freed[i]!.available() > 0) return true;
     for (let i = 0; i < this.#o.toShards.length; i++) if (this.#o.toShards[i]!.movable) return true;
     return false;
   }
 
   sleepMs(now: number): number {
-    return this.#reassembler.busy > 0 ? this.#nextExpiry - now : Number.POSITIVE_INFINITY;
+    const expiry = this.#reassembler.busy > 0 ? this.#nextExpiry - now : Number.POSITIVE_INFINITY;
+    if (!this.#dry || !this.#readable || this.#toldDry) return expiry;
+    const waitMs = this.#slotA === NO_SLOT ? DRY_TOLD_MS : SMALL_ALONE_MS;
+    return Math.min(expiry, Math.max(1, this.#drySince + waitMs - now));
   }
 
   poll(now: number): number {
@@ -165,8 +186,9 @@ export class TapReader implements Stage {
     this.#flowBits = 0;
     for (; this.#readable && frames < BATCH_FRAMES; frames++) {
       if (bytes > BATCH_BYTES && (bytes > BATCH_BYTES_MANY || bitCount(this.#flowBits) < MANY_FLOWS)) break;
-      if (!this.#arm()) break;
-      const n = readv(this.#o.plan.tap.fd, this.#iov.address, 2);
+      const pieces = this.#arm(now);
+      if (pieces === 0) break;
+      const n = readv(this.#o.plan.tap.fd, this.#iov.address, pieces);
       this.#o.counters[Counter.tapReads]!++;
       if (n <= 0) {
         if (n === 0 && this.#o.plan.tap.socket === 'datagram') {
@@ -177,6 +199,14 @@ export class TapReader implements Stage {
         break;
       }
       bytes += n;
+      if (pieces === 1) {
+        this.#o.counters[Counter.tapSmallReads]!++;
+        // The kernel leaves out what finds no room, and gives as many bytes as there was room for.
+        if (n === SMALL_SLOT_BYTES) {
+          this.#o.counters[Counter.tapCutShort]!++;
+          continue;
+        }
+      }
       this.#onFrame(n, now);
       if (this.#woken && n <= LONE_FRAME_BYTES) {
         frames++;
@@ -234,9 +264,9 @@ export class TapReader implements Stage {
     else this.#o.largeSlots.push(slot);
   }
 
-  /** Have a pair of slots ready for the next read. @returns false when the pool is dry */
-  #arm(): boolean {
-    if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) return true;
+  /** Have a pair of slots ready for the next read. @returns how many pieces it may fill; 0: the pool is dry */
+  #arm(now: number): number {
+    if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) return 2;
     const { pool, smallSlots, largeSlots } = this.#o;
     if (this.#slotA === NO_SLOT) {
       this.#slotA = smallSlots.pop();
@@ -250,13 +280,29 @@ export class TapReader implements Stage {
     }
     if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) {
       this.#dry = false;
-      return true;
+      this.#smallAlone = false;
+      if (this.#toldDry) {
+        this.#toldDry = false;
+        const text = 'frame slots are free again: the guest is read from as before';
+        this.#o.notices.tell(Notice.slotsBack, 'warning', text);
+      }
+      return 2;
     }
     if (!this.#dry) {
       this.#dry = true;
+      this.#drySince = now;
       this.#o.counters[Counter.poolDry]!++;
     }
-    return false;
+    if (!this.#toldDry && now - this.#drySince >= DRY_TOLD_MS) {
+      this.#toldDry = true;
+      this.#o.notices.tell(
+        Notice.slotsOut,
+        'warning',
+        `no free frame slots for ${DRY_TOLD_MS / 1000} s: large frames of the guest are lost`,
+      );
+    }
+    this.#smallAlone = this.#slotA !== NO_SLOT && now - this.#drySince >= SMALL_ALONE_MS;
+    return this.#smallAlone ? 1 : 0;
   }
 
   #drop(cause: number): void {
@@ -293,6 +339,13 @@ export class TapReader implements Stage {
     const inA = Math.min(frameBytes, SMALL_SLOT_BYTES - this.#vnetBytes);
     this.#o.pcap?.frame(ethAt, inA, pool.slotAt(this.#slotB), frameBytes - inA);
     const hash = this.#hash(ethAt, frameBytes, inA);
+    if ((gso & 0x100) !== 0 && this.#transport !== vnetCsumStart(u8, slotAt)) {
+      // Not the transport header's that we translate: that of a packet inside it (VXLAN, Geneve, IP in IP), which nobody after us
+      // would finish. Of the outer one there is nothing left to do.
+      if (!vnetFinishChecksum(u8, slotAt, inA, pool.slotAt(this.#slotB), frameBytes - inA))
+        return this.#drop(Drop.vnetCsum);
+      gso &= ~0x100;
+    }
     if (this.#fragment) return this.#onFragment(ethAt, frameBytes, inA, now);
     const slotB = frameBytes > inA ? this.#slotB : NO_SLOT;
     this.#push(this.#slotA, slotB, this.#vnetBytes, frameBytes, hash, gso, gsoSize);
@@ -355,6 +408,7 @@ export class TapReader implements Stage {
    */
   #hash(ethAt: number, frameBytes: number, inA: number): number {
     this.#fragment = false;
+    this.#transport = -1;
     const u8 = this.#u8;
     const ipAt = ethAt + ETH_BYTES;
     const ipBytes = frameBytes - ETH_BYTES;
@@ -392,6 +446,7 @@ export class TapReader implements Stage {
       addressRead(u8, ipAt + IPV6_SRC, words, 0);
       addressRead(u8, ipAt + IPV6_DST, words, 4);
     } else return 0;
+    this.#transport = ETH_BYTES + transport;
     let ports: number;
     if (proto === IpProtocol.tcp || proto === IpProtocol.udp) {
       if (transport + 4 > ipInA) return 0;

@@ -13,7 +13,7 @@ import {
 import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import type { EnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash, shardOf } from '../../src/workers/flow-hash.ts';
-import { ToHost, ToReader, ToShard, W } from '../../src/workers/messages.ts';
+import { SentFlag, ToHost, ToReader, ToShard, W } from '../../src/workers/messages.ts';
 import { Owner } from '../../src/workers/owners.ts';
 import { Addressing } from '../../src/workers/translator/addressing.ts';
 import type { Prng } from '../support/netsim/prng.ts';
@@ -46,6 +46,8 @@ export class DrainingHost {
   readonly #ended: Uint8Array;
   /** gid -> frames that the socket did not take. */
   readonly #held = new Map<number, number[]>();
+  /** By gid: how often provisional bytes were refused. */
+  readonly #refusals: Uint8Array;
   readonly #connecting: number[] = [];
   readonly #addressing: Addressing;
   readonly #words = new Uint32Array(8);
@@ -62,6 +64,7 @@ export class DrainingHost {
     this.#flows = o.plan.pool.flows;
     const gids = this.#flows * o.toShards.length;
     this.#kind = new Uint8Array(gids);
+    this.#refusals = new Uint8Array(gids);
     this.#peeked = new Uint32Array(gids);
     this.#consumed = new Uint32Array(gids);
     this.#credit = new Uint32Array(gids);
@@ -168,7 +171,7 @@ export class DrainingHost {
         if (!this.#tokens.delete(w[at + W.arg0]!)) throw new Error(`refuse: token ${w[at + W.arg0]}`);
         return;
       case ToHost.send:
-        return this.#send(gid, w[at + W.slotA]!, w[at + W.slotB]!, w[at + W.len]!);
+        return this.#send(gid, w[at + W.slotA]!, w[at + W.slotB]!, w[at + W.len]!, w[at + W.arg0]!);
       case ToHost.credit: {
         if (kind !== Kind.tcp) throw new Error(`credit: flow ${gid} is of kind ${kind}`);
         this.#credit[gid] = w[at + W.arg0]!;
@@ -226,6 +229,7 @@ export class DrainingHost {
 
   #begin(gid: number, kind: number): void {
     this.#kind[gid] = kind;
+    this.#refusals[gid] = 0;
     this.#peeked[gid] = 0;
     this.#consumed[gid] = 0;
     this.#credit[gid] = 0;
@@ -233,31 +237,50 @@ export class DrainingHost {
     this.#ended[gid] = 0;
   }
 
-  #send(gid: number, a: number, b: number, len: number): void {
+  /** @param mark  ToHost.send's arg0 */
+  #send(gid: number, a: number, b: number, len: number, mark: number): void {
     const kind = this.#kind[gid];
     if (kind !== Kind.tcp) throw new Error(`send: flow ${gid} is of kind ${kind}`);
     const held = this.#held.get(gid);
+    const cost = this.#o.pool.slotCost(a) + this.#o.pool.slotCost(b);
+    if (mark !== 0 && mark - 1 !== this.#refusals[gid]) {
+      this.#freeReader(a, b);
+      return this.#tellSent(gid, 0, 0, cost);
+    }
+    if (mark !== 0 && (held !== undefined || (!this.quiet && this.#o.prng.chance(0.2)))) {
+      this.#freeReader(a, b);
+      this.#refusals[gid]!++;
+      if (held === undefined) this.#held.set(gid, []);
+      return this.#tellSent(gid, 0, SentFlag.refused, cost);
+    }
     if (held !== undefined || (!this.quiet && this.#held.size < 32 && this.#o.prng.chance(0.02))) {
       this.stalls++;
       if (held !== undefined) held.push(a, b, len);
       else this.#held.set(gid, [a, b, len]);
-      this.#tell(gid, ToShard.sent, 0, 0);
-      return;
+      return this.#tellSent(gid, 0, 0, 0);
     }
     this.#freeReader(a, b);
-    this.#tell(gid, ToShard.sent, len, 1);
+    this.#tellSent(gid, len, SentFlag.empty, cost);
+  }
+
+  /** @param freed  slots, small | large << 16 */
+  #tellSent(gid: number, bytes: number, flags: number, freed: number): void {
+    const at = this.#tell(gid, ToShard.sent, bytes, flags);
+    this.#o.toShards[Math.floor(gid / this.#flows)]!.words[at + W.arg2] = freed;
   }
 
   #release(gid: number): void {
     const held = this.#held.get(gid);
     if (held === undefined) return;
     let bytes = 0;
+    let freed = 0;
     for (let i = 0; i < held.length; i += 3) {
+      freed += this.#o.pool.slotCost(held[i]!) + this.#o.pool.slotCost(held[i + 1]!);
       this.#freeReader(held[i]!, held[i + 1]!);
       bytes += held[i + 2]!;
     }
     this.#held.delete(gid);
-    this.#tell(gid, ToShard.sent, bytes, 1);
+    this.#tellSent(gid, bytes, SentFlag.empty, freed);
   }
 
   #read(gid: number): void {

@@ -34,6 +34,7 @@ import {
   socketpair,
 } from '../../src/sys/socket.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
+import { Notices } from '../../src/workers/notices.ts';
 import { Owner } from '../../src/workers/owners.ts';
 import { LinkRing, slotShares } from '../../src/workers/plan.ts';
 import { stageDropName } from '../../src/workers/stage-drop.ts';
@@ -213,6 +214,7 @@ export class HostilePath {
     const log = (_level: string, text: string): void =>
       void this.logs.set(text, (this.logs.get(text) ?? 0) + 1);
     this.#reader = new TapReader({
+      notices: new Notices(() => {}),
       plan: this.plan,
       pool,
       ownership,
@@ -238,12 +240,13 @@ export class HostilePath {
           ownership,
           counters: this.counters,
           scratchSlot: shares.scratchLarge[0] + s,
+          dnsSlots: [shares.dnsLarge + s * shares.dnsEach, shares.dnsEach],
           guestMac,
           fromReader: from(LinkRing.readerToShard(s)),
           toReader: to(LinkRing.shardToReader(s)),
           fromHost: from(LinkRing.hostToShard(s)),
           toHost: to(LinkRing.shardToHost(s)),
-          log,
+          notices: new Notices(log),
         }),
       );
     }
@@ -318,7 +321,10 @@ export class HostilePath {
       this.host.messages +
       c[Counter.fragmentsDropped]! +
       c[Counter.fragmentsReassembled]! +
-      c[Counter.flowTableFull]!
+      c[Counter.flowTableFull]! +
+      c[Counter.groupReports]! +
+      c[Counter.discoveryUnanswered]! +
+      c[Counter.linkLocalDatagrams]!
     );
   }
 

@@ -87,13 +87,13 @@ function plan(host: HostNetwork, ...args: string[]): ReturnType<typeof planNetwo
 describe('template interface', () => {
   it('the default route with the lowest metric of the main table decides', () => {
     expect(findTemplate(laptop(), 4)).toEqual({
-      ...{ linkName: 'eth0', address: '192.168.1.5', prefixLen: 24, gateway: '192.168.1.1' },
+      ...{ linkName: 'eth0', linkIndex: 2, address: '192.168.1.5', prefixLen: 24, gateway: '192.168.1.1' },
     });
   });
 
   it('IPv6: neither temporary nor deprecated nor link-local', () => {
     expect(findTemplate(laptop(), 6)).toEqual({
-      ...{ linkName: 'eth0', address: '2001:db8:1::5', prefixLen: 64, gateway: 'fe80::1' },
+      ...{ linkName: 'eth0', linkIndex: 2, address: '2001:db8:1::5', prefixLen: 64, gateway: 'fe80::1' },
     });
   });
 
@@ -139,7 +139,12 @@ describe('template interface', () => {
       [route(2, '0.0.0.0/0', { gateway: 'fe80::1' })],
       true,
     );
-    expect(findTemplate(host, 4)).toEqual({ linkName: 'eth0', address: '192.0.2.5', prefixLen: 32 });
+    expect(findTemplate(host, 4)).toEqual({
+      linkName: 'eth0',
+      linkIndex: 2,
+      address: '192.0.2.5',
+      prefixLen: 32,
+    });
     expect(plan(host).addresses.ipv4).toMatchObject({ guest: '192.0.2.5', gateway: '169.254.2.2' });
   });
 
@@ -150,7 +155,12 @@ describe('template interface', () => {
       [route(2, '10.1.1.0/24')],
       true,
     );
-    expect(findTemplate(host, 4)).toEqual({ linkName: 'lan0', address: '10.1.1.5', prefixLen: 24 });
+    expect(findTemplate(host, 4)).toEqual({
+      linkName: 'lan0',
+      linkIndex: 2,
+      address: '10.1.1.5',
+      prefixLen: 24,
+    });
   });
 });
 
@@ -164,6 +174,7 @@ describe('address plan', () => {
       ipv4: { guest: '192.168.1.5', prefixLen: 24, gateway: '192.168.1.1', dns: '169.254.1.1' },
       ipv6: {
         ...{ guest: '2001:db8:1::5', prefixLen: 64, gateway: 'fe80::1', linkLocal: 'fe80::1' },
+        linkLocalScope: 2,
         dns: 'fd9a:559a:559a::53',
       },
       resolvers: ['192.168.1.1', '::1'],

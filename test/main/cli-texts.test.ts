@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { COMMANDS, cliMarkdown, generatedTexts, helpText } from '../../src/main/cli-texts.ts';
-import { countersMarkdown } from '../../src/main/counter-texts.ts';
+import { causes, countersMarkdown } from '../../src/main/counter-texts.ts';
 import { OPTIONS } from '../../src/main/options.ts';
+import { Drop } from '../../src/proto/drop.ts';
+import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { repoRoot } from './source-tree.ts';
 
 describe('texts from the option table', () => {
@@ -12,6 +14,12 @@ describe('texts from the option table', () => {
 
   it('docs/counters.md is what the tables of counters say (else: sh scripts/node.sh scripts/cli-docs.mjs)', () => {
     expect(readFileSync(`${repoRoot}/docs/counters.md`, 'utf8')).toBe(countersMarkdown());
+  });
+
+  it('every cause of loss has its row there: its comment in the table of causes', () => {
+    const named = causes();
+    expect(named.map(({ name }) => name)).toEqual([...Object.keys(Drop), ...Object.keys(StageDrop)]);
+    for (const { name, help } of named) expect(help, name).toMatch(/^\S.*\.$/);
   });
 
   it('help lists every option of its command, no line is over 100 columns', () => {

@@ -293,5 +293,8 @@ describe('pool', () => {
     }
     expect(poolPlan(64)).toMatchObject({ flows: 32768 });
     expect(poolPlan(1024)).toMatchObject({ flows: 131072 });
+    expect(poolPlan(100)).toMatchObject({ flows: 32768 }); // a power of two, no more than 512 a MiB
+    expect(poolPlan(127)).toMatchObject({ flows: 32768 });
+    expect(poolPlan(128)).toMatchObject({ flows: 65536 });
   });
 });

@@ -27,6 +27,15 @@ describe('resolv.conf', () => {
     });
   });
 
+  it('both signs begin a comment, in a line of its own and behind words', () => {
+    expect(parseResolvConf('search a.example ; b.example')).toMatchObject({ search: ['a.example'] });
+    expect(parseResolvConf('search a.example # b.example')).toMatchObject({ search: ['a.example'] });
+    expect(parseResolvConf(';nameserver 192.0.2.1\n #nameserver 192.0.2.2')).toMatchObject({
+      nameservers: [],
+    });
+    expect(parseResolvConf('nameserver 192.0.2.1;x')).toMatchObject({ nameservers: ['192.0.2.1'] });
+  });
+
   it('empty file, domain line, no newline at the end', () => {
     expect(parseResolvConf('')).toEqual({ nameservers: [], search: [], options: [] });
     expect(parseResolvConf('domain example.org')).toMatchObject({ search: ['example.org'] });

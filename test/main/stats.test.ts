@@ -42,6 +42,16 @@ describe('--stats', () => {
     }
   });
 
+  it.each([0, 1, 7, 3328, 3343, 9216, 9279, 120_001, 2 ** 27])(
+    'no percentile is above the maximum: %i',
+    (value) => {
+      const text = histogramsText([{ name: 'n', unit: 'us', help: '', buckets: [[value, 3]] }]);
+      const values = text.split('\n')[1]!.split(/ +/).slice(3).map(Number);
+      expect(values).toEqual([...values].sort((a, b) => a - b));
+      expect(Math.abs(values.at(-1)! - value)).toBeLessThanOrEqual(value / 64);
+    },
+  );
+
   it('nothing happened: headings only', () => {
     expect(countersText({})).toBe('counter  value\n');
     expect(histogramsText([]).split('\n')).toHaveLength(2);

@@ -1,23 +1,47 @@
 /** The wall, raised in processes of their own: what works behind it and what ends them. */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { release, tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { wallFilter } from '../../src/main/wall.ts';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { type WallPlan, wallFilter } from '../../src/main/wall.ts';
 import { filterProgram } from '../../src/sys/seccomp.ts';
+import { syscallNames, syscallNumber } from '../../src/sys/syscall-numbers.ts';
+import { callText } from './filter-text.ts';
 
 const fixture = fileURLToPath(new URL('./fixtures/behind-wall.ts', import.meta.url));
+const EAGAIN = 11;
+const EINVAL = 22;
 let directory = '';
+
+function kernelAtLeast(major: number, minor: number): boolean {
+  const [a = 0, b = 0] = release().split('.').map(Number);
+  return a > major || (a === major && b >= minor);
+}
 
 beforeAll(() => {
   directory = mkdtempSync(`${tmpdir()}/wall-`);
-  writeFileSync(`${directory}/wanted`, 'here');
+});
+beforeEach(() => {
+  rmSync(`${directory}/sockets`, { recursive: true, force: true });
+  mkdirSync(`${directory}/sockets`);
+  for (const at of [directory, `${directory}/sockets`]) writeFileSync(`${at}/wanted`, 'here');
 });
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-function behind(what: string): { readonly said: unknown; readonly signal: string | null } {
-  const args = ['-Ur', '-m', '--propagation', 'slave', '--', process.execPath, fixture, what, directory];
+function behind(what: string, more = ''): { readonly said: unknown; readonly signal: string | null } {
+  const args = [
+    '-Ur',
+    '-m',
+    '--propagation',
+    'slave',
+    '--',
+    process.execPath,
+    fixture,
+    what,
+    directory,
+    more,
+  ];
   const r = spawnSync('unshare', args, {
     encoding: 'utf8',
     env: { ...process.env, BUCATINI_OWN_MOUNTS: '1', NODE_OPTIONS: '' },
@@ -39,7 +63,50 @@ describe('behind the wall', () => {
     expect(behind('stack')).toEqual({ said: true, signal: null });
   });
 
+  test('a file in a held directory is not truncated', () => {
+    expect(behind('truncate')).toEqual({ said: [-1, 'here'], signal: null });
+  });
+
+  test('names go in the directory of socket files, and not where files are read', () => {
+    expect(behind('unlink')).toEqual({ said: [-1, 0], signal: null });
+  });
+
+  test('sockets for TCP, UDP and ping are made', () => {
+    expect(behind('sockets')).toEqual({ said: true, signal: null });
+  });
+
+  test('COMMAND may be sent a signal', () => {
+    expect(behind('child')).toEqual({ said: 0, signal: null });
+  });
+
+  test('no descriptor of ours reaches an abstract socket of the host', () => {
+    expect(behind('abstract', 'unscoped')).toEqual({ said: -EAGAIN, signal: null });
+  });
+
+  // Linux 6.12: kernels before leave this way open to a pasta in the background.
+  test.skipIf(!kernelAtLeast(6, 12))('nor does the datagram socket of the system log', () => {
+    expect(behind('abstract', 'syslog')).toEqual({ said: -EAGAIN, signal: null });
+  });
+
+  test('a terminal takes no input from us, a TAP is made by nobody, descriptors are not copied', () => {
+    expect(behind('ptyInput').said).toBe(-1);
+    expect(behind('tapElsewhere').said).toBe(-1);
+    expect(behind('duplicate').said).toBe(-EINVAL);
+    expect(behind('dumpable').said).toBe(-1);
+  });
+
   test.each([
+    ...[
+      'parent',
+      'tgkill',
+      'cloneNamespace',
+      'mptcp',
+      'udpLite',
+      'ping4By6',
+      'sequenced',
+      'unixPair',
+      'otherMemory',
+    ],
     ...['mount', 'unshare', 'setns', 'pidfd', 'netlink', 'raw', 'unix', 'exec', 'group', 'ptrace', 'limit'],
     ...['ringSetup', 'ringRegister', 'ringElsewhere', 'ringFlags'],
   ])('%s ends the process', (what) => {
@@ -49,7 +116,13 @@ describe('behind the wall', () => {
 
 test('every jump of the filter lands inside it, and every way ends in a verdict', () => {
   const program = filterProgram(
-    wallFilter({ readable: [40, 41], listable: [43], removable: [42], signals: true, watchesProcess: false }),
+    wallFilter({
+      readable: [40, 41],
+      listable: [43],
+      removable: [42],
+      signals: [44, 45],
+      watchesProcess: false,
+    }),
   );
   expect(program.length).toBeLessThan(4096); // BPF_MAXINSNS
   program.forEach(([code, jt, jf, k], i) => {
@@ -57,5 +130,45 @@ test('every jump of the filter lands inside it, and every way ends in a verdict'
     const next = code === 0x05 ? [i + 1 + k] : (code & 7) === 5 ? [i + 1 + jt, i + 1 + jf] : [i + 1];
     for (const at of next) expect(at).toBeLessThan(program.length);
     expect(Math.max(jt, jf)).toBeLessThan(256);
+  });
+});
+
+/**
+ * The plans of the front ends, as far as they differ: `run` and `pasta COMMAND` send signals, `slirp4netns` lists, all with an API
+ * socket remove, and `attach` has nothing of these.
+ */
+const PLANS: Record<string, WallPlan> = {
+  run: { readable: [40], removable: [42], signals: [44, 45], watchesProcess: false },
+  attach: { readable: [], removable: [], signals: [], watchesProcess: false },
+  slirp4netns: { readable: [40], listable: [43], removable: [42], signals: [], watchesProcess: true },
+};
+const RINGS = [30, 31];
+const PID = 1234;
+const LAST_CALL = 1024;
+
+/** Read from the instructions, so that neither the rules nor what makes them into a program changes unseen. */
+function filterText(plan: WallPlan): string {
+  const filter = wallFilter(plan, RINGS, PID);
+  const lines = syscallNames.flatMap((name) => {
+    const number = syscallNumber(name);
+    const text = number < 0 ? undefined : callText(filter, number);
+    return text === undefined ? [] : [`${name}: ${text}`];
+  });
+  return `${lines.sort().join('\n')}\n`;
+}
+
+// The list of the other architecture differs in the calls that it does not have.
+describe.skipIf(process.arch !== 'x64')('the filter allows what its snapshot says', () => {
+  test.each(Object.keys(PLANS))('%s', async (name) => {
+    await expect(filterText(PLANS[name]!)).toMatchFileSnapshot(`./filters/${name}.txt`);
+  });
+
+  test('a call without a name ends the process, and so does one of x32', () => {
+    const filter = wallFilter(PLANS.run!, RINGS, PID);
+    const named = new Set(syscallNames.map(syscallNumber));
+    for (let nr = 0; nr < LAST_CALL; nr++)
+      if (!named.has(nr)) expect([nr, callText(filter, nr)]).toEqual([nr, undefined]);
+    expect(callText(filter, 0x4000_0000)).toBeUndefined();
+    expect(callText(filter, syscallNumber('read'), 'arm64')).toBeUndefined();
   });
 });

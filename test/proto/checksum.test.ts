@@ -6,6 +6,7 @@ import {
   finishSum,
   foldSum,
   onesSum,
+  onesSumPieces,
   pseudoSum4,
   pseudoSum6At,
 } from '../../src/proto/checksum.ts';
@@ -96,6 +97,25 @@ describe('onesSum', () => {
         return finishSum(pieces) === finishSum(onesSum(pool, FRAME_AT, bytes.length, 0));
       }),
     );
+  });
+
+  test('onesSumPieces: pieces cut anywhere, at odd lengths too, sum to the whole', () => {
+    let odd = 0;
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: 2, maxLength: 200 }), fc.nat(), u16, (bytes, cut, start) => {
+        const first = cut % bytes.length;
+        odd += first & 1;
+        const pool = new Uint8Array(bytes.length + 50);
+        pool.set(bytes.subarray(0, first), 1);
+        pool.set(bytes.subarray(first), first + 30);
+        const sum = onesSumPieces(pool, 1, first, first + 30, bytes.length - first, start);
+        expect(foldSum(sum)).toBe(naive(bytes, start));
+      }),
+    );
+    expect(odd).toBeGreaterThan(20);
+    const pool = wire('01 02 03 04 05');
+    expect(foldSum(onesSumPieces(pool, 0, 1, 3, 2, 0))).toBe(0x0104 + 0x0500); // 01 | 04 05
+    expect(foldSum(onesSumPieces(pool, 0, 3, 5, 0, 0))).toBe(0x0102 + 0x0300);
   });
 
   test('changes between pools: no stale view', () => {

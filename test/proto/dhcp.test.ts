@@ -296,7 +296,25 @@ describe('dhcpReplyWrite', () => {
     expect(option(answer, DhcpOption.searchList)).not.toBeNull();
   });
 
+  test('options that fill the 548 bytes: the end option is the last of them; one byte more is left out', () => {
+    // A lone host name of 300 - N bytes behind one of fixed size: 240 + 6 (server) + 3 (type) + texts + 1 is 548.
+    const fill = (hostnameBytes: number) =>
+      reply(request('35 01 01 ff'), {
+        ...{ messageType: DhcpMessage.offer, yiaddr: 1, serverId: 1 },
+        hostname: 'h'.repeat(hostnameBytes),
+        domainName: 'd'.repeat(200),
+      });
+    const hostnameBytes = 548 - DHCP_MIN_BYTES - 3 - 6 - (2 + 200) - 2 - 1;
+    const full = fill(hostnameBytes);
+    expect(full.bytes).toBe(548);
+    expect(full.pool[REPLY_AT + 547]).toBe(DhcpOption.end);
+    expect(option(full, DhcpOption.hostname)?.length).toBe(hostnameBytes);
+    expect(option(full, DhcpOption.domainName)?.length).toBe(200);
+    expect(option(fill(hostnameBytes + 1), DhcpOption.domainName)).toBeNull();
+  });
+
   test('a reply to any request is well-formed and repeats what identifies the client', () => {
+    let overrun = 0;
     fc.assert(
       fc.property(
         u32,
@@ -308,6 +326,9 @@ describe('dhcpReplyWrite', () => {
           const asked = request(`35 01 01 37 ${list.length.toString(16).padStart(2, '0')} ${hex} ff`);
           new DataView(asked.buffer).setUint32(4, xid);
           const answer = reply(asked, { ...offer, search, dns });
+          if (option(answer, DhcpOption.dns) === null && dns.length > 0) overrun++;
+          expect(answer.bytes).toBeLessThanOrEqual(548);
+          expect(slice(answer.pool, REPLY_AT, answer.bytes)).toContain(DhcpOption.end);
           expect(dhcpXid(answer.pool, REPLY_AT)).toBe(xid);
           expect(slice(answer.pool, REPLY_AT + dhcpClientMacAt, 16)).toEqual(asked.slice(28, 44));
           expect(dhcpMessageType(answer.pool, REPLY_AT, answer.bytes)).toBe(DhcpMessage.offer);
@@ -317,5 +338,6 @@ describe('dhcpReplyWrite', () => {
         },
       ),
     );
+    expect(overrun).toBeGreaterThan(0); // options did not fit
   });
 });

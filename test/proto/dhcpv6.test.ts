@@ -108,6 +108,19 @@ describe('replies', () => {
     00 01 00 0a 00 03 00 01 02 00 00 00 00 01   // client id, as it came
   `;
 
+  test('room for a header alone, or for one option: what does not fit is written nowhere', () => {
+    for (let limitBytes = 4; limitBytes < 60; limitBytes++) {
+      const pool = poolWith(SOLICIT);
+      const before = Uint8Array.from(pool);
+      const at = AT + 300;
+      const whole = { type: Dhcpv6Message.reply, mac: MAC, associations: [], status: 2, rapidCommit: true };
+      const bytes = dhcpv6ReplyWrite(pool, at, AT, SOLICIT.length, whole, limitBytes);
+      expect(bytes).toBeLessThanOrEqual(limitBytes);
+      expect(pool.subarray(0, at)).toEqual(before.subarray(0, at));
+      expect(pool.subarray(at + bytes)).toEqual(before.subarray(at + bytes));
+    }
+  });
+
   test('ADVERTISE: address for ever, resolvers, search list, name', () => {
     const address = Uint32Array.of(0xfd000000, 0, 0, 0x15);
     const bytes = write({

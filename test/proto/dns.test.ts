@@ -123,6 +123,24 @@ describe('dnsSameQuestion', () => {
     other[26] = 0x21;
     expect(same(other)).toBe(false);
   });
+
+  // Bytes that differ in bit 5 alone: in a name case is folded for letters only, in type and class never.
+  test.each<[string, number, number, number]>([
+    ['a type that would be a letter, 65 against 97', 26, 0x41, 0x61],
+    ['a class that would be a letter', 28, 0x41, 0x61],
+    ['[ against { in a name', 14, 0x5b, 0x7b],
+    ['- against CR in a name', 14, 0x2d, 0x0d],
+    ['@ against ` in a name', 14, 0x40, 0x60],
+  ])('%s: another question', (_name, index, one, two) => {
+    const pool = poolWith(new Uint8Array(300));
+    pool.set(query, AT);
+    pool.set(query, AT + 100);
+    pool[AT + index] = one;
+    pool[AT + 100 + index] = one;
+    expect(dnsSameQuestion(pool, AT, query.length, AT + 100, query.length)).toBe(true);
+    pool[AT + 100 + index] = two;
+    expect(dnsSameQuestion(pool, AT, query.length, AT + 100, query.length)).toBe(false);
+  });
 });
 
 describe('answers without records', () => {

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { describe, expect, it, test } from 'vitest';
+import { finishSum, onesSumPieces } from '../../src/proto/checksum.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import {
   VNET_BYTES,
@@ -8,6 +9,7 @@ import {
   vnetCheck,
   vnetCsumOffset,
   vnetCsumStart,
+  vnetFinishChecksum,
   vnetFlags,
   vnetGsoSize,
   vnetGsoType,
@@ -96,4 +98,38 @@ test('what is accepted names a checksum field inside the frame', () => {
       return vnetCsumStart(pool, AT) + vnetCsumOffset(pool, AT) + 2 <= frameBytes;
     }),
   );
+});
+
+describe('vnetFinishChecksum', () => {
+  /** 12 bytes of header, an Ethernet frame whose inner checksum at 50 + 6 covers 50..end. */
+  const frame = (bytes: number): Uint8Array => {
+    const u8 = Uint8Array.from({ length: VNET_BYTES + bytes }, (_, i) => (i * 37) & 0xff);
+    vnetWrite(u8, 0, VnetFlag.needsCsum, VnetGso.none, 0, 0, 50, 6);
+    return u8;
+  };
+
+  it.each([
+    [100, 100],
+    [101, 101],
+    [101, 70],
+    [101, 71],
+  ])(
+    '%i bytes, of which %i in the first piece: the sum from csumStart on is right afterwards',
+    (bytes, first) => {
+      const u8 = new Uint8Array(400);
+      const whole = frame(bytes);
+      u8.set(whole.subarray(0, VNET_BYTES + first));
+      u8.set(whole.subarray(VNET_BYTES + first), 300);
+      expect(vnetFinishChecksum(u8, 0, first, 300, bytes - first)).toBe(true);
+      // What was in the field is part of the sum (the pseudo header's), the result takes its place: folded together they cancel out.
+      const seed = (whole[VNET_BYTES + 56]! << 8) | whole[VNET_BYTES + 57]!;
+      expect(finishSum(onesSumPieces(u8, VNET_BYTES + 50, first - 50, 300, bytes - first, seed))).toBe(0);
+    },
+  );
+
+  it('a field beyond the first piece is left alone', () => {
+    const u8 = frame(100);
+    expect(vnetFinishChecksum(u8, 0, 57, 0, 0)).toBe(false);
+    expect(u8).toEqual(frame(100));
+  });
 });

@@ -68,6 +68,47 @@ test('idle flows: as many as asked for, kept until it is killed', async () => {
   expect(client.child.exitCode).toBeNull();
 });
 
+test('a server that stalls: each request that it leaves unanswered counts as one that took the time-out', async () => {
+  const port = nextPort++;
+  const server = program('stream-server', 'echo', port, 64);
+  expect(await server.line()).toBe('listening');
+  const client = program('stream-client', 'echo', '127.0.0.1', port, 64, 5);
+  setTimeout(() => server.child.kill('SIGSTOP'), 2500);
+  const report = JSON.parse(await client.line());
+  expect(report.count).toBeGreaterThan(100);
+  expect(report.failed).toBeGreaterThan(0);
+  // The longest of all; those before were quick.
+  expect(report.distribution.at(-1)[1]).toBeGreaterThan(1.9e6);
+  expect(report.p50Us).toBeLessThan(1e5);
+  server.child.kill('SIGCONT');
+});
+
+test('a server that dies: its end is neither an answer nor a quick one', async () => {
+  const port = nextPort++;
+  const server = program('stream-server', 'echo', port, 64);
+  expect(await server.line()).toBe('listening');
+  const client = program('stream-client', 'echo', '127.0.0.1', port, 64, 4);
+  setTimeout(() => server.child.kill('SIGKILL'), 1500);
+  const report = JSON.parse(await client.line());
+  expect(report.failed).toBeGreaterThan(10);
+  expect(report.distribution.at(-1)[1]).toBeGreaterThan(1.9e6);
+});
+
+test('idle flows that did not last are not counted as held', async () => {
+  const port = nextPort++;
+  const server = program('stream-server', 'hold', port, 1);
+  expect(await server.line()).toBe('listening');
+  const client = program('stream-client', 'hold', '127.0.0.1', port, 1, 20);
+  expect(JSON.parse(await client.line())).toEqual({ flows: 20 });
+  client.child.kill('SIGUSR2');
+  expect(JSON.parse(await client.line())).toEqual({ open: 20 });
+  const ended = new Promise((resolve) => server.child.on('exit', resolve));
+  server.child.kill('SIGKILL');
+  await ended;
+  client.child.kill('SIGUSR2');
+  expect(JSON.parse(await client.line())).toEqual({ open: 0 });
+});
+
 test('many UDP flows: both ways at the offered rate, nothing lost over loopback', async () => {
   const load = [nextPort, FLOWS, 1200, 2, 1] as const;
   const peer = program('many-udp', 'peer', ...load);

@@ -1,10 +1,11 @@
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test, vi } from 'vitest';
 import { parseOptions, UsageError } from '../../perf/harness/options.ts';
+import { removeEmpty, tryOutputs, writeOutput } from '../../perf/harness/outputs.ts';
 import { parseResult } from '../../perf/harness/result.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
@@ -110,6 +111,125 @@ test('--help lists every option and peer; a bad option is one line and status 2'
     status: 2,
     stdout: '',
     stderr: expect.stringMatching(/^iperf-harness: --rounds many: .*\n$/),
+  });
+});
+
+describe('files to write', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'harness-'));
+  afterAll(() => rmSync(dir, { recursive: true, force: true }));
+  const file = join(dir, 'there.json');
+
+  test.each([
+    [['--json', '/nonexistent/x.json'], '--json /nonexistent/x.json: no such directory'],
+    [['--html', '/nonexistent/x.html'], '--html /nonexistent/x.html: no such directory'],
+    [['--json', '/'], '--json /: is a directory'],
+    [['--json', file, '--html', '/nonexistent/x.html'], '--html /nonexistent/x.html: no such directory'],
+    [['--json', file, '--html', file], `--json and --html: ${file} is one file for both`],
+    [['--json', ''], '--json: want the name of a file'],
+  ])('%j: one line before anything is measured, and nothing made', (argv, words) => {
+    const { status, stdout, stderr } = run('--only', 'tcp', '--peers', 'direct', ...argv);
+    expect({ status, stdout, stderr }).toEqual({
+      status: 2,
+      stdout: '',
+      stderr: `iperf-harness: ${words}\n`,
+    });
+    expect(readdirSync(dir)).toEqual([]);
+  });
+
+  test('what an earlier run wrote stays as long as there is nothing new; an empty file of our own goes', () => {
+    writeFileSync(file, 'old');
+    const other = join(dir, 'other.html');
+    const made = tryOutputs([
+      { flag: '--json', file },
+      { flag: '--html', file: other },
+    ]);
+    expect(made).toEqual([other]);
+    expect(readFileSync(file, 'utf8')).toBe('old');
+    removeEmpty([...made, file]);
+    expect(readdirSync(dir)).toEqual(['there.json']);
+  });
+
+  test('one that cannot be written at the end: told in one line, kept elsewhere, the other one written', () => {
+    const said = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+    try {
+      const lost = { flag: '--json', file: join(dir, 'gone', 'r.json') } as const;
+      expect(writeOutput(lost, 'figures')).toBe(false);
+      expect(writeOutput({ flag: '--html', file: join(dir, 'r.html') }, 'page')).toBe(true);
+      const [line] = said.mock.calls.map(([text]) => `${text}`);
+      const [, instead = ''] =
+        /^iperf-harness: --json .*: no such directory; written to (\S+)\n$/.exec(line ?? '') ?? [];
+      expect(readFileSync(instead, 'utf8')).toBe('figures');
+      rmSync(instead);
+      expect(readFileSync(join(dir, 'r.html'), 'utf8')).toBe('page');
+    } finally {
+      said.mockRestore();
+    }
+  });
+});
+
+describeE2e('a peer that fails is no good peer', [requireTool('iperf3', 'apt package iperf3')], () => {
+  const dir = mkdtempSync(join(tmpdir(), 'harness-'));
+  afterAll(() => rmSync(dir, { recursive: true, force: true }));
+  const bucatini = fileURLToPath(new URL('../../bin/bucatini', import.meta.url));
+
+  /** bucatini, with `before` run in its guest as root, and `beside` next to it ($$ is the tool). */
+  function peer(name: string, { before = ':', beside = ':' }): string {
+    const file = join(dir, name);
+    writeFileSync(
+      file,
+      `#!/bin/sh
+[ "$1" = run ] || exec "${bucatini}" "$@"
+for word; do
+  shift
+  set -- "$@" "$word"
+  [ "$word" = -- ] && set -- "$@" sh -c '${before}; exec "$@"' sh
+done
+( ${beside} ) &
+exec "${bucatini}" "$@"
+`,
+      { mode: 0o755 },
+    );
+    return `${name}=${file}`;
+  }
+  const measured = (what: string, named: string, ...more: string[]) => {
+    const json = join(dir, 'r.json');
+    const done = run(
+      '--only',
+      what,
+      '--peers',
+      named,
+      '--rounds',
+      '1',
+      '--mtu',
+      '1500',
+      '--json',
+      json,
+      ...more,
+    );
+    const { measurements, notes } = parseResult(readFileSync(json, 'utf8'), 'r.json');
+    return { done, notes, values: measurements[0]?.values, error: measurements[0]?.error };
+  };
+
+  test('a guest that drops fragments: zero with a note, all of it lost', () => {
+    const frag = '/proc/sys/net/ipv4/ipfrag';
+    const deaf = peer('bucatini-deaf', {
+      before: `echo 0 >${frag}_low_thresh; echo 0 >${frag}_high_thresh`,
+    });
+    const { done, values, error, notes } = measured('udp-8192-500-down', deaf);
+    expect(done.stdout).toMatch(/\| bucatini-deaf \| 0 \|/);
+    expect(values).toMatchObject({ mbit: 0, packetsPerSecond: 0, lossPercent: 100 });
+    expect(error).toBe('the receiver got nothing');
+    expect(notes.join()).toContain(
+      'bucatini-deaf, udp-8192-500-down-1500, round 1: the receiver got nothing',
+    );
+  });
+
+  test('a tool that dies while it is idle: no figures, least of all zeroes', () => {
+    const mortal = peer('bucatini-mortal', { beside: 'sleep 11; kill -9 $$' });
+    const { values, error, done } = measured('idle', mortal, '--seconds', '12');
+    expect(values).toEqual({});
+    expect(error).toMatch(/^the tool died/);
+    expect(done.stdout).toMatch(/\| bucatini-mortal \| failed \|/);
   });
 });
 

@@ -56,7 +56,7 @@ export interface Bed {
   /** Start the engine for a namespace of the caller's making. */
   attach(where: Where, options: EngineOptions, target: string): Started;
   /** The engine's own processes, found by their name. */
-  enginePids(started: Started): number[];
+  enginePids(started: Started, name?: string): number[];
   /** Run `engine run OPTIONS -- COMMAND` as it is. */
   launch(options: EngineOptions, command: readonly string[]): Started;
   /** A namespace without network, made by the ordinary user; ends with `close`. */
@@ -182,12 +182,13 @@ export async function makeBed(options: BedOptions = {}): Promise<Bed> {
       (pid) => commandLine(pid).join('\0') === argv.join('\0'),
     );
 
-  const enginePids = (started: Started): number[] =>
-    descendantsOf(started.pid).filter((pid) => processName(pid).startsWith(engine.processName));
+  const enginePids = (started: Started, name = engine.processName): number[] =>
+    [started.pid, ...descendantsOf(started.pid)].filter((pid) => processName(pid).startsWith(name));
 
   const guestOf = async (engineOptions: EngineOptions): Promise<Guest> => {
     const marker = `1000000.${String(++serial).padStart(6, '0')}`;
-    const launch = engine.run(engineOptions, ['sh', '-c', `echo inside; exec sleep ${marker}`]);
+    const tool = engineOptions.engine ?? engine;
+    const launch = tool.run(engineOptions, ['sh', '-c', `echo inside; exec sleep ${marker}`]);
     const started = startEngine(launch);
     const told = (): string =>
       `${launch.argv.join(' ')}\n${started.printed().stdout}\n${started.printed().stderr}`;
@@ -206,9 +207,9 @@ export async function makeBed(options: BedOptions = {}): Promise<Bed> {
     ]);
     const holdsTap = (pid: number): boolean => openFiles(pid).includes('/dev/net/tun');
     const enginePid = await eventually(
-      `a process called ${engine.processName} holds the TAP: ${told()}`,
+      `a process called ${tool.processName} holds the TAP: ${told()}`,
       2000,
-      () => enginePids(started).find(holdsTap),
+      () => enginePids(started, tool.processName).find(holdsTap),
     );
     const inside = insideOf(commandPid);
     if (!engineOptions.unconfigured) await setRoutes(inside);
@@ -217,7 +218,7 @@ export async function makeBed(options: BedOptions = {}): Promise<Bed> {
       enginePid,
       commandPid,
       started,
-      enginePids: () => enginePids(started).filter((pid) => pid !== commandPid),
+      enginePids: () => enginePids(started, tool.processName).filter((pid) => pid !== commandPid),
       async stop() {
         if (isAlive(enginePid)) process.kill(enginePid, 'SIGTERM');
         const late = setTimeout(() => killTree(started.pid), STOP_TIMEOUT_MS);

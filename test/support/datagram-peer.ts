@@ -22,8 +22,8 @@ export class Peer {
     );
   }
 
-  async bind(address: string): Promise<this> {
-    this.socket.bind(0, address);
+  async bind(address: string, port = 0): Promise<this> {
+    this.socket.bind(port, address);
     await once(this.socket, 'listening');
     this.port = this.socket.address().port;
     return this;

@@ -7,6 +7,7 @@
  *   big.bed.test    TXT          5 strings of 200 bytes: over 512, under 1232
  *   huge.bed.test   TXT          60 strings of 200 bytes: only TCP carries it
  *   who.bed.test    TXT          the server's name and the asker's address
+ *   *.silent.test                no answer at all
  *
  * As a program: `dns-server.ts NAME ADDRESS...`, prints "ready" when all are bound.
  */
@@ -53,6 +54,7 @@ function answer(query: Buffer, server: string, asker: string, tcp: boolean): Buf
     labels.push(query.toString('latin1', at + 1, at + 1 + len));
     at += len + 1;
   }
+  if (labels.at(-2) === 'silent') return undefined;
   const type = query.readUInt16BE(at + 1);
   const questionEnd = at + 5;
   const question = query.subarray(12, questionEnd);

@@ -18,6 +18,8 @@ export interface EngineOptions {
   readonly unconfigured?: boolean;
   /** Further options, in the engine's own words. */
   readonly extra?: readonly string[];
+  /** Another engine than the one that is chosen for the whole run. */
+  readonly engine?: Engine;
 }
 
 export interface Launch {
@@ -92,8 +94,7 @@ function bucatini(): Engine {
   };
 }
 
-function pasta(): Engine {
-  const program = process.env.E2E_PASTA ?? 'pasta';
+function pasta(program: string): Engine {
   const flags = (o: EngineOptions): string[] => {
     const argv = ['--foreground', '--quiet', '--no-map-gw', '-T', 'none', '-U', 'none'];
     argv.push(o.unconfigured ? '--dhcp-dns' : '--config-net');
@@ -132,4 +133,7 @@ function pasta(): Engine {
   };
 }
 
-export const engine: Engine = process.env.E2E_ENGINE === 'pasta' ? pasta() : bucatini();
+export const engine: Engine =
+  process.env.E2E_ENGINE === 'pasta' ? pasta(process.env.E2E_PASTA ?? 'pasta') : bucatini();
+/** Our pasta, driven as the stock one is. */
+export const ourPasta: Engine = pasta(`${repoRoot}/bin/pasta`);

@@ -42,9 +42,7 @@ export class HostRig {
       largeSlots: shard.hostLarge,
       flowsPerShard: flows,
       listenerBase: flows,
-      shortage: new DescriptorShortage(shard.ctx.counters, (level, text) =>
-        shard.logs.push(`${level}: ${text}`),
-      ),
+      shortage: new DescriptorShortage(shard.ctx.counters, shard.ctx.notices),
       datagramPorts: this.datagramPorts,
       toShard: () => shard.fromHost.producer,
       shardOfHash: (hash) => shardOf(hash, 1),
@@ -55,9 +53,7 @@ export class HostRig {
         if (!this.ready.includes(gid)) this.ready.push(gid);
       },
       now: 0,
-      log: (level, text) => {
-        shard.logs.push(`${level}: ${text}`);
-      },
+      notices: shard.ctx.notices,
     };
     this.sockets = new DatagramSockets(
       this.ctx,

@@ -23,8 +23,9 @@ import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import { addressOf } from '../../src/sys/memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash } from '../../src/workers/flow-hash.ts';
-import { FlowTable } from '../../src/workers/flow-table.ts';
 import { W } from '../../src/workers/messages.ts';
+import { Notices } from '../../src/workers/notices.ts';
+import { ShardFlows } from '../../src/workers/shard-flows.ts';
 import { TimerWheel } from '../../src/workers/timer-wheel.ts';
 import { Addressing } from '../../src/workers/translator/addressing.ts';
 import { type ShardContext, TIMER_KINDS } from '../../src/workers/translator/context.ts';
@@ -87,6 +88,8 @@ export class ShardRig {
   readonly ctx: ShardContext;
   readonly sent: Sent[] = [];
   readonly logs: string[] = [];
+  /** Times that the flow table said that it is full. */
+  tableFull = 0;
   readonly small: SlotStack;
   readonly large: SlotStack;
   /** Slots of host-io's. */
@@ -108,10 +111,10 @@ export class ShardRig {
     this.u8 = this.pool.u8;
     this.small = new SlotStack(0, smallSlots / 2);
     this.hostSmall = new SlotStack(smallSlots / 2, smallSlots / 2);
-    // The last large slot is the guest link's scratch.
+    // The last large slot is the guest link's scratch, the one before it keeps DNS queries.
     const half = largeSlots / 2;
     this.large = new SlotStack(smallSlots, half);
-    this.hostLarge = new SlotStack(smallSlots + half, half - 1);
+    this.hostLarge = new SlotStack(smallSlots + half, half - 2);
     const producer = new RingProducer(sab, layout, 0, null);
     this.toHost = new RingConsumer(sab, layout, 0);
     this.fromHost = {
@@ -142,7 +145,7 @@ export class ShardRig {
       pool: this.pool,
       u8: this.u8,
       counters,
-      flows: new FlowTable(flows),
+      flows: new ShardFlows(flows, counters, () => this.tableFull++),
       timers: new TimerWheel(flows * TIMER_KINDS, 4, 0),
       toHost: producer,
       guest: guest as unknown as GuestLink,
@@ -152,9 +155,10 @@ export class ShardRig {
       drop: (cause) => {
         counters[DROP_BASE - cause]!++;
       },
-      log: (level, text) => {
+      dnsSlots: [smallSlots + largeSlots - 2, 1],
+      notices: new Notices((level, text) => {
         this.logs.push(`${level}: ${text}`);
-      },
+      }),
     };
   }
 

@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { addressParse, addressRead, addressText } from '../../src/proto/address.ts';
@@ -7,7 +8,7 @@ import { Errno } from '../../src/sys/constants.ts';
 import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { datagramBed } from '../support/datagram-bed.ts';
-import { freePort, type Received } from '../support/datagram-peer.ts';
+import { freePort, Peer, type Received } from '../support/datagram-peer.ts';
 import { echoMessage, pattern } from '../support/packets.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
@@ -103,6 +104,24 @@ describe('errors', () => {
     expect(host.counters[Counter.datagramsToHost]).toBe(3);
     await sleep(20);
     expect(host.poll()).toBe(0); // the error queue was drained: epoll is quiet
+  });
+
+  it('a datagram that is too long for its path: one error with the MTU, and it is sent once', async () => {
+    const host = rig();
+    const far = await peer();
+    host.openUdp(3, '127.0.0.1', far.port);
+    host.send(3, pattern(65_520)); // with its headers more than an IPv4 packet holds
+    const told = await host.messages(1);
+    await sleep(20);
+    host.poll();
+    told.push(...host.takeMessages());
+    expect(told.map((m) => [m[W.op], m[W.arg0], m[W.arg2]])).toEqual([
+      [ToShard.icmpError, (3 << 8) | 4, Errno.EMSGSIZE], // the queue's, and then what the call said
+      [ToShard.icmpError, 0, Errno.EMSGSIZE],
+    ]);
+    for (const m of told) host.free(m);
+    expect(host.counters[Counter.datagramSends]).toBe(1);
+    expect(host.counters[Counter.datagramsToHost]).toBe(0);
   });
 
   it('connect refused by the kernel: openFailed with the errno; sends are dropped; close is answered', async () => {
@@ -226,6 +245,13 @@ describe('UDP_GRO', () => {
         const [lone] = await host.messages(1);
         expect([lone![W.len], lone![W.arg1]]).toEqual([60, 0]);
         host.free(lone!);
+        // Nor does the lone one take the size from the next that has one.
+        sender.send(1 + mayBeMany, whole, (m) => {
+          m[W.arg1] = 1400;
+        });
+        const again = await host.messages(mayBeMany ? 1 : 21);
+        expect(again.map((m) => [m[W.len], m[W.arg1]])).toEqual(got.map((m) => [m[W.len], m[W.arg1]]));
+        for (const m of again) host.free(m);
       }
     },
   );
@@ -304,6 +330,138 @@ describe('published ports', () => {
       expect(new Uint8Array(reply!.data)).toEqual(pattern(4000));
     },
   );
+
+  /** A rig that publishes a free port (or `port`) to the guest's 8080. */
+  const publishing = async (address = '', port?: number) => {
+    const rule = { proto: 'udp', address, port: port ?? (await freePort()), targetPort: 8080 } as const;
+    const host = rig({ ...plan, listeners: [rule, rule] }); // room for two
+    return { host, rule };
+  };
+
+  it.each(['127.0.0.1', '::1'])(
+    'what the guest begins from behind one leaves from it, to peers at %s; their answers are its flows own',
+    async (address) => {
+      const { host, rule } = await publishing();
+      expect(host.sockets.listen(0, rule)).toBe(0);
+      const far = [await peer(address), await peer(address)];
+      for (const [i, p] of far.entries()) {
+        host.openUdp(i + 1, address, p.port, 8080);
+        host.send(i + 1, pattern(10 + i));
+        const [m] = await p.received(1);
+        expect(m!.port).toBe(rule.port);
+        p.socket.send(pattern(20 + i), m!.port, address);
+      }
+      const messages = await host.messages(2);
+      expect(messages.map((m) => [m[W.op], m[W.flow], m[W.len]]).sort()).toEqual([
+        [ToShard.datagram, 1, 20],
+        [ToShard.datagram, 2, 21],
+      ]);
+      // Everybody else is the listener's, as before.
+      const other = await peer(address);
+      other.socket.send(pattern(30), rule.port, address);
+      const [m] = await host.messages(1);
+      expect([m![W.op], m![W.len]]).toEqual([ToShard.listenerDatagram, 30]);
+    },
+  );
+
+  it('the first of two that lead to the guest port; another guest port or address has nothing to do with them', async () => {
+    const { host, rule } = await publishing();
+    const second = { ...rule, port: await freePort() };
+    expect(host.sockets.listen(0, rule)).toBe(0);
+    expect(host.sockets.listen(1, second)).toBe(0);
+    const far = await peer();
+    const from = async (gid: number, guestPort: number, guest?: string): Promise<number> => {
+      host.openUdp(gid, '127.0.0.1', far.port, guestPort, 0, guest);
+      host.send(gid, pattern(gid));
+      return (await far.received(1))[0]!.port;
+    };
+    expect(await from(1, 8080)).toBe(rule.port);
+    expect([rule.port, second.port]).not.toContain(await from(2, 8081));
+    expect([rule.port, second.port]).not.toContain(await from(3, 8080, '10.0.2.99'));
+    host.command(ToHost.close, 1);
+    await host.messages(1);
+    host.sockets.unlisten(0);
+    expect(await from(4, 8080)).toBe(second.port);
+  });
+
+  it('the listener goes, the flow stays; it can be opened again beside the flow', async () => {
+    const { host, rule } = await publishing();
+    expect(host.sockets.listen(0, rule)).toBe(0);
+    const far = await peer();
+    host.openUdp(1, '127.0.0.1', far.port, 8080);
+    host.send(1, pattern(1));
+    await far.received(1);
+    host.sockets.unlisten(0);
+    host.send(1, pattern(2));
+    expect((await far.received(1))[0]!.port).toBe(rule.port);
+    expect(host.sockets.listen(1, rule)).toBe(0);
+    far.socket.send(pattern(3), rule.port, '127.0.0.1');
+    expect((await host.messages(1))[0]![W.op]).toBe(ToShard.datagram);
+    // Nobody else can be bound beside it.
+    expect((await publishing('', rule.port)).host.sockets.listen(0, rule)).toBe(-Errno.EADDRINUSE);
+  });
+
+  it('a port is published that the guest sends from already: the listener gets the port all the same', async () => {
+    const { host, rule } = await publishing();
+    const far = await peer();
+    const early = { ...rule, targetPort: rule.port };
+    host.openUdp(1, '127.0.0.1', far.port, rule.port);
+    host.send(1, pattern(1));
+    expect((await far.received(1))[0]!.port).toBe(rule.port);
+    expect(host.sockets.listen(0, early)).toBe(0);
+    const other = await peer();
+    other.socket.send(pattern(5), rule.port, '127.0.0.1');
+    expect((await host.messages(1))[0]![W.op]).toBe(ToShard.listenerDatagram);
+    far.socket.send(pattern(6), rule.port, '127.0.0.1');
+    expect((await host.messages(1))[0]![W.op]).toBe(ToShard.datagram);
+  });
+
+  it('many peers: all see the published port and are answered, and few of them cost a descriptor', async () => {
+    const PEERS = 60;
+    const { host, rule } = await publishing();
+    expect(host.sockets.listen(0, rule)).toBe(0);
+    const descriptors = (): number => readdirSync('/proc/self/fd').length;
+    const far = await Promise.all(Array.from({ length: PEERS }, () => peer()));
+    const before = descriptors();
+    for (const [i, p] of far.entries()) {
+      host.openUdp(i + 1, '127.0.0.1', p.port, 8080);
+      host.send(i + 1, pattern(10));
+      expect((await p.received(1))[0]!.port).toBe(rule.port);
+    }
+    expect(descriptors() - before).toBeLessThanOrEqual(32);
+    // Those without a socket of their own are heard by the listener: the shard knows the flow by its addresses.
+    far[PEERS - 1]!.socket.send(pattern(77), rule.port, '127.0.0.1');
+    const [m] = await host.messages(1);
+    expect([m![W.op], m![W.ports]! >>> 16]).toEqual([ToShard.listenerDatagram, far[PEERS - 1]!.port]);
+    host.free(m!);
+    // The listener goes: those that used it begin anew, the others go on.
+    host.sockets.unlisten(0);
+    const ended = await host.messages(PEERS - 32);
+    expect(ended.map((e) => [e[W.op], e[W.flow]! > 32])).toEqual(ended.map(() => [ToShard.error, true]));
+    host.send(1, pattern(11));
+    expect((await far[0]!.received(1))[0]!.port).toBe(rule.port);
+  });
+
+  it('its port cannot be had for all addresses: any other, and the datagram goes out', async () => {
+    const { host, rule } = await publishing('127.0.0.2');
+    expect(host.sockets.listen(0, rule)).toBe(0);
+    const holder = await new Peer(4).bind('127.0.0.3', rule.port);
+    const far = await peer();
+    host.openUdp(1, '127.0.0.1', far.port, 8080);
+    host.send(1, pattern(1));
+    expect((await far.received(1))[0]!.port).not.toBe(rule.port);
+    holder.socket.close();
+  });
+
+  it('nobody listens at the peer: an ICMP error for the flow', async () => {
+    const { host, rule } = await publishing();
+    expect(host.sockets.listen(0, rule)).toBe(0);
+    host.openUdp(1, '127.0.0.1', await freePort(), 8080);
+    host.send(1, pattern(10));
+    const [m] = await host.messages(1);
+    expect([m![W.op], m![W.flow]]).toEqual([ToShard.icmpError, 1]);
+    host.free(m!);
+  });
 
   it('a port that is taken: -EADDRINUSE', async () => {
     const holder = await peer('0.0.0.0');

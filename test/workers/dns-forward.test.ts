@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { Counter } from '../../src/ring/counters.ts';
 import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
@@ -220,12 +221,24 @@ describe('answers that are not', () => {
 });
 
 describe('bounds', () => {
-  it('more queries than may be outstanding: the new ones are dropped, the slots are not held', () => {
-    const b = new Bench(); // 256 small slots: at most 32 of them
+  it('more queries than may wait: the oldest ones are answered SERVFAIL, none is dropped, no slot is held', () => {
+    const b = new Bench(); // 64 flows: 32 places, 25 of them for queries that wait
+    for (let i = 0; i < 100; i++) {
+      const messages = b.ask(i, 5000 + i);
+      for (const m of messages) if (m[W.op] === ToHost.close) b.tell(ToShard.closed, m[W.flow]!);
+    }
+    expect(b.heard().map((h) => h.payload)).toEqual(Array.from({ length: 75 }, (_, i) => dns(i, 0x8182)));
+    expect(b.udp.dns.outstanding).toBe(25);
+    expect(b.rig.drops(StageDrop.dnsQuery)).toBe(0);
+    expect(b.rig.counter(Counter.dnsGaveWay)).toBe(75);
+    expect(b.rig.missingSlots).toBe(0);
+  });
+
+  it('all places taken by queries whose sockets are being closed: SERVFAIL at once', () => {
+    const b = new Bench();
     for (let i = 0; i < 40; i++) b.ask(i, 5000 + i);
-    expect(b.udp.dns.outstanding).toBe(32);
-    expect(b.rig.drops(StageDrop.dnsQuery)).toBe(8);
-    expect(b.rig.missingSlots).toBe(32);
+    expect(b.heard()).toHaveLength(15);
+    expect(b.rig.missingSlots).toBe(0);
   });
 
   it('malformed: dropped', () => {
@@ -240,6 +253,38 @@ describe('bounds', () => {
     const b = new Bench([]);
     expect(b.ask(1)).toEqual([]);
     expect(readIp(b.rig.takeSent()[0]!.bytes)).toMatchObject({ src: DNS, protocol: 1 });
+  });
+});
+
+describe('resolvers out of favour', () => {
+  const oneIsSlow = (b: Bench): { first: number; second: number } => {
+    const [open] = b.ask(1);
+    const next = b.at(1600).find((m) => m[W.op] === ToHost.openUdp);
+    return { first: open![W.flow]!, second: next![W.flow]! };
+  };
+
+  it('all of them: the first is asked still', () => {
+    const b = new Bench();
+    oneIsSlow(b);
+    b.at(3300);
+    expect(whom(b.ask(2, 4001)[0])).toBe(A);
+  });
+
+  it('one of two that were asked fails: no SERVFAIL as long as the other may answer', () => {
+    const b = new Bench();
+    const { first, second } = oneIsSlow(b);
+    b.tell(ToShard.icmpError, second);
+    expect(b.heard()).toEqual([]);
+    b.tell(ToShard.datagram, first, answer(1));
+    expect(b.heard()).toEqual([{ port: 4000, payload: answer(1) }]);
+  });
+
+  it('one that was slow and then answered is asked first again', () => {
+    const b = new Bench();
+    const { first } = oneIsSlow(b);
+    expect(whom(b.ask(2, 4001)[0])).toBe(B);
+    b.tell(ToShard.datagram, first, answer(1));
+    expect(whom(b.ask(3, 4002)[0])).toBe(A);
   });
 });
 

@@ -70,10 +70,19 @@ describe('listener table', () => {
     expect(t.ports()).toEqual([10, 12, 20, 31]);
   });
 
-  it('another target, address or protocol is another listener', () => {
+  it('another target, address, protocol, interface, side or way is another listener', () => {
     const t = makeTable(100);
     t.set([rule(80)]);
-    for (const more of [{ targetPort: 81 }, { address: '127.0.0.1' }, { proto: 'udp' as const }]) {
+    const others: Partial<ListenerPlan>[] = [
+      ...[{ targetPort: 81 }, { address: '127.0.0.1' }, { proto: 'udp' as const }, { interface: 'eth0' }],
+      ...[
+        { interface: 'eth1' },
+        { targetAddress: '10.0.0.2' },
+        { from: 'guest' as const },
+        { path: 'splice' as const },
+      ],
+    ];
+    for (const more of others) {
       t.calls.length = 0;
       t.set([rule(80, 80, more)]);
       expect(t.calls).toEqual(['close 80', 'open 80']);
@@ -98,6 +107,14 @@ describe('listener table', () => {
     expect(t.ids()).toEqual([2, 0]);
     t.set([rule(3), rule(9)]);
     expect(t.ids()).toEqual([2, 1]);
+  });
+
+  it('a freed id is not used again as long as there are fresh ones', () => {
+    const t = makeTable(100);
+    t.set([rule(1, 3)]);
+    t.set([rule(1), rule(3)]);
+    t.set([rule(1), rule(3), rule(7)]);
+    expect(t.ids()).toEqual([0, 2, 3]);
   });
 
   it('counts the sockets that rules need', () => {

@@ -1,8 +1,8 @@
 /** ARP and NDP: whom we answer for. */
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
+import { Counter } from '../../src/ring/counters.ts';
 import type { ServicePolicy, TapEnginePlan } from '../../src/workers/engine-plan.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { handleArp } from '../../src/workers/translator/arp.ts';
 import { handleNdp, sendUnsolicitedRa } from '../../src/workers/translator/ndp.ts';
 import { icmp6Packet, icmpChecksumOk, ip4, ip6, readIp, text6 } from '../support/packets.ts';
@@ -111,7 +111,7 @@ describe('neighbour solicitation', () => {
     handleNdp(rig.ctx, rig.packet(icmp6Packet('fe80::15', 'ff02::2', [133, 0, 0, 0, 0, 0, 0, 0])));
     sendUnsolicitedRa(rig.ctx);
     expect(rig.takeSent()).toEqual([]);
-    expect(rig.drops(StageDrop.switchedOff)).toBe(2);
+    expect(rig.counter(Counter.discoveryUnanswered)).toBe(2);
   });
 
   it('from beyond the link (hop limit below 255): dropped', () => {

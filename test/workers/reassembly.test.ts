@@ -1,10 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { writeU16 } from '../../src/proto/be.ts';
+import { finishSum, onesSum } from '../../src/proto/checksum.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Reassembler } from '../../src/workers/reassembly.ts';
 import { ip6, ipPacket, pattern, readIp, udpPacket } from '../support/packets.ts';
-import { ShardRig } from '../support/shard-rig.ts';
+import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
 
 const SRC = '10.0.2.15';
 const DST = '192.0.2.9';
@@ -41,7 +43,7 @@ function fragment6(upper: Uint8Array, part: Part, ident = 7, more = part.to < up
 }
 
 class Bench {
-  readonly rig = new ShardRig();
+  readonly rig = new ShardRig({ ...TEST_PLAN, pool: { ...TEST_PLAN.pool, largeSlots: 256 } });
   readonly r = new Reassembler({
     pool: this.rig.pool,
     slots: this.rig.large,
@@ -165,6 +167,68 @@ describe('a fragmented datagram', () => {
 });
 
 describe('attacks and limits', () => {
+  /** What has come is kept in words of 32 units of 8 bytes: every place at their borders, one unit too many, one repeated. */
+  it.each([8, 240, 248, 256, 264, 504, 512, 520, 768, 1480, 2048])(
+    'fragments of %i bytes: whole without an overlap, dropped with one unit of it at either end, whole with a repetition',
+    (size) => {
+      const upper = upperOf(2 * size + 1480 + 5);
+      const list = [
+        ...parts(2 * size, size),
+        ...parts(upper.length - 2 * size, 1480).map(({ from, to }) => ({
+          from: from + 2 * size,
+          to: to + 2 * size,
+        })),
+      ];
+      const push = (b: Bench, those: readonly Part[]) =>
+        those.map((part) => b.push(fragment4(upper, part))).at(-1);
+      const whole = new Bench();
+      expect(readIp(push(whole, list)!).upper).toEqual(upper);
+      const repeated = new Bench();
+      expect(
+        readIp(push(repeated, [list[0]!, list[1]!, list[1]!, list[0]!, ...list.slice(2)])!).upper,
+      ).toEqual(upper);
+      expect(repeated.dropped).toBe(0);
+      for (const overlap of [
+        { from: size - 8, to: 2 * size },
+        { from: size, to: 2 * size + 8 },
+      ]) {
+        const b = new Bench();
+        expect(push(b, [list[0]!, ...list.slice(2), overlap])).toBeNull();
+        expect(b.dropped).toBe(1);
+        expect(b.rig.missingSlots).toBe(0);
+      }
+      // One unit is missing: not whole yet.
+      const hole = new Bench();
+      if (size > 8) {
+        expect(push(hole, [{ from: 8, to: size }, ...list.slice(1)])).toBeNull();
+        expect(readIp(hole.push(fragment4(upper, { from: 0, to: 8 }))!).upper).toEqual(upper);
+      }
+    },
+  );
+
+  it('the first to expire is not forgotten when another one was finished or came later', () => {
+    const b = new Bench();
+    const upper = upperOf(64);
+    const [first, second] = [
+      { from: 0, to: 32 },
+      { from: 32, to: 64 },
+    ];
+    b.push(fragment4(upper, first, 1), 0);
+    b.push(fragment4(upper, first, 2), 10_000);
+    b.push(fragment4(upper, first, 3), 20_000);
+    expect(b.push(fragment4(upper, second, 1), 20_000)).not.toBeNull();
+    b.r.expire(39_999);
+    expect(b.r.busy).toBe(2);
+    b.r.expire(40_000);
+    expect(b.r.busy).toBe(1);
+    b.r.expire(50_000);
+    expect(b.r.busy).toBe(0);
+    b.push(fragment4(upper, first, 4), 60_000);
+    b.r.expire(90_000);
+    expect(b.r.busy).toBe(0);
+    expect(b.rig.missingSlots).toBe(0);
+  });
+
   it('overlap: the datagram is dropped, and what still comes of it too', () => {
     const b = new Bench();
     const upper = upperOf(96);
@@ -249,13 +313,36 @@ describe('attacks and limits', () => {
     for (const s of held) b.rig.large.push(s);
   });
 
+  it('a first fragment whose options make the whole longer than 65,535 bytes: dropped, the slot returns', () => {
+    const b = new Bench();
+    const upper = upperOf(65_515); // the most with the last fragment's header of 20 bytes
+    const [first, ...rest] = parts(upper.length, 16_000);
+    for (const part of rest.reverse()) expect(b.push(fragment4(upper, part))).toBeNull();
+    const plain = fragment4(upper, first!);
+    const withOptions = new Uint8Array(plain.length + 40).fill(1); // no operation
+    withOptions.set(plain.subarray(0, 20));
+    withOptions.set(plain.subarray(20), 60);
+    withOptions[0] = 0x4f;
+    withOptions[2] = withOptions.length >> 8;
+    withOptions[3] = withOptions.length & 0xff;
+    withOptions.fill(0, 10, 12);
+    writeU16(withOptions, 10, finishSum(onesSum(withOptions, 0, 60, 0)));
+    expect(b.push(withOptions)).toBeNull();
+    expect(b.dropped).toBe(1);
+    expect(b.r.busy).toBe(0);
+    expect(b.rig.missingSlots).toBe(0);
+    expect(b.rig.counter(Counter.fragmentsReassembled)).toBe(0);
+  });
+
   it('property: arbitrary bytes as fragments never throw and never keep more than 16 slots', () => {
+    let full = 0;
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.nat(0x3fff), fc.nat(80), fc.nat(3)), { maxLength: 60 }), (list) => {
+      fc.property(fc.array(fc.tuple(fc.nat(0x3fff), fc.nat(80), fc.nat(31)), { maxLength: 60 }), (list) => {
         const b = new Bench();
         for (const [flagsFrag, bytes, ident] of list) {
           b.push(ipPacket(SRC, DST, 17, pattern(bytes, ident), { ident, flagsFrag }));
         }
+        if (b.r.busy === 16) full++;
         expect(b.r.busy).toBeLessThanOrEqual(16);
         expect(b.rig.large.capacity - b.rig.large.free).toBeLessThanOrEqual(16);
         b.r.expire(1e9);
@@ -263,6 +350,7 @@ describe('attacks and limits', () => {
       }),
       { numRuns: 50 },
     );
+    expect(full).toBeGreaterThan(5);
   });
 });
 

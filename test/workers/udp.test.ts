@@ -148,7 +148,9 @@ describe('UDP from the guest', () => {
       udp.onPacket(rig.packet(udpPacket(GUEST, 1, group, 5353, [1])));
     }
     udp.onPacket(rig.packet(udpPacket(GUEST6, 1, 'ff02::fb', 5353, [1])));
-    expect(rig.drops(StageDrop.group)).toBe(4);
+    // The link's own groups are no loss: nobody else is on the link.
+    expect(rig.drops(StageDrop.group)).toBe(2);
+    expect(rig.counter(Counter.linkLocalDatagrams)).toBe(2);
     expect(rig.takeMessages()).toEqual([]);
     expect(rig.takeSent()).toEqual([]);
     expect(rig.missingSlots).toBe(0);
@@ -194,8 +196,11 @@ describe('UDP from the guest', () => {
   it('flow table full: dropped and counted, slots return', () => {
     const { rig, udp } = begin(new ShardRig({ ...TEST_PLAN, pool: { ...TEST_PLAN.pool, flows: 2 } }));
     for (let port = 1; port <= 3; port++) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
+    // The oldest gives way, but its id is not free before host-io has closed its socket.
     expect(rig.drops(StageDrop.flowTableFull)).toBe(1);
-    expect(rig.takeMessages()).toHaveLength(4);
+    const ops = rig.takeMessages().map((m) => m[W.op]);
+    expect(ops.filter((op) => op === ToHost.openUdp)).toHaveLength(2);
+    expect(ops.filter((op) => op === ToHost.close).length).toBeGreaterThan(0);
   });
 });
 
@@ -316,6 +321,16 @@ describe('UDP to the guest', () => {
     });
     udp.onMessage(ToShard.icmpError, error, 0);
     expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: '10.0.2.4', dst: GUEST });
+  });
+
+  it('ICMP error from an address of the other family (a resolver reached by it): comes from the destination', () => {
+    const { rig, udp, flow } = opened(GUEST, PEER);
+    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
+      m[W.arg0] = (3 << 8) | 3;
+      m.set(v6Words('2001:db8::1'), W.addr);
+    });
+    udp.onMessage(ToShard.icmpError, error, 0);
+    expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: PEER, dst: GUEST });
   });
 
   it('packet too big: MTU passed on', () => {
@@ -563,6 +578,46 @@ describe('published UDP ports', () => {
       m[W.arg4] = local[3]!;
     });
 
+  it('two published ports to one port inside, one peer port: two flows, the second under another port, each answered through its own', () => {
+    const { rig, udp } = begin();
+    const from = (index: number, bytes: number): void => {
+      const m = listener(rig, PEER, 7000, pattern(bytes));
+      m[W.arg1] = index;
+      udp.onMessage(ToShard.listenerDatagram, m, 0);
+      udp.flush();
+    };
+    const seen = (): number => readUdp(readIp(rig.takeSent()[0]!.bytes)).srcPort;
+    from(3, 20);
+    expect(seen()).toBe(7000);
+    from(4, 20);
+    const other = seen();
+    expect(other).toBeGreaterThanOrEqual(49152);
+    // Each keeps its port.
+    from(3, 20);
+    expect(seen()).toBe(7000);
+    from(4, 20);
+    expect(seen()).toBe(other);
+    for (const [port, index] of [
+      [7000, 3],
+      [other, 4],
+    ] as const) {
+      udp.onPacket(rig.packet(udpPacket(GUEST, 8080, PEER, port, pattern(5))));
+      const [reply] = rig.takeMessages();
+      expect([reply![W.op], reply![W.arg1], reply![W.ports]]).toEqual([
+        ToHost.sendFromListener,
+        index,
+        (7000 << 16) >>> 0,
+      ]);
+      give(rig, reply!);
+    }
+    runTimers(rig, udp, 200_000);
+    expect(rig.ctx.flows.count).toBe(0);
+    expect(rig.missingSlots).toBe(0);
+    // The peer's own port is free again.
+    from(4, 20);
+    expect(seen()).toBe(7000);
+  });
+
   it('peer, then answer, then idle: delivered with its own address, answered through the listener, gone without a close', () => {
     const { rig, udp } = begin();
     udp.onMessage(ToShard.listenerDatagram, listener(rig, PEER, 7000, pattern(20)), 0);
@@ -660,8 +715,10 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
         0,
       );
     }
-    expect(rig.ctx.flows.count).toBe(flows / 2);
-    expect(rig.drops(StageDrop.flowTableFull)).toBe(flows / 2);
+    expect(rig.ctx.flows.count).toBeLessThanOrEqual(flows / 2);
+    expect(rig.ctx.flows.freeCount).toBeGreaterThan(0);
+    expect(rig.counter(Counter.flowsGaveWay)).toBeGreaterThan(0);
+    rig.takeMessages();
     udp.flush();
     expect(rig.missingSlots).toBe(0);
   });

@@ -4,9 +4,11 @@
  */
 import { METRICS, type Result } from '../result.ts';
 import type { Figures } from './statistics.ts';
+import { figure } from './tables.ts';
 
-const WIDTH = 560;
-const ROW_HEIGHT = 15;
+const WIDTH = 760;
+const ROW_HEIGHT = 16;
+const SPACING = 20;
 const CURVE_HEIGHT = 260;
 const DIRECT_COLOUR = '#999999';
 const PEER_COLOURS = ['#D55E00', '#0072B2', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#F0E442'];
@@ -45,13 +47,19 @@ export function bars(figures: Figures, cells: readonly string[]): Spec | null {
   const first = cells[0];
   const metric = first === undefined ? undefined : figures.metrics(first)[0];
   if (metric === undefined) return null;
+  const titles: string[] = [];
   const values = cells.flatMap((id) => {
     const cell = result.cells.find((each) => each.id === id);
+    const title = `${cell?.text ?? id}, MTU ${cell?.mtu ?? ''}`.replaceAll('`', '');
+    titles.push(title);
     return result.peers.flatMap((peer) => {
       const summary = figures.summary(id, peer.name, metric);
-      return summary === null
+      if (summary !== null)
+        return [{ cell: title, tool: peer.name, ...summary, text: figure(summary.median, metric) }];
+      // A place without a bar says why it has none.
+      return figures.of(id, peer.name).length === 0
         ? []
-        : [{ cell: `${cell?.text ?? id}, MTU ${cell?.mtu ?? ''}`, tool: peer.name, ...summary }];
+        : [{ cell: title, tool: peer.name, median: 0, low: 0, high: 0, text: 'failed' }];
     });
   });
   if (values.length === 0) return null;
@@ -63,12 +71,13 @@ export function bars(figures: Figures, cells: readonly string[]): Spec | null {
       row: {
         field: 'cell',
         type: 'nominal',
-        sort: null,
+        // Said cell by cell: a facet sorts by the alphabet what nothing is said of, and also with `null`.
+        sort: titles,
         title: null,
         header: { labelAngle: 0, labelAlign: 'left', labelOrient: 'top', labelAnchor: 'start' },
       },
     },
-    spacing: 8,
+    spacing: SPACING,
     spec: {
       width: WIDTH,
       height: { step: ROW_HEIGHT },
@@ -89,9 +98,25 @@ export function bars(figures: Figures, cells: readonly string[]): Spec | null {
           mark: { type: 'rule', strokeWidth: 1.5 },
           encoding: { y, x: { field: 'low', type: 'quantitative' }, x2: { field: 'high' } },
         },
+        {
+          mark: { type: 'text', align: 'left', dx: 4, fontSize: 10 },
+          encoding: { y, x: { field: 'high', type: 'quantitative' }, text: { field: 'text' } },
+        },
       ],
     },
   };
+}
+
+/** 1, 2, 5, 10, 20, ... around the values: two plots side by side are marked alike. */
+function logTicks(values: readonly number[]): number[] {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const ticks: number[] = [];
+  for (let decade = 10 ** Math.floor(Math.log10(low)); decade <= high; decade *= 10)
+    for (const step of [1, 2, 5]) {
+      const tick = step * decade;
+      if (tick >= low / 2 && tick <= high * 2) ticks.push(tick);
+    }
+  return ticks;
 }
 
 /** Latency by percentile, the tail stretched: each step to the right is ten times rarer. null: no distribution. */
@@ -100,7 +125,7 @@ export function percentileCurves(figures: Figures, cell: string): Spec | null {
   const values = result.peers.flatMap((peer) =>
     figures
       .distribution(cell, peer.name)
-      .filter(([percent]) => percent < 100)
+      .filter(([percent, us]) => percent < 100 && us > 0)
       .map(([percent, us]) => ({ tool: peer.name, rarity: 1 / (1 - percent / 100), us })),
   );
   if (values.length === 0) return null;
@@ -121,7 +146,13 @@ export function percentileCurves(figures: Figures, cell: string): Spec | null {
             "datum.value === 1 ? 'min' : datum.value === 2 ? '50' : datum.value === 10 ? '90' : datum.value === 100 ? '99' : datum.value === 1000 ? '99.9' : '99.99'",
         },
       },
-      y: { field: 'us', type: 'quantitative', scale: { type: 'log' }, title: 'µs' },
+      y: {
+        field: 'us',
+        type: 'quantitative',
+        scale: { type: 'log' },
+        title: 'µs',
+        axis: { values: logTicks(values.map(({ us }) => us)), format: '~r' },
+      },
       color: { ...colours(result), legend: { title: null, orient: 'bottom' } },
     },
   };

@@ -17,10 +17,13 @@ import {
 const ENTITIES: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
 export const escapeHtml = (text: string): string => text.replace(/[&<>"]/g, (c) => ENTITIES[c] ?? c);
 
+/** Texts are Markdown's: `code` is all of it that occurs. */
+const inlineHtml = (text: string): string => escapeHtml(text).replace(/`([^`]*)`/g, '<code>$1</code>');
+
 function cellHtml(tag: 'th' | 'td', text: string, isWord: boolean): string {
   const plain = text.replaceAll('**', '');
   const classes = [isWord ? '' : 'n', plain === 'yes' ? 'yes' : plain === 'no' ? 'no' : ''].filter(Boolean);
-  return `<${tag}${classes.length === 0 ? '' : ` class="${classes.join(' ')}"`}>${escapeHtml(plain)}</${tag}>`;
+  return `<${tag}${classes.length === 0 ? '' : ` class="${classes.join(' ')}"`}>${inlineHtml(plain)}</${tag}>`;
 }
 
 function tableHtml(table: Table): string {
@@ -30,23 +33,28 @@ function tableHtml(table: Table): string {
 }
 
 const STYLE = `
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff; }
+:root { color-scheme: light dark; --text: #222; --back: #fff; --line: #ddd; --dim: #666; --yes: #007a55; --no: #b33a00; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #ddd; --back: #1b1b1b; --line: #444; --dim: #999; --yes: #3fc79a; --no: #ff8a4c; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: var(--text); background: var(--back); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; }
-th, td { border-bottom: 1px solid #ddd; padding: 2px 10px 2px 0; text-align: left; }
+th, td { border-bottom: 1px solid var(--line); padding: 2px 10px 2px 0; text-align: left; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
-.yes { color: #007a55; font-weight: 600; }
-.no { color: #b33a00; font-weight: 600; }
-svg { max-width: 100%; height: auto; }
-.dim { color: #666; }
+td.n, td:nth-child(2) { white-space: nowrap; }
+.yes { color: var(--yes); font-weight: 600; }
+.no { color: var(--no); font-weight: 600; }
+/* Plots have dark ink: they keep a light ground. */
+svg { max-width: 100%; height: auto; background: #fff; }
+.dim { color: var(--dim); }
 `;
 
 export async function html(result: Result, title = `bucatini, measured on ${result.date}`): Promise<string> {
   const figures = new Figures(result);
   const parts: string[] = [];
   const say = (tag: string, text: string, extra = '') =>
-    parts.push(`<${tag}${extra}>${escapeHtml(text)}</${tag}>`);
+    parts.push(`<${tag}${extra}>${inlineHtml(text)}</${tag}>`);
   const draw = async (spec: ReturnType<typeof bars>) => {
     if (spec !== null) parts.push(await svg(spec));
   };
@@ -65,9 +73,6 @@ export async function html(result: Result, title = `bucatini, measured on ${resu
     if (samples) parts.push(tableHtml(samples));
   } else {
     say('p', HOW_TO_READ);
-    say('h2', 'Targets');
-    say('p', targetSummary(figures));
-    parts.push(tableHtml(targetTable(figures)));
     for (const section of sections(figures)) {
       say('h2', section.title);
       await draw(bars(figures, section.cells));
@@ -79,10 +84,14 @@ export async function html(result: Result, title = `bucatini, measured on ${resu
       }
       parts.push(tableHtml(section.table));
     }
+    const targets = targetTable(figures);
+    say('h2', 'Targets');
+    say('p', targetSummary(figures));
+    if (targets !== null) parts.push(tableHtml(targets));
   }
   if (result.notes.length > 0) {
     say('h2', 'Notes');
-    parts.push(`<ul>${result.notes.map((note) => `<li>${escapeHtml(note)}</li>`).join('\n')}</ul>`);
+    parts.push(`<ul>${result.notes.map((note) => `<li>${inlineHtml(note)}</li>`).join('\n')}</ul>`);
   }
   return `<!doctype html>
 <html lang="en">

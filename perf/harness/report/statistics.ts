@@ -65,6 +65,17 @@ export class Figures {
     return this.summary(cell, peer, metric)?.median ?? null;
   }
 
+  /** Rounds that were tried and gave no such figure. */
+  failedRounds(cell: string, peer: string, metric: Metric): number {
+    return this.of(cell, peer).filter((m) => m.error !== null && m.values[metric] === undefined).length;
+  }
+
+  /** The median of the rest is then the figure of a lucky moment. */
+  failedMostly(cell: string, peer: string, metric: Metric): boolean {
+    const failed = this.failedRounds(cell, peer, metric);
+    return failed > 0 && failed * 2 >= this.of(cell, peer).length;
+  }
+
   get direct(): PeerInfo | null {
     return this.result.peers.find((peer) => peer.kind === 'direct') ?? null;
   }

@@ -1,6 +1,6 @@
 /** What both renderings show: the same rows of the same text. Pure. */
 import { METRICS, type Metric, type Result } from '../result.ts';
-import { Figures, ratio } from './statistics.ts';
+import { Figures, ratio, type Summary } from './statistics.ts';
 import { boundText, judgeTargets } from './verdicts.ts';
 
 export interface Table {
@@ -25,6 +25,9 @@ export function figure(value: number | null, metric: Metric): string {
 }
 const times = (value: number | null): string => (value === null ? DASH : value.toFixed(2));
 
+const spread = ({ low, high, rounds }: Summary, metric: Metric, failed: number): string =>
+  `${figure(low, metric)}–${figure(high, metric)}${failed === 0 ? '' : ` (${failed} of ${failed + rounds} failed)`}`;
+
 export const WORKLOAD_TITLES: Readonly<Record<string, string>> = {
   tcp: 'TCP throughput',
   tcp6: 'TCP over IPv6',
@@ -40,15 +43,19 @@ export const WORKLOAD_TITLES: Readonly<Record<string, string>> = {
   flows: 'Many idle flows beside a busy one',
 };
 
-export function targetTable(figures: Figures): Table {
-  const rows = judgeTargets(figures).map(({ target, measured, bound, reached }) => [
-    `${target.text}${target.isStretch ? ' (stretch)' : ''}`,
-    `${METRICS[target.metric].label} ${boundText(target)}`,
-    figure(bound, target.metric),
-    figure(measured, target.metric),
-    reached === null ? 'not measured' : reached ? 'yes' : '**no**',
-  ]);
-  return { head: ['what', 'target', 'that is', 'measured', 'reached'], words: 2, rows };
+/** What this run says something about; null when that is nothing. */
+export function targetTable(figures: Figures): Table | null {
+  const rows = judgeTargets(figures)
+    .filter(({ reached }) => reached !== null)
+    .map(({ target, measured, bound, reached }) => [
+      `${target.text}${target.isStretch ? ' (stretch)' : ''}`,
+      `${METRICS[target.metric].label} ${boundText(target)}`,
+      figure(bound, target.metric),
+      figure(measured, target.metric),
+      reached ? 'yes' : '**no**',
+    ]);
+  if (rows.length === 0) return null;
+  return { head: ['what', 'bound', 'in figures', 'measured', 'reached'], words: 2, rows };
 }
 
 /** Verdicts in one sentence. */
@@ -57,7 +64,8 @@ export function targetSummary(figures: Figures): string {
   const reached = verdicts.filter((verdict) => verdict.reached === true).length;
   const missed = verdicts.filter((verdict) => verdict.reached === false).length;
   const open = verdicts.length - reached - missed;
-  return `${reached} targets reached, ${missed} missed${open === 0 ? '' : `, ${open} not measured in this run`}.`;
+  const targets = `${reached} target${reached === 1 ? '' : 's'}`;
+  return `${targets} reached, ${missed} missed${open === 0 ? '' : `; ${open} others not measured in this run`}.`;
 }
 
 export function sections(figures: Figures): Section[] {
@@ -80,7 +88,10 @@ export function sections(figures: Figures): Section[] {
     ];
     const rows = cells.flatMap((cell) =>
       result.peers.flatMap((peer) => {
-        if (main === undefined || figures.of(cell.id, peer.name).length === 0) return [];
+        if (figures.of(cell.id, peer.name).length === 0) return [];
+        // Nobody had a figure: a table of failures is still one.
+        if (main === undefined)
+          return [[`${cell.text}, MTU ${cell.mtu}`, peer.name, 'failed', ...head.slice(3).map(() => DASH)]];
         const summary = figures.summary(cell.id, peer.name, main);
         const value = summary?.median ?? null;
         return [
@@ -88,7 +99,7 @@ export function sections(figures: Figures): Section[] {
             `${cell.text}, MTU ${cell.mtu}`,
             peer.name,
             summary === null ? 'failed' : figure(value, main),
-            summary === null ? DASH : `${figure(summary.low, main)}–${figure(summary.high, main)}`,
+            summary === null ? DASH : spread(summary, main, figures.failedRounds(cell.id, peer.name, main)),
             times(ratio(value, figures.directMedian(cell.id, main))),
             times(ratio(value, figures.best(cell.id, main)?.median ?? null)),
             ...others.map((metric) => figure(figures.median(cell.id, peer.name, metric), metric)),

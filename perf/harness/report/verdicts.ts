@@ -8,7 +8,7 @@ export interface Verdict {
   readonly measured: number | null;
   /** What the target comes to in this run; null when its reference was not measured. */
   readonly bound: number | null;
-  /** null: one of the two was not measured. */
+  /** null: one of the two was not measured. What of ours failed in most of its rounds is missed, not unmeasured. */
   readonly reached: boolean | null;
 }
 
@@ -25,21 +25,26 @@ function leastMbitIn(figures: Figures, { carrying }: Target, cell: string): numb
 }
 
 function referenceIn(figures: Figures, target: Target, cell: string): number | null {
+  const leastMbit = leastMbitIn(figures, target, cell);
   const of = (name: string | null | undefined): number | null =>
     name === null || name === undefined ? null : figures.median(cell, name, target.metric);
+  const carrier = (name: string | null): number | null =>
+    leastMbit > 0 && (name === null || (figures.median(cell, name, 'mbit') ?? 0) < leastMbit)
+      ? null
+      : of(name);
   switch (target.reference) {
     case 'fixed':
       return 1;
     case 'direct':
       return of(figures.direct?.name);
     case 'best':
-      return figures.best(cell, target.metric, leastMbitIn(figures, target, cell))?.median ?? null;
+      return figures.best(cell, target.metric, leastMbit)?.median ?? null;
     case 'ours':
       return of(figures.ours?.name);
     case 'newest-pasta':
-      return of(newest(figures, 'pasta'));
+      return carrier(newest(figures, 'pasta'));
     case 'newest-slirp4netns':
-      return of(newest(figures, 'slirp4netns'));
+      return carrier(newest(figures, 'slirp4netns'));
   }
 }
 
@@ -57,6 +62,8 @@ export function judgeTarget(figures: Figures, target: Target): Verdict {
     target.metric,
   );
   const bound = reference === null ? null : target.factor * reference + (target.plus ?? 0);
+  if (ours !== null && figures.failedMostly(target.cell, ours.name, target.metric))
+    return { target, measured, bound, reached: false };
   if (measured === null || bound === null) return { target, measured, bound, reached: null };
   const { carrying } = target;
   if (ours !== null && carrying !== undefined && 'leastMbit' in carrying)

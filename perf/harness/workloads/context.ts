@@ -47,12 +47,21 @@ export async function startServer(argv: Argv): Promise<Daemon> {
   return server;
 }
 
-/** Run a client and parse the JSON it prints. @throws with its words when it prints none */
+/** Run a client and parse the JSON it prints. @throws with its words when it prints none, or half of it */
 export async function runClient<T>(argv: Argv, timeoutMs: number, abort: AbortSignal): Promise<T> {
   const { stdout, stderr } = await run(argv, timeoutMs, abort);
-  if (stdout.trim() === '') throw new Error(lastLines(stderr) || `no answer in ${timeoutMs / 1000} s`);
-  return JSON.parse(stdout) as T;
+  const late = `no answer in ${timeoutMs / 1000} s`;
+  if (stdout.trim() === '') throw new Error(lastLines(stderr) || late);
+  try {
+    return JSON.parse(stdout) as T;
+  } catch (cause) {
+    throw new Error(`the client ended in the middle of its report: ${lastLines(stderr) || late}`, { cause });
+  }
 }
+
+/** A tool that is gone at the end of a measurement has no figures, whatever the client says. */
+export const toolDied = (guest: Guest): Outcome =>
+  failure(`the tool died: ${guest.words().split('\n').at(-1) || 'without a word'}`);
 
 /** The end of what a program said, in one line. */
 export const lastLines = (text: string): string =>

@@ -19,7 +19,10 @@ import {
 /** The fields of iperf3's report that we read. */
 export interface IperfReport {
   readonly error?: string;
-  readonly end?: Readonly<Partial<Record<SumName, IperfSum>>>;
+  readonly end?: Readonly<Partial<Record<SumName, IperfSum>>> & {
+    /** TCP: one a stream, twice as many with --bidir. */
+    readonly streams?: readonly { readonly receiver?: IperfSum }[];
+  };
 }
 
 type SumName = 'sum' | 'sum_sent' | 'sum_received' | 'sum_sent_bidir_reverse' | 'sum_received_bidir_reverse';
@@ -30,7 +33,6 @@ export interface IperfSum {
   readonly seconds?: number;
   readonly retransmits?: number;
   readonly packets?: number;
-  readonly lost_packets?: number;
   readonly jitter_ms?: number;
 }
 
@@ -89,6 +91,8 @@ function directionFlags(direction: Direction, inbound: boolean): string[] {
 /** Beyond the seconds themselves: connecting, draining what is queued, the report. */
 const GRACE_MS = 8000;
 const GIB_BYTES = 2 ** 30;
+/** A zero, not a gap: the tool was there and carried none of the load. */
+export const RECEIVED_NOTHING = 'the receiver got nothing';
 
 export const tcp: Workload<'tcp'> = async (context, traffic, { seconds }) => {
   const flags = [
@@ -107,23 +111,46 @@ export const tcp: Workload<'tcp'> = async (context, traffic, { seconds }) => {
   return tcpOutcome(value, usage, seconds);
 };
 
-/** @param seconds nominal length, for the share of a processor */
+/** A transfer shorter than this share of what was asked for ended on the way. */
+const WHOLE_SHARE = 0.8;
+
+/** What the reader must know about a transfer that has figures; null: nothing. */
+export function shortcoming(notes: readonly (string | false)[]): string | null {
+  return notes.filter((note) => note !== false).join('; ') || null;
+}
+
+const cutShort = (ran: number | undefined, seconds: number): string | false =>
+  ran !== undefined &&
+  ran < WHOLE_SHARE * seconds &&
+  `the transfer ended after ${ran.toFixed(1)} of ${seconds} s`;
+
+/**
+ * Only what the receiver says that it got counts: what the sender says that it sent is an offer.
+ * @param seconds nominal length, for the share of a processor
+ */
 export function tcpOutcome(report: IperfReport, usage: Usage | null, seconds: number): Outcome {
   const { end } = report;
   if (report.error !== undefined || end?.sum_received === undefined)
     return failure(report.error ?? 'no result in the report');
-  const received = [end.sum_received, end.sum_received_bidir_reverse];
+  const received = [end.sum_received, end.sum_received_bidir_reverse].filter((each) => each !== undefined);
   const sent = [end.sum_sent, end.sum_sent_bidir_reverse];
   const sum = (sums: readonly (IperfSum | undefined)[], field: keyof IperfSum) =>
     sums.reduce((total, each) => total + (each?.[field] ?? 0), 0);
   const bytes = sum(received, 'bytes');
+  const streams = end.streams ?? [];
+  const stalled = streams.filter(({ receiver }) => receiver?.bytes === 0).length;
   return {
     values: {
-      mbit: sum(received, 'bits_per_second') / 1e6,
+      mbit: bytes === 0 ? 0 : sum(received, 'bits_per_second') / 1e6,
       retransmits: sum(sent, 'retransmits'),
       ...cpuValues(usage, bytes, seconds),
     },
-    error: null,
+    error: shortcoming([
+      bytes === 0 && RECEIVED_NOTHING,
+      bytes > 0 && received.some((each) => (each.bytes ?? 0) === 0) && 'one direction carried nothing',
+      bytes > 0 && stalled > 0 && `${stalled} of ${streams.length} streams carried nothing`,
+      bytes > 0 && cutShort(Math.min(...received.map((each) => each.seconds ?? seconds)), seconds),
+    ]),
   };
 }
 
@@ -150,23 +177,40 @@ export const udp: Workload<'udp'> = async (context, traffic, { seconds }) => {
   const { value, usage } = await withUsage(context.guest, () =>
     iperf(context, 4, false, flags, seconds * 1000 + GRACE_MS),
   );
-  return udpOutcome(value, usage, traffic.datagramBytes);
+  return udpOutcome(value, usage, traffic.datagramBytes, seconds);
 };
 
-export function udpOutcome(report: IperfReport, usage: Usage | null, datagramBytes: number): Outcome {
-  const sum = report.end?.sum;
-  if (report.error !== undefined || !sum) return failure(report.error ?? 'no result in the report');
-  const { packets = 0, lost_packets: lost = 0, seconds = 0, jitter_ms: jitterMs = 0 } = sum;
-  if (packets === 0 || seconds === 0) return failure('no datagram arrived');
-  const arrived = packets - lost;
+/**
+ * As with TCP the receiver's own count is what counts. `sum` is no use: its bytes and packets are the sender's, and the losses in it are
+ * only the gaps that the receiver saw, none when nothing came.
+ */
+export function udpOutcome(
+  report: IperfReport,
+  usage: Usage | null,
+  datagramBytes: number,
+  seconds: number,
+): Outcome {
+  const { end } = report;
+  if (report.error !== undefined || !end) return failure(report.error ?? 'no result in the report');
+  const { sum_sent: offered, sum_received: received } = end;
+  if (offered === undefined || received?.bytes === undefined)
+    return failure('this iperf3 does not say what the receiver got; 3.12 does');
+  const { packets: sent = 0 } = offered;
+  if (sent === 0) return failure('no datagram was sent');
+  const arrived = received.bytes / datagramBytes;
+  const ran = received.seconds ?? 0;
   return {
     values: {
-      mbit: (arrived * datagramBytes * 8) / seconds / 1e6,
-      packetsPerSecond: arrived / seconds,
-      lossPercent: (100 * lost) / packets,
-      jitterMs,
-      ...cpuValues(usage, arrived * datagramBytes, seconds),
+      mbit: arrived === 0 || ran === 0 ? 0 : (received.bytes * 8) / ran / 1e6,
+      packetsPerSecond: arrived === 0 || ran === 0 ? 0 : arrived / ran,
+      // A duplicate is no negative loss.
+      lossPercent: Math.max(0, 100 * (1 - arrived / sent)),
+      ...(arrived === 0 ? {} : { jitterMs: received.jitter_ms ?? 0 }),
+      ...cpuValues(usage, received.bytes, seconds),
     },
-    error: null,
+    error: shortcoming([
+      arrived === 0 && RECEIVED_NOTHING,
+      arrived > 0 && cutShort(Math.min(offered.seconds ?? seconds, ran), seconds),
+    ]),
   };
 }

@@ -10,11 +10,13 @@ import {
   type Outcome,
   runClient,
   startServer,
+  toolDied,
   trafficProgram,
+  type Usage,
   type Workload,
   withUsage,
 } from './context.ts';
-import { cpuValues } from './iperf.ts';
+import { cpuValues, RECEIVED_NOTHING, shortcoming } from './iperf.ts';
 
 interface ManyUdpReport {
   readonly sent: number;
@@ -22,6 +24,8 @@ interface ManyUdpReport {
 }
 
 const GRACE_MS = 5000;
+/** Peers that nothing reaches wait ten seconds for it (traffic/many-udp.ts) and say so. */
+const PEERS_MS = 12_000;
 
 export const torrent: Workload<'torrent'> = async ({ world, guest, abort }, _traffic, { seconds }) => {
   const { peers, datagramBytes, mbitEachWay } = TORRENT;
@@ -35,26 +39,51 @@ export const torrent: Workload<'torrent'> = async ({ world, guest, abort }, _tra
         abort,
       ),
     );
-    const there = await until('the peers of the torrent', GRACE_MS, () => {
+    const there = await until('the peers of the torrent', PEERS_MS, () => {
       const line = server.output.split('\n').find((each) => each.startsWith('{'));
       if (line === undefined && !server.running) throw new Error(`peers: ${server.output}`);
       return line === undefined ? null : (JSON.parse(line) as ManyUdpReport);
     });
-    const sent = here.sent + there.sent;
-    const received = here.received + there.received;
-    if (here.sent === 0 || there.sent === 0) return failure('one side never sent anything');
-    return {
-      values: {
-        mbit: (received * datagramBytes * 8) / seconds / 1e6,
-        lossPercent: (100 * (sent - received)) / sent,
-        ...cpuValues(usage, received * datagramBytes, seconds),
-      },
-      error: null,
-    };
+    return torrentOutcome(here, there, usage, seconds);
   } finally {
     await server.stop();
   }
 };
+
+/** A side that could not send so much of its load offered another one. */
+const OFFERED_SHARE = 0.5;
+
+export function torrentOutcome(
+  guest: ManyUdpReport,
+  peers: ManyUdpReport,
+  usage: Usage | null,
+  seconds: number,
+): Outcome {
+  const { datagramBytes, mbitEachWay } = TORRENT;
+  const sent = guest.sent + peers.sent;
+  const received = guest.received + peers.received;
+  if (guest.sent === 0) return failure('the guest could not send anything');
+  const due = (mbitEachWay * 1e6 * seconds) / 8 / datagramBytes;
+  const little = (who: string, side: ManyUdpReport) =>
+    side.sent > 0 &&
+    side.sent < OFFERED_SHARE * due &&
+    `${who} sent only ${Math.round((100 * side.sent) / due)} % of the load`;
+  return {
+    values: {
+      mbit: (received * datagramBytes * 8) / seconds / 1e6,
+      lossPercent: (100 * (sent - received)) / sent,
+      ...cpuValues(usage, received * datagramBytes, seconds),
+    },
+    error: shortcoming([
+      received === 0 && RECEIVED_NOTHING,
+      // The peers answer whoever reached them: without a datagram from the guest they are silent.
+      received > 0 && guest.received === 0 && 'nothing arrived at the guest',
+      received > 0 && peers.received === 0 && 'nothing arrived at the peers',
+      little('the guest', guest),
+      little('the peers', peers),
+    ]),
+  };
+}
 
 const START_TIMEOUT_MS = 10_000;
 
@@ -92,7 +121,9 @@ export async function idle(
   const end = performance.now() + seconds * 1000;
   while (performance.now() < end && !abort.aborted) await sleep(SLICE_MS);
   return new Map(
-    tools.map(({ name, guest, pid, before }) => {
+    tools.map(({ name, guest, pid, before }): [string, Outcome] => {
+      // Of a process that is gone /proc has neither memory nor time: the best figures of all.
+      if (!guest.alive()) return [name, toolDied(guest)];
       const { rss, peak } = memoryMib(pid, guest.holder);
       const cpuTicks = Math.round((cpuSeconds(pid) - before) * TICKS_PER_SECOND);
       return [name, { values: { cpuTicks, rssMib: rss, peakRssMib: peak }, error: null }];

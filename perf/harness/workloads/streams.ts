@@ -28,6 +28,7 @@ const GRACE_MS = 6000;
 /** What the kernels and the tool still do about flows that were reset. */
 const SETTLE_MS = 500;
 const HOLD_TIMEOUT_MS = 30_000;
+const COUNT_TIMEOUT_MS = 5000;
 
 async function exchange(
   context: Context,
@@ -47,13 +48,20 @@ async function exchange(
     const { value, usage } = await withUsage(guest, () =>
       runClient<StreamReport>(client, seconds * 1000 + GRACE_MS, abort),
     );
-    return streamOutcome(value, usage, seconds);
+    return streamOutcome(value, usage, seconds, server.running);
   } finally {
     await server.stop();
   }
 }
 
-export function streamOutcome(report: StreamReport, usage: Usage | null, seconds: number): Outcome {
+/** @param serverLives  whether what asked had somebody to answer all the time */
+export function streamOutcome(
+  report: StreamReport,
+  usage: Usage | null,
+  seconds: number,
+  serverLives: boolean,
+): Outcome {
+  if (!serverLives) return failure('the server died');
   if (report.count === 0) return failure(`nothing was answered, ${report.failed} attempts failed`);
   const { perSecond, p50Us, p99Us, p999Us, distribution, failed } = report;
   return {
@@ -66,7 +74,8 @@ export function streamOutcome(report: StreamReport, usage: Usage | null, seconds
       ...memoryValues(usage),
     },
     distribution,
-    error: failed === 0 ? null : `${failed} attempts failed`,
+    error:
+      failed === 0 ? null : `${failed} attempts failed, each counts as one that took all of its time-out`,
   };
 }
 
@@ -104,8 +113,20 @@ export const flows: Workload<'flows'> = async (context, traffic, cell) => {
       },
       cell,
     );
-    const error = count < traffic.count ? `only ${count} of ${traffic.count} flows could be opened` : null;
-    return { values: { ...busy.values, flows: count }, error: busy.error ?? error };
+    // Those that were lost beside the busy one were not held; memory was taken with fewer.
+    holder.child.kill('SIGUSR2');
+    const open = await until('count of the idle flows', COUNT_TIMEOUT_MS, () => {
+      if (!holder.running) throw new Error(`idle flows: ${holder.output || 'ended'}`);
+      const said = /"open":(\d+)/.exec(holder.output)?.[1];
+      return said === undefined ? null : Number(said);
+    });
+    const errors = [
+      count < traffic.count && `only ${count} of ${traffic.count} flows could be opened`,
+      open < count && `${count - open} of ${count} flows did not last`,
+      !server.running && 'the server died',
+      busy.error ?? false,
+    ].filter((each) => each !== false);
+    return { values: { ...busy.values, flows: open }, error: errors.join('; ') || null };
   } finally {
     // The server first: its resets reach the guest through the tool.
     await server.stop();

@@ -2,19 +2,31 @@
  * COMMAND of `pasta`, and the chain of small programs that puts it in its place:
  *
  *   nsenter --net     into the new network namespace, where the main thread is not there itself
- *   unshare           mount, IPC, UTS and, unless --no-pidns, PID namespace with a /proc of its own
+ *   setpriv           killed when pasta ends, however it does, SIGKILL included
+ *   unshare           mount, IPC, UTS and, unless --no-pidns, PID namespace with a /proc of its own; its child is killed with it
  *   sh                waits for "go", sets the host name, becomes COMMAND: process 1 of its PID namespace
  *
- *   fd 0, 1, 2  the caller's      fd 3  network namespace      fd 4  the talk with sh
+ *   fd 0, 1     /dev/null
+ *   fd 2        the talk with sh, and the chain's complaints, which are passed on to standard error
+ *   fd 3, 4, 5  the caller's standard input, output and error, for COMMAND: libuv makes 0 to 2 blocking for all who have them
  *
- * It starts while the interface is being configured and the engine started; sh tells "started" on descriptor 4 and waits for a
- * line there. End of file means that pasta gave up.
+ * It starts while the interface is being configured and the engine started; sh tells "started" on descriptor 2 and waits for a
+ * line there. End of file means that pasta gave up. A COMMAND whose network has gone ends: there is nobody to give it another.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { constants as os } from 'node:os';
-import { CommandError, findProgram, tool } from '../command.ts';
+import {
+  CommandError,
+  findProgram,
+  START_LIMIT_MS,
+  standardStreams,
+  tool,
+  withNamesBeyondShells,
+} from '../command.ts';
+import { put } from '../output.ts';
+import { within } from '../patience.ts';
 import { ignoredSignals } from '../signals.ts';
 import { commandDirectory } from '../working-directory.ts';
 import { Message } from './messages.ts';
@@ -35,12 +47,13 @@ export interface PastaCommandOptions {
 
 /** In a variable, so that ps never shows it. The host name stays the host's where there is no hostname(1). */
 const INIT = `
-[ -z "$PASTA_HOSTNAME" ] || hostname "$PASTA_HOSTNAME" 2>/dev/null || [ -z "$PASTA_NO_HOSTNAME" ] || echo "$PASTA_NO_HOSTNAME" >&2
-for name in $PASTA_IGNORED; do trap '' "$name"; done
-unset name PASTA_INIT PASTA_HOSTNAME PASTA_NO_HOSTNAME PASTA_IGNORED
-echo started >&4
-read -r go <&4 || exit 1
-exec 3<&- 4<&-
+[ -z "$PASTA_HOSTNAME" ] || hostname "$PASTA_HOSTNAME" 2>/dev/null || [ -z "$PASTA_NO_HOSTNAME" ] || echo "$PASTA_NO_HOSTNAME" >&5
+[ -z "$PASTA_IGNORED" ] || eval "trap '' $PASTA_IGNORED"
+unset PASTA_INIT PASTA_HOSTNAME PASTA_NO_HOSTNAME PASTA_IGNORED
+echo started >&2
+read -r PASTA_GO <&2 || exit 1
+unset PASTA_GO
+exec 0<&3 1>&4 2>&5 3<&- 4<&- 5<&-
 exec "$@"
 `;
 
@@ -51,6 +64,7 @@ export const HOST_NAME_MAX = 64; // bytes, sethostname(2)
 export class PastaCommand {
   readonly #head: ChildProcess;
   readonly #talk: Socket;
+  #running = false;
   /** Resolves when sh waits for "go"; rejects when the chain broke. */
   readonly started: Promise<void>;
   /** Exit status as a shell gives it: 128 + n for signal n. */
@@ -60,17 +74,21 @@ export class PastaCommand {
     const [program = '', ...args] = options.argv;
     const file = executable(program, options.env.PATH);
     const { namespaceFd } = options;
-    const enter = namespaceFd === undefined ? [] : [tool('nsenter'), '--net=/proc/self/fd/3', '--'];
+    const enter =
+      namespaceFd === undefined
+        ? []
+        : [tool('nsenter'), `--net=/proc/${process.pid}/fd/${namespaceFd}`, '--'];
+    const dying = [tool('setpriv'), '--pdeathsig', 'KILL', '--'];
     const unshare = [tool('unshare'), '--mount', '--propagation', 'slave', '--ipc', '--uts'];
-    if (options.pidns) unshare.push('--pid', '--fork', '--mount-proc');
+    if (options.pidns) unshare.push('--pid', '--fork', '--kill-child', '--mount-proc');
     const [head, ...chain] = [
-      ...[...enter, ...unshare, '--'],
+      ...[...enter, ...dying, ...unshare, '--'],
       ...['/bin/sh', '-c', 'eval "$PASTA_INIT"', 'pasta'],
-      ...(options.login ? loginShell(file) : [program, ...args]),
+      ...withNamesBeyondShells(options.login ? loginShell(file) : [program, ...args], options.env),
     ];
     this.#head = spawn(head!, chain, {
       cwd: commandDirectory(),
-      stdio: ['inherit', 'inherit', 'inherit', namespaceFd ?? 'ignore', 'pipe'],
+      stdio: standardStreams([3, 4, 5]),
       env: {
         ...options.env,
         PASTA_INIT: INIT,
@@ -81,23 +99,38 @@ export class PastaCommand {
           .join(' '),
       },
     });
-    this.#talk = this.#head.stdio[4] as Socket;
+    this.#talk = this.#head.stderr as Socket;
     this.#talk.on('error', () => {}); // EPIPE when the chain is gone: `ended` tells
     this.ended = new Promise((resolve) => {
       this.#head.once('error', () => resolve(1));
       this.#head.once('exit', (code, signal) => resolve(code ?? 128 + os.signals[signal!]));
     });
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#talk.once('data', () => resolve());
+    let said = '';
+    this.#talk.on('data', (chunk: Buffer) => {
+      if (this.#running) return;
+      const lines = `${said}${chunk}`.split('\n');
+      said = lines.pop()!;
+      for (const line of lines) {
+        if (line === 'started') resolve();
+        else put(2, `${line}\n`);
+      }
+    });
     this.#head.once('error', (error) => reject(new CommandError(Message.cannotExecute(error.message), 1)));
-    this.#head.once('exit', () => reject(new CommandError(Message.cannotExecute('its namespaces'), 1)));
-    promise.catch(() => {});
-    this.started = promise;
+    this.#head.once('close', () => reject(new CommandError(Message.cannotExecute('its namespaces'), 1)));
+    this.started = within(promise, START_LIMIT_MS, 'COMMAND has not been started');
+    this.started.catch(() => {});
   }
 
   /** Let COMMAND run. */
   go(): void {
+    this.#running = true;
     this.#talk.end('go\n');
+  }
+
+  /** Processes that kill() sends to. */
+  get signalled(): readonly number[] {
+    return this.#head.pid === undefined ? [] : [this.#head.pid];
   }
 
   kill(): void {

@@ -7,6 +7,7 @@ import { closeSync, writeSync } from 'node:fs';
 import { SIGINT, SIGQUIT } from '../../sys/constants.ts';
 import { dup3, dupAbove } from '../../sys/io.ts';
 import { setsid, signalDefault } from '../../sys/namespace.ts';
+import { releaseOutputs } from '../output.ts';
 
 export const STATUS_FD_VARIABLE = 'PASTA_STATUS_FD';
 
@@ -23,6 +24,7 @@ export function statusFd(env: NodeJS.ProcessEnv): number | undefined {
  * @param last  what is to be done before we say so, with the caller's things let go of; he is told why it fails
  */
 export function leaveCaller(fd: number, none: number, last: () => void): void {
+  releaseOutputs(); // he reads them to their end
   const stderr = dupAbove(2, 3);
   setsid(); // refused only for a group's leader, which a job behind "&" is not
   // The shell's "&" had them ignored.

@@ -118,8 +118,8 @@ export function followHost(watch: HostWatch, { conf, start, engine, log, inside 
       links: host.links(),
       addresses,
       routes: host.routes(),
-      // Loopback has its address wherever the kernel has the family.
-      hasIpv6: addresses.some((a) => a.family === AF_INET6),
+      // The kernel has the family, or an interface could not have got an address of it since.
+      hasIpv6: start.addresses.ipv6 !== undefined || addresses.some((a) => a.family === AF_INET6),
     };
     presence.look(dump.links);
     if (conf.interface !== undefined && !dump.links.some((l) => l.name === conf.interface)) {

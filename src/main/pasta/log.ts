@@ -7,6 +7,7 @@
  *   syslog       RFC 3164 over /dev/log, facility daemon
  */
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import { put } from '../output.ts';
 import { UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 import type { Verbosity } from './options.ts';
@@ -48,7 +49,11 @@ export class LogFile {
     }
     this.#maxBytes = maxBytes;
     this.#header = header;
-    this.#bytes = writeSync(this.#fd, `${header}\n`);
+    try {
+      this.#bytes = writeSync(this.#fd, `${header}\n`);
+    } catch (error) {
+      throw new UsageError(Message.logFull(path, strerror(error)));
+    }
   }
 
   write(line: string): void {
@@ -113,7 +118,7 @@ export class PastaLog {
     if (RANK[level] > this.#upTo) return;
     const seconds = `${(performance.now() / 1000).toFixed(4)}: `;
     try {
-      if (this.#stderr) writeSync(2, `${this.#stamped ? seconds : ''}${text}\n`);
+      if (this.#stderr) put(2, `${this.#stamped ? seconds : ''}${text}\n`);
       this.#file?.write(`${seconds}${FILE_PREFIX[level]}${text}`);
       const priority = LOG_DAEMON * 8 + SYSLOG_SEVERITY[level];
       this.#syslog?.(Buffer.from(`<${priority}>pasta[${process.pid}]: ${text}`));

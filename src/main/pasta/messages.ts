@@ -39,5 +39,7 @@ export const Message = {
     `Couldn't set IPv${family} address(es) in namespace: ${why}`,
   routesFailed: (family: 4 | 6, why: string): string => `Couldn't set IPv${family} route(s) in guest: ${why}`,
   pidFile: (path: string, why: string): string => `Couldn't open PID file ${path}: ${why}`,
+  pidFull: (path: string, why: string): string => `--pid ${path}: cannot be written: ${why}`,
+  logFull: (path: string, why: string): string => `--log-file ${path}: cannot be written: ${why}`,
   logFile: (path: string, why: string): string => `Couldn't open log file ${path}: ${why}`,
 } as const;

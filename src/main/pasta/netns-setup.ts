@@ -20,7 +20,7 @@ import type { TapPlan } from '../../workers/engine-plan.ts';
 import type { SocketsInside } from '../netns.ts';
 import {
   enterNamespace,
-  hasIpv6,
+  kernelHasIpv6,
   type NetnsStep,
   type NetnsTarget,
   TX_QUEUE_FRAMES,
@@ -272,7 +272,7 @@ function dumpHost(): HostDump {
       links: route.links(),
       addresses: route.addresses(),
       routes: route.routes(),
-      hasIpv6: hasIpv6(),
+      hasIpv6: kernelHasIpv6(),
     };
   } finally {
     route.close();

@@ -6,9 +6,9 @@ import { readFileSync, writeSync } from 'node:fs';
 import { Errno } from '../../sys/constants.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import { closeInherited, INHERITED_VARIABLE, isInherited } from '../descriptors.ts';
+import { closeInherited, isInherited } from '../descriptors.ts';
 import { UsageError } from '../values.ts';
-import { STATUS_FD_VARIABLE, statusFd } from './daemon.ts';
+import { statusFd } from './daemon.ts';
 import { PastaLog } from './log.ts';
 import { Message } from './messages.ts';
 import { choosePastaNetns } from './netns-thread.ts';
@@ -17,17 +17,16 @@ const log = new PastaLog();
 
 export interface PastaProgram {
   readonly argv: readonly string[];
-  /** As it came. */
-  readonly callersEnv: NodeJS.ProcessEnv;
+  /** For COMMAND. */
+  readonly env: NodeJS.ProcessEnv;
   /** The packet thread, started before the main thread may move into another network namespace (../netns.ts). */
   readonly booted: BootedThread;
   /** Its place as seen from the entry: the build puts this module elsewhere. */
   readonly packageFile: URL;
 }
 
-async function main({ argv, callersEnv, booted, packageFile }: PastaProgram): Promise<number> {
+async function main({ argv, env, booted, packageFile }: PastaProgram): Promise<number> {
   const version = (): string => JSON.parse(readFileSync(packageFile, 'utf8')).version;
-  const env = commandEnvironment(callersEnv);
   const fd = statusFd(process.env);
   const program = process.env.PASTA_PROGRAM ?? 'pasta';
   const netns = choosePastaNetns();
@@ -57,25 +56,6 @@ async function main({ argv, callersEnv, booted, packageFile }: PastaProgram): Pr
     ...(fd !== undefined && { statusFd: fd }),
     ...(process.env.PASTA_RUNAS !== undefined && { runAs: process.env.PASTA_RUNAS }),
   });
-}
-
-/** What the launcher set aside or added is not for COMMAND. */
-function commandEnvironment(callersEnv: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  const env = { ...callersEnv };
-  if (env.BUCATINI_NODE_OPTIONS !== undefined) env.NODE_OPTIONS = env.BUCATINI_NODE_OPTIONS;
-  for (const name of [
-    'BUCATINI_NODE_OPTIONS',
-    'BUCATINI_IGNORED',
-    'BUCATINI_TEST_IMPAIR',
-    'PASTA_PROGRAM',
-    'PASTA_STARTED_AS_ROOT',
-    'PASTA_RUNAS',
-    'BUCATINI_OWN_MOUNTS',
-    INHERITED_VARIABLE,
-    STATUS_FD_VARIABLE,
-  ])
-    delete env[name];
-  return env;
 }
 
 /** Run `pasta` and end the process with its status. */

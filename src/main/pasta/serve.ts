@@ -12,17 +12,19 @@
  * Ends with COMMAND and its status; with status 0 when the namespace is gone or SIGTERM or SIGQUIT comes; with 1 when the engine
  * fails.
  */
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { Errno } from '../../sys/constants.ts';
 import { LeftBehind } from '../../sys/left-behind.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api-socket.ts';
 import { NamespaceWatch } from '../attach.ts';
-import { closeInheritedOnExec } from '../descriptors.ts';
+import { closeInheritedOnExec, fewDescriptors } from '../descriptors.ts';
 import { endWithin, loadEngine } from '../engine-launch.ts';
 import { HostWatch } from '../host-watch.ts';
+import { holdOutputs } from '../output.ts';
 import { RESOLV_CONF } from '../resolv-conf.ts';
 import { followResolvConf } from '../resolvers.ts';
 import { bindErrorText } from '../socket-file.ts';
@@ -66,6 +68,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
   const steps = new Stopwatch();
   const terminal = new Terminal();
   const rules = portRules(conf);
+  await holdOutputs();
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
     log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, errnoText));
@@ -104,12 +107,18 @@ export async function servePasta(start: PastaStart): Promise<number> {
         pidns: conf.pidns,
         ...hostnameOf(conf, log),
       });
-      closeSync(namespaceFd); // the chain has its own
+      // The chain goes there by our descriptor.
+      command.started.then(
+        () => closeSync(namespaceFd),
+        () => {},
+      );
     }
     const made = await netns.tap;
     steps.lap('TAP made');
     if (conf.fd === undefined) tapFd = made.tap?.fd; // whose end is our caller's matter
     for (const line of made.network.warnings) log.log('warning', line);
+    const few = fewDescriptors();
+    if (few !== undefined) log.log('warning', few);
     // A command's output is not to be mixed with ours.
     const level = command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
     for (const line of made.network.info) log.log(level, line);
@@ -197,8 +206,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
           })
         : undefined;
     if (pidFd !== undefined) {
-      writeSync(pidFd, `${process.pid}\n`);
-      closeSync(pidFd);
+      writePidFile(pidFd, conf.pidFile!);
     }
     const syslog =
       start.statusFd === undefined ? undefined : (await import('../../sys/syslog.ts')).openSyslog();
@@ -214,7 +222,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
       closeWall({
         readable,
         removable: [...(control?.directories ?? []), ...(api?.directories ?? [])],
-        signals: command !== undefined,
+        signals: command?.signalled ?? [],
         watchesProcess: target.kind === 'pid' && watched?.polls === true,
         configuresNetwork,
       });
@@ -262,6 +270,19 @@ function openPidFile(path: string): number {
     return openSync(path, 'w', 0o600);
   } catch (error) {
     throw new UsageError(Message.pidFile(path, errnoText(error)));
+  }
+}
+
+function writePidFile(fd: number, path: string): void {
+  const text = `${process.pid}\n`;
+  try {
+    const bytes = writeSync(fd, text);
+    if (bytes < text.length) throw new Error(strerror(Errno.ENOSPC));
+  } catch (error) {
+    ftruncateSync(fd); // half a number is another process
+    throw new UsageError(Message.pidFull(path, errnoText(error)));
+  } finally {
+    closeSync(fd);
   }
 }
 

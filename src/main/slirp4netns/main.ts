@@ -6,6 +6,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
+import { ownStreams } from '../output.ts';
 import { leaveRemovedDirectory } from '../working-directory.ts';
 
 /** Compiled code is kept beside dist/main by whoever may write there. undefined when run from source. */
@@ -55,6 +56,7 @@ try {
   // Without /proc there is no ps either.
 }
 leaveRemovedDirectory();
+ownStreams();
 const PACKET_THREAD = 'packet thread 0';
 /**
  * Takes longest, so it is started first (decision 016), unless the launcher has found that the command line asks for something else

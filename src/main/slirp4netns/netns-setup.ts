@@ -7,7 +7,7 @@
  *
  * Without --configure nothing is touched: the caller (RootlessKit) has made the TAP and configures it.
  */
-import { lstatSync, unlinkSync, writeSync } from 'node:fs';
+import { lstatSync, unlinkSync } from 'node:fs';
 import { AF_INET, Errno } from '../../sys/constants.ts';
 import { SysError } from '../../sys/error.ts';
 import { acceptFrames, listenForFrames } from '../../sys/frame-socket.ts';
@@ -17,6 +17,7 @@ import { attachTap, openTap, type Tap } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
 import type { SocketsInside } from '../netns.ts';
 import { enterNamespace, type NetnsStep, TX_QUEUE_FRAMES } from '../netns-setup.ts';
+import { put } from '../output.ts';
 import { IPV4_MIN_MTU, SOCKET_PATH_BYTES, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 import { networkAddresses } from './network.ts';
@@ -79,9 +80,9 @@ function frameSocket(path: string): TapPlan {
   }
   try {
     const listener = listenForFrames(path);
-    writeSync(1, `${Message.bessWaiting(path)}\n`);
+    put(1, `${Message.bessWaiting(path)}\n`);
     const fd = acceptFrames(listener);
-    writeSync(2, `${Message.sentBess(fd, path)}\n`);
+    put(2, `${Message.sentBess(fd, path)}\n`);
     return { fd, vnetHdrBytes: 0, uso: false, socket: 'seqpacket' };
   } catch (error) {
     if (!(error instanceof SysError)) throw error;

@@ -5,7 +5,6 @@
  * When the ready byte is read, the API socket accepts.
  */
 import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
-import { Socket } from 'node:net';
 import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
@@ -20,6 +19,7 @@ import { endWithin, followHost, loadEngine } from '../engine-launch.ts';
 import { HostWatch } from '../host-watch.ts';
 import type { Log } from '../log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
+import { holdOutputs, put } from '../output.ts';
 import { MAX_ADDED_PORTS } from '../publish.ts';
 import { RESOLV_CONF } from '../resolv-conf.ts';
 import { followResolvConf } from '../resolvers.ts';
@@ -53,6 +53,7 @@ export async function serveSlirp(
   const end = Promise.withResolvers<number>();
   const hostWatch = new HostWatch(); // before the main thread may move
   const loading = loadEngine(booted);
+  await holdOutputs();
   const netns = slirpNetns();
   netns.start({ conf });
   let engine: EngineHandle | undefined;
@@ -86,7 +87,7 @@ export async function serveSlirp(
       removable = server.directories;
     }
     if (conf.exitFd !== undefined) {
-      onHangUp(conf.exitFd, () => {
+      onHangUp(conf.exitFd, running, () => {
         say(Message.exitFd);
         end.resolve(0);
       });
@@ -94,7 +95,7 @@ export async function serveSlirp(
     const watched = target.kind === 'netns' ? new NetnsEnd(target, running, () => end.resolve(0)) : undefined;
     leaveHost({ eventRings: running.eventRings, log: tell, watched, keepOpen: namedDescriptors(conf) });
     closeWall({
-      ...{ readable, removable, signals: false },
+      ...{ readable, removable, signals: [] },
       listable: watched?.listable ?? [],
       watchesProcess: watched?.byProcess ?? false,
     });
@@ -160,8 +161,11 @@ async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
   }
 }
 
-/** Call `onEnd` when the other end of a pipe or socket is closed; at once for a descriptor that is not open. */
-function onHangUp(fd: number, onEnd: () => void): void {
+/**
+ * Call `onEnd` when the other end of a pipe or socket is closed; at once for a descriptor that is not open. A packet thread waits for it: a
+ * stream of Node's would make it non-blocking for our caller too. What is written to it is no reason to end.
+ */
+function onHangUp(fd: number, engine: Pick<EngineHandle, 'watchHangUp'>, onEnd: () => void): void {
   let stat: ReturnType<typeof fstatSync>;
   try {
     stat = fstatSync(fd);
@@ -170,10 +174,7 @@ function onHangUp(fd: number, onEnd: () => void): void {
     return;
   }
   if (!stat.isFIFO() && !stat.isSocket()) return; // a file never hangs up
-  const pipe = new Socket({ fd, readable: true, writable: false });
-  pipe.on('error', () => {});
-  pipe.once('close', onEnd);
-  pipe.resume(); // what is written is no reason to end
+  engine.watchHangUp(fd, onEnd);
 }
 
 /** Those of the caller's that go on being used. */
@@ -259,11 +260,7 @@ const tell: Log = (level, text) => {
   if (level === 'error' || level === 'warning') say(text);
 };
 
-/** Write a text to a descriptor whose other end may be gone. */
-export function writeAll(fd: number, text: string): void {
-  try {
-    writeSync(fd, text);
-  } catch {
-    // EPIPE, EBADF, EAGAIN
-  }
+/** Write a text to a descriptor whose other end may be gone, or may not read. */
+export function writeAll(fd: 1 | 2, text: string): void {
+  put(fd, text);
 }

@@ -6,6 +6,7 @@ import type { FramePool, SlotStack } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
 import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, ListenerPlan } from '../engine-plan.ts';
+import type { Notices } from '../notices.ts';
 
 /** The way past the TAP for what comes from the host's loopback (the splice stage). */
 export interface LoopbackPath {
@@ -62,7 +63,7 @@ export interface HostContext {
   /** Put a gid on the ready list: its module's onReady(gid) runs in the next poll round (more to read than the budget allowed). */
   markReady(gid: number): void;
   now: number;
-  log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+  readonly notices: Notices;
 }
 
 /** A family of sockets. The stage routes commands and events by the kind it recorded for a gid. */

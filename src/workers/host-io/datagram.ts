@@ -14,6 +14,10 @@
  * second one comes it is disconnected, and keeps its port: what it receives is looked up, what it sends names its peer. Who may
  * answer is the policy's (ServicePolicy.udpFiltering).
  *
+ * A flow that the guest begins from behind a published port leaves from that port: SIP, WireGuard and a DHT are reached where they were
+ * heard. The first few peers of such a port have a connected socket each on the port of the listener (published-ports.ts), which the kernel
+ * prefers to the listener for what this peer sends. All others are sent to through the listener's own socket, and heard there.
+ *
  * Ports: the guest's source port is taken on the host too when it is free, so that a peer sees what the guest meant and a NAT in front
  * of us can be passed; when it is taken, any port will do (StageDrop is not an answer to a busy port). A port is never shared with
  * another process, whose traffic would mix with ours. Between bind and connect a stranger's datagram may slip in; the queue is
@@ -45,6 +49,7 @@ import {
   MSG_TRUNC,
   SO_DOMAIN,
   SO_RCVBUF,
+  SO_REUSEADDR,
   SO_SNDBUF,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
@@ -71,14 +76,15 @@ import {
 import type { HostChange, ListenerPlan } from '../engine-plan.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import type { Addressing } from '../translator/addressing.ts';
-import { openListener } from './bind-address.ts';
+import { openListener, type SocketMaker } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
 import { ErrorQueues } from './datagram/error-queue.ts';
 import { DatagramReceiver } from './datagram/receiver.ts';
 import { DatagramSender } from './datagram/sender.ts';
-import { DEFAULT_OPTIONS, Kind, NAME_BYTES, SocketTable } from './datagram/socket-table.ts';
+import { DEFAULT_OPTIONS, Kind, NAME_BYTES, Published, SocketTable } from './datagram/socket-table.ts';
 import { targetPort } from './listener-table.ts';
 import { Outbound } from './outbound.ts';
+import { NO_LISTENER, PublishedPorts } from './published-ports.ts';
 import { NO_ENDPOINT, UdpEndpoints } from './udp-endpoints.ts';
 
 /** Datagrams of strangers that are looked for at the most. */
@@ -87,6 +93,16 @@ const MAX_STRANGERS = 32;
 const SOCKET_BUFFER_BYTES = 1 << 20;
 /** The same for what many peers send to one socket: with one each they had more room than that between them. */
 const SHARED_BUFFER_BYTES = 4 << 20;
+/** Peers of one published port with a socket of their own: faster, and ICMP errors are told, but a descriptor each. */
+const PUBLISHED_SOCKETS = 32;
+/** Added to Outbound.wayOf(): an endpoint of flows that have a socket each, on a published port. It only knows who their peers are. */
+const WAY_PUBLISHED = 2;
+
+const reusableSocket: SocketMaker = (domain, type) => {
+  const fd = socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd >= 0) setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  return fd;
+};
 
 export class DatagramSockets implements SocketModule {
   readonly #ctx: HostContext;
@@ -95,6 +111,7 @@ export class DatagramSockets implements SocketModule {
   readonly #sender: DatagramSender;
   readonly #receiver: DatagramReceiver;
   readonly #outbound: Outbound;
+  readonly #published: PublishedPorts;
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #words = new Uint32Array(16);
 
@@ -106,6 +123,7 @@ export class DatagramSockets implements SocketModule {
     this.#sender = new DatagramSender(ctx, this.#table, this.#errors);
     this.#receiver = new DatagramReceiver(ctx, addressing, this.#table, this.#errors);
     this.#outbound = new Outbound(ctx.plan);
+    this.#published = new PublishedPorts(addressing, gids - ctx.listenerBase);
   }
 
   /** How many sockets have a number, for `flows` flows. @param gids  flows and listeners */
@@ -143,10 +161,128 @@ export class DatagramSockets implements SocketModule {
     const table = this.#table;
     const port = words[at + W.ports]! & 0xffff;
     const kind = isV4Mapped(words, at + W.addr) ? Kind.udp4 : Kind.udp6;
+    if (port !== 0 && this.#openPublished(words, at, gid, kind, port)) return;
     if (port !== 0 && this.#joinEndpoint(words, at, gid, kind, port)) return;
     const fd = this.#udpSocket(words, at, kind, 0, true);
     if (fd < 0) this.#openFailed(gid, -fd);
     else if (this.#opened(gid, gid, fd, kind)) table.hasGro[gid] = this.#setGro(fd, words, at);
+  }
+
+  /** The guest's address of an openUdp message, into this.#words[0..3]. */
+  #guestOf(words: Uint32Array, at: number): Uint32Array {
+    const guest = this.#words;
+    guest[0] = words[at + W.arg1]!;
+    guest[1] = words[at + W.arg2]!;
+    guest[2] = words[at + W.arg3]!;
+    guest[3] = words[at + W.arg4]!;
+    return guest;
+  }
+
+  /**
+   * Give a flow from behind a published port a socket on that port, or the listener's.
+   * @returns false when no listener leads to the guest's port, another flow of the same endpoint has the same peer, or there is no socket
+   *   for it and the listener is bound to an address
+   */
+  #openPublished(words: Uint32Array, at: number, gid: number, kind: number, port: number): boolean {
+    const published = this.#published;
+    if (published.count === 0) return false;
+    const table = this.#table;
+    const guest = this.#guestOf(words, at);
+    const peerAt = at + W.addr;
+    const listener = published.find(guest, 0, port, words, peerAt);
+    if (listener === NO_LISTENER) return false;
+    table.endpoints ??= new UdpEndpoints(this.#ctx.plan.hashKey, this.#ctx.listenerBase);
+    const endpoints = table.endpoints;
+    const way = this.#outbound.wayOf(words, peerAt) + WAY_PUBLISHED;
+    let endpoint = endpoints.find(guest, 0, port, way);
+    if (endpoint === NO_ENDPOINT) endpoint = endpoints.add(guest, 0, port, way);
+    const peerPort = words[at + W.ports]! >>> 16;
+    if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, 0, false)) return false;
+    const isFew = endpoints.flowCount(endpoint) <= PUBLISHED_SOCKETS;
+    const fd = isFew ? this.#publishedSocket(words, at, kind, listener) : -Errno.EMFILE;
+    if (fd < 0 && !published.isAny(listener)) {
+      endpoints.leave(gid);
+      return false;
+    }
+    if (fd < 0) {
+      this.#attach(gid, this.#ctx.listenerBase + listener, kind);
+      table.isPublished[gid] = Published.byListener;
+      return true;
+    }
+    if (this.#opened(gid, gid, fd, kind)) {
+      table.isPublished[gid] = Published.ownSocket;
+      table.hasGro[gid] = this.#setGro(fd, words, at);
+    } else endpoints.leave(gid);
+    return true;
+  }
+
+  /**
+   * A connected socket on a listener's port. Until it is connected it takes what anybody sends to that port: that is the listener's, and
+   * is passed on as such.
+   * @returns the descriptor or -errno
+   */
+  #publishedSocket(words: Uint32Array, at: number, kind: number, listener: number): number {
+    const isV4 = kind === Kind.udp4;
+    const peerAt = at + W.addr;
+    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    if (fd < 0) return fd;
+    const level = isV4 ? SOL_IP : SOL_IPV6;
+    const pktinfo = isV4 ? IP_PKTINFO : IPV6_RECVPKTINFO;
+    let r = this.#prepare(fd, isV4, words, peerAt);
+    if (r === 0) r = setsockoptInt(fd, level, pktinfo, 1);
+    if (r === 0) r = setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (r === 0) {
+      // Both have to allow it, and the listener does for no longer than this: so nobody else can be bound beside it.
+      this.#reuseListeners(listener, 1);
+      r = this.#outbound.bindPort(fd, words, peerAt, this.#published.hostPort(listener));
+      this.#reuseListeners(listener, 0);
+    }
+    if (r === 0) r = this.#connect(fd, words, peerAt, words[at + W.ports]! >>> 16);
+    if (r === 0) {
+      this.#receiver.readForListener(fd, this.#ctx.listenerBase + listener);
+      setsockoptInt(fd, level, pktinfo, 0);
+      this.#enlargeBuffers(fd);
+      return fd;
+    }
+    close(fd);
+    return r;
+  }
+
+  /** SO_REUSEADDR of the listeners on one port of the host, of which there may be one for each address. */
+  #reuseListeners(listener: number, on: number): void {
+    const published = this.#published;
+    const port = published.hostPort(listener);
+    const first = this.#ctx.listenerBase;
+    for (let i = published.firstFor(listener); i !== NO_LISTENER; i = published.after(i)) {
+      if (published.hostPort(i) === port)
+        setsockoptInt(this.#table.fd[first + i]! - 1, SOL_SOCKET, SO_REUSEADDR, on);
+    }
+  }
+
+  /**
+   * A port is to be published that flows of the guest's leave from already: let a listener be bound beside them.
+   * @returns whether there are any
+   */
+  #shareWithListener(port: number): boolean {
+    const table = this.#table;
+    const local = this.#words;
+    let shared = false;
+    for (let sid = 0; sid < table.fd.length; sid++) {
+      const kind = table.kind[sid];
+      if (table.fd[sid] === 0 || (kind !== Kind.udp4 && kind !== Kind.udp6)) continue;
+      if (localAddress(table.fd[sid]! - 1, local, 12) !== port) continue;
+      shared = setsockoptInt(table.fd[sid]! - 1, SOL_SOCKET, SO_REUSEADDR, 1) === 0 || shared;
+    }
+    return shared;
+  }
+
+  #listenerSocket(plan: ListenerPlan, port: number): number {
+    const { freebind } = this.#ctx.plan.policy;
+    const fd = openListener(plan, port, SOCK_DGRAM, freebind, this.#outbound);
+    if (fd !== -Errno.EADDRINUSE || !this.#shareWithListener(port)) return fd;
+    const again = openListener(plan, port, SOCK_DGRAM, freebind, this.#outbound, reusableSocket);
+    if (again >= 0) setsockoptInt(again, SOL_SOCKET, SO_REUSEADDR, 0);
+    return again;
   }
 
   /**
@@ -158,11 +294,7 @@ export class DatagramSockets implements SocketModule {
     const ctx = this.#ctx;
     table.endpoints ??= new UdpEndpoints(ctx.plan.hashKey, ctx.listenerBase);
     const endpoints = table.endpoints;
-    const guest = this.#words;
-    guest[0] = words[at + W.arg1]!;
-    guest[1] = words[at + W.arg2]!;
-    guest[2] = words[at + W.arg3]!;
-    guest[3] = words[at + W.arg4]!;
+    const guest = this.#guestOf(words, at);
     const peerAt = at + W.addr;
     const peerPort = words[at + W.ports]! >>> 16;
     const scope = this.#outbound.scopeOf(words, peerAt);
@@ -353,7 +485,12 @@ export class DatagramSockets implements SocketModule {
     if (kind === Kind.none) return;
     const sid = table.socketOf[gid]! - 1;
     table.socketOf[gid] = 0;
-    if (sid === gid || (sid >= 0 && table.endpoints!.leave(gid) === 0)) this.#closeSocket(sid);
+    const published = table.isPublished[gid];
+    if (published !== Published.no) {
+      table.isPublished[gid] = Published.no;
+      table.endpoints!.leave(gid);
+      if (published === Published.ownSocket) this.#closeSocket(sid);
+    } else if (sid === gid || (sid >= 0 && table.endpoints!.leave(gid) === 0)) this.#closeSocket(sid);
     table.kind[gid] = Kind.none;
     const out = ctx.toShard(gid);
     reserveMessage(out, ToShard.closed, gid % ctx.flowsPerShard);
@@ -381,7 +518,7 @@ export class DatagramSockets implements SocketModule {
     const table = this.#table;
     const ctx = this.#ctx;
     const gid = ctx.listenerBase + index;
-    const fd = openListener(plan, port, SOCK_DGRAM, ctx.plan.policy.freebind, this.#outbound);
+    const fd = this.#listenerSocket(plan, port);
     if (fd < 0) return fd;
     const isV4 = getsockoptInt(fd, SOL_SOCKET, SO_DOMAIN) === AF_INET;
     let r = isV4
@@ -397,17 +534,40 @@ export class DatagramSockets implements SocketModule {
     table.listenerPort[index] = targetPort(plan, port);
     table.listenerPlan[index] = plan;
     table.listenerSplices[index] = plan.path === 'splice' ? 1 : 0;
+    this.#published.add(index, plan, port, isV4);
     return 0;
   }
 
-  /** Stop listening: flows that came in here hear no more, and can answer no more. */
+  /**
+   * Stop listening: flows that came in here hear no more, and can answer no more. What the guest began from the port goes on with a socket
+   * of its own, or ends and begins anew.
+   */
   unlisten(index: number): void {
     const table = this.#table;
     const gid = this.#ctx.listenerBase + index;
     this.#ctx.loopback?.forgetListener(index);
+    this.#published.remove(index);
+    this.#leaveListener(gid);
     close(table.fd[gid]! - 1);
     table.fd[gid] = 0;
     table.kind[gid] = Kind.none;
+  }
+
+  /** The shards are told to end the flows that send through a listener: the next datagram of each begins a new one. */
+  #leaveListener(sid: number): void {
+    const table = this.#table;
+    const ctx = this.#ctx;
+    for (let gid = 0; gid < table.isPublished.length; gid++) {
+      if (table.isPublished[gid] !== Published.byListener || table.socketOf[gid] !== sid + 1) continue;
+      table.isPublished[gid] = Published.no;
+      table.endpoints!.leave(gid);
+      table.socketOf[gid] = 0;
+      table.kind[gid] = Kind.failed;
+      const out = ctx.toShard(gid);
+      const at = reserveMessage(out, ToShard.error, gid % ctx.flowsPerShard);
+      out.words[at + W.arg0] = 0;
+      out.commit();
+    }
   }
 
   /** The engine ends. */

@@ -9,6 +9,7 @@ import { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from '../engine-plan.ts';
 import { shardOf } from '../flow-hash.ts';
 import { ToHost, ToReader, W } from '../messages.ts';
+import type { Notices } from '../notices.ts';
 import { Owner } from '../owners.ts';
 import type { Stage } from '../stage.ts';
 import { Addressing } from '../translator/addressing.ts';
@@ -36,7 +37,7 @@ export interface HostIoOptions {
   /** HostContext.datagramPorts. */
   readonly datagramPorts?: Uint8Array | undefined;
   watch(fd: number, gid: number, events: number): number;
-  log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+  readonly notices: Notices;
 }
 
 export class HostIo implements Stage {
@@ -81,7 +82,7 @@ export class HostIo implements Stage {
       largeSlots: options.largeSlots,
       flowsPerShard: flows,
       listenerBase: this.#listenerBase,
-      shortage: new DescriptorShortage(options.counters, options.log),
+      shortage: new DescriptorShortage(options.counters, options.notices),
       loopback: options.loopback,
       datagramPorts: options.datagramPorts,
       toShard: shards === 1 ? () => toShards[0]! : (gid) => toShards[Math.floor(gid / flows)]!,
@@ -100,7 +101,7 @@ export class HostIo implements Stage {
       watch: options.watch,
       markReady: (gid) => this.#markReady(gid),
       now: 0,
-      log: options.log,
+      notices: options.notices,
     };
     const addressing = new Addressing(options.plan.addresses, options.plan.policy, options.seen);
     this.#addressing = addressing;

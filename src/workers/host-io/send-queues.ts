@@ -28,11 +28,14 @@ export class SendQueues {
   readonly #slotB: Uint32Array;
   readonly #at: Uint32Array;
   readonly #len: Uint32Array;
+  /** By gid: slots that went back to the reader since takeFreed(), small | large << 16. */
+  readonly #freed: Uint32Array;
 
   constructor(ctx: HostContext, gids: number) {
     this.#ctx = ctx;
     this.#head = new Int32Array(gids).fill(NONE);
     this.#tail = new Int32Array(gids).fill(NONE);
+    this.#freed = new Uint32Array(gids);
     const slots = ctx.pool.smallSlots + ctx.pool.largeSlots;
     this.#next = new Int32Array(slots);
     this.#slotB = new Uint32Array(slots);
@@ -44,6 +47,24 @@ export class SendQueues {
   begin(gid: number): void {
     this.#head[gid] = NONE;
     this.#tail[gid] = NONE;
+    this.#freed[gid] = 0;
+  }
+
+  /** Slots of the socket's frames back to the reader; counted for the shard, which bounds what its flows hold. */
+  free(gid: number, slotA: number, slotB: number): void {
+    this.#freed[gid]! += this.#ctx.pool.slotCost(slotA) + this.#ctx.pool.slotCost(slotB);
+    this.#ctx.freeReaderSlots(slotA, slotB);
+  }
+
+  hasFreed(gid: number): boolean {
+    return this.#freed[gid] !== 0;
+  }
+
+  /** What was freed since the last call: small | large << 16. */
+  takeFreed(gid: number): number {
+    const freed = this.#freed[gid]!;
+    this.#freed[gid] = 0;
+    return freed;
   }
 
   isEmpty(gid: number): boolean {
@@ -120,12 +141,12 @@ export class SendQueues {
 
   /** The first `bytes` of the queue are in the socket. */
   pop(gid: number, bytes: number): void {
-    const ctx = this.#ctx;
+    const { pool } = this.#ctx;
     while (bytes > 0) {
       const s = this.#head[gid]!;
       const len = this.#len[s]!;
       if (bytes < len) {
-        const inA = ctx.pool.slotBytes(s) - this.#at[s]!;
+        const inA = pool.slotBytes(s) - this.#at[s]!;
         if (bytes >= inA) {
           // The first piece is done with: the second takes its place in the queue.
           const b = this.#slotB[s]!;
@@ -135,7 +156,7 @@ export class SendQueues {
           this.#len[b] = len - bytes;
           this.#head[gid] = b;
           if (this.#tail[gid] === s) this.#tail[gid] = b;
-          ctx.freeReaderSlots(s, NO_SLOT);
+          this.free(gid, s, NO_SLOT);
         } else {
           this.#at[s]! += bytes;
           this.#len[s]! -= bytes;
@@ -145,21 +166,44 @@ export class SendQueues {
       bytes -= len;
       this.#head[gid] = this.#next[s]!;
       if (this.#head[gid] === NONE) this.#tail[gid] = NONE;
-      ctx.freeReaderSlots(s, this.#slotB[s]!);
+      this.free(gid, s, this.#slotB[s]!);
     }
+  }
+
+  /** Bytes that wait. */
+  bytes(gid: number): number {
+    let bytes = 0;
+    for (let s = this.#head[gid]!; s !== NONE; s = this.#next[s]!) bytes += this.#len[s]!;
+    return bytes;
+  }
+
+  /** Forget what lies behind the first `bytes`, which are whole frames or nothing. @returns bytes that were forgotten */
+  dropBehind(gid: number, bytes: number): number {
+    if (bytes <= 0) return this.drop(gid);
+    let last = this.#head[gid]!;
+    for (let kept = this.#len[last]!; kept < bytes; kept += this.#len[last]!) last = this.#next[last]!;
+    const first = this.#next[last]!;
+    this.#next[last] = NONE;
+    this.#tail[gid] = last;
+    return this.#dropList(gid, first);
   }
 
   /** Forget all of it. @returns bytes that it held */
   drop(gid: number): number {
-    let bytes = 0;
-    for (let s = this.#head[gid]!; s !== NONE; ) {
-      const next = this.#next[s]!;
-      bytes += this.#len[s]!;
-      this.#ctx.freeReaderSlots(s, this.#slotB[s]!);
-      s = next;
-    }
+    const first = this.#head[gid]!;
     this.#head[gid] = NONE;
     this.#tail[gid] = NONE;
+    return this.#dropList(gid, first);
+  }
+
+  #dropList(gid: number, first: number): number {
+    let bytes = 0;
+    for (let s = first; s !== NONE; ) {
+      const next = this.#next[s]!;
+      bytes += this.#len[s]!;
+      this.free(gid, s, this.#slotB[s]!);
+      s = next;
+    }
     return bytes;
   }
 }

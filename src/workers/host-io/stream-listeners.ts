@@ -30,6 +30,7 @@ import {
 import type { ListenerPlan } from '../engine-plan.ts';
 import { flowHash } from '../flow-hash.ts';
 import { reserveMessage, ToShard, W } from '../messages.ts';
+import { Notice } from '../notices.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import { listenerGuest, openListener } from './bind-address.ts';
 import type { HostContext } from './context.ts';
@@ -39,6 +40,9 @@ import type { Outbound } from './outbound.ts';
 /** Of a listener; `set`: connections accepted before its queue was next empty may still lack them. */
 const ListenOptions = { none: 0, set: 1, inherited: 2 } as const;
 type ListenOptions = (typeof ListenOptions)[keyof typeof ListenOptions];
+
+/** Room for accepted descriptors to begin with; it doubles. */
+const FIRST_DESCRIPTORS = 4096;
 
 const ACCEPTS_A_ROUND = 64;
 const BACKLOG = 1024;
@@ -54,8 +58,11 @@ export class StreamListeners {
   readonly #plan: ListenerPlan[] = [];
   readonly #target: number[] = [];
   readonly #options: ListenOptions[] = [];
-  /** Accepted descriptors that no shard has answered for yet. */
-  readonly #pending = new Set<number>();
+  /**
+   * Accepted descriptors that no shard has answered for yet: 1 at the descriptor's index. No Set: one that is filled and emptied again makes a
+   * new table every few connections, the most of what a packet thread left to the garbage collector (perf/notes.md).
+   */
+  #pending = new Uint8Array(FIRST_DESCRIPTORS);
   /** Listeners that ran out of descriptors in the middle of accepting. */
   readonly #acceptLater = new Set<number>();
   #retryAt = Number.POSITIVE_INFINITY;
@@ -127,7 +134,11 @@ export class StreamListeners {
           return;
         }
         if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
-        ctx.log('warning', `accept on published port ${plan.port}: ${errnoName(-fd)}`);
+        ctx.notices.tell(
+          Notice.acceptFailed,
+          'warning',
+          `accept on published port ${plan.port}: ${errnoName(-fd)}`,
+        );
         return;
       }
       const port = sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
@@ -175,7 +186,7 @@ export class StreamListeners {
     this.#configureAccepted(fd, index, listener);
     const [k0, k1] = ctx.plan.hashKey;
     const hash = flowHash(k0, k1, guest, 0, words, 4, ((target << 16) | peerPort) >>> 0, IPPROTO_TCP);
-    this.#pending.add(fd);
+    this.#await(fd);
     ctx.counters[Counter.sockOpened]!++;
     const out = ctx.shardLink(ctx.shardOfHash(hash));
     const at = reserveMessage(out, ToShard.accepted, 0);
@@ -209,12 +220,23 @@ export class StreamListeners {
 
   /** The shard has answered for an accepted descriptor. @returns whether it was one that waited */
   answered(fd: number): boolean {
-    return this.#pending.delete(fd);
+    const waited = this.#pending[fd] === 1;
+    if (waited) this.#pending[fd] = 0;
+    return waited;
+  }
+
+  #await(fd: number): void {
+    if (fd >= this.#pending.length) {
+      const grown = new Uint8Array(2 ** Math.ceil(Math.log2(fd + 1)));
+      grown.set(this.#pending);
+      this.#pending = grown;
+    }
+    this.#pending[fd] = 1;
   }
 
   /** The engine ends. */
   closeAll(): void {
-    for (const fd of this.#pending) close(fd);
+    for (let fd = 0; fd < this.#pending.length; fd++) if (this.#pending[fd] === 1) close(fd);
     // forEach passes the holes over.
     this.#fd.forEach((fd) => void close(fd));
   }

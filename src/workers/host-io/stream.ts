@@ -65,7 +65,8 @@ import {
   socket,
 } from '../../sys/socket.ts';
 import type { HostChange, ListenerPlan } from '../engine-plan.ts';
-import { DataKind, reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { DataKind, reserveMessage, SentFlag, ToHost, ToShard, W } from '../messages.ts';
+import { Notice } from '../notices.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import type { HostContext, SocketModule } from './context.ts';
 import { Outbound } from './outbound.ts';
@@ -93,6 +94,8 @@ const Flag = {
   starved: 1 << 12,
   /** The queue held, or may hold, more than a small exchange since it was last empty. */
   bulk: 1 << 13,
+  /** Provisional bytes were refused: the shard hears when the socket takes more. */
+  refused: 1 << 14,
 } as const;
 
 /** Reads of one socket a round: few enough that the frames are still in the cache when the shard writes them (perf/notes.md). */
@@ -129,6 +132,9 @@ export class StreamSockets implements SocketModule {
   readonly #credit: Uint32Array;
   readonly #readLimit: Uint32Array;
   readonly #sendErrno: Uint8Array;
+  /** Provisional bytes at the end of the queue, and how often such bytes were refused (modulo 256; the shard counts along). */
+  readonly #provisional: Uint32Array;
+  readonly #refusals: Uint8Array;
   /** Steps of GROW_TO_BYTES done. */
   readonly #grown: Uint8Array;
   /** Time of connect() while connecting; then when a closed socket that still has bytes to send is given up. */
@@ -162,6 +168,8 @@ export class StreamSockets implements SocketModule {
     this.#credit = new Uint32Array(gids);
     this.#readLimit = new Uint32Array(gids);
     this.#sendErrno = new Uint8Array(gids);
+    this.#provisional = new Uint32Array(gids);
+    this.#refusals = new Uint8Array(gids);
     this.#grown = new Uint8Array(gids);
     this.#deadline = new Float64Array(gids);
     // Twice: a gid may be closed and opened again within one round.
@@ -181,6 +189,7 @@ export class StreamSockets implements SocketModule {
           words[at + W.slotB]!,
           words[at + W.at]!,
           words[at + W.len]!,
+          words[at + W.arg0]!,
         );
       case ToHost.credit:
         return this.#onCredit(gid, words[at + W.arg0]!, words[at + W.arg1]!, words[at + W.arg2]!);
@@ -231,6 +240,8 @@ export class StreamSockets implements SocketModule {
     this.#readLimit[gid] = 536;
     this.#queues.begin(gid);
     this.#sendErrno[gid] = 0;
+    this.#provisional[gid] = 0;
+    this.#refusals[gid] = 0;
     this.#grown[gid] = 0;
     this.#ctx.counters[Counter.sockOpened]!++;
   }
@@ -266,7 +277,8 @@ export class StreamSockets implements SocketModule {
     if (this.#peekOff && setsockoptInt(fd, SOL_SOCKET, SO_PEEK_OFF, 0) < 0) {
       this.#peekOff = false;
       this.#discard = new NativeBuffer(DISCARD_BYTES);
-      this.#ctx.log(
+      this.#ctx.notices.tell(
+        Notice.noPeekOffset,
         'info',
         'this kernel has no SO_PEEK_OFF for TCP (Linux 6.10): downloads cost more copying',
       );
@@ -566,19 +578,27 @@ export class StreamSockets implements SocketModule {
     this.#dirty[this.#dirtyCount++] = gid;
   }
 
-  #enqueue(gid: number, slotA: number, slotB: number, at: number, len: number): void {
-    const ctx = this.#ctx;
+  /** @param mark  ToHost.send's arg0 */
+  #enqueue(gid: number, slotA: number, slotB: number, at: number, len: number, mark: number): void {
+    const queues = this.#queues;
     if (!(this.#flags[gid]! & Flag.open) || this.#flags[gid]! & Flag.sendFailed) {
-      ctx.freeReaderSlots(slotA, slotB);
-      this.#tell(gid, ToShard.sent, len, 1);
+      queues.free(gid, slotA, slotB);
+      this.#tellSent(gid, len, SentFlag.empty);
       return;
     }
+    if (mark !== 0) {
+      // It left before the shard knew that bytes in front of it were refused.
+      if (mark - 1 !== this.#refusals[gid]) queues.free(gid, slotA, slotB);
+      else {
+        queues.push(gid, slotA, slotB, at, len);
+        this.#provisional[gid]! += len;
+      }
+      return this.#markDirty(gid);
+    }
     const isCompacted =
-      this.#flags[gid]! & Flag.blocked &&
-      len <= COMPACT_BYTES &&
-      this.#queues.append(gid, slotA, slotB, at, len);
-    if (isCompacted) ctx.freeReaderSlots(slotA, slotB);
-    else this.#queues.push(gid, slotA, slotB, at, len);
+      this.#flags[gid]! & Flag.blocked && len <= COMPACT_BYTES && queues.append(gid, slotA, slotB, at, len);
+    if (isCompacted) queues.free(gid, slotA, slotB);
+    else queues.push(gid, slotA, slotB, at, len);
     // Behind a blocked socket there is nothing to try, but the shard acknowledges with `sent` only.
     this.#markDirty(gid);
   }
@@ -596,6 +616,29 @@ export class StreamSockets implements SocketModule {
     if (now >= this.#nextLingerCheck) this.#checkLingering(now);
     if (now >= this.#listeners.retryAt) this.#listeners.retry();
     return n;
+  }
+
+  /** What is left of the provisional bytes after a send is not kept. @returns whether there was anything */
+  #refuse(gid: number): boolean {
+    const queues = this.#queues;
+    const waiting = queues.bytes(gid);
+    const provisional = Math.min(this.#provisional[gid]!, waiting);
+    this.#provisional[gid] = 0;
+    if (provisional === 0) return false;
+    queues.dropBehind(gid, waiting - provisional);
+    this.#refusals[gid]!++;
+    this.#flags[gid]! |= Flag.refused;
+    return true;
+  }
+
+  #tellSent(gid: number, bytes: number, flags: number): void {
+    const out = this.#ctx.toShard(gid);
+    const at = reserveMessage(out, ToShard.sent, gid % this.#ctx.flowsPerShard);
+    const w = out.words;
+    w[at + W.arg0] = bytes;
+    w[at + W.arg1] = flags;
+    w[at + W.arg2] = this.#queues.takeFreed(gid);
+    out.commit();
   }
 
   #feedStarved(): number {
@@ -644,9 +687,14 @@ export class StreamSockets implements SocketModule {
         counters[Counter.sockSendPartial]!++;
       }
     }
-    const empty = queues.isEmpty(gid);
     if (total > 0) this.#deadline[gid] = now + LINGER_MS;
-    if (had) this.#tell(gid, ToShard.sent, total, empty ? 1 : 0);
+    const refused = this.#provisional[gid] !== 0 && this.#refuse(gid) ? SentFlag.refused : 0;
+    const empty = queues.isEmpty(gid);
+    if (had || queues.hasFreed(gid) || (this.#flags[gid]! & (Flag.refused | Flag.blocked)) === Flag.refused) {
+      if (!(this.#flags[gid]! & Flag.blocked)) this.#flags[gid]! &= ~Flag.refused;
+      const takesMore = empty && !(this.#flags[gid]! & Flag.refused);
+      this.#tellSent(gid, total, refused | (takesMore ? SentFlag.empty : 0));
+    }
     if (!empty) {
       if (this.#flags[gid]! & Flag.close && !this.#lingering.has(gid)) {
         this.#lingering.add(gid);
@@ -666,7 +714,8 @@ export class StreamSockets implements SocketModule {
     this.#flags[gid]! |= Flag.sendFailed | Flag.readable | Flag.peerDone;
     this.#sendErrno[gid] = errno;
     const dropped = this.#queues.drop(gid);
-    this.#tell(gid, ToShard.sent, dropped, 1);
+    this.#provisional[gid] = 0;
+    this.#tellSent(gid, dropped, SentFlag.empty);
     if (this.#flags[gid]! & Flag.close) return this.#closeNow(gid, true);
     // What the peer said before it went away is read first; the error follows it.
     this.#read(gid);

@@ -125,6 +125,11 @@ export class UdpEndpoints {
     return left;
   }
 
+  /** How many flows an endpoint has. */
+  flowCount(endpoint: number): number {
+    return this.#flowCount[endpoint]!;
+  }
+
   /** The flow that the endpoint's socket is connected for, or -1: it is not connected. */
   only(endpoint: number): number {
     return this.#only[endpoint]!;

@@ -21,6 +21,7 @@ import {
   SOCK_STREAM,
 } from '../../sys/constants.ts';
 import { close, eventfdWrite } from '../../sys/io.ts';
+import { openFilesLimit } from '../../sys/open-files.ts';
 import { socket } from '../../sys/socket.ts';
 
 const REQUEST = 0;
@@ -90,8 +91,12 @@ function closeRest(w: Int32Array): void {
   for (let kind = 0; kind < KINDS; kind++) for (let fd = pop(w, kind); fd >= 0; fd = pop(w, kind)) close(fd);
 }
 
+/** Descriptors from this number on are not kept ready by the dozen; of the maker. */
+let plenty = 0;
+
 /** @returns 0, or errno when a socket could not be made */
 function fill(w: Int32Array, kind: number): number {
+  plenty ||= Math.max(Math.floor(openFilesLimit() / 2) - 16, 1);
   const at = kindAt(kind);
   const type = (kind < SocketKind.udp4 ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC;
   const domain = (kind & 1) === 0 ? AF_INET : AF_INET6;
@@ -103,6 +108,8 @@ function fill(w: Int32Array, kind: number): number {
     w[at + RING_AT + (head & (RING - 1))] = fd;
     head++;
     Atomics.store(w, at + HEAD, head); // release: the descriptor is in its place
+    // Where descriptors are few, flows and everything else come first: one is ready, no more.
+    if (fd >= plenty) break;
   }
   return 0;
 }

@@ -57,6 +57,7 @@ import type { FlowSource } from '../flow-report.ts';
 import { openListener } from '../host-io/bind-address.ts';
 import type { LoopbackPath } from '../host-io/context.ts';
 import { targetPort } from '../host-io/listener-table.ts';
+import { Notice, type Notices } from '../notices.ts';
 import type { Stage } from '../stage.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Addressing } from '../translator/addressing.ts';
@@ -91,7 +92,7 @@ export interface SpliceOptions {
   watchStream(fd: number, token: number, events: number): number;
   watchFlow(fd: number, token: number, events: number): number;
   watchListener(fd: number, token: number, events: number): number;
-  log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+  readonly notices: Notices;
 }
 
 /** A listener inside. */
@@ -135,7 +136,7 @@ export class Splice implements Stage, LoopbackPath {
     this.#source = new SocketSource(options.splice.sockets, options.bellFd);
     this.#source.prepare(SocketKind.tcp4);
     this.#source.prepare(SocketKind.tcp6);
-    this.#shortage = new DescriptorShortage(options.counters, options.log);
+    this.#shortage = new DescriptorShortage(options.counters, options.notices);
     this.#streams = new StreamSplice({
       capacity: CONNECTIONS,
       counters: options.counters,
@@ -282,7 +283,11 @@ export class Splice implements Stage, LoopbackPath {
       if (fd < 0) {
         // No edge will tell of what waits in the backlog: poll() comes back for it.
         if (!this.#shortage.is(fd))
-          this.#o.log('warning', `accept on port ${inside.plan.port} inside: ${errnoName(-fd)}`);
+          this.#o.notices.tell(
+            Notice.acceptInsideFailed,
+            'warning',
+            `accept on port ${inside.plan.port} inside: ${errnoName(-fd)}`,
+          );
         break;
       }
       handled++;

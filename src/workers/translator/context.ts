@@ -5,7 +5,8 @@
 import type { FramePool } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
 import type { EnginePlan } from '../engine-plan.ts';
-import type { FlowTable } from '../flow-table.ts';
+import type { Notices } from '../notices.ts';
+import type { ShardFlows } from '../shard-flows.ts';
 import type { TimerWheel } from '../timer-wheel.ts';
 import type { Addressing } from './addressing.ts';
 import type { GuestLink } from './guest-link.ts';
@@ -22,7 +23,7 @@ export interface ShardContext {
   /** The whole shared memory; the `pool` argument of all codec calls. */
   readonly u8: Uint8Array;
   readonly counters: Float64Array;
-  readonly flows: FlowTable;
+  readonly flows: ShardFlows;
   readonly timers: TimerWheel;
   readonly toHost: RingProducer;
   readonly guest: GuestLink;
@@ -34,6 +35,8 @@ export interface ShardContext {
   freeHostSlots(slotA: number, slotB: number): void;
   /** Count a dropped packet by its cause, a `Drop` code below zero. */
   drop(cause: number): void;
-  /** A line for the log (cold: errors and once-only notices). */
-  log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+  /** Large slots in which DNS queries wait: the first one, how many. */
+  readonly dnsSlots: readonly [number, number];
+  /** The log. */
+  readonly notices: Notices;
 }

@@ -8,9 +8,9 @@
  *                      ▼                                             │
  *                   attempt 2: resolver B ──────────────────────────┘  attempt 1 may still answer: the first answer wins
  *
- * The query stays in the slot that the reader received it in and is sent from there as often as needed (`arg2` of sendDatagram); the
- * slot goes back once every attempt's socket has answered `closed`, for only then is no send of it under way any more.
- * Outstanding queries are bounded; a query repeated by an impatient guest is asked again through the sockets that are open.
+ * The query is copied out of the slot that the reader received it in, and is sent from its place as often as needed (`arg2` of
+ * sendDatagram); the place is free once every attempt's socket has answered `closed`, for only then is no send of it under way any more.
+ * Outstanding queries are bounded: when there is no room the one that has waited longest is answered SERVFAIL. A query repeated by an impatient guest is asked again through the sockets that are open.
  */
 
 import { addressEqual, addressParse } from '../../proto/address.ts';
@@ -29,20 +29,27 @@ import {
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { UDP_BYTES, udpChecksumAt, udpLength, udpSrcPort, udpWrite } from '../../proto/udp.ts';
 import { Counter } from '../../ring/counters.ts';
-import { NO_SLOT } from '../../ring/pool.ts';
+import { LARGE_SLOT_BYTES, NO_SLOT } from '../../ring/pool.ts';
+import { Errno } from '../../sys/constants.ts';
 import type { AddressPlan } from '../engine-plan.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { slotShares } from '../plan.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { refusalToGuest } from './icmp-errors.ts';
 import { type Packet, packetFree } from './packet.ts';
 import { DEFAULT_TTL, datagramToGuest, ipHeaderBytes } from './to-guest.ts';
 
-/** Of each shard. */
-const MAX_QUERIES = 256;
-/** A query holds its small slot: never more than this part of the pool. */
-const MAX_POOL_SHARE = 1 / 8;
+/** A query is copied to a place of so many bytes in a slot of the shard's own, which it keeps until its sockets are closed. */
+const PLACE_BYTES = 512;
+const PLACES_A_SLOT = Math.floor(LARGE_SLOT_BYTES / PLACE_BYTES);
+/** Of the places so many are for queries that wait; the others are for those whose sockets are being closed. */
+const WAITING_SHARE = 4 / 5;
+/** A longer one keeps the slot that it came in: of a shard's share of the reader's large ones a sixteenth, and 16 at the most. */
+export const longQueryLimit = (readerLarge: number, shards: number): number =>
+  Math.min(16, Math.floor(readerLarge / 16 / shards));
 const MAX_QUERY_BYTES = 4096;
+const BUCKETS = 1024;
 const MAX_ATTEMPTS = 4;
 const MAX_RESOLVERS = 16;
 /** No answer for so long: another resolver is asked as well. */
@@ -137,11 +144,30 @@ export class ResolverChoice {
 
 const QueryState = { free: 0, asking: 1, draining: 2 } as const;
 const NO_ATTEMPT = -1;
+const NO_QUERY = -1;
+
+const isShortage = (errno: number): boolean => errno === Errno.EMFILE || errno === Errno.ENFILE;
+const bucketOf = (id: number, port: number): number => (id ^ port) & (BUCKETS - 1);
 
 export class DnsForward {
   readonly #choice: ResolverChoice;
   readonly #ctx: ShardContext;
-  readonly #max: number;
+  /** Queries that may wait for an answer. */
+  readonly #most: number;
+  readonly #longMost: number;
+  readonly #free: Int16Array;
+  #freeCount: number;
+  /** Those that wait, by age, and by bucket of id and port. */
+  readonly #older: Int16Array;
+  readonly #newer: Int16Array;
+  #oldest = NO_QUERY;
+  #newest = NO_QUERY;
+  #waiting = 0;
+  readonly #bucket = new Int16Array(BUCKETS).fill(NO_QUERY);
+  readonly #nextInBucket: Int16Array;
+  /** It keeps the reader's slot. */
+  readonly #isLong: Uint8Array;
+  #longCount = 0;
   // By query.
   readonly #state: Uint8Array;
   readonly #family: Uint8Array;
@@ -168,13 +194,25 @@ export class DnsForward {
   readonly #resolverOf: Uint8Array;
   readonly #isHopeful: Uint8Array;
   readonly #hasTimedOut: Uint8Array;
-  #count = 0;
 
   constructor(ctx: ShardContext, choice: ResolverChoice) {
     this.#ctx = ctx;
     this.#choice = choice;
-    this.#max = Math.max(1, Math.min(MAX_QUERIES, Math.floor(ctx.pool.smallSlots * MAX_POOL_SHARE)));
-    const n = this.#max;
+    const n = Math.min(ctx.dnsSlots[1] * PLACES_A_SLOT, ctx.flows.maxFlows >>> 1);
+    this.#most = Math.floor(n * WAITING_SHARE);
+    const { pool, threads } = ctx.plan;
+    const shards = threads.kind === 'fused' ? 1 : threads.shards;
+    this.#longMost = longQueryLimit(
+      slotShares(pool.smallSlots, pool.largeSlots, shards).readerLarge[1],
+      shards,
+    );
+    this.#free = new Int16Array(n);
+    for (let q = 0; q < n; q++) this.#free[q] = n - 1 - q;
+    this.#freeCount = n;
+    this.#older = new Int16Array(n);
+    this.#newer = new Int16Array(n);
+    this.#nextInBucket = new Int16Array(n);
+    this.#isLong = new Uint8Array(n);
     this.#state = new Uint8Array(n);
     this.#family = new Uint8Array(n);
     this.#addr = new Uint32Array(n * 8);
@@ -197,9 +235,9 @@ export class DnsForward {
     this.#hasTimedOut = new Uint8Array(flows);
   }
 
-  /** Queries whose slots are held. */
+  /** Queries whose places are not free. */
   get outstanding(): number {
-    return this.#count;
+    return this.#state.length - this.#freeCount;
   }
 
   /**
@@ -230,22 +268,35 @@ export class DnsForward {
       packetFree(ctx, p);
       return;
     }
-    const q = this.#allocate();
-    if (q < 0) {
-      this.#refuse(p, StageDrop.dnsQuery);
+    const isLong = bytes > PLACE_BYTES;
+    if (this.#freeCount === 0 || (isLong && this.#longCount >= this.#longMost)) {
+      ctx.counters[Counter.dnsGaveWay]!++;
+      this.#fail(p, guestPort, at, bytes);
       return;
     }
+    if (this.#waiting >= this.#most && this.#oldest !== NO_QUERY) {
+      ctx.counters[Counter.dnsGaveWay]!++;
+      this.#giveUp(this.#oldest);
+    }
+    const q = this.#allocate(id, guestPort);
     this.#family[q] = p.family;
     for (let i = 0; i < 8; i++) this.#addr[q * 8 + i] = p.addr[i]!;
     this.#guestPort[q] = guestPort;
     this.#id[q] = id;
-    this.#slot[q] = p.slotA;
-    this.#at[q] = at - ctx.pool.slotAt(p.slotA);
     this.#bytes[q] = bytes;
     this.#expiresMs[q] = ctx.now + LIFETIME_MS;
-    ctx.freeReaderSlots(NO_SLOT, p.slotB);
-    p.slotA = NO_SLOT;
-    p.slotB = NO_SLOT;
+    this.#isLong[q] = isLong ? 1 : 0;
+    if (isLong) {
+      this.#longCount++;
+      this.#slot[q] = p.slotA;
+      this.#at[q] = at - ctx.pool.slotAt(p.slotA);
+      p.slotA = NO_SLOT;
+    } else {
+      this.#slot[q] = ctx.dnsSlots[0] + Math.floor(q / PLACES_A_SLOT);
+      this.#at[q] = (q % PLACES_A_SLOT) * PLACE_BYTES;
+      ctx.u8.copyWithin(ctx.pool.slotAt(this.#slot[q]!) + this.#at[q]!, at, at + bytes);
+    }
+    packetFree(ctx, p);
     if (!this.#attempt(q)) this.#giveUp(q);
   }
 
@@ -256,10 +307,8 @@ export class DnsForward {
 
   /** The query under way with the same sender, id and question; -1: none. */
   #find(p: Packet, guestPort: number, id: number, at: number, bytes: number): number {
-    if (this.#count === 0) return -1;
     const { u8, pool } = this.#ctx;
-    for (let q = 0; q < this.#max; q++) {
-      if (this.#state[q] !== QueryState.asking) continue;
+    for (let q = this.#bucket[bucketOf(id, guestPort)]!; q !== NO_QUERY; q = this.#nextInBucket[q]!) {
       if (this.#id[q] !== id || this.#guestPort[q] !== guestPort) continue;
       if (!addressEqual(this.#addr, q * 8, p.addr, 0) || !addressEqual(this.#addr, q * 8 + 4, p.addr, 4)) {
         continue;
@@ -270,19 +319,70 @@ export class DnsForward {
     return -1;
   }
 
-  #allocate(): number {
-    for (let q = 0; q < this.#max; q++) {
-      if (this.#state[q] !== QueryState.free) continue;
-      this.#state[q] = QueryState.asking;
-      this.#tried[q] = 0;
-      this.#open[q] = 0;
-      this.#hopeful[q] = 0;
-      this.#rcode[q] = 0;
-      this.#attempts.fill(NO_ATTEMPT, q * MAX_ATTEMPTS, (q + 1) * MAX_ATTEMPTS);
-      this.#count++;
-      return q;
+  /** A free place becomes a query that waits; there is one. */
+  #allocate(id: number, guestPort: number): number {
+    const q = this.#free[--this.#freeCount]!;
+    this.#state[q] = QueryState.asking;
+    this.#tried[q] = 0;
+    this.#open[q] = 0;
+    this.#hopeful[q] = 0;
+    this.#rcode[q] = 0;
+    this.#attempts.fill(NO_ATTEMPT, q * MAX_ATTEMPTS, (q + 1) * MAX_ATTEMPTS);
+    this.#older[q] = this.#newest;
+    this.#newer[q] = NO_QUERY;
+    if (this.#newest === NO_QUERY) this.#oldest = q;
+    else this.#newer[this.#newest] = q;
+    this.#newest = q;
+    this.#waiting++;
+    const bucket = bucketOf(id, guestPort);
+    this.#nextInBucket[q] = this.#bucket[bucket]!;
+    this.#bucket[bucket] = q;
+    return q;
+  }
+
+  /** The query waits no longer. */
+  #unlink(q: number): void {
+    const older = this.#older[q]!;
+    const newer = this.#newer[q]!;
+    if (older === NO_QUERY) this.#oldest = newer;
+    else this.#newer[older] = newer;
+    if (newer === NO_QUERY) this.#newest = older;
+    else this.#older[newer] = older;
+    this.#waiting--;
+    const bucket = bucketOf(this.#id[q]!, this.#guestPort[q]!);
+    const next = this.#nextInBucket[q]!;
+    if (this.#bucket[bucket] === q) {
+      this.#bucket[bucket] = next;
+      return;
     }
-    return -1;
+    let before = this.#bucket[bucket]!;
+    while (this.#nextInBucket[before] !== q) before = this.#nextInBucket[before]!;
+    this.#nextInBucket[before] = next;
+  }
+
+  /** SERVFAIL for a query that has got no place. */
+  #fail(p: Packet, guestPort: number, at: number, queryBytes: number): void {
+    const ctx = this.#ctx;
+    const bodyAt = ctx.guest.scratchAt + ipHeaderBytes(6);
+    const bytes = dnsErrorWrite(ctx.u8, bodyAt + UDP_BYTES, at, queryBytes, DnsRcode.servFail);
+    udpWrite(ctx.u8, bodyAt, DNS_PORT, guestPort, UDP_BYTES + bytes);
+    const all = UDP_BYTES + bytes;
+    datagramToGuest(
+      ctx,
+      p.family,
+      IpProtocol.udp,
+      p.addr,
+      4,
+      p.addr,
+      0,
+      DEFAULT_TTL,
+      bodyAt,
+      all,
+      0,
+      0,
+      udpChecksumAt,
+    );
+    packetFree(ctx, p);
   }
 
   #resolversOf(q: number): Resolvers {
@@ -298,6 +398,7 @@ export class DnsForward {
     if (index < 0 || place < 0 || place >= (q + 1) * MAX_ATTEMPTS) return false;
     // Only the id is wanted: the key is taken out at once, so that nothing from the guest can find it.
     const ports = ((this.#guestPort[q]! << 16) | DNS_PORT) >>> 0;
+    if (ctx.flows.freeCount <= ctx.flows.maxFlows >>> 4) ctx.flows.giveWay();
     const flow = ctx.flows.insert(0, this.#addr, q * 8, resolvers.words, index * 4, ports, IpProtocol.udp);
     if (flow < 0) {
       ctx.counters[Counter.flowTableFull]!++;
@@ -363,7 +464,10 @@ export class DnsForward {
       case ToShard.error:
         ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT); // what an ICMP error quotes
         if (!this.#isHopeful[flow]) break;
-        this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
+        // A want of descriptors is ours.
+        if (op !== ToShard.openFailed || !isShortage(words[at + W.arg0]!)) {
+          this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
+        }
         this.#hopeless(q, flow);
         if (!this.#attempt(q) && this.#hopeful[q] === 0) this.#giveUp(q);
         break;
@@ -372,7 +476,7 @@ export class DnsForward {
         this.#isOurs[flow] = 0;
         this.#attempts[this.#attempts.indexOf(flow, q * MAX_ATTEMPTS)] = NO_ATTEMPT;
         this.#open[q]!--;
-        if (this.#open[q] === 0) this.#free(q);
+        if (this.#open[q] === 0) this.#release(q);
         break;
     }
   }
@@ -482,17 +586,21 @@ export class DnsForward {
 
   /** The query is answered: close all its sockets and wait for them. */
   #drain(q: number): void {
+    if (this.#state[q] === QueryState.asking) this.#unlink(q);
     this.#state[q] = QueryState.draining;
     for (let i = 0; i < MAX_ATTEMPTS; i++) {
       const flow = this.#attempts[q * MAX_ATTEMPTS + i]!;
       if (flow !== NO_ATTEMPT) this.#hopeless(q, flow);
     }
-    if (this.#open[q] === 0) this.#free(q);
+    if (this.#open[q] === 0) this.#release(q);
   }
 
-  #free(q: number): void {
-    this.#ctx.freeReaderSlots(this.#slot[q]!, NO_SLOT);
+  #release(q: number): void {
+    if (this.#isLong[q]) {
+      this.#longCount--;
+      this.#ctx.freeReaderSlots(this.#slot[q]!, NO_SLOT);
+    }
     this.#state[q] = QueryState.free;
-    this.#count--;
+    this.#free[this.#freeCount++] = q;
   }
 }

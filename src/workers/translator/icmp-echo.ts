@@ -11,7 +11,7 @@
  * Other ICMP of the guest's goes nowhere.
  */
 
-import { isMulticast } from '../../proto/address.ts';
+import { isMulticast, isUnspecified } from '../../proto/address.ts';
 import { writeU16 } from '../../proto/be.ts';
 import { finishSum, onesSum } from '../../proto/checksum.ts';
 import { Drop } from '../../proto/drop.ts';
@@ -35,6 +35,8 @@ import { Errno } from '../../sys/constants.ts';
 import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { Notice } from '../notices.ts';
+import { Origin } from '../shard-flows.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
@@ -62,6 +64,8 @@ export class PingTranslator {
     this.#state = new Uint8Array(flows);
     this.#options = new SendOptions(flows);
     this.#lastMs = new Float64Array(flows);
+    ctx.flows.onGiveWay(IpProtocol.icmp, (flow) => this.#close(flow));
+    ctx.flows.onGiveWay(IpProtocol.icmpv6, (flow) => this.#close(flow));
   }
 
   /** An ICMP or ICMPv6 packet that is not neighbour discovery. Takes over the packet's slots. */
@@ -82,6 +86,7 @@ export class PingTranslator {
     }
     if (!ctx.plan.policy.icmp) return StageDrop.switchedOff;
     if (!this.#checksumOk(p)) return p.family === 4 ? Drop.icmpChecksum : Drop.icmp6Checksum;
+    if (isUnspecified(p.addr, 0)) return StageDrop.ipSource;
     if (isMulticast(p.addr, 4)) return StageDrop.group;
     const destination = ctx.addressing.classify(p.addr, 4, 0);
     if (destination === Destination.invalid) return StageDrop.destination;
@@ -166,11 +171,8 @@ export class PingTranslator {
     const ports = (icmpEchoId(ctx.u8, p.transportAt) << 16) >>> 0;
     let flow: number = ctx.flows.find(p.hash, p.addr, 0, p.addr, 4, ports, p.proto);
     if (flow < 0) {
-      flow = ctx.flows.insert(p.hash, p.addr, 0, p.addr, 4, ports, p.proto);
-      if (flow < 0) {
-        ctx.counters[Counter.flowTableFull]!++;
-        return StageDrop.flowTableFull;
-      }
+      flow = ctx.flows.admit(Origin.guestDatagram, p.hash, p.addr, 0, p.addr, 4, ports, p.proto);
+      if (flow < 0) return StageDrop.flowTableFull;
       this.#open(flow, p, destination);
     }
     this.#lastMs[flow] = ctx.now;
@@ -255,6 +257,7 @@ export class PingTranslator {
     if (family === 4) icmpEchoIdWrite(u8, bodyAt, ident);
     else writeU16(u8, bodyAt + 4, ident);
     this.#lastMs[flow] = ctx.now;
+    if (ctx.flows.toGuestBytes[flow] === 0) ctx.flows.answered(flow);
     ctx.flows.toGuestBytes[flow]! += bytes;
     ctx.counters[Counter.datagramsToGuest]!++;
     const addr = ctx.flows.addr;
@@ -304,7 +307,8 @@ export class PingTranslator {
       ctx.drop(StageDrop.pingForbidden);
       if (!this.#toldForbidden) {
         this.#toldForbidden = true;
-        ctx.log(
+        ctx.notices.tell(
+          Notice.pingForbidden,
           'warning',
           'ping from the guest is dropped: this host does not let us open ping sockets; widen ' +
             'net.ipv4.ping_group_range (sysctl) so that it includes our group',

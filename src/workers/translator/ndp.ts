@@ -30,6 +30,7 @@ import {
   type RouterAdvertisement,
 } from '../../proto/ndp.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
+import { Counter } from '../../ring/counters.ts';
 import { StageDrop } from '../stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import { offeredDns6 } from './dhcpv6.ts';
@@ -50,7 +51,7 @@ const V6 = 4;
  */
 export function handleNdp(ctx: ShardContext, p: Packet): void {
   if (!ctx.plan.policy.ndp) {
-    ctx.drop(StageDrop.switchedOff);
+    ctx.counters[Counter.discoveryUnanswered]!++;
     return;
   }
   // Neighbour messages fit in the first slot by far: one that does not is no honest one.
@@ -67,8 +68,9 @@ export function handleNdp(ctx: ShardContext, p: Packet): void {
   }
   const type = icmpType(u8, p.transportAt);
   if (type === Icmp6Type.neighbourSolicitation) solicitation(ctx, p);
-  else if (type === Icmp6Type.routerSolicitation && ctx.plan.policy.ra) {
-    sendRa(ctx, isUnspecified(p.addr, 0) ? ALL_NODES : p.addr);
+  else if (type === Icmp6Type.routerSolicitation) {
+    if (ctx.plan.policy.ra) sendRa(ctx, isUnspecified(p.addr, 0) ? ALL_NODES : p.addr);
+    else ctx.counters[Counter.discoveryUnanswered]!++;
   }
 }
 

@@ -8,6 +8,7 @@
 import { addressRead } from '../../proto/address.ts';
 import { Drop } from '../../proto/drop.ts';
 import { ETH_BYTES, EtherType, etherType } from '../../proto/ethernet.ts';
+import { Icmp6Type } from '../../proto/icmpv6.ts';
 import {
   IpProtocol,
   ipv4ChecksumOk,
@@ -28,20 +29,22 @@ import {
   ipv6PayloadLen,
   ipv6Upper,
 } from '../../proto/ipv6.ts';
-import { DROP_BASE } from '../../ring/counters.ts';
+import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
 import { describeEntry, FlowField, type FlowSource } from '../flow-report.ts';
-import { FlowTable } from '../flow-table.ts';
 import { ToHost, ToReader, ToShard, W } from '../messages.ts';
+import { Notice, type Notices } from '../notices.ts';
 import { Owner } from '../owners.ts';
 import type { PcapWriter } from '../pcap.ts';
+import { ShardFlows } from '../shard-flows.ts';
 import type { Stage } from '../stage.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { TimerWheel } from '../timer-wheel.ts';
 import { Addressing } from './addressing.ts';
 import { handleArp } from './arp.ts';
+import { chatterKind4, chatterKind6, packetChatter } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS } from './context.ts';
 import { ResolverChoice } from './dns-forward.ts';
 import { GuestLink } from './guest-link.ts';
@@ -62,6 +65,8 @@ export interface ShardOptions {
   readonly counters: Float64Array;
   /** A large slot of the shard's own. */
   readonly scratchSlot: number;
+  /** Large slots of its own in which DNS queries wait: the first one, how many. */
+  readonly dnsSlots: readonly [number, number];
   /** The guest's MAC address, six bytes shared by all shards: whoever sees it change writes it. */
   readonly guestMac: Uint8Array;
   /** Addressing.seen, shared likewise. */
@@ -71,7 +76,7 @@ export interface ShardOptions {
   readonly fromHost: RingConsumer;
   readonly toHost: RingProducer;
   readonly pcap?: PcapWriter | undefined;
-  log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
+  readonly notices: Notices;
 }
 
 export class Shard implements Stage, FlowSource {
@@ -110,6 +115,7 @@ export class Shard implements Stage, FlowSource {
     const { plan, pool, counters, toReader, toHost, ownership } = options;
     this.#u8 = pool.u8;
     const addressing = new Addressing(plan.addresses, plan.policy, options.seen);
+    const fullText = `flow table of shard ${options.shard} is full (${plan.pool.flows}): new flows wait, or old unanswered ones give way`;
     const ctx: ShardContext = {
       shard: options.shard,
       plan,
@@ -117,7 +123,9 @@ export class Shard implements Stage, FlowSource {
       pool,
       u8: pool.u8,
       counters,
-      flows: new FlowTable(plan.pool.flows),
+      flows: new ShardFlows(plan.pool.flows, counters, () =>
+        options.notices.tell(Notice.tableFull, 'warning', fullText),
+      ),
       timers: new TimerWheel(plan.pool.flows * TIMER_KINDS, 4, performance.now()),
       toHost,
       guest: new GuestLink({
@@ -159,7 +167,8 @@ export class Shard implements Stage, FlowSource {
       drop: (cause) => {
         counters[DROP_BASE - cause]!++;
       },
-      log: options.log,
+      dnsSlots: options.dnsSlots,
+      notices: options.notices,
     };
     this.#ctx = ctx;
     this.#resolvers = new ResolverChoice(plan.addresses);
@@ -318,7 +327,7 @@ export class Shard implements Stage, FlowSource {
     const ctx = this.#ctx;
     const u8 = this.#u8;
     const ipAt = p.ipAt;
-    if (!ctx.addressing.ipv4) return packetDiscard(ctx, p, StageDrop.ipProtocol);
+    if (!ctx.addressing.ipv4) return this.#notHere(p, chatterKind4(u8, ipAt, inA));
     const headerBytes = ipv4HeaderBytes(u8, ipAt, bytes);
     if (headerBytes < 0) return packetDiscard(ctx, p, headerBytes);
     if (headerBytes > inA) return packetDiscard(ctx, p, Drop.short);
@@ -353,16 +362,24 @@ export class Shard implements Stage, FlowSource {
       case IpProtocol.icmp:
         if (this.#onGuestError(p)) return packetFree(ctx, p);
         return this.#ping.onPacket(p);
+      case IpProtocol.igmp:
+        return packetChatter(ctx, p, Counter.groupReports);
       default:
         return packetDiscard(ctx, p, StageDrop.ipProtocol);
     }
+  }
+
+  /** A packet of an IP version that the link does not have. @param kind  Counter.x of chatter, -1: of none */
+  #notHere(p: Packet, kind: number): void {
+    if (kind >= 0) packetChatter(this.#ctx, p, kind);
+    else packetDiscard(this.#ctx, p, StageDrop.ipProtocol);
   }
 
   #onIpv6(p: Packet, bytes: number, inA: number): void {
     const ctx = this.#ctx;
     const u8 = this.#u8;
     const ipAt = p.ipAt;
-    if (!ctx.addressing.ipv6) return packetDiscard(ctx, p, StageDrop.ipProtocol);
+    if (!ctx.addressing.ipv6) return this.#notHere(p, chatterKind6(u8, ipAt, inA));
     const ok = ipv6HeaderBytes(u8, ipAt, bytes);
     if (ok < 0) return packetDiscard(ctx, p, ok);
     const total = IPV6_BYTES + ipv6PayloadLen(u8, ipAt);
@@ -378,7 +395,9 @@ export class Shard implements Stage, FlowSource {
     addressRead(u8, ipAt + IPV6_DST, p.addr, 4);
     const a = p.addr;
     const loopback = a[0] === 0 && a[1] === 0 && a[2] === 0 && a[3] === 1;
-    if (a[0]! >>> 24 === 0xff || loopback) return packetDiscard(ctx, p, StageDrop.ipSource);
+    // ::ffff:0:0/96 stands for IPv4 in the tables: no packet of IPv6 has such a source (RFC 4291 section 2.5.5.2).
+    const mapped = a[0] === 0 && a[1] === 0 && a[2] === 0xffff;
+    if (a[0]! >>> 24 === 0xff || loopback || mapped) return packetDiscard(ctx, p, StageDrop.ipSource);
     ctx.addressing.learn6(a, 0);
     switch (p.proto) {
       case IpProtocol.tcp:
@@ -403,6 +422,8 @@ export class Shard implements Stage, FlowSource {
     const type = this.#u8[p.transportAt]!;
     // 133 to 137: router and neighbour discovery (RFC 4861 section 4).
     if (this.#onGuestError(p)) return packetFree(this.#ctx, p);
+    if ((type >= Icmp6Type.mldQuery && type <= Icmp6Type.mldDone) || type === Icmp6Type.mld2Report)
+      return packetChatter(this.#ctx, p, Counter.groupReports);
     if (type < 133 || type > 137) return this.#ping.onPacket(p);
     handleNdp(this.#ctx, p);
     packetFree(this.#ctx, p);

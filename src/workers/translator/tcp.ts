@@ -28,11 +28,12 @@ import { readU16 } from '../../proto/be.ts';
 import { Drop } from '../../proto/drop.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
-import { seqGeq, seqGt, seqLt } from '../../proto/seq.ts';
+import { seqGeq, seqGt, seqLeq, seqLt } from '../../proto/seq.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpFlags, tcpHeaderBytes, tcpSeq } from '../../proto/tcp.ts';
 import { Counter } from '../../ring/counters.ts';
 import { FlowState } from '../flow-report.ts';
 import { ToShard, W } from '../messages.ts';
+import { slotShares } from '../plan.ts';
 import { quotedFlow, quotedProtocol, quotedTcpSeq, toldMtu } from '../quoted-flow.ts';
 import { type ShardContext, TimerKind } from './context.ts';
 import type { ResolverChoice } from './dns-forward.ts';
@@ -44,12 +45,13 @@ import { KeepAlive } from './tcp/keep-alive.ts';
 import { OutOfOrderQueues } from './tcp/out-of-order.ts';
 import { SegmentOutput } from './tcp/output.ts';
 import { Pending } from './tcp/pending.ts';
-import { ReceiveBuffers } from './tcp/receive-buffers.ts';
+import { queueBudget, ReceiveBuffers } from './tcp/receive-buffers.ts';
 import { TcpReceiver } from './tcp/receiver.ts';
 import { Retransmission } from './tcp/retransmission.ts';
 import { SegmentRun } from './tcp/run.ts';
 import { TcpSender } from './tcp/sender.ts';
 import { Timestamps } from './tcp/timestamps.ts';
+import { WaitingAccepts } from './tcp/waiting-accepts.ts';
 import { ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 
 /** By TcbState: what reports say. */
@@ -84,16 +86,19 @@ export class TcpTranslator {
     const { pool, threads } = ctx.plan;
     const shards = threads.kind === 'fused' ? 1 : threads.shards;
     const tcb = new TcpControlBlocks(pool.flows);
-    const buffers = new ReceiveBuffers(ctx, tcb, (pool.largeSlots * 65536) / 2 / shards);
+    const shares = slotShares(pool.smallSlots, pool.largeSlots, shards);
+    const budget = queueBudget(shares.readerSmall[1], shares.readerLarge[1], shards);
+    const buffers = new ReceiveBuffers(ctx, tcb, budget);
     const outOfOrder = new OutOfOrderQueues(ctx, shards);
     const timestamps = new Timestamps(ctx, tcb);
     const output = new SegmentOutput(ctx, tcb, buffers, timestamps);
     const pending = new Pending(ctx, tcb, outOfOrder, output);
-    const closing = new TcpClosing(ctx, tcb, buffers, outOfOrder, output, pending);
+    const waiting = new WaitingAccepts();
+    const closing = new TcpClosing(ctx, tcb, buffers, outOfOrder, output, pending, waiting);
     const keepAlive = new KeepAlive(ctx, tcb, output, closing);
     const retransmission = new Retransmission(ctx, tcb, output, pending, closing);
     const run = new SegmentRun(ctx, tcb, output);
-    const parts = { tcb, buffers, outOfOrder, timestamps, output, pending, closing, keepAlive };
+    const parts = { tcb, buffers, outOfOrder, timestamps, output, pending, closing, keepAlive, waiting };
     this.#ctx = ctx;
     this.#tcb = tcb;
     this.#timestamps = timestamps;
@@ -161,7 +166,8 @@ export class TcpTranslator {
       // RFC 5961: only the exact next sequence number resets; anything else in the window is challenged.
       if (flags & TcpFlag.rst) {
         if (seq === rcvNxt) this.#closing.abortHost(flow);
-        else if (seqGt(seq, rcvNxt) && seqLt(seq, tcb.rcvAdv[flow]!)) this.#pending.wantAck(flow);
+        // At the right edge too: there it stands when the guest had filled the window, and we dropped some of that.
+        else if (seqGt(seq, rcvNxt) && seqLeq(seq, tcb.rcvAdv[flow]!)) this.#pending.wantAck(flow);
       } else this.#pending.wantAck(flow);
       return packetFree(ctx, p);
     }
@@ -234,7 +240,7 @@ export class TcpTranslator {
       case ToShard.data:
         return this.#sender.onData(flow, words, at);
       case ToShard.sent:
-        return this.#receiver.onSent(flow, words[at + W.arg0]!, words[at + W.arg1] === 1);
+        return this.#receiver.onSent(flow, words[at + W.arg0]!, words[at + W.arg1]!, words[at + W.arg2]!);
       case ToShard.opened:
         return this.#handshake.onOpened(flow);
       case ToShard.openFailed:
@@ -251,7 +257,8 @@ export class TcpTranslator {
       case ToShard.closed:
         // An attempt at a resolver has ended, the next one may begin.
         if (tcb.state[flow] === TcbState.connecting) return this.#handshake.openResolver(flow);
-        return this.#closing.onClosed(flow);
+        this.#closing.onClosed(flow);
+        return this.#handshake.releaseWaiting(flow);
       case ToShard.accepted:
         return this.#handshake.onAccepted(words, at);
     }
@@ -269,7 +276,10 @@ export class TcpTranslator {
 
   /** @param kind  TimerKind */
   onTimer(flow: number, kind: number): void {
-    if (kind === TimerKind.idle) return this.#keepAlive.onTimer(flow);
+    if (kind === TimerKind.idle) {
+      this.#handshake.releaseWaiting(flow);
+      return this.#keepAlive.onTimer(flow);
+    }
     switch (this.#tcb.state[flow]) {
       case TcbState.synReceived:
       case TcbState.synSent:

@@ -42,11 +42,13 @@ import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { flowHash } from '../flow-hash.ts';
 import { FlowState } from '../flow-report.ts';
-import { ADDR_WORDS } from '../flow-table.ts';
+import { ADDR_WORDS, NO_FLOW } from '../flow-table.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
+import { Origin } from '../shard-flows.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
+import { isLinkLocalGroup } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { handleDhcp } from './dhcp.ts';
 import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
@@ -59,6 +61,7 @@ import {
   quotedBytes,
   refusalToGuest,
 } from './icmp-errors.ts';
+import { OtherPorts } from './other-port.ts';
 import { type Packet, packetChecksumOk, packetFree } from './packet.ts';
 import { SendOptions } from './send-options.ts';
 import { pseudoSumWords } from './to-guest.ts';
@@ -67,6 +70,9 @@ import { UdpRun } from './udp-run.ts';
 const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
 /** Datagrams of a flow are counted so far: enough to tell a conversation from a question and its answer. */
 const MANY = 2;
+/** Of #findOther: no such flow, and none to begin. */
+const NOT_THERE = -2;
+const PEER_WORDS = 10;
 
 export class UdpTranslator {
   readonly dns: DnsForward;
@@ -79,10 +85,16 @@ export class UdpTranslator {
   readonly #lastMs: Float64Array;
   readonly #fromGuest: Uint8Array;
   readonly #toGuest: Uint8Array;
-  /** viaListener: which one, the peer's host-side address 0..3, the local address it wrote to 4..7, interface index 8. */
+  /**
+   * viaListener: which one; PEER_WORDS each: the peer's host-side address 0..3, the local address it wrote to 4..7, interface index 8, its
+   * port 9.
+   */
   readonly #listener: Uint32Array;
-  readonly #peer: Map<number, Uint32Array> = new Map();
+  readonly #peer: Uint32Array;
   readonly #words = new Uint32Array(8);
+  readonly #otherPorts: OtherPorts;
+  /** Flows that show the guest another source port than the peer's. */
+  #otherCount = 0;
   readonly #guest = new Uint32Array(4);
   readonly #run: UdpRun;
   readonly #options: SendOptions;
@@ -92,6 +104,7 @@ export class UdpTranslator {
     this.#resolvers = resolvers;
     this.dns = new DnsForward(ctx, resolvers);
     this.#run = new UdpRun(ctx);
+    this.#otherPorts = new OtherPorts(ctx);
     const flows = ctx.flows.maxFlows;
     this.#state = new Uint8Array(flows);
     this.#lastMs = new Float64Array(flows);
@@ -99,6 +112,8 @@ export class UdpTranslator {
     this.#toGuest = new Uint8Array(flows);
     this.#options = new SendOptions(flows);
     this.#listener = new Uint32Array(flows);
+    this.#peer = new Uint32Array(flows * PEER_WORDS);
+    ctx.flows.onGiveWay(IpProtocol.udp, (flow) => this.#close(flow));
     const plan = ctx.plan.addresses.ipv4;
     // A /31 and a /32 have no broadcast address (RFC 3021).
     const hostBits = plan === undefined || plan.prefixLen > 30 ? 0 : 2 ** (32 - plan.prefixLen) - 1;
@@ -133,7 +148,11 @@ export class UdpTranslator {
       return 0;
     }
     if (!ctx.plan.policy.udp) return StageDrop.switchedOff;
-    if (isGroup) return StageDrop.group;
+    if (isGroup) {
+      if (!isLinkLocalGroup(p.addr, 4)) return StageDrop.group;
+      ctx.counters[Counter.linkLocalDatagrams]!++;
+      return 0;
+    }
     if (dstPort === 0 || isUnspecified(p.addr, 0)) return StageDrop.destination;
 
     const ports = ((srcPort << 16) | dstPort) >>> 0;
@@ -153,15 +172,15 @@ export class UdpTranslator {
           refusalToGuest(ctx, p);
           return 0;
       }
-      flow = ctx.flows.insert(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);
-      if (flow < 0) {
-        ctx.counters[Counter.flowTableFull]!++;
-        return StageDrop.flowTableFull;
-      }
+      flow = ctx.flows.admit(Origin.guestDatagram, p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);
+      if (flow < 0) return StageDrop.flowTableFull;
       this.#open(flow, p, destination);
     }
     this.#lastMs[flow] = ctx.now;
-    if (this.#fromGuest[flow]! < MANY) this.#fromGuest[flow]!++;
+    if (this.#fromGuest[flow]! < MANY) {
+      this.#fromGuest[flow]!++;
+      this.#progress(flow);
+    }
     this.#send(flow, p, udpBytes - UDP_BYTES);
     return 0;
   }
@@ -255,16 +274,17 @@ export class UdpTranslator {
     w[at + W.at] = p.transportAt + UDP_BYTES - ctx.pool.slotAt(p.slotA);
     w[at + W.len] = bytes;
     if (this.#state[flow] === State.viaListener) {
-      const peer = this.#peer.get(flow)!;
+      const peer = this.#peer;
+      const k = flow * PEER_WORDS;
       w[at + W.op] = ToHost.sendFromListener;
-      w[at + W.flow] = peer[8]!;
+      w[at + W.flow] = peer[k + 8]!;
       w[at + W.arg1] = this.#listener[flow]!;
-      for (let i = 0; i < 4; i++) w[at + W.addr + i] = peer[i]!;
-      w[at + W.ports] = (ctx.flows.ports[flow]! << 16) >>> 0;
-      w[at + W.arg0] = peer[4]!;
-      w[at + W.arg2] = peer[5]!;
-      w[at + W.arg3] = peer[6]!;
-      w[at + W.arg4] = peer[7]!;
+      for (let i = 0; i < 4; i++) w[at + W.addr + i] = peer[k + i]!;
+      w[at + W.ports] = (peer[k + 9]! << 16) >>> 0;
+      w[at + W.arg0] = peer[k + 4]!;
+      w[at + W.arg2] = peer[k + 5]!;
+      w[at + W.arg3] = peer[k + 6]!;
+      w[at + W.arg4] = peer[k + 7]!;
     } else {
       w[at + W.op] = ToHost.sendDatagram;
       w[at + W.arg0] = this.#options.change(flow, p);
@@ -323,7 +343,10 @@ export class UdpTranslator {
   /** A message's payload, with headroom in front of it, to the guest. Takes over the slots. */
   #toGuestAt(flow: number, words: Uint32Array, at: number, gsoSize: number): void {
     this.#lastMs[flow] = this.#ctx.now;
-    if (this.#toGuest[flow]! < MANY) this.#toGuest[flow]!++;
+    if (this.#toGuest[flow]! < MANY) {
+      this.#toGuest[flow]!++;
+      this.#progress(flow);
+    }
     this.#ctx.flows.toGuestBytes[flow]! += words[at + W.len]!;
     const payloadAt = words[at + W.at]!;
     this.#run.add(flow, words[at + W.slotA]!, words[at + W.slotB]!, payloadAt, words[at + W.len]!, gsoSize);
@@ -357,28 +380,89 @@ export class UdpTranslator {
     const [k0, k1] = ctx.plan.hashKey;
     const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
     let flow: number = ctx.flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+    // Another connection of the guest's view: through another published port, or of another peer that looks the same to the guest.
+    const taken = flow >= 0 && this.#state[flow] === State.viaListener && !this.#isOf(flow, words, at);
+    let isOther = false;
+    if (taken || (flow < 0 && this.#otherCount > 0)) {
+      const other = this.#findOther(hash, remote, ports, words, at, taken);
+      isOther = other !== NOT_THERE;
+      if (isOther) flow = other;
+      else if (taken) return StageDrop.flowTableFull;
+    }
     if (flow < 0) {
-      flow = ctx.flows.insert(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
-      if (flow < 0) {
-        ctx.counters[Counter.flowTableFull]!++;
-        return StageDrop.flowTableFull;
-      }
+      const from = Origin.inboundDatagram;
+      flow = isOther
+        ? ctx.flows.admit(
+            from,
+            this.#otherPorts.hash,
+            guest,
+            0,
+            remote,
+            0,
+            this.#otherPorts.ports,
+            IpProtocol.udp,
+          )
+        : ctx.flows.admit(from, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+      if (flow < 0) return StageDrop.flowTableFull;
       this.#begin(flow, State.viaListener);
-      this.#peer.set(flow, new Uint32Array(9)); // once a flow
+      if (isOther) this.#otherCount++;
     }
     if (this.#state[flow] === State.viaListener) {
-      // Two peers on the host's loopback may look the same to the guest: the one that spoke last is answered.
       this.#listener[flow] = words[at + W.arg1]!;
-      const peer = this.#peer.get(flow)!;
-      addressCopy(words, peerAt, peer, 0);
-      peer[4] = words[at + W.arg0]!;
-      peer[5] = words[at + W.arg2]!;
-      peer[6] = words[at + W.arg3]!;
-      peer[7] = words[at + W.arg4]!;
-      peer[8] = words[at + W.flow]!;
+      const peer = this.#peer;
+      const i = flow * PEER_WORDS;
+      addressCopy(words, peerAt, peer, i);
+      peer[i + 4] = words[at + W.arg0]!;
+      peer[i + 5] = words[at + W.arg2]!;
+      peer[i + 6] = words[at + W.arg3]!;
+      peer[i + 7] = words[at + W.arg4]!;
+      peer[i + 8] = words[at + W.flow]!;
+      peer[i + 9] = peerPort;
     }
     this.#toGuestAt(flow, words, at, 0);
     return 0;
+  }
+
+  /** Whether a flow through a listener is the one that a listenerDatagram belongs to. */
+  #isOf(flow: number, words: Uint32Array, at: number): boolean {
+    const peer = this.#peer;
+    const k = flow * PEER_WORDS;
+    return (
+      this.#listener[flow] === words[at + W.arg1] &&
+      peer[k + 9] === words[at + W.ports]! >>> 16 &&
+      addressEqual(peer, k, words, at + W.addr)
+    );
+  }
+
+  /**
+   * The flow of a listenerDatagram among those that show the guest another source port than the peer's (other-port.ts).
+   * @param remote  with this.#guest its addresses on the TAP
+   * @param mayBegin  without one: look for a port for it, and leave it in #otherPorts
+   * @returns the flow, NO_FLOW (-1): a new one is to begin under #otherPorts, or NOT_THERE
+   */
+  #findOther(
+    hash: number,
+    remote: Uint32Array,
+    ports: number,
+    words: Uint32Array,
+    at: number,
+    mayBegin: boolean,
+  ): number {
+    const { flows } = this.#ctx;
+    const guest = this.#guest;
+    const other = this.#otherPorts;
+    let free = -1;
+    // A flow before this one may have ended and left a gap: all candidates are looked at, in the rare case that brought us here.
+    for (let k = 0; k < other.tries; k++) {
+      if (!other.at(k, hash, guest, 0, remote, 0, ports, IpProtocol.udp)) continue;
+      const flow = flows.find(other.hash, guest, 0, remote, 0, other.ports, IpProtocol.udp);
+      if (flow < 0) {
+        if (free < 0) free = k;
+      } else if (this.#state[flow] === State.viaListener && this.#isOf(flow, words, at)) return flow;
+    }
+    if (free < 0 || !mayBegin) return NOT_THERE;
+    other.at(free, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+    return NO_FLOW;
   }
 
   /**
@@ -401,13 +485,8 @@ export class UdpTranslator {
     const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
     let flow: number = flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
     if (flow < 0) {
-      // Whoever knows the port could fill the table from many addresses: half of it is kept for what the guest begins.
-      if (flows.count < flows.maxFlows / 2)
-        flow = flows.insert(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
-      if (flow < 0) {
-        ctx.counters[Counter.flowTableFull]!++;
-        return StageDrop.flowTableFull;
-      }
+      flow = flows.admit(Origin.inboundDatagram, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+      if (flow < 0) return StageDrop.flowTableFull;
       this.#openSocket(flow, words, at + W.addr);
     }
     this.#toGuestAt(flow, words, at, words[at + W.arg1]!);
@@ -440,6 +519,15 @@ export class UdpTranslator {
     return both ? FlowState.replied : FlowState.unreplied;
   }
 
+  /** One more datagram of a flow's first: what both sides have said decides whether it gives way when the table is full. */
+  #progress(flow: number): void {
+    const fromGuest = this.#fromGuest[flow]!;
+    const toGuest = this.#toGuest[flow]!;
+    if (fromGuest === 0 || toGuest === 0) return;
+    if (fromGuest === MANY || toGuest === MANY) this.#ctx.flows.settle(flow);
+    else this.#ctx.flows.answered(flow);
+  }
+
   /** The idle timer of a UDP flow. */
   onTimer(flow: number, kind: number): void {
     if (kind !== TimerKind.idle) return;
@@ -465,7 +553,7 @@ export class UdpTranslator {
     if (state !== State.connected && state !== State.viaListener) return;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     if (state === State.viaListener) {
-      this.#peer.delete(flow);
+      if (this.#peer[flow * PEER_WORDS + 9] !== (ctx.flows.ports[flow]! & 0xffff)) this.#otherCount--;
       this.#state[flow] = State.none;
       ctx.flows.remove(flow);
       return;

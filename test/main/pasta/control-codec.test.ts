@@ -87,6 +87,25 @@ describe('control socket', () => {
     expect(decodeRequest(data).kind).toBe('invalid');
   });
 
+  it('request: valid ones with changed bytes are read within their bounds, and some are still valid', () => {
+    const kinds: Record<string, number> = {};
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 3 }),
+        fc.nat(3),
+        (changes, count) => {
+          const data = table(count, Buffer.concat(Array.from({ length: count }, () => encodeRule(rule))));
+          for (const [at, value] of changes) data[at % data.length] = value;
+          const { kind } = decodeRequest(data);
+          kinds[kind] = (kinds[kind] ?? 0) + 1;
+        },
+      ),
+      { numRuns: 500 },
+    );
+    expect(Object.keys(kinds).length).toBeGreaterThan(1);
+    expect(kinds.invalid).toBeGreaterThan(0);
+  });
+
   it('request: any bytes are read within their bounds', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => void decodeRequest(Buffer.from(bytes))),

@@ -26,10 +26,11 @@ import { addressOf, NativeBuffer } from '../../../src/sys/memory.ts';
 import { setsockoptInt, socketpair } from '../../../src/sys/socket.ts';
 import { DEFAULT_POLICY, type EnginePlan } from '../../../src/workers/engine-plan.ts';
 import { flowHash } from '../../../src/workers/flow-hash.ts';
-import { FlowTable } from '../../../src/workers/flow-table.ts';
 import { ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
+import { Notices } from '../../../src/workers/notices.ts';
 import { Owner } from '../../../src/workers/owners.ts';
 import { quotedFlow } from '../../../src/workers/quoted-flow.ts';
+import { ShardFlows } from '../../../src/workers/shard-flows.ts';
 import { TimerWheel } from '../../../src/workers/timer-wheel.ts';
 import { Addressing } from '../../../src/workers/translator/addressing.ts';
 import { type ShardContext, TIMER_KINDS } from '../../../src/workers/translator/context.ts';
@@ -183,7 +184,7 @@ export class SimEngine {
     this.#packet.ttl = o.guestTtl ?? 64;
     this.#roundMs = o.roundMs ?? 0.02;
     this.#linkMs = o.linkMs ?? 0;
-    const smallSlots = o.smallSlots ?? 512;
+    const smallSlots = o.smallSlots ?? 1024;
     const largeSlots = o.largeSlots ?? 65;
     const pair = new NativeBuffer(8);
     const r = socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair.address);
@@ -265,7 +266,7 @@ export class SimEngine {
       pool,
       u8: pool.u8,
       counters: this.counters,
-      flows: new FlowTable(this.plan.pool.flows),
+      flows: new ShardFlows(this.plan.pool.flows, this.counters, () => this.logs.push('full')),
       timers: new TimerWheel(this.plan.pool.flows * TIMER_KINDS, 4, o.clock.now),
       toHost: this.#linkMs > 0 ? this.#delayed(toHost) : toHost,
       guest: new CapturingLink(
@@ -306,7 +307,8 @@ export class SimEngine {
       drop: (cause) => {
         this.counters[DROP_BASE - cause]!++;
       },
-      log: (_level, text) => this.logs.push(text),
+      dnsSlots: [0, 0],
+      notices: new Notices((_level, text) => this.logs.push(text)),
     };
     this.tcp = new TcpTranslator(this.ctx, new ResolverChoice(this.plan.addresses));
   }

@@ -15,7 +15,7 @@ import {
   type SlotStack,
 } from '../../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
-import { DataKind, ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
+import { DataKind, SentFlag, ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
 import { Owner } from '../../../src/workers/owners.ts';
 import { patternSlice } from '../pattern.ts';
 import type { Clock } from './clock.ts';
@@ -98,6 +98,12 @@ export class FakeSocket {
   /** Bytes the peer got, all in order. */
   received = 0;
   blocked = false;
+  /** Slots that went back to the reader since the shard was told: small | large << 16. */
+  freed = 0;
+  /** Provisional bytes at the end of the queue; how often such were refused; the shard waits to hear that there is room. */
+  provisional = 0;
+  refusals = 0;
+  refused = false;
   finishing = false;
   closing = false;
   /** The peer saw the end of the guest's stream. */
@@ -216,7 +222,7 @@ export class FakeHost {
     this.#o.wake();
   }
 
-  tell(flow: number, op: number, arg0: number, arg1: number): void {
+  tell(flow: number, op: number, arg0: number, arg1: number, arg2 = 0xdeadbeef): void {
     const out = this.#o.toShard;
     const at = out.reserve();
     const w = out.words;
@@ -227,7 +233,18 @@ export class FakeHost {
     w[at + W.slotB] = NO_SLOT;
     w[at + W.arg0] = arg0;
     w[at + W.arg1] = arg1;
+    w[at + W.arg2] = arg2;
     out.commit();
+  }
+
+  #tellSent(s: FakeSocket, bytes: number, flags: number): void {
+    this.tell(s.flow, ToShard.sent, bytes, flags, s.freed);
+    s.freed = 0;
+  }
+
+  #free(s: FakeSocket, slotA: number, slotB: number): void {
+    s.freed += this.#o.pool.slotCost(slotA) + this.#o.pool.slotCost(slotB);
+    this.freeReader(slotA, slotB);
   }
 
   /** A published listener accepts a connection. */
@@ -331,7 +348,14 @@ export class FakeHost {
         return done(socket);
       }
       case ToHost.send:
-        return this.#enqueue(flow, w[at + W.slotA]!, w[at + W.slotB]!, w[at + W.at]!, w[at + W.len]!);
+        return this.#enqueue(
+          flow,
+          w[at + W.slotA]!,
+          w[at + W.slotB]!,
+          w[at + W.at]!,
+          w[at + W.len]!,
+          w[at + W.arg0]!,
+        );
       case ToHost.credit: {
         const s = this.#socket(flow, 'credit');
         if (s.state !== 'open') return;
@@ -381,7 +405,7 @@ export class FakeHost {
     this.#o.slots.push(slot);
   }
 
-  #enqueue(flow: number, slotA: number, slotB: number, at: number, len: number): void {
+  #enqueue(flow: number, slotA: number, slotB: number, at: number, len: number, mark: number): void {
     const s = this.#socket(flow, 'send');
     if (s.finishing) throw new Error('shard: send after finish');
     if (len === 0) throw new Error('shard: send of no bytes');
@@ -389,14 +413,21 @@ export class FakeHost {
       throw new Error('shard: send reaches past its slots');
     }
     if (s.state !== 'open' || s.sendErrno !== 0) {
-      this.freeReader(slotA, slotB);
-      this.tell(flow, ToShard.sent, len, 1);
+      this.#free(s, slotA, slotB);
+      this.#tellSent(s, len, SentFlag.empty);
       return;
     }
     s.dirty = true;
+    if (mark !== 0) {
+      if (mark - 1 !== s.refusals) return this.#free(s, slotA, slotB);
+      s.queue.push({ slotA, slotB, at, len });
+      s.provisional += len;
+      return;
+    }
+    if (s.provisional > 0) throw new Error('shard: certain bytes behind provisional ones');
     const tail = s.queue[s.queue.length - 1];
     if (tail !== undefined && s.blocked && len <= 32_768 && this.#append(tail, slotA, slotB, at, len)) {
-      this.freeReader(slotA, slotB);
+      this.#free(s, slotA, slotB);
     } else s.queue.push({ slotA, slotB, at, len });
   }
 
@@ -421,7 +452,8 @@ export class FakeHost {
   #send(s: FakeSocket): void {
     if (s.sendErrno !== 0 && !s.errorSent) {
       const dropped = this.dropQueue(s);
-      this.tell(s.flow, ToShard.sent, dropped, 1);
+      s.provisional = 0;
+      this.#tellSent(s, dropped, SentFlag.empty);
       if (s.closing) return this.#closeNow(s, 'reset');
       s.peerErrno = s.sendErrno;
       s.readable = true;
@@ -442,7 +474,24 @@ export class FakeHost {
       if (n < q.len) s.blocked = true;
       this.#advance(s, q, n);
     }
-    if (had) this.tell(s.flow, ToShard.sent, total, s.queue.length === 0 ? 1 : 0);
+    const waiting = s.queue.reduce((n, q) => n + q.len, 0);
+    const left = Math.min(s.provisional, waiting);
+    s.provisional = 0;
+    if (left > 0) {
+      for (let kept = waiting; kept > waiting - left; ) {
+        const q = s.queue.pop()!;
+        kept -= q.len;
+        this.#free(s, q.slotA, q.slotB);
+      }
+      s.refusals = (s.refusals + 1) & 255;
+      s.refused = true;
+    }
+    const wasRefused = s.refused;
+    if (!s.blocked) s.refused = false;
+    if (had || s.freed > 0 || wasRefused !== s.refused) {
+      const takesMore = s.queue.length === 0 && !s.refused;
+      this.#tellSent(s, total, (left > 0 ? SentFlag.refused : 0) | (takesMore ? SentFlag.empty : 0));
+    }
     if (total > 0) s.onReceived?.();
     if (s.queue.length > 0) return;
     if (s.closing) {
@@ -474,7 +523,7 @@ export class FakeHost {
   #advance(s: FakeSocket, q: Queued, n: number): void {
     if (n === q.len) {
       s.queue.shift();
-      this.freeReader(q.slotA, q.slotB);
+      this.#free(s, q.slotA, q.slotB);
       return;
     }
     q.len -= n;
@@ -483,7 +532,7 @@ export class FakeHost {
       q.at += n;
       return;
     }
-    this.freeReader(q.slotA, NO_SLOT);
+    this.#free(s, q.slotA, NO_SLOT);
     q.slotA = q.slotB;
     q.slotB = NO_SLOT;
     q.at = n - inA;
@@ -493,7 +542,7 @@ export class FakeHost {
     let bytes = 0;
     for (const q of s.queue.splice(0)) {
       bytes += q.len;
-      this.freeReader(q.slotA, q.slotB);
+      this.#free(s, q.slotA, q.slotB);
     }
     return bytes;
   }

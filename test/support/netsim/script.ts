@@ -68,6 +68,8 @@ export class Script {
   srcPort = 40000;
   dstPort = 80;
   remote: string | null = null;
+  /** Where they come from, null: the guest's address. */
+  guest: string | null = null;
   /** Our initial sequence number, once seen. */
   ourIss = 0;
   /** The window scale that we announced. */
@@ -123,7 +125,7 @@ export class Script {
       options: o.options ?? {},
       payload,
     });
-    const frame = encodeFrame(endpoints(this.#o.family ?? 4, this.remote), s, {
+    const frame = encodeFrame(endpoints(this.#o.family ?? 4, this.remote, this.guest), s, {
       vnet: this.#vnet,
       partial: this.#vnet && !o.badChecksum,
       gsoSize: o.gsoSize ?? 0,

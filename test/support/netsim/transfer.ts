@@ -20,7 +20,11 @@ import {
 } from './wire.ts';
 
 /** @param remote  another address than the usual peer's */
-export function endpoints(family: 4 | 6, remote: string | null = null): Endpoints {
+export function endpoints(
+  family: 4 | 6,
+  remote: string | null = null,
+  guest: string | null = null,
+): Endpoints {
   const bytes = (text: string): Uint8Array => {
     const words = new Uint32Array(4);
     addressParse(text, words, 0);
@@ -30,8 +34,8 @@ export function endpoints(family: 4 | 6, remote: string | null = null): Endpoint
     return family === 4 ? out.slice(12) : out;
   };
   return family === 4
-    ? { family, guest: bytes('192.0.2.15'), remote: bytes(remote ?? '198.51.100.7') }
-    : { family, guest: bytes('2001:db8::15'), remote: bytes(remote ?? '2001:db8:1::7') };
+    ? { family, guest: bytes(guest ?? '192.0.2.15'), remote: bytes(remote ?? '198.51.100.7') }
+    : { family, guest: bytes(guest ?? '2001:db8::15'), remote: bytes(remote ?? '2001:db8:1::7') };
 }
 
 /** A run of more events than this is a storm: two sides that answer each other for ever. */

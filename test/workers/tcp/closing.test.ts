@@ -229,6 +229,37 @@ describe('TCP closing', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
+  it('CLOSE-WAIT: the guest is silent: it is asked after 30 s, and its RST closes the host socket', () => {
+    const t = script().establish();
+    t.send('FIN,ACK', 1, 1);
+    t.out();
+    expect(t.out(29_000)).toEqual([]);
+    expect(t.out(2000)).toEqual(['ACK 0 ack 2']);
+    t.send('RST', 2, null);
+    t.out();
+    expect(t.socket.closedBy).toBe('reset');
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('CLOSE-WAIT: a guest that answers, or takes bytes, stays', () => {
+    const t = script().establish();
+    t.send('FIN,ACK', 1, 1);
+    t.out();
+    for (let i = 0; i < 20; i++) {
+      expect(t.out(31_000)).toEqual(['ACK 0 ack 2']);
+      t.send('ACK', 2, 1);
+      t.out();
+    }
+    // While bytes are acknowledged nothing is asked.
+    for (let i = 0; i < 20; i++) {
+      t.socket.peerWrite(100);
+      expect(t.out(20_000)[0]).toMatch(/^PSH,ACK/);
+      t.send('ACK', 2, 1 + 100 * (i + 1));
+      expect(t.out().filter((x) => x.startsWith('ACK'))).toEqual([]);
+    }
+    expect(t.socket.state).toBe('open');
+  });
+
   it('CLOSED: a late repetition of the guest FIN is answered by RST', () => {
     const t = script().establish();
     t.socket.peerClose();

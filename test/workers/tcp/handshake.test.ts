@@ -117,6 +117,32 @@ describe('TCP handshake', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
+  it.each([24, 23, 105, 12])(
+    'connecting: errno %d, no descriptor or memory: the SYN counts as dropped, its repetition connects',
+    (errno) => {
+      const t = script();
+      t.onOpen = (socket) => {
+        if (t.sockets.length === 1) socket.failAfter(0, errno);
+        else socket.connectAfter(0.1);
+      };
+      t.send('SYN', 0, null, { options: SYN_OPTIONS });
+      expect(t.out(50)).toEqual([]);
+      expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+      t.send('SYN', 0, null, { options: SYN_OPTIONS });
+      expect(t.out(50)).toEqual(['SYN,ACK 0 ack 1']);
+    },
+  );
+
+  it.each(['0.0.0.0', '::'] as const)('CLOSED: a SYN from %s opens nothing', (guest) => {
+    const t = script({ family: guest === '::' ? 6 : 4 });
+    t.guest = guest;
+    t.send('SYN', 0, null, { options: SYN_OPTIONS }).send('ACK', 1, 1);
+    expect(t.out(50)).toEqual([]);
+    expect(t.sockets).toEqual([]);
+    expect(t.engine.drops(StageDrop.ipSource)).toBe(2);
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
   it('CLOSED: SYN with RST or FIN opens nothing', () => {
     const t = script();
     t.send('SYN,RST', 0, null).send('SYN,FIN', 0, null);
@@ -364,6 +390,16 @@ describe('TCP handshake from outside', () => {
     expect([t.socket.received, t.socket.consumed]).toEqual([7, 20]);
   });
 
+  it('SYN-SENT: the window of a SYN,ACK is not scaled', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.socket.peerWrite(5000);
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS, window: 1000 });
+    const bytes = t.segments().reduce((sum, s) => sum + s.payload.length, 0);
+    expect(bytes).toBe(1000);
+  });
+
   it('SYN-SENT: RST,ACK of the guest resets the peer', () => {
     const t = script();
     accept(t);
@@ -419,14 +455,93 @@ describe('TCP handshake from outside', () => {
     expect(t.socket.received).toBe(5);
   });
 
-  it('the same addresses and ports twice: the second is refused', () => {
+  it('the same addresses and ports twice, through two published ports: the second shows another source port', () => {
     const t = script();
     accept(t);
     t.out();
     const second = accept(t);
+    const syns = t.segments(50);
+    expect(syns.map((s) => [t.text(s), s.srcPort])).toEqual(
+      [['SYN 0', 80]].map(() => ['SYN 0', expect.any(Number)]),
+    );
+    expect(syns[0]!.srcPort).toBeGreaterThanOrEqual(49152);
+    expect([second.refused, t.sockets.length]).toEqual([false, 2]);
+    // Both live: the second under its own port.
+    t.dstPort = syns[0]!.srcPort;
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
     t.out();
-    expect(second.refused).toBe(true);
-    expect(t.sockets.length).toBe(1);
+    t.send('PSH,ACK', 1, 1, { bytes: 7 });
+    t.out();
+    expect(t.sockets.map((s) => s.received)).toEqual([0, 7]);
+  });
+
+  it('the same addresses and ports while the first is just established or closed by the guest: the wait is no longer', () => {
+    for (const fin of [false, true]) {
+      const t = script();
+      accept(t);
+      t.out();
+      if (fin) t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+      t.out();
+      accept(t);
+      t.clock.advance(1);
+      if (fin) t.send('FIN,ACK', 1, 1);
+      else t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+      const syns = t.segments(50).filter((s) => s.flags === Syn);
+      expect(syns.map((s) => s.srcPort)).toEqual([expect.any(Number)]);
+      expect(syns[0]!.srcPort).toBeGreaterThanOrEqual(49152);
+    }
+  });
+
+  it('CLOSING: the peer reconnects from the same port while the old flow waits for its end: it is held, then opened', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+    t.out();
+    t.socket.room = 0;
+    t.send('FIN,PSH,ACK', 1, 1, { bytes: 100 });
+    t.socket.peerClose();
+    t.out();
+    t.send('ACK', 102, 2);
+    t.out();
+    const old = t.socket;
+    const second = accept(t);
+    expect(t.out(100)).toEqual([]);
+    expect([second.refused, t.sockets.length]).toEqual([false, 1]);
+    old.giveRoom(1000);
+    const [syn] = t.segments(5);
+    expect([t.text(syn!), syn!.srcPort]).toEqual(['SYN 0', 80]);
+    expect([old.closedBy, t.sockets.length]).toEqual(['close', 2]);
+  });
+
+  it('CLOSING: the old flow does not end: the peer that reconnects is held for a second, then shows another port', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+    t.out();
+    t.socket.room = 0;
+    t.send('FIN,PSH,ACK', 1, 1, { bytes: 100 });
+    t.out();
+    accept(t);
+    expect(t.out(990)).toEqual([]);
+    const syns = t.segments(20);
+    expect(syns.map((s) => t.text(s))).toEqual(['SYN 0']);
+    expect(syns[0]!.srcPort).not.toBe(80);
+  });
+
+  it('ESTABLISHED: the reset of the old flow comes just behind the new connection: the peer keeps its port', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+    t.out();
+    accept(t);
+    t.socket.peerReset();
+    const texts = t.segments(10);
+    expect(texts.map((s) => s.srcPort)).toEqual([80, 80]);
+    expect(t.text(texts[1]!)).toBe('SYN 0');
+    expect(t.sockets.length).toBe(2);
   });
 
   it('the flow table is full: refused', () => {

@@ -388,15 +388,55 @@ describe('TCP receiving', () => {
     }
   });
 
-  it('ESTABLISHED: rewritten bytes in a retransmission do not replace those received', () => {
+  it('ESTABLISHED: rewritten bytes: those in order win over those that wait, as in Linux; what the host has stays', () => {
     const t = script().establish();
-    t.send('ACK', 11, 1, { bytes: 10 });
-    const lie = new Uint8Array(20);
-    patternCopy(FROM_GUEST_FROM, 0, lie.subarray(0, 10));
-    t.send('ACK', 1, 1, { payload: lie });
-    // Either is right for TCP; what has gone to the host must only not change. The first ten bytes are the same in both.
-    t.clock.advance(0.01);
-    expect(t.engine.leftovers().sockets).toBe(1);
+    t.send('ACK', 11, 1, { payload: new Uint8Array(10).fill(0xee) });
+    // In order, over those that wait: these count (the socket compares them with the pattern).
+    t.send('ACK', 1, 1, { bytes: 20 });
+    expect(t.out().at(-1)).toBe('ACK 1 ack 21');
+    expect(t.socket.received).toBe(20);
+    t.send('ACK', 1, 1, { payload: new Uint8Array(20).fill(0xdd) });
+    expect(t.out()).toEqual(['ACK 1 ack 21']);
+    t.send('ACK', 11, 1, {
+      payload: (() => {
+        const half = new Uint8Array(20).fill(0xdd);
+        patternCopy(FROM_GUEST_FROM, 20, half.subarray(10));
+        return half;
+      })(),
+    });
+    t.out();
+    expect(t.socket.received).toBe(30);
+    endAndCheck(t);
+  });
+
+  it('ESTABLISHED: the same bytes again, now with FIN: the FIN counts', () => {
+    const t = script().establish();
+    t.send('PSH,ACK', 1, 1, { bytes: 10 });
+    t.out();
+    t.send('FIN,PSH,ACK', 1, 1, { bytes: 10 });
+    expect(t.out()[0]).toBe('ACK 1 ack 12');
+    expect([t.socket.received, t.socket.gotFin]).toEqual([10, true]);
+  });
+
+  it('ESTABLISHED: a segment with FIN whose tail waits already is cut: no FIN in the middle of the stream', () => {
+    const t = script().establish();
+    t.send('ACK', 21, 1, { bytes: 10 });
+    t.send('FIN,ACK', 11, 1, { bytes: 20 });
+    t.send('ACK', 1, 1, { bytes: 10 });
+    expect(t.out().at(-1)).toBe('ACK 1 ack 31');
+    expect([t.socket.received, t.socket.gotFin]).toEqual([30, false]);
+    t.send('FIN,ACK', 31, 1);
+    t.out();
+    expect(t.socket.gotFin).toBe(true);
+  });
+
+  it('ESTABLISHED: not a byte beyond the window that was told', () => {
+    const t = script().establish();
+    t.send('ACK', 1, 1, { bytes: 3 });
+    const edge = 4 + t.windowOf(t.segments().at(-1)!);
+    t.send('ACK', edge - 9, 1, { bytes: 10 });
+    const [ack] = t.out();
+    expect(ack).toBe(`ACK 1 ack 4 sack ${edge - 9}-${edge}`);
   });
 
   it('ESTABLISHED: timestamps are echoed, older ones are refused (PAWS), and cost payload', () => {

@@ -198,7 +198,8 @@ describe('TCP sending', () => {
     ]) {
       t.send('ACK', 1, 1, { options: { sack } });
     }
-    for (const s of t.segments()) t.text(s);
+    expect(t.segments(0.5)).toEqual([]);
+    expect(t.engine.counters[Counter.tcpFastRetransmits]).toBe(0);
     t.send('ACK', 1, 5001);
     t.out();
     expect(t.socket.consumed).toBe(5000);
@@ -240,10 +241,48 @@ describe('TCP sending', () => {
     const gaps = times.map((at, i) => at - (times[i - 1] ?? 0));
     // Each wait is no shorter than the one before, up to a minute.
     for (let i = 2; i < gaps.length - 1; i++) expect(gaps[i]!).toBeGreaterThanOrEqual(gaps[i - 1]! - 20);
+    // And twice as long, from the second time-out on.
+    for (let i = 3; i < gaps.length - 1; i++) {
+      expect(gaps[i]!).toBeGreaterThanOrEqual(Math.min(1.9 * gaps[i - 1]!, 59_980));
+    }
     expect(Math.max(...gaps)).toBeLessThanOrEqual(60_020);
     expect(times.length).toBeGreaterThan(10);
     expect(t.socket.closedBy).toBe('reset');
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
+  it('ESTABLISHED: bytes that are on their way from host-io at a rewind are stale: not sent, and come again in order', () => {
+    const t = script({ linkMs: 5 });
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    t.out(30);
+    t.send('ACK', 1, 1, { window: 512 });
+    t.out(30);
+    t.socket.peerWrite(20_000);
+    t.out(12);
+    t.socket.peerWrite(20_000);
+    t.clock.advance(1);
+    t.tooBig(1280, 1);
+    const again = ranges(t, t.segments(30));
+    expect(again[0]![0]).toBe(1);
+    expect(again.at(-1)![1]).toBe(40_001);
+    t.send('ACK', 1, 40_001, { window: 512 });
+    t.out(30);
+    expect(t.socket.consumed).toBe(40_000);
+    t.send('RST', 1, null);
+    t.out(30);
+  });
+
+  it('ESTABLISHED: after a time-out with much in flight only 64 KiB are sent again at once', () => {
+    const t = script().establish({ window: 8192 });
+    t.socket.peerWrite(300_000);
+    t.out();
+    const una = t.segments(5000).filter((s) => s.payload.length > 0);
+    const furthest = Math.max(...ranges(t, una).map(([, end]) => end));
+    expect(furthest).toBeLessThanOrEqual(1 + 65_536);
+    expect(t.socket.credit).toBe(65_536);
+    t.send('ACK', 1, 300_001, { window: 8192 });
+    t.out();
+    endAndCheck(t);
   });
 
   it.each([
@@ -337,13 +376,24 @@ describe('TCP sending', () => {
     t.socket.peerWrite(5000);
     expect(t.out(100)).toEqual([]);
     const probes = t.segments(30_000);
+    // At 0.2, 0.6, 1.4, 3, 6.2, 12.6 s and every 10 s.
     expect(probes.length).toBeGreaterThan(3);
+    expect(probes.length).toBeLessThanOrEqual(8);
     for (const s of probes) expect(s.payload.length).toBe(1);
     t.send('ACK', 1, 1, { window: 512 });
     expect(ranges(t, t.segments()).at(-1)![1]).toBe(5001);
     t.send('ACK', 1, 5001, { window: 512 });
     t.out();
     expect(t.socket.consumed).toBe(5000);
+    endAndCheck(t);
+  });
+
+  it('ZERO WINDOW: the host has nothing to send: room for a probe is given at times that double, up to 10 s', () => {
+    const t = script().establish({ window: 0 });
+    t.out(30_000);
+    // At 0.2, 0.6, 1.4, 3, 6.2, 12.6, 22.6 s.
+    expect(t.engine.counters[Counter.tcpZeroWindow]).toBeGreaterThanOrEqual(6);
+    expect(t.engine.counters[Counter.tcpZeroWindow]).toBeLessThanOrEqual(8);
     endAndCheck(t);
   });
 

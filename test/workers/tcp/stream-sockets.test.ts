@@ -20,6 +20,7 @@ import {
 } from '../../../src/workers/engine-plan.ts';
 import { HostIo } from '../../../src/workers/host-io/host-io.ts';
 import { DataKind, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
+import { Notices } from '../../../src/workers/notices.ts';
 import { Owner } from '../../../src/workers/owners.ts';
 import { ADDRESSES } from '../../support/netsim/engine.ts';
 
@@ -104,7 +105,7 @@ class Bench {
       fromShards: [new RingConsumer(sab, layout, 0)],
       toReader: new RingProducer(sab, layout, 2, null),
       watch: (fd, gid, events) => epollAdd(this.#ep, fd, events, gid, 0),
-      log: () => {},
+      notices: new Notices(() => {}),
     });
   }
 
@@ -261,6 +262,24 @@ afterEach(() => {
 });
 
 describe('stream sockets', () => {
+  it('a connection that the shard refuses is reset, not ended', async () => {
+    const port = await listen(() => {});
+    server!.close();
+    bench = new Bench({}, 1);
+    bench.listen(port);
+    const peer = createConnection(port, '127.0.0.1');
+    peers.push(peer);
+    const outcome = new Promise<string>((done) => {
+      peer.on('error', (e: NodeJS.ErrnoException) => done(e.code ?? ''));
+      peer.on('end', () => done('EOF'));
+    });
+    peer.resume();
+    await bench.until(() => bench.of(ToShard.accepted).length === 1);
+    bench.command(ToHost.refuse, 0, { arg0: bench.of(ToShard.accepted)[0]!.arg0 });
+    await bench.run(20);
+    expect(await outcome).toBe('ECONNRESET');
+  });
+
   it('accepted sockets have no Nagle and keep-alive: the first, those that waited with it, and later ones', async () => {
     const port = await listen(() => {});
     server!.close();

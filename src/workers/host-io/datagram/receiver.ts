@@ -24,6 +24,7 @@ import {
   MSGHDR_FLAGS_WORD,
   MSGHDR_NAMELEN_WORD,
   msghdrWrite,
+  recv,
   recvmmsg,
   SOCKADDR_BYTES,
   sockaddrRead,
@@ -47,6 +48,8 @@ const MAX_LARGE_SHARE = 1 / 4;
 /** Longer than a reader needs for what it was given; a processor hog's slice is about 3 ms. */
 const READERS_TURN_MS = 1.5;
 const SMALL_PAYLOAD_BYTES = SMALL_SLOT_BYTES - HEADROOM_BYTES;
+/** What a socket can have received between bind() and connect(), and more. */
+const MAX_FOREIGN_BATCHES = 8;
 /** Room for one PKTINFO or TTL message. */
 const CONTROL_BYTES = 64;
 /** Pending errors that one read attempt steps over. */
@@ -189,6 +192,30 @@ export class DatagramReceiver {
     }
     this.#isBehind = true;
     this.#ctx.markReady(sid);
+  }
+
+  /**
+   * Receive for a listener what another socket on its port has in its queue, PKTINFO wanted; without slots it is lost, and counted.
+   * @param sid  the listener's
+   */
+  readForListener(fd: number, sid: number): void {
+    for (let batch = 0; batch < MAX_FOREIGN_BATCHES; batch++) {
+      const armed = this.#arm();
+      const n = armed === 0 ? this.#discard(fd) : recvmmsg(fd, this.#withPeer.address, armed, MSG_DONTWAIT);
+      this.#ctx.counters[Counter.datagramRecvs]!++;
+      if (n <= 0) return;
+      if (armed === 0) continue;
+      for (let i = 0; i < n; i++) this.#onListenerDatagram(sid, i);
+      this.#ctx.loopback?.flushDatagrams();
+      if (n < armed) return;
+    }
+  }
+
+  /** Take one datagram off a queue unread. @returns 1: there was one */
+  #discard(fd: number): number {
+    if (recv(fd, this.#names.address, 0, MSG_DONTWAIT | MSG_TRUNC) < 0) return 0;
+    dropDatagrams(this.#ctx.counters, StageDrop.stranger, 1);
+    return 1;
   }
 
   /** Message i of a socket that is not connected: whose is it? */

@@ -19,6 +19,9 @@ export const Kind = {
   listener6: 7,
 } as const;
 
+/** Of a flow from behind a published port: where its socket is. */
+export const Published = { no: 0, ownSocket: 1, byListener: 2 } as const;
+
 /** struct sockaddr room, rounded up for alignment. */
 export const NAME_BYTES = 32;
 /** What a socket has until it is told otherwise: the kernel's TTL, and fragments. */
@@ -27,6 +30,7 @@ export const DEFAULT_OPTIONS = SendFragment.allowed << 8;
 export class SocketTable {
   /** sid of endpoint 0; a gid is smaller than ctx.listenerBase. */
   readonly endpointBase: number;
+  readonly #listenerBase: number;
   /** Made with the first socket for an endpoint. */
   endpoints: UdpEndpoints | null = null;
   /** Sockets for endpoints are connected while they can be. */
@@ -37,6 +41,8 @@ export class SocketTable {
   readonly wanted: Uint16Array;
   /** UDP_SEGMENT was refused for datagrams of this size: no larger ones are tried (0: no limit known). */
   readonly noSegment: Uint16Array;
+  /** Published: if not `no`, the flow's peer is known to an endpoint (DatagramSockets.#openPublished). */
+  readonly isPublished: Uint8Array;
   // By sid; kind by gid too.
   readonly fd: Int32Array;
   readonly kind: Uint8Array;
@@ -59,10 +65,12 @@ export class SocketTable {
   /** @param gids  flows and listeners */
   constructor(ctx: HostContext, gids: number) {
     this.endpointBase = gids;
+    this.#listenerBase = ctx.listenerBase;
     this.connects = ctx.plan.policy.udpFiltering === 'address-and-port-dependent';
     this.socketOf = new Int32Array(ctx.listenerBase);
     this.wanted = new Uint16Array(ctx.listenerBase);
     this.noSegment = new Uint16Array(ctx.listenerBase);
+    this.isPublished = new Uint8Array(ctx.listenerBase);
     const sids = SocketTable.sids(ctx.listenerBase, gids);
     this.fd = new Int32Array(sids);
     this.kind = new Uint8Array(sids);
@@ -75,7 +83,8 @@ export class SocketTable {
 
   /** The flow that a socket is connected for, -1: it is not connected. */
   onlyFlow(sid: number): number {
-    return sid < this.endpointBase ? sid : this.endpoints!.only(sid - this.endpointBase);
+    if (sid >= this.endpointBase) return this.endpoints!.only(sid - this.endpointBase);
+    return sid < this.#listenerBase ? sid : -1;
   }
 }
 

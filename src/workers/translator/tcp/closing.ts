@@ -12,6 +12,10 @@ import type { OutOfOrderQueues } from './out-of-order.ts';
 import type { SegmentOutput } from './output.ts';
 import type { Pending } from './pending.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';
+import type { WaitingAccepts } from './waiting-accepts.ts';
+
+/** Silence after which a guest that has closed is asked whether it is still there (keep-alive.ts). */
+export const HALF_CLOSED_IDLE_MS = 30_000;
 
 export class TcpClosing {
   readonly #ctx: ShardContext;
@@ -20,6 +24,7 @@ export class TcpClosing {
   readonly #outOfOrder: OutOfOrderQueues;
   readonly #output: SegmentOutput;
   readonly #pending: Pending;
+  readonly #waiting: WaitingAccepts;
 
   constructor(
     ctx: ShardContext,
@@ -28,6 +33,7 @@ export class TcpClosing {
     outOfOrder: OutOfOrderQueues,
     output: SegmentOutput,
     pending: Pending,
+    waiting: WaitingAccepts,
   ) {
     this.#ctx = ctx;
     this.#tcb = tcb;
@@ -35,11 +41,15 @@ export class TcpClosing {
     this.#outOfOrder = outOfOrder;
     this.#output = output;
     this.#pending = pending;
+    this.#waiting = waiting;
   }
 
   /** The guest's FIN, in order: FIN to the host's peer once everything queued is sent. */
   finishHost(flow: number): void {
     this.#command(flow, ToHost.finish);
+    // A timer that is due sooner, for a connection that waits, leads to keep-alive.ts as well, which looks at the time.
+    if (this.#waiting.has(flow)) return;
+    this.#ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, this.#ctx.now + HALF_CLOSED_IDLE_MS);
   }
 
   /** Both FINs have arrived and been acknowledged: the host socket is closed. */
@@ -70,9 +80,10 @@ export class TcpClosing {
     this.#outOfOrder.clear(flow);
     this.#pending.flushCredit(flow);
     tcb.state[flow] = TcbState.closing;
+    this.#ctx.flows.settle(flow);
     if (op === ToHost.reset) tcb.flags[flow]! |= TcbFlag.reset;
+    // The idle timer stays: a connection may wait for the flow's end (handshake.ts).
     this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
-    this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     this.#command(flow, op);
   }
 
@@ -89,7 +100,7 @@ export class TcpClosing {
     const tcb = this.#tcb;
     if (tcb.state[flow] === TcbState.free) return;
     const ctx = this.#ctx;
-    this.#buffers.remove(flow, this.#buffers.queued[flow]!);
+    this.#buffers.end(flow);
     this.#outOfOrder.clear(flow);
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);

@@ -51,6 +51,10 @@ export const TcbFlag = {
   tsOk: 1 << 15,
   /** Frames to the guest may be longer than 64 KiB. */
   big: 1 << 16,
+  /** Payload was dropped or refused for want of memory: the window is closed until the host's socket takes more. */
+  heldBack: 1 << 17,
+  /** The guest's FIN follows the provisional bytes. */
+  finWaits: 1 << 18,
 } as const;
 
 /** No flow, no entry of a list. */
@@ -85,6 +89,10 @@ export class TcpControlBlocks {
   /** From guest: next expected, right edge of the window as last advertised. */
   readonly rcvNxt: Uint32Array;
   readonly rcvAdv: Uint32Array;
+  /** Of the bytes below rcvNxt, how many at the end are provisional: passed to host-io, not acknowledged (receive-buffers.ts). */
+  readonly provisional: Uint32Array;
+  /** How often host-io refused such bytes, modulo 256. */
+  readonly refusals: Uint8Array;
   /** RFC 7323 section 4.3: the guest's timestamp to echo, and the acknowledgement last sent. */
   readonly tsRecent: Uint32Array;
   readonly lastAckSent: Uint32Array;
@@ -126,6 +134,8 @@ export class TcpControlBlocks {
     this.mss = new Uint16Array(flows);
     this.rcvNxt = new Uint32Array(flows);
     this.rcvAdv = new Uint32Array(flows);
+    this.provisional = new Uint32Array(flows);
+    this.refusals = new Uint8Array(flows);
     this.tsRecent = new Uint32Array(flows);
     this.lastAckSent = new Uint32Array(flows);
     this.cwnd = new Uint32Array(flows);
@@ -167,6 +177,13 @@ export class TcpControlBlocks {
     this.tries[flow] = 0;
     this.lastSeen[flow] = now;
     this.bigLosses[flow] = 0;
+    this.provisional[flow] = 0;
+    this.refusals[flow] = 0;
+  }
+
+  /** What we acknowledge: the next byte expected, less what is provisional. */
+  rcvAcked(flow: number): number {
+    return (this.rcvNxt[flow]! - this.provisional[flow]!) >>> 0;
   }
 
   /** Stream offset of a sequence number of ours. */

@@ -8,6 +8,7 @@
  * one after the other, within one `connecting`.
  */
 
+import { isUnspecified } from '../../../proto/address.ts';
 import { IpProtocol } from '../../../proto/ipv4.ts';
 import {
   newTcpOptions,
@@ -24,14 +25,17 @@ import {
 } from '../../../proto/tcp.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { Errno } from '../../../sys/constants.ts';
+import { isShortage } from '../../descriptor-shortage.ts';
 import { flowHash } from '../../flow-hash.ts';
 import { ADDR_WORDS } from '../../flow-table.ts';
 import { reserveMessage, ToHost, W } from '../../messages.ts';
+import { Origin } from '../../shard-flows.ts';
 import { StageDrop } from '../../stage-drop.ts';
 import { Destination } from '../addressing.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { ResolverChoice, Resolvers } from '../dns-forward.ts';
 import { refusalToGuest, tcpUnreachableToGuest } from '../icmp-errors.ts';
+import { OtherPorts } from '../other-port.ts';
 import { type Packet, packetDiscard, packetFree } from '../packet.ts';
 import { ipHeaderBytes } from '../to-guest.ts';
 import type { TcpClosing } from './closing.ts';
@@ -49,8 +53,15 @@ import type { SegmentOutput } from './output.ts';
 import type { Pending } from './pending.ts';
 import { RCV_WSCALE, type ReceiveBuffers } from './receive-buffers.ts';
 import type { Timestamps } from './timestamps.ts';
+import type { WaitingAccepts } from './waiting-accepts.ts';
 
 const SYN_TRIES = 6;
+/**
+ * How long an accepted connection waits for an older flow with its addresses and ports: one that is ending, and one of which nothing says so
+ * yet. Its reset may be on its way behind the new connection; or it is another connection of the peer's, through another published port.
+ */
+const WAIT_ENDING_MS = 1000;
+const WAIT_LIVE_MS = 20;
 /** What a SYN without the option means (RFC 9293 section 3.7.1). */
 const MSS_UNTOLD_V4 = 536;
 const MSS_UNTOLD_V6 = 1220;
@@ -67,6 +78,7 @@ export interface HandshakeParts {
   readonly pending: Pending;
   readonly closing: TcpClosing;
   readonly keepAlive: KeepAlive;
+  readonly waiting: WaitingAccepts;
 }
 
 export class TcpHandshake {
@@ -82,10 +94,13 @@ export class TcpHandshake {
   readonly #keepAlive: KeepAlive;
   readonly #options = newTcpOptions();
   readonly #words = new Uint32Array(8);
+  readonly #waiting: WaitingAccepts;
+  readonly #otherPorts: OtherPorts;
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice, parts: HandshakeParts) {
     this.#ctx = ctx;
     this.#resolvers = resolvers;
+    this.#otherPorts = new OtherPorts(ctx);
     this.#tcb = parts.tcb;
     this.#buffers = parts.buffers;
     this.#outOfOrder = parts.outOfOrder;
@@ -94,6 +109,9 @@ export class TcpHandshake {
     this.#pending = parts.pending;
     this.#closing = parts.closing;
     this.#keepAlive = parts.keepAlive;
+    // Nothing is said to the guest: its SYN, sent again, begins anew.
+    ctx.flows.onGiveWay(IpProtocol.tcp, (flow) => this.#closing.abortHost(flow));
+    this.#waiting = parts.waiting;
   }
 
   /** A segment of no known connection: a SYN opens one, anything else is answered as RFC 9293 section 3.10.7.1 says. */
@@ -109,6 +127,8 @@ export class TcpHandshake {
     if (port === 0 || ports >>> 16 === 0 || multicast || destination === Destination.invalid) {
       return packetDiscard(ctx, p, StageDrop.tcpDestination);
     }
+    // Nobody to answer: only DHCP and neighbour discovery have such a source.
+    if (isUnspecified(p.addr, 0)) return packetDiscard(ctx, p, StageDrop.ipSource);
     if ((flags & (TcpFlag.syn | TcpFlag.ack | TcpFlag.rst | TcpFlag.fin)) !== TcpFlag.syn) {
       if (!(flags & TcpFlag.rst)) this.#output.resetUnknown(p, headerBytes, flags);
       return packetDiscard(ctx, p, StageDrop.tcpNoFlow);
@@ -121,15 +141,8 @@ export class TcpHandshake {
       this.#output.resetUnknown(p, headerBytes, flags);
       return packetFree(ctx, p);
     }
-    const flow = ctx.flows.insert(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.tcp);
-    if (flow < 0) {
-      ctx.counters[Counter.flowTableFull]!++;
-      ctx.log(
-        'warning',
-        `flow table of shard ${ctx.shard} is full (${ctx.plan.pool.flows}): new connections wait`,
-      );
-      return packetFree(ctx, p);
-    }
+    const flow = ctx.flows.admit(Origin.tcp, p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.tcp);
+    if (flow < 0) return packetFree(ctx, p);
     this.#begin(flow, p.family);
     tcb.irs[flow] = tcpSeq(u8, p.transportAt);
     tcb.rcvNxt[flow] = (tcb.irs[flow]! + 1) >>> 0;
@@ -237,6 +250,12 @@ export class TcpHandshake {
     const tcb = this.#tcb;
     if (tcb.state[flow] !== TcbState.connecting) return;
     const ctx = this.#ctx;
+    if (isShortage(errno)) {
+      // Nobody has refused anything: the SYN counts as dropped, and the guest's timer sends it again.
+      tcb.state[flow] = TcbState.closing;
+      ctx.counters[Counter.tcpOpensPutOff]!++;
+      return;
+    }
     if (tcb.flags[flow]! & TcbFlag.dns) {
       const resolvers = this.#resolversOf(flow);
       resolvers.markBad(tcb.recover[flow]!, ctx.now);
@@ -245,6 +264,7 @@ export class TcpHandshake {
     }
     // host-io has closed the socket with the failure: `closed` is on its way behind this message.
     tcb.state[flow] = TcbState.closing;
+    ctx.flows.settle(flow);
     if (errno === Errno.ETIMEDOUT) return; // the guest's own SYN timer says the same
     const v6 = tcb.flags[flow]! & TcbFlag.v6;
     const honest = ctx.plan.policy.connectFailure === 'honest';
@@ -258,8 +278,47 @@ export class TcpHandshake {
     this.#output.sendReset(flow, 0);
   }
 
-  /** A connection to a published port: SYN to the guest, if a flow is free. @param words,at  ToShard.accepted */
-  onAccepted(words: Uint32Array, at: number): void {
+  /** Hold a connection until an older flow with the same addresses and ports has ended. @returns whether it waits */
+  #wait(older: number, words: Uint32Array, at: number): boolean {
+    const tcb = this.#tcb;
+    const ctx = this.#ctx;
+    if (!this.#waiting.add(older, words, at)) return false;
+    ctx.counters[Counter.tcpAcceptsHeld]!++;
+    const ending =
+      tcb.state[older] === TcbState.closing ||
+      (tcb.flags[older]! & (TcbFlag.guestFin | TcbFlag.hostEof)) !== 0;
+    const ms = ending ? WAIT_ENDING_MS : WAIT_LIVE_MS;
+    ctx.timers.arm(older * TIMER_KINDS + TimerKind.idle, ctx.now + ms);
+    return true;
+  }
+
+  /** A flow has ended, or was waited for long enough: those that wait for its addresses and ports go on. */
+  releaseWaiting(flow: number): void {
+    const waiting = this.#waiting;
+    // Each that is taken begins a flow or is refused; none waits again.
+    while (waiting.count > 0 && waiting.take(flow)) this.onAccepted(waiting.taken, 0, false);
+  }
+
+  /** A flow for this.#words under another port of the peer's. @returns its id, below zero: none */
+  #insertOther(hash: number, ports: number): number {
+    const { flows } = this.#ctx;
+    const words = this.#words;
+    const other = this.#otherPorts;
+    for (let k = 0; k < other.tries; k++) {
+      if (!other.at(k, hash, words, 0, words, 4, ports, IpProtocol.tcp)) continue;
+      if (flows.find(other.hash, words, 0, words, 4, other.ports, IpProtocol.tcp) >= 0) continue;
+      return flows.admit(Origin.tcp, other.hash, words, 0, words, 4, other.ports, IpProtocol.tcp);
+    }
+    this.#ctx.counters[Counter.flowTableFull]!++;
+    return -1;
+  }
+
+  /**
+   * A connection to a published port: SYN to the guest, if a flow is free.
+   * @param words,at  ToShard.accepted
+   * @param mayWait  for an older flow with the same addresses and ports; else another source port is shown to the guest
+   */
+  onAccepted(words: Uint32Array, at: number, mayWait = true): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
     const token = words[at + W.arg0]!;
@@ -273,17 +332,18 @@ export class TcpHandshake {
     const peerAndTarget = words[at + W.ports]!;
     const ports = ((peerAndTarget << 16) | (peerAndTarget >>> 16)) >>> 0;
     const hash = words[at + W.arg4]!;
-    const taken = ctx.flows.find(hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp) >= 0;
-    const flow = taken ? -1 : ctx.flows.insert(hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
+    const older = ctx.flows.find(hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
+    if (older >= 0 && mayWait && this.#wait(older, words, at)) return;
+    const flow =
+      older >= 0
+        ? this.#insertOther(hash, ports)
+        : ctx.flows.admit(Origin.tcp, hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
     const out = ctx.toHost;
     const o = reserveMessage(out, flow < 0 ? ToHost.refuse : ToHost.adopt, flow < 0 ? 0 : flow);
     const w = out.words;
     w[o + W.arg0] = token;
     out.commit();
-    if (flow < 0) {
-      ctx.counters[Counter.flowTableFull]!++;
-      return;
-    }
+    if (flow < 0) return;
     this.#begin(flow, family);
     tcb.mss[flow] = MSS_UNTOLD_V4;
     tcb.irs[flow] = 0;
@@ -379,6 +439,7 @@ export class TcpHandshake {
   #establish(flow: number, ack: number, seq: number, window: number): void {
     const tcb = this.#tcb;
     tcb.state[flow] = TcbState.established;
+    this.#ctx.flows.settle(flow);
     tcb.sndUna[flow] = ack;
     tcb.sndNxt[flow] = ack;
     tcb.sndMax[flow] = ack;

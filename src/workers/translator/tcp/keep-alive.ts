@@ -1,11 +1,14 @@
 /**
  * Keep-alives (RFC 9293 section 3.8.4): nothing heard of a connection for long, so the guest's kernel is asked whether it lives. One that
  * does not answer is ended towards both sides. The host's socket has the kernel's own.
+ *
+ * A guest that has closed is asked sooner: its kernel forgets a closed socket in FIN-WAIT-2 after a minute without a word (tcp_fin_timeout),
+ * while the host's peer may never close. RST then says that it is gone; one that has closed its sending side only answers by ACK.
  */
 import { TcpFlag } from '../../../proto/tcp.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
-import type { TcpClosing } from './closing.ts';
-import { TcbState, type TcpControlBlocks } from './control-blocks.ts';
+import { HALF_CLOSED_IDLE_MS, type TcpClosing } from './closing.ts';
+import { TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import type { SegmentOutput } from './output.ts';
 
 /** RFC 9293 section 3.8.4 default; then as many probes, as far apart, as Linux's defaults. */
@@ -28,7 +31,9 @@ export class KeepAlive {
 
   /** The connection stands. */
   begin(flow: number): void {
-    this.#ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, this.#ctx.now + KEEPALIVE_IDLE_MS);
+    const id = flow * TIMER_KINDS + TimerKind.idle;
+    // Armed already: for a connection that waits for this one (handshake.ts); onTimer() comes then, and goes on from there.
+    if (!this.#ctx.timers.isArmed(id)) this.#ctx.timers.arm(id, this.#ctx.now + KEEPALIVE_IDLE_MS);
   }
 
   onTimer(flow: number): void {
@@ -37,10 +42,12 @@ export class KeepAlive {
     const ctx = this.#ctx;
     const id = flow * TIMER_KINDS + TimerKind.idle;
     const quiet = ctx.now - tcb.lastSeen[flow]!;
-    if (quiet < KEEPALIVE_IDLE_MS) return ctx.timers.arm(id, tcb.lastSeen[flow]! + KEEPALIVE_IDLE_MS);
+    const halfClosed = (tcb.flags[flow]! & TcbFlag.guestFin) !== 0;
+    const idleMs = halfClosed ? HALF_CLOSED_IDLE_MS : KEEPALIVE_IDLE_MS;
+    if (quiet < idleMs) return ctx.timers.arm(id, tcb.lastSeen[flow]! + idleMs);
     if (quiet > KEEPALIVE_IDLE_MS + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_MS)
       return this.#closing.abortBoth(flow);
     this.#output.emit(flow, (tcb.sndUna[flow]! - 1) >>> 0, TcpFlag.ack, ctx.guest.scratchAt, 0, 0, 0);
-    ctx.timers.arm(id, ctx.now + KEEPALIVE_INTERVAL_MS);
+    ctx.timers.arm(id, ctx.now + (halfClosed ? HALF_CLOSED_IDLE_MS : KEEPALIVE_INTERVAL_MS));
   }
 }

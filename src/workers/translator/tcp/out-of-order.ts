@@ -9,12 +9,19 @@
  */
 import { seqDiff, seqGt, seqLeq } from '../../../proto/seq.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
+import { type SlotShares, slotShares } from '../../plan.ts';
 import type { ShardContext } from '../context.ts';
 import { NONE } from './control-blocks.ts';
 
 const ENTRIES = 4096;
 const ENTRIES_PER_FLOW = 1024;
 const SACK_BLOCKS = 3;
+
+/** Slots of each kind that segments out of order may hold in one shard. */
+export const outOfOrderLimit = (shares: SlotShares, shards: number): { small: number; large: number } => ({
+  small: Math.floor(shares.readerSmall[1] / 6 / shards),
+  large: Math.floor(shares.readerLarge[1] / 4 / shards),
+});
 
 export class OutOfOrderQueues {
   readonly #ctx: ShardContext;
@@ -43,13 +50,14 @@ export class OutOfOrderQueues {
   /** @param shards  that share the pool's slots */
   constructor(ctx: ShardContext, shards: number) {
     const { flows, smallSlots, largeSlots } = ctx.plan.pool;
+    const limit = outOfOrderLimit(slotShares(smallSlots, largeSlots, shards), shards);
     this.#ctx = ctx;
     this.head = new Int32Array(flows).fill(NONE);
     this.#tail = new Int32Array(flows).fill(NONE);
     this.#count = new Uint16Array(flows);
     for (let i = 0; i < ENTRIES; i++) this.#next[i] = i + 1 < ENTRIES ? i + 1 : NONE;
-    this.#smallMax = Math.floor(smallSlots / 8 / shards);
-    this.#largeMax = Math.floor(largeSlots / 8 / shards);
+    this.#smallMax = limit.small;
+    this.#largeMax = limit.large;
   }
 
   /** A new connection. */

@@ -81,7 +81,7 @@ export class SegmentOutput {
     let window = 0;
     let ack = 0;
     if (flags & TcpFlag.ack) {
-      ack = tcb.rcvNxt[flow]!;
+      ack = tcb.rcvAcked(flow);
       if (!(flags & TcpFlag.rst)) window = this.#buffers.window(flow, (flags & TcpFlag.syn) !== 0);
       tcb.flags[flow]! &= ~TcbFlag.ackPending;
       tcb.lastAckSent[flow] = ack;

@@ -8,14 +8,14 @@ import { seqDiff, seqGt } from '../../../proto/seq.ts';
 import { TcpFlag } from '../../../proto/tcp.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
-import { ToHost, W } from '../../messages.ts';
+import { SentFlag, ToHost, W } from '../../messages.ts';
 import type { ShardContext } from '../context.ts';
 import { type Packet, packetFree } from '../packet.ts';
 import type { TcpClosing } from './closing.ts';
 import { NONE, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import type { OutOfOrderQueues } from './out-of-order.ts';
 import type { Pending } from './pending.ts';
-import type { ReceiveBuffers } from './receive-buffers.ts';
+import { Admission, type ReceiveBuffers } from './receive-buffers.ts';
 
 export class TcpReceiver {
   readonly #ctx: ShardContext;
@@ -83,13 +83,6 @@ export class TcpReceiver {
       this.#pending.wantAck(flow);
       return packetFree(ctx, p);
     }
-    if (len > 0 && this.#buffers.isShort(flow)) {
-      // Unacknowledged, the guest keeps it for us.
-      ctx.counters[Counter.poolDry]!++;
-      this.#pending.wantAck(flow);
-      return packetFree(ctx, p);
-    }
-
     let slotA = p.slotA;
     let slotB = p.slotB;
     let at = p.transportAt - ctx.pool.slotAt(slotA) + headerBytes + skip;
@@ -109,20 +102,36 @@ export class TcpReceiver {
       ctx.counters[Counter.tcpOutOfOrder]!++;
       this.#pending.wantAck(flow);
       ctx.counters[Counter.tcpDupAcksSent]!++;
-      if (!this.#outOfOrder.insert(flow, seq, len, slotA, slotB, at, fin)) ctx.freeReaderSlots(slotA, slotB);
+      // Behind a hole that stays, because its bytes find no room, nothing is kept from flows that get on.
+      const isKept =
+        !(tcb.flags[flow]! & TcbFlag.heldBack && this.#buffers.isStalled(flow)) &&
+        this.#outOfOrder.insert(flow, seq, len, slotA, slotB, at, fin);
+      if (!isKept) ctx.freeReaderSlots(slotA, slotB);
       this.#pending.flushAck(flow);
       return;
     }
     if (len > 0) {
       this.#buffers.countBusy(flow);
-      this.#toHost(flow, slotA, slotB, at, len);
+      if (!this.#toHost(flow, slotA, slotB, at, len)) {
+        // Unacknowledged, the guest keeps it for us, and what waits behind it too.
+        if (this.#buffers.isStalled(flow)) this.#outOfOrder.clear(flow);
+        this.#pending.wantAck(flow);
+        return ctx.freeReaderSlots(slotA, slotB);
+      }
       tcb.rcvNxt[flow] = (seq + len) >>> 0;
     } else ctx.freeReaderSlots(slotA, slotB);
-    if (fin) this.#onGuestFin(flow);
+    if (fin) this.#onFinNext(flow);
     if (this.#outOfOrder.head[flow] !== NONE) {
       this.#drain(flow);
       this.#pending.wantAck(flow);
     }
+  }
+
+  /** The FIN is next, but it may stand behind bytes that are not certain yet. */
+  #onFinNext(flow: number): void {
+    const tcb = this.#tcb;
+    if (tcb.provisional[flow] === 0) return this.#onGuestFin(flow);
+    tcb.flags[flow]! |= TcbFlag.finWaits;
   }
 
   /** The FIN is next: nothing behind it can be valid. */
@@ -166,19 +175,24 @@ export class TcpReceiver {
           slotB = NO_SLOT;
           at = over;
         }
-        this.#toHost(flow, slotA, slotB, at, len);
+        if (!this.#toHost(flow, slotA, slotB, at, len)) return ctx.freeReaderSlots(slotA, slotB);
         tcb.rcvNxt[flow] = (rcvNxt + len) >>> 0;
       } else ctx.freeReaderSlots(slotA, slotB);
-      if (fin) {
-        this.#onGuestFin(flow);
-        return;
-      }
+      if (fin) return this.#onFinNext(flow);
     }
   }
 
-  /** Hand payload to host-io. @param slotOffset  where it begins in slot A */
-  #toHost(flow: number, slotA: number, slotB: number, slotOffset: number, len: number): void {
-    const out = this.#ctx.toHost;
+  /**
+   * Hand payload to host-io, if memory allows.
+   * @param slotOffset  where it begins in slot A
+   * @returns false when it does not: the slots are still the caller's
+   */
+  #toHost(flow: number, slotA: number, slotB: number, slotOffset: number, len: number): boolean {
+    const { pool, toHost: out } = this.#ctx;
+    const cost = pool.slotCost(slotA) + pool.slotCost(slotB);
+    const admission = this.#buffers.admit(flow, cost);
+    if (admission === Admission.dropped) return false;
+    const isProvisional = admission === Admission.provisional;
     const at = out.reserve();
     const w = out.words;
     w[at + W.op] = ToHost.send;
@@ -187,19 +201,33 @@ export class TcpReceiver {
     w[at + W.slotB] = slotB;
     w[at + W.at] = slotOffset;
     w[at + W.len] = len;
+    w[at + W.arg0] = isProvisional ? 1 + this.#tcb.refusals[flow]! : 0;
     out.commit();
-    this.#buffers.add(flow, len);
+    this.#buffers.add(flow, len, cost, isProvisional);
     this.#ctx.flows.fromGuestBytes[flow]! += len;
+    return true;
   }
 
   /**
    * host-io tells of bytes that the host's socket has taken.
-   * @param empty  none are left
+   * @param flags  SentFlag bits
+   * @param freed  slots that went back to the reader, small | large << 16
    */
-  onSent(flow: number, bytes: number, empty: boolean): void {
-    this.#buffers.remove(flow, bytes);
-    if (this.#tcb.state[flow] !== TcbState.established) return;
-    if (empty && bytes > 0) this.#buffers.grow(flow);
+  onSent(flow: number, bytes: number, flags: number, freed: number): void {
+    const tcb = this.#tcb;
+    const takesMore = (flags & SentFlag.empty) !== 0;
+    this.#buffers.onSent(flow, bytes, freed, takesMore);
+    if (flags & SentFlag.refused) {
+      this.#ctx.flows.fromGuestBytes[flow]! -= tcb.provisional[flow]!;
+      tcb.refusals[flow]!++;
+      this.#buffers.onRefused(flow);
+    }
+    if (tcb.state[flow] !== TcbState.established) return;
+    if (takesMore && bytes > 0) this.#buffers.grow(flow);
     this.#pending.wantAck(flow);
+    if (tcb.provisional[flow] === 0 && tcb.flags[flow]! & TcbFlag.finWaits) {
+      tcb.flags[flow]! &= ~TcbFlag.finWaits;
+      this.#onGuestFin(flow);
+    }
   }
 }

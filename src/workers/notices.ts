@@ -1,0 +1,48 @@
+/**
+ * Log lines that traffic can cause: one of each kind in ten seconds at the most, however often there is reason for it. What was held back
+ * is told with the next line of the kind. Whoever handles packets has a Notices and no other log.
+ */
+const TELL_AGAIN_MS = 10_000;
+
+export type Log = (level: 'error' | 'warning' | 'info' | 'debug', text: string) => void;
+
+/** Kinds of lines. A new kind is one line here. */
+export const Notice = {
+  tableFull: 0,
+  pingForbidden: 1,
+  noPeekOffset: 2,
+  acceptFailed: 3,
+  acceptInsideFailed: 4,
+  descriptorsShort: 5,
+  slotsOut: 6,
+  slotsBack: 7,
+  pcapLost: 8,
+  queuesFull: 9,
+} as const;
+export type Notice = (typeof Notice)[keyof typeof Notice];
+export const NOTICES = 10;
+
+export class Notices {
+  readonly #log: Log;
+  readonly #now: () => number;
+  readonly #toldAt = new Float64Array(NOTICES).fill(Number.NEGATIVE_INFINITY);
+  readonly #heldBack = new Float64Array(NOTICES);
+
+  constructor(log: Log, now: () => number = () => performance.now()) {
+    this.#log = log;
+    this.#now = now;
+  }
+
+  /** Write the line, or count it as held back. @param text  constant where it is told often */
+  tell(kind: Notice, level: 'warning' | 'info', text: string): void {
+    const now = this.#now();
+    if (now - this.#toldAt[kind]! < TELL_AGAIN_MS) {
+      this.#heldBack[kind]!++;
+      return;
+    }
+    this.#toldAt[kind] = now;
+    const heldBack = this.#heldBack[kind]!;
+    this.#heldBack[kind] = 0;
+    this.#log(level, heldBack === 0 ? text : `${text} (${heldBack} more times since the last such line)`);
+  }
+}

@@ -1,0 +1,72 @@
+/**
+ * Peers that do harm, beside ordinary traffic: whatever they do, connections that stand, new ones, UDP and names go on, and the engine
+ * has back what it had when they are gone. test/hostile/arena has the attacks; main.ts there runs them by hand, larger and timed.
+ */
+import { expect, it } from 'vitest';
+import { type ArenaOptions, type ArenaResult, fight, type Window } from '../hostile/arena/arena.ts';
+import { ATTACK_NAMES, ATTACKS, type AttackName } from '../hostile/arena/attacks.ts';
+import type { Tally } from '../hostile/arena/witness.ts';
+import { describeE2e, requireTool } from '../support/require.ts';
+
+const WINDOW_SECONDS = 3;
+const TIMEOUT_MS = 120_000;
+/** What must be answered in time. Datagrams may be lost where two processors are full. */
+const SHARE = { old: 1, connect: 0.95, udp: 0.9, dns: 0.9 } as const;
+/** Whatever the number of peers: one line a cause in some seconds. */
+const LOG_LINES = 12;
+/** The pool and the tables, should all of their pages be touched. */
+const GROWTH_MIB = 96;
+const SPARE_DESCRIPTORS = 8;
+
+const STALLED: readonly AttackName[] = ['idle-readers', 'uploads', 'idle-readers-inside', 'uploads-inwards'];
+const TABLES: readonly AttackName[] = ['udp-peers', 'udp-sources', 'half-open'];
+
+function expectServed(window: Window, when: string): void {
+  for (const side of ['outbound', 'inbound'] as const) {
+    for (const [kind, share] of Object.entries(SHARE) as [keyof typeof SHARE, number][]) {
+      const tally: Tally = window[side][kind];
+      if (side === 'inbound' && kind === 'dns') continue;
+      const what = `${when}: ${side} ${kind}: ${JSON.stringify(tally)}`;
+      expect(tally.asked, what).toBeGreaterThan(0);
+      expect(tally.answered / tally.asked, what).toBeGreaterThanOrEqual(share);
+    }
+  }
+}
+
+function expectUnharmed(r: ArenaResult): void {
+  expectServed(r.before, 'before');
+  expectServed(r.during, 'during');
+  expectServed(r.after, 'after');
+  expect(r.during.logLines - r.before.logLines, r.log).toBeLessThanOrEqual(LOG_LINES);
+  expect(r.during.rssMiB - r.before.rssMiB, 'RSS in MiB').toBeLessThan(GROWTH_MIB);
+  expect(r.after.descriptors, `descriptors, before: ${r.before.descriptors}`).toBeLessThanOrEqual(
+    r.before.descriptors + SPARE_DESCRIPTORS,
+  );
+}
+
+const attacked = (front: ArenaOptions['front'], plan: string, attack: AttackName, more = {}): void => {
+  const size = ATTACKS[attack].quick;
+  it(`${attack} × ${size}: ${ATTACKS[attack].about}`, { timeout: TIMEOUT_MS }, async () => {
+    const options = { front, plan, attack, size, windowSeconds: WINDOW_SECONDS, ...more };
+    expectUnharmed(await fight(options));
+  });
+};
+
+const needs = [requireTool('socat', 'apt package socat')];
+
+describeE2e('run, fused: nobody suffers from', needs, () => {
+  for (const attack of ATTACK_NAMES) attacked('run', 'fused', attack);
+});
+describeE2e('run, pipeline=2: nobody suffers from', needs, () => {
+  for (const attack of [...STALLED, ...TABLES]) attacked('run', 'pipeline=2', attack);
+});
+describeE2e('run, at MTU 1500: nobody suffers from', needs, () => {
+  for (const attack of ['idle-readers', 'uploads'] as const) attacked('run', 'fused', attack, { mtu: 1500 });
+});
+describeE2e('pasta: nobody suffers from', needs, () => {
+  for (const attack of ['idle-readers', 'uploads', 'udp-sources'] as const) attacked('pasta', 'auto', attack);
+});
+describeE2e('slirp4netns: nobody suffers from', needs, () => {
+  for (const attack of ['idle-readers', 'uploads', 'udp-sources'] as const)
+    attacked('slirp4netns', 'auto', attack);
+});

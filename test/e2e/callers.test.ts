@@ -1,0 +1,476 @@
+/** What the front ends do to those who start them: their descriptors, their environment, their terminal, their readers. */
+import { spawn, spawnSync } from 'node:child_process';
+import { chmodSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { repoRoot } from '../main/source-tree.ts';
+import { KINDS, type Kind, openThree } from '../support/open-files.ts';
+import {
+  childrenOf,
+  descendantsOf,
+  eventually,
+  isAlive,
+  runToEnd,
+  sleepMs,
+  start,
+} from '../support/process.ts';
+import { requireTool } from '../support/require.ts';
+import { describeNeeding, tapNeeds } from '../sys/needs.ts';
+
+const BIN = `${repoRoot}/bin`;
+const BUCATINI = `${BIN}/bucatini`;
+const PASTA = `${BIN}/pasta`;
+const SLIRP = `${BIN}/slirp4netns`;
+
+let dir: string;
+beforeAll(() => {
+  dir = mkdtempSync(`${tmpdir()}/bucatini-callers-`);
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+/** A process in user and network namespaces of its own, to be served. */
+async function withTarget<T>(use: (pid: number) => Promise<T>): Promise<T> {
+  const target = spawn('unshare', ['-Urn', 'sh', '-c', 'echo there; exec sleep 1000'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  try {
+    await new Promise((resolve) => target.stdout!.once('data', resolve));
+    return await use(target.pid!);
+  } finally {
+    target.kill('SIGKILL');
+  }
+}
+
+/** Descriptors 3, 4 and 5 become the standard ones: spawn() itself makes 0 to 2 blocking. */
+const AS_STANDARD = 'exec "$@" 0<&3 1>&4 2>&5 3<&- 4<&- 5<&-';
+
+/** Root of the machine would become nobody. */
+const AS_OURSELVES = ['--runas', `${process.getuid!()}:${process.getgid!()}`];
+
+interface FrontEnd {
+  readonly name: string;
+  argv(pid: number): string[];
+  /** It goes on until it is told to end. */
+  readonly serves?: boolean;
+}
+
+/** In and out of COMMAND: the descriptors' flags as it sees them, in octal. */
+const LOOK = 'for fd in 0 1 2; do grep flags /proc/self/fdinfo/$fd; done >"$0"; sleep 0.2';
+
+const frontEnds = (seen: string): readonly FrontEnd[] => [
+  ...['fused', 'pipeline=2'].flatMap((threads) => [
+    {
+      name: `run, ${threads}`,
+      argv: () => [BUCATINI, 'run', `--threads=${threads}`, '--', 'sh', '-c', LOOK, seen],
+    },
+    {
+      name: `attach, ${threads}`,
+      argv: (pid: number) => [BUCATINI, 'attach', `--threads=${threads}`, String(pid)],
+      serves: true,
+    },
+  ]),
+  { name: 'pasta COMMAND', argv: () => [PASTA, '--config-net', '--', 'sh', '-c', LOOK, seen] },
+  {
+    name: 'pasta PID',
+    argv: (pid) => [PASTA, '-f', ...AS_OURSELVES, '--config-net', String(pid)],
+    serves: true,
+  },
+  {
+    name: 'pasta PID in the background',
+    argv: (pid) => [PASTA, ...AS_OURSELVES, '--config-net', '-P', `${dir}/pid`, String(pid)],
+  },
+  { name: 'slirp4netns', argv: (pid) => [SLIRP, '-c', String(pid), 'tap0'], serves: true },
+];
+
+describeNeeding("flags of the caller's descriptors", tapNeeds, () => {
+  const check = async (frontEnd: FrontEnd, kind: Kind, nonBlocking: boolean): Promise<void> => {
+    const three = openThree(kind, nonBlocking);
+    try {
+      await withTarget(async (pid) => {
+        const before = three.flags();
+        const child = spawn('/bin/sh', ['-c', AS_STANDARD, 'sh', ...frontEnd.argv(pid)], {
+          stdio: ['ignore', 'ignore', 'ignore', ...three.fds],
+        });
+        const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+        let over = false;
+        void ended.then(() => {
+          over = true;
+        });
+        const endAt = performance.now() + (frontEnd.serves === true ? 700 : 15_000);
+        while (!over && performance.now() < endAt) {
+          expect(three.flags()).toEqual(before);
+          await sleepMs(2);
+        }
+        expect(over).toBe(frontEnd.serves !== true);
+        if (over) expect(await ended).toBe(0);
+        child.kill('SIGTERM');
+        await ended;
+        expect(three.flags()).toEqual(before);
+      });
+    } finally {
+      three.close();
+    }
+  };
+  for (const frontEnd of frontEnds('/dev/null')) {
+    for (const nonBlocking of [false, true]) {
+      it(`${frontEnd.name}: ${nonBlocking ? 'non-blocking' : 'blocking'} ones of all kinds stay so`, async () => {
+        // One in the background ends with its target.
+        for (const kind of KINDS) await check(frontEnd, kind, nonBlocking);
+      }, 60_000);
+    }
+  }
+
+  it("COMMAND's standard error with a slow reader takes all that is written", async () => {
+    const script = `"$0" run -- sh -c 'seq 1 100000 >&2; echo $? >&2' 2>&1 >/dev/null | (sleep 1; tail -n 1)`;
+    expect((await runToEnd(['/bin/sh', '-c', script, BUCATINI])).stdout).toBe('0\n');
+  });
+});
+
+describeNeeding('a pipe that nobody reads', tapNeeds, () => {
+  /** Standard output and error are one pipe, which is full. */
+  const full = (argv: readonly string[]) =>
+    spawn('/bin/sh', ['-c', `${AS_STANDARD}`, 'sh', ...argv], {
+      stdio: ['ignore', 'ignore', 'ignore', ...fullPipe()],
+    });
+  let pipes: ReturnType<typeof openThree>[] = [];
+  const fullPipe = (): [number, number, number] => {
+    const three = openThree('pipe', true);
+    pipes.push(three);
+    const [input, output] = three.fds;
+    const holder = spawnSync('/bin/sh', ['-c', 'yes >&3 2>/dev/null; exit 0'], {
+      stdio: ['ignore', 'ignore', 'ignore', output],
+    });
+    expect(holder.status).toBe(0);
+    spawnSync('/bin/sh', ['-c', ':']);
+    three.blocking();
+    return [input, output, output];
+  };
+  afterAll(() => {
+    for (const three of pipes) three.close();
+    pipes = [];
+  });
+
+  it('run: serves, notices that COMMAND ends', async () => {
+    const child = full([BUCATINI, 'run', '--log-level=debug', '--stats', '--', 'sh', '-c', 'exit 5']);
+    const status = await Promise.race([
+      new Promise((resolve) => child.once('exit', resolve)),
+      sleepMs(10_000),
+    ]);
+    child.kill('SIGKILL');
+    expect(status).toBe(5);
+  });
+
+  for (const frontEnd of frontEnds('/dev/null').filter(({ serves }) => serves)) {
+    it(`${frontEnd.name}: SIGTERM ends it`, async () => {
+      await withTarget(async (pid) => {
+        const [program = '', ...args] = frontEnd.argv(pid);
+        const loud = program === BUCATINI ? [args[0]!, '--log-level=debug', ...args.slice(1)] : args;
+        const child = full([program, ...loud]);
+        await sleepMs(1000);
+        child.kill('SIGTERM');
+        const ended = new Promise((resolve) => child.once('exit', () => resolve('ended')));
+        expect(await Promise.race([ended, sleepMs(5000)])).toBe('ended');
+      });
+    });
+  }
+
+  it('what was dropped is counted, and told when the reader reads again', async () => {
+    const script = `"$0" run --log-level=debug -- sh -c 'sleep 0.5; exit 0' 2>&1 >/dev/null`;
+    const ended = await runToEnd(['/bin/sh', '-c', `{ ${script}; } | { sleep 2; cat; }`, BUCATINI]);
+    expect(ended.stdout).toContain('start:');
+  });
+});
+
+describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
+  const env = {
+    PATH: process.env.PATH!,
+    'a.b': '1',
+    'BASH_FUNC_f%%': '() { echo two\n lines\n}',
+    '1st': 'x=y',
+    go: 'go',
+    name: 'name',
+    fd: '4',
+    root: '/r',
+    stopped: 'stopped',
+    NODE_OPTIONS: '--require /does/not/exist',
+    NODE_DEBUG: 'module,net,worker',
+    NODE_CHANNEL_FD: '77',
+    NODE_UNIQUE_ID: '3',
+    NODE_V8_COVERAGE: '/does/not/exist',
+    NODE_EXTRA_CA_CERTS: '/does/not/exist',
+    NODE_REDIRECT_WARNINGS: '/does/not/exist',
+    UV_THREADPOOL_SIZE: '1',
+    EMPTY: '',
+  };
+  for (const [name, argv] of [
+    ['run', [BUCATINI, 'run', '--', 'env', '-0']],
+    ['pasta', [PASTA, '--config-net', '--', 'env', '-0']],
+  ] as const) {
+    it(`${name}: all names and values reach COMMAND, none changes us`, () => {
+      const [program, ...args] = argv;
+      const { stdout, stderr, status } = spawnSync(program, args, { encoding: 'utf8', env });
+      const got = Object.fromEntries(
+        stdout
+          .split('\0')
+          .filter(Boolean)
+          .map((entry) => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)]),
+      );
+      expect(stderr.replace(/^Started as root.*\n/, '')).toBe('');
+      expect(status).toBe(0);
+      const { PWD: _, OLDPWD: __, ...rest } = got;
+      expect(rest).toEqual(env);
+      expect(existsSync('/does/not/exist')).toBe(false);
+    });
+  }
+
+  it('run: descriptors above 2 are inherited by their numbers, however many', () => {
+    const script = (count: number): string => {
+      const fds = Array.from({ length: count }, (_, i) => i + 3);
+      const open = fds.map((fd) => `exec ${fd}<<<"number ${fd}"`).join('; ');
+      const read = fds.map((fd) => `cat <&${fd}`).join('; ');
+      return `${open}; exec 40</dev/zero; "$0" run -- bash -c 'echo in; ${read}; ls /proc/$$/fd | grep -c 40' <<<input`;
+    };
+    for (const count of [1, 4, 7, 12]) {
+      const { stdout, stderr } = spawnSync('bash', ['-c', script(count), BUCATINI], { encoding: 'utf8' });
+      const numbers = Array.from({ length: count }, (_, i) => `number ${i + 3}\n`).join('');
+      expect({ stdout, stderr }).toEqual({ stdout: `in\n${numbers}1\n`, stderr: '' });
+    }
+  });
+
+  it('run: process substitution', () => {
+    const script = '"$0" run -- cat <(echo substituted)';
+    expect(spawnSync('bash', ['-c', script, BUCATINI], { encoding: 'utf8' }).stdout).toBe('substituted\n');
+  });
+
+  it('run: socket activation: LISTEN_PID is that of COMMAND where it was ours', () => {
+    const script =
+      'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$0" run -- sh -c \'echo $LISTEN_FDS; [ $LISTEN_PID = $$ ]; echo $?; cat <&3\' 3<<<socket';
+    expect(spawnSync('bash', ['-c', script, BUCATINI], { encoding: 'utf8' }).stdout).toBe('1\n0\nsocket\n');
+    const other = 'export LISTEN_PID=1; "$0" run -- sh -c \'echo $LISTEN_PID\'';
+    expect(spawnSync('bash', ['-c', other, BUCATINI], { encoding: 'utf8' }).stdout).toBe('1\n');
+  });
+
+  it('pasta: none of them, as the original', () => {
+    const script = '"$0" --config-net -- sh -c "ls /proc/\\$\\$/fd" 5</dev/zero 12</dev/zero 2>/dev/null';
+    const { stdout } = spawnSync('bash', ['-c', script, PASTA], { encoding: 'utf8' });
+    expect(stdout.split('\n').filter((fd) => fd === '5' || fd === '12')).toEqual([]);
+  });
+});
+
+describeNeeding('who dies with whom', tapNeeds, () => {
+  const up = async (argv: readonly string[]) => {
+    const started = start(argv);
+    await eventually('COMMAND runs', 10_000, () => started.printed().stdout.includes('up'));
+    return { started, family: descendantsOf(started.pid) };
+  };
+  const command = ['--', 'sh', '-c', 'echo up; trap "" TERM HUP; sleep 1000; :'];
+  for (const [name, argv] of [
+    ['run', [BUCATINI, 'run', ...command]],
+    ['pasta', [PASTA, '--config-net', ...command]],
+    ['pasta --no-pidns', [PASTA, '--config-net', '--no-pidns', ...command]],
+  ] as const) {
+    it(`${name}: SIGKILL of the engine ends COMMAND`, async () => {
+      const { started, family } = await up(argv);
+      const own = name === 'pasta --no-pidns' ? family.slice(0, 1) : family; // its children are nobody's but its own
+      process.kill(started.pid, 'SIGKILL');
+      await eventually('all are gone', 3000, () => !own.some(isAlive));
+      for (const pid of family) if (isAlive(pid)) process.kill(pid, 'SIGKILL');
+    });
+  }
+  it('pasta: SIGKILL of unshare ends COMMAND and pasta', async () => {
+    const { started, family } = await up([PASTA, '--config-net', ...command]);
+    process.kill(childrenOf(started.pid)[0]!, 'SIGKILL');
+    await eventually('all are gone', 3000, () => !family.some(isAlive));
+    expect(await started.exited).toBe(137);
+  });
+  it('pasta: SIGTERM ends it with 0 and COMMAND with it', async () => {
+    const { started, family } = await up([PASTA, '--config-net', ...command]);
+    process.kill(started.pid, 'SIGTERM');
+    expect(await started.exited).toBe(0);
+    await eventually('all are gone', 3000, () => !family.some(isAlive));
+  });
+});
+
+describe('the launchers', () => {
+  it('set aside what a shell drops or they change', () => {
+    const script = '. "$0"/launch.sh; keep_for_command; printf %s "$BUCATINI_KEPT"; env';
+    const { stdout } = spawnSync('/bin/sh', ['-c', script, BIN], {
+      encoding: 'utf8',
+      env: { PATH: process.env.PATH!, 'x y': 'a\nb', NODE_DEBUG: 'net', lower: '*', BUCATINI_KEPT: 'z=1\n' },
+    });
+    expect(stdout.slice(0, stdout.indexOf('PATH='))).toContain('x y=a\x01b\n');
+    expect(stdout).toContain('NODE_DEBUG=net\n');
+    expect(stdout).toContain('lower=*\n');
+    expect(stdout).not.toContain('z=1');
+  });
+});
+
+/** What python3 has that Node has not: a terminal with a shell on it. Types a line, and tells what came within some seconds. */
+const TERMINAL = `
+import os, pty, select, sys, time
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp("bash", ["bash", "--norc", "-i"])
+def until(text, seconds=10):
+    out, end = "", time.time() + seconds
+    while text not in out and time.time() < end:
+        if select.select([fd], [], [], 0.05)[0]:
+            try: out += os.read(fd, 65536).decode(errors="replace")
+            except OSError: break
+    return text in out
+os.write(fd, b"PS1=OU''T_; PS2=\\n")
+until("OUT_")
+for step in sys.argv[1:]:
+    line, wanted = step.split(" => ")
+    os.write(fd, line.encode().decode("unicode_escape").encode())
+    print(wanted if until(wanted) else "not: " + wanted)
+    time.sleep(0.2)
+os.kill(pid, 9)
+`;
+
+describeNeeding('job control', [...tapNeeds, requireTool('python3', 'apt package python3')], () => {
+  const terminal = async (...steps: string[]): Promise<void> => {
+    const ended = await runToEnd(['python3', '-c', TERMINAL, ...steps], { timeoutMs: 60_000 });
+    expect(ended.stdout).toBe(steps.map((step) => `${step.split(' => ')[1]}\n`).join(''));
+  };
+  const run = `${BUCATINI} run --`;
+
+  it('COMMAND stops itself: the shell outside goes on, fg lets it go on', () =>
+    terminal(
+      `${run} bash -c 'kill -STOP $$; echo on a""gain'\\n => Stopped`,
+      'echo out$((1+1))side\\n => out2side',
+      'fg\\n => on again',
+    ));
+
+  it('suspend in a shell of its own process group, twice', () =>
+    terminal(
+      `${run} bash --norc -i\\n => bash`,
+      'PS1=I""N_\\n => IN_',
+      'suspend\\n => Stopped',
+      'echo out$((1+1))side\\n => out2side',
+      'fg\\n => IN_',
+      'echo in$((1+1))side; sleep 0.1 | cat\\n => in2side',
+      'suspend\\n => Stopped',
+      'fg\\n => IN_',
+      'exit 7\\n => OUT_',
+      'echo status $?\\n => status 7',
+    ));
+
+  it('^Z, fg, ^C', () =>
+    terminal(
+      `${run} sh -c 'echo r""uns; sleep 100'\\n => runs`,
+      '\\x1a => Stopped',
+      'fg\\n => sleep 100',
+      '\\x03 => OUT_',
+      'echo status $?\\n => status 130',
+    ));
+
+  it('a stopped one ends by the signal that kill sends a job, and leaves the terminal to the shell outside', () =>
+    terminal(
+      `${run} bash -c 'kill -STOP $$; sleep 100'\\n => Stopped`,
+      'kill %1\\n => OUT_',
+      'wait; echo wa""ited\\n => waited',
+      `${run} bash --norc -i\\n => bash`,
+      'suspend\\n => Stopped',
+      'kill -HUP %1; wait; echo a""gain\\n => again',
+      'echo out$((1+1))side\\n => out2side',
+    ));
+
+  it('without a terminal: COMMAND that is let go on by itself has its engine again', async () => {
+    const started = start([BUCATINI, 'run', '--', 'sh', '-c', 'echo up; kill -STOP $$; exit 9']);
+    const state = (): string =>
+      readFileSync(`/proc/${started.pid}/stat`, 'latin1')
+        .replace(/^.*\) /, '')
+        .charAt(0);
+    await eventually('bucatini is stopped', 10_000, () => state() === 'T');
+    process.kill(descendantsOf(started.pid).at(-1)!, 'SIGCONT');
+    expect(await started.exited).toBe(9);
+  });
+
+  it('a stopped COMMAND is killed: bucatini ends with it', async () => {
+    const started = start([BUCATINI, 'run', '--', 'sh', '-c', 'kill -STOP $$; exit 9']);
+    const state = (): string =>
+      readFileSync(`/proc/${started.pid}/stat`, 'latin1')
+        .replace(/^.*\) /, '')
+        .charAt(0);
+    await eventually('bucatini is stopped', 10_000, () => state() === 'T');
+    process.kill(descendantsOf(started.pid).at(-1)!, 'SIGKILL');
+    expect(await started.exited).toBe(137);
+  });
+
+  it('SIGTERM while COMMAND is stopped, and SIGCONT behind it as supervisors send it, end both', async () => {
+    const started = start([BUCATINI, 'run', '--', 'sh', '-c', 'echo up; kill -STOP $$; exit 9']);
+    const state = (): string =>
+      readFileSync(`/proc/${started.pid}/stat`, 'latin1')
+        .replace(/^.*\) /, '')
+        .charAt(0);
+    await eventually('bucatini is stopped', 10_000, () => state() === 'T');
+    const family = descendantsOf(started.pid);
+    process.kill(started.pid, 'SIGTERM');
+    process.kill(started.pid, 'SIGCONT');
+    // Whichever Node takes first: COMMAND has gone on, or has been ended.
+    expect([143, 9]).toContain(await started.exited);
+    await eventually('all are gone', 3000, () => !family.some(isAlive));
+  });
+});
+
+describeNeeding('a full disk', tapNeeds, () => {
+  /** In namespaces of its own: /mnt has one page. */
+  const onTiny = (script: string): ReturnType<typeof runToEnd> =>
+    runToEnd(['unshare', '-Urm', 'sh', '-c', `mount -t tmpfs -o size=4k tmpfs /mnt; BIN=${BIN}; ${script}`]);
+
+  it('--pid and --log-file: the line names option, file and reason', async () => {
+    for (const option of ['--pid', '--log-file']) {
+      const ended = await onTiny(
+        `head -c 4096 /dev/zero >/mnt/fill; "$BIN/pasta" --config-net ${option} /mnt/file -- true`,
+      );
+      expect(ended.status).toBe(1);
+      expect(ended.stderr).toContain(`${option} /mnt/file: cannot be written: No space left on device\n`);
+    }
+  });
+
+  it('--pcap: no file header fits: one line', async () => {
+    const ended = await onTiny(
+      'head -c 4096 /dev/zero >/mnt/fill; "$BIN/bucatini" run --pcap /mnt/file -- true',
+    );
+    expect(ended.status).toBe(1);
+    expect(ended.stderr).toContain('--pcap /mnt/file: cannot be written: no space left on device');
+  });
+
+  for (const threads of ['fused', 'pipeline=2']) {
+    it(`--pcap, ${threads}: whole records only, and a line that some are missing`, async () => {
+      const ping =
+        'for i in 1 2 3 4 5 6 7 8; do ping -c 1 -W 1 -s 900 $(ip route | sed -n "s/default via \\([^ ]*\\).*/\\1/p") >/dev/null; done';
+      const ended = await onTiny(
+        `"$BIN/bucatini" run --threads=${threads} --pcap /mnt/file -- sh -c '${ping}' >&2; cat /mnt/file | od -An -v -tu1 | tr -d '\\n'`,
+      );
+      expect(ended.stderr).toContain('--pcap /mnt/file: no space left on device: frames are missing from it');
+      const file = Buffer.from(ended.stdout.trim().split(/ +/).map(Number));
+      expect(file.length).toBeGreaterThan(2000);
+      let at = 24;
+      while (at < file.length) at += 16 + file.readUInt32LE(at + 8);
+      expect(at).toBe(file.length);
+    });
+  }
+});
+
+describeNeeding('a packet thread that cannot begin', tapNeeds, () => {
+  it('ends every front end with a line, at once', async () => {
+    cpSync(`${repoRoot}/dist`, `${dir}/tree/dist`, { recursive: true });
+    cpSync(BIN, `${dir}/tree/bin`, { recursive: true });
+    cpSync(`${repoRoot}/package.json`, `${dir}/tree/package.json`);
+    symlinkSync(`${repoRoot}/node_modules`, `${dir}/tree/node_modules`);
+    chmodSync(dir, 0o755);
+    rmSync(`${dir}/tree/dist/main/packet-thread.js`);
+    for (const argv of [
+      ['bucatini', 'run', '--threads=fused', '--', 'true'],
+      ['bucatini', 'run', '--threads=pipeline=2', '--', 'true'],
+      ['pasta', '--config-net', '--', 'true'],
+    ]) {
+      const [program = '', ...args] = argv;
+      const ended = await runToEnd([`${dir}/tree/bin/${program}`, ...args], { timeoutMs: 10_000 });
+      expect(ended.status).toBe(1);
+      expect(ended.stderr).toMatch(/packet-thread\.js/);
+    }
+  });
+});

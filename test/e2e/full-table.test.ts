@@ -1,0 +1,79 @@
+/** More flows than the flow table holds: those that nobody has answered give way, and everybody else goes on. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
+import { engine } from '../support/engines.ts';
+import { GATEWAY4, HOST4, PEER4, PORT } from '../support/ports.ts';
+import { eventually, type Started } from '../support/process.ts';
+import { describeE2e, requireTool } from '../support/require.ts';
+
+const PUBLISHED = 5353;
+const FLOOD_TIMEOUT_MS = 40_000;
+const OURS = engine.name === 'bucatini';
+const needs = [requireTool('dig', 'apt package bind9-dnsutils'), requireTool('curl', 'apt package curl')];
+
+describeE2e('a full flow table', needs, () => {
+  let bed: Bed;
+  beforeAll(async () => {
+    bed = await makeBed();
+  });
+  afterAll(() => bed?.close());
+
+  describe.each(engine.plans)('%s', (plan) => {
+    let guest: Guest;
+    beforeEach(async () => {
+      // A small table, 4,096 flows a shard: some of a flood's datagrams are always lost on the way.
+      const extra = OURS ? ['--pool-size', '8'] : [];
+      guest = await bed.engine({ plan, extra, publish: [`${PUBLISHED}:${PUBLISHED}/udp`] });
+    });
+    afterEach(() => guest?.stop());
+
+    const connect = async (): Promise<void> => {
+      const args = ['curl', '-sS', '-m', '3', '-o', '/dev/null', `http://${PEER4}:${PORT.http}/`];
+      const { stderr } = await guest.inside(args);
+      // Whatever the server says to "/": the connection stands.
+      expect(stderr).not.toMatch(/timed out|[Cc]onnect/);
+    };
+    const ask = async (): Promise<void> => {
+      expect(await succeed(guest, ['dig', '+tries=1', '+time=2', '+short', 'peer.bed.test', 'A'])).toBe(
+        `${PEER4}\n`,
+      );
+    };
+    /** New connections and names while the flood runs and behind it; an old connection is still there. */
+    const goesOn = async (flood: Started): Promise<void> => {
+      const echo = 'while echo t >&3 && read -r -t 3 x <&3; do echo $x; sleep 0.1; done; echo over';
+      const old = guest.startInside(['bash', '-c', `exec 3<>/dev/tcp/${PEER4}/${PORT.echo}; ${echo}`]);
+      const echoes = (): number => old.printed().stdout.split('t').length;
+      await eventually('an old connection stands', 5000, () => echoes() > 2);
+      const over = eventually('the flood is over', FLOOD_TIMEOUT_MS, () =>
+        flood.printed().stdout.includes('done'),
+      );
+      for (let i = 0; i < 5; i++) {
+        await connect();
+        await ask();
+      }
+      await over;
+      for (let i = 0; i < 5; i++) {
+        await connect();
+        await ask();
+      }
+      const before = echoes();
+      await eventually('the old connection goes on', 5000, () => echoes() > before);
+      expect(old.printed().stdout).not.toContain('over');
+      const lines = guest.started
+        .printed()
+        .stderr.split('\n')
+        .filter((line) => line.includes('flow table'));
+      if (OURS) expect(lines.length).toBeGreaterThan(0);
+      expect(lines.length).toBeLessThanOrEqual(8); // one a shard in ten seconds
+    };
+
+    it('40,000 UDP peers from one port inside', async () => {
+      await goesOn(guest.startInside(supportProgram('clients/udp-peers.ts', 'to', PEER4, 20_000, 40_000)));
+    });
+
+    it('40,000 sources at a published UDP port', async () => {
+      const args = ['from', `${PEER4},${GATEWAY4}`, 20_000, 20_000, HOST4, PUBLISHED];
+      await goesOn(bed.start('peer', supportProgram('clients/udp-peers.ts', ...args)));
+    });
+  });
+});

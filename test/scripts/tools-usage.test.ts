@@ -1,0 +1,40 @@
+/** The small tools' command lines: usage where it is asked for, one line where something is wrong, never a stack. */
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from 'vitest';
+
+const run = (file: string, ...args: string[]) => {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    ['--no-warnings', fileURLToPath(new URL(`../../${file}`, import.meta.url)), ...args],
+    { encoding: 'utf8' },
+  );
+  return { status, stdout, stderr };
+};
+
+describe.each([
+  ['bench/run.ts', 'npm run bench'],
+  ['perf/render.ts', 'npm run report'],
+])('%s', (file, command) => {
+  test.each(['--help', '-h'])('%s', (flag) => {
+    const { status, stdout, stderr } = run(file, flag);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toContain(`usage: ${command}`);
+  });
+});
+
+test.each([
+  ['bench/run.ts', ['--nosuch'], 2],
+  ['bench/run.ts', ['nosuch'], 2],
+  ['bench/run.ts', ['--rounds', 'many'], 2],
+  ['bench/run.ts', ['--seconds', '0'], 2],
+  ['perf/render.ts', [], 2],
+  ['perf/render.ts', ['--nosuch'], 2],
+  ['perf/render.ts', ['--comparison', 'x.json'], 2],
+  ['perf/render.ts', ['/nonexistent/x.json'], 1],
+  ['perf/render.ts', [fileURLToPath(import.meta.url)], 1],
+] as const)('%s %j: one line', (file, args, expected) => {
+  const { status, stdout, stderr } = run(file, ...args);
+  expect({ status, stdout }).toEqual({ status: expected, stdout: '' });
+  expect(stderr).toMatch(/^(bench|report): [^\n]+\n$/);
+});
