@@ -11,7 +11,7 @@
  *
  * A freed id rests until RESTING_IDS more were freed, which makes a stale descriptor easy to tell, and then means another flow. An id that
  * was never given is taken only while no more than these rest: so tables by id, here and in every stage, are touched as far as
- * flows ever were at the same time, and not to their end by short flows one after another (decision 112).
+ * flows ever were at the same time, and not to their end by short flows one after another (decision 115).
  *
  * Invariant: every place from a flow's home (hash & mask) to where it lies is taken; hence a probe may stop at the first
  * empty place. The load is at most one half, so there always is one.
