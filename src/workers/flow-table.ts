@@ -7,8 +7,11 @@
  *                    └─▶ id 17:  hash[17]   addr[136..139] guest, [140..143] remote   ports[17]   proto[17]
  *
  * Deletion shifts the followers of the run back instead of leaving a tombstone, so that a look-up never gets slower
- * with age. Free ids wait in a FIFO: an id rests as long as possible before it means another flow, which makes a stale
- * descriptor easy to tell.
+ * with age.
+ *
+ * A freed id rests until RESTING_IDS more were freed, which makes a stale descriptor easy to tell, and then means another flow. An id that
+ * was never given is taken only while no more than these rest: so tables by id, here and in every stage, are touched as far as
+ * flows ever were at the same time, and not to their end by short flows one after another (decision 115).
  *
  * Invariant: every place from a flow's home (hash & mask) to where it lies is taken; hence a probe may stop at the first
  * empty place. The load is at most one half, so there always is one.
@@ -17,6 +20,9 @@ import type { FlowId } from '../units.ts';
 
 /** No such flow, or no room. */
 export const NO_FLOW = -1 as FlowId;
+
+/** Two pages of a table with 8 bytes an id. */
+const RESTING_IDS = 1024;
 
 /** Words of `addr` per flow: guest 0..3, remote 4..7. */
 export const ADDR_WORDS = 8;
@@ -39,12 +45,13 @@ export class FlowTable {
   readonly #live: Uint8Array;
   readonly #places: Int32Array;
   readonly #mask: number;
-  /**
-   * FIFO of free ids: a ring of maxFlows entries. Each is kept less its place, so that the first filling (id i at place i) is what
-   * zeroed memory says: nothing to write, and no page is touched before its flows come.
-   */
-  readonly #freeIds: Int32Array;
-  #freeFirst = 0;
+  /** Ids from this on were never given. */
+  #fresh = 0;
+  /** Freed ids, oldest first: a ring of maxFlows entries. */
+  readonly #resting: Int32Array;
+  #restingFirst = 0;
+  #restingCount = 0;
+  /** Fresh and resting. */
   #freeCount: number;
   #count = 0;
 
@@ -65,7 +72,7 @@ export class FlowTable {
     while (placeCount < maxFlows * 2) placeCount *= 2;
     this.#places = new Int32Array(placeCount);
     this.#mask = placeCount - 1;
-    this.#freeIds = new Int32Array(maxFlows);
+    this.#resting = new Int32Array(maxFlows);
     this.#freeCount = maxFlows;
   }
 
@@ -135,8 +142,13 @@ export class FlowTable {
     proto: number,
   ): FlowId {
     if (this.#freeCount === 0) return NO_FLOW;
-    const id = this.#freeIds[this.#freeFirst]! + this.#freeFirst;
-    this.#freeFirst = this.#freeFirst + 1 === this.maxFlows ? 0 : this.#freeFirst + 1;
+    let id: number;
+    if (this.#restingCount <= RESTING_IDS && this.#fresh < this.maxFlows) id = this.#fresh++;
+    else {
+      id = this.#resting[this.#restingFirst]!;
+      this.#restingFirst = this.#restingFirst + 1 === this.maxFlows ? 0 : this.#restingFirst + 1;
+      this.#restingCount--;
+    }
     this.#freeCount--;
     this.#count++;
     this.hash[id] = hash;
@@ -191,9 +203,10 @@ export class FlowTable {
   /** Free the id of a detached flow. */
   release(id: number): void {
     if (this.#freeCount + this.#count >= this.maxFlows) throw new Error(`flow ${id} was released twice`);
-    let end = this.#freeFirst + this.#freeCount;
+    let end = this.#restingFirst + this.#restingCount;
     if (end >= this.maxFlows) end -= this.maxFlows;
-    this.#freeIds[end] = id - end;
+    this.#resting[end] = id;
+    this.#restingCount++;
     this.#freeCount++;
   }
 }

@@ -105,6 +105,37 @@ describe('FlowTable', () => {
     expect(insert(table, key(5))).toBe(NO_FLOW);
   });
 
+  it('short flows one after another come round the same ids, each after 1,024 others', () => {
+    const table = new FlowTable(32_768);
+    const key = (n: number): Key => ({ hash: n, words: new Uint32Array(8), ports: n, proto: 6 });
+    const standing = Array.from({ length: 100 }, (_, n) => insert(table, key(n)));
+    const givenAt = new Map<number, number>();
+    let highest = 0;
+    let shortestRest = Number.POSITIVE_INFINITY;
+    for (let n = 0; n < 100_000; n++) {
+      const id = insert(table, key(1000 + n));
+      if (standing.includes(id)) throw new Error(`id ${id} given twice`);
+      shortestRest = Math.min(shortestRest, n - (givenAt.get(id) ?? Number.NEGATIVE_INFINITY));
+      givenAt.set(id, n);
+      if (id > highest) highest = id;
+      table.remove(id);
+    }
+    // What the tables by id are touched for: not for all 32,768.
+    expect(highest).toBeLessThanOrEqual(100 + 1025);
+    expect(shortestRest).toBeGreaterThanOrEqual(1024);
+  });
+
+  it('every id is given when as many flows are at once, in whatever order they were freed before', () => {
+    const table = new FlowTable(3000);
+    const key = (n: number): Key => ({ hash: n, words: new Uint32Array(8), ports: n, proto: 6 });
+    const freed = Array.from({ length: 2500 }, (_, n) => insert(table, key(n)));
+    for (const id of freed.reverse()) table.remove(id);
+    const ids = new Set(Array.from({ length: 3000 }, (_, n) => insert(table, key(n))));
+    expect(ids.size).toBe(3000);
+    expect(ids.has(NO_FLOW)).toBe(false);
+    expect(insert(table, key(3000))).toBe(NO_FLOW);
+  });
+
   it('removing or releasing twice is refused', () => {
     const table = new FlowTable(2);
     const id = insert(table, { hash: 1, words: new Uint32Array(8), ports: 1, proto: 6 });

@@ -7,7 +7,7 @@
  *        stream-client.ts hold ADDRESS PORT BYTES COUNT       open COUNT connections, say how many, keep them until killed;
  *                                                             on SIGUSR2 say how many neither ended nor were reset
  */
-import { Errno, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_WAITALL } from '../../../src/sys/constants.ts';
+import { Errno, errnoName, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_WAITALL } from '../../../src/sys/constants.ts';
 import { SysError } from '../../../src/sys/error.ts';
 import { close } from '../../../src/sys/io.ts';
 import { NativeBuffer } from '../../../src/sys/memory.ts';
@@ -28,21 +28,37 @@ const [port = 0, bytes = 1, amount = 1] = numbers(process.argv.slice(4));
 const to = sockaddr(address, port);
 const buffer = new NativeBuffer(bytes);
 
+/** What the first attempt that failed met, for the report; null: none has failed. */
+let firstFailure: string | null = null;
+
+/** @param got  what the call gave: bytes or -errno */
+function failed(call: string, got: number): false {
+  firstFailure ??= `${call}: ${got < 0 ? errnoName(-got) : `${got} B`}`;
+  return false;
+}
+
 /** @returns a connected descriptor or -errno */
 function open(): number {
   const fd = streamSocket(to.family, TIMEOUT_SECONDS);
   const r = connect(fd, to.buffer.address, to.bytes);
   if (r >= 0) return fd;
   close(fd);
+  failed('connect', r);
   return r;
 }
 
 /** @returns whether the whole answer came */
 function ask(fd: number): boolean {
-  return (
-    send(fd, buffer.address, bytes, MSG_NOSIGNAL) === bytes &&
-    recv(fd, buffer.address, bytes, MSG_WAITALL) === bytes
-  );
+  const sent = send(fd, buffer.address, bytes, MSG_NOSIGNAL);
+  if (sent !== bytes) return failed('send', sent);
+  const got = recv(fd, buffer.address, bytes, MSG_WAITALL);
+  return got === bytes || failed('answer', got);
+}
+
+/** @returns whether the other end closes */
+function ends(fd: number): boolean {
+  const got = recv(fd, buffer.address, 1, 0);
+  return got === 0 || failed('end of stream', got);
 }
 
 /**
@@ -55,7 +71,7 @@ function timed(once: () => boolean): void {
   const countsFromMs = beganMs + amount * 1000 * WARM_SHARE;
   const endMs = beganMs + amount * 1000;
   let answered = 0;
-  let failed = 0;
+  let failures = 0;
   let nowMs = beganMs;
   while (nowMs < endMs) {
     const isFine = once();
@@ -67,14 +83,15 @@ function timed(once: () => boolean): void {
         answered++;
       }
     } else {
-      failed++;
+      failures++;
       if (counts) latency.recordMs(TIMEOUT_SECONDS * 1000);
       pause(FAILURE_PAUSE_MS);
     }
     nowMs = isFine ? afterMs : performance.now();
   }
   const summary = { ...latency.summary(), count: answered };
-  print(JSON.stringify({ ...summary, failed, perSecond: (answered * 1000) / (nowMs - countsFromMs) }));
+  const perSecond = (answered * 1000) / (nowMs - countsFromMs);
+  print(JSON.stringify({ ...summary, failed: failures, firstFailure, perSecond }));
 }
 
 function pause(ms: number): void {
@@ -129,7 +146,7 @@ else
     const fd = open();
     if (fd < 0) return false;
     // The server closes first: its end of stream belongs to the exchange.
-    const isFine = ask(fd) && recv(fd, buffer.address, 1, 0) === 0;
+    const isFine = ask(fd) && ends(fd);
     close(fd);
     return isFine;
   });

@@ -20,6 +20,8 @@ import { tcp } from './iperf.ts';
 
 interface StreamReport extends LatencySummary {
   readonly failed: number;
+  /** What the first of them met. */
+  readonly firstFailure?: string | null;
   readonly perSecond: number;
 }
 
@@ -62,7 +64,8 @@ export function streamOutcome(
   serverLives: boolean,
 ): Outcome {
   if (!serverLives) return failure('the server died');
-  if (report.count === 0) return failure(`nothing was answered, ${report.failed} attempts failed`);
+  const met = report.firstFailure ? ` (the first by ${report.firstFailure})` : '';
+  if (report.count === 0) return failure(`nothing was answered, ${report.failed} attempts failed${met}`);
   const { perSecond, p50Us, p99Us, p999Us, distribution, failed } = report;
   return {
     values: {
@@ -75,7 +78,9 @@ export function streamOutcome(
     },
     distribution,
     error:
-      failed === 0 ? null : `${failed} attempts failed, each counts as one that took all of its time-out`,
+      failed === 0
+        ? null
+        : `${failed} attempts failed${met}, each counts as one that took all of its time-out`,
   };
 }
 

@@ -1,0 +1,14 @@
+import { once } from 'node:events';
+import { expect, it } from 'vitest';
+import { bootPacketThread } from '../../src/workers/packet-worker.ts';
+
+it("a packet thread's young generation is bounded; its old one is not, as to reach that limit would end the engine", async () => {
+  const { worker } = bootPacketThread('packet thread');
+  try {
+    await once(worker, 'online');
+    expect(worker.resourceLimits?.maxYoungGenerationSizeMb).toBeLessThanOrEqual(8);
+    expect(worker.resourceLimits?.maxOldGenerationSizeMb).not.toBeLessThan(512);
+  } finally {
+    await worker.terminate();
+  }
+});
