@@ -27,7 +27,7 @@ afterEach(() => {
 });
 
 /** A reader of its own on one end of a socket pair. */
-function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes = 0) {
+function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
   const logs: string[] = [];
   const [engine, guest] = tapPair();
   fds = [engine, guest];
