@@ -59,6 +59,17 @@ const KINDS: readonly Kind[] = [
 
 const needs = [requireTool('curl', 'apt package curl'), requireTool('ethtool', 'apt package ethtool')];
 
+interface Stats {
+  readonly counters: Record<string, number>;
+  readonly drops: Record<string, number>;
+}
+
+async function statsOf(bed: Bed, api: string): Promise<Stats> {
+  const ask = supportProgram('clients/api-client.ts', api, JSON.stringify({ execute: 'stats' }));
+  const [reply] = JSON.parse(await succeedIn(bed, 'user', ask));
+  return reply.return;
+}
+
 /** A bed whose peer sends finished packets, as a network card would: a veth leaves the checksums in them to nobody. */
 async function tunnelBed(): Promise<Bed> {
   const bed = await makeBed();
@@ -67,6 +78,8 @@ async function tunnelBed(): Promise<Bed> {
 }
 
 interface Served extends Inside {
+  /** The engine's counters, where they are asked for. */
+  counters?(): Promise<Record<string, number>>;
   end(): Promise<unknown>;
 }
 
@@ -79,8 +92,11 @@ interface FrontEnd {
 const withRun = (plan: string, mtu: number): FrontEnd => ({
   name: `run, ${plan}, MTU ${mtu}`,
   async serve(bed, port) {
-    const guest = await bed.engine({ plan, mtu, publish: [`${port}:${port}/udp`] });
-    return { ...guest, end: () => guest.stop() };
+    const api = `${bed.ramDir}/api-${plan}-${mtu}`;
+    const extra = engine.name === 'bucatini' ? ['--api-socket', api] : [];
+    const guest = await bed.engine({ plan, mtu, publish: [`${port}:${port}/udp`], extra });
+    const counters = async () => (await statsOf(bed, api)).counters;
+    return { ...guest, end: () => guest.stop(), ...(engine.name === 'bucatini' ? { counters } : {}) };
   },
 });
 
@@ -172,6 +188,8 @@ for (const kind of KINDS) {
         expect(down).toMatchObject(matches);
         const up = await curlUpload(guest, upload(), `${url}/upload`, TIMEOUT_MS / 2);
         expect(up).toMatchObject(matches);
+        const { datagramsToGuest = 0, framesToGuest = 1 } = (await guest.counters?.()) ?? {};
+        rates[`${frontEnd.name} datagrams a frame`] = (datagramsToGuest / framesToGuest).toFixed(1);
         rates[`${frontEnd.name} download`] = gbits(down);
         rates[`${frontEnd.name} upload`] = gbits(up);
       });
@@ -219,9 +237,7 @@ describe.each(['ipip', 'gre', 'sit'])('%s inside', (type) => {
       await succeed(guest, ['sh', '-c', endOf(device(local, PEER4), GUEST_IN)]);
       await guest.inside(['ping', '-c2', '-i0.2', '-W1', PEER_IN]);
       await guest.inside(['curl', '-sS', '--noproxy', '*', '-m1', `http://${PEER_IN}:${PORT.http}/`]);
-      const ask = supportProgram('clients/api-client.ts', api, JSON.stringify({ execute: 'stats' }));
-      const [stats] = JSON.parse(await succeedIn(bed, 'user', ask));
-      expect(stats.return.drops.ipProtocol).toBeGreaterThan(0);
+      expect((await statsOf(bed, api)).drops.ipProtocol).toBeGreaterThan(0);
       expect(await succeed(guest, ['ping', '-c1', '-W2', PEER4])).toContain(' 0% packet loss');
       await guest.stop();
     });
