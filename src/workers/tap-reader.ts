@@ -26,6 +26,7 @@ import {
   ipv4Src,
 } from '../proto/ipv4.ts';
 import { IPV6_DST, IPV6_SRC, ipv6HeaderBytes, ipv6Upper } from '../proto/ipv6.ts';
+import { UDP_BYTES } from '../proto/udp.ts';
 import {
   VNET_BYTES,
   VnetFlag,
@@ -340,10 +341,7 @@ export class TapReader implements Stage {
     this.#o.pcap?.frame(ethAt, inA, pool.slotAt(this.#slotB), frameBytes - inA);
     const hash = this.#hash(ethAt, frameBytes, inA);
     if ((gso & 0x100) !== 0 && this.#transport !== vnetCsumStart(u8, slotAt)) {
-      // Not the transport header's that we translate: that of a packet inside it (VXLAN, Geneve, IP in IP), which nobody after us
-      // would finish. Of the outer one there is nothing left to do.
-      if (!vnetFinishChecksum(u8, slotAt, inA, pool.slotAt(this.#slotB), frameBytes - inA))
-        return this.#drop(Drop.vnetCsum);
+      if (!this.#finishInner(slotAt, inA, frameBytes, gso & 0xff)) return this.#drop(Drop.vnetCsum);
       gso &= ~0x100;
     }
     if (this.#fragment) return this.#onFragment(ethAt, frameBytes, inA, now);
@@ -351,6 +349,22 @@ export class TapReader implements Stage {
     this.#push(this.#slotA, slotB, this.#vnetBytes, frameBytes, hash, gso, gsoSize);
     this.#slotA = NO_SLOT;
     if (slotB !== NO_SLOT) this.#slotB = NO_SLOT;
+  }
+
+  /**
+   * The checksum that is left to us is not that of the transport header we translate, but of a packet inside it (VXLAN, Geneve, IP in IP):
+   * nobody after us would finish it. The outer one, if any, is done: it counts on this one to be right.
+   *
+   * What was hashed must not change, or one flow would be opened by two shards: the first 8 bytes of the transport header hold all that is.
+   * A kernel leaves no fragment unfinished, and gives no segments of a tunnel to a TAP that did not ask for them (TUN_F_UDP_TUNNEL_GSO).
+   * @returns false: no kernel makes such a frame
+   */
+  #finishInner(slotAt: number, inA: number, frameBytes: number, gsoType: number): boolean {
+    if (this.#fragment || gsoType !== VnetGso.none) return false;
+    // Without a transport header the frame is nothing that is translated: there is nobody for whom to finish it.
+    if (this.#transport < 0) return true;
+    if (vnetCsumStart(this.#u8, slotAt) < this.#transport + UDP_BYTES) return false;
+    return vnetFinishChecksum(this.#u8, slotAt, inA, this.#o.pool.slotAt(this.#slotB), frameBytes - inA);
   }
 
   #onFragment(ethAt: number, frameBytes: number, inA: number, now: number): void {

@@ -146,7 +146,11 @@ for (let i = 0; i < frames; i++) {
   if (i === frames >>> 1) rssWarm = process.memoryUsage.rss();
 }
 await flush();
-await until('all frames read', () => engine.counters().framesFromGuest === sent);
+// What finds no large slot for a while is read too, but only counted.
+await until('all frames read', () => {
+  const { framesFromGuest = 0, tapCutShort = 0 } = engine.counters();
+  return framesFromGuest + tapCutShort === sent;
+});
 const seconds = (performance.now() - started) / 1000;
 const grown = process.memoryUsage.rss() - rssWarm;
 

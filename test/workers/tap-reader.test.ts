@@ -1,8 +1,11 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { finishSum, onesSum } from '../../src/proto/checksum.ts';
+import { Drop } from '../../src/proto/drop.ts';
 import { ETH_BYTES } from '../../src/proto/ethernet.ts';
-import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
+import { VNET_BYTES, VnetFlag, VnetGso, vnetWrite } from '../../src/proto/vnethdr.ts';
+import { COUNTER_WORDS, Counter, DROP_BASE } from '../../src/ring/counters.ts';
 import { allocateShared } from '../../src/ring/layout.ts';
-import { FramePool, Ownership, SlotStack } from '../../src/ring/pool.ts';
+import { FramePool, Ownership, SlotStack, SMALL_SLOT_BYTES } from '../../src/ring/pool.ts';
 import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import { close, write } from '../../src/sys/io.ts';
 import { addressOf, NativeBuffer } from '../../src/sys/memory.ts';
@@ -24,7 +27,7 @@ afterEach(() => {
 });
 
 /** A reader of its own on one end of a socket pair. */
-function rig(largeSlots = LARGE_SLOTS) {
+function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
   const logs: string[] = [];
   const [engine, guest] = tapPair();
   fds = [engine, guest];
@@ -40,7 +43,7 @@ function rig(largeSlots = LARGE_SLOTS) {
   const counters = new Float64Array(COUNTER_WORDS);
   const reader = new TapReader({
     notices: new Notices((_level, text) => logs.push(text)),
-    plan: { ...TEST_PLAN, tap: { fd: engine, vnetHdrBytes: 0, uso: false } },
+    plan: { ...TEST_PLAN, tap: { fd: engine, vnetHdrBytes, uso: false } },
     pool: new FramePool(sab, layout, baseAddress),
     ownership: new Ownership(sab, layout, false),
     counters,
@@ -59,7 +62,28 @@ function rig(largeSlots = LARGE_SLOTS) {
     out.u8[ETH_BYTES + 21] = port;
     expect(write(guest, out.address, bytes)).toBe(bytes);
   };
+  /** A frame as it is, behind its virtio-net header. */
+  const sendBytes = (bytes: Uint8Array): void => {
+    out.u8.set(bytes);
+    expect(write(guest, out.address, bytes.length)).toBe(bytes.length);
+  };
   const frames = new RingConsumer(sab, layout, FRAMES, null);
+  const pool = new FramePool(sab, layout, baseAddress);
+  /** The frame that the shard gets, and what it is told about it. */
+  const received = (i = 0): { bytes: Uint8Array; gso: number; hash: number } => {
+    const words = frames.words;
+    const at = frames.at(i);
+    const slotAt = pool.slotAt(words[at + W.slotA]!) + words[at + W.at]!;
+    const length = words[at + W.len]!;
+    const inA = Math.min(length, SMALL_SLOT_BYTES - vnetHdrBytes);
+    const bytes = new Uint8Array(length);
+    bytes.set(pool.u8.subarray(slotAt, slotAt + inA));
+    if (length > inA) {
+      const moreAt = pool.slotAt(words[at + W.slotB]!);
+      bytes.set(pool.u8.subarray(moreAt, moreAt + length - inA), inA);
+    }
+    return { bytes, gso: words[at + W.arg1]!, hash: words[at + W.arg0]! };
+  };
   const back = new RingProducer(sab, layout, FREED, null);
   /** The shard is done with all frames that it has. */
   const giveBack = (): void => {
@@ -73,7 +97,7 @@ function rig(largeSlots = LARGE_SLOTS) {
     frames.release(frames.available());
     back.flush();
   };
-  return { reader, send, frames, counters, logs, giveBack };
+  return { reader, send, sendBytes, received, frames, counters, logs, giveBack };
 }
 
 /** Ethernet, IPv4 and the ports of a TCP segment of 65,536 bytes; the second byte of its source port is the flow. */
@@ -168,5 +192,121 @@ describe('large slots are out', () => {
     reader.onReadable();
     reader.poll(3002);
     expect(logs.length).toBe(2);
+  });
+});
+
+describe('a checksum that is left to the engine', () => {
+  const IP_AT = ETH_BYTES;
+  const OUTER_AT = IP_AT + 20;
+  const INNER_IP_AT = OUTER_AT + 8 + 8 + ETH_BYTES;
+  const INNER_AT = INNER_IP_AT + 20;
+  const TCP_CHECKSUM = 16;
+  const UDP_CHECKSUM = 6;
+  /** A folded pseudo header sum, which is all that the guest's kernel wrote. */
+  const PSEUDO = 0x3d7c;
+
+  interface Left {
+    readonly start?: number;
+    readonly offset?: number;
+    readonly gsoType?: number;
+    readonly fragment?: boolean;
+    readonly etherType?: number;
+  }
+
+  /** VXLAN: Ethernet, IPv4, UDP without a checksum, VXLAN, Ethernet, IPv4, TCP with `payload` bytes. */
+  function vxlan(payload: number, left: Left = {}): Uint8Array {
+    const frame = new Uint8Array(VNET_BYTES + INNER_AT + 20 + payload);
+    const gsoType = left.gsoType ?? VnetGso.none;
+    const { start = INNER_AT, offset = TCP_CHECKSUM } = left;
+    vnetWrite(frame, 0, VnetFlag.needsCsum, gsoType, INNER_AT, gsoType === 0 ? 0 : 100, start, offset);
+    const bytes = frame.subarray(VNET_BYTES);
+    bytes.set(segment);
+    new DataView(bytes.buffer, VNET_BYTES).setUint16(12, left.etherType ?? 0x0800);
+    const total = bytes.length - ETH_BYTES;
+    bytes.set([total >> 8, total & 0xff], IP_AT + 2);
+    if (left.fragment) bytes[IP_AT + 6] = 0x20;
+    bytes[IP_AT + 9] = 17;
+    bytes.set([0xc0, 0x01, 4789 >> 8, 4789 & 0xff, (total - 20) >> 8, (total - 20) & 0xff, 0, 0], OUTER_AT);
+    for (let i = INNER_IP_AT; i < bytes.length; i++) bytes[i] = i * 7 + (i >> 8);
+    bytes.set([PSEUDO >> 8, PSEUDO & 0xff], INNER_AT + TCP_CHECKSUM);
+    return frame;
+  }
+
+  /** What the shard gets of it, or the drops. */
+  function through(frame: Uint8Array) {
+    const r = rig(LARGE_SLOTS, VNET_BYTES);
+    r.sendBytes(frame);
+    r.reader.poll(0);
+    const drops = r.counters[DROP_BASE - Drop.vnetCsum]!;
+    return { drops, got: r.frames.available() === 1 ? r.received() : undefined };
+  }
+
+  // 1,400: all in the small slot; the others end or begin in the large one, at an even and at an odd offset.
+  it.each([0, 1, 1400, 1947, 1948, 3000, 3001, 60_001])(
+    'inside a tunnel, %i bytes of payload: finished, and nothing else of the frame changed',
+    (payload) => {
+      const frame = vxlan(payload);
+      const { drops, got } = through(frame);
+      expect(drops).toBe(0);
+      const { bytes, gso } = got!;
+      expect(gso).toBe(0);
+      // The field held the pseudo header's sum: with the real checksum in its place and that sum added, all is 0.
+      expect(finishSum(onesSum(bytes, INNER_AT, bytes.length - INNER_AT, PSEUDO))).toBe(0);
+      const before = frame.slice(VNET_BYTES);
+      for (const b of [before, bytes]) b.fill(0, INNER_AT + TCP_CHECKSUM, INNER_AT + TCP_CHECKSUM + 2);
+      expect(Buffer.compare(bytes, before)).toBe(0);
+    },
+  );
+
+  it('of the transport header itself: goes on as it is, with word of it, for whoever translates it', () => {
+    const frame = vxlan(1400, { start: OUTER_AT, offset: UDP_CHECKSUM });
+    const { got } = through(frame);
+    expect(got!.gso).toBe(0x100);
+    expect(Buffer.compare(got!.bytes, frame.subarray(VNET_BYTES))).toBe(0);
+  });
+
+  it.each([
+    ['the Ethernet type', { start: 0, offset: 12 }],
+    ['the length in the IP header', { start: IP_AT, offset: 2 }],
+    ['the fragment bits, from an odd place', { start: 1, offset: IP_AT + 5 }],
+    ['the ports, from before them', { start: OUTER_AT - 1, offset: 1 }],
+    ['the ports, from among them', { start: OUTER_AT + 1, offset: 1 }],
+    ['the last byte of the UDP header', { start: OUTER_AT + 7, offset: 0 }],
+  ] as const)('in headers that the flow is found by, %s: dropped and counted', (_name, left) => {
+    expect(through(vxlan(100, left))).toEqual({ drops: 1, got: undefined });
+  });
+
+  it('the first byte after the UDP header may be where it starts', () => {
+    const { got } = through(vxlan(100, { start: OUTER_AT + 8, offset: 0 }));
+    expect(got!.gso).toBe(0);
+    expect(
+      Buffer.compare(
+        got!.bytes.subarray(0, OUTER_AT + 8),
+        vxlan(100).subarray(VNET_BYTES, VNET_BYTES + OUTER_AT + 8),
+      ),
+    ).toBe(0);
+  });
+
+  it.each([
+    ['the field is in the large slot', vxlan(3000, { offset: 2000 })],
+    [
+      'the field is on the border of both slots',
+      vxlan(3000, { offset: SMALL_SLOT_BYTES - VNET_BYTES - 1 - INNER_AT }),
+    ],
+    ['the field is beyond the frame', vxlan(100, { offset: 119 })],
+    ['the start is beyond the frame', vxlan(100, { start: 0xffff, offset: 0xffff })],
+    ['segments of TCP in a tunnel', vxlan(3000, { gsoType: VnetGso.tcpv4 })],
+    ['segments of UDP in a tunnel', vxlan(3000, { gsoType: VnetGso.udpL4 })],
+    ['a fragment', vxlan(100, { fragment: true })],
+    ['a fragment, in its IP header', vxlan(100, { fragment: true, start: IP_AT, offset: 6 })],
+  ])('%s: dropped and counted', (_name, frame) => {
+    expect(through(frame)).toEqual({ drops: 1, got: undefined });
+  });
+
+  it('the frame is not IP: it is as it was', () => {
+    const frame = vxlan(100, { etherType: 0x0806, start: 0, offset: 12 });
+    const { got } = through(frame);
+    expect(Buffer.compare(got!.bytes, frame.subarray(VNET_BYTES))).toBe(0);
+    expect(got!.hash).toBe(0);
   });
 });

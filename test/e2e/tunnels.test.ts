@@ -1,0 +1,245 @@
+/**
+ * Tunnels whose device is inside (an overlay network of containers): what they carry crosses the engine as UDP. Their packets have
+ * checksums that the guest's kernel left to the TAP, and those of the inner packet are nobody else's to finish. Offloads inside are as the
+ * kernel sets them up.
+ */
+import { spawnSync } from 'node:child_process';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Bed, type Inside, makeBed, succeed, succeedIn, supportProgram } from '../support/bed.ts';
+import { engine, ourPasta, repoRoot } from '../support/engines.ts';
+import { patternSha256 } from '../support/pattern.ts';
+import { HOST4, PEER4, PORT } from '../support/ports.ts';
+import { eventually, killTree } from '../support/process.ts';
+import { describeE2e, type Need, requireTool } from '../support/require.ts';
+import { curlDownload, curlUpload, gbits } from '../support/transfers.ts';
+
+const BYTES = 10_000_000;
+const TIMEOUT_MS = 60_000;
+const START_MS = 10_000;
+const PEER_IN = '10.200.0.2';
+const GUEST_IN = '10.200.0.1';
+/** On the address of the guest in the tunnel. */
+const GUEST_PORT = 7001;
+
+/** A kind of device that the kernel has and lets us make. */
+const requireLink =
+  (...device: string[]): Need =>
+  () => {
+    const argv = ['--user', '--map-root-user', '--net', 'ip', 'link', 'add', 't0', 'type', ...device];
+    const tried = spawnSync('unshare', argv, { encoding: 'utf8' });
+    return tried.status === 0
+      ? undefined
+      : `no ${device[0]} device: ${tried.stderr.trim()}: modprobe ${device[0]}`;
+  };
+
+/** The end of a tunnel, as a script for its namespace. */
+const endOf = (device: string, address: string): string =>
+  `ip link add tun0 type ${device} && ip addr add ${address}/24 dev tun0 && ip link set tun0 mtu 1450 up`;
+
+interface Kind {
+  readonly name: string;
+  readonly port: number;
+  device(remote: string): string;
+}
+
+const VXLAN: Kind = {
+  name: 'vxlan',
+  port: 4789,
+  device: (remote) => `vxlan id 42 dstport 4789 remote ${remote} udpcsum`,
+};
+const KINDS: readonly Kind[] = [
+  VXLAN,
+  {
+    ...VXLAN,
+    name: 'vxlan without outer checksums',
+    device: (r) => VXLAN.device(r).replace('udpcsum', 'noudpcsum'),
+  },
+  { name: 'geneve', port: 6081, device: (remote) => `geneve id 42 remote ${remote}` },
+];
+
+const needs = [requireTool('curl', 'apt package curl'), requireTool('ethtool', 'apt package ethtool')];
+
+interface Stats {
+  readonly counters: Record<string, number>;
+  readonly drops: Record<string, number>;
+}
+
+async function statsOf(bed: Bed, api: string): Promise<Stats> {
+  const ask = supportProgram('clients/api-client.ts', api, JSON.stringify({ execute: 'stats' }));
+  const [reply] = JSON.parse(await succeedIn(bed, 'user', ask));
+  return reply.return;
+}
+
+/** A bed whose peer sends finished packets, as a network card would: a veth leaves the checksums in them to nobody. */
+async function tunnelBed(): Promise<Bed> {
+  const bed = await makeBed();
+  await succeedIn(bed, 'peer', ['ethtool', '-K', 'veth0', 'tx', 'off']);
+  return bed;
+}
+
+interface Served extends Inside {
+  /** The engine's counters, where they are asked for. */
+  counters?(): Promise<Record<string, number>>;
+  end(): Promise<unknown>;
+}
+
+/** Each front end with the tunnel's port published. */
+interface FrontEnd {
+  readonly name: string;
+  serve(bed: Bed, port: number): Promise<Served>;
+}
+
+const withRun = (plan: string, mtu: number): FrontEnd => ({
+  name: `run, ${plan}, MTU ${mtu}`,
+  async serve(bed, port) {
+    const api = `${bed.ramDir}/api-${plan}-${mtu}`;
+    const extra = engine.name === 'bucatini' ? ['--api-socket', api] : [];
+    const guest = await bed.engine({ plan, mtu, publish: [`${port}:${port}/udp`], extra });
+    const counters = async () => (await statsOf(bed, api)).counters;
+    return { ...guest, end: () => guest.stop(), ...(engine.name === 'bucatini' ? { counters } : {}) };
+  },
+});
+
+const withPasta: FrontEnd = {
+  name: 'pasta',
+  async serve(bed, port) {
+    const guest = await bed.engine({ engine: ourPasta, publish: [`${port}/udp`] });
+    return { ...guest, end: () => guest.stop() };
+  },
+};
+
+const withSlirp: FrontEnd = {
+  name: 'slirp4netns',
+  async serve(bed, port) {
+    const guest = await bed.emptyGuest();
+    const api = `${bed.ramDir}/slirp-api`;
+    const argv = [
+      `${repoRoot}/bin/slirp4netns`,
+      '-c',
+      '-a',
+      api,
+      String(bed.pidSeenInside(guest.pid)),
+      'tap0',
+    ];
+    const slirp = bed.start('user', argv, { env: { HOME: bed.ramDir } });
+    const forward = { proto: 'udp', host_addr: HOST4, host_port: port, guest_port: port };
+    const request = JSON.stringify({ execute: 'add_hostfwd', arguments: forward });
+    await eventually(`slirp4netns listens: ${argv.join(' ')}`, START_MS, async () => {
+      const reply = await bed.run('user', supportProgram('clients/api-client.ts', api, request));
+      return reply.stdout.includes('"id"');
+    });
+    return {
+      ...guest,
+      async end() {
+        killTree(slirp.pid); // it stays when its guest ends
+        await slirp.exited;
+        await guest.end();
+        await bed.run('host', ['rm', '-f', api]);
+      },
+    };
+  },
+};
+
+const FRONT_ENDS: readonly FrontEnd[] = [
+  ...engine.plans.flatMap((plan) =>
+    plan === 'pipeline=1' ? [] : [withRun(plan, 65520), withRun(plan, 1500)],
+  ),
+  ...(engine.name === 'pasta' ? [] : [withPasta, withSlirp]),
+];
+
+for (const kind of KINDS) {
+  const device = kind.device('127.0.0.1').split(' ');
+  describeE2e(`${kind.name} inside`, [...needs, requireLink(...device)], () => {
+    let bed: Bed;
+    const rates: Record<string, string> = {};
+    const upload = (): string => `${bed.ramDir}/upload.bin`;
+    beforeAll(async () => {
+      bed = await tunnelBed();
+      await succeedIn(bed, 'peer', ['sh', '-c', endOf(kind.device(HOST4), PEER_IN)]);
+      const [sh = '', script = '', program = ''] = supportProgram('pattern.ts');
+      await succeedIn(bed, 'host', ['sh', '-c', `${sh} ${script} ${program} ${BYTES} >${upload()}`]);
+    });
+    afterAll(async () => {
+      await bed?.close();
+      console.table(rates);
+    });
+
+    describe.each(FRONT_ENDS)('$name', (frontEnd) => {
+      let guest: Served;
+      beforeAll(async () => {
+        guest = await frontEnd.serve(bed, kind.port);
+        await succeed(guest, ['sh', '-c', endOf(kind.device(PEER4), GUEST_IN)]);
+        // The peer may still know the last guest's Ethernet address.
+        await succeedIn(bed, 'peer', ['ip', 'neigh', 'flush', 'dev', 'tun0']);
+      });
+      afterAll(() => guest?.end());
+
+      const matches = { bytes: BYTES, sha256: patternSha256(BYTES) };
+      const url = `http://${PEER_IN}:${PORT.http}`;
+
+      it('ping, from either end', async () => {
+        const ping = (to: string): string[] => ['ping', '-c3', '-i0.2', '-W2', '-s1000', to];
+        expect(await succeed(guest, ping(PEER_IN))).toContain(' 0% packet loss');
+        expect(await succeedIn(bed, 'peer', ping(GUEST_IN))).toContain(' 0% packet loss');
+      });
+
+      it('TCP: a download and an upload arrive complete and unchanged', { timeout: TIMEOUT_MS }, async () => {
+        const down = await curlDownload(guest, `${url}/bytes/${BYTES}`, TIMEOUT_MS / 2);
+        expect(down).toMatchObject(matches);
+        const up = await curlUpload(guest, upload(), `${url}/upload`, TIMEOUT_MS / 2);
+        expect(up).toMatchObject(matches);
+        const { datagramsToGuest = 0, framesToGuest = 1 } = (await guest.counters?.()) ?? {};
+        rates[`${frontEnd.name} datagrams a frame`] = (datagramsToGuest / framesToGuest).toFixed(1);
+        rates[`${frontEnd.name} download`] = gbits(down);
+        rates[`${frontEnd.name} upload`] = gbits(up);
+      });
+
+      it('TCP that the peer begins, to a server inside', async () => {
+        const server = guest.startInside(supportProgram('clients/tcp-echo.ts', GUEST_PORT));
+        await eventually('it listens', START_MS, () => server.printed().stdout.includes('ready'));
+        const crowd = supportProgram('clients/tcp-crowd.ts', GUEST_IN, GUEST_PORT, 4, 4, 100_000, 1);
+        expect(JSON.parse(await succeedIn(bed, 'peer', crowd))).toMatchObject({ ok: 4, failed: {} });
+        server.process.kill();
+        await server.exited;
+      });
+
+      // Equal sizes one after the other are what the engine joins into one frame: the device inside gets them one by one.
+      it.each([
+        [60, 1200],
+        [60, 100],
+        [20, 4000],
+      ])(
+        'UDP: a burst of %i datagrams of %i bytes, the last one shorter, comes back unchanged',
+        async (count, bytes) => {
+          const burst = supportProgram('clients/udp-burst.ts', PEER_IN, PORT.echo, count, bytes);
+          expect(JSON.parse(await succeed(guest, burst))).toEqual({ same: count, lost: 0 });
+        },
+      );
+    });
+  });
+}
+
+/** IP protocols that the engine does not carry. */
+describe.each(['ipip', 'gre', 'sit'])('%s inside', (type) => {
+  const device = (local: string, remote: string): string => `${type} local ${local} remote ${remote}`;
+  const link = requireLink(...device('127.0.0.1', '127.0.0.2').split(' '));
+  describeE2e('is not carried', [link], () => {
+    let bed: Bed;
+    beforeAll(async () => {
+      bed = await makeBed();
+    });
+    afterAll(() => bed?.close());
+
+    it.each(engine.plans)('%s: its packets are counted, and others go on', async (plan) => {
+      const api = `${bed.ramDir}/api-${type}-${plan}`;
+      const guest = await bed.engine({ plan, extra: ['--api-socket', api] });
+      const local = `$(ip -4 route get ${PEER4} | sed -n 's/.* src \\([^ ]*\\).*/\\1/p')`;
+      await succeed(guest, ['sh', '-c', endOf(device(local, PEER4), GUEST_IN)]);
+      await guest.inside(['ping', '-c2', '-i0.2', '-W1', PEER_IN]);
+      await guest.inside(['curl', '-sS', '--noproxy', '*', '-m1', `http://${PEER_IN}:${PORT.http}/`]);
+      expect((await statsOf(bed, api)).drops.ipProtocol).toBeGreaterThan(0);
+      expect(await succeed(guest, ['ping', '-c1', '-W2', PEER4])).toContain(' 0% packet loss');
+      await guest.stop();
+    });
+  });
+});
