@@ -83,7 +83,7 @@ const LONE_FRAME_BYTES = 1024;
  * Large slots that are out come back soon, as queues may not hold all of them (receive-buffers.ts, out-of-order.ts): only when that takes
  * longer does the reader go on with small slots alone. Then frames longer than those are lost, and what keeps connections alive is not.
  */
-const SMALL_ALONE_MS = 5;
+const SMALL_ALONE_MS = 100;
 const DRY_TOLD_MS = 1000;
 /** Flag of ToShard.frame's arg1. */
 const REASSEMBLED = 0x400;
