@@ -12,7 +12,7 @@ const BESIDE = [
   'test/*.test.ts',
   'test/{hostile,proto,ring,sys,workers}/**/*.test.ts',
   'test/main/pasta/*.test.ts',
-  'test/main/{address-plan,cli-texts,options,publish,resolv-conf,stats}.test.ts',
+  'test/main/{address-plan,cli-texts,options,publish,resolv-conf,resolver-zones,stats}.test.ts',
   'test/e2e/{address,datagrams,dns,icmp-errors,loss,publish,tcp,tcp-scale}.test.ts',
 ];
 /** Each waits more than half of its time; a third one made starts of engines late on two cores. */

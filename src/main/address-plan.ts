@@ -18,6 +18,7 @@ import { addressParse, isV4Mapped } from '../proto/address.ts';
 import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../workers/engine-plan.ts';
 import type { Settings } from './options.ts';
 import type { ResolvConf } from './resolv-conf.ts';
+import { withIndexes } from './resolver-zones.ts';
 import { canonicalIpv6, type Family, UsageError } from './values.ts';
 
 export const OUR_MAC = '9a:55:9a:55:9a:55';
@@ -69,6 +70,8 @@ export interface Template {
 
 export interface PlannedNetwork {
   readonly addresses: AddressPlan;
+  /** AddressPlan.resolvers as they were written, interfaces by name. */
+  readonly nameservers: readonly string[];
   readonly interfaceName: string;
   /** One line for people, at log level info. */
   readonly summary: string;
@@ -99,6 +102,7 @@ export function planNetwork(
   }
   const template4 = settings.ipv4 ? findTemplate(host, 4, outbound) : undefined;
   const template6 = settings.ipv6 && host.hasIpv6 ? findTemplate(host, 6, outbound) : undefined;
+  const nameservers = settings.dns ?? resolv?.nameservers ?? [];
   const offeredDns = forwarders(settings);
   const forwardsDns = offeredDns.length > 0;
   const ipv4 = settings.ipv4 ? planIpv4(settings, template4, forwardsDns) : undefined;
@@ -109,10 +113,11 @@ export function planNetwork(
       mac: OUR_MAC,
       ...(ipv4 && { ipv4 }),
       ...(ipv6 && { ipv6 }),
-      resolvers: settings.dns ?? resolv?.nameservers ?? [],
+      resolvers: withIndexes(nameservers, host.links),
       offeredDns,
       searchDomains: resolv?.search ?? [],
     },
+    nameservers,
     interfaceName: settings.interfaceName ?? template4?.linkName ?? template6?.linkName ?? 'tap0',
     summary: summary(ipv4, ipv6, offeredDns),
   };

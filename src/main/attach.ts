@@ -26,8 +26,6 @@ import { makeLog } from './log.ts';
 import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
 import { holdOutputs } from './output.ts';
-import { RESOLV_CONF } from './resolv-conf.ts';
-import { followResolvConf } from './resolvers.ts';
 import { Stopwatch } from './stopwatch.ts';
 import { quoted, UsageError } from './values.ts';
 import { closeWall, leaveHost } from './wall.ts';
@@ -76,11 +74,7 @@ export async function attach(
   const engine = await starting;
   steps.lap('engine started');
   const readable: number[] = [];
-  const unfollow =
-    settings.dns === undefined
-      ? followResolvConf((list) => engine.setResolvers(list), RESOLV_CONF, readable)
-      : () => {};
-  followHost(hostWatch, settings, engine, log);
+  const unfollow = followHost(hostWatch, settings, made.network, engine, readable, log);
   const watched = new NamespaceWatch(target, engine, () => end.resolve('the namespace is gone'), identity);
   const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
   const api = await openSettingsApi({ settings, program: 'bucatini attach', version }, made, engine, log);

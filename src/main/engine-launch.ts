@@ -20,6 +20,9 @@ import type { NetnsTap } from './netns-setup.ts';
 import { hostNetwork } from './netns-setup.ts';
 import { poolPlan, type Settings } from './options.ts';
 import { MAX_ADDED_PORTS, portCount } from './publish.ts';
+import { RESOLV_CONF } from './resolv-conf.ts';
+import { ResolverZones } from './resolver-zones.ts';
+import { followResolvConf } from './resolvers.ts';
 
 type EngineLoaded = typeof EngineModule;
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
@@ -102,23 +105,40 @@ export async function socketSource(settings: Settings): Promise<SharedArrayBuffe
   return (await import('../workers/splice/socket-source.ts')).makeSocketSource();
 }
 
-/** The namespace needs nothing when the host's network changes: it has an address and a default route from the start. */
+/**
+ * The engine goes along with the host's network and resolvers. The namespace needs nothing when they change: it has an address, a default
+ * route and our address to ask for names from the start.
+ * @param readable  out: as `held` of followResolvConf()
+ * @returns a function that stops following resolv.conf
+ */
 export function followHost(
   watch: HostWatch,
-  { outboundInterface }: Pick<Settings, 'outboundInterface'>,
+  { outboundInterface, dns }: Pick<Settings, 'outboundInterface' | 'dns'>,
+  { nameservers, addresses }: Pick<NetnsTap['network'], 'nameservers' | 'addresses'>,
   engine: EngineModule.EngineHandle,
+  readable: number[],
   log: Log,
-): void {
+): () => void {
+  const resolvers = new ResolverZones(
+    nameservers,
+    addresses.resolvers,
+    () => watch.host.links(),
+    (list) => engine.setResolvers(list),
+  );
+  const unfollow =
+    dns === undefined ? followResolvConf((list) => resolvers.use(list), RESOLV_CONF, readable) : () => {};
   const presence = new InterfacePresence([outboundInterface], log);
   const onChange = (): void => {
     const { host } = watch;
     const links = host.links();
     presence.look(links);
+    resolvers.look(links);
     const now = hostNetwork(links, host.addresses(), host.routes(), true);
     const scope = findTemplate(now, 6, outboundInterface)?.linkIndex;
     engine.hostChanged(scope === undefined ? {} : { linkLocalScope: scope });
   };
   watch.start(engine, onChange, log);
+  return unfollow;
 }
 
 const STOP_LIMIT_MS = 1000;

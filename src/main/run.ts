@@ -38,7 +38,6 @@ import type { NetnsError } from './netns.ts';
 import type { Settings } from './options.ts';
 import { holdOutputs } from './output.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from './resolv-conf.ts';
-import { followResolvConf } from './resolvers.ts';
 import { forwardSignals } from './signals.ts';
 import { Stopwatch } from './stopwatch.ts';
 import { Terminal } from './terminal.ts';
@@ -120,11 +119,8 @@ export async function run(
     for (const note of notes) log('warning', note);
     watch.lap('command ready');
     // Not before: until the chain has copied our mounts, its resolv.conf covers the host's here too.
-    const { setResolvers } = engine;
     const readable: number[] = [];
-    const unfollow =
-      settings.dns === undefined ? followResolvConf(setResolvers, RESOLV_CONF, readable) : () => {};
-    followHost(hostWatch, settings, engine, log);
+    const unfollow = followHost(hostWatch, settings, made.network, engine, readable, log);
     const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
     api = await openSettingsApi({ settings, program: 'bucatini run', version }, made, engine, log);
     closeSync(namespaceFd); // nobody goes there any more

@@ -334,6 +334,13 @@ export function peerAddress(fd: number, words: Uint32Array, w: number): number {
   return r < 0 ? r : sockaddrRead(name.u8, 0, words, w);
 }
 
+/** The interface of a connected socket's link-local IPv6 peer. @returns its index, 0 when it has none, or -errno */
+export function peerScope(fd: number): number {
+  name.u32[NAME_LENGTH_AT >> 2] = SOCKADDR_BYTES;
+  const r = getpeername(fd, name.address, name.address + NAME_LENGTH_AT);
+  return r < 0 ? r : sockaddrScope(name.u8, 0);
+}
+
 // ---- struct iovec, msghdr, mmsghdr: <linux/uio.h>, <linux/socket.h> ---------------------------------------------
 //
 //   iovec    +0 base   +8 len                                                                            = 16

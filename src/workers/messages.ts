@@ -71,7 +71,7 @@ export const ToShard = {
 
 /** shard -> host-io. */
 export const ToHost = {
-  /** Open and connect a TCP socket for `flow`. addr/ports (remote port << 16). */
+  /** Open and connect a TCP socket for `flow`. addr/ports (remote port << 16); at: the interface that a link-local remote lies behind, 0: the plan's. */
   openTcp: 1,
   /** Take over the accepted socket: arg0: token. */
   adopt: 2,
@@ -91,7 +91,7 @@ export const ToHost = {
   reset: 10,
   /** Slots of host-io's that the shard is done with: slotA, slotB. */
   freeSlots: 11,
-  /** Open a UDP socket, or have a part in the one that the guest's endpoint has: addr/ports (remote << 16 | the guest's port, preferred on the host, 0: a socket of its own); arg1..arg4: the guest's address; arg0: 1 when datagrams may come several to a message (UDP_GRO), else 0. Datagrams may follow at once. */
+  /** Open a UDP socket, or have a part in the one that the guest's endpoint has: addr/ports (remote << 16 | the guest's port, preferred on the host, 0: a socket of its own); arg1..arg4: the guest's address; arg0: 1 when datagrams may come several to a message (UDP_GRO), else 0; at: as in openTcp. Datagrams may follow at once. */
   openUdp: 12,
   /** Open a ping socket: addr; arg0: 4 or 6. */
   openPing: 13,

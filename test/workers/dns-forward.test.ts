@@ -288,7 +288,45 @@ describe('resolvers out of favour', () => {
   });
 });
 
+describe('a link-local resolver', () => {
+  const zoneOf = (m: Message | undefined): number => m![W.at]!;
+
+  it('is asked behind the interface of its zone; one without goes the way of the plan', () => {
+    const b = new Bench(['fe80::53%7', 'fe80::53%300', 'fe80::53', '192.0.2.53']);
+    let open = b.ask(1)[0];
+    const zones = [zoneOf(open)];
+    for (let i = 0; i < 3; i++) {
+      open = b.tell(ToShard.error, open![W.flow]!).find((m) => m[W.op] === ToHost.openUdp);
+      zones.push(zoneOf(open));
+    }
+    expect(zones).toEqual([7, 300, 0, 0]);
+  });
+
+  it('by another port of the DNS address likewise', () => {
+    const policy = { ...TEST_PLAN.policy, dnsPorts: [53, 853] };
+    const addresses = { ...TEST_PLAN.addresses, resolvers: ['fe80::53%7'] };
+    const rig = new ShardRig({ ...TEST_PLAN, policy, addresses });
+    const udp = new UdpTranslator(rig.ctx, new ResolverChoice(addresses));
+    udp.onPacket(rig.packet(udpPacket(GUEST, 4000, DNS, 853, [1])));
+    udp.onPacket(rig.packet(udpPacket(GUEST, 4000, '192.0.2.9', 853, [1])));
+    const opens = rig.takeMessages().filter((m) => m[W.op] === ToHost.openUdp);
+    expect(opens.map(zoneOf)).toEqual([7, 0]);
+  });
+});
+
 describe('Resolvers', () => {
+  it('one address behind two interfaces is two resolvers; a zone of other addresses means nothing', () => {
+    const r = new Resolvers(['fe80::1%2', 'fe80::1%3', '2001:db8::1%4', '192.0.2.1%5', 'fe80::1%eth0']);
+    expect([...r.zones.subarray(0, r.count)]).toEqual([2, 3, 0, 0, 0]);
+    r.markBad(0, 0);
+    r.update(['fe80::1%3', 'fe80::1%2']);
+    expect([r.pickUntried(1, 0), r.pickUntried(1, 1)]).toEqual([0, 1]);
+    r.update(['fe80::1%9', 'fe80::1%2']);
+    expect(r.pick(1, 0)).toBe(0);
+    r.update(['fe80::1%2', 'fe80::1%9']);
+    expect(r.pick(1, 0)).toBe(1);
+  });
+
   it('pick: the first in favour; when none is, by attempt; update keeps the record of those that stay', () => {
     const r = new Resolvers(['192.0.2.1', 'not an address', 'fe80::1%eth0', '192.0.2.3']);
     expect(r.count).toBe(3);

@@ -124,5 +124,15 @@ describe('interface', () => {
     const scopes = ['fe80::9', '2001:db8::1', '169.254.0.1'].map((text) => o.scopeOf(words(text), 0));
     expect(scopes).toEqual([7, 0, 0]);
     expect(outbound({}).scopeOf(words('fe80::9'), 0)).toBe(0);
+    o.hostChanged({ linkLocalScope: 8 });
+    expect([o.scope, o.scopeOf(words('fe80::9'), 0)]).toEqual([8, 8]);
+  });
+
+  it('of link-local destinations with an interface of their own: that one, whatever the plan says', () => {
+    const ipv6 = { ...TEST_PLAN.addresses.ipv6!, linkLocalScope: 7 };
+    const o = new Outbound({ ...TEST_PLAN, addresses: { ...TEST_PLAN.addresses, ipv6 } });
+    const scopes = ['fe80::9', '2001:db8::1', '169.254.0.1'].map((text) => o.scopeOf(words(text), 0, 3));
+    expect(scopes).toEqual([3, 0, 0]);
+    expect(outbound({}).scopeOf(words('fe80::9'), 0, 3)).toBe(3);
   });
 });

@@ -23,6 +23,7 @@ import type { AddressInfo, LinkInfo, RouteInfo } from '../../sys/netlink-message
 import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../../workers/engine-plan.ts';
 import { isLinkLocal, samePrefix } from '../address-plan.ts';
 import type { ResolvConf } from '../resolv-conf.ts';
+import { withIndexes } from '../resolver-zones.ts';
 import { canonicalIpv6, type Family, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 import type { PastaConf } from './options.ts';
@@ -66,6 +67,8 @@ export interface InsideNetwork {
 
 export interface PastaNetwork {
   readonly addresses: AddressPlan;
+  /** AddressPlan.resolvers as resolv.conf has them, interfaces by name. */
+  readonly nameservers: readonly string[];
   readonly interfaceName: string;
   readonly inside: InsideNetwork;
   /** Whether the guest has a gateway to be told of by DHCP. */
@@ -99,6 +102,7 @@ export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | 
   if (conf.ipv4 && template4 === undefined) info.push(Message.localMode(4));
   if (with6 && template6 === undefined) info.push(Message.localMode(6));
 
+  const nameservers = resolv?.nameservers ?? [];
   const names = planNames(conf, resolv, {
     loopback4: conf.ipv4 ? loopbackName(conf, 4, template4) : undefined,
     loopback6: with6 ? loopbackName(conf, 6, template6) : undefined,
@@ -115,10 +119,11 @@ export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | 
       mac: conf.mac,
       ...(ipv4 && { ipv4 }),
       ...(ipv6 && { ipv6 }),
-      resolvers: resolv?.nameservers ?? [],
+      resolvers: withIndexes(nameservers, host.links),
       offeredDns: names.offered,
       searchDomains: conf.search ?? resolv?.search ?? [],
     },
+    nameservers,
     interfaceName,
     inside,
     hasGateway4: (conf.gateway4 ?? template4?.gateway) !== undefined || template4 === undefined,
@@ -141,6 +146,7 @@ export function planSpliceOnly(conf: PastaConf, host: HostDump): PastaNetwork {
   findInterfaces(conf, host, warnings);
   return {
     addresses: { mtu: KERNEL_MTU, mac: conf.mac, resolvers: [], offeredDns: [], searchDomains: [] },
+    nameservers: [],
     interfaceName: '',
     inside: { addresses: [], routes: [], gateways: [] },
     hasGateway4: false,

@@ -17,6 +17,7 @@ import type { HostChange } from '../../workers/engine-plan.ts';
 import { type HostWatch, InterfacePresence } from '../host-watch.ts';
 import type { Log } from '../log.ts';
 import { readResolvConf } from '../resolv-conf.ts';
+import type { ResolverZones } from '../resolver-zones.ts';
 import { type HostDump, type InsideNetwork, type PastaNetwork, planPasta } from './address-plan.ts';
 import { addNetwork } from './netns-setup.ts';
 import type { PastaConf } from './options.ts';
@@ -97,6 +98,7 @@ export interface Following {
   readonly conf: PastaConf;
   readonly start: PastaNetwork;
   readonly engine: EngineHandle;
+  readonly resolvers: Pick<ResolverZones, 'look'>;
   readonly log: Log;
   /** The namespace's own netlink socket, which nobody else uses any more; absent: nothing inside is touched. */
   readonly inside?: { readonly fd: number; readonly linkIndex: number } | undefined;
@@ -106,7 +108,10 @@ export interface Following {
  * Call it before the wall is closed (wall.ts).
  * @returns whether the namespace may have to be given something later, which takes CAP_NET_ADMIN
  */
-export function followHost(watch: HostWatch, { conf, start, engine, log, inside }: Following): boolean {
+export function followHost(
+  watch: HostWatch,
+  { conf, start, engine, resolvers, log, inside }: Following,
+): boolean {
   const presence = new InterfacePresence([conf.outboundIf4, conf.outboundIf6], log);
   let lacks = inside === undefined ? [] : lacksOf(start);
   const target = inside === undefined || lacks.length === 0 ? undefined : new RouteSocket(inside.fd);
@@ -122,6 +127,7 @@ export function followHost(watch: HostWatch, { conf, start, engine, log, inside 
       hasIpv6: start.addresses.ipv6 !== undefined || addresses.some((a) => a.family === AF_INET6),
     };
     presence.look(dump.links);
+    resolvers.look(dump.links);
     if (conf.interface !== undefined && !dump.links.some((l) => l.name === conf.interface)) {
       engine.hostChanged({});
       return;

@@ -26,6 +26,7 @@ import { endWithin, loadEngine } from '../engine-launch.ts';
 import { HostWatch } from '../host-watch.ts';
 import { holdOutputs } from '../output.ts';
 import { RESOLV_CONF } from '../resolv-conf.ts';
+import { ResolverZones } from '../resolver-zones.ts';
 import { followResolvConf } from '../resolvers.ts';
 import { bindErrorText } from '../socket-file.ts';
 import { Stopwatch } from '../stopwatch.ts';
@@ -172,9 +173,16 @@ export async function servePasta(start: PastaStart): Promise<number> {
     let configuresNetwork = false;
     // Loopback is as it is, whatever becomes of the host's network.
     if (!conf.spliceOnly) {
-      followResolvConf((list) => running.setResolvers(list), RESOLV_CONF, readable);
+      const { nameservers, addresses } = made.network;
+      const resolvers = new ResolverZones(
+        nameservers,
+        addresses.resolvers,
+        () => watch.host.links(),
+        (list) => running.setResolvers(list),
+      );
+      followResolvConf((list) => resolvers.use(list), RESOLV_CONF, readable);
       configuresNetwork = followHost(watch, {
-        ...{ conf, start: made.network, engine: running, inside: made.inside },
+        ...{ conf, start: made.network, engine: running, resolvers, inside: made.inside },
         log: (l, text) => log.log(l, text),
       });
     }

@@ -4,7 +4,6 @@ import { DEFAULT_POLICY, type EnginePlan } from '../../workers/engine-plan.ts';
 import { autoThreads } from '../../workers/plan.ts';
 import { parseImpairment } from '../engine-launch.ts';
 import { poolPlan } from '../options.ts';
-import { readResolvConf } from '../resolv-conf.ts';
 import type { SlirpTap } from './netns-setup.ts';
 import { gatewayMac, IPV6, networkAddresses } from './network.ts';
 import type { SlirpConf } from './options.ts';
@@ -21,12 +20,14 @@ export const slirpThreads = (): EnginePlan['threads'] => autoThreads(availablePa
 /**
  * @param made  the TAP, or what stands in its place
  * @param listenerCapacity  most ports at a time
+ * @param hosts  resolvers, zones by index
  */
 export function slirpEnginePlan(
   conf: SlirpConf,
   made: SlirpTap,
   keys: Pick<EnginePlan, 'hashKey' | 'isnKey'>,
   listenerCapacity: number,
+  hosts: readonly string[],
 ): EnginePlan {
   const { gateway, dns, dhcpBegin, guest } = networkAddresses(conf.network);
   const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
@@ -55,7 +56,7 @@ export function slirpEnginePlan(
           ...(conf.hostLoopback && { hostLoopback: IPV6.gateway }),
         },
       }),
-      resolvers: resolvers(readResolvConf()?.nameservers ?? []),
+      resolvers: hosts,
       offeredDns: [dns, ...(conf.ipv6 && conf.dns ? [IPV6.dns] : [])],
       searchDomains: [],
     },

@@ -7,6 +7,7 @@
 import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
 import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
+import type { LinkInfo } from '../../sys/netlink-messages.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import { FRAME_PEER_GONE } from '../../workers/frame-peer.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
@@ -15,13 +16,14 @@ import type { ApiOptions } from '../api.ts';
 import type { ApiSocket } from '../api-socket.ts';
 import { NamespaceWatch } from '../attach.ts';
 import { descriptorOfPath } from '../descriptors.ts';
-import { endWithin, followHost, loadEngine } from '../engine-launch.ts';
+import { endWithin, loadEngine } from '../engine-launch.ts';
 import { HostWatch } from '../host-watch.ts';
 import type { Log } from '../log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
 import { holdOutputs, put } from '../output.ts';
 import { MAX_ADDED_PORTS } from '../publish.ts';
-import { RESOLV_CONF } from '../resolv-conf.ts';
+import { RESOLV_CONF, readResolvConf } from '../resolv-conf.ts';
+import { ResolverZones, withIndexes } from '../resolver-zones.ts';
 import { followResolvConf } from '../resolvers.ts';
 import { SOCKET_PATH_BYTES } from '../values.ts';
 import { closeWall, leaveHost } from '../wall.ts';
@@ -61,7 +63,12 @@ export async function serveSlirp(
   try {
     const made = await netns.tap.catch(childFailed);
     const module = await loading.module;
-    const plan = slirpEnginePlan(conf, made, module.engineKeys(), MAX_ADDED_PORTS);
+    const nameservers = resolvers(readResolvConf()?.nameservers ?? []);
+    const links = (): readonly LinkInfo[] => hostWatch.host.links();
+    const given = nameservers.some((text) => text.includes('%'))
+      ? withIndexes(nameservers, links())
+      : nameservers;
+    const plan = slirpEnginePlan(conf, made, module.engineKeys(), MAX_ADDED_PORTS, given);
     const starting = module.startEngine(plan, {
       onLog: (_, text) => say(text),
       booted: loading.booted,
@@ -74,8 +81,9 @@ export async function serveSlirp(
     engine = running;
     writeAll(1, `${banner(conf).join('\n')}\n`);
     const readable: number[] = [];
-    followResolvConf((list) => running.setResolvers(resolvers(list)), RESOLV_CONF, readable);
-    followHost(hostWatch, {}, running, tell);
+    const zones = new ResolverZones(nameservers, given, links, (list) => running.setResolvers(list));
+    followResolvConf((list) => zones.use(resolvers(list)), RESOLV_CONF, readable);
+    followHost(hostWatch, zones, running);
 
     let removable: readonly number[] = [];
     if (conf.apiSocket !== undefined) {
@@ -115,6 +123,15 @@ export async function serveSlirp(
 /** A machine that was switched off. */
 const isGuestsEnd = ({ kind }: SlirpTarget, { message }: Error): boolean =>
   kind === 'bess' && message.includes(FRAME_PEER_GONE);
+
+/** As in the original, link-local destinations lie behind no interface of the host's, but resolvers with one of their own do. */
+function followHost(watch: HostWatch, resolvers: ResolverZones, engine: EngineHandle): void {
+  const onChange = (): void => {
+    resolvers.look(watch.host.links());
+    engine.hostChanged({});
+  };
+  watch.start(engine, onChange, tell);
+}
 
 /** What failed in the namespace is told in its own words, and that it was there. */
 function childFailed(error: Error): never {

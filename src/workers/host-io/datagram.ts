@@ -25,7 +25,7 @@
  *
  * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
  */
-import { addressEqual, isV4Mapped } from '../../proto/address.ts';
+import { addressEqual, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
 import { Counter } from '../../ring/counters.ts';
 import {
   AF_INET,
@@ -67,6 +67,7 @@ import {
   getsockoptInt,
   localAddress,
   peerAddress,
+  peerScope,
   recv,
   SOCKADDR_IN_BYTES,
   setsockoptInt,
@@ -237,7 +238,7 @@ export class DatagramSockets implements SocketModule {
       r = this.#outbound.bindPort(fd, words, peerAt, this.#published.hostPort(listener));
       this.#reuseListeners(listener, 0);
     }
-    if (r === 0) r = this.#connect(fd, words, peerAt, words[at + W.ports]! >>> 16);
+    if (r === 0) r = this.#connect(fd, words, peerAt, words[at + W.ports]! >>> 16, words[at + W.at]!);
     if (r === 0) {
       this.#receiver.readForListener(fd, this.#ctx.listenerBase + listener);
       setsockoptInt(fd, level, pktinfo, 0);
@@ -297,7 +298,7 @@ export class DatagramSockets implements SocketModule {
     const guest = this.#guestOf(words, at);
     const peerAt = at + W.addr;
     const peerPort = words[at + W.ports]! >>> 16;
-    const scope = this.#outbound.scopeOf(words, peerAt);
+    const scope = this.#outbound.scopeOf(words, peerAt, words[at + W.at]!);
     const way = this.#outbound.wayOf(words, peerAt);
     let endpoint = endpoints.find(guest, 0, port, way);
     if (endpoint !== NO_ENDPOINT) {
@@ -334,7 +335,7 @@ export class DatagramSockets implements SocketModule {
       r = this.#outbound.bindPort(fd, words, peerAt, 0);
     }
     if (r === 0 && connects) {
-      r = this.#connect(fd, words, peerAt, words[at + W.ports]! >>> 16);
+      r = this.#connect(fd, words, peerAt, words[at + W.ports]! >>> 16, words[at + W.at]!);
       if (r === 0) this.#discardStrangers(fd);
     }
     if (r === 0) this.#enlargeBuffers(fd);
@@ -395,7 +396,7 @@ export class DatagramSockets implements SocketModule {
       r = isV4 ? setsockoptInt(fd, SOL_IP, IP_RECVTTL, 1) : setsockoptInt(fd, SOL_IPV6, IPV6_RECVHOPLIMIT, 1);
     }
     if (r === 0) r = this.#outbound.bindPort(fd, words, at + W.addr, 0);
-    if (r === 0) r = this.#connect(fd, words, at + W.addr, 0);
+    if (r === 0) r = this.#connect(fd, words, at + W.addr, 0, 0);
     if (r === 0) this.#opened(gid, gid, fd, isV4 ? Kind.ping4 : Kind.ping6);
     else {
       close(fd);
@@ -403,9 +404,9 @@ export class DatagramSockets implements SocketModule {
     }
   }
 
-  /** @param words,w  the peer @returns 0 or -errno */
-  #connect(fd: number, words: Uint32Array, w: number, port: number): number {
-    const scope = this.#outbound.scopeOf(words, w);
+  /** @param words,w  the peer @param zone  as scopeOf() has it @returns 0 or -errno */
+  #connect(fd: number, words: Uint32Array, w: number, port: number, zone: number): number {
+    const scope = this.#outbound.scopeOf(words, w, zone);
     const nameBytes = sockaddrWrite(this.#name.u8, 0, words, w, port, scope);
     return connect(fd, this.#name.address, nameBytes);
   }
@@ -587,38 +588,47 @@ export class DatagramSockets implements SocketModule {
    */
   hostChanged(change: HostChange): void {
     const table = this.#table;
+    const scopeBefore = this.#outbound.scope;
     this.#outbound.hostChanged(change);
     for (let sid = 0; sid < table.fd.length; sid++) {
       const kind = table.kind[sid]!;
       if (table.fd[sid] === 0 || kind > Kind.ping6) continue;
       const gid = table.onlyFlow(sid);
-      if (gid >= 0) this.#reconnect(sid, kind, gid);
+      if (gid >= 0) this.#reconnect(sid, kind, gid, scopeBefore);
     }
   }
 
-  #reconnect(sid: number, kind: number, gid: number): void {
+  #reconnect(sid: number, kind: number, gid: number, scopeBefore: number): void {
     const table = this.#table;
     const fd = table.fd[sid]! - 1;
     const words = this.#words;
     const port = peerAddress(fd, words, 0);
     if (port < 0 || this.#outbound.hasSource(words, 0)) return;
-    if (localAddress(fd, words, 4) < 0 || !this.#sourceNow(kind, words, port)) return;
+    const zone = this.#zoneOf(fd, words, scopeBefore);
+    if (localAddress(fd, words, 4) < 0 || !this.#sourceNow(kind, words, port, zone)) return;
     if (addressEqual(words, 4, words, 8)) return;
     // As long as it is not connected strangers may be heard, as at the start; what waits is lost with them.
     if (this.#disconnect(fd, kind, words, 0) < 0) return;
-    const r = this.#connect(fd, words, 0, port);
+    const r = this.#connect(fd, words, 0, port, zone);
     this.#discardStrangers(fd);
     if (r < 0) this.#errors.tellErrno(gid, -r);
     else this.#ctx.counters[Counter.datagramsReconnected]!++;
   }
 
+  /** The interface that a connected socket's peer in words[0..3] lies behind whatever the plan says; 0: the plan's, or any. */
+  #zoneOf(fd: number, words: Uint32Array, scopeBefore: number): number {
+    if (isV4Mapped(words, 0) || !isLinkLocal(words, 0)) return 0;
+    const scope = peerScope(fd);
+    return scope > 0 && scope !== scopeBefore ? scope : 0;
+  }
+
   /** Source address that the kernel would choose today, into words[8..11]. @returns false when there is no way to go */
-  #sourceNow(kind: number, words: Uint32Array, port: number): boolean {
+  #sourceNow(kind: number, words: Uint32Array, port: number, zone: number): boolean {
     const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
     const probe = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
     if (probe < 0) return false;
     let r = this.#outbound.toDevice(probe, words, 0);
-    if (r === 0) r = this.#connect(probe, words, 0, port || 1);
+    if (r === 0) r = this.#connect(probe, words, 0, port || 1, zone);
     if (r === 0) r = localAddress(probe, words, 8);
     close(probe);
     return r >= 0;

@@ -56,6 +56,11 @@ export class Outbound {
     return true;
   }
 
+  /** The plan's interface for link-local destinations as it is now; 0: there is none. */
+  get scope(): number {
+    return this.#scope;
+  }
+
   /** The host's network has changed. */
   hostChanged(change: HostChange): void {
     this.#scope = change.linkLocalScope ?? 0;
@@ -67,9 +72,13 @@ export class Outbound {
     return has && (this.#toLoopback || !isLoopback(remote, w));
   }
 
-  /** sin6_scope_id of a destination: link-local ones lie behind the plan's interface. */
-  scopeOf(remote: Uint32Array, w: number): number {
-    return this.#scope !== 0 && !isV4Mapped(remote, w) && isLinkLocal(remote, w) ? this.#scope : 0;
+  /**
+   * sin6_scope_id of a destination: link-local ones lie behind the plan's interface, or behind one of their own.
+   * @param zone  index of that one, 0: it has none
+   */
+  scopeOf(remote: Uint32Array, w: number, zone = 0): number {
+    const scope = zone || this.#scope;
+    return scope !== 0 && !isV4Mapped(remote, w) && isLinkLocal(remote, w) ? scope : 0;
   }
 
   /** Sockets to destinations of one way are set up alike, so one socket can serve them: 1 the host's loopback where it is an exception, else 0. */

@@ -261,7 +261,7 @@ export class StreamSockets implements SocketModule {
     let r = outbound.toDevice(fd, words, at + W.addr);
     if (r >= 0) r = outbound.bindStream(fd, words, at + W.addr);
     if (r < 0) return this.#openFailed(gid, -r);
-    const scope = outbound.scopeOf(words, at + W.addr);
+    const scope = outbound.scopeOf(words, at + W.addr, words[at + W.at]!);
     const port = words[at + W.ports]! >>> 16;
     const len = sockaddrWrite(this.#sockaddr.u8, 0, words, at + W.addr, port, scope);
     r = connect(fd, this.#sockaddr.address, len);

@@ -13,7 +13,7 @@
  * Outstanding queries are bounded: when there is no room the one that has waited longest is answered SERVFAIL. A query repeated by an impatient guest is asked again through the sockets that are open.
  */
 
-import { addressEqual, addressParse } from '../../proto/address.ts';
+import { addressEqual, addressParse, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
 import {
   DNS_HEADER_BYTES,
   DNS_PORT,
@@ -63,6 +63,8 @@ const LIFETIME_MS = 10_000;
 export class Resolvers {
   /** Four words each. */
   words: Uint32Array = new Uint32Array(0);
+  /** Index of the interface that a link-local one lies behind, 0: the plan's. */
+  zones: Uint32Array = new Uint32Array(0);
   count = 0;
   #badUntil = new Float64Array(MAX_RESOLVERS);
 
@@ -70,28 +72,36 @@ export class Resolvers {
     this.update(list);
   }
 
-  /** Take over a new list (resolv.conf changed); those that stay keep their record. What is no address is left out. */
+  /**
+   * Take over a new list (resolv.conf changed); those that stay keep their record. What is no address is left out.
+   * @param list  a zone is the number of an interface: "fe80::1%2"
+   */
   update(list: readonly string[]): void {
     const words = new Uint32Array(MAX_RESOLVERS * 4);
+    const zones = new Uint32Array(MAX_RESOLVERS);
     const badUntil = new Float64Array(MAX_RESOLVERS);
     let count = 0;
     for (const text of list) {
       if (count === MAX_RESOLVERS) break;
-      // A zone ("fe80::1%eth0") is the host's affair: the address alone may do.
-      if (!addressParse(text.replace(/%.*$/, ''), words, count * 4)) continue;
+      const [address, zone] = text.split('%', 2) as [string, string?];
+      if (!addressParse(address, words, count * 4)) continue;
+      const hasZone = isLinkLocal(words, count * 4) && !isV4Mapped(words, count * 4);
+      zones[count] = hasZone ? Number(zone ?? 0) : 0;
       for (let i = 0; i < this.count; i++) {
-        if (addressEqual(this.words, i * 4, words, count * 4)) badUntil[count] = this.#badUntil[i]!;
+        const same = addressEqual(this.words, i * 4, words, count * 4) && this.zones[i] === zones[count];
+        if (same) badUntil[count] = this.#badUntil[i]!;
       }
       count++;
     }
     this.words = words;
+    this.zones = zones;
     this.count = count;
     this.#badUntil = badUntil;
   }
 
   /**
    * The resolver for a connection's attempt: the first in favour; when none is, by the number of the attempt.
-   * @returns index (its address at words[index * 4]), or -1 when there is none
+   * @returns index (its address at words[index * 4], its zone at zones[index]), or -1 when there is none
    */
   pick(now: number, attempt: number): number {
     for (let i = 0; i < this.count; i++) if (this.#badUntil[i]! <= now) return i;
@@ -419,6 +429,7 @@ export class DnsForward {
     const at = reserveMessage(out, ToHost.openUdp, flow);
     const w = out.words;
     for (let i = 0; i < 4; i++) w[at + W.addr + i] = resolvers.words[index * 4 + i]!;
+    w[at + W.at] = resolvers.zones[index]!;
     w[at + W.ports] = (DNS_PORT << 16) >>> 0; // local port 0: the kernel's choice, at random
     w[at + W.arg0] = 0;
     out.commit();

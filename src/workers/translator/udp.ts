@@ -235,15 +235,18 @@ export class UdpTranslator {
 
   #open(flow: number, p: Packet, destination: number): void {
     const ctx = this.#ctx;
+    let zone = 0;
     if (destination === Destination.dns) {
       const resolvers = this.#resolvers.of(p.family);
-      addressCopy(resolvers.words, resolvers.pick(ctx.now, 0) * 4, this.#words, 0);
+      const index = resolvers.pick(ctx.now, 0);
+      addressCopy(resolvers.words, index * 4, this.#words, 0);
+      zone = resolvers.zones[index]!;
     } else ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
-    this.#openSocket(flow, this.#words, 0);
+    this.#openSocket(flow, this.#words, 0, zone);
   }
 
-  /** @param words,w0  host-side address of the peer */
-  #openSocket(flow: number, words: Uint32Array, w0: number): void {
+  /** @param words,w0  host-side address of the peer @param zone  interface that it lies behind, 0: the plan's */
+  #openSocket(flow: number, words: Uint32Array, w0: number, zone: number): void {
     const ctx = this.#ctx;
     this.#begin(flow, State.connected);
     const { addr } = ctx.flows;
@@ -253,6 +256,7 @@ export class UdpTranslator {
     const at = reserveMessage(out, ToHost.openUdp, flow);
     const w = out.words;
     addressCopy(words, w0, w, at + W.addr);
+    w[at + W.at] = zone;
     w[at + W.ports] = ((ports << 16) | (ports >>> 16)) >>> 0;
     w[at + W.arg0] = 1;
     w[at + W.arg1] = addr[guestAt]!;
@@ -487,7 +491,7 @@ export class UdpTranslator {
     if (flow < 0) {
       flow = flows.admit(Origin.inboundDatagram, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
       if (flow < 0) return StageDrop.flowTableFull;
-      this.#openSocket(flow, words, at + W.addr);
+      this.#openSocket(flow, words, at + W.addr, 0);
     }
     this.#toGuestAt(flow, words, at, words[at + W.arg1]!);
     return 0;

@@ -157,7 +157,7 @@ export class TcpHandshake {
       this.openResolver(flow);
     } else {
       ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
-      this.#open(flow, port);
+      this.#open(flow, port, 0);
     }
     packetFree(ctx, p);
   }
@@ -209,12 +209,13 @@ export class TcpHandshake {
     if (this.#ctx.guest.bigTcp && atSource) tcb.flags[flow]! |= TcbFlag.big;
   }
 
-  /** Have host-io connect to this.#words[0..3]. */
-  #open(flow: number, port: number): void {
+  /** Have host-io connect to this.#words[0..3]. @param zone  interface that it lies behind, 0: the plan's */
+  #open(flow: number, port: number, zone: number): void {
     const out = this.#ctx.toHost;
     const at = reserveMessage(out, ToHost.openTcp, flow);
     const w = out.words;
     for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
+    w[at + W.at] = zone;
     w[at + W.ports] = (port << 16) >>> 0;
     out.commit();
   }
@@ -227,7 +228,7 @@ export class TcpHandshake {
     tcb.recover[flow] = index;
     const words = resolvers.words;
     for (let i = 0; i < 4; i++) this.#words[i] = words[index * 4 + i]!;
-    this.#open(flow, this.#ctx.flows.ports[flow]! & 0xffff);
+    this.#open(flow, this.#ctx.flows.ports[flow]! & 0xffff, resolvers.zones[index]!);
   }
 
   #resolversOf(flow: number): Resolvers {
