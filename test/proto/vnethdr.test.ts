@@ -127,6 +127,20 @@ describe('vnetFinishChecksum', () => {
     },
   );
 
+  it('a sum of 0 is written as 0xffff: of UDP 0 would say that there is none', () => {
+    const u8 = frame(100);
+    u8.fill(0, VNET_BYTES + 50);
+    u8.set([0xff, 0xff], VNET_BYTES + 60);
+    expect(vnetFinishChecksum(u8, 0, 100, 0, 0)).toBe(true);
+    expect(Array.from(u8.subarray(VNET_BYTES + 56, VNET_BYTES + 58))).toEqual([0xff, 0xff]);
+  });
+
+  it('a field that begins in the first piece and ends beyond it is left alone', () => {
+    const u8 = frame(100);
+    expect(vnetFinishChecksum(u8, 0, 57, 57 + VNET_BYTES, 43)).toBe(false);
+    expect(u8).toEqual(frame(100));
+  });
+
   it('a field beyond the first piece is left alone', () => {
     const u8 = frame(100);
     expect(vnetFinishChecksum(u8, 0, 57, 0, 0)).toBe(false);

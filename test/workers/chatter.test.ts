@@ -49,6 +49,8 @@ describe('on a link without that IP version', () => {
   it.each([
     ['IGMP', chatterKind4, v4(2, '224.0.0.22'), Counter.groupReports],
     ['mDNS over IPv4', chatterKind4, v4(17, '224.0.0.251'), Counter.linkLocalDatagrams],
+    ['a group of the network, 224.0.1.0/24', chatterKind4, v4(17, '224.0.1.1'), -1],
+    ['another, 224.1.0.0/24', chatterKind4, v4(17, '224.1.0.1'), -1],
     ['UDP to a peer', chatterKind4, v4(17, '192.0.2.1'), -1],
     ['TCP to a group', chatterKind4, v4(6, '224.0.0.1'), -1],
     ['cut short', chatterKind4, v4(2, '224.0.0.22').slice(0, 19), -1],

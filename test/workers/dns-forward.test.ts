@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { Counter } from '../../src/ring/counters.ts';
+import { Errno } from '../../src/sys/constants.ts';
 import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
@@ -195,6 +196,19 @@ describe('a query', () => {
     expect(b.rig.missingSlots).toBe(0);
   });
 
+  it('repeated after others whose id and port lead to the same list were answered: it is found still', () => {
+    const b = new Bench();
+    const ids = [1, 1025, 2049, 3073];
+    const flows = ids.map((id) => b.ask(id)[0]![W.flow]!);
+    for (const i of [2, 1]) b.closeAll(b.tell(ToShard.datagram, flows[i]!, answer(ids[i]!)));
+    expect(b.heard()).toHaveLength(2);
+    for (const i of [0, 3]) {
+      const again = b.ask(ids[i]!);
+      expect(ops(again)).toEqual([ToHost.sendDatagram]);
+      expect(again[0]![W.flow]).toBe(flows[i]);
+    }
+  });
+
   it('A and AAAA from one port at a time are two queries', () => {
     const b = new Bench();
     const first = b.ask(1);
@@ -268,6 +282,20 @@ describe('resolvers out of favour', () => {
     oneIsSlow(b);
     b.at(3300);
     expect(whom(b.ask(2, 4001)[0])).toBe(A);
+  });
+
+  it.each([
+    ['ENETUNREACH', Errno.ENETUNREACH, B],
+    ['EMFILE', Errno.EMFILE, A],
+    ['ENFILE', Errno.ENFILE, A],
+  ])('no socket for one, %s: a want of descriptors is not held against it', (_name, errno, next) => {
+    const b = new Bench();
+    const [open] = b.ask(1);
+    const again = b.tell(ToShard.openFailed, open![W.flow]!, null, (m) => {
+      m[W.arg0] = errno;
+    });
+    expect(whom(again.find((m) => m[W.op] === ToHost.openUdp))).toBe(B);
+    expect(whom(b.ask(2, 4001)[0])).toBe(next);
   });
 
   it('one of two that were asked fails: no SERVFAIL as long as the other may answer', () => {

@@ -23,6 +23,9 @@ describe('log lines that traffic can cause', () => {
       now = 10_000;
       notices.tell(kind, 'warning', 'full');
       expect(lines[1]).toBe('warning: full (99999 more times since the last such line)');
+      now = 20_000;
+      notices.tell(kind, 'warning', 'full');
+      expect(lines[2]).toBe('warning: full');
       expect(kind).toBeLessThan(NOTICES);
     },
   );

@@ -1,7 +1,10 @@
+import { execFileSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, expect, test } from 'vitest';
+import { Errno } from '../../src/sys/constants.ts';
 import { NativeBuffer } from '../../src/sys/memory.ts';
 import { PcapWriter } from '../../src/workers/pcap.ts';
 
@@ -42,4 +45,19 @@ test('stamps are the time of day to the nanosecond: in order, between before and
   // Frames that were written one after the other have stamps of their own.
   expect(new Set(stamps).size).toBeGreaterThan(frames / 2);
   expect(stamps.filter((stamp) => stamp % 1_000_000n === 0n).length).toBeLessThan(frames / 10);
+});
+
+test('a record that goes in part is taken back and told; the next one follows the last whole one', () => {
+  const file = join(dir, 'short.pcap');
+  const fixture = fileURLToPath(new URL('./fixtures/short-pcap.ts', import.meta.url));
+  const frames = [400, 400, 400, 50];
+  const args = ['--fsize=1000', process.execPath, fixture, file, ...frames.map(String)];
+  const said = execFileSync('prlimit', args, { encoding: 'utf8', env: { ...process.env, NODE_OPTIONS: '' } });
+  expect(JSON.parse(said)).toEqual([Errno.ENOSPC]);
+  const bytes = readFileSync(file);
+  const kept: number[] = [];
+  let at = FILE_HEADER_BYTES;
+  for (; at < bytes.length; at += RECORD_HEADER_BYTES + kept.at(-1)!) kept.push(bytes.readUInt32LE(at + 8));
+  expect(kept).toEqual([400, 400, 50]);
+  expect(at).toBe(bytes.length);
 });

@@ -77,4 +77,25 @@ describe('a full table', () => {
     expect(counters[Counter.flowTableFull]).toBe(1);
     expect(counters[Counter.flowsGaveWay]).toBe(0);
   });
+
+  it('those that ended by themselves count no more: none has to give way for as many again', () => {
+    const { begin, ended, flows } = table();
+    for (const origin of [Origin.inboundDatagram, Origin.guestDatagram])
+      for (let round = 0; round < 4; round++) {
+        const begun = many(20, () => begin(origin));
+        expect(begun).not.toContain(NO_FLOW);
+        for (const flow of begun) flows.remove(flow);
+      }
+    expect(ended).toEqual([]);
+  });
+
+  it('those that gave way are not closed yet: the last ids are the guest and TCP, not for what begins outside', () => {
+    const { begin, flows } = table();
+    for (const proto of [TCP, UDP]) flows.onGiveWay(proto, () => {});
+    many(61, () => begin(Origin.tcp));
+    expect(begin(Origin.inboundDatagram)).not.toBe(NO_FLOW);
+    expect(begin(Origin.inboundDatagram)).toBe(NO_FLOW);
+    expect([begin(Origin.guestDatagram), begin(Origin.tcp)]).not.toContain(NO_FLOW);
+    expect(flows.freeCount).toBe(0);
+  });
 });

@@ -618,6 +618,27 @@ describe('published UDP ports', () => {
     expect(seen()).toBe(7000);
   });
 
+  it('three of them: three ports, and one keeps its own when another has ended', () => {
+    const { rig, udp } = begin();
+    const seen = (index: number): number => {
+      const m = listener(rig, PEER, 7000, pattern(20));
+      m[W.arg1] = index;
+      udp.onMessage(ToShard.listenerDatagram, m, 0);
+      udp.flush();
+      return readUdp(readIp(rig.takeSent()[0]!.bytes)).srcPort;
+    };
+    const ports = [3, 4, 5].map(seen);
+    expect(new Set(ports).size).toBe(3);
+    expect(ports[0]).toBe(7000);
+    runTimers(rig, udp, 20_000);
+    expect([3, 5].map(seen)).toEqual([7000, ports[2]]);
+    runTimers(rig, udp, 31_000);
+    expect(rig.ctx.flows.count).toBe(2); // the second is gone
+    expect([3, 5].map(seen)).toEqual([7000, ports[2]]);
+    expect(rig.ctx.flows.count).toBe(2);
+    expect(seen(4)).toBe(ports[1]);
+  });
+
   it('peer, then answer, then idle: delivered with its own address, answered through the listener, gone without a close', () => {
     const { rig, udp } = begin();
     udp.onMessage(ToShard.listenerDatagram, listener(rig, PEER, 7000, pattern(20)), 0);

@@ -475,6 +475,33 @@ describe('TCP handshake from outside', () => {
     expect(t.sockets.map((s) => s.received)).toEqual([0, 7]);
   });
 
+  it('the same addresses and ports three times: three source ports', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    accept(t);
+    accept(t);
+    const ports = t.segments(50).map((s) => s.srcPort);
+    expect(ports).toHaveLength(2);
+    expect(new Set([80, ...ports]).size).toBe(3);
+    expect(t.sockets).toHaveLength(3);
+  });
+
+  it('the same addresses and ports, and the host has closed the first: the second is held for a second', () => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+    t.out();
+    t.socket.peerClose();
+    t.out();
+    t.send('ACK', 1, 2);
+    t.out();
+    accept(t);
+    expect(t.segments(900).filter((s) => s.flags === Syn)).toEqual([]);
+    expect(t.segments(200).filter((s) => s.flags === Syn)).toHaveLength(1);
+  });
+
   it('the same addresses and ports while the first is just established or closed by the guest: the wait is no longer', () => {
     for (const fin of [false, true]) {
       const t = script();

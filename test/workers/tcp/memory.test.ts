@@ -6,11 +6,18 @@ import { Counter } from '../../../src/ring/counters.ts';
 import { slotShares } from '../../../src/workers/plan.ts';
 import { reassemblyLimit } from '../../../src/workers/reassembly.ts';
 import { longQueryLimit } from '../../../src/workers/translator/dns-forward.ts';
+import { TcbFlag, TcpControlBlocks } from '../../../src/workers/translator/tcp/control-blocks.ts';
 import { outOfOrderLimit } from '../../../src/workers/translator/tcp/out-of-order.ts';
-import { queueBudget, slotRoom } from '../../../src/workers/translator/tcp/receive-buffers.ts';
+import {
+  Admission,
+  queueBudget,
+  ReceiveBuffers,
+  slotRoom,
+} from '../../../src/workers/translator/tcp/receive-buffers.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import type { FakeSocket } from '../../support/netsim/fake-host.ts';
 import { Script } from '../../support/netsim/script.ts';
+import { ShardRig } from '../../support/shard-rig.ts';
 
 const FRAME = 60_000;
 const STALLED = 12;
@@ -224,6 +231,92 @@ describe('flows whose sockets take nothing', () => {
     t.out();
     send(f, 1000, 'ACK', 5001);
     expect(used().readerSmall).toBe(before + 1);
+  });
+
+  it('what they had sent out of order before is given up when the bytes in front of it find no room', () => {
+    const { t, stall, connect, send, used } = bed();
+    stall(STALLED);
+    const before = used().readerSmall;
+    const f = connect(1000);
+    send(f, FRAME);
+    send(f, 1000, 'ACK', 5001);
+    expect(used().readerSmall).toBe(before + 1);
+    t.out(1500);
+    send(f, FRAME, 'ACK', 1001);
+    expect(used().readerSmall).toBe(before);
+    // All of it arrives once there is room.
+    f.socket.giveRoom(1e6);
+    t.out();
+    send(f, 5000, 'ACK', 1001);
+    expect(f.socket.received).toBe(6000);
+  });
+});
+
+describe('ReceiveBuffers', () => {
+  const MIB = 1024 * 1024;
+  const [A, B] = [0, 1];
+  const begin = () => {
+    const rig = new ShardRig();
+    const tcb = new TcpControlBlocks(4);
+    const buffers = new ReceiveBuffers(rig.ctx, tcb, { small: 1000, large: 160 });
+    for (const flow of [A, B]) {
+      tcb.begin(flow, 4, 0, 0);
+      tcb.flags[flow]! |= TcbFlag.wscaleOk;
+      buffers.begin(flow);
+    }
+    return { ctx: rig.ctx, tcb, buffers };
+  };
+  const large = (slots: number): number => slots << 16;
+
+  it('takes what fits exactly, of either kind, and one slot more provisionally', () => {
+    const { buffers } = begin();
+    // Seven eighths of the budget are 875 and 140.
+    buffers.add(B, 1, 800 + large(130), false);
+    expect(buffers.admit(A, 37)).toBe(Admission.queued);
+    expect(buffers.admit(A, 38)).toBe(Admission.provisional);
+    expect(buffers.admit(A, large(5))).toBe(Admission.queued);
+    expect(buffers.admit(A, large(6))).toBe(Admission.provisional);
+  });
+
+  it('the last eighth is for a flow that drains, for a second after it took something', () => {
+    const { ctx, buffers } = begin();
+    buffers.add(B, 1, large(130), false);
+    const admit = () => buffers.admit(A, large(15));
+    buffers.onSent(A, 16 * MIB - 1, 0, true);
+    expect(admit()).toBe(Admission.provisional);
+    buffers.onSent(A, 1, 0, true);
+    expect(admit()).toBe(Admission.queued);
+    ctx.now += 999;
+    expect(admit()).toBe(Admission.queued);
+    ctx.now += 1;
+    expect(admit()).toBe(Admission.provisional);
+  });
+
+  it('a flow with a backlog is stalled when nothing has been taken for a second', () => {
+    const { ctx, buffers } = begin();
+    buffers.onSent(A, 10, 0, false);
+    expect(buffers.isStalled(A)).toBe(false);
+    ctx.now += 999;
+    expect(buffers.isStalled(A)).toBe(false);
+    ctx.now += 1;
+    expect(buffers.isStalled(A)).toBe(true);
+    buffers.onSent(A, 10, 0, true);
+    ctx.now += 5000;
+    expect(buffers.isStalled(A)).toBe(false);
+  });
+
+  it('the right edge stays where it was, however much before it is provisional', () => {
+    const { tcb, buffers } = begin();
+    tcb.rcvNxt[A] = 1000;
+    buffers.window(A, false);
+    const edge = tcb.rcvAdv[A]!;
+    // A backlog of all that the limit allows, then bytes that are not certain.
+    buffers.add(A, buffers.limit[A]!, large(1), false);
+    buffers.add(A, 20_000, large(1), true);
+    tcb.rcvNxt[A]! += 20_000;
+    const field = buffers.window(A, false);
+    expect(tcb.rcvAdv[A]).toBe(edge);
+    expect(1000 + field * 256).toBeGreaterThan(edge - 256);
   });
 });
 

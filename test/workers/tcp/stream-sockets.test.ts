@@ -19,7 +19,7 @@ import {
   type ServicePolicy,
 } from '../../../src/workers/engine-plan.ts';
 import { HostIo } from '../../../src/workers/host-io/host-io.ts';
-import { DataKind, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
+import { DataKind, SentFlag, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
 import { Notices } from '../../../src/workers/notices.ts';
 import { Owner } from '../../../src/workers/owners.ts';
 import { ADDRESSES } from '../../support/netsim/engine.ts';
@@ -30,6 +30,7 @@ interface Message {
   len: number;
   arg0: number;
   arg1: number;
+  arg2: number;
   /** Of data. */
   bytes: Buffer;
 }
@@ -140,13 +141,14 @@ class Bench {
     expect(this.#io.listen([plan])).toEqual([]);
   }
 
-  send(flow: number, bytes: Uint8Array): void {
+  /** @param mark  0, or of provisional bytes: one more than how often such were refused */
+  send(flow: number, bytes: Uint8Array, mark = 0): void {
     const slot = this.#small.pop();
     if (slot === NO_SLOT) throw new Error('no slot left');
     this.#ownership.claim(slot, Owner.reader, Owner.inFlight);
     this.#pool.u8.set(bytes, this.#pool.slotAt(slot) + 66);
     this.slotsOut++;
-    this.command(ToHost.send, flow, { slotA: slot, at: 66, len: bytes.length });
+    this.command(ToHost.send, flow, { slotA: slot, at: 66, len: bytes.length, arg0: mark });
   }
 
   freeData(m: Message): void {
@@ -199,6 +201,7 @@ class Bench {
         len: w[at + W.len]!,
         arg0: w[at + W.arg0]!,
         arg1: w[at + W.arg1]!,
+        arg2: w[at + W.arg2]!,
         bytes,
       });
       if (i === n - 1) ring.release(n);
@@ -373,6 +376,50 @@ describe('stream sockets', () => {
     await bench.run();
     expect(last).toBe('bbbbbbbbbb');
     expect(bench.slotsOut).toBe(0);
+  });
+
+  it('provisional bytes: those that the socket takes are told, the rest is refused once, later room is told by itself', async () => {
+    const peer = await connected();
+    const sum = (what: (m: Message) => number): number =>
+      bench.of(ToShard.sent).reduce((n, m) => n + what(m), 0);
+    const refused = (): number => bench.of(ToShard.sent).filter((m) => m.arg1 & SentFlag.refused).length;
+    let slots = 0;
+    // Taken whole: nothing is refused, and the shard hears of each round.
+    for (; slots < 5; slots++) {
+      bench.send(3, Buffer.alloc(100, 0x61), 1);
+      await bench.run(0);
+    }
+    expect([sum((m) => m.arg0), refused(), sum((m) => m.arg2)]).toEqual([500, 0, 5]);
+    // Until both kernel buffers are full.
+    for (let i = 0; i < 20_000 && refused() === 0; i++) {
+      for (let k = 0; k < 32; k++, slots++) bench.send(3, Buffer.alloc(1900, 0x61), 1);
+      await bench.run(0);
+    }
+    expect(refused()).toBe(1);
+    expect(bench.of(ToShard.sent).at(-1)!.arg1).toBe(SentFlag.refused);
+    const taken = sum((m) => m.arg0);
+    // Nothing is kept, and all slots were told.
+    expect([bench.slotsOut, sum((m) => m.arg2)]).toEqual([0, slots]);
+    // On its way when those in front of it were refused: it is not taken, nor refused once more.
+    bench.send(3, Buffer.alloc(10, 0x62), 1);
+    await bench.run();
+    expect([refused(), sum((m) => m.arg0), sum((m) => m.arg2)]).toEqual([1, taken, slots + 1]);
+    expect(bench.of(ToShard.sent).some((m) => m.arg1 & SentFlag.empty && m.arg0 === 0)).toBe(false);
+
+    let got = 0;
+    peer.on('data', (b: Buffer) => {
+      got += b.length;
+    });
+    peer.resume();
+    await bench.until(() => bench.of(ToShard.sent).at(-1)!.arg1 === SentFlag.empty);
+    await bench.until(() => got === taken);
+    bench.send(3, Buffer.alloc(10, 0x63), 1);
+    await bench.run();
+    expect(got).toBe(taken);
+    bench.send(3, Buffer.alloc(10, 0x64), 2);
+    await bench.until(() => got === taken + 10);
+    await bench.run();
+    expect([refused(), bench.slotsOut]).toEqual([1, 0]);
   });
 
   it('the peer sends: nothing without credit, as far as credit then, again from where a rewind says', async () => {

@@ -1,0 +1,21 @@
+/** What the chain in front of COMMAND is made of; the chain itself runs in the end-to-end tests. */
+import { expect, it } from 'vitest';
+import { standardStreams, tool, withNamesBeyondShells } from '../../src/main/command.ts';
+
+it('names that a shell drops are given to env, unless it would take the program for an entry', () => {
+  const env = { PATH: '/bin', 'a-b': '1' };
+  expect(withNamesBeyondShells(['sh', '-c', 'x=1'], env)).toEqual([
+    ...[tool('env'), '--', 'a-b=1'],
+    ...['sh', '-c', 'x=1'],
+  ]);
+  expect(withNamesBeyondShells(['./a=b', 'c'], env)).toEqual(['./a=b', 'c']);
+  expect(withNamesBeyondShells(['sh'], { PATH: '/bin' })).toEqual(['sh']);
+});
+
+it('the streams of the caller at their numbers, whatever the order; between them nothing is said', () => {
+  expect(standardStreams([3, 4, 5])).toEqual(['ignore', 'ignore', 'pipe', 0, 1, 2]);
+  expect(standardStreams([9, 4, 7])).toEqual([
+    ...['ignore', 'ignore', 'pipe', 'ignore', 1],
+    ...['ignore', 'ignore', 2, 'ignore', 0],
+  ]);
+});
