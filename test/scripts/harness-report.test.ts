@@ -243,6 +243,11 @@ describe('targets', () => {
       const without = { ...RESULT, peers: RESULT.peers.filter(({ name }) => name !== 'pasta-new') };
       const { measurements } = stalled(999, 113).result;
       expect(judgeTarget(new Figures({ ...without, measurements }), torrent).reached).toBeNull();
+      const unmeasured = [
+        ...measurements.filter(({ peer }) => peer !== 'pasta'),
+        one(UP, 'pasta', { cpuSecondsPerGib: 0.1 }),
+      ];
+      expect(judgeTarget(new Figures({ ...without, measurements: unmeasured }), torrent).bound).toBeNull();
     });
 
     test('the table of targets asks it of every comparison of processor time with the best peer', () => {

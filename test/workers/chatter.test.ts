@@ -57,6 +57,12 @@ describe('on a link without that IP version', () => {
     ['MLD', chatterKind6, v6(0, 'ff02::16'), Counter.groupReports],
     ['a router solicitation', chatterKind6, v6(58, 'ff02::2'), Counter.discoveryUnanswered],
     ['mDNS over IPv6', chatterKind6, v6(17, 'ff02::fb'), Counter.linkLocalDatagrams],
+    [
+      'a group of the link that nobody has assigned',
+      chatterKind6,
+      v6(17, 'ff12::fb'),
+      Counter.linkLocalDatagrams,
+    ],
     ['ping to a peer', chatterKind6, v6(58, '2001:db8::1'), -1],
     ['a wider group', chatterKind6, v6(17, 'ff05::1'), -1],
     ['TCP', chatterKind6, v6(6, 'ff02::1'), -1],

@@ -255,6 +255,18 @@ describe('bounds', () => {
     expect(b.rig.missingSlots).toBe(0);
   });
 
+  it('long queries one after the other: each gives its slot back, none is refused', () => {
+    const b = new Bench();
+    const long = (id: number): number[] => [...query(id), ...new Array<number>(600).fill(0)];
+    for (let id = 1; id <= 40; id++) {
+      const [open] = b.ask(id, 4000 + id, long(id));
+      b.closeAll(b.tell(ToShard.datagram, open![W.flow]!, answer(id)));
+    }
+    expect(b.heard()).toHaveLength(40);
+    expect(b.rig.counter(Counter.dnsGaveWay)).toBe(0);
+    expect(b.rig.missingSlots).toBe(0);
+  });
+
   it('malformed: dropped', () => {
     const b = new Bench();
     b.ask(1, 4000, [0, 1, 2]);

@@ -47,17 +47,25 @@ test('stamps are the time of day to the nanosecond: in order, between before and
   expect(stamps.filter((stamp) => stamp % 1_000_000n === 0n).length).toBeLessThan(frames / 10);
 });
 
+/** What a writer says whose file may not be longer than `limit` bytes. */
+function limited(limit: number, file: string, frames: readonly number[]): { begun: number; lost: number[] } {
+  const fixture = fileURLToPath(new URL('./fixtures/short-pcap.ts', import.meta.url));
+  const args = [`--fsize=${limit}`, process.execPath, fixture, file, ...frames.map(String)];
+  const env = { ...process.env, NODE_OPTIONS: '' };
+  return JSON.parse(execFileSync('prlimit', args, { encoding: 'utf8', env }));
+}
+
 test('a record that goes in part is taken back and told; the next one follows the last whole one', () => {
   const file = join(dir, 'short.pcap');
-  const fixture = fileURLToPath(new URL('./fixtures/short-pcap.ts', import.meta.url));
-  const frames = [400, 400, 400, 50];
-  const args = ['--fsize=1000', process.execPath, fixture, file, ...frames.map(String)];
-  const said = execFileSync('prlimit', args, { encoding: 'utf8', env: { ...process.env, NODE_OPTIONS: '' } });
-  expect(JSON.parse(said)).toEqual([Errno.ENOSPC]);
+  expect(limited(1000, file, [400, 400, 400, 50])).toEqual({ begun: 0, lost: [Errno.ENOSPC] });
   const bytes = readFileSync(file);
   const kept: number[] = [];
   let at = FILE_HEADER_BYTES;
   for (; at < bytes.length; at += RECORD_HEADER_BYTES + kept.at(-1)!) kept.push(bytes.readUInt32LE(at + 8));
   expect(kept).toEqual([400, 400, 50]);
   expect(at).toBe(bytes.length);
+});
+
+test('a file header that goes in part is a failure', () => {
+  expect(limited(10, join(dir, 'header.pcap'), []).begun).toBe(-Errno.ENOSPC);
 });

@@ -70,6 +70,23 @@ describe('a full table', () => {
     expect(flows.isLive(settled)).toBe(true);
   });
 
+  it('the oldest of the longer list first: many from outside go before the few of the guest', () => {
+    const { begin, ended, flows } = table();
+    many(5, () => begin(Origin.guestDatagram));
+    const outside = many(30, () => begin(Origin.inboundDatagram));
+    for (let i = 0; i < 25; i++) flows.giveWay();
+    expect(ended).toEqual(outside.slice(0, 25));
+  });
+
+  it('answered twice, or TCP: the place in the lists stays', () => {
+    const { begin, ended, flows } = table();
+    const halfOpen = begin(Origin.tcp);
+    const answered = begin(Origin.guestDatagram);
+    for (let i = 0; i < 2; i++) for (const flow of [halfOpen, answered]) flows.answered(flow);
+    expect([flows.giveWay(), flows.giveWay(), flows.giveWay()]).toEqual([true, true, false]);
+    expect(ended).toEqual([answered, halfOpen]);
+  });
+
   it('nothing but settled flows: refused and counted', () => {
     const { begin, flows, counters } = table(16);
     for (let i = 0; i < 16; i++) flows.settle(begin(Origin.tcp));

@@ -639,6 +639,26 @@ describe('published UDP ports', () => {
     expect(seen(4)).toBe(ports[1]);
   });
 
+  it('two of them, and the first ends: the second keeps its port; a peer that has that port itself is another', () => {
+    const { rig, udp } = begin();
+    const seen = (index: number, port = 7000): number => {
+      const m = listener(rig, PEER, port, pattern(20));
+      m[W.arg1] = index;
+      udp.onMessage(ToShard.listenerDatagram, m, 0);
+      udp.flush();
+      return readUdp(readIp(rig.takeSent()[0]!.bytes)).srcPort;
+    };
+    const [first, second] = [seen(3), seen(4)];
+    expect(first).toBe(7000);
+    expect(seen(4, second)).not.toBe(second);
+    runTimers(rig, udp, 20_000);
+    expect(seen(4)).toBe(second);
+    runTimers(rig, udp, 31_000);
+    expect(rig.ctx.flows.count).toBe(1);
+    expect(seen(4)).toBe(second);
+    expect(rig.ctx.flows.count).toBe(1);
+  });
+
   it('peer, then answer, then idle: delivered with its own address, answered through the listener, gone without a close', () => {
     const { rig, udp } = begin();
     udp.onMessage(ToShard.listenerDatagram, listener(rig, PEER, 7000, pattern(20)), 0);

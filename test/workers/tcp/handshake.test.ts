@@ -189,6 +189,15 @@ describe('TCP handshake', () => {
     expect(t.socket.address).toEqual([0, 0, 0xffff, 0x7f000001]);
   });
 
+  it('CLOSED: connections may take the whole table', () => {
+    const t = script({ flows: 64 });
+    for (let i = 0; i < 64; i++) {
+      t.srcPort = 40_000 + i;
+      t.establish();
+    }
+    expect(t.sockets).toHaveLength(64);
+  });
+
   it('CLOSED: the flow table is full, SYN waits for a free place', () => {
     const t = script({ flows: 2 });
     t.onOpen = (socket) => socket.failAfter(500, refused);

@@ -134,6 +134,7 @@ describe('flows whose sockets take nothing', () => {
     send(f, FRAME);
     expect(acked(f)).toBe(1001);
     expect(f.socket.received).toBe(1000);
+    expect(t.engine.ctx.flows.fromGuestBytes[f.socket.flow]).toBe(1000);
     expect(used().readerLarge).toBe(before.readerLarge);
     expect(used().readerSmall).toBe(before.readerSmall);
     expect(t.engine.counters[Counter.tcpRefused]).toBe(refused + 1);
@@ -276,6 +277,22 @@ describe('ReceiveBuffers', () => {
     expect(buffers.admit(A, 38)).toBe(Admission.provisional);
     expect(buffers.admit(A, large(5))).toBe(Admission.queued);
     expect(buffers.admit(A, large(6))).toBe(Admission.provisional);
+  });
+
+  it('behind provisional bytes nothing is queued, though it would fit', () => {
+    const { buffers } = begin();
+    buffers.add(A, 10, 1, true);
+    expect(buffers.admit(A, 1)).toBe(Admission.provisional);
+    buffers.onSent(A, 10, 1, true);
+    expect(buffers.admit(A, 1)).toBe(Admission.queued);
+  });
+
+  it('small slots are scarce: the window of a flow that sends large frames is not closed', () => {
+    const { buffers } = begin();
+    buffers.add(B, 1, 1000, false);
+    buffers.add(A, 1, large(1), false);
+    buffers.onSent(A, 0, 0, false);
+    expect(buffers.window(A, false) * 256).toBeGreaterThan(MIB / 8);
   });
 
   it('the last eighth is for a flow that drains, for a second after it took something', () => {

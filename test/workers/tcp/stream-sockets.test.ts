@@ -420,6 +420,14 @@ describe('stream sockets', () => {
     await bench.until(() => got === taken + 10);
     await bench.run();
     expect([refused(), bench.slotsOut]).toEqual([1, 0]);
+    // The next connection of that number counts from the beginning.
+    bench.command(ToHost.close, 3);
+    await bench.until(() => bench.of(ToShard.closed).length === 1);
+    bench.messages.length = 0;
+    bench.open(3, peer.localPort!);
+    await bench.until(() => bench.of(ToShard.opened).length === 1);
+    bench.send(3, Buffer.alloc(10, 0x65), 1);
+    await bench.until(() => sum((m) => m.arg0) === 10);
   });
 
   it('the peer sends: nothing without credit, as far as credit then, again from where a rewind says', async () => {
