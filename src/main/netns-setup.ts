@@ -30,7 +30,7 @@ import { openPath, setns, unshare } from '../sys/namespace.ts';
 import { RouteSocket } from '../sys/netlink.ts';
 import { socket } from '../sys/socket.ts';
 import { openTap, type Tap } from '../sys/tap.ts';
-import type { TapPlan } from '../workers/engine-plan.ts';
+import type { Ipv4Plan, TapPlan } from '../workers/engine-plan.ts';
 import {
   type HostNetwork,
   isLinkLocal,
@@ -153,7 +153,7 @@ function configureLink(
   target: NetnsTarget,
   notes: string[],
 ): void {
-  const { ipv4, ipv6, mtu } = network.addresses;
+  const { ipv4, ipv6, mtu, mac } = network.addresses;
   if (!settings.configure) {
     route.setLink(index, { mtu, txQueueLen: TX_QUEUE_FRAMES });
     return;
@@ -172,10 +172,10 @@ function configureLink(
   }
   route.setLink(index, { mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
   const keeps = target.kind !== 'new';
-  if (ipv4 !== undefined) addDefaultRoute(route, index, AF_INET, ipv4, keeps, notes);
+  if (ipv4 !== undefined) addDefaultRoute(route, index, AF_INET, ipv4, mac, keeps, notes);
   if (ipv6 === undefined) return;
   try {
-    addDefaultRoute(route, index, AF_INET6, ipv6, keeps, notes);
+    addDefaultRoute(route, index, AF_INET6, ipv6, mac, keeps, notes);
   } catch (error) {
     // A namespace of someone else's may have IPv6 switched off: IPv4 is still worth having.
     if (ipv4 === undefined || !(error instanceof SysError)) throw error;
@@ -188,11 +188,12 @@ function addDefaultRoute(
   route: RouteSocket,
   index: number,
   family: typeof AF_INET | typeof AF_INET6,
-  plan: { readonly guest: string; readonly prefixLen: number; readonly gateway: string },
+  plan: Pick<Ipv4Plan, 'guest' | 'prefixLen' | 'gateway' | 'dns'>,
+  mac: string,
   keeps: boolean,
   notes: string[],
 ): void {
-  const { guest, prefixLen, gateway } = plan;
+  const { guest, prefixLen, gateway, dns } = plan;
   route.addAddress(index, family, guest, prefixLen, { nodad: true });
   // The kernel takes a gateway only where a route already leads; IPv6 link-local ones it finds by themselves.
   const reachable = samePrefix(gateway, guest, prefixLen) || (family === AF_INET6 && isLinkLocal(gateway));
@@ -212,6 +213,30 @@ function addDefaultRoute(
     oif: index,
     ...(inFront !== undefined && { priority: inFront }),
   });
+  const onLink = dns !== undefined && samePrefix(dns, guest, prefixLen) ? [gateway, dns] : [gateway];
+  introduce(route, index, family, onLink, mac);
+}
+
+/**
+ * Our addresses that the first packets go to. While the kernel asks for a MAC address it keeps 256 small packets at most
+ * (unres_qlen_bytes) and drops the others without a word: a program that sends more at once as it starts, to an engine that is slow to
+ * answer as it starts too, would lose them.
+ */
+export function introduce(
+  route: RouteSocket,
+  index: number,
+  family: typeof AF_INET | typeof AF_INET6,
+  addresses: readonly string[],
+  mac: string,
+): void {
+  for (const address of addresses) {
+    try {
+      route.addNeighbour(index, family, address, mac);
+    } catch (error) {
+      if (!(error instanceof SysError)) throw error;
+      return; // it asks, then
+    }
+  }
 }
 
 /**

@@ -304,6 +304,11 @@ export const RTM_GETADDR = 22;
 export const RTM_NEWROUTE = 24;
 export const RTM_DELROUTE = 25;
 export const RTM_GETROUTE = 26;
+export const RTM_NEWNEIGH = 28;
+/** <linux/neighbour.h>: what a neighbour entry has, and that it is used at once and confirmed later. */
+export const NDA_DST = 1;
+export const NDA_LLADDR = 2;
+export const NUD_STALE = 0x04;
 export const RTNLGRP_LINK = 1;
 export const RTNLGRP_IPV4_IFADDR = 5;
 export const RTNLGRP_IPV4_ROUTE = 7;

@@ -120,6 +120,7 @@ export interface RouteSpec {
 const NLMSG_HEADER_BYTES = 16;
 const IFINFOMSG_BYTES = 16;
 const IFADDRMSG_BYTES = 8;
+const NDMSG_BYTES = 12;
 const RTMSG_BYTES = 12;
 const RTNEXTHOP_BYTES = 8;
 const align4 = (n: number): number => (n + 3) & ~3;
@@ -422,6 +423,15 @@ export class NetlinkRequest {
     return this;
   }
 
+  /** struct ndmsg: family u8, pad u8 u16, interface s32, state u16, flags u8, type u8. */
+  neighbourHeader(family: number, index: number, state: number): this {
+    const at = this.#room(NDMSG_BYTES);
+    this.u8.set([family, 0, 0, 0], at);
+    this.#dv.setInt32(at + 4, index, true);
+    this.#dv.setUint16(at + 8, state, true);
+    return this;
+  }
+
   routeHeader(
     family: number,
     dstLen: number,
@@ -495,6 +505,20 @@ export function addressRequest(
     .addressHeader(family, prefixLen, 0, scope, index)
     .bytes(k.IFA_LOCAL, addressFor(family, text))
     .bytes(k.IFA_ADDRESS, addressFor(family, peer));
+}
+
+/** RTM_NEWNEIGH. @param flags  NLM_F_* besides REQUEST and ACK */
+export function neighbourRequest(
+  flags: number,
+  index: number,
+  family: Family,
+  text: string,
+  mac: string,
+): NetlinkRequest {
+  return new NetlinkRequest(k.RTM_NEWNEIGH, k.NLM_F_REQUEST | k.NLM_F_ACK | flags)
+    .neighbourHeader(family, index, k.NUD_STALE)
+    .bytes(k.NDA_DST, addressFor(family, text))
+    .bytes(k.NDA_LLADDR, macParse(mac));
 }
 
 /** Bytes of an address. @throws RangeError when it is none of the family */

@@ -19,6 +19,7 @@ import {
   macParse,
   type NetlinkMessage,
   NetlinkRequest,
+  neighbourRequest,
   netlinkMessages,
   parseAddress,
   parseError,
@@ -291,6 +292,12 @@ export class RouteSocket {
       request.bytes(k.IFA_BROADCAST, addressFor(family, options.broadcast));
     if (flags !== 0) request.word(k.IFA_FLAGS, flags);
     this.#acknowledged(`RTM_NEWADDR, ${text}/${prefixLen}, interface ${index}`, request);
+  }
+
+  /** Tell the kernel whose MAC address a neighbour has, as if it had once been heard: it is used at once, and asked for later. */
+  addNeighbour(index: number, family: Family, text: string, mac: string): void {
+    const request = neighbourRequest(k.NLM_F_CREATE | k.NLM_F_REPLACE, index, family, text, mac);
+    this.#acknowledged(`RTM_NEWNEIGH, ${text}, ${mac}, interface ${index}`, request);
   }
 
   delAddress(index: number, family: Family, text: string, prefixLen: number): void {

@@ -20,6 +20,7 @@ import type { TapPlan } from '../../workers/engine-plan.ts';
 import type { SocketsInside } from '../netns.ts';
 import {
   enterNamespace,
+  introduce,
   kernelHasIpv6,
   type NetnsStep,
   type NetnsTarget,
@@ -195,6 +196,13 @@ function configure(route: RouteSocket, index: number, conf: PastaConf, network: 
       route.setLink(index, { noarp: false });
     }
     addNetwork(route, index, af, { addresses, gateways, routes });
+  }
+  // Not before: with IFF_NOARP the kernel forgets its neighbours.
+  for (const af of [AF_INET, AF_INET6] as const) {
+    if (af === AF_INET6 && !(with6 && conf.ndp)) continue;
+    const via = [...gateways, ...routes].map((r) => r.gateway).filter((g) => g !== undefined);
+    const ofFamily = via.filter((g) => g.includes(':') === (af === AF_INET6));
+    introduce(route, index, af, [...new Set(ofFamily)], network.addresses.mac);
   }
 }
 
