@@ -115,6 +115,10 @@ const TABLE = {
     'SYNs of the container dropped for want of descriptors or memory: it sends them again',
   ],
   emfile: ['events', 'Sockets not opened for want of file descriptors'],
+  connectsGaveWay: [
+    'connections',
+    'Connections of the container given up before the peer answered, oldest first, for want of file descriptors',
+  ],
   datagramSends: ['calls', 'Send calls that carried datagrams; sockSends counts them too'],
   datagramSendBytes: ['bytes', 'Datagram bytes that host sockets took'],
   datagramRecvs: ['calls', 'Receive calls for datagrams, those that found none included'],

@@ -18,9 +18,10 @@ export const Notice = {
   slotsBack: 7,
   pcapLost: 8,
   queuesFull: 9,
+  connectsGaveWay: 10,
 } as const;
 export type Notice = (typeof Notice)[keyof typeof Notice];
-export const NOTICES = 10;
+export const NOTICES = 11;
 
 export class Notices {
   readonly #log: Log;

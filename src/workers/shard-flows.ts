@@ -104,13 +104,23 @@ export class ShardFlows extends FlowTable {
     super.detach(id);
   }
 
-  /** Make room for a flow that admit() is not asked for. @returns whether one gave way */
-  giveWay(): boolean {
+  /**
+   * Make room for a flow that admit() is not asked for.
+   * @param isFull  it is the table that has none; otherwise its caller says what is short
+   * @returns whether one gave way
+   */
+  giveWay(isFull = true): boolean {
     return (
-      this.#endOldest(this.#longer(0)) ||
-      this.#endOldest(this.#longer(ANSWERED)) ||
-      this.#endOldest(HALF_OPEN)
+      this.#endOldest(this.#longer(0), isFull) ||
+      this.#endOldest(this.#longer(ANSWERED), isFull) ||
+      this.#endOldest(HALF_OPEN, isFull)
     );
+  }
+
+  /** A flow found no descriptor for its socket: an older one gives way, and the guest's next try finds one. */
+  giveDescriptor(flow: number): void {
+    this.#unlink(flow);
+    this.giveWay(false);
   }
 
   /** @returns false: a share is used up, and none of its flows may end */
@@ -136,11 +146,11 @@ export class ShardFlows extends FlowTable {
     return this.#length[inbound]! > this.#length[guest]! ? inbound : guest;
   }
 
-  #endOldest(list: number): boolean {
+  #endOldest(list: number, isFull = true): boolean {
     const flow = this.#first[list]! - 1;
     if (flow < 0) return false;
     this.#counters[Counter.flowsGaveWay]!++;
-    this.#tellFull();
+    if (isFull) this.#tellFull();
     // Whatever its owner does, it is asked once.
     this.#unlink(flow);
     this.#enders[this.proto[flow]!]?.(flow);

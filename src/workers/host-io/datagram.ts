@@ -225,7 +225,7 @@ export class DatagramSockets implements SocketModule {
   #publishedSocket(words: Uint32Array, at: number, kind: number, listener: number): number {
     const isV4 = kind === Kind.udp4;
     const peerAt = at + W.addr;
-    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    const fd = this.#socket(isV4, IPPROTO_UDP);
     if (fd < 0) return fd;
     const level = isV4 ? SOL_IP : SOL_IPV6;
     const pktinfo = isV4 ? IP_PKTINFO : IPV6_RECVPKTINFO;
@@ -247,6 +247,17 @@ export class DatagramSockets implements SocketModule {
     }
     close(fd);
     return r;
+  }
+
+  /** A socket for a flow; an unanswered connection gives way for it where descriptors are short. @returns the descriptor or -errno */
+  #socket(isV4: boolean, protocol: number): number {
+    const { shortage } = this.#ctx;
+    const domain = isV4 ? AF_INET : AF_INET6;
+    const type = SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    let fd = socket(domain, type, protocol);
+    if (fd < 0 && shortage.madeRoom(fd)) fd = socket(domain, type, protocol);
+    if (fd >= 0) shortage.opened(fd);
+    return fd;
   }
 
   /** SO_REUSEADDR of the listeners on one port of the host, of which there may be one for each address. */
@@ -327,7 +338,7 @@ export class DatagramSockets implements SocketModule {
   #udpSocket(words: Uint32Array, at: number, kind: number, port: number, connects: boolean): number {
     const isV4 = kind === Kind.udp4;
     const peerAt = at + W.addr;
-    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
+    const fd = this.#socket(isV4, IPPROTO_UDP);
     if (fd < 0) return fd;
     let r = this.#prepare(fd, isV4, words, peerAt);
     // Taken, or privileged: any port will do.
@@ -386,7 +397,7 @@ export class DatagramSockets implements SocketModule {
   #openPing(words: Uint32Array, at: number, gid: number): void {
     const isV4 = words[at + W.arg0] === 4;
     const protocol = isV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
-    const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
+    const fd = this.#socket(isV4, protocol);
     if (fd < 0) {
       this.#openFailed(gid, -fd);
       return;

@@ -128,6 +128,7 @@ export class StreamListeners {
           if (this.#options[index] === ListenOptions.set) this.#options[index] = ListenOptions.inherited;
           return;
         }
+        if (ctx.shortage.madeRoom(fd)) continue;
         if (ctx.shortage.is(fd)) {
           // The connection waits in the backlog; the edge is gone, so come back when a descriptor may be free.
           this.#retryAccept(gid);
@@ -141,6 +142,7 @@ export class StreamListeners {
         );
         return;
       }
+      ctx.shortage.opened(fd);
       const port = sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
       this.#announce(fd, index, listener, plan, port);
     }

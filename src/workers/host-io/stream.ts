@@ -140,6 +140,11 @@ export class StreamSockets implements SocketModule {
   /** Time of connect() while connecting; then when a closed socket that still has bytes to send is given up. */
   readonly #deadline: Float64Array;
   readonly #queues: SendQueues;
+  // Sockets whose connect() runs, oldest first. Neighbours are kept + 1: zeroed memory means none.
+  readonly #nextConnecting: Int32Array;
+  readonly #previousConnecting: Int32Array;
+  #firstConnecting = 0;
+  #lastConnecting = 0;
 
   #dirty: Int32Array;
   #dirtyCount = 0;
@@ -175,6 +180,9 @@ export class StreamSockets implements SocketModule {
     // Twice: a gid may be closed and opened again within one round.
     this.#dirty = new Int32Array(gids * 2);
     this.#queues = new SendQueues(ctx, gids);
+    this.#nextConnecting = new Int32Array(gids);
+    this.#previousConnecting = new Int32Array(gids);
+    ctx.shortage.onGiveWay((minAgeMs) => this.#giveUpOldest(minAgeMs));
   }
 
   // ------------------------------------------------------------------------------------------------- commands
@@ -249,11 +257,14 @@ export class StreamSockets implements SocketModule {
   #open(gid: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     const v4 = isV4Mapped(words, at + W.addr);
-    const fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    let fd = socket(v4 ? AF_INET : AF_INET6, type, 0);
+    if (fd < 0 && ctx.shortage.madeRoom(fd)) fd = socket(v4 ? AF_INET : AF_INET6, type, 0);
     if (fd < 0) {
       ctx.shortage.is(fd);
       return this.#openFailed(gid, -fd);
     }
+    ctx.shortage.opened(fd);
     this.#begin(gid, fd);
     setStreamOptions(fd);
     this.#setPeeking(fd);
@@ -267,6 +278,7 @@ export class StreamSockets implements SocketModule {
     r = connect(fd, this.#sockaddr.address, len);
     if (r < 0 && r !== -Errno.EINPROGRESS) return this.#openFailed(gid, -r);
     this.#flags[gid] = Flag.open | Flag.connecting;
+    this.#appendConnecting(gid);
     const e = ctx.watch(fd, gid, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
     if (e < 0) return this.#openFailed(gid, -e);
     this.#deadline[gid] = ctx.now;
@@ -285,7 +297,37 @@ export class StreamSockets implements SocketModule {
     }
   }
 
+  #appendConnecting(gid: number): void {
+    const last = this.#lastConnecting;
+    this.#previousConnecting[gid] = last;
+    this.#nextConnecting[gid] = 0;
+    if (last === 0) this.#firstConnecting = gid + 1;
+    else this.#nextConnecting[last - 1] = gid + 1;
+    this.#lastConnecting = gid + 1;
+  }
+
+  /** connect() has ended, one way or another. */
+  #endConnecting(gid: number): void {
+    if (!(this.#flags[gid]! & Flag.connecting)) return;
+    this.#flags[gid]! &= ~Flag.connecting;
+    const next = this.#nextConnecting[gid]!;
+    const previous = this.#previousConnecting[gid]!;
+    if (next === 0) this.#lastConnecting = previous;
+    else this.#previousConnecting[next - 1] = previous;
+    if (previous === 0) this.#firstConnecting = next;
+    else this.#nextConnecting[previous - 1] = next;
+  }
+
+  /** DescriptorShortage.onGiveWay. Not EMFILE: there is one now, and no other flow has to give way. */
+  #giveUpOldest(minAgeMs: number): boolean {
+    const gid = this.#firstConnecting - 1;
+    if (gid < 0 || this.#ctx.now - this.#deadline[gid]! < minAgeMs) return false;
+    this.#openFailed(gid, Errno.ENOBUFS);
+    return true;
+  }
+
   #openFailed(gid: number, errno: number): void {
+    this.#endConnecting(gid);
     const fd = this.#fd[gid]!;
     if (fd >= 0) {
       close(fd);
@@ -299,7 +341,7 @@ export class StreamSockets implements SocketModule {
 
   #onConnected(gid: number): void {
     recordHistogram(this.#ctx.counters, Histogram.hostConnect, (this.#ctx.now - this.#deadline[gid]!) * 1000);
-    this.#flags[gid]! &= ~Flag.connecting;
+    this.#endConnecting(gid);
     this.#tell(gid, ToShard.opened, 0, 0);
   }
 
@@ -723,6 +765,7 @@ export class StreamSockets implements SocketModule {
 
   #closeNow(gid: number, reset: boolean): void {
     const fd = this.#fd[gid]!;
+    this.#endConnecting(gid);
     if (this.#flags[gid]! & Flag.open) {
       this.#queues.drop(gid);
       // close() answers bytes that were left in the queue with RST (RFC 2525 section 2.17): those acknowledged are no loss.

@@ -345,7 +345,7 @@ export class Splice implements Stage, LoopbackPath {
   sleepMs(now: number): number {
     if (this.hasInput()) return 0;
     return Math.min(
-      this.#acceptMore.size > 0 ? ACCEPT_AGAIN_MS : Number.POSITIVE_INFINITY,
+      this.#acceptMore.size > 0 || this.#streams.isWaiting ? ACCEPT_AGAIN_MS : Number.POSITIVE_INFINITY,
       this.#datagrams.sleepMs(now),
     );
   }

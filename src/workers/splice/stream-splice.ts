@@ -104,6 +104,8 @@ export class StreamSplice implements FlowSource {
   #ready: number[] = [];
   #readyNext: number[] = [];
   #waiting: number[] = [];
+  /** Ends that found no descriptors for a pipe. */
+  #pipeless: number[] = [];
   readonly #pipes = new Pipes();
   readonly #ends = new Int32Array(2);
   readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
@@ -123,9 +125,9 @@ export class StreamSplice implements FlowSource {
     this.#bornMs = new Float64Array(n);
   }
 
-  /** Connections that wait for a socket. */
+  /** Connections that wait for a socket or a pipe. */
   get isWaiting(): boolean {
-    return this.#waiting.length > 0;
+    return this.#waiting.length > 0 || this.#pipeless.length > 0;
   }
 
   get hasReady(): boolean {
@@ -164,8 +166,8 @@ export class StreamSplice implements FlowSource {
     const addressBytes = sockaddrWrite(this.#sockaddr.u8, 0, words, w, port);
     const fd = this.#o.socketFor(toGuest, addressBytes < SOCKADDR_BYTES);
     if (fd === -Errno.EAGAIN) return fd;
+    if (this.#o.shortage.is(fd)) return -Errno.EAGAIN;
     if (fd < 0) {
-      this.#o.shortage.is(fd);
       this.#reset(c);
       return 0;
     }
@@ -225,7 +227,10 @@ export class StreamSplice implements FlowSource {
     for (let n = 0; n < MOVES_A_ROUND; n++) {
       let bytes = this.#pipeBytes[e]!;
       if (this.#flags[e]! & Flag.readable && !(this.#flags[e]! & Flag.eof)) {
-        if (this.#pipeWrite[e] === 0 && !this.#openPipe(e)) return this.#reset(e >>> 1);
+        if (this.#pipeWrite[e] === 0) {
+          const opened = this.#openPipe(e);
+          if (opened < 0) return this.#o.shortage.is(opened) ? this.#hold(e) : this.#reset(e >>> 1);
+        }
         const r = splice(from, this.#pipeWrite[e]! - 1, MOVE_BYTES, MOVE);
         if (r > 0) {
           bytes += r;
@@ -259,17 +264,37 @@ export class StreamSplice implements FlowSource {
     this.#markReady(e);
   }
 
-  #openPipe(e: number): boolean {
-    const r = this.#pipes.take(this.#ends);
-    if (r < 0) {
-      this.#o.shortage.is(r);
-      return false;
+  /** No descriptors for a pipe: what has come waits in the socket until there are. */
+  #hold(e: number): void {
+    if (this.#flags[e]! & Flag.ready) return;
+    this.#flags[e]! |= Flag.ready;
+    this.#pipeless.push(e);
+  }
+
+  /** Ends that wait for a pipe, again: the first that finds none is the last that is tried. */
+  #retryPipes(): number {
+    const list = this.#pipeless;
+    this.#pipeless = [];
+    let i = 0;
+    while (i < list.length && this.#pipeless.length === 0) {
+      const e = list[i++]!;
+      this.#flags[e]! &= ~Flag.ready;
+      if (this.#state[e >>> 1] === State.open) this.#move(e);
     }
+    const done = i - this.#pipeless.length;
+    while (i < list.length) this.#pipeless.push(list[i++]!);
+    return done;
+  }
+
+  /** @returns 0 or -errno */
+  #openPipe(e: number): number {
+    const r = this.#pipes.take(this.#ends);
+    if (r < 0) return r;
     this.#pipeRead[e] = this.#ends[0]! + 1;
     this.#pipeWrite[e] = this.#ends[1]! + 1;
     this.#pipeBytes[e] = 0;
     this.#moved[e] = 0;
-    return true;
+    return 0;
   }
 
   #finish(e: number): void {
@@ -318,6 +343,7 @@ export class StreamSplice implements FlowSource {
   poll(): number {
     let work = 0;
     if (this.#waiting.length > 0) work += this.#retry();
+    if (this.#pipeless.length > 0) work += this.#retryPipes();
     const list = this.#ready;
     if (list.length === 0) return work;
     this.#ready = this.#readyNext;

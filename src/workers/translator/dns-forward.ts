@@ -479,6 +479,8 @@ export class DnsForward {
         if (op !== ToShard.openFailed || !isShortage(words[at + W.arg0]!)) {
           this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
         }
+        // The next attempt, or the next query, finds one.
+        if (op === ToShard.openFailed && isShortage(words[at + W.arg0]!)) ctx.flows.giveDescriptor(flow);
         this.#hopeless(q, flow);
         if (!this.#attempt(q) && this.#hopeful[q] === 0) this.#giveUp(q);
         break;

@@ -25,7 +25,7 @@ import {
 } from '../../../proto/tcp.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { Errno } from '../../../sys/constants.ts';
-import { isShortage } from '../../descriptor-shortage.ts';
+import { isOutOfDescriptors, isShortage } from '../../descriptor-shortage.ts';
 import { flowHash } from '../../flow-hash.ts';
 import { ADDR_WORDS } from '../../flow-table.ts';
 import { reserveMessage, ToHost, W } from '../../messages.ts';
@@ -254,6 +254,7 @@ export class TcpHandshake {
     if (isShortage(errno)) {
       // Nobody has refused anything: the SYN counts as dropped, and the guest's timer sends it again.
       tcb.state[flow] = TcbState.closing;
+      if (isOutOfDescriptors(errno)) ctx.flows.giveDescriptor(flow);
       ctx.counters[Counter.tcpOpensPutOff]!++;
       return;
     }
