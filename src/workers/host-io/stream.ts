@@ -717,7 +717,7 @@ export class StreamSockets implements SocketModule {
           counters[Counter.sockSendPartial]!++;
           break;
         }
-        this.#sendFailed(gid, -r);
+        this.#sendFailed(gid, -r, total);
         return;
       }
       counters[Counter.sockSendBytes]! += r;
@@ -752,12 +752,13 @@ export class StreamSockets implements SocketModule {
     }
   }
 
-  #sendFailed(gid: number, errno: number): void {
+  /** @param taken  bytes that the socket took in this round before it failed, which nobody has told the shard */
+  #sendFailed(gid: number, errno: number, taken: number): void {
     this.#flags[gid]! |= Flag.sendFailed | Flag.readable | Flag.peerDone;
     this.#sendErrno[gid] = errno;
     const dropped = this.#queues.drop(gid);
     this.#provisional[gid] = 0;
-    this.#tellSent(gid, dropped, SentFlag.empty);
+    this.#tellSent(gid, taken + dropped, SentFlag.empty);
     if (this.#flags[gid]! & Flag.close) return this.#closeNow(gid, true);
     // What the peer said before it went away is read first; the error follows it.
     this.#read(gid);
