@@ -21,16 +21,13 @@ const GUEST_IN = '10.200.0.1';
 /** On the address of the guest in the tunnel. */
 const GUEST_PORT = 7001;
 
-/** A kind of device that the kernel has and lets us make. */
-const requireLink =
-  (...device: string[]): Need =>
-  () => {
-    const argv = ['--user', '--map-root-user', '--net', 'ip', 'link', 'add', 't0', 'type', ...device];
-    const tried = spawnSync('unshare', argv, { encoding: 'utf8' });
-    return tried.status === 0
-      ? undefined
-      : `no ${device[0]} device: ${tried.stderr.trim()}: modprobe ${device[0]}`;
-  };
+/** A `describe` for a kind of device: no package brings one that the kernel was built without, so it is skipped with a reason even in CI. */
+function describeDevice(title: string, device: string, needs: readonly Need[], body: () => void): void {
+  const add = ['ip', 'link', 'add', 't0', 'type', ...device.split(' ')];
+  const tried = spawnSync('unshare', ['--user', '--map-root-user', '--net', ...add], { encoding: 'utf8' });
+  if (tried.status === 0) describeE2e(title, needs, body);
+  else describe.skip(`${title} (the kernel makes no such device: ${tried.stderr?.trim()})`, body);
+}
 
 /** The end of a tunnel, as a script for its namespace. */
 const endOf = (device: string, address: string): string =>
@@ -40,34 +37,16 @@ interface Kind {
   readonly name: string;
   readonly port: number;
   device(remote: string): string;
+  /** All, unless told otherwise. */
+  readonly frontEnds?: readonly FrontEnd[];
 }
-
-const VXLAN: Kind = {
-  name: 'vxlan',
-  port: 4789,
-  device: (remote) => `vxlan id 42 dstport 4789 remote ${remote} udpcsum`,
-};
-const KINDS: readonly Kind[] = [
-  VXLAN,
-  {
-    ...VXLAN,
-    name: 'vxlan without outer checksums',
-    device: (r) => VXLAN.device(r).replace('udpcsum', 'noudpcsum'),
-  },
-  { name: 'geneve', port: 6081, device: (remote) => `geneve id 42 remote ${remote}` },
-];
 
 const needs = [requireTool('curl', 'apt package curl'), requireTool('ethtool', 'apt package ethtool')];
 
-interface Stats {
-  readonly counters: Record<string, number>;
-  readonly drops: Record<string, number>;
-}
-
-async function statsOf(bed: Bed, api: string): Promise<Stats> {
+async function countersOf(bed: Bed, api: string): Promise<Record<string, number>> {
   const ask = supportProgram('clients/api-client.ts', api, JSON.stringify({ execute: 'stats' }));
   const [reply] = JSON.parse(await succeedIn(bed, 'user', ask));
-  return reply.return;
+  return reply.return.counters;
 }
 
 /** A bed whose peer sends finished packets, as a network card would: a veth leaves the checksums in them to nobody. */
@@ -95,7 +74,7 @@ const withRun = (plan: string, mtu: number): FrontEnd => ({
     const api = `${bed.ramDir}/api-${plan}-${mtu}`;
     const extra = engine.name === 'bucatini' ? ['--api-socket', api] : [];
     const guest = await bed.engine({ plan, mtu, publish: [`${port}:${port}/udp`], extra });
-    const counters = async () => (await statsOf(bed, api)).counters;
+    const counters = () => countersOf(bed, api);
     return { ...guest, end: () => guest.stop(), ...(engine.name === 'bucatini' ? { counters } : {}) };
   },
 });
@@ -147,9 +126,24 @@ const FRONT_ENDS: readonly FrontEnd[] = [
   ...(engine.name === 'pasta' ? [] : [withPasta, withSlirp]),
 ];
 
+const VXLAN: Kind = {
+  name: 'vxlan',
+  port: 4789,
+  device: (remote) => `vxlan id 42 dstport 4789 remote ${remote} udpcsum`,
+};
+const KINDS: readonly Kind[] = [
+  VXLAN,
+  {
+    ...VXLAN,
+    frontEnds: FRONT_ENDS.slice(0, 1),
+    name: 'vxlan without outer checksums',
+    device: (r) => VXLAN.device(r).replace('udpcsum', 'noudpcsum'),
+  },
+  { name: 'geneve', port: 6081, device: (remote) => `geneve id 42 remote ${remote}` },
+];
+
 for (const kind of KINDS) {
-  const device = kind.device('127.0.0.1').split(' ');
-  describeE2e(`${kind.name} inside`, [...needs, requireLink(...device)], () => {
+  describeDevice(`${kind.name} inside`, kind.device('127.0.0.1'), needs, () => {
     let bed: Bed;
     const rates: Record<string, string> = {};
     const upload = (): string => `${bed.ramDir}/upload.bin`;
@@ -164,7 +158,7 @@ for (const kind of KINDS) {
       console.table(rates);
     });
 
-    describe.each(FRONT_ENDS)('$name', (frontEnd) => {
+    describe.each(kind.frontEnds ?? FRONT_ENDS)('$name', (frontEnd) => {
       let guest: Served;
       beforeAll(async () => {
         guest = await frontEnd.serve(bed, kind.port);
@@ -188,8 +182,14 @@ for (const kind of KINDS) {
         expect(down).toMatchObject(matches);
         const up = await curlUpload(guest, upload(), `${url}/upload`, TIMEOUT_MS / 2);
         expect(up).toMatchObject(matches);
-        const { datagramsToGuest = 0, framesToGuest = 1 } = (await guest.counters?.()) ?? {};
-        rates[`${frontEnd.name} datagrams a frame`] = (datagramsToGuest / framesToGuest).toFixed(1);
+        const counters = await guest.counters?.();
+        if (counters !== undefined) {
+          const { datagramsToGuest = 0, framesToGuest = 1 } = counters;
+          rates[`${frontEnd.name} datagrams a frame`] = (datagramsToGuest / framesToGuest).toFixed(1);
+          expect(counters['drop.vnetCsum'] ?? 0, 'frames that the kernel made and the engine refused').toBe(
+            0,
+          );
+        }
         rates[`${frontEnd.name} download`] = gbits(down);
         rates[`${frontEnd.name} upload`] = gbits(up);
       });
@@ -222,24 +222,28 @@ for (const kind of KINDS) {
 /** IP protocols that the engine does not carry. */
 describe.each(['ipip', 'gre', 'sit'])('%s inside', (type) => {
   const device = (local: string, remote: string): string => `${type} local ${local} remote ${remote}`;
-  const link = requireLink(...device('127.0.0.1', '127.0.0.2').split(' '));
-  describeE2e('is not carried', [link], () => {
-    let bed: Bed;
-    beforeAll(async () => {
-      bed = await makeBed();
-    });
-    afterAll(() => bed?.close());
+  describeDevice(
+    'is not carried',
+    device('127.0.0.1', '127.0.0.2'),
+    [requireTool('curl', 'apt package curl')],
+    () => {
+      let bed: Bed;
+      beforeAll(async () => {
+        bed = await makeBed();
+      });
+      afterAll(() => bed?.close());
 
-    it.each(engine.plans)('%s: its packets are counted, and others go on', async (plan) => {
-      const api = `${bed.ramDir}/api-${type}-${plan}`;
-      const guest = await bed.engine({ plan, extra: ['--api-socket', api] });
-      const local = `$(ip -4 route get ${PEER4} | sed -n 's/.* src \\([^ ]*\\).*/\\1/p')`;
-      await succeed(guest, ['sh', '-c', endOf(device(local, PEER4), GUEST_IN)]);
-      await guest.inside(['ping', '-c2', '-i0.2', '-W1', PEER_IN]);
-      await guest.inside(['curl', '-sS', '--noproxy', '*', '-m1', `http://${PEER_IN}:${PORT.http}/`]);
-      expect((await statsOf(bed, api)).drops.ipProtocol).toBeGreaterThan(0);
-      expect(await succeed(guest, ['ping', '-c1', '-W2', PEER4])).toContain(' 0% packet loss');
-      await guest.stop();
-    });
-  });
+      it.each(engine.plans)('%s: its packets are counted, and others go on', async (plan) => {
+        const api = `${bed.ramDir}/api-${type}-${plan}`;
+        const guest = await bed.engine({ plan, extra: ['--api-socket', api] });
+        const local = `$(ip -4 route get ${PEER4} | sed -n 's/.* src \\([^ ]*\\).*/\\1/p')`;
+        await succeed(guest, ['sh', '-c', endOf(device(local, PEER4), GUEST_IN)]);
+        await guest.inside(['ping', '-c2', '-i0.2', '-W1', PEER_IN]);
+        await guest.inside(['curl', '-sS', '--noproxy', '*', '-m1', `http://${PEER_IN}:${PORT.http}/`]);
+        expect((await countersOf(bed, api))['drop.ipProtocol']).toBeGreaterThan(0);
+        expect(await succeed(guest, ['ping', '-c1', '-W2', PEER4])).toContain(' 0% packet loss');
+        await guest.stop();
+      });
+    },
+  );
 });

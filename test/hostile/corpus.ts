@@ -487,7 +487,24 @@ export function corpus(): Seed[] {
   ];
   const padding6: readonly [number, number[]] = [0, [0, 1, 4, 0, 0, 0, 0]];
   const big = bytesOf(1400);
+  const inner = [
+    ...quoted4.slice(0, 9),
+    6,
+    ...quoted4.slice(10, 20),
+    ...tcp(40_020, 80, 24, [], bytesOf(101)),
+  ];
+  const innerFrame = [...OUR_MAC, ...GUEST_MAC, ...u16(0x0800), ...inner];
+  const vxlan = ipv4(
+    'VXLAN, checksum left inside',
+    17,
+    udp(50_000, 4789, [8, 0, 0, 0, 0, 0, 42, 0, ...innerFrame]),
+    UDP_FIELDS,
+    {},
+    needsCsum(34 + 8 + 8 + 14 + 20, 16),
+  );
+  vxlan.bytes.fill(0, VNET + 34 + 6, VNET + 34 + 8); // as the device sends it: without one outside
   return [
+    vxlan,
     frame('ARP request', 0x0806, arp(1, '192.0.2.15', '192.0.2.1'), ARP_FIELDS),
     frame('ARP probe', 0x0806, arp(1, '0.0.0.0', '192.0.2.15'), ARP_FIELDS),
     frame('ARP reply', 0x0806, arp(2, '192.0.2.15', '192.0.2.1'), ARP_FIELDS),
@@ -593,6 +610,9 @@ export function corpus(): Seed[] {
     ipv4('IGMP report', 2, [0x16, 0, 0, 0, 224, 0, 0, 251], [], { dst: '224.0.0.251', ttl: 1 }),
     ipv4('SCTP', 132, bytesOf(30), []),
     ipv4('IP in IP', 4, quoted4, []),
+    ipv4('IP in IP, checksum left inside', 4, inner, [], {}, needsCsum(34 + 20, 16)),
+    ipv4('GRE, checksum left inside', 47, [0, 0, 8, 0, ...inner], [], {}, needsCsum(34 + 4 + 20, 16)),
+    ipv4('IPv6 in IP', 41, bytesOf(60), []),
     ipv6('TCP6 SYN', 6, tcp(41_000, 80, 2, SYN_OPTIONS, []), tcpFields(SYN_OPTIONS.length)),
     ipv6('TCP6 data', 6, tcp(41_000, 80, 24, [], bytesOf(101), 1001, 1), tcpFields(0)),
     ipv6('TCP6 to the host', 6, tcp(41_003, 8080, 2, SYN_OPTIONS, []), tcpFields(SYN_OPTIONS.length), {

@@ -41,6 +41,27 @@ const collect = (drops: Record<string, number>): void => {
   for (const [name, n] of Object.entries(drops)) hit[name] = (hit[name] ?? 0) + n;
 };
 
+describe('tunnels that start inside', () => {
+  it.each([
+    ['VXLAN, checksum left inside', {}, 1],
+    ['IP in IP, checksum left inside', { ipProtocol: 1 }, 0],
+    ['GRE, checksum left inside', { ipProtocol: 1 }, 0],
+    ['IPv6 in IP', { ipProtocol: 1 }, 0],
+  ])('%s: drops %j', (name, drops, flows) => {
+    const path = new HostilePath({ shards: 1, prng: new Prng(SEED), onFrame: () => {} });
+    try {
+      path.guest.addCopy(corpus().find((seed) => seed.name === name)!.bytes);
+      path.feed(1);
+      expect(path.drops()).toEqual(drops);
+      expect(path.counters[Counter.udpFlows]).toBe(flows);
+      path.windDown();
+      expect(path.leftovers()).toEqual(NOTHING_LEFT);
+    } finally {
+      path.close();
+    }
+  });
+});
+
 describe('hostile frames through the packet path', () => {
   it('each field of each kind of frame wrong in each usual way: counted or answered, and nothing is lost', {
     timeout: 300_000,
