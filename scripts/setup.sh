@@ -47,6 +47,7 @@ test inc linux/if_tun.h      linux-libc-dev
 test cmd busybox             busybox-static
 test cmd udhcpc              udhcpc
 test cmd dhclient            isc-dhcp-client
+test cmd ethtool             ethtool
 test cmd socat               socat
 test cmd ncat                ncat
 test cmd dnsmasq             dnsmasq-base
