@@ -426,7 +426,9 @@ function openPcap(path: string): number {
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENXIO')
       throw new Error(`--pcap ${path}: nobody reads it; start its reader first`, { cause });
-    throw new Error(`--pcap ${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    const { errno } = cause as NodeJS.ErrnoException;
+    const why = errno === undefined ? String(cause) : errnoText(-errno);
+    throw new Error(`--pcap ${path}: cannot be written: ${why}`, { cause });
   }
   setNonBlocking(fd, false); // a FIFO would take pieces of records
   const r = PcapWriter.begin(fd);

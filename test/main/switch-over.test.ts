@@ -133,7 +133,7 @@ describe('switch-over', () => {
       expect(everything()).toEqual(before);
     });
 
-    it.each(['pasta', 'slirp4netns'])('%s without dist says how to undo', name => {
+    it.each(['pasta', 'slirp4netns'])('%s without dist says how to undo', (name) => {
       back();
       copyFileSync(join(repoRoot, 'bin', name), join(dir, 'bin', name));
       switchOver(options);
