@@ -96,6 +96,8 @@ const SOCKET_BUFFER_BYTES = 1 << 20;
 const SHARED_BUFFER_BYTES = 4 << 20;
 /** Peers of one published port with a socket of their own: faster, and ICMP errors are told, but a descriptor each. */
 const PUBLISHED_SOCKETS = 32;
+/** The same for all of them: ranges of ports are published by the thousand. */
+const ALL_PUBLISHED_SOCKETS = 512;
 /** Added to Outbound.wayOf(): an endpoint of flows that have a socket each, on a published port. It only knows who their peers are. */
 const WAY_PUBLISHED = 2;
 
@@ -113,6 +115,8 @@ export class DatagramSockets implements SocketModule {
   readonly #receiver: DatagramReceiver;
   readonly #outbound: Outbound;
   readonly #published: PublishedPorts;
+  /** Sockets of flows on published ports. */
+  #publishedSockets = 0;
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #words = new Uint32Array(16);
 
@@ -199,7 +203,8 @@ export class DatagramSockets implements SocketModule {
     if (endpoint === NO_ENDPOINT) endpoint = endpoints.add(guest, 0, port, way);
     const peerPort = words[at + W.ports]! >>> 16;
     if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, 0, false)) return false;
-    const isFew = endpoints.flowCount(endpoint) <= PUBLISHED_SOCKETS;
+    const isFew =
+      endpoints.flowCount(endpoint) <= PUBLISHED_SOCKETS && this.#publishedSockets < ALL_PUBLISHED_SOCKETS;
     const fd = isFew ? this.#publishedSocket(words, at, kind, listener) : -Errno.EMFILE;
     if (fd < 0 && !published.isAny(listener)) {
       endpoints.leave(gid);
@@ -212,6 +217,7 @@ export class DatagramSockets implements SocketModule {
     }
     if (this.#opened(gid, gid, fd, kind)) {
       table.isPublished[gid] = Published.ownSocket;
+      this.#publishedSockets++;
       table.hasGro[gid] = this.#setGro(fd, words, at);
     } else endpoints.leave(gid);
     return true;
@@ -501,7 +507,10 @@ export class DatagramSockets implements SocketModule {
     if (published !== Published.no) {
       table.isPublished[gid] = Published.no;
       table.endpoints!.leave(gid);
-      if (published === Published.ownSocket) this.#closeSocket(sid);
+      if (published === Published.ownSocket) {
+        this.#publishedSockets--;
+        this.#closeSocket(sid);
+      }
     } else if (sid === gid || (sid >= 0 && table.endpoints!.leave(gid) === 0)) this.#closeSocket(sid);
     table.kind[gid] = Kind.none;
     const out = ctx.toShard(gid);
