@@ -113,6 +113,17 @@ export class ShardFlows extends FlowTable {
     );
   }
 
+  /**
+   * The process has no descriptors left: end a flow with a socket that has nothing to show for it yet, of the longer list. The next to ask,
+   * the one that was refused among them, finds one descriptor more, however many SYNs wait for an answer.
+   */
+  giveDescriptor(): void {
+    const guest = Origin.guestDatagram;
+    const halfOpenFirst = this.#length[HALF_OPEN]! >= this.#length[guest]!;
+    const ended = this.#endOldest(halfOpenFirst ? HALF_OPEN : guest, false);
+    if (!ended) this.#endOldest(halfOpenFirst ? guest : HALF_OPEN, false);
+  }
+
   /** @returns false: a share is used up, and none of its flows may end */
   #makeRoom(origin: number): boolean {
     const inbound = this.#begun[Origin.inboundDatagram]!;
@@ -136,11 +147,11 @@ export class ShardFlows extends FlowTable {
     return this.#length[inbound]! > this.#length[guest]! ? inbound : guest;
   }
 
-  #endOldest(list: number): boolean {
+  #endOldest(list: number, isFull = true): boolean {
     const flow = this.#first[list]! - 1;
     if (flow < 0) return false;
     this.#counters[Counter.flowsGaveWay]!++;
-    this.#tellFull();
+    if (isFull) this.#tellFull();
     // Whatever its owner does, it is asked once.
     this.#unlink(flow);
     this.#enders[this.proto[flow]!]?.(flow);

@@ -70,6 +70,17 @@ describe('a full table', () => {
     expect(flows.isLive(settled)).toBe(true);
   });
 
+  it('no descriptors left: the oldest of what has no answer yet ends, of the longer kind, and nothing that stands', () => {
+    const { begin, ended, flows, counters } = table();
+    const standing = begin(Origin.tcp);
+    flows.settle(standing);
+    const datagram = begin(Origin.guestDatagram);
+    const halfOpen = many(2, () => begin(Origin.tcp));
+    for (let i = 0; i < 5; i++) flows.giveDescriptor();
+    expect(ended).toEqual([halfOpen[0], halfOpen[1], datagram]);
+    expect(counters[Counter.flowsGaveWay]).toBe(3);
+  });
+
   it('nothing but settled flows: refused and counted', () => {
     const { begin, flows, counters } = table(16);
     for (let i = 0; i < 16; i++) flows.settle(begin(Origin.tcp));

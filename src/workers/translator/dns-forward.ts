@@ -467,7 +467,7 @@ export class DnsForward {
         // A want of descriptors is ours.
         if (op !== ToShard.openFailed || !isShortage(words[at + W.arg0]!)) {
           this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
-        }
+        } else ctx.flows.giveDescriptor();
         this.#hopeless(q, flow);
         if (!this.#attempt(q) && this.#hopeful[q] === 0) this.#giveUp(q);
         break;

@@ -40,6 +40,7 @@ import {
 import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
+import { isShortage } from '../descriptor-shortage.ts';
 import { flowHash } from '../flow-hash.ts';
 import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, NO_FLOW } from '../flow-table.ts';
@@ -329,6 +330,7 @@ export class UdpTranslator {
         if (this.#state[flow] !== State.connected) break;
         this.#onError(flow, words, at, words[at + W.arg0]!);
         this.#close(flow);
+        if (isShortage(words[at + W.arg0]!)) ctx.flows.giveDescriptor();
         break;
       case ToShard.error:
         this.#close(flow);

@@ -253,7 +253,9 @@ export class TcpHandshake {
     if (isShortage(errno)) {
       // Nobody has refused anything: the SYN counts as dropped, and the guest's timer sends it again.
       tcb.state[flow] = TcbState.closing;
+      ctx.flows.settle(flow);
       ctx.counters[Counter.tcpOpensPutOff]!++;
+      ctx.flows.giveDescriptor();
       return;
     }
     if (tcb.flags[flow]! & TcbFlag.dns) {
