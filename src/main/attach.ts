@@ -11,7 +11,7 @@ import { heldIdentity } from '../sys/held-directory.ts';
 import { openPath, pidfdOpen } from '../sys/namespace.ts';
 import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
-import { descriptorOfPath } from './descriptors.ts';
+import { descriptorOfPath, fewDescriptors } from './descriptors.ts';
 import {
   chooseNetns,
   endWithin,
@@ -70,6 +70,8 @@ export async function attach(
   const starting = launchEngine(loading, settings, made, log, sockets);
   starting.catch(() => {});
   for (const note of await netns.configured) log('warning', note);
+  const few = fewDescriptors();
+  if (few !== undefined) log('warning', few);
   steps.lap('interface configured');
   const engine = await starting;
   steps.lap('engine started');

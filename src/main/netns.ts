@@ -12,6 +12,8 @@ import type { Settings } from './options.ts';
 
 /** What every front end's job says. */
 export interface SocketsInside {
+  /** EnginePlan.changesUser */
+  readonly changesUser?: boolean;
   /** Once the namespace is set up, stay in it and make sockets there (workers/splice/socket-source.ts). */
   readonly sockets?: SharedArrayBuffer | undefined;
 }
@@ -134,10 +136,11 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
       const { checked } = await import('../sys/error.ts');
       const { scopeAbstractSockets } = await import('../sys/landlock.ts');
       const { keepCapabilities } = await import('../sys/namespace.ts');
+      const { USER_CHANGE } = await import('../workers/capabilities.ts');
       const source = job.sockets && (await import('../workers/splice/socket-source.ts'));
       for (const step of setUp(job)) {
         if (step.kind === 'configured') {
-          checked(keepCapabilities([]), 'capset', 'namespace thread');
+          checked(keepCapabilities(job.changesUser ? USER_CHANGE : []), 'capset', 'namespace thread');
           scopeAbstractSockets();
         }
         post(step);

@@ -126,6 +126,11 @@ export interface Leaving {
   /** What is found by a path, and has to know that the root is another. */
   readonly watched?: { rootChanged(): void } | undefined;
   readonly chrootFallback?: boolean;
+  /**
+   * Becomes another, ordinary user in all threads. It takes their capabilities away; they must not have lost them before, as a
+   * thread that may not change its user ends the process (glibc).
+   */
+  readonly changeUser?: (() => void) | undefined;
 }
 
 /**
@@ -133,10 +138,11 @@ export interface Leaving {
  * ours, the root. All packet threads are up, and have dropped their own capabilities.
  * @throws SysError
  */
-export function leaveHost({ eventRings, log, keepOpen, watched, chrootFallback }: Leaving): void {
+export function leaveHost({ eventRings, log, keepOpen, watched, chrootFallback, changeUser }: Leaving): void {
   closeInherited(keepOpen);
   forgetCommandDirectory();
-  const waitForDrop = dropCapabilitiesElsewhere(flowCapabilities()); // while there is a /proc to find them by
+  // While there is a /proc to find them by.
+  const waitForDrop = changeUser ?? dropCapabilitiesElsewhere(flowCapabilities());
   const openRoot = emptyRoot(eventRings, chrootFallback);
   // The calls with paths are refused all the same.
   if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);

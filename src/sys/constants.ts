@@ -410,6 +410,8 @@ export const PR_GET_NO_NEW_PRIVS = 39;
 // <linux/capability.h>
 export const LINUX_CAPABILITY_VERSION_3 = 0x20080522;
 export const CAP_KILL = 5;
+export const CAP_SETGID = 6;
+export const CAP_SETUID = 7;
 export const CAP_NET_BIND_SERVICE = 10;
 export const CAP_NET_ADMIN = 12;
 export const CAP_NET_RAW = 13;

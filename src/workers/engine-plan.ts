@@ -214,6 +214,8 @@ export interface EnginePlan {
   readonly impairment?: ImpairmentPlan;
   readonly debugOwnership?: boolean;
   readonly logLevel: 'error' | 'warning' | 'info' | 'debug';
+  /** The process becomes another, ordinary user once all is ready. */
+  readonly changesUser?: boolean;
 }
 
 /** A plan with an interface, as the stages that serve it need. */

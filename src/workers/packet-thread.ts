@@ -23,7 +23,7 @@ import { scopeAbstractSockets } from '../sys/landlock.ts';
 import { errnoText } from '../sys/libc.ts';
 import { addressOf, mapLargeArrays } from '../sys/memory.ts';
 import { keepCapabilities } from '../sys/namespace.ts';
-import { flowCapabilities } from './capabilities.ts';
+import { flowCapabilities, USER_CHANGE } from './capabilities.ts';
 import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
 import { type FlowPage, type FlowSource, flowPage, NO_FLOWS } from './flow-report.ts';
 import { HostIo } from './host-io/host-io.ts';
@@ -344,7 +344,8 @@ class PacketThread {
 
   run(): void {
     try {
-      const dropped = keepCapabilities(flowCapabilities());
+      const { changesUser } = this.#task.plan;
+      const dropped = keepCapabilities([...flowCapabilities(), ...(changesUser ? USER_CHANGE : [])]);
       if (dropped < 0) throw new Error(`capset: errno ${-dropped}`);
       scopeAbstractSockets(); // not on kernels before 6.12
       // Now, not behind the sockets of all published ports. Among several threads others may still be booting.

@@ -116,3 +116,14 @@ describe('a full table', () => {
     expect(flows.freeCount).toBe(0);
   });
 });
+
+describe('a flow that found no descriptor', () => {
+  it('an older unanswered one gives way, never itself, and the table is not called full', () => {
+    const { begin, ended, flows } = table(16);
+    const old = begin(Origin.guestDatagram);
+    const late = begin(Origin.guestDatagram);
+    flows.giveDescriptor(late);
+    flows.giveDescriptor(late);
+    expect(ended).toEqual([old]);
+  });
+});

@@ -85,7 +85,14 @@ export async function servePasta(start: PastaStart): Promise<number> {
     : undefined;
   // Before the namespace thread looks at the host: what changes meanwhile is seen afterwards.
   const watch = new HostWatch();
-  netns.start({ conf, target: path === undefined ? { kind: 'new' } : { kind: 'path', path }, sockets });
+  const { runAs } = start;
+  const changesUser = runAs !== undefined;
+  netns.start({
+    conf,
+    target: path === undefined ? { kind: 'new' } : { kind: 'path', path },
+    sockets,
+    changesUser,
+  });
   const loading = loadEngine(start.booted);
   let command: PastaCommand | undefined;
   let engine: EngineHandle | undefined;
@@ -154,7 +161,10 @@ export async function servePasta(start: PastaStart): Promise<number> {
         throw new UsageError(Message.controlSocket(bindErrorText(conf.confPath!, error)));
       });
     }
-    const plan = pastaEnginePlan(conf, made, listeners, sockets, engineModule.engineKeys(), log.upTo);
+    const plan = {
+      ...pastaEnginePlan(conf, made, listeners, sockets, engineModule.engineKeys(), log.upTo),
+      changesUser,
+    };
     starting = engineModule.startEngine(plan, {
       onLog: (l, text) => log.log(l, text),
       booted: loading.booted,
@@ -224,8 +234,8 @@ export async function servePasta(start: PastaStart): Promise<number> {
       log: (l, text) => log.log(l, text),
       watched,
       chrootFallback: conf.chrootFallback,
+      changeUser: runAs === undefined ? undefined : () => becomeUser(runAs),
     });
-    if (start.runAs !== undefined) becomeUser(start.runAs);
     const wall = (): void =>
       closeWall({
         readable,

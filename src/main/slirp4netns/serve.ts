@@ -15,7 +15,7 @@ import { portsBeside } from '../added-ports.ts';
 import type { ApiOptions } from '../api.ts';
 import type { ApiSocket } from '../api-socket.ts';
 import { NamespaceWatch } from '../attach.ts';
-import { descriptorOfPath } from '../descriptors.ts';
+import { descriptorOfPath, fewDescriptors } from '../descriptors.ts';
 import { endWithin, loadEngine } from '../engine-launch.ts';
 import { HostWatch } from '../host-watch.ts';
 import type { Log } from '../log.ts';
@@ -79,6 +79,8 @@ export async function serveSlirp(
     say(Message.receivedTap(made.tap.fd));
     const running = await starting;
     engine = running;
+    const few = fewDescriptors();
+    if (few !== undefined) tell('warning', few);
     writeAll(1, `${banner(conf).join('\n')}\n`);
     const readable: number[] = [];
     const zones = new ResolverZones(nameservers, given, links, (list) => running.setResolvers(list));

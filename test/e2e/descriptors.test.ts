@@ -1,0 +1,97 @@
+/** Few descriptors: the front ends start and say so, and what nobody answers gives way to what is answered. */
+import { spawn } from 'node:child_process';
+import { expect, it } from 'vitest';
+import { repoRoot } from '../main/source-tree.ts';
+import { runToEnd } from '../support/process.ts';
+import { requireTool } from '../support/require.ts';
+import { describeNeeding, tapNeeds } from '../sys/needs.ts';
+
+const BIN = `${repoRoot}/bin`;
+const FEW = 'only 64 descriptors may be open';
+
+/** What a front end that serves a process says in two seconds, with 64 descriptors; then it is told to end. */
+async function served(argv: (pid: number) => string[]): Promise<{ said: string; status: number | null }> {
+  const target = spawn('unshare', ['-Urn', 'sh', '-c', 'echo there; exec sleep 1000'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  try {
+    await new Promise((resolve) => target.stdout!.once('data', resolve));
+    const script = 'ulimit -n 64; exec timeout --preserve-status 3 "$@" 2>&1';
+    const { stdout, status } = await runToEnd(['/bin/sh', '-c', script, 'sh', ...argv(target.pid!)]);
+    return { said: stdout, status };
+  } finally {
+    target.kill('SIGKILL');
+  }
+}
+
+describeNeeding('64 descriptors', tapNeeds, () => {
+  for (const command of [
+    [`${BIN}/bucatini`, 'run', '--'],
+    [`${BIN}/pasta`, '--config-net', '--'],
+  ]) {
+    it(`${command.join(' ').replace(`${BIN}/`, '')} COMMAND: starts, and warns`, async () => {
+      const script = 'ulimit -n 64; exec "$@" sh -c "echo it runs"';
+      const { status, stdout, stderr } = await runToEnd(['/bin/sh', '-c', script, 'sh', ...command]);
+      expect({ status, stdout }).toEqual({ status: 0, stdout: 'it runs\n' });
+      expect(stderr).toContain(FEW);
+    });
+  }
+
+  it('attach: starts, and warns', async () => {
+    const { said, status } = await served((pid) => [`${BIN}/bucatini`, 'attach', String(pid)]);
+    expect(said).toContain(FEW);
+    expect(said).toContain('ready:');
+    expect(status).toBe(0);
+  });
+
+  it('slirp4netns: starts, and warns', async () => {
+    const { said, status } = await served((pid) => [`${BIN}/slirp4netns`, '-c', String(pid), 'tap0']);
+    expect(said).toContain(FEW);
+    expect(said).toContain('Recommended IP');
+    expect(status).toBe(143); // as the original, SIGTERM ends it
+  });
+});
+
+/** A connect() to each of 120 ports of an address that does not answer, held open. */
+const FLOOD = `const net = require('node:net');
+for (let i = 0; i < 120; i++) net.connect(1000 + i, '10.9.0.9').on('error', () => {});
+setTimeout(() => process.exit(), 20000);`;
+/** A connection a time, each of which is to be answered. */
+const ASK = `const net = require('node:net');
+let good = 0;
+const ask = (n) => {
+  if (n === 0) { console.log('answered ' + good); process.exit(); }
+  const s = net.connect(7777, '10.9.0.1');
+  s.setTimeout(4000, () => s.destroy()).on('error', () => {});
+  s.on('data', () => { good++; s.destroy(); }).on('close', () => ask(n - 1));
+};
+ask(20);`;
+const SERVE = `require('node:net').createServer((s) => { s.on('error', () => {}); s.end('x'); }).listen(7777, '10.9.0.1');`;
+/** A network whose neighbours never answer: the other end of the device takes every frame, and nobody is asked for an address. */
+const BESIDE = `ip link set lo up && ip link add d0 type veth peer name d1 && ip link set d0 arp off &&
+ip addr add 10.9.0.1/24 dev d0 && ip link set d0 up && ip link set d1 up &&
+ip route add default via 10.9.0.254 || exit 9
+"$NODE" -e "$SERVE" & server=$!
+sleep 0.5
+(ulimit -n 200; exec "$@" sh -c 'for i in 1 2 3; do "$NODE" -e "$FLOOD" & done; sleep 1.5; exec "$NODE" -e "$ASK"')
+status=$?
+kill $server
+exit $status`;
+
+describeNeeding(
+  'half-open connections beside ordinary ones, 200 descriptors',
+  [...tapNeeds, requireTool('ip', 'apt package iproute2')],
+  () => {
+    for (const threads of ['fused', 'pipeline=2']) {
+      it(`run, ${threads}: 360 connections that nobody answers, and all others are`, async () => {
+        const argv = ['unshare', '-Urn', '/bin/sh', '-c', BESIDE, 'sh'];
+        const { stdout, stderr } = await runToEnd(
+          [...argv, `${BIN}/bucatini`, 'run', `--threads=${threads}`, '--'],
+          { timeoutMs: 50_000, env: { NODE: process.execPath, FLOOD, ASK, SERVE } },
+        );
+        expect(stdout).toContain('answered 20');
+        expect(stderr).toContain('connections that nobody answers are given up');
+      }, 60_000);
+    }
+  },
+);
