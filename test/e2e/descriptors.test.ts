@@ -1,9 +1,10 @@
 /** Few descriptors: the front ends start and say so, and what nobody answers gives way to what is answered. */
 import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { repoRoot } from '../main/source-tree.ts';
-import { runToEnd } from '../support/process.ts';
-import { requireTool } from '../support/require.ts';
+import { runToEnd, sleepMs, start } from '../support/process.ts';
+import { type Need, requireTool } from '../support/require.ts';
 import { describeNeeding, tapNeeds } from '../sys/needs.ts';
 
 const BIN = `${repoRoot}/bin`;
@@ -96,3 +97,29 @@ describeNeeding(
     }
   },
 );
+
+const requireRoot: Need = () =>
+  process.getuid!() === 0 && /^\s*0\s+0\s+4294967295$/m.test(readFileSync('/proc/self/uid_map', 'latin1'))
+    ? undefined
+    : 'only root of the machine changes its user';
+
+describeNeeding('root of the machine, without --runas', [...tapNeeds, requireRoot], () => {
+  for (const ports of [[], ['-t', 'none', '-u', 'none']]) {
+    it(`pasta PID ${ports.join(' ')}: serves as nobody, and ends in order`, async () => {
+      const target = spawn('unshare', ['-n', 'sh', '-c', 'echo there; exec sleep 1000'], {
+        stdio: ['ignore', 'pipe', 'ignore'],
+      });
+      try {
+        await new Promise((resolve) => target.stdout!.once('data', resolve));
+        const pasta = start([`${BIN}/pasta`, '-f', '--config-net', ...ports, String(target.pid)]);
+        await sleepMs(2500);
+        const uid = /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pasta.process.pid}/status`, 'latin1'));
+        expect(uid?.[1]).toBe('65534');
+        pasta.process.kill('SIGTERM');
+        expect(await pasta.exited).toBe(0);
+      } finally {
+        target.kill('SIGKILL');
+      }
+    });
+  }
+});
