@@ -1,9 +1,10 @@
 /** Few descriptors: the front ends start and say so, and what nobody answers gives way to what is answered. */
 import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { repoRoot } from '../main/source-tree.ts';
-import { runToEnd } from '../support/process.ts';
-import { requireTool } from '../support/require.ts';
+import { runToEnd, sleepMs, start } from '../support/process.ts';
+import { type Need, requireTool } from '../support/require.ts';
 import { describeNeeding, tapNeeds } from '../sys/needs.ts';
 
 const BIN = `${repoRoot}/bin`;
@@ -61,18 +62,19 @@ const ASK = `const net = require('node:net');
 let good = 0;
 const ask = (n) => {
   if (n === 0) { console.log('answered ' + good); process.exit(); }
-  const s = net.connect(7777, '10.9.0.1');
+  const s = net.connect(7777, '10.9.0.2');
   s.setTimeout(4000, () => s.destroy()).on('error', () => {});
   s.on('data', () => { good++; s.destroy(); }).on('close', () => ask(n - 1));
 };
 ask(20);`;
-const SERVE = `require('node:net').createServer((s) => { s.on('error', () => {}); s.end('x'); }).listen(7777, '10.9.0.1');`;
-/** A network whose neighbours never answer: the other end of the device takes every frame, and nobody is asked for an address. */
-const BESIDE = `ip link set lo up && ip link add d0 type veth peer name d1 && ip link set d0 arp off &&
-ip addr add 10.9.0.1/24 dev d0 && ip link set d0 up && ip link set d1 up &&
-ip route add default via 10.9.0.254 || exit 9
-"$NODE" -e "$SERVE" & server=$!
-sleep 0.5
+const SERVE = `require('node:net').createServer((s) => { s.on('error', () => {}); s.end('x'); }).listen(7777, '10.9.0.2');`;
+/** A neighbour that serves, and one that has a hardware address and never answers. */
+const BESIDE = `ip link set lo up && ip link add d0 type veth peer name d1 && ip addr add 10.9.0.1/24 dev d0 || exit 9
+unshare -n /bin/sh -c 'sleep 0.4; ip addr add 10.9.0.2/24 dev d1; ip link set d1 up; exec "$NODE" -e "$SERVE"' & server=$!
+sleep 0.2
+ip link set d1 netns $server && ip link set d0 up && ip route add default via 10.9.0.254 || exit 9
+ip neigh add 10.9.0.9 lladdr 02:00:00:00:00:09 dev d0 nud permanent || exit 9
+sleep 1
 (ulimit -n 200; exec "$@" sh -c 'for i in 1 2 3; do "$NODE" -e "$FLOOD" & done; sleep 1.5; exec "$NODE" -e "$ASK"')
 status=$?
 kill $server
@@ -95,3 +97,29 @@ describeNeeding(
     }
   },
 );
+
+const requireRoot: Need = () =>
+  process.getuid!() === 0 && /^\s*0\s+0\s+4294967295$/m.test(readFileSync('/proc/self/uid_map', 'latin1'))
+    ? undefined
+    : 'only root of the machine changes its user';
+
+describeNeeding('root of the machine, without --runas', [...tapNeeds, requireRoot], () => {
+  for (const ports of [[], ['-t', 'none', '-u', 'none']]) {
+    it(`pasta PID ${ports.join(' ')}: serves as nobody, and ends in order`, async () => {
+      const target = spawn('unshare', ['-n', 'sh', '-c', 'echo there; exec sleep 1000'], {
+        stdio: ['ignore', 'pipe', 'ignore'],
+      });
+      try {
+        await new Promise((resolve) => target.stdout!.once('data', resolve));
+        const pasta = start([`${BIN}/pasta`, '-f', '--config-net', ...ports, String(target.pid)]);
+        await sleepMs(2500);
+        const uid = /^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pasta.process.pid}/status`, 'latin1'));
+        expect(uid?.[1]).toBe('65534');
+        pasta.process.kill('SIGTERM');
+        expect(await pasta.exited).toBe(0);
+      } finally {
+        target.kill('SIGKILL');
+      }
+    });
+  }
+});
