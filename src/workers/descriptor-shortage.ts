@@ -2,15 +2,9 @@
  * Sockets and pipes that could not be had because the process, or the machine, has no descriptor left: counted each time, told now and
  * then.
  *
- * Connections that nobody has answered give way before that. The kernel gives the lowest free number, so a new descriptor's number says how
- * many are open in the whole process, and costs nothing to know:
- *
- *   0 .. 3/4 of the limit     for everybody
- *   3/4 .. 15/16              a connect() that is older than a second gives way for each new descriptor
- *   15/16 .. the limit        the oldest connect() gives way, whatever its age
- *   none left                 the oldest connect() gives way, and the call is tried again
- *
- * One at most gives way for each call: the work is bounded.
+ * Connections that nobody has answered give way before that: a connect() that runs may hold a descriptor as long as they are three quarters
+ * of the limit at the most. Beyond that the oldest gives way for each new one, so that flows which stand, datagrams and names have the rest.
+ * Where none is left at all, the oldest gives way too, and the call is tried again. One at most gives way for each call: the work is bounded.
  */
 import { Counter } from '../ring/counters.ts';
 import { Errno } from '../sys/constants.ts';
@@ -30,45 +24,40 @@ export const isShortage = (errno: number): boolean =>
 export const isOutOfDescriptors = (errno: number): boolean =>
   errno === Errno.EMFILE || errno === Errno.ENFILE;
 
-/** Shares of the limit. */
-const MANY = 3 / 4;
-const MOST = 15 / 16;
-/** By then the guest has sent its SYN again. */
-const PATIENCE_MS = 1000;
+/** Share of the limit that connections without an answer may hold. */
+const CONNECTING_SHARE = 3 / 4;
 const GAVE_WAY = 'descriptors are short: connections that nobody answers are given up, the oldest first';
 
 export class DescriptorShortage {
   readonly #counters: Float64Array;
   readonly #notices: Notices;
-  readonly #many: number;
-  readonly #most: number;
-  #giveUpOldest: (minAgeMs: number) => boolean = () => false;
+  readonly #mostConnecting: number;
+  #giveUpOldest: () => boolean = () => false;
 
   /** @param limit  descriptors that the process may have open */
   constructor(counters: Float64Array, notices: Notices, limit = openFilesLimit()) {
     this.#counters = counters;
     this.#notices = notices;
-    this.#many = limit * MANY;
-    this.#most = limit * MOST;
+    this.#mostConnecting = limit * CONNECTING_SHARE;
   }
 
-  /** @param giveUpOldest  closes the socket whose connect() has run longest, if that is `minAgeMs`; false: there is none */
-  onGiveWay(giveUpOldest: (minAgeMs: number) => boolean): void {
+  /** @param giveUpOldest  closes the socket whose connect() has run longest; false: there is none */
+  onGiveWay(giveUpOldest: () => boolean): void {
     this.#giveUpOldest = giveUpOldest;
   }
 
-  /** A new descriptor: beyond the common share an unanswered connection gives way for it. */
-  opened(fd: number): void {
-    if (fd >= this.#many) this.#giveWay(fd >= this.#most ? 0 : PATIENCE_MS);
+  /** One more connect() runs. @param count  how many do now */
+  connecting(count: number): void {
+    if (count > this.#mostConnecting) this.#giveWay();
   }
 
   /** Whether a descriptor was made free for a call that found none: try again, once. @param result  a descriptor or -errno */
   madeRoom(result: number): boolean {
-    return (result === -Errno.EMFILE || result === -Errno.ENFILE) && this.#giveWay(0);
+    return (result === -Errno.EMFILE || result === -Errno.ENFILE) && this.#giveWay();
   }
 
-  #giveWay(minAgeMs: number): boolean {
-    if (!this.#giveUpOldest(minAgeMs)) return false;
+  #giveWay(): boolean {
+    if (!this.#giveUpOldest()) return false;
     this.#counters[Counter.connectsGaveWay]!++;
     this.#notices.tell(Notice.connectsGaveWay, 'warning', GAVE_WAY);
     return true;

@@ -262,7 +262,6 @@ export class DatagramSockets implements SocketModule {
     const type = SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
     let fd = socket(domain, type, protocol);
     if (fd < 0 && shortage.madeRoom(fd)) fd = socket(domain, type, protocol);
-    if (fd >= 0) shortage.opened(fd);
     return fd;
   }
 

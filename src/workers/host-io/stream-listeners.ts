@@ -142,7 +142,6 @@ export class StreamListeners {
         );
         return;
       }
-      ctx.shortage.opened(fd);
       const port = sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
       this.#announce(fd, index, listener, plan, port);
     }

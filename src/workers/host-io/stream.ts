@@ -145,6 +145,7 @@ export class StreamSockets implements SocketModule {
   readonly #previousConnecting: Int32Array;
   #firstConnecting = 0;
   #lastConnecting = 0;
+  #connectingCount = 0;
 
   #dirty: Int32Array;
   #dirtyCount = 0;
@@ -182,7 +183,7 @@ export class StreamSockets implements SocketModule {
     this.#queues = new SendQueues(ctx, gids);
     this.#nextConnecting = new Int32Array(gids);
     this.#previousConnecting = new Int32Array(gids);
-    ctx.shortage.onGiveWay((minAgeMs) => this.#giveUpOldest(minAgeMs));
+    ctx.shortage.onGiveWay(() => this.#giveUpOldest());
   }
 
   // ------------------------------------------------------------------------------------------------- commands
@@ -264,7 +265,6 @@ export class StreamSockets implements SocketModule {
       ctx.shortage.is(fd);
       return this.#openFailed(gid, -fd);
     }
-    ctx.shortage.opened(fd);
     this.#begin(gid, fd);
     setStreamOptions(fd);
     this.#setPeeking(fd);
@@ -283,6 +283,7 @@ export class StreamSockets implements SocketModule {
     if (e < 0) return this.#openFailed(gid, -e);
     this.#deadline[gid] = ctx.now;
     if (r === 0) this.#onConnected(gid);
+    else ctx.shortage.connecting(this.#connectingCount);
   }
 
   #setPeeking(fd: number): void {
@@ -304,12 +305,14 @@ export class StreamSockets implements SocketModule {
     if (last === 0) this.#firstConnecting = gid + 1;
     else this.#nextConnecting[last - 1] = gid + 1;
     this.#lastConnecting = gid + 1;
+    this.#connectingCount++;
   }
 
   /** connect() has ended, one way or another. */
   #endConnecting(gid: number): void {
     if (!(this.#flags[gid]! & Flag.connecting)) return;
     this.#flags[gid]! &= ~Flag.connecting;
+    this.#connectingCount--;
     const next = this.#nextConnecting[gid]!;
     const previous = this.#previousConnecting[gid]!;
     if (next === 0) this.#lastConnecting = previous;
@@ -319,9 +322,9 @@ export class StreamSockets implements SocketModule {
   }
 
   /** DescriptorShortage.onGiveWay. Not EMFILE: there is one now, and no other flow has to give way. */
-  #giveUpOldest(minAgeMs: number): boolean {
+  #giveUpOldest(): boolean {
     const gid = this.#firstConnecting - 1;
-    if (gid < 0 || this.#ctx.now - this.#deadline[gid]! < minAgeMs) return false;
+    if (gid < 0) return false;
     this.#openFailed(gid, Errno.ENOBUFS);
     return true;
   }
