@@ -49,6 +49,7 @@ const groups: { headers: string[]; prefixes: string[] }[] = [
     headers: [
       'linux/netlink.h',
       'linux/rtnetlink.h',
+      'linux/neighbour.h',
       'linux/if_link.h',
       'linux/if_addr.h',
       'linux/veth.h',
@@ -56,6 +57,8 @@ const groups: { headers: string[]; prefixes: string[] }[] = [
     ],
     prefixes: [
       'NETLINK_',
+      'NDA_',
+      'NUD_',
       'NLM_',
       'NLMSG',
       'NLA_',
