@@ -220,6 +220,9 @@ export const IPV6_FREEBIND = 78;
 // <linux/tcp.h>
 export const SOL_TCP = 6;
 export const TCP_NODELAY = 1;
+export const TCP_KEEPIDLE = 4;
+export const TCP_KEEPINTVL = 5;
+export const TCP_KEEPCNT = 6;
 export const TCP_INFO = 11;
 export const TCP_CONGESTION = 13;
 export const TCP_ESTABLISHED = 1;

@@ -27,9 +27,13 @@ import {
   IPPROTO_TCP,
   SHUT_WR,
   SO_ERROR,
+  SO_KEEPALIVE,
   SOL_SOCKET,
   SPLICE_F_MOVE,
   SPLICE_F_NONBLOCK,
+  TCP_KEEPCNT,
+  TCP_KEEPIDLE,
+  TCP_KEEPINTVL,
   TCP_NODELAY,
 } from '../../sys/constants.ts';
 import { close, splice } from '../../sys/io.ts';
@@ -47,6 +51,11 @@ import {
 import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
 import { Pipes } from './pipes.ts';
+
+/** A side that has finished is asked whether it is still there after so many seconds of silence, then so often, so many times. */
+const HALF_CLOSED_IDLE_S = 30;
+const HALF_CLOSED_INTERVAL_S = 10;
+const HALF_CLOSED_PROBES = 6;
 
 const State = { free: 0, waiting: 1, connecting: 2, open: 3 } as const;
 
@@ -303,6 +312,18 @@ export class StreamSplice implements FlowSource {
     if (this.#flags[other]! & Flag.finished) return;
     this.#flags[other]! |= Flag.finished;
     shutdown(this.#fd[other]! - 1, SHUT_WR);
+    this.#askWhetherAlive(this.#fd[e]! - 1);
+  }
+
+  /**
+   * The program behind a side that has finished may be gone, while the other side never finishes: its kernel then answers with RST. One that
+   * only has nothing more to say answers that it is there.
+   */
+  #askWhetherAlive(fd: number): void {
+    setsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    setsockoptInt(fd, IPPROTO_TCP, TCP_KEEPIDLE, HALF_CLOSED_IDLE_S);
+    setsockoptInt(fd, IPPROTO_TCP, TCP_KEEPINTVL, HALF_CLOSED_INTERVAL_S);
+    setsockoptInt(fd, IPPROTO_TCP, TCP_KEEPCNT, HALF_CLOSED_PROBES);
   }
 
   #markReady(e: number): void {
