@@ -4,7 +4,7 @@
  *
  * Connections that nobody has answered give way before that: a connect() that runs may hold a descriptor as long as they are three quarters
  * of the limit at the most. Beyond that the oldest gives way for each new one, so that flows which stand, datagrams and names have the rest.
- * Where none is left at all, the oldest gives way too, and the call is tried again. One at most gives way for each call: the work is bounded.
+ * Where none is left at all, the oldest gives way if it has had time to be answered, and the call is tried again. One at most gives way for each call: the work is bounded.
  */
 import { Counter } from '../ring/counters.ts';
 import { Errno } from '../sys/constants.ts';
@@ -26,13 +26,15 @@ export const isOutOfDescriptors = (errno: number): boolean =>
 
 /** Share of the limit that connections without an answer may hold. */
 const CONNECTING_SHARE = 3 / 4;
+/** Longer than an answer takes from most places. */
+const PATIENCE_MS = 300;
 const GAVE_WAY = 'descriptors are short: connections that nobody answers are given up, the oldest first';
 
 export class DescriptorShortage {
   readonly #counters: Float64Array;
   readonly #notices: Notices;
   readonly #mostConnecting: number;
-  #giveUpOldest: () => boolean = () => false;
+  #giveUpOldest: (minAgeMs: number) => boolean = () => false;
 
   /** @param limit  descriptors that the process may have open */
   constructor(counters: Float64Array, notices: Notices, limit = openFilesLimit()) {
@@ -41,23 +43,23 @@ export class DescriptorShortage {
     this.#mostConnecting = limit * CONNECTING_SHARE;
   }
 
-  /** @param giveUpOldest  closes the socket whose connect() has run longest; false: there is none */
-  onGiveWay(giveUpOldest: () => boolean): void {
+  /** @param giveUpOldest  closes the socket whose connect() has run longest, if that is `minAgeMs`; false: there is none */
+  onGiveWay(giveUpOldest: (minAgeMs: number) => boolean): void {
     this.#giveUpOldest = giveUpOldest;
   }
 
   /** One more connect() runs. @param count  how many do now */
   connecting(count: number): void {
-    if (count > this.#mostConnecting) this.#giveWay();
+    if (count > this.#mostConnecting) this.#giveWay(0);
   }
 
   /** Whether a descriptor was made free for a call that found none: try again, once. @param result  a descriptor or -errno */
   madeRoom(result: number): boolean {
-    return (result === -Errno.EMFILE || result === -Errno.ENFILE) && this.#giveWay();
+    return (result === -Errno.EMFILE || result === -Errno.ENFILE) && this.#giveWay(PATIENCE_MS);
   }
 
-  #giveWay(): boolean {
-    if (!this.#giveUpOldest()) return false;
+  #giveWay(minAgeMs: number): boolean {
+    if (!this.#giveUpOldest(minAgeMs)) return false;
     this.#counters[Counter.connectsGaveWay]!++;
     this.#notices.tell(Notice.connectsGaveWay, 'warning', GAVE_WAY);
     return true;

@@ -117,10 +117,13 @@ export class ShardFlows extends FlowTable {
     );
   }
 
-  /** A flow found no descriptor for its socket: an older one gives way, and the guest's next try finds one. */
+  /**
+   * A flow found no descriptor for its socket: an older datagram flow gives way, and the guest's next try finds one. Of connections host-io
+   * knows better which are not answered (descriptor-shortage.ts).
+   */
   giveDescriptor(flow: number): void {
     this.#unlink(flow);
-    this.giveWay(false);
+    if (!this.#endOldest(this.#longer(0), false)) this.#endOldest(this.#longer(ANSWERED), false);
   }
 
   /** @returns false: a share is used up, and none of its flows may end */

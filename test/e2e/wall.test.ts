@@ -215,7 +215,10 @@ describeE2e(
           const { ok, failed } = JSON.parse(await succeed(guest, crowd, { timeoutMs: 70_000 }));
           expect({ ok, failed }).toEqual({ ok: 100, failed: {} });
           const { stderr } = guest.started.printed();
-          expect(stderr.match(/no descriptors left for new connections/g), stderr).toHaveLength(1);
+          expect(stderr.match(/no descriptors left for new connections/g)?.length ?? 0, stderr).toBeLessThan(
+            2,
+          );
+          expect(stderr, stderr).toMatch(/no descriptors left|descriptors are short/);
           const later = await curlDownload(guest, `http://${PEER4}:${PORT.http}/bytes/70000`, 10_000);
           expect(later.bytes).toBe(70_000);
         } finally {

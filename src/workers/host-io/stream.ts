@@ -183,7 +183,7 @@ export class StreamSockets implements SocketModule {
     this.#queues = new SendQueues(ctx, gids);
     this.#nextConnecting = new Int32Array(gids);
     this.#previousConnecting = new Int32Array(gids);
-    ctx.shortage.onGiveWay(() => this.#giveUpOldest());
+    ctx.shortage.onGiveWay((minAgeMs) => this.#giveUpOldest(minAgeMs));
   }
 
   // ------------------------------------------------------------------------------------------------- commands
@@ -322,9 +322,9 @@ export class StreamSockets implements SocketModule {
   }
 
   /** DescriptorShortage.onGiveWay. Not EMFILE: there is one now, and no other flow has to give way. */
-  #giveUpOldest(): boolean {
+  #giveUpOldest(minAgeMs: number): boolean {
     const gid = this.#firstConnecting - 1;
-    if (gid < 0) return false;
+    if (gid < 0 || this.#ctx.now - this.#deadline[gid]! < minAgeMs) return false;
     this.#openFailed(gid, Errno.ENOBUFS);
     return true;
   }

@@ -133,19 +133,6 @@ describe('TCP handshake', () => {
     },
   );
 
-  it('connecting: no descriptor ends the oldest connection that waits for an answer', () => {
-    const t = script();
-    t.onOpen = (socket) => {
-      if (t.sockets.length === 2) socket.failAfter(0, 24);
-    };
-    t.send('SYN', 0, null, { options: SYN_OPTIONS });
-    t.srcPort++;
-    t.send('SYN', 0, null, { options: SYN_OPTIONS });
-    expect(t.out(50)).toEqual([]);
-    expect(t.sockets.map((socket) => socket.closedBy)).toEqual(['reset', 'failure']);
-    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
-  });
-
   it.each(['0.0.0.0', '::'] as const)('CLOSED: a SYN from %s opens nothing', (guest) => {
     const t = script({ family: guest === '::' ? 6 : 4 });
     t.guest = guest;
