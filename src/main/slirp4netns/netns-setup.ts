@@ -122,7 +122,7 @@ function configure(route: RouteSocket, index: number, conf: SlirpConf): void {
     tolerant(() => route.addAddress(index, AF_INET, guest, conf.network.prefixLen, { broadcast })),
   );
   explained('route', () =>
-    tolerant(() => route.addRoute({ family: AF_INET, dst: '0.0.0.0', prefixLen: 0, gateway, oif: index })),
+    route.addRoute({ family: AF_INET, dst: '0.0.0.0', prefixLen: 0, gateway, oif: index }),
   );
 }
 
