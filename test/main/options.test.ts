@@ -277,7 +277,9 @@ describe('parsing', () => {
     expect(message(['--dns', 'none', '--dns', '192.0.2.53'])).toContain('contradicts');
     expect(message(['--dns', '192.0.2.53', '--dns', 'none'])).toContain('contradicts');
     expect(message(['--host-loopback', '192.0.2.1', '--host-loopback', 'none'])).toContain('contradicts');
-    expect(message(['--address', '192.0.2.1', '--gateway', '192.0.2.1'])).toContain('also the address inside');
+    expect(message(['--address', '192.0.2.1', '--gateway', '192.0.2.1'])).toContain(
+      'also the address inside',
+    );
     expect(message(['--publish', '80', '--publish', '127.0.0.1:80'])).toContain('collides');
     expect(settings('-4', '--mtu', '576')).toMatchObject({ mtu: 576 });
   });
