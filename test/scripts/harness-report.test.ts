@@ -595,7 +595,7 @@ describe('rendering', () => {
     expect(overviewTable(RESULT)?.head).toEqual(['what', 'unit', 'bucatini', 'pasta', 'slirp4netns']);
     expect(overviewTable(RESULT)?.rows).toContainEqual([
       'TCP upload, MTU 1500',
-      'Mbit/s, more is better',
+      'Mbit/s',
       '500',
       'failed',
       '250',
