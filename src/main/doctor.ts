@@ -81,7 +81,7 @@ function checkKernel(): Finding {
     return ok('kernel', release());
   return note(
     'kernel',
-    `${release()} is older than ${KERNEL_FLOOR.join('.')}, the oldest kernel that was tested`,
+    `${release()}: bucatini is not tested on kernels older than ${KERNEL_FLOOR.join('.')}`,
   );
 }
 
