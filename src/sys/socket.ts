@@ -5,6 +5,8 @@
  * @syscalls socket bind connect listen accept4 getsockname getpeername setsockopt getsockopt shutdown sendto
  *           recvfrom sendmsg recvmsg sendmmsg recvmmsg
  */
+import { addressRead, addressSetIpv4, addressWrite, isV4Mapped } from '../proto/address.ts';
+import { readU16, readU32, writeU16, writeU32 } from '../proto/be.ts';
 import type { NativeAddress } from '../units.ts';
 import { AF_INET, AF_INET6, Errno, SO_LINGER, SOL_SOCKET } from './constants.ts';
 import { failed, libc } from './libc.ts';
@@ -234,17 +236,6 @@ export const SOCKADDR_BYTES = 28;
 export const SOCKADDR_IN_BYTES = 16;
 export const SOCKADDR_IN6_BYTES = 28;
 
-function writeBe32(u8: Uint8Array, at: number, value: number): void {
-  u8[at] = value >>> 24;
-  u8[at + 1] = value >>> 16;
-  u8[at + 2] = value >>> 8;
-  u8[at + 3] = value;
-}
-
-function readBe32(u8: Uint8Array, at: number): number {
-  return ((u8[at]! << 24) | (u8[at + 1]! << 16) | (u8[at + 2]! << 8) | u8[at + 3]!) >>> 0;
-}
-
 /**
  * Write an address and a port for bind, connect or sendmsg.
  * @param words  address as four u32 words from index w; v4-mapped (0, 0, 0xffff, a.b.c.d) for IPv4
@@ -262,20 +253,16 @@ export function sockaddrWrite(
   forceV6 = false,
 ): number {
   u8[at + 1] = 0;
-  u8[at + 2] = port >>> 8;
-  u8[at + 3] = port;
-  if (!forceV6 && words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0xffff) {
+  writeU16(u8, at + 2, port);
+  if (!forceV6 && isV4Mapped(words, w)) {
     u8[at] = AF_INET;
-    writeBe32(u8, at + 4, words[w + 3]!);
+    writeU32(u8, at + 4, words[w + 3]!);
     u8.fill(0, at + 8, at + SOCKADDR_IN_BYTES);
     return SOCKADDR_IN_BYTES;
   }
   u8[at] = AF_INET6;
   u8.fill(0, at + 4, at + 8);
-  writeBe32(u8, at + 8, words[w]!);
-  writeBe32(u8, at + 12, words[w + 1]!);
-  writeBe32(u8, at + 16, words[w + 2]!);
-  writeBe32(u8, at + 20, words[w + 3]!);
+  addressWrite(u8, at + 8, words, w);
   u8[at + 24] = scopeId;
   u8[at + 25] = scopeId >>> 8;
   u8[at + 26] = scopeId >>> 16;
@@ -290,20 +277,10 @@ export function sockaddrWrite(
  */
 export function sockaddrRead(u8: Uint8Array, at: number, words: Uint32Array, w: number): number {
   const family = u8[at]! | (u8[at + 1]! << 8);
-  if (family === AF_INET) {
-    words[w] = 0;
-    words[w + 1] = 0;
-    words[w + 2] = 0xffff;
-    words[w + 3] = readBe32(u8, at + 4);
-  } else if (family === AF_INET6) {
-    words[w] = readBe32(u8, at + 8);
-    words[w + 1] = readBe32(u8, at + 12);
-    words[w + 2] = readBe32(u8, at + 16);
-    words[w + 3] = readBe32(u8, at + 20);
-  } else {
-    return -Errno.EAFNOSUPPORT;
-  }
-  return (u8[at + 2]! << 8) | u8[at + 3]!;
+  if (family === AF_INET) addressSetIpv4(words, w, readU32(u8, at + 4));
+  else if (family === AF_INET6) addressRead(u8, at + 8, words, w);
+  else return -Errno.EAFNOSUPPORT;
+  return readU16(u8, at + 2);
 }
 
 /** Scope (interface index) of the sockaddr at `at`; 0 for IPv4. */
