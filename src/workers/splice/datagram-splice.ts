@@ -11,6 +11,7 @@
  */
 import { isV4Mapped } from '../../proto/address.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
+import { pktinfoWrite } from '../../sys/cmsg.ts';
 import {
   EPOLLET,
   EPOLLIN,
@@ -43,7 +44,6 @@ import {
   setsockoptInt,
   sockaddrWrite,
 } from '../../sys/socket.ts';
-import { pktinfoWrite } from '../control-messages.ts';
 import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import { flowHash } from '../flow-hash.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';

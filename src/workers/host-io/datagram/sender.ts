@@ -7,6 +7,7 @@
  */
 import { Counter } from '../../../ring/counters.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
+import { pktinfoWrite, SEGMENT_CONTROL_BYTES, segmentWrite } from '../../../sys/cmsg.ts';
 import {
   Errno,
   IP_MTU_DISCOVER,
@@ -36,7 +37,6 @@ import {
   setsockoptInt,
   sockaddrWrite,
 } from '../../../sys/socket.ts';
-import { pktinfoWrite, SEGMENT_CONTROL_BYTES, segmentWrite } from '../../control-messages.ts';
 import { SendFragment, W } from '../../messages.ts';
 import { StageDrop } from '../../stage-drop.ts';
 import type { HostContext } from '../context.ts';

@@ -10,8 +10,8 @@ import {
   SOL_UDP,
   UDP_GRO,
   UDP_SEGMENT,
-} from '../sys/constants.ts';
-import type { NativeBuffer } from '../sys/memory.ts';
+} from './constants.ts';
+import type { NativeBuffer } from './memory.ts';
 import {
   CMSG_HEADER_BYTES,
   CMSG_LEVEL_WORD,
@@ -22,7 +22,7 @@ import {
   cmsgWrite,
   IN_PKTINFO_BYTES,
   IN6_PKTINFO_BYTES,
-} from '../sys/socket.ts';
+} from './socket.ts';
 
 /** Control bytes of one message that is sent in segments. */
 export const SEGMENT_CONTROL_BYTES = cmsgSpace(2);
