@@ -8,6 +8,7 @@
  * The first member is the floor: kernel entry, return and FFI, and nothing in between.
  */
 import Benchmark from 'benchmark';
+import { CMSG_HEADER_BYTES, cmsgSpace, cmsgWrite } from '../src/sys/cmsg.ts';
 import {
   AF_INET,
   AF_UNIX,
@@ -36,9 +37,6 @@ import { NativeBuffer } from '../src/sys/memory.ts';
 import { openPath } from '../src/sys/namespace.ts';
 import {
   bind,
-  CMSG_HEADER_BYTES,
-  cmsgSpace,
-  cmsgWrite,
   connect,
   getsockname,
   getsockoptInt,

@@ -370,72 +370,8 @@ export function msghdrWrite(
   u32[wordIndex + 13] = 0;
 }
 
-// ---- control messages: struct cmsghdr, <linux/socket.h>, man 3 cmsg ---------------------------------------------
-//
-//   cmsghdr  +0 len (header and data) u64   +8 level   +12 type   +16 data, the next header at a multiple of 8
-
-export const CMSG_HEADER_BYTES = 16;
-export const CMSG_LEVEL_WORD = 2;
-export const CMSG_TYPE_WORD = 3;
-
-/** cmsg_len for so many bytes of data: CMSG_LEN. */
-export const cmsgLen = (dataBytes: number): number => CMSG_HEADER_BYTES + dataBytes;
-/** Room that a control message of so many bytes of data takes: CMSG_SPACE. */
-export const cmsgSpace = (dataBytes: number): number => CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7);
-
-/** Write a header at word `wordIndex`; the data goes to `wordIndex + 4`. @returns bytes it takes: CMSG_SPACE */
-export function cmsgWrite(
-  u32: Uint32Array,
-  wordIndex: number,
-  level: number,
-  type: number,
-  dataBytes: number,
-): number {
-  u32[wordIndex] = CMSG_HEADER_BYTES + dataBytes;
-  u32[wordIndex + 1] = 0;
-  u32[wordIndex + 2] = level;
-  u32[wordIndex + 3] = type;
-  return CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7);
-}
-
-/**
- * Length of the data of the control message at word `wordIndex`.
- * @param endWord  word index where the control buffer that the kernel filled ends (its controllen)
- * @returns bytes of data, all of them inside the buffer, or -EBADMSG at the end of the list
- */
-export function cmsgDataBytes(u32: Uint32Array, wordIndex: number, endWord: number): number {
-  if (wordIndex + 4 > endWord) return -Errno.EBADMSG;
-  const length = u32[wordIndex]!;
-  if (u32[wordIndex + 1] !== 0 || length < CMSG_HEADER_BYTES) return -Errno.EBADMSG;
-  if (length > (endWord - wordIndex) * 4) return -Errno.EBADMSG;
-  return length - CMSG_HEADER_BYTES;
-}
-
-/** Word index of the control message after the one at `wordIndex`, which has `dataBytes` of data. */
-export function cmsgNext(wordIndex: number, dataBytes: number): number {
-  return wordIndex + ((CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7)) >> 2);
-}
-
-// ---- struct sock_extended_err: <linux/errqueue.h> ---------------------------------------------------------------
-//
-//   data of the IP_RECVERR / IPV6_RECVERR message; the offender's sockaddr (port 0) follows
-//   +0 errno u32   +4 origin u8   +5 type u8   +6 code u8   +7 pad   +8 info u32 (new MTU)   +12 data u32
-
-export const SOCK_EXTENDED_ERR_BYTES = 16;
-export const EE_ERRNO_AT = 0;
-export const EE_ORIGIN_AT = 4;
-export const EE_TYPE_AT = 5;
-export const EE_CODE_AT = 6;
-export const EE_INFO_AT = 8;
-export const EE_DATA_AT = 12;
-export const EE_OFFENDER_AT = 16;
-
 // ---- other structures ---------------------------------------------------------------------------------------------
 
-/** struct in_pktinfo, <linux/in.h>: ifindex i32, spec_dst be32, addr be32. */
-export const IN_PKTINFO_BYTES = 12;
-/** struct in6_pktinfo, <linux/ipv6.h>: address 16 bytes, ifindex u32. */
-export const IN6_PKTINFO_BYTES = 20;
 /** struct ip_mreqn, <linux/in.h>: group be32, local be32, ifindex i32. */
 export const IP_MREQN_BYTES = 12;
 /** struct ipv6_mreq, <linux/in6.h>: group 16 bytes, ifindex i32. */

@@ -11,7 +11,7 @@
  */
 import { isV4Mapped } from '../../proto/address.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
-import { pktinfoWrite } from '../../sys/cmsg.ts';
+import { cmsgSpace, IN6_PKTINFO_BYTES, pktinfoWrite } from '../../sys/cmsg.ts';
 import {
   EPOLLET,
   EPOLLIN,
@@ -27,9 +27,7 @@ import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
   bind,
-  cmsgSpace,
   connect,
-  IN6_PKTINFO_BYTES,
   IOVEC_BYTES,
   IOVEC_WORDS,
   iovecWrite,

@@ -7,7 +7,13 @@
  */
 import { Counter } from '../../../ring/counters.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
-import { pktinfoWrite, SEGMENT_CONTROL_BYTES, segmentWrite } from '../../../sys/cmsg.ts';
+import {
+  cmsgSpace,
+  IN6_PKTINFO_BYTES,
+  pktinfoWrite,
+  SEGMENT_CONTROL_BYTES,
+  segmentWrite,
+} from '../../../sys/cmsg.ts';
 import {
   Errno,
   IP_MTU_DISCOVER,
@@ -23,8 +29,6 @@ import {
 } from '../../../sys/constants.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
 import {
-  cmsgSpace,
-  IN6_PKTINFO_BYTES,
   IOVEC_BYTES,
   IOVEC_WORDS,
   iovecWrite,
