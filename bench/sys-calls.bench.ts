@@ -34,7 +34,7 @@ import {
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../src/sys/epoll.ts';
 import { close, eventfd, eventfdDrain, eventfdWrite, read, readv, write, writev } from '../src/sys/io.ts';
 import { NativeBuffer } from '../src/sys/memory.ts';
-import { openPath } from '../src/sys/namespace.ts';
+import { openPath } from '../src/sys/path.ts';
 import {
   bind,
   connect,

@@ -26,8 +26,9 @@ import {
 } from '../sys/constants.ts';
 import { checked, SysError } from '../sys/error.ts';
 import { close } from '../sys/io.ts';
-import { openPath, setns, unshare } from '../sys/namespace.ts';
+import { setns, unshare } from '../sys/namespace.ts';
 import { RouteSocket } from '../sys/netlink.ts';
+import { openPath } from '../sys/path.ts';
 import { socket } from '../sys/socket.ts';
 import { openTap, type Tap } from '../sys/tap.ts';
 import type { Ipv4Plan, TapPlan } from '../workers/engine-plan.ts';

@@ -135,7 +135,7 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
       // Before the last step is told: nothing can be loaded behind the wall (wall.ts).
       const { checked } = await import('../sys/error.ts');
       const { scopeAbstractSockets } = await import('../sys/landlock.ts');
-      const { keepCapabilities } = await import('../sys/namespace.ts');
+      const { keepCapabilities } = await import('../sys/capability.ts');
       const { USER_CHANGE } = await import('../workers/capabilities.ts');
       const source = job.sockets && (await import('../workers/splice/socket-source.ts'));
       for (const step of setUp(job)) {
