@@ -17,12 +17,11 @@ import { RouteSocket } from '../../sys/netlink.ts';
 import { openPath } from '../../sys/path.ts';
 import { attachTap, openTap, type Tap, tapIsHere } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
-import type { SocketsInside } from '../netns.ts';
+import type { NetnsStep, SocketsInside } from '../netns.ts';
 import {
   enterNamespace,
   introduce,
   kernelHasIpv6,
-  type NetnsStep,
   type NetnsTarget,
   TX_QUEUE_FRAMES,
   trySysctl,
