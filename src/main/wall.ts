@@ -9,6 +9,7 @@
  * The reasons for the list are in docs/decisions/052-the-wall.md.
  */
 import { readlinkSync } from 'node:fs';
+import { keepCapabilities } from '../sys/capability.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -56,7 +57,8 @@ import {
 import { checked, SysError } from '../sys/error.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { scopeAbstractSockets } from '../sys/landlock.ts';
-import { chdir, chroot, keepCapabilities, mount, pivotRoot, prctl, umount2 } from '../sys/namespace.ts';
+import { chdir, chroot, mount, pivotRoot, umount2 } from '../sys/mount.ts';
+import { prctl } from '../sys/process.ts';
 import { type Filter, installFilter, type Rule } from '../sys/seccomp.ts';
 import type { SyscallName } from '../sys/syscall-numbers.ts';
 import { dropCapabilitiesElsewhere } from '../sys/thread-capabilities.ts';

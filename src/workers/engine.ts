@@ -36,7 +36,7 @@ import {
 import { close, eventfd, eventfdWrite, setNonBlocking } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
 import { addressOf } from '../sys/memory.ts';
-import { raiseOpenFiles } from '../sys/namespace.ts';
+import { raiseOpenFiles } from '../sys/process.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
 import type { FlowPage } from './flow-report.ts';
