@@ -166,7 +166,7 @@ export const BRIDGES: readonly Case[] = [
       await podman.succeed('network', 'create', 'killed');
       const old = await podman.start(['--network', 'killed', '-p', '8303:80'], web('old'));
       await serves(podman, 8303, 'old');
-      const file = '/run/user/1000/containers/networks/rootless-netns/rootless-netns-conn.pid';
+      const file = `${await podman.bridgesDir()}/rootless-netns-conn.pid`;
       const killed = await podman.exec('sh', '-c', `kill -9 "$(cat ${file})"`);
       if (killed.status !== 0) throw new Error(killed.stderr);
       await nothingLeft(podman);
@@ -255,16 +255,15 @@ export const BRIDGES: readonly Case[] = [
       const { bridged, own } = await pair(podman);
       await serves(podman, BRIDGED, 'bridged', WAYS4);
       for (const name of [bridged, own]) {
-        // Podman's own pause wants cgroups, which the tree does not delegate: the same is done to the processes.
-        const signalled = (signal: string): Promise<unknown> =>
-          podman.exec('sh', '-c', `kill -${signal} $(podman top ${name} hpid | tail -n +2)`);
-        await signalled('STOP');
+        // Podman's own pause wants cgroups, which the tree does not delegate: the same is done to all processes but the first.
+        const signal = (which: string): Promise<string> => podman.inside(name, `kill -${which} -1`);
+        await signal('STOP');
         const port = name === own ? OWN : BRIDGED;
         const url = `http://${HOST4}:${port}/`;
         const waiting = await podman.bed.run('peer', ['curl', '-sS', '-m', '1', url]);
         const CURL_TIMED_OUT = 28;
         if (waiting.status !== CURL_TIMED_OUT) throw new Error(`paused: curl's status ${waiting.status}`);
-        await signalled('CONT');
+        await signal('CONT');
         same(await fetched(podman.bed, 'peer', url), name === own ? 'own' : 'bridged');
       }
     },

@@ -27,7 +27,6 @@ import {
 import { answer, asked, IMAGE, type Podman } from './podman.ts';
 
 const LARGE_BYTES = 10 << 20;
-const CONTROL = '/run/user/1000/containers/networks/rootless-netns/pasta.sock';
 
 const network = (podman: Podman, name: string, ...options: string[]): Promise<string> =>
   podman.succeed('network', 'create', ...options, name);
@@ -385,7 +384,11 @@ export const PESTO: readonly Case[] = [
       const ports = ['-p', '8472:80', '-p', '127.0.0.1:8473-8475:83-85/udp'];
       await podman.start(['--network', 'n4'], web('keeps'));
       const name = await podman.start(['--network', 'n4', '--ip', '10.66.0.9', ...ports], web('shown'));
-      const shown = async (): Promise<string> => (await podman.exec('pesto', '-s', CONTROL)).stdout;
+      const control = `${await podman.bridgesDir()}/pasta.sock`;
+      const shown = async (): Promise<string> => {
+        const { stdout, stderr } = await podman.exec('pesto', '-s', control);
+        return stdout + stderr;
+      };
       const all = await shown();
       has(all, /8472.*10\.66\.0\.9/);
       has(all, /127\.0\.0\.1.*8473-8475.*10\.66\.0\.9/);

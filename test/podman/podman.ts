@@ -167,6 +167,11 @@ export class Podman {
     return this.bed.processes().filter((line) => pattern.test(line));
   }
 
+  /** Where Podman keeps the files of the pasta of its bridges. */
+  async bridgesDir(): Promise<string> {
+    return `${await this.succeed('info', '-f', '{{.Store.RunRoot}}')}/networks/rootless-netns`;
+  }
+
   /** Processes of Podman's other helpers of networks. */
   helpers(): string[] {
     return this.bed.processes().filter((line) => /^\d+ \S*(aardvark-dns|netavark|rootlessport)/.test(line));
