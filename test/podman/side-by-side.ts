@@ -11,7 +11,7 @@
 import { type Bed, makeBed } from '../support/bed.ts';
 import { BRIDGES } from './bridges.ts';
 import { CALLERS } from './callers.ts';
-import { CASES } from './cases.ts';
+import { CASES, PODMAN6 } from './cases.ts';
 import { FORWARDED, PESTO, ROOTLESSPORT } from './forwarders.ts';
 import type { Case } from './pieces.ts';
 import { type Forwarder, Podman, podmanNeeds, podmanTree, type Tree } from './podman.ts';
@@ -27,7 +27,11 @@ interface Round {
 const ROUNDS: Readonly<Record<'podman' | 'callers', readonly Round[]>> = {
   podman: [
     { tree: '5.4', cases: [...CASES, ...BRIDGES, ...FORWARDED, ...ROOTLESSPORT] },
-    { tree: '6.1', forwarder: 'rootlessport', cases: [...CASES, ...BRIDGES, ...FORWARDED, ...ROOTLESSPORT] },
+    {
+      tree: '6.1',
+      forwarder: 'rootlessport',
+      cases: [...CASES, ...PODMAN6, ...BRIDGES, ...FORWARDED, ...ROOTLESSPORT],
+    },
     { tree: '6.1', forwarder: 'pasta', cases: [...BRIDGES, ...FORWARDED, ...PESTO] },
   ],
   callers: [{ tree: 'callers', cases: CALLERS }],
