@@ -6,7 +6,7 @@
  *                 (threads inherit the namespace of their creator), and children are born inside.
  *   NetnsThread   a thread made for it moves: 30 ms to boot, where packet threads are still to be started later (decision 018).
  */
-import { parentPort, Worker } from 'node:worker_threads';
+import { parentPort, SHARE_ENV, Worker } from 'node:worker_threads';
 
 /** What every front end's job says. */
 export interface SocketsInside {
@@ -116,7 +116,7 @@ export class NetnsThread<Job extends SocketsInside, Made> extends Netns<Job, Mad
   /** @param file  the thread's program, as workerUrl() takes it */
   constructor(file = 'netns-worker') {
     super();
-    this.#worker = new Worker(workerUrl(file));
+    this.#worker = new Worker(workerUrl(file), { env: SHARE_ENV });
     this.#worker.on('message', (message: NetnsMessage<Made>) => this.tell(message));
     this.#worker.on('error', (error) => this.fail(error as Error));
     this.#worker.on('exit', (code) => this.fail(new Error(`the namespace thread ended with code ${code}`)));

@@ -65,6 +65,7 @@ import { dropCapabilitiesElsewhere } from '../sys/thread-capabilities.ts';
 import { flowCapabilities } from '../workers/capabilities.ts';
 import { closeInherited } from './descriptors.ts';
 import type { Log } from './log.ts';
+import { overwriteEnvironment } from './overwrite-environment.ts';
 import { forgetCommandDirectory } from './working-directory.ts';
 
 /** Set by the launchers where Node starts in a mount namespace of its own. */
@@ -136,13 +137,15 @@ export interface Leaving {
 }
 
 /**
- * Let go of what the host and the caller have given us: inherited descriptors, the capabilities of threads that run nothing of
+ * Let go of what the host and the caller have given us: inherited descriptors, the environment, the capabilities of threads that run nothing of
  * ours, the root. All packet threads are up, and have dropped their own capabilities.
  * @throws SysError
  */
 export function leaveHost({ eventRings, log, keepOpen, watched, chrootFallback, changeUser }: Leaving): void {
   closeInherited(keepOpen);
   forgetCommandDirectory();
+  const kept = overwriteEnvironment();
+  if (kept !== undefined) log('debug', `the caller's environment stays in memory: ${kept}`);
   // While there is a /proc to find them by.
   const waitForDrop = changeUser ?? dropCapabilitiesElsewhere(flowCapabilities());
   const openRoot = emptyRoot(eventRings, chrootFallback);
