@@ -3,7 +3,7 @@
  * Byte orders: sockaddr ports and addresses are big-endian on the wire side, plain numbers on ours; everything
  * else is little-endian, which x86-64 and AArch64 Linux are.
  * @syscalls socket bind connect listen accept4 getsockname getpeername setsockopt getsockopt shutdown sendto
- *           recvfrom sendmsg recvmsg sendmmsg recvmmsg
+ *           recvfrom sendmsg recvmsg sendmmsg recvmmsg socketpair
  */
 import type { NativeAddress } from '../units.ts';
 import { AF_INET, AF_INET6, Errno, SO_LINGER, SOL_SOCKET } from './constants.ts';
