@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * `bucatini doctor`: each thing that bucatini needs or uses is tried, not guessed, and told in one line with its remedy.
  *

@@ -1,3 +1,4 @@
+// bundle: boot
 /** What people read on standard error: one line per event, levels as in --log-level, no packet content. */
 import type { LogLevel } from './options.ts';
 import { put } from './output.ts';

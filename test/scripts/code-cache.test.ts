@@ -1,4 +1,4 @@
-/** What scripts/build.mjs left in dist/cache is what a start finds there. Runs from dist/. */
+/** What scripts/build.ts left in dist/cache is what a start finds there. Runs from dist/. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { expect, it } from 'vitest';
