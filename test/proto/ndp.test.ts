@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, test } from 'vitest';
 import { addressParse } from '../../src/proto/address.ts';
 import { Drop } from '../../src/proto/drop.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { finishSum, onesSum, pseudoSum4 } from '../../src/proto/checksum.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** What modules say about their bundle (scripts/bundle-roles.ts), and that those which have to say it do. */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Every constant and structure offset against the C headers of this machine. */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';

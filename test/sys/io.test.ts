@@ -1,3 +1,4 @@
+// @vitest: beside
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import {

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { expect, it } from 'vitest';
 import { CLONE_NEWNET, CLONE_NEWUSER, Errno } from '../../src/sys/constants.ts';
 import { describeNeeding, namespaceNeeds, runInNamespaces } from './needs.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { expect, it } from 'vitest';
 import { describeNeeding, namespaceNeeds, runInNamespaces } from './needs.ts';
 

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import type { HostChange, TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { StageDrop } from '../../src/workers/stage-drop.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Flows by pages: from tables of real flows through the rows to objects. The threads between are tested end to end. */
 import { describe, expect, it } from 'vitest';
 import { addressParse } from '../../src/proto/address.ts';

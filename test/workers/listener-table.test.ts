@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Which ports are listened on, when the set of rules changes. */
 import { describe, expect, it } from 'vitest';
 import type { ListenerPlan } from '../../src/workers/engine-plan.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import * as k from '../../../src/sys/constants.ts';
 import { HOST, link, plan, route } from './host-dump.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** The end of connections, in all orders. RFC 9293 sections 3.6 and 3.10.7.4 (eighth check). */
 import { afterEach, describe, expect, it } from 'vitest';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Connections made by the guest and from outside, and those that fail. RFC 9293 sections 3.5 and 3.10.7. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { Drop } from '../../../src/proto/drop.ts';
