@@ -72,7 +72,7 @@ fetch() {
   }
 }
 fetch update
-# shellcheck disable=SC2086 # one word per package
+# shellcheck disable=SC2086 # one word for each package
 fetch install -y --download-only $packages
 
 for dir in bin sbin lib lib64; do
