@@ -152,7 +152,6 @@ export class TapReader implements Stage {
       pool: options.pool,
       slots: options.largeSlots,
       counters: options.counters,
-      vnetHdrBytes: options.plan.tap.vnetHdrBytes,
     });
     [this.#k0, this.#k1] = options.plan.hashKey;
   }

@@ -49,7 +49,6 @@ class Bench {
     pool: this.rig.pool,
     slots: this.rig.large,
     counters: this.rig.ctx.counters,
-    vnetHdrBytes: 12,
   });
 
   /** Push one packet as a frame in slots; the whole IP packet when it completes one. */
