@@ -129,9 +129,6 @@ export const AT_EMPTY_PATH = 0x1000;
 export const SPLICE_F_MOVE = 1;
 export const SPLICE_F_NONBLOCK = 2;
 
-// <linux/memfd.h>
-export const MFD_CLOEXEC = 1;
-
 // <linux/eventfd.h>
 export const EFD_NONBLOCK = O_NONBLOCK;
 export const EFD_CLOEXEC = O_CLOEXEC;

@@ -16,7 +16,7 @@ const BEFORE_THE_WALL: Record<string, readonly string[]> = {
     ...['open_tree', 'mount_setattr'],
   ],
   'files of the host: configuration is read, a process id is written': ['open', 'mkdirat'],
-  'descriptors that are inherited or handed over': ['dup3', 'pidfd_open', 'pidfd_getfd', 'memfd_create'],
+  'descriptors that are inherited or handed over': ['dup3', 'pidfd_open', 'pidfd_getfd'],
   'the TAP is left to a pair of sockets': ['socketpair'],
   'signals to COMMAND go by kill': ['pidfd_send_signal'],
   'the wall itself': ['seccomp', 'landlock_create_ruleset', 'landlock_restrict_self', 'capset'],

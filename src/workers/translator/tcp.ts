@@ -306,7 +306,7 @@ export class TcpTranslator {
     return this.#ctx.flows.toGuestBytes[flow]! - (tcb.flags[flow]! & TcbFlag.finAcked ? 1 : 0);
   }
 
-  /** Connections that exist now, whatever their state. */
+  /** Connections that exist now, whatever their state; counted one by one, for tests. */
   get count(): number {
     const tcb = this.#tcb;
     let n = 0;
