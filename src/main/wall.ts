@@ -30,6 +30,8 @@ import {
   F_SETFD,
   F_SETFL,
   F_SETPIPE_SZ,
+  FIONBIO,
+  FIONREAD,
   IPPROTO_ICMP,
   IPPROTO_ICMPV6,
   IPPROTO_UDP,
@@ -50,8 +52,10 @@ import {
   PR_GET_NAME,
   PR_SET_DUMPABLE,
   PR_SET_NAME,
+  SIOCOUTQNSD,
   SOCK_DGRAM,
   SOCK_STREAM,
+  TIOCOUTQ,
 } from '../sys/constants.ts';
 import { checked, SysError } from '../sys/error.ts';
 import { findEventRings } from '../sys/event-rings.ts';
@@ -186,12 +190,8 @@ const PR_SET_VMA = 0x5356_4d41;
 const TCGETS = 0x5401;
 const TIOCGPGRP = 0x540f;
 const TIOCSPGRP = 0x5410;
-const TIOCOUTQ = 0x5411;
 const TIOCGWINSZ = 0x5413;
-const FIONREAD = 0x541b;
-const FIONBIO = 0x5421;
 const FIOCLEX = 0x5451;
-const SIOCOUTQNSD = 0x894b;
 const NEW_NAMESPACES =
   CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
 /** <linux/sched.h>: a thread shares memory, signal handlers and thread group. */

@@ -233,6 +233,8 @@ export function recvmmsg(
 export const SOCKADDR_BYTES = 28;
 export const SOCKADDR_IN_BYTES = 16;
 export const SOCKADDR_IN6_BYTES = 28;
+/** Room for either, a multiple of 8: several lie one behind the other. */
+export const NAME_BYTES = 32;
 
 function writeBe32(u8: Uint8Array, at: number, value: number): void {
   u8[at] = value >>> 24;

@@ -43,6 +43,7 @@ import {
   MSGHDR_CONTROLLEN_WORD,
   MSGHDR_FLAGS_WORD,
   msghdrWrite,
+  NAME_BYTES,
   recvmmsg,
   SOCKADDR_BYTES,
   setLingerZero,
@@ -75,7 +76,6 @@ const SOCKET_WAIT_MS = 5;
 /** Datagrams from inside by one call. */
 const BATCH = 16;
 const DATAGRAM_BYTES = 65536;
-const NAME_BYTES = 32;
 const CONTROL_BYTES = 64;
 /** How long the start may wait for the thread inside to have entered the namespace. */
 const START_WAIT_MS = 5000;

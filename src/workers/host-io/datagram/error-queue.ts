@@ -34,6 +34,7 @@ import {
   MSGHDR_BYTES,
   MSGHDR_CONTROLLEN_WORD,
   msghdrWrite,
+  NAME_BYTES,
   recvmsg,
   SOCK_EXTENDED_ERR_BYTES,
   SOCKADDR_BYTES,
@@ -42,7 +43,7 @@ import {
 } from '../../../sys/socket.ts';
 import { reserveMessage, ToShard, W } from '../../messages.ts';
 import type { HostContext } from '../context.ts';
-import { Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
+import { Kind, type SocketTable } from './socket-table.ts';
 
 /** Room for an extended error with its offender. */
 const ERROR_CONTROL_BYTES = 256;
