@@ -56,12 +56,12 @@ import { ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 
 /** By TcbState: what reports say. */
 const REPORTED: readonly FlowState[] = [
-  FlowState.closing,
+  FlowState.closed,
   FlowState.connecting,
   FlowState.synReceived,
   FlowState.synSent,
   FlowState.established,
-  FlowState.closing,
+  FlowState.closed,
 ];
 
 /** Taken where a router names no MTU (RFC 1191 section 5, the simplest of its ways). */
