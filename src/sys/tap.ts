@@ -36,7 +36,7 @@ import { SysError } from './error.ts';
 import { close, ioctl, ioctlWriteInt, setNonBlocking } from './io.ts';
 import { kernelAtLeast } from './kernel-version.ts';
 import { NativeBuffer } from './memory.ts';
-import { openPath } from './namespace.ts';
+import { openPath } from './path.ts';
 
 export const TUN_PATH = '/dev/net/tun';
 /** struct virtio_net_hdr_mrg_rxbuf: <linux/virtio_net.h>. */

@@ -1,4 +1,5 @@
 /** What the cases have in common: how a case looks, what they serve and ask for, and how they judge. */
+import { ip4 } from '../support/packets.ts';
 import { PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
 import type { Podman } from './podman.ts';
@@ -28,7 +29,7 @@ export const who = (port: number): string =>
   `exec socat TCP6-LISTEN:${port},fork SYSTEM:'echo $SOCAT_PEERADDR'`;
 /** An IPv4 address as the last two groups of a v4-mapped one. */
 export const hex = (address: string): string =>
-  Buffer.from(address.split('.').map(Number)).toString('hex').replace(/^.{4}/, '$&:');
+  Buffer.from(ip4(address)).toString('hex').replace(/^.{4}/, '$&:');
 export const udpEcho = (port: number): string => `exec socat UDP6-RECVFROM:${port},fork EXEC:cat`;
 export const download = (host: string, bytes: number): string =>
   `wget -q -T 5 -O - http://${host}:${PORT.http}/bytes/${bytes} | wc -c`;
