@@ -378,20 +378,3 @@ export function msghdrWrite(
 export const IP_MREQN_BYTES = 12;
 /** struct ipv6_mreq, <linux/in6.h>: group 16 bytes, ifindex i32. */
 export const IPV6_MREQ_BYTES = 20;
-
-/** struct tcp_info, <linux/tcp.h>: what we read of it. Times in microseconds, the rest as named. */
-export const TCP_INFO_BYTES = 232;
-export const TCPI_STATE_AT = 0;
-export const TCPI_SND_MSS_AT = 16;
-export const TCPI_RCV_MSS_AT = 20;
-export const TCPI_PMTU_AT = 60;
-export const TCPI_RTT_AT = 68;
-export const TCPI_RTTVAR_AT = 72;
-export const TCPI_SND_CWND_AT = 80;
-export const TCPI_RCV_RTT_AT = 92;
-export const TCPI_RCV_SPACE_AT = 96;
-export const TCPI_TOTAL_RETRANS_AT = 100;
-export const TCPI_BYTES_ACKED_AT = 120;
-export const TCPI_NOTSENT_BYTES_AT = 144;
-export const TCPI_MIN_RTT_AT = 148;
-export const TCPI_SND_WND_AT = 228;

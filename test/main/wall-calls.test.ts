@@ -16,9 +16,8 @@ const BEFORE_THE_WALL: Record<string, readonly string[]> = {
     ...['open_tree', 'mount_setattr'],
   ],
   'files of the host are made': ['mkdirat'],
-  'descriptors that are inherited or handed over': ['dup3', 'pidfd_open', 'pidfd_getfd'],
+  'descriptors that are inherited or handed over': ['dup3', 'pidfd_open'],
   'the TAP is left to a pair of sockets': ['socketpair'],
-  'signals to COMMAND go by kill': ['pidfd_send_signal'],
   'the wall itself': ['seccomp', 'landlock_create_ruleset', 'landlock_restrict_self', 'capset'],
 };
 /** Allowed by their arguments, for the runtime: threads are started, libuv's rings are entered. */
