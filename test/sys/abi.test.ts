@@ -10,7 +10,7 @@ import * as constants from '../../src/sys/constants.ts';
 import * as epoll from '../../src/sys/epoll.ts';
 import * as socket from '../../src/sys/socket.ts';
 import { VNET_HDR_BYTES } from '../../src/sys/tap.ts';
-import { describeNeeding, requireGcc } from './needs.ts';
+import { describeNeeding, requireGcc } from '../support/require.ts';
 
 /** Which headers define the names that start with one of the prefixes; first match wins. */
 const groups: { headers: string[]; prefixes: string[] }[] = [

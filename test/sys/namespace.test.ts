@@ -1,7 +1,8 @@
 // @vitest: beside
 import { expect, it } from 'vitest';
 import { CLONE_NEWNET, CLONE_NEWUSER, Errno } from '../../src/sys/constants.ts';
-import { describeNeeding, namespaceNeeds, runInNamespaces } from './needs.ts';
+import { describeNeeding, namespaceNeeds } from '../support/require.ts';
+import { runInNamespaces } from './in-namespaces.ts';
 
 describeNeeding('namespaces, mounts, capabilities, processes', namespaceNeeds, () => {
   it('do what the kernel says they do', () => {
