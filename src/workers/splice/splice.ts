@@ -7,7 +7,7 @@
  *     program inside on 127.0.0.1 ──▶ listener inside (device lo) ──▶ splice ──▶ socket on the host ──▶ the same address
  */
 import { isLoopback, isV4Mapped } from '../../proto/address.ts';
-import { DROP_BASE } from '../../ring/counters.ts';
+import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { localAddressOf } from '../../sys/cmsg.ts';
 import {
   AF_INET,
@@ -59,7 +59,7 @@ import { openListener } from '../host-io/bind-address.ts';
 import type { LoopbackPath } from '../host-io/context.ts';
 import { targetPort } from '../host-io/listener-table.ts';
 import { Notice, type Notices } from '../notices.ts';
-import type { Stage } from '../stage.ts';
+import type { Carried, Stage } from '../stage.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Addressing } from '../translator/addressing.ts';
 import { type DatagramOrigin, DatagramSplice } from './datagram-splice.ts';
@@ -340,6 +340,10 @@ export class Splice implements Stage, LoopbackPath {
 
   hasInput(): boolean {
     return this.#streams.hasReady || this.#datagrams.hasReady;
+  }
+
+  addCarried(sum: Carried): void {
+    sum.streamBytes += this.#o.counters[Counter.spliceBytes]!;
   }
 
   sleepMs(now: number): number {

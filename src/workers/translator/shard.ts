@@ -41,7 +41,7 @@ import { Notice, type Notices } from '../notices.ts';
 import { Owner } from '../owners.ts';
 import type { PcapWriter } from '../pcap.ts';
 import { ShardFlows } from '../shard-flows.ts';
-import type { Stage } from '../stage.ts';
+import type { Carried, Stage } from '../stage.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { TimerWheel } from '../timer-wheel.ts';
 import { Addressing } from './addressing.ts';
@@ -196,6 +196,11 @@ export class Shard implements Stage, FlowSource {
     return (
       o.fromReader.available() > 0 || o.fromHost.available() > 0 || o.toHost.movable || o.toReader.movable
     );
+  }
+
+  /** Its streams' bytes are host-io's to count, which sees them both ways. */
+  addCarried(sum: Carried): void {
+    sum.datagrams += this.#ctx.counters[Counter.datagramsToGuest]!;
   }
 
   sleepMs(now: number): number {
