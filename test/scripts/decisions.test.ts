@@ -33,7 +33,8 @@ describe('decisions', () => {
     expect(named.filter((no) => !numbers.has(no))).toEqual([]);
   });
 
-  it.each(pages)('%s: says what was chosen and what would reopen it', (file) => {
-    expect(read(file)).toMatch(/reopen/i);
+  it.each(pages)('%s: says its context, and what would reopen it', (file) => {
+    expect(read(file)).toMatch(/^\*\*Context\.\*\*/m);
+    expect(read(file)).toMatch(/^\*\*What would reopen it\.\*\*/m);
   });
 });
