@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * `bucatini bug-report`: what a report of a fault needs to say, as one text to paste. Nothing that identifies people or their
  * networks is in it: addresses, names, paths and commands are left out, and an engine is looked at from outside, by /proc, and where its API socket

@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * Help, version and the options page, all from the option table. The build writes them into dist/texts, where the launcher
  * finds them (it prints them without starting Node), and docs/cli.md is the same table as Markdown.
@@ -101,7 +102,7 @@ export function cliMarkdown(): string {
   const out = [
     '# Command line',
     '',
-    '<!-- Made from src/main/options.ts by scripts/cli-docs.mjs; change the table there and run it again. -->',
+    '<!-- Made from src/main/options.ts by scripts/cli-docs.ts; change the table there and run it again. -->',
     '',
     'Options come before the operands and end at the first word that is not an option, or at `--`. A value follows its option after a space (`--mtu 1500`, `-p 8080:80`), after `=` (`--mtu=1500`) or directly after a short name (`-p8080:80`). An error is one line on standard error, with status 1.',
   ];

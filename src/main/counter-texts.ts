@@ -1,3 +1,4 @@
+// bundle: none
 /** docs/counters.md, from the tables of counters and histograms. */
 import { readFileSync } from 'node:fs';
 import { COUNTERS } from '../ring/counters.ts';
@@ -30,7 +31,7 @@ export function countersMarkdown(): string {
     table.map(({ name, unit, help }) => `| \`${name}\` | ${unit} | ${help} |`).join('\n');
   return `# Counters
 
-<!-- Written by \`scripts/cli-docs.mjs\` from \`src/ring/counters.ts\`, \`src/ring/histograms.ts\`, \`src/proto/drop.ts\` and
+<!-- Written by \`scripts/cli-docs.ts\` from \`src/ring/counters.ts\`, \`src/ring/histograms.ts\`, \`src/proto/drop.ts\` and
 \`src/workers/stage-drop.ts\`; a test compares. -->
 
 \`--stats\` prints these counters when the engine ends, summed over all packet threads; if there are several threads, also for each thread.

@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * `bucatini doctor`: each thing that bucatini needs or uses is tried, not guessed, and told in one line with its remedy.
  *
@@ -9,6 +10,7 @@ import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { kernelAtLeast } from '../sys/kernel-version.ts';
 import { findProgram } from './command.ts';
 import type { ProbeReport } from './doctor-probe.ts';
 import { tryFeatures } from './kernel-features.ts';
@@ -74,11 +76,7 @@ function checkPorts(): Finding {
 const KERNEL_FLOOR = [5, 3] as const; // pidfd_open(2)
 
 function checkKernel(): Finding {
-  const [major = 0, minor = 0] = release()
-    .split('.', 2)
-    .map((part) => Number.parseInt(part, 10));
-  if (major > KERNEL_FLOOR[0] || (major === KERNEL_FLOOR[0] && minor >= KERNEL_FLOOR[1]))
-    return ok('kernel', release());
+  if (kernelAtLeast(...KERNEL_FLOOR)) return ok('kernel', release());
   return note(
     'kernel',
     `${release()}: bucatini is not tested on kernels older than ${KERNEL_FLOOR.join('.')}`,

@@ -5,11 +5,15 @@
  * An entry's `set` turns the text into a setting or throws a UsageError that says what to write instead; the parser puts the
  * option and the value in front. What depends on two options at once is in `checkTogether`.
  */
+
+import { LARGE_SLOT_BYTES, SMALL_SLOT_BYTES } from '../ring/layout.ts';
 import type { EnginePlan, ListenerPlan, PoolPlan } from '../workers/engine-plan.ts';
+import { LOG_LEVELS } from '../workers/log-levels.ts';
 import { API_SOCKET_HELP, fieldsOf } from './option-fields.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 import {
   type AddressWithPrefix,
+  DEFAULT_MTU,
   IPV4_MIN_MTU,
   IPV6_MIN_MTU,
   MAX_MTU,
@@ -86,9 +90,7 @@ export interface OptionSpec {
   readonly set?: (draft: Draft, text: string) => void;
 }
 
-export const DEFAULT_MTU = 65520;
 const MAX_SHARDS = 16;
-const LOG_LEVELS = ['error', 'warning', 'info', 'debug'] as const;
 const ENGINE: readonly CommandName[] = ['run', 'attach'];
 const ALL: readonly CommandName[] = COMMAND_NAMES;
 
@@ -446,8 +448,6 @@ function editDistance(a: string, b: string): number {
   return row[b.length]!;
 }
 
-const SMALL_SLOT_BYTES = 2048;
-const LARGE_SLOT_BYTES = 69632;
 const MAX_FLOWS = 131072;
 
 /** Three quarters of the bytes go to large slots (one per 64 KiB of bulk data in flight), a quarter to small ones. */

@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * `bucatini switch-over` and `switch-back`: our pasta and slirp4netns in the place of the stock ones for one user's Podman and
  * Buildah, and back.

@@ -25,7 +25,7 @@ import {
   ipv4Protocol,
   ipv4Src,
 } from '../proto/ipv4.ts';
-import { IPV6_DST, IPV6_SRC, ipv6HeaderBytes, ipv6Upper } from '../proto/ipv6.ts';
+import { IPV6_DST, IPV6_OUT_WORDS, IPV6_SRC, Ipv6Out, ipv6HeaderBytes, ipv6Upper } from '../proto/ipv6.ts';
 import { UDP_BYTES } from '../proto/udp.ts';
 import {
   VNET_BYTES,
@@ -119,7 +119,7 @@ export class TapReader implements Stage {
   readonly #vnetBytes: number;
   readonly #iov = new NativeBuffer(2 * IOVEC_BYTES);
   readonly #words = new Uint32Array(8);
-  readonly #upper = new Int32Array(8);
+  readonly #upper = new Int32Array(IPV6_OUT_WORDS);
   readonly #impairment: Impairment | null;
   readonly #reassembler: Reassembler;
   readonly #k0: number;
@@ -152,7 +152,6 @@ export class TapReader implements Stage {
       pool: options.pool,
       slots: options.largeSlots,
       counters: options.counters,
-      vnetHdrBytes: options.plan.tap.vnetHdrBytes,
     });
     [this.#k0, this.#k1] = options.plan.hashKey;
   }
@@ -445,12 +444,12 @@ export class TapReader implements Stage {
     } else if (type === EtherType.ipv6) {
       if (ipv6HeaderBytes(u8, ipAt, ipBytes) < 0) return 0;
       if (ipv6Upper(u8, ipAt, ipInA, this.#upper) < 0) return 0;
-      if (this.#upper[2]! >= 0) {
+      if (this.#upper[Ipv6Out.fragmentAt]! >= 0) {
         this.#fragment = true;
         return 0;
       }
-      proto = this.#upper[0]!;
-      transport = this.#upper[1]!;
+      proto = this.#upper[Ipv6Out.protocol]!;
+      transport = this.#upper[Ipv6Out.upperAt]!;
       addressRead(u8, ipAt + IPV6_SRC, words, 0);
       addressRead(u8, ipAt + IPV6_DST, words, 4);
     } else return 0;

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { findTemplate, type HostNetwork, planNetwork, samePrefix } from '../../src/main/address-plan.ts';
 import { hostNetwork } from '../../src/main/netns-setup.ts';

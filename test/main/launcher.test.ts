@@ -3,8 +3,7 @@ import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { helpText, overviewText } from '../../src/main/cli-texts.ts';
 import { COMMAND_NAMES } from '../../src/main/options.ts';
-import { findTool, requireNamespaces } from '../support/require.ts';
-import { describeNeeding } from '../sys/needs.ts';
+import { describeNeeding, findTool, requireNamespaces } from '../support/require.ts';
 import { makeSourceTree, type SourceTree, VERSION } from './source-tree.ts';
 
 let tree: SourceTree;

@@ -16,8 +16,7 @@ import {
   type Started,
   start,
 } from '../support/process.ts';
-import { findTool, requireTool } from '../support/require.ts';
-import { describeNeeding, tapNeeds } from '../sys/needs.ts';
+import { describeNeeding, findTool, requireTool, tapNeeds } from '../support/require.ts';
 import { makeSourceTree, type SourceTree } from './source-tree.ts';
 
 let tree: SourceTree;

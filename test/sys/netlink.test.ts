@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import * as k from '../../src/sys/constants.ts';
@@ -17,7 +18,8 @@ import {
   type RouteInfo,
   routeCopyRequest,
 } from '../../src/sys/netlink-messages.ts';
-import { describeNeeding, namespaceNeeds, runInNamespaces, tapNeeds } from './needs.ts';
+import { describeNeeding, namespaceNeeds, tapNeeds } from '../support/require.ts';
+import { runInNamespaces } from './in-namespaces.ts';
 
 /** Bytes of hexadecimal text; spaces and line ends only part them. */
 const hex = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replace(/\s+/g, ''), 'hex'));

@@ -12,6 +12,7 @@ import { getopt, type OptionShape } from '../getopt.ts';
 import { API_SOCKET_HELP, fieldsOf } from '../option-fields.ts';
 import {
   addressOf,
+  DEFAULT_MTU,
   IPV4_MIN_MTU,
   IPV6_MIN_MTU,
   isInterfaceName,
@@ -26,7 +27,6 @@ import { ForwardMessage } from './forward-messages.ts';
 import { canonicalAddress } from './forward-rules.ts';
 import { Message } from './messages.ts';
 
-export const DEFAULT_MTU = 65520;
 const DEFAULT_LOG_BYTES = 1024 * 1024;
 const MIN_LOG_BYTES = 40 * 1024;
 const V4_MAPPED_BITS = 96; // RFC 4291 section 2.5.5.2: ::ffff:0:0/96

@@ -1,3 +1,4 @@
+// bundle: rare
 /** Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them to files. */
 import {
   bashCompletionText,

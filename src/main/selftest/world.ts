@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * The selftest's little world. Documentation addresses (RFC 5737, RFC 3849): nothing in it can be mistaken for a real network.
  *

@@ -3,13 +3,15 @@
  * defaults and rejections are those of slirp4netns 1.3.
  */
 import { ipv4Parse } from '../../proto/ipv4.ts';
+import { IFNAMSIZ } from '../../sys/constants.ts';
 import { getopt, type OptionShape } from '../getopt.ts';
 import { fieldsOf } from '../option-fields.ts';
 import { addressOf, MAX_MTU, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 
 const DEFAULT_MTU = 1500;
-const MAX_TAP_NAME_BYTES = 15; // IFNAMSIZ - 1
+/** The last byte of the kernel's room ends the name. */
+const MAX_TAP_NAME_BYTES = IFNAMSIZ - 1;
 /** The guest's address is the network's + 100, which a /26 has no room for. */
 const MAX_PREFIX_LEN = 25;
 

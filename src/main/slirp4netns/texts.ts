@@ -1,3 +1,4 @@
+// bundle: rare
 /** Help, version, manual page and shell completion of `slirp4netns`, all from its option table. The build writes them to files. */
 import {
   bashCompletionText,

@@ -15,6 +15,7 @@ import {
 } from '../../proto/address.ts';
 import {
   Errno,
+  IFNAMSIZ,
   IP_BIND_ADDRESS_NO_PORT,
   IP_FREEBIND,
   IPV6_FREEBIND,
@@ -24,11 +25,9 @@ import {
   SOL_SOCKET,
 } from '../../sys/constants.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
-import { bind, setsockoptBytes, setsockoptInt, sockaddrWrite } from '../../sys/socket.ts';
+import { bind, NAME_BYTES, setsockoptBytes, setsockoptInt, sockaddrWrite } from '../../sys/socket.ts';
 import type { EnginePlan, HostChange } from '../engine-plan.ts';
 
-const IFNAMSIZ = 16;
-const NAME_BYTES = 32;
 
 export class Outbound {
   /** Source addresses, IPv4 in words 0..3, IPv6 in 4..7: zero where the plan has none. */

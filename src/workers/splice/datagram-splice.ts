@@ -36,6 +36,7 @@ import {
   MMSGHDR_WORDS,
   MSGHDR_FLAGS_WORD,
   msghdrWrite,
+  NAME_BYTES,
   peerAddress,
   recvmmsg,
   sendmmsg,
@@ -53,7 +54,6 @@ const BATCH = 32;
 const BATCHES_A_ROUND = 4;
 /** No UDP datagram is longer: 65,507 bytes of payload. */
 const DATAGRAM_BYTES = 65536;
-const NAME_BYTES = 32;
 /** More than one datagram: as good as many. */
 const MANY = 2;
 const SWEEP_MS = 5000;

@@ -15,7 +15,7 @@ import {
   isLoopback,
   isV4Mapped,
 } from '../../proto/address.ts';
-import { DROP_BASE } from '../../ring/counters.ts';
+import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { localAddressOf } from '../../sys/cmsg.ts';
 import {
   AF_INET,
@@ -52,6 +52,7 @@ import {
   MSGHDR_CONTROLLEN_WORD,
   MSGHDR_FLAGS_WORD,
   msghdrWrite,
+  NAME_BYTES,
   recvmmsg,
   SOCKADDR_BYTES,
   setLingerZero,
@@ -66,7 +67,7 @@ import { openListener } from '../host-io/bind-address.ts';
 import type { LoopbackPath } from '../host-io/context.ts';
 import { targetPort } from '../host-io/listener-table.ts';
 import { Notice, type Notices } from '../notices.ts';
-import type { Stage } from '../stage.ts';
+import type { Carried, Stage } from '../stage.ts';
 import { StageDrop } from '../stage-drop.ts';
 import { Addressing } from '../translator/addressing.ts';
 import { type DatagramOrigin, DatagramSplice } from './datagram-splice.ts';
@@ -83,7 +84,6 @@ const SOCKET_WAIT_MS = 5;
 /** Datagrams from inside by one call. */
 const BATCH = 16;
 const DATAGRAM_BYTES = 65536;
-const NAME_BYTES = 32;
 const CONTROL_BYTES = 64;
 /** How long the start may wait for the thread inside to have entered the namespace. */
 const START_WAIT_MS = 5000;
@@ -346,6 +346,10 @@ export class Splice implements Stage, LoopbackPath {
 
   hasInput(): boolean {
     return this.#streams.hasReady || this.#datagrams.hasReady;
+  }
+
+  addCarried(sum: Carried): void {
+    sum.streamBytes += this.#o.counters[Counter.spliceBytes]!;
   }
 
   sleepMs(now: number): number {

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import type { HostDump } from '../../../src/main/pasta/address-plan.ts';
 import { additions, engineChange, lacksOf } from '../../../src/main/pasta/follow.ts';
