@@ -38,7 +38,7 @@ import { StageDrop } from '../stage-drop.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { refusalToGuest } from './icmp-errors.ts';
 import { type Packet, packetFree } from './packet.ts';
-import { DEFAULT_TTL, datagramToGuest, ipHeaderBytes } from './to-guest.ts';
+import { datagramToGuest, ipHeaderBytes } from './to-guest.ts';
 
 /** A query is copied to a place of so many bytes in a slot of the shard's own, which it keeps until its sockets are closed. */
 const PLACE_BYTES = 512;
@@ -376,22 +376,12 @@ export class DnsForward {
     const bodyAt = ctx.guest.scratchAt + ipHeaderBytes(6);
     const bytes = dnsErrorWrite(ctx.u8, bodyAt + UDP_BYTES, at, queryBytes, DnsRcode.servFail);
     udpWrite(ctx.u8, bodyAt, DNS_PORT, guestPort, UDP_BYTES + bytes);
-    const all = UDP_BYTES + bytes;
-    datagramToGuest(
-      ctx,
-      p.family,
-      IpProtocol.udp,
-      p.addr,
-      4,
-      p.addr,
-      0,
-      DEFAULT_TTL,
-      bodyAt,
-      all,
-      0,
-      0,
-      udpChecksumAt,
-    );
+    const f = ctx.guest.frame;
+    f.begin(p.family, IpProtocol.udp);
+    f.addresses(p.addr, 4, p.addr, 0);
+    f.body(bodyAt, UDP_BYTES + bytes, 0, 0);
+    f.checksumField = udpChecksumAt;
+    datagramToGuest(ctx, f);
     packetFree(ctx, p);
   }
 
@@ -541,22 +531,12 @@ export class DnsForward {
   }
 
   #answer(q: number, bodyAt: number, bodyBytes: number, moreAt: number, moreBytes: number): void {
-    const family = this.#family[q] as 4 | 6;
-    datagramToGuest(
-      this.#ctx,
-      family,
-      IpProtocol.udp,
-      this.#addr,
-      q * 8 + 4,
-      this.#addr,
-      q * 8,
-      DEFAULT_TTL,
-      bodyAt,
-      bodyBytes,
-      moreAt,
-      moreBytes,
-      udpChecksumAt,
-    );
+    const f = this.#ctx.guest.frame;
+    f.begin(this.#family[q] as 4 | 6, IpProtocol.udp);
+    f.addresses(this.#addr, q * 8 + 4, this.#addr, q * 8);
+    f.body(bodyAt, bodyBytes, moreAt, moreBytes);
+    f.checksumField = udpChecksumAt;
+    datagramToGuest(this.#ctx, f);
   }
 
   /** Nobody answered: say so, rather than let the guest wait for its own time-out. */

@@ -55,11 +55,10 @@ import { handleDhcp } from './dhcp.ts';
 import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
 import { DnsForward, type ResolverChoice } from './dns-forward.ts';
 import {
+  icmpCarriedErrorToGuest,
   icmpFlowErrorToGuest,
   icmpForErrno,
   isCarriedError,
-  quotedAt,
-  quotedBytes,
   refusalToGuest,
 } from './icmp-errors.ts';
 import { OtherPorts } from './other-port.ts';
@@ -507,16 +506,11 @@ export class UdpTranslator {
     const family = addr[addrAt + 2] === 0xffff && addr[addrAt] === 0 && addr[addrAt + 1] === 0 ? 4 : 6;
     if (errno !== 0 || words[at + W.arg0] === 0) {
       const typeCode = icmpForErrno(family, errno || words[at + W.arg2]!);
-      if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode >>> 8, typeCode & 0xff, 0, null, 0, 0);
+      if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode, 0);
       return;
     }
-    const type = words[at + W.arg0]! >>> 8;
-    if (!isCarriedError(family, type)) return;
-    const info = words[at + W.arg1]!;
-    const code = words[at + W.arg0]! & 0xff;
-    const dataAt = quotedAt(ctx, words, at);
-    const dataBytes = quotedBytes(ctx, words, at);
-    icmpFlowErrorToGuest(ctx, flow, type, code, info, words, at + W.addr, 0, dataAt, dataBytes);
+    const typeCode = words[at + W.arg0]!;
+    if (isCarriedError(family, typeCode >>> 8)) icmpCarriedErrorToGuest(ctx, flow, typeCode, 0, words, at);
   }
 
   /** For reports. */

@@ -35,6 +35,7 @@ import { TimerWheel } from '../../../src/workers/timer-wheel.ts';
 import { Addressing } from '../../../src/workers/translator/addressing.ts';
 import { type ShardContext, TIMER_KINDS } from '../../../src/workers/translator/context.ts';
 import { ResolverChoice } from '../../../src/workers/translator/dns-forward.ts';
+import type { EgressFrame } from '../../../src/workers/translator/egress-frame.ts';
 import { GuestLink } from '../../../src/workers/translator/guest-link.ts';
 import type { Packet } from '../../../src/workers/translator/packet.ts';
 import { TcpTranslator } from '../../../src/workers/translator/tcp.ts';
@@ -110,13 +111,10 @@ class CapturingLink extends GuestLink {
     this.#onFrame = onFrame;
   }
 
-  override send(...args: Parameters<GuestLink['send']>): number {
-    return this.#captured(super.send(...args));
-  }
-
-  override sendPieces(...args: Parameters<GuestLink['sendPieces']>): number {
-    const r = super.sendPieces(...args);
-    return r < 0 ? r : this.#captured(r);
+  override send(f: EgressFrame): number {
+    const r = super.send(f);
+    // A frame of several pieces may be refused.
+    return r < 0 && f.moreBytes > 0 ? r : this.#captured(r);
   }
 
   #captured(r: number): number {

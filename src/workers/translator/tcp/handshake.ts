@@ -34,7 +34,7 @@ import { StageDrop } from '../../stage-drop.ts';
 import { Destination } from '../addressing.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { ResolverChoice, Resolvers } from '../dns-forward.ts';
-import { refusalToGuest, tcpUnreachableToGuest } from '../icmp-errors.ts';
+import { icmpFlowErrorToGuest, icmpForErrno, refusalToGuest } from '../icmp-errors.ts';
 import { OtherPorts } from '../other-port.ts';
 import { type Packet, packetDiscard, packetFree } from '../packet.ts';
 import { ipHeaderBytes } from '../to-guest.ts';
@@ -271,9 +271,7 @@ export class TcpHandshake {
     const v6 = tcb.flags[flow]! & TcbFlag.v6;
     const honest = ctx.plan.policy.connectFailure === 'honest';
     if (honest && (errno === Errno.ENETUNREACH || errno === Errno.EHOSTUNREACH || errno === Errno.ENETDOWN)) {
-      const net = errno !== Errno.EHOSTUNREACH;
-      // ICMP: 3/0 network, 3/1 host (RFC 792); ICMPv6: 1/0 no route, 1/3 address (RFC 4443 section 3.1).
-      tcpUnreachableToGuest(ctx, flow, v6 ? 1 : 3, net ? 0 : v6 ? 3 : 1, tcb.irs[flow]!);
+      icmpFlowErrorToGuest(ctx, flow, icmpForErrno(v6 ? 6 : 4, errno), tcb.irs[flow]!);
       return;
     }
     tcb.flags[flow]! |= TcbFlag.reset;
