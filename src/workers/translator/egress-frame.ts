@@ -6,7 +6,7 @@
  *                         ^ at               bytes                ^ moreAt, moreBytes: anywhere in the pool, or in the pieces
  *                    ^ at, after ipWrite()                          that the link holds (GuestLink.addPiece)
  *
- * begin() and beginPacket() clear everything but the addresses, so that a caller sets only what its frame has.
+ * begin() and beginPacket() clear what not every frame has, so that a caller sets only what its own has.
  */
 import { EtherType } from '../../proto/ethernet.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
@@ -39,29 +39,32 @@ export class EgressFrame {
   transportAt = 0;
   /** Offset of the checksum field from there (TCP 16, UDP 6), -1: there is nothing to finish. */
   checksumField = -1;
-  /** GSO only: bytes of the transport header, and what a segment has of payload. Needs a TAP with virtio headers. */
-  headerBytes = 0;
+  /** VnetGso value; all but `none` need a TAP with virtio headers. */
   gsoType: number = VnetGso.none;
+  /** GSO only: payload bytes a segment, and bytes of the transport header. */
   gsoSize = 0;
+  headerBytes = 0;
 
   /** Start an IP packet of which the transport header and what follows it exist: next come addresses(), body() and ipWrite(). */
   begin(family: 4 | 6, protocol: number): void {
     this.family = family;
     this.protocol = protocol;
     this.ttl = DEFAULT_TTL;
-    this.beginPacket(family === 4 ? EtherType.ipv4 : EtherType.ipv6, 0, 0);
+    this.#clear(family === 4 ? EtherType.ipv4 : EtherType.ipv6);
   }
 
   /** Start a frame whose packet is complete: an ARP packet, or IP with its header. */
   beginPacket(etherType: number, at: number, bytes: number): void {
-    this.etherType = etherType;
+    this.#clear(etherType);
     this.at = at;
     this.bytes = bytes;
-    this.moreAt = 0;
+  }
+
+  /** Nothing but what every frame sets is left of the one before. */
+  #clear(etherType: number): void {
+    this.etherType = etherType;
     this.moreBytes = 0;
-    this.transportAt = 0;
     this.checksumField = -1;
-    this.headerBytes = 0;
     this.gsoType = VnetGso.none;
     this.gsoSize = 0;
   }
