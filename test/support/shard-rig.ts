@@ -259,7 +259,6 @@ export class ShardRig {
     if (proto === 17 || proto === 6) {
       ports = ((ip[at]! << 24) | (ip[at + 1]! << 16) | (ip[at + 2]! << 8) | ip[at + 3]!) >>> 0;
     } else ports = ((ip[at + 4]! << 24) | (ip[at + 5]! << 16)) >>> 0;
-    const [k0, k1] = this.plan.hashKey;
     return {
       slotA,
       slotB,
@@ -271,7 +270,8 @@ export class ShardRig {
       proto,
       dontFragment: family === 6 || ipv4DontFragment(ip, 0),
       ttl: family === 4 ? ipv4Ttl(ip, 0) : ipv6HopLimit(ip, 0),
-      hash: flowHash(k0, k1, addr, 0, addr, 4, ports, proto),
+      hash: flowHash(this.plan.hashKey, addr, 0, addr, 4, ports, proto),
+      ports: 0,
       needsCsum,
       gsoType,
       gsoSize,

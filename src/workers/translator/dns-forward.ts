@@ -13,7 +13,7 @@
  * Outstanding queries are bounded: when there is no room the one that has waited longest is answered SERVFAIL. A query repeated by an impatient guest is asked again through the sockets that are open.
  */
 
-import { addressEqual, addressParse, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
+import { addressCopy, addressEqual, addressParse, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
 import {
   DNS_HEADER_BYTES,
   DNS_PORT,
@@ -32,6 +32,7 @@ import { Counter } from '../../ring/counters.ts';
 import { LARGE_SLOT_BYTES, NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import type { AddressPlan } from '../engine-plan.ts';
+import { newFlowTuple } from '../flow-tuple.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { slotShares } from '../plan.ts';
 import { StageDrop } from '../stage-drop.ts';
@@ -183,6 +184,7 @@ export class DnsForward {
   readonly #family: Uint8Array;
   /** Guest 0..3 and the address that it asked 4..7. */
   readonly #addr: Uint32Array;
+  readonly #tuple = newFlowTuple(IpProtocol.udp);
   readonly #guestPort: Uint16Array;
   readonly #id: Uint16Array;
   readonly #slot: Uint32Array;
@@ -397,9 +399,12 @@ export class DnsForward {
     const place = this.#attempts.indexOf(NO_ATTEMPT, q * MAX_ATTEMPTS);
     if (index < 0 || place < 0 || place >= (q + 1) * MAX_ATTEMPTS) return false;
     // Only the id is wanted: the key is taken out at once, so that nothing from the guest can find it.
-    const ports = ((this.#guestPort[q]! << 16) | DNS_PORT) >>> 0;
+    const tuple = this.#tuple;
+    addressCopy(this.#addr, q * 8, tuple.addr, 0);
+    addressCopy(resolvers.words, index * 4, tuple.addr, 4);
+    tuple.ports = ((this.#guestPort[q]! << 16) | DNS_PORT) >>> 0;
     if (ctx.flows.freeCount <= ctx.flows.maxFlows >>> 4) ctx.flows.giveWay();
-    const flow = ctx.flows.insert(0, this.#addr, q * 8, resolvers.words, index * 4, ports, IpProtocol.udp);
+    const flow = ctx.flows.insert(tuple);
     if (flow < 0) {
       ctx.counters[Counter.flowTableFull]!++;
       return false;

@@ -159,10 +159,10 @@ export class PingTranslator {
 
   #toHost(p: Packet, destination: number): number {
     const ctx = this.#ctx;
-    const ports = (icmpEchoId(ctx.u8, p.transportAt) << 16) >>> 0;
-    let flow: number = ctx.flows.find(p.hash, p.addr, 0, p.addr, 4, ports, p.proto);
+    p.ports = (icmpEchoId(ctx.u8, p.transportAt) << 16) >>> 0;
+    let flow: number = ctx.flows.find(p);
     if (flow < 0) {
-      flow = ctx.flows.admit(Origin.guestDatagram, p.hash, p.addr, 0, p.addr, 4, ports, p.proto);
+      flow = ctx.flows.admit(Origin.guestDatagram, p);
       if (flow < 0) return StageDrop.flowTableFull;
       this.#open(flow, p, destination);
     }
