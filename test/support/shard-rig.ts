@@ -16,6 +16,7 @@ import {
   ipv4Ttl,
 } from '../../src/proto/ipv4.ts';
 import { ipv6HopLimit, ipv6PayloadLen, ipv6Upper } from '../../src/proto/ipv6.ts';
+import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { COUNTER_WORDS, DROP_BASE } from '../../src/ring/counters.ts';
 import { allocateShared, type SharedMemory } from '../../src/ring/layout.ts';
 import { FramePool, NO_SLOT, SlotStack } from '../../src/ring/pool.ts';
@@ -29,6 +30,7 @@ import { ShardFlows } from '../../src/workers/shard-flows.ts';
 import { TimerWheel } from '../../src/workers/timer-wheel.ts';
 import { Addressing } from '../../src/workers/translator/addressing.ts';
 import { type ShardContext, TIMER_KINDS } from '../../src/workers/translator/context.ts';
+import { EgressFrame } from '../../src/workers/translator/egress-frame.ts';
 import type { GuestLink } from '../../src/workers/translator/guest-link.ts';
 import type { Packet } from '../../src/workers/translator/packet.ts';
 
@@ -135,8 +137,8 @@ export class ShardRig {
       hasVnet: true,
       uso: plan.tap.uso,
       addPiece: (at: number, pieceBytes: number) => this.#pieces.push(this.u8.slice(at, at + pieceBytes)),
-      sendPieces: (...args: Parameters<GuestLink['sendPieces']>) => this.#sendPieces(...args),
-      send: (...args: Parameters<GuestLink['send']>) => this.#send(...args),
+      frame: new EgressFrame(),
+      send: (f: EgressFrame) => this.#send(f),
     };
     this.ctx = {
       shard: 0,
@@ -162,58 +164,29 @@ export class ShardRig {
     };
   }
 
-  #send(
-    ipAt: number,
-    bytes: number,
-    etherType: number,
-    csumAt: number,
-    csumField: number,
-    _gsoType: number,
-    _gsoSize: number,
-    _hdrLen: number,
-    moreAt: number,
-    moreBytes: number,
-  ): number {
-    const packet = new Uint8Array(bytes + moreBytes);
-    packet.set(this.u8.slice(ipAt, ipAt + bytes));
-    packet.set(this.u8.slice(moreAt, moreAt + moreBytes), bytes);
-    // What lies in front belongs to the link: spoil it, so that nobody counts on it.
-    this.u8.fill(0xee, ipAt - 26, ipAt);
-    if (csumAt >= 0) {
-      const sum = finishSum(onesSum(packet, csumAt, packet.length - csumAt, 0)) || 0xffff;
-      packet[csumAt + csumField] = sum >>> 8;
-      packet[csumAt + csumField + 1] = sum & 0xff;
-    }
-    this.sent.push({ bytes: packet, etherType, gsoSize: 0 });
-    return 0;
-  }
-
   /** What the TAP answers to the next GSO frames: 0 or -errno. */
   usoResult = 0;
   readonly #pieces: Uint8Array[] = [];
 
-  #sendPieces(
-    ipAt: number,
-    bytes: number,
-    etherType: number,
-    csumAt: number,
-    csumField: number,
-    _gsoType: number,
-    gsoSize: number,
-    _hdrLen: number,
-  ): number {
-    const whole = Buffer.concat([this.u8.slice(ipAt, ipAt + bytes), ...this.#pieces.splice(0)]);
-    this.u8.fill(0xee, ipAt - 26, ipAt);
-    if (this.usoResult < 0) {
+  #send(f: EgressFrame): number {
+    const held = this.#pieces.splice(0);
+    const pieces = held.length > 0 ? held : [this.u8.slice(f.moreAt, f.moreAt + f.moreBytes)];
+    const packet = new Uint8Array(Buffer.concat([this.u8.slice(f.at, f.at + f.bytes), ...pieces]));
+    if (packet.length !== f.bytes + f.moreBytes) throw new Error('rig: pieces are not what the frame says');
+    // What lies in front belongs to the link: spoil it, so that nobody counts on it.
+    this.u8.fill(0xee, f.at - 26, f.at);
+    if (f.gsoType === VnetGso.udpL4 && this.usoResult < 0) {
       this.ctx.guest.uso = false;
       return this.usoResult;
     }
-    const packet = new Uint8Array(whole);
-    // The partial checksum must be good for the whole, as the kernel corrects it from there for each segment.
-    const sum = finishSum(onesSum(packet, csumAt, packet.length - csumAt, 0)) || 0xffff;
-    packet[csumAt + csumField] = sum >>> 8;
-    packet[csumAt + csumField + 1] = sum & 0xff;
-    this.sent.push({ bytes: packet, etherType, gsoSize });
+    if (f.checksumField >= 0) {
+      // The partial checksum of a GSO frame must be good for the whole, as the kernel corrects it from there for each segment.
+      const csumAt = f.transportAt - f.at;
+      const sum = finishSum(onesSum(packet, csumAt, packet.length - csumAt, 0)) || 0xffff;
+      packet[csumAt + f.checksumField] = sum >>> 8;
+      packet[csumAt + f.checksumField + 1] = sum & 0xff;
+    }
+    this.sent.push({ bytes: packet, etherType: f.etherType, gsoSize: f.gsoSize });
     return 0;
   }
 
@@ -286,7 +259,6 @@ export class ShardRig {
     if (proto === 17 || proto === 6) {
       ports = ((ip[at]! << 24) | (ip[at + 1]! << 16) | (ip[at + 2]! << 8) | ip[at + 3]!) >>> 0;
     } else ports = ((ip[at + 4]! << 24) | (ip[at + 5]! << 16)) >>> 0;
-    const [k0, k1] = this.plan.hashKey;
     return {
       slotA,
       slotB,
@@ -298,7 +270,8 @@ export class ShardRig {
       proto,
       dontFragment: family === 6 || ipv4DontFragment(ip, 0),
       ttl: family === 4 ? ipv4Ttl(ip, 0) : ipv6HopLimit(ip, 0),
-      hash: flowHash(k0, k1, addr, 0, addr, 4, ports, proto),
+      hash: flowHash(this.plan.hashKey, addr, 0, addr, 4, ports, proto),
+      ports: 0,
       needsCsum,
       gsoType,
       gsoSize,

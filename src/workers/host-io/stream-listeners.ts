@@ -185,8 +185,8 @@ export class StreamListeners {
       return;
     }
     this.#configureAccepted(fd, index, listener);
-    const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, guest, 0, words, 4, ((target << 16) | peerPort) >>> 0, IPPROTO_TCP);
+    const ports = ((target << 16) | peerPort) >>> 0;
+    const hash = flowHash(ctx.plan.hashKey, guest, 0, words, 4, ports, IPPROTO_TCP);
     this.#await(fd);
     ctx.counters[Counter.sockOpened]!++;
     const out = ctx.shardLink(ctx.shardOfHash(hash));

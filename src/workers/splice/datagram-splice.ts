@@ -44,9 +44,10 @@ import {
   sockaddrWrite,
 } from '../../sys/socket.ts';
 import type { DescriptorShortage } from '../descriptor-shortage.ts';
-import { flowHash } from '../flow-hash.ts';
+import type { HashKey } from '../flow-hash.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
+import { flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
 import { StageDrop } from '../stage-drop.ts';
 
 /** Datagrams by one call, and calls for one socket before others get their turn. */
@@ -63,7 +64,7 @@ const MAX_ERRORS = 8;
 export interface DatagramSpliceOptions {
   /** Most flows at a time. */
   readonly capacity: number;
-  readonly hashKey: readonly [number, number];
+  readonly hashKey: HashKey;
   /** Idle limits: before an answer was seen, and once both sides talk. */
   readonly timeoutMs: number;
   readonly streamTimeoutMs: number;
@@ -92,6 +93,8 @@ export interface DatagramOrigin {
 export class DatagramSplice implements FlowSource {
   readonly #o: DatagramSpliceOptions;
   #table: FlowTable | null = null;
+  /** The guest's place has the address that the peer wrote to, ports the listener's low half, proto its high half. */
+  readonly #tuple = newFlowTuple(0);
   // By flow. Descriptors are kept + 1: untouched memory means none.
   readonly #fd: Int32Array;
   readonly #listenerFd: Int32Array;
@@ -212,11 +215,15 @@ export class DatagramSplice implements FlowSource {
     this.#table ??= new FlowTable(this.#o.capacity);
     const table = this.#table;
     table.nowMs = now;
-    const [k0, k1] = this.#o.hashKey;
-    const ports = ((listenerId << 16) | peerPort) >>> 0;
-    const high = listenerId >>> 16;
-    const hash = flowHash(k0, k1, words, 4, words, 0, ports, high);
-    const known = table.find(hash, words, 4, words, 0, ports, high);
+    const tuple = this.#tuple;
+    for (let i = 0; i < 4; i++) {
+      tuple.addr[i] = words[4 + i]!;
+      tuple.addr[4 + i] = words[i]!;
+    }
+    tuple.ports = ((listenerId << 16) | peerPort) >>> 0;
+    tuple.proto = listenerId >>> 16;
+    flowTupleHash(this.#o.hashKey, tuple);
+    const known = table.find(tuple);
     if (known >= 0) return known;
     const fd = this.#open(origin);
     if (fd < 0) {
@@ -224,7 +231,7 @@ export class DatagramSplice implements FlowSource {
       this.#drop(StageDrop.noSocket, 1);
       return -1;
     }
-    const flow = table.insert(hash, words, 4, words, 0, ports, high);
+    const flow = table.insert(tuple);
     if (flow < 0 || this.#o.watch(fd, flow, (EPOLLIN | EPOLLET) >>> 0) < 0) {
       close(fd);
       if (flow >= 0) table.remove(flow);

@@ -48,9 +48,9 @@ import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { isOutOfDescriptors } from '../descriptor-shortage.ts';
-import { flowHash } from '../flow-hash.ts';
 import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, NO_FLOW } from '../flow-table.ts';
+import { flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
 import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
 import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
 import { Origin } from '../shard-flows.ts';
@@ -62,11 +62,10 @@ import { handleDhcp } from './dhcp.ts';
 import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
 import { DnsForward, type ResolverChoice } from './dns-forward.ts';
 import {
+  icmpCarriedErrorToGuest,
   icmpFlowErrorToGuest,
   icmpForErrno,
   isCarriedError,
-  quotedAt,
-  quotedBytes,
   refusalToGuest,
 } from './icmp-errors.ts';
 import { OtherPorts } from './other-port.ts';
@@ -99,11 +98,12 @@ export class UdpTranslator {
    */
   readonly #listener: Uint32Array;
   readonly #peer: Uint32Array;
-  readonly #words = new Uint32Array(8);
+  readonly #words = new Uint32Array(4);
   readonly #otherPorts: OtherPorts;
   /** Flows that show the guest another source port than the peer's. */
   #otherCount = 0;
-  readonly #guest = new Uint32Array(4);
+  /** Of the message that is looked at. */
+  readonly #tuple = newFlowTuple(IpProtocol.udp);
   readonly #run: UdpRun;
   readonly #options: SendOptions;
 
@@ -163,8 +163,8 @@ export class UdpTranslator {
     }
     if (dstPort === 0 || isUnspecified(p.addr, 0)) return StageDrop.destination;
 
-    const ports = ((srcPort << 16) | dstPort) >>> 0;
-    let flow: number = ctx.flows.find(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);
+    p.ports = ((srcPort << 16) | dstPort) >>> 0;
+    let flow: number = ctx.flows.find(p);
     if (flow < 0) {
       const destination = ctx.addressing.classify(p.addr, 4, dstPort);
       switch (destination) {
@@ -180,7 +180,7 @@ export class UdpTranslator {
           refusalToGuest(ctx, p);
           return 0;
       }
-      flow = ctx.flows.admit(Origin.guestDatagram, p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);
+      flow = ctx.flows.admit(Origin.guestDatagram, p);
       if (flow < 0) return StageDrop.flowTableFull;
       this.#open(flow, p, destination);
     }
@@ -200,12 +200,14 @@ export class UdpTranslator {
    */
   onUnreachable(p: Packet): boolean {
     const ctx = this.#ctx;
-    const words = this.#words;
-    const ports = quotedFlow(ctx.u8, p.transportAt, p.transportBytesInA, p.family, words);
+    const tuple = this.#tuple;
+    const ports = quotedFlow(ctx.u8, p.transportAt, p.transportBytesInA, p.family, tuple.addr);
     if (ports < 0 || quotedProtocol(ctx.u8, p.transportAt, p.family) !== IpProtocol.udp) return false;
     // Only its own port is anybody's to close.
-    if (!addressEqual(words, 0, p.addr, 0)) return false;
-    const flow = ctx.flows.find(p.hash, words, 0, words, 4, ports, IpProtocol.udp);
+    if (!addressEqual(tuple.addr, 0, p.addr, 0)) return false;
+    tuple.ports = ports;
+    tuple.hash = p.hash;
+    const flow = ctx.flows.find(tuple);
     if (flow < 0 || this.dns.owns(flow) || this.#state[flow] !== State.connected) return false;
     ctx.counters[Counter.portsClosedByGuest]!++;
     this.#close(flow);
@@ -382,40 +384,26 @@ export class UdpTranslator {
   #onListenerDatagram(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
     const peerAt = at + W.addr;
-    const guest = this.#guest;
-    addressRead(ctx.u8, ctx.pool.slotAt(words[at + W.slotA]!), guest, 0);
-    const remote = this.#words;
-    ctx.addressing.fromHost(words, peerAt, remote, 0);
+    const tuple = this.#tuple;
+    addressRead(ctx.u8, ctx.pool.slotAt(words[at + W.slotA]!), tuple.addr, 0);
+    ctx.addressing.fromHost(words, peerAt, tuple.addr, 4);
     const peerPort = words[at + W.ports]! >>> 16;
     const targetPort = words[at + W.ports]! & 0xffff;
-    if (isUnspecified(remote, 0) || peerPort === 0) return StageDrop.destination;
-    const ports = ((targetPort << 16) | peerPort) >>> 0;
-    const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
-    let flow: number = ctx.flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+    if (isUnspecified(tuple.addr, 4) || peerPort === 0) return StageDrop.destination;
+    tuple.ports = ((targetPort << 16) | peerPort) >>> 0;
+    flowTupleHash(ctx.plan.hashKey, tuple);
+    let flow: number = ctx.flows.find(tuple);
     // Another connection of the guest's view: through another published port, or of another peer that looks the same to the guest.
     const taken = flow >= 0 && this.#state[flow] === State.viaListener && !this.#isOf(flow, words, at);
     let isOther = false;
     if (taken || (flow < 0 && this.#otherCount > 0)) {
-      const other = this.#findOther(hash, remote, ports, words, at, taken);
+      const other = this.#findOther(words, at, taken);
       isOther = other !== NOT_THERE;
       if (isOther) flow = other;
       else if (taken) return StageDrop.flowTableFull;
     }
     if (flow < 0) {
-      const from = Origin.inboundDatagram;
-      flow = isOther
-        ? ctx.flows.admit(
-            from,
-            this.#otherPorts.hash,
-            guest,
-            0,
-            remote,
-            0,
-            this.#otherPorts.ports,
-            IpProtocol.udp,
-          )
-        : ctx.flows.admit(from, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+      flow = ctx.flows.admit(Origin.inboundDatagram, isOther ? this.#otherPorts.tuple : tuple);
       if (flow < 0) return StageDrop.flowTableFull;
       this.#begin(flow, State.viaListener);
       if (isOther) this.#otherCount++;
@@ -448,33 +436,25 @@ export class UdpTranslator {
   }
 
   /**
-   * The flow of a listenerDatagram among those that show the guest another source port than the peer's (other-port.ts).
-   * @param remote  with this.#guest its addresses on the TAP
+   * The flow of a listenerDatagram, which this.#tuple has, among those that show the guest another source port than the peer's (other-port.ts).
    * @param mayBegin  without one: look for a port for it, and leave it in #otherPorts
    * @returns the flow, NO_FLOW (-1): a new one is to begin under #otherPorts, or NOT_THERE
    */
-  #findOther(
-    hash: number,
-    remote: Uint32Array,
-    ports: number,
-    words: Uint32Array,
-    at: number,
-    mayBegin: boolean,
-  ): number {
+  #findOther(words: Uint32Array, at: number, mayBegin: boolean): number {
     const { flows } = this.#ctx;
-    const guest = this.#guest;
+    const tuple = this.#tuple;
     const other = this.#otherPorts;
     let free = -1;
     // A flow before this one may have ended and left a gap: all candidates are looked at, in the rare case that brought us here.
     for (let k = 0; k < other.tries; k++) {
-      if (!other.at(k, hash, guest, 0, remote, 0, ports, IpProtocol.udp)) continue;
-      const flow = flows.find(other.hash, guest, 0, remote, 0, other.ports, IpProtocol.udp);
+      if (!other.at(k, tuple)) continue;
+      const flow = flows.find(other.tuple);
       if (flow < 0) {
         if (free < 0) free = k;
       } else if (this.#state[flow] === State.viaListener && this.#isOf(flow, words, at)) return flow;
     }
     if (free < 0 || !mayBegin) return NOT_THERE;
-    other.at(free, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+    other.at(free, tuple);
     return NO_FLOW;
   }
 
@@ -485,20 +465,19 @@ export class UdpTranslator {
   #onStranger(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
     const { flows } = ctx;
-    const guest = this.#guest;
-    guest[0] = words[at + W.arg0]!;
-    guest[1] = words[at + W.arg2]!;
-    guest[2] = words[at + W.arg3]!;
-    guest[3] = words[at + W.arg4]!;
-    const remote = this.#words;
-    ctx.addressing.fromHost(words, at + W.addr, remote, 0);
+    const tuple = this.#tuple;
+    const { addr } = tuple;
+    addr[0] = words[at + W.arg0]!;
+    addr[1] = words[at + W.arg2]!;
+    addr[2] = words[at + W.arg3]!;
+    addr[3] = words[at + W.arg4]!;
+    ctx.addressing.fromHost(words, at + W.addr, addr, 4);
     const peerPort = words[at + W.ports]! >>> 16;
-    const ports = ((words[at + W.ports]! << 16) | peerPort) >>> 0;
-    const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
-    let flow: number = flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+    tuple.ports = ((words[at + W.ports]! << 16) | peerPort) >>> 0;
+    flowTupleHash(ctx.plan.hashKey, tuple);
+    let flow: number = flows.find(tuple);
     if (flow < 0) {
-      flow = flows.admit(Origin.inboundDatagram, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+      flow = flows.admit(Origin.inboundDatagram, tuple);
       if (flow < 0) return StageDrop.flowTableFull;
       this.#openSocket(flow, words, at + W.addr, 0);
     }
@@ -514,16 +493,11 @@ export class UdpTranslator {
     const family = familyOf(addr, addrAt);
     if (errno !== 0 || words[at + W.arg0] === 0) {
       const typeCode = icmpForErrno(family, errno || words[at + W.arg2]!);
-      if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode >>> 8, typeCode & 0xff, 0, null, 0, 0);
+      if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode, 0);
       return;
     }
-    const type = words[at + W.arg0]! >>> 8;
-    if (!isCarriedError(family, type)) return;
-    const info = words[at + W.arg1]!;
-    const code = words[at + W.arg0]! & 0xff;
-    const dataAt = quotedAt(ctx, words, at);
-    const dataBytes = quotedBytes(ctx, words, at);
-    icmpFlowErrorToGuest(ctx, flow, type, code, info, words, at + W.addr, 0, dataAt, dataBytes);
+    const typeCode = words[at + W.arg0]!;
+    if (isCarriedError(family, typeCode >>> 8)) icmpCarriedErrorToGuest(ctx, flow, typeCode, 0, words, at);
   }
 
   /** For reports. */

@@ -35,6 +35,7 @@ import { TimerWheel } from '../../../src/workers/timer-wheel.ts';
 import { Addressing } from '../../../src/workers/translator/addressing.ts';
 import { type ShardContext, TIMER_KINDS } from '../../../src/workers/translator/context.ts';
 import { ResolverChoice } from '../../../src/workers/translator/dns-forward.ts';
+import type { EgressFrame } from '../../../src/workers/translator/egress-frame.ts';
 import { GuestLink } from '../../../src/workers/translator/guest-link.ts';
 import type { Packet } from '../../../src/workers/translator/packet.ts';
 import { TcpTranslator } from '../../../src/workers/translator/tcp.ts';
@@ -110,13 +111,10 @@ class CapturingLink extends GuestLink {
     this.#onFrame = onFrame;
   }
 
-  override send(...args: Parameters<GuestLink['send']>): number {
-    return this.#captured(super.send(...args));
-  }
-
-  override sendPieces(...args: Parameters<GuestLink['sendPieces']>): number {
-    const r = super.sendPieces(...args);
-    return r < 0 ? r : this.#captured(r);
+  override send(f: EgressFrame): number {
+    const r = super.send(f);
+    // A frame of several pieces may be refused.
+    return r < 0 && f.moreBytes > 0 ? r : this.#captured(r);
   }
 
   #captured(r: number): number {
@@ -172,6 +170,7 @@ export class SimEngine {
     ttl: 64,
     dontFragment: true,
     hash: 0,
+    ports: 0,
     needsCsum: false,
     gsoType: 0,
     gsoSize: 0,
@@ -350,11 +349,9 @@ export class SimEngine {
     const words = new Uint32Array(4);
     addressParse(peer, words, 0);
     const family = isV4Mapped(words, 0) ? 4 : 6;
-    const [k0, k1] = this.plan.hashKey;
     const guest = this.ctx.addressing.guest;
     const hash = flowHash(
-      k0,
-      k1,
+      this.plan.hashKey,
       guest,
       family === 4 ? 0 : 4,
       words,
@@ -474,17 +471,16 @@ export class SimEngine {
     if (v4) {
       p.addr.set([0, 0, 0xffff, v.getUint32(ip + 12), 0, 0, 0xffff, v.getUint32(ip + 16)]);
     } else for (let i = 0; i < 8; i++) p.addr[i] = v.getUint32(ip + 8 + i * 4);
-    const [k0, k1] = this.plan.hashKey;
     this.counters[Counter.framesFromGuest]!++;
     if (frame[ip + (v4 ? 9 : 6)] === 6) {
-      p.hash = flowHash(k0, k1, p.addr, 0, p.addr, 4, v.getUint32(ip + ipBytes), 6);
+      p.hash = flowHash(this.plan.hashKey, p.addr, 0, p.addr, 4, v.getUint32(ip + ipBytes), 6);
       this.tcp.onPacket(p);
       return true;
     }
     // An ICMP error, dispatched as reader and shard do.
     const words = new Uint32Array(8);
     const ports = quotedFlow(pool.u8, p.transportAt, p.transportBytesInA, p.family, words);
-    p.hash = flowHash(k0, k1, words, 0, words, 4, Math.max(ports, 0), 6);
+    p.hash = flowHash(this.plan.hashKey, words, 0, words, 4, Math.max(ports, 0), 6);
     this.tcp.onTooBig(p);
     this.ctx.freeReaderSlots(slotA, slotB);
     return true;

@@ -250,8 +250,15 @@ export class DatagramReceiver {
     // Peer as the guest sees it 8..11, guest 12..15.
     this.#addressing.fromHost(words, 0, words, 8);
     const guestPort = table.endpoints!.guestOf(sid - table.endpointBase, words, 12);
-    const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, words, 12, words, 8, ((guestPort << 16) | port) >>> 0, IPPROTO_UDP);
+    const hash = flowHash(
+      ctx.plan.hashKey,
+      words,
+      12,
+      words,
+      8,
+      ((guestPort << 16) | port) >>> 0,
+      IPPROTO_UDP,
+    );
     const out = ctx.shardLink(ctx.shardOfHash(hash));
     const at = out.reserve();
     const w = out.words;
@@ -361,9 +368,8 @@ export class DatagramReceiver {
       dropDatagrams(ctx.counters, StageDrop.destination, 1);
       return;
     }
-    const [k0, k1] = ctx.plan.hashKey;
     const ports = ((targetPort << 16) | peerPort) >>> 0;
-    const hash = flowHash(k0, k1, words, 12, words, 8, ports, IPPROTO_UDP);
+    const hash = flowHash(ctx.plan.hashKey, words, 12, words, 8, ports, IPPROTO_UDP);
     const out = ctx.shardLink(ctx.shardOfHash(hash));
     const at = out.reserve();
     const w = out.words;

@@ -28,13 +28,14 @@ import { Errno } from '../../../sys/constants.ts';
 import { isOutOfDescriptors, isShortage } from '../../descriptor-shortage.ts';
 import { flowHash } from '../../flow-hash.ts';
 import { ADDR_WORDS } from '../../flow-table.ts';
+import { type FlowTuple, newFlowTuple } from '../../flow-tuple.ts';
 import { reserveMessage, ToHost, W } from '../../messages.ts';
 import { Origin } from '../../shard-flows.ts';
 import { StageDrop } from '../../stage-drop.ts';
 import { Destination } from '../addressing.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { ResolverChoice, Resolvers } from '../dns-forward.ts';
-import { refusalToGuest, tcpUnreachableToGuest } from '../icmp-errors.ts';
+import { icmpFlowErrorToGuest, icmpForErrno, refusalToGuest } from '../icmp-errors.ts';
 import { OtherPorts } from '../other-port.ts';
 import { type Packet, packetDiscard, packetFree } from '../packet.ts';
 import { ipHeaderBytes } from '../to-guest.ts';
@@ -93,9 +94,10 @@ export class TcpHandshake {
   readonly #closing: TcpClosing;
   readonly #keepAlive: KeepAlive;
   readonly #options = newTcpOptions();
-  readonly #words = new Uint32Array(8);
+  readonly #words = new Uint32Array(4);
   readonly #waiting: WaitingAccepts;
   readonly #otherPorts: OtherPorts;
+  readonly #accepted = newFlowTuple(IpProtocol.tcp);
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice, parts: HandshakeParts) {
     this.#ctx = ctx;
@@ -115,16 +117,16 @@ export class TcpHandshake {
   }
 
   /** A segment of no known connection: a SYN opens one, anything else is answered as RFC 9293 section 3.10.7.1 says. */
-  onUnknown(p: Packet, headerBytes: number, ports: number): void {
+  onUnknown(p: Packet, headerBytes: number): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
     const u8 = ctx.u8;
     const flags = tcpFlags(u8, p.transportAt);
-    const port = ports & 0xffff;
+    const port = p.ports & 0xffff;
     const multicast = p.family === 4 ? p.addr[7]! >>> 28 >= 14 : p.addr[4]! >>> 24 === 0xff;
     const destination = ctx.addressing.classify(p.addr, 4, port);
     // Nothing may seem to come from such an address, not even a RST.
-    if (port === 0 || ports >>> 16 === 0 || multicast || destination === Destination.invalid) {
+    if (port === 0 || p.ports >>> 16 === 0 || multicast || destination === Destination.invalid) {
       return packetDiscard(ctx, p, StageDrop.tcpDestination);
     }
     // Nobody to answer: only DHCP and neighbour discovery have such a source.
@@ -141,7 +143,7 @@ export class TcpHandshake {
       this.#output.resetUnknown(p, headerBytes, flags);
       return packetFree(ctx, p);
     }
-    const flow = ctx.flows.admit(Origin.tcp, p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.tcp);
+    const flow = ctx.flows.admit(Origin.tcp, p);
     if (flow < 0) return packetFree(ctx, p);
     this.#begin(flow, p.family);
     tcb.irs[flow] = tcpSeq(u8, p.transportAt);
@@ -168,8 +170,7 @@ export class TcpHandshake {
     const k = ctx.plan.isnKey;
     // RFC 6528: a keyed hash of the connection plus a clock of 250 ticks a millisecond.
     const salt = flowHash(
-      k[0],
-      k[1],
+      k,
       ctx.flows.addr,
       flow * ADDR_WORDS,
       ctx.flows.addr,
@@ -271,9 +272,7 @@ export class TcpHandshake {
     const v6 = tcb.flags[flow]! & TcbFlag.v6;
     const honest = ctx.plan.policy.connectFailure === 'honest';
     if (honest && (errno === Errno.ENETUNREACH || errno === Errno.EHOSTUNREACH || errno === Errno.ENETDOWN)) {
-      const net = errno !== Errno.EHOSTUNREACH;
-      // ICMP: 3/0 network, 3/1 host (RFC 792); ICMPv6: 1/0 no route, 1/3 address (RFC 4443 section 3.1).
-      tcpUnreachableToGuest(ctx, flow, v6 ? 1 : 3, net ? 0 : v6 ? 3 : 1, tcb.irs[flow]!);
+      icmpFlowErrorToGuest(ctx, flow, icmpForErrno(v6 ? 6 : 4, errno), tcb.irs[flow]!);
       return;
     }
     tcb.flags[flow]! |= TcbFlag.reset;
@@ -301,15 +300,13 @@ export class TcpHandshake {
     while (waiting.count > 0 && waiting.take(flow)) this.onAccepted(waiting.taken, 0, false);
   }
 
-  /** A flow for this.#words under another port of the peer's. @returns its id, below zero: none */
-  #insertOther(hash: number, ports: number): number {
+  /** A flow for `accepted` under another port of the peer's. @returns its id, below zero: none */
+  #insertOther(accepted: FlowTuple): number {
     const { flows } = this.#ctx;
-    const words = this.#words;
     const other = this.#otherPorts;
     for (let k = 0; k < other.tries; k++) {
-      if (!other.at(k, hash, words, 0, words, 4, ports, IpProtocol.tcp)) continue;
-      if (flows.find(other.hash, words, 0, words, 4, other.ports, IpProtocol.tcp) >= 0) continue;
-      return flows.admit(Origin.tcp, other.hash, words, 0, words, 4, other.ports, IpProtocol.tcp);
+      if (!other.at(k, accepted) || flows.find(other.tuple) >= 0) continue;
+      return flows.admit(Origin.tcp, other.tuple);
     }
     this.#ctx.counters[Counter.flowTableFull]!++;
     return -1;
@@ -326,20 +323,19 @@ export class TcpHandshake {
     const token = words[at + W.arg0]!;
     // Tap-side addresses: guest in words 0..3, peer as the guest sees it in 4..7; host-io hashed the same tuple.
     const family = words[at + W.arg3]! === 6 ? 6 : 4;
-    this.#words[0] = words[at + W.flow]!;
-    this.#words[1] = words[at + W.at]!;
-    this.#words[2] = words[at + W.len]!;
-    this.#words[3] = words[at + W.arg2]!;
-    for (let i = 0; i < 4; i++) this.#words[4 + i] = words[at + W.addr + i]!;
+    const accepted = this.#accepted;
+    const { addr } = accepted;
+    addr[0] = words[at + W.flow]!;
+    addr[1] = words[at + W.at]!;
+    addr[2] = words[at + W.len]!;
+    addr[3] = words[at + W.arg2]!;
+    for (let i = 0; i < 4; i++) addr[4 + i] = words[at + W.addr + i]!;
     const peerAndTarget = words[at + W.ports]!;
-    const ports = ((peerAndTarget << 16) | (peerAndTarget >>> 16)) >>> 0;
-    const hash = words[at + W.arg4]!;
-    const older = ctx.flows.find(hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
+    accepted.ports = ((peerAndTarget << 16) | (peerAndTarget >>> 16)) >>> 0;
+    accepted.hash = words[at + W.arg4]!;
+    const older = ctx.flows.find(accepted);
     if (older >= 0 && mayWait && this.#wait(older, words, at)) return;
-    const flow =
-      older >= 0
-        ? this.#insertOther(hash, ports)
-        : ctx.flows.admit(Origin.tcp, hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
+    const flow = older >= 0 ? this.#insertOther(accepted) : ctx.flows.admit(Origin.tcp, accepted);
     const out = ctx.toHost;
     const o = reserveMessage(out, flow < 0 ? ToHost.refuse : ToHost.adopt, flow < 0 ? 0 : flow);
     const w = out.words;
