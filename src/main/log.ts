@@ -1,6 +1,8 @@
 /** What people read on standard error: one line per event, levels as in --log-level, no packet content. */
-import type { LogLevel } from './options.ts';
+import type { EnginePlan } from '../workers/engine-plan.ts';
 import { put } from './output.ts';
+
+export type LogLevel = EnginePlan['logLevel'];
 
 const LEVELS: readonly LogLevel[] = ['error', 'warning', 'info', 'debug'];
 

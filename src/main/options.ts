@@ -6,6 +6,7 @@
  * option and the value in front. What depends on two options at once is in `checkTogether`.
  */
 import type { EnginePlan, ListenerPlan, PoolPlan } from '../workers/engine-plan.ts';
+import type { LogLevel } from './log.ts';
 import { API_SOCKET_HELP, fieldsOf } from './option-fields.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 import {
@@ -35,7 +36,6 @@ export const COMMAND_NAMES = [
   'bug-report',
 ] as const;
 export type CommandName = (typeof COMMAND_NAMES)[number];
-export type LogLevel = EnginePlan['logLevel'];
 
 /** What the command line says, defaults filled in. Field names are the options' names. */
 export interface Settings {

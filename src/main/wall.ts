@@ -1,8 +1,8 @@
 /**
  * The wall between us and the host, raised once everything is set up: an empty root, the capabilities that running flows need and no
  * others, a list of the system calls that remain, no core dumps and no tracing. Whoever takes over a packet thread finds
- * no file, no program, no namespace and no way to gain privileges. Cold; each front end calls leaveHost() and closeWall(), with
- * whatever it has to do between: changing the user, leaving the caller.
+ * no file, no program, no namespace and no way to gain privileges. Cold; host/start.ts calls leaveHost() and closeWall(), with
+ * whatever a front end has to do between: changing the user, leaving the caller.
  *
  * What was opened before goes on working. What is opened later goes through a directory that is named here. COMMAND is born before
  * and has nothing of this. A violation ends the process by SIGSYS; the kernel's audit log names the call.
