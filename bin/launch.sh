@@ -1,4 +1,5 @@
 # Sourced by launchers once they know $root; builtins only where a start is timed. They bring fail and, for scan, note_option.
+# Variables for Node (BUCATINI_*, PASTA_*, SLIRP4NETNS_*): src/main/launcher-env.ts lists them, CONTRIBUTING.md too.
 
 # First existing program of that name: the system's directories, then the caller's PATH. Sets $tool.
 need_tool() {

@@ -53,21 +53,23 @@ const entries = {
   client: 'main/selftest/client.js',
 };
 /** What starts the packet thread. */
-const BOOT = /\/(main\/(callers-environment|output|working-directory)|workers\/packet-worker)\.js$/;
+const BOOT =
+  /\/(main\/(callers-environment|entry|launcher-env|output|working-directory)|workers\/packet-worker)\.js$/;
 /** Front ends: what is loaded before anything else, and what most starts do without. */
 const frontEnds = {
   bucatini: {
     first:
-      /\/(main\/(bucatini|log|callers-environment|output|working-directory)|workers\/packet-worker)\.js$/,
+      /\/(main\/(bucatini|log|callers-environment|entry|launcher-env|output|working-directory)|workers\/packet-worker)\.js$/,
     rare: /\/main\/(api|api-socket|api-server|request-json|doctor|switch-over|bug-report|pasta\/.*|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
   },
   'pasta/main': {
-    first: /\/(main\/(pasta\/main|callers-environment|output|working-directory)|workers\/packet-worker)\.js$/,
+    first:
+      /\/(main\/(pasta\/main|callers-environment|entry|launcher-env|output|working-directory)|workers\/packet-worker)\.js$/,
     rare: /\/main\/(pasta\/(texts|control-socket)|api|api-socket|api-server|request-json|cli-texts|counter-texts|stats)\.js$/,
   },
   'slirp4netns/main': {
     first:
-      /\/(main\/(slirp4netns\/main|callers-environment|output|working-directory)|workers\/packet-worker)\.js$/,
+      /\/(main\/(slirp4netns\/main|callers-environment|entry|launcher-env|output|working-directory)|workers\/packet-worker)\.js$/,
     rare: /\/main\/(slirp4netns\/texts|api|api-socket|api-server|request-json|option-texts|cli-texts|counter-texts|stats)\.js$/,
   },
 };

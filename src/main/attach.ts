@@ -16,7 +16,7 @@ export async function attach(
   booted: BootedThread,
   settings: Settings,
   operands: readonly string[],
-  version: () => Promise<string>,
+  version: () => string,
 ): Promise<number> {
   const target = parseTarget(operands);
   const identity = namespaceIdentity(target.path);

@@ -14,6 +14,7 @@ import { findTemplate } from './address-plan.ts';
 import type { ApiSocket } from './api-socket.ts';
 import type { Following } from './host/follow.ts';
 import type { EngineLoaded, FrontEnd, Sandbox } from './host/start.ts';
+import { launcherVariable } from './launcher-env.ts';
 import { type Log, makeLog } from './log.ts';
 import { type Netns, NetnsHere, type NetnsJob, NetnsThread } from './netns.ts';
 import type { NetnsTap, NetnsTarget } from './netns-setup.ts';
@@ -42,7 +43,7 @@ export function enginePlan(
   keys: EngineKeys,
   sockets?: SharedArrayBuffer,
 ): EnginePlan {
-  const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
+  const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
   return {
     threads: chosenThreads(settings),
     addresses: netns.network.addresses,
@@ -84,7 +85,7 @@ export interface SettingsStart {
   readonly sockets: SharedArrayBuffer | undefined;
   /** As the API tells it. */
   readonly program: string;
-  version(): Promise<string>;
+  version(): string;
 }
 
 /** A front end whose options are Settings. */
@@ -144,7 +145,7 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     const ports = portsBeside(engine, published(settings));
     return openApiOption(
       settings.apiSocket,
-      { engine, ports, addresses, interfaceName, program, version: await version() },
+      { engine, ports, addresses, interfaceName, program, version: version() },
       { onError: (error) => this.log('warning', error.message) },
     );
   }

@@ -20,9 +20,9 @@ import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
-import { OPEN_FILES_VARIABLE } from './descriptors.ts';
 import { SettingsFrontEnd, type SettingsStart, socketSource } from './engine-launch.ts';
 import { endWithin, type Sandbox, type SetUpStep, serve } from './host/start.ts';
+import { launcherVariable } from './launcher-env.ts';
 import type { NetnsError } from './netns.ts';
 import type { NetnsTap } from './netns-setup.ts';
 import type { Settings } from './options.ts';
@@ -37,7 +37,7 @@ export async function run(
   settings: Settings,
   operands: readonly string[],
   env: NodeJS.ProcessEnv,
-  version: () => Promise<string>,
+  version: () => string,
 ): Promise<number> {
   const argv = commandLine(operands, env);
   await holdOutputs();
@@ -92,7 +92,7 @@ class Run extends SettingsFrontEnd {
   #spawn(mountProc: boolean): Command {
     const resolvConf = privateResolvConf(this.#settings);
     return new Command({
-      ...{ argv: this.#argv, env: this.#env, mountProc, openFiles: process.env[OPEN_FILES_VARIABLE] },
+      ...{ argv: this.#argv, env: this.#env, mountProc, openFiles: launcherVariable('BUCATINI_OPEN_FILES') },
       ...(this.netns.mainInside ? {} : { namespaceFd: this.#namespaceFd }),
       ...(resolvConf && { resolvConf }),
     });

@@ -62,18 +62,16 @@ import type { SyscallName } from '../sys/syscall-numbers.ts';
 import { dropCapabilitiesElsewhere } from '../sys/thread-capabilities.ts';
 import { flowCapabilities } from '../workers/capabilities.ts';
 import { closeInherited } from './descriptors.ts';
+import { launcherVariable } from './launcher-env.ts';
 import type { Log } from './log.ts';
 import { forgetCommandDirectory } from './working-directory.ts';
-
-/** Set by the launchers where Node starts in a mount namespace of its own. */
-export const OWN_MOUNTS_VARIABLE = 'BUCATINI_OWN_MOUNTS';
 
 /** Descriptors of the rings that libuv gives its changes of epoll sets to (see docs/decisions/052-the-wall.md). */
 let rings: readonly number[] = [];
 
 /** Whether nobody else lives in our mount namespace: only then may its root be exchanged. */
 function ownMounts(env: NodeJS.ProcessEnv): boolean {
-  if (env[OWN_MOUNTS_VARIABLE] !== '1') return false;
+  if (launcherVariable('BUCATINI_OWN_MOUNTS', env) !== '1') return false;
   try {
     // The variable may be somebody's who started us another way.
     return readlinkSync('/proc/self/ns/mnt') !== readlinkSync(`/proc/${process.ppid}/ns/mnt`);
