@@ -59,7 +59,7 @@ const BOOT =
 const frontEnds = {
   bucatini: {
     first:
-      /\/(main\/(bucatini|log|callers-environment|entry|launcher-env|output|working-directory)|workers\/packet-worker)\.js$/,
+      /\/(main\/(bucatini|commands|log|callers-environment|entry|launcher-env|output|working-directory)|workers\/packet-worker)\.js$/,
     rare: /\/main\/(api|api-socket|api-server|request-json|doctor|switch-over|bug-report|pasta\/.*|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
   },
   'pasta/main': {

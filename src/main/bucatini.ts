@@ -5,20 +5,10 @@
 import { flushCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { bootPacketThread } from '../workers/packet-worker.ts';
+import { COMMAND_NAMES, type CommandName, commandList } from './commands.ts';
 import { enterProgram, exitAfter, ownVersion } from './entry.ts';
 import { say } from './log.ts';
-import type { CommandName } from './options.ts';
 import { ownStreams, put } from './output.ts';
-
-const COMMANDS: readonly string[] = [
-  'run',
-  'attach',
-  'doctor',
-  'selftest',
-  'switch-over',
-  'switch-back',
-  'bug-report',
-] satisfies CommandName[];
 
 /** Subcommands that run an engine in this process. */
 const startsEngine = (name: string | undefined): name is 'run' | 'attach' =>
@@ -27,11 +17,8 @@ const startsEngine = (name: string | undefined): name is 'run' | 'attach' =>
 /** @param env  for COMMAND */
 async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   const [name = '', ...args] = argv;
-  if (!COMMANDS.includes(name))
-    throw new Error(
-      `${name || 'no command'}: write bucatini ${COMMANDS.slice(0, -1).join(', ')} or ${COMMANDS.at(-1)}`,
-    );
-  const command = name as CommandName;
+  const command = COMMAND_NAMES.find((known) => known === name);
+  if (command === undefined) throw new Error(`${name || 'no command'}: write bucatini ${commandList()}`);
   if (startsEngine(command)) ownStreams();
   // First of all, as it takes longest, and before the main thread may move into another network namespace (netns.ts).
   const booted = startsEngine(command) ? bootPacketThread('packet thread 0') : undefined;

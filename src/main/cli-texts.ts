@@ -2,67 +2,62 @@
  * Help, version and the options page, all from the option table. The build writes them into dist/texts, where the launcher
  * finds them (it prints them without starting Node), and docs/cli.md is the same table as Markdown.
  */
+import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { defaultText, helpLines, saidByShell, wrap } from './option-texts.ts';
-import { type CommandName, OPTIONS, type OptionSpec } from './options.ts';
+import { OPTIONS, type OptionSpec } from './options.ts';
 
 interface CommandText {
-  readonly name: CommandName;
   readonly operands: string;
   readonly summary: string;
   readonly about: string;
 }
 
-export const COMMANDS: readonly CommandText[] = [
-  {
-    name: 'run',
+const TEXTS: Readonly<Record<CommandName, CommandText>> = {
+  run: {
     operands: '[OPTIONS] [--] [COMMAND [ARG...]]',
     summary: 'Run a command in a new network namespace that reaches the outside.',
     about:
       "Runs COMMAND (default: your shell) in a new user, network, PID and mount namespace with an interface, addresses, routes and a resolver. Needs no privileges. Ends with COMMAND and with its status (128+N when signal N killed it, 127 when it does not exist, 126 when it cannot be executed); bucatini's own errors give status 1.",
   },
-  {
-    name: 'attach',
+  attach: {
     operands: '[OPTIONS] PID | NETNS-PATH',
     summary: 'Give a network namespace that exists its connection.',
     about:
       'Connects the network namespace of process PID, or the one at NETNS-PATH, and stays until that namespace goes away or SIGTERM or SIGINT comes; the status is then 0. Prints "ready" on standard error once traffic flows.',
   },
-  {
-    name: 'doctor',
+  doctor: {
     operands: '',
     summary: 'Check what this host allows, with the remedy for what it does not.',
     about:
       'Tries each thing that bucatini needs and prints one line for each. The status is 1 when `bucatini run` cannot work here.',
   },
-  {
-    name: 'selftest',
+  selftest: {
     operands: '',
     summary: 'Make a small network of its own and send real traffic through it.',
     about:
       'Makes two network namespaces of its own (no root, nothing outside them is touched), starts `bucatini run` in one and servers in the other, then pings, resolves, downloads and uploads with checksums over IPv4 and IPv6 and measures the throughput. The status is 1 when a step failed.',
   },
-  {
-    name: 'switch-over',
+  'switch-over': {
     operands: '',
     summary: "Put our pasta in the stock one's place for this user's Podman and Buildah.",
     about:
       'Links our launchers into XDG_DATA_HOME/bucatini/helpers (~/.local/share) and writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (~/.config), which makes Podman and Buildah look there first. Prints what it changed; a second time it changes nothing. What is there and was not written by it, or was edited since, is left alone and told, with status 1. Containers that run keep their network.',
   },
-  {
-    name: 'switch-back',
+  'switch-back': {
     operands: '',
     summary: 'Undo switch-over.',
     about:
       'Takes away exactly what switch-over made: the drop-in, the links, and the directories that it had to make and that are still empty. What was edited since is left alone and told, with status 1.',
   },
-  {
-    name: 'bug-report',
+  'bug-report': {
     operands: '[API-SOCKET...]',
     summary: 'Print what a report of a fault needs to say about this machine.',
     about:
       'Prints versions, what `doctor` finds, settings of the kernel, and of each running engine of this user its options, age, memory, threads and descriptors. Addresses, names, paths and commands are left out, and nothing of what went through an engine is in it. Of an engine whose API socket is named its counters are in it too.',
   },
-];
+};
+
+export const COMMANDS = COMMAND_NAMES.map((name) => ({ name, ...TEXTS[name] }));
 
 const INDENT = 26;
 
@@ -84,8 +79,8 @@ export function overviewText(): string {
 
 /** Text of `bucatini COMMAND --help`. */
 export function helpText(command: CommandName): string {
-  const about = COMMANDS.find((c) => c.name === command)!;
-  const out = [`Usage: bucatini ${command} ${about.operands}`.trimEnd(), '', ...wrap(about.about, 0)];
+  const { operands, about } = TEXTS[command];
+  const out = [`Usage: bucatini ${command} ${operands}`.trimEnd(), '', ...wrap(about, 0)];
   for (const [group, options] of grouped(command)) {
     out.push('', `${group}:`);
     for (const option of options) out.push(...optionLines(option));

@@ -1,26 +1,23 @@
 /** From settings to an engine: what `run` and `attach` have in common of their start (host/start.ts). */
 import { availableParallelism } from 'node:os';
 import type { EngineHandle } from '../workers/engine.ts';
-import {
-  DEFAULT_POLICY,
-  type EnginePlan,
-  type ImpairmentPlan,
-  type ListenerPlan,
-} from '../workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan, type ListenerPlan } from '../workers/engine-plan.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { autoThreads } from '../workers/plan.ts';
-import { portsBeside } from './added-ports.ts';
+import { MAX_ADDED_PORTS, portsBeside } from './added-ports.ts';
 import { findTemplate } from './address-plan.ts';
 import type { ApiSocket } from './api-socket.ts';
+import { parseImpairment } from './cli/impairment.ts';
+import { poolPlan } from './cli/pool-plan.ts';
 import type { Following } from './host/follow.ts';
 import type { EngineLoaded, FrontEnd, Sandbox } from './host/start.ts';
+import { portCount } from './host-ports.ts';
 import { launcherVariable } from './launcher-env.ts';
 import { type Log, makeLog } from './log.ts';
 import { type Netns, NetnsHere, type NetnsJob, NetnsThread } from './netns.ts';
 import type { NetnsTap, NetnsTarget } from './netns-setup.ts';
 import { hostNetwork } from './netns-setup.ts';
-import { poolPlan, type Settings } from './options.ts';
-import { MAX_ADDED_PORTS, portCount } from './publish.ts';
+import type { Settings } from './options.ts';
 
 type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
 
@@ -166,18 +163,4 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   served(_status: number, engine: EngineHandle): void {
     this.#printStats(engine);
   }
-}
-
-/**
- * Test door: BUCATINI_TEST_IMPAIR=fromGuest=0.01,toGuest=0.01,seed=7 loses frames at random inside the engine; crashAfter=100 ends the
- * thread that reads the hundredth from the guest by an exception.
- */
-export function parseImpairment(text: string | undefined): ImpairmentPlan | undefined {
-  if (text === undefined || text === '') return undefined;
-  const fields = new Map(text.split(',').map((field) => field.split('=', 2) as [string, string]));
-  const number = (name: string): number => Number(fields.get(name) ?? 0) || 0;
-  return {
-    ...{ lossFromGuest: number('fromGuest'), lossToGuest: number('toGuest'), seed: number('seed') },
-    ...(number('crashAfter') > 0 && { crashAfterFrames: number('crashAfter') }),
-  };
 }

@@ -46,7 +46,7 @@ export const LAUNCHER_VARIABLES = {
   BUCATINI_STACK: { setBy: 'a user', meaning: 'any value: an error that ends us is told with its stack' },
   BUCATINI_TEST_IMPAIR: {
     setBy: 'tests',
-    meaning: 'frames that the engine loses (main/engine-launch.ts, parseImpairment)',
+    meaning: 'frames that the engine loses (main/cli/impairment.ts)',
   },
 } as const satisfies Record<string, { readonly setBy: string; readonly meaning: string }>;
 

@@ -5,7 +5,8 @@
  * An entry's `set` turns the text into a setting or throws a UsageError that says what to write instead; the parser puts the
  * option and the value in front. What depends on two options at once is in `checkTogether`.
  */
-import type { EnginePlan, ListenerPlan, PoolPlan } from '../workers/engine-plan.ts';
+import type { EnginePlan, ListenerPlan } from '../workers/engine-plan.ts';
+import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import type { LogLevel } from './log.ts';
 import { API_SOCKET_HELP, fieldsOf } from './option-fields.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
@@ -25,17 +26,6 @@ import {
   quoted,
   UsageError,
 } from './values.ts';
-
-export const COMMAND_NAMES = [
-  'run',
-  'attach',
-  'doctor',
-  'selftest',
-  'switch-over',
-  'switch-back',
-  'bug-report',
-] as const;
-export type CommandName = (typeof COMMAND_NAMES)[number];
 
 /** What the command line says, defaults filled in. Field names are the options' names. */
 export interface Settings {
@@ -443,18 +433,4 @@ function editDistance(a: string, b: string): number {
     row = next;
   }
   return row[b.length]!;
-}
-
-const SMALL_SLOT_BYTES = 2048;
-const LARGE_SLOT_BYTES = 69632;
-const MAX_FLOWS = 131072;
-
-/** Three quarters of the bytes go to large slots (one per 64 KiB of bulk data in flight), a quarter to small ones. */
-export function poolPlan(mib: number): PoolPlan {
-  const bytes = mib * 1024 * 1024;
-  return {
-    smallSlots: Math.floor(bytes / 4 / SMALL_SLOT_BYTES),
-    largeSlots: Math.floor((bytes * 3) / 4 / LARGE_SLOT_BYTES),
-    flows: Math.min(MAX_FLOWS, 2 ** Math.floor(Math.log2(mib * 512))),
-  };
 }

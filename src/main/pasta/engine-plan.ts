@@ -5,9 +5,9 @@ import {
   type ListenerPlan,
   type ServicePolicy,
 } from '../../workers/engine-plan.ts';
-import { parseImpairment } from '../engine-launch.ts';
+import { parseImpairment } from '../cli/impairment.ts';
+import { poolPlan } from '../cli/pool-plan.ts';
 import { launcherVariable } from '../launcher-env.ts';
-import { poolPlan } from '../options.ts';
 import { MAX_LISTENERS } from './forward-rules.ts';
 import type { PastaTap } from './netns-setup.ts';
 import { pastaThreads } from './netns-thread.ts';

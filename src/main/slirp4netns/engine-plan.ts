@@ -2,9 +2,9 @@
 import { availableParallelism } from 'node:os';
 import { DEFAULT_POLICY, type EnginePlan } from '../../workers/engine-plan.ts';
 import { autoThreads } from '../../workers/plan.ts';
-import { parseImpairment } from '../engine-launch.ts';
+import { parseImpairment } from '../cli/impairment.ts';
+import { poolPlan } from '../cli/pool-plan.ts';
 import { launcherVariable } from '../launcher-env.ts';
-import { poolPlan } from '../options.ts';
 import type { SlirpTap } from './netns-setup.ts';
 import { gatewayMac, IPV6, networkAddresses } from './network.ts';
 import type { SlirpConf } from './options.ts';

@@ -12,7 +12,7 @@ import type { EngineHandle } from '../../workers/engine.ts';
 import type { EnginePlan } from '../../workers/engine-plan.ts';
 import { FRAME_PEER_GONE } from '../../workers/frame-peer.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import { portsBeside } from '../added-ports.ts';
+import { MAX_ADDED_PORTS, portsBeside } from '../added-ports.ts';
 import type { ApiOptions } from '../api.ts';
 import type { ApiSocket } from '../api-socket.ts';
 import { descriptorOfPath } from '../descriptors.ts';
@@ -22,7 +22,6 @@ import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/s
 import type { Log } from '../log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
 import { holdOutputs, put } from '../output.ts';
-import { MAX_ADDED_PORTS } from '../publish.ts';
 import { readResolvConf } from '../resolv-conf.ts';
 import { withIndexes } from '../resolver-zones.ts';
 import { SOCKET_PATH_BYTES } from '../values.ts';
