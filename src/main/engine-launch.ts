@@ -14,8 +14,8 @@ import type { EngineLoaded, FrontEnd, Sandbox } from './host/start.ts';
 import { portCount } from './host-ports.ts';
 import { launcherVariable } from './launcher-env.ts';
 import { type Log, makeLog } from './log.ts';
-import { type Netns, NetnsHere, type NetnsJob, NetnsThread } from './netns.ts';
-import type { NetnsTap, NetnsTarget } from './netns-setup.ts';
+import { type Netns, NetnsHere, NetnsThread } from './netns.ts';
+import type { NetnsJob, NetnsTap, NetnsTarget } from './netns-setup.ts';
 import { hostNetwork } from './netns-setup.ts';
 import type { Settings } from './options.ts';
 
@@ -29,7 +29,7 @@ function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
  * Who moves into the namespace: the main thread where the one packet thread that there will be has been started already, else
  * a thread of its own.
  */
-export function chooseNetns(settings: Settings): Netns {
+export function chooseNetns(settings: Settings): Netns<NetnsJob, NetnsTap> {
   if (chosenThreads(settings).kind !== 'fused') return new NetnsThread();
   return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpNetns);
 }
@@ -89,7 +89,7 @@ export interface SettingsStart {
 export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   readonly log: Log;
   readonly booted: BootedThread;
-  readonly netns: Netns;
+  readonly netns: Netns<NetnsJob, NetnsTap>;
   readonly job: NetnsJob;
   readonly #start: SettingsStart;
   #printStats: (engine: EngineHandle) => void = () => {};

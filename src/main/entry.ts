@@ -49,7 +49,7 @@ export async function exitAfter(
   tell: (error: Error) => number | Promise<number>,
 ): Promise<never> {
   // Asked for now: nothing can be loaded behind the wall (wall.ts).
-  const namespace = import('../sys/namespace.ts');
+  const leaving = import('../sys/process.ts');
   let status: number;
   try {
     status = await outcome;
@@ -57,5 +57,5 @@ export async function exitAfter(
     status = await tell(error as Error);
     if (launcherVariable('BUCATINI_STACK') !== undefined) writeSync(2, `${(error as Error).stack}\n`);
   }
-  return (await namespace).exitNow(status);
+  return (await leaving).exitNow(status);
 }

@@ -6,7 +6,8 @@ import { type FSWatcher, readlinkSync, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { Errno, O_DIRECTORY, O_PATH } from '../../sys/constants.ts';
 import { heldIdentity } from '../../sys/held-directory.ts';
-import { openPath, pidfdOpen } from '../../sys/namespace.ts';
+import { openPath } from '../../sys/path.ts';
+import { pidfdOpen } from '../../sys/process.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 
 /** How soon the end is noticed of what cannot be waited for. */
