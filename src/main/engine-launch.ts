@@ -10,12 +10,13 @@ import type { ApiSocket } from './api-socket.ts';
 import { parseImpairment } from './cli/impairment.ts';
 import { poolPlan } from './cli/pool-plan.ts';
 import type { Following } from './host/follow.ts';
+import type { NetnsTarget } from './host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, Sandbox } from './host/start.ts';
 import { portCount } from './host-ports.ts';
 import { launcherVariable } from './launcher-env.ts';
 import { type Log, makeLog } from './log.ts';
 import { type Netns, NetnsHere, NetnsThread } from './netns.ts';
-import type { NetnsJob, NetnsTap, NetnsTarget } from './netns-setup.ts';
+import type { NetnsJob, NetnsTap } from './netns-setup.ts';
 import { hostNetwork } from './netns-setup.ts';
 import type { Settings } from './options.ts';
 
