@@ -114,8 +114,8 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   }
 
   /**
-   * The namespace needs nothing when the host's network changes: it has an address, a default route and our address to ask for names from
-   * the start.
+   * A change of the host's network changes nothing in the namespace: from the start it has an address, a default
+   * route and the address of our DNS forwarder.
    */
   following(engine: EngineHandle, { network }: NetnsTap): Following {
     const { outboundInterface, dns } = this.#start.settings;

@@ -1,6 +1,7 @@
 /**
- * What the entries of the three programs (bucatini.ts, pasta/main.ts, slirp4netns/main.ts) do first and last. Loaded before the packet
- * thread is booted: imports nothing that takes time. The build keeps it in dist/main/ itself, whichever program it belongs to.
+ * What the entries of the three programs (bucatini.ts, pasta/main.ts, slirp4netns/main.ts) do first and last. It is
+ * loaded before the packet thread is booted, so it imports nothing that takes time. The build puts it into
+ * dist/main/ for each program: paths are relative to that.
  */
 import { readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
@@ -9,7 +10,10 @@ import { callersEnvironment } from './callers-environment.ts';
 import { launcherVariable } from './launcher-env.ts';
 import { leaveRemovedDirectory } from './working-directory.ts';
 
-/** Compiled code is kept beside dist/main by whoever may write there: 20 ms of 150 to start. undefined when run from source. */
+/**
+ * Where Node keeps compiled code: 20 ms of 150 to start. A user who may not write there only reads.
+ * undefined when run from source.
+ */
 const codeCache = import.meta.url.endsWith('.js')
   ? fileURLToPath(new URL('../cache', import.meta.url))
   : undefined;
@@ -40,15 +44,16 @@ export const ownVersion = (): string =>
   JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version;
 
 /**
- * End the process with the status that comes, or that an error has. All has been said by synchronous writes. Node's taking its threads
- * apart costs time, and has been seen to end in a signal while they were still booting.
+ * End the process with the status of `outcome`, without Node's own tidying: everything has been written by
+ * synchronous calls, and Node takes 20 to 40 ms to end its threads. While threads were booting that has ended in a
+ * signal.
  * @param tell  says what went wrong; gives the status
  */
 export async function exitAfter(
   outcome: Promise<number>,
   tell: (error: Error) => number | Promise<number>,
 ): Promise<never> {
-  // Asked for now: nothing can be loaded behind the wall (wall.ts).
+  // Loaded now: nothing can be loaded in the sandbox (wall.ts).
   const leaving = import('../sys/process.ts');
   let status: number;
   try {

@@ -1,6 +1,6 @@
 /**
- * The stages of an engine, put together: which slots are whose, and which ring leads from whom to whom (plan.ts). A packet thread builds
- * its stages here; a test builds the one that it tests, and takes the parts of those whose place it takes itself.
+ * Builds the stages of an engine: gives each its slots and its ends of the rings (plan.ts). A packet thread builds
+ * its stages here. A test builds the stage under test, and takes the parts of the stages that it plays itself.
  */
 import type { Doorbell } from '../ring/doorbell.ts';
 import type { Layout } from '../ring/layout.ts';
@@ -51,7 +51,7 @@ type HostParts = Pick<
   'pool' | 'ownership' | 'smallSlots' | 'largeSlots' | 'toShards' | 'fromShards' | 'toReader'
 >;
 
-/** Each stage's parts are to be had once: by who runs the stage, or plays it. */
+/** Take each stage's parts once: slots and ring ends have one owner. */
 export class Assembly {
   readonly plan: EnginePlan;
   readonly threads: ThreadPlan;
@@ -117,7 +117,7 @@ export class Assembly {
     };
   }
 
-  // Literals, not spread objects: what stages read for each packet lies in the object itself.
+  // Object literals and no spread: V8 keeps their fields, which stages read per packet, in the object itself.
 
   reader(rest: Omit<TapReaderOptions, keyof ReaderParts | 'plan'>): TapReader {
     const { pool, ownership, smallSlots, largeSlots, toShards, freed } = this.readerParts();

@@ -1,4 +1,4 @@
-/** The engine's one piece of shared memory, as large as its plan asks for. */
+/** Allocates the engine's shared memory. */
 import { allocateShared, type SharedMemory } from '../ring/layout.ts';
 import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan } from './engine-plan.ts';

@@ -1,6 +1,6 @@
 /**
- * The engine goes along with the host's network and resolvers; what else a change means is for the front end to say. Called before the
- * sandbox is closed: what is read later is opened by directories that are held from here on.
+ * Keeps the engine up to date with the host's network and resolvers. The front end says what else a change means.
+ * Call followHost() before the sandbox is closed: it opens the directories of the files that it reads later.
  */
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type { LinkInfo } from '../../sys/netlink-messages.ts';

@@ -1,6 +1,7 @@
 /**
- * Tells when a network namespace that someone else made is gone: the process that was named has ended, or the file that was named has
- * been unlinked. Other processes may still be inside; our own descriptors keep the namespace from ending by itself.
+ * Tells when a network namespace that someone else made is gone: the process that was named has ended, or the
+ * file that was named has been unlinked. Other processes may still be inside. The namespace itself does not end
+ * while our descriptors are open.
  */
 import { type FSWatcher, readlinkSync, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';

@@ -1,29 +1,29 @@
 /**
- * How every front end that runs an engine starts, serves and ends. `run`, `attach`, `pasta` and `slirp4netns` differ in the hooks that
- * stand on the right; those with a question mark only some of them have.
+ * How every front end that runs an engine starts, serves and ends. `run`, `attach`, `pasta` and `slirp4netns`
+ * differ in the hooks on the right. Only some of them have a hook with a question mark.
  *
- *   here                                              hook
- *   ────                                              ────
- *   watch the host's network
- *   set-up of the namespace begins (netns.ts)
- *   the engine's modules are read
- *   the new namespace is made                         startCommand?     COMMAND's chain, held back until `ready`
- *   the TAP is made                                   plan              what the engine is to be
- *   the engine starts
- *   the interface is configured                       configured
- *   the engine runs                                   engineStarted?
- *   the host's network and resolvers are followed     following
- *   requests are taken                                openApi?
- *                                                     beforeSandbox     the last that needs files of the host's
- *   host and caller are let go of (wall.ts)
- *   the sandbox is closed                             enterSandbox?
- *                                                     ready             COMMAND runs, the caller is told
- *   the first to end ends all                         ends, engineFailed?
- *                                                     served?
- *   all is put away                                   stop?, the engine, afterEngine?
+ *   step                                       hook
+ *   ────                                       ────
+ *   open the sockets that watch the host
+ *   begin to set up the namespace (netns.ts)
+ *   read the engine's modules
+ *   namespace made                             startCommand?    start COMMAND's chain, which waits
+ *   TAP made                                   plan             say what the engine is to be
+ *   start the engine
+ *   interface configured                       configured
+ *   engine started                             engineStarted?
+ *   follow the host's network and resolvers    following
+ *   open the API socket                        openApi?
+ *                                              beforeSandbox    load and open what is needed later
+ *   detach from host and caller (wall.ts)
+ *   close the sandbox                          enterSandbox?    do something around it
+ *                                              ready            let COMMAND run, tell the caller
+ *   wait for the first end                     ends, engineFailed?
+ *                                              served?
+ *   stop everything                            stop?, then the engine, then afterEngine?
  *
- * Whatever opens host sockets is made before the main thread may move into the namespace (netns.ts): so the host is watched first, and
- * the front end has booted a packet thread before.
+ * A thread that opens host sockets must have been started before the main thread moves into the namespace
+ * (netns.ts). So the host is watched first, and the front end has booted a packet thread before it calls serve().
  */
 import { LeftBehind } from '../../sys/left-behind.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
@@ -43,7 +43,7 @@ import { type Followed, type Following, followHost } from './follow.ts';
 export type EngineLoaded = typeof EngineModule;
 export type SetUpStep = 'namespace' | 'tap' | 'configured';
 
-/** What leaving the host and the sandbox are to know of the front end; `readable` and `removable` beside our own. */
+/** What a front end needs in the sandbox. Directories in `readable` and `removable` are added to our own. */
 export interface Sandbox extends Omit<Leaving, 'eventRings' | 'log'>, Partial<WallPlan> {}
 
 /** `Job` is what the namespace's set-up is told, `Made` what it tells of the TAP. */
@@ -53,42 +53,45 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   readonly booted: BootedThread;
   readonly netns: Netns<Job, Made>;
   readonly job: Job;
-  /** The TAP of a namespace that ends with us: nobody waits for its close. Absent: the namespace is another's. */
+  /**
+   * The TAP of a namespace that ends with this process: the kernel may close it later (left-behind.ts).
+   * Absent: the namespace belongs to someone else.
+   */
   readonly tapOfOurs?: ((made: Made) => number | undefined) | undefined;
 
-  /** @returns what is thrown; never where it has found another way (reenter.ts) */
+  /** @returns what serve() throws. Does not return where the process becomes another one (reenter.ts) */
   setUpFailed?(error: NetnsError, step: SetUpStep): Error | Promise<Error>;
   /** Absent where there is no COMMAND. @param namespaceFd  of the new namespace */
   readonly startCommand?: ((namespaceFd: number) => void) | undefined;
-  /** @param host  answers about the host's network, whichever namespace the main thread is in by now */
+  /** @param host  answers about the host's network, in whichever namespace the main thread is */
   plan(made: Made, engine: EngineLoaded, host: RouteSocket): EnginePlan | Promise<EnginePlan>;
   /** @param notes  what could not be done and is not needed for traffic */
   configured(notes: readonly string[], made: Made): void;
-  /** @returns what is thrown */
+  /** @returns what serve() throws */
   engineNotStarted?(error: Error, engine: EngineLoaded): Error;
   engineStarted?(engine: EngineHandle, made: Made): void | Promise<void>;
-  /** undefined: a change of the host's means nothing. */
+  /** @returns undefined when changes of the host's network do not matter */
   following(engine: EngineHandle, made: Made): Following | undefined;
   openApi?(engine: EngineHandle, made: Made): Promise<ApiSocket | undefined>;
-  /** Nothing can be loaded behind the sandbox, and no path leads anywhere. */
+  /** In the sandbox no module can be loaded and no path exists. */
   beforeSandbox(engine: EngineHandle, made: Made): Sandbox | Promise<Sandbox>;
-  /** @param close  closes the sandbox; absent: that is all there is to do */
+  /** Calls `close`, which closes the sandbox. Absent: serve() calls it. */
   enterSandbox?(close: () => void): void;
   ready(made: Made): void;
-  /** What ends the service: the exit status each. */
+  /** The first that resolves ends the service with its exit status. */
   ends(): readonly Promise<number>[];
-  /** A packet thread has died. @returns the exit status. @throws Error; absent: the engine's own */
+  /** A packet thread has died. @returns the exit status. @throws Error. Absent: serve() throws `error` */
   engineFailed?(error: Error): number;
   /** The service has ended, the engine still runs. */
   served?(status: number, engine: EngineHandle): void;
-  /** Before the engine is stopped, however far the start has come. @param failed  start or service */
+  /** Before the engine is stopped, after a failed start too. @param failed  the start or the service failed */
   stop?(failed: boolean): void;
   /** The process ends next. */
   afterEngine?(): void;
 }
 
 /**
- * Start, serve until the end, put away.
+ * Start, serve until the end, stop everything.
  * @returns the exit status. @throws Error with what to tell
  */
 export async function serve<Job extends SocketsInside, Made>(front: FrontEnd<Job, Made>): Promise<number> {
@@ -145,7 +148,7 @@ class Service<Job extends SocketsInside, Made> {
     const { netns, log } = front;
     netns.start(front.job);
     const loading = import('../../workers/engine.ts');
-    loading.catch(() => {}); // whoever awaits it hears of it
+    loading.catch(() => {}); // awaited below
     if (front.startCommand !== undefined) {
       const namespaceFd = await this.#step('namespace', netns.namespaceFd);
       this.#steps.lap('namespace made');
