@@ -106,6 +106,7 @@ function deafSocket(): NativeBuffer {
   return name;
 }
 
+/** One list: a case is an entry of it, and what they share stands in front. */
 export function build(): Benchmark.Suite {
   const suite = new Benchmark.Suite();
   const data = new NativeBuffer(LARGE_BYTES);
