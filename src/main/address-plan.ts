@@ -19,7 +19,7 @@ import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../workers/engine-plan.ts'
 import type { Settings } from './options.ts';
 import type { ResolvConf } from './resolv-conf.ts';
 import { withIndexes } from './resolver-zones.ts';
-import { canonicalIpv6, type Family, UsageError } from './values.ts';
+import { type Family, UsageError } from './values.ts';
 
 export const OUR_MAC = '9a:55:9a:55:9a:55';
 export const LOCAL4 = { guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' } as const;
@@ -92,7 +92,7 @@ export function planNetwork(
   if (outbound !== undefined && !host.links.some((link) => link.name === outbound)) {
     const names = host.links.filter((l) => !l.loopback).map((l) => l.name);
     throw new UsageError(
-      `--outbound-interface ${outbound}: no such interface; write one of ${names.join(', ') || '(there is none)'}`,
+      `--outbound-interface ${outbound}: no such interface; write one of ${names.join(', ') || '(this host has none)'}`,
     );
   }
   if (settings.ipv6 && !settings.ipv4 && !host.hasIpv6) {
@@ -172,8 +172,8 @@ function planIpv4(settings: Settings, template: Template | undefined, forwardsDn
 
 function planIpv6(settings: Settings, template: Template | undefined, forwardsDns: boolean): Ipv6Plan {
   const chosen = settings.address6;
-  const guest = chosen?.address ?? (template ? canonicalIpv6(template.address) : LOCAL6.guest);
-  const gateway = settings.gateway6 ?? (template?.gateway ? canonicalIpv6(template.gateway) : LOCAL6.gateway);
+  const guest = chosen?.address ?? template?.address ?? LOCAL6.guest;
+  const gateway = settings.gateway6 ?? template?.gateway ?? LOCAL6.gateway;
   refuseEqual(guest, gateway);
   return {
     guest,
@@ -190,7 +190,7 @@ function planIpv6(settings: Settings, template: Template | undefined, forwardsDn
 function refuseEqual(guest: string, gateway: string): void {
   if (guest !== gateway) return;
   throw new UsageError(
-    `--address ${guest}: is the gateway's address as well; write --gateway with another one`,
+    `--address ${guest}: is also the gateway's address; add --gateway with another address`,
   );
 }
 

@@ -1,3 +1,4 @@
+// bundle: front-end bucatini
 /**
  * Entry of the `bucatini` front end, started by bin/bucatini in the namespaces that the subcommand needs. Only what the
  * subcommand uses is loaded; the process ends with the status that the subcommand gives, 1 for errors of our own.
@@ -5,7 +6,7 @@
 import { writeFileSync, writeSync } from 'node:fs';
 import { enableCompileCache, flushCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import type * as Namespace from '../sys/namespace.ts';
+import type * as Process from '../sys/process.ts';
 import { bootPacketThread } from '../workers/packet-worker.ts';
 import { callersEnvironment } from './callers-environment.ts';
 import { say } from './log.ts';
@@ -53,7 +54,7 @@ async function main(argv: readonly string[]): Promise<number> {
     const said = printText(command, parsed.kind);
     if (booted === undefined) return said;
     await said;
-    flushCompileCache(); // scripts/build.mjs fills it by this, and leave() would not
+    flushCompileCache(); // scripts/build.ts fills it by this, and leave() would not
     return leave(said);
   }
   const { settings, operands } = parsed;
@@ -93,13 +94,13 @@ async function main(argv: readonly string[]): Promise<number> {
  * taking its threads apart, which in the midst of a boot has been seen to end in a signal.
  */
 async function leave(outcome: Promise<number>): Promise<number> {
-  leaving = import('../sys/namespace.ts');
+  leaving = import('../sys/process.ts');
   const status = await outcome;
   return (await leaving).exitNow(status);
 }
 
 /** Has what ends the process; asked for before the wall (wall.ts), behind which nothing can be loaded. */
-let leaving: Promise<typeof Namespace> | undefined;
+let leaving: Promise<typeof Process> | undefined;
 
 async function printText(command: CommandName, kind: 'help' | 'version'): Promise<number> {
   const { helpText, versionText } = await import('./cli-texts.ts');
@@ -118,7 +119,7 @@ async function ownVersion(): Promise<string> {
 
 function refuseOperands(operands: readonly string[]): void {
   if (operands.length > 0)
-    throw new Error(`${JSON.stringify(operands[0])}: takes no arguments; leave it out`);
+    throw new Error(`${JSON.stringify(operands[0])}: unexpected argument; leave it out`);
 }
 
 /** The subcommand's name in front of what went wrong in it. */
@@ -141,6 +142,6 @@ main(process.argv.slice(2)).then(
     say(error.message);
     if (process.env.BUCATINI_STACK !== undefined) writeSync(2, `${error.stack}\n`);
     // Threads may still be booting; Node's taking them apart in the midst of it has been seen to end in a signal.
-    (await (leaving ?? import('../sys/namespace.ts'))).exitNow(error.status ?? 1);
+    (await (leaving ?? import('../sys/process.ts'))).exitNow(error.status ?? 1);
   },
 );

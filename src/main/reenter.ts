@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * The second try when the launcher guessed wrong about user namespaces: a running Node cannot enter one (it has threads), so we
  * become nsenter or unshare, which becomes Node again, with the same process id and arguments. Once: the variable says so.
@@ -5,7 +6,8 @@
 import { spawnSync } from 'node:child_process';
 import { CLONE_NEWNET } from '../sys/constants.ts';
 import { setCloexec } from '../sys/io.ts';
-import { namespaceOwner, namespaceType, openPath } from '../sys/namespace.ts';
+import { namespaceOwner, namespaceType } from '../sys/namespace.ts';
+import { openPath } from '../sys/path.ts';
 import { tool } from './command.ts';
 import { callersDescriptors, inheritedBeyondExec, passOn } from './descriptors.ts';
 import { OWN_MOUNTS_VARIABLE } from './wall.ts';

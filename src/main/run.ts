@@ -16,7 +16,7 @@
 import { closeSync, realpathSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { LeftBehind } from '../sys/left-behind.ts';
-import { exitNow } from '../sys/namespace.ts';
+import { exitNow } from '../sys/process.ts';
 import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
@@ -112,7 +112,10 @@ export async function run(
     } catch (error) {
       if (ending) await new Promise(() => {}); // a signal ended it, and us in a moment
       // Where parts of /proc are covered (containers) a new one cannot be mounted: COMMAND then sees ours.
-      log('warning', `no private /proc inside (${(error as Error).message})`);
+      log(
+        'warning',
+        `COMMAND sees the caller's /proc, as a new one cannot be mounted (${(error as Error).message})`,
+      );
       command = new Command({ ...options, mountProc: false });
       notes = await command.started;
     }

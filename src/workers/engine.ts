@@ -2,7 +2,7 @@
  * Starts and stops the packet threads of a plan. Runs on the main thread, which never touches a packet.
  */
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
-import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, SHARE_ENV } from 'node:worker_threads';
 import type { Piscina } from 'piscina';
 import { dropName } from '../proto/drop.ts';
 import { macParse } from '../proto/ethernet.ts';
@@ -36,11 +36,12 @@ import {
 import { close, eventfd, eventfdWrite, setNonBlocking } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
 import { addressOf } from '../sys/memory.ts';
-import { raiseOpenFiles } from '../sys/namespace.ts';
+import { raiseOpenFiles } from '../sys/process.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
 import type { FlowPage } from './flow-report.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
+import { LOG_LEVELS } from './log-levels.ts';
 import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread } from './packet-worker.ts';
@@ -164,8 +165,6 @@ export function engineKeys(): Pick<EnginePlan, 'hashKey' | 'isnKey'> {
   return { hashKey: [w(0), w(1)], isnKey: [w(2), w(3), w(4), w(5)] };
 }
 
-const LEVELS = ['error', 'warning', 'info', 'debug'] as const;
-
 /**
  * Start the engine; resolves when every thread is ready and every published port is bound.
  * @throws Error with one line that says what could not be done
@@ -263,7 +262,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
 
   const logs = new LogReader(sab, layout);
   const drain = (): void => {
-    logs.drain((level, text) => options.onLog?.(LEVELS[level] ?? 'info', text));
+    logs.drain((level, text) => options.onLog?.(LOG_LEVELS[level] ?? 'info', text));
   };
   const logLoop = (async () => {
     while (!stopping) {
@@ -415,6 +414,7 @@ async function shardPool(shards: number): Promise<Piscina> {
     maxThreads: shards,
     concurrentTasksPerWorker: 1,
     idleTimeout: Number.POSITIVE_INFINITY,
+    env: SHARE_ENV,
   });
 }
 

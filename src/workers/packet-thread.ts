@@ -1,3 +1,4 @@
+// bundle: thread packet-thread
 /**
  * Entry of every packet thread: a piscina worker for shards, a plain Worker for reader, host-io and the fused thread. Builds
  * its stages from the plan and runs the reactor until the engine stops. It never returns to the event loop before that: no timers,
@@ -16,13 +17,13 @@ import { Doorbell } from '../ring/doorbell.ts';
 import { type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
 import { RingConsumer, RingProducer } from '../ring/spsc.ts';
+import { keepCapabilities } from '../sys/capability.ts';
 import { EPOLLET, EPOLLIN, EPOLLRDHUP } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite, reserveDescriptors } from '../sys/io.ts';
 import { scopeAbstractSockets } from '../sys/landlock.ts';
 import { errnoText } from '../sys/libc.ts';
 import { addressOf, mapLargeArrays } from '../sys/memory.ts';
-import { keepCapabilities } from '../sys/namespace.ts';
 import { flowCapabilities, USER_CHANGE } from './capabilities.ts';
 import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
 import { type FlowPage, type FlowSource, flowPage, NO_FLOWS } from './flow-report.ts';

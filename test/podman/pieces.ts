@@ -1,4 +1,5 @@
 /** What the cases have in common: how a case looks, what they serve and ask for, and how they judge. */
+import { ip4 } from '../support/packets.ts';
 import { HOST4, HOST6, PEER4, PORT, urlHost } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
 import { asked, fetched, type Podman } from './podman.ts';
@@ -29,7 +30,7 @@ export const who = (port: number): string =>
   `exec socat TCP6-LISTEN:${port},fork SYSTEM:'echo $SOCAT_PEERADDR'`;
 /** An IPv4 address as the last two groups of a v4-mapped one. */
 export const hex = (address: string): string =>
-  Buffer.from(address.split('.').map(Number)).toString('hex').replace(/^.{4}/, '$&:');
+  Buffer.from(ip4(address)).toString('hex').replace(/^.{4}/, '$&:');
 /** The same for UDP: the datagram's line and the client's address. */
 export const udpWho = (port: number): string =>
   `exec socat UDP6-RECVFROM:${port},fork SYSTEM:'read x; echo $x $SOCAT_PEERADDR'`;

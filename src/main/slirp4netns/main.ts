@@ -1,3 +1,4 @@
+// bundle: front-end slirp4netns/main
 /**
  * Entry of the `slirp4netns` front end, started by bin/slirp4netns in the user namespace that the options ask for. Ends with 0 when
  * it was told to, with 1 and one reason on standard error for every error.
@@ -64,7 +65,7 @@ const PACKET_THREAD = 'packet thread 0';
  */
 const booted = process.env.SLIRP4NETNS_SERVES === '1' ? bootPacketThread(PACKET_THREAD) : undefined;
 // Asked for now: nothing can be loaded behind the wall (../wall.ts).
-const leaving = import('../../sys/namespace.ts');
+const leaving = import('../../sys/process.ts');
 const saying = import('./serve.ts');
 const leave = async (status: number): Promise<never> => (await leaving).exitNow(status);
 main(process.argv.slice(2)).then(leave, async (error: Error) => {
