@@ -24,6 +24,7 @@ import {
   IOVEC_BYTES,
   iovecWrite,
   MSGHDR_BYTES,
+  msghdrControlWrite,
   msghdrWrite,
   sendmsg,
   socketpair,
@@ -57,7 +58,8 @@ export class LeftBehind {
     u32[controlWord + CMSG_HEADER_BYTES / 4] = other;
     u32[controlWord + CMSG_HEADER_BYTES / 4 + 1] = fd;
     iovecWrite(u32, IOV_AT >> 2, address, 1);
-    msghdrWrite(u32, 0, 0, 0, address + IOV_AT, 1, address + CONTROL_AT, CMSG_HEADER_BYTES + FDS * 4);
+    msghdrWrite(u32, 0, 0, 0, address + IOV_AT, 1);
+    msghdrControlWrite(u32, 0, address + CONTROL_AT, CMSG_HEADER_BYTES + FDS * 4);
     const r = sendmsg(one, address, 0);
     return r < 0 ? r : 0;
   }

@@ -36,6 +36,7 @@ import {
   MMSGHDR_LEN_WORD,
   MMSGHDR_WORDS,
   MSGHDR_FLAGS_WORD,
+  msghdrControlWrite,
   msghdrWrite,
   peerAddress,
   recvmmsg,
@@ -168,7 +169,7 @@ export class DatagramSplice implements FlowSource {
     iovecWrite(iov, 2 * i * IOVEC_WORDS, addressA, bytesA);
     iovecWrite(iov, (2 * i + 1) * IOVEC_WORDS, addressB, bytesB);
     const iovAddress = this.#sendIov.address + 2 * i * IOVEC_BYTES;
-    msghdrWrite(this.#sendHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iovAddress, bytesB > 0 ? 2 : 1, 0, 0);
+    msghdrWrite(this.#sendHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iovAddress, bytesB > 0 ? 2 : 1);
     this.#lastMs[flow] = now;
     if (this.#sent[flow]! < MANY) this.#sent[flow]!++;
     this.#bytes(origin.toGuest)[flow]! += bytesA + bytesB;
@@ -285,7 +286,7 @@ export class DatagramSplice implements FlowSource {
       for (let i = 0; i < BATCH; i++) {
         iovecWrite(this.#recvIov.u32, i * IOVEC_WORDS, base + i * DATAGRAM_BYTES, DATAGRAM_BYTES);
         const iov = this.#recvIov.address + i * IOVEC_BYTES;
-        msghdrWrite(this.#recvHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iov, 1, 0, 0);
+        msghdrWrite(this.#recvHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iov, 1);
       }
       const n = recvmmsg(fd, this.#recvHeaders.address, BATCH, MSG_DONTWAIT);
       if (n < 0) {
@@ -333,9 +334,8 @@ export class DatagramSplice implements FlowSource {
         nameBytes,
         this.#sendIov.address + count * IOVEC_BYTES,
         1,
-        this.#control.address,
-        controlBytes,
       );
+      msghdrControlWrite(this.#sendHeaders.u32, count * MMSGHDR_WORDS, this.#control.address, controlBytes);
       count++;
     }
     this.#sendAll(this.#listenerFd[flow]!, count);
