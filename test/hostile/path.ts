@@ -82,10 +82,10 @@ export class GuestEnd {
   constructor(fd: number) {
     this.#fd = fd;
     for (let i = 0; i < BATCH; i++)
-      msghdrWrite(this.#outMsgs.u32, i * MMSGHDR_WORDS, 0, 0, this.#outIov.address + i * 16, 1, 0, 0);
+      msghdrWrite(this.#outMsgs.u32, i * MMSGHDR_WORDS, 0, 0, this.#outIov.address + i * 16, 1);
     for (let i = 0; i < OUT_BATCH; i++) {
       iovecWrite(this.#inIov.u32, i * 4, this.#in.address + i * ROOM, ROOM);
-      msghdrWrite(this.#inMsgs.u32, i * MMSGHDR_WORDS, 0, 0, this.#inIov.address + i * 16, 1, 0, 0);
+      msghdrWrite(this.#inMsgs.u32, i * MMSGHDR_WORDS, 0, 0, this.#inIov.address + i * 16, 1);
     }
   }
 

@@ -35,6 +35,7 @@ import {
   MMSGHDR_LEN_WORD,
   MMSGHDR_WORDS,
   MSGHDR_FLAGS_WORD,
+  msghdrControlWrite,
   msghdrWrite,
   NAME_BYTES,
   peerAddress,
@@ -166,7 +167,7 @@ export class DatagramSplice implements FlowSource {
     iovecWrite(iov, 2 * i * IOVEC_WORDS, addressA, bytesA);
     iovecWrite(iov, (2 * i + 1) * IOVEC_WORDS, addressB, bytesB);
     const iovAddress = this.#sendIov.address + 2 * i * IOVEC_BYTES;
-    msghdrWrite(this.#sendHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iovAddress, bytesB > 0 ? 2 : 1, 0, 0);
+    msghdrWrite(this.#sendHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iovAddress, bytesB > 0 ? 2 : 1);
     this.#lastMs[flow] = now;
     if (this.#sent[flow]! < MANY) this.#sent[flow]!++;
     this.#bytes(origin.toGuest)[flow]! += bytesA + bytesB;
@@ -282,7 +283,7 @@ export class DatagramSplice implements FlowSource {
       for (let i = 0; i < BATCH; i++) {
         iovecWrite(this.#recvIov.u32, i * IOVEC_WORDS, base + i * DATAGRAM_BYTES, DATAGRAM_BYTES);
         const iov = this.#recvIov.address + i * IOVEC_BYTES;
-        msghdrWrite(this.#recvHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iov, 1, 0, 0);
+        msghdrWrite(this.#recvHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iov, 1);
       }
       const n = recvmmsg(fd, this.#recvHeaders.address, BATCH, MSG_DONTWAIT);
       if (n < 0) {
@@ -330,9 +331,8 @@ export class DatagramSplice implements FlowSource {
         nameBytes,
         this.#sendIov.address + count * IOVEC_BYTES,
         1,
-        this.#control.address,
-        controlBytes,
       );
+      msghdrControlWrite(this.#sendHeaders.u32, count * MMSGHDR_WORDS, this.#control.address, controlBytes);
       count++;
     }
     this.#sendAll(this.#listenerFd[flow]!, count);

@@ -112,7 +112,7 @@ export class TcpTranslator {
     this.#receiver = new TcpReceiver(ctx, tcb, buffers, outOfOrder, pending, closing);
     this.#retransmission = retransmission;
     this.#run = run;
-    this.#sender = new TcpSender(ctx, tcb, timestamps, output, pending, closing, retransmission, run);
+    this.#sender = new TcpSender(ctx, { tcb, timestamps, output, pending, closing, retransmission, run });
   }
 
   /**

@@ -20,6 +20,16 @@ import type { Retransmission } from './retransmission.ts';
 import type { SegmentRun } from './run.ts';
 import type { Timestamps } from './timestamps.ts';
 
+export interface SenderParts {
+  readonly tcb: TcpControlBlocks;
+  readonly timestamps: Timestamps;
+  readonly output: SegmentOutput;
+  readonly pending: Pending;
+  readonly closing: TcpClosing;
+  readonly retransmission: Retransmission;
+  readonly run: SegmentRun;
+}
+
 export class TcpSender {
   readonly #ctx: ShardContext;
   readonly #tcb: TcpControlBlocks;
@@ -30,24 +40,15 @@ export class TcpSender {
   readonly #retransmission: Retransmission;
   readonly #run: SegmentRun;
 
-  constructor(
-    ctx: ShardContext,
-    tcb: TcpControlBlocks,
-    timestamps: Timestamps,
-    output: SegmentOutput,
-    pending: Pending,
-    closing: TcpClosing,
-    retransmission: Retransmission,
-    run: SegmentRun,
-  ) {
+  constructor(ctx: ShardContext, parts: SenderParts) {
     this.#ctx = ctx;
-    this.#tcb = tcb;
-    this.#timestamps = timestamps;
-    this.#output = output;
-    this.#pending = pending;
-    this.#closing = closing;
-    this.#retransmission = retransmission;
-    this.#run = run;
+    this.#tcb = parts.tcb;
+    this.#timestamps = parts.timestamps;
+    this.#output = parts.output;
+    this.#pending = parts.pending;
+    this.#closing = parts.closing;
+    this.#retransmission = parts.retransmission;
+    this.#run = parts.run;
   }
 
   /**
