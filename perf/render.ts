@@ -2,7 +2,7 @@
  * Reports from results.
  *
  * usage: scripts/node.sh perf/render.ts [FILE.json...]    write FILE.md and FILE.html beside each; none named: all in perf/
- *        scripts/node.sh perf/render.ts --comparison      write docs/comparison.md from the newest full report in perf/
+ *        scripts/node.sh perf/render.ts --comparison      write docs/comparison.md and .svg from the newest full report in perf/
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -10,9 +10,11 @@ import { fileURLToPath } from 'node:url';
 import { comparison, newestReport } from './harness/report/comparison.ts';
 import { html } from './harness/report/html.ts';
 import { markdown } from './harness/report/markdown.ts';
+import { overviewSvg } from './harness/report/overview.ts';
 import { parseResult } from './harness/result.ts';
 
 const perf = fileURLToPath(new URL('.', import.meta.url));
+const comparisonChart = fileURLToPath(new URL('../docs/comparison.svg', import.meta.url));
 const comparisonPage = fileURLToPath(new URL('../docs/comparison.md', import.meta.url));
 
 const keptReports = (): readonly string[] =>
@@ -31,7 +33,7 @@ const errorText = (error: Error): string =>
   error.message.replace(/^[A-Z]+: /, '').replace(/, \w+( '.*')?$/, '');
 
 const USAGE = `usage: npm run report [-- FILE.json...]  write FILE.md and FILE.html beside each; none named: those in perf/
-       npm run comparison                write docs/comparison.md from the newest full report in perf/
+       npm run comparison                write docs/comparison.md and .svg from the newest full report in perf/
 `;
 
 const args = process.argv.slice(2);
@@ -58,7 +60,8 @@ try {
     const newest = newestReport(results);
     if (newest === null) throw new Error('perf/ has no report yet: scripts/iperf-harness.sh --json FILE');
     writeFileSync(comparisonPage, `${comparison(newest.result, newest.name)}\n`);
-    console.log(`docs/comparison.md: from perf/${newest.name}`);
+    writeFileSync(comparisonChart, overviewSvg(newest.result));
+    console.log(`docs/comparison.md, docs/comparison.svg: from perf/${newest.name}`);
   } else
     for (const file of args.length > 0 ? args : keptReports().map((name) => `${perf}${name}`)) {
       const result = parseResult(read(file), basename(file));

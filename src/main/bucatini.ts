@@ -119,7 +119,7 @@ async function ownVersion(): Promise<string> {
 
 function refuseOperands(operands: readonly string[]): void {
   if (operands.length > 0)
-    throw new Error(`${JSON.stringify(operands[0])}: takes no arguments; leave it out`);
+    throw new Error(`${JSON.stringify(operands[0])}: unexpected argument; leave it out`);
 }
 
 /** The subcommand's name in front of what went wrong in it. */

@@ -10,7 +10,7 @@
  * and headers are only looked at inside the small slot.
  */
 
-import { addressRead } from '../proto/address.ts';
+import { addressRead, addressSetIpv4 } from '../proto/address.ts';
 import { readU16, readU32 } from '../proto/be.ts';
 import { Drop } from '../proto/drop.ts';
 import { ETH_BYTES, EtherType, etherType } from '../proto/ethernet.ts';
@@ -439,14 +439,8 @@ export class TapReader implements Stage {
       }
       proto = ipv4Protocol(u8, ipAt);
       transport = headerBytes;
-      words[0] = 0;
-      words[1] = 0;
-      words[2] = 0xffff;
-      words[3] = ipv4Src(u8, ipAt);
-      words[4] = 0;
-      words[5] = 0;
-      words[6] = 0xffff;
-      words[7] = ipv4Dst(u8, ipAt);
+      addressSetIpv4(words, 0, ipv4Src(u8, ipAt));
+      addressSetIpv4(words, 4, ipv4Dst(u8, ipAt));
     } else if (type === EtherType.ipv6) {
       if (ipv6HeaderBytes(u8, ipAt, ipBytes) < 0) return 0;
       if (ipv6Upper(u8, ipAt, ipInA, this.#upper) < 0) return 0;

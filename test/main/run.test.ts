@@ -621,7 +621,7 @@ describeNeeding('doctor and selftest', tapNeeds, () => {
       const report = await runToEnd(bucatini('bug-report', socket, `${dir}/none`));
       expect(report.status).toBe(0);
       expect(report.stdout).toMatch(/^## Counters\n\ncounter +value.*^tapReads +\d/ms);
-      expect(report.stdout).toMatch(/^not to be had: ENOENT$/m);
+      expect(report.stdout).toMatch(/^not available: ENOENT$/m);
       expect(report.stdout).not.toContain('secret-name');
     } finally {
       killTree(running.pid);

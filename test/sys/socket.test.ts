@@ -28,8 +28,8 @@ afterEach(() => {
 
 /** A bound socket and its port. */
 function bound(type: number, words = LOOPBACK): [number, number] {
-  const family = words[2] === 0xffff ? k.AF_INET : k.AF_INET6;
-  const fd = kept(s.socket(family, type | k.SOCK_NONBLOCK | k.SOCK_CLOEXEC, 0));
+  const domain = words[2] === 0xffff ? k.AF_INET : k.AF_INET6;
+  const fd = kept(s.socket(domain, type | k.SOCK_NONBLOCK | k.SOCK_CLOEXEC, 0));
   expect(s.bind(fd, at(NAME_AT), s.sockaddrWrite(buffer.u8, NAME_AT, words, 0, 0))).toBe(0);
   return [fd, portOf(fd)];
 }

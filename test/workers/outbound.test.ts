@@ -27,8 +27,8 @@ afterEach(() => {
 });
 
 function open(remote: string, type: number = SOCK_DGRAM): number {
-  const family = remote.includes(':') ? AF_INET6 : AF_INET;
-  const fd = socket(family, type | SOCK_CLOEXEC, type === SOCK_DGRAM ? IPPROTO_UDP : 0);
+  const domain = remote.includes(':') ? AF_INET6 : AF_INET;
+  const fd = socket(domain, type | SOCK_CLOEXEC, type === SOCK_DGRAM ? IPPROTO_UDP : 0);
   expect(fd).toBeGreaterThanOrEqual(0);
   fds.push(fd);
   return fd;

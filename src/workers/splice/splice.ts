@@ -6,7 +6,15 @@
  *     peer on 127.0.0.1 ──▶ published port ──▶ host-io ──takeStream──▶ splice ──▶ socket inside ──▶ guest's address
  *     program inside on 127.0.0.1 ──▶ listener inside (device lo) ──▶ splice ──▶ socket on the host ──▶ the same address
  */
-import { isLoopback, isV4Mapped } from '../../proto/address.ts';
+import {
+  addressCopy,
+  addressSetLoopback,
+  familyAt,
+  familyOf,
+  isLinkLocal,
+  isLoopback,
+  isV4Mapped,
+} from '../../proto/address.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { localAddressOf } from '../../sys/cmsg.ts';
 import {
@@ -170,7 +178,7 @@ export class Splice implements Stage, LoopbackPath {
 
   takeStream(fd: number, words: Uint32Array, port: number): void {
     const isV4 = isV4Mapped(words, 0);
-    if (!this.#o.splice.hostLoToNsLo || !this.#localAddress(fd)) this.#guestAddress(isV4);
+    if (!this.#o.splice.hostLoToNsLo || !this.#localAddress(fd)) this.#guestAddress(isV4 ? 4 : 6);
     this.#streams.take(fd, true, this.#words, 4, port);
   }
 
@@ -197,7 +205,7 @@ export class Splice implements Stage, LoopbackPath {
     if (this.#o.splice.hostLoToNsLo && isLoopback(words, 4)) {
       for (let i = 0; i < 4; i++) origin.words[8 + i] = words[4 + i]!;
     } else {
-      this.#guestAddress(isV4Mapped(words, 0));
+      this.#guestAddress(familyOf(words, 0));
       for (let i = 0; i < 4; i++) origin.words[8 + i] = this.#words[4 + i]!;
     }
     this.#datagrams.take(origin, performance.now(), addressA, bytesA, addressB, bytesB);
@@ -221,14 +229,12 @@ export class Splice implements Stage, LoopbackPath {
   }
 
   /** The guest's own address, into words[4..7]; its loopback where it has none that can be used without a scope. */
-  #guestAddress(isV4: boolean): void {
+  #guestAddress(family: 4 | 6): void {
     const { seen } = this.#addressing;
-    const at = isV4 ? 0 : 4;
-    const isKnown = seen[at + 3] !== 0 && (isV4 || seen[at]! >>> 22 !== 0xfe80 >>> 6);
-    for (let i = 0; i < 4; i++) this.#words[4 + i] = isKnown ? seen[at + i]! : 0;
-    if (isKnown) return;
-    this.#words[6] = isV4 ? 0xffff : 0;
-    this.#words[7] = isV4 ? 0x7f00_0001 : 1;
+    const at = familyAt(family);
+    const needsScope = family === 6 && isLinkLocal(seen, at);
+    if (seen[at + 3] !== 0 && !needsScope) addressCopy(seen, at, this.#words, 4);
+    else addressSetLoopback(this.#words, 4, family);
   }
 
   // ------------------------------------------------------------------------------------------ listeners inside

@@ -5,7 +5,7 @@
  * A protocol is a module that the constructor makes, that #onIpv4 and #onIpv6 give its packets, and #fire its timers.
  */
 
-import { addressRead } from '../../proto/address.ts';
+import { addressRead, addressSetIpv4, isLoopback, isMulticast, isV4Mapped } from '../../proto/address.ts';
 import { Drop } from '../../proto/drop.ts';
 import { ETH_BYTES, EtherType, etherType } from '../../proto/ethernet.ts';
 import { Icmp6Type } from '../../proto/icmpv6.ts';
@@ -349,14 +349,8 @@ export class Shard implements Stage, FlowSource {
     p.transportBytesInA = Math.min(p.transportBytes, inA - headerBytes);
     const src = ipv4Src(u8, ipAt);
     const a = p.addr;
-    a[0] = 0;
-    a[1] = 0;
-    a[2] = 0xffff;
-    a[3] = src;
-    a[4] = 0;
-    a[5] = 0;
-    a[6] = 0xffff;
-    a[7] = ipv4Dst(u8, ipAt);
+    addressSetIpv4(a, 0, src);
+    addressSetIpv4(a, 4, ipv4Dst(u8, ipAt));
     // 127/8 and 224/3 (multicast, reserved, broadcast) are nobody's source; 0.0.0.0 only asks for DHCP.
     if (src >>> 24 === 127 || src >>> 29 === 7) return packetDiscard(ctx, p, StageDrop.ipSource);
     ctx.addressing.learn4(src);
@@ -401,10 +395,9 @@ export class Shard implements Stage, FlowSource {
     addressRead(u8, ipAt + IPV6_SRC, p.addr, 0);
     addressRead(u8, ipAt + IPV6_DST, p.addr, 4);
     const a = p.addr;
-    const loopback = a[0] === 0 && a[1] === 0 && a[2] === 0 && a[3] === 1;
     // ::ffff:0:0/96 stands for IPv4 in the tables: no packet of IPv6 has such a source (RFC 4291 section 2.5.5.2).
-    const mapped = a[0] === 0 && a[1] === 0 && a[2] === 0xffff;
-    if (a[0]! >>> 24 === 0xff || loopback || mapped) return packetDiscard(ctx, p, StageDrop.ipSource);
+    if (isV4Mapped(a, 0) || isMulticast(a, 0) || isLoopback(a, 0))
+      return packetDiscard(ctx, p, StageDrop.ipSource);
     ctx.addressing.learn6(a, 0);
     switch (p.proto) {
       case IpProtocol.tcp:
