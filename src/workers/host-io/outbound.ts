@@ -28,7 +28,6 @@ import { NativeBuffer } from '../../sys/memory.ts';
 import { bind, NAME_BYTES, setsockoptBytes, setsockoptInt, sockaddrWrite } from '../../sys/socket.ts';
 import type { EnginePlan, HostChange } from '../engine-plan.ts';
 
-
 export class Outbound {
   /** Source addresses, IPv4 in words 0..3, IPv6 in 4..7: zero where the plan has none. */
   readonly #source = new Uint32Array(8);
