@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * A Unix stream socket that answers one JSON request a connection. A request ends where its first JSON value ends, with the client's
  * half of the connection, or at the first word that begins none; what comes behind it is not looked at. Nobody waits for anybody: a
@@ -110,7 +111,8 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
       client.isAsking = false;
     });
     // What else it sends is read and forgotten: closing on unread data would take the reply from it.
-    setTimeout(() => socket.destroy(), LINGER_MS).unref();
+    const linger = setTimeout(() => socket.destroy(), LINGER_MS).unref();
+    socket.once('close', () => clearTimeout(linger)); // it would keep the socket's memory, and many requests come in a row
   };
   const finish = (request: string | undefined): void => {
     reply(request).catch((error: Error) => {

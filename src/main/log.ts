@@ -1,16 +1,19 @@
+// bundle: boot
 /** What people read on standard error: one line per event, levels as in --log-level, no packet content. */
-import type { LogLevel } from './options.ts';
+
+import type { EnginePlan } from '../workers/engine-plan.ts';
+import { LOG_LEVELS } from '../workers/log-levels.ts';
 import { put } from './output.ts';
 
-const LEVELS: readonly LogLevel[] = ['error', 'warning', 'info', 'debug'];
+export type LogLevel = EnginePlan['logLevel'];
 
 export type Log = (level: LogLevel, text: string) => void;
 
 /** @param upTo  the least important level that is said */
 export function makeLog(upTo: LogLevel): Log {
-  const last = LEVELS.indexOf(upTo);
+  const last = LOG_LEVELS.indexOf(upTo);
   return (level, text) => {
-    if (LEVELS.indexOf(level) <= last) say(level === 'info' ? text : `${level}: ${text}`);
+    if (LOG_LEVELS.indexOf(level) <= last) say(level === 'info' ? text : `${level}: ${text}`);
   };
 }
 

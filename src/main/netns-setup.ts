@@ -8,42 +8,34 @@
  * The descriptors that come out (TAP, namespace) belong to the process and outlive the thread. Everything is synchronous:
  * libuv's pool threads are still in the host's namespace. /proc/sys/net shows the namespace of the thread that looks.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import {
-  AF_INET,
-  AF_INET6,
-  CLONE_NEWNET,
   Errno,
   IFA_F_DEPRECATED,
   IFA_F_TEMPORARY,
   IFA_F_TENTATIVE,
-  O_NONBLOCK,
   RT_SCOPE_LINK,
   RT_TABLE_MAIN,
   RTN_UNICAST,
-  SOCK_CLOEXEC,
-  SOCK_DGRAM,
 } from '../sys/constants.ts';
 import { checked, SysError } from '../sys/error.ts';
-import { close } from '../sys/io.ts';
-import { openPath, setns, unshare } from '../sys/namespace.ts';
 import { RouteSocket } from '../sys/netlink.ts';
-import { socket } from '../sys/socket.ts';
+import { openPath } from '../sys/path.ts';
 import { openTap, type Tap } from '../sys/tap.ts';
 import type { Ipv4Plan, TapPlan } from '../workers/engine-plan.ts';
+import { type HostNetwork, type PlannedNetwork, planNetwork } from './address-plan.ts';
 import {
-  type HostNetwork,
-  isLinkLocal,
-  type PlannedNetwork,
-  planNetwork,
-  samePrefix,
-} from './address-plan.ts';
-import type { NetnsJob } from './netns.ts';
+  enterNamespace,
+  introduce,
+  kernelHasIpv6,
+  type NetnsTarget,
+  TX_QUEUE_FRAMES,
+  trySysctl,
+} from './host/netns-steps.ts';
+import { isLinkLocal, samePrefix } from './host/prefix.ts';
+import type { NetnsStep, SocketsInside } from './netns.ts';
 import type { Settings } from './options.ts';
 import { readResolvConf } from './resolv-conf.ts';
-
-/** Make a namespace, or enter the one at a path under /proc or a bind mount. */
-export type NetnsTarget = { readonly kind: 'new' } | { readonly kind: 'path'; readonly path: string };
 
 /** What the engine needs; the interface may still be down. */
 export interface NetnsTap {
@@ -51,20 +43,13 @@ export interface NetnsTap {
   readonly network: PlannedNetwork;
 }
 
-/** One step done; the thread has to go on to the next, but may do other things between. */
-export type NetnsStep<Made = NetnsTap> =
-  /** The namespace is there; the descriptor is the process's from now on. Only with target kind 'new'. */
-  | { readonly kind: 'namespace'; readonly fd: number }
-  /** The TAP is there: the engine may start while the rest is configured. */
-  | { readonly kind: 'tap'; readonly made: Made }
-  /** All is done. What could not be done but is not needed for traffic, for the log. */
-  | { readonly kind: 'configured'; readonly notes: readonly string[] };
-
-/** Frames that wait in the TAP for us; the kernel's 500 are one window of a fast download at MTU 1500. */
-export const TX_QUEUE_FRAMES = 4096;
+export interface NetnsJob extends SocketsInside {
+  readonly settings: Settings;
+  readonly target: NetnsTarget;
+}
 
 /** @throws SysError or UsageError; what was made goes away with the thread and the descriptors */
-export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep, void, void> {
+export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep<NetnsTap>, void, void> {
   const notes: string[] = [];
   const network = planNetwork(settings, readHostNetwork(settings), readResolvConf());
   enterNamespace(target);
@@ -97,35 +82,6 @@ export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep
 function openOwnNetns(): number {
   const own = '/proc/thread-self/ns/net';
   return checked(openPath(own, 0), 'open', own, 'mount /proc');
-}
-
-/** Move the calling thread into a network namespace, made or found. @throws SysError with the remedy */
-export function enterNamespace(target: NetnsTarget): void {
-  if (target.kind === 'new') {
-    checked(
-      unshare(CLONE_NEWNET),
-      'unshare',
-      'CLONE_NEWNET',
-      'the caller needs CAP_SYS_ADMIN in its user namespace',
-    );
-    return;
-  }
-  const fd = checked(
-    openPath(target.path, O_NONBLOCK), // a FIFO is told, not waited for
-    'open',
-    target.path,
-    'it must exist and be readable by this user',
-  );
-  const r = setns(fd, CLONE_NEWNET);
-  close(fd);
-  if (r === -Errno.EINVAL)
-    throw new SysError('setns', target.path, Errno.EINVAL, 'it is no network namespace');
-  checked(
-    r,
-    'setns',
-    target.path,
-    'its user namespace must be ours or below ours; attach by PID enters it first',
-  );
 }
 
 function makeTap(name: string, target: NetnsTarget): Tap {
@@ -172,10 +128,10 @@ function configureLink(
   }
   route.setLink(index, { mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
   const keeps = target.kind !== 'new';
-  if (ipv4 !== undefined) addDefaultRoute(route, index, AF_INET, ipv4, mac, keeps, notes);
+  if (ipv4 !== undefined) addDefaultRoute(route, index, 4, ipv4, mac, keeps, notes);
   if (ipv6 === undefined) return;
   try {
-    addDefaultRoute(route, index, AF_INET6, ipv6, mac, keeps, notes);
+    addDefaultRoute(route, index, 6, ipv6, mac, keeps, notes);
   } catch (error) {
     // A namespace of someone else's may have IPv6 switched off: IPv4 is still worth having.
     if (ipv4 === undefined || !(error instanceof SysError)) throw error;
@@ -187,7 +143,7 @@ function configureLink(
 function addDefaultRoute(
   route: RouteSocket,
   index: number,
-  family: typeof AF_INET | typeof AF_INET6,
+  family: 4 | 6,
   plan: Pick<Ipv4Plan, 'guest' | 'prefixLen' | 'gateway' | 'dns'>,
   mac: string,
   keeps: boolean,
@@ -196,18 +152,17 @@ function addDefaultRoute(
   const { guest, prefixLen, gateway, dns } = plan;
   route.addAddress(index, family, guest, prefixLen, { nodad: true });
   // The kernel takes a gateway only where a route already leads; IPv6 link-local ones it finds by themselves.
-  const reachable = samePrefix(gateway, guest, prefixLen) || (family === AF_INET6 && isLinkLocal(gateway));
+  const reachable = samePrefix(gateway, guest, prefixLen) || (family === 6 && isLinkLocal(gateway));
   if (!reachable) {
-    route.addRoute({ family, dst: gateway, prefixLen: family === AF_INET ? 32 : 128, oif: index });
+    route.addRoute({ family, dst: gateway, prefixLen: family === 4 ? 32 : 128, oif: index });
   }
   const inFront = keeps ? metricInFront(route, family) : undefined;
   if (inFront !== undefined) {
-    const name = family === AF_INET ? 'IPv4' : 'IPv6';
-    notes.push(`the namespace has an ${name} default route: it stays, and ours goes in front of it`);
+    notes.push(`the namespace has an IPv${family} default route: it stays, and ours goes in front of it`);
   }
   route.addRoute({
     family,
-    dst: family === AF_INET ? '0.0.0.0' : '::',
+    dst: family === 4 ? '0.0.0.0' : '::',
     prefixLen: 0,
     gateway,
     oif: index,
@@ -218,33 +173,11 @@ function addDefaultRoute(
 }
 
 /**
- * Our addresses that the first packets go to. While the kernel asks for a MAC address it keeps 256 small packets at most
- * (unres_qlen_bytes) and drops the others without a word: a program that sends more at once as it starts, to an engine that is slow to
- * answer as it starts too, would lose them.
- */
-export function introduce(
-  route: RouteSocket,
-  index: number,
-  family: typeof AF_INET | typeof AF_INET6,
-  addresses: readonly string[],
-  mac: string,
-): void {
-  for (const address of addresses) {
-    try {
-      route.addNeighbour(index, family, address, mac);
-    } catch (error) {
-      if (!(error instanceof SysError)) throw error;
-      return; // it asks, then
-    }
-  }
-}
-
-/**
  * Metric for a default route in front of those that a namespace has. Linux would make one route with two next hops of two IPv6 ones of
  * the same metric, and send a part of the connections by each; of IPv4 ones the newest is in front.
  * @returns undefined when it has none
  */
-function metricInFront(route: RouteSocket, family: typeof AF_INET | typeof AF_INET6): number | undefined {
+function metricInFront(route: RouteSocket, family: 4 | 6): number | undefined {
   const metrics = route
     .routes()
     .filter(
@@ -252,7 +185,7 @@ function metricInFront(route: RouteSocket, family: typeof AF_INET | typeof AF_IN
     )
     .map((r) => r.priority);
   if (metrics.length === 0) return undefined;
-  return Math.max(Math.min(...metrics) - 1, family === AF_INET ? 0 : 1);
+  return Math.max(Math.min(...metrics) - 1, family === 4 ? 0 : 1);
 }
 
 /**
@@ -281,7 +214,7 @@ export function hostNetwork(
   return {
     links,
     addresses: addresses.map((a) => ({
-      family: a.family === AF_INET6 ? 6 : 4,
+      family: a.family,
       linkIndex: a.index,
       address: a.address,
       prefixLen: a.prefixLen,
@@ -289,7 +222,7 @@ export function hostNetwork(
       usable:
         a.scope < RT_SCOPE_LINK &&
         (a.flags & unusable) === 0 &&
-        (a.family !== AF_INET6 || (a.flags & IFA_F_TEMPORARY) === 0),
+        (a.family !== 6 || (a.flags & IFA_F_TEMPORARY) === 0),
     })),
     routes: routes.flatMap((r) => {
       const hop = r.hops?.[0];
@@ -298,13 +231,13 @@ export function hostNetwork(
       const gateway = r.gateway ?? hop?.gateway;
       return [
         {
-          family: r.family === AF_INET6 ? (6 as const) : (4 as const),
+          family: r.family,
           linkIndex,
           destination: r.dst,
           prefixLen: r.prefixLen,
           metric: r.priority,
           // An IPv6 gateway of an IPv4 route (RFC 5549) means nothing to an IPv4 guest.
-          ...(gateway !== undefined && gateway.includes(':') === (r.family === AF_INET6) && { gateway }),
+          ...(gateway !== undefined && gateway.includes(':') === (r.family === 6) && { gateway }),
         },
       ];
     }),
@@ -321,14 +254,6 @@ export function hasIpv6(): boolean {
   }
 }
 
-/** Whether the kernel has IPv6, even if no interface does: a socket can be made. */
-export function kernelHasIpv6(): boolean {
-  const fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return false;
-  close(fd);
-  return true;
-}
-
 function setIfDifferent(path: string, value: string, notes: string[]): void {
   try {
     if (readFileSync(`/proc/sys/${path}`, 'utf8').trim() === value) return;
@@ -336,13 +261,4 @@ function setIfDifferent(path: string, value: string, notes: string[]): void {
     return; // not there in this kernel: nothing to undo
   }
   trySysctl(path, value, notes);
-}
-
-/** Set a sysctl of the namespace. @param path  below /proc/sys @param notes  gets a line when it cannot be */
-export function trySysctl(path: string, value: string, notes: string[]): void {
-  try {
-    writeFileSync(`/proc/sys/${path}`, value);
-  } catch (error) {
-    notes.push(`cannot set ${path.replaceAll('/', '.')} inside: ${(error as Error).message}`);
-  }
 }

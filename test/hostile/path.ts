@@ -9,11 +9,10 @@
 
 import { dropName } from '../../src/proto/drop.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE, DROP_MAX } from '../../src/ring/counters.ts';
-import { allocateShared } from '../../src/ring/layout.ts';
-import { FramePool, Ownership, SlotStack } from '../../src/ring/pool.ts';
-import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
+import type { SlotStack } from '../../src/ring/pool.ts';
 import {
   AF_UNIX,
+  Errno,
   MSG_DONTWAIT,
   SO_SNDBUF,
   SOCK_CLOEXEC,
@@ -22,7 +21,7 @@ import {
   SOL_SOCKET,
 } from '../../src/sys/constants.ts';
 import { close } from '../../src/sys/io.ts';
-import { addressOf, NativeBuffer } from '../../src/sys/memory.ts';
+import { NativeBuffer } from '../../src/sys/memory.ts';
 import {
   iovecWrite,
   MMSGHDR_LEN_WORD,
@@ -33,13 +32,13 @@ import {
   setsockoptInt,
   socketpair,
 } from '../../src/sys/socket.ts';
+import { Assembly } from '../../src/workers/assembly.ts';
+import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { Notices } from '../../src/workers/notices.ts';
-import { Owner } from '../../src/workers/owners.ts';
-import { LinkRing, slotShares } from '../../src/workers/plan.ts';
 import { stageDropName } from '../../src/workers/stage-drop.ts';
 import { TapReader } from '../../src/workers/tap-reader.ts';
-import { Shard } from '../../src/workers/translator/shard.ts';
+import type { Shard } from '../../src/workers/translator/shard.ts';
 import type { Prng } from '../support/netsim/prng.ts';
 import { PLAN_ADDRESSES } from './corpus.ts';
 import { DrainingHost } from './draining-host.ts';
@@ -129,7 +128,7 @@ export class GuestEnd {
       MSG_DONTWAIT,
     );
     if (r < 0) {
-      if (r === -11) return 0;
+      if (r === -Errno.EAGAIN) return 0;
       throw new Error(`sendmmsg: errno ${-r}`);
     }
     this.#sent += r;
@@ -193,36 +192,22 @@ export class HostilePath {
       debugOwnership: true,
       logLevel: 'warning',
     };
-    const rings = o.shards * 4 + 1;
-    const request = { smallSlots, largeSlots, rings, ringDescriptors: 2048, counterBlocks: 1, logBytes: 256 };
-    const { sab, layout, baseAddress } = allocateShared(request, addressOf);
+    const { sab, layout } = engineMemory(this.plan, { ringDescriptors: 2048, logBytes: 256 });
     this.#keep = sab;
-    const pool = new FramePool(sab, layout, baseAddress);
-    const ownership = new Ownership(sab, layout, true);
-    const shares = slotShares(smallSlots, largeSlots, o.shards);
-    ownership.assign(...shares.readerSmall, Owner.reader);
-    ownership.assign(...shares.readerLarge, Owner.reader);
-    ownership.assign(...shares.hostSmall, Owner.hostIo);
-    ownership.assign(...shares.hostLarge, Owner.hostIo);
-    this.#readerSmall = new SlotStack(...shares.readerSmall);
-    this.#readerLarge = new SlotStack(...shares.readerLarge);
-    this.#hostSmall = new SlotStack(...shares.hostSmall);
-    this.#hostLarge = new SlotStack(...shares.hostLarge);
-    const to = (ring: number): RingProducer => new RingProducer(sab, layout, ring, null);
-    const from = (ring: number): RingConsumer => new RingConsumer(sab, layout, ring, null);
-    const all = Array.from({ length: o.shards }, (_, i) => i);
+    const assembly = new Assembly({ plan: this.plan, sab, layout });
+    const readerParts = assembly.readerParts();
+    this.#readerSmall = readerParts.smallSlots;
+    this.#readerLarge = readerParts.largeSlots;
+    const hostParts = assembly.hostParts();
+    this.#hostSmall = hostParts.smallSlots;
+    this.#hostLarge = hostParts.largeSlots;
     const log = (_level: string, text: string): void =>
       void this.logs.set(text, (this.logs.get(text) ?? 0) + 1);
     this.#reader = new TapReader({
-      notices: new Notices(() => {}),
+      ...readerParts,
       plan: this.plan,
-      pool,
-      ownership,
       counters: this.counters,
-      smallSlots: this.#readerSmall,
-      largeSlots: this.#readerLarge,
-      toShards: all.map((s) => to(LinkRing.readerToShard(s))),
-      freed: [...all.map((s) => from(LinkRing.shardToReader(s))), from(LinkRing.hostToReader(o.shards))],
+      notices: new Notices(() => {}),
       onFatal: (text) => {
         throw new Error(text);
       },
@@ -231,37 +216,12 @@ export class HostilePath {
     // A shard starts its clock when it is made: at the same time in every run, so that a seed makes the same run again.
     const clock = performance.now;
     performance.now = () => START_MS;
-    for (const s of all) {
+    for (let shard = 0; shard < o.shards; shard++)
       this.#shards.push(
-        new Shard({
-          shard: s,
-          plan: this.plan,
-          pool,
-          ownership,
-          counters: this.counters,
-          scratchSlot: shares.scratchLarge[0] + s,
-          dnsSlots: [shares.dnsLarge + s * shares.dnsEach, shares.dnsEach],
-          guestMac,
-          fromReader: from(LinkRing.readerToShard(s)),
-          toReader: to(LinkRing.shardToReader(s)),
-          fromHost: from(LinkRing.hostToShard(s)),
-          toHost: to(LinkRing.shardToHost(s)),
-          notices: new Notices(log),
-        }),
+        assembly.shard(shard, { counters: this.counters, guestMac, notices: new Notices(log) }),
       );
-    }
     performance.now = clock;
-    this.host = new DrainingHost({
-      plan: this.plan,
-      pool,
-      ownership,
-      smallSlots: this.#hostSmall,
-      largeSlots: this.#hostLarge,
-      fromShards: all.map((s) => from(LinkRing.shardToHost(s))),
-      toShards: all.map((s) => to(LinkRing.hostToShard(s))),
-      toReader: to(LinkRing.hostToReader(o.shards)),
-      prng: o.prng,
-    });
+    this.host = new DrainingHost({ ...hostParts, plan: this.plan, prng: o.prng });
     this.#onFrame = (u8, at, bytes) => {
       this.framesToGuest++;
       o.onFrame(u8, at, bytes);

@@ -1,10 +1,9 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { helpText, overviewText } from '../../src/main/cli-texts.ts';
-import { COMMAND_NAMES } from '../../src/main/options.ts';
-import { findTool, requireNamespaces } from '../support/require.ts';
-import { describeNeeding } from '../sys/needs.ts';
+import { COMMAND_NAMES } from '../../src/main/commands.ts';
+import { describeNeeding, findTool, requireNamespaces } from '../support/require.ts';
 import { makeSourceTree, type SourceTree, VERSION } from './source-tree.ts';
 
 let tree: SourceTree;
@@ -29,6 +28,11 @@ const launch = (
     env: options.env ?? { PATH: '/usr/bin:/bin' },
     timeout: 20_000,
   });
+
+it("the launcher's list of subcommands is that of the options", () => {
+  const list = /^commands='(.*)'$/m.exec(readFileSync(`${tree.root}/bin/bucatini`, 'utf8'))?.[1];
+  expect(list?.split(' ')).toEqual(COMMAND_NAMES);
+});
 
 describe('launcher without Node', () => {
   it('--help and --version, on top and of each command, with an empty environment and no Node installed', () => {
@@ -140,7 +144,7 @@ describe('errors of options, through the whole program', () => {
     const result = launch(['doctor', 'now'], {
       env: { PATH: '/usr/bin:/bin', NODE_OPTIONS: '--require /does/not/exist' },
     });
-    expect(result.stderr).toContain('takes no arguments');
+    expect(result.stderr).toContain('unexpected argument');
   });
 });
 
@@ -166,14 +170,14 @@ describeNeeding('user namespaces refused', [requireNamespaces], () => {
   it('run: one line that names the switch and the remedy, status 1, nothing else', () => {
     const result = confined('echo 0 >/proc/sys/user/max_user_namespaces', tree.program, 'run', 'true');
     expect(result.stderr).toMatch(
-      /^bucatini: user namespaces are switched off [^\n]*sysctl -w user.max_user_namespaces=15000\n$/,
+      /^bucatini: user namespaces are disabled [^\n]*sysctl -w user.max_user_namespaces=15000\n$/,
     );
     expect(result).toMatchObject({ status: 1, stdout: '' });
   });
 
   it('selftest: the same', () => {
     const result = confined('echo 0 >/proc/sys/user/max_user_namespaces', tree.program, 'selftest');
-    expect(result.stderr).toMatch(/^bucatini: user namespaces are switched off [^\n]*\n$/);
+    expect(result.stderr).toMatch(/^bucatini: user namespaces are disabled [^\n]*\n$/);
     expect(result.status).toBe(1);
   });
 

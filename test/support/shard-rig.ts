@@ -18,14 +18,16 @@ import {
 import { ipv6HopLimit, ipv6PayloadLen, ipv6Upper } from '../../src/proto/ipv6.ts';
 import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { COUNTER_WORDS, DROP_BASE } from '../../src/ring/counters.ts';
-import { allocateShared, type SharedMemory } from '../../src/ring/layout.ts';
-import { FramePool, NO_SLOT, SlotStack } from '../../src/ring/pool.ts';
-import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
-import { addressOf } from '../../src/sys/memory.ts';
+import type { SharedMemory } from '../../src/ring/layout.ts';
+import { type FramePool, NO_SLOT, type SlotStack } from '../../src/ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
+import { Assembly } from '../../src/workers/assembly.ts';
+import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash } from '../../src/workers/flow-hash.ts';
 import { W } from '../../src/workers/messages.ts';
 import { Notices } from '../../src/workers/notices.ts';
+import type { SlotShares } from '../../src/workers/plan.ts';
 import { ShardFlows } from '../../src/workers/shard-flows.ts';
 import { TimerWheel } from '../../src/workers/timer-wheel.ts';
 import { Addressing } from '../../src/workers/translator/addressing.ts';
@@ -82,9 +84,21 @@ export interface Sent {
 /** What a module said to host-io. Words as messages.ts has them. */
 export type Message = Uint32Array;
 
+/** Halves; the last large slot is the guest link's scratch, the one before it keeps DNS queries. */
+function rigShares(smallSlots: number, largeSlots: number): SlotShares {
+  const small = smallSlots / 2;
+  const large = largeSlots / 2;
+  const end = smallSlots + largeSlots;
+  return {
+    ...{ readerSmall: [0, small], hostSmall: [small, small] },
+    ...{ readerLarge: [smallSlots, large], hostLarge: [smallSlots + large, large - 2] },
+    ...{ scratchLarge: [end - 1, 1], dnsEach: 1, dnsLarge: end - 2 },
+  };
+}
+
 export class ShardRig {
   readonly plan: TapEnginePlan;
-  readonly memory: SharedMemory;
+  readonly #memory: SharedMemory;
   readonly pool: FramePool;
   readonly u8: Uint8Array;
   readonly ctx: ShardContext;
@@ -104,32 +118,27 @@ export class ShardRig {
   constructor(plan: TapEnginePlan = TEST_PLAN) {
     this.plan = plan;
     const { smallSlots, largeSlots, flows } = plan.pool;
-    this.memory = allocateShared(
-      { smallSlots, largeSlots, rings: 2, ringDescriptors: 256, counterBlocks: 1, logBytes: 4096 },
-      addressOf,
-    );
-    const { sab, layout, baseAddress } = this.memory;
-    this.pool = new FramePool(sab, layout, baseAddress);
+    this.#memory = engineMemory(plan, { ringDescriptors: 256, logBytes: 4096 });
+    const { sab, layout } = this.#memory;
+    const assembly = new Assembly({ plan, sab, layout, shares: rigShares(smallSlots, largeSlots) });
+    this.pool = assembly.pool;
     this.u8 = this.pool.u8;
-    this.small = new SlotStack(0, smallSlots / 2);
-    this.hostSmall = new SlotStack(smallSlots / 2, smallSlots / 2);
-    // The last large slot is the guest link's scratch, the one before it keeps DNS queries.
-    const half = largeSlots / 2;
-    this.large = new SlotStack(smallSlots, half);
-    this.hostLarge = new SlotStack(smallSlots + half, half - 2);
-    const producer = new RingProducer(sab, layout, 0, null);
-    this.toHost = new RingConsumer(sab, layout, 0);
-    this.fromHost = {
-      producer: new RingProducer(sab, layout, 1, null),
-      consumer: new RingConsumer(sab, layout, 1),
-    };
+    const reader = assembly.readerParts();
+    const host = assembly.hostParts();
+    const shard = assembly.shardParts(0);
+    this.small = reader.smallSlots;
+    this.large = reader.largeSlots;
+    this.hostSmall = host.smallSlots;
+    this.hostLarge = host.largeSlots;
+    this.toHost = host.fromShards[0]!;
+    this.fromHost = { producer: host.toShards[0]!, consumer: shard.fromHost };
     const addressing = new Addressing(plan.addresses, plan.policy);
     const counters = new Float64Array(COUNTER_WORDS);
     const free = (slotA: number, slotB: number, small: SlotStack, large: SlotStack): void => {
       for (const slot of [slotA, slotB])
         if (slot !== NO_SLOT) (this.pool.isSmall(slot) ? small : large).push(slot);
     };
-    const scratchAt = this.pool.slotAt(smallSlots + largeSlots - 1) + 128;
+    const scratchAt = this.pool.slotAt(shard.scratchSlot) + 128;
     const guest = {
       scratchAt,
       mac: addressing.mac,
@@ -149,7 +158,7 @@ export class ShardRig {
       counters,
       flows: new ShardFlows(flows, counters, () => this.tableFull++),
       timers: new TimerWheel(flows * TIMER_KINDS, 4, 0),
-      toHost: producer,
+      toHost: shard.toHost,
       guest: guest as unknown as GuestLink,
       now: 0,
       freeReaderSlots: (a, b) => free(a, b, this.small, this.large),
@@ -157,7 +166,7 @@ export class ShardRig {
       drop: (cause) => {
         counters[DROP_BASE - cause]!++;
       },
-      dnsSlots: [smallSlots + largeSlots - 2, 1],
+      dnsSlots: shard.dnsSlots,
       notices: new Notices((level, text) => {
         this.logs.push(`${level}: ${text}`);
       }),

@@ -1,9 +1,11 @@
+// @vitest: beside
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { addressText } from '../../src/proto/address.ts';
 import { Counter } from '../../src/ring/counters.ts';
+import { CMSG_HEADER_BYTES } from '../../src/sys/cmsg.ts';
 import {
   AF_INET,
   IP_RECVTTL,
@@ -16,7 +18,6 @@ import { close } from '../../src/sys/io.ts';
 import { NativeBuffer } from '../../src/sys/memory.ts';
 import {
   bind,
-  CMSG_HEADER_BYTES,
   IOVEC_BYTES,
   iovecWrite,
   MSGHDR_BYTES,

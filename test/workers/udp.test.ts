@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import { VnetGso } from '../../src/proto/vnethdr.ts';
@@ -10,9 +11,9 @@ import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import {
+  addressWords,
   icmpChecksumOk,
   ip4,
-  ip6,
   ipPacket,
   pattern,
   readIp,
@@ -30,14 +31,7 @@ function begin(rig = new ShardRig()): { rig: ShardRig; udp: UdpTranslator } {
   return { rig, udp: new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses)) };
 }
 
-const v4Words = (text: string): number[] => {
-  const [a = 0, b = 0, c = 0, d = 0] = ip4(text);
-  return [0, 0, 0xffff, ((a << 24) | (b << 16) | (c << 8) | d) >>> 0];
-};
-const v6Words = (text: string): number[] => {
-  const b = ip6(text);
-  return [0, 4, 8, 12].map((i) => ((b[i]! << 24) | (b[i + 1]! << 16) | (b[i + 2]! << 8) | b[i + 3]!) >>> 0);
-};
+const words = (text: string): number[] => Array.from(addressWords(text));
 const addrOf = (m: Message): number[] => Array.from(m.slice(W.addr, W.addr + 4));
 
 /** The guest's address in openUdp. */
@@ -60,9 +54,9 @@ describe('UDP from the guest', () => {
     const [open, send, ...rest] = rig.takeMessages();
     expect(rest).toEqual([]);
     expect(open![W.op]).toBe(ToHost.openUdp);
-    expect(addrOf(open!)).toEqual(v4Words(PEER));
+    expect(addrOf(open!)).toEqual(words(PEER));
     expect(open![W.ports]).toBe(((53_000 << 16) | 5000) >>> 0);
-    expect(guestOf(open!)).toEqual(v4Words(GUEST));
+    expect(guestOf(open!)).toEqual(words(GUEST));
     expect(send![W.op]).toBe(ToHost.sendDatagram);
     expect(send![W.flow]).toBe(open![W.flow]);
     expect(send![W.arg0]).toBe(7);
@@ -77,7 +71,7 @@ describe('UDP from the guest', () => {
     udp.onPacket(rig.packet(udpPacket(GUEST6, 5000, PEER6, 9, [])));
     const messages = rig.takeMessages();
     expect(messages.map((m) => m[W.op])).toEqual([ToHost.openUdp, ToHost.sendDatagram, ToHost.sendDatagram]);
-    expect(addrOf(messages[0]!)).toEqual(v6Words(PEER6));
+    expect(addrOf(messages[0]!)).toEqual(words(PEER6));
     expect(messages[2]![W.arg0]).toBe(0);
     expect(messages[2]![W.len]).toBe(0);
   });
@@ -170,7 +164,7 @@ describe('UDP from the guest', () => {
     udp.onPacket(rig.packet(udpPacket(GUEST, 1, '10.0.2.4', 9, [1])));
     udp.onPacket(rig.packet(udpPacket(GUEST6, 1, 'fd00::4', 9, [1])));
     const opens = rig.takeMessages().filter((m) => m[W.op] === ToHost.openUdp);
-    expect(addrOf(opens[0]!)).toEqual(v4Words('127.0.0.1'));
+    expect(addrOf(opens[0]!)).toEqual(words('127.0.0.1'));
     expect(addrOf(opens[1]!)).toEqual([0, 0, 0, 1]);
   });
 
@@ -272,7 +266,7 @@ describe('UDP to the guest', () => {
     const { rig, udp, flow } = opened(GUEST, PEER);
     const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
       m[W.arg0] = (11 << 8) | 0;
-      m.set(v4Words('198.51.100.1'), W.addr);
+      m.set(words('198.51.100.1'), W.addr);
       m[W.arg2] = Errno.EHOSTUNREACH;
     });
     udp.onMessage(ToShard.icmpError, error, 0);
@@ -317,7 +311,7 @@ describe('UDP to the guest', () => {
     const { rig, udp, flow } = opened(GUEST, '10.0.2.4');
     const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
       m[W.arg0] = (3 << 8) | 3;
-      m.set(v4Words('127.0.0.1'), W.addr);
+      m.set(words('127.0.0.1'), W.addr);
     });
     udp.onMessage(ToShard.icmpError, error, 0);
     expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: '10.0.2.4', dst: GUEST });
@@ -327,7 +321,7 @@ describe('UDP to the guest', () => {
     const { rig, udp, flow } = opened(GUEST, PEER);
     const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
       m[W.arg0] = (3 << 8) | 3;
-      m.set(v6Words('2001:db8::1'), W.addr);
+      m.set(words('2001:db8::1'), W.addr);
     });
     udp.onMessage(ToShard.icmpError, error, 0);
     expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: PEER, dst: GUEST });
@@ -338,7 +332,7 @@ describe('UDP to the guest', () => {
     const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
       m[W.arg0] = 2 << 8;
       m[W.arg1] = 1380;
-      m.set(v6Words('2001:db8::1'), W.addr);
+      m.set(words('2001:db8::1'), W.addr);
     });
     udp.onMessage(ToShard.icmpError, error, 0);
     const ip = readIp(rig.takeSent()[0]!.bytes);
@@ -568,10 +562,10 @@ describe('published UDP ports', () => {
   const listener = (rig: ShardRig, peer: string, port: number, payload: Uint8Array): Message =>
     rig.hostMessage(ToShard.listenerDatagram, 0, payload, (m) => {
       rig.u8.set([...new Array<number>(10).fill(0), 0xff, 0xff, ...ip4(GUEST)], rig.pool.slotAt(m[W.slotA]!));
-      m.set(v4Words(peer), W.addr);
+      m.set(words(peer), W.addr);
       m[W.ports] = ((port << 16) | 8080) >>> 0;
       m[W.arg1] = 3;
-      const local = v4Words('203.0.113.5');
+      const local = words('203.0.113.5');
       m[W.arg0] = local[0]!;
       m[W.arg2] = local[1]!;
       m[W.arg3] = local[2]!;
@@ -672,9 +666,9 @@ describe('published UDP ports', () => {
     expect(rest).toEqual([]);
     expect(reply![W.op]).toBe(ToHost.sendFromListener);
     expect(reply![W.arg1]).toBe(3);
-    expect(addrOf(reply!)).toEqual(v4Words(PEER));
+    expect(addrOf(reply!)).toEqual(words(PEER));
     expect(reply![W.ports]).toBe((7000 << 16) >>> 0);
-    expect([reply![W.arg0], reply![W.arg2], reply![W.arg3], reply![W.arg4]]).toEqual(v4Words('203.0.113.5'));
+    expect([reply![W.arg0], reply![W.arg2], reply![W.arg3], reply![W.arg4]]).toEqual(words('203.0.113.5'));
     expect(rig.payloadOf(reply!)).toEqual(pattern(5));
     give(rig, reply!);
 
@@ -692,7 +686,7 @@ describe('published UDP ports', () => {
     udp.onPacket(rig.packet(udpPacket(GUEST, 8080, '10.0.2.4', 7000, [1])));
     const reply = rig.takeMessages()[0]!;
     expect(reply[W.op]).toBe(ToHost.sendFromListener);
-    expect(addrOf(reply)).toEqual(v4Words('127.0.0.1'));
+    expect(addrOf(reply)).toEqual(words('127.0.0.1'));
     expect(reply[W.slotB]).toBe(NO_SLOT);
   });
 });
@@ -716,9 +710,9 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
     });
 
   it.each([
-    ['IPv4', v4Words(PEER), v4Words(GUEST), PEER, GUEST],
-    ['IPv6', v6Words(PEER6), v6Words(GUEST6), PEER6, GUEST6],
-    ['the host loopback', v4Words('127.0.0.1'), v4Words(GUEST), '10.0.2.4', GUEST],
+    ['IPv4', words(PEER), words(GUEST), PEER, GUEST],
+    ['IPv6', words(PEER6), words(GUEST6), PEER6, GUEST6],
+    ['the host loopback', words('127.0.0.1'), words(GUEST), '10.0.2.4', GUEST],
   ])(
     '%s: delivered, has a part in the socket, and the answer of the guest is the same flow',
     (_, peer, guest, seen, to) => {
@@ -752,7 +746,7 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
     for (let i = 0; i < flows; i++) {
       udp.onMessage(
         ToShard.strangerDatagram,
-        stranger(rig, v4Words(PEER), 7000 + i, v4Words(GUEST), pattern(1)),
+        stranger(rig, words(PEER), 7000 + i, words(GUEST), pattern(1)),
         0,
       );
     }

@@ -3,9 +3,8 @@
  * Cold set-up throws; the calls in the loops are src/sys's own and return -errno.
  */
 import { writeSync } from 'node:fs';
-import { addressParse, familyOf } from '../../../src/sys/address-text.ts';
+import { addressParse } from '../../../src/proto/address.ts';
 import {
-  AF_INET,
   IPPROTO_TCP,
   SO_RCVTIMEO,
   SO_REUSEADDR,
@@ -22,10 +21,9 @@ import {
   bind,
   listen,
   SOCKADDR_BYTES,
-  SOCKADDR_IN_BYTES,
-  SOCKADDR_IN6_BYTES,
   setsockoptBytes,
   setsockoptInt,
+  sockaddrWrite,
   socket,
 } from '../../../src/sys/socket.ts';
 
@@ -35,18 +33,17 @@ const TIMEVAL_BYTES = 16;
 export interface Sockaddr {
   readonly buffer: NativeBuffer;
   readonly bytes: number;
-  readonly family: number;
+  readonly domain: number;
 }
 
 /** @throws when the text is no address */
 export function sockaddr(addressText: string, port: number): Sockaddr {
-  const family = familyOf(addressText);
+  const words = new Uint32Array(4);
+  if (!addressParse(addressText, words, 0))
+    throw new RangeError(`"${addressText}" is not an IPv4 or IPv6 address`);
   const buffer = new NativeBuffer(SOCKADDR_BYTES);
-  buffer.u8[0] = family;
-  buffer.u8[2] = port >>> 8;
-  buffer.u8[3] = port;
-  buffer.u8.set(addressParse(addressText), family === AF_INET ? 4 : 8);
-  return { buffer, bytes: family === AF_INET ? SOCKADDR_IN_BYTES : SOCKADDR_IN6_BYTES, family };
+  const bytes = sockaddrWrite(buffer.u8, 0, words, 0, port);
+  return { buffer, bytes, domain: buffer.u8[0]! };
 }
 
 /** A receive and send time-out: nothing here may wait for a tool that has gone. */
@@ -61,15 +58,15 @@ export function setTimeouts(fd: number, seconds: number): void {
     );
 }
 
-export function streamSocket(family: number, timeoutSeconds: number): number {
-  const fd = checked(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_STREAM');
+export function streamSocket(domain: number, timeoutSeconds: number): number {
+  const fd = checked(socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_STREAM');
   setTimeouts(fd, timeoutSeconds);
   checked(setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1), 'setsockopt', 'TCP_NODELAY');
   return fd;
 }
 
-export function datagramSocket(family: number): number {
-  return checked(socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_DGRAM');
+export function datagramSocket(domain: number): number {
+  return checked(socket(domain, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_DGRAM');
 }
 
 /** @throws naming the port when it is taken */
@@ -81,7 +78,7 @@ export function bound(fd: number, local: Sockaddr, port: number): number {
 
 export function listener(port: number): number {
   const any = sockaddr('0.0.0.0', port);
-  const fd = checked(socket(any.family, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_STREAM');
+  const fd = checked(socket(any.domain, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_STREAM');
   bound(fd, any, port);
   checked(listen(fd, LISTEN_BACKLOG), 'listen', `port ${port}`);
   return fd;

@@ -8,25 +8,23 @@
  * Nothing inside is ever taken away or replaced: connections of the guest's hang on its addresses, and whatever those are, sockets
  * leave by the host's of the moment.
  */
-import { AF_INET, AF_INET6, RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from '../../sys/constants.ts';
+import { RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from '../../sys/constants.ts';
 import { SysError } from '../../sys/error.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
-import type { AddressInfo, RouteInfo } from '../../sys/netlink-messages.ts';
+import type { AddressInfo, LinkInfo, RouteInfo } from '../../sys/netlink-messages.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { HostChange } from '../../workers/engine-plan.ts';
-import { type HostWatch, InterfacePresence } from '../host-watch.ts';
+import type { Following } from '../host/follow.ts';
 import type { Log } from '../log.ts';
 import { readResolvConf } from '../resolv-conf.ts';
-import type { ResolverZones } from '../resolver-zones.ts';
+import type { Family } from '../values.ts';
 import { type HostDump, type InsideNetwork, type PastaNetwork, planPasta } from './address-plan.ts';
 import { addNetwork } from './netns-setup.ts';
 import type { PastaConf } from './options.ts';
 
-type AddressFamily = typeof AF_INET | typeof AF_INET6;
-
 /** What a family lacks inside. */
 export interface Lack {
-  readonly family: AddressFamily;
+  readonly family: Family;
   address: boolean;
   route: boolean;
 }
@@ -34,8 +32,8 @@ export interface Lack {
 /** What the plan of the start could not give. */
 export function lacksOf({ inside, addresses }: PastaNetwork): Lack[] {
   const lacks: Lack[] = [];
-  for (const family of [AF_INET, AF_INET6] as const) {
-    if ((family === AF_INET ? addresses.ipv4 : addresses.ipv6) === undefined) continue;
+  for (const family of [4, 6] as const) {
+    if ((family === 4 ? addresses.ipv4 : addresses.ipv6) === undefined) continue;
     const address = !inside.addresses.some((a) => a.family === family);
     const route = !hasDefault(inside.routes, family) && !inside.gateways.some((g) => g.family === family);
     if (address || route) lacks.push({ family, address, route });
@@ -43,7 +41,7 @@ export function lacksOf({ inside, addresses }: PastaNetwork): Lack[] {
   return lacks;
 }
 
-const hasDefault = (routes: readonly RouteInfo[], family: AddressFamily): boolean =>
+const hasDefault = (routes: readonly RouteInfo[], family: Family): boolean =>
   routes.some(
     (r) => r.family === family && r.prefixLen === 0 && r.table === RT_TABLE_MAIN && r.type === RTN_UNICAST,
   );
@@ -94,41 +92,28 @@ export function engineChange(
   };
 }
 
-export interface Following {
+export interface PastaFollowing {
   readonly conf: PastaConf;
   readonly start: PastaNetwork;
   readonly engine: EngineHandle;
-  readonly resolvers: Pick<ResolverZones, 'look'>;
   readonly log: Log;
   /** The namespace's own netlink socket, which nobody else uses any more; absent: nothing inside is touched. */
   readonly inside?: { readonly fd: number; readonly linkIndex: number } | undefined;
 }
 
-/**
- * Call it before the wall is closed (wall.ts).
- * @returns whether the namespace may have to be given something later, which takes CAP_NET_ADMIN
- */
-export function followHost(
-  watch: HostWatch,
-  { conf, start, engine, resolvers, log, inside }: Following,
-): boolean {
-  const presence = new InterfacePresence([conf.outboundIf4, conf.outboundIf6], log);
+/** Call it while resolv.conf can be read. */
+export function following({ conf, start, engine, log, inside }: PastaFollowing): Following {
   let lacks = inside === undefined ? [] : lacksOf(start);
   const target = inside === undefined || lacks.length === 0 ? undefined : new RouteSocket(inside.fd);
   const resolvConf = readResolvConf(); // not to be had later, and only names of the first plan hang on it
-  const onChange = (): void => {
-    const { host } = watch;
+  const hostChanged = (host: RouteSocket, links: LinkInfo[]): void => {
     const addresses = host.addresses();
     const dump: HostDump = {
-      links: host.links(),
-      addresses,
-      routes: host.routes(),
+      ...{ links, addresses, routes: host.routes() },
       // The kernel has the family, or an interface could not have got an address of it since.
-      hasIpv6: start.addresses.ipv6 !== undefined || addresses.some((a) => a.family === AF_INET6),
+      hasIpv6: start.addresses.ipv6 !== undefined || addresses.some((a) => a.family === 6),
     };
-    presence.look(dump.links);
-    resolvers.look(dump.links);
-    if (conf.interface !== undefined && !dump.links.some((l) => l.name === conf.interface)) {
+    if (conf.interface !== undefined && !links.some((l) => l.name === conf.interface)) {
       engine.hostChanged({});
       return;
     }
@@ -144,8 +129,14 @@ export function followHost(
       log('warning', `the host's network has come, but not into the namespace: ${error.message}`);
     }
   };
-  watch.start(engine, onChange, log);
-  return target !== undefined;
+  return {
+    nameservers: start.nameservers,
+    resolvers: start.addresses.resolvers,
+    followsFile: true,
+    boundInterfaces: [conf.outboundIf4, conf.outboundIf6],
+    hostChanged,
+    configuresNetwork: target !== undefined,
+  };
 }
 
 /** @returns whether the family still lacks something */

@@ -8,15 +8,15 @@
  * Without --configure nothing is touched: the caller (RootlessKit) has made the TAP and configures it.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
-import { AF_INET, Errno } from '../../sys/constants.ts';
+import { Errno } from '../../sys/constants.ts';
 import { SysError } from '../../sys/error.ts';
 import { acceptFrames, listenForFrames } from '../../sys/frame-socket.ts';
 import { strerror } from '../../sys/libc.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
 import { attachTap, openTap, type Tap } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
-import type { SocketsInside } from '../netns.ts';
-import { enterNamespace, type NetnsStep, TX_QUEUE_FRAMES } from '../netns-setup.ts';
+import { enterNamespace, TX_QUEUE_FRAMES } from '../host/netns-steps.ts';
+import type { NetnsStep, SocketsInside } from '../netns.ts';
 import { put } from '../output.ts';
 import { IPV4_MIN_MTU, SOCKET_PATH_BYTES, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
@@ -119,11 +119,9 @@ function configure(route: RouteSocket, index: number, conf: SlirpConf): void {
     route.setLink(index, { mtu: conf.mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
   });
   explained('IPv4 address', () =>
-    tolerant(() => route.addAddress(index, AF_INET, guest, conf.network.prefixLen, { broadcast })),
+    tolerant(() => route.addAddress(index, 4, guest, conf.network.prefixLen, { broadcast })),
   );
-  explained('route', () =>
-    route.addRoute({ family: AF_INET, dst: '0.0.0.0', prefixLen: 0, gateway, oif: index }),
-  );
+  explained('route', () => route.addRoute({ family: 4, dst: '0.0.0.0', prefixLen: 0, gateway, oif: index }));
 }
 
 /** There already, from a run before: as it should be. */

@@ -16,7 +16,7 @@
  */
 import { addressCopy } from '../../proto/address.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
-import { sockaddrWrite } from '../../sys/socket.ts';
+import { NAME_BYTES, sockaddrWrite } from '../../sys/socket.ts';
 import type { HashKey } from '../flow-hash.ts';
 import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
 import { type FlowTuple, flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
@@ -24,8 +24,6 @@ import { type FlowTuple, flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
 export const NO_ENDPOINT = -1;
 /** No flow, or more than one: the socket is not connected. */
 const NOBODY = -1;
-/** struct sockaddr room, rounded up for alignment. */
-const NAME_BYTES = 32;
 
 export class UdpEndpoints {
   readonly #hashKey: HashKey;

@@ -11,7 +11,7 @@
  * Sources: RFC 792, RFC 1812 section 4.3.2, RFC 4443 section 3.
  */
 
-import { isUnspecified } from '../../proto/address.ts';
+import { addressCopy, familyAt, familyOf, isUnspecified } from '../../proto/address.ts';
 import { writeU32 } from '../../proto/be.ts';
 import {
   ICMP_BYTES,
@@ -114,7 +114,7 @@ export function icmpCarriedErrorToGuest(
 function flowFamily(ctx: ShardContext, flow: number): 4 | 6 {
   const addr = ctx.flows.addr;
   const guestAt = flow * ADDR_WORDS;
-  return addr[guestAt + 2] === 0xffff && addr[guestAt] === 0 && addr[guestAt + 1] === 0 ? 4 : 6;
+  return familyOf(addr, guestAt);
 }
 
 /**
@@ -209,11 +209,9 @@ function chooseSource(
 ): void {
   const known = offender !== null && !isUnspecified(offender, o);
   if (known) ctx.addressing.fromHost(offender, o, source, 0);
-  else for (let i = 0; i < 4; i++) source[i] = ctx.addressing.gateway[(family === 4 ? 0 : 4) + i]!;
+  else addressCopy(ctx.addressing.gateway, familyAt(family), source, 0);
   // A plan without a gateway: nobody better than the destination itself.
-  if (isUnspecified(source, 0) || (source[2] === 0xffff) !== (family === 4)) {
-    for (let i = 0; i < 4; i++) source[i] = remote[r + i]!;
-  }
+  if (isUnspecified(source, 0) || familyOf(source, 0) !== family) addressCopy(remote, r, source, 0);
 }
 
 /** Start the frame of an error from `source`, of which sendError() makes the rest. */

@@ -15,6 +15,7 @@
  *
  * Invariant: slots belong to the run from add() until they are given back in flush().
  */
+import { familyOf } from '../../proto/address.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { UDP_BYTES, udpChecksumAt, udpWrite } from '../../proto/udp.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
@@ -102,9 +103,7 @@ export class UdpRun {
   }
 
   #family(): 4 | 6 {
-    const addr = this.#ctx.flows.addr;
-    const at = this.#flow * ADDR_WORDS;
-    return addr[at + 2] === 0xffff && addr[at] === 0 && addr[at + 1] === 0 ? 4 : 6;
+    return familyOf(this.#ctx.flows.addr, this.#flow * ADDR_WORDS);
   }
 
   #canSegment(): boolean {

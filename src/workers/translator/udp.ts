@@ -23,7 +23,14 @@
  * dns-forward.ts.
  */
 
-import { addressCopy, addressEqual, addressRead, isMulticast, isUnspecified } from '../../proto/address.ts';
+import {
+  addressCopy,
+  addressEqual,
+  addressRead,
+  familyOf,
+  isMulticast,
+  isUnspecified,
+} from '../../proto/address.ts';
 import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
 import { DHCPV6_SERVER_PORT } from '../../proto/dhcpv6.ts';
 import { DNS_PORT } from '../../proto/dns.ts';
@@ -483,7 +490,7 @@ export class UdpTranslator {
     const ctx = this.#ctx;
     const addrAt = flow * ADDR_WORDS;
     const addr = ctx.flows.addr;
-    const family = addr[addrAt + 2] === 0xffff && addr[addrAt] === 0 && addr[addrAt + 1] === 0 ? 4 : 6;
+    const family = familyOf(addr, addrAt);
     if (errno !== 0 || words[at + W.arg0] === 0) {
       const typeCode = icmpForErrno(family, errno || words[at + W.arg2]!);
       if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode, 0);

@@ -8,11 +8,16 @@
  * plan: frames, messages, timers, flush.
  */
 
-import { addressParse } from '../../../src/proto/address.ts';
+import { addressParse, isV4Mapped } from '../../../src/proto/address.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE } from '../../../src/ring/counters.ts';
-import { allocateShared } from '../../../src/ring/layout.ts';
-import { FramePool, NO_SLOT, Ownership, SlotStack, SMALL_SLOT_BYTES } from '../../../src/ring/pool.ts';
-import { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
+import {
+  type FramePool,
+  NO_SLOT,
+  type Ownership,
+  type SlotStack,
+  SMALL_SLOT_BYTES,
+} from '../../../src/ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
 import {
   AF_UNIX,
   SO_SNDBUF,
@@ -22,13 +27,16 @@ import {
   SOL_SOCKET,
 } from '../../../src/sys/constants.ts';
 import { close, read } from '../../../src/sys/io.ts';
-import { addressOf, NativeBuffer } from '../../../src/sys/memory.ts';
+import { NativeBuffer } from '../../../src/sys/memory.ts';
 import { setsockoptInt, socketpair } from '../../../src/sys/socket.ts';
+import { Assembly } from '../../../src/workers/assembly.ts';
+import { engineMemory } from '../../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type EnginePlan } from '../../../src/workers/engine-plan.ts';
 import { flowHash } from '../../../src/workers/flow-hash.ts';
 import { ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
 import { Notices } from '../../../src/workers/notices.ts';
 import { Owner } from '../../../src/workers/owners.ts';
+import type { SlotShares } from '../../../src/workers/plan.ts';
 import { quotedFlow } from '../../../src/workers/quoted-flow.ts';
 import { ShardFlows } from '../../../src/workers/shard-flows.ts';
 import { TimerWheel } from '../../../src/workers/timer-wheel.ts';
@@ -96,6 +104,18 @@ export interface SimOptions {
   onOpen(socket: FakeSocket): void;
 }
 
+/** Small slots are all the reader's; of the large ones the first is the shard's scratch. */
+function simShares(smallSlots: number, largeSlots: number): SlotShares {
+  const host = (largeSlots - 1) >>> 1;
+  const reader = largeSlots - 1 - host;
+  const at = smallSlots + 1;
+  return {
+    ...{ readerSmall: [0, smallSlots], hostSmall: [smallSlots, 0] },
+    ...{ scratchLarge: [smallSlots, 1], readerLarge: [at, reader], hostLarge: [at + reader, host] },
+    ...{ dnsEach: 0, dnsLarge: at },
+  };
+}
+
 class CapturingLink extends GuestLink {
   readonly #peerFd: number;
   readonly #buffer = new NativeBuffer(FRAME_MAX_BYTES);
@@ -147,8 +167,7 @@ export class SimEngine {
   readonly #toHost: RingProducer;
   readonly #fromHost: RingConsumer;
   readonly #toReader: RingProducer;
-  readonly #freed: RingConsumer;
-  readonly #hostFreed: RingConsumer;
+  readonly #freed: readonly RingConsumer[];
   readonly #tapQueue: Uint8Array[] = [];
   readonly #fds: readonly [number, number];
   readonly #roundMs: number;
@@ -211,49 +230,36 @@ export class SimEngine {
       debugOwnership: true,
       logLevel: 'debug',
     };
-    const request = {
-      smallSlots,
-      largeSlots,
-      rings: 4,
-      ringDescriptors: 256,
-      counterBlocks: 1,
-      logBytes: 256,
-    };
-    const { sab, layout, baseAddress } = allocateShared(request, addressOf);
+    const { sab, layout } = engineMemory(this.plan, { ringDescriptors: 256, logBytes: 256 });
     this.#keep = sab;
-    const pool = new FramePool(sab, layout, baseAddress);
+    const assembly = new Assembly({
+      plan: this.plan,
+      sab,
+      layout,
+      shares: simShares(smallSlots, largeSlots),
+    });
+    const { pool, ownership } = assembly;
     this.#pool = pool;
-    const ownership = new Ownership(sab, layout, true);
     this.#ownership = ownership;
-    const hostSlots = (largeSlots - 1) >>> 1;
-    ownership.assign(0, smallSlots, Owner.reader);
-    this.#readerSmall = new SlotStack(0, smallSlots);
-    const readerLarge = largeSlots - 1 - hostSlots;
-    ownership.assign(smallSlots + 1, readerLarge, Owner.reader);
-    this.#readerLarge = new SlotStack(smallSlots + 1, readerLarge);
-    ownership.assign(smallSlots + 1 + readerLarge, hostSlots, Owner.hostIo);
-    this.#hostLarge = new SlotStack(smallSlots + 1 + readerLarge, hostSlots);
-    const ends = (ring: number): [RingProducer, RingConsumer] => [
-      new RingProducer(sab, layout, ring, null),
-      new RingConsumer(sab, layout, ring, null),
-    ];
-    const [toHost, fromShard] = ends(0);
-    const [toShard, fromHost] = ends(1);
-    const [toReader, freed] = ends(2);
-    const [hostToReader, hostFreed] = ends(3);
+    const reader = assembly.readerParts();
+    const host = assembly.hostParts();
+    const { toHost, fromHost, toReader, scratchSlot } = assembly.shardParts(0);
+    this.#readerSmall = reader.smallSlots;
+    this.#readerLarge = reader.largeSlots;
+    this.#hostLarge = host.largeSlots;
     this.#toHost = toHost;
     this.#fromHost = fromHost;
     this.#toReader = toReader;
-    this.#freed = freed;
-    this.#hostFreed = hostFreed;
+    this.#freed = reader.freed;
+    const toShard = host.toShards[0]!;
     this.host = new FakeHost({
       clock: o.clock,
       pool,
       ownership,
       slots: this.#hostLarge,
-      fromShard,
+      fromShard: host.fromShards[0]!,
       toShard: this.#linkMs > 0 ? this.#delayed(toShard) : toShard,
-      toReader: hostToReader,
+      toReader: host.toReader,
       onOpen: o.onOpen,
       wake: () => this.#planPoll(),
     });
@@ -275,7 +281,7 @@ export class SimEngine {
           uso: false,
           bigTcp: o.bigTcp ?? false,
           pool,
-          scratchSlot: smallSlots,
+          scratchSlot,
           counters: this.counters,
           mac: addressing.mac,
           guestMac: Uint8Array.of(2, 0, 0, 0, 0, 0x67),
@@ -348,7 +354,7 @@ export class SimEngine {
   ): void {
     const words = new Uint32Array(4);
     addressParse(peer, words, 0);
-    const family = words[2] === 0xffff ? 4 : 6;
+    const family = isV4Mapped(words, 0) ? 4 : 6;
     const guest = this.ctx.addressing.guest;
     const hash = flowHash(
       this.plan.hashKey,
@@ -419,7 +425,7 @@ export class SimEngine {
 
   #takeFreed(): boolean {
     let work = false;
-    for (const ring of [this.#freed, this.#hostFreed]) {
+    for (const ring of this.#freed) {
       const count = ring.available();
       for (let i = 0; i < count; i++) {
         const at = ring.at(i);

@@ -77,6 +77,8 @@ export class FakeSocket {
   state: 'connecting' | 'open' | 'closed' = 'connecting';
   /** How the shard ended it. */
   closedBy: 'close' | 'reset' | 'failure' | null = null;
+  /** When it has; the shard has not been told yet. */
+  onClosed = (): void => {};
 
   // Peer -> guest, stream offsets.
   peerSent = 0;
@@ -551,6 +553,7 @@ export class FakeHost {
     this.dropQueue(s);
     s.state = 'closed';
     s.closedBy = by;
+    s.onClosed();
     this.tell(s.flow, ToShard.closed, 0, 0);
     this.forget(s);
   }

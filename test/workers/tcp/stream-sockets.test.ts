@@ -1,17 +1,18 @@
+// @vitest: beside
 /** The host-io stage's stream sockets on real loopback connections: what they answer to a shard's commands. */
 import { once } from 'node:events';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { COUNTER_WORDS, Counter } from '../../../src/ring/counters.ts';
-import { allocateShared } from '../../../src/ring/layout.ts';
-import { FramePool, NO_SLOT, Ownership, SlotStack } from '../../../src/ring/pool.ts';
-import { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
+import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../../src/ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
 import { IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY } from '../../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../../src/sys/epoll.ts';
 import { close } from '../../../src/sys/io.ts';
-import { addressOf } from '../../../src/sys/memory.ts';
 import { getsockoptInt } from '../../../src/sys/socket.ts';
+import { Assembly } from '../../../src/workers/assembly.ts';
+import { engineMemory } from '../../../src/workers/engine-memory.ts';
 import {
   DEFAULT_POLICY,
   type EnginePlan,
@@ -22,6 +23,7 @@ import { HostIo } from '../../../src/workers/host-io/host-io.ts';
 import { DataKind, SentFlag, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
 import { Notices } from '../../../src/workers/notices.ts';
 import { Owner } from '../../../src/workers/owners.ts';
+import type { SlotShares } from '../../../src/workers/plan.ts';
 import { ADDRESSES } from '../../support/netsim/engine.ts';
 
 interface Message {
@@ -34,6 +36,12 @@ interface Message {
   /** Of data. */
   bytes: Buffer;
 }
+
+/** Small slots for the guest's bytes, large ones for the host's. */
+const SHARES: SlotShares = {
+  ...{ readerSmall: [0, 192], readerLarge: [0, 0], hostSmall: [192, 64], hostLarge: [256, 16] },
+  ...{ scratchLarge: [0, 0], dnsEach: 0, dnsLarge: 0 },
+};
 
 /** A HostIo stage with the rings' other ends in hand. */
 class Bench {
@@ -54,23 +62,6 @@ class Bench {
   slotsOut = 0;
 
   constructor(policy: Partial<ServicePolicy> = {}, listenerCapacity = 0) {
-    const request = {
-      smallSlots: 256,
-      largeSlots: 16,
-      rings: 3,
-      ringDescriptors: 512,
-      counterBlocks: 1,
-      logBytes: 256,
-    };
-    const { sab, layout, baseAddress } = allocateShared(request, addressOf);
-    this.#keep = sab;
-    this.#pool = new FramePool(sab, layout, baseAddress);
-    this.#ownership = new Ownership(sab, layout, true);
-    this.#ownership.assign(0, 192, Owner.reader);
-    this.#small = new SlotStack(0, 192);
-    this.#ownership.assign(192, 64, Owner.hostIo);
-    this.#ownership.assign(256, 16, Owner.hostIo);
-    this.#hostLarge = new SlotStack(256, 16);
     const plan: EnginePlan = {
       threads: { kind: 'fused' },
       addresses: ADDRESSES,
@@ -90,21 +81,26 @@ class Bench {
       tap: { fd: -1, vnetHdrBytes: 12, uso: false },
       hashKey: [1, 2],
       isnKey: [1, 2, 3, 4],
+      debugOwnership: true,
       logLevel: 'error',
     };
-    this.#toHost = new RingProducer(sab, layout, 0, null);
-    this.#fromHost = new RingConsumer(sab, layout, 1);
-    this.#freed = new RingConsumer(sab, layout, 2);
+    const { sab, layout } = engineMemory(plan, { ringDescriptors: 512, logBytes: 256 });
+    this.#keep = sab;
+    const assembly = new Assembly({ plan, sab, layout, shares: SHARES });
+    const reader = assembly.readerParts();
+    const shard = assembly.shardParts(0);
+    const host = assembly.hostParts();
+    this.#pool = assembly.pool;
+    this.#ownership = assembly.ownership;
+    this.#small = reader.smallSlots;
+    this.#hostLarge = host.largeSlots;
+    this.#toHost = shard.toHost;
+    this.#fromHost = shard.fromHost;
+    this.#freed = reader.freed.at(-1)!;
     this.#io = new HostIo({
+      ...host,
       plan,
-      pool: this.#pool,
-      ownership: this.#ownership,
       counters: this.counters,
-      smallSlots: new SlotStack(192, 64),
-      largeSlots: this.#hostLarge,
-      toShards: [new RingProducer(sab, layout, 1, null)],
-      fromShards: [new RingConsumer(sab, layout, 0)],
-      toReader: new RingProducer(sab, layout, 2, null),
       watch: (fd, gid, events) => epollAdd(this.#ep, fd, events, gid, 0),
       notices: new Notices(() => {}),
     });

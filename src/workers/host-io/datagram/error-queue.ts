@@ -6,6 +6,19 @@ import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../../proto/icmp.ts';
 import { Icmp6Type } from '../../../proto/icmpv6.ts';
 import { HEADROOM_BYTES, NO_SLOT } from '../../../ring/pool.ts';
 import {
+  CMSG_HEADER_BYTES,
+  CMSG_LEVEL_WORD,
+  CMSG_TYPE_WORD,
+  cmsgDataBytes,
+  cmsgNext,
+  EE_CODE_AT,
+  EE_INFO_AT,
+  EE_OFFENDER_AT,
+  EE_ORIGIN_AT,
+  EE_TYPE_AT,
+  SOCK_EXTENDED_ERR_BYTES,
+} from '../../../sys/cmsg.ts';
+import {
   Errno,
   IP_RECVERR,
   IPV6_RECVERR,
@@ -19,31 +32,21 @@ import {
 } from '../../../sys/constants.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
 import {
-  CMSG_HEADER_BYTES,
-  CMSG_LEVEL_WORD,
-  CMSG_TYPE_WORD,
-  cmsgDataBytes,
-  cmsgNext,
-  EE_CODE_AT,
-  EE_INFO_AT,
-  EE_OFFENDER_AT,
-  EE_ORIGIN_AT,
-  EE_TYPE_AT,
   IOVEC_BYTES,
   iovecWrite,
   MSGHDR_BYTES,
   MSGHDR_CONTROLLEN_WORD,
   msghdrControlWrite,
   msghdrWrite,
+  NAME_BYTES,
   recvmsg,
-  SOCK_EXTENDED_ERR_BYTES,
   SOCKADDR_BYTES,
   SOCKADDR_IN_BYTES,
   sockaddrRead,
 } from '../../../sys/socket.ts';
 import { reserveMessage, ToShard, W } from '../../messages.ts';
 import type { HostContext } from '../context.ts';
-import { Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
+import { Kind, type SocketTable } from './socket-table.ts';
 
 /** Room for an extended error with its offender. */
 const ERROR_CONTROL_BYTES = 256;

@@ -10,6 +10,7 @@
 import { addressCopy, addressWrite, isLinkLocal, isLoopback, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { HEADROOM_BYTES, LARGE_SLOT_BYTES, NO_SLOT, SMALL_SLOT_BYTES } from '../../../ring/pool.ts';
+import { gsoSizeOf, localAddressOf, ttlOf } from '../../../sys/cmsg.ts';
 import { Errno, IPPROTO_UDP, MSG_DONTWAIT, MSG_TRUNC } from '../../../sys/constants.ts';
 import { schedYield } from '../../../sys/io.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
@@ -25,13 +26,13 @@ import {
   MSGHDR_NAMELEN_WORD,
   msghdrControlWrite,
   msghdrWrite,
+  NAME_BYTES,
   recv,
   recvmmsg,
   SOCKADDR_BYTES,
   sockaddrRead,
   sockaddrScope,
 } from '../../../sys/socket.ts';
-import { gsoSizeOf, localAddressOf, ttlOf } from '../../control-messages.ts';
 import { flowHash } from '../../flow-hash.ts';
 import { ToShard, W } from '../../messages.ts';
 import { StageDrop } from '../../stage-drop.ts';
@@ -39,7 +40,7 @@ import type { Addressing } from '../../translator/addressing.ts';
 import { listenerGuest } from '../bind-address.ts';
 import type { HostContext, LoopbackDatagram } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
-import { dropDatagrams, Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
+import { dropDatagrams, Kind, type SocketTable } from './socket-table.ts';
 
 /** Datagrams by one recvmmsg, and full ones for one socket before others get their turn. */
 const BATCH = 32;

@@ -8,6 +8,13 @@
 import { Counter } from '../../../ring/counters.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
 import {
+  cmsgSpace,
+  IN6_PKTINFO_BYTES,
+  pktinfoWrite,
+  SEGMENT_CONTROL_BYTES,
+  segmentWrite,
+} from '../../../sys/cmsg.ts';
+import {
   Errno,
   IP_MTU_DISCOVER,
   IP_PMTUDISC_DO,
@@ -22,8 +29,6 @@ import {
 } from '../../../sys/constants.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
 import {
-  cmsgSpace,
-  IN6_PKTINFO_BYTES,
   IOVEC_BYTES,
   IOVEC_WORDS,
   iovecWrite,
@@ -32,17 +37,17 @@ import {
   MSGHDR_BYTES,
   msghdrControlWrite,
   msghdrWrite,
+  NAME_BYTES,
   sendmmsg,
   sendmsg,
   setsockoptInt,
   sockaddrWrite,
 } from '../../../sys/socket.ts';
-import { pktinfoWrite, SEGMENT_CONTROL_BYTES, segmentWrite } from '../../control-messages.ts';
 import { SendFragment, W } from '../../messages.ts';
 import { StageDrop } from '../../stage-drop.ts';
 import type { HostContext } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
-import { dropDatagrams, Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
+import { dropDatagrams, Kind, type SocketTable } from './socket-table.ts';
 
 /** Kernel's limit of segments in one send (UDP_MAX_SEGMENTS; 128 since 6.9), and of bytes in one datagram. */
 const MAX_SEGMENTS = 64;
