@@ -24,6 +24,7 @@ const PACKETS = 512;
 const SLOTS = 16;
 const MTU = 1500;
 
+/** One list: a case is an entry of it, and what they share stands in front. */
 export function build(): Benchmark.Suite {
   const { sab, layout, baseAddress } = allocateShared(
     { smallSlots: 0, largeSlots: SLOTS, rings: 0, ringDescriptors: 2, counterBlocks: 1, logBytes: 256 },

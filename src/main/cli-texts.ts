@@ -1,4 +1,4 @@
-// bundle: rare
+// bundle: texts
 /**
  * Help, version and the options page, all from the option table. The build writes them into dist/texts, where the launcher
  * finds them (it prints them without starting Node), and docs/cli.md is the same table as Markdown.
@@ -152,3 +152,6 @@ function optionLines(option: OptionSpec): string[] {
 }
 
 const cell = (text: string): string => text.replaceAll('|', '\\|');
+
+/** Files of the repository that are made from here (`npm run docs`). */
+export const generatedDocs = (): ReadonlyMap<string, string> => new Map([['docs/cli.md', cliMarkdown()]]);

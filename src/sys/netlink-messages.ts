@@ -400,7 +400,7 @@ const REQUEST_BYTES = 1024;
 
 /** Fields of struct rtmsg; source prefixes are not asked for. */
 export interface RouteHeader {
-  /** AF_*. */
+  /** AF_* */
   readonly af?: number | undefined;
   readonly dstLen?: number | undefined;
   readonly tos?: number | undefined;
