@@ -24,6 +24,22 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   main: ['units.ts', 'proto', 'ring', 'sys', 'workers'],
 };
 
+/** Folders of a layer that may import only these of its other folders. Front ends do not import one another; nothing imports them. */
+const FOLDERS: Record<string, readonly string[]> = {
+  'main/process': [],
+  'main/cli': ['main/process'],
+  'main/host': ['main/process', 'main/cli', 'main/api'],
+  'main/api': ['main/process', 'main/cli', 'main/host'],
+  'main/bucatini': ['main/process', 'main/cli', 'main/host', 'main/api'],
+  'main/pasta': ['main/process', 'main/cli', 'main/host', 'main/api'],
+  'main/slirp4netns': ['main/process', 'main/cli', 'main/host', 'main/api'],
+};
+const EXCEPTIONS: readonly string[] = [
+  // A report on an instance of pasta's reads its command line.
+  'main/bucatini/bug-report.ts > main/pasta/options.ts',
+];
+const folderOf = (file: string): string => file.split('/').slice(0, 2).join('/');
+
 /**
  * Module names in `import ... from`, `export ... from`, `import '...'`, `import('...')`, `require('...')`, and modules that
  * a worker is started from: `new URL('./x.ts', ...)`.
@@ -54,8 +70,18 @@ function breach(file: string, name: string): string | null {
     return target === '../package.json' ? null : `src/${file} imports ${name}: outside src`;
   }
   const targetLayer = target.split('/')[0]!;
-  if (targetLayer === layer || allowed.includes(targetLayer)) return null;
+  if (targetLayer === layer) return breachInside(file, target);
+  if (allowed.includes(targetLayer)) return null;
   return `src/${file} imports ${name}: ${layer} may import ${['itself', ...allowed].join(', ')}`;
+}
+
+/** The same for folders of one layer. */
+function breachInside(file: string, target: string): string | null {
+  const folder = folderOf(file);
+  const allowed = FOLDERS[folder];
+  if (allowed === undefined || folderOf(target) === folder || allowed.includes(folderOf(target))) return null;
+  if (EXCEPTIONS.includes(`${file} > ${target}`)) return null;
+  return `src/${file} imports ${target}: ${folder} may import ${['itself', ...allowed].join(', ')}`;
 }
 
 const files = (readdirSync(SRC, { recursive: true, encoding: 'utf8' }) as string[])
@@ -73,6 +99,20 @@ describe('layers', () => {
       .map((name) => breach(file, name))
       .filter((reason) => reason !== null);
     expect(breaches).toEqual([]);
+  });
+
+  it('every file of main is in a folder', () => {
+    expect(files.filter((file) => file.startsWith('main/') && FOLDERS[folderOf(file)] === undefined)).toEqual(
+      [],
+    );
+  });
+
+  it('the checker itself sees breaches between folders', () => {
+    expect(breach('main/pasta/serve.ts', '../slirp4netns/serve.ts')).toMatch('main/pasta may import');
+    expect(breach('main/host/start.ts', '../bucatini/run.ts')).not.toBeNull();
+    expect(breach('main/process/signals.ts', '../host/log.ts')).not.toBeNull();
+    expect(breach('main/pasta/serve.ts', '../host/start.ts')).toBeNull();
+    expect(breach('main/bucatini/selftest/ping.ts', '../run.ts')).toBeNull();
   });
 
   it('the checker itself sees breaches', () => {
