@@ -4,7 +4,7 @@ import { COUNTERS } from '../ring/counters.ts';
 import { HISTOGRAMS } from '../ring/histograms.ts';
 
 /** Where the causes are, each with its comment: the one text for the reader of the code and of the page. */
-const CAUSE_TABLES = ['../proto/drop.ts', '../workers/stage-drop.ts'] as const;
+const CAUSE_TABLES = ['../proto/drop.ts', '../workers/link/stage-drop.ts'] as const;
 const CAUSE = /^ {2}\/\*\* (.+) \*\/\n {2}(\w+): -\d+,$/gm;
 
 /** Name and meaning of every cause of loss, by the order of the codes. Reads the sources: for the generator and its test alone. */
@@ -31,7 +31,7 @@ export function countersMarkdown(): string {
   return `# Counters
 
 Written by \`scripts/cli-docs.mjs\` from \`src/ring/counters.ts\`, \`src/ring/histograms.ts\`, \`src/proto/drop.ts\` and
-\`src/workers/stage-drop.ts\`; a test compares.
+\`src/workers/link/stage-drop.ts\`; a test compares.
 
 \`--stats\` prints them when the engine ends: the sum over all packet threads and, where there are several, each thread's own. A counter
 that is 0 is left out. Every thread counts for itself with plain additions, so counting orders nothing and costs about a nanosecond.

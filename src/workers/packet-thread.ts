@@ -28,9 +28,9 @@ import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-
 import { type FlowPage, type FlowSource, flowPage, NO_FLOWS } from './flow-report.ts';
 import { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './host-io/listener-table.ts';
+import { Owner } from './link/slot-owner.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
 import { Notice, Notices } from './notices.ts';
-import { Owner } from './owners.ts';
 import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
 import { DATAGRAM_PORTS_AT, LinkRing, PORTS, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';

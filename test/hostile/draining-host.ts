@@ -14,7 +14,7 @@ import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import type { EnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash, shardOf } from '../../src/workers/flow-hash.ts';
 import { SentFlag, ToHost, ToReader, ToShard, W } from '../../src/workers/messages.ts';
-import { Owner } from '../../src/workers/owners.ts';
+import { Owner } from '../../src/workers/link/slot-owner.ts';
 import { Addressing } from '../../src/workers/translator/addressing.ts';
 import type { Prng } from '../support/netsim/prng.ts';
 

@@ -35,9 +35,9 @@ import {
 } from '../../src/sys/socket.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { Notices } from '../../src/workers/notices.ts';
-import { Owner } from '../../src/workers/owners.ts';
+import { Owner } from '../../src/workers/link/slot-owner.ts';
 import { LinkRing, slotShares } from '../../src/workers/plan.ts';
-import { stageDropName } from '../../src/workers/stage-drop.ts';
+import { stageDropName } from '../../src/workers/link/stage-drop.ts';
 import { TapReader } from '../../src/workers/tap-reader.ts';
 import { Shard } from '../../src/workers/translator/shard.ts';
 import type { Prng } from '../support/netsim/prng.ts';

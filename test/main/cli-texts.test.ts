@@ -4,7 +4,7 @@ import { COMMANDS, cliMarkdown, generatedTexts, helpText } from '../../src/main/
 import { causes, countersMarkdown } from '../../src/main/counter-texts.ts';
 import { OPTIONS } from '../../src/main/options.ts';
 import { Drop } from '../../src/proto/drop.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { repoRoot } from './source-tree.ts';
 
 describe('texts from the option table', () => {

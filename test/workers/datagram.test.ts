@@ -6,7 +6,7 @@ import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { datagramBed } from '../support/datagram-bed.ts';
 import { freePort, Peer, type Received } from '../support/datagram-peer.ts';
 import { echoMessage, pattern } from '../support/packets.ts';

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { Counter } from '../../src/ring/counters.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { ResolverChoice, Resolvers } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { SendFragment, ToHost, ToShard, W } from '../../src/workers/messages.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { PingTranslator } from '../../src/workers/translator/icmp-echo.ts';
 import { echoMessage, echoPacket, icmpChecksumOk, ipPacket, pattern, readIp } from '../support/packets.ts';

@@ -27,7 +27,7 @@ import {
   socket,
 } from '../../src/sys/socket.ts';
 import { SendFragment, ToHost, ToShard, W } from '../../src/workers/messages.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { datagramBed } from '../support/datagram-bed.ts';
 import { freePort, type Peer } from '../support/datagram-peer.ts';
 import type { HostRig } from '../support/host-rig.ts';

@@ -65,6 +65,8 @@ import {
   socket,
 } from '../../sys/socket.ts';
 import type { HostChange, ListenerPlan } from '../engine-plan.ts';
+import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
+import { sendMark } from '../link/to-host.ts';
 import { DataKind, reserveMessage, SentFlag, ToHost, ToShard, W } from '../messages.ts';
 import { Notice } from '../notices.ts';
 import type { Addressing } from '../translator/addressing.ts';
@@ -194,11 +196,11 @@ export class StreamSockets implements SocketModule {
       case ToHost.send:
         return this.#enqueue(
           gid,
-          words[at + W.slotA]!,
-          words[at + W.slotB]!,
-          words[at + W.at]!,
-          words[at + W.len]!,
-          words[at + W.arg0]!,
+          linkSlotA(words, at),
+          linkSlotB(words, at),
+          linkSlotOffset(words, at),
+          linkBytes(words, at),
+          sendMark(words, at),
         );
       case ToHost.credit:
         return this.#onCredit(gid, words[at + W.arg0]!, words[at + W.arg1]!, words[at + W.arg2]!);

@@ -31,7 +31,7 @@ import {
 } from '../../proto/ndp.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
-import { StageDrop } from '../stage-drop.ts';
+import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import { offeredDns6 } from './dhcpv6.ts';
 import type { Packet } from './packet.ts';

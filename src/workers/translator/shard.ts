@@ -34,13 +34,22 @@ import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
 import { describeEntry, FlowField, type FlowSource } from '../flow-report.ts';
+import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
+import { Owner } from '../link/slot-owner.ts';
+import { StageDrop } from '../link/stage-drop.ts';
+import {
+  frameGsoSize,
+  frameHash,
+  frameOffload,
+  offloadGsoType,
+  offloadIsReassembled,
+  offloadNeedsCsum,
+} from '../link/to-shard.ts';
 import { ToHost, ToReader, ToShard, W } from '../messages.ts';
 import { Notice, type Notices } from '../notices.ts';
-import { Owner } from '../owners.ts';
 import type { PcapWriter } from '../pcap.ts';
 import { ShardFlows } from '../shard-flows.ts';
 import type { Stage } from '../stage.ts';
-import { StageDrop } from '../stage-drop.ts';
 import { TimerWheel } from '../timer-wheel.ts';
 import { Addressing } from './addressing.ts';
 import { handleArp } from './arp.ts';
@@ -289,17 +298,17 @@ export class Shard implements Stage, FlowSource {
   #onFrame(words: Uint32Array, at: number): void {
     const u8 = this.#u8;
     const p = this.#packet;
-    p.slotA = words[at + W.slotA]!;
-    p.slotB = words[at + W.slotB]!;
-    const frameAt = words[at + W.at]!;
-    const frameBytes = words[at + W.len]!;
-    p.hash = words[at + W.arg0]!;
-    const gso = words[at + W.arg1]!;
-    p.gsoType = gso & 0x7f;
-    p.needsCsum = (gso & 0x100) !== 0;
-    p.gsoSize = words[at + W.arg2]!;
+    p.slotA = linkSlotA(words, at);
+    p.slotB = linkSlotB(words, at);
+    const frameAt = linkSlotOffset(words, at);
+    const frameBytes = linkBytes(words, at);
+    p.hash = frameHash(words, at);
+    const offload = frameOffload(words, at);
+    p.gsoType = offloadGsoType(offload);
+    p.needsCsum = offloadNeedsCsum(offload);
+    p.gsoSize = frameGsoSize(words, at);
     // The header says so too for IPv4; of IPv6 nothing else is left to tell.
-    p.dontFragment = (gso & 0x400) === 0;
+    p.dontFragment = !offloadIsReassembled(offload);
     const slotAt = this.#ctx.pool.slotAt(p.slotA);
     const ethAt = slotAt + frameAt;
     const inA = Math.min(frameBytes, this.#ctx.pool.slotBytes(p.slotA) - frameAt);

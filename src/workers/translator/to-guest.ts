@@ -24,7 +24,7 @@ import {
   ipv6Write,
 } from '../../proto/ipv6.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
-import { StageDrop } from '../stage-drop.ts';
+import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 
 /** TTL and hop limit where nothing better is known (RFC 1700's default, and Linux's). */

@@ -28,7 +28,7 @@ import { DEFAULT_POLICY, type EnginePlan } from '../../../src/workers/engine-pla
 import { flowHash } from '../../../src/workers/flow-hash.ts';
 import { ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
 import { Notices } from '../../../src/workers/notices.ts';
-import { Owner } from '../../../src/workers/owners.ts';
+import { Owner } from '../../../src/workers/link/slot-owner.ts';
 import { quotedFlow } from '../../../src/workers/quoted-flow.ts';
 import { ShardFlows } from '../../../src/workers/shard-flows.ts';
 import { TimerWheel } from '../../../src/workers/timer-wheel.ts';

@@ -16,7 +16,7 @@ import {
 } from '../../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
 import { DataKind, SentFlag, ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
-import { Owner } from '../../../src/workers/owners.ts';
+import { Owner } from '../../../src/workers/link/slot-owner.ts';
 import { patternSlice } from '../pattern.ts';
 import type { Clock } from './clock.ts';
 

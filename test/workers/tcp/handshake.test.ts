@@ -1,7 +1,7 @@
 /** Connections made by the guest and from outside, and those that fail. RFC 9293 sections 3.5 and 3.10.7. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { Drop } from '../../../src/proto/drop.ts';
-import { StageDrop } from '../../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../../src/workers/link/stage-drop.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
 import { Ack, Syn } from '../../support/netsim/wire.ts';

@@ -21,7 +21,7 @@ import {
 import { HostIo } from '../../../src/workers/host-io/host-io.ts';
 import { DataKind, SentFlag, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
 import { Notices } from '../../../src/workers/notices.ts';
-import { Owner } from '../../../src/workers/owners.ts';
+import { Owner } from '../../../src/workers/link/slot-owner.ts';
 import { ADDRESSES } from '../../support/netsim/engine.ts';
 
 interface Message {

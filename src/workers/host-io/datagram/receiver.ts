@@ -32,8 +32,8 @@ import {
 } from '../../../sys/socket.ts';
 import { gsoSizeOf, localAddressOf, ttlOf } from '../../control-messages.ts';
 import { flowHash } from '../../flow-hash.ts';
+import { StageDrop } from '../../link/stage-drop.ts';
 import { ToShard, W } from '../../messages.ts';
-import { StageDrop } from '../../stage-drop.ts';
 import type { Addressing } from '../../translator/addressing.ts';
 import { listenerGuest } from '../bind-address.ts';
 import type { HostContext } from '../context.ts';

@@ -37,8 +37,8 @@ import {
   sockaddrWrite,
 } from '../../../sys/socket.ts';
 import { pktinfoWrite, SEGMENT_CONTROL_BYTES, segmentWrite } from '../../control-messages.ts';
+import { StageDrop } from '../../link/stage-drop.ts';
 import { SendFragment, W } from '../../messages.ts';
-import { StageDrop } from '../../stage-drop.ts';
 import type { HostContext } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
 import { dropDatagrams, Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
