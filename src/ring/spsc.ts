@@ -35,6 +35,9 @@ const STARVING = 1;
 const TAIL = LINE_BYTES / 4;
 const CONTROL_WORDS = TAIL + 1;
 
+/** What a ring that is checked holds in words that the writer of a descriptor has not set. */
+export const UNSET_WORD = 0xdeadbeef;
+
 const OVERFLOW_MIN_DESCRIPTORS = 64;
 /** An overflow that was not needed for so many flushes gives half of its memory back. */
 const OVERFLOW_CALM_FLUSHES = 1024;
@@ -53,7 +56,7 @@ function slotsView(sab: SharedArrayBuffer, layout: Layout, ring: number): Uint32
  *
  *   const at = out.reserve();      // never fails
  *   const w = out.words;           // after reserve(): it may have changed
- *   w[at + W.op] = ...;            // write all words that the reader reads; the others hold old contents
+ *   w[at + ...] = ...;             // write all words that the reader reads; the others hold old contents
  *   out.commit();                  // before the next reserve()
  *   ...
  *   out.flush();                   // once per batch
@@ -80,10 +83,12 @@ export class RingProducer {
   #overflowEnd = 0;
   #calmFlushes = 0;
   #starving = false;
+  readonly #isChecked: boolean;
 
   /**
    * @param doorbell  the consumer's, or null when both ends are on one thread
    * @param counters  the producing thread's, for linkBatches and linkDescriptors
+   * @param isChecked  each descriptor begins as UNSET_WORDs, so that a word which its writer forgets shows
    */
   constructor(
     sab: SharedArrayBuffer,
@@ -91,7 +96,9 @@ export class RingProducer {
     ring: number,
     doorbell: Doorbell | null,
     counters: Float64Array = new Float64Array(COUNTER_WORDS),
+    isChecked = false,
   ) {
+    this.#isChecked = isChecked;
     this.#counters = counters;
     this.#control = controlView(sab, layout, ring);
     this.#ringWords = slotsView(sab, layout, ring);
@@ -109,7 +116,9 @@ export class RingProducer {
     if (this.#overflowEnd === 0) {
       if (((this.#head - this.#tail) | 0) <= this.#mask || this.#hasRoom()) {
         this.words = this.#ringWords;
-        return (this.#head & this.#mask) * DESC_WORDS;
+        const at = (this.#head & this.#mask) * DESC_WORDS;
+        if (this.#isChecked) this.words.fill(UNSET_WORD, at, at + DESC_WORDS);
+        return at;
       }
     }
     return this.#reserveOverflow();
@@ -188,7 +197,9 @@ export class RingProducer {
       this.#overflowEnd = count;
     }
     this.words = this.#overflow;
-    return this.#overflowEnd * DESC_WORDS;
+    const at = this.#overflowEnd * DESC_WORDS;
+    if (this.#isChecked) this.words.fill(UNSET_WORD, at, at + DESC_WORDS);
+    return at;
   }
 
   #moveOverflow(): void {
@@ -231,7 +242,7 @@ export class RingProducer {
  * The reading end:
  *
  *   const n = link.available();
- *   for (let i = 0; i < n; i++) { const at = link.at(i); ... link.words[at + W.op] ... }
+ *   for (let i = 0; i < n; i++) { const at = link.at(i); ... link.words[at + ...] ... }
  *   link.release(n);
  */
 export class RingConsumer {

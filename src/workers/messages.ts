@@ -32,11 +32,7 @@ export const W = {
 export const DataKind = { next: 0, again: 1, last: 2 } as const;
 export type DataKind = (typeof DataKind)[keyof typeof DataKind];
 
-/** Whether the host's kernel may fragment what its path does not take whole: as before, it may, or it says EMSGSIZE. */
-export const SendFragment = { unchanged: 0, allowed: 1, never: 2 } as const;
-export type SendFragment = (typeof SendFragment)[keyof typeof SendFragment];
-
-/** ToShard.sent: the socket has taken all that it was given and takes more; provisional bytes (ToHost.send) were not taken and are gone. */
+/** ToShard.sent: the socket has taken all that it was given and takes more; provisional bytes (sendWrite()) were not taken and are gone. */
 export const SentFlag = { empty: 1, refused: 2 } as const;
 
 /** reader -> shard, host-io -> shard. */
@@ -67,38 +63,6 @@ export const ToShard = {
   icmpError: 12,
   /** A datagram to a UDP endpoint of the guest's from a peer that it has no flow with: slots and arg1 as in datagram; addr/ports: the peer's host-side address and port << 16 | the guest's port; arg0, arg2, arg3, arg4: the guest's address. */
   strangerDatagram: 13,
-} as const;
-
-/** shard -> host-io. */
-export const ToHost = {
-  /** Open and connect a TCP socket for `flow`. addr/ports (remote port << 16); at: the interface that a link-local remote lies behind, 0: the plan's. */
-  openTcp: 1,
-  /** Take over the accepted socket: arg0: token. */
-  adopt: 2,
-  /** Refuse an accepted socket with RST: arg0: token. */
-  refuse: 3,
-  /** Queue stream bytes on the socket: slots/at/len. host-io returns the slots to their owner when the socket took them. arg0: 0, or 1 + the flow's refusal count (modulo 256): the bytes are provisional. Those that the socket does not take at once host-io gives back and tells so (SentFlag.refused), and so does it with provisional bytes that left before the shard knew of that. */
-  send: 4,
-  /** How far host-io may peek: stream offset arg0 (u32, modulo). arg1: what the guest acknowledged, to be dropped from the socket's queue; arg2: payload bytes of the largest frame. */
-  credit: 5,
-  /** Peek again from stream offset arg0 (retransmission). arg1: when not 0, only that many bytes (then go on from where the cursor was). */
-  rewind: 7,
-  /** shutdown(SHUT_WR) once all queued bytes are sent. */
-  finish: 8,
-  /** Close quietly once all queued bytes are sent; answered by `closed`. */
-  close: 9,
-  /** Close with RST (SO_LINGER 0); answered by `closed`. */
-  reset: 10,
-  /** Slots of host-io's that the shard is done with: slotA, slotB. */
-  freeSlots: 11,
-  /** Open a UDP socket, or have a part in the one that the guest's endpoint has: addr/ports (remote << 16 | the guest's port, preferred on the host, 0: a socket of its own); arg1..arg4: the guest's address; arg0: 1 when datagrams may come several to a message (UDP_GRO), else 0; at: as in openTcp. Datagrams may follow at once. */
-  openUdp: 12,
-  /** Open a ping socket: addr; arg0: 4 or 6. */
-  openPing: 13,
-  /** Send one datagram: slots/at/len; arg0: socket options that change: ttl | SendFragment << 8, 0 = leave; arg1: gsoSize (UDP_SEGMENT) or 0; arg2: 1 when the slots stay the shard's, which keeps them at least until the flow's `closed`. */
-  sendDatagram: 14,
-  /** A reply through a published UDP listener: arg1: listener index; addr/ports: to whom (remote port << 16); slots/at/len; local address and interface as in listenerDatagram. Opens nothing. */
-  sendFromListener: 15,
 } as const;
 
 /** shard or host-io -> reader: a slot pair of the reader's is free again. */

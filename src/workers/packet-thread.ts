@@ -224,8 +224,10 @@ class PacketThread {
       this.#task.pcapFd >= 0
         ? new PcapWriter(this.#task.pcapFd, pool.baseAddress, this.#mail, onLost)
         : undefined;
-    const to = (ring: number, owner: number): RingProducer =>
-      new RingProducer(sab, layout, ring, owner === thread ? null : this.#doorbells[owner]!, counters);
+    const to = (ring: number, owner: number): RingProducer => {
+      const bell = owner === thread ? null : this.#doorbells[owner]!;
+      return new RingProducer(sab, layout, ring, bell, counters, ownership.on);
+    };
     const from = (ring: number, producer: number): RingConsumer =>
       new RingConsumer(sab, layout, ring, producer === thread ? null : this.#doorbells[producer]!);
     const allShards = Array.from({ length: shards }, (_, i) => i);

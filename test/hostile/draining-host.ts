@@ -13,8 +13,28 @@ import {
 import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import type { EnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash, shardOf } from '../../src/workers/flow-hash.ts';
-import { SentFlag, ToHost, ToReader, ToShard, W } from '../../src/workers/messages.ts';
+import {
+  linkBytes,
+  linkFlow,
+  linkOp,
+  linkSlotA,
+  linkSlotB,
+  linkSlotOffset,
+} from '../../src/workers/link/descriptor.ts';
 import { Owner } from '../../src/workers/link/slot-owner.ts';
+import {
+  acceptedSocket,
+  creditAcked,
+  creditLimit,
+  creditReadLimit,
+  rewindBytes,
+  rewindOffset,
+  sendDatagramIsBorrowed,
+  sendMark,
+  ToHost,
+  toHostText,
+} from '../../src/workers/link/to-host.ts';
+import { SentFlag, ToReader, ToShard, W } from '../../src/workers/messages.ts';
 import { Addressing } from '../../src/workers/translator/addressing.ts';
 import type { Prng } from '../support/netsim/prng.ts';
 
@@ -135,12 +155,13 @@ export class DrainingHost {
 
   #command(base: number, w: Uint32Array, at: number): void {
     const r = this.#o.prng;
-    const gid = base + w[at + W.flow]!;
+    const gid = base + linkFlow(w, at);
     const kind = this.#kind[gid];
-    switch (w[at + W.op]) {
+    const op = linkOp(w, at);
+    switch (op) {
       case ToHost.freeSlots:
-        this.#freeOwn(w[at + W.slotA]!);
-        this.#freeOwn(w[at + W.slotB]!);
+        this.#freeOwn(linkSlotA(w, at));
+        this.#freeOwn(linkSlotB(w, at));
         return;
       case ToHost.openTcp:
         if (kind !== Kind.none) throw new Error(`openTcp: flow ${gid} is of kind ${kind}`);
@@ -155,7 +176,7 @@ export class DrainingHost {
       case ToHost.openPing:
         if (kind !== Kind.none) throw new Error(`openUdp: flow ${gid} is of kind ${kind}`);
         this.opens++;
-        this.#begin(gid, w[at + W.op] === ToHost.openUdp ? Kind.udp : Kind.ping);
+        this.#begin(gid, op === ToHost.openUdp ? Kind.udp : Kind.ping);
         if (r.chance(0.03)) {
           const forbidden = this.#kind[gid] === Kind.ping && r.chance(0.5);
           this.#kind[gid] = Kind.failed;
@@ -163,19 +184,19 @@ export class DrainingHost {
         }
         return;
       case ToHost.adopt:
-        if (!this.#tokens.delete(w[at + W.arg0]!)) throw new Error(`adopt: token ${w[at + W.arg0]}`);
+        if (!this.#tokens.delete(acceptedSocket(w, at))) throw new Error(toHostText(w, at));
         if (kind !== Kind.none) throw new Error(`adopt: flow ${gid} is of kind ${kind}`);
         this.#begin(gid, Kind.tcp);
         return;
       case ToHost.refuse:
-        if (!this.#tokens.delete(w[at + W.arg0]!)) throw new Error(`refuse: token ${w[at + W.arg0]}`);
+        if (!this.#tokens.delete(acceptedSocket(w, at))) throw new Error(toHostText(w, at));
         return;
       case ToHost.send:
-        return this.#send(gid, w[at + W.slotA]!, w[at + W.slotB]!, w[at + W.len]!, w[at + W.arg0]!);
+        return this.#send(gid, linkSlotA(w, at), linkSlotB(w, at), linkBytes(w, at), sendMark(w, at));
       case ToHost.credit: {
         if (kind !== Kind.tcp) throw new Error(`credit: flow ${gid} is of kind ${kind}`);
-        this.#credit[gid] = w[at + W.arg0]!;
-        const consumed = w[at + W.arg1]!;
+        this.#credit[gid] = creditLimit(w, at);
+        const consumed = creditAcked(w, at);
         if (((consumed - this.#consumed[gid]!) | 0) < 0 || ((consumed - this.#peeked[gid]!) | 0) > 0x10000) {
           throw new Error(
             `credit: flow ${gid} consumes ${consumed} after ${this.#consumed[gid]}, peeked ${this.#peeked[gid]}`,
@@ -183,14 +204,14 @@ export class DrainingHost {
         }
         this.#consumed[gid] = consumed;
         if (((this.#peeked[gid]! - consumed) | 0) < 0) this.#peeked[gid] = consumed;
-        this.#limit[gid] = w[at + W.arg2]!;
+        this.#limit[gid] = creditReadLimit(w, at);
         if (!this.quiet && r.chance(0.5)) this.#read(gid);
         return;
       }
       case ToHost.rewind: {
         if (kind !== Kind.tcp) throw new Error(`rewind: flow ${gid} is of kind ${kind}`);
-        const offset = w[at + W.arg0]!;
-        const bytes = w[at + W.arg1]!;
+        const offset = rewindOffset(w, at);
+        const bytes = rewindBytes(w, at);
         if (bytes === 0) {
           if (((this.#peeked[gid]! - offset) | 0) > 0) this.#peeked[gid] = offset;
         } else if (((this.#peeked[gid]! - offset) | 0) > 0) {
@@ -205,7 +226,7 @@ export class DrainingHost {
       case ToHost.close:
       case ToHost.reset: {
         // A connect() that failed has said closed already.
-        if (kind === Kind.none && w[at + W.op] === ToHost.reset) return;
+        if (kind === Kind.none && op === ToHost.reset) return;
         if (kind === Kind.none) throw new Error(`close: flow ${gid} is not open`);
         const held = this.#held.get(gid) ?? [];
         for (let i = 0; i < held.length; i += 3) this.#freeReader(held[i]!, held[i + 1]!);
@@ -220,10 +241,10 @@ export class DrainingHost {
       case ToHost.sendDatagram:
         return this.#datagram(gid, w, at);
       case ToHost.sendFromListener:
-        this.#freeReader(w[at + W.slotA]!, w[at + W.slotB]!);
+        this.#freeReader(linkSlotA(w, at), linkSlotB(w, at));
         return;
       default:
-        throw new Error(`unknown command ${w[at + W.op]}`);
+        throw new Error(`unknown command ${toHostText(w, at)}`);
     }
   }
 
@@ -237,7 +258,7 @@ export class DrainingHost {
     this.#ended[gid] = 0;
   }
 
-  /** @param mark  ToHost.send's arg0 */
+  /** @param mark  sendMark() */
   #send(gid: number, a: number, b: number, len: number, mark: number): void {
     const kind = this.#kind[gid];
     if (kind !== Kind.tcp) throw new Error(`send: flow ${gid} is of kind ${kind}`);
@@ -314,18 +335,19 @@ export class DrainingHost {
     const kind = this.#kind[gid]!;
     if (kind !== Kind.udp && kind !== Kind.ping && kind !== Kind.failed)
       throw new Error(`sendDatagram: flow ${gid} is of kind ${kind}`);
-    const slotA = w[at + W.slotA]!;
-    const slotB = w[at + W.slotB]!;
-    const len = w[at + W.len]!;
-    const from = pool.slotAt(slotA) + w[at + W.at]!;
-    if (w[at + W.at]! + len > pool.slotBytes(slotA) + (slotB === NO_SLOT ? 0 : pool.slotBytes(slotB))) {
-      throw new Error(`sendDatagram: ${len} bytes at ${w[at + W.at]} reach past the slots`);
+    const slotA = linkSlotA(w, at);
+    const slotB = linkSlotB(w, at);
+    const len = linkBytes(w, at);
+    const slotOffset = linkSlotOffset(w, at);
+    const from = pool.slotAt(slotA) + slotOffset;
+    if (slotOffset + len > pool.slotBytes(slotA) + (slotB === NO_SLOT ? 0 : pool.slotBytes(slotB))) {
+      throw new Error(`sendDatagram: ${len} bytes at ${slotOffset} reach past the slots`);
     }
     if (!this.quiet && kind !== Kind.failed && r.chance(0.4)) {
       const slot = this.#o.smallSlots.pop();
       if (slot !== NO_SLOT) {
         // An echo, as long as fits; DNS and ping answers differ from questions in a byte or two.
-        const n = Math.min(len, pool.slotBytes(slotA) - w[at + W.at]!, 1900);
+        const n = Math.min(len, pool.slotBytes(slotA) - slotOffset, 1900);
         const to = pool.slotAt(slot) + HEADROOM_BYTES;
         pool.u8.copyWithin(to, from, from + n);
         if (kind === Kind.udp && n > 3 && r.chance(0.8)) pool.u8[to + 2]! |= 0x80;
@@ -351,7 +373,7 @@ export class DrainingHost {
         out.words[o + W.addr + i] = r.chance(0.5) ? 0 : [0, 0, 0xffff, 0xc6336401][i]!;
       out.words[o + W.arg3] = r.int(0, 65_535);
     }
-    if (w[at + W.arg2] !== 1) this.#freeReader(slotA, slotB);
+    if (!sendDatagramIsBorrowed(w, at)) this.#freeReader(slotA, slotB);
   }
 
   /** A datagram of any length, in two slots: to be cut into fragments, or longer than any may be. */

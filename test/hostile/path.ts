@@ -34,10 +34,10 @@ import {
   socketpair,
 } from '../../src/sys/socket.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
-import { Notices } from '../../src/workers/notices.ts';
 import { Owner } from '../../src/workers/link/slot-owner.ts';
-import { LinkRing, slotShares } from '../../src/workers/plan.ts';
 import { stageDropName } from '../../src/workers/link/stage-drop.ts';
+import { Notices } from '../../src/workers/notices.ts';
+import { LinkRing, slotShares } from '../../src/workers/plan.ts';
 import { TapReader } from '../../src/workers/tap-reader.ts';
 import { Shard } from '../../src/workers/translator/shard.ts';
 import type { Prng } from '../support/netsim/prng.ts';
@@ -208,7 +208,7 @@ export class HostilePath {
     this.#readerLarge = new SlotStack(...shares.readerLarge);
     this.#hostSmall = new SlotStack(...shares.hostSmall);
     this.#hostLarge = new SlotStack(...shares.hostLarge);
-    const to = (ring: number): RingProducer => new RingProducer(sab, layout, ring, null);
+    const to = (ring: number): RingProducer => new RingProducer(sab, layout, ring, null, undefined, true);
     const from = (ring: number): RingConsumer => new RingConsumer(sab, layout, ring, null);
     const all = Array.from({ length: o.shards }, (_, i) => i);
     const log = (_level: string, text: string): void =>

@@ -31,6 +31,7 @@ import { Addressing } from '../../src/workers/translator/addressing.ts';
 import { type ShardContext, TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import type { GuestLink } from '../../src/workers/translator/guest-link.ts';
 import type { Packet } from '../../src/workers/translator/packet.ts';
+import { bytesOf, type Message, messageAt, slotAOf, slotBOf, slotOffsetOf } from './message.ts';
 
 /** Where a frame lies in a slot: behind the vnet header. */
 export const FRAME_AT = 12;
@@ -77,9 +78,6 @@ export interface Sent {
   readonly gsoSize: number;
 }
 
-/** What a module said to host-io. Words as messages.ts has them. */
-export type Message = Uint32Array;
-
 export class ShardRig {
   readonly plan: TapEnginePlan;
   readonly memory: SharedMemory;
@@ -115,10 +113,10 @@ export class ShardRig {
     const half = largeSlots / 2;
     this.large = new SlotStack(smallSlots, half);
     this.hostLarge = new SlotStack(smallSlots + half, half - 2);
-    const producer = new RingProducer(sab, layout, 0, null);
+    const producer = new RingProducer(sab, layout, 0, null, undefined, true);
     this.toHost = new RingConsumer(sab, layout, 0);
     this.fromHost = {
-      producer: new RingProducer(sab, layout, 1, null),
+      producer: new RingProducer(sab, layout, 1, null, undefined, true),
       consumer: new RingConsumer(sab, layout, 1),
     };
     const addressing = new Addressing(plan.addresses, plan.policy);
@@ -236,10 +234,7 @@ export class ShardRig {
     this.ctx.toHost.flush();
     const messages: Message[] = [];
     for (let n = this.toHost.available(); n > 0; n = this.toHost.available()) {
-      for (let i = 0; i < n; i++) {
-        const at = this.toHost.at(i);
-        messages.push(this.toHost.words.slice(at, at + 16));
-      }
+      for (let i = 0; i < n; i++) messages.push(messageAt(this.toHost.words, this.toHost.at(i)));
       this.toHost.release(n);
     }
     return messages;
@@ -308,15 +303,15 @@ export class ShardRig {
 
   /** Bytes that a message's slots hold. */
   payloadOf(m: Message): Uint8Array {
-    const slotA = m[W.slotA]!;
-    const bytes = m[W.len]!;
-    const from = this.pool.slotAt(slotA) + m[W.at]!;
-    const room = this.pool.slotBytes(slotA) - m[W.at]!;
-    const inA = m[W.slotB] === NO_SLOT ? bytes : Math.min(bytes, room);
+    const slotA = slotAOf(m);
+    const bytes = bytesOf(m);
+    const from = this.pool.slotAt(slotA) + slotOffsetOf(m);
+    const room = this.pool.slotBytes(slotA) - slotOffsetOf(m);
+    const inA = slotBOf(m) === NO_SLOT ? bytes : Math.min(bytes, room);
     const out = new Uint8Array(bytes);
     out.set(this.u8.slice(from, from + inA));
     if (bytes > inA) {
-      const moreAt = this.pool.slotAt(m[W.slotB]!);
+      const moreAt = this.pool.slotAt(slotBOf(m));
       out.set(this.u8.slice(moreAt, moreAt + bytes - inA), inA);
     }
     return out;
@@ -339,10 +334,10 @@ export class ShardRig {
       m[W.at] = 128;
       m[W.len] = payload.length;
       const room = 2048 - 128;
-      this.u8.set(payload.subarray(0, room), this.pool.slotAt(m[W.slotA]!) + 128);
+      this.u8.set(payload.subarray(0, room), this.pool.slotAt(slotAOf(m)) + 128);
       if (payload.length > room) {
         m[W.slotB] = this.hostLarge.pop();
-        this.u8.set(payload.subarray(room), this.pool.slotAt(m[W.slotB]!));
+        this.u8.set(payload.subarray(room), this.pool.slotAt(slotBOf(m)));
       }
     }
     fill(m);

@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import { Errno } from '../../src/sys/constants.ts';
-import { SendFragment, ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/link/stage-drop.ts';
+import { openPingFamily, ToHost } from '../../src/workers/link/to-host.ts';
+import { ToShard, W } from '../../src/workers/messages.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { PingTranslator } from '../../src/workers/translator/icmp-echo.ts';
+import { flowOf, opOf, slotAOf, slotBOf, toHostTexts } from '../support/message.ts';
 import { echoMessage, echoPacket, icmpChecksumOk, ipPacket, pattern, readIp } from '../support/packets.ts';
 import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
 
@@ -80,19 +82,22 @@ describe('echo to the world', () => {
     ping.onPacket(rig.packet(echoPacket(guest, far, request, 0x4d2, 2, pattern(8), { ttl: 5 })));
     ping.onPacket(rig.packet(echoPacket(guest, far, request, 0x4d3, 1, pattern(8))));
     const messages = rig.takeMessages();
-    const ops = messages.map((m) => m[W.op]);
+    const ops = messages.map((m) => opOf(m));
     const { openPing, sendDatagram } = ToHost;
     expect(ops).toEqual([openPing, sendDatagram, sendDatagram, openPing, sendDatagram]);
-    expect(messages[0]![W.arg0]).toBe(guest.includes(':') ? 6 : 4);
-    expect(messages[1]![W.arg0]).toBe(5 | (SendFragment.never << 8));
-    expect(messages[2]![W.arg0]).toBe(0);
+    expect(openPingFamily(messages[0]!, 0)).toBe(guest.includes(':') ? 6 : 4);
+    expect(toHostTexts(messages.slice(0, 3))).toEqual([
+      `openPing flow ${flowOf(messages[0])} to ${far}`,
+      `sendDatagram flow ${flowOf(messages[0])}, 3008 bytes, ttl 5, fragment never`,
+      `sendDatagram flow ${flowOf(messages[0])}, 16 bytes`,
+    ]);
     expect(rig.payloadOf(messages[1]!).slice(4)).toEqual(Uint8Array.from([4, 0xd2, 0, 1, ...pattern(3000)]));
-    for (const m of messages) rig.ctx.freeReaderSlots(m[W.slotA]!, m[W.slotB]!);
+    for (const m of messages) rig.ctx.freeReaderSlots(slotAOf(m), slotBOf(m));
 
     // What the kernel hands over: its own identifier, and for IPv6 a checksum over the host's addresses.
     for (const bytes of [0, 57, 3001]) {
       const message = Uint8Array.from(echoMessage(far, far, reply, 999, 1, pattern(bytes)));
-      const m = rig.hostMessage(ToShard.datagram, messages[0]![W.flow]!, message, (d) => {
+      const m = rig.hostMessage(ToShard.datagram, flowOf(messages[0]), message, (d) => {
         d[W.arg0] = 53;
       });
       ping.onMessage(ToShard.datagram, m, 0);
@@ -134,7 +139,7 @@ describe('echo to the world', () => {
         m[W.arg0] = Errno.EACCES;
       });
       ping.onMessage(ToShard.openFailed, failed, 0);
-      expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.close]);
+      expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.close]);
       ping.onMessage(ToShard.closed, rig.hostMessage(ToShard.closed, flow, null), 0);
     }
     expect(rig.logs).toHaveLength(1);
@@ -150,7 +155,7 @@ describe('echo to the world', () => {
     rig.takeMessages();
     rig.ctx.now = 60_100;
     rig.ctx.timers.advance(60_100, (id) => ping.onTimer(Math.floor(id / TIMER_KINDS), id % TIMER_KINDS));
-    expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.close]);
+    expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.close]);
   });
 });
 

@@ -49,7 +49,7 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
     counters,
     smallSlots: new SlotStack(0, SMALL_SLOTS),
     largeSlots: new SlotStack(SMALL_SLOTS, largeSlots),
-    toShards: [new RingProducer(sab, layout, FRAMES, null)],
+    toShards: [new RingProducer(sab, layout, FRAMES, null, undefined, true)],
     freed: [new RingConsumer(sab, layout, FREED, null)],
     onFatal: (text) => {
       throw new Error(text);
@@ -84,7 +84,7 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
     }
     return { bytes, gso: words[at + W.arg1]!, hash: words[at + W.arg0]! };
   };
-  const back = new RingProducer(sab, layout, FREED, null);
+  const back = new RingProducer(sab, layout, FREED, null, undefined, true);
   /** The shard is done with all frames that it has. */
   const giveBack = (): void => {
     for (let i = 0, n = frames.available(); i < n; i++) {

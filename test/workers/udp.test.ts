@@ -1,14 +1,27 @@
 import { describe, expect, it } from 'vitest';
+import { addressText } from '../../src/proto/address.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Errno } from '../../src/sys/constants.ts';
-import { SendFragment, ToHost, ToShard, W } from '../../src/workers/messages.ts';
 import { StageDrop } from '../../src/workers/link/stage-drop.ts';
+import {
+  openRemoteAt,
+  openRemotePort,
+  openUdpGuestAt,
+  openUdpGuestPort,
+  SendFragment,
+  sendDatagramOptions,
+  sendOptions,
+  ToHost,
+  toHostText,
+} from '../../src/workers/link/to-host.ts';
+import { ToShard, W } from '../../src/workers/messages.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
+import { flowOf, type Message, opOf, slotAOf, slotBOf, toHostTexts } from '../support/message.ts';
 import {
   icmpChecksumOk,
   ip4,
@@ -19,7 +32,7 @@ import {
   readUdp,
   udpPacket,
 } from '../support/packets.ts';
-import { type Message, ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
+import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
 
 const GUEST = '10.0.2.15';
 const GUEST6 = 'fd00::15';
@@ -38,14 +51,9 @@ const v6Words = (text: string): number[] => {
   const b = ip6(text);
   return [0, 4, 8, 12].map((i) => ((b[i]! << 24) | (b[i + 1]! << 16) | (b[i + 2]! << 8) | b[i + 3]!) >>> 0);
 };
-const addrOf = (m: Message): number[] => Array.from(m.slice(W.addr, W.addr + 4));
-
-/** The guest's address in openUdp. */
-const guestOf = (m: Message): number[] => [W.arg1, W.arg2, W.arg3, W.arg4].map((i) => m[i]!);
-
 /** Play host-io: give the slots of a send back to the reader. */
 function give(rig: ShardRig, m: Message): void {
-  rig.ctx.freeReaderSlots(m[W.slotA]!, m[W.slotB]!);
+  rig.ctx.freeReaderSlots(slotAOf(m), slotBOf(m));
 }
 
 function runTimers(rig: ShardRig, udp: UdpTranslator, now: number): void {
@@ -57,15 +65,13 @@ describe('UDP from the guest', () => {
   it('first datagram: opens a socket for its endpoint, the guest port preferred, then sends the payload in its slot', () => {
     const { rig, udp } = begin();
     udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 53_000, pattern(100), { ttl: 7 })));
-    const [open, send, ...rest] = rig.takeMessages();
-    expect(rest).toEqual([]);
-    expect(open![W.op]).toBe(ToHost.openUdp);
-    expect(addrOf(open!)).toEqual(v4Words(PEER));
-    expect(open![W.ports]).toBe(((53_000 << 16) | 5000) >>> 0);
-    expect(guestOf(open!)).toEqual(v4Words(GUEST));
-    expect(send![W.op]).toBe(ToHost.sendDatagram);
-    expect(send![W.flow]).toBe(open![W.flow]);
-    expect(send![W.arg0]).toBe(7);
+    const messages = rig.takeMessages();
+    const flow = flowOf(messages[0]);
+    expect(toHostTexts(messages)).toEqual([
+      `openUdp flow ${flow} from ${GUEST}:5000 to ${PEER}:53000, gro`,
+      `sendDatagram flow ${flow}, 100 bytes, ttl 7`,
+    ]);
+    const send = messages[1];
     expect(rig.payloadOf(send!)).toEqual(pattern(100));
     give(rig, send!);
     expect(rig.missingSlots).toBe(0);
@@ -76,10 +82,13 @@ describe('UDP from the guest', () => {
     udp.onPacket(rig.packet(udpPacket(GUEST6, 5000, PEER6, 9, pattern(3))));
     udp.onPacket(rig.packet(udpPacket(GUEST6, 5000, PEER6, 9, [])));
     const messages = rig.takeMessages();
-    expect(messages.map((m) => m[W.op])).toEqual([ToHost.openUdp, ToHost.sendDatagram, ToHost.sendDatagram]);
-    expect(addrOf(messages[0]!)).toEqual(v6Words(PEER6));
-    expect(messages[2]![W.arg0]).toBe(0);
-    expect(messages[2]![W.len]).toBe(0);
+    const flow = flowOf(messages[0]);
+    const [open, ...sends] = toHostTexts(messages);
+    expect(open).toBe(`openUdp flow ${flow} from [${GUEST6}]:5000 to [${PEER6}]:9, gro`);
+    expect(sends.map((text) => text.replace(/, [1-9]\d* bytes.*/, ', some'))).toEqual([
+      `sendDatagram flow ${flow}, some`,
+      `sendDatagram flow ${flow}, 0 bytes`,
+    ]);
   });
 
   it.each([
@@ -91,17 +100,17 @@ describe('UDP from the guest', () => {
       const p = rig.packet(udpPacket(guest, 5000, far, 9, pattern(bytes), { ttl }));
       p.dontFragment = dontFragment; // as the shard finds it in the header, or the reader in the fragments
       udp.onPacket(p);
-      return rig.takeMessages().at(-1)![W.arg0]!;
+      return sendDatagramOptions(rig.takeMessages().at(-1)!, 0);
     };
     const { allowed, never } = SendFragment;
     expect(options(carried, true)).toBe(9);
     expect(options(carried + 1, false)).toBe(0);
-    expect(options(carried + 1, true)).toBe(never << 8);
+    expect(options(carried + 1, true)).toBe(sendOptions(0, never));
     expect(options(3000, true)).toBe(0);
     expect(options(carried, false)).toBe(0);
-    expect(options(3000, false)).toBe(allowed << 8);
-    expect(options(3000, true, 31)).toBe(31 | (never << 8));
-    expect(options(3000, true, 64)).toBe(64 | (allowed << 8)); // no probe of a path
+    expect(options(3000, false)).toBe(sendOptions(0, allowed));
+    expect(options(3000, true, 31)).toBe(sendOptions(31, never));
+    expect(options(3000, true, 64)).toBe(sendOptions(64, allowed)); // no probe of a path
     expect(options(3000, true, 64)).toBe(0);
   });
 
@@ -111,7 +120,7 @@ describe('UDP from the guest', () => {
     const padded = new Uint8Array(60);
     padded.set(udpPacket(GUEST, 5001, PEER, 9, [1, 2, 3]));
     udp.onPacket(rig.packet(padded));
-    const sends = rig.takeMessages().filter((m) => m[W.op] === ToHost.sendDatagram);
+    const sends = rig.takeMessages().filter((m) => opOf(m) === ToHost.sendDatagram);
     expect(rig.payloadOf(sends[0]!)).toEqual(pattern(30_001));
     expect(rig.payloadOf(sends[1]!)).toEqual(Uint8Array.of(1, 2, 3));
   });
@@ -121,9 +130,7 @@ describe('UDP from the guest', () => {
     const packet = udpPacket(GUEST, 5000, PEER, 9, pattern(5000));
     packet[26]! ^= 0xff;
     udp.onPacket(rig.packet(packet, true, VnetGso.udpL4, 1400));
-    const send = rig.takeMessages()[1]!;
-    expect(send[W.arg1]).toBe(1400);
-    expect(send[W.len]).toBe(5000);
+    expect(toHostText(rig.takeMessages()[1]!)).toMatch(/, 5000 bytes, ttl 64, segments of 1400$/);
   });
 
   it('wrong checksum, wrong length, port 0, loopback, multicast and broadcast: dropped with their causes', () => {
@@ -169,9 +176,8 @@ describe('UDP from the guest', () => {
     const { rig, udp } = begin();
     udp.onPacket(rig.packet(udpPacket(GUEST, 1, '10.0.2.4', 9, [1])));
     udp.onPacket(rig.packet(udpPacket(GUEST6, 1, 'fd00::4', 9, [1])));
-    const opens = rig.takeMessages().filter((m) => m[W.op] === ToHost.openUdp);
-    expect(addrOf(opens[0]!)).toEqual(v4Words('127.0.0.1'));
-    expect(addrOf(opens[1]!)).toEqual([0, 0, 0, 1]);
+    const opens = rig.takeMessages().filter((m) => opOf(m) === ToHost.openUdp);
+    expect(opens.map((m) => addressText(m, openRemoteAt(0)))).toEqual(['127.0.0.1', '::1']);
   });
 
   it('to the gateway: port unreachable from the gateway, quoting the datagram', () => {
@@ -198,7 +204,7 @@ describe('UDP from the guest', () => {
     for (let port = 1; port <= 3; port++) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
     // The oldest gives way, but its id is not free before host-io has closed its socket.
     expect(rig.drops(StageDrop.flowTableFull)).toBe(1);
-    const ops = rig.takeMessages().map((m) => m[W.op]);
+    const ops = rig.takeMessages().map((m) => opOf(m));
     expect(ops.filter((op) => op === ToHost.openUdp)).toHaveLength(2);
     expect(ops.filter((op) => op === ToHost.close).length).toBeGreaterThan(0);
   });
@@ -210,7 +216,7 @@ describe('UDP to the guest', () => {
     udp.onPacket(rig.packet(udpPacket(src, 5000, dst, 9, [1])));
     const [open, send] = rig.takeMessages();
     give(rig, send!);
-    return { rig, udp, flow: open![W.flow]! };
+    return { rig, udp, flow: flowOf(open) };
   }
 
   it.each([
@@ -356,11 +362,11 @@ describe('UDP to the guest', () => {
     const ip = readIp(rig.takeSent()[0]!.bytes);
     expect(ip.src).toBe('10.0.2.2');
     expect(Array.from(ip.upper.slice(0, 2))).toEqual([3, 0]);
-    expect(rig.takeMessages().map((m) => [m[W.op], m[W.flow]])).toEqual([[ToHost.close, flow]]);
+    expect(rig.takeMessages().map((m) => [opOf(m), flowOf(m)])).toEqual([[ToHost.close, flow]]);
     udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 9, [2])));
     const again = rig.takeMessages();
-    expect(again[0]![W.op]).toBe(ToHost.openUdp);
-    expect(again[0]![W.flow]).not.toBe(flow);
+    expect(opOf(again[0])).toBe(ToHost.openUdp);
+    expect(flowOf(again[0])).not.toBe(flow);
     // What was under way for the old socket is freed, not delivered.
     udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(9)), 0);
     udp.onMessage(ToShard.closed, rig.hostMessage(ToShard.closed, flow, null), 0);
@@ -387,12 +393,12 @@ describe('runs of datagrams to the guest', () => {
     const [open, send] = rig.takeMessages();
     give(rig, send!);
     const messages = payloads.map((payload) =>
-      rig.hostMessage(ToShard.datagram, open![W.flow]!, payload, (m) => {
+      rig.hostMessage(ToShard.datagram, flowOf(open), payload, (m) => {
         m[W.arg1] = gsoSize;
       }),
     );
     // What lies in front of a second slot is somebody else's.
-    const bounds = messages.filter((m) => m[W.slotB] !== NO_SLOT).map((m) => rig.pool.slotAt(m[W.slotB]!));
+    const bounds = messages.filter((m) => slotBOf(m) !== NO_SLOT).map((m) => rig.pool.slotAt(slotBOf(m)));
     for (const at of bounds) rig.u8.fill(0x77, at - 128, at);
     for (const m of messages) udp.onMessage(ToShard.datagram, m, 0);
     udp.flush();
@@ -492,8 +498,8 @@ describe('runs of datagrams to the guest', () => {
     for (const port of [1, 2]) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
     const flows = rig
       .takeMessages()
-      .filter((m) => m[W.op] === ToHost.openUdp)
-      .map((m) => m[W.flow]!);
+      .filter((m) => opOf(m) === ToHost.openUdp)
+      .map((m) => flowOf(m));
     for (const i of [0, 1, 0, 1]) {
       udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flows[i]!, pattern(50, i)), 0);
     }
@@ -544,7 +550,7 @@ describe('UDP flow time-outs', () => {
     runTimers(rig, udp, 49_000);
     expect(rig.takeMessages()).toEqual([]);
     runTimers(rig, udp, 50_100);
-    expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.close]);
+    expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.close]);
   });
 
   it('one question, one answer: 30 s; a conversation: 120 s', () => {
@@ -552,26 +558,29 @@ describe('UDP flow time-outs', () => {
     for (const port of [1, 2]) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
     const flows = rig
       .takeMessages()
-      .filter((m) => m[W.op] === ToHost.openUdp)
-      .map((m) => m[W.flow]!);
+      .filter((m) => opOf(m) === ToHost.openUdp)
+      .map((m) => flowOf(m));
     for (const flow of [flows[0]!, flows[1]!, flows[1]!]) {
       udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(9)), 0);
     }
     runTimers(rig, udp, 30_100);
-    expect(rig.takeMessages().map((m) => [m[W.op], m[W.flow]])).toEqual([[ToHost.close, flows[0]]]);
+    expect(rig.takeMessages().map((m) => [opOf(m), flowOf(m)])).toEqual([[ToHost.close, flows[0]]]);
     runTimers(rig, udp, 120_100);
-    expect(rig.takeMessages().map((m) => [m[W.op], m[W.flow]])).toEqual([[ToHost.close, flows[1]]]);
+    expect(rig.takeMessages().map((m) => [opOf(m), flowOf(m)])).toEqual([[ToHost.close, flows[1]]]);
   });
 });
+
+/** Address of the host that the peers of a published port write to. */
+const LISTENER = '203.0.113.5';
 
 describe('published UDP ports', () => {
   const listener = (rig: ShardRig, peer: string, port: number, payload: Uint8Array): Message =>
     rig.hostMessage(ToShard.listenerDatagram, 0, payload, (m) => {
-      rig.u8.set([...new Array<number>(10).fill(0), 0xff, 0xff, ...ip4(GUEST)], rig.pool.slotAt(m[W.slotA]!));
+      rig.u8.set([...new Array<number>(10).fill(0), 0xff, 0xff, ...ip4(GUEST)], rig.pool.slotAt(slotAOf(m)));
       m.set(v4Words(peer), W.addr);
       m[W.ports] = ((port << 16) | 8080) >>> 0;
       m[W.arg1] = 3;
-      const local = v4Words('203.0.113.5');
+      const local = v4Words(LISTENER);
       m[W.arg0] = local[0]!;
       m[W.arg2] = local[1]!;
       m[W.arg3] = local[2]!;
@@ -603,11 +612,7 @@ describe('published UDP ports', () => {
     ] as const) {
       udp.onPacket(rig.packet(udpPacket(GUEST, 8080, PEER, port, pattern(5))));
       const [reply] = rig.takeMessages();
-      expect([reply![W.op], reply![W.arg1], reply![W.ports]]).toEqual([
-        ToHost.sendFromListener,
-        index,
-        (7000 << 16) >>> 0,
-      ]);
+      expect(toHostText(reply!)).toBe(`sendFromListener ${index} from ${LISTENER} to ${PEER}:7000, 5 bytes`);
       give(rig, reply!);
     }
     runTimers(rig, udp, 200_000);
@@ -670,11 +675,7 @@ describe('published UDP ports', () => {
     udp.onPacket(rig.packet(udpPacket(GUEST, 8080, PEER, 7000, pattern(5))));
     const [reply, ...rest] = rig.takeMessages();
     expect(rest).toEqual([]);
-    expect(reply![W.op]).toBe(ToHost.sendFromListener);
-    expect(reply![W.arg1]).toBe(3);
-    expect(addrOf(reply!)).toEqual(v4Words(PEER));
-    expect(reply![W.ports]).toBe((7000 << 16) >>> 0);
-    expect([reply![W.arg0], reply![W.arg2], reply![W.arg3], reply![W.arg4]]).toEqual(v4Words('203.0.113.5'));
+    expect(toHostText(reply!)).toBe(`sendFromListener 3 from ${LISTENER} to ${PEER}:7000, 5 bytes`);
     expect(rig.payloadOf(reply!)).toEqual(pattern(5));
     give(rig, reply!);
 
@@ -691,9 +692,8 @@ describe('published UDP ports', () => {
     expect(readIp(rig.takeSent()[0]!.bytes).src).toBe('10.0.2.4');
     udp.onPacket(rig.packet(udpPacket(GUEST, 8080, '10.0.2.4', 7000, [1])));
     const reply = rig.takeMessages()[0]!;
-    expect(reply[W.op]).toBe(ToHost.sendFromListener);
-    expect(addrOf(reply)).toEqual(v4Words('127.0.0.1'));
-    expect(reply[W.slotB]).toBe(NO_SLOT);
+    expect(toHostText(reply)).toBe(`sendFromListener 3 from ${LISTENER} to 127.0.0.1:7000, 1 bytes`);
+    expect(slotBOf(reply)).toBe(NO_SLOT);
   });
 });
 
@@ -726,12 +726,12 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
       udp.onMessage(ToShard.strangerDatagram, stranger(rig, peer, 7000, guest, pattern(20)), 0);
       udp.onMessage(ToShard.strangerDatagram, stranger(rig, peer, 7000, guest, pattern(21)), 0);
       udp.flush();
-      const [open, ...others] = rig.takeMessages().filter((m) => m[W.op] !== ToHost.freeSlots);
+      const [open, ...others] = rig.takeMessages().filter((m) => opOf(m) !== ToHost.freeSlots);
       expect(others).toEqual([]);
-      expect(open![W.op]).toBe(ToHost.openUdp);
-      expect(addrOf(open!)).toEqual(peer);
-      expect(open![W.ports]).toBe(((7000 << 16) | 5000) >>> 0);
-      expect(guestOf(open!)).toEqual(guest);
+      expect(opOf(open)).toBe(ToHost.openUdp);
+      expect(Array.from(open!.subarray(openRemoteAt(0), openRemoteAt(0) + 4))).toEqual(peer);
+      expect([openRemotePort(open!, 0), openUdpGuestPort(open!, 0)]).toEqual([7000, 5000]);
+      expect(Array.from(open!.subarray(openUdpGuestAt(0), openUdpGuestAt(0) + 4))).toEqual(guest);
       const sent = rig.takeSent();
       expect(sent).toHaveLength(2);
       const ip = readIp(sent[0]!.bytes);
@@ -740,7 +740,7 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
       udp.onPacket(rig.packet(udpPacket(to, 5000, seen, 7000, pattern(3))));
       const [reply, ...rest] = rig.takeMessages();
       expect(rest).toEqual([]);
-      expect([reply![W.op], reply![W.flow]]).toEqual([ToHost.sendDatagram, open![W.flow]]);
+      expect([opOf(reply), flowOf(reply)]).toEqual([ToHost.sendDatagram, flowOf(open)]);
       give(rig, reply!);
       expect(rig.missingSlots).toBe(0);
     },
@@ -783,14 +783,14 @@ describe('the guest says that its port is closed', () => {
     const first = rig.packet(datagram());
     const { hash } = first;
     udp.onPacket(first);
-    for (const m of rig.takeMessages()) if (m[W.op] === ToHost.sendDatagram) give(rig, m);
+    for (const m of rig.takeMessages()) if (opOf(m) === ToHost.sendDatagram) give(rig, m);
     const error = rig.packet(unreachable(guest, guest, remote));
     error.hash = hash; // the reader takes it from what is quoted
     expect(udp.onUnreachable(error)).toBe(true);
-    expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.close]);
+    expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.close]);
     expect(rig.ctx.counters[Counter.portsClosedByGuest]).toBe(1);
     udp.onPacket(rig.packet(datagram()));
-    expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.openUdp, ToHost.sendDatagram]);
+    expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.openUdp, ToHost.sendDatagram]);
   });
 
   it('about the port of another address, or cut short: nothing happens', () => {

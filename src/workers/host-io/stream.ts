@@ -66,8 +66,19 @@ import {
 } from '../../sys/socket.ts';
 import type { HostChange, ListenerPlan } from '../engine-plan.ts';
 import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
-import { sendMark } from '../link/to-host.ts';
-import { DataKind, reserveMessage, SentFlag, ToHost, ToShard, W } from '../messages.ts';
+import {
+  creditAcked,
+  creditLimit,
+  creditReadLimit,
+  openRemoteAt,
+  openRemotePort,
+  openZone,
+  rewindBytes,
+  rewindOffset,
+  sendMark,
+  ToHost,
+} from '../link/to-host.ts';
+import { DataKind, reserveMessage, SentFlag, ToShard, W } from '../messages.ts';
 import { Notice } from '../notices.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import type { HostContext, SocketModule } from './context.ts';
@@ -203,11 +214,16 @@ export class StreamSockets implements SocketModule {
           sendMark(words, at),
         );
       case ToHost.credit:
-        return this.#onCredit(gid, words[at + W.arg0]!, words[at + W.arg1]!, words[at + W.arg2]!);
+        return this.#onCredit(
+          gid,
+          creditLimit(words, at),
+          creditAcked(words, at),
+          creditReadLimit(words, at),
+        );
       case ToHost.openTcp:
         return this.#open(gid, words, at);
       case ToHost.rewind:
-        return this.#onRewind(gid, words[at + W.arg0]!, words[at + W.arg1]!);
+        return this.#onRewind(gid, rewindOffset(words, at), rewindBytes(words, at));
       case ToHost.finish:
         this.#flags[gid]! |= Flag.finish;
         return this.#markDirty(gid);
@@ -259,7 +275,8 @@ export class StreamSockets implements SocketModule {
 
   #open(gid: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
-    const v4 = isV4Mapped(words, at + W.addr);
+    const remoteAt = openRemoteAt(at);
+    const v4 = isV4Mapped(words, remoteAt);
     const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
     let fd = socket(v4 ? AF_INET : AF_INET6, type, 0);
     if (fd < 0 && ctx.shortage.madeRoom(fd)) fd = socket(v4 ? AF_INET : AF_INET6, type, 0);
@@ -271,12 +288,11 @@ export class StreamSockets implements SocketModule {
     setStreamOptions(fd);
     this.#setPeeking(fd);
     const outbound = this.#outbound;
-    let r = outbound.toDevice(fd, words, at + W.addr);
-    if (r >= 0) r = outbound.bindStream(fd, words, at + W.addr);
+    let r = outbound.toDevice(fd, words, remoteAt);
+    if (r >= 0) r = outbound.bindStream(fd, words, remoteAt);
     if (r < 0) return this.#openFailed(gid, -r);
-    const scope = outbound.scopeOf(words, at + W.addr, words[at + W.at]!);
-    const port = words[at + W.ports]! >>> 16;
-    const len = sockaddrWrite(this.#sockaddr.u8, 0, words, at + W.addr, port, scope);
+    const scope = outbound.scopeOf(words, remoteAt, openZone(words, at));
+    const len = sockaddrWrite(this.#sockaddr.u8, 0, words, remoteAt, openRemotePort(words, at), scope);
     r = connect(fd, this.#sockaddr.address, len);
     if (r < 0 && r !== -Errno.EINPROGRESS) return this.#openFailed(gid, -r);
     this.#flags[gid] = Flag.open | Flag.connecting;

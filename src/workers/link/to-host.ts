@@ -16,6 +16,8 @@
  *   sendDatagram      flow       slots   offset  bytes  options           gso size   borrowed
  *   sendFromListener  interface  slots   offset  bytes  remote port << 16 listener   remote          local
  *
+ *   options   | 0 ... | SendFragment 2 bits | ttl 8 bits |      of each 0: as it is
+ *
  * Words 0 to 5 are read by descriptor.ts. Stream offsets are u32, modulo 2^32, and count payload bytes from 0.
  */
 import { addressCopy, addressText } from '../../proto/address.ts';
@@ -258,7 +260,7 @@ export function freeHostSlotsWrite(out: DescriptorOut, slotA: number, slotB: num
 
 /**
  * Takes over the slots. Eight parameters: the payload's five, and what its send is like.
- * @param options  socket options that change: ttl | SendFragment << 8, 0: none
+ * @param options  socket options that change (sendOptions()), 0: none
  * @param gsoSize  bytes of each datagram but the last (UDP_SEGMENT), 0: it is one
  */
 export function sendDatagramWrite(
@@ -295,8 +297,10 @@ export function sendBorrowedWrite(
   out.commit();
 }
 
-/** What changes of the socket's options: ttl | SendFragment << 8; 0: nothing. */
+/** What changes of the socket's options, as sendOptions() has it; 0: nothing. */
 export const sendDatagramOptions = (w: Uint32Array, at: number): number => w[at + 6]!;
+/** @param ttl  0: as it is */
+export const sendOptions = (ttl: number, fragment: number): number => ttl | (fragment << 8);
 export const sendOptionsTtl = (options: number): number => options & 0xff;
 export const sendOptionsFragment = (options: number): number => options >>> 8;
 export const sendDatagramGsoSize = (w: Uint32Array, at: number): number => w[at + 7]!;

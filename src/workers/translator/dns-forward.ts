@@ -33,7 +33,8 @@ import { LARGE_SLOT_BYTES, NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import type { AddressPlan } from '../engine-plan.ts';
 import { StageDrop } from '../link/stage-drop.ts';
-import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { closeWrite, openOwnUdpWrite, sendBorrowedWrite } from '../link/to-host.ts';
+import { ToShard, W } from '../messages.ts';
 import { slotShares } from '../plan.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { refusalToGuest } from './icmp-errors.ts';
@@ -425,33 +426,15 @@ export class DnsForward {
     this.#isOurs[flow] = 1;
     this.#open[q]!++;
     this.#hopeful[q]!++;
-    const out = ctx.toHost;
-    const at = reserveMessage(out, ToHost.openUdp, flow);
-    const w = out.words;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = resolvers.words[index * 4 + i]!;
-    w[at + W.at] = resolvers.zones[index]!;
-    w[at + W.ports] = (DNS_PORT << 16) >>> 0; // local port 0: the kernel's choice, at random
-    w[at + W.arg0] = 0;
-    out.commit();
+    // The kernel chooses the local port, at random.
+    openOwnUdpWrite(ctx.toHost, flow, resolvers.words, index * 4, DNS_PORT, resolvers.zones[index]!);
     this.#sendQuery(q, flow);
     ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + FAIL_OVER_MS);
     return true;
   }
 
   #sendQuery(q: number, flow: number): void {
-    const out = this.#ctx.toHost;
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToHost.sendDatagram;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = this.#slot[q]!;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.at] = this.#at[q]!;
-    w[at + W.len] = this.#bytes[q]!;
-    w[at + W.arg0] = 0;
-    w[at + W.arg1] = 0;
-    w[at + W.arg2] = 1; // the slot stays ours
-    out.commit();
+    sendBorrowedWrite(this.#ctx.toHost, flow, this.#slot[q]!, this.#at[q]!, this.#bytes[q]!);
   }
 
   /** Whether the flow is an attempt's, so that its messages and timers belong here. */
@@ -592,9 +575,7 @@ export class DnsForward {
     this.#isHopeful[flow] = 0;
     this.#hopeful[q]!--;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
-    const out = ctx.toHost;
-    reserveMessage(out, ToHost.close, flow);
-    out.commit();
+    closeWrite(ctx.toHost, flow);
   }
 
   /** The query is answered: close all its sockets and wait for them. */

@@ -35,7 +35,8 @@ import { Errno } from '../../sys/constants.ts';
 import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
 import { StageDrop } from '../link/stage-drop.ts';
-import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { closeWrite, openPingWrite, sendDatagramWrite } from '../link/to-host.ts';
+import { ToShard, W } from '../messages.ts';
 import { Notice } from '../notices.ts';
 import { Origin } from '../shard-flows.ts';
 import { Destination } from './addressing.ts';
@@ -177,19 +178,9 @@ export class PingTranslator {
     }
     this.#lastMs[flow] = ctx.now;
     ctx.flows.fromGuestBytes[flow]! += p.transportBytes;
-    const out = ctx.toHost;
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToHost.sendDatagram;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = p.slotA;
-    w[at + W.slotB] = p.slotB;
-    w[at + W.at] = p.transportAt - ctx.pool.slotAt(p.slotA);
-    w[at + W.len] = p.transportBytes;
-    w[at + W.arg0] = this.#options.change(flow, p);
-    w[at + W.arg1] = 0;
-    w[at + W.arg2] = 0;
-    out.commit();
+    const slotOffset = p.transportAt - ctx.pool.slotAt(p.slotA);
+    const options = this.#options.change(flow, p);
+    sendDatagramWrite(ctx.toHost, flow, p.slotA, p.slotB, slotOffset, p.transportBytes, options, 0);
     p.slotA = NO_SLOT;
     p.slotB = NO_SLOT;
     return 0;
@@ -202,12 +193,7 @@ export class PingTranslator {
     ctx.counters[Counter.pingFlows]!++;
     ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + ctx.plan.policy.pingTimeoutMs);
     ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
-    const out = ctx.toHost;
-    const at = reserveMessage(out, ToHost.openPing, flow);
-    const w = out.words;
-    w[at + W.arg0] = p.family;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
-    out.commit();
+    openPingWrite(ctx.toHost, flow, p.family, this.#words, 0);
   }
 
   /** A message of host-io's about a ping flow. */
@@ -342,8 +328,6 @@ export class PingTranslator {
     this.#state[flow] = State.closing;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     ctx.flows.detach(flow);
-    const out = ctx.toHost;
-    reserveMessage(out, ToHost.close, flow);
-    out.commit();
+    closeWrite(ctx.toHost, flow);
   }
 }

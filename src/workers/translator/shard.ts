@@ -37,6 +37,7 @@ import { describeEntry, FlowField, type FlowSource } from '../flow-report.ts';
 import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { Owner } from '../link/slot-owner.ts';
 import { StageDrop } from '../link/stage-drop.ts';
+import { freeHostSlotsWrite } from '../link/to-host.ts';
 import {
   frameGsoSize,
   frameHash,
@@ -45,7 +46,7 @@ import {
   offloadIsReassembled,
   offloadNeedsCsum,
 } from '../link/to-shard.ts';
-import { ToHost, ToReader, ToShard, W } from '../messages.ts';
+import { ToReader, ToShard, W } from '../messages.ts';
 import { Notice, type Notices } from '../notices.ts';
 import type { PcapWriter } from '../pcap.ts';
 import { ShardFlows } from '../shard-flows.ts';
@@ -165,13 +166,7 @@ export class Shard implements Stage, FlowSource {
       },
       freeHostSlots: (slotA, slotB) => {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
-        const at = toHost.reserve();
-        const w = toHost.words;
-        w[at + W.op] = ToHost.freeSlots;
-        w[at + W.flow] = 0;
-        w[at + W.slotA] = slotA;
-        w[at + W.slotB] = slotB;
-        toHost.commit();
+        freeHostSlotsWrite(toHost, slotA, slotB);
       },
       drop: (cause) => {
         counters[DROP_BASE - cause]!++;

@@ -45,7 +45,8 @@ import { flowHash } from '../flow-hash.ts';
 import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, NO_FLOW } from '../flow-table.ts';
 import { StageDrop } from '../link/stage-drop.ts';
-import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { closeWrite, openUdpWrite, sendDatagramWrite, sendFromListenerWrite } from '../link/to-host.ts';
+import { ToShard, W } from '../messages.ts';
 import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
 import { Origin } from '../shard-flows.ts';
 import { Destination } from './addressing.ts';
@@ -251,52 +252,28 @@ export class UdpTranslator {
     const ctx = this.#ctx;
     this.#begin(flow, State.connected);
     const { addr } = ctx.flows;
-    const guestAt = flow * ADDR_WORDS;
     const ports = ctx.flows.ports[flow]!;
-    const out = ctx.toHost;
-    const at = reserveMessage(out, ToHost.openUdp, flow);
-    const w = out.words;
-    addressCopy(words, w0, w, at + W.addr);
-    w[at + W.at] = zone;
-    w[at + W.ports] = ((ports << 16) | (ports >>> 16)) >>> 0;
-    w[at + W.arg0] = 1;
-    w[at + W.arg1] = addr[guestAt]!;
-    w[at + W.arg2] = addr[guestAt + 1]!;
-    w[at + W.arg3] = addr[guestAt + 2]!;
-    w[at + W.arg4] = addr[guestAt + 3]!;
-    out.commit();
+    const remoteAndGuest = ((ports << 16) | (ports >>> 16)) >>> 0;
+    openUdpWrite(ctx.toHost, flow, remoteAndGuest, words, w0, addr, flow * ADDR_WORDS, zone, true);
   }
 
   #send(flow: number, p: Packet, bytes: number): void {
     const ctx = this.#ctx;
     ctx.flows.fromGuestBytes[flow]! += bytes;
     const out = ctx.toHost;
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = p.slotA;
-    w[at + W.slotB] = p.slotB;
-    w[at + W.at] = p.transportAt + UDP_BYTES - ctx.pool.slotAt(p.slotA);
-    w[at + W.len] = bytes;
+    const { slotA, slotB } = p;
+    const slotOffset = p.transportAt + UDP_BYTES - ctx.pool.slotAt(slotA);
     if (this.#state[flow] === State.viaListener) {
       const peer = this.#peer;
       const k = flow * PEER_WORDS;
-      w[at + W.op] = ToHost.sendFromListener;
-      w[at + W.flow] = peer[k + 8]!;
-      w[at + W.arg1] = this.#listener[flow]!;
-      for (let i = 0; i < 4; i++) w[at + W.addr + i] = peer[k + i]!;
-      w[at + W.ports] = (peer[k + 9]! << 16) >>> 0;
-      w[at + W.arg0] = peer[k + 4]!;
-      w[at + W.arg2] = peer[k + 5]!;
-      w[at + W.arg3] = peer[k + 6]!;
-      w[at + W.arg4] = peer[k + 7]!;
+      const listener = this.#listener[flow]!;
+      const zone = peer[k + 8]!;
+      const port = peer[k + 9]!;
+      sendFromListenerWrite(out, listener, zone, slotA, slotB, slotOffset, bytes, port, peer, k);
     } else {
-      w[at + W.op] = ToHost.sendDatagram;
-      w[at + W.arg0] = this.#options.change(flow, p);
-      w[at + W.arg1] = p.gsoType === VnetGso.udpL4 && bytes > p.gsoSize ? p.gsoSize : 0;
-      w[at + W.arg2] = 0;
+      const gsoSize = p.gsoType === VnetGso.udpL4 && bytes > p.gsoSize ? p.gsoSize : 0;
+      sendDatagramWrite(out, flow, slotA, slotB, slotOffset, bytes, this.#options.change(flow, p), gsoSize);
     }
-    out.commit();
     p.slotA = NO_SLOT;
     p.slotB = NO_SLOT;
   }
@@ -566,8 +543,6 @@ export class UdpTranslator {
     }
     this.#state[flow] = State.closing;
     ctx.flows.detach(flow);
-    const out = ctx.toHost;
-    reserveMessage(out, ToHost.close, flow);
-    out.commit();
+    closeWrite(ctx.toHost, flow);
   }
 }

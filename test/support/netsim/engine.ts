@@ -26,9 +26,10 @@ import { addressOf, NativeBuffer } from '../../../src/sys/memory.ts';
 import { setsockoptInt, socketpair } from '../../../src/sys/socket.ts';
 import { DEFAULT_POLICY, type EnginePlan } from '../../../src/workers/engine-plan.ts';
 import { flowHash } from '../../../src/workers/flow-hash.ts';
-import { ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
-import { Notices } from '../../../src/workers/notices.ts';
 import { Owner } from '../../../src/workers/link/slot-owner.ts';
+import { freeHostSlotsWrite } from '../../../src/workers/link/to-host.ts';
+import { ToReader, ToShard, W } from '../../../src/workers/messages.ts';
+import { Notices } from '../../../src/workers/notices.ts';
 import { quotedFlow } from '../../../src/workers/quoted-flow.ts';
 import { ShardFlows } from '../../../src/workers/shard-flows.ts';
 import { TimerWheel } from '../../../src/workers/timer-wheel.ts';
@@ -235,7 +236,7 @@ export class SimEngine {
     ownership.assign(smallSlots + 1 + readerLarge, hostSlots, Owner.hostIo);
     this.#hostLarge = new SlotStack(smallSlots + 1 + readerLarge, hostSlots);
     const ends = (ring: number): [RingProducer, RingConsumer] => [
-      new RingProducer(sab, layout, ring, null),
+      new RingProducer(sab, layout, ring, null, undefined, true),
       new RingConsumer(sab, layout, ring, null),
     ];
     const [toHost, fromShard] = ends(0);
@@ -296,13 +297,7 @@ export class SimEngine {
         toReader.commit();
       },
       freeHostSlots: (slotA, slotB) => {
-        const at = toHost.reserve();
-        const w = toHost.words;
-        w[at + W.op] = ToHost.freeSlots;
-        w[at + W.flow] = 0;
-        w[at + W.slotA] = slotA;
-        w[at + W.slotB] = slotB;
-        toHost.commit();
+        freeHostSlotsWrite(toHost, slotA, slotB);
       },
       drop: (cause) => {
         this.counters[DROP_BASE - cause]!++;

@@ -15,8 +15,29 @@ import {
   type SlotStack,
 } from '../../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
-import { DataKind, SentFlag, ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
+import {
+  linkBytes,
+  linkFlow,
+  linkOp,
+  linkSlotA,
+  linkSlotB,
+  linkSlotOffset,
+} from '../../../src/workers/link/descriptor.ts';
 import { Owner } from '../../../src/workers/link/slot-owner.ts';
+import {
+  acceptedSocket,
+  creditAcked,
+  creditLimit,
+  creditReadLimit,
+  openRemoteAt,
+  openRemotePort,
+  rewindBytes,
+  rewindOffset,
+  sendMark,
+  ToHost,
+  toHostText,
+} from '../../../src/workers/link/to-host.ts';
+import { DataKind, SentFlag, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
 import { patternSlice } from '../pattern.ts';
 import type { Clock } from './clock.ts';
 
@@ -319,16 +340,17 @@ export class FakeHost {
   }
 
   #command(w: Uint32Array, at: number): void {
-    const flow = w[at + W.flow]!;
-    switch (w[at + W.op]) {
+    const flow = linkFlow(w, at);
+    const op = linkOp(w, at);
+    switch (op) {
       case ToHost.freeSlots:
-        this.#freeOwn(w[at + W.slotA]!);
-        this.#freeOwn(w[at + W.slotB]!);
+        this.#freeOwn(linkSlotA(w, at));
+        this.#freeOwn(linkSlotB(w, at));
         return;
       case ToHost.openTcp: {
         if (this.sockets.has(flow)) throw new Error(`shard: openTcp for flow ${flow}, which has a socket`);
-        const address = [...w.subarray(at + W.addr, at + W.addr + 4)];
-        const socket = new FakeSocket(this, this.#o.clock, flow, address, w[at + W.ports]! >>> 16);
+        const address = [...w.subarray(openRemoteAt(at), openRemoteAt(at) + 4)];
+        const socket = new FakeSocket(this, this.#o.clock, flow, address, openRemotePort(w, at));
         this.sockets.set(flow, socket);
         this.all.push(socket);
         this.#o.onOpen(socket);
@@ -336,11 +358,11 @@ export class FakeHost {
       }
       case ToHost.adopt:
       case ToHost.refuse: {
-        const token = w[at + W.arg0]!;
+        const token = acceptedSocket(w, at);
         const done = this.#pending.get(token);
         if (done === undefined) throw new Error(`shard: answer for unknown token ${token}`);
         this.#pending.delete(token);
-        if (w[at + W.op] === ToHost.refuse) return done(null);
+        if (op === ToHost.refuse) return done(null);
         const socket = new FakeSocket(this, this.#o.clock, flow, [], 0);
         this.sockets.set(flow, socket);
         this.all.push(socket);
@@ -350,20 +372,21 @@ export class FakeHost {
       case ToHost.send:
         return this.#enqueue(
           flow,
-          w[at + W.slotA]!,
-          w[at + W.slotB]!,
-          w[at + W.at]!,
-          w[at + W.len]!,
-          w[at + W.arg0]!,
+          linkSlotA(w, at),
+          linkSlotB(w, at),
+          linkSlotOffset(w, at),
+          linkBytes(w, at),
+          sendMark(w, at),
         );
       case ToHost.credit: {
         const s = this.#socket(flow, 'credit');
         if (s.state !== 'open') return;
-        s.credit = w[at + W.arg0]!;
-        s.readLimit = w[at + W.arg2]!;
+        s.credit = creditLimit(w, at);
+        s.readLimit = creditReadLimit(w, at);
         if (s.readLimit === 0 || s.readLimit > 65535) throw new Error(`shard: read limit ${s.readLimit}`);
-        const n = (w[at + W.arg1]! - s.consumed) | 0;
-        if (n < 0) throw new Error(`shard: consumes ${w[at + W.arg1]}, less than the ${s.consumed} before`);
+        const n = (creditAcked(w, at) - s.consumed) | 0;
+        if (n < 0)
+          throw new Error(`shard: consumes ${creditAcked(w, at)}, less than the ${s.consumed} before`);
         if (s.consumed + n > s.peeked && n > 0 && s.consumed + n > s.peerSent) {
           throw new Error(
             `shard: consumes up to ${s.consumed + n} of ${s.peerSent} bytes that the peer sent`,
@@ -375,7 +398,7 @@ export class FakeHost {
         return;
       }
       case ToHost.rewind:
-        return this.#rewind(this.#socket(flow, 'rewind'), w[at + W.arg0]!, w[at + W.arg1]!);
+        return this.#rewind(this.#socket(flow, 'rewind'), rewindOffset(w, at), rewindBytes(w, at));
       case ToHost.finish: {
         const s = this.#socket(flow, 'finish');
         if (s.finishing) throw new Error('shard: finish twice');
@@ -395,7 +418,7 @@ export class FakeHost {
         return this.#closeNow(this.#socket(flow, 'reset'), 'reset');
       }
       default:
-        throw new Error(`shard: unknown command ${w[at + W.op]}`);
+        throw new Error(`shard: unknown command ${toHostText(w, at)}`);
     }
   }
 

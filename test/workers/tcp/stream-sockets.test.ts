@@ -19,9 +19,21 @@ import {
   type ServicePolicy,
 } from '../../../src/workers/engine-plan.ts';
 import { HostIo } from '../../../src/workers/host-io/host-io.ts';
-import { DataKind, SentFlag, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
-import { Notices } from '../../../src/workers/notices.ts';
+import type { DescriptorOut } from '../../../src/workers/link/descriptor.ts';
 import { Owner } from '../../../src/workers/link/slot-owner.ts';
+import {
+  closeWrite,
+  creditWrite,
+  finishWrite,
+  freeHostSlotsWrite,
+  openTcpWrite,
+  refuseWrite,
+  resetWrite,
+  rewindWrite,
+  sendWrite,
+} from '../../../src/workers/link/to-host.ts';
+import { DataKind, SentFlag, ToShard, W } from '../../../src/workers/messages.ts';
+import { Notices } from '../../../src/workers/notices.ts';
 import { ADDRESSES } from '../../support/netsim/engine.ts';
 
 interface Message {
@@ -92,7 +104,7 @@ class Bench {
       isnKey: [1, 2, 3, 4],
       logLevel: 'error',
     };
-    this.#toHost = new RingProducer(sab, layout, 0, null);
+    this.#toHost = new RingProducer(sab, layout, 0, null, undefined, true);
     this.#fromHost = new RingConsumer(sab, layout, 1);
     this.#freed = new RingConsumer(sab, layout, 2);
     this.#io = new HostIo({
@@ -102,38 +114,23 @@ class Bench {
       counters: this.counters,
       smallSlots: new SlotStack(192, 64),
       largeSlots: this.#hostLarge,
-      toShards: [new RingProducer(sab, layout, 1, null)],
+      toShards: [new RingProducer(sab, layout, 1, null, undefined, true)],
       fromShards: [new RingConsumer(sab, layout, 0)],
-      toReader: new RingProducer(sab, layout, 2, null),
+      toReader: new RingProducer(sab, layout, 2, null, undefined, true),
       watch: (fd, gid, events) => epollAdd(this.#ep, fd, events, gid, 0),
       notices: new Notices(() => {}),
     });
   }
 
-  command(op: number, flow: number, fields: Partial<Record<keyof typeof W, number>> = {}): void {
-    const at = this.#toHost.reserve();
-    const w = this.#toHost.words;
-    w.fill(0, at, at + 16);
-    w[at + W.op] = op;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = NO_SLOT;
-    w[at + W.slotB] = NO_SLOT;
-    for (const [name, value] of Object.entries(fields)) w[at + W[name as keyof typeof W]] = value;
-    this.#toHost.commit();
+  /** A command of the shard's: `bench.command((out) => closeWrite(out, 3))`. */
+  command(write: (out: DescriptorOut) => void): void {
+    write(this.#toHost);
     this.#toHost.flush();
   }
 
   open(flow: number, port: number): void {
-    const at = this.#toHost.reserve();
-    const w = this.#toHost.words;
-    w[at + W.op] = ToHost.openTcp;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = NO_SLOT;
-    w[at + W.slotB] = NO_SLOT;
-    w.set([0, 0, 0xffff, 0x7f000001], at + W.addr);
-    w[at + W.ports] = (port << 16) >>> 0;
-    this.#toHost.commit();
-    this.#toHost.flush();
+    const loopback = Uint32Array.of(0, 0, 0xffff, 0x7f000001);
+    this.command((out) => openTcpWrite(out, flow, loopback, 0, port, 0));
   }
 
   listen(port: number): void {
@@ -148,11 +145,11 @@ class Bench {
     this.#ownership.claim(slot, Owner.reader, Owner.inFlight);
     this.#pool.u8.set(bytes, this.#pool.slotAt(slot) + 66);
     this.slotsOut++;
-    this.command(ToHost.send, flow, { slotA: slot, at: 66, len: bytes.length, arg0: mark });
+    this.command((out) => sendWrite(out, flow, slot, NO_SLOT, 66, bytes.length, mark));
   }
 
   freeData(m: Message): void {
-    this.command(ToHost.freeSlots, 0, { slotA: m.slotA, slotB: NO_SLOT });
+    this.command((out) => freeHostSlotsWrite(out, m.slotA, NO_SLOT));
   }
 
   get hostSlotsOut(): number {
@@ -278,7 +275,7 @@ describe('stream sockets', () => {
     });
     peer.resume();
     await bench.until(() => bench.of(ToShard.accepted).length === 1);
-    bench.command(ToHost.refuse, 0, { arg0: bench.of(ToShard.accepted)[0]!.arg0 });
+    bench.command((out) => refuseWrite(out, bench.of(ToShard.accepted)[0]!.arg0));
     await bench.run(20);
     expect(await outcome).toBe('ECONNRESET');
   });
@@ -315,7 +312,7 @@ describe('stream sockets', () => {
       [ToShard.openFailed, 111],
       [ToShard.closed, 0],
     ]);
-    bench.command(ToHost.reset, 3);
+    bench.command((out) => resetWrite(out, 3));
     await bench.run();
     expect(bench.of(ToShard.closed).length).toBe(1);
   });
@@ -421,7 +418,7 @@ describe('stream sockets', () => {
     await bench.run();
     expect([refused(), bench.slotsOut]).toEqual([1, 0]);
     // The next connection of that number counts from the beginning.
-    bench.command(ToHost.close, 3);
+    bench.command((out) => closeWrite(out, 3));
     await bench.until(() => bench.of(ToShard.closed).length === 1);
     bench.messages.length = 0;
     bench.open(3, peer.localPort!);
@@ -436,15 +433,15 @@ describe('stream sockets', () => {
     peer.write(text);
     await bench.run();
     expect(bench.messages).toEqual([]);
-    bench.command(ToHost.credit, 3, { arg0: 2920, arg1: 0, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 2920, 0, 1460));
     await bench.until(() => bench.of(ToShard.data).reduce((n, m) => n + m.len, 0) === 2920);
-    bench.command(ToHost.rewind, 3, { arg0: 1000, arg1: 500 });
+    bench.command((out) => rewindWrite(out, 3, 1000, 500));
     await bench.run();
     const again = bench.of(ToShard.data).filter((m) => m.arg1 === 1);
     expect(again.map((m) => [m.arg0, m.len])).toEqual([[1000, 500]]);
-    bench.command(ToHost.credit, 3, { arg0: 6000, arg1: 2000, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 6000, 2000, 1460));
     await bench.until(() => bench.of(ToShard.data).some((m) => m.arg0 + m.len === 5000));
-    bench.command(ToHost.rewind, 3, { arg0: 2000, arg1: 0 });
+    bench.command((out) => rewindWrite(out, 3, 2000, 0));
     await bench.run();
     for (const m of bench.of(ToShard.data)) {
       expect(m.bytes).toEqual(text.subarray(m.arg0, m.arg0 + m.len));
@@ -460,11 +457,11 @@ describe('stream sockets', () => {
     const peer = await connected();
     peer.end('hello');
     await bench.run();
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 1460));
     await bench.until(() => bench.of(ToShard.eof).length > 0);
-    bench.command(ToHost.rewind, 3, { arg0: 0, arg1: 0 });
+    bench.command((out) => rewindWrite(out, 3, 0, 0));
     await bench.run();
-    bench.command(ToHost.credit, 3, { arg0: 2000, arg1: 5, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 2000, 5, 1460));
     await bench.run();
     expect(bench.of(ToShard.eof).map((m) => m.arg0)).toEqual([5]);
     expect(bench.of(ToShard.data).map((m) => m.bytes.toString())).toEqual(['hello', 'hello']);
@@ -475,9 +472,9 @@ describe('stream sockets', () => {
     });
     peer.resume();
     bench.send(3, Buffer.from('bye'));
-    bench.command(ToHost.finish, 3);
+    bench.command((out) => finishWrite(out, 3));
     await bench.until(() => got === 'bye');
-    bench.command(ToHost.close, 3);
+    bench.command((out) => closeWrite(out, 3));
     await bench.until(() => bench.of(ToShard.closed).length === 1);
   });
 
@@ -485,7 +482,7 @@ describe('stream sockets', () => {
     const peer = await connected();
     peer.end('hello');
     await bench.run();
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 1460));
     await bench.until(() => bench.of(ToShard.eof).length > 0);
     expect(bench.of(ToShard.data).map((m) => [m.arg0, m.len, m.arg1])).toEqual([[0, 5, DataKind.last]]);
   });
@@ -497,11 +494,11 @@ describe('stream sockets', () => {
     peer.on('end', () => seen.push('end'));
     peer.resume();
     peer.write('hello');
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 1460));
     await bench.until(() => bench.of(ToShard.data).length > 0);
-    bench.command(ToHost.credit, 3, { arg0: 1005, arg1: 5, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1005, 5, 1460));
     await bench.run();
-    bench.command(ToHost.close, 3);
+    bench.command((out) => closeWrite(out, 3));
     await bench.until(() => seen.length > 0);
     expect(seen).toEqual(['end']);
   });
@@ -511,7 +508,7 @@ describe('stream sockets', () => {
     let offset = 0;
     for (let i = 0; i < 40; i++) {
       // Credit for exactly these bytes: what stays in the queue must not count as in flight.
-      bench.command(ToHost.credit, 3, { arg0: offset + 100, arg1: offset, arg2: 1460 });
+      bench.command((out) => creditWrite(out, 3, offset + 100, offset, 1460));
       peer.write(Buffer.alloc(100, i));
       await bench.until(() => bench.of(ToShard.data).some((m) => m.arg0 === offset));
       const m = bench.of(ToShard.data).find((d) => d.arg0 === offset)!;
@@ -528,14 +525,11 @@ describe('stream sockets', () => {
     await bench.run();
     // The guest acknowledges each piece before it gets the next, as one with a small window does.
     for (const upTo of [38_000, total]) {
-      bench.command(ToHost.credit, 3, {
-        arg0: upTo + 20_000,
-        arg1: upTo === total ? 38_000 : 0,
-        arg2: 38_000,
-      });
+      const acked = upTo === total ? 38_000 : 0;
+      bench.command((out) => creditWrite(out, 3, upTo + 20_000, acked, 38_000));
       await bench.until(() => bench.of(ToShard.data).reduce((sum, m) => sum + m.len, 0) >= upTo);
     }
-    bench.command(ToHost.credit, 3, { arg0: total + 20_000, arg1: total, arg2: 38_000 });
+    bench.command((out) => creditWrite(out, 3, total + 20_000, total, 38_000));
     await bench.run();
     expect(bench.counters[Counter.sockConsumeBytes]).toBe(total);
   });
@@ -544,9 +538,9 @@ describe('stream sockets', () => {
     const peer = await connected();
     peer.write(Buffer.alloc(40_000));
     await bench.run();
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 38_000 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 38_000));
     await bench.until(() => bench.of(ToShard.data).length > 0);
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 1000, arg2: 38_000 });
+    bench.command((out) => creditWrite(out, 3, 1000, 1000, 38_000));
     await bench.run();
     expect(bench.counters[Counter.sockConsumeBytes]).toBe(1000);
   });
@@ -557,9 +551,9 @@ describe('stream sockets', () => {
     await bench.run();
     peer.resetAndDestroy();
     await bench.run();
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 1460));
     await bench.until(() => bench.of(ToShard.error).length > 0);
-    bench.command(ToHost.reset, 3);
+    bench.command((out) => resetWrite(out, 3));
     await bench.until(() => bench.of(ToShard.closed).length === 1);
     expect(bench.of(ToShard.error).length).toBe(1);
   });
@@ -575,7 +569,7 @@ describe('stream sockets', () => {
     bench.poll();
     while (!wasReset) await setTimeout(1);
     await bench.until(() => bench.of(ToShard.opened).length > 0);
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 1460));
     await bench.until(() => bench.of(ToShard.error).length > 0);
     expect(bench.messages.map((m) => [m.op, m.arg0])).toEqual([
       [ToShard.opened, 0],
@@ -590,7 +584,7 @@ describe('stream sockets', () => {
       for (let k = 0; k < 32; k++, total += 1900) bench.send(3, Buffer.alloc(1900, 0x61));
       await bench.run(0);
     }
-    bench.command(ToHost.close, 3);
+    bench.command((out) => closeWrite(out, 3));
     await bench.run();
     expect(bench.of(ToShard.closed)).toEqual([]);
     let got = 0;

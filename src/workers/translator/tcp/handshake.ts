@@ -29,7 +29,8 @@ import { isOutOfDescriptors, isShortage } from '../../descriptor-shortage.ts';
 import { flowHash } from '../../flow-hash.ts';
 import { ADDR_WORDS } from '../../flow-table.ts';
 import { StageDrop } from '../../link/stage-drop.ts';
-import { reserveMessage, ToHost, W } from '../../messages.ts';
+import { adoptWrite, openTcpWrite, refuseWrite } from '../../link/to-host.ts';
+import { W } from '../../messages.ts';
 import { Origin } from '../../shard-flows.ts';
 import { Destination } from '../addressing.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
@@ -211,13 +212,7 @@ export class TcpHandshake {
 
   /** Have host-io connect to this.#words[0..3]. @param zone  interface that it lies behind, 0: the plan's */
   #open(flow: number, port: number, zone: number): void {
-    const out = this.#ctx.toHost;
-    const at = reserveMessage(out, ToHost.openTcp, flow);
-    const w = out.words;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
-    w[at + W.at] = zone;
-    w[at + W.ports] = (port << 16) >>> 0;
-    out.commit();
+    openTcpWrite(this.#ctx.toHost, flow, this.#words, 0, port, zone);
   }
 
   /** The next attempt at a resolver; `closed` of the one before has come, or it would end this one. */
@@ -340,12 +335,8 @@ export class TcpHandshake {
       older >= 0
         ? this.#insertOther(hash, ports)
         : ctx.flows.admit(Origin.tcp, hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
-    const out = ctx.toHost;
-    const o = reserveMessage(out, flow < 0 ? ToHost.refuse : ToHost.adopt, flow < 0 ? 0 : flow);
-    const w = out.words;
-    w[o + W.arg0] = token;
-    out.commit();
-    if (flow < 0) return;
+    if (flow < 0) return refuseWrite(ctx.toHost, token);
+    adoptWrite(ctx.toHost, flow, token);
     this.#begin(flow, family);
     tcb.mss[flow] = MSS_UNTOLD_V4;
     tcb.irs[flow] = 0;
