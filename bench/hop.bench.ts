@@ -1,6 +1,7 @@
 /**
- * A hop between threads: one descriptor (ToShard.frame) to a second thread and one back, through SPSC rings with doorbells as the pipeline has them (an
- * eventfd in an epoll set). One operation is one hop, half a round trip.
+ * A hop between threads: one descriptor (ToShard.frame) to a second thread and one back, through SPSC rings
+ * with doorbells as the pipeline has them (an eventfd in an epoll set). One operation is one hop, half a
+ * round trip.
  *
  *   awake     both ends look at their rings without sleeping: what a descriptor costs between two busy threads
  *   sleeping  both ends sleep in epoll_wait between any two descriptors: what a lone packet pays for each thread it crosses

@@ -1,5 +1,6 @@
 /**
- * The codec of the links (src/workers/link/): descriptors written and their words read again, on one thread, 64 a publication.
+ * The codec of the links (src/workers/link/): descriptors written and their words read again, on one thread,
+ * 64 a publication.
  *
  *   frame, words  ToShard.frame by index: what the ring costs without a codec
  *   frame         the same by its writer and accessors

@@ -3,7 +3,8 @@
  *
  *   units.ts < sys < ring < proto < workers < main
  *
- * and proto, which is to stay pure, only from units and itself. koffi belongs to sys alone.
+ * and proto, which is to stay pure, only from units and itself. koffi belongs to sys alone, and where the words of a descriptor lie to
+ * the codec of the links: of workers/link/ nobody else imports words.ts.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -11,6 +12,8 @@ import { describe, expect, it } from 'vitest';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
 const SRC = path.join(ROOT, 'src');
+
+const LINK_WORDS = 'workers/link/words.ts';
 
 /** What each layer may import besides itself. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
@@ -51,6 +54,9 @@ function breach(file: string, name: string): string | null {
     // package.json holds the version; nothing else outside src is for src.
     return target === '../package.json' ? null : `src/${file} imports ${name}: outside src`;
   }
+  if (target === LINK_WORDS && path.posix.dirname(file) !== path.posix.dirname(LINK_WORDS)) {
+    return `src/${file} imports ${name}: use the writers and accessors of workers/link/`;
+  }
   const targetLayer = target.split('/')[0]!;
   if (targetLayer === layer || allowed.includes(targetLayer)) return null;
   return `src/${file} imports ${name}: ${layer} may import ${['itself', ...allowed].join(', ')}`;
@@ -84,6 +90,8 @@ describe('layers', () => {
     expect(breach('proto/be.ts', 'node:fs')).not.toBeNull();
     expect(breach('stray.ts', './units.ts')).toMatch('no layer');
     expect(breach('main/cli.ts', '../../test/x.ts')).toMatch('outside src');
+    expect(breach('workers/tap-reader.ts', './link/words.ts')).toMatch('use the writers and accessors');
+    expect(breach('workers/link/to-host.ts', './words.ts')).toBeNull();
     expect(
       importsOf(`import a from "x";\nimport type { B } from './b.ts';\nexport * from './c.ts';\nimport './d.ts';
 const e = await import('./e.ts'); const f = require('./f.ts'); new Worker(new URL('./g.ts', import.meta.url));

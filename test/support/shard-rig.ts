@@ -4,7 +4,7 @@
  * host (ring messages) and to the guest.
  */
 
-import { addressRead, addressSetIpv4 } from '../../src/proto/address.ts';
+import { addressParse, addressRead, addressSetIpv4 } from '../../src/proto/address.ts';
 import { finishSum, onesSum } from '../../src/proto/checksum.ts';
 import {
   ipv4DontFragment,
@@ -18,12 +18,12 @@ import {
 import { ipv6HopLimit, ipv6PayloadLen, ipv6Upper } from '../../src/proto/ipv6.ts';
 import { COUNTER_WORDS, DROP_BASE } from '../../src/ring/counters.ts';
 import { allocateShared, type SharedMemory } from '../../src/ring/layout.ts';
-import { FramePool, NO_SLOT, SlotStack } from '../../src/ring/pool.ts';
+import { FramePool, HEADROOM_BYTES, NO_SLOT, SlotStack } from '../../src/ring/pool.ts';
 import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import { addressOf } from '../../src/sys/memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash } from '../../src/workers/flow-hash.ts';
-import { W } from '../../src/workers/messages.ts';
+import { datagramWrite, icmpErrorWrite } from '../../src/workers/link/to-shard.ts';
 import { Notices } from '../../src/workers/notices.ts';
 import { ShardFlows } from '../../src/workers/shard-flows.ts';
 import { TimerWheel } from '../../src/workers/timer-wheel.ts';
@@ -31,7 +31,7 @@ import { Addressing } from '../../src/workers/translator/addressing.ts';
 import { type ShardContext, TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import type { GuestLink } from '../../src/workers/translator/guest-link.ts';
 import type { Packet } from '../../src/workers/translator/packet.ts';
-import { bytesOf, type Message, messageAt, slotAOf, slotBOf, slotOffsetOf } from './message.ts';
+import { bytesOf, type Message, message, messageAt, slotAOf, slotBOf, slotOffsetOf } from './message.ts';
 
 /** Where a frame lies in a slot: behind the vnet header. */
 export const FRAME_AT = 12;
@@ -317,31 +317,38 @@ export class ShardRig {
     return out;
   }
 
-  /** A message from host-io with bytes in its slots, as datagram.ts lays them out. */
-  hostMessage(
-    op: number,
+  /** A payload in slots of host-io's, as datagram.ts lays it out; null: no slots. */
+  hostPayload(payload: Uint8Array | null): { slotA: number; slotB: number; bytes: number } {
+    if (payload === null) return { slotA: NO_SLOT, slotB: NO_SLOT, bytes: 0 };
+    const bytes = payload.length;
+    const slotA = this.hostSmall.pop();
+    const room = 2048 - HEADROOM_BYTES;
+    this.u8.set(payload.subarray(0, room), this.pool.slotAt(slotA) + HEADROOM_BYTES);
+    if (bytes <= room) return { slotA, slotB: NO_SLOT, bytes };
+    const slotB = this.hostLarge.pop();
+    this.u8.set(payload.subarray(room), this.pool.slotAt(slotB));
+    return { slotA, slotB, bytes };
+  }
+
+  /** ToShard.datagram. */
+  datagram(flow: number, payload: Uint8Array, { ttl = 0, gsoSize = 0 } = {}): Message {
+    const { slotA, slotB, bytes } = this.hostPayload(payload);
+    return message((out) => datagramWrite(out, flow, slotA, slotB, HEADROOM_BYTES, bytes, ttl, gsoSize));
+  }
+
+  /** ToShard.icmpError. @param offender  empty: unknown @param quoted  what it quotes of the datagram, null: nothing */
+  icmpError(
     flow: number,
-    payload: Uint8Array | null,
-    fill: (m: Message) => void = () => {},
+    typeCode: number,
+    { offender = '', info = 0, errno = 0, sequence = 0 } = {},
+    quoted: Uint8Array | null = null,
   ): Message {
-    const m = new Uint32Array(16);
-    m[W.op] = op;
-    m[W.flow] = flow;
-    m[W.slotA] = NO_SLOT;
-    m[W.slotB] = NO_SLOT;
-    if (payload !== null) {
-      m[W.slotA] = this.hostSmall.pop();
-      m[W.at] = 128;
-      m[W.len] = payload.length;
-      const room = 2048 - 128;
-      this.u8.set(payload.subarray(0, room), this.pool.slotAt(slotAOf(m)) + 128);
-      if (payload.length > room) {
-        m[W.slotB] = this.hostLarge.pop();
-        this.u8.set(payload.subarray(room), this.pool.slotAt(slotBOf(m)));
-      }
-    }
-    fill(m);
-    return m;
+    const { slotA, bytes } = this.hostPayload(quoted);
+    const from = new Uint32Array(4);
+    if (offender !== '') addressParse(offender, from, 0);
+    return message((out) =>
+      icmpErrorWrite(out, flow, typeCode, info, errno, sequence, from, slotA, HEADROOM_BYTES, bytes),
+    );
   }
 
   /** Slots that are not back where they belong, the reader's and host-io's. */

@@ -1,13 +1,23 @@
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { addressParse, addressRead, addressText } from '../../src/proto/address.ts';
+import { addressParse, addressText } from '../../src/proto/address.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { openPingWrite, sendBorrowedWrite, sendFromListenerWrite } from '../../src/workers/link/to-host.ts';
-import { ToShard, W } from '../../src/workers/messages.ts';
+import {
+  datagramGsoSize,
+  datagramPeerPort,
+  datagramTtl,
+  icmpErrorErrno,
+  icmpErrorTypeCode,
+  listenerDatagramGuest,
+  openFailedErrno,
+  ToShard,
+  toShardText,
+} from '../../src/workers/link/to-shard.ts';
 import { datagramBed } from '../support/datagram-bed.ts';
 import { freePort, Peer, type Received } from '../support/datagram-peer.ts';
 import { bytesOf, flowOf, opOf, slotAOf, slotBOf, slotOffsetOf } from '../support/message.ts';
@@ -93,10 +103,8 @@ describe('errors', () => {
     host.openUdp(3, '127.0.0.1', port);
     host.send(3, pattern(10));
     const [m] = await host.messages(1);
-    expect(opOf(m)).toBe(ToShard.icmpError);
-    expect(m![W.arg0]).toBe((3 << 8) | 3);
-    expect(m![W.arg2]).toBe(Errno.ECONNREFUSED);
-    expect(Array.from(m!.slice(W.addr, W.addr + 4))).toEqual([0, 0, 0xffff, 0x7f000001]);
+    expect(toShardText(m!)).toMatch(/^icmpError flow 3, type 3 code 3 from 127\.0\.0\.1, .*quotes 10 bytes$/);
+    expect(icmpErrorErrno(m!, 0)).toBe(Errno.ECONNREFUSED);
     expect(host.shard.payloadOf(m!)).toEqual(pattern(10)); // what the error quotes
     host.free(m!);
     host.send(3, pattern(10));
@@ -117,7 +125,7 @@ describe('errors', () => {
     await sleep(20);
     host.poll();
     told.push(...host.takeMessages());
-    expect(told.map((m) => [opOf(m), m[W.arg0], m[W.arg2]])).toEqual([
+    expect(told.map((m) => [opOf(m), icmpErrorTypeCode(m, 0), icmpErrorErrno(m, 0)])).toEqual([
       [ToShard.icmpError, (3 << 8) | 4, Errno.EMSGSIZE], // the queue's, and then what the call said
       [ToShard.icmpError, 0, Errno.EMSGSIZE],
     ]);
@@ -130,13 +138,12 @@ describe('errors', () => {
     const host = rig();
     host.openUdp(4, '255.255.255.255', 9); // connect() wants SO_BROADCAST for that
     const [m] = await host.messages(1);
-    expect(opOf(m)).toBe(ToShard.openFailed);
-    expect(m![W.arg0]).toBe(Errno.EACCES);
+    expect(toShardText(m!)).toBe(`openFailed flow 4, errno ${Errno.EACCES}`);
     host.send(4, pattern(1));
     expect(host.shard.drops(StageDrop.noSocket)).toBe(1);
     expect(host.shard.small.free).toBe(host.shard.small.capacity);
     host.closeFlow(4);
-    expect((await host.messages(1))[0]![W.op]).toBe(ToShard.closed);
+    expect(opOf((await host.messages(1))[0])).toBe(ToShard.closed);
   });
 });
 
@@ -233,7 +240,7 @@ describe('UDP_GRO', () => {
         sender.openUdp(1 + mayBeMany, address, ports[mayBeMany]!, from);
         sender.send(1 + mayBeMany, whole, { gsoSize: 1400 });
         const got = await host.messages(mayBeMany ? 1 : 21);
-        expect(got.map((m) => [bytesOf(m), m[W.arg1]])).toEqual(
+        expect(got.map((m) => [bytesOf(m), datagramGsoSize(m, 0)])).toEqual(
           mayBeMany ? [[28_100, 1400]] : [...new Array(20).fill([1400, 0]), [100, 0]],
         );
         expect(Buffer.concat(got.map((m) => host.shard.payloadOf(m))).equals(whole)).toBe(true);
@@ -241,12 +248,14 @@ describe('UDP_GRO', () => {
         // A lone datagram on the same socket says nothing of a size that an earlier one had.
         sender.send(1 + mayBeMany, pattern(60));
         const [lone] = await host.messages(1);
-        expect([bytesOf(lone), lone![W.arg1]]).toEqual([60, 0]);
+        expect([bytesOf(lone), datagramGsoSize(lone!, 0)]).toEqual([60, 0]);
         host.free(lone!);
         // Nor does the lone one take the size from the next that has one.
         sender.send(1 + mayBeMany, whole, { gsoSize: 1400 });
         const again = await host.messages(mayBeMany ? 1 : 21);
-        expect(again.map((m) => [bytesOf(m), m[W.arg1]])).toEqual(got.map((m) => [bytesOf(m), m[W.arg1]]));
+        expect(again.map((m) => [bytesOf(m), datagramGsoSize(m, 0)])).toEqual(
+          got.map((m) => [bytesOf(m), datagramGsoSize(m, 0)]),
+        );
         for (const m of again) host.free(m);
       }
     },
@@ -275,11 +284,11 @@ describe('ping sockets', () => {
     const [m] = await host.messages(1);
     if (opOf(m) === ToShard.openFailed) {
       // ping_group_range does not include us: the honest outcome, and all there is to test here.
-      expect([Errno.EACCES, Errno.EPERM]).toContain(m![W.arg0]);
+      expect([Errno.EACCES, Errno.EPERM]).toContain(openFailedErrno(m!, 0));
       return;
     }
     expect(opOf(m)).toBe(ToShard.datagram);
-    expect(m![W.arg0]).toBe(64);
+    expect(datagramTtl(m!, 0)).toBe(64);
     const reply = host.shard.payloadOf(m!);
     expect(reply[0]).toBe(0);
     expect((reply[6]! << 8) | reply[7]!).toBe(77);
@@ -302,15 +311,13 @@ describe('published ports', () => {
       const far = await peer(address);
       far.socket.send(pattern(3000), port, address);
       const [m] = await host.messages(1);
-      expect(opOf(m)).toBe(ToShard.listenerDatagram);
-      expect(m![W.ports]).toBe(((far.port << 16) | 8080) >>> 0);
+      const shown = address.includes(':') ? `[${address}]` : address;
+      expect(toShardText(m!)).toBe(`listenerDatagram 0, ${shown}:${far.port} to ${shown}:8080, 3000 bytes`);
       const words = new Uint32Array(4);
       addressParse(address, words, 0);
-      expect(m!.slice(W.addr, W.addr + 4)).toEqual(words);
-      expect([m![W.arg0], m![W.arg2], m![W.arg3], m![W.arg4]]).toEqual(Array.from(words));
       expect(host.shard.payloadOf(m!)).toEqual(pattern(3000));
       const guest = new Uint32Array(4);
-      addressRead(host.shard.u8, host.shard.pool.slotAt(slotAOf(m)), guest, 0);
+      listenerDatagramGuest(host.shard.u8, host.shard.pool.slotAt(slotAOf(m)), guest, 0);
       expect(addressText(guest, 0)).toBe(address === '::1' ? 'fd00::15' : '10.0.2.15');
       const both = Uint32Array.of(...words, ...words);
       const zone = flowOf(m);
@@ -389,7 +396,7 @@ describe('published ports', () => {
     expect((await far.received(1))[0]!.port).toBe(rule.port);
     expect(host.sockets.listen(1, rule)).toBe(0);
     far.socket.send(pattern(3), rule.port, '127.0.0.1');
-    expect((await host.messages(1))[0]![W.op]).toBe(ToShard.datagram);
+    expect(opOf((await host.messages(1))[0])).toBe(ToShard.datagram);
     // Nobody else can be bound beside it.
     expect((await publishing('', rule.port)).host.sockets.listen(0, rule)).toBe(-Errno.EADDRINUSE);
   });
@@ -404,9 +411,9 @@ describe('published ports', () => {
     expect(host.sockets.listen(0, early)).toBe(0);
     const other = await peer();
     other.socket.send(pattern(5), rule.port, '127.0.0.1');
-    expect((await host.messages(1))[0]![W.op]).toBe(ToShard.listenerDatagram);
+    expect(opOf((await host.messages(1))[0])).toBe(ToShard.listenerDatagram);
     far.socket.send(pattern(6), rule.port, '127.0.0.1');
-    expect((await host.messages(1))[0]![W.op]).toBe(ToShard.datagram);
+    expect(opOf((await host.messages(1))[0])).toBe(ToShard.datagram);
   });
 
   it('many peers: all see the published port and are answered, and few of them cost a descriptor', async () => {
@@ -425,7 +432,7 @@ describe('published ports', () => {
     // Those without a socket of their own are heard by the listener: the shard knows the flow by its addresses.
     far[PEERS - 1]!.socket.send(pattern(77), rule.port, '127.0.0.1');
     const [m] = await host.messages(1);
-    expect([opOf(m), m![W.ports]! >>> 16]).toEqual([ToShard.listenerDatagram, far[PEERS - 1]!.port]);
+    expect([opOf(m), datagramPeerPort(m!, 0)]).toEqual([ToShard.listenerDatagram, far[PEERS - 1]!.port]);
     host.free(m!);
     // The listener goes: those that used it begin anew, the others go on.
     host.sockets.unlisten(0);

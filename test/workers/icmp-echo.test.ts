@@ -3,10 +3,10 @@ import { Drop } from '../../src/proto/drop.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { openPingFamily, ToHost } from '../../src/workers/link/to-host.ts';
-import { ToShard, W } from '../../src/workers/messages.ts';
+import { closedWrite, openFailedWrite, ToShard } from '../../src/workers/link/to-shard.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { PingTranslator } from '../../src/workers/translator/icmp-echo.ts';
-import { flowOf, opOf, slotAOf, slotBOf, toHostTexts } from '../support/message.ts';
+import { flowOf, message, opOf, slotAOf, slotBOf, toHostTexts } from '../support/message.ts';
 import { echoMessage, echoPacket, icmpChecksumOk, ipPacket, pattern, readIp } from '../support/packets.ts';
 import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
 
@@ -96,10 +96,8 @@ describe('echo to the world', () => {
 
     // What the kernel hands over: its own identifier, and for IPv6 a checksum over the host's addresses.
     for (const bytes of [0, 57, 3001]) {
-      const message = Uint8Array.from(echoMessage(far, far, reply, 999, 1, pattern(bytes)));
-      const m = rig.hostMessage(ToShard.datagram, flowOf(messages[0]), message, (d) => {
-        d[W.arg0] = 53;
-      });
+      const echo = Uint8Array.from(echoMessage(far, far, reply, 999, 1, pattern(bytes)));
+      const m = rig.datagram(flowOf(messages[0]), echo, { ttl: 53 });
       ping.onMessage(ToShard.datagram, m, 0);
       const packets = rig.takeSent().map((s) => readIp(s.bytes));
       expect(packets[0]).toMatchObject({ src: far, dst: guest, ttl: 53 });
@@ -117,12 +115,8 @@ describe('echo to the world', () => {
   it('time exceeded: told from the router, quoting identifier and sequence', () => {
     const { rig, ping } = begin();
     ping.onPacket(rig.packet(echoPacket(GUEST, '192.0.2.7', 8, 0x4d2, 9, pattern(8))));
-    const flow = rig.takeMessages()[0]![W.flow]!;
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = 11 << 8;
-      m.set([0, 0, 0xffff, 0xc6336401], W.addr);
-      m[W.arg3] = 9;
-    });
+    const flow = flowOf(rig.takeMessages()[0]);
+    const error = rig.icmpError(flow, 11 << 8, { offender: '198.51.100.1', sequence: 9 });
     ping.onMessage(ToShard.icmpError, error, 0);
     const ip = readIp(rig.takeSent()[0]!.bytes);
     expect(ip).toMatchObject({ src: '198.51.100.1', dst: GUEST });
@@ -134,13 +128,12 @@ describe('echo to the world', () => {
     const { rig, ping } = begin();
     for (const id of [1, 2]) {
       ping.onPacket(rig.packet(echoPacket(GUEST, '192.0.2.7', 8, id, 1, [])));
-      const flow = rig.takeMessages()[0]![W.flow]!;
-      const failed = rig.hostMessage(ToShard.openFailed, flow, null, (m) => {
-        m[W.arg0] = Errno.EACCES;
-      });
+      const flow = flowOf(rig.takeMessages()[0]);
+      const failed = message((out) => openFailedWrite(out, flow, Errno.EACCES));
       ping.onMessage(ToShard.openFailed, failed, 0);
       expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.close]);
-      ping.onMessage(ToShard.closed, rig.hostMessage(ToShard.closed, flow, null), 0);
+      const closed = message((out) => closedWrite(out, flow));
+      ping.onMessage(ToShard.closed, closed, 0);
     }
     expect(rig.logs).toHaveLength(1);
     expect(rig.logs[0]).toContain('ping_group_range');

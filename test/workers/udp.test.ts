@@ -3,7 +3,7 @@ import { addressText } from '../../src/proto/address.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { Counter } from '../../src/ring/counters.ts';
-import { NO_SLOT } from '../../src/ring/pool.ts';
+import { HEADROOM_BYTES, NO_SLOT } from '../../src/ring/pool.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import {
@@ -17,11 +17,18 @@ import {
   ToHost,
   toHostText,
 } from '../../src/workers/link/to-host.ts';
-import { ToShard, W } from '../../src/workers/messages.ts';
+import {
+  closedWrite,
+  listenerDatagramGuestWrite,
+  listenerDatagramWrite,
+  openFailedWrite,
+  strangerDatagramWrite,
+  ToShard,
+} from '../../src/workers/link/to-shard.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
-import { flowOf, type Message, opOf, slotAOf, slotBOf, toHostTexts } from '../support/message.ts';
+import { flowOf, type Message, message, opOf, slotAOf, slotBOf, toHostTexts } from '../support/message.ts';
 import {
   icmpChecksumOk,
   ip4,
@@ -225,7 +232,7 @@ describe('UDP to the guest', () => {
   ])('datagram %s <- %s: header in front, addresses and ports turned round', (guest, peer) => {
     const { rig, udp, flow } = opened(guest, peer);
     for (const bytes of [0, 1, 33, 1400]) {
-      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(bytes)), 0);
+      udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(bytes)), 0);
       udp.flush();
       const [sent, ...rest] = rig.takeSent();
       expect(rest).toEqual([]);
@@ -249,7 +256,7 @@ describe('UDP to the guest', () => {
     'longer than the MTU, %s <- %s, %i bytes: fragments that fit and make the datagram',
     (guest, peer, bytes) => {
       const { rig, udp, flow } = opened(guest, peer);
-      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(bytes)), 0);
+      udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(bytes)), 0);
       const fragments = rig.takeSent().map((s) => readIp(s.bytes));
       expect(fragments.length).toBeGreaterThan(1);
       expect(new Set(fragments.map((f) => f.ident)).size).toBe(1);
@@ -276,11 +283,7 @@ describe('UDP to the guest', () => {
 
   it('ICMP error for the socket: rebuilt, from the offender, quoting ports', () => {
     const { rig, udp, flow } = opened(GUEST, PEER);
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = (11 << 8) | 0;
-      m.set(v4Words('198.51.100.1'), W.addr);
-      m[W.arg2] = Errno.EHOSTUNREACH;
-    });
+    const error = rig.icmpError(flow, 11 << 8, { offender: '198.51.100.1', errno: Errno.EHOSTUNREACH });
     udp.onMessage(ToShard.icmpError, error, 0);
     const ip = readIp(rig.takeSent()[0]!.bytes);
     expect(ip).toMatchObject({ src: '198.51.100.1', dst: GUEST, protocol: 1 });
@@ -306,9 +309,7 @@ describe('UDP to the guest', () => {
     (guest, peer, type, headers) => {
       const { rig, udp, flow } = opened(guest, peer);
       const data = pattern(40);
-      const error = rig.hostMessage(ToShard.icmpError, flow, data, (m) => {
-        m[W.arg0] = type;
-      });
+      const error = rig.icmpError(flow, type, {}, data);
       udp.onMessage(ToShard.icmpError, error, 0);
       const ip = readIp(rig.takeSent()[0]!.bytes);
       expect(icmpChecksumOk(ip)).toBe(true);
@@ -321,31 +322,21 @@ describe('UDP to the guest', () => {
 
   it('ICMP error from the host loopback: comes from the mapped address, not from 127.0.0.1', () => {
     const { rig, udp, flow } = opened(GUEST, '10.0.2.4');
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = (3 << 8) | 3;
-      m.set(v4Words('127.0.0.1'), W.addr);
-    });
+    const error = rig.icmpError(flow, (3 << 8) | 3, { offender: '127.0.0.1' });
     udp.onMessage(ToShard.icmpError, error, 0);
     expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: '10.0.2.4', dst: GUEST });
   });
 
   it('ICMP error from an address of the other family (a resolver reached by it): comes from the destination', () => {
     const { rig, udp, flow } = opened(GUEST, PEER);
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = (3 << 8) | 3;
-      m.set(v6Words('2001:db8::1'), W.addr);
-    });
+    const error = rig.icmpError(flow, (3 << 8) | 3, { offender: '2001:db8::1' });
     udp.onMessage(ToShard.icmpError, error, 0);
     expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: PEER, dst: GUEST });
   });
 
   it('packet too big: MTU passed on', () => {
     const { rig, udp, flow } = opened(GUEST6, PEER6);
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = 2 << 8;
-      m[W.arg1] = 1380;
-      m.set(v6Words('2001:db8::1'), W.addr);
-    });
+    const error = rig.icmpError(flow, 2 << 8, { offender: '2001:db8::1', info: 1380 });
     udp.onMessage(ToShard.icmpError, error, 0);
     const ip = readIp(rig.takeSent()[0]!.bytes);
     expect(ip).toMatchObject({ src: '2001:db8::1', dst: GUEST6, protocol: 58 });
@@ -355,9 +346,7 @@ describe('UDP to the guest', () => {
 
   it('open failed, network unreachable: ICMP from the gateway, then close; the key is free at once, the id after closed', () => {
     const { rig, udp, flow } = opened(GUEST, PEER);
-    const failed = rig.hostMessage(ToShard.openFailed, flow, null, (m) => {
-      m[W.arg0] = Errno.ENETUNREACH;
-    });
+    const failed = message((out) => openFailedWrite(out, flow, Errno.ENETUNREACH));
     udp.onMessage(ToShard.openFailed, failed, 0);
     const ip = readIp(rig.takeSent()[0]!.bytes);
     expect(ip.src).toBe('10.0.2.2');
@@ -368,8 +357,12 @@ describe('UDP to the guest', () => {
     expect(opOf(again[0])).toBe(ToHost.openUdp);
     expect(flowOf(again[0])).not.toBe(flow);
     // What was under way for the old socket is freed, not delivered.
-    udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(9)), 0);
-    udp.onMessage(ToShard.closed, rig.hostMessage(ToShard.closed, flow, null), 0);
+    udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(9)), 0);
+    udp.onMessage(
+      ToShard.closed,
+      message((out) => closedWrite(out, flow)),
+      0,
+    );
     expect(rig.takeSent()).toEqual([]);
     give(rig, again[1]!);
     expect(rig.missingSlots).toBe(0);
@@ -392,11 +385,7 @@ describe('runs of datagrams to the guest', () => {
     udp.onPacket(rig.packet(v6 ? udpPacket(GUEST6, 5, PEER6, 9, [1]) : udpPacket(GUEST, 5, PEER, 9, [1])));
     const [open, send] = rig.takeMessages();
     give(rig, send!);
-    const messages = payloads.map((payload) =>
-      rig.hostMessage(ToShard.datagram, flowOf(open), payload, (m) => {
-        m[W.arg1] = gsoSize;
-      }),
-    );
+    const messages = payloads.map((payload) => rig.datagram(flowOf(open), payload, { gsoSize }));
     // What lies in front of a second slot is somebody else's.
     const bounds = messages.filter((m) => slotBOf(m) !== NO_SLOT).map((m) => rig.pool.slotAt(slotBOf(m)));
     for (const at of bounds) rig.u8.fill(0x77, at - 128, at);
@@ -466,9 +455,9 @@ describe('runs of datagrams to the guest', () => {
     const rig = new ShardRig();
     const { udp } = begin(rig);
     udp.onPacket(rig.packet(udpPacket(GUEST, 5, PEER, 9, [1])));
-    const flow = rig.takeMessages()[0]![W.flow]!;
+    const flow = flowOf(rig.takeMessages()[0]);
     for (const payload of patterns(1473, 1473)) {
-      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, payload), 0);
+      udp.onMessage(ToShard.datagram, rig.datagram(flow, payload), 0);
     }
     udp.flush();
     const sent = rig.takeSent();
@@ -501,7 +490,7 @@ describe('runs of datagrams to the guest', () => {
       .filter((m) => opOf(m) === ToHost.openUdp)
       .map((m) => flowOf(m));
     for (const i of [0, 1, 0, 1]) {
-      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flows[i]!, pattern(50, i)), 0);
+      udp.onMessage(ToShard.datagram, rig.datagram(flows[i]!, pattern(50, i)), 0);
     }
     expect(rig.takeSent()).toHaveLength(3);
     udp.flush();
@@ -514,11 +503,9 @@ describe('runs of datagrams to the guest', () => {
     const rig = new ShardRig();
     const { udp } = begin(rig);
     udp.onPacket(rig.packet(udpPacket(GUEST, 5, PEER, 9, [1])));
-    const flow = rig.takeMessages()[0]![W.flow]!;
-    udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(9)), 0);
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = (3 << 8) | 3;
-    });
+    const flow = flowOf(rig.takeMessages()[0]);
+    udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(9)), 0);
+    const error = rig.icmpError(flow, (3 << 8) | 3);
     udp.onMessage(ToShard.icmpError, error, 0);
     expect(rig.takeSent().map((s) => s.bytes[9])).toEqual([17, 1]);
   });
@@ -561,7 +548,7 @@ describe('UDP flow time-outs', () => {
       .filter((m) => opOf(m) === ToHost.openUdp)
       .map((m) => flowOf(m));
     for (const flow of [flows[0]!, flows[1]!, flows[1]!]) {
-      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(9)), 0);
+      udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(9)), 0);
     }
     runTimers(rig, udp, 30_100);
     expect(rig.takeMessages().map((m) => [opOf(m), flowOf(m)])).toEqual([[ToHost.close, flows[0]]]);
@@ -574,24 +561,20 @@ describe('UDP flow time-outs', () => {
 const LISTENER = '203.0.113.5';
 
 describe('published UDP ports', () => {
-  const listener = (rig: ShardRig, peer: string, port: number, payload: Uint8Array): Message =>
-    rig.hostMessage(ToShard.listenerDatagram, 0, payload, (m) => {
-      rig.u8.set([...new Array<number>(10).fill(0), 0xff, 0xff, ...ip4(GUEST)], rig.pool.slotAt(slotAOf(m)));
-      m.set(v4Words(peer), W.addr);
-      m[W.ports] = ((port << 16) | 8080) >>> 0;
-      m[W.arg1] = 3;
-      const local = v4Words(LISTENER);
-      m[W.arg0] = local[0]!;
-      m[W.arg2] = local[1]!;
-      m[W.arg3] = local[2]!;
-      m[W.arg4] = local[3]!;
-    });
+  const listener = (rig: ShardRig, peer: string, port: number, payload: Uint8Array, index = 3): Message => {
+    const { slotA, slotB, bytes } = rig.hostPayload(payload);
+    const addresses = Uint32Array.from([...v4Words(peer), ...v4Words(LISTENER), ...v4Words(GUEST)]);
+    listenerDatagramGuestWrite(rig.u8, rig.pool.slotAt(slotA), addresses, 8);
+    const ports = ((port << 16) | 8080) >>> 0;
+    return message((out) =>
+      listenerDatagramWrite(out, index, 0, slotA, slotB, HEADROOM_BYTES, bytes, ports, addresses, 0),
+    );
+  };
 
   it('two published ports to one port inside, one peer port: two flows, the second under another port, each answered through its own', () => {
     const { rig, udp } = begin();
     const from = (index: number, bytes: number): void => {
-      const m = listener(rig, PEER, 7000, pattern(bytes));
-      m[W.arg1] = index;
+      const m = listener(rig, PEER, 7000, pattern(bytes), index);
       udp.onMessage(ToShard.listenerDatagram, m, 0);
       udp.flush();
     };
@@ -626,8 +609,7 @@ describe('published UDP ports', () => {
   it('three of them: three ports, and one keeps its own when another has ended', () => {
     const { rig, udp } = begin();
     const seen = (index: number): number => {
-      const m = listener(rig, PEER, 7000, pattern(20));
-      m[W.arg1] = index;
+      const m = listener(rig, PEER, 7000, pattern(20), index);
       udp.onMessage(ToShard.listenerDatagram, m, 0);
       udp.flush();
       return readUdp(readIp(rig.takeSent()[0]!.bytes)).srcPort;
@@ -647,8 +629,7 @@ describe('published UDP ports', () => {
   it('two of them, and the first ends: the second keeps its port; a peer that has that port itself is another', () => {
     const { rig, udp } = begin();
     const seen = (index: number, port = 7000): number => {
-      const m = listener(rig, PEER, port, pattern(20));
-      m[W.arg1] = index;
+      const m = listener(rig, PEER, port, pattern(20), index);
       udp.onMessage(ToShard.listenerDatagram, m, 0);
       udp.flush();
       return readUdp(readIp(rig.takeSent()[0]!.bytes)).srcPort;
@@ -704,16 +685,14 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
     port: number,
     guest: number[],
     payload: Uint8Array,
-  ): Message =>
-    rig.hostMessage(ToShard.strangerDatagram, 0, payload, (m) => {
-      m.set(peer, W.addr);
-      m[W.ports] = ((port << 16) | 5000) >>> 0;
-      m[W.arg0] = guest[0]!;
-      m[W.arg1] = 0;
-      m[W.arg2] = guest[1]!;
-      m[W.arg3] = guest[2]!;
-      m[W.arg4] = guest[3]!;
-    });
+  ): Message => {
+    const { slotA, slotB, bytes } = rig.hostPayload(payload);
+    const both = Uint32Array.from([...peer, ...guest]);
+    const ports = ((port << 16) | 5000) >>> 0;
+    return message((out) =>
+      strangerDatagramWrite(out, slotA, slotB, HEADROOM_BYTES, bytes, 0, ports, both, 0, 4),
+    );
+  };
 
   it.each([
     ['IPv4', v4Words(PEER), v4Words(GUEST), PEER, GUEST],

@@ -85,7 +85,7 @@ import {
   openZone,
   ToHost,
 } from '../link/to-host.ts';
-import { reserveMessage, ToShard, W } from '../messages.ts';
+import { closedWrite, errorWrite, openFailedWrite } from '../link/to-shard.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import { openListener, type SocketMaker } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
@@ -489,11 +489,7 @@ export class DatagramSockets implements SocketModule {
     const ctx = this.#ctx;
     ctx.shortage.is(-errno);
     table.kind[gid] = Kind.failed;
-    const out = ctx.toShard(gid);
-    const at = reserveMessage(out, ToShard.openFailed, gid % ctx.flowsPerShard);
-    const w = out.words;
-    w[at + W.arg0] = errno;
-    out.commit();
+    openFailedWrite(ctx.toShard(gid), gid % ctx.flowsPerShard, errno);
   }
 
   #close(gid: number): void {
@@ -513,9 +509,7 @@ export class DatagramSockets implements SocketModule {
       }
     } else if (sid === gid || (sid >= 0 && table.endpoints!.leave(gid) === 0)) this.#closeSocket(sid);
     table.kind[gid] = Kind.none;
-    const out = ctx.toShard(gid);
-    reserveMessage(out, ToShard.closed, gid % ctx.flowsPerShard);
-    out.commit();
+    closedWrite(ctx.toShard(gid), gid % ctx.flowsPerShard);
   }
 
   #closeSocket(sid: number): void {
@@ -584,10 +578,7 @@ export class DatagramSockets implements SocketModule {
       table.endpoints!.leave(gid);
       table.socketOf[gid] = 0;
       table.kind[gid] = Kind.failed;
-      const out = ctx.toShard(gid);
-      const at = reserveMessage(out, ToShard.error, gid % ctx.flowsPerShard);
-      out.words[at + W.arg0] = 0;
-      out.commit();
+      errorWrite(ctx.toShard(gid), gid % ctx.flowsPerShard, 0);
     }
   }
 

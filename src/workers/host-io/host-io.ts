@@ -11,7 +11,7 @@ import { shardOf } from '../flow-hash.ts';
 import { linkFlow, linkOp, linkSlotA, linkSlotB } from '../link/descriptor.ts';
 import { Owner } from '../link/slot-owner.ts';
 import { acceptedSocket, ToHost } from '../link/to-host.ts';
-import { ToReader, W } from '../messages.ts';
+import { freeReaderSlotsWrite } from '../link/to-reader.ts';
 import type { Notices } from '../notices.ts';
 import type { Stage } from '../stage.ts';
 import { Addressing } from '../translator/addressing.ts';
@@ -93,12 +93,7 @@ export class HostIo implements Stage {
       freeReaderSlots: (slotA, slotB) => {
         ownership.check(slotA, Owner.inFlight);
         ownership.check(slotB, Owner.inFlight);
-        const at = toReader.reserve();
-        const w = toReader.words;
-        w[at + W.op] = ToReader.freeSlots;
-        w[at + W.slotA] = slotA;
-        w[at + W.slotB] = slotB;
-        toReader.commit();
+        freeReaderSlotsWrite(toReader, slotA, slotB);
       },
       watch: options.watch,
       markReady: (gid) => this.#markReady(gid),

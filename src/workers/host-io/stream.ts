@@ -78,7 +78,17 @@ import {
   sendMark,
   ToHost,
 } from '../link/to-host.ts';
-import { DataKind, reserveMessage, SentFlag, ToShard, W } from '../messages.ts';
+import {
+  closedWrite,
+  DataKind,
+  dataWrite,
+  eofWrite,
+  errorWrite,
+  openedWrite,
+  openFailedWrite,
+  SentFlag,
+  sentWrite,
+} from '../link/to-shard.ts';
 import { Notice } from '../notices.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import type { HostContext, SocketModule } from './context.ts';
@@ -356,23 +366,19 @@ export class StreamSockets implements SocketModule {
       this.#ctx.counters[Counter.sockClosed]!++;
     }
     this.#flags[gid] = 0;
-    this.#tell(gid, ToShard.openFailed, errno, 0);
-    this.#tell(gid, ToShard.closed, 0, 0);
+    const out = this.#ctx.toShard(gid);
+    openFailedWrite(out, this.#flowOf(gid), errno);
+    closedWrite(out, this.#flowOf(gid));
   }
 
   #onConnected(gid: number): void {
     recordHistogram(this.#ctx.counters, Histogram.hostConnect, (this.#ctx.now - this.#deadline[gid]!) * 1000);
     this.#endConnecting(gid);
-    this.#tell(gid, ToShard.opened, 0, 0);
+    openedWrite(this.#ctx.toShard(gid), this.#flowOf(gid));
   }
 
-  #tell(gid: number, op: number, arg0: number, arg1: number): void {
-    const out = this.#ctx.toShard(gid);
-    const at = reserveMessage(out, op, gid % this.#ctx.flowsPerShard);
-    const w = out.words;
-    w[at + W.arg0] = arg0;
-    w[at + W.arg1] = arg1;
-    out.commit();
+  #flowOf(gid: number): number {
+    return gid % this.#ctx.flowsPerShard;
   }
 
   // ---------------------------------------------------------------------------------------------------- events
@@ -541,18 +547,7 @@ export class StreamSockets implements SocketModule {
   }
 
   #pass(gid: number, slot: number, bytes: number, offset: number, kind: DataKind): void {
-    const out = this.#ctx.toShard(gid);
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToShard.data;
-    w[at + W.flow] = gid % this.#ctx.flowsPerShard;
-    w[at + W.slotA] = slot;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.at] = HEADROOM_BYTES;
-    w[at + W.len] = bytes;
-    w[at + W.arg0] = offset;
-    w[at + W.arg1] = kind;
-    out.commit();
+    dataWrite(this.#ctx.toShard(gid), this.#flowOf(gid), slot, HEADROOM_BYTES, bytes, offset, kind);
   }
 
   #read(gid: number): void {
@@ -621,14 +616,14 @@ export class StreamSockets implements SocketModule {
     if (this.#flags[gid]! & Flag.sendFailed) return this.#fail(gid, this.#sendErrno[gid]!);
     if (this.#flags[gid]! & Flag.eofSent) return;
     this.#flags[gid]! |= Flag.eofSent;
-    this.#tell(gid, ToShard.eof, this.#peeked[gid]!, 0);
+    eofWrite(this.#ctx.toShard(gid), this.#flowOf(gid), this.#peeked[gid]!);
   }
 
   /** The socket is dead. The shard answers with reset; until then nothing more is said. */
   #fail(gid: number, errno: number): void {
     if (this.#flags[gid]! & Flag.errorSent) return;
     this.#flags[gid]! |= Flag.errorSent;
-    this.#tell(gid, ToShard.error, errno, 0);
+    errorWrite(this.#ctx.toShard(gid), this.#flowOf(gid), errno);
     // A socket that was closed in order and only had bytes left to send has nobody to answer for it.
     if (this.#flags[gid]! & Flag.close) this.#closeNow(gid, true);
   }
@@ -695,13 +690,7 @@ export class StreamSockets implements SocketModule {
   }
 
   #tellSent(gid: number, bytes: number, flags: number): void {
-    const out = this.#ctx.toShard(gid);
-    const at = reserveMessage(out, ToShard.sent, gid % this.#ctx.flowsPerShard);
-    const w = out.words;
-    w[at + W.arg0] = bytes;
-    w[at + W.arg1] = flags;
-    w[at + W.arg2] = this.#queues.takeFreed(gid);
-    out.commit();
+    sentWrite(this.#ctx.toShard(gid), this.#flowOf(gid), bytes, flags, this.#queues.takeFreed(gid));
   }
 
   #feedStarved(): number {
@@ -800,7 +789,7 @@ export class StreamSockets implements SocketModule {
       this.#lingering.delete(gid);
       this.#ctx.counters[Counter.sockClosed]!++;
     }
-    this.#tell(gid, ToShard.closed, 0, 0);
+    closedWrite(this.#ctx.toShard(gid), this.#flowOf(gid));
   }
 
   #checkLingering(now: number): void {

@@ -1,6 +1,7 @@
 /**
- * What descriptors of all ops and directions have in common: op, flow and slots (drawn in words.ts). `w` are the words of a ring, `at` the
- * first word of the descriptor. Of ops without slots both are NO_SLOT, and slot offset and bytes mean nothing.
+ * What descriptors of all ops and directions have in common: op, flow and slots (drawn in words.ts). `w` are
+ * the words of a ring, `at` the first word of the descriptor. Of ops without slots both are NO_SLOT, and slot
+ * offset and bytes mean nothing.
  */
 import { DESC_WORDS } from '../../ring/spsc.ts';
 

@@ -18,7 +18,8 @@
  *
  *   options   | 0 ... | SendFragment 2 bits | ttl 8 bits |      of each 0: as it is
  *
- * Words 0 to 5 are read by descriptor.ts. Stream offsets are u32, modulo 2^32, and count payload bytes from 0.
+ * Words 0 to 5 are read by descriptor.ts. Stream offsets are u32, modulo 2^32, and count payload bytes from
+ * 0.
  */
 import { addressCopy, addressText } from '../../proto/address.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
@@ -32,7 +33,9 @@ export const ToHost = {
   adopt: 2,
   /** Refuse an accepted socket with RST. */
   refuse: 3,
-  /** Queue stream bytes on the socket. host-io returns the slots to the reader when the socket has taken them. */
+  /**
+   * Queue stream bytes on the socket. host-io returns the slots to the reader when the socket has taken them.
+   */
   send: 4,
   /** How far host-io may peek, and what the guest has acknowledged. */
   credit: 5,
@@ -46,7 +49,9 @@ export const ToHost = {
   reset: 10,
   /** Slots of host-io's that the shard is done with. */
   freeSlots: 11,
-  /** Open a UDP socket, or have a part in the one that the guest's endpoint has. Datagrams may follow at once. */
+  /**
+   * Open a UDP socket, or have a part in the one that the guest's endpoint has. Datagrams may follow at once.
+   */
   openUdp: 12,
   /** Open a ping socket. */
   openPing: 13,
@@ -57,7 +62,10 @@ export const ToHost = {
 } as const;
 export type ToHost = (typeof ToHost)[keyof typeof ToHost];
 
-/** Whether the host's kernel may fragment what its path does not take whole: as before, it may, or it says EMSGSIZE. */
+/**
+ * Whether the host's kernel may fragment what its path does not take whole: as before, it may, or it says
+ * EMSGSIZE.
+ */
 export const SendFragment = { unchanged: 0, allowed: 1, never: 2 } as const;
 export type SendFragment = (typeof SendFragment)[keyof typeof SendFragment];
 
@@ -112,7 +120,10 @@ export function openUdpWrite(
   out.commit();
 }
 
-/** openUdp for a flow that is no endpoint's of the guest: a socket of its own, on a port of the kernel's choice, one datagram a message. */
+/**
+ * openUdp for a flow that is no endpoint's of the guest: a socket of its own, on a port of the kernel's
+ * choice, one datagram a message.
+ */
 export function openOwnUdpWrite(
   out: DescriptorOut,
   flow: number,
@@ -178,7 +189,8 @@ export const acceptedSocket = (w: Uint32Array, at: number): number => w[at + 6]!
 
 /**
  * Takes over the slots.
- * @param mark  0, or 1 + the flow's refusal count (modulo 256): the bytes are provisional. Those that the socket does not take at once host-io
+ * @param mark  0, or 1 + the flow's refusal count (modulo 256): the bytes are provisional. Those that the
+ *    socket does not take at once host-io
  *   gives back and tells so (SentFlag.refused), and so does it with provisional bytes that left before the shard knew of that.
  */
 export function sendWrite(
@@ -199,7 +211,8 @@ export const sendMark = (w: Uint32Array, at: number): number => w[at + 6]!;
 
 /**
  * @param limit  stream offset up to which host-io may peek
- * @param acked  stream offset up to which the guest has acknowledged: host-io drops it from the socket's queue
+ * @param acked  stream offset up to which the guest has acknowledged: host-io drops it from the socket's
+ *    queue
  * @param readLimit  payload bytes of the largest frame
  */
 export function creditWrite(
@@ -221,7 +234,10 @@ export const creditLimit = (w: Uint32Array, at: number): number => w[at + 6]!;
 export const creditAcked = (w: Uint32Array, at: number): number => w[at + 7]!;
 export const creditReadLimit = (w: Uint32Array, at: number): number => w[at + 8]!;
 
-/** @param offset  stream offset @param bytes  only so many, then on from where the cursor was; 0: everything from there on */
+/**
+ * @param offset  stream offset
+ * @param bytes  only so many, then on from where the cursor was; 0: everything from there on
+ */
 export function rewindWrite(out: DescriptorOut, flow: number, offset: number, bytes: number): void {
   const at = reserveBare(out, ToHost.rewind, flow);
   const w = out.words;
@@ -307,7 +323,8 @@ export const sendDatagramGsoSize = (w: Uint32Array, at: number): number => w[at 
 export const sendDatagramIsBorrowed = (w: Uint32Array, at: number): boolean => w[at + 8] === 1;
 
 /**
- * Takes over the slots. Ten parameters: the payload's five, whom it goes to, and from which socket and address.
+ * Takes over the slots. Ten parameters: the payload's five, whom it goes to, and from which socket and
+ * address.
  * @param listener  listener number
  * @param zone  index of the interface that a link-local peer lies behind, else 0
  * @param addresses,a  host-side address of the peer, and behind it the local address that the peer wrote to
@@ -343,7 +360,9 @@ export const sendFromListenerLocalAt = (at: number): number => at + 12;
 
 // ------------------------------------------------------------------------------------------------------ text
 
-/** For tests: one line of what a descriptor says, without its slots: "sendDatagram flow 3, 100 bytes, ttl 7". */
+/**
+ * For tests: one line of what a descriptor says, without its slots: "sendDatagram flow 3, 100 bytes, ttl 7".
+ */
 export function toHostText(w: Uint32Array, at = 0): string {
   const op = w[at]!;
   const name = keyOf(ToHost, op);

@@ -18,8 +18,9 @@
  *
  *   offload   | 0 ... | reassembled 1 bit | needsCsum 1 bit | 0 | VnetGso type 7 bits |
  *
- * Words 0 to 5 are read by descriptor.ts, but for `accepted`, which has no payload. listenerDatagram has a third address, the guest's: it lies
- * in the first 16 bytes of slotA, in front of the payload, where no header will be. Stream offsets are as in to-host.ts.
+ * Words 0 to 5 are read by descriptor.ts, but for `accepted`, which has no payload. listenerDatagram has a
+ * third address, the guest's: it lies in the first 16 bytes of slotA, in front of the payload, where no
+ * header will be. Stream offsets are as in to-host.ts.
  */
 import { addressCopy, addressRead, addressText, addressWrite, isUnspecified } from '../../proto/address.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
@@ -56,11 +57,17 @@ export const ToShard = {
 } as const;
 export type ToShard = (typeof ToShard)[keyof typeof ToShard];
 
-/** What `data` carries: the next bytes, bytes that a rewind with a length asked for, or the stream's last (`eof` follows). */
+/**
+ * What `data` carries: the next bytes, bytes that a rewind with a length asked for, or the stream's last
+ * (`eof` follows).
+ */
 export const DataKind = { next: 0, again: 1, last: 2 } as const;
 export type DataKind = (typeof DataKind)[keyof typeof DataKind];
 
-/** Of `sent`: the socket has taken all that it was given and takes more; provisional bytes (sendWrite()) were not taken and are gone. */
+/**
+ * Of `sent`: the socket has taken all that it was given and takes more; provisional bytes (sendWrite()) were
+ * not taken and are gone.
+ */
 export const SentFlag = { empty: 1, refused: 2 } as const;
 
 const GSO_TYPE_MASK = 0x7f;
@@ -145,7 +152,8 @@ export const dataKind = (w: Uint32Array, at: number): DataKind => w[at + 7]! as 
 
 /**
  * @param flags  SentFlag bits
- * @param freed  slots of the flow's that went back to the reader since the last such message, small | large << 16
+ * @param freed  slots of the flow's that went back to the reader since the last such message, small | large
+ *    << 16
  */
 export function sentWrite(
   out: DescriptorOut,
@@ -231,7 +239,8 @@ export const acceptedGuestAt = (at: number): number => at + 12;
 // -------------------------------------------------------------------------------------------------- datagrams
 
 /**
- * Hands over the slots; there is headroom in front of the payload. Eight parameters: the payload's five, and what came with it.
+ * Hands over the slots; there is headroom in front of the payload. Eight parameters: the payload's five, and
+ * what came with it.
  * @param ttl  of the packet, 0: unknown
  * @param gsoSize  bytes of each but the last when these are several datagrams, else 0
  */
@@ -257,8 +266,8 @@ export const datagramTtl = (w: Uint32Array, at: number): number => w[at + 6]!;
 export const datagramGsoSize = (w: Uint32Array, at: number): number => w[at + 7]!;
 
 /**
- * Hands over the slots, in the first of which listenerDatagramGuestWrite() has been called. Ten parameters: the payload's five, whom it is
- * from, and through which socket and address it came.
+ * Hands over the slots, in the first of which listenerDatagramGuestWrite() has been called. Ten parameters:
+ * the payload's five, whom it is from, and through which socket and address it came.
  * @param listener  listener number
  * @param zone  index of the interface when the peer is link-local, else 0
  * @param ports  peer's << 16 | the listener's target
@@ -285,7 +294,11 @@ export function listenerDatagramWrite(
   out.commit();
 }
 
-/** The guest's address of a listenerDatagram, in the headroom. @param slotAt  start of slot A in the pool @param guest,g  address */
+/**
+ * The guest's address of a listenerDatagram, in the headroom.
+ * @param slotAt  start of slot A in the pool
+ * @param guest,g  address
+ */
 export function listenerDatagramGuestWrite(
   pool: Uint8Array,
   slotAt: number,
@@ -313,7 +326,8 @@ export const datagramPeerPort = (w: Uint32Array, at: number): number => w[at + 6
 export const datagramGuestPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
 
 /**
- * Hands over the slots. Ten parameters: the payload's five and gsoSize as of datagramWrite(), and both endpoints.
+ * Hands over the slots. Ten parameters: the payload's five and gsoSize as of datagramWrite(), and both
+ * endpoints.
  * @param ports  peer's << 16 | the guest's
  * @param addresses  p: index of the peer's host-side address in it, g: of the guest's
  */
@@ -345,7 +359,8 @@ export const strangerDatagramGuestAt = (at: number): number => at + 12;
 
 /**
  * Hands over the slot. Ten parameters: what a kernel tells of an error, and the payload's three.
- * @param typeCode  type << 8 | code (ICMP or ICMPv6 numbers, by family of the flow), 0: only the errno is known
+ * @param typeCode  type << 8 | code (ICMP or ICMPv6 numbers, by family of the flow), 0: only the errno is
+ *    known
  * @param info  the MTU, where the error tells one
  * @param sequence  of the echo request (ping flows)
  * @param offender  whose ICMP it was, words 0..3; all zero: unknown
@@ -383,7 +398,9 @@ export const icmpErrorSequence = (w: Uint32Array, at: number): number => w[at + 
 
 // -------------------------------------------------------------------------------------------------------- text
 
-/** For tests: one line of what a descriptor says, without its slots: "data flow 3, 1460 bytes at 2920, last". */
+/**
+ * For tests: one line of what a descriptor says, without its slots: "data flow 3, 1460 bytes at 2920, last".
+ */
 export function toShardText(w: Uint32Array, at = 0): string {
   const op = w[at]!;
   const name = keyOf(ToShard, op);

@@ -1,21 +1,24 @@
 /**
- * The words of a descriptor: 64 bytes, 16 u32 words, on the SPSC ring between two stages. Only the files of this folder know them
- * (test/layers.test.ts checks); all others write an op by its writer and read it by its accessors.
+ * The words of a descriptor: 64 bytes, 16 u32 words, on the SPSC ring between two stages. Only the files of
+ * this folder know them (test/layers.test.ts checks); all others write an op by its writer and read it by its
+ * accessors.
  *
  *       +0   +1     +2      +3      +4   +5      +6     +7     +8 .. +11   +12 .. +15
  *      | op | flow | slotA | slotB | at | bytes | arg0 | arg1 | remote    | local     |
  *
- * `slotA`/`slotB` name the pieces of a frame (NO_SLOT: none), `at` is the byte offset of the payload from the start of slotA, `bytes` counts
- * from there through the end of slotB. Ownership of both slots passes with the descriptor. An address is four words, most significant
- * first, IPv4 as ::ffff:a.b.c.d: `remote` is of the host's side of the engine, `local` the guest's or, of a listener, the one of the host's
- * that the peer wrote to. Two ports in one word stand likewise: remote << 16 | local. An op without them uses the words otherwise: the file of
- * its direction draws it.
+ * `slotA`/`slotB` name the pieces of a frame (NO_SLOT: none), `at` is the byte offset of the payload from the
+ * start of slotA, `bytes` counts from there through the end of slotB. Ownership of both slots passes with the
+ * descriptor. An address is four words, most significant first, IPv4 as ::ffff:a.b.c.d: `remote` is of the
+ * host's side of the engine, `local` the guest's or, of a listener, the one of the host's that the peer wrote
+ * to. Two ports in one word stand likewise: remote << 16 | local. An op without them uses the words
+ * otherwise: the file of its direction draws it.
  *
- * The code has the numbers of these drawings, not names for them: a constant of an object that another file exports is not folded by V8, and
- * writing a descriptor took 1.2 times as long with such (bench/link.bench.ts).
+ * The code has the numbers of these drawings, not names for them: a constant of an object that another file
+ * exports is not folded by V8, and writing a descriptor took 1.2 times as long with such
+ * (bench/link.bench.ts).
  *
- * Invariant: a writer sets every word that the accessors of its op read. The others hold what an earlier descriptor left, or, where ownership
- * is checked, UNSET_WORD (ring/spsc.ts).
+ * Invariant: a writer sets every word that the accessors of its op read. The others hold what an earlier
+ * descriptor left, or, where ownership is checked, UNSET_WORD (ring/spsc.ts).
  */
 import { addressText, isV4Mapped } from '../../proto/address.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
@@ -27,7 +30,10 @@ export interface DescriptorOut {
   commit(): void;
 }
 
-/** Reserve a descriptor without slots. @returns index of its first word in `out.words`; the writer sets the operands and commits */
+/**
+ * Reserve a descriptor without slots.
+ * @returns index of its first word in `out.words`; the writer sets the operands and commits
+ */
 export function reserveBare(out: DescriptorOut, op: number, flow: number): number {
   const at = out.reserve();
   const w = out.words;

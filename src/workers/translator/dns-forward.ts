@@ -32,9 +32,10 @@ import { Counter } from '../../ring/counters.ts';
 import { LARGE_SLOT_BYTES, NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import type { AddressPlan } from '../engine-plan.ts';
+import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { closeWrite, openOwnUdpWrite, sendBorrowedWrite } from '../link/to-host.ts';
-import { ToShard, W } from '../messages.ts';
+import { openFailedErrno, ToShard } from '../link/to-shard.ts';
 import { slotShares } from '../plan.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { refusalToGuest } from './icmp-errors.ts';
@@ -445,25 +446,26 @@ export class DnsForward {
   /** A message of host-io's about an attempt's flow. */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
-    const flow = words[at + W.flow]!;
+    const flow = linkFlow(words, at);
     const q = this.#queryOf[flow]!;
     switch (op) {
       case ToShard.datagram: {
         if (this.#isHopeful[flow]) this.#onAnswer(q, flow, words, at);
-        ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+        ctx.freeHostSlots(linkSlotA(words, at), linkSlotB(words, at));
         break;
       }
       case ToShard.icmpError:
       case ToShard.openFailed:
       case ToShard.error:
-        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT); // what an ICMP error quotes
+        ctx.freeHostSlots(linkSlotA(words, at), NO_SLOT); // what an ICMP error quotes
         if (!this.#isHopeful[flow]) break;
         // A want of descriptors is ours.
-        if (op !== ToShard.openFailed || !isShortage(words[at + W.arg0]!)) {
+        if (op !== ToShard.openFailed || !isShortage(openFailedErrno(words, at))) {
           this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
         }
         // The next attempt, or the next query, finds one.
-        if (op === ToShard.openFailed && isShortage(words[at + W.arg0]!)) ctx.flows.giveDescriptor(flow);
+        if (op === ToShard.openFailed && isShortage(openFailedErrno(words, at)))
+          ctx.flows.giveDescriptor(flow);
         this.#hopeless(q, flow);
         if (!this.#attempt(q) && this.#hopeful[q] === 0) this.#giveUp(q);
         break;
@@ -480,11 +482,12 @@ export class DnsForward {
   #onAnswer(q: number, flow: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     const u8 = ctx.u8;
-    const slotA = words[at + W.slotA]!;
-    const slotB = words[at + W.slotB]!;
-    const bytes = words[at + W.len]!;
-    const answerAt = ctx.pool.slotAt(slotA) + words[at + W.at]!;
-    const room = ctx.pool.slotBytes(slotA) - words[at + W.at]!;
+    const slotA = linkSlotA(words, at);
+    const slotB = linkSlotB(words, at);
+    const slotOffset = linkSlotOffset(words, at);
+    const bytes = linkBytes(words, at);
+    const answerAt = ctx.pool.slotAt(slotA) + slotOffset;
+    const room = ctx.pool.slotBytes(slotA) - slotOffset;
     const bytesInA = slotB === NO_SLOT || bytes < room ? bytes : room;
     const queryAt = ctx.pool.slotAt(this.#slot[q]!) + this.#at[q]!;
     const queryBytes = this.#bytes[q]!;

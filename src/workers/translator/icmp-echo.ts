@@ -34,9 +34,19 @@ import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
+import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { closeWrite, openPingWrite, sendDatagramWrite } from '../link/to-host.ts';
-import { ToShard, W } from '../messages.ts';
+import {
+  datagramTtl,
+  icmpErrorErrno,
+  icmpErrorInfo,
+  icmpErrorOffenderAt,
+  icmpErrorSequence,
+  icmpErrorTypeCode,
+  openFailedErrno,
+  ToShard,
+} from '../link/to-shard.ts';
 import { Notice } from '../notices.ts';
 import { Origin } from '../shard-flows.ts';
 import { Destination } from './addressing.ts';
@@ -199,20 +209,20 @@ export class PingTranslator {
   /** A message of host-io's about a ping flow. */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
-    const flow = words[at + W.flow]!;
+    const flow = linkFlow(words, at);
     switch (op) {
       case ToShard.datagram: {
         const cause = this.#state[flow] === State.open ? this.#toGuest(flow, words, at) : StageDrop.echo;
         if (cause < 0) ctx.drop(cause);
-        ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+        ctx.freeHostSlots(linkSlotA(words, at), linkSlotB(words, at));
         break;
       }
       case ToShard.icmpError:
         if (this.#state[flow] === State.open) this.#onError(flow, words, at);
-        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT);
+        ctx.freeHostSlots(linkSlotA(words, at), NO_SLOT);
         break;
       case ToShard.openFailed:
-        this.#onOpenFailed(flow, words[at + W.arg0]!);
+        this.#onOpenFailed(flow, openFailedErrno(words, at));
         break;
       case ToShard.error:
         this.#close(flow);
@@ -227,12 +237,13 @@ export class PingTranslator {
   #toGuest(flow: number, words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
     const u8 = ctx.u8;
-    const slotA = words[at + W.slotA]!;
-    const slotB = words[at + W.slotB]!;
-    const bytes = words[at + W.len]!;
+    const slotA = linkSlotA(words, at);
+    const slotB = linkSlotB(words, at);
+    const slotOffset = linkSlotOffset(words, at);
+    const bytes = linkBytes(words, at);
     if (bytes < ICMP_BYTES) return StageDrop.echo;
-    const bodyAt = ctx.pool.slotAt(slotA) + words[at + W.at]!;
-    const room = ctx.pool.slotBytes(slotA) - words[at + W.at]!;
+    const bodyAt = ctx.pool.slotAt(slotA) + slotOffset;
+    const room = ctx.pool.slotBytes(slotA) - slotOffset;
     const bytesInA = slotB === NO_SLOT || bytes < room ? bytes : room;
     const proto = ctx.flows.proto[flow]!;
     const family = proto === IpProtocol.icmp ? 4 : 6;
@@ -256,7 +267,7 @@ export class PingTranslator {
       guestAt + 4,
       addr,
       guestAt,
-      words[at + W.arg0]! || DEFAULT_TTL,
+      datagramTtl(words, at) || DEFAULT_TTL,
       bodyAt,
       bytesInA,
       slotB === NO_SLOT ? 0 : ctx.pool.slotAt(slotB),
@@ -269,18 +280,18 @@ export class PingTranslator {
   #onError(flow: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     const family = ctx.flows.proto[flow] === IpProtocol.icmp ? 4 : 6;
-    let typeCode = words[at + W.arg0]!;
-    if (typeCode === 0) typeCode = icmpForErrno(family, words[at + W.arg2]!);
+    let typeCode = icmpErrorTypeCode(words, at);
+    if (typeCode === 0) typeCode = icmpForErrno(family, icmpErrorErrno(words, at));
     if (typeCode < 0 || !isCarriedError(family, typeCode >>> 8)) return;
     icmpFlowErrorToGuest(
       ctx,
       flow,
       typeCode >>> 8,
       typeCode & 0xff,
-      words[at + W.arg1]!,
+      icmpErrorInfo(words, at),
       words,
-      at + W.addr,
-      words[at + W.arg3]!,
+      icmpErrorOffenderAt(at),
+      icmpErrorSequence(words, at),
       quotedAt(ctx, words, at),
       quotedBytes(ctx, words, at),
     );

@@ -30,7 +30,7 @@ import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
-import { W } from '../messages.ts';
+import { linkBytes, linkSlotA, linkSlotOffset } from '../link/descriptor.ts';
 import type { ShardContext } from './context.ts';
 import { type Packet, packetFree } from './packet.ts';
 import { DEFAULT_TTL, ipHeaderBytes, ipWrite } from './to-guest.ts';
@@ -163,14 +163,15 @@ export function refusalToGuest(ctx: ShardContext, p: Packet): void {
 
 /** Data that an icmpError message quotes: where in u8. */
 export function quotedAt(ctx: ShardContext, words: Uint32Array, at: number): number {
-  const slot = words[at + W.slotA]!;
-  return slot === NO_SLOT ? 0 : ctx.pool.slotAt(slot) + words[at + W.at]!;
+  const slot = linkSlotA(words, at);
+  return slot === NO_SLOT ? 0 : ctx.pool.slotAt(slot) + linkSlotOffset(words, at);
 }
 
 /** How many bytes; never past the slot that they are in, whatever the message says. */
 export function quotedBytes(ctx: ShardContext, words: Uint32Array, at: number): number {
-  const slot = words[at + W.slotA]!;
-  return slot === NO_SLOT ? 0 : Math.min(words[at + W.len]!, ctx.pool.slotBytes(slot) - words[at + W.at]!);
+  const slot = linkSlotA(words, at);
+  if (slot === NO_SLOT) return 0;
+  return Math.min(linkBytes(words, at), ctx.pool.slotBytes(slot) - linkSlotOffset(words, at));
 }
 
 function chooseSource(

@@ -34,10 +34,11 @@ import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
 import { describeEntry, FlowField, type FlowSource } from '../flow-report.ts';
-import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
+import { linkBytes, linkFlow, linkOp, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { Owner } from '../link/slot-owner.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { freeHostSlotsWrite } from '../link/to-host.ts';
+import { freeReaderSlotsWrite } from '../link/to-reader.ts';
 import {
   frameGsoSize,
   frameHash,
@@ -45,8 +46,8 @@ import {
   offloadGsoType,
   offloadIsReassembled,
   offloadNeedsCsum,
+  ToShard,
 } from '../link/to-shard.ts';
-import { ToReader, ToShard, W } from '../messages.ts';
 import { Notice, type Notices } from '../notices.ts';
 import type { PcapWriter } from '../pcap.ts';
 import { ShardFlows } from '../shard-flows.ts';
@@ -157,12 +158,7 @@ export class Shard implements Stage, FlowSource {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
         ownership.check(slotA, Owner.inFlight);
         ownership.check(slotB, Owner.inFlight);
-        const at = toReader.reserve();
-        const w = toReader.words;
-        w[at + W.op] = ToReader.freeSlots;
-        w[at + W.slotA] = slotA;
-        w[at + W.slotB] = slotB;
-        toReader.commit();
+        freeReaderSlotsWrite(toReader, slotA, slotB);
       },
       freeHostSlots: (slotA, slotB) => {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
@@ -266,12 +262,12 @@ export class Shard implements Stage, FlowSource {
     const words = ring.words;
     for (let i = 0; i < count; i++) {
       const at = ring.at(i);
-      const op = words[at + W.op]!;
+      const op = linkOp(words, at);
       if (op === ToShard.accepted) this.#tcp.onMessage(op, words, at);
       else if (op === ToShard.listenerDatagram || op === ToShard.strangerDatagram)
         this.#udp.onMessage(op, words, at);
       else {
-        switch (this.#ctx.flows.proto[words[at + W.flow]!]) {
+        switch (this.#ctx.flows.proto[linkFlow(words, at)]) {
           case IpProtocol.tcp:
             this.#tcp.onMessage(op, words, at);
             break;

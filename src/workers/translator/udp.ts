@@ -23,7 +23,7 @@
  * dns-forward.ts.
  */
 
-import { addressCopy, addressEqual, addressRead, isMulticast, isUnspecified } from '../../proto/address.ts';
+import { addressCopy, addressEqual, isMulticast, isUnspecified, isV4Mapped } from '../../proto/address.ts';
 import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
 import { DHCPV6_SERVER_PORT } from '../../proto/dhcpv6.ts';
 import { DNS_PORT } from '../../proto/dns.ts';
@@ -44,9 +44,26 @@ import { isOutOfDescriptors } from '../descriptor-shortage.ts';
 import { flowHash } from '../flow-hash.ts';
 import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, NO_FLOW } from '../flow-table.ts';
+import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { closeWrite, openUdpWrite, sendDatagramWrite, sendFromListenerWrite } from '../link/to-host.ts';
-import { ToShard, W } from '../messages.ts';
+import {
+  datagramGsoSize,
+  datagramGuestPort,
+  datagramPeerAt,
+  datagramPeerPort,
+  icmpErrorErrno,
+  icmpErrorInfo,
+  icmpErrorOffenderAt,
+  icmpErrorTypeCode,
+  listenerDatagramGuest,
+  listenerDatagramIndex,
+  listenerDatagramLocalAt,
+  listenerDatagramZone,
+  openFailedErrno,
+  strangerDatagramGuestAt,
+  ToShard,
+} from '../link/to-shard.ts';
 import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
 import { Origin } from '../shard-flows.ts';
 import { Destination } from './addressing.ts';
@@ -291,7 +308,7 @@ export class UdpTranslator {
       if (cause < 0) this.#discard(words, at, cause);
       return;
     }
-    const flow = words[at + W.flow]!;
+    const flow = linkFlow(words, at);
     if (this.dns.owns(flow)) {
       this.dns.onMessage(op, words, at);
       return;
@@ -300,18 +317,19 @@ export class UdpTranslator {
     if (op !== ToShard.datagram) this.flush();
     switch (op) {
       case ToShard.datagram:
-        if (this.#state[flow] === State.connected) this.#toGuestAt(flow, words, at, words[at + W.arg1]!);
+        if (this.#state[flow] === State.connected)
+          this.#toGuestAt(flow, words, at, datagramGsoSize(words, at));
         else this.#discard(words, at, StageDrop.noSocket);
         break;
       case ToShard.icmpError:
         if (this.#state[flow] === State.connected) this.#onError(flow, words, at);
-        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT);
+        ctx.freeHostSlots(linkSlotA(words, at), NO_SLOT);
         break;
       case ToShard.openFailed:
         if (this.#state[flow] !== State.connected) break;
-        this.#onError(flow, words, at, words[at + W.arg0]!);
+        this.#onErrno(flow, openFailedErrno(words, at));
         this.#close(flow);
-        if (isOutOfDescriptors(words[at + W.arg0]!)) ctx.flows.giveDescriptor(flow);
+        if (isOutOfDescriptors(openFailedErrno(words, at))) ctx.flows.giveDescriptor(flow);
         break;
       case ToShard.error:
         this.#close(flow);
@@ -330,9 +348,10 @@ export class UdpTranslator {
       this.#toGuest[flow]!++;
       this.#progress(flow);
     }
-    this.#ctx.flows.toGuestBytes[flow]! += words[at + W.len]!;
-    const payloadAt = words[at + W.at]!;
-    this.#run.add(flow, words[at + W.slotA]!, words[at + W.slotB]!, payloadAt, words[at + W.len]!, gsoSize);
+    const bytes = linkBytes(words, at);
+    this.#ctx.flows.toGuestBytes[flow]! += bytes;
+    const slotOffset = linkSlotOffset(words, at);
+    this.#run.add(flow, linkSlotA(words, at), linkSlotB(words, at), slotOffset, bytes, gsoSize);
   }
 
   /** Send what is held back for the guest: at the end of each batch of messages. */
@@ -342,7 +361,7 @@ export class UdpTranslator {
 
   #discard(words: Uint32Array, at: number, cause: number): void {
     this.#ctx.drop(cause);
-    this.#ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+    this.#ctx.freeHostSlots(linkSlotA(words, at), linkSlotB(words, at));
   }
 
   /**
@@ -351,13 +370,13 @@ export class UdpTranslator {
    */
   #onListenerDatagram(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
-    const peerAt = at + W.addr;
+    const peerAt = datagramPeerAt(at);
     const guest = this.#guest;
-    addressRead(ctx.u8, ctx.pool.slotAt(words[at + W.slotA]!), guest, 0);
+    listenerDatagramGuest(ctx.u8, ctx.pool.slotAt(linkSlotA(words, at)), guest, 0);
     const remote = this.#words;
     ctx.addressing.fromHost(words, peerAt, remote, 0);
-    const peerPort = words[at + W.ports]! >>> 16;
-    const targetPort = words[at + W.ports]! & 0xffff;
+    const peerPort = datagramPeerPort(words, at);
+    const targetPort = datagramGuestPort(words, at);
     if (isUnspecified(remote, 0) || peerPort === 0) return StageDrop.destination;
     const ports = ((targetPort << 16) | peerPort) >>> 0;
     const [k0, k1] = ctx.plan.hashKey;
@@ -391,15 +410,12 @@ export class UdpTranslator {
       if (isOther) this.#otherCount++;
     }
     if (this.#state[flow] === State.viaListener) {
-      this.#listener[flow] = words[at + W.arg1]!;
+      this.#listener[flow] = listenerDatagramIndex(words, at);
       const peer = this.#peer;
       const i = flow * PEER_WORDS;
       addressCopy(words, peerAt, peer, i);
-      peer[i + 4] = words[at + W.arg0]!;
-      peer[i + 5] = words[at + W.arg2]!;
-      peer[i + 6] = words[at + W.arg3]!;
-      peer[i + 7] = words[at + W.arg4]!;
-      peer[i + 8] = words[at + W.flow]!;
+      addressCopy(words, listenerDatagramLocalAt(at), peer, i + 4);
+      peer[i + 8] = listenerDatagramZone(words, at);
       peer[i + 9] = peerPort;
     }
     this.#toGuestAt(flow, words, at, 0);
@@ -411,9 +427,9 @@ export class UdpTranslator {
     const peer = this.#peer;
     const k = flow * PEER_WORDS;
     return (
-      this.#listener[flow] === words[at + W.arg1] &&
-      peer[k + 9] === words[at + W.ports]! >>> 16 &&
-      addressEqual(peer, k, words, at + W.addr)
+      this.#listener[flow] === listenerDatagramIndex(words, at) &&
+      peer[k + 9] === datagramPeerPort(words, at) &&
+      addressEqual(peer, k, words, datagramPeerAt(at))
     );
   }
 
@@ -456,44 +472,46 @@ export class UdpTranslator {
     const ctx = this.#ctx;
     const { flows } = ctx;
     const guest = this.#guest;
-    guest[0] = words[at + W.arg0]!;
-    guest[1] = words[at + W.arg2]!;
-    guest[2] = words[at + W.arg3]!;
-    guest[3] = words[at + W.arg4]!;
+    addressCopy(words, strangerDatagramGuestAt(at), guest, 0);
     const remote = this.#words;
-    ctx.addressing.fromHost(words, at + W.addr, remote, 0);
-    const peerPort = words[at + W.ports]! >>> 16;
-    const ports = ((words[at + W.ports]! << 16) | peerPort) >>> 0;
+    ctx.addressing.fromHost(words, datagramPeerAt(at), remote, 0);
+    const ports = ((datagramGuestPort(words, at) << 16) | datagramPeerPort(words, at)) >>> 0;
     const [k0, k1] = ctx.plan.hashKey;
     const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
     let flow: number = flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
     if (flow < 0) {
       flow = flows.admit(Origin.inboundDatagram, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
       if (flow < 0) return StageDrop.flowTableFull;
-      this.#openSocket(flow, words, at + W.addr, 0);
+      this.#openSocket(flow, words, datagramPeerAt(at), 0);
     }
-    this.#toGuestAt(flow, words, at, words[at + W.arg1]!);
+    this.#toGuestAt(flow, words, at, datagramGsoSize(words, at));
     return 0;
   }
 
-  /** @param errno  when it is all that is known; else the message tells */
-  #onError(flow: number, words: Uint32Array, at: number, errno = 0): void {
+  #familyOf(flow: number): 4 | 6 {
+    return isV4Mapped(this.#ctx.flows.addr, flow * ADDR_WORDS) ? 4 : 6;
+  }
+
+  /** An ICMP error for the flow's socket, to the guest. */
+  #onError(flow: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
-    const addrAt = flow * ADDR_WORDS;
-    const addr = ctx.flows.addr;
-    const family = addr[addrAt + 2] === 0xffff && addr[addrAt] === 0 && addr[addrAt + 1] === 0 ? 4 : 6;
-    if (errno !== 0 || words[at + W.arg0] === 0) {
-      const typeCode = icmpForErrno(family, errno || words[at + W.arg2]!);
-      if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode >>> 8, typeCode & 0xff, 0, null, 0, 0);
-      return;
-    }
-    const type = words[at + W.arg0]! >>> 8;
-    if (!isCarriedError(family, type)) return;
-    const info = words[at + W.arg1]!;
-    const code = words[at + W.arg0]! & 0xff;
+    const typeCode = icmpErrorTypeCode(words, at);
+    if (typeCode === 0) return this.#onErrno(flow, icmpErrorErrno(words, at));
+    const type = typeCode >>> 8;
+    if (!isCarriedError(this.#familyOf(flow), type)) return;
+    const info = icmpErrorInfo(words, at);
+    const code = typeCode & 0xff;
     const dataAt = quotedAt(ctx, words, at);
     const dataBytes = quotedBytes(ctx, words, at);
-    icmpFlowErrorToGuest(ctx, flow, type, code, info, words, at + W.addr, 0, dataAt, dataBytes);
+    const offenderAt = icmpErrorOffenderAt(at);
+    icmpFlowErrorToGuest(ctx, flow, type, code, info, words, offenderAt, 0, dataAt, dataBytes);
+  }
+
+  /** The same when the errno is all that is known. */
+  #onErrno(flow: number, errno: number): void {
+    const typeCode = icmpForErrno(this.#familyOf(flow), errno);
+    if (typeCode < 0) return;
+    icmpFlowErrorToGuest(this.#ctx, flow, typeCode >>> 8, typeCode & 0xff, 0, null, 0, 0);
   }
 
   /** For reports. */

@@ -1,5 +1,5 @@
 /**
- * A host-io stage without sockets: it speaks messages.ts exactly as src/workers/host-io/stream.ts does, on virtual time, and holds
+ * A host-io stage without sockets: it says (link/to-shard.ts) exactly what src/workers/host-io/stream.ts does, on virtual time, and holds
  * the shard to its side of the contract: every broken promise throws.
  *
  *   peer ──peerWrite──▶ [queue: consumed .. peeked .. peerSent] ──data──▶ shard ──▶ guest
@@ -16,6 +16,7 @@ import {
 } from '../../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
 import {
+  type DescriptorOut,
   linkBytes,
   linkFlow,
   linkOp,
@@ -37,7 +38,19 @@ import {
   ToHost,
   toHostText,
 } from '../../../src/workers/link/to-host.ts';
-import { DataKind, SentFlag, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
+import { freeReaderSlotsWrite } from '../../../src/workers/link/to-reader.ts';
+import {
+  acceptedWrite,
+  closedWrite,
+  DataKind,
+  dataWrite,
+  eofWrite,
+  errorWrite,
+  openedWrite,
+  openFailedWrite,
+  SentFlag,
+  sentWrite,
+} from '../../../src/workers/link/to-shard.ts';
 import { patternSlice } from '../pattern.ts';
 import type { Clock } from './clock.ts';
 
@@ -150,7 +163,7 @@ export class FakeSocket {
     this.#clock.after(ms, () => {
       if (this.state !== 'connecting') return;
       this.open();
-      this.#host.tell(this.flow, ToShard.opened, 0, 0);
+      openedWrite(this.#host.toShard, this.flow);
       this.#host.wake();
     });
   }
@@ -166,8 +179,8 @@ export class FakeSocket {
       this.state = 'closed';
       this.closedBy = 'failure';
       this.#host.dropQueue(this);
-      this.#host.tell(this.flow, ToShard.openFailed, errno, 0);
-      this.#host.tell(this.flow, ToShard.closed, 0, 0);
+      openFailedWrite(this.#host.toShard, this.flow, errno);
+      closedWrite(this.#host.toShard, this.flow);
       this.#host.forget(this);
       this.#host.wake();
     });
@@ -243,23 +256,12 @@ export class FakeHost {
     this.#o.wake();
   }
 
-  tell(flow: number, op: number, arg0: number, arg1: number, arg2 = 0xdeadbeef): void {
-    const out = this.#o.toShard;
-    const at = out.reserve();
-    const w = out.words;
-    w.fill(0xdeadbeef, at, at + 16);
-    w[at + W.op] = op;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = NO_SLOT;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.arg0] = arg0;
-    w[at + W.arg1] = arg1;
-    w[at + W.arg2] = arg2;
-    out.commit();
+  get toShard(): DescriptorOut {
+    return this.#o.toShard;
   }
 
   #tellSent(s: FakeSocket, bytes: number, flags: number): void {
-    this.tell(s.flow, ToShard.sent, bytes, flags, s.freed);
+    sentWrite(this.toShard, s.flow, bytes, flags, s.freed);
     s.freed = 0;
   }
 
@@ -280,35 +282,15 @@ export class FakeHost {
   ): void {
     const token = this.#token++;
     this.#pending.set(token, done);
-    const out = this.#o.toShard;
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToShard.accepted;
-    w[at + W.flow] = guest[0]!;
-    w[at + W.at] = guest[1]!;
-    w[at + W.len] = guest[2]!;
-    w[at + W.arg2] = guest[3]!;
-    w[at + W.slotA] = NO_SLOT;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.arg0] = token;
-    w[at + W.arg1] = 0;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = peer[i]!;
-    w[at + W.ports] = ((peerPort << 16) | targetPort) >>> 0;
-    w[at + W.arg3] = family;
-    w[at + W.arg4] = hash;
-    out.commit();
+    const ports = ((peerPort << 16) | targetPort) >>> 0;
+    acceptedWrite(this.toShard, token, family, ports, hash, Uint32Array.from(peer), 0, guest, 0);
     this.#o.wake();
   }
 
   freeReader(slotA: number, slotB: number): void {
     this.#o.ownership.check(slotA, Owner.inFlight);
     this.#o.ownership.check(slotB, Owner.inFlight);
-    const out = this.#o.toReader;
-    const at = out.reserve();
-    out.words[at + W.op] = ToReader.freeSlots;
-    out.words[at + W.slotA] = slotA;
-    out.words[at + W.slotB] = slotB;
-    out.commit();
+    freeReaderSlotsWrite(this.#o.toReader, slotA, slotB);
   }
 
   /** @returns whether anything was done */
@@ -574,7 +556,7 @@ export class FakeHost {
     this.dropQueue(s);
     s.state = 'closed';
     s.closedBy = by;
-    this.tell(s.flow, ToShard.closed, 0, 0);
+    closedWrite(this.toShard, s.flow);
     this.forget(s);
   }
 
@@ -599,13 +581,13 @@ export class FakeHost {
       const slot = this.#o.slots.pop();
       if (slot === NO_SLOT) return;
       const n = Math.min(left, s.readLimit);
-      this.#pass(s, slot, n, from, 1);
+      this.#pass(s, slot, n, from, DataKind.again);
       from += n;
       left -= n;
     }
   }
 
-  #pass(s: FakeSocket, slot: number, bytes: number, offset: number, again: number): void {
+  #pass(s: FakeSocket, slot: number, bytes: number, offset: number, kind: DataKind): void {
     const pool = this.#o.pool;
     const start = pool.slotAt(slot);
     // Stale bytes of the slot must not matter.
@@ -615,19 +597,7 @@ export class FakeHost {
       offset,
       pool.u8.subarray(start + HEADROOM_BYTES, start + HEADROOM_BYTES + bytes),
     );
-    const out = this.#o.toShard;
-    const at = out.reserve();
-    const w = out.words;
-    w.fill(0xdeadbeef, at, at + 16);
-    w[at + W.op] = ToShard.data;
-    w[at + W.flow] = s.flow;
-    w[at + W.slotA] = slot;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.at] = HEADROOM_BYTES;
-    w[at + W.len] = bytes;
-    w[at + W.arg0] = offset;
-    w[at + W.arg1] = again;
-    out.commit();
+    dataWrite(this.toShard, s.flow, slot, HEADROOM_BYTES, bytes, offset, kind);
   }
 
   #read(s: FakeSocket): boolean {
@@ -646,11 +616,11 @@ export class FakeHost {
         if (s.peerErrno !== 0) {
           if (!s.errorSent) {
             s.errorSent = true;
-            this.tell(s.flow, ToShard.error, s.peerErrno, 0);
+            errorWrite(this.toShard, s.flow, s.peerErrno);
           }
         } else if (s.peerFin && !s.eofSent) {
           s.eofSent = true;
-          this.tell(s.flow, ToShard.eof, s.peeked, 0);
+          eofWrite(this.toShard, s.flow, s.peeked);
         }
         return true;
       }

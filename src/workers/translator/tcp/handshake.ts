@@ -8,7 +8,7 @@
  * one after the other, within one `connecting`.
  */
 
-import { isUnspecified } from '../../../proto/address.ts';
+import { addressCopy, isUnspecified } from '../../../proto/address.ts';
 import { IpProtocol } from '../../../proto/ipv4.ts';
 import {
   newTcpOptions,
@@ -30,7 +30,15 @@ import { flowHash } from '../../flow-hash.ts';
 import { ADDR_WORDS } from '../../flow-table.ts';
 import { StageDrop } from '../../link/stage-drop.ts';
 import { adoptWrite, openTcpWrite, refuseWrite } from '../../link/to-host.ts';
-import { W } from '../../messages.ts';
+import {
+  acceptedFamily,
+  acceptedGuestAt,
+  acceptedHash,
+  acceptedPeerAt,
+  acceptedPeerPort,
+  acceptedTargetPort,
+  acceptedToken,
+} from '../../link/to-shard.ts';
 import { Origin } from '../../shard-flows.ts';
 import { Destination } from '../addressing.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
@@ -318,17 +326,13 @@ export class TcpHandshake {
   onAccepted(words: Uint32Array, at: number, mayWait = true): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
-    const token = words[at + W.arg0]!;
+    const token = acceptedToken(words, at);
+    const family = acceptedFamily(words, at);
     // Tap-side addresses: guest in words 0..3, peer as the guest sees it in 4..7; host-io hashed the same tuple.
-    const family = words[at + W.arg3]! === 6 ? 6 : 4;
-    this.#words[0] = words[at + W.flow]!;
-    this.#words[1] = words[at + W.at]!;
-    this.#words[2] = words[at + W.len]!;
-    this.#words[3] = words[at + W.arg2]!;
-    for (let i = 0; i < 4; i++) this.#words[4 + i] = words[at + W.addr + i]!;
-    const peerAndTarget = words[at + W.ports]!;
-    const ports = ((peerAndTarget << 16) | (peerAndTarget >>> 16)) >>> 0;
-    const hash = words[at + W.arg4]!;
+    addressCopy(words, acceptedGuestAt(at), this.#words, 0);
+    addressCopy(words, acceptedPeerAt(at), this.#words, 4);
+    const ports = ((acceptedTargetPort(words, at) << 16) | acceptedPeerPort(words, at)) >>> 0;
+    const hash = acceptedHash(words, at);
     const older = ctx.flows.find(hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
     if (older >= 0 && mayWait && this.#wait(older, words, at)) return;
     const flow =
