@@ -18,13 +18,12 @@
  *
  *   options   | 0 ... | SendFragment 2 bits | ttl 8 bits |      of each 0: as it is
  *
- * Words 0 to 5 are read by descriptor.ts. Stream offsets are u32, modulo 2^32, and count payload bytes from
- * 0.
+ * Words 0 to 5 are read by descriptor.ts. Stream offsets count payload bytes from 0, modulo 2^32.
  */
 import { addressCopy, addressText } from '../../proto/address.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import type { DescriptorOut } from './words.ts';
-import { endpointText, keyOf, reserveBare, reserveWithSlots, slotsText } from './words.ts';
+import { clause, endpointText, keyOf, reserveBare, reserveWithSlots, slotsText } from './words.ts';
 
 export const ToHost = {
   /** Open and connect a TCP socket for the flow. */
@@ -33,9 +32,7 @@ export const ToHost = {
   adopt: 2,
   /** Refuse an accepted socket with RST. */
   refuse: 3,
-  /**
-   * Queue stream bytes on the socket. host-io returns the slots to the reader when the socket has taken them.
-   */
+  /** Queue stream bytes on the socket; the slots go back to the reader when the socket has taken them. */
   send: 4,
   /** How far host-io may peek, and what the guest has acknowledged. */
   credit: 5,
@@ -190,8 +187,8 @@ export const acceptedSocket = (w: Uint32Array, at: number): number => w[at + 6]!
 /**
  * Takes over the slots.
  * @param mark  0, or 1 + the flow's refusal count (modulo 256): the bytes are provisional. Those that the
- *    socket does not take at once host-io
- *   gives back and tells so (SentFlag.refused), and so does it with provisional bytes that left before the shard knew of that.
+ *   socket does not take at once host-io gives back and tells so (SentFlag.refused), and so does it with
+ *   provisional bytes that left before the shard knew of that.
  */
 export function sendWrite(
   out: DescriptorOut,
@@ -211,8 +208,8 @@ export const sendMark = (w: Uint32Array, at: number): number => w[at + 6]!;
 
 /**
  * @param limit  stream offset up to which host-io may peek
- * @param acked  stream offset up to which the guest has acknowledged: host-io drops it from the socket's
- *    queue
+ * @param acked  stream offset up to which the guest has acknowledged: host-io drops it from the queue
+e
  * @param readLimit  payload bytes of the largest frame
  */
 export function creditWrite(
@@ -384,11 +381,15 @@ export function toHostText(w: Uint32Array, at = 0): string {
     case ToHost.refuse:
       return `${name} token ${acceptedSocket(w, at)}`;
     case ToHost.send:
-      return `${flow}, ${bytes}${sendMark(w, at) === 0 ? '' : `, provisional ${sendMark(w, at)}`}`;
+      return `${flow}, ${bytes}${clause(sendMark(w, at), (mark) => `provisional ${mark}`)}`;
     case ToHost.credit:
-      return `${flow} up to ${creditLimit(w, at)}, acknowledged ${creditAcked(w, at)}, reads of ${creditReadLimit(w, at)}`;
+      return [
+        `${flow} up to ${creditLimit(w, at)}`,
+        `acknowledged ${creditAcked(w, at)}`,
+        `reads of ${creditReadLimit(w, at)}`,
+      ].join(', ');
     case ToHost.rewind:
-      return `${flow} to ${rewindOffset(w, at)}${rewindBytes(w, at) === 0 ? '' : `, ${rewindBytes(w, at)} bytes`}`;
+      return `${flow} to ${rewindOffset(w, at)}${clause(rewindBytes(w, at), (n) => `${n} bytes`)}`;
     case ToHost.freeSlots:
       return `${name} ${slotsText(w, at)}`;
     case ToHost.sendDatagram:
@@ -411,13 +412,10 @@ const zoneText = (zone: number): string => (zone === 0 ? '' : ` behind interface
 
 function datagramText(w: Uint32Array, at: number): string {
   const options = sendDatagramOptions(w, at);
-  const ttl = sendOptionsTtl(options);
-  const fragment = sendOptionsFragment(options);
-  const gsoSize = sendDatagramGsoSize(w, at);
   return [
-    ttl === 0 ? '' : `, ttl ${ttl}`,
-    fragment === SendFragment.unchanged ? '' : `, fragment ${keyOf(SendFragment, fragment)}`,
-    gsoSize === 0 ? '' : `, segments of ${gsoSize}`,
+    clause(sendOptionsTtl(options), (ttl) => `ttl ${ttl}`),
+    clause(sendOptionsFragment(options), (fragment) => `fragment ${keyOf(SendFragment, fragment)}`),
+    clause(sendDatagramGsoSize(w, at), (size) => `segments of ${size}`),
     sendDatagramIsBorrowed(w, at) ? ', borrowed' : '',
   ].join('');
 }

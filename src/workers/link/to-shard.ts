@@ -25,7 +25,7 @@
 import { addressCopy, addressRead, addressText, addressWrite, isUnspecified } from '../../proto/address.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import type { DescriptorOut } from './words.ts';
-import { endpointText, keyOf, reserveBare, reserveWithSlots } from './words.ts';
+import { clause, endpointText, keyOf, reserveBare, reserveWithSlots } from './words.ts';
 
 export const ToShard = {
   /** A frame off the TAP, from the Ethernet header on. */
@@ -359,8 +359,8 @@ export const strangerDatagramGuestAt = (at: number): number => at + 12;
 
 /**
  * Hands over the slot. Ten parameters: what a kernel tells of an error, and the payload's three.
- * @param typeCode  type << 8 | code (ICMP or ICMPv6 numbers, by family of the flow), 0: only the errno is
- *    known
+ * @param typeCode  type << 8 | code (numbers of the flow's family), 0: only the errno is known
+n
  * @param info  the MTU, where the error tells one
  * @param sequence  of the echo request (ping flows)
  * @param offender  whose ICMP it was, words 0..3; all zero: unknown
@@ -412,8 +412,8 @@ export function toShardText(w: Uint32Array, at = 0): string {
     case ToShard.openFailed:
       return `${flow}, errno ${openFailedErrno(w, at)}`;
     case ToShard.data: {
-      const kind = dataKind(w, at);
-      return `${flow}, ${bytes} at ${dataOffset(w, at)}${kind === DataKind.next ? '' : `, ${keyOf(DataKind, kind)}`}`;
+      const kind = clause(dataKind(w, at), (value) => keyOf(DataKind, value));
+      return `${flow}, ${bytes} at ${dataOffset(w, at)}${kind}`;
     }
     case ToShard.sent:
       return `${flow}, ${sentText(w, at)}`;
@@ -427,8 +427,8 @@ export function toShardText(w: Uint32Array, at = 0): string {
       return `${name} token ${acceptedToken(w, at)}, ${from} to ${to}`;
     }
     case ToShard.datagram: {
-      const ttl = datagramTtl(w, at);
-      return `${flow}, ${bytes}${ttl === 0 ? '' : `, ttl ${ttl}`}${segmentsText(datagramGsoSize(w, at))}`;
+      const ttl = clause(datagramTtl(w, at), (value) => `ttl ${value}`);
+      return `${flow}, ${bytes}${ttl}${segmentsText(datagramGsoSize(w, at))}`;
     }
     case ToShard.listenerDatagram: {
       const from = endpointText(w, datagramPeerAt(at), datagramPeerPort(w, at));
@@ -447,12 +447,11 @@ export function toShardText(w: Uint32Array, at = 0): string {
   }
 }
 
-const segmentsText = (gsoSize: number): string => (gsoSize === 0 ? '' : `, segments of ${gsoSize}`);
+const segmentsText = (gsoSize: number): string => clause(gsoSize, (size) => `segments of ${size}`);
 
 function offloadText(offload: number): string {
-  const type = offloadGsoType(offload);
   return [
-    type === 0 ? '' : `, gso type ${type}`,
+    clause(offloadGsoType(offload), (type) => `gso type ${type}`),
     offloadNeedsCsum(offload) ? ', needs checksum' : '',
     offloadIsReassembled(offload) ? ', reassembled' : '',
   ].join('');
@@ -460,12 +459,12 @@ function offloadText(offload: number): string {
 
 function sentText(w: Uint32Array, at: number): string {
   const flags = sentFlags(w, at);
-  const freed = sentFreed(w, at);
+  const freed = (slots: number): string => `freed ${slots & 0xffff} small ${slots >>> 16} large`;
   return [
     `${sentBytes(w, at)} bytes`,
     flags & SentFlag.empty ? ', empty' : '',
     flags & SentFlag.refused ? ', refused' : '',
-    freed === 0 ? '' : `, freed ${freed & 0xffff} small ${freed >>> 16} large`,
+    clause(sentFreed(w, at), freed),
   ].join('');
 }
 
@@ -479,7 +478,7 @@ function errorText(w: Uint32Array, at: number): string {
     `type ${typeCode >>> 8} code ${typeCode & 0xff}`,
     icmpErrorInfo(w, at) === 0 ? '' : ` info ${icmpErrorInfo(w, at)}`,
     isUnspecified(w, offenderAt) ? '' : ` from ${addressText(w, offenderAt)}`,
-    icmpErrorSequence(w, at) === 0 ? '' : `, sequence ${icmpErrorSequence(w, at)}`,
+    clause(icmpErrorSequence(w, at), (sequence) => `sequence ${sequence}`),
     `, ${errno}${quoted}`,
   ].join('');
 }

@@ -81,3 +81,7 @@ export function slotsText(w: Uint32Array, at: number): string {
 export function keyOf(constants: Readonly<Record<string, number>>, value: number): string {
   return Object.keys(constants).find((key) => constants[key] === value) ?? `? ${value}`;
 }
+
+/** What is said of a word only when it is not 0. */
+export const clause = (value: number, say: (value: number) => string): string =>
+  value === 0 ? '' : `, ${say(value)}`;
