@@ -8,6 +8,7 @@
  * The first member is the floor: kernel entry, return and FFI, and nothing in between.
  */
 import Benchmark from 'benchmark';
+import { CMSG_HEADER_BYTES, cmsgSpace, cmsgWrite } from '../src/sys/cmsg.ts';
 import {
   AF_INET,
   AF_UNIX,
@@ -33,12 +34,9 @@ import {
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../src/sys/epoll.ts';
 import { close, eventfd, eventfdDrain, eventfdWrite, read, readv, write, writev } from '../src/sys/io.ts';
 import { NativeBuffer } from '../src/sys/memory.ts';
-import { openPath } from '../src/sys/namespace.ts';
+import { openPath } from '../src/sys/path.ts';
 import {
   bind,
-  CMSG_HEADER_BYTES,
-  cmsgSpace,
-  cmsgWrite,
   connect,
   getsockname,
   getsockoptInt,

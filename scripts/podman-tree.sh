@@ -1,15 +1,18 @@
 #!/bin/sh
-# podman-tree.sh - a Debian trixie tree with rootless Podman and Buildah for the tests in test/podman, made without touching the
+# podman-tree.sh - a Debian tree with rootless Podman and Buildah for the tests in test/podman, made without touching the
 # machine's own packages: apt resolves and fetches into a directory of its own, the packages are unpacked and not configured.
 #
-# usage: scripts/podman-tree.sh [callers]      prints where the tree is; half a minute the first time, nothing when it is there
-#   callers                 a tree of its own with slirp4netns, RootlessKit and rootless Docker as well
-#   BUCATINI_PODMAN_TREE    the directory (default: bucatini/podman-trixie below XDG_CACHE_HOME or /var/cache)
-#   BUCATINI_CALLERS_TREE   that of the other one (default: bucatini/callers-trixie there)
+# usage: scripts/podman-tree.sh [5.4|6.1|callers]      prints where the tree is; half a minute the first time, nothing when it is there
+#   5.4                     trixie, with its Podman 5.4 (the default)
+#   6.1                     sid, with Podman 6.1, netavark 2 and aardvark-dns of experimental, and passt with pesto
+#   callers                 trixie, with slirp4netns, RootlessKit and rootless Docker as well
+#   BUCATINI_PODMAN_TREE    the directory of the first (default: bucatini/podman-trixie below XDG_CACHE_HOME or /var/cache)
+#   BUCATINI_PODMAN6_TREE   that of the second (default: bucatini/podman-sid there)
+#   BUCATINI_CALLERS_TREE   that of the third (default: bucatini/callers-trixie there)
 #   BUCATINI_PODMAN_MIRROR  a Debian mirror (default: the one in the machine's own apt sources)
 #
-# Needs root (owners and set-uid bits of the packages' files), apt-get, dpkg-deb and the archive's keys for trixie. Two at the same time wait for
-# each other. What fails leaves no tree.
+# Needs root (owners and set-uid bits of the packages' files), apt-get, dpkg-deb and the archive's keys for the suite. Two at the same time wait
+# for each other. What fails leaves no tree.
 set -eu
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL=C
@@ -17,23 +20,27 @@ export LC_ALL=C
 suite=trixie
 packages='podman crun catatonit netavark aardvark-dns buildah passt uidmap busybox-static socat iperf3 iproute2 iputils-ping nftables
   libatomic1 libstdc++6 util-linux mount coreutils dash bash sed grep procps'
+# What sid has an older version of. Packages that are in experimental alone need no preference.
+from_experimental='podman buildah netavark aardvark-dns containers-common containers-storage golang-github-containers-common
+  golang-github-containers-image'
 
 fail() { echo "scripts/podman-tree.sh: $*" >&2; exit 1; }
-name=podman tree=${BUCATINI_PODMAN_TREE:-}
-case ${1:-} in
-  '') ;;
+set=${1:-5.4}
+case $set in
+  5.4) name=podman tree=${BUCATINI_PODMAN_TREE:-} ;;
+  6.1) name=podman suite=sid tree=${BUCATINI_PODMAN6_TREE:-} ;;
   callers)
     name=callers tree=${BUCATINI_CALLERS_TREE:-}
     packages="$packages slirp4netns rootlesskit docker.io docker-cli containerd runc tini iptables"
     ;;
   -h | --help) sed -n '2,/^set -eu/s/^# \{0,1\}//p' "$0"; exit 0 ;;
-  *) fail "'$1': callers, or nothing" ;;
+  *) fail "'$1': 5.4, 6.1 or callers" ;;
 esac
 
 [ -n "$tree" ] || tree=${XDG_CACHE_HOME:-/var/cache}/bucatini/$name-$suite
 case $tree in /?*) ;; *) fail "the tree '$tree': write an absolute path" ;; esac
 # A tree made by another edition of this script is made anew.
-edition="$name $(cksum <"$0")"
+edition="$set $(cksum <"$0")"
 current() { [ -f "$tree/.bucatini" ] && [ "$(cat "$tree/.bucatini")" = "$edition" ]; }
 if current; then echo "$tree"; exit 0; fi
 [ "$(id -u)" = 0 ] || fail "must be root to make $tree"
@@ -62,10 +69,20 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 mkdir -p "$new" "$apt/lists/partial" "$apt/archives/partial"
 : >"$apt/status"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $from $suite main" >"$apt/sources.list"
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+: >"$apt/preferences"
+if [ "$suite" = sid ]; then
+  # A mirror's copy may be older than the week for which the suite's Release file is valid; its signature is checked all the same.
+  for each in sid experimental; do echo "deb [signed-by=$keys check-valid-until=no] $from $each main"; done >"$apt/sources.list"
+  # shellcheck disable=SC2086 # all on one line
+  printf 'Package: %s\nPin: release a=experimental\nPin-Priority: 990\n' "$(echo $from_experimental)" >"$apt/preferences"
+else
+  echo "deb [signed-by=$keys] $from $suite main" >"$apt/sources.list"
+fi
 fetch() {
   apt-get -q -o Dir::State="$apt" -o Dir::State::status="$apt/status" -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt" \
     -o Dir::Cache::archives="$apt/archives" -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- \
+    -o Dir::Etc::preferences="$apt/preferences" -o Dir::Etc::preferencesparts=- \
     -o Acquire::Languages=none -o Acquire::Retries=2 -o APT::Install-Recommends=false -o APT::Sandbox::User=root -o Debug::NoLocking=1 "$@" >>"$apt/log" 2>&1 || {
     tail -n 20 "$apt/log" >&2
     fail "apt-get could not fetch $suite packages"
@@ -74,6 +91,17 @@ fetch() {
 fetch update
 # shellcheck disable=SC2086 # one word per package
 fetch install -y --download-only $packages
+
+# at_least PACKAGE VERSION: is what was fetched as new as the tests need it?
+at_least() {
+  have=$(dpkg-deb -f "$apt/archives/$1"_*.deb Version)
+  dpkg --compare-versions "$have" ge "$2" || fail "$from has $1 $have for $suite; $2 or newer is needed"
+}
+if [ "$set" = 6.1 ]; then
+  at_least podman 6.1
+  at_least netavark 2.0
+  at_least aardvark-dns 1.17
+fi
 
 for dir in bin sbin lib lib64; do
   mkdir -p "$new/usr/$dir"
@@ -113,8 +141,9 @@ driver = "overlay"
 runroot = "/run/user/1000/storage"
 graphroot = "/home/rl/storage"
 END
+[ "$set" != 6.1 ] || [ -x usr/bin/pesto ] || fail "passt of $suite has no pesto"
 if [ ! -e bin/sh ]; then ln -s dash bin/sh; fi
-if [ "$name" = callers ]; then # what update-alternatives would link
+if [ "$set" = callers ]; then # what update-alternatives would link
   for program in iptables ip6tables; do ln -sf $program-nft usr/sbin/$program; done
 fi
 

@@ -19,7 +19,7 @@ import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../workers/engine-plan.ts'
 import type { Settings } from './options.ts';
 import type { ResolvConf } from './resolv-conf.ts';
 import { withIndexes } from './resolver-zones.ts';
-import { canonicalIpv6, type Family, UsageError } from './values.ts';
+import { type Family, UsageError } from './values.ts';
 
 export const OUR_MAC = '9a:55:9a:55:9a:55';
 export const LOCAL4 = { guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' } as const;
@@ -172,8 +172,8 @@ function planIpv4(settings: Settings, template: Template | undefined, forwardsDn
 
 function planIpv6(settings: Settings, template: Template | undefined, forwardsDns: boolean): Ipv6Plan {
   const chosen = settings.address6;
-  const guest = chosen?.address ?? (template ? canonicalIpv6(template.address) : LOCAL6.guest);
-  const gateway = settings.gateway6 ?? (template?.gateway ? canonicalIpv6(template.gateway) : LOCAL6.gateway);
+  const guest = chosen?.address ?? template?.address ?? LOCAL6.guest;
+  const gateway = settings.gateway6 ?? template?.gateway ?? LOCAL6.gateway;
   refuseEqual(guest, gateway);
   return {
     guest,

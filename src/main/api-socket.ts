@@ -110,7 +110,8 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
       client.isAsking = false;
     });
     // What else it sends is read and forgotten: closing on unread data would take the reply from it.
-    setTimeout(() => socket.destroy(), LINGER_MS).unref();
+    const linger = setTimeout(() => socket.destroy(), LINGER_MS).unref();
+    socket.once('close', () => clearTimeout(linger)); // it would keep the socket's memory, and many requests come in a row
   };
   const finish = (request: string | undefined): void => {
     reply(request).catch((error: Error) => {

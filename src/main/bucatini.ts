@@ -5,7 +5,7 @@
 import { writeFileSync, writeSync } from 'node:fs';
 import { enableCompileCache, flushCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import type * as Namespace from '../sys/namespace.ts';
+import type * as Process from '../sys/process.ts';
 import { bootPacketThread } from '../workers/packet-worker.ts';
 import { callersEnvironment } from './callers-environment.ts';
 import { say } from './log.ts';
@@ -93,13 +93,13 @@ async function main(argv: readonly string[]): Promise<number> {
  * taking its threads apart, which in the midst of a boot has been seen to end in a signal.
  */
 async function leave(outcome: Promise<number>): Promise<number> {
-  leaving = import('../sys/namespace.ts');
+  leaving = import('../sys/process.ts');
   const status = await outcome;
   return (await leaving).exitNow(status);
 }
 
 /** Has what ends the process; asked for before the wall (wall.ts), behind which nothing can be loaded. */
-let leaving: Promise<typeof Namespace> | undefined;
+let leaving: Promise<typeof Process> | undefined;
 
 async function printText(command: CommandName, kind: 'help' | 'version'): Promise<number> {
   const { helpText, versionText } = await import('./cli-texts.ts');
@@ -141,6 +141,6 @@ main(process.argv.slice(2)).then(
     say(error.message);
     if (process.env.BUCATINI_STACK !== undefined) writeSync(2, `${error.stack}\n`);
     // Threads may still be booting; Node's taking them apart in the midst of it has been seen to end in a signal.
-    (await (leaving ?? import('../sys/namespace.ts'))).exitNow(error.status ?? 1);
+    (await (leaving ?? import('../sys/process.ts'))).exitNow(error.status ?? 1);
   },
 );

@@ -33,7 +33,9 @@ import { MNT_DETACH, MS_BIND, O_DIRECTORY, O_PATH, SIGSTOP } from '../sys/consta
 import { checked } from '../sys/error.ts';
 import { openHeld } from '../sys/held-directory.ts';
 import { close } from '../sys/io.ts';
-import { mount, openPath, raise, umount2 } from '../sys/namespace.ts';
+import { mount, umount2 } from '../sys/mount.ts';
+import { openPath } from '../sys/path.ts';
+import { raise } from '../sys/process.ts';
 import { beyondShells } from './callers-environment.ts';
 import { callersDescriptors, passOn } from './descriptors.ts';
 import { within } from './patience.ts';

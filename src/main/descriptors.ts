@@ -5,8 +5,7 @@
  */
 import { readdirSync } from 'node:fs';
 import { F_GETFD, FD_CLOEXEC } from '../sys/constants.ts';
-import { close, fcntl, setCloexec } from '../sys/io.ts';
-import { isOpen } from '../sys/namespace.ts';
+import { close, fcntl, isOpen, setCloexec } from '../sys/io.ts';
 import { openFilesLimit } from '../sys/open-files.ts';
 
 export const INHERITED_VARIABLE = 'BUCATINI_INHERITED';

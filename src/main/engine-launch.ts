@@ -16,7 +16,7 @@ import type { ApiSocket } from './api-socket.ts';
 import { type HostWatch, InterfacePresence } from './host-watch.ts';
 import type { Log } from './log.ts';
 import { type Netns, NetnsHere, NetnsThread } from './netns.ts';
-import type { NetnsTap } from './netns-setup.ts';
+import type { NetnsJob, NetnsTap } from './netns-setup.ts';
 import { hostNetwork } from './netns-setup.ts';
 import { poolPlan, type Settings } from './options.ts';
 import { MAX_ADDED_PORTS, portCount } from './publish.ts';
@@ -35,7 +35,7 @@ function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
  * Who moves into the namespace: the main thread where the one packet thread that there will be has been started already, else
  * a thread of its own.
  */
-export function chooseNetns(settings: Settings): Netns {
+export function chooseNetns(settings: Settings): Netns<NetnsJob, NetnsTap> {
   if (chosenThreads(settings).kind !== 'fused') return new NetnsThread();
   return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpNetns);
 }

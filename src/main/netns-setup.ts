@@ -26,8 +26,9 @@ import {
 } from '../sys/constants.ts';
 import { checked, SysError } from '../sys/error.ts';
 import { close } from '../sys/io.ts';
-import { openPath, setns, unshare } from '../sys/namespace.ts';
+import { setns, unshare } from '../sys/namespace.ts';
 import { RouteSocket } from '../sys/netlink.ts';
+import { openPath } from '../sys/path.ts';
 import { socket } from '../sys/socket.ts';
 import { openTap, type Tap } from '../sys/tap.ts';
 import type { Ipv4Plan, TapPlan } from '../workers/engine-plan.ts';
@@ -38,7 +39,7 @@ import {
   planNetwork,
   samePrefix,
 } from './address-plan.ts';
-import type { NetnsJob } from './netns.ts';
+import type { NetnsStep, SocketsInside } from './netns.ts';
 import type { Settings } from './options.ts';
 import { readResolvConf } from './resolv-conf.ts';
 
@@ -51,20 +52,16 @@ export interface NetnsTap {
   readonly network: PlannedNetwork;
 }
 
-/** One step done; the thread has to go on to the next, but may do other things between. */
-export type NetnsStep<Made = NetnsTap> =
-  /** The namespace is there; the descriptor is the process's from now on. Only with target kind 'new'. */
-  | { readonly kind: 'namespace'; readonly fd: number }
-  /** The TAP is there: the engine may start while the rest is configured. */
-  | { readonly kind: 'tap'; readonly made: Made }
-  /** All is done. What could not be done but is not needed for traffic, for the log. */
-  | { readonly kind: 'configured'; readonly notes: readonly string[] };
+export interface NetnsJob extends SocketsInside {
+  readonly settings: Settings;
+  readonly target: NetnsTarget;
+}
 
 /** Frames that wait in the TAP for us; the kernel's 500 are one window of a fast download at MTU 1500. */
 export const TX_QUEUE_FRAMES = 4096;
 
 /** @throws SysError or UsageError; what was made goes away with the thread and the descriptors */
-export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep, void, void> {
+export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep<NetnsTap>, void, void> {
   const notes: string[] = [];
   const network = planNetwork(settings, readHostNetwork(settings), readResolvConf());
   enterNamespace(target);

@@ -6,9 +6,7 @@
  *                 (threads inherit the namespace of their creator), and children are born inside.
  *   NetnsThread   a thread made for it moves: 30 ms to boot, where packet threads are still to be started later (decision 018).
  */
-import { parentPort, Worker } from 'node:worker_threads';
-import type { NetnsStep, NetnsTap, NetnsTarget } from './netns-setup.ts';
-import type { Settings } from './options.ts';
+import { parentPort, SHARE_ENV, Worker } from 'node:worker_threads';
 
 /** What every front end's job says. */
 export interface SocketsInside {
@@ -18,16 +16,19 @@ export interface SocketsInside {
   readonly sockets?: SharedArrayBuffer | undefined;
 }
 
-export interface NetnsJob extends SocketsInside {
-  readonly settings: Settings;
-  readonly target: NetnsTarget;
-}
+/** One step done; the thread has to go on to the next, but may do other things between. `Made` is what the front end's set-up tells of the TAP. */
+export type NetnsStep<Made> =
+  /** The namespace is there; the descriptor is the process's from now on. Only with target kind 'new'. */
+  | { readonly kind: 'namespace'; readonly fd: number }
+  /** The TAP is there: the engine may start while the rest is configured. */
+  | { readonly kind: 'tap'; readonly made: Made }
+  /** All is done. What could not be done but is not needed for traffic, for the log. */
+  | { readonly kind: 'configured'; readonly notes: readonly string[] };
 
 /** A front end's set-up, to be done by one thread, step by step. */
 export type NetnsSetup<Job, Made> = (job: Job) => Iterable<NetnsStep<Made>>;
 
-/** `Made` is what the front end's set-up tells of the TAP. */
-export type NetnsMessage<Made = NetnsTap> =
+export type NetnsMessage<Made> =
   | NetnsStep<Made>
   | { readonly kind: 'failed'; readonly message: string; readonly code?: string };
 
@@ -42,7 +43,7 @@ export class NetnsError extends Error {
 }
 
 /** Each step as it comes; all reject when one fails. */
-export abstract class Netns<Job extends SocketsInside = NetnsJob, Made = NetnsTap> {
+export abstract class Netns<Job extends SocketsInside, Made> {
   readonly #namespace = Promise.withResolvers<number>();
   readonly #tap = Promise.withResolvers<Made>();
   readonly #configured = Promise.withResolvers<readonly string[]>();
@@ -77,7 +78,7 @@ export abstract class Netns<Job extends SocketsInside = NetnsJob, Made = NetnsTa
 }
 
 /** On the main thread, with a turn of the event loop after each step: what waits for it starts at once. */
-export class NetnsHere<Job extends SocketsInside = NetnsJob, Made = NetnsTap> extends Netns<Job, Made> {
+export class NetnsHere<Job extends SocketsInside, Made> extends Netns<Job, Made> {
   readonly mainInside = true;
   readonly #load: () => Promise<NetnsSetup<Job, Made>>;
 
@@ -108,14 +109,14 @@ export class NetnsHere<Job extends SocketsInside = NetnsJob, Made = NetnsTap> ex
 }
 
 /** In a worker. It is not waited for to end: its descriptors are ours from the moment they are told. */
-export class NetnsThread<Job extends SocketsInside = NetnsJob, Made = NetnsTap> extends Netns<Job, Made> {
+export class NetnsThread<Job extends SocketsInside, Made> extends Netns<Job, Made> {
   readonly mainInside = false;
   readonly #worker: Worker;
 
   /** @param file  the thread's program, as workerUrl() takes it */
   constructor(file = 'netns-worker') {
     super();
-    this.#worker = new Worker(workerUrl(file));
+    this.#worker = new Worker(workerUrl(file), { env: SHARE_ENV });
     this.#worker.on('message', (message: NetnsMessage<Made>) => this.tell(message));
     this.#worker.on('error', (error) => this.fail(error as Error));
     this.#worker.on('exit', (code) => this.fail(new Error(`the namespace thread ended with code ${code}`)));
@@ -135,7 +136,7 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
       // Before the last step is told: nothing can be loaded behind the wall (wall.ts).
       const { checked } = await import('../sys/error.ts');
       const { scopeAbstractSockets } = await import('../sys/landlock.ts');
-      const { keepCapabilities } = await import('../sys/namespace.ts');
+      const { keepCapabilities } = await import('../sys/capability.ts');
       const { USER_CHANGE } = await import('../workers/capabilities.ts');
       const source = job.sockets && (await import('../workers/splice/socket-source.ts'));
       for (const step of setUp(job)) {

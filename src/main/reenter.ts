@@ -5,7 +5,8 @@
 import { spawnSync } from 'node:child_process';
 import { CLONE_NEWNET } from '../sys/constants.ts';
 import { setCloexec } from '../sys/io.ts';
-import { namespaceOwner, namespaceType, openPath } from '../sys/namespace.ts';
+import { namespaceOwner, namespaceType } from '../sys/namespace.ts';
+import { openPath } from '../sys/path.ts';
 import { tool } from './command.ts';
 import { callersDescriptors, inheritedBeyondExec, passOn } from './descriptors.ts';
 import { OWN_MOUNTS_VARIABLE } from './wall.ts';

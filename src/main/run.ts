@@ -16,7 +16,7 @@
 import { closeSync, realpathSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { LeftBehind } from '../sys/left-behind.ts';
-import { exitNow } from '../sys/namespace.ts';
+import { exitNow } from '../sys/process.ts';
 import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';

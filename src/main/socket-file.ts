@@ -9,7 +9,7 @@ import { Errno } from '../sys/constants.ts';
 import { holdDirectory } from '../sys/held-directory.ts';
 import { close } from '../sys/io.ts';
 import { strerror } from '../sys/libc.ts';
-import { unlinkat } from '../sys/namespace.ts';
+import { unlinkat } from '../sys/path.ts';
 
 export class SocketFile {
   #directory: number;

@@ -5,7 +5,8 @@
  * namespace. So we take it back for ours, else the next reader of a script around us would be stopped by SIGTTIN.
  */
 import { O_NOCTTY, O_RDWR, SIGTTOU } from '../sys/constants.ts';
-import { getpgid, getpgrp, openPath, signalIgnore, tcgetpgrp, tcsetpgrp } from '../sys/namespace.ts';
+import { openPath } from '../sys/path.ts';
+import { getpgid, getpgrp, signalIgnore, tcgetpgrp, tcsetpgrp } from '../sys/process.ts';
 
 export class Terminal {
   readonly #fd = openPath('/dev/tty', O_RDWR | O_NOCTTY);

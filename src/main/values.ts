@@ -2,7 +2,7 @@
  * Text to value, for everything a person writes on the command line. Each function takes what was written and gives the value
  * or throws a `UsageError` that says what is wrong and what to write instead; the option's name is put in front by the parser.
  */
-import { isIPv4, isIPv6 } from 'node:net';
+import { addressParse, ipv6Text } from '../proto/address.ts';
 import { IPV6_MIN_MTU } from '../proto/ipv6.ts';
 
 export { IPV6_MIN_MTU };
@@ -56,14 +56,15 @@ export function parseChoice<T extends string>(text: string, choices: readonly T[
 
 /** An address of either family in its canonical spelling (RFC 5952 for IPv6); undefined: none, or one with a scope id. */
 export function addressOf(text: string): string | undefined {
-  if (isIPv4(text)) return text;
-  return isIPv6(text) && !text.includes('%') ? canonicalIpv6(text) : undefined;
+  const words = new Uint32Array(4);
+  if (!addressParse(text, words, 0)) return undefined;
+  return text.includes(':') ? ipv6Text(words, 0) : text;
 }
 
 /** An address of either family in its canonical spelling. Scope ids are refused: a guest has none of ours. */
 export function parseAddress(text: string): { family: Family; address: string } {
   const address = addressOf(text);
-  if (address !== undefined) return { family: isIPv4(address) ? 4 : 6, address };
+  if (address !== undefined) return { family: address.includes(':') ? 6 : 4, address };
   if (text.includes('%')) throw new UsageError('has a scope id; write the address without %zone');
   throw new UsageError('not an IPv4 or IPv6 address; write for example 192.0.2.15 or 2001:db8::15');
 }
@@ -130,15 +131,6 @@ function notUnicast(address: string, family: Family): string | undefined {
   if (address.startsWith('ff')) return 'is a multicast address';
   if (address.startsWith('::ffff:')) return 'is an IPv4 address mapped into IPv6';
   return undefined;
-}
-
-/**
- * The URL parser of the platform knows RFC 5952; dotted tails are folded in by it as well.
- * @param text  an IPv6 address without a scope id
- * @throws TypeError for anything else
- */
-export function canonicalIpv6(text: string): string {
-  return new URL(`http://[${text}]/`).hostname.slice(1, -1);
 }
 
 /** One command-line word as it can be pasted into a shell; keeps messages on one line whatever was written. */

@@ -9,6 +9,7 @@
  * The reasons for the list are in docs/decisions/052-the-wall.md.
  */
 import { readlinkSync } from 'node:fs';
+import { keepCapabilities } from '../sys/capability.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -56,13 +57,15 @@ import {
 import { checked, SysError } from '../sys/error.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { scopeAbstractSockets } from '../sys/landlock.ts';
-import { chdir, chroot, keepCapabilities, mount, pivotRoot, prctl, umount2 } from '../sys/namespace.ts';
+import { chdir, chroot, mount, pivotRoot, umount2 } from '../sys/mount.ts';
+import { prctl } from '../sys/process.ts';
 import { type Filter, installFilter, type Rule } from '../sys/seccomp.ts';
 import type { SyscallName } from '../sys/syscall-numbers.ts';
 import { dropCapabilitiesElsewhere } from '../sys/thread-capabilities.ts';
 import { flowCapabilities } from '../workers/capabilities.ts';
 import { closeInherited } from './descriptors.ts';
 import type { Log } from './log.ts';
+import { overwriteEnvironment } from './overwrite-environment.ts';
 import { forgetCommandDirectory } from './working-directory.ts';
 
 /** Set by the launchers where Node starts in a mount namespace of its own. */
@@ -134,13 +137,15 @@ export interface Leaving {
 }
 
 /**
- * Let go of what the host and the caller have given us: inherited descriptors, the capabilities of threads that run nothing of
+ * Let go of what the host and the caller have given us: inherited descriptors, the environment, the capabilities of threads that run nothing of
  * ours, the root. All packet threads are up, and have dropped their own capabilities.
  * @throws SysError
  */
 export function leaveHost({ eventRings, log, keepOpen, watched, chrootFallback, changeUser }: Leaving): void {
   closeInherited(keepOpen);
   forgetCommandDirectory();
+  const kept = overwriteEnvironment();
+  if (kept !== undefined) log('debug', `the caller's environment stays in memory: ${kept}`);
   // While there is a /proc to find them by.
   const waitForDrop = changeUser ?? dropCapabilitiesElsewhere(flowCapabilities());
   const openRoot = emptyRoot(eventRings, chrootFallback);

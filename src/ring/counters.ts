@@ -10,7 +10,6 @@
  *         HISTOGRAM_BASE ..             histograms.ts
  */
 import { HISTOGRAM_WORDS, histogramBucket } from './histograms.ts';
-import type { Layout } from './layout.ts';
 
 export interface CounterInfo {
   readonly name: string;
@@ -172,8 +171,15 @@ export function recordHistogram(counters: Float64Array, at: number, value: numbe
   counters[HISTOGRAM_BASE + at + histogramBucket(value)]!++;
 }
 
+/** Where the blocks lie in the shared memory: the counters' part of its layout. */
+export interface CounterBlocks {
+  readonly counterBlocks: number;
+  readonly countersAt: number;
+  readonly counterBlockBytes: number;
+}
+
 /** The counters of one thread. Only that thread writes through its view. */
-export function countersView(sab: SharedArrayBuffer, layout: Layout, block: number): Float64Array {
+export function countersView(sab: SharedArrayBuffer, layout: CounterBlocks, block: number): Float64Array {
   if (block < 0 || block >= layout.counterBlocks) {
     throw new RangeError(`counter block ${block}: the layout has ${layout.counterBlocks}`);
   }
@@ -181,7 +187,7 @@ export function countersView(sab: SharedArrayBuffer, layout: Layout, block: numb
 }
 
 /** Sum over all threads, COUNTER_WORDS long; indexes as in `Counter` and DROP_BASE. */
-export function countersSum(sab: SharedArrayBuffer, layout: Layout): Float64Array {
+export function countersSum(sab: SharedArrayBuffer, layout: CounterBlocks): Float64Array {
   const sum = new Float64Array(COUNTER_WORDS);
   for (let block = 0; block < layout.counterBlocks; block++) {
     const view = countersView(sab, layout, block);

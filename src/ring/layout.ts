@@ -18,7 +18,7 @@
  * Invariants: every part begins at its alignment counted from skewBytes; no two parts overlap; totalBytes < 2^32, so that
  * a byte offset fits a descriptor word.
  */
-import { COUNTER_WORDS } from './counters.ts';
+import { COUNTER_WORDS, type CounterBlocks } from './counters.ts';
 
 export const SMALL_SLOT_BYTES = 2048;
 /** 17 pages: 64 KiB of payload with room for vnet, Ethernet, IPv6 and TCP headers in front. */
@@ -47,15 +47,13 @@ export interface LayoutRequest {
   readonly skewBytes?: number;
 }
 
-export interface Layout extends LayoutRequest {
+export interface Layout extends LayoutRequest, CounterBlocks {
   readonly skewBytes: number;
   readonly stopAt: number;
   readonly logBellAt: number;
   readonly sleepingAt: number;
   readonly ringControlAt: number;
   readonly ringSlotsAt: number;
-  readonly countersAt: number;
-  readonly counterBlockBytes: number;
   readonly logAt: number;
   readonly ownershipAt: number;
   readonly smallAt: number;

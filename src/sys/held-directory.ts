@@ -16,7 +16,7 @@ import {
 } from './constants.ts';
 import { failed, libc } from './libc.ts';
 import { NativeBuffer } from './memory.ts';
-import { openat, openPath } from './namespace.ts';
+import { openat, openPath } from './path.ts';
 import { syscallNumber } from './syscall-numbers.ts';
 
 // <linux/mount.h>, <linux/fcntl.h>

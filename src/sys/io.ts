@@ -102,6 +102,9 @@ export function fcntl(fd: number, command: number, arg: number): number {
   return r < 0 ? failed() : r;
 }
 
+/** Whether a descriptor is open in this process. */
+export const isOpen = (fd: number): boolean => fcntl(fd, F_GETFD, 0) >= 0;
+
 /** O_NONBLOCK, which belongs to the open file, not to the descriptor. @returns 0 or -errno */
 export function setNonBlocking(fd: number, on = true): number {
   const flags = fcntlGetFlags(fd);

@@ -10,8 +10,9 @@
  */
 import { PR_SET_NO_NEW_PRIVS } from './constants.ts';
 import { close } from './io.ts';
+import { syscall4 } from './libc.ts';
 import { NativeBuffer } from './memory.ts';
-import { prctl, syscall4 } from './namespace.ts';
+import { prctl } from './process.ts';
 
 // <asm-generic/unistd.h>, the same on x86-64
 const SYS_landlock_create_ruleset = 444;

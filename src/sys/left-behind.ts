@@ -15,19 +15,11 @@
  * look whenever a UNIX socket is closed anywhere on the host.
  * @syscalls socketpair sendmsg
  */
+
+import { CMSG_HEADER_BYTES, cmsgSpace, cmsgWrite } from './cmsg.ts';
 import { AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET } from './constants.ts';
 import { NativeBuffer } from './memory.ts';
-import {
-  CMSG_HEADER_BYTES,
-  cmsgSpace,
-  cmsgWrite,
-  IOVEC_BYTES,
-  iovecWrite,
-  MSGHDR_BYTES,
-  msghdrWrite,
-  sendmsg,
-  socketpair,
-} from './socket.ts';
+import { IOVEC_BYTES, iovecWrite, MSGHDR_BYTES, msghdrWrite, sendmsg, socketpair } from './socket.ts';
 
 const FDS = 2;
 const IOV_AT = MSGHDR_BYTES;

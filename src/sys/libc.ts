@@ -62,6 +62,21 @@ export function failed(): number {
   return errno > 0 ? -errno : -Errno.EIO;
 }
 
+const W = 'uintptr_t';
+const cSyscall = libc<[number, number, number, number, number]>('syscall', 'intptr_t', [
+  'int64_t',
+  W,
+  W,
+  W,
+  W,
+]);
+
+/** A system call that some C library has no function for. @returns its result or -errno */
+export function syscall4(call: number, a: number, b: number, c: number, d: number): number {
+  const r = cSyscall(call, a, b, c, d);
+  return r < 0 ? failed() : r;
+}
+
 /** Where the bytes of a view are. Cold: goes through a BigInt. */
 export function nativeAddress(view: ArrayBufferView): number {
   return Number(koffi.address(view));

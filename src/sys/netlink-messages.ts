@@ -13,11 +13,16 @@
  * Invariant of the parsers: no byte is read outside the message, none of the message outside the buffer; a message
  * that lies about a length is refused as a whole.
  */
-import { addressBytes, addressFormat, addressParse, type Family, familyOf } from './address-text.ts';
+import { addressParse, addressRead, addressWrite, ipv6Text } from '../proto/address.ts';
+import { readU32 } from '../proto/be.ts';
+import { MAC_BYTES, macParse, macText } from '../proto/ethernet.ts';
+import { ipv4Text } from '../proto/ipv4.ts';
 import * as k from './constants.ts';
 import { SysError } from './error.ts';
 
 // ---- what callers see -----------------------------------------------------------------------------------------
+
+export type Family = typeof k.AF_INET | typeof k.AF_INET6;
 
 export interface LinkInfo {
   index: number;
@@ -193,10 +198,22 @@ function textOf(u8: Uint8Array, attributes: Attributes, type: number): string {
   return new TextDecoder().decode(end < 0 ? value : value.subarray(0, end));
 }
 
+const words = new Uint32Array(4);
+
+/** Bytes of an address: 4 or 16. */
+const addressBytes = (family: Family): number => (family === k.AF_INET ? 4 : 16);
+
+/** An address as text; of AF_INET6 a v4-mapped one remains an IPv6 address. */
+function addressTextAt(u8: Uint8Array, at: number, family: Family): string {
+  if (family === k.AF_INET) return ipv4Text(readU32(u8, at));
+  addressRead(u8, at, words, 0);
+  return ipv6Text(words, 0);
+}
+
 function addressOf(u8: Uint8Array, attributes: Attributes, type: number, family: Family): string | undefined {
   const range = attributes.get(type);
   if (range === undefined || range[1] - range[0] !== addressBytes(family)) return undefined;
-  return addressFormat(u8, range[0], family);
+  return addressTextAt(u8, range[0], family);
 }
 
 const isFamily = (family: number): family is Family => family === k.AF_INET || family === k.AF_INET6;
@@ -212,10 +229,7 @@ export function parseLink(u8: Uint8Array, at: number, endAt: number): LinkInfo {
   return {
     index: dv.getInt32(at + 4, true),
     name: textOf(u8, attributes, k.IFLA_IFNAME),
-    mac:
-      mac === undefined || mac[1] - mac[0] !== 6
-        ? ''
-        : Array.from(u8.subarray(mac[0], mac[1]), (byte) => byte.toString(16).padStart(2, '0')).join(':'),
+    mac: mac === undefined || mac[1] - mac[0] !== MAC_BYTES ? '' : macText(u8, mac[0]),
     mtu: u32Of(u8, attributes, k.IFLA_MTU) ?? 0,
     flags,
     up: (flags & k.IFF_UP) !== 0,
@@ -256,7 +270,7 @@ function gatewayOf(u8: Uint8Array, attributes: Attributes, family: Family): stri
   if (via === undefined || via[1] - via[0] < 2) return undefined;
   const viaFamily = viewOf(u8).getUint16(via[0], true);
   if (!isFamily(viaFamily) || via[1] - via[0] !== 2 + addressBytes(viaFamily)) return undefined;
-  return addressFormat(u8, via[0] + 2, viaFamily);
+  return addressTextAt(u8, via[0] + 2, viaFamily);
 }
 
 function parseHops(u8: Uint8Array, at: number, endAt: number, family: Family): RouteHop[] {
@@ -482,12 +496,12 @@ export class NetlinkRequest {
   }
 }
 
-/** Bytes of `52:54:00:12:34:56`. */
-export function macParse(text: string): Uint8Array {
-  if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text)) {
+/** Bytes of `52:54:00:12:34:56`. @throws RangeError for anything else */
+export function macFor(text: string): Uint8Array {
+  const mac = macParse(text);
+  if (mac === null)
     throw new RangeError(`"${text}" is not a MAC address: write six hexadecimal bytes, 52:54:00:12:34:56`);
-  }
-  return Uint8Array.from(text.split(':'), (byte) => Number.parseInt(byte, 16));
+  return mac;
 }
 
 /** RTM_NEWADDR or RTM_DELADDR. @param flags  NLM_F_* besides REQUEST and ACK @throws RangeError for an address of another family */
@@ -518,15 +532,18 @@ export function neighbourRequest(
   return new NetlinkRequest(k.RTM_NEWNEIGH, k.NLM_F_REQUEST | k.NLM_F_ACK | flags)
     .neighbourHeader(family, index, k.NUD_STALE)
     .bytes(k.NDA_DST, addressFor(family, text))
-    .bytes(k.NDA_LLADDR, macParse(mac));
+    .bytes(k.NDA_LLADDR, macFor(mac));
 }
 
 /** Bytes of an address. @throws RangeError when it is none of the family */
 export function addressFor(family: Family, text: string): Uint8Array {
-  if (familyOf(text) !== family) {
-    throw new RangeError(`"${text}" is not an ${family === k.AF_INET ? 'IPv4' : 'IPv6'} address`);
-  }
-  return addressParse(text);
+  const isV6 = family === k.AF_INET6;
+  if (text.includes(':') !== isV6 || !addressParse(text, words, 0))
+    throw new RangeError(`"${text}" is not an ${isV6 ? 'IPv6' : 'IPv4'} address`);
+  const bytes = new Uint8Array(16);
+  addressWrite(bytes, 0, words, 0);
+  // An IPv4 address is the end of the v4-mapped one.
+  return isV6 ? bytes : bytes.subarray(12);
 }
 
 /** RTM_NEWROUTE or RTM_DELROUTE. @param flags  NLM_F_* besides REQUEST and ACK */
@@ -547,8 +564,9 @@ export function routeRequest(type: number, flags: number, route: RouteSpec): Net
   if (table >= 256) request.word(k.RTA_TABLE, table);
   if (route.prefixLen > 0) request.bytes(k.RTA_DST, addressFor(family, route.dst));
   if (gateway !== undefined) {
-    if (familyOf(gateway) === family) request.bytes(k.RTA_GATEWAY, addressParse(gateway));
-    else request.bytes(k.RTA_VIA, Uint8Array.of(k.AF_INET6, 0, ...addressParse(gateway)));
+    const isV6 = gateway.includes(':');
+    if (isV6 === (family === k.AF_INET6)) request.bytes(k.RTA_GATEWAY, addressFor(family, gateway));
+    else request.bytes(k.RTA_VIA, Uint8Array.of(k.AF_INET6, 0, ...addressFor(k.AF_INET6, gateway)));
   }
   request.word(k.RTA_OIF, route.oif);
   if (route.prefSrc !== undefined) request.bytes(k.RTA_PREFSRC, addressFor(family, route.prefSrc));

@@ -5,7 +5,6 @@
  * A socket speaks of the network namespace in which it was made, by whichever thread it is used.
  * @syscalls socket bind getsockname setsockopt sendto recvmsg close
  */
-import type { Family } from './address-text.ts';
 import * as k from './constants.ts';
 import { checked, SysError } from './error.ts';
 import { close } from './io.ts';
@@ -14,9 +13,10 @@ import {
   type AddressInfo,
   addressFor,
   addressRequest,
+  type Family,
   type LinkChange,
   type LinkInfo,
-  macParse,
+  macFor,
   type NetlinkMessage,
   NetlinkRequest,
   neighbourRequest,
@@ -251,7 +251,7 @@ export class RouteSocket {
     );
     if (change.name !== undefined) request.text(k.IFLA_IFNAME, change.name);
     if (change.mtu !== undefined) request.word(k.IFLA_MTU, change.mtu);
-    if (change.mac !== undefined) request.bytes(k.IFLA_ADDRESS, macParse(change.mac));
+    if (change.mac !== undefined) request.bytes(k.IFLA_ADDRESS, macFor(change.mac));
     if (change.txQueueLen !== undefined) request.word(k.IFLA_TXQLEN, change.txQueueLen);
     if (change.master !== undefined) request.word(k.IFLA_MASTER, change.master);
     this.#acknowledged(what, request);

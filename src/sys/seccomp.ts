@@ -9,10 +9,11 @@
  *   struct sock_fprog     +0 length u16   +8 address of the instructions
  * @syscalls prctl seccomp
  */
-import { Errno, PR_SET_NO_NEW_PRIVS } from './constants.ts';
+import { Errno, PR_SET_NO_NEW_PRIVS, SYS_seccomp } from './constants.ts';
 import { SysError } from './error.ts';
+import { syscall4 } from './libc.ts';
 import { NativeBuffer, writeAddress } from './memory.ts';
-import { prctl, seccomp } from './namespace.ts';
+import { prctl } from './process.ts';
 import { type SyscallName, syscallNumber } from './syscall-numbers.ts';
 
 // <linux/audit.h>, <linux/seccomp.h>
@@ -162,7 +163,7 @@ export function installFilter(filter: Filter): void {
   writeAddress(fprog.u32, 2, code.address);
   const nnp = prctl(PR_SET_NO_NEW_PRIVS, 1);
   if (nnp < 0) throw new SysError('prctl', 'PR_SET_NO_NEW_PRIVS', -nnp);
-  const r = seccomp(SECCOMP_SET_MODE_FILTER, FLAG_TSYNC | FLAG_SPEC_ALLOW, fprog.address);
+  const r = syscall4(SYS_seccomp, SECCOMP_SET_MODE_FILTER, FLAG_TSYNC | FLAG_SPEC_ALLOW, fprog.address, 0);
   if (r < 0)
     throw new SysError('seccomp', 'SECCOMP_SET_MODE_FILTER', -r, 'the kernel needs CONFIG_SECCOMP_FILTER');
   // A thread with a filter that is not ours.

@@ -5,6 +5,8 @@
  * @syscalls socket bind connect listen accept4 getsockname getpeername setsockopt getsockopt shutdown sendto
  *           recvfrom sendmsg recvmsg sendmmsg recvmmsg
  */
+import { addressRead, addressSetIpv4, addressWrite, isV4Mapped } from '../proto/address.ts';
+import { readU16, readU32, writeU16, writeU32 } from '../proto/be.ts';
 import type { NativeAddress } from '../units.ts';
 import { AF_INET, AF_INET6, Errno, SO_LINGER, SOL_SOCKET } from './constants.ts';
 import { failed, libc } from './libc.ts';
@@ -234,17 +236,6 @@ export const SOCKADDR_BYTES = 28;
 export const SOCKADDR_IN_BYTES = 16;
 export const SOCKADDR_IN6_BYTES = 28;
 
-function writeBe32(u8: Uint8Array, at: number, value: number): void {
-  u8[at] = value >>> 24;
-  u8[at + 1] = value >>> 16;
-  u8[at + 2] = value >>> 8;
-  u8[at + 3] = value;
-}
-
-function readBe32(u8: Uint8Array, at: number): number {
-  return ((u8[at]! << 24) | (u8[at + 1]! << 16) | (u8[at + 2]! << 8) | u8[at + 3]!) >>> 0;
-}
-
 /**
  * Write an address and a port for bind, connect or sendmsg.
  * @param words  address as four u32 words from index w; v4-mapped (0, 0, 0xffff, a.b.c.d) for IPv4
@@ -262,20 +253,16 @@ export function sockaddrWrite(
   forceV6 = false,
 ): number {
   u8[at + 1] = 0;
-  u8[at + 2] = port >>> 8;
-  u8[at + 3] = port;
-  if (!forceV6 && words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0xffff) {
+  writeU16(u8, at + 2, port);
+  if (!forceV6 && isV4Mapped(words, w)) {
     u8[at] = AF_INET;
-    writeBe32(u8, at + 4, words[w + 3]!);
+    writeU32(u8, at + 4, words[w + 3]!);
     u8.fill(0, at + 8, at + SOCKADDR_IN_BYTES);
     return SOCKADDR_IN_BYTES;
   }
   u8[at] = AF_INET6;
   u8.fill(0, at + 4, at + 8);
-  writeBe32(u8, at + 8, words[w]!);
-  writeBe32(u8, at + 12, words[w + 1]!);
-  writeBe32(u8, at + 16, words[w + 2]!);
-  writeBe32(u8, at + 20, words[w + 3]!);
+  addressWrite(u8, at + 8, words, w);
   u8[at + 24] = scopeId;
   u8[at + 25] = scopeId >>> 8;
   u8[at + 26] = scopeId >>> 16;
@@ -290,20 +277,10 @@ export function sockaddrWrite(
  */
 export function sockaddrRead(u8: Uint8Array, at: number, words: Uint32Array, w: number): number {
   const family = u8[at]! | (u8[at + 1]! << 8);
-  if (family === AF_INET) {
-    words[w] = 0;
-    words[w + 1] = 0;
-    words[w + 2] = 0xffff;
-    words[w + 3] = readBe32(u8, at + 4);
-  } else if (family === AF_INET6) {
-    words[w] = readBe32(u8, at + 8);
-    words[w + 1] = readBe32(u8, at + 12);
-    words[w + 2] = readBe32(u8, at + 16);
-    words[w + 3] = readBe32(u8, at + 20);
-  } else {
-    return -Errno.EAFNOSUPPORT;
-  }
-  return (u8[at + 2]! << 8) | u8[at + 3]!;
+  if (family === AF_INET) addressSetIpv4(words, w, readU32(u8, at + 4));
+  else if (family === AF_INET6) addressRead(u8, at + 8, words, w);
+  else return -Errno.EAFNOSUPPORT;
+  return readU16(u8, at + 2);
 }
 
 /** Scope (interface index) of the sockaddr at `at`; 0 for IPv4. */
@@ -393,72 +370,8 @@ export function msghdrWrite(
   u32[wordIndex + 13] = 0;
 }
 
-// ---- control messages: struct cmsghdr, <linux/socket.h>, man 3 cmsg ---------------------------------------------
-//
-//   cmsghdr  +0 len (header and data) u64   +8 level   +12 type   +16 data, the next header at a multiple of 8
-
-export const CMSG_HEADER_BYTES = 16;
-export const CMSG_LEVEL_WORD = 2;
-export const CMSG_TYPE_WORD = 3;
-
-/** cmsg_len for so many bytes of data: CMSG_LEN. */
-export const cmsgLen = (dataBytes: number): number => CMSG_HEADER_BYTES + dataBytes;
-/** Room that a control message of so many bytes of data takes: CMSG_SPACE. */
-export const cmsgSpace = (dataBytes: number): number => CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7);
-
-/** Write a header at word `wordIndex`; the data goes to `wordIndex + 4`. @returns bytes it takes: CMSG_SPACE */
-export function cmsgWrite(
-  u32: Uint32Array,
-  wordIndex: number,
-  level: number,
-  type: number,
-  dataBytes: number,
-): number {
-  u32[wordIndex] = CMSG_HEADER_BYTES + dataBytes;
-  u32[wordIndex + 1] = 0;
-  u32[wordIndex + 2] = level;
-  u32[wordIndex + 3] = type;
-  return CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7);
-}
-
-/**
- * Length of the data of the control message at word `wordIndex`.
- * @param endWord  word index where the control buffer that the kernel filled ends (its controllen)
- * @returns bytes of data, all of them inside the buffer, or -EBADMSG at the end of the list
- */
-export function cmsgDataBytes(u32: Uint32Array, wordIndex: number, endWord: number): number {
-  if (wordIndex + 4 > endWord) return -Errno.EBADMSG;
-  const length = u32[wordIndex]!;
-  if (u32[wordIndex + 1] !== 0 || length < CMSG_HEADER_BYTES) return -Errno.EBADMSG;
-  if (length > (endWord - wordIndex) * 4) return -Errno.EBADMSG;
-  return length - CMSG_HEADER_BYTES;
-}
-
-/** Word index of the control message after the one at `wordIndex`, which has `dataBytes` of data. */
-export function cmsgNext(wordIndex: number, dataBytes: number): number {
-  return wordIndex + ((CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7)) >> 2);
-}
-
-// ---- struct sock_extended_err: <linux/errqueue.h> ---------------------------------------------------------------
-//
-//   data of the IP_RECVERR / IPV6_RECVERR message; the offender's sockaddr (port 0) follows
-//   +0 errno u32   +4 origin u8   +5 type u8   +6 code u8   +7 pad   +8 info u32 (new MTU)   +12 data u32
-
-export const SOCK_EXTENDED_ERR_BYTES = 16;
-export const EE_ERRNO_AT = 0;
-export const EE_ORIGIN_AT = 4;
-export const EE_TYPE_AT = 5;
-export const EE_CODE_AT = 6;
-export const EE_INFO_AT = 8;
-export const EE_DATA_AT = 12;
-export const EE_OFFENDER_AT = 16;
-
 // ---- other structures ---------------------------------------------------------------------------------------------
 
-/** struct in_pktinfo, <linux/in.h>: ifindex i32, spec_dst be32, addr be32. */
-export const IN_PKTINFO_BYTES = 12;
-/** struct in6_pktinfo, <linux/ipv6.h>: address 16 bytes, ifindex u32. */
-export const IN6_PKTINFO_BYTES = 20;
 /** struct ip_mreqn, <linux/in.h>: group be32, local be32, ifindex i32. */
 export const IP_MREQN_BYTES = 12;
 /** struct ipv6_mreq, <linux/in6.h>: group 16 bytes, ifindex i32. */

@@ -35,7 +35,7 @@ import {
 import { SysError } from './error.ts';
 import { close, ioctl, ioctlWriteInt, setNonBlocking } from './io.ts';
 import { NativeBuffer } from './memory.ts';
-import { openPath } from './namespace.ts';
+import { openPath } from './path.ts';
 
 export const TUN_PATH = '/dev/net/tun';
 /** struct virtio_net_hdr_mrg_rxbuf: <linux/virtio_net.h>. */

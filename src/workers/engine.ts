@@ -2,7 +2,7 @@
  * Starts and stops the packet threads of a plan. Runs on the main thread, which never touches a packet.
  */
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
-import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, SHARE_ENV } from 'node:worker_threads';
 import type { Piscina } from 'piscina';
 import { dropName } from '../proto/drop.ts';
 import { macParse } from '../proto/ethernet.ts';
@@ -36,7 +36,7 @@ import {
 import { close, eventfd, eventfdWrite, setNonBlocking } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
 import { addressOf } from '../sys/memory.ts';
-import { raiseOpenFiles } from '../sys/namespace.ts';
+import { raiseOpenFiles } from '../sys/process.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
 import type { FlowPage } from './flow-report.ts';
@@ -415,6 +415,7 @@ async function shardPool(shards: number): Promise<Piscina> {
     maxThreads: shards,
     concurrentTasksPerWorker: 1,
     idleTimeout: Number.POSITIVE_INFINITY,
+    env: SHARE_ENV,
   });
 }
 

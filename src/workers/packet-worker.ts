@@ -3,7 +3,7 @@
  * depends on the engine's plan: so the front end boots one as soon as it knows that it will need it, and the engine hands over
  * the task later (decision 016). Light on purpose: importing this loads nothing else of the engine.
  */
-import { Worker } from 'node:worker_threads';
+import { SHARE_ENV, Worker } from 'node:worker_threads';
 
 /** workerData of a thread that takes its task as its first message. */
 export interface TaskFollows {
@@ -34,6 +34,7 @@ export function bootPacketThread(name: string): BootedThread {
   const worker = new Worker(file, {
     workerData: { taskFollows: true } satisfies TaskFollows,
     name,
+    env: SHARE_ENV, // a copy could not be overwritten
     resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MIB },
   });
   const failed = new Promise<Error>((resolve) => {

@@ -9,7 +9,7 @@
  * which is TCP's, and those that begin outside never more than half of it: each share is made room in at the cost of its own.
  *
  * A flow with a host socket frees its id only once host-io has closed that, so flows give way while some ids are still free.
- * One at most gives way for each new one: the work is bounded.
+ * One at most gives way for each new one: the work is bounded. The last ids are for TCP and for name look-ups, however fast datagrams come.
  */
 import { Counter } from '../ring/counters.ts';
 import type { FlowId } from '../units.ts';
@@ -138,8 +138,10 @@ export class ShardFlows extends FlowTable {
       if (!gaveWay) return false;
     }
     if (!gaveWay && this.freeCount <= this.#reserve) this.giveWay();
-    // While sockets of flows that gave way are being closed, the last ids are the guest's and TCP's.
-    return origin !== Origin.inboundDatagram || this.freeCount > this.#reserve >>> 1;
+    // An id is free again only when host-io has closed its socket, and datagrams come faster than that: what begins outside leaves the
+    // guest some ids, and the guest's datagrams leave the last ones to TCP and to name look-ups (dns-forward.ts inserts without an origin).
+    if (origin === Origin.tcp) return true;
+    return this.freeCount > (origin === Origin.inboundDatagram ? this.#reserve >>> 1 : this.#reserve >>> 2);
   }
 
   /** The longer one of the guest's and the inbound list. @param add  0 or ANSWERED */

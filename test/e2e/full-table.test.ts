@@ -33,10 +33,10 @@ describeE2e('a full flow table', needs, () => {
       // Whatever the server says to "/": the connection stands.
       expect(stderr).not.toMatch(/timed out|[Cc]onnect/);
     };
+    // A query may be lost where the kernel queues frames for the TAP device: asked up to three times, as a resolver library does.
     const ask = async (): Promise<void> => {
-      expect(await succeed(guest, ['dig', '+tries=1', '+time=2', '+short', 'peer.bed.test', 'A'])).toBe(
-        `${PEER4}\n`,
-      );
+      const answer = await succeed(guest, ['dig', '+tries=3', '+time=1', 'peer.bed.test', 'A']);
+      expect(answer).toMatch(new RegExp(`^peer\\.bed\\.test\\..*\\sA\\s+${PEER4}$`, 'm'));
     };
     /** New connections and names while the flood runs and behind it; an old connection is still there. */
     const goesOn = async (flood: Started): Promise<void> => {

@@ -2,6 +2,7 @@
  * The wall from outside, for each front end: what is left open, which thread may do what, how it ends when something breaks behind it,
  * and that traffic of every kind goes on there. WALL_LOAD_MS: how long the mixed load runs in each plan.
  */
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type EmptyGuest, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
 import { engine, full, repoRoot } from '../support/engines.ts';
@@ -156,6 +157,14 @@ describeE2e(
         expect(open.filter((file) => LEFT_OPEN.includes(file) || /^(net|user|mnt):\[/.test(file))).toEqual(
           [],
         );
+      });
+
+      it("the caller's environment is out of memory, what we go by is still there", () => {
+        const entries = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').filter(Boolean);
+        expect(
+          entries.filter((entry) => !/^(BUCATINI|PASTA|SLIRP4NETNS)_|^(NODE_COMPILE_CACHE|TZ)=/.test(entry)),
+        ).toEqual([]);
+        expect(entries).toContain('BUCATINI_OWN_MOUNTS=1');
       });
 
       if (form.command)

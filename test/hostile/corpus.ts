@@ -2,9 +2,10 @@
  * Valid frames of every kind that a guest sends, with the places of their fields: what hostile ones are made from. Each begins with a
  * vnet header. Addresses are those of `PLAN_ADDRESSES`.
  */
-import { addressParse } from '../../src/proto/address.ts';
+
 import type { EnginePlan } from '../../src/workers/engine-plan.ts';
 import { ETH, GUEST_MAC, OUR_MAC, optionBytes, sum16, VNET } from '../support/netsim/wire.ts';
+import { ip4, ip6 } from '../support/packets.ts';
 
 export const PLAN_ADDRESSES: EnginePlan['addresses'] = {
   mtu: 1500,
@@ -44,12 +45,7 @@ export interface Seed {
   readonly fields: readonly Field[];
 }
 
-function address(text: string): number[] {
-  const words = new Uint32Array(4);
-  if (!addressParse(text, words, 0)) throw new Error(`address ${text}`);
-  const all = [...words].flatMap((w) => [w >>> 24, (w >>> 16) & 255, (w >>> 8) & 255, w & 255]);
-  return text.includes(':') ? all : all.slice(12);
-}
+const address = (text: string): number[] => (text.includes(':') ? ip6(text) : ip4(text));
 
 const u16 = (v: number): number[] => [(v >>> 8) & 255, v & 255];
 const u32 = (v: number): number[] => [...u16(v >>> 16), ...u16(v & 0xffff)];

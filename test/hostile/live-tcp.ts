@@ -2,6 +2,7 @@
  * A hostile guest that does finish its handshakes: it listens to what the engine says, so that its segments land in the middle of live
  * connections, near their sequence numbers, with everything else wrong in turns.
  */
+import { readU32, writeU16, writeU32 } from '../../src/proto/be.ts';
 import type { Prng } from '../support/netsim/prng.ts';
 import { ETH, GUEST_MAC, OUR_MAC, sum16, VNET } from '../support/netsim/wire.ts';
 
@@ -82,14 +83,14 @@ export class LiveTcp {
         b.set([1, 1, 5, 2 + 8 * count], optionsAt);
         for (let i = 0; i < count; i++) {
           const left = (ack + r.int(-3000, 40_000)) >>> 0;
-          put32(b, optionsAt + 4 + i * 8, left);
-          put32(b, optionsAt + 8 + i * 8, (left + r.int(-10, 20_000)) >>> 0);
+          writeU32(b, optionsAt + 4 + i * 8, left);
+          writeU32(b, optionsAt + 8 + i * 8, (left + r.int(-10, 20_000)) >>> 0);
         }
         options = 4 + 8 * count;
       } else if (what === 1) {
         b.set([1, 1, 8, 10], optionsAt);
-        put32(b, optionsAt + 4, r.chance(0.8) ? r.int(0, 100_000) : r.u32());
-        put32(b, optionsAt + 8, r.u32());
+        writeU32(b, optionsAt + 4, r.chance(0.8) ? r.int(0, 100_000) : r.u32());
+        writeU32(b, optionsAt + 8, r.u32());
         options = 12;
       } else if (what === 2) {
         options = 4 * r.int(1, 10);
@@ -113,20 +114,20 @@ export class LiveTcp {
     b[at + VNET + 12] = 8;
     const ip = at + IP;
     b[ip] = 0x45;
-    put16(b, ip + 2, total);
+    writeU16(b, ip + 2, total);
     b[ip + 8] = 64;
     b[ip + 9] = 6;
-    put32(b, ip + 12, 0xc000020f);
-    put32(b, ip + 16, this.#remote);
-    put16(b, ip + 10, ~sum16(b, ip, ip + 20) & 0xffff);
+    writeU32(b, ip + 12, 0xc000020f);
+    writeU32(b, ip + 16, this.#remote);
+    writeU16(b, ip + 10, ~sum16(b, ip, ip + 20) & 0xffff);
     const t = at + TCP;
-    put16(b, t, FIRST_PORT + c);
-    put16(b, t + 2, this.#port);
-    put32(b, t + 4, seq);
-    put32(b, t + 8, ack);
+    writeU16(b, t, FIRST_PORT + c);
+    writeU16(b, t + 2, this.#port);
+    writeU32(b, t + 4, seq);
+    writeU32(b, t + 8, ack);
     b[t + 12] = ((20 + options) / 4) << 4;
     b[t + 13] = flags;
-    put16(b, t + 14, r.chance(0.1) ? r.int(0, 2) : r.int(0, 65_535));
+    writeU16(b, t + 14, r.chance(0.1) ? r.int(0, 2) : r.int(0, 65_535));
     return IP + total;
   }
 
@@ -143,10 +144,10 @@ export class LiveTcp {
       return;
     }
     const payload = bytes - TCP - (b[t + 12]! >> 4) * 4;
-    const end = (get32(b, t + 4) + payload + (flags & 1) + (flags & 2 ? 1 : 0)) >>> 0;
+    const end = (readU32(b, t + 4) + payload + (flags & 1) + (flags & 2 ? 1 : 0)) >>> 0;
     if (flags & 2) {
       this.#peerNext[c] = end;
-      this.#next[c] = get32(b, t + 8);
+      this.#next[c] = readU32(b, t + 8);
       if (this.#state[c] === 1) {
         this.#state[c] = 2;
         this.established++;
@@ -154,22 +155,6 @@ export class LiveTcp {
       return;
     }
     if (((end - this.#peerNext[c]!) | 0) > 0) this.#peerNext[c] = end;
-    this.#next[c] = get32(b, t + 8);
+    this.#next[c] = readU32(b, t + 8);
   }
-}
-
-function put16(b: Uint8Array, at: number, v: number): void {
-  b[at] = v >> 8;
-  b[at + 1] = v;
-}
-
-function put32(b: Uint8Array, at: number, v: number): void {
-  b[at] = v >>> 24;
-  b[at + 1] = v >>> 16;
-  b[at + 2] = v >>> 8;
-  b[at + 3] = v;
-}
-
-function get32(b: Uint8Array, at: number): number {
-  return ((b[at]! << 24) | (b[at + 1]! << 16) | (b[at + 2]! << 8) | b[at + 3]!) >>> 0;
 }

@@ -4,7 +4,7 @@
  */
 import { supportProgram } from '../support/bed.ts';
 import { HOST4, HOST6, PEER4, PEER6 } from '../support/ports.ts';
-import { eventually } from '../support/process.ts';
+import { eventually, type Finished } from '../support/process.ts';
 import { type Case, download, has, hex, nothingLeft, same, udpEcho, web, who } from './pieces.ts';
 import { answer, asked, fetched, IMAGE } from './podman.ts';
 
@@ -404,7 +404,7 @@ export const CASES: readonly Case[] = [
         (await podman.exec(...without, 'podman', 'info', '-f', '{{.Host.Pasta.Executable}}')).stdout;
       const before = await listing();
       same(await pasta(), '/usr/bin/pasta');
-      const over = await podman.exec('/opt/bucatini/bin/bucatini', 'switch-over');
+      const over = await podman.exec(...without, '/opt/bucatini/bin/bucatini', 'switch-over');
       if (over.status !== 0) throw new Error(over.stderr);
       same(await pasta(), '/home/rl/.local/share/bucatini/helpers/pasta');
       const run = ['run', '--rm', '--network', 'pasta', IMAGE, 'sh', '-c', download(PEER4, 77)];
@@ -413,6 +413,40 @@ export const CASES: readonly Case[] = [
       if (back.status !== 0) throw new Error(back.stderr);
       same(await pasta(), '/usr/bin/pasta');
       same(await listing(), before.trim());
+    },
+  },
+];
+
+const ROOTLESS_DROP_INS = '/etc/containers/containers.rootless.conf.d';
+
+/** What Podman 6 does otherwise than those before. */
+export const PODMAN6: readonly Case[] = [
+  {
+    name: "switch-over: the machine's drop-ins for rootless users, read before ours and after it, are told of as Podman takes them",
+    async run(podman) {
+      const bucatini = (verb: string): Promise<Finished> =>
+        podman.exec('env', '-u', 'CONTAINERS_CONF_OVERRIDE', '/opt/bucatini/bin/bucatini', verb);
+      const dropIn = (name: string): string => `${ROOTLESS_DROP_INS}/${name}`;
+      const conf = '[engine]\nhelper_binaries_dir = ["/usr/bin", "/usr/libexec/podman", "/usr/lib/podman"]\n';
+      try {
+        for (const [name, status, told] of [
+          [
+            '40-before.conf',
+            0,
+            /checked {2}podman info: \/home\/rl\/\.local\/share\/bucatini\/helpers\/pasta/,
+          ],
+          ['60-after.conf', 1, /note .*60-after\.conf[\s\S]*NOT YET {2}Podman finds \/usr\/bin\/pasta/],
+        ] as const) {
+          await podman.exec('sh', '-c', `printf '%s' '${conf}' >${dropIn(name)}`);
+          const over = await bucatini('switch-over');
+          has(over.stdout + over.stderr, told);
+          same(String(over.status), String(status));
+          await podman.exec('rm', dropIn(name));
+        }
+      } finally {
+        await podman.exec('sh', '-c', `rm -f ${ROOTLESS_DROP_INS}/*`);
+        await bucatini('switch-back');
+      }
     },
   },
 ];

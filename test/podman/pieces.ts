@@ -1,7 +1,8 @@
 /** What the cases have in common: how a case looks, what they serve and ask for, and how they judge. */
-import { PORT } from '../support/ports.ts';
+import { ip4 } from '../support/packets.ts';
+import { HOST4, HOST6, PEER4, PORT, urlHost } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
-import type { Podman } from './podman.ts';
+import { asked, fetched, type Podman } from './podman.ts';
 
 export interface Case {
   readonly name: string;
@@ -10,6 +11,7 @@ export interface Case {
   run(podman: Podman): Promise<void>;
 }
 
+const CURL_REFUSED = 7;
 const QUIT_MS = 5000; // what Podman's own tests allow
 
 export function same(actual: string, expected: string): void {
@@ -28,10 +30,98 @@ export const who = (port: number): string =>
   `exec socat TCP6-LISTEN:${port},fork SYSTEM:'echo $SOCAT_PEERADDR'`;
 /** An IPv4 address as the last two groups of a v4-mapped one. */
 export const hex = (address: string): string =>
-  Buffer.from(address.split('.').map(Number)).toString('hex').replace(/^.{4}/, '$&:');
+  Buffer.from(ip4(address)).toString('hex').replace(/^.{4}/, '$&:');
+/** The same for UDP: the datagram's line and the client's address. */
+export const udpWho = (port: number): string =>
+  `exec socat UDP6-RECVFROM:${port},fork SYSTEM:'read x; echo $x $SOCAT_PEERADDR'`;
+/** What those two say of the peer of the test bed. */
+export const PEER4_SEEN = new RegExp(`ffff:${hex(PEER4)}`);
+export const PEER6_SEEN = /\[fd77:[0:]*0002\]/;
 export const udpEcho = (port: number): string => `exec socat UDP6-RECVFROM:${port},fork EXEC:cat`;
 export const download = (host: string, bytes: number): string =>
   `wget -q -T 5 -O - http://${host}:${PORT.http}/bytes/${bytes} | wc -c`;
 export const nothingLeft = async (podman: Podman): Promise<void> => {
   await eventually(`nothing is left: ${podman.engines()}`, QUIT_MS, () => podman.engines().length === 0);
 };
+
+/** Where a published port is asked for, and by which of the host's addresses. */
+export type Way = readonly ['host' | 'peer', string];
+export const WAYS4: readonly Way[] = [
+  ['host', '127.0.0.1'],
+  ['host', HOST4],
+  ['peer', HOST4],
+];
+export const WAYS6: readonly Way[] = [
+  ['host', '::1'],
+  ['host', HOST6],
+  ['peer', HOST6],
+];
+
+/** The published port leads to the server of this word, each way; by IPv4 from outside unless told otherwise. */
+export async function serves(
+  podman: Podman,
+  port: number,
+  word: string,
+  ways: readonly Way[] = [['peer', HOST4]],
+): Promise<void> {
+  for (const [where, address] of ways) {
+    const said = await fetched(podman.bed, where, `http://${urlHost(address)}:${port}/`);
+    if (said.trim() !== word)
+      throw new Error(`${where} at ${address}, port ${port}: ${said} and not ${word}`);
+  }
+}
+
+/** Each way, a datagram to the published port comes back. */
+export async function echoes(podman: Podman, port: number, ways: readonly Way[]): Promise<void> {
+  for (const [where, address] of ways) has(await asked(podman.bed, where, address, port), /hello/);
+}
+
+/** A connection to it is refused. */
+export async function refused(
+  podman: Podman,
+  port: number,
+  [where, address]: Way = ['peer', HOST4],
+): Promise<void> {
+  const url = `http://${urlHost(address)}:${port}/`;
+  const { status, stdout } = await podman.bed.run(where, ['curl', '-sS', '-m', '3', url]);
+  if (status !== CURL_REFUSED)
+    throw new Error(`${where}, ${url}: curl's status ${status}, not refused: ${stdout}`);
+}
+
+/** Sockets of the host that listen, TCP and UDP, whose port the expression matches. */
+export async function listeners(podman: Podman, port: RegExp): Promise<string[]> {
+  const { stdout } = await podman.bed.run('host', ['ss', '-tulnH']);
+  return stdout.split('\n').filter((line) => port.test(/:(\d+)\s+\S+\s*$/.exec(line)?.[1] ?? ''));
+}
+
+/** None is there: what ends asynchronously has a moment. */
+export async function noListener(podman: Podman, port: RegExp): Promise<void> {
+  await eventually(
+    `no listener at ${port}`,
+    1000,
+    async () => (await listeners(podman, port)).length === 0,
+  ).catch(async (e: Error) => {
+    throw new Error(`${e.message}: ${(await listeners(podman, port)).slice(0, 5).join('\n')}`);
+  });
+}
+
+/** A server on all of the host's addresses that has `/word`, while `work` runs. */
+export async function withHostServer(podman: Podman, port: number, work: () => Promise<void>): Promise<void> {
+  const { ramDir } = podman.bed;
+  podman.bed.write(`${ramDir}/word`, 'from the host\n');
+  const server = podman.bed.start('host', ['busybox', 'httpd', '-f', '-p', `[::]:${port}`, '-h', ramDir]);
+  try {
+    await fetched(podman.bed, 'host', `http://127.0.0.1:${port}/word`);
+    await work();
+  } finally {
+    server.process.kill();
+    await server.exited;
+  }
+}
+
+/** Podman's command must fail, with words that match. */
+export async function fails(podman: Podman, argv: readonly string[], words: RegExp): Promise<void> {
+  const { status, stderr } = await podman.run(...argv);
+  if (status === 0) throw new Error(`podman ${argv.join(' ')}: it worked`);
+  has(stderr, words);
+}

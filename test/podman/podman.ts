@@ -5,22 +5,33 @@
 import { existsSync } from 'node:fs';
 import { type Bed, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
-import { childrenOf, eventually, type Finished, runToEnd, type Started } from '../support/process.ts';
+import {
+  childrenOf,
+  eventually,
+  type Finished,
+  runToEnd,
+  type Started,
+  sleepMs,
+} from '../support/process.ts';
 
 export type Tool = 'ours' | 'stock';
+/** A tree of scripts/podman-tree.sh. */
+export type Tree = '5.4' | '6.1' | 'callers';
+/** What publishes the ports of containers on bridge networks: `rootless_port_forwarder` of containers.conf, new in Podman 6. */
+export type Forwarder = 'rootlessport' | 'pasta';
 /** Where Podman looks first for pasta and slirp4netns, and what stands first in a caller's PATH; paths in the tree. */
 const HELPERS: Readonly<Record<Tool, string>> = { ours: '/run/ours', stock: '/usr/bin' };
 const UP_MS = 10_000;
 const PODMAN_MS = 60_000;
+const TENTATIVE_MS = 1000;
 export const IMAGE = 'localhost/tools';
 
 /**
  * Make a tree, or find it made.
- * @param set  `callers`: the one with slirp4netns, RootlessKit and Docker too
  * @returns its path; @throws Error with what the script says
  */
-export async function podmanTree(...set: readonly 'callers'[]): Promise<string> {
-  const made = await runToEnd(['sh', `${repoRoot}/scripts/podman-tree.sh`, ...set], { timeoutMs: 300_000 });
+export async function podmanTree(which: Tree = '5.4'): Promise<string> {
+  const made = await runToEnd(['sh', `${repoRoot}/scripts/podman-tree.sh`, which], { timeoutMs: 300_000 });
   const path = made.stdout.trim();
   if (made.status !== 0 || !existsSync(`${path}/image.tar`)) throw new Error(`no tree: ${made.stderr}`);
   return path;
@@ -35,20 +46,26 @@ export function podmanNeeds(): string | undefined {
 export class Podman {
   readonly tool: Tool;
   readonly bed: Bed;
+  readonly forwarder: Forwarder;
   readonly #holder: Started;
   readonly #pid: string;
   #serial = 0;
 
-  private constructor(tool: Tool, bed: Bed, holder: Started, pid: string) {
+  private constructor(tool: Tool, bed: Bed, forwarder: Forwarder, holder: Started, pid: string) {
     this.tool = tool;
     this.bed = bed;
+    this.forwarder = forwarder;
     this.#holder = holder;
     this.#pid = pid;
   }
 
-  /** @param bed  a privileged one */
-  static async login(bed: Bed, tree: string, tool: Tool): Promise<Podman> {
+  /**
+   * @param bed  a privileged one
+   * @param forwarder  undefined: Podman is not told; before 6 it is rootlessport
+   */
+  static async login(bed: Bed, tree: string, tool: Tool, forwarder?: Forwarder): Promise<Podman> {
     const enter = ['sh', `${repoRoot}/test/podman/enter.sh`, tree, repoRoot, HELPERS[tool]];
+    if (forwarder !== undefined) enter.push(forwarder);
     const holder = bed.start('host', ['unshare', '--mount', '--propagation', 'private', '--', ...enter]);
     const pid = await Promise.race([
       eventually('the tree is entered', UP_MS, () => /^up (\d+)$/m.exec(holder.printed().stdout)?.[1]),
@@ -56,9 +73,13 @@ export class Podman {
         throw new Error(`entering ${tree} ended with status ${status}: ${holder.printed().stderr}`);
       }),
     ]);
-    const podman = new Podman(tool, bed, holder, pid);
-    await podman.succeed('import', '-q', '/image.tar', IMAGE);
+    const podman = new Podman(tool, bed, forwarder ?? 'rootlessport', holder, pid);
+    await podman.importImage();
     return podman;
+  }
+
+  async importImage(): Promise<void> {
+    await this.succeed('import', '-q', '/image.tar', IMAGE);
   }
 
   #argv(argv: readonly string[]): string[] {
@@ -111,13 +132,29 @@ export class Podman {
   async start(options: readonly string[], script: string): Promise<string> {
     const name = `c${++this.#serial}`;
     // A shell as the first process ignores SIGTERM: --init passes it on.
-    await this.succeed('run', '-d', '--init', '--name', name, ...options, IMAGE, 'sh', '-c', script);
+    const argv = ['run', '-d', '--init', '--name', name, ...options, IMAGE, 'sh', '-c', script];
+    await this.#despiteTentative(() => this.succeed(...argv), name);
     return name;
   }
 
   /** What `script` prints in a container of its own. */
   once(network: string, script: string, ...options: string[]): Promise<string> {
-    return this.succeed('run', '--rm', '--network', network, ...options, IMAGE, 'sh', '-c', script);
+    const name = `c${++this.#serial}`;
+    const argv = ['run', '--rm', '--name', name, '--network', network, ...options];
+    return this.#despiteTentative(() => this.succeed(...argv, IMAGE, 'sh', '-c', script), name);
+  }
+
+  /** aardvark-dns gives up where the bridge's IPv6 address is still tentative, whatever the pasta: again then, twice at most. */
+  async #despiteTentative<T>(work: () => Promise<T>, name: string): Promise<T> {
+    for (let triesLeft = 2; ; triesLeft--) {
+      try {
+        return await work();
+      } catch (error) {
+        if (triesLeft === 0 || !(error as Error).message.includes('aardvark-dns')) throw error;
+        await this.run('rm', '-f', '-t', '0', name);
+        await sleepMs(TENTATIVE_MS);
+      }
+    }
   }
 
   inside(name: string, script: string): Promise<string> {
@@ -128,6 +165,21 @@ export class Podman {
   engines(): string[] {
     const pattern = /\/(pasta|slirp4netns)\/main\.js|^\d+ (\S*\/)?(pasta(\.avx2)?|slirp4netns) /;
     return this.bed.processes().filter((line) => pattern.test(line));
+  }
+
+  /** Where Podman keeps the files of the pasta of its bridges. */
+  async bridgesDir(): Promise<string> {
+    return `${await this.succeed('info', '-f', '{{.Store.RunRoot}}')}/networks/rootless-netns`;
+  }
+
+  /** Processes of Podman's other helpers of networks. */
+  helpers(): string[] {
+    return this.bed.processes().filter((line) => /^\d+ \S*(aardvark-dns|netavark|rootlessport)/.test(line));
+  }
+
+  /** The line in which a program of the tree tells its version. */
+  async version(program: string): Promise<string> {
+    return (await this.exec(program, '--version')).stdout.split('\n')[0]!;
   }
 
   /** Nothing of a case may live on into the next one. */

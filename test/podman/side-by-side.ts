@@ -2,23 +2,51 @@
  * `npm run test:podman` and `npm run test:callers`: every case with our tool and with the tree's own, one after the other. A case
  * that works with the stock tool must work with ours. Last line: `N passed, N failed, N skipped`.
  *
- * usage: sh scripts/node.sh test/podman/side-by-side.ts podman|callers [TEXT...]
- *   podman    Podman and Buildah with pasta
+ * usage: sh scripts/node.sh test/podman/side-by-side.ts podman|callers [5.4|6.1] [rootlessport|pasta] [TEXT...]
+ *   podman    Podman and Buildah with pasta; Podman 5.4, then 6.1 with each of its port forwarders
  *   callers   Podman and Buildah with slirp4netns, RootlessKit and rootless Docker with either
+ *   5.4, 6.1  this Podman alone; rootlessport or pasta: this port forwarder alone
  *   TEXT      cases whose names hold one of the texts; all without any
  */
 import { type Bed, makeBed } from '../support/bed.ts';
+import { BRIDGES } from './bridges.ts';
 import { CALLERS } from './callers.ts';
-import { CASES } from './cases.ts';
+import { CASES, PODMAN6 } from './cases.ts';
+import { FORWARDED, PESTO, ROOTLESSPORT } from './forwarders.ts';
 import type { Case } from './pieces.ts';
-import { Podman, podmanNeeds, podmanTree, type Tool } from './podman.ts';
+import { type Forwarder, Podman, podmanNeeds, podmanTree, type Tree } from './podman.ts';
 
-const TOOLS: readonly Tool[] = ['ours', 'stock'];
+/** Cases that are run in one tree with one setting. */
+interface Round {
+  readonly tree: Tree;
+  /** Undefined: Podman does not know the choice. */
+  readonly forwarder?: Forwarder;
+  readonly cases: readonly Case[];
+}
+
+const ROUNDS: Readonly<Record<'podman' | 'callers', readonly Round[]>> = {
+  podman: [
+    { tree: '5.4', cases: [...CASES, ...BRIDGES, ...FORWARDED, ...ROOTLESSPORT] },
+    {
+      tree: '6.1',
+      forwarder: 'rootlessport',
+      cases: [...CASES, ...PODMAN6, ...BRIDGES, ...FORWARDED, ...ROOTLESSPORT],
+    },
+    { tree: '6.1', forwarder: 'pasta', cases: [...BRIDGES, ...FORWARDED, ...PESTO] },
+  ],
+  callers: [{ tree: 'callers', cases: CALLERS }],
+};
 
 interface Outcome {
   /** Why it failed; undefined: it worked. */
   readonly failure: string | undefined;
   readonly ms: number;
+}
+
+interface Count {
+  passed: number;
+  failed: number;
+  skipped: number;
 }
 
 async function tried(one: Case, podman: Podman): Promise<Outcome> {
@@ -34,53 +62,72 @@ async function tried(one: Case, podman: Podman): Promise<Outcome> {
   return { failure, ms };
 }
 
-async function all(bed: Bed, tree: string, cases: readonly Case[]): Promise<number> {
-  let passed = 0;
-  let failed = 0;
-  let skipped = 0;
-  const logins = new Map<Tool, Podman>();
-  for (const tool of TOOLS) logins.set(tool, await Podman.login(bed, tree, tool));
-  console.log(`| ${'case'.padEnd(80)} | ours | stock | ms ours | ms stock |\n|---|---|---|---|---|`);
-  for (const one of cases) {
-    const ours = await tried(one, logins.get('ours')!);
-    const stock = await tried(one, logins.get('stock')!);
-    const word = (o: Outcome): string => (o.failure === undefined ? 'works' : 'fails');
-    console.log(
-      `| ${one.name.padEnd(80)} | ${word(ours)} | ${word(stock)} | ${String(ours.ms).padStart(7)} | ${String(stock.ms).padStart(8)} |`,
-    );
-    if (ours.failure === undefined) passed++;
-    else if (stock.failure === undefined) failed++;
-    else skipped++; // this machine does not allow it: nothing can be said of ours
-    for (const [tool, outcome] of [
-      ['ours', ours],
-      ['stock', stock],
-    ] as const)
-      if (outcome.failure !== undefined)
-        console.log(`  ${tool}: ${outcome.failure.replaceAll('\n', '\n    ')}`);
-  }
-  for (const podman of logins.values()) await podman.logout();
-  console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
-  return failed === 0 && passed > 0 ? 0 : 1;
+/** One row of the table, and below it why a tool failed. */
+function tell(one: Case, ours: Outcome, stock: Outcome): void {
+  const word = (o: Outcome): string => (o.failure === undefined ? 'works' : 'fails');
+  const ms = (o: Outcome, width: number): string => String(o.ms).padStart(width);
+  console.log(
+    `| ${one.name.padEnd(80)} | ${word(ours)} | ${word(stock)} | ${ms(ours, 7)} | ${ms(stock, 8)} |`,
+  );
+  for (const [tool, { failure }] of [
+    ['ours', ours],
+    ['stock', stock],
+  ] as const)
+    if (failure !== undefined) console.log(`  ${tool}: ${failure.replaceAll('\n', '\n    ')}`);
 }
 
-const [set, ...texts] = process.argv.slice(2);
+async function all(bed: Bed, { tree, forwarder, cases }: Round, count: Count): Promise<void> {
+  const path = await podmanTree(tree);
+  const ours = await Podman.login(bed, path, 'ours', forwarder);
+  const stock = await Podman.login(bed, path, 'stock', forwarder);
+  const through = forwarder === undefined ? '' : `, published ports of bridges through ${forwarder}`;
+  console.log(`\n${await stock.version('podman')}, ${await stock.version('pasta')}${through}\n`);
+  console.log(`| ${'case'.padEnd(80)} | ours | stock | ms ours | ms stock |\n|---|---|---|---|---|`);
+  for (const one of cases) {
+    const outcomes = [await tried(one, ours), await tried(one, stock)] as const;
+    tell(one, ...outcomes);
+    if (outcomes[0].failure === undefined) count.passed++;
+    else if (outcomes[1].failure === undefined) count.failed++;
+    else count.skipped++; // this machine does not allow it: nothing can be said of ours
+  }
+  await ours.logout();
+  await stock.logout();
+}
+
+/** The rounds, and in them the cases, that the words of the command line choose. */
+function chosen(rounds: readonly Round[], words: readonly string[]): Round[] {
+  const only = <T>(values: readonly T[], named: (value: T) => string | undefined): T[] => {
+    const names = words.filter((word) => values.some((value) => named(value) === word));
+    return values.filter((value) => names.length === 0 || names.includes(named(value)!));
+  };
+  const settings = new Set<string | undefined>(rounds.flatMap((round) => [round.tree, round.forwarder]));
+  const texts = words.filter((word) => !settings.has(word));
+  const wanted = ({ name }: Case): boolean => texts.length === 0 || texts.some((text) => name.includes(text));
+  const some = only(
+    only(rounds, ({ tree }) => tree),
+    ({ forwarder }) => forwarder,
+  );
+  return some.map((round) => ({ ...round, cases: round.cases.filter(wanted) }));
+}
+
+const [set = '', ...words] = process.argv.slice(2);
 if (set !== 'podman' && set !== 'callers') {
-  console.error(`side-by-side.ts: '${set ?? ''}': write podman or callers`);
+  console.error(`side-by-side.ts: '${set}': write podman or callers`);
   process.exit(2);
 }
-const every = set === 'callers' ? CALLERS : CASES;
+const rounds = chosen(ROUNDS[set], words).filter(({ cases }) => cases.length > 0);
 const missing = podmanNeeds();
 if (missing !== undefined) {
-  console.log(`${missing}\n0 passed, ${process.env.CI === 'true' ? 1 : 0} failed, ${every.length} skipped`);
+  const total = rounds.reduce((sum, { cases }) => sum + cases.length, 0);
+  console.log(`${missing}\n0 passed, ${process.env.CI === 'true' ? 1 : 0} failed, ${total} skipped`);
   process.exit(process.env.CI === 'true' ? 1 : 0);
 }
-const cases = every.filter(({ name }) => texts.length === 0 || texts.some((text) => name.includes(text)));
-const tree = await (set === 'callers' ? podmanTree('callers') : podmanTree());
-const bed = await makeBed({ privileged: true });
-let status = 1;
+const bed = await makeBed({ privileged: true, plainRoutes: true });
+const count: Count = { passed: 0, failed: 0, skipped: 0 };
 try {
-  status = await all(bed, tree, cases);
+  for (const round of rounds) await all(bed, round, count);
 } finally {
   await bed.close();
 }
-process.exit(status);
+console.log(`${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped`);
+process.exit(count.failed === 0 && count.passed > 0 ? 0 : 1);

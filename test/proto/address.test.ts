@@ -1,4 +1,4 @@
-import { isIP } from 'node:net';
+import { isIP, SocketAddress } from 'node:net';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
@@ -9,6 +9,7 @@ import {
   addressSetIpv4,
   addressText,
   addressWrite,
+  ipv6Text,
   isLinkLocal,
   isLoopback,
   isMulticast,
@@ -64,6 +65,7 @@ describe('addressParse', () => {
     ['2001:DB8:1:2:3:4:5:6', [0x20010db8, 0x00010002, 0x00030004, 0x00050006]],
     ['::ffff:192.0.2.1', [0, 0, 0xffff, 0xc0000201]],
     ['64:ff9b::192.0.2.1', [0x0064ff9b, 0, 0, 0xc0000201]],
+    ['2001:db8::8:800:200c:417a', [0x20010db8, 0, 0x00080800, 0x200c417a]],
     ['1:2:3:4:5:6:7::', [0x00010002, 0x00030004, 0x00050006, 0x00070000]],
   ])('%s', (text, words) => {
     expect(parse(text)).toEqual(words);
@@ -134,6 +136,36 @@ describe('addressText', () => {
     const words = new Uint32Array(4);
     expect(addressParse(text, words, 0)).toBe(true);
     expect(addressText(words, 0)).toBe(text);
+  });
+
+  test.each([
+    ['2001:0DB8:0:0:0:0:2:1', '2001:db8::2:1'],
+    ['2001:db8:0:0:1:0:0:1', '2001:db8::1:0:0:1'],
+    ['2001:0:0:1:0:0:0:1', '2001:0:0:1::1'],
+    ['0:0:0:0:0:0:0:0', '::'],
+    ['1:0:0:0:0:0:0:0', '1::'],
+    ['::ffff:7f00:1', '::ffff:127.0.0.1'],
+    ['127.0.0.1', '::ffff:127.0.0.1'],
+  ])('%s as IPv6 is %s', (written, text) => {
+    const words = new Uint32Array(4);
+    expect(addressParse(written, words, 0)).toBe(true);
+    expect(ipv6Text(words, 0)).toBe(text);
+  });
+
+  test('agrees with the platform on what an IPv6 text means', () => {
+    fc.assert(
+      fc.property(sparse, (groups) => {
+        const node = new SocketAddress({
+          family: 'ipv6',
+          address: groups.map((g) => g.toString(16)).join(':'),
+        });
+        const words = Uint32Array.from(parse(node.address)!);
+        expect(parse(ipv6Text(words, 0))).toEqual(Array.from(words));
+        expect(Array.from(words)).toEqual(
+          [0, 2, 4, 6].map((i) => ((groups[i]! << 16) | groups[i + 1]!) >>> 0),
+        );
+      }),
+    );
   });
 
   test('parse(text(x)) = x', () => {

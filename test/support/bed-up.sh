@@ -1,9 +1,9 @@
 # Builds the test bed's network from inside its namespaces; runs as their first process and stays until standard input ends, so
 # that everything in them ends with whoever holds the other end of that pipe. Prints "peer PID" and "user PID": processes that
 # keep the peer's network namespace and the ordinary user's user namespace; then "up".
-# usage: bed-up.sh RAM_DIR MTU RESOLVER
+# usage: bed-up.sh RAM_DIR MTU RESOLVER cubic|plain      plain: routes without a congestion control
 set -eu
-ram=$1 mtu=$2 resolver=$3
+ram=$1 mtu=$2 resolver=$3 routes=$4
 exec 3<&0
 
 mount -t tmpfs -o mode=1777 tmpfs "$ram"
@@ -46,8 +46,10 @@ route add unreachable 203.0.113.0/24
 route add unreachable 2001:db8:dead::/48
 END
 
-sh "${0%/*}/route-cubic.sh"
-nsenter --net=/proc/$peer/ns/net sh "${0%/*}/route-cubic.sh"
+if [ "$routes" = cubic ]; then
+  sh "${0%/*}/route-cubic.sh"
+  nsenter --net=/proc/$peer/ns/net sh "${0%/*}/route-cubic.sh"
+fi
 
 unshare --user --map-user=1000 --map-group=1000 sleep infinity &
 user=$!

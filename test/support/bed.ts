@@ -42,6 +42,8 @@ export interface BedOptions {
   readonly resolver?: string;
   /** Made by root of the machine in its own user namespace: for programs that need subordinate ids. */
   readonly privileged?: boolean;
+  /** The routes name no congestion control: netavark 2 fails on a default route that does, which any pasta copies for it. */
+  readonly plainRoutes?: boolean;
 }
 
 export interface Bed {
@@ -126,6 +128,7 @@ export async function makeBed(options: BedOptions = {}): Promise<Bed> {
     ram,
     String(options.vethMtu ?? 1500),
     options.resolver ?? PEER4,
+    options.plainRoutes ? 'plain' : 'cubic',
   ]);
   const guests = new Set<Started>();
 

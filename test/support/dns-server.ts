@@ -13,6 +13,7 @@
  */
 import dgram from 'node:dgram';
 import net from 'node:net';
+import { ip4, ip6 } from './packets.ts';
 import { PEER4, PEER6, PORT } from './ports.ts';
 
 const TYPE = { a: 1, txt: 16, aaaa: 28, opt: 41 } as const;
@@ -20,23 +21,13 @@ const RCODE_NXDOMAIN = 3;
 
 type Answer = { readonly type: number; readonly rdata: Buffer };
 
-const ipv4Rdata = (address: string): Buffer => Buffer.from(address.split('.').map(Number));
-
-function ipv6Rdata(address: string): Buffer {
-  const [left = '', right = ''] = address.split('::');
-  const words = (part: string): string[] => (part === '' ? [] : part.split(':'));
-  const zeros = 8 - words(left).length - words(right).length;
-  const all = [...words(left), ...Array<string>(zeros).fill('0'), ...words(right)];
-  return Buffer.from(all.map((w) => w.padStart(4, '0')).join(''), 'hex');
-}
-
 const txtRdata = (text: string): Buffer => Buffer.concat([Buffer.from([text.length]), Buffer.from(text)]);
 
 function records(server: string, asker: string): Map<string, Answer[]> {
-  const a = (address: string): Answer => ({ type: TYPE.a, rdata: ipv4Rdata(address) });
+  const a = (address: string): Answer => ({ type: TYPE.a, rdata: Buffer.from(ip4(address)) });
   const txt = (text: string): Answer => ({ type: TYPE.txt, rdata: txtRdata(text) });
   return new Map([
-    ['peer.bed.test', [a(PEER4), { type: TYPE.aaaa, rdata: ipv6Rdata(PEER6) }]],
+    ['peer.bed.test', [a(PEER4), { type: TYPE.aaaa, rdata: Buffer.from(ip6(PEER6)) }]],
     ['many.bed.test', Array.from({ length: 30 }, (_, i) => a(`10.77.1.${i + 1}`))],
     ['big.bed.test', Array.from({ length: 5 }, (_, i) => txt(String.fromCharCode(97 + i).repeat(200)))],
     ['huge.bed.test', Array.from({ length: 60 }, (_, i) => txt(`${i}`.padEnd(200, 'x')))],

@@ -1,19 +1,27 @@
-/** Packets as a guest's kernel would make them, and a reader for what it would get. Independent of the code under test's writers. */
+/**
+ * Packets as a guest's kernel would make them, and a reader for what it would get. Independent of the code under test's writers; only
+ * address texts are its own, and test/proto/address.test.ts compares these with the platform's.
+ */
+import { addressParse, addressRead, addressWrite, ipv6Text } from '../../src/proto/address.ts';
+import { readU32 } from '../../src/proto/be.ts';
+import { ipv4Text } from '../../src/proto/ipv4.ts';
 
-export function ip4(text: string): number[] {
-  return text.split('.').map(Number);
+/** An address of either family as four words, IPv4 v4-mapped. @throws RangeError for anything else */
+export function addressWords(text: string): Uint32Array {
+  const words = new Uint32Array(4);
+  if (!addressParse(text, words, 0)) throw new RangeError(`"${text}" is not an address`);
+  return words;
 }
 
 /** IPv6 text to 16 bytes. */
 export function ip6(text: string): number[] {
-  const [head = '', tail = ''] = text.split('::');
-  const groups = (half: string): number[] =>
-    half === '' ? [] : half.split(':').map((g) => Number.parseInt(g, 16));
-  const a = groups(head);
-  const b = text.includes('::') ? groups(tail) : [];
-  const all = [...a, ...new Array<number>(8 - a.length - b.length).fill(0), ...b];
-  return all.flatMap((g) => [g >>> 8, g & 0xff]);
+  const bytes = new Uint8Array(16);
+  addressWrite(bytes, 0, addressWords(text), 0);
+  return Array.from(bytes);
 }
+
+/** IPv4 text to 4 bytes: the end of the v4-mapped address. */
+export const ip4 = (text: string): number[] => ip6(text).slice(12);
 
 /** RFC 1071 by the book: 16-bit one's complement sum, complemented. */
 export function checksum(bytes: ArrayLike<number>): number {
@@ -153,21 +161,11 @@ export interface Ip {
   readonly upper: Uint8Array;
 }
 
-const text4 = (bytes: Uint8Array): string => bytes.join('.');
-
-/** RFC 5952: the longest run of zero groups shortened. */
+/** Text of 16 bytes. */
 export function text6(bytes: Uint8Array): string {
-  const groups = Array.from({ length: 8 }, (_, i) => (bytes[2 * i]! << 8) | bytes[2 * i + 1]!);
-  let from = 0;
-  let length = 1;
-  for (let i = 0; i < 8; i++) {
-    let n = 0;
-    while (groups[i + n] === 0) n++;
-    if (n > length) [from, length] = [i, n];
-  }
-  const hex = groups.map((g) => g.toString(16));
-  if (length === 1) return hex.join(':');
-  return `${hex.slice(0, from).join(':')}::${hex.slice(from + length).join(':')}`;
+  const words = new Uint32Array(4);
+  addressRead(bytes, 0, words, 0);
+  return ipv6Text(words, 0);
 }
 
 /** Read an IP packet, insisting on lengths and on the IPv4 header's checksum. */
@@ -193,8 +191,8 @@ export function readIp(packet: Uint8Array): Ip {
   if (checksum(packet.subarray(0, headerBytes)) !== 0) throw new Error('IPv4 header checksum is wrong');
   return {
     family: 4,
-    src: text4(packet.slice(12, 16)),
-    dst: text4(packet.slice(16, 20)),
+    src: ipv4Text(readU32(packet, 12)),
+    dst: ipv4Text(readU32(packet, 16)),
     protocol: packet[9]!,
     ttl: packet[8]!,
     fragment: u16(6),

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import * as cmsg from '../../src/sys/cmsg.ts';
 import * as constants from '../../src/sys/constants.ts';
 import * as epoll from '../../src/sys/epoll.ts';
 import * as socket from '../../src/sys/socket.ts';
@@ -118,16 +119,16 @@ const layouts: { headers: string[]; expected: Record<string, number> }[] = [
       'offsetof(struct msghdr, msg_flags)': socket.MSGHDR_FLAGS_WORD * 4,
       'sizeof(struct mmsghdr)': socket.MMSGHDR_BYTES,
       'offsetof(struct mmsghdr, msg_len)': socket.MMSGHDR_LEN_WORD * 4,
-      'sizeof(struct cmsghdr)': socket.CMSG_HEADER_BYTES,
-      'offsetof(struct cmsghdr, cmsg_level)': socket.CMSG_LEVEL_WORD * 4,
-      'offsetof(struct cmsghdr, cmsg_type)': socket.CMSG_TYPE_WORD * 4,
-      'CMSG_SPACE(2)': socket.cmsgSpace(2),
-      'CMSG_SPACE(8)': socket.cmsgSpace(8),
-      'CMSG_SPACE(20)': socket.cmsgSpace(20),
-      'CMSG_LEN(2)': socket.cmsgLen(2),
+      'sizeof(struct cmsghdr)': cmsg.CMSG_HEADER_BYTES,
+      'offsetof(struct cmsghdr, cmsg_level)': cmsg.CMSG_LEVEL_WORD * 4,
+      'offsetof(struct cmsghdr, cmsg_type)': cmsg.CMSG_TYPE_WORD * 4,
+      'CMSG_SPACE(2)': cmsg.cmsgSpace(2),
+      'CMSG_SPACE(8)': cmsg.cmsgSpace(8),
+      'CMSG_SPACE(20)': cmsg.cmsgSpace(20),
+      'CMSG_LEN(2)': cmsg.cmsgLen(2),
       'sizeof(struct linger)': socket.LINGER_BYTES,
-      'sizeof(struct in_pktinfo)': socket.IN_PKTINFO_BYTES,
-      'sizeof(struct in6_pktinfo)': socket.IN6_PKTINFO_BYTES,
+      'sizeof(struct in_pktinfo)': cmsg.IN_PKTINFO_BYTES,
+      'sizeof(struct in6_pktinfo)': cmsg.IN6_PKTINFO_BYTES,
       'sizeof(struct ip_mreqn)': socket.IP_MREQN_BYTES,
       'sizeof(struct ipv6_mreq)': socket.IPV6_MREQ_BYTES,
       'sizeof(struct { struct timeval t; })': 16,
@@ -136,13 +137,13 @@ const layouts: { headers: string[]; expected: Record<string, number> }[] = [
   {
     headers: ['linux/errqueue.h'],
     expected: {
-      'sizeof(struct sock_extended_err)': socket.SOCK_EXTENDED_ERR_BYTES,
-      'offsetof(struct sock_extended_err, ee_errno)': socket.EE_ERRNO_AT,
-      'offsetof(struct sock_extended_err, ee_origin)': socket.EE_ORIGIN_AT,
-      'offsetof(struct sock_extended_err, ee_type)': socket.EE_TYPE_AT,
-      'offsetof(struct sock_extended_err, ee_code)': socket.EE_CODE_AT,
-      'offsetof(struct sock_extended_err, ee_info)': socket.EE_INFO_AT,
-      'offsetof(struct sock_extended_err, ee_data)': socket.EE_DATA_AT,
+      'sizeof(struct sock_extended_err)': cmsg.SOCK_EXTENDED_ERR_BYTES,
+      'offsetof(struct sock_extended_err, ee_errno)': cmsg.EE_ERRNO_AT,
+      'offsetof(struct sock_extended_err, ee_origin)': cmsg.EE_ORIGIN_AT,
+      'offsetof(struct sock_extended_err, ee_type)': cmsg.EE_TYPE_AT,
+      'offsetof(struct sock_extended_err, ee_code)': cmsg.EE_CODE_AT,
+      'offsetof(struct sock_extended_err, ee_info)': cmsg.EE_INFO_AT,
+      'offsetof(struct sock_extended_err, ee_data)': cmsg.EE_DATA_AT,
     },
   },
   {

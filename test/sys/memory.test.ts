@@ -5,7 +5,7 @@ import { checked, SysError } from '../../src/sys/error.ts';
 import { close, read } from '../../src/sys/io.ts';
 import { errnoText } from '../../src/sys/libc.ts';
 import { addressOf, NativeBuffer, pinned, writeAddress } from '../../src/sys/memory.ts';
-import { openPath } from '../../src/sys/namespace.ts';
+import { openPath } from '../../src/sys/path.ts';
 
 describe('memory', () => {
   it('an address is exact and counts the offset of the view', () => {

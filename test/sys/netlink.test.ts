@@ -4,8 +4,9 @@ import * as k from '../../src/sys/constants.ts';
 import { SysError } from '../../src/sys/error.ts';
 import {
   type AddressInfo,
+  addressFor,
   type LinkInfo,
-  macParse,
+  macFor,
   NetlinkRequest,
   netlinkAttributes,
   netlinkMessages,
@@ -128,6 +129,14 @@ describe('rtnetlink codec, reading', () => {
     expect(parseAddress(hex('1c 40 80 fd 03000000'), 0, 8)).toBeUndefined();
     expect(parseAddress(hex('02 18 80 00 02000000 0700 0200 0a0002'), 0, 15)).toBeUndefined();
     expect(() => parseAddress(addressV4, 0, 7)).toThrow('short ifaddrmsg');
+  });
+
+  it('a v4-mapped address of an interface remains an IPv6 address', () => {
+    const mapped = hex('0a 80 80 00 02000000  1400 0100 00000000 00000000 0000ffff c0000201');
+    expect(parseAddress(mapped, 0, mapped.length)).toMatchObject({
+      family: k.AF_INET6,
+      address: '::ffff:192.0.2.1',
+    });
   });
 
   it('routes: many hops, large table, gateway of the other family', () => {
@@ -258,10 +267,22 @@ describe('rtnetlink codec, writing', () => {
     expect(() => request.bytes(1, new Uint8Array(1020))).toThrow(RangeError);
   });
 
+  it('addresses, of the family that is asked for', () => {
+    expect([...addressFor(k.AF_INET, '192.0.2.255')]).toEqual([192, 0, 2, 255]);
+    expect([...addressFor(k.AF_INET6, 'fe80::1')]).toEqual([0xfe, 0x80, ...new Array(13).fill(0), 1]);
+    expect([...addressFor(k.AF_INET6, '::ffff:192.0.2.1')].slice(9)).toEqual([0, 255, 255, 192, 0, 2, 1]);
+    for (const bad of ['::1', '1.2.3', '256.1.1.1', 'localhost', '']) {
+      expect(() => addressFor(k.AF_INET, bad)).toThrow(`"${bad}" is not an IPv4 address`);
+    }
+    for (const bad of ['1.2.3.4', '::g', 'fe80::1%eth0', '']) {
+      expect(() => addressFor(k.AF_INET6, bad)).toThrow(`"${bad}" is not an IPv6 address`);
+    }
+  });
+
   it('MAC addresses', () => {
-    expect([...macParse('52:54:00:AB:cd:ef')]).toEqual([0x52, 0x54, 0, 0xab, 0xcd, 0xef]);
+    expect([...macFor('52:54:00:AB:cd:ef')]).toEqual([0x52, 0x54, 0, 0xab, 0xcd, 0xef]);
     for (const bad of ['', '52:54:00:12:34', '52:54:00:12:34:5g', '52-54-00-12-34-56']) {
-      expect(() => macParse(bad)).toThrow('not a MAC address');
+      expect(() => macFor(bad)).toThrow('not a MAC address');
     }
   });
 });

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
+import * as cmsg from '../../src/sys/cmsg.ts';
 import * as k from '../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../src/sys/epoll.ts';
 import { close, ioctlReadInt, setNonBlocking } from '../../src/sys/io.ts';
@@ -104,42 +105,6 @@ describe('sockaddr codec', () => {
         expect(s.sockaddrScope(u8, 4)).toBe(bytes === 28 ? scope : 0);
       }),
     );
-  });
-});
-
-describe('control message codec', () => {
-  it('writes, walks, and stops at the end', () => {
-    const u32 = new Uint32Array(16);
-    let word = 0;
-    word += s.cmsgWrite(u32, word, k.SOL_UDP, k.UDP_SEGMENT, 2) >> 2;
-    word += s.cmsgWrite(u32, word, k.SOL_IP, k.IP_TTL, 4) >> 2;
-    expect(word).toBe(12);
-    expect(s.cmsgDataBytes(u32, 0, 12)).toBe(2);
-    const second = s.cmsgNext(0, 2);
-    expect(second).toBe(6);
-    expect(u32[second + s.CMSG_LEVEL_WORD]).toBe(k.SOL_IP);
-    expect(u32[second + s.CMSG_TYPE_WORD]).toBe(k.IP_TTL);
-    expect(s.cmsgDataBytes(u32, second, 12)).toBe(4);
-    expect(s.cmsgDataBytes(u32, s.cmsgNext(second, 4), 12)).toBe(-k.Errno.EBADMSG);
-  });
-
-  it('refuses lengths that do not fit', () => {
-    const u32 = new Uint32Array(8);
-    for (const [lo, hi] of [
-      [15, 0],
-      [0, 0],
-      [33, 0],
-      [20, 1],
-      [0xffff_ffff, 0],
-    ]) {
-      u32[0] = lo!;
-      u32[1] = hi!;
-      expect(s.cmsgDataBytes(u32, 0, 8)).toBe(-k.Errno.EBADMSG);
-    }
-    u32[0] = 32;
-    u32[1] = 0;
-    expect(s.cmsgDataBytes(u32, 0, 8)).toBe(16);
-    expect(s.cmsgDataBytes(u32, 5, 8)).toBe(-k.Errno.EBADMSG);
   });
 });
 
@@ -274,8 +239,8 @@ describe('datagram sockets', () => {
     expect(s.setsockoptInt(receiver, k.SOL_UDP, k.UDP_GRO, 1)).toBe(0);
     const sender = connected(k.SOCK_DGRAM, port);
     const CONTROL_AT = 512;
-    const controlBytes = s.cmsgWrite(buffer.u32, CONTROL_AT >> 2, k.SOL_UDP, k.UDP_SEGMENT, 2);
-    buffer.u16[(CONTROL_AT + s.CMSG_HEADER_BYTES) >> 1] = 100;
+    const controlBytes = cmsg.cmsgWrite(buffer.u32, CONTROL_AT >> 2, k.SOL_UDP, k.UDP_SEGMENT, 2);
+    buffer.u16[(CONTROL_AT + cmsg.CMSG_HEADER_BYTES) >> 1] = 100;
     s.iovecWrite(buffer.u32, 1024 >> 2, at(2048), 250);
     s.msghdrWrite(buffer.u32, 256 >> 2, 0, 0, at(1024), 1, at(CONTROL_AT), controlBytes);
     expect(s.sendmsg(sender, at(256), 0)).toBe(250);
@@ -289,12 +254,12 @@ describe('datagram sockets', () => {
       expect(bytes).toBeGreaterThan(0);
       total += bytes;
       const endWord = (CONTROL_AT + buffer.u32[(256 >> 2) + s.MSGHDR_CONTROLLEN_WORD]!) >> 2;
-      const dataBytes = s.cmsgDataBytes(buffer.u32, CONTROL_AT >> 2, endWord);
+      const dataBytes = cmsg.cmsgDataBytes(buffer.u32, CONTROL_AT >> 2, endWord);
       // Loopback hands the train over uncut where it can; cut datagrams come without the message.
       if (bytes > 100) {
         expect(dataBytes).toBe(4);
-        expect(buffer.u32[(CONTROL_AT >> 2) + s.CMSG_TYPE_WORD]).toBe(k.UDP_GRO);
-        expect(buffer.i32[(CONTROL_AT + s.CMSG_HEADER_BYTES) >> 2]).toBe(100);
+        expect(buffer.u32[(CONTROL_AT >> 2) + cmsg.CMSG_TYPE_WORD]).toBe(k.UDP_GRO);
+        expect(buffer.i32[(CONTROL_AT + cmsg.CMSG_HEADER_BYTES) >> 2]).toBe(100);
       }
     }
     expect(total).toBe(250);
@@ -318,15 +283,15 @@ describe('datagram sockets', () => {
     expect(buffer.u8[2048]).toBe(5);
     expect(s.sockaddrRead(buffer.u8, NAME_AT, new Uint32Array(4), 0)).toBe(port);
     const endWord = (CONTROL_AT + buffer.u32[(256 >> 2) + s.MSGHDR_CONTROLLEN_WORD]!) >> 2;
-    const dataBytes = s.cmsgDataBytes(buffer.u32, CONTROL_AT >> 2, endWord);
-    expect(dataBytes).toBeGreaterThanOrEqual(s.SOCK_EXTENDED_ERR_BYTES + s.SOCKADDR_IN_BYTES);
-    expect(buffer.u32[(CONTROL_AT >> 2) + s.CMSG_TYPE_WORD]).toBe(k.IP_RECVERR);
-    const error = CONTROL_AT + s.CMSG_HEADER_BYTES;
-    expect(buffer.dv.getUint32(error + s.EE_ERRNO_AT, true)).toBe(k.Errno.ECONNREFUSED);
-    expect(buffer.u8[error + s.EE_ORIGIN_AT]).toBe(k.SO_EE_ORIGIN_ICMP);
-    expect([buffer.u8[error + s.EE_TYPE_AT], buffer.u8[error + s.EE_CODE_AT]]).toEqual([3, 3]);
+    const dataBytes = cmsg.cmsgDataBytes(buffer.u32, CONTROL_AT >> 2, endWord);
+    expect(dataBytes).toBeGreaterThanOrEqual(cmsg.SOCK_EXTENDED_ERR_BYTES + s.SOCKADDR_IN_BYTES);
+    expect(buffer.u32[(CONTROL_AT >> 2) + cmsg.CMSG_TYPE_WORD]).toBe(k.IP_RECVERR);
+    const error = CONTROL_AT + cmsg.CMSG_HEADER_BYTES;
+    expect(buffer.dv.getUint32(error + cmsg.EE_ERRNO_AT, true)).toBe(k.Errno.ECONNREFUSED);
+    expect(buffer.u8[error + cmsg.EE_ORIGIN_AT]).toBe(k.SO_EE_ORIGIN_ICMP);
+    expect([buffer.u8[error + cmsg.EE_TYPE_AT], buffer.u8[error + cmsg.EE_CODE_AT]]).toEqual([3, 3]);
     const offender = new Uint32Array(4);
-    expect(s.sockaddrRead(buffer.u8, error + s.EE_OFFENDER_AT, offender, 0)).toBe(0);
+    expect(s.sockaddrRead(buffer.u8, error + cmsg.EE_OFFENDER_AT, offender, 0)).toBe(0);
     expect(offender).toEqual(LOOPBACK);
     expect(s.recvmsg(fd, at(256), k.MSG_ERRQUEUE)).toBe(-k.Errno.EAGAIN);
   });

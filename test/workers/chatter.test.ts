@@ -2,16 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { Counter } from '../../src/ring/counters.ts';
 import { chatterKind4, chatterKind6, isLinkLocalGroup } from '../../src/workers/translator/chatter.ts';
-import { ip4, ip6 } from '../support/packets.ts';
-
-const mapped = (text: string) => {
-  const [a = 0, b = 0, c = 0, d = 0] = ip4(text);
-  return Uint32Array.of(0, 0, 0xffff, ((a << 24) | (b << 16) | (c << 8) | d) >>> 0);
-};
-const words = (text: string) => {
-  const bytes = Uint8Array.from(ip6(text));
-  return Uint32Array.from({ length: 4 }, (_, i) => new DataView(bytes.buffer).getUint32(4 * i));
-};
+import { addressWords, ip4, ip6 } from '../support/packets.ts';
 
 describe('groups of the link', () => {
   it.each([
@@ -21,7 +12,7 @@ describe('groups of the link', () => {
     ['239.255.255.250', false],
     ['255.255.255.255', false],
     ['192.0.2.1', false],
-  ])('%s: %s', (text, expected) => expect(isLinkLocalGroup(mapped(text), 0)).toBe(expected));
+  ])('%s: %s', (text, expected) => expect(isLinkLocalGroup(addressWords(text), 0)).toBe(expected));
 
   it.each([
     ['ff02::16', true],
@@ -32,7 +23,7 @@ describe('groups of the link', () => {
     ['ff0e::1', false],
     ['fe80::1', false],
     ['2001:db8::1', false],
-  ])('%s: %s', (text, expected) => expect(isLinkLocalGroup(words(text), 0)).toBe(expected));
+  ])('%s: %s', (text, expected) => expect(isLinkLocalGroup(addressWords(text), 0)).toBe(expected));
 });
 
 describe('on a link without that IP version', () => {

@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { readU32 } from '../../src/proto/be.ts';
+import { ipv4Text } from '../../src/proto/ipv4.ts';
 import type { HostChange, TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
@@ -62,7 +64,7 @@ function ask(
   for (let i = 240; payload[i] !== 255; i += 2 + payload[i + 1]!) {
     options.set(payload[i]!, Array.from(payload.slice(i + 2, i + 2 + payload[i + 1]!)));
   }
-  const text = (at: number): string => payload.slice(at, at + 4).join('.');
+  const text = (at: number): string => ipv4Text(readU32(payload, at));
   return { rig, reply: { dst: ip.dst, ciaddr: text(12), yiaddr: text(16), options } };
 }
 

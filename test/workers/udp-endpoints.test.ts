@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { Counter } from '../../src/ring/counters.ts';
+import { CMSG_HEADER_BYTES } from '../../src/sys/cmsg.ts';
 import {
   AF_INET,
   IP_RECVTTL,
@@ -15,7 +16,6 @@ import { close } from '../../src/sys/io.ts';
 import { NativeBuffer } from '../../src/sys/memory.ts';
 import {
   bind,
-  CMSG_HEADER_BYTES,
   IOVEC_BYTES,
   iovecWrite,
   MSGHDR_BYTES,

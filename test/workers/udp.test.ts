@@ -30,9 +30,9 @@ import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import { flowOf, type Message, message, opOf, slotAOf, slotBOf, toHostTexts } from '../support/message.ts';
 import {
+  addressWords,
   icmpChecksumOk,
   ip4,
-  ip6,
   ipPacket,
   pattern,
   readIp,
@@ -50,14 +50,8 @@ function begin(rig = new ShardRig()): { rig: ShardRig; udp: UdpTranslator } {
   return { rig, udp: new UdpTranslator(rig.ctx, new ResolverChoice(rig.plan.addresses)) };
 }
 
-const v4Words = (text: string): number[] => {
-  const [a = 0, b = 0, c = 0, d = 0] = ip4(text);
-  return [0, 0, 0xffff, ((a << 24) | (b << 16) | (c << 8) | d) >>> 0];
-};
-const v6Words = (text: string): number[] => {
-  const b = ip6(text);
-  return [0, 4, 8, 12].map((i) => ((b[i]! << 24) | (b[i + 1]! << 16) | (b[i + 2]! << 8) | b[i + 3]!) >>> 0);
-};
+const words = (text: string): number[] => Array.from(addressWords(text));
+
 /** Play host-io: give the slots of a send back to the reader. */
 function give(rig: ShardRig, m: Message): void {
   rig.ctx.freeReaderSlots(slotAOf(m), slotBOf(m));
@@ -563,7 +557,7 @@ const LISTENER = '203.0.113.5';
 describe('published UDP ports', () => {
   const listener = (rig: ShardRig, peer: string, port: number, payload: Uint8Array, index = 3): Message => {
     const { slotA, slotB, bytes } = rig.hostPayload(payload);
-    const addresses = Uint32Array.from([...v4Words(peer), ...v4Words(LISTENER), ...v4Words(GUEST)]);
+    const addresses = Uint32Array.from([...words(peer), ...words(LISTENER), ...words(GUEST)]);
     listenerDatagramGuestWrite(rig.u8, rig.pool.slotAt(slotA), addresses, 8);
     const ports = ((port << 16) | 8080) >>> 0;
     return message((out) =>
@@ -695,9 +689,9 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
   };
 
   it.each([
-    ['IPv4', v4Words(PEER), v4Words(GUEST), PEER, GUEST],
-    ['IPv6', v6Words(PEER6), v6Words(GUEST6), PEER6, GUEST6],
-    ['the host loopback', v4Words('127.0.0.1'), v4Words(GUEST), '10.0.2.4', GUEST],
+    ['IPv4', words(PEER), words(GUEST), PEER, GUEST],
+    ['IPv6', words(PEER6), words(GUEST6), PEER6, GUEST6],
+    ['the host loopback', words('127.0.0.1'), words(GUEST), '10.0.2.4', GUEST],
   ])(
     '%s: delivered, has a part in the socket, and the answer of the guest is the same flow',
     (_, peer, guest, seen, to) => {
@@ -731,7 +725,7 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
     for (let i = 0; i < flows; i++) {
       udp.onMessage(
         ToShard.strangerDatagram,
-        stranger(rig, v4Words(PEER), 7000 + i, v4Words(GUEST), pattern(1)),
+        stranger(rig, words(PEER), 7000 + i, words(GUEST), pattern(1)),
         0,
       );
     }

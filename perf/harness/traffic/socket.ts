@@ -3,9 +3,8 @@
  * Cold set-up throws; the calls in the loops are src/sys's own and return -errno.
  */
 import { writeSync } from 'node:fs';
-import { addressParse, familyOf } from '../../../src/sys/address-text.ts';
+import { addressParse } from '../../../src/proto/address.ts';
 import {
-  AF_INET,
   IPPROTO_TCP,
   SO_RCVTIMEO,
   SO_REUSEADDR,
@@ -22,10 +21,9 @@ import {
   bind,
   listen,
   SOCKADDR_BYTES,
-  SOCKADDR_IN_BYTES,
-  SOCKADDR_IN6_BYTES,
   setsockoptBytes,
   setsockoptInt,
+  sockaddrWrite,
   socket,
 } from '../../../src/sys/socket.ts';
 
@@ -40,13 +38,12 @@ export interface Sockaddr {
 
 /** @throws when the text is no address */
 export function sockaddr(addressText: string, port: number): Sockaddr {
-  const family = familyOf(addressText);
+  const words = new Uint32Array(4);
+  if (!addressParse(addressText, words, 0))
+    throw new RangeError(`"${addressText}" is not an IPv4 or IPv6 address`);
   const buffer = new NativeBuffer(SOCKADDR_BYTES);
-  buffer.u8[0] = family;
-  buffer.u8[2] = port >>> 8;
-  buffer.u8[3] = port;
-  buffer.u8.set(addressParse(addressText), family === AF_INET ? 4 : 8);
-  return { buffer, bytes: family === AF_INET ? SOCKADDR_IN_BYTES : SOCKADDR_IN6_BYTES, family };
+  const bytes = sockaddrWrite(buffer.u8, 0, words, 0, port);
+  return { buffer, bytes, family: buffer.u8[0]! };
 }
 
 /** A receive and send time-out: nothing here may wait for a tool that has gone. */

@@ -24,7 +24,7 @@ import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../../workers/engine-plan.
 import { isLinkLocal, samePrefix } from '../address-plan.ts';
 import type { ResolvConf } from '../resolv-conf.ts';
 import { withIndexes } from '../resolver-zones.ts';
-import { canonicalIpv6, type Family, UsageError } from '../values.ts';
+import { type Family, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 import type { PastaConf } from './options.ts';
 
@@ -129,7 +129,7 @@ export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | 
     hasGateway4: (conf.gateway4 ?? template4?.gateway) !== undefined || template4 === undefined,
     templates: {
       ...(template4 && { address4: template4.best.address }),
-      ...(template6 && { address6: canonicalIpv6(template6.best.address) }),
+      ...(template6 && { address6: template6.best.address }),
     },
     summary: [ipv4, ipv6].flatMap((f) => (f ? [`${f.guest} via ${f.gateway}`] : [])).join(', '),
     info: [...info, ...describe({ interfaceName, template4, template6, ipv4, ipv6, names, conf })],
@@ -251,16 +251,16 @@ function planIpv4(conf: PastaConf, template: Template | undefined, dns: string |
 }
 
 function planIpv6(conf: PastaConf, template: Template | undefined, dns: string | undefined): Ipv6Plan {
-  const gateway = canonicalIpv6(gatewayOf(conf, 6, template) ?? LOCAL6.gateway);
+  const gateway = gatewayOf(conf, 6, template) ?? LOCAL6.gateway;
   const hostLoopback = loopbackName(conf, 6, template);
   const linkLocal = template?.linkLocal ?? LOCAL6.gateway;
   return {
-    guest: conf.address6 ?? (template ? canonicalIpv6(template.best.address) : NO_IPV6_ADDRESS),
+    guest: conf.address6 ?? template?.best.address ?? NO_IPV6_ADDRESS,
     prefixLen: 64,
     gateway,
-    linkLocal: isLinkLocal(gateway) ? gateway : canonicalIpv6(linkLocal),
+    linkLocal: isLinkLocal(gateway) ? gateway : linkLocal,
     ...(template !== undefined && { linkLocalScope: template.link.index }),
-    ...(hostLoopback !== undefined && { hostLoopback: canonicalIpv6(hostLoopback) }),
+    ...(hostLoopback !== undefined && { hostLoopback }),
     ...(conf.mapGuestAddr6 !== undefined && { mapGuestAddr: conf.mapGuestAddr6 }),
     ...(dns !== undefined && { dns }),
     ...(conf.dnsHost6 !== undefined && { dnsHosts: [conf.dnsHost6] }),

@@ -10,14 +10,8 @@
  *
  * IPv4 addresses are v4-mapped; no target is all zeros. Layouts were read off passt 2026-10-02's own greeting.
  */
-import { addressParse, addressWrite } from '../../proto/address.ts';
-import {
-  canonicalAddress,
-  type Direction,
-  type ForwardRule,
-  MAX_RULES,
-  type RuleTable,
-} from './forward-rules.ts';
+import { addressParse, addressRead, addressText, addressWrite } from '../../proto/address.ts';
+import { type Direction, type ForwardRule, MAX_RULES, type RuleTable } from './forward-rules.ts';
 
 const MAGIC = 'basil:s\0';
 const VERSION = 2;
@@ -38,8 +32,9 @@ function writeAddress(out: Buffer, at: number, address: string): void {
 }
 
 function readAddress(data: Buffer, at: number): string {
-  const groups = Array.from({ length: 8 }, (_, i) => data.readUInt16BE(at + 2 * i).toString(16));
-  return canonicalAddress(groups.join(':'))!;
+  const words = new Uint32Array(4);
+  addressRead(data, at, words, 0);
+  return addressText(words, 0);
 }
 
 /** RULE_BYTES bytes, laid out as above. */

@@ -6,7 +6,7 @@
 import { closeSync, writeSync } from 'node:fs';
 import { SIGINT, SIGQUIT } from '../../sys/constants.ts';
 import { dup3, dupAbove } from '../../sys/io.ts';
-import { setsid, signalDefault } from '../../sys/namespace.ts';
+import { setsid, signalDefault } from '../../sys/process.ts';
 import { releaseOutputs } from '../output.ts';
 
 export const STATUS_FD_VARIABLE = 'PASTA_STATUS_FD';

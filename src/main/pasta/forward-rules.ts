@@ -5,9 +5,8 @@
  * to p - first + to. Two rules conflict when protocol, address and a port are the same; interface and target make no difference,
  * and a wildcard address is the same as any.
  */
-import { isIPv4, isIPv6 } from 'node:net';
+import { addressParse, addressText } from '../../proto/address.ts';
 import type { ListenerPlan } from '../../workers/engine-plan.ts';
-import { canonicalIpv6 } from '../values.ts';
 import { ForwardMessage as M } from './forward-messages.ts';
 
 export type Protocol = 'tcp' | 'udp';
@@ -180,13 +179,8 @@ export function ruleListeners(
 /** Canonical text of an IPv4 or IPv6 address, brackets taken off, IPv4 out of its mapping; undefined: it is none. */
 export function canonicalAddress(text: string): string | undefined {
   const bare = text.startsWith('[') && text.endsWith(']') ? text.slice(1, -1) : text;
-  if (isIPv4(bare)) return bare;
-  if (!isIPv6(bare) || bare.includes('%')) return undefined;
-  const ipv6 = canonicalIpv6(bare);
-  const [, high, low] = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(ipv6) ?? [];
-  if (high === undefined || low === undefined) return ipv6;
-  const [h, l] = [Number.parseInt(high, 16), Number.parseInt(low, 16)];
-  return `${h >> 8}.${h & 255}.${l >> 8}.${l & 255}`;
+  const words = new Uint32Array(4);
+  return addressParse(bare, words, 0) ? addressText(words, 0) : undefined;
 }
 
 /** 224.0.0.0/4 or ff00::/8, in canonical text. */

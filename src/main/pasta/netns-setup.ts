@@ -13,16 +13,15 @@ import { AF_INET, AF_INET6, Errno, RT_SCOPE_LINK } from '../../sys/constants.ts'
 import { checked, SysError } from '../../sys/error.ts';
 import { adoptFrameSocket } from '../../sys/frame-socket.ts';
 import { strerror } from '../../sys/libc.ts';
-import { openPath } from '../../sys/namespace.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
+import { openPath } from '../../sys/path.ts';
 import { attachTap, openTap, type Tap, tapIsHere } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
-import type { SocketsInside } from '../netns.ts';
+import type { NetnsStep, SocketsInside } from '../netns.ts';
 import {
   enterNamespace,
   introduce,
   kernelHasIpv6,
-  type NetnsStep,
   type NetnsTarget,
   TX_QUEUE_FRAMES,
   trySysctl,

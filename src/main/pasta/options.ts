@@ -5,13 +5,13 @@
  * An entry's `set` puts the value into a draft and throws UsageError with pasta's own message when it is wrong. What depends on
  * several options is in `finish`. Port specifications are kept as written: they are read when the addresses are known.
  */
-import { isIPv4, isIPv6 } from 'node:net';
 import { domainLabels } from '../../proto/domain-name.ts';
+import { macParse, macText } from '../../proto/ethernet.ts';
+import { ipv4Parse } from '../../proto/ipv4.ts';
 import { getopt, type OptionShape } from '../getopt.ts';
 import { API_SOCKET_HELP, fieldsOf } from '../option-fields.ts';
 import {
   addressOf,
-  canonicalIpv6,
   IPV4_MIN_MTU,
   IPV6_MIN_MTU,
   isInterfaceName,
@@ -829,14 +829,14 @@ function put(draft: Draft, key: FamilyKey, text: string, message: string, rules:
 
 /** The address in its canonical spelling; undefined when it is none, or none of the kind that is asked for. */
 function usable(text: string, rules: AddressRules): string | undefined {
-  if (isIPv4(text)) {
-    const first = Number(text.slice(0, text.indexOf('.')));
-    if (text === '0.0.0.0' || text === '255.255.255.255') return undefined;
+  const address = addressOf(text);
+  if (address === undefined) return undefined;
+  if (!address.includes(':')) {
+    const first = Number(address.slice(0, address.indexOf('.')));
+    if (address === '0.0.0.0' || address === '255.255.255.255') return undefined;
     if (first === 127 && rules.loopback === false) return undefined;
-    return rules.unicast && first >= 224 && first < 240 ? undefined : text;
+    return rules.unicast && first >= 224 && first < 240 ? undefined : address;
   }
-  if (!isIPv6(text) || text.includes('%')) return undefined;
-  const address = canonicalIpv6(text);
   if (address === '::' || address.startsWith('::ffff:')) return undefined;
   if (address === '::1' && rules.loopback !== true) return undefined;
   return rules.unicast && address.startsWith('ff') ? undefined : address;
@@ -891,11 +891,11 @@ function setMap(draft: Draft, key: 'mapHostLoopback' | 'mapGuestAddr', text: str
 }
 
 function mac(text: string): string {
-  const bytes = /^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text);
+  const bytes = macParse(text);
   // The lowest bit of the first byte means a group: no interface has such an address (IEEE 802 section 8.2).
-  if (!bytes || (Number.parseInt(text.slice(0, 2), 16) & 1) === 1 || /^[0:]+$/.test(text))
+  if (bytes === null || (bytes[0]! & 1) === 1 || bytes.every((byte) => byte === 0))
     throw new UsageError(`Invalid MAC address: ${text}`);
-  return text.toLowerCase();
+  return macText(bytes, 0);
 }
 
 function interfaceName(text: string): string {
@@ -916,11 +916,9 @@ function warnUnlessName(draft: Draft, option: string, text: string): void {
 /** Prefix length of "24" or "255.255.255.0"; undefined: neither, or holes in the mask. */
 function maskLength(text: string): number | undefined {
   if (/^[0-9]{1,2}$/.test(text)) return Number(text) <= 32 ? Number(text) : undefined;
-  if (!isIPv4(text)) return undefined;
-  const bits = text
-    .split('.')
-    .map((part) => Number(part).toString(2).padStart(8, '0'))
-    .join('');
+  const mask = ipv4Parse(text);
+  if (mask < 0) return undefined;
+  const bits = mask.toString(2).padStart(32, '0');
   const length = bits.indexOf('0') < 0 ? 32 : bits.indexOf('0');
   return bits.includes('1', length) ? undefined : length;
 }

@@ -61,7 +61,7 @@ async function main({ argv, env, booted, packageFile }: PastaProgram): Promise<n
 /** Run `pasta` and end the process with its status. */
 export async function pasta(program: PastaProgram): Promise<void> {
   // Asked for now: nothing can be loaded behind the wall (../wall.ts).
-  const leaving = import('../../sys/namespace.ts');
+  const leaving = import('../../sys/process.ts');
   let status = 1;
   try {
     status = await main(program);

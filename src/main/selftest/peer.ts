@@ -14,6 +14,7 @@ import { once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
 import { createInterface } from 'node:readline';
+import { addressParse, addressWrite } from '../../proto/address.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
 import { patternSlice } from './pattern.ts';
 import { configureEnd, HOST, OUTSIDE, OUTSIDE_NAME, PEER, PORT, tuneNamespace } from './world.ts';
@@ -98,9 +99,9 @@ export function dnsAnswer(query: Buffer): Buffer {
   const address = !known
     ? undefined
     : type === 1
-      ? ipv4Bytes(OUTSIDE.v4)
+      ? addressBytes(OUTSIDE.v4).subarray(12)
       : type === 28
-        ? ipv6Bytes(OUTSIDE.v6)
+        ? addressBytes(OUTSIDE.v6)
         : undefined;
   const header = Buffer.alloc(12);
   query.copy(header, 0, 0, 2);
@@ -117,16 +118,13 @@ export function dnsAnswer(query: Buffer): Buffer {
   return Buffer.concat([header, question, record, address]);
 }
 
-const ipv4Bytes = (text: string): Buffer => Buffer.from(text.split('.').map(Number));
-
-function ipv6Bytes(text: string): Buffer {
-  const [head = '', tail = ''] = text.split('::').map((half) =>
-    half
-      .split(':')
-      .map((g) => g.padStart(4, '0'))
-      .join(''),
-  );
-  return Buffer.from(head.padEnd(32 - tail.length, '0') + tail, 'hex');
+/** The 16 bytes of an address; an IPv4 address is the last four. */
+function addressBytes(text: string): Buffer {
+  const words = new Uint32Array(4);
+  addressParse(text, words, 0);
+  const bytes = Buffer.alloc(16);
+  addressWrite(bytes, 0, words, 0);
+  return bytes;
 }
 
 async function serve(): Promise<void> {

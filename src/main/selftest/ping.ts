@@ -1,6 +1,6 @@
 /** One ICMP echo by a datagram socket, where there is no ping program. RFC 792, RFC 4443 section 4. */
 
-import { addressParse } from '../../sys/address-text.ts';
+import { addressParse } from '../../proto/address.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -14,7 +14,15 @@ import {
 import { checked } from '../../sys/error.ts';
 import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
-import { connect, recv, send, setsockoptBytes, socket } from '../../sys/socket.ts';
+import {
+  connect,
+  recv,
+  SOCKADDR_BYTES,
+  send,
+  setsockoptBytes,
+  sockaddrWrite,
+  socket,
+} from '../../sys/socket.ts';
 
 const ECHO_BYTES = 64;
 const TIMEVAL_BYTES = 16;
@@ -29,10 +37,10 @@ export function pingOnce(family: 4 | 6, address: string, limitMs: number): numbe
     'ICMP datagrams',
   );
   try {
-    const name = new NativeBuffer(28);
-    name.u16[0] = v6 ? AF_INET6 : AF_INET;
-    name.u8.set(addressParse(address), v6 ? 8 : 4);
-    checked(connect(fd, name.address, v6 ? 28 : 16), 'connect', address);
+    const words = new Uint32Array(4);
+    addressParse(address, words, 0);
+    const name = new NativeBuffer(SOCKADDR_BYTES);
+    checked(connect(fd, name.address, sockaddrWrite(name.u8, 0, words, 0, 0)), 'connect', address);
     const limit = new NativeBuffer(TIMEVAL_BYTES);
     limit.u32[0] = Math.ceil(limitMs / 1000);
     checked(

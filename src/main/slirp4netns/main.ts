@@ -64,7 +64,7 @@ const PACKET_THREAD = 'packet thread 0';
  */
 const booted = process.env.SLIRP4NETNS_SERVES === '1' ? bootPacketThread(PACKET_THREAD) : undefined;
 // Asked for now: nothing can be loaded behind the wall (../wall.ts).
-const leaving = import('../../sys/namespace.ts');
+const leaving = import('../../sys/process.ts');
 const saying = import('./serve.ts');
 const leave = async (status: number): Promise<never> => (await leaving).exitNow(status);
 main(process.argv.slice(2)).then(leave, async (error: Error) => {

@@ -1,5 +1,8 @@
 /** The network inside: every address of it follows from --cidr. Pure. */
-import { addressText, type Network } from './options.ts';
+import { writeU32 } from '../../proto/be.ts';
+import { macText } from '../../proto/ethernet.ts';
+import { ipv4Parse, ipv4Text } from '../../proto/ipv4.ts';
+import type { Network } from './options.ts';
 
 export interface NetworkAddresses {
   readonly first: string;
@@ -14,10 +17,10 @@ export interface NetworkAddresses {
 
 /** Addresses as text. */
 export function networkAddresses({ first, prefixLen }: Network): NetworkAddresses {
-  const at = (offset: number): string => addressText((first + offset) >>> 0);
+  const at = (offset: number): string => ipv4Text((first + offset) >>> 0);
   return {
     first: at(0),
-    netmask: addressText((-1 << (32 - prefixLen)) >>> 0),
+    netmask: ipv4Text((-1 << (32 - prefixLen)) >>> 0),
     gateway: at(2),
     dns: at(3),
     dhcpBegin: at(15),
@@ -37,5 +40,8 @@ export const IPV6 = {
 } as const;
 
 /** Our MAC address: 52:55 and the gateway's IPv4 address. */
-export const gatewayMac = (gateway: string): string =>
-  ['52', '55', ...gateway.split('.').map((part) => Number(part).toString(16).padStart(2, '0'))].join(':');
+export function gatewayMac(gateway: string): string {
+  const mac = Uint8Array.of(0x52, 0x55, 0, 0, 0, 0);
+  writeU32(mac, 2, ipv4Parse(gateway));
+  return macText(mac, 0);
+}

@@ -2,10 +2,10 @@
  * The options of `slirp4netns`: the one table that parsing, help, manual page and shell completion are made from. Names, values,
  * defaults and rejections are those of slirp4netns 1.3.
  */
-import { isIPv4, isIPv6 } from 'node:net';
+import { ipv4Parse } from '../../proto/ipv4.ts';
 import { getopt, type OptionShape } from '../getopt.ts';
 import { fieldsOf } from '../option-fields.ts';
-import { MAX_MTU, UsageError } from '../values.ts';
+import { addressOf, MAX_MTU, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 
 const DEFAULT_MTU = 1500;
@@ -342,18 +342,14 @@ function parseCidr(text: string): Network {
   const parts = /^((?:[0-9]+\.){3}[0-9]+)\/([0-9]{1,2})$/.exec(text);
   if (parts === null) throw new UsageError(Message.cidr(text));
   const [, address = '', length] = parts;
-  if (!isIPv4(address)) throw new UsageError(Message.cidrAddress(address));
+  const first = ipv4Parse(address);
+  if (first < 0) throw new UsageError(Message.cidrAddress(address));
   const prefixLen = Number(length);
   if (prefixLen < 1 || prefixLen > MAX_PREFIX_LEN) throw new UsageError(Message.cidrPrefix);
-  const first = address.split('.').reduce((sum, part) => sum * 256 + Number(part), 0);
   const network = first - (first % 2 ** (32 - prefixLen));
   if (network !== first) throw new UsageError(Message.cidrHost);
   return { first, prefixLen };
 }
-
-/** Dotted quad of a u32. */
-export const addressText = (address: number): string =>
-  [24, 16, 8, 0].map((shift) => (address >>> shift) & 0xff).join('.');
 
 /** Fewer than six bytes are filled up with zeros, as callers may rely on it. */
 function parseMac(text: string): string {
@@ -366,7 +362,7 @@ function parseMac(text: string): string {
 
 function outbound(text: string | undefined, family: 4 | 6, host: SlirpHost): string | undefined {
   if (text === undefined) return undefined;
-  if (family === 4 ? isIPv4(text) : isIPv6(text) && !text.includes('%')) return text;
+  if (addressOf(text) !== undefined && text.includes(':') === (family === 6)) return text;
   const address = host.interfaceAddress(text, family);
   if (address === undefined) throw new UsageError(family === 4 ? Message.outbound4 : Message.outbound6);
   return address;

@@ -209,7 +209,6 @@ export const sendMark = (w: Uint32Array, at: number): number => w[at + 6]!;
 /**
  * @param limit  stream offset up to which host-io may peek
  * @param acked  stream offset up to which the guest has acknowledged: host-io drops it from the queue
-e
  * @param readLimit  payload bytes of the largest frame
  */
 export function creditWrite(

@@ -360,7 +360,6 @@ export const strangerDatagramGuestAt = (at: number): number => at + 12;
 /**
  * Hands over the slot. Ten parameters: what a kernel tells of an error, and the payload's three.
  * @param typeCode  type << 8 | code (numbers of the flow's family), 0: only the errno is known
-n
  * @param info  the MTU, where the error tells one
  * @param sequence  of the echo request (ping flows)
  * @param offender  whose ICMP it was, words 0..3; all zero: unknown

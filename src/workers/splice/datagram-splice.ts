@@ -11,6 +11,7 @@
  */
 import { isV4Mapped } from '../../proto/address.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
+import { cmsgSpace, IN6_PKTINFO_BYTES, pktinfoWrite } from '../../sys/cmsg.ts';
 import {
   EPOLLET,
   EPOLLIN,
@@ -26,9 +27,7 @@ import { close } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import {
   bind,
-  cmsgSpace,
   connect,
-  IN6_PKTINFO_BYTES,
   IOVEC_BYTES,
   IOVEC_WORDS,
   iovecWrite,
@@ -43,7 +42,6 @@ import {
   setsockoptInt,
   sockaddrWrite,
 } from '../../sys/socket.ts';
-import { pktinfoWrite } from '../control-messages.ts';
 import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import { flowHash } from '../flow-hash.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';

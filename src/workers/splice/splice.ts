@@ -8,6 +8,7 @@
  */
 import { isLoopback, isV4Mapped } from '../../proto/address.ts';
 import { DROP_BASE } from '../../ring/counters.ts';
+import { localAddressOf } from '../../sys/cmsg.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -50,7 +51,6 @@ import {
   sockaddrRead,
   socket,
 } from '../../sys/socket.ts';
-import { localAddressOf } from '../control-messages.ts';
 import { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, ListenerPlan, SplicePlan } from '../engine-plan.ts';
 import type { FlowSource } from '../flow-report.ts';

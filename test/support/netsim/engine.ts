@@ -8,7 +8,7 @@
  * plan: frames, messages, timers, flush.
  */
 
-import { addressParse } from '../../../src/proto/address.ts';
+import { addressParse, isV4Mapped } from '../../../src/proto/address.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE } from '../../../src/ring/counters.ts';
 import { allocateShared } from '../../../src/ring/layout.ts';
 import { FramePool, NO_SLOT, Ownership, SlotStack, SMALL_SLOT_BYTES } from '../../../src/ring/pool.ts';
@@ -342,7 +342,7 @@ export class SimEngine {
   ): void {
     const words = new Uint32Array(4);
     addressParse(peer, words, 0);
-    const family = words[2] === 0xffff ? 4 : 6;
+    const family = isV4Mapped(words, 0) ? 4 : 6;
     const [k0, k1] = this.plan.hashKey;
     const guest = this.ctx.addressing.guest;
     const hash = flowHash(

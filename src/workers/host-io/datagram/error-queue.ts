@@ -6,6 +6,19 @@ import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../../proto/icmp.ts';
 import { Icmp6Type } from '../../../proto/icmpv6.ts';
 import { HEADROOM_BYTES, NO_SLOT } from '../../../ring/pool.ts';
 import {
+  CMSG_HEADER_BYTES,
+  CMSG_LEVEL_WORD,
+  CMSG_TYPE_WORD,
+  cmsgDataBytes,
+  cmsgNext,
+  EE_CODE_AT,
+  EE_INFO_AT,
+  EE_OFFENDER_AT,
+  EE_ORIGIN_AT,
+  EE_TYPE_AT,
+  SOCK_EXTENDED_ERR_BYTES,
+} from '../../../sys/cmsg.ts';
+import {
   Errno,
   IP_RECVERR,
   IPV6_RECVERR,
@@ -19,23 +32,12 @@ import {
 } from '../../../sys/constants.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
 import {
-  CMSG_HEADER_BYTES,
-  CMSG_LEVEL_WORD,
-  CMSG_TYPE_WORD,
-  cmsgDataBytes,
-  cmsgNext,
-  EE_CODE_AT,
-  EE_INFO_AT,
-  EE_OFFENDER_AT,
-  EE_ORIGIN_AT,
-  EE_TYPE_AT,
   IOVEC_BYTES,
   iovecWrite,
   MSGHDR_BYTES,
   MSGHDR_CONTROLLEN_WORD,
   msghdrWrite,
   recvmsg,
-  SOCK_EXTENDED_ERR_BYTES,
   SOCKADDR_BYTES,
   SOCKADDR_IN_BYTES,
   sockaddrRead,

@@ -10,6 +10,7 @@
 import { isLinkLocal, isLoopback, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { HEADROOM_BYTES, LARGE_SLOT_BYTES, NO_SLOT, SMALL_SLOT_BYTES } from '../../../ring/pool.ts';
+import { gsoSizeOf, localAddressOf, ttlOf } from '../../../sys/cmsg.ts';
 import { Errno, IPPROTO_UDP, MSG_DONTWAIT, MSG_TRUNC } from '../../../sys/constants.ts';
 import { schedYield } from '../../../sys/io.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
@@ -30,7 +31,6 @@ import {
   sockaddrRead,
   sockaddrScope,
 } from '../../../sys/socket.ts';
-import { gsoSizeOf, localAddressOf, ttlOf } from '../../control-messages.ts';
 import { flowHash } from '../../flow-hash.ts';
 import { StageDrop } from '../../link/stage-drop.ts';
 import {

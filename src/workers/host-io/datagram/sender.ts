@@ -8,6 +8,13 @@
 import { Counter } from '../../../ring/counters.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
 import {
+  cmsgSpace,
+  IN6_PKTINFO_BYTES,
+  pktinfoWrite,
+  SEGMENT_CONTROL_BYTES,
+  segmentWrite,
+} from '../../../sys/cmsg.ts';
+import {
   Errno,
   IP_MTU_DISCOVER,
   IP_PMTUDISC_DO,
@@ -22,8 +29,6 @@ import {
 } from '../../../sys/constants.ts';
 import { NativeBuffer } from '../../../sys/memory.ts';
 import {
-  cmsgSpace,
-  IN6_PKTINFO_BYTES,
   IOVEC_BYTES,
   IOVEC_WORDS,
   iovecWrite,
@@ -36,7 +41,6 @@ import {
   setsockoptInt,
   sockaddrWrite,
 } from '../../../sys/socket.ts';
-import { pktinfoWrite, SEGMENT_CONTROL_BYTES, segmentWrite } from '../../control-messages.ts';
 import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../../link/descriptor.ts';
 import { StageDrop } from '../../link/stage-drop.ts';
 import {

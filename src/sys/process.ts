@@ -1,0 +1,191 @@
+/**
+ * Processes: signals, groups, terminals, names and limits. Cold; results or -errno. PR_SET_NAME and no_new_privs change the calling
+ * thread only; limits, process group and dumpability are the process's.
+ *
+ * Calls that some C library has no function for go through syscall(2).
+ * @syscalls pidfd_open pidfd_getfd pidfd_send_signal kill tgkill rt_sigaction exit_group gettid getpgrp getpgid setsid ioctl prctl
+ *           prlimit64 openat write close
+ */
+import {
+  O_WRONLY,
+  PR_SET_NAME,
+  RLIMIT_NOFILE,
+  SYS_gettid,
+  SYS_pidfd_getfd,
+  SYS_pidfd_open,
+  SYS_pidfd_send_signal,
+} from './constants.ts';
+import { SysError } from './error.ts';
+import { close, write } from './io.ts';
+import { failed, libc, syscall4 } from './libc.ts';
+import { NativeBuffer } from './memory.ts';
+import { openPath } from './path.ts';
+
+type N = number;
+const W = 'uintptr_t';
+const cPrctl = libc<[N, N, N, N, N]>('prctl', 'int', ['int', W, W, W, W]);
+const cExit = libc<[N]>('_exit', 'int', ['int']);
+const cGetpgrp = libc<[]>('getpgrp', 'int', []);
+const cGetpgid = libc<[N]>('getpgid', 'int', ['int']);
+const cRaise = libc<[N]>('raise', 'int', ['int']);
+const cSetsid = libc<[]>('setsid', 'int', []);
+const cTcgetpgrp = libc<[N]>('tcgetpgrp', 'int', ['int']);
+const cTcsetpgrp = libc<[N, N]>('tcsetpgrp', 'int', ['int', 'int']);
+const cKill = libc<[N, N]>('kill', 'int', ['int', 'int']);
+const cSignal = libc<[N, N]>('signal', 'intptr_t', ['int', W]);
+const cGetrlimit = libc<[N, N]>('getrlimit', 'int', ['int', W]);
+const cSetrlimit = libc<[N, N]>('setrlimit', 'int', ['int', W]);
+
+/** @returns a descriptor (close-on-exec) that is readable when the process has ended, or -errno */
+export function pidfdOpen(pid: number, flags = 0): number {
+  return syscall4(SYS_pidfd_open, pid, flags, 0, 0);
+}
+
+/** Duplicate descriptor `targetFd` of another process; needs what ptrace needs. @returns ours (close-on-exec) or -errno */
+export function pidfdGetfd(pidFd: number, targetFd: number): number {
+  return syscall4(SYS_pidfd_getfd, pidFd, targetFd, 0, 0);
+}
+
+/** @returns 0 or -errno */
+export function pidfdSendSignal(pidFd: number, signal: number): number {
+  return syscall4(SYS_pidfd_send_signal, pidFd, signal, 0, 0);
+}
+
+/** @returns 0 or -errno */
+export function kill(pid: number, signal: number): number {
+  const r = cKill(pid, signal);
+  return r < 0 ? failed() : r;
+}
+
+/** Set a signal back to its default action, which a shell's `&` took away for SIGINT and SIGQUIT. */
+export function signalDefault(signal: number): number {
+  const r = cSignal(signal, 0);
+  return r === -1 ? failed() : 0;
+}
+
+/** Ignore a signal in the whole process; children that Node starts get the default action back. */
+export function signalIgnore(signal: number): number {
+  const r = cSignal(signal, 1); // SIG_IGN
+  return r === -1 ? failed() : 0;
+}
+
+/**
+ * End the process at once, all threads with it, without V8's and libuv's tidying: 20 to 40 ms that nobody needs who has closed
+ * what is his. Nothing that is still buffered in JavaScript is written.
+ */
+export function exitNow(status: number): never {
+  cExit(status);
+  throw new SysError('_exit', String(status), 0);
+}
+
+/** Thread id of the caller: the name of its directory under /proc/self/task. */
+export function gettid(): number {
+  return syscall4(SYS_gettid, 0, 0, 0, 0);
+}
+
+/** The caller's process group. */
+export function getpgrp(): number {
+  return cGetpgrp();
+}
+
+/** The process group of a process, or -errno. */
+export function getpgid(pid: number): number {
+  const r = cGetpgid(pid);
+  return r < 0 ? failed() : r;
+}
+
+/** Send a signal to ourselves. raise(3) is tgkill(2), which is left to us where kill(2) is not. */
+export function raise(signal: number): number {
+  return cRaise(signal);
+}
+
+/** A session and a process group of its own. @returns its id or -errno */
+export function setsid(): number {
+  const r = cSetsid();
+  return r < 0 ? failed() : r;
+}
+
+/** Foreground process group of the terminal, or -errno (-ENOTTY: no terminal). */
+export function tcgetpgrp(ttyFd: number): number {
+  const r = cTcgetpgrp(ttyFd);
+  return r < 0 ? failed() : r;
+}
+
+/** From a background group it sends us SIGTTOU unless that is ignored. */
+export function tcsetpgrp(ttyFd: number, group: number): number {
+  const r = cTcsetpgrp(ttyFd, group);
+  return r < 0 ? failed() : r;
+}
+
+/** prctl(2) with numbers or addresses. */
+export function prctl(option: number, arg2 = 0, arg3 = 0, arg4 = 0, arg5 = 0): number {
+  const r = cPrctl(option, arg2, arg3, arg4, arg5);
+  return r < 0 ? failed() : r;
+}
+
+const nameBuffer = new NativeBuffer(16);
+
+/** Name the calling thread, at most 15 bytes of UTF-8, as `ps -L` shows it. */
+export function setThreadName(name: string): number {
+  nameBuffer.u8.fill(0);
+  new TextEncoder().encodeInto(name, nameBuffer.u8.subarray(0, 15));
+  return prctl(PR_SET_NAME, nameBuffer.address);
+}
+
+/**
+ * Name the calling thread, and with it the process as ps and pgrep show it (which is the main thread's name).
+ * @returns 0 or -errno; without /proc only the main thread can name the process
+ */
+export function setProcessName(name: string): number {
+  const r = setThreadName(name);
+  if (r < 0) return r;
+  const fd = openPath('/proc/self/comm', O_WRONLY);
+  if (fd < 0) return fd;
+  const written = write(fd, nameBuffer.address, nameBuffer.u8.indexOf(0));
+  close(fd);
+  return Math.min(written, 0);
+}
+
+// ---- limits -------------------------------------------------------------------------------------------------------
+
+/** struct rlimit: cur u64, max u64. All ones is no limit: Infinity here. */
+export interface ResourceLimit {
+  soft: number;
+  hard: number;
+}
+
+const limitBuffer = new NativeBuffer(16);
+const NO_LIMIT = 0xffff_ffff_ffff_ffffn;
+
+/** @param resource  RLIMIT_* @throws SysError */
+export function getrlimit(resource: number): ResourceLimit {
+  if (cGetrlimit(resource, limitBuffer.address) < 0)
+    throw new SysError('getrlimit', `${resource}`, -failed());
+  const limit = (at: number): number => {
+    const value = limitBuffer.dv.getBigUint64(at, true);
+    return value === NO_LIMIT ? Number.POSITIVE_INFINITY : Number(value);
+  };
+  return { soft: limit(0), hard: limit(8) };
+}
+
+/** @returns 0 or -errno */
+export function setrlimit(resource: number, limit: ResourceLimit): number {
+  const store = (at: number, value: number): void =>
+    limitBuffer.dv.setBigUint64(at, value === Number.POSITIVE_INFINITY ? NO_LIMIT : BigInt(value), true);
+  store(0, limit.soft);
+  store(8, limit.hard);
+  const r = cSetrlimit(resource, limitBuffer.address);
+  return r < 0 ? failed() : r;
+}
+
+/**
+ * Raise the soft limit of open descriptors towards the hard one. Children inherit it.
+ * @param wanted  no more than so many
+ * @returns the soft limit now in force
+ */
+export function raiseOpenFiles(wanted = Number.POSITIVE_INFINITY): number {
+  const limit = getrlimit(RLIMIT_NOFILE);
+  const soft = Math.min(limit.hard, wanted);
+  if (soft <= limit.soft) return limit.soft;
+  return setrlimit(RLIMIT_NOFILE, { soft, hard: limit.hard }) === 0 ? soft : limit.soft;
+}
