@@ -35,7 +35,7 @@ const STARVING = 1;
 const TAIL = LINE_BYTES / 4;
 const CONTROL_WORDS = TAIL + 1;
 
-/** What a ring that is checked holds in words that the writer of a descriptor has not set. */
+/** What CheckedRingProducer leaves in words that the writer of a descriptor has not set. */
 export const UNSET_WORD = 0xdeadbeef;
 
 const OVERFLOW_MIN_DESCRIPTORS = 64;
@@ -83,12 +83,10 @@ export class RingProducer {
   #overflowEnd = 0;
   #calmFlushes = 0;
   #starving = false;
-  readonly #isChecked: boolean;
 
   /**
    * @param doorbell  the consumer's, or null when both ends are on one thread
    * @param counters  the producing thread's, for linkBatches and linkDescriptors
-   * @param isChecked  each descriptor begins as UNSET_WORDs, so that a word which its writer forgets shows
    */
   constructor(
     sab: SharedArrayBuffer,
@@ -96,9 +94,7 @@ export class RingProducer {
     ring: number,
     doorbell: Doorbell | null,
     counters: Float64Array = new Float64Array(COUNTER_WORDS),
-    isChecked = false,
   ) {
-    this.#isChecked = isChecked;
     this.#counters = counters;
     this.#control = controlView(sab, layout, ring);
     this.#ringWords = slotsView(sab, layout, ring);
@@ -116,9 +112,7 @@ export class RingProducer {
     if (this.#overflowEnd === 0) {
       if (((this.#head - this.#tail) | 0) <= this.#mask || this.#hasRoom()) {
         this.words = this.#ringWords;
-        const at = (this.#head & this.#mask) * DESC_WORDS;
-        if (this.#isChecked) this.words.fill(UNSET_WORD, at, at + DESC_WORDS);
-        return at;
+        return (this.#head & this.#mask) * DESC_WORDS;
       }
     }
     return this.#reserveOverflow();
@@ -197,9 +191,7 @@ export class RingProducer {
       this.#overflowEnd = count;
     }
     this.words = this.#overflow;
-    const at = this.#overflowEnd * DESC_WORDS;
-    if (this.#isChecked) this.words.fill(UNSET_WORD, at, at + DESC_WORDS);
-    return at;
+    return this.#overflowEnd * DESC_WORDS;
   }
 
   #moveOverflow(): void {
@@ -235,6 +227,15 @@ export class RingProducer {
     if (++this.#calmFlushes < OVERFLOW_CALM_FLUSHES) return;
     this.#calmFlushes = 0;
     this.#overflow = new Uint32Array(this.#overflow.length / 2);
+  }
+}
+
+/** A writing end for tests: each descriptor begins as UNSET_WORDs, so that a word which its writer forgets shows. */
+export class CheckedRingProducer extends RingProducer {
+  override reserve(): number {
+    const at = super.reserve();
+    this.words.fill(UNSET_WORD, at, at + DESC_WORDS);
+    return at;
   }
 }
 

@@ -15,7 +15,7 @@ import { Counter, countersView } from '../ring/counters.ts';
 import { Doorbell } from '../ring/doorbell.ts';
 import { type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
-import { RingConsumer, RingProducer } from '../ring/spsc.ts';
+import { CheckedRingProducer, RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { keepCapabilities } from '../sys/capability.ts';
 import { EPOLLET, EPOLLIN, EPOLLRDHUP } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
@@ -224,10 +224,9 @@ class PacketThread {
       this.#task.pcapFd >= 0
         ? new PcapWriter(this.#task.pcapFd, pool.baseAddress, this.#mail, onLost)
         : undefined;
-    const to = (ring: number, owner: number): RingProducer => {
-      const bell = owner === thread ? null : this.#doorbells[owner]!;
-      return new RingProducer(sab, layout, ring, bell, counters, ownership.on);
-    };
+    const Producer = ownership.on ? CheckedRingProducer : RingProducer;
+    const to = (ring: number, owner: number): RingProducer =>
+      new Producer(sab, layout, ring, owner === thread ? null : this.#doorbells[owner]!, counters);
     const from = (ring: number, producer: number): RingConsumer =>
       new RingConsumer(sab, layout, ring, producer === thread ? null : this.#doorbells[producer]!);
     const allShards = Array.from({ length: shards }, (_, i) => i);

@@ -11,7 +11,7 @@ import { dropName } from '../../src/proto/drop.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE, DROP_MAX } from '../../src/ring/counters.ts';
 import { allocateShared } from '../../src/ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../../src/ring/pool.ts';
-import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
+import { CheckedRingProducer, RingConsumer, type RingProducer } from '../../src/ring/spsc.ts';
 import {
   AF_UNIX,
   MSG_DONTWAIT,
@@ -208,7 +208,7 @@ export class HostilePath {
     this.#readerLarge = new SlotStack(...shares.readerLarge);
     this.#hostSmall = new SlotStack(...shares.hostSmall);
     this.#hostLarge = new SlotStack(...shares.hostLarge);
-    const to = (ring: number): RingProducer => new RingProducer(sab, layout, ring, null, undefined, true);
+    const to = (ring: number): RingProducer => new CheckedRingProducer(sab, layout, ring, null);
     const from = (ring: number): RingConsumer => new RingConsumer(sab, layout, ring, null);
     const all = Array.from({ length: o.shards }, (_, i) => i);
     const log = (_level: string, text: string): void =>

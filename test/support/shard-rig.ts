@@ -19,7 +19,7 @@ import { ipv6HopLimit, ipv6PayloadLen, ipv6Upper } from '../../src/proto/ipv6.ts
 import { COUNTER_WORDS, DROP_BASE } from '../../src/ring/counters.ts';
 import { allocateShared, type SharedMemory } from '../../src/ring/layout.ts';
 import { FramePool, HEADROOM_BYTES, NO_SLOT, SlotStack } from '../../src/ring/pool.ts';
-import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
+import { CheckedRingProducer, RingConsumer, type RingProducer } from '../../src/ring/spsc.ts';
 import { addressOf } from '../../src/sys/memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash } from '../../src/workers/flow-hash.ts';
@@ -113,10 +113,10 @@ export class ShardRig {
     const half = largeSlots / 2;
     this.large = new SlotStack(smallSlots, half);
     this.hostLarge = new SlotStack(smallSlots + half, half - 2);
-    const producer = new RingProducer(sab, layout, 0, null, undefined, true);
+    const producer = new CheckedRingProducer(sab, layout, 0, null);
     this.toHost = new RingConsumer(sab, layout, 0);
     this.fromHost = {
-      producer: new RingProducer(sab, layout, 1, null, undefined, true),
+      producer: new CheckedRingProducer(sab, layout, 1, null),
       consumer: new RingConsumer(sab, layout, 1),
     };
     const addressing = new Addressing(plan.addresses, plan.policy);

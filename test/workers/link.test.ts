@@ -8,7 +8,13 @@ import { addressParse, addressText } from '../../src/proto/address.ts';
 import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { allocateShared } from '../../src/ring/layout.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
-import { DESC_WORDS, RingConsumer, RingProducer, UNSET_WORD } from '../../src/ring/spsc.ts';
+import {
+  CheckedRingProducer,
+  DESC_WORDS,
+  RingConsumer,
+  RingProducer,
+  UNSET_WORD,
+} from '../../src/ring/spsc.ts';
 import { addressOf } from '../../src/sys/memory.ts';
 import * as link from '../../src/workers/link/descriptor.ts';
 import * as toHost from '../../src/workers/link/to-host.ts';
@@ -202,7 +208,7 @@ describe('a ring that is checked', () => {
   it('a word that the writer did not set is UNSET_WORD, in the ring and in the overflow', () => {
     const request = { smallSlots: 0, largeSlots: 0, rings: 1, ringDescriptors: 2, counterBlocks: 1 };
     const { sab, layout } = allocateShared({ ...request, logBytes: 256 }, addressOf);
-    const out = new RingProducer(sab, layout, 0, null, undefined, true);
+    const out = new CheckedRingProducer(sab, layout, 0, null);
     const ring = new RingConsumer(sab, layout, 0);
     for (let round = 0; round < 3; round++) {
       for (let i = 0; i < 5; i++) toHost.creditWrite(out, i, 1, 2, 3);

@@ -6,7 +6,7 @@ import { VNET_BYTES, VnetFlag, VnetGso, vnetWrite } from '../../src/proto/vnethd
 import { COUNTER_WORDS, Counter, DROP_BASE } from '../../src/ring/counters.ts';
 import { allocateShared } from '../../src/ring/layout.ts';
 import { FramePool, Ownership, SlotStack, SMALL_SLOT_BYTES } from '../../src/ring/pool.ts';
-import { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
+import { CheckedRingProducer, RingConsumer } from '../../src/ring/spsc.ts';
 import { close, write } from '../../src/sys/io.ts';
 import { addressOf, NativeBuffer } from '../../src/sys/memory.ts';
 import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../../src/workers/link/descriptor.ts';
@@ -51,7 +51,7 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
     counters,
     smallSlots: new SlotStack(0, SMALL_SLOTS),
     largeSlots: new SlotStack(SMALL_SLOTS, largeSlots),
-    toShards: [new RingProducer(sab, layout, FRAMES, null, undefined, true)],
+    toShards: [new CheckedRingProducer(sab, layout, FRAMES, null)],
     freed: [new RingConsumer(sab, layout, FREED, null)],
     onFatal: (text) => {
       throw new Error(text);
@@ -86,7 +86,7 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
     }
     return { bytes, offload: frameOffload(words, at), hash: frameHash(words, at) };
   };
-  const back = new RingProducer(sab, layout, FREED, null, undefined, true);
+  const back = new CheckedRingProducer(sab, layout, FREED, null);
   /** The shard is done with all frames that it has. */
   const giveBack = (): void => {
     for (let i = 0, n = frames.available(); i < n; i++) {

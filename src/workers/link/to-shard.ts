@@ -99,8 +99,14 @@ export function frameWrite(
   offload: number,
   gsoSize: number,
 ): void {
-  const at = reserveWithSlots(out, ToShard.frame, 0, slotA, slotB, slotOffset, bytes);
+  // Not by reserveWithSlots(): a frame has no flow yet.
+  const at = out.reserve();
   const w = out.words;
+  w[at] = ToShard.frame;
+  w[at + 2] = slotA;
+  w[at + 3] = slotB;
+  w[at + 4] = slotOffset;
+  w[at + 5] = bytes;
   w[at + 6] = hash;
   w[at + 7] = offload;
   w[at + 8] = gsoSize;

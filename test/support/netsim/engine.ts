@@ -12,7 +12,7 @@ import { addressParse, isV4Mapped } from '../../../src/proto/address.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE } from '../../../src/ring/counters.ts';
 import { allocateShared } from '../../../src/ring/layout.ts';
 import { FramePool, NO_SLOT, Ownership, SlotStack, SMALL_SLOT_BYTES } from '../../../src/ring/pool.ts';
-import { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
+import { CheckedRingProducer, RingConsumer, type RingProducer } from '../../../src/ring/spsc.ts';
 import {
   AF_UNIX,
   SO_SNDBUF,
@@ -238,7 +238,7 @@ export class SimEngine {
     ownership.assign(smallSlots + 1 + readerLarge, hostSlots, Owner.hostIo);
     this.#hostLarge = new SlotStack(smallSlots + 1 + readerLarge, hostSlots);
     const ends = (ring: number): [RingProducer, RingConsumer] => [
-      new RingProducer(sab, layout, ring, null, undefined, true),
+      new CheckedRingProducer(sab, layout, ring, null),
       new RingConsumer(sab, layout, ring, null),
     ];
     const [toHost, fromShard] = ends(0);

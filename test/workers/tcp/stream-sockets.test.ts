@@ -6,7 +6,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { COUNTER_WORDS, Counter } from '../../../src/ring/counters.ts';
 import { allocateShared } from '../../../src/ring/layout.ts';
 import { FramePool, NO_SLOT, Ownership, SlotStack } from '../../../src/ring/pool.ts';
-import { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
+import { CheckedRingProducer, RingConsumer, type RingProducer } from '../../../src/ring/spsc.ts';
 import { Errno, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY } from '../../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../../src/sys/epoll.ts';
 import { close } from '../../../src/sys/io.ts';
@@ -127,7 +127,7 @@ class Bench {
       isnKey: [1, 2, 3, 4],
       logLevel: 'error',
     };
-    this.#toHost = new RingProducer(sab, layout, 0, null, undefined, true);
+    this.#toHost = new CheckedRingProducer(sab, layout, 0, null);
     this.#fromHost = new RingConsumer(sab, layout, 1);
     this.#freed = new RingConsumer(sab, layout, 2);
     this.#io = new HostIo({
@@ -137,9 +137,9 @@ class Bench {
       counters: this.counters,
       smallSlots: new SlotStack(192, 64),
       largeSlots: this.#hostLarge,
-      toShards: [new RingProducer(sab, layout, 1, null, undefined, true)],
+      toShards: [new CheckedRingProducer(sab, layout, 1, null)],
       fromShards: [new RingConsumer(sab, layout, 0)],
-      toReader: new RingProducer(sab, layout, 2, null, undefined, true),
+      toReader: new CheckedRingProducer(sab, layout, 2, null),
       watch: (fd, gid, events) => epollAdd(this.#ep, fd, events, gid, 0),
       notices: new Notices(() => {}),
     });
