@@ -1,20 +1,14 @@
-/**
- * Tests of two kinds, one after the other. `npm test FILE` takes a file from whichever it belongs to.
- *
- *   beside   files that mostly wait, or whose outcome no neighbour can change: several at a time
- *   alone    everything else, one at a time: rates, starts and ends within a time, CPU time of an idle engine
- *
- * A new file is `alone` until somebody has seen that it bears company, and has written it down here.
- */
+/** Tests of two kinds, one after the other: see test/support/test-kind.ts. `npm test FILE` takes a file from whichever it belongs to. */
+import { globSync, readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
+import { testKind } from './test/support/test-kind.ts';
 
-const BESIDE = [
-  'test/*.test.ts',
-  'test/{hostile,proto,ring,sys,workers}/**/*.test.ts',
-  'test/main/pasta/*.test.ts',
-  'test/main/{address-plan,cli-texts,options,publish,resolv-conf,resolver-zones,stats}.test.ts',
-  'test/e2e/{address,datagrams,dns,icmp-errors,loss,publish,tcp,tcp-scale}.test.ts',
-];
+const files = globSync('test/**/*.test.ts', { cwd: import.meta.dirname }).map((file) => ({
+  file,
+  kind: testKind(readFileSync(`${import.meta.dirname}/${file}`, 'utf8')),
+}));
+const filesOf = (kind: string): string[] => files.filter((one) => one.kind === kind).map(({ file }) => file);
+
 /** Each waits more than half of its time; a third one made starts of engines late on two cores. */
 const BESIDE_WORKERS = 2;
 
@@ -33,7 +27,7 @@ export default defineConfig({
         test: {
           ...common,
           name: 'beside',
-          include: BESIDE,
+          include: filesOf('beside'),
           maxWorkers: BESIDE_WORKERS,
           sequence: { groupOrder: 0 },
         },
@@ -42,8 +36,7 @@ export default defineConfig({
         test: {
           ...common,
           name: 'alone',
-          include: ['test/**/*.test.ts'],
-          exclude: BESIDE,
+          include: filesOf('alone'),
           maxWorkers: 1,
           sequence: { groupOrder: 1 },
         },

@@ -21,7 +21,6 @@ export function build(): Benchmark.Suite {
     pool: rig.pool,
     slots: rig.large,
     counters: rig.ctx.counters,
-    vnetHdrBytes: 12,
   });
   const upper = udpPacket('10.0.2.15', 1, '192.0.2.9', 9, new Uint8Array(DATAGRAM_BYTES)).subarray(IP_BYTES);
   const frames: { at: number; bytes: number }[] = [];

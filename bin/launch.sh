@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2034,SC2154 # variables of the launchers, set here or there
 # Sourced by launchers once they know $root; builtins only where a start is timed. They bring fail and, for scan, note_option.
 
 # First existing program of that name: the system's directories, then the caller's PATH. Sets $tool.
@@ -10,6 +11,7 @@ need_tool() {
 
 print_text() {
   [ -r "$root/dist/texts/$1.sh" ] || fail "$root/dist/texts/$1.sh is missing; run npm run build in $root$(undo_hint)"
+  # shellcheck source=/dev/null # made by the build
   . "$root/dist/texts/$1.sh" # says it and ends
 }
 
@@ -180,6 +182,7 @@ find_entrance() {
     return 1
   fi
   need_tool nsenter
+  # shellcheck disable=SC2016 # expanded by the shell in there
   root_there='while read -r key uid _; do [ "$key" = Uid: ] && [ "$uid" = 0 ] && exit 0; done </proc/self/status; exit 1'
   entrance=$tool
   if "$tool" --preserve-credentials --user="$1" -- /bin/sh -c "$root_there" 2>/dev/null; then

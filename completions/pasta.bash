@@ -1,4 +1,4 @@
-# bash completion for pasta; made from src/main/pasta/options.ts by scripts/cli-docs.mjs.
+# bash completion for pasta; made from src/main/pasta/options.ts by scripts/cli-docs.ts.
 _pasta() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
   case $prev in

@@ -1,4 +1,4 @@
-# bash completion for slirp4netns; made from src/main/slirp4netns/options.ts by scripts/cli-docs.mjs.
+# bash completion for slirp4netns; made from src/main/slirp4netns/options.ts by scripts/cli-docs.ts.
 _slirp4netns() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
   case $prev in

@@ -1,8 +1,8 @@
 /**
  * Reports from results.
  *
- * usage: scripts/node.sh perf/render.ts FILE.json...      write FILE.md and FILE.html beside each
- *        scripts/node.sh perf/render.ts --comparison      write docs/comparison.md from the newest full report in perf/
+ * usage: scripts/node.sh perf/render.ts [FILE.json...]    write FILE.md and FILE.html beside each; none named: all in perf/
+ *        scripts/node.sh perf/render.ts --comparison      write docs/comparison.md and .svg from the newest full report in perf/
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -10,10 +10,15 @@ import { fileURLToPath } from 'node:url';
 import { comparison, newestReport } from './harness/report/comparison.ts';
 import { html } from './harness/report/html.ts';
 import { markdown } from './harness/report/markdown.ts';
+import { overviewSvg } from './harness/report/overview.ts';
 import { parseResult } from './harness/result.ts';
 
 const perf = fileURLToPath(new URL('.', import.meta.url));
+const comparisonChart = fileURLToPath(new URL('../docs/comparison.svg', import.meta.url));
 const comparisonPage = fileURLToPath(new URL('../docs/comparison.md', import.meta.url));
+
+const keptReports = (): readonly string[] =>
+  readdirSync(perf).filter((name) => /^\d{4}-\d{2}-\d{2}-.*\.json$/.test(name));
 
 function read(file: string): string {
   try {
@@ -27,8 +32,8 @@ function read(file: string): string {
 const errorText = (error: Error): string =>
   error.message.replace(/^[A-Z]+: /, '').replace(/, \w+( '.*')?$/, '');
 
-const USAGE = `usage: npm run report -- FILE.json...     write FILE.md and FILE.html beside each
-       npm run comparison                write docs/comparison.md from the newest full report in perf/
+const USAGE = `usage: npm run report [-- FILE.json...]  write FILE.md and FILE.html beside each; none named: those in perf/
+       npm run comparison                write docs/comparison.md and .svg from the newest full report in perf/
 `;
 
 const args = process.argv.slice(2);
@@ -36,35 +41,29 @@ if (args.includes('--help') || args.includes('-h')) {
   process.stdout.write(USAGE);
   process.exit(0);
 }
-const wrong =
-  args.length === 0
-    ? 'no file named'
-    : args.find((arg) => arg.startsWith('-') && !(arg === '--comparison' && args.length === 1));
+const wrong = args.find((arg) => arg.startsWith('-') && !(arg === '--comparison' && args.length === 1));
 if (wrong !== undefined) {
-  process.stderr.write(
-    `report: ${wrong.startsWith('-') ? `unknown option ${wrong}` : wrong} (--help: usage)\n`,
-  );
+  process.stderr.write(`report: unknown option ${wrong} (--help: usage)\n`);
   process.exit(2);
 }
 try {
   if (args[0] === '--comparison') {
-    const results = readdirSync(perf)
-      .filter((name) => /^\d{4}-\d{2}-\d{2}-.*\.json$/.test(name))
-      .flatMap((name) => {
-        try {
-          return [{ name, result: parseResult(readFileSync(`${perf}${name}`, 'utf8'), name) }];
-        } catch (error) {
-          // Recordings of other instruments may lie there as well.
-          process.stderr.write(`${error instanceof Error ? error.message : error}: skipped\n`);
-          return [];
-        }
-      });
+    const results = keptReports().flatMap((name) => {
+      try {
+        return [{ name, result: parseResult(readFileSync(`${perf}${name}`, 'utf8'), name) }];
+      } catch (error) {
+        // Recordings of other instruments may lie there as well.
+        process.stderr.write(`${error instanceof Error ? error.message : error}: skipped\n`);
+        return [];
+      }
+    });
     const newest = newestReport(results);
     if (newest === null) throw new Error('perf/ has no report yet: scripts/iperf-harness.sh --json FILE');
     writeFileSync(comparisonPage, `${comparison(newest.result, newest.name)}\n`);
-    console.log(`docs/comparison.md: from perf/${newest.name}`);
+    writeFileSync(comparisonChart, overviewSvg(newest.result));
+    console.log(`docs/comparison.md, docs/comparison.svg: from perf/${newest.name}`);
   } else
-    for (const file of args) {
+    for (const file of args.length > 0 ? args : keptReports().map((name) => `${perf}${name}`)) {
       const result = parseResult(read(file), basename(file));
       const stem = file.replace(/\.json$/, '');
       const title = basename(stem);

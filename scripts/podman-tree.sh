@@ -74,7 +74,7 @@ keys=/usr/share/keyrings/debian-archive-keyring.gpg
 if [ "$suite" = sid ]; then
   # A mirror's copy may be older than the week for which the suite's Release file is valid; its signature is checked all the same.
   for each in sid experimental; do echo "deb [signed-by=$keys check-valid-until=no] $from $each main"; done >"$apt/sources.list"
-  # shellcheck disable=SC2086 # all on one line
+  # shellcheck disable=SC2086,SC2116 # echo puts all on one line
   printf 'Package: %s\nPin: release a=experimental\nPin-Priority: 990\n' "$(echo $from_experimental)" >"$apt/preferences"
 else
   echo "deb [signed-by=$keys] $from $suite main" >"$apt/sources.list"
@@ -89,7 +89,7 @@ fetch() {
   }
 }
 fetch update
-# shellcheck disable=SC2086 # one word per package
+# shellcheck disable=SC2086 # one word for each package
 fetch install -y --download-only $packages
 
 # at_least PACKAGE VERSION: is what was fetched as new as the tests need it?

@@ -52,6 +52,7 @@ test cmd socat               socat
 test cmd ncat                ncat
 test cmd dnsmasq             dnsmasq-base
 test cmd python3             python3-minimal
+test cmd shellcheck          shellcheck
 perf cmd pasta               passt
 perf cmd slirp4netns         slirp4netns
 '
@@ -97,7 +98,7 @@ if [ -n "$packages" ]; then
     exit 1
   fi
   echo "scripts/setup.sh: installing $packages" >&2
-  # shellcheck disable=SC2086 # one word per package
+  # shellcheck disable=SC2086 # one word for each package
   install_packages $packages || exit 1
   packages=$(missing)
   if [ -n "$packages" ]; then

@@ -13,5 +13,5 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 sh scripts/node.sh node_modules/vitest/vitest.mjs run --reporter=default --reporter=json --outputFile.json="$report" "$@"
 status=$?
-sh scripts/node.sh scripts/test-count.mjs "$report" "$status" || status=1
+sh scripts/node.sh scripts/test-count.ts "$report" "$status" || status=1
 exit "$status"

@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * Layers: a file imports only from its own layer or from layers left of it.
  *

@@ -3,8 +3,13 @@
  */
 import { parseArgs } from 'node:util';
 import { BOTH_MTUS, type Line, matches, matrix, type PlanOptions } from './matrix.ts';
-import type { Output } from './outputs.ts';
 import type { PeerKind } from './result.ts';
+
+/** A file to write the result to. */
+export interface Output {
+  readonly flag: '--json' | '--html';
+  readonly file: string;
+}
 
 /** A peer as it was asked for. */
 export interface PeerSpec {

@@ -5,13 +5,8 @@
 import { closeSync, constants, existsSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { UsageError } from './options.ts';
+import { type Output, UsageError } from './options.ts';
 import { say } from './progress.ts';
-
-export interface Output {
-  readonly flag: '--json' | '--html';
-  readonly file: string;
-}
 
 const REASONS: Readonly<Record<string, string>> = {
   ENOENT: 'no such directory',

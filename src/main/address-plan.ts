@@ -92,7 +92,7 @@ export function planNetwork(
   if (outbound !== undefined && !host.links.some((link) => link.name === outbound)) {
     const names = host.links.filter((l) => !l.loopback).map((l) => l.name);
     throw new UsageError(
-      `--outbound-interface ${outbound}: no such interface; write one of ${names.join(', ') || '(there is none)'}`,
+      `--outbound-interface ${outbound}: no such interface; write one of ${names.join(', ') || '(this host has none)'}`,
     );
   }
   if (settings.ipv6 && !settings.ipv4 && !host.hasIpv6) {
@@ -190,7 +190,7 @@ function planIpv6(settings: Settings, template: Template | undefined, forwardsDn
 function refuseEqual(guest: string, gateway: string): void {
   if (guest !== gateway) return;
   throw new UsageError(
-    `--address ${guest}: is the gateway's address as well; write --gateway with another one`,
+    `--address ${guest}: is also the gateway's address; add --gateway with another address`,
   );
 }
 

@@ -1,3 +1,4 @@
+// bundle: rare
 /** The API socket of a front end: requests from api-socket.ts, answers from api.ts. Loaded only where --api-socket is written. */
 import { strerror } from '../sys/libc.ts';
 import { Api, type ApiOptions, TOO_LARGE_REPLY } from './api.ts';

@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * A Unix stream socket that answers one JSON request a connection. A request ends where its first JSON value ends, with the client's
  * half of the connection, or at the first word that begins none; what comes behind it is not looked at. Nobody waits for anybody: a

@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * What slirp4netns's API socket is asked and answers, in every front end: JSON each way, one request a connection. Ports of the host
  * that lead inside are added, listed and removed while the engine runs. Changes are made one after the other. Beyond the original:

@@ -114,7 +114,9 @@ function parseTarget(operands: readonly string[]): AttachTarget {
     throw new UsageError('no namespace given; write a process id or the path of a network namespace');
   }
   if (rest.length > 0)
-    throw new UsageError(`${quoted(rest[0]!)}: one too many; write one process id or path, options first`);
+    throw new UsageError(
+      `${quoted(rest[0]!)}: unexpected argument; write one process id or path, after the options`,
+    );
   if (!/^[0-9]+$/.test(word)) return { path: word };
   const pid = Number(word);
   if (pid === 0 || pid > 0x7fff_ffff) throw new UsageError(`${word}: not a process id`);
@@ -122,7 +124,7 @@ function parseTarget(operands: readonly string[]): AttachTarget {
 }
 
 function missing(target: AttachTarget): string {
-  if (target.pid === undefined) return `${quoted(target.path)}: no such file, or not to be seen by this user`;
+  if (target.pid === undefined) return `${quoted(target.path)}: no such file, or this user may not see it`;
   return `${target.pid}: no such process, or not one of yours`;
 }
 

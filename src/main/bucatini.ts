@@ -1,3 +1,4 @@
+// bundle: front-end bucatini
 /**
  * Entry of the `bucatini` front end, started by bin/bucatini in the namespaces that the subcommand needs. Only what the
  * subcommand uses is loaded; the process ends with the status that the subcommand gives, 1 for errors of our own.
@@ -53,7 +54,7 @@ async function main(argv: readonly string[]): Promise<number> {
     const said = printText(command, parsed.kind);
     if (booted === undefined) return said;
     await said;
-    flushCompileCache(); // scripts/build.mjs fills it by this, and leave() would not
+    flushCompileCache(); // scripts/build.ts fills it by this, and leave() would not
     return leave(said);
   }
   const { settings, operands } = parsed;
@@ -118,7 +119,7 @@ async function ownVersion(): Promise<string> {
 
 function refuseOperands(operands: readonly string[]): void {
   if (operands.length > 0)
-    throw new Error(`${JSON.stringify(operands[0])}: takes no arguments; leave it out`);
+    throw new Error(`${JSON.stringify(operands[0])}: unexpected argument; leave it out`);
 }
 
 /** The subcommand's name in front of what went wrong in it. */

@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * `bucatini bug-report`: what a report of a fault needs to say, as one text to paste. Nothing that identifies people or their
  * networks is in it: addresses, names, paths and commands are left out, and an engine is looked at from outside, by /proc, and where its API socket
@@ -63,7 +64,7 @@ export async function bugReport(version: string, apiSockets: readonly string[]):
     const tried = ['', '/usr/libexec/podman/', '/usr/lib/podman/']
       .map((helpers) => spawnSync(`${helpers}${name}`, [option], { encoding: 'utf8', timeout: 5000 }))
       .find(({ error }) => error === undefined);
-    const line = tried === undefined ? 'not there' : tried.stdout.split('\n')[0]!;
+    const line = tried === undefined ? 'missing' : tried.stdout.split('\n')[0]!;
     out.push(row(name, withoutAddresses(line)));
   }
   out.push(row('security modules', read('/sys/kernel/security/lsm').trim() || 'unknown'));
@@ -77,7 +78,7 @@ export async function bugReport(version: string, apiSockets: readonly string[]):
   out.push('', '## Kernel settings', '');
   for (const path of SETTINGS) {
     const value = read(`/proc/sys/${path}`).trim().replace(/\s+/g, ' ');
-    out.push(row(path.replaceAll('/', '.'), value || 'not there'));
+    out.push(row(path.replaceAll('/', '.'), value || 'missing'));
   }
 
   const engines = runningEngines();
@@ -97,7 +98,7 @@ function switchLines(): string[] {
     state = withoutPaths((error as Error).message);
   }
   const found = podmanPasta();
-  let used = 'Podman does not tell';
+  let used = 'unknown: podman info does not say';
   if (found !== undefined) {
     let real = found;
     try {
@@ -109,7 +110,7 @@ function switchLines(): string[] {
       real === `${binDir}/pasta`
         ? 'ours'
         : existsSync(`${dirname(real)}/bucatini`)
-          ? 'of another bucatini'
+          ? "another bucatini's"
           : withoutPaths(found);
   }
   return [row('switch-over', state), row('pasta that Podman uses', used)];
@@ -121,7 +122,7 @@ async function statsLines(path: string): Promise<string[]> {
     const { counters, threads, histograms } = (await askApi(path, 'stats')) as EngineStats;
     return ['## Counters', '', countersText(counters, threads), histogramsText(histograms)];
   } catch (error) {
-    return ['## Counters', '', `not to be had: ${(error as Error).message}`, ''];
+    return ['## Counters', '', `not available: ${(error as Error).message}`, ''];
   }
 }
 
@@ -184,7 +185,7 @@ export function optionsText({ name, args }: Pick<RunningEngine, 'name' | 'args'>
     return `--${option.name} ${HARMLESS_VALUE.test(value) ? value : '…'}`;
   });
   const head = isPasta ? [] : [args[0] ?? ''];
-  return [...head, ...said, ...(error === undefined ? [] : ['(then words that it does not know)'])].join(' ');
+  return [...head, ...said, ...(error === undefined ? [] : ['(then unknown words)'])].join(' ');
 }
 
 const OWN_OPTIONS: readonly OptionShape[] = OPTIONS.map(({ name, short, value }) => ({

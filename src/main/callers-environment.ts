@@ -1,3 +1,4 @@
+// bundle: boot
 /**
  * The environment as our caller gave it, for COMMAND. The launchers set aside what a shell would drop or they would change, and what
  * would bend our Node (bin/launch.sh): BUCATINI_KEPT, an entry a line. Imports nothing: loaded before all else.

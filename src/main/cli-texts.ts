@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * Help, version and the options page, all from the option table. The build writes them into dist/texts, where the launcher
  * finds them (it prints them without starting Node), and docs/cli.md is the same table as Markdown.
@@ -18,49 +19,49 @@ export const COMMANDS: readonly CommandText[] = [
     operands: '[OPTIONS] [--] [COMMAND [ARG...]]',
     summary: 'Run a command in a new network namespace that reaches the outside.',
     about:
-      "Runs COMMAND (default: your shell) in a new user, network, PID and mount namespace with an interface, addresses, routes and a resolver. Needs no privileges. Ends with COMMAND and with its status (128+N when signal N killed it, 127 when it does not exist, 126 when it cannot be executed); bucatini's own errors give status 1.",
+      'Runs COMMAND (default: your shell) in a new user, network, PID and mount namespace with an interface, addresses, routes and a resolver. Needs no privileges. Inside you are root (user id 0), but only there: files that you make belong to you outside. Ends when COMMAND ends, with its status (128+N when signal N killed it, 127 when it does not exist, 126 when it cannot be executed). Errors of bucatini itself give status 1.',
   },
   {
     name: 'attach',
     operands: '[OPTIONS] PID | NETNS-PATH',
-    summary: 'Give a network namespace that exists its connection.',
+    summary: 'Connect an existing network namespace.',
     about:
-      'Connects the network namespace of process PID, or the one at NETNS-PATH, and stays until that namespace goes away or SIGTERM or SIGINT comes; the status is then 0. Prints "ready" on standard error once traffic flows.',
+      'Connects the network namespace of process PID, or the one at NETNS-PATH (for example /run/netns/NAME). Runs until that namespace is gone, or until SIGTERM or SIGINT; the status is then 0. Prints "ready" on standard error once traffic flows.',
   },
   {
     name: 'doctor',
     operands: '',
-    summary: 'Check what this host allows, with the remedy for what it does not.',
+    summary: 'Check what this host allows, and print a remedy for what is missing.',
     about:
-      'Tries each thing that bucatini needs and prints one line for each. The status is 1 when `bucatini run` cannot work here.',
+      'Tries everything that bucatini needs and prints one line per check: ok, note (works, but slower or with less) or FAIL, with the remedy. The status is 1 when `bucatini run` cannot work here.',
   },
   {
     name: 'selftest',
     operands: '',
-    summary: 'Make a small network of its own and send real traffic through it.',
+    summary: 'Build a small test network and send real traffic through bucatini.',
     about:
-      'Makes two network namespaces of its own (no root, nothing outside them is touched), starts `bucatini run` in one and servers in the other, then pings, resolves, downloads and uploads with checksums over IPv4 and IPv6 and measures the throughput. The status is 1 when a step failed.',
+      'Makes two network namespaces (this needs no root, and nothing outside them is touched), and starts `bucatini run` in one and servers in the other. Then it pings, resolves names, downloads and uploads with checksums over IPv4 and IPv6, and measures the throughput. The status is 1 when a step failed.',
   },
   {
     name: 'switch-over',
     operands: '',
-    summary: "Put our pasta in the stock one's place for this user's Podman and Buildah.",
+    summary: "Make this user's Podman and Buildah use bucatini's pasta and slirp4netns.",
     about:
-      'Links our launchers into XDG_DATA_HOME/bucatini/helpers (~/.local/share) and writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (~/.config), which makes Podman and Buildah look there first. Prints what it changed; a second time it changes nothing. What is there and was not written by it, or was edited since, is left alone and told, with status 1. Containers that run keep their network.',
+      "Links bucatini's pasta and slirp4netns into XDG_DATA_HOME/bucatini/helpers (default: ~/.local/share/bucatini/helpers). Writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (default: below ~/.config), which makes Podman and Buildah look there first. Prints each change; a second run changes nothing. A file or link that switch-over did not make, or that was edited since, is left alone; switch-over then says so and exits with status 1. Running containers keep their network.",
   },
   {
     name: 'switch-back',
     operands: '',
     summary: 'Undo switch-over.',
     about:
-      'Takes away exactly what switch-over made: the drop-in, the links, and the directories that it had to make and that are still empty. What was edited since is left alone and told, with status 1.',
+      'Removes exactly what switch-over made: the configuration file, the links, and those directories that it made and that are empty. A file that was edited since is left alone; switch-back then says so and exits with status 1. Works without Node, dist and node_modules.',
   },
   {
     name: 'bug-report',
     operands: '[API-SOCKET...]',
-    summary: 'Print what a report of a fault needs to say about this machine.',
+    summary: 'Print the facts about this machine that a bug report needs.',
     about:
-      'Prints versions, what `doctor` finds, settings of the kernel, and of each running engine of this user its options, age, memory, threads and descriptors. Addresses, names, paths and commands are left out, and nothing of what went through an engine is in it. Of an engine whose API socket is named its counters are in it too.',
+      'Prints versions, the result of `doctor`, kernel settings, and for each running `bucatini` and `pasta` of this user its options, age, memory, threads and descriptors. Leaves out addresses, names, paths, commands, and all data that went through. With API-SOCKET it also prints the counters of that engine.',
   },
 ];
 
@@ -73,7 +74,7 @@ export function overviewText(): string {
   return [
     'Usage: bucatini COMMAND [ARG...]',
     '',
-    'Gives a rootless network namespace real TCP, UDP, ICMP and DNS through ordinary sockets of the host.',
+    'User-mode network engine for rootless containers: connects a network namespace through ordinary sockets of the host.',
     '',
     ...lines,
     '',
@@ -101,9 +102,9 @@ export function cliMarkdown(): string {
   const out = [
     '# Command line',
     '',
-    '<!-- Made from src/main/options.ts by scripts/cli-docs.mjs; change the table there and run it again. -->',
+    '<!-- Made from src/main/options.ts by scripts/cli-docs.ts; change the table there and run it again. -->',
     '',
-    'Options come before the operands and end at the first word that is none, or at `--`. Values stand behind a space or `=`. A mistake is told in one line on standard error, with status 1.',
+    'Options come before the operands and end at the first word that is not an option, or at `--`. A value follows its option after a space (`--mtu 1500`, `-p 8080:80`), after `=` (`--mtu=1500`) or directly after a short name (`-p8080:80`). An error is one line on standard error, with status 1.',
   ];
   for (const command of COMMANDS) {
     out.push(

@@ -1,3 +1,4 @@
+// bundle: none
 /** docs/counters.md, from the tables of counters and histograms. */
 import { readFileSync } from 'node:fs';
 import { COUNTERS } from '../ring/counters.ts';
@@ -30,34 +31,34 @@ export function countersMarkdown(): string {
     table.map(({ name, unit, help }) => `| \`${name}\` | ${unit} | ${help} |`).join('\n');
   return `# Counters
 
-Written by \`scripts/cli-docs.mjs\` from \`src/ring/counters.ts\`, \`src/ring/histograms.ts\`, \`src/proto/drop.ts\` and
-\`src/workers/link/stage-drop.ts\`; a test compares.
+<!-- Written by \`scripts/cli-docs.ts\` from \`src/ring/counters.ts\`, \`src/ring/histograms.ts\`, \`src/proto/drop.ts\` and
+\`src/workers/link/stage-drop.ts\`; a test compares. -->
 
-\`--stats\` prints them when the engine ends: the sum over all packet threads and, where there are several, each thread's own. A counter
-that is 0 is left out. Every thread counts for itself with plain additions, so counting orders nothing and costs about a nanosecond.
+\`--stats\` prints these counters when the engine ends, summed over all packet threads; if there are several threads, also for each thread.
+Counters that are 0 are left out. Each thread has its own counters and adds to them without atomic operations, which costs about a nanosecond.
 
 | counter | unit | |
 |---|---|---|
 ${rows(COUNTERS)}
 
-Packets that are lost on the way are counted by cause as \`drop.CAUSE\`. What every kernel says on its link unasked (memberships,
-solicitations, mDNS) is for nobody but the link and counts above, not here: without a \`drop.\` line nothing was lost.
+A packet that is dropped is counted by its cause, as \`drop.CAUSE\`. Packets that every kernel sends to its link by itself (membership
+reports, solicitations, mDNS) are counted above and not here. So without a \`drop.\` line no packet was dropped for any of these causes.
 
 | cause | what was lost |
 |---|---|
 ${causeRows()}
 
-What is worth dividing:
+Useful quotients:
 
 | quotient | tells |
 |---|---|
-| \`bytesFromGuest\` / \`tapReads\`, \`bytesToGuest\` / \`tapWrites\` | bytes a system call on the TAP; near 65,000 for bulk TCP |
-| \`sockSendBytes\` / (\`sockSends\` - \`datagramSends\`), \`sockPeekBytes\` / \`sockPeeks\` | bytes a system call on stream sockets |
-| \`datagramSendBytes\` / \`datagramSends\`, \`datagramsToHost\` / \`datagramSends\`, \`datagramsToGuest\` / \`datagramRecvs\` | what batching of datagrams gains |
-| \`linkDescriptors\` / \`linkBatches\` | descriptors a publication: the batch size between stages |
-| \`wakes\` / \`linkBatches\` | how often a publication met a thread that slept (35 to 40 us until it is awake) |
-| \`sleeps\` / \`busyRounds\` | how often there was nothing left to do |
-| (\`cpuUserUs\` + \`cpuSystemUs\`) of a thread / frames or bytes of its stage | what the stage costs |
+| \`bytesFromGuest\` / \`tapReads\`, \`bytesToGuest\` / \`tapWrites\` | bytes per system call on the TAP; near 65,000 for bulk TCP |
+| \`sockSendBytes\` / (\`sockSends\` - \`datagramSends\`), \`sockPeekBytes\` / \`sockPeeks\` | bytes per system call on stream sockets |
+| \`datagramSendBytes\` / \`datagramSends\`, \`datagramsToHost\` / \`datagramSends\`, \`datagramsToGuest\` / \`datagramRecvs\` | bytes and datagrams per system call: the gain of batching |
+| \`linkDescriptors\` / \`linkBatches\` | descriptors per publication: the batch size between stages |
+| \`wakes\` / \`linkBatches\` | how often the receiving thread slept at a publication (it takes 35 to 40 us to wake up) |
+| \`sleeps\` / \`busyRounds\` | how often a thread ran out of work |
+| (\`cpuUserUs\` + \`cpuSystemUs\`) of a thread / frames or bytes of its stage | the cost of the stage |
 
 ## Distributions
 

@@ -1,3 +1,4 @@
+// bundle: process doctor-probe
 /** Runs as root of a fresh user and network namespace: makes a TAP as `run` does and says on standard output what came of it. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { openTap } from '../sys/tap.ts';

@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * `bucatini doctor`: each thing that bucatini needs or uses is tried, not guessed, and told in one line with its remedy.
  *
@@ -9,6 +10,7 @@ import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { kernelAtLeast } from '../sys/kernel-version.ts';
 import { findProgram } from './command.ts';
 import type { ProbeReport } from './doctor-probe.ts';
 import { tryFeatures } from './kernel-features.ts';
@@ -74,14 +76,10 @@ function checkPorts(): Finding {
 const KERNEL_FLOOR = [5, 3] as const; // pidfd_open(2)
 
 function checkKernel(): Finding {
-  const [major = 0, minor = 0] = release()
-    .split('.', 2)
-    .map((part) => Number.parseInt(part, 10));
-  if (major > KERNEL_FLOOR[0] || (major === KERNEL_FLOOR[0] && minor >= KERNEL_FLOOR[1]))
-    return ok('kernel', release());
+  if (kernelAtLeast(...KERNEL_FLOOR)) return ok('kernel', release());
   return note(
     'kernel',
-    `${release()} is older than ${KERNEL_FLOOR.join('.')}, with which nobody has tried this`,
+    `${release()}: bucatini is not tested on kernels older than ${KERNEL_FLOOR.join('.')}`,
   );
 }
 
@@ -119,9 +117,12 @@ const USERNS_SWITCHES = [
 
 function checkUserNamespaces(): Finding {
   const tried = spawnSync('unshare', ['-Ur', '-m', '--', '/bin/sh', '-c', ':'], { encoding: 'utf8' });
-  if (tried.status === 0) return ok('user namespaces', 'made one');
+  if (tried.status === 0) return ok('user namespaces', 'created one');
   if (spawnSync('unshare', ['-m', '--', '/bin/sh', '-c', ':']).status === 0) {
-    return note('user namespaces', 'refused, but this user may do without: COMMAND runs with its privileges');
+    return note(
+      'user namespaces',
+      'refused, but this user needs none: COMMAND runs with the privileges of this user',
+    );
   }
   const why = tried.stderr.trim().replaceAll('\n', ' ') || 'refused';
   for (const [path, off, remedy] of USERNS_SWITCHES) {
@@ -138,10 +139,10 @@ function checkUserNamespaces(): Finding {
 function checkTunDevice(): Finding {
   const path = '/dev/net/tun';
   if (!existsSync(path))
-    return fail(path, 'not there; as root: modprobe tun (in a container: --device /dev/net/tun)');
+    return fail(path, 'missing; as root: modprobe tun (in a container: --device /dev/net/tun)');
   try {
     accessSync(path, constants.R_OK | constants.W_OK);
-    return ok(path, 'may be opened');
+    return ok(path, 'can be opened');
   } catch {
     return fail(path, 'permission denied; as root: chmod 0666 /dev/net/tun');
   }
@@ -158,20 +159,17 @@ function checkTap(namespaces: string): Finding[] {
     return [fail('TAP', `the probe ended with status ${ran.status}: ${ran.stderr.trim().split('\n')[0]}`)];
   }
   if (report.error !== undefined) return [fail('TAP', report.error)];
-  const findings = [ok('TAP', 'made one in a namespace of its own')];
+  const findings = [ok('TAP', 'created one in a new namespace')];
   findings.push(
     report.vnetHeader && report.tso
       ? ok('offloads', 'vnet header, checksums and TCP segmentation (TSO4, TSO6)')
       : note(
           'offloads',
-          'no vnet header or no TSO in this kernel: each TCP segment is a frame of its own, much slower',
+          'this kernel has no vnet header or no TSO on a TAP: one frame for each TCP segment, much slower',
         ),
     report.uso
       ? ok('UDP offload', 'USO4, USO6')
-      : note(
-          'UDP offload',
-          'the TAP takes no USO (Linux 6.2 has it): one frame for each datagram, slower UDP',
-        ),
+      : note('UDP offload', 'no USO on a TAP (needs Linux 6.2): one frame for each datagram, slower UDP'),
   );
   if (report.sysctl !== undefined)
     findings.push(note('sysctls inside', `${report.sysctl}: IPv6 may take a second to start`));
@@ -183,7 +181,7 @@ function checkFeatures(): Finding[] {
   return [
     features.tcpPeekOffset
       ? ok('SO_PEEK_OFF', 'works on TCP')
-      : note('SO_PEEK_OFF', 'not on TCP sockets (Linux 6.10 has it): downloads are read twice, slower'),
+      : note('SO_PEEK_OFF', 'not on TCP sockets (needs Linux 6.10): downloads are read twice, slower'),
     features.udpSegment && features.udpGro
       ? ok('UDP batching', 'UDP_SEGMENT, UDP_GRO')
       : note(
@@ -203,8 +201,8 @@ function checkFeatures(): Finding[] {
 }
 
 function checkIpv6(): Finding {
-  if (!hasIpv6()) return note('IPv6', 'switched off on this host: IPv4 only inside');
-  return ok('IPv6', 'there');
+  if (!hasIpv6()) return note('IPv6', 'disabled on this host: only IPv4 inside');
+  return ok('IPv6', 'available');
 }
 
 function checkResolvers(): Finding {

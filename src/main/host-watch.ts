@@ -33,7 +33,10 @@ export class HostWatch {
         if (this.#monitor.drain()) onChange();
       } catch (error) {
         if (!(error instanceof SysError)) throw error;
-        log('warning', `the host's network has changed, but cannot be followed: ${error.message}`);
+        log(
+          'warning',
+          `the host's network has changed, but bucatini could not read the change: ${error.message}`,
+        );
       }
       const now = performance.now();
       const quiet = now - this.#lookedAt > 2 * this.#gapMs;

@@ -1,3 +1,4 @@
+// bundle: rare
 /** Optional kernel features, each tried on a socket of its own. */
 import {
   AF_INET,

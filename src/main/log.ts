@@ -1,16 +1,16 @@
+// bundle: boot
 /** What people read on standard error: one line per event, levels as in --log-level, no packet content. */
+import { LOG_LEVELS } from '../workers/log-levels.ts';
 import type { LogLevel } from './options.ts';
 import { put } from './output.ts';
-
-const LEVELS: readonly LogLevel[] = ['error', 'warning', 'info', 'debug'];
 
 export type Log = (level: LogLevel, text: string) => void;
 
 /** @param upTo  the least important level that is said */
 export function makeLog(upTo: LogLevel): Log {
-  const last = LEVELS.indexOf(upTo);
+  const last = LOG_LEVELS.indexOf(upTo);
   return (level, text) => {
-    if (LEVELS.indexOf(level) <= last) say(level === 'info' ? text : `${level}: ${text}`);
+    if (LOG_LEVELS.indexOf(level) <= last) say(level === 'info' ? text : `${level}: ${text}`);
   };
 }
 

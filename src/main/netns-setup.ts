@@ -10,7 +10,6 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import {
-  AF_INET,
   AF_INET6,
   CLONE_NEWNET,
   Errno,
@@ -169,10 +168,10 @@ function configureLink(
   }
   route.setLink(index, { mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
   const keeps = target.kind !== 'new';
-  if (ipv4 !== undefined) addDefaultRoute(route, index, AF_INET, ipv4, mac, keeps, notes);
+  if (ipv4 !== undefined) addDefaultRoute(route, index, 4, ipv4, mac, keeps, notes);
   if (ipv6 === undefined) return;
   try {
-    addDefaultRoute(route, index, AF_INET6, ipv6, mac, keeps, notes);
+    addDefaultRoute(route, index, 6, ipv6, mac, keeps, notes);
   } catch (error) {
     // A namespace of someone else's may have IPv6 switched off: IPv4 is still worth having.
     if (ipv4 === undefined || !(error instanceof SysError)) throw error;
@@ -184,7 +183,7 @@ function configureLink(
 function addDefaultRoute(
   route: RouteSocket,
   index: number,
-  family: typeof AF_INET | typeof AF_INET6,
+  family: 4 | 6,
   plan: Pick<Ipv4Plan, 'guest' | 'prefixLen' | 'gateway' | 'dns'>,
   mac: string,
   keeps: boolean,
@@ -193,18 +192,17 @@ function addDefaultRoute(
   const { guest, prefixLen, gateway, dns } = plan;
   route.addAddress(index, family, guest, prefixLen, { nodad: true });
   // The kernel takes a gateway only where a route already leads; IPv6 link-local ones it finds by themselves.
-  const reachable = samePrefix(gateway, guest, prefixLen) || (family === AF_INET6 && isLinkLocal(gateway));
+  const reachable = samePrefix(gateway, guest, prefixLen) || (family === 6 && isLinkLocal(gateway));
   if (!reachable) {
-    route.addRoute({ family, dst: gateway, prefixLen: family === AF_INET ? 32 : 128, oif: index });
+    route.addRoute({ family, dst: gateway, prefixLen: family === 4 ? 32 : 128, oif: index });
   }
   const inFront = keeps ? metricInFront(route, family) : undefined;
   if (inFront !== undefined) {
-    const name = family === AF_INET ? 'IPv4' : 'IPv6';
-    notes.push(`the namespace has an ${name} default route: it stays, and ours goes in front of it`);
+    notes.push(`the namespace has an IPv${family} default route: it stays, and ours goes in front of it`);
   }
   route.addRoute({
     family,
-    dst: family === AF_INET ? '0.0.0.0' : '::',
+    dst: family === 4 ? '0.0.0.0' : '::',
     prefixLen: 0,
     gateway,
     oif: index,
@@ -222,7 +220,7 @@ function addDefaultRoute(
 export function introduce(
   route: RouteSocket,
   index: number,
-  family: typeof AF_INET | typeof AF_INET6,
+  family: 4 | 6,
   addresses: readonly string[],
   mac: string,
 ): void {
@@ -241,7 +239,7 @@ export function introduce(
  * the same metric, and send a part of the connections by each; of IPv4 ones the newest is in front.
  * @returns undefined when it has none
  */
-function metricInFront(route: RouteSocket, family: typeof AF_INET | typeof AF_INET6): number | undefined {
+function metricInFront(route: RouteSocket, family: 4 | 6): number | undefined {
   const metrics = route
     .routes()
     .filter(
@@ -249,7 +247,7 @@ function metricInFront(route: RouteSocket, family: typeof AF_INET | typeof AF_IN
     )
     .map((r) => r.priority);
   if (metrics.length === 0) return undefined;
-  return Math.max(Math.min(...metrics) - 1, family === AF_INET ? 0 : 1);
+  return Math.max(Math.min(...metrics) - 1, family === 4 ? 0 : 1);
 }
 
 /**
@@ -278,7 +276,7 @@ export function hostNetwork(
   return {
     links,
     addresses: addresses.map((a) => ({
-      family: a.family === AF_INET6 ? 6 : 4,
+      family: a.family,
       linkIndex: a.index,
       address: a.address,
       prefixLen: a.prefixLen,
@@ -286,7 +284,7 @@ export function hostNetwork(
       usable:
         a.scope < RT_SCOPE_LINK &&
         (a.flags & unusable) === 0 &&
-        (a.family !== AF_INET6 || (a.flags & IFA_F_TEMPORARY) === 0),
+        (a.family !== 6 || (a.flags & IFA_F_TEMPORARY) === 0),
     })),
     routes: routes.flatMap((r) => {
       const hop = r.hops?.[0];
@@ -295,13 +293,13 @@ export function hostNetwork(
       const gateway = r.gateway ?? hop?.gateway;
       return [
         {
-          family: r.family === AF_INET6 ? (6 as const) : (4 as const),
+          family: r.family,
           linkIndex,
           destination: r.dst,
           prefixLen: r.prefixLen,
           metric: r.priority,
           // An IPv6 gateway of an IPv4 route (RFC 5549) means nothing to an IPv4 guest.
-          ...(gateway !== undefined && gateway.includes(':') === (r.family === AF_INET6) && { gateway }),
+          ...(gateway !== undefined && gateway.includes(':') === (r.family === 6) && { gateway }),
         },
       ];
     }),

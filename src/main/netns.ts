@@ -130,7 +130,7 @@ export class NetnsThread<Job extends SocketsInside, Made> extends Netns<Job, Mad
 /** The program of that worker. */
 export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetup<Job, Made>): void {
   const post = (message: NetnsMessage<Made>): void => parentPort!.postMessage(message);
-  // Without a parent this is only being compiled for the code cache (scripts/build.mjs).
+  // Without a parent this is only being compiled for the code cache (scripts/build.ts).
   parentPort?.once('message', async (job: Job) => {
     try {
       // Before the last step is told: nothing can be loaded behind the wall (wall.ts).

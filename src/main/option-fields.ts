@@ -34,4 +34,4 @@ export function fieldsOf<D extends object>(): Fields<D> {
 
 /** What --api-socket is, in `bucatini` and in `pasta`. */
 export const API_SOCKET_HELP =
-  'Socket on which ports can be published while running, and flows and counters read';
+  'Unix socket for requests while running: publish ports, list flows, read counters';

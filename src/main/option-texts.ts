@@ -1,3 +1,4 @@
+// bundle: rare
 /** What the texts made from option tables have in common: words for roff(7), wrapped lines, and the table that the launchers read. */
 import type { OptionShape } from './getopt.ts';
 
@@ -103,7 +104,7 @@ export function bashCompletionText(
     const reply = compgen === undefined ? [] : [`      COMPREPLY=($(compgen ${compgen} -- "$cur"))`];
     return [`    ${pattern})`, ...reply, '      return', '      ;;'].join('\n');
   });
-  return `# bash completion for ${name}; made from src/main/${name}/options.ts by scripts/cli-docs.mjs.
+  return `# bash completion for ${name}; made from src/main/${name}/options.ts by scripts/cli-docs.ts.
 _${name}() {
   local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]}
   case $prev in

@@ -5,11 +5,15 @@
  * An entry's `set` turns the text into a setting or throws a UsageError that says what to write instead; the parser puts the
  * option and the value in front. What depends on two options at once is in `checkTogether`.
  */
+
+import { LARGE_SLOT_BYTES, SMALL_SLOT_BYTES } from '../ring/layout.ts';
 import type { EnginePlan, ListenerPlan, PoolPlan } from '../workers/engine-plan.ts';
+import { LOG_LEVELS } from '../workers/log-levels.ts';
 import { API_SOCKET_HELP, fieldsOf } from './option-fields.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 import {
   type AddressWithPrefix,
+  DEFAULT_MTU,
   IPV4_MIN_MTU,
   IPV6_MIN_MTU,
   MAX_MTU,
@@ -86,9 +90,7 @@ export interface OptionSpec {
   readonly set?: (draft: Draft, text: string) => void;
 }
 
-export const DEFAULT_MTU = 65520;
 const MAX_SHARDS = 16;
-const LOG_LEVELS = ['error', 'warning', 'info', 'debug'] as const;
 const ENGINE: readonly CommandName[] = ['run', 'attach'];
 const ALL: readonly CommandName[] = COMMAND_NAMES;
 
@@ -99,7 +101,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: '--address',
     value: 'ADDR[/LEN]',
     group: 'Addresses',
-    help: 'Address inside, at most one per family; LEN is 24 (IPv4) or 64 (IPv6) unless written.',
+    help: 'Address inside, at most one per family. Without /LEN the prefix length is 24 (IPv4) or 64 (IPv6).',
     default: "the host's own address",
     repeatable: true,
     commands: ENGINE,
@@ -125,7 +127,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: '--dns',
     value: 'ADDR|none',
     group: 'Addresses',
-    help: 'Resolver that queries from inside are sent to, in order of use; none: do not forward DNS.',
+    help: 'Resolver for queries from inside; several are tried in order. none: do not forward DNS.',
     default: 'those in /etc/resolv.conf, followed when it changes',
     repeatable: true,
     commands: ENGINE,
@@ -138,7 +140,7 @@ export const OPTIONS: readonly OptionSpec[] = [
       }
       const { address } = parseAddress(text);
       if (address === '0.0.0.0' || address === '::')
-        throw new UsageError('is no resolver; write its address');
+        throw new UsageError('is not the address of a resolver; write for example 192.0.2.53');
       if (draft.dns?.length === 0) throw new UsageError('contradicts an earlier --dns none');
       draft.dns = [...(draft.dns ?? []), address];
     },
@@ -151,7 +153,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     default: "that of the host's interface, else tap0",
     commands: ENGINE,
     set: (draft, text) => {
-      if (text === 'lo') throw new UsageError('is taken by the loopback interface; write another name');
+      if (text === 'lo') throw new UsageError('is the name of the loopback interface; write another name');
       draft.interfaceName = parseInterfaceName(text);
     },
   },
@@ -183,7 +185,7 @@ export const OPTIONS: readonly OptionSpec[] = [
   {
     name: '--no-configure',
     group: 'Addresses',
-    help: 'Leave the interface inside down and without addresses, for a DHCP client or the kernel to configure it.',
+    help: 'Leave the interface inside down and without addresses: a DHCP client or the kernel inside configures it.',
     commands: ENGINE,
     set: fixed('configure', false),
   },
@@ -192,7 +194,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     short: '-p',
     value: '[ADDR:]PORT[-PORT][:PORT[-PORT]][/tcp|/udp]',
     group: 'Connections',
-    help: 'Accept connections on this port of the host, on all its addresses unless ADDR is given, and bring them to the (second) port inside; ranges of the same length on both sides. IPv6 addresses in brackets.',
+    help: 'Forward this port of the host to the second port inside, or to the same port if there is no second one. Listens on all addresses of the host unless ADDR is given; an IPv6 ADDR stands in brackets. Two ranges must have the same length. TCP unless /udp is given.',
     repeatable: true,
     commands: ENGINE,
     set: (draft, text) => {
@@ -203,14 +205,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: '--api-socket',
     value: 'PATH',
     group: 'Connections',
-    help: `${API_SOCKET_HELP} (docs/api.md). A socket that lies there is replaced.`,
+    help: `${API_SOCKET_HELP} (docs/api.md). A socket that is already at PATH is replaced.`,
     commands: ENGINE,
     set: parsed('apiSocket', parseSocketPath),
   },
   {
     name: '--splice',
     group: 'Connections',
-    help: "Bring what comes to published ports from the host's loopback inside socket to socket, past the TAP: faster, but inside it seems to come from the namespace's own address.",
+    help: "Forward connections from the host's loopback to published ports socket to socket, without the TAP. This is faster, but programs inside see the namespace's own address as the client.",
     commands: ENGINE,
     set: fixed('splice', true),
   },
@@ -218,7 +220,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: '--host-loopback',
     value: 'ADDR|none',
     group: 'Connections',
-    help: "Connections from inside to ADDR reach the host's 127.0.0.1 (::1 for an IPv6 ADDR). At most one per family. The gateway's address may be used.",
+    help: "Connections from inside to ADDR reach the host's 127.0.0.1 (::1 for an IPv6 ADDR). At most one per family; the gateway's address is allowed.",
     default: 'none',
     repeatable: true,
     commands: ENGINE,
@@ -236,7 +238,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: '--outbound-interface',
     value: 'NAME',
     group: 'Connections',
-    help: 'Host interface that connections leave by; addresses are taken from it too.',
+    help: 'Host interface that connections leave through. The addresses inside are copied from it too.',
     default: "the host's routing decides",
     commands: ENGINE,
     set: parsed('outboundInterface', parseInterfaceName),
@@ -245,7 +247,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: '--threads',
     value: 'auto|fused|pipeline[=N]',
     group: 'Engine',
-    help: `Placement of the packet stages on threads: all on one, or reader, N shards (1 to ${MAX_SHARDS}) and host I/O each on its own.`,
+    help: `Threads for the packets. fused: one thread does everything. pipeline: one thread reads, N threads (shards, 1 to ${MAX_SHARDS}) translate, one thread does host I/O.`,
     default: 'auto: by the number of processors',
     commands: ENGINE,
     set: parsed('threads', parseThreads),
@@ -254,7 +256,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: '--pool-size',
     value: 'MIB',
     group: 'Engine',
-    help: 'Packet memory in MiB, 8 to 1024; also bounds the number of connections. Unused memory is not touched.',
+    help: 'Packet memory in MiB, 8 to 1024. It also limits the number of connections. Memory is taken only when used.',
     default: '64',
     commands: ENGINE,
     set: parsed('poolMib', (text) => parseCount(text, 8, 1024, '64')),
@@ -263,7 +265,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: '--pcap',
     value: 'FILE',
     group: 'Diagnosis',
-    help: 'Write every frame, both directions, to FILE for tcpdump or Wireshark.',
+    help: 'Write every frame, in both directions, to FILE for tcpdump or Wireshark.',
     commands: ENGINE,
     set: (draft, text) => {
       if (text === '') throw new UsageError('is empty; write a file name');
@@ -273,7 +275,7 @@ export const OPTIONS: readonly OptionSpec[] = [
   {
     name: '--stats',
     group: 'Diagnosis',
-    help: 'Print counters and latency percentiles on standard error at the end.',
+    help: 'Print counters and latency percentiles on standard error when bucatini ends.',
     commands: ENGINE,
     set: fixed('stats', true),
   },
@@ -281,7 +283,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     name: '--log-level',
     value: 'LEVEL',
     group: 'Diagnosis',
-    help: `What to say on standard error: ${LOG_LEVELS.join(', ')}.`,
+    help: `Messages on standard error: ${LOG_LEVELS.join(', ')}. Each level includes those before it.`,
     default: 'warning for run, info for attach',
     commands: ENGINE,
     set: parsed('logLevel', (text) => parseChoice(text, LOG_LEVELS)),
@@ -382,16 +384,16 @@ function checkTogether(s: Settings): void {
     ['--host-loopback', s.hostLoopback4, s.hostLoopback6],
   ] as const) {
     if (!s.ipv4 && v4)
-      throw new UsageError(`${option} ${v4}: there is no IPv4 with --ipv6-only; leave one of them out`);
+      throw new UsageError(`${option} ${v4}: --ipv6-only leaves no IPv4; leave out one of the two options`);
     if (!s.ipv6 && v6)
-      throw new UsageError(`${option} ${v6}: there is no IPv6 with --ipv4-only; leave one of them out`);
+      throw new UsageError(`${option} ${v6}: --ipv4-only leaves no IPv6; leave out one of the two options`);
   }
   for (const [address, gateway] of [
     [s.address4?.address, s.gateway4],
     [s.address6?.address, s.gateway6],
   ] as const) {
     if (address !== undefined && address === gateway) {
-      throw new UsageError(`--gateway ${gateway}: is the address inside as well; write two different ones`);
+      throw new UsageError(`--gateway ${gateway}: is also the address inside; write two different addresses`);
     }
   }
   const clash = publishConflict(s.publish);
@@ -408,7 +410,8 @@ function setOnce<K extends keyof Draft>(
   value: NonNullable<Draft[K]>,
   family: number,
 ): void {
-  if (draft[key] !== undefined) throw new UsageError(`is the second for IPv${family}; write one per family`);
+  if (draft[key] !== undefined)
+    throw new UsageError(`is the second IPv${family} value; write one per family`);
   draft[key] = value;
 }
 
@@ -416,7 +419,7 @@ function parseThreads(text: string): Threads {
   if (text === 'auto' || text === 'fused') return { kind: text };
   if (text === 'pipeline') return { kind: 'pipeline', shards: 1 };
   const shards = /^pipeline=(.*)$/.exec(text)?.[1];
-  if (shards === undefined) throw new UsageError('not auto, fused, pipeline or pipeline=N');
+  if (shards === undefined) throw new UsageError('not one of auto, fused, pipeline, pipeline=N');
   return { kind: 'pipeline', shards: parseCount(shards, 1, MAX_SHARDS, 'pipeline=2') };
 }
 
@@ -445,8 +448,6 @@ function editDistance(a: string, b: string): number {
   return row[b.length]!;
 }
 
-const SMALL_SLOT_BYTES = 2048;
-const LARGE_SLOT_BYTES = 69632;
 const MAX_FLOWS = 131072;
 
 /** Three quarters of the bytes go to large slots (one per 64 KiB of bulk data in flight), a quarter to small ones. */

@@ -1,3 +1,4 @@
+// bundle: boot
 /**
  * Standard output and error, which are the caller's: other programs write there too, at the same open file. So
  *

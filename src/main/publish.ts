@@ -27,11 +27,14 @@ export function parsePublish(text: string): ListenerPlan {
     );
   }
   const proto = parts.proto ?? 'tcp';
-  if (proto !== 'tcp' && proto !== 'udp') throw new UsageError('the protocol after / is not tcp or udp');
+  if (proto !== 'tcp' && proto !== 'udp')
+    throw new UsageError('the protocol after / is neither tcp nor udp; write /tcp or /udp');
   const host = parseRange(parts.host!);
   const guest = parts.guest === undefined ? host : parseRange(parts.guest);
   if (guest.last - guest.first !== host.last - host.first)
-    throw new UsageError(`the ranges ${parts.host} and ${parts.guest} are not of the same length`);
+    throw new UsageError(
+      `the ranges ${parts.host} and ${parts.guest} differ in length; write two ranges of the same length`,
+    );
   const address = parts.v4 ?? parts.v6;
   return {
     proto,

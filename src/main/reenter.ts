@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * The second try when the launcher guessed wrong about user namespaces: a running Node cannot enter one (it has threads), so we
  * become nsenter or unshare, which becomes Node again, with the same process id and arguments. Once: the variable says so.

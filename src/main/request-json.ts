@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * JSON (RFC 8259) as slirp4netns reads requests, which is not quite what JSON.parse takes. Pure. Beyond the grammar:
  *

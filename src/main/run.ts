@@ -112,7 +112,10 @@ export async function run(
     } catch (error) {
       if (ending) await new Promise(() => {}); // a signal ended it, and us in a moment
       // Where parts of /proc are covered (containers) a new one cannot be mounted: COMMAND then sees ours.
-      log('warning', `no private /proc inside (${(error as Error).message})`);
+      log(
+        'warning',
+        `COMMAND sees the caller's /proc, as a new one cannot be mounted (${(error as Error).message})`,
+      );
       command = new Command({ ...options, mountProc: false });
       notes = await command.started;
     }

@@ -1,3 +1,4 @@
+// bundle: rare
 /** `--stats`: the engine's counters and measured distributions as tables on standard error. */
 import { build } from 'hdr-histogram-js';
 import type { EngineHandle, EngineHistogram, ThreadCounters } from '../workers/engine.ts';

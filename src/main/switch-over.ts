@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * `bucatini switch-over` and `switch-back`: our pasta and slirp4netns in the place of the stock ones for one user's Podman and
  * Buildah, and back.
@@ -124,19 +125,19 @@ export function switchOver(options: SwitchOptions): number {
   }
   for (const later of others.later)
     tell(
-      `note     ${later} sets helper_binaries_dir too and is read later by Podman 6, or by all: add "${places.helpers}" there in front`,
+      `note     ${later} also sets helper_binaries_dir and is read after ours (by Podman 6, or by every version): add "${places.helpers}" there in front`,
     );
   const found = options.podmanPasta?.();
   if (found !== undefined && found !== `${places.helpers}/pasta`) {
-    tell(`NOT YET  Podman finds ${found} all the same: podman info -f '{{.Host.Pasta.Executable}}'`);
+    tell(`NOT YET  Podman still uses ${found}; see podman info -f '{{.Host.Pasta.Executable}}'`);
     return 1;
   }
   if (found !== undefined) tell(`checked  podman info: ${found}`);
   else if (changes > 0) tell("see      podman info -f '{{.Host.Pasta.Executable}}'");
   tell(
     changes === 0
-      ? 'Nothing to do: Podman and Buildah of this user have our pasta already.'
-      : 'New containers of this user get their network from us; those that run keep theirs. Back: bucatini switch-back',
+      ? 'Nothing to do: Podman and Buildah of this user already use bucatini.'
+      : 'New containers of this user use bucatini; running ones keep their network. To undo: bucatini switch-back',
   );
   return 0;
 }
@@ -150,7 +151,7 @@ export function switchBack(options: SwitchOptions): number {
     (path) => ourLink(path, options.binDir) !== undefined,
   );
   if (present === undefined && links.length === 0) {
-    tell('Nothing to do: switch-over has not been here.');
+    tell('Nothing to do: switch-over is not in force.');
     return 0;
   }
   if (present !== undefined) {
@@ -170,24 +171,23 @@ export function switchBack(options: SwitchOptions): number {
     rmdirSync(path);
     tell(`removed  ${path}`);
   }
-  tell(
-    'New containers of this user get their network from the stock tools again; those that run keep theirs.',
-  );
+  tell('New containers of this user use the stock tools again; running ones keep their network.');
   return 0;
 }
 
 function placesOf({ env, uid }: Omit<SwitchOptions, 'tell'>): Places {
   const home = env.HOME ?? '';
-  if (!home.startsWith('/')) throw new UsageError(`HOME ${JSON.stringify(home)}: is no absolute path`);
+  if (!home.startsWith('/')) throw new UsageError(`HOME ${JSON.stringify(home)}: is not an absolute path`);
   const owner = statSync(home, { throwIfNoEntry: false })?.uid;
   if (owner === undefined) throw new UsageError(`HOME ${JSON.stringify(home)}: no such directory`);
   if (owner !== uid)
     throw new UsageError(
-      `HOME ${JSON.stringify(home)}: belongs to user ${owner}, not to us (${uid}); run this as the user whose containers are meant`,
+      `HOME ${JSON.stringify(home)}: belongs to user ${owner}, but this runs as user ${uid}; run it as the user whose containers are meant`,
     );
   const base = (name: string, fallback: string): string => {
     const value = env[name] || `${home}/${fallback}`; // empty means unset, XDG Base Directory Specification
-    if (!value.startsWith('/')) throw new UsageError(`${name} ${JSON.stringify(value)}: is no absolute path`);
+    if (!value.startsWith('/'))
+      throw new UsageError(`${name} ${JSON.stringify(value)}: is not an absolute path`);
     return value.replace(/\/+$/, '');
   };
   const config = `${base('XDG_CONFIG_HOME', '.config')}/containers`;
@@ -202,12 +202,13 @@ function placesOf({ env, uid }: Omit<SwitchOptions, 'tell'>): Places {
 /** The drop-in's text, undefined where there is none. @throws UsageError for one that is not as we wrote it */
 function ourDropIn(path: string): string | undefined {
   if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
-  if (!lstatSync(path).isFile()) throw new UsageError(`${path}: is not a file that we wrote; move it away`);
+  if (!lstatSync(path).isFile())
+    throw new UsageError(`${path}: is not a file that switch-over wrote; move it away`);
   const text = readFileSync(path, 'utf8');
   const digest = SIGNED.exec(text)?.[1];
-  if (digest === undefined) throw new UsageError(`${path}: was not written by us; move it away`);
+  if (digest === undefined) throw new UsageError(`${path}: was not written by switch-over; move it away`);
   if (digest !== sha256(text.replace(SIGNED, '')))
-    throw new UsageError(`${path}: was edited since we wrote it; move it away, then repeat`);
+    throw new UsageError(`${path}: was edited after switch-over wrote it; move it away, then repeat`);
   return text;
 }
 
@@ -220,7 +221,7 @@ function ourLink(path: string, binDir: string): string | undefined {
   const beside =
     existsSync(`${dirname(target)}/bucatini`) || !existsSync(target) || dirname(target) === binDir;
   if (target === '' || basename(target) !== basename(path) || !beside)
-    throw new UsageError(`${path}: is not a link that we made; move it away`);
+    throw new UsageError(`${path}: is not a link that switch-over made; move it away`);
   return target;
 }
 

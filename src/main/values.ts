@@ -10,6 +10,8 @@ export { IPV6_MIN_MTU };
 export const IPV4_MIN_MTU = 68;
 /** The most that a TAP takes: 65535 less the Ethernet header (Linux, drivers/net/tun.c). */
 export const MAX_MTU = 65521;
+/** Of `bucatini` and, as its original has it, `pasta`. */
+export const DEFAULT_MTU = 65520;
 
 /** Something the caller wrote that we cannot use. The message is one line and complete without a stack. */
 export class UsageError extends Error {

@@ -31,6 +31,8 @@ import {
   F_SETFD,
   F_SETFL,
   F_SETPIPE_SZ,
+  FIONBIO,
+  FIONREAD,
   IPPROTO_ICMP,
   IPPROTO_ICMPV6,
   IPPROTO_UDP,
@@ -51,8 +53,10 @@ import {
   PR_GET_NAME,
   PR_SET_DUMPABLE,
   PR_SET_NAME,
+  SIOCOUTQNSD,
   SOCK_DGRAM,
   SOCK_STREAM,
+  TIOCOUTQ,
 } from '../sys/constants.ts';
 import { checked, SysError } from '../sys/error.ts';
 import { findEventRings } from '../sys/event-rings.ts';
@@ -191,12 +195,8 @@ const PR_SET_VMA = 0x5356_4d41;
 const TCGETS = 0x5401;
 const TIOCGPGRP = 0x540f;
 const TIOCSPGRP = 0x5410;
-const TIOCOUTQ = 0x5411;
 const TIOCGWINSZ = 0x5413;
-const FIONREAD = 0x541b;
-const FIONBIO = 0x5421;
 const FIOCLEX = 0x5451;
-const SIOCOUTQNSD = 0x894b;
 const NEW_NAMESPACES =
   CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
 /** <linux/sched.h>: a thread shares memory, signal handlers and thread group. */
@@ -206,33 +206,159 @@ const THREAD = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD;
 const IORING_ENTER_GETEVENTS = 1; // <linux/io_uring.h>
 const SOCK_TYPE_MASK = 0xf; // <linux/net.h>
 
-/** Allowed whatever the arguments. Packets go by these: none runs the filter on kernels that keep a bitmap. */
-const PLAIN = {
-  data: 'read write readv writev pread64 pwrite64 preadv pwritev splice close lseek ftruncate fsync fdatasync fstat newfstatat statx',
-  sockets:
-    'bind listen connect accept accept4 shutdown getsockname getpeername setsockopt getsockopt sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg',
-  waiting: 'epoll_create1 epoll_ctl epoll_wait epoll_pwait poll ppoll eventfd2 pipe2 inotify_rm_watch',
-  memory: 'mmap mprotect pkey_mprotect pkey_alloc pkey_free munmap mremap madvise mincore brk membarrier',
-  threads:
-    'futex set_robust_list rseq set_tid_address exit exit_group sched_yield sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min getpriority getcpu',
-  signals: 'rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack rt_sigpending wait4 waitid restart_syscall',
-  clocks: 'clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time',
-  identity:
-    'getpid gettid getppid getuid geteuid getgid getegid getpgrp getpgid getsid getrusage times sysinfo uname getrandom getrlimit capget',
-} as const;
+/**
+ * Allowed whatever the arguments, and declared by src/sys (`@syscalls`): what the engine calls itself. Kernels that keep a bitmap of
+ * such calls never run the filter for packets.
+ */
+export const ENGINE_CALLS: readonly SyscallName[] = [
+  'read',
+  'write',
+  'readv',
+  'writev',
+  'pread64',
+  'splice',
+  'lseek',
+  'ftruncate',
+  'close',
+  'bind',
+  'listen',
+  'connect',
+  'accept4',
+  'shutdown',
+  'getsockname',
+  'getpeername',
+  'setsockopt',
+  'getsockopt',
+  'sendto',
+  'recvfrom',
+  'sendmsg',
+  'recvmsg',
+  'sendmmsg',
+  'recvmmsg',
+  'epoll_create1',
+  'epoll_ctl',
+  'epoll_wait',
+  'epoll_pwait',
+  'poll',
+  'eventfd2',
+  'pipe2',
+  'mmap',
+  'mprotect',
+  'rt_sigaction',
+  'rt_sigreturn',
+  'exit_group',
+  'sched_yield',
+  'clock_gettime',
+  'newfstatat',
+  'getpgrp',
+  'getpgid',
+  'gettid',
+  'capget',
+];
+
+/**
+ * Allowed whatever the arguments for Node, V8, libuv and the C library: who needs them, and which. No module of src/sys declares
+ * them; one that comes to be declared moves to ENGINE_CALLS.
+ */
+export const RUNTIME_CALLS: Readonly<Record<string, readonly SyscallName[]>> = {
+  "Node's files and streams: --pcap, the API's socket, standard output": [
+    'pwrite64',
+    'preadv',
+    'pwritev',
+    'fsync',
+    'fdatasync',
+    'fstat',
+    'statx',
+    'accept',
+    'ppoll',
+  ],
+  'a watch that the kernel has dropped, or that is closed': ['inotify_rm_watch'],
+  "V8's heap, compiled code and collector, malloc's arenas": [
+    'pkey_mprotect',
+    'pkey_alloc',
+    'pkey_free',
+    'munmap',
+    'mremap',
+    'madvise',
+    'mincore',
+    'brk',
+    'membarrier',
+  ],
+  'threads: locks, start and end, where the scheduler puts them': [
+    'futex',
+    'set_robust_list',
+    'rseq',
+    'set_tid_address',
+    'exit',
+    'getcpu',
+    'getpriority',
+    'sched_getaffinity',
+    'sched_getparam',
+    'sched_getscheduler',
+    'sched_get_priority_max',
+    'sched_get_priority_min',
+  ],
+  'signal handlers and ends of children': [
+    'rt_sigprocmask',
+    'sigaltstack',
+    'rt_sigpending',
+    'wait4',
+    'waitid',
+    'restart_syscall',
+  ],
+  'clocks, where the vDSO does not answer': [
+    'clock_getres',
+    'clock_nanosleep',
+    'nanosleep',
+    'gettimeofday',
+    'time',
+  ],
+  "Node's process and os modules": [
+    'getpid',
+    'getppid',
+    'getuid',
+    'geteuid',
+    'getgid',
+    'getegid',
+    'getsid',
+    'getrusage',
+    'times',
+    'sysinfo',
+    'uname',
+    'getrandom',
+    'getrlimit',
+  ],
+};
 
 /** Calls with paths: an empty root has nothing of that name, and libraries that look for optional files expect to hear so. */
-const PATHS =
-  'open openat2 creat stat lstat access faccessat faccessat2 readlink unlink getcwd getdents64 statfs rename renameat renameat2 mkdir mkdirat inotify_add_watch';
+const PATHS: readonly SyscallName[] = [
+  'open',
+  'openat2',
+  'creat',
+  'stat',
+  'lstat',
+  'access',
+  'faccessat',
+  'faccessat2',
+  'readlink',
+  'unlink',
+  'getcwd',
+  'getdents64',
+  'statfs',
+  'rename',
+  'renameat',
+  'renameat2',
+  'mkdir',
+  'mkdirat',
+  'inotify_add_watch',
+];
 
 /** The rules, by what they guard. @param eventRings  descriptors of those that may be entered */
 export function wallFilter(plan: WallPlan, eventRings: readonly number[] = rings, pid = process.pid): Filter {
   const rules = new Map<SyscallName, Rule>();
-  const put = (names: string, rule: Rule): void => {
-    for (const name of names.split(' ')) rules.set(name as SyscallName, rule);
-  };
-  for (const names of Object.values(PLAIN)) put(names, ALLOW);
-  put(PATHS, NOT_THERE);
+  const put = (name: SyscallName, rule: Rule): Map<SyscallName, Rule> => rules.set(name, rule);
+  for (const name of [ENGINE_CALLS, ...Object.values(RUNTIME_CALLS)].flat()) put(name, ALLOW);
+  for (const name of PATHS) put(name, NOT_THERE);
   const inDirectories = (fds: readonly number[], ...when: Extract<Rule, { when: unknown }>['when']): Rule =>
     fds.length === 0 ? NOT_THERE : { when: [{ arg: 0, oneOf: fds }, ...when], otherwise: Errno.ENOENT };
   const forReading = { arg: 2, mask: O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_PATH, equals: 0 };
@@ -294,7 +420,8 @@ export function wallFilter(plan: WallPlan, eventRings: readonly number[] = rings
     otherwise: Errno.EINVAL,
   });
   put('prlimit64', { when: [{ arg: 2, isNull: true }], otherwise: Errno.EPERM }); // limits may be read
-  put('sched_setscheduler setpriority sched_setaffinity sched_setparam', { errno: Errno.EPERM });
+  for (const name of ['sched_setscheduler', 'setpriority', 'sched_setaffinity', 'sched_setparam'] as const)
+    put(name, { errno: Errno.EPERM });
   put('tgkill', { when: [{ arg: 0, oneOf: [pid] }] }); // abort(3)
   // By number: when COMMAND has ended so does its chain, and we with it; the number is free for that time alone.
   if (plan.signals.length > 0) put('kill', { when: [{ arg: 0, oneOf: plan.signals }] });

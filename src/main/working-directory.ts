@@ -1,3 +1,4 @@
+// bundle: boot
 /**
  * A working directory that has been removed. Node's threads ask for its path as they boot, and die of ENOENT: so we leave it before
  * the first one, and COMMAND is put back by a descriptor. Loaded before anything else of a front end: imports nothing but Node's.

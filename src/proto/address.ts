@@ -38,6 +38,20 @@ export function addressSetIpv4(words: Uint32Array, w: number, ipv4: number): voi
   words[w + 3] = ipv4;
 }
 
+/** 0.0.0.0 or :: into words[w..w + 3]. */
+export function addressSetAny(words: Uint32Array, w: number, family: 4 | 6): void {
+  words[w] = 0;
+  words[w + 1] = 0;
+  words[w + 2] = family === 4 ? V4_MAPPED_WORD : 0;
+  words[w + 3] = 0;
+}
+
+/** 127.0.0.1 or ::1 into words[w..w + 3]. */
+export function addressSetLoopback(words: Uint32Array, w: number, family: 4 | 6): void {
+  addressSetAny(words, w, family);
+  words[w + 3] = family === 4 ? 0x7f00_0001 : 1;
+}
+
 /** Copy an address: four words from[f..f+3] to to[t..t+3]. */
 export function addressCopy(from: Uint32Array, f: number, to: Uint32Array, t: number): void {
   to[t] = from[f]!;
@@ -55,6 +69,16 @@ export function addressEqual(a: Uint32Array, aw: number, b: Uint32Array, bw: num
 /** Whether four words are ::ffff:a.b.c.d, which is how IPv4 addresses are kept. */
 export function isV4Mapped(words: Uint32Array, w: number): boolean {
   return words[w + 2] === V4_MAPPED_WORD && words[w + 1] === 0 && words[w] === 0;
+}
+
+/** The family of an address: 4 or 6. */
+export function familyOf(words: Uint32Array, w: number): 4 | 6 {
+  return isV4Mapped(words, w) ? 4 : 6;
+}
+
+/** Word offset of a family's address in an array that has one of each: IPv4 in words 0..3, IPv6 in 4..7. */
+export function familyAt(family: 4 | 6): number {
+  return family === 4 ? 0 : 4;
 }
 
 /** 127.0.0.0/8 or ::1. */

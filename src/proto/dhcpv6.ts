@@ -78,7 +78,7 @@ export function dhcpv6Check(pool: Uint8Array, at: number, bytes: number): number
   return 0;
 }
 
-/** Dhcpv6Type value. */
+/** Dhcpv6Message value. */
 export function dhcpv6Type(pool: Uint8Array, at: number): number {
   return pool[at]!;
 }

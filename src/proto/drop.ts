@@ -6,7 +6,7 @@
 export const Drop = {
   /** Fewer bytes than the fixed part of the header. */
   short: -1,
-  /** An EtherType that nobody here speaks. */
+  /** An EtherType other than IPv4, IPv6 and ARP. */
   ethType: -2,
   /** A VLAN tag: the guest's link has none. */
   vlan: -3,
@@ -24,7 +24,7 @@ export const Drop = {
   ipv6Extension: -9,
   /** A v4-mapped address or a multicast source on the wire. */
   ipv6Address: -10,
-  /** A fragment that is cut at no multiple of 8 or reaches past 65535. */
+  /** A fragment whose length is not a multiple of 8, or that reaches past 65535. */
   fragment: -11,
   /** A TCP header length below 20 bytes or beyond the segment. */
   tcpOffset: -12,
@@ -52,7 +52,7 @@ export const Drop = {
   ndpOption: -23,
   /** Not a BOOTREQUEST. */
   dhcpOp: -24,
-  /** A DHCP message of other hardware than Ethernet. */
+  /** A DHCP message for hardware other than Ethernet. */
   dhcpHardware: -25,
   /** No DHCP magic cookie behind the BOOTP fields. */
   dhcpMagic: -26,
@@ -68,7 +68,7 @@ export const Drop = {
   vnetHdrLen: -31,
   /** csumStart + csumOffset beyond the frame. */
   vnetCsum: -32,
-  /** No DHCPv6 message type that a client sends. */
+  /** A DHCPv6 message type that clients do not send. */
   dhcpv6Type: -33,
   /** An option past the end, or too short for what it holds. */
   dhcpv6Option: -34,

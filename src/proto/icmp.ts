@@ -11,7 +11,7 @@
  *
  * Invariant: once icmpCheck() === 0, the 8 bytes may be read unchecked.
  */
-import { readU16, readU32, writeU16, writeU32 } from './be.ts';
+import { readU16, writeU16, writeU32 } from './be.ts';
 import { checksumUpdate16, finishSum, onesSum } from './checksum.ts';
 import { Drop } from './drop.ts';
 
@@ -68,11 +68,6 @@ export function icmpEchoId(pool: Uint8Array, at: number): number {
 /** Sequence number of an echo message. */
 export function icmpEchoSeq(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 6);
-}
-
-/** The 32 bits after the checksum. */
-export function icmpInfo(pool: Uint8Array, at: number): number {
-  return readU32(pool, at + 4);
 }
 
 /** Give an echo message another ident, checksum adjusted (RFC 1624): ping sockets choose their own. */

@@ -87,11 +87,6 @@ export function ipv6HopLimit(pool: Uint8Array, at: number): number {
   return pool[at + 7]!;
 }
 
-/** Flow label, 20 bits. */
-export function ipv6FlowLabel(pool: Uint8Array, at: number): number {
-  return readU32(pool, at) & 0xfffff;
-}
-
 /**
  * Walk the extension headers to the upper layer, or to a fragment's data.
  *

@@ -78,21 +78,6 @@ export function ndpCheck(pool: Uint8Array, at: number, bytes: number, hopLimit: 
   return 0;
 }
 
-/**
- * Find the first option of a type in a message that ndpCheck has accepted.
- * @returns offset of the option's type byte from the message's start; 0 when there is none
- */
-export function ndpOptionAt(pool: Uint8Array, at: number, bytes: number, optionType: number): number {
-  let i = optionsOffset(pool[at]!);
-  while (i + 8 <= bytes) {
-    if (pool[at + i] === optionType) return i;
-    const optionBytes = pool[at + i + 1]! << 3;
-    if (optionBytes === 0 || i + optionBytes > bytes) return 0;
-    i += optionBytes;
-  }
-  return 0;
-}
-
 function linkLayerOptionWrite(pool: Uint8Array, at: number, type: number, mac: Uint8Array): number {
   pool[at] = type;
   pool[at + 1] = 1;

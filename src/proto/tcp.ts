@@ -75,11 +75,6 @@ export function tcpChecksum(pool: Uint8Array, at: number): number {
   return readU16(pool, at + tcpChecksumAt);
 }
 
-/** Urgent pointer; means something with TcpFlag.urg. */
-export function tcpUrgent(pool: Uint8Array, at: number): number {
-  return readU16(pool, at + 18);
-}
-
 /** What tcpOptions found; made once and filled again and again. */
 export interface TcpOptions {
   /** 0: none. */
@@ -118,9 +113,9 @@ export function newTcpOptions(): TcpOptions {
  * known option of the wrong length is skipped. Order follows RFC 9293 section 3.2: unknown kinds are passed over by length.
  * @param headerBytes  result of tcpHeaderBytes
  * @param out  filled; nothing of an earlier call remains except past sackCount
- * @returns 0 always: bad options are no reason to lose a segment
+ * Bad options are no reason to lose a segment, so there is no result.
  */
-export function tcpOptions(pool: Uint8Array, at: number, headerBytes: number, out: TcpOptions): number {
+export function tcpOptions(pool: Uint8Array, at: number, headerBytes: number, out: TcpOptions): void {
   out.mss = 0;
   out.wscale = -1;
   out.sackPermitted = false;
@@ -132,14 +127,14 @@ export function tcpOptions(pool: Uint8Array, at: number, headerBytes: number, ou
   let i = at + TCP_MIN_BYTES;
   while (i < end) {
     const kind = pool[i]!;
-    if (kind === TcpOption.end) return 0;
+    if (kind === TcpOption.end) return;
     if (kind === TcpOption.nop) {
       i++;
       continue;
     }
-    if (i + 1 >= end) return 0;
+    if (i + 1 >= end) return;
     const optionBytes = pool[i + 1]!;
-    if (optionBytes < 2 || i + optionBytes > end) return 0;
+    if (optionBytes < 2 || i + optionBytes > end) return;
     switch (kind) {
       case TcpOption.mss:
         if (optionBytes === 4) out.mss = readU16(pool, i + 2);
@@ -173,7 +168,6 @@ export function tcpOptions(pool: Uint8Array, at: number, headerBytes: number, ou
     }
     i += optionBytes;
   }
-  return 0;
 }
 
 /**

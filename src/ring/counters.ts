@@ -66,7 +66,7 @@ const TABLE = {
   tcpZeroWindow: ['events', 'Times that the guest closed its receive window'],
   tcpMssLowered: [
     'events',
-    'Times that a router inside said that TCP segments are too long for a link behind it',
+    'Times that a router inside reported (by ICMP) that TCP segments are too long for a link behind it',
   ],
   udpFlows: ['flows', 'UDP flows opened'],
   pingFlows: ['flows', 'ICMP echo flows opened'],
@@ -78,7 +78,7 @@ const TABLE = {
   icmpErrorsToGuest: ['datagrams', 'ICMP errors sent to the guest'],
   groupReports: [
     'datagrams',
-    'Multicast memberships that the guest told its link (IGMP, MLD); every kernel does, and nobody else is on it: nothing is lost',
+    'Multicast membership reports of the guest (IGMP, MLD); every kernel sends them, and nobody else is on its link: nothing is lost',
   ],
   discoveryUnanswered: [
     'datagrams',
@@ -86,7 +86,7 @@ const TABLE = {
   ],
   linkLocalDatagrams: [
     'datagrams',
-    'UDP datagrams to groups of the link (mDNS, LLMNR), on which nobody else is: nothing is lost',
+    'UDP datagrams to link-local multicast groups (mDNS, LLMNR); nobody else is on the link: nothing is lost',
   ],
   // host-io
   sockSends: ['calls', 'Send calls on host sockets'],
@@ -98,10 +98,10 @@ const TABLE = {
   sockConsumeBytes: ['bytes', 'Acknowledged stream bytes dropped from host sockets'],
   sockOpened: ['events', 'Host sockets opened or accepted'],
   sockClosed: ['events', 'Host sockets closed'],
-  portsClosedByGuest: ['flows', 'UDP flows that ended because the guest said that its port is closed'],
+  portsClosedByGuest: ['flows', 'UDP flows that ended because the guest answered that its port is closed'],
   datagramsReconnected: [
     'flows',
-    "UDP and ping flows that got another source address, as the host's network had changed",
+    "UDP and ping flows that got another source address because the host's network changed",
   ],
   datagramsToHost: ['datagrams', 'Datagrams sent to the host network'],
   datagramsToGuest: ['datagrams', 'Datagrams received from the host network'],
@@ -111,12 +111,12 @@ const TABLE = {
   ],
   tcpOpensPutOff: [
     'connections',
-    'SYNs of the container dropped for want of descriptors or memory: it sends them again',
+    'SYNs of the guest dropped for want of descriptors or memory: it sends them again',
   ],
   emfile: ['events', 'Sockets not opened for want of file descriptors'],
   connectsGaveWay: [
     'connections',
-    'Connections of the container given up before the peer answered, oldest first, for want of file descriptors',
+    'Connections of the guest given up before the peer answered, oldest first, for want of file descriptors',
   ],
   datagramSends: ['calls', 'Send calls that carried datagrams; sockSends counts them too'],
   datagramSendBytes: ['bytes', 'Datagram bytes that host sockets took'],
@@ -130,8 +130,8 @@ const TABLE = {
   epollEvents: ['events', 'Events that waits brought'],
   wakes: ['events', 'Doorbells rung for a sleeping thread'],
   sleeps: ['events', 'Times that a thread went to sleep'],
-  shortLooks: ['events', 'Times that a thread looked for 20 or 60 µs before it slept'],
-  shortLooksPaid: ['events', 'Of these, times that something came'],
+  shortLooks: ['events', 'Times that a thread polled for 20 or 60 µs before it slept'],
+  shortLooksPaid: ['events', 'Of these, times that work arrived meanwhile'],
   cpuUserUs: ['us', 'Processor time of the packet threads in user mode, as of the last second'],
   cpuSystemUs: ['us', 'Processor time of the packet threads in the kernel, as of the last second'],
   // splice
@@ -140,8 +140,8 @@ const TABLE = {
   spliceDatagrams: ['datagrams', 'UDP datagrams taken past the TAP'],
   pcapLost: ['frames', 'Frames that could not be written to the file of --pcap'],
   // impairment (test door)
-  lostFromGuest: ['frames', 'Frames from the guest lost on purpose'],
-  lostToGuest: ['frames', 'Frames to the guest lost on purpose'],
+  lostFromGuest: ['frames', 'Frames from the guest dropped on purpose, in tests'],
+  lostToGuest: ['frames', 'Frames to the guest dropped on purpose, in tests'],
 } as const satisfies Record<string, readonly [CounterInfo['unit'], string]>;
 
 export type CounterName = keyof typeof TABLE;

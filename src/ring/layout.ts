@@ -173,11 +173,6 @@ export function ringSlotsAt(layout: Layout, ring: number): number {
   return layout.ringSlotsAt + ring * layout.ringDescriptors * DESC_BYTES;
 }
 
-/** Byte offset of a thread's counter block. */
-export function counterBlockAt(layout: Layout, block: number): number {
-  return layout.countersAt + block * layout.counterBlockBytes;
-}
-
 /** Byte offset of a thread's log ring: int32 head and int32 dropped at +0, int32 tail at +LINE_BYTES, bytes from +2 lines. */
 export function logRingAt(layout: Layout, thread: number): number {
   return layout.logAt + thread * (LOG_CONTROL_BYTES + layout.logBytes);

@@ -49,7 +49,3 @@ export function keepCapabilities(kept: readonly number[]): number {
   const left = permitted & kept.reduce((set, capability) => set | (1n << BigInt(capability)), 0n);
   return capset({ effective: left, permitted: left, inheritable: 0n });
 }
-
-/** Whether a set has a capability. */
-export const hasCapability = (set: bigint, capability: number): boolean =>
-  ((set >> BigInt(capability)) & 1n) === 1n;

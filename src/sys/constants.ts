@@ -129,9 +129,6 @@ export const AT_EMPTY_PATH = 0x1000;
 export const SPLICE_F_MOVE = 1;
 export const SPLICE_F_NONBLOCK = 2;
 
-// <linux/memfd.h>
-export const MFD_CLOEXEC = 1;
-
 // <linux/eventfd.h>
 export const EFD_NONBLOCK = O_NONBLOCK;
 export const EFD_CLOEXEC = O_CLOEXEC;
@@ -223,9 +220,7 @@ export const TCP_NODELAY = 1;
 export const TCP_KEEPIDLE = 4;
 export const TCP_KEEPINTVL = 5;
 export const TCP_KEEPCNT = 6;
-export const TCP_INFO = 11;
 export const TCP_CONGESTION = 13;
-export const TCP_ESTABLISHED = 1;
 
 // <linux/udp.h>
 export const SOL_UDP = 17;
@@ -389,7 +384,6 @@ export const CLONE_NEWNET = 0x4000_0000;
 // <linux/nsfs.h>
 export const NS_GET_USERNS = 0xb701;
 export const NS_GET_NSTYPE = 0xb703;
-export const NS_GET_OWNER_UID = 0xb704;
 
 // <linux/mount.h> (glibc: <sys/mount.h>)
 export const MS_RDONLY = 1;
@@ -442,6 +436,4 @@ export const SYS_capget = arm64 ? 90 : 125;
 export const SYS_capset = arm64 ? 91 : 126;
 export const SYS_gettid = arm64 ? 178 : 186;
 export const SYS_seccomp = arm64 ? 277 : 317;
-export const SYS_pidfd_send_signal = 424;
 export const SYS_pidfd_open = 434;
-export const SYS_pidfd_getfd = 438;

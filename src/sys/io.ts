@@ -1,7 +1,7 @@
 /**
  * Descriptors: reading, writing, pipes, eventfds, flags; and giving the processor up. Hot: every wrapper takes numbers, allocates nothing, and
  * returns the call's result or -errno.
- * @syscalls read write readv writev pread64 lseek ftruncate close fcntl dup3 pipe2 splice eventfd2 ioctl memfd_create sched_yield
+ * @syscalls read write readv writev pread64 lseek ftruncate close fcntl dup3 pipe2 splice eventfd2 ioctl sched_yield
  */
 import type { NativeAddress } from '../units.ts';
 import { F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK } from './constants.ts';
@@ -31,7 +31,6 @@ const cSplice = libc<[N, N, N, N, N, N]>('splice', 'intptr_t', [
 const cEventfd = libc<[N, N]>('eventfd', 'int', ['uint32_t', 'int']);
 const cIoctl = libc<[N, N, N]>('ioctl', 'int', ['int', 'unsigned long', 'uintptr_t']);
 const cSchedYield = libc<[]>('sched_yield', 'int', []);
-const cMemfdCreate = libc<[string, N]>('memfd_create', 'int', ['const char *', 'uint32_t']);
 
 /** Words 0-1: the counter that eventfdWrite adds (1). Words 2-3: where eventfdDrain reads to. Word 4: ioctl result. */
 const scratch = new NativeBuffer(32);
@@ -191,12 +190,6 @@ export function ioctlReadInt(fd: number, request: number): number {
 export function ioctlWriteInt(fd: number, request: number, value: number): number {
   scratch.i32[INT_WORD] = value;
   const r = cIoctl(fd, request, scratch.address + INT_AT);
-  return r < 0 ? failed() : r;
-}
-
-/** An unnamed file in memory. Cold. */
-export function memfdCreate(name: string, flags: number): number {
-  const r = cMemfdCreate(name, flags);
   return r < 0 ? failed() : r;
 }
 

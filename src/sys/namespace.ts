@@ -3,8 +3,8 @@
  * which Node always has. Cold; results or -errno, for `checked()` (error.ts) where the caller wants an exception.
  * @syscalls unshare setns ioctl
  */
-import { NS_GET_NSTYPE, NS_GET_OWNER_UID, NS_GET_USERNS } from './constants.ts';
-import { ioctl, ioctlReadInt } from './io.ts';
+import { NS_GET_NSTYPE, NS_GET_USERNS } from './constants.ts';
+import { ioctl } from './io.ts';
 import { failed, libc } from './libc.ts';
 
 type N = number;
@@ -31,11 +31,4 @@ export function namespaceOwner(fd: number): number {
 /** CLONE_NEW* of the namespace that fd stands for, or -errno (-ENOTTY: no namespace). */
 export function namespaceType(fd: number): number {
   return ioctl(fd, NS_GET_NSTYPE, 0);
-}
-
-/** User id, in the caller's user namespace, of the maker of the user namespace fd stands for, or -errno. */
-export function namespaceOwnerUid(fd: number): number {
-  const r = ioctlReadInt(fd, NS_GET_OWNER_UID);
-  // The uid is a u32: 2^31 and above come back negative, and no errno is that large.
-  return r < -4095 ? r >>> 0 : r;
 }

@@ -22,7 +22,7 @@ import { SysError } from './error.ts';
 
 // ---- what callers see -----------------------------------------------------------------------------------------
 
-export type Family = typeof k.AF_INET | typeof k.AF_INET6;
+export type Family = 4 | 6;
 
 export interface LinkInfo {
   index: number;
@@ -43,7 +43,6 @@ export interface LinkInfo {
 }
 
 export interface AddressInfo {
-  /** AF_INET or AF_INET6. */
   family: Family;
   address: string;
   prefixLen: number;
@@ -201,11 +200,11 @@ function textOf(u8: Uint8Array, attributes: Attributes, type: number): string {
 const words = new Uint32Array(4);
 
 /** Bytes of an address: 4 or 16. */
-const addressBytes = (family: Family): number => (family === k.AF_INET ? 4 : 16);
+const addressBytes = (family: Family): number => (family === 4 ? 4 : 16);
 
-/** An address as text; of AF_INET6 a v4-mapped one remains an IPv6 address. */
+/** An address as text; of family 6 a v4-mapped one remains an IPv6 address. */
 function addressTextAt(u8: Uint8Array, at: number, family: Family): string {
-  if (family === k.AF_INET) return ipv4Text(readU32(u8, at));
+  if (family === 4) return ipv4Text(readU32(u8, at));
   addressRead(u8, at, words, 0);
   return ipv6Text(words, 0);
 }
@@ -216,7 +215,14 @@ function addressOf(u8: Uint8Array, attributes: Attributes, type: number, family:
   return addressTextAt(u8, range[0], family);
 }
 
-const isFamily = (family: number): family is Family => family === k.AF_INET || family === k.AF_INET6;
+/** AF_* of a family. */
+const afOf = (family: Family): number => (family === 4 ? k.AF_INET : k.AF_INET6);
+
+/** Family of an AF_*; undefined for those that we do not know. */
+function familyOf(af: number): Family | undefined {
+  if (af === k.AF_INET) return 4;
+  return af === k.AF_INET6 ? 6 : undefined;
+}
 
 /** RTM_NEWLINK's payload. Throws when it is too short. */
 export function parseLink(u8: Uint8Array, at: number, endAt: number): LinkInfo {
@@ -243,8 +249,8 @@ export function parseLink(u8: Uint8Array, at: number, endAt: number): LinkInfo {
 /** RTM_NEWADDR's payload; undefined for families we do not know. */
 export function parseAddress(u8: Uint8Array, at: number, endAt: number): AddressInfo | undefined {
   if (endAt - at < IFADDRMSG_BYTES) throw malformed('short ifaddrmsg');
-  const family = u8[at]!;
-  if (!isFamily(family)) return undefined;
+  const family = familyOf(u8[at]!);
+  if (family === undefined) return undefined;
   const attributes = netlinkAttributes(u8, at + IFADDRMSG_BYTES, endAt);
   // IFA_ADDRESS is the peer's on point-to-point links; IFA_LOCAL, where present, is ours.
   const address =
@@ -268,8 +274,8 @@ function gatewayOf(u8: Uint8Array, attributes: Attributes, family: Family): stri
   // struct rtvia: family u16, address. An IPv6 gateway of an IPv4 route, RFC 5549.
   const via = attributes.get(k.RTA_VIA);
   if (via === undefined || via[1] - via[0] < 2) return undefined;
-  const viaFamily = viewOf(u8).getUint16(via[0], true);
-  if (!isFamily(viaFamily) || via[1] - via[0] !== 2 + addressBytes(viaFamily)) return undefined;
+  const viaFamily = familyOf(viewOf(u8).getUint16(via[0], true));
+  if (viaFamily === undefined || via[1] - via[0] !== 2 + addressBytes(viaFamily)) return undefined;
   return addressTextAt(u8, via[0] + 2, viaFamily);
 }
 
@@ -293,13 +299,13 @@ function parseHops(u8: Uint8Array, at: number, endAt: number, family: Family): R
 /** RTM_NEWROUTE's payload; undefined for families we do not know and for cached clones. */
 export function parseRoute(u8: Uint8Array, at: number, endAt: number): RouteInfo | undefined {
   if (endAt - at < RTMSG_BYTES) throw malformed('short rtmsg');
-  const family = u8[at]!;
+  const family = familyOf(u8[at]!);
   const flags = viewOf(u8).getUint32(at + 8, true);
-  if (!isFamily(family) || (flags & k.RTM_F_CLONED) !== 0) return undefined;
+  if (family === undefined || (flags & k.RTM_F_CLONED) !== 0) return undefined;
   const attributes = netlinkAttributes(u8, at + RTMSG_BYTES, endAt);
   const route: RouteInfo = {
     family,
-    dst: addressOf(u8, attributes, k.RTA_DST, family) ?? (family === k.AF_INET ? '0.0.0.0' : '::'),
+    dst: addressOf(u8, attributes, k.RTA_DST, family) ?? (family === 4 ? '0.0.0.0' : '::'),
     prefixLen: u8[at + 1]!,
     table: u32Of(u8, attributes, k.RTA_TABLE) ?? u8[at + 4]!,
     protocol: u8[at + 5]!,
@@ -430,24 +436,24 @@ export class NetlinkRequest {
     return this;
   }
 
-  addressHeader(family: number, prefixLen: number, flags: number, scope: number, index: number): this {
+  addressHeader(af: number, prefixLen: number, flags: number, scope: number, index: number): this {
     const at = this.#room(IFADDRMSG_BYTES);
-    this.u8.set([family, prefixLen, flags, scope], at);
+    this.u8.set([af, prefixLen, flags, scope], at);
     this.#dv.setUint32(at + 4, index, true);
     return this;
   }
 
   /** struct ndmsg: family u8, pad u8 u16, interface s32, state u16, flags u8, type u8. */
-  neighbourHeader(family: number, index: number, state: number): this {
+  neighbourHeader(af: number, index: number, state: number): this {
     const at = this.#room(NDMSG_BYTES);
-    this.u8.set([family, 0, 0, 0], at);
+    this.u8.set([af, 0, 0, 0], at);
     this.#dv.setInt32(at + 4, index, true);
     this.#dv.setUint16(at + 8, state, true);
     return this;
   }
 
   routeHeader(
-    family: number,
+    af: number,
     dstLen: number,
     table: number,
     protocol: number,
@@ -457,7 +463,7 @@ export class NetlinkRequest {
     tos = 0,
   ): this {
     const at = this.#room(RTMSG_BYTES);
-    this.u8.set([family, dstLen, 0, tos, table, protocol, scope, type], at);
+    this.u8.set([af, dstLen, 0, tos, table, protocol, scope, type], at);
     this.#dv.setUint32(at + 8, flags, true);
     return this;
   }
@@ -516,7 +522,7 @@ export function addressRequest(
   scope = 0,
 ): NetlinkRequest {
   return new NetlinkRequest(type, k.NLM_F_REQUEST | k.NLM_F_ACK | flags)
-    .addressHeader(family, prefixLen, 0, scope, index)
+    .addressHeader(afOf(family), prefixLen, 0, scope, index)
     .bytes(k.IFA_LOCAL, addressFor(family, text))
     .bytes(k.IFA_ADDRESS, addressFor(family, peer));
 }
@@ -530,16 +536,16 @@ export function neighbourRequest(
   mac: string,
 ): NetlinkRequest {
   return new NetlinkRequest(k.RTM_NEWNEIGH, k.NLM_F_REQUEST | k.NLM_F_ACK | flags)
-    .neighbourHeader(family, index, k.NUD_STALE)
+    .neighbourHeader(afOf(family), index, k.NUD_STALE)
     .bytes(k.NDA_DST, addressFor(family, text))
     .bytes(k.NDA_LLADDR, macFor(mac));
 }
 
 /** Bytes of an address. @throws RangeError when it is none of the family */
 export function addressFor(family: Family, text: string): Uint8Array {
-  const isV6 = family === k.AF_INET6;
+  const isV6 = family === 6;
   if (text.includes(':') !== isV6 || !addressParse(text, words, 0))
-    throw new RangeError(`"${text}" is not an ${isV6 ? 'IPv6' : 'IPv4'} address`);
+    throw new RangeError(`"${text}" is not an IPv${family} address`);
   const bytes = new Uint8Array(16);
   addressWrite(bytes, 0, words, 0);
   // An IPv4 address is the end of the v4-mapped one.
@@ -549,11 +555,11 @@ export function addressFor(family: Family, text: string): Uint8Array {
 /** RTM_NEWROUTE or RTM_DELROUTE. @param flags  NLM_F_* besides REQUEST and ACK */
 export function routeRequest(type: number, flags: number, route: RouteSpec): NetlinkRequest {
   const { family, gateway } = route;
-  const onLinkScope = family === k.AF_INET && gateway === undefined ? k.RT_SCOPE_LINK : k.RT_SCOPE_UNIVERSE;
+  const onLinkScope = family === 4 && gateway === undefined ? k.RT_SCOPE_LINK : k.RT_SCOPE_UNIVERSE;
   const table = route.table ?? k.RT_TABLE_MAIN;
   const deletes = type === k.RTM_DELROUTE;
   const request = new NetlinkRequest(type, k.NLM_F_REQUEST | k.NLM_F_ACK | flags).routeHeader(
-    family,
+    afOf(family),
     route.prefixLen,
     table < 256 ? table : k.RT_TABLE_UNSPEC,
     deletes ? k.RTPROT_UNSPEC : k.RTPROT_BOOT,
@@ -564,9 +570,8 @@ export function routeRequest(type: number, flags: number, route: RouteSpec): Net
   if (table >= 256) request.word(k.RTA_TABLE, table);
   if (route.prefixLen > 0) request.bytes(k.RTA_DST, addressFor(family, route.dst));
   if (gateway !== undefined) {
-    const isV6 = gateway.includes(':');
-    if (isV6 === (family === k.AF_INET6)) request.bytes(k.RTA_GATEWAY, addressFor(family, gateway));
-    else request.bytes(k.RTA_VIA, Uint8Array.of(k.AF_INET6, 0, ...addressFor(k.AF_INET6, gateway)));
+    if (gateway.includes(':') === (family === 6)) request.bytes(k.RTA_GATEWAY, addressFor(family, gateway));
+    else request.bytes(k.RTA_VIA, Uint8Array.of(k.AF_INET6, 0, ...addressFor(6, gateway)));
   }
   request.word(k.RTA_OIF, route.oif);
   if (route.prefSrc !== undefined) request.bytes(k.RTA_PREFSRC, addressFor(family, route.prefSrc));

@@ -276,7 +276,7 @@ export class RouteSocket {
     } = {},
   ): void {
     const flags =
-      (options.nodad && family === k.AF_INET6 ? k.IFA_F_NODAD : 0) |
+      (options.nodad && family === 6 ? k.IFA_F_NODAD : 0) |
       (options.noPrefixRoute ? k.IFA_F_NOPREFIXROUTE : 0);
     const request = addressRequest(
       k.RTM_NEWADDR,

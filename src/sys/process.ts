@@ -3,23 +3,13 @@
  * thread only; limits, process group and dumpability are the process's.
  *
  * Calls that some C library has no function for go through syscall(2).
- * @syscalls pidfd_open pidfd_getfd pidfd_send_signal kill tgkill rt_sigaction exit_group gettid getpgrp getpgid setsid ioctl prctl
- *           prlimit64 openat write close
+ * @syscalls pidfd_open kill tgkill rt_sigaction exit_group gettid getpgrp getpgid setsid ioctl prctl
+ *           prlimit64
  */
-import {
-  O_WRONLY,
-  PR_SET_NAME,
-  RLIMIT_NOFILE,
-  SYS_gettid,
-  SYS_pidfd_getfd,
-  SYS_pidfd_open,
-  SYS_pidfd_send_signal,
-} from './constants.ts';
+import { PR_SET_NAME, RLIMIT_NOFILE, SYS_gettid, SYS_pidfd_open } from './constants.ts';
 import { SysError } from './error.ts';
-import { close, write } from './io.ts';
 import { failed, libc, syscall4 } from './libc.ts';
 import { NativeBuffer } from './memory.ts';
-import { openPath } from './path.ts';
 
 type N = number;
 const W = 'uintptr_t';
@@ -39,16 +29,6 @@ const cSetrlimit = libc<[N, N]>('setrlimit', 'int', ['int', W]);
 /** @returns a descriptor (close-on-exec) that is readable when the process has ended, or -errno */
 export function pidfdOpen(pid: number, flags = 0): number {
   return syscall4(SYS_pidfd_open, pid, flags, 0, 0);
-}
-
-/** Duplicate descriptor `targetFd` of another process; needs what ptrace needs. @returns ours (close-on-exec) or -errno */
-export function pidfdGetfd(pidFd: number, targetFd: number): number {
-  return syscall4(SYS_pidfd_getfd, pidFd, targetFd, 0, 0);
-}
-
-/** @returns 0 or -errno */
-export function pidfdSendSignal(pidFd: number, signal: number): number {
-  return syscall4(SYS_pidfd_send_signal, pidFd, signal, 0, 0);
 }
 
 /** @returns 0 or -errno */
@@ -130,20 +110,6 @@ export function setThreadName(name: string): number {
   nameBuffer.u8.fill(0);
   new TextEncoder().encodeInto(name, nameBuffer.u8.subarray(0, 15));
   return prctl(PR_SET_NAME, nameBuffer.address);
-}
-
-/**
- * Name the calling thread, and with it the process as ps and pgrep show it (which is the main thread's name).
- * @returns 0 or -errno; without /proc only the main thread can name the process
- */
-export function setProcessName(name: string): number {
-  const r = setThreadName(name);
-  if (r < 0) return r;
-  const fd = openPath('/proc/self/comm', O_WRONLY);
-  if (fd < 0) return fd;
-  const written = write(fd, nameBuffer.address, nameBuffer.u8.indexOf(0));
-  close(fd);
-  return Math.min(written, 0);
 }
 
 // ---- limits -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 /**
  * The system log, RFC 3164 over the datagram socket /dev/log; Node has no such sockets. Cold.
- * @syscalls socket connect send close
+ * @syscalls socket connect sendto close
  */
 import { AF_UNIX, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_DGRAM } from './constants.ts';
 import { close } from './io.ts';

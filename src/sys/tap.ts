@@ -34,6 +34,7 @@ import {
 } from './constants.ts';
 import { SysError } from './error.ts';
 import { close, ioctl, ioctlWriteInt, setNonBlocking } from './io.ts';
+import { kernelAtLeast } from './kernel-version.ts';
 import { NativeBuffer } from './memory.ts';
 import { openPath } from './path.ts';
 
@@ -159,8 +160,7 @@ export function tapIsHere(fd: number): boolean {
  * @param kernelRelease  as uname -r has it, "6.12.41-amd64"
  */
 export function hasBigTcp(kernelRelease: string): boolean {
-  const [major, minor] = kernelRelease.split('.').map((part) => Number.parseInt(part, 10));
-  return major !== undefined && minor !== undefined && (major > 6 || (major === 6 && minor >= 3));
+  return kernelAtLeast(6, 3, kernelRelease);
 }
 
 /** @returns 0 or a positive errno */

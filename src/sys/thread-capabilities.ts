@@ -11,7 +11,7 @@
  *     +32   rt_sigreturn(): x86-64 alone, where the kernel brings no return path of its own (SA_RESTORER)
  *     +64   struct __user_cap_header: version u32, pid u32 0, the calling thread
  *     +72   struct __user_cap_data[2]: effective, permitted, inheritable, u32 each: none
- * @syscalls mmap mprotect rt_sigaction tgkill capset rt_sigreturn
+ * @syscalls mmap mprotect rt_sigaction tgkill gettid capset rt_sigreturn
  */
 import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
 import { Errno, LINUX_CAPABILITY_VERSION_3 } from './constants.ts';

@@ -6,15 +6,14 @@
  * Where the process is to change its user (EnginePlan.changesUser), until it does:
  *   CAP_SETUID, CAP_SETGID  glibc carries setuid() out in every thread, and ends the process where one may and another may not
  */
-import { release } from 'node:os';
 import { CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_SETGID, CAP_SETUID } from '../sys/constants.ts';
+import { kernelAtLeast } from '../sys/kernel-version.ts';
 
 /** What a thread needs besides to change its user with the others: the change takes all capabilities away. */
 export const USER_CHANGE: readonly number[] = [CAP_SETUID, CAP_SETGID];
 
 /** CAP_* numbers. @param kernel  release, 6.10.1-x */
-export function flowCapabilities(kernel = release()): readonly number[] {
-  const [major = 0, minor = 0] = kernel.split('.').map(Number);
-  const bindsAnyDevice = major > 5 || (major === 5 && minor >= 7);
+export function flowCapabilities(kernel?: string): readonly number[] {
+  const bindsAnyDevice = kernelAtLeast(5, 7, kernel);
   return bindsAnyDevice ? [CAP_NET_BIND_SERVICE] : [CAP_NET_BIND_SERVICE, CAP_NET_RAW];
 }

@@ -3,6 +3,7 @@
  * A front end builds it; no stage knows which one did. Addresses are text here and become words when a stage starts.
  */
 import type { FrameSocketKind } from '../sys/frame-socket.ts';
+import type { LogLevelName } from './log-levels.ts';
 
 export interface Ipv4Plan {
   /** The guest's address, e.g. "192.0.2.15". */
@@ -214,7 +215,7 @@ export interface EnginePlan {
   readonly impairment?: ImpairmentPlan;
   /** For tests: whose each slot is, and which words of a descriptor were not set, is checked. */
   readonly debugOwnership?: boolean;
-  readonly logLevel: 'error' | 'warning' | 'info' | 'debug';
+  readonly logLevel: LogLevelName;
   /** The process becomes another, ordinary user once all is ready. */
   readonly changesUser?: boolean;
 }

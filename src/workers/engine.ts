@@ -42,6 +42,7 @@ import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
 import type { FlowPage } from './flow-report.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
 import { stageDropName } from './link/stage-drop.ts';
+import { LOG_LEVELS } from './log-levels.ts';
 import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread } from './packet-worker.ts';
@@ -164,8 +165,6 @@ export function engineKeys(): Pick<EnginePlan, 'hashKey' | 'isnKey'> {
   return { hashKey: [w(0), w(1)], isnKey: [w(2), w(3), w(4), w(5)] };
 }
 
-const LEVELS = ['error', 'warning', 'info', 'debug'] as const;
-
 /**
  * Start the engine; resolves when every thread is ready and every published port is bound.
  * @throws Error with one line that says what could not be done
@@ -263,7 +262,7 @@ export async function startEngine(plan: EnginePlan, options: EngineOptions = {})
 
   const logs = new LogReader(sab, layout);
   const drain = (): void => {
-    logs.drain((level, text) => options.onLog?.(LEVELS[level] ?? 'info', text));
+    logs.drain((level, text) => options.onLog?.(LOG_LEVELS[level] ?? 'info', text));
   };
   const logLoop = (async () => {
     while (!stopping) {

@@ -15,6 +15,7 @@
  *
  * @source https://github.com/veorq/SipHash, README and halfsiphash.c (definition)
  */
+import { isV4Mapped } from '../proto/address.ts';
 
 const message = new Int32Array(16);
 
@@ -68,11 +69,7 @@ export function halfSipHash13(
 
 /** Fill `message` with two addresses and a word. @returns words used: 3 when both are v4-mapped, else 9 */
 function addressWords(a: Uint32Array, aAt: number, b: Uint32Array, bAt: number, word: number): number {
-  if (
-    a[aAt + 2] === 0xffff &&
-    b[bAt + 2] === 0xffff &&
-    (a[aAt]! | a[aAt + 1]! | b[bAt]! | b[bAt + 1]!) === 0
-  ) {
+  if (isV4Mapped(a, aAt) && isV4Mapped(b, bAt)) {
     message[0] = a[aAt + 3]!;
     message[1] = b[bAt + 3]!;
     message[2] = word;

@@ -38,8 +38,8 @@ export const FlowState = {
   /** The guest has sent its FIN, or we have sent ours. */
   closeWait: 4,
   finWait: 5,
-  /** Done but for the host's socket. */
-  closing: 6,
+  /** RFC 9293's CLOSED, though the flow is still here: host-io has not yet said that the host's socket is closed. */
+  closed: 6,
   /** Without and with an answer, from whichever side it has to come. */
   unreplied: 7,
   replied: 8,
@@ -54,7 +54,7 @@ export const FLOW_STATE_NAMES: readonly string[] = [
   'established',
   'close-wait',
   'fin-wait',
-  'closing',
+  'closed',
   'unreplied',
   'replied',
 ];

@@ -9,8 +9,13 @@
  * and counted; logging never blocks a packet.
  */
 import { type Layout, LINE_BYTES, logRingAt } from '../ring/layout.ts';
+import type { LogLevelName } from './log-levels.ts';
 
-export const LogLevel = { error: 0, warning: 1, info: 2, debug: 3 } as const;
+/** Indexes of LOG_LEVELS. */
+export const LogLevel = { error: 0, warning: 1, info: 2, debug: 3 } as const satisfies Record<
+  LogLevelName,
+  number
+>;
 export type LogLevel = (typeof LogLevel)[keyof typeof LogLevel];
 
 const HEAD = 0;

@@ -1,3 +1,4 @@
+// bundle: thread packet-thread
 /**
  * Entry of every packet thread: a piscina worker for shards, a plain Worker for reader, host-io and the fused thread. Builds
  * its stages from the plan and runs the reactor until the engine stops. It never returns to the event loop before that: no timers,

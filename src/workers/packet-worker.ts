@@ -1,3 +1,4 @@
+// bundle: boot
 /**
  * A packet thread before it has its task. Node and koffi need tens of milliseconds to boot in a new thread, and nothing in that
  * depends on the engine's plan: so the front end boots one as soon as it knows that it will need it, and the engine hands over

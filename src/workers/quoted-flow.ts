@@ -3,7 +3,7 @@
  * its socket and the world goes on sending; and a TCP segment is too long for a link behind the guest, which is a router then. Both
  * quote the head of a packet of ours (RFC 792, RFC 1191 section 4, RFC 4443 section 3), whose source is the remote.
  */
-import { addressRead } from '../proto/address.ts';
+import { addressRead, addressSetIpv4 } from '../proto/address.ts';
 import { readU16, readU32 } from '../proto/be.ts';
 import { ICMP_BYTES, IcmpType, IcmpUnreachable, icmpCode, icmpType } from '../proto/icmp.ts';
 import { Icmp6Type, Icmp6Unreachable } from '../proto/icmpv6.ts';
@@ -55,9 +55,8 @@ export function quotedFlow(
   if (family === 4) {
     if (u8[ipAt] !== 0x45 || u8[ipAt + IPV4_PROTOCOL] !== proto) return -1;
     if ((readU16(u8, ipAt + IPV4_FRAGMENT) & FRAGMENT_OFFSET_MASK) !== 0) return -1;
-    for (let w = 0; w < 8; w++) words[w] = w % 4 === 2 ? 0xffff : 0;
-    words[3] = readU32(u8, ipAt + IPV4_DST_AT);
-    words[7] = readU32(u8, ipAt + IPV4_SRC_AT);
+    addressSetIpv4(words, 0, readU32(u8, ipAt + IPV4_DST_AT));
+    addressSetIpv4(words, 4, readU32(u8, ipAt + IPV4_SRC_AT));
   } else {
     if (u8[ipAt]! >>> 4 !== 6 || u8[ipAt + IPV6_NEXT_HEADER] !== proto) return -1;
     addressRead(u8, ipAt + IPV6_DST, words, 0);

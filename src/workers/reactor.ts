@@ -19,7 +19,7 @@ import { EPOLLET, EPOLLIN, EPOLLONESHOT, Errno } from '../sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollMod, epollWait } from '../sys/epoll.ts';
 import { close, eventfdDrain } from '../sys/io.ts';
 import type { ShortLook } from './short-look.ts';
-import type { Stage } from './stage.ts';
+import type { Carried, Stage } from './stage.ts';
 
 const MAX_WAIT_MS = 10_000;
 const EVENTS_A_WAIT = 256;
@@ -40,10 +40,13 @@ export class Reactor {
   readonly #counters: Float64Array;
   readonly #stopped: () => boolean;
   readonly #look: ShortLook | null;
-  /** Datagrams, bytes of streams and events until the last sleep. */
+  /** What the stages had carried and epoll had told until the last sleep. */
   #datagrams = 0;
   #streamBytes = 0;
   #eventsSeen = 0;
+  readonly #carried: Carried = { datagrams: 0, streamBytes: 0 };
+  /** Each stage that carries something, once. */
+  #carriers: readonly Stage[] = [];
   /** The last look was left out where one might have paid. */
   #skippedLook = false;
   /** When the thread's processor time is to be read again. */
@@ -98,6 +101,7 @@ export class Reactor {
   /** Stages in the order in which a round polls them; one may stand in it more than once. */
   run(stages: readonly Stage[]): void {
     this.#stages.push(...stages);
+    this.#carriers = [...new Set(stages)].filter((stage) => stage.addCarried !== undefined);
     let rounds = 0;
     while (!this.#stopped()) {
       const now = performance.now();
@@ -156,14 +160,15 @@ export class Reactor {
     const look = this.#look;
     if (look === null) return false;
     const counters = this.#counters;
+    const carried = this.#carried;
+    carried.datagrams = 0;
+    carried.streamBytes = 0;
+    for (let i = 0; i < this.#carriers.length; i++) this.#carriers[i]!.addCarried!(carried);
     // Many small datagram flows make most looks pay, and sleeping, which lets batches gather, would have been cheaper by far.
-    const datagrams = counters[Counter.datagramsToHost]! + counters[Counter.datagramsToGuest]!;
-    const isStream = datagrams === this.#datagrams;
-    this.#datagrams = datagrams;
-    const streamBytes =
-      counters[Counter.sockSendBytes]! + counters[Counter.sockPeekBytes]! + counters[Counter.spliceBytes]!;
-    const bytes = streamBytes - this.#streamBytes;
-    this.#streamBytes = streamBytes;
+    const isStream = carried.datagrams === this.#datagrams;
+    this.#datagrams = carried.datagrams;
+    const bytes = carried.streamBytes - this.#streamBytes;
+    this.#streamBytes = carried.streamBytes;
     const eventsSeen = counters[Counter.epollEvents]!;
     const newEvents = eventsSeen - this.#eventsSeen;
     this.#eventsSeen = eventsSeen;

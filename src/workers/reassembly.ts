@@ -76,8 +76,6 @@ export interface ReassemblerOptions {
   /** Large slots; datagrams under way hold at most MAX_DATAGRAMS of them. */
   readonly slots: SlotStack;
   readonly counters: Float64Array;
-  /** Room to leave in front of the rebuilt frame, as in front of any other. */
-  readonly vnetHdrBytes: number;
 }
 
 export class Reassembler {

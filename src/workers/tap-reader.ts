@@ -10,7 +10,7 @@
  * and headers are only looked at inside the small slot.
  */
 
-import { addressRead } from '../proto/address.ts';
+import { addressRead, addressSetIpv4 } from '../proto/address.ts';
 import { readU16, readU32 } from '../proto/be.ts';
 import { Drop } from '../proto/drop.ts';
 import { ETH_BYTES, EtherType, etherType } from '../proto/ethernet.ts';
@@ -25,7 +25,7 @@ import {
   ipv4Protocol,
   ipv4Src,
 } from '../proto/ipv4.ts';
-import { IPV6_DST, IPV6_SRC, ipv6HeaderBytes, ipv6Upper } from '../proto/ipv6.ts';
+import { IPV6_DST, IPV6_OUT_WORDS, IPV6_SRC, Ipv6Out, ipv6HeaderBytes, ipv6Upper } from '../proto/ipv6.ts';
 import { UDP_BYTES } from '../proto/udp.ts';
 import {
   VNET_BYTES,
@@ -118,7 +118,7 @@ export class TapReader implements Stage {
   readonly #vnetBytes: number;
   readonly #iov = new NativeBuffer(2 * IOVEC_BYTES);
   readonly #words = new Uint32Array(8);
-  readonly #upper = new Int32Array(8);
+  readonly #upper = new Int32Array(IPV6_OUT_WORDS);
   readonly #impairment: Impairment | null;
   readonly #reassembler: Reassembler;
   readonly #k0: number;
@@ -151,7 +151,6 @@ export class TapReader implements Stage {
       pool: options.pool,
       slots: options.largeSlots,
       counters: options.counters,
-      vnetHdrBytes: options.plan.tap.vnetHdrBytes,
     });
     [this.#k0, this.#k1] = options.plan.hashKey;
   }
@@ -428,23 +427,17 @@ export class TapReader implements Stage {
       }
       proto = ipv4Protocol(u8, ipAt);
       transport = headerBytes;
-      words[0] = 0;
-      words[1] = 0;
-      words[2] = 0xffff;
-      words[3] = ipv4Src(u8, ipAt);
-      words[4] = 0;
-      words[5] = 0;
-      words[6] = 0xffff;
-      words[7] = ipv4Dst(u8, ipAt);
+      addressSetIpv4(words, 0, ipv4Src(u8, ipAt));
+      addressSetIpv4(words, 4, ipv4Dst(u8, ipAt));
     } else if (type === EtherType.ipv6) {
       if (ipv6HeaderBytes(u8, ipAt, ipBytes) < 0) return 0;
       if (ipv6Upper(u8, ipAt, ipInA, this.#upper) < 0) return 0;
-      if (this.#upper[2]! >= 0) {
+      if (this.#upper[Ipv6Out.fragmentAt]! >= 0) {
         this.#fragment = true;
         return 0;
       }
-      proto = this.#upper[0]!;
-      transport = this.#upper[1]!;
+      proto = this.#upper[Ipv6Out.protocol]!;
+      transport = this.#upper[Ipv6Out.upperAt]!;
       addressRead(u8, ipAt + IPV6_SRC, words, 0);
       addressRead(u8, ipAt + IPV6_DST, words, 4);
     } else return 0;

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Stock clients in a bare namespace get their addresses from the engine: udhcpc, dhclient for both families, the kernel's SLAAC. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {

@@ -126,7 +126,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       await eventually('the flows are there', END_MS, () => client.printed().stdout.includes('there'));
       const flows = await allFlows(path);
       const find = (proto: string, address: string): Flow | undefined =>
-        flows.find((f) => f.proto === proto && f.remote_addr === address && f.state !== 'closing');
+        flows.find((f) => f.proto === proto && f.remote_addr === address && f.state !== 'closed');
       const tap = { path: 'tap', guest_addr: HOST4, remote_port: PORT.echo };
       expect(find('tcp', PEER4)).toMatchObject({
         ...{ ...tap, state: 'established', bytes_from_guest: 11, bytes_to_guest: 11 },

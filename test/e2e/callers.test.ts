@@ -14,8 +14,7 @@ import {
   sleepMs,
   start,
 } from '../support/process.ts';
-import { requireTool } from '../support/require.ts';
-import { describeNeeding, tapNeeds } from '../sys/needs.ts';
+import { describeNeeding, requireTool, tapNeeds } from '../support/require.ts';
 
 const BIN = `${repoRoot}/bin`;
 const BUCATINI = `${BIN}/bucatini`;

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** UDP of every size, ping with checked payloads, and the errors that come back by ICMP. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';

@@ -4,8 +4,7 @@ import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { repoRoot } from '../main/source-tree.ts';
 import { runToEnd, sleepMs, start } from '../support/process.ts';
-import { type Need, requireTool } from '../support/require.ts';
-import { describeNeeding, tapNeeds } from '../sys/needs.ts';
+import { describeNeeding, type Need, requireTool, tapNeeds } from '../support/require.ts';
 
 const BIN = `${repoRoot}/bin`;
 const FEW = 'only 64 descriptors may be open';

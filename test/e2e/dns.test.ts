@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Names resolve in the guest with the resolver it finds there, wherever the host's own resolver listens. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * What routers say about the guest's packets reaches the guest: hops one after the other, and the MTU of the host and of a link behind
  * the first. And the other way round: what a router inside says of a link behind it.

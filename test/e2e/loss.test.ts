@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * Transfers over a lossy TAP: frames lost inside the engine in both directions, and packets dropped by nftables in the guest.
  * The sender's and the receiver's recovery are the guest kernel's and the engine's; the data must come through unchanged, and at

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Published ports: reached from the peer, and the guest sees who came. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeedIn, supportProgram } from '../support/bed.ts';

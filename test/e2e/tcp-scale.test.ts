@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Many connections, at once and one after the other, and what is left of them in the engine. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** What TCP promises at both ends: half-close, resets, refusals, flow control, tiny writes. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed } from '../support/bed.ts';

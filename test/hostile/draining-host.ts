@@ -10,6 +10,7 @@ import {
   type SlotStack,
 } from '../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
+import { Errno } from '../../src/sys/constants.ts';
 import type { EnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash, shardOf } from '../../src/workers/flow-hash.ts';
 import {
@@ -55,8 +56,15 @@ import { Addressing } from '../../src/workers/translator/addressing.ts';
 import type { Prng } from '../support/netsim/prng.ts';
 
 const Kind = { none: 0, connecting: 1, tcp: 2, udp: 3, ping: 4, failed: 5 } as const;
-const EACCES = 13;
-const ERRNOS = [111, 113, 101, 110, 13, 104];
+const { EACCES } = Errno;
+const ERRNOS = [
+  Errno.ECONNREFUSED,
+  Errno.EHOSTUNREACH,
+  Errno.ENETUNREACH,
+  Errno.ETIMEDOUT,
+  EACCES,
+  Errno.ECONNRESET,
+];
 
 export interface DrainingHostOptions {
   readonly plan: EnginePlan;

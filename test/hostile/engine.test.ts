@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * The whole engine under hostile frames, in each thread plan: it neither dies nor hangs, and afterwards works as before. A network
  * namespace with nothing but its loopback keeps what it sends to itself.

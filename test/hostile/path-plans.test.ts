@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Hostile frames through the packet path in its other shapes; see path.test.ts. */
 import { describe, it } from 'vitest';
 import { PATH_FRAMES, randomRun } from './random-run.ts';

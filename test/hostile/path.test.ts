@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * Hostile frames through the packet path: every field wrong in every usual way, then at random by a seed.
  *

@@ -14,6 +14,7 @@ import { FramePool, Ownership, SlotStack } from '../../src/ring/pool.ts';
 import { CheckedRingProducer, RingConsumer, type RingProducer } from '../../src/ring/spsc.ts';
 import {
   AF_UNIX,
+  Errno,
   MSG_DONTWAIT,
   SO_SNDBUF,
   SOCK_CLOEXEC,
@@ -129,7 +130,7 @@ export class GuestEnd {
       MSG_DONTWAIT,
     );
     if (r < 0) {
-      if (r === -11) return 0;
+      if (r === -Errno.EAGAIN) return 0;
       throw new Error(`sendmmsg: errno ${-r}`);
     }
     this.#sent += r;

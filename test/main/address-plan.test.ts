@@ -1,14 +1,9 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { findTemplate, type HostNetwork, planNetwork, samePrefix } from '../../src/main/address-plan.ts';
 import { hostNetwork } from '../../src/main/netns-setup.ts';
 import { parseArguments } from '../../src/main/options.ts';
-import {
-  AF_INET,
-  AF_INET6,
-  IFA_F_DEPRECATED,
-  IFA_F_SECONDARY,
-  IFA_F_TEMPORARY,
-} from '../../src/sys/constants.ts';
+import { IFA_F_DEPRECATED, IFA_F_SECONDARY, IFA_F_TEMPORARY } from '../../src/sys/constants.ts';
 import type { AddressInfo, LinkInfo, RouteInfo } from '../../src/sys/netlink-messages.ts';
 
 const GLOBAL = 0;
@@ -22,13 +17,13 @@ const link = (index: number, name: string, more: Partial<LinkInfo> = {}): LinkIn
 
 const address = (index: number, text: string, more: Partial<AddressInfo> = {}): AddressInfo => {
   const [ip = '', length] = text.split('/');
-  const family = ip.includes(':') ? AF_INET6 : AF_INET;
+  const family = ip.includes(':') ? 6 : 4;
   return { family, address: ip, prefixLen: Number(length), index, scope: GLOBAL, flags: 0x80, ...more };
 };
 
 const route = (oif: number | undefined, text: string, more: Partial<RouteInfo> = {}): RouteInfo => {
   const [dst = '', length] = text.split('/');
-  const family = dst.includes(':') ? AF_INET6 : AF_INET;
+  const family = dst.includes(':') ? 6 : 4;
   return {
     ...{
       family,

@@ -7,9 +7,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { portsBeside } from '../../src/main/added-ports.ts';
 import { Api, type ApiOptions, TOO_LARGE_REPLY } from '../../src/main/api.ts';
 import { ApiSocket, firstJsonValue } from '../../src/main/api-socket.ts';
+import { Errno } from '../../src/sys/constants.ts';
 import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
 
-const EADDRINUSE = 98;
 /** Ports that somebody else has. */
 const TAKEN: readonly number[] = [4000];
 
@@ -42,7 +42,7 @@ class Listeners {
     const had = add.filter(({ port }) => !TAKEN.includes(port));
     this.list = [...this.list.filter((plan) => !gone.has(JSON.stringify(plan))), ...had];
     return add.flatMap(({ port }, index) =>
-      TAKEN.includes(port) ? [{ index, port, errno: EADDRINUSE }] : [],
+      TAKEN.includes(port) ? [{ index, port, errno: Errno.EADDRINUSE }] : [],
     );
   }
 }

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { COMMANDS, cliMarkdown, generatedTexts, helpText } from '../../src/main/cli-texts.ts';
@@ -8,11 +9,11 @@ import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { repoRoot } from './source-tree.ts';
 
 describe('texts from the option table', () => {
-  it('docs/cli.md is what the table says (else: sh scripts/node.sh scripts/cli-docs.mjs)', () => {
+  it('docs/cli.md is what the table says (else: npm run docs)', () => {
     expect(readFileSync(`${repoRoot}/docs/cli.md`, 'utf8')).toBe(cliMarkdown());
   });
 
-  it('docs/counters.md is what the tables of counters say (else: sh scripts/node.sh scripts/cli-docs.mjs)', () => {
+  it('docs/counters.md is what the tables of counters say (else: npm run docs)', () => {
     expect(readFileSync(`${repoRoot}/docs/counters.md`, 'utf8')).toBe(countersMarkdown());
   });
 

@@ -3,8 +3,7 @@ import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { helpText, overviewText } from '../../src/main/cli-texts.ts';
 import { COMMAND_NAMES } from '../../src/main/options.ts';
-import { findTool, requireNamespaces } from '../support/require.ts';
-import { describeNeeding } from '../sys/needs.ts';
+import { describeNeeding, findTool, requireNamespaces } from '../support/require.ts';
 import { makeSourceTree, type SourceTree, VERSION } from './source-tree.ts';
 
 let tree: SourceTree;
@@ -140,7 +139,7 @@ describe('errors of options, through the whole program', () => {
     const result = launch(['doctor', 'now'], {
       env: { PATH: '/usr/bin:/bin', NODE_OPTIONS: '--require /does/not/exist' },
     });
-    expect(result.stderr).toContain('takes no arguments');
+    expect(result.stderr).toContain('unexpected argument');
   });
 });
 
@@ -166,14 +165,14 @@ describeNeeding('user namespaces refused', [requireNamespaces], () => {
   it('run: one line that names the switch and the remedy, status 1, nothing else', () => {
     const result = confined('echo 0 >/proc/sys/user/max_user_namespaces', tree.program, 'run', 'true');
     expect(result.stderr).toMatch(
-      /^bucatini: user namespaces are switched off [^\n]*sysctl -w user.max_user_namespaces=15000\n$/,
+      /^bucatini: user namespaces are disabled [^\n]*sysctl -w user.max_user_namespaces=15000\n$/,
     );
     expect(result).toMatchObject({ status: 1, stdout: '' });
   });
 
   it('selftest: the same', () => {
     const result = confined('echo 0 >/proc/sys/user/max_user_namespaces', tree.program, 'selftest');
-    expect(result.stderr).toMatch(/^bucatini: user namespaces are switched off [^\n]*\n$/);
+    expect(result.stderr).toMatch(/^bucatini: user namespaces are disabled [^\n]*\n$/);
     expect(result.status).toBe(1);
   });
 

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import {
   type CommandName,
@@ -70,13 +71,13 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
     ],
     bad: [
       [['resolver.example'], 'not an IPv4'],
-      [['0.0.0.0'], 'no resolver'],
+      [['0.0.0.0'], 'not the address of a resolver'],
     ],
   },
   '--interface-name': {
     good: [[['tap7'], { interfaceName: 'tap7' }]],
     bad: [
-      [['lo'], 'taken'],
+      [['lo'], 'loopback interface'],
       [[''], '1 to 15'],
       [['sixteen-letters-'], '1 to 15'],
       [['a/b'], '1 to 15'],
@@ -247,7 +248,7 @@ describe('parsing', () => {
 
   it('an option that may stand once only, twice', () => {
     expect(message(['--mtu', '1500', '--mtu', '1400'])).toContain('given twice');
-    expect(message(['--address', '192.0.2.1', '--address', '192.0.2.2'])).toContain('second for IPv4');
+    expect(message(['--address', '192.0.2.1', '--address', '192.0.2.2'])).toContain('second IPv4 value');
   });
 
   it('repeatable options: one address per family, several resolvers in order, several ports', () => {
@@ -277,7 +278,9 @@ describe('parsing', () => {
     expect(message(['--dns', 'none', '--dns', '192.0.2.53'])).toContain('contradicts');
     expect(message(['--dns', '192.0.2.53', '--dns', 'none'])).toContain('contradicts');
     expect(message(['--host-loopback', '192.0.2.1', '--host-loopback', 'none'])).toContain('contradicts');
-    expect(message(['--address', '192.0.2.1', '--gateway', '192.0.2.1'])).toContain('as well');
+    expect(message(['--address', '192.0.2.1', '--gateway', '192.0.2.1'])).toContain(
+      'also the address inside',
+    );
     expect(message(['--publish', '80', '--publish', '127.0.0.1:80'])).toContain('collides');
     expect(settings('-4', '--mtu', '576')).toMatchObject({ mtu: 576 });
   });

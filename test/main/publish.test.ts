@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parsePublish, publishConflict, publishText } from '../../src/main/publish.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { ResolverZones, withIndexes } from '../../src/main/resolver-zones.ts';
 import { SysError } from '../../src/sys/error.ts';

@@ -16,8 +16,7 @@ import {
   type Started,
   start,
 } from '../support/process.ts';
-import { findTool, requireTool } from '../support/require.ts';
-import { describeNeeding, tapNeeds } from '../sys/needs.ts';
+import { describeNeeding, findTool, requireTool, tapNeeds } from '../support/require.ts';
 import { makeSourceTree, type SourceTree } from './source-tree.ts';
 
 let tree: SourceTree;
@@ -622,7 +621,7 @@ describeNeeding('doctor and selftest', tapNeeds, () => {
       const report = await runToEnd(bucatini('bug-report', socket, `${dir}/none`));
       expect(report.status).toBe(0);
       expect(report.stdout).toMatch(/^## Counters\n\ncounter +value.*^tapReads +\d/ms);
-      expect(report.stdout).toMatch(/^not to be had: ENOENT$/m);
+      expect(report.stdout).toMatch(/^not available: ENOENT$/m);
       expect(report.stdout).not.toContain('secret-name');
     } finally {
       killTree(running.pid);

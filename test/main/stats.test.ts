@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { countersText, histogramsText } from '../../src/main/stats.ts';
 

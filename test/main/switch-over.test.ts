@@ -191,7 +191,7 @@ describe('switch-over', () => {
     mkdirSync(dirname(at), { recursive: true });
     writeFileSync(at, '[engine]\nhelper_binaries_dir = ["/x"]\n');
     switchOver(options);
-    expect(said.join('\n')).toContain(`${at} sets helper_binaries_dir too`);
+    expect(said.join('\n')).toContain(`${at} also sets helper_binaries_dir`);
     expect(list().at(-1)).toBe('/x');
     writeFileSync(join(dirname(at), '40-x.conf'), '[engine]\nhelper_binaries_dir = ["/y"]\n');
     said = [];
@@ -205,7 +205,7 @@ describe('switch-over', () => {
     expect(said).toContain(`checked  podman info: ${ours}`);
     said = [];
     expect(switchOver({ ...options, podmanPasta: () => '/usr/bin/pasta' })).toBe(1);
-    expect(said.join('\n')).toContain('NOT YET  Podman finds /usr/bin/pasta');
+    expect(said.join('\n')).toContain('NOT YET  Podman still uses /usr/bin/pasta');
     expect(said.join('\n')).not.toContain('Nothing to do');
     expect(switchOver({ ...options, podmanPasta: () => undefined })).toBe(0);
   });
@@ -214,15 +214,15 @@ describe('switch-over', () => {
     mkdirSync(home(...DROP_IN.slice(0, -1)), { recursive: true });
     writeFileSync(home(...DROP_IN.slice(0, -1), '90-mine.conf'), '[engine]\nhelper_binaries_dir = ["/x"]\n');
     switchOver(options);
-    expect(said.join('\n')).toMatch(/note {5}\S*90-mine.conf sets helper_binaries_dir too/);
+    expect(said.join('\n')).toMatch(/note {5}\S*90-mine.conf also sets helper_binaries_dir/);
   });
 
   it.each([
-    ['somebody else wrote', () => '[engine]\n', /50-bucatini.conf: was not written by us/],
+    ['somebody else wrote', () => '[engine]\n', /50-bucatini.conf: was not written by switch-over/],
     [
       'was edited since',
       () => `${readFileSync(home(...DROP_IN), 'utf8')}# mine\n`,
-      /50-bucatini.conf: was edited since/,
+      /50-bucatini.conf: was edited after/,
     ],
   ])('a drop-in that %s is not touched, either way', (_what, text, message) => {
     switchOver(options);
@@ -240,14 +240,14 @@ describe('switch-over', () => {
     mkdirSync(home(...LINK.slice(0, -1)), { recursive: true });
     make(home(...LINK));
     const before = everything();
-    expect(() => switchOver(options)).toThrow(/helpers\/pasta: is not a link that we made/);
-    expect(() => switchBack(options)).toThrow(/helpers\/pasta: is not a link that we made/);
+    expect(() => switchOver(options)).toThrow(/helpers\/pasta: is not a link that switch-over made/);
+    expect(() => switchBack(options)).toThrow(/helpers\/pasta: is not a link that switch-over made/);
     expect(everything()).toEqual(before);
   });
 
   it.each([
-    ['HOME ""', { HOME: '' }, /^HOME "": is no absolute path/],
-    ['XDG_CONFIG_HOME relative', { XDG_CONFIG_HOME: 'x' }, /^XDG_CONFIG_HOME "x": is no absolute path/],
+    ['HOME ""', { HOME: '' }, /^HOME "": is not an absolute path/],
+    ['XDG_CONFIG_HOME relative', { XDG_CONFIG_HOME: 'x' }, /^XDG_CONFIG_HOME "x": is not an absolute path/],
   ])('%s: refused', (_what, env, message) => {
     expect(() => switchOver({ ...options, env: { ...options.env, ...env } })).toThrow(message);
   });

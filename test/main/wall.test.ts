@@ -1,23 +1,18 @@
 /** The wall, raised in processes of their own: what works behind it and what ends them. */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { release, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type WallPlan, wallFilter } from '../../src/main/wall.ts';
+import { Errno } from '../../src/sys/constants.ts';
+import { kernelAtLeast } from '../../src/sys/kernel-version.ts';
 import { filterProgram } from '../../src/sys/seccomp.ts';
 import { syscallNames, syscallNumber } from '../../src/sys/syscall-numbers.ts';
 import { callText } from './filter-text.ts';
 
 const fixture = fileURLToPath(new URL('./fixtures/behind-wall.ts', import.meta.url));
-const EAGAIN = 11;
-const EINVAL = 22;
 let directory = '';
-
-function kernelAtLeast(major: number, minor: number): boolean {
-  const [a = 0, b = 0] = release().split('.').map(Number);
-  return a > major || (a === major && b >= minor);
-}
 
 beforeAll(() => {
   directory = mkdtempSync(`${tmpdir()}/wall-`);
@@ -56,7 +51,7 @@ describe('behind the wall', () => {
   });
 
   test('a held directory gives its files, and nothing above it', () => {
-    expect(behind('held')).toEqual({ said: [true, -2, -2], signal: null });
+    expect(behind('held')).toEqual({ said: [true, -Errno.ENOENT, -Errno.ENOENT], signal: null });
   });
 
   test('errors can be told and memory grows', () => {
@@ -80,18 +75,18 @@ describe('behind the wall', () => {
   });
 
   test('no descriptor of ours reaches an abstract socket of the host', () => {
-    expect(behind('abstract', 'unscoped')).toEqual({ said: -EAGAIN, signal: null });
+    expect(behind('abstract', 'unscoped')).toEqual({ said: -Errno.EAGAIN, signal: null });
   });
 
   // Linux 6.12: kernels before leave this way open to a pasta in the background.
   test.skipIf(!kernelAtLeast(6, 12))('nor does the datagram socket of the system log', () => {
-    expect(behind('abstract', 'syslog')).toEqual({ said: -EAGAIN, signal: null });
+    expect(behind('abstract', 'syslog')).toEqual({ said: -Errno.EAGAIN, signal: null });
   });
 
   test('a terminal takes no input from us, a TAP is made by nobody, descriptors are not copied', () => {
     expect(behind('ptyInput').said).toBe(-1);
     expect(behind('tapElsewhere').said).toBe(-1);
-    expect(behind('duplicate').said).toBe(-EINVAL);
+    expect(behind('duplicate').said).toBe(-Errno.EINVAL);
     expect(behind('dumpable').said).toBe(-1);
   });
 

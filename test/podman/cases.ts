@@ -435,7 +435,7 @@ export const PODMAN6: readonly Case[] = [
             0,
             /checked {2}podman info: \/home\/rl\/\.local\/share\/bucatini\/helpers\/pasta/,
           ],
-          ['60-after.conf', 1, /note .*60-after\.conf[\s\S]*NOT YET {2}Podman finds \/usr\/bin\/pasta/],
+          ['60-after.conf', 1, /note .*60-after\.conf[\s\S]*NOT YET {2}Podman still uses \/usr\/bin\/pasta/],
         ] as const) {
           await podman.exec('sh', '-c', `printf '%s' '${conf}' >${dropIn(name)}`);
           const over = await bucatini('switch-over');

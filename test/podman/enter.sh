@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Turns the caller's mount namespace into a login of the ordinary user rl in the tree of scripts/podman-tree.sh, with Podman looking
 # for its helpers in HELPERS first, and waits there; prints "up PID" (of the waiting process) when all is in place. Everything that
 # is written goes to memory and ends with the namespace. User namespaces are refused below a plain chroot, hence pivot_root.

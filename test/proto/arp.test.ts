@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import {

@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { readU16, readU32, writeU16, writeU32 } from '../../src/proto/be.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, test } from 'vitest';
 import {
   Dhcpv6Message,

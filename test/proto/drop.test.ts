@@ -1,3 +1,4 @@
+// @vitest: beside
 import { expect, test } from 'vitest';
 import { DROP_COUNT, Drop, dropName } from '../../src/proto/drop.ts';
 

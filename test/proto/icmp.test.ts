@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { addressParse, addressWrite } from '../../src/proto/address.ts';
@@ -15,11 +16,11 @@ import {
   icmpEchoReplyInPlace,
   icmpEchoSeq,
   icmpErrorWrite,
-  icmpInfo,
   icmpType,
 } from '../../src/proto/icmp.ts';
 import { Icmp6Type, icmp6Check, icmp6ChecksumWrite } from '../../src/proto/icmpv6.ts';
 import { IPV6_DST, IPV6_SRC, ipv6Write } from '../../src/proto/ipv6.ts';
+import { icmpInfo } from './fields.ts';
 import { FRAME_AT as AT, poolWith, readsOnlyItsFrame, slice, u16, u32, wire } from './vector.ts';
 
 const ping = wire(`

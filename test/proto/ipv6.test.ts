@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { addressParse, addressWrite } from '../../src/proto/address.ts';
@@ -8,7 +9,6 @@ import {
   IPV6_OUT_WORDS,
   IPV6_SRC,
   Ipv6Out,
-  ipv6FlowLabel,
   ipv6HeaderBytes,
   ipv6HopLimit,
   ipv6JumboWrite,
@@ -17,6 +17,7 @@ import {
   ipv6Upper,
   ipv6Write,
 } from '../../src/proto/ipv6.ts';
+import { ipv6FlowLabel } from './fields.ts';
 import { FRAME_AT as AT, poolWith, readsOnlyItsFrame, slice, u8, wire } from './vector.ts';
 
 const addresses = `

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, test } from 'vitest';
 import { addressParse } from '../../src/proto/address.ts';
 import { Drop } from '../../src/proto/drop.ts';
@@ -6,10 +7,10 @@ import {
   NdpOption,
   ndpCheck,
   ndpNaWrite,
-  ndpOptionAt,
   ndpRaWrite,
   type RouterAdvertisement,
 } from '../../src/proto/ndp.ts';
+import { ndpOptionAt } from './fields.ts';
 import { FRAME_AT as AT, poolWith, readsOnlyItsFrame, slice, wire } from './vector.ts';
 
 const ours = wire('9a 55 9a 55 9a 55');

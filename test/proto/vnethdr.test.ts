@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it, test } from 'vitest';
 import { finishSum, onesSumPieces } from '../../src/proto/checksum.ts';

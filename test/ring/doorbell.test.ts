@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { Doorbell } from '../../src/ring/doorbell.ts';
 import { DESC_WORDS, planLayout, sleepingAt } from '../../src/ring/layout.ts';

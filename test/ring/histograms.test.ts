@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { HISTOGRAM_BUCKETS, histogramBucket, histogramValue } from '../../src/ring/histograms.ts';

@@ -1,9 +1,9 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { COUNTER_WORDS } from '../../src/ring/counters.ts';
 import {
   allocateShared,
-  counterBlockAt,
   DESC_BYTES,
   LARGE_SLOT_BYTES,
   type LayoutRequest,
@@ -44,7 +44,12 @@ describe('planLayout', () => {
         add('log bell', layout.logBellAt, 4, LINE_BYTES);
         for (let thread = 0; thread < layout.counterBlocks; thread++) {
           add(`sleeping ${thread}`, sleepingAt(layout, thread), 4, LINE_BYTES);
-          add(`counters ${thread}`, counterBlockAt(layout, thread), COUNTER_WORDS * 8, LINE_BYTES);
+          add(
+            `counters ${thread}`,
+            layout.countersAt + thread * layout.counterBlockBytes,
+            COUNTER_WORDS * 8,
+            LINE_BYTES,
+          );
           add(`log ${thread}`, logRingAt(layout, thread), 2 * LINE_BYTES + layout.logBytes, LINE_BYTES);
         }
         for (let ring = 0; ring < layout.rings; ring++) {

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { planLayout } from '../../src/ring/layout.ts';
 import {

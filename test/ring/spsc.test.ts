@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Counter, countersView } from '../../src/ring/counters.ts';

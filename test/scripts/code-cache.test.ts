@@ -1,10 +1,9 @@
-/** What scripts/build.mjs left in dist/cache is what a start finds there. Runs from dist/. */
+/** What scripts/build.ts left in dist/cache is what a start finds there. Runs from dist/. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { repoRoot } from '../main/source-tree.ts';
-import { findTool, requireNamespaces } from '../support/require.ts';
-import { describeNeeding } from '../sys/needs.ts';
+import { describeNeeding, findTool, requireNamespaces } from '../support/require.ts';
 
 const cache = `${repoRoot}/dist/cache`;
 

@@ -4,6 +4,7 @@ import { bars, svg } from '../../perf/harness/report/charts.ts';
 import { comparison, newestReport } from '../../perf/harness/report/comparison.ts';
 import { html } from '../../perf/harness/report/html.ts';
 import { markdown } from '../../perf/harness/report/markdown.ts';
+import { overviewSvg, overviewTable } from '../../perf/harness/report/overview.ts';
 import { Figures, median, ratio } from '../../perf/harness/report/statistics.ts';
 import { boundText, judgeTarget } from '../../perf/harness/report/verdicts.ts';
 import {
@@ -588,6 +589,24 @@ describe('rendering', () => {
     expect(page).toContain(
       '| TCP, 1 stream, up, MTU 1500 | Mbit/s | 1000 | 500 | 200 | 250 | - | 0.50 | 2.00 |',
     );
+  });
+
+  test('overview: the newest build of each tool, a scale for each row, and a word where there is no figure', () => {
+    expect(overviewTable(RESULT)?.head).toEqual(['what', 'unit', 'bucatini', 'pasta', 'slirp4netns']);
+    expect(overviewTable(RESULT)?.rows).toContainEqual([
+      'TCP upload, MTU 1500',
+      'Mbit/s',
+      '500',
+      'failed',
+      '250',
+    ]);
+    expect(overviewTable({ ...RESULT, measurements: [] })).toBeNull();
+    const text = overviewSvg(RESULT);
+    const widths = [...text.matchAll(/width="([\d.]+)" height="13"/g)].map(([, width]) => Number(width));
+    expect(widths).toHaveLength(6);
+    expect(widths[1]).toBe(1);
+    expect(widths[2]! / widths[0]!).toBeCloseTo(0.5, 2);
+    expect(text).toContain('>failed<');
   });
 
   test('the newest report: a full one before a later quick one, a soak never', () => {

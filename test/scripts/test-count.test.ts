@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, expect, test } from 'vitest';
 
-const script = fileURLToPath(new URL('../../scripts/test-count.mjs', import.meta.url));
+const script = fileURLToPath(new URL('../../scripts/test-count.ts', import.meta.url));
 const dir = mkdtempSync(join(tmpdir(), 'count-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 

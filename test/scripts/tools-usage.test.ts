@@ -28,7 +28,6 @@ test.each([
   ['bench/run.ts', ['nosuch'], 2],
   ['bench/run.ts', ['--rounds', 'many'], 2],
   ['bench/run.ts', ['--seconds', '0'], 2],
-  ['perf/render.ts', [], 2],
   ['perf/render.ts', ['--nosuch'], 2],
   ['perf/render.ts', ['--comparison', 'x.json'], 2],
   ['perf/render.ts', ['/nonexistent/x.json'], 1],

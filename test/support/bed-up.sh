@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Builds the test bed's network from inside its namespaces; runs as their first process and stays until standard input ends, so
 # that everything in them ends with whoever holds the other end of that pipe. Prints "peer PID" and "user PID": processes that
 # keep the peer's network namespace and the ordinary user's user namespace; then "up".
@@ -16,6 +17,7 @@ peer=$!
 while [ "$(readlink /proc/$peer/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.005; done
 
 # Duplicate address detection would make us wait two seconds; forwarding stays off.
+# shellcheck disable=SC2016 # expanded by the two shells below
 tune='
   echo "0 0" >/proc/sys/net/ipv4/ping_group_range
   for f in accept_dad dad_transmits accept_ra; do echo 0 >/proc/sys/net/ipv6/conf/default/$f; done

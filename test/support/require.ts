@@ -1,5 +1,5 @@
 /**
- * What the end-to-end tests need from the machine. A need that is not met skips its tests with the reason in their title; where
+ * What tests need from the machine. A need that is not met skips its tests with the reason in their title; where
  * CI=true it fails them instead, so that nothing stays untested unseen.
  */
 import { spawnSync } from 'node:child_process';
@@ -46,17 +46,22 @@ export const requireNamespaces: Need = () => {
   return tried.status === 0 ? undefined : `namespaces are not allowed here: ${tried.stderr.trim()}`;
 };
 
-const bedNeeds: readonly Need[] = [
+export const requireGcc: Need = requireTool('gcc', 'apt packages gcc, libc6-dev and linux-libc-dev');
+
+export const namespaceNeeds: readonly Need[] = [
   requireTool('unshare', 'apt package util-linux'),
-  requireTool('nsenter', 'apt package util-linux'),
-  requireTool('ip', 'apt package iproute2'),
-  requireTun,
   requireNamespaces,
 ];
+export const tapNeeds: readonly Need[] = [...namespaceNeeds, requireTun];
+const bedNeeds: readonly Need[] = [
+  ...tapNeeds,
+  requireTool('nsenter', 'apt package util-linux'),
+  requireTool('ip', 'apt package iproute2'),
+];
 
-/** A `describe` whose tests need the bed and `needs`. */
-export function describeE2e(title: string, needs: readonly Need[], body: () => void): void {
-  const missing = [...bedNeeds, ...needs].map((need) => need()).filter((m) => m !== undefined);
+/** A `describe` whose tests need what `needs` says of the machine. */
+export function describeNeeding(title: string, needs: readonly Need[], body: () => void): void {
+  const missing = needs.map((need) => need()).filter((reason) => reason !== undefined);
   if (missing.length === 0) {
     describe(title, body);
   } else if (process.env.CI === 'true') {
@@ -67,3 +72,7 @@ export function describeE2e(title: string, needs: readonly Need[], body: () => v
     describe.skip(`${title} (${missing.join('; ')})`, body);
   }
 }
+
+/** A `describe` whose tests need the bed and `needs`. */
+export const describeE2e = (title: string, needs: readonly Need[], body: () => void): void =>
+  describeNeeding(title, [...bedNeeds, ...needs], body);

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Makes every connection of this network namespace use cubic, whatever the machine's default is: a namespace may not change that
 # setting, but its routes may carry one of their own. Without cubic in the kernel that part is left out.
 # usage: route-cubic.sh [ROUTE_OPTION...]    further options for each route, e.g. rto_min 20ms

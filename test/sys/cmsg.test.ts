@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import * as c from '../../src/sys/cmsg.ts';
 import * as k from '../../src/sys/constants.ts';

@@ -1,4 +1,6 @@
-import { readFileSync } from 'node:fs';
+// @vitest: beside
+import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import {
   EFD_CLOEXEC,
@@ -11,7 +13,6 @@ import {
   F_GETFD,
   FD_CLOEXEC,
   FIONREAD,
-  MFD_CLOEXEC,
   O_CLOEXEC,
   O_NONBLOCK,
   SPLICE_F_NONBLOCK,
@@ -97,8 +98,10 @@ describe('descriptors', () => {
     for (const fd of [from, to, high]) io.close(fd);
   });
 
-  it('pread in a memory file', () => {
-    const fd = io.memfdCreate('bucatini-test', MFD_CLOEXEC);
+  it('pread in a file', () => {
+    const directory = mkdtempSync(`${tmpdir()}/io-`);
+    const fd = openSync(`${directory}/file`, 'w+');
+    rmSync(directory, { recursive: true });
     buffer.u8.set([9, 8, 7, 6], 0);
     expect(io.write(fd, buffer.address, 4)).toBe(4);
     expect(io.pread(fd, buffer.address + 10, 10, 1)).toBe(3);

@@ -1,5 +1,7 @@
+// @vitest: beside
 import { expect, it } from 'vitest';
-import { describeNeeding, runInNamespaces, tapNeeds } from './needs.ts';
+import { describeNeeding, tapNeeds } from '../support/require.ts';
+import { runInNamespaces } from './in-namespaces.ts';
 
 describeNeeding('a TAP left behind', tapNeeds, () => {
   it('goes soon after the process has ended', () => {

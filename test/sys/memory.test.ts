@@ -1,3 +1,4 @@
+// @vitest: beside
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { Errno, errnoName, O_RDONLY } from '../../src/sys/constants.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import * as k from '../../src/sys/constants.ts';
@@ -17,7 +18,8 @@ import {
   type RouteInfo,
   routeCopyRequest,
 } from '../../src/sys/netlink-messages.ts';
-import { describeNeeding, namespaceNeeds, runInNamespaces, tapNeeds } from './needs.ts';
+import { describeNeeding, namespaceNeeds, tapNeeds } from '../support/require.ts';
+import { runInNamespaces } from './in-namespaces.ts';
 
 /** Bytes of hexadecimal text; spaces and line ends only part them. */
 const hex = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replace(/\s+/g, ''), 'hex'));
@@ -116,7 +118,7 @@ describe('rtnetlink codec, reading', () => {
 
   it('an address: ours, not the peer; wide flags over narrow ones', () => {
     expect(parseAddress(addressV4, 0, addressV4.length)).toEqual({
-      family: k.AF_INET,
+      family: 4,
       address: '10.0.2.100',
       prefixLen: 24,
       index: 2,
@@ -134,7 +136,7 @@ describe('rtnetlink codec, reading', () => {
   it('a v4-mapped address of an interface remains an IPv6 address', () => {
     const mapped = hex('0a 80 80 00 02000000  1400 0100 00000000 00000000 0000ffff c0000201');
     expect(parseAddress(mapped, 0, mapped.length)).toMatchObject({
-      family: k.AF_INET6,
+      family: 6,
       address: '::ffff:192.0.2.1',
     });
   });
@@ -150,7 +152,7 @@ describe('rtnetlink codec, reading', () => {
       { oif: 3, weight: 1, gateway: '10.0.3.2' },
     ]);
     expect(parseRoute(routeVia, 0, routeVia.length)).toEqual({
-      family: k.AF_INET,
+      family: 4,
       dst: '0.0.0.0',
       prefixLen: 0,
       gateway: 'fe80::1',
@@ -268,14 +270,14 @@ describe('rtnetlink codec, writing', () => {
   });
 
   it('addresses, of the family that is asked for', () => {
-    expect([...addressFor(k.AF_INET, '192.0.2.255')]).toEqual([192, 0, 2, 255]);
-    expect([...addressFor(k.AF_INET6, 'fe80::1')]).toEqual([0xfe, 0x80, ...new Array(13).fill(0), 1]);
-    expect([...addressFor(k.AF_INET6, '::ffff:192.0.2.1')].slice(9)).toEqual([0, 255, 255, 192, 0, 2, 1]);
+    expect([...addressFor(4, '192.0.2.255')]).toEqual([192, 0, 2, 255]);
+    expect([...addressFor(6, 'fe80::1')]).toEqual([0xfe, 0x80, ...new Array(13).fill(0), 1]);
+    expect([...addressFor(6, '::ffff:192.0.2.1')].slice(9)).toEqual([0, 255, 255, 192, 0, 2, 1]);
     for (const bad of ['::1', '1.2.3', '256.1.1.1', 'localhost', '']) {
-      expect(() => addressFor(k.AF_INET, bad)).toThrow(`"${bad}" is not an IPv4 address`);
+      expect(() => addressFor(4, bad)).toThrow(`"${bad}" is not an IPv4 address`);
     }
     for (const bad of ['1.2.3.4', '::g', 'fe80::1%eth0', '']) {
-      expect(() => addressFor(k.AF_INET6, bad)).toThrow(`"${bad}" is not an IPv6 address`);
+      expect(() => addressFor(6, bad)).toThrow(`"${bad}" is not an IPv6 address`);
     }
   });
 
@@ -319,7 +321,7 @@ describeNeeding('rtnetlink in a network namespace', namespaceNeeds, () => {
     expect(report.link.flags & k.IFF_NOARP).toBe(0);
     const index = report.link.index;
     expect(report.addresses).toContainEqual({
-      family: k.AF_INET,
+      family: 4,
       address: '10.0.2.100',
       prefixLen: 24,
       index,

@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import * as cmsg from '../../src/sys/cmsg.ts';
@@ -27,8 +28,8 @@ afterEach(() => {
 
 /** A bound socket and its port. */
 function bound(type: number, words = LOOPBACK): [number, number] {
-  const family = words[2] === 0xffff ? k.AF_INET : k.AF_INET6;
-  const fd = kept(s.socket(family, type | k.SOCK_NONBLOCK | k.SOCK_CLOEXEC, 0));
+  const domain = words[2] === 0xffff ? k.AF_INET : k.AF_INET6;
+  const fd = kept(s.socket(domain, type | k.SOCK_NONBLOCK | k.SOCK_CLOEXEC, 0));
   expect(s.bind(fd, at(NAME_AT), s.sockaddrWrite(buffer.u8, NAME_AT, words, 0, 0))).toBe(0);
   return [fd, portOf(fd)];
 }
@@ -170,10 +171,6 @@ describe('stream sockets', () => {
     expect(s.getsockoptInt(client, k.SOL_SOCKET, k.SO_TYPE)).toBe(k.SOCK_STREAM);
     expect(s.setsockoptInt(client, k.SOL_TCP, 999, 1)).toBe(-k.Errno.ENOPROTOOPT);
     expect(s.getsockoptInt(-1, k.SOL_TCP, 1)).toBe(-k.Errno.EBADF);
-    const info = s.getsockoptBytes(server, k.SOL_TCP, k.TCP_INFO, at(1024), s.TCP_INFO_BYTES);
-    expect(info).toBeGreaterThan(s.TCPI_TOTAL_RETRANS_AT);
-    expect(buffer.u8[1024 + s.TCPI_STATE_AT]).toBe(k.TCP_ESTABLISHED);
-    expect(buffer.dv.getUint32(1024 + s.TCPI_SND_MSS_AT, true)).toBeGreaterThan(500);
     expect(s.getsockoptBytes(server, k.SOL_TCP, k.TCP_CONGESTION, at(1024), 16)).toBe(16);
     expect(buffer.u8[1024]).toBeGreaterThan(0x60);
     expect(s.setsockoptBytes(server, k.SOL_TCP, k.TCP_CONGESTION, at(1024), 16)).toBe(0);

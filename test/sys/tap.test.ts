@@ -1,3 +1,4 @@
+// @vitest: beside
 import { expect, test } from 'vitest';
 import { hasBigTcp } from '../../src/sys/tap.ts';
 

@@ -1,5 +1,7 @@
+// @vitest: beside
 import { expect, it } from 'vitest';
-import { describeNeeding, namespaceNeeds, runInNamespaces } from './needs.ts';
+import { describeNeeding, namespaceNeeds } from '../support/require.ts';
+import { runInNamespaces } from './in-namespaces.ts';
 
 interface Report {
   readonly kept: number;

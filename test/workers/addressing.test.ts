@@ -1,3 +1,4 @@
+// @vitest: beside
 /** What an address on the TAP means on the host, and under which address a host's peer is seen. */
 import { describe, expect, it } from 'vitest';
 import { addressParse, addressText } from '../../src/proto/address.ts';

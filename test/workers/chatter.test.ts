@@ -1,3 +1,4 @@
+// @vitest: beside
 /** What a kernel says on its link unasked: told apart from loss. */
 import { describe, expect, it } from 'vitest';
 import { Counter } from '../../src/ring/counters.ts';

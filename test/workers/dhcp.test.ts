@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { readU32 } from '../../src/proto/be.ts';
 import { ipv4Text } from '../../src/proto/ipv4.ts';

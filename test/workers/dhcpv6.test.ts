@@ -1,3 +1,4 @@
+// @vitest: beside
 /** The DHCPv6 server: a guest's message in, the reply as its client would read it. */
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { addressText } from '../../src/proto/address.ts';
 import { Counter } from '../../src/ring/counters.ts';

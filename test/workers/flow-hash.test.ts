@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { flowHash, halfSipHash13, shardOf } from '../../src/workers/flow-hash.ts';

@@ -1,10 +1,13 @@
+// @vitest: beside
 /** Flows by pages: from tables of real flows through the rows to objects. The threads between are tested end to end. */
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { addressParse } from '../../src/proto/address.ts';
 import { listFlows } from '../../src/workers/flow-list.ts';
 import {
   describeEntry,
   FLOW_FIELDS,
+  FLOW_STATE_NAMES,
   FlowField,
   type FlowSource,
   FlowState,
@@ -59,6 +62,11 @@ const pagesOf = (sections: readonly FlowSource[]) => async (section: number, fro
 };
 
 describe('flow list', () => {
+  it('docs/api.md names every state', () => {
+    const page = readFileSync(new URL('../../docs/api.md', import.meta.url), 'utf8');
+    expect(FLOW_STATE_NAMES.filter((name) => !page.includes(`\`${name}\``))).toEqual([]);
+  });
+
   it('a flow is told with key, bytes and age', async () => {
     const section = new Section(16);
     section.table.nowMs = 400;

@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * The codec of the links: what a writer puts into a descriptor its accessors read, at any place of a ring
  * that is full of other words, and the text form says it. A test per direction goes through all of its ops:

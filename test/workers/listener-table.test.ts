@@ -1,10 +1,11 @@
+// @vitest: beside
 /** Which ports are listened on, when the set of rules changes. */
 import { describe, expect, it } from 'vitest';
+import { Errno } from '../../src/sys/constants.ts';
 import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
 import { ListenerTable, listenerCount } from '../../src/workers/host-io/listener-table.ts';
 
-const EADDRINUSE = 98;
-const EMFILE = 24;
+const { EADDRINUSE, EMFILE } = Errno;
 
 /** Sockets that only remember; `busy` ports cannot be had. */
 function makeTable(capacity: number, busy: readonly number[] = []) {

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
 import { planLayout } from '../../src/ring/layout.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** ARP and NDP: whom we answer for. */
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** How sockets to the world get their source address and interface: real sockets, asked what they have become. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { addressParse, addressText } from '../../src/proto/address.ts';
@@ -26,8 +27,8 @@ afterEach(() => {
 });
 
 function open(remote: string, type: number = SOCK_DGRAM): number {
-  const family = remote.includes(':') ? AF_INET6 : AF_INET;
-  const fd = socket(family, type | SOCK_CLOEXEC, type === SOCK_DGRAM ? IPPROTO_UDP : 0);
+  const domain = remote.includes(':') ? AF_INET6 : AF_INET;
+  const fd = socket(domain, type | SOCK_CLOEXEC, type === SOCK_DGRAM ? IPPROTO_UDP : 0);
   expect(fd).toBeGreaterThanOrEqual(0);
   fds.push(fd);
   return fd;

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { once } from 'node:events';
 import { expect, it } from 'vitest';
 import { bootPacketThread } from '../../src/workers/packet-worker.ts';

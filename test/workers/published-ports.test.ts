@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { addressParse } from '../../src/proto/address.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { writeU16 } from '../../src/proto/be.ts';
@@ -48,7 +49,6 @@ class Bench {
     pool: this.rig.pool,
     slots: this.rig.large,
     counters: this.rig.ctx.counters,
-    vnetHdrBytes: 12,
   });
 
   /** Push one packet as a frame in slots; the whole IP packet when it completes one. */

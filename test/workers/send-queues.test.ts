@@ -1,3 +1,4 @@
+// @vitest: beside
 /** What waits for a host socket, frame by frame: order, bytes, and slots that go back. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';

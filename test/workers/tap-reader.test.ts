@@ -1,3 +1,4 @@
+// @vitest: beside
 import { afterEach, describe, expect, it } from 'vitest';
 import { finishSum, onesSum } from '../../src/proto/checksum.ts';
 import { Drop } from '../../src/proto/drop.ts';

@@ -50,7 +50,7 @@ for (let i = 0; i < count; i++) {
   if (isGuest) remotes.push(sockaddr(process.argv[8] ?? '', port));
   if (isGuest && i > 0) continue;
   const local = sockaddr('0.0.0.0', isGuest ? 0 : port);
-  const fd = bound(datagramSocket(local.family), local, port);
+  const fd = bound(datagramSocket(local.domain), local, port);
   checked(setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER_BYTES), 'setsockopt', 'SO_RCVBUF');
   fds.push(fd);
 }

@@ -33,7 +33,7 @@ const TIMEVAL_BYTES = 16;
 export interface Sockaddr {
   readonly buffer: NativeBuffer;
   readonly bytes: number;
-  readonly family: number;
+  readonly domain: number;
 }
 
 /** @throws when the text is no address */
@@ -43,7 +43,7 @@ export function sockaddr(addressText: string, port: number): Sockaddr {
     throw new RangeError(`"${addressText}" is not an IPv4 or IPv6 address`);
   const buffer = new NativeBuffer(SOCKADDR_BYTES);
   const bytes = sockaddrWrite(buffer.u8, 0, words, 0, port);
-  return { buffer, bytes, family: buffer.u8[0]! };
+  return { buffer, bytes, domain: buffer.u8[0]! };
 }
 
 /** A receive and send time-out: nothing here may wait for a tool that has gone. */
@@ -58,15 +58,15 @@ export function setTimeouts(fd: number, seconds: number): void {
     );
 }
 
-export function streamSocket(family: number, timeoutSeconds: number): number {
-  const fd = checked(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_STREAM');
+export function streamSocket(domain: number, timeoutSeconds: number): number {
+  const fd = checked(socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_STREAM');
   setTimeouts(fd, timeoutSeconds);
   checked(setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1), 'setsockopt', 'TCP_NODELAY');
   return fd;
 }
 
-export function datagramSocket(family: number): number {
-  return checked(socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_DGRAM');
+export function datagramSocket(domain: number): number {
+  return checked(socket(domain, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_DGRAM');
 }
 
 /** @throws naming the port when it is taken */
@@ -78,7 +78,7 @@ export function bound(fd: number, local: Sockaddr, port: number): number {
 
 export function listener(port: number): number {
   const any = sockaddr('0.0.0.0', port);
-  const fd = checked(socket(any.family, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_STREAM');
+  const fd = checked(socket(any.domain, SOCK_STREAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_STREAM');
   bound(fd, any, port);
   checked(listen(fd, LISTEN_BACKLOG), 'listen', `port ${port}`);
   return fd;

@@ -39,7 +39,7 @@ function failed(call: string, got: number): false {
 
 /** @returns a connected descriptor or -errno */
 function open(): number {
-  const fd = streamSocket(to.family, TIMEOUT_SECONDS);
+  const fd = streamSocket(to.domain, TIMEOUT_SECONDS);
   const r = connect(fd, to.buffer.address, to.bytes);
   if (r >= 0) return fd;
   close(fd);

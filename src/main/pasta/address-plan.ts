@@ -11,14 +11,7 @@
  *   IPv4        169.254.2.1/16    169.254.2.2
  *   IPv6        (link-local)      fe80::1
  */
-import {
-  AF_INET,
-  AF_INET6,
-  IFA_F_DEPRECATED,
-  RT_SCOPE_LINK,
-  RT_TABLE_MAIN,
-  RTN_UNICAST,
-} from '../../sys/constants.ts';
+import { IFA_F_DEPRECATED, RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from '../../sys/constants.ts';
 import type { AddressInfo, LinkInfo, RouteInfo } from '../../sys/netlink-messages.ts';
 import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../../workers/engine-plan.ts';
 import { isLinkLocal, samePrefix } from '../address-plan.ts';
@@ -44,7 +37,7 @@ export interface HostDump {
 }
 
 export interface InsideAddress {
-  readonly family: typeof AF_INET | typeof AF_INET6;
+  readonly family: Family;
   readonly address: string;
   readonly prefixLen: number;
   readonly peer?: string;
@@ -58,7 +51,7 @@ export interface InsideNetwork {
   readonly routes: readonly RouteInfo[];
   /** Default routes of the families whose routes are not copied. */
   readonly gateways: readonly {
-    readonly family: typeof AF_INET | typeof AF_INET6;
+    readonly family: Family;
     readonly gateway: string;
     /** A route of its own leads to the gateway: no address inside says that it is on this link. */
     readonly onLink: boolean;
@@ -182,7 +175,7 @@ function findTemplate(conf: PastaConf, host: HostDump, family: Family, info: str
     if (route === undefined) info.push(`No interfaces with usable IPv${family} routes`);
   }
   if (link === undefined) return undefined;
-  const own = host.addresses.filter((a) => isFamily(a.family, family) && a.index === link.index);
+  const own = host.addresses.filter((a) => a.family === family && a.index === link.index);
   const linkLocal = own.find((a) => family === 6 && a.scope === RT_SCOPE_LINK)?.address;
   const best = own
     .filter((a) => a.scope < RT_SCOPE_LINK && (a.flags & IFA_F_DEPRECATED) === 0)
@@ -198,14 +191,11 @@ function findTemplate(conf: PastaConf, host: HostDump, family: Family, info: str
   };
 }
 
-const isFamily = (af: number, family: Family): boolean => (af === AF_INET6 ? 6 : 4) === family;
-
 const routeLink = (route: RouteInfo): number | undefined => route.oif ?? route.hops?.[0]?.oif;
 
 /** A unicast route of the main table that leads out of this machine. */
 function isCandidate(route: RouteInfo, host: HostDump, family: Family): boolean {
-  if (!isFamily(route.family, family) || route.table !== RT_TABLE_MAIN || route.type !== RTN_UNICAST)
-    return false;
+  if (route.family !== family || route.table !== RT_TABLE_MAIN || route.type !== RTN_UNICAST) return false;
   if (route.prefixLen > 0 && isLinkLocal(route.dst)) return false;
   const link = host.links.find((l) => l.index === routeLink(route));
   return link !== undefined && !link.loopback;
@@ -332,31 +322,30 @@ function planInside(conf: PastaConf, host: HostDump, families: Families): Inside
     const plan = family === 4 ? families.ipv4 : families.ipv6;
     const template = family === 4 ? families.template4 : families.template6;
     if (plan === undefined) continue;
-    const af = family === 4 ? AF_INET : AF_INET6;
     const single = family === 4 ? conf.address4 : conf.address6;
     const own: InsideAddress[] = [];
     if (single !== undefined || !conf.copyAddrs || template === undefined) {
       if (plan.guest !== NO_IPV6_ADDRESS)
-        own.push({ family: af, address: plan.guest, prefixLen: plan.prefixLen, scope: 0 });
+        own.push({ family, address: plan.guest, prefixLen: plan.prefixLen, scope: 0 });
     } else {
       for (const a of host.addresses) {
-        if (a.family !== af || a.index !== template.link.index) continue;
+        if (a.family !== family || a.index !== template.link.index) continue;
         if (a.scope >= RT_SCOPE_LINK || (a.flags & IFA_F_DEPRECATED) !== 0) continue;
         const { address, prefixLen, peer, scope } = a;
-        own.push({ family: af, address, prefixLen, scope, ...(peer !== undefined && { peer }) });
+        own.push({ family, address, prefixLen, scope, ...(peer !== undefined && { peer }) });
       }
     }
     addresses.push(...own);
     const chosen = family === 4 ? conf.gateway4 : conf.gateway6;
     if (chosen === undefined && conf.copyRoutes && template !== undefined) {
-      routes.push(...host.routes.filter((r) => isOfTemplate(r, af, template.link.index)));
+      routes.push(...host.routes.filter((r) => isOfTemplate(r, family, template.link.index)));
       continue;
     }
     const gateway = gatewayOf(conf, family, template);
     if (gateway === undefined) continue;
     const near = isLinkLocal(gateway) && family === 6;
     const inPrefix = own.some((a) => samePrefix(gateway, a.address, a.prefixLen));
-    gateways.push({ family: af, gateway, onLink: !near && !inPrefix });
+    gateways.push({ family, gateway, onLink: !near && !inPrefix });
   }
   return { addresses, routes, gateways };
 }

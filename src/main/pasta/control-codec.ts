@@ -11,12 +11,12 @@
  * IPv4 addresses are v4-mapped; no target is all zeros. Layouts were read off passt 2026-10-02's own greeting.
  */
 import { addressParse, addressRead, addressText, addressWrite } from '../../proto/address.ts';
+import { IFNAMSIZ } from '../../sys/constants.ts';
 import { type Direction, type ForwardRule, MAX_RULES, type RuleTable } from './forward-rules.ts';
 
 const MAGIC = 'basil:s\0';
 const VERSION = 2;
 const NAME_BYTES = 128;
-const IFNAMSIZ = 16;
 const HELLO_BYTES = 20;
 const RULE_BYTES = 56;
 

@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * The control socket (-c): shows the forwarding rules and takes others in their place, while the engine runs. A table that a client
  * names replaces the one before, the other stays. What is invalid closes the connection and changes nothing. The connection is closed

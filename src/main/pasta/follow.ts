@@ -8,7 +8,7 @@
  * Nothing inside is ever taken away or replaced: connections of the guest's hang on its addresses, and whatever those are, sockets
  * leave by the host's of the moment.
  */
-import { AF_INET, AF_INET6, RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from '../../sys/constants.ts';
+import { RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from '../../sys/constants.ts';
 import { SysError } from '../../sys/error.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
 import type { AddressInfo, RouteInfo } from '../../sys/netlink-messages.ts';
@@ -18,15 +18,14 @@ import { type HostWatch, InterfacePresence } from '../host-watch.ts';
 import type { Log } from '../log.ts';
 import { readResolvConf } from '../resolv-conf.ts';
 import type { ResolverZones } from '../resolver-zones.ts';
+import type { Family } from '../values.ts';
 import { type HostDump, type InsideNetwork, type PastaNetwork, planPasta } from './address-plan.ts';
 import { addNetwork } from './netns-setup.ts';
 import type { PastaConf } from './options.ts';
 
-type AddressFamily = typeof AF_INET | typeof AF_INET6;
-
 /** What a family lacks inside. */
 export interface Lack {
-  readonly family: AddressFamily;
+  readonly family: Family;
   address: boolean;
   route: boolean;
 }
@@ -34,8 +33,8 @@ export interface Lack {
 /** What the plan of the start could not give. */
 export function lacksOf({ inside, addresses }: PastaNetwork): Lack[] {
   const lacks: Lack[] = [];
-  for (const family of [AF_INET, AF_INET6] as const) {
-    if ((family === AF_INET ? addresses.ipv4 : addresses.ipv6) === undefined) continue;
+  for (const family of [4, 6] as const) {
+    if ((family === 4 ? addresses.ipv4 : addresses.ipv6) === undefined) continue;
     const address = !inside.addresses.some((a) => a.family === family);
     const route = !hasDefault(inside.routes, family) && !inside.gateways.some((g) => g.family === family);
     if (address || route) lacks.push({ family, address, route });
@@ -43,7 +42,7 @@ export function lacksOf({ inside, addresses }: PastaNetwork): Lack[] {
   return lacks;
 }
 
-const hasDefault = (routes: readonly RouteInfo[], family: AddressFamily): boolean =>
+const hasDefault = (routes: readonly RouteInfo[], family: Family): boolean =>
   routes.some(
     (r) => r.family === family && r.prefixLen === 0 && r.table === RT_TABLE_MAIN && r.type === RTN_UNICAST,
   );
@@ -124,7 +123,7 @@ export function followHost(
       addresses,
       routes: host.routes(),
       // The kernel has the family, or an interface could not have got an address of it since.
-      hasIpv6: start.addresses.ipv6 !== undefined || addresses.some((a) => a.family === AF_INET6),
+      hasIpv6: start.addresses.ipv6 !== undefined || addresses.some((a) => a.family === 6),
     };
     presence.look(dump.links);
     resolvers.look(dump.links);

@@ -1,3 +1,4 @@
+// bundle: front-end pasta/main
 /**
  * Entry of the `pasta` front end, started by bin/pasta in the user namespace that the options ask for. Loads nothing before it has
  * started the packet thread, which takes longest: program.ts has the rest.

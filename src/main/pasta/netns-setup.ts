@@ -9,7 +9,7 @@
  * Neighbour discovery is switched off (IFF_NOARP) while the interface comes up: the kernel then takes its link-local address
  * without asking the link first, and it can be used at once. This needs no /proc/sys, which is read-only in many containers.
  */
-import { AF_INET, AF_INET6, Errno, RT_SCOPE_LINK } from '../../sys/constants.ts';
+import { Errno, RT_SCOPE_LINK } from '../../sys/constants.ts';
 import { checked, SysError } from '../../sys/error.ts';
 import { adoptFrameSocket } from '../../sys/frame-socket.ts';
 import { strerror } from '../../sys/libc.ts';
@@ -184,24 +184,24 @@ function configure(route: RouteSocket, index: number, conf: PastaConf, network: 
   const with6 = network.addresses.ipv6 !== undefined;
   const mtu = conf.mtu === 0 ? {} : { mtu: conf.mtu };
   route.setLink(index, { ...mtu, txQueueLen: TX_QUEUE_FRAMES, up: true, ...(with6 && { noarp: true }) });
-  for (const af of [AF_INET, AF_INET6] as const) {
-    if (af === AF_INET6) {
+  for (const family of [4, 6] as const) {
+    if (family === 6) {
       if (!with6) continue;
       // Not to be asked for on the link when the interface goes down and up again either.
       for (const a of route.addresses()) {
-        if (a.index === index && a.family === af && a.scope === RT_SCOPE_LINK)
-          route.addAddress(index, af, a.address, a.prefixLen, { nodad: true, scope: a.scope });
+        if (a.index === index && a.family === family && a.scope === RT_SCOPE_LINK)
+          route.addAddress(index, family, a.address, a.prefixLen, { nodad: true, scope: a.scope });
       }
       route.setLink(index, { noarp: false });
     }
-    addNetwork(route, index, af, { addresses, gateways, routes });
+    addNetwork(route, index, family, { addresses, gateways, routes });
   }
   // Not before: with IFF_NOARP the kernel forgets its neighbours.
-  for (const af of [AF_INET, AF_INET6] as const) {
-    if (af === AF_INET6 && !(with6 && conf.ndp)) continue;
+  for (const family of [4, 6] as const) {
+    if (family === 6 && !(with6 && conf.ndp)) continue;
     const via = [...gateways, ...routes].map((r) => r.gateway).filter((g) => g !== undefined);
-    const ofFamily = via.filter((g) => g.includes(':') === (af === AF_INET6));
-    introduce(route, index, af, [...new Set(ofFamily)], network.addresses.mac);
+    const ofFamily = via.filter((g) => g.includes(':') === (family === 6));
+    introduce(route, index, family, [...new Set(ofFamily)], network.addresses.mac);
   }
 }
 
@@ -209,14 +209,13 @@ function configure(route: RouteSocket, index: number, conf: PastaConf, network: 
 export function addNetwork(
   route: RouteSocket,
   index: number,
-  af: typeof AF_INET | typeof AF_INET6,
+  family: 4 | 6,
   { addresses, gateways, routes }: InsideNetwork,
 ): void {
-  const family = af === AF_INET ? 4 : 6;
   explained(Message.addressesFailed, family, () => {
-    for (const a of addresses.filter((x) => x.family === af)) {
+    for (const a of addresses.filter((x) => x.family === family)) {
       const { peer, scope } = a;
-      route.addAddress(index, af, a.address, a.prefixLen, {
+      route.addAddress(index, family, a.address, a.prefixLen, {
         nodad: true,
         scope,
         ...(peer !== undefined && { peer }),
@@ -227,14 +226,13 @@ export function addNetwork(
     copyRoutes(
       route,
       index,
-      routes.filter((r) => r.family === af),
+      routes.filter((r) => r.family === family),
     );
-    for (const { gateway, onLink } of gateways.filter((g) => g.family === af)) {
-      if (onLink)
-        route.addRoute({ family: af, dst: gateway, prefixLen: af === AF_INET ? 32 : 128, oif: index });
+    for (const { gateway, onLink } of gateways.filter((g) => g.family === family)) {
+      if (onLink) route.addRoute({ family, dst: gateway, prefixLen: family === 4 ? 32 : 128, oif: index });
       route.addRoute({
-        family: af,
-        dst: af === AF_INET ? '0.0.0.0' : '::',
+        family,
+        dst: family === 4 ? '0.0.0.0' : '::',
         prefixLen: 0,
         gateway,
         oif: index,

@@ -12,6 +12,7 @@ import { getopt, type OptionShape } from '../getopt.ts';
 import { API_SOCKET_HELP, fieldsOf } from '../option-fields.ts';
 import {
   addressOf,
+  DEFAULT_MTU,
   IPV4_MIN_MTU,
   IPV6_MIN_MTU,
   isInterfaceName,
@@ -26,7 +27,6 @@ import { ForwardMessage } from './forward-messages.ts';
 import { canonicalAddress } from './forward-rules.ts';
 import { Message } from './messages.ts';
 
-export const DEFAULT_MTU = 65520;
 const DEFAULT_LOG_BYTES = 1024 * 1024;
 const MIN_LOG_BYTES = 40 * 1024;
 const V4_MAPPED_BITS = 96; // RFC 4291 section 2.5.5.2: ::ffff:0:0/96
@@ -185,20 +185,20 @@ const ENTRIES: readonly Entry[] = [
     name: 'debug',
     short: 'd',
     group: 'General',
-    help: 'Tell on standard error what is done, each line with the seconds since the start.',
+    help: 'Log each step on standard error, with the seconds since the start.',
     set: fixed('verbosity', 'debug'),
   },
   {
     name: 'trace',
     group: 'General',
-    help: 'As --debug, with what the packet threads have to say (--pcap keeps the packets themselves).',
+    help: 'As --debug, and log the messages of the packet threads (for the packets themselves use --pcap).',
     set: fixed('verbosity', 'trace'),
   },
   {
     name: 'stats',
     value: 'SECONDS',
     group: 'General',
-    help: 'Print counters on standard error every so many seconds; --foreground must come before it.',
+    help: 'Print counters on standard error every SECONDS; --foreground must stand before this option.',
     set: (d, text) => {
       if (!d.foreground) throw new UsageError("Can't display statistics if not running in foreground");
       d.statsSeconds = whole(text, 1, 86_400, `Invalid statistics interval: ${text}`);
@@ -223,7 +223,7 @@ const ENTRIES: readonly Entry[] = [
     name: 'stderr',
     short: 'e',
     group: 'General',
-    help: 'Does nothing, as messages go to standard error anyway.',
+    help: 'No effect: messages go to standard error anyway.',
     set: (d) => d.warnings.push('--stderr will be dropped soon'),
   },
   {
@@ -231,14 +231,14 @@ const ENTRIES: readonly Entry[] = [
     short: 'l',
     value: 'FILE',
     group: 'General',
-    help: 'Log to this file (mode 0600), and not to the system log.',
+    help: 'Log to this file (mode 0600) instead of the system log.',
     set: verbatim('logFile'),
   },
   {
     name: 'log-size',
     value: 'BYTES',
     group: 'General',
-    help: 'Largest size of the log file; when it is full, its oldest third goes.',
+    help: 'Largest size of the log file; when it is full, its oldest third is removed.',
     default: '1 MiB',
     set: parsed('logBytes', (text) =>
       whole(text, MIN_LOG_BYTES, Number.MAX_SAFE_INTEGER, `Invalid --log-size: ${text}`),
@@ -272,7 +272,7 @@ const ENTRIES: readonly Entry[] = [
     ours: true,
     value: 'PATH',
     group: 'General',
-    help: `${API_SOCKET_HELP}; requests as in slirp4netns(1). Not an option of the original.`,
+    help: `${API_SOCKET_HELP}; requests as in slirp4netns(1). passt's pasta does not have this option.`,
     set: (d, text, written) => {
       d.apiSocket = named(written, text, parseSocketPath);
     },
@@ -284,7 +284,7 @@ const ENTRIES: readonly Entry[] = [
     short: 'p',
     value: 'FILE',
     group: 'General',
-    help: 'Write all frames of the interface, both directions, to a capture file.',
+    help: 'Write all frames of the interface, in both directions, to a capture file.',
     set: (d, text) => {
       if (text === '') throw new UsageError('Invalid pcap path: ');
       d.pcap = text;
@@ -306,7 +306,7 @@ const ENTRIES: readonly Entry[] = [
     short: 'm',
     value: 'BYTES',
     group: 'Addresses',
-    help: 'MTU inside, also offered by DHCP and router advertisements; 0 leaves it alone.',
+    help: 'MTU inside, also offered by DHCP and router advertisements. 0: keep that of the kernel and offer none.',
     default: String(DEFAULT_MTU),
     set: (d, text) => {
       const mtu = cNumber(text);
@@ -329,8 +329,8 @@ const ENTRIES: readonly Entry[] = [
     short: 'n',
     value: 'MASK',
     group: 'Addresses',
-    help: 'IPv4 netmask, as 255.255.255.0 or 24.',
-    default: "the host address's; for --address that of its class",
+    help: 'IPv4 netmask, for example 255.255.255.0 or 24.',
+    default: "that of the host's address; with --address, that of its address class",
     set: (d, text) => {
       const length = maskLength(text);
       if (length === undefined) throw new UsageError(`Invalid prefix length: ${text}`);
@@ -353,7 +353,7 @@ const ENTRIES: readonly Entry[] = [
     short: 'g',
     value: 'ADDR',
     group: 'Addresses',
-    help: "Default gateway inside, one per family; that family's routes are then not copied.",
+    help: 'Default gateway inside, one per family. The routes of that family are then not copied.',
     default: "the host's",
     set: (d, text) =>
       put(d, 'gateway', text, `Invalid gateway address: ${text}`, { unicast: true, loopback: false }),
@@ -403,7 +403,7 @@ const ENTRIES: readonly Entry[] = [
     short: 'D',
     value: 'ADDR|none',
     group: 'Names',
-    help: 'Resolver to offer, up to three per family; none: offer none.',
+    help: 'Resolver to offer inside, up to three per family. none: offer none.',
     default: 'those of resolv.conf, by family',
     set: setDns,
   },
@@ -422,7 +422,7 @@ const ENTRIES: readonly Entry[] = [
     name: 'dns-host',
     value: 'ADDR',
     group: 'Names',
-    help: 'Resolver that --dns-forward leads to; one per family.',
+    help: 'Resolver that gets the queries to --dns-forward; one per family.',
     default: 'those of resolv.conf, followed when it changes',
     set: (d, text) =>
       put(d, 'dnsHost', text, `Invalid host nameserver address: ${text}`, { unicast: false, loopback: true }),
@@ -432,7 +432,7 @@ const ENTRIES: readonly Entry[] = [
     short: 'S',
     value: 'DOMAIN|none',
     group: 'Names',
-    help: 'Search domain to offer, up to six; none: offer none.',
+    help: 'Search domain to offer inside, up to six. none: offer none.',
     default: 'those of resolv.conf',
     set: (d, text) => {
       if (text === 'none') {
@@ -466,8 +466,8 @@ const ENTRIES: readonly Entry[] = [
     short: 'H',
     value: 'NAME',
     group: 'Names',
-    help: 'Host name to offer by DHCP; also that of the command.',
-    default: 'none; pasta- and the name of the host for the command',
+    help: 'Host name to offer by DHCP; COMMAND runs with it too.',
+    default: 'none; COMMAND runs with pasta-HOSTNAME',
     set: (d, text) => {
       nameLength(text, `Invalid hostname: ${text}`);
       d.hostname = text;
@@ -502,7 +502,7 @@ const ENTRIES: readonly Entry[] = [
   {
     name: 'freebind',
     group: 'Services',
-    help: 'Bind published addresses that the host does not have (yet).',
+    help: 'Allow published ports on addresses that the host does not have (yet).',
     set: fixed('freebind', true),
   },
   {
@@ -516,7 +516,7 @@ const ENTRIES: readonly Entry[] = [
   {
     name: 'no-map-gw',
     group: 'Addresses',
-    help: "The gateway does not stand for the host's loopback.",
+    help: "Do not map the gateway's address to the host's loopback.",
     set: fixed('mapGateway', false),
   },
   {
@@ -549,10 +549,10 @@ const ENTRIES: readonly Entry[] = [
   port(
     't',
     'tcp-ports',
-    'TCP ports of the host that lead inside: none, auto, all, 80, 8080:80, 127.0.0.1/80, 1000-1010,~1005, and combinations by comma.',
+    'TCP ports of the host to forward into the namespace: none, auto, all, or a list separated by commas, for example 80, 8080:80, 127.0.0.1/80 or 1000-1010,~1005 (a range without 1005).',
   ),
   port('u', 'udp-ports', 'The same for UDP.'),
-  port('T', 'tcp-ns', "TCP ports of the namespace's loopback that lead to the host's."),
+  port('T', 'tcp-ns', "TCP ports on the namespace's loopback to forward to the host's loopback."),
   port('U', 'udp-ns', 'The same for UDP.'),
   {
     name: 'ns-ifname',
@@ -560,7 +560,7 @@ const ENTRIES: readonly Entry[] = [
     value: 'NAME',
     group: 'Namespaces',
     help: 'Name of the interface inside.',
-    default: 'as the copied one; else tap0',
+    default: 'that of the copied interface, else tap0',
     set: parsed('nsIfname', interfaceName),
   },
   {
@@ -578,7 +578,7 @@ const ENTRIES: readonly Entry[] = [
     name: 'netns',
     value: 'PATH|NAME',
     group: 'Namespaces',
-    help: 'Network namespace to connect; a name is one of /run/netns.',
+    help: 'Network namespace to connect: a path, or a name in /run/netns.',
     set: (d, text) => {
       if (text === '') throw new UsageError('Invalid network namespace: empty');
       d.netns = text.includes('/') ? text : `/run/netns/${text}`;
@@ -596,7 +596,7 @@ const ENTRIES: readonly Entry[] = [
   {
     name: 'no-netns-quit',
     group: 'Namespaces',
-    help: 'Stay when the network namespace is gone.',
+    help: 'Keep running when the network namespace is gone.',
     set: fixed('netnsQuit', false),
   },
   {
@@ -646,13 +646,13 @@ const ENTRIES: readonly Entry[] = [
   {
     name: 'no-splice',
     group: 'Ports',
-    help: "Connections from the host's loopback come in by the interface as all others.",
+    help: "Connections from the host's loopback arrive through the interface, like all others.",
     set: fixed('splice', false),
   },
   {
     name: 'splice-only',
     group: 'Ports',
-    help: 'No interface at all: forward loopback ports only.',
+    help: 'Make no interface; forward loopback ports only.',
     set: fixed('spliceOnly', true),
   },
   {
@@ -660,7 +660,7 @@ const ENTRIES: readonly Entry[] = [
     short: 'F',
     value: 'FD',
     group: 'Namespaces',
-    help: 'Descriptor of a TAP that is open already, or of a connected socket with an Ethernet frame a packet (SOCK_SEQPACKET) or datagram, in the place of an interface of our making. Ends when the other side closes the socket.',
+    help: 'Use this descriptor instead of making an interface: an open TAP, or a connected socket that carries one Ethernet frame per packet (SOCK_SEQPACKET) or datagram. pasta ends when the other side closes the socket.',
     set: (d, text) => {
       // As a shell writes it: the launcher keeps this one open, and has to know it by its digits.
       const fd = /^(0|[1-9][0-9]{0,9})$/.test(text) ? Number(text) : -1;
@@ -671,7 +671,7 @@ const ENTRIES: readonly Entry[] = [
   {
     name: 'chroot-fallback',
     group: 'General',
-    help: 'Shut the host out by chroot where pivot_root does not work (initramfs as root).',
+    help: 'Isolate from the files of the host by chroot where pivot_root does not work (as root in an initramfs).',
     set: fixed('chrootFallback', true),
   },
   passtOnly('socket', 's', 'PATH', undefined, '-s'),

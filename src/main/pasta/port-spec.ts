@@ -9,6 +9,8 @@
  * "~" and "auto" hold for the whole SPEC wherever they stand. Without a RANGE to listen on the set is 1-65535 less the exclusions
  * and the ephemeral ports, on a best-effort basis.
  */
+
+import { IFNAMSIZ } from '../../sys/constants.ts';
 import { ForwardMessage as M } from './forward-messages.ts';
 import {
   canonicalAddress,
@@ -34,8 +36,6 @@ export function ephemeralPorts(text: string | undefined): PortRange {
   const range = { first: Number(first), last: Number(last) };
   return range.first <= range.last && range.last <= MAX_PORT ? range : DYNAMIC_PORTS;
 }
-
-const IFNAMSIZ = 16;
 
 /** An interface name as the kernel takes it (dev_valid_name): 1 to 15 bytes, no slash, no blank, not . or .. */
 function isInterfaceName(text: string): boolean {

@@ -1,3 +1,4 @@
+// bundle: rare
 /** Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them to files. */
 import {
   bashCompletionText,
@@ -31,8 +32,8 @@ export function usageText(program = 'pasta'): string {
     `       ${program} [OPTION]... PID`,
     `       ${program} [OPTION]... --netns PATH|NAME`,
     '',
-    'Runs COMMAND (default: your shell) in a network and user namespace of its own, or serves the',
-    'network namespace of a process or at a path, and connects it through sockets of this host.',
+    'Connects a network namespace through ordinary sockets of this host: a new one, in which COMMAND',
+    '(default: your shell) runs, that of process PID, or one by path or name.',
   ];
   for (const group of GROUPS) {
     out.push('', `${group}:`);
@@ -72,18 +73,18 @@ export function manPage(): string {
     for (const o of SHOWN_OPTIONS.filter((option) => option.group === group)) out.push(...manLines(o, ' '));
   }
   out.push('.SH EXIT STATUS', roff(STATUS), '.SH SIGNALS', roff(SIGNALS));
-  out.push('.SH SEE ALSO', '.BR namespaces (7), \\c', '.BR user_namespaces (7)');
+  out.push('.SH SEE ALSO', '.BR namespaces (7),', '.BR user_namespaces (7)');
   return `${out.join('\n')}\n`;
 }
 
 const DESCRIPTION: readonly string[] = [
-  'Connects a network namespace to the outside without privileges: packets that programs send through its interface become ordinary sockets of the host, and the other way round.',
-  'With COMMAND (by default the shell of the user, as a login shell) it makes user, network, mount, PID, IPC and UTS namespaces, runs COMMAND in them and stays in the foreground. With a process id, or with --netns, it serves a namespace that exists: it returns when everything works and goes on in the background until the namespace is gone.',
+  'Connects a network namespace to the network without privileges. What programs inside send through the interface leaves the host through ordinary sockets; what arrives on these sockets reaches the programs through the interface.',
+  'With COMMAND (default: the login shell of the user) pasta makes user, network, mount, PID, IPC and UTS namespaces, runs COMMAND in them and stays in the foreground. With PID or --netns it connects an existing namespace: it returns once the network works, continues in the background, and ends when the namespace is gone.',
 ];
 const OPTION_RULES =
-  'Options end at the first word that is none, or at --. Long names may be cut short, short ones bundled. Of several occurrences the last counts, unless said otherwise.';
+  'Options end at the first word that is not an option, or at --. Long names may be abbreviated, short ones combined. When an option is given several times the last one counts, unless its text says otherwise.';
 const STATUS =
-  'That of COMMAND, 128+N when signal N killed it; 0 when the namespace is gone or pasta was told to end; 1 for every error of its own.';
+  'With COMMAND: its status, or 128+N when signal N killed it. Otherwise 0 when the namespace is gone or a signal ended pasta. 1 for every error of pasta itself.';
 const SIGNALS = 'SIGTERM and SIGQUIT end it with status 0.';
 
 /** Completion for bash; options that take files complete files. */

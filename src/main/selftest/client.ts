@@ -1,3 +1,4 @@
+// bundle: process client
 /**
  * Runs as COMMAND inside: each step of the selftest, one JSON line for each. A step gives its figure or throws why not.
  */

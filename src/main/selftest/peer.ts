@@ -1,3 +1,4 @@
+// bundle: process peer
 /**
  * The peer: a process in a network namespace of its own, the "world". Says "new" when it is there, waits for a line (the veth has
  * been plugged in), says "ready" when its servers listen, and ends with its standard input.

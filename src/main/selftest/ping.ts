@@ -1,3 +1,4 @@
+// bundle: rare
 /** One ICMP echo by a datagram socket, where there is no ping program. RFC 792, RFC 4443 section 4. */
 
 import { addressParse } from '../../proto/address.ts';

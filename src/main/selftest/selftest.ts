@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * `bucatini selftest`: the real launcher and engine between a made-up host and a made-up world (world.ts), with real programs at
  * both ends. We are in a user, mount and network namespace of our own by now (the launcher's doing): this is the "host".

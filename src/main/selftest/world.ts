@@ -1,3 +1,4 @@
+// bundle: rare
 /**
  * The selftest's little world. Documentation addresses (RFC 5737, RFC 3849): nothing in it can be mistaken for a real network.
  *
@@ -8,7 +9,6 @@
  *   "peer": a process of its own ── 192.0.2.1, 2001:db8:2::1; servers on 198.51.100.7 and 2001:db8:7::7
  */
 import { writeFileSync } from 'node:fs';
-import { AF_INET, AF_INET6 } from '../../sys/constants.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
 
 export const HOST = { v4: '192.0.2.2', v6: '2001:db8:2::2' } as const;
@@ -42,16 +42,16 @@ export function configureEnd(route: RouteSocket, ours: typeof HOST | typeof PEER
   const link = route.linkByName(LINK)!.index;
   route.setLink(loopback, { up: true });
   route.setLink(link, { up: true });
-  route.addAddress(link, AF_INET, ours.v4, 24);
-  route.addAddress(link, AF_INET6, ours.v6, 64, { nodad: true });
+  route.addAddress(link, 4, ours.v4, 24);
+  route.addAddress(link, 6, ours.v6, 64, { nodad: true });
   if (!outside) return;
-  route.addAddress(loopback, AF_INET, OUTSIDE.v4, 32);
-  route.addAddress(loopback, AF_INET6, OUTSIDE.v6, 128, { nodad: true });
+  route.addAddress(loopback, 4, OUTSIDE.v4, 32);
+  route.addAddress(loopback, 6, OUTSIDE.v6, 128, { nodad: true });
 }
 
 /** Everything that is not on the link is behind the peer. */
 export function addDefaultRoutes(route: RouteSocket): void {
   const oif = route.linkByName(LINK)!.index;
-  route.addRoute({ family: AF_INET, dst: '0.0.0.0', prefixLen: 0, gateway: PEER.v4, oif });
-  route.addRoute({ family: AF_INET6, dst: '::', prefixLen: 0, gateway: PEER.v6, oif });
+  route.addRoute({ family: 4, dst: '0.0.0.0', prefixLen: 0, gateway: PEER.v4, oif });
+  route.addRoute({ family: 6, dst: '::', prefixLen: 0, gateway: PEER.v6, oif });
 }

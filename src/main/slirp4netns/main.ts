@@ -1,3 +1,4 @@
+// bundle: front-end slirp4netns/main
 /**
  * Entry of the `slirp4netns` front end, started by bin/slirp4netns in the user namespace that the options ask for. Ends with 0 when
  * it was told to, with 1 and one reason on standard error for every error.

@@ -8,7 +8,7 @@
  * Without --configure nothing is touched: the caller (RootlessKit) has made the TAP and configures it.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
-import { AF_INET, Errno } from '../../sys/constants.ts';
+import { Errno } from '../../sys/constants.ts';
 import { SysError } from '../../sys/error.ts';
 import { acceptFrames, listenForFrames } from '../../sys/frame-socket.ts';
 import { strerror } from '../../sys/libc.ts';
@@ -119,11 +119,9 @@ function configure(route: RouteSocket, index: number, conf: SlirpConf): void {
     route.setLink(index, { mtu: conf.mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
   });
   explained('IPv4 address', () =>
-    tolerant(() => route.addAddress(index, AF_INET, guest, conf.network.prefixLen, { broadcast })),
+    tolerant(() => route.addAddress(index, 4, guest, conf.network.prefixLen, { broadcast })),
   );
-  explained('route', () =>
-    route.addRoute({ family: AF_INET, dst: '0.0.0.0', prefixLen: 0, gateway, oif: index }),
-  );
+  explained('route', () => route.addRoute({ family: 4, dst: '0.0.0.0', prefixLen: 0, gateway, oif: index }));
 }
 
 /** There already, from a run before: as it should be. */

@@ -3,13 +3,15 @@
  * defaults and rejections are those of slirp4netns 1.3.
  */
 import { ipv4Parse } from '../../proto/ipv4.ts';
+import { IFNAMSIZ } from '../../sys/constants.ts';
 import { getopt, type OptionShape } from '../getopt.ts';
 import { fieldsOf } from '../option-fields.ts';
 import { addressOf, MAX_MTU, UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 
 const DEFAULT_MTU = 1500;
-const MAX_TAP_NAME_BYTES = 15; // IFNAMSIZ - 1
+/** The last byte of the kernel's room ends the name. */
+const MAX_TAP_NAME_BYTES = IFNAMSIZ - 1;
 /** The guest's address is the network's + 100, which a /26 has no room for. */
 const MAX_PREFIX_LEN = 25;
 
@@ -77,7 +79,7 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
     name: 'exit-fd',
     short: 'e',
     value: 'FD',
-    help: 'End, with status 0, when the other end of this descriptor is closed.',
+    help: 'Exit with status 0 when the other end of this descriptor is closed.',
     set: parsed('exitFd', (text) => descriptor(text, 'exit-fd')),
   },
   {
@@ -112,19 +114,19 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
     name: 'api-socket',
     short: 'a',
     value: 'PATH',
-    help: 'Unix socket on which ports of the host can be led inside while running.',
+    help: 'Unix socket for requests while running, for example to forward ports of the host.',
     set: verbatim('apiSocket'),
   },
   {
     name: 'cidr',
     value: 'CIDR',
-    help: 'IPv4 network inside: gateway .2, names .3, DHCP from .15, guest .100.',
+    help: 'IPv4 network inside: gateway .2, DNS server .3, DHCP from .15, guest .100.',
     default: '10.0.2.0/24',
     set: verbatim('cidr'),
   },
   {
     name: 'disable-host-loopback',
-    help: "The gateway does not lead to the host's 127.0.0.1.",
+    help: "Do not map the gateway's address to the host's 127.0.0.1.",
     set: fixed('hostLoopback', false),
   },
   {
@@ -139,7 +141,7 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
   {
     name: 'netns-type',
     value: 'TYPE',
-    help: 'What the first operand is: pid, path, or tapfd (a TAP that is open already).',
+    help: 'What the first operand is: pid, path, or tapfd (descriptor of an open TAP).',
     default: 'pid',
     set: verbatim('netnsType'),
   },
@@ -152,7 +154,7 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
   },
   {
     name: 'enable-sandbox',
-    help: 'The sandbox (empty root, no capabilities but for ports) is always on: nothing more is done.',
+    help: 'No effect: the sandbox (empty root, no capabilities except for low ports) is always on.',
   },
   {
     name: 'create-sandbox',
@@ -164,7 +166,7 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
   },
   {
     name: 'enable-seccomp',
-    help: 'The filter on system calls is always on: nothing more is done.',
+    help: 'No effect: the filter for system calls is always on.',
     set: (d) => {
       d.warnings.push(Message.experimental('seccomp'));
     },
@@ -189,7 +191,7 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
   },
   {
     name: 'disable-dns',
-    help: "The .3 address does not lead to the host's resolvers.",
+    help: "Do not map the .3 address to the host's resolvers.",
     set: fixed('dns', false),
   },
   {
@@ -202,7 +204,7 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
   {
     name: 'target-type',
     value: 'TYPE',
-    help: 'netns, or bess: the operand is the path of a socket to be made, to which User Mode Linux connects (transport=bess).',
+    help: 'netns, or bess: the operand is then the path of a socket that slirp4netns makes and User Mode Linux connects to (transport=bess).',
     default: 'netns',
     set: verbatim('targetType'),
   },

@@ -1,3 +1,4 @@
+// bundle: rare
 /** Help, version, manual page and shell completion of `slirp4netns`, all from its option table. The build writes them to files. */
 import {
   bashCompletionText,
@@ -23,7 +24,7 @@ const signature = (o: SlirpOption): string =>
 export function usageText(program = 'slirp4netns'): string {
   const out = [
     `Usage: ${program} [OPTION]... PID|PATH|FD [TAPNAME]`,
-    'Connects a network namespace through sockets of this host (bucatini).',
+    'Connects a network namespace through ordinary sockets of this host (bucatini).',
     '',
   ];
   for (const option of SHOWN_OPTIONS) {
@@ -49,25 +50,25 @@ export function manPage(): string {
     ...DESCRIPTION.flatMap((paragraph) => ['.PP', roff(paragraph)]),
     '.SH OPTIONS',
     roff(
-      'Options may stand behind the operands; long names may be cut short. Of several occurrences the last counts.',
+      'Options may stand after the operands; long names may be abbreviated. When an option is given several times the last one counts.',
     ),
   ];
   for (const o of SHOWN_OPTIONS) out.push(...manLines(o, '='));
   out.push('.SH API SOCKET', ...API.flatMap((paragraph) => ['.PP', roff(paragraph)]));
   out.push('.SH EXIT STATUS', roff(STATUS));
-  out.push('.SH SEE ALSO', '.BR pasta (1), \\c', '.BR network_namespaces (7)');
+  out.push('.SH SEE ALSO', '.BR pasta (1),', '.BR network_namespaces (7)');
   return `${out.join('\n')}\n`;
 }
 
 const DESCRIPTION: readonly string[] = [
-  'Connects the network namespace of process PID, or the one at PATH, to the outside without privileges: packets that programs send through the interface TAPNAME become ordinary sockets of the host. An interface of that name that exists is used, else one is made.',
-  'Inside, the network is 10.0.2.0/24 (--cidr): 10.0.2.2 is the gateway and stands for 127.0.0.1 of the host, 10.0.2.3 answers names, DHCP hands out 10.0.2.15, --configure gives 10.0.2.100. With --enable-ipv6 also fd00::/64, by router advertisements.',
+  'Connects the network namespace of process PID, or the one at PATH, to the network without privileges. What programs inside send through the interface TAPNAME leaves the host through ordinary sockets. An existing interface of that name is used; otherwise one is made.',
+  'Inside, the network is 10.0.2.0/24 (--cidr): 10.0.2.2 is the gateway and leads to 127.0.0.1 of the host, 10.0.2.3 is the DNS server, DHCP assigns 10.0.2.15, and --configure sets 10.0.2.100. --enable-ipv6 adds fd00::/64, by router advertisements.',
 ];
 const API: readonly string[] = [
-  'One request and one reply a connection, both JSON. {"execute": "add_hostfwd", "arguments": {"proto": "tcp", "host_addr": "0.0.0.0", "host_port": 8080, "guest_addr": "10.0.2.100", "guest_port": 80}} gives {"return":{"id":1}}; proto is tcp or udp, the addresses may be left out and may be IPv6. "list_hostfwd" lists what is forwarded; "remove_hostfwd" with {"id": 1} ends it. "info" tells what is connected how, "stats" all counters, "list_flows" the connections, a page at a time (docs/api.md). What is wrong is told as {"error":{"desc":"bad request: ..."}}.',
+  'Each connection carries one request and one reply, both JSON. {"execute": "add_hostfwd", "arguments": {"proto": "tcp", "host_addr": "0.0.0.0", "host_port": 8080, "guest_addr": "10.0.2.100", "guest_port": 80}} gives {"return":{"id":1}}; proto is tcp or udp, the addresses may be left out and may be IPv6. "list_hostfwd" lists the forwarded ports; "remove_hostfwd" with {"id": 1} removes one. "info" gives addresses and settings, "stats" all counters, "list_flows" the connections in pages (docs/api.md). The reply to a wrong request is {"error":{"desc":"bad request: ..."}}.',
 ];
 const STATUS =
-  '0 when --exit-fd or the end of the namespace said so, 1 for every error. A signal ends it as signals do.';
+  '0 when the descriptor of --exit-fd is closed or the namespace is gone, 1 for every error. SIGTERM and other signals kill it, as they do by default.';
 
 /** Completion for bash; options that take paths complete files. */
 export function bashCompletion(): string {

@@ -1,5 +1,5 @@
 /** Sockets of published ports, bound. */
-import { addressParse, isV4Mapped } from '../../proto/address.ts';
+import { addressParse, addressSetAny, isV4Mapped } from '../../proto/address.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -97,7 +97,7 @@ export function openListener(
   let fd = make(v4 ? AF_INET : AF_INET6, type);
   if (fd === -Errno.EAFNOSUPPORT && any) {
     v4 = true;
-    words[2] = 0xffff;
+    addressSetAny(words, 0, 4);
     fd = make(AF_INET, type);
   }
   if (fd < 0) return fd;

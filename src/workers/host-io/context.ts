@@ -66,7 +66,7 @@ export interface HostContext {
   readonly notices: Notices;
 }
 
-/** A family of sockets. The stage routes commands and events by the kind it recorded for a gid. */
+/** Sockets of one kind. The stage routes commands and events by the kind it recorded for a gid. */
 export interface SocketModule {
   /** epoll reported these EPOLL* bits. */
   onEvents(gid: number, events: number): void;

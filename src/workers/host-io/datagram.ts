@@ -66,6 +66,7 @@ import {
   connect,
   getsockoptInt,
   localAddress,
+  NAME_BYTES,
   peerAddress,
   peerScope,
   recv,
@@ -92,7 +93,7 @@ import type { HostContext, SocketModule } from './context.ts';
 import { ErrorQueues } from './datagram/error-queue.ts';
 import { DatagramReceiver } from './datagram/receiver.ts';
 import { DatagramSender } from './datagram/sender.ts';
-import { DEFAULT_OPTIONS, Kind, NAME_BYTES, Published, SocketTable } from './datagram/socket-table.ts';
+import { DEFAULT_OPTIONS, Kind, Published, SocketTable } from './datagram/socket-table.ts';
 import { targetPort } from './listener-table.ts';
 import { Outbound } from './outbound.ts';
 import { NO_LISTENER, PublishedPorts } from './published-ports.ts';

@@ -2,6 +2,7 @@
  * The host-io stage: the only one that touches host sockets. It carries out what shards ask for (link/to-host.ts) and tells
  * them what sockets say (link/to-shard.ts). One table by gid says which module a socket belongs to.
  */
+import { Counter } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import { Errno } from '../../sys/constants.ts';
@@ -13,7 +14,7 @@ import { Owner } from '../link/slot-owner.ts';
 import { acceptedSocket, ToHost } from '../link/to-host.ts';
 import { freeReaderSlotsWrite } from '../link/to-reader.ts';
 import type { Notices } from '../notices.ts';
-import type { Stage } from '../stage.ts';
+import type { Carried, Stage } from '../stage.ts';
 import { Addressing } from '../translator/addressing.ts';
 import type { HostContext, LoopbackPath } from './context.ts';
 import { DatagramSockets } from './datagram.ts';
@@ -179,6 +180,12 @@ export class HostIo implements Stage {
       if (this.#o.fromShards[i]!.available() > 0) return true;
     for (let i = 0; i < this.#o.toShards.length; i++) if (this.#o.toShards[i]!.movable) return true;
     return this.#o.toReader.movable;
+  }
+
+  addCarried(sum: Carried): void {
+    const { counters } = this.#ctx;
+    sum.datagrams += counters[Counter.datagramsToHost]!;
+    sum.streamBytes += counters[Counter.sockSendBytes]! + counters[Counter.sockPeekBytes]!;
   }
 
   sleepMs(now: number): number {

@@ -3,9 +3,19 @@
  * have no interface: its services, a resolver on 127.0.0.53 among them, are behind none but lo. A source address they have where
  * the policy says so.
  */
-import { addressCopy, addressParse, isLinkLocal, isLoopback, isV4Mapped } from '../../proto/address.ts';
+import {
+  addressCopy,
+  addressParse,
+  addressSetAny,
+  familyAt,
+  familyOf,
+  isLinkLocal,
+  isLoopback,
+  isV4Mapped,
+} from '../../proto/address.ts';
 import {
   Errno,
+  IFNAMSIZ,
   IP_BIND_ADDRESS_NO_PORT,
   IP_FREEBIND,
   IPV6_FREEBIND,
@@ -15,17 +25,12 @@ import {
   SOL_SOCKET,
 } from '../../sys/constants.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
-import { bind, setsockoptBytes, setsockoptInt, sockaddrWrite } from '../../sys/socket.ts';
+import { bind, NAME_BYTES, setsockoptBytes, setsockoptInt, sockaddrWrite } from '../../sys/socket.ts';
 import type { EnginePlan, HostChange } from '../engine-plan.ts';
 
-const V4 = 0;
-const V6 = 4;
-const IFNAMSIZ = 16;
-const NAME_BYTES = 32;
-
 export class Outbound {
-  /** Source addresses, IPv4 in words 0..3, IPv6 in 4..7: any where the plan has none. */
-  readonly #source = Uint32Array.of(0, 0, 0xffff, 0, 0, 0, 0, 0);
+  /** Source addresses, IPv4 in words 0..3, IPv6 in 4..7: zero where the plan has none. */
+  readonly #source = new Uint32Array(8);
   readonly #hasSource4: boolean;
   readonly #hasSource6: boolean;
   readonly #device4: NativeBuffer | null;
@@ -34,13 +39,13 @@ export class Outbound {
   readonly #freebind: boolean;
   readonly #toLoopback: boolean;
   readonly #name = new NativeBuffer(NAME_BYTES);
-  readonly #words = Uint32Array.of(0, 0, 0xffff, 0, 0, 0, 0, 0);
+  readonly #words = new Uint32Array(4);
 
   /** @throws Error when an address or interface name of the plan is none */
   constructor(plan: EnginePlan) {
     const { policy } = plan;
-    this.#hasSource4 = this.#parse(policy.outboundAddress4, V4);
-    this.#hasSource6 = this.#parse(policy.outboundAddress6, V6);
+    this.#hasSource4 = this.#parse(policy.outboundAddress4, 4);
+    this.#hasSource6 = this.#parse(policy.outboundAddress6, 6);
     this.#device4 = deviceName(policy.outboundInterface4);
     this.#device6 = deviceName(policy.outboundInterface6);
     this.#scope = plan.addresses.ipv6?.linkLocalScope ?? 0;
@@ -48,11 +53,12 @@ export class Outbound {
     this.#toLoopback = policy.outboundToLoopback;
   }
 
-  #parse(text: string | undefined, at: number): boolean {
+  /** @returns whether the plan has a source address of this family */
+  #parse(text: string | undefined, family: 4 | 6): boolean {
     if (text === undefined) return false;
-    const ok = addressParse(text, this.#source, at) && isV4Mapped(this.#source, at) === (at === V4);
-    if (!ok)
-      throw new Error(`service policy: outbound address ${text} is no IPv${at === V4 ? 4 : 6} address`);
+    const at = familyAt(family);
+    const ok = addressParse(text, this.#source, at) && familyOf(this.#source, at) === family;
+    if (!ok) throw new Error(`service policy: outbound address ${text} is no IPv${family} address`);
     return true;
   }
 
@@ -110,31 +116,24 @@ export class Outbound {
       const r = setFreebind(fd, isV4);
       if (r < 0) return r;
     }
-    return this.#bind(fd, isV4, useSource, port);
+    return this.#bind(fd, isV4 ? 4 : 6, useSource, port);
   }
 
   /** Give a TCP socket its source address, the port left to connect(). @returns 0 or -errno */
   bindStream(fd: number, remote: Uint32Array, w: number): number {
     if (!this.hasSource(remote, w)) return 0;
-    const isV4 = isV4Mapped(remote, w);
     // A port taken by bind() is taken for all destinations: some 28,000 connections in all. An option of IPv4's for both families.
     const r = setsockoptInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (r < 0 && r !== -Errno.ENOPROTOOPT) return r;
-    return this.#bind(fd, isV4, true, 0);
+    return this.#bind(fd, familyOf(remote, w), true, 0);
   }
 
-  #bind(fd: number, isV4: boolean, useSource: boolean, port: number): number {
+  #bind(fd: number, family: 4 | 6, useSource: boolean, port: number): number {
     const words = this.#words;
-    const at = isV4 ? V4 : V6;
-    if (useSource) addressCopy(this.#source, at, words, at);
-    else {
-      words[at] = 0;
-      words[at + 1] = 0;
-      words[at + 2] = isV4 ? 0xffff : 0;
-      words[at + 3] = 0;
-    }
-    const scope = useSource ? this.scopeOf(words, at) : 0;
-    const nameBytes = sockaddrWrite(this.#name.u8, 0, words, at, port, scope);
+    if (useSource) addressCopy(this.#source, familyAt(family), words, 0);
+    else addressSetAny(words, 0, family);
+    const scope = useSource ? this.scopeOf(words, 0) : 0;
+    const nameBytes = sockaddrWrite(this.#name.u8, 0, words, 0, port, scope);
     return bind(fd, this.#name.address, nameBytes);
   }
 }

@@ -82,10 +82,10 @@ export class PublishedPorts {
    * @returns the first listener that leads to the guest's endpoint and is of the peer's family, or NO_LISTENER
    */
   find(guest: Uint32Array, g: number, port: number, peer: Uint32Array, p: number): number {
-    const family = isV4Mapped(peer, p) ? 1 : 2;
+    const bit = isV4Mapped(peer, p) ? 1 : 2;
     const words = this.#words;
     for (let i = this.#first[port]! - 1; i >= 0; i = this.#next[i]! - 1) {
-      if ((this.#families[i]! & family) === 0) continue;
+      if ((this.#families[i]! & bit) === 0) continue;
       // The peer as the guest sees it: which address of the guest's it is led to may depend on that.
       this.#addressing.fromHost(peer, p, words, 0);
       if (

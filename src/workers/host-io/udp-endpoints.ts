@@ -15,15 +15,13 @@
  * Invariant: an endpoint that can be found has one flow or more; of two flows of an endpoint no two have the same peer.
  */
 import { NativeBuffer } from '../../sys/memory.ts';
-import { sockaddrWrite } from '../../sys/socket.ts';
+import { NAME_BYTES, sockaddrWrite } from '../../sys/socket.ts';
 import { flowHash } from '../flow-hash.ts';
 import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
 
 export const NO_ENDPOINT = -1;
 /** No flow, or more than one: the socket is not connected. */
 const NOBODY = -1;
-/** struct sockaddr room, rounded up for alignment. */
-const NAME_BYTES = 32;
 
 export class UdpEndpoints {
   readonly #k0: number;

@@ -4,7 +4,7 @@
  * Invariant: every code lies in -64 .. -DROP_MAX, out of reach of the codecs' codes.
  */
 export const StageDrop = {
-  /** A destination that means nothing from the guest: loopback, unspecified, port 0. */
+  /** A destination that the guest cannot reach: loopback, unspecified, port 0. */
   destination: -64,
   /** Multicast and broadcast, which are not carried. */
   group: -65,
@@ -20,25 +20,25 @@ export const StageDrop = {
   pingForbidden: -70,
   /** A message of a protocol or type that is not carried. */
   notCarried: -71,
-  /** A DNS query that is malformed, too long, or one too many at a time. */
+  /** A DNS query that is malformed, too long, or more than may wait at a time. */
   dnsQuery: -72,
-  /** A DNS answer that answers nothing we asked. */
+  /** A DNS answer that matches no query. */
   dnsAnswer: -73,
   /** Larger than a datagram to the guest may be, or the MTU leaves no room for fragments. */
   tooLong: -74,
-  /** No DHCP here, or a message that is not for a server. */
+  /** DHCP is switched off, or the message is not for a server. */
   dhcp: -75,
-  /** An echo message that does not fit in with its flow. */
+  /** An echo message that does not match its flow. */
   echo: -76,
   /** A TCP segment, not a SYN, of no known connection: answered by RST. */
   tcpNoFlow: -77,
   /** A TCP SYN to a multicast, loopback or other impossible address, or to port 0. */
   tcpDestination: -78,
-  /** An IP protocol that nobody here translates. */
+  /** An IP protocol other than TCP, UDP, ICMP and ICMPv6. */
   ipProtocol: -79,
   /** A source address that no guest may have: loopback, multicast, broadcast. */
   ipSource: -80,
-  /** A protocol that the service policy leaves out. */
+  /** A protocol that is switched off by an option. */
   switchedOff: -81,
   /** A UDP peer that the guest has not spoken to from this port (ServicePolicy.udpFiltering). */
   stranger: -82,

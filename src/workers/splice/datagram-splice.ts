@@ -9,7 +9,7 @@
  * Whoever received the datagrams keeps their bytes until flush(); all of one flow in a row leave by one sendmmsg. Lengths are
  * kept, empty datagrams included. ICMP errors are not carried. A flow ends when idle, or with its listener.
  */
-import { isV4Mapped } from '../../proto/address.ts';
+import { addressSetAny, isV4Mapped } from '../../proto/address.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { cmsgSpace, IN6_PKTINFO_BYTES, pktinfoWrite } from '../../sys/cmsg.ts';
 import {
@@ -36,6 +36,7 @@ import {
   MMSGHDR_WORDS,
   MSGHDR_FLAGS_WORD,
   msghdrWrite,
+  NAME_BYTES,
   peerAddress,
   recvmmsg,
   sendmmsg,
@@ -53,7 +54,6 @@ const BATCH = 32;
 const BATCHES_A_ROUND = 4;
 /** No UDP datagram is longer: 65,507 bytes of payload. */
 const DATAGRAM_BYTES = 65536;
-const NAME_BYTES = 32;
 /** More than one datagram: as good as many. */
 const MANY = 2;
 const SWEEP_MS = 5000;
@@ -250,10 +250,9 @@ export class DatagramSplice implements FlowSource {
     const isV4 = isV4Mapped(origin.words, 8);
     const fd = this.#o.socketFor(origin.toGuest, isV4);
     if (fd < 0) return fd;
-    this.#any.fill(0);
-    if (isV4) this.#any[2] = 0xffff;
+    addressSetAny(this.#any, 0, isV4 ? 4 : 6);
     // Or a port that an IPv4 flow has would not be free.
-    else setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+    if (!isV4) setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
     // The peer's port where it is free, else any.
     bind(fd, this.#name.address, sockaddrWrite(this.#name.u8, 0, this.#any, 0, origin.peerPort));
     const bytes = sockaddrWrite(this.#name.u8, 0, origin.words, 8, origin.targetPort);

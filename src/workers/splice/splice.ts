@@ -6,8 +6,16 @@
  *     peer on 127.0.0.1 ──▶ published port ──▶ host-io ──takeStream──▶ splice ──▶ socket inside ──▶ guest's address
  *     program inside on 127.0.0.1 ──▶ listener inside (device lo) ──▶ splice ──▶ socket on the host ──▶ the same address
  */
-import { isLoopback, isV4Mapped } from '../../proto/address.ts';
-import { DROP_BASE } from '../../ring/counters.ts';
+import {
+  addressCopy,
+  addressSetLoopback,
+  familyAt,
+  familyOf,
+  isLinkLocal,
+  isLoopback,
+  isV4Mapped,
+} from '../../proto/address.ts';
+import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { localAddressOf } from '../../sys/cmsg.ts';
 import {
   AF_INET,
@@ -44,6 +52,7 @@ import {
   MSGHDR_CONTROLLEN_WORD,
   MSGHDR_FLAGS_WORD,
   msghdrWrite,
+  NAME_BYTES,
   recvmmsg,
   SOCKADDR_BYTES,
   setLingerZero,
@@ -59,7 +68,7 @@ import type { LoopbackPath } from '../host-io/context.ts';
 import { targetPort } from '../host-io/listener-table.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { Notice, type Notices } from '../notices.ts';
-import type { Stage } from '../stage.ts';
+import type { Carried, Stage } from '../stage.ts';
 import { Addressing } from '../translator/addressing.ts';
 import { type DatagramOrigin, DatagramSplice } from './datagram-splice.ts';
 import { SocketKind, SocketSource } from './socket-source.ts';
@@ -75,7 +84,6 @@ const SOCKET_WAIT_MS = 5;
 /** Datagrams from inside by one call. */
 const BATCH = 16;
 const DATAGRAM_BYTES = 65536;
-const NAME_BYTES = 32;
 const CONTROL_BYTES = 64;
 /** How long the start may wait for the thread inside to have entered the namespace. */
 const START_WAIT_MS = 5000;
@@ -170,7 +178,7 @@ export class Splice implements Stage, LoopbackPath {
 
   takeStream(fd: number, words: Uint32Array, port: number): void {
     const isV4 = isV4Mapped(words, 0);
-    if (!this.#o.splice.hostLoToNsLo || !this.#localAddress(fd)) this.#guestAddress(isV4);
+    if (!this.#o.splice.hostLoToNsLo || !this.#localAddress(fd)) this.#guestAddress(isV4 ? 4 : 6);
     this.#streams.take(fd, true, this.#words, 4, port);
   }
 
@@ -197,7 +205,7 @@ export class Splice implements Stage, LoopbackPath {
     if (this.#o.splice.hostLoToNsLo && isLoopback(words, 4)) {
       for (let i = 0; i < 4; i++) origin.words[8 + i] = words[4 + i]!;
     } else {
-      this.#guestAddress(isV4Mapped(words, 0));
+      this.#guestAddress(familyOf(words, 0));
       for (let i = 0; i < 4; i++) origin.words[8 + i] = this.#words[4 + i]!;
     }
     this.#datagrams.take(origin, performance.now(), addressA, bytesA, addressB, bytesB);
@@ -221,14 +229,12 @@ export class Splice implements Stage, LoopbackPath {
   }
 
   /** The guest's own address, into words[4..7]; its loopback where it has none that can be used without a scope. */
-  #guestAddress(isV4: boolean): void {
+  #guestAddress(family: 4 | 6): void {
     const { seen } = this.#addressing;
-    const at = isV4 ? 0 : 4;
-    const isKnown = seen[at + 3] !== 0 && (isV4 || seen[at]! >>> 22 !== 0xfe80 >>> 6);
-    for (let i = 0; i < 4; i++) this.#words[4 + i] = isKnown ? seen[at + i]! : 0;
-    if (isKnown) return;
-    this.#words[6] = isV4 ? 0xffff : 0;
-    this.#words[7] = isV4 ? 0x7f00_0001 : 1;
+    const at = familyAt(family);
+    const needsScope = family === 6 && isLinkLocal(seen, at);
+    if (seen[at + 3] !== 0 && !needsScope) addressCopy(seen, at, this.#words, 4);
+    else addressSetLoopback(this.#words, 4, family);
   }
 
   // ------------------------------------------------------------------------------------------ listeners inside
@@ -340,6 +346,10 @@ export class Splice implements Stage, LoopbackPath {
 
   hasInput(): boolean {
     return this.#streams.hasReady || this.#datagrams.hasReady;
+  }
+
+  addCarried(sum: Carried): void {
+    sum.streamBytes += this.#o.counters[Counter.spliceBytes]!;
   }
 
   sleepMs(now: number): number {

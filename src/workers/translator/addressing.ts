@@ -3,7 +3,19 @@
  *
  * Addresses are four u32 words, most significant first, IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
  */
-import { addressParse, isLoopback, isUnspecified, isV4Mapped } from '../../proto/address.ts';
+import {
+  addressCopy,
+  addressEqual,
+  addressParse,
+  addressSetIpv4,
+  addressSetLoopback,
+  familyAt,
+  familyOf,
+  isLinkLocal,
+  isLoopback,
+  isUnspecified,
+  isV4Mapped,
+} from '../../proto/address.ts';
 import { macParse } from '../../proto/ethernet.ts';
 import { ipv4Parse } from '../../proto/ipv4.ts';
 import type { AddressPlan, HostChange, ServicePolicy } from '../engine-plan.ts';
@@ -25,8 +37,9 @@ export const Destination = {
   invalid: 4,
 } as const;
 
-const V4 = 0;
-const V6 = 4;
+/** Where the two families' addresses lie in each array of Addressing. */
+const V4_AT = familyAt(4);
+const V6_AT = familyAt(6);
 /** In Addressing.seen: link-local, and which of the plan's addresses the guest has been seen to use. */
 const LINK_LOCAL = 8;
 const USES_IPV4 = 12;
@@ -72,60 +85,57 @@ export class Addressing {
       if (text === undefined) return;
       if (!addressParse(text, words, at)) throw new Error(`address plan: ${name} ${text} is not an address`);
     };
-    set(this.guest, V4, plan.ipv4?.guest, 'ipv4.guest');
-    set(this.gateway, V4, plan.ipv4?.gateway, 'ipv4.gateway');
-    set(this.hostLoopback, V4, plan.ipv4?.hostLoopback, 'ipv4.hostLoopback');
-    set(this.mapGuestAddr, V4, plan.ipv4?.mapGuestAddr, 'ipv4.mapGuestAddr');
-    set(this.mapGuestAddr, V6, plan.ipv6?.mapGuestAddr, 'ipv6.mapGuestAddr');
-    set(this.dns, V4, plan.ipv4?.dns, 'ipv4.dns');
-    set(this.guest, V6, plan.ipv6?.guest, 'ipv6.guest');
-    set(this.gateway, V6, plan.ipv6?.gateway, 'ipv6.gateway');
+    set(this.guest, V4_AT, plan.ipv4?.guest, 'ipv4.guest');
+    set(this.gateway, V4_AT, plan.ipv4?.gateway, 'ipv4.gateway');
+    set(this.hostLoopback, V4_AT, plan.ipv4?.hostLoopback, 'ipv4.hostLoopback');
+    set(this.mapGuestAddr, V4_AT, plan.ipv4?.mapGuestAddr, 'ipv4.mapGuestAddr');
+    set(this.mapGuestAddr, V6_AT, plan.ipv6?.mapGuestAddr, 'ipv6.mapGuestAddr');
+    set(this.dns, V4_AT, plan.ipv4?.dns, 'ipv4.dns');
+    set(this.guest, V6_AT, plan.ipv6?.guest, 'ipv6.guest');
+    set(this.gateway, V6_AT, plan.ipv6?.gateway, 'ipv6.gateway');
     set(this.linkLocal, 0, plan.ipv6?.linkLocal, 'ipv6.linkLocal');
-    set(this.hostLoopback, V6, plan.ipv6?.hostLoopback, 'ipv6.hostLoopback');
-    set(this.dns, V6, plan.ipv6?.dns, 'ipv6.dns');
+    set(this.hostLoopback, V6_AT, plan.ipv6?.hostLoopback, 'ipv6.hostLoopback');
+    set(this.dns, V6_AT, plan.ipv6?.dns, 'ipv6.dns');
     this.hostSelf.set(this.guest);
-    if (policy.dhcp) this.dhcpServer = this.gateway[V4 + 3]!;
+    if (policy.dhcp) this.dhcpServer = this.gateway[V4_AT + 3]!;
     this.seen = seen;
-    for (const family of [V4, V6]) {
-      if (isZero(seen, family)) for (let i = 0; i < 4; i++) seen[family + i] = this.guest[family + i]!;
-    }
+    for (const at of [V4_AT, V6_AT]) if (isZero(seen, at)) addressCopy(this.guest, at, seen, at);
   }
 
   /** The host's network has changed. @throws Error when an address is none */
   hostChanged(change: HostChange): void {
     for (const [at, text] of [
-      [V4, change.self4],
-      [V6, change.self6],
+      [V4_AT, change.self4],
+      [V6_AT, change.self6],
     ] as const) {
       if (text === undefined) continue;
       if (!addressParse(text, this.hostSelf, at)) throw new Error(`host change: ${text} is not an address`);
     }
     if (change.dhcpGateway !== undefined) this.dhcpServer = ipv4Parse(change.dhcpGateway);
     // What DHCPv6 and router advertisements offer, where there was nothing to offer at the start.
-    if (this.ipv6 && isZero(this.guest, V6)) copy(this.hostSelf, V6, this.guest, V6);
+    if (this.ipv6 && isZero(this.guest, V6_AT)) addressCopy(this.hostSelf, V6_AT, this.guest, V6_AT);
   }
 
   /** The guest sends from this IPv4 address. */
   learn4(address: number): void {
     const { seen } = this;
     if (seen[USES_IPV4] !== 0 || address === 0) return;
-    if (address === this.guest[V4 + 3]) seen[USES_IPV4] = 1;
-    else if (address === seen[V4 + 3]) return;
-    seen[V4 + 2] = 0xffff;
-    seen[V4 + 3] = address;
+    if (address === this.guest[V4_AT + 3]) seen[USES_IPV4] = 1;
+    else if (address === seen[V4_AT + 3]) return;
+    addressSetIpv4(seen, V4_AT, address);
   }
 
   /** The guest sends from this IPv6 address. */
   learn6(words: Uint32Array, w: number): void {
     const { seen } = this;
-    if (words[w]! >>> 22 === 0xfe80 >>> 6) {
-      if (!same(words, w, seen, LINK_LOCAL)) copy(words, w, seen, LINK_LOCAL);
+    if (isLinkLocal(words, w)) {
+      if (!same(words, w, seen, LINK_LOCAL)) addressCopy(words, w, seen, LINK_LOCAL);
       return;
     }
     if (seen[USES_IPV6] !== 0 || isZero(words, w)) return;
-    if (same(words, w, this.guest, V6)) seen[USES_IPV6] = 1;
-    else if (same(words, w, seen, V6)) return;
-    copy(words, w, seen, V6);
+    if (same(words, w, this.guest, V6_AT)) seen[USES_IPV6] = 1;
+    else if (same(words, w, seen, V6_AT)) return;
+    addressCopy(words, w, seen, V6_AT);
   }
 
   /**
@@ -135,16 +145,16 @@ export class Addressing {
    */
   guestFor(words: Uint32Array, w: number, out: Uint32Array, o: number): boolean {
     const { seen } = this;
-    if (words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0xffff) {
-      if (!this.ipv4 || seen[V4 + 3] === 0) return false;
-      copy(seen, V4, out, o);
+    if (isV4Mapped(words, w)) {
+      if (!this.ipv4 || seen[V4_AT + 3] === 0) return false;
+      addressCopy(seen, V4_AT, out, o);
       return true;
     }
     if (!this.ipv6) return false;
-    const wantsLinkLocal = words[w]! >>> 22 === 0xfe80 >>> 6 || isZero(seen, V6);
-    const at = wantsLinkLocal && !isZero(seen, LINK_LOCAL) ? LINK_LOCAL : V6;
+    const wantsLinkLocal = isLinkLocal(words, w) || isZero(seen, V6_AT);
+    const at = wantsLinkLocal && !isZero(seen, LINK_LOCAL) ? LINK_LOCAL : V6_AT;
     if (isZero(seen, at)) return false;
-    copy(seen, at, out, o);
+    addressCopy(seen, at, out, o);
     return true;
   }
 
@@ -154,22 +164,22 @@ export class Addressing {
    * @returns a Destination
    */
   classify(words: Uint32Array, w: number, port: number): number {
-    const family = words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0xffff ? V4 : V6;
-    if (same(words, w, this.dns, family)) {
+    const family = familyOf(words, w);
+    const at = familyAt(family);
+    if (same(words, w, this.dns, at)) {
       if (this.#dnsPorts.includes(port)) return Destination.dns;
       if (this.#dnsPorts.length === 0 && port !== 0) return Destination.world;
     }
-    if (same(words, w, this.hostLoopback, family)) return Destination.hostLoopback;
-    if (same(words, w, this.mapGuestAddr, family)) return Destination.hostGuest;
+    if (same(words, w, this.hostLoopback, at)) return Destination.hostLoopback;
+    if (same(words, w, this.mapGuestAddr, at)) return Destination.hostGuest;
     if (this.#hasOwn && this.isOurs(words, w, family)) return Destination.gateway;
-    if (family === V4) {
+    if (family === 4) {
       const a = words[w + 3]!;
       // 240/4 is reserved and ends with the broadcast address; multicast is the caller's to tell.
       if (a >>> 24 === 127 || a >>> 24 === 0 || a >>> 28 === 15) return Destination.invalid;
       return Destination.world;
     }
-    if (words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0 && words[w + 3]! <= 1)
-      return Destination.invalid;
+    if (isLoopback(words, w) || isUnspecified(words, w)) return Destination.invalid;
     // v4-mapped addresses never appear on a wire (RFC 4291 section 2.5.5.2 leaves them to the API).
     return Destination.world;
   }
@@ -177,17 +187,18 @@ export class Addressing {
   /** Whether the guest may answer a host-side peer that it has not spoken to: the host's loopback only where it is mapped. */
   leadsBack(words: Uint32Array, w: number): boolean {
     if (isUnspecified(words, w)) return false;
-    return !isLoopback(words, w) || !isZero(this.hostLoopback, isV4Mapped(words, w) ? V4 : V6);
+    return !isLoopback(words, w) || !isZero(this.hostLoopback, familyAt(familyOf(words, w)));
   }
 
-  /** Whether an address is one of the plan's own on the TAP. @param family  0 for IPv4, 4 for IPv6 */
-  isOurs(words: Uint32Array, w: number, family: number): boolean {
+  /** Whether an address is one of the plan's own on the TAP. */
+  isOurs(words: Uint32Array, w: number, family: 4 | 6): boolean {
+    const at = familyAt(family);
     return (
-      same(words, w, this.gateway, family) ||
-      same(words, w, this.dns, family) ||
-      same(words, w, this.hostLoopback, family) ||
-      same(words, w, this.mapGuestAddr, family) ||
-      (family === V6 && same(words, w, this.linkLocal, 0))
+      same(words, w, this.gateway, at) ||
+      same(words, w, this.dns, at) ||
+      same(words, w, this.hostLoopback, at) ||
+      same(words, w, this.mapGuestAddr, at) ||
+      (family === 6 && same(words, w, this.linkLocal, 0))
     );
   }
 
@@ -195,23 +206,10 @@ export class Addressing {
    * Write the host-side address that a Destination.world, hostLoopback or hostGuest address means to out[o..o+3].
    */
   toHost(words: Uint32Array, w: number, destination: number, out: Uint32Array, o: number): void {
-    if (destination === Destination.hostLoopback) {
-      const v4 = words[w + 2] === 0xffff && words[w] === 0 && words[w + 1] === 0;
-      out[o] = 0;
-      out[o + 1] = 0;
-      out[o + 2] = v4 ? 0xffff : 0;
-      out[o + 3] = v4 ? 0x7f000001 : 1;
-      return;
-    }
-    if (destination === Destination.hostGuest) {
-      const family = words[w + 2] === 0xffff && words[w] === 0 && words[w + 1] === 0 ? V4 : V6;
-      for (let i = 0; i < 4; i++) out[o + i] = this.hostSelf[family + i]!;
-      return;
-    }
-    out[o] = words[w]!;
-    out[o + 1] = words[w + 1]!;
-    out[o + 2] = words[w + 2]!;
-    out[o + 3] = words[w + 3]!;
+    if (destination === Destination.hostLoopback) addressSetLoopback(out, o, familyOf(words, w));
+    else if (destination === Destination.hostGuest)
+      addressCopy(this.hostSelf, familyAt(familyOf(words, w)), out, o);
+    else addressCopy(words, w, out, o);
   }
 
   /**
@@ -219,37 +217,22 @@ export class Addressing {
    * what is mapped to them or, without a mapping, the gateway; everything else stays as it is.
    */
   fromHost(words: Uint32Array, w: number, out: Uint32Array, o: number): void {
-    const v4 = words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0xffff;
-    const last = words[w + 3]!;
-    const local = v4
-      ? last >>> 24 === 127 || last === 0
-      : words[w] === 0 && words[w + 1] === 0 && words[w + 2] === 0 && last <= 1;
+    const at = familyAt(familyOf(words, w));
+    const local = isLoopback(words, w) || isUnspecified(words, w);
     // A peer on this host may have the very address that the guest copied: it must not seem to come from the guest itself.
-    const family = v4 ? V4 : V6;
-    if (local || same(words, w, this.guest, family) || same(words, w, this.seen, family)) {
+    if (local || same(words, w, this.guest, at) || same(words, w, this.seen, at)) {
       const mapping = local ? this.hostLoopback : this.mapGuestAddr;
-      const mapped = isZero(mapping, family) ? this.gateway : mapping;
-      for (let i = 0; i < 4; i++) out[o + i] = mapped[family + i]!;
-      return;
-    }
-    for (let i = 0; i < 4; i++) out[o + i] = words[w + i]!;
+      addressCopy(isZero(mapping, at) ? this.gateway : mapping, at, out, o);
+    } else addressCopy(words, w, out, o);
   }
 }
 
+/** Whether an address is that of the plan at b[bt..bt+3], which may have none. */
 function same(a: Uint32Array, at: number, b: Uint32Array, bt: number): boolean {
-  return (
-    a[at] === b[bt] &&
-    a[at + 1] === b[bt + 1] &&
-    a[at + 2] === b[bt + 2] &&
-    a[at + 3] === b[bt + 3] &&
-    !isZero(b, bt)
-  );
+  return addressEqual(a, at, b, bt) && !isZero(b, bt);
 }
 
-function copy(from: Uint32Array, f: number, to: Uint32Array, t: number): void {
-  for (let i = 0; i < 4; i++) to[t + i] = from[f + i]!;
-}
-
+/** No address: not even 0.0.0.0, which is v4-mapped. */
 function isZero(a: Uint32Array, at: number): boolean {
   return a[at] === 0 && a[at + 1] === 0 && a[at + 2] === 0 && a[at + 3] === 0;
 }

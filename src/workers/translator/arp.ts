@@ -46,5 +46,5 @@ export function handleArp(ctx: ShardContext, at: number, bytes: number): void {
 
 function isOurs(ctx: ShardContext, ip: number): boolean {
   addressSetIpv4(target, 0, ip);
-  return ctx.addressing.isOurs(target, 0, 0);
+  return ctx.addressing.isOurs(target, 0, 4);
 }

@@ -5,6 +5,7 @@
  *
  * Link-local groups: 224.0.0.0/24 (RFC 5771 section 4), ff01::/16 and ff02::/16 (RFC 4291 section 2.7), whatever their flags.
  */
+import { isV4Mapped } from '../../proto/address.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_BYTES, IPV6_DST, Ipv6Next } from '../../proto/ipv6.ts';
 import { Counter } from '../../ring/counters.ts';
@@ -26,7 +27,7 @@ export function isLinkLocalGroup(a: Uint32Array, at: number): boolean {
     const scope = (first >>> 16) & 0xf;
     return scope === INTERFACE_LOCAL || scope === LINK_LOCAL;
   }
-  return first === 0 && a[at + 1] === 0 && a[at + 2] === 0xffff && a[at + 3]! >>> 8 === 0xe00000;
+  return isV4Mapped(a, at) && a[at + 3]! >>> 8 === 0xe00000;
 }
 
 /** Count the packet with its kind and free it. @param counter  one of the three below */

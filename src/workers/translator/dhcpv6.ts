@@ -11,7 +11,7 @@
  * Only what was sent to ff02::1:2 is answered. Cold: a handful of messages in a guest's life.
  */
 
-import { addressEqual, addressParse, addressRead, isUnspecified } from '../../proto/address.ts';
+import { addressEqual, addressParse, addressRead, familyAt, isUnspecified } from '../../proto/address.ts';
 import {
   DHCPV6_CLIENT_PORT,
   DHCPV6_SERVER_PORT,
@@ -38,7 +38,7 @@ import type { ShardContext } from './context.ts';
 import type { Packet } from './packet.ts';
 import { DEFAULT_TTL, datagramToGuest } from './to-guest.ts';
 
-const V6 = 4;
+const V6_AT = familyAt(6);
 /** More than any client has; the reply has room for no more. */
 const MAX_ASSOCIATIONS = 8;
 const MAX_WITHDRAWN = 4;
@@ -56,7 +56,7 @@ export function handleDhcpv6(ctx: ShardContext, p: Packet): void {
   const { u8, addressing } = ctx;
   const requestAt = p.transportAt + UDP_BYTES;
   const requestBytes = udpLength(u8, p.transportAt) - UDP_BYTES;
-  const isServed = ctx.plan.policy.dhcpv6 && !isUnspecified(addressing.guest, V6);
+  const isServed = ctx.plan.policy.dhcpv6 && !isUnspecified(addressing.guest, V6_AT);
   if (!isServed || requestBytes > p.transportBytesInA - UDP_BYTES) {
     ctx.drop(StageDrop.dhcp);
     return;
@@ -141,7 +141,7 @@ function dhcpv6Answer(ctx: ShardContext, at: number, bytes: number): Dhcpv6Reply
 /** What each of the client's identity associations gets; there is one address, so the first gets it. */
 function associations(ctx: ShardContext, at: number, bytes: number, type: number): Dhcpv6Association[] {
   const { u8 } = ctx;
-  const address = ctx.addressing.guest.slice(V6, V6 + 4);
+  const address = ctx.addressing.guest.slice(V6_AT, V6_AT + 4);
   const list: Dhcpv6Association[] = [];
   let ia = dhcpv6OptionAt(u8, at, bytes, Dhcpv6Option.iaNa);
   while (ia !== 0 && list.length < MAX_ASSOCIATIONS) {
@@ -168,7 +168,7 @@ function otherAddresses(ctx: ShardContext, at: number, ia: number): Uint32Array 
   let found = dhcpv6IaAddressAt(ctx.u8, at, ia);
   while (found !== 0 && count < MAX_WITHDRAWN) {
     addressRead(ctx.u8, at + found + OPTION_BYTES, words, count * 4);
-    if (!addressEqual(words, count * 4, ctx.addressing.guest, V6)) count++;
+    if (!addressEqual(words, count * 4, ctx.addressing.guest, V6_AT)) count++;
     found = dhcpv6IaAddressAt(ctx.u8, at, ia, found);
   }
   return words.slice(0, count * 4);

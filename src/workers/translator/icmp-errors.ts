@@ -11,7 +11,7 @@
  * Sources: RFC 792, RFC 1812 section 4.3.2, RFC 4443 section 3.
  */
 
-import { isUnspecified } from '../../proto/address.ts';
+import { addressCopy, familyAt, familyOf, isUnspecified } from '../../proto/address.ts';
 import { writeU32 } from '../../proto/be.ts';
 import { EtherType } from '../../proto/ethernet.ts';
 import {
@@ -102,7 +102,7 @@ export function icmpFlowErrorToGuest(
   const addr = ctx.flows.addr;
   const guestAt = flow * ADDR_WORDS;
   const remoteAt = guestAt + 4;
-  const family = addr[guestAt + 2] === 0xffff && addr[guestAt] === 0 && addr[guestAt + 1] === 0 ? 4 : 6;
+  const family = familyOf(addr, guestAt);
   const proto = ctx.flows.proto[flow]!;
   const ports = ctx.flows.ports[flow]!;
   const ipAt = ctx.guest.scratchAt + REBUILD_OFFSET;
@@ -184,11 +184,9 @@ function chooseSource(
 ): void {
   const known = offender !== null && !isUnspecified(offender, o);
   if (known) ctx.addressing.fromHost(offender, o, source, 0);
-  else for (let i = 0; i < 4; i++) source[i] = ctx.addressing.gateway[(family === 4 ? 0 : 4) + i]!;
+  else addressCopy(ctx.addressing.gateway, familyAt(family), source, 0);
   // A plan without a gateway: nobody better than the destination itself.
-  if (isUnspecified(source, 0) || (source[2] === 0xffff) !== (family === 4)) {
-    for (let i = 0; i < 4; i++) source[i] = remote[r + i]!;
-  }
+  if (isUnspecified(source, 0) || familyOf(source, 0) !== family) addressCopy(remote, r, source, 0);
 }
 
 /** Build the error in scratch, from `source` to dst, and send it. */

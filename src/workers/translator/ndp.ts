@@ -12,6 +12,8 @@ import {
   addressParse,
   addressRead,
   addressWrite,
+  familyAt,
+  isLoopback,
   isUnspecified,
 } from '../../proto/address.ts';
 import { Drop } from '../../proto/drop.ts';
@@ -44,7 +46,7 @@ const ROUTER_LIFETIME_S = 65535;
 const SLAAC_PREFIX_BITS = 64;
 
 const target = new Uint32Array(4);
-const V6 = 4;
+const V6_AT = familyAt(6);
 
 /**
  * A neighbour or router message of the guest's; others are ignored. The packet stays the caller's.
@@ -84,12 +86,12 @@ function solicitation(ctx: ShardContext, p: Packet): void {
   const { addressing, guest, u8 } = ctx;
   addressRead(u8, p.transportAt + ndpTargetAt, target, 0);
   // Nobody else answers for :: and ::1, so neither do we.
-  if ((target[0]! | target[1]! | target[2]!) === 0 && target[3]! <= 1) {
+  if (isLoopback(target, 0) || isUnspecified(target, 0)) {
     ctx.drop(Drop.ndpTarget);
     return;
   }
-  if (addressEqual(target, 0, addressing.guest, V6) || addressEqual(target, 0, p.addr, 0)) return;
-  const ours = addressing.isOurs(target, 0, V6);
+  if (addressEqual(target, 0, addressing.guest, V6_AT) || addressEqual(target, 0, p.addr, 0)) return;
+  const ours = addressing.isOurs(target, 0, 6);
   // From ::, the guest makes sure that nobody has the address it is about to take (RFC 4862 section 5.4).
   const isProbe = isUnspecified(p.addr, 0);
   if ((isProbe || ctx.plan.policy.arp === 'ours') && !ours) return;
@@ -105,10 +107,10 @@ function sendRa(ctx: ShardContext, dst: Uint32Array): void {
   const prefix = new Uint32Array(4);
   const { advertised } = plan.addresses.ipv6!;
   if (advertised === undefined || !addressParse(advertised, prefix, 0))
-    addressCopy(addressing.guest, V6, prefix, 0);
+    addressCopy(addressing.guest, V6_AT, prefix, 0);
   prefix.fill(0, 2);
   const { policy } = plan;
-  const hasAddress = !isUnspecified(addressing.guest, V6);
+  const hasAddress = !isUnspecified(addressing.guest, V6_AT);
   const dns = policy.dhcpDns ? offeredDns6(plan.addresses.offeredDns) : new Uint32Array(0);
   const advertisement: RouterAdvertisement = {
     mac: guest.mac,

@@ -2,10 +2,10 @@
  * One shard of the translator: takes frames off its link from the reader, checks Ethernet and IP, and hands each packet to the
  * module of its protocol; takes host-io's messages and hands them to the module of their flow; runs the timers.
  *
- * Adding a protocol is one line in #dispatchIp and its module.
+ * A protocol is a module that the constructor makes, that #onIpv4 and #onIpv6 give its packets, and #fire its timers.
  */
 
-import { addressRead } from '../../proto/address.ts';
+import { addressRead, addressSetIpv4, isLoopback, isMulticast, isV4Mapped } from '../../proto/address.ts';
 import { Drop } from '../../proto/drop.ts';
 import { ETH_BYTES, EtherType, etherType } from '../../proto/ethernet.ts';
 import { Icmp6Type } from '../../proto/icmpv6.ts';
@@ -23,7 +23,9 @@ import {
 import {
   IPV6_BYTES,
   IPV6_DST,
+  IPV6_OUT_WORDS,
   IPV6_SRC,
+  Ipv6Out,
   ipv6HeaderBytes,
   ipv6HopLimit,
   ipv6PayloadLen,
@@ -51,7 +53,7 @@ import {
 import { Notice, type Notices } from '../notices.ts';
 import type { PcapWriter } from '../pcap.ts';
 import { ShardFlows } from '../shard-flows.ts';
-import type { Stage } from '../stage.ts';
+import type { Carried, Stage } from '../stage.ts';
 import { TimerWheel } from '../timer-wheel.ts';
 import { Addressing } from './addressing.ts';
 import { handleArp } from './arp.ts';
@@ -101,7 +103,7 @@ export class Shard implements Stage, FlowSource {
   readonly #resolvers: ResolverChoice;
   readonly #fire: (id: number) => void;
   #nextRa = 0;
-  readonly #upper = new Int32Array(8);
+  readonly #upper = new Int32Array(IPV6_OUT_WORDS);
   readonly #packet: Packet = {
     slotA: NO_SLOT,
     slotB: NO_SLOT,
@@ -194,6 +196,11 @@ export class Shard implements Stage, FlowSource {
     return (
       o.fromReader.available() > 0 || o.fromHost.available() > 0 || o.toHost.movable || o.toReader.movable
     );
+  }
+
+  /** Its streams' bytes are host-io's to count, which sees them both ways. */
+  addCarried(sum: Carried): void {
+    sum.datagrams += this.#ctx.counters[Counter.datagramsToGuest]!;
   }
 
   sleepMs(now: number): number {
@@ -342,14 +349,8 @@ export class Shard implements Stage, FlowSource {
     p.transportBytesInA = Math.min(p.transportBytes, inA - headerBytes);
     const src = ipv4Src(u8, ipAt);
     const a = p.addr;
-    a[0] = 0;
-    a[1] = 0;
-    a[2] = 0xffff;
-    a[3] = src;
-    a[4] = 0;
-    a[5] = 0;
-    a[6] = 0xffff;
-    a[7] = ipv4Dst(u8, ipAt);
+    addressSetIpv4(a, 0, src);
+    addressSetIpv4(a, 4, ipv4Dst(u8, ipAt));
     // 127/8 and 224/3 (multicast, reserved, broadcast) are nobody's source; 0.0.0.0 only asks for DHCP.
     if (src >>> 24 === 127 || src >>> 29 === 7) return packetDiscard(ctx, p, StageDrop.ipSource);
     ctx.addressing.learn4(src);
@@ -386,18 +387,17 @@ export class Shard implements Stage, FlowSource {
     const upper = ipv6Upper(u8, ipAt, Math.min(total, inA), this.#upper);
     if (upper < 0) return packetDiscard(ctx, p, upper);
     p.family = 6;
-    p.proto = this.#upper[0]!;
+    p.proto = this.#upper[Ipv6Out.protocol]!;
     p.ttl = ipv6HopLimit(u8, ipAt);
-    p.transportAt = ipAt + this.#upper[1]!;
-    p.transportBytes = total - this.#upper[1]!;
-    p.transportBytesInA = Math.min(p.transportBytes, inA - this.#upper[1]!);
+    p.transportAt = ipAt + this.#upper[Ipv6Out.upperAt]!;
+    p.transportBytes = total - this.#upper[Ipv6Out.upperAt]!;
+    p.transportBytesInA = Math.min(p.transportBytes, inA - this.#upper[Ipv6Out.upperAt]!);
     addressRead(u8, ipAt + IPV6_SRC, p.addr, 0);
     addressRead(u8, ipAt + IPV6_DST, p.addr, 4);
     const a = p.addr;
-    const loopback = a[0] === 0 && a[1] === 0 && a[2] === 0 && a[3] === 1;
     // ::ffff:0:0/96 stands for IPv4 in the tables: no packet of IPv6 has such a source (RFC 4291 section 2.5.5.2).
-    const mapped = a[0] === 0 && a[1] === 0 && a[2] === 0xffff;
-    if (a[0]! >>> 24 === 0xff || loopback || mapped) return packetDiscard(ctx, p, StageDrop.ipSource);
+    if (isV4Mapped(a, 0) || isMulticast(a, 0) || isLoopback(a, 0))
+      return packetDiscard(ctx, p, StageDrop.ipSource);
     ctx.addressing.learn6(a, 0);
     switch (p.proto) {
       case IpProtocol.tcp:
@@ -420,11 +420,12 @@ export class Shard implements Stage, FlowSource {
   #onIcmpv6(p: Packet): void {
     if (p.transportBytesInA < 4) return packetDiscard(this.#ctx, p, Drop.short);
     const type = this.#u8[p.transportAt]!;
-    // 133 to 137: router and neighbour discovery (RFC 4861 section 4).
     if (this.#onGuestError(p)) return packetFree(this.#ctx, p);
     if ((type >= Icmp6Type.mldQuery && type <= Icmp6Type.mldDone) || type === Icmp6Type.mld2Report)
       return packetChatter(this.#ctx, p, Counter.groupReports);
-    if (type < 133 || type > 137) return this.#ping.onPacket(p);
+    // All of RFC 4861 section 4, whose numbers follow one another.
+    const isNdp = type >= Icmp6Type.routerSolicitation && type <= Icmp6Type.redirect;
+    if (!isNdp) return this.#ping.onPacket(p);
     handleNdp(this.#ctx, p);
     packetFree(this.#ctx, p);
   }

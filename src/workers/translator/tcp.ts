@@ -57,12 +57,12 @@ import { ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 
 /** By TcbState: what reports say. */
 const REPORTED: readonly FlowState[] = [
-  FlowState.closing,
+  FlowState.closed,
   FlowState.connecting,
   FlowState.synReceived,
   FlowState.synSent,
   FlowState.established,
-  FlowState.closing,
+  FlowState.closed,
 ];
 
 /** Taken where a router names no MTU (RFC 1191 section 5, the simplest of its ways). */
@@ -307,7 +307,7 @@ export class TcpTranslator {
     return this.#ctx.flows.toGuestBytes[flow]! - (tcb.flags[flow]! & TcbFlag.finAcked ? 1 : 0);
   }
 
-  /** Connections that exist now, whatever their state. */
+  /** Connections that exist now, whatever their state; counted one by one, for tests. */
   get count(): number {
     const tcb = this.#tcb;
     let n = 0;

@@ -15,6 +15,7 @@
  *
  * Invariant: slots belong to the run from add() until they are given back in flush().
  */
+import { familyOf } from '../../proto/address.ts';
 import { writeU16 } from '../../proto/be.ts';
 import { foldSum } from '../../proto/checksum.ts';
 import { EtherType } from '../../proto/ethernet.ts';
@@ -104,9 +105,7 @@ export class UdpRun {
   }
 
   #family(): 4 | 6 {
-    const addr = this.#ctx.flows.addr;
-    const at = this.#flow * ADDR_WORDS;
-    return addr[at + 2] === 0xffff && addr[at] === 0 && addr[at + 1] === 0 ? 4 : 6;
+    return familyOf(this.#ctx.flows.addr, this.#flow * ADDR_WORDS);
   }
 
   #canSegment(): boolean {

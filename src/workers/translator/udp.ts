@@ -23,7 +23,7 @@
  * dns-forward.ts.
  */
 
-import { addressCopy, addressEqual, isMulticast, isUnspecified, isV4Mapped } from '../../proto/address.ts';
+import { addressCopy, addressEqual, familyOf, isMulticast, isUnspecified } from '../../proto/address.ts';
 import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
 import { DHCPV6_SERVER_PORT } from '../../proto/dhcpv6.ts';
 import { DNS_PORT } from '../../proto/dns.ts';
@@ -489,7 +489,7 @@ export class UdpTranslator {
   }
 
   #familyOf(flow: number): 4 | 6 {
-    return isV4Mapped(this.#ctx.flows.addr, flow * ADDR_WORDS) ? 4 : 6;
+    return familyOf(this.#ctx.flows.addr, flow * ADDR_WORDS);
   }
 
   /** An ICMP error for the flow's socket, to the guest. */

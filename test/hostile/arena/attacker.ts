@@ -78,13 +78,13 @@ async function crowd(onConnected: (peer: net.Socket) => void): Promise<void> {
 function target(host: string): {
   at: (port: number) => number;
   readonly memory: NativeBuffer;
-  readonly family: number;
+  readonly domain: number;
 } {
   const words = new Uint32Array(4);
   if (!addressParse(host, words, 0)) throw new Error(`${host} is no address`);
   const memory = new NativeBuffer(SOCKADDR_BYTES);
-  const family = host.includes(':') ? AF_INET6 : AF_INET;
-  return { memory, family, at: (port) => sockaddrWrite(memory.u8, 0, words, 0, port) };
+  const domain = host.includes(':') ? AF_INET6 : AF_INET;
+  return { memory, domain, at: (port) => sockaddrWrite(memory.u8, 0, words, 0, port) };
 }
 
 /** Over and over; a pause now and then lets standard input end us. */
@@ -129,18 +129,18 @@ switch (role) {
     break;
   }
   case 'half-open': {
-    const { at, memory, family } = target(args[0] ?? '');
+    const { at, memory, domain } = target(args[0] ?? '');
     await overAndOver(number(1), (i) => {
-      const fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+      const fd = socket(domain, SOCK_STREAM | SOCK_NONBLOCK, 0);
       connect(fd, memory.address, at(FIRST_PORT + (i % 50_000)));
       close(fd);
     });
     break;
   }
   case 'udp-peers': {
-    const { at, memory, family } = target(args[0] ?? '');
+    const { at, memory, domain } = target(args[0] ?? '');
     const payload = new NativeBuffer(16);
-    const fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+    const fd = socket(domain, SOCK_DGRAM | SOCK_NONBLOCK, 0);
     await overAndOver(number(1), (i) => {
       sendto(fd, payload.address, 16, 0, memory.address, at(FIRST_PORT + (i % 50_000)));
     });
@@ -149,10 +149,10 @@ switch (role) {
   case 'udp-sources': {
     const to = target(args[0] ?? '');
     const toBytes = to.at(number(1));
-    const own = target(to.family === AF_INET6 ? '::' : '0.0.0.0');
+    const own = target(to.domain === AF_INET6 ? '::' : '0.0.0.0');
     const payload = new NativeBuffer(16);
     await overAndOver(number(2), (i) => {
-      const fd = socket(to.family, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+      const fd = socket(to.domain, SOCK_DGRAM | SOCK_NONBLOCK, 0);
       if (bind(fd, own.memory.address, own.at(FIRST_PORT + (i % 50_000))) >= 0)
         sendto(fd, payload.address, 16, 0, to.memory.address, toBytes);
       close(fd);

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Clients of the control socket beside one another: silent, gone, half-closed, many, and two changes at once. */
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import type { HostDump } from '../../../src/main/pasta/address-plan.ts';
 import { additions, engineChange, lacksOf } from '../../../src/main/pasta/follow.ts';
@@ -14,15 +15,15 @@ describe('what a family lacks inside', () => {
   });
   it('a host without default route: a route of each family', () => {
     expect(lacksOf(plan('', NO_DEFAULT))).toEqual([
-      { family: k.AF_INET, address: false, route: true },
-      { family: k.AF_INET6, address: false, route: true },
+      { family: 4, address: false, route: true },
+      { family: 6, address: false, route: true },
     ]);
   });
   it('a host without network: an IPv6 address only, as local mode has a default route', () => {
-    expect(lacksOf(plan('', NOTHING))).toEqual([{ family: k.AF_INET6, address: true, route: false }]);
+    expect(lacksOf(plan('', NOTHING))).toEqual([{ family: 6, address: true, route: false }]);
   });
   it('a family that is off lacks nothing', () => {
-    expect(lacksOf(plan('-4', NO_DEFAULT)).map((l) => l.family)).toEqual([k.AF_INET]);
+    expect(lacksOf(plan('-4', NO_DEFAULT)).map((l) => l.family)).toEqual([4]);
   });
 });
 

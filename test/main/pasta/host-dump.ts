@@ -20,12 +20,12 @@ export const link = (index: number, name: string, loopback = false): LinkInfo =>
 });
 export const address = (index: number, text: string, more: Partial<AddressInfo> = {}): AddressInfo => {
   const [name = '', length] = text.split('/');
-  const family = name.includes(':') ? k.AF_INET6 : k.AF_INET;
+  const family = name.includes(':') ? 6 : 4;
   return { family, address: name, prefixLen: Number(length), index, scope: 0, flags: 0, ...more };
 };
 export const route = (oif: number | undefined, dst: string, more: Partial<RouteInfo> = {}): RouteInfo => {
   const [name = '', length] = dst.split('/');
-  const family = name.includes(':') ? k.AF_INET6 : k.AF_INET;
+  const family = name.includes(':') ? 6 : 4;
   return {
     ...{ family, dst: name, prefixLen: Number(length), table: k.RT_TABLE_MAIN, scope: 0 },
     ...{ type: k.RTN_UNICAST, protocol: 3, priority: 0, flags: 0 },

@@ -1,3 +1,4 @@
+// @vitest: beside
 /**
  * bin/pasta decides about user namespaces before Node runs, so it reads the command line too: it must come to the same as the
  * option table does. A stand-in for Node tells with which namespaces it was started.
@@ -16,8 +17,7 @@ import {
 import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { generatedPastaTexts, usageText } from '../../../src/main/pasta/texts.ts';
-import { requireNamespaces } from '../../support/require.ts';
-import { describeNeeding } from '../../sys/needs.ts';
+import { describeNeeding, requireNamespaces } from '../../support/require.ts';
 import { repoRoot } from '../source-tree.ts';
 
 const OWN_USER = readlinkSync('/proc/self/ns/user');

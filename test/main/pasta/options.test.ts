@@ -1,3 +1,4 @@
+// @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { OPTIONS, type PastaConf, parsePasta, SHOWN_OPTIONS } from '../../../src/main/pasta/options.ts';
 import { UsageError } from '../../../src/main/values.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { closeSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server } from 'node:net';
 import { describe, expect, it } from 'vitest';

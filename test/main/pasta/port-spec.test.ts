@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Port options of the pasta front end. Expectations were read off passt 2026-10-02 with the same words. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';

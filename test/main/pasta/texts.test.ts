@@ -1,3 +1,4 @@
+// @vitest: beside
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
@@ -6,7 +7,7 @@ import { bashCompletion, manPage, usageText } from '../../../src/main/pasta/text
 import { repoRoot } from '../source-tree.ts';
 
 describe('texts of pasta', () => {
-  it('man/pasta.1 and completions/pasta.bash are what the table says (else: sh scripts/node.sh scripts/cli-docs.mjs)', () => {
+  it('man/pasta.1 and completions/pasta.bash are what the table says (else: npm run docs)', () => {
     expect(readFileSync(`${repoRoot}/man/pasta.1`, 'utf8')).toBe(manPage());
     expect(readFileSync(`${repoRoot}/completions/pasta.bash`, 'utf8')).toBe(bashCompletion());
   });

@@ -111,6 +111,8 @@ export class FakeSocket {
   state: 'connecting' | 'open' | 'closed' = 'connecting';
   /** How the shard ended it. */
   closedBy: 'close' | 'reset' | 'failure' | null = null;
+  /** When it has; the shard has not been told yet. */
+  onClosed = (): void => {};
 
   // Peer -> guest, stream offsets.
   peerSent = 0;
@@ -556,6 +558,7 @@ export class FakeHost {
     this.dropQueue(s);
     s.state = 'closed';
     s.closedBy = by;
+    s.onClosed();
     closedWrite(this.toShard, s.flow);
     this.forget(s);
   }

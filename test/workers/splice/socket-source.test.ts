@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Sockets made by one thread and used by another, with real threads. */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';

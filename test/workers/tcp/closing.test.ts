@@ -1,5 +1,7 @@
+// @vitest: beside
 /** The end of connections, in all orders. RFC 9293 sections 3.6 and 3.10.7.4 (eighth check). */
 import { afterEach, describe, expect, it } from 'vitest';
+import { FLOW_STATE_NAMES } from '../../../src/workers/flow-report.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
 import { seqAdd } from '../../support/netsim/wire.ts';
@@ -21,6 +23,23 @@ function expectClosed(t: Script): void {
 }
 
 describe('TCP closing', () => {
+  it('reports: close-wait after the FIN of the guest, closed and not CLOSING while host-io has not answered', () => {
+    const t = script().establish();
+    const state = () => FLOW_STATE_NAMES[t.engine.tcp.stateOf(0)];
+    expect(state()).toBe('established');
+    t.send('FIN,ACK', 1, 1);
+    t.out();
+    expect(state()).toBe('close-wait');
+    let atReset: string | undefined;
+    t.socket.onClosed = () => {
+      atReset = state();
+    };
+    t.send('RST,ACK', 2, 1);
+    t.out();
+    expect(atReset).toBe('closed');
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
+
   it('ESTABLISHED: the guest closes first: FIN is acknowledged, the peer sees the end, its bytes still come', () => {
     const t = script().establish();
     t.send('FIN,ACK', 1, 1);

@@ -1,6 +1,8 @@
+// @vitest: beside
 /** Connections made by the guest and from outside, and those that fail. RFC 9293 sections 3.5 and 3.10.7. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { Drop } from '../../../src/proto/drop.ts';
+import { Errno } from '../../../src/sys/constants.ts';
 import { StageDrop } from '../../../src/workers/link/stage-drop.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
@@ -17,7 +19,7 @@ afterEach(() => {
   open = [];
 });
 
-const refused = 111;
+const refused = Errno.ECONNREFUSED;
 const hostUnreachable = 113;
 const netUnreachable = 101;
 const timedOut = 110;

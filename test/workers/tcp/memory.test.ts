@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Frame slots that wait for host sockets: how many there may be, and what flows that drain still get. */
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';

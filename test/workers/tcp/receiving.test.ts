@@ -1,3 +1,4 @@
+// @vitest: beside
 /** What the guest sends on an established connection: order, overlaps, window, acknowledgements. RFC 9293 section 3.10.7.4. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { Drop } from '../../../src/proto/drop.ts';

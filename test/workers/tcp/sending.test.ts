@@ -1,3 +1,4 @@
+// @vitest: beside
 /** Bytes to the guest: its window, loss, timers. RFC 9293 section 3.8, RFC 5681, RFC 6298, RFC 2018. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { Counter } from '../../../src/ring/counters.ts';

@@ -1,3 +1,4 @@
+// @vitest: beside
 /** The host-io stage's stream sockets on real loopback connections: what they answer to a shard's commands. */
 import { once } from 'node:events';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';

@@ -1,3 +1,4 @@
+// @vitest: beside
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { WaitingAccepts } from '../../../src/workers/translator/tcp/waiting-accepts.ts';

@@ -37,6 +37,7 @@ import {
   MSGHDR_BYTES,
   MSGHDR_CONTROLLEN_WORD,
   msghdrWrite,
+  NAME_BYTES,
   recvmsg,
   SOCKADDR_BYTES,
   SOCKADDR_IN_BYTES,
@@ -44,7 +45,7 @@ import {
 } from '../../../sys/socket.ts';
 import { icmpErrorWrite } from '../../link/to-shard.ts';
 import type { HostContext } from '../context.ts';
-import { Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
+import { Kind, type SocketTable } from './socket-table.ts';
 
 /** Room for an extended error with its offender. */
 const ERROR_CONTROL_BYTES = 256;

@@ -25,6 +25,7 @@ import {
   MSGHDR_FLAGS_WORD,
   MSGHDR_NAMELEN_WORD,
   msghdrWrite,
+  NAME_BYTES,
   recv,
   recvmmsg,
   SOCKADDR_BYTES,
@@ -43,7 +44,7 @@ import type { Addressing } from '../../translator/addressing.ts';
 import { listenerGuest } from '../bind-address.ts';
 import type { HostContext } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
-import { dropDatagrams, Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
+import { dropDatagrams, Kind, type SocketTable } from './socket-table.ts';
 
 /** Datagrams by one recvmmsg, and full ones for one socket before others get their turn. */
 const BATCH = 32;

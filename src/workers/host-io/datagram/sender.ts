@@ -36,6 +36,7 @@ import {
   MMSGHDR_WORDS,
   MSGHDR_BYTES,
   msghdrWrite,
+  NAME_BYTES,
   sendmmsg,
   sendmsg,
   setsockoptInt,
@@ -59,7 +60,7 @@ import {
 } from '../../link/to-host.ts';
 import type { HostContext } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
-import { dropDatagrams, Kind, NAME_BYTES, type SocketTable } from './socket-table.ts';
+import { dropDatagrams, Kind, type SocketTable } from './socket-table.ts';
 
 /** Kernel's limit of segments in one send (UDP_MAX_SEGMENTS; 128 since 6.9), and of bytes in one datagram. */
 const MAX_SEGMENTS = 64;

@@ -22,8 +22,6 @@ export const Kind = {
 /** Of a flow from behind a published port: where its socket is. */
 export const Published = { no: 0, ownSocket: 1, byListener: 2 } as const;
 
-/** struct sockaddr room, rounded up for alignment. */
-export const NAME_BYTES = 32;
 /** What a socket has until it is told otherwise: the kernel's TTL, and fragments. */
 export const DEFAULT_OPTIONS = sendOptions(0, SendFragment.allowed);
 

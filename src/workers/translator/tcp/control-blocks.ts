@@ -17,6 +17,7 @@ export const TcbState = {
   synReceived: 2,
   synSent: 3,
   established: 4,
+  /** The connection is over for the guest; the flow waits for host-io's `closed`. Not RFC 9293's CLOSING. */
   closing: 5,
 } as const;
 

@@ -1,13 +1,26 @@
 // One line from vitest's JSON report: `N passed, N failed, N skipped`. Called by scripts/test.sh.
-// usage: scripts/node.sh scripts/test-count.mjs REPORT STATUS      fails when anything failed
+// usage: scripts/node.sh scripts/test-count.ts REPORT STATUS      fails when anything failed
 import { readFileSync } from 'node:fs';
+
+/** What is read of it; counts of other things are not. */
+interface Report {
+  readonly numPassedTests: number;
+  readonly numFailedTests: number;
+  readonly numPendingTests: number;
+  readonly numTodoTests: number;
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly assertionResults: readonly { readonly status: string }[];
+  }[];
+}
 
 const [path = '', status = '0'] = process.argv.slice(2);
 let passed = 0;
 let failed = 0;
 let skipped = 0;
 try {
-  const report = JSON.parse(readFileSync(path, 'utf8'));
+  const report: Report = JSON.parse(readFileSync(path, 'utf8'));
   passed = report.numPassedTests;
   failed = report.numFailedTests;
   skipped = report.numPendingTests + report.numTodoTests;

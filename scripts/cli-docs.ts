@@ -1,4 +1,4 @@
-// Write docs/cli.md from the option table, docs/counters.md from the counters', manual pages and completions of pasta and slirp4netns from theirs. usage: sh scripts/node.sh scripts/cli-docs.mjs
+// Write docs/cli.md from the option table, docs/counters.md from the counters', manual pages and completions of pasta and slirp4netns from theirs. usage: sh scripts/node.sh scripts/cli-docs.ts
 import { writeFileSync } from 'node:fs';
 import { cliMarkdown } from '../src/main/cli-texts.ts';
 import { countersMarkdown } from '../src/main/counter-texts.ts';

@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { rolldown } from 'rolldown';
+import { bundleRoles } from './bundle-roles.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 // Made aside and put in place at the end: a failed build leaves the last good one.
@@ -39,60 +40,51 @@ for (const [name, text] of generatedTexts(version)) writeFileSync(`${out}/texts/
 // One file for each thread's entry, one for all that a front end needs to start, and small ones for the rest: to find, read and link
 // sixty modules in each thread was a good part of a start (docs/decisions/018). Entries keep their place below main/; the pieces
 // of each lie in main/ itself, where they find one another and the threads' entries, under names that no other entry gives.
+// Modules say in their first line what they are (bundle-roles.ts).
 const bundled = `${out}/bundled`;
-const entries = {
-  bucatini: 'main/bucatini.js',
-  'netns-worker': 'main/netns-worker.js',
-  'doctor-probe': 'main/doctor-probe.js',
-  'packet-thread': 'workers/packet-thread.js',
-  'pasta/main': 'main/pasta/main.js',
-  'pasta/netns-worker': 'main/pasta/netns-worker.js',
-  'slirp4netns/main': 'main/slirp4netns/main.js',
-  'slirp4netns/netns-worker': 'main/slirp4netns/netns-worker.js',
-  peer: 'main/selftest/peer.js',
-  client: 'main/selftest/client.js',
-};
-/** What starts the packet thread. */
-const BOOT = /\/(main\/(callers-environment|output|working-directory)|workers\/packet-worker)\.js$/;
-/** Front ends: what is loaded before anything else, and what most starts do without. */
-const frontEnds = {
-  bucatini: {
-    first:
-      /\/(main\/(bucatini|log|callers-environment|output|working-directory)|workers\/packet-worker)\.js$/,
-    rare: /\/main\/(api|api-socket|api-server|request-json|doctor|switch-over|bug-report|pasta\/.*|kernel-features|cli-texts|counter-texts|stats|reenter|selftest\/.*)\.js$/,
-  },
-  'pasta/main': {
-    first: /\/(main\/(pasta\/main|callers-environment|output|working-directory)|workers\/packet-worker)\.js$/,
-    rare: /\/main\/(pasta\/(texts|control-socket)|api|api-socket|api-server|request-json|cli-texts|counter-texts|stats)\.js$/,
-  },
-  'slirp4netns/main': {
-    first:
-      /\/(main\/(slirp4netns\/main|callers-environment|output|working-directory)|workers\/packet-worker)\.js$/,
-    rare: /\/main\/(slirp4netns\/texts|api|api-socket|api-server|request-json|option-texts|cli-texts|counter-texts|stats)\.js$/,
-  },
-};
-for (const [name, file] of Object.entries(entries)) {
+const roles = bundleRoles(`${root}src`);
+const entries = [...roles].flatMap(([module, role]) => ('name' in role ? [{ module, ...role }] : []));
+/** A module of the compiled tree, as roles name it. */
+const moduleOf = (id: string): string => id.slice(out.length + 1).replace(/\.js$/, '');
+const folderOf = (module: string): string => module.slice(0, module.lastIndexOf('/') + 1);
+const frontEnds = entries.filter(({ kind }) => kind === 'front-end');
+const isBoot = (id: string): boolean => roles.get(moduleOf(id))?.kind === 'boot';
+
+/** Whether most starts of front end `own` do without a module: it says so, or is part of another front end. */
+function isRare(own: string, module: string): boolean {
+  if (roles.get(module)?.kind === 'rare') return true;
+  // The folder of one front end may lie in another's.
+  const inside = frontEnds.map((one) => folderOf(one.module)).filter((folder) => module.startsWith(folder));
+  const innermost = inside.sort((a, b) => b.length - a.length)[0];
+  return innermost !== undefined && innermost !== folderOf(own) && !folderOf(own).startsWith(innermost);
+}
+
+for (const { module: entry, kind, name } of entries) {
   const bundle = await rolldown({
-    input: { [name]: `${out}/${file}` },
+    input: { [name]: `${out}/${entry}.js` },
     external: (id) => !/^[./]/.test(id),
     platform: 'node',
-    preserveEntrySignatures: name === 'packet-thread' ? 'strict' : false,
+    // A thread that is booted ahead gets its task by the default export; nobody asks the others for theirs.
+    preserveEntrySignatures: /^export default/m.test(readFileSync(`${root}src/${entry}.ts`, 'utf8'))
+      ? 'strict'
+      : false,
     checks: { ineffectiveDynamicImport: false },
   });
-  const frontEnd = frontEnds[name];
+  const isStart = (id: string): boolean =>
+    moduleOf(id) !== entry && !isBoot(id) && !isRare(entry, moduleOf(id));
   await bundle.write({
     dir: bundled,
     format: 'esm',
     chunkFileNames: name === 'bucatini' ? '[name].js' : `${name.replace('/', '-')}-[name].js`,
     entryFileNames: '[name].js',
     comments: false,
-    ...(frontEnd && {
+    ...(kind === 'front-end' && {
       codeSplitting: {
         includeDependenciesRecursively: false,
         groups: [
           // Finds the packet thread's file beside itself: never part of an entry further down.
-          ...(name.includes('/') ? [{ name: 'boot', test: BOOT }] : []),
-          { name: 'start', test: (id) => !frontEnd.rare.test(id) && !frontEnd.first.test(id) },
+          ...(name.includes('/') ? [{ name: 'boot', test: isBoot }] : []),
+          { name: 'start', test: isStart },
         ],
       },
     }),
@@ -109,11 +101,9 @@ renameSync(out, `${root}dist`);
 // Compiled code for every later start, also where dist/ cannot be written (docs/decisions/017). Node keeps it by the file's final
 // path and by user id, which is 0 in the user namespace that the launcher makes, and readable by its owner alone.
 const cache = `${root}dist/cache`;
-const modules = ['netns-worker', 'packet-thread', 'pasta/netns-worker', 'slirp4netns/netns-worker'].map(
-  (name) => `${name}.js`,
-);
-const imports = modules
-  .map((file) => `await import(${JSON.stringify(`${root}dist/main/${file}`)});`)
+const imports = entries
+  .filter(({ kind }) => kind === 'thread')
+  .map(({ name }) => `await import(${JSON.stringify(`${root}dist/main/${name}.js`)});`)
   .join('');
 for (const args of [
   ['--input-type=module', '-e', imports],

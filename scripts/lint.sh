@@ -1,0 +1,16 @@
+#!/bin/sh
+# `npm run lint`: format and rules of TypeScript and JSON (Biome), shell scripts (shellcheck), and a report of long functions, long
+# parameter lists and wide comments, which fails nothing. Without shellcheck the scripts are left out, under CI=true that fails.
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd -P)
+cd "$root" || exit 1
+status=0
+sh scripts/node.sh node_modules/@biomejs/biome/bin/biome check . || status=1
+if command -v shellcheck >/dev/null 2>&1; then
+  shellcheck .ci/run bin/bucatini bin/pasta bin/slirp4netns bin/launch.sh scripts/*.sh test/*/*.sh || status=1
+else
+  echo "lint: shellcheck is missing, so no shell script was checked; scripts/setup.sh test installs or names it" >&2
+  [ "${CI:-}" != true ] || status=1
+fi
+sh scripts/node.sh scripts/size-report.ts || status=1
+exit "$status"

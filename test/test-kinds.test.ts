@@ -1,0 +1,37 @@
+// @vitest: beside
+/** What test files say about neighbours, and who reads it. */
+import { globSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import config from '../vitest.config.ts';
+import { testKind } from './support/test-kind.ts';
+
+const root = path.resolve(import.meta.dirname, '..');
+const files = globSync('test/**/*.test.ts', { cwd: root }).sort();
+
+describe('test files', () => {
+  it('each says beside or alone in its first line, or nothing', () => {
+    const wrong = files.flatMap((file) => {
+      try {
+        testKind(readFileSync(`${root}/${file}`, 'utf8'));
+        return [];
+      } catch (error) {
+        return [`${file}: ${(error as Error).message}`];
+      }
+    });
+    expect(wrong).toEqual([]);
+  });
+
+  it('each is in one of the two projects', () => {
+    const projects = config.test?.projects as { readonly test: { readonly include: readonly string[] } }[];
+    expect(projects.flatMap((project) => project.test.include).sort()).toEqual(files);
+  });
+
+  it('the first line is read', () => {
+    expect(testKind('// @vitest: beside\n/** x */')).toBe('beside');
+    expect(testKind('// @vitest: alone\n')).toBe('alone');
+    expect(testKind('/** x */\n')).toBe('alone');
+    expect(() => testKind('// @vitest: besides\n')).toThrow('neither');
+    expect(() => testKind('/** x */\n// @vitest: beside\n')).toThrow('first line');
+  });
+});

@@ -1,0 +1,61 @@
+// @vitest: beside
+/** The thread's loop with a stage of the test's own: when it looks at epoll before it sleeps, which the counters tell. */
+import { describe, expect, it } from 'vitest';
+import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
+import { Doorbell } from '../../src/ring/doorbell.ts';
+import { EFD_CLOEXEC, EFD_NONBLOCK } from '../../src/sys/constants.ts';
+import { close, eventfd, eventfdWrite } from '../../src/sys/io.ts';
+import { Reactor } from '../../src/workers/reactor.ts';
+import { BULK_BYTES, ShortLook } from '../../src/workers/short-look.ts';
+import type { Carried, Stage } from '../../src/workers/stage.ts';
+
+const SLEEPS = 4;
+
+/** Runs a loop that sleeps four times, each time for a millisecond. @param carries  what the stage has carried before a sleep */
+function looks(carries: (sum: Carried, sleep: number) => void, standsTwice = false): number {
+  const fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  const counters = new Float64Array(COUNTER_WORDS);
+  const doorbell = new Doorbell(new Int32Array(new SharedArrayBuffer(8)), 0, fd, eventfdWrite);
+  const reactor = new Reactor(
+    doorbell,
+    fd,
+    counters,
+    () => counters[Counter.sleeps]! >= SLEEPS,
+    new ShortLook(),
+  );
+  const stage: Stage = {
+    name: 'test',
+    poll: () => 0,
+    sleepMs: () => 1,
+    hasInput: () => false,
+    addCarried: (sum) => carries(sum, counters[Counter.sleeps]!),
+    close: () => {},
+  };
+  reactor.run(standsTwice ? [stage, stage] : [stage]);
+  reactor.close();
+  close(fd);
+  return counters[Counter.shortLooks]!;
+}
+
+describe('look before a sleep', () => {
+  it('nothing was carried: there is a look, and fewer as they are in vain', () => {
+    expect(looks(() => {})).toBe(2); // the first; one is left out; the next; two are left out
+  });
+
+  it('datagrams have passed since the last sleep: none', () => {
+    expect(looks((sum, sleep) => (sum.datagrams += sleep + 1))).toBe(0);
+  });
+
+  it('datagrams have passed, but before the last sleep: as if there were none', () => {
+    expect(looks((sum) => (sum.datagrams += 7))).toBe(2);
+  });
+
+  it('a bulk transfer: none', () => {
+    expect(looks((sum, sleep) => (sum.streamBytes += (sleep + 1) * BULK_BYTES))).toBe(0);
+  });
+
+  it('a stage that stands twice in the order counts once', () => {
+    const half = (sum: Carried, sleep: number) => (sum.streamBytes += (sleep + 1) * (BULK_BYTES - 1));
+    expect(looks(half, true)).toBeGreaterThan(0);
+  });
+});
