@@ -55,6 +55,7 @@ const GUEST = 0x0a000264;
 const PEER = 0xc0000201;
 const PAYLOAD = 1448;
 
+/** One list: a case is an entry of it, and what they share stands in front. */
 export function build(): Benchmark.Suite {
   const pool = new Uint8Array(new SharedArrayBuffer(SLOTS * SLOT_BYTES));
   const guestMac = Uint8Array.of(2, 0, 0x5e, 0x10, 0, 1);

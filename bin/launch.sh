@@ -1,5 +1,6 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # variables of the launchers, set here or there
 # Sourced by launchers once they know $root; builtins only where a start is timed. They bring fail and, for scan, note_option.
+# Variables for Node (BUCATINI_*, PASTA_*, SLIRP4NETNS_*): src/main/launcher-env.ts lists them, CONTRIBUTING.md too.
 
 # First existing program of that name: the system's directories, then the caller's PATH. Sets $tool.
 need_tool() {

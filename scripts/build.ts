@@ -28,21 +28,20 @@ if (tsc.status !== 0) {
   process.exit(tsc.status ?? 1);
 }
 
-const { generatedTexts } = await import(`${out}/main/cli-texts.js`);
 const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
-const { generatedPastaTexts } = await import(`${out}/main/pasta/texts.js`);
-const { generatedSlirpTexts } = await import(`${out}/main/slirp4netns/texts.js`);
 mkdirSync(`${out}/texts`);
-for (const [name, text] of generatedSlirpTexts(version)) writeFileSync(`${out}/texts/${name}`, text);
-for (const [name, text] of generatedPastaTexts(version)) writeFileSync(`${out}/texts/${name}`, text);
-for (const [name, text] of generatedTexts(version)) writeFileSync(`${out}/texts/${name}`, text);
+const roles = bundleRoles(`${root}src`);
+for (const [module, { kind }] of roles) {
+  if (kind !== 'texts') continue;
+  const { generatedTexts } = await import(`${out}/${module}.js`);
+  for (const [name, text] of generatedTexts?.(version) ?? []) writeFileSync(`${out}/texts/${name}`, text);
+}
 
 // One file for each thread's entry, one for all that a front end needs to start, and small ones for the rest: to find, read and link
 // sixty modules in each thread was a good part of a start (docs/decisions/018). Entries keep their place below main/; the pieces
 // of each lie in main/ itself, where they find one another and the threads' entries, under names that no other entry gives.
 // Modules say in their first line what they are (bundle-roles.ts).
 const bundled = `${out}/bundled`;
-const roles = bundleRoles(`${root}src`);
 const entries = [...roles].flatMap(([module, role]) => ('name' in role ? [{ module, ...role }] : []));
 /** A module of the compiled tree, as roles name it. */
 const moduleOf = (id: string): string => id.slice(out.length + 1).replace(/\.js$/, '');
@@ -52,7 +51,7 @@ const isBoot = (id: string): boolean => roles.get(moduleOf(id))?.kind === 'boot'
 
 /** Whether most starts of front end `own` do without a module: it says so, or is part of another front end. */
 function isRare(own: string, module: string): boolean {
-  if (roles.get(module)?.kind === 'rare') return true;
+  if (['rare', 'texts'].includes(roles.get(module)?.kind ?? '')) return true;
   // The folder of one front end may lie in another's.
   const inside = frontEnds.map((one) => folderOf(one.module)).filter((folder) => module.startsWith(folder));
   const innermost = inside.sort((a, b) => b.length - a.length)[0];

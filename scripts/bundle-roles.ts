@@ -6,13 +6,13 @@
  *   // bundle: process NAME     what another process of ours is started from
  *   // bundle: boot             needed before the options are read, so that the packet thread starts as early as it can
  *   // bundle: rare             most starts do without it: never part of what every start loads
- *   // bundle: none             scripts alone use it
+ *   // bundle: texts            rare, and writes files: generatedTexts(version) into dist/texts, generatedDocs() into the repository
  */
 import { readdirSync, readFileSync } from 'node:fs';
 
 export type BundleRole =
   | { readonly kind: 'front-end' | 'thread' | 'process'; readonly name: string }
-  | { readonly kind: 'boot' | 'rare' | 'none' };
+  | { readonly kind: 'boot' | 'rare' | 'texts' };
 
 /**
  * The role that a module's source states.
@@ -27,10 +27,10 @@ export function bundleRole(source: string): BundleRole | undefined {
   }
   const entry = /^ (front-end|thread|process) ([\w/-]+)$/.exec(line);
   if (entry !== null) return { kind: entry[1] as 'front-end' | 'thread' | 'process', name: entry[2]! };
-  const kind = /^ (boot|rare|none)$/.exec(line)?.[1];
+  const kind = /^ (boot|rare|texts)$/.exec(line)?.[1];
   if (kind === undefined)
-    throw new Error(`"// bundle:${line}" is none of front-end, thread, process, boot, rare, none`);
-  return { kind: kind as 'boot' | 'rare' | 'none' };
+    throw new Error(`"// bundle:${line}" is none of front-end, thread, process, boot, rare, texts`);
+  return { kind: kind as 'boot' | 'rare' | 'texts' };
 }
 
 /** Roles of all modules below `directory` that state one, by path from there without ".ts". */

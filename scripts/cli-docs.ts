@@ -1,13 +1,14 @@
-// Write docs/cli.md from the option table, docs/counters.md from the counters', manual pages and completions of pasta and slirp4netns from theirs. usage: sh scripts/node.sh scripts/cli-docs.ts
+/**
+ * `npm run docs`: the pages, manual pages and completions that are made from tables in src. Modules whose first line says
+ * `// bundle: texts` name theirs by generatedDocs(); tests compare the files with it.
+ */
 import { writeFileSync } from 'node:fs';
-import { cliMarkdown } from '../src/main/cli-texts.ts';
-import { countersMarkdown } from '../src/main/counter-texts.ts';
-import * as pasta from '../src/main/pasta/texts.ts';
-import * as slirp from '../src/main/slirp4netns/texts.ts';
+import { fileURLToPath } from 'node:url';
+import { bundleRoles } from './bundle-roles.ts';
 
-writeFileSync(new URL('../docs/cli.md', import.meta.url), cliMarkdown());
-writeFileSync(new URL('../docs/counters.md', import.meta.url), countersMarkdown());
-for (const [name, texts] of Object.entries({ pasta, slirp4netns: slirp })) {
-  writeFileSync(new URL(`../man/${name}.1`, import.meta.url), texts.manPage());
-  writeFileSync(new URL(`../completions/${name}.bash`, import.meta.url), texts.bashCompletion());
+const root = fileURLToPath(new URL('..', import.meta.url));
+for (const [module, { kind }] of bundleRoles(`${root}src`)) {
+  if (kind !== 'texts') continue;
+  const { generatedDocs } = await import(`${root}src/${module}.ts`);
+  for (const [file, text] of generatedDocs()) writeFileSync(`${root}${file}`, text);
 }

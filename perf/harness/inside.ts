@@ -95,14 +95,10 @@ export async function inside(argv: readonly string[]): Promise<number> {
     if (found.length === 0) throw new UsageError('none of the peers is here');
     const world = await buildWorld(options.tcpWmem);
     if (options.soakMinutes === null)
-      await measureAll(
-        world,
-        planned,
-        found.map(({ peer }) => peer),
-        options.idleSeconds,
-        log,
-        abort.signal,
-      );
+      await measureAll({
+        ...{ world, plan: planned, peers: found.map(({ peer }) => peer) },
+        ...{ idleSeconds: options.idleSeconds, log, abort: abort.signal },
+      });
     else {
       const ours = found.find(({ peer }) => peer.kind === 'bucatini');
       if (!ours) throw new UsageError('--soak needs a bucatini among the peers');

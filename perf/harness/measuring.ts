@@ -84,52 +84,114 @@ function figure(outcome: Outcome): string {
   return outcome.error ?? '-';
 }
 
-export async function measureAll(
-  world: World,
-  plan: Plan,
-  peers: readonly Peer[],
-  idleSeconds: number,
-  log: Log,
-  abort: AbortSignal,
-): Promise<void> {
-  const { cells } = plan;
-  const steps = cells.reduce(
-    (sum, cell) => sum + (cell.traffic.kind === 'idle' ? 1 : cell.rounds * cell.peers.length),
-    0,
-  );
-  const progress = new Progress(steps, plan.seconds);
-  const takingPart = (cell: PlannedCell) => peers.filter((peer) => cell.peers.includes(peer.name));
-  const guests = new Map<Peer, Guest>();
-  const failedStarts = new Map<Peer, string>();
+export interface Measuring {
+  readonly world: World;
+  readonly plan: Plan;
+  readonly peers: readonly Peer[];
+  /** What the machine must be quiet for before each measurement. */
+  readonly idleSeconds: number;
+  readonly log: Log;
+  readonly abort: AbortSignal;
+}
+
+export async function measureAll(measuring: Measuring): Promise<void> {
+  await new Run(measuring).all();
+}
+
+class Run {
+  readonly #o: Measuring;
+  readonly #progress: Progress;
+  readonly #guests = new Map<Peer, Guest>();
+  /** Of this MTU. */
+  readonly #failedStarts = new Map<Peer, string>();
+
+  constructor(measuring: Measuring) {
+    this.#o = measuring;
+    const { cells, seconds } = measuring.plan;
+    const steps = cells.reduce(
+      (sum, cell) => sum + (cell.traffic.kind === 'idle' ? 1 : cell.rounds * cell.peers.length),
+      0,
+    );
+    this.#progress = new Progress(steps, seconds);
+  }
+
+  async all(): Promise<void> {
+    const { world, plan, abort } = this.#o;
+    let mtu = 0;
+    for (const batch of batches(plan.cells)) {
+      const [first] = batch;
+      if (!first) continue;
+      if (first.mtu !== mtu) {
+        mtu = first.mtu;
+        await this.#startAll(mtu);
+      }
+      if (abort.aborted) return;
+      if (first.traffic.kind === 'idle') await this.#allIdle(first);
+      else {
+        await world.useLine(first.traffic.kind === 'tcp' ? first.traffic.line : null);
+        await this.#batch(batch);
+      }
+    }
+    await world.useLine(null);
+    await this.#stopAll();
+  }
+
+  async #startAll(mtu: number): Promise<void> {
+    await this.#stopAll();
+    this.#failedStarts.clear();
+    for (const peer of this.#o.peers) if (!this.#o.abort.aborted) await this.#guestOf(peer, mtu);
+  }
+
+  async #stopAll(): Promise<void> {
+    for (const guest of this.#guests.values()) await guest.stop();
+    this.#guests.clear();
+  }
+
+  async #batch(batch: readonly PlannedCell[]): Promise<void> {
+    const { plan, abort } = this.#o;
+    for (const cell of batch)
+      if (needsWarmUp(plan.cells, plan.cells.indexOf(cell)))
+        for (const peer of this.#takingPart(cell))
+          if (!abort.aborted) await this.#one({ ...cell, seconds: 1 }, peer);
+    const rounds = Math.max(...batch.map((cell) => cell.rounds));
+    for (let round = 1; round <= rounds; round++)
+      for (const cell of batch) if (round <= cell.rounds && !abort.aborted) await this.#turn(cell, round);
+  }
+
+  #takingPart(cell: PlannedCell): readonly Peer[] {
+    return this.#o.peers.filter((peer) => cell.peers.includes(peer.name));
+  }
 
   /** @returns the guest, started (again) where need be, or null when that fails; the notes say why */
-  async function guestOf(peer: Peer, mtu: number): Promise<Guest | null> {
-    const there = guests.get(peer);
+  async #guestOf(peer: Peer, mtu: number): Promise<Guest | null> {
+    const { world, log, abort } = this.#o;
+    const there = this.#guests.get(peer);
     if (there?.alive()) return there;
-    if (failedStarts.has(peer)) return null;
+    if (this.#failedStarts.has(peer)) return null;
     if (there) {
       log.notes.push(
         `${peer.name} at MTU ${mtu} died and was started again; its last words: ${there.words().split('\n').at(-1)}`,
       );
-      guests.delete(peer);
+      this.#guests.delete(peer);
       await there.stop();
     }
     try {
       const guest = await startGuest(world, peer, mtu, abort);
-      guests.set(peer, guest);
+      this.#guests.set(peer, guest);
       return guest;
     } catch (error) {
       if (!abort.aborted) {
-        failedStarts.set(peer, message(error));
+        this.#failedStarts.set(peer, message(error));
         log.notes.push(`${peer.name} at MTU ${mtu} left out: ${message(error)}`);
       }
       return null;
     }
   }
 
-  async function one(cell: PlannedCell, peer: Peer): Promise<Outcome> {
-    const guest = await guestOf(peer, cell.mtu);
-    if (guest === null) return failure(failedStarts.get(peer) ?? 'ended early');
+  async #one(cell: PlannedCell, peer: Peer): Promise<Outcome> {
+    const { world, idleSeconds, abort } = this.#o;
+    const guest = await this.#guestOf(peer, cell.mtu);
+    if (guest === null) return failure(this.#failedStarts.get(peer) ?? 'ended early');
     await quiet(idleSeconds, abort);
     try {
       const outcome = await perform({ world, guest, abort }, peer, cell);
@@ -139,59 +201,35 @@ export async function measureAll(
     }
   }
 
-  function record(cell: PlannedCell, peer: string, round: number, outcome: Outcome): void {
+  #record(cell: PlannedCell, peer: string, round: number, outcome: Outcome): void {
+    const { log, abort } = this.#o;
     if (abort.aborted) return;
     log.measurements.push({ cell: cell.id, peer, round, ...outcome });
     if (outcome.error !== null) log.notes.push(`${peer}, ${cell.id}, round ${round}: ${outcome.error}`);
   }
 
-  async function turn(cell: PlannedCell, round: number): Promise<void> {
-    for (const peer of takingPart(cell)) {
+  async #turn(cell: PlannedCell, round: number): Promise<void> {
+    const { abort } = this.#o;
+    for (const peer of this.#takingPart(cell)) {
       if (abort.aborted) return;
-      const outcome = await one(cell, peer);
-      record(cell, peer.name, round, outcome);
+      const outcome = await this.#one(cell, peer);
+      this.#record(cell, peer.name, round, outcome);
       if (abort.aborted) return;
-      progress.step(
+      this.#progress.step(
         `${cell.id} round ${round} ${peer.name}: ${figure(outcome)}`,
         cellSeconds(cell) / (cell.rounds * cell.peers.length),
       );
     }
   }
 
-  async function allIdle(cell: PlannedCell): Promise<void> {
+  async #allIdle(cell: PlannedCell): Promise<void> {
     await sleep(SETTLE_MS);
-    const there = takingPart(cell).flatMap((peer) => {
-      const guest = guests.get(peer);
+    const there = this.#takingPart(cell).flatMap((peer) => {
+      const guest = this.#guests.get(peer);
       return guest ? [{ name: peer.name, guest }] : [];
     });
-    for (const [name, outcome] of await idle(there, cell.seconds, abort)) record(cell, name, 1, outcome);
-    progress.step(`${cell.id}: ${there.map(({ name }) => name).join(' ')}`, cellSeconds(cell));
+    for (const [name, outcome] of await idle(there, cell.seconds, this.#o.abort))
+      this.#record(cell, name, 1, outcome);
+    this.#progress.step(`${cell.id}: ${there.map(({ name }) => name).join(' ')}`, cellSeconds(cell));
   }
-
-  let mtu = 0;
-  for (const batch of batches(cells)) {
-    const [first] = batch;
-    if (!first) continue;
-    if (first.mtu !== mtu) {
-      mtu = first.mtu;
-      for (const guest of guests.values()) await guest.stop();
-      guests.clear();
-      failedStarts.clear();
-      for (const peer of peers) if (!abort.aborted) await guestOf(peer, mtu);
-    }
-    if (abort.aborted) return;
-    if (first.traffic.kind === 'idle') {
-      await allIdle(first);
-      continue;
-    }
-    await world.useLine(first.traffic.kind === 'tcp' ? first.traffic.line : null);
-    for (const cell of batch)
-      if (needsWarmUp(cells, cells.indexOf(cell)))
-        for (const peer of takingPart(cell)) if (!abort.aborted) await one({ ...cell, seconds: 1 }, peer);
-    const rounds = Math.max(...batch.map((cell) => cell.rounds));
-    for (let round = 1; round <= rounds; round++)
-      for (const cell of batch) if (round <= cell.rounds && !abort.aborted) await turn(cell, round);
-  }
-  await world.useLine(null);
-  for (const guest of guests.values()) await guest.stop();
 }

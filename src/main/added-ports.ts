@@ -2,6 +2,9 @@
 import type { EngineHandle } from '../workers/engine.ts';
 import type { ListenerPlan } from '../workers/engine-plan.ts';
 
+/** At a time. */
+export const MAX_ADDED_PORTS = 4096;
+
 export interface AddedPorts {
   /** What is listened on besides. */
   others(): readonly ListenerPlan[];

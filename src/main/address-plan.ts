@@ -14,8 +14,8 @@
  *   IPv4     169.254.2.1/16         169.254.2.2          169.254.1.1
  *   IPv6     fd9a:559a:559a::2/64   fe80::1              fd9a:559a:559a::53
  */
-import { addressParse, isV4Mapped } from '../proto/address.ts';
 import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../workers/engine-plan.ts';
+import { isLinkLocal } from './host/prefix.ts';
 import type { Settings } from './options.ts';
 import type { ResolvConf } from './resolv-conf.ts';
 import { withIndexes } from './resolver-zones.ts';
@@ -192,25 +192,6 @@ function refuseEqual(guest: string, gateway: string): void {
   throw new UsageError(
     `--address ${guest}: is also the gateway's address; add --gateway with another address`,
   );
-}
-
-/** fe80::/10 or 169.254.0.0/16. */
-export function isLinkLocal(address: string): boolean {
-  return /^(fe[89ab][0-9a-f]:|169\.254\.)/i.test(address);
-}
-
-/** Whether `address` is inside the network of `member`/`prefixLen`: no route of its own is needed for it. */
-export function samePrefix(address: string, member: string, prefixLen: number): boolean {
-  const words = new Uint32Array(8);
-  if (!addressParse(address, words, 0) || !addressParse(member, words, 4)) return false;
-  const isV4 = isV4Mapped(words, 0);
-  if (isV4 !== isV4Mapped(words, 4)) return false;
-  let bits = isV4 ? 96 + prefixLen : prefixLen;
-  for (let i = 0; i < 4 && bits > 0; i++, bits -= 32) {
-    const differing = (words[i]! ^ words[4 + i]!) >>> 0;
-    if (differing >>> Math.max(32 - bits, 0) !== 0) return false;
-  }
-  return true;
 }
 
 function summary(ipv4: Ipv4Plan | undefined, ipv6: Ipv6Plan | undefined, dns: readonly string[]): string {

@@ -8,8 +8,8 @@
 import type { EngineHandle } from '../workers/engine.ts';
 import type { AddressPlan, ListenerPlan } from '../workers/engine-plan.ts';
 import type { FlowInfo } from '../workers/flow-list.ts';
-import type { AddedPorts } from './added-ports.ts';
-import { listenersCollide, MAX_ADDED_PORTS } from './publish.ts';
+import { type AddedPorts, MAX_ADDED_PORTS } from './added-ports.ts';
+import { listenersCollide } from './host-ports.ts';
 import { readRequestJson } from './request-json.ts';
 import { addressOf } from './values.ts';
 

@@ -1,24 +1,17 @@
 // bundle: boot
 /**
  * The environment as our caller gave it, for COMMAND. The launchers set aside what a shell would drop or they would change, and what
- * would bend our Node (bin/launch.sh): BUCATINI_KEPT, an entry a line. Imports nothing: loaded before all else.
+ * would bend our Node (bin/launch.sh): BUCATINI_KEPT, an entry a line. Loaded before all else.
  */
-export const KEPT_VARIABLE = 'BUCATINI_KEPT';
-
-/** Ours, of all front ends: not for COMMAND. */
-const OWN = [
-  ...[KEPT_VARIABLE, 'BUCATINI_IGNORED', 'BUCATINI_REENTERED', 'BUCATINI_OWN_MOUNTS', 'BUCATINI_INHERITED'],
-  ...['BUCATINI_OPEN_FILES', 'BUCATINI_TEST_IMPAIR'],
-  ...['PASTA_PROGRAM', 'PASTA_STARTED_AS_ROOT', 'PASTA_RUNAS', 'PASTA_STATUS_FD'],
-];
+import { LAUNCHER_VARIABLES, launcherVariable } from './launcher-env.ts';
 
 export function callersEnvironment(from: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
   const env = { ...from };
-  for (const entry of (env[KEPT_VARIABLE] ?? '').split('\n')) {
+  for (const entry of (launcherVariable('BUCATINI_KEPT', from) ?? '').split('\n')) {
     const nameEnd = entry.indexOf('=');
     if (nameEnd > 0) env[entry.slice(0, nameEnd)] = entry.slice(nameEnd + 1).replaceAll('\x01', '\n');
   }
-  for (const name of OWN) delete env[name];
+  for (const name of Object.keys(LAUNCHER_VARIABLES)) delete env[name];
   return env;
 }
 

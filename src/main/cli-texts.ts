@@ -1,69 +1,64 @@
-// bundle: rare
+// bundle: texts
 /**
  * Help, version and the options page, all from the option table. The build writes them into dist/texts, where the launcher
  * finds them (it prints them without starting Node), and docs/cli.md is the same table as Markdown.
  */
+import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { defaultText, helpLines, saidByShell, wrap } from './option-texts.ts';
-import { type CommandName, OPTIONS, type OptionSpec } from './options.ts';
+import { OPTIONS, type OptionSpec } from './options.ts';
 
 interface CommandText {
-  readonly name: CommandName;
   readonly operands: string;
   readonly summary: string;
   readonly about: string;
 }
 
-export const COMMANDS: readonly CommandText[] = [
-  {
-    name: 'run',
+const TEXTS: Readonly<Record<CommandName, CommandText>> = {
+  run: {
     operands: '[OPTIONS] [--] [COMMAND [ARG...]]',
     summary: 'Run a command in a new network namespace that reaches the outside.',
     about:
       'Runs COMMAND (default: your shell) in a new user, network, PID and mount namespace with an interface, addresses, routes and a resolver. Needs no privileges. Inside you are root (user id 0), but only there: files that you make belong to you outside. Ends when COMMAND ends, with its status (128+N when signal N killed it, 127 when it does not exist, 126 when it cannot be executed). Errors of bucatini itself give status 1.',
   },
-  {
-    name: 'attach',
+  attach: {
     operands: '[OPTIONS] PID | NETNS-PATH',
     summary: 'Connect an existing network namespace.',
     about:
       'Connects the network namespace of process PID, or the one at NETNS-PATH (for example /run/netns/NAME). Runs until that namespace is gone, or until SIGTERM or SIGINT; the status is then 0. Prints "ready" on standard error once traffic flows.',
   },
-  {
-    name: 'doctor',
+  doctor: {
     operands: '',
     summary: 'Check what this host allows, and print a remedy for what is missing.',
     about:
       'Tries everything that bucatini needs and prints one line per check: ok, note (works, but slower or with less) or FAIL, with the remedy. The status is 1 when `bucatini run` cannot work here.',
   },
-  {
-    name: 'selftest',
+  selftest: {
     operands: '',
     summary: 'Build a small test network and send real traffic through bucatini.',
     about:
       'Makes two network namespaces (this needs no root, and nothing outside them is touched), and starts `bucatini run` in one and servers in the other. Then it pings, resolves names, downloads and uploads with checksums over IPv4 and IPv6, and measures the throughput. The status is 1 when a step failed.',
   },
-  {
-    name: 'switch-over',
+  'switch-over': {
     operands: '',
     summary: "Make this user's Podman and Buildah use bucatini's pasta and slirp4netns.",
     about:
       "Links bucatini's pasta and slirp4netns into XDG_DATA_HOME/bucatini/helpers (default: ~/.local/share/bucatini/helpers). Writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (default: below ~/.config), which makes Podman and Buildah look there first. Prints each change; a second run changes nothing. A file or link that switch-over did not make, or that was edited since, is left alone; switch-over then says so and exits with status 1. Running containers keep their network.",
   },
-  {
-    name: 'switch-back',
+  'switch-back': {
     operands: '',
     summary: 'Undo switch-over.',
     about:
       'Removes exactly what switch-over made: the configuration file, the links, and those directories that it made and that are empty. A file that was edited since is left alone; switch-back then says so and exits with status 1. Works without Node, dist and node_modules.',
   },
-  {
-    name: 'bug-report',
+  'bug-report': {
     operands: '[API-SOCKET...]',
     summary: 'Print the facts about this machine that a bug report needs.',
     about:
       'Prints versions, the result of `doctor`, kernel settings, and for each running `bucatini` and `pasta` of this user its options, age, memory, threads and descriptors. Leaves out addresses, names, paths, commands, and all data that went through. With API-SOCKET it also prints the counters of that engine.',
   },
-];
+};
+
+export const COMMANDS = COMMAND_NAMES.map((name) => ({ name, ...TEXTS[name] }));
 
 const INDENT = 26;
 
@@ -85,8 +80,8 @@ export function overviewText(): string {
 
 /** Text of `bucatini COMMAND --help`. */
 export function helpText(command: CommandName): string {
-  const about = COMMANDS.find((c) => c.name === command)!;
-  const out = [`Usage: bucatini ${command} ${about.operands}`.trimEnd(), '', ...wrap(about.about, 0)];
+  const { operands, about } = TEXTS[command];
+  const out = [`Usage: bucatini ${command} ${operands}`.trimEnd(), '', ...wrap(about, 0)];
   for (const [group, options] of grouped(command)) {
     out.push('', `${group}:`);
     for (const option of options) out.push(...optionLines(option));
@@ -157,3 +152,6 @@ function optionLines(option: OptionSpec): string[] {
 }
 
 const cell = (text: string): string => text.replaceAll('|', '\\|');
+
+/** Files of the repository that are made from here (`npm run docs`). */
+export const generatedDocs = (): ReadonlyMap<string, string> => new Map([['docs/cli.md', cliMarkdown()]]);

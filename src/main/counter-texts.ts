@@ -1,4 +1,4 @@
-// bundle: none
+// bundle: texts
 /** docs/counters.md, from the tables of counters and histograms. */
 import { readFileSync } from 'node:fs';
 import { COUNTERS } from '../ring/counters.ts';
@@ -67,3 +67,7 @@ Useful quotients:
 ${rows(HISTOGRAMS)}
 `;
 }
+
+/** Files of the repository that are made from here (`npm run docs`). */
+export const generatedDocs = (): ReadonlyMap<string, string> =>
+  new Map([['docs/counters.md', countersMarkdown()]]);

@@ -7,10 +7,9 @@ import { readdirSync } from 'node:fs';
 import { F_GETFD, FD_CLOEXEC } from '../sys/constants.ts';
 import { close, fcntl, isOpen, setCloexec } from '../sys/io.ts';
 import { openFilesLimit } from '../sys/open-files.ts';
+import type { LauncherVariable } from './launcher-env.ts';
 
-export const INHERITED_VARIABLE = 'BUCATINI_INHERITED';
-/** The caller's soft limit of open descriptors, which Node raises: for COMMAND. */
-export const OPEN_FILES_VARIABLE = 'BUCATINI_OPEN_FILES';
+const INHERITED: LauncherVariable = 'BUCATINI_INHERITED';
 
 /**
  * Children get standard input, output and error, by name, and nothing else: Node closes some of the others on exec (the low ones) and
@@ -33,7 +32,7 @@ export function passOn(fds: readonly number[]): void {
 }
 
 const inherited = (env: NodeJS.ProcessEnv): number[] =>
-  (env[INHERITED_VARIABLE] ?? '').split(' ').filter(Boolean).map(Number);
+  (env[INHERITED] ?? '').split(' ').filter(Boolean).map(Number);
 
 /** We and the container's connections are short of descriptors below this. */
 const FEW_OPEN_FILES = 256;
@@ -47,12 +46,12 @@ export function fewDescriptors(): string | undefined {
 
 /** Whether our caller has left it open; started without a launcher, whether it is open at all. */
 export const isInherited = (fd: number, env: NodeJS.ProcessEnv = process.env): boolean =>
-  env[INHERITED_VARIABLE] === undefined ? isOpen(fd) : inherited(env).includes(fd);
+  env[INHERITED] === undefined ? isOpen(fd) : inherited(env).includes(fd);
 
 /** Close them, once. @param keep  those that options name */
 export function closeInherited(keep: readonly number[] = [], env: NodeJS.ProcessEnv = process.env): void {
   for (const fd of inherited(env)) if (!keep.includes(fd)) close(fd);
-  delete env[INHERITED_VARIABLE];
+  delete env[INHERITED];
 }
 
 /** What to tell a program that this process becomes: those of them that it would have too. @param added  and these */
@@ -61,7 +60,7 @@ export function inheritedBeyondExec(
   env: NodeJS.ProcessEnv = process.env,
 ): NodeJS.ProcessEnv {
   const left = inherited(env).filter((fd) => (fcntl(fd, F_GETFD, 0) & FD_CLOEXEC) === 0);
-  return { [INHERITED_VARIABLE]: [...left, ...added].join(' ') };
+  return { [INHERITED]: [...left, ...added].join(' ') };
 }
 
 /** The descriptor that a path of this process's own leads to: /proc/self/fd/N. */

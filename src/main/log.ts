@@ -1,8 +1,11 @@
 // bundle: boot
 /** What people read on standard error: one line per event, levels as in --log-level, no packet content. */
+
+import type { EnginePlan } from '../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../workers/log-levels.ts';
-import type { LogLevel } from './options.ts';
 import { put } from './output.ts';
+
+export type LogLevel = EnginePlan['logLevel'];
 
 export type Log = (level: LogLevel, text: string) => void;
 

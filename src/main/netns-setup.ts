@@ -8,42 +8,34 @@
  * The descriptors that come out (TAP, namespace) belong to the process and outlive the thread. Everything is synchronous:
  * libuv's pool threads are still in the host's namespace. /proc/sys/net shows the namespace of the thread that looks.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import {
-  AF_INET6,
-  CLONE_NEWNET,
   Errno,
   IFA_F_DEPRECATED,
   IFA_F_TEMPORARY,
   IFA_F_TENTATIVE,
-  O_NONBLOCK,
   RT_SCOPE_LINK,
   RT_TABLE_MAIN,
   RTN_UNICAST,
-  SOCK_CLOEXEC,
-  SOCK_DGRAM,
 } from '../sys/constants.ts';
 import { checked, SysError } from '../sys/error.ts';
-import { close } from '../sys/io.ts';
-import { setns, unshare } from '../sys/namespace.ts';
 import { RouteSocket } from '../sys/netlink.ts';
 import { openPath } from '../sys/path.ts';
-import { socket } from '../sys/socket.ts';
 import { openTap, type Tap } from '../sys/tap.ts';
 import type { Ipv4Plan, TapPlan } from '../workers/engine-plan.ts';
+import { type HostNetwork, type PlannedNetwork, planNetwork } from './address-plan.ts';
 import {
-  type HostNetwork,
-  isLinkLocal,
-  type PlannedNetwork,
-  planNetwork,
-  samePrefix,
-} from './address-plan.ts';
+  enterNamespace,
+  introduce,
+  kernelHasIpv6,
+  type NetnsTarget,
+  TX_QUEUE_FRAMES,
+  trySysctl,
+} from './host/netns-steps.ts';
+import { isLinkLocal, samePrefix } from './host/prefix.ts';
 import type { NetnsStep, SocketsInside } from './netns.ts';
 import type { Settings } from './options.ts';
 import { readResolvConf } from './resolv-conf.ts';
-
-/** Make a namespace, or enter the one at a path under /proc or a bind mount. */
-export type NetnsTarget = { readonly kind: 'new' } | { readonly kind: 'path'; readonly path: string };
 
 /** What the engine needs; the interface may still be down. */
 export interface NetnsTap {
@@ -55,9 +47,6 @@ export interface NetnsJob extends SocketsInside {
   readonly settings: Settings;
   readonly target: NetnsTarget;
 }
-
-/** Frames that wait in the TAP for us; the kernel's 500 are one window of a fast download at MTU 1500. */
-export const TX_QUEUE_FRAMES = 4096;
 
 /** @throws SysError or UsageError; what was made goes away with the thread and the descriptors */
 export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep<NetnsTap>, void, void> {
@@ -93,35 +82,6 @@ export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep
 function openOwnNetns(): number {
   const own = '/proc/thread-self/ns/net';
   return checked(openPath(own, 0), 'open', own, 'mount /proc');
-}
-
-/** Move the calling thread into a network namespace, made or found. @throws SysError with the remedy */
-export function enterNamespace(target: NetnsTarget): void {
-  if (target.kind === 'new') {
-    checked(
-      unshare(CLONE_NEWNET),
-      'unshare',
-      'CLONE_NEWNET',
-      'the caller needs CAP_SYS_ADMIN in its user namespace',
-    );
-    return;
-  }
-  const fd = checked(
-    openPath(target.path, O_NONBLOCK), // a FIFO is told, not waited for
-    'open',
-    target.path,
-    'it must exist and be readable by this user',
-  );
-  const r = setns(fd, CLONE_NEWNET);
-  close(fd);
-  if (r === -Errno.EINVAL)
-    throw new SysError('setns', target.path, Errno.EINVAL, 'it is no network namespace');
-  checked(
-    r,
-    'setns',
-    target.path,
-    'its user namespace must be ours or below ours; attach by PID enters it first',
-  );
 }
 
 function makeTap(name: string, target: NetnsTarget): Tap {
@@ -213,28 +173,6 @@ function addDefaultRoute(
 }
 
 /**
- * Our addresses that the first packets go to. While the kernel asks for a MAC address it keeps 256 small packets at most
- * (unres_qlen_bytes) and drops the others without a word: a program that sends more at once as it starts, to an engine that is slow to
- * answer as it starts too, would lose them.
- */
-export function introduce(
-  route: RouteSocket,
-  index: number,
-  family: 4 | 6,
-  addresses: readonly string[],
-  mac: string,
-): void {
-  for (const address of addresses) {
-    try {
-      route.addNeighbour(index, family, address, mac);
-    } catch (error) {
-      if (!(error instanceof SysError)) throw error;
-      return; // it asks, then
-    }
-  }
-}
-
-/**
  * Metric for a default route in front of those that a namespace has. Linux would make one route with two next hops of two IPv6 ones of
  * the same metric, and send a part of the connections by each; of IPv4 ones the newest is in front.
  * @returns undefined when it has none
@@ -316,14 +254,6 @@ export function hasIpv6(): boolean {
   }
 }
 
-/** Whether the kernel has IPv6, even if no interface does: a socket can be made. */
-export function kernelHasIpv6(): boolean {
-  const fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return false;
-  close(fd);
-  return true;
-}
-
 function setIfDifferent(path: string, value: string, notes: string[]): void {
   try {
     if (readFileSync(`/proc/sys/${path}`, 'utf8').trim() === value) return;
@@ -331,13 +261,4 @@ function setIfDifferent(path: string, value: string, notes: string[]): void {
     return; // not there in this kernel: nothing to undo
   }
   trySysctl(path, value, notes);
-}
-
-/** Set a sysctl of the namespace. @param path  below /proc/sys @param notes  gets a line when it cannot be */
-export function trySysctl(path: string, value: string, notes: string[]): void {
-  try {
-    writeFileSync(`/proc/sys/${path}`, value);
-  } catch (error) {
-    notes.push(`cannot set ${path.replaceAll('/', '.')} inside: ${(error as Error).message}`);
-  }
 }

@@ -6,9 +6,10 @@
  * option and the value in front. What depends on two options at once is in `checkTogether`.
  */
 
-import { LARGE_SLOT_BYTES, SMALL_SLOT_BYTES } from '../ring/layout.ts';
-import type { EnginePlan, ListenerPlan, PoolPlan } from '../workers/engine-plan.ts';
+import type { EnginePlan, ListenerPlan } from '../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../workers/log-levels.ts';
+import { COMMAND_NAMES, type CommandName } from './commands.ts';
+import type { LogLevel } from './log.ts';
 import { API_SOCKET_HELP, fieldsOf } from './option-fields.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 import {
@@ -28,18 +29,6 @@ import {
   quoted,
   UsageError,
 } from './values.ts';
-
-export const COMMAND_NAMES = [
-  'run',
-  'attach',
-  'doctor',
-  'selftest',
-  'switch-over',
-  'switch-back',
-  'bug-report',
-] as const;
-export type CommandName = (typeof COMMAND_NAMES)[number];
-export type LogLevel = EnginePlan['logLevel'];
 
 /** What the command line says, defaults filled in. Field names are the options' names. */
 export interface Settings {
@@ -446,16 +435,4 @@ function editDistance(a: string, b: string): number {
     row = next;
   }
   return row[b.length]!;
-}
-
-const MAX_FLOWS = 131072;
-
-/** Three quarters of the bytes go to large slots (one per 64 KiB of bulk data in flight), a quarter to small ones. */
-export function poolPlan(mib: number): PoolPlan {
-  const bytes = mib * 1024 * 1024;
-  return {
-    smallSlots: Math.floor(bytes / 4 / SMALL_SLOT_BYTES),
-    largeSlots: Math.floor((bytes * 3) / 4 / LARGE_SLOT_BYTES),
-    flows: Math.min(MAX_FLOWS, 2 ** Math.floor(Math.log2(mib * 512))),
-  };
 }

@@ -5,6 +5,7 @@
  * Only the block that execve() laid out is ours to overwrite; what JavaScript read of it lies on V8's heap until that is collected.
  */
 import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
+import { LAUNCHER_VARIABLES } from './launcher-env.ts';
 
 /** Fields of /proc/PID/stat, proc_pid_stat(5): the first and the last + 1 byte of the environment. */
 const ENV_START = 50;
@@ -12,7 +13,9 @@ const ENV_END = 51;
 /** The fields behind the program's name, which may hold anything, begin with this one. */
 const FIRST_AFTER_NAME = 3;
 /** Variables that we, Node and libc read later; BUCATINI_KEPT has values of the caller's. */
-const STAYS = /^(?!BUCATINI_KEPT=)(?:BUCATINI|PASTA|SLIRP4NETNS)_|^(?:NODE_COMPILE_CACHE|TZ)=/;
+const STAYS: ReadonlySet<string> = new Set(
+  [...Object.keys(LAUNCHER_VARIABLES), 'NODE_COMPILE_CACHE', 'TZ'].filter((name) => name !== 'BUCATINI_KEPT'),
+);
 
 /**
  * Fill the caller's variables with zeros, in all threads that share the environment; getenv(3) finds them no more. Needs /proc.
@@ -43,7 +46,8 @@ function withoutCallers(block: Buffer): Buffer {
   for (let at = 0; at < block.length; ) {
     const zeroAt = block.indexOf(0, at);
     const end = zeroAt < 0 ? block.length : zeroAt;
-    if (!STAYS.test(block.toString('latin1', at, end))) block.fill(0, at, end);
+    const [name = ''] = block.toString('latin1', at, end).split('=', 1);
+    if (!STAYS.has(name)) block.fill(0, at, end);
     at = end + 1;
   }
   return block;

@@ -10,10 +10,8 @@
  * A richer grammar (exclusions, interfaces) replaces this file, nothing else.
  */
 import type { ListenerPlan } from '../workers/engine-plan.ts';
+import { listenersCollide } from './host-ports.ts';
 import { parseAddress, parseCount, UsageError } from './values.ts';
-
-/** Ports that the API socket may add, at a time. */
-export const MAX_ADDED_PORTS = 4096;
 
 const SHAPE =
   /^(?:(?<v4>\d+\.\d+\.\d+\.\d+):|\[(?<v6>[^\]]*)\]:|(?<any>\*):)?(?<host>[^:/]+)(?::(?<guest>[^:/]+))?(?:\/(?<proto>.*))?$/;
@@ -71,10 +69,6 @@ function parsePort(text: string): number {
   }
 }
 
-/** Ports of the host's that these listeners take. */
-export const portCount = (list: readonly ListenerPlan[]): number =>
-  list.reduce((sum, { port, lastPort }) => sum + (lastPort ?? port) - port + 1, 0);
-
 /** Two listeners that cannot both be bound: same protocol and port, same address or one of them any address. */
 export function publishConflict(
   list: readonly ListenerPlan[],
@@ -83,18 +77,6 @@ export function publishConflict(
     for (const b of list.slice(i + 1)) if (listenersCollide(a, b)) return [a, b];
   }
   return undefined;
-}
-
-/** Ports of the host's, ranges of them too, that cannot both be bound. */
-export function listenersCollide(a: ListenerPlan, b: ListenerPlan): boolean {
-  if (a.from === 'guest' || b.from === 'guest' || a.proto !== b.proto) return false;
-  if (a.port > (b.lastPort ?? b.port) || b.port > (a.lastPort ?? a.port)) return false;
-  return a.address === b.address || covers(a.address, b.address) || covers(b.address, a.address);
-}
-
-function covers(wide: string, narrow: string): boolean {
-  if (wide === '') return true;
-  return (wide === '0.0.0.0' && !narrow.includes(':')) || (wide === '::' && narrow.includes(':'));
 }
 
 /** As a person would write it. */

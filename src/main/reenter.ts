@@ -10,20 +10,18 @@ import { namespaceOwner, namespaceType } from '../sys/namespace.ts';
 import { openPath } from '../sys/path.ts';
 import { tool } from './command.ts';
 import { callersDescriptors, inheritedBeyondExec, passOn } from './descriptors.ts';
-import { OWN_MOUNTS_VARIABLE } from './wall.ts';
-
-const ONCE = 'BUCATINI_REENTERED';
+import { type LauncherVariable, launcherVariable } from './launcher-env.ts';
 
 /** For `run` without rights in a user namespace. Returns only when that is no way out. */
 export function reenterOwnNamespaces(code: string | undefined): void {
-  if (code !== 'EPERM' || process.env[ONCE] !== undefined) return;
+  if (code !== 'EPERM' || launcherVariable('BUCATINI_REENTERED') !== undefined) return;
   const entrance = [tool('unshare'), '-Ur', '-m', '--propagation', 'slave', '--'];
   if (spawnSync(entrance[0]!, [...entrance.slice(1), '/bin/sh', '-c', ':']).status === 0) become(entrance);
 }
 
 /** For `attach`: enter the user namespace that owns the network namespace at `path`. Returns only when that is no way out. */
 export function reenterOwnerOf(path: string, code: string | undefined): void {
-  if (code !== 'EPERM' || process.env[ONCE] !== undefined) return;
+  if (code !== 'EPERM' || launcherVariable('BUCATINI_REENTERED') !== undefined) return;
   const netns = openPath(path, 0);
   if (netns < 0 || namespaceType(netns) !== CLONE_NEWNET) return;
   const owner = namespaceOwner(netns);
@@ -58,7 +56,9 @@ function become(entrance: readonly string[], fds: readonly number[] = []): never
   return process.execve!(entrance[0]!, argv, {
     ...process.env,
     ...inheritedBeyondExec(fds),
-    [ONCE]: '1',
-    [OWN_MOUNTS_VARIABLE]: '1', // both entrances end in unshare -m
+    ...({
+      BUCATINI_REENTERED: '1',
+      BUCATINI_OWN_MOUNTS: '1', // both entrances end in unshare -m
+    } satisfies Partial<Record<LauncherVariable, string>>),
   });
 }

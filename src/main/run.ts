@@ -15,33 +15,21 @@
  */
 import { closeSync, realpathSync } from 'node:fs';
 import { constants as os } from 'node:os';
-import { LeftBehind } from '../sys/left-behind.ts';
 import { exitNow } from '../sys/process.ts';
 import type { EngineHandle } from '../workers/engine.ts';
 import type { BootedThread } from '../workers/packet-worker.ts';
 import { forwarders } from './address-plan.ts';
-import type { ApiSocket } from './api-socket.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from './command.ts';
-import { closeInheritedOnExec, fewDescriptors, OPEN_FILES_VARIABLE } from './descriptors.ts';
-import {
-  chooseNetns,
-  endWithin,
-  followHost,
-  launchEngine,
-  loadEngine,
-  openSettingsApi,
-  socketSource,
-} from './engine-launch.ts';
-import { HostWatch } from './host-watch.ts';
-import { makeLog } from './log.ts';
+import { SettingsFrontEnd, type SettingsStart, socketSource } from './engine-launch.ts';
+import { endWithin, type Sandbox, type SetUpStep, serve } from './host/start.ts';
+import { launcherVariable } from './launcher-env.ts';
 import type { NetnsError } from './netns.ts';
+import type { NetnsTap } from './netns-setup.ts';
 import type { Settings } from './options.ts';
 import { holdOutputs } from './output.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from './resolv-conf.ts';
 import { forwardSignals } from './signals.ts';
-import { Stopwatch } from './stopwatch.ts';
 import { Terminal } from './terminal.ts';
-import { closeWall, leaveHost } from './wall.ts';
 
 /** @returns the exit status. @throws CommandError, NetnsError or Error with one line for the user */
 export async function run(
@@ -49,108 +37,109 @@ export async function run(
   settings: Settings,
   operands: readonly string[],
   env: NodeJS.ProcessEnv,
-  version: () => Promise<string>,
+  version: () => string,
 ): Promise<number> {
-  const log = makeLog(settings.logLevel);
-  const watch = new Stopwatch();
   const argv = commandLine(operands, env);
-
   await holdOutputs();
-  const terminal = new Terminal();
-  const leftBehind = new LeftBehind();
-  let tapFd: number | undefined;
-  let command: Command | undefined;
-  let engine: EngineHandle | undefined;
-  let api: ApiSocket | undefined;
-  let ending = false;
-  forwardSignals(
-    () => (command?.running ? command : undefined),
-    (name) => {
-      ending = true;
-      command?.kill();
-      // Threads may still be booting; Node's taking them apart then has been seen to end in a signal of its own.
-      void endWithin(engine).then(() => exitNow(128 + os.signals[name]));
-    },
-    terminal,
-  );
-
   const sockets = await socketSource(settings);
-  const netns = chooseNetns(settings);
-  // Opened in the host's namespace: the main thread may be about to leave it.
-  const hostWatch = new HostWatch();
-  netns.start({ settings, target: { kind: 'new' }, sockets });
-  const loading = loadEngine(booted);
-  try {
-    const namespaceFd = await netns.namespaceFd.catch(async (error: NetnsError) => {
-      (await import('./reenter.ts')).reenterOwnNamespaces(error.code);
-      throw error;
-    });
-    watch.lap('namespace made');
-    closeInheritedOnExec();
-    const resolvConf = privateResolvConf(settings);
-    const options = {
-      ...{ argv, env, openFiles: process.env[OPEN_FILES_VARIABLE] },
-      ...(netns.mainInside ? {} : { namespaceFd }),
+  const start: SettingsStart = {
+    ...{ booted, settings, sockets, version },
+    ...{ target: { kind: 'new' }, program: 'bucatini run' },
+  };
+  return serve(new Run(start, argv, env));
+}
+
+class Run extends SettingsFrontEnd {
+  readonly #terminal = new Terminal();
+  readonly #settings: Settings;
+  readonly #argv: readonly string[];
+  readonly #env: NodeJS.ProcessEnv;
+  #namespaceFd = -1;
+  #command: Command | undefined;
+  #engine: EngineHandle | undefined;
+  /** By a signal. */
+  #ending = false;
+
+  constructor(start: SettingsStart, argv: readonly string[], env: NodeJS.ProcessEnv) {
+    super(start);
+    this.#settings = start.settings;
+    this.#argv = argv;
+    this.#env = env;
+    forwardSignals(
+      () => (this.#command?.running ? this.#command : undefined),
+      (name) => {
+        this.#ending = true;
+        this.#command?.kill();
+        // Threads may still be booting; Node's taking them apart then has been seen to end in a signal of its own.
+        void endWithin(this.#engine).then(() => exitNow(128 + os.signals[name]));
+      },
+      this.#terminal,
+    );
+  }
+
+  readonly tapOfOurs = ({ tap }: NetnsTap): number => tap.fd;
+
+  async setUpFailed(error: NetnsError, step: SetUpStep): Promise<Error> {
+    if (step === 'namespace') (await import('./reenter.ts')).reenterOwnNamespaces(error.code);
+    return error;
+  }
+
+  readonly startCommand = (namespaceFd: number): void => {
+    this.#namespaceFd = namespaceFd;
+    this.#command = this.#spawn(true);
+  };
+
+  #spawn(mountProc: boolean): Command {
+    const resolvConf = privateResolvConf(this.#settings);
+    return new Command({
+      ...{ argv: this.#argv, env: this.#env, mountProc, openFiles: launcherVariable('BUCATINI_OPEN_FILES') },
+      ...(this.netns.mainInside ? {} : { namespaceFd: this.#namespaceFd }),
       ...(resolvConf && { resolvConf }),
-    };
-    command = new Command({ ...options, mountProc: true });
-    watch.lap('chain spawned');
-    const made = await netns.tap;
-    watch.lap('TAP made');
-    tapFd = made.tap.fd;
-    const starting = launchEngine(loading, settings, made, log, sockets);
-    starting.catch(() => {});
-    for (const note of await netns.configured) log('warning', note);
-    const few = fewDescriptors();
-    if (few !== undefined) log('warning', few);
-    watch.lap('interface configured');
-    engine = await starting;
-    watch.lap('engine started');
-    let notes: readonly string[];
+    });
+  }
+
+  async engineStarted(engine: EngineHandle): Promise<void> {
+    this.#engine = engine;
+    // Nothing is followed before: until the chain has copied our mounts, its resolv.conf covers the host's here too.
+    for (const note of await this.#commandStarted()) this.log('warning', note);
+  }
+
+  async #commandStarted(): Promise<readonly string[]> {
     try {
-      notes = await command.started;
+      return await this.#command!.started;
     } catch (error) {
-      if (ending) await new Promise(() => {}); // a signal ended it, and us in a moment
+      if (this.#ending) await new Promise(() => {}); // a signal ended it, and us in a moment
       // Where parts of /proc are covered (containers) a new one cannot be mounted: COMMAND then sees ours.
-      log(
+      this.log(
         'warning',
         `COMMAND sees the caller's /proc, as a new one cannot be mounted (${(error as Error).message})`,
       );
-      command = new Command({ ...options, mountProc: false });
-      notes = await command.started;
+      this.#command = this.#spawn(false);
+      return this.#command.started;
     }
-    for (const note of notes) log('warning', note);
-    watch.lap('command ready');
-    // Not before: until the chain has copied our mounts, its resolv.conf covers the host's here too.
-    const readable: number[] = [];
-    const unfollow = followHost(hostWatch, settings, made.network, engine, readable, log);
-    const printStats = settings.stats ? (await import('./stats.ts')).printStats : () => {};
-    api = await openSettingsApi({ settings, program: 'bucatini run', version }, made, engine, log);
-    closeSync(namespaceFd); // nobody goes there any more
-    leaveHost({ eventRings: engine.eventRings, log });
-    closeWall({
-      readable: [...readable, ...command.directories],
-      removable: api?.directories ?? [],
-      signals: command.signalled,
-      watchesProcess: false,
-    });
-    watch.lap('wall closed');
-    log('info', `${made.network.interfaceName}: ${made.network.summary}`);
-    log('debug', `start: ${watch.text()}`);
-    command.go();
+  }
 
-    const outcome = await Promise.race([command.ended, engine.failed]);
-    if (outcome instanceof Error) throw new Error(`the engine failed: ${outcome.message}`);
-    unfollow();
-    hostWatch.stop();
-    printStats(engine);
-    return outcome;
-  } finally {
-    command?.kill();
-    api?.close();
-    await endWithin(engine);
-    if (tapFd !== undefined) leftBehind.leave(tapFd);
-    terminal.restore();
+  protected sandbox(): Sandbox {
+    closeSync(this.#namespaceFd); // nobody goes there any more
+    const { directories, signalled } = this.#command!;
+    return { readable: directories, signals: signalled };
+  }
+
+  ready({ network }: NetnsTap): void {
+    this.log('info', `${network.interfaceName}: ${network.summary}`);
+    this.#command!.go();
+  }
+
+  ends(): readonly Promise<number>[] {
+    return [this.#command!.ended];
+  }
+
+  stop(): void {
+    this.#command?.kill();
+  }
+
+  afterEngine(): void {
+    this.#terminal.restore();
   }
 }
 

@@ -3,6 +3,7 @@
  * that group, so is COMMAND, and has had the signal already. SIGTSTP is left alone: COMMAND, the chain and the engine stop
  * and go on together, as any job does. A COMMAND that stops by itself stops us (command.ts).
  */
+import { launcherVariable } from './launcher-env.ts';
 import type { Terminal } from './terminal.ts';
 
 const FORWARDED = [
@@ -20,7 +21,7 @@ const FROM_TERMINAL: readonly string[] = ['SIGINT', 'SIGQUIT'];
 const HARMLESS: readonly string[] = ['SIGWINCH', 'SIGCONT'];
 
 /** Signals that our caller had ignored when it started us (nohup, a shell's "&"): COMMAND ignores them too. */
-export function ignoredSignals(lowBits = process.env.BUCATINI_IGNORED): readonly NodeJS.Signals[] {
+export function ignoredSignals(lowBits = launcherVariable('BUCATINI_IGNORED')): readonly NodeJS.Signals[] {
   const mask = Number.parseInt(lowBits ?? '0', 16) || 0;
   return (['SIGHUP', 'SIGINT', 'SIGQUIT'] as const).filter((_, bit) => (mask & (1 << bit)) !== 0);
 }

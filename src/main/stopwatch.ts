@@ -6,6 +6,11 @@ export class Stopwatch {
     this.#laps.push(`${name} ${performance.now().toFixed(0)}`);
   }
 
+  /** The last lap. */
+  get last(): string {
+    return this.#laps.at(-1)!;
+  }
+
   text(): string {
     return this.#laps.join(', ');
   }

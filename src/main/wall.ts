@@ -1,8 +1,8 @@
 /**
  * The wall between us and the host, raised once everything is set up: an empty root, the capabilities that running flows need and no
  * others, a list of the system calls that remain, no core dumps and no tracing. Whoever takes over a packet thread finds
- * no file, no program, no namespace and no way to gain privileges. Cold; each front end calls leaveHost() and closeWall(), with
- * whatever it has to do between: changing the user, leaving the caller.
+ * no file, no program, no namespace and no way to gain privileges. Cold; host/start.ts calls leaveHost() and closeWall(), with
+ * whatever a front end has to do between: changing the user, leaving the caller.
  *
  * What was opened before goes on working. What is opened later goes through a directory that is named here. COMMAND is born before
  * and has nothing of this. A violation ends the process by SIGSYS; the kernel's audit log names the call.
@@ -68,19 +68,17 @@ import type { SyscallName } from '../sys/syscall-numbers.ts';
 import { dropCapabilitiesElsewhere } from '../sys/thread-capabilities.ts';
 import { flowCapabilities } from '../workers/capabilities.ts';
 import { closeInherited } from './descriptors.ts';
+import { launcherVariable } from './launcher-env.ts';
 import type { Log } from './log.ts';
 import { overwriteEnvironment } from './overwrite-environment.ts';
 import { forgetCommandDirectory } from './working-directory.ts';
-
-/** Set by the launchers where Node starts in a mount namespace of its own. */
-export const OWN_MOUNTS_VARIABLE = 'BUCATINI_OWN_MOUNTS';
 
 /** Descriptors of the rings that libuv gives its changes of epoll sets to (see docs/decisions/052-the-wall.md). */
 let rings: readonly number[] = [];
 
 /** Whether nobody else lives in our mount namespace: only then may its root be exchanged. */
 function ownMounts(env: NodeJS.ProcessEnv): boolean {
-  if (env[OWN_MOUNTS_VARIABLE] !== '1') return false;
+  if (launcherVariable('BUCATINI_OWN_MOUNTS', env) !== '1') return false;
   try {
     // The variable may be somebody's who started us another way.
     return readlinkSync('/proc/self/ns/mnt') !== readlinkSync(`/proc/${process.ppid}/ns/mnt`);

@@ -99,7 +99,8 @@ export function ipv4ChecksumOk(pool: Uint8Array, at: number, headerBytes: number
 }
 
 /**
- * Write a 20-byte header without options, checksum included.
+ * Write a 20-byte header without options, checksum included. Nine parameters: the header's fields, one each, which its
+ * callers have in different places.
  * @param totalLen  header and payload, bytes
  * @param src,dst  addresses as u32
  * @param flagsFrag  Ipv4Flag bits | fragment offset in units of 8 bytes

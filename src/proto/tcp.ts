@@ -171,7 +171,8 @@ export function tcpOptions(pool: Uint8Array, at: number, headerBytes: number, ou
 }
 
 /**
- * Write the 20 fixed bytes; checksum and urgent pointer are zero.
+ * Write the 20 fixed bytes; checksum and urgent pointer are zero. Nine parameters: the header's fields, one each, which its callers
+ * have in different places.
  * @param headerBytes  20 + option bytes (a multiple of 4), which the caller writes at + 20
  * @param window  as sent, already shifted
  */

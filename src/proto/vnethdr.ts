@@ -103,7 +103,7 @@ export function vnetFinishChecksum(
   return true;
 }
 
-/** Write all 12 bytes, numBuffers 0. */
+/** Write all 12 bytes, numBuffers 0. Eight parameters: the header's fields, one each, in their order. */
 export function vnetWrite(
   pool: Uint8Array,
   at: number,

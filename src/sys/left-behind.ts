@@ -19,7 +19,15 @@
 import { CMSG_HEADER_BYTES, cmsgSpace, cmsgWrite } from './cmsg.ts';
 import { AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET } from './constants.ts';
 import { NativeBuffer } from './memory.ts';
-import { IOVEC_BYTES, iovecWrite, MSGHDR_BYTES, msghdrWrite, sendmsg, socketpair } from './socket.ts';
+import {
+  IOVEC_BYTES,
+  iovecWrite,
+  MSGHDR_BYTES,
+  msghdrControlWrite,
+  msghdrWrite,
+  sendmsg,
+  socketpair,
+} from './socket.ts';
 
 const FDS = 2;
 const IOV_AT = MSGHDR_BYTES;
@@ -49,7 +57,8 @@ export class LeftBehind {
     u32[controlWord + CMSG_HEADER_BYTES / 4] = other;
     u32[controlWord + CMSG_HEADER_BYTES / 4 + 1] = fd;
     iovecWrite(u32, IOV_AT >> 2, address, 1);
-    msghdrWrite(u32, 0, 0, 0, address + IOV_AT, 1, address + CONTROL_AT, CMSG_HEADER_BYTES + FDS * 4);
+    msghdrWrite(u32, 0, 0, 0, address + IOV_AT, 1);
+    msghdrControlWrite(u32, 0, address + CONTROL_AT, CMSG_HEADER_BYTES + FDS * 4);
     const r = sendmsg(one, address, 0);
     return r < 0 ? r : 0;
   }

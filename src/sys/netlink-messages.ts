@@ -344,7 +344,8 @@ export function routeCopyRequest(raw: Uint8Array, oif: number): NetlinkRequest {
   const flags = viewOf(raw).getUint32(8, true) & ~NOT_COPIED_FLAGS;
   // CREATE alone, as `ip route prepend`: a route that differs only in its source address is one of its own.
   const request = new NetlinkRequest(k.RTM_NEWROUTE, k.NLM_F_REQUEST | k.NLM_F_ACK | k.NLM_F_CREATE);
-  request.routeHeader(raw[0]!, raw[1]!, raw[4]!, raw[5]!, raw[6]!, raw[7]!, flags, raw[3]!);
+  const [af, dstLen, , tos, table, protocol, scope, type] = raw;
+  request.routeHeader({ af, dstLen, tos, table, protocol, scope, type, flags });
   for (const [type, [from, to]] of netlinkAttributes(raw, RTMSG_BYTES, raw.length)) {
     if (NOT_COPIED.includes(type)) continue;
     const value = raw.slice(from, to);
@@ -396,6 +397,19 @@ export function parseError(
 // ---- codec, writing -------------------------------------------------------------------------------------------
 
 const REQUEST_BYTES = 1024;
+
+/** Fields of struct rtmsg; source prefixes are not asked for. */
+export interface RouteHeader {
+  /** AF_* */
+  readonly af?: number | undefined;
+  readonly dstLen?: number | undefined;
+  readonly tos?: number | undefined;
+  readonly table?: number | undefined;
+  readonly protocol?: number | undefined;
+  readonly scope?: number | undefined;
+  readonly type?: number | undefined;
+  readonly flags?: number | undefined;
+}
 
 /** One request under construction. */
 export class NetlinkRequest {
@@ -452,19 +466,12 @@ export class NetlinkRequest {
     return this;
   }
 
-  routeHeader(
-    af: number,
-    dstLen: number,
-    table: number,
-    protocol: number,
-    scope: number,
-    type: number,
-    flags: number,
-    tos = 0,
-  ): this {
+  /** struct rtmsg; a field that `header` leaves out is 0, as in a request for a dump. */
+  routeHeader(header: RouteHeader): this {
+    const { af = k.AF_UNSPEC, dstLen = 0, tos = 0, table = 0, protocol = 0, scope = 0, type = 0 } = header;
     const at = this.#room(RTMSG_BYTES);
     this.u8.set([af, dstLen, 0, tos, table, protocol, scope, type], at);
-    this.#dv.setUint32(at + 8, flags, true);
+    this.#dv.setUint32(at + 8, header.flags ?? 0, true);
     return this;
   }
 
@@ -510,17 +517,21 @@ export function macFor(text: string): Uint8Array {
   return mac;
 }
 
+/** An address of an interface, as addressRequest() writes it. */
+export interface AddressSpec {
+  readonly index: number;
+  readonly family: Family;
+  readonly text: string;
+  readonly prefixLen: number;
+  /** The other end of a point-to-point link; the address itself where there is none. */
+  readonly peer?: string | undefined;
+  /** RT_SCOPE_*, universe unless said. */
+  readonly scope?: number | undefined;
+}
+
 /** RTM_NEWADDR or RTM_DELADDR. @param flags  NLM_F_* besides REQUEST and ACK @throws RangeError for an address of another family */
-export function addressRequest(
-  type: number,
-  flags: number,
-  index: number,
-  family: Family,
-  text: string,
-  prefixLen: number,
-  peer = text,
-  scope = 0,
-): NetlinkRequest {
+export function addressRequest(type: number, flags: number, address: AddressSpec): NetlinkRequest {
+  const { index, family, text, prefixLen, peer = text, scope = 0 } = address;
   return new NetlinkRequest(type, k.NLM_F_REQUEST | k.NLM_F_ACK | flags)
     .addressHeader(afOf(family), prefixLen, 0, scope, index)
     .bytes(k.IFA_LOCAL, addressFor(family, text))
@@ -558,15 +569,15 @@ export function routeRequest(type: number, flags: number, route: RouteSpec): Net
   const onLinkScope = family === 4 && gateway === undefined ? k.RT_SCOPE_LINK : k.RT_SCOPE_UNIVERSE;
   const table = route.table ?? k.RT_TABLE_MAIN;
   const deletes = type === k.RTM_DELROUTE;
-  const request = new NetlinkRequest(type, k.NLM_F_REQUEST | k.NLM_F_ACK | flags).routeHeader(
-    afOf(family),
-    route.prefixLen,
-    table < 256 ? table : k.RT_TABLE_UNSPEC,
-    deletes ? k.RTPROT_UNSPEC : k.RTPROT_BOOT,
-    deletes ? k.RT_SCOPE_NOWHERE : (route.scope ?? onLinkScope),
-    deletes ? k.RTN_UNSPEC : k.RTN_UNICAST,
-    route.onlink ? k.RTNH_F_ONLINK : 0,
-  );
+  const request = new NetlinkRequest(type, k.NLM_F_REQUEST | k.NLM_F_ACK | flags).routeHeader({
+    af: afOf(family),
+    dstLen: route.prefixLen,
+    table: table < 256 ? table : k.RT_TABLE_UNSPEC,
+    protocol: deletes ? k.RTPROT_UNSPEC : k.RTPROT_BOOT,
+    scope: deletes ? k.RT_SCOPE_NOWHERE : (route.scope ?? onLinkScope),
+    type: deletes ? k.RTN_UNSPEC : k.RTN_UNICAST,
+    flags: route.onlink ? k.RTNH_F_ONLINK : 0,
+  });
   if (table >= 256) request.word(k.RTA_TABLE, table);
   if (route.prefixLen > 0) request.bytes(k.RTA_DST, addressFor(family, route.dst));
   if (gateway !== undefined) {

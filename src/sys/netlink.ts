@@ -127,16 +127,7 @@ class NetlinkSocket {
   #recvmsg(flags: number): number {
     const message = this.#message;
     iovecWrite(message.u32, MSGHDR_BYTES >> 2, this.#receive.address, this.#receive.u8.length);
-    msghdrWrite(
-      message.u32,
-      0,
-      this.#name.address,
-      SOCKADDR_NL_BYTES,
-      message.address + MSGHDR_BYTES,
-      1,
-      0,
-      0,
-    );
+    msghdrWrite(message.u32, 0, this.#name.address, SOCKADDR_NL_BYTES, message.address + MSGHDR_BYTES, 1);
     return recvmsg(this.fd, message.address, flags);
   }
 
@@ -205,16 +196,7 @@ export class RouteSocket {
   routes(): RouteInfo[] {
     return this.#dump(
       'RTM_GETROUTE',
-      () =>
-        new NetlinkRequest(k.RTM_GETROUTE, k.NLM_F_REQUEST | k.NLM_F_DUMP).routeHeader(
-          k.AF_UNSPEC,
-          0,
-          0,
-          0,
-          0,
-          0,
-          0,
-        ),
+      () => new NetlinkRequest(k.RTM_GETROUTE, k.NLM_F_REQUEST | k.NLM_F_DUMP).routeHeader({}),
       k.RTM_NEWROUTE,
       parseRouteWithRaw,
     );
@@ -278,16 +260,9 @@ export class RouteSocket {
     const flags =
       (options.nodad && family === 6 ? k.IFA_F_NODAD : 0) |
       (options.noPrefixRoute ? k.IFA_F_NOPREFIXROUTE : 0);
-    const request = addressRequest(
-      k.RTM_NEWADDR,
-      k.NLM_F_CREATE | k.NLM_F_REPLACE,
-      index,
-      family,
-      text,
-      prefixLen,
-      options.peer,
-      options.scope,
-    );
+    const { peer, scope } = options;
+    const address = { index, family, text, prefixLen, peer, scope };
+    const request = addressRequest(k.RTM_NEWADDR, k.NLM_F_CREATE | k.NLM_F_REPLACE, address);
     if (options.broadcast !== undefined)
       request.bytes(k.IFA_BROADCAST, addressFor(family, options.broadcast));
     if (flags !== 0) request.word(k.IFA_FLAGS, flags);
@@ -301,7 +276,7 @@ export class RouteSocket {
   }
 
   delAddress(index: number, family: Family, text: string, prefixLen: number): void {
-    const request = addressRequest(k.RTM_DELADDR, 0, index, family, text, prefixLen);
+    const request = addressRequest(k.RTM_DELADDR, 0, { index, family, text, prefixLen });
     this.#acknowledged(`RTM_DELADDR, ${text}/${prefixLen}, interface ${index}`, request);
   }
 

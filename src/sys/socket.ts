@@ -348,7 +348,7 @@ export function iovecWrite(u32: Uint32Array, wordIndex: number, address: number,
   u32[wordIndex + 3] = 0;
 }
 
-/** @param nameAddress,controlAddress  0 with length 0 where there is none */
+/** Write one struct msghdr without control messages. @param nameAddress  0 with length 0 where there is none */
 export function msghdrWrite(
   u32: Uint32Array,
   wordIndex: number,
@@ -356,8 +356,6 @@ export function msghdrWrite(
   nameBytes: number,
   iovAddress: number,
   iovCount: number,
-  controlAddress: number,
-  controlBytes: number,
 ): void {
   writeAddress(u32, wordIndex, nameAddress);
   u32[wordIndex + 2] = nameBytes;
@@ -365,11 +363,21 @@ export function msghdrWrite(
   writeAddress(u32, wordIndex + 4, iovAddress);
   u32[wordIndex + 6] = iovCount;
   u32[wordIndex + 7] = 0;
+  u32[wordIndex + 12] = 0;
+  u32[wordIndex + 13] = 0;
+  msghdrControlWrite(u32, wordIndex, 0, 0);
+}
+
+/** Name the control messages, or the room for them, of a struct msghdr that msghdrWrite() wrote at the same place. */
+export function msghdrControlWrite(
+  u32: Uint32Array,
+  wordIndex: number,
+  controlAddress: number,
+  controlBytes: number,
+): void {
   writeAddress(u32, wordIndex + 8, controlAddress);
   u32[wordIndex + 10] = controlBytes;
   u32[wordIndex + 11] = 0;
-  u32[wordIndex + 12] = 0;
-  u32[wordIndex + 13] = 0;
 }
 
 // ---- other structures ---------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import {
   type HistogramName,
   histogramValue,
 } from '../ring/histograms.ts';
-import { allocateShared, requestStop } from '../ring/layout.ts';
+import { type Layout, requestStop } from '../ring/layout.ts';
 import {
   EFD_CLOEXEC,
   EFD_NONBLOCK,
@@ -35,8 +35,8 @@ import {
 } from '../sys/constants.ts';
 import { close, eventfd, eventfdWrite, setNonBlocking } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
-import { addressOf } from '../sys/memory.ts';
 import { raiseOpenFiles } from '../sys/process.ts';
+import { engineMemory } from './engine-memory.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
 import type { FlowPage } from './flow-report.ts';
@@ -47,7 +47,7 @@ import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { DATAGRAM_PORTS_AT, PORTS, SIDE_BYTES, threadPlan } from './plan.ts';
+import { SIDE_BYTES, sideViews, type ThreadPlan, threadPlan } from './plan.ts';
 
 const RING_DESCRIPTORS = 2048;
 const LOG_BYTES = 16 * 1024;
@@ -170,224 +170,279 @@ export function engineKeys(): Pick<EnginePlan, 'hashKey' | 'isnKey'> {
  * @throws Error with one line that says what could not be done
  */
 export async function startEngine(plan: EnginePlan, options: EngineOptions = {}): Promise<EngineHandle> {
-  const threads = threadPlan(plan.threads);
-  raiseOpenFiles(); // a descriptor for each flow and each published port; Node has done it, but does not promise to
-  const { sab, layout } = allocateShared(
-    {
-      smallSlots: plan.pool.smallSlots,
-      largeSlots: plan.pool.largeSlots,
-      rings: threads.rings,
-      ringDescriptors: RING_DESCRIPTORS,
-      counterBlocks: threads.threads,
-      logBytes: LOG_BYTES,
-    },
-    addressOf,
-  );
-  const i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
-  const side = new SharedArrayBuffer(SIDE_BYTES);
-  const mail = new Int32Array(side, 0, 2);
-  const guestMac = plan.addresses.guestMac === undefined ? null : macParse(plan.addresses.guestMac);
-  // Until the guest has been heard: broadcast reaches it whoever it is.
-  new Uint8Array(side, 8, 6).set(guestMac ?? [0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
-  const doorbellFds = Array.from({ length: threads.threads }, () => {
-    const fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (fd < 0) throw new Error(`eventfd: errno ${-fd}`);
-    return fd;
-  });
-  const pcapFd = plan.pcapFile === undefined ? -1 : openPcap(plan.pcapFile);
+  const engine = new Engine(plan, options);
+  await engine.start();
+  return engine;
+}
 
-  const pool = plan.threads.kind === 'fused' ? undefined : await shardPool(threads.shards);
-  const ports: MessagePort[] = [];
-  let reportFailure: (error: Error) => void = () => {};
-  const failed = new Promise<Error>((resolve) => {
-    reportFailure = resolve;
-  });
-  let stopping = false;
-  let eventRings: readonly number[] | undefined;
-  // Answers come in the order of the requests; the first is that of the plan's own listeners.
-  const listening: PromiseWithResolvers<readonly ListenFailure[]>[] = [Promise.withResolvers()];
-  const firstListening = listening[0]!.promise;
-  /** By thread, in the order of the requests. */
-  const flowPages = Array.from({ length: threads.threads }, (): PromiseWithResolvers<FlowPage>[] => []);
-  const onReadable = new Map<number, () => void>();
+class Engine implements EngineHandle {
+  readonly #plan: EnginePlan;
+  readonly #options: EngineOptions;
+  readonly #threads: ThreadPlan;
+  readonly #sab: SharedArrayBuffer;
+  readonly #layout: Layout;
+  readonly #i32: Int32Array;
+  readonly #side = new SharedArrayBuffer(SIDE_BYTES);
+  readonly #views = sideViews(this.#side);
+  readonly #doorbellFds: readonly number[];
+  readonly #pcapFd: number;
+  readonly #logs: LogReader;
+  #logLoop: Promise<void> | undefined;
+  /** Of the shards of a pipeline. */
+  #pool: Piscina | undefined;
+  readonly #ports: MessagePort[] = [];
+  readonly #readies: Promise<void>[] = [];
   /** Of each thread: it has told that it stopped, or it is gone. */
-  const ended: Promise<unknown>[] = [];
-  const readies: Promise<void>[] = [];
+  readonly #ended: Promise<unknown>[] = [];
+  readonly #failure = Promise.withResolvers<Error>();
+  #stopping = false;
+  /** Answers come in the order of the requests; the first is that of the plan's own listeners. */
+  readonly #listening: PromiseWithResolvers<readonly ListenFailure[]>[] = [Promise.withResolvers()];
+  /** By thread, in the order of the requests. */
+  readonly #flowPages: readonly PromiseWithResolvers<FlowPage>[][];
+  readonly #onReadable = new Map<number, () => void>();
+  readonly failed = this.#failure.promise;
+  readonly datagramPorts = this.#views.datagramPorts;
+  eventRings: readonly number[] | undefined;
 
-  for (let thread = 0; thread < threads.threads; thread++) {
+  constructor(plan: EnginePlan, options: EngineOptions) {
+    this.#plan = plan;
+    this.#options = options;
+    const threads = threadPlan(plan.threads);
+    this.#threads = threads;
+    raiseOpenFiles(); // a descriptor for each flow and each published port; Node has done it, but does not promise to
+    const { sab, layout } = engineMemory(plan, { ringDescriptors: RING_DESCRIPTORS, logBytes: LOG_BYTES });
+    this.#sab = sab;
+    this.#layout = layout;
+    this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
+    const guestMac = plan.addresses.guestMac === undefined ? null : macParse(plan.addresses.guestMac);
+    // Until the guest has been heard: broadcast reaches it whoever it is.
+    this.#views.guestMac.set(guestMac ?? [0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    this.#doorbellFds = Array.from({ length: threads.threads }, () => {
+      const fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+      if (fd < 0) throw new Error(`eventfd: errno ${-fd}`);
+      return fd;
+    });
+    this.#flowPages = Array.from({ length: threads.threads }, () => []);
+    this.#pcapFd = plan.pcapFile === undefined ? -1 : openPcap(plan.pcapFile);
+    this.#logs = new LogReader(sab, layout);
+  }
+
+  /** Once. @throws as startEngine() */
+  async start(): Promise<void> {
+    const { threads, shards } = this.#threads;
+    const firstListening = this.#listening[0]!.promise;
+    if (this.#plan.threads.kind !== 'fused') this.#pool = await shardPool(shards);
+    for (let thread = 0; thread < threads; thread++) this.#startThread(thread);
+    this.#logLoop = this.#readLogs();
+    // Node joins its threads at the end of the process, whatever brings it, and these sleep in system calls.
+    process.once('exit', this.#endThreads);
+    try {
+      await this.#ready(firstListening);
+    } catch (cause) {
+      await Promise.race([this.stop(), new Promise((resolve) => setTimeout(resolve, GIVE_UP_MS))]);
+      if (cause instanceof ListenError) throw cause;
+      throw new Error(firstLine(cause), { cause });
+    }
+  }
+
+  #startThread(thread: number): void {
     const { port1, port2 } = new MessageChannel();
-    ports.push(port1);
+    this.#ports.push(port1);
+    const ready = Promise.withResolvers<void>();
+    ready.promise.catch(() => {}); // #ready() may have given up before
+    this.#readies.push(ready.promise);
     const stopped = Promise.withResolvers<void>();
-    readies.push(
-      new Promise<void>((resolve, reject) => {
-        port1.on('message', (report: ThreadReport) => {
-          if (report.kind === 'ready') {
-            eventRings = report.eventRings;
-            resolve();
-          } else if (report.kind === 'stopped') stopped.resolve();
-          else if (report.kind === 'listening') listening.shift()?.resolve(report.failures);
-          else if (report.kind === 'readable') onReadable.get(report.fd)?.();
-          else if (report.kind === 'flows') flowPages[thread]!.shift()?.resolve(report.page);
-          else {
-            const error = new Error(report.message);
-            reject(error);
-            reportFailure(error);
-          }
-        });
-      }),
-    );
-    const task: ThreadTask = { thread, plan, sab, layout, doorbellFds, side, port: port2, pcapFd };
-    if (pool !== undefined && thread !== threads.readerThread && thread !== threads.hostThread) {
-      ended.push(
-        pool.run(task, { transferList: [port2] as never }).then(
-          () => undefined,
-          (error: Error) => {
-            if (!stopping) reportFailure(error);
-          },
-        ),
-      );
-    } else {
-      const { worker, failed: died } =
-        (thread === 0 ? options.booted : undefined) ?? bootPacketThread(`packet thread ${thread}`);
-      // It may be gone already: its events have been, then.
-      void died.then((error) => {
-        stopped.resolve();
-        reportFailure(error);
+    port1.on('message', (report: ThreadReport) => this.#onReport(thread, report, ready, stopped));
+    const task: ThreadTask = {
+      ...{ thread, plan: this.#plan, sab: this.#sab, layout: this.#layout },
+      ...{ doorbellFds: this.#doorbellFds, side: this.#side, port: port2, pcapFd: this.#pcapFd },
+    };
+    const { readerThread, hostThread } = this.#threads;
+    if (this.#pool !== undefined && thread !== readerThread && thread !== hostThread) {
+      const run = this.#pool.run(task, { transferList: [port2] as never }).catch((error: Error) => {
+        if (!this.#stopping) this.#failure.resolve(error);
       });
-      worker.on('exit', () => stopped.resolve());
-      ended.push(stopped.promise);
-      worker.postMessage(task, [port2]);
+      this.#ended.push(run);
+      return;
+    }
+    const { worker, failed } =
+      (thread === 0 ? this.#options.booted : undefined) ?? bootPacketThread(`packet thread ${thread}`);
+    // It may be gone already: its events have been, then.
+    void failed.then((error) => {
+      stopped.resolve();
+      this.#failure.resolve(error);
+    });
+    worker.on('exit', () => stopped.resolve());
+    this.#ended.push(stopped.promise);
+    worker.postMessage(task, [port2]);
+  }
+
+  #onReport(
+    thread: number,
+    report: ThreadReport,
+    ready: PromiseWithResolvers<void>,
+    stopped: PromiseWithResolvers<void>,
+  ): void {
+    if (report.kind === 'ready') {
+      this.eventRings = report.eventRings;
+      ready.resolve();
+    } else if (report.kind === 'stopped') stopped.resolve();
+    else if (report.kind === 'listening') this.#listening.shift()?.resolve(report.failures);
+    else if (report.kind === 'readable') this.#onReadable.get(report.fd)?.();
+    else if (report.kind === 'flows') this.#flowPages[thread]!.shift()?.resolve(report.page);
+    else {
+      const error = new Error(report.message);
+      ready.reject(error);
+      this.#failure.resolve(error);
     }
   }
 
-  const logs = new LogReader(sab, layout);
-  const drain = (): void => {
-    logs.drain((level, text) => options.onLog?.(LOG_LEVELS[level] ?? 'info', text));
-  };
-  const logLoop = (async () => {
-    while (!stopping) {
-      drain();
-      await logs.wait(LOG_WAIT_MS);
-    }
-  })();
-
-  const endThreads = (): void => {
-    requestStop(i32, layout);
-    for (const fd of doorbellFds) eventfdWrite(fd);
-  };
-  // Node joins its threads at the end of the process, whatever brings it, and these sleep in system calls.
-  process.once('exit', endThreads);
-
-  const stop = async (): Promise<void> => {
-    if (stopping) return;
-    stopping = true;
-    onReadable.clear();
-    endThreads();
-    // The log loop sleeps on the bell: an empty line's worth of noise ends it.
-    Atomics.add(i32, layout.logBellAt >>> 2, 1);
-    Atomics.notify(i32, layout.logBellAt >>> 2);
-    await Promise.all(ended);
-    await logLoop;
-    drain();
-    for (const port of ports) port.close();
-    await pool?.destroy();
-    process.off('exit', endThreads);
-    for (const fd of doorbellFds) close(fd);
-    if (pcapFd >= 0) closeSync(pcapFd);
-  };
-
-  // A thread that dies before it is ready may do so without a report (out of memory, a module that does not load).
-  const early = failed.then((error) => {
-    throw error;
-  });
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    late.reject(new Error(`packet threads are not ready after ${START_LIMIT_MS / 1000} s`));
-  }, START_LIMIT_MS);
-  try {
-    const ready = Promise.all([Promise.all(readies), firstListening]);
-    const [, failures] = await Promise.race([ready, early, late.promise]);
-    const failure = failures.find((f) => !plan.listeners[f.index]!.mayFail);
-    if (failure !== undefined) throw new ListenError(plan.listeners[failure.index]!, failure);
-  } catch (cause) {
+  /** All threads are ready, and what must be listened on is. */
+  async #ready(firstListening: Promise<readonly ListenFailure[]>): Promise<void> {
+    // A thread that dies before it is ready may do so without a report (out of memory, a module that does not load).
+    const early = this.failed.then((error) => {
+      throw error;
+    });
     early.catch(() => {});
-    for (const ready of readies) ready.catch(() => {});
-    await Promise.race([stop(), new Promise((resolve) => setTimeout(resolve, GIVE_UP_MS))]);
-    if (cause instanceof ListenError) throw cause;
-    throw new Error(firstLine(cause), { cause });
-  } finally {
-    clearTimeout(timer);
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      late.reject(new Error(`packet threads are not ready after ${START_LIMIT_MS / 1000} s`));
+    }, START_LIMIT_MS);
+    try {
+      const ready = Promise.all([Promise.all(this.#readies), firstListening]);
+      const [, failures] = await Promise.race([ready, early, late.promise]);
+      const { listeners } = this.#plan;
+      const failure = failures.find((f) => !listeners[f.index]!.mayFail);
+      if (failure !== undefined) throw new ListenError(listeners[failure.index]!, failure);
+    } finally {
+      clearTimeout(timer);
+    }
   }
-  early.catch(() => {});
-  for (const ready of readies) ready.catch(() => {});
 
-  const post = (message: ThreadMail): void => {
-    for (const port of ports) port.postMessage(message);
-    Atomics.add(mail, 0, 1);
-    for (const fd of doorbellFds) eventfdWrite(fd);
+  async #readLogs(): Promise<void> {
+    while (!this.#stopping) {
+      this.#drainLogs();
+      await this.#logs.wait(LOG_WAIT_MS);
+    }
+  }
+
+  #drainLogs(): void {
+    this.#logs.drain((level, text) => this.#options.onLog?.(LOG_LEVELS[level] ?? 'info', text));
+  }
+
+  readonly #endThreads = (): void => {
+    requestStop(this.#i32, this.#layout);
+    for (const fd of this.#doorbellFds) eventfdWrite(fd);
   };
 
-  const postTo = (thread: number, message: ThreadMail): void => {
-    ports[thread]!.postMessage(message);
-    Atomics.add(mail, 0, 1); // the others look, and find nothing
-    eventfdWrite(doorbellFds[thread]!);
-  };
+  async stop(): Promise<void> {
+    if (this.#stopping) return;
+    this.#stopping = true;
+    this.#onReadable.clear();
+    this.#endThreads();
+    // The log loop sleeps on the bell: rung once more it wakes and sees the stop.
+    const bell = this.#layout.logBellAt >>> 2;
+    Atomics.add(this.#i32, bell, 1);
+    Atomics.notify(this.#i32, bell);
+    await Promise.all(this.#ended);
+    await this.#logLoop;
+    this.#drainLogs();
+    for (const port of this.#ports) port.close();
+    await this.#pool?.destroy();
+    process.off('exit', this.#endThreads);
+    for (const fd of this.#doorbellFds) close(fd);
+    if (this.#pcapFd >= 0) closeSync(this.#pcapFd);
+  }
 
-  const askForListeners = (message: ThreadMail): Promise<readonly ListenFailure[]> => {
+  #post(message: ThreadMail): void {
+    for (const port of this.#ports) port.postMessage(message);
+    Atomics.add(this.#views.mail, 0, 1);
+    for (const fd of this.#doorbellFds) eventfdWrite(fd);
+  }
+
+  #postTo(thread: number, message: ThreadMail): void {
+    this.#ports[thread]!.postMessage(message);
+    Atomics.add(this.#views.mail, 0, 1); // the others look, and find nothing
+    eventfdWrite(this.#doorbellFds[thread]!);
+  }
+
+  #askForListeners(message: ThreadMail): Promise<readonly ListenFailure[]> {
     const answer = Promise.withResolvers<readonly ListenFailure[]>();
-    listening.push(answer);
-    post(message);
+    this.#listening.push(answer);
+    this.#post(message);
     return answer.promise;
-  };
+  }
 
-  const askForFlows: FlowPages = (section, from, limit) => {
-    const thread = section < threads.shards ? threads.shardThread(section) : threads.hostThread;
+  readonly #askForFlows: FlowPages = (section, from, limit) => {
+    const { shards, shardThread, hostThread } = this.#threads;
+    const thread = section < shards ? shardThread(section) : hostThread;
     const answer = Promise.withResolvers<FlowPage>();
-    flowPages[thread]!.push(answer);
-    postTo(thread, { kind: 'flows', section, from, limit });
+    this.#flowPages[thread]!.push(answer);
+    this.#postTo(thread, { kind: 'flows', section, from, limit });
     return answer.promise;
   };
 
-  return {
-    stop,
-    eventRings,
-    datagramPorts: new Uint8Array(side, DATAGRAM_PORTS_AT, PORTS),
-    failed,
-    counters: () => namedCounters(countersSum(sab, layout)),
-    threadCounters: () =>
-      Array.from({ length: threads.threads }, (_, thread) => ({
-        thread: threads.threadName(thread),
-        counters: namedCounters(countersView(sab, layout, thread)),
-      })),
-    histograms: () => {
-      const sum = countersSum(sab, layout);
-      return HISTOGRAMS.map((info) => {
-        const buckets: [number, number][] = [];
-        for (let b = 0; b < HISTOGRAM_BUCKETS; b++) {
-          const count = sum[HISTOGRAM_BASE + Histogram[info.name as HistogramName] + b]!;
-          if (count > 0) buckets.push([histogramValue(b), count]);
-        }
-        return { ...info, buckets };
-      }).filter((h) => h.buckets.length > 0);
-    },
-    setResolvers: (list) => post({ kind: 'resolvers', list }),
-    hostChanged: (change) => post({ kind: 'host', change }),
-    watchHangUp: (fd, callback) => {
-      onReadable.set(fd, callback);
-      postTo(threads.hostThread, { kind: 'watch', fd, hangUp: true });
-    },
-    watchReadable: (fd, callback) => {
-      onReadable.set(fd, callback);
-      const wait = (): void => {
-        if (!stopping) postTo(threads.hostThread, { kind: 'watch', fd });
-      };
-      wait();
-      return wait;
-    },
-    setListeners: (list) => askForListeners({ kind: 'listeners', list }),
-    changeListeners: (remove, add) => askForListeners({ kind: 'changeListeners', remove, add }),
-    listFlows: (after, limit) => listFlows(askForFlows, threads.shards, after, limit),
-  };
+  counters(): Record<string, number> {
+    return namedCounters(countersSum(this.#sab, this.#layout));
+  }
+
+  threadCounters(): readonly ThreadCounters[] {
+    const { threads, threadName } = this.#threads;
+    return Array.from({ length: threads }, (_, thread) => ({
+      thread: threadName(thread),
+      counters: namedCounters(countersView(this.#sab, this.#layout, thread)),
+    }));
+  }
+
+  histograms(): readonly EngineHistogram[] {
+    const sum = countersSum(this.#sab, this.#layout);
+    return HISTOGRAMS.map((info) => {
+      const buckets: [number, number][] = [];
+      for (let b = 0; b < HISTOGRAM_BUCKETS; b++) {
+        const count = sum[HISTOGRAM_BASE + Histogram[info.name as HistogramName] + b]!;
+        if (count > 0) buckets.push([histogramValue(b), count]);
+      }
+      return { ...info, buckets };
+    }).filter((h) => h.buckets.length > 0);
+  }
+
+  setResolvers(list: readonly string[]): void {
+    this.#post({ kind: 'resolvers', list });
+  }
+
+  hostChanged(change: HostChange): void {
+    this.#post({ kind: 'host', change });
+  }
+
+  watchHangUp(fd: number, onHangUp: () => void): void {
+    this.#onReadable.set(fd, onHangUp);
+    this.#postTo(this.#threads.hostThread, { kind: 'watch', fd, hangUp: true });
+  }
+
+  watchReadable(fd: number, onReadable: () => void): () => void {
+    this.#onReadable.set(fd, onReadable);
+    const wait = (): void => {
+      if (!this.#stopping) this.#postTo(this.#threads.hostThread, { kind: 'watch', fd });
+    };
+    wait();
+    return wait;
+  }
+
+  setListeners(list: readonly ListenerPlan[]): Promise<readonly ListenFailure[]> {
+    return this.#askForListeners({ kind: 'listeners', list });
+  }
+
+  changeListeners(
+    remove: readonly ListenerPlan[],
+    add: readonly ListenerPlan[],
+  ): Promise<readonly ListenFailure[]> {
+    return this.#askForListeners({ kind: 'changeListeners', remove, add });
+  }
+
+  listFlows(after: number, limit: number): Promise<FlowList> {
+    return listFlows(this.#askForFlows, this.#threads.shards, after, limit);
+  }
 }
 
 function namedCounters(words: Float64Array): Record<string, number> {

@@ -83,6 +83,9 @@ function addressWords(a: Uint32Array, aAt: number, b: Uint32Array, bAt: number, 
   return 9;
 }
 
+/** The hash's key: the first two words of a key of the engine's (EnginePlan.hashKey, isnKey). */
+export type HashKey = readonly [number, number, ...number[]];
+
 /**
  * Hash of a flow: picks the shard and the place in its table. The same in both directions, as the guest's side always
  * comes first.
@@ -92,8 +95,7 @@ function addressWords(a: Uint32Array, aAt: number, b: Uint32Array, bAt: number, 
  * @returns u32
  */
 export function flowHash(
-  k0: number,
-  k1: number,
+  key: HashKey,
   a: Uint32Array,
   aAt: number,
   b: Uint32Array,
@@ -102,7 +104,7 @@ export function flowHash(
   proto: number,
 ): number {
   const wordCount = addressWords(a, aAt, b, bAt, ports);
-  return halfSipHash13(k0, k1, message, wordCount, ((wordCount * 4 + 1) << 24) | proto);
+  return halfSipHash13(key[0], key[1], message, wordCount, ((wordCount * 4 + 1) << 24) | proto);
 }
 
 /** Shard of a hash, 0 .. shards-1. Uses the upper bits; the flow table's places come from the lower ones. */

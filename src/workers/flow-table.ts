@@ -17,6 +17,7 @@
  * empty place. The load is at most one half, so there always is one.
  */
 import type { FlowId } from '../units.ts';
+import type { FlowTuple } from './flow-tuple.ts';
 
 /** No such flow, or no room. */
 export const NO_FLOW = -1 as FlowId;
@@ -91,21 +92,9 @@ export class FlowTable {
     return this.#live[id] === 1;
   }
 
-  /**
-   * @param hash  flowHash() of the same key
-   * @param guest  guest address, four words from `gAt`
-   * @param remote  remote address, four words from `rAt`
-   * @returns the flow's id, or NO_FLOW (-1)
-   */
-  find(
-    hash: number,
-    guest: Uint32Array,
-    gAt: number,
-    remote: Uint32Array,
-    rAt: number,
-    ports: number,
-    proto: number,
-  ): FlowId {
+  /** @returns the flow's id, or NO_FLOW (-1) */
+  find(tuple: FlowTuple): FlowId {
+    const { hash, ports, proto, addr: wanted } = tuple;
     const addr = this.addr;
     for (let place = hash & this.#mask; ; place = (place + 1) & this.#mask) {
       const id = this.#places[place]! - 1;
@@ -114,14 +103,14 @@ export class FlowTable {
       const at = id * ADDR_WORDS;
       // The words that differ most between flows first.
       if (
-        addr[at + 7] === remote[rAt + 3] &&
-        addr[at + 3] === guest[gAt + 3] &&
-        addr[at + 6] === remote[rAt + 2] &&
-        addr[at + 5] === remote[rAt + 1] &&
-        addr[at + 4] === remote[rAt] &&
-        addr[at + 2] === guest[gAt + 2] &&
-        addr[at + 1] === guest[gAt + 1] &&
-        addr[at] === guest[gAt]
+        addr[at + 7] === wanted[7] &&
+        addr[at + 3] === wanted[3] &&
+        addr[at + 6] === wanted[6] &&
+        addr[at + 5] === wanted[5] &&
+        addr[at + 4] === wanted[4] &&
+        addr[at + 2] === wanted[2] &&
+        addr[at + 1] === wanted[1] &&
+        addr[at] === wanted[0]
       ) {
         return id as FlowId;
       }
@@ -132,15 +121,8 @@ export class FlowTable {
    * Add a flow. The caller knows from find() that it is not there.
    * @returns its id, or NO_FLOW (-1) when all ids are in use
    */
-  insert(
-    hash: number,
-    guest: Uint32Array,
-    gAt: number,
-    remote: Uint32Array,
-    rAt: number,
-    ports: number,
-    proto: number,
-  ): FlowId {
+  insert(tuple: FlowTuple): FlowId {
+    const { hash, ports, proto, addr } = tuple;
     if (this.#freeCount === 0) return NO_FLOW;
     let id: number;
     if (this.#restingCount <= RESTING_IDS && this.#fresh < this.maxFlows) id = this.#fresh++;
@@ -159,10 +141,7 @@ export class FlowTable {
     this.bornMs[id] = this.nowMs;
     this.#live[id] = 1;
     const at = id * ADDR_WORDS;
-    for (let i = 0; i < 4; i++) {
-      this.addr[at + i] = guest[gAt + i]!;
-      this.addr[at + 4 + i] = remote[rAt + i]!;
-    }
+    for (let i = 0; i < ADDR_WORDS; i++) this.addr[at + i] = addr[i]!;
     let place = hash & this.#mask;
     while (this.#places[place] !== 0) place = (place + 1) & this.#mask;
     this.#places[place] = id + 1;

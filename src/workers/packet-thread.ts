@@ -1,7 +1,7 @@
 // bundle: thread packet-thread
 /**
- * Entry of every packet thread: a piscina worker for shards, a plain Worker for reader, host-io and the fused thread. Builds
- * its stages from the plan and runs the reactor until the engine stops. It never returns to the event loop before that: no timers,
+ * Entry of every packet thread: a piscina worker for shards, a plain Worker for reader, host-io and the fused thread. Has
+ * its stages built (assembly.ts) and runs the reactor until the engine stops. It never returns to the event loop before that: no timers,
  * no console here; the log goes through a ring, control messages come on a port that is looked at when `mail` changes.
  */
 import { availableParallelism } from 'node:os';
@@ -15,32 +15,27 @@ import {
 import { Counter, countersView } from '../ring/counters.ts';
 import { Doorbell } from '../ring/doorbell.ts';
 import { type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
-import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
-import { CheckedRingProducer, RingConsumer, RingProducer } from '../ring/spsc.ts';
+import type { FramePool } from '../ring/pool.ts';
 import { keepCapabilities } from '../sys/capability.ts';
-import { EPOLLET, EPOLLIN, EPOLLRDHUP } from '../sys/constants.ts';
+import { EPOLLIN, EPOLLRDHUP } from '../sys/constants.ts';
 import { findEventRings } from '../sys/event-rings.ts';
 import { eventfdWrite, reserveDescriptors } from '../sys/io.ts';
 import { scopeAbstractSockets } from '../sys/landlock.ts';
 import { errnoText } from '../sys/libc.ts';
-import { addressOf, mapLargeArrays } from '../sys/memory.ts';
+import { mapLargeArrays } from '../sys/memory.ts';
+import { Assembly, type ThreadStages, threadStages } from './assembly.ts';
 import { flowCapabilities, USER_CHANGE } from './capabilities.ts';
-import type { EnginePlan, HostChange, ListenerPlan, SplicePlan } from './engine-plan.ts';
-import { type FlowPage, type FlowSource, flowPage, NO_FLOWS } from './flow-report.ts';
-import { HostIo } from './host-io/host-io.ts';
+import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
+import { type FlowPage, flowPage, NO_FLOWS } from './flow-report.ts';
+import type { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './host-io/listener-table.ts';
-import { Owner } from './link/slot-owner.ts';
 import { LogLevel, LogWriter } from './log-ring.ts';
 import { Notice, Notices } from './notices.ts';
 import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { DATAGRAM_PORTS_AT, LinkRing, PORTS, SEEN_AT, SEEN_WORDS, slotShares, threadPlan } from './plan.ts';
+import { sideViews, threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
 import { ShortLook } from './short-look.ts';
-import { Splice } from './splice/splice.ts';
-import type { Stage } from './stage.ts';
-import { TapReader } from './tap-reader.ts';
-import { Shard } from './translator/shard.ts';
 
 /** For so many the table of descriptors is left as it is. */
 const FEW_LISTENERS = 128;
@@ -55,7 +50,7 @@ export interface ThreadTask {
   readonly layout: Layout;
   /** eventfd of each packet thread's doorbell. */
   readonly doorbellFds: readonly number[];
-  /** Shared by all: plan.ts, SIDE_BYTES. */
+  /** Shared by all: plan.ts, SideViews. */
   readonly side: SharedArrayBuffer;
   readonly port: MessagePort;
   readonly pcapFd: number;
@@ -93,8 +88,6 @@ export type ThreadMail =
       readonly limit: number;
     };
 
-const WATCH = EPOLLIN | EPOLLET;
-
 export default function runThread(task: ThreadTask): void {
   try {
     new PacketThread(task).run();
@@ -107,53 +100,64 @@ export default function runThread(task: ThreadTask): void {
 class PacketThread {
   readonly #task: ThreadTask;
   readonly #i32: Int32Array;
-  readonly #doorbells: Doorbell[];
-  readonly #counters: Float64Array;
-  readonly #seen: Uint32Array;
   readonly #log: LogWriter;
-  readonly #stages: Stage[] = [];
-  readonly #order: Stage[] = [];
+  readonly #built: ThreadStages;
   readonly #reactor: Reactor;
   readonly #mail: Int32Array;
   /** Of descriptors that the main thread waits for: the token is the descriptor. */
   readonly #readable: number;
   #mailSeen = 0;
-  #shards: Shard[] = [];
   #fatal: string | null = null;
-  #hostIo: HostIo | null = null;
-  /** Sections of flow-report.ts that are this thread's. */
-  readonly #flowSources = new Map<number, FlowSource>();
 
   constructor(task: ThreadTask) {
     this.#task = task;
     const { sab, layout, plan, thread } = task;
     mapLargeArrays();
     this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
-    this.#mail = new Int32Array(task.side, 0, 2);
-    this.#seen = new Uint32Array(task.side, SEEN_AT, SEEN_WORDS);
-    this.#counters = countersView(sab, layout, thread);
+    const side = sideViews(task.side);
+    this.#mail = side.mail;
+    const counters = countersView(sab, layout, thread);
     this.#log = new LogWriter(sab, layout, thread, LogLevel[plan.logLevel]);
-    const wakes = this.#counters;
     const ring = (fd: number): void => {
-      wakes[Counter.wakes]!++;
+      counters[Counter.wakes]!++;
       eventfdWrite(fd);
     };
-    this.#doorbells = task.doorbellFds.map(
+    const doorbells = task.doorbellFds.map(
       (fd, i) => new Doorbell(this.#i32, sleepingAt(layout, i) >>> 2, fd, ring),
     );
     // On one processor nothing can come while we look; between the threads of a pipeline looks cost more than they bring (decision 003).
     const looks = plan.threads.kind === 'fused' && availableParallelism() > 1;
     this.#reactor = new Reactor(
-      this.#doorbells[thread]!,
+      doorbells[thread]!,
       task.doorbellFds[thread]!,
-      this.#counters,
+      counters,
       () => this.#stopped(),
       looks ? new ShortLook() : null,
     );
     this.#readable = this.#reactor.handler((fd) => {
       task.port.postMessage({ kind: 'readable', fd } satisfies ThreadReport);
     });
-    this.#build();
+    const bellOf = (other: number): Doorbell | null => (other === thread ? null : doorbells[other]!);
+    const assembly = new Assembly({ plan, sab, layout, counters, bellOf });
+    const notices = new Notices((level, text) => this.#log.log(LogLevel[level], text));
+    this.#built = threadStages(assembly, {
+      ...{ thread, reactor: this.#reactor, counters, side, notices },
+      pcap: this.#pcapWriter(assembly.pool, counters, notices),
+      bellFd: task.doorbellFds[thread]!,
+      onFatal: (text) => {
+        this.#fatal = text;
+      },
+    });
+  }
+
+  #pcapWriter(pool: FramePool, counters: Float64Array, notices: Notices): PcapWriter | undefined {
+    const { pcapFd, plan } = this.#task;
+    if (pcapFd < 0) return undefined;
+    return new PcapWriter(pcapFd, pool.baseAddress, this.#mail, (errno) => {
+      counters[Counter.pcapLost]!++;
+      const why = `--pcap ${plan.pcapFile}: ${errnoText(errno)}: frames are missing from it`;
+      notices.tell(Notice.pcapLost, 'warning', why);
+    });
   }
 
   #stopped(): boolean {
@@ -170,15 +174,16 @@ class PacketThread {
       const got = receiveMessageOnPort(this.#task.port);
       if (got === undefined) return;
       const mail = got.message as ThreadMail;
-      if (mail.kind === 'resolvers') for (const shard of this.#shards) shard.setResolvers(mail.list);
+      const { shards, hostIo } = this.#built;
+      if (mail.kind === 'resolvers') for (const shard of shards) shard.setResolvers(mail.list);
       else if (mail.kind === 'host') {
-        for (const shard of this.#shards) shard.hostChanged(mail.change);
-        this.#hostIo?.hostChanged(mail.change);
+        for (const shard of shards) shard.hostChanged(mail.change);
+        hostIo?.hostChanged(mail.change);
       } else if (mail.kind === 'flows') this.#reportFlows(mail.section, mail.from, mail.limit);
       else if (mail.kind === 'watch') this.#watchForMain(mail.fd, mail.hangUp === true);
       else if (mail.kind === 'changeListeners') {
-        if (this.#hostIo !== null) this.#reportListening(this.#hostIo.changeListeners(mail.remove, mail.add));
-      } else if (this.#hostIo !== null) this.#listen(this.#hostIo, mail.list);
+        if (hostIo !== null) this.#reportListening(hostIo.changeListeners(mail.remove, mail.add));
+      } else if (hostIo !== null) this.#listen(hostIo, mail.list);
     }
   }
 
@@ -201,147 +206,9 @@ class PacketThread {
   }
 
   #reportFlows(section: number, from: number, limit: number): void {
-    const source = this.#flowSources.get(section);
+    const source = this.#built.flowSources.get(section);
     const page = source === undefined ? NO_FLOWS : flowPage(source, from, limit);
     this.#task.port.postMessage({ kind: 'flows', page } satisfies ThreadReport);
-  }
-
-  #build(): void {
-    const { sab, layout, plan, thread } = this.#task;
-    const withTap = plan.tap === undefined ? undefined : { ...plan, tap: plan.tap };
-    const threads = threadPlan(plan.threads);
-    const shards = threads.shards;
-    const pool = new FramePool(sab, layout, addressOf(new Uint8Array(sab)));
-    const ownership = new Ownership(sab, layout, plan.debugOwnership === true);
-    const shares = slotShares(plan.pool.smallSlots, plan.pool.largeSlots, shards);
-    const counters = this.#counters;
-    const notices = new Notices((level, text) => this.#log.log(LogLevel[level], text));
-    const onLost = (errno: number): void => {
-      counters[Counter.pcapLost]!++;
-      const why = `--pcap ${plan.pcapFile}: ${errnoText(errno)}: frames are missing from it`;
-      notices.tell(Notice.pcapLost, 'warning', why);
-    };
-    const pcap =
-      this.#task.pcapFd >= 0
-        ? new PcapWriter(this.#task.pcapFd, pool.baseAddress, this.#mail, onLost)
-        : undefined;
-    const Producer = ownership.on ? CheckedRingProducer : RingProducer;
-    const to = (ring: number, owner: number): RingProducer =>
-      new Producer(sab, layout, ring, owner === thread ? null : this.#doorbells[owner]!, counters);
-    const from = (ring: number, producer: number): RingConsumer =>
-      new RingConsumer(sab, layout, ring, producer === thread ? null : this.#doorbells[producer]!);
-    const allShards = Array.from({ length: shards }, (_, i) => i);
-    const guestMac = new Uint8Array(this.#task.side, 8, 6);
-    const seen = this.#seen;
-
-    if (withTap !== undefined && thread === threads.readerThread) {
-      ownership.assign(...shares.readerSmall, Owner.reader);
-      ownership.assign(...shares.readerLarge, Owner.reader);
-      const reader = new TapReader({
-        plan: withTap,
-        pool,
-        ownership,
-        counters,
-        smallSlots: new SlotStack(...shares.readerSmall),
-        largeSlots: new SlotStack(...shares.readerLarge),
-        toShards: allShards.map((s) => to(LinkRing.readerToShard(s), threads.shardThread(s))),
-        freed: [
-          ...allShards.map((s) => from(LinkRing.shardToReader(s), threads.shardThread(s))),
-          from(LinkRing.hostToReader(shards), threads.hostThread),
-        ],
-        pcap,
-        notices,
-        onFatal: (text) => {
-          this.#fatal = text;
-        },
-      });
-      this.#stages.push(reader);
-      this.#reactor.watch(
-        this.#reactor.handler(() => reader.onReadable()),
-        withTap.tap.fd,
-        WATCH,
-        0,
-      );
-    }
-    for (const s of allShards) {
-      if (withTap === undefined || threads.shardThread(s) !== thread) continue;
-      const shard = new Shard({
-        shard: s,
-        plan: withTap,
-        pool,
-        ownership,
-        counters,
-        scratchSlot: shares.scratchLarge[0] + s,
-        dnsSlots: [shares.dnsLarge + s * shares.dnsEach, shares.dnsEach],
-        guestMac,
-        seen,
-        fromReader: from(LinkRing.readerToShard(s), threads.readerThread),
-        toReader: to(LinkRing.shardToReader(s), threads.readerThread),
-        fromHost: from(LinkRing.hostToShard(s), threads.hostThread),
-        toHost: to(LinkRing.shardToHost(s), threads.hostThread),
-        pcap,
-        notices,
-      });
-      this.#shards.push(shard);
-      this.#flowSources.set(s, shard);
-      this.#stages.push(shard);
-    }
-    if (thread === threads.hostThread) {
-      ownership.assign(...shares.hostSmall, Owner.hostIo);
-      ownership.assign(...shares.hostLarge, Owner.hostIo);
-      let handler = -1;
-      const splice = plan.splice === undefined ? undefined : this.#buildSplice(plan, plan.splice, notices);
-      const host = new HostIo({
-        plan,
-        pool,
-        ownership,
-        counters,
-        smallSlots: new SlotStack(...shares.hostSmall),
-        largeSlots: new SlotStack(...shares.hostLarge),
-        toShards: allShards.map((s) => to(LinkRing.hostToShard(s), threads.shardThread(s))),
-        fromShards: allShards.map((s) => from(LinkRing.shardToHost(s), threads.shardThread(s))),
-        toReader: to(LinkRing.hostToReader(shards), threads.readerThread),
-        loopback: splice,
-        seen,
-        datagramPorts: new Uint8Array(this.#task.side, DATAGRAM_PORTS_AT, PORTS),
-        watch: (fd, gid, events) => this.#reactor.watch(handler, fd, events, gid),
-        notices,
-      });
-      handler = this.#reactor.handler((gid, events) => host.onEvents(gid, events));
-      this.#hostIo = host;
-      this.#stages.push(host);
-      if (splice !== undefined) {
-        this.#stages.push(splice);
-        splice.flowSources.forEach((source, i) => {
-          this.#flowSources.set(shards + i, source);
-        });
-      }
-    }
-    this.#order.push(...this.#stages);
-    // What the sockets said goes to the guest in the same round instead of after another look at the TAP.
-    if (plan.threads.kind === 'fused' && withTap !== undefined) this.#order.push(this.#shards[0]!);
-  }
-
-  #buildSplice(plan: EnginePlan, splice: SplicePlan, notices: Notices): Splice {
-    const reactor = this.#reactor;
-    let streams = -1;
-    let flows = -1;
-    let listeners = -1;
-    const stage = new Splice({
-      plan,
-      splice,
-      seen: this.#seen,
-      counters: this.#counters,
-      bellFd: this.#task.doorbellFds[this.#task.thread]!,
-      watchStream: (fd, token, events) => reactor.watch(streams, fd, events, token),
-      watchFlow: (fd, token, events) => reactor.watch(flows, fd, events, token),
-      watchListener: (fd, token, events) => reactor.watch(listeners, fd, events, token),
-      notices,
-    });
-    streams = reactor.handler((token, events) => stage.onStream(token, events));
-    flows = reactor.handler((token) => stage.onFlow(token));
-    listeners = reactor.handler((token) => stage.onListener(token));
-    return stage;
   }
 
   run(): void {
@@ -354,14 +221,15 @@ class PacketThread {
       const alone = threadPlan(this.#task.plan.threads).threads === 1;
       const eventRings = alone ? findEventRings() : undefined;
       // What cannot be listened on is for the front end to judge, which may stop the engine.
-      if (this.#hostIo !== null) this.#listen(this.#hostIo, this.#task.plan.listeners);
+      const { hostIo, order } = this.#built;
+      if (hostIo !== null) this.#listen(hostIo, this.#task.plan.listeners);
       this.#task.port.postMessage({
         kind: 'ready',
         ...(eventRings && { eventRings }),
       } satisfies ThreadReport);
-      this.#reactor.run(this.#order);
+      this.#reactor.run(order);
     } finally {
-      for (const stage of this.#stages) stage.close();
+      for (const stage of this.#built.stages) stage.close();
       this.#reactor.close();
       this.#task.port.postMessage({ kind: 'stopped' } satisfies ThreadReport);
     }

@@ -14,6 +14,7 @@
 import { Counter } from '../ring/counters.ts';
 import type { FlowId } from '../units.ts';
 import { FlowTable, NO_FLOW } from './flow-table.ts';
+import type { FlowTuple } from './flow-tuple.ts';
 
 /** Who began a flow. */
 export const Origin = { guestDatagram: 1, inboundDatagram: 2, tcp: 3 } as const;
@@ -61,18 +62,9 @@ export class ShardFlows extends FlowTable {
   }
 
   /** Add a flow as insert() does; when there is no room for one of its origin an older one gives way. @param origin  Origin */
-  admit(
-    origin: number,
-    hash: number,
-    guest: Uint32Array,
-    gAt: number,
-    remote: Uint32Array,
-    rAt: number,
-    ports: number,
-    proto: number,
-  ): FlowId {
+  admit(origin: number, tuple: FlowTuple): FlowId {
     let flow: FlowId = NO_FLOW;
-    if (this.#makeRoom(origin)) flow = this.insert(hash, guest, gAt, remote, rAt, ports, proto);
+    if (this.#makeRoom(origin)) flow = this.insert(tuple);
     if (flow < 0) {
       this.#counters[Counter.flowTableFull]!++;
       this.#tellFull();

@@ -54,7 +54,7 @@ import { readv } from '../sys/io.ts';
 import { NativeBuffer } from '../sys/memory.ts';
 import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../sys/socket.ts';
 import type { TapEnginePlan } from './engine-plan.ts';
-import { flowHash, shardOf } from './flow-hash.ts';
+import { flowHash, type HashKey, shardOf } from './flow-hash.ts';
 import { FRAME_PEER_GONE } from './frame-peer.ts';
 import { Impairment } from './impairment.ts';
 import { linkSlotA, linkSlotB } from './link/descriptor.ts';
@@ -121,8 +121,7 @@ export class TapReader implements Stage {
   readonly #upper = new Int32Array(IPV6_OUT_WORDS);
   readonly #impairment: Impairment | null;
   readonly #reassembler: Reassembler;
-  readonly #k0: number;
-  readonly #k1: number;
+  readonly #hashKey: HashKey;
   #readable = true;
   /** Frames have come after the TAP was empty. */
   #woken = false;
@@ -152,7 +151,7 @@ export class TapReader implements Stage {
       slots: options.largeSlots,
       counters: options.counters,
     });
-    [this.#k0, this.#k1] = options.plan.hashKey;
+    this.#hashKey = options.plan.hashKey;
   }
 
   /** epoll said that the TAP has frames. */
@@ -455,12 +454,12 @@ export class TapReader implements Stage {
         const icmpAt = ipAt + transport;
         const quoted = quotedFlow(u8, icmpAt, ipInA - transport, family, words);
         if (quoted < 0) return 0;
-        return flowHash(this.#k0, this.#k1, words, 0, words, 4, quoted, quotedProtocol(u8, icmpAt, family));
+        return flowHash(this.#hashKey, words, 0, words, 4, quoted, quotedProtocol(u8, icmpAt, family));
       }
       // Echo flows hash by identifier.
       ports = (readU16(u8, ipAt + transport + 4) << 16) >>> 0;
     } else return 0;
-    return flowHash(this.#k0, this.#k1, words, 0, words, 4, ports, proto);
+    return flowHash(this.#hashKey, words, 0, words, 4, ports, proto);
   }
 
   close(): void {}

@@ -464,10 +464,8 @@ export class DrainingHost {
     out.set(v4 ? [0, 0, 0xffff, 0xc6336400 | r.int(0, 255)] : [0x20010db8, 1, 0, r.int(0, 255)]);
     const peerPort = r.int(1, 65_535);
     const target = r.int(8000, 8003);
-    const [k0, k1] = this.#o.plan.hashKey;
     const hash = flowHash(
-      k0,
-      k1,
+      this.#o.plan.hashKey,
       this.#addressing.guest,
       v4 ? 0 : 4,
       out,

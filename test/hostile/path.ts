@@ -9,9 +9,7 @@
 
 import { dropName } from '../../src/proto/drop.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE, DROP_MAX } from '../../src/ring/counters.ts';
-import { allocateShared } from '../../src/ring/layout.ts';
-import { FramePool, Ownership, SlotStack } from '../../src/ring/pool.ts';
-import { CheckedRingProducer, RingConsumer, type RingProducer } from '../../src/ring/spsc.ts';
+import type { SlotStack } from '../../src/ring/pool.ts';
 import {
   AF_UNIX,
   Errno,
@@ -23,7 +21,7 @@ import {
   SOL_SOCKET,
 } from '../../src/sys/constants.ts';
 import { close } from '../../src/sys/io.ts';
-import { addressOf, NativeBuffer } from '../../src/sys/memory.ts';
+import { NativeBuffer } from '../../src/sys/memory.ts';
 import {
   iovecWrite,
   MMSGHDR_LEN_WORD,
@@ -34,13 +32,13 @@ import {
   setsockoptInt,
   socketpair,
 } from '../../src/sys/socket.ts';
+import { Assembly } from '../../src/workers/assembly.ts';
+import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
-import { Owner } from '../../src/workers/link/slot-owner.ts';
 import { stageDropName } from '../../src/workers/link/stage-drop.ts';
 import { Notices } from '../../src/workers/notices.ts';
-import { LinkRing, slotShares } from '../../src/workers/plan.ts';
 import { TapReader } from '../../src/workers/tap-reader.ts';
-import { Shard } from '../../src/workers/translator/shard.ts';
+import type { Shard } from '../../src/workers/translator/shard.ts';
 import type { Prng } from '../support/netsim/prng.ts';
 import { PLAN_ADDRESSES } from './corpus.ts';
 import { DrainingHost } from './draining-host.ts';
@@ -84,10 +82,10 @@ export class GuestEnd {
   constructor(fd: number) {
     this.#fd = fd;
     for (let i = 0; i < BATCH; i++)
-      msghdrWrite(this.#outMsgs.u32, i * MMSGHDR_WORDS, 0, 0, this.#outIov.address + i * 16, 1, 0, 0);
+      msghdrWrite(this.#outMsgs.u32, i * MMSGHDR_WORDS, 0, 0, this.#outIov.address + i * 16, 1);
     for (let i = 0; i < OUT_BATCH; i++) {
       iovecWrite(this.#inIov.u32, i * 4, this.#in.address + i * ROOM, ROOM);
-      msghdrWrite(this.#inMsgs.u32, i * MMSGHDR_WORDS, 0, 0, this.#inIov.address + i * 16, 1, 0, 0);
+      msghdrWrite(this.#inMsgs.u32, i * MMSGHDR_WORDS, 0, 0, this.#inIov.address + i * 16, 1);
     }
   }
 
@@ -194,36 +192,22 @@ export class HostilePath {
       debugOwnership: true,
       logLevel: 'warning',
     };
-    const rings = o.shards * 4 + 1;
-    const request = { smallSlots, largeSlots, rings, ringDescriptors: 2048, counterBlocks: 1, logBytes: 256 };
-    const { sab, layout, baseAddress } = allocateShared(request, addressOf);
+    const { sab, layout } = engineMemory(this.plan, { ringDescriptors: 2048, logBytes: 256 });
     this.#keep = sab;
-    const pool = new FramePool(sab, layout, baseAddress);
-    const ownership = new Ownership(sab, layout, true);
-    const shares = slotShares(smallSlots, largeSlots, o.shards);
-    ownership.assign(...shares.readerSmall, Owner.reader);
-    ownership.assign(...shares.readerLarge, Owner.reader);
-    ownership.assign(...shares.hostSmall, Owner.hostIo);
-    ownership.assign(...shares.hostLarge, Owner.hostIo);
-    this.#readerSmall = new SlotStack(...shares.readerSmall);
-    this.#readerLarge = new SlotStack(...shares.readerLarge);
-    this.#hostSmall = new SlotStack(...shares.hostSmall);
-    this.#hostLarge = new SlotStack(...shares.hostLarge);
-    const to = (ring: number): RingProducer => new CheckedRingProducer(sab, layout, ring, null);
-    const from = (ring: number): RingConsumer => new RingConsumer(sab, layout, ring, null);
-    const all = Array.from({ length: o.shards }, (_, i) => i);
+    const assembly = new Assembly({ plan: this.plan, sab, layout });
+    const readerParts = assembly.readerParts();
+    this.#readerSmall = readerParts.smallSlots;
+    this.#readerLarge = readerParts.largeSlots;
+    const hostParts = assembly.hostParts();
+    this.#hostSmall = hostParts.smallSlots;
+    this.#hostLarge = hostParts.largeSlots;
     const log = (_level: string, text: string): void =>
       void this.logs.set(text, (this.logs.get(text) ?? 0) + 1);
     this.#reader = new TapReader({
-      notices: new Notices(() => {}),
+      ...readerParts,
       plan: this.plan,
-      pool,
-      ownership,
       counters: this.counters,
-      smallSlots: this.#readerSmall,
-      largeSlots: this.#readerLarge,
-      toShards: all.map((s) => to(LinkRing.readerToShard(s))),
-      freed: [...all.map((s) => from(LinkRing.shardToReader(s))), from(LinkRing.hostToReader(o.shards))],
+      notices: new Notices(() => {}),
       onFatal: (text) => {
         throw new Error(text);
       },
@@ -232,37 +216,12 @@ export class HostilePath {
     // A shard starts its clock when it is made: at the same time in every run, so that a seed makes the same run again.
     const clock = performance.now;
     performance.now = () => START_MS;
-    for (const s of all) {
+    for (let shard = 0; shard < o.shards; shard++)
       this.#shards.push(
-        new Shard({
-          shard: s,
-          plan: this.plan,
-          pool,
-          ownership,
-          counters: this.counters,
-          scratchSlot: shares.scratchLarge[0] + s,
-          dnsSlots: [shares.dnsLarge + s * shares.dnsEach, shares.dnsEach],
-          guestMac,
-          fromReader: from(LinkRing.readerToShard(s)),
-          toReader: to(LinkRing.shardToReader(s)),
-          fromHost: from(LinkRing.hostToShard(s)),
-          toHost: to(LinkRing.shardToHost(s)),
-          notices: new Notices(log),
-        }),
+        assembly.shard(shard, { counters: this.counters, guestMac, notices: new Notices(log) }),
       );
-    }
     performance.now = clock;
-    this.host = new DrainingHost({
-      plan: this.plan,
-      pool,
-      ownership,
-      smallSlots: this.#hostSmall,
-      largeSlots: this.#hostLarge,
-      fromShards: all.map((s) => from(LinkRing.shardToHost(s))),
-      toShards: all.map((s) => to(LinkRing.hostToShard(s))),
-      toReader: to(LinkRing.hostToReader(o.shards)),
-      prng: o.prng,
-    });
+    this.host = new DrainingHost({ ...hostParts, plan: this.plan, prng: o.prng });
     this.#onFrame = (u8, at, bytes) => {
       this.framesToGuest++;
       o.onFrame(u8, at, bytes);

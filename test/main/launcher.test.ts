@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { helpText, overviewText } from '../../src/main/cli-texts.ts';
-import { COMMAND_NAMES } from '../../src/main/options.ts';
+import { COMMAND_NAMES } from '../../src/main/commands.ts';
 import { describeNeeding, findTool, requireNamespaces } from '../support/require.ts';
 import { makeSourceTree, type SourceTree, VERSION } from './source-tree.ts';
 
@@ -28,6 +28,11 @@ const launch = (
     env: options.env ?? { PATH: '/usr/bin:/bin' },
     timeout: 20_000,
   });
+
+it("the launcher's list of subcommands is that of the options", () => {
+  const list = /^commands='(.*)'$/m.exec(readFileSync(`${tree.root}/bin/bucatini`, 'utf8'))?.[1];
+  expect(list?.split(' ')).toEqual(COMMAND_NAMES);
+});
 
 describe('launcher without Node', () => {
   it('--help and --version, on top and of each command, with an empty environment and no Node installed', () => {

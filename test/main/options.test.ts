@@ -1,12 +1,8 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
-import {
-  type CommandName,
-  OPTIONS,
-  parseArguments,
-  poolPlan,
-  type Settings,
-} from '../../src/main/options.ts';
+import { poolPlan } from '../../src/main/cli/pool-plan.ts';
+import type { CommandName } from '../../src/main/commands.ts';
+import { OPTIONS, parseArguments, type Settings } from '../../src/main/options.ts';
 import { UsageError } from '../../src/main/values.ts';
 
 function settings(...args: string[]): Settings {

@@ -293,9 +293,9 @@ export const FORWARDED: readonly Case[] = [
       const script = `(${sum('TCP6-LISTEN:80,fork')}) & (${udp}) & ${web('up').replace(':80', ':82')}`;
       const name = await podman.start(options, script);
       await serves(podman, 8463, 'up');
-      const random = (bytes: number): string => `head -c ${bytes} /dev/urandom | tee /tmp/$$.x`;
+      const random = (bytes: number): string => `head -c ${bytes} /dev/urandom >/tmp/$$.x`;
       for (const host of [HOST4, HOST6]) {
-        const send = `${random(LARGE_BYTES)} | ncat --send-only ${host} 8461 && sha256sum </tmp/$$.x; rm /tmp/$$.x`;
+        const send = `${random(LARGE_BYTES)}; ncat --send-only ${host} 8461 </tmp/$$.x && sha256sum </tmp/$$.x; rm /tmp/$$.x`;
         const sent = await answer(podman.bed, 'peer', ['sh', '-c', send]);
         const came = await eventually('the sum', 5000, async () => {
           const { status, stdout } = await podman.run('exec', name, 'sh', '-c', 'cat /sum && rm /sum');
@@ -303,7 +303,7 @@ export const FORWARDED: readonly Case[] = [
         });
         same(`TCP to ${host}: ${came}`, `TCP to ${host}: ${sent.trim()}`);
         const to = host.includes(':') ? `UDP:[${host}]:8462` : `UDP:${host}:8462`;
-        const ask = `${random(20_000)} | socat -t 2 -b 60000 - ${to}; sha256sum </tmp/$$.x; rm /tmp/$$.x`;
+        const ask = `${random(20_000)}; socat -t 2 -b 60000 - ${to} </tmp/$$.x; sha256sum </tmp/$$.x; rm /tmp/$$.x`;
         const [back, own] = (await answer(podman.bed, 'peer', ['sh', '-c', ask])).trim().split('\n');
         same(`UDP to ${host}: ${back}`, `UDP to ${host}: ${own}`);
       }

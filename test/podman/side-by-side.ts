@@ -80,8 +80,10 @@ async function all(bed: Bed, { tree, forwarder, cases }: Round, count: Count): P
   const path = await podmanTree(tree);
   const ours = await Podman.login(bed, path, 'ours', forwarder);
   const stock = await Podman.login(bed, path, 'stock', forwarder);
-  const through = forwarder === undefined ? '' : `, published ports of bridges through ${forwarder}`;
-  console.log(`\n${await stock.version('podman')}, ${await stock.version('pasta')}${through}\n`);
+  const through = forwarder && `published ports of bridges through ${forwarder}`;
+  // Trixie's pasta says nothing to an ordinary user.
+  const said = [await stock.version('podman'), await stock.version('pasta'), through].filter(Boolean);
+  console.log(`\n${said.join(', ')}\n`);
   console.log(`| ${'case'.padEnd(80)} | ours | stock | ms ours | ms stock |\n|---|---|---|---|---|`);
   for (const one of cases) {
     const outcomes = [await tried(one, ours), await tried(one, stock)] as const;

@@ -47,12 +47,12 @@ it('a role is stated in the first line, and is one of six', () => {
   expect(() => bundleRole('/** x */\n// bundle: rare\n')).toThrow('first line');
 });
 
-it('what no module imports is an entry, or for scripts alone: the build leaves it out', () => {
+it('what no module imports is an entry, or makes texts: the build leaves it out', () => {
   const needed = new Set([...sources].flatMap(([module, source]) => neededBy(module, source)));
   const lost = [...sources].filter(
     ([module, source]) =>
       !needed.has(module) &&
-      !['front-end', 'thread', 'process', 'none'].includes(roles.get(module)?.kind ?? '') &&
+      !['front-end', 'thread', 'process', 'texts'].includes(roles.get(module)?.kind ?? '') &&
       !isTypesOnly(source),
   );
   expect(lost.map(([module]) => module)).toEqual([]);

@@ -16,19 +16,23 @@ import {
   ipv4Ttl,
 } from '../../src/proto/ipv4.ts';
 import { ipv6HopLimit, ipv6PayloadLen, ipv6Upper } from '../../src/proto/ipv6.ts';
+import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { COUNTER_WORDS, DROP_BASE } from '../../src/ring/counters.ts';
-import { allocateShared, type SharedMemory } from '../../src/ring/layout.ts';
-import { FramePool, HEADROOM_BYTES, NO_SLOT, SlotStack } from '../../src/ring/pool.ts';
-import { CheckedRingProducer, RingConsumer, type RingProducer } from '../../src/ring/spsc.ts';
-import { addressOf } from '../../src/sys/memory.ts';
+import type { SharedMemory } from '../../src/ring/layout.ts';
+import { type FramePool, HEADROOM_BYTES, NO_SLOT, type SlotStack } from '../../src/ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
+import { Assembly } from '../../src/workers/assembly.ts';
+import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash } from '../../src/workers/flow-hash.ts';
 import { datagramWrite, icmpErrorWrite } from '../../src/workers/link/to-shard.ts';
 import { Notices } from '../../src/workers/notices.ts';
+import type { SlotShares } from '../../src/workers/plan.ts';
 import { ShardFlows } from '../../src/workers/shard-flows.ts';
 import { TimerWheel } from '../../src/workers/timer-wheel.ts';
 import { Addressing } from '../../src/workers/translator/addressing.ts';
 import { type ShardContext, TIMER_KINDS } from '../../src/workers/translator/context.ts';
+import { EgressFrame } from '../../src/workers/translator/egress-frame.ts';
 import type { GuestLink } from '../../src/workers/translator/guest-link.ts';
 import type { Packet } from '../../src/workers/translator/packet.ts';
 import { bytesOf, type Message, message, messageAt, slotAOf, slotBOf, slotOffsetOf } from './message.ts';
@@ -67,6 +71,7 @@ export const TEST_PLAN: TapEnginePlan = {
   tap: { fd: -1, vnetHdrBytes: 12, uso: true },
   hashKey: [0x01020304, 0x05060708],
   isnKey: [1, 2, 3, 4],
+  debugOwnership: true,
   logLevel: 'debug',
 };
 
@@ -78,9 +83,21 @@ export interface Sent {
   readonly gsoSize: number;
 }
 
+/** Halves; the last large slot is the guest link's scratch, the one before it keeps DNS queries. */
+function rigShares(smallSlots: number, largeSlots: number): SlotShares {
+  const small = smallSlots / 2;
+  const large = largeSlots / 2;
+  const end = smallSlots + largeSlots;
+  return {
+    ...{ readerSmall: [0, small], hostSmall: [small, small] },
+    ...{ readerLarge: [smallSlots, large], hostLarge: [smallSlots + large, large - 2] },
+    ...{ scratchLarge: [end - 1, 1], dnsEach: 1, dnsLarge: end - 2 },
+  };
+}
+
 export class ShardRig {
   readonly plan: TapEnginePlan;
-  readonly memory: SharedMemory;
+  readonly #memory: SharedMemory;
   readonly pool: FramePool;
   readonly u8: Uint8Array;
   readonly ctx: ShardContext;
@@ -100,32 +117,27 @@ export class ShardRig {
   constructor(plan: TapEnginePlan = TEST_PLAN) {
     this.plan = plan;
     const { smallSlots, largeSlots, flows } = plan.pool;
-    this.memory = allocateShared(
-      { smallSlots, largeSlots, rings: 2, ringDescriptors: 256, counterBlocks: 1, logBytes: 4096 },
-      addressOf,
-    );
-    const { sab, layout, baseAddress } = this.memory;
-    this.pool = new FramePool(sab, layout, baseAddress);
+    this.#memory = engineMemory(plan, { ringDescriptors: 256, logBytes: 4096 });
+    const { sab, layout } = this.#memory;
+    const assembly = new Assembly({ plan, sab, layout, shares: rigShares(smallSlots, largeSlots) });
+    this.pool = assembly.pool;
     this.u8 = this.pool.u8;
-    this.small = new SlotStack(0, smallSlots / 2);
-    this.hostSmall = new SlotStack(smallSlots / 2, smallSlots / 2);
-    // The last large slot is the guest link's scratch, the one before it keeps DNS queries.
-    const half = largeSlots / 2;
-    this.large = new SlotStack(smallSlots, half);
-    this.hostLarge = new SlotStack(smallSlots + half, half - 2);
-    const producer = new CheckedRingProducer(sab, layout, 0, null);
-    this.toHost = new RingConsumer(sab, layout, 0);
-    this.fromHost = {
-      producer: new CheckedRingProducer(sab, layout, 1, null),
-      consumer: new RingConsumer(sab, layout, 1),
-    };
+    const reader = assembly.readerParts();
+    const host = assembly.hostParts();
+    const shard = assembly.shardParts(0);
+    this.small = reader.smallSlots;
+    this.large = reader.largeSlots;
+    this.hostSmall = host.smallSlots;
+    this.hostLarge = host.largeSlots;
+    this.toHost = host.fromShards[0]!;
+    this.fromHost = { producer: host.toShards[0]!, consumer: shard.fromHost };
     const addressing = new Addressing(plan.addresses, plan.policy);
     const counters = new Float64Array(COUNTER_WORDS);
     const free = (slotA: number, slotB: number, small: SlotStack, large: SlotStack): void => {
       for (const slot of [slotA, slotB])
         if (slot !== NO_SLOT) (this.pool.isSmall(slot) ? small : large).push(slot);
     };
-    const scratchAt = this.pool.slotAt(smallSlots + largeSlots - 1) + 128;
+    const scratchAt = this.pool.slotAt(shard.scratchSlot) + 128;
     const guest = {
       scratchAt,
       mac: addressing.mac,
@@ -133,8 +145,8 @@ export class ShardRig {
       hasVnet: true,
       uso: plan.tap.uso,
       addPiece: (at: number, pieceBytes: number) => this.#pieces.push(this.u8.slice(at, at + pieceBytes)),
-      sendPieces: (...args: Parameters<GuestLink['sendPieces']>) => this.#sendPieces(...args),
-      send: (...args: Parameters<GuestLink['send']>) => this.#send(...args),
+      frame: new EgressFrame(),
+      send: (f: EgressFrame) => this.#send(f),
     };
     this.ctx = {
       shard: 0,
@@ -145,7 +157,7 @@ export class ShardRig {
       counters,
       flows: new ShardFlows(flows, counters, () => this.tableFull++),
       timers: new TimerWheel(flows * TIMER_KINDS, 4, 0),
-      toHost: producer,
+      toHost: shard.toHost,
       guest: guest as unknown as GuestLink,
       now: 0,
       freeReaderSlots: (a, b) => free(a, b, this.small, this.large),
@@ -153,65 +165,36 @@ export class ShardRig {
       drop: (cause) => {
         counters[DROP_BASE - cause]!++;
       },
-      dnsSlots: [smallSlots + largeSlots - 2, 1],
+      dnsSlots: shard.dnsSlots,
       notices: new Notices((level, text) => {
         this.logs.push(`${level}: ${text}`);
       }),
     };
   }
 
-  #send(
-    ipAt: number,
-    bytes: number,
-    etherType: number,
-    csumAt: number,
-    csumField: number,
-    _gsoType: number,
-    _gsoSize: number,
-    _hdrLen: number,
-    moreAt: number,
-    moreBytes: number,
-  ): number {
-    const packet = new Uint8Array(bytes + moreBytes);
-    packet.set(this.u8.slice(ipAt, ipAt + bytes));
-    packet.set(this.u8.slice(moreAt, moreAt + moreBytes), bytes);
-    // What lies in front belongs to the link: spoil it, so that nobody counts on it.
-    this.u8.fill(0xee, ipAt - 26, ipAt);
-    if (csumAt >= 0) {
-      const sum = finishSum(onesSum(packet, csumAt, packet.length - csumAt, 0)) || 0xffff;
-      packet[csumAt + csumField] = sum >>> 8;
-      packet[csumAt + csumField + 1] = sum & 0xff;
-    }
-    this.sent.push({ bytes: packet, etherType, gsoSize: 0 });
-    return 0;
-  }
-
   /** What the TAP answers to the next GSO frames: 0 or -errno. */
   usoResult = 0;
   readonly #pieces: Uint8Array[] = [];
 
-  #sendPieces(
-    ipAt: number,
-    bytes: number,
-    etherType: number,
-    csumAt: number,
-    csumField: number,
-    _gsoType: number,
-    gsoSize: number,
-    _hdrLen: number,
-  ): number {
-    const whole = Buffer.concat([this.u8.slice(ipAt, ipAt + bytes), ...this.#pieces.splice(0)]);
-    this.u8.fill(0xee, ipAt - 26, ipAt);
-    if (this.usoResult < 0) {
+  #send(f: EgressFrame): number {
+    const held = this.#pieces.splice(0);
+    const pieces = held.length > 0 ? held : [this.u8.slice(f.moreAt, f.moreAt + f.moreBytes)];
+    const packet = new Uint8Array(Buffer.concat([this.u8.slice(f.at, f.at + f.bytes), ...pieces]));
+    if (packet.length !== f.bytes + f.moreBytes) throw new Error('rig: pieces are not what the frame says');
+    // What lies in front belongs to the link: spoil it, so that nobody counts on it.
+    this.u8.fill(0xee, f.at - 26, f.at);
+    if (f.gsoType === VnetGso.udpL4 && this.usoResult < 0) {
       this.ctx.guest.uso = false;
       return this.usoResult;
     }
-    const packet = new Uint8Array(whole);
-    // The partial checksum must be good for the whole, as the kernel corrects it from there for each segment.
-    const sum = finishSum(onesSum(packet, csumAt, packet.length - csumAt, 0)) || 0xffff;
-    packet[csumAt + csumField] = sum >>> 8;
-    packet[csumAt + csumField + 1] = sum & 0xff;
-    this.sent.push({ bytes: packet, etherType, gsoSize });
+    if (f.checksumField >= 0) {
+      // The partial checksum of a GSO frame must be good for the whole, as the kernel corrects it from there for each segment.
+      const csumAt = f.transportAt - f.at;
+      const sum = finishSum(onesSum(packet, csumAt, packet.length - csumAt, 0)) || 0xffff;
+      packet[csumAt + f.checksumField] = sum >>> 8;
+      packet[csumAt + f.checksumField + 1] = sum & 0xff;
+    }
+    this.sent.push({ bytes: packet, etherType: f.etherType, gsoSize: f.gsoSize });
     return 0;
   }
 
@@ -281,7 +264,6 @@ export class ShardRig {
     if (proto === 17 || proto === 6) {
       ports = ((ip[at]! << 24) | (ip[at + 1]! << 16) | (ip[at + 2]! << 8) | ip[at + 3]!) >>> 0;
     } else ports = ((ip[at + 4]! << 24) | (ip[at + 5]! << 16)) >>> 0;
-    const [k0, k1] = this.plan.hashKey;
     return {
       slotA,
       slotB,
@@ -293,7 +275,8 @@ export class ShardRig {
       proto,
       dontFragment: family === 6 || ipv4DontFragment(ip, 0),
       ttl: family === 4 ? ipv4Ttl(ip, 0) : ipv6HopLimit(ip, 0),
-      hash: flowHash(k0, k1, addr, 0, addr, 4, ports, proto),
+      hash: flowHash(this.plan.hashKey, addr, 0, addr, 4, ports, proto),
+      ports: 0,
       needsCsum,
       gsoType,
       gsoSize,

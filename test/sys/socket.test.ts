@@ -208,7 +208,7 @@ describe('datagram sockets', () => {
       buffer.u8.fill(i + 1, DATA_AT + i * 16, DATA_AT + i * 16 + 10 + i);
       s.iovecWrite(buffer.u32, (IOV_AT >> 2) + i * s.IOVEC_WORDS, at(DATA_AT + i * 16), 10 + i);
       const message = (VEC_AT >> 2) + i * s.MMSGHDR_WORDS;
-      s.msghdrWrite(buffer.u32, message, at(NAME_AT), nameBytes, at(IOV_AT + i * s.IOVEC_BYTES), 1, 0, 0);
+      s.msghdrWrite(buffer.u32, message, at(NAME_AT), nameBytes, at(IOV_AT + i * s.IOVEC_BYTES), 1);
     }
     expect(s.sendmmsg(sender, at(VEC_AT), count, 0)).toBe(count);
     expect(buffer.u32[(VEC_AT >> 2) + s.MMSGHDR_LEN_WORD]).toBe(10);
@@ -220,7 +220,7 @@ describe('datagram sockets', () => {
       s.iovecWrite(buffer.u32, (IOV_AT >> 2) + i * s.IOVEC_WORDS, at(IN_AT + i * 64), 64);
       const message = (VEC_AT >> 2) + i * s.MMSGHDR_WORDS;
       const name = at(FROM_AT + i * 32);
-      s.msghdrWrite(buffer.u32, message, name, s.SOCKADDR_BYTES, at(IOV_AT + i * s.IOVEC_BYTES), 1, 0, 0);
+      s.msghdrWrite(buffer.u32, message, name, s.SOCKADDR_BYTES, at(IOV_AT + i * s.IOVEC_BYTES), 1);
     }
     expect(s.recvmmsg(receiver, at(VEC_AT), 4, k.MSG_DONTWAIT)).toBe(count);
     for (let i = 0; i < count; i++) {
@@ -239,14 +239,16 @@ describe('datagram sockets', () => {
     const controlBytes = cmsg.cmsgWrite(buffer.u32, CONTROL_AT >> 2, k.SOL_UDP, k.UDP_SEGMENT, 2);
     buffer.u16[(CONTROL_AT + cmsg.CMSG_HEADER_BYTES) >> 1] = 100;
     s.iovecWrite(buffer.u32, 1024 >> 2, at(2048), 250);
-    s.msghdrWrite(buffer.u32, 256 >> 2, 0, 0, at(1024), 1, at(CONTROL_AT), controlBytes);
+    s.msghdrWrite(buffer.u32, 256 >> 2, 0, 0, at(1024), 1);
+    s.msghdrControlWrite(buffer.u32, 256 >> 2, at(CONTROL_AT), controlBytes);
     expect(s.sendmsg(sender, at(256), 0)).toBe(250);
 
     waitReadable(receiver);
     let total = 0;
     while (total < 250) {
       s.iovecWrite(buffer.u32, 1024 >> 2, at(2048), 2000);
-      s.msghdrWrite(buffer.u32, 256 >> 2, 0, 0, at(1024), 1, at(CONTROL_AT), 128);
+      s.msghdrWrite(buffer.u32, 256 >> 2, 0, 0, at(1024), 1);
+      s.msghdrControlWrite(buffer.u32, 256 >> 2, at(CONTROL_AT), 128);
       const bytes = s.recvmsg(receiver, at(256), 0);
       expect(bytes).toBeGreaterThan(0);
       total += bytes;
@@ -274,7 +276,8 @@ describe('datagram sockets', () => {
     expect(waitReadable(fd) & k.EPOLLERR).toBe(k.EPOLLERR);
     const CONTROL_AT = 512;
     s.iovecWrite(buffer.u32, 1024 >> 2, at(2048), 100);
-    s.msghdrWrite(buffer.u32, 256 >> 2, at(NAME_AT), s.SOCKADDR_BYTES, at(1024), 1, at(CONTROL_AT), 128);
+    s.msghdrWrite(buffer.u32, 256 >> 2, at(NAME_AT), s.SOCKADDR_BYTES, at(1024), 1);
+    s.msghdrControlWrite(buffer.u32, 256 >> 2, at(CONTROL_AT), 128);
     // The payload that came back, the address it was sent to, and the error.
     expect(s.recvmsg(fd, at(256), k.MSG_ERRQUEUE)).toBe(3);
     expect(buffer.u8[2048]).toBe(5);

@@ -28,11 +28,11 @@ class Section implements FlowSource {
   }
 
   add(port: number, guest = '192.0.2.15', remote = '2001:db8::1'): void {
-    const words = new Uint32Array(8);
-    addressParse(guest, words, 0);
-    addressParse(remote, words, 4);
+    const addr = new Uint32Array(8);
+    addressParse(guest, addr, 0);
+    addressParse(remote, addr, 4);
     const ports = ((port << 16) | 443) >>> 0;
-    this.ids.set(port, this.table.insert(port * 7919, words, 0, words, 4, ports, TCP));
+    this.ids.set(port, this.table.insert({ addr, hash: port * 7919, ports, proto: TCP }));
   }
 
   remove(port: number): void {
@@ -89,14 +89,14 @@ describe('flow list', () => {
 
   it('an id that is used again begins with no bytes; one that was detached is not told', () => {
     const table = new FlowTable(1);
-    const words = new Uint32Array(8);
-    const id = table.insert(1, words, 0, words, 4, 1, TCP);
+    const tuple = { addr: new Uint32Array(8), hash: 1, ports: 1, proto: TCP };
+    const id = table.insert(tuple);
     table.toGuestBytes[id] = 5;
     expect(table.isLive(id)).toBe(true);
     table.detach(id);
     expect(table.isLive(id)).toBe(false);
     table.release(id);
-    expect(table.insert(1, words, 0, words, 4, 1, TCP)).toBe(id);
+    expect(table.insert(tuple)).toBe(id);
     expect(table.toGuestBytes[id]).toBe(0);
   });
 

@@ -2,30 +2,20 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { FlowTable, NO_FLOW } from '../../src/workers/flow-table.ts';
+import type { FlowTuple } from '../../src/workers/flow-tuple.ts';
 
 /** A key from a small space, so that runs meet the same keys, colliding hashes and full tables. */
-interface Key {
-  readonly hash: number;
-  readonly words: Uint32Array; // guest 0..3, remote 4..7
-  readonly ports: number;
-  readonly proto: number;
-}
-
-const keyArb: fc.Arbitrary<Key> = fc
+const keyArb: fc.Arbitrary<FlowTuple> = fc
   .record({ host: fc.nat(3), remote: fc.nat(3), ports: fc.nat(2), udp: fc.boolean(), bucket: fc.nat(5) })
   .map(({ host, remote, ports, udp, bucket }) => ({
     // Few hashes, some at the table's end so that runs wrap round; also distinct keys of one hash.
     hash: (bucket % 2 === 0 ? 0xfffffffe + (bucket >>> 1) : bucket) >>> 0,
-    words: Uint32Array.of(0, 0, 0xffff, host, 0, 0, 0xffff, remote),
+    addr: Uint32Array.of(0, 0, 0xffff, host, 0, 0, 0xffff, remote),
     ports,
     proto: udp ? 17 : 6,
   }));
 
-const text = (key: Key): string => `${key.hash}/${key.words.join('.')}/${key.ports}/${key.proto}`;
-const find = (table: FlowTable, k: Key): number =>
-  table.find(k.hash, k.words, 0, k.words, 4, k.ports, k.proto);
-const insert = (table: FlowTable, k: Key): number =>
-  table.insert(k.hash, k.words, 0, k.words, 4, k.ports, k.proto);
+const text = (key: FlowTuple): string => `${key.hash}/${key.addr.join('.')}/${key.ports}/${key.proto}`;
 
 describe('FlowTable', () => {
   it('answers like a Map, ids kept apart, whatever the order of inserts and removals', () => {
@@ -43,9 +33,9 @@ describe('FlowTable', () => {
           const resting: number[] = []; // detached, id not free yet
           for (const [step, key] of steps) {
             const known = model.get(text(key)) ?? -1;
-            expect(find(table, key)).toBe(known);
+            expect(table.find(key)).toBe(known);
             if (step === 'insert' && known < 0) {
-              const id = insert(table, key);
+              const id = table.insert(key);
               if (model.size + resting.length === maxFlows) expect(id).toBe(NO_FLOW);
               else {
                 expect(id).toBeGreaterThanOrEqual(0);
@@ -77,44 +67,45 @@ describe('FlowTable', () => {
 
   it('keys of a flow can be read by its id', () => {
     const table = new FlowTable(4);
-    const guest = Uint32Array.of(9, 9, 1, 2, 3, 4); // address begins at word 2
-    const remote = Uint32Array.of(9, 5, 6, 7, 8);
-    const id = table.insert(0xdeadbeef, guest, 2, remote, 1, 0xffff0050, 6);
+    const tuple = {
+      addr: Uint32Array.of(1, 2, 3, 4, 5, 6, 7, 8),
+      hash: 0xdeadbeef,
+      ports: 0xffff0050,
+      proto: 6,
+    };
+    const id = table.insert(tuple);
     expect([...table.addr.subarray(id * 8, id * 8 + 8)]).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
     expect(table.ports[id]).toBe(0xffff0050);
     expect(table.proto[id]).toBe(6);
     expect(table.hash[id]).toBe(0xdeadbeef);
-    expect(table.find(0xdeadbeef, guest, 2, remote, 1, 0xffff0050, 6)).toBe(id);
-    for (let word = 0; word < 4; word++) {
-      const g = guest.slice();
-      g[2 + word]! ^= 1;
-      expect(table.find(0xdeadbeef, g, 2, remote, 1, 0xffff0050, 6)).toBe(NO_FLOW);
-      const r = remote.slice();
-      r[1 + word]! ^= 1;
-      expect(table.find(0xdeadbeef, guest, 2, r, 1, 0xffff0050, 6)).toBe(NO_FLOW);
+    expect(table.find(tuple)).toBe(id);
+    for (let word = 0; word < 8; word++) {
+      const addr = tuple.addr.slice();
+      addr[word]! ^= 1;
+      expect(table.find({ ...tuple, addr })).toBe(NO_FLOW);
     }
   });
 
   it('a freed id rests until all other free ids were used', () => {
     const table = new FlowTable(4);
-    const key = (n: number): Key => ({ hash: n, words: new Uint32Array(8), ports: n, proto: 6 });
-    const first = insert(table, key(0));
+    const key = (n: number): FlowTuple => ({ hash: n, addr: new Uint32Array(8), ports: n, proto: 6 });
+    const first = table.insert(key(0));
     table.remove(first);
-    const later = [insert(table, key(1)), insert(table, key(2)), insert(table, key(3))];
+    const later = [table.insert(key(1)), table.insert(key(2)), table.insert(key(3))];
     expect(later).not.toContain(first);
-    expect(insert(table, key(4))).toBe(first);
-    expect(insert(table, key(5))).toBe(NO_FLOW);
+    expect(table.insert(key(4))).toBe(first);
+    expect(table.insert(key(5))).toBe(NO_FLOW);
   });
 
   it('short flows one after another come round the same ids, each after 1,024 others', () => {
     const table = new FlowTable(32_768);
-    const key = (n: number): Key => ({ hash: n, words: new Uint32Array(8), ports: n, proto: 6 });
-    const standing = Array.from({ length: 100 }, (_, n) => insert(table, key(n)));
+    const key = (n: number): FlowTuple => ({ hash: n, addr: new Uint32Array(8), ports: n, proto: 6 });
+    const standing = Array.from({ length: 100 }, (_, n) => table.insert(key(n)));
     const givenAt = new Map<number, number>();
     let highest = 0;
     let shortestRest = Number.POSITIVE_INFINITY;
     for (let n = 0; n < 100_000; n++) {
-      const id = insert(table, key(1000 + n));
+      const id = table.insert(key(1000 + n));
       if (standing.includes(id)) throw new Error(`id ${id} given twice`);
       shortestRest = Math.min(shortestRest, n - (givenAt.get(id) ?? Number.NEGATIVE_INFINITY));
       givenAt.set(id, n);
@@ -128,18 +119,18 @@ describe('FlowTable', () => {
 
   it('every id is given when as many flows are at once, in whatever order they were freed before', () => {
     const table = new FlowTable(3000);
-    const key = (n: number): Key => ({ hash: n, words: new Uint32Array(8), ports: n, proto: 6 });
-    const freed = Array.from({ length: 2500 }, (_, n) => insert(table, key(n)));
+    const key = (n: number): FlowTuple => ({ hash: n, addr: new Uint32Array(8), ports: n, proto: 6 });
+    const freed = Array.from({ length: 2500 }, (_, n) => table.insert(key(n)));
     for (const id of freed.reverse()) table.remove(id);
-    const ids = new Set(Array.from({ length: 3000 }, (_, n) => insert(table, key(n))));
+    const ids = new Set(Array.from({ length: 3000 }, (_, n) => table.insert(key(n))));
     expect(ids.size).toBe(3000);
     expect(ids.has(NO_FLOW)).toBe(false);
-    expect(insert(table, key(3000))).toBe(NO_FLOW);
+    expect(table.insert(key(3000))).toBe(NO_FLOW);
   });
 
   it('removing or releasing twice is refused', () => {
     const table = new FlowTable(2);
-    const id = insert(table, { hash: 1, words: new Uint32Array(8), ports: 1, proto: 6 });
+    const id = table.insert({ hash: 1, addr: new Uint32Array(8), ports: 1, proto: 6 });
     table.remove(id);
     expect(() => table.detach(id)).toThrow('not in the table');
     expect(() => table.release(id)).toThrow('twice');

@@ -23,10 +23,14 @@ function table(maxFlows = 64): {
   };
   flows.onGiveWay(UDP, end);
   flows.onGiveWay(TCP, end);
-  const words = new Uint32Array(8);
+  const tuple = { addr: new Uint32Array(8), hash: 0, ports: 0, proto: 0 };
   let n = 0;
-  const begin = (origin: number): number =>
-    flows.admit(origin, ++n, words, 0, words, 4, n, origin === Origin.tcp ? TCP : UDP);
+  const begin = (origin: number): number => {
+    tuple.hash = ++n;
+    tuple.ports = n;
+    tuple.proto = origin === Origin.tcp ? TCP : UDP;
+    return flows.admit(origin, tuple);
+  };
   return { flows, ended, counters, begin };
 }
 

@@ -5,23 +5,22 @@ import { Drop } from '../../src/proto/drop.ts';
 import { ETH_BYTES } from '../../src/proto/ethernet.ts';
 import { VNET_BYTES, VnetFlag, VnetGso, vnetWrite } from '../../src/proto/vnethdr.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE } from '../../src/ring/counters.ts';
-import { allocateShared } from '../../src/ring/layout.ts';
-import { FramePool, Ownership, SlotStack, SMALL_SLOT_BYTES } from '../../src/ring/pool.ts';
-import { CheckedRingProducer, RingConsumer } from '../../src/ring/spsc.ts';
+import { SMALL_SLOT_BYTES } from '../../src/ring/pool.ts';
 import { close, write } from '../../src/sys/io.ts';
-import { addressOf, NativeBuffer } from '../../src/sys/memory.ts';
+import { NativeBuffer } from '../../src/sys/memory.ts';
+import { Assembly } from '../../src/workers/assembly.ts';
+import { engineMemory } from '../../src/workers/engine-memory.ts';
+import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../../src/workers/link/descriptor.ts';
 import { freeReaderSlotsWrite } from '../../src/workers/link/to-reader.ts';
 import { FrameFlag, frameHash, frameOffload } from '../../src/workers/link/to-shard.ts';
 import { Notices } from '../../src/workers/notices.ts';
-import { TapReader } from '../../src/workers/tap-reader.ts';
+import type { SlotShares } from '../../src/workers/plan.ts';
 import { tapPair } from '../hostile/path.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
 const SMALL_SLOTS = 128;
 const LARGE_SLOTS = 128;
-const FRAMES = 0;
-const FREED = 1;
 
 let fds: readonly number[] = [];
 afterEach(() => {
@@ -29,35 +28,34 @@ afterEach(() => {
   fds = [];
 });
 
+/** All slots are the reader's. */
+const slotsOfReader = (smallSlots: number, largeSlots: number): SlotShares => ({
+  ...{ readerSmall: [0, smallSlots], readerLarge: [smallSlots, largeSlots] },
+  ...{ hostSmall: [0, 0], hostLarge: [0, 0], scratchLarge: [0, 0], dnsEach: 0, dnsLarge: 0 },
+});
+
 /** A reader of its own on one end of a socket pair. */
 function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
   const logs: string[] = [];
   const [engine, guest] = tapPair();
   fds = [engine, guest];
-  const request = {
-    smallSlots: SMALL_SLOTS,
-    largeSlots,
-    rings: 2,
-    ringDescriptors: 256,
-    counterBlocks: 1,
-    logBytes: 256,
+  const plan: TapEnginePlan = {
+    ...TEST_PLAN,
+    pool: { ...TEST_PLAN.pool, smallSlots: SMALL_SLOTS, largeSlots },
+    tap: { fd: engine, vnetHdrBytes, uso: false },
   };
-  const { sab, layout, baseAddress } = allocateShared(request, addressOf);
+  const { sab, layout } = engineMemory(plan, { ringDescriptors: 256, logBytes: 256 });
+  const shares = slotsOfReader(SMALL_SLOTS, largeSlots);
+  const assembly = new Assembly({ plan, sab, layout, shares });
   const counters = new Float64Array(COUNTER_WORDS);
-  const reader = new TapReader({
-    notices: new Notices((_level, text) => logs.push(text)),
-    plan: { ...TEST_PLAN, tap: { fd: engine, vnetHdrBytes, uso: false } },
-    pool: new FramePool(sab, layout, baseAddress),
-    ownership: new Ownership(sab, layout, false),
+  const reader = assembly.reader({
     counters,
-    smallSlots: new SlotStack(0, SMALL_SLOTS),
-    largeSlots: new SlotStack(SMALL_SLOTS, largeSlots),
-    toShards: [new CheckedRingProducer(sab, layout, FRAMES, null)],
-    freed: [new RingConsumer(sab, layout, FREED, null)],
+    notices: new Notices((_level, text) => logs.push(text)),
     onFatal: (text) => {
       throw new Error(text);
     },
   });
+  const { pool, fromReader: frames, toReader: back } = assembly.shardParts(0);
   const out = new NativeBuffer(65_536);
   /** @param port  makes it a TCP segment of a flow of its own; 0: a frame of no flow */
   const send = (bytes: number, port = 0): void => {
@@ -70,8 +68,6 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
     out.u8.set(bytes);
     expect(write(guest, out.address, bytes.length)).toBe(bytes.length);
   };
-  const frames = new RingConsumer(sab, layout, FRAMES, null);
-  const pool = new FramePool(sab, layout, baseAddress);
   /** The frame that the shard gets, and what it is told about it. */
   const received = (i = 0): { bytes: Uint8Array; offload: number; hash: number } => {
     const words = frames.words;
@@ -87,7 +83,6 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
     }
     return { bytes, offload: frameOffload(words, at), hash: frameHash(words, at) };
   };
-  const back = new CheckedRingProducer(sab, layout, FREED, null);
   /** The shard is done with all frames that it has. */
   const giveBack = (): void => {
     for (let i = 0, n = frames.available(); i < n; i++) {

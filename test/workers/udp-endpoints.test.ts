@@ -20,6 +20,7 @@ import {
   IOVEC_BYTES,
   iovecWrite,
   MSGHDR_BYTES,
+  msghdrControlWrite,
   msghdrWrite,
   recvmsg,
   setsockoptInt,
@@ -293,7 +294,8 @@ describe('what a shared socket carries', () => {
     const take = (): boolean => {
       const controlAt = MSGHDR_BYTES + IOVEC_BYTES + 16;
       iovecWrite(b.u32, MSGHDR_BYTES >> 2, b.address + MSGHDR_BYTES + IOVEC_BYTES, 16);
-      msghdrWrite(b.u32, 0, 0, 0, b.address + MSGHDR_BYTES, 1, b.address + controlAt, 64);
+      msghdrWrite(b.u32, 0, 0, 0, b.address + MSGHDR_BYTES, 1);
+      msghdrControlWrite(b.u32, 0, b.address + controlAt, 64);
       if (recvmsg(fd, b.address, MSG_DONTWAIT) < 0) return false;
       ttls.push(b.u32[(controlAt + CMSG_HEADER_BYTES) >> 2]!);
       return true;

@@ -73,7 +73,7 @@ const isConnected = new Uint8Array(fds.length);
 function take(index: number): void {
   const fd = fds[index]!;
   if (!isGuest && isConnected[index] === 0) {
-    msghdrWrite(message.u32, 0, from.address, SOCKADDR_BYTES, iovec.address, 1, 0, 0);
+    msghdrWrite(message.u32, 0, from.address, SOCKADDR_BYTES, iovec.address, 1);
     if (recvmsg(fd, message.address, MSG_DONTWAIT) < 0) return;
     received++;
     if (connect(fd, from.address, message.u32[MSGHDR_NAMELEN_WORD]!) < 0) return;

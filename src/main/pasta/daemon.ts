@@ -7,13 +7,12 @@ import { closeSync, writeSync } from 'node:fs';
 import { SIGINT, SIGQUIT } from '../../sys/constants.ts';
 import { dup3, dupAbove } from '../../sys/io.ts';
 import { setsid, signalDefault } from '../../sys/process.ts';
+import { launcherVariable } from '../launcher-env.ts';
 import { releaseOutputs } from '../output.ts';
-
-export const STATUS_FD_VARIABLE = 'PASTA_STATUS_FD';
 
 /** The descriptor on which bin/pasta waits; undefined in the foreground. */
 export function statusFd(env: NodeJS.ProcessEnv): number | undefined {
-  const text = env[STATUS_FD_VARIABLE];
+  const text = launcherVariable('PASTA_STATUS_FD', env);
   return text !== undefined && /^[0-9]{1,4}$/.test(text) ? Number(text) : undefined;
 }
 

@@ -5,8 +5,9 @@ import {
   type ListenerPlan,
   type ServicePolicy,
 } from '../../workers/engine-plan.ts';
-import { parseImpairment } from '../engine-launch.ts';
-import { poolPlan } from '../options.ts';
+import { parseImpairment } from '../cli/impairment.ts';
+import { poolPlan } from '../cli/pool-plan.ts';
+import { launcherVariable } from '../launcher-env.ts';
 import { MAX_LISTENERS } from './forward-rules.ts';
 import type { PastaTap } from './netns-setup.ts';
 import { pastaThreads } from './netns-thread.ts';
@@ -30,7 +31,7 @@ export function pastaEnginePlan(
   keys: Pick<EnginePlan, 'hashKey' | 'isnKey'>,
   logLevel: EnginePlan['logLevel'],
 ): EnginePlan {
-  const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
+  const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
   return {
     // Loopback ports are one thread's work.
     threads: made.tap === undefined ? { kind: 'fused' } : pastaThreads(),

@@ -11,13 +11,12 @@
 import { RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from '../../sys/constants.ts';
 import { SysError } from '../../sys/error.ts';
 import { RouteSocket } from '../../sys/netlink.ts';
-import type { AddressInfo, RouteInfo } from '../../sys/netlink-messages.ts';
+import type { AddressInfo, LinkInfo, RouteInfo } from '../../sys/netlink-messages.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { HostChange } from '../../workers/engine-plan.ts';
-import { type HostWatch, InterfacePresence } from '../host-watch.ts';
+import type { Following } from '../host/follow.ts';
 import type { Log } from '../log.ts';
 import { readResolvConf } from '../resolv-conf.ts';
-import type { ResolverZones } from '../resolver-zones.ts';
 import type { Family } from '../values.ts';
 import { type HostDump, type InsideNetwork, type PastaNetwork, planPasta } from './address-plan.ts';
 import { addNetwork } from './netns-setup.ts';
@@ -93,41 +92,28 @@ export function engineChange(
   };
 }
 
-export interface Following {
+export interface PastaFollowing {
   readonly conf: PastaConf;
   readonly start: PastaNetwork;
   readonly engine: EngineHandle;
-  readonly resolvers: Pick<ResolverZones, 'look'>;
   readonly log: Log;
   /** The namespace's own netlink socket, which nobody else uses any more; absent: nothing inside is touched. */
   readonly inside?: { readonly fd: number; readonly linkIndex: number } | undefined;
 }
 
-/**
- * Call it before the wall is closed (wall.ts).
- * @returns whether the namespace may have to be given something later, which takes CAP_NET_ADMIN
- */
-export function followHost(
-  watch: HostWatch,
-  { conf, start, engine, resolvers, log, inside }: Following,
-): boolean {
-  const presence = new InterfacePresence([conf.outboundIf4, conf.outboundIf6], log);
+/** Call it while resolv.conf can be read. */
+export function following({ conf, start, engine, log, inside }: PastaFollowing): Following {
   let lacks = inside === undefined ? [] : lacksOf(start);
   const target = inside === undefined || lacks.length === 0 ? undefined : new RouteSocket(inside.fd);
   const resolvConf = readResolvConf(); // not to be had later, and only names of the first plan hang on it
-  const onChange = (): void => {
-    const { host } = watch;
+  const hostChanged = (host: RouteSocket, links: LinkInfo[]): void => {
     const addresses = host.addresses();
     const dump: HostDump = {
-      links: host.links(),
-      addresses,
-      routes: host.routes(),
+      ...{ links, addresses, routes: host.routes() },
       // The kernel has the family, or an interface could not have got an address of it since.
       hasIpv6: start.addresses.ipv6 !== undefined || addresses.some((a) => a.family === 6),
     };
-    presence.look(dump.links);
-    resolvers.look(dump.links);
-    if (conf.interface !== undefined && !dump.links.some((l) => l.name === conf.interface)) {
+    if (conf.interface !== undefined && !links.some((l) => l.name === conf.interface)) {
       engine.hostChanged({});
       return;
     }
@@ -143,8 +129,14 @@ export function followHost(
       log('warning', `the host's network has come, but not into the namespace: ${error.message}`);
     }
   };
-  watch.start(engine, onChange, log);
-  return target !== undefined;
+  return {
+    nameservers: start.nameservers,
+    resolvers: start.addresses.resolvers,
+    followsFile: true,
+    boundInterfaces: [conf.outboundIf4, conf.outboundIf6],
+    hostChanged,
+    configuresNetwork: target !== undefined,
+  };
 }
 
 /** @returns whether the family still lacks something */

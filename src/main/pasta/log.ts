@@ -7,12 +7,13 @@
  *   syslog       RFC 3164 over /dev/log, facility daemon
  */
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import type { Log, LogLevel } from '../log.ts';
 import { put } from '../output.ts';
 import { UsageError } from '../values.ts';
 import { Message } from './messages.ts';
 import type { Verbosity } from './options.ts';
 
-export type Level = 'error' | 'warning' | 'info' | 'debug';
+export type Level = LogLevel;
 
 const RANK: Readonly<Record<Level, number>> = { error: 0, warning: 1, info: 2, debug: 3 };
 const FILE_PREFIX: Readonly<Record<Level, string>> = {
@@ -114,7 +115,8 @@ export class PastaLog {
     return (Object.keys(RANK) as Level[]).find((level) => RANK[level] === this.#upTo)!;
   }
 
-  log(level: Level, text: string): void {
+  /** To be passed on as it is. */
+  readonly log: Log = (level, text) => {
     if (RANK[level] > this.#upTo) return;
     const seconds = `${(performance.now() / 1000).toFixed(4)}: `;
     try {
@@ -125,5 +127,5 @@ export class PastaLog {
     } catch {
       // Standard error is closed, the disk is full: nobody is left to be told.
     }
-  }
+  };
 }

@@ -17,7 +17,6 @@ import { RouteSocket } from '../../sys/netlink.ts';
 import { openPath } from '../../sys/path.ts';
 import { attachTap, openTap, type Tap, tapIsHere } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
-import type { NetnsStep, SocketsInside } from '../netns.ts';
 import {
   enterNamespace,
   introduce,
@@ -25,7 +24,8 @@ import {
   type NetnsTarget,
   TX_QUEUE_FRAMES,
   trySysctl,
-} from '../netns-setup.ts';
+} from '../host/netns-steps.ts';
+import type { NetnsStep, SocketsInside } from '../netns.ts';
 import { readResolvConf } from '../resolv-conf.ts';
 import { UsageError } from '../values.ts';
 import {

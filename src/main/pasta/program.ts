@@ -2,11 +2,13 @@
  * The `pasta` front end from the command line on. Every error ends it with status 1 and pasta's message on standard error;
  * COMMAND's status is its own.
  */
-import { readFileSync, writeSync } from 'node:fs';
+import { writeSync } from 'node:fs';
 import { Errno } from '../../sys/constants.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import { closeInherited, isInherited } from '../descriptors.ts';
+import { exitAfter, ownVersion } from '../entry.ts';
+import { launcherVariable } from '../launcher-env.ts';
 import { UsageError } from '../values.ts';
 import { statusFd } from './daemon.ts';
 import { PastaLog } from './log.ts';
@@ -21,14 +23,11 @@ export interface PastaProgram {
   readonly env: NodeJS.ProcessEnv;
   /** The packet thread, started before the main thread may move into another network namespace (../netns.ts). */
   readonly booted: BootedThread;
-  /** Its place as seen from the entry: the build puts this module elsewhere. */
-  readonly packageFile: URL;
 }
 
-async function main({ argv, env, booted, packageFile }: PastaProgram): Promise<number> {
-  const version = (): string => JSON.parse(readFileSync(packageFile, 'utf8')).version;
+async function main({ argv, env, booted }: PastaProgram): Promise<number> {
   const fd = statusFd(process.env);
-  const program = process.env.PASTA_PROGRAM ?? 'pasta';
+  const program = launcherVariable('PASTA_PROGRAM') ?? 'pasta';
   const netns = choosePastaNetns();
   const { parsePasta } = await import('./options.ts');
   const parsed = parsePasta(argv, env);
@@ -39,7 +38,7 @@ async function main({ argv, env, booted, packageFile }: PastaProgram): Promise<n
   }
   if (parsed.kind !== 'go') {
     const { usageText, versionText } = await import('./texts.ts');
-    writeSync(1, parsed.kind === 'help' ? usageText(program) : versionText(version()));
+    writeSync(1, parsed.kind === 'help' ? usageText(program) : versionText(ownVersion()));
     return 0;
   }
   const { conf, target, login, warnings } = parsed;
@@ -48,28 +47,21 @@ async function main({ argv, env, booted, packageFile }: PastaProgram): Promise<n
   // As the original does: no other option and no path can name one.
   closeInherited(conf.fd === undefined ? [] : [conf.fd]);
   for (const warning of warnings) log.log('warning', warning);
-  if (process.env.PASTA_STARTED_AS_ROOT !== undefined) log.log('warning', Message.startedAsRoot);
+  if (launcherVariable('PASTA_STARTED_AS_ROOT') !== undefined) log.log('warning', Message.startedAsRoot);
   log.configure(conf.verbosity);
+  const runAs = launcherVariable('PASTA_RUNAS');
   const { servePasta } = await import('./serve.ts');
   return servePasta({
-    ...{ conf, target, netns, booted, log, env, login, program, version: version() },
+    ...{ conf, target, netns, booted, log, env, login, program, version: ownVersion() },
     ...(fd !== undefined && { statusFd: fd }),
-    ...(process.env.PASTA_RUNAS !== undefined && { runAs: process.env.PASTA_RUNAS }),
+    ...(runAs !== undefined && { runAs }),
   });
 }
 
 /** Run `pasta` and end the process with its status. */
 export async function pasta(program: PastaProgram): Promise<void> {
-  // Asked for now: nothing can be loaded behind the wall (../wall.ts).
-  const leaving = import('../../sys/process.ts');
-  let status = 1;
-  try {
-    status = await main(program);
-  } catch (error) {
-    log.log('error', (error as Error).message);
-    if (process.env.BUCATINI_STACK !== undefined) writeSync(2, `${(error as Error).stack}\n`);
-  }
-  // All has been said by synchronous writes. Node's taking its threads apart costs time, and has been seen to end in a signal
-  // while they were still booting.
-  (await leaving).exitNow(status);
+  await exitAfter(main(program), (error) => {
+    log.log('error', error.message);
+    return 1;
+  });
 }

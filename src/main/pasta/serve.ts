@@ -15,35 +15,31 @@
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { Errno } from '../../sys/constants.ts';
-import { LeftBehind } from '../../sys/left-behind.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
+import type { EnginePlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api-socket.ts';
-import { NamespaceWatch } from '../attach.ts';
-import { closeInheritedOnExec, fewDescriptors } from '../descriptors.ts';
-import { endWithin, loadEngine } from '../engine-launch.ts';
-import { HostWatch } from '../host-watch.ts';
+import type { Following } from '../host/follow.ts';
+import { NamespaceWatch } from '../host/namespace-watch.ts';
+import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
+import type { Log } from '../log.ts';
 import { holdOutputs } from '../output.ts';
-import { RESOLV_CONF } from '../resolv-conf.ts';
-import { ResolverZones } from '../resolver-zones.ts';
-import { followResolvConf } from '../resolvers.ts';
 import { bindErrorText } from '../socket-file.ts';
-import { Stopwatch } from '../stopwatch.ts';
 import { Terminal } from '../terminal.ts';
 import { UsageError } from '../values.ts';
-import { closeWall, leaveHost } from '../wall.ts';
 import { HOST_NAME_MAX, PastaCommand, type PastaCommandOptions } from './command.ts';
 import type { ControlSocket } from './control-socket.ts';
 import { becomeUser, leaveCaller } from './daemon.ts';
 import { pastaEnginePlan } from './engine-plan.ts';
-import { followHost } from './follow.ts';
+import { following } from './follow.ts';
 import { Forwarder } from './forwarder.ts';
 import { LogFile, type PastaLog } from './log.ts';
 import { Message } from './messages.ts';
+import type { PastaJob, PastaTap } from './netns-setup.ts';
 import type { PastaNetns } from './netns-thread.ts';
 import type { PastaConf, PastaTarget } from './options.ts';
-import { needsSockets, portRules, refuseOutboundTarget } from './ports.ts';
+import { needsSockets, type PortRules, portRules, refuseOutboundTarget } from './ports.ts';
 
 export interface PastaStart {
   readonly conf: PastaConf;
@@ -65,9 +61,7 @@ export interface PastaStart {
 
 /** @returns the exit status. @throws Error with what to tell */
 export async function servePasta(start: PastaStart): Promise<number> {
-  const { conf, target, netns, log } = start;
-  const steps = new Stopwatch();
-  const terminal = new Terminal();
+  const { conf, log } = start;
   const rules = portRules(conf);
   await holdOutputs();
   if (conf.logFile !== undefined) {
@@ -75,204 +69,216 @@ export async function servePasta(start: PastaStart): Promise<number> {
     log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, errnoText));
   }
   const pidFd = conf.pidFile === undefined ? undefined : openPidFile(conf.pidFile);
-  const path = targetPath(target);
-
-  const end = Promise.withResolvers<number>();
-  for (const name of ['SIGTERM', 'SIGQUIT'] as const) process.on(name, () => end.resolve(0));
-
   const sockets = needsSockets(conf, rules)
     ? (await import('../../workers/splice/socket-source.ts')).makeSocketSource()
     : undefined;
-  // Before the namespace thread looks at the host: what changes meanwhile is seen afterwards.
-  const watch = new HostWatch();
-  const { runAs } = start;
-  const changesUser = runAs !== undefined;
-  netns.start({
-    conf,
-    target: path === undefined ? { kind: 'new' } : { kind: 'path', path },
-    sockets,
-    changesUser,
-  });
-  const loading = loadEngine(start.booted);
-  let command: PastaCommand | undefined;
-  let engine: EngineHandle | undefined;
-  const leftBehind = target.kind === 'command' ? new LeftBehind() : undefined;
-  let tapFd: number | undefined;
-  let starting: Promise<EngineHandle> | undefined;
-  let forwarder: Forwarder | undefined;
-  let control: ControlSocket | undefined;
-  let api: ApiSocket | undefined;
-  try {
+  return serve(new Pasta(start, rules, pidFd, sockets));
+}
+
+class Pasta implements FrontEnd<PastaJob, PastaTap> {
+  readonly log: Log;
+  readonly booted: BootedThread;
+  readonly netns: PastaNetns;
+  readonly job: PastaJob;
+  readonly tapOfOurs: ((made: PastaTap) => number | undefined) | undefined;
+  readonly startCommand: ((namespaceFd: number) => void) | undefined;
+  readonly #start: PastaStart;
+  readonly #rules: PortRules;
+  readonly #pidFd: number | undefined;
+  /** The namespace to connect; undefined: one of our own. */
+  readonly #path: string | undefined;
+  readonly #terminal = new Terminal();
+  /** SIGTERM or SIGQUIT, or the namespace is gone. */
+  readonly #end = Promise.withResolvers<number>();
+  readonly #running = Promise.withResolvers<EngineHandle>();
+  #command: PastaCommand | undefined;
+  #forwarder: Forwarder | undefined;
+  #control: ControlSocket | undefined;
+  #syslog: ((message: Buffer) => void) | undefined;
+  #none = -1;
+
+  constructor(
+    start: PastaStart,
+    rules: PortRules,
+    pidFd: number | undefined,
+    sockets: SharedArrayBuffer | undefined,
+  ) {
+    const { conf, target, runAs } = start;
+    this.#start = start;
+    this.#rules = rules;
+    this.#pidFd = pidFd;
+    this.#path = targetPath(target);
+    this.log = start.log.log;
+    this.booted = start.booted;
+    this.netns = start.netns;
+    this.job = {
+      ...{ conf, sockets, changesUser: runAs !== undefined },
+      target: this.#path === undefined ? { kind: 'new' } : { kind: 'path', path: this.#path },
+    };
     if (target.kind === 'command') {
-      const namespaceFd = await netns.namespaceFd;
-      steps.lap('namespace made');
-      closeInheritedOnExec();
-      command = new PastaCommand({
-        argv: target.argv,
-        login: start.login,
-        env: start.env,
-        ...(netns.mainInside ? {} : { namespaceFd }),
-        pidns: conf.pidns,
-        ...hostnameOf(conf, log),
-      });
-      // The chain goes there by our descriptor.
-      command.started.then(
-        () => closeSync(namespaceFd),
-        () => {},
-      );
+      // With --fd its end is our caller's matter.
+      this.tapOfOurs = ({ tap }) => (conf.fd === undefined ? tap?.fd : undefined);
+      this.startCommand = (namespaceFd) => this.#spawn(target.argv, namespaceFd);
     }
-    const made = await netns.tap;
-    steps.lap('TAP made');
-    if (conf.fd === undefined) tapFd = made.tap?.fd; // whose end is our caller's matter
-    for (const line of made.network.warnings) log.log('warning', line);
-    const few = fewDescriptors();
-    if (few !== undefined) log.log('warning', few);
+    for (const name of ['SIGTERM', 'SIGQUIT'] as const) process.on(name, () => this.#end.resolve(0));
+  }
+
+  #spawn(argv: readonly string[], namespaceFd: number): void {
+    const { conf, login, env, log } = this.#start;
+    this.#command = new PastaCommand({
+      ...{ argv, login, env, pidns: conf.pidns },
+      ...(this.netns.mainInside ? {} : { namespaceFd }),
+      ...hostnameOf(conf, log),
+    });
+    // The chain goes there by our descriptor.
+    this.#command.started.then(
+      () => closeSync(namespaceFd),
+      () => {},
+    );
+  }
+
+  async plan(made: PastaTap, engine: EngineLoaded): Promise<EnginePlan> {
+    const { conf } = this.#start;
+    const { sockets, changesUser } = this.job;
+    for (const line of made.network.warnings) this.log('warning', line);
     // A command's output is not to be mixed with ours.
-    const level = command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
-    for (const line of made.network.info) log.log(level, line);
-    const engineModule = await loading.module;
-    forwarder = new Forwarder({
-      ...rules,
+    const level = this.#command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
+    for (const line of made.network.info) this.log(level, line);
+    const forwarder = new Forwarder({
+      ...this.#rules,
       splice: conf.splice,
       hostTables: made.hostTables,
       guestTables: made.tables,
-      guestIsNew: path === undefined,
-      log: (l, text) => log.log(l, text),
+      guestIsNew: this.#path === undefined,
+      log: this.log,
     });
+    this.#forwarder = forwarder;
     const listeners = forwarder.listeners();
-    const forwarding = forwarder;
-    if (conf.confPath !== undefined) {
-      const { ControlSocket } = await import('./control-socket.ts');
-      control = new ControlSocket({
-        tables: () => [forwarding.inbound, forwarding.outbound],
-        replace: async (tables) => {
-          const inbound = tables.get('HOST') ?? forwarding.inbound;
-          const outbound = tables.get('SPLICE') ?? forwarding.outbound;
-          refuseOutboundTarget(outbound);
-          await forwarding.replace(
-            await (starting ?? Promise.reject(new Error('not ready'))),
-            inbound,
-            outbound,
-          );
-        },
-        log: (l, text) => log.log(l, text),
-      });
-      await control.listen(conf.confPath).catch((error: Error) => {
-        throw new UsageError(Message.controlSocket(bindErrorText(conf.confPath!, error)));
-      });
-    }
-    const plan = {
-      ...pastaEnginePlan(conf, made, listeners, sockets, engineModule.engineKeys(), log.upTo),
-      changesUser,
+    if (conf.confPath !== undefined) await this.#listenForControl(conf.confPath, forwarder);
+    return {
+      ...pastaEnginePlan(conf, made, listeners, sockets, engine.engineKeys(), this.#start.log.upTo),
+      changesUser: changesUser === true,
     };
-    starting = engineModule.startEngine(plan, {
-      onLog: (l, text) => log.log(l, text),
-      booted: loading.booted,
+  }
+
+  /** @throws UsageError */
+  async #listenForControl(path: string, forwarder: Forwarder): Promise<void> {
+    const { ControlSocket } = await import('./control-socket.ts');
+    this.#control = new ControlSocket({
+      tables: () => [forwarder.inbound, forwarder.outbound],
+      replace: async (tables) => {
+        const inbound = tables.get('HOST') ?? forwarder.inbound;
+        const outbound = tables.get('SPLICE') ?? forwarder.outbound;
+        refuseOutboundTarget(outbound);
+        await forwarder.replace(await this.#running.promise, inbound, outbound);
+      },
+      log: this.log,
     });
-    starting.catch(() => {});
-    for (const note of await netns.configured) log.log('debug', note);
-    steps.lap('interface configured');
-    engine = await starting.catch((error: Error) => {
-      if (!(error instanceof engineModule.ListenError)) throw error;
-      throw new UsageError(forwarder!.failureText(error.failure).join('\n'));
+    await this.#control.listen(path).catch((error: Error) => {
+      throw new UsageError(Message.controlSocket(bindErrorText(path, error)));
     });
-    steps.lap('engine started');
-    const running = engine;
-    forwarder.start(running);
-    const readable: number[] = [];
-    let configuresNetwork = false;
-    // Loopback is as it is, whatever becomes of the host's network.
-    if (!conf.spliceOnly) {
-      const { nameservers, addresses } = made.network;
-      const resolvers = new ResolverZones(
-        nameservers,
-        addresses.resolvers,
-        () => watch.host.links(),
-        (list) => running.setResolvers(list),
-      );
-      followResolvConf((list) => resolvers.use(list), RESOLV_CONF, readable);
-      configuresNetwork = followHost(watch, {
-        ...{ conf, start: made.network, engine: running, resolvers, inside: made.inside },
-        log: (l, text) => log.log(l, text),
-      });
-    }
+  }
+
+  configured(notes: readonly string[]): void {
+    for (const note of notes) this.log('debug', note);
+  }
+
+  engineNotStarted(error: Error, { ListenError }: EngineLoaded): Error {
+    if (!(error instanceof ListenError)) return error;
+    return new UsageError(this.#forwarder!.failureText(error.failure).join('\n'));
+  }
+
+  engineStarted(engine: EngineHandle): void {
+    this.#running.resolve(engine);
+    this.#forwarder!.start(engine);
+  }
+
+  /** With --splice-only only loopback matters, which changes of the host's network leave alone. */
+  following(engine: EngineHandle, { network, inside }: PastaTap): Following | undefined {
+    const { conf } = this.#start;
+    if (conf.spliceOnly) return undefined;
+    return following({ ...{ conf, start: network, engine, inside }, log: this.log });
+  }
+
+  async openApi(engine: EngineHandle, { network }: PastaTap): Promise<ApiSocket | undefined> {
+    const { conf, version } = this.#start;
+    if (conf.apiSocket === undefined) return undefined;
+    const { openApiOption } = await import('../api-server.ts');
+    const { addresses, interfaceName } = network;
+    return openApiOption(
+      conf.apiSocket,
+      {
+        ...{ engine, ports: this.#forwarder!.addedPorts(engine), addresses },
+        ...(!conf.spliceOnly && { interfaceName }),
+        ...{ program: 'bucatini pasta', version },
+      },
+      { onError: (error) => this.log('warning', error.message) },
+    );
+  }
+
+  async beforeSandbox(engine: EngineHandle): Promise<Sandbox> {
+    const { conf, target, runAs, statusFd } = this.#start;
     if (conf.statsSeconds !== undefined) {
       const { printStats } = await import('../stats.ts');
-      setInterval(() => printStats(running), conf.statsSeconds * 1000).unref();
+      setInterval(() => printStats(engine), conf.statsSeconds * 1000).unref();
     }
-    if (conf.apiSocket !== undefined) {
-      const { openApiOption } = await import('../api-server.ts');
-      const { addresses, interfaceName } = made.network;
-      api = await openApiOption(
-        conf.apiSocket,
-        {
-          ...{ engine: running, ports: forwarder.addedPorts(running), addresses },
-          ...(!conf.spliceOnly && { interfaceName }),
-          ...{ program: 'bucatini pasta', version: start.version },
-        },
-        { onError: (error) => log.log('warning', error.message) },
-      );
-    }
-    await command?.started;
-    log.log('debug', `start: ${steps.text()}`);
-
-    const watched =
-      path !== undefined && conf.netnsQuit
-        ? new NamespaceWatch({ path, ...(target.kind === 'pid' && { pid: target.pid }) }, running, () => {
-            log.log('info', Message.netnsGone(path));
-            end.resolve(0);
-          })
-        : undefined;
-    if (pidFd !== undefined) {
-      writePidFile(pidFd, conf.pidFile!);
-    }
-    const syslog =
-      start.statusFd === undefined ? undefined : (await import('../../sys/syslog.ts')).openSyslog();
-    const none = openSync('/dev/null', 'r+');
-    leaveHost({
-      eventRings: engine.eventRings,
-      log: (l, text) => log.log(l, text),
+    await this.#command?.started;
+    const watched = conf.netnsQuit ? this.#watchNamespace(engine) : undefined;
+    if (this.#pidFd !== undefined) writePidFile(this.#pidFd, conf.pidFile!);
+    if (statusFd !== undefined) this.#syslog = (await import('../../sys/syslog.ts')).openSyslog();
+    this.#none = openSync('/dev/null', 'r+');
+    return {
       watched,
       chrootFallback: conf.chrootFallback,
       changeUser: runAs === undefined ? undefined : () => becomeUser(runAs),
-    });
-    const wall = (): void =>
-      closeWall({
-        readable,
-        removable: [...(control?.directories ?? []), ...(api?.directories ?? [])],
-        signals: command?.signalled ?? [],
-        watchesProcess: target.kind === 'pid' && watched?.polls === true,
-        configuresNetwork,
-      });
-    if (start.statusFd !== undefined) {
-      log.leaveForBackground(syslog);
-      leaveCaller(start.statusFd, none, wall);
-    } else {
-      closeSync(none);
-      wall();
-      if (command !== undefined) log.leaveToCommand();
-    }
-    command?.go();
+      removable: this.#control?.directories ?? [],
+      signals: this.#command?.signalled ?? [],
+      watchesProcess: target.kind === 'pid' && watched?.polls === true,
+    };
+  }
 
-    const outcome = await Promise.race([
-      end.promise,
-      engine.failed,
-      ...(command === undefined ? [] : [command.ended]),
-    ]);
-    if (outcome instanceof Error) throw outcome;
-    log.log('debug', `ending with status ${outcome}`);
-    return outcome;
-  } catch (error) {
-    command?.kill();
-    throw error;
-  } finally {
-    watch.stop();
-    forwarder?.stop();
-    control?.close();
-    api?.close();
-    await endWithin(engine);
-    if (tapFd !== undefined) leftBehind?.leave(tapFd);
-    terminal.restore();
+  #watchNamespace(engine: EngineHandle): NamespaceWatch | undefined {
+    const { target } = this.#start;
+    const path = this.#path;
+    if (path === undefined) return undefined;
+    return new NamespaceWatch({ path, ...(target.kind === 'pid' && { pid: target.pid }) }, engine, () => {
+      this.log('info', Message.netnsGone(path));
+      this.#end.resolve(0);
+    });
+  }
+
+  enterSandbox(close: () => void): void {
+    const { statusFd, log } = this.#start;
+    if (statusFd !== undefined) {
+      log.leaveForBackground(this.#syslog);
+      leaveCaller(statusFd, this.#none, close);
+    } else {
+      closeSync(this.#none);
+      close();
+      if (this.#command !== undefined) log.leaveToCommand();
+    }
+  }
+
+  ready(): void {
+    this.#command?.go();
+  }
+
+  ends(): readonly Promise<number>[] {
+    return [this.#end.promise, ...(this.#command === undefined ? [] : [this.#command.ended])];
+  }
+
+  served(status: number): void {
+    this.log('debug', `ending with status ${status}`);
+  }
+
+  stop(failed: boolean): void {
+    if (failed) this.#command?.kill();
+    this.#forwarder?.stop();
+    this.#control?.close();
+  }
+
+  afterEngine(): void {
+    this.#terminal.restore();
   }
 }
 

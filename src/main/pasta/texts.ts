@@ -1,4 +1,4 @@
-// bundle: rare
+// bundle: texts
 /** Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them to files. */
 import {
   bashCompletionText,
@@ -110,10 +110,17 @@ export function bashCompletion(): string {
 }
 
 /** File name in dist/texts -> content; bin/pasta reads them. */
-export function generatedPastaTexts(version: string): ReadonlyMap<string, string> {
+export function generatedTexts(version: string): ReadonlyMap<string, string> {
   return new Map([
     ['pasta.help.sh', saidByShell(usageText())],
     ['pasta.version.sh', saidByShell(versionText(version))],
     ['pasta.options', launcherTable(OPTIONS)],
   ]);
 }
+
+/** Files of the repository that are made from here (`npm run docs`). */
+export const generatedDocs = (): ReadonlyMap<string, string> =>
+  new Map([
+    ['man/pasta.1', manPage()],
+    ['completions/pasta.bash', bashCompletion()],
+  ]);

@@ -2,8 +2,9 @@
 import { availableParallelism } from 'node:os';
 import { DEFAULT_POLICY, type EnginePlan } from '../../workers/engine-plan.ts';
 import { autoThreads } from '../../workers/plan.ts';
-import { parseImpairment } from '../engine-launch.ts';
-import { poolPlan } from '../options.ts';
+import { parseImpairment } from '../cli/impairment.ts';
+import { poolPlan } from '../cli/pool-plan.ts';
+import { launcherVariable } from '../launcher-env.ts';
 import type { SlirpTap } from './netns-setup.ts';
 import { gatewayMac, IPV6, networkAddresses } from './network.ts';
 import type { SlirpConf } from './options.ts';
@@ -30,7 +31,7 @@ export function slirpEnginePlan(
   hosts: readonly string[],
 ): EnginePlan {
   const { gateway, dns, dhcpBegin, guest } = networkAddresses(conf.network);
-  const impairment = parseImpairment(process.env.BUCATINI_TEST_IMPAIR);
+  const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
   return {
     threads: slirpThreads(),
     addresses: {

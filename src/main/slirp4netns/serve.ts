@@ -7,26 +7,24 @@
 import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
 import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
-import type { LinkInfo } from '../../sys/netlink-messages.ts';
+import type { RouteSocket } from '../../sys/netlink.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
+import type { EnginePlan } from '../../workers/engine-plan.ts';
 import { FRAME_PEER_GONE } from '../../workers/frame-peer.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import { portsBeside } from '../added-ports.ts';
+import { MAX_ADDED_PORTS, portsBeside } from '../added-ports.ts';
 import type { ApiOptions } from '../api.ts';
 import type { ApiSocket } from '../api-socket.ts';
-import { NamespaceWatch } from '../attach.ts';
-import { descriptorOfPath, fewDescriptors } from '../descriptors.ts';
-import { endWithin, loadEngine } from '../engine-launch.ts';
-import { HostWatch } from '../host-watch.ts';
+import { descriptorOfPath } from '../descriptors.ts';
+import type { Following } from '../host/follow.ts';
+import { NamespaceWatch } from '../host/namespace-watch.ts';
+import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
 import type { Log } from '../log.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
 import { holdOutputs, put } from '../output.ts';
-import { MAX_ADDED_PORTS } from '../publish.ts';
-import { RESOLV_CONF, readResolvConf } from '../resolv-conf.ts';
-import { ResolverZones, withIndexes } from '../resolver-zones.ts';
-import { followResolvConf } from '../resolvers.ts';
+import { readResolvConf } from '../resolv-conf.ts';
+import { withIndexes } from '../resolver-zones.ts';
 import { SOCKET_PATH_BYTES } from '../values.ts';
-import { closeWall, leaveHost } from '../wall.ts';
 import { resolvers, slirpEnginePlan, slirpThreads } from './engine-plan.ts';
 import { bannerLine, Message } from './messages.ts';
 import type { SlirpJob, SlirpTap } from './netns-setup.ts';
@@ -51,93 +49,106 @@ export async function serveSlirp(
   booted: BootedThread,
   version: () => string,
 ): Promise<number> {
-  const { target } = conf;
-  const end = Promise.withResolvers<number>();
-  const hostWatch = new HostWatch(); // before the main thread may move
-  const loading = loadEngine(booted);
   await holdOutputs();
-  const netns = slirpNetns();
-  netns.start({ conf });
-  let engine: EngineHandle | undefined;
-  let closeApi: (() => void) | undefined;
-  try {
-    const made = await netns.tap.catch(childFailed);
-    const module = await loading.module;
-    const nameservers = resolvers(readResolvConf()?.nameservers ?? []);
-    const links = (): readonly LinkInfo[] => hostWatch.host.links();
-    const given = nameservers.some((text) => text.includes('%'))
-      ? withIndexes(nameservers, links())
-      : nameservers;
-    const plan = slirpEnginePlan(conf, made, module.engineKeys(), MAX_ADDED_PORTS, given);
-    const starting = module.startEngine(plan, {
-      onLog: (_, text) => say(text),
-      booted: loading.booted,
-    });
-    starting.catch(() => {});
-    await netns.configured.catch(childFailed);
-    if (target.kind === 'netns') say(Message.sentTap(made.tap.fd, made.name));
-    say(Message.receivedTap(made.tap.fd));
-    const running = await starting;
-    engine = running;
-    const few = fewDescriptors();
-    if (few !== undefined) tell('warning', few);
-    writeAll(1, `${banner(conf).join('\n')}\n`);
-    const readable: number[] = [];
-    const zones = new ResolverZones(nameservers, given, links, (list) => running.setResolvers(list));
-    followResolvConf((list) => zones.use(resolvers(list)), RESOLV_CONF, readable);
-    followHost(hostWatch, zones, running);
+  return serve(new Slirp(conf, booted, version));
+}
 
-    let removable: readonly number[] = [];
-    if (conf.apiSocket !== undefined) {
-      const server = await listen(conf.apiSocket, {
-        ...{ engine: running, ports: portsBeside(running, []), addresses: plan.addresses },
-        ...{ interfaceName: made.name, program: 'bucatini slirp4netns', version: version() },
-      });
-      closeApi = () => server.close();
-      removable = server.directories;
-    }
-    if (conf.exitFd !== undefined) {
-      onHangUp(conf.exitFd, running, () => {
+class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
+  readonly log: Log = tell;
+  readonly booted: BootedThread;
+  readonly netns = slirpNetns();
+  readonly job: SlirpJob;
+  readonly #conf: SlirpConf;
+  readonly #version: () => string;
+  readonly #end = Promise.withResolvers<number>();
+  /** Of the host's resolv.conf. */
+  readonly #nameservers = resolvers(readResolvConf()?.nameservers ?? []);
+  #plan: EnginePlan | undefined;
+
+  constructor(conf: SlirpConf, booted: BootedThread, version: () => string) {
+    this.booted = booted;
+    this.job = { conf };
+    this.#conf = conf;
+    this.#version = version;
+  }
+
+  /** In its own words, and that it was in the namespace. */
+  setUpFailed(error: Error): Error {
+    return new Error(`${error.message}\n${Message.childFailed}`, { cause: error });
+  }
+
+  plan(made: SlirpTap, engine: EngineLoaded, host: RouteSocket): EnginePlan {
+    const given = this.#nameservers.some((text) => text.includes('%'))
+      ? withIndexes(this.#nameservers, host.links())
+      : this.#nameservers;
+    this.#plan = slirpEnginePlan(this.#conf, made, engine.engineKeys(), MAX_ADDED_PORTS, given);
+    return this.#plan;
+  }
+
+  configured(_notes: readonly string[], { tap, name }: SlirpTap): void {
+    if (this.#conf.target.kind === 'netns') say(Message.sentTap(tap.fd, name));
+    say(Message.receivedTap(tap.fd));
+  }
+
+  engineStarted(): void {
+    writeAll(1, `${banner(this.#conf).join('\n')}\n`);
+  }
+
+  /** As in the original, link-local destinations lie behind no interface of the host's, but resolvers with one of their own do. */
+  following(engine: EngineHandle): Following {
+    return {
+      nameservers: this.#nameservers,
+      resolvers: this.#plan!.addresses.resolvers,
+      followsFile: true,
+      resolversOf: resolvers,
+      boundInterfaces: [],
+      hostChanged: () => engine.hostChanged({}),
+    };
+  }
+
+  async openApi(engine: EngineHandle, { name }: SlirpTap): Promise<ApiSocket | undefined> {
+    if (this.#conf.apiSocket === undefined) return undefined;
+    return listen(this.#conf.apiSocket, {
+      ...{ engine, ports: portsBeside(engine, []), addresses: this.#plan!.addresses },
+      ...{ interfaceName: name, program: 'bucatini slirp4netns', version: this.#version() },
+    });
+  }
+
+  beforeSandbox(engine: EngineHandle): Sandbox {
+    const { target, exitFd } = this.#conf;
+    const end = (): void => this.#end.resolve(0);
+    if (exitFd !== undefined) {
+      onHangUp(exitFd, engine, () => {
         say(Message.exitFd);
-        end.resolve(0);
+        end();
       });
     }
-    const watched = target.kind === 'netns' ? new NetnsEnd(target, running, () => end.resolve(0)) : undefined;
-    leaveHost({ eventRings: running.eventRings, log: tell, watched, keepOpen: namedDescriptors(conf) });
-    closeWall({
-      ...{ readable, removable, signals: [] },
+    const watched = target.kind === 'netns' ? new NetnsEnd(target, engine, end) : undefined;
+    return {
+      watched,
+      keepOpen: namedDescriptors(this.#conf),
       listable: watched?.listable ?? [],
       watchesProcess: watched?.byProcess ?? false,
-    });
-    if (conf.readyFd !== undefined) tellReady(conf.readyFd);
-
-    const outcome = await Promise.race([end.promise, running.failed]);
-    if (outcome instanceof Error && !isGuestsEnd(target, outcome)) throw outcome;
-    say(Message.exiting);
-    return outcome instanceof Error ? 0 : outcome;
-  } finally {
-    closeApi?.();
-    hostWatch.stop();
-    await endWithin(engine);
+    };
   }
-}
 
-/** A machine that was switched off. */
-const isGuestsEnd = ({ kind }: SlirpTarget, { message }: Error): boolean =>
-  kind === 'bess' && message.includes(FRAME_PEER_GONE);
+  ready(): void {
+    if (this.#conf.readyFd !== undefined) tellReady(this.#conf.readyFd);
+  }
 
-/** As in the original, link-local destinations lie behind no interface of the host's, but resolvers with one of their own do. */
-function followHost(watch: HostWatch, resolvers: ResolverZones, engine: EngineHandle): void {
-  const onChange = (): void => {
-    resolvers.look(watch.host.links());
-    engine.hostChanged({});
-  };
-  watch.start(engine, onChange, tell);
-}
+  ends(): readonly Promise<number>[] {
+    return [this.#end.promise];
+  }
 
-/** What failed in the namespace is told in its own words, and that it was there. */
-function childFailed(error: Error): never {
-  throw new Error(`${error.message}\n${Message.childFailed}`, { cause: error });
+  /** A virtual machine that was switched off is an end like any other. */
+  engineFailed(error: Error): number {
+    if (this.#conf.target.kind === 'bess' && error.message.includes(FRAME_PEER_GONE)) return 0;
+    throw error;
+  }
+
+  served(): void {
+    say(Message.exiting);
+  }
 }
 
 function banner(conf: SlirpConf): string[] {

@@ -1,4 +1,4 @@
-// bundle: rare
+// bundle: texts
 /** Help, version, manual page and shell completion of `slirp4netns`, all from its option table. The build writes them to files. */
 import {
   bashCompletionText,
@@ -84,10 +84,17 @@ export function bashCompletion(): string {
 }
 
 /** File name in dist/texts -> content; bin/slirp4netns reads them. */
-export function generatedSlirpTexts(version: string): ReadonlyMap<string, string> {
+export function generatedTexts(version: string): ReadonlyMap<string, string> {
   return new Map([
     ['slirp4netns.help.sh', saidByShell(usageText())],
     ['slirp4netns.version.sh', saidByShell(versionText(version))],
     ['slirp4netns.options', launcherTable(OPTIONS)],
   ]);
 }
+
+/** Files of the repository that are made from here (`npm run docs`). */
+export const generatedDocs = (): ReadonlyMap<string, string> =>
+  new Map([
+    ['man/slirp4netns.1', manPage()],
+    ['completions/slirp4netns.bash', bashCompletion()],
+  ]);

@@ -8,28 +8,30 @@ import type { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, ListenerPlan } from '../engine-plan.ts';
 import type { Notices } from '../notices.ts';
 
+/** A datagram of a published port that came from the host's loopback; its receiver refills one object (borrowed). */
+export interface LoopbackDatagram {
+  listenerFd: number;
+  /** Of the listener that received it; forgetListener() is told before it is closed. */
+  listenerId: number;
+  listenerV6: boolean;
+  /** Peer at words[0..3], the address that it wrote to at words[4..7]. */
+  readonly words: Uint32Array;
+  peerPort: number;
+  /** The port inside. */
+  targetPort: number;
+  /** Its bytes, in up to two pieces: addresses and lengths; bytesB 0: one piece. */
+  addressA: number;
+  bytesA: number;
+  addressB: number;
+  bytesB: number;
+}
+
 /** The way past the TAP for what comes from the host's loopback (the splice stage). */
 export interface LoopbackPath {
   /** Lead an accepted connection to `port` inside; the descriptor is the path's from now on. @param words  peer at words[0..3] */
   takeStream(fd: number, words: Uint32Array, port: number): void;
-  /**
-   * Lead a datagram of a published port to `port` inside. Its bytes, in up to two pieces, stay where they are until
-   * flushDatagrams().
-   * @param listenerId  of the listener that received it; forgetListener() is told before it is closed
-   * @param words  peer at words[0..3], the address that it wrote to at words[4..7]
-   */
-  takeDatagram(
-    listenerFd: number,
-    listenerId: number,
-    listenerV6: boolean,
-    words: Uint32Array,
-    peerPort: number,
-    port: number,
-    addressA: number,
-    bytesA: number,
-    addressB: number,
-    bytesB: number,
-  ): void;
+  /** Lead a datagram of a published port to a port inside. Its bytes stay where they are until flushDatagrams(). */
+  takeDatagram(datagram: LoopbackDatagram): void;
   flushDatagrams(): void;
   forgetListener(listenerId: number): void;
   /** Listen on a port inside, for a listener from the guest. @returns 0 or -errno */

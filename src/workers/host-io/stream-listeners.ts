@@ -185,13 +185,13 @@ export class StreamListeners {
       return;
     }
     this.#configureAccepted(fd, index, listener);
-    const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, guest, 0, words, 4, ((target << 16) | peerPort) >>> 0, IPPROTO_TCP);
+    const ports = ((target << 16) | peerPort) >>> 0;
+    const hash = flowHash(ctx.plan.hashKey, guest, 0, words, 4, ports, IPPROTO_TCP);
     this.#await(fd);
     ctx.counters[Counter.sockOpened]!++;
     const out = ctx.shardLink(ctx.shardOfHash(hash));
-    const ports = ((peerPort << 16) | target) >>> 0;
-    acceptedWrite(out, fd, v4 ? 4 : 6, ports, hash, words, 4, guest, 0);
+    const peerAndTarget = ((peerPort << 16) | target) >>> 0;
+    acceptedWrite(out, fd, v4 ? 4 : 6, peerAndTarget, hash, words, 4, guest, 0);
   }
 
   /**

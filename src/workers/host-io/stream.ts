@@ -534,7 +534,7 @@ export class StreamSockets implements SocketModule {
       }
       if (rest > 0) return -Errno.EAGAIN;
       iovecWrite(this.#iov.u32, iovs * IOVEC_WORDS, address, want);
-      msghdrWrite(this.#msg.u32, 0, 0, 0, this.#iov.address, iovs + 1, 0, 0);
+      msghdrWrite(this.#msg.u32, 0, 0, 0, this.#iov.address, iovs + 1);
       n = recvmsg(fd, this.#msg.address, MSG_PEEK | MSG_DONTWAIT);
       if (n >= 0) {
         n -= skip;
@@ -716,7 +716,7 @@ export class StreamSockets implements SocketModule {
       if (iovs === 1) {
         r = send(fd, queues.firstAddress(gid), offered, MSG_NOSIGNAL | MSG_DONTWAIT);
       } else {
-        msghdrWrite(this.#msg.u32, 0, 0, 0, this.#iov.address, iovs, 0, 0);
+        msghdrWrite(this.#msg.u32, 0, 0, 0, this.#iov.address, iovs);
         r = sendmsg(fd, this.#msg.address, MSG_NOSIGNAL | MSG_DONTWAIT);
       }
       counters[Counter.sockSends]!++;

@@ -14,18 +14,19 @@
  *
  * Invariant: an endpoint that can be found has one flow or more; of two flows of an endpoint no two have the same peer.
  */
+import { addressCopy } from '../../proto/address.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import { NAME_BYTES, sockaddrWrite } from '../../sys/socket.ts';
-import { flowHash } from '../flow-hash.ts';
+import type { HashKey } from '../flow-hash.ts';
 import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
+import { type FlowTuple, flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
 
 export const NO_ENDPOINT = -1;
 /** No flow, or more than one: the socket is not connected. */
 const NOBODY = -1;
 
 export class UdpEndpoints {
-  readonly #k0: number;
-  readonly #k1: number;
+  readonly #hashKey: HashKey;
   readonly #endpoints: FlowTable;
   readonly #members: FlowTable;
   // By endpoint.
@@ -37,13 +38,14 @@ export class UdpEndpoints {
   readonly #endpointOf: Int32Array;
   readonly #nameBytes: Uint8Array;
   readonly #names: NativeBuffer;
-  /** An endpoint as an address of the key of its members: IPv4, which hashes faster. */
-  readonly #as = Uint32Array.of(0, 0, 0xffff, 0);
-  readonly #nowhere = Uint32Array.of(0, 0, 0xffff, 0);
+  /** What is looked up; of an endpoint the remote address stays 0.0.0.0. */
+  readonly #endpoint = newFlowTuple(0);
+  /** The endpoint stands as the guest's address, an IPv4 one: those hash faster. */
+  readonly #member = newFlowTuple(0);
 
   /** @param gids  most flows, and so most endpoints */
-  constructor(hashKey: readonly [number, number], gids: number) {
-    [this.#k0, this.#k1] = hashKey;
+  constructor(hashKey: HashKey, gids: number) {
+    this.#hashKey = hashKey;
     this.#endpoints = new FlowTable(gids);
     this.#members = new FlowTable(gids);
     this.#flowCount = new Uint32Array(gids);
@@ -61,16 +63,30 @@ export class UdpEndpoints {
    * @returns the endpoint or NO_ENDPOINT
    */
   find(words: Uint32Array, w: number, port: number, way: number): number {
-    const ports = (port << 16) >>> 0;
-    const hash = flowHash(this.#k0, this.#k1, words, w, this.#nowhere, 0, ports, way);
-    return this.#endpoints.find(hash, words, w, this.#nowhere, 0, ports, way);
+    return this.#endpoints.find(this.#endpointTuple(words, w, port, way));
+  }
+
+  #endpointTuple(words: Uint32Array, w: number, port: number, way: number): FlowTuple {
+    const tuple = this.#endpoint;
+    addressCopy(words, w, tuple.addr, 0);
+    tuple.ports = (port << 16) >>> 0;
+    tuple.proto = way;
+    flowTupleHash(this.#hashKey, tuple);
+    return tuple;
+  }
+
+  #memberTuple(endpoint: number, words: Uint32Array, w: number, port: number): FlowTuple {
+    const tuple = this.#member;
+    tuple.addr[3] = endpoint;
+    addressCopy(words, w, tuple.addr, 4);
+    tuple.ports = port;
+    flowTupleHash(this.#hashKey, tuple);
+    return tuple;
   }
 
   /** Make an endpoint that find() did not find, for a first flow to join. It always has room: there is a gid for each. */
   add(words: Uint32Array, w: number, port: number, way: number): number {
-    const ports = (port << 16) >>> 0;
-    const hash = flowHash(this.#k0, this.#k1, words, w, this.#nowhere, 0, ports, way);
-    const endpoint = this.#endpoints.insert(hash, words, w, this.#nowhere, 0, ports, way);
+    const endpoint = this.#endpoints.insert(this.#endpointTuple(words, w, port, way));
     this.#flowCount[endpoint] = 0;
     this.#only[endpoint] = NOBODY;
     return endpoint;
@@ -97,11 +113,9 @@ export class UdpEndpoints {
     scope: number,
     connects: boolean,
   ): boolean {
-    const as = this.#as;
-    as[3] = endpoint;
-    const hash = flowHash(this.#k0, this.#k1, as, 0, words, w, port, 0);
-    if (this.#members.find(hash, as, 0, words, w, port, 0) >= 0) return false;
-    const member = this.#members.insert(hash, as, 0, words, w, port, 0);
+    const tuple = this.#memberTuple(endpoint, words, w, port);
+    if (this.#members.find(tuple) >= 0) return false;
+    const member = this.#members.insert(tuple);
     this.#gidOf[member] = gid;
     this.#memberOf[gid] = member;
     this.#endpointOf[gid] = endpoint;
@@ -135,17 +149,7 @@ export class UdpEndpoints {
 
   /** @param words,w  host-side address of a peer @returns gid of the endpoint's flow with it, or -1 */
   flowOf(endpoint: number, words: Uint32Array, w: number, port: number): number {
-    const as = this.#as;
-    as[3] = endpoint;
-    const member = this.#members.find(
-      flowHash(this.#k0, this.#k1, as, 0, words, w, port, 0),
-      as,
-      0,
-      words,
-      w,
-      port,
-      0,
-    );
+    const member = this.#members.find(this.#memberTuple(endpoint, words, w, port));
     return member < 0 ? -1 : this.#gidOf[member]!;
   }
 

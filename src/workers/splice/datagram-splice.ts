@@ -35,6 +35,7 @@ import {
   MMSGHDR_LEN_WORD,
   MMSGHDR_WORDS,
   MSGHDR_FLAGS_WORD,
+  msghdrControlWrite,
   msghdrWrite,
   NAME_BYTES,
   peerAddress,
@@ -44,9 +45,10 @@ import {
   sockaddrWrite,
 } from '../../sys/socket.ts';
 import type { DescriptorShortage } from '../descriptor-shortage.ts';
-import { flowHash } from '../flow-hash.ts';
+import type { HashKey } from '../flow-hash.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
+import { flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 
 /** Datagrams by one call, and calls for one socket before others get their turn. */
@@ -63,7 +65,7 @@ const MAX_ERRORS = 8;
 export interface DatagramSpliceOptions {
   /** Most flows at a time. */
   readonly capacity: number;
-  readonly hashKey: readonly [number, number];
+  readonly hashKey: HashKey;
   /** Idle limits: before an answer was seen, and once both sides talk. */
   readonly timeoutMs: number;
   readonly streamTimeoutMs: number;
@@ -92,6 +94,8 @@ export interface DatagramOrigin {
 export class DatagramSplice implements FlowSource {
   readonly #o: DatagramSpliceOptions;
   #table: FlowTable | null = null;
+  /** The guest's place has the address that the peer wrote to, ports the listener's low half, proto its high half. */
+  readonly #tuple = newFlowTuple(0);
   // By flow. Descriptors are kept + 1: untouched memory means none.
   readonly #fd: Int32Array;
   readonly #listenerFd: Int32Array;
@@ -163,7 +167,7 @@ export class DatagramSplice implements FlowSource {
     iovecWrite(iov, 2 * i * IOVEC_WORDS, addressA, bytesA);
     iovecWrite(iov, (2 * i + 1) * IOVEC_WORDS, addressB, bytesB);
     const iovAddress = this.#sendIov.address + 2 * i * IOVEC_BYTES;
-    msghdrWrite(this.#sendHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iovAddress, bytesB > 0 ? 2 : 1, 0, 0);
+    msghdrWrite(this.#sendHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iovAddress, bytesB > 0 ? 2 : 1);
     this.#lastMs[flow] = now;
     if (this.#sent[flow]! < MANY) this.#sent[flow]!++;
     this.#bytes(origin.toGuest)[flow]! += bytesA + bytesB;
@@ -212,11 +216,15 @@ export class DatagramSplice implements FlowSource {
     this.#table ??= new FlowTable(this.#o.capacity);
     const table = this.#table;
     table.nowMs = now;
-    const [k0, k1] = this.#o.hashKey;
-    const ports = ((listenerId << 16) | peerPort) >>> 0;
-    const high = listenerId >>> 16;
-    const hash = flowHash(k0, k1, words, 4, words, 0, ports, high);
-    const known = table.find(hash, words, 4, words, 0, ports, high);
+    const tuple = this.#tuple;
+    for (let i = 0; i < 4; i++) {
+      tuple.addr[i] = words[4 + i]!;
+      tuple.addr[4 + i] = words[i]!;
+    }
+    tuple.ports = ((listenerId << 16) | peerPort) >>> 0;
+    tuple.proto = listenerId >>> 16;
+    flowTupleHash(this.#o.hashKey, tuple);
+    const known = table.find(tuple);
     if (known >= 0) return known;
     const fd = this.#open(origin);
     if (fd < 0) {
@@ -224,7 +232,7 @@ export class DatagramSplice implements FlowSource {
       this.#drop(StageDrop.noSocket, 1);
       return -1;
     }
-    const flow = table.insert(hash, words, 4, words, 0, ports, high);
+    const flow = table.insert(tuple);
     if (flow < 0 || this.#o.watch(fd, flow, (EPOLLIN | EPOLLET) >>> 0) < 0) {
       close(fd);
       if (flow >= 0) table.remove(flow);
@@ -275,7 +283,7 @@ export class DatagramSplice implements FlowSource {
       for (let i = 0; i < BATCH; i++) {
         iovecWrite(this.#recvIov.u32, i * IOVEC_WORDS, base + i * DATAGRAM_BYTES, DATAGRAM_BYTES);
         const iov = this.#recvIov.address + i * IOVEC_BYTES;
-        msghdrWrite(this.#recvHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iov, 1, 0, 0);
+        msghdrWrite(this.#recvHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iov, 1);
       }
       const n = recvmmsg(fd, this.#recvHeaders.address, BATCH, MSG_DONTWAIT);
       if (n < 0) {
@@ -323,9 +331,8 @@ export class DatagramSplice implements FlowSource {
         nameBytes,
         this.#sendIov.address + count * IOVEC_BYTES,
         1,
-        this.#control.address,
-        controlBytes,
       );
+      msghdrControlWrite(this.#sendHeaders.u32, count * MMSGHDR_WORDS, this.#control.address, controlBytes);
       count++;
     }
     this.#sendAll(this.#listenerFd[flow]!, count);

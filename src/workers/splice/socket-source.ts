@@ -8,6 +8,7 @@
  *          2 SERVED   bumped by the maker after each round; a taker that has to wait sleeps on it
  *          3 BELL     eventfd + 1 to ring after each round while the taker asks for it (WAITING), 0: none
  *          4 WAITING  the taker has something to do as soon as there are sockets
+ *          5 PLENTY   descriptors from this number on are not kept ready by the dozen
  *   then for each kind  WANT, HEAD, TAIL, ERRNO (why the last socket() failed, 0: it did not) and a ring of RING descriptors:
  *   HEAD and ERRNO are the maker's, WANT and TAIL the taker's
  */
@@ -29,6 +30,7 @@ const STOP = 1;
 const SERVED = 2;
 const BELL = 3;
 const WAITING = 4;
+const PLENTY = 5;
 const KINDS_AT = 8;
 
 /** Kinds of sockets. */
@@ -48,9 +50,19 @@ const KIND_WORDS = RING_AT + RING;
 const WORDS = KINDS_AT + KINDS * KIND_WORDS;
 /** How long the maker sleeps before it looks at STOP by itself. */
 const MAKER_WAIT_MS = 10_000;
+/** What a descriptor's word holds at most; where there is no limit. */
+const MOST_DESCRIPTORS = 0x7fff_ffff;
 
-/** The shared memory of a source, empty. */
-export const makeSocketSource = (): SharedArrayBuffer => new SharedArrayBuffer(WORDS * 4);
+/**
+ * The shared memory of a source, empty. Its maker may come to its first round behind the wall, where no file can be read: the limit of
+ * descriptors is found out here.
+ */
+export function makeSocketSource(): SharedArrayBuffer {
+  const source = new SharedArrayBuffer(WORDS * 4);
+  const plenty = Math.max(Math.floor(openFilesLimit() / 2) - 16, 1);
+  new Int32Array(source)[PLENTY] = Math.min(plenty, MOST_DESCRIPTORS);
+  return source;
+}
 
 const kindAt = (kind: number): number => KINDS_AT + kind * KIND_WORDS;
 
@@ -91,12 +103,8 @@ function closeRest(w: Int32Array): void {
   for (let kind = 0; kind < KINDS; kind++) for (let fd = pop(w, kind); fd >= 0; fd = pop(w, kind)) close(fd);
 }
 
-/** Descriptors from this number on are not kept ready by the dozen; of the maker. */
-let plenty = 0;
-
 /** @returns 0, or errno when a socket could not be made */
 function fill(w: Int32Array, kind: number): number {
-  plenty ||= Math.max(Math.floor(openFilesLimit() / 2) - 16, 1);
   const at = kindAt(kind);
   const type = (kind < SocketKind.udp4 ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC;
   const domain = (kind & 1) === 0 ? AF_INET : AF_INET6;
@@ -109,7 +117,7 @@ function fill(w: Int32Array, kind: number): number {
     head++;
     Atomics.store(w, at + HEAD, head); // release: the descriptor is in its place
     // Where descriptors are few, flows and everything else come first: one is ready, no more.
-    if (fd >= plenty) break;
+    if (fd >= w[PLENTY]!) break; // written before the maker was there
   }
   return 0;
 }

@@ -51,6 +51,7 @@ import {
   MMSGHDR_WORDS,
   MSGHDR_CONTROLLEN_WORD,
   MSGHDR_FLAGS_WORD,
+  msghdrControlWrite,
   msghdrWrite,
   NAME_BYTES,
   recvmmsg,
@@ -64,7 +65,7 @@ import { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, ListenerPlan, SplicePlan } from '../engine-plan.ts';
 import type { FlowSource } from '../flow-report.ts';
 import { openListener } from '../host-io/bind-address.ts';
-import type { LoopbackPath } from '../host-io/context.ts';
+import type { LoopbackDatagram, LoopbackPath } from '../host-io/context.ts';
 import { targetPort } from '../host-io/listener-table.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { Notice, type Notices } from '../notices.ts';
@@ -182,25 +183,15 @@ export class Splice implements Stage, LoopbackPath {
     this.#streams.take(fd, true, this.#words, 4, port);
   }
 
-  takeDatagram(
-    listenerFd: number,
-    listenerId: number,
-    listenerV6: boolean,
-    words: Uint32Array,
-    peerPort: number,
-    port: number,
-    addressA: number,
-    bytesA: number,
-    addressB: number,
-    bytesB: number,
-  ): void {
+  takeDatagram(d: LoopbackDatagram): void {
     const origin = this.#origin;
-    origin.listenerFd = listenerFd;
-    origin.listenerId = listenerId;
-    origin.listenerV6 = listenerV6;
+    const { words } = d;
+    origin.listenerFd = d.listenerFd;
+    origin.listenerId = d.listenerId;
+    origin.listenerV6 = d.listenerV6;
     origin.toGuest = true;
-    origin.peerPort = peerPort;
-    origin.targetPort = port;
+    origin.peerPort = d.peerPort;
+    origin.targetPort = d.targetPort;
     for (let i = 0; i < 8; i++) origin.words[i] = words[i]!;
     if (this.#o.splice.hostLoToNsLo && isLoopback(words, 4)) {
       for (let i = 0; i < 4; i++) origin.words[8 + i] = words[4 + i]!;
@@ -208,7 +199,7 @@ export class Splice implements Stage, LoopbackPath {
       this.#guestAddress(familyOf(words, 0));
       for (let i = 0; i < 4; i++) origin.words[8 + i] = this.#words[4 + i]!;
     }
-    this.#datagrams.take(origin, performance.now(), addressA, bytesA, addressB, bytesB);
+    this.#datagrams.take(origin, performance.now(), d.addressA, d.bytesA, d.addressB, d.bytesB);
   }
 
   flushDatagrams(): void {
@@ -393,6 +384,10 @@ class Inbox {
         SOCKADDR_BYTES,
         this.#iov.address + i * IOVEC_BYTES,
         1,
+      );
+      msghdrControlWrite(
+        this.#headers.u32,
+        i * MMSGHDR_WORDS,
         this.#control.address + i * CONTROL_BYTES,
         CONTROL_BYTES,
       );

@@ -16,7 +16,6 @@ import {
   arpTargetIp,
 } from '../../proto/arp.ts';
 import { EtherType } from '../../proto/ethernet.ts';
-import { VnetGso } from '../../proto/vnethdr.ts';
 import type { ShardContext } from './context.ts';
 
 const target = new Uint32Array(4);
@@ -41,7 +40,8 @@ export function handleArp(ctx: ShardContext, at: number, bytes: number): void {
   const top = targetIp >>> 24;
   if (top === 0 || top === 127 || top >= 224) return;
   arpReplyWrite(ctx.u8, guest.scratchAt, guest.mac, targetIp, guest.guestMac, senderIp);
-  guest.send(guest.scratchAt, ARP_BYTES, EtherType.arp, -1, 0, VnetGso.none, 0, 0, 0, 0);
+  guest.frame.beginPacket(EtherType.arp, guest.scratchAt, ARP_BYTES);
+  guest.send(guest.frame);
 }
 
 function isOurs(ctx: ShardContext, ip: number): boolean {

@@ -28,7 +28,7 @@ import { UDP_BYTES, udpChecksumAt, udpLength, udpWrite } from '../../proto/udp.t
 import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import type { Packet } from './packet.ts';
-import { DEFAULT_TTL, datagramToGuest } from './to-guest.ts';
+import { datagramToGuest } from './to-guest.ts';
 
 const LEASE_FOREVER_S = 0xffffffff;
 const BROADCAST = 0xffffffff;
@@ -71,21 +71,12 @@ export function handleDhcp(ctx: ShardContext, p: Packet): void {
   const ciaddr = dhcpCiaddr(ctx.u8, requestAt);
   const broadcast = dhcpWantsBroadcast(ctx.u8, requestAt) || reply.messageType === DhcpMessage.nak;
   dst[3] = broadcast ? BROADCAST : ciaddr !== 0 ? ciaddr : reply.yiaddr;
-  const sent = datagramToGuest(
-    ctx,
-    4,
-    IpProtocol.udp,
-    src,
-    0,
-    dst,
-    0,
-    DEFAULT_TTL,
-    bodyAt,
-    UDP_BYTES + bytes,
-    0,
-    0,
-    udpChecksumAt,
-  );
+  const f = ctx.guest.frame;
+  f.begin(4, IpProtocol.udp);
+  f.addresses(src, 0, dst, 0);
+  f.body(bodyAt, UDP_BYTES + bytes, 0, 0);
+  f.checksumField = udpChecksumAt;
+  const sent = datagramToGuest(ctx, f);
   if (sent === StageDrop.tooLong) ctx.drop(sent);
 }
 

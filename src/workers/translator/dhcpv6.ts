@@ -36,7 +36,7 @@ import { UDP_BYTES, udpChecksumAt, udpLength, udpWrite } from '../../proto/udp.t
 import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import type { Packet } from './packet.ts';
-import { DEFAULT_TTL, datagramToGuest } from './to-guest.ts';
+import { datagramToGuest } from './to-guest.ts';
 
 const V6_AT = familyAt(6);
 /** More than any client has; the reply has room for no more. */
@@ -74,21 +74,12 @@ export function handleDhcpv6(ctx: ShardContext, p: Packet): void {
   const bodyAt = ctx.guest.scratchAt + IPV6_BYTES;
   const bytes = dhcpv6ReplyWrite(u8, bodyAt + UDP_BYTES, requestAt, requestBytes, reply);
   udpWrite(u8, bodyAt, DHCPV6_SERVER_PORT, DHCPV6_CLIENT_PORT, UDP_BYTES + bytes);
-  const sent = datagramToGuest(
-    ctx,
-    6,
-    IpProtocol.udp,
-    addressing.linkLocal,
-    0,
-    p.addr,
-    0,
-    DEFAULT_TTL,
-    bodyAt,
-    UDP_BYTES + bytes,
-    0,
-    0,
-    udpChecksumAt,
-  );
+  const f = ctx.guest.frame;
+  f.begin(6, IpProtocol.udp);
+  f.addresses(addressing.linkLocal, 0, p.addr, 0);
+  f.body(bodyAt, UDP_BYTES + bytes, 0, 0);
+  f.checksumField = udpChecksumAt;
+  const sent = datagramToGuest(ctx, f);
   if (sent === StageDrop.tooLong) ctx.drop(sent);
 }
 

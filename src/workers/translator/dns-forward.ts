@@ -13,7 +13,7 @@
  * Outstanding queries are bounded: when there is no room the one that has waited longest is answered SERVFAIL. A query repeated by an impatient guest is asked again through the sockets that are open.
  */
 
-import { addressEqual, addressParse, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
+import { addressCopy, addressEqual, addressParse, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
 import {
   DNS_HEADER_BYTES,
   DNS_PORT,
@@ -32,6 +32,7 @@ import { Counter } from '../../ring/counters.ts';
 import { LARGE_SLOT_BYTES, NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import type { AddressPlan } from '../engine-plan.ts';
+import { newFlowTuple } from '../flow-tuple.ts';
 import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { closeWrite, openOwnUdpWrite, sendBorrowedWrite } from '../link/to-host.ts';
@@ -40,7 +41,7 @@ import { slotShares } from '../plan.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { refusalToGuest } from './icmp-errors.ts';
 import { type Packet, packetFree } from './packet.ts';
-import { DEFAULT_TTL, datagramToGuest, ipHeaderBytes } from './to-guest.ts';
+import { datagramToGuest, ipHeaderBytes } from './to-guest.ts';
 
 /** A query is copied to a place of so many bytes in a slot of the shard's own, which it keeps until its sockets are closed. */
 const PLACE_BYTES = 512;
@@ -185,6 +186,7 @@ export class DnsForward {
   readonly #family: Uint8Array;
   /** Guest 0..3 and the address that it asked 4..7. */
   readonly #addr: Uint32Array;
+  readonly #tuple = newFlowTuple(IpProtocol.udp);
   readonly #guestPort: Uint16Array;
   readonly #id: Uint16Array;
   readonly #slot: Uint32Array;
@@ -378,22 +380,12 @@ export class DnsForward {
     const bodyAt = ctx.guest.scratchAt + ipHeaderBytes(6);
     const bytes = dnsErrorWrite(ctx.u8, bodyAt + UDP_BYTES, at, queryBytes, DnsRcode.servFail);
     udpWrite(ctx.u8, bodyAt, DNS_PORT, guestPort, UDP_BYTES + bytes);
-    const all = UDP_BYTES + bytes;
-    datagramToGuest(
-      ctx,
-      p.family,
-      IpProtocol.udp,
-      p.addr,
-      4,
-      p.addr,
-      0,
-      DEFAULT_TTL,
-      bodyAt,
-      all,
-      0,
-      0,
-      udpChecksumAt,
-    );
+    const f = ctx.guest.frame;
+    f.begin(p.family, IpProtocol.udp);
+    f.addresses(p.addr, 4, p.addr, 0);
+    f.body(bodyAt, UDP_BYTES + bytes, 0, 0);
+    f.checksumField = udpChecksumAt;
+    datagramToGuest(ctx, f);
     packetFree(ctx, p);
   }
 
@@ -409,9 +401,12 @@ export class DnsForward {
     const place = this.#attempts.indexOf(NO_ATTEMPT, q * MAX_ATTEMPTS);
     if (index < 0 || place < 0 || place >= (q + 1) * MAX_ATTEMPTS) return false;
     // Only the id is wanted: the key is taken out at once, so that nothing from the guest can find it.
-    const ports = ((this.#guestPort[q]! << 16) | DNS_PORT) >>> 0;
+    const tuple = this.#tuple;
+    addressCopy(this.#addr, q * 8, tuple.addr, 0);
+    addressCopy(resolvers.words, index * 4, tuple.addr, 4);
+    tuple.ports = ((this.#guestPort[q]! << 16) | DNS_PORT) >>> 0;
     if (ctx.flows.freeCount <= ctx.flows.maxFlows >>> 4) ctx.flows.giveWay();
-    const flow = ctx.flows.insert(0, this.#addr, q * 8, resolvers.words, index * 4, ports, IpProtocol.udp);
+    const flow = ctx.flows.insert(tuple);
     if (flow < 0) {
       ctx.counters[Counter.flowTableFull]!++;
       return false;
@@ -527,22 +522,12 @@ export class DnsForward {
   }
 
   #answer(q: number, bodyAt: number, bodyBytes: number, moreAt: number, moreBytes: number): void {
-    const family = this.#family[q] as 4 | 6;
-    datagramToGuest(
-      this.#ctx,
-      family,
-      IpProtocol.udp,
-      this.#addr,
-      q * 8 + 4,
-      this.#addr,
-      q * 8,
-      DEFAULT_TTL,
-      bodyAt,
-      bodyBytes,
-      moreAt,
-      moreBytes,
-      udpChecksumAt,
-    );
+    const f = this.#ctx.guest.frame;
+    f.begin(this.#family[q] as 4 | 6, IpProtocol.udp);
+    f.addresses(this.#addr, q * 8 + 4, this.#addr, q * 8);
+    f.body(bodyAt, bodyBytes, moreAt, moreBytes);
+    f.checksumField = udpChecksumAt;
+    datagramToGuest(this.#ctx, f);
   }
 
   /** Nobody answered: say so, rather than let the guest wait for its own time-out. */

@@ -2,9 +2,9 @@
  * The way to the guest: puts vnet and Ethernet headers in front of an IP packet and writes the frame to the TAP.
  *
  *   ... | vnet 12 | eth 14 | IP header | transport | payload ...
- *                            ^ ipAt: the caller built everything from here on
+ *                            ^ EgressFrame.at: the caller built everything from here on
  *
- * The bytes in front of `ipAt` (LINK_HEADROOM of them) belong to this module. The write is synchronous and the kernel copies, so
+ * The bytes in front of it (VNET_BYTES + ETH_BYTES of them) belong to this module. The write is synchronous and the kernel copies, so
  * a frame's memory is free again when send() returns. Frames for the guest that carry no received payload (ACKs, ARP, ICMP
  * errors) are built in `scratch`.
  *
@@ -25,9 +25,9 @@ import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 import type { ImpairmentPlan } from '../engine-plan.ts';
 import { Impairment } from '../impairment.ts';
 import type { PcapWriter } from '../pcap.ts';
+import { EgressFrame } from './egress-frame.ts';
 import { FrameRoom } from './frame-room.ts';
 
-const LINK_HEADROOM = VNET_BYTES + ETH_BYTES;
 /** IEEE 802.3 section 3.2.7, without the frame check sequence: what Linux calls ETH_ZLEN. */
 const ETH_MIN_FRAME_BYTES = 60;
 /** Pieces that one frame may have besides its first: two slots for each of 64 datagrams. */
@@ -65,6 +65,8 @@ export class GuestLink {
   uso: boolean;
   /** TCP frames beyond 64 KiB are taken; false for good once one was refused. */
   bigTcp: boolean;
+  /** The frame to fill for send(), one after the other. */
+  readonly frame = new EgressFrame();
   readonly #fd: number;
   readonly #pool: FramePool;
   readonly #u8: Uint8Array;
@@ -74,8 +76,8 @@ export class GuestLink {
   readonly #iov = new NativeBuffer((1 + MAX_PIECES) * IOVEC_BYTES);
   readonly #room: FrameRoom | null;
   readonly #zeros = new NativeBuffer(ETH_MIN_FRAME_BYTES);
+  /** Pieces behind the first one that #iov holds, from its second entry on. */
   #pieces = 0;
-  #pieceBytes = 0;
 
   constructor(o: GuestLinkOptions) {
     this.#fd = o.tapFd;
@@ -96,135 +98,35 @@ export class GuestLink {
   }
 
   /**
-   * Send one IP packet to the guest.
-   * @param ipAt     offset of its first byte; LINK_HEADROOM bytes before it are overwritten
-   * @param bytes    contiguous bytes from ipAt on
-   * @param etherType  EtherType.ipv4 | ipv6 | arp
-   * @param csumAt   offset from ipAt where the transport checksum starts to cover, -1: nothing to finish
-   * @param csumField  offset of the checksum field from there (TCP 16, UDP 6)
-   * @param gsoType  VnetGso.none, or the type with gsoSize payload bytes a segment; needs hasVnet
-   * @param hdrLen   link to transport header bytes from ipAt on (GSO only)
-   * @param moreAt   second piece's offset in u8, with moreBytes > 0
-   * @returns 0, or -errno: the frame is lost as on a wire
+   * Send one frame to the guest: with GSO it is one that the guest's kernel cuts, `uso` must hold for GSO_UDP_L4 and `bigTcp` for a TCP
+   * packet beyond 64 KiB.
+   * @param f  complete from the IP (or ARP) header on; VNET_BYTES + ETH_BYTES before it are overwritten
+   * @returns 0, or -errno: the frame is lost as on a wire. After -EINVAL for a frame of several pieces nothing was sent, and the link
+   *   takes no more of their kind: `uso` or `bigTcp` is false now
    */
-  send(
-    ipAt: number,
-    bytes: number,
-    etherType: number,
-    csumAt: number,
-    csumField: number,
-    gsoType: number,
-    gsoSize: number,
-    hdrLen: number,
-    moreAt: number,
-    moreBytes: number,
-  ): number {
-    const ethAt = ipAt - ETH_BYTES;
-    etherWrite(this.#u8, ethAt, this.guestMac, this.mac, etherType);
+  send(f: EgressFrame): number {
+    const { bytes, moreBytes } = f;
+    if (this.#pieces === 0 && moreBytes > 0) this.addPiece(f.moreAt, moreBytes);
+    const pieces = this.#pieces;
+    this.#pieces = 0;
+    const ethAt = f.at - ETH_BYTES;
+    etherWrite(this.#u8, ethAt, this.guestMac, this.mac, f.etherType);
     let at = ethAt;
-    let frameBytes = ETH_BYTES + bytes;
+    let frontBytes = ETH_BYTES + bytes;
     if (this.hasVnet) {
       at -= VNET_BYTES;
-      frameBytes += VNET_BYTES;
-      if (csumAt >= 0) {
-        vnetWrite(
-          this.#u8,
-          at,
-          VnetFlag.needsCsum,
-          gsoType,
-          gsoType === VnetGso.none ? 0 : ETH_BYTES + hdrLen,
-          gsoSize,
-          ETH_BYTES + csumAt,
-          csumField,
-        );
-      } else vnetWrite(this.#u8, at, 0, VnetGso.none, 0, 0, 0, 0);
-    } else if (csumAt >= 0) this.#finishChecksum(ipAt, bytes, csumAt, csumField, moreAt, moreBytes);
-    this.#pcap?.frame(ethAt, ETH_BYTES + bytes, moreAt, moreBytes);
-    if (this.#impairment?.loses()) {
-      this.#counters[Counter.lostToGuest]!++;
-      return 0;
-    }
-    let r: number;
-    if (this.#room !== null) r = this.#sendBySocket(this.#room, at, frameBytes, moreAt, moreBytes);
-    else if (moreBytes === 0) r = write(this.#fd, this.#pool.baseAddress + at, frameBytes);
-    else {
-      iovecWrite(this.#iov.u32, 0, this.#pool.baseAddress + at, frameBytes);
-      iovecWrite(this.#iov.u32, IOVEC_WORDS, this.#pool.baseAddress + moreAt, moreBytes);
-      r = writev(this.#fd, this.#iov.address, 2);
-    }
-    this.#counters[Counter.tapWrites]!++;
-    if (r < 0) {
-      this.#counters[Counter.tapWriteErrors]!++;
-      return r;
-    }
-    this.#counters[Counter.framesToGuest]!++;
-    this.#counters[Counter.bytesToGuest]! += bytes + moreBytes;
-    return 0;
-  }
-
-  /** Without a virtio header. Filled up to the least that Ethernet knows: emulated cards drop what is shorter. */
-  #sendBySocket(room: FrameRoom, at: number, bytes: number, moreAt: number, moreBytes: number): number {
-    const iov = this.#iov.u32;
-    const padBytes = Math.max(0, ETH_MIN_FRAME_BYTES - bytes - moreBytes);
-    iovecWrite(iov, 0, this.#pool.baseAddress + at, bytes);
-    iovecWrite(iov, IOVEC_WORDS, this.#pool.baseAddress + moreAt, moreBytes);
-    iovecWrite(iov, 2 * IOVEC_WORDS, this.#zeros.address, padBytes);
-    const r = writev(this.#fd, this.#iov.address, 3);
-    return r === -Errno.EAGAIN && room.wait() ? writev(this.#fd, this.#iov.address, 3) : r;
-  }
-
-  /** Add a piece to the frame that the next sendPieces() sends; MAX_PIECES at the most. */
-  addPiece(at: number, bytes: number): void {
-    iovecWrite(this.#iov.u32, ++this.#pieces * IOVEC_WORDS, this.#pool.baseAddress + at, bytes);
-    this.#pieceBytes += bytes;
-  }
-
-  /**
-   * Send one GSO frame of several pieces: headers and the first payload from ipAt on, the rest in the pieces added before. Parameters as for
-   * send(); `uso` must hold for GSO_UDP_L4, `bigTcp` for a TCP packet beyond 64 KiB.
-   * @returns 0; -EINVAL: the kernel takes no such frame, `uso` or `bigTcp` is false now and nothing was sent; another -errno: lost
-   */
-  sendPieces(
-    ipAt: number,
-    bytes: number,
-    etherType: number,
-    csumAt: number,
-    csumField: number,
-    gsoType: number,
-    gsoSize: number,
-    hdrLen: number,
-  ): number {
-    const u8 = this.#u8;
-    const pieces = this.#pieces;
-    const moreBytes = this.#pieceBytes;
-    this.#pieces = 0;
-    this.#pieceBytes = 0;
-    const ethAt = ipAt - ETH_BYTES;
-    const at = ethAt - VNET_BYTES;
-    etherWrite(u8, ethAt, this.guestMac, this.mac, etherType);
-    vnetWrite(
-      u8,
-      at,
-      VnetFlag.needsCsum,
-      gsoType,
-      ETH_BYTES + hdrLen,
-      gsoSize,
-      ETH_BYTES + csumAt,
-      csumField,
-    );
+      frontBytes += VNET_BYTES;
+      this.#vnetWrite(at, f);
+    } else if (f.checksumField >= 0) this.#finishChecksum(f);
     this.#pcap?.framePieces(ethAt, ETH_BYTES + bytes, this.#iov.u32, IOVEC_WORDS, pieces, moreBytes);
     if (this.#impairment?.loses()) {
       this.#counters[Counter.lostToGuest]!++;
       return 0;
     }
-    iovecWrite(this.#iov.u32, 0, this.#pool.baseAddress + at, LINK_HEADROOM + bytes);
-    const r = writev(this.#fd, this.#iov.address, 1 + pieces);
+    const r = this.#write(at, frontBytes, pieces, moreBytes);
     this.#counters[Counter.tapWrites]!++;
     if (r < 0) {
-      if (r === -Errno.EINVAL) {
-        if (gsoType === VnetGso.udpL4) this.uso = false;
-        else this.bigTcp = false;
-      }
+      if (r === -Errno.EINVAL) this.#onRefused(f, pieces);
       this.#counters[Counter.tapWriteErrors]!++;
       return r;
     }
@@ -233,17 +135,49 @@ export class GuestLink {
     return 0;
   }
 
-  #finishChecksum(
-    ipAt: number,
-    bytes: number,
-    csumAt: number,
-    csumField: number,
-    moreAt: number,
-    moreBytes: number,
-  ): void {
+  /** Add a piece to the frame that the next send() sends, whose moreBytes counts it; MAX_PIECES at the most. */
+  addPiece(at: number, bytes: number): void {
+    iovecWrite(this.#iov.u32, ++this.#pieces * IOVEC_WORDS, this.#pool.baseAddress + at, bytes);
+  }
+
+  #vnetWrite(at: number, f: EgressFrame): void {
+    if (f.checksumField < 0) {
+      vnetWrite(this.#u8, at, 0, VnetGso.none, 0, 0, 0, 0);
+      return;
+    }
+    const csumStart = ETH_BYTES + f.transportAt - f.at;
+    const hdrLen = f.gsoType === VnetGso.none ? 0 : csumStart + f.headerBytes;
+    vnetWrite(this.#u8, at, VnetFlag.needsCsum, f.gsoType, hdrLen, f.gsoSize, csumStart, f.checksumField);
+  }
+
+  /** @returns bytes written or -errno */
+  #write(at: number, frontBytes: number, pieces: number, moreBytes: number): number {
+    const address = this.#pool.baseAddress + at;
+    if (this.#room === null && pieces === 0) return write(this.#fd, address, frontBytes);
+    iovecWrite(this.#iov.u32, 0, address, frontBytes);
+    if (this.#room === null) return writev(this.#fd, this.#iov.address, 1 + pieces);
+    return this.#writeToSocket(this.#room, pieces, frontBytes + moreBytes);
+  }
+
+  /** Without a virtio header. Filled up to the least that Ethernet knows: emulated cards drop what is shorter. */
+  #writeToSocket(room: FrameRoom, pieces: number, frameBytes: number): number {
+    const padBytes = Math.max(0, ETH_MIN_FRAME_BYTES - frameBytes);
+    iovecWrite(this.#iov.u32, (1 + pieces) * IOVEC_WORDS, this.#zeros.address, padBytes);
+    const r = writev(this.#fd, this.#iov.address, 2 + pieces);
+    return r === -Errno.EAGAIN && room.wait() ? writev(this.#fd, this.#iov.address, 2 + pieces) : r;
+  }
+
+  /** The kernel takes no such frame: a GSO_UDP_L4 one, or one of several pieces, which only a TCP packet beyond 64 KiB is besides. */
+  #onRefused(f: EgressFrame, pieces: number): void {
+    if (f.gsoType === VnetGso.udpL4) this.uso = false;
+    else if (f.gsoType !== VnetGso.none && pieces > 0) this.bigTcp = false;
+  }
+
+  #finishChecksum(f: EgressFrame): void {
     const u8 = this.#u8;
-    const sum = onesSumPieces(u8, ipAt + csumAt, bytes - csumAt, moreAt, moreBytes, 0);
-    const csum = csumField === udpChecksumAt ? udpFinishSum(sum) : finishSum(sum);
-    writeU16(u8, ipAt + csumAt + csumField, csum);
+    const at = f.transportAt;
+    const sum = onesSumPieces(u8, at, f.bytes - (at - f.at), f.moreAt, f.moreBytes, 0);
+    const csum = f.checksumField === udpChecksumAt ? udpFinishSum(sum) : finishSum(sum);
+    writeU16(u8, at + f.checksumField, csum);
   }
 }

@@ -28,7 +28,6 @@ import {
 import { Icmp6Type } from '../../proto/icmpv6.ts';
 import { IPV4_CHECKSUM, IPV4_SRC, IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_SRC } from '../../proto/ipv6.ts';
-import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
@@ -40,8 +39,6 @@ import { closeWrite, openPingWrite, sendDatagramWrite } from '../link/to-host.ts
 import {
   datagramTtl,
   icmpErrorErrno,
-  icmpErrorInfo,
-  icmpErrorOffenderAt,
   icmpErrorSequence,
   icmpErrorTypeCode,
   openFailedErrno,
@@ -51,10 +48,16 @@ import { Notice } from '../notices.ts';
 import { Origin } from '../shard-flows.ts';
 import { Destination } from './addressing.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
-import { icmpFlowErrorToGuest, icmpForErrno, isCarriedError, quotedAt, quotedBytes } from './icmp-errors.ts';
+import { DEFAULT_TTL } from './egress-frame.ts';
+import {
+  icmpCarriedErrorToGuest,
+  icmpFlowErrorToGuest,
+  icmpForErrno,
+  isCarriedError,
+} from './icmp-errors.ts';
 import { type Packet, packetChecksumOk, packetFree, packetMoreBytes } from './packet.ts';
 import { SendOptions } from './send-options.ts';
-import { DEFAULT_TTL, datagramToGuest, ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
+import { datagramToGuest, ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 
 /** The checksum's place in both ICMPs. */
 const ICMP_CHECKSUM = 2;
@@ -124,6 +127,7 @@ export class PingTranslator {
     const headerBytes = p.transportAt - p.ipAt;
     const moreBytes = packetMoreBytes(p);
     const moreAt = moreBytes > 0 ? pool.slotAt(p.slotB) : 0;
+    const f = guest.frame;
     if (
       headerBytes !== ipHeaderBytes(p.family) ||
       headerBytes + p.transportBytes > this.#ctx.addressing.mtu
@@ -131,23 +135,11 @@ export class PingTranslator {
       // Options and extension headers were the request's: sent back unread they would say what is not so (RFC 1122 section
       // 3.2.2.6). What came in fragments goes back in fragments. A checksum left open can only be finished by hardware for one
       // frame, and is then the guest's mistake.
-      const sent = p.needsCsum
-        ? StageDrop.tooLong
-        : datagramToGuest(
-            this.#ctx,
-            p.family,
-            p.proto,
-            p.addr,
-            4,
-            p.addr,
-            0,
-            DEFAULT_TTL,
-            p.transportAt,
-            p.transportBytesInA,
-            moreAt,
-            moreBytes,
-            -1,
-          );
+      if (p.needsCsum) return this.#ctx.drop(StageDrop.tooLong);
+      f.begin(p.family, p.proto);
+      f.addresses(p.addr, 4, p.addr, 0);
+      f.body(p.transportAt, p.transportBytesInA, moreAt, moreBytes);
+      const sent = datagramToGuest(this.#ctx, f);
       if (sent === StageDrop.tooLong) this.#ctx.drop(sent);
       return;
     }
@@ -163,26 +155,23 @@ export class PingTranslator {
       writeU16(u8, p.ipAt + IPV4_CHECKSUM, 0);
       writeU16(u8, p.ipAt + IPV4_CHECKSUM, finishSum(onesSum(u8, p.ipAt, headerBytes, 0)));
     } else u8[p.ipAt + 7] = DEFAULT_TTL;
-    guest.send(
-      p.ipAt,
-      headerBytes + p.transportBytesInA,
-      p.family === 4 ? EtherType.ipv4 : EtherType.ipv6,
-      p.needsCsum ? headerBytes : -1,
-      p.needsCsum ? ICMP_CHECKSUM : 0,
-      VnetGso.none,
-      0,
-      0,
-      moreAt,
-      moreBytes,
-    );
+    const type = p.family === 4 ? EtherType.ipv4 : EtherType.ipv6;
+    f.beginPacket(type, p.ipAt, headerBytes + p.transportBytesInA);
+    f.moreAt = moreAt;
+    f.moreBytes = moreBytes;
+    if (p.needsCsum) {
+      f.transportAt = p.transportAt;
+      f.checksumField = ICMP_CHECKSUM;
+    }
+    guest.send(f);
   }
 
   #toHost(p: Packet, destination: number): number {
     const ctx = this.#ctx;
-    const ports = (icmpEchoId(ctx.u8, p.transportAt) << 16) >>> 0;
-    let flow: number = ctx.flows.find(p.hash, p.addr, 0, p.addr, 4, ports, p.proto);
+    p.ports = (icmpEchoId(ctx.u8, p.transportAt) << 16) >>> 0;
+    let flow: number = ctx.flows.find(p);
     if (flow < 0) {
-      flow = ctx.flows.admit(Origin.guestDatagram, p.hash, p.addr, 0, p.addr, 4, ports, p.proto);
+      flow = ctx.flows.admit(Origin.guestDatagram, p);
       if (flow < 0) return StageDrop.flowTableFull;
       this.#open(flow, p, destination);
     }
@@ -259,21 +248,13 @@ export class PingTranslator {
     ctx.counters[Counter.datagramsToGuest]!++;
     const addr = ctx.flows.addr;
     const guestAt = flow * ADDR_WORDS;
-    const sent = datagramToGuest(
-      ctx,
-      family,
-      proto,
-      addr,
-      guestAt + 4,
-      addr,
-      guestAt,
-      datagramTtl(words, at) || DEFAULT_TTL,
-      bodyAt,
-      bytesInA,
-      slotB === NO_SLOT ? 0 : ctx.pool.slotAt(slotB),
-      bytes - bytesInA,
-      family === 4 ? -1 : ICMP_CHECKSUM,
-    );
+    const f = ctx.guest.frame;
+    f.begin(family, proto);
+    f.addresses(addr, guestAt + 4, addr, guestAt);
+    f.body(bodyAt, bytesInA, slotB === NO_SLOT ? 0 : ctx.pool.slotAt(slotB), bytes - bytesInA);
+    f.ttl = datagramTtl(words, at) || DEFAULT_TTL;
+    if (family === 6) f.checksumField = ICMP_CHECKSUM;
+    const sent = datagramToGuest(ctx, f);
     return sent === StageDrop.tooLong ? sent : 0;
   }
 
@@ -283,18 +264,7 @@ export class PingTranslator {
     let typeCode = icmpErrorTypeCode(words, at);
     if (typeCode === 0) typeCode = icmpForErrno(family, icmpErrorErrno(words, at));
     if (typeCode < 0 || !isCarriedError(family, typeCode >>> 8)) return;
-    icmpFlowErrorToGuest(
-      ctx,
-      flow,
-      typeCode >>> 8,
-      typeCode & 0xff,
-      icmpErrorInfo(words, at),
-      words,
-      icmpErrorOffenderAt(at),
-      icmpErrorSequence(words, at),
-      quotedAt(ctx, words, at),
-      quotedBytes(ctx, words, at),
-    );
+    icmpCarriedErrorToGuest(ctx, flow, typeCode, icmpErrorSequence(words, at), words, at);
   }
 
   #onOpenFailed(flow: number, errno: number): void {
@@ -314,7 +284,7 @@ export class PingTranslator {
     } else {
       const family = ctx.flows.proto[flow] === IpProtocol.icmp ? 4 : 6;
       const typeCode = icmpForErrno(family, errno);
-      if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode >>> 8, typeCode & 0xff, 0, null, 0, 0);
+      if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode, 0);
     }
     this.#close(flow);
   }

@@ -13,7 +13,6 @@
 
 import { addressCopy, familyAt, familyOf, isUnspecified } from '../../proto/address.ts';
 import { writeU32 } from '../../proto/be.ts';
-import { EtherType } from '../../proto/ethernet.ts';
 import {
   ICMP_BYTES,
   IcmpType,
@@ -25,15 +24,16 @@ import { Icmp6Type, Icmp6Unreachable, icmp6ChecksumWrite } from '../../proto/icm
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { TcpFlag } from '../../proto/tcp.ts';
 import { udpWrite } from '../../proto/udp.ts';
-import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
 import { linkBytes, linkSlotA, linkSlotOffset } from '../link/descriptor.ts';
+import { icmpErrorInfo, icmpErrorOffenderAt } from '../link/to-shard.ts';
 import type { ShardContext } from './context.ts';
+import type { EgressFrame } from './egress-frame.ts';
 import { type Packet, packetFree } from './packet.ts';
-import { DEFAULT_TTL, ipHeaderBytes, ipWrite } from './to-guest.ts';
+import { ipHeaderBytes, ipWrite } from './to-guest.ts';
 
 /** Longest error with its IP header: RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 (c). */
 const MAX_ERROR_BYTES_V4 = 576;
@@ -82,31 +82,55 @@ export function isCarriedError(family: 4 | 6, type: number): boolean {
 }
 
 /**
- * Send an error about the guest's packets of a flow, quoting a rebuilt IP header, 8 bytes of UDP or 20 of TCP, and what is known of
- * the data behind them: a program that asks for errors may tell its packets apart by it (traceroute to IPv6 addresses does).
- * @param seq  sequence number of the rebuilt TCP header or echo request; 0 for UDP
- * @param dataAt,dataBytes  that data, elsewhere than in scratch; 0 bytes: unknown
+ * Send an error about the guest's packets of a flow, which a call on the host reported: nobody is known who refused them.
+ * @param typeCode  ICMP type << 8 | code, by the flow's family
+ * @param seq  sequence number of the TCP header or echo request that is quoted; 0 for UDP
  */
-export function icmpFlowErrorToGuest(
+export function icmpFlowErrorToGuest(ctx: ShardContext, flow: number, typeCode: number, seq: number): void {
+  const bytes = quoteFlow(ctx, flow, seq, 0, 0);
+  const remoteAt = flow * ADDR_WORDS + 4;
+  chooseSource(ctx, flowFamily(ctx, flow), null, 0, ctx.flows.addr, remoteAt);
+  sendFlowError(ctx, flow, typeCode, 0, bytes);
+}
+
+/**
+ * Send an error about the guest's packets of a flow that the host received from somebody, or its kernel made.
+ * @param typeCode,seq  as for icmpFlowErrorToGuest()
+ * @param words,at  ToShard.icmpError: who sent the error, what else it says and the data that it quotes
+ */
+export function icmpCarriedErrorToGuest(
   ctx: ShardContext,
   flow: number,
-  type: number,
-  code: number,
-  info: number,
-  offender: Uint32Array | null,
-  o: number,
+  typeCode: number,
   seq: number,
-  dataAt = 0,
-  dataBytes = 0,
+  words: Uint32Array,
+  at: number,
 ): void {
+  const bytes = quoteFlow(ctx, flow, seq, quotedAt(ctx, words, at), quotedBytes(ctx, words, at));
+  const remoteAt = flow * ADDR_WORDS + 4;
+  chooseSource(ctx, flowFamily(ctx, flow), words, icmpErrorOffenderAt(at), ctx.flows.addr, remoteAt);
+  sendFlowError(ctx, flow, typeCode, icmpErrorInfo(words, at), bytes);
+}
+
+function flowFamily(ctx: ShardContext, flow: number): 4 | 6 {
   const addr = ctx.flows.addr;
   const guestAt = flow * ADDR_WORDS;
-  const remoteAt = guestAt + 4;
-  const family = familyOf(addr, guestAt);
+  return familyOf(addr, guestAt);
+}
+
+/**
+ * Rebuild a packet of the guest's in scratch, to be quoted: an IP header, 8 bytes of UDP or 20 of TCP, and what is known of the data
+ * behind them: a program that asks for errors may tell its packets apart by it (traceroute to IPv6 addresses does).
+ * @param dataAt,dataBytes  that data, elsewhere than in scratch; 0 bytes: unknown
+ * @returns bytes from `scratchAt + REBUILD_OFFSET` on
+ */
+function quoteFlow(ctx: ShardContext, flow: number, seq: number, dataAt: number, dataBytes: number): number {
+  const addr = ctx.flows.addr;
+  const guestAt = flow * ADDR_WORDS;
+  const family = flowFamily(ctx, flow);
   const proto = ctx.flows.proto[flow]!;
   const ports = ctx.flows.ports[flow]!;
-  const ipAt = ctx.guest.scratchAt + REBUILD_OFFSET;
-  const transportAt = ipAt + ipHeaderBytes(family);
+  const transportAt = ctx.guest.scratchAt + REBUILD_OFFSET + ipHeaderBytes(family);
   let transportBytes = 8;
   if (proto === IpProtocol.tcp) {
     transportBytes = 20;
@@ -123,25 +147,26 @@ export function icmpFlowErrorToGuest(
     writeU32(ctx.u8, transportAt + 4, (ports & 0xffff0000) | (seq & 0xffff));
   }
   ctx.u8.copyWithin(transportAt + transportBytes, dataAt, dataAt + dataBytes);
-  transportBytes += dataBytes;
-  ipWrite(ctx.u8, ipAt, family, proto, addr, guestAt, addr, remoteAt, 1, transportBytes);
-  chooseSource(ctx, family, offender, o, addr, remoteAt);
-  sendError(ctx, family, addr, guestAt, type, code, info, ipAt, transportBytes + ipHeaderBytes(family));
+  const f = ctx.guest.frame;
+  f.begin(family, proto);
+  f.ttl = 1;
+  f.addresses(addr, guestAt, addr, guestAt + 4);
+  f.body(transportAt, transportBytes + dataBytes, 0, 0);
+  ipWrite(ctx.u8, f);
+  return f.bytes;
 }
 
-/**
- * A TCP connection of the guest's cannot be made: say so for its SYN.
- * @param type,code  ICMP type 3 or ICMPv6 type 1 numbers, by the flow's family
- * @param seq  sequence number of the SYN
- */
-export function tcpUnreachableToGuest(
+/** Send the error, from `source`, that quotes what quoteFlow() built. @param quotableBytes  of it */
+function sendFlowError(
   ctx: ShardContext,
   flow: number,
-  type: number,
-  code: number,
-  seq: number,
+  typeCode: number,
+  info: number,
+  quotableBytes: number,
 ): void {
-  icmpFlowErrorToGuest(ctx, flow, type, code, 0, null, 0, seq);
+  const f = ctx.guest.frame;
+  beginError(f, flowFamily(ctx, flow), ctx.flows.addr, flow * ADDR_WORDS);
+  sendError(ctx, f, typeCode, info, ctx.guest.scratchAt + REBUILD_OFFSET, quotableBytes);
 }
 
 /** About a packet to an address of ours that is nobody, from that very address: port or network unreachable, as the policy says; frees the packet. */
@@ -157,18 +182,20 @@ export function refusalToGuest(ctx: ShardContext, p: Packet): void {
         ? Icmp6Unreachable.noRoute
         : Icmp6Unreachable.port;
   for (let i = 0; i < 4; i++) source[i] = p.addr[4 + i]!;
-  sendError(ctx, p.family, p.addr, 0, type, code, 0, p.ipAt, p.transportAt - p.ipAt + p.transportBytesInA);
+  const f = ctx.guest.frame;
+  beginError(f, p.family, p.addr, 0);
+  sendError(ctx, f, (type << 8) | code, 0, p.ipAt, p.transportAt - p.ipAt + p.transportBytesInA);
   packetFree(ctx, p);
 }
 
 /** Data that an icmpError message quotes: where in u8. */
-export function quotedAt(ctx: ShardContext, words: Uint32Array, at: number): number {
+function quotedAt(ctx: ShardContext, words: Uint32Array, at: number): number {
   const slot = linkSlotA(words, at);
   return slot === NO_SLOT ? 0 : ctx.pool.slotAt(slot) + linkSlotOffset(words, at);
 }
 
 /** How many bytes; never past the slot that they are in, whatever the message says. */
-export function quotedBytes(ctx: ShardContext, words: Uint32Array, at: number): number {
+function quotedBytes(ctx: ShardContext, words: Uint32Array, at: number): number {
   const slot = linkSlotA(words, at);
   if (slot === NO_SLOT) return 0;
   return Math.min(linkBytes(words, at), ctx.pool.slotBytes(slot) - linkSlotOffset(words, at));
@@ -189,39 +216,31 @@ function chooseSource(
   if (isUnspecified(source, 0) || familyOf(source, 0) !== family) addressCopy(remote, r, source, 0);
 }
 
-/** Build the error in scratch, from `source` to dst, and send it. */
+/** Start the frame of an error from `source`, of which sendError() makes the rest. */
+function beginError(f: EgressFrame, family: 4 | 6, dst: Uint32Array, dstAt: number): void {
+  f.begin(family, family === 4 ? IpProtocol.icmp : IpProtocol.icmpv6);
+  f.addresses(source, 0, dst, dstAt);
+}
+
+/** Build the error in scratch and send it. @param quotedAt  offset in u8 of the packet that it is about */
 function sendError(
   ctx: ShardContext,
-  family: 4 | 6,
-  dst: Uint32Array,
-  d: number,
-  type: number,
-  code: number,
+  f: EgressFrame,
+  typeCode: number,
   info: number,
   quotedAt: number,
   quotableBytes: number,
 ): void {
-  const ipAt = ctx.guest.scratchAt;
-  const ipBytes = ipHeaderBytes(family);
-  const room = (family === 4 ? MAX_ERROR_BYTES_V4 : MAX_ERROR_BYTES_V6) - ipBytes - ICMP_BYTES;
+  const { u8, guest } = ctx;
+  const ipBytes = ipHeaderBytes(f.family);
+  const room = (f.family === 4 ? MAX_ERROR_BYTES_V4 : MAX_ERROR_BYTES_V6) - ipBytes - ICMP_BYTES;
   const quotedBytes = Math.min(quotableBytes, room);
-  const icmpAt = ipAt + ipBytes;
-  const bytes = icmpErrorWrite(ctx.u8, icmpAt, type, code, info, quotedAt, quotedBytes);
-  ipWrite(
-    ctx.u8,
-    ipAt,
-    family,
-    family === 4 ? IpProtocol.icmp : IpProtocol.icmpv6,
-    source,
-    0,
-    dst,
-    d,
-    DEFAULT_TTL,
-    bytes,
-  );
-  if (family === 4) icmpChecksumWrite(ctx.u8, icmpAt, bytes);
-  else icmp6ChecksumWrite(ctx.u8, ipAt, icmpAt, bytes);
-  const etherType = family === 4 ? EtherType.ipv4 : EtherType.ipv6;
-  ctx.guest.send(ipAt, ipBytes + bytes, etherType, -1, 0, VnetGso.none, 0, 0, 0, 0);
+  const icmpAt = guest.scratchAt + ipBytes;
+  const bytes = icmpErrorWrite(u8, icmpAt, typeCode >>> 8, typeCode & 0xff, info, quotedAt, quotedBytes);
+  f.body(icmpAt, bytes, 0, 0);
+  ipWrite(u8, f);
+  if (f.family === 4) icmpChecksumWrite(u8, icmpAt, bytes);
+  else icmp6ChecksumWrite(u8, f.at, icmpAt, bytes);
+  guest.send(f);
   ctx.counters[Counter.icmpErrorsToGuest]!++;
 }

@@ -11,17 +11,15 @@ import {
   addressEqual,
   addressParse,
   addressRead,
-  addressWrite,
   familyAt,
   isLoopback,
   isUnspecified,
 } from '../../proto/address.ts';
 import { Drop } from '../../proto/drop.ts';
-import { EtherType } from '../../proto/ethernet.ts';
 import { icmpType } from '../../proto/icmp.ts';
 import { Icmp6Type, icmp6Check, icmp6ChecksumWrite } from '../../proto/icmpv6.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
-import { IPV6_BYTES, IPV6_DST, IPV6_SRC, ipv6Write } from '../../proto/ipv6.ts';
+import { IPV6_BYTES } from '../../proto/ipv6.ts';
 import {
   NDP_HOP_LIMIT,
   NdpNaFlag,
@@ -31,13 +29,13 @@ import {
   ndpTargetAt,
   type RouterAdvertisement,
 } from '../../proto/ndp.ts';
-import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import { offeredDns6 } from './dhcpv6.ts';
+import { DEFAULT_TTL } from './egress-frame.ts';
 import type { Packet } from './packet.ts';
-import { DEFAULT_TTL } from './to-guest.ts';
+import { ipWrite } from './to-guest.ts';
 
 /** ff02::1, all nodes of the link. */
 const ALL_NODES = Uint32Array.of(0xff020000, 0, 0, 1);
@@ -134,10 +132,13 @@ function sendRa(ctx: ShardContext, dst: Uint32Array): void {
 /** Finish and send the message that lies behind an IPv6 header's room in scratch. */
 function send(ctx: ShardContext, bytes: number, src: Uint32Array, dst: Uint32Array): void {
   const { guest, u8 } = ctx;
-  const ipAt = guest.scratchAt;
-  ipv6Write(u8, ipAt, bytes, IpProtocol.icmpv6, NDP_HOP_LIMIT, 0);
-  addressWrite(u8, ipAt + IPV6_SRC, src, 0);
-  addressWrite(u8, ipAt + IPV6_DST, dst, 0);
-  icmp6ChecksumWrite(u8, ipAt, ipAt + IPV6_BYTES, bytes);
-  guest.send(ipAt, IPV6_BYTES + bytes, EtherType.ipv6, -1, 0, VnetGso.none, 0, 0, 0, 0);
+  const f = guest.frame;
+  const icmpAt = guest.scratchAt + IPV6_BYTES;
+  f.begin(6, IpProtocol.icmpv6);
+  f.ttl = NDP_HOP_LIMIT;
+  f.addresses(src, 0, dst, 0);
+  f.body(icmpAt, bytes, 0, 0);
+  ipWrite(u8, f);
+  icmp6ChecksumWrite(u8, f.at, icmpAt, bytes);
+  guest.send(f);
 }

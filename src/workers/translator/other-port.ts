@@ -5,7 +5,9 @@
  * The ports to try follow from the flow's own hash, so that a flow is found again without a table: from DYNAMIC_FIRST on (RFC 6335
  * section 6), those that lead to this shard.
  */
-import { flowHash, shardOf } from '../flow-hash.ts';
+import { shardOf } from '../flow-hash.ts';
+import { ADDR_WORDS } from '../flow-table.ts';
+import { type FlowTuple, flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
 import type { ShardContext } from './context.ts';
 
 const DYNAMIC_FIRST = 49152;
@@ -18,9 +20,8 @@ export class OtherPorts {
   readonly #shards: number;
   /** How many candidates there are. */
   readonly tries: number;
-  /** Of the last candidate: flow hash, and guest port << 16 | remote port. */
-  hash = 0;
-  ports = 0;
+  /** The last candidate. */
+  readonly tuple = newFlowTuple(0);
 
   constructor(ctx: ShardContext) {
     const { threads } = ctx.plan;
@@ -30,25 +31,17 @@ export class OtherPorts {
   }
 
   /**
-   * The candidate with number `k`: sets `hash` and `ports`.
-   * @param hash  of the flow with the port that the peer has
-   * @param ports  (guestPort << 16 | remotePort) >>> 0 of it
+   * The candidate with number `k`: sets `tuple`.
+   * @param of  the flow with the port that the peer has
    * @returns whether its frames come to this shard
    */
-  at(
-    k: number,
-    hash: number,
-    guest: Uint32Array,
-    gAt: number,
-    remote: Uint32Array,
-    rAt: number,
-    ports: number,
-    proto: number,
-  ): boolean {
-    const [k0, k1] = this.#ctx.plan.hashKey;
-    const port = DYNAMIC_FIRST + ((hash + k) & DYNAMIC_MASK);
-    this.ports = ((ports & 0xffff0000) | port) >>> 0;
-    this.hash = flowHash(k0, k1, guest, gAt, remote, rAt, this.ports, proto);
-    return this.ports !== ports && shardOf(this.hash, this.#shards) === this.#ctx.shard;
+  at(k: number, of: FlowTuple): boolean {
+    const { tuple } = this;
+    for (let i = 0; i < ADDR_WORDS; i++) tuple.addr[i] = of.addr[i]!;
+    tuple.proto = of.proto;
+    const port = DYNAMIC_FIRST + ((of.hash + k) & DYNAMIC_MASK);
+    tuple.ports = ((of.ports & 0xffff0000) | port) >>> 0;
+    flowTupleHash(this.#ctx.plan.hashKey, tuple);
+    return tuple.ports !== of.ports && shardOf(tuple.hash, this.#shards) === this.#ctx.shard;
   }
 }

@@ -1,13 +1,14 @@
 /** A packet from the guest, as a shard hands it to the module of its protocol. */
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
+import type { FlowTuple } from '../flow-tuple.ts';
 import type { ShardContext } from './context.ts';
 
 /**
  * A received IP packet after dispatch checked its headers; one object per shard, refilled for every packet (borrowed).
  * The packet's bytes lie in slotA from `ipAt` on (`u8` offsets), all headers inside slotA, the rest in slotB.
  */
-export interface Packet {
+export interface Packet extends FlowTuple {
   slotA: number;
   slotB: number;
   /** Offset in u8 of the IP header, and of the transport header. */
@@ -22,8 +23,9 @@ export interface Packet {
   ttl: number;
   /** Not to be fragmented on its way: IPv4 with DF, IPv6 that came in one piece. */
   dontFragment: boolean;
-  /** Flow hash as computed by the reader. */
+  /** FlowTuple's hash, as computed by the reader, and ports, which the module of the protocol sets once it has checked the header. */
   hash: number;
+  ports: number;
   /** virtio-net header: checksum left partial by the guest; GSO type (VnetGso.*, without the ECN bit) and segment size. */
   needsCsum: boolean;
   gsoType: number;

@@ -116,6 +116,7 @@ export class Shard implements Stage, FlowSource {
     ttl: 0,
     dontFragment: false,
     hash: 0,
+    ports: 0,
     needsCsum: false,
     gsoType: 0,
     gsoSize: 0,

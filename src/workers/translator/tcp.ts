@@ -24,7 +24,7 @@
  *   handshake         opening from either side
  */
 
-import { readU16 } from '../../proto/be.ts';
+import { readU32 } from '../../proto/be.ts';
 import { Drop } from '../../proto/drop.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
@@ -32,6 +32,7 @@ import { seqGeq, seqGt, seqLeq, seqLt } from '../../proto/seq.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpFlags, tcpHeaderBytes, tcpSeq } from '../../proto/tcp.ts';
 import { Counter } from '../../ring/counters.ts';
 import { FlowState } from '../flow-report.ts';
+import { newFlowTuple } from '../flow-tuple.ts';
 import { linkFlow } from '../link/descriptor.ts';
 import { eofOffset, openFailedErrno, sentBytes, sentFlags, sentFreed, ToShard } from '../link/to-shard.ts';
 import { slotShares } from '../plan.ts';
@@ -81,7 +82,8 @@ export class TcpTranslator {
   readonly #retransmission: Retransmission;
   readonly #run: SegmentRun;
   readonly #sender: TcpSender;
-  readonly #words = new Uint32Array(8);
+  /** Of the segment that an ICMP error quotes. */
+  readonly #quoted = newFlowTuple(IpProtocol.tcp);
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice) {
     const { pool, threads } = ctx.plan;
@@ -111,7 +113,7 @@ export class TcpTranslator {
     this.#receiver = new TcpReceiver(ctx, tcb, buffers, outOfOrder, pending, closing);
     this.#retransmission = retransmission;
     this.#run = run;
-    this.#sender = new TcpSender(ctx, tcb, timestamps, output, pending, closing, retransmission, run);
+    this.#sender = new TcpSender(ctx, { tcb, timestamps, output, pending, closing, retransmission, run });
   }
 
   /**
@@ -126,9 +128,9 @@ export class TcpTranslator {
     if (headerBytes < 0) return packetDiscard(ctx, p, headerBytes);
     if (headerBytes > p.transportBytes) return packetDiscard(ctx, p, Drop.tcpOffset);
     if (!p.needsCsum && !this.#checksumOk(p)) return packetDiscard(ctx, p, Drop.tcpChecksum);
-    const ports = ((readU16(u8, p.transportAt) << 16) | readU16(u8, p.transportAt + 2)) >>> 0;
-    const flow = ctx.flows.find(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.tcp);
-    if (flow < 0) return this.#handshake.onUnknown(p, headerBytes, ports);
+    p.ports = readU32(u8, p.transportAt);
+    const flow = ctx.flows.find(p);
+    if (flow < 0) return this.#handshake.onUnknown(p, headerBytes);
     tcb.lastSeen[flow] = ctx.now;
     switch (tcb.state[flow]) {
       case TcbState.established:
@@ -193,10 +195,12 @@ export class TcpTranslator {
   onTooBig(p: Packet): boolean {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
-    const words = this.#words;
-    const ports = quotedFlow(ctx.u8, p.transportAt, p.transportBytesInA, p.family, words);
+    const quoted = this.#quoted;
+    const ports = quotedFlow(ctx.u8, p.transportAt, p.transportBytesInA, p.family, quoted.addr);
     if (ports < 0 || quotedProtocol(ctx.u8, p.transportAt, p.family) !== IpProtocol.tcp) return false;
-    const flow = ctx.flows.find(p.hash, words, 0, words, 4, ports, IpProtocol.tcp);
+    quoted.ports = ports;
+    quoted.hash = p.hash;
+    const flow = ctx.flows.find(quoted);
     if (flow < 0 || tcb.state[flow] !== TcbState.established) return false;
     // RFC 5927 section 4.1: an error that is not about what is on its way is old, or made up.
     const seq = quotedTcpSeq(ctx.u8, p.transportAt, p.family);

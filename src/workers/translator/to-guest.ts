@@ -1,10 +1,10 @@
 /**
- * Datagrams on their way to the guest: the IP header goes in front of what was received, in place; what is longer than the MTU
- * leaves as fragments.
+ * IP packets on their way to the guest: the IP header goes in front of what an EgressFrame holds, in place; a datagram that is longer
+ * than the MTU leaves as fragments.
  *
  *     slot A                                                        slot B
  *     | link headroom | IP | transport header | payload ... |      | ... payload |
- *                     ^      ^ bodyAt          bodyBytes                 moreBytes
+ *                          ^ at                bytes               ^ moreAt, moreBytes
  *
  * A fragment's headers are built in the link's scratch memory and its data is sent from where it lies; only the one fragment that
  * straddles the two slots is copied.
@@ -13,22 +13,23 @@
 import { addressWrite } from '../../proto/address.ts';
 import { writeU16, writeU32 } from '../../proto/be.ts';
 import { foldSum, onesSumPieces, pseudoSum4 } from '../../proto/checksum.ts';
-import { EtherType } from '../../proto/ethernet.ts';
 import { IPV4_MIN_BYTES, Ipv4Flag, ipv4Write } from '../../proto/ipv4.ts';
 import {
   IPV6_BYTES,
   IPV6_DST,
   IPV6_FRAGMENT_BYTES,
+  IPV6_JUMBO_BYTES,
   IPV6_SRC,
   Ipv6Next,
+  ipv6JumboWrite,
   ipv6Write,
 } from '../../proto/ipv6.ts';
-import { VnetGso } from '../../proto/vnethdr.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
+import type { EgressFrame } from './egress-frame.ts';
 
-/** TTL and hop limit where nothing better is known (RFC 1700's default, and Linux's). */
-export const DEFAULT_TTL = 64;
+/** Longest IP packet whose length the header can say. */
+export const IP_MAX_BYTES = 0xffff;
 
 /** Identification of fragmented datagrams; a start that cannot be guessed, then counting (RFC 6864 asks for no more). */
 let nextIdent = Math.floor(Math.random() * 0x1_0000_0000);
@@ -53,136 +54,90 @@ export function pseudoSumWords(
   return sum;
 }
 
-/** Write the IP header of an unfragmented packet; returns its bytes. */
-export function ipWrite(
-  u8: Uint8Array,
-  at: number,
-  family: 4 | 6,
-  protocol: number,
-  src: Uint32Array,
-  s: number,
-  dst: Uint32Array,
-  d: number,
-  ttl: number,
-  upperBytes: number,
-): number {
-  if (family === 4) {
-    const totalLen = IPV4_MIN_BYTES + upperBytes;
-    ipv4Write(u8, at, totalLen, protocol, src[s + 3]!, dst[d + 3]!, ttl, 0, Ipv4Flag.dontFragment);
-    return IPV4_MIN_BYTES;
-  }
-  ipv6Write(u8, at, upperBytes, protocol, ttl, 0);
-  addressWrite(u8, at + IPV6_SRC, src, s);
-  addressWrite(u8, at + IPV6_DST, dst, d);
-  return IPV6_BYTES;
+/**
+ * Bytes of an IP header as we write it: without options, and with no extension header but the one that a jumbogram needs (RFC 2675).
+ * @param upperBytes  transport header and payload
+ */
+export function ipHeaderBytes(family: 4 | 6, upperBytes = 0): number {
+  if (family === 4) return IPV4_MIN_BYTES;
+  return upperBytes > IP_MAX_BYTES ? IPV6_BYTES + IPV6_JUMBO_BYTES : IPV6_BYTES;
 }
-
-/** Bytes of an IP header as we write it: without options or extension headers. */
-export const ipHeaderBytes = (family: 4 | 6): number => (family === 4 ? IPV4_MIN_BYTES : IPV6_BYTES);
 
 /**
- * Send one datagram to the guest.
- * @param src,dst  addresses as the guest sees them, four words each
- * @param bodyAt   offset in u8 of the transport header; the IP header and the link's headroom in front of it are overwritten
- * @param bodyBytes  contiguous bytes from there, transport header included
- * @param moreAt,moreBytes  the rest, or 0 bytes
- * @param csumField  where from bodyAt the checksum over pseudo header and body belongs, or -1: it is in place (ICMPv4)
- * @returns 0; -errno of the TAP; or StageDrop.tooLong
+ * Write the IP header in front of a frame's transport header; the frame grows by it. The pseudo header's sum goes into the checksum
+ * field, if there is one. Beyond IP_MAX_BYTES the frame is to be one of GSO: IPv4's total length is then 0, IPv6 gets a jumbo option.
  */
-export function datagramToGuest(
-  ctx: ShardContext,
-  family: 4 | 6,
-  protocol: number,
-  src: Uint32Array,
-  s: number,
-  dst: Uint32Array,
-  d: number,
-  ttl: number,
-  bodyAt: number,
-  bodyBytes: number,
-  moreAt: number,
-  moreBytes: number,
-  csumField: number,
-): number {
-  const upperBytes = bodyBytes + moreBytes;
-  const ipBytes = ipHeaderBytes(family);
-  if ((family === 4 ? ipBytes : 0) + upperBytes > 0xffff) return StageDrop.tooLong;
-  const pseudo = csumField < 0 ? 0 : pseudoSumWords(family, src, s, dst, d, protocol, upperBytes);
-  if (ipBytes + upperBytes > ctx.addressing.mtu) {
-    if (csumField >= 0) {
-      writeU16(ctx.u8, bodyAt + csumField, 0);
-      const csum = ~foldSum(onesSumPieces(ctx.u8, bodyAt, bodyBytes, moreAt, moreBytes, pseudo)) & 0xffff;
-      // Zero means "none" to UDP; for the others both notations of zero are the same.
-      writeU16(ctx.u8, bodyAt + csumField, csum === 0 ? 0xffff : csum);
-    }
-    return fragmentsToGuest(ctx, family, protocol, src, s, dst, d, ttl, bodyAt, bodyBytes, moreAt, moreBytes);
+export function ipWrite(u8: Uint8Array, f: EgressFrame): void {
+  const { family, protocol, src, srcAt, dst, dstAt } = f;
+  const transportAt = f.at;
+  const upperBytes = f.bytes + f.moreBytes;
+  if (f.checksumField >= 0) {
+    const pseudo = pseudoSumWords(family, src, srcAt, dst, dstAt, protocol, upperBytes);
+    writeU16(u8, transportAt + f.checksumField, foldSum(pseudo));
   }
-  const ipAt = bodyAt - ipBytes;
-  ipWrite(ctx.u8, ipAt, family, protocol, src, s, dst, d, ttl, upperBytes);
-  if (csumField >= 0) writeU16(ctx.u8, bodyAt + csumField, foldSum(pseudo));
-  return ctx.guest.send(
-    ipAt,
-    ipBytes + bodyBytes,
-    family === 4 ? EtherType.ipv4 : EtherType.ipv6,
-    csumField < 0 ? -1 : ipBytes,
-    Math.max(csumField, 0),
-    VnetGso.none,
-    0,
-    0,
-    moreAt,
-    moreBytes,
-  );
+  const ipBytes = ipHeaderBytes(family, upperBytes);
+  const at = transportAt - ipBytes;
+  if (family === 4) {
+    // A total length of 0 stands for one that the field cannot say: Linux takes that of a GSO frame (iph_totlen).
+    const totalLen = IPV4_MIN_BYTES + upperBytes > IP_MAX_BYTES ? 0 : IPV4_MIN_BYTES + upperBytes;
+    const flags = Ipv4Flag.dontFragment;
+    ipv4Write(u8, at, totalLen, protocol, src[srcAt + 3]!, dst[dstAt + 3]!, f.ttl, 0, flags);
+  } else {
+    if (ipBytes > IPV6_BYTES) {
+      ipv6Write(u8, at, 0, Ipv6Next.hopByHop, f.ttl, 0);
+      ipv6JumboWrite(u8, at + IPV6_BYTES, protocol, IPV6_JUMBO_BYTES + upperBytes);
+    } else ipv6Write(u8, at, upperBytes, protocol, f.ttl, 0);
+    addressWrite(u8, at + IPV6_SRC, src, srcAt);
+    addressWrite(u8, at + IPV6_DST, dst, dstAt);
+  }
+  f.transportAt = transportAt;
+  f.at = at;
+  f.bytes += ipBytes;
 }
 
-function fragmentsToGuest(
-  ctx: ShardContext,
-  family: 4 | 6,
-  protocol: number,
-  src: Uint32Array,
-  s: number,
-  dst: Uint32Array,
-  d: number,
-  ttl: number,
-  bodyAt: number,
-  bodyBytes: number,
-  moreAt: number,
-  moreBytes: number,
-): number {
-  const u8 = ctx.u8;
-  const headBytes = family === 4 ? IPV4_MIN_BYTES : IPV6_BYTES + IPV6_FRAGMENT_BYTES;
+/**
+ * Send one datagram to the guest, in fragments if need be.
+ * @param f  its body from the transport header on; what lies in front, for IP's and the link's headers, is overwritten. A
+ *   checksumField of -1 says that the checksum is in place (ICMPv4)
+ * @returns 0; -errno of the TAP; or StageDrop.tooLong
+ */
+export function datagramToGuest(ctx: ShardContext, f: EgressFrame): number {
+  const { u8 } = ctx;
+  const upperBytes = f.bytes + f.moreBytes;
+  const ipBytes = ipHeaderBytes(f.family);
+  if ((f.family === 4 ? ipBytes : 0) + upperBytes > IP_MAX_BYTES) return StageDrop.tooLong;
+  if (ipBytes + upperBytes > ctx.addressing.mtu) {
+    if (f.checksumField >= 0) {
+      const at = f.at + f.checksumField;
+      const pseudo = pseudoSumWords(f.family, f.src, f.srcAt, f.dst, f.dstAt, f.protocol, upperBytes);
+      writeU16(u8, at, 0);
+      const csum = ~foldSum(onesSumPieces(u8, f.at, f.bytes, f.moreAt, f.moreBytes, pseudo)) & 0xffff;
+      // Zero means "none" to UDP; for the others both notations of zero are the same.
+      writeU16(u8, at, csum === 0 ? 0xffff : csum);
+      f.checksumField = -1;
+    }
+    return fragmentsToGuest(ctx, f);
+  }
+  ipWrite(u8, f);
+  return ctx.guest.send(f);
+}
+
+function fragmentsToGuest(ctx: ShardContext, f: EgressFrame): number {
+  const { u8, guest } = ctx;
+  const headBytes = f.family === 4 ? IPV4_MIN_BYTES : IPV6_BYTES + IPV6_FRAGMENT_BYTES;
   const unit = (ctx.addressing.mtu - headBytes) & ~7;
   if (unit < 8) return StageDrop.tooLong;
-  const total = bodyBytes + moreBytes;
+  const bodyAt = f.at;
+  const bodyBytes = f.bytes;
+  const moreAt = f.moreAt;
+  const total = bodyBytes + f.moreBytes;
   const ident = nextIdent;
   nextIdent = (nextIdent + 1) >>> 0;
-  const headAt = ctx.guest.scratchAt;
+  const headAt = guest.scratchAt;
   let result = 0;
   for (let offset = 0; offset < total; offset += unit) {
     const bytes = Math.min(unit, total - offset);
-    const hasMore = offset + bytes < total;
-    if (family === 4) {
-      const flagsFrag = (hasMore ? Ipv4Flag.moreFragments : 0) | (offset >>> 3);
-      ipv4Write(
-        u8,
-        headAt,
-        headBytes + bytes,
-        protocol,
-        src[s + 3]!,
-        dst[d + 3]!,
-        ttl,
-        ident & 0xffff,
-        flagsFrag,
-      );
-    } else {
-      ipv6Write(u8, headAt, IPV6_FRAGMENT_BYTES + bytes, Ipv6Next.fragment, ttl, 0);
-      addressWrite(u8, headAt + IPV6_SRC, src, s);
-      addressWrite(u8, headAt + IPV6_DST, dst, d);
-      const at = headAt + IPV6_BYTES;
-      u8[at] = protocol;
-      u8[at + 1] = 0;
-      writeU16(u8, at + 2, offset | (hasMore ? 1 : 0));
-      writeU32(u8, at + 4, ident);
-    }
+    fragmentHeaderWrite(u8, headAt, f, ident, offset, bytes, offset + bytes < total);
     let frontBytes = headBytes;
     let dataAt = bodyAt + offset;
     let dataBytes = bytes;
@@ -194,9 +149,36 @@ function fragmentsToGuest(
       dataAt = moreAt;
       dataBytes -= inA;
     }
-    const type = family === 4 ? EtherType.ipv4 : EtherType.ipv6;
-    const r = ctx.guest.send(headAt, frontBytes, type, -1, 0, VnetGso.none, 0, 0, dataAt, dataBytes);
+    f.body(headAt, frontBytes, dataAt, dataBytes);
+    const r = guest.send(f);
     if (r < 0) result = r;
   }
   return result;
+}
+
+/** IP header of a fragment, for IPv6 with the fragment header behind it. @param offset,bytes  its part of the datagram */
+function fragmentHeaderWrite(
+  u8: Uint8Array,
+  at: number,
+  f: EgressFrame,
+  ident: number,
+  offset: number,
+  bytes: number,
+  hasMore: boolean,
+): void {
+  const { protocol, src, srcAt, dst, dstAt, ttl } = f;
+  if (f.family === 4) {
+    const totalLen = IPV4_MIN_BYTES + bytes;
+    const flagsFrag = (hasMore ? Ipv4Flag.moreFragments : 0) | (offset >>> 3);
+    ipv4Write(u8, at, totalLen, protocol, src[srcAt + 3]!, dst[dstAt + 3]!, ttl, ident & 0xffff, flagsFrag);
+    return;
+  }
+  ipv6Write(u8, at, IPV6_FRAGMENT_BYTES + bytes, Ipv6Next.fragment, ttl, 0);
+  addressWrite(u8, at + IPV6_SRC, src, srcAt);
+  addressWrite(u8, at + IPV6_DST, dst, dstAt);
+  const headerAt = at + IPV6_BYTES;
+  u8[headerAt] = protocol;
+  u8[headerAt + 1] = 0;
+  writeU16(u8, headerAt + 2, offset | (hasMore ? 1 : 0));
+  writeU32(u8, headerAt + 4, ident);
 }

@@ -16,9 +16,6 @@
  * Invariant: slots belong to the run from add() until they are given back in flush().
  */
 import { familyOf } from '../../proto/address.ts';
-import { writeU16 } from '../../proto/be.ts';
-import { foldSum } from '../../proto/checksum.ts';
-import { EtherType } from '../../proto/ethernet.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { UDP_BYTES, udpChecksumAt, udpWrite } from '../../proto/udp.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
@@ -28,7 +25,8 @@ import { Errno } from '../../sys/constants.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
-import { DEFAULT_TTL, datagramToGuest, ipHeaderBytes, ipWrite, pseudoSumWords } from './to-guest.ts';
+import type { EgressFrame } from './egress-frame.ts';
+import { datagramToGuest, ipHeaderBytes, ipWrite } from './to-guest.ts';
 
 /** UDP_MAX_SEGMENTS of kernels before 6.9, which a guest that forwards our frame still has to respect. */
 const MAX_SEGMENTS = 64;
@@ -116,21 +114,9 @@ export class UdpRun {
 
   /** All as one frame. @returns 0 or -errno; -EINVAL: nothing was sent and the payloads are as they were */
   #sendWhole(): number {
-    const { u8, pool, guest, flows } = this.#ctx;
-    const flowAt = this.#flow * ADDR_WORDS;
-    const addr = flows.addr;
-    const ports = flows.ports[this.#flow]!;
-    const family = this.#family();
-    const ipBytes = ipHeaderBytes(family);
-    const upperBytes = UDP_BYTES + this.#totalBytes;
-    const bodyAt = pool.slotAt(this.#slotA[0]!) + this.#at[0]! - UDP_BYTES;
-    udpWrite(u8, bodyAt, ports & 0xffff, ports >>> 16, upperBytes);
-    const protocol = IpProtocol.udp;
-    const pseudo = pseudoSumWords(family, addr, flowAt + 4, addr, flowAt, protocol, upperBytes);
-    writeU16(u8, bodyAt + udpChecksumAt, foldSum(pseudo));
-    const ipAt = bodyAt - ipBytes;
-    ipWrite(u8, ipAt, family, protocol, addr, flowAt + 4, addr, flowAt, DEFAULT_TTL, upperBytes);
+    const { u8, pool, guest } = this.#ctx;
     const firstBytes = this.#bytesInA(0);
+    const firstAt = pool.slotAt(this.#slotA[0]!) + this.#at[0]!;
     if (this.#bytes[0]! > firstBytes) {
       guest.addPiece(pool.slotAt(this.#slotB[0]!), this.#bytes[0]! - firstBytes);
     }
@@ -139,18 +125,27 @@ export class UdpRun {
       guest.addPiece(pool.slotAt(this.#slotA[i]!) + this.#at[i]!, inA);
       if (this.#bytes[i]! > inA) guest.addPiece(pool.slotAt(this.#slotB[i]!), this.#bytes[i]! - inA);
     }
-    const type = family === 4 ? EtherType.ipv4 : EtherType.ipv6;
-    const headerBytes = ipBytes + UDP_BYTES;
-    return guest.sendPieces(
-      ipAt,
-      headerBytes + firstBytes,
-      type,
-      ipBytes,
-      udpChecksumAt,
-      VnetGso.udpL4,
-      this.#segmentBytes,
-      headerBytes,
-    );
+    const f = this.#begin(firstAt, firstBytes, 0, this.#totalBytes - firstBytes);
+    f.headerBytes = UDP_BYTES;
+    f.gsoType = VnetGso.udpL4;
+    f.gsoSize = this.#segmentBytes;
+    ipWrite(u8, f);
+    return guest.send(f);
+  }
+
+  /** The link's frame with the flow's UDP header in front of a payload. */
+  #begin(payloadAt: number, bytesInA: number, moreAt: number, moreBytes: number): EgressFrame {
+    const { u8, guest, flows } = this.#ctx;
+    const flowAt = this.#flow * ADDR_WORDS;
+    const ports = flows.ports[this.#flow]!;
+    const bodyAt = payloadAt - UDP_BYTES;
+    udpWrite(u8, bodyAt, ports & 0xffff, ports >>> 16, UDP_BYTES + bytesInA + moreBytes);
+    const f = guest.frame;
+    f.begin(this.#family(), IpProtocol.udp);
+    f.addresses(flows.addr, flowAt + 4, flows.addr, flowAt);
+    f.body(bodyAt, UDP_BYTES + bytesInA, moreAt, moreBytes);
+    f.checksumField = udpChecksumAt;
+    return f;
   }
 
   #bytesInA(i: number): number {
@@ -194,27 +189,8 @@ export class UdpRun {
 
   /** One datagram; HEADROOM_BYTES in front of payloadAt are overwritten. */
   #send(payloadAt: number, bytesInA: number, moreAt: number, moreBytes: number): void {
-    const ctx = this.#ctx;
-    const addr = ctx.flows.addr;
-    const flowAt = this.#flow * ADDR_WORDS;
-    const ports = ctx.flows.ports[this.#flow]!;
-    const bodyAt = payloadAt - UDP_BYTES;
-    udpWrite(ctx.u8, bodyAt, ports & 0xffff, ports >>> 16, UDP_BYTES + bytesInA + moreBytes);
-    const sent = datagramToGuest(
-      ctx,
-      this.#family(),
-      IpProtocol.udp,
-      addr,
-      flowAt + 4,
-      addr,
-      flowAt,
-      DEFAULT_TTL,
-      bodyAt,
-      UDP_BYTES + bytesInA,
-      moreAt,
-      moreBytes,
-      udpChecksumAt,
-    );
-    if (sent === StageDrop.tooLong) ctx.drop(sent);
+    const f = this.#begin(payloadAt, bytesInA, moreAt, moreBytes);
+    const sent = datagramToGuest(this.#ctx, f);
+    if (sent === StageDrop.tooLong) this.#ctx.drop(sent);
   }
 }

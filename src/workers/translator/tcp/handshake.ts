@@ -28,6 +28,7 @@ import { Errno } from '../../../sys/constants.ts';
 import { isOutOfDescriptors, isShortage } from '../../descriptor-shortage.ts';
 import { flowHash } from '../../flow-hash.ts';
 import { ADDR_WORDS } from '../../flow-table.ts';
+import { type FlowTuple, newFlowTuple } from '../../flow-tuple.ts';
 import { StageDrop } from '../../link/stage-drop.ts';
 import { adoptWrite, openTcpWrite, refuseWrite } from '../../link/to-host.ts';
 import {
@@ -43,7 +44,7 @@ import { Origin } from '../../shard-flows.ts';
 import { Destination } from '../addressing.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { ResolverChoice, Resolvers } from '../dns-forward.ts';
-import { refusalToGuest, tcpUnreachableToGuest } from '../icmp-errors.ts';
+import { icmpFlowErrorToGuest, icmpForErrno, refusalToGuest } from '../icmp-errors.ts';
 import { OtherPorts } from '../other-port.ts';
 import { type Packet, packetDiscard, packetFree } from '../packet.ts';
 import { ipHeaderBytes } from '../to-guest.ts';
@@ -102,9 +103,10 @@ export class TcpHandshake {
   readonly #closing: TcpClosing;
   readonly #keepAlive: KeepAlive;
   readonly #options = newTcpOptions();
-  readonly #words = new Uint32Array(8);
+  readonly #words = new Uint32Array(4);
   readonly #waiting: WaitingAccepts;
   readonly #otherPorts: OtherPorts;
+  readonly #accepted = newFlowTuple(IpProtocol.tcp);
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice, parts: HandshakeParts) {
     this.#ctx = ctx;
@@ -124,16 +126,16 @@ export class TcpHandshake {
   }
 
   /** A segment of no known connection: a SYN opens one, anything else is answered as RFC 9293 section 3.10.7.1 says. */
-  onUnknown(p: Packet, headerBytes: number, ports: number): void {
+  onUnknown(p: Packet, headerBytes: number): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
     const u8 = ctx.u8;
     const flags = tcpFlags(u8, p.transportAt);
-    const port = ports & 0xffff;
+    const port = p.ports & 0xffff;
     const multicast = p.family === 4 ? p.addr[7]! >>> 28 >= 14 : p.addr[4]! >>> 24 === 0xff;
     const destination = ctx.addressing.classify(p.addr, 4, port);
     // Nothing may seem to come from such an address, not even a RST.
-    if (port === 0 || ports >>> 16 === 0 || multicast || destination === Destination.invalid) {
+    if (port === 0 || p.ports >>> 16 === 0 || multicast || destination === Destination.invalid) {
       return packetDiscard(ctx, p, StageDrop.tcpDestination);
     }
     // Nobody to answer: only DHCP and neighbour discovery have such a source.
@@ -150,7 +152,7 @@ export class TcpHandshake {
       this.#output.resetUnknown(p, headerBytes, flags);
       return packetFree(ctx, p);
     }
-    const flow = ctx.flows.admit(Origin.tcp, p.hash, p.addr, 0, p.addr, 4, ports, IpProtocol.tcp);
+    const flow = ctx.flows.admit(Origin.tcp, p);
     if (flow < 0) return packetFree(ctx, p);
     this.#begin(flow, p.family);
     tcb.irs[flow] = tcpSeq(u8, p.transportAt);
@@ -177,8 +179,7 @@ export class TcpHandshake {
     const k = ctx.plan.isnKey;
     // RFC 6528: a keyed hash of the connection plus a clock of 250 ticks a millisecond.
     const salt = flowHash(
-      k[0],
-      k[1],
+      k,
       ctx.flows.addr,
       flow * ADDR_WORDS,
       ctx.flows.addr,
@@ -274,9 +275,7 @@ export class TcpHandshake {
     const v6 = tcb.flags[flow]! & TcbFlag.v6;
     const honest = ctx.plan.policy.connectFailure === 'honest';
     if (honest && (errno === Errno.ENETUNREACH || errno === Errno.EHOSTUNREACH || errno === Errno.ENETDOWN)) {
-      const net = errno !== Errno.EHOSTUNREACH;
-      // ICMP: 3/0 network, 3/1 host (RFC 792); ICMPv6: 1/0 no route, 1/3 address (RFC 4443 section 3.1).
-      tcpUnreachableToGuest(ctx, flow, v6 ? 1 : 3, net ? 0 : v6 ? 3 : 1, tcb.irs[flow]!);
+      icmpFlowErrorToGuest(ctx, flow, icmpForErrno(v6 ? 6 : 4, errno), tcb.irs[flow]!);
       return;
     }
     tcb.flags[flow]! |= TcbFlag.reset;
@@ -304,15 +303,13 @@ export class TcpHandshake {
     while (waiting.count > 0 && waiting.take(flow)) this.onAccepted(waiting.taken, 0, false);
   }
 
-  /** A flow for this.#words under another port of the peer's. @returns its id, below zero: none */
-  #insertOther(hash: number, ports: number): number {
+  /** A flow for `accepted` under another port of the peer's. @returns its id, below zero: none */
+  #insertOther(accepted: FlowTuple): number {
     const { flows } = this.#ctx;
-    const words = this.#words;
     const other = this.#otherPorts;
     for (let k = 0; k < other.tries; k++) {
-      if (!other.at(k, hash, words, 0, words, 4, ports, IpProtocol.tcp)) continue;
-      if (flows.find(other.hash, words, 0, words, 4, other.ports, IpProtocol.tcp) >= 0) continue;
-      return flows.admit(Origin.tcp, other.hash, words, 0, words, 4, other.ports, IpProtocol.tcp);
+      if (!other.at(k, accepted) || flows.find(other.tuple) >= 0) continue;
+      return flows.admit(Origin.tcp, other.tuple);
     }
     this.#ctx.counters[Counter.flowTableFull]!++;
     return -1;
@@ -329,16 +326,14 @@ export class TcpHandshake {
     const token = acceptedToken(words, at);
     const family = acceptedFamily(words, at);
     // Tap-side addresses: guest in words 0..3, peer as the guest sees it in 4..7; host-io hashed the same tuple.
-    addressCopy(words, acceptedGuestAt(at), this.#words, 0);
-    addressCopy(words, acceptedPeerAt(at), this.#words, 4);
-    const ports = ((acceptedTargetPort(words, at) << 16) | acceptedPeerPort(words, at)) >>> 0;
-    const hash = acceptedHash(words, at);
-    const older = ctx.flows.find(hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
+    const accepted = this.#accepted;
+    addressCopy(words, acceptedGuestAt(at), accepted.addr, 0);
+    addressCopy(words, acceptedPeerAt(at), accepted.addr, 4);
+    accepted.ports = ((acceptedTargetPort(words, at) << 16) | acceptedPeerPort(words, at)) >>> 0;
+    accepted.hash = acceptedHash(words, at);
+    const older = ctx.flows.find(accepted);
     if (older >= 0 && mayWait && this.#wait(older, words, at)) return;
-    const flow =
-      older >= 0
-        ? this.#insertOther(hash, ports)
-        : ctx.flows.admit(Origin.tcp, hash, this.#words, 0, this.#words, 4, ports, IpProtocol.tcp);
+    const flow = older >= 0 ? this.#insertOther(accepted) : ctx.flows.admit(Origin.tcp, accepted);
     if (flow < 0) return refuseWrite(ctx.toHost, token);
     adoptWrite(ctx.toHost, flow, token);
     this.#begin(flow, family);

@@ -3,20 +3,8 @@
  * handed to the guest link. Sequence numbers are the caller's; acknowledgement, window and timestamps are put in here.
  */
 
-import { addressWrite } from '../../../proto/address.ts';
-import { readU16, writeU16 } from '../../../proto/be.ts';
-import { foldSum, pseudoSum4, pseudoSum6At } from '../../../proto/checksum.ts';
-import { EtherType } from '../../../proto/ethernet.ts';
-import { IPV4_MIN_BYTES, IpProtocol, Ipv4Flag, ipv4Write } from '../../../proto/ipv4.ts';
-import {
-  IPV6_BYTES,
-  IPV6_DST,
-  IPV6_JUMBO_BYTES,
-  IPV6_SRC,
-  Ipv6Next,
-  ipv6JumboWrite,
-  ipv6Write,
-} from '../../../proto/ipv6.ts';
+import { readU16 } from '../../../proto/be.ts';
+import { IpProtocol } from '../../../proto/ipv4.ts';
 import {
   TCP_MIN_BYTES,
   TcpFlag,
@@ -30,14 +18,13 @@ import { VnetGso } from '../../../proto/vnethdr.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { ADDR_WORDS } from '../../flow-table.ts';
 import type { ShardContext } from '../context.ts';
+import type { EgressFrame } from '../egress-frame.ts';
 import type { Packet } from '../packet.ts';
-import { ipHeaderBytes } from '../to-guest.ts';
+import { ipHeaderBytes, ipWrite } from '../to-guest.ts';
 import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';
 import type { Timestamps } from './timestamps.ts';
 
-/** Longest IP packet whose length the header can say. */
-export const IP_MAX_BYTES = 65535;
 /** The largest: nobody on the way is to count hops of ours. */
 const TTL = 255;
 
@@ -77,7 +64,7 @@ export class SegmentOutput {
     const tsBytes = flags & TcpFlag.syn ? 0 : tcb.tsBytes(flow);
     const headerBytes = TCP_MIN_BYTES + tsBytes + optionBytes;
     const tcpBytes = headerBytes + payloadBytes + moreBytes;
-    const ipBytes = v6 ? IPV6_BYTES + (tcpBytes > IP_MAX_BYTES ? IPV6_JUMBO_BYTES : 0) : IPV4_MIN_BYTES;
+    const ipBytes = ipHeaderBytes(v6 ? 6 : 4, tcpBytes);
     let window = 0;
     let ack = 0;
     if (flags & TcpFlag.ack) {
@@ -89,100 +76,40 @@ export class SegmentOutput {
     tcpWrite(u8, at + ipBytes, ports & 0xffff, ports >>> 16, seq, ack, headerBytes, flags, window);
     if (tsBytes > 0)
       tcpTimestampsWrite(u8, at + ipBytes + TCP_MIN_BYTES, this.#timestamps.now(), tcb.tsRecent[flow]!);
-    this.#finishIp(
-      at,
-      ctx.flows.addr,
-      flow * ADDR_WORDS + 4,
-      ctx.flows.addr,
-      flow * ADDR_WORDS,
-      v6,
-      tcpBytes,
-    );
-    return this.#sendIp(at, ipBytes, v6, headerBytes, payloadBytes, moreBytes, tcb.mss[flow]!);
+    const f = this.#begin(v6 ? 6 : 4, at + ipBytes, headerBytes, payloadBytes);
+    f.addresses(ctx.flows.addr, flow * ADDR_WORDS + 4, ctx.flows.addr, flow * ADDR_WORDS);
+    f.moreBytes = moreBytes;
+    const mss = tcb.mss[flow]!;
+    if (moreBytes > 0 || (payloadBytes > mss && payloadBytes > 0)) {
+      f.gsoType = v6 ? VnetGso.tcpv6 : VnetGso.tcpv4;
+      f.gsoSize = mss;
+    }
+    return this.#send(f);
   }
 
   /** Bytes of all headers from IP's on in front of a segment. They go there in place: host-io received behind HEADROOM_BYTES. */
   headBytes(flow: number, payloadBytes: number): number {
     const tcb = this.#tcb;
     const tcpBytes = TCP_MIN_BYTES + tcb.tsBytes(flow);
-    if (!(tcb.flags[flow]! & TcbFlag.v6)) return IPV4_MIN_BYTES + tcpBytes;
-    return IPV6_BYTES + (tcpBytes + payloadBytes > IP_MAX_BYTES ? IPV6_JUMBO_BYTES : 0) + tcpBytes;
+    return ipHeaderBytes(tcb.flags[flow]! & TcbFlag.v6 ? 6 : 4, tcpBytes + payloadBytes) + tcpBytes;
   }
 
-  /** IP header in front of a TCP segment, pseudo-header sum into the checksum field. */
-  #finishIp(
-    at: number,
-    src: Uint32Array,
-    s: number,
-    dst: Uint32Array,
-    d: number,
-    v6: boolean,
-    tcpBytes: number,
-  ): void {
-    const u8 = this.#ctx.u8;
-    if (v6) {
-      let ipBytes = IPV6_BYTES;
-      if (tcpBytes > IP_MAX_BYTES) {
-        ipv6Write(u8, at, 0, Ipv6Next.hopByHop, TTL, 0);
-        ipv6JumboWrite(u8, at + IPV6_BYTES, IpProtocol.tcp, IPV6_JUMBO_BYTES + tcpBytes);
-        ipBytes += IPV6_JUMBO_BYTES;
-      } else ipv6Write(u8, at, tcpBytes, IpProtocol.tcp, TTL, 0);
-      addressWrite(u8, at + IPV6_SRC, src, s);
-      addressWrite(u8, at + IPV6_DST, dst, d);
-      writeU16(
-        u8,
-        at + ipBytes + tcpChecksumAt,
-        foldSum(pseudoSum6At(u8, at + IPV6_SRC, at + IPV6_DST, IpProtocol.tcp, tcpBytes)),
-      );
-    } else {
-      // A total length of 0 stands for one that the field cannot say: Linux takes that of a GSO frame (iph_totlen).
-      const bytes = IPV4_MIN_BYTES + tcpBytes;
-      const totalLen = bytes > IP_MAX_BYTES ? 0 : bytes;
-      const flags = Ipv4Flag.dontFragment;
-      ipv4Write(u8, at, totalLen, IpProtocol.tcp, src[s + 3]!, dst[d + 3]!, TTL, 0, flags);
-      const pseudo = pseudoSum4(src[s + 3]!, dst[d + 3]!, IpProtocol.tcp, tcpBytes);
-      writeU16(u8, at + IPV4_MIN_BYTES + tcpChecksumAt, foldSum(pseudo));
-    }
+  /** The link's frame for a segment whose TCP header lies at `at`, with payload behind it. */
+  #begin(family: 4 | 6, at: number, headerBytes: number, payloadBytes: number): EgressFrame {
+    const f = this.#ctx.guest.frame;
+    f.begin(family, IpProtocol.tcp);
+    f.ttl = TTL;
+    f.at = at;
+    f.bytes = headerBytes + payloadBytes;
+    f.headerBytes = headerBytes;
+    f.checksumField = tcpChecksumAt;
+    return f;
   }
 
-  /**
-   * @param moreBytes  payload in pieces that the guest link holds already
-   * @returns 0 or -errno: the frame was not taken
-   */
-  #sendIp(
-    at: number,
-    ipBytes: number,
-    v6: boolean,
-    tcpHeaderLen: number,
-    payloadBytes: number,
-    moreBytes: number,
-    mss: number,
-  ): number {
-    if (moreBytes > 0) {
-      return this.#ctx.guest.sendPieces(
-        at,
-        ipBytes + tcpHeaderLen + payloadBytes,
-        v6 ? EtherType.ipv6 : EtherType.ipv4,
-        ipBytes,
-        tcpChecksumAt,
-        v6 ? VnetGso.tcpv6 : VnetGso.tcpv4,
-        mss,
-        ipBytes + tcpHeaderLen,
-      );
-    }
-    const gso = payloadBytes > mss && payloadBytes > 0;
-    return this.#ctx.guest.send(
-      at,
-      ipBytes + tcpHeaderLen + payloadBytes,
-      v6 ? EtherType.ipv6 : EtherType.ipv4,
-      ipBytes,
-      tcpChecksumAt,
-      gso ? (v6 ? VnetGso.tcpv6 : VnetGso.tcpv4) : VnetGso.none,
-      gso ? mss : 0,
-      ipBytes + tcpHeaderLen,
-      0,
-      0,
-    );
+  /** @returns 0 or -errno: the frame was not taken */
+  #send(f: EgressFrame): number {
+    ipWrite(this.#ctx.u8, f);
+    return this.#ctx.guest.send(f);
   }
 
   /** A FIN by itself, the first time or again. */
@@ -211,8 +138,9 @@ export class SegmentOutput {
     const ack = hasAck ? 0 : (tcpSeq(u8, t) + segLen) >>> 0;
     const rst = hasAck ? TcpFlag.rst : TcpFlag.rst | TcpFlag.ack;
     tcpWrite(u8, at + ipBytes, readU16(u8, t + 2), readU16(u8, t), seq, ack, TCP_MIN_BYTES, rst, 0);
-    this.#finishIp(at, p.addr, 4, p.addr, 0, p.family === 6, TCP_MIN_BYTES);
+    const f = this.#begin(p.family, at + ipBytes, TCP_MIN_BYTES, 0);
+    f.addresses(p.addr, 4, p.addr, 0);
     ctx.counters[Counter.tcpResetSent]!++;
-    this.#sendIp(at, ipBytes, p.family === 6, TCP_MIN_BYTES, 0, 0, 0);
+    this.#send(f);
   }
 }

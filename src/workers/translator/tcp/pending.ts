@@ -9,10 +9,10 @@ import { IPV4_MIN_BYTES } from '../../../proto/ipv4.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpSackWrite } from '../../../proto/tcp.ts';
 import { creditWrite } from '../../link/to-host.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
-import { ipHeaderBytes } from '../to-guest.ts';
+import { IP_MAX_BYTES, ipHeaderBytes } from '../to-guest.ts';
 import { NONE, RTO_MIN_MS, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import type { OutOfOrderQueues } from './out-of-order.ts';
-import { IP_MAX_BYTES, type SegmentOutput } from './output.ts';
+import type { SegmentOutput } from './output.ts';
 
 /** Between two probes of a closed window. */
 const PROBE_MAX_MS = 10_000;

@@ -12,13 +12,24 @@ import { linkBytes, linkSlotA, linkSlotOffset } from '../../link/descriptor.ts';
 import { DataKind, dataKind, dataOffset } from '../../link/to-shard.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { Packet } from '../packet.ts';
+import { IP_MAX_BYTES } from '../to-guest.ts';
 import type { TcpClosing } from './closing.ts';
 import { CWND_MAX, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
-import { IP_MAX_BYTES, type SegmentOutput } from './output.ts';
+import type { SegmentOutput } from './output.ts';
 import type { Pending } from './pending.ts';
 import type { Retransmission } from './retransmission.ts';
 import type { SegmentRun } from './run.ts';
 import type { Timestamps } from './timestamps.ts';
+
+export interface SenderParts {
+  readonly tcb: TcpControlBlocks;
+  readonly timestamps: Timestamps;
+  readonly output: SegmentOutput;
+  readonly pending: Pending;
+  readonly closing: TcpClosing;
+  readonly retransmission: Retransmission;
+  readonly run: SegmentRun;
+}
 
 export class TcpSender {
   readonly #ctx: ShardContext;
@@ -30,24 +41,15 @@ export class TcpSender {
   readonly #retransmission: Retransmission;
   readonly #run: SegmentRun;
 
-  constructor(
-    ctx: ShardContext,
-    tcb: TcpControlBlocks,
-    timestamps: Timestamps,
-    output: SegmentOutput,
-    pending: Pending,
-    closing: TcpClosing,
-    retransmission: Retransmission,
-    run: SegmentRun,
-  ) {
+  constructor(ctx: ShardContext, parts: SenderParts) {
     this.#ctx = ctx;
-    this.#tcb = tcb;
-    this.#timestamps = timestamps;
-    this.#output = output;
-    this.#pending = pending;
-    this.#closing = closing;
-    this.#retransmission = retransmission;
-    this.#run = run;
+    this.#tcb = parts.tcb;
+    this.#timestamps = parts.timestamps;
+    this.#output = parts.output;
+    this.#pending = parts.pending;
+    this.#closing = parts.closing;
+    this.#retransmission = parts.retransmission;
+    this.#run = parts.run;
   }
 
   /**

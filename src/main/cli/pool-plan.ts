@@ -1,0 +1,15 @@
+/** How the frame pool's bytes are divided. */
+import { LARGE_SLOT_BYTES, SMALL_SLOT_BYTES } from '../../ring/layout.ts';
+import type { PoolPlan } from '../../workers/engine-plan.ts';
+
+const MAX_FLOWS = 131072;
+
+/** Three quarters of the bytes go to large slots (one per 64 KiB of bulk data in flight), a quarter to small ones. */
+export function poolPlan(mib: number): PoolPlan {
+  const bytes = mib * 1024 * 1024;
+  return {
+    smallSlots: Math.floor(bytes / 4 / SMALL_SLOT_BYTES),
+    largeSlots: Math.floor((bytes * 3) / 4 / LARGE_SLOT_BYTES),
+    flows: Math.min(MAX_FLOWS, 2 ** Math.floor(Math.log2(mib * 512))),
+  };
+}

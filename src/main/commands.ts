@@ -1,0 +1,16 @@
+// bundle: boot
+/** The subcommands of `bucatini`, in the order of its help. bin/bucatini has the same list; imports nothing: loaded before all else. */
+export const COMMAND_NAMES = [
+  'run',
+  'attach',
+  'doctor',
+  'selftest',
+  'switch-over',
+  'switch-back',
+  'bug-report',
+] as const;
+export type CommandName = (typeof COMMAND_NAMES)[number];
+
+/** "run, attach, … or bug-report" */
+export const commandList = (): string =>
+  `${COMMAND_NAMES.slice(0, -1).join(', ')} or ${COMMAND_NAMES.at(-1)}`;

@@ -1,0 +1,223 @@
+/**
+ * How every front end that runs an engine starts, serves and ends. `run`, `attach`, `pasta` and `slirp4netns`
+ * differ in the hooks on the right. Only some of them have a hook with a question mark.
+ *
+ *   step                                       hook
+ *   ────                                       ────
+ *   open the sockets that watch the host
+ *   begin to set up the namespace (netns.ts)
+ *   read the engine's modules
+ *   namespace made                             startCommand?    start COMMAND's chain, which waits
+ *   TAP made                                   plan             say what the engine is to be
+ *   start the engine
+ *   interface configured                       configured
+ *   engine started                             engineStarted?
+ *   follow the host's network and resolvers    following
+ *   open the API socket                        openApi?
+ *                                              beforeSandbox    load and open what is needed later
+ *   detach from host and caller (wall.ts)
+ *   close the sandbox                          enterSandbox?    do something around it
+ *                                              ready            let COMMAND run, tell the caller
+ *   wait for the first end                     ends, engineFailed?
+ *                                              served?
+ *   stop everything                            stop?, then the engine, then afterEngine?
+ *
+ * A thread that opens host sockets must have been started before the main thread moves into the namespace
+ * (netns.ts). So the host is watched first, and the front end has booted a packet thread before it calls serve().
+ */
+import { LeftBehind } from '../../sys/left-behind.ts';
+import type { RouteSocket } from '../../sys/netlink.ts';
+import type * as EngineModule from '../../workers/engine.ts';
+import type { EngineHandle } from '../../workers/engine.ts';
+import type { EnginePlan } from '../../workers/engine-plan.ts';
+import type { BootedThread } from '../../workers/packet-worker.ts';
+import type { ApiSocket } from '../api-socket.ts';
+import { closeInheritedOnExec, fewDescriptors } from '../descriptors.ts';
+import { HostWatch } from '../host-watch.ts';
+import type { Log } from '../log.ts';
+import type { Netns, NetnsError, SocketsInside } from '../netns.ts';
+import { Stopwatch } from '../stopwatch.ts';
+import { closeWall, type Leaving, leaveHost, type WallPlan } from '../wall.ts';
+import { type Followed, type Following, followHost } from './follow.ts';
+
+export type EngineLoaded = typeof EngineModule;
+export type SetUpStep = 'namespace' | 'tap' | 'configured';
+
+/** What a front end needs in the sandbox. Directories in `readable` and `removable` are added to our own. */
+export interface Sandbox extends Omit<Leaving, 'eventRings' | 'log'>, Partial<WallPlan> {}
+
+/** `Job` is what the namespace's set-up is told, `Made` what it tells of the TAP. */
+export interface FrontEnd<Job extends SocketsInside, Made> {
+  readonly log: Log;
+  /** Started before the main thread may move: it stays in the host's network. */
+  readonly booted: BootedThread;
+  readonly netns: Netns<Job, Made>;
+  readonly job: Job;
+  /**
+   * The TAP of a namespace that ends with this process: the kernel may close it later (left-behind.ts).
+   * Absent: the namespace belongs to someone else.
+   */
+  readonly tapOfOurs?: ((made: Made) => number | undefined) | undefined;
+
+  /** @returns what serve() throws. Does not return where the process becomes another one (reenter.ts) */
+  setUpFailed?(error: NetnsError, step: SetUpStep): Error | Promise<Error>;
+  /** Absent where there is no COMMAND. @param namespaceFd  of the new namespace */
+  readonly startCommand?: ((namespaceFd: number) => void) | undefined;
+  /** @param host  answers about the host's network, in whichever namespace the main thread is */
+  plan(made: Made, engine: EngineLoaded, host: RouteSocket): EnginePlan | Promise<EnginePlan>;
+  /** @param notes  what could not be done and is not needed for traffic */
+  configured(notes: readonly string[], made: Made): void;
+  /** @returns what serve() throws */
+  engineNotStarted?(error: Error, engine: EngineLoaded): Error;
+  engineStarted?(engine: EngineHandle, made: Made): void | Promise<void>;
+  /** @returns undefined when changes of the host's network do not matter */
+  following(engine: EngineHandle, made: Made): Following | undefined;
+  openApi?(engine: EngineHandle, made: Made): Promise<ApiSocket | undefined>;
+  /** In the sandbox no module can be loaded and no path exists. */
+  beforeSandbox(engine: EngineHandle, made: Made): Sandbox | Promise<Sandbox>;
+  /** Calls `close`, which closes the sandbox. Absent: serve() calls it. */
+  enterSandbox?(close: () => void): void;
+  ready(made: Made): void;
+  /** The first that resolves ends the service with its exit status. */
+  ends(): readonly Promise<number>[];
+  /** A packet thread has died. @returns the exit status. @throws Error. Absent: serve() throws `error` */
+  engineFailed?(error: Error): number;
+  /** The service has ended, the engine still runs. */
+  served?(status: number, engine: EngineHandle): void;
+  /** Before the engine is stopped, after a failed start too. @param failed  the start or the service failed */
+  stop?(failed: boolean): void;
+  /** The process ends next. */
+  afterEngine?(): void;
+}
+
+/**
+ * Start, serve until the end, stop everything.
+ * @returns the exit status. @throws Error with what to tell
+ */
+export async function serve<Job extends SocketsInside, Made>(front: FrontEnd<Job, Made>): Promise<number> {
+  const service = new Service(front);
+  let failed = true;
+  try {
+    const status = await service.run();
+    failed = false;
+    return status;
+  } finally {
+    await service.end(failed);
+  }
+}
+
+class Service<Job extends SocketsInside, Made> {
+  readonly #front: FrontEnd<Job, Made>;
+  readonly #steps = new Stopwatch();
+  readonly #leftBehind: LeftBehind | undefined;
+  readonly #watch = new HostWatch();
+  #engine: EngineHandle | undefined;
+  #followed: Followed | undefined;
+  #api: ApiSocket | undefined;
+  #tapFd: number | undefined;
+
+  constructor(front: FrontEnd<Job, Made>) {
+    this.#front = front;
+    this.#leftBehind = front.tapOfOurs && new LeftBehind();
+  }
+
+  async run(): Promise<number> {
+    const front = this.#front;
+    const { made, engine } = await this.#start();
+    await front.engineStarted?.(engine, made);
+    if (front.startCommand !== undefined) this.#steps.lap('command ready');
+    const following = front.following(engine, made);
+    if (following !== undefined) this.#followed = followHost(this.#watch, engine, following, front.log);
+    this.#api = await front.openApi?.(engine, made);
+    const sandbox = await front.beforeSandbox(engine, made);
+    front.log('debug', `start: ${this.#steps.text()}`);
+    this.#enterSandbox(engine, {
+      ...sandbox,
+      ...(following?.configuresNetwork !== undefined && { configuresNetwork: following.configuresNetwork }),
+    });
+    front.ready(made);
+    const outcome = await Promise.race([engine.failed, ...front.ends()]);
+    const status = outcome instanceof Error ? this.#engineFailed(outcome) : outcome;
+    front.served?.(status, engine);
+    return status;
+  }
+
+  /** To a running engine and a configured interface, side by side. */
+  async #start(): Promise<{ readonly made: Made; readonly engine: EngineHandle }> {
+    const front = this.#front;
+    const { netns, log } = front;
+    netns.start(front.job);
+    const loading = import('../../workers/engine.ts');
+    loading.catch(() => {}); // awaited below
+    if (front.startCommand !== undefined) {
+      const namespaceFd = await this.#step('namespace', netns.namespaceFd);
+      this.#steps.lap('namespace made');
+      closeInheritedOnExec();
+      front.startCommand(namespaceFd);
+      this.#steps.lap('chain spawned');
+    }
+    const made = await this.#step('tap', netns.tap);
+    this.#steps.lap('TAP made');
+    this.#tapFd = front.tapOfOurs?.(made);
+    const module = await loading;
+    const plan = await front.plan(made, module, this.#watch.host);
+    const starting = module.startEngine(plan, { onLog: log, booted: front.booted });
+    starting.catch(() => {});
+    front.configured(await this.#step('configured', netns.configured), made);
+    const few = fewDescriptors();
+    if (few !== undefined) log('warning', few);
+    this.#steps.lap('interface configured');
+    const engine = await starting.catch((error: Error) => {
+      throw front.engineNotStarted?.(error, module) ?? error;
+    });
+    this.#steps.lap('engine started');
+    this.#engine = engine;
+    return { made, engine };
+  }
+
+  #step<Result>(step: SetUpStep, done: Promise<Result>): Promise<Result> {
+    return done.catch(async (error: NetnsError) => {
+      throw (await this.#front.setUpFailed?.(error, step)) ?? error;
+    });
+  }
+
+  #enterSandbox({ eventRings }: EngineHandle, sandbox: Sandbox): void {
+    const front = this.#front;
+    leaveHost({ ...sandbox, eventRings, log: front.log });
+    const close = (): void =>
+      closeWall({
+        ...{ signals: [], watchesProcess: false, ...sandbox },
+        readable: [...(this.#followed?.readable ?? []), ...(sandbox.readable ?? [])],
+        removable: [...(this.#api?.directories ?? []), ...(sandbox.removable ?? [])],
+      });
+    if (front.enterSandbox === undefined) close();
+    else front.enterSandbox(close);
+    this.#steps.lap('sandbox closed');
+    front.log('debug', `start: ${this.#steps.last}`);
+  }
+
+  #engineFailed(error: Error): number {
+    if (this.#front.engineFailed === undefined) throw error;
+    return this.#front.engineFailed(error);
+  }
+
+  async end(failed: boolean): Promise<void> {
+    const front = this.#front;
+    this.#watch.stop();
+    this.#followed?.stop();
+    front.stop?.(failed);
+    this.#api?.close();
+    await endWithin(this.#engine);
+    if (this.#tapFd !== undefined) this.#leftBehind?.leave(this.#tapFd);
+    front.afterEngine?.();
+  }
+}
+
+const STOP_LIMIT_MS = 1000;
+
+/** Stop the engine, but do not wait for ever for a thread that died or hangs. */
+export async function endWithin(engine: EngineHandle | undefined): Promise<void> {
+  if (engine === undefined) return;
+  const limit = new Promise((resolve) => setTimeout(resolve, STOP_LIMIT_MS));
+  await Promise.race([engine.stop().catch(() => {}), limit]);
+}

@@ -1,0 +1,295 @@
+/**
+ * Builds the stages of an engine: gives each its slots and its ends of the rings (plan.ts). A packet thread builds
+ * its stages here. A test builds the stage under test, and takes the parts of the stages that it plays itself.
+ */
+import type { Doorbell } from '../ring/doorbell.ts';
+import type { Layout } from '../ring/layout.ts';
+import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
+import { CheckedRingProducer, RingConsumer, RingProducer } from '../ring/spsc.ts';
+import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
+import { addressOf } from '../sys/memory.ts';
+import type { EnginePlan, SplicePlan, TapEnginePlan } from './engine-plan.ts';
+import type { FlowSource } from './flow-report.ts';
+import { HostIo, type HostIoOptions } from './host-io/host-io.ts';
+import { Owner } from './link/slot-owner.ts';
+import {
+  LinkRing,
+  type SideViews,
+  type SlotShares,
+  slotShares,
+  type ThreadPlan,
+  threadPlan,
+} from './plan.ts';
+import type { Reactor } from './reactor.ts';
+import { Splice } from './splice/splice.ts';
+import type { Stage } from './stage.ts';
+import { TapReader, type TapReaderOptions } from './tap-reader.ts';
+import { Shard, type ShardOptions } from './translator/shard.ts';
+
+export interface AssemblyOptions {
+  readonly plan: EnginePlan;
+  readonly sab: SharedArrayBuffer;
+  readonly layout: Layout;
+  /** Of links. */
+  readonly counters?: Float64Array | undefined;
+  /** What wakes that thread; null: it is the caller's own. Absent: one thread runs all. */
+  bellOf?(thread: number): Doorbell | null;
+  /** Absent: as the engine has them. */
+  readonly shares?: SlotShares;
+}
+
+type ReaderParts = Pick<
+  TapReaderOptions,
+  'pool' | 'ownership' | 'smallSlots' | 'largeSlots' | 'toShards' | 'freed'
+>;
+type ShardParts = Pick<
+  ShardOptions,
+  'pool' | 'ownership' | 'scratchSlot' | 'dnsSlots' | 'fromReader' | 'toReader' | 'fromHost' | 'toHost'
+>;
+type HostParts = Pick<
+  HostIoOptions,
+  'pool' | 'ownership' | 'smallSlots' | 'largeSlots' | 'toShards' | 'fromShards' | 'toReader'
+>;
+
+/** Take each stage's parts once: slots and ring ends have one owner. */
+export class Assembly {
+  readonly plan: EnginePlan;
+  readonly threads: ThreadPlan;
+  readonly pool: FramePool;
+  readonly ownership: Ownership;
+  readonly shares: SlotShares;
+  readonly #o: AssemblyOptions;
+
+  constructor(options: AssemblyOptions) {
+    const { plan, sab, layout } = options;
+    this.#o = options;
+    this.plan = plan;
+    this.threads = threadPlan(plan.threads);
+    this.pool = new FramePool(sab, layout, addressOf(new Uint8Array(sab)));
+    this.ownership = new Ownership(sab, layout, plan.debugOwnership === true);
+    const { smallSlots, largeSlots } = plan.pool;
+    this.shares = options.shares ?? slotShares(smallSlots, largeSlots, this.threads.shards);
+  }
+
+  readerParts(): ReaderParts {
+    const { pool, ownership, shares, threads } = this;
+    ownership.assign(...shares.readerSmall, Owner.reader);
+    ownership.assign(...shares.readerLarge, Owner.reader);
+    return {
+      pool,
+      ownership,
+      smallSlots: new SlotStack(...shares.readerSmall),
+      largeSlots: new SlotStack(...shares.readerLarge),
+      toShards: this.#shards((s) => this.#to(LinkRing.readerToShard(s), threads.shardThread(s))),
+      freed: [
+        ...this.#shards((s) => this.#from(LinkRing.shardToReader(s), threads.shardThread(s))),
+        this.#from(LinkRing.hostToReader(threads.shards), threads.hostThread),
+      ],
+    };
+  }
+
+  shardParts(s: number): ShardParts {
+    const { pool, ownership, shares, threads } = this;
+    return {
+      pool,
+      ownership,
+      scratchSlot: shares.scratchLarge[0] + s,
+      dnsSlots: [shares.dnsLarge + s * shares.dnsEach, shares.dnsEach],
+      fromReader: this.#from(LinkRing.readerToShard(s), threads.readerThread),
+      toReader: this.#to(LinkRing.shardToReader(s), threads.readerThread),
+      fromHost: this.#from(LinkRing.hostToShard(s), threads.hostThread),
+      toHost: this.#to(LinkRing.shardToHost(s), threads.hostThread),
+    };
+  }
+
+  hostParts(): HostParts {
+    const { pool, ownership, shares, threads } = this;
+    ownership.assign(...shares.hostSmall, Owner.hostIo);
+    ownership.assign(...shares.hostLarge, Owner.hostIo);
+    return {
+      pool,
+      ownership,
+      smallSlots: new SlotStack(...shares.hostSmall),
+      largeSlots: new SlotStack(...shares.hostLarge),
+      toShards: this.#shards((s) => this.#to(LinkRing.hostToShard(s), threads.shardThread(s))),
+      fromShards: this.#shards((s) => this.#from(LinkRing.shardToHost(s), threads.shardThread(s))),
+      toReader: this.#to(LinkRing.hostToReader(threads.shards), threads.readerThread),
+    };
+  }
+
+  // Object literals and no spread: V8 keeps their fields, which stages read per packet, in the object itself.
+
+  reader(rest: Omit<TapReaderOptions, keyof ReaderParts | 'plan'>): TapReader {
+    const { pool, ownership, smallSlots, largeSlots, toShards, freed } = this.readerParts();
+    const { counters, pcap, notices, onFatal } = rest;
+    return new TapReader({
+      plan: this.#tapPlan(),
+      pool,
+      ownership,
+      counters,
+      smallSlots,
+      largeSlots,
+      toShards,
+      freed,
+      pcap,
+      notices,
+      onFatal,
+    });
+  }
+
+  shard(s: number, rest: Omit<ShardOptions, keyof ShardParts | 'plan' | 'shard'>): Shard {
+    const { pool, ownership, scratchSlot, dnsSlots, fromReader, toReader, fromHost, toHost } =
+      this.shardParts(s);
+    const { counters, guestMac, seen, pcap, notices } = rest;
+    return new Shard({
+      shard: s,
+      plan: this.#tapPlan(),
+      pool,
+      ownership,
+      counters,
+      scratchSlot,
+      dnsSlots,
+      guestMac,
+      seen,
+      fromReader,
+      toReader,
+      fromHost,
+      toHost,
+      pcap,
+      notices,
+    });
+  }
+
+  hostIo(rest: Omit<HostIoOptions, keyof HostParts | 'plan'>): HostIo {
+    const { pool, ownership, smallSlots, largeSlots, toShards, fromShards, toReader } = this.hostParts();
+    const { counters, seen, loopback, datagramPorts, watch, notices } = rest;
+    return new HostIo({
+      plan: this.plan,
+      pool,
+      ownership,
+      counters,
+      smallSlots,
+      largeSlots,
+      toShards,
+      fromShards,
+      toReader,
+      loopback,
+      seen,
+      datagramPorts,
+      watch,
+      notices,
+    });
+  }
+
+  #tapPlan(): TapEnginePlan {
+    const { plan } = this;
+    if (plan.tap === undefined) throw new Error('a plan without a TAP has neither reader nor shards');
+    return { ...plan, tap: plan.tap };
+  }
+
+  #shards<T>(make: (shard: number) => T): T[] {
+    return Array.from({ length: this.threads.shards }, (_, s) => make(s));
+  }
+
+  #to(ring: number, thread: number): RingProducer {
+    const { sab, layout, counters } = this.#o;
+    const Producer = this.ownership.on ? CheckedRingProducer : RingProducer;
+    return new Producer(sab, layout, ring, this.#bellOf(thread), counters);
+  }
+
+  #from(ring: number, thread: number): RingConsumer {
+    const { sab, layout } = this.#o;
+    return new RingConsumer(sab, layout, ring, this.#bellOf(thread));
+  }
+
+  #bellOf(thread: number): Doorbell | null {
+    return this.#o.bellOf?.(thread) ?? null;
+  }
+}
+
+/** What the stages of a thread share. */
+export interface ThreadParts {
+  readonly thread: number;
+  readonly reactor: Reactor;
+  readonly counters: Float64Array;
+  readonly side: SideViews;
+  readonly notices: TapReaderOptions['notices'];
+  readonly pcap: TapReaderOptions['pcap'];
+  /** eventfd that wakes this thread. */
+  readonly bellFd: number;
+  /** TapReaderOptions.onFatal */
+  onFatal(text: string): void;
+}
+
+export interface ThreadStages {
+  readonly stages: readonly Stage[];
+  /** In which a round polls them. */
+  readonly order: readonly Stage[];
+  readonly shards: readonly Shard[];
+  readonly hostIo: HostIo | null;
+  /** Sections of flow-report.ts that are this thread's. */
+  readonly flowSources: ReadonlyMap<number, FlowSource>;
+}
+
+/** The stages that the plan gives a packet thread, their descriptors registered with its reactor. */
+export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStages {
+  const { plan, threads } = assembly;
+  const { thread, reactor, counters, side, notices, pcap, onFatal } = parts;
+  const { guestMac, seen, datagramPorts } = side;
+  const stages: Stage[] = [];
+  const shards: Shard[] = [];
+  const flowSources = new Map<number, FlowSource>();
+  let hostIo: HostIo | null = null;
+
+  if (plan.tap !== undefined && thread === threads.readerThread) {
+    const reader = assembly.reader({ counters, pcap, notices, onFatal });
+    stages.push(reader);
+    const onFrames = reactor.handler(() => reader.onReadable());
+    reactor.watch(onFrames, plan.tap.fd, EPOLLIN | EPOLLET, 0);
+  }
+  for (let s = 0; s < threads.shards; s++) {
+    if (plan.tap === undefined || threads.shardThread(s) !== thread) continue;
+    const shard = assembly.shard(s, { counters, guestMac, seen, pcap, notices });
+    shards.push(shard);
+    flowSources.set(s, shard);
+    stages.push(shard);
+  }
+  if (thread === threads.hostThread) {
+    const loopback = plan.splice === undefined ? undefined : spliceStage(plan, plan.splice, parts);
+    const onSocket = reactor.handler((gid, events) => host.onEvents(gid, events));
+    const watch = (fd: number, gid: number, events: number): number =>
+      reactor.watch(onSocket, fd, events, gid);
+    const host: HostIo = assembly.hostIo({ counters, seen, loopback, datagramPorts, watch, notices });
+    hostIo = host;
+    stages.push(host);
+    if (loopback !== undefined) {
+      stages.push(loopback);
+      loopback.flowSources.forEach((source, i) => {
+        flowSources.set(threads.shards + i, source);
+      });
+    }
+  }
+  const order = [...stages];
+  // What the sockets said goes to the guest in the same round instead of after another look at the TAP.
+  if (plan.threads.kind === 'fused' && plan.tap !== undefined) order.push(shards[0]!);
+  return { stages, order, shards, hostIo, flowSources };
+}
+
+function spliceStage(plan: EnginePlan, splice: SplicePlan, parts: ThreadParts): Splice {
+  const { reactor, counters, side, bellFd, notices } = parts;
+  const streams = reactor.handler((token, events) => stage.onStream(token, events));
+  const flows = reactor.handler((token) => stage.onFlow(token));
+  const listeners = reactor.handler((token) => stage.onListener(token));
+  const stage: Splice = new Splice({
+    plan,
+    splice,
+    seen: side.seen,
+    counters,
+    bellFd,
+    watchStream: (fd, token, events) => reactor.watch(streams, fd, events, token),
+    watchFlow: (fd, token, events) => reactor.watch(flows, fd, events, token),
+    watchListener: (fd, token, events) => reactor.watch(listeners, fd, events, token),
+    notices,
+  });
+  return stage;
+}

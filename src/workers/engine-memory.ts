@@ -1,0 +1,24 @@
+/** Allocates the engine's shared memory. */
+import { allocateShared, type SharedMemory } from '../ring/layout.ts';
+import { addressOf } from '../sys/memory.ts';
+import type { EnginePlan } from './engine-plan.ts';
+import { threadPlan } from './plan.ts';
+
+/** Rings, counters and logs for the plan's threads, and the frame pool. */
+export function engineMemory(
+  { pool, threads }: Pick<EnginePlan, 'pool' | 'threads'>,
+  { ringDescriptors, logBytes }: { readonly ringDescriptors: number; readonly logBytes: number },
+): SharedMemory {
+  const plan = threadPlan(threads);
+  return allocateShared(
+    {
+      smallSlots: pool.smallSlots,
+      largeSlots: pool.largeSlots,
+      rings: plan.rings,
+      ringDescriptors,
+      counterBlocks: plan.threads,
+      logBytes,
+    },
+    addressOf,
+  );
+}
