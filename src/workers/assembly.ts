@@ -3,7 +3,7 @@
  * its stages here. A test builds the stage under test, and takes the parts of the stages that it plays itself.
  */
 import type { Doorbell } from '../ring/doorbell.ts';
-import type { Layout } from '../ring/layout.ts';
+import type { ControlViews, Layout } from '../ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
 import { CheckedRingProducer, RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
@@ -12,14 +12,7 @@ import type { EnginePlan, SplicePlan, TapEnginePlan } from './engine-plan.ts';
 import type { FlowSource } from './flow-report.ts';
 import { HostIo, type HostIoOptions } from './host-io/host-io.ts';
 import { Owner } from './link/slot-owner.ts';
-import {
-  LinkRing,
-  type SideViews,
-  type SlotShares,
-  slotShares,
-  type ThreadPlan,
-  threadPlan,
-} from './plan.ts';
+import { LinkRing, type SlotShares, slotShares, type ThreadPlan, threadPlan } from './plan.ts';
 import type { Reactor } from './reactor.ts';
 import { Splice } from './splice/splice.ts';
 import type { Stage } from './stage.ts';
@@ -212,7 +205,7 @@ export interface ThreadParts {
   readonly thread: number;
   readonly reactor: Reactor;
   readonly counters: Float64Array;
-  readonly side: SideViews;
+  readonly control: ControlViews;
   readonly notices: TapReaderOptions['notices'];
   readonly pcap: TapReaderOptions['pcap'];
   /** eventfd that wakes this thread. */
@@ -234,8 +227,8 @@ export interface ThreadStages {
 /** The stages that the plan gives a packet thread, their descriptors registered with its reactor. */
 export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStages {
   const { plan, threads } = assembly;
-  const { thread, reactor, counters, side, notices, pcap, onFatal } = parts;
-  const { guestMac, seen, datagramPorts } = side;
+  const { thread, reactor, counters, control, notices, pcap, onFatal } = parts;
+  const { guestMac, seen, datagramPorts } = control;
   const stages: Stage[] = [];
   const shards: Shard[] = [];
   const flowSources = new Map<number, FlowSource>();
@@ -276,14 +269,14 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
 }
 
 function spliceStage(plan: EnginePlan, splice: SplicePlan, parts: ThreadParts): Splice {
-  const { reactor, counters, side, bellFd, notices } = parts;
+  const { reactor, counters, control, bellFd, notices } = parts;
   const streams = reactor.handler((token, events) => stage.onStream(token, events));
   const flows = reactor.handler((token) => stage.onFlow(token));
   const listeners = reactor.handler((token) => stage.onListener(token));
   const stage: Splice = new Splice({
     plan,
     splice,
-    seen: side.seen,
+    seen: control.seen,
     counters,
     bellFd,
     watchStream: (fd, token, events) => reactor.watch(streams, fd, events, token),

@@ -22,7 +22,7 @@ import {
   type HistogramName,
   histogramValue,
 } from '../ring/histograms.ts';
-import { type Layout, requestStop } from '../ring/layout.ts';
+import { CONTROL_BYTES, controlViews, type Layout, requestStop } from '../ring/layout.ts';
 import {
   EFD_CLOEXEC,
   EFD_NONBLOCK,
@@ -47,7 +47,7 @@ import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { SIDE_BYTES, sideViews, type ThreadPlan, threadPlan } from './plan.ts';
+import { type ThreadPlan, threadPlan } from './plan.ts';
 
 const RING_DESCRIPTORS = 2048;
 const LOG_BYTES = 16 * 1024;
@@ -182,8 +182,8 @@ class Engine implements EngineHandle {
   readonly #sab: SharedArrayBuffer;
   readonly #layout: Layout;
   readonly #i32: Int32Array;
-  readonly #side = new SharedArrayBuffer(SIDE_BYTES);
-  readonly #views = sideViews(this.#side);
+  readonly #control = new SharedArrayBuffer(CONTROL_BYTES);
+  readonly #views = controlViews(this.#control);
   readonly #doorbellFds: readonly number[];
   readonly #pcapFd: number;
   readonly #logs: LogReader;
@@ -256,7 +256,7 @@ class Engine implements EngineHandle {
     port1.on('message', (report: ThreadReport) => this.#onReport(thread, report, ready, stopped));
     const task: ThreadTask = {
       ...{ thread, plan: this.#plan, sab: this.#sab, layout: this.#layout },
-      ...{ doorbellFds: this.#doorbellFds, side: this.#side, port: port2, pcapFd: this.#pcapFd },
+      ...{ doorbellFds: this.#doorbellFds, control: this.#control, port: port2, pcapFd: this.#pcapFd },
     };
     const { readerThread, hostThread } = this.#threads;
     if (this.#pool !== undefined && thread !== readerThread && thread !== hostThread) {

@@ -14,7 +14,7 @@ import {
 } from 'node:worker_threads';
 import { Counter, countersView } from '../ring/counters.ts';
 import { Doorbell } from '../ring/doorbell.ts';
-import { type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
+import { controlViews, type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
 import type { FramePool } from '../ring/pool.ts';
 import { keepCapabilities } from '../sys/capability.ts';
 import { EPOLLIN, EPOLLRDHUP } from '../sys/constants.ts';
@@ -33,7 +33,7 @@ import { LogLevel, LogWriter } from './log-ring.ts';
 import { Notice, Notices } from './notices.ts';
 import type { TaskFollows } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
-import { sideViews, threadPlan } from './plan.ts';
+import { threadPlan } from './plan.ts';
 import { Reactor } from './reactor.ts';
 import { ShortLook } from './short-look.ts';
 
@@ -50,8 +50,8 @@ export interface ThreadTask {
   readonly layout: Layout;
   /** eventfd of each packet thread's doorbell. */
   readonly doorbellFds: readonly number[];
-  /** Shared by all: plan.ts, SideViews. */
-  readonly side: SharedArrayBuffer;
+  /** Shared by all: ControlViews. */
+  readonly control: SharedArrayBuffer;
   readonly port: MessagePort;
   readonly pcapFd: number;
 }
@@ -114,8 +114,8 @@ class PacketThread {
     const { sab, layout, plan, thread } = task;
     mapLargeArrays();
     this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
-    const side = sideViews(task.side);
-    this.#mail = side.mail;
+    const control = controlViews(task.control);
+    this.#mail = control.mail;
     const counters = countersView(sab, layout, thread);
     this.#log = new LogWriter(sab, layout, thread, LogLevel[plan.logLevel]);
     const ring = (fd: number): void => {
@@ -141,7 +141,7 @@ class PacketThread {
     const assembly = new Assembly({ plan, sab, layout, counters, bellOf });
     const notices = new Notices((level, text) => this.#log.log(LogLevel[level], text));
     this.#built = threadStages(assembly, {
-      ...{ thread, reactor: this.#reactor, counters, side, notices },
+      ...{ thread, reactor: this.#reactor, counters, control, notices },
       pcap: this.#pcapWriter(assembly.pool, counters, notices),
       bellFd: task.doorbellFds[thread]!,
       onFatal: (text) => {

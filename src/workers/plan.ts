@@ -93,30 +93,3 @@ export function autoThreads(parallelism: number): EnginePlan['threads'] {
     ? { kind: 'fused' }
     : { kind: 'pipeline', shards: Math.max(1, Math.min(8, parallelism - 2)) };
 }
-
-/** What all packet threads and the main thread share besides the frame pool. */
-export interface SideViews {
-  /** Atomics alone. [0] counts what was posted to the threads; [1] is the lock of --pcap's file. */
-  readonly mail: Int32Array;
-  /** The guest's MAC address, 6 bytes: whoever sees it change writes it. */
-  readonly guestMac: Uint8Array;
-  /** Addresses that the guest was seen to use: Addressing.seen. */
-  readonly seen: Uint32Array;
-  /** HostContext.datagramPorts. */
-  readonly datagramPorts: Uint8Array;
-}
-
-/** Bytes: int32 mail at 0 and 4, guest's MAC at 8, addresses at 16, a byte a port behind. */
-const GUEST_MAC_AT = 8;
-const SEEN_AT = 16;
-export const SEEN_WORDS = 14;
-const DATAGRAM_PORTS_AT = SEEN_AT + 4 * SEEN_WORDS;
-const PORTS = 65536;
-export const SIDE_BYTES = DATAGRAM_PORTS_AT + PORTS;
-
-export const sideViews = (side: SharedArrayBuffer): SideViews => ({
-  mail: new Int32Array(side, 0, 2),
-  guestMac: new Uint8Array(side, GUEST_MAC_AT, 6),
-  seen: new Uint32Array(side, SEEN_AT, SEEN_WORDS),
-  datagramPorts: new Uint8Array(side, DATAGRAM_PORTS_AT, PORTS),
-});

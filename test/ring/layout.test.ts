@@ -4,6 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { COUNTER_WORDS } from '../../src/ring/counters.ts';
 import {
   allocateShared,
+  CONTROL_BYTES,
+  controlViews,
   DESC_BYTES,
   LARGE_SLOT_BYTES,
   type LayoutRequest,
@@ -148,5 +150,17 @@ describe('allocateShared', () => {
     expect(stopRequested(i32, layout)).toBe(false);
     requestStop(i32, layout);
     expect(stopRequested(i32, layout)).toBe(true);
+  });
+});
+
+describe('control memory', () => {
+  it('views lie one behind the other, none over another, and fill it', () => {
+    const views = Object.values(controlViews(new SharedArrayBuffer(CONTROL_BYTES)));
+    let end = 0;
+    for (const { byteOffset, byteLength } of views) {
+      expect(byteOffset).toBeGreaterThanOrEqual(end);
+      end = byteOffset + byteLength;
+    }
+    expect(end).toBe(CONTROL_BYTES);
   });
 });

@@ -7,13 +7,13 @@
  * A list through arrays for each port inside, in the order in which the listeners were opened: ranges have thousands.
  */
 import { addressEqual, isV4Mapped } from '../../proto/address.ts';
+import { PORTS } from '../../ring/layout.ts';
 import type { ListenerPlan } from '../engine-plan.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import { listenerGuest } from './bind-address.ts';
 import { targetPort } from './listener-table.ts';
 
 export const NO_LISTENER = -1;
-const PORTS = 65536;
 
 export class PublishedPorts {
   readonly #addressing: Addressing;

@@ -18,8 +18,8 @@ import {
 } from '../../proto/address.ts';
 import { macParse } from '../../proto/ethernet.ts';
 import { ipv4Parse } from '../../proto/ipv4.ts';
+import { SEEN_WORDS } from '../../ring/layout.ts';
 import type { AddressPlan, HostChange, ServicePolicy } from '../engine-plan.ts';
-import { SEEN_WORDS } from '../plan.ts';
 
 /** What a destination on the TAP stands for. */
 export const Destination = {

@@ -1,0 +1,39 @@
+// @vitest: beside
+/** CONTRIBUTING.md and the pages for developers name files that are there. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { expect, it } from 'vitest';
+
+const root = path.resolve(import.meta.dirname, '../..');
+/** A name without a directory may be of any file. */
+const names = new Set(
+  ['src', 'test', 'bench', 'perf', 'scripts'].flatMap((directory) =>
+    readdirSync(`${root}/${directory}`, { recursive: true, encoding: 'utf8' }).map((file) =>
+      path.basename(file),
+    ),
+  ),
+);
+/** Where a path may begin: the table of CONTRIBUTING.md leaves `src/` and `test/` out. */
+const ROOTS = ['', 'src/', 'src/main/', 'src/workers/', 'test/'];
+
+/** Paths in backquotes, without what stands for a name (`<name>`, NNN, YYYY). */
+const pathsIn = (text: string): readonly string[] =>
+  [...text.matchAll(/`([\w./-]+\.(?:ts|sh|mjs|json|md)|(?:src|bin|docs|test|perf|scripts)\/[\w./-]*)`/g)]
+    .map((match) => match[1]!)
+    .filter((file) => !/NNN|YYYY/.test(file));
+
+it.each(['CONTRIBUTING.md', 'README.md', 'docs/architecture.md', 'docs/start.md', 'docs/theory.md'])(
+  '%s',
+  (page) => {
+    const missing = pathsIn(readFileSync(`${root}/${page}`, 'utf8')).filter(
+      (file) => !names.has(file) && !ROOTS.some((at) => existsSync(`${root}/${at}${file}`)),
+    );
+    expect(missing).toEqual([]);
+  },
+);
+
+it('paths are found in a text', () => {
+  expect(
+    pathsIn('see `ring/layout.ts`, `main/<name>.ts`, `docs/decisions/`, `W.op`, `docs/decisions/NNN-x.md`'),
+  ).toEqual(['ring/layout.ts', 'docs/decisions/']);
+});
