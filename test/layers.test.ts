@@ -5,7 +5,8 @@
  *   units.ts < proto, ring < sys < workers < main
  *
  * proto and ring do not import one another, and sys does not import ring. proto stays pure: it imports no package and no module of
- * the platform. Only sys imports koffi.
+ * the platform. Only sys imports koffi. Where the words of a descriptor lie only the codec of the links knows: nobody outside of
+ * workers/link/ imports its words.ts.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -13,6 +14,8 @@ import { describe, expect, it } from 'vitest';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
 const SRC = path.join(ROOT, 'src');
+
+const LINK_WORDS = 'workers/link/words.ts';
 
 /** What each layer may import besides itself. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
@@ -68,6 +71,9 @@ function breach(file: string, name: string): string | null {
   if (target.startsWith('..')) {
     // package.json holds the version; nothing else outside src is for src.
     return target === '../package.json' ? null : `src/${file} imports ${name}: outside src`;
+  }
+  if (target === LINK_WORDS && path.posix.dirname(file) !== path.posix.dirname(LINK_WORDS)) {
+    return `src/${file} imports ${name}: use the writers and accessors of workers/link/`;
   }
   const targetLayer = target.split('/')[0]!;
   if (targetLayer === layer) return breachInside(file, target);
@@ -130,6 +136,8 @@ describe('layers', () => {
     expect(breach('proto/be.ts', 'node:fs')).not.toBeNull();
     expect(breach('stray.ts', './units.ts')).toMatch('no layer');
     expect(breach('main/cli.ts', '../../test/x.ts')).toMatch('outside src');
+    expect(breach('workers/tap-reader.ts', './link/words.ts')).toMatch('use the writers and accessors');
+    expect(breach('workers/link/to-host.ts', './words.ts')).toBeNull();
     expect(
       importsOf(`import a from "x";\nimport type { B } from './b.ts';\nexport * from './c.ts';\nimport './d.ts';
 const e = await import('./e.ts'); const f = require('./f.ts'); new Worker(new URL('./g.ts', import.meta.url));

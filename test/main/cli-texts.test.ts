@@ -5,7 +5,7 @@ import { COMMANDS, cliMarkdown, generatedTexts, helpText } from '../../src/main/
 import { OPTIONS } from '../../src/main/bucatini/options.ts';
 import { causes, countersMarkdown } from '../../src/main/cli/counter-texts.ts';
 import { Drop } from '../../src/proto/drop.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { repoRoot } from './source-tree.ts';
 
 describe('texts from the option table', () => {

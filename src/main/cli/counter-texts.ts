@@ -5,7 +5,7 @@ import { COUNTERS } from '../../ring/counters.ts';
 import { HISTOGRAMS } from '../../ring/histograms.ts';
 
 /** Where the causes are, each with its comment: the one text for the reader of the code and of the page. */
-const CAUSE_TABLES = ['../../proto/drop.ts', '../../workers/stage-drop.ts'] as const;
+const CAUSE_TABLES = ['../../proto/drop.ts', '../../workers/link/stage-drop.ts'] as const;
 const CAUSE = /^ {2}\/\*\* (.+) \*\/\n {2}(\w+): -\d+,$/gm;
 
 /** Name and meaning of every cause of loss, by the order of the codes. Reads the sources: for the generator and its test alone. */
@@ -32,7 +32,7 @@ export function countersMarkdown(): string {
   return `# Counters
 
 <!-- Written by \`scripts/cli-docs.ts\` from \`src/ring/counters.ts\`, \`src/ring/histograms.ts\`, \`src/proto/drop.ts\` and
-\`src/workers/stage-drop.ts\`; a test compares. -->
+\`src/workers/link/stage-drop.ts\`; a test compares. -->
 
 \`--stats\` prints these counters when the engine ends, summed over all packet threads; if there are several threads, also for each thread.
 Counters that are 0 are left out. Each thread has its own counters and adds to them without atomic operations, which costs about a nanosecond.
