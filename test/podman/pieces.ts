@@ -1,7 +1,7 @@
 /** What the cases have in common: how a case looks, what they serve and ask for, and how they judge. */
 import { ip4 } from '../support/packets.ts';
 import { HOST4, HOST6, PEER4, PORT, urlHost } from '../support/ports.ts';
-import { eventually } from '../support/process.ts';
+import { eventually, killTree } from '../support/process.ts';
 import { asked, fetched, type Podman } from './podman.ts';
 
 export interface Case {
@@ -114,7 +114,7 @@ export async function withHostServer(podman: Podman, port: number, work: () => P
     await fetched(podman.bed, 'host', `http://127.0.0.1:${port}/word`);
     await work();
   } finally {
-    server.process.kill();
+    killTree(server.pid); // the server itself is a child of what enters the bed
     await server.exited;
   }
 }
