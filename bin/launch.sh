@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # variables of the launchers, set here or there
 # Sourced by launchers once they know $root; builtins only where a start is timed. They bring fail and, for scan, note_option.
-# Variables for Node (BUCATINI_*, PASTA_*, SLIRP4NETNS_*): src/main/launcher-env.ts lists them, CONTRIBUTING.md too.
+# Variables for Node (BUCATINI_*, PASTA_*, SLIRP4NETNS_*): src/main/process/launcher-env.ts lists them, CONTRIBUTING.md too.
 
 # First existing program of that name: the system's directories, then the caller's PATH. Sets $tool.
 need_tool() {
@@ -128,7 +128,7 @@ undo_hint() {
 }
 
 # What of the caller's environment would not reach COMMAND by itself, or is not for our Node: BUCATINI_KEPT has an entry a line, a
-# newline in it written as \001 (main/callers-environment.ts).
+# newline in it written as \001 (main/process/callers-environment.ts).
 #   NODE_* and the like   taken away from our Node
 #   a.b, BASH_FUNC_f%%    no names to a shell, which drops them
 #   lower case            names that the launchers use themselves

@@ -5,7 +5,8 @@
  *   units.ts < proto, ring < sys < workers < main
  *
  * proto and ring do not import one another, and sys does not import ring. proto stays pure: it imports no package and no module of
- * the platform. Only sys imports koffi.
+ * the platform. Only sys imports koffi. Where the words of a descriptor lie only the codec of the links knows: nobody outside of
+ * workers/link/ imports its words.ts.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -13,6 +14,8 @@ import { describe, expect, it } from 'vitest';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
 const SRC = path.join(ROOT, 'src');
+
+const LINK_WORDS = 'workers/link/words.ts';
 
 /** What each layer may import besides itself. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
@@ -23,6 +26,22 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   workers: ['units.ts', 'proto', 'ring', 'sys'],
   main: ['units.ts', 'proto', 'ring', 'sys', 'workers'],
 };
+
+/** Folders of a layer that may import only these of its other folders. Front ends do not import one another; nothing imports them. */
+const FOLDERS: Record<string, readonly string[]> = {
+  'main/process': [],
+  'main/cli': ['main/process'],
+  'main/host': ['main/process', 'main/cli', 'main/api'],
+  'main/api': ['main/process', 'main/cli', 'main/host'],
+  'main/bucatini': ['main/process', 'main/cli', 'main/host', 'main/api'],
+  'main/pasta': ['main/process', 'main/cli', 'main/host', 'main/api'],
+  'main/slirp4netns': ['main/process', 'main/cli', 'main/host', 'main/api'],
+};
+const EXCEPTIONS: readonly string[] = [
+  // A report on an instance of pasta's reads its command line.
+  'main/bucatini/bug-report.ts > main/pasta/options.ts',
+];
+const folderOf = (file: string): string => file.split('/').slice(0, 2).join('/');
 
 /**
  * Module names in `import ... from`, `export ... from`, `import '...'`, `import('...')`, `require('...')`, and modules that
@@ -53,9 +72,22 @@ function breach(file: string, name: string): string | null {
     // package.json holds the version; nothing else outside src is for src.
     return target === '../package.json' ? null : `src/${file} imports ${name}: outside src`;
   }
+  if (target === LINK_WORDS && path.posix.dirname(file) !== path.posix.dirname(LINK_WORDS)) {
+    return `src/${file} imports ${name}: use the writers and accessors of workers/link/`;
+  }
   const targetLayer = target.split('/')[0]!;
-  if (targetLayer === layer || allowed.includes(targetLayer)) return null;
+  if (targetLayer === layer) return breachInside(file, target);
+  if (allowed.includes(targetLayer)) return null;
   return `src/${file} imports ${name}: ${layer} may import ${['itself', ...allowed].join(', ')}`;
+}
+
+/** The same for folders of one layer. */
+function breachInside(file: string, target: string): string | null {
+  const folder = folderOf(file);
+  const allowed = FOLDERS[folder];
+  if (allowed === undefined || folderOf(target) === folder || allowed.includes(folderOf(target))) return null;
+  if (EXCEPTIONS.includes(`${file} > ${target}`)) return null;
+  return `src/${file} imports ${target}: ${folder} may import ${['itself', ...allowed].join(', ')}`;
 }
 
 const files = (readdirSync(SRC, { recursive: true, encoding: 'utf8' }) as string[])
@@ -75,6 +107,20 @@ describe('layers', () => {
     expect(breaches).toEqual([]);
   });
 
+  it('every file of main is in a folder', () => {
+    expect(files.filter((file) => file.startsWith('main/') && FOLDERS[folderOf(file)] === undefined)).toEqual(
+      [],
+    );
+  });
+
+  it('the checker itself sees breaches between folders', () => {
+    expect(breach('main/pasta/serve.ts', '../slirp4netns/serve.ts')).toMatch('main/pasta may import');
+    expect(breach('main/host/start.ts', '../bucatini/run.ts')).not.toBeNull();
+    expect(breach('main/process/signals.ts', '../host/log.ts')).not.toBeNull();
+    expect(breach('main/pasta/serve.ts', '../host/start.ts')).toBeNull();
+    expect(breach('main/bucatini/selftest/ping.ts', '../run.ts')).toBeNull();
+  });
+
   it('the checker itself sees breaches', () => {
     expect(breach('proto/ipv4.ts', '../ring/pool.ts')).toMatch('proto may import itself, units.ts');
     expect(breach('ring/spsc.ts', '../workers/stage.ts')).not.toBeNull();
@@ -90,6 +136,8 @@ describe('layers', () => {
     expect(breach('proto/be.ts', 'node:fs')).not.toBeNull();
     expect(breach('stray.ts', './units.ts')).toMatch('no layer');
     expect(breach('main/cli.ts', '../../test/x.ts')).toMatch('outside src');
+    expect(breach('workers/tap-reader.ts', './link/words.ts')).toMatch('use the writers and accessors');
+    expect(breach('workers/link/to-host.ts', './words.ts')).toBeNull();
     expect(
       importsOf(`import a from "x";\nimport type { B } from './b.ts';\nexport * from './c.ts';\nimport './d.ts';
 const e = await import('./e.ts'); const f = require('./f.ts'); new Worker(new URL('./g.ts', import.meta.url));

@@ -35,6 +35,9 @@ const STARVING = 1;
 const TAIL = LINE_BYTES / 4;
 const CONTROL_WORDS = TAIL + 1;
 
+/** What CheckedRingProducer leaves in words that the writer of a descriptor has not set. */
+export const UNSET_WORD = 0xdeadbeef;
+
 const OVERFLOW_MIN_DESCRIPTORS = 64;
 /** An overflow that was not needed for so many flushes gives half of its memory back. */
 const OVERFLOW_CALM_FLUSHES = 1024;
@@ -53,7 +56,7 @@ function slotsView(sab: SharedArrayBuffer, layout: Layout, ring: number): Uint32
  *
  *   const at = out.reserve();      // never fails
  *   const w = out.words;           // after reserve(): it may have changed
- *   w[at + W.op] = ...;            // write all words that the reader reads; the others hold old contents
+ *   w[at + ...] = ...;             // write all words that the reader reads; the others hold old contents
  *   out.commit();                  // before the next reserve()
  *   ...
  *   out.flush();                   // once per batch
@@ -227,11 +230,20 @@ export class RingProducer {
   }
 }
 
+/** A writing end for tests: each descriptor begins as UNSET_WORDs, so that a word which its writer forgets shows. */
+export class CheckedRingProducer extends RingProducer {
+  override reserve(): number {
+    const at = super.reserve();
+    this.words.fill(UNSET_WORD, at, at + DESC_WORDS);
+    return at;
+  }
+}
+
 /**
  * The reading end:
  *
  *   const n = link.available();
- *   for (let i = 0; i < n; i++) { const at = link.at(i); ... link.words[at + W.op] ... }
+ *   for (let i = 0; i < n; i++) { const at = link.at(i); ... link.words[at + ...] ... }
  *   link.release(n);
  */
 export class RingConsumer {

@@ -28,7 +28,7 @@ export function isWritable(fd: number, waitMs = 0): boolean {
 
 /**
  * Write what goes at once. To a pipe that another writer fills between poll(2) and write(2) it waits: for pipes and terminals that can be
- * opened anew (main/output.ts) it is not used.
+ * opened anew (main/process/output.ts) it is not used.
  * @param bytes  no more than PIPE_BUF
  * @returns bytes written or -errno, -EAGAIN: nobody reads
  */

@@ -52,7 +52,7 @@ export function socket(domain: number, type: number, protocol: number): number {
 }
 
 /**
- * Two sockets that are connected with each other: for what is left to a process of its own to close (left-behind.ts), and in tests.
+ * Two sockets that are connected with each other: for what is left to a process of its own to close (sys/deferred-close.ts), and in tests.
  * @param address  where the two descriptors go, two ints
  * @returns 0 or -errno
  */

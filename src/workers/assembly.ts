@@ -5,13 +5,13 @@
 import type { Doorbell } from '../ring/doorbell.ts';
 import type { ControlViews, Layout } from '../ring/layout.ts';
 import { FramePool, Ownership, SlotStack } from '../ring/pool.ts';
-import { RingConsumer, RingProducer } from '../ring/spsc.ts';
+import { CheckedRingProducer, RingConsumer, RingProducer } from '../ring/spsc.ts';
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan, SplicePlan, TapEnginePlan } from './engine-plan.ts';
 import type { FlowSource } from './flow-report.ts';
 import { HostIo, type HostIoOptions } from './host-io/host-io.ts';
-import { Owner } from './owners.ts';
+import { Owner } from './link/slot-owner.ts';
 import { LinkRing, type SlotShares, slotShares, type ThreadPlan, threadPlan } from './plan.ts';
 import type { Reactor } from './reactor.ts';
 import { Splice } from './splice/splice.ts';
@@ -186,7 +186,8 @@ export class Assembly {
 
   #to(ring: number, thread: number): RingProducer {
     const { sab, layout, counters } = this.#o;
-    return new RingProducer(sab, layout, ring, this.#bellOf(thread), counters);
+    const Producer = this.ownership.on ? CheckedRingProducer : RingProducer;
+    return new Producer(sab, layout, ring, this.#bellOf(thread), counters);
   }
 
   #from(ring: number, thread: number): RingConsumer {

@@ -213,6 +213,7 @@ export interface EnginePlan {
   readonly isnKey: readonly [number, number, number, number];
   readonly pcapFile?: string;
   readonly impairment?: ImpairmentPlan;
+  /** For tests: whose each slot is, and which words of a descriptor were not set, is checked. */
   readonly debugOwnership?: boolean;
   readonly logLevel: LogLevelName;
   /** The process becomes another, ordinary user once all is ready. */

@@ -41,13 +41,13 @@ import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
 import type { FlowPage } from './flow-report.ts';
 import type { ListenFailure } from './host-io/listener-table.ts';
+import { stageDropName } from './link/stage-drop.ts';
 import { LOG_LEVELS } from './log-levels.ts';
 import { LogReader } from './log-ring.ts';
 import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread } from './packet-worker.ts';
 import { PcapWriter } from './pcap.ts';
 import { type ThreadPlan, threadPlan } from './plan.ts';
-import { stageDropName } from './stage-drop.ts';
 
 const RING_DESCRIPTORS = 2048;
 const LOG_BYTES = 16 * 1024;

@@ -57,9 +57,10 @@ import type { TapEnginePlan } from './engine-plan.ts';
 import { flowHash, type HashKey, shardOf } from './flow-hash.ts';
 import { FRAME_PEER_GONE } from './frame-peer.ts';
 import { Impairment } from './impairment.ts';
-import { ToShard, W } from './messages.ts';
+import { linkSlotA, linkSlotB } from './link/descriptor.ts';
+import { Owner } from './link/slot-owner.ts';
+import { FrameFlag, frameWrite } from './link/to-shard.ts';
 import { Notice, type Notices } from './notices.ts';
-import { Owner } from './owners.ts';
 import type { PcapWriter } from './pcap.ts';
 import { quotedFlow, quotedProtocol } from './quoted-flow.ts';
 import { Reassembler } from './reassembly.ts';
@@ -85,8 +86,6 @@ const LONE_FRAME_BYTES = 1024;
  */
 const SMALL_ALONE_MS = 100;
 const DRY_TOLD_MS = 1000;
-/** Flag of ToShard.frame's arg1. */
-const REASSEMBLED = 0x400;
 /** How often unfinished datagrams are looked through; only while one exists does the thread wake for it. */
 const EXPIRY_INTERVAL_MS = 1000;
 
@@ -246,8 +245,8 @@ export class TapReader implements Stage {
       if (count === 0) continue;
       for (let i = 0; i < count; i++) {
         const at = ring.at(i);
-        const a = ring.words[at + W.slotA]!;
-        const b = ring.words[at + W.slotB]!;
+        const a = linkSlotA(ring.words, at);
+        const b = linkSlotB(ring.words, at);
         ownership.claim(a, Owner.inFlight, Owner.reader);
         ownership.claim(b, Owner.inFlight, Owner.reader);
         this.#free(a);
@@ -323,28 +322,27 @@ export class TapReader implements Stage {
     const ethAt = slotAt + this.#vnetBytes;
     const frameBytes = bytes - this.#vnetBytes;
     if (frameBytes < ETH_BYTES) return this.#drop(Drop.short);
-    let gso = 0;
+    let gsoType: number = VnetGso.none;
+    let needsCsum = 0;
     let gsoSize = 0;
     if (this.#vnetBytes === VNET_BYTES) {
       const bad = vnetCheck(u8, slotAt, frameBytes);
       if (bad < 0) return this.#drop(bad);
-      const type = vnetGsoType(u8, slotAt);
-      gso =
-        (type & 0x7f) |
-        (vnetFlags(u8, slotAt) & VnetFlag.needsCsum ? 0x100 : 0) |
-        (type & VnetGso.ecn ? 0x200 : 0);
+      // The ecn bit goes no further: the engine's TCP does not negotiate ECN (RFC 3168 section 6.1).
+      gsoType = vnetGsoType(u8, slotAt) & ~VnetGso.ecn;
+      if (vnetFlags(u8, slotAt) & VnetFlag.needsCsum) needsCsum = FrameFlag.needsCsum;
       gsoSize = vnetGsoSize(u8, slotAt);
     }
     const inA = Math.min(frameBytes, SMALL_SLOT_BYTES - this.#vnetBytes);
     this.#o.pcap?.frame(ethAt, inA, pool.slotAt(this.#slotB), frameBytes - inA);
     const hash = this.#hash(ethAt, frameBytes, inA);
-    if ((gso & 0x100) !== 0 && this.#transport !== vnetCsumStart(u8, slotAt)) {
-      if (!this.#finishInner(slotAt, inA, frameBytes, gso & 0xff)) return this.#drop(Drop.vnetCsum);
-      gso &= ~0x100;
+    if (needsCsum !== 0 && this.#transport !== vnetCsumStart(u8, slotAt)) {
+      if (!this.#finishInner(slotAt, inA, frameBytes, gsoType)) return this.#drop(Drop.vnetCsum);
+      needsCsum = 0;
     }
     if (this.#fragment) return this.#onFragment(ethAt, frameBytes, inA, now);
     const slotB = frameBytes > inA ? this.#slotB : NO_SLOT;
-    this.#push(this.#slotA, slotB, this.#vnetBytes, frameBytes, hash, gso, gsoSize);
+    this.#push(this.#slotA, slotB, this.#vnetBytes, frameBytes, hash, gsoType | needsCsum, gsoSize);
     this.#slotA = NO_SLOT;
     if (slotB !== NO_SLOT) this.#slotB = NO_SLOT;
   }
@@ -384,7 +382,7 @@ export class TapReader implements Stage {
       this.#o.largeSlots.push(whole);
       return this.#drop(Drop.fragment);
     }
-    this.#push(whole, NO_SLOT, r.frameAt, r.frameBytes, hash, REASSEMBLED, 0);
+    this.#push(whole, NO_SLOT, r.frameAt, r.frameBytes, hash, FrameFlag.reassembled, 0);
   }
 
   #push(
@@ -393,7 +391,7 @@ export class TapReader implements Stage {
     frameAt: number,
     frameBytes: number,
     hash: number,
-    gso: number,
+    offload: number,
     gsoSize: number,
   ): void {
     this.#flowBits |= 1 << (hash & 31);
@@ -401,17 +399,7 @@ export class TapReader implements Stage {
     const out = shards.length === 1 ? shards[0]! : shards[shardOf(hash, shards.length)]!;
     this.#o.ownership.claim(slotA, Owner.reader, Owner.inFlight);
     this.#o.ownership.claim(slotB, Owner.reader, Owner.inFlight);
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToShard.frame;
-    w[at + W.slotA] = slotA;
-    w[at + W.slotB] = slotB;
-    w[at + W.at] = frameAt;
-    w[at + W.len] = frameBytes;
-    w[at + W.arg0] = hash;
-    w[at + W.arg1] = gso;
-    w[at + W.arg2] = gsoSize;
-    out.commit();
+    frameWrite(out, slotA, slotB, frameAt, frameBytes, hash, offload, gsoSize);
   }
 
   /**

@@ -1,8 +1,7 @@
 /**
- * A host side that takes everything, says anything that a host may say, and keeps to messages.ts: what the shards are given while they
+ * A host side that takes everything, says anything that a host may say, and keeps to link/to-shard.ts: what the shards are given while they
  * are fed hostile frames. Everything random comes from one seed.
  */
-import { addressWrite } from '../../src/proto/address.ts';
 import {
   type FramePool,
   HEADROOM_BYTES,
@@ -14,8 +13,45 @@ import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import type { EnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash, shardOf } from '../../src/workers/flow-hash.ts';
-import { SentFlag, ToHost, ToReader, ToShard, W } from '../../src/workers/messages.ts';
-import { Owner } from '../../src/workers/owners.ts';
+import {
+  linkBytes,
+  linkFlow,
+  linkOp,
+  linkSlotA,
+  linkSlotB,
+  linkSlotOffset,
+} from '../../src/workers/link/descriptor.ts';
+import { Owner } from '../../src/workers/link/slot-owner.ts';
+import {
+  acceptedSocket,
+  creditAcked,
+  creditLimit,
+  creditReadLimit,
+  rewindBytes,
+  rewindOffset,
+  sendDatagramIsBorrowed,
+  sendMark,
+  ToHost,
+  toHostText,
+} from '../../src/workers/link/to-host.ts';
+import { freeReaderSlotsWrite } from '../../src/workers/link/to-reader.ts';
+import {
+  acceptedWrite,
+  closedWrite,
+  DataKind,
+  datagramWrite,
+  dataWrite,
+  eofWrite,
+  errorWrite,
+  icmpErrorWrite,
+  listenerDatagramGuestWrite,
+  listenerDatagramWrite,
+  openedWrite,
+  openFailedWrite,
+  SentFlag,
+  sentWrite,
+  strangerDatagramWrite,
+} from '../../src/workers/link/to-shard.ts';
 import { Addressing } from '../../src/workers/translator/addressing.ts';
 import type { Prng } from '../support/netsim/prng.ts';
 
@@ -104,34 +140,18 @@ export class DrainingHost {
     return work;
   }
 
-  #tell(gid: number, op: number, arg0 = 0, arg1 = 0, slot: number = NO_SLOT, len = 0): number {
-    const shard = Math.floor(gid / this.#flows);
-    const out = this.#o.toShards[shard]!;
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = op;
-    w[at + W.flow] = gid % this.#flows;
-    w[at + W.slotA] = slot;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.at] = HEADROOM_BYTES;
-    w[at + W.len] = len;
-    w[at + W.arg0] = arg0;
-    w[at + W.arg1] = arg1;
-    w[at + W.arg2] = 0;
-    w[at + W.arg3] = 0;
-    out.commit();
-    return at;
+  #out(gid: number): RingProducer {
+    return this.#o.toShards[Math.floor(gid / this.#flows)]!;
+  }
+
+  #flowOf(gid: number): number {
+    return gid % this.#flows;
   }
 
   #freeReader(a: number, b: number): void {
     this.#o.ownership.check(a, Owner.inFlight);
     this.#o.ownership.check(b, Owner.inFlight);
-    const out = this.#o.toReader;
-    const at = out.reserve();
-    out.words[at + W.op] = ToReader.freeSlots;
-    out.words[at + W.slotA] = a;
-    out.words[at + W.slotB] = b;
-    out.commit();
+    freeReaderSlotsWrite(this.#o.toReader, a, b);
   }
 
   #freeOwn(slot: number): void {
@@ -143,12 +163,13 @@ export class DrainingHost {
 
   #command(base: number, w: Uint32Array, at: number): void {
     const r = this.#o.prng;
-    const gid = base + w[at + W.flow]!;
+    const gid = base + linkFlow(w, at);
     const kind = this.#kind[gid];
-    switch (w[at + W.op]) {
+    const op = linkOp(w, at);
+    switch (op) {
       case ToHost.freeSlots:
-        this.#freeOwn(w[at + W.slotA]!);
-        this.#freeOwn(w[at + W.slotB]!);
+        this.#freeOwn(linkSlotA(w, at));
+        this.#freeOwn(linkSlotB(w, at));
         return;
       case ToHost.openTcp:
         if (kind !== Kind.none) throw new Error(`openTcp: flow ${gid} is of kind ${kind}`);
@@ -156,34 +177,34 @@ export class DrainingHost {
         this.#begin(gid, Kind.connecting);
         if (r.chance(0.75)) {
           this.#kind[gid] = Kind.tcp;
-          this.#tell(gid, ToShard.opened);
+          openedWrite(this.#out(gid), this.#flowOf(gid));
         } else this.#connecting.push(gid);
         return;
       case ToHost.openUdp:
       case ToHost.openPing:
         if (kind !== Kind.none) throw new Error(`openUdp: flow ${gid} is of kind ${kind}`);
         this.opens++;
-        this.#begin(gid, w[at + W.op] === ToHost.openUdp ? Kind.udp : Kind.ping);
+        this.#begin(gid, op === ToHost.openUdp ? Kind.udp : Kind.ping);
         if (r.chance(0.03)) {
           const forbidden = this.#kind[gid] === Kind.ping && r.chance(0.5);
           this.#kind[gid] = Kind.failed;
-          this.#tell(gid, ToShard.openFailed, forbidden ? EACCES : r.pick(ERRNOS));
+          openFailedWrite(this.#out(gid), this.#flowOf(gid), forbidden ? EACCES : r.pick(ERRNOS));
         }
         return;
       case ToHost.adopt:
-        if (!this.#tokens.delete(w[at + W.arg0]!)) throw new Error(`adopt: token ${w[at + W.arg0]}`);
+        if (!this.#tokens.delete(acceptedSocket(w, at))) throw new Error(toHostText(w, at));
         if (kind !== Kind.none) throw new Error(`adopt: flow ${gid} is of kind ${kind}`);
         this.#begin(gid, Kind.tcp);
         return;
       case ToHost.refuse:
-        if (!this.#tokens.delete(w[at + W.arg0]!)) throw new Error(`refuse: token ${w[at + W.arg0]}`);
+        if (!this.#tokens.delete(acceptedSocket(w, at))) throw new Error(toHostText(w, at));
         return;
       case ToHost.send:
-        return this.#send(gid, w[at + W.slotA]!, w[at + W.slotB]!, w[at + W.len]!, w[at + W.arg0]!);
+        return this.#send(gid, linkSlotA(w, at), linkSlotB(w, at), linkBytes(w, at), sendMark(w, at));
       case ToHost.credit: {
         if (kind !== Kind.tcp) throw new Error(`credit: flow ${gid} is of kind ${kind}`);
-        this.#credit[gid] = w[at + W.arg0]!;
-        const consumed = w[at + W.arg1]!;
+        this.#credit[gid] = creditLimit(w, at);
+        const consumed = creditAcked(w, at);
         if (((consumed - this.#consumed[gid]!) | 0) < 0 || ((consumed - this.#peeked[gid]!) | 0) > 0x10000) {
           throw new Error(
             `credit: flow ${gid} consumes ${consumed} after ${this.#consumed[gid]}, peeked ${this.#peeked[gid]}`,
@@ -191,18 +212,23 @@ export class DrainingHost {
         }
         this.#consumed[gid] = consumed;
         if (((this.#peeked[gid]! - consumed) | 0) < 0) this.#peeked[gid] = consumed;
-        this.#limit[gid] = w[at + W.arg2]!;
+        this.#limit[gid] = creditReadLimit(w, at);
         if (!this.quiet && r.chance(0.5)) this.#read(gid);
         return;
       }
       case ToHost.rewind: {
         if (kind !== Kind.tcp) throw new Error(`rewind: flow ${gid} is of kind ${kind}`);
-        const offset = w[at + W.arg0]!;
-        const bytes = w[at + W.arg1]!;
+        const offset = rewindOffset(w, at);
+        const bytes = rewindBytes(w, at);
         if (bytes === 0) {
           if (((this.#peeked[gid]! - offset) | 0) > 0) this.#peeked[gid] = offset;
         } else if (((this.#peeked[gid]! - offset) | 0) > 0) {
-          this.#pass(gid, Math.min(bytes, (this.#peeked[gid]! - offset) | 0, this.#limit[gid]!), offset, 1);
+          this.#pass(
+            gid,
+            Math.min(bytes, (this.#peeked[gid]! - offset) | 0, this.#limit[gid]!),
+            offset,
+            DataKind.again,
+          );
         }
         return;
       }
@@ -213,7 +239,7 @@ export class DrainingHost {
       case ToHost.close:
       case ToHost.reset: {
         // A connect() that failed has said closed already.
-        if (kind === Kind.none && w[at + W.op] === ToHost.reset) return;
+        if (kind === Kind.none && op === ToHost.reset) return;
         if (kind === Kind.none) throw new Error(`close: flow ${gid} is not open`);
         const held = this.#held.get(gid) ?? [];
         for (let i = 0; i < held.length; i += 3) this.#freeReader(held[i]!, held[i + 1]!);
@@ -222,16 +248,16 @@ export class DrainingHost {
         if ((kind === Kind.udp || kind === Kind.ping) && !this.quiet && r.chance(0.05))
           this.#bigDatagram(gid);
         this.#kind[gid] = Kind.none;
-        this.#tell(gid, ToShard.closed);
+        closedWrite(this.#out(gid), this.#flowOf(gid));
         return;
       }
       case ToHost.sendDatagram:
         return this.#datagram(gid, w, at);
       case ToHost.sendFromListener:
-        this.#freeReader(w[at + W.slotA]!, w[at + W.slotB]!);
+        this.#freeReader(linkSlotA(w, at), linkSlotB(w, at));
         return;
       default:
-        throw new Error(`unknown command ${w[at + W.op]}`);
+        throw new Error(`unknown command ${toHostText(w, at)}`);
     }
   }
 
@@ -245,7 +271,7 @@ export class DrainingHost {
     this.#ended[gid] = 0;
   }
 
-  /** @param mark  ToHost.send's arg0 */
+  /** @param mark  sendMark() */
   #send(gid: number, a: number, b: number, len: number, mark: number): void {
     const kind = this.#kind[gid];
     if (kind !== Kind.tcp) throw new Error(`send: flow ${gid} is of kind ${kind}`);
@@ -273,8 +299,7 @@ export class DrainingHost {
 
   /** @param freed  slots, small | large << 16 */
   #tellSent(gid: number, bytes: number, flags: number, freed: number): void {
-    const at = this.#tell(gid, ToShard.sent, bytes, flags);
-    this.#o.toShards[Math.floor(gid / this.#flows)]!.words[at + W.arg2] = freed;
+    sentWrite(this.#out(gid), this.#flowOf(gid), bytes, flags, freed);
   }
 
   #release(gid: number): void {
@@ -300,21 +325,22 @@ export class DrainingHost {
       this.#limit[gid]!,
       this.#o.prng.chance(0.1) ? 65_535 : this.#o.prng.int(1, 3000),
     );
-    if (this.#pass(gid, n, this.#peeked[gid]!, 0)) this.#peeked[gid] = (this.#peeked[gid]! + n) >>> 0;
+    if (this.#pass(gid, n, this.#peeked[gid]!, DataKind.next))
+      this.#peeked[gid] = (this.#peeked[gid]! + n) >>> 0;
   }
 
-  #pass(gid: number, bytes: number, offset: number, again: number): boolean {
+  #pass(gid: number, bytes: number, offset: number, kind: DataKind): boolean {
     if (bytes <= 0) return false;
     const slot = this.#o.largeSlots.pop();
     if (slot === NO_SLOT) return false;
-    this.#tell(gid, ToShard.data, offset, again, slot, bytes);
+    dataWrite(this.#out(gid), this.#flowOf(gid), slot, HEADROOM_BYTES, bytes, offset, kind);
     return true;
   }
 
   #eof(gid: number): void {
     if (this.#ended[gid] || this.#kind[gid] !== Kind.tcp) return;
     this.#ended[gid] = 1;
-    this.#tell(gid, ToShard.eof, this.#peeked[gid]!);
+    eofWrite(this.#out(gid), this.#flowOf(gid), this.#peeked[gid]!);
   }
 
   #datagram(gid: number, w: Uint32Array, at: number): void {
@@ -322,44 +348,62 @@ export class DrainingHost {
     const kind = this.#kind[gid]!;
     if (kind !== Kind.udp && kind !== Kind.ping && kind !== Kind.failed)
       throw new Error(`sendDatagram: flow ${gid} is of kind ${kind}`);
-    const slotA = w[at + W.slotA]!;
-    const slotB = w[at + W.slotB]!;
-    const len = w[at + W.len]!;
-    const from = pool.slotAt(slotA) + w[at + W.at]!;
-    if (w[at + W.at]! + len > pool.slotBytes(slotA) + (slotB === NO_SLOT ? 0 : pool.slotBytes(slotB))) {
-      throw new Error(`sendDatagram: ${len} bytes at ${w[at + W.at]} reach past the slots`);
+    const slotA = linkSlotA(w, at);
+    const slotB = linkSlotB(w, at);
+    const len = linkBytes(w, at);
+    const slotOffset = linkSlotOffset(w, at);
+    const from = pool.slotAt(slotA) + slotOffset;
+    if (slotOffset + len > pool.slotBytes(slotA) + (slotB === NO_SLOT ? 0 : pool.slotBytes(slotB))) {
+      throw new Error(`sendDatagram: ${len} bytes at ${slotOffset} reach past the slots`);
     }
     if (!this.quiet && kind !== Kind.failed && r.chance(0.4)) {
       const slot = this.#o.smallSlots.pop();
       if (slot !== NO_SLOT) {
         // An echo, as long as fits; DNS and ping answers differ from questions in a byte or two.
-        const n = Math.min(len, pool.slotBytes(slotA) - w[at + W.at]!, 1900);
+        const n = Math.min(len, pool.slotBytes(slotA) - slotOffset, 1900);
         const to = pool.slotAt(slot) + HEADROOM_BYTES;
         pool.u8.copyWithin(to, from, from + n);
         if (kind === Kind.udp && n > 3 && r.chance(0.8)) pool.u8[to + 2]! |= 0x80;
         if (kind === Kind.ping && n > 0) pool.u8[to] = pool.u8[to] === 8 ? 0 : 129;
         if (r.chance(0.3) && n > 0) pool.u8[to + r.int(0, n - 1)] = r.u32();
-        this.#tell(gid, ToShard.datagram, r.int(0, 255), 0, slot, n);
+        const ttl = r.int(0, 255);
+        datagramWrite(this.#out(gid), this.#flowOf(gid), slot, NO_SLOT, HEADROOM_BYTES, n, ttl, 0);
       }
     } else if (!this.quiet && kind !== Kind.failed && r.chance(0.01)) {
       this.#bigDatagram(gid);
     } else if (!this.quiet && kind !== Kind.failed && r.chance(0.1)) {
-      const out = this.#o.toShards[Math.floor(gid / this.#flows)]!;
-      const o = this.#tell(
-        gid,
-        ToShard.icmpError,
-        r.pick([0x0301, 0x0303, 0x0304, 0x0b00, 0x0c00, 0x0104, 0x0200, 0x0500, 0, r.int(0, 65_535)]),
-        r.pick([0, 1280, 500, 0xffffffff]),
-        // What the host's error queue still had of the datagram, if anything.
-        r.chance(0.5) ? this.#o.smallSlots.pop() : NO_SLOT,
-        r.int(0, 1280),
+      const typeCode = r.pick([
+        0x0301,
+        0x0303,
+        0x0304,
+        0x0b00,
+        0x0c00,
+        0x0104,
+        0x0200,
+        0x0500,
+        0,
+        r.int(0, 65_535),
+      ]);
+      const info = r.pick([0, 1280, 500, 0xffffffff]);
+      // What the host's error queue still had of the datagram, if anything.
+      const slot = r.chance(0.5) ? this.#o.smallSlots.pop() : NO_SLOT;
+      const bytes = r.int(0, 1280);
+      const errno = r.pick(ERRNOS);
+      const offender = Uint32Array.of(0, 0, 0xffff, 0xc6336401).map((word) => (r.chance(0.5) ? 0 : word));
+      icmpErrorWrite(
+        this.#out(gid),
+        this.#flowOf(gid),
+        typeCode,
+        info,
+        errno,
+        r.int(0, 65_535),
+        offender,
+        slot,
+        HEADROOM_BYTES,
+        bytes,
       );
-      out.words[o + W.arg2] = r.pick(ERRNOS);
-      for (let i = 0; i < 4; i++)
-        out.words[o + W.addr + i] = r.chance(0.5) ? 0 : [0, 0, 0xffff, 0xc6336401][i]!;
-      out.words[o + W.arg3] = r.int(0, 65_535);
     }
-    if (w[at + W.arg2] !== 1) this.#freeReader(slotA, slotB);
+    if (!sendDatagramIsBorrowed(w, at)) this.#freeReader(slotA, slotB);
   }
 
   /** A datagram of any length, in two slots: to be cut into fragments, or longer than any may be. */
@@ -372,8 +416,7 @@ export class DrainingHost {
       return;
     }
     const len = this.#o.prng.pick([1921, 3000, 9001, 65_507, 65_535]);
-    const at = this.#tell(gid, ToShard.datagram, 0, 0, small, len);
-    this.#o.toShards[Math.floor(gid / this.#flows)]!.words[at + W.slotB] = large;
+    datagramWrite(this.#out(gid), this.#flowOf(gid), small, large, HEADROOM_BYTES, len, 0, 0);
   }
 
   /** Things that hosts do of their own accord. */
@@ -389,11 +432,11 @@ export class DrainingHost {
         else if (what === 7) this.#eof(gid);
         else if (what === 8 && !this.#ended[gid]) {
           this.#ended[gid] = 1;
-          this.#tell(gid, ToShard.error, r.pick(ERRNOS));
+          errorWrite(this.#out(gid), this.#flowOf(gid), r.pick(ERRNOS));
         }
       } else if (kind === Kind.udp && r.chance(0.01)) {
         this.#kind[gid] = Kind.failed;
-        this.#tell(gid, ToShard.error, r.pick(ERRNOS));
+        errorWrite(this.#out(gid), this.#flowOf(gid), r.pick(ERRNOS));
       }
     }
     if (this.#connecting.length > 50 || (this.#connecting.length > 0 && r.chance(0.2)))
@@ -407,11 +450,11 @@ export class DrainingHost {
     if (this.#kind[gid] !== Kind.connecting) return;
     if (this.#o.prng.chance(0.3)) {
       this.#kind[gid] = Kind.tcp;
-      this.#tell(gid, ToShard.opened);
+      openedWrite(this.#out(gid), this.#flowOf(gid));
     } else {
       this.#kind[gid] = Kind.none;
-      this.#tell(gid, ToShard.openFailed, this.#o.prng.pick(ERRNOS));
-      this.#tell(gid, ToShard.closed);
+      openFailedWrite(this.#out(gid), this.#flowOf(gid), this.#o.prng.pick(ERRNOS));
+      closedWrite(this.#out(gid), this.#flowOf(gid));
     }
   }
 
@@ -436,50 +479,24 @@ export class DrainingHost {
   #accept(): void {
     const { peerPort, target, v4, hash } = this.#tuple(this.#words);
     const out = this.#o.toShards[shardOf(hash, this.#o.toShards.length)]!;
-    const at = out.reserve();
-    const w = out.words;
     const token = this.#token++;
     this.#tokens.add(token);
-    w[at + W.op] = ToShard.accepted;
-    const guestAt = v4 ? 0 : 4;
-    w[at + W.flow] = this.#addressing.guest[guestAt]!;
-    w[at + W.at] = this.#addressing.guest[guestAt + 1]!;
-    w[at + W.len] = this.#addressing.guest[guestAt + 2]!;
-    w[at + W.arg2] = this.#addressing.guest[guestAt + 3]!;
-    w[at + W.slotA] = NO_SLOT;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.arg0] = token;
-    w[at + W.arg1] = 0;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
-    w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
-    w[at + W.arg3] = v4 ? 4 : 6;
-    w[at + W.arg4] = hash;
-    out.commit();
+    const ports = ((peerPort << 16) | target) >>> 0;
+    acceptedWrite(out, token, v4 ? 4 : 6, ports, hash, this.#words, 0, this.#addressing.guest, v4 ? 0 : 4);
   }
 
   #listenerDatagram(): void {
     const slot = this.#o.smallSlots.pop();
     if (slot === NO_SLOT) return;
     const { peerPort, target, v4 } = this.#tuple(this.#words);
-    addressWrite(this.#o.pool.u8, this.#o.pool.slotAt(slot), this.#addressing.guest, v4 ? 0 : 4);
+    const { pool, prng } = this.#o;
+    listenerDatagramGuestWrite(pool.u8, pool.slotAt(slot), this.#addressing.guest, v4 ? 0 : 4);
+    const bytes = prng.int(0, 1900);
+    const ports = ((peerPort << 16) | target) >>> 0;
+    const both = Uint32Array.of(...this.#words.subarray(0, 4), 0, 0, 0xffff, 0xc6336432);
     // Any shard may be told: the flow is found by its hash in the shard that owns it; one shard is enough here.
     const out = this.#o.toShards[0]!;
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToShard.listenerDatagram;
-    w[at + W.flow] = 0;
-    w[at + W.slotA] = slot;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.at] = HEADROOM_BYTES;
-    w[at + W.len] = this.#o.prng.int(0, 1900);
-    w[at + W.arg0] = 0;
-    w[at + W.arg1] = 1;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
-    w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
-    w[at + W.arg2] = 0;
-    w[at + W.arg3] = 0xffff;
-    w[at + W.arg4] = 0xc6336432;
-    out.commit();
+    listenerDatagramWrite(out, 1, 0, slot, NO_SLOT, HEADROOM_BYTES, bytes, ports, both, 0);
   }
 
   #strangerDatagram(): void {
@@ -487,23 +504,12 @@ export class DrainingHost {
     if (slot === NO_SLOT) return;
     const { peerPort, target, v4 } = this.#tuple(this.#words);
     const guestAt = v4 ? 0 : 4;
+    const bytes = this.#o.prng.int(0, 1900);
+    const ports = ((peerPort << 16) | target) >>> 0;
+    const guest = this.#addressing.guest.subarray(guestAt, guestAt + 4);
+    const both = Uint32Array.of(...this.#words.subarray(0, 4), ...guest);
     const out = this.#o.toShards[0]!;
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToShard.strangerDatagram;
-    w[at + W.flow] = 0;
-    w[at + W.slotA] = slot;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.at] = HEADROOM_BYTES;
-    w[at + W.len] = this.#o.prng.int(0, 1900);
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
-    w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
-    w[at + W.arg0] = this.#addressing.guest[guestAt]!;
-    w[at + W.arg1] = 0;
-    w[at + W.arg2] = this.#addressing.guest[guestAt + 1]!;
-    w[at + W.arg3] = this.#addressing.guest[guestAt + 2]!;
-    w[at + W.arg4] = this.#addressing.guest[guestAt + 3]!;
-    out.commit();
+    strangerDatagramWrite(out, slot, NO_SLOT, HEADROOM_BYTES, bytes, 0, ports, both, 0, 4);
   }
 
   /** Nothing new: what is open ends. */

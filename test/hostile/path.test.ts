@@ -7,7 +7,7 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import { Counter } from '../../src/ring/counters.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { Prng } from '../support/netsim/prng.ts';
 import { corpus } from './corpus.ts';
 import { systematic } from './mutator.ts';

@@ -35,8 +35,8 @@ import {
 import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
+import { stageDropName } from '../../src/workers/link/stage-drop.ts';
 import { Notices } from '../../src/workers/notices.ts';
-import { stageDropName } from '../../src/workers/stage-drop.ts';
 import { TapReader } from '../../src/workers/tap-reader.ts';
 import type { Shard } from '../../src/workers/translator/shard.ts';
 import type { Prng } from '../support/netsim/prng.ts';

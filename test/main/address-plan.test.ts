@@ -1,9 +1,9 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
-import { findTemplate, type HostNetwork, planNetwork } from '../../src/main/address-plan.ts';
+import { findTemplate, type HostNetwork, planNetwork } from '../../src/main/bucatini/address-plan.ts';
+import { hostNetwork } from '../../src/main/bucatini/netns-setup.ts';
+import { parseArguments } from '../../src/main/bucatini/options.ts';
 import { samePrefix } from '../../src/main/host/prefix.ts';
-import { hostNetwork } from '../../src/main/netns-setup.ts';
-import { parseArguments } from '../../src/main/options.ts';
 import { IFA_F_DEPRECATED, IFA_F_SECONDARY, IFA_F_TEMPORARY } from '../../src/sys/constants.ts';
 import type { AddressInfo, LinkInfo, RouteInfo } from '../../src/sys/netlink-messages.ts';
 

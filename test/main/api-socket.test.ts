@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
-import { ApiSocket } from '../../src/main/api-socket.ts';
+import { ApiSocket } from '../../src/main/api/socket.ts';
 
 const ask = (path: string): Promise<string> =>
   new Promise((resolve, reject) => {

@@ -4,9 +4,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { portsBeside } from '../../src/main/added-ports.ts';
-import { Api, type ApiOptions, TOO_LARGE_REPLY } from '../../src/main/api.ts';
-import { ApiSocket, firstJsonValue } from '../../src/main/api-socket.ts';
+import { portsBeside } from '../../src/main/api/added-ports.ts';
+import { Api, type ApiOptions, TOO_LARGE_REPLY } from '../../src/main/api/api.ts';
+import { ApiSocket, firstJsonValue } from '../../src/main/api/socket.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { optionsText, withoutAddresses } from '../../src/main/bug-report.ts';
+import { optionsText, withoutAddresses } from '../../src/main/bucatini/bug-report.ts';
 
 describe('what a report says of an engine', () => {
   it.each([

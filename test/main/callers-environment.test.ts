@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
-import { beyondShells, callersEnvironment } from '../../src/main/callers-environment.ts';
-import { LAUNCHER_VARIABLES } from '../../src/main/launcher-env.ts';
+import { beyondShells, callersEnvironment } from '../../src/main/process/callers-environment.ts';
+import { LAUNCHER_VARIABLES } from '../../src/main/process/launcher-env.ts';
 
 it('what was set aside comes back by its name, line ends and equals signs included; what is no entry is left out', () => {
   const kept = ['LANG=C', 'TWO=a\x01b\x01c', 'EQUALS=x=y', 'EMPTY=', '=nameless', 'none', ''].join('\n');

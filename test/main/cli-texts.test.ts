@@ -1,11 +1,11 @@
 // @vitest: beside
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { COMMANDS, cliMarkdown, generatedTexts, helpText } from '../../src/main/cli-texts.ts';
-import { causes, countersMarkdown } from '../../src/main/counter-texts.ts';
-import { OPTIONS } from '../../src/main/options.ts';
+import { COMMANDS, cliMarkdown, generatedTexts, helpText } from '../../src/main/bucatini/cli-texts.ts';
+import { OPTIONS } from '../../src/main/bucatini/options.ts';
+import { causes, countersMarkdown } from '../../src/main/cli/counter-texts.ts';
 import { Drop } from '../../src/proto/drop.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { repoRoot } from './source-tree.ts';
 
 describe('texts from the option table', () => {

@@ -1,6 +1,6 @@
 /** What the chain in front of COMMAND is made of; the chain itself runs in the end-to-end tests. */
 import { expect, it } from 'vitest';
-import { standardStreams, tool, withNamesBeyondShells } from '../../src/main/command.ts';
+import { standardStreams, tool, withNamesBeyondShells } from '../../src/main/process/command.ts';
 
 it('names that a shell drops are given to env, unless it would take the program for an entry', () => {
   const env = { PATH: '/bin', 'a-b': '1' };

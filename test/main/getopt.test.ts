@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { getopt } from '../../src/main/getopt.ts';
+import { getopt } from '../../src/main/cli/getopt.ts';
 
 const TABLE = [
   { name: 'quiet', short: 'q', takesValue: false },

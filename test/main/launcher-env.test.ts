@@ -1,7 +1,7 @@
 // @vitest: beside
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { CHAIN_VARIABLES, LAUNCHER_VARIABLES } from '../../src/main/launcher-env.ts';
+import { CHAIN_VARIABLES, LAUNCHER_VARIABLES } from '../../src/main/process/launcher-env.ts';
 import { repoRoot } from './source-tree.ts';
 
 const read = (path: string): string => readFileSync(`${repoRoot}/${path}`, 'utf8');
@@ -26,7 +26,7 @@ describe('environment variables', () => {
   });
 
   it('the shells of a chain unset theirs', () => {
-    const unset = ['src/main/command.ts', 'src/main/pasta/command.ts']
+    const unset = ['src/main/process/command.ts', 'src/main/pasta/command.ts']
       .flatMap((path) => [...read(path).matchAll(/^unset (.*)$/gm)])
       .flatMap((match) => match[1]!.split(' '));
     expect(unset).toEqual(expect.arrayContaining([...CHAIN_VARIABLES]));

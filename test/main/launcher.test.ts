@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { helpText, overviewText } from '../../src/main/cli-texts.ts';
-import { COMMAND_NAMES } from '../../src/main/commands.ts';
+import { helpText, overviewText } from '../../src/main/bucatini/cli-texts.ts';
+import { COMMAND_NAMES } from '../../src/main/bucatini/commands.ts';
 import { describeNeeding, findTool, requireNamespaces } from '../support/require.ts';
 import { makeSourceTree, type SourceTree, VERSION } from './source-tree.ts';
 

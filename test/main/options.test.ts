@@ -1,9 +1,9 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
+import type { CommandName } from '../../src/main/bucatini/commands.ts';
+import { OPTIONS, parseArguments, type Settings } from '../../src/main/bucatini/options.ts';
 import { poolPlan } from '../../src/main/cli/pool-plan.ts';
-import type { CommandName } from '../../src/main/commands.ts';
-import { OPTIONS, parseArguments, type Settings } from '../../src/main/options.ts';
-import { UsageError } from '../../src/main/values.ts';
+import { UsageError } from '../../src/main/cli/values.ts';
 
 function settings(...args: string[]): Settings {
   const parsed = parseArguments('run', args);

@@ -1,8 +1,8 @@
 // @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parsePublish, publishConflict, publishText } from '../../src/main/publish.ts';
-import { UsageError } from '../../src/main/values.ts';
+import { parsePublish, publishConflict, publishText } from '../../src/main/bucatini/publish.ts';
+import { UsageError } from '../../src/main/cli/values.ts';
 
 describe('publish grammar', () => {
   for (const [text, expected] of [

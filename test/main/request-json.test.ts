@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { readRequestJson } from '../../src/main/request-json.ts';
+import { readRequestJson } from '../../src/main/api/request-json.ts';
 
 /** What slirp4netns 1.3.3 was seen to take and to refuse. */
 describe('requests as slirp4netns reads them', () => {

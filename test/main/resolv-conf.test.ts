@@ -2,8 +2,8 @@
 import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { parseResolvConf, resolvConfText } from '../../src/main/resolv-conf.ts';
-import { followResolvConf } from '../../src/main/resolvers.ts';
+import { parseResolvConf, resolvConfText } from '../../src/main/host/resolv-conf.ts';
+import { followResolvConf } from '../../src/main/host/resolver-watch.ts';
 import { eventually, sleepMs } from '../support/process.ts';
 
 describe('resolv.conf', () => {

@@ -1,6 +1,6 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
-import { ResolverZones, withIndexes } from '../../src/main/resolver-zones.ts';
+import { ResolverZones, withIndexes } from '../../src/main/host/resolver-zones.ts';
 import { SysError } from '../../src/sys/error.ts';
 
 const LINKS = [

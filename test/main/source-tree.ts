@@ -5,7 +5,7 @@
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { generatedTexts } from '../../src/main/cli-texts.ts';
+import { generatedTexts } from '../../src/main/bucatini/cli-texts.ts';
 
 export const repoRoot = fileURLToPath(new URL('../../', import.meta.url)).replace(/\/$/, '');
 export const VERSION = '9.8.7-test';
@@ -28,7 +28,7 @@ export function makeSourceTree(root = mkdtempSync(`${tmpdir()}/bucatini tree `))
   writeFileSync(`${root}/package.json`, JSON.stringify({ type: 'module', version: VERSION }));
   writeFileSync(
     `${root}/dist/main/bucatini.js`,
-    `await import(${JSON.stringify(`${repoRoot}/src/main/bucatini.ts`)});\n`,
+    `await import(${JSON.stringify(`${repoRoot}/src/main/bucatini/main.ts`)});\n`,
   );
   for (const [name, text] of generatedTexts(VERSION)) writeFileSync(`${root}/dist/texts/${name}`, text);
   return {

@@ -1,6 +1,6 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
-import { countersText, histogramsText } from '../../src/main/stats.ts';
+import { countersText, histogramsText } from '../../src/main/host/stats.ts';
 
 describe('--stats', () => {
   it('counters: names left, figures right, in groups of three', () => {

@@ -15,7 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type SwitchOptions, switchBack, switchOver } from '../../src/main/switch-over.ts';
+import { type SwitchOptions, switchBack, switchOver } from '../../src/main/bucatini/switch-over.ts';
 import { repoRoot } from './source-tree.ts';
 
 let dir = '';

@@ -5,7 +5,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { ENGINE_CALLS, RUNTIME_CALLS, wallFilter } from '../../src/main/wall.ts';
+import { ENGINE_CALLS, RUNTIME_CALLS, wallFilter } from '../../src/main/host/sandbox.ts';
 
 const SYS = new URL('../../src/sys/', import.meta.url);
 

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { type WallPlan, wallFilter } from '../../src/main/wall.ts';
+import { type WallPlan, wallFilter } from '../../src/main/host/sandbox.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { kernelAtLeast } from '../../src/sys/kernel-version.ts';
 import { filterProgram } from '../../src/sys/seccomp.ts';

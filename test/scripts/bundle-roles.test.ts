@@ -60,6 +60,6 @@ it('what no module imports is an entry, or makes texts: the build leaves it out'
 
 it('entries have names of their own', () => {
   const names = [...roles.values()].flatMap((role) => ('name' in role ? [role.name] : []));
-  expect(names).toContain('doctor-probe');
+  expect(names).toContain('bucatini/doctor-probe');
   expect(new Set(names).size).toBe(names.length);
 });

@@ -13,9 +13,11 @@ import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { shardOf } from '../../src/workers/flow-hash.ts';
 import type { HostContext } from '../../src/workers/host-io/context.ts';
 import { DatagramSockets } from '../../src/workers/host-io/datagram.ts';
-import { ToHost, W } from '../../src/workers/messages.ts';
+import type { DescriptorOut } from '../../src/workers/link/descriptor.ts';
+import { closeWrite, openUdpWrite, sendDatagramWrite } from '../../src/workers/link/to-host.ts';
 import { Addressing } from '../../src/workers/translator/addressing.ts';
-import { type Message, ShardRig } from './shard-rig.ts';
+import { flowOf, type Message, message, messageAt, opOf, slotAOf, slotBOf } from './message.ts';
+import { ShardRig } from './shard-rig.ts';
 
 export class HostRig {
   readonly shard: ShardRig;
@@ -76,7 +78,7 @@ export class HostRig {
     const messages: Message[] = [];
     producer.flush();
     for (let n = consumer.available(); n > 0; n = consumer.available()) {
-      for (let i = 0; i < n; i++) messages.push(consumer.words.slice(consumer.at(i), consumer.at(i) + 16));
+      for (let i = 0; i < n; i++) messages.push(messageAt(consumer.words, consumer.at(i)));
       consumer.release(n);
       producer.flush();
     }
@@ -95,62 +97,56 @@ export class HostRig {
     return got;
   }
 
-  command(op: number, gid: number, fill: (m: Message) => void = () => {}): void {
-    const m = new Uint32Array(16);
-    m[W.op] = op;
-    m[W.flow] = gid;
-    m[W.slotA] = NO_SLOT;
-    m[W.slotB] = NO_SLOT;
-    fill(m);
-    this.sockets.command(op, m, 0, gid);
+  /** A command as the ring would bring it: `host.command((out) => closeWrite(out, 1))`. */
+  command(write: (out: DescriptorOut) => void): void {
+    const m = message(write);
+    this.sockets.command(opOf(m), m, 0, flowOf(m));
+  }
+
+  closeFlow(flow: number): void {
+    this.command((out) => closeWrite(out, flow));
   }
 
   /** @param guest  address of the guest's; its port is `localPort` */
   openUdp(
-    gid: number,
+    flow: number,
     address: string,
     port: number,
     localPort = 0,
-    mayBeMany = 0,
+    gro = false,
     guest = address.includes(':') ? 'fd00::15' : '10.0.2.15',
   ): void {
-    this.command(ToHost.openUdp, gid, (m) => {
-      addressParse(address, m, W.addr);
-      m[W.ports] = ((port << 16) | localPort) >>> 0;
-      m[W.arg0] = mayBeMany;
-      const words = new Uint32Array(4);
-      addressParse(guest, words, 0);
-      m[W.arg1] = words[0]!;
-      m.set(words.subarray(1), W.arg2);
-    });
+    const words = new Uint32Array(8);
+    addressParse(address, words, 0);
+    addressParse(guest, words, 4);
+    const ports = ((port << 16) | localPort) >>> 0;
+    this.command((out) => openUdpWrite(out, flow, ports, words, 0, words, 4, 0, gro));
   }
 
-  /** Put a payload into reader's slots, as a frame of the guest's would hold it, at an odd place. */
-  send(
-    gid: number,
-    payload: Uint8Array,
-    fill: (m: Message) => void = () => {},
-    op: number = ToHost.sendDatagram,
-  ): void {
+  /** A payload in the reader's slots, as a frame of the guest's would hold it, at an odd place. */
+  payload(bytes: Uint8Array): { slotA: number; slotB: number; slotOffset: number } {
     const { shard } = this;
-    this.command(op, gid, (m) => {
-      const at = 55;
-      const room = 2048 - at;
-      m[W.slotA] = shard.small.pop();
-      shard.u8.set(payload.subarray(0, room), shard.pool.slotAt(m[W.slotA]!) + at);
-      if (payload.length > room) {
-        m[W.slotB] = shard.large.pop();
-        shard.u8.set(payload.subarray(room), shard.pool.slotAt(m[W.slotB]!));
-      }
-      m[W.at] = at;
-      m[W.len] = payload.length;
-      fill(m);
-    });
+    const slotOffset = 55;
+    const room = 2048 - slotOffset;
+    const slotA = shard.small.pop();
+    shard.u8.set(bytes.subarray(0, room), shard.pool.slotAt(slotA) + slotOffset);
+    if (bytes.length <= room) return { slotA, slotB: NO_SLOT, slotOffset };
+    const slotB = shard.large.pop();
+    shard.u8.set(bytes.subarray(room), shard.pool.slotAt(slotB));
+    return { slotA, slotB, slotOffset };
+  }
+
+  /** sendDatagram. @param options  sendOptions() */
+  send(flow: number, bytes: Uint8Array, { options = 0, gsoSize = 0 } = {}): void {
+    const { slotA, slotB, slotOffset } = this.payload(bytes);
+    this.command((out) =>
+      sendDatagramWrite(out, flow, slotA, slotB, slotOffset, bytes.length, options, gsoSize),
+    );
   }
 
   /** Free what a datagram message brought. */
   free(m: Message): void {
-    this.shard.ctx.freeHostSlots(m[W.slotA]!, m[W.slotB]!);
+    this.shard.ctx.freeHostSlots(slotAOf(m), slotBOf(m));
   }
 
   close(): void {

@@ -4,7 +4,7 @@
  * host (ring messages) and to the guest.
  */
 
-import { addressRead, addressSetIpv4 } from '../../src/proto/address.ts';
+import { addressParse, addressRead, addressSetIpv4 } from '../../src/proto/address.ts';
 import { finishSum, onesSum } from '../../src/proto/checksum.ts';
 import {
   ipv4DontFragment,
@@ -19,13 +19,13 @@ import { ipv6HopLimit, ipv6PayloadLen, ipv6Upper } from '../../src/proto/ipv6.ts
 import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { COUNTER_WORDS, DROP_BASE } from '../../src/ring/counters.ts';
 import type { SharedMemory } from '../../src/ring/layout.ts';
-import { type FramePool, NO_SLOT, type SlotStack } from '../../src/ring/pool.ts';
+import { type FramePool, HEADROOM_BYTES, NO_SLOT, type SlotStack } from '../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { flowHash } from '../../src/workers/flow-hash.ts';
-import { W } from '../../src/workers/messages.ts';
+import { datagramWrite, icmpErrorWrite } from '../../src/workers/link/to-shard.ts';
 import { Notices } from '../../src/workers/notices.ts';
 import type { SlotShares } from '../../src/workers/plan.ts';
 import { ShardFlows } from '../../src/workers/shard-flows.ts';
@@ -35,6 +35,7 @@ import { type ShardContext, TIMER_KINDS } from '../../src/workers/translator/con
 import { EgressFrame } from '../../src/workers/translator/egress-frame.ts';
 import type { GuestLink } from '../../src/workers/translator/guest-link.ts';
 import type { Packet } from '../../src/workers/translator/packet.ts';
+import { bytesOf, type Message, message, messageAt, slotAOf, slotBOf, slotOffsetOf } from './message.ts';
 
 /** Where a frame lies in a slot: behind the vnet header. */
 export const FRAME_AT = 12;
@@ -70,6 +71,7 @@ export const TEST_PLAN: TapEnginePlan = {
   tap: { fd: -1, vnetHdrBytes: 12, uso: true },
   hashKey: [0x01020304, 0x05060708],
   isnKey: [1, 2, 3, 4],
+  debugOwnership: true,
   logLevel: 'debug',
 };
 
@@ -80,9 +82,6 @@ export interface Sent {
   /** Payload bytes a segment of a GSO_UDP_L4 frame, 0: an ordinary frame. */
   readonly gsoSize: number;
 }
-
-/** What a module said to host-io. Words as messages.ts has them. */
-export type Message = Uint32Array;
 
 /** Halves; the last large slot is the guest link's scratch, the one before it keeps DNS queries. */
 function rigShares(smallSlots: number, largeSlots: number): SlotShares {
@@ -218,10 +217,7 @@ export class ShardRig {
     this.ctx.toHost.flush();
     const messages: Message[] = [];
     for (let n = this.toHost.available(); n > 0; n = this.toHost.available()) {
-      for (let i = 0; i < n; i++) {
-        const at = this.toHost.at(i);
-        messages.push(this.toHost.words.slice(at, at + 16));
-      }
+      for (let i = 0; i < n; i++) messages.push(messageAt(this.toHost.words, this.toHost.at(i)));
       this.toHost.release(n);
     }
     return messages;
@@ -290,45 +286,52 @@ export class ShardRig {
 
   /** Bytes that a message's slots hold. */
   payloadOf(m: Message): Uint8Array {
-    const slotA = m[W.slotA]!;
-    const bytes = m[W.len]!;
-    const from = this.pool.slotAt(slotA) + m[W.at]!;
-    const room = this.pool.slotBytes(slotA) - m[W.at]!;
-    const inA = m[W.slotB] === NO_SLOT ? bytes : Math.min(bytes, room);
+    const slotA = slotAOf(m);
+    const bytes = bytesOf(m);
+    const from = this.pool.slotAt(slotA) + slotOffsetOf(m);
+    const room = this.pool.slotBytes(slotA) - slotOffsetOf(m);
+    const inA = slotBOf(m) === NO_SLOT ? bytes : Math.min(bytes, room);
     const out = new Uint8Array(bytes);
     out.set(this.u8.slice(from, from + inA));
     if (bytes > inA) {
-      const moreAt = this.pool.slotAt(m[W.slotB]!);
+      const moreAt = this.pool.slotAt(slotBOf(m));
       out.set(this.u8.slice(moreAt, moreAt + bytes - inA), inA);
     }
     return out;
   }
 
-  /** A message from host-io with bytes in its slots, as datagram.ts lays them out. */
-  hostMessage(
-    op: number,
+  /** A payload in slots of host-io's, as datagram.ts lays it out; null: no slots. */
+  hostPayload(payload: Uint8Array | null): { slotA: number; slotB: number; bytes: number } {
+    if (payload === null) return { slotA: NO_SLOT, slotB: NO_SLOT, bytes: 0 };
+    const bytes = payload.length;
+    const slotA = this.hostSmall.pop();
+    const room = 2048 - HEADROOM_BYTES;
+    this.u8.set(payload.subarray(0, room), this.pool.slotAt(slotA) + HEADROOM_BYTES);
+    if (bytes <= room) return { slotA, slotB: NO_SLOT, bytes };
+    const slotB = this.hostLarge.pop();
+    this.u8.set(payload.subarray(room), this.pool.slotAt(slotB));
+    return { slotA, slotB, bytes };
+  }
+
+  /** ToShard.datagram. */
+  datagram(flow: number, payload: Uint8Array, { ttl = 0, gsoSize = 0 } = {}): Message {
+    const { slotA, slotB, bytes } = this.hostPayload(payload);
+    return message((out) => datagramWrite(out, flow, slotA, slotB, HEADROOM_BYTES, bytes, ttl, gsoSize));
+  }
+
+  /** ToShard.icmpError. @param offender  empty: unknown @param quoted  what it quotes of the datagram, null: nothing */
+  icmpError(
     flow: number,
-    payload: Uint8Array | null,
-    fill: (m: Message) => void = () => {},
+    typeCode: number,
+    { offender = '', info = 0, errno = 0, sequence = 0 } = {},
+    quoted: Uint8Array | null = null,
   ): Message {
-    const m = new Uint32Array(16);
-    m[W.op] = op;
-    m[W.flow] = flow;
-    m[W.slotA] = NO_SLOT;
-    m[W.slotB] = NO_SLOT;
-    if (payload !== null) {
-      m[W.slotA] = this.hostSmall.pop();
-      m[W.at] = 128;
-      m[W.len] = payload.length;
-      const room = 2048 - 128;
-      this.u8.set(payload.subarray(0, room), this.pool.slotAt(m[W.slotA]!) + 128);
-      if (payload.length > room) {
-        m[W.slotB] = this.hostLarge.pop();
-        this.u8.set(payload.subarray(room), this.pool.slotAt(m[W.slotB]!));
-      }
-    }
-    fill(m);
-    return m;
+    const { slotA, bytes } = this.hostPayload(quoted);
+    const from = new Uint32Array(4);
+    if (offender !== '') addressParse(offender, from, 0);
+    return message((out) =>
+      icmpErrorWrite(out, flow, typeCode, info, errno, sequence, from, slotA, HEADROOM_BYTES, bytes),
+    );
   }
 
   /** Slots that are not back where they belong, the reader's and host-io's. */

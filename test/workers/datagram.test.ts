@@ -2,14 +2,26 @@
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { addressParse, addressRead, addressText } from '../../src/proto/address.ts';
+import { addressParse, addressText } from '../../src/proto/address.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import { Errno } from '../../src/sys/constants.ts';
-import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
+import { openPingWrite, sendBorrowedWrite, sendFromListenerWrite } from '../../src/workers/link/to-host.ts';
+import {
+  datagramGsoSize,
+  datagramPeerPort,
+  datagramTtl,
+  icmpErrorErrno,
+  icmpErrorTypeCode,
+  listenerDatagramGuest,
+  openFailedErrno,
+  ToShard,
+  toShardText,
+} from '../../src/workers/link/to-shard.ts';
 import { datagramBed } from '../support/datagram-bed.ts';
 import { freePort, Peer, type Received } from '../support/datagram-peer.ts';
+import { bytesOf, flowOf, opOf, slotAOf, slotBOf, slotOffsetOf } from '../support/message.ts';
 import { echoMessage, pattern } from '../support/packets.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
@@ -27,14 +39,14 @@ describe.each(['127.0.0.1', '::1'])('connected UDP socket, %s', (address) => {
       expect(new Uint8Array(request!.data)).toEqual(pattern(bytes));
       far.socket.send(pattern(bytes, 7), request!.port, address);
       const [m] = await host.messages(1);
-      expect(m![W.op]).toBe(ToShard.datagram);
-      expect(m![W.flow]).toBe(5);
-      expect(m![W.at]).toBe(128);
-      expect(m![W.slotB] === NO_SLOT).toBe(bytes <= 1920);
+      expect(opOf(m)).toBe(ToShard.datagram);
+      expect(flowOf(m)).toBe(5);
+      expect(slotOffsetOf(m)).toBe(128);
+      expect(slotBOf(m) === NO_SLOT).toBe(bytes <= 1920);
       expect(host.shard.payloadOf(m!)).toEqual(pattern(bytes, 7));
       host.free(m!);
-      host.command(ToHost.close, 5);
-      expect((await host.messages(1)).map((c) => [c[W.op], c[W.flow]])).toEqual([[ToShard.closed, 5]]);
+      host.closeFlow(5);
+      expect((await host.messages(1)).map((c) => [opOf(c), flowOf(c)])).toEqual([[ToShard.closed, 5]]);
       expect(host.shard.small.free).toBe(host.shard.small.capacity);
       expect(host.shard.large.free).toBe(host.shard.large.capacity);
     },
@@ -56,7 +68,7 @@ describe('local port', () => {
     a.socket.send(pattern(11), wanted, '127.0.0.1');
     b.socket.send(pattern(22), wanted, '127.0.0.1');
     const messages = await host.messages(2);
-    expect(messages.map((m) => [m[W.flow], m[W.len]]).sort()).toEqual([
+    expect(messages.map((m) => [flowOf(m), bytesOf(m)]).sort()).toEqual([
       [1, 11],
       [2, 22],
     ]);
@@ -92,16 +104,14 @@ describe('errors', () => {
     host.openUdp(3, '127.0.0.1', port);
     host.send(3, pattern(10));
     const [m] = await host.messages(1);
-    expect(m![W.op]).toBe(ToShard.icmpError);
-    expect(m![W.arg0]).toBe((3 << 8) | 3);
-    expect(m![W.arg2]).toBe(Errno.ECONNREFUSED);
-    expect(Array.from(m!.slice(W.addr, W.addr + 4))).toEqual([0, 0, 0xffff, 0x7f000001]);
+    expect(toShardText(m!)).toMatch(/^icmpError flow 3, type 3 code 3 from 127\.0\.0\.1, .*quotes 10 bytes$/);
+    expect(icmpErrorErrno(m!, 0)).toBe(Errno.ECONNREFUSED);
     expect(host.shard.payloadOf(m!)).toEqual(pattern(10)); // what the error quotes
     host.free(m!);
     host.send(3, pattern(10));
     host.send(3, pattern(10)); // finds the error of the one before pending, and is sent all the same
     const more = await host.messages(2);
-    expect(more.map((e) => e[W.op])).toEqual([ToShard.icmpError, ToShard.icmpError]);
+    expect(more.map((e) => opOf(e))).toEqual([ToShard.icmpError, ToShard.icmpError]);
     expect(host.counters[Counter.datagramsToHost]).toBe(3);
     await sleep(20);
     expect(host.poll()).toBe(0); // the error queue was drained: epoll is quiet
@@ -116,7 +126,7 @@ describe('errors', () => {
     await sleep(20);
     host.poll();
     told.push(...host.takeMessages());
-    expect(told.map((m) => [m[W.op], m[W.arg0], m[W.arg2]])).toEqual([
+    expect(told.map((m) => [opOf(m), icmpErrorTypeCode(m, 0), icmpErrorErrno(m, 0)])).toEqual([
       [ToShard.icmpError, (3 << 8) | 4, Errno.EMSGSIZE], // the queue's, and then what the call said
       [ToShard.icmpError, 0, Errno.EMSGSIZE],
     ]);
@@ -129,13 +139,12 @@ describe('errors', () => {
     const host = rig();
     host.openUdp(4, '255.255.255.255', 9); // connect() wants SO_BROADCAST for that
     const [m] = await host.messages(1);
-    expect(m![W.op]).toBe(ToShard.openFailed);
-    expect(m![W.arg0]).toBe(Errno.EACCES);
+    expect(toShardText(m!)).toBe(`openFailed flow 4, errno ${Errno.EACCES}`);
     host.send(4, pattern(1));
     expect(host.shard.drops(StageDrop.noSocket)).toBe(1);
     expect(host.shard.small.free).toBe(host.shard.small.capacity);
-    host.command(ToHost.close, 4);
-    expect((await host.messages(1))[0]![W.op]).toBe(ToShard.closed);
+    host.closeFlow(4);
+    expect(opOf((await host.messages(1))[0])).toBe(ToShard.closed);
   });
 });
 
@@ -164,10 +173,10 @@ describe('many datagrams', () => {
     await sleep(50);
     host.poll();
     const first = host.takeMessages();
-    expect(first.filter((m) => m[W.flow] === 2)).toHaveLength(1);
+    expect(first.filter((m) => flowOf(m) === 2)).toHaveLength(1);
     expect(first.length).toBeLessThan(70);
     const rest = await host.messages(71 - first.length);
-    const bytes = [...first, ...rest].filter((m) => m[W.flow] === 1).map((m) => host.shard.payloadOf(m)[0]);
+    const bytes = [...first, ...rest].filter((m) => flowOf(m) === 1).map((m) => host.shard.payloadOf(m)[0]);
     expect(bytes).toEqual(Array.from({ length: 70 }, (_, i) => i));
   });
 
@@ -210,9 +219,7 @@ describe('many datagrams', () => {
       const far = await peer();
       host.openUdp(1, '127.0.0.1', far.port);
       const whole = pattern(segment * 2 + 100);
-      host.send(1, whole, (m) => {
-        m[W.arg1] = segment;
-      });
+      host.send(1, whole, { gsoSize: segment });
       const got = await far.received(3);
       expect(got.map((r) => r.data.length)).toEqual([segment, segment, 100]);
       expect(new Uint8Array(Buffer.concat(got.map((r) => r.data)))).toEqual(whole);
@@ -230,13 +237,11 @@ describe('UDP_GRO', () => {
       const ports = [await freePort(), await freePort()];
       const whole = pattern(1400 * 20 + 100);
       for (const mayBeMany of [1, 0]) {
-        host.openUdp(1 + mayBeMany, address, from, ports[mayBeMany], mayBeMany);
+        host.openUdp(1 + mayBeMany, address, from, ports[mayBeMany], mayBeMany === 1);
         sender.openUdp(1 + mayBeMany, address, ports[mayBeMany]!, from);
-        sender.send(1 + mayBeMany, whole, (m) => {
-          m[W.arg1] = 1400;
-        });
+        sender.send(1 + mayBeMany, whole, { gsoSize: 1400 });
         const got = await host.messages(mayBeMany ? 1 : 21);
-        expect(got.map((m) => [m[W.len], m[W.arg1]])).toEqual(
+        expect(got.map((m) => [bytesOf(m), datagramGsoSize(m, 0)])).toEqual(
           mayBeMany ? [[28_100, 1400]] : [...new Array(20).fill([1400, 0]), [100, 0]],
         );
         expect(Buffer.concat(got.map((m) => host.shard.payloadOf(m))).equals(whole)).toBe(true);
@@ -244,14 +249,14 @@ describe('UDP_GRO', () => {
         // A lone datagram on the same socket says nothing of a size that an earlier one had.
         sender.send(1 + mayBeMany, pattern(60));
         const [lone] = await host.messages(1);
-        expect([lone![W.len], lone![W.arg1]]).toEqual([60, 0]);
+        expect([bytesOf(lone), datagramGsoSize(lone!, 0)]).toEqual([60, 0]);
         host.free(lone!);
         // Nor does the lone one take the size from the next that has one.
-        sender.send(1 + mayBeMany, whole, (m) => {
-          m[W.arg1] = 1400;
-        });
+        sender.send(1 + mayBeMany, whole, { gsoSize: 1400 });
         const again = await host.messages(mayBeMany ? 1 : 21);
-        expect(again.map((m) => [m[W.len], m[W.arg1]])).toEqual(got.map((m) => [m[W.len], m[W.arg1]]));
+        expect(again.map((m) => [bytesOf(m), datagramGsoSize(m, 0)])).toEqual(
+          got.map((m) => [bytesOf(m), datagramGsoSize(m, 0)]),
+        );
         for (const m of again) host.free(m);
       }
     },
@@ -263,9 +268,8 @@ describe('borrowed slots', () => {
     const host = rig();
     const far = await peer();
     host.openUdp(1, '127.0.0.1', far.port);
-    host.send(1, pattern(30), (m) => {
-      m[W.arg2] = 1;
-    });
+    const { slotA, slotOffset } = host.payload(pattern(30));
+    host.command((out) => sendBorrowedWrite(out, 1, slotA, slotOffset, 30));
     expect((await far.received(1))[0]!.data).toHaveLength(30);
     expect(host.shard.small.free).toBe(host.shard.small.capacity - 1);
   });
@@ -274,19 +278,18 @@ describe('borrowed slots', () => {
 describe('ping sockets', () => {
   it('echo to loopback: answered with the TTL it came with', async () => {
     const host = rig();
-    host.command(ToHost.openPing, 1, (m) => {
-      addressParse('127.0.0.1', m, W.addr);
-      m[W.arg0] = 4;
-    });
+    const loopback = new Uint32Array(4);
+    addressParse('127.0.0.1', loopback, 0);
+    host.command((out) => openPingWrite(out, 1, 4, loopback, 0));
     host.send(1, Uint8Array.from(echoMessage('127.0.0.1', '127.0.0.1', 8, 1, 77, pattern(40))));
     const [m] = await host.messages(1);
-    if (m![W.op] === ToShard.openFailed) {
+    if (opOf(m) === ToShard.openFailed) {
       // ping_group_range does not include us: the honest outcome, and all there is to test here.
-      expect([Errno.EACCES, Errno.EPERM]).toContain(m![W.arg0]);
+      expect([Errno.EACCES, Errno.EPERM]).toContain(openFailedErrno(m!, 0));
       return;
     }
-    expect(m![W.op]).toBe(ToShard.datagram);
-    expect(m![W.arg0]).toBe(64);
+    expect(opOf(m)).toBe(ToShard.datagram);
+    expect(datagramTtl(m!, 0)).toBe(64);
     const reply = host.shard.payloadOf(m!);
     expect(reply[0]).toBe(0);
     expect((reply[6]! << 8) | reply[7]!).toBe(77);
@@ -309,23 +312,20 @@ describe('published ports', () => {
       const far = await peer(address);
       far.socket.send(pattern(3000), port, address);
       const [m] = await host.messages(1);
-      expect(m![W.op]).toBe(ToShard.listenerDatagram);
-      expect(m![W.ports]).toBe(((far.port << 16) | 8080) >>> 0);
+      const shown = address.includes(':') ? `[${address}]` : address;
+      expect(toShardText(m!)).toBe(`listenerDatagram 0, ${shown}:${far.port} to ${shown}:8080, 3000 bytes`);
       const words = new Uint32Array(4);
       addressParse(address, words, 0);
-      expect(m!.slice(W.addr, W.addr + 4)).toEqual(words);
-      expect([m![W.arg0], m![W.arg2], m![W.arg3], m![W.arg4]]).toEqual(Array.from(words));
       expect(host.shard.payloadOf(m!)).toEqual(pattern(3000));
       const guest = new Uint32Array(4);
-      addressRead(host.shard.u8, host.shard.pool.slotAt(m![W.slotA]!), guest, 0);
+      listenerDatagramGuest(host.shard.u8, host.shard.pool.slotAt(slotAOf(m)), guest, 0);
       expect(addressText(guest, 0)).toBe(address === '::1' ? 'fd00::15' : '10.0.2.15');
-      const fill = (r: Uint32Array): void => {
-        for (const w of [W.addr, W.addr + 1, W.addr + 2, W.addr + 3, W.arg0, W.arg1, W.arg2, W.arg3, W.arg4])
-          r[w] = m![w]!;
-        r[W.flow] = m![W.flow]!;
-        r[W.ports] = (far.port << 16) >>> 0;
-      };
-      host.send(0, pattern(4000), fill, ToHost.sendFromListener);
+      const both = Uint32Array.of(...words, ...words);
+      const zone = flowOf(m);
+      const { slotA, slotB, slotOffset } = host.payload(pattern(4000));
+      host.command((out) =>
+        sendFromListenerWrite(out, 0, zone, slotA, slotB, slotOffset, 4000, far.port, both, 0),
+      );
       const [reply] = await far.received(1);
       expect(reply).toMatchObject({ port, address });
       expect(new Uint8Array(reply!.data)).toEqual(pattern(4000));
@@ -353,7 +353,7 @@ describe('published ports', () => {
         p.socket.send(pattern(20 + i), m!.port, address);
       }
       const messages = await host.messages(2);
-      expect(messages.map((m) => [m[W.op], m[W.flow], m[W.len]]).sort()).toEqual([
+      expect(messages.map((m) => [opOf(m), flowOf(m), bytesOf(m)]).sort()).toEqual([
         [ToShard.datagram, 1, 20],
         [ToShard.datagram, 2, 21],
       ]);
@@ -361,7 +361,7 @@ describe('published ports', () => {
       const other = await peer(address);
       other.socket.send(pattern(30), rule.port, address);
       const [m] = await host.messages(1);
-      expect([m![W.op], m![W.len]]).toEqual([ToShard.listenerDatagram, 30]);
+      expect([opOf(m), bytesOf(m)]).toEqual([ToShard.listenerDatagram, 30]);
     },
   );
 
@@ -372,14 +372,14 @@ describe('published ports', () => {
     expect(host.sockets.listen(1, second)).toBe(0);
     const far = await peer();
     const from = async (gid: number, guestPort: number, guest?: string): Promise<number> => {
-      host.openUdp(gid, '127.0.0.1', far.port, guestPort, 0, guest);
+      host.openUdp(gid, '127.0.0.1', far.port, guestPort, false, guest);
       host.send(gid, pattern(gid));
       return (await far.received(1))[0]!.port;
     };
     expect(await from(1, 8080)).toBe(rule.port);
     expect([rule.port, second.port]).not.toContain(await from(2, 8081));
     expect([rule.port, second.port]).not.toContain(await from(3, 8080, '10.0.2.99'));
-    host.command(ToHost.close, 1);
+    host.closeFlow(1);
     await host.messages(1);
     host.sockets.unlisten(0);
     expect(await from(4, 8080)).toBe(second.port);
@@ -397,7 +397,7 @@ describe('published ports', () => {
     expect((await far.received(1))[0]!.port).toBe(rule.port);
     expect(host.sockets.listen(1, rule)).toBe(0);
     far.socket.send(pattern(3), rule.port, '127.0.0.1');
-    expect((await host.messages(1))[0]![W.op]).toBe(ToShard.datagram);
+    expect(opOf((await host.messages(1))[0])).toBe(ToShard.datagram);
     // Nobody else can be bound beside it.
     expect((await publishing('', rule.port)).host.sockets.listen(0, rule)).toBe(-Errno.EADDRINUSE);
   });
@@ -412,9 +412,9 @@ describe('published ports', () => {
     expect(host.sockets.listen(0, early)).toBe(0);
     const other = await peer();
     other.socket.send(pattern(5), rule.port, '127.0.0.1');
-    expect((await host.messages(1))[0]![W.op]).toBe(ToShard.listenerDatagram);
+    expect(opOf((await host.messages(1))[0])).toBe(ToShard.listenerDatagram);
     far.socket.send(pattern(6), rule.port, '127.0.0.1');
-    expect((await host.messages(1))[0]![W.op]).toBe(ToShard.datagram);
+    expect(opOf((await host.messages(1))[0])).toBe(ToShard.datagram);
   });
 
   it('many peers: all see the published port and are answered, and few of them cost a descriptor', async () => {
@@ -433,12 +433,12 @@ describe('published ports', () => {
     // Those without a socket of their own are heard by the listener: the shard knows the flow by its addresses.
     far[PEERS - 1]!.socket.send(pattern(77), rule.port, '127.0.0.1');
     const [m] = await host.messages(1);
-    expect([m![W.op], m![W.ports]! >>> 16]).toEqual([ToShard.listenerDatagram, far[PEERS - 1]!.port]);
+    expect([opOf(m), datagramPeerPort(m!, 0)]).toEqual([ToShard.listenerDatagram, far[PEERS - 1]!.port]);
     host.free(m!);
     // The listener goes: those that used it begin anew, the others go on.
     host.sockets.unlisten(0);
     const ended = await host.messages(PEERS - 32);
-    expect(ended.map((e) => [e[W.op], e[W.flow]! > 32])).toEqual(ended.map(() => [ToShard.error, true]));
+    expect(ended.map((e) => [opOf(e), flowOf(e) > 32])).toEqual(ended.map(() => [ToShard.error, true]));
     host.send(1, pattern(11));
     expect((await far[0]!.received(1))[0]!.port).toBe(rule.port);
   });
@@ -460,7 +460,7 @@ describe('published ports', () => {
     host.openUdp(1, '127.0.0.1', await freePort(), 8080);
     host.send(1, pattern(10));
     const [m] = await host.messages(1);
-    expect([m![W.op], m![W.flow]]).toEqual([ToShard.icmpError, 1]);
+    expect([opOf(m), flowOf(m)]).toEqual([ToShard.icmpError, 1]);
     host.free(m!);
   });
 

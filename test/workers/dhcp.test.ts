@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { readU32 } from '../../src/proto/be.ts';
 import { ipv4Text } from '../../src/proto/ipv4.ts';
 import type { HostChange, TapEnginePlan } from '../../src/workers/engine-plan.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import { ip4, readIp, readUdp, udpPacket } from '../support/packets.ts';

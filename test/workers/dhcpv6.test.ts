@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import type { ServicePolicy, TapEnginePlan } from '../../src/workers/engine-plan.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import { ip6, readIp, readUdp, text6, udpPacket } from '../support/packets.ts';

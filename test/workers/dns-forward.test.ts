@@ -1,19 +1,22 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
+import { addressText } from '../../src/proto/address.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { Errno } from '../../src/sys/constants.ts';
-import { ToHost, ToShard, W } from '../../src/workers/messages.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
+import { openRemoteAt, openZone, ToHost, toHostText } from '../../src/workers/link/to-host.ts';
+import { closedWrite, errorWrite, openFailedWrite } from '../../src/workers/link/to-shard.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { ResolverChoice, Resolvers } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
+import { flowOf, type Message, message, opOf } from '../support/message.ts';
 import { readIp, readUdp, udpPacket } from '../support/packets.ts';
-import { type Message, ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
+import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
 
 const GUEST = '10.0.2.15';
 const DNS = '10.0.2.3';
-const A = 0xc0000235; // 192.0.2.53
-const B = 0xc0000236;
+const A = '192.0.2.53';
+const B = '192.0.2.54';
 
 const NAME = [3, 119, 119, 119, 7, 101, 120, 97, 109, 112, 108, 101, 0]; // www.example
 const dns = (id: number, flags: number, answer: readonly number[] = [], name = NAME): number[] => [
@@ -40,15 +43,23 @@ class Bench {
   }
 
   /** A message from host-io about a flow; what the shard says to it. */
-  tell(
-    op: number,
-    flow: number,
-    payload: readonly number[] | null = null,
-    fill?: (m: Message) => void,
-  ): Message[] {
-    const bytes = payload === null ? null : Uint8Array.from(payload);
-    this.udp.onMessage(op, this.rig.hostMessage(op, flow, bytes, fill), 0);
+  tell(m: Message): Message[] {
+    this.udp.onMessage(opOf(m), m, 0);
     return this.rig.takeMessages();
+  }
+
+  /** The same: a datagram. */
+  datagram(flow: number, payload: readonly number[]): Message[] {
+    return this.tell(this.rig.datagram(flow, Uint8Array.from(payload)));
+  }
+
+  closed(flow: number): Message[] {
+    return this.tell(message((out) => closedWrite(out, flow)));
+  }
+
+  /** The same: the socket could not be opened. */
+  openFailed(flow: number, errno: number): Message[] {
+    return this.tell(message((out) => openFailedWrite(out, flow, errno)));
   }
 
   /** Advance the clock; what the shard says. */
@@ -73,26 +84,26 @@ class Bench {
 
   closeAll(messages: readonly Message[]): void {
     for (const m of messages) {
-      expect(m[W.op]).toBe(ToHost.close);
-      this.tell(ToShard.closed, m[W.flow]!);
+      expect(opOf(m)).toBe(ToHost.close);
+      this.closed(flowOf(m));
     }
   }
 }
 
-const whom = (m: Message | undefined): number => m![W.addr + 3]!;
-const ops = (messages: readonly Message[]): number[] => messages.map((m) => m[W.op]!);
+const whom = (m: Message | undefined): string => addressText(m!, openRemoteAt(0));
+const ops = (messages: readonly Message[]): number[] => messages.map((m) => opOf(m));
 
 describe('a query', () => {
   it('goes to the first resolver from a port of the kernel choice; the answer comes from the dns address; all slots return', () => {
     const b = new Bench();
     const [open, send, ...rest] = b.ask(0x1234);
     expect(rest).toEqual([]);
-    expect(open![W.op]).toBe(ToHost.openUdp);
-    expect(whom(open)).toBe(A);
-    expect(open![W.ports]).toBe((53 << 16) >>> 0);
-    expect(send![W.arg2]).toBe(1);
+    const flow = flowOf(open);
+    const bytes = query(0x1234).length;
+    expect(toHostText(open!)).toBe(`openUdp flow ${flow} to ${A}:53`);
+    expect(toHostText(send!)).toBe(`sendDatagram flow ${flow}, ${bytes} bytes, borrowed`);
     expect(Array.from(b.rig.payloadOf(send!))).toEqual(query(0x1234));
-    const closes = b.tell(ToShard.datagram, open![W.flow]!, answer(0x1234));
+    const closes = b.datagram(flow, answer(0x1234));
     expect(b.heard()).toEqual([{ port: 4000, payload: answer(0x1234) }]);
     expect(b.udp.dns.outstanding).toBe(1); // the slot is held until host-io is done with it
     b.closeAll(closes);
@@ -104,9 +115,7 @@ describe('a query', () => {
   it('ICMP error: the next resolver at once; the bad one is last for 30 s', () => {
     const b = new Bench();
     const [open] = b.ask(1);
-    const again = b.tell(ToShard.icmpError, open![W.flow]!, null, (m) => {
-      m[W.arg0] = (3 << 8) | 3;
-    });
+    const again = b.tell(b.rig.icmpError(flowOf(open), (3 << 8) | 3));
     expect(ops(again)).toEqual([ToHost.close, ToHost.openUdp, ToHost.sendDatagram]);
     expect(whom(again[1])).toBe(B);
     expect(whom(b.ask(2, 4001)[0])).toBe(B);
@@ -120,12 +129,12 @@ describe('a query', () => {
   ])('%s: the next resolver; its answer is the answer', (_name, flags) => {
     const b = new Bench();
     const [open] = b.ask(1);
-    const next = b.tell(ToShard.datagram, open![W.flow]!, dns(1, flags));
+    const next = b.datagram(flowOf(open), dns(1, flags));
     expect(b.heard()).toEqual([]);
-    const opened = next.find((m) => m[W.op] === ToHost.openUdp);
+    const opened = next.find((m) => opOf(m) === ToHost.openUdp);
     expect(whom(opened)).toBe(B);
-    b.closeAll(next.filter((m) => m[W.op] === ToHost.close));
-    b.closeAll(b.tell(ToShard.datagram, opened![W.flow]!, answer(1)));
+    b.closeAll(next.filter((m) => opOf(m) === ToHost.close));
+    b.closeAll(b.datagram(flowOf(opened), answer(1)));
     expect(b.heard()).toHaveLength(1);
     expect(b.rig.missingSlots).toBe(0);
   });
@@ -133,16 +142,16 @@ describe('a query', () => {
   it('every resolver says SERVFAIL: the last one is passed on as it is', () => {
     const b = new Bench();
     const [open] = b.ask(1);
-    const next = b.tell(ToShard.datagram, open![W.flow]!, dns(1, 0x8182));
-    const opened = next.find((m) => m[W.op] === ToHost.openUdp);
-    b.tell(ToShard.datagram, opened![W.flow]!, dns(1, 0x8182, [], NAME));
+    const next = b.datagram(flowOf(open), dns(1, 0x8182));
+    const opened = next.find((m) => opOf(m) === ToHost.openUdp);
+    b.datagram(flowOf(opened), dns(1, 0x8182, [], NAME));
     expect(b.heard()).toEqual([{ port: 4000, payload: dns(1, 0x8182) }]);
   });
 
   it('NXDOMAIN is an answer', () => {
     const b = new Bench();
     const [open] = b.ask(1);
-    b.tell(ToShard.datagram, open![W.flow]!, dns(1, 0x8183));
+    b.datagram(flowOf(open), dns(1, 0x8183));
     expect(b.heard()).toEqual([{ port: 4000, payload: dns(1, 0x8183) }]);
   });
 
@@ -153,11 +162,11 @@ describe('a query', () => {
     const next = b.at(1600);
     expect(ops(next)).toEqual([ToHost.openUdp, ToHost.sendDatagram]);
     expect(whom(next[0])).toBe(B);
-    const closes = b.tell(ToShard.datagram, open![W.flow]!, answer(1));
+    const closes = b.datagram(flowOf(open), answer(1));
     expect(b.heard()).toHaveLength(1);
     expect(closes).toHaveLength(2);
     // The second answers too: nobody asks for it any more.
-    expect(b.tell(ToShard.datagram, next[0]![W.flow]!, answer(1))).toEqual([]);
+    expect(b.datagram(flowOf(next[0]), answer(1))).toEqual([]);
     expect(b.heard()).toEqual([]);
     b.closeAll(closes);
     expect(b.rig.missingSlots).toBe(0);
@@ -166,12 +175,12 @@ describe('a query', () => {
   it('all resolvers unreachable: SERVFAIL with the question', () => {
     const b = new Bench();
     const [open] = b.ask(7);
-    const next = b.tell(ToShard.openFailed, open![W.flow]!, null);
-    const opened = next.find((m) => m[W.op] === ToHost.openUdp);
-    const last = b.tell(ToShard.openFailed, opened![W.flow]!, null);
+    const next = b.openFailed(flowOf(open), Errno.ENETUNREACH);
+    const opened = next.find((m) => opOf(m) === ToHost.openUdp);
+    const last = b.openFailed(flowOf(opened), Errno.ENETUNREACH);
     const [heard] = b.heard();
     expect(heard!.payload).toEqual(dns(7, 0x8182));
-    b.closeAll([...next, ...last].filter((m) => m[W.op] === ToHost.close));
+    b.closeAll([...next, ...last].filter((m) => opOf(m) === ToHost.close));
     expect(b.rig.missingSlots).toBe(0);
   });
 
@@ -191,8 +200,8 @@ describe('a query', () => {
     const [open] = b.ask(1);
     const again = b.ask(1);
     expect(ops(again)).toEqual([ToHost.sendDatagram]);
-    expect(again[0]![W.flow]).toBe(open![W.flow]);
-    b.closeAll(b.tell(ToShard.datagram, open![W.flow]!, answer(1)));
+    expect(flowOf(again[0])).toBe(flowOf(open));
+    b.closeAll(b.datagram(flowOf(open), answer(1)));
     expect(b.heard()).toHaveLength(1);
     expect(b.rig.missingSlots).toBe(0);
   });
@@ -200,13 +209,13 @@ describe('a query', () => {
   it('repeated after others whose id and port lead to the same list were answered: it is found still', () => {
     const b = new Bench();
     const ids = [1, 1025, 2049, 3073];
-    const flows = ids.map((id) => b.ask(id)[0]![W.flow]!);
-    for (const i of [2, 1]) b.closeAll(b.tell(ToShard.datagram, flows[i]!, answer(ids[i]!)));
+    const flows = ids.map((id) => flowOf(b.ask(id)[0]));
+    for (const i of [2, 1]) b.closeAll(b.datagram(flows[i]!, answer(ids[i]!)));
     expect(b.heard()).toHaveLength(2);
     for (const i of [0, 3]) {
       const again = b.ask(ids[i]!);
       expect(ops(again)).toEqual([ToHost.sendDatagram]);
-      expect(again[0]![W.flow]).toBe(flows[i]);
+      expect(flowOf(again[0])).toBe(flows[i]);
     }
   });
 
@@ -214,7 +223,7 @@ describe('a query', () => {
     const b = new Bench();
     const first = b.ask(1);
     const second = b.ask(2);
-    expect(first[0]![W.flow]).not.toBe(second[0]![W.flow]);
+    expect(flowOf(first[0])).not.toBe(flowOf(second[0]));
   });
 });
 
@@ -227,10 +236,10 @@ describe('answers that are not', () => {
   ])('%s: dropped, the right one still gets through', (_what, wrong) => {
     const b = new Bench();
     const [open] = b.ask(1);
-    expect(b.tell(ToShard.datagram, open![W.flow]!, wrong)).toEqual([]);
+    expect(b.datagram(flowOf(open), wrong)).toEqual([]);
     expect(b.heard()).toEqual([]);
     expect(b.rig.drops(StageDrop.dnsAnswer)).toBe(1);
-    b.tell(ToShard.datagram, open![W.flow]!, answer(1));
+    b.datagram(flowOf(open), answer(1));
     expect(b.heard()).toHaveLength(1);
   });
 });
@@ -240,7 +249,7 @@ describe('bounds', () => {
     const b = new Bench(); // 64 flows: 32 places, 25 of them for queries that wait
     for (let i = 0; i < 100; i++) {
       const messages = b.ask(i, 5000 + i);
-      for (const m of messages) if (m[W.op] === ToHost.close) b.tell(ToShard.closed, m[W.flow]!);
+      for (const m of messages) if (opOf(m) === ToHost.close) b.closed(flowOf(m));
     }
     expect(b.heard().map((h) => h.payload)).toEqual(Array.from({ length: 75 }, (_, i) => dns(i, 0x8182)));
     expect(b.udp.dns.outstanding).toBe(25);
@@ -261,7 +270,7 @@ describe('bounds', () => {
     const long = (id: number): number[] => [...query(id), ...new Array<number>(600).fill(0)];
     for (let id = 1; id <= 40; id++) {
       const [open] = b.ask(id, 4000 + id, long(id));
-      b.closeAll(b.tell(ToShard.datagram, open![W.flow]!, answer(id)));
+      b.closeAll(b.datagram(flowOf(open), answer(id)));
     }
     expect(b.heard()).toHaveLength(40);
     expect(b.rig.counter(Counter.dnsGaveWay)).toBe(0);
@@ -286,8 +295,8 @@ describe('bounds', () => {
 describe('resolvers out of favour', () => {
   const oneIsSlow = (b: Bench): { first: number; second: number } => {
     const [open] = b.ask(1);
-    const next = b.at(1600).find((m) => m[W.op] === ToHost.openUdp);
-    return { first: open![W.flow]!, second: next![W.flow]! };
+    const next = b.at(1600).find((m) => opOf(m) === ToHost.openUdp);
+    return { first: flowOf(open), second: flowOf(next) };
   };
 
   it('all of them: the first is asked still', () => {
@@ -304,19 +313,17 @@ describe('resolvers out of favour', () => {
   ])('no socket for one, %s: a want of descriptors is not held against it', (_name, errno, next) => {
     const b = new Bench();
     const [open] = b.ask(1);
-    const again = b.tell(ToShard.openFailed, open![W.flow]!, null, (m) => {
-      m[W.arg0] = errno;
-    });
-    expect(whom(again.find((m) => m[W.op] === ToHost.openUdp))).toBe(B);
+    const again = b.openFailed(flowOf(open), errno);
+    expect(whom(again.find((m) => opOf(m) === ToHost.openUdp))).toBe(B);
     expect(whom(b.ask(2, 4001)[0])).toBe(next);
   });
 
   it('one of two that were asked fails: no SERVFAIL as long as the other may answer', () => {
     const b = new Bench();
     const { first, second } = oneIsSlow(b);
-    b.tell(ToShard.icmpError, second);
+    b.tell(b.rig.icmpError(second, (3 << 8) | 3));
     expect(b.heard()).toEqual([]);
-    b.tell(ToShard.datagram, first, answer(1));
+    b.datagram(first, answer(1));
     expect(b.heard()).toEqual([{ port: 4000, payload: answer(1) }]);
   });
 
@@ -324,20 +331,23 @@ describe('resolvers out of favour', () => {
     const b = new Bench();
     const { first } = oneIsSlow(b);
     expect(whom(b.ask(2, 4001)[0])).toBe(B);
-    b.tell(ToShard.datagram, first, answer(1));
+    b.datagram(first, answer(1));
     expect(whom(b.ask(3, 4002)[0])).toBe(A);
   });
 });
 
 describe('a link-local resolver', () => {
-  const zoneOf = (m: Message | undefined): number => m![W.at]!;
+  const zoneOf = (m: Message | undefined): number => openZone(m!, 0);
 
   it('is asked behind the interface of its zone; one without goes the way of the plan', () => {
     const b = new Bench(['fe80::53%7', 'fe80::53%300', 'fe80::53', '192.0.2.53']);
     let open = b.ask(1)[0];
     const zones = [zoneOf(open)];
     for (let i = 0; i < 3; i++) {
-      open = b.tell(ToShard.error, open![W.flow]!).find((m) => m[W.op] === ToHost.openUdp);
+      const before = open;
+      open = b
+        .tell(message((out) => errorWrite(out, flowOf(before), 0)))
+        .find((m) => opOf(m) === ToHost.openUdp);
       zones.push(zoneOf(open));
     }
     expect(zones).toEqual([7, 300, 0, 0]);
@@ -350,7 +360,7 @@ describe('a link-local resolver', () => {
     const udp = new UdpTranslator(rig.ctx, new ResolverChoice(addresses));
     udp.onPacket(rig.packet(udpPacket(GUEST, 4000, DNS, 853, [1])));
     udp.onPacket(rig.packet(udpPacket(GUEST, 4000, '192.0.2.9', 853, [1])));
-    const opens = rig.takeMessages().filter((m) => m[W.op] === ToHost.openUdp);
+    const opens = rig.takeMessages().filter((m) => opOf(m) === ToHost.openUdp);
     expect(opens.map(zoneOf)).toEqual([7, 0]);
   });
 });

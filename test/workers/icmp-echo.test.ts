@@ -2,10 +2,12 @@
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import { Errno } from '../../src/sys/constants.ts';
-import { SendFragment, ToHost, ToShard, W } from '../../src/workers/messages.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
+import { openPingFamily, ToHost } from '../../src/workers/link/to-host.ts';
+import { closedWrite, openFailedWrite, ToShard } from '../../src/workers/link/to-shard.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { PingTranslator } from '../../src/workers/translator/icmp-echo.ts';
+import { flowOf, message, opOf, slotAOf, slotBOf, toHostTexts } from '../support/message.ts';
 import { echoMessage, echoPacket, icmpChecksumOk, ipPacket, pattern, readIp } from '../support/packets.ts';
 import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
 
@@ -81,21 +83,22 @@ describe('echo to the world', () => {
     ping.onPacket(rig.packet(echoPacket(guest, far, request, 0x4d2, 2, pattern(8), { ttl: 5 })));
     ping.onPacket(rig.packet(echoPacket(guest, far, request, 0x4d3, 1, pattern(8))));
     const messages = rig.takeMessages();
-    const ops = messages.map((m) => m[W.op]);
+    const ops = messages.map((m) => opOf(m));
     const { openPing, sendDatagram } = ToHost;
     expect(ops).toEqual([openPing, sendDatagram, sendDatagram, openPing, sendDatagram]);
-    expect(messages[0]![W.arg0]).toBe(guest.includes(':') ? 6 : 4);
-    expect(messages[1]![W.arg0]).toBe(5 | (SendFragment.never << 8));
-    expect(messages[2]![W.arg0]).toBe(0);
+    expect(openPingFamily(messages[0]!, 0)).toBe(guest.includes(':') ? 6 : 4);
+    expect(toHostTexts(messages.slice(0, 3))).toEqual([
+      `openPing flow ${flowOf(messages[0])} to ${far}`,
+      `sendDatagram flow ${flowOf(messages[0])}, 3008 bytes, ttl 5, fragment never`,
+      `sendDatagram flow ${flowOf(messages[0])}, 16 bytes`,
+    ]);
     expect(rig.payloadOf(messages[1]!).slice(4)).toEqual(Uint8Array.from([4, 0xd2, 0, 1, ...pattern(3000)]));
-    for (const m of messages) rig.ctx.freeReaderSlots(m[W.slotA]!, m[W.slotB]!);
+    for (const m of messages) rig.ctx.freeReaderSlots(slotAOf(m), slotBOf(m));
 
     // What the kernel hands over: its own identifier, and for IPv6 a checksum over the host's addresses.
     for (const bytes of [0, 57, 3001]) {
-      const message = Uint8Array.from(echoMessage(far, far, reply, 999, 1, pattern(bytes)));
-      const m = rig.hostMessage(ToShard.datagram, messages[0]![W.flow]!, message, (d) => {
-        d[W.arg0] = 53;
-      });
+      const echo = Uint8Array.from(echoMessage(far, far, reply, 999, 1, pattern(bytes)));
+      const m = rig.datagram(flowOf(messages[0]), echo, { ttl: 53 });
       ping.onMessage(ToShard.datagram, m, 0);
       const packets = rig.takeSent().map((s) => readIp(s.bytes));
       expect(packets[0]).toMatchObject({ src: far, dst: guest, ttl: 53 });
@@ -113,12 +116,8 @@ describe('echo to the world', () => {
   it('time exceeded: told from the router, quoting identifier and sequence', () => {
     const { rig, ping } = begin();
     ping.onPacket(rig.packet(echoPacket(GUEST, '192.0.2.7', 8, 0x4d2, 9, pattern(8))));
-    const flow = rig.takeMessages()[0]![W.flow]!;
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = 11 << 8;
-      m.set([0, 0, 0xffff, 0xc6336401], W.addr);
-      m[W.arg3] = 9;
-    });
+    const flow = flowOf(rig.takeMessages()[0]);
+    const error = rig.icmpError(flow, 11 << 8, { offender: '198.51.100.1', sequence: 9 });
     ping.onMessage(ToShard.icmpError, error, 0);
     const ip = readIp(rig.takeSent()[0]!.bytes);
     expect(ip).toMatchObject({ src: '198.51.100.1', dst: GUEST });
@@ -130,13 +129,12 @@ describe('echo to the world', () => {
     const { rig, ping } = begin();
     for (const id of [1, 2]) {
       ping.onPacket(rig.packet(echoPacket(GUEST, '192.0.2.7', 8, id, 1, [])));
-      const flow = rig.takeMessages()[0]![W.flow]!;
-      const failed = rig.hostMessage(ToShard.openFailed, flow, null, (m) => {
-        m[W.arg0] = Errno.EACCES;
-      });
+      const flow = flowOf(rig.takeMessages()[0]);
+      const failed = message((out) => openFailedWrite(out, flow, Errno.EACCES));
       ping.onMessage(ToShard.openFailed, failed, 0);
-      expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.close]);
-      ping.onMessage(ToShard.closed, rig.hostMessage(ToShard.closed, flow, null), 0);
+      expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.close]);
+      const closed = message((out) => closedWrite(out, flow));
+      ping.onMessage(ToShard.closed, closed, 0);
     }
     expect(rig.logs).toHaveLength(1);
     expect(rig.logs[0]).toContain('ping_group_range');
@@ -151,7 +149,7 @@ describe('echo to the world', () => {
     rig.takeMessages();
     rig.ctx.now = 60_100;
     rig.ctx.timers.advance(60_100, (id) => ping.onTimer(Math.floor(id / TIMER_KINDS), id % TIMER_KINDS));
-    expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.close]);
+    expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.close]);
   });
 });
 

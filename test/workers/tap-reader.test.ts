@@ -11,7 +11,9 @@ import { NativeBuffer } from '../../src/sys/memory.ts';
 import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
 import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
-import { W } from '../../src/workers/messages.ts';
+import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../../src/workers/link/descriptor.ts';
+import { freeReaderSlotsWrite } from '../../src/workers/link/to-reader.ts';
+import { FrameFlag, frameHash, frameOffload } from '../../src/workers/link/to-shard.ts';
 import { Notices } from '../../src/workers/notices.ts';
 import type { SlotShares } from '../../src/workers/plan.ts';
 import { tapPair } from '../hostile/path.ts';
@@ -67,28 +69,25 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
     expect(write(guest, out.address, bytes.length)).toBe(bytes.length);
   };
   /** The frame that the shard gets, and what it is told about it. */
-  const received = (i = 0): { bytes: Uint8Array; gso: number; hash: number } => {
+  const received = (i = 0): { bytes: Uint8Array; offload: number; hash: number } => {
     const words = frames.words;
     const at = frames.at(i);
-    const slotAt = pool.slotAt(words[at + W.slotA]!) + words[at + W.at]!;
-    const length = words[at + W.len]!;
+    const slotAt = pool.slotAt(linkSlotA(words, at)) + linkSlotOffset(words, at);
+    const length = linkBytes(words, at);
     const inA = Math.min(length, SMALL_SLOT_BYTES - vnetHdrBytes);
     const bytes = new Uint8Array(length);
     bytes.set(pool.u8.subarray(slotAt, slotAt + inA));
     if (length > inA) {
-      const moreAt = pool.slotAt(words[at + W.slotB]!);
+      const moreAt = pool.slotAt(linkSlotB(words, at));
       bytes.set(pool.u8.subarray(moreAt, moreAt + length - inA), inA);
     }
-    return { bytes, gso: words[at + W.arg1]!, hash: words[at + W.arg0]! };
+    return { bytes, offload: frameOffload(words, at), hash: frameHash(words, at) };
   };
   /** The shard is done with all frames that it has. */
   const giveBack = (): void => {
     for (let i = 0, n = frames.available(); i < n; i++) {
       const from = frames.at(i);
-      const at = back.reserve();
-      back.words[at + W.slotA] = frames.words[from + W.slotA]!;
-      back.words[at + W.slotB] = frames.words[from + W.slotB]!;
-      back.commit();
+      freeReaderSlotsWrite(back, linkSlotA(frames.words, from), linkSlotB(frames.words, from));
     }
     frames.release(frames.available());
     back.flush();
@@ -157,7 +156,7 @@ describe('large slots are out', () => {
     send(200);
     reader.poll(101);
     expect(frames.available()).toBe(3);
-    expect([1, 2].map((i) => frames.words[frames.at(i) + W.len])).toEqual([100, 200]);
+    expect([1, 2].map((i) => linkBytes(frames.words, frames.at(i)))).toEqual([100, 200]);
     expect(counters[Counter.tapCutShort]).toBe(1);
     expect(counters[Counter.tapSmallReads]).toBe(3);
   });
@@ -245,8 +244,8 @@ describe('a checksum that is left to the engine', () => {
       const frame = vxlan(payload);
       const { drops, got } = through(frame);
       expect(drops).toBe(0);
-      const { bytes, gso } = got!;
-      expect(gso).toBe(0);
+      const { bytes, offload } = got!;
+      expect(offload).toBe(0);
       // The field held the pseudo header's sum: with the real checksum in its place and that sum added, all is 0.
       expect(finishSum(onesSum(bytes, INNER_AT, bytes.length - INNER_AT, PSEUDO))).toBe(0);
       const before = frame.slice(VNET_BYTES);
@@ -258,7 +257,7 @@ describe('a checksum that is left to the engine', () => {
   it('of the transport header itself: goes on as it is, with word of it, for whoever translates it', () => {
     const frame = vxlan(1400, { start: OUTER_AT, offset: UDP_CHECKSUM });
     const { got } = through(frame);
-    expect(got!.gso).toBe(0x100);
+    expect(got!.offload).toBe(FrameFlag.needsCsum);
     expect(Buffer.compare(got!.bytes, frame.subarray(VNET_BYTES))).toBe(0);
   });
 
@@ -275,7 +274,7 @@ describe('a checksum that is left to the engine', () => {
 
   it('the first byte after the UDP header may be where it starts', () => {
     const { got } = through(vxlan(100, { start: OUTER_AT + 8, offset: 0 }));
-    expect(got!.gso).toBe(0);
+    expect(got!.offload).toBe(0);
     expect(
       Buffer.compare(
         got!.bytes.subarray(0, OUTER_AT + 8),

@@ -3,7 +3,6 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { addressText } from '../../src/proto/address.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { CMSG_HEADER_BYTES } from '../../src/sys/cmsg.ts';
 import {
@@ -28,11 +27,13 @@ import {
   sockaddrWrite,
   socket,
 } from '../../src/sys/socket.ts';
-import { SendFragment, ToHost, ToShard, W } from '../../src/workers/messages.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
+import { SendFragment, sendOptions } from '../../src/workers/link/to-host.ts';
+import { datagramGsoSize, ToShard, toShardText } from '../../src/workers/link/to-shard.ts';
 import { datagramBed } from '../support/datagram-bed.ts';
 import { freePort, type Peer } from '../support/datagram-peer.ts';
 import type { HostRig } from '../support/host-rig.ts';
+import { bytesOf, flowOf, opOf } from '../support/message.ts';
 import { pattern } from '../support/packets.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
@@ -73,16 +74,16 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     }
     for (const [i, p] of far.entries()) p.socket.send(pattern(20 + i), wanted, address);
     const messages = await host.messages(3);
-    expect(messages.map((m) => [m[W.op], m[W.flow], m[W.len]]).sort()).toEqual([
+    expect(messages.map((m) => [opOf(m), flowOf(m), bytesOf(m)]).sort()).toEqual([
       [ToShard.datagram, 1, 20],
       [ToShard.datagram, 2, 21],
       [ToShard.datagram, 3, 22],
     ]);
     for (const m of messages) host.free(m);
 
-    host.command(ToHost.close, 1);
-    host.command(ToHost.close, 3);
-    expect((await host.messages(2)).map((m) => [m[W.op], m[W.flow]])).toEqual([
+    host.closeFlow(1);
+    host.closeFlow(3);
+    expect((await host.messages(2)).map((m) => [opOf(m), flowOf(m)])).toEqual([
       [ToShard.closed, 1],
       [ToShard.closed, 3],
     ]);
@@ -90,12 +91,12 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     far[0]!.socket.send(pattern(1), wanted, address);
     far[1]!.socket.send(pattern(2), wanted, address);
     const [left] = await host.messages(1);
-    expect([left![W.flow], left![W.len]]).toEqual([2, 2]);
+    expect([flowOf(left), bytesOf(left)]).toEqual([2, 2]);
     await sleep(20);
     host.poll();
     expect(host.takeMessages()).toEqual([]);
     expect(host.shard.drops(StageDrop.stranger)).toBe(1);
-    host.command(ToHost.close, 2);
+    host.closeFlow(2);
     expect(host.counters[Counter.sockClosed]).toBe(1);
   });
 
@@ -123,7 +124,7 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     const second = await peer(address);
     host.openUdp(2, address, second.port, wanted);
     const messages = await host.messages(5);
-    expect(messages.map((m) => [m[W.flow], host.shard.payloadOf(m)[0]])).toEqual(
+    expect(messages.map((m) => [flowOf(m), host.shard.payloadOf(m)[0]])).toEqual(
       [0, 1, 2, 3, 4].map((i) => [1, i]),
     );
   });
@@ -140,7 +141,7 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     expect(one!.port).toBe(wanted);
     expect(two!.port).not.toBe(wanted);
     far!.socket.send(pattern(7), two!.port, address);
-    expect((await host.messages(1))[0]![W.flow]).toBe(2);
+    expect(flowOf((await host.messages(1))[0])).toBe(2);
   });
 
   it('datagrams for many peers in turn leave in one call, each whole, to its own', async () => {
@@ -192,7 +193,7 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     }
     expect((await there!.received(4)).map((r) => r.data.length)).toEqual([0, 1, 2, 3]);
     const errors = await host.messages(4);
-    expect(errors.map((m) => [m[W.op], m[W.flow]])).toEqual(new Array(4).fill([ToShard.icmpError, 2]));
+    expect(errors.map((m) => [opOf(m), flowOf(m)])).toEqual(new Array(4).fill([ToShard.icmpError, 2]));
     expect(host.shard.payloadOf(errors[0]!)).toEqual(pattern(30));
     expect(host.counters[Counter.datagramsToHost]).toBe(8);
     expect(host.shard.drops(StageDrop.sendRefused)).toBe(0);
@@ -203,16 +204,14 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     const sender = rig();
     const ports = [await freePort(), await freePort(), await freePort()] as const;
     for (const flow of [1, 2]) {
-      host.openUdp(flow, address, ports[flow]!, ports[0], 1);
+      host.openUdp(flow, address, ports[flow]!, ports[0], true);
       sender.openUdp(flow, address, ports[0], ports[flow]);
     }
     for (const flow of [1, 2]) {
-      sender.send(flow, pattern(1000 * 9 + flow), (m) => {
-        m[W.arg1] = 1000;
-      });
+      sender.send(flow, pattern(1000 * 9 + flow), { gsoSize: 1000 });
     }
     const got = await host.messages(2);
-    expect(got.map((m) => [m[W.flow], m[W.len], m[W.arg1]])).toEqual([
+    expect(got.map((m) => [flowOf(m), bytesOf(m), datagramGsoSize(m, 0)])).toEqual([
       [1, 9001, 1000],
       [2, 9002, 1000],
     ]);
@@ -220,7 +219,7 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     sender.send(1, pattern(60));
     sender.sockets.flush();
     const [lone] = await host.messages(1);
-    expect([lone![W.flow], lone![W.len], lone![W.arg1]]).toEqual([1, 60, 0]);
+    expect([flowOf(lone), bytesOf(lone), datagramGsoSize(lone!, 0)]).toEqual([1, 60, 0]);
   });
 });
 
@@ -250,11 +249,8 @@ describe('strangers', () => {
     const [far] = await endpoint(host, '127.0.0.1', wanted, 1);
     stranger.socket.send(pattern(9), wanted, '127.0.0.1');
     const [m] = await host.messages(1);
-    expect(m![W.op]).toBe(ToShard.strangerDatagram);
-    expect(addressText(m!, W.addr)).toBe('127.0.0.1');
-    expect(m![W.ports]).toBe(((stranger.port << 16) | wanted) >>> 0);
-    expect(addressText(Uint32Array.of(m![W.arg0]!, m![W.arg2]!, m![W.arg3]!, m![W.arg4]!), 0)).toBe(
-      '10.0.2.15',
+    expect(toShardText(m!)).toBe(
+      `strangerDatagram, 127.0.0.1:${stranger.port} to 10.0.2.15:${wanted}, 9 bytes`,
     );
     expect(host.shard.payloadOf(m!)).toEqual(pattern(9));
     host.free(m!);
@@ -265,7 +261,7 @@ describe('strangers', () => {
     expect((await stranger.received(1))[0]!.port).toBe(wanted);
     expect((await far!.received(1))[0]!.port).toBe(wanted);
     stranger.socket.send(pattern(5), wanted, '127.0.0.1');
-    expect((await host.messages(1)).map((a) => [a[W.op], a[W.flow]])).toEqual([[ToShard.datagram, 2]]);
+    expect((await host.messages(1)).map((a) => [opOf(a), flowOf(a)])).toEqual([[ToShard.datagram, 2]]);
   });
 
   it('endpoint-independent filtering, host loopback not mapped: its services cannot reach the guest', async () => {
@@ -309,15 +305,12 @@ describe('what a shared socket carries', () => {
     const other = await peer('127.0.0.1');
     host.openUdp(3, '127.0.0.1', other.port, wanted);
     // As a shard has it: what has been told of a flow is not told again.
-    const ttl = (n: number) => (m: Uint32Array) => {
-      m[W.arg0] = n;
-    };
-    host.send(2, pattern(1), ttl(64));
-    host.send(3, pattern(1), ttl(5));
+    host.send(2, pattern(1), { options: sendOptions(64, SendFragment.unchanged) });
+    host.send(3, pattern(1), { options: sendOptions(5, SendFragment.unchanged) });
     host.send(2, pattern(1));
-    host.send(3, pattern(1), ttl(SendFragment.never << 8));
+    host.send(3, pattern(1), { options: sendOptions(0, SendFragment.never) });
     host.send(2, pattern(1));
-    host.send(2, pattern(1), ttl(9));
+    host.send(2, pattern(1), { options: sendOptions(9, SendFragment.unchanged) });
     host.send(3, pattern(1));
     host.send(2, pattern(1));
     host.sockets.flush();
@@ -334,9 +327,9 @@ describe('what a shared socket carries', () => {
     expect(host.datagramPorts[wanted]).toBe(0);
     host.openUdp(2, '127.0.0.1', await freePort(), wanted);
     expect(host.datagramPorts[wanted]).toBe(1);
-    host.command(ToHost.close, 1);
+    host.closeFlow(1);
     expect(host.datagramPorts[wanted]).toBe(1);
-    host.command(ToHost.close, 2);
+    host.closeFlow(2);
     expect(host.datagramPorts[wanted]).toBe(0);
   });
 
@@ -378,8 +371,8 @@ describe('what a shared socket carries', () => {
     const host = rig();
     const wanted = await freePort();
     const far = await peer('127.0.0.1');
-    host.openUdp(1, '127.0.0.1', far.port, wanted, 0, '10.0.2.15');
-    host.openUdp(2, '127.0.0.1', far.port, wanted, 0, '10.0.2.16');
+    host.openUdp(1, '127.0.0.1', far.port, wanted, false, '10.0.2.15');
+    host.openUdp(2, '127.0.0.1', far.port, wanted, false, '10.0.2.16');
     expect(host.counters[Counter.sockOpened]).toBe(2);
   });
 });

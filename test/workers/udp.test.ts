@@ -1,15 +1,35 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
+import { addressText } from '../../src/proto/address.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { Counter } from '../../src/ring/counters.ts';
-import { NO_SLOT } from '../../src/ring/pool.ts';
+import { HEADROOM_BYTES, NO_SLOT } from '../../src/ring/pool.ts';
 import { Errno } from '../../src/sys/constants.ts';
-import { SendFragment, ToHost, ToShard, W } from '../../src/workers/messages.ts';
-import { StageDrop } from '../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../src/workers/link/stage-drop.ts';
+import {
+  openRemoteAt,
+  openRemotePort,
+  openUdpGuestAt,
+  openUdpGuestPort,
+  SendFragment,
+  sendDatagramOptions,
+  sendOptions,
+  ToHost,
+  toHostText,
+} from '../../src/workers/link/to-host.ts';
+import {
+  closedWrite,
+  listenerDatagramGuestWrite,
+  listenerDatagramWrite,
+  openFailedWrite,
+  strangerDatagramWrite,
+  ToShard,
+} from '../../src/workers/link/to-shard.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
+import { flowOf, type Message, message, opOf, slotAOf, slotBOf, toHostTexts } from '../support/message.ts';
 import {
   addressWords,
   icmpChecksumOk,
@@ -20,7 +40,7 @@ import {
   readUdp,
   udpPacket,
 } from '../support/packets.ts';
-import { type Message, ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
+import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
 
 const GUEST = '10.0.2.15';
 const GUEST6 = 'fd00::15';
@@ -32,14 +52,10 @@ function begin(rig = new ShardRig()): { rig: ShardRig; udp: UdpTranslator } {
 }
 
 const words = (text: string): number[] => Array.from(addressWords(text));
-const addrOf = (m: Message): number[] => Array.from(m.slice(W.addr, W.addr + 4));
-
-/** The guest's address in openUdp. */
-const guestOf = (m: Message): number[] => [W.arg1, W.arg2, W.arg3, W.arg4].map((i) => m[i]!);
 
 /** Play host-io: give the slots of a send back to the reader. */
 function give(rig: ShardRig, m: Message): void {
-  rig.ctx.freeReaderSlots(m[W.slotA]!, m[W.slotB]!);
+  rig.ctx.freeReaderSlots(slotAOf(m), slotBOf(m));
 }
 
 function runTimers(rig: ShardRig, udp: UdpTranslator, now: number): void {
@@ -51,15 +67,13 @@ describe('UDP from the guest', () => {
   it('first datagram: opens a socket for its endpoint, the guest port preferred, then sends the payload in its slot', () => {
     const { rig, udp } = begin();
     udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 53_000, pattern(100), { ttl: 7 })));
-    const [open, send, ...rest] = rig.takeMessages();
-    expect(rest).toEqual([]);
-    expect(open![W.op]).toBe(ToHost.openUdp);
-    expect(addrOf(open!)).toEqual(words(PEER));
-    expect(open![W.ports]).toBe(((53_000 << 16) | 5000) >>> 0);
-    expect(guestOf(open!)).toEqual(words(GUEST));
-    expect(send![W.op]).toBe(ToHost.sendDatagram);
-    expect(send![W.flow]).toBe(open![W.flow]);
-    expect(send![W.arg0]).toBe(7);
+    const messages = rig.takeMessages();
+    const flow = flowOf(messages[0]);
+    expect(toHostTexts(messages)).toEqual([
+      `openUdp flow ${flow} from ${GUEST}:5000 to ${PEER}:53000, gro`,
+      `sendDatagram flow ${flow}, 100 bytes, ttl 7`,
+    ]);
+    const send = messages[1];
     expect(rig.payloadOf(send!)).toEqual(pattern(100));
     give(rig, send!);
     expect(rig.missingSlots).toBe(0);
@@ -70,10 +84,13 @@ describe('UDP from the guest', () => {
     udp.onPacket(rig.packet(udpPacket(GUEST6, 5000, PEER6, 9, pattern(3))));
     udp.onPacket(rig.packet(udpPacket(GUEST6, 5000, PEER6, 9, [])));
     const messages = rig.takeMessages();
-    expect(messages.map((m) => m[W.op])).toEqual([ToHost.openUdp, ToHost.sendDatagram, ToHost.sendDatagram]);
-    expect(addrOf(messages[0]!)).toEqual(words(PEER6));
-    expect(messages[2]![W.arg0]).toBe(0);
-    expect(messages[2]![W.len]).toBe(0);
+    const flow = flowOf(messages[0]);
+    const [open, ...sends] = toHostTexts(messages);
+    expect(open).toBe(`openUdp flow ${flow} from [${GUEST6}]:5000 to [${PEER6}]:9, gro`);
+    expect(sends.map((text) => text.replace(/, [1-9]\d* bytes.*/, ', some'))).toEqual([
+      `sendDatagram flow ${flow}, some`,
+      `sendDatagram flow ${flow}, 0 bytes`,
+    ]);
   });
 
   it.each([
@@ -85,17 +102,17 @@ describe('UDP from the guest', () => {
       const p = rig.packet(udpPacket(guest, 5000, far, 9, pattern(bytes), { ttl }));
       p.dontFragment = dontFragment; // as the shard finds it in the header, or the reader in the fragments
       udp.onPacket(p);
-      return rig.takeMessages().at(-1)![W.arg0]!;
+      return sendDatagramOptions(rig.takeMessages().at(-1)!, 0);
     };
     const { allowed, never } = SendFragment;
     expect(options(carried, true)).toBe(9);
     expect(options(carried + 1, false)).toBe(0);
-    expect(options(carried + 1, true)).toBe(never << 8);
+    expect(options(carried + 1, true)).toBe(sendOptions(0, never));
     expect(options(3000, true)).toBe(0);
     expect(options(carried, false)).toBe(0);
-    expect(options(3000, false)).toBe(allowed << 8);
-    expect(options(3000, true, 31)).toBe(31 | (never << 8));
-    expect(options(3000, true, 64)).toBe(64 | (allowed << 8)); // no probe of a path
+    expect(options(3000, false)).toBe(sendOptions(0, allowed));
+    expect(options(3000, true, 31)).toBe(sendOptions(31, never));
+    expect(options(3000, true, 64)).toBe(sendOptions(64, allowed)); // no probe of a path
     expect(options(3000, true, 64)).toBe(0);
   });
 
@@ -105,7 +122,7 @@ describe('UDP from the guest', () => {
     const padded = new Uint8Array(60);
     padded.set(udpPacket(GUEST, 5001, PEER, 9, [1, 2, 3]));
     udp.onPacket(rig.packet(padded));
-    const sends = rig.takeMessages().filter((m) => m[W.op] === ToHost.sendDatagram);
+    const sends = rig.takeMessages().filter((m) => opOf(m) === ToHost.sendDatagram);
     expect(rig.payloadOf(sends[0]!)).toEqual(pattern(30_001));
     expect(rig.payloadOf(sends[1]!)).toEqual(Uint8Array.of(1, 2, 3));
   });
@@ -115,9 +132,7 @@ describe('UDP from the guest', () => {
     const packet = udpPacket(GUEST, 5000, PEER, 9, pattern(5000));
     packet[26]! ^= 0xff;
     udp.onPacket(rig.packet(packet, true, VnetGso.udpL4, 1400));
-    const send = rig.takeMessages()[1]!;
-    expect(send[W.arg1]).toBe(1400);
-    expect(send[W.len]).toBe(5000);
+    expect(toHostText(rig.takeMessages()[1]!)).toMatch(/, 5000 bytes, ttl 64, segments of 1400$/);
   });
 
   it('wrong checksum, wrong length, port 0, loopback, multicast and broadcast: dropped with their causes', () => {
@@ -163,9 +178,8 @@ describe('UDP from the guest', () => {
     const { rig, udp } = begin();
     udp.onPacket(rig.packet(udpPacket(GUEST, 1, '10.0.2.4', 9, [1])));
     udp.onPacket(rig.packet(udpPacket(GUEST6, 1, 'fd00::4', 9, [1])));
-    const opens = rig.takeMessages().filter((m) => m[W.op] === ToHost.openUdp);
-    expect(addrOf(opens[0]!)).toEqual(words('127.0.0.1'));
-    expect(addrOf(opens[1]!)).toEqual([0, 0, 0, 1]);
+    const opens = rig.takeMessages().filter((m) => opOf(m) === ToHost.openUdp);
+    expect(opens.map((m) => addressText(m, openRemoteAt(0)))).toEqual(['127.0.0.1', '::1']);
   });
 
   it('to the gateway: port unreachable from the gateway, quoting the datagram', () => {
@@ -192,7 +206,7 @@ describe('UDP from the guest', () => {
     for (let port = 1; port <= 3; port++) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
     // The oldest gives way, but its id is not free before host-io has closed its socket.
     expect(rig.drops(StageDrop.flowTableFull)).toBe(1);
-    const ops = rig.takeMessages().map((m) => m[W.op]);
+    const ops = rig.takeMessages().map((m) => opOf(m));
     expect(ops.filter((op) => op === ToHost.openUdp)).toHaveLength(2);
     expect(ops.filter((op) => op === ToHost.close).length).toBeGreaterThan(0);
   });
@@ -204,7 +218,7 @@ describe('UDP to the guest', () => {
     udp.onPacket(rig.packet(udpPacket(src, 5000, dst, 9, [1])));
     const [open, send] = rig.takeMessages();
     give(rig, send!);
-    return { rig, udp, flow: open![W.flow]! };
+    return { rig, udp, flow: flowOf(open) };
   }
 
   it.each([
@@ -213,7 +227,7 @@ describe('UDP to the guest', () => {
   ])('datagram %s <- %s: header in front, addresses and ports turned round', (guest, peer) => {
     const { rig, udp, flow } = opened(guest, peer);
     for (const bytes of [0, 1, 33, 1400]) {
-      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(bytes)), 0);
+      udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(bytes)), 0);
       udp.flush();
       const [sent, ...rest] = rig.takeSent();
       expect(rest).toEqual([]);
@@ -237,7 +251,7 @@ describe('UDP to the guest', () => {
     'longer than the MTU, %s <- %s, %i bytes: fragments that fit and make the datagram',
     (guest, peer, bytes) => {
       const { rig, udp, flow } = opened(guest, peer);
-      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(bytes)), 0);
+      udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(bytes)), 0);
       const fragments = rig.takeSent().map((s) => readIp(s.bytes));
       expect(fragments.length).toBeGreaterThan(1);
       expect(new Set(fragments.map((f) => f.ident)).size).toBe(1);
@@ -264,11 +278,7 @@ describe('UDP to the guest', () => {
 
   it('ICMP error for the socket: rebuilt, from the offender, quoting ports', () => {
     const { rig, udp, flow } = opened(GUEST, PEER);
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = (11 << 8) | 0;
-      m.set(words('198.51.100.1'), W.addr);
-      m[W.arg2] = Errno.EHOSTUNREACH;
-    });
+    const error = rig.icmpError(flow, 11 << 8, { offender: '198.51.100.1', errno: Errno.EHOSTUNREACH });
     udp.onMessage(ToShard.icmpError, error, 0);
     const ip = readIp(rig.takeSent()[0]!.bytes);
     expect(ip).toMatchObject({ src: '198.51.100.1', dst: GUEST, protocol: 1 });
@@ -294,9 +304,7 @@ describe('UDP to the guest', () => {
     (guest, peer, type, headers) => {
       const { rig, udp, flow } = opened(guest, peer);
       const data = pattern(40);
-      const error = rig.hostMessage(ToShard.icmpError, flow, data, (m) => {
-        m[W.arg0] = type;
-      });
+      const error = rig.icmpError(flow, type, {}, data);
       udp.onMessage(ToShard.icmpError, error, 0);
       const ip = readIp(rig.takeSent()[0]!.bytes);
       expect(icmpChecksumOk(ip)).toBe(true);
@@ -309,31 +317,21 @@ describe('UDP to the guest', () => {
 
   it('ICMP error from the host loopback: comes from the mapped address, not from 127.0.0.1', () => {
     const { rig, udp, flow } = opened(GUEST, '10.0.2.4');
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = (3 << 8) | 3;
-      m.set(words('127.0.0.1'), W.addr);
-    });
+    const error = rig.icmpError(flow, (3 << 8) | 3, { offender: '127.0.0.1' });
     udp.onMessage(ToShard.icmpError, error, 0);
     expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: '10.0.2.4', dst: GUEST });
   });
 
   it('ICMP error from an address of the other family (a resolver reached by it): comes from the destination', () => {
     const { rig, udp, flow } = opened(GUEST, PEER);
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = (3 << 8) | 3;
-      m.set(words('2001:db8::1'), W.addr);
-    });
+    const error = rig.icmpError(flow, (3 << 8) | 3, { offender: '2001:db8::1' });
     udp.onMessage(ToShard.icmpError, error, 0);
     expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: PEER, dst: GUEST });
   });
 
   it('packet too big: MTU passed on', () => {
     const { rig, udp, flow } = opened(GUEST6, PEER6);
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = 2 << 8;
-      m[W.arg1] = 1380;
-      m.set(words('2001:db8::1'), W.addr);
-    });
+    const error = rig.icmpError(flow, 2 << 8, { offender: '2001:db8::1', info: 1380 });
     udp.onMessage(ToShard.icmpError, error, 0);
     const ip = readIp(rig.takeSent()[0]!.bytes);
     expect(ip).toMatchObject({ src: '2001:db8::1', dst: GUEST6, protocol: 58 });
@@ -343,21 +341,23 @@ describe('UDP to the guest', () => {
 
   it('open failed, network unreachable: ICMP from the gateway, then close; the key is free at once, the id after closed', () => {
     const { rig, udp, flow } = opened(GUEST, PEER);
-    const failed = rig.hostMessage(ToShard.openFailed, flow, null, (m) => {
-      m[W.arg0] = Errno.ENETUNREACH;
-    });
+    const failed = message((out) => openFailedWrite(out, flow, Errno.ENETUNREACH));
     udp.onMessage(ToShard.openFailed, failed, 0);
     const ip = readIp(rig.takeSent()[0]!.bytes);
     expect(ip.src).toBe('10.0.2.2');
     expect(Array.from(ip.upper.slice(0, 2))).toEqual([3, 0]);
-    expect(rig.takeMessages().map((m) => [m[W.op], m[W.flow]])).toEqual([[ToHost.close, flow]]);
+    expect(rig.takeMessages().map((m) => [opOf(m), flowOf(m)])).toEqual([[ToHost.close, flow]]);
     udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 9, [2])));
     const again = rig.takeMessages();
-    expect(again[0]![W.op]).toBe(ToHost.openUdp);
-    expect(again[0]![W.flow]).not.toBe(flow);
+    expect(opOf(again[0])).toBe(ToHost.openUdp);
+    expect(flowOf(again[0])).not.toBe(flow);
     // What was under way for the old socket is freed, not delivered.
-    udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(9)), 0);
-    udp.onMessage(ToShard.closed, rig.hostMessage(ToShard.closed, flow, null), 0);
+    udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(9)), 0);
+    udp.onMessage(
+      ToShard.closed,
+      message((out) => closedWrite(out, flow)),
+      0,
+    );
     expect(rig.takeSent()).toEqual([]);
     give(rig, again[1]!);
     expect(rig.missingSlots).toBe(0);
@@ -380,13 +380,9 @@ describe('runs of datagrams to the guest', () => {
     udp.onPacket(rig.packet(v6 ? udpPacket(GUEST6, 5, PEER6, 9, [1]) : udpPacket(GUEST, 5, PEER, 9, [1])));
     const [open, send] = rig.takeMessages();
     give(rig, send!);
-    const messages = payloads.map((payload) =>
-      rig.hostMessage(ToShard.datagram, open![W.flow]!, payload, (m) => {
-        m[W.arg1] = gsoSize;
-      }),
-    );
+    const messages = payloads.map((payload) => rig.datagram(flowOf(open), payload, { gsoSize }));
     // What lies in front of a second slot is somebody else's.
-    const bounds = messages.filter((m) => m[W.slotB] !== NO_SLOT).map((m) => rig.pool.slotAt(m[W.slotB]!));
+    const bounds = messages.filter((m) => slotBOf(m) !== NO_SLOT).map((m) => rig.pool.slotAt(slotBOf(m)));
     for (const at of bounds) rig.u8.fill(0x77, at - 128, at);
     for (const m of messages) udp.onMessage(ToShard.datagram, m, 0);
     udp.flush();
@@ -454,9 +450,9 @@ describe('runs of datagrams to the guest', () => {
     const rig = new ShardRig();
     const { udp } = begin(rig);
     udp.onPacket(rig.packet(udpPacket(GUEST, 5, PEER, 9, [1])));
-    const flow = rig.takeMessages()[0]![W.flow]!;
+    const flow = flowOf(rig.takeMessages()[0]);
     for (const payload of patterns(1473, 1473)) {
-      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, payload), 0);
+      udp.onMessage(ToShard.datagram, rig.datagram(flow, payload), 0);
     }
     udp.flush();
     const sent = rig.takeSent();
@@ -486,10 +482,10 @@ describe('runs of datagrams to the guest', () => {
     for (const port of [1, 2]) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
     const flows = rig
       .takeMessages()
-      .filter((m) => m[W.op] === ToHost.openUdp)
-      .map((m) => m[W.flow]!);
+      .filter((m) => opOf(m) === ToHost.openUdp)
+      .map((m) => flowOf(m));
     for (const i of [0, 1, 0, 1]) {
-      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flows[i]!, pattern(50, i)), 0);
+      udp.onMessage(ToShard.datagram, rig.datagram(flows[i]!, pattern(50, i)), 0);
     }
     expect(rig.takeSent()).toHaveLength(3);
     udp.flush();
@@ -502,11 +498,9 @@ describe('runs of datagrams to the guest', () => {
     const rig = new ShardRig();
     const { udp } = begin(rig);
     udp.onPacket(rig.packet(udpPacket(GUEST, 5, PEER, 9, [1])));
-    const flow = rig.takeMessages()[0]![W.flow]!;
-    udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(9)), 0);
-    const error = rig.hostMessage(ToShard.icmpError, flow, null, (m) => {
-      m[W.arg0] = (3 << 8) | 3;
-    });
+    const flow = flowOf(rig.takeMessages()[0]);
+    udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(9)), 0);
+    const error = rig.icmpError(flow, (3 << 8) | 3);
     udp.onMessage(ToShard.icmpError, error, 0);
     expect(rig.takeSent().map((s) => s.bytes[9])).toEqual([17, 1]);
   });
@@ -538,7 +532,7 @@ describe('UDP flow time-outs', () => {
     runTimers(rig, udp, 49_000);
     expect(rig.takeMessages()).toEqual([]);
     runTimers(rig, udp, 50_100);
-    expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.close]);
+    expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.close]);
   });
 
   it('one question, one answer: 30 s; a conversation: 120 s', () => {
@@ -546,37 +540,36 @@ describe('UDP flow time-outs', () => {
     for (const port of [1, 2]) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
     const flows = rig
       .takeMessages()
-      .filter((m) => m[W.op] === ToHost.openUdp)
-      .map((m) => m[W.flow]!);
+      .filter((m) => opOf(m) === ToHost.openUdp)
+      .map((m) => flowOf(m));
     for (const flow of [flows[0]!, flows[1]!, flows[1]!]) {
-      udp.onMessage(ToShard.datagram, rig.hostMessage(ToShard.datagram, flow, pattern(9)), 0);
+      udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(9)), 0);
     }
     runTimers(rig, udp, 30_100);
-    expect(rig.takeMessages().map((m) => [m[W.op], m[W.flow]])).toEqual([[ToHost.close, flows[0]]]);
+    expect(rig.takeMessages().map((m) => [opOf(m), flowOf(m)])).toEqual([[ToHost.close, flows[0]]]);
     runTimers(rig, udp, 120_100);
-    expect(rig.takeMessages().map((m) => [m[W.op], m[W.flow]])).toEqual([[ToHost.close, flows[1]]]);
+    expect(rig.takeMessages().map((m) => [opOf(m), flowOf(m)])).toEqual([[ToHost.close, flows[1]]]);
   });
 });
 
+/** Address of the host that the peers of a published port write to. */
+const LISTENER = '203.0.113.5';
+
 describe('published UDP ports', () => {
-  const listener = (rig: ShardRig, peer: string, port: number, payload: Uint8Array): Message =>
-    rig.hostMessage(ToShard.listenerDatagram, 0, payload, (m) => {
-      rig.u8.set([...new Array<number>(10).fill(0), 0xff, 0xff, ...ip4(GUEST)], rig.pool.slotAt(m[W.slotA]!));
-      m.set(words(peer), W.addr);
-      m[W.ports] = ((port << 16) | 8080) >>> 0;
-      m[W.arg1] = 3;
-      const local = words('203.0.113.5');
-      m[W.arg0] = local[0]!;
-      m[W.arg2] = local[1]!;
-      m[W.arg3] = local[2]!;
-      m[W.arg4] = local[3]!;
-    });
+  const listener = (rig: ShardRig, peer: string, port: number, payload: Uint8Array, index = 3): Message => {
+    const { slotA, slotB, bytes } = rig.hostPayload(payload);
+    const addresses = Uint32Array.from([...words(peer), ...words(LISTENER), ...words(GUEST)]);
+    listenerDatagramGuestWrite(rig.u8, rig.pool.slotAt(slotA), addresses, 8);
+    const ports = ((port << 16) | 8080) >>> 0;
+    return message((out) =>
+      listenerDatagramWrite(out, index, 0, slotA, slotB, HEADROOM_BYTES, bytes, ports, addresses, 0),
+    );
+  };
 
   it('two published ports to one port inside, one peer port: two flows, the second under another port, each answered through its own', () => {
     const { rig, udp } = begin();
     const from = (index: number, bytes: number): void => {
-      const m = listener(rig, PEER, 7000, pattern(bytes));
-      m[W.arg1] = index;
+      const m = listener(rig, PEER, 7000, pattern(bytes), index);
       udp.onMessage(ToShard.listenerDatagram, m, 0);
       udp.flush();
     };
@@ -597,11 +590,7 @@ describe('published UDP ports', () => {
     ] as const) {
       udp.onPacket(rig.packet(udpPacket(GUEST, 8080, PEER, port, pattern(5))));
       const [reply] = rig.takeMessages();
-      expect([reply![W.op], reply![W.arg1], reply![W.ports]]).toEqual([
-        ToHost.sendFromListener,
-        index,
-        (7000 << 16) >>> 0,
-      ]);
+      expect(toHostText(reply!)).toBe(`sendFromListener ${index} from ${LISTENER} to ${PEER}:7000, 5 bytes`);
       give(rig, reply!);
     }
     runTimers(rig, udp, 200_000);
@@ -615,8 +604,7 @@ describe('published UDP ports', () => {
   it('three of them: three ports, and one keeps its own when another has ended', () => {
     const { rig, udp } = begin();
     const seen = (index: number): number => {
-      const m = listener(rig, PEER, 7000, pattern(20));
-      m[W.arg1] = index;
+      const m = listener(rig, PEER, 7000, pattern(20), index);
       udp.onMessage(ToShard.listenerDatagram, m, 0);
       udp.flush();
       return readUdp(readIp(rig.takeSent()[0]!.bytes)).srcPort;
@@ -636,8 +624,7 @@ describe('published UDP ports', () => {
   it('two of them, and the first ends: the second keeps its port; a peer that has that port itself is another', () => {
     const { rig, udp } = begin();
     const seen = (index: number, port = 7000): number => {
-      const m = listener(rig, PEER, port, pattern(20));
-      m[W.arg1] = index;
+      const m = listener(rig, PEER, port, pattern(20), index);
       udp.onMessage(ToShard.listenerDatagram, m, 0);
       udp.flush();
       return readUdp(readIp(rig.takeSent()[0]!.bytes)).srcPort;
@@ -664,11 +651,7 @@ describe('published UDP ports', () => {
     udp.onPacket(rig.packet(udpPacket(GUEST, 8080, PEER, 7000, pattern(5))));
     const [reply, ...rest] = rig.takeMessages();
     expect(rest).toEqual([]);
-    expect(reply![W.op]).toBe(ToHost.sendFromListener);
-    expect(reply![W.arg1]).toBe(3);
-    expect(addrOf(reply!)).toEqual(words(PEER));
-    expect(reply![W.ports]).toBe((7000 << 16) >>> 0);
-    expect([reply![W.arg0], reply![W.arg2], reply![W.arg3], reply![W.arg4]]).toEqual(words('203.0.113.5'));
+    expect(toHostText(reply!)).toBe(`sendFromListener 3 from ${LISTENER} to ${PEER}:7000, 5 bytes`);
     expect(rig.payloadOf(reply!)).toEqual(pattern(5));
     give(rig, reply!);
 
@@ -685,9 +668,8 @@ describe('published UDP ports', () => {
     expect(readIp(rig.takeSent()[0]!.bytes).src).toBe('10.0.2.4');
     udp.onPacket(rig.packet(udpPacket(GUEST, 8080, '10.0.2.4', 7000, [1])));
     const reply = rig.takeMessages()[0]!;
-    expect(reply[W.op]).toBe(ToHost.sendFromListener);
-    expect(addrOf(reply)).toEqual(words('127.0.0.1'));
-    expect(reply[W.slotB]).toBe(NO_SLOT);
+    expect(toHostText(reply)).toBe(`sendFromListener 3 from ${LISTENER} to 127.0.0.1:7000, 1 bytes`);
+    expect(slotBOf(reply)).toBe(NO_SLOT);
   });
 });
 
@@ -698,16 +680,14 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
     port: number,
     guest: number[],
     payload: Uint8Array,
-  ): Message =>
-    rig.hostMessage(ToShard.strangerDatagram, 0, payload, (m) => {
-      m.set(peer, W.addr);
-      m[W.ports] = ((port << 16) | 5000) >>> 0;
-      m[W.arg0] = guest[0]!;
-      m[W.arg1] = 0;
-      m[W.arg2] = guest[1]!;
-      m[W.arg3] = guest[2]!;
-      m[W.arg4] = guest[3]!;
-    });
+  ): Message => {
+    const { slotA, slotB, bytes } = rig.hostPayload(payload);
+    const both = Uint32Array.from([...peer, ...guest]);
+    const ports = ((port << 16) | 5000) >>> 0;
+    return message((out) =>
+      strangerDatagramWrite(out, slotA, slotB, HEADROOM_BYTES, bytes, 0, ports, both, 0, 4),
+    );
+  };
 
   it.each([
     ['IPv4', words(PEER), words(GUEST), PEER, GUEST],
@@ -720,12 +700,12 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
       udp.onMessage(ToShard.strangerDatagram, stranger(rig, peer, 7000, guest, pattern(20)), 0);
       udp.onMessage(ToShard.strangerDatagram, stranger(rig, peer, 7000, guest, pattern(21)), 0);
       udp.flush();
-      const [open, ...others] = rig.takeMessages().filter((m) => m[W.op] !== ToHost.freeSlots);
+      const [open, ...others] = rig.takeMessages().filter((m) => opOf(m) !== ToHost.freeSlots);
       expect(others).toEqual([]);
-      expect(open![W.op]).toBe(ToHost.openUdp);
-      expect(addrOf(open!)).toEqual(peer);
-      expect(open![W.ports]).toBe(((7000 << 16) | 5000) >>> 0);
-      expect(guestOf(open!)).toEqual(guest);
+      expect(opOf(open)).toBe(ToHost.openUdp);
+      expect(Array.from(open!.subarray(openRemoteAt(0), openRemoteAt(0) + 4))).toEqual(peer);
+      expect([openRemotePort(open!, 0), openUdpGuestPort(open!, 0)]).toEqual([7000, 5000]);
+      expect(Array.from(open!.subarray(openUdpGuestAt(0), openUdpGuestAt(0) + 4))).toEqual(guest);
       const sent = rig.takeSent();
       expect(sent).toHaveLength(2);
       const ip = readIp(sent[0]!.bytes);
@@ -734,7 +714,7 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
       udp.onPacket(rig.packet(udpPacket(to, 5000, seen, 7000, pattern(3))));
       const [reply, ...rest] = rig.takeMessages();
       expect(rest).toEqual([]);
-      expect([reply![W.op], reply![W.flow]]).toEqual([ToHost.sendDatagram, open![W.flow]]);
+      expect([opOf(reply), flowOf(reply)]).toEqual([ToHost.sendDatagram, flowOf(open)]);
       give(rig, reply!);
       expect(rig.missingSlots).toBe(0);
     },
@@ -777,14 +757,14 @@ describe('the guest says that its port is closed', () => {
     const first = rig.packet(datagram());
     const { hash } = first;
     udp.onPacket(first);
-    for (const m of rig.takeMessages()) if (m[W.op] === ToHost.sendDatagram) give(rig, m);
+    for (const m of rig.takeMessages()) if (opOf(m) === ToHost.sendDatagram) give(rig, m);
     const error = rig.packet(unreachable(guest, guest, remote));
     error.hash = hash; // the reader takes it from what is quoted
     expect(udp.onUnreachable(error)).toBe(true);
-    expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.close]);
+    expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.close]);
     expect(rig.ctx.counters[Counter.portsClosedByGuest]).toBe(1);
     udp.onPacket(rig.packet(datagram()));
-    expect(rig.takeMessages().map((m) => m[W.op])).toEqual([ToHost.openUdp, ToHost.sendDatagram]);
+    expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.openUdp, ToHost.sendDatagram]);
   });
 
   it('about the port of another address, or cut short: nothing happens', () => {

@@ -5,11 +5,11 @@
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type { LinkInfo } from '../../sys/netlink-messages.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
-import { type HostWatch, InterfacePresence } from '../host-watch.ts';
-import type { Log } from '../log.ts';
-import { RESOLV_CONF } from '../resolv-conf.ts';
-import { ResolverZones } from '../resolver-zones.ts';
-import { followResolvConf } from '../resolvers.ts';
+import { type HostWatch, InterfacePresence } from './host-watch.ts';
+import type { Log } from './log.ts';
+import { RESOLV_CONF } from './resolv-conf.ts';
+import { followResolvConf } from './resolver-watch.ts';
+import { ResolverZones } from './resolver-zones.ts';
 
 /** What a front end follows. */
 export interface Following {

@@ -15,7 +15,7 @@
  *   follow the host's network and resolvers    following
  *   open the API socket                        openApi?
  *                                              beforeSandbox    load and open what is needed later
- *   detach from host and caller (wall.ts)
+ *   detach from host and caller (host/sandbox.ts)
  *   close the sandbox                          enterSandbox?    do something around it
  *                                              ready            let COMMAND run, tell the caller
  *   wait for the first end                     ends, engineFailed?
@@ -25,20 +25,20 @@
  * A thread that opens host sockets must have been started before the main thread moves into the namespace
  * (netns.ts). So the host is watched first, and the front end has booted a packet thread before it calls serve().
  */
-import { LeftBehind } from '../../sys/left-behind.ts';
+import { LeftBehind } from '../../sys/deferred-close.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type * as EngineModule from '../../workers/engine.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { EnginePlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import type { ApiSocket } from '../api-socket.ts';
-import { closeInheritedOnExec, fewDescriptors } from '../descriptors.ts';
-import { HostWatch } from '../host-watch.ts';
-import type { Log } from '../log.ts';
-import type { Netns, NetnsError, SocketsInside } from '../netns.ts';
-import { Stopwatch } from '../stopwatch.ts';
-import { closeWall, type Leaving, leaveHost, type WallPlan } from '../wall.ts';
+import type { ApiSocket } from '../api/socket.ts';
+import { closeInheritedOnExec, fewDescriptors } from '../process/inherited-descriptors.ts';
 import { type Followed, type Following, followHost } from './follow.ts';
+import { HostWatch } from './host-watch.ts';
+import type { Log } from './log.ts';
+import type { Netns, NetnsError, SocketsInside } from './netns.ts';
+import { closeWall, type Leaving, leaveHost, type WallPlan } from './sandbox.ts';
+import { Stopwatch } from './stopwatch.ts';
 
 export type EngineLoaded = typeof EngineModule;
 export type SetUpStep = 'namespace' | 'tap' | 'configured';
@@ -54,7 +54,7 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   readonly netns: Netns<Job, Made>;
   readonly job: Job;
   /**
-   * The TAP of a namespace that ends with this process: the kernel may close it later (left-behind.ts).
+   * The TAP of a namespace that ends with this process: the kernel may close it later (sys/deferred-close.ts).
    * Absent: the namespace belongs to someone else.
    */
   readonly tapOfOurs?: ((made: Made) => number | undefined) | undefined;

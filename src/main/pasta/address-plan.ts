@@ -14,10 +14,10 @@
 import { IFA_F_DEPRECATED, RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from '../../sys/constants.ts';
 import type { AddressInfo, LinkInfo, RouteInfo } from '../../sys/netlink-messages.ts';
 import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../../workers/engine-plan.ts';
+import { type Family, UsageError } from '../cli/values.ts';
 import { isLinkLocal, samePrefix } from '../host/prefix.ts';
-import type { ResolvConf } from '../resolv-conf.ts';
-import { withIndexes } from '../resolver-zones.ts';
-import { type Family, UsageError } from '../values.ts';
+import type { ResolvConf } from '../host/resolv-conf.ts';
+import { withIndexes } from '../host/resolver-zones.ts';
 import { Message } from './messages.ts';
 import type { PastaConf } from './options.ts';
 

@@ -24,11 +24,11 @@ import {
   standardStreams,
   tool,
   withNamesBeyondShells,
-} from '../command.ts';
-import { put } from '../output.ts';
-import { within } from '../patience.ts';
-import { ignoredSignals } from '../signals.ts';
-import { commandDirectory } from '../working-directory.ts';
+} from '../process/command.ts';
+import { put } from '../process/output.ts';
+import { within } from '../process/patience.ts';
+import { ignoredSignals } from '../process/signals.ts';
+import { commandDirectory } from '../process/working-directory.ts';
 import { Message } from './messages.ts';
 
 export interface PastaCommandOptions {

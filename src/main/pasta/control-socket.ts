@@ -10,7 +10,7 @@
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
-import { SocketFile } from '../socket-file.ts';
+import { SocketFile } from '../host/socket-file.ts';
 import { decodeRequest, encodeGreeting, encodeRule } from './control-codec.ts';
 import { type Direction, type ForwardRule, RuleTable } from './forward-rules.ts';
 

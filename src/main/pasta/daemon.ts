@@ -7,8 +7,8 @@ import { closeSync, writeSync } from 'node:fs';
 import { SIGINT, SIGQUIT } from '../../sys/constants.ts';
 import { dup3, dupAbove } from '../../sys/io.ts';
 import { setsid, signalDefault } from '../../sys/process.ts';
-import { launcherVariable } from '../launcher-env.ts';
-import { releaseOutputs } from '../output.ts';
+import { launcherVariable } from '../process/launcher-env.ts';
+import { releaseOutputs } from '../process/output.ts';
 
 /** The descriptor on which bin/pasta waits; undefined in the foreground. */
 export function statusFd(env: NodeJS.ProcessEnv): number | undefined {

@@ -7,7 +7,7 @@ import {
 } from '../../workers/engine-plan.ts';
 import { parseImpairment } from '../cli/impairment.ts';
 import { poolPlan } from '../cli/pool-plan.ts';
-import { launcherVariable } from '../launcher-env.ts';
+import { launcherVariable } from '../process/launcher-env.ts';
 import { MAX_LISTENERS } from './forward-rules.ts';
 import type { PastaTap } from './netns-setup.ts';
 import { pastaThreads } from './netns-thread.ts';

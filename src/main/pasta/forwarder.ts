@@ -7,8 +7,8 @@ import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { ListenerPlan } from '../../workers/engine-plan.ts';
 import type { ListenFailure } from '../../workers/host-io/listener-table.ts';
-import type { AddedPorts } from '../added-ports.ts';
-import { listenersCollide } from '../host-ports.ts';
+import type { AddedPorts } from '../api/added-ports.ts';
+import { listenersCollide } from '../host/host-ports.ts';
 import { ForwardMessage as M } from './forward-messages.ts';
 import {
   type Direction,

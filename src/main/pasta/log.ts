@@ -7,9 +7,9 @@
  *   syslog       RFC 3164 over /dev/log, facility daemon
  */
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
-import type { Log, LogLevel } from '../log.ts';
-import { put } from '../output.ts';
-import { UsageError } from '../values.ts';
+import { UsageError } from '../cli/values.ts';
+import type { Log, LogLevel } from '../host/log.ts';
+import { put } from '../process/output.ts';
 import { Message } from './messages.ts';
 import type { Verbosity } from './options.ts';
 

@@ -4,8 +4,8 @@
  * started the packet thread, which takes longest: program.ts has the rest.
  */
 import { bootPacketThread } from '../../workers/packet-worker.ts';
-import { enterProgram } from '../entry.ts';
-import { ownStreams } from '../output.ts';
+import { enterProgram } from '../process/entry.ts';
+import { ownStreams } from '../process/output.ts';
 
 const env = enterProgram('pasta');
 ownStreams();

@@ -17,6 +17,8 @@ import { RouteSocket } from '../../sys/netlink.ts';
 import { openPath } from '../../sys/path.ts';
 import { attachTap, openTap, type Tap, tapIsHere } from '../../sys/tap.ts';
 import type { TapPlan } from '../../workers/engine-plan.ts';
+import { UsageError } from '../cli/values.ts';
+import type { NetnsStep, SocketsInside } from '../host/netns.ts';
 import {
   enterNamespace,
   introduce,
@@ -25,9 +27,7 @@ import {
   TX_QUEUE_FRAMES,
   trySysctl,
 } from '../host/netns-steps.ts';
-import type { NetnsStep, SocketsInside } from '../netns.ts';
-import { readResolvConf } from '../resolv-conf.ts';
-import { UsageError } from '../values.ts';
+import { readResolvConf } from '../host/resolv-conf.ts';
 import {
   type HostDump,
   type InsideNetwork,

@@ -1,7 +1,7 @@
 /** Who moves into the namespace for `pasta`, as for `bucatini` (engine-launch.ts): the main thread where it can. */
 import { availableParallelism } from 'node:os';
 import { autoThreads } from '../../workers/plan.ts';
-import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
+import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { PastaJob, PastaTap } from './netns-setup.ts';
 
 export type PastaNetns = Netns<PastaJob, PastaTap>;

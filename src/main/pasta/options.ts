@@ -8,8 +8,8 @@
 import { domainLabels } from '../../proto/domain-name.ts';
 import { macParse, macText } from '../../proto/ethernet.ts';
 import { ipv4Parse } from '../../proto/ipv4.ts';
-import { getopt, type OptionShape } from '../getopt.ts';
-import { API_SOCKET_HELP, fieldsOf } from '../option-fields.ts';
+import { getopt, type OptionShape } from '../cli/getopt.ts';
+import { API_SOCKET_HELP, fieldsOf } from '../cli/option-fields.ts';
 import {
   addressOf,
   DEFAULT_MTU,
@@ -22,7 +22,7 @@ import {
   quoted,
   SOCKET_PATH_BYTES,
   UsageError,
-} from '../values.ts';
+} from '../cli/values.ts';
 import { ForwardMessage } from './forward-messages.ts';
 import { canonicalAddress } from './forward-rules.ts';
 import { Message } from './messages.ts';

@@ -1,6 +1,6 @@
 /** The port options of the command line as the listeners of an engine plan. */
 import { readFileSync } from 'node:fs';
-import { UsageError } from '../values.ts';
+import { UsageError } from '../cli/values.ts';
 import { RuleTable } from './forward-rules.ts';
 import { Message } from './messages.ts';
 import type { PastaConf } from './options.ts';

@@ -19,15 +19,15 @@ import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { EnginePlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import type { ApiSocket } from '../api-socket.ts';
+import type { ApiSocket } from '../api/socket.ts';
+import { UsageError } from '../cli/values.ts';
 import type { Following } from '../host/follow.ts';
+import type { Log } from '../host/log.ts';
 import { NamespaceWatch } from '../host/namespace-watch.ts';
+import { bindErrorText } from '../host/socket-file.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
-import type { Log } from '../log.ts';
-import { holdOutputs } from '../output.ts';
-import { bindErrorText } from '../socket-file.ts';
-import { Terminal } from '../terminal.ts';
-import { UsageError } from '../values.ts';
+import { holdOutputs } from '../process/output.ts';
+import { Terminal } from '../process/terminal.ts';
 import { HOST_NAME_MAX, PastaCommand, type PastaCommandOptions } from './command.ts';
 import type { ControlSocket } from './control-socket.ts';
 import { becomeUser, leaveCaller } from './daemon.ts';
@@ -203,7 +203,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   async openApi(engine: EngineHandle, { network }: PastaTap): Promise<ApiSocket | undefined> {
     const { conf, version } = this.#start;
     if (conf.apiSocket === undefined) return undefined;
-    const { openApiOption } = await import('../api-server.ts');
+    const { openApiOption } = await import('../api/server.ts');
     const { addresses, interfaceName } = network;
     return openApiOption(
       conf.apiSocket,
@@ -219,7 +219,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   async beforeSandbox(engine: EngineHandle): Promise<Sandbox> {
     const { conf, target, runAs, statusFd } = this.#start;
     if (conf.statsSeconds !== undefined) {
-      const { printStats } = await import('../stats.ts');
+      const { printStats } = await import('../host/stats.ts');
       setInterval(() => printStats(engine), conf.statsSeconds * 1000).unref();
     }
     await this.#command?.started;

@@ -9,7 +9,7 @@ import {
   namesOf,
   roff,
   saidByShell,
-} from '../option-texts.ts';
+} from '../cli/option-texts.ts';
 import { OPTIONS, type PastaOption, SHOWN_OPTIONS } from './options.ts';
 
 const GROUPS: readonly PastaOption['group'][] = [

@@ -4,7 +4,7 @@ import { DEFAULT_POLICY, type EnginePlan } from '../../workers/engine-plan.ts';
 import { autoThreads } from '../../workers/plan.ts';
 import { parseImpairment } from '../cli/impairment.ts';
 import { poolPlan } from '../cli/pool-plan.ts';
-import { launcherVariable } from '../launcher-env.ts';
+import { launcherVariable } from '../process/launcher-env.ts';
 import type { SlirpTap } from './netns-setup.ts';
 import { gatewayMac, IPV6, networkAddresses } from './network.ts';
 import type { SlirpConf } from './options.ts';

@@ -5,9 +5,9 @@
  */
 import { existsSync } from 'node:fs';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
-import { enterProgram, exitAfter, ownVersion } from '../entry.ts';
-import { launcherVariable } from '../launcher-env.ts';
-import { ownStreams } from '../output.ts';
+import { enterProgram, exitAfter, ownVersion } from '../process/entry.ts';
+import { launcherVariable } from '../process/launcher-env.ts';
+import { ownStreams } from '../process/output.ts';
 
 async function main(argv: readonly string[]): Promise<number> {
   const program = launcherVariable('SLIRP4NETNS_PROGRAM') ?? 'slirp4netns';
@@ -25,7 +25,7 @@ async function main(argv: readonly string[]): Promise<number> {
     if (parsed.usage) writeAll(1, (await import('./texts.ts')).usageText(program));
     return 1;
   }
-  const ignored = (await import('../signals.ts')).ignoredSignals();
+  const ignored = (await import('../process/signals.ts')).ignoredSignals();
   for (const name of ignored) process.on(name, () => {}); // as whoever started us wanted it
   return serveSlirp(parsed.conf, booted ?? bootPacketThread(PACKET_THREAD), ownVersion);
 }

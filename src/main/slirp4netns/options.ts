@@ -4,9 +4,9 @@
  */
 import { ipv4Parse } from '../../proto/ipv4.ts';
 import { IFNAMSIZ } from '../../sys/constants.ts';
-import { getopt, type OptionShape } from '../getopt.ts';
-import { fieldsOf } from '../option-fields.ts';
-import { addressOf, MAX_MTU, UsageError } from '../values.ts';
+import { getopt, type OptionShape } from '../cli/getopt.ts';
+import { fieldsOf } from '../cli/option-fields.ts';
+import { addressOf, MAX_MTU, UsageError } from '../cli/values.ts';
 import { Message } from './messages.ts';
 
 const DEFAULT_MTU = 1500;

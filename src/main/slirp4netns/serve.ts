@@ -12,19 +12,19 @@ import type { EngineHandle } from '../../workers/engine.ts';
 import type { EnginePlan } from '../../workers/engine-plan.ts';
 import { FRAME_PEER_GONE } from '../../workers/frame-peer.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import { MAX_ADDED_PORTS, portsBeside } from '../added-ports.ts';
-import type { ApiOptions } from '../api.ts';
-import type { ApiSocket } from '../api-socket.ts';
-import { descriptorOfPath } from '../descriptors.ts';
+import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
+import type { ApiOptions } from '../api/api.ts';
+import type { ApiSocket } from '../api/socket.ts';
+import { SOCKET_PATH_BYTES } from '../cli/values.ts';
 import type { Following } from '../host/follow.ts';
+import type { Log } from '../host/log.ts';
 import { NamespaceWatch } from '../host/namespace-watch.ts';
+import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
+import { readResolvConf } from '../host/resolv-conf.ts';
+import { withIndexes } from '../host/resolver-zones.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
-import type { Log } from '../log.ts';
-import { type Netns, NetnsHere, NetnsThread } from '../netns.ts';
-import { holdOutputs, put } from '../output.ts';
-import { readResolvConf } from '../resolv-conf.ts';
-import { withIndexes } from '../resolver-zones.ts';
-import { SOCKET_PATH_BYTES } from '../values.ts';
+import { descriptorOfPath } from '../process/inherited-descriptors.ts';
+import { holdOutputs, put } from '../process/output.ts';
 import { resolvers, slirpEnginePlan, slirpThreads } from './engine-plan.ts';
 import { bannerLine, Message } from './messages.ts';
 import type { SlirpJob, SlirpTap } from './netns-setup.ts';
@@ -174,7 +174,7 @@ function banner(conf: SlirpConf): string[] {
 
 /** @throws Error in the original's words */
 async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
-  const { openApi } = await import('../api-server.ts');
+  const { openApi } = await import('../api/server.ts');
   if (Buffer.byteLength(path) >= SOCKET_PATH_BYTES)
     throw new Error(`${Message.socketPathTooLong}\n${Message.doSlirpFailed}`);
   try {

@@ -8,7 +8,7 @@ import {
   manLines,
   roff,
   saidByShell,
-} from '../option-texts.ts';
+} from '../cli/option-texts.ts';
 import { OPTIONS, SHOWN_OPTIONS, type SlirpOption } from './options.ts';
 
 const INDENT = 34;

@@ -76,7 +76,17 @@ import {
   socket,
 } from '../../sys/socket.ts';
 import type { HostChange, ListenerPlan } from '../engine-plan.ts';
-import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import {
+  openPingFamily,
+  openRemoteAt,
+  openRemotePort,
+  openUdpGro,
+  openUdpGuestAt,
+  openUdpGuestPort,
+  openZone,
+  ToHost,
+} from '../link/to-host.ts';
+import { closedWrite, errorWrite, openFailedWrite } from '../link/to-shard.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import { openListener, type SocketMaker } from './bind-address.ts';
 import type { HostContext, SocketModule } from './context.ts';
@@ -165,23 +175,13 @@ export class DatagramSockets implements SocketModule {
 
   #openUdp(words: Uint32Array, at: number, gid: number): void {
     const table = this.#table;
-    const port = words[at + W.ports]! & 0xffff;
-    const kind = isV4Mapped(words, at + W.addr) ? Kind.udp4 : Kind.udp6;
+    const port = openUdpGuestPort(words, at);
+    const kind = isV4Mapped(words, openRemoteAt(at)) ? Kind.udp4 : Kind.udp6;
     if (port !== 0 && this.#openPublished(words, at, gid, kind, port)) return;
     if (port !== 0 && this.#joinEndpoint(words, at, gid, kind, port)) return;
     const fd = this.#udpSocket(words, at, kind, 0, true);
     if (fd < 0) this.#openFailed(gid, -fd);
     else if (this.#opened(gid, gid, fd, kind)) table.hasGro[gid] = this.#setGro(fd, words, at);
-  }
-
-  /** The guest's address of an openUdp message, into this.#words[0..3]. */
-  #guestOf(words: Uint32Array, at: number): Uint32Array {
-    const guest = this.#words;
-    guest[0] = words[at + W.arg1]!;
-    guest[1] = words[at + W.arg2]!;
-    guest[2] = words[at + W.arg3]!;
-    guest[3] = words[at + W.arg4]!;
-    return guest;
   }
 
   /**
@@ -193,16 +193,16 @@ export class DatagramSockets implements SocketModule {
     const published = this.#published;
     if (published.count === 0) return false;
     const table = this.#table;
-    const guest = this.#guestOf(words, at);
-    const peerAt = at + W.addr;
-    const listener = published.find(guest, 0, port, words, peerAt);
+    const guestAt = openUdpGuestAt(at);
+    const peerAt = openRemoteAt(at);
+    const listener = published.find(words, guestAt, port, words, peerAt);
     if (listener === NO_LISTENER) return false;
     table.endpoints ??= new UdpEndpoints(this.#ctx.plan.hashKey, this.#ctx.listenerBase);
     const endpoints = table.endpoints;
     const way = this.#outbound.wayOf(words, peerAt) + WAY_PUBLISHED;
-    let endpoint = endpoints.find(guest, 0, port, way);
-    if (endpoint === NO_ENDPOINT) endpoint = endpoints.add(guest, 0, port, way);
-    const peerPort = words[at + W.ports]! >>> 16;
+    let endpoint = endpoints.find(words, guestAt, port, way);
+    if (endpoint === NO_ENDPOINT) endpoint = endpoints.add(words, guestAt, port, way);
+    const peerPort = openRemotePort(words, at);
     if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, 0, false)) return false;
     const isFew =
       endpoints.flowCount(endpoint) <= PUBLISHED_SOCKETS && this.#publishedSockets < ALL_PUBLISHED_SOCKETS;
@@ -231,7 +231,7 @@ export class DatagramSockets implements SocketModule {
    */
   #publishedSocket(words: Uint32Array, at: number, kind: number, listener: number): number {
     const isV4 = kind === Kind.udp4;
-    const peerAt = at + W.addr;
+    const peerAt = openRemoteAt(at);
     const fd = this.#socket(isV4, IPPROTO_UDP);
     if (fd < 0) return fd;
     const level = isV4 ? SOL_IP : SOL_IPV6;
@@ -245,7 +245,7 @@ export class DatagramSockets implements SocketModule {
       r = this.#outbound.bindPort(fd, words, peerAt, this.#published.hostPort(listener));
       this.#reuseListeners(listener, 0);
     }
-    if (r === 0) r = this.#connect(fd, words, peerAt, words[at + W.ports]! >>> 16, words[at + W.at]!);
+    if (r === 0) r = this.#connect(fd, words, peerAt, openRemotePort(words, at), openZone(words, at));
     if (r === 0) {
       this.#receiver.readForListener(fd, this.#ctx.listenerBase + listener);
       setsockoptInt(fd, level, pktinfo, 0);
@@ -312,12 +312,12 @@ export class DatagramSockets implements SocketModule {
     const ctx = this.#ctx;
     table.endpoints ??= new UdpEndpoints(ctx.plan.hashKey, ctx.listenerBase);
     const endpoints = table.endpoints;
-    const guest = this.#guestOf(words, at);
-    const peerAt = at + W.addr;
-    const peerPort = words[at + W.ports]! >>> 16;
-    const scope = this.#outbound.scopeOf(words, peerAt, words[at + W.at]!);
+    const guestAt = openUdpGuestAt(at);
+    const peerAt = openRemoteAt(at);
+    const peerPort = openRemotePort(words, at);
+    const scope = this.#outbound.scopeOf(words, peerAt, openZone(words, at));
     const way = this.#outbound.wayOf(words, peerAt);
-    let endpoint = endpoints.find(guest, 0, port, way);
+    let endpoint = endpoints.find(words, guestAt, port, way);
     if (endpoint !== NO_ENDPOINT) {
       const only = endpoints.only(endpoint);
       if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, scope, table.connects)) return false;
@@ -331,7 +331,7 @@ export class DatagramSockets implements SocketModule {
       this.#openFailed(gid, -fd);
       return true;
     }
-    endpoint = endpoints.add(guest, 0, port, way);
+    endpoint = endpoints.add(words, guestAt, port, way);
     endpoints.join(endpoint, gid, words, peerAt, peerPort, scope, table.connects);
     const sid = table.endpointBase + endpoint;
     if (!table.connects) setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SHARED_BUFFER_BYTES);
@@ -343,7 +343,7 @@ export class DatagramSockets implements SocketModule {
   /** @param port  preferred local port, 0: the kernel's choice @returns the descriptor or -errno */
   #udpSocket(words: Uint32Array, at: number, kind: number, port: number, connects: boolean): number {
     const isV4 = kind === Kind.udp4;
-    const peerAt = at + W.addr;
+    const peerAt = openRemoteAt(at);
     const fd = this.#socket(isV4, IPPROTO_UDP);
     if (fd < 0) return fd;
     let r = this.#prepare(fd, isV4, words, peerAt);
@@ -352,7 +352,7 @@ export class DatagramSockets implements SocketModule {
       r = this.#outbound.bindPort(fd, words, peerAt, 0);
     }
     if (r === 0 && connects) {
-      r = this.#connect(fd, words, peerAt, words[at + W.ports]! >>> 16, words[at + W.at]!);
+      r = this.#connect(fd, words, peerAt, openRemotePort(words, at), openZone(words, at));
       if (r === 0) this.#discardStrangers(fd);
     }
     if (r === 0) this.#enlargeBuffers(fd);
@@ -362,7 +362,7 @@ export class DatagramSockets implements SocketModule {
 
   /** After the strangers: they were read without looking at control messages. Kernels before 5.0 refuse, and nothing is lost. @returns 1: set */
   #setGro(fd: number, words: Uint32Array, at: number): number {
-    return words[at + W.arg0] === 1 && setsockoptInt(fd, SOL_UDP, UDP_GRO, 1) === 0 ? 1 : 0;
+    return openUdpGro(words, at) && setsockoptInt(fd, SOL_UDP, UDP_GRO, 1) === 0 ? 1 : 0;
   }
 
   /**
@@ -401,19 +401,20 @@ export class DatagramSockets implements SocketModule {
   }
 
   #openPing(words: Uint32Array, at: number, gid: number): void {
-    const isV4 = words[at + W.arg0] === 4;
+    const isV4 = openPingFamily(words, at) === 4;
+    const peerAt = openRemoteAt(at);
     const protocol = isV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
     const fd = this.#socket(isV4, protocol);
     if (fd < 0) {
       this.#openFailed(gid, -fd);
       return;
     }
-    let r = this.#prepare(fd, isV4, words, at + W.addr);
+    let r = this.#prepare(fd, isV4, words, peerAt);
     if (r === 0) {
       r = isV4 ? setsockoptInt(fd, SOL_IP, IP_RECVTTL, 1) : setsockoptInt(fd, SOL_IPV6, IPV6_RECVHOPLIMIT, 1);
     }
-    if (r === 0) r = this.#outbound.bindPort(fd, words, at + W.addr, 0);
-    if (r === 0) r = this.#connect(fd, words, at + W.addr, 0, 0);
+    if (r === 0) r = this.#outbound.bindPort(fd, words, peerAt, 0);
+    if (r === 0) r = this.#connect(fd, words, peerAt, 0, 0);
     if (r === 0) this.#opened(gid, gid, fd, isV4 ? Kind.ping4 : Kind.ping6);
     else {
       close(fd);
@@ -489,11 +490,7 @@ export class DatagramSockets implements SocketModule {
     const ctx = this.#ctx;
     ctx.shortage.is(-errno);
     table.kind[gid] = Kind.failed;
-    const out = ctx.toShard(gid);
-    const at = reserveMessage(out, ToShard.openFailed, gid % ctx.flowsPerShard);
-    const w = out.words;
-    w[at + W.arg0] = errno;
-    out.commit();
+    openFailedWrite(ctx.toShard(gid), gid % ctx.flowsPerShard, errno);
   }
 
   #close(gid: number): void {
@@ -513,9 +510,7 @@ export class DatagramSockets implements SocketModule {
       }
     } else if (sid === gid || (sid >= 0 && table.endpoints!.leave(gid) === 0)) this.#closeSocket(sid);
     table.kind[gid] = Kind.none;
-    const out = ctx.toShard(gid);
-    reserveMessage(out, ToShard.closed, gid % ctx.flowsPerShard);
-    out.commit();
+    closedWrite(ctx.toShard(gid), gid % ctx.flowsPerShard);
   }
 
   #closeSocket(sid: number): void {
@@ -584,10 +579,7 @@ export class DatagramSockets implements SocketModule {
       table.endpoints!.leave(gid);
       table.socketOf[gid] = 0;
       table.kind[gid] = Kind.failed;
-      const out = ctx.toShard(gid);
-      const at = reserveMessage(out, ToShard.error, gid % ctx.flowsPerShard);
-      out.words[at + W.arg0] = 0;
-      out.commit();
+      errorWrite(ctx.toShard(gid), gid % ctx.flowsPerShard, 0);
     }
   }
 

@@ -1,6 +1,6 @@
 /**
- * The host-io stage: the only one that touches host sockets. It carries out what shards ask for (messages.ts, ToHost) and tells
- * them what sockets say (ToShard). One table by gid says which module a socket belongs to.
+ * The host-io stage: the only one that touches host sockets. It carries out what shards ask for (link/to-host.ts) and tells
+ * them what sockets say (link/to-shard.ts). One table by gid says which module a socket belongs to.
  */
 import { Counter } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../ring/pool.ts';
@@ -9,9 +9,11 @@ import { Errno } from '../../sys/constants.ts';
 import { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from '../engine-plan.ts';
 import { shardOf } from '../flow-hash.ts';
-import { ToHost, ToReader, W } from '../messages.ts';
+import { linkFlow, linkOp, linkSlotA, linkSlotB } from '../link/descriptor.ts';
+import { Owner } from '../link/slot-owner.ts';
+import { acceptedSocket, ToHost } from '../link/to-host.ts';
+import { freeReaderSlotsWrite } from '../link/to-reader.ts';
 import type { Notices } from '../notices.ts';
-import { Owner } from '../owners.ts';
 import type { Carried, Stage } from '../stage.ts';
 import { Addressing } from '../translator/addressing.ts';
 import type { HostContext, LoopbackPath } from './context.ts';
@@ -92,12 +94,7 @@ export class HostIo implements Stage {
       freeReaderSlots: (slotA, slotB) => {
         ownership.check(slotA, Owner.inFlight);
         ownership.check(slotB, Owner.inFlight);
-        const at = toReader.reserve();
-        const w = toReader.words;
-        w[at + W.op] = ToReader.freeSlots;
-        w[at + W.slotA] = slotA;
-        w[at + W.slotB] = slotB;
-        toReader.commit();
+        freeReaderSlotsWrite(toReader, slotA, slotB);
       },
       watch: options.watch,
       markReady: (gid) => this.#markReady(gid),
@@ -230,12 +227,12 @@ export class HostIo implements Stage {
     let work = 0;
     for (let i = 0; i < count; i++) {
       const at = ring.at(i);
-      const op = words[at + W.op]!;
-      const gid = base + words[at + W.flow]!;
+      const op = linkOp(words, at);
+      const gid = base + linkFlow(words, at);
       switch (op) {
         case ToHost.freeSlots:
-          this.#freeOwn(words[at + W.slotA]!);
-          this.#freeOwn(words[at + W.slotB]!);
+          this.#freeOwn(linkSlotA(words, at));
+          this.#freeOwn(linkSlotB(words, at));
           // No work: what waits for slots counts itself when it gets them, and another round for nothing costs latency.
           work--;
           break;
@@ -245,10 +242,10 @@ export class HostIo implements Stage {
           break;
         case ToHost.adopt:
           this.#kind[gid] = Kind.stream;
-          this.#streams.adopt(gid, words[at + W.arg0]!);
+          this.#streams.adopt(gid, acceptedSocket(words, at));
           break;
         case ToHost.refuse:
-          this.#streams.refuse(words[at + W.arg0]!);
+          this.#streams.refuse(acceptedSocket(words, at));
           break;
         case ToHost.openUdp:
         case ToHost.openPing:

@@ -29,7 +29,7 @@ import {
 } from '../../sys/socket.ts';
 import type { ListenerPlan } from '../engine-plan.ts';
 import { flowHash } from '../flow-hash.ts';
-import { reserveMessage, ToShard, W } from '../messages.ts';
+import { acceptedWrite } from '../link/to-shard.ts';
 import { Notice } from '../notices.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import { listenerGuest, openListener } from './bind-address.ts';
@@ -190,19 +190,8 @@ export class StreamListeners {
     this.#await(fd);
     ctx.counters[Counter.sockOpened]!++;
     const out = ctx.shardLink(ctx.shardOfHash(hash));
-    const at = reserveMessage(out, ToShard.accepted, 0);
-    const w = out.words;
-    w[at + W.arg0] = fd;
-    w[at + W.arg1] = index;
-    w[at + W.flow] = guest[0]!;
-    w[at + W.at] = guest[1]!;
-    w[at + W.len] = guest[2]!;
-    w[at + W.arg2] = guest[3]!;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = words[4 + i]!;
-    w[at + W.ports] = ((peerPort << 16) | target) >>> 0;
-    w[at + W.arg3] = v4 ? 4 : 6;
-    w[at + W.arg4] = hash;
-    out.commit();
+    const peerAndTarget = ((peerPort << 16) | target) >>> 0;
+    acceptedWrite(out, fd, v4 ? 4 : 6, peerAndTarget, hash, words, 4, guest, 0);
   }
 
   /**

@@ -65,7 +65,30 @@ import {
   socket,
 } from '../../sys/socket.ts';
 import type { HostChange, ListenerPlan } from '../engine-plan.ts';
-import { DataKind, reserveMessage, SentFlag, ToHost, ToShard, W } from '../messages.ts';
+import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
+import {
+  creditAcked,
+  creditLimit,
+  creditReadLimit,
+  openRemoteAt,
+  openRemotePort,
+  openZone,
+  rewindBytes,
+  rewindOffset,
+  sendMark,
+  ToHost,
+} from '../link/to-host.ts';
+import {
+  closedWrite,
+  DataKind,
+  dataWrite,
+  eofWrite,
+  errorWrite,
+  openedWrite,
+  openFailedWrite,
+  SentFlag,
+  sentWrite,
+} from '../link/to-shard.ts';
 import { Notice } from '../notices.ts';
 import type { Addressing } from '../translator/addressing.ts';
 import type { HostContext, SocketModule } from './context.ts';
@@ -194,18 +217,23 @@ export class StreamSockets implements SocketModule {
       case ToHost.send:
         return this.#enqueue(
           gid,
-          words[at + W.slotA]!,
-          words[at + W.slotB]!,
-          words[at + W.at]!,
-          words[at + W.len]!,
-          words[at + W.arg0]!,
+          linkSlotA(words, at),
+          linkSlotB(words, at),
+          linkSlotOffset(words, at),
+          linkBytes(words, at),
+          sendMark(words, at),
         );
       case ToHost.credit:
-        return this.#onCredit(gid, words[at + W.arg0]!, words[at + W.arg1]!, words[at + W.arg2]!);
+        return this.#onCredit(
+          gid,
+          creditLimit(words, at),
+          creditAcked(words, at),
+          creditReadLimit(words, at),
+        );
       case ToHost.openTcp:
         return this.#open(gid, words, at);
       case ToHost.rewind:
-        return this.#onRewind(gid, words[at + W.arg0]!, words[at + W.arg1]!);
+        return this.#onRewind(gid, rewindOffset(words, at), rewindBytes(words, at));
       case ToHost.finish:
         this.#flags[gid]! |= Flag.finish;
         return this.#markDirty(gid);
@@ -257,7 +285,8 @@ export class StreamSockets implements SocketModule {
 
   #open(gid: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
-    const v4 = isV4Mapped(words, at + W.addr);
+    const remoteAt = openRemoteAt(at);
+    const v4 = isV4Mapped(words, remoteAt);
     const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
     let fd = socket(v4 ? AF_INET : AF_INET6, type, 0);
     if (fd < 0 && ctx.shortage.madeRoom(fd)) fd = socket(v4 ? AF_INET : AF_INET6, type, 0);
@@ -269,12 +298,11 @@ export class StreamSockets implements SocketModule {
     setStreamOptions(fd);
     this.#setPeeking(fd);
     const outbound = this.#outbound;
-    let r = outbound.toDevice(fd, words, at + W.addr);
-    if (r >= 0) r = outbound.bindStream(fd, words, at + W.addr);
+    let r = outbound.toDevice(fd, words, remoteAt);
+    if (r >= 0) r = outbound.bindStream(fd, words, remoteAt);
     if (r < 0) return this.#openFailed(gid, -r);
-    const scope = outbound.scopeOf(words, at + W.addr, words[at + W.at]!);
-    const port = words[at + W.ports]! >>> 16;
-    const len = sockaddrWrite(this.#sockaddr.u8, 0, words, at + W.addr, port, scope);
+    const scope = outbound.scopeOf(words, remoteAt, openZone(words, at));
+    const len = sockaddrWrite(this.#sockaddr.u8, 0, words, remoteAt, openRemotePort(words, at), scope);
     r = connect(fd, this.#sockaddr.address, len);
     if (r < 0 && r !== -Errno.EINPROGRESS) return this.#openFailed(gid, -r);
     this.#flags[gid] = Flag.open | Flag.connecting;
@@ -338,23 +366,19 @@ export class StreamSockets implements SocketModule {
       this.#ctx.counters[Counter.sockClosed]!++;
     }
     this.#flags[gid] = 0;
-    this.#tell(gid, ToShard.openFailed, errno, 0);
-    this.#tell(gid, ToShard.closed, 0, 0);
+    const out = this.#ctx.toShard(gid);
+    openFailedWrite(out, this.#flowOf(gid), errno);
+    closedWrite(out, this.#flowOf(gid));
   }
 
   #onConnected(gid: number): void {
     recordHistogram(this.#ctx.counters, Histogram.hostConnect, (this.#ctx.now - this.#deadline[gid]!) * 1000);
     this.#endConnecting(gid);
-    this.#tell(gid, ToShard.opened, 0, 0);
+    openedWrite(this.#ctx.toShard(gid), this.#flowOf(gid));
   }
 
-  #tell(gid: number, op: number, arg0: number, arg1: number): void {
-    const out = this.#ctx.toShard(gid);
-    const at = reserveMessage(out, op, gid % this.#ctx.flowsPerShard);
-    const w = out.words;
-    w[at + W.arg0] = arg0;
-    w[at + W.arg1] = arg1;
-    out.commit();
+  #flowOf(gid: number): number {
+    return gid % this.#ctx.flowsPerShard;
   }
 
   // ---------------------------------------------------------------------------------------------------- events
@@ -523,18 +547,7 @@ export class StreamSockets implements SocketModule {
   }
 
   #pass(gid: number, slot: number, bytes: number, offset: number, kind: DataKind): void {
-    const out = this.#ctx.toShard(gid);
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToShard.data;
-    w[at + W.flow] = gid % this.#ctx.flowsPerShard;
-    w[at + W.slotA] = slot;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.at] = HEADROOM_BYTES;
-    w[at + W.len] = bytes;
-    w[at + W.arg0] = offset;
-    w[at + W.arg1] = kind;
-    out.commit();
+    dataWrite(this.#ctx.toShard(gid), this.#flowOf(gid), slot, HEADROOM_BYTES, bytes, offset, kind);
   }
 
   #read(gid: number): void {
@@ -603,14 +616,14 @@ export class StreamSockets implements SocketModule {
     if (this.#flags[gid]! & Flag.sendFailed) return this.#fail(gid, this.#sendErrno[gid]!);
     if (this.#flags[gid]! & Flag.eofSent) return;
     this.#flags[gid]! |= Flag.eofSent;
-    this.#tell(gid, ToShard.eof, this.#peeked[gid]!, 0);
+    eofWrite(this.#ctx.toShard(gid), this.#flowOf(gid), this.#peeked[gid]!);
   }
 
   /** The socket is dead. The shard answers with reset; until then nothing more is said. */
   #fail(gid: number, errno: number): void {
     if (this.#flags[gid]! & Flag.errorSent) return;
     this.#flags[gid]! |= Flag.errorSent;
-    this.#tell(gid, ToShard.error, errno, 0);
+    errorWrite(this.#ctx.toShard(gid), this.#flowOf(gid), errno);
     // A socket that was closed in order and only had bytes left to send has nobody to answer for it.
     if (this.#flags[gid]! & Flag.close) this.#closeNow(gid, true);
   }
@@ -677,13 +690,7 @@ export class StreamSockets implements SocketModule {
   }
 
   #tellSent(gid: number, bytes: number, flags: number): void {
-    const out = this.#ctx.toShard(gid);
-    const at = reserveMessage(out, ToShard.sent, gid % this.#ctx.flowsPerShard);
-    const w = out.words;
-    w[at + W.arg0] = bytes;
-    w[at + W.arg1] = flags;
-    w[at + W.arg2] = this.#queues.takeFreed(gid);
-    out.commit();
+    sentWrite(this.#ctx.toShard(gid), this.#flowOf(gid), bytes, flags, this.#queues.takeFreed(gid));
   }
 
   #feedStarved(): number {
@@ -782,7 +789,7 @@ export class StreamSockets implements SocketModule {
       this.#lingering.delete(gid);
       this.#ctx.counters[Counter.sockClosed]!++;
     }
-    this.#tell(gid, ToShard.closed, 0, 0);
+    closedWrite(this.#ctx.toShard(gid), this.#flowOf(gid));
   }
 
   #checkLingering(now: number): void {

@@ -49,7 +49,7 @@ import type { HashKey } from '../flow-hash.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
 import { flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
-import { StageDrop } from '../stage-drop.ts';
+import { StageDrop } from '../link/stage-drop.ts';
 
 /** Datagrams by one call, and calls for one socket before others get their turn. */
 const BATCH = 32;

@@ -25,7 +25,7 @@ import {
 } from '../../proto/dhcp.ts';
 import { IPV4_MIN_BYTES, IpProtocol, ipv4Parse } from '../../proto/ipv4.ts';
 import { UDP_BYTES, udpChecksumAt, udpLength, udpWrite } from '../../proto/udp.ts';
-import { StageDrop } from '../stage-drop.ts';
+import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import type { Packet } from './packet.ts';
 import { datagramToGuest } from './to-guest.ts';

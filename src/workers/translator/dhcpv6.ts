@@ -33,7 +33,7 @@ import {
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_BYTES } from '../../proto/ipv6.ts';
 import { UDP_BYTES, udpChecksumAt, udpLength, udpWrite } from '../../proto/udp.ts';
-import { StageDrop } from '../stage-drop.ts';
+import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import type { Packet } from './packet.ts';
 import { datagramToGuest } from './to-guest.ts';

@@ -33,9 +33,11 @@ import { LARGE_SLOT_BYTES, NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import type { AddressPlan } from '../engine-plan.ts';
 import { newFlowTuple } from '../flow-tuple.ts';
-import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
+import { StageDrop } from '../link/stage-drop.ts';
+import { closeWrite, openOwnUdpWrite, sendBorrowedWrite } from '../link/to-host.ts';
+import { openFailedErrno, ToShard } from '../link/to-shard.ts';
 import { slotShares } from '../plan.ts';
-import { StageDrop } from '../stage-drop.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { refusalToGuest } from './icmp-errors.ts';
 import { type Packet, packetFree } from './packet.ts';
@@ -420,33 +422,15 @@ export class DnsForward {
     this.#isOurs[flow] = 1;
     this.#open[q]!++;
     this.#hopeful[q]!++;
-    const out = ctx.toHost;
-    const at = reserveMessage(out, ToHost.openUdp, flow);
-    const w = out.words;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = resolvers.words[index * 4 + i]!;
-    w[at + W.at] = resolvers.zones[index]!;
-    w[at + W.ports] = (DNS_PORT << 16) >>> 0; // local port 0: the kernel's choice, at random
-    w[at + W.arg0] = 0;
-    out.commit();
+    // The kernel chooses the local port, at random.
+    openOwnUdpWrite(ctx.toHost, flow, resolvers.words, index * 4, DNS_PORT, resolvers.zones[index]!);
     this.#sendQuery(q, flow);
     ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + FAIL_OVER_MS);
     return true;
   }
 
   #sendQuery(q: number, flow: number): void {
-    const out = this.#ctx.toHost;
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToHost.sendDatagram;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = this.#slot[q]!;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.at] = this.#at[q]!;
-    w[at + W.len] = this.#bytes[q]!;
-    w[at + W.arg0] = 0;
-    w[at + W.arg1] = 0;
-    w[at + W.arg2] = 1; // the slot stays ours
-    out.commit();
+    sendBorrowedWrite(this.#ctx.toHost, flow, this.#slot[q]!, this.#at[q]!, this.#bytes[q]!);
   }
 
   /** Whether the flow is an attempt's, so that its messages and timers belong here. */
@@ -457,25 +441,26 @@ export class DnsForward {
   /** A message of host-io's about an attempt's flow. */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
-    const flow = words[at + W.flow]!;
+    const flow = linkFlow(words, at);
     const q = this.#queryOf[flow]!;
     switch (op) {
       case ToShard.datagram: {
         if (this.#isHopeful[flow]) this.#onAnswer(q, flow, words, at);
-        ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+        ctx.freeHostSlots(linkSlotA(words, at), linkSlotB(words, at));
         break;
       }
       case ToShard.icmpError:
       case ToShard.openFailed:
       case ToShard.error:
-        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT); // what an ICMP error quotes
+        ctx.freeHostSlots(linkSlotA(words, at), NO_SLOT); // what an ICMP error quotes
         if (!this.#isHopeful[flow]) break;
         // A want of descriptors is ours.
-        if (op !== ToShard.openFailed || !isShortage(words[at + W.arg0]!)) {
+        if (op !== ToShard.openFailed || !isShortage(openFailedErrno(words, at))) {
           this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
         }
         // The next attempt, or the next query, finds one.
-        if (op === ToShard.openFailed && isShortage(words[at + W.arg0]!)) ctx.flows.giveDescriptor(flow);
+        if (op === ToShard.openFailed && isShortage(openFailedErrno(words, at)))
+          ctx.flows.giveDescriptor(flow);
         this.#hopeless(q, flow);
         if (!this.#attempt(q) && this.#hopeful[q] === 0) this.#giveUp(q);
         break;
@@ -492,11 +477,12 @@ export class DnsForward {
   #onAnswer(q: number, flow: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     const u8 = ctx.u8;
-    const slotA = words[at + W.slotA]!;
-    const slotB = words[at + W.slotB]!;
-    const bytes = words[at + W.len]!;
-    const answerAt = ctx.pool.slotAt(slotA) + words[at + W.at]!;
-    const room = ctx.pool.slotBytes(slotA) - words[at + W.at]!;
+    const slotA = linkSlotA(words, at);
+    const slotB = linkSlotB(words, at);
+    const slotOffset = linkSlotOffset(words, at);
+    const bytes = linkBytes(words, at);
+    const answerAt = ctx.pool.slotAt(slotA) + slotOffset;
+    const room = ctx.pool.slotBytes(slotA) - slotOffset;
     const bytesInA = slotB === NO_SLOT || bytes < room ? bytes : room;
     const queryAt = ctx.pool.slotAt(this.#slot[q]!) + this.#at[q]!;
     const queryBytes = this.#bytes[q]!;
@@ -577,9 +563,7 @@ export class DnsForward {
     this.#isHopeful[flow] = 0;
     this.#hopeful[q]!--;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
-    const out = ctx.toHost;
-    reserveMessage(out, ToHost.close, flow);
-    out.commit();
+    closeWrite(ctx.toHost, flow);
   }
 
   /** The query is answered: close all its sockets and wait for them. */

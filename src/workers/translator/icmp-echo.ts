@@ -33,10 +33,19 @@ import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
-import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
+import { StageDrop } from '../link/stage-drop.ts';
+import { closeWrite, openPingWrite, sendDatagramWrite } from '../link/to-host.ts';
+import {
+  datagramTtl,
+  icmpErrorErrno,
+  icmpErrorSequence,
+  icmpErrorTypeCode,
+  openFailedErrno,
+  ToShard,
+} from '../link/to-shard.ts';
 import { Notice } from '../notices.ts';
 import { Origin } from '../shard-flows.ts';
-import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { DEFAULT_TTL } from './egress-frame.ts';
@@ -168,19 +177,9 @@ export class PingTranslator {
     }
     this.#lastMs[flow] = ctx.now;
     ctx.flows.fromGuestBytes[flow]! += p.transportBytes;
-    const out = ctx.toHost;
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToHost.sendDatagram;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = p.slotA;
-    w[at + W.slotB] = p.slotB;
-    w[at + W.at] = p.transportAt - ctx.pool.slotAt(p.slotA);
-    w[at + W.len] = p.transportBytes;
-    w[at + W.arg0] = this.#options.change(flow, p);
-    w[at + W.arg1] = 0;
-    w[at + W.arg2] = 0;
-    out.commit();
+    const slotOffset = p.transportAt - ctx.pool.slotAt(p.slotA);
+    const options = this.#options.change(flow, p);
+    sendDatagramWrite(ctx.toHost, flow, p.slotA, p.slotB, slotOffset, p.transportBytes, options, 0);
     p.slotA = NO_SLOT;
     p.slotB = NO_SLOT;
     return 0;
@@ -193,31 +192,26 @@ export class PingTranslator {
     ctx.counters[Counter.pingFlows]!++;
     ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, ctx.now + ctx.plan.policy.pingTimeoutMs);
     ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
-    const out = ctx.toHost;
-    const at = reserveMessage(out, ToHost.openPing, flow);
-    const w = out.words;
-    w[at + W.arg0] = p.family;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
-    out.commit();
+    openPingWrite(ctx.toHost, flow, p.family, this.#words, 0);
   }
 
   /** A message of host-io's about a ping flow. */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
-    const flow = words[at + W.flow]!;
+    const flow = linkFlow(words, at);
     switch (op) {
       case ToShard.datagram: {
         const cause = this.#state[flow] === State.open ? this.#toGuest(flow, words, at) : StageDrop.echo;
         if (cause < 0) ctx.drop(cause);
-        ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+        ctx.freeHostSlots(linkSlotA(words, at), linkSlotB(words, at));
         break;
       }
       case ToShard.icmpError:
         if (this.#state[flow] === State.open) this.#onError(flow, words, at);
-        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT);
+        ctx.freeHostSlots(linkSlotA(words, at), NO_SLOT);
         break;
       case ToShard.openFailed:
-        this.#onOpenFailed(flow, words[at + W.arg0]!);
+        this.#onOpenFailed(flow, openFailedErrno(words, at));
         break;
       case ToShard.error:
         this.#close(flow);
@@ -232,12 +226,13 @@ export class PingTranslator {
   #toGuest(flow: number, words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
     const u8 = ctx.u8;
-    const slotA = words[at + W.slotA]!;
-    const slotB = words[at + W.slotB]!;
-    const bytes = words[at + W.len]!;
+    const slotA = linkSlotA(words, at);
+    const slotB = linkSlotB(words, at);
+    const slotOffset = linkSlotOffset(words, at);
+    const bytes = linkBytes(words, at);
     if (bytes < ICMP_BYTES) return StageDrop.echo;
-    const bodyAt = ctx.pool.slotAt(slotA) + words[at + W.at]!;
-    const room = ctx.pool.slotBytes(slotA) - words[at + W.at]!;
+    const bodyAt = ctx.pool.slotAt(slotA) + slotOffset;
+    const room = ctx.pool.slotBytes(slotA) - slotOffset;
     const bytesInA = slotB === NO_SLOT || bytes < room ? bytes : room;
     const proto = ctx.flows.proto[flow]!;
     const family = proto === IpProtocol.icmp ? 4 : 6;
@@ -257,7 +252,7 @@ export class PingTranslator {
     f.begin(family, proto);
     f.addresses(addr, guestAt + 4, addr, guestAt);
     f.body(bodyAt, bytesInA, slotB === NO_SLOT ? 0 : ctx.pool.slotAt(slotB), bytes - bytesInA);
-    f.ttl = words[at + W.arg0]! || DEFAULT_TTL;
+    f.ttl = datagramTtl(words, at) || DEFAULT_TTL;
     if (family === 6) f.checksumField = ICMP_CHECKSUM;
     const sent = datagramToGuest(ctx, f);
     return sent === StageDrop.tooLong ? sent : 0;
@@ -266,10 +261,10 @@ export class PingTranslator {
   #onError(flow: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     const family = ctx.flows.proto[flow] === IpProtocol.icmp ? 4 : 6;
-    let typeCode = words[at + W.arg0]!;
-    if (typeCode === 0) typeCode = icmpForErrno(family, words[at + W.arg2]!);
+    let typeCode = icmpErrorTypeCode(words, at);
+    if (typeCode === 0) typeCode = icmpForErrno(family, icmpErrorErrno(words, at));
     if (typeCode < 0 || !isCarriedError(family, typeCode >>> 8)) return;
-    icmpCarriedErrorToGuest(ctx, flow, typeCode, words[at + W.arg3]!, words, at);
+    icmpCarriedErrorToGuest(ctx, flow, typeCode, icmpErrorSequence(words, at), words, at);
   }
 
   #onOpenFailed(flow: number, errno: number): void {
@@ -314,8 +309,6 @@ export class PingTranslator {
     this.#state[flow] = State.closing;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     ctx.flows.detach(flow);
-    const out = ctx.toHost;
-    reserveMessage(out, ToHost.close, flow);
-    out.commit();
+    closeWrite(ctx.toHost, flow);
   }
 }

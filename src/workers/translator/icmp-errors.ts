@@ -28,7 +28,8 @@ import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
-import { W } from '../messages.ts';
+import { linkBytes, linkSlotA, linkSlotOffset } from '../link/descriptor.ts';
+import { icmpErrorInfo, icmpErrorOffenderAt } from '../link/to-shard.ts';
 import type { ShardContext } from './context.ts';
 import type { EgressFrame } from './egress-frame.ts';
 import { type Packet, packetFree } from './packet.ts';
@@ -107,8 +108,8 @@ export function icmpCarriedErrorToGuest(
 ): void {
   const bytes = quoteFlow(ctx, flow, seq, quotedAt(ctx, words, at), quotedBytes(ctx, words, at));
   const remoteAt = flow * ADDR_WORDS + 4;
-  chooseSource(ctx, flowFamily(ctx, flow), words, at + W.addr, ctx.flows.addr, remoteAt);
-  sendFlowError(ctx, flow, typeCode, words[at + W.arg1]!, bytes);
+  chooseSource(ctx, flowFamily(ctx, flow), words, icmpErrorOffenderAt(at), ctx.flows.addr, remoteAt);
+  sendFlowError(ctx, flow, typeCode, icmpErrorInfo(words, at), bytes);
 }
 
 function flowFamily(ctx: ShardContext, flow: number): 4 | 6 {
@@ -189,14 +190,15 @@ export function refusalToGuest(ctx: ShardContext, p: Packet): void {
 
 /** Data that an icmpError message quotes: where in u8. */
 function quotedAt(ctx: ShardContext, words: Uint32Array, at: number): number {
-  const slot = words[at + W.slotA]!;
-  return slot === NO_SLOT ? 0 : ctx.pool.slotAt(slot) + words[at + W.at]!;
+  const slot = linkSlotA(words, at);
+  return slot === NO_SLOT ? 0 : ctx.pool.slotAt(slot) + linkSlotOffset(words, at);
 }
 
 /** How many bytes; never past the slot that they are in, whatever the message says. */
 function quotedBytes(ctx: ShardContext, words: Uint32Array, at: number): number {
-  const slot = words[at + W.slotA]!;
-  return slot === NO_SLOT ? 0 : Math.min(words[at + W.len]!, ctx.pool.slotBytes(slot) - words[at + W.at]!);
+  const slot = linkSlotA(words, at);
+  if (slot === NO_SLOT) return 0;
+  return Math.min(linkBytes(words, at), ctx.pool.slotBytes(slot) - linkSlotOffset(words, at));
 }
 
 function chooseSource(

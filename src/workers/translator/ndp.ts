@@ -30,7 +30,7 @@ import {
   type RouterAdvertisement,
 } from '../../proto/ndp.ts';
 import { Counter } from '../../ring/counters.ts';
-import { StageDrop } from '../stage-drop.ts';
+import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import { offeredDns6 } from './dhcpv6.ts';
 import { DEFAULT_TTL } from './egress-frame.ts';

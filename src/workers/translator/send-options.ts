@@ -1,15 +1,13 @@
 /**
  * What the guest's IP headers ask of a flow's host socket: TTL, and whether a datagram may be fragmented. A socket option stays until
- * it is set again, so it goes with a datagram only when it changes, in sendDatagram's arg0:
- *
- *     | 0 ... | SendFragment 2 bits | ttl 8 bits, 0: as before |
+ * it is set again, so it goes with a datagram only when it changes (sendDatagramWrite()).
  *
  * A Linux guest sets DF in nearly all of its datagrams, sized for an MTU that may be larger than the host's. Only a probe that counts
  * hops means it (decision 062): what others send goes out in fragments where the host's link is narrower, as passt has it.
  */
 
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
-import { SendFragment } from '../messages.ts';
+import { SendFragment, sendOptions } from '../link/to-host.ts';
 import type { Packet } from './packet.ts';
 import { ipHeaderBytes } from './to-guest.ts';
 
@@ -37,21 +35,22 @@ export class SendOptions {
   /**
    * What has to be set for a packet of the flow, from now on taken as set.
    * @param p  from the guest
-   * @returns arg0 of sendDatagram
+   * @returns options of sendDatagramWrite()
    */
   change(flow: number, p: Packet): number {
-    let arg = 0;
+    let ttl = 0;
+    let fragment: SendFragment = SendFragment.unchanged;
     if (p.ttl !== this.#ttl[flow]) {
       this.#ttl[flow] = p.ttl;
-      arg = p.ttl;
+      ttl = p.ttl;
     }
     const isProbe = p.dontFragment && p.ttl < PROBE_TTL_LIMIT;
     const wanted = isProbe ? SendFragment.never : SendFragment.allowed;
     if (wanted !== this.#fragment[flow] && !isCarried(p)) {
       this.#fragment[flow] = wanted;
-      arg |= wanted << 8;
+      fragment = wanted;
     }
-    return arg;
+    return sendOptions(ttl, fragment);
   }
 }
 

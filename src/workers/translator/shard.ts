@@ -36,13 +36,24 @@ import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
 import { describeEntry, FlowField, type FlowSource } from '../flow-report.ts';
-import { ToHost, ToReader, ToShard, W } from '../messages.ts';
+import { linkBytes, linkFlow, linkOp, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
+import { Owner } from '../link/slot-owner.ts';
+import { StageDrop } from '../link/stage-drop.ts';
+import { freeHostSlotsWrite } from '../link/to-host.ts';
+import { freeReaderSlotsWrite } from '../link/to-reader.ts';
+import {
+  frameGsoSize,
+  frameHash,
+  frameOffload,
+  offloadGsoType,
+  offloadIsReassembled,
+  offloadNeedsCsum,
+  ToShard,
+} from '../link/to-shard.ts';
 import { Notice, type Notices } from '../notices.ts';
-import { Owner } from '../owners.ts';
 import type { PcapWriter } from '../pcap.ts';
 import { ShardFlows } from '../shard-flows.ts';
 import type { Carried, Stage } from '../stage.ts';
-import { StageDrop } from '../stage-drop.ts';
 import { TimerWheel } from '../timer-wheel.ts';
 import { Addressing } from './addressing.ts';
 import { handleArp } from './arp.ts';
@@ -150,22 +161,11 @@ export class Shard implements Stage, FlowSource {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
         ownership.check(slotA, Owner.inFlight);
         ownership.check(slotB, Owner.inFlight);
-        const at = toReader.reserve();
-        const w = toReader.words;
-        w[at + W.op] = ToReader.freeSlots;
-        w[at + W.slotA] = slotA;
-        w[at + W.slotB] = slotB;
-        toReader.commit();
+        freeReaderSlotsWrite(toReader, slotA, slotB);
       },
       freeHostSlots: (slotA, slotB) => {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
-        const at = toHost.reserve();
-        const w = toHost.words;
-        w[at + W.op] = ToHost.freeSlots;
-        w[at + W.flow] = 0;
-        w[at + W.slotA] = slotA;
-        w[at + W.slotB] = slotB;
-        toHost.commit();
+        freeHostSlotsWrite(toHost, slotA, slotB);
       },
       drop: (cause) => {
         counters[DROP_BASE - cause]!++;
@@ -270,12 +270,12 @@ export class Shard implements Stage, FlowSource {
     const words = ring.words;
     for (let i = 0; i < count; i++) {
       const at = ring.at(i);
-      const op = words[at + W.op]!;
+      const op = linkOp(words, at);
       if (op === ToShard.accepted) this.#tcp.onMessage(op, words, at);
       else if (op === ToShard.listenerDatagram || op === ToShard.strangerDatagram)
         this.#udp.onMessage(op, words, at);
       else {
-        switch (this.#ctx.flows.proto[words[at + W.flow]!]) {
+        switch (this.#ctx.flows.proto[linkFlow(words, at)]) {
           case IpProtocol.tcp:
             this.#tcp.onMessage(op, words, at);
             break;
@@ -297,17 +297,17 @@ export class Shard implements Stage, FlowSource {
   #onFrame(words: Uint32Array, at: number): void {
     const u8 = this.#u8;
     const p = this.#packet;
-    p.slotA = words[at + W.slotA]!;
-    p.slotB = words[at + W.slotB]!;
-    const frameAt = words[at + W.at]!;
-    const frameBytes = words[at + W.len]!;
-    p.hash = words[at + W.arg0]!;
-    const gso = words[at + W.arg1]!;
-    p.gsoType = gso & 0x7f;
-    p.needsCsum = (gso & 0x100) !== 0;
-    p.gsoSize = words[at + W.arg2]!;
+    p.slotA = linkSlotA(words, at);
+    p.slotB = linkSlotB(words, at);
+    const frameAt = linkSlotOffset(words, at);
+    const frameBytes = linkBytes(words, at);
+    p.hash = frameHash(words, at);
+    const offload = frameOffload(words, at);
+    p.gsoType = offloadGsoType(offload);
+    p.needsCsum = offloadNeedsCsum(offload);
+    p.gsoSize = frameGsoSize(words, at);
     // The header says so too for IPv4; of IPv6 nothing else is left to tell.
-    p.dontFragment = (gso & 0x400) === 0;
+    p.dontFragment = !offloadIsReassembled(offload);
     const slotAt = this.#ctx.pool.slotAt(p.slotA);
     const ethAt = slotAt + frameAt;
     const inA = Math.min(frameBytes, this.#ctx.pool.slotBytes(p.slotA) - frameAt);

@@ -33,7 +33,8 @@ import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpFlags, tcpHeaderBytes, tcpSeq } from
 import { Counter } from '../../ring/counters.ts';
 import { FlowState } from '../flow-report.ts';
 import { newFlowTuple } from '../flow-tuple.ts';
-import { ToShard, W } from '../messages.ts';
+import { linkFlow } from '../link/descriptor.ts';
+import { eofOffset, openFailedErrno, sentBytes, sentFlags, sentFreed, ToShard } from '../link/to-shard.ts';
 import { slotShares } from '../plan.ts';
 import { quotedFlow, quotedProtocol, quotedTcpSeq, toldMtu } from '../quoted-flow.ts';
 import { type ShardContext, TimerKind } from './context.ts';
@@ -237,22 +238,22 @@ export class TcpTranslator {
   /** A message of host-io about a TCP flow (or an accepted connection). Host-io's slots in it are given back here. */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const tcb = this.#tcb;
-    const flow = words[at + W.flow]!;
+    const flow = linkFlow(words, at);
     // What goes to the guest because of it comes after the data before it.
     if (op !== ToShard.data) this.#run.flush();
     switch (op) {
       case ToShard.data:
         return this.#sender.onData(flow, words, at);
       case ToShard.sent:
-        return this.#receiver.onSent(flow, words[at + W.arg0]!, words[at + W.arg1]!, words[at + W.arg2]!);
+        return this.#receiver.onSent(flow, sentBytes(words, at), sentFlags(words, at), sentFreed(words, at));
       case ToShard.opened:
         return this.#handshake.onOpened(flow);
       case ToShard.openFailed:
-        return this.#handshake.onOpenFailed(flow, words[at + W.arg0]!);
+        return this.#handshake.onOpenFailed(flow, openFailedErrno(words, at));
       case ToShard.eof:
         if (tcb.state[flow] !== TcbState.established && tcb.state[flow] !== TcbState.synSent) return;
         tcb.flags[flow]! |= TcbFlag.hostEof;
-        tcb.eofOffset[flow] = words[at + W.arg0]!;
+        tcb.eofOffset[flow] = eofOffset(words, at);
         if (tcb.state[flow] === TcbState.established) this.#retransmission.maybeSendFin(flow);
         return;
       case ToShard.error:

@@ -24,7 +24,7 @@ import {
   ipv6JumboWrite,
   ipv6Write,
 } from '../../proto/ipv6.ts';
-import { StageDrop } from '../stage-drop.ts';
+import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import type { EgressFrame } from './egress-frame.ts';
 

@@ -23,7 +23,7 @@ import { Counter } from '../../ring/counters.ts';
 import { HEADROOM_BYTES, NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
 import { ADDR_WORDS } from '../flow-table.ts';
-import { StageDrop } from '../stage-drop.ts';
+import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import type { EgressFrame } from './egress-frame.ts';
 import { datagramToGuest, ipHeaderBytes, ipWrite } from './to-guest.ts';

@@ -23,14 +23,7 @@
  * dns-forward.ts.
  */
 
-import {
-  addressCopy,
-  addressEqual,
-  addressRead,
-  familyOf,
-  isMulticast,
-  isUnspecified,
-} from '../../proto/address.ts';
+import { addressCopy, addressEqual, familyOf, isMulticast, isUnspecified } from '../../proto/address.ts';
 import { DHCP_SERVER_PORT } from '../../proto/dhcp.ts';
 import { DHCPV6_SERVER_PORT } from '../../proto/dhcpv6.ts';
 import { DNS_PORT } from '../../proto/dns.ts';
@@ -51,10 +44,26 @@ import { isOutOfDescriptors } from '../descriptor-shortage.ts';
 import { FlowState } from '../flow-report.ts';
 import { ADDR_WORDS, NO_FLOW } from '../flow-table.ts';
 import { flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
-import { reserveMessage, ToHost, ToShard, W } from '../messages.ts';
+import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
+import { StageDrop } from '../link/stage-drop.ts';
+import { closeWrite, openUdpWrite, sendDatagramWrite, sendFromListenerWrite } from '../link/to-host.ts';
+import {
+  datagramGsoSize,
+  datagramGuestPort,
+  datagramPeerAt,
+  datagramPeerPort,
+  icmpErrorErrno,
+  icmpErrorTypeCode,
+  listenerDatagramGuest,
+  listenerDatagramIndex,
+  listenerDatagramLocalAt,
+  listenerDatagramZone,
+  openFailedErrno,
+  strangerDatagramGuestAt,
+  ToShard,
+} from '../link/to-shard.ts';
 import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
 import { Origin } from '../shard-flows.ts';
-import { StageDrop } from '../stage-drop.ts';
 import { Destination } from './addressing.ts';
 import { isLinkLocalGroup } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
@@ -260,52 +269,28 @@ export class UdpTranslator {
     const ctx = this.#ctx;
     this.#begin(flow, State.connected);
     const { addr } = ctx.flows;
-    const guestAt = flow * ADDR_WORDS;
     const ports = ctx.flows.ports[flow]!;
-    const out = ctx.toHost;
-    const at = reserveMessage(out, ToHost.openUdp, flow);
-    const w = out.words;
-    addressCopy(words, w0, w, at + W.addr);
-    w[at + W.at] = zone;
-    w[at + W.ports] = ((ports << 16) | (ports >>> 16)) >>> 0;
-    w[at + W.arg0] = 1;
-    w[at + W.arg1] = addr[guestAt]!;
-    w[at + W.arg2] = addr[guestAt + 1]!;
-    w[at + W.arg3] = addr[guestAt + 2]!;
-    w[at + W.arg4] = addr[guestAt + 3]!;
-    out.commit();
+    const remoteAndGuest = ((ports << 16) | (ports >>> 16)) >>> 0;
+    openUdpWrite(ctx.toHost, flow, remoteAndGuest, words, w0, addr, flow * ADDR_WORDS, zone, true);
   }
 
   #send(flow: number, p: Packet, bytes: number): void {
     const ctx = this.#ctx;
     ctx.flows.fromGuestBytes[flow]! += bytes;
     const out = ctx.toHost;
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = p.slotA;
-    w[at + W.slotB] = p.slotB;
-    w[at + W.at] = p.transportAt + UDP_BYTES - ctx.pool.slotAt(p.slotA);
-    w[at + W.len] = bytes;
+    const { slotA, slotB } = p;
+    const slotOffset = p.transportAt + UDP_BYTES - ctx.pool.slotAt(slotA);
     if (this.#state[flow] === State.viaListener) {
       const peer = this.#peer;
       const k = flow * PEER_WORDS;
-      w[at + W.op] = ToHost.sendFromListener;
-      w[at + W.flow] = peer[k + 8]!;
-      w[at + W.arg1] = this.#listener[flow]!;
-      for (let i = 0; i < 4; i++) w[at + W.addr + i] = peer[k + i]!;
-      w[at + W.ports] = (peer[k + 9]! << 16) >>> 0;
-      w[at + W.arg0] = peer[k + 4]!;
-      w[at + W.arg2] = peer[k + 5]!;
-      w[at + W.arg3] = peer[k + 6]!;
-      w[at + W.arg4] = peer[k + 7]!;
+      const listener = this.#listener[flow]!;
+      const zone = peer[k + 8]!;
+      const port = peer[k + 9]!;
+      sendFromListenerWrite(out, listener, zone, slotA, slotB, slotOffset, bytes, port, peer, k);
     } else {
-      w[at + W.op] = ToHost.sendDatagram;
-      w[at + W.arg0] = this.#options.change(flow, p);
-      w[at + W.arg1] = p.gsoType === VnetGso.udpL4 && bytes > p.gsoSize ? p.gsoSize : 0;
-      w[at + W.arg2] = 0;
+      const gsoSize = p.gsoType === VnetGso.udpL4 && bytes > p.gsoSize ? p.gsoSize : 0;
+      sendDatagramWrite(out, flow, slotA, slotB, slotOffset, bytes, this.#options.change(flow, p), gsoSize);
     }
-    out.commit();
     p.slotA = NO_SLOT;
     p.slotB = NO_SLOT;
   }
@@ -323,7 +308,7 @@ export class UdpTranslator {
       if (cause < 0) this.#discard(words, at, cause);
       return;
     }
-    const flow = words[at + W.flow]!;
+    const flow = linkFlow(words, at);
     if (this.dns.owns(flow)) {
       this.dns.onMessage(op, words, at);
       return;
@@ -332,18 +317,19 @@ export class UdpTranslator {
     if (op !== ToShard.datagram) this.flush();
     switch (op) {
       case ToShard.datagram:
-        if (this.#state[flow] === State.connected) this.#toGuestAt(flow, words, at, words[at + W.arg1]!);
+        if (this.#state[flow] === State.connected)
+          this.#toGuestAt(flow, words, at, datagramGsoSize(words, at));
         else this.#discard(words, at, StageDrop.noSocket);
         break;
       case ToShard.icmpError:
         if (this.#state[flow] === State.connected) this.#onError(flow, words, at);
-        ctx.freeHostSlots(words[at + W.slotA]!, NO_SLOT);
+        ctx.freeHostSlots(linkSlotA(words, at), NO_SLOT);
         break;
       case ToShard.openFailed:
         if (this.#state[flow] !== State.connected) break;
-        this.#onError(flow, words, at, words[at + W.arg0]!);
+        this.#onErrno(flow, openFailedErrno(words, at));
         this.#close(flow);
-        if (isOutOfDescriptors(words[at + W.arg0]!)) ctx.flows.giveDescriptor(flow);
+        if (isOutOfDescriptors(openFailedErrno(words, at))) ctx.flows.giveDescriptor(flow);
         break;
       case ToShard.error:
         this.#close(flow);
@@ -362,9 +348,10 @@ export class UdpTranslator {
       this.#toGuest[flow]!++;
       this.#progress(flow);
     }
-    this.#ctx.flows.toGuestBytes[flow]! += words[at + W.len]!;
-    const payloadAt = words[at + W.at]!;
-    this.#run.add(flow, words[at + W.slotA]!, words[at + W.slotB]!, payloadAt, words[at + W.len]!, gsoSize);
+    const bytes = linkBytes(words, at);
+    this.#ctx.flows.toGuestBytes[flow]! += bytes;
+    const slotOffset = linkSlotOffset(words, at);
+    this.#run.add(flow, linkSlotA(words, at), linkSlotB(words, at), slotOffset, bytes, gsoSize);
   }
 
   /** Send what is held back for the guest: at the end of each batch of messages. */
@@ -374,7 +361,7 @@ export class UdpTranslator {
 
   #discard(words: Uint32Array, at: number, cause: number): void {
     this.#ctx.drop(cause);
-    this.#ctx.freeHostSlots(words[at + W.slotA]!, words[at + W.slotB]!);
+    this.#ctx.freeHostSlots(linkSlotA(words, at), linkSlotB(words, at));
   }
 
   /**
@@ -383,14 +370,12 @@ export class UdpTranslator {
    */
   #onListenerDatagram(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
-    const peerAt = at + W.addr;
     const tuple = this.#tuple;
-    addressRead(ctx.u8, ctx.pool.slotAt(words[at + W.slotA]!), tuple.addr, 0);
-    ctx.addressing.fromHost(words, peerAt, tuple.addr, 4);
-    const peerPort = words[at + W.ports]! >>> 16;
-    const targetPort = words[at + W.ports]! & 0xffff;
+    listenerDatagramGuest(ctx.u8, ctx.pool.slotAt(linkSlotA(words, at)), tuple.addr, 0);
+    ctx.addressing.fromHost(words, datagramPeerAt(at), tuple.addr, 4);
+    const peerPort = datagramPeerPort(words, at);
     if (isUnspecified(tuple.addr, 4) || peerPort === 0) return StageDrop.destination;
-    tuple.ports = ((targetPort << 16) | peerPort) >>> 0;
+    tuple.ports = ((datagramGuestPort(words, at) << 16) | peerPort) >>> 0;
     flowTupleHash(ctx.plan.hashKey, tuple);
     let flow: number = ctx.flows.find(tuple);
     // Another connection of the guest's view: through another published port, or of another peer that looks the same to the guest.
@@ -409,15 +394,12 @@ export class UdpTranslator {
       if (isOther) this.#otherCount++;
     }
     if (this.#state[flow] === State.viaListener) {
-      this.#listener[flow] = words[at + W.arg1]!;
+      this.#listener[flow] = listenerDatagramIndex(words, at);
       const peer = this.#peer;
       const i = flow * PEER_WORDS;
-      addressCopy(words, peerAt, peer, i);
-      peer[i + 4] = words[at + W.arg0]!;
-      peer[i + 5] = words[at + W.arg2]!;
-      peer[i + 6] = words[at + W.arg3]!;
-      peer[i + 7] = words[at + W.arg4]!;
-      peer[i + 8] = words[at + W.flow]!;
+      addressCopy(words, datagramPeerAt(at), peer, i);
+      addressCopy(words, listenerDatagramLocalAt(at), peer, i + 4);
+      peer[i + 8] = listenerDatagramZone(words, at);
       peer[i + 9] = peerPort;
     }
     this.#toGuestAt(flow, words, at, 0);
@@ -429,9 +411,9 @@ export class UdpTranslator {
     const peer = this.#peer;
     const k = flow * PEER_WORDS;
     return (
-      this.#listener[flow] === words[at + W.arg1] &&
-      peer[k + 9] === words[at + W.ports]! >>> 16 &&
-      addressEqual(peer, k, words, at + W.addr)
+      this.#listener[flow] === listenerDatagramIndex(words, at) &&
+      peer[k + 9] === datagramPeerPort(words, at) &&
+      addressEqual(peer, k, words, datagramPeerAt(at))
     );
   }
 
@@ -466,38 +448,37 @@ export class UdpTranslator {
     const ctx = this.#ctx;
     const { flows } = ctx;
     const tuple = this.#tuple;
-    const { addr } = tuple;
-    addr[0] = words[at + W.arg0]!;
-    addr[1] = words[at + W.arg2]!;
-    addr[2] = words[at + W.arg3]!;
-    addr[3] = words[at + W.arg4]!;
-    ctx.addressing.fromHost(words, at + W.addr, addr, 4);
-    const peerPort = words[at + W.ports]! >>> 16;
-    tuple.ports = ((words[at + W.ports]! << 16) | peerPort) >>> 0;
+    addressCopy(words, strangerDatagramGuestAt(at), tuple.addr, 0);
+    ctx.addressing.fromHost(words, datagramPeerAt(at), tuple.addr, 4);
+    tuple.ports = ((datagramGuestPort(words, at) << 16) | datagramPeerPort(words, at)) >>> 0;
     flowTupleHash(ctx.plan.hashKey, tuple);
     let flow: number = flows.find(tuple);
     if (flow < 0) {
       flow = flows.admit(Origin.inboundDatagram, tuple);
       if (flow < 0) return StageDrop.flowTableFull;
-      this.#openSocket(flow, words, at + W.addr, 0);
+      this.#openSocket(flow, words, datagramPeerAt(at), 0);
     }
-    this.#toGuestAt(flow, words, at, words[at + W.arg1]!);
+    this.#toGuestAt(flow, words, at, datagramGsoSize(words, at));
     return 0;
   }
 
-  /** @param errno  when it is all that is known; else the message tells */
-  #onError(flow: number, words: Uint32Array, at: number, errno = 0): void {
+  #familyOf(flow: number): 4 | 6 {
+    return familyOf(this.#ctx.flows.addr, flow * ADDR_WORDS);
+  }
+
+  /** An ICMP error for the flow's socket, to the guest. */
+  #onError(flow: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
-    const addrAt = flow * ADDR_WORDS;
-    const addr = ctx.flows.addr;
-    const family = familyOf(addr, addrAt);
-    if (errno !== 0 || words[at + W.arg0] === 0) {
-      const typeCode = icmpForErrno(family, errno || words[at + W.arg2]!);
-      if (typeCode >= 0) icmpFlowErrorToGuest(ctx, flow, typeCode, 0);
-      return;
-    }
-    const typeCode = words[at + W.arg0]!;
-    if (isCarriedError(family, typeCode >>> 8)) icmpCarriedErrorToGuest(ctx, flow, typeCode, 0, words, at);
+    const typeCode = icmpErrorTypeCode(words, at);
+    if (typeCode === 0) return this.#onErrno(flow, icmpErrorErrno(words, at));
+    if (isCarriedError(this.#familyOf(flow), typeCode >>> 8))
+      icmpCarriedErrorToGuest(ctx, flow, typeCode, 0, words, at);
+  }
+
+  /** The same when the errno is all that is known. */
+  #onErrno(flow: number, errno: number): void {
+    const typeCode = icmpForErrno(this.#familyOf(flow), errno);
+    if (typeCode >= 0) icmpFlowErrorToGuest(this.#ctx, flow, typeCode, 0);
   }
 
   /** For reports. */
@@ -547,8 +528,6 @@ export class UdpTranslator {
     }
     this.#state[flow] = State.closing;
     ctx.flows.detach(flow);
-    const out = ctx.toHost;
-    reserveMessage(out, ToHost.close, flow);
-    out.commit();
+    closeWrite(ctx.toHost, flow);
   }
 }

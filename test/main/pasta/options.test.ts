@@ -1,7 +1,7 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
+import { UsageError } from '../../../src/main/cli/values.ts';
 import { OPTIONS, type PastaConf, parsePasta, SHOWN_OPTIONS } from '../../../src/main/pasta/options.ts';
-import { UsageError } from '../../../src/main/values.ts';
 
 const parse = (line: string, env: NodeJS.ProcessEnv = {}) => parsePasta(line.split(' ').filter(Boolean), env);
 const go = (line: string) => {

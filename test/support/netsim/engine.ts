@@ -33,9 +33,12 @@ import { Assembly } from '../../../src/workers/assembly.ts';
 import { engineMemory } from '../../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type EnginePlan } from '../../../src/workers/engine-plan.ts';
 import { flowHash } from '../../../src/workers/flow-hash.ts';
-import { ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
+import { linkOp, linkSlotA, linkSlotB } from '../../../src/workers/link/descriptor.ts';
+import { Owner } from '../../../src/workers/link/slot-owner.ts';
+import { freeHostSlotsWrite } from '../../../src/workers/link/to-host.ts';
+import { freeReaderSlotsWrite } from '../../../src/workers/link/to-reader.ts';
+import { ToShard } from '../../../src/workers/link/to-shard.ts';
 import { Notices } from '../../../src/workers/notices.ts';
-import { Owner } from '../../../src/workers/owners.ts';
 import type { SlotShares } from '../../../src/workers/plan.ts';
 import { quotedFlow } from '../../../src/workers/quoted-flow.ts';
 import { ShardFlows } from '../../../src/workers/shard-flows.ts';
@@ -294,20 +297,10 @@ export class SimEngine {
         if (slotA === NO_SLOT && slotB === NO_SLOT) return;
         ownership.check(slotA, Owner.inFlight);
         ownership.check(slotB, Owner.inFlight);
-        const at = toReader.reserve();
-        toReader.words[at + W.op] = ToReader.freeSlots;
-        toReader.words[at + W.slotA] = slotA;
-        toReader.words[at + W.slotB] = slotB;
-        toReader.commit();
+        freeReaderSlotsWrite(toReader, slotA, slotB);
       },
       freeHostSlots: (slotA, slotB) => {
-        const at = toHost.reserve();
-        const w = toHost.words;
-        w[at + W.op] = ToHost.freeSlots;
-        w[at + W.flow] = 0;
-        w[at + W.slotA] = slotA;
-        w[at + W.slotB] = slotB;
-        toHost.commit();
+        freeHostSlotsWrite(toHost, slotA, slotB);
       },
       drop: (cause) => {
         this.counters[DROP_BASE - cause]!++;
@@ -389,8 +382,8 @@ export class SimEngine {
       const count = this.#fromHost.available();
       for (let i = 0; i < count; i++) {
         const at = this.#fromHost.at(i);
-        const op = this.#fromHost.words[at + W.op]!;
-        if (op === ToShard.data) this.#ownership.check(this.#fromHost.words[at + W.slotA]!, Owner.hostIo);
+        const op = linkOp(this.#fromHost.words, at);
+        if (op === ToShard.data) this.#ownership.check(linkSlotA(this.#fromHost.words, at), Owner.hostIo);
         tcp.onMessage(op, this.#fromHost.words, at);
       }
       tcp.flushRun();
@@ -429,8 +422,7 @@ export class SimEngine {
       const count = ring.available();
       for (let i = 0; i < count; i++) {
         const at = ring.at(i);
-        for (const word of [W.slotA, W.slotB]) {
-          const slot = ring.words[at + word]!;
+        for (const slot of [linkSlotA(ring.words, at), linkSlotB(ring.words, at)]) {
           if (slot === NO_SLOT) continue;
           this.#ownership.claim(slot, Owner.inFlight, Owner.reader);
           // Whoever still reads a freed slot finds rubbish.

@@ -1,5 +1,5 @@
 /**
- * A host-io stage without sockets: it speaks messages.ts exactly as src/workers/host-io/stream.ts does, on virtual time, and holds
+ * A host-io stage without sockets: it says (link/to-shard.ts) exactly what src/workers/host-io/stream.ts does, on virtual time, and holds
  * the shard to its side of the contract: every broken promise throws.
  *
  *   peer ──peerWrite──▶ [queue: consumed .. peeked .. peerSent] ──data──▶ shard ──▶ guest
@@ -15,8 +15,42 @@ import {
   type SlotStack,
 } from '../../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
-import { DataKind, SentFlag, ToHost, ToReader, ToShard, W } from '../../../src/workers/messages.ts';
-import { Owner } from '../../../src/workers/owners.ts';
+import {
+  type DescriptorOut,
+  linkBytes,
+  linkFlow,
+  linkOp,
+  linkSlotA,
+  linkSlotB,
+  linkSlotOffset,
+} from '../../../src/workers/link/descriptor.ts';
+import { Owner } from '../../../src/workers/link/slot-owner.ts';
+import {
+  acceptedSocket,
+  creditAcked,
+  creditLimit,
+  creditReadLimit,
+  openRemoteAt,
+  openRemotePort,
+  rewindBytes,
+  rewindOffset,
+  sendMark,
+  ToHost,
+  toHostText,
+} from '../../../src/workers/link/to-host.ts';
+import { freeReaderSlotsWrite } from '../../../src/workers/link/to-reader.ts';
+import {
+  acceptedWrite,
+  closedWrite,
+  DataKind,
+  dataWrite,
+  eofWrite,
+  errorWrite,
+  openedWrite,
+  openFailedWrite,
+  SentFlag,
+  sentWrite,
+} from '../../../src/workers/link/to-shard.ts';
 import { patternSlice } from '../pattern.ts';
 import type { Clock } from './clock.ts';
 
@@ -131,7 +165,7 @@ export class FakeSocket {
     this.#clock.after(ms, () => {
       if (this.state !== 'connecting') return;
       this.open();
-      this.#host.tell(this.flow, ToShard.opened, 0, 0);
+      openedWrite(this.#host.toShard, this.flow);
       this.#host.wake();
     });
   }
@@ -147,8 +181,8 @@ export class FakeSocket {
       this.state = 'closed';
       this.closedBy = 'failure';
       this.#host.dropQueue(this);
-      this.#host.tell(this.flow, ToShard.openFailed, errno, 0);
-      this.#host.tell(this.flow, ToShard.closed, 0, 0);
+      openFailedWrite(this.#host.toShard, this.flow, errno);
+      closedWrite(this.#host.toShard, this.flow);
       this.#host.forget(this);
       this.#host.wake();
     });
@@ -224,23 +258,12 @@ export class FakeHost {
     this.#o.wake();
   }
 
-  tell(flow: number, op: number, arg0: number, arg1: number, arg2 = 0xdeadbeef): void {
-    const out = this.#o.toShard;
-    const at = out.reserve();
-    const w = out.words;
-    w.fill(0xdeadbeef, at, at + 16);
-    w[at + W.op] = op;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = NO_SLOT;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.arg0] = arg0;
-    w[at + W.arg1] = arg1;
-    w[at + W.arg2] = arg2;
-    out.commit();
+  get toShard(): DescriptorOut {
+    return this.#o.toShard;
   }
 
   #tellSent(s: FakeSocket, bytes: number, flags: number): void {
-    this.tell(s.flow, ToShard.sent, bytes, flags, s.freed);
+    sentWrite(this.toShard, s.flow, bytes, flags, s.freed);
     s.freed = 0;
   }
 
@@ -261,35 +284,15 @@ export class FakeHost {
   ): void {
     const token = this.#token++;
     this.#pending.set(token, done);
-    const out = this.#o.toShard;
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToShard.accepted;
-    w[at + W.flow] = guest[0]!;
-    w[at + W.at] = guest[1]!;
-    w[at + W.len] = guest[2]!;
-    w[at + W.arg2] = guest[3]!;
-    w[at + W.slotA] = NO_SLOT;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.arg0] = token;
-    w[at + W.arg1] = 0;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = peer[i]!;
-    w[at + W.ports] = ((peerPort << 16) | targetPort) >>> 0;
-    w[at + W.arg3] = family;
-    w[at + W.arg4] = hash;
-    out.commit();
+    const ports = ((peerPort << 16) | targetPort) >>> 0;
+    acceptedWrite(this.toShard, token, family, ports, hash, Uint32Array.from(peer), 0, guest, 0);
     this.#o.wake();
   }
 
   freeReader(slotA: number, slotB: number): void {
     this.#o.ownership.check(slotA, Owner.inFlight);
     this.#o.ownership.check(slotB, Owner.inFlight);
-    const out = this.#o.toReader;
-    const at = out.reserve();
-    out.words[at + W.op] = ToReader.freeSlots;
-    out.words[at + W.slotA] = slotA;
-    out.words[at + W.slotB] = slotB;
-    out.commit();
+    freeReaderSlotsWrite(this.#o.toReader, slotA, slotB);
   }
 
   /** @returns whether anything was done */
@@ -321,16 +324,17 @@ export class FakeHost {
   }
 
   #command(w: Uint32Array, at: number): void {
-    const flow = w[at + W.flow]!;
-    switch (w[at + W.op]) {
+    const flow = linkFlow(w, at);
+    const op = linkOp(w, at);
+    switch (op) {
       case ToHost.freeSlots:
-        this.#freeOwn(w[at + W.slotA]!);
-        this.#freeOwn(w[at + W.slotB]!);
+        this.#freeOwn(linkSlotA(w, at));
+        this.#freeOwn(linkSlotB(w, at));
         return;
       case ToHost.openTcp: {
         if (this.sockets.has(flow)) throw new Error(`shard: openTcp for flow ${flow}, which has a socket`);
-        const address = [...w.subarray(at + W.addr, at + W.addr + 4)];
-        const socket = new FakeSocket(this, this.#o.clock, flow, address, w[at + W.ports]! >>> 16);
+        const address = [...w.subarray(openRemoteAt(at), openRemoteAt(at) + 4)];
+        const socket = new FakeSocket(this, this.#o.clock, flow, address, openRemotePort(w, at));
         this.sockets.set(flow, socket);
         this.all.push(socket);
         this.#o.onOpen(socket);
@@ -338,11 +342,11 @@ export class FakeHost {
       }
       case ToHost.adopt:
       case ToHost.refuse: {
-        const token = w[at + W.arg0]!;
+        const token = acceptedSocket(w, at);
         const done = this.#pending.get(token);
         if (done === undefined) throw new Error(`shard: answer for unknown token ${token}`);
         this.#pending.delete(token);
-        if (w[at + W.op] === ToHost.refuse) return done(null);
+        if (op === ToHost.refuse) return done(null);
         const socket = new FakeSocket(this, this.#o.clock, flow, [], 0);
         this.sockets.set(flow, socket);
         this.all.push(socket);
@@ -352,20 +356,21 @@ export class FakeHost {
       case ToHost.send:
         return this.#enqueue(
           flow,
-          w[at + W.slotA]!,
-          w[at + W.slotB]!,
-          w[at + W.at]!,
-          w[at + W.len]!,
-          w[at + W.arg0]!,
+          linkSlotA(w, at),
+          linkSlotB(w, at),
+          linkSlotOffset(w, at),
+          linkBytes(w, at),
+          sendMark(w, at),
         );
       case ToHost.credit: {
         const s = this.#socket(flow, 'credit');
         if (s.state !== 'open') return;
-        s.credit = w[at + W.arg0]!;
-        s.readLimit = w[at + W.arg2]!;
+        s.credit = creditLimit(w, at);
+        s.readLimit = creditReadLimit(w, at);
         if (s.readLimit === 0 || s.readLimit > 65535) throw new Error(`shard: read limit ${s.readLimit}`);
-        const n = (w[at + W.arg1]! - s.consumed) | 0;
-        if (n < 0) throw new Error(`shard: consumes ${w[at + W.arg1]}, less than the ${s.consumed} before`);
+        const n = (creditAcked(w, at) - s.consumed) | 0;
+        if (n < 0)
+          throw new Error(`shard: consumes ${creditAcked(w, at)}, less than the ${s.consumed} before`);
         if (s.consumed + n > s.peeked && n > 0 && s.consumed + n > s.peerSent) {
           throw new Error(
             `shard: consumes up to ${s.consumed + n} of ${s.peerSent} bytes that the peer sent`,
@@ -377,7 +382,7 @@ export class FakeHost {
         return;
       }
       case ToHost.rewind:
-        return this.#rewind(this.#socket(flow, 'rewind'), w[at + W.arg0]!, w[at + W.arg1]!);
+        return this.#rewind(this.#socket(flow, 'rewind'), rewindOffset(w, at), rewindBytes(w, at));
       case ToHost.finish: {
         const s = this.#socket(flow, 'finish');
         if (s.finishing) throw new Error('shard: finish twice');
@@ -397,7 +402,7 @@ export class FakeHost {
         return this.#closeNow(this.#socket(flow, 'reset'), 'reset');
       }
       default:
-        throw new Error(`shard: unknown command ${w[at + W.op]}`);
+        throw new Error(`shard: unknown command ${toHostText(w, at)}`);
     }
   }
 
@@ -554,7 +559,7 @@ export class FakeHost {
     s.state = 'closed';
     s.closedBy = by;
     s.onClosed();
-    this.tell(s.flow, ToShard.closed, 0, 0);
+    closedWrite(this.toShard, s.flow);
     this.forget(s);
   }
 
@@ -579,13 +584,13 @@ export class FakeHost {
       const slot = this.#o.slots.pop();
       if (slot === NO_SLOT) return;
       const n = Math.min(left, s.readLimit);
-      this.#pass(s, slot, n, from, 1);
+      this.#pass(s, slot, n, from, DataKind.again);
       from += n;
       left -= n;
     }
   }
 
-  #pass(s: FakeSocket, slot: number, bytes: number, offset: number, again: number): void {
+  #pass(s: FakeSocket, slot: number, bytes: number, offset: number, kind: DataKind): void {
     const pool = this.#o.pool;
     const start = pool.slotAt(slot);
     // Stale bytes of the slot must not matter.
@@ -595,19 +600,7 @@ export class FakeHost {
       offset,
       pool.u8.subarray(start + HEADROOM_BYTES, start + HEADROOM_BYTES + bytes),
     );
-    const out = this.#o.toShard;
-    const at = out.reserve();
-    const w = out.words;
-    w.fill(0xdeadbeef, at, at + 16);
-    w[at + W.op] = ToShard.data;
-    w[at + W.flow] = s.flow;
-    w[at + W.slotA] = slot;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.at] = HEADROOM_BYTES;
-    w[at + W.len] = bytes;
-    w[at + W.arg0] = offset;
-    w[at + W.arg1] = again;
-    out.commit();
+    dataWrite(this.toShard, s.flow, slot, HEADROOM_BYTES, bytes, offset, kind);
   }
 
   #read(s: FakeSocket): boolean {
@@ -626,11 +619,11 @@ export class FakeHost {
         if (s.peerErrno !== 0) {
           if (!s.errorSent) {
             s.errorSent = true;
-            this.tell(s.flow, ToShard.error, s.peerErrno, 0);
+            errorWrite(this.toShard, s.flow, s.peerErrno);
           }
         } else if (s.peerFin && !s.eofSent) {
           s.eofSent = true;
-          this.tell(s.flow, ToShard.eof, s.peeked, 0);
+          eofWrite(this.toShard, s.flow, s.peeked);
         }
         return true;
       }

@@ -3,7 +3,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { Drop } from '../../../src/proto/drop.ts';
 import { Errno } from '../../../src/sys/constants.ts';
-import { StageDrop } from '../../../src/workers/stage-drop.ts';
+import { StageDrop } from '../../../src/workers/link/stage-drop.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
 import { Ack, Syn } from '../../support/netsim/wire.ts';

@@ -7,7 +7,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { COUNTER_WORDS, Counter } from '../../../src/ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
-import { IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY } from '../../../src/sys/constants.ts';
+import { Errno, IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY } from '../../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../../src/sys/epoll.ts';
 import { close } from '../../../src/sys/io.ts';
 import { getsockoptInt } from '../../../src/sys/socket.ts';
@@ -20,22 +20,57 @@ import {
   type ServicePolicy,
 } from '../../../src/workers/engine-plan.ts';
 import { HostIo } from '../../../src/workers/host-io/host-io.ts';
-import { DataKind, SentFlag, ToHost, ToShard, W } from '../../../src/workers/messages.ts';
+import type { DescriptorOut } from '../../../src/workers/link/descriptor.ts';
+import { Owner } from '../../../src/workers/link/slot-owner.ts';
+import {
+  closeWrite,
+  creditWrite,
+  finishWrite,
+  freeHostSlotsWrite,
+  openTcpWrite,
+  refuseWrite,
+  resetWrite,
+  rewindWrite,
+  sendWrite,
+} from '../../../src/workers/link/to-host.ts';
+import {
+  acceptedToken,
+  dataOffset,
+  SentFlag,
+  sentBytes,
+  sentFlags,
+  sentFreed,
+  ToShard,
+  toShardText,
+} from '../../../src/workers/link/to-shard.ts';
 import { Notices } from '../../../src/workers/notices.ts';
-import { Owner } from '../../../src/workers/owners.ts';
 import type { SlotShares } from '../../../src/workers/plan.ts';
+import {
+  bytesOf,
+  type Message,
+  messageAt,
+  opOf,
+  slotAOf,
+  slotBOf,
+  slotOffsetOf,
+} from '../../support/message.ts';
 import { ADDRESSES } from '../../support/netsim/engine.ts';
 
-interface Message {
-  op: number;
-  slotA: number;
-  len: number;
-  arg0: number;
-  arg1: number;
-  arg2: number;
+/** A message of host-io's, and a copy of what lay in its slot. */
+interface Told {
+  readonly op: number;
+  readonly m: Message;
   /** Of data. */
-  bytes: Buffer;
+  readonly bytes: Buffer;
 }
+
+const takenBytes = ({ m }: Told): number => sentBytes(m, 0);
+const freedSlots = ({ m }: Told): number => sentFreed(m, 0);
+const flagsOf = ({ m }: Told): number => sentFlags(m, 0);
+const offsetOf = ({ m }: Told): number => dataOffset(m, 0);
+const sumOf = (list: readonly Told[], what: (told: Told) => number): number =>
+  list.reduce((n, told) => n + what(told), 0);
+const lengthOf = ({ bytes }: Told): number => bytes.length;
 
 /** Small slots for the guest's bytes, large ones for the host's. */
 const SHARES: SlotShares = {
@@ -56,7 +91,7 @@ class Bench {
   readonly #ep = epollCreate();
   readonly #events = new EpollEvents(64);
   readonly #keep: unknown;
-  readonly messages: Message[] = [];
+  readonly messages: Told[] = [];
   readonly counters = new Float64Array(COUNTER_WORDS);
   /** Guest bytes that wait in slots of the reader. */
   slotsOut = 0;
@@ -106,30 +141,15 @@ class Bench {
     });
   }
 
-  command(op: number, flow: number, fields: Partial<Record<keyof typeof W, number>> = {}): void {
-    const at = this.#toHost.reserve();
-    const w = this.#toHost.words;
-    w.fill(0, at, at + 16);
-    w[at + W.op] = op;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = NO_SLOT;
-    w[at + W.slotB] = NO_SLOT;
-    for (const [name, value] of Object.entries(fields)) w[at + W[name as keyof typeof W]] = value;
-    this.#toHost.commit();
+  /** A command of the shard's: `bench.command((out) => closeWrite(out, 3))`. */
+  command(write: (out: DescriptorOut) => void): void {
+    write(this.#toHost);
     this.#toHost.flush();
   }
 
   open(flow: number, port: number): void {
-    const at = this.#toHost.reserve();
-    const w = this.#toHost.words;
-    w[at + W.op] = ToHost.openTcp;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = NO_SLOT;
-    w[at + W.slotB] = NO_SLOT;
-    w.set([0, 0, 0xffff, 0x7f000001], at + W.addr);
-    w[at + W.ports] = (port << 16) >>> 0;
-    this.#toHost.commit();
-    this.#toHost.flush();
+    const loopback = Uint32Array.of(0, 0, 0xffff, 0x7f000001);
+    this.command((out) => openTcpWrite(out, flow, loopback, 0, port, 0));
   }
 
   listen(port: number): void {
@@ -144,11 +164,11 @@ class Bench {
     this.#ownership.claim(slot, Owner.reader, Owner.inFlight);
     this.#pool.u8.set(bytes, this.#pool.slotAt(slot) + 66);
     this.slotsOut++;
-    this.command(ToHost.send, flow, { slotA: slot, at: 66, len: bytes.length, arg0: mark });
+    this.command((out) => sendWrite(out, flow, slot, NO_SLOT, 66, bytes.length, mark));
   }
 
-  freeData(m: Message): void {
-    this.command(ToHost.freeSlots, 0, { slotA: m.slotA, slotB: NO_SLOT });
+  freeData({ m }: Told): void {
+    this.command((out) => freeHostSlotsWrite(out, slotAOf(m), NO_SLOT));
   }
 
   get hostSlotsOut(): number {
@@ -175,36 +195,21 @@ class Bench {
 
   async until(holds: () => boolean): Promise<void> {
     for (let i = 0; i < 500 && !holds(); i++) await this.run(2);
-    if (!holds())
-      throw new Error(
-        `it never came; messages: ${JSON.stringify(this.messages.map((m) => [m.op, m.arg0, m.arg1]))}`,
-      );
+    if (!holds()) throw new Error(`it never came; messages: ${this.texts().join('; ')}`);
   }
 
   #take(): void {
     const ring = this.#fromHost;
     for (let n = ring.available(), i = 0; i < n; i++) {
-      const at = ring.at(i);
-      const w = ring.words;
-      const slotA = w[at + W.slotA]!;
-      const from = slotA === NO_SLOT ? 0 : this.#pool.slotAt(slotA) + w[at + W.at]!;
-      const bytes = Buffer.from(
-        this.#pool.u8.subarray(from, from + (slotA === NO_SLOT ? 0 : w[at + W.len]!)),
-      );
-      this.messages.push({
-        op: w[at + W.op]!,
-        slotA,
-        len: w[at + W.len]!,
-        arg0: w[at + W.arg0]!,
-        arg1: w[at + W.arg1]!,
-        arg2: w[at + W.arg2]!,
-        bytes,
-      });
+      const m = messageAt(ring.words, ring.at(i));
+      const at = slotAOf(m) === NO_SLOT ? -1 : this.#pool.slotAt(slotAOf(m)) + slotOffsetOf(m);
+      const bytes = at < 0 ? Buffer.alloc(0) : Buffer.from(this.#pool.u8.slice(at, at + bytesOf(m)));
+      this.messages.push({ op: opOf(m), m, bytes });
       if (i === n - 1) ring.release(n);
     }
     for (let n = this.#freed.available(), i = 0; i < n; i++) {
-      for (const word of [W.slotA, W.slotB]) {
-        const slot = this.#freed.words[this.#freed.at(i) + word]!;
+      const m = messageAt(this.#freed.words, this.#freed.at(i));
+      for (const slot of [slotAOf(m), slotBOf(m)]) {
         if (slot === NO_SLOT) continue;
         this.#ownership.claim(slot, Owner.inFlight, Owner.reader);
         this.#small.push(slot);
@@ -214,8 +219,13 @@ class Bench {
     }
   }
 
-  of(op: number): Message[] {
+  of(op: number): Told[] {
     return this.messages.filter((m) => m.op === op);
+  }
+
+  /** All messages, line by line. */
+  texts(): string[] {
+    return this.messages.map(({ m }) => toShardText(m));
   }
 
   close(): void {
@@ -274,7 +284,7 @@ describe('stream sockets', () => {
     });
     peer.resume();
     await bench.until(() => bench.of(ToShard.accepted).length === 1);
-    bench.command(ToHost.refuse, 0, { arg0: bench.of(ToShard.accepted)[0]!.arg0 });
+    bench.command((out) => refuseWrite(out, acceptedToken(bench.of(ToShard.accepted)[0]!.m, 0)));
     await bench.run(20);
     expect(await outcome).toBe('ECONNRESET');
   });
@@ -294,7 +304,8 @@ describe('stream sockets', () => {
       }
       await bench.until(() => accepted().length === count);
     }
-    for (const { arg0: fd } of accepted()) {
+    for (const { m } of accepted()) {
+      const fd = acceptedToken(m, 0);
       expect(getsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY)).toBe(1);
       expect(getsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE)).toBe(1);
     }
@@ -307,11 +318,8 @@ describe('stream sockets', () => {
     bench = new Bench();
     bench.open(3, port);
     await bench.until(() => bench.of(ToShard.closed).length > 0);
-    expect(bench.messages.map((m) => [m.op, m.arg0])).toEqual([
-      [ToShard.openFailed, 111],
-      [ToShard.closed, 0],
-    ]);
-    bench.command(ToHost.reset, 3);
+    expect(bench.texts()).toEqual([`openFailed flow 3, errno ${Errno.ECONNREFUSED}`, 'closed flow 3']);
+    bench.command((out) => resetWrite(out, 3));
     await bench.run();
     expect(bench.of(ToShard.closed).length).toBe(1);
   });
@@ -337,8 +345,8 @@ describe('stream sockets', () => {
       Buffer.concat(Array.from({ length: 20 }, (_, i) => Buffer.alloc(100, i))),
     );
     await bench.run();
-    expect(bench.of(ToShard.sent).reduce((n, m) => n + m.arg0, 0)).toBe(2000);
-    expect(bench.of(ToShard.sent).at(-1)!.arg1).toBe(1);
+    expect(sumOf(bench.of(ToShard.sent), takenBytes)).toBe(2000);
+    expect(flagsOf(bench.of(ToShard.sent).at(-1)!)).toBe(SentFlag.empty);
     expect(bench.slotsOut).toBe(0);
   });
 
@@ -346,11 +354,11 @@ describe('stream sockets', () => {
     const peer = await connected();
     let total = 0;
     // Fill both kernel buffers.
-    for (let i = 0; i < 20_000 && !bench.of(ToShard.sent).some((m) => m.arg1 === 0); i++) {
+    for (let i = 0; i < 20_000 && !bench.of(ToShard.sent).some((m) => flagsOf(m) === 0); i++) {
       for (let k = 0; k < 32; k++, total += 1900) bench.send(3, Buffer.alloc(1900, 0x61));
       await bench.run(0);
     }
-    expect(bench.of(ToShard.sent).at(-1)!.arg1).toBe(0);
+    expect(flagsOf(bench.of(ToShard.sent).at(-1)!)).toBe(0);
     const held = bench.slotsOut;
     for (let i = 0; i < 300; i++, total += 10) {
       bench.messages.length = 0;
@@ -376,38 +384,39 @@ describe('stream sockets', () => {
 
   it('provisional bytes: those that the socket takes are told, the rest is refused once, later room is told by itself', async () => {
     const peer = await connected();
-    const sum = (what: (m: Message) => number): number =>
-      bench.of(ToShard.sent).reduce((n, m) => n + what(m), 0);
-    const refused = (): number => bench.of(ToShard.sent).filter((m) => m.arg1 & SentFlag.refused).length;
+    const sum = (what: (told: Told) => number): number => sumOf(bench.of(ToShard.sent), what);
+    const refused = (): number => bench.of(ToShard.sent).filter((m) => flagsOf(m) & SentFlag.refused).length;
     let slots = 0;
     // Taken whole: nothing is refused, and the shard hears of each round.
     for (; slots < 5; slots++) {
       bench.send(3, Buffer.alloc(100, 0x61), 1);
       await bench.run(0);
     }
-    expect([sum((m) => m.arg0), refused(), sum((m) => m.arg2)]).toEqual([500, 0, 5]);
+    expect([sum(takenBytes), refused(), sum(freedSlots)]).toEqual([500, 0, 5]);
     // Until both kernel buffers are full.
     for (let i = 0; i < 20_000 && refused() === 0; i++) {
       for (let k = 0; k < 32; k++, slots++) bench.send(3, Buffer.alloc(1900, 0x61), 1);
       await bench.run(0);
     }
     expect(refused()).toBe(1);
-    expect(bench.of(ToShard.sent).at(-1)!.arg1).toBe(SentFlag.refused);
-    const taken = sum((m) => m.arg0);
+    expect(flagsOf(bench.of(ToShard.sent).at(-1)!)).toBe(SentFlag.refused);
+    const taken = sum(takenBytes);
     // Nothing is kept, and all slots were told.
-    expect([bench.slotsOut, sum((m) => m.arg2)]).toEqual([0, slots]);
+    expect([bench.slotsOut, sum(freedSlots)]).toEqual([0, slots]);
     // On its way when those in front of it were refused: it is not taken, nor refused once more.
     bench.send(3, Buffer.alloc(10, 0x62), 1);
     await bench.run();
-    expect([refused(), sum((m) => m.arg0), sum((m) => m.arg2)]).toEqual([1, taken, slots + 1]);
-    expect(bench.of(ToShard.sent).some((m) => m.arg1 & SentFlag.empty && m.arg0 === 0)).toBe(false);
+    expect([refused(), sum(takenBytes), sum(freedSlots)]).toEqual([1, taken, slots + 1]);
+    expect(bench.of(ToShard.sent).some((m) => flagsOf(m) & SentFlag.empty && takenBytes(m) === 0)).toBe(
+      false,
+    );
 
     let got = 0;
     peer.on('data', (b: Buffer) => {
       got += b.length;
     });
     peer.resume();
-    await bench.until(() => bench.of(ToShard.sent).at(-1)!.arg1 === SentFlag.empty);
+    await bench.until(() => flagsOf(bench.of(ToShard.sent).at(-1)!) === SentFlag.empty);
     await bench.until(() => got === taken);
     bench.send(3, Buffer.alloc(10, 0x63), 1);
     await bench.run();
@@ -417,13 +426,13 @@ describe('stream sockets', () => {
     await bench.run();
     expect([refused(), bench.slotsOut]).toEqual([1, 0]);
     // The next connection of that number counts from the beginning.
-    bench.command(ToHost.close, 3);
+    bench.command((out) => closeWrite(out, 3));
     await bench.until(() => bench.of(ToShard.closed).length === 1);
     bench.messages.length = 0;
     bench.open(3, peer.localPort!);
     await bench.until(() => bench.of(ToShard.opened).length === 1);
     bench.send(3, Buffer.alloc(10, 0x65), 1);
-    await bench.until(() => sum((m) => m.arg0) === 10);
+    await bench.until(() => sum(takenBytes) === 10);
   });
 
   it('the peer sends: nothing without credit, as far as credit then, again from where a rewind says', async () => {
@@ -432,22 +441,22 @@ describe('stream sockets', () => {
     peer.write(text);
     await bench.run();
     expect(bench.messages).toEqual([]);
-    bench.command(ToHost.credit, 3, { arg0: 2920, arg1: 0, arg2: 1460 });
-    await bench.until(() => bench.of(ToShard.data).reduce((n, m) => n + m.len, 0) === 2920);
-    bench.command(ToHost.rewind, 3, { arg0: 1000, arg1: 500 });
+    bench.command((out) => creditWrite(out, 3, 2920, 0, 1460));
+    await bench.until(() => sumOf(bench.of(ToShard.data), lengthOf) === 2920);
+    bench.command((out) => rewindWrite(out, 3, 1000, 500));
     await bench.run();
-    const again = bench.of(ToShard.data).filter((m) => m.arg1 === 1);
-    expect(again.map((m) => [m.arg0, m.len])).toEqual([[1000, 500]]);
-    bench.command(ToHost.credit, 3, { arg0: 6000, arg1: 2000, arg2: 1460 });
-    await bench.until(() => bench.of(ToShard.data).some((m) => m.arg0 + m.len === 5000));
-    bench.command(ToHost.rewind, 3, { arg0: 2000, arg1: 0 });
+    const again = bench.texts().filter((text) => text.endsWith('again'));
+    expect(again).toEqual(['data flow 3, 500 bytes at 1000, again']);
+    bench.command((out) => creditWrite(out, 3, 6000, 2000, 1460));
+    await bench.until(() => bench.of(ToShard.data).some((m) => offsetOf(m) + lengthOf(m) === 5000));
+    bench.command((out) => rewindWrite(out, 3, 2000, 0));
     await bench.run();
     for (const m of bench.of(ToShard.data)) {
-      expect(m.bytes).toEqual(text.subarray(m.arg0, m.arg0 + m.len));
+      expect(m.bytes).toEqual(text.subarray(offsetOf(m), offsetOf(m) + lengthOf(m)));
       bench.freeData(m);
     }
     const after = bench.of(ToShard.data).slice(-3);
-    expect(after.reduce((n, m) => n + m.len, 0)).toBe(3000);
+    expect(sumOf(after, lengthOf)).toBe(3000);
     await bench.run();
     expect(bench.hostSlotsOut).toBe(0);
   });
@@ -456,13 +465,13 @@ describe('stream sockets', () => {
     const peer = await connected();
     peer.end('hello');
     await bench.run();
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 1460));
     await bench.until(() => bench.of(ToShard.eof).length > 0);
-    bench.command(ToHost.rewind, 3, { arg0: 0, arg1: 0 });
+    bench.command((out) => rewindWrite(out, 3, 0, 0));
     await bench.run();
-    bench.command(ToHost.credit, 3, { arg0: 2000, arg1: 5, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 2000, 5, 1460));
     await bench.run();
-    expect(bench.of(ToShard.eof).map((m) => m.arg0)).toEqual([5]);
+    expect(bench.texts().filter((text) => text.startsWith('eof'))).toEqual(['eof flow 3 at 5']);
     expect(bench.of(ToShard.data).map((m) => m.bytes.toString())).toEqual(['hello', 'hello']);
     // The other direction is still open.
     let got = '';
@@ -471,9 +480,9 @@ describe('stream sockets', () => {
     });
     peer.resume();
     bench.send(3, Buffer.from('bye'));
-    bench.command(ToHost.finish, 3);
+    bench.command((out) => finishWrite(out, 3));
     await bench.until(() => got === 'bye');
-    bench.command(ToHost.close, 3);
+    bench.command((out) => closeWrite(out, 3));
     await bench.until(() => bench.of(ToShard.closed).length === 1);
   });
 
@@ -481,9 +490,11 @@ describe('stream sockets', () => {
     const peer = await connected();
     peer.end('hello');
     await bench.run();
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 1460));
     await bench.until(() => bench.of(ToShard.eof).length > 0);
-    expect(bench.of(ToShard.data).map((m) => [m.arg0, m.len, m.arg1])).toEqual([[0, 5, DataKind.last]]);
+    expect(bench.of(ToShard.data).map(({ m }) => toShardText(m))).toEqual([
+      'data flow 3, 5 bytes at 0, last',
+    ]);
   });
 
   it('close behind a few acknowledged bytes ends in order: they are not left in the queue, which would be RST', async () => {
@@ -493,11 +504,11 @@ describe('stream sockets', () => {
     peer.on('end', () => seen.push('end'));
     peer.resume();
     peer.write('hello');
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 1460));
     await bench.until(() => bench.of(ToShard.data).length > 0);
-    bench.command(ToHost.credit, 3, { arg0: 1005, arg1: 5, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1005, 5, 1460));
     await bench.run();
-    bench.command(ToHost.close, 3);
+    bench.command((out) => closeWrite(out, 3));
     await bench.until(() => seen.length > 0);
     expect(seen).toEqual(['end']);
   });
@@ -507,10 +518,10 @@ describe('stream sockets', () => {
     let offset = 0;
     for (let i = 0; i < 40; i++) {
       // Credit for exactly these bytes: what stays in the queue must not count as in flight.
-      bench.command(ToHost.credit, 3, { arg0: offset + 100, arg1: offset, arg2: 1460 });
+      bench.command((out) => creditWrite(out, 3, offset + 100, offset, 1460));
       peer.write(Buffer.alloc(100, i));
-      await bench.until(() => bench.of(ToShard.data).some((m) => m.arg0 === offset));
-      const m = bench.of(ToShard.data).find((d) => d.arg0 === offset)!;
+      await bench.until(() => bench.of(ToShard.data).some((m) => offsetOf(m) === offset));
+      const m = bench.of(ToShard.data).find((d) => offsetOf(d) === offset)!;
       expect(m.bytes).toEqual(Buffer.alloc(100, i));
       bench.freeData(m);
       offset += 100;
@@ -524,14 +535,11 @@ describe('stream sockets', () => {
     await bench.run();
     // The guest acknowledges each piece before it gets the next, as one with a small window does.
     for (const upTo of [38_000, total]) {
-      bench.command(ToHost.credit, 3, {
-        arg0: upTo + 20_000,
-        arg1: upTo === total ? 38_000 : 0,
-        arg2: 38_000,
-      });
-      await bench.until(() => bench.of(ToShard.data).reduce((sum, m) => sum + m.len, 0) >= upTo);
+      const acked = upTo === total ? 38_000 : 0;
+      bench.command((out) => creditWrite(out, 3, upTo + 20_000, acked, 38_000));
+      await bench.until(() => sumOf(bench.of(ToShard.data), lengthOf) >= upTo);
     }
-    bench.command(ToHost.credit, 3, { arg0: total + 20_000, arg1: total, arg2: 38_000 });
+    bench.command((out) => creditWrite(out, 3, total + 20_000, total, 38_000));
     await bench.run();
     expect(bench.counters[Counter.sockConsumeBytes]).toBe(total);
   });
@@ -540,9 +548,9 @@ describe('stream sockets', () => {
     const peer = await connected();
     peer.write(Buffer.alloc(40_000));
     await bench.run();
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 38_000 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 38_000));
     await bench.until(() => bench.of(ToShard.data).length > 0);
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 1000, arg2: 38_000 });
+    bench.command((out) => creditWrite(out, 3, 1000, 1000, 38_000));
     await bench.run();
     expect(bench.counters[Counter.sockConsumeBytes]).toBe(1000);
   });
@@ -553,9 +561,9 @@ describe('stream sockets', () => {
     await bench.run();
     peer.resetAndDestroy();
     await bench.run();
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 1460));
     await bench.until(() => bench.of(ToShard.error).length > 0);
-    bench.command(ToHost.reset, 3);
+    bench.command((out) => resetWrite(out, 3));
     await bench.until(() => bench.of(ToShard.closed).length === 1);
     expect(bench.of(ToShard.error).length).toBe(1);
   });
@@ -571,22 +579,19 @@ describe('stream sockets', () => {
     bench.poll();
     while (!wasReset) await setTimeout(1);
     await bench.until(() => bench.of(ToShard.opened).length > 0);
-    bench.command(ToHost.credit, 3, { arg0: 1000, arg1: 0, arg2: 1460 });
+    bench.command((out) => creditWrite(out, 3, 1000, 0, 1460));
     await bench.until(() => bench.of(ToShard.error).length > 0);
-    expect(bench.messages.map((m) => [m.op, m.arg0])).toEqual([
-      [ToShard.opened, 0],
-      [ToShard.error, 104],
-    ]);
+    expect(bench.texts()).toEqual(['opened flow 3', `error flow 3, errno ${Errno.ECONNRESET}`]);
   });
 
   it('close waits for what waits: the peer gets all of it, then the end', async () => {
     const peer = await connected();
     let total = 0;
-    for (let i = 0; i < 20_000 && !bench.of(ToShard.sent).some((m) => m.arg1 === 0); i++) {
+    for (let i = 0; i < 20_000 && !bench.of(ToShard.sent).some((m) => flagsOf(m) === 0); i++) {
       for (let k = 0; k < 32; k++, total += 1900) bench.send(3, Buffer.alloc(1900, 0x61));
       await bench.run(0);
     }
-    bench.command(ToHost.close, 3);
+    bench.command((out) => closeWrite(out, 3));
     await bench.run();
     expect(bench.of(ToShard.closed)).toEqual([]);
     let got = 0;

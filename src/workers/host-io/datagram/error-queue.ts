@@ -44,7 +44,7 @@ import {
   SOCKADDR_IN_BYTES,
   sockaddrRead,
 } from '../../../sys/socket.ts';
-import { reserveMessage, ToShard, W } from '../../messages.ts';
+import { icmpErrorWrite } from '../../link/to-shard.ts';
 import type { HostContext } from '../context.ts';
 import { Kind, type SocketTable } from './socket-table.ts';
 
@@ -175,24 +175,24 @@ export class ErrorQueues {
   /** ToShard.icmpError, about this.#words[0..3] (whose ICMP it was; zeros: nobody's). */
   #tell(gid: number, typeCode: number, info: number, errno: number, sequence: number): void {
     const ctx = this.#ctx;
-    const out = ctx.toShard(gid);
-    const at = reserveMessage(out, ToShard.icmpError, gid % ctx.flowsPerShard);
-    const w = out.words;
-    w[at + W.arg0] = typeCode;
-    w[at + W.arg1] = info;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
-    w[at + W.arg2] = errno;
-    w[at + W.arg3] = sequence;
     const bytes = this.#quotedBytes;
     const slot = bytes > 0 ? ctx.smallSlots.pop() : NO_SLOT;
     if (slot !== NO_SLOT) {
       // Cold: an error a datagram at the most.
       const quoted = this.#error.u8.subarray(this.#quotedAt, this.#quotedAt + bytes);
       ctx.u8.set(quoted, ctx.pool.slotAt(slot) + HEADROOM_BYTES);
-      w[at + W.slotA] = slot;
-      w[at + W.at] = HEADROOM_BYTES;
-      w[at + W.len] = bytes;
     }
-    out.commit();
+    icmpErrorWrite(
+      ctx.toShard(gid),
+      gid % ctx.flowsPerShard,
+      typeCode,
+      info,
+      errno,
+      sequence,
+      this.#words,
+      slot,
+      HEADROOM_BYTES,
+      bytes,
+    );
   }
 }

@@ -7,7 +7,7 @@
  *
  * Invariant: armed slots are the receiver's until handOver() names them in a message.
  */
-import { addressCopy, addressWrite, isLinkLocal, isLoopback, isV4Mapped } from '../../../proto/address.ts';
+import { isLinkLocal, isLoopback, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { HEADROOM_BYTES, LARGE_SLOT_BYTES, NO_SLOT, SMALL_SLOT_BYTES } from '../../../ring/pool.ts';
 import { gsoSizeOf, localAddressOf, ttlOf } from '../../../sys/cmsg.ts';
@@ -34,8 +34,13 @@ import {
   sockaddrScope,
 } from '../../../sys/socket.ts';
 import { flowHash } from '../../flow-hash.ts';
-import { ToShard, W } from '../../messages.ts';
-import { StageDrop } from '../../stage-drop.ts';
+import { StageDrop } from '../../link/stage-drop.ts';
+import {
+  datagramWrite,
+  listenerDatagramGuestWrite,
+  listenerDatagramWrite,
+  strangerDatagramWrite,
+} from '../../link/to-shard.ts';
 import type { Addressing } from '../../translator/addressing.ts';
 import { listenerGuest } from '../bind-address.ts';
 import type { HostContext, LoopbackDatagram } from '../context.ts';
@@ -266,22 +271,15 @@ export class DatagramReceiver {
       IPPROTO_UDP,
     );
     const out = ctx.shardLink(ctx.shardOfHash(hash));
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToShard.strangerDatagram;
-    w[at + W.flow] = 0;
-    this.#handOver(w, at, i, u32[at0 + MMSGHDR_LEN_WORD]!);
-    addressCopy(words, 0, w, at + W.addr);
-    w[at + W.ports] = ((port << 16) | guestPort) >>> 0;
-    w[at + W.arg1] =
+    const bytes = u32[at0 + MMSGHDR_LEN_WORD]!;
+    const gsoSize =
       table.hasGro[sid] === 1 && controlBytes > 0
         ? gsoSizeOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes)
         : 0;
-    w[at + W.arg0] = words[12]!;
-    w[at + W.arg2] = words[13]!;
-    w[at + W.arg3] = words[14]!;
-    w[at + W.arg4] = words[15]!;
-    out.commit();
+    const slotA = this.#takeSmall(i);
+    const slotB = this.#takeLarge(i, bytes);
+    const ports = ((port << 16) | guestPort) >>> 0;
+    strangerDatagramWrite(out, slotA, slotB, HEADROOM_BYTES, bytes, gsoSize, ports, words, 0, 12);
   }
 
   /** Message i is a flow's. @param headers  that it was received with; hasControl: with control messages wanted */
@@ -305,27 +303,25 @@ export class DatagramReceiver {
       dropDatagrams(ctx.counters, StageDrop.tooLong, 1);
       return;
     }
-    const out = ctx.toShard(gid);
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToShard.datagram;
-    w[at + W.flow] = gid % ctx.flowsPerShard;
-    this.#handOver(w, at, i, bytes);
-    w[at + W.arg0] = ttl;
-    w[at + W.arg1] = gsoSize;
-    out.commit();
+    const slotA = this.#takeSmall(i);
+    const slotB = this.#takeLarge(i, bytes);
+    const flow = gid % ctx.flowsPerShard;
+    datagramWrite(ctx.toShard(gid), flow, slotA, slotB, HEADROOM_BYTES, bytes, ttl, gsoSize);
   }
 
-  /** Name the slots of message i in a descriptor; they are no longer ours. */
-  #handOver(w: Uint32Array, at: number, i: number, bytes: number): void {
-    w[at + W.slotA] = this.#small[i]!;
+  /** The first slot of message i, which is no longer ours. */
+  #takeSmall(i: number): number {
+    const slot = this.#small[i]!;
     this.#small[i] = NO_SLOT;
-    if (bytes > SMALL_PAYLOAD_BYTES) {
-      w[at + W.slotB] = this.#large[i]!;
-      this.#large[i] = NO_SLOT;
-    } else w[at + W.slotB] = NO_SLOT;
-    w[at + W.at] = HEADROOM_BYTES;
-    w[at + W.len] = bytes;
+    return slot;
+  }
+
+  /** The second one, if the message reaches into it, else NO_SLOT. */
+  #takeLarge(i: number, bytes: number): number {
+    if (bytes <= SMALL_PAYLOAD_BYTES) return NO_SLOT;
+    const slot = this.#large[i]!;
+    this.#large[i] = NO_SLOT;
+    return slot;
   }
 
   /** Message i of a published port: past the TAP if it may, else to the shard of the flow that it makes. */
@@ -376,20 +372,12 @@ export class DatagramReceiver {
     const ports = ((targetPort << 16) | peerPort) >>> 0;
     const hash = flowHash(ctx.plan.hashKey, words, 12, words, 8, ports, IPPROTO_UDP);
     const out = ctx.shardLink(ctx.shardOfHash(hash));
-    const at = out.reserve();
-    const w = out.words;
-    w[at + W.op] = ToShard.listenerDatagram;
-    w[at + W.flow] = isLinkLocal(words, 0) && !isV4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
-    // The descriptor is full: the guest's address goes ahead of the payload, where no header will be.
-    addressWrite(ctx.u8, ctx.pool.slotAt(this.#small[i]!), words, 12);
-    this.#handOver(w, at, i, bytes);
-    w[at + W.arg1] = index;
-    for (let k = 0; k < 4; k++) w[at + W.addr + k] = words[k]!;
-    w[at + W.ports] = ((peerPort << 16) | targetPort) >>> 0;
-    w[at + W.arg0] = words[4]!;
-    w[at + W.arg2] = words[5]!;
-    w[at + W.arg3] = words[6]!;
-    w[at + W.arg4] = words[7]!;
-    out.commit();
+    const zone = isLinkLocal(words, 0) && !isV4 ? sockaddrScope(this.#names.u8, i * NAME_BYTES) : 0;
+    const slotA = this.#takeSmall(i);
+    const slotB = this.#takeLarge(i, bytes);
+    listenerDatagramGuestWrite(ctx.u8, ctx.pool.slotAt(slotA), words, 12);
+    const remoteAndTarget = ((peerPort << 16) | targetPort) >>> 0;
+    const offset = HEADROOM_BYTES;
+    listenerDatagramWrite(out, index, zone, slotA, slotB, offset, bytes, remoteAndTarget, words, 0);
   }
 }

@@ -43,8 +43,22 @@ import {
   setsockoptInt,
   sockaddrWrite,
 } from '../../../sys/socket.ts';
-import { SendFragment, W } from '../../messages.ts';
-import { StageDrop } from '../../stage-drop.ts';
+import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../../link/descriptor.ts';
+import { StageDrop } from '../../link/stage-drop.ts';
+import {
+  SendFragment,
+  sendDatagramGsoSize,
+  sendDatagramIsBorrowed,
+  sendDatagramOptions,
+  sendFromListenerIndex,
+  sendFromListenerLocalAt,
+  sendFromListenerPort,
+  sendFromListenerRemoteAt,
+  sendFromListenerZone,
+  sendOptions,
+  sendOptionsFragment,
+  sendOptionsTtl,
+} from '../../link/to-host.ts';
 import type { HostContext } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
 import { dropDatagrams, Kind, type SocketTable } from './socket-table.ts';
@@ -63,7 +77,6 @@ export class DatagramSender {
   readonly #sendMsg = new NativeBuffer(MSGHDR_BYTES);
   readonly #sendControl = new NativeBuffer(cmsgSpace(IN6_PKTINFO_BYTES));
   readonly #sendName = new NativeBuffer(NAME_BYTES);
-  readonly #local = new Uint32Array(4);
   readonly #sendVec = new NativeBuffer(MAX_SEGMENTS * MMSGHDR_BYTES);
   readonly #sendControls = new NativeBuffer(MAX_SEGMENTS * SEGMENT_CONTROL_BYTES);
   readonly #heldSlotA = new Uint32Array(MAX_SEGMENTS);
@@ -93,10 +106,10 @@ export class DatagramSender {
   send(words: Uint32Array, at: number, gid: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
-    const slotA = words[at + W.slotA]!;
-    const slotB = words[at + W.slotB]!;
-    const bytes = words[at + W.len]!;
-    const isBorrowed = words[at + W.arg2] === 1;
+    const slotA = linkSlotA(words, at);
+    const slotB = linkSlotB(words, at);
+    const bytes = linkBytes(words, at);
+    const isBorrowed = sendDatagramIsBorrowed(words, at);
     const kind = table.kind[gid]!;
     if (kind === Kind.none || kind >= Kind.failed) {
       dropDatagrams(ctx.counters, StageDrop.noSocket, 1);
@@ -104,14 +117,14 @@ export class DatagramSender {
       return;
     }
     const sid = table.socketOf[gid]! - 1;
-    const change = words[at + W.arg0]!;
+    const change = sendDatagramOptions(words, at);
     if (change !== 0) this.#want(gid, change);
     const wanted = table.wanted[gid]!;
     if (wanted !== table.options[sid] || sid !== this.#heldSid) {
       this.sendHeld();
       this.#setOptions(sid, wanted);
     }
-    const gsoSize = words[at + W.arg1]!;
+    const gsoSize = sendDatagramGsoSize(words, at);
     // Several that are one already, borrowed slots and echo requests go by themselves and at once.
     const isHeld = this.#mayHold && gsoSize === 0 && !isBorrowed && kind <= Kind.udp6;
     if (!isHeld) this.sendHeld();
@@ -119,7 +132,7 @@ export class DatagramSender {
       if (this.#heldCount === MAX_SEGMENTS) this.sendHeld();
       this.#begin(sid, gid, gsoSize !== 0 && gsoSize < bytes ? gsoSize : bytes);
     }
-    this.#append(isBorrowed ? NO_SLOT : slotA, slotB, words[at + W.at]!, bytes, slotA);
+    this.#append(isBorrowed ? NO_SLOT : slotA, slotB, linkSlotOffset(words, at), bytes, slotA);
     if (!isHeld) this.sendHeld();
   }
 
@@ -359,13 +372,13 @@ export class DatagramSender {
     else dropDatagrams(this.#ctx.counters, StageDrop.sendRefused, count);
   }
 
-  /** @param change  sendDatagram's arg0 */
+  /** @param change  sendDatagramOptions() */
   #want(gid: number, change: number): void {
     const table = this.#table;
     const before = table.wanted[gid]!;
-    const ttl = change & 0xff || before & 0xff;
-    const fragment = change >>> 8 || before >>> 8;
-    table.wanted[gid] = ttl | (fragment << 8);
+    const ttl = sendOptionsTtl(change) || sendOptionsTtl(before);
+    const fragment = sendOptionsFragment(change) || sendOptionsFragment(before);
+    table.wanted[gid] = sendOptions(ttl, fragment);
   }
 
   /** Have a socket send as a flow wants it: they may differ on an endpoint. @param wanted  TTL 0: as it is */
@@ -373,17 +386,18 @@ export class DatagramSender {
     const table = this.#table;
     const before = table.options[sid]!;
     if (wanted === before) return;
-    const ttl = wanted & 0xff;
-    const fragment = wanted >>> 8;
+    const ttl = sendOptionsTtl(wanted);
+    const fragment = sendOptionsFragment(wanted);
+    const ttlBefore = sendOptionsTtl(before);
     const kind = table.kind[sid]!;
     const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
     const level = isV4 ? SOL_IP : SOL_IPV6;
     const fd = table.fd[sid]! - 1;
-    table.options[sid] = (ttl || before & 0xff) | (fragment << 8);
-    if (ttl !== 0 && ttl !== (before & 0xff)) {
+    table.options[sid] = sendOptions(ttl || ttlBefore, fragment);
+    if (ttl !== 0 && ttl !== ttlBefore) {
       setsockoptInt(fd, level, isV4 ? IP_TTL : IPV6_UNICAST_HOPS, ttl);
     }
-    if (fragment === before >>> 8) return;
+    if (fragment === sendOptionsFragment(before)) return;
     // The values are the same for both families.
     const discover = fragment === SendFragment.never ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT;
     setsockoptInt(fd, level, isV4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, discover);
@@ -393,9 +407,9 @@ export class DatagramSender {
   sendFromListener(words: Uint32Array, at: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
-    const gid = ctx.listenerBase + words[at + W.arg1]!;
-    const slotA = words[at + W.slotA]!;
-    const slotB = words[at + W.slotB]!;
+    const gid = ctx.listenerBase + sendFromListenerIndex(words, at);
+    const slotA = linkSlotA(words, at);
+    const slotB = linkSlotB(words, at);
     const kind = table.kind[gid]!;
     if (kind !== Kind.listener4 && kind !== Kind.listener6) {
       dropDatagrams(ctx.counters, StageDrop.noSocket, 1);
@@ -403,23 +417,21 @@ export class DatagramSender {
       return;
     }
     const { pool } = ctx;
-    const bytes = words[at + W.len]!;
-    const room = pool.slotBytes(slotA) - words[at + W.at]!;
+    const bytes = linkBytes(words, at);
+    const slotOffset = linkSlotOffset(words, at);
+    const room = pool.slotBytes(slotA) - slotOffset;
     const inA = slotB === NO_SLOT || bytes < room ? bytes : room;
     const iov = this.#sendIov.u32;
-    iovecWrite(iov, 0, pool.slotAddress(slotA) + words[at + W.at]!, inA);
+    iovecWrite(iov, 0, pool.slotAddress(slotA) + slotOffset, inA);
     if (bytes > inA) iovecWrite(iov, IOVEC_WORDS, pool.slotAddress(slotB), bytes - inA);
     const isV6 = kind === Kind.listener6;
-    const scope = words[at + W.flow]!;
-    const port = words[at + W.ports]! >>> 16;
-    const nameBytes = sockaddrWrite(this.#sendName.u8, 0, words, at + W.addr, port, scope, isV6);
+    const scope = sendFromListenerZone(words, at);
+    const port = sendFromListenerPort(words, at);
+    const remoteAt = sendFromListenerRemoteAt(at);
+    const nameBytes = sockaddrWrite(this.#sendName.u8, 0, words, remoteAt, port, scope, isV6);
     // The address that the peer wrote to.
-    const local = this.#local;
-    local[0] = words[at + W.arg0]!;
-    local[1] = words[at + W.arg2]!;
-    local[2] = words[at + W.arg3]!;
-    local[3] = words[at + W.arg4]!;
-    const controlBytes = pktinfoWrite(this.#sendControl, local, 0, scope, isV6);
+    const localAt = sendFromListenerLocalAt(at);
+    const controlBytes = pktinfoWrite(this.#sendControl, words, localAt, scope, isV6);
     msghdrWrite(
       this.#sendMsg.u32,
       0,

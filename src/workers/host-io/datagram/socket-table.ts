@@ -4,7 +4,7 @@
  */
 import { DROP_BASE } from '../../../ring/counters.ts';
 import type { ListenerPlan } from '../../engine-plan.ts';
-import { SendFragment } from '../../messages.ts';
+import { SendFragment, sendOptions } from '../../link/to-host.ts';
 import type { HostContext } from '../context.ts';
 import type { UdpEndpoints } from '../udp-endpoints.ts';
 
@@ -23,7 +23,7 @@ export const Kind = {
 export const Published = { no: 0, ownSocket: 1, byListener: 2 } as const;
 
 /** What a socket has until it is told otherwise: the kernel's TTL, and fragments. */
-export const DEFAULT_OPTIONS = SendFragment.allowed << 8;
+export const DEFAULT_OPTIONS = sendOptions(0, SendFragment.allowed);
 
 export class SocketTable {
   /** sid of endpoint 0; a gid is smaller than ctx.listenerBase. */

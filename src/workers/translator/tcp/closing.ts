@@ -5,7 +5,7 @@
  * Flow ids are not reused until host-io has answered `closed`, so no message can reach the wrong connection.
  */
 import { Counter } from '../../../ring/counters.ts';
-import { reserveMessage, ToHost, W } from '../../messages.ts';
+import { closeWrite, finishWrite, resetWrite } from '../../link/to-host.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import { TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import type { OutOfOrderQueues } from './out-of-order.ts';
@@ -46,7 +46,7 @@ export class TcpClosing {
 
   /** The guest's FIN, in order: FIN to the host's peer once everything queued is sent. */
   finishHost(flow: number): void {
-    this.#command(flow, ToHost.finish);
+    finishWrite(this.#ctx.toHost, flow);
     // A timer that is due sooner, for a connection that waits, leads to keep-alive.ts as well, which looks at the time.
     if (this.#waiting.has(flow)) return;
     this.#ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, this.#ctx.now + HALF_CLOSED_IDLE_MS);
@@ -58,41 +58,35 @@ export class TcpClosing {
     const both = TcbFlag.guestFin | TcbFlag.finAcked;
     if ((tcb.flags[flow]! & both) !== both || tcb.state[flow] !== TcbState.established) return;
     this.#pending.flushAck(flow);
-    this.#closeHost(flow, ToHost.close);
+    this.#beginClosing(flow);
+    closeWrite(this.#ctx.toHost, flow);
   }
 
   /** The guest's side is gone: RST to the host's peer. */
   abortHost(flow: number): void {
-    this.#closeHost(flow, ToHost.reset);
+    const tcb = this.#tcb;
+    if (tcb.state[flow] === TcbState.closing) return;
+    this.#beginClosing(flow);
+    tcb.flags[flow]! |= TcbFlag.reset;
+    resetWrite(this.#ctx.toHost, flow);
   }
 
   /** Both sides get RST. */
   abortBoth(flow: number): void {
     const tcb = this.#tcb;
     this.#output.sendReset(flow, tcb.sndNxt[flow]!);
-    this.#closeHost(flow, ToHost.reset);
+    this.abortHost(flow);
   }
 
-  /** Close or reset the host socket (@param op  ToHost.close or reset); the flow rests until host-io has answered. */
-  #closeHost(flow: number, op: number): void {
+  /** The host socket is to be closed or reset, as the caller tells host-io; the flow rests until that has answered. */
+  #beginClosing(flow: number): void {
     const tcb = this.#tcb;
-    if (tcb.state[flow] === TcbState.closing) return;
     this.#outOfOrder.clear(flow);
     this.#pending.flushCredit(flow);
     tcb.state[flow] = TcbState.closing;
     this.#ctx.flows.settle(flow);
-    if (op === ToHost.reset) tcb.flags[flow]! |= TcbFlag.reset;
     // The idle timer stays: a connection may wait for the flow's end (handshake.ts).
     this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
-    this.#command(flow, op);
-  }
-
-  #command(flow: number, op: number): void {
-    const out = this.#ctx.toHost;
-    const at = reserveMessage(out, op, flow);
-    const w = out.words;
-    w[at + W.arg0] = 0;
-    out.commit();
   }
 
   /** host-io has closed the socket: the flow is free. */

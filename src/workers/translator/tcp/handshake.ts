@@ -8,7 +8,7 @@
  * one after the other, within one `connecting`.
  */
 
-import { isUnspecified } from '../../../proto/address.ts';
+import { addressCopy, isUnspecified } from '../../../proto/address.ts';
 import { IpProtocol } from '../../../proto/ipv4.ts';
 import {
   newTcpOptions,
@@ -29,9 +29,18 @@ import { isOutOfDescriptors, isShortage } from '../../descriptor-shortage.ts';
 import { flowHash } from '../../flow-hash.ts';
 import { ADDR_WORDS } from '../../flow-table.ts';
 import { type FlowTuple, newFlowTuple } from '../../flow-tuple.ts';
-import { reserveMessage, ToHost, W } from '../../messages.ts';
+import { StageDrop } from '../../link/stage-drop.ts';
+import { adoptWrite, openTcpWrite, refuseWrite } from '../../link/to-host.ts';
+import {
+  acceptedFamily,
+  acceptedGuestAt,
+  acceptedHash,
+  acceptedPeerAt,
+  acceptedPeerPort,
+  acceptedTargetPort,
+  acceptedToken,
+} from '../../link/to-shard.ts';
 import { Origin } from '../../shard-flows.ts';
-import { StageDrop } from '../../stage-drop.ts';
 import { Destination } from '../addressing.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { ResolverChoice, Resolvers } from '../dns-forward.ts';
@@ -212,13 +221,7 @@ export class TcpHandshake {
 
   /** Have host-io connect to this.#words[0..3]. @param zone  interface that it lies behind, 0: the plan's */
   #open(flow: number, port: number, zone: number): void {
-    const out = this.#ctx.toHost;
-    const at = reserveMessage(out, ToHost.openTcp, flow);
-    const w = out.words;
-    for (let i = 0; i < 4; i++) w[at + W.addr + i] = this.#words[i]!;
-    w[at + W.at] = zone;
-    w[at + W.ports] = (port << 16) >>> 0;
-    out.commit();
+    openTcpWrite(this.#ctx.toHost, flow, this.#words, 0, port, zone);
   }
 
   /** The next attempt at a resolver; `closed` of the one before has come, or it would end this one. */
@@ -320,28 +323,19 @@ export class TcpHandshake {
   onAccepted(words: Uint32Array, at: number, mayWait = true): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
-    const token = words[at + W.arg0]!;
+    const token = acceptedToken(words, at);
+    const family = acceptedFamily(words, at);
     // Tap-side addresses: guest in words 0..3, peer as the guest sees it in 4..7; host-io hashed the same tuple.
-    const family = words[at + W.arg3]! === 6 ? 6 : 4;
     const accepted = this.#accepted;
-    const { addr } = accepted;
-    addr[0] = words[at + W.flow]!;
-    addr[1] = words[at + W.at]!;
-    addr[2] = words[at + W.len]!;
-    addr[3] = words[at + W.arg2]!;
-    for (let i = 0; i < 4; i++) addr[4 + i] = words[at + W.addr + i]!;
-    const peerAndTarget = words[at + W.ports]!;
-    accepted.ports = ((peerAndTarget << 16) | (peerAndTarget >>> 16)) >>> 0;
-    accepted.hash = words[at + W.arg4]!;
+    addressCopy(words, acceptedGuestAt(at), accepted.addr, 0);
+    addressCopy(words, acceptedPeerAt(at), accepted.addr, 4);
+    accepted.ports = ((acceptedTargetPort(words, at) << 16) | acceptedPeerPort(words, at)) >>> 0;
+    accepted.hash = acceptedHash(words, at);
     const older = ctx.flows.find(accepted);
     if (older >= 0 && mayWait && this.#wait(older, words, at)) return;
     const flow = older >= 0 ? this.#insertOther(accepted) : ctx.flows.admit(Origin.tcp, accepted);
-    const out = ctx.toHost;
-    const o = reserveMessage(out, flow < 0 ? ToHost.refuse : ToHost.adopt, flow < 0 ? 0 : flow);
-    const w = out.words;
-    w[o + W.arg0] = token;
-    out.commit();
-    if (flow < 0) return;
+    if (flow < 0) return refuseWrite(ctx.toHost, token);
+    adoptWrite(ctx.toHost, flow, token);
     this.#begin(flow, family);
     tcb.mss[flow] = MSS_UNTOLD_V4;
     tcb.irs[flow] = 0;

@@ -7,8 +7,7 @@
  */
 import { IPV4_MIN_BYTES } from '../../../proto/ipv4.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpSackWrite } from '../../../proto/tcp.ts';
-import { NO_SLOT } from '../../../ring/pool.ts';
-import { ToHost, W } from '../../messages.ts';
+import { creditWrite } from '../../link/to-host.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import { IP_MAX_BYTES, ipHeaderBytes } from '../to-guest.ts';
 import { NONE, RTO_MIN_MS, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
@@ -95,20 +94,10 @@ export class Pending {
   /** @param bytes  that host-io may peek beyond sndUna */
   sendCredit(flow: number, bytes: number): void {
     const tcb = this.#tcb;
-    const out = this.#ctx.toHost;
-    const at = out.reserve();
-    const w = out.words;
     const una = tcb.offset(flow, tcb.sndUna[flow]!);
     // Once our FIN is acknowledged sndUna lies one beyond the stream.
     const consumed = tcb.flags[flow]! & TcbFlag.finAcked ? tcb.eofOffset[flow]! : una;
-    w[at + W.op] = ToHost.credit;
-    w[at + W.flow] = flow;
-    w[at + W.slotA] = NO_SLOT;
-    w[at + W.slotB] = NO_SLOT;
-    w[at + W.arg0] = (una + bytes) >>> 0;
-    w[at + W.arg1] = consumed;
-    w[at + W.arg2] = this.readLimit(flow);
-    out.commit();
+    creditWrite(this.#ctx.toHost, flow, (una + bytes) >>> 0, consumed, this.readLimit(flow));
   }
 
   /** Payload bytes of the largest frame for this flow: whole segments as far as IP_MAX_BYTES reach. */

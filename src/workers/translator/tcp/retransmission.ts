@@ -12,7 +12,7 @@ import { seqDiff, seqGt, seqLt } from '../../../proto/seq.ts';
 import { newTcpOptions, TCP_MAX_SACK, TCP_MIN_BYTES, tcpOptions } from '../../../proto/tcp.ts';
 import { Counter, recordHistogram } from '../../../ring/counters.ts';
 import { Histogram } from '../../../ring/histograms.ts';
-import { reserveMessage, ToHost, W } from '../../messages.ts';
+import { rewindWrite } from '../../link/to-host.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { Packet } from '../packet.ts';
 import type { TcpClosing } from './closing.ts';
@@ -162,11 +162,7 @@ export class Retransmission {
     const tcb = this.#tcb;
     // What was acknowledged goes first: host-io does not rewind over it.
     this.#pending.flushCredit(flow);
-    const out = this.#ctx.toHost;
-    const at = reserveMessage(out, ToHost.rewind, flow);
-    out.words[at + W.arg0] = tcb.offset(flow, seq);
-    out.words[at + W.arg1] = bytes;
-    out.commit();
+    rewindWrite(this.#ctx.toHost, flow, tcb.offset(flow, seq), bytes);
   }
 
   /** Send our FIN if it is next. */

@@ -8,7 +8,8 @@
 import { seqDiff, seqGeq, seqGt, seqLeq, seqLt } from '../../../proto/seq.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpWindow } from '../../../proto/tcp.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
-import { DataKind, W } from '../../messages.ts';
+import { linkBytes, linkSlotA, linkSlotOffset } from '../../link/descriptor.ts';
+import { DataKind, dataKind, dataOffset } from '../../link/to-shard.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { Packet } from '../packet.ts';
 import { IP_MAX_BYTES } from '../to-guest.ts';
@@ -176,16 +177,17 @@ export class TcpSender {
   onData(flow: number, words: Uint32Array, at: number): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
-    const slot = words[at + W.slotA]!;
-    let len = words[at + W.len]!;
-    let payloadAt = ctx.pool.slotAt(slot) + words[at + W.at]!;
-    const again = words[at + W.arg1] === DataKind.again;
-    if (words[at + W.arg1] === DataKind.last && tcb.state[flow] === TcbState.established) {
+    const slot = linkSlotA(words, at);
+    let len = linkBytes(words, at);
+    let payloadAt = ctx.pool.slotAt(slot) + linkSlotOffset(words, at);
+    const kind = dataKind(words, at);
+    const again = kind === DataKind.again;
+    if (kind === DataKind.last && tcb.state[flow] === TcbState.established) {
       tcb.flags[flow]! |= TcbFlag.hostEof;
-      tcb.eofOffset[flow] = (words[at + W.arg0]! + len) >>> 0;
+      tcb.eofOffset[flow] = (dataOffset(words, at) + len) >>> 0;
     }
     if (tcb.state[flow] !== TcbState.established) return ctx.freeHostSlots(slot, NO_SLOT);
-    let seq = (tcb.iss[flow]! + 1 + words[at + W.arg0]!) >>> 0;
+    let seq = (tcb.iss[flow]! + 1 + dataOffset(words, at)) >>> 0;
     const from = again ? tcb.sndUna[flow]! : tcb.sndNxt[flow]!;
     const old = seqDiff(from, seq);
     if (old > 0) {

@@ -4,22 +4,24 @@
  *
  * Kept as the messages they came with. Invariant: each waits for a flow that exists; the idle timer of that flow is armed for the end.
  */
-const MESSAGE_WORDS = 16;
+import { DESC_WORDS } from '../../../ring/spsc.ts';
+import { descriptorCopy } from '../../link/descriptor.ts';
+
 /** More at a time do not wait: they get another source port at once. */
 const MOST = 64;
 
 export class WaitingAccepts {
-  readonly #words = new Uint32Array(MOST * MESSAGE_WORDS);
+  readonly #words = new Uint32Array(MOST * DESC_WORDS);
   readonly #flow = new Int32Array(MOST);
   /** One message, taken out. */
-  readonly taken = new Uint32Array(MESSAGE_WORDS);
+  readonly taken = new Uint32Array(DESC_WORDS);
   count = 0;
 
   /** @returns false: no room */
   add(flow: number, words: Uint32Array, at: number): boolean {
     if (this.count === MOST) return false;
-    const to = this.count * MESSAGE_WORDS;
-    for (let i = 0; i < MESSAGE_WORDS; i++) this.#words[to + i] = words[at + i]!;
+    const to = this.count * DESC_WORDS;
+    descriptorCopy(words, at, this.#words, to);
     this.#flow[this.count++] = flow;
     return true;
   }
@@ -35,10 +37,10 @@ export class WaitingAccepts {
     let i = 0;
     while (i < this.count && this.#flow[i] !== flow) i++;
     if (i === this.count) return false;
-    const at = i * MESSAGE_WORDS;
-    for (let k = 0; k < MESSAGE_WORDS; k++) this.taken[k] = this.#words[at + k]!;
+    const at = i * DESC_WORDS;
+    descriptorCopy(this.#words, at, this.taken, 0);
     this.count--;
-    this.#words.copyWithin(at, at + MESSAGE_WORDS, (this.count + 1) * MESSAGE_WORDS);
+    this.#words.copyWithin(at, at + DESC_WORDS, (this.count + 1) * DESC_WORDS);
     this.#flow.copyWithin(i, i + 1, this.count + 1);
     return true;
   }

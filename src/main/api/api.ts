@@ -1,0 +1,254 @@
+// bundle: rare
+/**
+ * What slirp4netns's API socket is asked and answers, in every front end: JSON each way, one request a connection. Ports of the host
+ * that lead inside are added, listed and removed while the engine runs. Changes are made one after the other. Beyond the original:
+ * `info` (what is connected how) and `stats` (the engine's counters), read by the main thread from shared memory without asking a
+ * packet thread, and `list_flows`, for which the packet threads are asked a page at a time. docs/api.md is for users.
+ */
+import type { EngineHandle } from '../../workers/engine.ts';
+import type { AddressPlan, ListenerPlan } from '../../workers/engine-plan.ts';
+import type { FlowInfo } from '../../workers/flow-list.ts';
+import { addressOf } from '../cli/values.ts';
+import { listenersCollide } from '../host/host-ports.ts';
+import { type AddedPorts, MAX_ADDED_PORTS } from './added-ports.ts';
+import { readRequestJson } from './request-json.ts';
+
+export type ApiEngine = Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms' | 'listFlows'>;
+
+export interface ApiOptions {
+  readonly engine: ApiEngine;
+  readonly ports: AddedPorts;
+  /** A family that is absent there cannot be published. */
+  readonly addresses: Pick<AddressPlan, 'mtu' | 'ipv4' | 'ipv6'>;
+  /** Absent: there is none, and ports lead to loopback inside. */
+  readonly interfaceName?: string;
+  /** As `info` tells it. */
+  readonly program: string;
+  readonly version: string;
+}
+
+interface Forward {
+  readonly id: number;
+  readonly listener: ListenerPlan;
+  /** As `list_hostfwd` gives it. */
+  readonly entry: Readonly<Record<string, string | number>>;
+}
+
+/** The reasons of a refusal, word for word: RootlessKit and Podman log them, slirp4netns's tests look for them. */
+const Refusal = {
+  cannotParse: 'cannot parse JSON',
+  notObject: 'json_object() failed',
+  noExecute: 'no execute found',
+  unknownExecute: 'unknown execute',
+  tooLarge: 'too large message',
+  argument: (name: string): string => `add_hostfwd: bad arguments.${name}`,
+  addFailed: 'add_hostfwd: slirp_add_hostfwd failed',
+  badId: 'remove_hostfwd: bad arguments.id',
+  flows: (name: string): string => `list_flows: bad arguments.${name}`,
+} as const;
+
+class RequestError extends Error {}
+
+const errorReply = (why: string): string => JSON.stringify({ error: { desc: `bad request: ${why}` } });
+
+export const TOO_LARGE_REPLY = errorReply(Refusal.tooLarge);
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** The original's ids are ints. */
+const MAX_ID = 0x7fff_ffff;
+const DEFAULT_FLOWS = 256;
+const MAX_FLOWS = 1000;
+
+export class Api {
+  readonly #o: ApiOptions;
+  /** By id, in the order in which they came. */
+  readonly #forwards = new Map<number, Forward>();
+  readonly #startMs = performance.now();
+  #lastId = 0;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: ApiOptions) {
+    this.#o = options;
+  }
+
+  /** @param text  one request @returns the reply, always in the form that clients expect */
+  answer(text: string): Promise<string> {
+    const answered = this.#turn.then(async () => {
+      try {
+        return JSON.stringify(await this.#handle(text));
+      } catch (error) {
+        if (!(error instanceof RequestError)) throw error;
+        return errorReply(error.message);
+      }
+    });
+    this.#turn = answered.catch(() => {});
+    return answered;
+  }
+
+  async #handle(text: string): Promise<unknown> {
+    const request = parseObject(text);
+    if (typeof request.execute !== 'string') throw new RequestError(Refusal.noExecute);
+    const given = request.arguments;
+    const args = typeof given === 'object' && given !== null && !Array.isArray(given) ? (given as Json) : {};
+    switch (request.execute) {
+      case 'add_hostfwd':
+        return this.#add(args);
+      case 'list_hostfwd': {
+        // The program sends the list bare, its documentation shows it wrapped: both are there.
+        const entries = Array.from(this.#forwards.values(), (forward) => forward.entry);
+        return { return: { entries }, entries };
+      }
+      case 'remove_hostfwd':
+        return this.#remove(args);
+      case 'info':
+        return { return: this.#info() };
+      case 'stats': {
+        const { engine } = this.#o;
+        return {
+          return: {
+            counters: engine.counters(),
+            threads: engine.threadCounters(),
+            histograms: engine.histograms(),
+          },
+        };
+      }
+      case 'list_flows':
+        return this.#listFlows(args);
+      default:
+        throw new RequestError(Refusal.unknownExecute);
+    }
+  }
+
+  #info(): Json {
+    const { program, version, interfaceName, addresses, engine } = this.#o;
+    const { mtu, ipv4, ipv6 } = addresses;
+    const network = (plan: NonNullable<typeof ipv4 | typeof ipv6>): Json => ({
+      ...{ guest: plan.guest, prefixLen: plan.prefixLen, gateway: plan.gateway },
+      ...(plan.dns !== undefined && { dns: plan.dns }),
+    });
+    return {
+      ...{ program, version, pid: process.pid },
+      ...(interfaceName !== undefined && { interface: interfaceName, mtu }),
+      ...(ipv4 && { ipv4: network(ipv4) }),
+      ...(ipv6 && { ipv6: network(ipv6) }),
+      threads: engine.threadCounters().map(({ thread }) => thread),
+      forwards: this.#forwards.size,
+      uptimeMs: Math.round(performance.now() - this.#startMs),
+    };
+  }
+
+  async #listFlows(args: Json): Promise<unknown> {
+    const after = args.after === undefined ? -1 : number(args.after);
+    if (after === undefined || after < -1 || after > Number.MAX_SAFE_INTEGER - 1)
+      throw new RequestError(Refusal.flows('after'));
+    const limit = args.limit === undefined ? DEFAULT_FLOWS : number(args.limit);
+    if (limit === undefined || limit < 1 || limit > MAX_FLOWS) throw new RequestError(Refusal.flows('limit'));
+    const { flows, more } = await this.#o.engine.listFlows(after, limit);
+    return { return: { flows: flows.map(flowEntry), more } };
+  }
+
+  async #add(args: Json): Promise<unknown> {
+    const { proto } = args;
+    if (proto !== 'tcp' && proto !== 'udp') throw new RequestError(Refusal.argument('proto'));
+    const { interfaceName } = this.#o;
+    const { ipv4, ipv6 } = interfaceName === undefined ? LOOPBACK : this.#o.addresses;
+    const hostAddress = address(args, 'host_addr', ipv4 ? '0.0.0.0' : '::');
+    const hostPort = port(args, 'host_port');
+    const isV6 = hostAddress.includes(':');
+    if ((isV6 ? ipv6 : ipv4) === undefined) throw new RequestError(Refusal.argument('host_addr'));
+    // IPv6 addresses inside may be the guest's own choice: none means the one that it uses.
+    const own = isV6 ? (interfaceName === undefined ? LOOPBACK.ipv6.guest : '') : ipv4!.guest;
+    const guestAddress = address(args, 'guest_addr', own);
+    if (guestAddress !== '' && guestAddress.includes(':') !== isV6)
+      throw new RequestError(Refusal.argument('guest_addr'));
+    if (interfaceName === undefined && guestAddress !== own)
+      throw new RequestError(Refusal.argument('guest_addr'));
+    const guestPort = port(args, 'guest_port');
+    const listener: ListenerPlan = {
+      proto,
+      address: hostAddress,
+      port: hostPort,
+      targetPort: guestPort,
+      ...(interfaceName !== undefined && guestAddress !== '' && { targetAddress: guestAddress }),
+      path: interfaceName === undefined ? 'splice' : 'tap',
+    };
+    if (this.#forwards.size >= MAX_ADDED_PORTS || this.#isTaken(listener))
+      throw new RequestError(Refusal.addFailed);
+    if ((await this.#o.ports.add(listener)) !== 0) throw new RequestError(Refusal.addFailed);
+    const id = ++this.#lastId;
+    const entry = {
+      ...{ id, proto, host_addr: hostAddress, host_port: hostPort },
+      ...{ guest_addr: guestAddress, guest_port: guestPort },
+    };
+    this.#forwards.set(id, { id, listener, entry });
+    return { return: { id } };
+  }
+
+  async #remove(args: Json): Promise<unknown> {
+    const id = number(args.id);
+    if (id === undefined || id < 1 || id > MAX_ID) throw new RequestError(Refusal.badId);
+    const forward = this.#forwards.get(id);
+    if (forward === undefined) throw new RequestError(Refusal.badId);
+    await this.#o.ports.remove(forward.listener);
+    this.#forwards.delete(id);
+    return { return: {} };
+  }
+
+  /** The engine takes two alike for one. */
+  #isTaken(listener: ListenerPlan): boolean {
+    if (this.#o.ports.others().some((other) => listenersCollide(other, listener))) return true;
+    for (const forward of this.#forwards.values())
+      if (listenersCollide(forward.listener, listener)) return true;
+    return false;
+  }
+}
+
+/** Without an interface: what is published leads to the same address inside. */
+const LOOPBACK = { ipv4: { guest: '127.0.0.1' }, ipv6: { guest: '::1' } } as const;
+
+/** In the style of list_hostfwd's entries. */
+function flowEntry(flow: FlowInfo): Json {
+  const { id, proto, state, path } = flow;
+  const isPing = proto.startsWith('icmp');
+  return {
+    ...{ id, proto, state, path, guest_addr: flow.guestAddress },
+    ...(isPing ? { echo_id: flow.guestPort } : { guest_port: flow.guestPort }),
+    remote_addr: flow.remoteAddress,
+    ...(!isPing && { remote_port: flow.remotePort }),
+    bytes_from_guest: flow.bytesFromGuest,
+    bytes_to_guest: flow.bytesToGuest,
+    age_ms: flow.ageMs,
+  };
+}
+
+function parseObject(text: string): Json {
+  let value: unknown;
+  try {
+    value = readRequestJson(text);
+  } catch {
+    throw new RequestError(Refusal.cannotParse);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new RequestError(Refusal.notObject);
+  return value as Json;
+}
+
+function address(args: Json, name: string, fallback: string): string {
+  const text = args[name];
+  // What is no string is not there, as for the original.
+  if (typeof text !== 'string' || text === '') return fallback;
+  const address = addressOf(text);
+  if (address === undefined) throw new RequestError(Refusal.argument(name));
+  return address;
+}
+
+function port(args: Json, name: string): number {
+  const value = number(args[name]);
+  if (value === undefined || value < 1 || value > 65535) throw new RequestError(Refusal.argument(name));
+  return value;
+}
+
+/** Clients count in floating point (RootlessKit): the fraction is cut off. */
+const number = (value: unknown): number | undefined =>
+  typeof value === 'number' && Number.isFinite(value) ? Math.trunc(value) : undefined;

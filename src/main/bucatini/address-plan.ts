@@ -1,0 +1,200 @@
+/**
+ * The address plan of `bucatini run` and `bucatini attach`: what the namespace is called, whom it asks for names, and by which
+ * routes. Pure: the host's network comes in as data, nothing is asked for here.
+ *
+ * Per family, the *template* is the host interface that connections will leave by: --outbound-interface, else that of the
+ * default route with the lowest metric, else the first one that is up with an address and a route. The namespace gets the
+ * template's address, prefix length and gateway, so that what programs show inside is what the world sees outside. Nothing
+ * on the wire depends on it: every connection is a socket of the host.
+ *
+ * Without a template (local mode) there are addresses of our own, and always a default route: a host that gets its network
+ * later serves its namespaces at once, and until then they are told "unreachable" truthfully.
+ *
+ *            guest                  gateway              forwards DNS
+ *   IPv4     169.254.2.1/16         169.254.2.2          169.254.1.1
+ *   IPv6     fd9a:559a:559a::2/64   fe80::1              fd9a:559a:559a::53
+ */
+import type { AddressPlan, Ipv4Plan, Ipv6Plan } from '../../workers/engine-plan.ts';
+import { type Family, UsageError } from '../cli/values.ts';
+import { isLinkLocal } from '../host/prefix.ts';
+import type { ResolvConf } from '../host/resolv-conf.ts';
+import { withIndexes } from '../host/resolver-zones.ts';
+import type { Settings } from './options.ts';
+
+export const OUR_MAC = '9a:55:9a:55:9a:55';
+export const LOCAL4 = { guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' } as const;
+export const LOCAL6 = { guest: 'fd9a:559a:559a::2', prefixLen: 64, gateway: 'fe80::1' } as const;
+const DNS4 = '169.254.1.1';
+export const DNS6 = 'fd9a:559a:559a::53';
+
+/** The host's network, both families together; what netlink dumps say, no more than is used here. */
+export interface HostNetwork {
+  readonly links: readonly {
+    readonly index: number;
+    readonly name: string;
+    readonly up: boolean;
+    readonly loopback: boolean;
+  }[];
+  readonly addresses: readonly HostAddress[];
+  readonly routes: readonly HostRoute[];
+  /** False when the kernel has no IPv6, or it is switched off everywhere. */
+  readonly hasIpv6: boolean;
+}
+
+export interface HostAddress {
+  readonly family: Family;
+  readonly linkIndex: number;
+  readonly address: string;
+  readonly prefixLen: number;
+  /** Scope universe or site, and neither deprecated nor temporary nor tentative. */
+  readonly usable: boolean;
+}
+
+/** A unicast route of the main table. */
+export interface HostRoute {
+  readonly family: Family;
+  readonly linkIndex: number;
+  readonly destination: string;
+  readonly prefixLen: number;
+  readonly gateway?: string;
+  readonly metric: number;
+}
+
+export interface Template {
+  readonly linkName: string;
+  readonly linkIndex: number;
+  readonly address: string;
+  readonly prefixLen: number;
+  readonly gateway?: string;
+}
+
+export interface PlannedNetwork {
+  readonly addresses: AddressPlan;
+  /** AddressPlan.resolvers as they were written, interfaces by name. */
+  readonly nameservers: readonly string[];
+  readonly interfaceName: string;
+  /** One line for people, at log level info. */
+  readonly summary: string;
+}
+
+/**
+ * @param settings  the command line
+ * @param host      the host's network as it is now
+ * @param resolv    the host's resolv.conf; absent when it has none
+ * @throws UsageError when what was asked for cannot be had on this host
+ */
+export function planNetwork(
+  settings: Settings,
+  host: HostNetwork,
+  resolv: ResolvConf | undefined,
+): PlannedNetwork {
+  const outbound = settings.outboundInterface;
+  if (outbound !== undefined && !host.links.some((link) => link.name === outbound)) {
+    const names = host.links.filter((l) => !l.loopback).map((l) => l.name);
+    throw new UsageError(
+      `--outbound-interface ${outbound}: no such interface; write one of ${names.join(', ') || '(this host has none)'}`,
+    );
+  }
+  if (settings.ipv6 && !settings.ipv4 && !host.hasIpv6) {
+    throw new UsageError(
+      '--ipv6-only: this host has no IPv6; leave it out, or switch IPv6 on (net.ipv6.conf.all.disable_ipv6)',
+    );
+  }
+  const template4 = settings.ipv4 ? findTemplate(host, 4, outbound) : undefined;
+  const template6 = settings.ipv6 && host.hasIpv6 ? findTemplate(host, 6, outbound) : undefined;
+  const nameservers = settings.dns ?? resolv?.nameservers ?? [];
+  const offeredDns = forwarders(settings);
+  const forwardsDns = offeredDns.length > 0;
+  const ipv4 = settings.ipv4 ? planIpv4(settings, template4, forwardsDns) : undefined;
+  const ipv6 = settings.ipv6 && host.hasIpv6 ? planIpv6(settings, template6, forwardsDns) : undefined;
+  return {
+    addresses: {
+      mtu: settings.mtu,
+      mac: OUR_MAC,
+      ...(ipv4 && { ipv4 }),
+      ...(ipv6 && { ipv6 }),
+      resolvers: withIndexes(nameservers, host.links),
+      offeredDns,
+      searchDomains: resolv?.search ?? [],
+    },
+    nameservers,
+    interfaceName: settings.interfaceName ?? template4?.linkName ?? template6?.linkName ?? 'tap0',
+    summary: summary(ipv4, ipv6, offeredDns),
+  };
+}
+
+/** What resolv.conf inside names. One is enough: it asks the host's resolvers over whatever family they have. */
+export function forwarders(settings: Settings): readonly string[] {
+  if (settings.dns?.length === 0) return [];
+  return [settings.ipv4 ? DNS4 : DNS6];
+}
+
+/** The host interface a family's connections leave by; undefined when it has none with a usable address. */
+export function findTemplate(host: HostNetwork, family: Family, outbound?: string): Template | undefined {
+  const routes = host.routes.filter((route) => {
+    const link = host.links.find((l) => l.index === route.linkIndex);
+    if (route.family !== family || link === undefined || link.loopback) return false;
+    return outbound === undefined || link.name === outbound;
+  });
+  const defaults = routes.filter((route) => route.prefixLen === 0).sort((a, b) => a.metric - b.metric);
+  const others = routes.filter((route) => route.prefixLen > 0 && !isLinkLocal(route.destination));
+  for (const route of [...defaults, ...others]) {
+    const link = host.links.find((l) => l.index === route.linkIndex)!;
+    // The longest prefix is the most specific statement about where this host is; the first among equals is the primary.
+    const address = host.addresses
+      .filter((a) => a.family === family && a.linkIndex === link.index && a.usable)
+      .sort((a, b) => b.prefixLen - a.prefixLen)[0];
+    if (!link.up || address === undefined) continue;
+    return {
+      linkName: link.name,
+      linkIndex: link.index,
+      address: address.address,
+      prefixLen: address.prefixLen,
+      ...(route.prefixLen === 0 && route.gateway !== undefined && { gateway: route.gateway }),
+    };
+  }
+  return undefined;
+}
+
+function planIpv4(settings: Settings, template: Template | undefined, forwardsDns: boolean): Ipv4Plan {
+  const chosen = settings.address4;
+  const guest = chosen?.address ?? template?.address ?? LOCAL4.guest;
+  const gateway = settings.gateway4 ?? template?.gateway ?? LOCAL4.gateway;
+  refuseEqual(guest, gateway);
+  return {
+    guest,
+    prefixLen: chosen !== undefined ? (chosen.prefixLen ?? 24) : (template?.prefixLen ?? LOCAL4.prefixLen),
+    gateway,
+    ...(settings.hostLoopback4 !== undefined && { hostLoopback: settings.hostLoopback4 }),
+    ...(forwardsDns && { dns: DNS4 }),
+  };
+}
+
+function planIpv6(settings: Settings, template: Template | undefined, forwardsDns: boolean): Ipv6Plan {
+  const chosen = settings.address6;
+  const guest = chosen?.address ?? template?.address ?? LOCAL6.guest;
+  const gateway = settings.gateway6 ?? template?.gateway ?? LOCAL6.gateway;
+  refuseEqual(guest, gateway);
+  return {
+    guest,
+    prefixLen: chosen !== undefined ? (chosen.prefixLen ?? 64) : (template?.prefixLen ?? LOCAL6.prefixLen),
+    gateway,
+    // Router advertisements come from a link-local address: the gateway's own where it has one.
+    linkLocal: isLinkLocal(gateway) ? gateway : LOCAL6.gateway,
+    ...(template !== undefined && { linkLocalScope: template.linkIndex }),
+    ...(settings.hostLoopback6 !== undefined && { hostLoopback: settings.hostLoopback6 }),
+    ...(forwardsDns && { dns: DNS6 }),
+  };
+}
+
+function refuseEqual(guest: string, gateway: string): void {
+  if (guest !== gateway) return;
+  throw new UsageError(
+    `--address ${guest}: is also the gateway's address; add --gateway with another address`,
+  );
+}
+
+function summary(ipv4: Ipv4Plan | undefined, ipv6: Ipv6Plan | undefined, dns: readonly string[]): string {
+  const families = [ipv4, ipv6].flatMap((f) => (f ? [`${f.guest}/${f.prefixLen} via ${f.gateway}`] : []));
+  return `${families.join(', ')}, DNS ${dns.join(', ') || 'not forwarded'}`;
+}

@@ -1,0 +1,100 @@
+/** `bucatini attach`: serve a namespace that someone else made, until it is gone (host/namespace-watch.ts). */
+import type { EngineHandle } from '../../workers/engine.ts';
+import type { BootedThread } from '../../workers/packet-worker.ts';
+import { quoted, UsageError } from '../cli/values.ts';
+import { type NamedNamespace, NamespaceWatch, namespaceIdentity } from '../host/namespace-watch.ts';
+import type { NetnsError } from '../host/netns.ts';
+import { type Sandbox, type SetUpStep, serve } from '../host/start.ts';
+import { descriptorOfPath } from '../process/inherited-descriptors.ts';
+import { holdOutputs } from '../process/output.ts';
+import { SettingsFrontEnd, type SettingsStart, socketSource } from './engine-launch.ts';
+import type { NetnsTap } from './netns-setup.ts';
+import type { Settings } from './options.ts';
+
+/** @returns the exit status */
+export async function attach(
+  booted: BootedThread,
+  settings: Settings,
+  operands: readonly string[],
+  version: () => string,
+): Promise<number> {
+  const target = parseTarget(operands);
+  const identity = namespaceIdentity(target.path);
+  if (identity === undefined) throw new UsageError(missing(target));
+  await holdOutputs();
+  const sockets = await socketSource(settings);
+  const start: SettingsStart = {
+    ...{ booted, settings, sockets, version },
+    ...{ target: { kind: 'path', path: target.path }, program: 'bucatini attach' },
+  };
+  return serve(new Attach(start, target, identity));
+}
+
+class Attach extends SettingsFrontEnd {
+  readonly #target: NamedNamespace;
+  readonly #identity: string;
+  readonly #end = Promise.withResolvers<string>();
+  #watch: NamespaceWatch | undefined;
+
+  /** @param identity  of the namespace that is meant */
+  constructor(start: SettingsStart, target: NamedNamespace, identity: string) {
+    super(start);
+    this.#target = target;
+    this.#identity = identity;
+    for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => this.#end.resolve(name));
+  }
+
+  async setUpFailed(error: NetnsError, step: SetUpStep): Promise<Error> {
+    if (step === 'tap') (await import('./reenter.ts')).reenterOwnerOf(this.#target.path, error.code);
+    return error;
+  }
+
+  protected sandbox(engine: EngineHandle): Sandbox {
+    const target = this.#target;
+    const gone = (): void => this.#end.resolve('the namespace is gone');
+    const watched = new NamespaceWatch(target, engine, gone, this.#identity);
+    this.#watch = watched;
+    return {
+      watched,
+      keepOpen: descriptorOfPath(target.path),
+      watchesProcess: target.pid !== undefined && watched.polls,
+    };
+  }
+
+  ready({ network }: NetnsTap): void {
+    this.log('info', `ready: ${network.interfaceName}: ${network.summary}`);
+  }
+
+  ends(): readonly Promise<number>[] {
+    const ended = this.#end.promise.then((why) => {
+      this.log('info', `${why}, ending`);
+      return 0;
+    });
+    return [ended];
+  }
+
+  stop(): void {
+    this.#watch?.stop();
+  }
+}
+
+/** The operand of `attach`: a process id or a path. @throws UsageError */
+function parseTarget(operands: readonly string[]): NamedNamespace {
+  const [word, ...rest] = operands;
+  if (word === undefined || word === '') {
+    throw new UsageError('no namespace given; write a process id or the path of a network namespace');
+  }
+  if (rest.length > 0)
+    throw new UsageError(
+      `${quoted(rest[0]!)}: unexpected argument; write one process id or path, after the options`,
+    );
+  if (!/^[0-9]+$/.test(word)) return { path: word };
+  const pid = Number(word);
+  if (pid === 0 || pid > 0x7fff_ffff) throw new UsageError(`${word}: not a process id`);
+  return { path: `/proc/${pid}/ns/net`, pid };
+}
+
+function missing(target: NamedNamespace): string {
+  if (target.pid === undefined) return `${quoted(target.path)}: no such file, or this user may not see it`;
+  return `${target.pid}: no such process, or not one of yours`;
+}

@@ -1,0 +1,256 @@
+// bundle: rare
+/**
+ * `bucatini bug-report`: what a report of a fault needs to say, as one text to paste. Nothing that identifies people or their
+ * networks is in it: addresses, names, paths and commands are left out, and an engine is looked at from outside, by /proc, and where its API socket
+ * is named asked for its counters.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
+import { availableParallelism, cpus, freemem, release, totalmem } from 'node:os';
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { EngineHistogram, ThreadCounters } from '../../workers/engine.ts';
+import { askApi } from '../api/ask.ts';
+import { getopt, type OptionShape } from '../cli/getopt.ts';
+import { countersText, histogramsText } from '../host/stats.ts';
+import { OPTIONS as PASTA_OPTIONS } from '../pasta/options.ts';
+import { packageRoot } from '../process/entry.ts';
+import { examine } from './doctor.ts';
+import { OPTIONS } from './options.ts';
+import { isSwitchedOver, podmanPasta } from './switch-over.ts';
+
+/** What `stats` of an API socket returns (api.ts). */
+interface EngineStats {
+  readonly counters: Readonly<Record<string, number>>;
+  readonly threads: readonly ThreadCounters[];
+  readonly histograms: readonly EngineHistogram[];
+}
+
+const MIB = 1 << 20;
+/** Programs that a fault may come from as well, and how they tell their version. */
+const NEIGHBOURS = [
+  ['podman', '--version'],
+  ['buildah', '--version'],
+  ['rootlesskit', '--version'],
+  ['crun', '--version'],
+  ['netavark', '--version'],
+  ['pasta', '--version'],
+  ['slirp4netns', '--version'],
+] as const;
+const SETTINGS = [
+  'kernel/apparmor_restrict_unprivileged_userns',
+  'kernel/unprivileged_userns_clone',
+  'user/max_user_namespaces',
+  'net/ipv4/ip_unprivileged_port_start',
+  'net/ipv4/ping_group_range',
+  'net/core/rmem_max',
+  'net/core/wmem_max',
+  'net/ipv4/tcp_rmem',
+  'net/ipv4/tcp_wmem',
+];
+
+/**
+ * @param apiSockets  of engines whose counters are to be in it
+ * @returns 0: what is missing is in the report
+ */
+export async function bugReport(version: string, apiSockets: readonly string[]): Promise<number> {
+  const out: string[] = ['## Versions', ''];
+  out.push(row('bucatini', version), row('Node', process.version), row('kernel', release()));
+  const pretty = /^PRETTY_NAME="?([^"\n]*)/m.exec(read('/etc/os-release'))?.[1];
+  out.push(row('distribution', pretty ?? 'unknown'));
+  out.push(row('processors', `${availableParallelism()} of ${cpus()[0]?.model.trim() ?? 'unknown'}`));
+  out.push(row('memory', `${mib(totalmem())} MiB, ${mib(freemem())} free`));
+  for (const [name, option] of NEIGHBOURS) {
+    // Podman's helpers may be in its own directories alone.
+    const tried = ['', '/usr/libexec/podman/', '/usr/lib/podman/']
+      .map((helpers) => spawnSync(`${helpers}${name}`, [option], { encoding: 'utf8', timeout: 5000 }))
+      .find(({ error }) => error === undefined);
+    const line = tried === undefined ? 'missing' : tried.stdout.split('\n')[0]!;
+    out.push(row(name, withoutAddresses(line)));
+  }
+  out.push(row('security modules', read('/sys/kernel/security/lsm').trim() || 'unknown'));
+
+  out.push(...switchLines());
+
+  out.push('', '## Doctor', '');
+  for (const { grade, subject, text } of examine())
+    out.push(`${grade.padEnd(6)}${subject.padEnd(18)}${withoutPaths(withoutAddresses(text))}`);
+
+  out.push('', '## Kernel settings', '');
+  for (const path of SETTINGS) {
+    const value = read(`/proc/sys/${path}`).trim().replace(/\s+/g, ' ');
+    out.push(row(path.replaceAll('/', '.'), value || 'missing'));
+  }
+
+  const engines = runningEngines();
+  out.push('', `## Running engines: ${engines.length}`, '', ...engines.flatMap(engineLines));
+  for (const path of apiSockets) out.push(...(await statsLines(path)));
+  console.log(out.join('\n').trimEnd());
+  return 0;
+}
+
+/** Whether switch-over is in force, and what Podman uses. */
+function switchLines(): string[] {
+  const binDir = fileURLToPath(new URL('bin', packageRoot));
+  let state: string;
+  try {
+    state = isSwitchedOver({ env: process.env, uid: process.getuid!(), binDir }) ? 'done' : 'not done';
+  } catch (error) {
+    state = withoutPaths((error as Error).message);
+  }
+  const found = podmanPasta();
+  let used = 'unknown: podman info does not say';
+  if (found !== undefined) {
+    let real = found;
+    try {
+      real = realpathSync(found);
+    } catch {
+      // A link that leads nowhere is no launcher of ours.
+    }
+    used =
+      real === `${binDir}/pasta`
+        ? 'ours'
+        : existsSync(`${dirname(real)}/bucatini`)
+          ? "another bucatini's"
+          : withoutPaths(found);
+  }
+  return [row('switch-over', state), row('pasta that Podman uses', used)];
+}
+
+/** Figures alone: no address, port or name is among an engine's counters. The path is not repeated. */
+async function statsLines(path: string): Promise<string[]> {
+  try {
+    const { counters, threads, histograms } = (await askApi(path, 'stats')) as EngineStats;
+    return ['## Counters', '', countersText(counters, threads), histogramsText(histograms)];
+  } catch (error) {
+    return ['## Counters', '', `not available: ${(error as Error).message}`, ''];
+  }
+}
+
+const row = (name: string, value: string): string => `${name.padEnd(46)}${value}`;
+const mib = (bytes: number): number => Math.round(bytes / MIB);
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+const ADDRESS =
+  /\b\d{1,3}(\.\d{1,3}){3}\b|(?<![\w:])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![\w:])|\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b/gi;
+
+/** IPv4, IPv6 and MAC addresses taken out. */
+export const withoutAddresses = (text: string): string => text.replace(ADDRESS, 'ADDRESS');
+/** Paths below people's own directories. */
+const withoutPaths = (text: string): string =>
+  text.replace(/(?<![\w.])\/(?:home|root|Users|mnt|tmp|work)\/[^\s,;)]*/g, 'PATH');
+
+/** A value that says something about behaviour and nothing about whom it belongs to. */
+const HARMLESS_VALUE = /^(?:auto|none|all|fused|pipeline(?:=\d+)?|error|warning|info|debug|[\d:,~-]{1,64})$/;
+
+export interface RunningEngine {
+  readonly pid: number;
+  readonly name: string;
+  /** The command line after the program. */
+  readonly args: readonly string[];
+}
+
+/** Engines that we may look at, found by the program that they run. */
+function runningEngines(): RunningEngine[] {
+  const engines: RunningEngine[] = [];
+  for (const entry of readdirSync('/proc')) {
+    const pid = Number(entry);
+    if (!Number.isInteger(pid) || pid === process.pid) continue;
+    const words = read(`/proc/${pid}/cmdline`).split('\0').slice(0, -1);
+    const at = words.findIndex((word) => /\/main\/(pasta\/main|bucatini)\.js$/.test(word));
+    if (at < 0) continue;
+    const isPasta = words[at]!.endsWith('pasta/main.js');
+    const args = words.slice(at + 1);
+    if (!isPasta && args[0] !== 'run' && args[0] !== 'attach') continue;
+    engines.push({ pid, name: isPasta ? 'pasta' : 'bucatini', args });
+  }
+  return engines;
+}
+
+/** Names of options, and values only where they are harmless. Everything from the first operand on is left out. */
+export function optionsText({ name, args }: Pick<RunningEngine, 'name' | 'args'>): string {
+  const isPasta = name === 'pasta';
+  const { options, error } = getopt<OptionShape>(
+    isPasta ? args : args.slice(1),
+    isPasta ? PASTA_OPTIONS : OWN_OPTIONS,
+  );
+  const said = options.map(({ option, value }) => {
+    if (!option.takesValue) return `--${option.name}`;
+    return `--${option.name} ${HARMLESS_VALUE.test(value) ? value : '…'}`;
+  });
+  const head = isPasta ? [] : [args[0] ?? ''];
+  return [...head, ...said, ...(error === undefined ? [] : ['(then unknown words)'])].join(' ');
+}
+
+const OWN_OPTIONS: readonly OptionShape[] = OPTIONS.map(({ name, short, value }) => ({
+  name: name.slice(2),
+  ...(short !== undefined && { short: short.slice(1) }),
+  takesValue: value !== undefined,
+}));
+
+function engineLines(engine: RunningEngine): string[] {
+  const proc = `/proc/${engine.pid}`;
+  const status = read(`${proc}/status`);
+  const field = (name: string): string =>
+    new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1]?.replace(/\s+/g, ' ') ?? 'unknown';
+  const lines = [`${engine.name} ${optionsText(engine)}`];
+  lines.push(row('  age', ageText(proc)));
+  lines.push(row('  resident memory', field('VmRSS')), row('  threads', field('Threads')));
+  lines.push(row('  seccomp, no_new_privs', `${field('Seccomp')}, ${field('NoNewPrivs')}`));
+  lines.push(row('  capabilities', field('CapEff')));
+  const tasks = list(`${proc}/task`).map((task) => {
+    // After the name in parentheses: state is the third field, utime the 14th, stime the 15th, proc_pid_stat(5).
+    const fields = read(`${proc}/task/${task}/stat`)
+      .replace(/^.*\) /s, '')
+      .split(' ');
+    return { name: read(`${proc}/task/${task}/comm`).trim(), ticks: Number(fields[11]) + Number(fields[12]) };
+  });
+  const busy = tasks.filter(({ ticks }) => ticks > 0).map(({ name, ticks }) => `${name} ${ticks / 100}`);
+  lines.push(row('  processor time by thread, s', busy.join(', ') || 'none'));
+  const kinds = new Map<string, number>();
+  for (const fd of list(`${proc}/fd`)) {
+    const kind = descriptorKind(`${proc}/fd/${fd}`);
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+  }
+  const counted = [...kinds].map(([kind, count]) => `${count} ${kind}`).sort();
+  lines.push(row('  descriptors', counted.join(', ') || 'may not be looked at'));
+  return [...lines, ''];
+}
+
+/** From its start to now, proc_pid_stat(5): field 22, in ticks since the machine's start. */
+function ageText(proc: string): string {
+  const started =
+    Number(
+      read(`${proc}/stat`)
+        .replace(/^.*\) /s, '')
+        .split(' ')[19],
+    ) / 100;
+  const seconds = Number.parseFloat(read('/proc/uptime')) - started;
+  return Number.isFinite(seconds) ? `${Math.round(seconds)} s` : 'unknown';
+}
+
+function list(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch {
+    return [];
+  }
+}
+
+function descriptorKind(link: string): string {
+  let to: string;
+  try {
+    to = readlinkSync(link);
+  } catch {
+    return 'closed meanwhile';
+  }
+  if (to === '/dev/net/tun' || to === '/dev/null') return to;
+  return /^(?:anon_inode:)?\[?([a-z]+)/.exec(to)?.[1] ?? 'file';
+}

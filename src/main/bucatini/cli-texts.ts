@@ -1,0 +1,158 @@
+// bundle: texts
+/**
+ * Help, version and the options page, all from the option table. The build writes them into dist/texts, where the launcher
+ * finds them (it prints them without starting Node), and docs/cli.md is the same table as Markdown.
+ */
+
+import { defaultText, helpLines, saidByShell, wrap } from '../cli/option-texts.ts';
+import { COMMAND_NAMES, type CommandName } from './commands.ts';
+import { OPTIONS, type OptionSpec } from './options.ts';
+
+interface CommandText {
+  readonly operands: string;
+  readonly summary: string;
+  readonly about: string;
+}
+
+const TEXTS: Readonly<Record<CommandName, CommandText>> = {
+  run: {
+    operands: '[OPTIONS] [--] [COMMAND [ARG...]]',
+    summary: 'Run a command in a new network namespace that reaches the outside.',
+    about:
+      'Runs COMMAND (default: your shell) in a new user, network, PID and mount namespace with an interface, addresses, routes and a resolver. Needs no privileges. Inside you are root (user id 0), but only there: files that you make belong to you outside. Ends when COMMAND ends, with its status (128+N when signal N killed it, 127 when it does not exist, 126 when it cannot be executed). Errors of bucatini itself give status 1.',
+  },
+  attach: {
+    operands: '[OPTIONS] PID | NETNS-PATH',
+    summary: 'Connect an existing network namespace.',
+    about:
+      'Connects the network namespace of process PID, or the one at NETNS-PATH (for example /run/netns/NAME). Runs until that namespace is gone, or until SIGTERM or SIGINT; the status is then 0. Prints "ready" on standard error once traffic flows.',
+  },
+  doctor: {
+    operands: '',
+    summary: 'Check what this host allows, and print a remedy for what is missing.',
+    about:
+      'Tries everything that bucatini needs and prints one line per check: ok, note (works, but slower or with less) or FAIL, with the remedy. The status is 1 when `bucatini run` cannot work here.',
+  },
+  selftest: {
+    operands: '',
+    summary: 'Build a small test network and send real traffic through bucatini.',
+    about:
+      'Makes two network namespaces (this needs no root, and nothing outside them is touched), and starts `bucatini run` in one and servers in the other. Then it pings, resolves names, downloads and uploads with checksums over IPv4 and IPv6, and measures the throughput. The status is 1 when a step failed.',
+  },
+  'switch-over': {
+    operands: '',
+    summary: "Make this user's Podman and Buildah use bucatini's pasta and slirp4netns.",
+    about:
+      "Links bucatini's pasta and slirp4netns into XDG_DATA_HOME/bucatini/helpers (default: ~/.local/share/bucatini/helpers). Writes XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf (default: below ~/.config), which makes Podman and Buildah look there first. Prints each change; a second run changes nothing. A file or link that switch-over did not make, or that was edited since, is left alone; switch-over then says so and exits with status 1. Running containers keep their network.",
+  },
+  'switch-back': {
+    operands: '',
+    summary: 'Undo switch-over.',
+    about:
+      'Removes exactly what switch-over made: the configuration file, the links, and those directories that it made and that are empty. A file that was edited since is left alone; switch-back then says so and exits with status 1. Works without Node, dist and node_modules.',
+  },
+  'bug-report': {
+    operands: '[API-SOCKET...]',
+    summary: 'Print the facts about this machine that a bug report needs.',
+    about:
+      'Prints versions, the result of `doctor`, kernel settings, and for each running `bucatini` and `pasta` of this user its options, age, memory, threads and descriptors. Leaves out addresses, names, paths, commands, and all data that went through. With API-SOCKET it also prints the counters of that engine.',
+  },
+};
+
+export const COMMANDS = COMMAND_NAMES.map((name) => ({ name, ...TEXTS[name] }));
+
+const INDENT = 26;
+
+/** Text of `bucatini --help`. */
+export function overviewText(): string {
+  const width = Math.max(...COMMANDS.map((c) => c.name.length)) + 2;
+  const lines = COMMANDS.map((c) => `  ${c.name.padEnd(width)}${c.summary}`);
+  return [
+    'Usage: bucatini COMMAND [ARG...]',
+    '',
+    'User-mode network engine for rootless containers: connects a network namespace through ordinary sockets of the host.',
+    '',
+    ...lines,
+    '',
+    '`bucatini COMMAND --help` lists its options; `bucatini --version` prints the version.',
+    '',
+  ].join('\n');
+}
+
+/** Text of `bucatini COMMAND --help`. */
+export function helpText(command: CommandName): string {
+  const { operands, about } = TEXTS[command];
+  const out = [`Usage: bucatini ${command} ${operands}`.trimEnd(), '', ...wrap(about, 0)];
+  for (const [group, options] of grouped(command)) {
+    out.push('', `${group}:`);
+    for (const option of options) out.push(...optionLines(option));
+  }
+  return `${out.join('\n')}\n`;
+}
+
+/** Text of `bucatini --version`. */
+export const versionText = (version: string): string => `bucatini ${version}\n`;
+
+/** The whole page docs/cli.md. */
+export function cliMarkdown(): string {
+  const out = [
+    '# Command line',
+    '',
+    '<!-- Made from src/main/bucatini/options.ts by scripts/cli-docs.ts; change the table there and run it again. -->',
+    '',
+    'Options come before the operands and end at the first word that is not an option, or at `--`. A value follows its option after a space (`--mtu 1500`, `-p 8080:80`), after `=` (`--mtu=1500`) or directly after a short name (`-p8080:80`). An error is one line on standard error, with status 1.',
+  ];
+  for (const command of COMMANDS) {
+    out.push(
+      '',
+      `## \`bucatini ${command.name} ${command.operands}`.trimEnd().concat('`'),
+      '',
+      command.about,
+    );
+    const options = grouped(command.name).flatMap(([, list]) => list);
+    out.push('', '| option | meaning | default |', '|---|---|---|');
+    for (const option of options) {
+      const repeat = option.repeatable ? ' May be repeated.' : '';
+      out.push(
+        `| ${cell(`\`${signature(option)}\``)} | ${cell(option.help + repeat)} | ${cell(option.default ?? '')} |`,
+      );
+    }
+  }
+  return `${out.join('\n')}\n`;
+}
+
+/** File name in dist/texts -> content. */
+export function generatedTexts(version: string): ReadonlyMap<string, string> {
+  const texts = new Map([
+    ['bucatini.help.sh', saidByShell(overviewText())],
+    ['bucatini.version.sh', saidByShell(versionText(version))],
+  ]);
+  for (const { name } of COMMANDS) texts.set(`bucatini-${name}.help.sh`, saidByShell(helpText(name)));
+  return texts;
+}
+
+function grouped(command: CommandName): [string, OptionSpec[]][] {
+  const groups = new Map<string, OptionSpec[]>();
+  for (const option of OPTIONS) {
+    if (!option.commands.includes(command)) continue;
+    const list = groups.get(option.group) ?? [];
+    list.push(option);
+    groups.set(option.group, list);
+  }
+  return [...groups];
+}
+
+function signature(option: OptionSpec): string {
+  const names = option.short === undefined ? option.name : `${option.short}, ${option.name}`;
+  return option.value === undefined ? names : `${names} ${option.value}`;
+}
+
+function optionLines(option: OptionSpec): string[] {
+  const repeat = option.repeatable ? ' May be repeated.' : '';
+  return helpLines(signature(option), option.help + repeat + defaultText(option.default), INDENT);
+}
+
+const cell = (text: string): string => text.replaceAll('|', '\\|');
+
+/** Files of the repository that are made from here (`npm run docs`). */
+export const generatedDocs = (): ReadonlyMap<string, string> => new Map([['docs/cli.md', cliMarkdown()]]);

@@ -1,0 +1,220 @@
+// bundle: rare
+/**
+ * `bucatini doctor`: each thing that bucatini needs or uses is tried, not guessed, and told in one line with its remedy.
+ *
+ *   ok     works
+ *   note   missing; traffic flows, something named is lost
+ *   FAIL   missing; `bucatini run` cannot work, the status is 1
+ */
+import { spawnSync } from 'node:child_process';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { release } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { kernelAtLeast } from '../../sys/kernel-version.ts';
+import { workerUrl } from '../host/netns.ts';
+import { readResolvConf } from '../host/resolv-conf.ts';
+import { findProgram } from '../process/command.ts';
+import type { ProbeReport } from './doctor-probe.ts';
+import { tryFeatures } from './kernel-features.ts';
+import { hasIpv6 } from './netns-setup.ts';
+
+export interface Finding {
+  readonly grade: 'ok' | 'note' | 'FAIL';
+  readonly subject: string;
+  readonly text: string;
+}
+
+const ok = (subject: string, text: string): Finding => ({ grade: 'ok', subject, text });
+const note = (subject: string, text: string): Finding => ({ grade: 'note', subject, text });
+const fail = (subject: string, text: string): Finding => ({ grade: 'FAIL', subject, text });
+
+/** `bucatini doctor`: print what examine() finds. @returns the exit status */
+export async function doctor(): Promise<number> {
+  let broken = 0;
+  for (const { grade, subject, text } of examine()) {
+    console.log(`${grade.padEnd(6)}${subject.padEnd(18)}${text}`);
+    if (grade === 'FAIL') broken++;
+  }
+  console.log(
+    broken === 0
+      ? '\nbucatini run works on this host.'
+      : `\nbucatini run cannot work on this host: ${broken} of the checks above ${broken === 1 ? 'says' : 'say'} FAIL.`,
+  );
+  return broken === 0 ? 0 : 1;
+}
+
+/** Try each thing in turn: a trial may take a while, so what is found is given at once. */
+export function* examine(): Generator<Finding> {
+  yield checkKernel();
+  yield ok('Node', `${process.version.slice(1)}, ${process.execPath}`);
+  const tools = checkTools();
+  yield tools;
+  yield checkEnv();
+  const userns =
+    tools.grade === 'FAIL' ? fail('user namespaces', 'not tried: unshare is missing') : checkUserNamespaces();
+  yield userns;
+  yield checkTunDevice();
+  if (userns.grade !== 'FAIL') yield* checkTap(userns.grade === 'ok' ? '-Urn' : '-n');
+  yield* checkFeatures();
+  yield checkIpv6();
+  yield checkResolvers();
+  yield checkPorts();
+}
+
+const PORT_START = '/proc/sys/net/ipv4/ip_unprivileged_port_start';
+
+function checkPorts(): Finding {
+  const start = Number(readTrimmed(PORT_START) || 1024);
+  if (start <= 80 || process.getuid!() === 0)
+    return ok('ports', `may be published from ${Math.max(start, 1)} on`);
+  return note(
+    'ports',
+    `may be published from ${start} on; for lower ones, as root: sysctl -w net.ipv4.ip_unprivileged_port_start=80`,
+  );
+}
+
+const KERNEL_FLOOR = [5, 3] as const; // pidfd_open(2)
+
+function checkKernel(): Finding {
+  if (kernelAtLeast(...KERNEL_FLOOR)) return ok('kernel', release());
+  return note(
+    'kernel',
+    `${release()}: bucatini is not tested on kernels older than ${KERNEL_FLOOR.join('.')}`,
+  );
+}
+
+/** Coreutils 8.31 (2019); other makers' env lack it. */
+function checkEnv(): Finding {
+  const works = spawnSync('env', ['--default-signal=INT', '--ignore-signal=HUP', 'true']).status === 0;
+  return works
+    ? ok('coreutils', 'env sets signals')
+    : fail('coreutils', 'env knows no --default-signal; install coreutils 8.31 or later');
+}
+
+function checkTools(): Finding {
+  const missing = ['unshare', 'nsenter', 'setpriv', 'mount', 'umount'].filter((name) => {
+    try {
+      findProgram(name, `/usr/bin:/bin:/usr/sbin:/sbin:${process.env.PATH ?? ''}`);
+      return false;
+    } catch {
+      return true;
+    }
+  });
+  if (missing.length === 0) return ok('util-linux', 'unshare, nsenter, setpriv, mount');
+  return fail('util-linux', `${missing.join(', ')} missing; install the packages util-linux and mount`);
+}
+
+/** What forbids user namespaces, in the order of certainty; each with what an administrator has to write. */
+const USERNS_SWITCHES = [
+  ['user/max_user_namespaces', '0', 'sysctl -w user.max_user_namespaces=15000'],
+  ['kernel/unprivileged_userns_clone', '0', 'sysctl -w kernel.unprivileged_userns_clone=1'],
+  [
+    'kernel/apparmor_restrict_unprivileged_userns',
+    '1',
+    'sysctl -w kernel.apparmor_restrict_unprivileged_userns=0',
+  ],
+] as const;
+
+function checkUserNamespaces(): Finding {
+  const tried = spawnSync('unshare', ['-Ur', '-m', '--', '/bin/sh', '-c', ':'], { encoding: 'utf8' });
+  if (tried.status === 0) return ok('user namespaces', 'created one');
+  if (spawnSync('unshare', ['-m', '--', '/bin/sh', '-c', ':']).status === 0) {
+    return note(
+      'user namespaces',
+      'refused, but this user needs none: COMMAND runs with the privileges of this user',
+    );
+  }
+  const why = tried.stderr.trim().replaceAll('\n', ' ') || 'refused';
+  for (const [path, off, remedy] of USERNS_SWITCHES) {
+    if (readTrimmed(`/proc/sys/${path}`) === off) {
+      return fail('user namespaces', `${path.replaceAll('/', '.')} is ${off} (${why}); as root: ${remedy}`);
+    }
+  }
+  return fail(
+    'user namespaces',
+    `${why}; inside a container its seccomp profile must allow them (podman or docker: --security-opt seccomp=unconfined)`,
+  );
+}
+
+function checkTunDevice(): Finding {
+  const path = '/dev/net/tun';
+  if (!existsSync(path))
+    return fail(path, 'missing; as root: modprobe tun (in a container: --device /dev/net/tun)');
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK);
+    return ok(path, 'can be opened');
+  } catch {
+    return fail(path, 'permission denied; as root: chmod 0666 /dev/net/tun');
+  }
+}
+
+/** A real TAP in a namespace that is made for it. */
+function checkTap(namespaces: string): Finding[] {
+  const probe = fileURLToPath(workerUrl('bucatini/doctor-probe'));
+  const ran = spawnSync('unshare', [namespaces, '-m', '--', process.execPath, probe], { encoding: 'utf8' });
+  let report: ProbeReport;
+  try {
+    report = JSON.parse(ran.stdout) as ProbeReport;
+  } catch {
+    return [fail('TAP', `the probe ended with status ${ran.status}: ${ran.stderr.trim().split('\n')[0]}`)];
+  }
+  if (report.error !== undefined) return [fail('TAP', report.error)];
+  const findings = [ok('TAP', 'created one in a new namespace')];
+  findings.push(
+    report.vnetHeader && report.tso
+      ? ok('offloads', 'vnet header, checksums and TCP segmentation (TSO4, TSO6)')
+      : note(
+          'offloads',
+          'this kernel has no vnet header or no TSO on a TAP: one frame for each TCP segment, much slower',
+        ),
+    report.uso
+      ? ok('UDP offload', 'USO4, USO6')
+      : note('UDP offload', 'no USO on a TAP (needs Linux 6.2): one frame for each datagram, slower UDP'),
+  );
+  if (report.sysctl !== undefined)
+    findings.push(note('sysctls inside', `${report.sysctl}: IPv6 may take a second to start`));
+  return findings;
+}
+
+function checkFeatures(): Finding[] {
+  const features = tryFeatures();
+  return [
+    features.tcpPeekOffset
+      ? ok('SO_PEEK_OFF', 'works on TCP')
+      : note('SO_PEEK_OFF', 'not on TCP sockets (needs Linux 6.10): downloads are read twice, slower'),
+    features.udpSegment && features.udpGro
+      ? ok('UDP batching', 'UDP_SEGMENT, UDP_GRO')
+      : note(
+          'UDP batching',
+          'UDP_SEGMENT (Linux 4.18) or UDP_GRO (5.0) is missing: one system call for each datagram',
+        ),
+    features.ping4
+      ? ok(
+          'ping sockets',
+          `net.ipv4.ping_group_range is ${readTrimmed('/proc/sys/net/ipv4/ping_group_range')?.replace(/\s+/, ' ')}`,
+        )
+      : note(
+          'ping sockets',
+          'ping from inside does not leave the host; as root: sysctl -w net.ipv4.ping_group_range="0 2147483647"',
+        ),
+  ];
+}
+
+function checkIpv6(): Finding {
+  if (!hasIpv6()) return note('IPv6', 'disabled on this host: only IPv4 inside');
+  return ok('IPv6', 'available');
+}
+
+function checkResolvers(): Finding {
+  const list = readResolvConf()?.nameservers ?? [];
+  if (list.length > 0) return ok('DNS', `forwarded to ${list.join(', ')}`);
+  return note('DNS', '/etc/resolv.conf names no resolver: names do not resolve inside; write --dns ADDR');
+}
+
+function readTrimmed(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch {
+    return undefined;
+  }
+}

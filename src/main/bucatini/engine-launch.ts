@@ -1,0 +1,167 @@
+/** From settings to an engine: what `run` and `attach` have in common of their start (host/start.ts). */
+import { availableParallelism } from 'node:os';
+import type { EngineHandle } from '../../workers/engine.ts';
+import { DEFAULT_POLICY, type EnginePlan, type ListenerPlan } from '../../workers/engine-plan.ts';
+import type { BootedThread } from '../../workers/packet-worker.ts';
+import { autoThreads } from '../../workers/plan.ts';
+import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
+import type { ApiSocket } from '../api/socket.ts';
+import { parseImpairment } from '../cli/impairment.ts';
+import { poolPlan } from '../cli/pool-plan.ts';
+import type { Following } from '../host/follow.ts';
+import { portCount } from '../host/host-ports.ts';
+import { type Log, makeLog } from '../host/log.ts';
+import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
+import type { NetnsTarget } from '../host/netns-steps.ts';
+import type { EngineLoaded, FrontEnd, Sandbox } from '../host/start.ts';
+import { launcherVariable } from '../process/launcher-env.ts';
+import { findTemplate } from './address-plan.ts';
+import type { NetnsJob, NetnsTap } from './netns-setup.ts';
+import { hostNetwork } from './netns-setup.ts';
+import type { Settings } from './options.ts';
+
+type EngineKeys = Pick<EnginePlan, 'hashKey' | 'isnKey'>;
+
+function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
+  return threads.kind === 'auto' ? autoThreads(availableParallelism()) : threads;
+}
+
+/**
+ * Who moves into the namespace: the main thread where the one packet thread that there will be has been started already, else
+ * a thread of its own.
+ */
+export function chooseNetns(settings: Settings): Netns<NetnsJob, NetnsTap> {
+  if (chosenThreads(settings).kind !== 'fused') return new NetnsThread('bucatini/netns-worker');
+  return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpNetns);
+}
+
+export function enginePlan(
+  settings: Settings,
+  netns: NetnsTap,
+  keys: EngineKeys,
+  sockets?: SharedArrayBuffer,
+): EnginePlan {
+  const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
+  return {
+    threads: chosenThreads(settings),
+    addresses: netns.network.addresses,
+    policy: {
+      ...DEFAULT_POLICY,
+      ...(settings.outboundInterface !== undefined && {
+        outboundInterface4: settings.outboundInterface,
+        outboundInterface6: settings.outboundInterface,
+      }),
+    },
+    listeners: published(settings),
+    ...(settings.apiSocket !== undefined && {
+      listenerCapacity: portCount(settings.publish) + MAX_ADDED_PORTS,
+    }),
+    ...(sockets && { splice: { sockets, hostLoToNsLo: false } }),
+    pool: poolPlan(settings.poolMib),
+    tap: netns.tap,
+    ...keys,
+    ...(settings.pcap !== undefined && { pcapFile: settings.pcap }),
+    ...(impairment && { impairment }),
+    logLevel: settings.logLevel,
+  };
+}
+
+/** Listeners of --publish. */
+export const published = ({ splice, publish }: Settings): readonly ListenerPlan[] =>
+  splice ? publish.map((listener) => ({ ...listener, path: 'splice' })) : publish;
+
+/** For the loopback path, where it is used: what the thread in the namespace and the engine share. */
+export async function socketSource(settings: Settings): Promise<SharedArrayBuffer | undefined> {
+  if (!settings.splice || settings.publish.length === 0) return undefined;
+  return (await import('../../workers/splice/socket-source.ts')).makeSocketSource();
+}
+
+export interface SettingsStart {
+  readonly booted: BootedThread;
+  readonly settings: Settings;
+  readonly target: NetnsTarget;
+  readonly sockets: SharedArrayBuffer | undefined;
+  /** As the API tells it. */
+  readonly program: string;
+  version(): string;
+}
+
+/** A front end whose options are Settings. */
+export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
+  readonly log: Log;
+  readonly booted: BootedThread;
+  readonly netns: Netns<NetnsJob, NetnsTap>;
+  readonly job: NetnsJob;
+  readonly #start: SettingsStart;
+  #printStats: (engine: EngineHandle) => void = () => {};
+
+  constructor(start: SettingsStart) {
+    const { settings, target, sockets } = start;
+    this.#start = start;
+    this.log = makeLog(settings.logLevel);
+    this.booted = start.booted;
+    this.netns = chooseNetns(settings);
+    this.job = { settings, target, sockets };
+  }
+
+  plan(made: NetnsTap, engine: EngineLoaded): EnginePlan {
+    const { settings, sockets } = this.#start;
+    return enginePlan(settings, made, engine.engineKeys(), sockets);
+  }
+
+  configured(notes: readonly string[]): void {
+    for (const note of notes) this.log('warning', note);
+  }
+
+  /**
+   * A change of the host's network changes nothing in the namespace: from the start it has an address, a default
+   * route and the address of our DNS forwarder.
+   */
+  following(engine: EngineHandle, { network }: NetnsTap): Following {
+    const { outboundInterface, dns } = this.#start.settings;
+    return {
+      nameservers: network.nameservers,
+      resolvers: network.addresses.resolvers,
+      followsFile: dns === undefined,
+      boundInterfaces: [outboundInterface],
+      hostChanged: (host, links) => {
+        const now = hostNetwork(links, host.addresses(), host.routes(), true);
+        const scope = findTemplate(now, 6, outboundInterface)?.linkIndex;
+        engine.hostChanged(scope === undefined ? {} : { linkLocalScope: scope });
+      },
+    };
+  }
+
+  /** @throws UsageError */
+  async openApi(
+    engine: EngineHandle,
+    { network: { addresses, interfaceName } }: NetnsTap,
+  ): Promise<ApiSocket | undefined> {
+    const { settings, program, version } = this.#start;
+    if (settings.apiSocket === undefined) return undefined;
+    const { openApiOption } = await import('../api/server.ts');
+    const ports = portsBeside(engine, published(settings));
+    return openApiOption(
+      settings.apiSocket,
+      { engine, ports, addresses, interfaceName, program, version: version() },
+      { onError: (error) => this.log('warning', error.message) },
+    );
+  }
+
+  async beforeSandbox(engine: EngineHandle): Promise<Sandbox> {
+    if (this.#start.settings.stats) this.#printStats = (await import('../host/stats.ts')).printStats;
+    return this.sandbox(engine);
+  }
+
+  protected abstract sandbox(engine: EngineHandle): Sandbox;
+  abstract ready(made: NetnsTap): void;
+  abstract ends(): readonly Promise<number>[];
+
+  engineFailed(error: Error): never {
+    throw new Error(`the engine failed: ${error.message}`);
+  }
+
+  served(_status: number, engine: EngineHandle): void {
+    this.#printStats(engine);
+  }
+}

@@ -1,0 +1,95 @@
+// bundle: front-end bucatini
+/**
+ * Entry of the `bucatini` front end, started by bin/bucatini in the namespaces that the subcommand needs. Only what the
+ * subcommand uses is loaded; the process ends with the status that the subcommand gives, 1 for errors of our own.
+ */
+import { flushCompileCache } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { bootPacketThread } from '../../workers/packet-worker.ts';
+import { say } from '../host/log.ts';
+import { enterProgram, exitAfter, ownVersion, packageRoot } from '../process/entry.ts';
+import { ownStreams, put } from '../process/output.ts';
+import { COMMAND_NAMES, type CommandName, commandList } from './commands.ts';
+
+/** Subcommands that run an engine in this process. */
+const startsEngine = (name: string | undefined): name is 'run' | 'attach' =>
+  name === 'run' || name === 'attach';
+
+/** @param env  for COMMAND */
+async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  const [name = '', ...args] = argv;
+  const command = COMMAND_NAMES.find((known) => known === name);
+  if (command === undefined) throw new Error(`${name || 'no command'}: write bucatini ${commandList()}`);
+  if (startsEngine(command)) ownStreams();
+  // First of all, as it takes longest, and before the main thread may move into another network namespace (netns.ts).
+  const booted = startsEngine(command) ? bootPacketThread('packet thread 0') : undefined;
+  try {
+    const { parseArguments } = await import('./options.ts');
+    const parsed = parseArguments(command, args);
+    if (parsed.kind !== 'go') {
+      await printText(command, parsed.kind);
+      if (booted !== undefined) flushCompileCache(); // scripts/build.ts fills it by this, and exitAfter() would not
+      return 0;
+    }
+    const { settings, operands } = parsed;
+    switch (command) {
+      case 'run':
+        return await (await import('./run.ts')).run(booted!, settings, operands, env, ownVersion);
+      case 'attach':
+        return await (await import('./attach.ts')).attach(booted!, settings, operands, ownVersion);
+      case 'doctor':
+        refuseOperands(operands);
+        return await (await import('./doctor.ts')).doctor();
+      case 'selftest':
+        refuseOperands(operands);
+        return await (await import('./selftest/selftest.ts')).selftest();
+      case 'switch-over':
+      case 'switch-back': {
+        refuseOperands(operands);
+        const { podmanPasta, switchBack, switchOver } = await import('./switch-over.ts');
+        const binDir = fileURLToPath(new URL('bin', packageRoot));
+        const options = {
+          ...{ env, uid: process.getuid!(), binDir, podmanPasta },
+          tell: (line: string) => console.log(line),
+        };
+        return command === 'switch-over' ? switchOver(options) : switchBack(options);
+      }
+      case 'bug-report':
+        return await (await import('./bug-report.ts')).bugReport(ownVersion(), operands);
+    }
+  } catch (error) {
+    throw inCommand(command, error);
+  }
+}
+
+async function printText(command: CommandName, kind: 'help' | 'version'): Promise<void> {
+  const { helpText, versionText } = await import('./cli-texts.ts');
+  put(1, kind === 'help' ? helpText(command) : versionText(ownVersion()));
+}
+
+function refuseOperands(operands: readonly string[]): void {
+  if (operands.length > 0)
+    throw new Error(`${JSON.stringify(operands[0])}: unexpected argument; leave it out`);
+}
+
+/** The subcommand's name in front of what went wrong in it. */
+function inCommand(command: CommandName, error: unknown): Error {
+  const cause = error instanceof Error ? error : new Error(String(error));
+  return Object.assign(new Error(`${command}: ${cause.message}`, { cause }), {
+    status: (cause as { status?: number }).status,
+  });
+}
+
+function tell(error: Error & { status?: number }): number {
+  say(error.message);
+  return error.status ?? 1;
+}
+
+const argv = process.argv.slice(2);
+const outcome = main(argv, enterProgram('bucatini'));
+if (startsEngine(argv[0])) void exitAfter(outcome, tell);
+else
+  outcome.then(
+    (status) => process.exit(status),
+    () => exitAfter(outcome, tell),
+  );

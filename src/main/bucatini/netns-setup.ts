@@ -1,0 +1,264 @@
+/**
+ * What one thread does to give a network namespace its interface. Runs on the main thread or in netns-worker.ts (netns.ts says when):
+ *
+ *   in the host's namespace     read links, addresses and routes; make the address plan
+ *   unshare or setns            only this thread moves; sockets that others open stay in the host's namespace
+ *   in the target               loopback up, TAP made, sysctls, MAC, MTU, queue, up, addresses, routes
+ *
+ * The descriptors that come out (TAP, namespace) belong to the process and outlive the thread. Everything is synchronous:
+ * libuv's pool threads are still in the host's namespace. /proc/sys/net shows the namespace of the thread that looks.
+ */
+import { readFileSync } from 'node:fs';
+import {
+  Errno,
+  IFA_F_DEPRECATED,
+  IFA_F_TEMPORARY,
+  IFA_F_TENTATIVE,
+  RT_SCOPE_LINK,
+  RT_TABLE_MAIN,
+  RTN_UNICAST,
+} from '../../sys/constants.ts';
+import { checked, SysError } from '../../sys/error.ts';
+import { RouteSocket } from '../../sys/netlink.ts';
+import { openPath } from '../../sys/path.ts';
+import { openTap, type Tap } from '../../sys/tap.ts';
+import type { Ipv4Plan, TapPlan } from '../../workers/engine-plan.ts';
+import type { NetnsStep, SocketsInside } from '../host/netns.ts';
+import {
+  enterNamespace,
+  introduce,
+  kernelHasIpv6,
+  type NetnsTarget,
+  TX_QUEUE_FRAMES,
+  trySysctl,
+} from '../host/netns-steps.ts';
+import { isLinkLocal, samePrefix } from '../host/prefix.ts';
+import { readResolvConf } from '../host/resolv-conf.ts';
+import { type HostNetwork, type PlannedNetwork, planNetwork } from './address-plan.ts';
+import type { Settings } from './options.ts';
+
+/** What the engine needs; the interface may still be down. */
+export interface NetnsTap {
+  readonly tap: TapPlan;
+  readonly network: PlannedNetwork;
+}
+
+export interface NetnsJob extends SocketsInside {
+  readonly settings: Settings;
+  readonly target: NetnsTarget;
+}
+
+/** @throws SysError or UsageError; what was made goes away with the thread and the descriptors */
+export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep<NetnsTap>, void, void> {
+  const notes: string[] = [];
+  const network = planNetwork(settings, readHostNetwork(settings), readResolvConf());
+  enterNamespace(target);
+  if (target.kind === 'new') yield { kind: 'namespace', fd: openOwnNetns() };
+  const tap = makeTap(network.interfaceName, target);
+  const route = new RouteSocket();
+  try {
+    const link = route.linkByName(tap.name);
+    if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
+    yield {
+      kind: 'tap',
+      made: {
+        tap: { fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso, bigTcp: tap.bigTcp },
+        network: { ...network, addresses: { ...network.addresses, guestMac: link.mac } },
+      },
+    };
+    const loopback = route.linkByName('lo');
+    if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
+    if (target.kind === 'new') {
+      // The only group that exists in our user namespace: ping works inside without privileges.
+      trySysctl('net/ipv4/ping_group_range', '0 0', notes);
+    }
+    configureLink(route, link.index, tap.name, settings, network, target, notes);
+  } finally {
+    route.close();
+  }
+  yield { kind: 'configured', notes };
+}
+
+function openOwnNetns(): number {
+  const own = '/proc/thread-self/ns/net';
+  return checked(openPath(own, 0), 'open', own, 'mount /proc');
+}
+
+function makeTap(name: string, target: NetnsTarget): Tap {
+  try {
+    return openTap({ name });
+  } catch (error) {
+    if (target.kind === 'path' && error instanceof SysError && error.code === 'EBUSY') {
+      throw new SysError(
+        error.call,
+        error.args,
+        error.errno,
+        'the namespace has an interface of that name; write --interface-name NAME',
+      );
+    }
+    throw error;
+  }
+}
+
+function configureLink(
+  route: RouteSocket,
+  index: number,
+  name: string,
+  settings: Settings,
+  network: PlannedNetwork,
+  target: NetnsTarget,
+  notes: string[],
+): void {
+  const { ipv4, ipv6, mtu, mac } = network.addresses;
+  if (!settings.configure) {
+    route.setLink(index, { mtu, txQueueLen: TX_QUEUE_FRAMES });
+    return;
+  }
+  if (ipv6 !== undefined) {
+    // A namespace may have inherited "off" from the host; in one of our own nobody else's wish is overruled.
+    if (target.kind === 'new') {
+      for (const scope of ['all', 'default', name])
+        setIfDifferent(`net/ipv6/conf/${scope}/disable_ipv6`, '0', notes);
+    }
+    // Addresses are usable at once, the link-local one included; a router advertisement changes nothing.
+    trySysctl(`net/ipv6/conf/${name}/accept_dad`, '0', notes);
+    trySysctl(`net/ipv6/conf/${name}/accept_ra`, '0', notes);
+  } else {
+    trySysctl(`net/ipv6/conf/${name}/disable_ipv6`, '1', []);
+  }
+  route.setLink(index, { mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
+  const keeps = target.kind !== 'new';
+  if (ipv4 !== undefined) addDefaultRoute(route, index, 4, ipv4, mac, keeps, notes);
+  if (ipv6 === undefined) return;
+  try {
+    addDefaultRoute(route, index, 6, ipv6, mac, keeps, notes);
+  } catch (error) {
+    // A namespace of someone else's may have IPv6 switched off: IPv4 is still worth having.
+    if (ipv4 === undefined || !(error instanceof SysError)) throw error;
+    notes.push(`no IPv6 inside: ${error.message}`);
+  }
+}
+
+/** @param keeps  the namespace is somebody's, and may have a default route of its own */
+function addDefaultRoute(
+  route: RouteSocket,
+  index: number,
+  family: 4 | 6,
+  plan: Pick<Ipv4Plan, 'guest' | 'prefixLen' | 'gateway' | 'dns'>,
+  mac: string,
+  keeps: boolean,
+  notes: string[],
+): void {
+  const { guest, prefixLen, gateway, dns } = plan;
+  route.addAddress(index, family, guest, prefixLen, { nodad: true });
+  // The kernel takes a gateway only where a route already leads; IPv6 link-local ones it finds by themselves.
+  const reachable = samePrefix(gateway, guest, prefixLen) || (family === 6 && isLinkLocal(gateway));
+  if (!reachable) {
+    route.addRoute({ family, dst: gateway, prefixLen: family === 4 ? 32 : 128, oif: index });
+  }
+  const inFront = keeps ? metricInFront(route, family) : undefined;
+  if (inFront !== undefined) {
+    notes.push(`the namespace has an IPv${family} default route: it stays, and ours goes in front of it`);
+  }
+  route.addRoute({
+    family,
+    dst: family === 4 ? '0.0.0.0' : '::',
+    prefixLen: 0,
+    gateway,
+    oif: index,
+    ...(inFront !== undefined && { priority: inFront }),
+  });
+  const onLink = dns !== undefined && samePrefix(dns, guest, prefixLen) ? [gateway, dns] : [gateway];
+  introduce(route, index, family, onLink, mac);
+}
+
+/**
+ * Metric for a default route in front of those that a namespace has. Linux would make one route with two next hops of two IPv6 ones of
+ * the same metric, and send a part of the connections by each; of IPv4 ones the newest is in front.
+ * @returns undefined when it has none
+ */
+function metricInFront(route: RouteSocket, family: 4 | 6): number | undefined {
+  const metrics = route
+    .routes()
+    .filter(
+      (r) => r.family === family && r.table === RT_TABLE_MAIN && r.type === RTN_UNICAST && r.prefixLen === 0,
+    )
+    .map((r) => r.priority);
+  if (metrics.length === 0) return undefined;
+  return Math.max(Math.min(...metrics) - 1, family === 4 ? 0 : 1);
+}
+
+/**
+ * The network of the calling thread's namespace. Where no interface has IPv6 it is still to be had by those who ask for it: their sockets
+ * will be told "unreachable", and what is published on the host's future addresses works.
+ */
+function readHostNetwork(settings: Settings): HostNetwork {
+  const asked = settings.ipv6 && (settings.address6 !== undefined || !settings.ipv4);
+  const route = new RouteSocket();
+  try {
+    const ipv6 = hasIpv6() || (asked && kernelHasIpv6());
+    return hostNetwork(route.links(), route.addresses(), route.routes(), ipv6);
+  } finally {
+    route.close();
+  }
+}
+
+/** Netlink's words into the plan's. */
+export function hostNetwork(
+  links: ReturnType<RouteSocket['links']>,
+  addresses: ReturnType<RouteSocket['addresses']>,
+  routes: ReturnType<RouteSocket['routes']>,
+  ipv6: boolean,
+): HostNetwork {
+  const unusable = IFA_F_DEPRECATED | IFA_F_TENTATIVE;
+  return {
+    links,
+    addresses: addresses.map((a) => ({
+      family: a.family,
+      linkIndex: a.index,
+      address: a.address,
+      prefixLen: a.prefixLen,
+      // IFA_F_TEMPORARY is IFA_F_SECONDARY for IPv4, where such an address is as good as another.
+      usable:
+        a.scope < RT_SCOPE_LINK &&
+        (a.flags & unusable) === 0 &&
+        (a.family !== 6 || (a.flags & IFA_F_TEMPORARY) === 0),
+    })),
+    routes: routes.flatMap((r) => {
+      const hop = r.hops?.[0];
+      const linkIndex = r.oif ?? hop?.oif;
+      if (r.table !== RT_TABLE_MAIN || r.type !== RTN_UNICAST || linkIndex === undefined) return [];
+      const gateway = r.gateway ?? hop?.gateway;
+      return [
+        {
+          family: r.family,
+          linkIndex,
+          destination: r.dst,
+          prefixLen: r.prefixLen,
+          metric: r.priority,
+          // An IPv6 gateway of an IPv4 route (RFC 5549) means nothing to an IPv4 guest.
+          ...(gateway !== undefined && gateway.includes(':') === (r.family === 6) && { gateway }),
+        },
+      ];
+    }),
+    hasIpv6: ipv6,
+  };
+}
+
+/** Whether an interface has IPv6: each has a line in there, loopback's ::1 first. */
+export function hasIpv6(): boolean {
+  try {
+    return readFileSync('/proc/net/if_inet6', 'utf8') !== '';
+  } catch {
+    return false;
+  }
+}
+
+function setIfDifferent(path: string, value: string, notes: string[]): void {
+  try {
+    if (readFileSync(`/proc/sys/${path}`, 'utf8').trim() === value) return;
+  } catch {
+    return; // not there in this kernel: nothing to undo
+  }
+  trySysctl(path, value, notes);
+}

@@ -1,0 +1,438 @@
+/**
+ * The option table: the one place that says which options exist, what they take, what they mean and what is wrong with a bad
+ * value. It drives parsing, `--help`, error texts and docs/cli.md (see `cli-texts.ts`).
+ *
+ * An entry's `set` turns the text into a setting or throws a UsageError that says what to write instead; the parser puts the
+ * option and the value in front. What depends on two options at once is in `checkTogether`.
+ */
+
+import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
+import { LOG_LEVELS } from '../../workers/log-levels.ts';
+import { API_SOCKET_HELP, fieldsOf } from '../cli/option-fields.ts';
+import {
+  type AddressWithPrefix,
+  DEFAULT_MTU,
+  IPV4_MIN_MTU,
+  IPV6_MIN_MTU,
+  MAX_MTU,
+  named,
+  parseAddress,
+  parseAddressWithPrefix,
+  parseChoice,
+  parseCount,
+  parseInterfaceName,
+  parseSocketPath,
+  parseUnicast,
+  quoted,
+  UsageError,
+} from '../cli/values.ts';
+import type { LogLevel } from '../host/log.ts';
+import { COMMAND_NAMES, type CommandName } from './commands.ts';
+import { parsePublish, publishConflict, publishText } from './publish.ts';
+
+/** What the command line says, defaults filled in. Field names are the options' names. */
+export interface Settings {
+  readonly mtu: number;
+  readonly ipv4: boolean;
+  readonly ipv6: boolean;
+  readonly address4?: AddressWithPrefix;
+  readonly address6?: AddressWithPrefix;
+  readonly gateway4?: string;
+  readonly gateway6?: string;
+  /** Absent: the host's resolv.conf, followed. Empty: no DNS forwarding at all. */
+  readonly dns?: readonly string[];
+  /** Absent: the template interface's name. */
+  readonly interfaceName?: string;
+  /** False: the interface is left down and bare, for a DHCP client or SLAAC inside. */
+  readonly configure: boolean;
+  readonly outboundInterface?: string;
+  readonly hostLoopback4?: string;
+  readonly hostLoopback6?: string;
+  readonly publish: readonly ListenerPlan[];
+  /** Where requests are taken while running (api.ts). */
+  readonly apiSocket?: string;
+  /** What comes to published ports from the host's loopback goes past the TAP. */
+  readonly splice: boolean;
+  readonly threads: Threads;
+  readonly poolMib: number;
+  readonly pcap?: string;
+  readonly logLevel: LogLevel;
+  readonly stats: boolean;
+}
+
+export type Threads = { readonly kind: 'auto' } | EnginePlan['threads'];
+
+type Draft = { -readonly [K in keyof Settings]?: Settings[K] };
+
+export interface OptionSpec {
+  /** With its dashes, as written. */
+  readonly name: string;
+  readonly short?: string;
+  /** Value syntax for help; absent: a flag. */
+  readonly value?: string;
+  readonly group: 'Addresses' | 'Connections' | 'Engine' | 'Diagnosis' | 'General';
+  readonly help: string;
+  /** The default in words, for help. */
+  readonly default?: string;
+  readonly repeatable?: true;
+  readonly commands: readonly CommandName[];
+  readonly set?: (draft: Draft, text: string) => void;
+}
+
+const MAX_SHARDS = 16;
+const ENGINE: readonly CommandName[] = ['run', 'attach'];
+const ALL: readonly CommandName[] = COMMAND_NAMES;
+
+const { fixed, parsed } = fieldsOf<Draft>();
+
+export const OPTIONS: readonly OptionSpec[] = [
+  {
+    name: '--address',
+    value: 'ADDR[/LEN]',
+    group: 'Addresses',
+    help: 'Address inside, at most one per family. Without /LEN the prefix length is 24 (IPv4) or 64 (IPv6).',
+    default: "the host's own address",
+    repeatable: true,
+    commands: ENGINE,
+    set: (draft, text) => {
+      const parsed = parseAddressWithPrefix(text);
+      setOnce(draft, parsed.family === 4 ? 'address4' : 'address6', parsed, parsed.family);
+    },
+  },
+  {
+    name: '--gateway',
+    value: 'ADDR',
+    group: 'Addresses',
+    help: 'Default gateway inside, at most one per family.',
+    default: "the host's gateway",
+    repeatable: true,
+    commands: ENGINE,
+    set: (draft, text) => {
+      const parsed = parseUnicast(text);
+      setOnce(draft, parsed.family === 4 ? 'gateway4' : 'gateway6', parsed.address, parsed.family);
+    },
+  },
+  {
+    name: '--dns',
+    value: 'ADDR|none',
+    group: 'Addresses',
+    help: 'Resolver for queries from inside; several are tried in order. none: do not forward DNS.',
+    default: 'those in /etc/resolv.conf, followed when it changes',
+    repeatable: true,
+    commands: ENGINE,
+    set: (draft, text) => {
+      if (text === 'none') {
+        if (draft.dns !== undefined && draft.dns.length > 0)
+          throw new UsageError('contradicts an earlier --dns');
+        draft.dns = [];
+        return;
+      }
+      const { address } = parseAddress(text);
+      if (address === '0.0.0.0' || address === '::')
+        throw new UsageError('is not the address of a resolver; write for example 192.0.2.53');
+      if (draft.dns?.length === 0) throw new UsageError('contradicts an earlier --dns none');
+      draft.dns = [...(draft.dns ?? []), address];
+    },
+  },
+  {
+    name: '--interface-name',
+    value: 'NAME',
+    group: 'Addresses',
+    help: 'Name of the interface inside.',
+    default: "that of the host's interface, else tap0",
+    commands: ENGINE,
+    set: (draft, text) => {
+      if (text === 'lo') throw new UsageError('is the name of the loopback interface; write another name');
+      draft.interfaceName = parseInterfaceName(text);
+    },
+  },
+  {
+    name: '--mtu',
+    value: 'N',
+    group: 'Addresses',
+    help: `MTU of the interface inside, ${IPV4_MIN_MTU} to ${MAX_MTU} (from ${IPV6_MIN_MTU} with IPv6).`,
+    default: `${DEFAULT_MTU}`,
+    commands: ENGINE,
+    set: parsed('mtu', (text) => parseCount(text, IPV4_MIN_MTU, MAX_MTU, '1500')),
+  },
+  {
+    name: '--ipv4-only',
+    short: '-4',
+    group: 'Addresses',
+    help: 'No IPv6 inside.',
+    commands: ENGINE,
+    set: fixed('ipv6', false),
+  },
+  {
+    name: '--ipv6-only',
+    short: '-6',
+    group: 'Addresses',
+    help: 'No IPv4 inside.',
+    commands: ENGINE,
+    set: fixed('ipv4', false),
+  },
+  {
+    name: '--no-configure',
+    group: 'Addresses',
+    help: 'Leave the interface inside down and without addresses: a DHCP client or the kernel inside configures it.',
+    commands: ENGINE,
+    set: fixed('configure', false),
+  },
+  {
+    name: '--publish',
+    short: '-p',
+    value: '[ADDR:]PORT[-PORT][:PORT[-PORT]][/tcp|/udp]',
+    group: 'Connections',
+    help: 'Forward this port of the host to the second port inside, or to the same port if there is no second one. Listens on all addresses of the host unless ADDR is given; an IPv6 ADDR stands in brackets. Two ranges must have the same length. TCP unless /udp is given.',
+    repeatable: true,
+    commands: ENGINE,
+    set: (draft, text) => {
+      draft.publish = [...(draft.publish ?? []), parsePublish(text)];
+    },
+  },
+  {
+    name: '--api-socket',
+    value: 'PATH',
+    group: 'Connections',
+    help: `${API_SOCKET_HELP} (docs/api.md). A socket that is already at PATH is replaced.`,
+    commands: ENGINE,
+    set: parsed('apiSocket', parseSocketPath),
+  },
+  {
+    name: '--splice',
+    group: 'Connections',
+    help: "Forward connections from the host's loopback to published ports socket to socket, without the TAP. This is faster, but programs inside see the namespace's own address as the client.",
+    commands: ENGINE,
+    set: fixed('splice', true),
+  },
+  {
+    name: '--host-loopback',
+    value: 'ADDR|none',
+    group: 'Connections',
+    help: "Connections from inside to ADDR reach the host's 127.0.0.1 (::1 for an IPv6 ADDR). At most one per family; the gateway's address is allowed.",
+    default: 'none',
+    repeatable: true,
+    commands: ENGINE,
+    set: (draft, text) => {
+      if (text === 'none') {
+        if (draft.hostLoopback4 ?? draft.hostLoopback6)
+          throw new UsageError('contradicts an earlier --host-loopback');
+        return;
+      }
+      const parsed = parseUnicast(text);
+      setOnce(draft, parsed.family === 4 ? 'hostLoopback4' : 'hostLoopback6', parsed.address, parsed.family);
+    },
+  },
+  {
+    name: '--outbound-interface',
+    value: 'NAME',
+    group: 'Connections',
+    help: 'Host interface that connections leave through. The addresses inside are copied from it too.',
+    default: "the host's routing decides",
+    commands: ENGINE,
+    set: parsed('outboundInterface', parseInterfaceName),
+  },
+  {
+    name: '--threads',
+    value: 'auto|fused|pipeline[=N]',
+    group: 'Engine',
+    help: `Threads for the packets. fused: one thread does everything. pipeline: one thread reads, N threads (shards, 1 to ${MAX_SHARDS}) translate, one thread does host I/O.`,
+    default: 'auto: by the number of processors',
+    commands: ENGINE,
+    set: parsed('threads', parseThreads),
+  },
+  {
+    name: '--pool-size',
+    value: 'MIB',
+    group: 'Engine',
+    help: 'Packet memory in MiB, 8 to 1024. It also limits the number of connections. Memory is taken only when used.',
+    default: '64',
+    commands: ENGINE,
+    set: parsed('poolMib', (text) => parseCount(text, 8, 1024, '64')),
+  },
+  {
+    name: '--pcap',
+    value: 'FILE',
+    group: 'Diagnosis',
+    help: 'Write every frame, in both directions, to FILE for tcpdump or Wireshark.',
+    commands: ENGINE,
+    set: (draft, text) => {
+      if (text === '') throw new UsageError('is empty; write a file name');
+      draft.pcap = text;
+    },
+  },
+  {
+    name: '--stats',
+    group: 'Diagnosis',
+    help: 'Print counters and latency percentiles on standard error when bucatini ends.',
+    commands: ENGINE,
+    set: fixed('stats', true),
+  },
+  {
+    name: '--log-level',
+    value: 'LEVEL',
+    group: 'Diagnosis',
+    help: `Messages on standard error: ${LOG_LEVELS.join(', ')}. Each level includes those before it.`,
+    default: 'warning for run, info for attach',
+    commands: ENGINE,
+    set: parsed('logLevel', (text) => parseChoice(text, LOG_LEVELS)),
+  },
+  { name: '--help', short: '-h', group: 'General', help: 'Print this text.', commands: ALL },
+  { name: '--version', group: 'General', help: 'Print the version.', commands: ALL },
+];
+
+export type Parsed =
+  | { readonly kind: 'help' | 'version' }
+  | { readonly kind: 'go'; readonly settings: Settings; readonly operands: readonly string[] };
+
+/**
+ * Read a subcommand's arguments. Options end at `--` or at the first word that is none; all that follows are operands.
+ * @throws UsageError, one line that names option and value
+ */
+export function parseArguments(command: CommandName, args: readonly string[]): Parsed {
+  const draft: Draft = {};
+  const seen = new Set<string>();
+  let i = 0;
+  for (; i < args.length; i++) {
+    const [word, glued] = firstOfBundle(command, args[i]!);
+    if (word === '--') {
+      i++;
+      break;
+    }
+    if (!word.startsWith('-') || word === '-') break;
+    const equals = word.startsWith('--') ? word.indexOf('=') : -1;
+    const name = equals < 0 ? word : word.slice(0, equals);
+    const option = OPTIONS.find((o) => (o.name === name || o.short === name) && o.commands.includes(command));
+    if (option === undefined) throw new UsageError(unknownOption(command, name));
+    if (option.name === '--help') return { kind: 'help' };
+    if (option.name === '--version') return { kind: 'version' };
+    let text = '';
+    if (option.value === undefined) {
+      if (equals >= 0) throw new UsageError(`${name} takes no value; write ${name} alone`);
+      if (glued !== '') args = [...args.slice(0, i + 1), `-${glued}`, ...args.slice(i + 1)];
+    } else if (equals >= 0) {
+      text = word.slice(equals + 1);
+    } else if (glued !== '') {
+      text = glued;
+    } else {
+      const next = args[++i];
+      if (next === undefined) throw new UsageError(`${name} needs a value; write ${name} ${option.value}`);
+      text = next;
+    }
+    if (option.value !== undefined && !option.repeatable && seen.has(option.name)) {
+      throw new UsageError(`${name} ${quoted(text)}: given twice; write it once`);
+    }
+    seen.add(option.name);
+    named(name, text, () => option.set?.(draft, text));
+  }
+  return { kind: 'go', settings: complete(command, draft), operands: args.slice(i) };
+}
+
+/**
+ * `-p8080:80` is -p and its value, `-4p` is -4 and -p.
+ * @returns the first option of a word and what is glued to it; every other word as it is
+ */
+function firstOfBundle(command: CommandName, word: string): readonly [string, string] {
+  const short = word.slice(0, 2);
+  const isBundle =
+    word.length > 2 &&
+    short !== '--' &&
+    OPTIONS.some((o) => o.short === short && o.commands.includes(command));
+  return isBundle ? [short, word.slice(2)] : [word, ''];
+}
+
+function complete(command: CommandName, draft: Draft): Settings {
+  const settings: Settings = {
+    mtu: DEFAULT_MTU,
+    ipv4: true,
+    ipv6: true,
+    configure: true,
+    publish: [],
+    splice: false,
+    threads: { kind: 'auto' },
+    poolMib: 64,
+    logLevel: command === 'run' ? 'warning' : 'info',
+    stats: false,
+    ...draft,
+  };
+  checkTogether(settings);
+  return Object.freeze(settings);
+}
+
+function checkTogether(s: Settings): void {
+  if (!s.ipv4 && !s.ipv6)
+    throw new UsageError('--ipv4-only and --ipv6-only exclude each other; write one of them');
+  if (s.ipv6 && s.mtu < IPV6_MIN_MTU) {
+    throw new UsageError(
+      `--mtu ${s.mtu}: IPv6 needs at least ${IPV6_MIN_MTU}; write --mtu ${IPV6_MIN_MTU} or add --ipv4-only`,
+    );
+  }
+  for (const [option, v4, v6] of [
+    ['--address', s.address4?.address, s.address6?.address],
+    ['--gateway', s.gateway4, s.gateway6],
+    ['--host-loopback', s.hostLoopback4, s.hostLoopback6],
+  ] as const) {
+    if (!s.ipv4 && v4)
+      throw new UsageError(`${option} ${v4}: --ipv6-only leaves no IPv4; leave out one of the two options`);
+    if (!s.ipv6 && v6)
+      throw new UsageError(`${option} ${v6}: --ipv4-only leaves no IPv6; leave out one of the two options`);
+  }
+  for (const [address, gateway] of [
+    [s.address4?.address, s.gateway4],
+    [s.address6?.address, s.gateway6],
+  ] as const) {
+    if (address !== undefined && address === gateway) {
+      throw new UsageError(`--gateway ${gateway}: is also the address inside; write two different addresses`);
+    }
+  }
+  const clash = publishConflict(s.publish);
+  if (clash !== undefined) {
+    throw new UsageError(
+      `--publish ${publishText(clash[1])}: collides with ${publishText(clash[0])}; leave one of them out`,
+    );
+  }
+}
+
+function setOnce<K extends keyof Draft>(
+  draft: Draft,
+  key: K,
+  value: NonNullable<Draft[K]>,
+  family: number,
+): void {
+  if (draft[key] !== undefined)
+    throw new UsageError(`is the second IPv${family} value; write one per family`);
+  draft[key] = value;
+}
+
+function parseThreads(text: string): Threads {
+  if (text === 'auto' || text === 'fused') return { kind: text };
+  if (text === 'pipeline') return { kind: 'pipeline', shards: 1 };
+  const shards = /^pipeline=(.*)$/.exec(text)?.[1];
+  if (shards === undefined) throw new UsageError('not one of auto, fused, pipeline, pipeline=N');
+  return { kind: 'pipeline', shards: parseCount(shards, 1, MAX_SHARDS, 'pipeline=2') };
+}
+
+function unknownOption(command: CommandName, name: string): string {
+  const known = OPTIONS.filter((o) => o.commands.includes(command)).map((o) => o.name);
+  const near = known
+    .map((candidate) => ({ candidate, distance: editDistance(candidate, name) }))
+    .sort((a, b) => a.distance - b.distance)[0];
+  const hint =
+    near !== undefined && near.distance <= 3 && name.startsWith('--')
+      ? `did you mean ${near.candidate}?`
+      : `bucatini ${command} --help lists the options`;
+  return `${quoted(name)}: unknown option; ${hint}`;
+}
+
+/** Levenshtein distance; both words are short. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}

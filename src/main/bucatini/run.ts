@@ -1,0 +1,167 @@
+/**
+ * `bucatini run`: the start path, side by side where it can be.
+ *
+ *   packet thread      main thread (or namespace thread, netns.ts)   chain (command.ts)
+ *   ─────────────      ───────────────────────────────────────────   ──────────────────
+ *   boots              options, read host's network, unshare
+ *                      resolv.conf, spawn ─────────────────────────▶ setpriv … sh
+ *                      make the TAP
+ *   starts ◀────────── task
+ *                      addresses, routes                             "started"
+ *   "ready" ─────────▶ "go" ───────────────────────────────────────▶ COMMAND
+ *
+ * We are root of a user namespace of our own by now (the launcher's doing), in the host's network namespace. Whatever ends
+ * first ends the rest: COMMAND the engine, the engine COMMAND, and our own death both (command.ts).
+ */
+import { closeSync, realpathSync } from 'node:fs';
+import { constants as os } from 'node:os';
+import { exitNow } from '../../sys/process.ts';
+import type { EngineHandle } from '../../workers/engine.ts';
+import type { BootedThread } from '../../workers/packet-worker.ts';
+import type { NetnsError } from '../host/netns.ts';
+import { RESOLV_CONF, readResolvConf, resolvConfText } from '../host/resolv-conf.ts';
+import { endWithin, type Sandbox, type SetUpStep, serve } from '../host/start.ts';
+import { Command, CommandError, findProgram, type PrivateResolvConf } from '../process/command.ts';
+import { launcherVariable } from '../process/launcher-env.ts';
+import { holdOutputs } from '../process/output.ts';
+import { forwardSignals } from '../process/signals.ts';
+import { Terminal } from '../process/terminal.ts';
+import { forwarders } from './address-plan.ts';
+import { SettingsFrontEnd, type SettingsStart, socketSource } from './engine-launch.ts';
+import type { NetnsTap } from './netns-setup.ts';
+import type { Settings } from './options.ts';
+
+/** @returns the exit status. @throws CommandError, NetnsError or Error with one line for the user */
+export async function run(
+  booted: BootedThread,
+  settings: Settings,
+  operands: readonly string[],
+  env: NodeJS.ProcessEnv,
+  version: () => string,
+): Promise<number> {
+  const argv = commandLine(operands, env);
+  await holdOutputs();
+  const sockets = await socketSource(settings);
+  const start: SettingsStart = {
+    ...{ booted, settings, sockets, version },
+    ...{ target: { kind: 'new' }, program: 'bucatini run' },
+  };
+  return serve(new Run(start, argv, env));
+}
+
+class Run extends SettingsFrontEnd {
+  readonly #terminal = new Terminal();
+  readonly #settings: Settings;
+  readonly #argv: readonly string[];
+  readonly #env: NodeJS.ProcessEnv;
+  #namespaceFd = -1;
+  #command: Command | undefined;
+  #engine: EngineHandle | undefined;
+  /** By a signal. */
+  #ending = false;
+
+  constructor(start: SettingsStart, argv: readonly string[], env: NodeJS.ProcessEnv) {
+    super(start);
+    this.#settings = start.settings;
+    this.#argv = argv;
+    this.#env = env;
+    forwardSignals(
+      () => (this.#command?.running ? this.#command : undefined),
+      (name) => {
+        this.#ending = true;
+        this.#command?.kill();
+        // Threads may still be booting; Node's taking them apart then has been seen to end in a signal of its own.
+        void endWithin(this.#engine).then(() => exitNow(128 + os.signals[name]));
+      },
+      this.#terminal,
+    );
+  }
+
+  readonly tapOfOurs = ({ tap }: NetnsTap): number => tap.fd;
+
+  async setUpFailed(error: NetnsError, step: SetUpStep): Promise<Error> {
+    if (step === 'namespace') (await import('./reenter.ts')).reenterOwnNamespaces(error.code);
+    return error;
+  }
+
+  readonly startCommand = (namespaceFd: number): void => {
+    this.#namespaceFd = namespaceFd;
+    this.#command = this.#spawn(true);
+  };
+
+  #spawn(mountProc: boolean): Command {
+    const resolvConf = privateResolvConf(this.#settings);
+    return new Command({
+      ...{ argv: this.#argv, env: this.#env, mountProc, openFiles: launcherVariable('BUCATINI_OPEN_FILES') },
+      ...(this.netns.mainInside ? {} : { namespaceFd: this.#namespaceFd }),
+      ...(resolvConf && { resolvConf }),
+    });
+  }
+
+  async engineStarted(engine: EngineHandle): Promise<void> {
+    this.#engine = engine;
+    // Nothing is followed before: until the chain has copied our mounts, its resolv.conf covers the host's here too.
+    for (const note of await this.#commandStarted()) this.log('warning', note);
+  }
+
+  async #commandStarted(): Promise<readonly string[]> {
+    try {
+      return await this.#command!.started;
+    } catch (error) {
+      if (this.#ending) await new Promise(() => {}); // a signal ended it, and us in a moment
+      // Where parts of /proc are covered (containers) a new one cannot be mounted: COMMAND then sees ours.
+      this.log(
+        'warning',
+        `COMMAND sees the caller's /proc, as a new one cannot be mounted (${(error as Error).message})`,
+      );
+      this.#command = this.#spawn(false);
+      return this.#command.started;
+    }
+  }
+
+  protected sandbox(): Sandbox {
+    closeSync(this.#namespaceFd); // nobody goes there any more
+    const { directories, signalled } = this.#command!;
+    return { readable: directories, signals: signalled };
+  }
+
+  ready({ network }: NetnsTap): void {
+    this.log('info', `${network.interfaceName}: ${network.summary}`);
+    this.#command!.go();
+  }
+
+  ends(): readonly Promise<number>[] {
+    return [this.#command!.ended];
+  }
+
+  stop(): void {
+    this.#command?.kill();
+  }
+
+  afterEngine(): void {
+    this.#terminal.restore();
+  }
+}
+
+/** COMMAND as an argument list; without one the user's shell. */
+function commandLine(operands: readonly string[], env: NodeJS.ProcessEnv): readonly string[] {
+  if (operands.length > 0) {
+    findProgram(operands[0]!);
+    return operands;
+  }
+  const shell = env.SHELL || '/bin/sh';
+  try {
+    findProgram(shell);
+    return [shell];
+  } catch (error) {
+    throw new CommandError(`your shell (SHELL): ${(error as Error).message}`, (error as CommandError).status);
+  }
+}
+
+/** The file that COMMAND gets to see; undefined where the host has none or DNS is not forwarded. */
+function privateResolvConf(settings: Settings): PrivateResolvConf | undefined {
+  const host = readResolvConf();
+  const forwards = forwarders(settings);
+  if (host === undefined || forwards.length === 0) return undefined;
+  return { path: realpathSync(RESOLV_CONF), text: resolvConfText(forwards, host) };
+}

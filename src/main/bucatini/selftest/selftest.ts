@@ -1,0 +1,128 @@
+// bundle: rare
+/**
+ * `bucatini selftest`: the real launcher and engine between a made-up host and a made-up world (world.ts), with real programs at
+ * both ends. We are in a user, mount and network namespace of our own by now (the launcher's doing): this is the "host".
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { createInterface, type Interface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { RouteSocket } from '../../../sys/netlink.ts';
+import { findProgram } from '../../process/command.ts';
+import type { StepReport } from './client.ts';
+import { addDefaultRoutes, configureEnd, HOST, LINK, OUTSIDE, PORT, tuneNamespace } from './world.ts';
+
+/** Longer than all the steps' own limits would be pointless: something hangs. */
+const CLIENT_LIMIT_MS = 60_000;
+const NAME_WIDTH = 18;
+
+/** `bucatini selftest`: build the network, run the client, tell each step. @returns the exit status */
+export async function selftest(): Promise<number> {
+  const startedAt = performance.now();
+  const failures: StepReport[] = [];
+  let steps = 0;
+  const tell = (report: StepReport): void => {
+    if (steps++ === 0) console.log(`${'step'.padEnd(NAME_WIDTH)}result  figure`);
+    console.log(`${report.step.padEnd(NAME_WIDTH)}${(report.ok ? 'ok' : 'FAILED').padEnd(8)}${report.text}`);
+    if (!report.ok) failures.push(report);
+  };
+  let peer: Child | undefined;
+  try {
+    peer = await buildWorld();
+    tell({
+      step: 'world',
+      ok: true,
+      text: `two namespaces and a veth in ${(performance.now() - startedAt).toFixed(0)} ms`,
+    });
+    await runClient(tell);
+  } catch (error) {
+    tell({ step: steps === 0 ? 'world' : 'run', ok: false, text: (error as Error).message });
+  } finally {
+    peer?.process.kill('SIGKILL');
+  }
+  const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
+  if (failures.length === 0) {
+    console.log(`\nselftest passed: ${steps} steps in ${seconds} s`);
+    return 0;
+  }
+  const first = failures[0]!;
+  console.log(
+    `\nselftest FAILED: ${failures.length} of ${steps} steps in ${seconds} s; first: ${first.step}: ${first.text}`,
+  );
+  return 1;
+}
+
+interface Child {
+  readonly process: ChildProcess;
+  readonly lines: Interface;
+}
+
+/** Start the peer, plug it in, configure our side. */
+async function buildWorld(): Promise<Child> {
+  tuneNamespace();
+  const child = spawn(
+    findProgram('unshare', `/usr/bin:/bin:${process.env.PATH ?? ''}`),
+    ['--net', '--', process.execPath, fileURLToPath(siblingUrl('peer'))],
+    {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    },
+  );
+  const peer = { process: child, lines: createInterface(child.stdout!) };
+  await line(peer, 'new');
+  const route = new RouteSocket();
+  const peerNamespace = openSync(`/proc/${child.pid}/ns/net`, 'r');
+  route.createVeth(LINK, LINK, peerNamespace);
+  closeSync(peerNamespace);
+  child.stdin!.write('go\n');
+  configureEnd(route, HOST, false);
+  addDefaultRoutes(route);
+  route.close();
+  await line(peer, 'ready');
+  return peer;
+}
+
+async function line(child: Child, expected: string): Promise<void> {
+  const ended = once(child.process, 'exit').then(([code]) => {
+    throw new Error(`the peer ended with status ${code}`);
+  });
+  ended.catch(() => {});
+  const [got] = (await Promise.race([once(child.lines, 'line'), ended])) as [string];
+  if (got !== expected) throw new Error(`the peer said "${got}", not "${expected}"`);
+}
+
+/** `bucatini run` with the client as COMMAND, whose lines are the reports. */
+async function runClient(tell: (report: StepReport) => void): Promise<void> {
+  // Started as ROOT/dist/main/bucatini.js.
+  const launcher = join(dirname(process.argv[1]!), '../../bin/bucatini');
+  const startedAt = performance.now();
+  const child = spawn(
+    launcher,
+    [
+      ...['run', '--dns', OUTSIDE.v4, '--publish', `${PORT.published}`, '--'],
+      ...[process.execPath, fileURLToPath(siblingUrl('client'))],
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
+  const timer = setTimeout(() => child.kill('SIGKILL'), CLIENT_LIMIT_MS);
+  const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
+  let reports = 0;
+  for await (const text of createInterface(child.stdout)) {
+    const report = JSON.parse(text) as StepReport;
+    if (reports++ > 0) tell(report);
+    else
+      tell({
+        ...report,
+        text: `COMMAND runs ${(performance.now() - startedAt).toFixed(0)} ms after the start`,
+      });
+  }
+  const [code, signal] = await ended;
+  clearTimeout(timer);
+  if (code !== 0) throw new Error(`bucatini run ended with ${signal ?? `status ${code}`}`);
+  if (reports === 0) throw new Error('the client said nothing');
+}
+
+function siblingUrl(name: string): URL {
+  return new URL(`./${name}${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
+}

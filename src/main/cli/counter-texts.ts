@@ -1,0 +1,73 @@
+// bundle: texts
+/** docs/counters.md, from the tables of counters and histograms. */
+import { readFileSync } from 'node:fs';
+import { COUNTERS } from '../../ring/counters.ts';
+import { HISTOGRAMS } from '../../ring/histograms.ts';
+
+/** Where the causes are, each with its comment: the one text for the reader of the code and of the page. */
+const CAUSE_TABLES = ['../../proto/drop.ts', '../../workers/link/stage-drop.ts'] as const;
+const CAUSE = /^ {2}\/\*\* (.+) \*\/\n {2}(\w+): -\d+,$/gm;
+
+/** Name and meaning of every cause of loss, by the order of the codes. Reads the sources: for the generator and its test alone. */
+export function causes(): { name: string; help: string }[] {
+  return CAUSE_TABLES.flatMap((file) =>
+    [...readFileSync(new URL(file, import.meta.url), 'utf8').matchAll(CAUSE)].map(
+      ([, help = '', name = '']) => ({
+        name,
+        help,
+      }),
+    ),
+  );
+}
+
+const causeRows = (): string =>
+  causes()
+    .map(({ name, help }) => `| \`${name}\` | ${help} |`)
+    .join('\n');
+
+/** The whole page. */
+export function countersMarkdown(): string {
+  const rows = (table: readonly { name: string; unit: string; help: string }[]): string =>
+    table.map(({ name, unit, help }) => `| \`${name}\` | ${unit} | ${help} |`).join('\n');
+  return `# Counters
+
+<!-- Written by \`scripts/cli-docs.ts\` from \`src/ring/counters.ts\`, \`src/ring/histograms.ts\`, \`src/proto/drop.ts\` and
+\`src/workers/link/stage-drop.ts\`; a test compares. -->
+
+\`--stats\` prints these counters when the engine ends, summed over all packet threads; if there are several threads, also for each thread.
+Counters that are 0 are left out. Each thread has its own counters and adds to them without atomic operations, which costs about a nanosecond.
+
+| counter | unit | |
+|---|---|---|
+${rows(COUNTERS)}
+
+A packet that is dropped is counted by its cause, as \`drop.CAUSE\`. Packets that every kernel sends to its link by itself (membership
+reports, solicitations, mDNS) are counted above and not here. So without a \`drop.\` line no packet was dropped for any of these causes.
+
+| cause | what was lost |
+|---|---|
+${causeRows()}
+
+Useful quotients:
+
+| quotient | tells |
+|---|---|
+| \`bytesFromGuest\` / \`tapReads\`, \`bytesToGuest\` / \`tapWrites\` | bytes per system call on the TAP; near 65,000 for bulk TCP |
+| \`sockSendBytes\` / (\`sockSends\` - \`datagramSends\`), \`sockPeekBytes\` / \`sockPeeks\` | bytes per system call on stream sockets |
+| \`datagramSendBytes\` / \`datagramSends\`, \`datagramsToHost\` / \`datagramSends\`, \`datagramsToGuest\` / \`datagramRecvs\` | bytes and datagrams per system call: the gain of batching |
+| \`linkDescriptors\` / \`linkBatches\` | descriptors per publication: the batch size between stages |
+| \`wakes\` / \`linkBatches\` | how often the receiving thread slept at a publication (it takes 35 to 40 us to wake up) |
+| \`sleeps\` / \`busyRounds\` | how often a thread ran out of work |
+| (\`cpuUserUs\` + \`cpuSystemUs\`) of a thread / frames or bytes of its stage | the cost of the stage |
+
+## Distributions
+
+| measured | unit | |
+|---|---|---|
+${rows(HISTOGRAMS)}
+`;
+}
+
+/** Files of the repository that are made from here (`npm run docs`). */
+export const generatedDocs = (): ReadonlyMap<string, string> =>
+  new Map([['docs/counters.md', countersMarkdown()]]);

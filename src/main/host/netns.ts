@@ -1,0 +1,164 @@
+/**
+ * The thread that gives the namespace its interface. One thread has to move there and cannot come back: without privileges in the
+ * host's user namespace setns(2) to its network is refused. Host sockets are opened by packet threads, which must stay.
+ *
+ *   NetnsHere     the main thread moves: nothing to boot. Every thread that opens host sockets must have been started before
+ *                 (threads inherit the namespace of their creator), and children are born inside.
+ *   NetnsThread   a thread made for it moves: 30 ms to boot, where packet threads are still to be started later (decision 018).
+ */
+import { parentPort, SHARE_ENV, Worker } from 'node:worker_threads';
+
+/** What every front end's job says. */
+export interface SocketsInside {
+  /** EnginePlan.changesUser */
+  readonly changesUser?: boolean;
+  /** Once the namespace is set up, stay in it and make sockets there (workers/splice/socket-source.ts). */
+  readonly sockets?: SharedArrayBuffer | undefined;
+}
+
+/** One step done; the thread has to go on to the next, but may do other things between. `Made` is what the front end's set-up tells of the TAP. */
+export type NetnsStep<Made> =
+  /** The namespace is there; the descriptor is the process's from now on. Only with target kind 'new'. */
+  | { readonly kind: 'namespace'; readonly fd: number }
+  /** The TAP is there: the engine may start while the rest is configured. */
+  | { readonly kind: 'tap'; readonly made: Made }
+  /** All is done. What could not be done but is not needed for traffic, for the log. */
+  | { readonly kind: 'configured'; readonly notes: readonly string[] };
+
+/** A front end's set-up, to be done by one thread, step by step. */
+export type NetnsSetup<Job, Made> = (job: Job) => Iterable<NetnsStep<Made>>;
+
+export type NetnsMessage<Made> =
+  | NetnsStep<Made>
+  | { readonly kind: 'failed'; readonly message: string; readonly code?: string };
+
+/** Set-up failed; `code` is the errno's name where a system call said no. */
+export class NetnsError extends Error {
+  override readonly name = 'NetnsError';
+  readonly code: string | undefined;
+  constructor(message: string, code: string | undefined) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** Each step as it comes; all reject when one fails. */
+export abstract class Netns<Job extends SocketsInside, Made> {
+  readonly #namespace = Promise.withResolvers<number>();
+  readonly #tap = Promise.withResolvers<Made>();
+  readonly #configured = Promise.withResolvers<readonly string[]>();
+  /** Descriptor of the new namespace; only with target kind 'new'. */
+  readonly namespaceFd = this.#namespace.promise;
+  readonly tap = this.#tap.promise;
+  /** Gives what could not be done, for the log. */
+  readonly configured = this.#configured.promise;
+  /** Whether the main thread, and so every child that it starts, is in the namespace. */
+  abstract readonly mainInside: boolean;
+
+  constructor() {
+    // Whoever awaits one step must not be killed by another's rejection.
+    for (const promise of [this.namespaceFd, this.tap, this.configured]) promise.catch(() => {});
+  }
+
+  /** Do it; the steps tell the rest. */
+  abstract start(job: Job): void;
+
+  protected tell(message: NetnsMessage<Made>): void {
+    if (message.kind === 'namespace') this.#namespace.resolve(message.fd);
+    else if (message.kind === 'tap') this.#tap.resolve(message.made);
+    else if (message.kind === 'configured') this.#configured.resolve(message.notes);
+    else this.fail(new NetnsError(message.message, message.code));
+  }
+
+  protected fail(error: Error): void {
+    this.#namespace.reject(error);
+    this.#tap.reject(error);
+    this.#configured.reject(error);
+  }
+}
+
+/** On the main thread, with a turn of the event loop after each step: what waits for it starts at once. */
+export class NetnsHere<Job extends SocketsInside, Made> extends Netns<Job, Made> {
+  readonly mainInside = true;
+  readonly #load: () => Promise<NetnsSetup<Job, Made>>;
+
+  /** @param load  gets the set-up's module */
+  constructor(load: () => Promise<NetnsSetup<Job, Made>>) {
+    super();
+    this.#load = load;
+  }
+
+  start(job: Job): void {
+    void this.#run(job);
+  }
+
+  async #run(job: Job): Promise<void> {
+    try {
+      const setUp = await this.#load();
+      for (const step of setUp(job)) {
+        this.tell(step);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      if (job.sockets !== undefined)
+        await (await import('../../workers/splice/socket-source.ts')).serveSocketsBeside(job.sockets);
+    } catch (error) {
+      const { message, code } = error as NodeJS.ErrnoException;
+      this.fail(new NetnsError(message, code));
+    }
+  }
+}
+
+/** In a worker. It is not waited for to end: its descriptors are ours from the moment they are told. */
+export class NetnsThread<Job extends SocketsInside, Made> extends Netns<Job, Made> {
+  readonly mainInside = false;
+  readonly #worker: Worker;
+
+  /** @param file  the thread's program, as workerUrl() takes it */
+  constructor(file: string) {
+    super();
+    this.#worker = new Worker(workerUrl(file), { env: SHARE_ENV });
+    this.#worker.on('message', (message: NetnsMessage<Made>) => this.tell(message));
+    this.#worker.on('error', (error) => this.fail(error as Error));
+    this.#worker.on('exit', (code) => this.fail(new Error(`the namespace thread ended with code ${code}`)));
+  }
+
+  start(job: Job): void {
+    this.#worker.postMessage(job);
+  }
+}
+
+/** The program of that worker. */
+export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetup<Job, Made>): void {
+  const post = (message: NetnsMessage<Made>): void => parentPort!.postMessage(message);
+  // Without a parent this is only being compiled for the code cache (scripts/build.ts).
+  parentPort?.once('message', async (job: Job) => {
+    try {
+      // Before the last step is told: nothing can be loaded behind the wall (host/sandbox.ts).
+      const { checked } = await import('../../sys/error.ts');
+      const { scopeAbstractSockets } = await import('../../sys/landlock.ts');
+      const { keepCapabilities } = await import('../../sys/capability.ts');
+      const { USER_CHANGE } = await import('../../workers/capabilities.ts');
+      const source = job.sockets && (await import('../../workers/splice/socket-source.ts'));
+      for (const step of setUp(job)) {
+        if (step.kind === 'configured') {
+          checked(keepCapabilities(job.changesUser ? USER_CHANGE : []), 'capset', 'namespace thread');
+          scopeAbstractSockets();
+        }
+        post(step);
+      }
+      // This thread alone is in the namespace: it stays, and only leaves with the process.
+      if (job.sockets !== undefined) source!.serveSockets(job.sockets);
+    } catch (error) {
+      const { message, code } = error as NodeJS.ErrnoException;
+      post({ kind: 'failed', message, ...(code !== undefined && { code }) });
+    }
+  });
+}
+
+/**
+ * The file of a thread or process of ours, by the name that its `// bundle:` line has: below src/main when run from source, below
+ * dist/main, where this module then lies too, when compiled.
+ */
+export function workerUrl(name: string): URL {
+  return new URL(import.meta.url.endsWith('.ts') ? `../${name}.ts` : `./${name}.js`, import.meta.url);
+}

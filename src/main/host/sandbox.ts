@@ -1,0 +1,436 @@
+/**
+ * The wall between us and the host, raised once everything is set up: an empty root, the capabilities that running flows need and no
+ * others, a list of the system calls that remain, no core dumps and no tracing. Whoever takes over a packet thread finds
+ * no file, no program, no namespace and no way to gain privileges. Cold; host/start.ts calls leaveHost() and closeWall(), with
+ * whatever a front end has to do between: changing the user, leaving the caller.
+ *
+ * What was opened before goes on working. What is opened later goes through a directory that is named here. COMMAND is born before
+ * and has nothing of this. A violation ends the process by SIGSYS; the kernel's audit log names the call.
+ * The reasons for the list are in docs/decisions/052-the-wall.md.
+ */
+import { readlinkSync } from 'node:fs';
+import { keepCapabilities } from '../../sys/capability.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  CAP_KILL,
+  CAP_NET_ADMIN,
+  CAP_SYS_PTRACE,
+  CLONE_NEWCGROUP,
+  CLONE_NEWIPC,
+  CLONE_NEWNET,
+  CLONE_NEWNS,
+  CLONE_NEWPID,
+  CLONE_NEWUSER,
+  CLONE_NEWUTS,
+  CLONE_VM,
+  Errno,
+  F_GETFD,
+  F_GETFL,
+  F_GETPIPE_SZ,
+  F_SETFD,
+  F_SETFL,
+  F_SETPIPE_SZ,
+  FIONBIO,
+  FIONREAD,
+  IPPROTO_ICMP,
+  IPPROTO_ICMPV6,
+  IPPROTO_UDP,
+  MNT_DETACH,
+  MS_NODEV,
+  MS_NOEXEC,
+  MS_NOSUID,
+  MS_RDONLY,
+  MS_REC,
+  MS_REMOUNT,
+  MS_SLAVE,
+  O_CREAT,
+  O_PATH,
+  O_RDWR,
+  O_TRUNC,
+  O_WRONLY,
+  PR_GET_DUMPABLE,
+  PR_GET_NAME,
+  PR_SET_DUMPABLE,
+  PR_SET_NAME,
+  SIOCOUTQNSD,
+  SOCK_DGRAM,
+  SOCK_STREAM,
+  TIOCOUTQ,
+} from '../../sys/constants.ts';
+import { checked, SysError } from '../../sys/error.ts';
+import { findEventRings } from '../../sys/event-rings.ts';
+import { scopeAbstractSockets } from '../../sys/landlock.ts';
+import { chdir, chroot, mount, pivotRoot, umount2 } from '../../sys/mount.ts';
+import { prctl } from '../../sys/process.ts';
+import { type Filter, installFilter, type Rule } from '../../sys/seccomp.ts';
+import type { SyscallName } from '../../sys/syscall-numbers.ts';
+import { dropCapabilitiesElsewhere } from '../../sys/thread-capabilities.ts';
+import { flowCapabilities } from '../../workers/capabilities.ts';
+import { closeInherited } from '../process/inherited-descriptors.ts';
+import { launcherVariable } from '../process/launcher-env.ts';
+import { forgetCommandDirectory } from '../process/working-directory.ts';
+import type { Log } from './log.ts';
+import { overwriteEnvironment } from './overwrite-environment.ts';
+
+/** Whether nobody else lives in our mount namespace: only then may its root be exchanged. */
+function ownMounts(env: NodeJS.ProcessEnv): boolean {
+  if (launcherVariable('BUCATINI_OWN_MOUNTS', env) !== '1') return false;
+  try {
+    // The variable may be somebody's who started us another way.
+    return readlinkSync('/proc/self/ns/mnt') !== readlinkSync(`/proc/${process.ppid}/ns/mnt`);
+  } catch {
+    return true; // a parent that we may not look at is not one of ours
+  }
+}
+
+/**
+ * Give all threads an empty, read-only root. Needs CAP_SYS_ADMIN, so before the user is changed.
+ * @param chrootFallback  what pivot_root refuses (EINVAL on an initramfs), chroot may do
+ * @returns undefined, or why the root is still the host's
+ * @throws SysError
+ */
+export function emptyRoot(chrootFallback = false, env: NodeJS.ProcessEnv = process.env): string | undefined {
+  if (!ownMounts(env)) return 'no mount namespace of our own';
+  // The launchers ask for it; that the host's mounts stay is not to hang on them alone.
+  checked(mount(null, '/', null, MS_REC | MS_SLAVE, null), 'mount', '/, MS_REC | MS_SLAVE');
+  const at = '/proc'; // a directory that is there: without /proc we would not have come this far
+  const flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+  checked(mount('bucatini', at, 'tmpfs', flags, 'nr_inodes=2,nr_blocks=2,mode=555'), 'mount', `tmpfs, ${at}`);
+  checked(chdir(at), 'chdir', at);
+  const r = pivotRoot('.', '.');
+  if (r >= 0) {
+    // The old root lies on top of the new one now.
+    checked(umount2('.', MNT_DETACH), 'umount2', 'the old root, MNT_DETACH');
+  } else if (chrootFallback) {
+    checked(chroot('.'), 'chroot', '.');
+  } else {
+    const remedy = 'where the root is an initramfs, --chroot-fallback of pasta does with chroot';
+    throw new SysError('pivot_root', '., .', -r, remedy);
+  }
+  checked(chdir('/'), 'chdir', '/');
+  mount(null, '/', null, flags | MS_REMOUNT | MS_RDONLY, null); // it has no room for a file either way
+  return undefined;
+}
+
+export interface Leaving {
+  /** EngineHandle.eventRings; undefined: they are looked for. */
+  readonly eventRings: readonly number[] | undefined;
+  readonly log: Log;
+  /** Inherited descriptors that options name. */
+  readonly keepOpen?: readonly number[];
+  /** What is found by a path, and has to know that the root is another. */
+  readonly watched?: { rootChanged(): void } | undefined;
+  readonly chrootFallback?: boolean;
+  /**
+   * Becomes another, ordinary user in all threads. It takes their capabilities away; they must not have lost them before, as a
+   * thread that may not change its user ends the process (glibc).
+   */
+  readonly changeUser?: (() => void) | undefined;
+}
+
+/**
+ * Let go of what the host and the caller have given us: inherited descriptors, the environment, the capabilities of threads that run nothing of
+ * ours, the root. All packet threads are up, and have dropped their own capabilities.
+ * @returns descriptors of the rings that libuv gives its changes of epoll sets to, for closeWall (docs/decisions/052-the-wall.md)
+ * @throws SysError
+ */
+export function leaveHost(leaving: Leaving): readonly number[] {
+  const { eventRings, log, keepOpen, watched, chrootFallback, changeUser } = leaving;
+  closeInherited(keepOpen);
+  forgetCommandDirectory();
+  const kept = overwriteEnvironment();
+  if (kept !== undefined) log('debug', `the caller's environment stays in memory: ${kept}`);
+  // While there is a /proc to find them by.
+  const waitForDrop = changeUser ?? dropCapabilitiesElsewhere(flowCapabilities());
+  const rings = eventRings ?? findEventRings();
+  const openRoot = emptyRoot(chrootFallback);
+  // The calls with paths are refused all the same.
+  if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
+  watched?.rootChanged();
+  waitForDrop();
+  return rings;
+}
+
+export interface WallPlan {
+  /** Directories, by descriptor, in which files may be opened for reading. */
+  readonly readable: readonly number[];
+  /** Directories, by descriptor, whose names may be listed, and no more. */
+  readonly listable?: readonly number[];
+  /** Directories, by descriptor, in which names may be removed: socket files at the end. */
+  readonly removable: readonly number[];
+  /**
+   * Processes that signals may be sent to: COMMAND and the head of its chain (Command.signalled), which may have changed their user:
+   * CAP_KILL.
+   */
+  readonly signals: readonly number[];
+  /** Looking which namespace a process is in, whoever's it is: CAP_SYS_PTRACE. Tracing itself is not among the calls. */
+  readonly watchesProcess: boolean;
+  /** An address or a default route that comes late goes into the namespace (decision 060): CAP_NET_ADMIN. */
+  readonly configuresNetwork?: boolean;
+}
+
+/** What the main thread keeps, and why. Packet threads have left themselves theirs (workers/capabilities.ts), other threads keep none. */
+function mainCapabilities(plan: WallPlan): readonly number[] {
+  return [
+    ...(plan.signals.length > 0 ? [CAP_KILL] : []),
+    ...(plan.watchesProcess ? [CAP_SYS_PTRACE] : []),
+    ...(plan.configuresNetwork ? [CAP_NET_ADMIN] : []),
+  ];
+}
+
+const ALLOW = 'allow' as const;
+const NOT_THERE = { errno: Errno.ENOENT } as const;
+
+/** PR_SET_VMA, <linux/prctl.h>: names for mappings, V8's and glibc's. */
+const PR_SET_VMA = 0x5356_4d41;
+// <asm-generic/ioctls.h>, <linux/sockios.h>
+const TCGETS = 0x5401;
+const TIOCGPGRP = 0x540f;
+const TIOCSPGRP = 0x5410;
+const TIOCGWINSZ = 0x5413;
+const FIOCLEX = 0x5451;
+const NEW_NAMESPACES =
+  CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
+/** <linux/sched.h>: a thread shares memory, signal handlers and thread group. */
+const CLONE_SIGHAND = 0x800;
+const CLONE_THREAD = 0x1_0000;
+const THREAD = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD;
+const IORING_ENTER_GETEVENTS = 1; // <linux/io_uring.h>
+const SOCK_TYPE_MASK = 0xf; // <linux/net.h>
+
+/**
+ * Allowed whatever the arguments, and declared by src/sys (`@syscalls`): what the engine calls itself. Kernels that keep a bitmap of
+ * such calls never run the filter for packets.
+ */
+export const ENGINE_CALLS: readonly SyscallName[] = [
+  'read',
+  'write',
+  'readv',
+  'writev',
+  'pread64',
+  'splice',
+  'lseek',
+  'ftruncate',
+  'close',
+  'bind',
+  'listen',
+  'connect',
+  'accept4',
+  'shutdown',
+  'getsockname',
+  'getpeername',
+  'setsockopt',
+  'getsockopt',
+  'sendto',
+  'recvfrom',
+  'sendmsg',
+  'recvmsg',
+  'sendmmsg',
+  'recvmmsg',
+  'epoll_create1',
+  'epoll_ctl',
+  'epoll_wait',
+  'epoll_pwait',
+  'poll',
+  'eventfd2',
+  'pipe2',
+  'mmap',
+  'mprotect',
+  'rt_sigaction',
+  'rt_sigreturn',
+  'exit_group',
+  'sched_yield',
+  'clock_gettime',
+  'newfstatat',
+  'getpgrp',
+  'getpgid',
+  'gettid',
+  'capget',
+];
+
+/**
+ * Allowed whatever the arguments for Node, V8, libuv and the C library: who needs them, and which. No module of src/sys declares
+ * them; one that comes to be declared moves to ENGINE_CALLS.
+ */
+export const RUNTIME_CALLS: Readonly<Record<string, readonly SyscallName[]>> = {
+  "Node's files and streams: --pcap, the API's socket, standard output": [
+    'pwrite64',
+    'preadv',
+    'pwritev',
+    'fsync',
+    'fdatasync',
+    'fstat',
+    'statx',
+    'accept',
+    'ppoll',
+  ],
+  'a watch that the kernel has dropped, or that is closed': ['inotify_rm_watch'],
+  "V8's heap, compiled code and collector, malloc's arenas": [
+    'pkey_mprotect',
+    'pkey_alloc',
+    'pkey_free',
+    'munmap',
+    'mremap',
+    'madvise',
+    'mincore',
+    'brk',
+    'membarrier',
+  ],
+  'threads: locks, start and end, where the scheduler puts them': [
+    'futex',
+    'set_robust_list',
+    'rseq',
+    'set_tid_address',
+    'exit',
+    'getcpu',
+    'getpriority',
+    'sched_getaffinity',
+    'sched_getparam',
+    'sched_getscheduler',
+    'sched_get_priority_max',
+    'sched_get_priority_min',
+  ],
+  'signal handlers and ends of children': [
+    'rt_sigprocmask',
+    'sigaltstack',
+    'rt_sigpending',
+    'wait4',
+    'waitid',
+    'restart_syscall',
+  ],
+  'clocks, where the vDSO does not answer': [
+    'clock_getres',
+    'clock_nanosleep',
+    'nanosleep',
+    'gettimeofday',
+    'time',
+  ],
+  "Node's process and os modules": [
+    'getpid',
+    'getppid',
+    'getuid',
+    'geteuid',
+    'getgid',
+    'getegid',
+    'getsid',
+    'getrusage',
+    'times',
+    'sysinfo',
+    'uname',
+    'getrandom',
+    'getrlimit',
+  ],
+};
+
+/** Calls with paths: an empty root has nothing of that name, and libraries that look for optional files expect to hear so. */
+const PATHS: readonly SyscallName[] = [
+  'open',
+  'openat2',
+  'creat',
+  'stat',
+  'lstat',
+  'access',
+  'faccessat',
+  'faccessat2',
+  'readlink',
+  'unlink',
+  'getcwd',
+  'getdents64',
+  'statfs',
+  'rename',
+  'renameat',
+  'renameat2',
+  'mkdir',
+  'mkdirat',
+  'inotify_add_watch',
+];
+
+/** The rules, by what they guard. @param eventRings  as given to closeWall */
+export function wallFilter(plan: WallPlan, eventRings: readonly number[], pid = process.pid): Filter {
+  const rules = new Map<SyscallName, Rule>();
+  const put = (name: SyscallName, rule: Rule): Map<SyscallName, Rule> => rules.set(name, rule);
+  for (const name of [ENGINE_CALLS, ...Object.values(RUNTIME_CALLS)].flat()) put(name, ALLOW);
+  for (const name of PATHS) put(name, NOT_THERE);
+  const inDirectories = (fds: readonly number[], ...when: Extract<Rule, { when: unknown }>['when']): Rule =>
+    fds.length === 0 ? NOT_THERE : { when: [{ arg: 0, oneOf: fds }, ...when], otherwise: Errno.ENOENT };
+  const forReading = { arg: 2, mask: O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_PATH, equals: 0 };
+  put('openat', inDirectories(plan.readable, forReading));
+  put('readlinkat', inDirectories(plan.readable));
+  put('unlinkat', inDirectories(plan.removable));
+  put('getdents64', inDirectories(plan.listable ?? []));
+  const sockets = (domains: readonly number[], type: number, protocols: readonly number[]) => [
+    { arg: 0, oneOf: domains },
+    { arg: 1, mask: SOCK_TYPE_MASK, equals: type },
+    { arg: 2, oneOf: protocols },
+  ];
+  // TCP, UDP and ping; no protocol of the same types that nobody here speaks (MPTCP, UDP-Lite, SCTP).
+  put('socket', {
+    anyOf: [
+      sockets([AF_INET, AF_INET6], SOCK_STREAM, [0]),
+      sockets([AF_INET, AF_INET6], SOCK_DGRAM, [0, IPPROTO_UDP]),
+      sockets([AF_INET], SOCK_DGRAM, [IPPROTO_ICMP]),
+      sockets([AF_INET6], SOCK_DGRAM, [IPPROTO_ICMPV6]),
+    ],
+  });
+  put('ioctl', {
+    when: [
+      {
+        arg: 1,
+        oneOf: [
+          ...[FIONREAD, TIOCOUTQ, SIOCOUTQNSD, FIONBIO, FIOCLEX],
+          ...[TCGETS, TIOCGWINSZ, TIOCGPGRP, TIOCSPGRP],
+        ],
+      },
+    ],
+    otherwise: Errno.ENOTTY,
+  });
+  put('fcntl', {
+    when: [
+      {
+        arg: 1,
+        oneOf: [F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETPIPE_SZ, F_SETPIPE_SZ],
+      },
+    ],
+    otherwise: Errno.EINVAL,
+  });
+  // Those that are there already may be entered, for events and no more; none can be made.
+  put('io_uring_enter', {
+    when: [
+      { arg: 0, oneOf: eventRings },
+      { arg: 3, mask: ~IORING_ENTER_GETEVENTS, equals: 0 },
+    ],
+  });
+  put('clone', {
+    when: [
+      { arg: 0, mask: THREAD, equals: THREAD },
+      { arg: 0, mask: NEW_NAMESPACES, equals: 0 },
+    ],
+  });
+  put('clone3', { errno: Errno.ENOSYS }); // its flags lie in memory; the C library then takes clone
+  put('prctl', {
+    when: [{ arg: 0, oneOf: [PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_GET_DUMPABLE] }],
+    otherwise: Errno.EINVAL,
+  });
+  put('prlimit64', { when: [{ arg: 2, isNull: true }], otherwise: Errno.EPERM }); // limits may be read
+  for (const name of ['sched_setscheduler', 'setpriority', 'sched_setaffinity', 'sched_setparam'] as const)
+    put(name, { errno: Errno.EPERM });
+  put('tgkill', { when: [{ arg: 0, oneOf: [pid] }] }); // abort(3)
+  // By number: when COMMAND has ended so does its chain, and we with it; the number is free for that time alone.
+  if (plan.signals.length > 0) put('kill', { when: [{ arg: 0, oneOf: plan.signals }] });
+  return rules;
+}
+
+/**
+ * Raise it; nothing of the host can be reached from here on.
+ * @param eventRings  descriptors of io_uring that may be entered: what leaveHost gave
+ * @throws SysError
+ */
+export function closeWall(plan: WallPlan, eventRings: readonly number[]): void {
+  // Our memory is for nobody to read; /proc/PID becomes root's. The filter would not let us do it later.
+  checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
+  checked(keepCapabilities(mainCapabilities(plan)), 'capset', 'main thread');
+  // Packet threads have done so themselves. Who is scoped may not look which namespace a process outside is in.
+  if (!plan.watchesProcess) scopeAbstractSockets();
+  installFilter(wallFilter(plan, eventRings));
+}

@@ -1,0 +1,72 @@
+// bundle: boot
+/**
+ * All environment variables of ours: from a launcher (bin/) to Node, from Node to itself after execve(), from users
+ * and tests. None of them reaches COMMAND (callers-environment.ts). CONTRIBUTING.md has the same table, and
+ * test/main/launcher-env.test.ts compares both with what bin/ and src/ use. This module is loaded before all
+ * others and imports nothing.
+ */
+export const LAUNCHER_VARIABLES = {
+  BUCATINI_KEPT: {
+    setBy: 'launch.sh',
+    meaning: 'entries of the environment that would not reach COMMAND by themselves, one a line',
+  },
+  BUCATINI_IGNORED: {
+    setBy: 'launch.sh',
+    meaning: 'signals that the caller had ignored: SigIgn of /proc/PID/status, its last digit',
+  },
+  BUCATINI_INHERITED: {
+    setBy: 'launch.sh',
+    meaning: 'descriptors beyond standard error that the caller has left open',
+  },
+  BUCATINI_OWN_MOUNTS: {
+    setBy: 'all three launchers',
+    meaning: '1: Node starts in a mount namespace of its own, whose root may be exchanged',
+  },
+  BUCATINI_OPEN_FILES: {
+    setBy: 'bucatini',
+    meaning: "the caller's soft limit of open descriptors, which Node raises: for COMMAND of run",
+  },
+  PASTA_PROGRAM: { setBy: 'pasta', meaning: 'the name that it was started by' },
+  PASTA_STATUS_FD: {
+    setBy: 'pasta',
+    meaning: 'in the background: the descriptor at which the launcher waits for us to be ready',
+  },
+  PASTA_RUNAS: { setBy: 'pasta', meaning: 'UID:GID to become once all that takes privileges is done' },
+  PASTA_STARTED_AS_ROOT: {
+    setBy: 'pasta',
+    meaning: '1: root of the machine without --runas, which is told',
+  },
+  SLIRP4NETNS_PROGRAM: { setBy: 'slirp4netns', meaning: 'the name that it was started by' },
+  SLIRP4NETNS_SERVES: {
+    setBy: 'slirp4netns',
+    meaning: '1: the command line is one that starts an engine: boot its packet thread at once',
+  },
+  BUCATINI_REENTERED: {
+    setBy: 'Node',
+    meaning:
+      '1: we have become Node again in another user namespace (main/bucatini/reenter.ts): not a third time',
+  },
+  BUCATINI_STACK: { setBy: 'a user', meaning: 'any value: an error that ends us is told with its stack' },
+  BUCATINI_TEST_IMPAIR: {
+    setBy: 'tests',
+    meaning: 'frames that the engine loses (main/cli/impairment.ts)',
+  },
+} as const satisfies Record<string, { readonly setBy: string; readonly meaning: string }>;
+
+export type LauncherVariable = keyof typeof LAUNCHER_VARIABLES;
+
+/**
+ * Node sets these for the shells of COMMAND's chain (command.ts, pasta/command.ts), which unset them. A caller's
+ * variable of such a name does not reach COMMAND.
+ */
+export const CHAIN_VARIABLES = [
+  ...['BUCATINI_INIT', 'BUCATINI_WAIT', 'BUCATINI_SIGNALS', 'BUCATINI_ENV', 'BUCATINI_SH', 'BUCATINI_LISTEN'],
+  ...['BUCATINI_GO', 'BUCATINI_PROC', 'BUCATINI_STREAMS', 'BUCATINI_CLOSE'],
+  ...['PASTA_INIT', 'PASTA_HOSTNAME', 'PASTA_NO_HOSTNAME', 'PASTA_IGNORED', 'PASTA_GO'],
+] as const;
+
+/** Its value, if it is set. */
+export const launcherVariable = (
+  name: LauncherVariable,
+  env: NodeJS.ProcessEnv = process.env,
+): string | undefined => env[name];

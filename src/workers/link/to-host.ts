@@ -1,0 +1,420 @@
+/**
+ * shard -> host-io.
+ *
+ *                     +1         +2, +3  +4      +5     +6                +7         +8 .. +11       +12 .. +15
+ *   openTcp           flow       -       zone    -      remote port << 16 -          remote          -
+ *   openUdp           flow       -       zone    -      ports             gro        remote          guest
+ *   openPing          flow       -       -       -      family            -          remote          -
+ *   adopt             flow       -       -       -      token
+ *   refuse            0          -       -       -      token
+ *   send              flow       slots   offset  bytes  mark
+ *   credit            flow       -       -       -      limit             acked      read limit
+ *   rewind            flow       -       -       -      stream offset     bytes
+ *   finish            flow
+ *   close, reset      flow
+ *   freeSlots         0          slots
+ *   sendDatagram      flow       slots   offset  bytes  options           gso size   borrowed
+ *   sendFromListener  interface  slots   offset  bytes  remote port << 16 listener   remote          local
+ *
+ *   options   | 0 ... | SendFragment 2 bits | ttl 8 bits |      of each 0: as it is
+ *
+ * Words 0 to 5 are read by descriptor.ts. Stream offsets count payload bytes from 0, modulo 2^32.
+ */
+import { addressCopy, addressText } from '../../proto/address.ts';
+import { NO_SLOT } from '../../ring/pool.ts';
+import type { DescriptorOut } from './words.ts';
+import { clause, endpointText, keyOf, reserveBare, reserveWithSlots, slotsText } from './words.ts';
+
+export const ToHost = {
+  /** Open and connect a TCP socket for the flow. */
+  openTcp: 1,
+  /** Take over an accepted socket for the flow. */
+  adopt: 2,
+  /** Refuse an accepted socket with RST. */
+  refuse: 3,
+  /** Queue stream bytes on the socket; the slots go back to the reader when the socket has taken them. */
+  send: 4,
+  /** How far host-io may peek, and what the guest has acknowledged. */
+  credit: 5,
+  /** Peek again from an earlier stream offset (retransmission). */
+  rewind: 7,
+  /** shutdown(SHUT_WR) once all queued bytes are sent. */
+  finish: 8,
+  /** Close quietly once all queued bytes are sent; answered by `closed`. */
+  close: 9,
+  /** Close with RST (SO_LINGER 0); answered by `closed`. */
+  reset: 10,
+  /** Slots of host-io's that the shard is done with. */
+  freeSlots: 11,
+  /**
+   * Open a UDP socket, or have a part in the one that the guest's endpoint has. Datagrams may follow at once.
+   */
+  openUdp: 12,
+  /** Open a ping socket. */
+  openPing: 13,
+  /** Send one datagram, or several of one size. */
+  sendDatagram: 14,
+  /** A reply through a published UDP listener. Opens nothing. */
+  sendFromListener: 15,
+} as const;
+export type ToHost = (typeof ToHost)[keyof typeof ToHost];
+
+/**
+ * Whether the host's kernel may fragment what its path does not take whole: as before, it may, or it says
+ * EMSGSIZE.
+ */
+export const SendFragment = { unchanged: 0, allowed: 1, never: 2 } as const;
+export type SendFragment = (typeof SendFragment)[keyof typeof SendFragment];
+
+// ------------------------------------------------------------------------------------------------------ open
+
+/**
+ * @param remote,r  host-side address
+ * @param zone  index of the interface that a link-local remote lies behind, 0: the plan's
+ */
+export function openTcpWrite(
+  out: DescriptorOut,
+  flow: number,
+  remote: Uint32Array,
+  r: number,
+  remotePort: number,
+  zone: number,
+): void {
+  const at = reserveBare(out, ToHost.openTcp, flow);
+  const w = out.words;
+  w[at + 4] = zone;
+  w[at + 6] = (remotePort << 16) >>> 0;
+  addressCopy(remote, r, w, at + 8);
+  out.commit();
+}
+
+/**
+ * Nine parameters: all that a socket is opened by, of which no two belong together.
+ * @param ports  remote << 16 | the guest's, which is preferred on the host too
+ * @param remote,r  host-side address
+ * @param guest,g  address of the guest's: with its port, the endpoint whose socket it is
+ * @param zone  as of openTcpWrite()
+ * @param gro  datagrams may come several to a message (UDP_GRO)
+ */
+export function openUdpWrite(
+  out: DescriptorOut,
+  flow: number,
+  ports: number,
+  remote: Uint32Array,
+  r: number,
+  guest: Uint32Array,
+  g: number,
+  zone: number,
+  gro: boolean,
+): void {
+  const at = reserveBare(out, ToHost.openUdp, flow);
+  const w = out.words;
+  w[at + 4] = zone;
+  w[at + 6] = ports;
+  w[at + 7] = gro ? 1 : 0;
+  addressCopy(remote, r, w, at + 8);
+  addressCopy(guest, g, w, at + 12);
+  out.commit();
+}
+
+/**
+ * openUdp for a flow that is no endpoint's of the guest: a socket of its own, on a port of the kernel's
+ * choice, one datagram a message.
+ */
+export function openOwnUdpWrite(
+  out: DescriptorOut,
+  flow: number,
+  remote: Uint32Array,
+  r: number,
+  remotePort: number,
+  zone: number,
+): void {
+  const at = reserveBare(out, ToHost.openUdp, flow);
+  const w = out.words;
+  w[at + 4] = zone;
+  w[at + 6] = (remotePort << 16) >>> 0;
+  w[at + 7] = 0;
+  addressCopy(remote, r, w, at + 8);
+  out.commit();
+}
+
+/** @param remote,r  host-side address */
+export function openPingWrite(
+  out: DescriptorOut,
+  flow: number,
+  family: 4 | 6,
+  remote: Uint32Array,
+  r: number,
+): void {
+  const at = reserveBare(out, ToHost.openPing, flow);
+  out.words[at + 6] = family;
+  addressCopy(remote, r, out.words, at + 8);
+  out.commit();
+}
+
+/** Of openTcp, openUdp and openPing: index in the words of the host-side address. */
+export const openRemoteAt = (at: number): number => at + 8;
+/** Of openTcp and openUdp. */
+export const openRemotePort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
+/** Of openTcp and openUdp: index of the interface that a link-local remote lies behind, 0: the plan's. */
+export const openZone = (w: Uint32Array, at: number): number => w[at + 4]!;
+/** Of the guest's endpoint, 0: none, and the socket is the flow's own. */
+export const openUdpGuestPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
+/** Index in the words of the guest's address; there is one when openUdpGuestPort() is not 0. */
+export const openUdpGuestAt = (at: number): number => at + 12;
+export const openUdpGro = (w: Uint32Array, at: number): boolean => w[at + 7] === 1;
+export const openPingFamily = (w: Uint32Array, at: number): 4 | 6 => (w[at + 6] === 4 ? 4 : 6);
+
+// --------------------------------------------------------------------------------------------------- streams
+
+/** @param token  of `accepted` */
+export function adoptWrite(out: DescriptorOut, flow: number, token: number): void {
+  const at = reserveBare(out, ToHost.adopt, flow);
+  out.words[at + 6] = token;
+  out.commit();
+}
+
+/** @param token  of `accepted` */
+export function refuseWrite(out: DescriptorOut, token: number): void {
+  const at = reserveBare(out, ToHost.refuse, 0);
+  out.words[at + 6] = token;
+  out.commit();
+}
+
+/** Of adopt and refuse. */
+export const acceptedSocket = (w: Uint32Array, at: number): number => w[at + 6]!;
+
+/**
+ * Takes over the slots.
+ * @param mark  0, or 1 + the flow's refusal count (modulo 256): the bytes are provisional. Those that the
+ *   socket does not take at once host-io gives back and tells so (SentFlag.refused), and so does it with
+ *   provisional bytes that left before the shard knew of that.
+ */
+export function sendWrite(
+  out: DescriptorOut,
+  flow: number,
+  slotA: number,
+  slotB: number,
+  slotOffset: number,
+  bytes: number,
+  mark: number,
+): void {
+  const at = reserveWithSlots(out, ToHost.send, flow, slotA, slotB, slotOffset, bytes);
+  out.words[at + 6] = mark;
+  out.commit();
+}
+
+export const sendMark = (w: Uint32Array, at: number): number => w[at + 6]!;
+
+/**
+ * @param limit  stream offset up to which host-io may peek
+ * @param acked  stream offset up to which the guest has acknowledged: host-io drops it from the queue
+ * @param readLimit  payload bytes of the largest frame
+ */
+export function creditWrite(
+  out: DescriptorOut,
+  flow: number,
+  limit: number,
+  acked: number,
+  readLimit: number,
+): void {
+  const at = reserveBare(out, ToHost.credit, flow);
+  const w = out.words;
+  w[at + 6] = limit;
+  w[at + 7] = acked;
+  w[at + 8] = readLimit;
+  out.commit();
+}
+
+export const creditLimit = (w: Uint32Array, at: number): number => w[at + 6]!;
+export const creditAcked = (w: Uint32Array, at: number): number => w[at + 7]!;
+export const creditReadLimit = (w: Uint32Array, at: number): number => w[at + 8]!;
+
+/**
+ * @param offset  stream offset
+ * @param bytes  only so many, then on from where the cursor was; 0: everything from there on
+ */
+export function rewindWrite(out: DescriptorOut, flow: number, offset: number, bytes: number): void {
+  const at = reserveBare(out, ToHost.rewind, flow);
+  const w = out.words;
+  w[at + 6] = offset;
+  w[at + 7] = bytes;
+  out.commit();
+}
+
+export const rewindOffset = (w: Uint32Array, at: number): number => w[at + 6]!;
+export const rewindBytes = (w: Uint32Array, at: number): number => w[at + 7]!;
+
+export function finishWrite(out: DescriptorOut, flow: number): void {
+  reserveBare(out, ToHost.finish, flow);
+  out.commit();
+}
+
+export function closeWrite(out: DescriptorOut, flow: number): void {
+  reserveBare(out, ToHost.close, flow);
+  out.commit();
+}
+
+export function resetWrite(out: DescriptorOut, flow: number): void {
+  reserveBare(out, ToHost.reset, flow);
+  out.commit();
+}
+
+// ----------------------------------------------------------------------------------------- slots and datagrams
+
+/** Give slots back to host-io. Either may be NO_SLOT. */
+export function freeHostSlotsWrite(out: DescriptorOut, slotA: number, slotB: number): void {
+  const at = reserveBare(out, ToHost.freeSlots, 0);
+  out.words[at + 2] = slotA;
+  out.words[at + 3] = slotB;
+  out.commit();
+}
+
+/**
+ * Takes over the slots. Eight parameters: the payload's five, and what its send is like.
+ * @param options  socket options that change (sendOptions()), 0: none
+ * @param gsoSize  bytes of each datagram but the last (UDP_SEGMENT), 0: it is one
+ */
+export function sendDatagramWrite(
+  out: DescriptorOut,
+  flow: number,
+  slotA: number,
+  slotB: number,
+  slotOffset: number,
+  bytes: number,
+  options: number,
+  gsoSize: number,
+): void {
+  const at = reserveWithSlots(out, ToHost.sendDatagram, flow, slotA, slotB, slotOffset, bytes);
+  const w = out.words;
+  w[at + 6] = options;
+  w[at + 7] = gsoSize;
+  w[at + 8] = 0;
+  out.commit();
+}
+
+/** sendDatagram of a slot that stays the shard's, which keeps it at least until the flow's `closed`. */
+export function sendBorrowedWrite(
+  out: DescriptorOut,
+  flow: number,
+  slot: number,
+  slotOffset: number,
+  bytes: number,
+): void {
+  const at = reserveWithSlots(out, ToHost.sendDatagram, flow, slot, NO_SLOT, slotOffset, bytes);
+  const w = out.words;
+  w[at + 6] = 0;
+  w[at + 7] = 0;
+  w[at + 8] = 1;
+  out.commit();
+}
+
+/** What changes of the socket's options, as sendOptions() has it; 0: nothing. */
+export const sendDatagramOptions = (w: Uint32Array, at: number): number => w[at + 6]!;
+/** @param ttl  0: as it is */
+export const sendOptions = (ttl: number, fragment: number): number => ttl | (fragment << 8);
+export const sendOptionsTtl = (options: number): number => options & 0xff;
+export const sendOptionsFragment = (options: number): number => options >>> 8;
+export const sendDatagramGsoSize = (w: Uint32Array, at: number): number => w[at + 7]!;
+export const sendDatagramIsBorrowed = (w: Uint32Array, at: number): boolean => w[at + 8] === 1;
+
+/**
+ * Takes over the slots. Ten parameters: the payload's five, whom it goes to, and from which socket and
+ * address.
+ * @param listener  listener number
+ * @param zone  index of the interface that a link-local peer lies behind, else 0
+ * @param addresses,a  host-side address of the peer, and behind it the local address that the peer wrote to
+ */
+export function sendFromListenerWrite(
+  out: DescriptorOut,
+  listener: number,
+  zone: number,
+  slotA: number,
+  slotB: number,
+  slotOffset: number,
+  bytes: number,
+  remotePort: number,
+  addresses: Uint32Array,
+  a: number,
+): void {
+  const at = reserveWithSlots(out, ToHost.sendFromListener, zone, slotA, slotB, slotOffset, bytes);
+  const w = out.words;
+  w[at + 6] = (remotePort << 16) >>> 0;
+  w[at + 7] = listener;
+  addressCopy(addresses, a, w, at + 8);
+  addressCopy(addresses, a + 4, w, at + 12);
+  out.commit();
+}
+
+export const sendFromListenerZone = (w: Uint32Array, at: number): number => w[at + 1]!;
+export const sendFromListenerIndex = (w: Uint32Array, at: number): number => w[at + 7]!;
+export const sendFromListenerPort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
+/** Index in the words of the peer's address. */
+export const sendFromListenerRemoteAt = (at: number): number => at + 8;
+/** Index in the words of the address to send from. */
+export const sendFromListenerLocalAt = (at: number): number => at + 12;
+
+// ------------------------------------------------------------------------------------------------------ text
+
+/**
+ * For tests: one line of what a descriptor says, without its slots: "sendDatagram flow 3, 100 bytes, ttl 7".
+ */
+export function toHostText(w: Uint32Array, at = 0): string {
+  const op = w[at]!;
+  const name = keyOf(ToHost, op);
+  const flow = `${name} flow ${w[at + 1]}`;
+  const bytes = `${w[at + 5]} bytes`;
+  switch (op) {
+    case ToHost.openTcp:
+      return `${flow} to ${remoteText(w, at)}${zoneText(openZone(w, at))}`;
+    case ToHost.openUdp: {
+      const port = openUdpGuestPort(w, at);
+      const from = port === 0 ? '' : ` from ${endpointText(w, openUdpGuestAt(at), port)}`;
+      const gro = openUdpGro(w, at) ? ', gro' : '';
+      return `${flow}${from} to ${remoteText(w, at)}${zoneText(openZone(w, at))}${gro}`;
+    }
+    case ToHost.openPing:
+      return `${flow} to ${addressText(w, openRemoteAt(at))}`;
+    case ToHost.adopt:
+      return `${flow}, token ${acceptedSocket(w, at)}`;
+    case ToHost.refuse:
+      return `${name} token ${acceptedSocket(w, at)}`;
+    case ToHost.send:
+      return `${flow}, ${bytes}${clause(sendMark(w, at), (mark) => `provisional ${mark}`)}`;
+    case ToHost.credit:
+      return [
+        `${flow} up to ${creditLimit(w, at)}`,
+        `acknowledged ${creditAcked(w, at)}`,
+        `reads of ${creditReadLimit(w, at)}`,
+      ].join(', ');
+    case ToHost.rewind:
+      return `${flow} to ${rewindOffset(w, at)}${clause(rewindBytes(w, at), (n) => `${n} bytes`)}`;
+    case ToHost.freeSlots:
+      return `${name} ${slotsText(w, at)}`;
+    case ToHost.sendDatagram:
+      return `${flow}, ${bytes}${datagramText(w, at)}`;
+    case ToHost.sendFromListener: {
+      const from = addressText(w, sendFromListenerLocalAt(at));
+      const to = endpointText(w, sendFromListenerRemoteAt(at), sendFromListenerPort(w, at));
+      const zone = zoneText(sendFromListenerZone(w, at));
+      return `${name} ${sendFromListenerIndex(w, at)} from ${from} to ${to}${zone}, ${bytes}`;
+    }
+    default:
+      return flow;
+  }
+}
+
+const remoteText = (w: Uint32Array, at: number): string =>
+  endpointText(w, openRemoteAt(at), openRemotePort(w, at));
+
+const zoneText = (zone: number): string => (zone === 0 ? '' : ` behind interface ${zone}`);
+
+function datagramText(w: Uint32Array, at: number): string {
+  const options = sendDatagramOptions(w, at);
+  return [
+    clause(sendOptionsTtl(options), (ttl) => `ttl ${ttl}`),
+    clause(sendOptionsFragment(options), (fragment) => `fragment ${keyOf(SendFragment, fragment)}`),
+    clause(sendDatagramGsoSize(w, at), (size) => `segments of ${size}`),
+    sendDatagramIsBorrowed(w, at) ? ', borrowed' : '',
+  ].join('');
+}

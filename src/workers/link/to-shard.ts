@@ -1,0 +1,489 @@
+/**
+ * reader -> shard (`frame`) and host-io -> shard (all others).
+ *
+ *                     +1         +2, +3  +4      +5     +6             +7         +8 .. +11          +12 .. +15
+ *   frame             -          slots   offset  bytes  flow hash      offload    gso size
+ *   opened            flow
+ *   openFailed        flow       -       -       -      errno
+ *   data              flow       A       offset  bytes  stream offset  DataKind
+ *   sent              flow       -       -       -      bytes          SentFlag   slots freed
+ *   eof               flow       -       -       -      stream offset
+ *   error             flow       -       -       -      errno
+ *   closed            flow
+ *   accepted          hash       -       token   family ports          -          peer               guest
+ *   datagram          flow       slots   offset  bytes  ttl            gso size
+ *   listenerDatagram  interface  slots   offset  bytes  ports          listener   peer               local
+ *   strangerDatagram  0          slots   offset  bytes  ports          gso size   peer               guest
+ *   icmpError         flow       A       offset  bytes  type, code     info       offender           errno, sequence
+ *
+ *   offload   | 0 ... | reassembled 1 bit | needsCsum 1 bit | 0 | VnetGso type 7 bits |
+ *
+ * Words 0 to 5 are read by descriptor.ts, but for `accepted`, which has no payload. listenerDatagram has a
+ * third address, the guest's: it lies in the first 16 bytes of slotA, in front of the payload, where no
+ * header will be. Stream offsets are as in to-host.ts.
+ */
+import { addressCopy, addressRead, addressText, addressWrite, isUnspecified } from '../../proto/address.ts';
+import { NO_SLOT } from '../../ring/pool.ts';
+import type { DescriptorOut } from './words.ts';
+import { clause, endpointText, keyOf, reserveBare, reserveWithSlots } from './words.ts';
+
+export const ToShard = {
+  /** A frame off the TAP, from the Ethernet header on. */
+  frame: 1,
+  /** connect() succeeded. */
+  opened: 2,
+  /** connect() failed, or there is no socket. */
+  openFailed: 3,
+  /** Stream bytes peeked. */
+  data: 4,
+  /** Bytes that the host socket took since the last such message. */
+  sent: 5,
+  /** The host peer has finished sending. */
+  eof: 6,
+  /** The host socket is dead. */
+  error: 7,
+  /** The answer to close and reset: no more messages for this flow follow, its id may be used again. */
+  closed: 8,
+  /** A published listener accepted. */
+  accepted: 9,
+  /** A datagram from the host socket: a UDP payload, or an ICMP echo message for ping flows. */
+  datagram: 10,
+  /** A datagram on a published UDP listener. */
+  listenerDatagram: 11,
+  /** An ICMP error for a host socket. */
+  icmpError: 12,
+  /** A datagram to a UDP endpoint of the guest's from a peer that it has no flow with. */
+  strangerDatagram: 13,
+} as const;
+export type ToShard = (typeof ToShard)[keyof typeof ToShard];
+
+/**
+ * What `data` carries: the next bytes, bytes that a rewind with a length asked for, or the stream's last
+ * (`eof` follows).
+ */
+export const DataKind = { next: 0, again: 1, last: 2 } as const;
+export type DataKind = (typeof DataKind)[keyof typeof DataKind];
+
+/**
+ * Of `sent`: the socket has taken all that it was given and takes more; provisional bytes (sendWrite()) were
+ * not taken and are gone.
+ */
+export const SentFlag = { empty: 1, refused: 2 } as const;
+
+const GSO_TYPE_MASK = 0x7f;
+
+/** Bits of `offload` above the VnetGso type. */
+export const FrameFlag = {
+  /** The transport checksum is left to the device. */
+  needsCsum: 0x100,
+  /** Put together from fragments: of IPv6 nothing else is left to tell. */
+  reassembled: 0x200,
+} as const;
+
+// ----------------------------------------------------------------------------------------------------- frames
+
+/**
+ * Takes over the slots. Eight parameters: the frame's five, and what the reader has found out about it.
+ * @param slotOffset  of the Ethernet header
+ * @param hash  flow hash, 0: of no flow
+ * @param offload  VnetGso type without its ecn bit, and FrameFlag bits
+ * @param gsoSize  payload bytes a segment, 0 without GSO
+ */
+export function frameWrite(
+  out: DescriptorOut,
+  slotA: number,
+  slotB: number,
+  slotOffset: number,
+  bytes: number,
+  hash: number,
+  offload: number,
+  gsoSize: number,
+): void {
+  // Not by reserveWithSlots(): a frame has no flow yet.
+  const at = out.reserve();
+  const w = out.words;
+  w[at] = ToShard.frame;
+  w[at + 2] = slotA;
+  w[at + 3] = slotB;
+  w[at + 4] = slotOffset;
+  w[at + 5] = bytes;
+  w[at + 6] = hash;
+  w[at + 7] = offload;
+  w[at + 8] = gsoSize;
+  out.commit();
+}
+
+export const frameHash = (w: Uint32Array, at: number): number => w[at + 6]!;
+export const frameOffload = (w: Uint32Array, at: number): number => w[at + 7]!;
+export const offloadGsoType = (offload: number): number => offload & GSO_TYPE_MASK;
+export const offloadNeedsCsum = (offload: number): boolean => (offload & FrameFlag.needsCsum) !== 0;
+export const offloadIsReassembled = (offload: number): boolean => (offload & FrameFlag.reassembled) !== 0;
+export const frameGsoSize = (w: Uint32Array, at: number): number => w[at + 8]!;
+
+// ---------------------------------------------------------------------------------------- sockets and streams
+
+export function openedWrite(out: DescriptorOut, flow: number): void {
+  reserveBare(out, ToShard.opened, flow);
+  out.commit();
+}
+
+/** @param errno  above zero */
+export function openFailedWrite(out: DescriptorOut, flow: number, errno: number): void {
+  const at = reserveBare(out, ToShard.openFailed, flow);
+  out.words[at + 6] = errno;
+  out.commit();
+}
+
+export const openFailedErrno = (w: Uint32Array, at: number): number => w[at + 6]!;
+
+/** Hands over the slot. @param offset  stream offset of the first byte */
+export function dataWrite(
+  out: DescriptorOut,
+  flow: number,
+  slot: number,
+  slotOffset: number,
+  bytes: number,
+  offset: number,
+  kind: DataKind,
+): void {
+  const at = reserveWithSlots(out, ToShard.data, flow, slot, NO_SLOT, slotOffset, bytes);
+  const w = out.words;
+  w[at + 6] = offset;
+  w[at + 7] = kind;
+  out.commit();
+}
+
+export const dataOffset = (w: Uint32Array, at: number): number => w[at + 6]!;
+export const dataKind = (w: Uint32Array, at: number): DataKind => w[at + 7]! as DataKind;
+
+/**
+ * @param flags  SentFlag bits
+ * @param freed  slots of the flow's that went back to the reader since the last such message, small | large
+ *    << 16
+ */
+export function sentWrite(
+  out: DescriptorOut,
+  flow: number,
+  bytes: number,
+  flags: number,
+  freed: number,
+): void {
+  const at = reserveBare(out, ToShard.sent, flow);
+  const w = out.words;
+  w[at + 6] = bytes;
+  w[at + 7] = flags;
+  w[at + 8] = freed;
+  out.commit();
+}
+
+export const sentBytes = (w: Uint32Array, at: number): number => w[at + 6]!;
+export const sentFlags = (w: Uint32Array, at: number): number => w[at + 7]!;
+export const sentFreed = (w: Uint32Array, at: number): number => w[at + 8]!;
+
+/** @param offset  stream offset of the end */
+export function eofWrite(out: DescriptorOut, flow: number, offset: number): void {
+  const at = reserveBare(out, ToShard.eof, flow);
+  out.words[at + 6] = offset;
+  out.commit();
+}
+
+export const eofOffset = (w: Uint32Array, at: number): number => w[at + 6]!;
+
+/** @param errno  above zero, 0: the flow ends for another reason */
+export function errorWrite(out: DescriptorOut, flow: number, errno: number): void {
+  const at = reserveBare(out, ToShard.error, flow);
+  out.words[at + 6] = errno;
+  out.commit();
+}
+
+export const errorErrno = (w: Uint32Array, at: number): number => w[at + 6]!;
+
+export function closedWrite(out: DescriptorOut, flow: number): void {
+  reserveBare(out, ToShard.closed, flow);
+  out.commit();
+}
+
+/**
+ * Nine parameters: a connection's addresses and ports, its hash, and how to answer.
+ * @param token  for adopt or refuse
+ * @param ports  peer's << 16 | the listener's target
+ * @param hash  of the flow, by which the shard was chosen
+ * @param peer,p  address as the guest sees it
+ * @param guest,g  address that the connection goes to
+ */
+export function acceptedWrite(
+  out: DescriptorOut,
+  token: number,
+  family: 4 | 6,
+  ports: number,
+  hash: number,
+  peer: Uint32Array,
+  p: number,
+  guest: Uint32Array,
+  g: number,
+): void {
+  const at = reserveBare(out, ToShard.accepted, hash);
+  const w = out.words;
+  w[at + 4] = token;
+  w[at + 5] = family;
+  w[at + 6] = ports;
+  addressCopy(peer, p, w, at + 8);
+  addressCopy(guest, g, w, at + 12);
+  out.commit();
+}
+
+export const acceptedHash = (w: Uint32Array, at: number): number => w[at + 1]!;
+export const acceptedToken = (w: Uint32Array, at: number): number => w[at + 4]!;
+export const acceptedFamily = (w: Uint32Array, at: number): 4 | 6 => (w[at + 5] === 6 ? 6 : 4);
+export const acceptedPeerPort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
+export const acceptedTargetPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
+/** Index in the words of the peer's address, as the guest sees it. */
+export const acceptedPeerAt = (at: number): number => at + 8;
+/** Index in the words of the guest's address. */
+export const acceptedGuestAt = (at: number): number => at + 12;
+
+// -------------------------------------------------------------------------------------------------- datagrams
+
+/**
+ * Hands over the slots; there is headroom in front of the payload. Eight parameters: the payload's five, and
+ * what came with it.
+ * @param ttl  of the packet, 0: unknown
+ * @param gsoSize  bytes of each but the last when these are several datagrams, else 0
+ */
+export function datagramWrite(
+  out: DescriptorOut,
+  flow: number,
+  slotA: number,
+  slotB: number,
+  slotOffset: number,
+  bytes: number,
+  ttl: number,
+  gsoSize: number,
+): void {
+  const at = reserveWithSlots(out, ToShard.datagram, flow, slotA, slotB, slotOffset, bytes);
+  const w = out.words;
+  w[at + 6] = ttl;
+  w[at + 7] = gsoSize;
+  out.commit();
+}
+
+export const datagramTtl = (w: Uint32Array, at: number): number => w[at + 6]!;
+/** Of datagram and strangerDatagram. */
+export const datagramGsoSize = (w: Uint32Array, at: number): number => w[at + 7]!;
+
+/**
+ * Hands over the slots, in the first of which listenerDatagramGuestWrite() has been called. Ten parameters:
+ * the payload's five, whom it is from, and through which socket and address it came.
+ * @param listener  listener number
+ * @param zone  index of the interface when the peer is link-local, else 0
+ * @param ports  peer's << 16 | the listener's target
+ * @param addresses,a  host-side address of the peer, and behind it the local address that it wrote to
+ */
+export function listenerDatagramWrite(
+  out: DescriptorOut,
+  listener: number,
+  zone: number,
+  slotA: number,
+  slotB: number,
+  slotOffset: number,
+  bytes: number,
+  ports: number,
+  addresses: Uint32Array,
+  a: number,
+): void {
+  const at = reserveWithSlots(out, ToShard.listenerDatagram, zone, slotA, slotB, slotOffset, bytes);
+  const w = out.words;
+  w[at + 6] = ports;
+  w[at + 7] = listener;
+  addressCopy(addresses, a, w, at + 8);
+  addressCopy(addresses, a + 4, w, at + 12);
+  out.commit();
+}
+
+/**
+ * The guest's address of a listenerDatagram, in the headroom.
+ * @param slotAt  start of slot A in the pool
+ * @param guest,g  address
+ */
+export function listenerDatagramGuestWrite(
+  pool: Uint8Array,
+  slotAt: number,
+  guest: Uint32Array,
+  g: number,
+): void {
+  addressWrite(pool, slotAt, guest, g);
+}
+
+/** @param slotAt  start of slot A in the pool @param guest,g  where the guest's address is to go */
+export function listenerDatagramGuest(pool: Uint8Array, slotAt: number, guest: Uint32Array, g: number): void {
+  addressRead(pool, slotAt, guest, g);
+}
+
+export const listenerDatagramZone = (w: Uint32Array, at: number): number => w[at + 1]!;
+export const listenerDatagramIndex = (w: Uint32Array, at: number): number => w[at + 7]!;
+/** Index in the words of the local address that the peer wrote to. */
+export const listenerDatagramLocalAt = (at: number): number => at + 12;
+
+/** Of listenerDatagram and strangerDatagram: index in the words of the peer's host-side address. */
+export const datagramPeerAt = (at: number): number => at + 8;
+/** Of listenerDatagram and strangerDatagram. */
+export const datagramPeerPort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
+/** Of listenerDatagram: the listener's target. Of strangerDatagram: of the guest's endpoint. */
+export const datagramGuestPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
+
+/**
+ * Hands over the slots. Ten parameters: the payload's five and gsoSize as of datagramWrite(), and both
+ * endpoints.
+ * @param ports  peer's << 16 | the guest's
+ * @param addresses  p: index of the peer's host-side address in it, g: of the guest's
+ */
+export function strangerDatagramWrite(
+  out: DescriptorOut,
+  slotA: number,
+  slotB: number,
+  slotOffset: number,
+  bytes: number,
+  gsoSize: number,
+  ports: number,
+  addresses: Uint32Array,
+  p: number,
+  g: number,
+): void {
+  const at = reserveWithSlots(out, ToShard.strangerDatagram, 0, slotA, slotB, slotOffset, bytes);
+  const w = out.words;
+  w[at + 6] = ports;
+  w[at + 7] = gsoSize;
+  addressCopy(addresses, p, w, at + 8);
+  addressCopy(addresses, g, w, at + 12);
+  out.commit();
+}
+
+/** Index in the words of the guest's address. */
+export const strangerDatagramGuestAt = (at: number): number => at + 12;
+
+// ------------------------------------------------------------------------------------------------------ errors
+
+/**
+ * Hands over the slot. Ten parameters: what a kernel tells of an error, and the payload's three.
+ * @param typeCode  type << 8 | code (numbers of the flow's family), 0: only the errno is known
+ * @param info  the MTU, where the error tells one
+ * @param sequence  of the echo request (ping flows)
+ * @param offender  whose ICMP it was, words 0..3; all zero: unknown
+ * @param slot  holds what the error quotes behind the transport header, NO_SLOT: nothing
+ */
+export function icmpErrorWrite(
+  out: DescriptorOut,
+  flow: number,
+  typeCode: number,
+  info: number,
+  errno: number,
+  sequence: number,
+  offender: Uint32Array,
+  slot: number,
+  slotOffset: number,
+  bytes: number,
+): void {
+  const at = reserveWithSlots(out, ToShard.icmpError, flow, slot, NO_SLOT, slotOffset, bytes);
+  const w = out.words;
+  w[at + 6] = typeCode;
+  w[at + 7] = info;
+  addressCopy(offender, 0, w, at + 8);
+  w[at + 12] = errno;
+  w[at + 13] = sequence;
+  out.commit();
+}
+
+/** type << 8 | code, 0: only the errno is known. */
+export const icmpErrorTypeCode = (w: Uint32Array, at: number): number => w[at + 6]!;
+export const icmpErrorInfo = (w: Uint32Array, at: number): number => w[at + 7]!;
+/** Index in the words of the offender's host-side address. */
+export const icmpErrorOffenderAt = (at: number): number => at + 8;
+export const icmpErrorErrno = (w: Uint32Array, at: number): number => w[at + 12]!;
+export const icmpErrorSequence = (w: Uint32Array, at: number): number => w[at + 13]!;
+
+// -------------------------------------------------------------------------------------------------------- text
+
+/**
+ * For tests: one line of what a descriptor says, without its slots: "data flow 3, 1460 bytes at 2920, last".
+ */
+export function toShardText(w: Uint32Array, at = 0): string {
+  const op = w[at]!;
+  const name = keyOf(ToShard, op);
+  const flow = `${name} flow ${w[at + 1]}`;
+  const bytes = `${w[at + 5]} bytes`;
+  switch (op) {
+    case ToShard.frame:
+      return `${name}, ${bytes}${offloadText(frameOffload(w, at))}${segmentsText(frameGsoSize(w, at))}`;
+    case ToShard.openFailed:
+      return `${flow}, errno ${openFailedErrno(w, at)}`;
+    case ToShard.data: {
+      const kind = clause(dataKind(w, at), (value) => keyOf(DataKind, value));
+      return `${flow}, ${bytes} at ${dataOffset(w, at)}${kind}`;
+    }
+    case ToShard.sent:
+      return `${flow}, ${sentText(w, at)}`;
+    case ToShard.eof:
+      return `${flow} at ${eofOffset(w, at)}`;
+    case ToShard.error:
+      return `${flow}, errno ${errorErrno(w, at)}`;
+    case ToShard.accepted: {
+      const from = endpointText(w, acceptedPeerAt(at), acceptedPeerPort(w, at));
+      const to = endpointText(w, acceptedGuestAt(at), acceptedTargetPort(w, at));
+      return `${name} token ${acceptedToken(w, at)}, ${from} to ${to}`;
+    }
+    case ToShard.datagram: {
+      const ttl = clause(datagramTtl(w, at), (value) => `ttl ${value}`);
+      return `${flow}, ${bytes}${ttl}${segmentsText(datagramGsoSize(w, at))}`;
+    }
+    case ToShard.listenerDatagram: {
+      const from = endpointText(w, datagramPeerAt(at), datagramPeerPort(w, at));
+      const to = endpointText(w, listenerDatagramLocalAt(at), datagramGuestPort(w, at));
+      return `${name} ${listenerDatagramIndex(w, at)}, ${from} to ${to}, ${bytes}`;
+    }
+    case ToShard.strangerDatagram: {
+      const from = endpointText(w, datagramPeerAt(at), datagramPeerPort(w, at));
+      const to = endpointText(w, strangerDatagramGuestAt(at), datagramGuestPort(w, at));
+      return `${name}, ${from} to ${to}, ${bytes}${segmentsText(datagramGsoSize(w, at))}`;
+    }
+    case ToShard.icmpError:
+      return `${flow}, ${errorText(w, at)}`;
+    default:
+      return flow;
+  }
+}
+
+const segmentsText = (gsoSize: number): string => clause(gsoSize, (size) => `segments of ${size}`);
+
+function offloadText(offload: number): string {
+  return [
+    clause(offloadGsoType(offload), (type) => `gso type ${type}`),
+    offloadNeedsCsum(offload) ? ', needs checksum' : '',
+    offloadIsReassembled(offload) ? ', reassembled' : '',
+  ].join('');
+}
+
+function sentText(w: Uint32Array, at: number): string {
+  const flags = sentFlags(w, at);
+  const freed = (slots: number): string => `freed ${slots & 0xffff} small ${slots >>> 16} large`;
+  return [
+    `${sentBytes(w, at)} bytes`,
+    flags & SentFlag.empty ? ', empty' : '',
+    flags & SentFlag.refused ? ', refused' : '',
+    clause(sentFreed(w, at), freed),
+  ].join('');
+}
+
+function errorText(w: Uint32Array, at: number): string {
+  const typeCode = icmpErrorTypeCode(w, at);
+  const offenderAt = icmpErrorOffenderAt(at);
+  const quoted = w[at + 2] === NO_SLOT ? '' : `, quotes ${w[at + 5]} bytes`;
+  const errno = `errno ${icmpErrorErrno(w, at)}`;
+  if (typeCode === 0) return `${errno}${quoted}`;
+  return [
+    `type ${typeCode >>> 8} code ${typeCode & 0xff}`,
+    icmpErrorInfo(w, at) === 0 ? '' : ` info ${icmpErrorInfo(w, at)}`,
+    isUnspecified(w, offenderAt) ? '' : ` from ${addressText(w, offenderAt)}`,
+    clause(icmpErrorSequence(w, at), (sequence) => `sequence ${sequence}`),
+    `, ${errno}${quoted}`,
+  ].join('');
+}
