@@ -5,26 +5,17 @@
  * An address is a plain number: user space ends below 2^47 on x86-64 and 2^52 on AArch64, both exact in a double.
  *
  * Invariants:
- * - An address does not keep its memory alive. Whoever uses it holds a reference to the view, a NativeBuffer,
- *   or has called `pinned()`.
+ * - An address does not keep its memory alive. Whoever uses it holds a reference to the view or NativeBuffer.
  * - V8 keeps small typed arrays made as `new Uint8Array(n)` inside its own heap, where they move. `addressOf`
  *   asks for `.buffer` first, which moves the bytes out for good.
  */
 import type { NativeAddress } from '../units.ts';
 import { nativeAddress, optionalLibc } from './libc.ts';
 
-const pins: ArrayBufferView[] = [];
-
 /** The address of the first byte of a view. Cold: take it once and add offsets. */
 export function addressOf(view: ArrayBufferView): NativeAddress {
   if (view.buffer.byteLength === 0) throw new RangeError('addressOf: the view has no bytes, so no address');
   return nativeAddress(view) as NativeAddress;
-}
-
-/** Keep a view for as long as the process lives, and give it back. */
-export function pinned<View extends ArrayBufferView>(view: View): View {
-  pins.push(view);
-  return view;
 }
 
 /**

@@ -1,12 +1,12 @@
 /**
- * Processes: signals, groups, terminals, names and limits. Cold; results or -errno. PR_SET_NAME and no_new_privs change the calling
+ * Processes: signals, groups, terminals and limits. Cold; results or -errno. no_new_privs changes the calling
  * thread only; limits, process group and dumpability are the process's.
  *
  * Calls that some C library has no function for go through syscall(2).
  * @syscalls pidfd_open kill tgkill rt_sigaction exit_group gettid getpgrp getpgid setsid ioctl prctl
  *           prlimit64
  */
-import { PR_SET_NAME, RLIMIT_NOFILE, SYS_gettid, SYS_pidfd_open } from './constants.ts';
+import { RLIMIT_NOFILE, SYS_gettid, SYS_pidfd_open } from './constants.ts';
 import { SysError } from './error.ts';
 import { failed, libc, syscall4 } from './libc.ts';
 import { NativeBuffer } from './memory.ts';
@@ -101,15 +101,6 @@ export function tcsetpgrp(ttyFd: number, group: number): number {
 export function prctl(option: number, arg2 = 0, arg3 = 0, arg4 = 0, arg5 = 0): number {
   const r = cPrctl(option, arg2, arg3, arg4, arg5);
   return r < 0 ? failed() : r;
-}
-
-const nameBuffer = new NativeBuffer(16);
-
-/** Name the calling thread, at most 15 bytes of UTF-8, as `ps -L` shows it. */
-export function setThreadName(name: string): number {
-  nameBuffer.u8.fill(0);
-  new TextEncoder().encodeInto(name, nameBuffer.u8.subarray(0, 15));
-  return prctl(PR_SET_NAME, nameBuffer.address);
 }
 
 // ---- limits -------------------------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+// @vitest: beside
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { CHAIN_VARIABLES, LAUNCHER_VARIABLES } from '../../src/main/process/launcher-env.ts';

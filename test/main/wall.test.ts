@@ -111,13 +111,16 @@ describe('behind the wall', () => {
 
 test('every jump of the filter lands inside it, and every way ends in a verdict', () => {
   const program = filterProgram(
-    wallFilter({
-      readable: [40, 41],
-      listable: [43],
-      removable: [42],
-      signals: [44, 45],
-      watchesProcess: false,
-    }),
+    wallFilter(
+      {
+        readable: [40, 41],
+        listable: [43],
+        removable: [42],
+        signals: [44, 45],
+        watchesProcess: false,
+      },
+      RINGS,
+    ),
   );
   expect(program.length).toBeLessThan(4096); // BPF_MAXINSNS
   program.forEach(([code, jt, jf, k], i) => {

@@ -5,7 +5,7 @@ import { Errno, errnoName, O_RDONLY } from '../../src/sys/constants.ts';
 import { checked, SysError } from '../../src/sys/error.ts';
 import { close, read } from '../../src/sys/io.ts';
 import { errnoText } from '../../src/sys/libc.ts';
-import { addressOf, NativeBuffer, pinned, writeAddress } from '../../src/sys/memory.ts';
+import { addressOf, NativeBuffer, writeAddress } from '../../src/sys/memory.ts';
 import { openPath } from '../../src/sys/path.ts';
 
 describe('memory', () => {
@@ -18,7 +18,7 @@ describe('memory', () => {
   });
 
   it('a small array that V8 keeps in its heap does not move after its address was taken', () => {
-    const small = pinned(new Uint8Array(16));
+    const small = new Uint8Array(16);
     const address = addressOf(small);
     const litter: unknown[] = [];
     for (let i = 0; i < 200_000; i++) litter.push([i, `${i}`]);

@@ -15,7 +15,7 @@ describeNeeding('namespaces, mounts, capabilities, processes', namespaceNeeds, (
       isOpen: [true, false],
       // Node has threads.
       unshareUser: -Errno.EINVAL,
-      worker: { moved: true, links: ['lo'], name: 'tap-reader' },
+      worker: { moved: true, links: ['lo'] },
       pidFd: true,
       killed: 0,
       signal: 'SIGTERM',

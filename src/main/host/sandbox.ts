@@ -73,9 +73,6 @@ import { forgetCommandDirectory } from '../process/working-directory.ts';
 import type { Log } from './log.ts';
 import { overwriteEnvironment } from './overwrite-environment.ts';
 
-/** Descriptors of the rings that libuv gives its changes of epoll sets to (see docs/decisions/052-the-wall.md). */
-let rings: readonly number[] = [];
-
 /** Whether nobody else lives in our mount namespace: only then may its root be exchanged. */
 function ownMounts(env: NodeJS.ProcessEnv): boolean {
   if (launcherVariable('BUCATINI_OWN_MOUNTS', env) !== '1') return false;
@@ -89,17 +86,11 @@ function ownMounts(env: NodeJS.ProcessEnv): boolean {
 
 /**
  * Give all threads an empty, read-only root. Needs CAP_SYS_ADMIN, so before the user is changed.
- * @param eventRings  of all event loops, where they are known (EngineHandle.eventRings)
  * @param chrootFallback  what pivot_root refuses (EINVAL on an initramfs), chroot may do
  * @returns undefined, or why the root is still the host's
  * @throws SysError
  */
-export function emptyRoot(
-  eventRings: readonly number[] = findEventRings(),
-  chrootFallback = false,
-  env: NodeJS.ProcessEnv = process.env,
-): string | undefined {
-  rings = eventRings;
+export function emptyRoot(chrootFallback = false, env: NodeJS.ProcessEnv = process.env): string | undefined {
   if (!ownMounts(env)) return 'no mount namespace of our own';
   // The launchers ask for it; that the host's mounts stay is not to hang on them alone.
   checked(mount(null, '/', null, MS_REC | MS_SLAVE, null), 'mount', '/, MS_REC | MS_SLAVE');
@@ -123,7 +114,7 @@ export function emptyRoot(
 }
 
 export interface Leaving {
-  /** EngineHandle.eventRings */
+  /** EngineHandle.eventRings; undefined: they are looked for. */
   readonly eventRings: readonly number[] | undefined;
   readonly log: Log;
   /** Inherited descriptors that options name. */
@@ -141,20 +132,24 @@ export interface Leaving {
 /**
  * Let go of what the host and the caller have given us: inherited descriptors, the environment, the capabilities of threads that run nothing of
  * ours, the root. All packet threads are up, and have dropped their own capabilities.
+ * @returns descriptors of the rings that libuv gives its changes of epoll sets to, for closeWall (docs/decisions/052-the-wall.md)
  * @throws SysError
  */
-export function leaveHost({ eventRings, log, keepOpen, watched, chrootFallback, changeUser }: Leaving): void {
+export function leaveHost(leaving: Leaving): readonly number[] {
+  const { eventRings, log, keepOpen, watched, chrootFallback, changeUser } = leaving;
   closeInherited(keepOpen);
   forgetCommandDirectory();
   const kept = overwriteEnvironment();
   if (kept !== undefined) log('debug', `the caller's environment stays in memory: ${kept}`);
   // While there is a /proc to find them by.
   const waitForDrop = changeUser ?? dropCapabilitiesElsewhere(flowCapabilities());
-  const openRoot = emptyRoot(eventRings, chrootFallback);
+  const rings = eventRings ?? findEventRings();
+  const openRoot = emptyRoot(chrootFallback);
   // The calls with paths are refused all the same.
   if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
   watched?.rootChanged();
   waitForDrop();
+  return rings;
 }
 
 export interface WallPlan {
@@ -351,8 +346,8 @@ const PATHS: readonly SyscallName[] = [
   'inotify_add_watch',
 ];
 
-/** The rules, by what they guard. @param eventRings  descriptors of those that may be entered */
-export function wallFilter(plan: WallPlan, eventRings: readonly number[] = rings, pid = process.pid): Filter {
+/** The rules, by what they guard. @param eventRings  as given to closeWall */
+export function wallFilter(plan: WallPlan, eventRings: readonly number[], pid = process.pid): Filter {
   const rules = new Map<SyscallName, Rule>();
   const put = (name: SyscallName, rule: Rule): Map<SyscallName, Rule> => rules.set(name, rule);
   for (const name of [ENGINE_CALLS, ...Object.values(RUNTIME_CALLS)].flat()) put(name, ALLOW);
@@ -428,13 +423,14 @@ export function wallFilter(plan: WallPlan, eventRings: readonly number[] = rings
 
 /**
  * Raise it; nothing of the host can be reached from here on.
+ * @param eventRings  descriptors of io_uring that may be entered: what leaveHost gave
  * @throws SysError
  */
-export function closeWall(plan: WallPlan): void {
+export function closeWall(plan: WallPlan, eventRings: readonly number[]): void {
   // Our memory is for nobody to read; /proc/PID becomes root's. The filter would not let us do it later.
   checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
   checked(keepCapabilities(mainCapabilities(plan)), 'capset', 'main thread');
   // Packet threads have done so themselves. Who is scoped may not look which namespace a process outside is in.
   if (!plan.watchesProcess) scopeAbstractSockets();
-  installFilter(wallFilter(plan));
+  installFilter(wallFilter(plan, eventRings));
 }

@@ -183,13 +183,16 @@ class Service<Job extends SocketsInside, Made> {
 
   #enterSandbox({ eventRings }: EngineHandle, sandbox: Sandbox): void {
     const front = this.#front;
-    leaveHost({ ...sandbox, eventRings, log: front.log });
+    const rings = leaveHost({ ...sandbox, eventRings, log: front.log });
     const close = (): void =>
-      closeWall({
-        ...{ signals: [], watchesProcess: false, ...sandbox },
-        readable: [...(this.#followed?.readable ?? []), ...(sandbox.readable ?? [])],
-        removable: [...(this.#api?.directories ?? []), ...(sandbox.removable ?? [])],
-      });
+      closeWall(
+        {
+          ...{ signals: [], watchesProcess: false, ...sandbox },
+          readable: [...(this.#followed?.readable ?? []), ...(sandbox.readable ?? [])],
+          removable: [...(this.#api?.directories ?? []), ...(sandbox.removable ?? [])],
+        },
+        rings,
+      );
     if (front.enterSandbox === undefined) close();
     else front.enterSandbox(close);
     this.#steps.lap('sandbox closed');
