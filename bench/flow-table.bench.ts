@@ -1,8 +1,8 @@
 /** FlowTable.find for flows that are there and that are not, at three sizes, beside a Map keyed by strings. */
 import Benchmark from 'benchmark';
-import { flowHash } from '../src/workers/flow-hash.ts';
-import { FlowTable } from '../src/workers/flow-table.ts';
-import { type FlowTuple, newFlowTuple } from '../src/workers/flow-tuple.ts';
+import { flowHash } from '../src/workers/flow/flow-hash.ts';
+import { FlowTable } from '../src/workers/flow/flow-table.ts';
+import { type FlowTuple, newFlowTuple } from '../src/workers/flow/flow-tuple.ts';
 import { ops, sink } from './ops.ts';
 
 const LOOK_UPS = 1024;

@@ -2,7 +2,7 @@
 import Benchmark from 'benchmark';
 import { onesSum } from '../src/proto/checksum.ts';
 import { NO_SLOT } from '../src/ring/pool.ts';
-import { Reassembler } from '../src/workers/reassembly.ts';
+import { Reassembler } from '../src/workers/tap/reassembly.ts';
 import { ipPacket, udpPacket } from '../test/support/packets.ts';
 import { ShardRig } from '../test/support/shard-rig.ts';
 import { ops, sink } from './ops.ts';

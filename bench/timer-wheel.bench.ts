@@ -1,6 +1,6 @@
 /** The timer patterns of TCP, on a wheel with 16384 timers of which 4096 are armed. */
 import Benchmark from 'benchmark';
-import { TimerWheel } from '../src/workers/timer-wheel.ts';
+import { TimerWheel } from '../src/workers/flow/timer-wheel.ts';
 import { ops, sink } from './ops.ts';
 
 const TIMERS = 16384;

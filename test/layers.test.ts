@@ -27,8 +27,20 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   main: ['units.ts', 'proto', 'ring', 'sys', 'workers'],
 };
 
-/** Folders of a layer that may import only these of its other folders. Front ends do not import one another; nothing imports them. */
+/**
+ * Folders of a layer that may import only these of its other folders (a layer's own files: '.'). Stages meet at links, so they do not
+ * import one another: the reader, translator (the shards), host-io and splice. `tap` has the reader and what writes to the TAP, which
+ * shards use. Front ends do not import one another; nothing imports them.
+ */
 const FOLDERS: Record<string, readonly string[]> = {
+  'workers/thread': ['workers/.'],
+  'workers/flow': ['workers/.'],
+  'workers/link': ['workers/.', 'workers/flow'],
+  'workers/listen': ['workers/.', 'workers/flow'],
+  'workers/tap': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link'],
+  'workers/translator': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/tap'],
+  'workers/host-io': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/listen'],
+  'workers/splice': ['workers/.', 'workers/thread', 'workers/flow', 'workers/link', 'workers/listen'],
   'main/process': [],
   'main/cli': ['main/process'],
   'main/host': ['main/process', 'main/cli', 'main/api'],
@@ -41,7 +53,15 @@ const EXCEPTIONS: readonly string[] = [
   // A report on an instance of pasta's reads its command line.
   'main/bucatini/bug-report.ts > main/pasta/options.ts',
 ];
-const folderOf = (file: string): string => file.split('/').slice(0, 2).join('/');
+/** 'workers/tap' of 'workers/tap/pcap.ts', 'workers/.' of 'workers/engine.ts'. */
+const folderOf = (file: string): string => {
+  const [layer, folder, inside] = file.split('/');
+  return inside === undefined ? `${layer}/.` : `${layer}/${folder}`;
+};
+/** The stage in `tap`; the rest of that folder is for shards as well. */
+const READER = /^workers\/tap\/(tap-reader|reassembly)\.ts$/;
+/** Files of workers itself that put stages together; stages do not import these. */
+const ASSEMBLERS = /^workers\/(assembly|engine|packet-thread|packet-worker)\.ts$/;
 
 /**
  * Module names in `import ... from`, `export ... from`, `import '...'`, `import('...')`, `require('...')`, and modules that
@@ -85,6 +105,10 @@ function breach(file: string, name: string): string | null {
 function breachInside(file: string, target: string): string | null {
   const folder = folderOf(file);
   const allowed = FOLDERS[folder];
+  if (folder === 'workers/translator' && READER.test(target))
+    return `src/${file} imports ${target}: a stage imports no stage`;
+  if (folder.startsWith('workers/') && folder !== 'workers/.' && ASSEMBLERS.test(target))
+    return `src/${file} imports ${target}: stages do not know who assembles them`;
   if (allowed === undefined || folderOf(target) === folder || allowed.includes(folderOf(target))) return null;
   if (EXCEPTIONS.includes(`${file} > ${target}`)) return null;
   return `src/${file} imports ${target}: ${folder} may import ${['itself', ...allowed].join(', ')}`;
@@ -114,6 +138,10 @@ describe('layers', () => {
   });
 
   it('the checker itself sees breaches between folders', () => {
+    expect(breach('workers/splice/splice.ts', '../host-io/context.ts')).toMatch('workers/splice may import');
+    expect(breach('workers/translator/shard.ts', '../tap/tap-reader.ts')).toMatch('a stage imports no stage');
+    expect(breach('workers/translator/shard.ts', '../tap/guest-link.ts')).toBeNull();
+    expect(breach('workers/host-io/host-io.ts', '../assembly.ts')).toMatch('who assembles');
     expect(breach('main/pasta/serve.ts', '../slirp4netns/serve.ts')).toMatch('main/pasta may import');
     expect(breach('main/host/start.ts', '../bucatini/run.ts')).not.toBeNull();
     expect(breach('main/process/signals.ts', '../host/log.ts')).not.toBeNull();
@@ -129,14 +157,14 @@ describe('layers', () => {
     expect(breach('sys/tap.ts', '../ring/pool.ts')).not.toBeNull();
     expect(breach('sys/netlink.ts', '../proto/address.ts')).toBeNull();
     expect(breach('proto/be.ts', '../sys/memory.ts')).not.toBeNull();
-    expect(breach('workers/plan.ts', '../main/config.ts')).not.toBeNull();
+    expect(breach('workers/placement.ts', '../main/config.ts')).not.toBeNull();
     expect(breach('workers/translator/tcp.ts', '../../proto/tcp.ts')).toBeNull();
     expect(breach('main/cli.ts', 'koffi')).toMatch('only src/sys may');
     expect(breach('sys/ffi.ts', 'koffi')).toBeNull();
     expect(breach('proto/be.ts', 'node:fs')).not.toBeNull();
     expect(breach('stray.ts', './units.ts')).toMatch('no layer');
     expect(breach('main/cli.ts', '../../test/x.ts')).toMatch('outside src');
-    expect(breach('workers/tap-reader.ts', './link/words.ts')).toMatch('use the writers and accessors');
+    expect(breach('workers/tap/tap-reader.ts', '../link/words.ts')).toMatch('use the writers and accessors');
     expect(breach('workers/link/to-host.ts', './words.ts')).toBeNull();
     expect(
       importsOf(`import a from "x";\nimport type { B } from './b.ts';\nexport * from './c.ts';\nimport './d.ts';

@@ -10,7 +10,7 @@ import { connect } from 'node:net';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { autoThreads } from '../../src/workers/plan.ts';
+import { autoThreads } from '../../src/workers/placement.ts';
 import type { PeerSpec } from './options.ts';
 import { type Argv, commandLine, Daemon, descendants, run, until } from './processes.ts';
 import type { PeerKind } from './result.ts';

@@ -1,5 +1,5 @@
 /**
- * Builds the stages of an engine: gives each its slots and its ends of the rings (plan.ts). A packet thread builds
+ * Builds the stages of an engine: gives each its slots and its ends of the rings (workers/placement.ts). A packet thread builds
  * its stages here. A test builds the stage under test, and takes the parts of the stages that it plays itself.
  */
 import type { Doorbell } from '../ring/doorbell.ts';
@@ -9,14 +9,14 @@ import { CheckedRingProducer, RingConsumer, RingProducer } from '../ring/spsc.ts
 import { EPOLLET, EPOLLIN } from '../sys/constants.ts';
 import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan, SplicePlan, TapEnginePlan } from './engine-plan.ts';
-import type { FlowSource } from './flow-report.ts';
+import type { FlowSource } from './flow/flow-report.ts';
 import { HostIo, type HostIoOptions } from './host-io/host-io.ts';
 import { Owner } from './link/slot-owner.ts';
-import { LinkRing, type SlotShares, slotShares, type ThreadPlan, threadPlan } from './plan.ts';
-import type { Reactor } from './reactor.ts';
+import { LinkRing, type SlotShares, slotShares, type ThreadPlan, threadPlan } from './placement.ts';
 import { Splice } from './splice/splice.ts';
-import type { Stage } from './stage.ts';
-import { TapReader, type TapReaderOptions } from './tap-reader.ts';
+import { TapReader, type TapReaderOptions } from './tap/tap-reader.ts';
+import type { Reactor } from './thread/reactor.ts';
+import type { Stage } from './thread/stage.ts';
 import { Shard, type ShardOptions } from './translator/shard.ts';
 
 export interface AssemblyOptions {

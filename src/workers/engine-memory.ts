@@ -2,7 +2,7 @@
 import { allocateShared, type SharedMemory } from '../ring/layout.ts';
 import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan } from './engine-plan.ts';
-import { threadPlan } from './plan.ts';
+import { threadPlan } from './placement.ts';
 
 /** Rings, counters and logs for the plan's threads, and the frame pool. */
 export function engineMemory(

@@ -3,7 +3,7 @@
  * A front end builds it; no stage knows which one did. Addresses are text here and become words when a stage starts.
  */
 import type { FrameSocketKind } from '../sys/frame-socket.ts';
-import type { LogLevelName } from './log-levels.ts';
+import type { LogLevelName } from './thread/log-levels.ts';
 
 export interface Ipv4Plan {
   /** The guest's address, e.g. "192.0.2.15". */

@@ -5,7 +5,7 @@
  */
 import { addressText } from '../proto/address.ts';
 import { IpProtocol } from '../proto/ipv4.ts';
-import { FLOW_FIELDS, FLOW_STATE_NAMES, FlowField, type FlowPage } from './flow-report.ts';
+import { FLOW_FIELDS, FLOW_STATE_NAMES, FlowField, type FlowPage } from './flow/flow-report.ts';
 
 /** More than any section has. */
 const PLACES = 2 ** 20;

@@ -24,18 +24,18 @@ import { scopeAbstractSockets } from '../sys/landlock.ts';
 import { errnoText } from '../sys/libc.ts';
 import { mapLargeArrays } from '../sys/memory.ts';
 import { Assembly, type ThreadStages, threadStages } from './assembly.ts';
-import { flowCapabilities, USER_CHANGE } from './capabilities.ts';
 import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
-import { type FlowPage, flowPage, NO_FLOWS } from './flow-report.ts';
+import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
 import type { HostIo } from './host-io/host-io.ts';
-import { type ListenFailure, listenerCount } from './host-io/listener-table.ts';
-import { LogLevel, LogWriter } from './log-ring.ts';
-import { Notice, Notices } from './notices.ts';
+import { type ListenFailure, listenerCount } from './listen/listener-table.ts';
 import type { TaskFollows } from './packet-worker.ts';
-import { PcapWriter } from './pcap.ts';
-import { threadPlan } from './plan.ts';
-import { Reactor } from './reactor.ts';
-import { ShortLook } from './short-look.ts';
+import { threadPlan } from './placement.ts';
+import { PcapWriter } from './tap/pcap.ts';
+import { flowCapabilities, USER_CHANGE } from './thread/capabilities.ts';
+import { LogLevel, LogWriter } from './thread/log-ring.ts';
+import { Notice, Notices } from './thread/notices.ts';
+import { ShortLook } from './thread/pre-poll.ts';
+import { Reactor } from './thread/reactor.ts';
 
 /** For so many the table of descriptors is left as it is. */
 const FEW_LISTENERS = 128;

@@ -12,7 +12,8 @@ import {
 import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import type { EnginePlan } from '../../src/workers/engine-plan.ts';
-import { flowHash, shardOf } from '../../src/workers/flow-hash.ts';
+import { Addressing } from '../../src/workers/flow/addressing.ts';
+import { flowHash, shardOf } from '../../src/workers/flow/flow-hash.ts';
 import {
   linkBytes,
   linkFlow,
@@ -52,7 +53,6 @@ import {
   sentWrite,
   strangerDatagramWrite,
 } from '../../src/workers/link/to-shard.ts';
-import { Addressing } from '../../src/workers/translator/addressing.ts';
 import type { Prng } from '../support/netsim/prng.ts';
 
 const Kind = { none: 0, connecting: 1, tcp: 2, udp: 3, ping: 4, failed: 5 } as const;

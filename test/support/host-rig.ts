@@ -8,14 +8,14 @@ import { NO_SLOT } from '../../src/ring/pool.ts';
 import { EPOLLET } from '../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../src/sys/epoll.ts';
 import { close } from '../../src/sys/io.ts';
-import { DescriptorShortage } from '../../src/workers/descriptor-shortage.ts';
 import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
-import { shardOf } from '../../src/workers/flow-hash.ts';
+import { Addressing } from '../../src/workers/flow/addressing.ts';
+import { shardOf } from '../../src/workers/flow/flow-hash.ts';
 import type { HostContext } from '../../src/workers/host-io/context.ts';
-import { DatagramSockets } from '../../src/workers/host-io/datagram.ts';
+import { DatagramSockets } from '../../src/workers/host-io/datagram/sockets.ts';
 import type { DescriptorOut } from '../../src/workers/link/descriptor.ts';
 import { closeWrite, openUdpWrite, sendDatagramWrite } from '../../src/workers/link/to-host.ts';
-import { Addressing } from '../../src/workers/translator/addressing.ts';
+import { DescriptorShortage } from '../../src/workers/thread/descriptor-shortage.ts';
 import { flowOf, type Message, message, messageAt, opOf, slotAOf, slotBOf } from './message.ts';
 import { ShardRig } from './shard-rig.ts';
 

@@ -24,16 +24,16 @@ import type { RingConsumer, RingProducer } from '../../src/ring/spsc.ts';
 import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
 import { DEFAULT_POLICY, type TapEnginePlan } from '../../src/workers/engine-plan.ts';
-import { flowHash } from '../../src/workers/flow-hash.ts';
+import { Addressing } from '../../src/workers/flow/addressing.ts';
+import { flowHash } from '../../src/workers/flow/flow-hash.ts';
+import { ShardFlows } from '../../src/workers/flow/shard-flows.ts';
+import { TimerWheel } from '../../src/workers/flow/timer-wheel.ts';
 import { datagramWrite, icmpErrorWrite } from '../../src/workers/link/to-shard.ts';
-import { Notices } from '../../src/workers/notices.ts';
-import type { SlotShares } from '../../src/workers/plan.ts';
-import { ShardFlows } from '../../src/workers/shard-flows.ts';
-import { TimerWheel } from '../../src/workers/timer-wheel.ts';
-import { Addressing } from '../../src/workers/translator/addressing.ts';
+import type { SlotShares } from '../../src/workers/placement.ts';
+import { EgressFrame } from '../../src/workers/tap/egress-frame.ts';
+import type { GuestLink } from '../../src/workers/tap/guest-link.ts';
+import { Notices } from '../../src/workers/thread/notices.ts';
 import { type ShardContext, TIMER_KINDS } from '../../src/workers/translator/context.ts';
-import { EgressFrame } from '../../src/workers/translator/egress-frame.ts';
-import type { GuestLink } from '../../src/workers/translator/guest-link.ts';
 import type { Packet } from '../../src/workers/translator/packet.ts';
 import { bytesOf, type Message, message, messageAt, slotAOf, slotBOf, slotOffsetOf } from './message.ts';
 
@@ -300,7 +300,7 @@ export class ShardRig {
     return out;
   }
 
-  /** A payload in slots of host-io's, as datagram.ts lays it out; null: no slots. */
+  /** A payload in slots of host-io's, as datagram/sockets.ts lays it out; null: no slots. */
   hostPayload(payload: Uint8Array | null): { slotA: number; slotB: number; bytes: number } {
     if (payload === null) return { slotA: NO_SLOT, slotB: NO_SLOT, bytes: 0 };
     const bytes = payload.length;

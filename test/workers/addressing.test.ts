@@ -3,8 +3,8 @@
 import { describe, expect, it } from 'vitest';
 import { addressParse, addressText } from '../../src/proto/address.ts';
 import type { AddressPlan, ServicePolicy } from '../../src/workers/engine-plan.ts';
-import { listenerGuest } from '../../src/workers/host-io/bind-address.ts';
-import { Addressing, Destination } from '../../src/workers/translator/addressing.ts';
+import { Addressing, Destination } from '../../src/workers/flow/addressing.ts';
+import { listenerGuest } from '../../src/workers/listen/bind-address.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
 const { ipv4, ipv6 } = TEST_PLAN.addresses;

@@ -2,8 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
 import { Errno } from '../../src/sys/constants.ts';
-import { DescriptorShortage } from '../../src/workers/descriptor-shortage.ts';
-import { Notices } from '../../src/workers/notices.ts';
+import { DescriptorShortage } from '../../src/workers/thread/descriptor-shortage.ts';
+import { Notices } from '../../src/workers/thread/notices.ts';
 
 /** With a limit of 64 descriptors, and so many connections that nobody has answered. */
 function shortage(connecting: number) {

@@ -1,7 +1,7 @@
 // @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { flowHash, halfSipHash13, shardOf } from '../../src/workers/flow-hash.ts';
+import { flowHash, halfSipHash13, shardOf } from '../../src/workers/flow/flow-hash.ts';
 
 /**
  * HalfSipHash-1-3, 32 bits out, key 00 01 .. 07, message 00 01 .. n-1, for n = 0 .. 63: the Linux kernel's self-test

@@ -3,7 +3,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { addressParse } from '../../src/proto/address.ts';
-import { listFlows } from '../../src/workers/flow-list.ts';
 import {
   describeEntry,
   FLOW_FIELDS,
@@ -13,8 +12,9 @@ import {
   FlowState,
   flowPage,
   MAX_PAGE_FLOWS,
-} from '../../src/workers/flow-report.ts';
-import { FlowTable } from '../../src/workers/flow-table.ts';
+} from '../../src/workers/flow/flow-report.ts';
+import { FlowTable } from '../../src/workers/flow/flow-table.ts';
+import { listFlows } from '../../src/workers/flow-list.ts';
 
 const TCP = 6;
 

@@ -1,8 +1,8 @@
 // @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { FlowTable, NO_FLOW } from '../../src/workers/flow-table.ts';
-import type { FlowTuple } from '../../src/workers/flow-tuple.ts';
+import { FlowTable, NO_FLOW } from '../../src/workers/flow/flow-table.ts';
+import type { FlowTuple } from '../../src/workers/flow/flow-tuple.ts';
 
 /** A key from a small space, so that runs meet the same keys, colliding hashes and full tables. */
 const keyArb: fc.Arbitrary<FlowTuple> = fc

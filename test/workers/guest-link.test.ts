@@ -16,7 +16,7 @@ import { AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK } from '../../src/sys/
 import { close, read } from '../../src/sys/io.ts';
 import { addressOf, NativeBuffer } from '../../src/sys/memory.ts';
 import { socketpair } from '../../src/sys/socket.ts';
-import { GuestLink } from '../../src/workers/translator/guest-link.ts';
+import { GuestLink } from '../../src/workers/tap/guest-link.ts';
 import { ipWrite } from '../../src/workers/translator/to-guest.ts';
 
 const VNET_BYTES = 12;

@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { Errno } from '../../src/sys/constants.ts';
 import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
-import { ListenerTable, listenerCount } from '../../src/workers/host-io/listener-table.ts';
+import { ListenerTable, listenerCount } from '../../src/workers/listen/listener-table.ts';
 
 const { EADDRINUSE, EMFILE } = Errno;
 

@@ -2,7 +2,7 @@
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
 import { planLayout } from '../../src/ring/layout.ts';
-import { LogLevel, LogReader, LogWriter } from '../../src/workers/log-ring.ts';
+import { LogLevel, LogReader, LogWriter } from '../../src/workers/thread/log-ring.ts';
 
 const layout = planLayout({
   smallSlots: 0,

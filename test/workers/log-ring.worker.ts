@@ -1,7 +1,7 @@
 /** Writes three lines with pauses, then blocks without ever returning to its event loop; see log-ring.test.ts. */
 import { workerData } from 'node:worker_threads';
 import type { Layout } from '../../src/ring/layout.ts';
-import { LogLevel, LogWriter } from '../../src/workers/log-ring.ts';
+import { LogLevel, LogWriter } from '../../src/workers/thread/log-ring.ts';
 
 const { sab, layout } = workerData as { sab: SharedArrayBuffer; layout: Layout };
 const log = new LogWriter(sab, layout, 2);

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { NOTICES, Notice, Notices } from '../../src/workers/notices.ts';
+import { NOTICES, Notice, Notices } from '../../src/workers/thread/notices.ts';
 
 const WORKERS = path.resolve(import.meta.dirname, '../../src/workers');
 
@@ -34,7 +34,7 @@ describe('log lines that traffic can cause', () => {
   it('no other way to the log: only the packet thread itself has one, for what no packet can cause', () => {
     const sites: string[] = [];
     for (const file of readdirSync(WORKERS, { recursive: true, encoding: 'utf8' })) {
-      if (!file.endsWith('.ts') || file === 'notices.ts' || file === 'log-ring.ts') continue;
+      if (!file.endsWith('.ts') || ['thread/notices.ts', 'thread/log-ring.ts'].includes(file)) continue;
       const lines = readFileSync(path.join(WORKERS, file), 'utf8').split('\n');
       for (const line of lines) {
         if (/^\s*(\*|\/\/|\/\*)/.test(line)) continue;

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, expect, test } from 'vitest';
 import { Errno } from '../../src/sys/constants.ts';
 import { NativeBuffer } from '../../src/sys/memory.ts';
-import { PcapWriter } from '../../src/workers/pcap.ts';
+import { PcapWriter } from '../../src/workers/tap/pcap.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'pcap-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));

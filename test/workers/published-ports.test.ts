@@ -3,8 +3,8 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { addressParse } from '../../src/proto/address.ts';
 import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
+import { Addressing } from '../../src/workers/flow/addressing.ts';
 import { NO_LISTENER, PublishedPorts } from '../../src/workers/host-io/published-ports.ts';
-import { Addressing } from '../../src/workers/translator/addressing.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 
 const LISTENERS = 8;

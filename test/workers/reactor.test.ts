@@ -5,9 +5,9 @@ import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
 import { Doorbell } from '../../src/ring/doorbell.ts';
 import { EFD_CLOEXEC, EFD_NONBLOCK } from '../../src/sys/constants.ts';
 import { close, eventfd, eventfdWrite } from '../../src/sys/io.ts';
-import { Reactor } from '../../src/workers/reactor.ts';
-import { BULK_BYTES, ShortLook } from '../../src/workers/short-look.ts';
-import type { Carried, Stage } from '../../src/workers/stage.ts';
+import { BULK_BYTES, ShortLook } from '../../src/workers/thread/pre-poll.ts';
+import { Reactor } from '../../src/workers/thread/reactor.ts';
+import type { Carried, Stage } from '../../src/workers/thread/stage.ts';
 
 const SLEEPS = 4;
 

@@ -5,7 +5,7 @@ import { writeU16 } from '../../src/proto/be.ts';
 import { finishSum, onesSum } from '../../src/proto/checksum.ts';
 import { Counter } from '../../src/ring/counters.ts';
 import { NO_SLOT } from '../../src/ring/pool.ts';
-import { Reassembler } from '../../src/workers/reassembly.ts';
+import { Reassembler } from '../../src/workers/tap/reassembly.ts';
 import { ip6, ipPacket, pattern, readIp, udpPacket } from '../support/packets.ts';
 import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';
 

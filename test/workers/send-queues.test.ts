@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { NO_SLOT } from '../../src/ring/pool.ts';
 import type { HostContext } from '../../src/workers/host-io/context.ts';
-import { SendQueues } from '../../src/workers/host-io/send-queues.ts';
+import { SendQueues } from '../../src/workers/host-io/stream/send-queues.ts';
 import { ShardRig } from '../support/shard-rig.ts';
 
 const GID = 2;

@@ -1,8 +1,8 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
-import { NO_FLOW } from '../../src/workers/flow-table.ts';
-import { Origin, ShardFlows } from '../../src/workers/shard-flows.ts';
+import { NO_FLOW } from '../../src/workers/flow/flow-table.ts';
+import { Origin, ShardFlows } from '../../src/workers/flow/shard-flows.ts';
 
 const UDP = 17;
 const TCP = 6;

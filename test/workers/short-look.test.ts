@@ -6,7 +6,7 @@ import {
   MOST_SKIPPED,
   SHORT_LOOK_MS,
   ShortLook,
-} from '../../src/workers/short-look.ts';
+} from '../../src/workers/thread/pre-poll.ts';
 
 /** How many of `sleeps` sleeps had a look before them, each of which ends as `paid` says. */
 function looks(look: ShortLook, sleeps: number, paid: (nth: number) => boolean): number {

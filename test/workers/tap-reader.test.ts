@@ -14,8 +14,8 @@ import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../../src/workers/link/descriptor.ts';
 import { freeReaderSlotsWrite } from '../../src/workers/link/to-reader.ts';
 import { FrameFlag, frameHash, frameOffload } from '../../src/workers/link/to-shard.ts';
-import { Notices } from '../../src/workers/notices.ts';
-import type { SlotShares } from '../../src/workers/plan.ts';
+import type { SlotShares } from '../../src/workers/placement.ts';
+import { Notices } from '../../src/workers/thread/notices.ts';
 import { tapPair } from '../hostile/path.ts';
 import { TEST_PLAN } from '../support/shard-rig.ts';
 

@@ -1,7 +1,7 @@
 // @vitest: beside
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { TimerWheel } from '../../src/workers/timer-wheel.ts';
+import { TimerWheel } from '../../src/workers/flow/timer-wheel.ts';
 
 const TICK_MS = 4;
 

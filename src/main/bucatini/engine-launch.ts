@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import type { EngineHandle } from '../../workers/engine.ts';
 import { DEFAULT_POLICY, type EnginePlan, type ListenerPlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import { autoThreads } from '../../workers/plan.ts';
+import { autoThreads } from '../../workers/placement.ts';
 import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { parseImpairment } from '../cli/impairment.ts';

@@ -7,7 +7,7 @@
  */
 
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
-import { LOG_LEVELS } from '../../workers/log-levels.ts';
+import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { API_SOCKET_HELP, fieldsOf } from '../cli/option-fields.ts';
 import {
   type AddressWithPrefix,

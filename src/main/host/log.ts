@@ -2,7 +2,7 @@
 /** What people read on standard error: one line per event, levels as in --log-level, no packet content. */
 
 import type { EnginePlan } from '../../workers/engine-plan.ts';
-import { LOG_LEVELS } from '../../workers/log-levels.ts';
+import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
 import { put } from '../process/output.ts';
 
 export type LogLevel = EnginePlan['logLevel'];

@@ -137,7 +137,7 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
       const { checked } = await import('../../sys/error.ts');
       const { scopeAbstractSockets } = await import('../../sys/landlock.ts');
       const { keepCapabilities } = await import('../../sys/capability.ts');
-      const { USER_CHANGE } = await import('../../workers/capabilities.ts');
+      const { USER_CHANGE } = await import('../../workers/thread/capabilities.ts');
       const source = job.sockets && (await import('../../workers/splice/socket-source.ts'));
       for (const step of setUp(job)) {
         if (step.kind === 'configured') {

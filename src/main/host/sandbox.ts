@@ -66,7 +66,7 @@ import { prctl } from '../../sys/process.ts';
 import { type Filter, installFilter, type Rule } from '../../sys/seccomp.ts';
 import type { SyscallName } from '../../sys/syscall-numbers.ts';
 import { dropCapabilitiesElsewhere } from '../../sys/thread-capabilities.ts';
-import { flowCapabilities } from '../../workers/capabilities.ts';
+import { flowCapabilities } from '../../workers/thread/capabilities.ts';
 import { closeInherited } from '../process/inherited-descriptors.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { forgetCommandDirectory } from '../process/working-directory.ts';
@@ -170,7 +170,7 @@ export interface WallPlan {
   readonly configuresNetwork?: boolean;
 }
 
-/** What the main thread keeps, and why. Packet threads have left themselves theirs (workers/capabilities.ts), other threads keep none. */
+/** What the main thread keeps, and why. Packet threads have left themselves theirs (workers/thread/capabilities.ts), other threads keep none. */
 function mainCapabilities(plan: WallPlan): readonly number[] {
   return [
     ...(plan.signals.length > 0 ? [CAP_KILL] : []),

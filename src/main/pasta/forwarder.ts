@@ -6,7 +6,7 @@
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { ListenerPlan } from '../../workers/engine-plan.ts';
-import type { ListenFailure } from '../../workers/host-io/listener-table.ts';
+import type { ListenFailure } from '../../workers/listen/listener-table.ts';
 import type { AddedPorts } from '../api/added-ports.ts';
 import { listenersCollide } from '../host/host-ports.ts';
 import { ForwardMessage as M } from './forward-messages.ts';

@@ -1,7 +1,7 @@
 /** Options as an engine plan. Pure but for the number of processors. */
 import { availableParallelism } from 'node:os';
 import { DEFAULT_POLICY, type EnginePlan } from '../../workers/engine-plan.ts';
-import { autoThreads } from '../../workers/plan.ts';
+import { autoThreads } from '../../workers/placement.ts';
 import { parseImpairment } from '../cli/impairment.ts';
 import { poolPlan } from '../cli/pool-plan.ts';
 import { launcherVariable } from '../process/launcher-env.ts';

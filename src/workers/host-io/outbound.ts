@@ -17,16 +17,14 @@ import {
   Errno,
   IFNAMSIZ,
   IP_BIND_ADDRESS_NO_PORT,
-  IP_FREEBIND,
-  IPV6_FREEBIND,
   SO_BINDTODEVICE,
   SOL_IP,
-  SOL_IPV6,
   SOL_SOCKET,
 } from '../../sys/constants.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import { bind, NAME_BYTES, setsockoptBytes, setsockoptInt, sockaddrWrite } from '../../sys/socket.ts';
 import type { EnginePlan, HostChange } from '../engine-plan.ts';
+import { setFreebind } from '../listen/bind-address.ts';
 
 export class Outbound {
   /** Source addresses, IPv4 in words 0..3, IPv6 in 4..7: zero where the plan has none. */
@@ -136,11 +134,6 @@ export class Outbound {
     const nameBytes = sockaddrWrite(this.#name.u8, 0, words, 0, port, scope);
     return bind(fd, this.#name.address, nameBytes);
   }
-}
-
-/** Let a socket be bound to an address that the host does not have (yet). @returns 0 or -errno */
-export function setFreebind(fd: number, isV4: boolean): number {
-  return isV4 ? setsockoptInt(fd, SOL_IP, IP_FREEBIND, 1) : setsockoptInt(fd, SOL_IPV6, IPV6_FREEBIND, 1);
 }
 
 function deviceName(name: string | undefined): NativeBuffer | null {

@@ -9,9 +9,9 @@
 import { addressEqual, isV4Mapped } from '../../proto/address.ts';
 import { PORTS } from '../../ring/layout.ts';
 import type { ListenerPlan } from '../engine-plan.ts';
-import type { Addressing } from '../translator/addressing.ts';
-import { listenerGuest } from './bind-address.ts';
-import { targetPort } from './listener-table.ts';
+import type { Addressing } from '../flow/addressing.ts';
+import { listenerGuest } from '../listen/bind-address.ts';
+import { targetPort } from '../listen/listener-table.ts';
 
 export const NO_LISTENER = -1;
 

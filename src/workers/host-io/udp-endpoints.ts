@@ -17,9 +17,9 @@
 import { addressCopy } from '../../proto/address.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import { NAME_BYTES, sockaddrWrite } from '../../sys/socket.ts';
-import type { HashKey } from '../flow-hash.ts';
-import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
-import { type FlowTuple, flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
+import type { HashKey } from '../flow/flow-hash.ts';
+import { ADDR_WORDS, FlowTable } from '../flow/flow-table.ts';
+import { type FlowTuple, flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
 
 export const NO_ENDPOINT = -1;
 /** No flow, or more than one: the socket is not connected. */

@@ -44,12 +44,12 @@ import {
   setsockoptInt,
   sockaddrWrite,
 } from '../../sys/socket.ts';
-import type { DescriptorShortage } from '../descriptor-shortage.ts';
-import type { HashKey } from '../flow-hash.ts';
-import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
-import { ADDR_WORDS, FlowTable } from '../flow-table.ts';
-import { flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
+import type { HashKey } from '../flow/flow-hash.ts';
+import { FlowField, type FlowSource, FlowState } from '../flow/flow-report.ts';
+import { ADDR_WORDS, FlowTable } from '../flow/flow-table.ts';
+import { flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
 import { StageDrop } from '../link/stage-drop.ts';
+import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
 
 /** Datagrams by one call, and calls for one socket before others get their turn. */
 const BATCH = 32;

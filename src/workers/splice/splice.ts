@@ -61,16 +61,16 @@ import {
   sockaddrRead,
   socket,
 } from '../../sys/socket.ts';
-import { DescriptorShortage } from '../descriptor-shortage.ts';
 import type { EnginePlan, ListenerPlan, SplicePlan } from '../engine-plan.ts';
-import type { FlowSource } from '../flow-report.ts';
-import { openListener } from '../host-io/bind-address.ts';
-import type { LoopbackDatagram, LoopbackPath } from '../host-io/context.ts';
-import { targetPort } from '../host-io/listener-table.ts';
+import { Addressing } from '../flow/addressing.ts';
+import type { FlowSource } from '../flow/flow-report.ts';
+import type { LoopbackDatagram, LoopbackPath } from '../link/loopback.ts';
 import { StageDrop } from '../link/stage-drop.ts';
-import { Notice, type Notices } from '../notices.ts';
-import type { Carried, Stage } from '../stage.ts';
-import { Addressing } from '../translator/addressing.ts';
+import { openListener } from '../listen/bind-address.ts';
+import { targetPort } from '../listen/listener-table.ts';
+import { DescriptorShortage } from '../thread/descriptor-shortage.ts';
+import { Notice, type Notices } from '../thread/notices.ts';
+import type { Carried, Stage } from '../thread/stage.ts';
 import { type DatagramOrigin, DatagramSplice } from './datagram-splice.ts';
 import { SocketKind, SocketSource } from './socket-source.ts';
 import { StreamSplice } from './stream-splice.ts';

@@ -48,8 +48,8 @@ import {
   shutdown,
   sockaddrWrite,
 } from '../../sys/socket.ts';
-import type { DescriptorShortage } from '../descriptor-shortage.ts';
-import { FlowField, type FlowSource, FlowState } from '../flow-report.ts';
+import { FlowField, type FlowSource, FlowState } from '../flow/flow-report.ts';
+import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
 import { Pipes } from './pipes.ts';
 
 /** A side that has finished is asked whether it is still there after so many seconds of silence, then so often, so many times. */

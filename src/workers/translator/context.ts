@@ -5,11 +5,11 @@
 import type { FramePool } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
 import type { EnginePlan } from '../engine-plan.ts';
-import type { Notices } from '../notices.ts';
-import type { ShardFlows } from '../shard-flows.ts';
-import type { TimerWheel } from '../timer-wheel.ts';
-import type { Addressing } from './addressing.ts';
-import type { GuestLink } from './guest-link.ts';
+import type { Addressing } from '../flow/addressing.ts';
+import type { ShardFlows } from '../flow/shard-flows.ts';
+import type { TimerWheel } from '../flow/timer-wheel.ts';
+import type { GuestLink } from '../tap/guest-link.ts';
+import type { Notices } from '../thread/notices.ts';
 
 /** Timer kinds of one flow; a timer's id is flow * TIMER_KINDS + kind. */
 export const TIMER_KINDS = 2;

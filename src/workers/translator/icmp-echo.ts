@@ -31,8 +31,10 @@ import { IPV6_SRC } from '../../proto/ipv6.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
-import { FlowState } from '../flow-report.ts';
-import { ADDR_WORDS } from '../flow-table.ts';
+import { Destination } from '../flow/addressing.ts';
+import { FlowState } from '../flow/flow-report.ts';
+import { ADDR_WORDS } from '../flow/flow-table.ts';
+import { Origin } from '../flow/shard-flows.ts';
 import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { closeWrite, openPingWrite, sendDatagramWrite } from '../link/to-host.ts';
@@ -44,11 +46,9 @@ import {
   openFailedErrno,
   ToShard,
 } from '../link/to-shard.ts';
-import { Notice } from '../notices.ts';
-import { Origin } from '../shard-flows.ts';
-import { Destination } from './addressing.ts';
+import { DEFAULT_TTL } from '../tap/egress-frame.ts';
+import { Notice } from '../thread/notices.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
-import { DEFAULT_TTL } from './egress-frame.ts';
 import {
   icmpCarriedErrorToGuest,
   icmpFlowErrorToGuest,

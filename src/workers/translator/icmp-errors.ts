@@ -27,11 +27,11 @@ import { udpWrite } from '../../proto/udp.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
-import { ADDR_WORDS } from '../flow-table.ts';
+import { ADDR_WORDS } from '../flow/flow-table.ts';
 import { linkBytes, linkSlotA, linkSlotOffset } from '../link/descriptor.ts';
 import { icmpErrorInfo, icmpErrorOffenderAt } from '../link/to-shard.ts';
+import type { EgressFrame } from '../tap/egress-frame.ts';
 import type { ShardContext } from './context.ts';
-import type { EgressFrame } from './egress-frame.ts';
 import { type Packet, packetFree } from './packet.ts';
 import { ipHeaderBytes, ipWrite } from './to-guest.ts';
 

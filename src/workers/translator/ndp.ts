@@ -31,9 +31,9 @@ import {
 } from '../../proto/ndp.ts';
 import { Counter } from '../../ring/counters.ts';
 import { StageDrop } from '../link/stage-drop.ts';
+import { DEFAULT_TTL } from '../tap/egress-frame.ts';
 import type { ShardContext } from './context.ts';
 import { offeredDns6 } from './dhcpv6.ts';
-import { DEFAULT_TTL } from './egress-frame.ts';
 import type { Packet } from './packet.ts';
 import { ipWrite } from './to-guest.ts';
 

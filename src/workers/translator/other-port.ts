@@ -5,9 +5,9 @@
  * The ports to try follow from the flow's own hash, so that a flow is found again without a table: from DYNAMIC_FIRST on (RFC 6335
  * section 6), those that lead to this shard.
  */
-import { shardOf } from '../flow-hash.ts';
-import { ADDR_WORDS } from '../flow-table.ts';
-import { type FlowTuple, flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
+import { shardOf } from '../flow/flow-hash.ts';
+import { ADDR_WORDS } from '../flow/flow-table.ts';
+import { type FlowTuple, flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
 import type { ShardContext } from './context.ts';
 
 const DYNAMIC_FIRST = 49152;

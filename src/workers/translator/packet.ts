@@ -1,7 +1,7 @@
 /** A packet from the guest, as a shard hands it to the module of its protocol. */
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
-import type { FlowTuple } from '../flow-tuple.ts';
+import type { FlowTuple } from '../flow/flow-tuple.ts';
 import type { ShardContext } from './context.ts';
 
 /**

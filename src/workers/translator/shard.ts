@@ -35,7 +35,10 @@ import { Counter, DROP_BASE } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership } from '../../ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
 import type { HostChange, TapEnginePlan } from '../engine-plan.ts';
-import { describeEntry, FlowField, type FlowSource } from '../flow-report.ts';
+import { Addressing } from '../flow/addressing.ts';
+import { describeEntry, FlowField, type FlowSource } from '../flow/flow-report.ts';
+import { ShardFlows } from '../flow/shard-flows.ts';
+import { TimerWheel } from '../flow/timer-wheel.ts';
 import { linkBytes, linkFlow, linkOp, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { Owner } from '../link/slot-owner.ts';
 import { StageDrop } from '../link/stage-drop.ts';
@@ -50,17 +53,14 @@ import {
   offloadNeedsCsum,
   ToShard,
 } from '../link/to-shard.ts';
-import { Notice, type Notices } from '../notices.ts';
-import type { PcapWriter } from '../pcap.ts';
-import { ShardFlows } from '../shard-flows.ts';
-import type { Carried, Stage } from '../stage.ts';
-import { TimerWheel } from '../timer-wheel.ts';
-import { Addressing } from './addressing.ts';
+import { GuestLink } from '../tap/guest-link.ts';
+import type { PcapWriter } from '../tap/pcap.ts';
+import { Notice, type Notices } from '../thread/notices.ts';
+import type { Carried, Stage } from '../thread/stage.ts';
 import { handleArp } from './arp.ts';
 import { chatterKind4, chatterKind6, packetChatter } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS } from './context.ts';
 import { ResolverChoice } from './dns-forward.ts';
-import { GuestLink } from './guest-link.ts';
 import { PingTranslator } from './icmp-echo.ts';
 import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
 import { type Packet, packetDiscard, packetFree } from './packet.ts';

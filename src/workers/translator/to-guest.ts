@@ -25,8 +25,8 @@ import {
   ipv6Write,
 } from '../../proto/ipv6.ts';
 import { StageDrop } from '../link/stage-drop.ts';
+import type { EgressFrame } from '../tap/egress-frame.ts';
 import type { ShardContext } from './context.ts';
-import type { EgressFrame } from './egress-frame.ts';
 
 /** Longest IP packet whose length the header can say. */
 export const IP_MAX_BYTES = 0xffff;

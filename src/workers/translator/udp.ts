@@ -6,7 +6,7 @@
  *      find(flow)  ── none ──▶ insert, openUdp(192.0.2.1:53, preferred local port 5000)
  *      sendDatagram(flow, slots as read: no copy)
  *   host socket <- 192.0.2.1:53
- *      datagram(flow, payload with headroom) ──▶ UDP and IP header in front, written to the TAP in runs (udp-run.ts)
+ *      datagram(flow, payload with headroom) ──▶ UDP and IP header in front, written to the TAP in runs (translator/udp-gso-batch.ts)
  *   idle: 30 s, 120 s once it has become a conversation ──▶ close ──▶ closed ──▶ id free
  *
  * Where the policy has endpoint-independent filtering a peer that the guest has not sent to may be heard on such a socket: its datagram
@@ -40,10 +40,12 @@ import {
 import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
-import { isOutOfDescriptors } from '../descriptor-shortage.ts';
-import { FlowState } from '../flow-report.ts';
-import { ADDR_WORDS, NO_FLOW } from '../flow-table.ts';
-import { flowTupleHash, newFlowTuple } from '../flow-tuple.ts';
+import { Destination } from '../flow/addressing.ts';
+import { FlowState } from '../flow/flow-report.ts';
+import { ADDR_WORDS, NO_FLOW } from '../flow/flow-table.ts';
+import { flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
+import { quotedFlow, quotedProtocol } from '../flow/quoted-flow.ts';
+import { Origin } from '../flow/shard-flows.ts';
 import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { closeWrite, openUdpWrite, sendDatagramWrite, sendFromListenerWrite } from '../link/to-host.ts';
@@ -62,9 +64,7 @@ import {
   strangerDatagramGuestAt,
   ToShard,
 } from '../link/to-shard.ts';
-import { quotedFlow, quotedProtocol } from '../quoted-flow.ts';
-import { Origin } from '../shard-flows.ts';
-import { Destination } from './addressing.ts';
+import { isOutOfDescriptors } from '../thread/descriptor-shortage.ts';
 import { isLinkLocalGroup } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { handleDhcp } from './dhcp.ts';
@@ -81,7 +81,7 @@ import { OtherPorts } from './other-port.ts';
 import { type Packet, packetChecksumOk, packetFree } from './packet.ts';
 import { SendOptions } from './send-options.ts';
 import { pseudoSumWords } from './to-guest.ts';
-import { UdpRun } from './udp-run.ts';
+import { UdpRun } from './udp-gso-batch.ts';
 
 const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
 /** Datagrams of a flow are counted so far: enough to tell a conversation from a question and its answer. */

@@ -1,5 +1,5 @@
 /**
- * A host-io stage without sockets: it says (link/to-shard.ts) exactly what src/workers/host-io/stream.ts does, on virtual time, and holds
+ * A host-io stage without sockets: it says (link/to-shard.ts) exactly what src/workers/host-io/stream/sockets.ts does, on virtual time, and holds
  * the shard to its side of the contract: every broken promise throws.
  *
  *   peer ──peerWrite──▶ [queue: consumed .. peeked .. peerSent] ──data──▶ shard ──▶ guest

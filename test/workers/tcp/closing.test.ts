@@ -1,7 +1,7 @@
 // @vitest: beside
 /** The end of connections, in all orders. RFC 9293 sections 3.6 and 3.10.7.4 (eighth check). */
 import { afterEach, describe, expect, it } from 'vitest';
-import { FLOW_STATE_NAMES } from '../../../src/workers/flow-report.ts';
+import { FLOW_STATE_NAMES } from '../../../src/workers/flow/flow-report.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
 import { seqAdd } from '../../support/netsim/wire.ts';

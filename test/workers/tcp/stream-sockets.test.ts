@@ -43,8 +43,8 @@ import {
   ToShard,
   toShardText,
 } from '../../../src/workers/link/to-shard.ts';
-import { Notices } from '../../../src/workers/notices.ts';
-import type { SlotShares } from '../../../src/workers/plan.ts';
+import type { SlotShares } from '../../../src/workers/placement.ts';
+import { Notices } from '../../../src/workers/thread/notices.ts';
 import {
   bytesOf,
   type Message,

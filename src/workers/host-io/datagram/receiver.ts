@@ -33,7 +33,9 @@ import {
   sockaddrRead,
   sockaddrScope,
 } from '../../../sys/socket.ts';
-import { flowHash } from '../../flow-hash.ts';
+import type { Addressing } from '../../flow/addressing.ts';
+import { flowHash } from '../../flow/flow-hash.ts';
+import type { LoopbackDatagram } from '../../link/loopback.ts';
 import { StageDrop } from '../../link/stage-drop.ts';
 import {
   datagramWrite,
@@ -41,9 +43,8 @@ import {
   listenerDatagramWrite,
   strangerDatagramWrite,
 } from '../../link/to-shard.ts';
-import type { Addressing } from '../../translator/addressing.ts';
-import { listenerGuest } from '../bind-address.ts';
-import type { HostContext, LoopbackDatagram } from '../context.ts';
+import { listenerGuest } from '../../listen/bind-address.ts';
+import type { HostContext } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
 import { dropDatagrams, Kind, type SocketTable } from './socket-table.ts';
 

@@ -10,8 +10,8 @@ import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import { TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import type { OutOfOrderQueues } from './out-of-order.ts';
 import type { SegmentOutput } from './output.ts';
-import type { Pending } from './pending.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';
+import type { Pending } from './unsent-segments.ts';
 import type { WaitingAccepts } from './waiting-accepts.ts';
 
 /** Silence after which a guest that has closed is asked whether it is still there (keep-alive.ts). */

@@ -25,10 +25,11 @@ import {
 } from '../../../proto/tcp.ts';
 import { Counter } from '../../../ring/counters.ts';
 import { Errno } from '../../../sys/constants.ts';
-import { isOutOfDescriptors, isShortage } from '../../descriptor-shortage.ts';
-import { flowHash } from '../../flow-hash.ts';
-import { ADDR_WORDS } from '../../flow-table.ts';
-import { type FlowTuple, newFlowTuple } from '../../flow-tuple.ts';
+import { Destination } from '../../flow/addressing.ts';
+import { flowHash } from '../../flow/flow-hash.ts';
+import { ADDR_WORDS } from '../../flow/flow-table.ts';
+import { type FlowTuple, newFlowTuple } from '../../flow/flow-tuple.ts';
+import { Origin } from '../../flow/shard-flows.ts';
 import { StageDrop } from '../../link/stage-drop.ts';
 import { adoptWrite, openTcpWrite, refuseWrite } from '../../link/to-host.ts';
 import {
@@ -40,8 +41,7 @@ import {
   acceptedTargetPort,
   acceptedToken,
 } from '../../link/to-shard.ts';
-import { Origin } from '../../shard-flows.ts';
-import { Destination } from '../addressing.ts';
+import { isOutOfDescriptors, isShortage } from '../../thread/descriptor-shortage.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import type { ResolverChoice, Resolvers } from '../dns-forward.ts';
 import { icmpFlowErrorToGuest, icmpForErrno, refusalToGuest } from '../icmp-errors.ts';
@@ -60,9 +60,9 @@ import {
 import type { KeepAlive } from './keep-alive.ts';
 import type { OutOfOrderQueues } from './out-of-order.ts';
 import type { SegmentOutput } from './output.ts';
-import type { Pending } from './pending.ts';
 import { RCV_WSCALE, type ReceiveBuffers } from './receive-buffers.ts';
 import type { Timestamps } from './timestamps.ts';
+import type { Pending } from './unsent-segments.ts';
 import type { WaitingAccepts } from './waiting-accepts.ts';
 
 const SYN_TRIES = 6;

@@ -9,7 +9,7 @@
  */
 import { seqDiff, seqGt, seqLeq } from '../../../proto/seq.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
-import { type SlotShares, slotShares } from '../../plan.ts';
+import { type SlotShares, slotShares } from '../../placement.ts';
 import type { ShardContext } from '../context.ts';
 import { NONE } from './control-blocks.ts';
 

@@ -16,9 +16,9 @@ import {
 } from '../../../proto/tcp.ts';
 import { VnetGso } from '../../../proto/vnethdr.ts';
 import { Counter } from '../../../ring/counters.ts';
-import { ADDR_WORDS } from '../../flow-table.ts';
+import { ADDR_WORDS } from '../../flow/flow-table.ts';
+import type { EgressFrame } from '../../tap/egress-frame.ts';
 import type { ShardContext } from '../context.ts';
-import type { EgressFrame } from '../egress-frame.ts';
 import type { Packet } from '../packet.ts';
 import { ipHeaderBytes, ipWrite } from '../to-guest.ts';
 import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';

@@ -19,7 +19,7 @@
  */
 import { seqDiff, seqGt } from '../../../proto/seq.ts';
 import { Counter } from '../../../ring/counters.ts';
-import { Notice } from '../../notices.ts';
+import { Notice } from '../../thread/notices.ts';
 import type { ShardContext } from '../context.ts';
 import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 

@@ -15,8 +15,8 @@ import { type Packet, packetFree } from '../packet.ts';
 import type { TcpClosing } from './closing.ts';
 import { NONE, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import type { OutOfOrderQueues } from './out-of-order.ts';
-import type { Pending } from './pending.ts';
 import { Admission, type ReceiveBuffers } from './receive-buffers.ts';
+import type { Pending } from './unsent-segments.ts';
 
 export class TcpReceiver {
   readonly #ctx: ShardContext;

@@ -18,7 +18,7 @@ import type { Packet } from '../packet.ts';
 import type { TcpClosing } from './closing.ts';
 import { RTO_MAX_MS, RTO_MIN_MS, TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 import type { SegmentOutput } from './output.ts';
-import type { Pending } from './pending.ts';
+import type { Pending } from './unsent-segments.ts';
 
 const CWND_FLOOR = 64 * 1024;
 const PROBE_MIN_MS = 10;

@@ -15,11 +15,11 @@ import type { Packet } from '../packet.ts';
 import { IP_MAX_BYTES } from '../to-guest.ts';
 import type { TcpClosing } from './closing.ts';
 import { CWND_MAX, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
+import type { SegmentRun } from './gso-batch.ts';
 import type { SegmentOutput } from './output.ts';
-import type { Pending } from './pending.ts';
 import type { Retransmission } from './retransmission.ts';
-import type { SegmentRun } from './run.ts';
 import type { Timestamps } from './timestamps.ts';
+import type { Pending } from './unsent-segments.ts';
 
 export interface SenderParts {
   readonly tcb: TcpControlBlocks;

@@ -16,7 +16,7 @@
  * Invariant: every place from a flow's home (hash & mask) to where it lies is taken; hence a probe may stop at the first
  * empty place. The load is at most one half, so there always is one.
  */
-import type { FlowId } from '../units.ts';
+import type { FlowId } from '../../units.ts';
 import type { FlowTuple } from './flow-tuple.ts';
 
 /** No such flow, or no room. */

@@ -6,9 +6,9 @@
  *
  * Invariant: queued slots are the queue's; pop() and drop() give them back to the reader.
  */
-import { NO_SLOT } from '../../ring/pool.ts';
-import { IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
-import type { HostContext } from './context.ts';
+import { NO_SLOT } from '../../../ring/pool.ts';
+import { IOVEC_WORDS, iovecWrite } from '../../../sys/socket.ts';
+import type { HostContext } from '../context.ts';
 
 const NONE = -1;
 /** Frames are gathered for one call until there are so many pieces; the last one may have two. */

@@ -4,13 +4,17 @@ import {
   AF_INET,
   AF_INET6,
   Errno,
+  IP_FREEBIND,
   IPPROTO_IPV6,
+  IPV6_FREEBIND,
   IPV6_V6ONLY,
   SO_BINDTODEVICE,
   SO_REUSEADDR,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
+  SOL_IP,
+  SOL_IPV6,
   SOL_SOCKET,
 } from '../../sys/constants.ts';
 import { close } from '../../sys/io.ts';
@@ -24,8 +28,7 @@ import {
   socket,
 } from '../../sys/socket.ts';
 import type { ListenerPlan } from '../engine-plan.ts';
-import type { Addressing } from '../translator/addressing.ts';
-import { type Outbound, setFreebind } from './outbound.ts';
+import type { Addressing } from '../flow/addressing.ts';
 
 /**
  * @param text  "" or "*": any address (all words zero); else an IPv4 or IPv6 address
@@ -76,6 +79,16 @@ export type SocketMaker = (domain: number, type: number) => number;
 
 const ownSocket: SocketMaker = (domain, type) => socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
+/** Let a socket be bound to an address that the host does not have (yet). @returns 0 or -errno */
+export function setFreebind(fd: number, isV4: boolean): number {
+  return isV4 ? setsockoptInt(fd, SOL_IP, IP_FREEBIND, 1) : setsockoptInt(fd, SOL_IPV6, IPV6_FREEBIND, 1);
+}
+
+/** Which interface a link-local address is on: its index, 0 for other addresses. */
+export interface LinkScopes {
+  scopeOf(words: Uint32Array, w: number): number;
+}
+
 /**
  * A socket bound to one port of a rule, not listening yet.
  * @param type  SOCK_STREAM or SOCK_DGRAM
@@ -88,7 +101,7 @@ export function openListener(
   port: number,
   type: number,
   freebind: boolean,
-  outbound: Pick<Outbound, 'scopeOf'> | undefined,
+  outbound: LinkScopes | undefined,
   make = ownSocket,
 ): number {
   const any = plan.address === '' || plan.address === '*';

@@ -22,10 +22,10 @@ import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { HEADROOM_BYTES, NO_SLOT } from '../../ring/pool.ts';
 import { Errno } from '../../sys/constants.ts';
-import { ADDR_WORDS } from '../flow-table.ts';
+import { ADDR_WORDS } from '../flow/flow-table.ts';
 import { StageDrop } from '../link/stage-drop.ts';
+import type { EgressFrame } from '../tap/egress-frame.ts';
 import type { ShardContext } from './context.ts';
-import type { EgressFrame } from './egress-frame.ts';
 import { datagramToGuest, ipHeaderBytes, ipWrite } from './to-guest.ts';
 
 /** UDP_MAX_SEGMENTS of kernels before 6.9, which a guest that forwards our frame still has to respect. */

@@ -8,7 +8,7 @@
  * head and tail are free-running byte counts (int32) as in the descriptor rings. A line that does not fit is dropped
  * and counted; logging never blocks a packet.
  */
-import { type Layout, LINE_BYTES, logRingAt } from '../ring/layout.ts';
+import { type Layout, LINE_BYTES, logRingAt } from '../../ring/layout.ts';
 import type { LogLevelName } from './log-levels.ts';
 
 /** Indexes of LOG_LEVELS. */

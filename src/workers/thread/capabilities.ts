@@ -6,8 +6,8 @@
  * Where the process is to change its user (EnginePlan.changesUser), until it does:
  *   CAP_SETUID, CAP_SETGID  glibc carries setuid() out in every thread, and ends the process where one may and another may not
  */
-import { CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_SETGID, CAP_SETUID } from '../sys/constants.ts';
-import { kernelAtLeast } from '../sys/kernel-version.ts';
+import { CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_SETGID, CAP_SETUID } from '../../sys/constants.ts';
+import { kernelAtLeast } from '../../sys/kernel-version.ts';
 
 /** What a thread needs besides to change its user with the others: the change takes all capabilities away. */
 export const USER_CHANGE: readonly number[] = [CAP_SETUID, CAP_SETGID];

@@ -3,12 +3,12 @@
  * its socket and the world goes on sending; and a TCP segment is too long for a link behind the guest, which is a router then. Both
  * quote the head of a packet of ours (RFC 792, RFC 1191 section 4, RFC 4443 section 3), whose source is the remote.
  */
-import { addressRead, addressSetIpv4 } from '../proto/address.ts';
-import { readU16, readU32 } from '../proto/be.ts';
-import { ICMP_BYTES, IcmpType, IcmpUnreachable, icmpCode, icmpType } from '../proto/icmp.ts';
-import { Icmp6Type, Icmp6Unreachable } from '../proto/icmpv6.ts';
-import { IPV4_MIN_BYTES, IpProtocol } from '../proto/ipv4.ts';
-import { IPV6_BYTES, IPV6_DST, IPV6_SRC } from '../proto/ipv6.ts';
+import { addressRead, addressSetIpv4 } from '../../proto/address.ts';
+import { readU16, readU32 } from '../../proto/be.ts';
+import { ICMP_BYTES, IcmpType, IcmpUnreachable, icmpCode, icmpType } from '../../proto/icmp.ts';
+import { Icmp6Type, Icmp6Unreachable } from '../../proto/icmpv6.ts';
+import { IPV4_MIN_BYTES, IpProtocol } from '../../proto/ipv4.ts';
+import { IPV6_BYTES, IPV6_DST, IPV6_SRC } from '../../proto/ipv6.ts';
 
 const IPV4_FRAGMENT = 6;
 const IPV4_PROTOCOL = 9;

@@ -1,4 +1,4 @@
-/** Running totals of what stages have carried, for the reactor's decision about a look before it sleeps (short-look.ts). */
+/** Running totals of what stages have carried, for the reactor's decision about a look before it sleeps (thread/pre-poll.ts). */
 export interface Carried {
   /** Either way, of all flows. */
   datagrams: number;
@@ -8,7 +8,7 @@ export interface Carried {
 
 /**
  * A stage: a part of the engine that a plan may place on any packet thread; the thread's reactor calls it. It never waits for input.
- * For room to write it waits in one place, and 20 ms at most: where a socket takes frames (translator/frame-room.ts).
+ * For room to write it waits in one place, and 20 ms at most: where a socket takes frames (tap/frame-room.ts).
  *
  * The thread loop (reactor.ts): poll every stage until none did any work, then sleep in epoll_wait until a descriptor, a
  * doorbell or the earliest deadline. All links are flushed by the stage itself at the end of its poll.

@@ -15,7 +15,7 @@
  *
  * @source https://github.com/veorq/SipHash, README and halfsiphash.c (definition)
  */
-import { isV4Mapped } from '../proto/address.ts';
+import { isV4Mapped } from '../../proto/address.ts';
 
 const message = new Int32Array(16);
 

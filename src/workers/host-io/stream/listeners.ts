@@ -2,8 +2,8 @@
  * Listeners of published TCP ports: a connection is accepted, announced to the shard of its flow (`accepted`), and passes to the streams with
  * the shard's `adopt`. What comes from the host's loopback may go past the TAP instead (LoopbackPath).
  */
-import { isLoopback, isV4Mapped } from '../../proto/address.ts';
-import { Counter } from '../../ring/counters.ts';
+import { isLoopback, isV4Mapped } from '../../../proto/address.ts';
+import { Counter } from '../../../ring/counters.ts';
 import {
   EPOLLET,
   EPOLLIN,
@@ -16,9 +16,9 @@ import {
   SOCK_STREAM,
   SOL_SOCKET,
   TCP_NODELAY,
-} from '../../sys/constants.ts';
-import { close } from '../../sys/io.ts';
-import { NativeBuffer } from '../../sys/memory.ts';
+} from '../../../sys/constants.ts';
+import { close } from '../../../sys/io.ts';
+import { NativeBuffer } from '../../../sys/memory.ts';
 import {
   accept4,
   listen,
@@ -26,16 +26,16 @@ import {
   setLingerZero,
   setsockoptInt,
   sockaddrRead,
-} from '../../sys/socket.ts';
-import type { ListenerPlan } from '../engine-plan.ts';
-import { flowHash } from '../flow-hash.ts';
-import { acceptedWrite } from '../link/to-shard.ts';
-import { Notice } from '../notices.ts';
-import type { Addressing } from '../translator/addressing.ts';
-import { listenerGuest, openListener } from './bind-address.ts';
-import type { HostContext } from './context.ts';
-import { targetPort } from './listener-table.ts';
-import type { Outbound } from './outbound.ts';
+} from '../../../sys/socket.ts';
+import type { ListenerPlan } from '../../engine-plan.ts';
+import type { Addressing } from '../../flow/addressing.ts';
+import { flowHash } from '../../flow/flow-hash.ts';
+import { acceptedWrite } from '../../link/to-shard.ts';
+import { listenerGuest, openListener } from '../../listen/bind-address.ts';
+import { targetPort } from '../../listen/listener-table.ts';
+import { Notice } from '../../thread/notices.ts';
+import type { HostContext } from '../context.ts';
+import type { Outbound } from '../outbound.ts';
 
 /** Of a listener; `set`: connections accepted before its queue was next empty may still lack them. */
 const ListenOptions = { none: 0, set: 1, inherited: 2 } as const;

@@ -6,9 +6,9 @@
  * of the limit at the most. Beyond that the oldest gives way for each new one, so that flows which stand, datagrams and names have the rest.
  * Where none is left at all, the oldest gives way if it has had time to be answered, and the call is tried again. One at most gives way for each call: the work is bounded.
  */
-import { Counter } from '../ring/counters.ts';
-import { Errno } from '../sys/constants.ts';
-import { openFilesLimit } from '../sys/open-files.ts';
+import { Counter } from '../../ring/counters.ts';
+import { Errno } from '../../sys/constants.ts';
+import { openFilesLimit } from '../../sys/open-files.ts';
 import { Notice, type Notices } from './notices.ts';
 
 const TEXT = {

@@ -23,10 +23,10 @@ import { write, writev } from '../../sys/io.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 import type { ImpairmentPlan } from '../engine-plan.ts';
-import { Impairment } from '../impairment.ts';
-import type { PcapWriter } from '../pcap.ts';
 import { EgressFrame } from './egress-frame.ts';
 import { FrameRoom } from './frame-room.ts';
+import { Impairment } from './impairment.ts';
+import type { PcapWriter } from './pcap.ts';
 
 /** IEEE 802.3 section 3.2.7, without the frame check sequence: what Linux calls ETH_ZLEN. */
 const ETH_MIN_FRAME_BYTES = 60;

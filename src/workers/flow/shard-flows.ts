@@ -11,8 +11,8 @@
  * A flow with a host socket frees its id only once host-io has closed that, so flows give way while some ids are still free.
  * One at most gives way for each new one: the work is bounded. The last ids are for TCP and for name look-ups, however fast datagrams come.
  */
-import { Counter } from '../ring/counters.ts';
-import type { FlowId } from '../units.ts';
+import { Counter } from '../../ring/counters.ts';
+import type { FlowId } from '../../units.ts';
 import { FlowTable, NO_FLOW } from './flow-table.ts';
 import type { FlowTuple } from './flow-tuple.ts';
 

@@ -6,19 +6,19 @@
  * thread waits (doorbell.ts says why no wake-up can be lost). While there is work the loop still looks at epoll between rounds,
  * without waiting, so that no descriptor starves behind a busy one.
  *
- * Where it has been found to pay, a thread looks at epoll for a moment more before it sleeps (short-look.ts): announced already, so
+ * Where it has been found to pay, a thread looks at epoll for a moment more before it sleeps (thread/pre-poll.ts): announced already, so
  * that a producer rings.
  *
  * A thread inside a system call cannot be stopped from outside, so whoever stops the engine rings, the process at its end too
  * (engine.ts). MAX_WAIT_MS is no part of that: it bounds what a wake-up lost by a mistake of ours would cost.
  */
-import { Counter, recordHistogram } from '../ring/counters.ts';
-import type { Doorbell } from '../ring/doorbell.ts';
-import { Histogram } from '../ring/histograms.ts';
-import { EPOLLET, EPOLLIN, EPOLLONESHOT, Errno } from '../sys/constants.ts';
-import { EpollEvents, epollAdd, epollCreate, epollMod, epollWait } from '../sys/epoll.ts';
-import { close, eventfdDrain } from '../sys/io.ts';
-import type { ShortLook } from './short-look.ts';
+import { Counter, recordHistogram } from '../../ring/counters.ts';
+import type { Doorbell } from '../../ring/doorbell.ts';
+import { Histogram } from '../../ring/histograms.ts';
+import { EPOLLET, EPOLLIN, EPOLLONESHOT, Errno } from '../../sys/constants.ts';
+import { EpollEvents, epollAdd, epollCreate, epollMod, epollWait } from '../../sys/epoll.ts';
+import { close, eventfdDrain } from '../../sys/io.ts';
+import type { ShortLook } from './pre-poll.ts';
 import type { Carried, Stage } from './stage.ts';
 
 const MAX_WAIT_MS = 10_000;

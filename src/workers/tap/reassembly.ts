@@ -15,9 +15,9 @@
  *
  *     units  one bit per 8 bytes of payload, set once received: 8192 bits for each datagram
  */
-import { readU16, readU32, writeU16 } from '../proto/be.ts';
-import { finishSum, onesSum } from '../proto/checksum.ts';
-import { ETH_BYTES } from '../proto/ethernet.ts';
+import { readU16, readU32, writeU16 } from '../../proto/be.ts';
+import { finishSum, onesSum } from '../../proto/checksum.ts';
+import { ETH_BYTES } from '../../proto/ethernet.ts';
 import {
   IPV4_CHECKSUM,
   IPV4_DST,
@@ -29,7 +29,7 @@ import {
   ipv4MoreFragments,
   ipv4Protocol,
   ipv4TotalLen,
-} from '../proto/ipv4.ts';
+} from '../../proto/ipv4.ts';
 import {
   IPV6_BYTES,
   IPV6_DST,
@@ -40,9 +40,9 @@ import {
   ipv6HeaderBytes,
   ipv6PayloadLen,
   ipv6Upper,
-} from '../proto/ipv6.ts';
-import { Counter } from '../ring/counters.ts';
-import { type FramePool, NO_SLOT, type SlotStack } from '../ring/pool.ts';
+} from '../../proto/ipv6.ts';
+import { Counter } from '../../ring/counters.ts';
+import { type FramePool, NO_SLOT, type SlotStack } from '../../ring/pool.ts';
 
 const MAX_DATAGRAMS = 16;
 

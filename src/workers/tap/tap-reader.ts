@@ -10,12 +10,12 @@
  * and headers are only looked at inside the small slot.
  */
 
-import { addressRead, addressSetIpv4 } from '../proto/address.ts';
-import { readU16, readU32 } from '../proto/be.ts';
-import { Drop } from '../proto/drop.ts';
-import { ETH_BYTES, EtherType, etherType } from '../proto/ethernet.ts';
-import { IcmpType } from '../proto/icmp.ts';
-import { Icmp6Type } from '../proto/icmpv6.ts';
+import { addressRead, addressSetIpv4 } from '../../proto/address.ts';
+import { readU16, readU32 } from '../../proto/be.ts';
+import { Drop } from '../../proto/drop.ts';
+import { ETH_BYTES, EtherType, etherType } from '../../proto/ethernet.ts';
+import { IcmpType } from '../../proto/icmp.ts';
+import { Icmp6Type } from '../../proto/icmpv6.ts';
 import {
   IpProtocol,
   ipv4Dst,
@@ -24,9 +24,9 @@ import {
   ipv4MoreFragments,
   ipv4Protocol,
   ipv4Src,
-} from '../proto/ipv4.ts';
-import { IPV6_DST, IPV6_OUT_WORDS, IPV6_SRC, Ipv6Out, ipv6HeaderBytes, ipv6Upper } from '../proto/ipv6.ts';
-import { UDP_BYTES } from '../proto/udp.ts';
+} from '../../proto/ipv4.ts';
+import { IPV6_DST, IPV6_OUT_WORDS, IPV6_SRC, Ipv6Out, ipv6HeaderBytes, ipv6Upper } from '../../proto/ipv6.ts';
+import { UDP_BYTES } from '../../proto/udp.ts';
 import {
   VNET_BYTES,
   VnetFlag,
@@ -37,9 +37,9 @@ import {
   vnetFlags,
   vnetGsoSize,
   vnetGsoType,
-} from '../proto/vnethdr.ts';
-import { Counter, DROP_BASE, recordHistogram } from '../ring/counters.ts';
-import { Histogram } from '../ring/histograms.ts';
+} from '../../proto/vnethdr.ts';
+import { Counter, DROP_BASE, recordHistogram } from '../../ring/counters.ts';
+import { Histogram } from '../../ring/histograms.ts';
 import {
   type FramePool,
   LARGE_SLOT_BYTES,
@@ -47,24 +47,24 @@ import {
   type Ownership,
   type SlotStack,
   SMALL_SLOT_BYTES,
-} from '../ring/pool.ts';
-import type { RingConsumer, RingProducer } from '../ring/spsc.ts';
-import { Errno, errnoName } from '../sys/constants.ts';
-import { readv } from '../sys/io.ts';
-import { NativeBuffer } from '../sys/memory.ts';
-import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../sys/socket.ts';
-import type { TapEnginePlan } from './engine-plan.ts';
-import { flowHash, type HashKey, shardOf } from './flow-hash.ts';
+} from '../../ring/pool.ts';
+import type { RingConsumer, RingProducer } from '../../ring/spsc.ts';
+import { Errno, errnoName } from '../../sys/constants.ts';
+import { readv } from '../../sys/io.ts';
+import { NativeBuffer } from '../../sys/memory.ts';
+import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
+import type { TapEnginePlan } from '../engine-plan.ts';
+import { flowHash, type HashKey, shardOf } from '../flow/flow-hash.ts';
+import { quotedFlow, quotedProtocol } from '../flow/quoted-flow.ts';
+import { linkSlotA, linkSlotB } from '../link/descriptor.ts';
+import { Owner } from '../link/slot-owner.ts';
+import { FrameFlag, frameWrite } from '../link/to-shard.ts';
+import { Notice, type Notices } from '../thread/notices.ts';
+import type { Stage } from '../thread/stage.ts';
 import { FRAME_PEER_GONE } from './frame-peer.ts';
 import { Impairment } from './impairment.ts';
-import { linkSlotA, linkSlotB } from './link/descriptor.ts';
-import { Owner } from './link/slot-owner.ts';
-import { FrameFlag, frameWrite } from './link/to-shard.ts';
-import { Notice, type Notices } from './notices.ts';
 import type { PcapWriter } from './pcap.ts';
-import { quotedFlow, quotedProtocol } from './quoted-flow.ts';
 import { Reassembler } from './reassembly.ts';
-import type { Stage } from './stage.ts';
 
 /**
  * Frames a round, and bytes after which it ends: enough to amortise a round, few enough that ACKs and other flows do not wait long. Of full

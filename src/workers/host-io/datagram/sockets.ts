@@ -25,8 +25,8 @@
  *
  * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
  */
-import { addressEqual, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
-import { Counter } from '../../ring/counters.ts';
+import { addressEqual, isLinkLocal, isV4Mapped } from '../../../proto/address.ts';
+import { Counter } from '../../../ring/counters.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -59,9 +59,9 @@ import {
   SOL_SOCKET,
   SOL_UDP,
   UDP_GRO,
-} from '../../sys/constants.ts';
-import { close } from '../../sys/io.ts';
-import { NativeBuffer } from '../../sys/memory.ts';
+} from '../../../sys/constants.ts';
+import { close } from '../../../sys/io.ts';
+import { NativeBuffer } from '../../../sys/memory.ts';
 import {
   connect,
   getsockoptInt,
@@ -74,8 +74,9 @@ import {
   setsockoptInt,
   sockaddrWrite,
   socket,
-} from '../../sys/socket.ts';
-import type { HostChange, ListenerPlan } from '../engine-plan.ts';
+} from '../../../sys/socket.ts';
+import type { HostChange, ListenerPlan } from '../../engine-plan.ts';
+import type { Addressing } from '../../flow/addressing.ts';
 import {
   openPingFamily,
   openRemoteAt,
@@ -85,19 +86,18 @@ import {
   openUdpGuestPort,
   openZone,
   ToHost,
-} from '../link/to-host.ts';
-import { closedWrite, errorWrite, openFailedWrite } from '../link/to-shard.ts';
-import type { Addressing } from '../translator/addressing.ts';
-import { openListener, type SocketMaker } from './bind-address.ts';
-import type { HostContext, SocketModule } from './context.ts';
-import { ErrorQueues } from './datagram/error-queue.ts';
-import { DatagramReceiver } from './datagram/receiver.ts';
-import { DatagramSender } from './datagram/sender.ts';
-import { DEFAULT_OPTIONS, Kind, Published, SocketTable } from './datagram/socket-table.ts';
-import { targetPort } from './listener-table.ts';
-import { Outbound } from './outbound.ts';
-import { NO_LISTENER, PublishedPorts } from './published-ports.ts';
-import { NO_ENDPOINT, UdpEndpoints } from './udp-endpoints.ts';
+} from '../../link/to-host.ts';
+import { closedWrite, errorWrite, openFailedWrite } from '../../link/to-shard.ts';
+import { openListener, type SocketMaker } from '../../listen/bind-address.ts';
+import { targetPort } from '../../listen/listener-table.ts';
+import type { HostContext, SocketModule } from '../context.ts';
+import { Outbound } from '../outbound.ts';
+import { NO_LISTENER, PublishedPorts } from '../published-ports.ts';
+import { NO_ENDPOINT, UdpEndpoints } from '../udp-endpoints.ts';
+import { ErrorQueues } from './error-queue.ts';
+import { DatagramReceiver } from './receiver.ts';
+import { DatagramSender } from './sender.ts';
+import { DEFAULT_OPTIONS, Kind, Published, SocketTable } from './socket-table.ts';
 
 /** Datagrams of strangers that are looked for at the most. */
 const MAX_STRANGERS = 32;

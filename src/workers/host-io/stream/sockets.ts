@@ -1,5 +1,5 @@
 /**
- * Stream (TCP) sockets of the host-io stage: outgoing connections, those that stream-listeners.ts accepted, and the bytes of both.
+ * Stream (TCP) sockets of the host-io stage: outgoing connections, those that stream/listeners.ts accepted, and the bytes of both.
  *
  *   to the host   Frames wait per socket in the slots they came in, in order; one sendmsg takes up to 64 pieces. What the
  *                 socket refuses stays, and EPOLLOUT goes on with it. `sent` tells the shard after each attempt.
@@ -16,10 +16,10 @@
  * send only stops sending.
  */
 
-import { isV4Mapped } from '../../proto/address.ts';
-import { Counter, recordHistogram } from '../../ring/counters.ts';
-import { Histogram } from '../../ring/histograms.ts';
-import { HEADROOM_BYTES, NO_SLOT } from '../../ring/pool.ts';
+import { isV4Mapped } from '../../../proto/address.ts';
+import { Counter, recordHistogram } from '../../../ring/counters.ts';
+import { Histogram } from '../../../ring/histograms.ts';
+import { HEADROOM_BYTES, NO_SLOT } from '../../../ring/pool.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -42,9 +42,9 @@ import {
   SOCK_NONBLOCK,
   SOCK_STREAM,
   SOL_SOCKET,
-} from '../../sys/constants.ts';
-import { close } from '../../sys/io.ts';
-import { NativeBuffer } from '../../sys/memory.ts';
+} from '../../../sys/constants.ts';
+import { close } from '../../../sys/io.ts';
+import { NativeBuffer } from '../../../sys/memory.ts';
 import {
   connect,
   getsockoptInt,
@@ -63,9 +63,10 @@ import {
   shutdown,
   sockaddrWrite,
   socket,
-} from '../../sys/socket.ts';
-import type { HostChange, ListenerPlan } from '../engine-plan.ts';
-import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
+} from '../../../sys/socket.ts';
+import type { HostChange, ListenerPlan } from '../../engine-plan.ts';
+import type { Addressing } from '../../flow/addressing.ts';
+import { linkBytes, linkSlotA, linkSlotB, linkSlotOffset } from '../../link/descriptor.ts';
 import {
   creditAcked,
   creditLimit,
@@ -77,7 +78,7 @@ import {
   rewindOffset,
   sendMark,
   ToHost,
-} from '../link/to-host.ts';
+} from '../../link/to-host.ts';
 import {
   closedWrite,
   DataKind,
@@ -88,13 +89,12 @@ import {
   openFailedWrite,
   SentFlag,
   sentWrite,
-} from '../link/to-shard.ts';
-import { Notice } from '../notices.ts';
-import type { Addressing } from '../translator/addressing.ts';
-import type { HostContext, SocketModule } from './context.ts';
-import { Outbound } from './outbound.ts';
+} from '../../link/to-shard.ts';
+import { Notice } from '../../thread/notices.ts';
+import type { HostContext, SocketModule } from '../context.ts';
+import { Outbound } from '../outbound.ts';
+import { StreamListeners, setStreamOptions } from './listeners.ts';
 import { GATHERED_IOVS, SendQueues } from './send-queues.ts';
-import { StreamListeners, setStreamOptions } from './stream-listeners.ts';
 
 const Flag = {
   open: 1 << 0,

@@ -2,11 +2,16 @@
  * Frames to a pcap file (the classic format, LINKTYPE_ETHERNET 1; draft-ietf-opsawg-pcap), written with plain write(2) by the
  * packet thread that saw them. For looking at traffic, not for speed.
  */
-import { realTime, TIMESPEC_BYTES, TIMESPEC_NANOSECONDS_WORD, TIMESPEC_SECONDS_WORD } from '../sys/clock.ts';
-import { Errno } from '../sys/constants.ts';
-import { cutEnd, write, writev } from '../sys/io.ts';
-import { NativeBuffer } from '../sys/memory.ts';
-import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../sys/socket.ts';
+import {
+  realTime,
+  TIMESPEC_BYTES,
+  TIMESPEC_NANOSECONDS_WORD,
+  TIMESPEC_SECONDS_WORD,
+} from '../../sys/clock.ts';
+import { Errno } from '../../sys/constants.ts';
+import { cutEnd, write, writev } from '../../sys/io.ts';
+import { NativeBuffer } from '../../sys/memory.ts';
+import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 
 const HEADER_BYTES = 24;
 const RECORD_BYTES = 16;
