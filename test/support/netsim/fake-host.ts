@@ -7,6 +7,7 @@
  *
  * Both streams are pieces of the test pattern, so each byte is known by its offset; what the shard passes on is compared at once.
  */
+
 import {
   type FramePool,
   HEADROOM_BYTES,
@@ -15,6 +16,7 @@ import {
   type SlotStack,
 } from '../../../src/ring/pool.ts';
 import type { RingConsumer, RingProducer } from '../../../src/ring/spsc.ts';
+import { Errno } from '../../../src/sys/constants.ts';
 import {
   type DescriptorOut,
   linkBytes,
@@ -214,7 +216,7 @@ export class FakeSocket {
   }
 
   /** RST from the peer: what it sent before is still read. */
-  peerReset(errno = 104): void {
+  peerReset(errno = Errno.ECONNRESET): void {
     this.peerErrno = errno;
     this.readable = true;
     this.#host.wake();
