@@ -191,11 +191,11 @@ export function stopRequested(i32: Int32Array, layout: Layout): boolean {
 /**
  * Control memory: what the main thread and all packet threads share besides the frame pool, in a buffer of its own.
  *
- *   +0  mail count i32   +4  --pcap lock i32   +8  guest's MAC, 6 bytes   +16  seen, SEEN_WORDS u32   +72  a byte for each port
+ *   +0  message count i32   +4  --pcap lock i32   +8  guest's MAC, 6 bytes   +16  seen, SEEN_WORDS u32   +72  a byte for each port
  */
 export interface ControlViews {
   /** Atomics alone. [0] counts what was posted to the threads; [1] is the lock of --pcap's file. */
-  readonly mail: Int32Array;
+  readonly messageCount: Int32Array;
   /** The guest's MAC address, 6 bytes: whoever sees it change writes it. */
   readonly guestMac: Uint8Array;
   /** Addresses that the guest was seen to use: Addressing.seen. */
@@ -204,7 +204,7 @@ export interface ControlViews {
   readonly datagramPorts: Uint8Array;
 }
 
-const MAIL_WORDS = 2;
+const MESSAGE_COUNT_WORDS = 2;
 const GUEST_MAC_AT = 8;
 const MAC_BYTES = 6;
 const SEEN_AT = 16;
@@ -215,7 +215,7 @@ export const PORTS = 65536;
 export const CONTROL_BYTES = DATAGRAM_PORTS_AT + PORTS;
 
 export const controlViews = (control: SharedArrayBuffer): ControlViews => ({
-  mail: new Int32Array(control, 0, MAIL_WORDS),
+  messageCount: new Int32Array(control, 0, MESSAGE_COUNT_WORDS),
   guestMac: new Uint8Array(control, GUEST_MAC_AT, MAC_BYTES),
   seen: new Uint32Array(control, SEEN_AT, SEEN_WORDS),
   datagramPorts: new Uint8Array(control, DATAGRAM_PORTS_AT, PORTS),

@@ -8,7 +8,7 @@
  *
  *   [ one ] ── message: other, fd ──▶ [ queue of other ]      at exit: nothing is left but the message
  *
- * A stream pair: a datagram socket, connected or not, sends to whatever address it is told, and behind the wall there is to be no
+ * A stream pair: a datagram socket, connected or not, sends to whatever address it is told, and in the sandbox there is to be no
  * way to the host's abstract UNIX sockets.
  *
  * Only for what nobody can notice: of a namespace that ends with us. Not before the end: a message on its way has the collector
@@ -34,8 +34,8 @@ const IOV_AT = MSGHDR_BYTES;
 const CONTROL_AT = IOV_AT + IOVEC_BYTES;
 const CONTROL_BYTES = cmsgSpace(FDS * 4);
 
-/** Made at the start: behind the wall no such pair can be had. */
-export class LeftBehind {
+/** Made at the start: in the sandbox no such pair can be had. */
+export class DeferredClose {
   /** Both ends; negative: there is none. */
   readonly #ends = new NativeBuffer(8);
   readonly #message = new NativeBuffer(CONTROL_AT + CONTROL_BYTES + 8);

@@ -42,7 +42,7 @@ import type { FlowPage } from './flow/flow-report.ts';
 import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
 import { stageDropName } from './link/stage-drop.ts';
 import type { ListenFailure } from './listen/listener-table.ts';
-import type { ThreadMail, ThreadReport, ThreadTask } from './packet-thread.ts';
+import type { ThreadMessage, ThreadReport, ThreadTask } from './packet-thread.ts';
 import { type BootedThread, bootPacketThread } from './packet-worker.ts';
 import { type ThreadPlan, threadPlan } from './placement.ts';
 import { PcapWriter } from './tap/pcap.ts';
@@ -355,19 +355,19 @@ class Engine implements EngineHandle {
     if (this.#pcapFd >= 0) closeSync(this.#pcapFd);
   }
 
-  #post(message: ThreadMail): void {
+  #post(message: ThreadMessage): void {
     for (const port of this.#ports) port.postMessage(message);
-    Atomics.add(this.#views.mail, 0, 1);
+    Atomics.add(this.#views.messageCount, 0, 1);
     for (const fd of this.#doorbellFds) eventfdWrite(fd);
   }
 
-  #postTo(thread: number, message: ThreadMail): void {
+  #postTo(thread: number, message: ThreadMessage): void {
     this.#ports[thread]!.postMessage(message);
-    Atomics.add(this.#views.mail, 0, 1); // the others look, and find nothing
+    Atomics.add(this.#views.messageCount, 0, 1); // the others look, and find nothing
     eventfdWrite(this.#doorbellFds[thread]!);
   }
 
-  #askForListeners(message: ThreadMail): Promise<readonly ListenFailure[]> {
+  #askForListeners(message: ThreadMessage): Promise<readonly ListenFailure[]> {
     const answer = Promise.withResolvers<readonly ListenFailure[]>();
     this.#listening.push(answer);
     this.#post(message);

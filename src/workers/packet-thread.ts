@@ -34,7 +34,7 @@ import { PcapWriter } from './tap/pcap.ts';
 import { flowCapabilities, USER_CHANGE } from './thread/capabilities.ts';
 import { LogLevel, LogWriter } from './thread/log-ring.ts';
 import { Notice, Notices } from './thread/notices.ts';
-import { ShortLook } from './thread/pre-poll.ts';
+import { PrePoll } from './thread/pre-poll.ts';
 import { Reactor } from './thread/reactor.ts';
 
 /** For so many the table of descriptors is left as it is. */
@@ -69,7 +69,7 @@ export type ThreadReport =
   /** The answer to `flows`. */
   | { readonly kind: 'flows'; readonly page: FlowPage };
 /** main -> thread. */
-export type ThreadMail =
+export type ThreadMessage =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
   | { readonly kind: 'listeners'; readonly list: readonly ListenerPlan[] }
@@ -103,10 +103,10 @@ class PacketThread {
   readonly #log: LogWriter;
   readonly #built: ThreadStages;
   readonly #reactor: Reactor;
-  readonly #mail: Int32Array;
+  readonly #messageCount: Int32Array;
   /** Of descriptors that the main thread waits for: the token is the descriptor. */
   readonly #readable: number;
-  #mailSeen = 0;
+  #messagesSeen = 0;
   #fatal: string | null = null;
 
   constructor(task: ThreadTask) {
@@ -115,7 +115,7 @@ class PacketThread {
     mapLargeArrays();
     this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
     const control = controlViews(task.control);
-    this.#mail = control.mail;
+    this.#messageCount = control.messageCount;
     const counters = countersView(sab, layout, thread);
     this.#log = new LogWriter(sab, layout, thread, LogLevel[plan.logLevel]);
     const ring = (fd: number): void => {
@@ -132,7 +132,7 @@ class PacketThread {
       task.doorbellFds[thread]!,
       counters,
       () => this.#stopped(),
-      looks ? new ShortLook() : null,
+      looks ? new PrePoll() : null,
     );
     this.#readable = this.#reactor.handler((fd) => {
       task.port.postMessage({ kind: 'readable', fd } satisfies ThreadReport);
@@ -153,7 +153,7 @@ class PacketThread {
   #pcapWriter(pool: FramePool, counters: Float64Array, notices: Notices): PcapWriter | undefined {
     const { pcapFd, plan } = this.#task;
     if (pcapFd < 0) return undefined;
-    return new PcapWriter(pcapFd, pool.baseAddress, this.#mail, (errno) => {
+    return new PcapWriter(pcapFd, pool.baseAddress, this.#messageCount, (errno) => {
       counters[Counter.pcapLost]!++;
       const why = `--pcap ${plan.pcapFile}: ${errnoText(errno)}: frames are missing from it`;
       notices.tell(Notice.pcapLost, 'warning', why);
@@ -161,9 +161,9 @@ class PacketThread {
   }
 
   #stopped(): boolean {
-    const mail = Atomics.load(this.#mail, 0);
-    if (mail !== this.#mailSeen) {
-      this.#mailSeen = mail;
+    const count = Atomics.load(this.#messageCount, 0);
+    if (count !== this.#messagesSeen) {
+      this.#messagesSeen = count;
       this.#readMail();
     }
     return this.#fatal !== null || stopRequested(this.#i32, this.#task.layout);
@@ -173,17 +173,17 @@ class PacketThread {
     for (;;) {
       const got = receiveMessageOnPort(this.#task.port);
       if (got === undefined) return;
-      const mail = got.message as ThreadMail;
+      const message = got.message as ThreadMessage;
       const { shards, hostIo } = this.#built;
-      if (mail.kind === 'resolvers') for (const shard of shards) shard.setResolvers(mail.list);
-      else if (mail.kind === 'host') {
-        for (const shard of shards) shard.hostChanged(mail.change);
-        hostIo?.hostChanged(mail.change);
-      } else if (mail.kind === 'flows') this.#reportFlows(mail.section, mail.from, mail.limit);
-      else if (mail.kind === 'watch') this.#watchForMain(mail.fd, mail.hangUp === true);
-      else if (mail.kind === 'changeListeners') {
-        if (hostIo !== null) this.#reportListening(hostIo.changeListeners(mail.remove, mail.add));
-      } else if (hostIo !== null) this.#listen(hostIo, mail.list);
+      if (message.kind === 'resolvers') for (const shard of shards) shard.setResolvers(message.list);
+      else if (message.kind === 'host') {
+        for (const shard of shards) shard.hostChanged(message.change);
+        hostIo?.hostChanged(message.change);
+      } else if (message.kind === 'flows') this.#reportFlows(message.section, message.from, message.limit);
+      else if (message.kind === 'watch') this.#watchForMain(message.fd, message.hangUp === true);
+      else if (message.kind === 'changeListeners') {
+        if (hostIo !== null) this.#reportListening(hostIo.changeListeners(message.remove, message.add));
+      } else if (hostIo !== null) this.#listen(hostIo, message.list);
     }
   }
 

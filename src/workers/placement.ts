@@ -26,7 +26,7 @@ export function threadPlan(threads: EnginePlan['threads']): ThreadPlan {
   return {
     shards,
     threads: fused ? 1 : shards + 2,
-    rings: shards * RINGS_A_SHARD + 1,
+    rings: shards * RINGS_PER_SHARD + 1,
     readerThread: 0,
     hostThread: fused ? 0 : shards + 1,
     shardThread: (shard) => (fused ? 0 : shard + 1),
@@ -37,15 +37,15 @@ export function threadPlan(threads: EnginePlan['threads']): ThreadPlan {
   };
 }
 
-const RINGS_A_SHARD = 4;
+const RINGS_PER_SHARD = 4;
 
 /** Ring numbers. */
 export const LinkRing = {
-  readerToShard: (shard: number): number => shard * RINGS_A_SHARD,
-  shardToReader: (shard: number): number => shard * RINGS_A_SHARD + 1,
-  shardToHost: (shard: number): number => shard * RINGS_A_SHARD + 2,
-  hostToShard: (shard: number): number => shard * RINGS_A_SHARD + 3,
-  hostToReader: (shards: number): number => shards * RINGS_A_SHARD,
+  readerToShard: (shard: number): number => shard * RINGS_PER_SHARD,
+  shardToReader: (shard: number): number => shard * RINGS_PER_SHARD + 1,
+  shardToHost: (shard: number): number => shard * RINGS_PER_SHARD + 2,
+  hostToShard: (shard: number): number => shard * RINGS_PER_SHARD + 3,
+  hostToReader: (shards: number): number => shards * RINGS_PER_SHARD,
 } as const;
 
 /** Who gets which slots at the start, as ranges of slot numbers. */

@@ -109,7 +109,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       expect(await started.output()).toMatchObject({ stdout: 'got a line\n', stderr: 'err\n' });
     });
 
-    it.skipIf(engine.name !== 'bucatini')('every thread is behind the wall, the command is not', async () => {
+    it.skipIf(engine.name !== 'bucatini')('every thread is in the sandbox, the command is not', async () => {
       const guest = await bed.engine({ plan });
       const threads = threadStatus(guest.enginePid);
       for (const thread of threads) expect(thread).toMatchObject({ noNewPrivs: true, seccomp: 2 });
@@ -229,7 +229,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       const argv = [`${repoRoot}/bin/${program}`, ...options, pidThere, ...operands];
       const started = bed.start('user', argv);
       try {
-        const pid = await eventually(`an engine behind its wall: ${argv}`, 10_000, () =>
+        const pid = await eventually(`an engine in its sandbox: ${argv}`, 10_000, () =>
           descendantsOf(started.pid).find(
             (p) => processName(p) === name && threadStatus(p).every(({ seccomp }) => seccomp === 2),
           ),
@@ -278,7 +278,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       expect(await networkUp(() => target.inside(curl))).toBe(HOST4);
       if (engine.name === 'bucatini') {
         const [pid = 0] = bed.enginePids(started);
-        await eventually('every thread is behind the wall', 5000, () =>
+        await eventually('every thread is in the sandbox', 5000, () =>
           threadStatus(pid).every((thread) => thread.noNewPrivs && thread.seccomp === 2),
         );
         const main = threadStatus(pid).find((thread) => thread.name === 'bucatini');

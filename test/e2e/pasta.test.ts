@@ -81,7 +81,7 @@ describeE2e('pasta', needs, () => {
       expect(fds).toBe('/dev/null\n/dev/null\n/dev/null\n');
     });
 
-    it('every thread of it is behind the wall', async () => {
+    it('every thread of it is in the sandbox', async () => {
       const script = 'grep -hE "^(NoNewPrivs|Seccomp):" /proc/$0/task/*/status | sort -u';
       const pid = (await succeedIn(bed, 'host', ['cat', pidFile])).trim();
       expect(await succeedIn(bed, 'host', ['sh', '-c', script, pid])).toBe('NoNewPrivs:\t1\nSeccomp:\t2\n');

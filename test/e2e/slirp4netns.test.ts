@@ -105,7 +105,7 @@ describeE2e('slirp4netns', needs, () => {
       expect(stdout).toBe('slirp4netns\n');
     });
 
-    it('is behind the wall: an empty root, no capabilities for the main thread, a filter', async () => {
+    it('is in the sandbox: an empty root, no capabilities for the main thread, a filter', async () => {
       const { stdout } = await bed.run('host', [
         'sh',
         '-c',

@@ -51,7 +51,7 @@ import {
   openFailedWrite,
   SentFlag,
   sentWrite,
-  strangerDatagramWrite,
+  unsolicitedDatagramWrite,
 } from '../../src/workers/link/to-shard.ts';
 import type { Prng } from '../support/netsim/prng.ts';
 
@@ -443,7 +443,7 @@ export class DrainingHost {
       this.#decide(this.#connecting.shift()!);
     if (r.chance(0.01)) this.#accept();
     if (r.chance(0.02)) this.#listenerDatagram();
-    if (r.chance(0.02)) this.#strangerDatagram();
+    if (r.chance(0.02)) this.#unsolicitedDatagram();
   }
 
   #decide(gid: number): void {
@@ -499,7 +499,7 @@ export class DrainingHost {
     listenerDatagramWrite(out, 1, 0, slot, NO_SLOT, HEADROOM_BYTES, bytes, ports, both, 0);
   }
 
-  #strangerDatagram(): void {
+  #unsolicitedDatagram(): void {
     const slot = this.#o.smallSlots.pop();
     if (slot === NO_SLOT) return;
     const { peerPort, target, v4 } = this.#tuple(this.#words);
@@ -509,7 +509,7 @@ export class DrainingHost {
     const guest = this.#addressing.guest.subarray(guestAt, guestAt + 4);
     const both = Uint32Array.of(...this.#words.subarray(0, 4), ...guest);
     const out = this.#o.toShards[0]!;
-    strangerDatagramWrite(out, slot, NO_SLOT, HEADROOM_BYTES, bytes, 0, ports, both, 0, 4);
+    unsolicitedDatagramWrite(out, slot, NO_SLOT, HEADROOM_BYTES, bytes, 0, ports, both, 0, 4);
   }
 
   /** Nothing new: what is open ends. */

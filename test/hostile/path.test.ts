@@ -20,7 +20,7 @@ const ELSEWHERE: Record<string, string> = {
   // host-io counts these: engine.test.ts and its own tests.
   socketFull: 'of host sockets',
   sendRefused: 'of host sockets',
-  stranger: 'of host sockets',
+  unsolicited: 'of host sockets',
   // A policy without a service: the service's own tests.
   switchedOff: 'of policies that leave something out',
   // Flows that nobody has answered give way: shard-flows.test.ts, udp.test.ts.

@@ -122,8 +122,8 @@ const TO_SHARD: readonly [string, Write][] = [
     (out) => toShard.listenerDatagramWrite(out, 9, 7, 5, NO_SLOT, 128, 100, PORTS >>> 0, V4, 4),
   ],
   [
-    'strangerDatagram, 192.0.2.1:53000 to 10.0.2.15:5000, 100 bytes, segments of 50',
-    (out) => toShard.strangerDatagramWrite(out, 5, NO_SLOT, 128, 100, 50, PORTS >>> 0, V4, 4, 8),
+    'unsolicitedDatagram, 192.0.2.1:53000 to 10.0.2.15:5000, 100 bytes, segments of 50',
+    (out) => toShard.unsolicitedDatagramWrite(out, 5, NO_SLOT, 128, 100, 50, PORTS >>> 0, V4, 4, 8),
   ],
   [
     'icmpError flow 3, errno 113, quotes 40 bytes',

@@ -5,7 +5,7 @@ import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
 import { Doorbell } from '../../src/ring/doorbell.ts';
 import { EFD_CLOEXEC, EFD_NONBLOCK } from '../../src/sys/constants.ts';
 import { close, eventfd, eventfdWrite } from '../../src/sys/io.ts';
-import { BULK_BYTES, ShortLook } from '../../src/workers/thread/pre-poll.ts';
+import { BULK_BYTES, PrePoll } from '../../src/workers/thread/pre-poll.ts';
 import { Reactor } from '../../src/workers/thread/reactor.ts';
 import type { Carried, Stage } from '../../src/workers/thread/stage.ts';
 
@@ -21,7 +21,7 @@ function looks(carries: (sum: Carried, sleep: number) => void, standsTwice = fal
     fd,
     counters,
     () => counters[Counter.sleeps]! >= SLEEPS,
-    new ShortLook(),
+    new PrePoll(),
   );
   const stage: Stage = {
     name: 'test',

@@ -5,11 +5,11 @@ import {
   LONE_LOOK_MS,
   MOST_SKIPPED,
   SHORT_LOOK_MS,
-  ShortLook,
+  PrePoll,
 } from '../../src/workers/thread/pre-poll.ts';
 
 /** How many of `sleeps` sleeps had a look before them, each of which ends as `paid` says. */
-function looks(look: ShortLook, sleeps: number, paid: (nth: number) => boolean): number {
+function looks(look: PrePoll, sleeps: number, paid: (nth: number) => boolean): number {
   let n = 0;
   for (let i = 0; i < sleeps; i++) {
     if (!look.due(64, 1)) continue;
@@ -21,33 +21,33 @@ function looks(look: ShortLook, sleeps: number, paid: (nth: number) => boolean):
 
 describe('a look before sleep', () => {
   it('pays every time: every sleep has one', () => {
-    expect(looks(new ShortLook(), 1000, () => true)).toBe(1000);
+    expect(looks(new PrePoll(), 1000, () => true)).toBe(1000);
   });
 
   it('never pays: as many sleeps as may be between two looks', () => {
-    const look = new ShortLook();
+    const look = new PrePoll();
     looks(look, 10_000, () => false);
     look.ended(false);
     expect(looks(look, 100 * (MOST_SKIPPED + 1), () => false)).toBe(100);
   });
 
   it('a few in vain among many that pay: nearly every sleep has one', () => {
-    expect(looks(new ShortLook(), 1000, (n) => n % 10 !== 0)).toBeGreaterThan(850);
+    expect(looks(new PrePoll(), 1000, (n) => n % 10 !== 0)).toBeGreaterThan(850);
   });
 
   it('more in vain than pay: looks become rare', () => {
-    expect(looks(new ShortLook(), 100_000, (n) => n % 3 === 0)).toBeLessThan(4000);
+    expect(looks(new PrePoll(), 100_000, (n) => n % 3 === 0)).toBeLessThan(4000);
   });
 
   it('pays again after a long time in vain: looks come back', () => {
-    const look = new ShortLook();
+    const look = new PrePoll();
     looks(look, 10_000, () => false);
     looks(look, 3 * MOST_SKIPPED, () => true);
     expect(looks(look, 100, () => true)).toBe(100);
   });
 
   it('never paid, then sleeps end at once: looks come back without one that pays', () => {
-    const look = new ShortLook();
+    const look = new PrePoll();
     looks(look, 10_000, () => false);
     for (let i = 0; i < 8; i++) {
       look.due(64, 1);
@@ -58,7 +58,7 @@ describe('a look before sleep', () => {
   });
 
   it('never paid, then sleeps longer than a look: looks stay rare', () => {
-    const look = new ShortLook();
+    const look = new PrePoll();
     looks(look, 10_000, () => false);
     let due = 0;
     for (let i = 0; i < MOST_SKIPPED / 2; i++) {
@@ -71,14 +71,14 @@ describe('a look before sleep', () => {
   });
 
   it('bulk transfer: none, nor while only acknowledgements come; a small exchange has one again', () => {
-    const look = new ShortLook();
+    const look = new PrePoll();
     expect(look.due(BULK_BYTES, 1)).toBe(false);
     expect(look.due(0, 1)).toBe(false);
     expect(look.due(BULK_BYTES - 1, 1)).toBe(true);
   });
 
   it('one event since the last sleep: a long look; several: a short one', () => {
-    const look = new ShortLook();
+    const look = new PrePoll();
     look.due(64, 1);
     expect(look.longestMs).toBe(LONE_LOOK_MS);
     look.due(64, 2);

@@ -95,7 +95,7 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     await sleep(20);
     host.poll();
     expect(host.takeMessages()).toEqual([]);
-    expect(host.shard.drops(StageDrop.stranger)).toBe(1);
+    expect(host.shard.drops(StageDrop.unsolicited)).toBe(1);
     host.closeFlow(2);
     expect(host.counters[Counter.sockClosed]).toBe(1);
   });
@@ -239,7 +239,7 @@ describe('strangers', () => {
     await sleep(20);
     host.poll();
     expect(host.takeMessages()).toEqual([]);
-    expect(host.shard.drops(StageDrop.stranger)).toBe(1);
+    expect(host.shard.drops(StageDrop.unsolicited)).toBe(1);
   });
 
   it('endpoint-independent filtering: told with both addresses; a flow made for it answers from the same port', async () => {
@@ -250,7 +250,7 @@ describe('strangers', () => {
     stranger.socket.send(pattern(9), wanted, '127.0.0.1');
     const [m] = await host.messages(1);
     expect(toShardText(m!)).toBe(
-      `strangerDatagram, 127.0.0.1:${stranger.port} to 10.0.2.15:${wanted}, 9 bytes`,
+      `unsolicitedDatagram, 127.0.0.1:${stranger.port} to 10.0.2.15:${wanted}, 9 bytes`,
     );
     expect(host.shard.payloadOf(m!)).toEqual(pattern(9));
     host.free(m!);
@@ -275,7 +275,7 @@ describe('strangers', () => {
     await sleep(20);
     host.poll();
     expect(host.takeMessages()).toEqual([]);
-    expect(host.shard.drops(StageDrop.stranger)).toBe(1);
+    expect(host.shard.drops(StageDrop.unsolicited)).toBe(1);
   });
 });
 

@@ -23,7 +23,7 @@ import {
   listenerDatagramGuestWrite,
   listenerDatagramWrite,
   openFailedWrite,
-  strangerDatagramWrite,
+  unsolicitedDatagramWrite,
   ToShard,
 } from '../../src/workers/link/to-shard.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
@@ -685,7 +685,7 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
     const both = Uint32Array.from([...peer, ...guest]);
     const ports = ((port << 16) | 5000) >>> 0;
     return message((out) =>
-      strangerDatagramWrite(out, slotA, slotB, HEADROOM_BYTES, bytes, 0, ports, both, 0, 4),
+      unsolicitedDatagramWrite(out, slotA, slotB, HEADROOM_BYTES, bytes, 0, ports, both, 0, 4),
     );
   };
 
@@ -697,8 +697,8 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
     '%s: delivered, has a part in the socket, and the answer of the guest is the same flow',
     (_, peer, guest, seen, to) => {
       const { rig, udp } = begin();
-      udp.onMessage(ToShard.strangerDatagram, stranger(rig, peer, 7000, guest, pattern(20)), 0);
-      udp.onMessage(ToShard.strangerDatagram, stranger(rig, peer, 7000, guest, pattern(21)), 0);
+      udp.onMessage(ToShard.unsolicitedDatagram, stranger(rig, peer, 7000, guest, pattern(20)), 0);
+      udp.onMessage(ToShard.unsolicitedDatagram, stranger(rig, peer, 7000, guest, pattern(21)), 0);
       udp.flush();
       const [open, ...others] = rig.takeMessages().filter((m) => opOf(m) !== ToHost.freeSlots);
       expect(others).toEqual([]);
@@ -725,7 +725,7 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
     const flows = rig.ctx.flows.maxFlows;
     for (let i = 0; i < flows; i++) {
       udp.onMessage(
-        ToShard.strangerDatagram,
+        ToShard.unsolicitedDatagram,
         stranger(rig, words(PEER), 7000 + i, words(GUEST), pattern(1)),
         0,
       );

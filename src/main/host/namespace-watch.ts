@@ -47,7 +47,7 @@ function processEnd({ path, pid }: NamedNamespace): number | undefined {
 /**
  * Watches whether a namespace is still there: by inotify where its name is a file's, by a packet thread that waits for the end of the
  * process whose name it is, else by looking again and again whether the name still leads to it. That goes through the name's directory, as
- * the name itself leads nowhere behind the wall (host/sandbox.ts).
+ * the name itself leads nowhere in the sandbox (host/sandbox.ts).
  */
 export class NamespaceWatch {
   readonly #name: string;
@@ -97,7 +97,7 @@ export class NamespaceWatch {
     this.#look();
   }
 
-  /** It looks where the name leads to, behind the wall too. */
+  /** It looks where the name leads to, in the sandbox too. */
   get polls(): boolean {
     return this.#timer !== undefined;
   }

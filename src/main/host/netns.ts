@@ -133,7 +133,7 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
   // Without a parent this is only being compiled for the code cache (scripts/build.ts).
   parentPort?.once('message', async (job: Job) => {
     try {
-      // Before the last step is told: nothing can be loaded behind the wall (host/sandbox.ts).
+      // Before the last step is told: nothing can be loaded in the sandbox (host/sandbox.ts).
       const { checked } = await import('../../sys/error.ts');
       const { scopeAbstractSockets } = await import('../../sys/landlock.ts');
       const { keepCapabilities } = await import('../../sys/capability.ts');

@@ -1,7 +1,7 @@
 /**
  * Follow the host's resolv.conf: it changes when the host changes networks, and the engine must ask the new resolvers.
  *
- * Behind the wall (host/sandbox.ts) paths lead nowhere, so the file is read through directories that are held open: those it lies in now,
+ * In the sandbox (host/sandbox.ts) paths lead nowhere, so the file is read through directories that are held open: those it lies in now,
  * link by link, and those where a later link may well lead. inotify goes on seeing what was watched before.
  */
 import { closeSync, type FSWatcher, readFileSync, watch } from 'node:fs';

@@ -1,12 +1,12 @@
 /**
- * The wall between us and the host, raised once everything is set up: an empty root, the capabilities that running flows need and no
+ * The sandbox between us and the host, raised once everything is set up: an empty root, the capabilities that running flows need and no
  * others, a list of the system calls that remain, no core dumps and no tracing. Whoever takes over a packet thread finds
- * no file, no program, no namespace and no way to gain privileges. Cold; host/start.ts calls leaveHost() and closeWall(), with
+ * no file, no program, no namespace and no way to gain privileges. Cold; host/start.ts calls detachFromHost() and enterSandbox(), with
  * whatever a front end has to do between: changing the user, leaving the caller.
  *
  * What was opened before goes on working. What is opened later goes through a directory that is named here. COMMAND is born before
  * and has nothing of this. A violation ends the process by SIGSYS; the kernel's audit log names the call.
- * The reasons for the list are in docs/decisions/052-the-wall.md.
+ * The reasons for the list are in docs/decisions/052-sandbox.md.
  */
 import { readlinkSync } from 'node:fs';
 import { keepCapabilities } from '../../sys/capability.ts';
@@ -132,10 +132,10 @@ export interface Leaving {
 /**
  * Let go of what the host and the caller have given us: inherited descriptors, the environment, the capabilities of threads that run nothing of
  * ours, the root. All packet threads are up, and have dropped their own capabilities.
- * @returns descriptors of the rings that libuv gives its changes of epoll sets to, for closeWall (docs/decisions/052-the-wall.md)
+ * @returns descriptors of the rings that libuv gives its changes of epoll sets to, for enterSandbox (docs/decisions/052-sandbox.md)
  * @throws SysError
  */
-export function leaveHost(leaving: Leaving): readonly number[] {
+export function detachFromHost(leaving: Leaving): readonly number[] {
   const { eventRings, log, keepOpen, watched, chrootFallback, changeUser } = leaving;
   closeInherited(keepOpen);
   forgetCommandDirectory();
@@ -152,7 +152,7 @@ export function leaveHost(leaving: Leaving): readonly number[] {
   return rings;
 }
 
-export interface WallPlan {
+export interface SandboxPlan {
   /** Directories, by descriptor, in which files may be opened for reading. */
   readonly readable: readonly number[];
   /** Directories, by descriptor, whose names may be listed, and no more. */
@@ -171,7 +171,7 @@ export interface WallPlan {
 }
 
 /** What the main thread keeps, and why. Packet threads have left themselves theirs (workers/thread/capabilities.ts), other threads keep none. */
-function mainCapabilities(plan: WallPlan): readonly number[] {
+function mainCapabilities(plan: SandboxPlan): readonly number[] {
   return [
     ...(plan.signals.length > 0 ? [CAP_KILL] : []),
     ...(plan.watchesProcess ? [CAP_SYS_PTRACE] : []),
@@ -346,8 +346,8 @@ const PATHS: readonly SyscallName[] = [
   'inotify_add_watch',
 ];
 
-/** The rules, by what they guard. @param eventRings  as given to closeWall */
-export function wallFilter(plan: WallPlan, eventRings: readonly number[], pid = process.pid): Filter {
+/** The rules, by what they guard. @param eventRings  as given to enterSandbox */
+export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], pid = process.pid): Filter {
   const rules = new Map<SyscallName, Rule>();
   const put = (name: SyscallName, rule: Rule): Map<SyscallName, Rule> => rules.set(name, rule);
   for (const name of [ENGINE_CALLS, ...Object.values(RUNTIME_CALLS)].flat()) put(name, ALLOW);
@@ -423,14 +423,14 @@ export function wallFilter(plan: WallPlan, eventRings: readonly number[], pid = 
 
 /**
  * Raise it; nothing of the host can be reached from here on.
- * @param eventRings  descriptors of io_uring that may be entered: what leaveHost gave
+ * @param eventRings  descriptors of io_uring that may be entered: what detachFromHost gave
  * @throws SysError
  */
-export function closeWall(plan: WallPlan, eventRings: readonly number[]): void {
+export function enterSandbox(plan: SandboxPlan, eventRings: readonly number[]): void {
   // Our memory is for nobody to read; /proc/PID becomes root's. The filter would not let us do it later.
   checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
   checked(keepCapabilities(mainCapabilities(plan)), 'capset', 'main thread');
   // Packet threads have done so themselves. Who is scoped may not look which namespace a process outside is in.
   if (!plan.watchesProcess) scopeAbstractSockets();
-  installFilter(wallFilter(plan, eventRings));
+  installFilter(sandboxFilter(plan, eventRings));
 }

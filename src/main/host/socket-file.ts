@@ -1,5 +1,5 @@
 /**
- * Name of a Unix socket that is to be removed at the end: behind the wall (host/sandbox.ts) by its directory, held open, as paths lead
+ * Name of a Unix socket that is to be removed at the end: in the sandbox (host/sandbox.ts) by its directory, held open, as paths lead
  * nowhere there. Make it before the root is exchanged.
  */
 import { existsSync } from 'node:fs';
@@ -22,7 +22,7 @@ export class SocketFile {
     this.#name = basename(path);
   }
 
-  /** For WallPlan.removable. */
+  /** For SandboxPlan.removable. */
   get directories(): readonly number[] {
     return this.#directory < 0 ? [] : [this.#directory];
   }

@@ -25,7 +25,7 @@
  * A thread that opens host sockets must have been started before the main thread moves into the namespace
  * (netns.ts). So the host is watched first, and the front end has booted a packet thread before it calls serve().
  */
-import { LeftBehind } from '../../sys/deferred-close.ts';
+import { DeferredClose } from '../../sys/deferred-close.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type * as EngineModule from '../../workers/engine.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
@@ -37,14 +37,14 @@ import { type Followed, type Following, followHost } from './follow.ts';
 import { HostWatch } from './host-watch.ts';
 import type { Log } from './log.ts';
 import type { Netns, NetnsError, SocketsInside } from './netns.ts';
-import { closeWall, type Leaving, leaveHost, type WallPlan } from './sandbox.ts';
+import { enterSandbox, type Leaving, detachFromHost, type SandboxPlan } from './sandbox.ts';
 import { Stopwatch } from './stopwatch.ts';
 
 export type EngineLoaded = typeof EngineModule;
 export type SetUpStep = 'namespace' | 'tap' | 'configured';
 
 /** What a front end needs in the sandbox. Directories in `readable` and `removable` are added to our own. */
-export interface Sandbox extends Omit<Leaving, 'eventRings' | 'log'>, Partial<WallPlan> {}
+export interface Sandbox extends Omit<Leaving, 'eventRings' | 'log'>, Partial<SandboxPlan> {}
 
 /** `Job` is what the namespace's set-up is told, `Made` what it tells of the TAP. */
 export interface FrontEnd<Job extends SocketsInside, Made> {
@@ -109,7 +109,7 @@ export async function serve<Job extends SocketsInside, Made>(front: FrontEnd<Job
 class Service<Job extends SocketsInside, Made> {
   readonly #front: FrontEnd<Job, Made>;
   readonly #steps = new Stopwatch();
-  readonly #leftBehind: LeftBehind | undefined;
+  readonly #deferredClose: DeferredClose | undefined;
   readonly #watch = new HostWatch();
   #engine: EngineHandle | undefined;
   #followed: Followed | undefined;
@@ -118,7 +118,7 @@ class Service<Job extends SocketsInside, Made> {
 
   constructor(front: FrontEnd<Job, Made>) {
     this.#front = front;
-    this.#leftBehind = front.tapOfOurs && new LeftBehind();
+    this.#deferredClose = front.tapOfOurs && new DeferredClose();
   }
 
   async run(): Promise<number> {
@@ -183,9 +183,9 @@ class Service<Job extends SocketsInside, Made> {
 
   #enterSandbox({ eventRings }: EngineHandle, sandbox: Sandbox): void {
     const front = this.#front;
-    const rings = leaveHost({ ...sandbox, eventRings, log: front.log });
+    const rings = detachFromHost({ ...sandbox, eventRings, log: front.log });
     const close = (): void =>
-      closeWall(
+      enterSandbox(
         {
           ...{ signals: [], watchesProcess: false, ...sandbox },
           readable: [...(this.#followed?.readable ?? []), ...(sandbox.readable ?? [])],
@@ -211,7 +211,7 @@ class Service<Job extends SocketsInside, Made> {
     front.stop?.(failed);
     this.#api?.close();
     await endWithin(this.#engine);
-    if (this.#tapFd !== undefined) this.#leftBehind?.leave(this.#tapFd);
+    if (this.#tapFd !== undefined) this.#deferredClose?.leave(this.#tapFd);
     front.afterEngine?.();
   }
 }

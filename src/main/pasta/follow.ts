@@ -23,15 +23,15 @@ import { addNetwork } from './netns-setup.ts';
 import type { PastaConf } from './options.ts';
 
 /** What a family lacks inside. */
-export interface Lack {
+export interface MissingConfig {
   readonly family: Family;
   address: boolean;
   route: boolean;
 }
 
 /** What the plan of the start could not give. */
-export function lacksOf({ inside, addresses }: PastaNetwork): Lack[] {
-  const lacks: Lack[] = [];
+export function missingConfig({ inside, addresses }: PastaNetwork): MissingConfig[] {
+  const lacks: MissingConfig[] = [];
   for (const family of [4, 6] as const) {
     if ((family === 4 ? addresses.ipv4 : addresses.ipv6) === undefined) continue;
     const address = !inside.addresses.some((a) => a.family === family);
@@ -51,7 +51,7 @@ const hasDefault = (routes: readonly RouteInfo[], family: Family): boolean =>
  * @param lack  updated: what the guest has got meanwhile, from here or of itself, it lacks no more
  */
 export function additions(
-  lack: Lack,
+  lack: MissingConfig,
   plan: InsideNetwork,
   now: { readonly addresses: readonly AddressInfo[]; readonly routes: readonly RouteInfo[] },
 ): InsideNetwork {
@@ -103,7 +103,7 @@ export interface PastaFollowing {
 
 /** Call it while resolv.conf can be read. */
 export function following({ conf, start, engine, log, inside }: PastaFollowing): Following {
-  let lacks = inside === undefined ? [] : lacksOf(start);
+  let lacks = inside === undefined ? [] : missingConfig(start);
   const target = inside === undefined || lacks.length === 0 ? undefined : new RouteSocket(inside.fd);
   const resolvConf = readResolvConf(); // not to be had later, and only names of the first plan hang on it
   const hostChanged = (host: RouteSocket, links: LinkInfo[]): void => {
@@ -140,7 +140,7 @@ export function following({ conf, start, engine, log, inside }: PastaFollowing):
 }
 
 /** @returns whether the family still lacks something */
-function give(lack: Lack, target: RouteSocket, index: number, now: PastaNetwork, log: Log): boolean {
+function give(lack: MissingConfig, target: RouteSocket, index: number, now: PastaNetwork, log: Log): boolean {
   const before = () => ({
     addresses: target.addresses().filter((a) => a.index === index),
     routes: target.routes(),

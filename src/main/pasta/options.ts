@@ -34,7 +34,7 @@ const MAX_INT = 0x7fff_ffff;
 const MIN_FD = 3; // the first three are COMMAND's
 const MAX_NAME_CHARS = 253; // RFC 1035 section 2.3.4, without the root's dot
 const MAX_SEARCH_DOMAINS = 6; // resolv.conf(5)
-const MAX_DNS_A_FAMILY = 3;
+const MAX_DNS_PER_FAMILY = 3;
 const DEFAULT_MAC = '9a:55:9a:55:9a:55';
 
 export type Verbosity = 'quiet' | 'normal' | 'debug' | 'trace';
@@ -876,7 +876,7 @@ function setDns(draft: Draft, text: string): void {
   if (address === undefined) throw new UsageError(`Cannot use DNS address ${text}`);
   const list = draft.dns ?? [];
   const family = list.filter((a) => a.includes(':') === address.includes(':'));
-  if (family.length === MAX_DNS_A_FAMILY) draft.warnings.push(`Too many nameservers, ${text} is left out`);
+  if (family.length === MAX_DNS_PER_FAMILY) draft.warnings.push(`Too many nameservers, ${text} is left out`);
   else draft.dns = [...list, address];
 }
 

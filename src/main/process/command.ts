@@ -230,7 +230,7 @@ export class Command {
     return this.#running;
   }
 
-  /** COMMAND's directory in /proc, for WallPlan.readable: whether it is stopped. */
+  /** COMMAND's directory in /proc, for SandboxPlan.readable: whether it is stopped. */
   get directories(): readonly number[] {
     return this.#directory < 0 ? [] : [this.#directory];
   }

@@ -1,7 +1,7 @@
 /**
  * Descriptors that our caller left open beyond standard input, output and error. Node's own cannot be told from them any more once it
  * runs, so the launchers count them (bin/launch.sh): BUCATINI_INHERITED="12 40". COMMAND of `run` gets them by their numbers (command.ts).
- * Behind the wall none is open that no option names: whatever they lead to, packet threads would have it too.
+ * In the sandbox none is open that no option names: whatever they lead to, packet threads would have it too.
  */
 import { readdirSync } from 'node:fs';
 import { F_GETFD, FD_CLOEXEC } from '../../sys/constants.ts';

@@ -1,5 +1,5 @@
 /**
- * The controlling terminal, held open: behind the wall (host/sandbox.ts) it cannot be opened any more.
+ * The controlling terminal, held open: in the sandbox (host/sandbox.ts) it cannot be opened any more.
  *
  * A shell as COMMAND takes the terminal for its own process group and cannot give it back: our group has no number in its PID
  * namespace. So we take it back for ours, else the next reader of a script around us would be stopped by SIGTTIN.

@@ -230,7 +230,7 @@ class NetnsEnd {
   readonly byProcess: boolean;
   readonly #onEnd: () => void;
   readonly #watch: NamespaceWatch;
-  /** Held: the path leads nowhere behind the wall. */
+  /** Held: the path leads nowhere in the sandbox. */
   readonly #proc: number = -1;
   readonly #identity: string | number = -1;
 

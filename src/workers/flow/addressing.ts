@@ -117,7 +117,7 @@ export class Addressing {
   }
 
   /** The guest sends from this IPv4 address. */
-  learn4(address: number): void {
+  learnGuestAddress4(address: number): void {
     const { seen } = this;
     if (seen[USES_IPV4] !== 0 || address === 0) return;
     if (address === this.guest[V4_AT + 3]) seen[USES_IPV4] = 1;
@@ -185,7 +185,7 @@ export class Addressing {
   }
 
   /** Whether the guest may answer a host-side peer that it has not spoken to: the host's loopback only where it is mapped. */
-  leadsBack(words: Uint32Array, w: number): boolean {
+  isReachableFromGuest(words: Uint32Array, w: number): boolean {
     if (isUnspecified(words, w)) return false;
     return !isLoopback(words, w) || !isZero(this.hostLoopback, familyAt(familyOf(words, w)));
   }

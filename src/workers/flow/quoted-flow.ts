@@ -28,7 +28,7 @@ export function quotedTcpSeq(u8: Uint8Array, at: number, family: 4 | 6): number 
 }
 
 /** @returns MTU in bytes that it tells, 0: a router from before RFC 1191 */
-export function toldMtu(u8: Uint8Array, at: number, family: 4 | 6): number {
+export function nextHopMtu(u8: Uint8Array, at: number, family: 4 | 6): number {
   return family === 4 ? readU16(u8, at + 6) : readU32(u8, at + 4);
 }
 
@@ -48,7 +48,7 @@ export function quotedFlow(
 ): number {
   const headerBytes = family === 4 ? IPV4_MIN_BYTES : IPV6_BYTES;
   if (availBytes < ICMP_BYTES + headerBytes + 8) return -1;
-  const proto = toldAbout(family, icmpType(u8, at), icmpCode(u8, at));
+  const proto = quotedProtocolOf(family, icmpType(u8, at), icmpCode(u8, at));
   if (proto < 0) return -1;
   const ipAt = at + ICMP_BYTES;
   // Our datagrams have neither options nor extension headers, and fragments after the first name no ports.
@@ -68,7 +68,7 @@ export function quotedFlow(
 }
 
 /** @returns the protocol in which an error of that type and code means something to us, or -1 */
-function toldAbout(family: 4 | 6, type: number, code: number): number {
+function quotedProtocolOf(family: 4 | 6, type: number, code: number): number {
   if (family === 6) {
     if (type === Icmp6Type.packetTooBig) return IpProtocol.tcp;
     return type === Icmp6Type.unreachable && code === Icmp6Unreachable.port ? IpProtocol.udp : -1;

@@ -41,7 +41,7 @@ export const StageDrop = {
   /** A protocol that is switched off by an option. */
   switchedOff: -81,
   /** A UDP peer that the guest has not spoken to from this port (ServicePolicy.udpFiltering). */
-  stranger: -82,
+  unsolicited: -82,
 } as const;
 export type StageDrop = (typeof StageDrop)[keyof typeof StageDrop];
 

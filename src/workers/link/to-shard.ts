@@ -13,7 +13,7 @@
  *   accepted          hash       -       token   family ports          -          peer               guest
  *   datagram          flow       slots   offset  bytes  ttl            gso size
  *   listenerDatagram  interface  slots   offset  bytes  ports          listener   peer               local
- *   strangerDatagram  0          slots   offset  bytes  ports          gso size   peer               guest
+ *   unsolicitedDatagram  0          slots   offset  bytes  ports          gso size   peer               guest
  *   icmpError         flow       A       offset  bytes  type, code     info       offender           errno, sequence
  *
  *   offload   | 0 ... | reassembled 1 bit | needsCsum 1 bit | 0 | VnetGso type 7 bits |
@@ -53,7 +53,7 @@ export const ToShard = {
   /** An ICMP error for a host socket. */
   icmpError: 12,
   /** A datagram to a UDP endpoint of the guest's from a peer that it has no flow with. */
-  strangerDatagram: 13,
+  unsolicitedDatagram: 13,
 } as const;
 export type ToShard = (typeof ToShard)[keyof typeof ToShard];
 
@@ -268,7 +268,7 @@ export function datagramWrite(
 }
 
 export const datagramTtl = (w: Uint32Array, at: number): number => w[at + 6]!;
-/** Of datagram and strangerDatagram. */
+/** Of datagram and unsolicitedDatagram. */
 export const datagramGsoSize = (w: Uint32Array, at: number): number => w[at + 7]!;
 
 /**
@@ -324,11 +324,11 @@ export const listenerDatagramIndex = (w: Uint32Array, at: number): number => w[a
 /** Index in the words of the local address that the peer wrote to. */
 export const listenerDatagramLocalAt = (at: number): number => at + 12;
 
-/** Of listenerDatagram and strangerDatagram: index in the words of the peer's host-side address. */
+/** Of listenerDatagram and unsolicitedDatagram: index in the words of the peer's host-side address. */
 export const datagramPeerAt = (at: number): number => at + 8;
-/** Of listenerDatagram and strangerDatagram. */
+/** Of listenerDatagram and unsolicitedDatagram. */
 export const datagramPeerPort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
-/** Of listenerDatagram: the listener's target. Of strangerDatagram: of the guest's endpoint. */
+/** Of listenerDatagram: the listener's target. Of unsolicitedDatagram: of the guest's endpoint. */
 export const datagramGuestPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
 
 /**
@@ -337,7 +337,7 @@ export const datagramGuestPort = (w: Uint32Array, at: number): number => w[at + 
  * @param ports  peer's << 16 | the guest's
  * @param addresses  p: index of the peer's host-side address in it, g: of the guest's
  */
-export function strangerDatagramWrite(
+export function unsolicitedDatagramWrite(
   out: DescriptorOut,
   slotA: number,
   slotB: number,
@@ -349,7 +349,7 @@ export function strangerDatagramWrite(
   p: number,
   g: number,
 ): void {
-  const at = reserveWithSlots(out, ToShard.strangerDatagram, 0, slotA, slotB, slotOffset, bytes);
+  const at = reserveWithSlots(out, ToShard.unsolicitedDatagram, 0, slotA, slotB, slotOffset, bytes);
   const w = out.words;
   w[at + 6] = ports;
   w[at + 7] = gsoSize;
@@ -359,7 +359,7 @@ export function strangerDatagramWrite(
 }
 
 /** Index in the words of the guest's address. */
-export const strangerDatagramGuestAt = (at: number): number => at + 12;
+export const unsolicitedDatagramGuestAt = (at: number): number => at + 12;
 
 // ------------------------------------------------------------------------------------------------------ errors
 
@@ -440,9 +440,9 @@ export function toShardText(w: Uint32Array, at = 0): string {
       const to = endpointText(w, listenerDatagramLocalAt(at), datagramGuestPort(w, at));
       return `${name} ${listenerDatagramIndex(w, at)}, ${from} to ${to}, ${bytes}`;
     }
-    case ToShard.strangerDatagram: {
+    case ToShard.unsolicitedDatagram: {
       const from = endpointText(w, datagramPeerAt(at), datagramPeerPort(w, at));
-      const to = endpointText(w, strangerDatagramGuestAt(at), datagramGuestPort(w, at));
+      const to = endpointText(w, unsolicitedDatagramGuestAt(at), datagramGuestPort(w, at));
       return `${name}, ${from} to ${to}, ${bytes}${segmentsText(datagramGsoSize(w, at))}`;
     }
     case ToShard.icmpError:

@@ -53,7 +53,7 @@ import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
 
 /** Datagrams by one call, and calls for one socket before others get their turn. */
 const BATCH = 32;
-const BATCHES_A_ROUND = 4;
+const BATCHES_PER_ROUND = 4;
 /** No UDP datagram is longer: 65,507 bytes of payload. */
 const DATAGRAM_BYTES = 65536;
 /** More than one datagram: as good as many. */
@@ -279,7 +279,7 @@ export class DatagramSplice implements FlowSource {
     this.#answers ??= new NativeBuffer(BATCH * DATAGRAM_BYTES);
     const base = this.#answers.address;
     let errors = 0;
-    for (let batch = 0; batch < BATCHES_A_ROUND; ) {
+    for (let batch = 0; batch < BATCHES_PER_ROUND; ) {
       for (let i = 0; i < BATCH; i++) {
         iovecWrite(this.#recvIov.u32, i * IOVEC_WORDS, base + i * DATAGRAM_BYTES, DATAGRAM_BYTES);
         const iov = this.#recvIov.address + i * IOVEC_BYTES;

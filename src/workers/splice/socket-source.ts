@@ -54,7 +54,7 @@ const MAKER_WAIT_MS = 10_000;
 const MOST_DESCRIPTORS = 0x7fff_ffff;
 
 /**
- * The shared memory of a source, empty. Its maker may come to its first round behind the wall, where no file can be read: the limit of
+ * The shared memory of a source, empty. Its maker may come to its first round in the sandbox, where no file can be read: the limit of
  * descriptors is found out here.
  */
 export function makeSocketSource(): SharedArrayBuffer {

@@ -78,7 +78,7 @@ import { StreamSplice } from './stream-splice.ts';
 /** Most connections at a time: each takes six descriptors. */
 const CONNECTIONS = 65536;
 const BACKLOG = 128;
-const ACCEPTS_A_ROUND = 64;
+const ACCEPTS_PER_ROUND = 64;
 const DATAGRAM_FLOWS = 16384;
 /** A burst of new UDP flows waits so long for sockets from the thread inside, which makes 32 of them in a tenth of it. */
 const SOCKET_WAIT_MS = 5;
@@ -267,7 +267,7 @@ export class Splice implements Stage, LoopbackPath {
     this.#acceptMore.delete(id);
     if (inside.plan.proto === 'udp') return this.#receive(id, inside);
     let handled = 0;
-    for (let n = 0; n < ACCEPTS_A_ROUND; n++) {
+    for (let n = 0; n < ACCEPTS_PER_ROUND; n++) {
       this.#sockaddrLen.u32[0] = SOCKADDR_BYTES;
       const fd = accept4(
         inside.fd,

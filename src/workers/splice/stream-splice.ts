@@ -75,7 +75,7 @@ const Flag = {
 /** Asked for at once; what the pipe holds decides. */
 const MOVE_BYTES = 1024 * 1024;
 /** Moves of one end before others get their turn. */
-const MOVES_A_ROUND = 16;
+const MOVES_PER_ROUND = 16;
 /** A stream that has moved so much gets a pipe of so many bytes. */
 const GROW_AFTER_BYTES = 256 * 1024;
 const GROW_TO_BYTES = 512 * 1024;
@@ -233,7 +233,7 @@ export class StreamSplice implements FlowSource {
     const from = this.#fd[e]! - 1;
     const to = this.#fd[other]! - 1;
     const counters = this.#o.counters;
-    for (let n = 0; n < MOVES_A_ROUND; n++) {
+    for (let n = 0; n < MOVES_PER_ROUND; n++) {
       let bytes = this.#pipeBytes[e]!;
       if (this.#flags[e]! & Flag.readable && !(this.#flags[e]! & Flag.eof)) {
         if (this.#pipeWrite[e] === 0) {

@@ -19,7 +19,7 @@ export const MOST_SKIPPED = 128;
 /** Stream bytes between two sleeps from which on it is a bulk transfer. */
 export const BULK_BYTES = 32 * 1024;
 
-export class ShortLook {
+export class PrePoll {
   #skip = 0;
   #skipped = 0;
   #bulk = false;

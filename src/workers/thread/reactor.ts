@@ -18,28 +18,28 @@ import { Histogram } from '../../ring/histograms.ts';
 import { EPOLLET, EPOLLIN, EPOLLONESHOT, Errno } from '../../sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollMod, epollWait } from '../../sys/epoll.ts';
 import { close, eventfdDrain } from '../../sys/io.ts';
-import type { ShortLook } from './pre-poll.ts';
+import type { PrePoll } from './pre-poll.ts';
 import type { Carried, Stage } from './stage.ts';
 
 const MAX_WAIT_MS = 10_000;
-const EVENTS_A_WAIT = 256;
+const EVENTS_PER_WAIT = 256;
 /** How often the thread's processor time is read, while it works. */
 const CPU_SAMPLE_MS = 1000;
 /** Busy rounds between two looks at epoll. */
-const ROUNDS_A_LOOK = 2;
+const ROUNDS_PER_POLL = 2;
 
 /** Called with the token that the descriptor was registered with and its EPOLL* bits. */
 export type EventHandler = (token: number, events: number) => void;
 
 export class Reactor {
   readonly #ep: number;
-  readonly #events = new EpollEvents(EVENTS_A_WAIT);
+  readonly #events = new EpollEvents(EVENTS_PER_WAIT);
   readonly #handlers: EventHandler[] = [];
   readonly #stages: Stage[] = [];
   readonly #doorbell: Doorbell;
   readonly #counters: Float64Array;
   readonly #stopped: () => boolean;
-  readonly #look: ShortLook | null;
+  readonly #look: PrePoll | null;
   /** What the stages had carried and epoll had told until the last sleep. */
   #datagrams = 0;
   #streamBytes = 0;
@@ -65,7 +65,7 @@ export class Reactor {
     doorbellFd: number,
     counters: Float64Array,
     stopped: () => boolean,
-    look: ShortLook | null,
+    look: PrePoll | null,
   ) {
     this.#look = look;
     this.#ep = epollCreate();
@@ -112,7 +112,7 @@ export class Reactor {
         this.#worked = true;
         this.#counters[Counter.busyRounds]!++;
         recordHistogram(this.#counters, Histogram.busyRound, (performance.now() - now) * 1000);
-        if (++rounds >= ROUNDS_A_LOOK) {
+        if (++rounds >= ROUNDS_PER_POLL) {
           rounds = 0;
           this.#wait(0);
         }

@@ -45,7 +45,7 @@ import { datagramToGuest, ipHeaderBytes } from './to-guest.ts';
 
 /** A query is copied to a place of so many bytes in a slot of the shard's own, which it keeps until its sockets are closed. */
 const PLACE_BYTES = 512;
-const PLACES_A_SLOT = Math.floor(LARGE_SLOT_BYTES / PLACE_BYTES);
+const PLACES_PER_SLOT = Math.floor(LARGE_SLOT_BYTES / PLACE_BYTES);
 /** Of the places so many are for queries that wait; the others are for those whose sockets are being closed. */
 const WAITING_SHARE = 4 / 5;
 /** A longer one keeps the slot that it came in: of a shard's share of the reader's large ones a sixteenth, and 16 at the most. */
@@ -212,7 +212,7 @@ export class DnsForward {
   constructor(ctx: ShardContext, choice: ResolverChoice) {
     this.#ctx = ctx;
     this.#choice = choice;
-    const n = Math.min(ctx.dnsSlots[1] * PLACES_A_SLOT, ctx.flows.maxFlows >>> 1);
+    const n = Math.min(ctx.dnsSlots[1] * PLACES_PER_SLOT, ctx.flows.maxFlows >>> 1);
     this.#most = Math.floor(n * WAITING_SHARE);
     const { pool, threads } = ctx.plan;
     const shards = threads.kind === 'fused' ? 1 : threads.shards;
@@ -306,8 +306,8 @@ export class DnsForward {
       this.#at[q] = at - ctx.pool.slotAt(p.slotA);
       p.slotA = NO_SLOT;
     } else {
-      this.#slot[q] = ctx.dnsSlots[0] + Math.floor(q / PLACES_A_SLOT);
-      this.#at[q] = (q % PLACES_A_SLOT) * PLACE_BYTES;
+      this.#slot[q] = ctx.dnsSlots[0] + Math.floor(q / PLACES_PER_SLOT);
+      this.#at[q] = (q % PLACES_PER_SLOT) * PLACE_BYTES;
       ctx.u8.copyWithin(ctx.pool.slotAt(this.#slot[q]!) + this.#at[q]!, at, at + bytes);
     }
     packetFree(ctx, p);

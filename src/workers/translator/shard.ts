@@ -272,7 +272,7 @@ export class Shard implements Stage, FlowSource {
       const at = ring.at(i);
       const op = linkOp(words, at);
       if (op === ToShard.accepted) this.#tcp.onMessage(op, words, at);
-      else if (op === ToShard.listenerDatagram || op === ToShard.strangerDatagram)
+      else if (op === ToShard.listenerDatagram || op === ToShard.unsolicitedDatagram)
         this.#udp.onMessage(op, words, at);
       else {
         switch (this.#ctx.flows.proto[linkFlow(words, at)]) {
@@ -354,7 +354,7 @@ export class Shard implements Stage, FlowSource {
     addressSetIpv4(a, 4, ipv4Dst(u8, ipAt));
     // 127/8 and 224/3 (multicast, reserved, broadcast) are nobody's source; 0.0.0.0 only asks for DHCP.
     if (src >>> 24 === 127 || src >>> 29 === 7) return packetDiscard(ctx, p, StageDrop.ipSource);
-    ctx.addressing.learn4(src);
+    ctx.addressing.learnGuestAddress4(src);
     switch (p.proto) {
       case IpProtocol.tcp:
         if (!ctx.plan.policy.tcp) return packetDiscard(ctx, p, StageDrop.switchedOff);

@@ -33,7 +33,7 @@ import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpFlags, tcpHeaderBytes, tcpSeq } from
 import { Counter } from '../../ring/counters.ts';
 import { FlowState } from '../flow/flow-report.ts';
 import { newFlowTuple } from '../flow/flow-tuple.ts';
-import { quotedFlow, quotedProtocol, quotedTcpSeq, toldMtu } from '../flow/quoted-flow.ts';
+import { quotedFlow, quotedProtocol, quotedTcpSeq, nextHopMtu } from '../flow/quoted-flow.ts';
 import { linkFlow } from '../link/descriptor.ts';
 import { eofOffset, openFailedErrno, sentBytes, sentFlags, sentFreed, ToShard } from '../link/to-shard.ts';
 import { slotShares } from '../placement.ts';
@@ -42,7 +42,7 @@ import type { ResolverChoice } from './dns-forward.ts';
 import { type Packet, packetChecksumOk, packetDiscard, packetFree } from './packet.ts';
 import { TcpClosing } from './tcp/closing.ts';
 import { MSS_MIN, TcbFlag, TcbState, TcpControlBlocks } from './tcp/control-blocks.ts';
-import { SegmentRun } from './tcp/gso-batch.ts';
+import { GsoBatch } from './tcp/gso-batch.ts';
 import { TcpHandshake } from './tcp/handshake.ts';
 import { KeepAlive } from './tcp/keep-alive.ts';
 import { OutOfOrderQueues } from './tcp/out-of-order.ts';
@@ -52,7 +52,7 @@ import { TcpReceiver } from './tcp/receiver.ts';
 import { Retransmission } from './tcp/retransmission.ts';
 import { TcpSender } from './tcp/sender.ts';
 import { Timestamps } from './tcp/timestamps.ts';
-import { Pending } from './tcp/unsent-segments.ts';
+import { UnsentSegments } from './tcp/unsent-segments.ts';
 import { WaitingAccepts } from './tcp/waiting-accepts.ts';
 import { ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 
@@ -74,13 +74,13 @@ export class TcpTranslator {
   readonly #tcb: TcpControlBlocks;
   readonly #timestamps: Timestamps;
   readonly #output: SegmentOutput;
-  readonly #pending: Pending;
+  readonly #pending: UnsentSegments;
   readonly #closing: TcpClosing;
   readonly #keepAlive: KeepAlive;
   readonly #handshake: TcpHandshake;
   readonly #receiver: TcpReceiver;
   readonly #retransmission: Retransmission;
-  readonly #run: SegmentRun;
+  readonly #run: GsoBatch;
   readonly #sender: TcpSender;
   /** Of the segment that an ICMP error quotes. */
   readonly #quoted = newFlowTuple(IpProtocol.tcp);
@@ -95,12 +95,12 @@ export class TcpTranslator {
     const outOfOrder = new OutOfOrderQueues(ctx, shards);
     const timestamps = new Timestamps(ctx, tcb);
     const output = new SegmentOutput(ctx, tcb, buffers, timestamps);
-    const pending = new Pending(ctx, tcb, outOfOrder, output);
+    const pending = new UnsentSegments(ctx, tcb, outOfOrder, output);
     const waiting = new WaitingAccepts();
     const closing = new TcpClosing(ctx, tcb, buffers, outOfOrder, output, pending, waiting);
     const keepAlive = new KeepAlive(ctx, tcb, output, closing);
     const retransmission = new Retransmission(ctx, tcb, output, pending, closing);
-    const run = new SegmentRun(ctx, tcb, output);
+    const run = new GsoBatch(ctx, tcb, output);
     const parts = { tcb, buffers, outOfOrder, timestamps, output, pending, closing, keepAlive, waiting };
     this.#ctx = ctx;
     this.#tcb = tcb;
@@ -205,7 +205,7 @@ export class TcpTranslator {
     // RFC 5927 section 4.1: an error that is not about what is on its way is old, or made up.
     const seq = quotedTcpSeq(ctx.u8, p.transportAt, p.family);
     if (seqLt(seq, tcb.sndUna[flow]!) || seqGeq(seq, tcb.sndMax[flow]!)) return false;
-    const told = toldMtu(ctx.u8, p.transportAt, p.family);
+    const told = nextHopMtu(ctx.u8, p.transportAt, p.family);
     const mtu = p.family === 4 ? told || IPV4_UNTOLD_MTU : Math.max(told, IPV6_MIN_MTU);
     const headerBytes = ipHeaderBytes(p.family) + TCP_MIN_BYTES + tcb.tsBytes(flow);
     const mss = Math.max(mtu - headerBytes, MSS_MIN);

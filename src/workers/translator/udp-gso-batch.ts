@@ -33,7 +33,7 @@ const MAX_SEGMENTS = 64;
 /** IPv4 totalLen is 16 bits; with room for the larger IPv6 header. */
 const MAX_RUN_BYTES = 0xffff - 40 - UDP_BYTES;
 
-export class UdpRun {
+export class UdpGsoBatch {
   readonly #ctx: ShardContext;
   readonly #slotA = new Uint32Array(MAX_SEGMENTS);
   readonly #slotB = new Uint32Array(MAX_SEGMENTS);

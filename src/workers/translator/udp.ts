@@ -61,7 +61,7 @@ import {
   listenerDatagramLocalAt,
   listenerDatagramZone,
   openFailedErrno,
-  strangerDatagramGuestAt,
+  unsolicitedDatagramGuestAt,
   ToShard,
 } from '../link/to-shard.ts';
 import { isOutOfDescriptors } from '../thread/descriptor-shortage.ts';
@@ -81,7 +81,7 @@ import { OtherPorts } from './other-port.ts';
 import { type Packet, packetChecksumOk, packetFree } from './packet.ts';
 import { SendOptions } from './send-options.ts';
 import { pseudoSumWords } from './to-guest.ts';
-import { UdpRun } from './udp-gso-batch.ts';
+import { UdpGsoBatch } from './udp-gso-batch.ts';
 
 const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
 /** Datagrams of a flow are counted so far: enough to tell a conversation from a question and its answer. */
@@ -113,14 +113,14 @@ export class UdpTranslator {
   #otherCount = 0;
   /** Of the message that is looked at. */
   readonly #tuple = newFlowTuple(IpProtocol.udp);
-  readonly #run: UdpRun;
+  readonly #run: UdpGsoBatch;
   readonly #options: SendOptions;
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice) {
     this.#ctx = ctx;
     this.#resolvers = resolvers;
     this.dns = new DnsForward(ctx, resolvers);
-    this.#run = new UdpRun(ctx);
+    this.#run = new UdpGsoBatch(ctx);
     this.#otherPorts = new OtherPorts(ctx);
     const flows = ctx.flows.maxFlows;
     this.#state = new Uint8Array(flows);
@@ -303,8 +303,8 @@ export class UdpTranslator {
       if (cause < 0) this.#discard(words, at, cause);
       return;
     }
-    if (op === ToShard.strangerDatagram) {
-      const cause = this.#onStranger(words, at);
+    if (op === ToShard.unsolicitedDatagram) {
+      const cause = this.#onUnsolicited(words, at);
       if (cause < 0) this.#discard(words, at, cause);
       return;
     }
@@ -444,11 +444,11 @@ export class UdpTranslator {
    * From a peer that the guest has not sent to from this port, as host-io saw it: by now there may be a flow, its own earlier datagram's.
    * @returns 0: the slots are taken over; or why it was dropped
    */
-  #onStranger(words: Uint32Array, at: number): number {
+  #onUnsolicited(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
     const { flows } = ctx;
     const tuple = this.#tuple;
-    addressCopy(words, strangerDatagramGuestAt(at), tuple.addr, 0);
+    addressCopy(words, unsolicitedDatagramGuestAt(at), tuple.addr, 0);
     ctx.addressing.fromHost(words, datagramPeerAt(at), tuple.addr, 4);
     tuple.ports = ((datagramGuestPort(words, at) << 16) | datagramPeerPort(words, at)) >>> 0;
     flowTupleHash(ctx.plan.hashKey, tuple);

@@ -1,7 +1,7 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
 import type { HostDump } from '../../../src/main/pasta/address-plan.ts';
-import { additions, engineChange, lacksOf } from '../../../src/main/pasta/follow.ts';
+import { additions, engineChange, missingConfig } from '../../../src/main/pasta/follow.ts';
 import * as k from '../../../src/sys/constants.ts';
 import { address, HOST, link, parsed, plan, route } from './host-dump.ts';
 
@@ -11,42 +11,42 @@ const bare = { addresses: [], routes: [] };
 
 describe('what a family lacks inside', () => {
   it('a host with all: nothing', () => {
-    expect(lacksOf(plan(''))).toEqual([]);
+    expect(missingConfig(plan(''))).toEqual([]);
   });
   it('a host without default route: a route of each family', () => {
-    expect(lacksOf(plan('', NO_DEFAULT))).toEqual([
+    expect(missingConfig(plan('', NO_DEFAULT))).toEqual([
       { family: 4, address: false, route: true },
       { family: 6, address: false, route: true },
     ]);
   });
   it('a host without network: an IPv6 address only, as local mode has a default route', () => {
-    expect(lacksOf(plan('', NOTHING))).toEqual([{ family: 6, address: true, route: false }]);
+    expect(missingConfig(plan('', NOTHING))).toEqual([{ family: 6, address: true, route: false }]);
   });
   it('a family that is off lacks nothing', () => {
-    expect(lacksOf(plan('-4', NO_DEFAULT)).map((l) => l.family)).toEqual([4]);
+    expect(missingConfig(plan('-4', NO_DEFAULT)).map((l) => l.family)).toEqual([4]);
   });
 });
 
 describe('what is added', () => {
   it('the host gets its default route: the routes of that family, no address', () => {
-    const [lack] = lacksOf(plan('', NO_DEFAULT));
+    const [lack] = missingConfig(plan('', NO_DEFAULT));
     const added = additions(lack!, plan('').inside, bare);
     expect(added.addresses).toEqual([]);
     expect(added.routes.map((r) => `${r.dst}/${r.prefixLen}`)).toEqual(['0.0.0.0/0', '10.77.0.0/24']);
   });
   it('the host has still no default route: nothing', () => {
-    const [lack] = lacksOf(plan('', NO_DEFAULT));
+    const [lack] = missingConfig(plan('', NO_DEFAULT));
     expect(additions(lack!, plan('', NO_DEFAULT).inside, bare)).toMatchObject({ routes: [], gateways: [] });
     expect(lack).toMatchObject({ route: true });
   });
   it('the guest has made a default route of its own: nothing, ever', () => {
-    const [lack] = lacksOf(plan('', NO_DEFAULT));
+    const [lack] = missingConfig(plan('', NO_DEFAULT));
     const own = { addresses: [], routes: [route(7, '0.0.0.0/0', { gateway: '10.77.0.253' })] };
     expect(additions(lack!, plan('').inside, own).routes).toEqual([]);
     expect(lack).toMatchObject({ route: false });
   });
   it('an IPv6 address where there was only a link-local one', () => {
-    const [lack] = lacksOf(plan('', NOTHING));
+    const [lack] = missingConfig(plan('', NOTHING));
     const now = { addresses: [address(7, 'fe80::7/64', { scope: k.RT_SCOPE_LINK })], routes: [] };
     const added = additions(lack!, plan('').inside, now);
     expect(added.addresses.map((a) => a.address)).toEqual(['fd77::1']);

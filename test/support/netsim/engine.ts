@@ -54,7 +54,7 @@ import type { Clock } from './clock.ts';
 import { FakeHost, type FakeSocket } from './fake-host.ts';
 import { ETH, VNET } from './wire.ts';
 
-const FRAMES_A_ROUND = 64;
+const FRAMES_PER_ROUND = 64;
 /** More than four pieces and headers. */
 const FRAME_MAX_BYTES = 300_000;
 
@@ -378,7 +378,7 @@ export class SimEngine {
     for (let round = 0; ; round++) {
       if (round > 10_000) throw new Error('the engine never comes to rest');
       let work = this.#takeFreed();
-      for (let i = 0; i < FRAMES_A_ROUND && this.#takeFrame(); i++) work = true;
+      for (let i = 0; i < FRAMES_PER_ROUND && this.#takeFrame(); i++) work = true;
       const count = this.#fromHost.available();
       for (let i = 0; i < count; i++) {
         const at = this.#fromHost.at(i);

@@ -78,7 +78,7 @@ export function patternMatches(base: number, offset: number, bytes: Uint8Array):
   return true;
 }
 
-const READS_A_ROUND = 4;
+const READS_PER_ROUND = 4;
 
 export interface FakeHostOptions {
   readonly clock: Clock;
@@ -610,7 +610,7 @@ export class FakeHost {
       const room = (s.credit - s.peeked) | 0;
       const inFlight = s.peeked - s.consumed;
       if (room <= 0 || (inFlight > 0 && room < s.readLimit >>> 1)) return reads > 0;
-      if (reads === READS_A_ROUND) return true;
+      if (reads === READS_PER_ROUND) return true;
       const slot = this.#o.slots.pop();
       if (slot === NO_SLOT) return false;
       const want = Math.min(room, s.readLimit);

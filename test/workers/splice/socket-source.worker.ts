@@ -5,7 +5,7 @@ import { workerData } from 'node:worker_threads';
 import { serveSockets, serveSocketsBeside } from '../../../src/workers/splice/socket-source.ts';
 
 const { shared, beside } = workerData as { shared: SharedArrayBuffer; beside: boolean };
-// The wall may stand before the first round, and behind it no file can be read.
+// The sandbox may stand before the first round, and behind it no file can be read.
 fs.readFileSync = () => {
   throw new Error('no file can be read');
 };

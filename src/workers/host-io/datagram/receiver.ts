@@ -41,7 +41,7 @@ import {
   datagramWrite,
   listenerDatagramGuestWrite,
   listenerDatagramWrite,
-  strangerDatagramWrite,
+  unsolicitedDatagramWrite,
 } from '../../link/to-shard.ts';
 import { listenerGuest } from '../../listen/bind-address.ts';
 import type { HostContext } from '../context.ts';
@@ -69,7 +69,7 @@ export class DatagramReceiver {
   readonly #table: SocketTable;
   readonly #errors: ErrorQueues;
   readonly #isStarved: Uint8Array;
-  readonly #starved: number[] = [];
+  readonly #waitingForSlots: number[] = [];
   /** A socket had a whole round's share and more; the processor is given up for it once, however many sockets there are. */
   #isBehind = false;
   #nextYieldMs = 0;
@@ -135,8 +135,8 @@ export class DatagramReceiver {
   /** Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands. */
   resume(): void {
     const table = this.#table;
-    while (this.#starved.length > 0) {
-      const sid = this.#starved.pop()!;
+    while (this.#waitingForSlots.length > 0) {
+      const sid = this.#waitingForSlots.pop()!;
       this.#isStarved[sid] = 0;
       if (table.fd[sid] !== 0) this.#ctx.markReady(sid);
     }
@@ -146,7 +146,7 @@ export class DatagramReceiver {
   #starve(sid: number): void {
     if (this.#isStarved[sid]) return;
     this.#isStarved[sid] = 1;
-    this.#starved.push(sid);
+    this.#waitingForSlots.push(sid);
     this.#ctx.counters[Counter.poolDry]!++;
   }
 
@@ -227,7 +227,7 @@ export class DatagramReceiver {
   /** Take one datagram off a queue unread. @returns 1: there was one */
   #discard(fd: number): number {
     if (recv(fd, this.#names.address, 0, MSG_DONTWAIT | MSG_TRUNC) < 0) return 0;
-    dropDatagrams(this.#ctx.counters, StageDrop.stranger, 1);
+    dropDatagrams(this.#ctx.counters, StageDrop.unsolicited, 1);
     return 1;
   }
 
@@ -239,11 +239,11 @@ export class DatagramReceiver {
     this.#withPeer.u32[i * MMSGHDR_WORDS + MSGHDR_NAMELEN_WORD] = SOCKADDR_BYTES;
     const gid = table.endpoints!.flowOf(sid - table.endpointBase, words, 0, port);
     if (gid >= 0) this.#onDatagram(gid, kind, this.#withPeer, hasControl, i);
-    else this.#onStranger(sid, i, port);
+    else this.#onUnsolicited(sid, i, port);
   }
 
   /** Message i is from one whom the guest has not spoken to from this endpoint: this.#words[0..3] and `port`. */
-  #onStranger(sid: number, i: number, port: number): void {
+  #onUnsolicited(sid: number, i: number, port: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
     const u32 = this.#withPeer.u32;
@@ -251,8 +251,8 @@ export class DatagramReceiver {
     const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
     u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
     const words = this.#words;
-    if (table.connects || port <= 0 || !this.#addressing.leadsBack(words, 0)) {
-      dropDatagrams(ctx.counters, StageDrop.stranger, 1);
+    if (table.connects || port <= 0 || !this.#addressing.isReachableFromGuest(words, 0)) {
+      dropDatagrams(ctx.counters, StageDrop.unsolicited, 1);
       return;
     }
     if ((u32[at0 + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) !== 0) {
@@ -280,7 +280,7 @@ export class DatagramReceiver {
     const slotA = this.#takeSmall(i);
     const slotB = this.#takeLarge(i, bytes);
     const ports = ((port << 16) | guestPort) >>> 0;
-    strangerDatagramWrite(out, slotA, slotB, HEADROOM_BYTES, bytes, gsoSize, ports, words, 0, 12);
+    unsolicitedDatagramWrite(out, slotA, slotB, HEADROOM_BYTES, bytes, gsoSize, ports, words, 0, 12);
   }
 
   /** Message i is a flow's. @param headers  that it was received with; hasControl: with control messages wanted */

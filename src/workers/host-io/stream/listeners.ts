@@ -44,7 +44,7 @@ type ListenOptions = (typeof ListenOptions)[keyof typeof ListenOptions];
 /** Room for accepted descriptors to begin with; it doubles. */
 const FIRST_DESCRIPTORS = 4096;
 
-const ACCEPTS_A_ROUND = 64;
+const ACCEPTS_PER_ROUND = 64;
 const BACKLOG = 1024;
 /** Until a descriptor may be free again. */
 const RETRY_MS = 100;
@@ -115,7 +115,7 @@ export class StreamListeners {
     const listener = this.#fd[index];
     const plan = this.#plan[index];
     if (listener === undefined || plan === undefined) return;
-    for (let n = 0; n < ACCEPTS_A_ROUND; n++) {
+    for (let n = 0; n < ACCEPTS_PER_ROUND; n++) {
       this.#sockaddrLen.u32[0] = SOCKADDR_BYTES;
       const fd = accept4(
         listener,

@@ -114,7 +114,7 @@ const Flag = {
   sendFailed: 1 << 10,
   errorSent: 1 << 11,
   /** Waiting for a large slot. */
-  starved: 1 << 12,
+  waitingForSlots: 1 << 12,
   /** The queue held, or may hold, more than a small exchange since it was last empty. */
   bulk: 1 << 13,
   /** Provisional bytes were refused: the shard hears when the socket takes more. */
@@ -122,7 +122,7 @@ const Flag = {
 } as const;
 
 /** Reads of one socket a round: few enough that the frames are still in the cache when the shard writes them (perf/notes.md). */
-const READS_A_ROUND = 4;
+const READS_PER_ROUND = 4;
 /** Frames up to this size are copied together behind a blocked socket. */
 const COMPACT_BYTES = 32 * 1024;
 /** A closed socket whose peer takes nothing more is given up after this time without progress (as Linux gives up orphans). */
@@ -172,7 +172,7 @@ export class StreamSockets implements SocketModule {
 
   #dirty: Int32Array;
   #dirtyCount = 0;
-  readonly #starved: number[] = [];
+  readonly #waitingForSlots: number[] = [];
   readonly #lingering = new Set<number>();
   #nextLingerCheck = Number.POSITIVE_INFINITY;
 
@@ -560,12 +560,12 @@ export class StreamSockets implements SocketModule {
       // Small rests of the window wait until more of it is free, as long as an ACK is still to come (silly window avoidance).
       // Half a frame is enough: waiting for a whole one is stop-and-wait where the guest's window holds less than two.
       if (room <= 0 || (inFlight > 0 && room < limit >>> 1)) return;
-      if (reads === READS_A_ROUND) return ctx.markReady(gid);
+      if (reads === READS_PER_ROUND) return ctx.markReady(gid);
       const slot = ctx.largeSlots.pop();
       if (slot === NO_SLOT) {
-        if (!(this.#flags[gid]! & Flag.starved)) {
-          this.#flags[gid]! |= Flag.starved;
-          this.#starved.push(gid);
+        if (!(this.#flags[gid]! & Flag.waitingForSlots)) {
+          this.#flags[gid]! |= Flag.waitingForSlots;
+          this.#waitingForSlots.push(gid);
           ctx.counters[Counter.poolDry]!++;
         }
         return;
@@ -670,7 +670,7 @@ export class StreamSockets implements SocketModule {
       if (this.#flags[gid]! & Flag.open) this.#send(gid, now);
     }
     this.#dirtyCount = 0;
-    if (this.#starved.length > 0 && this.#ctx.largeSlots.free > 0) n += this.#feedStarved();
+    if (this.#waitingForSlots.length > 0 && this.#ctx.largeSlots.free > 0) n += this.#feedWaiting();
     if (now >= this.#nextLingerCheck) this.#checkLingering(now);
     if (now >= this.#listeners.retryAt) this.#listeners.retry();
     return n;
@@ -693,10 +693,10 @@ export class StreamSockets implements SocketModule {
     sentWrite(this.#ctx.toShard(gid), this.#flowOf(gid), bytes, flags, this.#queues.takeFreed(gid));
   }
 
-  #feedStarved(): number {
-    const list = this.#starved.splice(0);
+  #feedWaiting(): number {
+    const list = this.#waitingForSlots.splice(0);
     for (const gid of list) {
-      this.#flags[gid]! &= ~Flag.starved;
+      this.#flags[gid]! &= ~Flag.waitingForSlots;
       if (this.#flags[gid]! & Flag.open) this.#read(gid);
     }
     return list.length;
@@ -785,7 +785,7 @@ export class StreamSockets implements SocketModule {
       else if (rest > 0) this.#consume(gid, rest);
       close(fd);
       this.#fd[gid] = -1;
-      this.#flags[gid]! &= Flag.dirty | Flag.starved;
+      this.#flags[gid]! &= Flag.dirty | Flag.waitingForSlots;
       this.#lingering.delete(gid);
       this.#ctx.counters[Counter.sockClosed]!++;
     }

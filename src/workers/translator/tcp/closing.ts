@@ -11,7 +11,7 @@ import { TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import type { OutOfOrderQueues } from './out-of-order.ts';
 import type { SegmentOutput } from './output.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';
-import type { Pending } from './unsent-segments.ts';
+import type { UnsentSegments } from './unsent-segments.ts';
 import type { WaitingAccepts } from './waiting-accepts.ts';
 
 /** Silence after which a guest that has closed is asked whether it is still there (keep-alive.ts). */
@@ -23,7 +23,7 @@ export class TcpClosing {
   readonly #buffers: ReceiveBuffers;
   readonly #outOfOrder: OutOfOrderQueues;
   readonly #output: SegmentOutput;
-  readonly #pending: Pending;
+  readonly #pending: UnsentSegments;
   readonly #waiting: WaitingAccepts;
 
   constructor(
@@ -32,7 +32,7 @@ export class TcpClosing {
     buffers: ReceiveBuffers,
     outOfOrder: OutOfOrderQueues,
     output: SegmentOutput,
-    pending: Pending,
+    pending: UnsentSegments,
     waiting: WaitingAccepts,
   ) {
     this.#ctx = ctx;

@@ -14,7 +14,7 @@ import type { SegmentOutput } from './output.ts';
 /** What one read of a socket brought, so many times, goes to the guest as one frame at the most. */
 const RUN_PIECES = 4;
 
-export class SegmentRun {
+export class GsoBatch {
   readonly #ctx: ShardContext;
   readonly #tcb: TcpControlBlocks;
   readonly #output: SegmentOutput;

@@ -62,7 +62,7 @@ import type { OutOfOrderQueues } from './out-of-order.ts';
 import type { SegmentOutput } from './output.ts';
 import { RCV_WSCALE, type ReceiveBuffers } from './receive-buffers.ts';
 import type { Timestamps } from './timestamps.ts';
-import type { Pending } from './unsent-segments.ts';
+import type { UnsentSegments } from './unsent-segments.ts';
 import type { WaitingAccepts } from './waiting-accepts.ts';
 
 const SYN_TRIES = 6;
@@ -73,8 +73,8 @@ const SYN_TRIES = 6;
 const WAIT_ENDING_MS = 1000;
 const WAIT_LIVE_MS = 20;
 /** What a SYN without the option means (RFC 9293 section 3.7.1). */
-const MSS_UNTOLD_V4 = 536;
-const MSS_UNTOLD_V6 = 1220;
+const DEFAULT_MSS_V4 = 536;
+const DEFAULT_MSS_V6 = 1220;
 /** With the smallest headers, a packet of 65535 bytes. */
 const MSS_MAX = 65495;
 
@@ -85,7 +85,7 @@ export interface HandshakeParts {
   readonly outOfOrder: OutOfOrderQueues;
   readonly timestamps: Timestamps;
   readonly output: SegmentOutput;
-  readonly pending: Pending;
+  readonly pending: UnsentSegments;
   readonly closing: TcpClosing;
   readonly keepAlive: KeepAlive;
   readonly waiting: WaitingAccepts;
@@ -99,7 +99,7 @@ export class TcpHandshake {
   readonly #outOfOrder: OutOfOrderQueues;
   readonly #timestamps: Timestamps;
   readonly #output: SegmentOutput;
-  readonly #pending: Pending;
+  readonly #pending: UnsentSegments;
   readonly #closing: TcpClosing;
   readonly #keepAlive: KeepAlive;
   readonly #options = newTcpOptions();
@@ -200,7 +200,7 @@ export class TcpHandshake {
     tcpOptions(this.#ctx.u8, p.transportAt, headerBytes, o);
     const v6 = tcb.flags[flow]! & TcbFlag.v6;
     const ours = this.#ctx.plan.addresses.mtu - ipHeaderBytes(v6 ? 6 : 4) - TCP_MIN_BYTES;
-    const theirs = o.mss === 0 ? (v6 ? MSS_UNTOLD_V6 : MSS_UNTOLD_V4) : Math.max(o.mss, MSS_MIN);
+    const theirs = o.mss === 0 ? (v6 ? DEFAULT_MSS_V6 : DEFAULT_MSS_V4) : Math.max(o.mss, MSS_MIN);
     tcb.mss[flow] = Math.min(ours, theirs, MSS_MAX);
     if (o.wscale >= 0) {
       tcb.flags[flow]! |= TcbFlag.wscaleOk;
@@ -337,7 +337,7 @@ export class TcpHandshake {
     if (flow < 0) return refuseWrite(ctx.toHost, token);
     adoptWrite(ctx.toHost, flow, token);
     this.#begin(flow, family);
-    tcb.mss[flow] = MSS_UNTOLD_V4;
+    tcb.mss[flow] = DEFAULT_MSS_V4;
     tcb.irs[flow] = 0;
     tcb.rcvNxt[flow] = 0;
     tcb.rcvAdv[flow] = 0;

@@ -16,14 +16,14 @@ import type { TcpClosing } from './closing.ts';
 import { NONE, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import type { OutOfOrderQueues } from './out-of-order.ts';
 import { Admission, type ReceiveBuffers } from './receive-buffers.ts';
-import type { Pending } from './unsent-segments.ts';
+import type { UnsentSegments } from './unsent-segments.ts';
 
 export class TcpReceiver {
   readonly #ctx: ShardContext;
   readonly #tcb: TcpControlBlocks;
   readonly #buffers: ReceiveBuffers;
   readonly #outOfOrder: OutOfOrderQueues;
-  readonly #pending: Pending;
+  readonly #pending: UnsentSegments;
   readonly #closing: TcpClosing;
 
   constructor(
@@ -31,7 +31,7 @@ export class TcpReceiver {
     tcb: TcpControlBlocks,
     buffers: ReceiveBuffers,
     outOfOrder: OutOfOrderQueues,
-    pending: Pending,
+    pending: UnsentSegments,
     closing: TcpClosing,
   ) {
     this.#ctx = ctx;

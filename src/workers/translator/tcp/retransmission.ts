@@ -18,7 +18,7 @@ import type { Packet } from '../packet.ts';
 import type { TcpClosing } from './closing.ts';
 import { RTO_MAX_MS, RTO_MIN_MS, TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 import type { SegmentOutput } from './output.ts';
-import type { Pending } from './unsent-segments.ts';
+import type { UnsentSegments } from './unsent-segments.ts';
 
 const CWND_FLOOR = 64 * 1024;
 const PROBE_MIN_MS = 10;
@@ -30,7 +30,7 @@ export class Retransmission {
   readonly #ctx: ShardContext;
   readonly #tcb: TcpControlBlocks;
   readonly #output: SegmentOutput;
-  readonly #pending: Pending;
+  readonly #pending: UnsentSegments;
   readonly #closing: TcpClosing;
   readonly #options = newTcpOptions();
   readonly #sackLeft = new Uint32Array(TCP_MAX_SACK);
@@ -40,7 +40,7 @@ export class Retransmission {
     ctx: ShardContext,
     tcb: TcpControlBlocks,
     output: SegmentOutput,
-    pending: Pending,
+    pending: UnsentSegments,
     closing: TcpClosing,
   ) {
     this.#ctx = ctx;

@@ -15,20 +15,20 @@ import type { Packet } from '../packet.ts';
 import { IP_MAX_BYTES } from '../to-guest.ts';
 import type { TcpClosing } from './closing.ts';
 import { CWND_MAX, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
-import type { SegmentRun } from './gso-batch.ts';
+import type { GsoBatch } from './gso-batch.ts';
 import type { SegmentOutput } from './output.ts';
 import type { Retransmission } from './retransmission.ts';
 import type { Timestamps } from './timestamps.ts';
-import type { Pending } from './unsent-segments.ts';
+import type { UnsentSegments } from './unsent-segments.ts';
 
 export interface SenderParts {
   readonly tcb: TcpControlBlocks;
   readonly timestamps: Timestamps;
   readonly output: SegmentOutput;
-  readonly pending: Pending;
+  readonly pending: UnsentSegments;
   readonly closing: TcpClosing;
   readonly retransmission: Retransmission;
-  readonly run: SegmentRun;
+  readonly run: GsoBatch;
 }
 
 export class TcpSender {
@@ -36,10 +36,10 @@ export class TcpSender {
   readonly #tcb: TcpControlBlocks;
   readonly #timestamps: Timestamps;
   readonly #output: SegmentOutput;
-  readonly #pending: Pending;
+  readonly #pending: UnsentSegments;
   readonly #closing: TcpClosing;
   readonly #retransmission: Retransmission;
-  readonly #run: SegmentRun;
+  readonly #run: GsoBatch;
 
   constructor(ctx: ShardContext, parts: SenderParts) {
     this.#ctx = ctx;

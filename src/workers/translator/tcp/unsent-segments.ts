@@ -17,7 +17,7 @@ import type { SegmentOutput } from './output.ts';
 /** Between two probes of a closed window. */
 const PROBE_MAX_MS = 10_000;
 
-export class Pending {
+export class UnsentSegments {
   readonly #ctx: ShardContext;
   readonly #tcb: TcpControlBlocks;
   readonly #outOfOrder: OutOfOrderQueues;

@@ -1,15 +1,15 @@
 // @vitest: beside
 /**
- * The system calls that modules of src/sys declare (`@syscalls` in the head of each), beside those that stay allowed behind the wall:
+ * The system calls that modules of src/sys declare (`@syscalls` in the head of each), beside those that stay allowed in the sandbox:
  * a call that is added to one of the two and forgotten in the other fails here, and not by SIGSYS on somebody's machine.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { ENGINE_CALLS, RUNTIME_CALLS, wallFilter } from '../../src/main/host/sandbox.ts';
+import { ENGINE_CALLS, RUNTIME_CALLS, sandboxFilter } from '../../src/main/host/sandbox.ts';
 
 const SYS = new URL('../../src/sys/', import.meta.url);
 
-/** Declared by src/sys and refused behind the wall: what is done before it, by whom. */
+/** Declared by src/sys and refused in the sandbox: what is done before it, by whom. */
 const BEFORE_THE_WALL: Record<string, readonly string[]> = {
   'namespaces and mounts: setting up': [
     ...['unshare', 'setns', 'mount', 'umount2', 'pivot_root', 'chroot', 'chdir', 'fchdir', 'setsid'],
@@ -18,7 +18,7 @@ const BEFORE_THE_WALL: Record<string, readonly string[]> = {
   'files of the host are made': ['mkdirat'],
   'descriptors that are inherited or handed over': ['dup3', 'pidfd_open'],
   'the TAP is left to a pair of sockets': ['socketpair'],
-  'the wall itself': ['seccomp', 'landlock_create_ruleset', 'landlock_restrict_self', 'capset'],
+  'the sandbox itself': ['seccomp', 'landlock_create_ruleset', 'landlock_restrict_self', 'capset'],
 };
 /** Allowed by their arguments, for the runtime: threads are started, libuv's rings are entered. */
 const RUNTIME_BY_ARGUMENTS = ['clone', 'io_uring_enter'];
@@ -62,7 +62,7 @@ const modules = readdirSync(SYS, { recursive: true, encoding: 'utf8' })
   .map((file) => ({ file, source: readFileSync(new URL(file, SYS), 'utf8') }));
 const declared = new Set(modules.flatMap(({ source }) => declaredIn(source) ?? []));
 // A plan with everything in it, so that no call is absent because nobody needs it.
-const filter = wallFilter(
+const filter = sandboxFilter(
   { readable: [40], listable: [43], removable: [42], signals: [44], watchesProcess: true },
   [30],
   1234,
@@ -89,12 +89,12 @@ describe('@syscalls', () => {
     ).toEqual([...['pread64', 'capget', 'statx']]);
   });
 
-  it('behind the wall: declared calls are allowed, or are listed as made before', () => {
+  it('in the sandbox: declared calls are allowed, or are listed as made before', () => {
     const refused = [...declared].filter((name) => !(allowed as readonly string[]).includes(name));
     expect(refused.sort()).toEqual(Object.values(BEFORE_THE_WALL).flat().sort());
   });
 
-  it('behind the wall: allowed calls are declared by a module, or stand with the reason why the runtime needs them', () => {
+  it('in the sandbox: allowed calls are declared by a module, or stand with the reason why the runtime needs them', () => {
     expect(ENGINE_CALLS.filter((name) => !declared.has(name))).toEqual([]);
     expect(runtime.filter((name) => declared.has(name))).toEqual([]);
     const stated = new Set<string>([...ENGINE_CALLS, ...runtime, ...declared, ...RUNTIME_BY_ARGUMENTS]);

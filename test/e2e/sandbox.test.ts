@@ -1,6 +1,6 @@
 /**
- * The wall from outside, for each front end: what is left open, which thread may do what, how it ends when something breaks behind it,
- * and that traffic of every kind goes on there. WALL_LOAD_MS: how long the mixed load runs in each plan.
+ * The sandbox from outside, for each front end: what is left open, which thread may do what, how it ends when something breaks behind it,
+ * and that traffic of every kind goes on there. SANDBOX_LOAD_MS: how long the mixed load runs in each plan.
  */
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -24,7 +24,7 @@ import { curlDownload } from '../support/transfers.ts';
 
 const START_MS = 10_000;
 const END_MS = 3000;
-const LOAD_MS = Number(process.env.WALL_LOAD_MS ?? full(10_000, 3000));
+const LOAD_MS = Number(process.env.SANDBOX_LOAD_MS ?? full(10_000, 3000));
 const FLOWS = 2100;
 
 const CAP_KILL = 1n << 5n;
@@ -96,7 +96,7 @@ const FORMS: readonly Form[] = [
 ];
 
 describeE2e(
-  'the wall',
+  'the sandbox',
   [requireTool('curl', 'apt package curl'), requireTool('bash', 'apt package bash')],
   () => {
     let bed: Bed;
@@ -105,15 +105,15 @@ describeE2e(
     });
     afterAll(() => bed?.close());
 
-    const behindWall = (pid: number): boolean =>
+    const isSandboxed = (pid: number): boolean =>
       threadStatus(pid).every(({ noNewPrivs, seccomp }) => noNewPrivs && seccomp === 2);
-    /** The engine of a form, once its wall is closed. */
+    /** The engine of a form, once its sandbox is closed. */
     const enginePid = (started: Started, name: string): Promise<number> =>
-      eventually('an engine behind its wall', START_MS, () => {
+      eventually('an engine in its sandbox', START_MS, () => {
         const { stderr } = started.printed();
         if (started.process.exitCode !== null) throw new Error(`it ended: ${stderr}`);
         return descendantsOf(started.pid).find(
-          (pid) => processName(pid) === name && isAlive(pid) && behindWall(pid),
+          (pid) => processName(pid) === name && isAlive(pid) && isSandboxed(pid),
         );
       });
 
@@ -276,7 +276,7 @@ describeE2e(
         try {
           const rounds = await mixedLoad(guest, performance.now() + LOAD_MS);
           for (const [kind, count] of Object.entries(rounds)) expect([kind, count > 0]).toEqual([kind, true]);
-          expect(behindWall(guest.enginePid)).toBe(true);
+          expect(isSandboxed(guest.enginePid)).toBe(true);
           expect(guest.started.printed().stderr).not.toMatch(/error|warning/);
         } finally {
           expect(await guest.stop()).toBe(143);

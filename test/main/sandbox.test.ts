@@ -1,17 +1,17 @@
-/** The wall, raised in processes of their own: what works behind it and what ends them. */
+/** The sandbox, raised in processes of their own: what works behind it and what ends them. */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { type WallPlan, wallFilter } from '../../src/main/host/sandbox.ts';
+import { type SandboxPlan, sandboxFilter } from '../../src/main/host/sandbox.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { kernelAtLeast } from '../../src/sys/kernel-version.ts';
 import { filterProgram } from '../../src/sys/seccomp.ts';
 import { syscallNames, syscallNumber } from '../../src/sys/syscall-numbers.ts';
 import { callText } from './filter-text.ts';
 
-const fixture = fileURLToPath(new URL('./fixtures/behind-wall.ts', import.meta.url));
+const fixture = fileURLToPath(new URL('./fixtures/in-sandbox.ts', import.meta.url));
 let directory = '';
 
 beforeAll(() => {
@@ -45,7 +45,7 @@ function behind(what: string, more = ''): { readonly said: unknown; readonly sig
   return { said: r.stdout === '' ? undefined : JSON.parse(r.stdout), signal: r.signal };
 }
 
-describe('behind the wall', () => {
+describe('in the sandbox', () => {
   test('there are no files, and none can be made', () => {
     expect(behind('files')).toEqual({ said: ['ENOENT', 'ENOENT', 'ENOENT', 'ENOENT'], signal: null });
   });
@@ -111,7 +111,7 @@ describe('behind the wall', () => {
 
 test('every jump of the filter lands inside it, and every way ends in a verdict', () => {
   const program = filterProgram(
-    wallFilter(
+    sandboxFilter(
       {
         readable: [40, 41],
         listable: [43],
@@ -135,7 +135,7 @@ test('every jump of the filter lands inside it, and every way ends in a verdict'
  * The plans of the front ends, as far as they differ: `run` and `pasta COMMAND` send signals, `slirp4netns` lists, all with an API
  * socket remove, and `attach` has nothing of these.
  */
-const PLANS: Record<string, WallPlan> = {
+const PLANS: Record<string, SandboxPlan> = {
   run: { readable: [40], removable: [42], signals: [44, 45], watchesProcess: false },
   attach: { readable: [], removable: [], signals: [], watchesProcess: false },
   slirp4netns: { readable: [40], listable: [43], removable: [42], signals: [], watchesProcess: true },
@@ -145,8 +145,8 @@ const PID = 1234;
 const LAST_CALL = 1024;
 
 /** Read from the instructions, so that neither the rules nor what makes them into a program changes unseen. */
-function filterText(plan: WallPlan): string {
-  const filter = wallFilter(plan, RINGS, PID);
+function filterText(plan: SandboxPlan): string {
+  const filter = sandboxFilter(plan, RINGS, PID);
   const lines = syscallNames.flatMap((name) => {
     const number = syscallNumber(name);
     const text = number < 0 ? undefined : callText(filter, number);
@@ -162,7 +162,7 @@ describe.skipIf(process.arch !== 'x64')('the filter allows what its snapshot say
   });
 
   test('a call without a name ends the process, and so does one of x32', () => {
-    const filter = wallFilter(PLANS.run!, RINGS, PID);
+    const filter = sandboxFilter(PLANS.run!, RINGS, PID);
     const named = new Set(syscallNames.map(syscallNumber));
     for (let nr = 0; nr < LAST_CALL; nr++)
       if (!named.has(nr)) expect([nr, callText(filter, nr)]).toEqual([nr, undefined]);
