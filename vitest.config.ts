@@ -1,4 +1,7 @@
-/** Tests of two kinds, one after the other: see test/support/test-kind.ts. `npm test FILE` takes a file from whichever it belongs to. */
+/**
+ * Tests of two kinds, one after the other: see test/support/test-kind.ts. `npm test FILE` takes a file from
+ * whichever it belongs to.
+ */
 import { globSync, readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
 import { testKind } from './test/support/test-kind.ts';

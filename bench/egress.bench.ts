@@ -1,6 +1,7 @@
 /**
- * What a frame to the guest costs from its payload to the system call: transport, IP, Ethernet and virtio headers. The link loses every
- * frame just before the write (a test option of the engine), so that the kernel's share is not measured. One op is one packet.
+ * What a frame to the guest costs from its payload to the system call: transport, IP, Ethernet and virtio
+ * headers. The link loses every frame just before the write (a test option of the engine), so that the
+ * kernel's share is not measured. One op is one packet.
  */
 import Benchmark from 'benchmark';
 import { addressParse } from '../src/proto/address.ts';

@@ -1,4 +1,6 @@
-/** flowHash as it is, beside the same with 2-4 rounds and beside an unkeyed hash: what the protection costs. */
+/**
+ * flowHash as it is, beside the same with 2-4 rounds and beside an unkeyed hash: what the protection costs.
+ */
 import Benchmark from 'benchmark';
 import { flowHash } from '../src/workers/flow/flow-hash.ts';
 import { ops, sink } from './ops.ts';

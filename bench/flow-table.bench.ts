@@ -1,4 +1,6 @@
-/** FlowTable.find for flows that are there and that are not, at three sizes, beside a Map keyed by strings. */
+/**
+ * FlowTable.find for flows that are there and that are not, at three sizes, beside a Map keyed by strings.
+ */
 import Benchmark from 'benchmark';
 import { flowHash } from '../src/workers/flow/flow-hash.ts';
 import { FlowTable } from '../src/workers/flow/flow-table.ts';

@@ -87,7 +87,9 @@ export class HopEnd {
     }
   }
 
-  /** Apart from the loop that waits: V8 would optimise that before it knows what is done with a descriptor. */
+  /**
+   * Apart from the loop that waits: V8 would optimise that before it knows what is done with a descriptor.
+   */
   #take(n: number): number {
     const w = this.inward.words;
     let x = 0;

@@ -1,6 +1,6 @@
 /**
- * For benchmarks whose function does many operations a call: the runner divides by `ops`, so that results are per
- * operation and the harness's own call (some nanoseconds) does not drown what is measured.
+ * For benchmarks whose function does many operations a call: the runner divides by `ops`, so that results are
+ * per operation and the harness's own call (some nanoseconds) does not drown what is measured.
  *
  *   suite.add('find', () => { for (let i = 0; i < 1000; i++) ... }, ops(1000));
  */

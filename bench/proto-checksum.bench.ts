@@ -1,6 +1,6 @@
 /**
- * onesSum against other ways to add 16-bit words, over the sizes that occur: a bare header, a small segment, a full
- * frame at MTU 1500, a GSO frame. Each size is one group; compare within a group only.
+ * onesSum against other ways to add 16-bit words, over the sizes that occur: a bare header, a small segment,
+ * a full frame at MTU 1500, a GSO frame. Each size is one group; compare within a group only.
  */
 import Benchmark from 'benchmark';
 import { finishSum, foldSum, onesSum } from '../src/proto/checksum.ts';

@@ -1,6 +1,6 @@
 /**
- * What a packet costs in codecs: reading all headers of a TCP frame as the shard does, and writing those of a segment
- * to the guest. One op is one packet.
+ * What a packet costs in codecs: reading all headers of a TCP frame as the shard does, and writing those of a
+ * segment to the guest. One op is one packet.
  */
 import Benchmark from 'benchmark';
 import { addressRead, addressSetIpv4, addressWrite } from '../src/proto/address.ts';

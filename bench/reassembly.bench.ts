@@ -1,4 +1,7 @@
-/** The reader's share of a fragmented datagram: 8 KiB of UDP in six fragments at MTU 1500, per datagram; and its checksum. */
+/**
+ * The reader's share of a fragmented datagram: 8 KiB of UDP in six fragments at MTU 1500, per datagram; and
+ * its checksum.
+ */
 import Benchmark from 'benchmark';
 import { onesSum } from '../src/proto/checksum.ts';
 import { NO_SLOT } from '../src/ring/pool.ts';

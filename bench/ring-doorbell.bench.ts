@@ -1,4 +1,7 @@
-/** What a publish pays for the doorbell when the consumer is awake, and what ownership checks cost, on and off. */
+/**
+ * What a publish pays for the doorbell when the consumer is awake, and what ownership checks cost, on and
+ * off.
+ */
 import Benchmark from 'benchmark';
 import { Doorbell } from '../src/ring/doorbell.ts';
 import { planLayout, sleepingAt } from '../src/ring/layout.ts';

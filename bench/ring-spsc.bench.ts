@@ -1,6 +1,7 @@
 /**
- * A descriptor through an SPSC ring: 8 of its 16 words written and read. On one thread (the fused plan), by batch size;
- * to a thread that reads, releases and sleeps when there is nothing (the pipeline), batches of 64.
+ * A descriptor through an SPSC ring: 8 of its 16 words written and read. On one thread (the fused plan), by
+ * batch size; to a thread that reads, releases and sleeps when there is nothing (the pipeline), batches of
+ * 64.
  */
 import { Worker } from 'node:worker_threads';
 import Benchmark from 'benchmark';
@@ -97,7 +98,10 @@ export function finish(): void {
   }
 }
 
-/** Doorbell of the reading thread: it sleeps in Atomics.wait, on a word of a line that a single-ring layout has spare. */
+/**
+ * Doorbell of the reading thread: it sleeps in Atomics.wait, on a word of a line that a single-ring layout
+ * has spare.
+ */
 function bellOf(sab: SharedArrayBuffer, layout: Layout): Doorbell {
   const i32 = new Int32Array(sab);
   return new Doorbell(i32, sleepingAt(layout, 0) >>> 2, bellWord(layout), (word) => {

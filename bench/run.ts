@@ -6,8 +6,9 @@
  *   npm run bench -- --record flow      also write bench/results/<name>.json
  *   npm run bench -- --rounds 5 --seconds 0.3
  *
- * The members of a suite take turns (--rounds), so that a machine that gets slower half-way hits all of them alike.
- * A figure is the median over all samples of all rounds, its spread the distance between the quartiles.
+ * The members of a suite take turns (--rounds), so that a machine that gets slower half-way hits all of them
+ * alike. A figure is the median over all samples of all rounds, its spread the distance between the
+ * quartiles.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,9 +1,9 @@
 /**
- * One call of each system call that the packet threads make, through the FFI and our wrappers: what a batch saves when it makes one call
- * out of many. The kernel's own work is kept as small as the call allows and is named: a datagram socket that holds messages is
- * peeked, so that nothing has to be sent again; what is sent goes over the loopback to a socket whose queue is full, where the kernel
- * drops it. A TAP is not among
- * them, as making one takes privileges.
+ * One call of each system call that the packet threads make, through the FFI and our wrappers: what a batch
+ * saves when it makes one call out of many. The kernel's own work is kept as small as the call allows and is
+ * named: a datagram socket that holds messages is peeked, so that nothing has to be sent again; what is sent
+ * goes over the loopback to a socket whose queue is full, where the kernel drops it. A TAP is not among them,
+ * as making one takes privileges.
  *
  * The first member is the floor: kernel entry, return and FFI, and nothing in between.
  */
@@ -245,7 +245,10 @@ const held: NativeBuffer[] = [];
 
 let filledBytes = 0;
 
-/** Queue one more datagram towards the deaf socket. @returns whether it may have fitted: 4 MiB are more than any queue */
+/**
+ * Queue one more datagram towards the deaf socket.
+ * @returns whether it may have fitted: 4 MiB are more than any queue
+ */
 function fillsUp(fd: number, data: NativeBuffer): boolean {
   filledBytes += checked('send', send(fd, data.address, DATAGRAM_BYTES, MSG_DONTWAIT));
   return filledBytes < 4 << 20;

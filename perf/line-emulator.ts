@@ -1,7 +1,8 @@
 /**
- * A long, thin line between two network namespaces, for kernels without netem and users without privileges: two TUN
- * devices, `line0` and `line1`, and what is read from one is written to the other: after its turn at the
- * line's rate, and the delay. `line1` is then moved to the other namespace by whoever started this (its descriptor stays here).
+ * A long, thin line between two network namespaces, for kernels without netem and users without privileges:
+ * two TUN devices, `line0` and `line1`, and what is read from one is written to the other: after its turn at
+ * the line's rate, and the delay. `line1` is then moved to the other namespace by whoever started this (its
+ * descriptor stays here).
  *
  * usage: scripts/node.sh perf/line-emulator.ts DELAY_MS RATE_MBIT QUEUE_KIB LOSS_PERCENT     runs until killed
  *
@@ -12,8 +13,9 @@
  *   bytes    [ . . . |frame|frame|frame| <- room for the largest frame is kept free before each read
  *   records  { due ms, offset, length }  one per frame
  *
- * Offloads are on, so a frame is up to 64 KiB and its checksum partial; with loss they are off, so that what is lost
- * is one packet and not a whole burst. Wake-ups are whole milliseconds: frames leave up to 1 ms late, never early.
+ * Offloads are on, so a frame is up to 64 KiB and its checksum partial; with loss they are off, so that what
+ * is lost is one packet and not a whole burst. Wake-ups are whole milliseconds: frames leave up to 1 ms late,
+ * never early.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import {

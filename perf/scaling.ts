@@ -1,18 +1,19 @@
 /**
- * What each packet thread costs, and what follows for more cores: a table from two `--stats` tables of the pipeline plan.
+ * What each packet thread costs, and what follows for more cores: a table from two `--stats` tables of the
+ * pipeline plan.
  *
  *   iperf3 -s -B 127.0.0.1 &
  *   bin/bucatini run --threads pipeline=1 --stats -- sleep 2 2>idle.txt
  *   bin/bucatini run --threads pipeline=1 --stats --host-loopback 192.0.2.1 -- iperf3 -J -c 192.0.2.1 >iperf.json 2>load.txt
  *   scripts/node.sh perf/scaling.ts --idle idle.txt --iperf iperf.json load.txt
  *
- * The idle table's processor time is that of the threads' boot and is taken off. With t_i ns of thread i and e ns of both iperf3
- * ends per byte, N shards on C cores carry at most the least of
+ * The idle table's processor time is that of the threads' boot and is taken off. With t_i ns of thread i and
+ * e ns of both iperf3 ends per byte, N shards on C cores carry at most the least of
  *
  *   1 / t_reader    N / t_shard    1 / t_hostIo    C / (t_reader + t_shard + t_hostIo + e)      bytes a nanosecond
  *
- * one flow with N = 1, as it lives in one shard. The model takes costs a byte as constant: no term for caches and memory
- * bandwidth shared by more threads, none for clock rates, so it is an upper bound.
+ * one flow with N = 1, as it lives in one shard. The model takes costs a byte as constant: no term for caches
+ * and memory bandwidth shared by more threads, none for clock rates, so it is an upper bound.
  */
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';

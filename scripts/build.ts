@@ -1,4 +1,5 @@
-// Build dist/: compile src/ to plain JavaScript, write the texts that the launcher prints without starting Node, fill the code cache.
+// Build dist/: compile src/ to plain JavaScript, write the texts that the launcher prints without starting
+// Node, fill the code cache.
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
@@ -37,10 +38,11 @@ for (const [module, { kind }] of roles) {
   for (const [name, text] of generatedTexts?.(version) ?? []) writeFileSync(`${out}/texts/${name}`, text);
 }
 
-// One file for each thread's entry, one for all that a front end needs to start, and small ones for the rest: to find, read and link
-// sixty modules in each thread was a good part of a start (docs/decisions/018). Entries keep their place below main/; the pieces
-// of each lie in main/ itself, where they find one another and the threads' entries, under names that no other entry gives.
-// Modules say in their first line what they are (bundle-roles.ts).
+// One file for each thread's entry, one for all that a front end needs to start, and small ones for the rest:
+// to find, read and link sixty modules in each thread was a good part of a start (docs/decisions/018).
+// Entries keep their place below main/; the pieces of each lie in main/ itself, where they find one another
+// and the threads' entries, under names that no other entry gives. Modules say in their first line what they
+// are (bundle-roles.ts).
 const bundled = `${out}/bundled`;
 const entries = [...roles].flatMap(([module, role]) => ('name' in role ? [{ module, ...role }] : []));
 /** A module of the compiled tree, as roles name it. */
@@ -49,7 +51,9 @@ const folderOf = (module: string): string => module.slice(0, module.lastIndexOf(
 const frontEnds = entries.filter(({ kind }) => kind === 'front-end');
 const isBoot = (id: string): boolean => roles.get(moduleOf(id))?.kind === 'boot';
 
-/** Whether most starts of front end `own` do without a module: it says so, or is part of another front end. */
+/**
+ * Whether most starts of front end `own` do without a module: it says so, or is part of another front end.
+ */
 function isRare(own: string, module: string): boolean {
   if (['rare', 'texts'].includes(roles.get(module)?.kind ?? '')) return true;
   // The folder of one front end may lie in another's.
@@ -97,8 +101,9 @@ renameSync(bundled, `${out}/main`);
 rmSync(`${root}dist`, { recursive: true, force: true });
 renameSync(out, `${root}dist`);
 
-// Compiled code for every later start, also where dist/ cannot be written (docs/decisions/017). Node keeps it by the file's final
-// path and by user id, which is 0 in the user namespace that the launcher makes, and readable by its owner alone.
+// Compiled code for every later start, also where dist/ cannot be written (docs/decisions/017). Node keeps it
+// by the file's final path and by user id, which is 0 in the user namespace that the launcher makes, and
+// readable by its owner alone.
 const cache = `${root}dist/cache`;
 const imports = entries
   .filter(({ kind }) => kind === 'thread')

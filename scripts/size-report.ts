@@ -1,6 +1,7 @@
 /**
- * Functions and parameter lists that have grown long, comments wider than the code: a report for whoever reads a change, no limit.
- * The last part of `npm run lint`. Tests are left out, whose functions are lists of cases; their comments are not.
+ * Functions and parameter lists that have grown long, comments wider than the code: a report for whoever
+ * reads a change, no limit. The last part of `npm run lint`. Tests are left out, whose functions are lists of
+ * cases; their comments are not.
  *
  * usage: scripts/node.sh scripts/size-report.ts [--comments]      --comments: names each wide line, not only how many there are
  */
@@ -34,7 +35,10 @@ interface Node {
 const isNode = (value: unknown): value is Node =>
   typeof value === 'object' && value !== null && 'type' in value && typeof value.type === 'string';
 
-/** Every function of a module with a body: declarations, methods, arrows. A nested one counts for the outer as well. */
+/**
+ * Every function of a module with a body: declarations, methods, arrows. A nested one counts for the outer as
+ * well.
+ */
 export function functionSizes(source: string): readonly FunctionSize[] {
   const starts = [0, ...[...source.matchAll(/\n/g)].map((match) => match.index + 1)];
   const lineOf = (at: number): number => starts.findLastIndex((start) => start <= at) + 1;

@@ -4,9 +4,9 @@
  *
  *   units.ts < proto, ring < sys < workers < main
  *
- * proto and ring do not import one another, and sys does not import ring. proto stays pure: it imports no package and no module of
- * the platform. Only sys imports koffi. Where the words of a descriptor lie only the codec of the links knows: nobody outside of
- * workers/link/ imports its words.ts.
+ * proto and ring do not import one another, and sys does not import ring. proto stays pure: it imports no
+ * package and no module of the platform. Only sys imports koffi. Where the words of a descriptor lie only the
+ * codec of the links knows: nobody outside of workers/link/ imports its words.ts.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -28,9 +28,10 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 };
 
 /**
- * Folders of a layer that may import only these of its other folders (a layer's own files: '.'). Stages meet at links, so they do not
- * import one another: the reader, translator (the shards), host-io and splice. `tap` has the reader and what writes to the TAP, which
- * shards use. Front ends do not import one another; nothing imports them.
+ * Folders of a layer that may import only these of its other folders (a layer's own files: '.'). Stages meet
+ * at links, so they do not import one another: the reader, translator (the shards), host-io and splice. `tap`
+ * has the reader and what writes to the TAP, which shards use. Front ends do not import one another; nothing
+ * imports them.
  */
 const FOLDERS: Record<string, readonly string[]> = {
   'workers/thread': ['workers/.'],
@@ -64,8 +65,8 @@ const READER = /^workers\/tap\/(tap-reader|reassembly)\.ts$/;
 const ASSEMBLERS = /^workers\/(assembly|engine|packet-thread|packet-worker)\.ts$/;
 
 /**
- * Module names in `import ... from`, `export ... from`, `import '...'`, `import('...')`, `require('...')`, and modules that
- * a worker is started from: `new URL('./x.ts', ...)`.
+ * Module names in `import ... from`, `export ... from`, `import '...'`, `import('...')`, `require('...')`,
+ * and modules that a worker is started from: `new URL('./x.ts', ...)`.
  */
 function importsOf(source: string): string[] {
   const code = source.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '');

@@ -1,4 +1,7 @@
-/** The part that runs as root of the harness's own namespaces: build the bed, measure, stop everything, report. */
+/**
+ * The part that runs as root of the harness's own namespaces: build the bed, measure, stop everything,
+ * report.
+ */
 import { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { describeMachine } from './machine.ts';

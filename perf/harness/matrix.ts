@@ -1,7 +1,9 @@
 /**
- * The matrix: every cell that can be measured, in the order in which it is, and what a run of it costs. Data and sums only.
+ * The matrix: every cell that can be measured, in the order in which it is, and what a run of it costs. Data
+ * and sums only.
  *
- * A cell's id says all about it: WORKLOAD-what-MTU, e.g. tcp-4-up-65520. `--only` takes any leading part of it.
+ * A cell's id says all about it: WORKLOAD-what-MTU, e.g. tcp-4-up-65520. `--only` takes any leading part of
+ * it.
  */
 import type { CellInfo, PeerInfo } from './result.ts';
 
@@ -61,13 +63,18 @@ export interface Cell extends CellInfo {
   readonly traffic: Traffic;
 }
 
-/** What comes on top of a cell's seconds (nsenter, iperf3's own start and end), and what starting a guest takes. */
+/**
+ * What comes on top of a cell's seconds (nsenter, iperf3's own start and end), and what starting a guest
+ * takes.
+ */
 const OVERHEAD_SECONDS = 0.5;
 const GUEST_SECONDS = 1.5;
 const START_SECONDS = 0.25;
 const WARM_UP_SECONDS = 1;
 export const ROUNDS = 3;
-/** One stream is what most targets look at, and what swings most where other machines share the processors. */
+/**
+ * One stream is what most targets look at, and what swings most where other machines share the processors.
+ */
 const ROUNDS_ONE_STREAM = 5;
 /** A loss more or less decides what three seconds carry. */
 const ROUNDS_LOSSY = 6;
@@ -239,7 +246,10 @@ export interface MatrixOptions {
   readonly line?: Line | null;
 }
 
-/** All cells, MTU by MTU. What the MTU of the TAP has no part in is measured at the first one only; UDP at the last. */
+/**
+ * All cells, MTU by MTU. What the MTU of the TAP has no part in is measured at the first one only; UDP at the
+ * last.
+ */
 export function matrix(options: MatrixOptions): Cell[] {
   const { mtus } = options;
   const cells: Cell[] = [];

@@ -1,6 +1,6 @@
 /**
- * Going through a plan: for each MTU start every peer, then batch by batch of cells, round by round, peer by peer (A B C, A B C).
- * A peer that does not start or dies is left out or started again, and the notes say so.
+ * Going through a plan: for each MTU start every peer, then batch by batch of cells, round by round, peer by
+ * peer (A B C, A B C). A peer that does not start or dies is left out or started again, and the notes say so.
  */
 
 import { quiet } from './machine.ts';

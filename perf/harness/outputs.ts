@@ -1,6 +1,7 @@
 /**
- * The files of `--json` and `--html`: tried before the first measurement, so that a mistyped folder costs a second and not the run, and
- * each written for itself at the end. What cannot be written after all goes to the directory for temporary files.
+ * The files of `--json` and `--html`: tried before the first measurement, so that a mistyped folder costs a
+ * second and not the run, and each written for itself at the end. What cannot be written after all goes to
+ * the directory for temporary files.
  */
 import { closeSync, constants, existsSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,7 @@
-/** The part that the caller starts: check the command line and what is here, make namespaces, start the inside there. */
+/**
+ * The part that the caller starts: check the command line and what is here, make namespaces, start the inside
+ * there.
+ */
 import { spawn } from 'node:child_process';
 import { LIFELINE_FD } from './inside.ts';
 import { helpText, parseOptions, UsageError } from './options.ts';
@@ -27,7 +30,8 @@ export async function outside(main: string, argv: readonly string[]): Promise<nu
   const forbidden = await namespacesForbidden();
   if (forbidden !== null) throw new UsageError(forbidden);
   const made = options.showPlan ? [] : tryOutputs(options.outputs);
-  // Where /proc may not be mounted anew (some containers) we do without the PID namespace and kill what we started.
+  // Where /proc may not be mounted anew (some containers) we do without the PID namespace and kill what we
+  // started.
   const pidNamespace = ['-pf', '--mount-proc', '--kill-child'];
   const hasPidNamespace = (await run(['unshare', '-Urnm', ...pidNamespace, 'true'])).status === 0;
   const child = spawn(

@@ -1,5 +1,6 @@
 /**
- * The peers: how each tool is started at an MTU, which process holds its guest namespace, and how to get a missing one.
+ * The peers: how each tool is started at an MTU, which process holds its guest namespace, and how to get a
+ * missing one.
  *
  * Every guest has one published port, so that the same guest serves both ways:
  *   198.18.0.1:publishedPort on the host  --tool-->  SERVICE_PORT in the guest

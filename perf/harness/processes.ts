@@ -1,6 +1,6 @@
 /**
- * Processes of the harness: started away from the terminal's process group (Ctrl-C is for the harness alone), found
- * again by their place in the tree, and all ended at the end.
+ * Processes of the harness: started away from the terminal's process group (Ctrl-C is for the harness alone),
+ * found again by their place in the tree, and all ended at the end.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
@@ -186,7 +186,10 @@ export function namespaceOf(pid: number | 'self', kind: 'net' | 'user'): string 
   }
 }
 
-/** Resident memory of a process tree in MiB, now and at its highest; `without`: command line of a process that is not the tool's. */
+/**
+ * Resident memory of a process tree in MiB, now and at its highest; `without`: command line of a process that
+ * is not the tool's.
+ */
 export function memoryMib(root: number, without: string): { rss: number; peak: number } {
   let rssKib = 0;
   let peakKib = 0;

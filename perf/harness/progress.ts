@@ -1,4 +1,7 @@
-/** Progress on standard error, with the time that is left: planned seconds, corrected by how the plan has held so far. */
+/**
+ * Progress on standard error, with the time that is left: planned seconds, corrected by how the plan has held
+ * so far.
+ */
 export const say = (text: string): void => {
   process.stderr.write(`${text}\n`);
 };

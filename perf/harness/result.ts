@@ -1,6 +1,6 @@
 /**
- * What a run leaves behind: the JSON file, its types and the metrics that occur in it. perf/README.md explains it field
- * by field; the renderer needs nothing else. No path and no name of a machine goes in here.
+ * What a run leaves behind: the JSON file, its types and the metrics that occur in it. perf/README.md
+ * explains it field by field; the renderer needs nothing else. No path and no name of a machine goes in here.
  */
 
 export const SCHEMA = 2;

@@ -1,7 +1,7 @@
 /**
  * `--soak`: mixed load on one bucatini for a long time. Three lanes run beside one another, each going round its own pieces;
- * memory and descriptors are sampled meanwhile. The verdict needs more than three minutes: two are for growing up, the
- * third is what the rest is held against.
+ * memory and descriptors are sampled meanwhile. The verdict needs more than three minutes: two are for
+ * growing up, the third is what the rest is held against.
  */
 import type { Cell } from './matrix.ts';
 import { descriptorCount, memoryMib, sleep } from './processes.ts';
@@ -72,13 +72,17 @@ const ALL_PIECES = LANES.flatMap((lane) => Object.keys(lane));
 export type SoakRecord = Pick<Soak, 'samples' | 'errors' | 'pieces' | 'minutes'>;
 
 /**
- * What has to hold for `passed`, and all of it is said with its figures: the third minute is held against all that comes after it.
+ * What has to hold for `passed`, and all of it is said with its figures: the third minute is held against all
+ * that comes after it.
  *
- * - Memory by the highest of each: resident memory of the whole tree, so V8's heap as well as our tables. A heap that collects late goes
+ * - Memory by the highest of each: resident memory of the whole tree, so V8's heap as well as our tables. A
+ *   heap that collects late goes
  *   up and down, its highest is what a machine must have; a leak moves the highest up, however slow.
- * - Descriptors by the lowest of each, the end by its last minute: what a sample meets of a burst of a thousand connections is chance,
+ * - Descriptors by the lowest of each, the end by its last minute: what a sample meets of a burst of a
+ *   thousand connections is chance,
  *   what is left between bursts is what stays.
- * - No error, each kind of load carried, and the whole time: a soak that was ended, or whose load stood still, has shown nothing.
+ * - No error, each kind of load carried, and the whole time: a soak that was ended, or whose load stood
+ *   still, has shown nothing.
  *
  * Pure.
  */

@@ -3,8 +3,8 @@
  *
  *     value  >= | > | <=  factor * reference + plus
  *
- * with the medians of one run: `value` is ours in `cell`, the reference somebody's in `than` (the same cell when not given;
- * of several the best, and with `sum` of our own).
+ * with the medians of one run: `value` is ours in `cell`, the reference somebody's in `than` (the same cell
+ * when not given; of several the best, and with `sum` of our own).
  */
 import { BOTH_MTUS } from './matrix.ts';
 import type { Metric } from './result.ts';
@@ -22,8 +22,8 @@ export interface Target {
   readonly plus?: number;
   readonly than?: readonly string[];
   /**
-   * What must have been carried for a figure of processor time to count: time of a transfer that stalled says nothing about the
-   * cost of carrying it. Holds for the peers, and with `leastMbit` for ourselves too.
+   * What must have been carried for a figure of processor time to count: time of a transfer that stalled says
+   * nothing about the cost of carrying it. Holds for the peers, and with `leastMbit` for ourselves too.
    */
   readonly carrying?: { readonly leastMbit: number } | { readonly shareOfOurs: number };
   /** A wish beyond the target. */
@@ -54,8 +54,8 @@ const atMost = (reference: Reference, factor: number, over: Over = {}): Row => (
 const above = (reference: Reference, factor = 1): Row => ({ op: '>', reference, factor });
 
 /**
- * Processor time per GiB hardly depends on the rate, until a tool idles between stalls: an order of magnitude tells the two
- * apart, and still lets tools of half or a third of our rate be the best.
+ * Processor time per GiB hardly depends on the rate, until a tool idles between stalls: an order of magnitude
+ * tells the two apart, and still lets tools of half or a third of our rate be the best.
  */
 const TENTH_OF_OUR_RATE = { shareOfOurs: 0.1 } as const;
 /** Of 1 Gbit/s offered; a tenth less is within what iperf3's pacing varies. */

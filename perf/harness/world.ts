@@ -9,9 +9,10 @@
  *   (for the line cells only)     |       2001:2:0:1::1/64  |          | 2001:2:0:1::2      |
  *                                 +-------------------------+          +--------------------+
  *
- * Addresses are those set aside for benchmarks (RFC 2544 by way of RFC 6890, and RFC 5180). The gateways answer:
- * they are second addresses of the peer. Everything here runs as root of a user namespace; the tools under test run one user
- * namespace below, as an ordinary user without any capability, as they would for a caller.
+ * Addresses are those set aside for benchmarks (RFC 2544 by way of RFC 6890, and RFC 5180). The gateways
+ * answer: they are second addresses of the peer. Everything here runs as root of a user namespace; the tools
+ * under test run one user namespace below, as an ordinary user without any capability, as they would for a
+ * caller.
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -114,7 +115,10 @@ export async function buildWorld(tcpWmem: string | null): Promise<World> {
 
 type Ip = (text: string) => Promise<string>;
 
-/** Nothing may bind or connect by IPv6 before duplicate address detection of the link-local addresses has ended. */
+/**
+ * Nothing may bind or connect by IPv6 before duplicate address detection of the link-local addresses has
+ * ended.
+ */
 async function noTentative(ip: Ip, peerIp: Ip): Promise<void> {
   await until('IPv6 addresses', 8000, async () => {
     const tentative = (await ip('-6 addr show tentative')) + (await peerIp('-6 addr show tentative'));
@@ -125,8 +129,8 @@ async function noTentative(ip: Ip, peerIp: Ip): Promise<void> {
 }
 
 /**
- * Congestion control by route: only the machine's administrator may set the sysctl to what the machine does not offer to
- * everybody, but a namespace's own routes may name any algorithm that the kernel has.
+ * Congestion control by route: only the machine's administrator may set the sysctl to what the machine does
+ * not offer to everybody, but a namespace's own routes may name any algorithm that the kernel has.
  */
 async function linkRoutes(device: string, four: string, six: string, ip: Ip, peerIp: Ip): Promise<void> {
   await ip(`route replace ${four}.0/24 dev ${device} src ${four}.1 congctl ${CONGESTION_CONTROL}`);

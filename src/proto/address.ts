@@ -1,5 +1,6 @@
 /**
- * IP addresses as four u32 words, most significant first; IPv4 as v4-mapped ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
+ * IP addresses as four u32 words, most significant first; IPv4 as v4-mapped ::ffff:a.b.c.d (RFC 4291 section
+ * 2.5.5.2).
  *
  *   words[w]  words[w + 1]  words[w + 2]  words[w + 3]
  *      0           0           0xffff        a.b.c.d        an IPv4 address
@@ -133,9 +134,10 @@ function ipv6Groups(text: string): number[] | null {
 }
 
 /**
- * Text of either family into words[w..w + 3]. Not checked by node:net: its expression for IPv6 takes 6 ms to compile, in a start
- * that needs no other.
- * @returns false, words untouched, when `text` is no address; a zone ("%eth0") or prefix length ("/64") is none
+ * Text of either family into words[w..w + 3]. Not checked by node:net: its expression for IPv6 takes 6 ms to
+ * compile, in a start that needs no other.
+ * @returns false, words untouched, when `text` is no address; a zone ("%eth0") or prefix length ("/64") is
+ *   none
  */
 export function addressParse(text: string, words: Uint32Array, w: number): boolean {
   if (!text.includes(':')) {

@@ -4,7 +4,8 @@
  *  +0 hardware u16 = 1   +2 protocol u16 = 0x0800   +4 hlen = 6   +5 plen = 4   +6 op u16
  *  +8 senderMac, 6   +14 senderIp u32   +18 targetMac, 6   +24 targetIp u32
  *
- * Invariant: once arpCheck() === 0, the 28 bytes may be read unchecked. Addresses are u32, MACs 6-byte arrays.
+ * Invariant: once arpCheck() === 0, the 28 bytes may be read unchecked. Addresses are u32, MACs 6-byte
+ * arrays.
  */
 import { readU16, readU32, writeU32 } from './be.ts';
 import { Drop } from './drop.ts';

@@ -1,7 +1,8 @@
 /**
  * Big-endian (network order) access. The only place where packet bytes become numbers wider than a byte.
  *
- * Unchecked: the caller has validated that the bytes exist. Values are unsigned; writers take the low bits of theirs.
+ * Unchecked: the caller has validated that the bytes exist. Values are unsigned; writers take the low bits of
+ * theirs.
  */
 export function readU16(pool: Uint8Array, at: number): number {
   return (pool[at]! << 8) | pool[at + 1]!;

@@ -1,9 +1,9 @@
 /**
  * The Internet checksum, RFC 1071, and its incremental update, RFC 1624.
  *
- * A sum is a number below 2^32 that may be passed on from call to call; each call adds less than 2^20 to it, so no
- * realistic chain overflows. Pieces of one message may be summed one after the other when all but the last have an even
- * length; an odd last byte counts as the high half of a word (padding with zero).
+ * A sum is a number below 2^32 that may be passed on from call to call; each call adds less than 2^20 to it,
+ * so no realistic chain overflows. Pieces of one message may be summed one after the other when all but the
+ * last have an even length; an odd last byte counts as the high half of a word (padding with zero).
  */
 import { readU16 } from './be.ts';
 
@@ -22,8 +22,8 @@ export function onesSum(pool: Uint8Array, at: number, bytes: number, sum: number
     viewedPool = pool;
     view = new DataView(pool.buffer, pool.byteOffset, pool.byteLength);
   }
-  // Little-endian words, at any alignment: one's complement sums do not care about byte order until the end (RFC 1071
-  // section 2 (B)), where the folded sum is swapped. 3x over byte pairs at 1460 B, 4x at 64 KiB:
+  // Little-endian words, at any alignment: one's complement sums do not care about byte order until the end
+  // (RFC 1071 section 2 (B)), where the folded sum is swapped. 3x over byte pairs at 1460 B, 4x at 64 KiB:
   // bench/proto-checksum.bench.ts
   const wordsEnd = at + (bytes & ~7);
   let low = 0;
@@ -49,12 +49,18 @@ export function foldSum(sum: number): number {
   return (once & 0xffff) + (once >>> 16);
 }
 
-/** The value of the checksum field: the folded sum's complement. Over data that includes a right checksum it is 0. */
+/**
+ * The value of the checksum field: the folded sum's complement. Over data that includes a right checksum it
+ * is 0.
+ */
 export function finishSum(sum: number): number {
   return ~foldSum(sum) & 0xffff;
 }
 
-/** Sum of the IPv4 pseudo header (RFC 9293 section 3.1): addresses as u32, upper protocol, upper length in bytes. */
+/**
+ * Sum of the IPv4 pseudo header (RFC 9293 section 3.1): addresses as u32, upper protocol, upper length in
+ * bytes.
+ */
 export function pseudoSum4(src: number, dst: number, protocol: number, upperBytes: number): number {
   return (src >>> 16) + (src & 0xffff) + (dst >>> 16) + (dst & 0xffff) + protocol + upperBytes;
 }
@@ -83,7 +89,8 @@ export function checksumUpdate16(oldChecksum: number, oldWord: number, newWord: 
 /**
  * One's complement sum of two pieces of one message.
  *
- * A second piece that begins at an odd offset of the message has its sum's bytes swapped (RFC 1071 section 2B).
+ * A second piece that begins at an odd offset of the message has its sum's bytes swapped (RFC 1071 section
+ * 2B).
  */
 export function onesSumPieces(
   pool: Uint8Array,

@@ -1,5 +1,6 @@
 /**
- * DHCPv4, RFC 2131 (messages) and RFC 2132 (options); 3397 (search list), 3442 (classless routes), 4039 (rapid commit),
+ * DHCPv4, RFC 2131 (messages) and RFC 2132 (options); 3397 (search list), 3442 (classless routes), 4039
+ * (rapid commit),
  * 4702 (FQDN).
  *
  *  +0 op u8   +1 htype u8   +2 hlen u8   +3 hops u8   +4 xid u32   +8 secs u16   +10 flags u16
@@ -7,9 +8,10 @@
  *  +28 chaddr, 16   +44 sname, 64   +108 file, 128   +236 magic u32   +240 options
  *  option: +0 code u8   +1 length u8   +2 content;   0 is a pad, 255 the end, both without a length
  *
- * Options in sname and file (option 52, overload) are not read: clients have no need of it, and a hostile one gains nothing.
- * A handful of messages per container: the writer takes a plain object. Everything else allocates nothing.
- * Invariant: once dhcpCheck() === 0, the fields and the options up to the end may be read unchecked.
+ * Options in sname and file (option 52, overload) are not read: clients have no need of it, and a hostile one
+ * gains nothing. A handful of messages per container: the writer takes a plain object. Everything else
+ * allocates nothing. Invariant: once dhcpCheck() === 0, the fields and the options up to the end may be read
+ * unchecked.
  */
 import { readU16, readU32, writeU16, writeU32 } from './be.ts';
 import { domainLabels, domainWrite } from './domain-name.ts';
@@ -198,7 +200,10 @@ export interface DhcpReply {
   readonly hostname?: string;
   /** Sent only to a client that sent option 81 itself. */
   readonly fqdn?: string;
-  /** Option 121. RFC 3442: clients then ignore `router`, so the default route belongs in here too. via 0: on-link. */
+  /**
+   * Option 121. RFC 3442: clients then ignore `router`, so the default route belongs in here too. via 0:
+   * on-link.
+   */
   readonly routes?: readonly { readonly dst: number; readonly prefixLen: number; readonly via: number }[];
   readonly rapidCommit?: boolean;
 }
@@ -219,7 +224,10 @@ function domainBytes(name: string): number[] {
   return Array.from(bytes.subarray(0, domainWrite(bytes, 0, labels)));
 }
 
-/** Option 81 in answer to the client's flags: no DNS updates here, the client's encoding, our name (RFC 4702 section 4). */
+/**
+ * Option 81 in answer to the client's flags: no DNS updates here, the client's encoding, our name (RFC 4702
+ * section 4).
+ */
 function fqdnBytes(name: string, clientFlags: number): number[] {
   const [S, O, E, N] = [1, 2, 4, 8];
   const flags = N | (clientFlags & E) | (clientFlags & S ? O : 0);
@@ -229,8 +237,8 @@ function fqdnBytes(name: string, clientFlags: number): number[] {
 /**
  * Write a reply to the message at `requestAt`, which dhcpCheck has accepted. Cold path.
  *
- * Option 53 comes first, then what the client asked for in its order (option 55), then the rest. An option that no longer
- * fits into 548 bytes is left out.
+ * Option 53 comes first, then what the client asked for in its order (option 55), then the rest. An option
+ * that no longer fits into 548 bytes is left out.
  * @param requestAt,requestBytes  the request, elsewhere in the same pool; not overlapping the reply
  * @returns UDP payload bytes, 300..548
  */

@@ -5,9 +5,9 @@
  *  option  +0 code u16   +2 length u16   +4 content
  *  IA_NA   +4 iaid u32   +8 T1 u32   +12 T2 u32   +16 options: IAADDR +4 address, 16   +20 preferred u32   +24 valid u32
  *
- * What relays wrap (types 12 and 13) is not spoken: there is none on a TAP.
- * A handful of messages per container: the writer takes a plain object. Everything else allocates nothing.
- * Invariant: once dhcpv6Check() === 0, the options up to the end may be read unchecked; those inside an IA_NA once
+ * What relays wrap (types 12 and 13) is not spoken: there is none on a TAP. A handful of messages per
+ * container: the writer takes a plain object. Everything else allocates nothing. Invariant: once
+ * dhcpv6Check() === 0, the options up to the end may be read unchecked; those inside an IA_NA once
  * dhcpv6IaAddressAt has looked at them.
  */
 import { addressWrite } from './address.ts';

@@ -4,8 +4,8 @@
  *  +0 id u16   +2 |QR| opcode, 4 |AA|TC|RD| |RA|Z|AD|CD| rcode, 4 |   +4 qdCount u16   +6 anCount   +8 nsCount
  *  +10 arCount   +12 question: labels (length u8, bytes) ending in 0, type u16, class u16   then records, not read
  *
- * Invariant: once dnsCheck() === 0, header and question may be read unchecked. Over TCP each message has a u16 length in
- * front; `at` is past it.
+ * Invariant: once dnsCheck() === 0, header and question may be read unchecked. Over TCP each message has a
+ * u16 length in front; `at` is past it.
  */
 import { readU16, writeU16, writeU32 } from './be.ts';
 import { Drop } from './drop.ts';
@@ -24,7 +24,8 @@ const RA = 0x0080;
 /**
  * Length of the question section of a message with one question.
  * @param bytes  message length; nothing past it is read
- * @returns bytes from the name to the class, or Drop.dnsQuestion. A compressed name has nothing to point to here: refused.
+ * @returns bytes from the name to the class, or Drop.dnsQuestion. A compressed name has nothing to point to
+ *   here: refused.
  */
 export function dnsQuestionBytes(pool: Uint8Array, at: number, bytes: number): number {
   let i = DNS_HEADER_BYTES;
@@ -69,8 +70,8 @@ export function dnsRcode(pool: Uint8Array, at: number): number {
 }
 
 /**
- * Whether an answer is worth passing on, or the next server should be asked: SERVFAIL, REFUSED and NOTIMP tell of the
- * server, not of the name.
+ * Whether an answer is worth passing on, or the next server should be asked: SERVFAIL, REFUSED and NOTIMP
+ * tell of the server, not of the name.
  */
 export function dnsShouldFailOver(pool: Uint8Array, at: number): boolean {
   const rcode = dnsRcode(pool, at);

@@ -1,8 +1,11 @@
 /**
- * Domain names on the wire, RFC 1035 section 3.1, uncompressed: labels (length u8, bytes), ending in 0. Cold path.
+ * Domain names on the wire, RFC 1035 section 3.1, uncompressed: labels (length u8, bytes), ending in 0. Cold
+ * path.
  */
 
-/** Labels of a domain name, ready to be written, or null (RFC 1035 section 3.1: 1..63 bytes each, 255 in all). */
+/**
+ * Labels of a domain name, ready to be written, or null (RFC 1035 section 3.1: 1..63 bytes each, 255 in all).
+ */
 export function domainLabels(name: string): string[] | null {
   const labels = name.replace(/\.$/, '').split('.');
   // Any printable ASCII but the dot: search lists hold underscores too.

@@ -84,9 +84,10 @@ export function icmpChecksumWrite(pool: Uint8Array, at: number, bytes: number): 
 }
 
 /**
- * Turn an echo request, of ICMP or ICMPv6, into its reply where it lies. The checksum is adjusted, not recomputed (RFC 1624), so the
- * data is not read and a message that was corrupt stays detectably so. ICMPv6 counts the addresses in: right as long as the reply's
- * are the request's swapped, which leaves their sum alone; if not, call icmp6ChecksumWrite.
+ * Turn an echo request, of ICMP or ICMPv6, into its reply where it lies. The checksum is adjusted, not
+ * recomputed (RFC 1624), so the data is not read and a message that was corrupt stays detectably so. ICMPv6
+ * counts the addresses in: right as long as the reply's are the request's swapped, which leaves their sum
+ * alone; if not, call icmp6ChecksumWrite.
  * @param replyType  IcmpType.echoReply or Icmp6Type.echoReply
  * @returns bytes, or Drop.short
  */
@@ -100,12 +101,13 @@ export function icmpEchoReplyInPlace(pool: Uint8Array, at: number, bytes: number
 }
 
 /**
- * Write an error message, of ICMP or ICMPv6, that quotes `quotedBytes` of the offending packet, its IP header first. The checksum is left 0:
- * icmpChecksumWrite, or icmp6ChecksumWrite once the addresses are in place.
+ * Write an error message, of ICMP or ICMPv6, that quotes `quotedBytes` of the offending packet, its IP header
+ * first. The checksum is left 0: icmpChecksumWrite, or icmp6ChecksumWrite once the addresses are in place.
  * @param info32  bytes 4..7, e.g. the MTU for fragmentationNeeded and packetTooBig
  * @param quotedAt  where the quoted packet lies in the same pool; may overlap the message
  * @returns message bytes, 8 + quotedBytes
- * @source RFC 792, RFC 4443 section 3. How much to quote: as much as fits with the IP header in 576 bytes (RFC 1812 section 4.3.2.3),
+ * @source RFC 792, RFC 4443 section 3. How much to quote: as much as fits with the IP header in 576 bytes
+ *   (RFC 1812 section 4.3.2.3),
  *         in 1280 with IPv6 (RFC 4443 section 2.4 (c))
  */
 export function icmpErrorWrite(

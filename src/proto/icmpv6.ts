@@ -1,5 +1,6 @@
 /**
- * ICMPv6, RFC 4443. Same layout as ICMP, whose readers serve both (icmp.ts); the checksum covers the IPv6 pseudo header as well.
+ * ICMPv6, RFC 4443. Same layout as ICMP, whose readers serve both (icmp.ts); the checksum covers the IPv6
+ * pseudo header as well.
  *
  *  +0 type u8   +1 code u8   +2 checksum u16   +4 info u32   +8 data
  *

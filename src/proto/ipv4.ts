@@ -7,8 +7,8 @@
  *  +8 |      ttl      |    protocol   |            checksum           |
  *  +12 src u32    +16 dst u32    +20 options, (ihl - 5) * 4 bytes
  *
- * Invariant: once ipv4HeaderBytes() > 0, all fields and options below that length may be read unchecked. `at` is the
- * offset of the version byte throughout.
+ * Invariant: once ipv4HeaderBytes() > 0, all fields and options below that length may be read unchecked. `at`
+ * is the offset of the version byte throughout.
  */
 import { readU16, readU32, writeU16, writeU32 } from './be.ts';
 import { finishSum, onesSum } from './checksum.ts';
@@ -28,7 +28,8 @@ export const Ipv4Flag = { moreFragments: 0x2000, dontFragment: 0x4000 } as const
 
 /**
  * Check a header in place and give its length. The checksum is left to ipv4ChecksumOk.
- * @param availBytes  bytes of the frame from `at` on; only the header's are read, so the rest may lie elsewhere
+ * @param availBytes bytes of the frame from `at` on; only the header's are read, so the rest may lie
+ *   elsewhere
  * @returns header bytes, 20..60, or Drop.short | ipVersion | ipv4Ihl | ipv4TotalLen
  */
 export function ipv4HeaderBytes(pool: Uint8Array, at: number, availBytes: number): number {
@@ -99,8 +100,8 @@ export function ipv4ChecksumOk(pool: Uint8Array, at: number, headerBytes: number
 }
 
 /**
- * Write a 20-byte header without options, checksum included. Nine parameters: the header's fields, one each, which its
- * callers have in different places.
+ * Write a 20-byte header without options, checksum included. Nine parameters: the header's fields, one each,
+ * which its callers have in different places.
  * @param totalLen  header and payload, bytes
  * @param src,dst  addresses as u32
  * @param flagsFrag  Ipv4Flag bits | fragment offset in units of 8 bytes

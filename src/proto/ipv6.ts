@@ -6,8 +6,8 @@
  *  +4 |           payloadLen          |  nextHeader   |   hopLimit    |
  *  +8 src, 16 bytes    +24 dst, 16 bytes    +40 extension headers, upper layer
  *
- * Invariant: once ipv6HeaderBytes() > 0, the 40 bytes may be read unchecked; once ipv6Upper() === 0, so may the bytes
- * up to the upper header. `at` is the offset of the version byte throughout.
+ * Invariant: once ipv6HeaderBytes() > 0, the 40 bytes may be read unchecked; once ipv6Upper() === 0, so may
+ * the bytes up to the upper header. `at` is the offset of the version byte throughout.
  */
 import { readU16, readU32, writeU16, writeU32 } from './be.ts';
 import { Drop } from './drop.ts';
@@ -43,7 +43,9 @@ export const Ipv6Out = {
   moreFragments: 4,
   /** Identification of the fragmented packet, as a signed 32-bit number. */
   ident: 5,
-  /** Offset from `at` of the next-header byte that names the fragment header, or the upper header without one. */
+  /**
+   * Offset from `at` of the next-header byte that names the fragment header, or the upper header without one.
+   */
   nextHeaderAt: 6,
 } as const;
 export const IPV6_OUT_WORDS = 7;
@@ -66,7 +68,8 @@ export function ipv6HeaderBytes(pool: Uint8Array, at: number, availBytes: number
   // but is legal ("no next header").
   if (payloadBytes > availBytes - IPV6_BYTES) return Drop.ipv6PayloadLen;
   if (payloadBytes === 0 && pool[at + IPV6_NEXT_HEADER] === Ipv6Next.hopByHop) return Drop.ipv6PayloadLen;
-  // Unchecked, a guest could name the host's IPv4 loopback through the address words that the flow table uses.
+  // Unchecked, a guest could name the host's IPv4 loopback through the address words that the flow table
+  // uses.
   if (isMappedAt(pool, at + IPV6_SRC) || isMappedAt(pool, at + IPV6_DST)) return Drop.ipv6Address;
   if (pool[at + IPV6_SRC] === 0xff) return Drop.ipv6Address; // RFC 4291 section 2.7: no multicast source
   return IPV6_BYTES;
@@ -90,8 +93,8 @@ export function ipv6HopLimit(pool: Uint8Array, at: number): number {
 /**
  * Walk the extension headers to the upper layer, or to a fragment's data.
  *
- * Stops at the first fragment header: what it announces lies in the reassembled packet. Bounded by 8 headers and 512
- * bytes; nothing past 40 + payloadLen is read.
+ * Stops at the first fragment header: what it announces lies in the reassembled packet. Bounded by 8 headers
+ * and 512 bytes; nothing past 40 + payloadLen is read.
  * @param availBytes  as given to ipv6HeaderBytes, which has accepted the header
  * @param out  caller's words, filled by Ipv6Out; undefined content after a Drop
  * @returns 0, or Drop.ipv6Extension | fragment
@@ -155,7 +158,8 @@ export function ipv6Upper(pool: Uint8Array, at: number, availBytes: number, out:
 export const IPV6_JUMBO_BYTES = 8;
 
 /**
- * Write that header at `at`, right behind the fixed one, whose payloadLen is 0 and whose nextHeader is hop-by-hop then.
+ * Write that header at `at`, right behind the fixed one, whose payloadLen is 0 and whose nextHeader is
+ * hop-by-hop then.
  * @param payloadBytes  everything behind the fixed header, this one included; more than 65,535
  */
 export function ipv6JumboWrite(pool: Uint8Array, at: number, nextHeader: number, payloadBytes: number): void {

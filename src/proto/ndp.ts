@@ -1,5 +1,6 @@
 /**
- * Neighbour Discovery, RFC 4861, and the DNS options of RFC 8106. Messages are ICMPv6; `at` is their type byte.
+ * Neighbour Discovery, RFC 4861, and the DNS options of RFC 8106. Messages are ICMPv6; `at` is their type
+ * byte.
  *
  *  solicitation  +0 icmp header, 4   +4 reserved u32              +8 target, 16   +24 options
  *  advertisement +0 icmp header, 4   +4 |R|S|O| reserved          +8 target, 16   +24 options
@@ -7,8 +8,8 @@
  *  router adv.   +0 icmp header, 4   +4 hopLimit u8 +5 |M|O| +6 lifetime u16 +8 reachable u32 +12 retrans u32 +16 options
  *  option        +0 type u8   +1 length u8 in units of 8 bytes, not 0   +2 content
  *
- * Writers leave the checksum 0: icmp6ChecksumWrite finishes it once the IPv6 header is in place. IPv6 header hop limit
- * must be 255. Router and neighbour messages are rare, so the RA writer takes a plain object.
+ * Writers leave the checksum 0: icmp6ChecksumWrite finishes it once the IPv6 header is in place. IPv6 header
+ * hop limit must be 255. Router and neighbour messages are rare, so the RA writer takes a plain object.
  */
 import { addressWrite } from './address.ts';
 import { writeU16, writeU32 } from './be.ts';

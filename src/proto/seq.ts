@@ -1,7 +1,8 @@
 /**
  * TCP sequence numbers: arithmetic and order modulo 2^32, RFC 9293 section 3.4.
  *
- * Two numbers are comparable while they are less than 2^31 apart. Arguments may be signed or unsigned 32-bit values.
+ * Two numbers are comparable while they are less than 2^31 apart. Arguments may be signed or unsigned 32-bit
+ * values.
  */
 export function seqLt(a: number, b: number): boolean {
   return ((a - b) | 0) < 0;

@@ -30,7 +30,8 @@ const TcpOption = { end: 0, nop: 1, mss: 2, wscale: 3, sackPermitted: 4, sack: 5
 
 /**
  * Check a header in place and give its length. The checksum is the caller's, who has the pseudo header.
- * @param availBytes  bytes of the segment from `at` on; only the header's are read, so the rest may lie elsewhere
+ * @param availBytes bytes of the segment from `at` on; only the header's are read, so the rest may lie
+ *   elsewhere
  * @returns header bytes, 20..60, or Drop.short | tcpOffset
  */
 export function tcpHeaderBytes(pool: Uint8Array, at: number, availBytes: number): number {
@@ -109,8 +110,9 @@ export function newTcpOptions(): TcpOptions {
 /**
  * Read the options of a header that tcpHeaderBytes has accepted.
  *
- * An option whose length is below 2 or past the header ends the walk, with what came before it kept, as Linux does; a
- * known option of the wrong length is skipped. Order follows RFC 9293 section 3.2: unknown kinds are passed over by length.
+ * An option whose length is below 2 or past the header ends the walk, with what came before it kept, as Linux
+ * does; a known option of the wrong length is skipped. Order follows RFC 9293 section 3.2: unknown kinds are
+ * passed over by length.
  * @param headerBytes  result of tcpHeaderBytes
  * @param out  filled; nothing of an earlier call remains except past sackCount
  * Bad options are no reason to lose a segment, so there is no result.
@@ -171,8 +173,8 @@ export function tcpOptions(pool: Uint8Array, at: number, headerBytes: number, ou
 }
 
 /**
- * Write the 20 fixed bytes; checksum and urgent pointer are zero. Nine parameters: the header's fields, one each, which its callers
- * have in different places.
+ * Write the 20 fixed bytes; checksum and urgent pointer are zero. Nine parameters: the header's fields, one
+ * each, which its callers have in different places.
  * @param headerBytes  20 + option bytes (a multiple of 4), which the caller writes at + 20
  * @param window  as sent, already shifted
  */
@@ -225,7 +227,9 @@ export function tcpSynOptionsWrite(
 /** Bytes of a timestamps option with the two NOPs that align it. */
 export const TCP_TIMESTAMPS_BYTES = 12;
 
-/** Write a timestamps option at `at`, two NOPs in front (RFC 7323 appendix A). Returns TCP_TIMESTAMPS_BYTES. */
+/**
+ * Write a timestamps option at `at`, two NOPs in front (RFC 7323 appendix A). Returns TCP_TIMESTAMPS_BYTES.
+ */
 export function tcpTimestampsWrite(pool: Uint8Array, at: number, tsVal: number, tsEcr: number): number {
   writeU32(pool, at, (TcpOption.nop << 24) | (TcpOption.nop << 16) | (TcpOption.timestamps << 8) | 10);
   writeU32(pool, at + 4, tsVal);

@@ -3,7 +3,8 @@
  *
  *  +0 srcPort u16   +2 dstPort u16   +4 length u16, header included   +6 checksum u16, 0: none (IPv4 only)
  *
- * Invariant: once udpHeaderBytes() > 0, the 8 bytes may be read unchecked and `length` lies within the datagram.
+ * Invariant: once udpHeaderBytes() > 0, the 8 bytes may be read unchecked and `length` lies within the
+ * datagram.
  */
 import { readU16, writeU16, writeU32 } from './be.ts';
 import { finishSum } from './checksum.ts';

@@ -1,11 +1,12 @@
 /**
- * virtio_net_hdr with num_buffers, what a TAP opened with IFF_VNET_HDR and TUNSETVNETHDRSZ 12 puts before each frame.
- * Source: linux/virtio_net.h; virtio 1.2 section 5.1.6. Little-endian (TUNSETVNETLE is the default on our machines).
+ * virtio_net_hdr with num_buffers, what a TAP opened with IFF_VNET_HDR and TUNSETVNETHDRSZ 12 puts before
+ * each frame. Source: linux/virtio_net.h; virtio 1.2 section 5.1.6. Little-endian (TUNSETVNETLE is the
+ * default on our machines).
  *
  *  +0 flags u8   +1 gsoType u8   +2 hdrLen u16   +4 gsoSize u16   +6 csumStart u16   +8 csumOffset u16   +10 numBuffers u16
  *
- * csumStart counts from the Ethernet header, csumOffset from csumStart. With needsCsum the field at csumStart +
- * csumOffset holds the folded pseudo header sum and whoever needs the real checksum finishes it.
+ * csumStart counts from the Ethernet header, csumOffset from csumStart. With needsCsum the field at csumStart
+ * + csumOffset holds the folded pseudo header sum and whoever needs the real checksum finishes it.
  */
 import { writeU16 } from './be.ts';
 import { finishSum, onesSumPieces } from './checksum.ts';
@@ -79,12 +80,13 @@ export function vnetCheck(pool: Uint8Array, at: number, frameBytes: number): num
 }
 
 /**
- * Finish a checksum that was left to the device: the one's complement sum from csumStart to the end of the frame, stored at csumStart +
- * csumOffset (virtio 1.2 section 5.1.6.2). The header was checked (vnetCheck).
+ * Finish a checksum that was left to the device: the one's complement sum from csumStart to the end of the
+ * frame, stored at csumStart + csumOffset (virtio 1.2 section 5.1.6.2). The header was checked (vnetCheck).
  * @param at  of the header, which the frame follows
  * @param bytes  of the frame there
  * @param moreAt,moreBytes  the rest of the frame
- * @returns whether it is done: false when the field does not lie in the first piece, as those of a real stack do
+ * @returns whether it is done: false when the field does not lie in the first piece, as those of a real stack
+ *   do
  */
 export function vnetFinishChecksum(
   pool: Uint8Array,

@@ -1,9 +1,10 @@
 /**
  * Counters: one block of float64 words per packet thread, in shared memory.
  *
- * A block has a single writer, its thread, which adds with plain writes (no Atomics: nothing is ordered by a counter).
- * Readers on other threads add the blocks up and may see a value that is a moment old. They never see half a value:
- * an aligned 8-byte store is whole on x86-64 and arm64. float64 counts exactly up to 2^53, 9 PB of bytes.
+ * A block has a single writer, its thread, which adds with plain writes (no Atomics: nothing is ordered by a
+ * counter). Readers on other threads add the blocks up and may see a value that is a moment old. They never
+ * see half a value: an aligned 8-byte store is whole on x86-64 and arm64. float64 counts exactly up to 2^53,
+ * 9 PB of bytes.
  *
  *   word  0 .. DROP_BASE-1              the counters of the table below
  *         DROP_BASE + 1 .. + DROP_MAX   lost packets by cause: word DROP_BASE + (-drop)

@@ -1,6 +1,6 @@
 /**
- * Doorbell: how a producer wakes a consumer that sleeps in epoll_wait. A shared word says whether it sleeps; the bell is
- * an eventfd that its epoll set watches.
+ * Doorbell: how a producer wakes a consumer that sleeps in epoll_wait. A shared word says whether it sleeps;
+ * the bell is an eventfd that its epoll set watches.
  *
  *   consumer                                   producer
  *   --------                                   --------
@@ -10,15 +10,18 @@
  *       something: wake(), work on
  *   (4) sleeping = 0       wake
  *
- * Why no wake-up is lost. All four accesses are Atomics, which JavaScript orders in one total order (seq-cst). If (2)
- * missed the new head, then (2) came before (a), hence (1) before (b), and (b) sees sleeping == 1 and rings. If (b) saw
+ * Why no wake-up is lost. All four accesses are Atomics, which JavaScript orders in one total order
+ * (seq-cst). If (2) missed the new head, then (2) came before (a), hence (1) before (b), and (b) sees
+ * sleeping == 1 and rings. If (b) saw
  * 0, then (b) came before (1), hence (a) before (2), and (2) sees the new head. A plain store in (1) or (a) may sit in
- * the store buffer while the load that follows it is done (x86 allows exactly that), and both sides miss each other.
+ * the store buffer while the load that follows it is done (x86 allows exactly that), and both sides miss each
+ * other.
  *
- * The eventfd is level-triggered memory: a ring that comes between (2) and (3) makes epoll_wait return at once.
+ * The eventfd is level-triggered memory: a ring that comes between (2) and (3) makes epoll_wait return at
+ * once.
  *
- * Whoever rings sets sleeping back to 0, so one sleep costs one eventfd write however many producers publish before
- * the thread is awake (that takes 35-40 us on another core).
+ * Whoever rings sets sleeping back to 0, so one sleep costs one eventfd write however many producers publish
+ * before the thread is awake (that takes 35-40 us on another core).
  */
 export class Doorbell {
   /** Rings by this producer, for the `wakes` counter. */

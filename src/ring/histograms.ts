@@ -1,6 +1,7 @@
 /**
- * Histograms that packet threads fill: counts in log-linear buckets, in the thread's counter block (counters.ts), so recording is one
- * plain addition without allocation. The main thread reads them out as [value, count] pairs for hdr-histogram-js.
+ * Histograms that packet threads fill: counts in log-linear buckets, in the thread's counter block
+ * (counters.ts), so recording is one plain addition without allocation. The main thread reads them out as
+ * [value, count] pairs for hdr-histogram-js.
  *
  * Bucket of a value v, four per power of two (error at most 1/8 of the value):
  *

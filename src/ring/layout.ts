@@ -1,5 +1,6 @@
 /**
- * Where everything lies in the engine's shared memory; first of all its one large SharedArrayBuffer. Plain data: crosses to worker threads by structured clone.
+ * Where everything lies in the engine's shared memory; first of all its one large SharedArrayBuffer. Plain
+ * data: crosses to worker threads by structured clone.
  *
  *   skewBytes  ─▶ ┌ stop flag ──────────────┐ one line
  *                 │ log bell                │ one line
@@ -13,10 +14,11 @@
  *     page ─────▶ │ large slots             │ LARGE_SLOT_BYTES each
  *                 └─────────────────────────┘ totalBytes
  *
- * A "line" here is LINE_BYTES = 128, two cache lines: x86 fetches lines in pairs, so words of two writers stay 128 apart.
+ * A "line" here is LINE_BYTES = 128, two cache lines: x86 fetches lines in pairs, so words of two writers
+ * stay 128 apart.
  *
- * Invariants: every part begins at its alignment counted from skewBytes; no two parts overlap; totalBytes < 2^32, so that
- * a byte offset fits a descriptor word.
+ * Invariants: every part begins at its alignment counted from skewBytes; no two parts overlap; totalBytes <
+ * 2^32, so that a byte offset fits a descriptor word.
  */
 import { COUNTER_WORDS, type CounterBlocks } from './counters.ts';
 
@@ -41,8 +43,8 @@ export interface LayoutRequest {
   /** Log ring bytes per thread, a power of two. */
   readonly logBytes: number;
   /**
-   * Bytes to leave unused at the start so that the parts are aligned in memory and not only in the buffer: malloc
-   * gives large blocks at 16 past a page. From `allocateShared`; 0 when alignment is of no interest.
+   * Bytes to leave unused at the start so that the parts are aligned in memory and not only in the buffer:
+   * malloc gives large blocks at 16 past a page. From `allocateShared`; 0 when alignment is of no interest.
    */
   readonly skewBytes?: number;
 }
@@ -83,7 +85,9 @@ function requirePowerOfTwo(name: string, value: number, least: number): void {
   }
 }
 
-/** Place every part. Throws RangeError when a count makes no sense or the whole would not stay below 4 GiB. */
+/**
+ * Place every part. Throws RangeError when a count makes no sense or the whole would not stay below 4 GiB.
+ */
 export function planLayout(request: LayoutRequest): Layout {
   const { smallSlots, largeSlots, rings, ringDescriptors, counterBlocks, logBytes, skewBytes = 0 } = request;
   requireCount('smallSlots', smallSlots, 0);
@@ -144,8 +148,8 @@ export interface SharedMemory {
 }
 
 /**
- * Allocate the buffer and lay it out so that pages and lines are aligned in memory. Pages stay untouched (and cost no
- * memory) until somebody writes them.
+ * Allocate the buffer and lay it out so that pages and lines are aligned in memory. Pages stay untouched (and
+ * cost no memory) until somebody writes them.
  * @param addressOf  native address of a view's first byte (src/sys/memory.ts)
  */
 export function allocateShared(
@@ -163,7 +167,9 @@ export function sleepingAt(layout: Layout, thread: number): number {
   return layout.sleepingAt + thread * LINE_BYTES;
 }
 
-/** Byte offset of a ring's control words: int32 head at +0, int32 starving at +4, int32 tail at +LINE_BYTES. */
+/**
+ * Byte offset of a ring's control words: int32 head at +0, int32 starving at +4, int32 tail at +LINE_BYTES.
+ */
 export function ringControlAt(layout: Layout, ring: number): number {
   return layout.ringControlAt + ring * RING_CONTROL_BYTES;
 }
@@ -173,7 +179,10 @@ export function ringSlotsAt(layout: Layout, ring: number): number {
   return layout.ringSlotsAt + ring * layout.ringDescriptors * DESC_BYTES;
 }
 
-/** Byte offset of a thread's log ring: int32 head and int32 dropped at +0, int32 tail at +LINE_BYTES, bytes from +2 lines. */
+/**
+ * Byte offset of a thread's log ring: int32 head and int32 dropped at +0, int32 tail at +LINE_BYTES, bytes
+ * from +2 lines.
+ */
 export function logRingAt(layout: Layout, thread: number): number {
   return layout.logAt + thread * (LOG_CONTROL_BYTES + layout.logBytes);
 }
@@ -189,7 +198,8 @@ export function stopRequested(i32: Int32Array, layout: Layout): boolean {
 }
 
 /**
- * Control memory: what the main thread and all packet threads share besides the frame pool, in a buffer of its own.
+ * Control memory: what the main thread and all packet threads share besides the frame pool, in a buffer of
+ * its own.
  *
  *   +0  message count i32   +4  --pcap lock i32   +8  guest's MAC, 6 bytes   +16  seen, SEEN_WORDS u32   +72  a byte for each port
  */

@@ -4,8 +4,8 @@
  *   slot   0 .. smallSlots-1                         SMALL_SLOT_BYTES each
  *          smallSlots .. smallSlots+largeSlots-1     LARGE_SLOT_BYTES each
  *
- * Invariant: a slot has one owner at a time. Ownership passes with the descriptor that names the slot; who takes a
- * slot from a ring may write it, who has committed it to a ring may not touch it again.
+ * Invariant: a slot has one owner at a time. Ownership passes with the descriptor that names the slot; who
+ * takes a slot from a ring may write it, who has committed it to a ring may not touch it again.
  */
 import { LARGE_SLOT_BYTES, type Layout, SMALL_SLOT_BYTES } from './layout.ts';
 
@@ -63,8 +63,8 @@ export class FramePool {
 }
 
 /**
- * Free slots of one thread: last in, first out, so that the slot whose lines are still in cache goes out next and
- * pages that a quiet engine never needs stay untouched.
+ * Free slots of one thread: last in, first out, so that the slot whose lines are still in cache goes out next
+ * and pages that a quiet engine never needs stay untouched.
  */
 export class SlotStack {
   readonly #slots: Uint32Array;
@@ -106,8 +106,8 @@ export class SlotStack {
 const UNOWNED = 0;
 
 /**
- * Debug mode: one int32 per slot says who owns it. Each hand-over names both sides and fails loudly when the slot was
- * somebody else's. When off, every method returns at its first branch.
+ * Debug mode: one int32 per slot says who owns it. Each hand-over names both sides and fails loudly when the
+ * slot was somebody else's. When off, every method returns at its first branch.
  */
 export class Ownership {
   readonly on: boolean;

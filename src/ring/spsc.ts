@@ -1,6 +1,6 @@
 /**
- * SPSC descriptor ring: one producer, one consumer, on one thread or two. Descriptors are DESC_WORDS u32 words, one cache
- * line, in shared memory.
+ * SPSC descriptor ring: one producer, one consumer, on one thread or two. Descriptors are DESC_WORDS u32
+ * words, one cache line, in shared memory.
  *
  *        tail                head          #head
  *         |   to be read      |  committed,  |   free
@@ -9,19 +9,20 @@
  *   └─────┴───┴───┴───┴───┴───┴───┴───┴──────┴──────────┘
  *         └ moved by release()   └ published by flush()
  *
- * head and tail are free-running 32-bit counts, kept as int32: count = (head - tail) | 0, place = head & mask. All
+ * head and tail are free-running 32-bit counts, kept as int32: count = (head - tail) | 0, place = head &
+ * mask. All
  * `capacity` places are used, as head - tail tells empty (0) from full (capacity). Wrapping at 2^32 needs no care.
  *
  * A link never refuses. When the ring is full, the producer keeps descriptors in a private overflow FIFO:
  *
  *   reserve/commit ──▶ [overflow] ──flush──▶ [ring] ──▶ consumer
  *
- * and, order being kept, everything goes there until a flush has emptied it. It is bounded by what can be under way at
- * all (slots and flows). While it is not empty after a flush, `starving` is set beside head, and the consumer's
- * release() rings the producer's own doorbell: so a producer may sleep on a full ring, provided that it announces sleep
- * first and then looks at `movable` as it looks at its own input (the same argument as in doorbell.ts, with tail in the
- * place of head, and starving and sleeping both set before the look). Without that look, room made between the last
- * flush and the announcement would go unnoticed.
+ * and, order being kept, everything goes there until a flush has emptied it. It is bounded by what can be
+ * under way at all (slots and flows). While it is not empty after a flush, `starving` is set beside head, and
+ * the consumer's release() rings the producer's own doorbell: so a producer may sleep on a full ring,
+ * provided that it announces sleep first and then looks at `movable` as it looks at its own input (the same
+ * argument as in doorbell.ts, with tail in the place of head, and starving and sleeping both set before the
+ * look). Without that look, room made between the last flush and the announcement would go unnoticed.
  */
 import { COUNTER_WORDS, Counter } from './counters.ts';
 import type { Doorbell } from './doorbell.ts';
@@ -129,7 +130,8 @@ export class RingProducer {
   }
 
   /**
-   * Publish what was committed: moves overflow into free places, stores head once, rings the consumer if it sleeps.
+   * Publish what was committed: moves overflow into free places, stores head once, rings the consumer if it
+   * sleeps.
    * @returns whether anything was published. `overflowed` tells whether something still waits for room.
    */
   flush(): boolean {
@@ -139,7 +141,8 @@ export class RingProducer {
     this.#counters[Counter.linkBatches]!++;
     this.#counters[Counter.linkDescriptors]! += (this.#head - this.#published) | 0;
     this.#published = this.#head;
-    // Release: the descriptors' plain writes come before it. Sequentially consistent before the doorbell's load.
+    // Release: the descriptors' plain writes come before it. Sequentially consistent before the doorbell's
+    // load.
     Atomics.store(this.#control, HEAD, this.#head);
     if (this.#doorbell !== null) this.#doorbell.ringIfAsleep();
     return true;
@@ -156,8 +159,8 @@ export class RingProducer {
   }
 
   /**
-   * The overflow waits and there is room for it now: a flush() would publish something. To be checked after announcing
-   * sleep, along with the inputs.
+   * The overflow waits and there is room for it now: a flush() would publish something. To be checked after
+   * announcing sleep, along with the inputs.
    */
   get movable(): boolean {
     return this.#overflowEnd !== 0 && (((this.#head - this.#tail) | 0) <= this.#mask || this.#hasRoom());
@@ -178,7 +181,8 @@ export class RingProducer {
     if (this.#overflowEnd * DESC_WORDS === this.#overflow.length) {
       const first = this.#overflowFirst;
       const count = this.#overflowEnd - first;
-      // Three quarters free in front: shift down; else double. Either way the cost is spread over many descriptors.
+      // Three quarters free in front: shift down; else double. Either way the cost is spread over many
+      // descriptors.
       const target =
         count * 4 <= this.#overflowEnd ? this.#overflow : new Uint32Array(this.#overflow.length * 2);
       if (target === this.#overflow) {
@@ -230,7 +234,10 @@ export class RingProducer {
   }
 }
 
-/** A writing end for tests: each descriptor begins as UNSET_WORDs, so that a word which its writer forgets shows. */
+/**
+ * A writing end for tests: each descriptor begins as UNSET_WORDs, so that a word which its writer forgets
+ * shows.
+ */
 export class CheckedRingProducer extends RingProducer {
   override reserve(): number {
     const at = super.reserve();
@@ -298,8 +305,8 @@ export class RingConsumer {
 }
 
 /**
- * Start a ring's counts at `index` instead of 0, before either end is made. A test door: wrapping at 2^32 would otherwise
- * take hours to reach.
+ * Start a ring's counts at `index` instead of 0, before either end is made. A test door: wrapping at 2^32
+ * would otherwise take hours to reach.
  */
 export function startRingAt(sab: SharedArrayBuffer, layout: Layout, ring: number, index: number): void {
   const control = controlView(sab, layout, ring);

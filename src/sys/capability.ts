@@ -1,5 +1,6 @@
 /**
- * Capabilities of the calling thread (man 7 capabilities). Cold. thread-capabilities.ts has those of the threads without JavaScript.
+ * Capabilities of the calling thread (man 7 capabilities). Cold. thread-capabilities.ts has those of the
+ * threads without JavaScript.
  * @syscalls capget capset
  */
 import { LINUX_CAPABILITY_VERSION_3, SYS_capget, SYS_capset } from './constants.ts';
@@ -14,7 +15,9 @@ export interface Capabilities {
   inheritable: bigint;
 }
 
-/** struct __user_cap_header (8 bytes) and two struct __user_cap_data (12 bytes each): <linux/capability.h>. */
+/**
+ * struct __user_cap_header (8 bytes) and two struct __user_cap_data (12 bytes each): <linux/capability.h>.
+ */
 const capHeader = new NativeBuffer(8);
 const capData = new NativeBuffer(24);
 

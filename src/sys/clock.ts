@@ -1,6 +1,6 @@
 /**
- * The time of day to the nanosecond, into memory of the caller's: nothing is allocated. The C library asks the vDSO; where the clock of
- * the machine is none that the vDSO can read it is a system call.
+ * The time of day to the nanosecond, into memory of the caller's: nothing is allocated. The C library asks
+ * the vDSO; where the clock of the machine is none that the vDSO can read it is a system call.
  * @syscalls clock_gettime
  */
 import type { NativeAddress } from '../units.ts';

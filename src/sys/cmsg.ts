@@ -1,5 +1,6 @@
 /**
- * Control messages of datagrams (man 3 cmsg), read and written in place, and the structures that they carry. Hot: numbers in, result or
+ * Control messages of datagrams (man 3 cmsg), read and written in place, and the structures that they carry.
+ * Hot: numbers in, result or
  * -errno out, no allocation. `first` is the word where a message's control bytes begin.
  * @syscalls (none)
  */
@@ -32,7 +33,10 @@ export const cmsgLen = (dataBytes: number): number => CMSG_HEADER_BYTES + dataBy
 /** Room that a control message of so many bytes of data takes: CMSG_SPACE. */
 export const cmsgSpace = (dataBytes: number): number => CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7);
 
-/** Write a header at word `wordIndex`; the data goes to `wordIndex + 4`. @returns bytes it takes: CMSG_SPACE */
+/**
+ * Write a header at word `wordIndex`; the data goes to `wordIndex + 4`.
+ * @returns bytes it takes: CMSG_SPACE
+ */
 export function cmsgWrite(
   u32: Uint32Array,
   wordIndex: number,
@@ -117,7 +121,10 @@ export function ttlOf(u32: Uint32Array, first: number, controlBytes: number): nu
   return 0;
 }
 
-/** The address that a message came to (PKTINFO), into words[w..w+3]. @returns false when the kernel did not say */
+/**
+ * The address that a message came to (PKTINFO), into words[w..w+3].
+ * @returns false when the kernel did not say
+ */
 export function localAddressOf(
   control: NativeBuffer,
   first: number,
@@ -145,7 +152,11 @@ export function localAddressOf(
   return false;
 }
 
-/** Ask for a message to be sent in segments. @param at  byte offset of the control message @returns its bytes */
+/**
+ * Ask for a message to be sent in segments.
+ * @param at byte offset of the control message
+ * @returns its bytes
+ */
 export function segmentWrite(control: NativeBuffer, at: number, segment: number): number {
   const bytes = cmsgWrite(control.u32, at >> 2, SOL_UDP, UDP_SEGMENT, 2);
   control.u16[(at + CMSG_HEADER_BYTES) >> 1] = segment;

@@ -430,7 +430,8 @@ export const SIGTERM = 15;
 export const SIGSTOP = 19;
 export const SIGTTOU = 22;
 
-// <asm/unistd_64.h> (x86-64) and <asm-generic/unistd.h> (AArch64): calls that the C library may lack a name for
+// <asm/unistd_64.h> (x86-64) and <asm-generic/unistd.h> (AArch64): calls that the C library may lack a name
+// for
 export const SYS_pivot_root = arm64 ? 41 : 155;
 export const SYS_capget = arm64 ? 90 : 125;
 export const SYS_capset = arm64 ? 91 : 126;

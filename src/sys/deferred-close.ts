@@ -1,18 +1,19 @@
 /**
- * Descriptors whose last close takes long, left to the kernel at the end of the process. To close a TAP is to unregister its
- * interface, which waits for several RCU grace periods: 15 to 20 ms that whoever waits for the process waits too.
+ * Descriptors whose last close takes long, left to the kernel at the end of the process. To close a TAP is to
+ * unregister its interface, which waits for several RCU grace periods: 15 to 20 ms that whoever waits for the
+ * process waits too.
  *
- * A message in the queue of a socket that only this message keeps open is garbage, and the kernel's collector for UNIX sockets
- * (net/unix/garbage.c) closes what it carries. Since Linux 6.9 a worker of the kernel's does that, before it was the closing process,
- * as without all this.
+ * A message in the queue of a socket that only this message keeps open is garbage, and the kernel's collector
+ * for UNIX sockets (net/unix/garbage.c) closes what it carries. Since Linux 6.9 a worker of the kernel's does
+ * that, before it was the closing process, as without all this.
  *
  *   [ one ] ── message: other, fd ──▶ [ queue of other ]      at exit: nothing is left but the message
  *
- * A stream pair: a datagram socket, connected or not, sends to whatever address it is told, and in the sandbox there is to be no
- * way to the host's abstract UNIX sockets.
+ * A stream pair: a datagram socket, connected or not, sends to whatever address it is told, and in the
+ * sandbox there is to be no way to the host's abstract UNIX sockets.
  *
- * Only for what nobody can notice: of a namespace that ends with us. Not before the end: a message on its way has the collector
- * look whenever a UNIX socket is closed anywhere on the host.
+ * Only for what nobody can notice: of a namespace that ends with us. Not before the end: a message on its way
+ * has the collector look whenever a UNIX socket is closed anywhere on the host.
  * @syscalls socketpair sendmsg
  */
 

@@ -1,6 +1,6 @@
 /**
- * A system call that failed, told in full: call, arguments, errno, and what to do about it. For the cold path;
- * the hot path passes -errno on.
+ * A system call that failed, told in full: call, arguments, errno, and what to do about it. For the cold
+ * path; the hot path passes -errno on.
  */
 import { errnoName } from './constants.ts';
 import { errnoText } from './libc.ts';

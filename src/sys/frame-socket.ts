@@ -1,7 +1,7 @@
 /**
- * A socket over which somebody hands us Ethernet frames, one a message, in the place of a TAP: of our making, Unix SOCK_SEQPACKET, what
- * User Mode Linux calls `transport=bess`; or one that our caller has connected. Cold; afterwards the descriptor is read and written as
- * a TAP without virtio header is.
+ * A socket over which somebody hands us Ethernet frames, one a message, in the place of a TAP: of our making,
+ * Unix SOCK_SEQPACKET, what User Mode Linux calls `transport=bess`; or one that our caller has connected.
+ * Cold; afterwards the descriptor is read and written as a TAP without virtio header is.
  * @syscalls socket bind listen accept4 setsockopt getsockopt getpeername
  */
 import {
@@ -51,7 +51,11 @@ export function listenForFrames(path: string): number {
   }
 }
 
-/** Wait for the one peer; the listener is closed. @returns its descriptor, which does not block @throws SysError */
+/**
+ * Wait for the one peer; the listener is closed.
+ * @returns its descriptor, which does not block
+ * @throws SysError
+ */
 export function acceptFrames(listener: number): number {
   try {
     const fd = checked(accept4(listener, 0, 0, SOCK_CLOEXEC), 'accept4', 'frame socket');

@@ -1,6 +1,7 @@
 /**
- * Directories that stay in reach when the root is gone. Where the kernel and our rights allow it, what is held is a copy of the
- * mount with that directory as its root (open_tree, Linux 5.2): nothing above it can be reached by "..". Cold.
+ * Directories that stay in reach when the root is gone. Where the kernel and our rights allow it, what is
+ * held is a copy of the mount with that directory as its root (open_tree, Linux 5.2): nothing above it can be
+ * reached by "..". Cold.
  * @syscalls open_tree mount_setattr openat readlinkat newfstatat getdents64 lseek close
  */
 import {
@@ -31,7 +32,10 @@ const MOUNT_ATTR_BYTES = 32;
 /** struct stat: st_dev u64 +0, st_ino u64 +8 on both architectures; 144 bytes at most. */
 const STAT_BYTES = 144;
 const PATH_MAX = 4096;
-/** struct linux_dirent64: d_ino u64, d_off s64, d_reclen u16 +16, d_type u8 +18, d_name +19 with a NUL behind it. */
+/**
+ * struct linux_dirent64: d_ino u64, d_off s64, d_reclen u16 +16, d_type u8 +18, d_name +19 with a NUL behind
+ * it.
+ */
 const DIRENT_RECLEN_AT = 16;
 const DIRENT_NAME_AT = 19;
 const LISTING_BYTES = 32 * 1024;
@@ -73,7 +77,10 @@ export function holdDirectory(path: string, writable = false): number {
   return fd;
 }
 
-/** Open a file in a held directory for reading; a link is refused (-ELOOP). @returns a descriptor or -errno */
+/**
+ * Open a file in a held directory for reading; a link is refused (-ELOOP).
+ * @returns a descriptor or -errno
+ */
 export const openHeld = (dirFd: number, name: string): number =>
   openat(dirFd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
 

@@ -1,7 +1,8 @@
 /**
- * Descriptors: reading, writing, pipes, eventfds, flags; and giving the processor up. Hot: every wrapper takes numbers, allocates nothing, and
- * returns the call's result or -errno.
- * @syscalls read write readv writev pread64 lseek ftruncate close fcntl dup3 pipe2 splice eventfd2 ioctl sched_yield
+ * Descriptors: reading, writing, pipes, eventfds, flags; and giving the processor up. Hot: every wrapper
+ * takes numbers, allocates nothing, and returns the call's result or -errno.
+ * @syscalls read write readv writev pread64 lseek ftruncate close fcntl dup3 pipe2 splice eventfd2 ioctl
+ *   sched_yield
  */
 import type { NativeAddress } from '../units.ts';
 import { F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK } from './constants.ts';
@@ -32,7 +33,10 @@ const cEventfd = libc<[N, N]>('eventfd', 'int', ['uint32_t', 'int']);
 const cIoctl = libc<[N, N, N]>('ioctl', 'int', ['int', 'unsigned long', 'uintptr_t']);
 const cSchedYield = libc<[]>('sched_yield', 'int', []);
 
-/** Words 0-1: the counter that eventfdWrite adds (1). Words 2-3: where eventfdDrain reads to. Word 4: ioctl result. */
+/**
+ * Words 0-1: the counter that eventfdWrite adds (1). Words 2-3: where eventfdDrain reads to. Word 4: ioctl
+ * result.
+ */
 const scratch = new NativeBuffer(32);
 scratch.u32[0] = 1;
 const EVENTFD_READ_AT = 8;
@@ -124,8 +128,9 @@ export function dupAbove(fd: number, minFd: number): number {
 }
 
 /**
- * Grow the process's table of descriptors in one step, before many are opened: where threads share the table, each doubling of it
- * waits for an RCU grace period, some 10 ms. Where a limit or a filter forbids it the table grows as it is used.
+ * Grow the process's table of descriptors in one step, before many are opened: where threads share the table,
+ * each doubling of it waits for an RCU grace period, some 10 ms. Where a limit or a filter forbids it the
+ * table grows as it is used.
  * @param fd  any that is open
  * @param count  descriptors to come
  * @source expand_fdtable(), fs/file.c
@@ -150,7 +155,10 @@ export function pipe2(fds: Int32Array, flags: number): number {
   return 0;
 }
 
-/** Move up to `bytes` between descriptors, one of them a pipe, both at their own offsets. @returns bytes or -errno */
+/**
+ * Move up to `bytes` between descriptors, one of them a pipe, both at their own offsets.
+ * @returns bytes or -errno
+ */
 export function splice(fromFd: number, toFd: number, bytes: number, flags: number): number {
   const r = cSplice(fromFd, 0, toFd, 0, bytes, flags);
   return r < 0 ? failed() : r;
@@ -180,7 +188,10 @@ export function ioctl(fd: number, request: number, arg: NativeAddress | number):
   return r < 0 ? failed() : r;
 }
 
-/** ioctl that fills an int, such as SIOCOUTQ or FIONREAD. @returns that int (must not be negative) or -errno */
+/**
+ * ioctl that fills an int, such as SIOCOUTQ or FIONREAD.
+ * @returns that int (must not be negative) or -errno
+ */
 export function ioctlReadInt(fd: number, request: number): number {
   const r = cIoctl(fd, request, scratch.address + INT_AT);
   return r < 0 ? failed() : scratch.i32[INT_WORD]!;

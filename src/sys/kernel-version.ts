@@ -6,7 +6,8 @@ import { release } from 'node:os';
 
 /**
  * Whether a kernel is of a version or later.
- * @param kernel  its release, as `uname -r` has it: "6.12.41-amd64"; one that begins otherwise is older than any
+ * @param kernel its release, as `uname -r` has it: "6.12.41-amd64"; one that begins otherwise is older than
+ *   any
  */
 export function kernelAtLeast(major: number, minor: number, kernel = release()): boolean {
   const [, a = '0', b = '0'] = /^(\d+)\.(\d+)/.exec(kernel) ?? [];

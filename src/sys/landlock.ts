@@ -1,9 +1,10 @@
 /**
- * landlock(7), for one thing that no filter of system calls can tell: which socket an address in memory means. Cold.
+ * landlock(7), for one thing that no filter of system calls can tell: which socket an address in memory
+ * means. Cold.
  *
- * A thread that is scoped can neither connect to nor send to an abstract UNIX socket that was made outside, by whatever descriptor: a
- * datagram socket (the system log's, a TAP's that our caller made) can otherwise send to any of them. Sockets with paths are out of
- * reach with the root.
+ * A thread that is scoped can neither connect to nor send to an abstract UNIX socket that was made outside,
+ * by whatever descriptor: a datagram socket (the system log's, a TAP's that our caller made) can otherwise
+ * send to any of them. Sockets with paths are out of reach with the root.
  *
  *   struct landlock_ruleset_attr   +0 handled_access_fs u64   +8 handled_access_net u64   +16 scoped u64
  * @syscalls landlock_create_ruleset landlock_restrict_self prctl close

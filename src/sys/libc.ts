@@ -2,10 +2,11 @@
  * The C library, as koffi sees it. Internal to src/sys: the other modules here declare their functions with
  * `libc()` and turn a failure into -errno with `failed()`.
  *
- * The library is the one this process already runs on (`koffi.load(null)`), so glibc and musl need no file name.
- * Pointers are declared `uintptr_t` and passed as JS numbers (see memory.ts): no conversion, no allocation.
- * Variadic functions (ioctl, fcntl, open, prctl, syscall) are declared with the fixed prototype they are used
- * with: on x86-64 and on AArch64 Linux both are passed in the same registers, and koffi's own variadic path is slow.
+ * The library is the one this process already runs on (`koffi.load(null)`), so glibc and musl need no file
+ * name. Pointers are declared `uintptr_t` and passed as JS numbers (see memory.ts): no conversion, no
+ * allocation. Variadic functions (ioctl, fcntl, open, prctl, syscall) are declared with the fixed prototype
+ * they are used with: on x86-64 and on AArch64 Linux both are passed in the same registers, and koffi's own
+ * variadic path is slow.
  *
  * Measured with Node 26.10 on a 2-core x86-64 VM: 220-330 ns per call, kernel entry included; errno 27 ns.
  */
@@ -13,16 +14,18 @@ import { createRequire } from 'node:module';
 import type * as Koffi from 'koffi';
 import { Errno, errnoName } from './constants.ts';
 
-/** Native calls only ever take numbers here; strings are for the cold path (koffi copies them in, as UTF-8). */
+/**
+ * Native calls only ever take numbers here; strings are for the cold path (koffi copies them in, as UTF-8).
+ */
 export type NativeFunction<Args extends readonly (number | string | null)[]> = (...args: Args) => number;
 
 const koffi = loadKoffi();
 const library = koffi.load(null);
 
 /**
- * Koffi's binary straight from its package: its JavaScript finds out the platform, reads Node's ELF header and wraps names that are
- * not used here, 8 of 15 ms in each thread that loads it. Where the binary does not lie there (musl, another architecture,
- * one built from source), koffi finds it by itself.
+ * Koffi's binary straight from its package: its JavaScript finds out the platform, reads Node's ELF header
+ * and wraps names that are not used here, 8 of 15 ms in each thread that loads it. Where the binary does not
+ * lie there (musl, another architecture, one built from source), koffi finds it by itself.
  */
 function loadKoffi(): typeof Koffi {
   const require = createRequire(import.meta.url);
@@ -54,8 +57,8 @@ export function optionalLibc<Args extends readonly (number | string | null)[]>(
 }
 
 /**
- * The result of a call that has just returned -1: always negative, also if something between the call and here
- * had cleared errno.
+ * The result of a call that has just returned -1: always negative, also if something between the call and
+ * here had cleared errno.
  */
 export function failed(): number {
   const errno = koffi.errno();
@@ -84,7 +87,10 @@ export function nativeAddress(view: ArrayBufferView): number {
 
 const cStrerror = library.func('strerror', 'const char *', ['int']) as unknown as (errno: number) => string;
 
-/** The C library's text for a positive errno: `Address already in use`. For messages that callers match on. Cold. */
+/**
+ * The C library's text for a positive errno: `Address already in use`. For messages that callers match on.
+ * Cold.
+ */
 export const strerror = (errno: number): string => cStrerror(errno);
 
 const cUvStrerror = library.func('uv_strerror', 'const char *', ['int']) as unknown as (

@@ -2,7 +2,8 @@
  * Native addresses of JavaScript memory. No system call; the rest of src/sys builds on it.
  * @syscalls (none)
  *
- * An address is a plain number: user space ends below 2^47 on x86-64 and 2^52 on AArch64, both exact in a double.
+ * An address is a plain number: user space ends below 2^47 on x86-64 and 2^52 on AArch64, both exact in a
+ * double.
  *
  * Invariants:
  * - An address does not keep its memory alive. Whoever uses it holds a reference to the view or NativeBuffer.
@@ -33,15 +34,18 @@ const LARGE_BYTES = 64 * 1024;
 const cMallopt = optionalLibc<[number, number]>('mallopt', 'int', ['int', 'int']);
 
 /**
- * Have memory of 64 KiB and more mapped by itself from now on. glibc raises that threshold by and by; then calloc(3) takes such memory
- * from its heap, and clears what it had put by there: half the pages of every large array touched for nothing. 150 arrays of
+ * Have memory of 64 KiB and more mapped by itself from now on. glibc raises that threshold by and by; then
+ * calloc(3) takes such memory from its heap, and clears what it had put by there: half the pages of every
+ * large array touched for nothing. 150 arrays of
  * 128 KiB take 0.5 ms and 1 MiB with this, 4.5 ms and 11 MiB without.
  */
 export function mapLargeArrays(): void {
   cMallopt?.(M_MMAP_THRESHOLD, LARGE_BYTES);
 }
 
-/** Scratch memory for kernel structures: zeroed, 16-byte aligned, of fixed size; lives as long as this object. */
+/**
+ * Scratch memory for kernel structures: zeroed, 16-byte aligned, of fixed size; lives as long as this object.
+ */
 export class NativeBuffer {
   readonly u8: Uint8Array;
   readonly u16: Uint16Array;

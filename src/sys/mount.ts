@@ -1,6 +1,6 @@
 /**
- * Mounts, the root and the working directory. Cold: strings are welcome; results or -errno. pivot_root reaches all threads that share
- * the mount namespace.
+ * Mounts, the root and the working directory. Cold: strings are welcome; results or -errno. pivot_root
+ * reaches all threads that share the mount namespace.
  *
  * pivot_root has no function in any C library and goes through syscall(2).
  * @syscalls mount umount2 pivot_root chroot chdir fchdir
@@ -47,7 +47,10 @@ export function pivotRoot(newRoot: string, putOld: string): number {
   return r < 0 ? failed() : r;
 }
 
-/** chdir(2): unlike process.chdir() it is also allowed in a worker; it moves all threads that share the fs state. */
+/**
+ * chdir(2): unlike process.chdir() it is also allowed in a worker; it moves all threads that share the fs
+ * state.
+ */
 export function chdir(path: string): number {
   const r = cChdir(path);
   return r < 0 ? failed() : r;

@@ -1,6 +1,7 @@
 /**
- * Namespaces. unshare and setns change the calling thread only; CLONE_NEWUSER is refused (EINVAL) in a process with several threads,
- * which Node always has. Cold; results or -errno, for `checked()` (error.ts) where the caller wants an exception.
+ * Namespaces. unshare and setns change the calling thread only; CLONE_NEWUSER is refused (EINVAL) in a
+ * process with several threads, which Node always has. Cold; results or -errno, for `checked()` (error.ts)
+ * where the caller wants an exception.
  * @syscalls unshare setns ioctl
  */
 import { NS_GET_NSTYPE, NS_GET_USERNS } from './constants.ts';
@@ -23,7 +24,10 @@ export function setns(fd: number, type: number): number {
   return r < 0 ? failed() : r;
 }
 
-/** The user namespace that owns the namespace fd stands for. @returns a descriptor (close-on-exec) or -errno */
+/**
+ * The user namespace that owns the namespace fd stands for.
+ * @returns a descriptor (close-on-exec) or -errno
+ */
 export function namespaceOwner(fd: number): number {
   return ioctl(fd, NS_GET_USERNS, 0);
 }

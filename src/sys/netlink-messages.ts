@@ -1,7 +1,7 @@
 /**
- * rtnetlink messages as plain objects, and requests as bytes: links, addresses, routes. Pure; throws SysError (EBADMSG) for what the kernel
- * cannot have meant.
- * Sources: <linux/netlink.h>, <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>; RFC 3549; man 7 rtnetlink.
+ * rtnetlink messages as plain objects, and requests as bytes: links, addresses, routes. Pure; throws SysError
+ * (EBADMSG) for what the kernel cannot have meant. Sources: <linux/netlink.h>, <linux/rtnetlink.h>,
+ * <linux/if_link.h>, <linux/if_addr.h>; RFC 3549; man 7 rtnetlink.
  *
  *   message   +0 length u32 (header included)   +4 type u16   +6 flags u16   +8 sequence u32   +12 port u32
  *             +16 family header:  ifinfomsg   +0 family u8  +2 type u16  +4 index i32  +8 flags u32  +12 change u32
@@ -10,8 +10,8 @@
  *                                             +6 scope  +7 type  +8 flags u32
  *   attribute +0 length u16 (header included)   +2 type u16   +4 value; the next one at a multiple of 4
  *
- * Invariant of the parsers: no byte is read outside the message, none of the message outside the buffer; a message
- * that lies about a length is refused as a whole.
+ * Invariant of the parsers: no byte is read outside the message, none of the message outside the buffer; a
+ * message that lies about a length is refused as a whole.
  */
 import { addressParse, addressRead, addressWrite, ipv6Text } from '../proto/address.ts';
 import { readU32 } from '../proto/be.ts';
@@ -167,7 +167,10 @@ export function* netlinkMessages(u8: Uint8Array, bytes: number): Generator<Netli
   if (at < bytes) throw malformed(`${bytes - at} bytes left over`);
 }
 
-/** Attributes from `at` to `endAt`: type (without flag bits) to [start, end) of the value. The last of a type wins. */
+/**
+ * Attributes from `at` to `endAt`: type (without flag bits) to [start, end) of the value. The last of a type
+ * wins.
+ */
 export function netlinkAttributes(u8: Uint8Array, at: number, endAt: number): Map<number, [number, number]> {
   const dv = viewOf(u8);
   const attributes = new Map<number, [number, number]>();
@@ -336,8 +339,8 @@ const NOT_COPIED: readonly number[] = [k.RTA_PREFSRC, k.RTA_NH_ID, k.RTA_CACHEIN
 const NOT_COPIED_FLAGS = k.RTNH_F_DEAD | k.RTNH_F_LINKDOWN;
 
 /**
- * Request for a route like `raw` (RouteInfo.raw) by another interface: metrics, type of service, preference and everything else
- * stay as they are.
+ * Request for a route like `raw` (RouteInfo.raw) by another interface: metrics, type of service, preference
+ * and everything else stay as they are.
  */
 export function routeCopyRequest(raw: Uint8Array, oif: number): NetlinkRequest {
   if (raw.length < RTMSG_BYTES) throw malformed('short rtmsg');
@@ -529,7 +532,11 @@ export interface AddressSpec {
   readonly scope?: number | undefined;
 }
 
-/** RTM_NEWADDR or RTM_DELADDR. @param flags  NLM_F_* besides REQUEST and ACK @throws RangeError for an address of another family */
+/**
+ * RTM_NEWADDR or RTM_DELADDR.
+ * @param flags NLM_F_* besides REQUEST and ACK
+ * @throws RangeError for an address of another family
+ */
 export function addressRequest(type: number, flags: number, address: AddressSpec): NetlinkRequest {
   const { index, family, text, prefixLen, peer = text, scope = 0 } = address;
   return new NetlinkRequest(type, k.NLM_F_REQUEST | k.NLM_F_ACK | flags)

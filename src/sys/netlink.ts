@@ -206,7 +206,8 @@ export class RouteSocket {
     const what = `RTM_NEWLINK, interface ${index}, ${JSON.stringify(change)}`;
     const generation = change.ipv6AddressGeneration;
     if (generation !== undefined) {
-      // A message of its own, first: the kernel looks at IFF_UP, and makes the address, before it comes to this.
+      // A message of its own, first: the kernel looks at IFF_UP, and makes the address, before it comes to
+      // this.
       const mode = generation === 'none' ? k.IN6_ADDR_GEN_MODE_NONE : k.IN6_ADDR_GEN_MODE_EUI64;
       const first = new NetlinkRequest(k.RTM_NEWLINK, k.NLM_F_REQUEST | k.NLM_F_ACK)
         .linkHeader(index)
@@ -269,7 +270,10 @@ export class RouteSocket {
     this.#acknowledged(`RTM_NEWADDR, ${text}/${prefixLen}, interface ${index}`, request);
   }
 
-  /** Tell the kernel whose MAC address a neighbour has, as if it had once been heard: it is used at once, and asked for later. */
+  /**
+   * Tell the kernel whose MAC address a neighbour has, as if it had once been heard: it is used at once, and
+   * asked for later.
+   */
   addNeighbour(index: number, family: Family, text: string, mac: string): void {
     const request = neighbourRequest(k.NLM_F_CREATE | k.NLM_F_REPLACE, index, family, text, mac);
     this.#acknowledged(`RTM_NEWNEIGH, ${text}, ${mac}, interface ${index}`, request);
@@ -281,8 +285,9 @@ export class RouteSocket {
   }
 
   /**
-   * Add a route. Others of the same destination stay; an IPv4 one goes in front of those of the same metric (fib_table_insert without
-   * NLM_F_APPEND). One that is there already, gateway and interface included, is no error.
+   * Add a route. Others of the same destination stay; an IPv4 one goes in front of those of the same metric
+   * (fib_table_insert without NLM_F_APPEND). One that is there already, gateway and interface included, is no
+   * error.
    */
   addRoute(route: RouteSpec): void {
     const request = routeRequest(k.RTM_NEWROUTE, k.NLM_F_CREATE, route);
@@ -293,7 +298,10 @@ export class RouteSocket {
     }
   }
 
-  /** Add a route like one that was read (RouteInfo.raw), by another interface. Throws SysError with EEXIST when it is there. */
+  /**
+   * Add a route like one that was read (RouteInfo.raw), by another interface. Throws SysError with EEXIST
+   * when it is there.
+   */
   copyRoute(raw: Uint8Array, oif: number): void {
     this.#acknowledged(`RTM_NEWROUTE, a copy by interface ${oif}`, routeCopyRequest(raw, oif));
   }
@@ -373,7 +381,9 @@ export class RouteSocket {
     throw new SysError('rtnetlink', what, errno, text === undefined ? remedy : `the kernel says: ${text}`);
   }
 
-  /** Ask for a list. A list that changed while it was read is read again, and after DUMP_TRIES taken as it is. */
+  /**
+   * Ask for a list. A list that changed while it was read is read again, and after DUMP_TRIES taken as it is.
+   */
   #dump<Item>(
     what: string,
     request: () => NetlinkRequest,
@@ -415,8 +425,8 @@ const ROUTE_GROUPS = [
 ] as const;
 
 /**
- * Hears that something changed in one network namespace. It does not say what: whoever cares dumps again with a
- * RouteSocket, which is right also when announcements were lost.
+ * Hears that something changed in one network namespace. It does not say what: whoever cares dumps again with
+ * a RouteSocket, which is right also when announcements were lost.
  */
 export class RouteMonitor {
   readonly #socket: NetlinkSocket;

@@ -1,6 +1,6 @@
 /**
- * Writing to a descriptor that somebody else shares, without waiting for a reader and without a change of its flags: O_NONBLOCK belongs to
- * the open file, which others have too. Cold.
+ * Writing to a descriptor that somebody else shares, without waiting for a reader and without a change of its
+ * flags: O_NONBLOCK belongs to the open file, which others have too. Cold.
  * @syscalls sendto poll write
  */
 import { EPOLLERR, EPOLLHUP, EPOLLOUT, Errno, MSG_DONTWAIT, MSG_NOSIGNAL } from './constants.ts';
@@ -27,8 +27,8 @@ export function isWritable(fd: number, waitMs = 0): boolean {
 }
 
 /**
- * Write what goes at once. To a pipe that another writer fills between poll(2) and write(2) it waits: for pipes and terminals that can be
- * opened anew (main/process/output.ts) it is not used.
+ * Write what goes at once. To a pipe that another writer fills between poll(2) and write(2) it waits: for
+ * pipes and terminals that can be opened anew (main/process/output.ts) it is not used.
  * @param bytes  no more than PIPE_BUF
  * @returns bytes written or -errno, -EAGAIN: nobody reads
  */

@@ -50,8 +50,8 @@ export function signalIgnore(signal: number): number {
 }
 
 /**
- * End the process at once, all threads with it, without V8's and libuv's tidying: 20 to 40 ms that nobody needs who has closed
- * what is his. Nothing that is still buffered in JavaScript is written.
+ * End the process at once, all threads with it, without V8's and libuv's tidying: 20 to 40 ms that nobody
+ * needs who has closed what is his. Nothing that is still buffered in JavaScript is written.
  */
 export function exitNow(status: number): never {
   cExit(status);

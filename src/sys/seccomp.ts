@@ -1,8 +1,10 @@
 /**
- * System call filters: seccomp(2), classic BPF as in Documentation/userspace-api/seccomp_filter.rst of the kernel. Cold.
+ * System call filters: seccomp(2), classic BPF as in Documentation/userspace-api/seccomp_filter.rst of the
+ * kernel. Cold.
  *
- * A filter is a list of rules by number. What it does not name ends the process. The program is a binary search over the numbers;
- * calls that are allowed whatever their arguments never run it on kernels from 5.11 on, which keep a bitmap of them.
+ * A filter is a list of rules by number. What it does not name ends the process. The program is a binary
+ * search over the numbers; calls that are allowed whatever their arguments never run it on kernels from 5.11
+ * on, which keep a bitmap of them.
  *
  *   struct seccomp_data   +0 nr u32   +4 arch u32   +8 instruction pointer u64   +16 args[6] u64, low half first
  *   struct sock_filter    +0 code u16   +2 jt u8   +3 jf u8   +4 k u32
@@ -22,7 +24,9 @@ const AUDIT_ARCH = process.arch === 'arm64' ? 0xc000_00b7 : 0xc000_003e;
 const X32_SYSCALL_BIT = 0x4000_0000;
 const SECCOMP_SET_MODE_FILTER = 1;
 const FLAG_TSYNC = 1;
-/** Without it kernels before 5.16 switch a processor's store bypass off for us, which slows every JIT down. */
+/**
+ * Without it kernels before 5.16 switch a processor's store bypass off for us, which slows every JIT down.
+ */
 const FLAG_SPEC_ALLOW = 4;
 const RET_KILL_PROCESS = 0x8000_0000;
 const RET_ERRNO = 0x0005_0000;
@@ -39,7 +43,9 @@ const NR_AT = 0;
 const ARCH_AT = 4;
 const argAt = (arg: number): number => 16 + arg * 8;
 
-/** What an argument must be. Only its low 32 bits count, which is all of a descriptor, command or flag word. */
+/**
+ * What an argument must be. Only its low 32 bits count, which is all of a descriptor, command or flag word.
+ */
 export type Condition =
   | { readonly arg: number; readonly oneOf: readonly number[]; readonly mask?: number }
   /** (argument & mask) == equals */
@@ -47,7 +53,10 @@ export type Condition =
   /** A null pointer: all 64 bits. */
   | { readonly arg: number; readonly isNull: true };
 
-/** Allowed; refused with an errno; or allowed when all conditions hold, and else what `otherwise` says (absent: death). */
+/**
+ * Allowed; refused with an errno; or allowed when all conditions hold, and else what `otherwise` says
+ * (absent: death).
+ */
 export type Rule =
   | 'allow'
   | { readonly errno: number }
@@ -145,8 +154,9 @@ export function filterProgram(filter: Filter): readonly Instruction[] {
 }
 
 /**
- * Put the whole process under a filter, for good: all threads there are, and what they start. No thread can gain privileges any
- * more. The kernel's log tells of a violation by itself; FLAG_LOG would add every call that is refused with an errno.
+ * Put the whole process under a filter, for good: all threads there are, and what they start. No thread can
+ * gain privileges any more. The kernel's log tells of a violation by itself; FLAG_LOG would add every call
+ * that is refused with an errno.
  * @throws SysError
  */
 export function installFilter(filter: Filter): void {

@@ -1,7 +1,7 @@
 /**
- * Sockets, and the layouts that their calls read and write. Hot: numbers in, result or -errno out, no allocation.
- * Byte orders: sockaddr ports and addresses are big-endian on the wire side, plain numbers on ours; everything
- * else is little-endian, which x86-64 and AArch64 Linux are.
+ * Sockets, and the layouts that their calls read and write. Hot: numbers in, result or -errno out, no
+ * allocation. Byte orders: sockaddr ports and addresses are big-endian on the wire side, plain numbers on
+ * ours; everything else is little-endian, which x86-64 and AArch64 Linux are.
  * @syscalls socket bind connect listen accept4 getsockname getpeername setsockopt getsockopt shutdown sendto
  *           recvfrom sendmsg recvmsg sendmmsg recvmmsg socketpair
  */
@@ -52,7 +52,8 @@ export function socket(domain: number, type: number, protocol: number): number {
 }
 
 /**
- * Two sockets that are connected with each other: for what is left to a process of its own to close (sys/deferred-close.ts), and in tests.
+ * Two sockets that are connected with each other: for what is left to a process of its own to close
+ * (sys/deferred-close.ts), and in tests.
  * @param address  where the two descriptors go, two ints
  * @returns 0 or -errno
  */
@@ -86,7 +87,8 @@ export function listen(fd: number, backlog: number): number {
 
 /**
  * @param address  where the peer's address goes, or 0
- * @param lengthAddress  address of a u32: in the room at `address`, out the length of the address; 0 if address is
+ * @param lengthAddress address of a u32: in the room at `address`, out the length of the address; 0 if
+ *   address is
  */
 export function accept4(
   fd: number,
@@ -197,7 +199,7 @@ export function sendmsg(fd: number, msgAddress: NativeAddress | number, flags: n
 }
 
 /**
- * @param msgAddress  address of a struct msghdr; the kernel writes its name and control lengths and its flags,
+ * @param msgAddress address of a struct msghdr; the kernel writes its name and control lengths and its flags,
  *                    so lengths are to be set again before the next call
  */
 export function recvmsg(fd: number, msgAddress: NativeAddress | number, flags: number): number {
@@ -313,7 +315,10 @@ export function peerAddress(fd: number, words: Uint32Array, w: number): number {
   return r < 0 ? r : sockaddrRead(name.u8, 0, words, w);
 }
 
-/** The interface of a connected socket's link-local IPv6 peer. @returns its index, 0 when it has none, or -errno */
+/**
+ * The interface of a connected socket's link-local IPv6 peer.
+ * @returns its index, 0 when it has none, or -errno
+ */
 export function peerScope(fd: number): number {
   name.u32[NAME_LENGTH_AT >> 2] = SOCKADDR_BYTES;
   const r = getpeername(fd, name.address, name.address + NAME_LENGTH_AT);
@@ -348,7 +353,10 @@ export function iovecWrite(u32: Uint32Array, wordIndex: number, address: number,
   u32[wordIndex + 3] = 0;
 }
 
-/** Write one struct msghdr without control messages. @param nameAddress  0 with length 0 where there is none */
+/**
+ * Write one struct msghdr without control messages.
+ * @param nameAddress 0 with length 0 where there is none
+ */
 export function msghdrWrite(
   u32: Uint32Array,
   wordIndex: number,
@@ -368,7 +376,10 @@ export function msghdrWrite(
   msghdrControlWrite(u32, wordIndex, 0, 0);
 }
 
-/** Name the control messages, or the room for them, of a struct msghdr that msghdrWrite() wrote at the same place. */
+/**
+ * Name the control messages, or the room for them, of a struct msghdr that msghdrWrite() wrote at the same
+ * place.
+ */
 export function msghdrControlWrite(
   u32: Uint32Array,
   wordIndex: number,

@@ -1,6 +1,6 @@
 /**
- * Numbers of system calls, <asm/unistd_64.h> (x86-64) and <asm-generic/unistd.h> (AArch64): those that a filter names, and those
- * that the C library may lack a function for.
+ * Numbers of system calls, <asm/unistd_64.h> (x86-64) and <asm-generic/unistd.h> (AArch64): those that a
+ * filter names, and those that the C library may lack a function for.
  * @syscalls (none)
  */
 

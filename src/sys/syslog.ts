@@ -13,7 +13,8 @@ const SUN_PATH_AT = 2;
 const SUN_PATH_BYTES = 108;
 
 /**
- * @returns a function that sends one message, priority in front; what cannot be sent at once is lost. undefined: there is no
+ * @returns a function that sends one message, priority in front; what cannot be sent at once is lost.
+ *   undefined: there is no
  *          system log
  */
 export function openSyslog(path = SYSLOG_PATH): ((message: Uint8Array) => void) | undefined {

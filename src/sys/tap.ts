@@ -5,7 +5,8 @@
  * which is what lets the kernel hand over and take up to 64 KiB per call whatever the MTU.
  *
  * Who may: TUNSETIFF needs CAP_NET_ADMIN in the user namespace that owns the network namespace in which
- * /dev/net/tun was *opened*; the descriptor belongs to that network namespace wherever it is carried afterwards.
+ * /dev/net/tun was *opened*; the descriptor belongs to that network namespace wherever it is carried
+ * afterwards.
  * @syscalls openat ioctl close
  */
 import { fstatSync, statSync } from 'node:fs';
@@ -88,11 +89,15 @@ export function openTap(options: TapOptions): Tap {
   }
 }
 
-/** The same on a descriptor of /dev/net/tun that someone opened for us in the target namespace; fd stays the caller's. */
+/**
+ * The same on a descriptor of /dev/net/tun that someone opened for us in the target namespace; fd stays the
+ * caller's.
+ */
 export function configureTap(fd: number, options: TapOptions): Tap {
   const base = IFF_TAP | IFF_NO_PI | (options.multiQueue ? IFF_MULTI_QUEUE : 0);
   let errno = setInterface(fd, options.name, options.vnetHeader === false ? base : base | IFF_VNET_HDR);
-  // EINVAL can mean a kernel without IFF_VNET_HDR; it can mean other things too, and then the second call says so.
+  // EINVAL can mean a kernel without IFF_VNET_HDR; it can mean other things too, and then the second call
+  // says so.
   if (errno === Errno.EINVAL && options.vnetHeader !== false) errno = setInterface(fd, options.name, base);
   if (errno !== 0)
     throw new SysError('ioctl', `TUNSETIFF, "${options.name}"`, errno, interfaceRemedy(errno, options));
@@ -103,7 +108,10 @@ export function configureTap(fd: number, options: TapOptions): Tap {
   return attachTap(fd);
 }
 
-/** Take over a descriptor that is attached to a TAP already; the header stays as its maker chose, offloads are ours. */
+/**
+ * Take over a descriptor that is attached to a TAP already; the header stays as its maker chose, offloads are
+ * ours.
+ */
 export function attachTap(fd: number): Tap {
   ifreq.u8.fill(0);
   const r = ioctl(fd, TUNGETIFF, ifreq.address);
@@ -122,7 +130,8 @@ export function attachTap(fd: number): Tap {
 
   const multiQueue = (flags & IFF_MULTI_QUEUE) !== 0;
   if ((flags & IFF_VNET_HDR) === 0) {
-    // Whatever its maker switched on: without the header nobody could tell us where a large frame is to be cut.
+    // Whatever its maker switched on: without the header nobody could tell us where a large frame is to be
+    // cut.
     ioctl(fd, TUNSETOFFLOAD, 0);
     return { fd, name, vnetHdrBytes: 0, tso: false, uso: false, bigTcp: false, multiQueue };
   }
@@ -142,7 +151,10 @@ export function attachTap(fd: number): Tap {
   };
 }
 
-/** Whether a TAP's interface is in the network namespace of the calling thread; false also where an old kernel does not say. */
+/**
+ * Whether a TAP's interface is in the network namespace of the calling thread; false also where an old kernel
+ * does not say.
+ */
 export function tapIsHere(fd: number): boolean {
   const namespace = ioctl(fd, TUNGETDEVNETNS, 0);
   if (namespace < 0) return false;
@@ -156,7 +168,8 @@ export function tapIsHere(fd: number): boolean {
 }
 
 /**
- * By its version: an older kernel takes such a frame from the TAP and then drops it in ip_rcv, so no call tells.
+ * By its version: an older kernel takes such a frame from the TAP and then drops it in ip_rcv, so no call
+ * tells.
  * @param kernelRelease  as uname -r has it, "6.12.41-amd64"
  */
 export function hasBigTcp(kernelRelease: string): boolean {

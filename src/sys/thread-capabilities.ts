@@ -1,11 +1,12 @@
 /**
- * Capabilities of the threads that run no JavaScript: V8's and Node's helpers, started before any line of ours with everything that
- * the process had. capset(2) is for the calling thread alone, so each of them is made to call it: by a signal whose handler does
- * that and nothing else. Only then is the process what its main thread claims to be. Cold.
+ * Capabilities of the threads that run no JavaScript: V8's and Node's helpers, started before any line of
+ * ours with everything that the process had. capset(2) is for the calling thread alone, so each of them is
+ * made to call it: by a signal whose handler does that and nothing else. Only then is the process what its
+ * main thread claims to be. Cold.
  *
- * The C library changes a user in all threads the same way, and keeps a signal for it that threads cannot block: this one is
- * borrowed for as long as it takes. The handler is machine code in a page of its own, since a thread without JavaScript cannot
- * call any; it touches neither errno nor memory:
+ * The C library changes a user in all threads the same way, and keeps a signal for it that threads cannot
+ * block: this one is borrowed for as long as it takes. The handler is machine code in a page of its own,
+ * since a thread without JavaScript cannot call any; it touches neither errno nor memory:
  *
  *      +0   capset(header, data); return
  *     +32   rt_sigreturn(): x86-64 alone, where the kernel brings no return path of its own (SA_RESTORER)
@@ -24,7 +25,10 @@ import { syscallNumber } from './syscall-numbers.ts';
 type N = number;
 const W = 'uintptr_t';
 
-/** glibc's SIGSETXID, musl's SIGCANCEL: pthread_sigmask(3) leaves it alone in both, and sigaction(3) refuses it. */
+/**
+ * glibc's SIGSETXID, musl's SIGCANCEL: pthread_sigmask(3) leaves it alone in both, and sigaction(3) refuses
+ * it.
+ */
 const SIGNAL = 33;
 const PAGE_BYTES = 4096;
 const RETURN_AT = 32;
@@ -102,10 +106,12 @@ function threadsBeyond(allowed: bigint, self: number): readonly Thread[] {
 }
 
 /**
- * Take all capabilities from all other threads but those that have been left with some of `allowed` and no others. The calling
- * thread keeps its own. From here on no thread runs anything of its own before it has lost them.
+ * Take all capabilities from all other threads but those that have been left with some of `allowed` and no
+ * others. The calling thread keeps its own. From here on no thread runs anything of its own before it has
+ * lost them.
  * @param allowed  capabilities, CAP_*, that other threads have chosen to keep
- * @returns what waits until every thread has done it; call it before a filter forbids capset. /proc is not needed for it
+ * @returns what waits until every thread has done it; call it before a filter forbids capset. /proc is not
+ *   needed for it
  * @throws SysError
  */
 export function dropCapabilitiesElsewhere(allowed: readonly number[]): () => void {

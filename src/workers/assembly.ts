@@ -1,6 +1,7 @@
 /**
- * Builds the stages of an engine: gives each its slots and its ends of the rings (workers/placement.ts). A packet thread builds
- * its stages here. A test builds the stage under test, and takes the parts of the stages that it plays itself.
+ * Builds the stages of an engine: gives each its slots and its ends of the rings (workers/placement.ts). A
+ * packet thread builds its stages here. A test builds the stage under test, and takes the parts of the stages
+ * that it plays itself.
  */
 import type { Doorbell } from '../ring/doorbell.ts';
 import type { ControlViews, Layout } from '../ring/layout.ts';

@@ -1,6 +1,7 @@
 /**
- * The engine plan: everything the packet threads need to know, as plain data that crosses to worker threads by structured clone.
- * A front end builds it; no stage knows which one did. Addresses are text here and become words when a stage starts.
+ * The engine plan: everything the packet threads need to know, as plain data that crosses to worker threads
+ * by structured clone. A front end builds it; no stage knows which one did. Addresses are text here and
+ * become words when a stage starts.
  */
 import type { FrameSocketKind } from '../sys/frame-socket.ts';
 import type { LogLevelName } from './thread/log-levels.ts';
@@ -15,9 +16,14 @@ export interface Ipv4Plan {
   readonly gateway: string;
   /** Guest -> this address means the host's 127.0.0.1; absent: no such mapping. */
   readonly hostLoopback?: string;
-  /** Guest -> this address means `guest` on the host; a host peer that has `guest` itself appears as it. Absent: as the gateway. */
+  /**
+   * Guest -> this address means `guest` on the host; a host peer that has `guest` itself appears as it.
+   * Absent: as the gateway.
+   */
   readonly mapGuestAddr?: string;
-  /** Guest -> this address on one of ServicePolicy.dnsPorts means the host's resolvers; absent: no forwarding. */
+  /**
+   * Guest -> this address on one of ServicePolicy.dnsPorts means the host's resolvers; absent: no forwarding.
+   */
   readonly dns?: string;
   /** Resolvers of that address alone, instead of AddressPlan.resolvers; they do not change. */
   readonly dnsHosts?: readonly string[];
@@ -33,7 +39,10 @@ export interface Ipv6Plan {
   readonly gateway: string;
   /** Our link-local address on the TAP, source of router advertisements. */
   readonly linkLocal: string;
-  /** Index of the host's interface that the guest's link-local destinations lie behind; absent: they are unreachable. */
+  /**
+   * Index of the host's interface that the guest's link-local destinations lie behind; absent: they are
+   * unreachable.
+   */
   readonly linkLocalScope?: number;
   readonly hostLoopback?: string;
   readonly mapGuestAddr?: string;
@@ -60,7 +69,10 @@ export interface ListenerPlan {
   readonly weak?: boolean;
   /** Nor is it an error when none of its ports can be bound. */
   readonly mayFail?: boolean;
-  /** What happens to connections from a loopback address: packets as from everywhere, or socket to socket past the TAP. */
+  /**
+   * What happens to connections from a loopback address: packets as from everywhere, or socket to socket past
+   * the TAP.
+   */
   readonly path?: 'tap' | 'splice';
 }
 
@@ -72,7 +84,10 @@ export interface AddressPlan {
   readonly guestMac?: string;
   readonly ipv4?: Ipv4Plan;
   readonly ipv6?: Ipv6Plan;
-  /** The host's resolvers in order, both families, loopback ones included; EngineHandle.setResolvers() gives others. */
+  /**
+   * The host's resolvers in order, both families, loopback ones included; EngineHandle.setResolvers() gives
+   * others.
+   */
   readonly resolvers: readonly string[];
   /** Offer these by DHCP/RA: the addresses the guest should use as resolvers. */
   readonly offeredDns: readonly string[];
@@ -85,8 +100,9 @@ export interface ServicePolicy {
   readonly udpStreamTimeoutMs: number;
   readonly pingTimeoutMs: number;
   /**
-   * Whose datagrams reach the guest on a UDP port that it sends from (RFC 4787 section 5): those of the peers that it has sent to from
-   * there, or everybody's. The mapping is the same for both: one port of the host's for one of the guest's.
+   * Whose datagrams reach the guest on a UDP port that it sends from (RFC 4787 section 5): those of the peers
+   * that it has sent to from there, or everybody's. The mapping is the same for both: one port of the host's
+   * for one of the guest's.
    */
   readonly udpFiltering: 'address-and-port-dependent' | 'endpoint-independent';
   /** What is carried at all. DHCP, DHCPv6 and neighbour discovery are services of their own, below. */
@@ -100,11 +116,14 @@ export interface ServicePolicy {
   readonly ndp: boolean;
   /** Router advertisements, asked for and unasked. */
   readonly ra: boolean;
-  /** Whom ARP and neighbour solicitations are answered for: every address but the guest's, or the plan's own addresses alone. */
+  /**
+   * Whom ARP and neighbour solicitations are answered for: every address but the guest's, or the plan's own
+   * addresses alone.
+   */
   readonly arp: 'any' | 'ours';
   /**
-   * What the plan's gateway and DNS addresses are where nothing is mapped to them: ours (ping is answered, the rest refused), or
-   * addresses of the world like any other, to which the host connects.
+   * What the plan's gateway and DNS addresses are where nothing is mapped to them: ours (ping is answered,
+   * the rest refused), or addresses of the world like any other, to which the host connects.
    */
   readonly gateway: 'ours' | 'world';
   /** Offer AddressPlan.offeredDns by DHCP, DHCPv6 and RA; and AddressPlan.searchDomains. */
@@ -116,25 +135,40 @@ export interface ServicePolicy {
   readonly hostname?: string;
   /** Its full name: DHCP option 81, DHCPv6 option 39. */
   readonly fqdn?: string;
-  /** Ports of the plan's DNS addresses that lead to resolvers. None at all: they answer ARP and ping, the rest of them is the world's. */
+  /**
+   * Ports of the plan's DNS addresses that lead to resolvers. None at all: they answer ARP and ping, the rest
+   * of them is the world's.
+   */
   readonly dnsPorts: readonly number[];
-  /** How what goes to an address of ours without a mapping is refused: RST and ICMP port unreachable, or ICMP network unreachable. */
+  /**
+   * How what goes to an address of ours without a mapping is refused: RST and ICMP port unreachable, or ICMP
+   * network unreachable.
+   */
   readonly refusal: 'port' | 'network';
-  /** How a failed connect is told: 'honest' = ICMP unreachable for unreachable hosts and networks, RST for refusals; 'rst' = always RST. */
+  /**
+   * How a failed connect is told: 'honest' = ICMP unreachable for unreachable hosts and networks, RST for
+   * refusals; 'rst' = always RST.
+   */
   readonly connectFailure: 'honest' | 'rst';
   /** Source address of outbound TCP, UDP and ping sockets, by family; absent: the kernel's choice. */
   readonly outboundAddress4?: string;
   readonly outboundAddress6?: string;
   /** They are also the source of connections to the host's loopback, resolvers there included. */
   readonly outboundToLoopback: boolean;
-  /** SO_BINDTODEVICE for outbound sockets, by family; absent: the kernel's choice. Not for the host's loopback. */
+  /**
+   * SO_BINDTODEVICE for outbound sockets, by family; absent: the kernel's choice. Not for the host's
+   * loopback.
+   */
   readonly outboundInterface4?: string;
   readonly outboundInterface6?: string;
   /** Listeners and UDP sockets may have addresses that the host does not have (IP_FREEBIND). */
   readonly freebind: boolean;
 }
 
-/** Everything on, the truth told: what front ends start from. Time-outs are the kernel's (nf_conntrack_udp_timeout and _stream). */
+/**
+ * Everything on, the truth told: what front ends start from. Time-outs are the kernel's
+ * (nf_conntrack_udp_timeout and _stream).
+ */
 export const DEFAULT_POLICY: ServicePolicy = {
   udpTimeoutMs: 30_000,
   udpStreamTimeoutMs: 120_000,
@@ -163,11 +197,17 @@ export const DEFAULT_POLICY: ServicePolicy = {
 export interface SplicePlan {
   /** Sockets of the guest's namespace: splice/socket-source.ts, served by the thread that is inside. */
   readonly sockets: SharedArrayBuffer;
-  /** What comes to a loopback address of the host goes to the same address inside, else to the guest's address. */
+  /**
+   * What comes to a loopback address of the host goes to the same address inside, else to the guest's
+   * address.
+   */
   readonly hostLoToNsLo: boolean;
 }
 
-/** The host's network has changed: what of the plan goes along. The guest's own addresses never change (decision 060). */
+/**
+ * The host's network has changed: what of the plan goes along. The guest's own addresses never change
+ * (decision 060).
+ */
 export interface HostChange {
   /** As Ipv6Plan.linkLocalScope; absent: there is no such interface now. */
   readonly linkLocalScope?: number;
@@ -175,7 +215,10 @@ export interface HostChange {
   readonly self4?: string;
   /** The same for IPv6; a guest that had no global address in the plan is offered this one. */
   readonly self6?: string;
-  /** The gateway that the guest is told of by DHCPv4, which was off (ServicePolicy.dhcp) for want of one; absent: as before. */
+  /**
+   * The gateway that the guest is told of by DHCPv4, which was off (ServicePolicy.dhcp) for want of one;
+   * absent: as before.
+   */
   readonly dhcpGateway?: string;
 }
 
@@ -200,7 +243,10 @@ export interface EnginePlan {
   readonly addresses: AddressPlan;
   readonly policy: ServicePolicy;
   readonly listeners: readonly ListenerPlan[];
-  /** Most sockets that listen at a time, for a set that changes while the engine runs; absent: as many as `listeners` has. */
+  /**
+   * Most sockets that listen at a time, for a set that changes while the engine runs; absent: as many as
+   * `listeners` has.
+   */
   readonly listenerCapacity?: number;
   /** Absent: what comes in takes the TAP, whatever a listener's path says. */
   readonly splice?: SplicePlan;
@@ -229,7 +275,9 @@ export interface TapPlan {
   readonly vnetHdrBytes: 0 | 12;
   /** The kernel accepts GSO_UDP_L4 frames (USO). */
   readonly uso: boolean;
-  /** No TAP, but a socket with a frame a message (sys/frame-socket.ts): it may be full, and its peer may go. */
+  /**
+   * No TAP, but a socket with a frame a message (sys/frame-socket.ts): it may be full, and its peer may go.
+   */
   readonly socket?: FrameSocketKind;
   /** TCP frames to the guest may be longer than 64 KiB; left out: no. */
   readonly bigTcp?: boolean;

@@ -60,17 +60,29 @@ const GIVE_UP_MS = 1000;
 export interface EngineHandle {
   /** Ends all packet threads and closes what they held; the TAP descriptor stays the caller's. */
   stop(): Promise<void>;
-  /** Descriptors of all event loops' rings (event-rings.ts), where there is one packet thread: found before it listened on ports. */
+  /**
+   * Descriptors of all event loops' rings (event-rings.ts), where there is one packet thread: found before it
+   * listened on ports.
+   */
   readonly eventRings: readonly number[] | undefined;
-  /** Per port: UDP sockets of flows on the host that are bound to it and not connected, as those of services are. Borrowed, changes. */
+  /**
+   * Per port: UDP sockets of flows on the host that are bound to it and not connected, as those of services
+   * are. Borrowed, changes.
+   */
   readonly datagramPorts: Uint8Array;
   /** Settles (with the cause) when a packet thread dies; an engine with a dead thread is no engine. */
   readonly failed: Promise<Error>;
   /** Sums over all threads, by name; lost packets as `drop.<cause>`. Counters that are 0 are left out. */
   counters(): Record<string, number>;
-  /** The same for each packet thread by itself, with what it runs: `packets`, or `reader`, `shard N`, `host-io`. */
+  /**
+   * The same for each packet thread by itself, with what it runs: `packets`, or `reader`, `shard N`,
+   * `host-io`.
+   */
   threadCounters(): readonly ThreadCounters[];
-  /** What the packet threads measured: per histogram [value, count] pairs, values rising; empty ones are left out. */
+  /**
+   * What the packet threads measured: per histogram [value, count] pairs, values rising; empty ones are left
+   * out.
+   */
   histograms(): readonly EngineHistogram[];
   /** The host's resolvers have changed. */
   setResolvers(list: readonly string[]): void;
@@ -90,7 +102,8 @@ export interface EngineHandle {
    */
   watchHangUp(fd: number, onHangUp: () => void): void;
   /**
-   * Listen on the ports of these rules and no others; connections of ports that are no longer listened on go on.
+   * Listen on the ports of these rules and no others; connections of ports that are no longer listened on go
+   * on.
    * @returns what could not be had; the rest is open
    */
   setListeners(list: readonly ListenerPlan[]): Promise<readonly ListenFailure[]>;
@@ -123,7 +136,10 @@ export class ListenError extends Error {
   }
 }
 
-/** What helps against EACCES at a port that this host keeps for root; nothing where something else is the reason. */
+/**
+ * What helps against EACCES at a port that this host keeps for root; nothing where something else is the
+ * reason.
+ */
 function privilegedPortRemedy({ errno, port }: ListenFailure, listener: ListenerPlan): string {
   const failed = port || listener.port;
   if (errno !== Errno.EACCES) return '';
@@ -300,7 +316,8 @@ class Engine implements EngineHandle {
 
   /** All threads are ready, and what must be listened on is. */
   async #ready(firstListening: Promise<readonly ListenFailure[]>): Promise<void> {
-    // A thread that dies before it is ready may do so without a report (out of memory, a module that does not load).
+    // A thread that dies before it is ready may do so without a report (out of memory, a module that does not
+    // load).
     const early = this.failed.then((error) => {
       throw error;
     });
@@ -459,7 +476,10 @@ function namedCounters(words: Float64Array): Record<string, number> {
   return named;
 }
 
-/** Piscina is imported only where there is a pool of shards: its modules are not for the start of the fused plan. */
+/**
+ * Piscina is imported only where there is a pool of shards: its modules are not for the start of the fused
+ * plan.
+ */
 async function shardPool(shards: number): Promise<Piscina> {
   const { Piscina } = await import('piscina');
   const file = import.meta.url.endsWith('.ts') ? './packet-thread.ts' : './packet-thread.js';
@@ -473,7 +493,10 @@ async function shardPool(shards: number): Promise<Piscina> {
   });
 }
 
-/** Several threads write whole records at its end. A FIFO is not waited for: nothing else would go on, the end included. */
+/**
+ * Several threads write whole records at its end. A FIFO is not waited for: nothing else would go on, the end
+ * included.
+ */
 function openPcap(path: string): number {
   let fd: number;
   try {

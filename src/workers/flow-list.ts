@@ -1,7 +1,8 @@
 /**
- * Flows as objects, put together on the main thread from the pages of all sections (flow-report.ts). A flow's id is
- * section * PLACES + place: they rise through all sections, so that a caller who goes on behind the last id that it has seen meets
- * every flow that exists all the while exactly once, however many others come and go.
+ * Flows as objects, put together on the main thread from the pages of all sections (flow-report.ts). A flow's
+ * id is section * PLACES + place: they rise through all sections, so that a caller who goes on behind the
+ * last id that it has seen meets every flow that exists all the while exactly once, however many others come
+ * and go.
  */
 import { addressText } from '../proto/address.ts';
 import { IpProtocol } from '../proto/ipv4.ts';

@@ -1,8 +1,9 @@
 // bundle: thread packet-thread
 /**
- * Entry of every packet thread: a piscina worker for shards, a plain Worker for reader, host-io and the fused thread. Has
- * its stages built (assembly.ts) and runs the reactor until the engine stops. It never returns to the event loop before that: no timers,
- * no console here; the log goes through a ring, control messages come on a port that is looked at when `mail` changes.
+ * Entry of every packet thread: a piscina worker for shards, a plain Worker for reader, host-io and the fused
+ * thread. Has its stages built (assembly.ts) and runs the reactor until the engine stops. It never returns to
+ * the event loop before that: no timers, no console here; the log goes through a ring, control messages come
+ * on a port that is looked at when `mail` changes.
  */
 import { availableParallelism } from 'node:os';
 import {
@@ -56,7 +57,10 @@ export interface ThreadTask {
   readonly pcapFd: number;
 }
 
-/** thread -> main. `stopped`: its stages are closed and it touches nothing shared any more; V8's own tidying is still to come. */
+/**
+ * thread -> main. `stopped`: its stages are closed and it touches nothing shared any more; V8's own tidying
+ * is still to come.
+ */
 export type ThreadReport =
   /** `eventRings` from the only packet thread: those of all loops, its own and the main thread's. */
   | { readonly kind: 'ready'; readonly eventRings?: readonly number[] }
@@ -78,7 +82,10 @@ export type ThreadMessage =
       readonly remove: readonly ListenerPlan[];
       readonly add: readonly ListenerPlan[];
     }
-  /** To the host-io thread alone: tell once when `fd` is readable, or with `hangUp` when its other end is closed. It must stay open as long as the engine runs. */
+  /**
+   * To the host-io thread alone: tell once when `fd` is readable, or with `hangUp` when its other end is
+   * closed. It must stay open as long as the engine runs.
+   */
   | { readonly kind: 'watch'; readonly fd: number; readonly hangUp?: boolean }
   /** To the section's thread alone (flow-report.ts). */
   | {
@@ -125,7 +132,8 @@ class PacketThread {
     const doorbells = task.doorbellFds.map(
       (fd, i) => new Doorbell(this.#i32, sleepingAt(layout, i) >>> 2, fd, ring),
     );
-    // On one processor nothing can come while we look; between the threads of a pipeline looks cost more than they bring (decision 003).
+    // On one processor nothing can come while we look; between the threads of a pipeline looks cost more than
+    // they bring (decision 003).
     const looks = plan.threads.kind === 'fused' && availableParallelism() > 1;
     this.#reactor = new Reactor(
       doorbells[thread]!,
@@ -217,7 +225,8 @@ class PacketThread {
       const dropped = keepCapabilities([...flowCapabilities(), ...(changesUser ? USER_CHANGE : [])]);
       if (dropped < 0) throw new Error(`capset: errno ${-dropped}`);
       scopeAbstractSockets(); // not on kernels before 6.12
-      // Now, not behind the sockets of all published ports. Among several threads others may still be booting.
+      // Now, not behind the sockets of all published ports. Among several threads others may still be
+      // booting.
       const alone = threadPlan(this.#task.plan.threads).threads === 1;
       const eventRings = alone ? findEventRings() : undefined;
       // What cannot be listened on is for the front end to judge, which may stop the engine.
@@ -239,7 +248,8 @@ class PacketThread {
   }
 }
 
-// A plain Worker gets its task as its first message; piscina calls the default export instead (its own workerData is its business).
+// A plain Worker gets its task as its first message; piscina calls the default export instead (its own
+// workerData is its business).
 if (!isMainThread && isTaskFollows(workerData)) parentPort!.once('message', runThread);
 
 function isTaskFollows(data: unknown): data is TaskFollows {

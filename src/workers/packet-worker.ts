@@ -1,8 +1,9 @@
 // bundle: boot
 /**
- * A packet thread before it has its task. Node and koffi need tens of milliseconds to boot in a new thread, and nothing in that
- * depends on the engine's plan: so the front end boots one as soon as it knows that it will need it, and the engine hands over
- * the task later (decision 016). Light on purpose: importing this loads nothing else of the engine.
+ * A packet thread before it has its task. Node and koffi need tens of milliseconds to boot in a new thread,
+ * and nothing in that depends on the engine's plan: so the front end boots one as soon as it knows that it
+ * will need it, and the engine hands over the task later (decision 016). Light on purpose: importing this
+ * loads nothing else of the engine.
  */
 import { SHARE_ENV, Worker } from 'node:worker_threads';
 
@@ -12,8 +13,9 @@ export interface TaskFollows {
 }
 
 /**
- * Of V8's young generation; its own choice grows to 96 MiB once much lives when it is collected, and a packet thread has no moment
- * at which V8 would give memory back. No end comes of it: what is still alive moves to the old generation (decision 115).
+ * Of V8's young generation; its own choice grows to 96 MiB once much lives when it is collected, and a packet
+ * thread has no moment at which V8 would give memory back. No end comes of it: what is still alive moves to
+ * the old generation (decision 115).
  */
 const YOUNG_GENERATION_MIB = 6;
 

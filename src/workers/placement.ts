@@ -1,5 +1,6 @@
 /**
- * Thread plans: which stages run on which packet thread, and which links join them. docs/architecture.md draws them.
+ * Thread plans: which stages run on which packet thread, and which links join them. docs/architecture.md
+ * draws them.
  *
  *   fused        thread 0: reader, shard 0, host-io
  *   pipeline=N   thread 0: reader    threads 1..N: shard 0..N-1    thread N+1: host-io
@@ -56,7 +57,9 @@ export interface SlotShares {
   readonly hostLarge: readonly [first: number, count: number];
   /** One large slot for each shard, in which it builds frames of its own. */
   readonly scratchLarge: readonly [first: number, count: number];
-  /** Large slots in which DNS queries wait: how many each shard has, and the first slot of the first shard. */
+  /**
+   * Large slots in which DNS queries wait: how many each shard has, and the first slot of the first shard.
+   */
   readonly dnsEach: number;
   readonly dnsLarge: number;
 }

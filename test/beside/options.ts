@@ -1,7 +1,8 @@
 /**
- * Command lines of pasta.txt or slirp4netns.txt with an original and with ours, in the same namespaces: exit status, standard output
- * and standard error. A person looks at what differs; docs/decisions/080 says what differs on purpose. In a line PROG is the program,
- * $DIR an empty directory; `bare` is an interface without addresses.
+ * Command lines of pasta.txt or slirp4netns.txt with an original and with ours, in the same namespaces: exit
+ * status, standard output and standard error. A person looks at what differs; docs/decisions/080 says what
+ * differs on purpose. In a line PROG is the program, $DIR an empty directory; `bare` is an interface without
+ * addresses.
  *
  * usage: sh scripts/node.sh test/beside/options.ts pasta|slirp4netns ORIGINAL [TEXT...]     lines that hold one of the texts; all without any
  */
@@ -21,8 +22,8 @@ interface Outcome {
 }
 
 /**
- * Without what is another one each time, without the usage text, whose words are ours, and without lines that come again: what
- * slirp4netns has buffered is written by both of its processes.
+ * Without what is another one each time, without the usage text, whose words are ours, and without lines that
+ * come again: what slirp4netns has buffered is written by both of its processes.
  */
 function comparable(text: string, program: string): string {
   return [...new Set(text.split('\n'))]

@@ -1,5 +1,8 @@
 // @vitest: beside
-/** Stock clients in a bare namespace get their addresses from the engine: udhcpc, dhclient for both families, the kernel's SLAAC. */
+/**
+ * Stock clients in a bare namespace get their addresses from the engine: udhcpc, dhclient for both families,
+ * the kernel's SLAAC.
+ */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
   type Bed,
@@ -131,7 +134,8 @@ describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => 
           bed.write(lease, '');
           bed.write(script, lease6Script(lease));
           await succeed(guest, ['chmod', '755', script]);
-          // Duplicate address detection would have the client wait for its link-local address; SLAAC would hide what it does.
+          // Duplicate address detection would have the client wait for its link-local address; SLAAC would
+          // hide what it does.
           const conf = `/proc/sys/net/ipv6/conf/${device}`;
           await succeed(guest, ['sh', '-c', `echo 0 >${conf}/dad_transmits && echo 0 >${conf}/autoconf`]);
           await succeed(guest, ['ip', 'link', 'set', device, 'up']);
@@ -167,7 +171,8 @@ describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => 
       expect(address).toMatch(new RegExp(`^${configured.ipv6.split('::')[0]}:`));
       expect(await succeed(guest, ['ip', '-6', 'route'])).toMatch(/^default .*proto ra/m);
       await fetches(`http://[${PEER6}]:${PORT.http}`);
-      // It has no address that the engine had planned: a published port leads to the one that it was heard to use.
+      // It has no address that the engine had planned: a published port leads to the one that it was heard to
+      // use.
       const server = guest.startInside(supportProgram('clients/udp-server.ts', 5353));
       await eventually("the guest's server listens", 5000, () => server.printed().stdout.includes('ready'));
       const answer = await succeedIn(

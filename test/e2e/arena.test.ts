@@ -1,6 +1,7 @@
 /**
- * Peers that do harm, beside ordinary traffic: whatever they do, connections that stand, new ones, UDP and names go on, and the engine
- * has back what it had when they are gone. test/hostile/arena has the attacks; main.ts there runs them by hand, larger and timed.
+ * Peers that do harm, beside ordinary traffic: whatever they do, connections that stand, new ones, UDP and
+ * names go on, and the engine has back what it had when they are gone. test/hostile/arena has the attacks;
+ * main.ts there runs them by hand, larger and timed.
  */
 import { expect, it } from 'vitest';
 import { type ArenaOptions, type ArenaResult, fight, type Window } from '../hostile/arena/arena.ts';

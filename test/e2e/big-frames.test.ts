@@ -1,6 +1,7 @@
 /**
- * TCP frames beyond 64 KiB (decision 040): that the guest gets them, and that a guest which forwards for others behind it passes the data
- * on whole, over a bridge whose ports take no such frames. transfer.test.ts compares the bytes at every MTU and plan.
+ * TCP frames beyond 64 KiB (decision 040): that the guest gets them, and that a guest which forwards for
+ * others behind it passes the data on whole, over a bridge whose ports take no such frames. transfer.test.ts
+ * compares the bytes at every MTU and plan.
  */
 import { release } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -16,8 +17,9 @@ const TIMEOUT_MS = 60_000;
 const INNER = '10.99.0.2';
 
 /**
- * A namespace behind a bridge of the guest's, $1: MTU, $2: the hop limit that it starts with, $3: what to run in it. A hop limit of 64 comes to
- * us as 63, which says that the guest forwards; 65 comes as 64, and the guest has to cut the large frames.
+ * A namespace behind a bridge of the guest's, $1: MTU, $2: the hop limit that it starts with, $3: what to run
+ * in it. A hop limit of 64 comes to us as 63, which says that the guest forwards; 65 comes as 64, and the
+ * guest has to cut the large frames.
  */
 const BEHIND_BRIDGE = `
 set -e

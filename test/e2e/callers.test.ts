@@ -1,4 +1,7 @@
-/** What the front ends do to those who start them: their descriptors, their environment, their terminal, their readers. */
+/**
+ * What the front ends do to those who start them: their descriptors, their environment, their terminal, their
+ * readers.
+ */
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -304,7 +307,10 @@ describe('the launchers', () => {
   });
 });
 
-/** What python3 has that Node has not: a terminal with a shell on it. Types a line, and tells what came within some seconds. */
+/**
+ * What python3 has that Node has not: a terminal with a shell on it. Types a line, and tells what came within
+ * some seconds.
+ */
 const TERMINAL = `
 import os, pty, select, sys, time
 pid, fd = pty.fork()

@@ -1,4 +1,6 @@
-/** Few descriptors: the front ends start and say so, and what nobody answers gives way to what is answered. */
+/**
+ * Few descriptors: the front ends start and say so, and what nobody answers gives way to what is answered.
+ */
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
@@ -9,7 +11,9 @@ import { describeNeeding, type Need, requireTool, tapNeeds } from '../support/re
 const BIN = `${repoRoot}/bin`;
 const FEW = 'only 64 descriptors may be open';
 
-/** What a front end that serves a process says in two seconds, with 64 descriptors; then it is told to end. */
+/**
+ * What a front end that serves a process says in two seconds, with 64 descriptors; then it is told to end.
+ */
 async function served(argv: (pid: number) => string[]): Promise<{ said: string; status: number | null }> {
   const target = spawn('unshare', ['-Urn', 'sh', '-c', 'echo there; exec sleep 1000'], {
     stdio: ['ignore', 'pipe', 'ignore'],

@@ -1,4 +1,6 @@
-/** More flows than the flow table holds: those that nobody has answered give way, and everybody else goes on. */
+/**
+ * More flows than the flow table holds: those that nobody has answered give way, and everybody else goes on.
+ */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
@@ -33,7 +35,8 @@ describeE2e('a full flow table', needs, () => {
       // Whatever the server says to "/": the connection stands.
       expect(stderr).not.toMatch(/timed out|[Cc]onnect/);
     };
-    // A query may be lost where the kernel queues frames for the TAP device: asked up to three times, as a resolver library does.
+    // A query may be lost where the kernel queues frames for the TAP device: asked up to three times, as a
+    // resolver library does.
     const ask = async (): Promise<void> => {
       const answer = await succeed(guest, ['dig', '+tries=3', '+time=1', 'peer.bed.test', 'A']);
       expect(answer).toMatch(new RegExp(`^peer\\.bed\\.test\\..*\\sA\\s+${PEER4}$`, 'm'));

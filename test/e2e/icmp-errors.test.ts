@@ -1,7 +1,8 @@
 // @vitest: beside
 /**
- * What routers say about the guest's packets reaches the guest: hops one after the other, and the MTU of the host and of a link behind
- * the first. And the other way round: what a router inside says of a link behind it.
+ * What routers say about the guest's packets reaches the guest: hops one after the other, and the MTU of the
+ * host and of a link behind the first. And the other way round: what a router inside says of a link behind
+ * it.
  *
  *     inner -- MTU 1280 -- guest -- engine -- host 10.77.0.1 -- router (the bed's peer) -- MTU 1400 -- far 198.51.100.2
  */
@@ -16,10 +17,15 @@ const FAR_MTU = 1400;
 const FAR4 = '198.51.100.2';
 const FAR6 = 'fd78::2';
 
-/** The kernel tells one and the same host of six errors at once and then of one a second (icmp_ratelimit): fast machines ask for more. */
+/**
+ * The kernel tells one and the same host of six errors at once and then of one a second (icmp_ratelimit):
+ * fast machines ask for more.
+ */
 const TELL_ALL = 'echo 0 >/proc/sys/net/ipv4/icmp_ratelimit; echo 0 >/proc/sys/net/ipv6/icmp/ratelimit';
 
-/** Adds the far network to the bed; prints "far PID" of the process that keeps it, and stays until that ends. */
+/**
+ * Adds the far network to the bed; prints "far PID" of the process that keeps it, and stays until that ends.
+ */
 const FAR_UP = `
 unshare --net sleep infinity &
 far=$!
@@ -47,8 +53,8 @@ wait $far
 `;
 
 /**
- * Adds a network behind the guest, whose link towards it is narrow on the guest's side only, so that no MSS tells; prints "inner PID"
- * of the process that keeps it, and stays.
+ * Adds a network behind the guest, whose link towards it is narrow on the guest's side only, so that no MSS
+ * tells; prints "inner PID" of the process that keeps it, and stays.
  */
 const INNER_UP = `
 unshare --net sleep infinity &
@@ -69,7 +75,10 @@ echo "inner $inner"
 wait $inner
 `;
 
-/** A datagram that must not be fragmented and is too long for the host; then, when the MTU is known, one that may be, and its echo. */
+/**
+ * A datagram that must not be fragmented and is too long for the host; then, when the MTU is known, one that
+ * may be, and its echo.
+ */
 const TOO_LONG = `
 import errno, select, socket, sys
 far, port, ttl = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -21,8 +21,9 @@ import { describeE2e, requireTool } from '../support/require.ts';
 const WITHIN_MS = 1000;
 const IDLE_MS = full(5000, 2000);
 /**
- * Of 500 in 5 s. An idle engine runs for 3 ms in that time (schedstat), but what the hypervisor takes from a virtual processor
- * counts as ours: up to 11 ticks were seen. A thread that spins uses all 500; what polls is found by its wakes.
+ * Of 500 in 5 s. An idle engine runs for 3 ms in that time (schedstat), but what the hypervisor takes from a
+ * virtual processor counts as ours: up to 11 ticks were seen. A thread that spins uses all 500; what polls is
+ * found by its wakes.
  */
 const IDLE_TICKS = 100;
 /** Nothing looks for anything on a timer, which would wake once a second at the least. */
@@ -36,8 +37,8 @@ interface Idling {
 }
 
 /**
- * What these processes use while nothing happens: of up to three stretches the least of each, since V8 collects garbage
- * some seconds after a start. What polls shows in each of them.
+ * What these processes use while nothing happens: of up to three stretches the least of each, since V8
+ * collects garbage some seconds after a start. What polls shows in each of them.
  */
 async function idling(pids: readonly number[]): Promise<Idling> {
   const sum = (of: (pid: number) => number): number => pids.reduce((total, pid) => total + of(pid), 0);

@@ -1,6 +1,7 @@
 /**
- * The host's link-local neighbours. One address, two links: whoever answers as "near" is behind the interface that the host's connections
- * leave by, whoever answers as "other" behind another one. Only the zone of `nameserver fe80::53%veth1` tells them apart.
+ * The host's link-local neighbours. One address, two links: whoever answers as "near" is behind the interface
+ * that the host's connections leave by, whoever answers as "other" behind another one. Only the zone of
+ * `nameserver fe80::53%veth1` tells them apart.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Inside, makeBed, succeed, succeedIn, supportProgram } from '../support/bed.ts';
@@ -52,7 +53,9 @@ describeE2e('link-local neighbours of the host', needs, () => {
 
   const resolver = (device: string): void =>
     bed.write('/etc/resolv.conf', `nameserver ${NEIGHBOUR}%${device}\n`);
-  /** Whoever is asked, dig reads resolv.conf, and fails where an interface is named that is not there inside. */
+  /**
+   * Whoever is asked, dig reads resolv.conf, and fails where an interface is named that is not there inside.
+   */
   const dig = (...args: string[]): string[] => [
     ...['unshare', '--mount', 'sh', '-c', 'mount --bind /dev/null /etc/resolv.conf && exec dig "$@"'],
     ...['dig', '+short', ...args, 'who.bed.test', 'TXT'],

@@ -1,4 +1,7 @@
-/** The host's network changes, or time stands still, while the engine runs. Each test leaves the bed's network as it found it. */
+/**
+ * The host's network changes, or time stands still, while the engine runs. Each test leaves the bed's network
+ * as it found it.
+ */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, succeedIn } from '../support/bed.ts';
@@ -13,7 +16,10 @@ const FOLLOWED_MS = 5000;
 const TOLD_MS = 500;
 /** After it the next change is told at once again. */
 const QUIET_MS = 2200;
-/** Of 120 changes in three seconds: some six looks, of which each wakes all threads. If each change did, it would be hundreds. */
+/**
+ * Of 120 changes in three seconds: some six looks, of which each wakes all threads. If each change did, it
+ * would be hundreds.
+ */
 const BURST_WAKES = 100;
 const STOPPED_MS = 2500;
 

@@ -1,7 +1,8 @@
 // @vitest: beside
 /**
- * Transfers over a lossy TAP: frames lost inside the engine in both directions, and packets dropped by nftables in the guest.
- * The sender's and the receiver's recovery are the guest kernel's and the engine's; the data must come through unchanged, and at
+ * Transfers over a lossy TAP: frames lost inside the engine in both directions, and packets dropped by
+ * nftables in the guest. The sender's and the receiver's recovery are the guest kernel's and the engine's;
+ * the data must come through unchanged, and at
  * 1 % without a long stall.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -44,8 +45,8 @@ table inet loss {
 }`;
 
 /**
- * Tell the guest's kernel for good where the peer is: it asks three times only, and one in twenty such questions goes
- * unanswered at 20 % loss. Here it is TCP that has to recover.
+ * Tell the guest's kernel for good where the peer is: it asks three times only, and one in twenty such
+ * questions goes unanswered at 20 % loss. Here it is TCP that has to recover.
  */
 async function pinNeighbours(guest: Guest): Promise<void> {
   for (const { name, peer } of FAMILIES) {
@@ -59,10 +60,11 @@ async function pinNeighbours(guest: Guest): Promise<void> {
 }
 
 /**
- * At 20 % a third of all segments wait for the guest kernel's retransmission timer, which takes an ACK that was lost for a long
- * round trip: with its usual range of 200 ms to 2 min and MTU 1500 that alone is minutes. The kernel gives up (ETIMEDOUT) when one
- * spell of loss recovery lasts longer than tcp_retries2 timers would: 15 min with its usual range, but 14 s with timers of 1 s at
- * most, progress or not, as the clock starts at the first retransmission of the spell (retransmits_timed_out in tcp_timer.c).
+ * At 20 % a third of all segments wait for the guest kernel's retransmission timer, which takes an ACK that
+ * was lost for a long round trip: with its usual range of 200 ms to 2 min and MTU 1500 that alone is minutes.
+ * The kernel gives up (ETIMEDOUT) when one spell of loss recovery lasts longer than tcp_retries2 timers
+ * would: 15 min with its usual range, but 14 s with timers of 1 s at most, progress or not, as the clock
+ * starts at the first retransmission of the spell (retransmits_timed_out in tcp_timer.c).
  */
 async function shortenTimers(guest: Guest): Promise<void> {
   await setRoutes(guest, 'rto_min', '20ms');
@@ -115,8 +117,8 @@ describeE2e('a lossy TAP', needs, () => {
     }
   };
 
-  // Recovery is mostly waiting for timers: the plans run side by side, each with engines of its own, and so do the transfers
-  // at 20 %, where a few waits of many seconds are most of the time.
+  // Recovery is mostly waiting for timers: the plans run side by side, each with engines of its own, and so
+  // do the transfers at 20 %, where a few waits of many seconds are most of the time.
   describe.concurrent.each(engine.plans)('%s', (plan) => {
     describe.each(MTUS)('MTU %i', { concurrent: false }, (mtu) => {
       describe.each(LEVELS)('$percent %', (level) => {

@@ -1,5 +1,6 @@
 /**
- * Port options of the pasta front end in both directions. What is expected was read off passt 2026-10-02 with the same options.
+ * Port options of the pasta front end in both directions. What is expected was read off passt 2026-10-02 with
+ * the same options.
  */
 import { createConnection } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';

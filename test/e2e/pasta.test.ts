@@ -1,6 +1,6 @@
 /**
- * The pasta front end as its callers use it: Podman's command line in the background, the command form, the form with a process id.
- * What is expected was read off passt 2026-10-02 in the same network.
+ * The pasta front end as its callers use it: Podman's command line in the background, the command form, the
+ * form with a process id. What is expected was read off passt 2026-10-02 in the same network.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn } from '../support/bed.ts';

@@ -1,4 +1,7 @@
-/** What the guest sends from a published UDP port leaves from the port that the world knows it by, however many it speaks to. */
+/**
+ * What the guest sends from a published UDP port leaves from the port that the world knows it by, however
+ * many it speaks to.
+ */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type EmptyGuest, type Guest, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { engine, repoRoot } from '../support/engines.ts';

@@ -1,4 +1,7 @@
-/** Default routes of a namespace that has its own network, and IPv6 inside where no interface of the host has it. */
+/**
+ * Default routes of a namespace that has its own network, and IPv6 inside where no interface of the host has
+ * it.
+ */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type EmptyGuest, makeBed, succeed, succeedIn } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';

@@ -1,6 +1,7 @@
 /**
- * The sandbox from outside, for each front end: what is left open, which thread may do what, how it ends when something breaks behind it,
- * and that traffic of every kind goes on there. SANDBOX_LOAD_MS: how long the mixed load runs in each plan.
+ * The sandbox from outside, for each front end: what is left open, which thread may do what, how it ends when
+ * something breaks behind it, and that traffic of every kind goes on there. SANDBOX_LOAD_MS: how long the
+ * mixed load runs in each plan.
  */
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -173,7 +174,8 @@ describeE2e(
             const lines = started.printed().stdout.trim().split('\n');
             return lines.length >= 2 && lines;
           });
-          // One is the directory that ls reads. What the bed's own runner has left open comes through `run`, as CARELESS does. passt's pasta raises the limit for itself and its command.
+          // One is the directory that ls reads. What the bed's own runner has left open comes through `run`,
+          // as CARELESS does. passt's pasta raises the limit for itself and its command.
           const hard = /^Max open files\s+\d+\s+(\d+)/m;
           const raised = hard.exec(
             (await bed.run('host', ['cat', `/proc/${bed.pidSeenInside(pid)}/limits`])).stdout,
@@ -286,7 +288,10 @@ describeE2e(
   },
 );
 
-/** Every kind of traffic beside the others until `endAt`; what fails throws. @returns how often each has come to its end */
+/**
+ * Every kind of traffic beside the others until `endAt`; what fails throws.
+ * @returns how often each has come to its end
+ */
 async function mixedLoad(guest: Guest, endAt: number): Promise<Record<string, number>> {
   const url = (host: string, bytes: number): string => `http://${host}:${PORT.http}/bytes/${bytes}`;
   const kinds: Record<string, () => Promise<unknown>> = {

@@ -1,6 +1,6 @@
 /**
- * The slirp4netns front end as its callers use it: what slirp4netns's own tests, Podman's and RootlessKit's look at. What is expected
- * was read off slirp4netns 1.3.3.
+ * The slirp4netns front end as its callers use it: what slirp4netns's own tests, Podman's and RootlessKit's
+ * look at. What is expected was read off slirp4netns 1.3.3.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';

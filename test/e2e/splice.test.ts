@@ -1,6 +1,6 @@
 /**
- * Published ports from the host's loopback, past the TAP: data, ends and refusals as on a direct connection, and the guest sees
- * its own address as the peer's, as stock pasta shows it.
+ * Published ports from the host's loopback, past the TAP: data, ends and refusals as on a direct connection,
+ * and the guest sees its own address as the peer's, as stock pasta shows it.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeedIn, supportProgram } from '../support/bed.ts';

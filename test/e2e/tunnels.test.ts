@@ -1,7 +1,7 @@
 /**
- * Tunnels whose device is inside (an overlay network of containers): what they carry crosses the engine as UDP. Their packets have
- * checksums that the guest's kernel left to the TAP, and those of the inner packet are nobody else's to finish. Offloads inside are as the
- * kernel sets them up.
+ * Tunnels whose device is inside (an overlay network of containers): what they carry crosses the engine as
+ * UDP. Their packets have checksums that the guest's kernel left to the TAP, and those of the inner packet
+ * are nobody else's to finish. Offloads inside are as the kernel sets them up.
  */
 import { spawnSync } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -21,7 +21,10 @@ const GUEST_IN = '10.200.0.1';
 /** On the address of the guest in the tunnel. */
 const GUEST_PORT = 7001;
 
-/** A `describe` for a kind of device: no package brings one that the kernel was built without, so it is skipped with a reason even in CI. */
+/**
+ * A `describe` for a kind of device: no package brings one that the kernel was built without, so it is
+ * skipped with a reason even in CI.
+ */
 function describeDevice(title: string, device: string, needs: readonly Need[], body: () => void): void {
   const add = ['ip', 'link', 'add', 't0', 'type', ...device.split(' ')];
   const tried = spawnSync('unshare', ['--user', '--map-root-user', '--net', ...add], { encoding: 'utf8' });
@@ -49,7 +52,10 @@ async function countersOf(bed: Bed, api: string): Promise<Record<string, number>
   return reply.return.counters;
 }
 
-/** A bed whose peer sends finished packets, as a network card would: a veth leaves the checksums in them to nobody. */
+/**
+ * A bed whose peer sends finished packets, as a network card would: a veth leaves the checksums in them to
+ * nobody.
+ */
 async function tunnelBed(): Promise<Bed> {
   const bed = await makeBed();
   await succeedIn(bed, 'peer', ['ethtool', '-K', 'veth0', 'tx', 'off']);
@@ -203,7 +209,8 @@ for (const kind of KINDS) {
         await server.exited;
       });
 
-      // Equal sizes one after the other are what the engine joins into one frame: the device inside gets them one by one.
+      // Equal sizes one after the other are what the engine joins into one frame: the device inside gets them
+      // one by one.
       it.each([
         [60, 1200],
         [60, 100],

@@ -1,6 +1,6 @@
 /**
- * Valid frames of every kind that a guest sends, with the places of their fields: what hostile ones are made from. Each begins with a
- * vnet header. Addresses are those of `PLAN_ADDRESSES`.
+ * Valid frames of every kind that a guest sends, with the places of their fields: what hostile ones are made
+ * from. Each begins with a vnet header. Addresses are those of `PLAN_ADDRESSES`.
  */
 
 import type { EnginePlan } from '../../src/workers/engine-plan.ts';
@@ -692,8 +692,8 @@ export function corpus(): Seed[] {
 }
 
 /**
- * Make the checksums of a frame right as far as its lengths make sense: so that what is wrong is looked at, not just the checksum.
- * Frames whose vnet header leaves the checksum partial keep it as it is.
+ * Make the checksums of a frame right as far as its lengths make sense: so that what is wrong is looked at,
+ * not just the checksum. Frames whose vnet header leaves the checksum partial keep it as it is.
  */
 export function fixChecksums(b: Uint8Array, at: number, bytes: number): void {
   const end = at + bytes;

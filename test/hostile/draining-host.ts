@@ -1,6 +1,6 @@
 /**
- * A host side that takes everything, says anything that a host may say, and keeps to link/to-shard.ts: what the shards are given while they
- * are fed hostile frames. Everything random comes from one seed.
+ * A host side that takes everything, says anything that a host may say, and keeps to link/to-shard.ts: what
+ * the shards are given while they are fed hostile frames. Everything random comes from one seed.
  */
 import {
   type FramePool,
@@ -494,7 +494,8 @@ export class DrainingHost {
     const bytes = prng.int(0, 1900);
     const ports = ((peerPort << 16) | target) >>> 0;
     const both = Uint32Array.of(...this.#words.subarray(0, 4), 0, 0, 0xffff, 0xc6336432);
-    // Any shard may be told: the flow is found by its hash in the shard that owns it; one shard is enough here.
+    // Any shard may be told: the flow is found by its hash in the shard that owns it; one shard is enough
+    // here.
     const out = this.#o.toShards[0]!;
     listenerDatagramWrite(out, 1, 0, slot, NO_SLOT, HEADROOM_BYTES, bytes, ports, both, 0);
   }

@@ -1,6 +1,6 @@
 /**
- * The whole engine, fed hostile frames through a socket pair, in a network namespace that has nothing but its loopback: run by
- * engine.test.ts. Prints one line of JSON.
+ * The whole engine, fed hostile frames through a socket pair, in a network namespace that has nothing but its
+ * loopback: run by engine.test.ts. Prints one line of JSON.
  *
  *   engine-child.ts fused|pipeline=N FRAMES SEED
  */

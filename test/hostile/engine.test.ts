@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * The whole engine under hostile frames, in each thread plan: it neither dies nor hangs, and afterwards works as before. A network
- * namespace with nothing but its loopback keeps what it sends to itself.
+ * The whole engine under hostile frames, in each thread plan: it neither dies nor hangs, and afterwards works
+ * as before. A network namespace with nothing but its loopback keeps what it sends to itself.
  */
 import { spawnSync } from 'node:child_process';
 import { expect, it } from 'vitest';

@@ -1,6 +1,6 @@
 /**
- * A hostile guest that does finish its handshakes: it listens to what the engine says, so that its segments land in the middle of live
- * connections, near their sequence numbers, with everything else wrong in turns.
+ * A hostile guest that does finish its handshakes: it listens to what the engine says, so that its segments
+ * land in the middle of live connections, near their sequence numbers, with everything else wrong in turns.
  */
 import { readU32, writeU16, writeU32 } from '../../src/proto/be.ts';
 import type { Prng } from '../support/netsim/prng.ts';

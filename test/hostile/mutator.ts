@@ -1,4 +1,6 @@
-/** Makes hostile frames from valid ones: every field wrong in every usual way once, then at random, by a seed. */
+/**
+ * Makes hostile frames from valid ones: every field wrong in every usual way once, then at random, by a seed.
+ */
 import type { Prng } from '../support/netsim/prng.ts';
 import { type Field, fixChecksums, type Seed } from './corpus.ts';
 

@@ -2,7 +2,8 @@
 /**
  * Hostile frames through the packet path: every field wrong in every usual way, then at random by a seed.
  *
- * HOSTILE_FRAMES: how many in all (default 10 million with the whole engine's, engine.test.ts); HOSTILE_SEED: another seed.
+ * HOSTILE_FRAMES: how many in all (default 10 million with the whole engine's, engine.test.ts); HOSTILE_SEED:
+ * another seed.
  */
 import { afterAll, describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';

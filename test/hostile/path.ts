@@ -4,7 +4,8 @@
  *   frames ─ sendmmsg ─▶ TapReader ─▶ Shard(s) ─▶ DrainingHost
  *   checked ◀─ recvmmsg ─────────────┘
  *
- * Ownership of slots is checked at each hand-over. Time is virtual as far as the stages are concerned: poll(now).
+ * Ownership of slots is checked at each hand-over. Time is virtual as far as the stages are concerned:
+ * poll(now).
  */
 
 import { dropName } from '../../src/proto/drop.ts';
@@ -213,7 +214,8 @@ export class HostilePath {
       },
     });
     const guestMac = Uint8Array.of(2, 0, 0, 0, 0, 0x67);
-    // A shard starts its clock when it is made: at the same time in every run, so that a seed makes the same run again.
+    // A shard starts its clock when it is made: at the same time in every run, so that a seed makes the same
+    // run again.
     const clock = performance.now;
     performance.now = () => START_MS;
     for (let shard = 0; shard < o.shards; shard++)
@@ -272,7 +274,10 @@ export class HostilePath {
     return named;
   }
 
-  /** Everything that a frame may have caused, in one number: it grows with every frame that was counted or answered. */
+  /**
+   * Everything that a frame may have caused, in one number: it grows with every frame that was counted or
+   * answered.
+   */
   get effects(): number {
     const c = this.counters;
     return (

@@ -1,6 +1,6 @@
 /**
- * What the engine may write to the TAP, however hostile what it was given: well-formed frames, from addresses that a peer may have,
- * within the MTU.
+ * What the engine may write to the TAP, however hostile what it was given: well-formed frames, from addresses
+ * that a peer may have, within the MTU.
  */
 import { decodeFrame, ETH, VNET } from '../support/netsim/wire.ts';
 

@@ -1,4 +1,7 @@
-/** Replies were read off slirp4netns 1.3.3; where it crashes or stops all traffic, ours is an error in its form. */
+/**
+ * Replies were read off slirp4netns 1.3.3; where it crashes or stops all traffic, ours is an error in its
+ * form.
+ */
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
@@ -13,7 +16,9 @@ import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
 /** Ports that somebody else has. */
 const TAKEN: readonly number[] = [4000];
 
-/** What the engine was told last, and that it cannot have some ports; the engine itself is tested end to end. */
+/**
+ * What the engine was told last, and that it cannot have some ports; the engine itself is tested end to end.
+ */
 class Listeners {
   list: readonly ListenerPlan[] = [];
   counters = () => ({ bytesFromGuest: 7 });

@@ -1,6 +1,6 @@
 /**
- * What a filter allows, read from its instructions and not from the rules that they were made of: every path through the program
- * that a call can take, as text. For tests.
+ * What a filter allows, read from its instructions and not from the rules that they were made of: every path
+ * through the program that a call can take, as text. For tests.
  */
 import { type Filter, filterProgram } from '../../src/sys/seccomp.ts';
 
@@ -76,7 +76,10 @@ function load(k: number, nr: number, arch: string): Loaded {
 const ALLOW = 0x7fff_0000;
 const ERRNO = 0x0005_0000;
 
-/** One call: "socket  a0 == 2, a1 & 0xf == 0x1, a2 == 0 | …; else death"; undefined: it ends the process whatever its arguments. */
+/**
+ * One call: "socket a0 == 2, a1 & 0xf == 0x1, a2 == 0 | …; else death"; undefined: it ends the process
+ * whatever its arguments.
+ */
 export function callText(filter: Filter, nr: number, arch: string = process.arch): string | undefined {
   const ways = verdicts(filter, nr, arch);
   const otherwise = new Set(ways.filter(({ action }) => action !== ALLOW).map(({ action }) => action));

@@ -149,7 +149,10 @@ describe('errors of options, through the whole program', () => {
 });
 
 describeNeeding('user namespaces refused', [requireNamespaces], () => {
-  /** Inside a user namespace whose limit is 0, without capabilities, as an ordinary user is on a host that forbids them. */
+  /**
+   * Inside a user namespace whose limit is 0, without capabilities, as an ordinary user is on a host that
+   * forbids them.
+   */
   const confined = (limit: string, ...argv: string[]): Result =>
     spawnSync(
       findTool('unshare')!,

@@ -21,7 +21,10 @@ function message(args: readonly string[], command: CommandName = 'run'): string 
   throw new Error(`accepted: ${args.join(' ')}`);
 }
 
-/** Per option: texts that are taken, with what becomes of them; texts that are refused, with a word of the reason. */
+/**
+ * Per option: texts that are taken, with what becomes of them; texts that are refused, with a word of the
+ * reason.
+ */
 const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [string[], string][] }> = {
   '--address': {
     good: [

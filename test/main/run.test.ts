@@ -534,7 +534,9 @@ describeNeeding('attach', tapNeeds, () => {
   });
 });
 
-/** An ordinary user, as whom everything has to work; undefined when we are one, or he cannot read these files. */
+/**
+ * An ordinary user, as whom everything has to work; undefined when we are one, or he cannot read these files.
+ */
 const ordinary = (): readonly string[] | undefined => {
   if (process.getuid!() !== 0) return undefined;
   const argv = [findTool('setpriv')!, '--reuid=65534', '--regid=65534', '--clear-groups', '--'];

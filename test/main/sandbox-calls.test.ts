@@ -1,7 +1,8 @@
 // @vitest: beside
 /**
- * The system calls that modules of src/sys declare (`@syscalls` in the head of each), beside those that stay allowed in the sandbox:
- * a call that is added to one of the two and forgotten in the other fails here, and not by SIGSYS on somebody's machine.
+ * The system calls that modules of src/sys declare (`@syscalls` in the head of each), beside those that stay
+ * allowed in the sandbox: a call that is added to one of the two and forgotten in the other fails here, and
+ * not by SIGSYS on somebody's machine.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';

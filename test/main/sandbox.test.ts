@@ -132,8 +132,8 @@ test('every jump of the filter lands inside it, and every way ends in a verdict'
 });
 
 /**
- * The plans of the front ends, as far as they differ: `run` and `pasta COMMAND` send signals, `slirp4netns` lists, all with an API
- * socket remove, and `attach` has nothing of these.
+ * The plans of the front ends, as far as they differ: `run` and `pasta COMMAND` send signals, `slirp4netns`
+ * lists, all with an API socket remove, and `attach` has nothing of these.
  */
 const PLANS: Record<string, SandboxPlan> = {
   run: { readable: [40], removable: [42], signals: [44, 45], watchesProcess: false },
@@ -144,7 +144,9 @@ const RINGS = [30, 31];
 const PID = 1234;
 const LAST_CALL = 1024;
 
-/** Read from the instructions, so that neither the rules nor what makes them into a program changes unseen. */
+/**
+ * Read from the instructions, so that neither the rules nor what makes them into a program changes unseen.
+ */
 function filterText(plan: SandboxPlan): string {
   const filter = sandboxFilter(plan, RINGS, PID);
   const lines = syscallNames.flatMap((name) => {

@@ -1,6 +1,7 @@
 /**
- * Containers on bridge networks, whose way out is one pasta for all of a user's, and what becomes of them when the host's network
- * changes; judged as in cases.ts. What concerns their published ports is in forwarders.ts.
+ * Containers on bridge networks, whose way out is one pasta for all of a user's, and what becomes of them
+ * when the host's network changes; judged as in cases.ts. What concerns their published ports is in
+ * forwarders.ts.
  */
 import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually, sleepMs } from '../support/process.ts';
@@ -17,7 +18,9 @@ const ip = async (podman: Podman, ...argv: string[]): Promise<void> => {
   if (status !== 0) throw new Error(`ip ${argv.join(' ')}: ${stderr}`);
 };
 
-/** The uplink of the host as bed-up.sh makes it; what the kernel dropped with the link's fall is there again. */
+/**
+ * The uplink of the host as bed-up.sh makes it; what the kernel dropped with the link's fall is there again.
+ */
 async function uplinkUp(podman: Podman): Promise<void> {
   await ip(podman, 'link', 'set', 'veth0', 'up');
   await ip(podman, 'addr', 'replace', `${HOST6}/64`, 'dev', 'veth0', 'nodad');
@@ -255,7 +258,8 @@ export const BRIDGES: readonly Case[] = [
       const { bridged, own } = await pair(podman);
       await serves(podman, BRIDGED, 'bridged', WAYS4);
       for (const name of [bridged, own]) {
-        // Podman's own pause wants cgroups, which the tree does not delegate: the same is done to all processes but the first.
+        // Podman's own pause wants cgroups, which the tree does not delegate: the same is done to all
+        // processes but the first.
         const signal = (which: string): Promise<string> => podman.inside(name, `kill -${which} -1`);
         await signal('STOP');
         const port = name === own ? OWN : BRIDGED;

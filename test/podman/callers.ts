@@ -1,6 +1,6 @@
 /**
- * What callers do with slirp4netns, and RootlessKit and Docker with pasta too, a case each; judged as in cases.ts. RootlessKit's child
- * and the daemon run in the tree itself, so their programs are the tree's.
+ * What callers do with slirp4netns, and RootlessKit and Docker with pasta too, a case each; judged as in
+ * cases.ts. RootlessKit's child and the daemon run in the tree itself, so their programs are the tree's.
  */
 import { HOST4, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
@@ -42,8 +42,8 @@ async function withLoopbackServer(podman: Podman, work: (port: number) => Promis
 }
 
 /**
- * RootlessKit with a child that runs `script` (a shell's, with wget, httpd and nslookup), then waits; `work` gets what the script printed.
- * Its end is SIGTERM, or `signal`; nothing may be left then.
+ * RootlessKit with a child that runs `script` (a shell's, with wget, httpd and nslookup), then waits; `work`
+ * gets what the script printed. Its end is SIGTERM, or `signal`; nothing may be left then.
  */
 async function rootlesskit(
   podman: Podman,
@@ -272,7 +272,10 @@ const PODMAN: readonly Case[] = [
 const services = (http: number, udp: number, whoPort: number): string =>
   `mkdir -p /tmp/site; echo kit >/tmp/site/index.html; httpd -p [::]:${http} -h /tmp/site; (${udpEcho(udp)}) & (${who(whoPort)}) &`;
 
-/** What it publishes is reached: from loopback and from outside, TCP and UDP. @returns the client's address as the service saw it */
+/**
+ * What it publishes is reached: from loopback and from outside, TCP and UDP.
+ * @returns the client's address as the service saw it
+ */
 async function published(podman: Podman, http: number, udp: number, whoPort: number): Promise<string> {
   for (const [where, host] of [
     ['host', '127.0.0.1'],

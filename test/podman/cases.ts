@@ -1,6 +1,6 @@
 /**
- * What people do with rootless Podman and pasta, a case each. A case throws when it does not work; whether that is a fault of ours
- * is told by running the same with the stock tool.
+ * What people do with rootless Podman and pasta, a case each. A case throws when it does not work; whether
+ * that is a fault of ours is told by running the same with the stock tool.
  */
 import { supportProgram } from '../support/bed.ts';
 import { HOST4, HOST6, PEER4, PEER6 } from '../support/ports.ts';

@@ -1,5 +1,6 @@
 /**
- * Figures of rootless Podman with our pasta, with the stock one and without a network, interleaved; ratios are ours/stock.
+ * Figures of rootless Podman with our pasta, with the stock one and without a network, interleaved; ratios
+ * are ours/stock.
  * usage: sh scripts/node.sh test/podman/figures.ts start|throughput|loopback|memory|ports      one of them takes below a minute
  */
 import { readFileSync } from 'node:fs';

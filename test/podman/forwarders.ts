@@ -1,7 +1,7 @@
 /**
- * Published ports of containers on bridge networks, which rootlessport serves or (Podman 6, `rootless_port_forwarder = "pasta"`) the
- * pasta of the bridges, told by `pesto` over its control socket; judged as in cases.ts. FORWARDED goes with either, ROOTLESSPORT and PESTO
- * with the one.
+ * Published ports of containers on bridge networks, which rootlessport serves or (Podman 6,
+ * `rootless_port_forwarder = "pasta"`) the pasta of the bridges, told by `pesto` over its control socket;
+ * judged as in cases.ts. FORWARDED goes with either, ROOTLESSPORT and PESTO with the one.
  */
 import { HOST4, HOST6 } from '../support/ports.ts';
 import { eventually, sleepMs } from '../support/process.ts';
@@ -346,8 +346,9 @@ export const FORWARDED: readonly Case[] = [
 ];
 
 /**
- * What Podman 6.1 does not do with pasta as its forwarder, whatever the pasta: it publishes at the host's IPv6 addresses for networks
- * with IPv6 alone, and does not hear of a port that cannot be opened (the container runs without it).
+ * What Podman 6.1 does not do with pasta as its forwarder, whatever the pasta: it publishes at the host's
+ * IPv6 addresses for networks with IPv6 alone, and does not hear of a port that cannot be opened (the
+ * container runs without it).
  */
 export const ROOTLESSPORT: readonly Case[] = [
   {

@@ -57,7 +57,9 @@ export const WAYS6: readonly Way[] = [
   ['peer', HOST6],
 ];
 
-/** The published port leads to the server of this word, each way; by IPv4 from outside unless told otherwise. */
+/**
+ * The published port leads to the server of this word, each way; by IPv4 from outside unless told otherwise.
+ */
 export async function serves(
   podman: Podman,
   port: number,

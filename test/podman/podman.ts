@@ -1,6 +1,7 @@
 /**
- * Rootless Podman as an ordinary user has it, in the tree that scripts/podman-tree.sh makes, on the network of the test bed. Two logins can be open at once,
- * one whose Podman finds our pasta and one that has the tree's own; each has its memory-backed storage and run-time directory.
+ * Rootless Podman as an ordinary user has it, in the tree that scripts/podman-tree.sh makes, on the network
+ * of the test bed. Two logins can be open at once, one whose Podman finds our pasta and one that has the
+ * tree's own; each has its memory-backed storage and run-time directory.
  */
 import { existsSync } from 'node:fs';
 import { type Bed, supportProgram } from '../support/bed.ts';
@@ -17,9 +18,15 @@ import {
 export type Tool = 'ours' | 'stock';
 /** A tree of scripts/podman-tree.sh. */
 export type Tree = '5.4' | '6.1' | 'callers';
-/** What publishes the ports of containers on bridge networks: `rootless_port_forwarder` of containers.conf, new in Podman 6. */
+/**
+ * What publishes the ports of containers on bridge networks: `rootless_port_forwarder` of containers.conf,
+ * new in Podman 6.
+ */
 export type Forwarder = 'rootlessport' | 'pasta';
-/** Where Podman looks first for pasta and slirp4netns, and what stands first in a caller's PATH; paths in the tree. */
+/**
+ * Where Podman looks first for pasta and slirp4netns, and what stands first in a caller's PATH; paths in the
+ * tree.
+ */
 const HELPERS: Readonly<Record<Tool, string>> = { ours: '/run/ours', stock: '/usr/bin' };
 const UP_MS = 10_000;
 const PODMAN_MS = 60_000;
@@ -105,7 +112,10 @@ export class Podman {
     return this.bed.run('host', this.#argv(argv), { timeoutMs: PODMAN_MS });
   }
 
-  /** The same in the background, finding the tool in PATH; `end` gives a signal to the program itself and waits. */
+  /**
+   * The same in the background, finding the tool in PATH; `end` gives a signal to the program itself and
+   * waits.
+   */
   background(...argv: string[]): Started & { end(signal: NodeJS.Signals): Promise<number> } {
     const path = `PATH=${HELPERS[this.tool]}:/usr/bin:/usr/sbin`;
     const started = this.bed.start('host', this.#argv(['env', path, ...argv]));
@@ -144,7 +154,10 @@ export class Podman {
     return this.#despiteTentative(() => this.succeed(...argv, IMAGE, 'sh', '-c', script), name);
   }
 
-  /** aardvark-dns gives up where the bridge's IPv6 address is still tentative, whatever the pasta: again then, twice at most. */
+  /**
+   * aardvark-dns gives up where the bridge's IPv6 address is still tentative, whatever the pasta: again then,
+   * twice at most.
+   */
   async #despiteTentative<T>(work: () => Promise<T>, name: string): Promise<T> {
     for (let triesLeft = 2; ; triesLeft--) {
       try {

@@ -2,7 +2,8 @@
  * `npm run test:podman` and `npm run test:callers`: every case with our tool and with the tree's own, one after the other. A case
  * that works with the stock tool must work with ours. Last line: `N passed, N failed, N skipped`.
  *
- * usage: sh scripts/node.sh test/podman/side-by-side.ts podman|callers [5.4|6.1] [rootlessport|pasta] [TEXT...]
+ * usage: sh scripts/node.sh test/podman/side-by-side.ts podman|callers [5.4|6.1] [rootlessport|pasta]
+ * [TEXT...]
  *   podman    Podman and Buildah with pasta; Podman 5.4, then 6.1 with each of its port forwarders
  *   callers   Podman and Buildah with slirp4netns, RootlessKit and rootless Docker with either
  *   5.4, 6.1  this Podman alone; rootlessport or pasta: this port forwarder alone

@@ -1,4 +1,7 @@
-/** The few cases of rootless Podman that run with every test; all of them, beside the stock tools: `npm run test:podman` and `test:callers`. */
+/**
+ * The few cases of rootless Podman that run with every test; all of them, beside the stock tools: `npm run
+ * test:podman` and `test:callers`.
+ */
 import { afterAll, afterEach, beforeAll, it } from 'vitest';
 import { type Bed, makeBed } from '../support/bed.ts';
 import { describeE2e, requireTool } from '../support/require.ts';

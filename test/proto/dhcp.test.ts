@@ -298,7 +298,8 @@ describe('dhcpReplyWrite', () => {
   });
 
   test('options that fill the 548 bytes: the end option is the last of them; one byte more is left out', () => {
-    // A lone host name of 300 - N bytes behind one of fixed size: 240 + 6 (server) + 3 (type) + texts + 1 is 548.
+    // A lone host name of 300 - N bytes behind one of fixed size: 240 + 6 (server) + 3 (type) + texts + 1 is
+    // 548.
     const fill = (hostnameBytes: number) =>
       reply(request('35 01 01 ff'), {
         ...{ messageType: DhcpMessage.offer, yiaddr: 1, serverId: 1 },

@@ -1,4 +1,7 @@
-/** Header fields that the engine never reads back, for tests of what was written. Checked headers only, as in src/proto. */
+/**
+ * Header fields that the engine never reads back, for tests of what was written. Checked headers only, as in
+ * src/proto.
+ */
 import { readU16, readU32 } from '../../src/proto/be.ts';
 
 /** Urgent pointer of a TCP header. */
@@ -10,7 +13,9 @@ export const ipv6FlowLabel = (pool: Uint8Array, at: number): number => readU32(p
 /** The 32 bits behind the checksum of an ICMP message. */
 export const icmpInfo = (pool: Uint8Array, at: number): number => readU32(pool, at + 4);
 
-/** Where options begin: router solicitation, router advertisement, neighbour solicitation and advertisement. */
+/**
+ * Where options begin: router solicitation, router advertisement, neighbour solicitation and advertisement.
+ */
 const NDP_OPTIONS: Record<number, number> = { 133: 8, 134: 16, 135: 24, 136: 24 };
 
 /** Offset of the first option of a type from the message's start; 0 when there is none. */

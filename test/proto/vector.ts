@@ -52,8 +52,8 @@ export function anyFrame(seeds: readonly Uint8Array[], maxBytes = 200): fc.Arbit
 }
 
 /**
- * The same pool, but reading a byte by index outside the frame throws. Reads through a DataView pass unnoticed; that
- * is what different fillers are for.
+ * The same pool, but reading a byte by index outside the frame throws. Reads through a DataView pass
+ * unnoticed; that is what different fillers are for.
  */
 function guarded(pool: Uint8Array, bytes: number): Uint8Array {
   return new Proxy(pool, {

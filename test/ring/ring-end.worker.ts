@@ -1,4 +1,7 @@
-/** One end of the ring tests; see ring-pair.ts. Never returns to its event loop before it is done, as packet threads do. */
+/**
+ * One end of the ring tests; see ring-pair.ts. Never returns to its event loop before it is done, as packet
+ * threads do.
+ */
 import { parentPort, workerData } from 'node:worker_threads';
 import { Doorbell } from '../../src/ring/doorbell.ts';
 import { DESC_WORDS, sleepingAt } from '../../src/ring/layout.ts';

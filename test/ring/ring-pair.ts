@@ -1,4 +1,7 @@
-/** Runs a producer thread and a consumer thread (ring-end.worker.ts) on a pair of rings and gathers what they saw. */
+/**
+ * Runs a producer thread and a consumer thread (ring-end.worker.ts) on a pair of rings and gathers what they
+ * saw.
+ */
 import { Worker } from 'node:worker_threads';
 import { type Layout, planLayout } from '../../src/ring/layout.ts';
 import { startRingAt } from '../../src/ring/spsc.ts';

@@ -9,8 +9,9 @@ const lock = JSON.parse(readFileSync(new URL('../../package-lock.json', import.m
 const packages: Readonly<Record<string, LockedPackage>> = lock.packages;
 
 /**
- * npm links a package's programs into node_modules/.bin, which comes first on the PATH of install scripts: koffi's would then
- * run on the Node that has just been unpacked, and fail on a system without libatomic1 before our own
+ * npm links a package's programs into node_modules/.bin, which comes first on the PATH of install scripts:
+ * koffi's would then run on the Node that has just been unpacked, and fail on a system without libatomic1
+ * before our own
  * `prepare` (scripts/node.sh) can fetch or name that package. npm takes the programs from the lock file, so they are not
  * listed there.
  */
@@ -21,7 +22,10 @@ test('links no `node` program: install scripts run on the Node that runs npm', (
   }
 });
 
-/** npm 11 refuses `npm ci` when the lock file leaves out a platform, even one that this machine never installs. */
+/**
+ * npm 11 refuses `npm ci` when the lock file leaves out a platform, even one that this machine never
+ * installs.
+ */
 test('lists the optional packages of every platform', () => {
   const missing = Object.entries(packages).flatMap(([path, entry]) =>
     Object.keys(entry.optionalDependencies ?? {}).filter(

@@ -1,4 +1,7 @@
-/** The small tools' command lines: usage where it is asked for, one line where something is wrong, never a stack. */
+/**
+ * The small tools' command lines: usage where it is asked for, one line where something is wrong, never a
+ * stack.
+ */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';

@@ -7,11 +7,12 @@
  *   └────────────┘       └────────┘  │ default via .254 and ::fe    │      │ servers: peer-server.ts           │
  *                                    └──────────────────────────────┘      └──────────────────────────────────┘
  *
- * Host and peer share one user, mount and PID namespace whose first process (bed-up.sh) lives as long as the pipe to us: when the
- * test process ends, however it does, the kernel ends everything in the bed. The engine runs as user 1000 of a nested user
- * namespace, without any capability over the bed.
+ * Host and peer share one user, mount and PID namespace whose first process (bed-up.sh) lives as long as the
+ * pipe to us: when the test process ends, however it does, the kernel ends everything in the bed. The engine
+ * runs as user 1000 of a nested user namespace, without any capability over the bed.
  *
- * Process ids given out are valid in the test process, for signals and /proc; `bed.pidSeenInside` translates for command lines.
+ * Process ids given out are valid in the test process, for signals and /proc; `bed.pidSeenInside` translates
+ * for command lines.
  */
 import { readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { type Engine, type EngineOptions, engine, type Launch, repoRoot } from './engines.ts';
@@ -33,7 +34,10 @@ import {
   start,
 } from './process.ts';
 
-/** Where a command runs: "host" and "peer" as root of the bed, "user" in the host's network as an ordinary user. */
+/**
+ * Where a command runs: "host" and "peer" as root of the bed, "user" in the host's network as an ordinary
+ * user.
+ */
 export type Where = 'host' | 'user' | 'peer';
 
 export interface BedOptions {
@@ -42,7 +46,10 @@ export interface BedOptions {
   readonly resolver?: string;
   /** Made by root of the machine in its own user namespace: for programs that need subordinate ids. */
   readonly privileged?: boolean;
-  /** The routes name no congestion control: netavark 2 fails on a default route that does, which any pasta copies for it. */
+  /**
+   * The routes name no congestion control: netavark 2 fails on a default route that does, which any pasta
+   * copies for it.
+   */
   readonly plainRoutes?: boolean;
 }
 
@@ -106,7 +113,10 @@ export const supportProgram = (file: string, ...args: (string | number)[]): stri
 
 let serial = 0;
 
-/** The directory that becomes the bed's memory disk: empty on any Debian, and not one that our own files are under. */
+/**
+ * The directory that becomes the bed's memory disk: empty on any Debian, and not one that our own files are
+ * under.
+ */
 const ramDir = (): string =>
   ['/mnt', '/media', '/srv'].find((dir) => !realpathSync(repoRoot).startsWith(`${dir}/`)) ?? '/mnt';
 

@@ -1,6 +1,7 @@
 /**
- * A small DNS server of the test bed, UDP and TCP: enough of RFC 1035 for real resolvers, with answers of every size. What it does
- * not know is NXDOMAIN; an answer over the client's UDP limit (512, or what EDNS says) is sent empty with TC set.
+ * A small DNS server of the test bed, UDP and TCP: enough of RFC 1035 for real resolvers, with answers of
+ * every size. What it does not know is NXDOMAIN; an answer over the client's UDP limit (512, or what EDNS
+ * says) is sent empty with TC set.
  *
  *   peer.bed.test   A, AAAA      the peer
  *   many.bed.test   A            30 records: 508 bytes and more

@@ -1,6 +1,7 @@
 /**
- * The engines that the end-to-end suite can drive. Ours is the default; `E2E_ENGINE=pasta` runs the same tests against the stock
- * tool (E2E_PASTA: its path), which tells a fault of the engine from a fault of a test and makes the two comparable.
+ * The engines that the end-to-end suite can drive. Ours is the default; `E2E_ENGINE=pasta` runs the same
+ * tests against the stock tool (E2E_PASTA: its path), which tells a fault of the engine from a fault of a
+ * test and makes the two comparable.
  */
 import { fileURLToPath } from 'node:url';
 

@@ -1,6 +1,6 @@
 /**
- * The datagram sockets of host-io with real host sockets on loopback, driven by hand: commands go in as the ring would bring them, epoll is
- * asked by pump(), and messages to the shard come out as an array.
+ * The datagram sockets of host-io with real host sockets on loopback, driven by hand: commands go in as the
+ * ring would bring them, epoll is asked by pump(), and messages to the shard come out as an array.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { addressParse } from '../../src/proto/address.ts';

@@ -1,4 +1,7 @@
-/** Open files of each kind, to be given to a program under test: whoever shares one sees when its flags change. */
+/**
+ * Open files of each kind, to be given to a program under test: whoever shares one sees when its flags
+ * change.
+ */
 import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { AF_UNIX, F_GETFD, SOCK_CLOEXEC, SOCK_STREAM } from '../../src/sys/constants.ts';

@@ -1,6 +1,7 @@
 /**
- * Packets as a guest's kernel would make them, and a reader for what it would get. Independent of the code under test's writers; only
- * address texts are its own, and test/proto/address.test.ts compares these with the platform's.
+ * Packets as a guest's kernel would make them, and a reader for what it would get. Independent of the code
+ * under test's writers; only address texts are its own, and test/proto/address.test.ts compares these with
+ * the platform's.
  */
 import { addressParse, addressRead, addressWrite, ipv6Text } from '../../src/proto/address.ts';
 import { readU32 } from '../../src/proto/be.ts';

@@ -1,7 +1,7 @@
 /**
- * The byte stream that every transfer test carries: pseudo-random, the same in every process, as long as wanted. It repeats after
- * a prime number of bytes, so no slot, window or segment size divides the period and a piece that is lost, doubled or misplaced
- * changes the checksum.
+ * The byte stream that every transfer test carries: pseudo-random, the same in every process, as long as
+ * wanted. It repeats after a prime number of bytes, so no slot, window or segment size divides the period and
+ * a piece that is lost, doubled or misplaced changes the checksum.
  *
  * As a program it writes the stream to its standard output: `pattern.ts BYTES > file`.
  */
@@ -20,7 +20,9 @@ function onePeriod(): Buffer {
   return period;
 }
 
-/** A piece of the stream: at least one byte from `from` on, at most `maxBytes`. Borrowed: not to be written. */
+/**
+ * A piece of the stream: at least one byte from `from` on, at most `maxBytes`. Borrowed: not to be written.
+ */
 export function patternSlice(from: number, maxBytes: number): Buffer {
   const at = from % PERIOD_BYTES;
   return onePeriod().subarray(at, Math.min(PERIOD_BYTES, at + maxBytes));

@@ -4,7 +4,10 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 export const sleepMs = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Wait until `check` gives something other than undefined or false; throws with `what` when it takes too long. */
+/**
+ * Wait until `check` gives something other than undefined or false; throws with `what` when it takes too
+ * long.
+ */
 export async function eventually<T>(
   what: string,
   timeoutMs: number,
@@ -156,7 +159,10 @@ export const commandLine = (pid: number): string[] => readProc(pid, 'cmdline').s
 
 export const processName = (pid: number): string => readProc(pid, 'comm').trimEnd();
 
-/** The process id in the innermost PID namespaces: as its own children, or those `depth` levels further out, see it. */
+/**
+ * The process id in the innermost PID namespaces: as its own children, or those `depth` levels further out,
+ * see it.
+ */
 export const pidInside = (pid: number, depth: number): number =>
   Number((/^NSpid:\s+(.*)$/m.exec(readProc(pid, 'status'))?.[1] ?? '').split(/\s+/)[depth] ?? 0);
 

@@ -1,6 +1,6 @@
 /**
- * What tests need from the machine. A need that is not met skips its tests with the reason in their title; where
- * CI=true it fails them instead, so that nothing stays untested unseen.
+ * What tests need from the machine. A need that is not met skips its tests with the reason in their title;
+ * where CI=true it fails them instead, so that nothing stays untested unseen.
  */
 import { spawnSync } from 'node:child_process';
 import { accessSync, closeSync, constants, openSync } from 'node:fs';

@@ -1,7 +1,7 @@
 /**
- * One shard's context without its threads: a real pool on a real SharedArrayBuffer, real rings, flow table and timers; the guest is an
- * array of packets. A test writes a packet into a reader's slot, hands it to a translator module, and reads what went to the
- * host (ring messages) and to the guest.
+ * One shard's context without its threads: a real pool on a real SharedArrayBuffer, real rings, flow table
+ * and timers; the guest is an array of packets. A test writes a packet into a reader's slot, hands it to a
+ * translator module, and reads what went to the host (ring messages) and to the guest.
  */
 
 import { addressParse, addressRead, addressSetIpv4 } from '../../src/proto/address.ts';
@@ -188,7 +188,8 @@ export class ShardRig {
       return this.usoResult;
     }
     if (f.checksumField >= 0) {
-      // The partial checksum of a GSO frame must be good for the whole, as the kernel corrects it from there for each segment.
+      // The partial checksum of a GSO frame must be good for the whole, as the kernel corrects it from there
+      // for each segment.
       const csumAt = f.transportAt - f.at;
       const sum = finishSum(onesSum(packet, csumAt, packet.length - csumAt, 0)) || 0xffff;
       packet[csumAt + f.checksumField] = sum >>> 8;
@@ -319,7 +320,11 @@ export class ShardRig {
     return message((out) => datagramWrite(out, flow, slotA, slotB, HEADROOM_BYTES, bytes, ttl, gsoSize));
   }
 
-  /** ToShard.icmpError. @param offender  empty: unknown @param quoted  what it quotes of the datagram, null: nothing */
+  /**
+   * ToShard.icmpError.
+   * @param offender empty: unknown
+   * @param quoted what it quotes of the datagram, null: nothing
+   */
   icmpError(
     flow: number,
     typeCode: number,

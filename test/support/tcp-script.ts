@@ -1,7 +1,7 @@
 /**
- * One end of a TCP conversation, played from a list of steps. Both ends of a test run the same interpreter: the client program
- * (clients/tcp-client.ts) plays its own list and sends the other end's list as its first line; a script server plays that and
- * keeps the outcome for whoever asks.
+ * One end of a TCP conversation, played from a list of steps. Both ends of a test run the same interpreter:
+ * the client program (clients/tcp-client.ts) plays its own list and sends the other end's list as its first
+ * line; a script server plays that and keeps the outcome for whoever asks.
  */
 import { createHash } from 'node:crypto';
 import net from 'node:net';

@@ -91,7 +91,9 @@ describe('where peers are led to', () => {
     return {
       addressing,
       hear: (address: string) =>
-        address.includes(':') ? addressing.learn6(words(address), 0) : addressing.learnGuestAddress4(words(address)[3]!),
+        address.includes(':')
+          ? addressing.learn6(words(address), 0)
+          : addressing.learnGuestAddress4(words(address)[3]!),
       guestFor: (peer: string): string | null => {
         const out = new Uint32Array(4);
         return addressing.guestFor(words(peer), 0, out, 0) ? addressText(out, 0) : null;

@@ -430,7 +430,8 @@ describe('published ports', () => {
       expect((await p.received(1))[0]!.port).toBe(rule.port);
     }
     expect(descriptors() - before).toBeLessThanOrEqual(32);
-    // Those without a socket of their own are heard by the listener: the shard knows the flow by its addresses.
+    // Those without a socket of their own are heard by the listener: the shard knows the flow by its
+    // addresses.
     far[PEERS - 1]!.socket.send(pattern(77), rule.port, '127.0.0.1');
     const [m] = await host.messages(1);
     expect([opOf(m), datagramPeerPort(m!, 0)]).toEqual([ToShard.listenerDatagram, far[PEERS - 1]!.port]);

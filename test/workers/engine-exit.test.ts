@@ -1,5 +1,8 @@
 // @vitest: beside
-/** The process ends while packet threads sleep in the kernel: Node joins its threads, so they have to be woken. */
+/**
+ * The process ends while packet threads sleep in the kernel: Node joins its threads, so they have to be
+ * woken.
+ */
 import { expect, it } from 'vitest';
 import { runToEnd } from '../support/process.ts';
 

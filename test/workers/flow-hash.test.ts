@@ -4,8 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { flowHash, halfSipHash13, shardOf } from '../../src/workers/flow/flow-hash.ts';
 
 /**
- * HalfSipHash-1-3, 32 bits out, key 00 01 .. 07, message 00 01 .. n-1, for n = 0 .. 63: the Linux kernel's self-test
- * vectors (test_vectors_hsiphash of a 32-bit build).
+ * HalfSipHash-1-3, 32 bits out, key 00 01 .. 07, message 00 01 .. n-1, for n = 0 .. 63: the Linux kernel's
+ * self-test vectors (test_vectors_hsiphash of a 32-bit build).
  */
 const VECTORS = [
   0x5814c896, 0xe7e864ca, 0xbc4b0e30, 0x01539939, 0x7e059ea6, 0x88e3d89b, 0xa0080b65, 0x9d38d9d6, 0x577999b1,

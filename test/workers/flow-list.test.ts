@@ -1,5 +1,8 @@
 // @vitest: beside
-/** Flows by pages: from tables of real flows through the rows to objects. The threads between are tested end to end. */
+/**
+ * Flows by pages: from tables of real flows through the rows to objects. The threads between are tested end
+ * to end.
+ */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { addressParse } from '../../src/proto/address.ts';

@@ -1,6 +1,7 @@
 // @vitest: beside
 /**
- * The guest link with a socket pair in the place of the TAP: what the kernel would be given for an EgressFrame.
+ * The guest link with a socket pair in the place of the TAP: what the kernel would be given for an
+ * EgressFrame.
  */
 import { afterEach, describe, expect, it } from 'vitest';
 import { addressParse } from '../../src/proto/address.ts';
@@ -56,7 +57,10 @@ class Bench {
     });
   }
 
-  /** Fill the link's frame with a UDP datagram to the guest, up to the IP header. @param more  bytes of it in slot 1 */
+  /**
+   * Fill the link's frame with a UDP datagram to the guest, up to the IP header.
+   * @param more bytes of it in slot 1
+   */
   datagram(payload: Uint8Array, more: number): void {
     const { u8 } = this.pool;
     const f = this.link.frame;

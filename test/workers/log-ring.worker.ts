@@ -1,4 +1,6 @@
-/** Writes three lines with pauses, then blocks without ever returning to its event loop; see log-ring.test.ts. */
+/**
+ * Writes three lines with pauses, then blocks without ever returning to its event loop; see log-ring.test.ts.
+ */
 import { workerData } from 'node:worker_threads';
 import type { Layout } from '../../src/ring/layout.ts';
 import { LogLevel, LogWriter } from '../../src/workers/thread/log-ring.ts';

@@ -1,5 +1,7 @@
 // @vitest: beside
-/** How sockets to the world get their source address and interface: real sockets, asked what they have become. */
+/**
+ * How sockets to the world get their source address and interface: real sockets, asked what they have become.
+ */
 import { afterEach, describe, expect, it } from 'vitest';
 import { addressParse, addressText } from '../../src/proto/address.ts';
 import {

@@ -1,5 +1,8 @@
 // @vitest: beside
-/** The thread's loop with a stage of the test's own: when it looks at epoll before it sleeps, which the counters tell. */
+/**
+ * The thread's loop with a stage of the test's own: when it looks at epoll before it sleeps, which the
+ * counters tell.
+ */
 import { describe, expect, it } from 'vitest';
 import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
 import { Doorbell } from '../../src/ring/doorbell.ts';
@@ -11,7 +14,10 @@ import type { Carried, Stage } from '../../src/workers/thread/stage.ts';
 
 const SLEEPS = 4;
 
-/** Runs a loop that sleeps four times, each time for a millisecond. @param carries  what the stage has carried before a sleep */
+/**
+ * Runs a loop that sleeps four times, each time for a millisecond.
+ * @param carries what the stage has carried before a sleep
+ */
 function looks(carries: (sum: Carried, sleep: number) => void, standsTwice = false): number {
   const fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   const counters = new Float64Array(COUNTER_WORDS);

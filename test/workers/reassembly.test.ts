@@ -167,7 +167,10 @@ describe('a fragmented datagram', () => {
 });
 
 describe('attacks and limits', () => {
-  /** What has come is kept in words of 32 units of 8 bytes: every place at their borders, one unit too many, one repeated. */
+  /**
+   * What has come is kept in words of 32 units of 8 bytes: every place at their borders, one unit too many,
+   * one repeated.
+   */
   it.each([8, 240, 248, 256, 264, 504, 512, 520, 768, 1480, 2048])(
     'fragments of %i bytes: whole without an overlap, dropped with one unit of it at either end, whole with a repetition',
     (size) => {

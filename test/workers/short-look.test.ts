@@ -4,8 +4,8 @@ import {
   BULK_BYTES,
   LONE_LOOK_MS,
   MOST_SKIPPED,
-  SHORT_LOOK_MS,
   PrePoll,
+  SHORT_LOOK_MS,
 } from '../../src/workers/thread/pre-poll.ts';
 
 /** How many of `sleeps` sleeps had a look before them, each of which ends as `paid` says. */

@@ -95,7 +95,10 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
   return { reader, send, sendBytes, received, frames, counters, logs, giveBack };
 }
 
-/** Ethernet, IPv4 and the ports of a TCP segment of 65,536 bytes; the second byte of its source port is the flow. */
+/**
+ * Ethernet, IPv4 and the ports of a TCP segment of 65,536 bytes; the second byte of its source port is the
+ * flow.
+ */
 // biome-ignore format: a line a header
 const segment = [
   2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00,
@@ -246,7 +249,8 @@ describe('a checksum that is left to the engine', () => {
       expect(drops).toBe(0);
       const { bytes, offload } = got!;
       expect(offload).toBe(0);
-      // The field held the pseudo header's sum: with the real checksum in its place and that sum added, all is 0.
+      // The field held the pseudo header's sum: with the real checksum in its place and that sum added, all
+      // is 0.
       expect(finishSum(onesSum(bytes, INNER_AT, bytes.length - INNER_AT, PSEUDO))).toBe(0);
       const before = frame.slice(VNET_BYTES);
       for (const b of [before, bytes]) b.fill(0, INNER_AT + TCP_CHECKSUM, INNER_AT + TCP_CHECKSUM + 2);

@@ -46,7 +46,10 @@ describe('TimerWheel', () => {
         fc.property(fc.array(stepArb, { maxLength: 60 }), (steps) => {
           let now = startMs;
           const wheel = new TimerWheel(10, TICK_MS, startMs);
-          /** Tick at which each armed timer must fire: its deadline's, but after the tick in which it was armed. */
+          /**
+           * Tick at which each armed timer must fire: its deadline's, but after the tick in which it was
+           * armed.
+           */
           const model = new Map<number, number>();
           const tickOf = (ms: number): number => Math.floor(ms / TICK_MS);
           for (const { kind, id, ms } of steps) {

@@ -23,8 +23,8 @@ import {
   listenerDatagramGuestWrite,
   listenerDatagramWrite,
   openFailedWrite,
-  unsolicitedDatagramWrite,
   ToShard,
+  unsolicitedDatagramWrite,
 } from '../../src/workers/link/to-shard.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
 import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';

@@ -119,7 +119,10 @@ function logTicks(values: readonly number[]): number[] {
   return ticks;
 }
 
-/** Latency by percentile, the tail stretched: each step to the right is ten times rarer. null: no distribution. */
+/**
+ * Latency by percentile, the tail stretched: each step to the right is ten times rarer. null: no
+ * distribution.
+ */
 export function percentileCurves(figures: Figures, cell: string): Spec | null {
   const { result } = figures;
   const values = result.peers.flatMap((peer) =>

@@ -1,6 +1,6 @@
 /**
- * The few figures that a reader of the README wants first: as rows for docs/comparison.md and as a chart, docs/comparison.svg.
- * Good and bad results alike: throughput, connections, small requests, start. Pure.
+ * The few figures that a reader of the README wants first: as rows for docs/comparison.md and as a chart,
+ * docs/comparison.svg. Good and bad results alike: throughput, connections, small requests, start. Pure.
  */
 import { METRICS, type PeerInfo, type Result } from '../result.ts';
 import { Figures } from './statistics.ts';

@@ -8,7 +8,10 @@ export interface Verdict {
   readonly measured: number | null;
   /** What the target comes to in this run; null when its reference was not measured. */
   readonly bound: number | null;
-  /** null: one of the two was not measured. What of ours failed in most of its rounds is missed, not unmeasured. */
+  /**
+   * null: one of the two was not measured. What of ours failed in most of its rounds is missed, not
+   * unmeasured.
+   */
   readonly reached: boolean | null;
 }
 

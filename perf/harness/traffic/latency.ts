@@ -1,4 +1,6 @@
-/** A distribution of durations, kept by hdr-histogram-js in nanoseconds, told as percentiles in microseconds. */
+/**
+ * A distribution of durations, kept by hdr-histogram-js in nanoseconds, told as percentiles in microseconds.
+ */
 import { build } from 'hdr-histogram-js';
 
 export const PERCENTILES = [0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 100] as const;

@@ -1,12 +1,12 @@
 /**
- * Many small UDP flows at once, as a torrent has them: one port of the guest, COUNT ports of the peer, both sides sending at
- * a steady rate. Prints one line of JSON: datagrams sent and received.
+ * Many small UDP flows at once, as a torrent has them: one port of the guest, COUNT ports of the peer, both
+ * sides sending at a steady rate. Prints one line of JSON: datagrams sent and received.
  *
  * usage: many-udp.ts peer FIRST_PORT COUNT BYTES MBIT SECONDS              says `listening`; SECONDS begin with the first datagram
  *        many-udp.ts guest FIRST_PORT COUNT BYTES MBIT SECONDS ADDRESS
  *
- * What has arrived DRAIN_MS after the last was sent counts as received. Datagrams leave at most every millisecond, what is
- * due by then in a row: bursts of some twenty at 200 Mbit/s.
+ * What has arrived DRAIN_MS after the last was sent counts as received. Datagrams leave at most every
+ * millisecond, what is due by then in a row: bursts of some twenty at 200 Mbit/s.
  */
 import { EPOLLIN, MSG_DONTWAIT, SO_RCVBUF, SOL_SOCKET } from '../../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../../src/sys/epoll.ts';

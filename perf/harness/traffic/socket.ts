@@ -1,6 +1,6 @@
 /**
- * Blocking sockets over src/sys for the traffic programs: no event loop lies between a request and its answer.
- * Cold set-up throws; the calls in the loops are src/sys's own and return -errno.
+ * Blocking sockets over src/sys for the traffic programs: no event loop lies between a request and its
+ * answer. Cold set-up throws; the calls in the loops are src/sys's own and return -errno.
  */
 import { writeSync } from 'node:fs';
 import { addressParse } from '../../../src/proto/address.ts';

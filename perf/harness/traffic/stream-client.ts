@@ -1,6 +1,6 @@
 /**
- * Request and response over TCP, and connections a second: blocking calls, one at a time, every duration recorded.
- * The first fifth of the time is warm-up and counts for nothing. Prints one line of JSON.
+ * Request and response over TCP, and connections a second: blocking calls, one at a time, every duration
+ * recorded. The first fifth of the time is warm-up and counts for nothing. Prints one line of JSON.
  *
  * usage: stream-client.ts echo ADDRESS PORT BYTES SECONDS     one connection, request after request
  *        stream-client.ts once ADDRESS PORT BYTES SECONDS     connect, request, response, end of stream, close; again
@@ -62,8 +62,8 @@ function ends(fd: number): boolean {
 }
 
 /**
- * A failure counts as having taken as long as we would have waited: percentiles of the answers alone praise whoever gives few.
- * One that fails at once is not tried again at once.
+ * A failure counts as having taken as long as we would have waited: percentiles of the answers alone praise
+ * whoever gives few. One that fails at once is not tried again at once.
  */
 function timed(once: () => boolean): void {
   const latency = new Latency();
@@ -98,7 +98,10 @@ function pause(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
-/** A connection whose answer did not come is of no more use: the answer may still come, as that of the next request. */
+/**
+ * A connection whose answer did not come is of no more use: the answer may still come, as that of the next
+ * request.
+ */
 function echo(): () => boolean {
   let fd = open();
   if (fd < 0) throw new SysError('connect', `${address} ${port}`, -fd);

@@ -78,7 +78,10 @@ export interface Usage {
   readonly peakRssMib: number;
 }
 
-/** CPU time that the tool's process tree takes during `work`, and its memory afterwards; null when there is no tool. */
+/**
+ * CPU time that the tool's process tree takes during `work`, and its memory afterwards; null when there is no
+ * tool.
+ */
 export async function withUsage<T>(
   guest: Guest,
   work: () => Promise<T>,

@@ -181,8 +181,8 @@ export const udp: Workload<'udp'> = async (context, traffic, { seconds }) => {
 };
 
 /**
- * As with TCP the receiver's own count is what counts. `sum` is no use: its bytes and packets are the sender's, and the losses in it are
- * only the gaps that the receiver saw, none when nothing came.
+ * As with TCP the receiver's own count is what counts. `sum` is no use: its bytes and packets are the
+ * sender's, and the losses in it are only the gaps that the receiver saw, none when nothing came.
  */
 export function udpOutcome(
   report: IperfReport,

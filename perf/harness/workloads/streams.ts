@@ -1,4 +1,6 @@
-/** Request and response, connections a second, and many idle flows: our own clients, with blocking sockets. */
+/**
+ * Request and response, connections a second, and many idle flows: our own clients, with blocking sockets.
+ */
 
 import { Daemon, sleep, until } from '../processes.ts';
 import type { LatencySummary } from '../traffic/latency.ts';
@@ -90,7 +92,9 @@ export const request: Workload<'request'> = (context, traffic, { seconds }) =>
 export const connections: Workload<'connect'> = (context, traffic, { seconds }) =>
   exchange(context, 'once', CONNECT_BYTES, seconds, traffic.inbound);
 
-/** Open the flows, then measure one busy stream beside them. The tool's memory is taken while all are there. */
+/**
+ * Open the flows, then measure one busy stream beside them. The tool's memory is taken while all are there.
+ */
 export const flows: Workload<'flows'> = async (context, traffic, cell) => {
   const { world, guest, abort } = context;
   const port = nextPort();

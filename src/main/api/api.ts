@@ -1,9 +1,11 @@
 // bundle: rare
 /**
- * What slirp4netns's API socket is asked and answers, in every front end: JSON each way, one request a connection. Ports of the host
- * that lead inside are added, listed and removed while the engine runs. Changes are made one after the other. Beyond the original:
+ * What slirp4netns's API socket is asked and answers, in every front end: JSON each way, one request a
+ * connection. Ports of the host that lead inside are added, listed and removed while the engine runs. Changes
+ * are made one after the other. Beyond the original:
  * `info` (what is connected how) and `stats` (the engine's counters), read by the main thread from shared memory without asking a
- * packet thread, and `list_flows`, for which the packet threads are asked a page at a time. docs/api.md is for users.
+ * packet thread, and `list_flows`, for which the packet threads are asked a page at a time. docs/api.md is
+ * for users.
  */
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { AddressPlan, ListenerPlan } from '../../workers/engine-plan.ts';
@@ -34,7 +36,10 @@ interface Forward {
   readonly entry: Readonly<Record<string, string | number>>;
 }
 
-/** The reasons of a refusal, word for word: RootlessKit and Podman log them, slirp4netns's tests look for them. */
+/**
+ * The reasons of a refusal, word for word: RootlessKit and Podman log them, slirp4netns's tests look for
+ * them.
+ */
 const Refusal = {
   cannotParse: 'cannot parse JSON',
   notObject: 'json_object() failed',

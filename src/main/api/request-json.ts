@@ -1,6 +1,7 @@
 // bundle: rare
 /**
- * JSON (RFC 8259) as slirp4netns reads requests, which is not quite what JSON.parse takes. Pure. Beyond the grammar:
+ * JSON (RFC 8259) as slirp4netns reads requests, which is not quite what JSON.parse takes. Pure. Beyond the
+ * grammar:
  *
  *   taken       a comma behind the last member or element; digits missing on one side of the point (`1.`, `-.5`); vertical tab and form
  *               feed as white space; a byte order mark in front; anything behind the first value

@@ -1,5 +1,8 @@
 // bundle: rare
-/** The API socket of a front end: requests from api/socket.ts, answers from api.ts. Loaded only where --api-socket is written. */
+/**
+ * The API socket of a front end: requests from api/socket.ts, answers from api.ts. Loaded only where
+ * --api-socket is written.
+ */
 import { strerror } from '../../sys/libc.ts';
 import { UsageError } from '../cli/values.ts';
 import { Api, type ApiOptions, TOO_LARGE_REPLY } from './api.ts';
@@ -9,7 +12,8 @@ import { ApiSocket, type ApiSocketOptions } from './socket.ts';
 export type ApiTelling = Pick<ApiSocketOptions, 'onClient' | 'onRequest' | 'onTooLarge' | 'onError'>;
 
 /**
- * Listen at `path`; call it before the root is exchanged (host/sandbox.ts). The names in `directories` are to be removable behind it.
+ * Listen at `path`; call it before the root is exchanged (host/sandbox.ts). The names in `directories` are to
+ * be removable behind it.
  * @throws Error of Node's, with its errno
  */
 export async function openApi(path: string, options: ApiOptions, telling: ApiTelling): Promise<ApiSocket> {

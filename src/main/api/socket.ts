@@ -1,8 +1,9 @@
 // bundle: rare
 /**
- * A Unix stream socket that answers one JSON request a connection. A request ends where its first JSON value ends, with the client's
- * half of the connection, or at the first word that begins none; what comes behind it is not looked at. Nobody waits for anybody: a
- * client that says nothing, half a request or too much costs a bounded buffer for a bounded time, and has to make room for others.
+ * A Unix stream socket that answers one JSON request a connection. A request ends where its first JSON value
+ * ends, with the client's half of the connection, or at the first word that begins none; what comes behind it
+ * is not looked at. Nobody waits for anybody: a client that says nothing, half a request or too much costs a
+ * bounded buffer for a bounded time, and has to make room for others.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
@@ -11,11 +12,17 @@ import { BEFORE_VALUE } from './request-json.ts';
 
 /** Bytes of a request, at most: slirp4netns has room for 4095 and wants one of them left over. */
 const MAX_REQUEST_BYTES = 4094;
-/** So many may take their time; of more, those who have been silent for so long make room. Nobody comes in beyond the second number. */
+/**
+ * So many may take their time; of more, those who have been silent for so long make room. Nobody comes in
+ * beyond the second number.
+ */
 const PATIENT_CLIENTS = 256;
 const SILENT_MS = 1000;
 const MAX_CLIENTS = 2048;
-/** How long a client may take to say something, and to go on with what it has begun: then what there is is answered. */
+/**
+ * How long a client may take to say something, and to go on with what it has begun: then what there is is
+ * answered.
+ */
 const IDLE_MS = 60_000;
 const PAUSE_MS = 5000;
 /** How long a client that was answered may go on sending. */
@@ -138,7 +145,10 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
 /** Whether an object or array begins here, or nothing has yet. */
 const mayBecomeOne = (text: string): boolean => /^([{[]|$)/.test(text.replace(BEFORE_VALUE, ''));
 
-/** The object or array that `text` begins with, once it is whole; undefined: not yet, or it begins with neither. */
+/**
+ * The object or array that `text` begins with, once it is whole; undefined: not yet, or it begins with
+ * neither.
+ */
 export function firstJsonValue(text: string): string | undefined {
   const start = BEFORE_VALUE.exec(text)![0].length;
   if (start === text.length || !'{['.includes(text[start]!)) return undefined;

@@ -1,14 +1,16 @@
 /**
- * The address plan of `bucatini run` and `bucatini attach`: what the namespace is called, whom it asks for names, and by which
- * routes. Pure: the host's network comes in as data, nothing is asked for here.
+ * The address plan of `bucatini run` and `bucatini attach`: what the namespace is called, whom it asks for
+ * names, and by which routes. Pure: the host's network comes in as data, nothing is asked for here.
  *
- * Per family, the *template* is the host interface that connections will leave by: --outbound-interface, else that of the
- * default route with the lowest metric, else the first one that is up with an address and a route. The namespace gets the
- * template's address, prefix length and gateway, so that what programs show inside is what the world sees outside. Nothing
- * on the wire depends on it: every connection is a socket of the host.
+ * Per family, the *template* is the host interface that connections will leave by: --outbound-interface, else
+ * that of the default route with the lowest metric, else the first one that is up with an address and a
+ * route. The namespace gets the template's address, prefix length and gateway, so that what programs show
+ * inside is what the world sees outside. Nothing on the wire depends on it: every connection is a socket of
+ * the host.
  *
- * Without a template (local mode) there are addresses of our own, and always a default route: a host that gets its network
- * later serves its namespaces at once, and until then they are told "unreachable" truthfully.
+ * Without a template (local mode) there are addresses of our own, and always a default route: a host that
+ * gets its network later serves its namespaces at once, and until then they are told "unreachable"
+ * truthfully.
  *
  *            guest                  gateway              forwards DNS
  *   IPv4     169.254.2.1/16         169.254.2.2          169.254.1.1
@@ -123,7 +125,9 @@ export function planNetwork(
   };
 }
 
-/** What resolv.conf inside names. One is enough: it asks the host's resolvers over whatever family they have. */
+/**
+ * What resolv.conf inside names. One is enough: it asks the host's resolvers over whatever family they have.
+ */
 export function forwarders(settings: Settings): readonly string[] {
   if (settings.dns?.length === 0) return [];
   return [settings.ipv4 ? DNS4 : DNS6];
@@ -140,7 +144,8 @@ export function findTemplate(host: HostNetwork, family: Family, outbound?: strin
   const others = routes.filter((route) => route.prefixLen > 0 && !isLinkLocal(route.destination));
   for (const route of [...defaults, ...others]) {
     const link = host.links.find((l) => l.index === route.linkIndex)!;
-    // The longest prefix is the most specific statement about where this host is; the first among equals is the primary.
+    // The longest prefix is the most specific statement about where this host is; the first among equals is
+    // the primary.
     const address = host.addresses
       .filter((a) => a.family === family && a.linkIndex === link.index && a.usable)
       .sort((a, b) => b.prefixLen - a.prefixLen)[0];

@@ -1,8 +1,8 @@
 // bundle: rare
 /**
  * `bucatini bug-report`: what a report of a fault needs to say, as one text to paste. Nothing that identifies people or their
- * networks is in it: addresses, names, paths and commands are left out, and an engine is looked at from outside, by /proc, and where its API socket
- * is named asked for its counters.
+ * networks is in it: addresses, names, paths and commands are left out, and an engine is looked at from
+ * outside, by /proc, and where its API socket is named asked for its counters.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
@@ -174,7 +174,10 @@ function runningEngines(): RunningEngine[] {
   return engines;
 }
 
-/** Names of options, and values only where they are harmless. Everything from the first operand on is left out. */
+/**
+ * Names of options, and values only where they are harmless. Everything from the first operand on is left
+ * out.
+ */
 export function optionsText({ name, args }: Pick<RunningEngine, 'name' | 'args'>): string {
   const isPasta = name === 'pasta';
   const { options, error } = getopt<OptionShape>(
@@ -206,7 +209,8 @@ function engineLines(engine: RunningEngine): string[] {
   lines.push(row('  seccomp, no_new_privs', `${field('Seccomp')}, ${field('NoNewPrivs')}`));
   lines.push(row('  capabilities', field('CapEff')));
   const tasks = list(`${proc}/task`).map((task) => {
-    // After the name in parentheses: state is the third field, utime the 14th, stime the 15th, proc_pid_stat(5).
+    // After the name in parentheses: state is the third field, utime the 14th, stime the 15th,
+    // proc_pid_stat(5).
     const fields = read(`${proc}/task/${task}/stat`)
       .replace(/^.*\) /s, '')
       .split(' ');

@@ -1,7 +1,8 @@
 // bundle: texts
 /**
- * Help, version and the options page, all from the option table. The build writes them into dist/texts, where the launcher
- * finds them (it prints them without starting Node), and docs/cli.md is the same table as Markdown.
+ * Help, version and the options page, all from the option table. The build writes them into dist/texts, where
+ * the launcher finds them (it prints them without starting Node), and docs/cli.md is the same table as
+ * Markdown.
  */
 
 import { defaultText, helpLines, saidByShell, wrap } from '../cli/option-texts.ts';

@@ -1,5 +1,8 @@
 // bundle: boot
-/** The subcommands of `bucatini`, in the order of its help. bin/bucatini has the same list; imports nothing: loaded before all else. */
+/**
+ * The subcommands of `bucatini`, in the order of its help. bin/bucatini has the same list; imports nothing:
+ * loaded before all else.
+ */
 export const COMMAND_NAMES = [
   'run',
   'attach',

@@ -1,5 +1,8 @@
 // bundle: process bucatini/doctor-probe
-/** Runs as root of a fresh user and network namespace: makes a TAP as `run` does and says on standard output what came of it. */
+/**
+ * Runs as root of a fresh user and network namespace: makes a TAP as `run` does and says on standard output
+ * what came of it.
+ */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { openTap } from '../../sys/tap.ts';
 

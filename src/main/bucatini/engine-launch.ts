@@ -27,8 +27,8 @@ function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
 }
 
 /**
- * Who moves into the namespace: the main thread where the one packet thread that there will be has been started already, else
- * a thread of its own.
+ * Who moves into the namespace: the main thread where the one packet thread that there will be has been
+ * started already, else a thread of its own.
  */
 export function chooseNetns(settings: Settings): Netns<NetnsJob, NetnsTap> {
   if (chosenThreads(settings).kind !== 'fused') return new NetnsThread('bucatini/netns-worker');
@@ -114,8 +114,8 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   }
 
   /**
-   * A change of the host's network changes nothing in the namespace: from the start it has an address, a default
-   * route and the address of our DNS forwarder.
+   * A change of the host's network changes nothing in the namespace: from the start it has an address, a
+   * default route and the address of our DNS forwarder.
    */
   following(engine: EngineHandle, { network }: NetnsTap): Following {
     const { outboundInterface, dns } = this.#start.settings;

@@ -60,7 +60,9 @@ function withSocket(type: number, protocol: number, use: (fd: number) => boolean
   }
 }
 
-/** Send two bytes to ourselves over loopback and peek one at a time: the second peek must see the second byte. */
+/**
+ * Send two bytes to ourselves over loopback and peek one at a time: the second peek must see the second byte.
+ */
 function tryPeekOffset(): boolean {
   const name = new NativeBuffer(SOCKADDR_BYTES + 12);
   const bytes = new NativeBuffer(8);

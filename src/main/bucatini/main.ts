@@ -1,7 +1,8 @@
 // bundle: front-end bucatini
 /**
- * Entry of the `bucatini` front end, started by bin/bucatini in the namespaces that the subcommand needs. Only what the
- * subcommand uses is loaded; the process ends with the status that the subcommand gives, 1 for errors of our own.
+ * Entry of the `bucatini` front end, started by bin/bucatini in the namespaces that the subcommand needs.
+ * Only what the subcommand uses is loaded; the process ends with the status that the subcommand gives, 1 for
+ * errors of our own.
  */
 import { flushCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
@@ -21,7 +22,8 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
   const command = COMMAND_NAMES.find((known) => known === name);
   if (command === undefined) throw new Error(`${name || 'no command'}: write bucatini ${commandList()}`);
   if (startsEngine(command)) ownStreams();
-  // First of all, as it takes longest, and before the main thread may move into another network namespace (netns.ts).
+  // First of all, as it takes longest, and before the main thread may move into another network namespace
+  // (netns.ts).
   const booted = startsEngine(command) ? bootPacketThread('packet thread 0') : undefined;
   try {
     const { parseArguments } = await import('./options.ts');

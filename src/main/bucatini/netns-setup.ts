@@ -1,12 +1,14 @@
 /**
- * What one thread does to give a network namespace its interface. Runs on the main thread or in netns-worker.ts (netns.ts says when):
+ * What one thread does to give a network namespace its interface. Runs on the main thread or in
+ * netns-worker.ts (netns.ts says when):
  *
  *   in the host's namespace     read links, addresses and routes; make the address plan
  *   unshare or setns            only this thread moves; sockets that others open stay in the host's namespace
  *   in the target               loopback up, TAP made, sysctls, MAC, MTU, queue, up, addresses, routes
  *
- * The descriptors that come out (TAP, namespace) belong to the process and outlive the thread. Everything is synchronous:
- * libuv's pool threads are still in the host's namespace. /proc/sys/net shows the namespace of the thread that looks.
+ * The descriptors that come out (TAP, namespace) belong to the process and outlive the thread. Everything is
+ * synchronous: libuv's pool threads are still in the host's namespace. /proc/sys/net shows the namespace of
+ * the thread that looks.
  */
 import { readFileSync } from 'node:fs';
 import {
@@ -173,8 +175,9 @@ function addDefaultRoute(
 }
 
 /**
- * Metric for a default route in front of those that a namespace has. Linux would make one route with two next hops of two IPv6 ones of
- * the same metric, and send a part of the connections by each; of IPv4 ones the newest is in front.
+ * Metric for a default route in front of those that a namespace has. Linux would make one route with two next
+ * hops of two IPv6 ones of the same metric, and send a part of the connections by each; of IPv4 ones the
+ * newest is in front.
  * @returns undefined when it has none
  */
 function metricInFront(route: RouteSocket, family: 4 | 6): number | undefined {
@@ -189,8 +192,9 @@ function metricInFront(route: RouteSocket, family: 4 | 6): number | undefined {
 }
 
 /**
- * The network of the calling thread's namespace. Where no interface has IPv6 it is still to be had by those who ask for it: their sockets
- * will be told "unreachable", and what is published on the host's future addresses works.
+ * The network of the calling thread's namespace. Where no interface has IPv6 it is still to be had by those
+ * who ask for it: their sockets will be told "unreachable", and what is published on the host's future
+ * addresses works.
  */
 function readHostNetwork(settings: Settings): HostNetwork {
   const asked = settings.ipv6 && (settings.address6 !== undefined || !settings.ipv4);

@@ -1,9 +1,9 @@
 /**
- * The option table: the one place that says which options exist, what they take, what they mean and what is wrong with a bad
- * value. It drives parsing, `--help`, error texts and docs/cli.md (see `cli-texts.ts`).
+ * The option table: the one place that says which options exist, what they take, what they mean and what is
+ * wrong with a bad value. It drives parsing, `--help`, error texts and docs/cli.md (see `cli-texts.ts`).
  *
- * An entry's `set` turns the text into a setting or throws a UsageError that says what to write instead; the parser puts the
- * option and the value in front. What depends on two options at once is in `checkTogether`.
+ * An entry's `set` turns the text into a setting or throws a UsageError that says what to write instead; the
+ * parser puts the option and the value in front. What depends on two options at once is in `checkTogether`.
  */
 
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
@@ -286,7 +286,8 @@ export type Parsed =
   | { readonly kind: 'go'; readonly settings: Settings; readonly operands: readonly string[] };
 
 /**
- * Read a subcommand's arguments. Options end at `--` or at the first word that is none; all that follows are operands.
+ * Read a subcommand's arguments. Options end at `--` or at the first word that is none; all that follows are
+ * operands.
  * @throws UsageError, one line that names option and value
  */
 export function parseArguments(command: CommandName, args: readonly string[]): Parsed {

@@ -69,7 +69,9 @@ function parsePort(text: string): number {
   }
 }
 
-/** Two listeners that cannot both be bound: same protocol and port, same address or one of them any address. */
+/**
+ * Two listeners that cannot both be bound: same protocol and port, same address or one of them any address.
+ */
 export function publishConflict(
   list: readonly ListenerPlan[],
 ): readonly [ListenerPlan, ListenerPlan] | undefined {

@@ -1,7 +1,8 @@
 // bundle: rare
 /**
- * The second try when the launcher guessed wrong about user namespaces: a running Node cannot enter one (it has threads), so we
- * become nsenter or unshare, which becomes Node again, with the same process id and arguments. Once: the variable says so.
+ * The second try when the launcher guessed wrong about user namespaces: a running Node cannot enter one (it
+ * has threads), so we become nsenter or unshare, which becomes Node again, with the same process id and
+ * arguments. Once: the variable says so.
  */
 import { spawnSync } from 'node:child_process';
 import { CLONE_NEWNET } from '../../sys/constants.ts';
@@ -19,7 +20,10 @@ export function reenterOwnNamespaces(code: string | undefined): void {
   if (spawnSync(entrance[0]!, [...entrance.slice(1), '/bin/sh', '-c', ':']).status === 0) become(entrance);
 }
 
-/** For `attach`: enter the user namespace that owns the network namespace at `path`. Returns only when that is no way out. */
+/**
+ * For `attach`: enter the user namespace that owns the network namespace at `path`. Returns only when that is
+ * no way out.
+ */
 export function reenterOwnerOf(path: string, code: string | undefined): void {
   if (code !== 'EPERM' || launcherVariable('BUCATINI_REENTERED') !== undefined) return;
   const netns = openPath(path, 0);

@@ -10,8 +10,9 @@
  *                      addresses, routes                             "started"
  *   "ready" ─────────▶ "go" ───────────────────────────────────────▶ COMMAND
  *
- * We are root of a user namespace of our own by now (the launcher's doing), in the host's network namespace. Whatever ends
- * first ends the rest: COMMAND the engine, the engine COMMAND, and our own death both (command.ts).
+ * We are root of a user namespace of our own by now (the launcher's doing), in the host's network namespace.
+ * Whatever ends first ends the rest: COMMAND the engine, the engine COMMAND, and our own death both
+ * (command.ts).
  */
 import { closeSync, realpathSync } from 'node:fs';
 import { constants as os } from 'node:os';
@@ -70,7 +71,8 @@ class Run extends SettingsFrontEnd {
       (name) => {
         this.#ending = true;
         this.#command?.kill();
-        // Threads may still be booting; Node's taking them apart then has been seen to end in a signal of its own.
+        // Threads may still be booting; Node's taking them apart then has been seen to end in a signal of its
+        // own.
         void endWithin(this.#engine).then(() => exitNow(128 + os.signals[name]));
       },
       this.#terminal,
@@ -100,7 +102,8 @@ class Run extends SettingsFrontEnd {
 
   async engineStarted(engine: EngineHandle): Promise<void> {
     this.#engine = engine;
-    // Nothing is followed before: until the chain has copied our mounts, its resolv.conf covers the host's here too.
+    // Nothing is followed before: until the chain has copied our mounts, its resolv.conf covers the host's
+    // here too.
     for (const note of await this.#commandStarted()) this.log('warning', note);
   }
 

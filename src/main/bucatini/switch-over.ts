@@ -6,11 +6,13 @@
  *   XDG_DATA_HOME/bucatini/helpers/pasta, .../slirp4netns         links to bin/pasta, bin/slirp4netns
  *   XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf  [engine] helper_binaries_dir = [that directory, those before...]
  *
- * The drop-in's first line carries a digest of the rest, and the next names the directories that were made for it: a file that
- * somebody else wrote or edited is told from ours and never touched, and what was made is taken away exactly.
+ * The drop-in's first line carries a digest of the rest, and the next names the directories that were made
+ * for it: a file that somebody else wrote or edited is told from ours and never touched, and what was made is
+ * taken away exactly.
  *
- * Podman 5 reads the drop-ins of one directory after the other, the user's last. Podman 6 reads those of all directories in one order of
- * file names, so a file of the machine may be read after ours. Which pasta is used then is Podman's to say: it is asked.
+ * Podman 5 reads the drop-ins of one directory after the other, the user's last. Podman 6 reads those of all
+ * directories in one order of file names, so a file of the machine may be read after ours. Which pasta is
+ * used then is Podman's to say: it is asked.
  *
  * @source containers.conf(5), containers-config(5): a list replaces the one before it
  */
@@ -39,7 +41,10 @@ const DROP_IN = '50-bucatini.conf';
 const SIGNED =
   /^# Written by bucatini switch-over \(sha256 ([0-9a-f]{64})\); bucatini switch-back takes it away\.\n/;
 const MADE = /^# Directories made for it: (\[.*\])$/m;
-/** What Podman and Buildah look through when nothing is configured. @source containers.conf(5), helper_binaries_dir */
+/**
+ * What Podman and Buildah look through when nothing is configured. @source containers.conf(5),
+ * helper_binaries_dir
+ */
 const DEFAULT_DIRECTORIES = [
   '/usr/local/libexec/podman',
   '/usr/local/lib/podman',
@@ -199,7 +204,10 @@ function placesOf({ env, uid }: Omit<SwitchOptions, 'tell'>): Places {
   };
 }
 
-/** The drop-in's text, undefined where there is none. @throws UsageError for one that is not as we wrote it */
+/**
+ * The drop-in's text, undefined where there is none.
+ * @throws UsageError for one that is not as we wrote it
+ */
 function ourDropIn(path: string): string | undefined {
   if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
   if (!lstatSync(path).isFile())
@@ -212,12 +220,16 @@ function ourDropIn(path: string): string | undefined {
   return text;
 }
 
-/** Where the link leads, undefined where there is none. @throws UsageError for anything but a link to a launcher of ours */
+/**
+ * Where the link leads, undefined where there is none.
+ * @throws UsageError for anything but a link to a launcher of ours
+ */
 function ourLink(path: string, binDir: string): string | undefined {
   const status = lstatSync(path, { throwIfNoEntry: false });
   if (status === undefined) return undefined;
   const target = status.isSymbolicLink() ? readlinkSync(path) : '';
-  // Ours lie beside a `bucatini`; one that leads nowhere is ours too when it was made by a copy that has been moved.
+  // Ours lie beside a `bucatini`; one that leads nowhere is ours too when it was made by a copy that has been
+  // moved.
   const beside =
     existsSync(`${dirname(target)}/bucatini`) || !existsSync(target) || dirname(target) === binDir;
   if (target === '' || basename(target) !== basename(path) || !beside)
@@ -273,7 +285,10 @@ function dropIns(dir: string): string[] {
     .map((name) => `${dir}/${name}`);
 }
 
-/** helper_binaries_dir of a file; undefined: not set there, or not readable for us as it then is not for Podman either. */
+/**
+ * helper_binaries_dir of a file; undefined: not set there, or not readable for us as it then is not for
+ * Podman either.
+ */
 function helperDirectories(file: string): readonly string[] | undefined {
   let text: string;
   try {

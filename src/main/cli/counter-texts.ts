@@ -8,7 +8,10 @@ import { HISTOGRAMS } from '../../ring/histograms.ts';
 const CAUSE_TABLES = ['../../proto/drop.ts', '../../workers/link/stage-drop.ts'] as const;
 const CAUSE = /^ {2}\/\*\* (.+) \*\/\n {2}(\w+): -\d+,$/gm;
 
-/** Name and meaning of every cause of loss, by the order of the codes. Reads the sources: for the generator and its test alone. */
+/**
+ * Name and meaning of every cause of loss, by the order of the codes. Reads the sources: for the generator
+ * and its test alone.
+ */
 export function causes(): { name: string; help: string }[] {
   return CAUSE_TABLES.flatMap((file) =>
     [...readFileSync(new URL(file, import.meta.url), 'utf8').matchAll(CAUSE)].map(

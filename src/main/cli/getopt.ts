@@ -1,7 +1,8 @@
 /**
- * Command-line words as getopt_long(3) reads them does. In POSIX order ("+" in front of its short options) the first word that is no
- * option ends them; in GNU order options may follow operands. `--` ends them in both. Long names may be cut short while only one begins so; values stand behind `=` or in the next
- * word; short options may be bundled, `-qI eth0` and `-Ieth0` alike. Pure.
+ * Command-line words as getopt_long(3) reads them does. In POSIX order ("+" in front of its short options)
+ * the first word that is no option ends them; in GNU order options may follow operands. `--` ends them in
+ * both. Long names may be cut short while only one begins so; values stand behind `=` or in the next word;
+ * short options may be bundled, `-qI eth0` and `-Ieth0` alike. Pure.
  */
 
 export interface OptionShape {

@@ -2,8 +2,8 @@
 import type { ImpairmentPlan } from '../../workers/engine-plan.ts';
 
 /**
- * Test door: BUCATINI_TEST_IMPAIR=fromGuest=0.01,toGuest=0.01,seed=7 loses frames at random inside the engine; crashAfter=100 ends the
- * thread that reads the hundredth from the guest by an exception.
+ * Test door: BUCATINI_TEST_IMPAIR=fromGuest=0.01,toGuest=0.01,seed=7 loses frames at random inside the
+ * engine; crashAfter=100 ends the thread that reads the hundredth from the guest by an exception.
  */
 export function parseImpairment(text: string | undefined): ImpairmentPlan | undefined {
   if (text === undefined || text === '') return undefined;

@@ -1,5 +1,6 @@
 /**
- * What most options of a table do with their value: put it into one field of the draft, the command line as far as it has been read.
+ * What most options of a table do with their value: put it into one field of the draft, the command line as
+ * far as it has been read.
  *
  *     const { fixed, verbatim, parsed } = fieldsOf<Draft>();
  *     { name: 'quiet', set: fixed('verbosity', 'quiet') },

@@ -1,5 +1,8 @@
 // bundle: rare
-/** What the texts made from option tables have in common: words for roff(7), wrapped lines, and the table that the launchers read. */
+/**
+ * What the texts made from option tables have in common: words for roff(7), wrapped lines, and the table that
+ * the launchers read.
+ */
 import type { OptionShape } from './getopt.ts';
 
 const WIDTH = 100;
@@ -12,7 +15,8 @@ export const roff = (text: string): string =>
     .replace(/^([.'])/, '\\&$1');
 
 /**
- * What a launcher needs to find the namespaces that the options ask for: names with and without value, as shell variables.
+ * What a launcher needs to find the namespaces that the options ask for: names with and without value, as
+ * shell variables.
  */
 export function launcherTable(options: readonly OptionShape[]): string {
   const list = (takes: boolean, ours = false): string =>
@@ -35,7 +39,10 @@ export function launcherTable(options: readonly OptionShape[]): string {
   ].join('\n');
 }
 
-/** A text as a shell script that says it and ends: builtins alone, since callers ask for help before every start. */
+/**
+ * A text as a shell script that says it and ends: builtins alone, since callers ask for help before every
+ * start.
+ */
 export const saidByShell = (text: string): string => `printf %s '${text.replaceAll("'", "'\\''")}'\nexit\n`;
 
 /** @param indent  of every line, in columns */

@@ -4,7 +4,10 @@ import type { PoolPlan } from '../../workers/engine-plan.ts';
 
 const MAX_FLOWS = 131072;
 
-/** Three quarters of the bytes go to large slots (one per 64 KiB of bulk data in flight), a quarter to small ones. */
+/**
+ * Three quarters of the bytes go to large slots (one per 64 KiB of bulk data in flight), a quarter to small
+ * ones.
+ */
 export function poolPlan(mib: number): PoolPlan {
   const bytes = mib * 1024 * 1024;
   return {

@@ -1,6 +1,7 @@
 /**
- * Text to value, for everything a person writes on the command line. Each function takes what was written and gives the value
- * or throws a `UsageError` that says what is wrong and what to write instead; the option's name is put in front by the parser.
+ * Text to value, for everything a person writes on the command line. Each function takes what was written and
+ * gives the value or throws a `UsageError` that says what is wrong and what to write instead; the option's
+ * name is put in front by the parser.
  */
 import { addressParse, ipv6Text } from '../../proto/address.ts';
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
@@ -56,7 +57,10 @@ export function parseChoice<T extends string>(text: string, choices: readonly T[
   return found;
 }
 
-/** An address of either family in its canonical spelling (RFC 5952 for IPv6); undefined: none, or one with a scope id. */
+/**
+ * An address of either family in its canonical spelling (RFC 5952 for IPv6); undefined: none, or one with a
+ * scope id.
+ */
 export function addressOf(text: string): string | undefined {
   const words = new Uint32Array(4);
   if (!addressParse(text, words, 0)) return undefined;
@@ -71,7 +75,10 @@ export function parseAddress(text: string): { family: Family; address: string } 
   throw new UsageError('not an IPv4 or IPv6 address; write for example 192.0.2.15 or 2001:db8::15');
 }
 
-/** A usable host address: no wildcard, loopback, multicast or broadcast, and not an IPv4 address in IPv6 clothes. */
+/**
+ * A usable host address: no wildcard, loopback, multicast or broadcast, and not an IPv4 address in IPv6
+ * clothes.
+ */
 export function parseUnicast(text: string): { family: Family; address: string } {
   const parsed = parseAddress(text);
   const why = notUnicast(parsed.address, parsed.family);
@@ -94,7 +101,10 @@ export function parseAddressWithPrefix(text: string): AddressWithPrefix {
   return { ...parsed, prefixLen: Number(length) };
 }
 
-/** Whether the kernel accepts a name for an interface (dev_valid_name: 1 to 15 bytes, no slash, colon or blank, not . or ..). */
+/**
+ * Whether the kernel accepts a name for an interface (dev_valid_name: 1 to 15 bytes, no slash, colon or
+ * blank, not . or ..).
+ */
 export function isInterfaceName(text: string): boolean {
   const bytes = Buffer.byteLength(text);
   return bytes > 0 && bytes <= 15 && !/[\s/:]/.test(text) && text !== '.' && text !== '..';
@@ -135,7 +145,9 @@ function notUnicast(address: string, family: Family): string | undefined {
   return undefined;
 }
 
-/** One command-line word as it can be pasted into a shell; keeps messages on one line whatever was written. */
+/**
+ * One command-line word as it can be pasted into a shell; keeps messages on one line whatever was written.
+ */
 export function quoted(text: string): string {
   if (/^[\w@%+=:,./[\]*-]+$/.test(text)) return text;
   return JSON.stringify(text);

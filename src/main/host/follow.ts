@@ -1,6 +1,7 @@
 /**
- * Keeps the engine up to date with the host's network and resolvers. The front end says what else a change means.
- * Call followHost() before the sandbox is closed: it opens the directories of the files that it reads later.
+ * Keeps the engine up to date with the host's network and resolvers. The front end says what else a change
+ * means. Call followHost() before the sandbox is closed: it opens the directories of the files that it reads
+ * later.
  */
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type { LinkInfo } from '../../sys/netlink-messages.ts';

@@ -1,9 +1,11 @@
 /**
- * Follows the host's network: links, addresses and routes. Sockets of new flows go the new way by themselves, as the kernel chooses for
- * each; what the engine and the namespace need beside that is for the front end to say (decision 060).
+ * Follows the host's network: links, addresses and routes. Sockets of new flows go the new way by themselves,
+ * as the kernel chooses for each; what the engine and the namespace need beside that is for the front end to
+ * say (decision 060).
  *
- * Node's event loop cannot wait for a netlink socket, so a packet thread does (decision 083): it tells of the first announcement and of
- * no other until it is asked again. That is a while after each look, as link, address and route come one by one, each as a change:
+ * Node's event loop cannot wait for a netlink socket, so a packet thread does (decision 083): it tells of the
+ * first announcement and of no other until it is asked again. That is a while after each look, as link,
+ * address and route come one by one, each as a change:
  *
  *   announcements  |||        | | |                                    |
  *   looks          ^  100 ms  ^    200 ms    ^  400 ms, nothing came   ^
@@ -13,11 +15,17 @@ import { RouteMonitor, RouteSocket } from '../../sys/netlink.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { Log } from './log.ts';
 
-/** Between two looks, where changes follow one another: at first, and at most, as each costs six system calls a UDP flow. */
+/**
+ * Between two looks, where changes follow one another: at first, and at most, as each costs six system calls
+ * a UDP flow.
+ */
 const MIN_GAP_MS = 100;
 const MAX_GAP_MS = 1000;
 
-/** Opens its sockets in the namespace of the calling thread: make it before that moves. What happens from then on is not missed. */
+/**
+ * Opens its sockets in the namespace of the calling thread: make it before that moves. What happens from then
+ * on is not missed.
+ */
 export class HostWatch {
   readonly #monitor = new RouteMonitor();
   /** Asks about the host, whichever namespace the thread is in by then. */

@@ -1,7 +1,7 @@
 /**
  * Tells when a network namespace that someone else made is gone: the process that was named has ended, or the
- * file that was named has been unlinked. Other processes may still be inside. The namespace itself does not end
- * while our descriptors are open.
+ * file that was named has been unlinked. Other processes may still be inside. The namespace itself does not
+ * end while our descriptors are open.
  */
 import { type FSWatcher, readlinkSync, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
@@ -21,7 +21,9 @@ export interface NamedNamespace {
   readonly pid?: number;
 }
 
-/** Device and inode name a namespace. undefined: gone. Not being allowed to look is no sign that it is gone. */
+/**
+ * Device and inode name a namespace. undefined: gone. Not being allowed to look is no sign that it is gone.
+ */
 export function namespaceIdentity(path: string): string | undefined {
   try {
     const { dev, ino } = statSync(path);
@@ -31,7 +33,10 @@ export function namespaceIdentity(path: string): string | undefined {
   }
 }
 
-/** For a process by whose name in /proc a namespace goes: readable once it has ended. undefined: to be had for none. */
+/**
+ * For a process by whose name in /proc a namespace goes: readable once it has ended. undefined: to be had for
+ * none.
+ */
 function processEnd({ path, pid }: NamedNamespace): number | undefined {
   const id = pid ?? Number(/^\/proc\/([0-9]+)\/ns\/net$/.exec(path)?.[1]);
   try {
@@ -45,9 +50,10 @@ function processEnd({ path, pid }: NamedNamespace): number | undefined {
 }
 
 /**
- * Watches whether a namespace is still there: by inotify where its name is a file's, by a packet thread that waits for the end of the
- * process whose name it is, else by looking again and again whether the name still leads to it. That goes through the name's directory, as
- * the name itself leads nowhere in the sandbox (host/sandbox.ts).
+ * Watches whether a namespace is still there: by inotify where its name is a file's, by a packet thread that
+ * waits for the end of the process whose name it is, else by looking again and again whether the name still
+ * leads to it. That goes through the name's directory, as the name itself leads nowhere in the sandbox
+ * (host/sandbox.ts).
  */
 export class NamespaceWatch {
   readonly #name: string;
@@ -88,8 +94,8 @@ export class NamespaceWatch {
   }
 
   /**
-   * The old root has been let go of, and with it a mount that the name may have led to: from now on it counts whether the name is
-   * there.
+   * The old root has been let go of, and with it a mount that the name may have led to: from now on it counts
+   * whether the name is there.
    */
   rootChanged(): void {
     const now = this.#now();

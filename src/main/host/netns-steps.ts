@@ -44,9 +44,9 @@ export function enterNamespace(target: NetnsTarget): void {
 }
 
 /**
- * Our addresses that the first packets go to. While the kernel asks for a MAC address it keeps 256 small packets at most
- * (unres_qlen_bytes) and drops the others without a word: a program that sends more at once as it starts, to an engine that is slow to
- * answer as it starts too, would lose them.
+ * Our addresses that the first packets go to. While the kernel asks for a MAC address it keeps 256 small
+ * packets at most (unres_qlen_bytes) and drops the others without a word: a program that sends more at once
+ * as it starts, to an engine that is slow to answer as it starts too, would lose them.
  */
 export function introduce(
   route: RouteSocket,

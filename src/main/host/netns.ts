@@ -1,6 +1,7 @@
 /**
- * The thread that gives the namespace its interface. One thread has to move there and cannot come back: without privileges in the
- * host's user namespace setns(2) to its network is refused. Host sockets are opened by packet threads, which must stay.
+ * The thread that gives the namespace its interface. One thread has to move there and cannot come back:
+ * without privileges in the host's user namespace setns(2) to its network is refused. Host sockets are opened
+ * by packet threads, which must stay.
  *
  *   NetnsHere     the main thread moves: nothing to boot. Every thread that opens host sockets must have been started before
  *                 (threads inherit the namespace of their creator), and children are born inside.
@@ -16,7 +17,10 @@ export interface SocketsInside {
   readonly sockets?: SharedArrayBuffer | undefined;
 }
 
-/** One step done; the thread has to go on to the next, but may do other things between. `Made` is what the front end's set-up tells of the TAP. */
+/**
+ * One step done; the thread has to go on to the next, but may do other things between. `Made` is what the
+ * front end's set-up tells of the TAP.
+ */
 export type NetnsStep<Made> =
   /** The namespace is there; the descriptor is the process's from now on. Only with target kind 'new'. */
   | { readonly kind: 'namespace'; readonly fd: number }
@@ -156,8 +160,8 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
 }
 
 /**
- * The file of a thread or process of ours, by the name that its `// bundle:` line has: below src/main when run from source, below
- * dist/main, where this module then lies too, when compiled.
+ * The file of a thread or process of ours, by the name that its `// bundle:` line has: below src/main when
+ * run from source, below dist/main, where this module then lies too, when compiled.
  */
 export function workerUrl(name: string): URL {
   return new URL(import.meta.url.endsWith('.ts') ? `../${name}.ts` : `./${name}.js`, import.meta.url);

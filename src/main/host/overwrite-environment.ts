@@ -1,8 +1,10 @@
 /**
- * The environment that our caller gave us, out of memory once it has been read: it holds what is not ours to keep (keys, tokens), and
- * whoever takes over a packet thread reads all of our memory. /proc/PID/environ is the same memory.
+ * The environment that our caller gave us, out of memory once it has been read: it holds what is not ours to
+ * keep (keys, tokens), and whoever takes over a packet thread reads all of our memory. /proc/PID/environ is
+ * the same memory.
  *
- * Only the block that execve() laid out is ours to overwrite; what JavaScript read of it lies on V8's heap until that is collected.
+ * Only the block that execve() laid out is ours to overwrite; what JavaScript read of it lies on V8's heap
+ * until that is collected.
  */
 import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { LAUNCHER_VARIABLES } from '../process/launcher-env.ts';
@@ -18,7 +20,8 @@ const STAYS: ReadonlySet<string> = new Set(
 );
 
 /**
- * Fill the caller's variables with zeros, in all threads that share the environment; getenv(3) finds them no more. Needs /proc.
+ * Fill the caller's variables with zeros, in all threads that share the environment; getenv(3) finds them no
+ * more. Needs /proc.
  * @returns undefined, or why they are still there
  */
 export function overwriteEnvironment(): string | undefined {

@@ -1,7 +1,8 @@
 /**
  * /etc/resolv.conf, resolv.conf(5): what the host uses, and the text a namespace gets instead.
  *
- * More lenient than a strict reading (tabs, several `search` lines of which the last counts, `domain`), as the C libraries are.
+ * More lenient than a strict reading (tabs, several `search` lines of which the last counts, `domain`), as
+ * the C libraries are.
  */
 import { readFileSync } from 'node:fs';
 

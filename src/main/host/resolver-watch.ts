@@ -1,8 +1,10 @@
 /**
- * Follow the host's resolv.conf: it changes when the host changes networks, and the engine must ask the new resolvers.
+ * Follow the host's resolv.conf: it changes when the host changes networks, and the engine must ask the new
+ * resolvers.
  *
- * In the sandbox (host/sandbox.ts) paths lead nowhere, so the file is read through directories that are held open: those it lies in now,
- * link by link, and those where a later link may well lead. inotify goes on seeing what was watched before.
+ * In the sandbox (host/sandbox.ts) paths lead nowhere, so the file is read through directories that are held
+ * open: those it lies in now, link by link, and those where a later link may well lead. inotify goes on
+ * seeing what was watched before.
  */
 import { closeSync, type FSWatcher, readFileSync, watch } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
@@ -130,7 +132,8 @@ export function followResolvConf(
   };
   // The link and what it points to may change, each in its own directory.
   for (const watched of file.paths) watchName(dirname(watched), basename(watched));
-  // Where a file is mounted over it, as in containers, that one is written to, and its directory is elsewhere.
+  // Where a file is mounted over it, as in containers, that one is written to, and its directory is
+  // elsewhere.
   const end = file.paths.at(-1);
   if (end !== undefined) watchName(end, basename(end));
   return () => {

@@ -1,6 +1,7 @@
 /**
- * Zones of resolvers: `nameserver fe80::1%eth0` (RFC 4007 section 11) names an interface, and sockets want its index. The name is looked up
- * when the plan is made, when resolv.conf changes, and when the host's links do: an interface that is plugged in again has another index.
+ * Zones of resolvers: `nameserver fe80::1%eth0` (RFC 4007 section 11) names an interface, and sockets want
+ * its index. The name is looked up when the plan is made, when resolv.conf changes, and when the host's links
+ * do: an interface that is plugged in again has another index.
  */
 import { addressParse, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
 import { SysError } from '../../sys/error.ts';
@@ -13,8 +14,9 @@ interface NamedLink {
 const hasZone = (text: string): boolean => text.includes('%');
 
 /**
- * As the engine takes them: "fe80::1%eth0" as "fe80::1%2". One behind an interface that is not there is left out, as nothing sent to it
- * could go the right way. Addresses of other scopes are unambiguous, and go without their zone.
+ * As the engine takes them: "fe80::1%eth0" as "fe80::1%2". One behind an interface that is not there is left
+ * out, as nothing sent to it could go the right way. Addresses of other scopes are unambiguous, and go
+ * without their zone.
  */
 export function withIndexes(nameservers: readonly string[], links: readonly NamedLink[]): readonly string[] {
   const words = new Uint32Array(4);

@@ -1,12 +1,13 @@
 /**
- * The sandbox between us and the host, raised once everything is set up: an empty root, the capabilities that running flows need and no
- * others, a list of the system calls that remain, no core dumps and no tracing. Whoever takes over a packet thread finds
- * no file, no program, no namespace and no way to gain privileges. Cold; host/start.ts calls detachFromHost() and enterSandbox(), with
- * whatever a front end has to do between: changing the user, leaving the caller.
+ * The sandbox between us and the host, raised once everything is set up: an empty root, the capabilities that
+ * running flows need and no others, a list of the system calls that remain, no core dumps and no tracing.
+ * Whoever takes over a packet thread finds no file, no program, no namespace and no way to gain privileges.
+ * Cold; host/start.ts calls detachFromHost() and enterSandbox(), with whatever a front end has to do between:
+ * changing the user, leaving the caller.
  *
- * What was opened before goes on working. What is opened later goes through a directory that is named here. COMMAND is born before
- * and has nothing of this. A violation ends the process by SIGSYS; the kernel's audit log names the call.
- * The reasons for the list are in docs/decisions/052-sandbox.md.
+ * What was opened before goes on working. What is opened later goes through a directory that is named here.
+ * COMMAND is born before and has nothing of this. A violation ends the process by SIGSYS; the kernel's audit
+ * log names the call. The reasons for the list are in docs/decisions/052-sandbox.md.
  */
 import { readlinkSync } from 'node:fs';
 import { keepCapabilities } from '../../sys/capability.ts';
@@ -123,16 +124,18 @@ export interface Leaving {
   readonly watched?: { rootChanged(): void } | undefined;
   readonly chrootFallback?: boolean;
   /**
-   * Becomes another, ordinary user in all threads. It takes their capabilities away; they must not have lost them before, as a
-   * thread that may not change its user ends the process (glibc).
+   * Becomes another, ordinary user in all threads. It takes their capabilities away; they must not have lost
+   * them before, as a thread that may not change its user ends the process (glibc).
    */
   readonly changeUser?: (() => void) | undefined;
 }
 
 /**
- * Let go of what the host and the caller have given us: inherited descriptors, the environment, the capabilities of threads that run nothing of
- * ours, the root. All packet threads are up, and have dropped their own capabilities.
- * @returns descriptors of the rings that libuv gives its changes of epoll sets to, for enterSandbox (docs/decisions/052-sandbox.md)
+ * Let go of what the host and the caller have given us: inherited descriptors, the environment, the
+ * capabilities of threads that run nothing of ours, the root. All packet threads are up, and have dropped
+ * their own capabilities.
+ * @returns descriptors of the rings that libuv gives its changes of epoll sets to, for enterSandbox
+ *   (docs/decisions/052-sandbox.md)
  * @throws SysError
  */
 export function detachFromHost(leaving: Leaving): readonly number[] {
@@ -160,17 +163,23 @@ export interface SandboxPlan {
   /** Directories, by descriptor, in which names may be removed: socket files at the end. */
   readonly removable: readonly number[];
   /**
-   * Processes that signals may be sent to: COMMAND and the head of its chain (Command.signalled), which may have changed their user:
-   * CAP_KILL.
+   * Processes that signals may be sent to: COMMAND and the head of its chain (Command.signalled), which may
+   * have changed their user: CAP_KILL.
    */
   readonly signals: readonly number[];
-  /** Looking which namespace a process is in, whoever's it is: CAP_SYS_PTRACE. Tracing itself is not among the calls. */
+  /**
+   * Looking which namespace a process is in, whoever's it is: CAP_SYS_PTRACE. Tracing itself is not among the
+   * calls.
+   */
   readonly watchesProcess: boolean;
   /** An address or a default route that comes late goes into the namespace (decision 060): CAP_NET_ADMIN. */
   readonly configuresNetwork?: boolean;
 }
 
-/** What the main thread keeps, and why. Packet threads have left themselves theirs (workers/thread/capabilities.ts), other threads keep none. */
+/**
+ * What the main thread keeps, and why. Packet threads have left themselves theirs
+ * (workers/thread/capabilities.ts), other threads keep none.
+ */
 function mainCapabilities(plan: SandboxPlan): readonly number[] {
   return [
     ...(plan.signals.length > 0 ? [CAP_KILL] : []),
@@ -200,8 +209,8 @@ const IORING_ENTER_GETEVENTS = 1; // <linux/io_uring.h>
 const SOCK_TYPE_MASK = 0xf; // <linux/net.h>
 
 /**
- * Allowed whatever the arguments, and declared by src/sys (`@syscalls`): what the engine calls itself. Kernels that keep a bitmap of
- * such calls never run the filter for packets.
+ * Allowed whatever the arguments, and declared by src/sys (`@syscalls`): what the engine calls itself.
+ * Kernels that keep a bitmap of such calls never run the filter for packets.
  */
 export const ENGINE_CALLS: readonly SyscallName[] = [
   'read',
@@ -250,8 +259,8 @@ export const ENGINE_CALLS: readonly SyscallName[] = [
 ];
 
 /**
- * Allowed whatever the arguments for Node, V8, libuv and the C library: who needs them, and which. No module of src/sys declares
- * them; one that comes to be declared moves to ENGINE_CALLS.
+ * Allowed whatever the arguments for Node, V8, libuv and the C library: who needs them, and which. No module
+ * of src/sys declares them; one that comes to be declared moves to ENGINE_CALLS.
  */
 export const RUNTIME_CALLS: Readonly<Record<string, readonly SyscallName[]>> = {
   "Node's files and streams: --pcap, the API's socket, standard output": [
@@ -323,7 +332,10 @@ export const RUNTIME_CALLS: Readonly<Record<string, readonly SyscallName[]>> = {
   ],
 };
 
-/** Calls with paths: an empty root has nothing of that name, and libraries that look for optional files expect to hear so. */
+/**
+ * Calls with paths: an empty root has nothing of that name, and libraries that look for optional files expect
+ * to hear so.
+ */
 const PATHS: readonly SyscallName[] = [
   'open',
   'openat2',
@@ -416,7 +428,8 @@ export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], 
   for (const name of ['sched_setscheduler', 'setpriority', 'sched_setaffinity', 'sched_setparam'] as const)
     put(name, { errno: Errno.EPERM });
   put('tgkill', { when: [{ arg: 0, oneOf: [pid] }] }); // abort(3)
-  // By number: when COMMAND has ended so does its chain, and we with it; the number is free for that time alone.
+  // By number: when COMMAND has ended so does its chain, and we with it; the number is free for that time
+  // alone.
   if (plan.signals.length > 0) put('kill', { when: [{ arg: 0, oneOf: plan.signals }] });
   return rules;
 }
@@ -430,7 +443,8 @@ export function enterSandbox(plan: SandboxPlan, eventRings: readonly number[]): 
   // Our memory is for nobody to read; /proc/PID becomes root's. The filter would not let us do it later.
   checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
   checked(keepCapabilities(mainCapabilities(plan)), 'capset', 'main thread');
-  // Packet threads have done so themselves. Who is scoped may not look which namespace a process outside is in.
+  // Packet threads have done so themselves. Who is scoped may not look which namespace a process outside is
+  // in.
   if (!plan.watchesProcess) scopeAbstractSockets();
   installFilter(sandboxFilter(plan, eventRings));
 }

@@ -1,6 +1,6 @@
 /**
- * Name of a Unix socket that is to be removed at the end: in the sandbox (host/sandbox.ts) by its directory, held open, as paths lead
- * nowhere there. Make it before the root is exchanged.
+ * Name of a Unix socket that is to be removed at the end: in the sandbox (host/sandbox.ts) by its directory,
+ * held open, as paths lead nowhere there. Make it before the root is exchanged.
  */
 import { existsSync } from 'node:fs';
 import type { Server } from 'node:net';
@@ -52,7 +52,10 @@ export class SocketFile {
   }
 }
 
-/** What strerror(3) says of why a socket could not be bound there: libuv tells EACCES where the directory is missing. */
+/**
+ * What strerror(3) says of why a socket could not be bound there: libuv tells EACCES where the directory is
+ * missing.
+ */
 export function bindErrorText(path: string, error: unknown): string {
   const { errno, message } = error as NodeJS.ErrnoException;
   if (errno === undefined) return message;

@@ -23,7 +23,8 @@
  *   stop everything                            stop?, then the engine, then afterEngine?
  *
  * A thread that opens host sockets must have been started before the main thread moves into the namespace
- * (netns.ts). So the host is watched first, and the front end has booted a packet thread before it calls serve().
+ * (netns.ts). So the host is watched first, and the front end has booted a packet thread before it calls
+ * serve().
  */
 import { DeferredClose } from '../../sys/deferred-close.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
@@ -37,7 +38,7 @@ import { type Followed, type Following, followHost } from './follow.ts';
 import { HostWatch } from './host-watch.ts';
 import type { Log } from './log.ts';
 import type { Netns, NetnsError, SocketsInside } from './netns.ts';
-import { enterSandbox, type Leaving, detachFromHost, type SandboxPlan } from './sandbox.ts';
+import { detachFromHost, enterSandbox, type Leaving, type SandboxPlan } from './sandbox.ts';
 import { Stopwatch } from './stopwatch.ts';
 
 export type EngineLoaded = typeof EngineModule;
@@ -54,8 +55,8 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   readonly netns: Netns<Job, Made>;
   readonly job: Job;
   /**
-   * The TAP of a namespace that ends with this process: the kernel may close it later (sys/deferred-close.ts).
-   * Absent: the namespace belongs to someone else.
+   * The TAP of a namespace that ends with this process: the kernel may close it later
+   * (sys/deferred-close.ts). Absent: the namespace belongs to someone else.
    */
   readonly tapOfOurs?: ((made: Made) => number | undefined) | undefined;
 
@@ -84,7 +85,10 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   engineFailed?(error: Error): number;
   /** The service has ended, the engine still runs. */
   served?(status: number, engine: EngineHandle): void;
-  /** Before the engine is stopped, after a failed start too. @param failed  the start or the service failed */
+  /**
+   * Before the engine is stopped, after a failed start too.
+   * @param failed the start or the service failed
+   */
   stop?(failed: boolean): void;
   /** The process ends next. */
   afterEngine?(): void;

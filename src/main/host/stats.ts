@@ -44,7 +44,8 @@ function distribution(h: EngineHistogram): string[] {
     numberOfSignificantValueDigits: 2,
   });
   for (const [value, count] of h.buckets) hdr.recordValueWithCount(value, count);
-  // A percentile is the upper end of its bucket, the maximum the lower end of the last one: no percentile is above all values.
+  // A percentile is the upper end of its bucket, the maximum the lower end of the last one: no percentile is
+  // above all values.
   const max = hdr.maxValue;
   const values = [...PERCENTILES.map((p) => Math.min(hdr.getValueAtPercentile(p), max)), max];
   return [h.name, h.unit, String(hdr.totalCount), ...values.map(String)];

@@ -1,4 +1,7 @@
-/** Where the time of a start goes: milliseconds since Node began, one lap for each step. Shown at log level debug. */
+/**
+ * Where the time of a start goes: milliseconds since Node began, one lap for each step. Shown at log level
+ * debug.
+ */
 export class Stopwatch {
   readonly #laps: string[] = [`Node up ${performance.now().toFixed(0)} ms`];
 

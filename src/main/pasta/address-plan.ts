@@ -1,11 +1,12 @@
 /**
- * The address plan of `pasta`: the namespace becomes a copy of one interface of the host, or what the options say. Pure: netlink's
- * dumps come in as data.
+ * The address plan of `pasta`: the namespace becomes a copy of one interface of the host, or what the options
+ * say. Pure: netlink's dumps come in as data.
  *
- * Per family, the template is the interface of --interface, else of --outbound-if4/6, else of the first default route in the main
- * table, else of the first route at all. It must have an address; IPv6 needs a link-local one beside it. Its best address (IPv4:
- * the longest prefix) is what the namespace is known by; all others are copied along with the routes. A family without template is
- * in local mode: addresses of our own and a default route, so that a host that gets its network later serves the namespace at once.
+ * Per family, the template is the interface of --interface, else of --outbound-if4/6, else of the first
+ * default route in the main table, else of the first route at all. It must have an address; IPv6 needs a
+ * link-local one beside it. Its best address (IPv4: the longest prefix) is what the namespace is known by;
+ * all others are copied along with the routes. A family without template is in local mode: addresses of our
+ * own and a default route, so that a host that gets its network later serves the namespace at once.
  *
  *               guest             gateway
  *   IPv4        169.254.2.1/16    169.254.2.2
@@ -131,7 +132,8 @@ export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | 
 }
 
 /**
- * With --splice-only there is no interface, and no family that anybody inside could be reached by except over loopback.
+ * With --splice-only there is no interface, and no family that anybody inside could be reached by except over
+ * loopback.
  * @throws UsageError with pasta's message
  */
 export function planSpliceOnly(conf: PastaConf, host: HostDump): PastaNetwork {
@@ -201,7 +203,10 @@ function isCandidate(route: RouteInfo, host: HostDump, family: Family): boolean 
   return link !== undefined && !link.loopback;
 }
 
-/** Of several next hops that with the highest weight. A gateway of the other family (RFC 5549) means nothing to the guest. */
+/**
+ * Of several next hops that with the highest weight. A gateway of the other family (RFC 5549) means nothing
+ * to the guest.
+ */
 function routeGateway(route: RouteInfo, family: Family): string | undefined {
   const heaviest = [...(route.hops ?? [])].sort((a, b) => b.weight - a.weight)[0];
   const gateway = route.gateway ?? heaviest?.gateway;
@@ -273,8 +278,9 @@ interface Names {
 }
 
 /**
- * A resolver on the host's loopback is not to be reached by its own address inside: the guest gets the forwarding address for it,
- * or the one that stands for the host's loopback, which then forwards; without either it cannot be offered.
+ * A resolver on the host's loopback is not to be reached by its own address inside: the guest gets the
+ * forwarding address for it, or the one that stands for the host's loopback, which then forwards; without
+ * either it cannot be offered.
  */
 function planNames(
   conf: PastaConf,

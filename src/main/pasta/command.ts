@@ -10,8 +10,9 @@
  *   fd 2        the talk with sh, and the chain's complaints, which are passed on to standard error
  *   fd 3, 4, 5  the caller's standard input, output and error, for COMMAND: libuv makes 0 to 2 blocking for all who have them
  *
- * It starts while the interface is being configured and the engine started; sh tells "started" on descriptor 2 and waits for a
- * line there. End of file means that pasta gave up. A COMMAND whose network has gone ends: there is nobody to give it another.
+ * It starts while the interface is being configured and the engine started; sh tells "started" on descriptor
+ * 2 and waits for a line there. End of file means that pasta gave up. A COMMAND whose network has gone ends:
+ * there is nobody to give it another.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -138,7 +139,9 @@ export class PastaCommand {
   }
 }
 
-/** Login shells are told so by a dash in front of their name, which only some shells can give another program. */
+/**
+ * Login shells are told so by a dash in front of their name, which only some shells can give another program.
+ */
 function loginShell(file: string): readonly string[] {
   if (existsSync('/bin/bash')) return ['/bin/bash', '-c', 'exec -a "$0" "$1"', `-${file}`, file];
   return [file, '-l'];

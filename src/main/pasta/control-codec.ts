@@ -8,7 +8,8 @@
  *   rule     +0 address, 16 bytes   +16 target, 16 bytes   +32 interface, 16 bytes
  *            +48 first u16   +50 last u16   +52 to u16   +54 protocol u8   +55 flags u8                                       = 56
  *
- * IPv4 addresses are v4-mapped; no target is all zeros. Layouts were read off passt 2026-10-02's own greeting.
+ * IPv4 addresses are v4-mapped; no target is all zeros. Layouts were read off passt 2026-10-02's own
+ * greeting.
  */
 import { addressParse, addressRead, addressText, addressWrite } from '../../proto/address.ts';
 import { IFNAMSIZ } from '../../sys/constants.ts';

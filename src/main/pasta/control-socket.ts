@@ -1,12 +1,13 @@
 // bundle: rare
 /**
- * The control socket (-c): shows the forwarding rules and takes others in their place, while the engine runs. A table that a client
- * names replaces the one before, the other stays. What is invalid closes the connection and changes nothing. The connection is closed
- * when the rules are in force: ports are open by then.
+ * The control socket (-c): shows the forwarding rules and takes others in their place, while the engine runs.
+ * A table that a client names replaces the one before, the other stays. What is invalid closes the connection
+ * and changes nothing. The connection is closed when the rules are in force: ports are open by then.
  *
- * No client waits for another. Each is shown the rules at once; of a client that answers when the rules have changed meanwhile, what it
- * added and took away counts, so two at once lose nothing of each other. Changes are made one after the other. A client that is silent
- * is closed after a while, and earlier where others want its place.
+ * No client waits for another. Each is shown the rules at once; of a client that answers when the rules have
+ * changed meanwhile, what it added and took away counts, so two at once lose nothing of each other. Changes
+ * are made one after the other. A client that is silent is closed after a while, and earlier where others
+ * want its place.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
@@ -16,7 +17,10 @@ import { type Direction, type ForwardRule, RuleTable } from './forward-rules.ts'
 
 /** A request is two tables of 255 rules at most. */
 const MAX_REQUEST_BYTES = 64 * 1024;
-/** Clients at a time. Beyond it one that has been silent for so long makes room; where there is none, the new one is closed. */
+/**
+ * Clients at a time. Beyond it one that has been silent for so long makes room; where there is none, the new
+ * one is closed.
+ */
 const MAX_CLIENTS = 256;
 const PATIENCE_MS = 1000;
 /** How long a client may take from the greeting to the end of its request. */
@@ -139,7 +143,10 @@ export class ControlSocket {
   }
 }
 
-/** What a client wants that has seen `shown`, where `current` is in force: its own list, or what it changed applied to the current one. */
+/**
+ * What a client wants that has seen `shown`, where `current` is in force: its own list, or what it changed
+ * applied to the current one.
+ */
 export function mergedRules(
   shown: readonly ForwardRule[],
   wanted: readonly ForwardRule[],

@@ -1,7 +1,8 @@
 /**
- * Leaving the caller. bin/pasta starts us in the background with a pipe on descriptor PASTA_STATUS_FD and waits for it to close:
- * one byte '0' means that the network is ready, nothing means that we failed (and said why on standard error). Callers read our
- * output to its end, so standard input, output and error must be let go of before.
+ * Leaving the caller. bin/pasta starts us in the background with a pipe on descriptor PASTA_STATUS_FD and
+ * waits for it to close: one byte '0' means that the network is ready, nothing means that we failed (and said
+ * why on standard error). Callers read our output to its end, so standard input, output and error must be let
+ * go of before.
  */
 import { closeSync, writeSync } from 'node:fs';
 import { SIGINT, SIGQUIT } from '../../sys/constants.ts';
@@ -20,7 +21,8 @@ export function statusFd(env: NodeJS.ProcessEnv): number | undefined {
  * Tell that all is ready and go on alone: a session of our own, nothing of the caller's open.
  * @param fd    from statusFd
  * @param none  /dev/null, which is closed here
- * @param last  what is to be done before we say so, with the caller's things let go of; he is told why it fails
+ * @param last what is to be done before we say so, with the caller's things let go of; he is told why it
+ *   fails
  */
 export function leaveCaller(fd: number, none: number, last: () => void): void {
   releaseOutputs(); // he reads them to their end

@@ -21,7 +21,8 @@ const DNS_PORTS = [53, 853];
 
 /**
  * @param made  the finished namespace, and what it was made for
- * @param sockets  of the thread that makes sockets inside (splice/socket-source.ts); absent: nothing is spliced
+ * @param sockets of the thread that makes sockets inside (splice/socket-source.ts); absent: nothing is
+ *   spliced
  */
 export function pastaEnginePlan(
   conf: PastaConf,

@@ -5,8 +5,8 @@
  *             where it was off for want of a gateway
  *   inside    with --config-net, and once: an address or a default route that a family lacked at the start, because the host did
  *
- * Nothing inside is ever taken away or replaced: connections of the guest's hang on its addresses, and whatever those are, sockets
- * leave by the host's of the moment.
+ * Nothing inside is ever taken away or replaced: connections of the guest's hang on its addresses, and
+ * whatever those are, sockets leave by the host's of the moment.
  */
 import { RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from '../../sys/constants.ts';
 import { SysError } from '../../sys/error.ts';
@@ -68,7 +68,10 @@ export function additions(
   };
 }
 
-/** What the engine has to know. The host's address behind the mapping stays the guest's own for as long as the host has it. */
+/**
+ * What the engine has to know. The host's address behind the mapping stays the guest's own for as long as the
+ * host has it.
+ */
 export function engineChange(
   conf: PastaConf,
   start: PastaNetwork,
@@ -97,7 +100,9 @@ export interface PastaFollowing {
   readonly start: PastaNetwork;
   readonly engine: EngineHandle;
   readonly log: Log;
-  /** The namespace's own netlink socket, which nobody else uses any more; absent: nothing inside is touched. */
+  /**
+   * The namespace's own netlink socket, which nobody else uses any more; absent: nothing inside is touched.
+   */
   readonly inside?: { readonly fd: number; readonly linkIndex: number } | undefined;
 }
 

@@ -1,6 +1,7 @@
 /**
- * What the port options say, word for word: callers match on these texts (Podman's tests look for "ddress already in use" in
- * them). One table; each entry was read off passt 2026-10-02 (0.0~git20261002.cba3570) with a command line that provokes it.
+ * What the port options say, word for word: callers match on these texts (Podman's tests look for "ddress
+ * already in use" in them). One table; each entry was read off passt 2026-10-02 (0.0~git20261002.cba3570)
+ * with a command line that provokes it.
  */
 export const ForwardMessage = {
   /** -t x, -t 80-70, -t 80:90-91: what stands behind the address part. */

@@ -1,9 +1,10 @@
 /**
- * Forwarding rules: what the port options and the control socket make, one table a direction, checked against each other.
+ * Forwarding rules: what the port options and the control socket make, one table a direction, checked against
+ * each other.
  *
- * A rule is {protocol, address, interface, first..last, to, target, flags}. The ports first..last are listened on; port p leads
- * to p - first + to. Two rules conflict when protocol, address and a port are the same; interface and target make no difference,
- * and a wildcard address is the same as any.
+ * A rule is {protocol, address, interface, first..last, to, target, flags}. The ports first..last are
+ * listened on; port p leads to p - first + to. Two rules conflict when protocol, address and a port are the
+ * same; interface and target make no difference, and a wildcard address is the same as any.
  */
 import { addressParse, addressText } from '../../proto/address.ts';
 import type { ListenerPlan } from '../../workers/engine-plan.ts';
@@ -176,7 +177,10 @@ export function ruleListeners(
     .map((port) => listener(port, port));
 }
 
-/** Canonical text of an IPv4 or IPv6 address, brackets taken off, IPv4 out of its mapping; undefined: it is none. */
+/**
+ * Canonical text of an IPv4 or IPv6 address, brackets taken off, IPv4 out of its mapping; undefined: it is
+ * none.
+ */
 export function canonicalAddress(text: string): string | undefined {
   const bare = text.startsWith('[') && text.endsWith(']') ? text.slice(1, -1) : text;
   const words = new Uint32Array(4);

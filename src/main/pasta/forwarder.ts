@@ -1,6 +1,6 @@
 /**
- * Port forwarding while the engine runs: the rules of both directions as listeners, rules with `auto` followed by a look at both
- * namespaces every second, and rules exchanged by the control socket.
+ * Port forwarding while the engine runs: the rules of both directions as listeners, rules with `auto`
+ * followed by a look at both namespaces every second, and rules exchanged by the control socket.
  */
 
 import { strerror } from '../../sys/libc.ts';

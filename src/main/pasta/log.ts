@@ -1,7 +1,7 @@
 /**
- * Where messages of `pasta` go. Until the options are read and the network is up: standard error. In the background afterwards:
- * the system log, or the file of --log-file and nothing else. A command that we started owns standard error: then only --debug
- * goes on writing there.
+ * Where messages of `pasta` go. Until the options are read and the network is up: standard error. In the
+ * background afterwards: the system log, or the file of --log-file and nothing else. A command that we
+ * started owns standard error: then only --debug goes on writing there.
  *
  *   --log-file   "pasta VERSION: PROGRAM (PID)", then a line per message, "S.ffff: LEVEL text"; at --log-size the oldest third goes
  *   syslog       RFC 3164 over /dev/log, facility daemon

@@ -1,9 +1,12 @@
 /**
- * What `pasta` says, word for word where callers look for it. Each entry names who does; the others are in the same phrase as
- * pasta's so that people find them in its documentation.
+ * What `pasta` says, word for word where callers look for it. Each entry names who does; the others are in
+ * the same phrase as pasta's so that people find them in its documentation.
  */
 export const Message = {
-  /** Podman (container-libs, common/libnetwork/pasta) tries again without --map-guest-addr when it reads this about that option. */
+  /**
+   * Podman (container-libs, common/libnetwork/pasta) tries again without --map-guest-addr when it reads this
+   * about that option.
+   */
   usage: (program: string, error: string): string => `${program}: ${error}`,
   passtOnly: (option: string, mode: string): string => `${option} is for ${mode} mode only`,
   unsupported: (option: string, why: string): string => `${option}: not supported by this pasta (${why})`,

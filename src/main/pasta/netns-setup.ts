@@ -1,13 +1,15 @@
 /**
- * What one thread does to give a namespace its interface as `pasta` does. Runs on the main thread or in netns-worker.ts (../netns.ts says when):
+ * What one thread does to give a namespace its interface as `pasta` does. Runs on the main thread or in
+ * netns-worker.ts (../netns.ts says when):
  *
  *   in the host's namespace   dump links, addresses, routes; make the plan
  *   unshare or setns          only this thread moves
  *   in the target             loopback up, TAP made; with --config-net also: MAC, MTU, up, addresses, routes
  *                             (--splice-only: loopback up, and no more; --fd: the TAP is the caller's, and configured where it is here)
  *
- * Neighbour discovery is switched off (IFF_NOARP) while the interface comes up: the kernel then takes its link-local address
- * without asking the link first, and it can be used at once. This needs no /proc/sys, which is read-only in many containers.
+ * Neighbour discovery is switched off (IFF_NOARP) while the interface comes up: the kernel then takes its
+ * link-local address without asking the link first, and it can be used at once. This needs no /proc/sys,
+ * which is read-only in many containers.
  */
 import { Errno, RT_SCOPE_LINK } from '../../sys/constants.ts';
 import { checked, SysError } from '../../sys/error.ts';
@@ -52,7 +54,10 @@ export interface PastaTap {
   /** Absent with --splice-only. */
   readonly tap?: TapPlan;
   readonly network: PastaNetwork;
-  /** With --config-net: netlink inside, for whoever follows the host once "configured" has been told (follow.ts). */
+  /**
+   * With --config-net: netlink inside, for whoever follows the host once "configured" has been told
+   * (follow.ts).
+   */
   readonly inside?: { readonly fd: number; readonly linkIndex: number };
 }
 
@@ -241,10 +246,15 @@ export function addNetwork(
   });
 }
 
-/** There already, or its gateway is not to be reached (yet, or from the addresses given): no reason to fail. */
+/**
+ * There already, or its gateway is not to be reached (yet, or from the addresses given): no reason to fail.
+ */
 const TOLERATED: readonly string[] = ['EEXIST', 'ENETUNREACH', 'EHOSTUNREACH'];
 
-/** A route may need another one that comes later in the table: as long as something could be added, what failed is tried again. */
+/**
+ * A route may need another one that comes later in the table: as long as something could be added, what
+ * failed is tried again.
+ */
 function copyRoutes(route: RouteSocket, index: number, copies: PastaNetwork['inside']['routes']): void {
   let left = copies;
   for (let before = left.length + 1; left.length < before; ) {

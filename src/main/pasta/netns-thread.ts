@@ -1,4 +1,7 @@
-/** Who moves into the namespace for `pasta`, as for `bucatini` (engine-launch.ts): the main thread where it can. */
+/**
+ * Who moves into the namespace for `pasta`, as for `bucatini` (engine-launch.ts): the main thread where it
+ * can.
+ */
 import { availableParallelism } from 'node:os';
 import { autoThreads } from '../../workers/placement.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';

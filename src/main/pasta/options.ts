@@ -1,9 +1,10 @@
 /**
- * The options of `pasta`: the one table that parsing, help, man page and shell completion are made from. Names, values, defaults
- * and rejections are those of passt's pasta; the words are ours.
+ * The options of `pasta`: the one table that parsing, help, man page and shell completion are made from.
+ * Names, values, defaults and rejections are those of passt's pasta; the words are ours.
  *
- * An entry's `set` puts the value into a draft and throws UsageError with pasta's own message when it is wrong. What depends on
- * several options is in `finish`. Port specifications are kept as written: they are read when the addresses are known.
+ * An entry's `set` puts the value into a draft and throws UsageError with pasta's own message when it is
+ * wrong. What depends on several options is in `finish`. Port specifications are kept as written: they are
+ * read when the addresses are known.
  */
 import { domainLabels } from '../../proto/domain-name.ts';
 import { macParse, macText } from '../../proto/ethernet.ts';
@@ -40,7 +41,10 @@ const DEFAULT_MAC = '9a:55:9a:55:9a:55';
 export type Verbosity = 'quiet' | 'normal' | 'debug' | 'trace';
 export type PortOption = 't' | 'u' | 'T' | 'U';
 
-/** The command line, defaults filled in; plain data, crosses to the namespace thread. "4" and "6" are the families. */
+/**
+ * The command line, defaults filled in; plain data, crosses to the namespace thread. "4" and "6" are the
+ * families.
+ */
 export interface PastaConf {
   readonly ipv4: boolean;
   readonly ipv6: boolean;
@@ -827,7 +831,9 @@ function put(draft: Draft, key: FamilyKey, text: string, message: string, rules:
   Object.assign(draft, { [`${key}${address.includes(':') ? 6 : 4}`]: address });
 }
 
-/** The address in its canonical spelling; undefined when it is none, or none of the kind that is asked for. */
+/**
+ * The address in its canonical spelling; undefined when it is none, or none of the kind that is asked for.
+ */
 function usable(text: string, rules: AddressRules): string | undefined {
   const address = addressOf(text);
   if (address === undefined) return undefined;
@@ -924,7 +930,8 @@ function maskLength(text: string): number | undefined {
 }
 
 /**
- * A number as strtoul(3) with base 0 reads it: white space and a sign in front, 0x hexadecimal, 0 octal; a negative one wraps.
+ * A number as strtoul(3) with base 0 reads it: white space and a sign in front, 0x hexadecimal, 0 octal; a
+ * negative one wraps.
  * @returns undefined for anything else and for what 64 bits do not hold
  */
 function cNumber(text: string): bigint | undefined {

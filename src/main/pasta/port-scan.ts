@@ -1,6 +1,7 @@
 /**
- * Which ports something listens on, in a network namespace: /proc/net/{tcp,tcp6,udp,udp6}, read again and again through
- * descriptors that a thread of that namespace opened. Only port numbers count: a listener on 127.0.0.1 is one.
+ * Which ports something listens on, in a network namespace: /proc/net/{tcp,tcp6,udp,udp6}, read again and
+ * again through descriptors that a thread of that namespace opened. Only port numbers count: a listener on
+ * 127.0.0.1 is one.
  *
  *   sl  local_address rem_address   st ...                                                (man 5 proc)
  *    0: 0100007F:1F90 00000000:0000 0A ...     port in hex behind the last colon; state 0A: TCP_LISTEN, 07: UDP, unconnected
@@ -37,9 +38,10 @@ function addListening(ports: Set<number>, table: string, state: string): void {
 
 const buffer = Buffer.alloc(65536);
 /**
- * The kernel stops before the table's end only where the next line does not fit into its buffer of at least a page, 4096 bytes, and no
- * line is as long as half of that. A shorter piece is the last one. To ask again would have the kernel go through all its connections
- * again, which takes it half a millisecond on an idle machine, for four tables every second.
+ * The kernel stops before the table's end only where the next line does not fit into its buffer of at least a
+ * page, 4096 bytes, and no line is as long as half of that. A shorter piece is the last one. To ask again
+ * would have the kernel go through all its connections again, which takes it half a millisecond on an idle
+ * machine, for four tables every second.
  */
 const LAST_PIECE_BYTES = 2048;
 

@@ -6,8 +6,8 @@
  *   CHUNK := "all" [":" TADDR] | "auto" | "~" RANGE | RANGE [ ":" RANGE | ":" TADDR | ":" TADDR "/" RANGE ]
  *   RANGE := N [ "-" M ]
  *
- * "~" and "auto" hold for the whole SPEC wherever they stand. Without a RANGE to listen on the set is 1-65535 less the exclusions
- * and the ephemeral ports, on a best-effort basis.
+ * "~" and "auto" hold for the whole SPEC wherever they stand. Without a RANGE to listen on the set is 1-65535
+ * less the exclusions and the ephemeral ports, on a best-effort basis.
  */
 
 import { IFNAMSIZ } from '../../sys/constants.ts';
@@ -37,7 +37,9 @@ export function ephemeralPorts(text: string | undefined): PortRange {
   return range.first <= range.last && range.last <= MAX_PORT ? range : DYNAMIC_PORTS;
 }
 
-/** An interface name as the kernel takes it (dev_valid_name): 1 to 15 bytes, no slash, no blank, not . or .. */
+/**
+ * An interface name as the kernel takes it (dev_valid_name): 1 to 15 bytes, no slash, no blank, not . or ..
+ */
 function isInterfaceName(text: string): boolean {
   const bytes = Buffer.byteLength(text);
   return bytes > 0 && bytes < IFNAMSIZ && text !== '.' && text !== '..' && !/[/:\s]/.test(text);
@@ -80,7 +82,8 @@ export function parsePortSpec(
   outbound: boolean,
   ephemeral: PortRange,
 ): readonly ForwardRule[] {
-  // What stands before the first slash is an address only if it reads as one: 80:192.0.2.7/90 has a target address there.
+  // What stands before the first slash is an address only if it reads as one: 80:192.0.2.7/90 has a target
+  // address there.
   const slash = spec.indexOf('/');
   const head = slash < 0 ? undefined : parseHead(spec.slice(0, slash));
   if (head !== undefined && outbound) throw new ForwardError(M.addressNotAllowed(option, spec));

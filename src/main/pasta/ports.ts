@@ -43,7 +43,8 @@ function readEphemeralPorts(): PortRange {
 }
 
 /**
- * What goes out comes out at the loopback address that it went to. The command line cannot say otherwise, the control socket can.
+ * What goes out comes out at the loopback address that it went to. The command line cannot say otherwise, the
+ * control socket can.
  * @throws UsageError
  */
 export function refuseOutboundTarget(outbound: RuleTable): void {

@@ -1,6 +1,6 @@
 /**
- * The `pasta` front end from the command line on. Every error ends it with status 1 and pasta's message on standard error;
- * COMMAND's status is its own.
+ * The `pasta` front end from the command line on. Every error ends it with status 1 and pasta's message on
+ * standard error; COMMAND's status is its own.
  */
 import { writeSync } from 'node:fs';
 import { Errno } from '../../sys/constants.ts';
@@ -21,7 +21,9 @@ export interface PastaProgram {
   readonly argv: readonly string[];
   /** For COMMAND. */
   readonly env: NodeJS.ProcessEnv;
-  /** The packet thread, started before the main thread may move into another network namespace (../netns.ts). */
+  /**
+   * The packet thread, started before the main thread may move into another network namespace (../netns.ts).
+   */
   readonly booted: BootedThread;
 }
 

@@ -9,8 +9,8 @@
  *                            addresses, routes
  *   ready: "go", or let go of the caller ───────────────────────────▶ COMMAND
  *
- * Ends with COMMAND and its status; with status 0 when the namespace is gone or SIGTERM or SIGQUIT comes; with 1 when the engine
- * fails.
+ * Ends with COMMAND and its status; with status 0 when the namespace is gone or SIGTERM or SIGQUIT comes;
+ * with 1 when the engine fails.
  */
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -288,7 +288,10 @@ function targetPath(target: PastaTarget): string | undefined {
   return target.kind === 'pid' ? `/proc/${target.pid}/ns/net` : undefined;
 }
 
-/** Made at once, so that a directory where it cannot be is told before anything starts; written when all is ready. */
+/**
+ * Made at once, so that a directory where it cannot be is told before anything starts; written when all is
+ * ready.
+ */
 function openPidFile(path: string): number {
   try {
     return openSync(path, 'w', 0o600);

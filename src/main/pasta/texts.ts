@@ -1,5 +1,8 @@
 // bundle: texts
-/** Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them to files. */
+/**
+ * Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them
+ * to files.
+ */
 import {
   bashCompletionText,
   defaultText,

@@ -1,7 +1,8 @@
 // bundle: boot
 /**
- * The environment as our caller gave it, for COMMAND. The launchers set aside what a shell would drop or they would change, and what
- * would bend our Node (bin/launch.sh): BUCATINI_KEPT, an entry a line. Loaded before all else.
+ * The environment as our caller gave it, for COMMAND. The launchers set aside what a shell would drop or they
+ * would change, and what would bend our Node (bin/launch.sh): BUCATINI_KEPT, an entry a line. Loaded before
+ * all else.
  */
 import { LAUNCHER_VARIABLES, launcherVariable } from './launcher-env.ts';
 

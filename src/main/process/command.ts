@@ -9,12 +9,12 @@
  *   env, sh         not PID 1, all signals at their default actions: says "started", waits for "go", becomes COMMAND
  *   env             only where the environment has names that a shell drops
  *
- * The private resolv.conf is mounted in our own mount namespace, which unshare copies, and taken away here when it has: three
- * programs less in the chain, and each costs milliseconds.
+ * The private resolv.conf is mounted in our own mount namespace, which unshare copies, and taken away here
+ * when it has: three programs less in the chain, and each costs milliseconds.
  *
- * The chain starts while the TAP is being configured and the engine started; the last sh holds COMMAND back until both are done.
- * It tells "started" on descriptor 2 and waits for a line there; end of file means that bucatini gave up. From "started" on a signal
- * to it has its effect: it is the process that COMMAND will be.
+ * The chain starts while the TAP is being configured and the engine started; the last sh holds COMMAND back
+ * until both are done. It tells "started" on descriptor 2 and waits for a line there; end of file means that
+ * bucatini gave up. From "started" on a signal to it has its effect: it is the process that COMMAND will be.
  *
  *   fd 0, 1   /dev/null
  *   fd 2      the talk with sh, and the chain's own complaints, read by us until "started"
@@ -22,8 +22,8 @@
  *             all who have them, and of those that the caller has not passed on, as the shell can name no higher ones
  *   all that the caller has passed on, by their numbers
  *
- * A stopped COMMAND stops us, as if we were COMMAND: whoever waits for us learns of it, and lets us go on by SIGCONT, which goes to
- * COMMAND too. When COMMAND alone is let go on, PID 1 lets our process group go on.
+ * A stopped COMMAND stops us, as if we were COMMAND: whoever waits for us learns of it, and lets us go on by
+ * SIGCONT, which goes to COMMAND too. When COMMAND alone is let go on, PID 1 lets our process group go on.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { accessSync, constants, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
@@ -78,9 +78,9 @@ const SYSTEM_DIRECTORIES = ['/usr/bin', '/bin', '/usr/sbin', '/sbin'];
 const CHAIN_IGNORES = ['HUP', 'INT', 'QUIT', 'TERM', 'USR1', 'USR2'];
 
 /**
- * The init of the PID namespace. It comes in a variable so that ps shows COMMAND and not this text. The parentheses keep COMMAND
- * from taking its place (a shell execs its last command). A shell cannot give a signal back its default action that was ignored when
- * it began: hence env and another one.
+ * The init of the PID namespace. It comes in a variable so that ps shows COMMAND and not this text. The
+ * parentheses keep COMMAND from taking its place (a shell execs its last command). A shell cannot give a
+ * signal back its default action that was ignored when it began: hence env and another one.
  */
 const INIT = `
 ( exec "$BUCATINI_ENV" --default-signal="$BUCATINI_SIGNALS" -- "$BUCATINI_SH" -c 'eval "$BUCATINI_WAIT"' bucatini "$@" ) &
@@ -127,7 +127,10 @@ export class Command {
   /** The chain's head, which is unshare once all are in place. */
   readonly #head: ChildProcess;
   readonly #talk: Socket;
-  /** Resolves when the last sh waits for "go"; rejects with CommandError when the chain broke. Gives notes for the log. */
+  /**
+   * Resolves when the last sh waits for "go"; rejects with CommandError when the chain broke. Gives notes for
+   * the log.
+   */
   readonly started: Promise<readonly string[]>;
   /** Exit status as a shell gives it: 128 + n for signal n. */
   readonly ended: Promise<number>;
@@ -203,7 +206,8 @@ export class Command {
       }
       if (complaint.length < 4096) complaint += chunk;
       if (this.#pid !== 0 || !`\n${complaint}`.includes('\nstarted\n')) return;
-      // sh is the only child of unshare, what becomes COMMAND the eldest child of sh: adopted orphans come behind it.
+      // sh is the only child of unshare, what becomes COMMAND the eldest child of sh: adopted orphans come
+      // behind it.
       this.#pid = eldestChild(eldestChild(this.#head.pid ?? 0));
       this.#directory = this.#pid === 0 ? -1 : openPath(`/proc/${this.#pid}`, O_PATH | O_DIRECTORY);
       this.#covered?.uncover();
@@ -298,7 +302,10 @@ interface ChainDescriptors {
   readonly notes: readonly string[];
 }
 
-/** A shell of POSIX names descriptors of one digit. bash, where it is, all; without it COMMAND does not get those in the way. */
+/**
+ * A shell of POSIX names descriptors of one digit. bash, where it is, all; without it COMMAND does not get
+ * those in the way.
+ */
 function chainDescriptors(): ChainDescriptors {
   const passed = callersDescriptors();
   const free = (list: readonly number[]): readonly number[] => list.filter((fd) => !passed.includes(fd));
@@ -343,8 +350,8 @@ interface CoveredFile {
 }
 
 /**
- * Mount a text over the host's resolv.conf, in the mount namespace that the launcher made for us. The tmpfs exists only until its
- * file is bound, so nothing is written to the host's disks.
+ * Mount a text over the host's resolv.conf, in the mount namespace that the launcher made for us. The tmpfs
+ * exists only until its file is bound, so nothing is written to the host's disks.
  */
 function coverResolvConf({ path, text }: PrivateResolvConf): CoveredFile {
   const scratch = scratchDirectory();
@@ -420,8 +427,8 @@ export function tool(name: string): string {
 }
 
 /**
- * A directory to mount over for a moment. The packet thread is loading its modules meanwhile and sees the same mounts: not one
- * that we are installed in.
+ * A directory to mount over for a moment. The packet thread is loading its modules meanwhile and sees the
+ * same mounts: not one that we are installed in.
  */
 function scratchDirectory(): string {
   const ours = [import.meta.dirname, process.execPath, process.argv[1] ?? ''];

@@ -1,8 +1,8 @@
 // bundle: boot
 /**
- * What the entries of the three programs (bucatini/main.ts, pasta/main.ts, slirp4netns/main.ts) do first and last. It is
- * loaded before the packet thread is booted, so it imports nothing that takes time. The build puts it into
- * dist/main/ for each program: paths are relative to that.
+ * What the entries of the three programs (bucatini/main.ts, pasta/main.ts, slirp4netns/main.ts) do first and
+ * last. It is loaded before the packet thread is booted, so it imports nothing that takes time. The build
+ * puts it into dist/main/ for each program: paths are relative to that.
  */
 import { readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
@@ -40,7 +40,10 @@ export function enterProgram(name: string): NodeJS.ProcessEnv {
   return env;
 }
 
-/** Where package.json and bin/ lie: above src/main/process when run from source, above dist/main when compiled. */
+/**
+ * Where package.json and bin/ lie: above src/main/process when run from source, above dist/main when
+ * compiled.
+ */
 export const packageRoot = new URL(import.meta.url.endsWith('.ts') ? '../../../' : '../../', import.meta.url);
 
 /** Of the package. */
@@ -49,8 +52,8 @@ export const ownVersion = (): string =>
 
 /**
  * End the process with the status of `outcome`, without Node's own tidying: everything has been written by
- * synchronous calls, and Node takes 20 to 40 ms to end its threads. While threads were booting that has ended in a
- * signal.
+ * synchronous calls, and Node takes 20 to 40 ms to end its threads. While threads were booting that has ended
+ * in a signal.
  * @param tell  says what went wrong; gives the status
  */
 export async function exitAfter(

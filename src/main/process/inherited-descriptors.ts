@@ -1,7 +1,8 @@
 /**
- * Descriptors that our caller left open beyond standard input, output and error. Node's own cannot be told from them any more once it
- * runs, so the launchers count them (bin/launch.sh): BUCATINI_INHERITED="12 40". COMMAND of `run` gets them by their numbers (command.ts).
- * In the sandbox none is open that no option names: whatever they lead to, packet threads would have it too.
+ * Descriptors that our caller left open beyond standard input, output and error. Node's own cannot be told
+ * from them any more once it runs, so the launchers count them (bin/launch.sh): BUCATINI_INHERITED="12 40".
+ * COMMAND of `run` gets them by their numbers (command.ts). In the sandbox none is open that no option names:
+ * whatever they lead to, packet threads would have it too.
  */
 import { readdirSync } from 'node:fs';
 import { F_GETFD, FD_CLOEXEC } from '../../sys/constants.ts';
@@ -12,8 +13,8 @@ import type { LauncherVariable } from './launcher-env.ts';
 const INHERITED: LauncherVariable = 'BUCATINI_INHERITED';
 
 /**
- * Children get standard input, output and error, by name, and nothing else: Node closes some of the others on exec (the low ones) and
- * not all.
+ * Children get standard input, output and error, by name, and nothing else: Node closes some of the others on
+ * exec (the low ones) and not all.
  */
 export function closeInheritedOnExec(): void {
   for (const name of readdirSync('/proc/self/fd')) {
@@ -54,7 +55,10 @@ export function closeInherited(keep: readonly number[] = [], env: NodeJS.Process
   delete env[INHERITED];
 }
 
-/** What to tell a program that this process becomes: those of them that it would have too. @param added  and these */
+/**
+ * What to tell a program that this process becomes: those of them that it would have too.
+ * @param added and these
+ */
 export function inheritedBeyondExec(
   added: readonly number[],
   env: NodeJS.ProcessEnv = process.env,

@@ -1,9 +1,9 @@
 // bundle: boot
 /**
- * All environment variables of ours: from a launcher (bin/) to Node, from Node to itself after execve(), from users
- * and tests. None of them reaches COMMAND (callers-environment.ts). CONTRIBUTING.md has the same table, and
- * test/main/launcher-env.test.ts compares both with what bin/ and src/ use. This module is loaded before all
- * others and imports nothing.
+ * All environment variables of ours: from a launcher (bin/) to Node, from Node to itself after execve(), from
+ * users and tests. None of them reaches COMMAND (callers-environment.ts). CONTRIBUTING.md has the same table,
+ * and test/main/launcher-env.test.ts compares both with what bin/ and src/ use. This module is loaded before
+ * all others and imports nothing.
  */
 export const LAUNCHER_VARIABLES = {
   BUCATINI_KEPT: {
@@ -56,8 +56,8 @@ export const LAUNCHER_VARIABLES = {
 export type LauncherVariable = keyof typeof LAUNCHER_VARIABLES;
 
 /**
- * Node sets these for the shells of COMMAND's chain (command.ts, pasta/command.ts), which unset them. A caller's
- * variable of such a name does not reach COMMAND.
+ * Node sets these for the shells of COMMAND's chain (command.ts, pasta/command.ts), which unset them. A
+ * caller's variable of such a name does not reach COMMAND.
  */
 export const CHAIN_VARIABLES = [
   ...['BUCATINI_INIT', 'BUCATINI_WAIT', 'BUCATINI_SIGNALS', 'BUCATINI_ENV', 'BUCATINI_SH', 'BUCATINI_LISTEN'],

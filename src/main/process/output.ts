@@ -1,13 +1,15 @@
 // bundle: boot
 /**
- * Standard output and error, which are the caller's: other programs write there too, at the same open file. So
+ * Standard output and error, which are the caller's: other programs write there too, at the same open file.
+ * So
  *
  *   - their flags stay as they are: Node's streams, which would set O_NONBLOCK, are not opened (ownStreams);
  *   - no line of ours waits for its reader once the engine runs (holdOutputs): it is dropped, and the next that goes says how many were.
  *
- * Pipes and terminals are opened anew by /proc/self/fd/N, which gives an open file of our own that may be non-blocking. What cannot be
- * opened so (a socket, a terminal of another user) goes by writeAtOnce (sys/output.ts). Files never wait. Loaded before the packet thread is
- * started: imports nothing that takes time.
+ * Pipes and terminals are opened anew by /proc/self/fd/N, which gives an open file of our own that may be
+ * non-blocking. What cannot be opened so (a socket, a terminal of another user) goes by writeAtOnce
+ * (sys/output.ts). Files never wait. Loaded before the packet thread is started: imports nothing that takes
+ * time.
  */
 import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
 import type { Writable } from 'node:stream';
@@ -89,7 +91,10 @@ class Output {
 
 const outputs = { 1: new Output(1), 2: new Output(2) } as const;
 
-/** Write a text to standard output or error; what cannot be written is dropped and counted. @returns whether all of it was written */
+/**
+ * Write a text to standard output or error; what cannot be written is dropped and counted.
+ * @returns whether all of it was written
+ */
 export const put = (fd: 1 | 2, text: string): boolean => outputs[fd].put(text);
 
 /** From now on no text waits for its reader. While /proc is there. */
@@ -104,8 +109,9 @@ export function releaseOutputs(): void {
 }
 
 /**
- * Have process.stdout and process.stderr write by put(). Node makes streams of them when a worker starts, whose streams it joins to
- * them, and a stream of a pipe or socket sets O_NONBLOCK on the caller's open file. Call it before the first worker.
+ * Have process.stdout and process.stderr write by put(). Node makes streams of them when a worker starts,
+ * whose streams it joins to them, and a stream of a pipe or socket sets O_NONBLOCK on the caller's open file.
+ * Call it before the first worker.
  */
 export function ownStreams(): void {
   for (const [name, fd] of [

@@ -1,7 +1,8 @@
 /**
- * Signals to bucatini are meant for COMMAND. A terminal sends SIGINT and SIGQUIT to its whole foreground group: when we are in
- * that group, so is COMMAND, and has had the signal already. SIGTSTP is left alone: COMMAND, the chain and the engine stop
- * and go on together, as any job does. A COMMAND that stops by itself stops us (command.ts).
+ * Signals to bucatini are meant for COMMAND. A terminal sends SIGINT and SIGQUIT to its whole foreground
+ * group: when we are in that group, so is COMMAND, and has had the signal already. SIGTSTP is left alone:
+ * COMMAND, the chain and the engine stop and go on together, as any job does. A COMMAND that stops by itself
+ * stops us (command.ts).
  */
 import { launcherVariable } from './launcher-env.ts';
 import type { Terminal } from './terminal.ts';
@@ -20,7 +21,9 @@ const FROM_TERMINAL: readonly string[] = ['SIGINT', 'SIGQUIT'];
 /** Told only to a COMMAND that runs; before that they are no reason to give up. */
 const HARMLESS: readonly string[] = ['SIGWINCH', 'SIGCONT'];
 
-/** Signals that our caller had ignored when it started us (nohup, a shell's "&"): COMMAND ignores them too. */
+/**
+ * Signals that our caller had ignored when it started us (nohup, a shell's "&"): COMMAND ignores them too.
+ */
 export function ignoredSignals(lowBits = launcherVariable('BUCATINI_IGNORED')): readonly NodeJS.Signals[] {
   const mask = Number.parseInt(lowBits ?? '0', 16) || 0;
   return (['SIGHUP', 'SIGINT', 'SIGQUIT'] as const).filter((_, bit) => (mask & (1 << bit)) !== 0);

@@ -1,8 +1,9 @@
 /**
  * The controlling terminal, held open: in the sandbox (host/sandbox.ts) it cannot be opened any more.
  *
- * A shell as COMMAND takes the terminal for its own process group and cannot give it back: our group has no number in its PID
- * namespace. So we take it back for ours, else the next reader of a script around us would be stopped by SIGTTIN.
+ * A shell as COMMAND takes the terminal for its own process group and cannot give it back: our group has no
+ * number in its PID namespace. So we take it back for ours, else the next reader of a script around us would
+ * be stopped by SIGTTIN.
  */
 import { O_NOCTTY, O_RDWR, SIGTTOU } from '../../sys/constants.ts';
 import { openPath } from '../../sys/path.ts';

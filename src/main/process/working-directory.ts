@@ -1,13 +1,17 @@
 // bundle: boot
 /**
- * A working directory that has been removed. Node's threads ask for its path as they boot, and die of ENOENT: so we leave it before
- * the first one, and COMMAND is put back by a descriptor. Loaded before anything else of a front end: imports nothing but Node's.
+ * A working directory that has been removed. Node's threads ask for its path as they boot, and die of ENOENT:
+ * so we leave it before the first one, and COMMAND is put back by a descriptor. Loaded before anything else
+ * of a front end: imports nothing but Node's.
  */
 import { closeSync, openSync } from 'node:fs';
 
 let removed: number | undefined;
 
-/** Before the first thread. We go to /proc: a relative path in an option means nothing any more, and nothing can be made there. */
+/**
+ * Before the first thread. We go to /proc: a relative path in an option means nothing any more, and nothing
+ * can be made there.
+ */
 export function leaveRemovedDirectory(): void {
   try {
     process.cwd();

@@ -1,7 +1,7 @@
 // bundle: front-end slirp4netns/main
 /**
- * Entry of the `slirp4netns` front end, started by bin/slirp4netns in the user namespace that the options ask for. Ends with 0 when
- * it was told to, with 1 and one reason on standard error for every error.
+ * Entry of the `slirp4netns` front end, started by bin/slirp4netns in the user namespace that the options ask
+ * for. Ends with 0 when it was told to, with 1 and one reason on standard error for every error.
  */
 import { existsSync } from 'node:fs';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
@@ -41,8 +41,8 @@ enterProgram('slirp4netns');
 ownStreams();
 const PACKET_THREAD = 'packet thread 0';
 /**
- * Takes longest, so it is started first (decision 016), unless the launcher has found that the command line asks for something else
- * or is wrong. A value that is wrong is found here, with the thread still booting.
+ * Takes longest, so it is started first (decision 016), unless the launcher has found that the command line
+ * asks for something else or is wrong. A value that is wrong is found here, with the thread still booting.
  */
 const booted = launcherVariable('SLIRP4NETNS_SERVES') === '1' ? bootPacketThread(PACKET_THREAD) : undefined;
 const saying = import('./serve.ts');

@@ -1,6 +1,6 @@
 /**
- * What `slirp4netns` says, word for word where callers and their tests look for it (slirp4netns 1.3, its test scripts, Podman,
- * RootlessKit); the rest in the same phrase so that people find it in its documentation.
+ * What `slirp4netns` says, word for word where callers and their tests look for it (slirp4netns 1.3, its test
+ * scripts, Podman, RootlessKit); the rest in the same phrase so that people find it in its documentation.
  */
 const MAC_FORM =
   "macaddress has to be a valid MAC address (hex string, 6 bytes, each byte separated by a ':').";

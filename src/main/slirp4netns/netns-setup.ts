@@ -1,5 +1,6 @@
 /**
- * What one thread does to give a namespace its interface as `slirp4netns` does; on the main thread or in netns-worker.ts:
+ * What one thread does to give a namespace its interface as `slirp4netns` does; on the main thread or in
+ * netns-worker.ts:
  *
  *   setns             only this thread moves
  *   with a socket     no namespace: whoever connects hands over frames
@@ -69,7 +70,10 @@ export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, 
 
 const planOf = (tap: Tap): TapPlan => ({ fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso });
 
-/** Frames of at most the MTU, checksums complete: there is no header to say otherwise. Waits until somebody connects. */
+/**
+ * Frames of at most the MTU, checksums complete: there is no header to say otherwise. Waits until somebody
+ * connects.
+ */
 function frameSocket(path: string): TapPlan {
   if (path === '') throw new UsageError(Message.bessFailed('bind', strerror(Errno.EINVAL)));
   if (Buffer.byteLength(path) >= SOCKET_PATH_BYTES) throw new UsageError(Message.bessPathTooLong);

@@ -1,6 +1,6 @@
 /**
- * The options of `slirp4netns`: the one table that parsing, help, manual page and shell completion are made from. Names, values,
- * defaults and rejections are those of slirp4netns 1.3.
+ * The options of `slirp4netns`: the one table that parsing, help, manual page and shell completion are made
+ * from. Names, values, defaults and rejections are those of slirp4netns 1.3.
  */
 import { ipv4Parse } from '../../proto/ipv4.ts';
 import { IFNAMSIZ } from '../../sys/constants.ts';

@@ -94,7 +94,10 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     writeAll(1, `${banner(this.#conf).join('\n')}\n`);
   }
 
-  /** As in the original, link-local destinations lie behind no interface of the host's, but resolvers with one of their own do. */
+  /**
+   * As in the original, link-local destinations lie behind no interface of the host's, but resolvers with one
+   * of their own do.
+   */
   following(engine: EngineHandle): Following {
     return {
       nameservers: this.#nameservers,
@@ -192,8 +195,9 @@ async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
 }
 
 /**
- * Call `onEnd` when the other end of a pipe or socket is closed; at once for a descriptor that is not open. A packet thread waits for it: a
- * stream of Node's would make it non-blocking for our caller too. What is written to it is no reason to end.
+ * Call `onEnd` when the other end of a pipe or socket is closed; at once for a descriptor that is not open. A
+ * packet thread waits for it: a stream of Node's would make it non-blocking for our caller too. What is
+ * written to it is no reason to end.
  */
 function onHangUp(fd: number, engine: Pick<EngineHandle, 'watchHangUp'>, onEnd: () => void): void {
   let stat: ReturnType<typeof fstatSync>;
@@ -225,7 +229,10 @@ function tellReady(fd: number): void {
   }
 }
 
-/** Tells when the file that was named is unlinked, or the process that was named and all others in its namespace have gone. */
+/**
+ * Tells when the file that was named is unlinked, or the process that was named and all others in its
+ * namespace have gone.
+ */
 class NetnsEnd {
   readonly byProcess: boolean;
   readonly #onEnd: () => void;

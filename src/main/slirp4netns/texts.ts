@@ -1,5 +1,8 @@
 // bundle: texts
-/** Help, version, manual page and shell completion of `slirp4netns`, all from its option table. The build writes them to files. */
+/**
+ * Help, version, manual page and shell completion of `slirp4netns`, all from its option table. The build
+ * writes them to files.
+ */
 import {
   bashCompletionText,
   defaultText,
@@ -20,7 +23,10 @@ const SLIRP_CONFIG_VERSION_MAX = 6;
 const signature = (o: SlirpOption): string =>
   `${o.short === undefined ? '    ' : `-${o.short}, `}--${o.name}${o.value === undefined ? '' : `=${o.value}`}`;
 
-/** Text of `slirp4netns --help`, where callers look for names of options. @param program  how it was called */
+/**
+ * Text of `slirp4netns --help`, where callers look for names of options.
+ * @param program how it was called
+ */
 export function usageText(program = 'slirp4netns'): string {
   const out = [
     `Usage: ${program} [OPTION]... PID|PATH|FD [TAPNAME]`,

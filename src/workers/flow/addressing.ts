@@ -1,5 +1,6 @@
 /**
- * The address plan as words, and the one place that says what an address seen on the TAP means on the host and back.
+ * The address plan as words, and the one place that says what an address seen on the TAP means on the host
+ * and back.
  *
  * Addresses are four u32 words, most significant first, IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
  */
@@ -55,9 +56,10 @@ export class Addressing {
   readonly gateway = new Uint32Array(8);
   readonly hostLoopback = new Uint32Array(8);
   /**
-   * Addresses that connections from outside are led to: what the plan says, until the guest uses others (SLAAC, its own choice) and not
-   * the plan's. IPv4 in words 0..3, IPv6 in 4..7, link-local in 8..11. Shared by all packet threads and written with plain stores by
-   * whichever shard hears the guest: one that is read half changed leads one connection astray, at most.
+   * Addresses that connections from outside are led to: what the plan says, until the guest uses others
+   * (SLAAC, its own choice) and not the plan's. IPv4 in words 0..3, IPv6 in 4..7, link-local in 8..11. Shared
+   * by all packet threads and written with plain stores by whichever shard hears the guest: one that is read
+   * half changed leads one connection astray, at most.
    */
   readonly seen: Uint32Array;
   readonly mapGuestAddr = new Uint32Array(8);
@@ -139,7 +141,8 @@ export class Addressing {
   }
 
   /**
-   * Which address of the guest's a peer is led to, into out[o..o+3]: one of the peer's family, and of its scope where there is one.
+   * Which address of the guest's a peer is led to, into out[o..o+3]: one of the peer's family, and of its
+   * scope where there is one.
    * @param words,w  the peer as the guest sees it
    * @returns false when the guest has no address of that family
    */
@@ -184,7 +187,10 @@ export class Addressing {
     return Destination.world;
   }
 
-  /** Whether the guest may answer a host-side peer that it has not spoken to: the host's loopback only where it is mapped. */
+  /**
+   * Whether the guest may answer a host-side peer that it has not spoken to: the host's loopback only where
+   * it is mapped.
+   */
   isReachableFromGuest(words: Uint32Array, w: number): boolean {
     if (isUnspecified(words, w)) return false;
     return !isLoopback(words, w) || !isZero(this.hostLoopback, familyAt(familyOf(words, w)));
@@ -203,7 +209,8 @@ export class Addressing {
   }
 
   /**
-   * Write the host-side address that a Destination.world, hostLoopback or hostGuest address means to out[o..o+3].
+   * Write the host-side address that a Destination.world, hostLoopback or hostGuest address means to
+   * out[o..o+3].
    */
   toHost(words: Uint32Array, w: number, destination: number, out: Uint32Array, o: number): void {
     if (destination === Destination.hostLoopback) addressSetLoopback(out, o, familyOf(words, w));
@@ -213,13 +220,15 @@ export class Addressing {
   }
 
   /**
-   * The address under which a host-side peer appears on the TAP: the host's loopback and wildcard, and the guest's own address, become
-   * what is mapped to them or, without a mapping, the gateway; everything else stays as it is.
+   * The address under which a host-side peer appears on the TAP: the host's loopback and wildcard, and the
+   * guest's own address, become what is mapped to them or, without a mapping, the gateway; everything else
+   * stays as it is.
    */
   fromHost(words: Uint32Array, w: number, out: Uint32Array, o: number): void {
     const at = familyAt(familyOf(words, w));
     const local = isLoopback(words, w) || isUnspecified(words, w);
-    // A peer on this host may have the very address that the guest copied: it must not seem to come from the guest itself.
+    // A peer on this host may have the very address that the guest copied: it must not seem to come from the
+    // guest itself.
     if (local || same(words, w, this.guest, at) || same(words, w, this.seen, at)) {
       const mapping = local ? this.hostLoopback : this.mapGuestAddr;
       addressCopy(isZero(mapping, at) ? this.gateway : mapping, at, out, o);

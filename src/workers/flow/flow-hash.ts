@@ -1,10 +1,11 @@
 /**
- * Keyed hash of flows and datagrams: HalfSipHash-1-3 (Aumasson and Bernstein's SipHash on 32-bit words), key of two
- * random words per process.
+ * Keyed hash of flows and datagrams: HalfSipHash-1-3 (Aumasson and Bernstein's SipHash on 32-bit words), key
+ * of two random words per process.
  *
- * Why: the guest, and anyone who can send to a published port, chooses addresses and ports. With an unkeyed hash it
- * could choose them so that all flows meet in one probe run or on one shard. 1-3 rounds are the Linux kernel's choice
- * for tables (hsiphash); 2-4, for which a forged output would matter, costs 1.2 to 1.4x (IPv4) and 1.8x (IPv6) here: bench/flow-hash.bench.ts.
+ * Why: the guest, and anyone who can send to a published port, chooses addresses and ports. With an unkeyed
+ * hash it could choose them so that all flows meet in one probe run or on one shard. 1-3 rounds are the Linux
+ * kernel's choice for tables (hsiphash); 2-4, for which a forged output would matter, costs 1.2 to 1.4x
+ * (IPv4) and 1.8x (IPv6) here: bench/flow-hash.bench.ts.
  *
  * The messages, in little-endian words, have lengths of their own, and the length is part of the hash:
  *
@@ -87,8 +88,8 @@ function addressWords(a: Uint32Array, aAt: number, b: Uint32Array, bAt: number, 
 export type HashKey = readonly [number, number, ...number[]];
 
 /**
- * Hash of a flow: picks the shard and the place in its table. The same in both directions, as the guest's side always
- * comes first.
+ * Hash of a flow: picks the shard and the place in its table. The same in both directions, as the guest's
+ * side always comes first.
  * @param a  guest address, four words from `aAt` (IPv4 as ::ffff:a.b.c.d)
  * @param b  remote address, four words from `bAt`
  * @param ports  (guestPort << 16 | remotePort) >>> 0; for echo flows the identifier in the upper half

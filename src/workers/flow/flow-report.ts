@@ -1,6 +1,7 @@
 /**
- * Flows as the API's `list_flows` tells them, from the packet threads that own them to the main thread, a page at a time. A thread
- * looks at MAX_SCAN places and puts MAX_PAGE_FLOWS rows together at the most before it goes on with packets; who wants more asks again.
+ * Flows as the API's `list_flows` tells them, from the packet threads that own them to the main thread, a
+ * page at a time. A thread looks at MAX_SCAN places and puts MAX_PAGE_FLOWS rows together at the most before
+ * it goes on with packets; who wants more asks again.
  *
  *   section   0 .. shards-1   the shard's flows (TCP, UDP, ping), by flow id
  *             shards          TCP past the TAP (splice)
@@ -21,7 +22,10 @@ export const FlowField = {
   /** Ping flows: the echo identifier. */
   guestPort: 11,
   remotePort: 12,
-  /** Payload: what TCP has taken from the guest and what the guest has acknowledged; of UDP the datagrams', of ping the ICMP messages'. */
+  /**
+   * Payload: what TCP has taken from the guest and what the guest has acknowledged; of UDP the datagrams', of
+   * ping the ICMP messages'.
+   */
   fromGuestBytes: 13,
   toGuestBytes: 14,
   ageMs: 15,
@@ -38,7 +42,10 @@ export const FlowState = {
   /** The guest has sent its FIN, or we have sent ours. */
   closeWait: 4,
   finWait: 5,
-  /** RFC 9293's CLOSED, though the flow is still here: host-io has not yet said that the host's socket is closed. */
+  /**
+   * RFC 9293's CLOSED, though the flow is still here: host-io has not yet said that the host's socket is
+   * closed.
+   */
   closed: 6,
   /** Without and with an answer, from whichever side it has to come. */
   unreplied: 7,

@@ -1,20 +1,22 @@
 /**
- * The flows of one shard: open addressing with linear probing over flow ids, keys in structure-of-arrays by id.
+ * The flows of one shard: open addressing with linear probing over flow ids, keys in structure-of-arrays by
+ * id.
  *
  *   #places  ┌────┬────┬────┬────┬────┬────┐  id + 1, 0 = empty; at least twice as many as flows
  *            │  0 │ 18 │  4 │  0 │  0 │  9 │
  *            └────┴──┬─┴────┴────┴────┴────┘
  *                    └─▶ id 17:  hash[17]   addr[136..139] guest, [140..143] remote   ports[17]   proto[17]
  *
- * Deletion shifts the followers of the run back instead of leaving a tombstone, so that a look-up never gets slower
- * with age.
+ * Deletion shifts the followers of the run back instead of leaving a tombstone, so that a look-up never gets
+ * slower with age.
  *
- * A freed id rests until RESTING_IDS more were freed, which makes a stale descriptor easy to tell, and then means another flow. An id that
- * was never given is taken only while no more than these rest: so tables by id, here and in every stage, are touched as far as
- * flows ever were at the same time, and not to their end by short flows one after another (decision 115).
+ * A freed id rests until RESTING_IDS more were freed, which makes a stale descriptor easy to tell, and then
+ * means another flow. An id that was never given is taken only while no more than these rest: so tables by
+ * id, here and in every stage, are touched as far as flows ever were at the same time, and not to their end
+ * by short flows one after another (decision 115).
  *
- * Invariant: every place from a flow's home (hash & mask) to where it lies is taken; hence a probe may stop at the first
- * empty place. The load is at most one half, so there always is one.
+ * Invariant: every place from a flow's home (hash & mask) to where it lies is taken; hence a probe may stop
+ * at the first empty place. The load is at most one half, so there always is one.
  */
 import type { FlowId } from '../../units.ts';
 import type { FlowTuple } from './flow-tuple.ts';
@@ -36,7 +38,9 @@ export class FlowTable {
   readonly ports: Uint32Array;
   readonly proto: Uint8Array;
   readonly hash: Uint32Array;
-  /** For reports, by id: payload bytes that went each way, which the owner counts, and `nowMs` of insert(). */
+  /**
+   * For reports, by id: payload bytes that went each way, which the owner counts, and `nowMs` of insert().
+   */
   readonly fromGuestBytes: Float64Array;
   readonly toGuestBytes: Float64Array;
   readonly bornMs: Float64Array;
@@ -155,8 +159,8 @@ export class FlowTable {
   }
 
   /**
-   * Forget the flow's key, so that the same addresses and ports may begin a new flow, but keep its id out of use until
-   * release(): answers for the old flow may still be under way.
+   * Forget the flow's key, so that the same addresses and ports may begin a new flow, but keep its id out of
+   * use until release(): answers for the old flow may still be under way.
    */
   detach(id: number): void {
     const places = this.#places;
@@ -166,7 +170,8 @@ export class FlowTable {
       if (places[hole] === 0) throw new Error(`flow ${id} is not in the table`);
       hole = (hole + 1) & mask;
     }
-    // Shift back: a follower may fill the hole unless its home lies after the hole (then the probe would miss it).
+    // Shift back: a follower may fill the hole unless its home lies after the hole (then the probe would miss
+    // it).
     for (let place = (hole + 1) & mask; places[place] !== 0; place = (place + 1) & mask) {
       const home = this.hash[places[place]! - 1]! & mask;
       if (((place - home) & mask) >= ((place - hole) & mask)) {

@@ -1,7 +1,10 @@
 /** What tells a flow from all others, in the form that flow tables are asked with. */
 import { flowHash, type HashKey } from './flow-hash.ts';
 
-/** Addresses, ports and protocol of a flow. A Packet is one; others are made once and refilled for each look-up (borrowed). */
+/**
+ * Addresses, ports and protocol of a flow. A Packet is one; others are made once and refilled for each
+ * look-up (borrowed).
+ */
 export interface FlowTuple {
   /** Guest address in words 0..3 and remote address in words 4..7, IPv4 as v4-mapped. */
   readonly addr: Uint32Array;

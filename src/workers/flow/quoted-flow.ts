@@ -1,7 +1,8 @@
 /**
- * Which flow an ICMP error of the guest's is about. Two kinds are listened to: a UDP port is unreachable, as a program inside has closed
- * its socket and the world goes on sending; and a TCP segment is too long for a link behind the guest, which is a router then. Both
- * quote the head of a packet of ours (RFC 792, RFC 1191 section 4, RFC 4443 section 3), whose source is the remote.
+ * Which flow an ICMP error of the guest's is about. Two kinds are listened to: a UDP port is unreachable, as
+ * a program inside has closed its socket and the world goes on sending; and a TCP segment is too long for a
+ * link behind the guest, which is a router then. Both quote the head of a packet of ours (RFC 792, RFC 1191
+ * section 4, RFC 4443 section 3), whose source is the remote.
  */
 import { addressRead, addressSetIpv4 } from '../../proto/address.ts';
 import { readU16, readU32 } from '../../proto/be.ts';
@@ -36,7 +37,8 @@ export function nextHopMtu(u8: Uint8Array, at: number, family: 4 | 6): number {
  * @param at  offset of the ICMP message
  * @param availBytes  readable bytes from there
  * @param words  out: guest address in words 0..3, remote in 4..7
- * @returns ports, guest << 16 | remote as u32, or -1: it is something else. From then on the 8 bytes that follow the quoted IP
+ * @returns ports, guest << 16 | remote as u32, or -1: it is something else. From then on the 8 bytes that
+ *   follow the quoted IP
  *          header may be read.
  */
 export function quotedFlow(

@@ -1,15 +1,18 @@
 /**
- * The flows of a shard, and who gives way when their table is full. Flows that may end early stand in lists, oldest first:
+ * The flows of a shard, and who gives way when their table is full. Flows that may end early stand in lists,
+ * oldest first:
  *
  *   unreplied guest, unreplied inbound    datagrams that nobody has answered: the longer list's oldest goes first
  *   answered guest, answered inbound      a question and its answer
  *   half open                             TCP before it stands
  *
- * Settled ones (TCP that stands, UDP that goes both ways repeatedly) never give way. Datagram flows never take the last eighth of the table,
- * which is TCP's, and those that begin outside never more than half of it: each share is made room in at the cost of its own.
+ * Settled ones (TCP that stands, UDP that goes both ways repeatedly) never give way. Datagram flows never
+ * take the last eighth of the table, which is TCP's, and those that begin outside never more than half of it:
+ * each share is made room in at the cost of its own.
  *
- * A flow with a host socket frees its id only once host-io has closed that, so flows give way while some ids are still free.
- * One at most gives way for each new one: the work is bounded. The last ids are for TCP and for name look-ups, however fast datagrams come.
+ * A flow with a host socket frees its id only once host-io has closed that, so flows give way while some ids
+ * are still free. One at most gives way for each new one: the work is bounded. The last ids are for TCP and
+ * for name look-ups, however fast datagrams come.
  */
 import { Counter } from '../../ring/counters.ts';
 import type { FlowId } from '../../units.ts';
@@ -61,7 +64,10 @@ export class ShardFlows extends FlowTable {
     this.#enders[proto] = end;
   }
 
-  /** Add a flow as insert() does; when there is no room for one of its origin an older one gives way. @param origin  Origin */
+  /**
+   * Add a flow as insert() does; when there is no room for one of its origin an older one gives way.
+   * @param origin Origin
+   */
   admit(origin: number, tuple: FlowTuple): FlowId {
     let flow: FlowId = NO_FLOW;
     if (this.#makeRoom(origin)) flow = this.insert(tuple);
@@ -110,8 +116,8 @@ export class ShardFlows extends FlowTable {
   }
 
   /**
-   * A flow found no descriptor for its socket: an older datagram flow gives way, and the guest's next try finds one. Of connections host-io
-   * knows better which are not answered (descriptor-shortage.ts).
+   * A flow found no descriptor for its socket: an older datagram flow gives way, and the guest's next try
+   * finds one. Of connections host-io knows better which are not answered (descriptor-shortage.ts).
    */
   giveDescriptor(flow: number): void {
     this.#unlink(flow);
@@ -130,8 +136,9 @@ export class ShardFlows extends FlowTable {
       if (!gaveWay) return false;
     }
     if (!gaveWay && this.freeCount <= this.#reserve) this.giveWay();
-    // An id is free again only when host-io has closed its socket, and datagrams come faster than that: what begins outside leaves the
-    // guest some ids, and the guest's datagrams leave the last ones to TCP and to name look-ups (dns-forward.ts inserts without an origin).
+    // An id is free again only when host-io has closed its socket, and datagrams come faster than that: what
+    // begins outside leaves the guest some ids, and the guest's datagrams leave the last ones to TCP and to
+    // name look-ups (dns-forward.ts inserts without an origin).
     if (origin === Origin.tcp) return true;
     return this.freeCount > (origin === Origin.inboundDatagram ? this.#reserve >>> 1 : this.#reserve >>> 2);
   }

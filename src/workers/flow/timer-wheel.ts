@@ -1,20 +1,22 @@
 /**
- * Timers of one thread: a hierarchical wheel on typed arrays. A timer is a number, by convention flow * kinds + kind.
+ * Timers of one thread: a hierarchical wheel on typed arrays. A timer is a number, by convention flow * kinds
+ * + kind.
  *
  *   level 0   64 slots of 1 tick          ┌─┬─┬─┬ ─ ─ ┬─┐   a slot is a doubly linked list of timer ids;
  *   level 1   64 slots of 64 ticks        └─┴─┴─┴ ─ ─ ┴─┘   a 64-bit map per level says which are not empty
  *   level 2   64 slots of 4096 ticks
  *   level 3   64 slots of 2^18 ticks      4 ms ticks: 18 hours; longer deadlines go round level 3 again
  *
- * A slot of level n is emptied into the lower levels when its first tick comes; a slot of level 0 fires. Ticks without
- * a slot to empty are skipped by the maps, so that advancing over hours costs as little as over milliseconds.
+ * A slot of level n is emptied into the lower levels when its first tick comes; a slot of level 0 fires.
+ * Ticks without a slot to empty are skipped by the maps, so that advancing over hours costs as little as over
+ * milliseconds.
  *
- * Lazy moves: putting a deadline off, or cancelling, only writes down the new state; the list entry stays and is moved or
- * dropped when its slot comes. That is what TCP does to its retransmission timer with every acknowledgement. The price is
- * at most one early wake-up per entry left behind.
+ * Lazy moves: putting a deadline off, or cancelling, only writes down the new state; the list entry stays and
+ * is moved or dropped when its slot comes. That is what TCP does to its retransmission timer with every
+ * acknowledgement. The price is at most one early wake-up per entry left behind.
  *
- * Time: a timer never fires before its deadline and, when advance() is called in time, less than one tick after it.
- * Ticks are int32 and wrap; deadlines may lie up to 2^31 ticks ahead (99 days of 4 ms).
+ * Time: a timer never fires before its deadline and, when advance() is called in time, less than one tick
+ * after it. Ticks are int32 and wrap; deadlines may lie up to 2^31 ticks ahead (99 days of 4 ms).
  */
 const LEVELS = 4;
 const SLOT_BITS = 6;
@@ -25,7 +27,9 @@ const MAX_DELTA_TICKS = 2 ** (LEVELS * SLOT_BITS) - 1;
 const FARTHEST_TICKS = 2 ** 31 - 1;
 const NONE = -1;
 
-/** Steps from slot `from` to the next slot set in the map, 1..64 (64: `from` itself); 0 when the map is empty. */
+/**
+ * Steps from slot `from` to the next slot set in the map, 1..64 (64: `from` itself); 0 when the map is empty.
+ */
 function stepsToNext(low: number, high: number, from: number): number {
   if ((low | high) === 0) return 0;
   // Turn the map right by from + 1 so that the slot after `from` is bit 0, then count trailing zeros.
@@ -75,7 +79,9 @@ export class TimerWheel {
     this.#prev = new Int32Array(timers);
   }
 
-  /** Fire `id` once at `deadlineMs`; a deadline in the past fires with the next tick. An armed timer is moved. */
+  /**
+   * Fire `id` once at `deadlineMs`; a deadline in the past fires with the next tick. An armed timer is moved.
+   */
   arm(id: number, deadlineMs: number): void {
     let ahead = Math.ceil(deadlineMs / this.#tickMs) - this.#tickCount;
     if (ahead < 1) ahead = 1;
@@ -99,8 +105,8 @@ export class TimerWheel {
   }
 
   /**
-   * Fire everything that is due at `now`, in the order of due ticks. `fire` may arm and cancel any timer, its own too;
-   * what it arms fires in a later tick.
+   * Fire everything that is due at `now`, in the order of due ticks. `fire` may arm and cancel any timer, its
+   * own too; what it arms fires in a later tick.
    */
   advance(now: number, fire: (id: number) => void): void {
     const target = Math.floor(now / this.#tickMs);
@@ -116,8 +122,8 @@ export class TimerWheel {
   }
 
   /**
-   * Milliseconds from `now` until advance() may have something to do; Infinity when nothing is armed. May be early
-   * (higher levels, lazy moves), never late.
+   * Milliseconds from `now` until advance() may have something to do; Infinity when nothing is armed. May be
+   * early (higher levels, lazy moves), never late.
    */
   nextDeadline(now: number): number {
     const steps = this.#stepsToEvent();

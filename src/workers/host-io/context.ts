@@ -1,6 +1,7 @@
 /**
- * What the socket modules of the host-io stage share. A socket is named by its gid: shard * plan.pool.flows + flow, so that
- * every module is arrays indexed by gid; listeners have gids from `listenerBase` on, UDP sockets that flows share behind those.
+ * What the socket modules of the host-io stage share. A socket is named by its gid: shard * plan.pool.flows +
+ * flow, so that every module is arrays indexed by gid; listeners have gids from `listenerBase` on, UDP
+ * sockets that flows share behind those.
  */
 import type { FramePool, SlotStack } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
@@ -21,7 +22,10 @@ export interface HostContext {
   readonly listenerBase: number;
   readonly shortage: DescriptorShortage;
   readonly loopback?: LoopbackPath | undefined;
-  /** Per port: UDP sockets of ours on the host that are bound to it and not connected. Shared, written by host-io alone. */
+  /**
+   * Per port: UDP sockets of ours on the host that are bound to it and not connected. Shared, written by
+   * host-io alone.
+   */
   readonly datagramPorts?: Uint8Array | undefined;
   /** Link to the shard that owns a gid. */
   toShard(gid: number): RingProducer;
@@ -32,7 +36,10 @@ export interface HostContext {
   freeReaderSlots(slotA: number, slotB: number): void;
   /** Register a descriptor with the thread's epoll (edge-triggered); events come to onEvents(gid, events). */
   watch(fd: number, gid: number, events: number): number;
-  /** Put a gid on the ready list: its module's onReady(gid) runs in the next poll round (more to read than the budget allowed). */
+  /**
+   * Put a gid on the ready list: its module's onReady(gid) runs in the next poll round (more to read than the
+   * budget allowed).
+   */
   markReady(gid: number): void;
   now: number;
   readonly notices: Notices;

@@ -1,6 +1,7 @@
 /**
- * The host-io stage: the only one that touches host sockets. It carries out what shards ask for (link/to-host.ts) and tells
- * them what sockets say (link/to-shard.ts). One table by gid says which module a socket belongs to.
+ * The host-io stage: the only one that touches host sockets. It carries out what shards ask for
+ * (link/to-host.ts) and tells them what sockets say (link/to-shard.ts). One table by gid says which module a
+ * socket belongs to.
  */
 import { Counter } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../ring/pool.ts';
@@ -55,7 +56,8 @@ export class HostIo implements Stage {
   readonly #flows: number;
   readonly #listenerBase: number;
   readonly #listeners: ListenerTable;
-  // Sockets with more to read than a round allowed: two lists, so that what is marked while one runs waits for the next round.
+  // Sockets with more to read than a round allowed: two lists, so that what is marked while one runs waits
+  // for the next round.
   #ready: Int32Array;
   #readyNext: Int32Array;
   #readyCount = 0;
@@ -234,7 +236,8 @@ export class HostIo implements Stage {
         case ToHost.freeSlots:
           this.#freeOwn(linkSlotA(words, at));
           this.#freeOwn(linkSlotB(words, at));
-          // No work: what waits for slots counts itself when it gets them, and another round for nothing costs latency.
+          // No work: what waits for slots counts itself when it gets them, and another round for nothing
+          // costs latency.
           work--;
           break;
         case ToHost.openTcp:

@@ -1,7 +1,7 @@
 /**
- * Where sockets to the world leave the host: the plan's source address and interface, by family. Sockets to the host's own loopback
- * have no interface: its services, a resolver on 127.0.0.53 among them, are behind none but lo. A source address they have where
- * the policy says so.
+ * Where sockets to the world leave the host: the plan's source address and interface, by family. Sockets to
+ * the host's own loopback have no interface: its services, a resolver on 127.0.0.53 among them, are behind
+ * none but lo. A source address they have where the policy says so.
  */
 import {
   addressCopy,
@@ -70,14 +70,17 @@ export class Outbound {
     this.#scope = change.linkLocalScope ?? 0;
   }
 
-  /** Whether sockets to this destination have their source address from the plan rather than from the kernel. */
+  /**
+   * Whether sockets to this destination have their source address from the plan rather than from the kernel.
+   */
   hasSource(remote: Uint32Array, w: number): boolean {
     const has = isV4Mapped(remote, w) ? this.#hasSource4 : this.#hasSource6;
     return has && (this.#toLoopback || !isLoopback(remote, w));
   }
 
   /**
-   * sin6_scope_id of a destination: link-local ones lie behind the plan's interface, or behind one of their own.
+   * sin6_scope_id of a destination: link-local ones lie behind the plan's interface, or behind one of their
+   * own.
    * @param zone  index of that one, 0: it has none
    */
   scopeOf(remote: Uint32Array, w: number, zone = 0): number {
@@ -85,7 +88,10 @@ export class Outbound {
     return scope !== 0 && !isV4Mapped(remote, w) && isLinkLocal(remote, w) ? scope : 0;
   }
 
-  /** Sockets to destinations of one way are set up alike, so one socket can serve them: 1 the host's loopback where it is an exception, else 0. */
+  /**
+   * Sockets to destinations of one way are set up alike, so one socket can serve them: 1 the host's loopback
+   * where it is an exception, else 0.
+   */
   wayOf(remote: Uint32Array, w: number): number {
     if (!isLoopback(remote, w)) return 0;
     const isV4 = isV4Mapped(remote, w);
@@ -120,7 +126,8 @@ export class Outbound {
   /** Give a TCP socket its source address, the port left to connect(). @returns 0 or -errno */
   bindStream(fd: number, remote: Uint32Array, w: number): number {
     if (!this.hasSource(remote, w)) return 0;
-    // A port taken by bind() is taken for all destinations: some 28,000 connections in all. An option of IPv4's for both families.
+    // A port taken by bind() is taken for all destinations: some 28,000 connections in all. An option of
+    // IPv4's for both families.
     const r = setsockoptInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (r < 0 && r !== -Errno.ENOPROTOOPT) return r;
     return this.#bind(fd, familyOf(remote, w), true, 0);

@@ -4,7 +4,8 @@
  *   -p 8053:53/udp    listener 4: host 8053 -> guest 53     53 ─▶ 4 ─▶ 9 ─▶ none
  *   -p 9053:53/udp    listener 9: host 9053 -> guest 53     a flow from guest port 53 leaves from 8053: the first that fits
  *
- * A list through arrays for each port inside, in the order in which the listeners were opened: ranges have thousands.
+ * A list through arrays for each port inside, in the order in which the listeners were opened: ranges have
+ * thousands.
  */
 import { addressEqual, isV4Mapped } from '../../proto/address.ts';
 import { PORTS } from '../../ring/layout.ts';
@@ -79,7 +80,8 @@ export class PublishedPorts {
   /**
    * @param guest,g  the guest's address
    * @param peer,p  host-side address of the peer
-   * @returns the first listener that leads to the guest's endpoint and is of the peer's family, or NO_LISTENER
+   * @returns the first listener that leads to the guest's endpoint and is of the peer's family, or
+   *   NO_LISTENER
    */
   find(guest: Uint32Array, g: number, port: number, peer: Uint32Array, p: number): number {
     const bit = isV4Mapped(peer, p) ? 1 : 2;

@@ -1,6 +1,6 @@
 /**
- * Which flows share a host socket: all of one guest endpoint (address and port), whatever shards they are on (RFC 4787 REQ-1,
- * endpoint-independent mapping).
+ * Which flows share a host socket: all of one guest endpoint (address and port), whatever shards they are on
+ * (RFC 4787 REQ-1, endpoint-independent mapping).
  *
  *   guest 10.0.2.15:5000 ── endpoint 3 ──┬── flow 7  ── 192.0.2.1:53      one flow: the socket is connected to its peer. The kernel
  *                                        └── flow 12 ── 198.51.100.2:53   filters, and keeps the route.
@@ -12,7 +12,8 @@
  *   endpoints   guest address, guest port, `way` (Outbound.wayOf)     -> endpoint
  *   members     endpoint, host-side address and port of the peer      -> gid of its flow
  *
- * Invariant: an endpoint that can be found has one flow or more; of two flows of an endpoint no two have the same peer.
+ * Invariant: an endpoint that can be found has one flow or more; of two flows of an endpoint no two have the
+ * same peer.
  */
 import { addressCopy } from '../../proto/address.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
@@ -84,7 +85,10 @@ export class UdpEndpoints {
     return tuple;
   }
 
-  /** Make an endpoint that find() did not find, for a first flow to join. It always has room: there is a gid for each. */
+  /**
+   * Make an endpoint that find() did not find, for a first flow to join. It always has room: there is a gid
+   * for each.
+   */
   add(words: Uint32Array, w: number, port: number, way: number): number {
     const endpoint = this.#endpoints.insert(this.#endpointTuple(words, w, port, way));
     this.#flowCount[endpoint] = 0;
@@ -102,7 +106,8 @@ export class UdpEndpoints {
    * @param words,w  host-side address of its peer
    * @param scope  sin6_scope_id of the peer
    * @param connects  it may be the one that the socket is connected to, if it is the first
-   * @returns false when another of its flows has the same peer (seen under two addresses by the guest): nothing is changed
+   * @returns false when another of its flows has the same peer (seen under two addresses by the guest):
+   *   nothing is changed
    */
   join(
     endpoint: number,
@@ -153,7 +158,9 @@ export class UdpEndpoints {
     return member < 0 ? -1 : this.#gidOf[member]!;
   }
 
-  /** Address of the struct sockaddr of a flow's peer, of nameBytes(gid); it stays there as long as the flow. */
+  /**
+   * Address of the struct sockaddr of a flow's peer, of nameBytes(gid); it stays there as long as the flow.
+   */
   nameAddress(gid: number): number {
     return this.#names.address + gid * NAME_BYTES;
   }

@@ -1,7 +1,13 @@
-/** host-io to splice, by call, as both run on one thread: what came to a published port from the host's loopback. */
+/**
+ * host-io to splice, by call, as both run on one thread: what came to a published port from the host's
+ * loopback.
+ */
 import type { ListenerPlan } from '../engine-plan.ts';
 
-/** A datagram of a published port that came from the host's loopback; its receiver refills one object (borrowed). */
+/**
+ * A datagram of a published port that came from the host's loopback; its receiver refills one object
+ * (borrowed).
+ */
 export interface LoopbackDatagram {
   listenerFd: number;
   /** Of the listener that received it; forgetListener() is told before it is closed. */
@@ -21,9 +27,15 @@ export interface LoopbackDatagram {
 
 /** The way past the TAP for what comes from the host's loopback (the splice stage). */
 export interface LoopbackPath {
-  /** Lead an accepted connection to `port` inside; the descriptor is the path's from now on. @param words  peer at words[0..3] */
+  /**
+   * Lead an accepted connection to `port` inside; the descriptor is the path's from now on.
+   * @param words peer at words[0..3]
+   */
   takeStream(fd: number, words: Uint32Array, port: number): void;
-  /** Lead a datagram of a published port to a port inside. Its bytes stay where they are until flushDatagrams(). */
+  /**
+   * Lead a datagram of a published port to a port inside. Its bytes stay where they are until
+   * flushDatagrams().
+   */
   takeDatagram(datagram: LoopbackDatagram): void;
   flushDatagrams(): void;
   forgetListener(listenerId: number): void;

@@ -1,5 +1,6 @@
 /**
- * Why a stage, not a codec, let a datagram go: codes below those of proto/drop.ts, counted in the same words (DROP_BASE - code).
+ * Why a stage, not a codec, let a datagram go: codes below those of proto/drop.ts, counted in the same words
+ * (DROP_BASE - code).
  *
  * Invariant: every code lies in -64 .. -DROP_MAX, out of reach of the codecs' codes.
  */

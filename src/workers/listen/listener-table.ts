@@ -1,10 +1,11 @@
 /**
- * Which sockets listen for published ports. The plan names rules, often ranges of many thousand ports; each port has a socket of
- * its own, known by an id from which its gid follows (listenerBase + id). The set can be changed while the engine runs: what
- * both sets have stays open, with its connections; the rest is closed first, then the new ones are opened.
+ * Which sockets listen for published ports. The plan names rules, often ranges of many thousand ports; each
+ * port has a socket of its own, known by an id from which its gid follows (listenerBase + id). The set can be
+ * changed while the engine runs: what both sets have stays open, with its connections; the rest is closed
+ * first, then the new ones are opened.
  *
- * Ids are used again in the order in which they became free, so that a shard's reply to a listener that is gone does not soon
- * find another one in its place.
+ * Ids are used again in the order in which they became free, so that a shard's reply to a listener that is
+ * gone does not soon find another one in its place.
  */
 import type { ListenerPlan } from '../engine-plan.ts';
 
@@ -75,7 +76,8 @@ export class ListenerTable {
   }
 
   /**
-   * Stop listening on the ports of some rules, then listen on those of others as well; all that is not named stays as it is.
+   * Stop listening on the ports of some rules, then listen on those of others as well; all that is not named
+   * stays as it is.
    * @returns as set() does, by place in `add`
    */
   change(remove: readonly ListenerPlan[], add: readonly ListenerPlan[], noSocket: number): ListenFailure[] {

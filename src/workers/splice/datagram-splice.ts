@@ -1,13 +1,14 @@
 /**
- * UDP between loopback and loopback. A peer that sends to a listener gets a flow: a socket on the other side, bound to the peer's
- * port where that is free and connected to the destination. Its answers leave through the listener, from the address that the
- * peer wrote to.
+ * UDP between loopback and loopback. A peer that sends to a listener gets a flow: a socket on the other side,
+ * bound to the peer's port where that is free and connected to the destination. Its answers leave through the
+ * listener, from the address that the peer wrote to.
  *
  *     peer 127.0.0.1:40000 ──▶ listener 127.0.0.1:53 ──▶ flow socket :40000 ──▶ destination :53
  *                          ◀── (from 127.0.0.1:53)   ◀──
  *
- * Whoever received the datagrams keeps their bytes until flush(); all of one flow in a row leave by one sendmmsg. Lengths are
- * kept, empty datagrams included. ICMP errors are not carried. A flow ends when idle, or with its listener.
+ * Whoever received the datagrams keeps their bytes until flush(); all of one flow in a row leave by one
+ * sendmmsg. Lengths are kept, empty datagrams included. ICMP errors are not carried. A flow ends when idle,
+ * or with its listener.
  */
 import { addressSetAny, isV4Mapped } from '../../proto/address.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
@@ -94,7 +95,10 @@ export interface DatagramOrigin {
 export class DatagramSplice implements FlowSource {
   readonly #o: DatagramSpliceOptions;
   #table: FlowTable | null = null;
-  /** The guest's place has the address that the peer wrote to, ports the listener's low half, proto its high half. */
+  /**
+   * The guest's place has the address that the peer wrote to, ports the listener's low half, proto its high
+   * half.
+   */
   readonly #tuple = newFlowTuple(0);
   // By flow. Descriptors are kept + 1: untouched memory means none.
   readonly #fd: Int32Array;
@@ -197,7 +201,8 @@ export class DatagramSplice implements FlowSource {
         done += r;
         continue;
       }
-      // A pending error (nobody listened a moment ago) has been taken off the socket by the call: the datagram is tried once more.
+      // A pending error (nobody listened a moment ago) has been taken off the socket by the call: the
+      // datagram is tried once more.
       if (r === -Errno.ECONNREFUSED && ++errors <= MAX_ERRORS) continue;
       this.#drop(
         r === -Errno.EAGAIN || r === -Errno.ENOBUFS ? StageDrop.socketFull : StageDrop.sendRefused,

@@ -1,7 +1,8 @@
 /**
- * Pipes for splice(2), kept for the next connection when they are empty. A pipe holds so many pieces, not bytes: sixteen by
- * default, each up to a fragment of the sending socket's (32 KiB on loopback). A stream that moves much gets a larger one; an
- * ordinary user has a budget of them (fs.pipe-user-pages-soft), and beyond it the kernel says no, which costs only speed.
+ * Pipes for splice(2), kept for the next connection when they are empty. A pipe holds so many pieces, not
+ * bytes: sixteen by default, each up to a fragment of the sending socket's (32 KiB on loopback). A stream
+ * that moves much gets a larger one; an ordinary user has a budget of them (fs.pipe-user-pages-soft), and
+ * beyond it the kernel says no, which costs only speed.
  */
 import { F_SETPIPE_SZ, O_CLOEXEC, O_NONBLOCK } from '../../sys/constants.ts';
 import { close, fcntl, pipe2 } from '../../sys/io.ts';

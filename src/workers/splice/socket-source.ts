@@ -1,7 +1,7 @@
 /**
- * Sockets of the guest's network namespace, for a thread that is not in it. A socket belongs to the namespace of the thread that
- * made it, and descriptors belong to the process: the thread that lives inside makes unbound sockets ahead of need, and whoever
- * takes one binds, connects and closes it as its own.
+ * Sockets of the guest's network namespace, for a thread that is not in it. A socket belongs to the namespace
+ * of the thread that made it, and descriptors belong to the process: the thread that lives inside makes
+ * unbound sockets ahead of need, and whoever takes one binds, connects and closes it as its own.
  *
  *   words  0 REQUEST  bumped by the taker; the maker sleeps on it
  *          1 STOP     not 0: the maker is to return
@@ -54,8 +54,8 @@ const MAKER_WAIT_MS = 10_000;
 const MOST_DESCRIPTORS = 0x7fff_ffff;
 
 /**
- * The shared memory of a source, empty. Its maker may come to its first round in the sandbox, where no file can be read: the limit of
- * descriptors is found out here.
+ * The shared memory of a source, empty. Its maker may come to its first round in the sandbox, where no file
+ * can be read: the limit of descriptors is found out here.
  */
 export function makeSocketSource(): SharedArrayBuffer {
   const source = new SharedArrayBuffer(WORDS * 4);
@@ -67,7 +67,8 @@ export function makeSocketSource(): SharedArrayBuffer {
 const kindAt = (kind: number): number => KINDS_AT + kind * KIND_WORDS;
 
 /**
- * Make sockets until told to stop; blocks the calling thread, which is in the namespace. What is left is closed.
+ * Make sockets until told to stop; blocks the calling thread, which is in the namespace. What is left is
+ * closed.
  */
 export function serveSockets(source: SharedArrayBuffer): void {
   const w = new Int32Array(source);
@@ -75,7 +76,10 @@ export function serveSockets(source: SharedArrayBuffer): void {
   closeRest(w);
 }
 
-/** The same for a thread that has other things to do, as the main thread has: it waits on its event loop, and does not keep that alive. */
+/**
+ * The same for a thread that has other things to do, as the main thread has: it waits on its event loop, and
+ * does not keep that alive.
+ */
 export async function serveSocketsBeside(source: SharedArrayBuffer): Promise<void> {
   const w = new Int32Array(source);
   while (Atomics.load(w, STOP) === 0) {

@@ -1,7 +1,8 @@
 /**
- * The splice stage: what goes between the host's loopback and the guest's, socket to socket, past the TAP. It runs on host-io's
- * thread, which accepts for published ports and hands loopback peers over by a call; listeners inside (for the way out) are the
- * stage's own. Sockets inside come from the thread that lives there (socket-source.ts).
+ * The splice stage: what goes between the host's loopback and the guest's, socket to socket, past the TAP. It
+ * runs on host-io's thread, which accepts for published ports and hands loopback peers over by a call;
+ * listeners inside (for the way out) are the stage's own. Sockets inside come from the thread that lives
+ * there (socket-source.ts).
  *
  *     peer on 127.0.0.1 ──▶ published port ──▶ host-io ──takeStream──▶ splice ──▶ socket inside ──▶ guest's address
  *     program inside on 127.0.0.1 ──▶ listener inside (device lo) ──▶ splice ──▶ socket on the host ──▶ the same address
@@ -80,7 +81,10 @@ const CONNECTIONS = 65536;
 const BACKLOG = 128;
 const ACCEPTS_PER_ROUND = 64;
 const DATAGRAM_FLOWS = 16384;
-/** A burst of new UDP flows waits so long for sockets from the thread inside, which makes 32 of them in a tenth of it. */
+/**
+ * A burst of new UDP flows waits so long for sockets from the thread inside, which makes 32 of them in a
+ * tenth of it.
+ */
 const SOCKET_WAIT_MS = 5;
 /** Datagrams from inside by one call. */
 const BATCH = 16;
@@ -219,7 +223,10 @@ export class Splice implements Stage, LoopbackPath {
     return localAddress(fd, this.#words, 4) >= 0 && isLoopback(this.#words, 4);
   }
 
-  /** The guest's own address, into words[4..7]; its loopback where it has none that can be used without a scope. */
+  /**
+   * The guest's own address, into words[4..7]; its loopback where it has none that can be used without a
+   * scope.
+   */
   #guestAddress(family: 4 | 6): void {
     const { seen } = this.#addressing;
     const at = familyAt(family);

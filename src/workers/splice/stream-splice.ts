@@ -1,6 +1,6 @@
 /**
- * TCP between loopback and loopback: a connection accepted on one side is connected on the other, and the bytes go through pipes
- * by splice(2), never copied and never packets.
+ * TCP between loopback and loopback: a connection accepted on one side is connected on the other, and the
+ * bytes go through pipes by splice(2), never copied and never packets.
  *
  *     side 0, accepted            connection c             side 1, connected
  *     ┌────────┐  splice   ┌──────── pipe 2c ────────┐  splice   ┌────────┐
@@ -8,12 +8,13 @@
  *     │        │ ◀──────── │ ═══════ pipe 2c+1 ═════ │ ◀──────── │        │
  *     └────────┘           └─────────────────────────┘           └────────┘
  *
- * Everything is indexed by end = 2 * connection + side; pipe e carries what end e sends. Descriptors are edge-triggered: `readable`
- * and `writable` stand until the kernel says EAGAIN. splice() into a pipe says EAGAIN for a full pipe too, so `readable` falls
- * only when the pipe was empty.
+ * Everything is indexed by end = 2 * connection + side; pipe e carries what end e sends. Descriptors are
+ * edge-triggered: `readable` and `writable` stand until the kernel says EAGAIN. splice() into a pipe says
+ * EAGAIN for a full pipe too, so `readable` falls only when the pipe was empty.
  *
- * A side that has finished sending is followed by shutdown(SHUT_WR) on the other once its pipe is empty; when both have, the
- * connection is closed. Any error resets both sides. There is no idle time-out: the kernel's keepalive is the peers' business.
+ * A side that has finished sending is followed by shutdown(SHUT_WR) on the other once its pipe is empty; when
+ * both have, the connection is closed. Any error resets both sides. There is no idle time-out: the kernel's
+ * keepalive is the peers' business.
  */
 import { Counter } from '../../ring/counters.ts';
 import {
@@ -52,7 +53,10 @@ import { FlowField, type FlowSource, FlowState } from '../flow/flow-report.ts';
 import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
 import { Pipes } from './pipes.ts';
 
-/** A side that has finished is asked whether it is still there after so many seconds of silence, then so often, so many times. */
+/**
+ * A side that has finished is asked whether it is still there after so many seconds of silence, then so
+ * often, so many times.
+ */
 const HALF_CLOSED_IDLE_S = 30;
 const HALF_CLOSED_INTERVAL_S = 10;
 const HALF_CLOSED_PROBES = 6;
@@ -316,8 +320,8 @@ export class StreamSplice implements FlowSource {
   }
 
   /**
-   * The program behind a side that has finished may be gone, while the other side never finishes: its kernel then answers with RST. One that
-   * only has nothing more to say answers that it is there.
+   * The program behind a side that has finished may be gone, while the other side never finishes: its kernel
+   * then answers with RST. One that only has nothing more to say answers that it is there.
    */
   #askWhetherAlive(fd: number): void {
     setsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);

@@ -1,6 +1,6 @@
 /**
- * A frame on its way to the guest, as Packet is one from it: one object per guest link, refilled for every frame (borrowed). Each
- * layer puts its header in front of what the frame holds, and the frame grows by it:
+ * A frame on its way to the guest, as Packet is one from it: one object per guest link, refilled for every
+ * frame (borrowed). Each layer puts its header in front of what the frame holds, and the frame grows by it:
  *
  *     | vnet | eth | IP | transport header | payload ... |      | ... payload |
  *                         ^ at               bytes                ^ moreAt, moreBytes: anywhere in the pool, or in the pieces
@@ -23,19 +23,26 @@ export class EgressFrame {
   /** IpProtocol value. */
   protocol = 0;
   ttl = 0;
-  /** Addresses as the guest sees them: four words from srcAt and dstAt on. Borrowed until the frame is sent. */
+  /**
+   * Addresses as the guest sees them: four words from srcAt and dstAt on. Borrowed until the frame is sent.
+   */
   src: Uint32Array = NOWHERE;
   srcAt = 0;
   dst: Uint32Array = NOWHERE;
   dstAt = 0;
-  /** Offset in u8 of the first byte that has been written so far; the memory in front of it is for the headers still to come. */
+  /**
+   * Offset in u8 of the first byte that has been written so far; the memory in front of it is for the headers
+   * still to come.
+   */
   at = 0;
   /** Contiguous bytes from there. */
   bytes = 0;
   /** Offset in u8 of the rest, if it has any bytes and the link holds no pieces. */
   moreAt = 0;
   moreBytes = 0;
-  /** Offset in u8 of the transport header, where the transport checksum starts to cover; ipWrite() sets it. */
+  /**
+   * Offset in u8 of the transport header, where the transport checksum starts to cover; ipWrite() sets it.
+   */
   transportAt = 0;
   /** Offset of the checksum field from there (TCP 16, UDP 6), -1: there is nothing to finish. */
   checksumField = -1;
@@ -45,7 +52,10 @@ export class EgressFrame {
   gsoSize = 0;
   headerBytes = 0;
 
-  /** Start an IP packet of which the transport header and what follows it exist: next come addresses(), body() and ipWrite(). */
+  /**
+   * Start an IP packet of which the transport header and what follows it exist: next come addresses(), body()
+   * and ipWrite().
+   */
   begin(family: 4 | 6, protocol: number): void {
     this.family = family;
     this.protocol = protocol;

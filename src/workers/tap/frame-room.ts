@@ -1,6 +1,7 @@
 /**
- * Room in a socket that takes frames in the place of a TAP: a TAP drops what does not fit its queue and says nothing, a socket says
- * EAGAIN. There is one guest behind it, so that while it reads nothing else is to be done: waiting a little is what a wire would do.
+ * Room in a socket that takes frames in the place of a TAP: a TAP drops what does not fit its queue and says
+ * nothing, a socket says EAGAIN. There is one guest behind it, so that while it reads nothing else is to be
+ * done: waiting a little is what a wire would do.
  */
 import { EPOLLOUT } from '../../sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../sys/epoll.ts';

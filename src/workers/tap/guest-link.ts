@@ -1,15 +1,17 @@
 /**
- * The way to the guest: puts vnet and Ethernet headers in front of an IP packet and writes the frame to the TAP.
+ * The way to the guest: puts vnet and Ethernet headers in front of an IP packet and writes the frame to the
+ * TAP.
  *
  *   ... | vnet 12 | eth 14 | IP header | transport | payload ...
  *                            ^ EgressFrame.at: the caller built everything from here on
  *
- * The bytes in front of it (VNET_BYTES + ETH_BYTES of them) belong to this module. The write is synchronous and the kernel copies, so
- * a frame's memory is free again when send() returns. Frames for the guest that carry no received payload (ACKs, ARP, ICMP
- * errors) are built in `scratch`.
+ * The bytes in front of it (VNET_BYTES + ETH_BYTES of them) belong to this module. The write is synchronous
+ * and the kernel copies, so a frame's memory is free again when send() returns. Frames for the guest that
+ * carry no received payload (ACKs, ARP, ICMP errors) are built in `scratch`.
  *
- * Checksums: the transport checksum field holds the folded, not complemented pseudo-header sum (what Linux calls
- * CHECKSUM_PARTIAL); with a vnet header the guest's kernel takes it as it is, without one the sum is finished here.
+ * Checksums: the transport checksum field holds the folded, not complemented pseudo-header sum (what Linux
+ * calls CHECKSUM_PARTIAL); with a vnet header the guest's kernel takes it as it is, without one the sum is
+ * finished here.
  */
 import { writeU16 } from '../../proto/be.ts';
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
@@ -53,7 +55,10 @@ export interface GuestLinkOptions {
 }
 
 export class GuestLink {
-  /** Offset in u8 where an IP packet may be built for send(): a large slot but for its headroom is free from there on. */
+  /**
+   * Offset in u8 where an IP packet may be built for send(): a large slot but for its headroom is free from
+   * there on.
+   */
   readonly scratchAt: number;
   /** The guest's MAC, six bytes that all shards share: learnt from its frames (shard.ts). */
   readonly guestMac: Uint8Array;
@@ -98,10 +103,11 @@ export class GuestLink {
   }
 
   /**
-   * Send one frame to the guest: with GSO it is one that the guest's kernel cuts, `uso` must hold for GSO_UDP_L4 and `bigTcp` for a TCP
-   * packet beyond 64 KiB.
+   * Send one frame to the guest: with GSO it is one that the guest's kernel cuts, `uso` must hold for
+   * GSO_UDP_L4 and `bigTcp` for a TCP packet beyond 64 KiB.
    * @param f  complete from the IP (or ARP) header on; VNET_BYTES + ETH_BYTES before it are overwritten
-   * @returns 0, or -errno: the frame is lost as on a wire. After -EINVAL for a frame of several pieces nothing was sent, and the link
+   * @returns 0, or -errno: the frame is lost as on a wire. After -EINVAL for a frame of several pieces
+   *   nothing was sent, and the link
    *   takes no more of their kind: `uso` or `bigTcp` is false now
    */
   send(f: EgressFrame): number {
@@ -135,7 +141,9 @@ export class GuestLink {
     return 0;
   }
 
-  /** Add a piece to the frame that the next send() sends, whose moreBytes counts it; MAX_PIECES at the most. */
+  /**
+   * Add a piece to the frame that the next send() sends, whose moreBytes counts it; MAX_PIECES at the most.
+   */
   addPiece(at: number, bytes: number): void {
     iovecWrite(this.#iov.u32, ++this.#pieces * IOVEC_WORDS, this.#pool.baseAddress + at, bytes);
   }
@@ -159,7 +167,9 @@ export class GuestLink {
     return this.#writeToSocket(this.#room, pieces, frontBytes + moreBytes);
   }
 
-  /** Without a virtio header. Filled up to the least that Ethernet knows: emulated cards drop what is shorter. */
+  /**
+   * Without a virtio header. Filled up to the least that Ethernet knows: emulated cards drop what is shorter.
+   */
   #writeToSocket(room: FrameRoom, pieces: number, frameBytes: number): number {
     const padBytes = Math.max(0, ETH_MIN_FRAME_BYTES - frameBytes);
     iovecWrite(this.#iov.u32, (1 + pieces) * IOVEC_WORDS, this.#zeros.address, padBytes);
@@ -167,7 +177,10 @@ export class GuestLink {
     return r === -Errno.EAGAIN && room.wait() ? writev(this.#fd, this.#iov.address, 2 + pieces) : r;
   }
 
-  /** The kernel takes no such frame: a GSO_UDP_L4 one, or one of several pieces, which only a TCP packet beyond 64 KiB is besides. */
+  /**
+   * The kernel takes no such frame: a GSO_UDP_L4 one, or one of several pieces, which only a TCP packet
+   * beyond 64 KiB is besides.
+   */
   #onRefused(f: EgressFrame, pieces: number): void {
     if (f.gsoType === VnetGso.udpL4) this.uso = false;
     else if (f.gsoType !== VnetGso.none && pieces > 0) this.bigTcp = false;

@@ -1,5 +1,6 @@
 /**
- * Random frame loss inside the engine, for tests only: a seeded generator, so that a failing run can be repeated. Or its end.
+ * Random frame loss inside the engine, for tests only: a seeded generator, so that a failing run can be
+ * repeated. Or its end.
  */
 export class Impairment {
   #state: number;

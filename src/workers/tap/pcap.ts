@@ -1,6 +1,6 @@
 /**
- * Frames to a pcap file (the classic format, LINKTYPE_ETHERNET 1; draft-ietf-opsawg-pcap), written with plain write(2) by the
- * packet thread that saw them. For looking at traffic, not for speed.
+ * Frames to a pcap file (the classic format, LINKTYPE_ETHERNET 1; draft-ietf-opsawg-pcap), written with plain
+ * write(2) by the packet thread that saw them. For looking at traffic, not for speed.
  */
 import {
   realTime,
@@ -54,14 +54,20 @@ export class PcapWriter {
     return r < 0 ? r : 0;
   }
 
-  /** Record one Ethernet frame of one or two pieces, whose offsets count from baseAddress. A failed write loses the record, never the frame. */
+  /**
+   * Record one Ethernet frame of one or two pieces, whose offsets count from baseAddress. A failed write
+   * loses the record, never the frame.
+   */
   frame(at: number, bytes: number, moreAt: number, moreBytes: number): void {
     this.#begin(at, bytes, moreBytes);
     iovecWrite(this.#iov.u32, 2 * IOVEC_WORDS, this.#baseAddress + moreAt, moreBytes);
     this.#put(moreBytes > 0 ? 3 : 2, bytes + moreBytes);
   }
 
-  /** The same for a frame whose further pieces are `count` iovecs in `iov` from word `first` on, `moreBytes` in all. */
+  /**
+   * The same for a frame whose further pieces are `count` iovecs in `iov` from word `first` on, `moreBytes`
+   * in all.
+   */
   framePieces(
     at: number,
     bytes: number,
@@ -76,7 +82,10 @@ export class PcapWriter {
     this.#put(2 + words / IOVEC_WORDS, bytes + moreBytes);
   }
 
-  /** Whole or not at all: what of a record still went on a full disk is cut off, before another thread can write behind it. */
+  /**
+   * Whole or not at all: what of a record still went on a full disk is cut off, before another thread can
+   * write behind it.
+   */
   #put(iovCount: number, frameBytes: number): void {
     while (Atomics.compareExchange(this.#lock, LOCK, 0, 1) !== 0) Atomics.wait(this.#lock, LOCK, 1, 1);
     const r = writev(this.#fd, this.#iov.address, iovCount);
@@ -89,7 +98,8 @@ export class PcapWriter {
   }
 
   #begin(at: number, bytes: number, moreBytes: number): void {
-    // At each frame, not the round's time: beside the write below it is nothing, and frames of one batch keep their distance.
+    // At each frame, not the round's time: beside the write below it is nothing, and frames of one batch keep
+    // their distance.
     realTime(this.#time.address);
     const h = this.#head.u32;
     h[0] = this.#time.u32[TIMESPEC_SECONDS_WORD]!;

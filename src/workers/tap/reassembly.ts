@@ -1,17 +1,20 @@
 /**
- * Puts the guest's fragmented datagrams together: IPv4 (RFC 791 section 3.2, RFC 815) and IPv6 (RFC 8200 section 4.5).
+ * Puts the guest's fragmented datagrams together: IPv4 (RFC 791 section 3.2, RFC 815) and IPv6 (RFC 8200
+ * section 4.5).
  *
- * One large slot per datagram under way; each fragment's data is copied to its place, so the order does not matter:
+ * One large slot per datagram under way; each fragment's data is copied to its place, so the order does not
+ * matter:
  *
  *     slot  |  free  | eth 14 | IP header |  payload, DATA_AT on: fragment offset 0 ...            |
  *                    ^ frameAt            ^ DATA_AT
  *
- * The header is that of the fragment with offset 0 (RFC 8200 section 4.5; for IPv4 its options are kept) and is set in front of the
- * payload at the end, without a fragment header, lengths rewritten, checksum renewed.
+ * The header is that of the fragment with offset 0 (RFC 8200 section 4.5; for IPv4 its options are kept) and
+ * is set in front of the payload at the end, without a fragment header, lengths rewritten, checksum renewed.
  *
- * Limits, because everything here is chosen by the guest: 16 datagrams at a time, the oldest makes room; 30 s each; nothing longer
- * than 65535 bytes; a datagram with overlapping fragments is dropped and stays dropped until its time is over (RFC 5722, for
- * both families). An exact repetition is no overlap. Fragments that are too short to carry the ports are refused (RFC 1858).
+ * Limits, because everything here is chosen by the guest: 16 datagrams at a time, the oldest makes room; 30 s
+ * each; nothing longer than 65535 bytes; a datagram with overlapping fragments is dropped and stays dropped
+ * until its time is over (RFC 5722, for both families). An exact repetition is no overlap. Fragments that are
+ * too short to carry the ports are refused (RFC 1858).
  *
  *     units  one bit per 8 bytes of payload, set once received: 8192 bits for each datagram
  */
@@ -56,7 +59,10 @@ const HEADER_ROOM_BYTES = 640;
 const DATA_AT = HEADER_ROOM_BYTES;
 /** 65536 / 8 bits. */
 const UNIT_WORDS = 256;
-/** A key: addresses as 8 words, identification, family << 8 | protocol. IPv6 has no protocol in its key (RFC 8200 section 4.5). */
+/**
+ * A key: addresses as 8 words, identification, family << 8 | protocol. IPv6 has no protocol in its key (RFC
+ * 8200 section 4.5).
+ */
 const KEY_WORDS = 10;
 /** RFC 1858 section 3.2: a first TCP fragment without the whole fixed header is an attempt to hide it. */
 const TCP_FIRST_MIN_BYTES = 20;
@@ -79,7 +85,10 @@ export interface ReassemblerOptions {
 }
 
 export class Reassembler {
-  /** After push() returned a slot: where its Ethernet frame begins, counted from the slot's start, and how long it is. */
+  /**
+   * After push() returned a slot: where its Ethernet frame begins, counted from the slot's start, and how
+   * long it is.
+   */
   frameAt = 0;
   frameBytes = 0;
   readonly #pool: FramePool;
@@ -92,7 +101,10 @@ export class Reassembler {
   readonly #key = new Uint32Array(KEY_WORDS);
   readonly #slotOf = new Uint32Array(MAX_DATAGRAMS);
   readonly #expiresMs = new Float64Array(MAX_DATAGRAMS);
-  /** Payload bytes received, the end of the farthest fragment, and the whole length once the last one came (else 0). */
+  /**
+   * Payload bytes received, the end of the farthest fragment, and the whole length once the last one came
+   * (else 0).
+   */
   readonly #gotBytes = new Int32Array(MAX_DATAGRAMS);
   readonly #endBytes = new Int32Array(MAX_DATAGRAMS);
   readonly #totalBytes = new Int32Array(MAX_DATAGRAMS);
@@ -136,7 +148,8 @@ export class Reassembler {
    * @param ipBytesInA  bytes of the frame from there on that lie in the first slot
    * @param ipBytes     bytes of the frame from there on in all
    * @param slotB       where the others lie, from its start on; NO_SLOT: there are none
-   * @returns a large slot with the whole frame (frameAt, frameBytes), now the caller's; NO_SLOT while something is missing, or when
+   * @returns a large slot with the whole frame (frameAt, frameBytes), now the caller's; NO_SLOT while
+   *   something is missing, or when
    *          the fragment was dropped (counted)
    */
   push(ipAt: number, ipBytesInA: number, ipBytes: number, slotB: number, family: 4 | 6, now: number): number {
@@ -145,7 +158,8 @@ export class Reassembler {
       family === 4 ? this.#parseIpv4(ipAt, ipBytesInA, ipBytes) : this.#parseIpv6(ipAt, ipBytesInA, ipBytes);
     if (!ok) return this.#dropped();
     if (family === 6 && this.#offset === 0 && !this.#more) {
-      // A fragment that is the whole datagram has nothing to do with others of the same identification (RFC 6946).
+      // A fragment that is the whole datagram has nothing to do with others of the same identification (RFC
+      // 6946).
       return this.#whole(ipAt, ipBytesInA, slotB);
     }
     const d = this.#find(now);
@@ -171,7 +185,10 @@ export class Reassembler {
     return this.#finish(d, family);
   }
 
-  /** Give up what has waited for too long. push() does it too; call it now and then so that slots do not stay away. */
+  /**
+   * Give up what has waited for too long. push() does it too; call it now and then so that slots do not stay
+   * away.
+   */
   expire(now: number): void {
     if (now < this.#soonestMs) return;
     this.#soonestMs = Number.POSITIVE_INFINITY;
@@ -342,7 +359,10 @@ export class Reassembler {
     return Math.min(inA, this.#dataBytes);
   }
 
-  /** Where the fragment's data goes on; the header, and so the first byte of data, may end exactly with the first slot. */
+  /**
+   * Where the fragment's data goes on; the header, and so the first byte of data, may end exactly with the
+   * first slot.
+   */
   #moreAt(ipAt: number, ipBytesInA: number, slotB: number): number {
     const skipped = this.#dataAt - (ipAt + ipBytesInA);
     return this.#pool.slotAt(slotB) + Math.max(skipped, 0);
@@ -376,7 +396,8 @@ export class Reassembler {
     const total = this.#totalBytes[d]!;
     this.#state[d] = State.free;
     this.#busy--;
-    // The first fragment's header decides: an IPv4 one with more options than another's may make the whole too long.
+    // The first fragment's header decides: an IPv4 one with more options than another's may make the whole
+    // too long.
     const lengthField = headerBytes - ETH_BYTES - (family === 6 ? IPV6_BYTES : 0) + total;
     if (lengthField > MAX_IP_BYTES) {
       this.#slots.push(slot);

@@ -1,13 +1,14 @@
 /**
- * The TAP reader: one readv per frame into [small slot, large slot], a flow hash, and off to the shard of that flow.
+ * The TAP reader: one readv per frame into [small slot, large slot], a flow hash, and off to the shard of
+ * that flow.
  *
- * A pair of slots stays armed between reads: a frame that fits the small slot costs only that one, and a read that finds
- * nothing costs none. When the pool is dry the reader stops reading; the kernel's TAP queue then holds frames back or drops them,
- * as a NIC's would. Fragments have no ports and are put together here first (reassembly.ts), so that a datagram reaches its
- * flow's shard whole.
+ * A pair of slots stays armed between reads: a frame that fits the small slot costs only that one, and a read
+ * that finds nothing costs none. When the pool is dry the reader stops reading; the kernel's TAP queue then
+ * holds frames back or drops them, as a NIC's would. Fragments have no ports and are put together here first
+ * (reassembly.ts), so that a datagram reaches its flow's shard whole.
  *
- * Nothing here is trusted: the frame's length is what readv returned, the vnet header is checked before its fields are used,
- * and headers are only looked at inside the small slot.
+ * Nothing here is trusted: the frame's length is what readv returned, the vnet header is checked before its
+ * fields are used, and headers are only looked at inside the small slot.
  */
 
 import { addressRead, addressSetIpv4 } from '../../proto/address.ts';
@@ -67,22 +68,28 @@ import type { PcapWriter } from './pcap.ts';
 import { Reassembler } from './reassembly.ts';
 
 /**
- * Frames a round, and bytes after which it ends: enough to amortise a round, few enough that ACKs and other flows do not wait long. Of full
- * TSO frames 16 are taken; of small datagrams as many as leave in one send (UDP_MAX_SEGMENTS).
+ * Frames a round, and bytes after which it ends: enough to amortise a round, few enough that ACKs and other
+ * flows do not wait long. Of full TSO frames 16 are taken; of small datagrams as many as leave in one send
+ * (UDP_MAX_SEGMENTS).
  */
 const BATCH_FRAMES = 64;
 const BATCH_BYTES = 15 * 65536;
 /**
- * Of so many flows in the round, twice as many bytes: a program's write is two full frames, so that 16 of them are those of 8 flows. More of
- * few flows would only leave the cache before they are sent (perf/notes.md). Counted by five bits of the flow hash, so a few are missed.
+ * Of so many flows in the round, twice as many bytes: a program's write is two full frames, so that 16 of
+ * them are those of 8 flows. More of few flows would only leave the cache before they are sent
+ * (perf/notes.md). Counted by five bits of the flow hash, so a few are missed.
  */
 const MANY_FLOWS = 6;
 const BATCH_BYTES_MANY = 31 * 65536;
-/** A first frame of at most so many bytes after a sleep goes on alone: a request need not wait for the read that finds nothing. */
+/**
+ * A first frame of at most so many bytes after a sleep goes on alone: a request need not wait for the read
+ * that finds nothing.
+ */
 const LONE_FRAME_BYTES = 1024;
 /**
- * Large slots that are out come back soon, as queues may not hold all of them (receive-buffers.ts, out-of-order.ts): only when that takes
- * longer does the reader go on with small slots alone. Then frames longer than those are lost, and what keeps connections alive is not.
+ * Large slots that are out come back soon, as queues may not hold all of them (receive-buffers.ts,
+ * out-of-order.ts): only when that takes longer does the reader go on with small slots alone. Then frames
+ * longer than those are lost, and what keeps connections alive is not.
  */
 const SMALL_ALONE_MS = 100;
 const DRY_TOLD_MS = 1000;
@@ -176,7 +183,8 @@ export class TapReader implements Stage {
   }
 
   poll(now: number): number {
-    // Slots that came back are no work: they only matter to a reader that is dry, and then the reads below count.
+    // Slots that came back are no work: they only matter to a reader that is dry, and then the reads below
+    // count.
     this.#takeFreed();
     if (now >= this.#nextExpiry) this.#expire(now);
     let frames = 0;
@@ -262,7 +270,10 @@ export class TapReader implements Stage {
     else this.#o.largeSlots.push(slot);
   }
 
-  /** Have a pair of slots ready for the next read. @returns how many pieces it may fill; 0: the pool is dry */
+  /**
+   * Have a pair of slots ready for the next read.
+   * @returns how many pieces it may fill; 0: the pool is dry
+   */
   #arm(now: number): number {
     if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) return 2;
     const { pool, smallSlots, largeSlots } = this.#o;
@@ -348,16 +359,19 @@ export class TapReader implements Stage {
   }
 
   /**
-   * The checksum that is left to us is not that of the transport header we translate, but of a packet inside it (VXLAN, Geneve, IP in IP):
-   * nobody after us would finish it. The outer one, if any, is done: it counts on this one to be right.
+   * The checksum that is left to us is not that of the transport header we translate, but of a packet inside
+   * it (VXLAN, Geneve, IP in IP): nobody after us would finish it. The outer one, if any, is done: it counts
+   * on this one to be right.
    *
-   * What was hashed must not change, or one flow would be opened by two shards: the first 8 bytes of the transport header hold all that is.
-   * A kernel leaves no fragment unfinished, and gives no segments of a tunnel to a TAP that did not ask for them (TUN_F_UDP_TUNNEL_GSO).
+   * What was hashed must not change, or one flow would be opened by two shards: the first 8 bytes of the
+   * transport header hold all that is. A kernel leaves no fragment unfinished, and gives no segments of a
+   * tunnel to a TAP that did not ask for them (TUN_F_UDP_TUNNEL_GSO).
    * @returns false: no kernel makes such a frame
    */
   #finishInner(slotAt: number, inA: number, frameBytes: number, gsoType: number): boolean {
     if (this.#fragment || gsoType !== VnetGso.none) return false;
-    // Without a transport header the frame is nothing that is translated: there is nobody for whom to finish it.
+    // Without a transport header the frame is nothing that is translated: there is nobody for whom to finish
+    // it.
     if (this.#transport < 0) return true;
     if (vnetCsumStart(this.#u8, slotAt) < this.#transport + UDP_BYTES) return false;
     return vnetFinishChecksum(this.#u8, slotAt, inA, this.#o.pool.slotAt(this.#slotB), frameBytes - inA);
@@ -403,8 +417,8 @@ export class TapReader implements Stage {
   }
 
   /**
-   * Flow hash of the frame: what translator dispatch will look up. Frames without a flow (ARP, NDP, anything odd) hash to 0 and
-   * go to the first shard. Sets #fragment.
+   * Flow hash of the frame: what translator dispatch will look up. Frames without a flow (ARP, NDP, anything
+   * odd) hash to 0 and go to the first shard. Sets #fragment.
    */
   #hash(ethAt: number, frameBytes: number, inA: number): number {
     this.#fragment = false;
@@ -449,7 +463,8 @@ export class TapReader implements Stage {
       if (transport + 8 > ipInA) return 0;
       const icmpType = u8[ipAt + transport]!;
       if (icmpType !== (proto === IpProtocol.icmp ? IcmpType.echoRequest : Icmp6Type.echoRequest)) {
-        // An error that is about a flow goes to the shard of that flow; neighbour discovery and the rest to the first one.
+        // An error that is about a flow goes to the shard of that flow; neighbour discovery and the rest to
+        // the first one.
         const family = proto === IpProtocol.icmp ? 4 : 6;
         const icmpAt = ipAt + transport;
         const quoted = quotedFlow(u8, icmpAt, ipInA - transport, family, words);

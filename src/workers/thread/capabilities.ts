@@ -1,5 +1,6 @@
 /**
- * What packet threads may do beyond an ordinary process, in the user namespace that owns the guest's network namespace:
+ * What packet threads may do beyond an ordinary process, in the user namespace that owns the guest's network
+ * namespace:
  *   CAP_NET_BIND_SERVICE  ports below 1024: listeners inside, and on the host where we are its root
  *   CAP_NET_RAW           SO_BINDTODEVICE before Linux 5.7
  *

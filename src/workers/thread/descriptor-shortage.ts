@@ -1,10 +1,12 @@
 /**
- * Sockets and pipes that could not be had because the process, or the machine, has no descriptor left: counted each time, told now and
- * then.
+ * Sockets and pipes that could not be had because the process, or the machine, has no descriptor left:
+ * counted each time, told now and then.
  *
- * Connections that nobody has answered give way before that: a connect() that runs may hold a descriptor as long as they are three quarters
- * of the limit at the most. Beyond that the oldest gives way for each new one, so that flows which stand, datagrams and names have the rest.
- * Where none is left at all, the oldest gives way if it has had time to be answered, and the call is tried again. One at most gives way for each call: the work is bounded.
+ * Connections that nobody has answered give way before that: a connect() that runs may hold a descriptor as
+ * long as they are three quarters of the limit at the most. Beyond that the oldest gives way for each new
+ * one, so that flows which stand, datagrams and names have the rest. Where none is left at all, the oldest
+ * gives way if it has had time to be answered, and the call is tried again. One at most gives way for each
+ * call: the work is bounded.
  */
 import { Counter } from '../../ring/counters.ts';
 import { Errno } from '../../sys/constants.ts';
@@ -16,7 +18,9 @@ const TEXT = {
   [Errno.ENFILE]: 'no descriptors left on this machine for new connections: raise fs.file-max',
 } as const;
 
-/** Whether the errno (above zero) of a socket that could not be had says that there may be one a moment later. */
+/**
+ * Whether the errno (above zero) of a socket that could not be had says that there may be one a moment later.
+ */
 export const isShortage = (errno: number): boolean =>
   errno === Errno.EMFILE || errno === Errno.ENFILE || errno === Errno.ENOBUFS || errno === Errno.ENOMEM;
 
@@ -53,7 +57,10 @@ export class DescriptorShortage {
     if (count > this.#mostConnecting) this.#giveWay(0);
   }
 
-  /** Whether a descriptor was made free for a call that found none: try again, once. @param result  a descriptor or -errno */
+  /**
+   * Whether a descriptor was made free for a call that found none: try again, once.
+   * @param result a descriptor or -errno
+   */
   madeRoom(result: number): boolean {
     return (result === -Errno.EMFILE || result === -Errno.ENFILE) && this.#giveWay(PATIENCE_MS);
   }

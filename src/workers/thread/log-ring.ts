@@ -1,12 +1,12 @@
 /**
- * Log lines of packet threads. A thread that never returns to its event loop cannot console.log; it writes lines into a
- * byte ring of its own in shared memory, and the main thread drains all rings.
+ * Log lines of packet threads. A thread that never returns to its event loop cannot console.log; it writes
+ * lines into a byte ring of its own in shared memory, and the main thread drains all rings.
  *
  *   record   0        2       3            3 + n       n <= MAX_TEXT_BYTES, little-endian
  *            | n: u16 | level | text UTF-8 |           may wrap round the end of the ring
  *
- * head and tail are free-running byte counts (int32) as in the descriptor rings. A line that does not fit is dropped
- * and counted; logging never blocks a packet.
+ * head and tail are free-running byte counts (int32) as in the descriptor rings. A line that does not fit is
+ * dropped and counted; logging never blocks a packet.
  */
 import { type Layout, LINE_BYTES, logRingAt } from '../../ring/layout.ts';
 import type { LogLevelName } from './log-levels.ts';
@@ -92,7 +92,8 @@ export class LogReader {
   }
 
   /**
-   * Hand every waiting line to `onLine`, thread by thread. Dropped lines are told by a warning of their number.
+   * Hand every waiting line to `onLine`, thread by thread. Dropped lines are told by a warning of their
+   * number.
    * @returns lines handed over
    */
   drain(onLine: (level: LogLevel, text: string, thread: number) => void): number {

@@ -1,6 +1,7 @@
 /**
- * Log lines that traffic can cause: one of each kind in ten seconds at the most, however often there is reason for it. What was held back
- * is told with the next line of the kind. Whoever handles packets has a Notices and no other log.
+ * Log lines that traffic can cause: one of each kind in ten seconds at the most, however often there is
+ * reason for it. What was held back is told with the next line of the kind. Whoever handles packets has a
+ * Notices and no other log.
  */
 const TELL_AGAIN_MS = 10_000;
 

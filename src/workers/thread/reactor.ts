@@ -1,16 +1,18 @@
 /**
  * The loop of one packet thread: poll the stages until none has work, then sleep in epoll_wait.
  *
- * Every descriptor is edge-triggered; an event only says that a stage may try again. A stage that stopped on EAGAIN hears of the
- * next edge here. The doorbell is an eventfd: `prepareSleep` announces sleep, then every input is looked at once more, then the
- * thread waits (doorbell.ts says why no wake-up can be lost). While there is work the loop still looks at epoll between rounds,
- * without waiting, so that no descriptor starves behind a busy one.
+ * Every descriptor is edge-triggered; an event only says that a stage may try again. A stage that stopped on
+ * EAGAIN hears of the next edge here. The doorbell is an eventfd: `prepareSleep` announces sleep, then every
+ * input is looked at once more, then the thread waits (doorbell.ts says why no wake-up can be lost). While
+ * there is work the loop still looks at epoll between rounds, without waiting, so that no descriptor starves
+ * behind a busy one.
  *
- * Where it has been found to pay, a thread looks at epoll for a moment more before it sleeps (thread/pre-poll.ts): announced already, so
- * that a producer rings.
+ * Where it has been found to pay, a thread looks at epoll for a moment more before it sleeps
+ * (thread/pre-poll.ts): announced already, so that a producer rings.
  *
- * A thread inside a system call cannot be stopped from outside, so whoever stops the engine rings, the process at its end too
- * (engine.ts). MAX_WAIT_MS is no part of that: it bounds what a wake-up lost by a mistake of ours would cost.
+ * A thread inside a system call cannot be stopped from outside, so whoever stops the engine rings, the
+ * process at its end too (engine.ts). MAX_WAIT_MS is no part of that: it bounds what a wake-up lost by a
+ * mistake of ours would cost.
  */
 import { Counter, recordHistogram } from '../../ring/counters.ts';
 import type { Doorbell } from '../../ring/doorbell.ts';
@@ -91,7 +93,11 @@ export class Reactor {
     return epollAdd(this.#ep, fd, events, token, handler);
   }
 
-  /** The next event of a descriptor and no other, until this is called again; it may have come already. @param kind  EPOLL* @returns 0 or -errno */
+  /**
+   * The next event of a descriptor and no other, until this is called again; it may have come already.
+   * @param kind EPOLL*
+   * @returns 0 or -errno
+   */
   watchOnce(handler: number, fd: number, token: number, kind: number = EPOLLIN): number {
     const events = kind | EPOLLONESHOT;
     const r = epollMod(this.#ep, fd, events, token, handler);
@@ -164,7 +170,8 @@ export class Reactor {
     carried.datagrams = 0;
     carried.streamBytes = 0;
     for (let i = 0; i < this.#carriers.length; i++) this.#carriers[i]!.addCarried!(carried);
-    // Many small datagram flows make most looks pay, and sleeping, which lets batches gather, would have been cheaper by far.
+    // Many small datagram flows make most looks pay, and sleeping, which lets batches gather, would have been
+    // cheaper by far.
     const isStream = carried.datagrams === this.#datagrams;
     this.#datagrams = carried.datagrams;
     const bytes = carried.streamBytes - this.#streamBytes;

@@ -1,9 +1,10 @@
 /**
- * ARP for the guest: every address but its own is behind us, so every question about another address gets our MAC; or, by policy,
- * only a question about an address of ours.
+ * ARP for the guest: every address but its own is behind us, so every question about another address gets our
+ * MAC; or, by policy, only a question about an address of ours.
  *
- * Announcements (sender = target) and probes (sender 0.0.0.0, RFC 5227 section 2.1.1) are the guest making sure of an address of
- * its own: answering would take that away. Only a probe for an address that really is ours is answered.
+ * Announcements (sender = target) and probes (sender 0.0.0.0, RFC 5227 section 2.1.1) are the guest making
+ * sure of an address of its own: answering would take that away. Only a probe for an address that really is
+ * ours is answered.
  */
 import { addressSetIpv4 } from '../../proto/address.ts';
 import {

@@ -1,9 +1,10 @@
 /**
- * What every kernel says on a link unasked: group memberships (IGMP, MLD), discovery by a host whose network has no IPv6 here, mDNS and
- * LLMNR. It is for the link alone, and nobody else is on this one: it goes nowhere and nothing is lost by that, so it has counters
- * of its own beside the causes of loss (StageDrop).
+ * What every kernel says on a link unasked: group memberships (IGMP, MLD), discovery by a host whose network
+ * has no IPv6 here, mDNS and LLMNR. It is for the link alone, and nobody else is on this one: it goes nowhere
+ * and nothing is lost by that, so it has counters of its own beside the causes of loss (StageDrop).
  *
- * Link-local groups: 224.0.0.0/24 (RFC 5771 section 4), ff01::/16 and ff02::/16 (RFC 4291 section 2.7), whatever their flags.
+ * Link-local groups: 224.0.0.0/24 (RFC 5771 section 4), ff01::/16 and ff02::/16 (RFC 4291 section 2.7),
+ * whatever their flags.
  */
 import { isV4Mapped } from '../../proto/address.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
@@ -37,7 +38,8 @@ export function packetChatter(ctx: ShardContext, p: Packet, counter: number): vo
 }
 
 /**
- * The counter of an IPv4 packet's kind by its fixed header, for a link without IPv4. Nothing of it has been checked.
+ * The counter of an IPv4 packet's kind by its fixed header, for a link without IPv4. Nothing of it has been
+ * checked.
  * @param bytes  readable from `at`
  * @returns Counter.x, or -1: no chatter
  */

@@ -1,6 +1,6 @@
 /**
- * What every protocol module of a shard works with. One object per shard, built by shard.ts; modules keep a reference and add no
- * state to it.
+ * What every protocol module of a shard works with. One object per shard, built by shard.ts; modules keep a
+ * reference and add no state to it.
  */
 import type { FramePool } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';

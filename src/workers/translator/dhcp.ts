@@ -142,7 +142,8 @@ function settings(ctx: ShardContext, prefixLen: number): Partial<DhcpReply> {
     ...(search.length > 0 ? { search } : {}),
     ...(policy.hostname === undefined ? {} : { hostname: policy.hostname }),
     ...(policy.fqdn === undefined ? {} : { fqdn: policy.fqdn }),
-    // A gateway outside the subnet needs a route of its own; with option 121 clients ignore option 3 (RFC 3442).
+    // A gateway outside the subnet needs a route of its own; with option 121 clients ignore option 3 (RFC
+    // 3442).
     ...(onLink
       ? {}
       : {

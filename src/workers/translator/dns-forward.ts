@@ -1,6 +1,7 @@
 /**
- * DNS over UDP to the plan's dns address: asks the host's resolvers on the guest's behalf, each query through a socket of its own, so
- * that source port and id stay as hard to guess as the kernel and the guest make them.
+ * DNS over UDP to the plan's dns address: asks the host's resolvers on the guest's behalf, each query through
+ * a socket of its own, so that source port and id stay as hard to guess as the kernel and the guest make
+ * them.
  *
  *   guest query ──▶ attempt 1: resolver A ──▶ answer ──▶ guest, from the dns address
  *                      │ ICMP error, SERVFAIL, REFUSED: at once      │
@@ -8,9 +9,11 @@
  *                      ▼                                             │
  *                   attempt 2: resolver B ──────────────────────────┘  attempt 1 may still answer: the first answer wins
  *
- * The query is copied out of the slot that the reader received it in, and is sent from its place as often as needed (`arg2` of
- * sendDatagram); the place is free once every attempt's socket has answered `closed`, for only then is no send of it under way any more.
- * Outstanding queries are bounded: when there is no room the one that has waited longest is answered SERVFAIL. A query repeated by an impatient guest is asked again through the sockets that are open.
+ * The query is copied out of the slot that the reader received it in, and is sent from its place as often as
+ * needed (`arg2` of sendDatagram); the place is free once every attempt's socket has answered `closed`, for
+ * only then is no send of it under way any more. Outstanding queries are bounded: when there is no room the
+ * one that has waited longest is answered SERVFAIL. A query repeated by an impatient guest is asked again
+ * through the sockets that are open.
  */
 
 import { addressCopy, addressEqual, addressParse, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
@@ -43,12 +46,20 @@ import { refusalToGuest } from './icmp-errors.ts';
 import { type Packet, packetFree } from './packet.ts';
 import { datagramToGuest, ipHeaderBytes } from './to-guest.ts';
 
-/** A query is copied to a place of so many bytes in a slot of the shard's own, which it keeps until its sockets are closed. */
+/**
+ * A query is copied to a place of so many bytes in a slot of the shard's own, which it keeps until its
+ * sockets are closed.
+ */
 const PLACE_BYTES = 512;
 const PLACES_PER_SLOT = Math.floor(LARGE_SLOT_BYTES / PLACE_BYTES);
-/** Of the places so many are for queries that wait; the others are for those whose sockets are being closed. */
+/**
+ * Of the places so many are for queries that wait; the others are for those whose sockets are being closed.
+ */
 const WAITING_SHARE = 4 / 5;
-/** A longer one keeps the slot that it came in: of a shard's share of the reader's large ones a sixteenth, and 16 at the most. */
+/**
+ * A longer one keeps the slot that it came in: of a shard's share of the reader's large ones a sixteenth, and
+ * 16 at the most.
+ */
 export const longQueryLimit = (readerLarge: number, shards: number): number =>
   Math.min(16, Math.floor(readerLarge / 16 / shards));
 const MAX_QUERY_BYTES = 4096;
@@ -76,7 +87,8 @@ export class Resolvers {
   }
 
   /**
-   * Take over a new list (resolv.conf changed); those that stay keep their record. What is no address is left out.
+   * Take over a new list (resolv.conf changed); those that stay keep their record. What is no address is left
+   * out.
    * @param list  a zone is the number of an interface: "fe80::1%2"
    */
   update(list: readonly string[]): void {
@@ -202,7 +214,8 @@ export class DnsForward {
   readonly #hopeful: Uint8Array;
   /** The worst that a resolver said, for when nobody says better. */
   readonly #rcode: Uint8Array;
-  // By flow: whether it is an attempt's, its query and resolver, whether it may still answer, whether it has been slow.
+  // By flow: whether it is an attempt's, its query and resolver, whether it may still answer, whether it has
+  // been slow.
   readonly #isOurs: Uint8Array;
   readonly #queryOf: Int16Array;
   readonly #resolverOf: Uint8Array;
@@ -255,7 +268,8 @@ export class DnsForward {
   }
 
   /**
-   * A datagram to the dns address, port 53, whose UDP header and checksum have been checked. Takes over the packet's slots.
+   * A datagram to the dns address, port 53, whose UDP header and checksum have been checked. Takes over the
+   * packet's slots.
    */
   onQuery(p: Packet): void {
     const ctx = this.#ctx;
@@ -490,7 +504,8 @@ export class DnsForward {
       bytesInA >= DNS_HEADER_BYTES &&
       !dnsIsQuery(u8, answerAt) &&
       dnsId(u8, answerAt) === this.#id[q] &&
-      // A query without a usable question is passed on and so is whatever is said to it; likewise an error without one.
+      // A query without a usable question is passed on and so is whatever is said to it; likewise an error
+      // without one.
       (dnsCheck(u8, queryAt, queryBytes) < 0 ||
         dnsSameQuestion(u8, answerAt, bytesInA, queryAt, queryBytes) ||
         (dnsCheck(u8, answerAt, bytesInA) < 0 && dnsRcode(u8, answerAt) !== DnsRcode.noError));

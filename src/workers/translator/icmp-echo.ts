@@ -1,12 +1,13 @@
 /**
- * ICMP echo from the guest. To an address of ours, or to the host's loopback, it is answered here, where it lies. To the world it
- * becomes a flow with a ping socket of its own on the host:
+ * ICMP echo from the guest. To an address of ours, or to the host's loopback, it is answered here, where it
+ * lies. To the world it becomes a flow with a ping socket of its own on the host:
  *
  *     guest  echo request, id G, seq n  ->  sendDatagram  ->  ping socket, id H chosen by the kernel  ->  world
  *     guest  echo reply, id G, seq n    <-  datagram      <-  echo reply, id H, seq n                <-
  *
- * The flow's key is (guest, remote, G << 16). The kernel writes id and checksum of what leaves; what comes back gets G and a right
- * checksum here. ICMP errors for the socket (traceroute -I) are told with the sequence number that they quote.
+ * The flow's key is (guest, remote, G << 16). The kernel writes id and checksum of what leaves; what comes
+ * back gets G and a right checksum here. ICMP errors for the socket (traceroute -I) are told with the
+ * sequence number that they quote.
  *
  * Other ICMP of the guest's goes nowhere.
  */
@@ -132,7 +133,8 @@ export class PingTranslator {
       headerBytes !== ipHeaderBytes(p.family) ||
       headerBytes + p.transportBytes > this.#ctx.addressing.mtu
     ) {
-      // Options and extension headers were the request's: sent back unread they would say what is not so (RFC 1122 section
+      // Options and extension headers were the request's: sent back unread they would say what is not so (RFC
+      // 1122 section
       // 3.2.2.6). What came in fragments goes back in fragments. A checksum left open can only be finished by hardware for one
       // frame, and is then the guest's mistake.
       if (p.needsCsum) return this.#ctx.drop(StageDrop.tooLong);
@@ -239,7 +241,8 @@ export class PingTranslator {
     const reply = family === 4 ? IcmpType.echoReply : Icmp6Type.echoReply;
     if (icmpType(u8, bodyAt) !== reply) return StageDrop.echo;
     const ident = ctx.flows.ports[flow]! >>> 16;
-    // ICMPv6 counts the addresses in, which are others on this side: its checksum is made anew on the way out.
+    // ICMPv6 counts the addresses in, which are others on this side: its checksum is made anew on the way
+    // out.
     if (family === 4) icmpEchoIdWrite(u8, bodyAt, ident);
     else writeU16(u8, bodyAt + 4, ident);
     this.#lastMs[flow] = ctx.now;

@@ -1,12 +1,12 @@
 /**
- * ICMP and ICMPv6 errors to the guest: about a packet of the guest's that is at hand, or about a flow of which only the key is
- * known (the host's error queue reports long after the packet's slot has gone).
+ * ICMP and ICMPv6 errors to the guest: about a packet of the guest's that is at hand, or about a flow of
+ * which only the key is known (the host's error queue reports long after the packet's slot has gone).
  *
  *     | IP, ours | ICMP 8 | quoted IP | quoted transport header ... |
  *     ^ scratchAt
  *
- * The source is who the host says refused the packet, as seen on the TAP: an offender on the host's loopback would look martian
- * to the guest's kernel, so it appears under its mapped address, or as our gateway.
+ * The source is who the host says refused the packet, as seen on the TAP: an offender on the host's loopback
+ * would look martian to the guest's kernel, so it appears under its mapped address, or as our gateway.
  *
  * Sources: RFC 792, RFC 1812 section 4.3.2, RFC 4443 section 3.
  */
@@ -44,7 +44,10 @@ const REBUILD_OFFSET = 128;
 /** Source address of the error being built, four words. */
 const source = new Uint32Array(4);
 
-/** What is told: by errno of a failed connect or send. Type and code of both families, or -1 where silence is right. */
+/**
+ * What is told: by errno of a failed connect or send. Type and code of both families, or -1 where silence is
+ * right.
+ */
 export function icmpForErrno(family: 4 | 6, errno: number): number {
   switch (errno) {
     case Errno.ECONNREFUSED:
@@ -73,7 +76,10 @@ export function icmpForErrno(family: 4 | 6, errno: number): number {
   }
 }
 
-/** Whether an error that the host received is for the guest too; redirects and the like are about the host's own routes. */
+/**
+ * Whether an error that the host received is for the guest too; redirects and the like are about the host's
+ * own routes.
+ */
 export function isCarriedError(family: 4 | 6, type: number): boolean {
   if (family === 6) return type >= Icmp6Type.unreachable && type <= Icmp6Type.parameterProblem;
   return (
@@ -82,7 +88,8 @@ export function isCarriedError(family: 4 | 6, type: number): boolean {
 }
 
 /**
- * Send an error about the guest's packets of a flow, which a call on the host reported: nobody is known who refused them.
+ * Send an error about the guest's packets of a flow, which a call on the host reported: nobody is known who
+ * refused them.
  * @param typeCode  ICMP type << 8 | code, by the flow's family
  * @param seq  sequence number of the TCP header or echo request that is quoted; 0 for UDP
  */
@@ -119,8 +126,9 @@ function flowFamily(ctx: ShardContext, flow: number): 4 | 6 {
 }
 
 /**
- * Rebuild a packet of the guest's in scratch, to be quoted: an IP header, 8 bytes of UDP or 20 of TCP, and what is known of the data
- * behind them: a program that asks for errors may tell its packets apart by it (traceroute to IPv6 addresses does).
+ * Rebuild a packet of the guest's in scratch, to be quoted: an IP header, 8 bytes of UDP or 20 of TCP, and
+ * what is known of the data behind them: a program that asks for errors may tell its packets apart by it
+ * (traceroute to IPv6 addresses does).
  * @param dataAt,dataBytes  that data, elsewhere than in scratch; 0 bytes: unknown
  * @returns bytes from `scratchAt + REBUILD_OFFSET` on
  */
@@ -169,7 +177,10 @@ function sendFlowError(
   sendError(ctx, f, typeCode, info, ctx.guest.scratchAt + REBUILD_OFFSET, quotableBytes);
 }
 
-/** About a packet to an address of ours that is nobody, from that very address: port or network unreachable, as the policy says; frees the packet. */
+/**
+ * About a packet to an address of ours that is nobody, from that very address: port or network unreachable,
+ * as the policy says; frees the packet.
+ */
 export function refusalToGuest(ctx: ShardContext, p: Packet): void {
   const type = p.family === 4 ? IcmpType.unreachable : Icmp6Type.unreachable;
   const network = ctx.plan.policy.refusal === 'network';

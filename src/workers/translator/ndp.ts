@@ -1,9 +1,9 @@
 /**
- * Neighbour discovery for the guest, RFC 4861: every address but the guest's own is behind us (or, by policy, only those that are
- * ours), and we are its router.
+ * Neighbour discovery for the guest, RFC 4861: every address but the guest's own is behind us (or, by policy,
+ * only those that are ours), and we are its router.
  *
- * The prefix is autonomous, so that a guest that nobody configured gets an address by SLAAC (RFC 4862); M says that DHCPv6 has the
- * plan's own for it. Without an address there is neither.
+ * The prefix is autonomous, so that a guest that nobody configured gets an address by SLAAC (RFC 4862); M
+ * says that DHCPv6 has the plan's own for it. Without an address there is neither.
  */
 
 import {

@@ -1,9 +1,9 @@
 /**
- * Two published ports may lead to one port inside, and a peer may use both from one source port: its flows then have the same addresses and
- * ports on the TAP. The second one shows the guest another source port.
+ * Two published ports may lead to one port inside, and a peer may use both from one source port: its flows
+ * then have the same addresses and ports on the TAP. The second one shows the guest another source port.
  *
- * The ports to try follow from the flow's own hash, so that a flow is found again without a table: from DYNAMIC_FIRST on (RFC 6335
- * section 6), those that lead to this shard.
+ * The ports to try follow from the flow's own hash, so that a flow is found again without a table: from
+ * DYNAMIC_FIRST on (RFC 6335 section 6), those that lead to this shard.
  */
 import { shardOf } from '../flow/flow-hash.ts';
 import { ADDR_WORDS } from '../flow/flow-table.ts';

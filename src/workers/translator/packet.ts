@@ -5,8 +5,9 @@ import type { FlowTuple } from '../flow/flow-tuple.ts';
 import type { ShardContext } from './context.ts';
 
 /**
- * A received IP packet after dispatch checked its headers; one object per shard, refilled for every packet (borrowed).
- * The packet's bytes lie in slotA from `ipAt` on (`u8` offsets), all headers inside slotA, the rest in slotB.
+ * A received IP packet after dispatch checked its headers; one object per shard, refilled for every packet
+ * (borrowed). The packet's bytes lie in slotA from `ipAt` on (`u8` offsets), all headers inside slotA, the
+ * rest in slotB.
  */
 export interface Packet extends FlowTuple {
   slotA: number;
@@ -23,10 +24,16 @@ export interface Packet extends FlowTuple {
   ttl: number;
   /** Not to be fragmented on its way: IPv4 with DF, IPv6 that came in one piece. */
   dontFragment: boolean;
-  /** FlowTuple's hash, as computed by the reader, and ports, which the module of the protocol sets once it has checked the header. */
+  /**
+   * FlowTuple's hash, as computed by the reader, and ports, which the module of the protocol sets once it has
+   * checked the header.
+   */
   hash: number;
   ports: number;
-  /** virtio-net header: checksum left partial by the guest; GSO type (VnetGso.*, without the ECN bit) and segment size. */
+  /**
+   * virtio-net header: checksum left partial by the guest; GSO type (VnetGso.*, without the ECN bit) and
+   * segment size.
+   */
   needsCsum: boolean;
   gsoType: number;
   gsoSize: number;

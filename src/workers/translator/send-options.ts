@@ -1,9 +1,11 @@
 /**
- * What the guest's IP headers ask of a flow's host socket: TTL, and whether a datagram may be fragmented. A socket option stays until
- * it is set again, so it goes with a datagram only when it changes (sendDatagramWrite()).
+ * What the guest's IP headers ask of a flow's host socket: TTL, and whether a datagram may be fragmented. A
+ * socket option stays until it is set again, so it goes with a datagram only when it changes
+ * (sendDatagramWrite()).
  *
- * A Linux guest sets DF in nearly all of its datagrams, sized for an MTU that may be larger than the host's. Only a probe that counts
- * hops means it (decision 062): what others send goes out in fragments where the host's link is narrower, as passt has it.
+ * A Linux guest sets DF in nearly all of its datagrams, sized for an MTU that may be larger than the host's.
+ * Only a probe that counts hops means it (decision 062): what others send goes out in fragments where the
+ * host's link is narrower, as passt has it.
  */
 
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
@@ -11,7 +13,10 @@ import { SendFragment, sendOptions } from '../link/to-host.ts';
 import type { Packet } from './packet.ts';
 import { ipHeaderBytes } from './to-guest.ts';
 
-/** Every path in use carries IPv4 packets of so many bytes (RFC 791 section 3.2 has hosts take them); IPv6 has a rule: IPV6_MIN_MTU. */
+/**
+ * Every path in use carries IPv4 packets of so many bytes (RFC 791 section 3.2 has hosts take them); IPv6 has
+ * a rule: IPV6_MIN_MTU.
+ */
 const CARRIED_BYTES_V4 = 576;
 /** Tools that look at a path start at 1 and are done before this; hosts start at 64, 128 or 255. */
 const PROBE_TTL_LIMIT = 32;

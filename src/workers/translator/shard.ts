@@ -1,8 +1,10 @@
 /**
- * One shard of the translator: takes frames off its link from the reader, checks Ethernet and IP, and hands each packet to the
- * module of its protocol; takes host-io's messages and hands them to the module of their flow; runs the timers.
+ * One shard of the translator: takes frames off its link from the reader, checks Ethernet and IP, and hands
+ * each packet to the module of its protocol; takes host-io's messages and hands them to the module of their
+ * flow; runs the timers.
  *
- * A protocol is a module that the constructor makes, that #onIpv4 and #onIpv6 give its packets, and #fire its timers.
+ * A protocol is a module that the constructor makes, that #onIpv4 and #onIpv6 give its packets, and #fire its
+ * timers.
  */
 
 import { addressRead, addressSetIpv4, isLoopback, isMulticast, isV4Mapped } from '../../proto/address.ts';
@@ -249,7 +251,10 @@ export class Shard implements Stage, FlowSource {
     return work;
   }
 
-  /** Unsolicited router advertisement at the start and every 200 to 600 s (RFC 4861 section 6.2.4), from the first shard only. */
+  /**
+   * Unsolicited router advertisement at the start and every 200 to 600 s (RFC 4861 section 6.2.4), from the
+   * first shard only.
+   */
   #advertise(now: number): void {
     this.#nextRa = this.#o.shard === 0 ? now + 1000 * (200 + Math.random() * 400) : Number.POSITIVE_INFINITY;
     if (this.#o.shard === 0) sendUnsolicitedRa(this.#ctx);
@@ -287,7 +292,8 @@ export class Shard implements Stage, FlowSource {
         }
       }
     }
-    // Before the slots' descriptors are forgotten, and before anything else is waited for: no datagram is held for company.
+    // Before the slots' descriptors are forgotten, and before anything else is waited for: no datagram is
+    // held for company.
     this.#udp.flush();
     this.#tcp.flushRun();
     ring.release(count);
@@ -396,7 +402,8 @@ export class Shard implements Stage, FlowSource {
     addressRead(u8, ipAt + IPV6_SRC, p.addr, 0);
     addressRead(u8, ipAt + IPV6_DST, p.addr, 4);
     const a = p.addr;
-    // ::ffff:0:0/96 stands for IPv4 in the tables: no packet of IPv6 has such a source (RFC 4291 section 2.5.5.2).
+    // ::ffff:0:0/96 stands for IPv4 in the tables: no packet of IPv6 has such a source (RFC 4291 section
+    // 2.5.5.2).
     if (isV4Mapped(a, 0) || isMulticast(a, 0) || isLoopback(a, 0))
       return packetDiscard(ctx, p, StageDrop.ipSource);
     ctx.addressing.learn6(a, 0);

@@ -1,6 +1,6 @@
 /**
- * TCP between the guest and host sockets (RFC 9293). The guest's connection ends here; a host socket, kept by the host-io stage,
- * carries the stream on. docs/theory.md follows a segment each way.
+ * TCP between the guest and host sockets (RFC 9293). The guest's connection ends here; a host socket, kept by
+ * the host-io stage, carries the stream on. docs/theory.md follows a segment each way.
  *
  *   guest -> host   In-order payload passes to host-io in the slots it arrived in and is acknowledged once host-io has it:
  *                   it sits in the host socket or, in order, in slots behind it. What waits in slots shrinks the window. Out of
@@ -8,7 +8,8 @@
  *   host -> guest   host-io peeks: the host kernel's receive queue is the retransmission buffer. `credit` says how far it may
  *                   peek (sndUna + min(sndWnd, cwnd)) and what it may drop, a loss becomes `rewind`.
  *
- * This file hands segments, messages and timers to the parts in tcp/. Each part is one object a shard and uses those above it:
+ * This file hands segments, messages and timers to the parts in tcp/. Each part is one object a shard and
+ * uses those above it:
  *
  *   control-blocks    the variables of each connection
  *   receive-buffers   what may wait for the host's socket: the window
@@ -33,7 +34,7 @@ import { TCP_MIN_BYTES, TcpFlag, tcpAck, tcpFlags, tcpHeaderBytes, tcpSeq } from
 import { Counter } from '../../ring/counters.ts';
 import { FlowState } from '../flow/flow-report.ts';
 import { newFlowTuple } from '../flow/flow-tuple.ts';
-import { quotedFlow, quotedProtocol, quotedTcpSeq, nextHopMtu } from '../flow/quoted-flow.ts';
+import { nextHopMtu, quotedFlow, quotedProtocol, quotedTcpSeq } from '../flow/quoted-flow.ts';
 import { linkFlow } from '../link/descriptor.ts';
 import { eofOffset, openFailedErrno, sentBytes, sentFlags, sentFreed, ToShard } from '../link/to-shard.ts';
 import { slotShares } from '../placement.ts';
@@ -169,7 +170,8 @@ export class TcpTranslator {
       // RFC 5961: only the exact next sequence number resets; anything else in the window is challenged.
       if (flags & TcpFlag.rst) {
         if (seq === rcvNxt) this.#closing.abortHost(flow);
-        // At the right edge too: there it stands when the guest had filled the window, and we dropped some of that.
+        // At the right edge too: there it stands when the guest had filled the window, and we dropped some of
+        // that.
         else if (seqGt(seq, rcvNxt) && seqLeq(seq, tcb.rcvAdv[flow]!)) this.#pending.wantAck(flow);
       } else this.#pending.wantAck(flow);
       return packetFree(ctx, p);
@@ -188,8 +190,9 @@ export class TcpTranslator {
   }
 
   /**
-   * A router inside says that a segment of ours is too long for a link behind it ("fragmentation needed", "packet too big"): the
-   * connection's segments get shorter, and what is on its way is sent again so. They never get longer again.
+   * A router inside says that a segment of ours is too long for a link behind it ("fragmentation needed",
+   * "packet too big"): the connection's segments get shorter, and what is on its way is sent again so. They
+   * never get longer again.
    * @returns whether the packet was that, and about a connection of ours
    */
   onTooBig(p: Packet): boolean {
@@ -235,7 +238,10 @@ export class TcpTranslator {
     return packetChecksumOk(this.#ctx, p, p.transportBytes, pseudo);
   }
 
-  /** A message of host-io about a TCP flow (or an accepted connection). Host-io's slots in it are given back here. */
+  /**
+   * A message of host-io about a TCP flow (or an accepted connection). Host-io's slots in it are given back
+   * here.
+   */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const tcb = this.#tcb;
     const flow = linkFlow(words, at);

@@ -1,13 +1,13 @@
 /**
- * IP packets on their way to the guest: the IP header goes in front of what an EgressFrame holds, in place; a datagram that is longer
- * than the MTU leaves as fragments.
+ * IP packets on their way to the guest: the IP header goes in front of what an EgressFrame holds, in place; a
+ * datagram that is longer than the MTU leaves as fragments.
  *
  *     slot A                                                        slot B
  *     | link headroom | IP | transport header | payload ... |      | ... payload |
  *                          ^ at                bytes               ^ moreAt, moreBytes
  *
- * A fragment's headers are built in the link's scratch memory and its data is sent from where it lies; only the one fragment that
- * straddles the two slots is copied.
+ * A fragment's headers are built in the link's scratch memory and its data is sent from where it lies; only
+ * the one fragment that straddles the two slots is copied.
  */
 
 import { addressWrite } from '../../proto/address.ts';
@@ -31,7 +31,10 @@ import type { ShardContext } from './context.ts';
 /** Longest IP packet whose length the header can say. */
 export const IP_MAX_BYTES = 0xffff;
 
-/** Identification of fragmented datagrams; a start that cannot be guessed, then counting (RFC 6864 asks for no more). */
+/**
+ * Identification of fragmented datagrams; a start that cannot be guessed, then counting (RFC 6864 asks for no
+ * more).
+ */
 let nextIdent = Math.floor(Math.random() * 0x1_0000_0000);
 
 /** Sum of the pseudo header for two addresses of one family, four words each. */
@@ -55,7 +58,8 @@ export function pseudoSumWords(
 }
 
 /**
- * Bytes of an IP header as we write it: without options, and with no extension header but the one that a jumbogram needs (RFC 2675).
+ * Bytes of an IP header as we write it: without options, and with no extension header but the one that a
+ * jumbogram needs (RFC 2675).
  * @param upperBytes  transport header and payload
  */
 export function ipHeaderBytes(family: 4 | 6, upperBytes = 0): number {
@@ -64,8 +68,9 @@ export function ipHeaderBytes(family: 4 | 6, upperBytes = 0): number {
 }
 
 /**
- * Write the IP header in front of a frame's transport header; the frame grows by it. The pseudo header's sum goes into the checksum
- * field, if there is one. Beyond IP_MAX_BYTES the frame is to be one of GSO: IPv4's total length is then 0, IPv6 gets a jumbo option.
+ * Write the IP header in front of a frame's transport header; the frame grows by it. The pseudo header's sum
+ * goes into the checksum field, if there is one. Beyond IP_MAX_BYTES the frame is to be one of GSO: IPv4's
+ * total length is then 0, IPv6 gets a jumbo option.
  */
 export function ipWrite(u8: Uint8Array, f: EgressFrame): void {
   const { family, protocol, src, srcAt, dst, dstAt } = f;
@@ -78,7 +83,8 @@ export function ipWrite(u8: Uint8Array, f: EgressFrame): void {
   const ipBytes = ipHeaderBytes(family, upperBytes);
   const at = transportAt - ipBytes;
   if (family === 4) {
-    // A total length of 0 stands for one that the field cannot say: Linux takes that of a GSO frame (iph_totlen).
+    // A total length of 0 stands for one that the field cannot say: Linux takes that of a GSO frame
+    // (iph_totlen).
     const totalLen = IPV4_MIN_BYTES + upperBytes > IP_MAX_BYTES ? 0 : IPV4_MIN_BYTES + upperBytes;
     const flags = Ipv4Flag.dontFragment;
     ipv4Write(u8, at, totalLen, protocol, src[srcAt + 3]!, dst[dstAt + 3]!, f.ttl, 0, flags);
@@ -97,7 +103,8 @@ export function ipWrite(u8: Uint8Array, f: EgressFrame): void {
 
 /**
  * Send one datagram to the guest, in fragments if need be.
- * @param f  its body from the transport header on; what lies in front, for IP's and the link's headers, is overwritten. A
+ * @param f its body from the transport header on; what lies in front, for IP's and the link's headers, is
+ *   overwritten. A
  *   checksumField of -1 says that the checksum is in place (ICMPv4)
  * @returns 0; -errno of the TAP; or StageDrop.tooLong
  */
@@ -156,7 +163,10 @@ function fragmentsToGuest(ctx: ShardContext, f: EgressFrame): number {
   return result;
 }
 
-/** IP header of a fragment, for IPv6 with the fragment header behind it. @param offset,bytes  its part of the datagram */
+/**
+ * IP header of a fragment, for IPv6 with the fragment header behind it.
+ * @param offset,bytes its part of the datagram
+ */
 function fragmentHeaderWrite(
   u8: Uint8Array,
   at: number,

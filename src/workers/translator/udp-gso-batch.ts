@@ -1,17 +1,20 @@
 /**
- * Datagrams of one flow on their way to the guest. What host-io brought by one recvmmsg leaves in one write: equal sizes, the last
- * one may be shorter, as one GSO_UDP_L4 frame, which the guest's kernel cuts again at its own sockets.
+ * Datagrams of one flow on their way to the guest. What host-io brought by one recvmmsg leaves in one write:
+ * equal sizes, the last one may be shorter, as one GSO_UDP_L4 frame, which the guest's kernel cuts again at
+ * its own sockets.
  *
  *   slot A of datagram 0                         slot B, if any     datagram 1 ...
  *   | headroom: vnet eth IP UDP | payload  | --> | payload | -->    | headroom, unused | payload | ...
  *                                 iovec 0          iovec 1                               iovec 2
  *
- * The headers stand once, in front of the first payload, with the lengths of the whole: UDP's is what the kernel corrects for each
- * segment (Linux, __udp_gso_segment). A lone datagram, an empty one, one above the guest's MTU and all of them on a TAP without USO
- * go singly. flush() ends every batch of messages, so nothing waits for company.
+ * The headers stand once, in front of the first payload, with the lengths of the whole: UDP's is what the
+ * kernel corrects for each segment (Linux, __udp_gso_segment). A lone datagram, an empty one, one above the
+ * guest's MTU and all of them on a TAP without USO go singly. flush() ends every batch of messages, so
+ * nothing waits for company.
  *
- * A message with a segment size is several datagrams that the host's kernel put together (UDP_GRO). It leaves as it is, or is cut
- * here: front to back, so that a header overwrites nothing but payload that has been sent.
+ * A message with a segment size is several datagrams that the host's kernel put together (UDP_GRO). It leaves
+ * as it is, or is cut here: front to back, so that a header overwrites nothing but payload that has been
+ * sent.
  *
  * Invariant: slots belong to the run from add() until they are given back in flush().
  */
@@ -176,7 +179,8 @@ export class UdpGsoBatch {
       } else {
         let at = bAt + from - inA;
         if (from - inA < HEADROOM_BYTES) {
-          // In front of slot B lies another slot: the first datagrams that begin in it find no room for their headers there.
+          // In front of slot B lies another slot: the first datagrams that begin in it find no room for their
+          // headers there.
           const scratchAt = guest.scratchAt + HEADROOM_BYTES;
           u8.copyWithin(scratchAt, at, at + bytes);
           at = scratchAt;

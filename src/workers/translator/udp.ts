@@ -1,6 +1,6 @@
 /**
- * UDP between the guest and host sockets: one socket for each endpoint of the guest's (address and port), which all its flows share;
- * host-io sees to that (host-io/udp-endpoints.ts), a shard knows flows only.
+ * UDP between the guest and host sockets: one socket for each endpoint of the guest's (address and port),
+ * which all its flows share; host-io sees to that (host-io/udp-endpoints.ts), a shard knows flows only.
  *
  *   guest 10.0.2.15:5000 -> 192.0.2.1:53
  *      find(flow)  ── none ──▶ insert, openUdp(192.0.2.1:53, preferred local port 5000)
@@ -9,18 +9,18 @@
  *      datagram(flow, payload with headroom) ──▶ UDP and IP header in front, written to the TAP in runs (translator/udp-gso-batch.ts)
  *   idle: 30 s, 120 s once it has become a conversation ──▶ close ──▶ closed ──▶ id free
  *
- * Where the policy has endpoint-independent filtering a peer that the guest has not sent to may be heard on such a socket: its datagram
- * makes a flow like any other.
+ * Where the policy has endpoint-independent filtering a peer that the guest has not sent to may be heard on
+ * such a socket: its datagram makes a flow like any other.
  *
- * A published port's socket is shared by all its peers: a datagram from one makes a flow that has no socket of its own and answers
- * through the listener, from the address that the peer wrote to.
+ * A published port's socket is shared by all its peers: a datagram from one makes a flow that has no socket
+ * of its own and answers through the listener, from the address that the peer wrote to.
  *
- * TTL is carried out (traceroute), and not back. So is DF: what the host's path does not take whole is refused by the host's kernel, and
- * the guest told the MTU, as by a router. Without DF the host's kernel fragments it. TOS is not carried, and DF not through a
- * published port's socket, which many flows share.
+ * TTL is carried out (traceroute), and not back. So is DF: what the host's path does not take whole is
+ * refused by the host's kernel, and the guest told the MTU, as by a router. Without DF the host's kernel
+ * fragments it. TOS is not carried, and DF not through a published port's socket, which many flows share.
  *
- * Group destinations are dropped and counted; DHCP and DHCPv6, which go to groups, have dhcp.ts and dhcpv6.ts, the dns address has
- * dns-forward.ts.
+ * Group destinations are dropped and counted; DHCP and DHCPv6, which go to groups, have dhcp.ts and
+ * dhcpv6.ts, the dns address has dns-forward.ts.
  */
 
 import { addressCopy, addressEqual, familyOf, isMulticast, isUnspecified } from '../../proto/address.ts';
@@ -61,8 +61,8 @@ import {
   listenerDatagramLocalAt,
   listenerDatagramZone,
   openFailedErrno,
-  unsolicitedDatagramGuestAt,
   ToShard,
+  unsolicitedDatagramGuestAt,
 } from '../link/to-shard.ts';
 import { isOutOfDescriptors } from '../thread/descriptor-shortage.ts';
 import { isLinkLocalGroup } from './chatter.ts';
@@ -102,8 +102,8 @@ export class UdpTranslator {
   readonly #fromGuest: Uint8Array;
   readonly #toGuest: Uint8Array;
   /**
-   * viaListener: which one; PEER_WORDS each: the peer's host-side address 0..3, the local address it wrote to 4..7, interface index 8, its
-   * port 9.
+   * viaListener: which one; PEER_WORDS each: the peer's host-side address 0..3, the local address it wrote to
+   * 4..7, interface index 8, its port 9.
    */
   readonly #listener: Uint32Array;
   readonly #peer: Uint32Array;
@@ -203,8 +203,8 @@ export class UdpTranslator {
   }
 
   /**
-   * The guest may say that it has closed a port: then the host's socket closes too, and the host's kernel tells the peer the same. On a
-   * published port nothing can be told, as other peers go on being served.
+   * The guest may say that it has closed a port: then the host's socket closes too, and the host's kernel
+   * tells the peer the same. On a published port nothing can be told, as other peers go on being served.
    * @returns whether the packet was that, and about a flow of ours
    */
   onUnreachable(p: Packet): boolean {
@@ -295,7 +295,10 @@ export class UdpTranslator {
     p.slotB = NO_SLOT;
   }
 
-  /** A message of host-io's about a UDP flow, or a datagram on a published port. Takes over the slots it brings. */
+  /**
+   * A message of host-io's about a UDP flow, or a datagram on a published port. Takes over the slots it
+   * brings.
+   */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     if (op === ToShard.listenerDatagram) {
@@ -313,7 +316,8 @@ export class UdpTranslator {
       this.dns.onMessage(op, words, at);
       return;
     }
-    // What is said about a flow comes after what was received before it, and a flow's addresses are needed until then.
+    // What is said about a flow comes after what was received before it, and a flow's addresses are needed
+    // until then.
     if (op !== ToShard.datagram) this.flush();
     switch (op) {
       case ToShard.datagram:
@@ -378,7 +382,8 @@ export class UdpTranslator {
     tuple.ports = ((datagramGuestPort(words, at) << 16) | peerPort) >>> 0;
     flowTupleHash(ctx.plan.hashKey, tuple);
     let flow: number = ctx.flows.find(tuple);
-    // Another connection of the guest's view: through another published port, or of another peer that looks the same to the guest.
+    // Another connection of the guest's view: through another published port, or of another peer that looks
+    // the same to the guest.
     const taken = flow >= 0 && this.#state[flow] === State.viaListener && !this.#isOf(flow, words, at);
     let isOther = false;
     if (taken || (flow < 0 && this.#otherCount > 0)) {
@@ -418,7 +423,8 @@ export class UdpTranslator {
   }
 
   /**
-   * The flow of a listenerDatagram, which this.#tuple has, among those that show the guest another source port than the peer's (other-port.ts).
+   * The flow of a listenerDatagram, which this.#tuple has, among those that show the guest another source
+   * port than the peer's (other-port.ts).
    * @param mayBegin  without one: look for a port for it, and leave it in #otherPorts
    * @returns the flow, NO_FLOW (-1): a new one is to begin under #otherPorts, or NOT_THERE
    */
@@ -427,7 +433,8 @@ export class UdpTranslator {
     const tuple = this.#tuple;
     const other = this.#otherPorts;
     let free = -1;
-    // A flow before this one may have ended and left a gap: all candidates are looked at, in the rare case that brought us here.
+    // A flow before this one may have ended and left a gap: all candidates are looked at, in the rare case
+    // that brought us here.
     for (let k = 0; k < other.tries; k++) {
       if (!other.at(k, tuple)) continue;
       const flow = flows.find(other.tuple);
@@ -441,7 +448,8 @@ export class UdpTranslator {
   }
 
   /**
-   * From a peer that the guest has not sent to from this port, as host-io saw it: by now there may be a flow, its own earlier datagram's.
+   * From a peer that the guest has not sent to from this port, as host-io saw it: by now there may be a flow,
+   * its own earlier datagram's.
    * @returns 0: the slots are taken over; or why it was dropped
    */
   #onUnsolicited(words: Uint32Array, at: number): number {
@@ -487,7 +495,10 @@ export class UdpTranslator {
     return both ? FlowState.replied : FlowState.unreplied;
   }
 
-  /** One more datagram of a flow's first: what both sides have said decides whether it gives way when the table is full. */
+  /**
+   * One more datagram of a flow's first: what both sides have said decides whether it gives way when the
+   * table is full.
+   */
   #progress(flow: number): void {
     const fromGuest = this.#fromGuest[flow]!;
     const toGuest = this.#toGuest[flow]!;

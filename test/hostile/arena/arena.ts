@@ -6,8 +6,9 @@
  *   guest-servers ◀─── old, connect, udp ─────────── witness, through published ports
  *   attacker and its counterpart, on either side, as the attack says
  *
- * Three windows of some seconds each are compared: before the attack, while it stands, and after its end. For each the arena gives what the
- * witnesses saw, resident memory, descriptors and processor time of the engine's threads, and lines that the engine logged.
+ * Three windows of some seconds each are compared: before the attack, while it stands, and after its end. For
+ * each the arena gives what the witnesses saw, resident memory, descriptors and processor time of the
+ * engine's threads, and lines that the engine logged.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { type Bed, type Inside, makeBed, supportProgram } from '../../support/bed.ts';
@@ -108,8 +109,8 @@ export async function fight(options: ArenaOptions): Promise<ArenaResult> {
     const program = (file: string, ...args: (string | number)[]): string[] =>
       supportProgram(`../hostile/arena/${file}`, ...args);
 
-    // All ends share one kernel here, and with it the memory that it allows all of TCP (tcp_mem): what the guest's own sockets hold is not
-    // what is looked at.
+    // All ends share one kernel here, and with it the memory that it allows all of TCP (tcp_mem): what the
+    // guest's own sockets hold is not what is looked at.
     await at.inside(['sh', '-c', `echo '4096 16384 ${GUEST_SEND_BYTES}' >/proc/sys/net/ipv4/tcp_wmem`]);
     await ready(inGuest(program('guest-servers.ts', INSIDE.echo, INSIDE.once)), 'ready', READY_MS);
     const out = inGuest(program('witness.ts', PEER4, PORT.echo, PORT.once, at.resolver));

@@ -1,5 +1,6 @@
 /**
- * The hostile side of the arena, one program for all roles. Prints "set" when the attack stands; ends with its standard input.
+ * The hostile side of the arena, one program for all roles. Prints "set" when the attack stands; ends with
+ * its standard input.
  *
  *   attacker.ts firehose PORT                   server: writes without end to everybody, reads nothing
  *   attacker.ts sink PORT                       server: accepts, never reads

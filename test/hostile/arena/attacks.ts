@@ -1,4 +1,7 @@
-/** The attacks of the arena: which programs run where (attacker.ts), with how many peers, and what may suffer from them. */
+/**
+ * The attacks of the arena: which programs run where (attacker.ts), with how many peers, and what may suffer
+ * from them.
+ */
 import { HOST4, PEER4 } from '../../support/ports.ts';
 
 /** As published by arena.ts. */

@@ -1,4 +1,7 @@
-/** What the arena's guest serves: `guest-servers.ts ECHO_PORT ONCE_PORT`, echo by TCP and UDP, one answer a connection. Prints "ready". */
+/**
+ * What the arena's guest serves: `guest-servers.ts ECHO_PORT ONCE_PORT`, echo by TCP and UDP, one answer a
+ * connection. Prints "ready".
+ */
 import dgram from 'node:dgram';
 import net from 'node:net';
 

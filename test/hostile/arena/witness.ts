@@ -1,13 +1,15 @@
 /**
- * What an ordinary user of the network would notice while others attack it: `witness.ts HOST ECHO_PORT ONCE_PORT [RESOLVER]`.
+ * What an ordinary user of the network would notice while others attack it: `witness.ts HOST ECHO_PORT
+ * ONCE_PORT [RESOLVER]`.
  *
  *   old        one connection, opened first, that exchanges 200 bytes of the pattern every 20 ms
  *   connect    a new connection every 50 ms, 32 bytes there and back
  *   udp        16 bytes to the echo port and back every 20 ms
  *   dns        with RESOLVER: the address of peer.bed.test every 100 ms
  *
- * "ready", then a line of JSON a second, {atMs, old, connect, udp, dns}: when it began (Unix time), and for each {asked, answered, maxMs, failed: {cause: count}}. An answer
- * counts for the second in which its question was asked. Ends with its standard input.
+ * "ready", then a line of JSON a second, {atMs, old, connect, udp, dns}: when it began (Unix time), and for
+ * each {asked, answered, maxMs, failed: {cause: count}}. An answer counts for the second in which its
+ * question was asked. Ends with its standard input.
  */
 import dgram from 'node:dgram';
 import net from 'node:net';

@@ -1,5 +1,7 @@
 // @vitest: beside
-/** Clients of the control socket beside one another: silent, gone, half-closed, many, and two changes at once. */
+/**
+ * Clients of the control socket beside one another: silent, gone, half-closed, many, and two changes at once.
+ */
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';

@@ -1,5 +1,8 @@
 // @vitest: beside
-/** What a table of forwarding rules takes and refuses, beyond what the options can say: the control socket's rules come here too. */
+/**
+ * What a table of forwarding rules takes and refuses, beyond what the options can say: the control socket's
+ * rules come here too.
+ */
 import { describe, expect, it } from 'vitest';
 import { ForwardMessage as M } from '../../../src/main/pasta/forward-messages.ts';
 import {

@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * bin/pasta decides about user namespaces before Node runs, so it reads the command line too: it must come to the same as the
- * option table does. A stand-in for Node tells with which namespaces it was started.
+ * bin/pasta decides about user namespaces before Node runs, so it reads the command line too: it must come to
+ * the same as the option table does. A stand-in for Node tells with which namespaces it was started.
  */
 import { spawnSync } from 'node:child_process';
 import {

@@ -1,7 +1,8 @@
 /**
- * Clients that an API socket must survive, all at once: `api-hostile.ts PATH SECONDS`. 300 say nothing, some half a request, some garbage,
- * some 10 MiB, over and over, while one asks for `list_flows` without a pause. Prints what each kind was answered, distinct replies once, as
- * {half, garbage, huge, flows: replies of list_flows, refused: connections that were not taken}.
+ * Clients that an API socket must survive, all at once: `api-hostile.ts PATH SECONDS`. 300 say nothing, some
+ * half a request, some garbage, some 10 MiB, over and over, while one asks for `list_flows` without a pause.
+ * Prints what each kind was answered, distinct replies once, as {half, garbage, huge, flows: replies of
+ * list_flows, refused: connections that were not taken}.
  */
 import { once } from 'node:events';
 import net from 'node:net';

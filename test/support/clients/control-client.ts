@@ -1,4 +1,7 @@
-/** Speaks to a control socket: `control-client.ts PATH REQUEST_HEX`. Prints what came before the server closed, as hex. */
+/**
+ * Speaks to a control socket: `control-client.ts PATH REQUEST_HEX`. Prints what came before the server
+ * closed, as hex.
+ */
 import net from 'node:net';
 
 const [path = '', request = ''] = process.argv.slice(2);

@@ -1,14 +1,15 @@
 /**
- * Starts a program with a descriptor that frames come by, as the caller of `pasta --fd` does: `fd-giver.ts KIND TAP FD PROGRAM...`. The
- * interface TAP is made in the namespace that this is started in, without virtio header.
+ * Starts a program with a descriptor that frames come by, as the caller of `pasta --fd` does: `fd-giver.ts
+ * KIND TAP FD PROGRAM...`. The interface TAP is made in the namespace that this is started in, without virtio
+ * header.
  *
  *   tap                    the program gets the TAP itself
  *   seqpacket, datagram    one end of a pair of sockets; frames of the other go to the TAP and back
  *   closed                 the same with seqpacket, but the other end is closed after a second
  *   stream, unconnected    sockets that frames cannot go by
  *
- * Ends with the socket where frames go by it here, else with the program and its status. Prints how long a frame is that is shorter than
- * any before.
+ * Ends with the socket where frames go by it here, else with the program and its status. Prints how long a
+ * frame is that is shorter than any before.
  */
 import { spawn } from 'node:child_process';
 import { AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM } from '../../../src/sys/constants.ts';

@@ -1,4 +1,7 @@
-/** Reads standard input to its end and prints {bytes, sha256, maxGapMs, ms}; maxGapMs: the longest time without a byte. */
+/**
+ * Reads standard input to its end and prints {bytes, sha256, maxGapMs, ms}; maxGapMs: the longest time
+ * without a byte.
+ */
 import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
 

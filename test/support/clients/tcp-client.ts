@@ -3,8 +3,8 @@
  *
  *   tcp-client.ts ADDRESS PORT STEPS [REQUEST]
  *
- * STEPS and REQUEST are JSON; REQUEST, when given, goes to the script server as the first line. A connect that fails is an outcome
- * with its error and the time it took.
+ * STEPS and REQUEST are JSON; REQUEST, when given, goes to the script server as the first line. A connect
+ * that fails is an outcome with its error and the time it took.
  */
 import net from 'node:net';
 import { type Outcome, playSteps, type Step } from '../tcp-script.ts';

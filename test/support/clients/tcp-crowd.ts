@@ -1,9 +1,9 @@
 /**
  * Many TCP connections: `tcp-crowd.ts ADDRESS PORT TOTAL AT_ONCE BYTES HOLD`.
  *
- * Each sends BYTES of the pattern (its own piece) to an echo server and compares what returns. HOLD 1: every connection stays open
- * until all have their answer (AT_ONCE = TOTAL), HOLD 0: each ends when the server closes, and the next one starts.
- * Prints {ok, failed: {cause: count}, ms, peakOpen}.
+ * Each sends BYTES of the pattern (its own piece) to an echo server and compares what returns. HOLD 1: every
+ * connection stays open until all have their answer (AT_ONCE = TOTAL), HOLD 0: each ends when the server
+ * closes, and the next one starts. Prints {ok, failed: {cause: count}, ms, peakOpen}.
  */
 import net from 'node:net';
 import { patternSlice } from '../pattern.ts';

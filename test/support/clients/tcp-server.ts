@@ -1,4 +1,7 @@
-/** A script server (tcp-script.ts): `tcp-server.ts PORT`; prints "ready", then one line {id, outcome} for each conversation. */
+/**
+ * A script server (tcp-script.ts): `tcp-server.ts PORT`; prints "ready", then one line {id, outcome} for each
+ * conversation.
+ */
 import { scriptServer } from '../tcp-script.ts';
 
 const server = scriptServer((id, outcome) => console.log(JSON.stringify({ id, outcome })));

@@ -1,4 +1,7 @@
-/** Sends TEXT by UDP from a port and prints the answer: `udp-ask.ts ADDRESS PORT LOCAL_PORT TEXT`. Status 1 when none comes. */
+/**
+ * Sends TEXT by UDP from a port and prints the answer: `udp-ask.ts ADDRESS PORT LOCAL_PORT TEXT`. Status 1
+ * when none comes.
+ */
 import dgram from 'node:dgram';
 
 const [address = '', port = '', localPort = '0', text = ''] = process.argv.slice(2);

@@ -1,7 +1,8 @@
 /**
- * Equal datagrams to an echo server, a shorter one last: `udp-burst.ts ADDRESS PORT COUNT BYTES [WINDOW]`; all at once, or at most WINDOW of them
- * unanswered. Prints {same, lost}: how many came back unchanged, and how many not at all within 2 s of the last answer. Each carries its number,
- * so that nothing can stand for something else.
+ * Equal datagrams to an echo server, a shorter one last: `udp-burst.ts ADDRESS PORT COUNT BYTES [WINDOW]`;
+ * all at once, or at most WINDOW of them unanswered. Prints {same, lost}: how many came back unchanged, and
+ * how many not at all within 2 s of the last answer. Each carries its number, so that nothing can stand for
+ * something else.
  */
 import dgram from 'node:dgram';
 import { patternSlice } from '../pattern.ts';

@@ -1,6 +1,7 @@
 /**
- * UDP echo of the given sizes, one after the other: `udp-echo.ts ADDRESS PORT SIZE...`. Sockets are connected, so ICMP errors come
- * back as errno. Prints [{size, outcome: "same" | "different" | "lost" | errno name, ms}].
+ * UDP echo of the given sizes, one after the other: `udp-echo.ts ADDRESS PORT SIZE...`. Sockets are
+ * connected, so ICMP errors come back as errno. Prints [{size, outcome: "same" | "different" | "lost" | errno
+ * name, ms}].
  */
 import dgram from 'node:dgram';
 import { patternSlice } from '../pattern.ts';

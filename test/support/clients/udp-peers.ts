@@ -1,5 +1,6 @@
 /**
- * One datagram for each of many flows: `udp-peers.ts to ADDRESS FIRST_PORT COUNT` from one socket to as many ports of ADDRESS;
+ * One datagram for each of many flows: `udp-peers.ts to ADDRESS FIRST_PORT COUNT` from one socket to as many
+ * ports of ADDRESS;
  * `udp-peers.ts from LOCAL_ADDRESS,... FIRST_PORT COUNT ADDRESS PORT` from as many ports of each LOCAL_ADDRESS to one. Prints "done".
  */
 import dgram from 'node:dgram';

@@ -1,4 +1,7 @@
-/** A UDP server for published ports: `udp-server.ts PORT`; prints "ready"; answers "ADDRESS PORT TEXT" with the sender it saw. */
+/**
+ * A UDP server for published ports: `udp-server.ts PORT`; prints "ready"; answers "ADDRESS PORT TEXT" with
+ * the sender it saw.
+ */
 import dgram from 'node:dgram';
 
 const socket = dgram.createSocket('udp6');

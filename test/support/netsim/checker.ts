@@ -1,4 +1,7 @@
-/** What every frame to the guest must keep to, whatever the connection is up to. Looked at when it is sent, before the link loses it. */
+/**
+ * What every frame to the guest must keep to, whatever the connection is up to. Looked at when it is sent,
+ * before the link loses it.
+ */
 import { Ack, type DecodedFrame, decodeFrame, ETH, flagNames, Rst, Syn, seqDist, VNET } from './wire.ts';
 
 interface Flow {

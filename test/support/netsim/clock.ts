@@ -14,7 +14,9 @@ export class Clock {
     return this.#heap.length === 0;
   }
 
-  /** Run `run` `delayMs` from now. Events cannot be taken back: let `run` look whether it still has a point. */
+  /**
+   * Run `run` `delayMs` from now. Events cannot be taken back: let `run` look whether it still has a point.
+   */
   after(delayMs: number, run: () => void): void {
     const heap = this.#heap;
     const event = { at: this.now + Math.max(0, delayMs), order: this.#made++, run };

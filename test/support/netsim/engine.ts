@@ -4,8 +4,8 @@
  *   fromGuest(frame) ─▶ slots ─▶ TcpTranslator ─▶ toHost ring ─▶ FakeHost
  *   onFrame(frame) ◀─ socketpair ◀─ GuestLink ◀──┘   ◀── toShard ring ◀┘
  *
- * Pool, rings, flow table, timer wheel and GuestLink are the real ones, ownership of slots is checked. Rounds are those of the fused
- * plan: frames, messages, timers, flush.
+ * Pool, rings, flow table, timer wheel and GuestLink are the real ones, ownership of slots is checked. Rounds
+ * are those of the fused plan: frames, messages, timers, flush.
  */
 
 import { addressParse, isV4Mapped } from '../../../src/proto/address.ts';
@@ -88,7 +88,10 @@ export interface SimOptions {
   readonly vnet?: boolean;
   /** The guest takes TCP frames beyond 64 KiB. Default false. */
   readonly bigTcp?: boolean;
-  /** What stands for the TAP takes frames of about so many bytes (its send buffer) and answers -EMSGSIZE to larger ones. */
+  /**
+   * What stands for the TAP takes frames of about so many bytes (its send buffer) and answers -EMSGSIZE to
+   * larger ones.
+   */
   readonly tapTakesBytes?: number;
   /** Hop limit of the guest's packets. Default 64. */
   readonly guestTtl?: number;

@@ -1,11 +1,13 @@
 /**
- * A host-io stage without sockets: it says (link/to-shard.ts) exactly what src/workers/host-io/stream/sockets.ts does, on virtual time, and holds
- * the shard to its side of the contract: every broken promise throws.
+ * A host-io stage without sockets: it says (link/to-shard.ts) exactly what
+ * src/workers/host-io/stream/sockets.ts does, on virtual time, and holds the shard to its side of the
+ * contract: every broken promise throws.
  *
  *   peer ──peerWrite──▶ [queue: consumed .. peeked .. peerSent] ──data──▶ shard ──▶ guest
  *   peer ◀──received── [room] ◀── [frames that wait] ◀──send── shard ◀── guest
  *
- * Both streams are pieces of the test pattern, so each byte is known by its offset; what the shard passes on is compared at once.
+ * Both streams are pieces of the test pattern, so each byte is known by its offset; what the shard passes on
+ * is compared at once.
  */
 
 import {
@@ -56,7 +58,10 @@ import {
 import { patternSlice } from '../pattern.ts';
 import type { Clock } from './clock.ts';
 
-/** Where in the pattern the streams begin: different for the two directions, so that an echo does not pass for the right bytes. */
+/**
+ * Where in the pattern the streams begin: different for the two directions, so that an echo does not pass for
+ * the right bytes.
+ */
 export const TO_GUEST_FROM = 1_000_003;
 export const FROM_GUEST_FROM = 5_000_011;
 
@@ -138,7 +143,10 @@ export class FakeSocket {
   blocked = false;
   /** Slots that went back to the reader since the shard was told: small | large << 16. */
   freed = 0;
-  /** Provisional bytes at the end of the queue; how often such were refused; the shard waits to hear that there is room. */
+  /**
+   * Provisional bytes at the end of the queue; how often such were refused; the shard waits to hear that
+   * there is room.
+   */
   provisional = 0;
   refusals = 0;
   refused = false;

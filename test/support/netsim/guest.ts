@@ -1,9 +1,10 @@
 /**
- * A guest's TCP: small, whole, and written apart from the translator. It sends and receives a piece of the pattern, checks every byte
- * it is given, and holds the translator to the rules of RFC 9293: never beyond the window, never above the MSS, no option that was
- * not offered.
+ * A guest's TCP: small, whole, and written apart from the translator. It sends and receives a piece of the
+ * pattern, checks every byte it is given, and holds the translator to the rules of RFC 9293: never beyond the
+ * window, never above the MSS, no option that was not offered.
  *
- * Inside, positions are stream offsets as plain numbers (the FIN counts one); sequence numbers exist on the wire only.
+ * Inside, positions are stream offsets as plain numbers (the FIN counts one); sequence numbers exist on the
+ * wire only.
  */
 
 import type { Clock } from './clock.ts';

@@ -1,4 +1,7 @@
-/** A seeded generator (mulberry32): the same seed makes the same run, so a failure that prints its seed can be repeated. */
+/**
+ * A seeded generator (mulberry32): the same seed makes the same run, so a failure that prints its seed can be
+ * repeated.
+ */
 export class Prng {
   #state: number;
 

@@ -1,5 +1,6 @@
 /**
- * One connection by hand: segments of the guest one by one, answers as short texts with relative numbers (both SYNs have number 0):
+ * One connection by hand: segments of the guest one by one, answers as short texts with relative numbers
+ * (both SYNs have number 0):
  *
  *   SYN,ACK 0 ack 1        seq 0, no payload, acknowledges the guest's SYN
  *   PSH,ACK 1+100 ack 6    100 bytes from 1 on

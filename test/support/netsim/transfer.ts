@@ -120,8 +120,8 @@ function play(clock: Clock, socket: FakeSocket, o: TransferOptions): void {
 }
 
 /**
- * Run to the end of all connections and check that every byte arrived once and in order, that all slots, flows and timers are free
- * again. A failure names the seed.
+ * Run to the end of all connections and check that every byte arrived once and in order, that all slots,
+ * flows and timers are free again. A failure names the seed.
  */
 export function runTransfer(o: TransferOptions): TransferResult {
   try {
@@ -246,8 +246,8 @@ function run(o: TransferOptions): TransferResult {
     // Late duplicates and retransmissions arrive in an engine that knows nothing of them any more.
     clock.advance(20_000);
     for (const guest of guests) {
-      // There is no TIME-WAIT here: when our last ACK was lost, the guest's FIN is answered by RST. By then the peer has everything
-      // (checked below) and the guest has seen the peer's end.
+      // There is no TIME-WAIT here: when our last ACK was lost, the guest's FIN is answered by RST. By then
+      // the peer has everything (checked below) and the guest has seen the peer's end.
       if (guest.gotRst && !guest.gotFin) throw new Error('the guest was reset');
       expect(guest.received).toBe(o.downBytes ?? 0);
     }

@@ -1,6 +1,7 @@
 /**
- * Frames as the guest's kernel would make and read them: Ethernet, IPv4 or IPv6, TCP, with the vnet header of an offloading TAP.
- * Written apart from src/proto on purpose, on DataView and plain objects, so that one mistake does not hide the other.
+ * Frames as the guest's kernel would make and read them: Ethernet, IPv4 or IPv6, TCP, with the vnet header of
+ * an offloading TAP. Written apart from src/proto on purpose, on DataView and plain objects, so that one
+ * mistake does not hide the other.
  */
 export const Fin = 1;
 export const Syn = 2;
@@ -73,7 +74,8 @@ function pseudo(family: 4 | 6, src: Uint8Array, dst: Uint8Array, proto: number, 
   p.set(dst, src.length);
   if (family === 4) {
     p[9] = proto;
-    // The length's lower half, then the upper: 0 but for GSO frames beyond 64 KiB, of which Linux takes the sum over 32 bits.
+    // The length's lower half, then the upper: 0 but for GSO frames beyond 64 KiB, of which Linux takes the
+    // sum over 32 bits.
     p[10] = bytes >> 8;
     p[11] = bytes;
     p[12] = bytes >> 24;
@@ -190,8 +192,8 @@ function fail(text: string, frame: Uint8Array): never {
 }
 
 /**
- * Read a frame to the guest as strictly as a kernel would, and a little more: every length, both checksums (or, with needsCsum, the
- * partial one), every GSO field.
+ * Read a frame to the guest as strictly as a kernel would, and a little more: every length, both checksums
+ * (or, with needsCsum, the partial one), every GSO field.
  * @throws Error naming what is wrong
  */
 export function decodeFrame(frame: Uint8Array, vnet: boolean): DecodedFrame {

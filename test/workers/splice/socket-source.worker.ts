@@ -1,4 +1,7 @@
-/** The maker's end of a socket source: the thread that would be inside the namespace, for nothing else or beside its event loop. */
+/**
+ * The maker's end of a socket source: the thread that would be inside the namespace, for nothing else or
+ * beside its event loop.
+ */
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { workerData } from 'node:worker_threads';

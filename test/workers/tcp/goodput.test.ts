@@ -1,7 +1,8 @@
 // @vitest: beside
 /**
- * Goodput over a line of 2 ms round trip, in MB a virtual second: loss x window of the guest, each way. A change that makes a cell
- * worse shows in the diff of the snapshot; one that makes it better is recorded with `vitest -u`.
+ * Goodput over a line of 2 ms round trip, in MB a virtual second: loss x window of the guest, each way. A
+ * change that makes a cell worse shows in the diff of the snapshot; one that makes it better is recorded with
+ * `vitest -u`.
  */
 import { describe, expect, it } from 'vitest';
 import { runTransfer, type TransferOptions } from '../../support/netsim/transfer.ts';

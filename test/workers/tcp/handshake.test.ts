@@ -276,7 +276,8 @@ describe('TCP handshake', () => {
       expect(frames.length).toBe(1);
       expect(frames[0]!.proto).toBe(proto);
       expect([...frames[0]!.body.subarray(0, 2)]).toEqual([type, code]);
-      // The quoted TCP header: ports and sequence number of the SYN, or the guest's kernel would not know what is meant.
+      // The quoted TCP header: ports and sequence number of the SYN, or the guest's kernel would not know
+      // what is meant.
       const quoted = frames[0]!.body.subarray(8 + (family === 4 ? 20 : 40));
       const v = new DataView(quoted.buffer, quoted.byteOffset, quoted.byteLength);
       expect([v.getUint16(0), v.getUint16(2), v.getUint32(4)]).toEqual([40000, 80, t.iss]);

@@ -1,5 +1,8 @@
 // @vitest: beside
-/** What the guest sends on an established connection: order, overlaps, window, acknowledgements. RFC 9293 section 3.10.7.4. */
+/**
+ * What the guest sends on an established connection: order, overlaps, window, acknowledgements. RFC 9293
+ * section 3.10.7.4.
+ */
 import { afterEach, describe, expect, it } from 'vitest';
 import { Drop } from '../../../src/proto/drop.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';

@@ -1,5 +1,7 @@
 // @vitest: beside
-/** The host-io stage's stream sockets on real loopback connections: what they answer to a shard's commands. */
+/**
+ * The host-io stage's stream sockets on real loopback connections: what they answer to a shard's commands.
+ */
 import { once } from 'node:events';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';

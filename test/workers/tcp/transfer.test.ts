@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * Whole connections over bad links. NETSIM_RUNS: how many random ones (default 300); NETSIM_SEED: begin with this one, e.g. the seed
- * that a failure printed, with NETSIM_RUNS=1.
+ * Whole connections over bad links. NETSIM_RUNS: how many random ones (default 300); NETSIM_SEED: begin with
+ * this one, e.g. the seed that a failure printed, with NETSIM_RUNS=1.
  */
 import { describe, expect, it } from 'vitest';
 import { Counter } from '../../../src/ring/counters.ts';

@@ -1,6 +1,7 @@
 // bundle: process client
 /**
- * Runs as COMMAND inside: each step of the selftest, one JSON line for each. A step gives its figure or throws why not.
+ * Runs as COMMAND inside: each step of the selftest, one JSON line for each. A step gives its figure or
+ * throws why not.
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';

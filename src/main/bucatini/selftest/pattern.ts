@@ -1,5 +1,8 @@
 // bundle: rare
-/** Test data that can be made anywhere without being sent: any byte range of an endless stream with a long period. */
+/**
+ * Test data that can be made anywhere without being sent: any byte range of an endless stream with a long
+ * period.
+ */
 
 const PERIOD = 1 << 20;
 const block = Buffer.alloc(PERIOD);

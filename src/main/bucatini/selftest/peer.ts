@@ -1,7 +1,8 @@
 // bundle: process peer
 /**
- * The peer: a process in a network namespace of its own, the "world". Says "new" when it is there, waits for a line (the veth has
- * been plugged in), says "ready" when its servers listen, and ends with its standard input.
+ * The peer: a process in a network namespace of its own, the "world". Says "new" when it is there, waits for
+ * a line (the veth has been plugged in), says "ready" when its servers listen, and ends with its standard
+ * input.
  *
  *   HTTP   GET /bytes/N     N bytes of the pattern
  *          PUT /upload      {"bytes", "sha256"} of the body

@@ -1,7 +1,8 @@
 // bundle: rare
 /**
  * `bucatini selftest`: the real launcher and engine between a made-up host and a made-up world (world.ts), with real programs at
- * both ends. We are in a user, mount and network namespace of our own by now (the launcher's doing): this is the "host".
+ * both ends. We are in a user, mount and network namespace of our own by now (the launcher's doing): this is
+ * the "host".
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';

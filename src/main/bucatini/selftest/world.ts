@@ -1,6 +1,7 @@
 // bundle: rare
 /**
- * The selftest's little world. Documentation addresses (RFC 5737, RFC 3849): nothing in it can be mistaken for a real network.
+ * The selftest's little world. Documentation addresses (RFC 5737, RFC 3849): nothing in it can be mistaken
+ * for a real network.
  *
  *   namespace of COMMAND ── TAP ── engine ┐
  *                                         │ sockets
@@ -36,7 +37,10 @@ export function tuneNamespace(): void {
   }
 }
 
-/** Loopback and the veth's end in the calling thread's namespace. @param outside  also take the servers' addresses */
+/**
+ * Loopback and the veth's end in the calling thread's namespace.
+ * @param outside also take the servers' addresses
+ */
 export function configureEnd(route: RouteSocket, ours: typeof HOST | typeof PEER, outside: boolean): void {
   const loopback = route.linkByName('lo')!.index;
   const link = route.linkByName(LINK)!.index;

@@ -1,6 +1,7 @@
 /**
- * Error queues of datagram sockets (man 7 ip, IP_RECVERR): ICMP errors wait there with the datagram that they are about, and go to the flow's
- * shard. A queue is drained whenever epoll, a send or a receive tells of an error, or it would tell again and again.
+ * Error queues of datagram sockets (man 7 ip, IP_RECVERR): ICMP errors wait there with the datagram that they
+ * are about, and go to the flow's shard. A queue is drained whenever epoll, a send or a receive tells of an
+ * error, or it would tell again and again.
  */
 import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../../proto/icmp.ts';
 import { Icmp6Type } from '../../../proto/icmpv6.ts';
@@ -50,9 +51,14 @@ import { Kind, type SocketTable } from './socket-table.ts';
 
 /** Room for an extended error with its offender. */
 const ERROR_CONTROL_BYTES = 256;
-/** As much of a datagram as the longest error to the guest quotes (RFC 4443 section 2.4 (c)); a multiple of 8. */
+/**
+ * As much of a datagram as the longest error to the guest quotes (RFC 4443 section 2.4 (c)); a multiple of 8.
+ */
 const ERROR_DATA_BYTES = 1280;
-/** Errors taken from one queue before others get their turn; the queue itself is bounded by the receive buffer. */
+/**
+ * Errors taken from one queue before others get their turn; the queue itself is bounded by the receive
+ * buffer.
+ */
 const MAX_ERRORS_PER_ROUND = 256;
 
 export class ErrorQueues {
@@ -60,7 +66,10 @@ export class ErrorQueues {
   readonly #table: SocketTable;
   /** By sid: the error queue held more than one round's share. */
   readonly more: Uint8Array;
-  /** Among the errors taken last was one of this host's own: a datagram that must not be fragmented is too long. */
+  /**
+   * Among the errors taken last was one of this host's own: a datagram that must not be fragmented is too
+   * long.
+   */
   tooLong = false;
   readonly #error = new NativeBuffer(
     MSGHDR_BYTES + IOVEC_BYTES + ERROR_DATA_BYTES + ERROR_CONTROL_BYTES + NAME_BYTES,

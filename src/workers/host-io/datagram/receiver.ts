@@ -3,7 +3,8 @@
  *
  *     small slot | 128 headroom | payload, 1920 bytes |      large slot | the rest, if any |
  *
- * A connected socket's are its only flow's; what another one received is looked up by its peer (udp-endpoints.ts); a listener's make a flow.
+ * A connected socket's are its only flow's; what another one received is looked up by its peer
+ * (udp-endpoints.ts); a listener's make a flow.
  *
  * Invariant: armed slots are the receiver's until handOver() names them in a message.
  */
@@ -70,7 +71,10 @@ export class DatagramReceiver {
   readonly #errors: ErrorQueues;
   readonly #isStarved: Uint8Array;
   readonly #waitingForSlots: number[] = [];
-  /** A socket had a whole round's share and more; the processor is given up for it once, however many sockets there are. */
+  /**
+   * A socket had a whole round's share and more; the processor is given up for it once, however many sockets
+   * there are.
+   */
   #isBehind = false;
   #nextYieldMs = 0;
 
@@ -118,9 +122,10 @@ export class DatagramReceiver {
   }
 
   /**
-   * Let whoever reads on the other side go first: the guest's own sockets hold some 90 datagrams of 1,400 bytes, and a queue that grew while
-   * this thread had no processor would run them over. What comes meanwhile makes fuller batches (decision 013). A processor hog must
-   * not live on this: when it took a whole slice, we take as long before the next.
+   * Let whoever reads on the other side go first: the guest's own sockets hold some 90 datagrams of 1,400
+   * bytes, and a queue that grew while this thread had no processor would run them over. What comes meanwhile
+   * makes fuller batches (decision 013). A processor hog must not live on this: when it took a whole slice,
+   * we take as long before the next.
    */
   yieldToReaders(): void {
     if (!this.#isBehind) return;
@@ -132,7 +137,9 @@ export class DatagramReceiver {
     if (after - before > READERS_TURN_MS) this.#nextYieldMs = after + (after - before);
   }
 
-  /** Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands. */
+  /**
+   * Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands.
+   */
   resume(): void {
     const table = this.#table;
     while (this.#waitingForSlots.length > 0) {
@@ -191,7 +198,8 @@ export class DatagramReceiver {
       const n = recvmmsg(fd, headers.address, armed, MSG_DONTWAIT);
       this.#ctx.counters[Counter.datagramRecvs]!++;
       if (n < 0) {
-        // Anything but "empty" is a pending error, told by the error queue as well; the call has taken it off the socket.
+        // Anything but "empty" is a pending error, told by the error queue as well; the call has taken it off
+        // the socket.
         if (n === -Errno.EAGAIN || ++errors > MAX_READ_ERRORS) return;
         this.#errors.drain(sid);
         continue;
@@ -208,7 +216,8 @@ export class DatagramReceiver {
   }
 
   /**
-   * Receive for a listener what another socket on its port has in its queue, PKTINFO wanted; without slots it is lost, and counted.
+   * Receive for a listener what another socket on its port has in its queue, PKTINFO wanted; without slots it
+   * is lost, and counted.
    * @param sid  the listener's
    */
   readForListener(fd: number, sid: number): void {
@@ -242,7 +251,9 @@ export class DatagramReceiver {
     else this.#onUnsolicited(sid, i, port);
   }
 
-  /** Message i is from one whom the guest has not spoken to from this endpoint: this.#words[0..3] and `port`. */
+  /**
+   * Message i is from one whom the guest has not spoken to from this endpoint: this.#words[0..3] and `port`.
+   */
   #onUnsolicited(sid: number, i: number, port: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
@@ -283,7 +294,10 @@ export class DatagramReceiver {
     unsolicitedDatagramWrite(out, slotA, slotB, HEADROOM_BYTES, bytes, gsoSize, ports, words, 0, 12);
   }
 
-  /** Message i is a flow's. @param headers  that it was received with; hasControl: with control messages wanted */
+  /**
+   * Message i is a flow's.
+   * @param headers that it was received with; hasControl: with control messages wanted
+   */
   #onDatagram(gid: number, kind: number, headers: NativeBuffer, hasControl: boolean, i: number): void {
     const ctx = this.#ctx;
     const u32 = headers.u32;

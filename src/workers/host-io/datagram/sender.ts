@@ -1,7 +1,8 @@
 /**
- * Datagrams to the host. Consecutive ones of one flow and size are one message, sent with UDP_SEGMENT; consecutive messages of one socket
- * leave in one sendmmsg. flush() sends what is held back, at the end of each batch of commands, so that a lone datagram never waits. A
- * socket that is full loses the datagram, as UDP may; it is counted.
+ * Datagrams to the host. Consecutive ones of one flow and size are one message, sent with UDP_SEGMENT;
+ * consecutive messages of one socket leave in one sendmmsg. flush() sends what is held back, at the end of
+ * each batch of commands, so that a lone datagram never waits. A socket that is full loses the datagram, as
+ * UDP may; it is counted.
  *
  * Invariant: slots that are held back are the sender's until sendHeld() gives them back to the reader.
  */
@@ -91,7 +92,10 @@ export class DatagramSender {
   readonly #messageBytes = new Uint32Array(MAX_SEGMENTS);
   readonly #messageSegment = new Uint32Array(MAX_SEGMENTS);
   #messageCount = 0;
-  /** The last message takes no more: a datagram shorter than the others ended it, or it may not be sent in segments. */
+  /**
+   * The last message takes no more: a datagram shorter than the others ended it, or it may not be sent in
+   * segments.
+   */
   #messageEnded = false;
   /** Datagrams may be held back: whoever calls flush() once does so after each batch. */
   #mayHold = false;
@@ -167,7 +171,10 @@ export class DatagramSender {
     this.#messageEnded = segment === 0 || (limit > 0 && segment >= limit);
   }
 
-  /** One more datagram of the last message. @param dataSlot  where the bytes lie, when slotA is not to be freed */
+  /**
+   * One more datagram of the last message.
+   * @param dataSlot where the bytes lie, when slotA is not to be freed
+   */
   #append(slotA: number, slotB: number, slotOffset: number, bytes: number, dataSlot: number): void {
     const { pool } = this.#ctx;
     const last = this.#messageCount - 1;
@@ -290,7 +297,8 @@ export class DatagramSender {
     }
     const r = this.#trySend(gid, first, count, this.#messageSegment[m]!);
     if (r === -Errno.EINVAL || r === -Errno.EMSGSIZE || r === -Errno.EIO) {
-      // Segments larger than the path takes in one piece, or a device that cannot: one by one, the kernel fragments.
+      // Segments larger than the path takes in one piece, or a device that cannot: one by one, the kernel
+      // fragments.
       table.noSegment[gid] = this.#messageSegment[m]!;
       this.#sendSingly(m, gid, segments);
     } else this.#account(r, segments);

@@ -1,6 +1,6 @@
 /**
- * What the parts of the datagram sockets know of each flow and each socket. A socket is named by its sid: the gid of its only flow (ping,
- * UDP without a guest's port), or of its listener, or endpointBase + endpoint.
+ * What the parts of the datagram sockets know of each flow and each socket. A socket is named by its sid: the
+ * gid of its only flow (ping, UDP without a guest's port), or of its listener, or endpointBase + endpoint.
  */
 import { DROP_BASE } from '../../../ring/counters.ts';
 import type { ListenerPlan } from '../../engine-plan.ts';
@@ -48,7 +48,10 @@ export class SocketTable {
   readonly options: Uint16Array;
   /** Local port of a socket that was disconnected, which HostContext.datagramPorts counts; 0: none. */
   readonly port: Uint16Array;
-  /** The socket has UDP_GRO: the kernel may hand over several datagrams as one, and says so in a control message. */
+  /**
+   * The socket has UDP_GRO: the kernel may hand over several datagrams as one, and says so in a control
+   * message.
+   */
   readonly hasGro: Uint8Array;
   // By listener: the port inside, the rule, whether what comes from loopback is spliced.
   readonly listenerPort: Uint16Array;

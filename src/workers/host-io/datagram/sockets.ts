@@ -1,7 +1,7 @@
 /**
- * Datagram sockets of the host-io stage: a UDP socket for each endpoint of the guest's (udp-endpoints.ts), a ping socket for each flow,
- * and published UDP ports. A socket is named by its sid: the gid of its only flow (ping, UDP without a guest's port), or of its
- * listener, or endpointBase + endpoint.
+ * Datagram sockets of the host-io stage: a UDP socket for each endpoint of the guest's (udp-endpoints.ts), a
+ * ping socket for each flow, and published UDP ports. A socket is named by its sid: the gid of its only flow
+ * (ping, UDP without a guest's port), or of its listener, or endpointBase + endpoint.
  *
  * This file opens, connects and closes them. What passes through is in datagram/:
  *
@@ -10,18 +10,19 @@
  *   sender             to the host
  *   receiver           from the host
  *
- * One socket for an endpoint, connected as long as it has one peer: so the kernel filters strangers out and keeps the route. When a
- * second one comes it is disconnected, and keeps its port: what it receives is looked up, what it sends names its peer. Who may
- * answer is the policy's (ServicePolicy.udpFiltering).
+ * One socket for an endpoint, connected as long as it has one peer: so the kernel filters strangers out and
+ * keeps the route. When a second one comes it is disconnected, and keeps its port: what it receives is looked
+ * up, what it sends names its peer. Who may answer is the policy's (ServicePolicy.udpFiltering).
  *
- * A flow that the guest begins from behind a published port leaves from that port: SIP, WireGuard and a DHT are reached where they were
- * heard. The first few peers of such a port have a connected socket each on the port of the listener (published-ports.ts), which the kernel
- * prefers to the listener for what this peer sends. All others are sent to through the listener's own socket, and heard there.
+ * A flow that the guest begins from behind a published port leaves from that port: SIP, WireGuard and a DHT
+ * are reached where they were heard. The first few peers of such a port have a connected socket each on the
+ * port of the listener (published-ports.ts), which the kernel prefers to the listener for what this peer
+ * sends. All others are sent to through the listener's own socket, and heard there.
  *
- * Ports: the guest's source port is taken on the host too when it is free, so that a peer sees what the guest meant and a NAT in front
- * of us can be passed; when it is taken, any port will do (StageDrop is not an answer to a busy port). A port is never shared with
- * another process, whose traffic would mix with ours. Between bind and connect a stranger's datagram may slip in; the queue is
- * emptied after connect.
+ * Ports: the guest's source port is taken on the host too when it is free, so that a peer sees what the guest
+ * meant and a NAT in front of us can be passed; when it is taken, any port will do (StageDrop is not an
+ * answer to a busy port). A port is never shared with another process, whose traffic would mix with ours.
+ * Between bind and connect a stranger's datagram may slip in; the queue is emptied after connect.
  *
  * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
  */
@@ -103,13 +104,21 @@ import { DEFAULT_OPTIONS, Kind, Published, SocketTable } from './socket-table.ts
 const MAX_STRANGERS = 32;
 /** Asked of the kernel for each UDP socket; memory is only taken by datagrams that wait. */
 const SOCKET_BUFFER_BYTES = 1 << 20;
-/** The same for what many peers send to one socket: with one each they had more room than that between them. */
+/**
+ * The same for what many peers send to one socket: with one each they had more room than that between them.
+ */
 const SHARED_BUFFER_BYTES = 4 << 20;
-/** Peers of one published port with a socket of their own: faster, and ICMP errors are told, but a descriptor each. */
+/**
+ * Peers of one published port with a socket of their own: faster, and ICMP errors are told, but a descriptor
+ * each.
+ */
 const PUBLISHED_SOCKETS = 32;
 /** The same for all of them: ranges of ports are published by the thousand. */
 const ALL_PUBLISHED_SOCKETS = 512;
-/** Added to Outbound.wayOf(): an endpoint of flows that have a socket each, on a published port. It only knows who their peers are. */
+/**
+ * Added to Outbound.wayOf(): an endpoint of flows that have a socket each, on a published port. It only knows
+ * who their peers are.
+ */
 const WAY_PUBLISHED = 2;
 
 const reusableSocket: SocketMaker = (domain, type) => {
@@ -147,7 +156,10 @@ export class DatagramSockets implements SocketModule {
     return SocketTable.sids(flows, gids);
   }
 
-  /** openUdp, openPing, sendDatagram, sendFromListener, close or reset, from a shard. Takes over the slots it brings. */
+  /**
+   * openUdp, openPing, sendDatagram, sendFromListener, close or reset, from a shard. Takes over the slots it
+   * brings.
+   */
   command(op: number, words: Uint32Array, at: number, gid: number): void {
     switch (op) {
       case ToHost.sendDatagram:
@@ -186,7 +198,8 @@ export class DatagramSockets implements SocketModule {
 
   /**
    * Give a flow from behind a published port a socket on that port, or the listener's.
-   * @returns false when no listener leads to the guest's port, another flow of the same endpoint has the same peer, or there is no socket
+   * @returns false when no listener leads to the guest's port, another flow of the same endpoint has the same
+   *   peer, or there is no socket
    *   for it and the listener is bound to an address
    */
   #openPublished(words: Uint32Array, at: number, gid: number, kind: number, port: number): boolean {
@@ -225,8 +238,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * A connected socket on a listener's port. Until it is connected it takes what anybody sends to that port: that is the listener's, and
-   * is passed on as such.
+   * A connected socket on a listener's port. Until it is connected it takes what anybody sends to that port:
+   * that is the listener's, and is passed on as such.
    * @returns the descriptor or -errno
    */
   #publishedSocket(words: Uint32Array, at: number, kind: number, listener: number): number {
@@ -240,7 +253,8 @@ export class DatagramSockets implements SocketModule {
     if (r === 0) r = setsockoptInt(fd, level, pktinfo, 1);
     if (r === 0) r = setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (r === 0) {
-      // Both have to allow it, and the listener does for no longer than this: so nobody else can be bound beside it.
+      // Both have to allow it, and the listener does for no longer than this: so nobody else can be bound
+      // beside it.
       this.#reuseListeners(listener, 1);
       r = this.#outbound.bindPort(fd, words, peerAt, this.#published.hostPort(listener));
       this.#reuseListeners(listener, 0);
@@ -256,7 +270,10 @@ export class DatagramSockets implements SocketModule {
     return r;
   }
 
-  /** A socket for a flow; an unanswered connection gives way for it where descriptors are short. @returns the descriptor or -errno */
+  /**
+   * A socket for a flow; an unanswered connection gives way for it where descriptors are short.
+   * @returns the descriptor or -errno
+   */
   #socket(isV4: boolean, protocol: number): number {
     const { shortage } = this.#ctx;
     const domain = isV4 ? AF_INET : AF_INET6;
@@ -278,7 +295,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * A port is to be published that flows of the guest's leave from already: let a listener be bound beside them.
+   * A port is to be published that flows of the guest's leave from already: let a listener be bound beside
+   * them.
    * @returns whether there are any
    */
   #shareWithListener(port: number): boolean {
@@ -305,7 +323,8 @@ export class DatagramSockets implements SocketModule {
 
   /**
    * Give a flow its endpoint's socket; the first one's is made.
-   * @returns false when another flow of the endpoint has the same peer, so that their answers could not be told apart
+   * @returns false when another flow of the endpoint has the same peer, so that their answers could not be
+   *   told apart
    */
   #joinEndpoint(words: Uint32Array, at: number, gid: number, kind: number, port: number): boolean {
     const table = this.#table;
@@ -360,7 +379,11 @@ export class DatagramSockets implements SocketModule {
     return r < 0 ? r : fd;
   }
 
-  /** After the strangers: they were read without looking at control messages. Kernels before 5.0 refuse, and nothing is lost. @returns 1: set */
+  /**
+   * After the strangers: they were read without looking at control messages. Kernels before 5.0 refuse, and
+   * nothing is lost.
+   * @returns 1: set
+   */
   #setGro(fd: number, words: Uint32Array, at: number): number {
     return openUdpGro(words, at) && setsockoptInt(fd, SOL_UDP, UDP_GRO, 1) === 0 ? 1 : 0;
   }
@@ -380,8 +403,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Undo connect(). The kernel forgets more than the peer: the interface, and a port that it chose itself (__udp_disconnect). The socket
-   * is given both again.
+   * Undo connect(). The kernel forgets more than the peer: the interface, and a port that it chose itself
+   * (__udp_disconnect). The socket is given both again.
    * @param words,w  a peer of its, for the way out
    * @returns the local port, or -errno when it is still connected
    */
@@ -440,8 +463,9 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Room for bursts. What the default holds (rmem_default, 208 KiB) is 90 datagrams of 1,400 bytes with the kernel's overhead, less than
-   * come while a round is under way. The kernel cuts the wish to net.core.rmem_max and wmem_max and doubles it.
+   * Room for bursts. What the default holds (rmem_default, 208 KiB) is 90 datagrams of 1,400 bytes with the
+   * kernel's overhead, less than come while a round is under way. The kernel cuts the wish to
+   * net.core.rmem_max and wmem_max and doubles it.
    */
   #enlargeBuffers(fd: number): void {
     setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER_BYTES);
@@ -555,8 +579,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Stop listening: flows that came in here hear no more, and can answer no more. What the guest began from the port goes on with a socket
-   * of its own, or ends and begins anew.
+   * Stop listening: flows that came in here hear no more, and can answer no more. What the guest began from
+   * the port goes on with a socket of its own, or ends and begins anew.
    */
   unlisten(index: number): void {
     const table = this.#table;
@@ -569,7 +593,10 @@ export class DatagramSockets implements SocketModule {
     table.kind[gid] = Kind.none;
   }
 
-  /** The shards are told to end the flows that send through a listener: the next datagram of each begins a new one. */
+  /**
+   * The shards are told to end the flows that send through a listener: the next datagram of each begins a new
+   * one.
+   */
   #leaveListener(sid: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
@@ -594,9 +621,10 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * The host's network has changed. A connected socket keeps the source address that the kernel chose when it was connected, and may
-   * not send any more once the host has lost it; a flow that goes on for hours (a tunnel of the guest's) would be dead for ever. So
-   * each one whose address would be another today is connected anew, its port kept. One that is not connected has no such address.
+   * The host's network has changed. A connected socket keeps the source address that the kernel chose when it
+   * was connected, and may not send any more once the host has lost it; a flow that goes on for hours (a
+   * tunnel of the guest's) would be dead for ever. So each one whose address would be another today is
+   * connected anew, its port kept. One that is not connected has no such address.
    */
   hostChanged(change: HostChange): void {
     const table = this.#table;
@@ -627,14 +655,20 @@ export class DatagramSockets implements SocketModule {
     else this.#ctx.counters[Counter.datagramsReconnected]!++;
   }
 
-  /** The interface that a connected socket's peer in words[0..3] lies behind whatever the plan says; 0: the plan's, or any. */
+  /**
+   * The interface that a connected socket's peer in words[0..3] lies behind whatever the plan says; 0: the
+   * plan's, or any.
+   */
   #zoneOf(fd: number, words: Uint32Array, scopeBefore: number): number {
     if (isV4Mapped(words, 0) || !isLinkLocal(words, 0)) return 0;
     const scope = peerScope(fd);
     return scope > 0 && scope !== scopeBefore ? scope : 0;
   }
 
-  /** Source address that the kernel would choose today, into words[8..11]. @returns false when there is no way to go */
+  /**
+   * Source address that the kernel would choose today, into words[8..11].
+   * @returns false when there is no way to go
+   */
   #sourceNow(kind: number, words: Uint32Array, port: number, zone: number): boolean {
     const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
     const probe = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
@@ -663,12 +697,15 @@ export class DatagramSockets implements SocketModule {
     const table = this.#table;
     if (table.fd[sid] === 0) return;
     this.#receiver.yieldToReaders();
-    // Another queue, another system call: looked at only when it is known to hold something. News of it come as EPOLLERR.
+    // Another queue, another system call: looked at only when it is known to hold something. News of it come
+    // as EPOLLERR.
     if (this.#errors.more[sid]) this.#errors.drain(sid);
     this.#receiver.read(sid);
   }
 
-  /** Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands. */
+  /**
+   * Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands.
+   */
   resume(): void {
     this.#receiver.resume();
   }

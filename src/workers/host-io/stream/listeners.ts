@@ -1,6 +1,7 @@
 /**
- * Listeners of published TCP ports: a connection is accepted, announced to the shard of its flow (`accepted`), and passes to the streams with
- * the shard's `adopt`. What comes from the host's loopback may go past the TAP instead (LoopbackPath).
+ * Listeners of published TCP ports: a connection is accepted, announced to the shard of its flow
+ * (`accepted`), and passes to the streams with the shard's `adopt`. What comes from the host's loopback may
+ * go past the TAP instead (LoopbackPath).
  */
 import { isLoopback, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
@@ -59,8 +60,9 @@ export class StreamListeners {
   readonly #target: number[] = [];
   readonly #options: ListenOptions[] = [];
   /**
-   * Accepted descriptors that no shard has answered for yet: 1 at the descriptor's index. No Set: one that is filled and emptied again makes a
-   * new table every few connections, the most of what a packet thread left to the garbage collector (perf/notes.md).
+   * Accepted descriptors that no shard has answered for yet: 1 at the descriptor's index. No Set: one that is
+   * filled and emptied again makes a new table every few connections, the most of what a packet thread left
+   * to the garbage collector (perf/notes.md).
    */
   #pending = new Uint8Array(FIRST_DESCRIPTORS);
   /** Listeners that ran out of descriptors in the middle of accepting. */
@@ -130,7 +132,8 @@ export class StreamListeners {
         }
         if (ctx.shortage.madeRoom(fd)) continue;
         if (ctx.shortage.is(fd)) {
-          // The connection waits in the backlog; the edge is gone, so come back when a descriptor may be free.
+          // The connection waits in the backlog; the edge is gone, so come back when a descriptor may be
+          // free.
           this.#retryAccept(gid);
           return;
         }
@@ -166,7 +169,9 @@ export class StreamListeners {
     this.#retryAt = Number.POSITIVE_INFINITY;
   }
 
-  /** Tell the shard of a new connection, whose peer is this.#words[0..3]; it answers by `adopt` or `refuse`. */
+  /**
+   * Tell the shard of a new connection, whose peer is this.#words[0..3]; it answers by `adopt` or `refuse`.
+   */
   #announce(fd: number, index: number, listener: number, plan: ListenerPlan, peerPort: number): void {
     const ctx = this.#ctx;
     const addressing = this.#addressing;
@@ -195,9 +200,10 @@ export class StreamListeners {
   }
 
   /**
-   * A socket begins as a copy of its listener (sk_clone), which saves two calls a connection. The listener gets the options with its first
-   * connection: most of many published ports never see one. Those that waited in its queue by then are copies of before. SO_PEEK_OFF is not
-   * left to that: a copy made just before, queued just after, would be read wrongly, not only a little later.
+   * A socket begins as a copy of its listener (sk_clone), which saves two calls a connection. The listener
+   * gets the options with its first connection: most of many published ports never see one. Those that waited
+   * in its queue by then are copies of before. SO_PEEK_OFF is not left to that: a copy made just before,
+   * queued just after, would be read wrongly, not only a little later.
    */
   #configureAccepted(fd: number, index: number, listener: number): void {
     const options = this.#options[index];

@@ -1,5 +1,6 @@
 /**
- * Frames that wait for stream sockets, in the reader's slots that they came in: a list for each socket, in order.
+ * Frames that wait for stream sockets, in the reader's slots that they came in: a list for each socket, in
+ * order.
  *
  *   head[gid] ─▶ slot ─▶ slot ─▶ ... ◀─ tail[gid]        a frame is known by its first slot
  *                [at, at + len) of it and, behind it, of slot B
@@ -50,7 +51,9 @@ export class SendQueues {
     this.#freed[gid] = 0;
   }
 
-  /** Slots of the socket's frames back to the reader; counted for the shard, which bounds what its flows hold. */
+  /**
+   * Slots of the socket's frames back to the reader; counted for the shard, which bounds what its flows hold.
+   */
   free(gid: number, slotA: number, slotB: number): void {
     this.#freed[gid]! += this.#ctx.pool.slotCost(slotA) + this.#ctx.pool.slotCost(slotB);
     this.#ctx.freeReaderSlots(slotA, slotB);
@@ -84,8 +87,8 @@ export class SendQueues {
   }
 
   /**
-   * What waits behind a blocked socket shares slots: frames that fill less than half of theirs are copied to the end of the last one
-   * queued, so that memory held stays within a small multiple of the bytes held.
+   * What waits behind a blocked socket shares slots: frames that fill less than half of theirs are copied to
+   * the end of the last one queued, so that memory held stays within a small multiple of the bytes held.
    * @returns whether it was: the slots are still the caller's either way
    */
   append(gid: number, slotA: number, slotB: number, at: number, len: number): boolean {
@@ -177,7 +180,10 @@ export class SendQueues {
     return bytes;
   }
 
-  /** Forget what lies behind the first `bytes`, which are whole frames or nothing. @returns bytes that were forgotten */
+  /**
+   * Forget what lies behind the first `bytes`, which are whole frames or nothing.
+   * @returns bytes that were forgotten
+   */
   dropBehind(gid: number, bytes: number): number {
     if (bytes <= 0) return this.drop(gid);
     let last = this.#head[gid]!;

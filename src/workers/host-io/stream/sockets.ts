@@ -1,5 +1,6 @@
 /**
- * Stream (TCP) sockets of the host-io stage: outgoing connections, those that stream/listeners.ts accepted, and the bytes of both.
+ * Stream (TCP) sockets of the host-io stage: outgoing connections, those that stream/listeners.ts accepted,
+ * and the bytes of both.
  *
  *   to the host   Frames wait per socket in the slots they came in, in order; one sendmsg takes up to 64 pieces. What the
  *                 socket refuses stays, and EPOLLOUT goes on with it. `sent` tells the shard after each attempt.
@@ -8,12 +9,13 @@
  *
  * Small acknowledged amounts stay there until a few have come together.
  *
- * Cursors are stream offsets, u32 modulo: consumed <= acked <= peeked <= credit, compared by signed difference. The kernel's peek offset is
- * always peeked - consumed: a read without MSG_PEEK moves it back by itself (tcp_recvmsg: sk_peek_offset_bwd). Kernels before
+ * Cursors are stream offsets, u32 modulo: consumed <= acked <= peeked <= credit, compared by signed
+ * difference. The kernel's peek offset is always peeked - consumed: a read without MSG_PEEK moves it back by
+ * itself (tcp_recvmsg: sk_peek_offset_bwd). Kernels before
  * 6.10 have no SO_PEEK_OFF for TCP: there the bytes in flight are read over into a discard buffer in front.
  *
- * Errors: what the peer sent before its RST is still read and passed on; the error is told when reading reaches it. A failed
- * send only stops sending.
+ * Errors: what the peer sent before its RST is still read and passed on; the error is told when reading
+ * reaches it. A failed send only stops sending.
  */
 
 import { isV4Mapped } from '../../../proto/address.ts';
@@ -121,19 +123,29 @@ const Flag = {
   refused: 1 << 14,
 } as const;
 
-/** Reads of one socket a round: few enough that the frames are still in the cache when the shard writes them (perf/notes.md). */
+/**
+ * Reads of one socket a round: few enough that the frames are still in the cache when the shard writes them
+ * (perf/notes.md).
+ */
 const READS_PER_ROUND = 4;
 /** Frames up to this size are copied together behind a blocked socket. */
 const COMPACT_BYTES = 32 * 1024;
-/** A closed socket whose peer takes nothing more is given up after this time without progress (as Linux gives up orphans). */
+/**
+ * A closed socket whose peer takes nothing more is given up after this time without progress (as Linux gives
+ * up orphans).
+ */
 const LINGER_MS = 120_000;
-/** A stream that has brought so many bytes, to a guest that keeps up, gets a receive buffer for windows of so many. */
+/**
+ * A stream that has brought so many bytes, to a guest that keeps up, gets a receive buffer for windows of so
+ * many.
+ */
 const GROW_AFTER_BYTES = [32 * 1024, 512 * 1024] as const;
 const GROW_TO_BYTES = [1024 * 1024, 8 * 1024 * 1024] as const;
 /**
- * Acknowledged bytes may stay in the socket's queue up to this many bytes and acknowledgements: small exchanges then cost no
- * system call of their own to drop them (perf/notes.md), and what stays is far below any receive window. Not so the small rest of a
- * bulk transfer (Flag.bulk): it pins the large buffer that it came in, and nobody calls the kernel again to open the window.
+ * Acknowledged bytes may stay in the socket's queue up to this many bytes and acknowledgements: small
+ * exchanges then cost no system call of their own to drop them (perf/notes.md), and what stays is far below
+ * any receive window. Not so the small rest of a bulk transfer (Flag.bulk): it pins the large buffer that it
+ * came in, and nobody calls the kernel again to open the window.
  */
 const LAZY_BYTES = 8 * 1024;
 const LAZY_ACKS = 8;
@@ -155,12 +167,17 @@ export class StreamSockets implements SocketModule {
   readonly #credit: Uint32Array;
   readonly #readLimit: Uint32Array;
   readonly #sendErrno: Uint8Array;
-  /** Provisional bytes at the end of the queue, and how often such bytes were refused (modulo 256; the shard counts along). */
+  /**
+   * Provisional bytes at the end of the queue, and how often such bytes were refused (modulo 256; the shard
+   * counts along).
+   */
   readonly #provisional: Uint32Array;
   readonly #refusals: Uint8Array;
   /** Steps of GROW_TO_BYTES done. */
   readonly #grown: Uint8Array;
-  /** Time of connect() while connecting; then when a closed socket that still has bytes to send is given up. */
+  /**
+   * Time of connect() while connecting; then when a closed socket that still has bytes to send is given up.
+   */
   readonly #deadline: Float64Array;
   readonly #queues: SendQueues;
   // Sockets whose connect() runs, oldest first. Neighbours are kept + 1: zeroed memory means none.
@@ -388,7 +405,8 @@ export class StreamSockets implements SocketModule {
     if (!(this.#flags[gid]! & Flag.open)) return;
     if (this.#flags[gid]! & Flag.connecting) {
       if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) return;
-      // A socket with an error says so (tcp_poll): EPOLLOUT alone is success, and one call a connection is saved.
+      // A socket with an error says so (tcp_poll): EPOLLOUT alone is success, and one call a connection is
+      // saved.
       const errno = events & (EPOLLERR | EPOLLHUP) ? getsockoptInt(this.#fd[gid]!, SOL_SOCKET, SO_ERROR) : 0;
       if (errno !== 0 && errno !== Errno.ECONNRESET) return this.#openFailed(gid, Math.abs(errno));
       this.#onConnected(gid);
@@ -450,17 +468,19 @@ export class StreamSockets implements SocketModule {
     }
     if (((this.#peeked[gid]! - this.#consumed[gid]!) | 0) < 0) this.#peeked[gid] = this.#consumed[gid]!;
     if (((this.#acked[gid]! - this.#consumed[gid]!) | 0) < 0) this.#acked[gid] = this.#consumed[gid]!;
-    // Nothing is left, unless more came since the last read found the end: what is peeked now may have come in one buffer with it.
+    // Nothing is left, unless more came since the last read found the end: what is peeked now may have come
+    // in one buffer with it.
     if (this.#consumed[gid] === this.#peeked[gid] && !(this.#flags[gid]! & Flag.readable)) {
       this.#flags[gid]! &= ~Flag.bulk;
     }
   }
 
   /**
-   * The kernel sizes receive buffers by what a reader takes from the queue in a round trip less what it leaves there
-   * (tcp_rcv_space_adjust), and looks at each peek, when all is still there: left alone, a window of 64 KiB stays for many
-   * round trips. SO_RCVLOWAT makes room for as much as it asks for, up to half of tcp_rmem's maximum, without switching the kernel's
-   * own sizing off as SO_RCVBUF does; set back at once, it leaves only the room. Done while the guest keeps up with the network.
+   * The kernel sizes receive buffers by what a reader takes from the queue in a round trip less what it
+   * leaves there (tcp_rcv_space_adjust), and looks at each peek, when all is still there: left alone, a
+   * window of 64 KiB stays for many round trips. SO_RCVLOWAT makes room for as much as it asks for, up to
+   * half of tcp_rmem's maximum, without switching the kernel's own sizing off as SO_RCVBUF does; set back at
+   * once, it leaves only the room. Done while the guest keeps up with the network.
    */
   #growReceiveBuffer(gid: number): void {
     const step = this.#grown[gid]!;
@@ -557,8 +577,9 @@ export class StreamSockets implements SocketModule {
       const room = (this.#credit[gid]! - peeked) | 0;
       const limit = this.#readLimit[gid]!;
       const inFlight = (peeked - this.#acked[gid]!) | 0;
-      // Small rests of the window wait until more of it is free, as long as an ACK is still to come (silly window avoidance).
-      // Half a frame is enough: waiting for a whole one is stop-and-wait where the guest's window holds less than two.
+      // Small rests of the window wait until more of it is free, as long as an ACK is still to come (silly
+      // window avoidance). Half a frame is enough: waiting for a whole one is stop-and-wait where the guest's
+      // window holds less than two.
       if (room <= 0 || (inFlight > 0 && room < limit >>> 1)) return;
       if (reads === READS_PER_ROUND) return ctx.markReady(gid);
       const slot = ctx.largeSlots.pop();
@@ -590,8 +611,8 @@ export class StreamSockets implements SocketModule {
   }
 
   /**
-   * The queue is empty behind the `n` bytes in `slot` and the peer is done: its FIN (which is no new edge) or an error comes next. A FIN
-   * goes with the bytes, so that the guest gets both in one frame.
+   * The queue is empty behind the `n` bytes in `slot` and the peer is done: its FIN (which is no new edge) or
+   * an error comes next. A FIN goes with the bytes, so that the guest gets both in one frame.
    */
   #readToEnd(gid: number, slot: number, n: number, want: number, offset: number): void {
     const more = this.#peek(gid, slot, n, want - n, (offset + n - this.#consumed[gid]!) >>> 0);
@@ -779,7 +800,8 @@ export class StreamSockets implements SocketModule {
     this.#endConnecting(gid);
     if (this.#flags[gid]! & Flag.open) {
       this.#queues.drop(gid);
-      // close() answers bytes that were left in the queue with RST (RFC 2525 section 2.17): those acknowledged are no loss.
+      // close() answers bytes that were left in the queue with RST (RFC 2525 section 2.17): those
+      // acknowledged are no loss.
       const rest = (this.#acked[gid]! - this.#consumed[gid]!) | 0;
       if (reset) setLingerZero(fd);
       else if (rest > 0) this.#consume(gid, rest);
@@ -813,7 +835,9 @@ export class StreamSockets implements SocketModule {
     this.#listeners.unlisten(index);
   }
 
-  /** The host's network has changed. Connections stay as they are: their peers know them by their addresses. */
+  /**
+   * The host's network has changed. Connections stay as they are: their peers know them by their addresses.
+   */
   hostChanged(change: HostChange): void {
     this.#outbound.hostChanged(change);
   }

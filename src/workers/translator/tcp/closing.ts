@@ -1,6 +1,6 @@
 /**
- * The ends of a connection (RFC 9293 section 3.6): FINs of both sides, RST, and the host socket's close. There is no TIME-WAIT: the guest's
- * kernel and the host's each keep their own.
+ * The ends of a connection (RFC 9293 section 3.6): FINs of both sides, RST, and the host socket's close.
+ * There is no TIME-WAIT: the guest's kernel and the host's each keep their own.
  *
  * Flow ids are not reused until host-io has answered `closed`, so no message can reach the wrong connection.
  */
@@ -47,7 +47,8 @@ export class TcpClosing {
   /** The guest's FIN, in order: FIN to the host's peer once everything queued is sent. */
   finishHost(flow: number): void {
     finishWrite(this.#ctx.toHost, flow);
-    // A timer that is due sooner, for a connection that waits, leads to keep-alive.ts as well, which looks at the time.
+    // A timer that is due sooner, for a connection that waits, leads to keep-alive.ts as well, which looks at
+    // the time.
     if (this.#waiting.has(flow)) return;
     this.#ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, this.#ctx.now + HALF_CLOSED_IDLE_MS);
   }
@@ -78,7 +79,10 @@ export class TcpClosing {
     this.abortHost(flow);
   }
 
-  /** The host socket is to be closed or reset, as the caller tells host-io; the flow rests until that has answered. */
+  /**
+   * The host socket is to be closed or reset, as the caller tells host-io; the flow rests until that has
+   * answered.
+   */
   #beginClosing(flow: number): void {
     const tcb = this.#tcb;
     this.#outOfOrder.clear(flow);

@@ -1,6 +1,7 @@
 /**
- * Transmission control blocks (RFC 9293 section 3.3.1): what TCP remembers of each connection. One typed array a variable, indexed by
- * flow; memory of a flow that has never been is never touched. Variables have the RFC's names, "guest" is the peer.
+ * Transmission control blocks (RFC 9293 section 3.3.1): what TCP remembers of each connection. One typed
+ * array a variable, indexed by flow; memory of a flow that has never been is never touched. Variables have
+ * the RFC's names, "guest" is the peer.
  *
  * Stream offsets (u32, modulo) name bytes towards the guest: offset = seq - iss - 1.
  *
@@ -10,7 +11,10 @@
 import { seqGt } from '../../../proto/seq.ts';
 import { TCP_TIMESTAMPS_BYTES } from '../../../proto/tcp.ts';
 
-/** Connection states. Half-closed ones are `established` with flags, since the two directions are independent here. */
+/**
+ * Connection states. Half-closed ones are `established` with flags, since the two directions are independent
+ * here.
+ */
 export const TcbState = {
   free: 0,
   connecting: 1,
@@ -43,7 +47,10 @@ export const TcbFlag = {
   wscaleOk: 1 << 10,
   /** Closed by RST: late segments of the guest get RST again, not ACK. */
   reset: 1 << 11,
-  /** Connecting to a resolver: until the connection stands eofOffset holds the attempt's number, recover the resolver's. */
+  /**
+   * Connecting to a resolver: until the connection stands eofOffset holds the attempt's number, recover the
+   * resolver's.
+   */
   dns: 1 << 12,
   /** timedSeq and timedAt are of a segment whose round trip is being measured. */
   timing: 1 << 13,
@@ -52,7 +59,10 @@ export const TcbFlag = {
   tsOk: 1 << 15,
   /** Frames to the guest may be longer than 64 KiB. */
   big: 1 << 16,
-  /** Payload was dropped or refused for want of memory: the window is closed until the host's socket takes more. */
+  /**
+   * Payload was dropped or refused for want of memory: the window is closed until the host's socket takes
+   * more.
+   */
   heldBack: 1 << 17,
   /** The guest's FIN follows the provisional bytes. */
   finWaits: 1 << 18,
@@ -62,7 +72,9 @@ export const TcbFlag = {
 export const NONE = -1;
 /** A tiny MSS would only make us slow. */
 export const MSS_MIN = 64;
-/** Towards a kernel on the same machine 200 ms is plenty; RFC 6298's whole second would be a visible stall. */
+/**
+ * Towards a kernel on the same machine 200 ms is plenty; RFC 6298's whole second would be a visible stall.
+ */
 export const RTO_MIN_MS = 200;
 export const RTO_MAX_MS = 60_000;
 export const RTO_INITIAL_MS = 1000;
@@ -90,7 +102,10 @@ export class TcpControlBlocks {
   /** From guest: next expected, right edge of the window as last advertised. */
   readonly rcvNxt: Uint32Array;
   readonly rcvAdv: Uint32Array;
-  /** Of the bytes below rcvNxt, how many at the end are provisional: passed to host-io, not acknowledged (receive-buffers.ts). */
+  /**
+   * Of the bytes below rcvNxt, how many at the end are provisional: passed to host-io, not acknowledged
+   * (receive-buffers.ts).
+   */
   readonly provisional: Uint32Array;
   /** How often host-io refused such bytes, modulo 256. */
   readonly refusals: Uint8Array;
@@ -117,7 +132,9 @@ export class TcpControlBlocks {
   readonly tries: Uint8Array;
   /** When the guest was last heard, monotonic milliseconds. */
   readonly lastSeen: Float64Array;
-  /** Timers that found data unacknowledged since an ACK was for more than any frame of at most 64 KiB holds. */
+  /**
+   * Timers that found data unacknowledged since an ACK was for more than any frame of at most 64 KiB holds.
+   */
   readonly bigLosses: Uint8Array;
 
   constructor(flows: number) {

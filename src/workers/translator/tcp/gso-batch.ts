@@ -1,7 +1,8 @@
 /**
- * Consecutive payload of one flow that leaves as one frame (decision 040): what host-io brought by several reads of a socket, up to four
- * times 64 KiB, which the guest's kernel takes as one GSO frame beyond 64 KiB (BIG TCP). The headers stand once, in front of the first piece.
- * flush() ends every batch of messages, so nothing waits for company.
+ * Consecutive payload of one flow that leaves as one frame (decision 040): what host-io brought by several
+ * reads of a socket, up to four times 64 KiB, which the guest's kernel takes as one GSO frame beyond 64 KiB
+ * (BIG TCP). The headers stand once, in front of the first piece. flush() ends every batch of messages, so
+ * nothing waits for company.
  *
  * Invariant: slots belong to the run from hold() until they are given back in flush().
  */
@@ -33,7 +34,10 @@ export class GsoBatch {
     this.#output = output;
   }
 
-  /** Fresh payload that may share a frame with what follows it. The slot is given back when the frame is sent, by flush() at the latest. */
+  /**
+   * Fresh payload that may share a frame with what follows it. The slot is given back when the frame is sent,
+   * by flush() at the latest.
+   */
   hold(flow: number, seq: number, flags: number, slot: number, payloadAt: number, len: number): void {
     const tcb = this.#tcb;
     if (this.#count > 0 && (flow !== this.#flow || seq !== (this.#seq + this.#bytes) >>> 0)) {

@@ -4,8 +4,8 @@
  *   guest ── SYN ──▶ connecting: host-io connects ── opened ──▶ synReceived: SYN,ACK out ── ACK ──▶ established
  *   peer of a published port ── accepted ──▶ synSent: SYN out ── SYN,ACK ──▶ established
  *
- * The SYN,ACK waits for the host's connection, so that the guest hears of a refusal as such. To a resolver connections are tried
- * one after the other, within one `connecting`.
+ * The SYN,ACK waits for the host's connection, so that the guest hears of a refusal as such. To a resolver
+ * connections are tried one after the other, within one `connecting`.
  */
 
 import { addressCopy, isUnspecified } from '../../../proto/address.ts';
@@ -67,8 +67,9 @@ import type { WaitingAccepts } from './waiting-accepts.ts';
 
 const SYN_TRIES = 6;
 /**
- * How long an accepted connection waits for an older flow with its addresses and ports: one that is ending, and one of which nothing says so
- * yet. Its reset may be on its way behind the new connection; or it is another connection of the peer's, through another published port.
+ * How long an accepted connection waits for an older flow with its addresses and ports: one that is ending,
+ * and one of which nothing says so yet. Its reset may be on its way behind the new connection; or it is
+ * another connection of the peer's, through another published port.
  */
 const WAIT_ENDING_MS = 1000;
 const WAIT_LIVE_MS = 20;
@@ -125,7 +126,10 @@ export class TcpHandshake {
     this.#waiting = parts.waiting;
   }
 
-  /** A segment of no known connection: a SYN opens one, anything else is answered as RFC 9293 section 3.10.7.1 says. */
+  /**
+   * A segment of no known connection: a SYN opens one, anything else is answered as RFC 9293 section 3.10.7.1
+   * says.
+   */
   onUnknown(p: Packet, headerBytes: number): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
@@ -213,8 +217,8 @@ export class TcpHandshake {
       // The MSS option does not count options (RFC 6691): what is left for payload.
       tcb.mss[flow]! -= TCP_TIMESTAMPS_BYTES;
     }
-    // A hop limit that no system starts with: the guest forwards for somebody behind it, over devices that take no such frames, and would
-    // have to cut each into segments, which costs more than is gained.
+    // A hop limit that no system starts with: the guest forwards for somebody behind it, over devices that
+    // take no such frames, and would have to cut each into segments, which costs more than is gained.
     const atSource = p.ttl === 64 || p.ttl === 128 || p.ttl === 255;
     if (this.#ctx.guest.bigTcp && atSource) tcb.flags[flow]! |= TcbFlag.big;
   }
@@ -282,7 +286,10 @@ export class TcpHandshake {
     this.#output.sendReset(flow, 0);
   }
 
-  /** Hold a connection until an older flow with the same addresses and ports has ended. @returns whether it waits */
+  /**
+   * Hold a connection until an older flow with the same addresses and ports has ended.
+   * @returns whether it waits
+   */
   #wait(older: number, words: Uint32Array, at: number): boolean {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
@@ -318,14 +325,16 @@ export class TcpHandshake {
   /**
    * A connection to a published port: SYN to the guest, if a flow is free.
    * @param words,at  ToShard.accepted
-   * @param mayWait  for an older flow with the same addresses and ports; else another source port is shown to the guest
+   * @param mayWait for an older flow with the same addresses and ports; else another source port is shown to
+   *   the guest
    */
   onAccepted(words: Uint32Array, at: number, mayWait = true): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
     const token = acceptedToken(words, at);
     const family = acceptedFamily(words, at);
-    // Tap-side addresses: guest in words 0..3, peer as the guest sees it in 4..7; host-io hashed the same tuple.
+    // Tap-side addresses: guest in words 0..3, peer as the guest sees it in 4..7; host-io hashed the same
+    // tuple.
     const accepted = this.#accepted;
     addressCopy(words, acceptedGuestAt(at), accepted.addr, 0);
     addressCopy(words, acceptedPeerAt(at), accepted.addr, 4);

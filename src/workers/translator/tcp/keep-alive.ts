@@ -1,9 +1,11 @@
 /**
- * Keep-alives (RFC 9293 section 3.8.4): nothing heard of a connection for long, so the guest's kernel is asked whether it lives. One that
- * does not answer is ended towards both sides. The host's socket has the kernel's own.
+ * Keep-alives (RFC 9293 section 3.8.4): nothing heard of a connection for long, so the guest's kernel is
+ * asked whether it lives. One that does not answer is ended towards both sides. The host's socket has the
+ * kernel's own.
  *
- * A guest that has closed is asked sooner: its kernel forgets a closed socket in FIN-WAIT-2 after a minute without a word (tcp_fin_timeout),
- * while the host's peer may never close. RST then says that it is gone; one that has closed its sending side only answers by ACK.
+ * A guest that has closed is asked sooner: its kernel forgets a closed socket in FIN-WAIT-2 after a minute
+ * without a word (tcp_fin_timeout), while the host's peer may never close. RST then says that it is gone; one
+ * that has closed its sending side only answers by ACK.
  */
 import { TcpFlag } from '../../../proto/tcp.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
@@ -32,7 +34,8 @@ export class KeepAlive {
   /** The connection stands. */
   begin(flow: number): void {
     const id = flow * TIMER_KINDS + TimerKind.idle;
-    // Armed already: for a connection that waits for this one (handshake.ts); onTimer() comes then, and goes on from there.
+    // Armed already: for a connection that waits for this one (handshake.ts); onTimer() comes then, and goes
+    // on from there.
     if (!this.#ctx.timers.isArmed(id)) this.#ctx.timers.arm(id, this.#ctx.now + KEEPALIVE_IDLE_MS);
   }
 

@@ -1,11 +1,12 @@
 /**
- * Segments that arrived before their turn (RFC 9293 section 3.10.7.4, "segments with higher beginning sequence numbers should be held"),
- * and the SACK blocks that tell of them (RFC 2018).
+ * Segments that arrived before their turn (RFC 9293 section 3.10.7.4, "segments with higher beginning
+ * sequence numbers should be held"), and the SACK blocks that tell of them (RFC 2018).
  *
  *   head[flow] ─▶ entry ─▶ entry ─▶ ... ◀─ tail[flow]      by sequence number, without overlap; all entries from one pool
  *
- * They were never acknowledged cumulatively, so any may be dropped (RFC 2018 section 8, reneging). Payload stays in the slots that it came in;
- * how many of them may wait here is bounded, as the reader lives on the same ones.
+ * They were never acknowledged cumulatively, so any may be dropped (RFC 2018 section 8, reneging). Payload
+ * stays in the slots that it came in; how many of them may wait here is bounded, as the reader lives on the
+ * same ones.
  */
 import { seqDiff, seqGt, seqLeq } from '../../../proto/seq.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
@@ -100,7 +101,8 @@ export class OutOfOrderQueues {
     const end = (seq + len) >>> 0;
     if (prev !== NONE) {
       const prevEnd = (this.seq[prev]! + this.len[prev]!) >>> 0;
-      // Whole overlap or a head that is there already: keep the older bytes and let the guest send the rest again.
+      // Whole overlap or a head that is there already: keep the older bytes and let the guest send the rest
+      // again.
       if (seqGt(prevEnd, seq)) return false;
     }
     let kept = len;
@@ -152,8 +154,9 @@ export class OutOfOrderQueues {
   }
 
   /**
-   * The ranges that wait out of order, newest first as far as the tail tells (RFC 2018 section 4: the block of the segment that
-   * caused the ACK comes first; arrivals are nearly always at the end). Into sackLeft and sackRight.
+   * The ranges that wait out of order, newest first as far as the tail tells (RFC 2018 section 4: the block
+   * of the segment that caused the ACK comes first; arrivals are nearly always at the end). Into sackLeft and
+   * sackRight.
    * @returns how many
    */
   sackBlocks(flow: number): number {

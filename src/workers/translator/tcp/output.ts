@@ -1,6 +1,7 @@
 /**
- * Segments to the guest (RFC 9293 section 3.1): TCP and IP headers in front of payload that lies in its slot, or of none, and the frame
- * handed to the guest link. Sequence numbers are the caller's; acknowledgement, window and timestamps are put in here.
+ * Segments to the guest (RFC 9293 section 3.1): TCP and IP headers in front of payload that lies in its slot,
+ * or of none, and the frame handed to the guest link. Sequence numbers are the caller's; acknowledgement,
+ * window and timestamps are put in here.
  */
 
 import { readU16 } from '../../../proto/be.ts';
@@ -42,8 +43,10 @@ export class SegmentOutput {
   }
 
   /**
-   * Build and send one segment of a flow. It carries the current acknowledgement and window, so a pending ACK is done with it.
-   * @param at  offset of the IP header: payload, and options after the timestamps, lie behind the headers already
+   * Build and send one segment of a flow. It carries the current acknowledgement and window, so a pending ACK
+   * is done with it.
+   * @param at offset of the IP header: payload, and options after the timestamps, lie behind the headers
+   *   already
    * @param moreBytes  payload in pieces that the guest link holds already
    * @returns 0 or -errno: the frame was not taken
    */
@@ -87,7 +90,10 @@ export class SegmentOutput {
     return this.#send(f);
   }
 
-  /** Bytes of all headers from IP's on in front of a segment. They go there in place: host-io received behind HEADROOM_BYTES. */
+  /**
+   * Bytes of all headers from IP's on in front of a segment. They go there in place: host-io received behind
+   * HEADROOM_BYTES.
+   */
   headBytes(flow: number, payloadBytes: number): number {
     const tcb = this.#tcb;
     const tcpBytes = TCP_MIN_BYTES + tcb.tsBytes(flow);

@@ -1,10 +1,11 @@
 /**
- * Receive buffers and the windows that come of them (RFC 9293 section 3.8.6). What the guest has sent and the host's socket has not
- * taken waits with host-io, in the slots it arrived in; it shrinks the window. A flow's limit doubles as long as its socket keeps up, and
- * all flows that are busy share what memory there is.
+ * Receive buffers and the windows that come of them (RFC 9293 section 3.8.6). What the guest has sent and the
+ * host's socket has not taken waits with host-io, in the slots it arrived in; it shrinks the window. A flow's
+ * limit doubles as long as its socket keeps up, and all flows that are busy share what memory there is.
  *
- * Slots, not bytes, are what runs out: a short segment pins a whole one. Each shard has a budget of both kinds, about half of its share of
- * the reader's; the rest is left to segments out of order and to frames that pass through, so that whatever waits here the reader goes on.
+ * Slots, not bytes, are what runs out: a short segment pins a whole one. Each shard has a budget of both
+ * kinds, about half of its share of the reader's; the rest is left to segments out of order and to frames
+ * that pass through, so that whatever waits here the reader goes on.
  *
  *   plenty      A quarter of the budget is free, or the flow holds no more than half of what is: a dynamic threshold (Choudhury and Hahne,
  *               "Dynamic queue length thresholds for shared-memory packet switches", 1998), which shrinks as more flows hold slots.
@@ -14,8 +15,9 @@
  *               not, and a new flow holds nothing before its socket is known to take it.
  *               Payload of a flow with a backlog is dropped. Its window is closed until the backlog is gone.
  *
- * What is dropped was never acknowledged. A closed window does not move the right edge back for us (rcvAdv): what the guest had sent before it
- * heard of that is still taken if there is room. Linux closes its own windows likewise when memory is short.
+ * What is dropped was never acknowledged. A closed window does not move the right edge back for us (rcvAdv):
+ * what the guest had sent before it heard of that is still taken if there is room. Linux closes its own
+ * windows likewise when memory is short.
  */
 import { seqDiff, seqGt } from '../../../proto/seq.ts';
 import { Counter } from '../../../ring/counters.ts';
@@ -27,7 +29,10 @@ import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 export const RCV_WSCALE = 8;
 const RCV_LIMIT_START = 256 * 1024;
 const RCV_LIMIT_MAX = 4 * 1024 * 1024;
-/** A socket that has taken so much, more than any kernel buffers for a peer that does not read, and took some just now, drains. */
+/**
+ * A socket that has taken so much, more than any kernel buffers for a peer that does not read, and took some
+ * just now, drains.
+ */
 const DRAINS_BYTES = 16 * 1024 * 1024;
 const DRAINS_MS = 1000;
 const SCARCE_TOLD_MS = 1000;
@@ -35,7 +40,9 @@ const SCARCE_TOLD_MS = 1000;
 const THROUGH_BYTES = 1024 * 1024;
 /** However little memory there is, one flow alone may have this much queued. */
 const RCV_LIMIT_FLOOR = 64 * 1024;
-/** Flows that sent payload within the last one or two of these count as busy and share the memory for queues. */
+/**
+ * Flows that sent payload within the last one or two of these count as busy and share the memory for queues.
+ */
 const BUSY_EPOCH_MS = 64;
 const LARGE_PAYLOAD_BYTES = 65536;
 /** Behind a blocked socket slots are at least half full (SendQueues.append). */
@@ -253,7 +260,9 @@ export class ReceiveBuffers {
       : slotRoom(held >>> 16, this.#large, this.#share(flow, this.#budget.large)) * LARGE_LEAST_BYTES;
   }
 
-  /** The window field to advertise now; notes the right edge. It never moves back (RFC 9293 section 3.8.6). */
+  /**
+   * The window field to advertise now; notes the right edge. It never moves back (RFC 9293 section 3.8.6).
+   */
   window(flow: number, syn: boolean): number {
     const tcb = this.#tcb;
     const acked = tcb.rcvAcked(flow);
@@ -276,8 +285,9 @@ export class ReceiveBuffers {
       field = bytes > 65535 ? 65535 : bytes;
       bytes = field;
     } else {
-      // Rounded down, the edge may seem to move back by less than the scale's grain, as RFC 7323 section 2.4 allows. Rounded up, it
-      // would creep on with every segment, and a guest that sends single bytes would never see the window close.
+      // Rounded down, the edge may seem to move back by less than the scale's grain, as RFC 7323 section 2.4
+      // allows. Rounded up, it would creep on with every segment, and a guest that sends single bytes would
+      // never see the window close.
       field = bytes >>> RCV_WSCALE;
       if (field > 65535) field = 65535;
       bytes = field << RCV_WSCALE;

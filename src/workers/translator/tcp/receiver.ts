@@ -1,7 +1,8 @@
 /**
- * Payload from the guest to the host (RFC 9293 section 3.10.7.4, seventh and eighth check). In-order payload passes to host-io in the slots
- * it arrived in and is acknowledged once host-io has it: it sits in the host socket or, in order, in slots behind it. Out of order payload
- * waits here. What was never acknowledged may be dropped, nothing else.
+ * Payload from the guest to the host (RFC 9293 section 3.10.7.4, seventh and eighth check). In-order payload
+ * passes to host-io in the slots it arrived in and is acknowledged once host-io has it: it sits in the host
+ * socket or, in order, in slots behind it. Out of order payload waits here. What was never acknowledged may
+ * be dropped, nothing else.
  */
 
 import { seqDiff, seqGt } from '../../../proto/seq.ts';

@@ -1,11 +1,13 @@
 /**
- * Retransmission to the guest: round-trip times and the retransmission timer (RFC 6298), fast retransmit and recovery (RFC 5681, RFC 6582
- * without SACK), a tail loss probe (RFC 8985 section 7 in spirit), zero-window probes (RFC 9293 section 3.8.6.1).
+ * Retransmission to the guest: round-trip times and the retransmission timer (RFC 6298), fast retransmit and
+ * recovery (RFC 5681, RFC 6582 without SACK), a tail loss probe (RFC 8985 section 7 in spirit), zero-window
+ * probes (RFC 9293 section 3.8.6.1).
  *
- * Nothing is kept for it: the host kernel's receive queue is the retransmission buffer, and host-io peeks again from where it is told
- * (`rewind`). No SACK scoreboard is kept either: the holes that the blocks of one ACK show are read again at once, since frames written to a
- * TAP do not overtake one another. The path to the guest is a copy, not a network; a loss there means that the guest was out of
- * memory or a filter dropped the frame.
+ * Nothing is kept for it: the host kernel's receive queue is the retransmission buffer, and host-io peeks
+ * again from where it is told (`rewind`). No SACK scoreboard is kept either: the holes that the blocks of one
+ * ACK show are read again at once, since frames written to a TAP do not overtake one another. The path to the
+ * guest is a copy, not a network; a loss there means that the guest was out of memory or a filter dropped the
+ * frame.
  */
 
 import { seqDiff, seqGt, seqLt } from '../../../proto/seq.ts';
@@ -66,8 +68,8 @@ export class Retransmission {
   }
 
   /**
-   * Frames to a TAP never overtake one another, so the first duplicate ACK that shows a SACK block is a loss; without SACK the
-   * three of RFC 5681 are asked for, since other things look like one.
+   * Frames to a TAP never overtake one another, so the first duplicate ACK that shows a SACK block is a loss;
+   * without SACK the three of RFC 5681 are asked for, since other things look like one.
    */
   onDuplicateAck(flow: number, p: Packet, headerBytes: number): void {
     const tcb = this.#tcb;
@@ -82,7 +84,10 @@ export class Retransmission {
     }
   }
 
-  /** Read again what lies in front of and between the SACK blocks of this ACK, as far as it was not read again before. */
+  /**
+   * Read again what lies in front of and between the SACK blocks of this ACK, as far as it was not read again
+   * before.
+   */
   retransmitHoles(flow: number, p: Packet, headerBytes: number): void {
     const tcb = this.#tcb;
     const o = this.#options;
@@ -90,7 +95,8 @@ export class Retransmission {
     if (o.sackCount === 0) return;
     const sndUna = tcb.sndUna[flow]!;
     const sndMax = tcb.sndMax[flow]!;
-    // At most four blocks: insertion sort by left edge, invalid ones left out (RFC 2018 section 4 allows DSACK below sndUna).
+    // At most four blocks: insertion sort by left edge, invalid ones left out (RFC 2018 section 4 allows
+    // DSACK below sndUna).
     const left = this.#sackLeft;
     const right = this.#sackRight;
     let n = 0;
@@ -119,7 +125,9 @@ export class Retransmission {
     }
   }
 
-  /** Ask host-io for bytes [seq, seq + bytes) again; what is beyond the end of the stream is the FIN's turn. */
+  /**
+   * Ask host-io for bytes [seq, seq + bytes) again; what is beyond the end of the stream is the FIN's turn.
+   */
   retransmitRange(flow: number, seq: number, bytes: number): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
@@ -134,7 +142,10 @@ export class Retransmission {
     this.#rewind(flow, seq, n);
   }
 
-  /** RFC 5681 section 3.2, steps 2 and 3: half of what is in flight, until all that was sent by now is acknowledged. */
+  /**
+   * RFC 5681 section 3.2, steps 2 and 3: half of what is in flight, until all that was sent by now is
+   * acknowledged.
+   */
   #enterRecovery(flow: number): void {
     const tcb = this.#tcb;
     const inFlight = seqDiff(tcb.sndMax[flow]!, tcb.sndUna[flow]!);
@@ -188,7 +199,10 @@ export class Retransmission {
     this.#ctx.timers.arm(id, this.#ctx.now + ms);
   }
 
-  /** One segment may wait for the guest's delayed ACK, 40 ms or more: nothing is wrong yet. Two are acknowledged at once. */
+  /**
+   * One segment may wait for the guest's delayed ACK, 40 ms or more: nothing is wrong yet. Two are
+   * acknowledged at once.
+   */
   #mayProbe(flow: number): boolean {
     const tcb = this.#tcb;
     if (tcb.flags[flow]! & (TcbFlag.probed | TcbFlag.windowProbe) || tcb.tries[flow] !== 0) return false;
@@ -201,7 +215,8 @@ export class Retransmission {
     const ctx = this.#ctx;
     const inFlight = seqDiff(tcb.sndMax[flow]!, tcb.sndUna[flow]!);
     if (inFlight === 0) {
-      // Zero window: allow one byte beyond it. If the host has sent any, it goes out and the guest must answer.
+      // Zero window: allow one byte beyond it. If the host has sent any, it goes out and the guest must
+      // answer.
       if (tcb.sndWnd[flow] !== 0) return;
       ctx.counters[Counter.tcpZeroWindow]!++;
       if (tcb.tries[flow]! < 255) tcb.tries[flow]!++;

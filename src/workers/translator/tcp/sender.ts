@@ -1,8 +1,10 @@
 /**
- * Payload from the host to the guest: what host-io peeked leaves as segments, what the guest acknowledges moves window and congestion
- * window (RFC 9293 section 3.10.7.4, fifth check; RFC 5681 with a large initial window).
+ * Payload from the host to the guest: what host-io peeked leaves as segments, what the guest acknowledges
+ * moves window and congestion window (RFC 9293 section 3.10.7.4, fifth check; RFC 5681 with a large initial
+ * window).
  *
- * Stale `data` after a rewind is known by an offset that is not the next one; links are FIFO, so that is enough.
+ * Stale `data` after a rewind is known by an offset that is not the next one; links are FIFO, so that is
+ * enough.
  */
 
 import { seqDiff, seqGeq, seqGt, seqLeq, seqLt } from '../../../proto/seq.ts';
@@ -79,8 +81,9 @@ export class TcpSender {
     const progress = seqGt(ack, sndUna);
 
     if (progress) this.#onProgress(flow, ack);
-    // RFC 9293: an older segment must not change the window. One that acknowledges more may, even when it is a repetition: the old
-    // window counted from the new sndUna would reach too far (Linux: tcp_may_update_window).
+    // RFC 9293: an older segment must not change the window. One that acknowledges more may, even when it is
+    // a repetition: the old window counted from the new sndUna would reach too far (Linux:
+    // tcp_may_update_window).
     if (
       progress ||
       (ack === sndUna &&
@@ -124,7 +127,8 @@ export class TcpSender {
     if (flags & TcbFlag.timing && seqGeq(ack, tcb.timedSeq[flow]!)) {
       tcb.flags[flow]! &= ~TcbFlag.timing;
       const ms = now - tcb.timedAt[flow]!;
-      // The echo belongs to the segment that this ACK answers; when the ACK of the timed one was lost, that is a later one.
+      // The echo belongs to the segment that this ACK answers; when the ACK of the timed one was lost, that
+      // is a later one.
       const echoMs =
         this.#timestamps.tsEcr === 0 ? ms : ((this.#timestamps.now() - this.#timestamps.tsEcr) >>> 0) + 1;
       this.#retransmission.onRttSample(flow, ms < echoMs ? ms : echoMs);
@@ -154,7 +158,8 @@ export class TcpSender {
             : cwnd + Math.max(1, Math.floor((tcb.mss[flow]! * acked) / cwnd));
       }
     }
-    // Not finSent: a time-out may have taken that back while the ACK was on its way. Nothing above sndMax gets here.
+    // Not finSent: a time-out may have taken that back while the ACK was on its way. Nothing above sndMax
+    // gets here.
     if (flags & TcbFlag.hostEof && ack === (tcb.finSeq(flow) + 1) >>> 0) {
       tcb.flags[flow]! |= TcbFlag.finSent | TcbFlag.finAcked;
       this.#closing.closeWhenDone(flow);
@@ -162,7 +167,10 @@ export class TcpSender {
     if (tcb.state[flow] === TcbState.established) this.#retransmission.arm(flow);
   }
 
-  /** If a probe's byte was not taken, send from there at once; the probe timer's patience is not for what is sent from now on. */
+  /**
+   * If a probe's byte was not taken, send from there at once; the probe timer's patience is not for what is
+   * sent from now on.
+   */
   #onWindowOpened(flow: number): void {
     const tcb = this.#tcb;
     tcb.tries[flow] = 0;

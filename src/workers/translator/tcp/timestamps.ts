@@ -1,6 +1,6 @@
 /**
- * Timestamps of a connection (RFC 7323): our clock, the guest's value to echo, protection against wrapped sequence numbers (PAWS).
- * In use where both SYNs had the option (TcbFlag.tsOk).
+ * Timestamps of a connection (RFC 7323): our clock, the guest's value to echo, protection against wrapped
+ * sequence numbers (PAWS). In use where both SYNs had the option (TcbFlag.tsOk).
  */
 
 import { readU32 } from '../../../proto/be.ts';

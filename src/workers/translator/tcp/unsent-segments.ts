@@ -1,5 +1,6 @@
 /**
- * What a flow owes at the end of a round: one ACK to the guest, one credit to host-io, however many segments and messages asked for them.
+ * What a flow owes at the end of a round: one ACK to the guest, one credit to host-io, however many segments
+ * and messages asked for them.
  *
  *   ACK      rcvNxt, window and SACK blocks as they are then; a segment that leaves earlier carries it, and it is done with
  *   credit   what the guest has acknowledged (host-io drops it from the socket), and how far host-io may peek:
@@ -120,7 +121,10 @@ export class UnsentSegments {
     this.#ctx.timers.arm(id, this.#ctx.now + ms);
   }
 
-  /** End of the round: one ACK and one credit a flow, whatever happened to it. @returns how many flows stood on the lists */
+  /**
+   * End of the round: one ACK and one credit a flow, whatever happened to it.
+   * @returns how many flows stood on the lists
+   */
   flush(): number {
     const n = this.#ackCount + this.#creditCount;
     for (let i = 0; i < this.#creditCount; i++) this.flushCredit(this.#creditList[i]!);

@@ -1,8 +1,10 @@
 /**
- * Connections of published ports whose addresses and ports an older flow still has: a peer that reconnects at once from the same source
- * port is accepted by the host's kernel before host-io has said `closed` of the connection before. They wait for that, a moment.
+ * Connections of published ports whose addresses and ports an older flow still has: a peer that reconnects at
+ * once from the same source port is accepted by the host's kernel before host-io has said `closed` of the
+ * connection before. They wait for that, a moment.
  *
- * Kept as the messages they came with. Invariant: each waits for a flow that exists; the idle timer of that flow is armed for the end.
+ * Kept as the messages they came with. Invariant: each waits for a flow that exists; the idle timer of that
+ * flow is armed for the end.
  */
 import { DESC_WORDS } from '../../../ring/spsc.ts';
 import { descriptorCopy } from '../../link/descriptor.ts';
