@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type SandboxPlan, sandboxFilter } from '../../src/main/host/sandbox.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { kernelAtLeast } from '../../src/sys/kernel-version.ts';
@@ -46,51 +46,51 @@ function behind(what: string, more = ''): { readonly said: unknown; readonly sig
 }
 
 describe('in the sandbox', () => {
-  test('there are no files, and none can be made', () => {
+  it('there are no files, and none can be made', () => {
     expect(behind('files')).toEqual({ said: ['ENOENT', 'ENOENT', 'ENOENT', 'ENOENT'], signal: null });
   });
 
-  test('a held directory gives its files, and nothing above it', () => {
+  it('a held directory gives its files, and nothing above it', () => {
     expect(behind('held')).toEqual({ said: [true, -Errno.ENOENT, -Errno.ENOENT], signal: null });
   });
 
-  test('errors can be told and memory grows', () => {
+  it('errors can be told and memory grows', () => {
     expect(behind('stack')).toEqual({ said: true, signal: null });
   });
 
-  test('a file in a held directory is not truncated', () => {
+  it('a file in a held directory is not truncated', () => {
     expect(behind('truncate')).toEqual({ said: [-1, 'here'], signal: null });
   });
 
-  test('names go in the directory of socket files, and not where files are read', () => {
+  it('names go in the directory of socket files, and not where files are read', () => {
     expect(behind('unlink')).toEqual({ said: [-1, 0], signal: null });
   });
 
-  test('sockets for TCP, UDP and ping are made', () => {
+  it('sockets for TCP, UDP and ping are made', () => {
     expect(behind('sockets')).toEqual({ said: true, signal: null });
   });
 
-  test('COMMAND may be sent a signal', () => {
+  it('COMMAND may be sent a signal', () => {
     expect(behind('child')).toEqual({ said: 0, signal: null });
   });
 
-  test('no descriptor of ours reaches an abstract socket of the host', () => {
+  it('no descriptor of ours reaches an abstract socket of the host', () => {
     expect(behind('abstract', 'unscoped')).toEqual({ said: -Errno.EAGAIN, signal: null });
   });
 
   // Linux 6.12: kernels before leave this way open to a pasta in the background.
-  test.skipIf(!kernelAtLeast(6, 12))('nor does the datagram socket of the system log', () => {
+  it.skipIf(!kernelAtLeast(6, 12))('nor does the datagram socket of the system log', () => {
     expect(behind('abstract', 'syslog')).toEqual({ said: -Errno.EAGAIN, signal: null });
   });
 
-  test('a terminal takes no input from us, a TAP is made by nobody, descriptors are not copied', () => {
+  it('a terminal takes no input from us, a TAP is made by nobody, descriptors are not copied', () => {
     expect(behind('ptyInput').said).toBe(-1);
     expect(behind('tapElsewhere').said).toBe(-1);
     expect(behind('duplicate').said).toBe(-Errno.EINVAL);
     expect(behind('dumpable').said).toBe(-1);
   });
 
-  test.each([
+  it.each([
     ...[
       'parent',
       'tgkill',
@@ -109,7 +109,7 @@ describe('in the sandbox', () => {
   });
 });
 
-test('every jump of the filter lands inside it, and every way ends in a verdict', () => {
+it('every jump of the filter lands inside it, and every way ends in a verdict', () => {
   const program = filterProgram(
     sandboxFilter(
       {
@@ -159,11 +159,11 @@ function filterText(plan: SandboxPlan): string {
 
 // The list of the other architecture differs in the calls that it does not have.
 describe.skipIf(process.arch !== 'x64')('the filter allows what its snapshot says', () => {
-  test.each(Object.keys(PLANS))('%s', async (name) => {
+  it.each(Object.keys(PLANS))('%s', async (name) => {
     await expect(filterText(PLANS[name]!)).toMatchFileSnapshot(`./filters/${name}.txt`);
   });
 
-  test('a call without a name ends the process, and so does one of x32', () => {
+  it('a call without a name ends the process, and so does one of x32', () => {
     const filter = sandboxFilter(PLANS.run!, RINGS, PID);
     const named = new Set(syscallNames.map(syscallNumber));
     for (let nr = 0; nr < LAST_CALL; nr++)

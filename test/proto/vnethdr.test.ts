@@ -1,6 +1,6 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { describe, expect, it, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { finishSum, onesSumPieces } from '../../src/proto/checksum.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import {
@@ -38,7 +38,7 @@ const read = (pool: Uint8Array): number[] => [
   vnetCsumOffset(pool, AT),
 ];
 
-test('reads and writes the vector', () => {
+it('reads and writes the vector', () => {
   const pool = poolWith(tso);
   expect(read(pool)).toEqual([VnetFlag.needsCsum, VnetGso.tcpv4, 66, 1448, 34, 16]);
   expect(vnetCheck(pool, AT, 65226)).toBe(0);
@@ -47,7 +47,7 @@ test('reads and writes the vector', () => {
   expect(slice(written, AT, VNET_BYTES)).toEqual(tso);
 });
 
-test('decode(encode(x)) = x, nothing around it touched', () => {
+it('decode(encode(x)) = x, nothing around it touched', () => {
   fc.assert(
     fc.property(u8, u8, u16, u16, u16, u16, (...fields) => {
       const pool = poolWith(new Uint8Array(VNET_BYTES));
@@ -67,7 +67,7 @@ type Fields = [
   csumOffset: number,
 ];
 
-test.each<[string, Fields, number]>([
+it.each<[string, Fields, number]>([
   ['a plain frame', [0, VnetGso.none, 0, 0, 0, 0], 0],
   ['a plain frame with stale fields', [VnetFlag.dataValid, VnetGso.none, 9999, 9, 9999, 9999], 0],
   ['a partial checksum', [VnetFlag.needsCsum, VnetGso.none, 0, 0, 34, 6], 0],
@@ -90,7 +90,7 @@ test.each<[string, Fields, number]>([
   expect(vnetCheck(pool, AT, 100)).toBe(result);
 });
 
-test('what is accepted names a checksum field inside the frame', () => {
+it('what is accepted names a checksum field inside the frame', () => {
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 12, maxLength: 12 }), fc.nat(70000), (header, frameBytes) => {
       const pool = poolWith(header);

@@ -1,7 +1,7 @@
 /** The harness's own traffic programs, over loopback: real sockets, real processes, small loads. */
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, it } from 'vitest';
 
 const children: ReturnType<typeof spawn>[] = [];
 afterEach(() => {
@@ -46,7 +46,7 @@ async function stream(mode: string, amount: number) {
   return { client, report: JSON.parse(await client.line()) };
 }
 
-test('request and response: every round trip recorded, warm-up left out', async () => {
+it('request and response: every round trip recorded, warm-up left out', async () => {
   const { report } = await stream('echo', 1);
   expect(report).toMatchObject({ failed: 0 });
   expect(report.count).toBeGreaterThan(100);
@@ -56,19 +56,19 @@ test('request and response: every round trip recorded, warm-up left out', async 
   expect(report.p999Us).toBeGreaterThanOrEqual(report.p99Us);
 });
 
-test('connections: the server closes first, so none is stuck in the client', async () => {
+it('connections: the server closes first, so none is stuck in the client', async () => {
   const { report } = await stream('once', 1);
   expect(report).toMatchObject({ failed: 0 });
   expect(report.count).toBeGreaterThan(100);
 });
 
-test('idle flows: as many as asked for, kept until it is killed', async () => {
+it('idle flows: as many as asked for, kept until it is killed', async () => {
   const { report, client } = await stream('hold', 200);
   expect(report).toEqual({ flows: 200 });
   expect(client.child.exitCode).toBeNull();
 });
 
-test('a server that stalls: each request that it leaves unanswered counts as one that took the time-out', async () => {
+it('a server that stalls: each request that it leaves unanswered counts as one that took the time-out', async () => {
   const port = nextPort++;
   const server = program('stream-server', 'echo', port, 64);
   expect(await server.line()).toBe('listening');
@@ -83,7 +83,7 @@ test('a server that stalls: each request that it leaves unanswered counts as one
   server.child.kill('SIGCONT');
 });
 
-test('a server that dies: its end is neither an answer nor a quick one', async () => {
+it('a server that dies: its end is neither an answer nor a quick one', async () => {
   const port = nextPort++;
   const server = program('stream-server', 'echo', port, 64);
   expect(await server.line()).toBe('listening');
@@ -94,7 +94,7 @@ test('a server that dies: its end is neither an answer nor a quick one', async (
   expect(report.distribution.at(-1)[1]).toBeGreaterThan(1.9e6);
 });
 
-test('idle flows that did not last are not counted as held', async () => {
+it('idle flows that did not last are not counted as held', async () => {
   const port = nextPort++;
   const server = program('stream-server', 'hold', port, 1);
   expect(await server.line()).toBe('listening');
@@ -109,7 +109,7 @@ test('idle flows that did not last are not counted as held', async () => {
   expect(JSON.parse(await client.line())).toEqual({ open: 0 });
 });
 
-test('many UDP flows: both ways at the offered rate, nothing lost over loopback', async () => {
+it('many UDP flows: both ways at the offered rate, nothing lost over loopback', async () => {
   const load = [nextPort, FLOWS, 1200, 2, 1] as const;
   const peer = program('many-udp', 'peer', ...load);
   expect(await peer.line()).toBe('listening');

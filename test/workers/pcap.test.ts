@@ -4,7 +4,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, expect, it } from 'vitest';
 import { Errno } from '../../src/sys/constants.ts';
 import { NativeBuffer } from '../../src/sys/memory.ts';
 import { PcapWriter } from '../../src/workers/tap/pcap.ts';
@@ -16,7 +16,7 @@ const FILE_HEADER_BYTES = 24;
 const RECORD_HEADER_BYTES = 16;
 const FRAME_BYTES = 60;
 
-test('stamps are the time of day to the nanosecond: in order, between before and after, finer than a millisecond', () => {
+it('stamps are the time of day to the nanosecond: in order, between before and after, finer than a millisecond', () => {
   const file = join(dir, 'stamps.pcap');
   const fd = openSync(file, 'a');
   const pool = new NativeBuffer(4096);
@@ -56,7 +56,7 @@ function limited(limit: number, file: string, frames: readonly number[]): { begu
   return JSON.parse(execFileSync('prlimit', args, { encoding: 'utf8', env }));
 }
 
-test('a record that goes in part is taken back and told; the next one follows the last whole one', () => {
+it('a record that goes in part is taken back and told; the next one follows the last whole one', () => {
   const file = join(dir, 'short.pcap');
   expect(limited(1000, file, [400, 400, 400, 50])).toEqual({ begun: 0, lost: [Errno.ENOSPC] });
   const bytes = readFileSync(file);
@@ -67,6 +67,6 @@ test('a record that goes in part is taken back and told; the next one follows th
   expect(at).toBe(bytes.length);
 });
 
-test('a file header that goes in part is a failure', () => {
+it('a file header that goes in part is a failure', () => {
   expect(limited(10, join(dir, 'header.pcap'), []).begun).toBe(-Errno.ENOSPC);
 });

@@ -1,21 +1,11 @@
 // @vitest: beside
 /** The end of connections, in all orders. RFC 9293 sections 3.6 and 3.10.7.4 (eighth check). */
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { FLOW_STATE_NAMES } from '../../../src/workers/flow/flow-report.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
-import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { type Script, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { script } from '../../support/netsim/test-script.ts';
 import { seqAdd } from '../../support/netsim/wire.ts';
-
-let open: Script[] = [];
-const script = (o: ScriptOptions = {}): Script => {
-  const t = new Script(o);
-  open.push(t);
-  return t;
-};
-afterEach(() => {
-  for (const t of open) t.close();
-  open = [];
-});
 
 function expectClosed(t: Script): void {
   expect(t.socket.closedBy).toBe('close');
@@ -204,8 +194,6 @@ describe('TCP closing', () => {
       t.send('FIN,ACK', 1, 5002);
       t.out(50);
       expectClosed(t);
-      t.close();
-      open.pop();
     }
   });
 

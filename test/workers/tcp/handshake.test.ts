@@ -1,28 +1,13 @@
 // @vitest: beside
 /** Connections made by the guest and from outside, and those that fail. RFC 9293 sections 3.5 and 3.10.7. */
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Drop } from '../../../src/proto/drop.ts';
 import { Errno } from '../../../src/sys/constants.ts';
 import { StageDrop } from '../../../src/workers/link/stage-drop.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
-import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { type Script, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { script } from '../../support/netsim/test-script.ts';
 import { Ack, Syn } from '../../support/netsim/wire.ts';
-
-let open: Script[] = [];
-const script = (o: ScriptOptions = {}): Script => {
-  const t = new Script(o);
-  open.push(t);
-  return t;
-};
-afterEach(() => {
-  for (const t of open) t.close();
-  open = [];
-});
-
-const refused = Errno.ECONNREFUSED;
-const hostUnreachable = 113;
-const netUnreachable = 101;
-const timedOut = 110;
 
 describe('TCP handshake', () => {
   it('CLOSED: SYN opens the host socket, SYN,ACK goes out when that is connected', () => {
@@ -202,7 +187,7 @@ describe('TCP handshake', () => {
 
   it('CLOSED: the flow table is full, SYN waits for a free place', () => {
     const t = script({ flows: 2 });
-    t.onOpen = (socket) => socket.failAfter(500, refused);
+    t.onOpen = (socket) => socket.failAfter(500, Errno.ECONNREFUSED);
     for (let i = 0; i < 3; i++) {
       t.srcPort = 40000 + i;
       t.send('SYN', 0, null);
@@ -240,7 +225,7 @@ describe('TCP handshake', () => {
 
   it('CONNECTING: RST of the guest and refusal of the host cross on the way: the flow ends once', () => {
     const t = script({ linkMs: 5 });
-    t.onOpen = (socket) => socket.failAfter(2, refused);
+    t.onOpen = (socket) => socket.failAfter(2, Errno.ECONNREFUSED);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     t.out(9);
     t.send('RST', 1, null);
@@ -255,17 +240,17 @@ describe('TCP handshake', () => {
 
   it('CONNECTING: refused by the host answers RST,ACK', () => {
     const t = script();
-    t.onOpen = (socket) => socket.failAfter(1, refused);
+    t.onOpen = (socket) => socket.failAfter(1, Errno.ECONNREFUSED);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     expect(t.out(5)).toEqual(['RST,ACK 0 ack 1']);
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
   it.each([
-    [4, hostUnreachable, 1, 3, 1],
-    [4, netUnreachable, 1, 3, 0],
-    [6, hostUnreachable, 58, 1, 3],
-    [6, netUnreachable, 58, 1, 0],
+    [4, Errno.EHOSTUNREACH, 1, 3, 1],
+    [4, Errno.ENETUNREACH, 1, 3, 0],
+    [6, Errno.EHOSTUNREACH, 58, 1, 3],
+    [6, Errno.ENETUNREACH, 58, 1, 0],
   ] as const)(
     'CONNECTING: IPv%d, errno %d is told by ICMP %d type %d code %d',
     (family, errno, proto, type, code) => {
@@ -287,14 +272,14 @@ describe('TCP handshake', () => {
 
   it('CONNECTING: with the policy "rst", unreachable answers RST,ACK', () => {
     const t = script({ policy: { connectFailure: 'rst' } });
-    t.onOpen = (socket) => socket.failAfter(1, hostUnreachable);
+    t.onOpen = (socket) => socket.failAfter(1, Errno.EHOSTUNREACH);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     expect(t.out(5)).toEqual(['RST,ACK 0 ack 1']);
   });
 
   it('CONNECTING: timed out says nothing, as the network would', () => {
     const t = script();
-    t.onOpen = (socket) => socket.failAfter(1, timedOut);
+    t.onOpen = (socket) => socket.failAfter(1, Errno.ETIMEDOUT);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     expect(t.out(5)).toEqual([]);
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
@@ -601,7 +586,7 @@ describe('TCP to the dns address', () => {
     t.remote = '192.0.2.3';
     t.dstPort = 53;
     t.onOpen = (socket) => {
-      if (t.sockets.length === 1) socket.failAfter(1, refused);
+      if (t.sockets.length === 1) socket.failAfter(1, Errno.ECONNREFUSED);
       else socket.connectAfter(1);
     };
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
@@ -619,7 +604,7 @@ describe('TCP to the dns address', () => {
     const t = script();
     t.remote = '192.0.2.3';
     t.dstPort = 53;
-    t.onOpen = (socket) => socket.failAfter(1, refused);
+    t.onOpen = (socket) => socket.failAfter(1, Errno.ECONNREFUSED);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     expect(t.out(20)).toEqual(['RST,ACK 0 ack 1']);
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);

@@ -1,7 +1,7 @@
 // @vitest: beside
 /** Frame slots that wait for host sockets: how many there may be, and what flows that drain still get. */
 import fc from 'fast-check';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { poolPlan } from '../../../src/main/cli/pool-plan.ts';
 import { Counter } from '../../../src/ring/counters.ts';
 import { slotShares } from '../../../src/workers/placement.ts';
@@ -17,7 +17,7 @@ import {
 } from '../../../src/workers/translator/tcp/receive-buffers.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import type { FakeSocket } from '../../support/netsim/fake-host.ts';
-import { Script } from '../../support/netsim/script.ts';
+import { script } from '../../support/netsim/test-script.ts';
 import { ShardRig } from '../../support/shard-rig.ts';
 
 const FRAME = 60_000;
@@ -25,12 +25,6 @@ const STALLED = 12;
 /** Large slots that queues may hold: of SimEngine's pool. */
 const SHARES = slotShares(1024, 65, 1);
 const BUDGET = queueBudget(SHARES.readerSmall[1], SHARES.readerLarge[1], 1);
-
-let open: Script[] = [];
-afterEach(() => {
-  for (const t of open) t.close();
-  open = [];
-});
 
 interface Flow {
   readonly port: number;
@@ -41,8 +35,7 @@ interface Flow {
 }
 
 function bed() {
-  const t = new Script({ flows: 64, window: 65535 });
-  open.push(t);
+  const t = script({ flows: 64, window: 65535 });
   let ports = 40_000;
   const connect = (room = Number.POSITIVE_INFINITY): Flow => {
     t.srcPort = ports++;
@@ -340,8 +333,7 @@ describe('ReceiveBuffers', () => {
 
 describe('segments out of order', () => {
   it('of one flow 1,024 are kept at the most, whatever the pool has', () => {
-    const t = new Script({ smallSlots: 16_384, largeSlots: 129, window: 65535 });
-    open.push(t);
+    const t = script({ smallSlots: 16_384, largeSlots: 129, window: 65535 });
     t.establish();
     for (let i = 1; i <= 1100; i++) {
       t.send('ACK', 1 + 2 * i, 1, { bytes: 1 });

@@ -3,23 +3,13 @@
  * What the guest sends on an established connection: order, overlaps, window, acknowledgements. RFC 9293
  * section 3.10.7.4.
  */
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Drop } from '../../../src/proto/drop.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import { FROM_GUEST_FROM, patternCopy } from '../../support/netsim/fake-host.ts';
-import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { type Script, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { script } from '../../support/netsim/test-script.ts';
 import { Ack } from '../../support/netsim/wire.ts';
-
-let open: Script[] = [];
-const script = (o: ScriptOptions = {}): Script => {
-  const t = new Script(o);
-  open.push(t);
-  return t;
-};
-afterEach(() => {
-  for (const t of open) t.close();
-  open = [];
-});
 
 /** End the connection from the guest's side and see that nothing stays behind. */
 function endAndCheck(t: Script, rcvNxt = t.socket.received + 1): void {

@@ -1,21 +1,11 @@
 // @vitest: beside
 /** Bytes to the guest: its window, loss, timers. RFC 9293 section 3.8, RFC 5681, RFC 6298, RFC 2018. */
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Counter } from '../../../src/ring/counters.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
-import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { type Script, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { script } from '../../support/netsim/test-script.ts';
 import { Rst, type Segment, seqAdd } from '../../support/netsim/wire.ts';
-
-let open: Script[] = [];
-const script = (o: ScriptOptions = {}): Script => {
-  const t = new Script(o);
-  open.push(t);
-  return t;
-};
-afterEach(() => {
-  for (const t of open) t.close();
-  open = [];
-});
 
 function endAndCheck(t: Script, seq = 1): void {
   t.send('RST', seq, null);
