@@ -120,12 +120,12 @@ const files = (readdirSync(SRC, { recursive: true, encoding: 'utf8' }) as string
   .sort();
 
 describe('layers', () => {
-  it('there are files to check in every layer that exists', () => {
+  it('every layer has files to check', () => {
     expect(files).toContain('units.ts');
     expect(files.length).toBeGreaterThan(10);
   });
 
-  it.each(files)('src/%s keeps to its layer', (file) => {
+  it.each(files)('src/%s imports only from layers below', (file) => {
     const breaches = importsOf(readFileSync(path.join(SRC, file), 'utf8'))
       .map((name) => breach(file, name))
       .filter((reason) => reason !== null);
@@ -138,7 +138,7 @@ describe('layers', () => {
     );
   });
 
-  it('the checker itself sees breaches between folders', () => {
+  it('the checker finds forbidden imports between folders', () => {
     expect(breach('workers/splice/splice.ts', '../host-io/context.ts')).toMatch('workers/splice may import');
     expect(breach('workers/translator/shard.ts', '../tap/tap-reader.ts')).toMatch('a stage imports no stage');
     expect(breach('workers/translator/shard.ts', '../tap/guest-link.ts')).toBeNull();
@@ -150,7 +150,7 @@ describe('layers', () => {
     expect(breach('main/bucatini/selftest/ping.ts', '../run.ts')).toBeNull();
   });
 
-  it('the checker itself sees breaches', () => {
+  it('the checker finds forbidden imports between layers', () => {
     expect(breach('proto/ipv4.ts', '../ring/pool.ts')).toMatch('proto may import itself, units.ts');
     expect(breach('ring/spsc.ts', '../workers/stage.ts')).not.toBeNull();
     expect(breach('ring/spsc.ts', '../proto/be.ts')).not.toBeNull();

@@ -62,18 +62,18 @@ const attacked = (front: ArenaOptions['front'], plan: string, attack: AttackName
 
 const needs = [requireTool('socat', 'apt package socat')];
 
-describeE2e('run, fused: nobody suffers from', needs, () => {
+describeE2e('run, fused: other clients are served during', needs, () => {
   for (const attack of ATTACK_NAMES) attacked('run', 'fused', attack);
 });
-describeE2e('run, pipeline=2: nobody suffers from', needs, () => {
+describeE2e('run, pipeline=2: other clients are served during', needs, () => {
   for (const attack of [...WORST, 'half-open'] as const) attacked('run', 'pipeline=2', attack);
 });
-describeE2e('run, at MTU 1500: nobody suffers from', needs, () => {
+describeE2e('run, MTU 1500: other clients are served during', needs, () => {
   attacked('run', 'fused', 'idle-readers', { mtu: 1500 });
 });
-describeE2e('pasta: nobody suffers from', needs, () => {
+describeE2e('pasta: other clients are served during', needs, () => {
   for (const attack of WORST) attacked('pasta', 'auto', attack);
 });
-describeE2e('slirp4netns: nobody suffers from', needs, () => {
+describeE2e('slirp4netns: other clients are served during', needs, () => {
   for (const attack of WORST) attacked('slirp4netns', 'auto', attack);
 });

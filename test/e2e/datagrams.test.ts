@@ -52,7 +52,7 @@ describeE2e('datagrams', [requireTool('ping', 'apt package iputils-ping')], () =
           expect(JSON.parse(await succeed(guest, burst))).toEqual({ same: 60, lost: 0 });
         });
 
-        it('one socket and many peers: all see the same port, the socket’s own; who was not asked is not heard', async () => {
+        it('one guest socket, many peers: all see its port; a datagram of another peer is dropped', async () => {
           const ask = supportProgram('clients/udp-mapping.ts', 'ask', family.peer, ...MIRRORS);
           const { own, seen, strangers } = JSON.parse(await succeed(guest, ask));
           expect(seen).toEqual(MIRRORS.map(() => own));
@@ -77,7 +77,7 @@ describeE2e('datagrams', [requireTool('ping', 'apt package iputils-ping')], () =
           expect(out).toContain(' 0% packet loss');
         });
 
-        it('ping the gateway: it answers', async () => {
+        it('ping the gateway: answered', async () => {
           expect(await succeed(guest, ['ping', '-c2', '-i0.2', '-W2', family.gateway])).toContain(
             ' 0% packet loss',
           );

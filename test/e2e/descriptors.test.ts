@@ -28,7 +28,7 @@ async function served(argv: (pid: number) => string[]): Promise<{ said: string; 
   }
 }
 
-describeNeeding('64 descriptors', tapNeeds, () => {
+describeNeeding('a limit of 64 descriptors', tapNeeds, () => {
   for (const command of [
     [`${BIN}/bucatini`, 'run', '--'],
     [`${BIN}/pasta`, '--config-net', '--'],
@@ -41,14 +41,14 @@ describeNeeding('64 descriptors', tapNeeds, () => {
     });
   }
 
-  it('attach: starts, and warns', async () => {
+  it('attach: starts with a warning', async () => {
     const { said, status } = await served((pid) => [`${BIN}/bucatini`, 'attach', String(pid)]);
     expect(said).toContain(FEW);
     expect(said).toContain('ready:');
     expect(status).toBe(0);
   });
 
-  it('slirp4netns: starts, and warns', async () => {
+  it('slirp4netns: starts with a warning', async () => {
     const { said, status } = await served((pid) => [`${BIN}/slirp4netns`, '-c', String(pid), 'tap0']);
     expect(said).toContain(FEW);
     expect(said).toContain('Recommended IP');
@@ -84,11 +84,11 @@ kill $server
 exit $status`;
 
 describeNeeding(
-  'half-open connections beside ordinary ones, 200 descriptors',
+  'half-open and ordinary connections, a limit of 200 descriptors',
   [...tapNeeds, requireTool('ip', 'apt package iproute2')],
   () => {
     for (const threads of ['fused', 'pipeline=2']) {
-      it(`run, ${threads}: 360 connections that nobody answers, and all others are`, async () => {
+      it(`run, ${threads}: 360 unanswered connections: ordinary ones are still answered`, async () => {
         const argv = ['unshare', '-Urn', '/bin/sh', '-c', BESIDE, 'sh'];
         const { stdout, stderr } = await runToEnd(
           [...argv, `${BIN}/bucatini`, 'run', `--threads=${threads}`, '--'],
@@ -108,7 +108,7 @@ const requireRoot: Need = () =>
 
 describeNeeding('root of the machine, without --runas', [...tapNeeds, requireRoot], () => {
   for (const ports of [[], ['-t', 'none', '-u', 'none']]) {
-    it(`pasta PID ${ports.join(' ')}: serves as nobody, and ends in order`, async () => {
+    it(`pasta PID ${ports.join(' ')}: runs as user nobody, and ends with status 0`, async () => {
       const target = spawn('unshare', ['-n', 'sh', '-c', 'echo there; exec sleep 1000'], {
         stdio: ['ignore', 'pipe', 'ignore'],
       });

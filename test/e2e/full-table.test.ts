@@ -70,11 +70,11 @@ describeE2e('a full flow table', needs, () => {
       expect(lines.length).toBeLessThanOrEqual(8); // one a shard in ten seconds
     };
 
-    it('40,000 UDP peers from one port inside', async () => {
+    it('40,000 UDP peers of one guest port: other traffic goes on', async () => {
       await goesOn(guest.startInside(supportProgram('clients/udp-peers.ts', 'to', PEER4, 20_000, 40_000)));
     });
 
-    it('40,000 sources at a published UDP port', async () => {
+    it('40,000 sources at a published UDP port: other traffic goes on', async () => {
       const args = ['from', `${PEER4},${GATEWAY4}`, 20_000, 20_000, HOST4, PUBLISHED];
       await goesOn(bed.start('peer', supportProgram('clients/udp-peers.ts', ...args)));
     });

@@ -111,7 +111,7 @@ const FAMILIES = [
 ] as const;
 
 describeE2e(
-  'errors of routers',
+  'ICMP errors of routers',
   [
     requireTool('ping', 'apt package iputils-ping'),
     requireTool('busybox', 'apt package busybox'),
@@ -138,20 +138,20 @@ describeE2e(
       afterAll(() => guest?.stop());
 
       describe.each(FAMILIES)('$name', ({ flag, far, router, traceroute }) => {
-        it('ping with a hop limit of 1: the router says that it is exceeded', async () => {
+        it('ping, hop limit 1: the router answers time exceeded', async () => {
           const { stdout } = await guest.inside(['ping', flag, '-n', '-c1', '-W2', '-t1', far]);
           const from = /^From (\S+) icmp_seq=1 Time (?:to live )?exceeded/m.exec(stdout)?.[1];
           expect(router, stdout).toContain(from);
         });
 
-        it('traceroute by UDP: the router, then the end', async () => {
+        it('traceroute by UDP: lists the router, then the destination', async () => {
           const out = await succeed(guest, ['busybox', traceroute, '-n', '-q1', '-w2', '-m4', far]);
           const hops = [...out.matchAll(/^ *\d+ {2}(\S+)/gm)].map((m) => m[1]);
           expect(router, out).toContain(hops[0]);
           expect(hops.slice(1), out).toEqual([far]);
         });
 
-        it("a datagram too long for the far link: the guest's kernel learns its MTU", async () => {
+        it("a datagram longer than the far link's MTU: the guest kernel learns that MTU", async () => {
           const route = (): Promise<string> => succeed(guest, ['ip', 'route', 'get', far]);
           expect(await route()).not.toContain(' mtu ');
           const bytes = 1500 - (flag === '-4' ? 28 : 48);
@@ -161,7 +161,7 @@ describeE2e(
           expect(await route()).toContain(` mtu ${FAR_MTU} `);
         });
 
-        it('ping that must not be fragmented: told the MTU', async () => {
+        it("ping with DF, longer than the far link's MTU: the error carries that MTU", async () => {
           await forget((argv) => bed.run('host', argv));
           await forget((argv) => guest.inside(argv));
           const size = String(1500 - (flag === '-4' ? 28 : 48));
@@ -171,7 +171,7 @@ describeE2e(
           expect(stdout + stderr).toMatch(new RegExp(`mtu ?[=:] ?${FAR_MTU}`));
         });
 
-        it.each(['-U', '-I'])('traceroute %s: the router, then the end', async (method) => {
+        it.each(['-U', '-I'])('traceroute %s: lists the router, then the destination', async (method) => {
           const probe = ['-n', '-q1', '-w2', '-m4', method];
           const out = await succeed(guest, ['traceroute', flag, ...probe, far]);
           const hops = [...out.matchAll(/^ *\d+ {2}(\S+)/gm)].map((m) => m[1]);
@@ -180,7 +180,7 @@ describeE2e(
         });
       });
 
-      it('a router inside with a narrower link: what the world sends gets through', async () => {
+      it('a router inside with a smaller MTU: a download arrives', async () => {
         const keeper = guest.startInside(['sh', '-c', INNER_UP]);
         try {
           await eventually('the inner network is there', 5000, () =>
@@ -211,13 +211,13 @@ describeE2e(
         it.each([
           ['a probe that counts hops is refused with the MTU of the host', 9, 'EMSGSIZE 1500'],
           ['what is no probe goes out in fragments', 64, 'came back: 5000'],
-        ])('DF, longer than the MTU of the host: %s', async (_, ttl, first) => {
+        ])('DF set, longer than the MTU of the host: %s', async (_, ttl, first) => {
           const argv = ['python3', '-c', TOO_LONG, peer, String(PORT.echo), String(ttl)];
           expect(await succeed(guest, argv)).toBe(`${first}\ncame back: 6000\n`);
           await forget((words) => guest.inside(words));
         });
 
-        it('tracepath: the MTU of the host, the MTU of the far link, the end', async () => {
+        it('tracepath: reports the MTU of the host, that of the far link, then the destination', async () => {
           const out = await succeed(guest, ['tracepath', flag, '-n', '-m4', far]);
           expect(
             [...out.matchAll(/pmtu (\d+)/g)].map((m) => Number(m[1])),

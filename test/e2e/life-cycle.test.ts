@@ -90,7 +90,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
   describe.each(engine.plans)('run, %s', (plan) => {
     afterEach(nothingLeft);
 
-    it("the command ends: so does the engine, with the command's status", async () => {
+    it('the command ends: the engine ends with its status', async () => {
       const started = bed.launch({ plan }, ['sh', '-c', 'echo running; exit 7']);
       await eventually('the command runs', 10_000, () => started.printed().stdout.includes('running'));
       expect(await endsWithin(started, 'exit 7')).toBe(7);
@@ -103,25 +103,28 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       expect(status).toBe(127);
     });
 
-    it("standard input and output are the command's own", async () => {
+    it('standard input and output belong to the command', async () => {
       const started = bed.launch({ plan }, ['sh', '-c', 'read -r line; echo "got $line"; echo err >&2']);
       started.process.stdin?.end('a line\n');
       expect(await started.exited).toBe(0);
       expect(await started.output()).toMatchObject({ stdout: 'got a line\n', stderr: 'err\n' });
     });
 
-    it.skipIf(engine.name !== 'bucatini')('every thread is in the sandbox, the command is not', async () => {
-      const guest = await bed.engine({ plan });
-      const threads = threadStatus(guest.enginePid);
-      for (const thread of threads) expect(thread).toMatchObject({ noNewPrivs: true, seccomp: 2 });
-      expect(threads.find((t) => t.name === 'bucatini')?.capEff).toBe('20'); // CAP_KILL
-      const packetThreads = threads.filter((t) => t.name.startsWith('packet thread'));
-      expect(packetThreads.length).toBeGreaterThan(0);
-      // CAP_NET_BIND_SERVICE; CAP_NET_RAW where the kernel wants it for SO_BINDTODEVICE
-      for (const thread of packetThreads) expect(thread.capEff).toMatch(/^2?400$/);
-      expect(threadStatus(guest.commandPid)).toMatchObject([{ noNewPrivs: false, seccomp: 0 }]);
-      expect(await guest.stop()).toBe(143);
-    });
+    it.skipIf(engine.name !== 'bucatini')(
+      'every engine thread is in the sandbox, the command is not',
+      async () => {
+        const guest = await bed.engine({ plan });
+        const threads = threadStatus(guest.enginePid);
+        for (const thread of threads) expect(thread).toMatchObject({ noNewPrivs: true, seccomp: 2 });
+        expect(threads.find((t) => t.name === 'bucatini')?.capEff).toBe('20'); // CAP_KILL
+        const packetThreads = threads.filter((t) => t.name.startsWith('packet thread'));
+        expect(packetThreads.length).toBeGreaterThan(0);
+        // CAP_NET_BIND_SERVICE; CAP_NET_RAW where the kernel wants it for SO_BINDTODEVICE
+        for (const thread of packetThreads) expect(thread.capEff).toMatch(/^2?400$/);
+        expect(threadStatus(guest.commandPid)).toMatchObject([{ noNewPrivs: false, seccomp: 0 }]);
+        expect(await guest.stop()).toBe(143);
+      },
+    );
 
     it('the command is killed from outside: the status is 128 + 9', async () => {
       const guest = await bed.engine({ plan });
@@ -154,7 +157,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       expect(await endsWithin(guest.started, 'kill -9 of the engine')).not.toBe(0);
     });
 
-    it('kill -9 in the middle of a transfer: nothing is left either', async () => {
+    it('kill -9 during a transfer: no process and no mount is left', async () => {
       const guest = await bed.engine({ plan });
       const transfer = guest.startInside([
         'curl',
@@ -274,7 +277,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       process.kill(pids[0]!, name);
     };
 
-    it('PID of a process in a namespace of the same user: network, SIGTERM ends it with status 0', async () => {
+    it('PID in a namespace of the same user: the network works; SIGTERM: status 0', async () => {
       started = bed.attach('user', { plan }, String(bed.pidSeenInside(target.pid)));
       expect(await networkUp(() => target.inside(curl))).toBe(HOST4);
       if (engine.name === 'bucatini') {
@@ -289,14 +292,14 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       expect(await endsWithin(started, 'SIGTERM')).toBe(0);
     });
 
-    it('PID: the namespace ends, and the engine with it, status 0', async () => {
+    it('PID: the namespace ends: the engine ends with status 0', async () => {
       started = bed.attach('user', { plan }, String(bed.pidSeenInside(target.pid)));
       await networkUp(() => target.inside(curl));
       process.kill(target.pid, 'SIGKILL');
       expect(await endsWithin(started, 'the end of the namespace')).toBe(0);
     });
 
-    it('PATH of a namespace: network; the file goes, and the engine with it, status 0', async () => {
+    it('PATH of a namespace: the network works; the file is removed: the engine ends with status 0', async () => {
       const file = `${bed.ramDir}/guest.netns`;
       const inside = ['nsenter', `--net=${file}`];
       await succeedIn(bed, 'host', ['sh', '-c', `touch ${file} && unshare --net=${file} true`]);
@@ -309,7 +312,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       expect(await endsWithin(started, 'the end of the file')).toBe(0);
     });
 
-    it('kill -9 of the engine: the namespace stays, nothing else does', async () => {
+    it('kill -9 of the engine: only the namespace is left', async () => {
       started = bed.attach('user', { plan }, String(bed.pidSeenInside(target.pid)));
       await networkUp(() => target.inside(curl));
       signal('SIGKILL');

@@ -106,13 +106,13 @@ describeE2e('link-local neighbours of the host', needs, () => {
     afterAll(() => stop?.());
 
     it.each(['+notcp', '+tcp'])(
-      'dig %s: a resolver behind another interface, by its zone',
+      'dig %s: a resolver with a zone is asked through that interface',
       async (transport) => {
         expect(await who(guest, transport, `@${dns}`)).toMatch(/^"other fe80::/);
       },
     );
 
-    it('resolv.conf names another interface: the resolver there is asked', async () => {
+    it('resolv.conf changes to another zone: the resolver behind that interface is asked', async () => {
       resolver('veth0');
       await eventually('near answers', WAIT_MS, async () =>
         (await who(guest, '+notcp', `@${dns}`)).startsWith('"near '),
@@ -124,7 +124,7 @@ describeE2e('link-local neighbours of the host', needs, () => {
       );
     });
 
-    it('the interface goes and comes again under another index: the resolver behind it is asked again', async () => {
+    it('the interface is replaced under another index: its resolver is asked again', async () => {
       await succeedIn(bed, 'host', ['ip', 'link', 'del', 'veth1']);
       await secondLink();
       const ask = dig('+tries=1', '+time=1', '+notcp', `@${dns}`);
@@ -135,13 +135,13 @@ describeE2e('link-local neighbours of the host', needs, () => {
 
     if (!neighbours) return;
     it.each(['+notcp', '+tcp'])(
-      'dig %s: a neighbour on the link that connections leave by',
+      'dig %s: a link-local neighbour on the outbound interface answers',
       async (transport) => {
         expect(await who(guest, transport, `@${NEIGHBOUR}%veth0`)).toMatch(/^"near fe80::/);
       },
     );
 
-    it('ping: likewise', async () => {
+    it('ping: a link-local neighbour on the outbound interface answers', async () => {
       expect(await succeed(guest, ['ping', '-6', '-c1', '-W3', `${NEIGHBOUR}%veth0`])).toContain(
         ' 1 received',
       );

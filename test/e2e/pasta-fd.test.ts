@@ -81,14 +81,14 @@ describeE2e('pasta --fd', needs, () => {
     },
   );
 
-  it('a short frame to a socket is filled up to 60 bytes', async () => {
+  it('a short frame to a socket is padded to 60 bytes', async () => {
     const giver = await serve('seqpacket', 3, '-4');
     await inside(SET_UP);
     await inside(`ping -c1 -W2 ${GATEWAY4}`); // and ARP, 42 bytes
     expect(giver.printed().stdout.match(/\d+/g)?.at(-1)).toBe('60');
   });
 
-  it('--config-net configures the TAP where it is, by its own name; what --ns-ifname says otherwise is told', async () => {
+  it('--config-net: configures the TAP under its own name; another --ns-ifname: a warning', async () => {
     const giver = await serve('tap', 7, '--config-net', '-I', 'other', '--ns-mac-addr', '02:00:00:00:00:07');
     const { stdout } = await inside('ip -o addr show dev tap9; ip route; ip link show tap9');
     expect(stdout).toContain(`inet ${HOST4}/24`);
@@ -97,7 +97,7 @@ describeE2e('pasta --fd', needs, () => {
     expect(giver.printed().stderr).toBe('--ns-ifname does nothing with --fd: frames come by tap9\n');
   });
 
-  it('COMMAND: no interface of ours, no descriptor, its status; what there is no interface for is told', async () => {
+  it('COMMAND: has neither interface nor descriptor; its status is returned; --config-net: a warning', async () => {
     const script = 'ip -o link; ls -l /proc/self/fd; exit 7';
     const giver = give('tap', 5, '--config-net', '--', 'sh', '-c', script);
     expect(await giver.exited).toBe(7);
@@ -107,13 +107,13 @@ describeE2e('pasta --fd', needs, () => {
     expect(stderr).toBe('--config-net does nothing with --fd: its interface is not in this namespace\n');
   });
 
-  it('it ends with the other side of the socket, and status 1', async () => {
+  it('the peer closes the socket: pasta ends with status 1', async () => {
     const giver = give('closed', 4, '-f', '-q', '--netns', netns);
     expect(await giver.exited).toBe(1);
     expect(giver.printed().stderr).toBe('whoever sent frames has closed the socket\n');
   });
 
-  describe('what frames cannot go by: one line, status 1', () => {
+  describe('descriptors that carry no frames: one line, status 1', () => {
     it.each([
       ['stream', '--fd 7: a stream does not keep frames apart; use SOCK_SEQPACKET\n'],
       ['unconnected', '--fd 7: the socket is not connected\n'],

@@ -18,7 +18,7 @@ ip -6 addr add fd20::1/64 dev d0 nodad; ip -6 route add default via fd20::2`;
 const OWN4 = /^default via 172\.20\.0\.2 dev d0/m;
 const OWN6 = /^default via fd20::2 dev d0/m;
 
-describeE2e('a namespace that has default routes', [], () => {
+describeE2e('a namespace with default routes of its own', [], () => {
   let bed: Bed;
   let guest: EmptyGuest;
   beforeAll(async () => {
@@ -44,7 +44,7 @@ describeE2e('a namespace that has default routes', [], () => {
       six: false,
     },
   ])('$name', ({ start, six }) => {
-    it('ours goes in front while it runs, and what was there is there afterwards', async () => {
+    it('attached: our default route has precedence; ended: the old routes are as before', async () => {
       guest = await bed.emptyGuest();
       await succeed(guest, ['sh', '-c', OWN_NETWORK]);
       const before = `${await routes('-4')}${await routes('-6')}`;
@@ -83,17 +83,17 @@ describeE2e('a host without IPv6 on any interface', [], () => {
   afterAll(() => bed?.close());
 
   const show = ['ip', '-o', '-6', 'addr', 'show', 'scope', 'global'];
-  it('run: IPv4 only, as nobody asked for more', async () => {
+  it('run: IPv4 only, without a message', async () => {
     const started = bed.launch({}, show);
     expect(await started.exited).toBe(0);
     expect((await started.output()).stdout).toBe('');
   });
-  it('run --address: the address that was given', async () => {
+  it('run --address with an IPv6 address: the guest has it', async () => {
     const started = bed.launch({ extra: ['--address', 'fd01::5'] }, show);
     expect(await started.exited).toBe(0);
     expect((await started.output()).stdout).toContain('inet6 fd01::5/64');
   });
-  it('pasta -a: the address that was given, without a word, as with the original', async () => {
+  it("pasta -a with an IPv6 address: the guest has it, without a message, as with passt's pasta", async () => {
     const options = ['--config-net', '-q', '-t', 'none', '-u', 'none', '-a', 'fd01::5'];
     const finished = await bed.run('user', [`${repoRoot}/bin/pasta`, ...options, '--', ...show]);
     expect(finished).toMatchObject({ status: 0, stderr: '' });

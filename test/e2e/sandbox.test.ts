@@ -152,7 +152,7 @@ describeE2e(
         }
       });
 
-      it('what the caller left open is closed, and no way to a namespace is open', () => {
+      it("the caller's descriptors are closed, and no descriptor of a namespace is open", () => {
         const open = openFiles(pid);
         expect(open.length).toBeGreaterThan(10);
         expect(open.filter((file) => LEFT_OPEN.includes(file) || /^(net|user|mnt):\[/.test(file))).toEqual(
@@ -160,7 +160,7 @@ describeE2e(
         );
       });
 
-      it("the caller's environment is out of memory, what we go by is still there", () => {
+      it("the caller's environment is erased from memory, our own variables are kept", () => {
         const entries = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').filter(Boolean);
         expect(
           entries.filter((entry) => !/^(BUCATINI|PASTA|SLIRP4NETNS)_|^(NODE_COMPILE_CACHE|TZ)=/.test(entry)),
@@ -169,7 +169,7 @@ describeE2e(
       });
 
       if (form.command)
-        it("its command has the caller's descriptors (run) or three (pasta), and pasta's or the caller's limit of them", async () => {
+        it("COMMAND has the caller's descriptors (run) or three (pasta), and the descriptor limit that belongs to it", async () => {
           const told = await eventually('it has told', START_MS, () => {
             const lines = started.printed().stdout.trim().split('\n');
             return lines.length >= 2 && lines;
@@ -188,7 +188,7 @@ describeE2e(
         });
 
       it.each(['SIGINT', 'SIGTERM', 'SIGKILL'] as const)(
-        '%s ends it, and nothing is left',
+        '%s: it ends, and nothing is left',
         async (signal) => {
           if (!isAlive(pid)) await start();
           // The command of passt's pasta outlives it.
@@ -202,7 +202,7 @@ describeE2e(
     });
 
     describe.skipIf(engine.name !== 'bucatini').each(engine.plans)('run, %s', (plan) => {
-      it(`${FLOWS} connections at once, started under a limit of ${SOFT_LIMIT} descriptors`, {
+      it(`a soft limit of ${SOFT_LIMIT} descriptors: ${FLOWS} connections at once succeed`, {
         timeout: 120_000,
       }, async () => {
         const crowd = supportProgram('clients/tcp-crowd.ts', PEER4, PORT.echo, FLOWS, FLOWS, 100, 1);
@@ -216,7 +216,7 @@ describeE2e(
         expect(JSON.parse(stdout)).toMatchObject({ ok: FLOWS, failed: {}, peakOpen: FLOWS });
       });
 
-      it('no descriptors are left: connections wait, one line says why, and none fails', async () => {
+      it('no descriptors are left: connections wait, one line gives the reason, none fails', async () => {
         const guest = await bed.engine({ plan });
         try {
           const limit = openFiles(guest.enginePid).length + 20;
@@ -237,7 +237,7 @@ describeE2e(
         }
       });
 
-      it('a packet thread dies: its message, status 1, and nothing is left', async () => {
+      it('a packet thread fails: its message, status 1, and nothing is left', async () => {
         const crash = { BUCATINI_TEST_IMPAIR: 'crashAfter=40' };
         const argv = [`${repoRoot}/bin/bucatini`, 'run', '--threads', plan, '--'];
         const client = [
@@ -259,7 +259,7 @@ describeE2e(
         await eventually('all have ended', END_MS, () => family.every((p) => !isAlive(p)));
       });
 
-      it('the TAP is taken away from under it: its message and status 1', async () => {
+      it('the TAP is removed: a message and status 1', async () => {
         const guest = await bed.engine({ plan });
         const links = JSON.parse(await succeed(guest, ['ip', '-j', 'link'])) as { ifname: string }[];
         const tap = links.map(({ ifname }) => ifname).find((name) => name !== 'lo');
@@ -273,7 +273,9 @@ describeE2e(
         expect(status).toBe(1);
       });
 
-      it(`${LOAD_MS / 1000} s of mixed load`, { timeout: LOAD_MS + 60_000 }, async () => {
+      it(`${LOAD_MS / 1000} s of mixed load: no process is ended by the filter, no error is logged`, {
+        timeout: LOAD_MS + 60_000,
+      }, async () => {
         const guest = await bed.engine({ plan });
         try {
           const rounds = await mixedLoad(guest, performance.now() + LOAD_MS);

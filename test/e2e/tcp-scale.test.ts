@@ -75,7 +75,7 @@ describeE2e('many TCP connections', [], () => {
     };
 
     for (const family of FAMILIES) {
-      it(`${CONCURRENT} connections open at once over ${family.name}: all carry data, none is left`, {
+      it(`${CONCURRENT} connections at once over ${family.name}: all carry data, no flow is left`, {
         timeout: TIMEOUT_MS,
       }, async () => {
         await crowd(family.peer, PORT.echo, 50, 50, 1000, 1);
@@ -92,7 +92,7 @@ describeE2e('many TCP connections', [], () => {
     }
 
     it.each([1, 64])(
-      `${SHORT} short connections, %i at a time: all answered, descriptors back, memory steady`,
+      `${SHORT} short connections, %i at a time: all answered, descriptors closed, memory constant`,
       { timeout: TIMEOUT_MS },
       async (atOnce) => {
         const warm = await crowd(PEER4, PORT.once, SHORT / 10, atOnce, 32, 0);

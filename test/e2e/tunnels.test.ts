@@ -200,7 +200,7 @@ for (const kind of KINDS) {
         rates[`${frontEnd.name} upload`] = gbits(up);
       });
 
-      it('TCP that the peer begins, to a server inside', async () => {
+      it('TCP from the peer to a server inside: data arrives unchanged', async () => {
         const server = guest.startInside(supportProgram('clients/tcp-echo.ts', GUEST_PORT));
         await eventually('it listens', START_MS, () => server.printed().stdout.includes('ready'));
         const crowd = supportProgram('clients/tcp-crowd.ts', GUEST_IN, GUEST_PORT, 4, 4, 100_000, 1);
@@ -230,7 +230,7 @@ for (const kind of KINDS) {
 describe.each(['ipip', 'gre', 'sit'])('%s inside', (type) => {
   const device = (local: string, remote: string): string => `${type} local ${local} remote ${remote}`;
   describeDevice(
-    'is not carried',
+    'of a protocol that is not carried',
     device('127.0.0.1', '127.0.0.2'),
     [requireTool('curl', 'apt package curl')],
     () => {
@@ -240,7 +240,7 @@ describe.each(['ipip', 'gre', 'sit'])('%s inside', (type) => {
       });
       afterAll(() => bed?.close());
 
-      it.each(engine.plans)('%s: its packets are counted, and others go on', async (plan) => {
+      it.each(engine.plans)('%s: its packets are counted as dropped, other traffic goes on', async (plan) => {
         const api = `${bed.ramDir}/api-${type}-${plan}`;
         const guest = await bed.engine({ plan, extra: ['--api-socket', api] });
         const local = `$(ip -4 route get ${PEER4} | sed -n 's/.* src \\([^ ]*\\).*/\\1/p')`;

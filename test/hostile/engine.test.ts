@@ -29,7 +29,7 @@ const IN_NAMESPACE = ['--user', '--map-root-user', '--net', 'sh', '-c', SETUP, '
 
 describeE2e('hostile frames through the whole engine', [], () => {
   it.each(['fused', 'pipeline=1', 'pipeline=2'])(
-    '%s: lives, answers, stops, leaves nothing open',
+    '%s: the engine answers afterwards, stops, and leaves nothing open',
     { timeout: 600_000 },
     (plan) => {
       const frames = Math.floor(ENGINE_FRAMES / 3);

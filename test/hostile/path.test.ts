@@ -65,7 +65,7 @@ describe('tunnels that start inside', () => {
 });
 
 describe('hostile frames through the packet path', () => {
-  it('each field of each kind of frame wrong in each usual way: counted or answered, and nothing is lost', {
+  it('each field of each frame kind wrong in each usual way: counted or answered, no slot leaks', {
     timeout: 300_000,
   }, () => {
     const verifier = new Verifier(true, 1500);
@@ -101,11 +101,11 @@ describe('hostile frames through the packet path', () => {
     }
   });
 
-  it('at random: no exception, no leak, well-formed answers', { timeout: 3_600_000 }, () => {
+  it('random frames: no exception, no leak, well-formed answers', { timeout: 3_600_000 }, () => {
     collect(randomRun('one shard', Math.ceil(PATH_FRAMES * 0.5), { shards: 1 }));
   });
 
-  it('every cause of a drop was hit', () => {
+  it('every cause of a drop has occurred', () => {
     const missing = [...Object.keys(Drop), ...Object.keys(StageDrop)].filter(
       (name) => !hit[name] && !(name in ELSEWHERE),
     );
