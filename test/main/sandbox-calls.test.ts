@@ -72,11 +72,11 @@ const runtime = Object.values(RUNTIME_CALLS).flat();
 const allowed = [...filter].flatMap(([name, rule]) => (rule !== 'allow' && 'errno' in rule ? [] : [name]));
 
 describe('@syscalls', () => {
-  it.each(modules)('$file declares the calls that it makes', ({ source }) => {
+  it.each(modules)('$file declares the system calls that it makes', ({ source }) => {
     expect(usedIn(source).filter((name) => !declaredIn(source)?.includes(name))).toEqual([]);
   });
 
-  it('the reader of declarations itself', () => {
+  it('the parser of declarations: finds the names', () => {
     expect(declaredIn('/**\n * X.\n * @syscalls read write\n *           close\n */')).toEqual([
       'read',
       'write',
@@ -90,12 +90,12 @@ describe('@syscalls', () => {
     ).toEqual([...['pread64', 'capget', 'statx']]);
   });
 
-  it('in the sandbox: declared calls are allowed, or are listed as made before', () => {
+  it('declared calls: allowed in the sandbox, or listed as made before it', () => {
     const refused = [...declared].filter((name) => !(allowed as readonly string[]).includes(name));
     expect(refused.sort()).toEqual(Object.values(BEFORE_THE_WALL).flat().sort());
   });
 
-  it('in the sandbox: allowed calls are declared by a module, or stand with the reason why the runtime needs them', () => {
+  it('allowed calls: declared by a module, or listed with the reason why the runtime needs them', () => {
     expect(ENGINE_CALLS.filter((name) => !declared.has(name))).toEqual([]);
     expect(runtime.filter((name) => declared.has(name))).toEqual([]);
     const stated = new Set<string>([...ENGINE_CALLS, ...runtime, ...declared, ...RUNTIME_BY_ARGUMENTS]);

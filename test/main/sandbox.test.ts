@@ -46,44 +46,44 @@ function behind(what: string, more = ''): { readonly said: unknown; readonly sig
 }
 
 describe('in the sandbox', () => {
-  it('there are no files, and none can be made', () => {
+  it('files: none exist, none can be created', () => {
     expect(behind('files')).toEqual({ said: ['ENOENT', 'ENOENT', 'ENOENT', 'ENOENT'], signal: null });
   });
 
-  it('a held directory gives its files, and nothing above it', () => {
+  it('an open directory: its files are readable, nothing above it is', () => {
     expect(behind('held')).toEqual({ said: [true, -Errno.ENOENT, -Errno.ENOENT], signal: null });
   });
 
-  it('errors can be told and memory grows', () => {
+  it('a stack trace can be printed and memory can grow', () => {
     expect(behind('stack')).toEqual({ said: true, signal: null });
   });
 
-  it('a file in a held directory is not truncated', () => {
+  it('a file in an open directory: cannot be truncated', () => {
     expect(behind('truncate')).toEqual({ said: [-1, 'here'], signal: null });
   });
 
-  it('names go in the directory of socket files, and not where files are read', () => {
+  it('unlink: works in the directory of socket files, not where files are read', () => {
     expect(behind('unlink')).toEqual({ said: [-1, 0], signal: null });
   });
 
-  it('sockets for TCP, UDP and ping are made', () => {
+  it('sockets for TCP, UDP and ping: can be created', () => {
     expect(behind('sockets')).toEqual({ said: true, signal: null });
   });
 
-  it('COMMAND may be sent a signal', () => {
+  it('signals to COMMAND: allowed', () => {
     expect(behind('child')).toEqual({ said: 0, signal: null });
   });
 
-  it('no descriptor of ours reaches an abstract socket of the host', () => {
+  it('abstract Unix sockets of the host: cannot be reached', () => {
     expect(behind('abstract', 'unscoped')).toEqual({ said: -Errno.EAGAIN, signal: null });
   });
 
   // Linux 6.12: kernels before leave this way open to a pasta in the background.
-  it.skipIf(!kernelAtLeast(6, 12))('nor does the datagram socket of the system log', () => {
+  it.skipIf(!kernelAtLeast(6, 12))('the socket of the system log: reaches no abstract socket either', () => {
     expect(behind('abstract', 'syslog')).toEqual({ said: -Errno.EAGAIN, signal: null });
   });
 
-  it('a terminal takes no input from us, a TAP is made by nobody, descriptors are not copied', () => {
+  it('TIOCSTI, a new TAP, F_DUPFD and PR_SET_DUMPABLE: refused', () => {
     expect(behind('ptyInput').said).toBe(-1);
     expect(behind('tapElsewhere').said).toBe(-1);
     expect(behind('duplicate').said).toBe(-Errno.EINVAL);
@@ -104,12 +104,12 @@ describe('in the sandbox', () => {
     ],
     ...['mount', 'unshare', 'setns', 'pidfd', 'netlink', 'raw', 'unix', 'exec', 'group', 'ptrace', 'limit'],
     ...['ringSetup', 'ringRegister', 'ringElsewhere', 'ringFlags'],
-  ])('%s ends the process', (what) => {
+  ])('%s: ends the process', (what) => {
     expect(behind(what)).toEqual({ said: undefined, signal: 'SIGSYS' });
   });
 });
 
-it('every jump of the filter lands inside it, and every way ends in a verdict', () => {
+it('the filter: every jump stays inside, every path ends in a return', () => {
   const program = filterProgram(
     sandboxFilter(
       {
@@ -158,12 +158,12 @@ function filterText(plan: SandboxPlan): string {
 }
 
 // The list of the other architecture differs in the calls that it does not have.
-describe.skipIf(process.arch !== 'x64')('the filter allows what its snapshot says', () => {
+describe.skipIf(process.arch !== 'x64')('the filter matches its text snapshot', () => {
   it.each(Object.keys(PLANS))('%s', async (name) => {
     await expect(filterText(PLANS[name]!)).toMatchFileSnapshot(`./filters/${name}.txt`);
   });
 
-  it('a call without a name ends the process, and so does one of x32', () => {
+  it('calls without a name, and x32 calls: end the process', () => {
     const filter = sandboxFilter(PLANS.run!, RINGS, PID);
     const named = new Set(syscallNames.map(syscallNumber));
     for (let nr = 0; nr < LAST_CALL; nr++)

@@ -96,7 +96,7 @@ describe('addressParse', () => {
     expect(parse(text)).toBeNull();
   });
 
-  it('agrees with the platform on what is an address, zones aside', () => {
+  it('any text: accepted exactly when node:net accepts it, zones aside', () => {
     const piece = fc.constantFrom(
       '0',
       '1',
@@ -153,7 +153,7 @@ describe('addressText', () => {
     expect(ipv6Text(words, 0)).toBe(text);
   });
 
-  it('agrees with the platform on what an IPv6 text means', () => {
+  it('any IPv6 text: the value that SocketAddress gives', () => {
     fc.assert(
       fc.property(sparse, (groups) => {
         const node = new SocketAddress({
@@ -181,7 +181,7 @@ describe('addressText', () => {
     );
   });
 
-  it('an IPv4 address is text of its own family', () => {
+  it('an IPv4 address: dotted decimal text', () => {
     fc.assert(
       fc.property(u32, (ipv4) => {
         const words = new Uint32Array(4).fill(9);

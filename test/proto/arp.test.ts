@@ -49,7 +49,7 @@ it.each<[string, number, number, number, number]>([
   expect(arpCheck(pool, AT, avail)).toBe(drop);
 });
 
-it('decode(encode(x)) = x, nothing around it touched', () => {
+it('decode(encode(x)) = x, other bytes unchanged', () => {
   fc.assert(
     fc.property(mac, u32, mac, u32, (senderMac, senderIp, targetMac, targetIp) => {
       const pool = poolWith(new Uint8Array(ARP_BYTES));
@@ -67,7 +67,7 @@ it('decode(encode(x)) = x, nothing around it touched', () => {
   );
 });
 
-it('reads only its frame', () => {
+it('never reads outside its frame', () => {
   readsOnlyItsFrame([request], (pool, at, bytes) => {
     const result = arpCheck(pool, at, bytes);
     return result < 0 ? result : [arpOp(pool, at), arpSenderIp(pool, at), arpTargetIp(pool, at)];

@@ -37,15 +37,15 @@ function read(pool: Uint8Array, at: number, bytes: number): unknown {
 }
 
 describe('reading', () => {
-  it('a query', () => {
+  it('a query: accepted, with its question', () => {
     expect(read(poolWith(query), AT, query.length)).toEqual([0xbeef, true, 0, 17]);
   });
 
-  it('an answer', () => {
+  it('an answer: accepted, with its question', () => {
     expect(read(poolWith(answer), AT, answer.length)).toEqual([0xbeef, false, DnsRcode.nxDomain, 17]);
   });
 
-  it('the root as a name', () => {
+  it('the root name: accepted', () => {
     const root = wire('0001 0100 0001 0000 0000 0000 00 0002 0001');
     expect(dnsQuestionBytes(poolWith(root), AT, root.length)).toBe(5);
   });
@@ -77,12 +77,12 @@ describe('reading', () => {
     expect(dnsCheck(longer, 0, longer.length)).toBe(Drop.dnsQuestion);
   });
 
-  it('reads only its frame', () => {
+  it('never reads outside its frame', () => {
     readsOnlyItsFrame([query, answer], read);
   });
 });
 
-it('fail-over: what tells of the server, not of the name', () => {
+it('fail-over: for SERVFAIL, NOTIMP and REFUSED, not for other result codes', () => {
   const pool = poolWith(answer);
   const rcodes = Array.from({ length: 16 }, (_, rcode) => {
     pool[AT + 3] = 0x80 | rcode;
@@ -103,7 +103,7 @@ describe('dnsSameQuestion', () => {
     return dnsSameQuestion(pool, 0, query.length, 200, other.length);
   };
 
-  it('letter case aside', () => {
+  it('names equal but for letter case: the same question', () => {
     expect(same(answer)).toBe(true);
   });
 
@@ -119,7 +119,7 @@ describe('dnsSameQuestion', () => {
     expect(same(other)).toBe(false);
   });
 
-  it('a type that differs in bit 5 alone is another type', () => {
+  it('types that differ only in bit 5: not the same question', () => {
     const other = Uint8Array.from(query);
     other[26] = 0x21;
     expect(same(other)).toBe(false);
@@ -160,20 +160,20 @@ describe('answers without records', () => {
     expect(pool[AT + QUESTION_END]).toBe(0);
   });
 
-  it('where the query lies, with another result code', () => {
+  it('written over the query with another result code: well-formed', () => {
     const pool = poolWith(query);
     expect(dnsErrorWrite(pool, AT, AT, query.length, DnsRcode.refused)).toBe(QUESTION_END);
     expect([dnsIsQuery(pool, AT), dnsRcode(pool, AT)]).toEqual([false, DnsRcode.refused]);
     expect(dnsCheck(pool, AT, QUESTION_END)).toBe(0);
   });
 
-  it('a malformed question is left out', () => {
+  it('a malformed question: left out', () => {
     const pool = poolWith(query);
     expect(dnsErrorWrite(pool, AT, AT, 20, DnsRcode.formErr)).toBe(12);
     expect(slice(pool, AT, 12)).toEqual(wire('be ef 81 81 00 00 00 00 00 00 00 00'));
   });
 
-  it('opcode is copied', () => {
+  it('opcode: copied', () => {
     const pool = poolWith(query);
     pool[AT + 2] = 0x28; // UPDATE
     dnsErrorWrite(pool, AT, AT, query.length, DnsRcode.notImp);

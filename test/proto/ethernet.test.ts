@@ -26,7 +26,7 @@ it('writes and reads the header', () => {
   expect(macText(pool, FRAME_AT + ETH_SRC)).toBe('9a:55:9a:55:9a:55');
 });
 
-it('decode(encode(x)) = x, nothing around it touched', () => {
+it('decode(encode(x)) = x, other bytes unchanged', () => {
   fc.assert(
     fc.property(mac, mac, u16, (dst, src, type) => {
       const pool = poolWith(new Uint8Array(ETH_BYTES));
@@ -40,7 +40,7 @@ it('decode(encode(x)) = x, nothing around it touched', () => {
   );
 });
 
-it('macParse refuses what is no MAC', () => {
+it('macParse: refuses malformed addresses', () => {
   expect(macParse('9A:55:9a:55:9a:55')).toEqual(wire('9a 55 9a 55 9a 55'));
   for (const text of [
     '',

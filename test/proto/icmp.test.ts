@@ -47,14 +47,14 @@ describe('ICMP', () => {
     expect(slice(pool, AT + 2, 2)).toEqual(wire('bc 03'));
   });
 
-  it('drops what is short or corrupt', () => {
+  it('short or corrupt: dropped', () => {
     const pool = poolWith(echo);
     expect(icmpCheck(pool, AT, 7)).toBe(Drop.short);
     pool[AT + 9]! ^= 0x40;
     expect(icmpCheck(pool, AT, echo.length)).toBe(Drop.icmpChecksum);
   });
 
-  it('an echo reply has a right checksum, whatever the data', () => {
+  it('echo reply, any data: the checksum is right', () => {
     fc.assert(
       fc.property(u16, u16, fc.uint8Array({ maxLength: 100 }), (ident, sequence, data) => {
         const message = Uint8Array.from([
@@ -82,14 +82,14 @@ describe('ICMP', () => {
     );
   });
 
-  it('a corrupt request gives a reply that is still detectably corrupt', () => {
+  it('a corrupt request: the checksum of the reply is wrong too', () => {
     const pool = poolWith(echo);
     pool[AT + 9]! ^= 0x40;
     icmpEchoReplyInPlace(pool, AT, echo.length, IcmpType.echoReply);
     expect(icmpCheck(pool, AT, echo.length)).toBe(Drop.icmpChecksum);
   });
 
-  it('another ident keeps the checksum right', () => {
+  it('another identifier is written: the checksum stays right', () => {
     fc.assert(
       fc.property(u16, (ident) => {
         const pool = poolWith(echo);
@@ -99,7 +99,7 @@ describe('ICMP', () => {
     );
   });
 
-  it('an error quotes the packet and is right as a whole', () => {
+  it('an error: quotes the packet, all fields and checksums are right', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 128 }), u32, (quoted, info) => {
         const pool = poolWith(new Uint8Array(400));
@@ -123,7 +123,7 @@ describe('ICMP', () => {
     );
   });
 
-  it('an error may be written over the packet that it quotes', () => {
+  it('an error written over the packet that it quotes: the same bytes', () => {
     const pool = poolWith(Uint8Array.from({ length: 64 }, (_, i) => i));
     const bytes = icmpErrorWrite(pool, AT, IcmpType.timeExceeded, 0, 0, AT, 28);
     icmpChecksumWrite(pool, AT, bytes);
@@ -131,7 +131,7 @@ describe('ICMP', () => {
     expect(icmpCheck(pool, AT, bytes)).toBe(0);
   });
 
-  it('reads only its frame', () => {
+  it('never reads outside its frame', () => {
     readsOnlyItsFrame([echo], (pool, at, bytes) => {
       const result = icmpCheck(pool, at, bytes);
       return result < 0 ? result : [icmpType(pool, at), icmpCode(pool, at), icmpInfo(pool, at)];
@@ -166,14 +166,14 @@ describe('ICMPv6', () => {
     expect(slice(pool, ICMP_AT + 2, 2)).toEqual(wire('7d fd'));
   });
 
-  it('drops what is short or corrupt, addresses included', () => {
+  it('short, corrupt, or with other addresses: dropped', () => {
     const pool = poolWith(echo);
     expect(icmp6Check(pool, AT, ICMP_AT, 7)).toBe(Drop.short);
     pool[AT + IPV6_DST + 15]! ^= 1;
     expect(icmp6Check(pool, AT, ICMP_AT, 11)).toBe(Drop.icmp6Checksum);
   });
 
-  it('an echo reply between the same two addresses has a right checksum', () => {
+  it('echo reply between the same two addresses: the checksum is right', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 60 }), (data) => {
         const request = packet(Uint8Array.from([128, 0, 0, 0, 1, 2, 3, 4, ...data]));
@@ -188,7 +188,7 @@ describe('ICMPv6', () => {
     );
   });
 
-  it('an error quotes the packet; its checksum comes with the addresses', () => {
+  it('an error: quotes the packet; the checksum is right once the addresses are known', () => {
     const pool = poolWith(new Uint8Array(300));
     pool.set(packet(new Uint8Array(48)).subarray(0, 40), AT);
     pool.set(echo, AT + 150);
@@ -201,7 +201,7 @@ describe('ICMPv6', () => {
     expect(slice(pool, ICMP_AT + 8, echo.length)).toEqual(echo);
   });
 
-  it('reads only its frame', () => {
+  it('never reads outside its frame', () => {
     readsOnlyItsFrame([echo], (pool, at, bytes) =>
       bytes < 40 ? null : icmp6Check(pool, at, at + 40, bytes - 40),
     );

@@ -121,7 +121,7 @@ it('fields of a fragment', () => {
   expect(ipv4DontFragment(pool, AT)).toBe(false);
 });
 
-it('one flipped bit breaks the checksum', () => {
+it('one flipped bit: the checksum is wrong', () => {
   fc.assert(
     fc.property(fc.nat(IPV4_MIN_BYTES * 8 - 1), (bit) => {
       const pool = poolWith(packet);
@@ -170,7 +170,7 @@ it('decode(encode(x)) = x with a right checksum', () => {
   );
 });
 
-it('reads only its frame', () => {
+it('never reads outside its frame', () => {
   readsOnlyItsFrame([packet, withOptions, fragment], read);
 });
 

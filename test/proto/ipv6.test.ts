@@ -66,7 +66,7 @@ function read(pool: Uint8Array, at: number, bytes: number): unknown {
 }
 
 describe('ipv6HeaderBytes', () => {
-  it('accepts a header, padding behind it included', () => {
+  it('accepts a header, also with padding after the payload', () => {
     expect(ipv6HeaderBytes(poolWith(udp), AT, 48)).toBe(IPV6_BYTES);
     expect(ipv6HeaderBytes(poolWith(udp), AT, 60)).toBe(IPV6_BYTES);
   });
@@ -95,7 +95,7 @@ describe('ipv6HeaderBytes', () => {
     expect(ipv6HeaderBytes(poolWith(spoilt), AT, avail)).toBe(drop);
   });
 
-  it('the unspecified source of address detection is fine', () => {
+  it('accepts the unspecified source, as of duplicate address detection', () => {
     const probe = Uint8Array.from(udp).fill(0, IPV6_SRC, IPV6_DST);
     expect(ipv6HeaderBytes(poolWith(probe), AT, 48)).toBe(IPV6_BYTES);
   });
@@ -133,7 +133,7 @@ describe('ipv6Upper', () => {
     expect(upper(extended)).toEqual({ ...plain, protocol: 6, upperAt: 72, nextHeaderAt: 64 });
   });
 
-  it('a fragment, with the byte that names its header', () => {
+  it('a fragment header: its offset and that of the next-header byte before it', () => {
     expect(upper(fragmented)).toEqual({
       protocol: 17,
       upperAt: 56,
@@ -177,17 +177,17 @@ describe('ipv6Upper', () => {
     return frame;
   };
 
-  it('eight headers are walked, nine are dropped', () => {
+  it('eight extension headers: accepted; nine: dropped', () => {
     expect(upper(chain(8, 0))).toMatchObject({ protocol: 17, upperAt: 104, nextHeaderAt: 96 });
     expect(upper(chain(9, 0))).toBe(Drop.ipv6Extension);
   });
 
-  it('512 bytes of headers are walked, more are dropped', () => {
+  it('512 bytes of extension headers: accepted; more: dropped', () => {
     expect(upper(chain(2, 31))).toMatchObject({ protocol: 17, upperAt: 552 });
     expect(upper(chain(1, 64))).toBe(Drop.ipv6Extension);
   });
 
-  it('an accepted upper header lies within the payload', () => {
+  it('any packet: an accepted upper header lies within the payload', () => {
     const out = new Int32Array(IPV6_OUT_WORDS);
     readsOnlyItsFrame([extended, fragmented, chain(3, 2)], (pool, at, bytes) => {
       if (ipv6HeaderBytes(pool, at, bytes) < 0 || ipv6Upper(pool, at, bytes, out) < 0) return null;
@@ -234,7 +234,7 @@ it('decode(encode(x)) = x', () => {
   );
 });
 
-it('reads only its frame', () => {
+it('never reads outside its frame', () => {
   const endsInChain = extended.slice(0, 48); // hop-by-hop that announces options, and nothing after it
   endsInChain[5] = 8;
   readsOnlyItsFrame([udp, extended, fragmented, endsInChain], read);

@@ -56,7 +56,7 @@ describe('ndpCheck', () => {
   });
 });
 
-it('ndpOptionAt finds the option behind others, or says 0', () => {
+it('ndpOptionAt: finds an option after others; returns 0 if there is none', () => {
   const message = Uint8Array.from([...solicitation, ...wire('0e 01 01 02 03 04 05 06')]);
   const pool = poolWith(message);
   expect(ndpOptionAt(pool, AT, 40, NdpOption.sourceLinkLayer)).toBe(24);
@@ -66,7 +66,7 @@ it('ndpOptionAt finds the option behind others, or says 0', () => {
   expect(slice(pool, AT + 24 + 2, 6)).toEqual(wire('02 00 5e 10 00 00'));
 });
 
-it('reads only its frame', () => {
+it('never reads outside its frame', () => {
   readsOnlyItsFrame([solicitation, routerSolicitation], (pool, at, bytes) => {
     const result = ndpCheck(pool, at, bytes, 255);
     return result < 0 ? result : [1, 3, 14].map((type) => ndpOptionAt(pool, at, bytes, type));
@@ -102,7 +102,7 @@ describe('ndpRaWrite', () => {
     search: ['example.org', 'b.c'],
   };
 
-  it('all options', () => {
+  it('all options: the annotated bytes', () => {
     const pool = poolWith(new Uint8Array(400));
     const bytes = ndpRaWrite(pool, AT, full);
     expect(slice(pool, AT, bytes)).toEqual(
@@ -126,7 +126,7 @@ describe('ndpRaWrite', () => {
     expect(ndpCheck(pool, AT, bytes, 255)).toBe(0);
   });
 
-  it('as little as possible', () => {
+  it('no options: the annotated bytes', () => {
     const pool = poolWith(new Uint8Array(100));
     const bytes = ndpRaWrite(pool, AT, {
       mac: ours,
@@ -143,7 +143,7 @@ describe('ndpRaWrite', () => {
     );
   });
 
-  it('what does not fit is left out whole, the search list first', () => {
+  it('options do not fit: left out whole, the search list first', () => {
     const pool = poolWith(new Uint8Array(400));
     const found = (limit: number): boolean[] => {
       const bytes = ndpRaWrite(pool, AT, full, limit);
@@ -157,7 +157,7 @@ describe('ndpRaWrite', () => {
     expect(found(64)).toEqual([false, false]);
   });
 
-  it('names that are none are left out', () => {
+  it('malformed names: left out', () => {
     const pool = poolWith(new Uint8Array(1400));
     const { dns: _, ...noDns } = full;
     const search = ['', '.', 'a..b', 'x'.repeat(64), 'white space', `${'a.'.repeat(130)}b`, 'ok.example.'];

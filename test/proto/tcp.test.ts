@@ -75,7 +75,7 @@ const withOptions = (text: string): Uint8Array => {
 };
 
 describe('tcpHeaderBytes', () => {
-  it('accepts 20 to 60 bytes', () => {
+  it('accepts headers of 20 to 60 bytes', () => {
     for (let words = 5; words <= 15; words++) {
       const header = new Uint8Array(60);
       header[12] = words << 4;
@@ -130,7 +130,7 @@ describe('tcpOptions', () => {
     });
   });
 
-  it('nothing of an earlier call remains', () => {
+  it('called again: no value of the earlier call remains', () => {
     const reused = newTcpOptions();
     options(syn, reused);
     options(sack, reused);
@@ -178,7 +178,7 @@ describe('writers', () => {
     );
   });
 
-  it('decode(encode(x)) = x, nothing around it touched', () => {
+  it('decode(encode(x)) = x, other bytes unchanged', () => {
     fc.assert(
       fc.property(u16, u16, u32, u32, u8, u16, (srcPort, dstPort, seq, ack, flags, window) => {
         const pool = poolWith(new Uint8Array(20));
@@ -239,7 +239,7 @@ describe('writers', () => {
     );
   });
 
-  it('a SYN with options passes its own checksum', () => {
+  it('a SYN with options: its checksum verifies', () => {
     const pool = new Uint8Array(64);
     const headerBytes = 20 + tcpSynOptionsWrite(pool, 20, 1400, 10, true);
     tcpWrite(pool, 0, 1000, 2000, 7, 0, headerBytes, TcpFlag.syn, 65535);
@@ -252,7 +252,7 @@ describe('writers', () => {
   });
 });
 
-it('reads only its frame', () => {
+it('never reads outside its frame', () => {
   const out = newTcpOptions();
   readsOnlyItsFrame(
     [syn, sack, withOptions('03 03 07 02'), withOptions('02 04 05 b4 01 01 02 04')],

@@ -41,7 +41,7 @@ it.each<[string, number, number, number]>([
   expect(udpHeaderBytes(pool, AT, avail)).toBe(drop);
 });
 
-it('decode(encode(x)) = x, nothing around it touched', () => {
+it('decode(encode(x)) = x, other bytes unchanged', () => {
   fc.assert(
     fc.property(u16, u16, fc.integer({ min: 8, max: 65535 }), (srcPort, dstPort, length) => {
       const pool = poolWith(new Uint8Array(8));
@@ -58,7 +58,7 @@ it('decode(encode(x)) = x, nothing around it touched', () => {
   );
 });
 
-it('a checksum that comes to 0 is sent as 0xffff', () => {
+it('a computed checksum of 0: written as 0xffff', () => {
   expect(udpFinishSum(0xffff)).toBe(0xffff);
   expect(udpFinishSum(0x1234)).toBe(0xedcb);
   fc.assert(
@@ -69,7 +69,7 @@ it('a checksum that comes to 0 is sent as 0xffff', () => {
   );
 });
 
-it('reads only its frame', () => {
+it('never reads outside its frame', () => {
   readsOnlyItsFrame([datagram], (pool, at, bytes) => {
     const headerBytes = udpHeaderBytes(pool, at, bytes);
     return headerBytes < 0

@@ -47,7 +47,7 @@ it('reads and writes the vector', () => {
   expect(slice(written, AT, VNET_BYTES)).toEqual(tso);
 });
 
-it('decode(encode(x)) = x, nothing around it touched', () => {
+it('decode(encode(x)) = x, other bytes unchanged', () => {
   fc.assert(
     fc.property(u8, u8, u16, u16, u16, u16, (...fields) => {
       const pool = poolWith(new Uint8Array(VNET_BYTES));
@@ -90,7 +90,7 @@ it.each<[string, Fields, number]>([
   expect(vnetCheck(pool, AT, 100)).toBe(result);
 });
 
-it('what is accepted names a checksum field inside the frame', () => {
+it('an accepted header: its checksum field lies inside the frame', () => {
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 12, maxLength: 12 }), fc.nat(70000), (header, frameBytes) => {
       const pool = poolWith(header);
@@ -115,7 +115,7 @@ describe('vnetFinishChecksum', () => {
     [101, 70],
     [101, 71],
   ])(
-    '%i bytes, of which %i in the first piece: the sum from csumStart on is right afterwards',
+    '%i bytes, %i of them in the first piece: the sum from csumStart on is right afterwards',
     (bytes, first) => {
       const u8 = new Uint8Array(400);
       const whole = frame(bytes);
@@ -129,7 +129,7 @@ describe('vnetFinishChecksum', () => {
     },
   );
 
-  it('a sum of 0 is written as 0xffff: of UDP 0 would say that there is none', () => {
+  it('a sum of 0: written as 0xffff, for 0 in UDP means no checksum', () => {
     const u8 = frame(100);
     u8.fill(0, VNET_BYTES + 50);
     u8.set([0xff, 0xff], VNET_BYTES + 60);
@@ -137,13 +137,13 @@ describe('vnetFinishChecksum', () => {
     expect(Array.from(u8.subarray(VNET_BYTES + 56, VNET_BYTES + 58))).toEqual([0xff, 0xff]);
   });
 
-  it('a field that begins in the first piece and ends beyond it is left alone', () => {
+  it('a field that crosses the end of the first piece: not written', () => {
     const u8 = frame(100);
     expect(vnetFinishChecksum(u8, 0, 57, 57 + VNET_BYTES, 43)).toBe(false);
     expect(u8).toEqual(frame(100));
   });
 
-  it('a field beyond the first piece is left alone', () => {
+  it('a field beyond the first piece: not written', () => {
     const u8 = frame(100);
     expect(vnetFinishChecksum(u8, 0, 57, 0, 0)).toBe(false);
     expect(u8).toEqual(frame(100));

@@ -35,7 +35,7 @@ const isTypesOnly = (source: string): boolean =>
     withoutComments(source),
   );
 
-it('a role is stated in the first line, and is one of six', () => {
+it('bundle role: read from the first line, one of six', () => {
   expect(bundleRole('// bundle: rare\n')).toEqual({ kind: 'rare' });
   expect(bundleRole('// bundle: thread pasta/netns-worker\nx')).toEqual({
     kind: 'thread',
@@ -47,7 +47,7 @@ it('a role is stated in the first line, and is one of six', () => {
   expect(() => bundleRole('/** x */\n// bundle: rare\n')).toThrow('first line');
 });
 
-it('what no module imports is an entry, or makes texts: the build leaves it out', () => {
+it('a module that no other imports: is an entry, or makes texts and is not built', () => {
   const needed = new Set([...sources].flatMap(([module, source]) => neededBy(module, source)));
   const lost = [...sources].filter(
     ([module, source]) =>
@@ -58,7 +58,7 @@ it('what no module imports is an entry, or makes texts: the build leaves it out'
   expect(lost.map(([module]) => module)).toEqual([]);
 });
 
-it('entries have names of their own', () => {
+it('entries: unique names', () => {
   const names = [...roles.values()].flatMap((role) => ('name' in role ? [role.name] : []));
   expect(names).toContain('bucatini/doctor-probe');
   expect(new Set(names).size).toBe(names.length);

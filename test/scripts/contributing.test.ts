@@ -32,7 +32,7 @@ it.each(['CONTRIBUTING.md', 'README.md', 'docs/architecture.md', 'docs/start.md'
   },
 );
 
-it('paths are found in a text', () => {
+it('paths in a text: found', () => {
   expect(
     pathsIn('see `ring/layout.ts`, `main/<name>.ts`, `docs/decisions/`, `W.op`, `docs/decisions/NNN-x.md`'),
   ).toEqual(['ring/layout.ts', 'docs/decisions/']);

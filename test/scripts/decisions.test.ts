@@ -14,7 +14,7 @@ const rows = [...read('README.md').matchAll(/^\| \[(\d+)\]\(([^)]*)\) \| (.*) \|
 );
 
 describe('decisions', () => {
-  it('each page has one line in the index, in order', () => {
+  it('index: one line for each page, in order', () => {
     expect(rows.map(({ file }) => file)).toEqual(pages);
   });
 
@@ -27,13 +27,13 @@ describe('decisions', () => {
     expect(status).toMatch(/^(in force|open|superseded by \d{3})\b/);
   });
 
-  it('a status names pages that are there', () => {
+  it('a status that refers to a page: the page exists', () => {
     const numbers = new Set(rows.map(({ no }) => no));
     const named = rows.flatMap(({ status }) => status.match(/\b\d{3}\b/g) ?? []);
     expect(named.filter((no) => !numbers.has(no))).toEqual([]);
   });
 
-  it.each(pages)('%s: says its context, and what would reopen it', (file) => {
+  it.each(pages)('%s: has its context, and what would reopen it', (file) => {
     expect(read(file)).toMatch(/^\*\*Context\.\*\*/m);
     expect(read(file)).toMatch(/^\*\*What would reopen it\.\*\*/m);
   });

@@ -96,24 +96,24 @@ const RESULT: Result = {
 const figures = new Figures(RESULT);
 
 describe('statistics', () => {
-  it('median: middle, mean of the two middles, nothing', () => {
+  it('median: odd count, even count, empty list', () => {
     expect(median([3, 1, 2])).toBe(2);
     expect(median([4, 1, 2, 3])).toBe(2.5);
     expect(median([])).toBeNull();
   });
 
-  it('summary: median with the lowest and highest; a run that failed is no zero', () => {
+  it('summary: median, lowest and highest; a failed run is left out', () => {
     expect(figures.summary(UP, 'bucatini', 'mbit')).toEqual({ median: 500, low: 300, high: 900, rounds: 3 });
     expect(figures.summary(UP, 'pasta-new', 'mbit')).toBeNull();
   });
 
-  it('the best peer is a stock tool, by the metric: more throughput, less CPU', () => {
+  it('best peer: a stock tool, with most throughput or least CPU', () => {
     expect(figures.best(UP, 'mbit')).toEqual({ peer: 'slirp4netns', median: 250 });
     expect(figures.best(UP, 'cpuSecondsPerGib')).toEqual({ peer: 'pasta', median: 0.6 });
     expect(figures.best('none', 'mbit')).toBeNull();
   });
 
-  it('ratio: none without a base or to nothing', () => {
+  it('ratio: null without a base or a value', () => {
     expect(ratio(1, 4)).toBe(0.25);
     expect(ratio(1, 0)).toBeNull();
     expect(ratio(null, 1)).toBeNull();
@@ -161,13 +161,13 @@ describe('targets', () => {
     expect(judged(over)).toMatchObject({ bound, reached });
   });
 
-  it('not measured: neither reached nor missed', () => {
+  it('a target without figures: neither reached nor missed', () => {
     expect(judged({ cell: 'none' }).reached).toBeNull();
     expect(judged({ reference: 'newest-pasta' }).reached).toBeNull();
     expect(judged({ reference: 'ours', than: [UP, 'none'] }).reached).toBeNull();
   });
 
-  it('a cell of ours that failed in most of its rounds is missed; one round of three is told beside the figure', () => {
+  it('our cell failed in most rounds: missed; in one round of three: a note beside the figure', () => {
     const rounds = (...errors: (string | null)[]) =>
       new Figures({
         ...RESULT,
@@ -194,7 +194,7 @@ describe('targets', () => {
     );
   });
 
-  it('of several cells of ours the better one counts', () => {
+  it('several cells of ours: the better one counts', () => {
     expect(
       judged({ cell: RR, metric: 'p50Us', op: '<=', reference: 'ours', than: [RR, RR], factor: 1 }).bound,
     ).toBe(105);
@@ -239,7 +239,7 @@ describe('targets', () => {
       expect(judgeTarget(stalled(ours, peer), paced)).toMatchObject({ bound, reached });
     });
 
-    it('of the newest pasta too: one that carries nothing is no bound', () => {
+    it('newest pasta carries nothing: no bound', () => {
       const torrent: Target = { ...perGib, reference: 'newest-pasta', carrying: { shareOfOurs: 0.1 } };
       const without = { ...RESULT, peers: RESULT.peers.filter(({ name }) => name !== 'pasta-new') };
       const { measurements } = stalled(999, 113).result;
@@ -251,7 +251,7 @@ describe('targets', () => {
       expect(judgeTarget(new Figures({ ...without, measurements: unmeasured }), torrent).bound).toBeNull();
     });
 
-    it('the table of targets asks it of every comparison of processor time with the best peer', () => {
+    it('every target that compares CPU with the best peer: has a minimum rate for the peer', () => {
       const ofPeers = TARGETS.filter((t) => t.reference === 'best' && t.metric.startsWith('cpu'));
       expect(ofPeers).toHaveLength(6);
       for (const t of ofPeers) expect(t.carrying, t.text).toBeDefined();
@@ -260,7 +260,7 @@ describe('targets', () => {
     });
   });
 
-  it('a bound in words', () => {
+  it('bound text: operator, factor, reference', () => {
     const text = { text: '', cell: UP, metric: 'mbit' as const };
     expect(boundText({ ...text, op: '>=', reference: 'best', factor: 10 })).toBe('>= 10 × the best peer');
     expect(boundText({ ...text, op: '<=', reference: 'direct', factor: 1, plus: 2 })).toBe('<= direct + 2');
@@ -271,7 +271,7 @@ describe('targets', () => {
 describe('iperf3 reports', () => {
   const usage = { cpuSeconds: 1, rssMib: 80, peakRssMib: 90 };
 
-  it('both ways at once are added up', () => {
+  it('both directions at once: added', () => {
     const sum = { bits_per_second: 1e9, bytes: 2 ** 29, retransmits: 2 };
     const end = {
       sum_sent: sum,
@@ -285,7 +285,7 @@ describe('iperf3 reports', () => {
     });
   });
 
-  it('TCP: a receiver that got nothing is a zero with a note, whatever was sent', () => {
+  it('TCP, the receiver got nothing: zero with a note', () => {
     const sent = { bits_per_second: 5e6, bytes: 6e5, retransmits: 0, seconds: 1 };
     const nothing = { bits_per_second: 0, bytes: 0, seconds: 1 };
     const { values, error } = tcpOutcome({ end: { sum_sent: sent, sum_received: nothing } }, usage, 1);
@@ -294,7 +294,7 @@ describe('iperf3 reports', () => {
     expect(error).toBe('the receiver got nothing');
   });
 
-  it('TCP: a direction or a stream that stalled, a transfer that ended early: the figures with a note', () => {
+  it('TCP, a stalled direction or stream, an early end: figures with a note', () => {
     const sum = { bits_per_second: 1e9, bytes: 1e8, seconds: 1 };
     const nothing = { bits_per_second: 0, bytes: 0, seconds: 1 };
     const both = { sum_received: sum, sum_received_bidir_reverse: nothing };
@@ -323,7 +323,7 @@ describe('iperf3 reports', () => {
     };
   };
 
-  it('UDP: what arrived, not what was offered', () => {
+  it('UDP: the received rate, not the offered one', () => {
     const report = datagrams({ bytes: 1000 * 8192, packets: 1525, jitter_ms: 0.5 });
     expect(udpOutcome(report, null, 8192, 1)).toEqual({
       values: {
@@ -336,7 +336,7 @@ describe('iperf3 reports', () => {
     });
   });
 
-  it('UDP: a receiver that got nothing is a zero with a note; `sum` says that all went well', () => {
+  it('UDP, the receiver got nothing: zero with a note, though `sum` reports success', () => {
     const report = datagrams({ bytes: 0, packets: 0, jitter_ms: 0 });
     expect(report.end?.sum).toMatchObject({ bytes: 12_492_800, bits_per_second: 99_931_607 });
     expect(udpOutcome(report, usage, 8192, 1)).toEqual({
@@ -345,7 +345,7 @@ describe('iperf3 reports', () => {
     });
   });
 
-  it('UDP: a transfer that ended early; an iperf3 without the figures of the receiver', () => {
+  it('UDP, an early end, or no figures of the receiver: a note', () => {
     expect(udpOutcome(datagrams({ bytes: 8192 }), null, 8192, 2).error).toBe(
       'the transfer ended after 1.0 of 2 s',
     );
@@ -354,7 +354,7 @@ describe('iperf3 reports', () => {
     expect(error).toContain('what the receiver got');
   });
 
-  it('an error, or nothing, gives no figures', () => {
+  it('an error or an empty report: no figures', () => {
     expect(tcpOutcome({ error: 'refused' }, null, 1)).toEqual({ values: {}, error: 'refused' });
     expect(tcpOutcome({}, null, 1).error).toBe('no result in the report');
     expect(udpOutcome({}, null, 64, 1).error).toBe('no result in the report');
@@ -362,10 +362,10 @@ describe('iperf3 reports', () => {
   });
 });
 
-describe('what other clients report', () => {
+describe('reports of other clients', () => {
   const answers = { count: 90, perSecond: 90, p50Us: 1, p99Us: 2e6, p999Us: 2e6, distribution: [] };
 
-  it('requests: failures are told; without an answer, or with a dead server, there are no figures', () => {
+  it('requests: failures get a note; no answer or a dead server: no figures', () => {
     expect(streamOutcome({ ...answers, failed: 0 }, null, 1, true).error).toBeNull();
     expect(streamOutcome({ ...answers, failed: 3 }, null, 1, true)).toMatchObject({
       values: { perSecond: 90, p99Us: 2e6 },
@@ -394,17 +394,17 @@ describe('what other clients report', () => {
     expect(outcome.values.lossPercent).toBeCloseTo(loss);
   });
 
-  it('torrent: a guest that could not send is a failure', () => {
+  it('torrent, the guest could not send: failed', () => {
     expect(torrentOutcome({ sent: 0, received: 0 }, { sent: 0, received: 0 }, null, 3).values).toEqual({});
   });
 
-  it('idle: a tool that is gone has neither memory nor time, and is not the best for it', async () => {
+  it('idle, the tool has ended: no figures, and it is not the best peer', async () => {
     const guest = { toolPid: 999_999_999, holder: '', alive: () => false, words: () => 'bye' } as Guest;
     const outcomes = await idle([{ name: 'pasta', guest }], 0, new AbortController().signal);
     expect(outcomes.get('pasta')).toEqual({ values: {}, error: 'the tool died: bye' });
   });
 
-  it('a client that is killed in the middle of its report', async () => {
+  it('a client killed during its report: failed', async () => {
     const half = ['sh', '-c', 'echo \'{"end":\'; exec sleep 60'] as const;
     await expect(runClient(half, 300, new AbortController().signal)).rejects.toThrow(
       'the client ended in the middle of its report: no answer in 0.3 s',
@@ -472,7 +472,7 @@ describe('soak', () => {
     expect(passed).toBe(true);
   });
 
-  it('descriptors: bursts that samples meet by chance, gone in between: passed', () => {
+  it('descriptors: short bursts in single samples: passed', () => {
     const { passed, verdict } = judged(
       () => 90,
       bursts((second) => 75 + (second % 30)),
@@ -516,7 +516,7 @@ describe('soak', () => {
 });
 
 describe('rendering', () => {
-  it('Markdown: spread, both ratios, a dash for what was not measured, and what failed', () => {
+  it('Markdown: spread, both ratios, a dash for cells not measured, and the failures', () => {
     const text = markdown(RESULT);
     expect(text).toContain('| TCP, 1 stream, up, MTU 1500 | bucatini | 500 | 300–900 | 0.50 | 2.00 | 0.50 |');
     expect(text).toContain('| TCP, 1 stream, up, MTU 1500 | pasta-new | failed | - | - | - | - |');
@@ -524,7 +524,7 @@ describe('rendering', () => {
     expect(text).toMatch(/\d+ targets? reached, \d+ missed; \d+ others not measured in this run\./);
   });
 
-  it('a partial run: figures first, and of the targets only those that it says something about', async () => {
+  it('a partial run: figures first, then only the targets with figures', async () => {
     const text = markdown(RESULT);
     expect(text).not.toMatch(/\| not measured \|/);
     expect(text.indexOf('## TCP throughput')).toBeLessThan(text.indexOf('## Targets'));
@@ -535,7 +535,7 @@ describe('rendering', () => {
     expect(nothing).toMatch(/^0 targets reached, 0 missed; \d+ others not measured in this run\.$/m);
   });
 
-  it('plots: one block a cell in the order of the matrix, a figure on each bar, and a word where there is none', async () => {
+  it('plots: one block per cell in matrix order, a figure on each bar, a word where there is none', async () => {
     const cells = ['TCP, 1 stream', 'TCP, 16 streams', 'TCP, 4 streams', '1 B', '64 B', '1024 B'].map(
       (text, i) => ({ id: `cell${i}`, workload: 'tcp', text, mtu: i % 2 ? 1500 : 65520, seconds: 1 }),
     );
@@ -555,7 +555,7 @@ describe('rendering', () => {
     expect(text).toContain('>failed<');
   });
 
-  it('HTML: `code` as code, figures that do not break, both kinds of light', async () => {
+  it('HTML: `code` elements, figures without line breaks, light and dark scheme', async () => {
     const cells = RESULT.cells.map((cell) => ({ ...cell, text: 'start of `true`' }));
     const page = await html({ ...RESULT, cells });
     expect(page).toContain('start of <code>true</code>');
@@ -564,7 +564,7 @@ describe('rendering', () => {
     expect(page).toMatch(/td\.n[^}]*nowrap/);
   });
 
-  it('an old build of a stock tool is told: passt has dates for versions', () => {
+  it('an old build of a stock tool: marked as old, by date for passt', () => {
     const now = new Date('2026-11-28');
     expect(ageNote('pasta', 'pasta 0.0~git20230309.7c7625d-1', now)).toContain(
       'pasta is of 2023-03, 3 years old',
@@ -575,7 +575,7 @@ describe('rendering', () => {
     expect(ageNote('slirp4netns', 'slirp4netns version 1.3.3', now)).toBeNull();
   });
 
-  it('HTML: plots inside, text escaped, nothing to load', async () => {
+  it('HTML: plots inline, text escaped, no external resource', async () => {
     const page = await html(RESULT);
     expect(page).toContain('p &lt;old&gt;');
     // Bars of each workload and the percentile curves.
@@ -583,7 +583,7 @@ describe('rendering', () => {
     expect(page.replaceAll(/xmlns(:\w+)?="[^"]*"/g, '')).not.toMatch(/https?:|<script|<link/);
   });
 
-  it('comparison: says what it was made from, ours in ratios', () => {
+  it('comparison: names its sources, our figures as ratios', () => {
     const page = comparison(RESULT, '2026-01-02-full.json');
     expect(page).toContain('[perf/2026-01-02-full.json]');
     expect(page).toContain(
@@ -591,7 +591,7 @@ describe('rendering', () => {
     );
   });
 
-  it('overview: the newest build of each tool, a scale for each row, and a word where there is no figure', () => {
+  it('overview: newest build of each tool, a scale for each row, a word where there is no figure', () => {
     expect(overviewTable(RESULT)?.head).toEqual(['what', 'unit', 'bucatini', 'pasta', 'slirp4netns']);
     expect(overviewTable(RESULT)?.rows).toContainEqual([
       'TCP upload, MTU 1500',
@@ -609,7 +609,7 @@ describe('rendering', () => {
     expect(text).toContain('>failed<');
   });
 
-  it('the newest report: a full one before a later quick one, a soak never', () => {
+  it('newest report: a full one has precedence over a later quick one; a soak never counts', () => {
     const named = (name: string, over: Partial<Result>) => ({ name, result: { ...RESULT, ...over } });
     const soak = { peer: 'p', minutes: 1, samples: [], pieces: {}, errors: [], verdict: '', passed: true };
     const reports = [
@@ -623,7 +623,7 @@ describe('rendering', () => {
     expect(newestReport(reports.slice(3))).toBeNull();
   });
 
-  it('a file that is none of ours is named', () => {
+  it('a file that is no harness result: the error names it', () => {
     expect(() => parseResult('{', 'x.json')).toThrow('x.json: not JSON');
     expect(() => parseResult('{"schema":1}', 'x.json')).toThrow('x.json: not a harness result');
     expect(parseResult(JSON.stringify(RESULT), 'x.json')).toEqual(RESULT);

@@ -56,19 +56,19 @@ it('request and response: every round trip recorded, warm-up left out', async ()
   expect(report.p999Us).toBeGreaterThanOrEqual(report.p99Us);
 });
 
-it('connections: the server closes first, so none is stuck in the client', async () => {
+it('connections: the server closes first, the client keeps none in TIME-WAIT', async () => {
   const { report } = await stream('once', 1);
   expect(report).toMatchObject({ failed: 0 });
   expect(report.count).toBeGreaterThan(100);
 });
 
-it('idle flows: as many as asked for, kept until it is killed', async () => {
+it('idle flows: the requested number, held until the client is killed', async () => {
   const { report, client } = await stream('hold', 200);
   expect(report).toEqual({ flows: 200 });
   expect(client.child.exitCode).toBeNull();
 });
 
-it('a server that stalls: each request that it leaves unanswered counts as one that took the time-out', async () => {
+it('a server that stalls: each unanswered request counts with the time-out as its time', async () => {
   const port = nextPort++;
   const server = program('stream-server', 'echo', port, 64);
   expect(await server.line()).toBe('listening');
@@ -83,7 +83,7 @@ it('a server that stalls: each request that it leaves unanswered counts as one t
   server.child.kill('SIGCONT');
 });
 
-it('a server that dies: its end is neither an answer nor a quick one', async () => {
+it('a server that ends: the closed connection is not counted as an answer', async () => {
   const port = nextPort++;
   const server = program('stream-server', 'echo', port, 64);
   expect(await server.line()).toBe('listening');
@@ -94,7 +94,7 @@ it('a server that dies: its end is neither an answer nor a quick one', async () 
   expect(report.distribution.at(-1)[1]).toBeGreaterThan(1.9e6);
 });
 
-it('idle flows that did not last are not counted as held', async () => {
+it('idle flows that were closed: not counted as held', async () => {
   const port = nextPort++;
   const server = program('stream-server', 'hold', port, 1);
   expect(await server.line()).toBe('listening');
@@ -109,7 +109,7 @@ it('idle flows that did not last are not counted as held', async () => {
   expect(JSON.parse(await client.line())).toEqual({ open: 0 });
 });
 
-it('many UDP flows: both ways at the offered rate, nothing lost over loopback', async () => {
+it('many UDP flows over loopback: offered rate in both directions, no loss', async () => {
   const load = [nextPort, FLOWS, 1200, 2, 1] as const;
   const peer = program('many-udp', 'peer', ...load);
   expect(await peer.line()).toBe('listening');

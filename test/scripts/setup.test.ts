@@ -35,7 +35,7 @@ it('ordinary user, tools missing: one apt-get line on standard output, status 1'
   expect(status).toBe(1);
 });
 
-it('each set asks for its own: run needs neither iperf3 nor pasta, perf needs pasta and no compiler', () => {
+it('each set has its tools: run needs neither iperf3 nor pasta, perf needs pasta but no compiler', () => {
   program('id', 'echo 1000');
   expect(run('run').stdout).toContain('util-linux');
   expect(run('run').stdout).not.toMatch(/iperf3|passt/);
@@ -43,14 +43,14 @@ it('each set asks for its own: run needs neither iperf3 nor pasta, perf needs pa
   expect(run('perf').stdout).not.toMatch(/gcc/);
 });
 
-it('root without apt-get: says what to install, status 1', () => {
+it('root without apt-get: lists what to install, status 1', () => {
   program('id', 'echo 0');
   const { status, stderr } = run('run');
   expect(stderr).toMatch(/no apt-get here: .*util-linux/);
   expect(status).toBe(1);
 });
 
-it('root: installs what is missing, refreshes the lists when the first try fails, and checks the outcome', () => {
+it('root: installs missing packages; first try fails: updates the lists and tries again; then checks', () => {
   program('id', 'echo 0');
   // Fails until `update` has run, then brings what was asked for.
   program(
@@ -70,7 +70,7 @@ it('root: installs what is missing, refreshes the lists when the first try fails
   expect(run('run')).toMatchObject({ status: 0, stdout: '', stderr: '' });
 });
 
-it('root, apt-get fails: its last words and the packages, status 1', () => {
+it('root, apt-get fails: its last lines and the packages, status 1', () => {
   program('id', 'echo 0');
   program('apt-get', 'echo "E: no such mirror" >&2; exit 100');
   const { status, stderr } = run('run');

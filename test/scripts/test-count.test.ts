@@ -34,7 +34,7 @@ it('all passed: todo and pending count as skipped', () => {
   expect(count(report(7, 0, 2, 1))).toEqual({ lastLine: '7 passed, 0 failed, 3 skipped', status: 0 });
 });
 
-it('a failed test fails', () => {
+it('a failed test: counted, status 1', () => {
   const file = { name: 'a.test.ts', status: 'failed', assertionResults: [{ status: 'failed' }] };
   expect(count(report(7, 1, 0, 0, [file]), 1)).toEqual({
     lastLine: '7 passed, 1 failed, 0 skipped',
@@ -42,7 +42,7 @@ it('a failed test fails', () => {
   });
 });
 
-it('a file that did not load counts as one failure', () => {
+it('a file that did not load: one failure', () => {
   const file = { name: 'a.test.ts', status: 'failed', assertionResults: [] };
   expect(count(report(7, 0, 0, 0, [file]), 1)).toEqual({
     lastLine: '7 passed, 1 failed, 0 skipped',

@@ -245,14 +245,14 @@ function ours(): Map<string, number> {
 }
 
 describeNeeding('kernel ABI', [requireGcc], () => {
-  it('has a group of headers for every constant', () => {
+  it('every constant: has a group of headers', () => {
     const homeless = [...ours().keys()].filter(
       (name) => !groups.some((group) => group.prefixes.some((prefix) => name.startsWith(prefix))),
     );
     expect(homeless).toEqual([]);
   });
 
-  it('constants are those of the headers', () => {
+  it('constants: equal those of the kernel headers', () => {
     const unclaimed = ours();
     const lacking: string[] = [];
     for (const { headers, prefixes } of groups) {
@@ -277,7 +277,7 @@ describeNeeding('kernel ABI', [requireGcc], () => {
     expect(lacking.length, lacking.join(' ')).toBeLessThan(15);
   });
 
-  it('structures are laid out as we write and read them', () => {
+  it('structures: the layout of the kernel headers', () => {
     for (const { headers, expected } of layouts) {
       const values = evaluate(headers, Object.keys(expected));
       for (const [expression, value] of Object.entries(expected)) {

@@ -15,7 +15,7 @@ it.each([
   ['fused', 'exit', 7],
   ['pipeline=1', 'throw', 1],
   ['pipeline=1', 'exit', 7],
-])('%s, %s: the end is not held up', { timeout: 30_000 }, async (plan, how, status) => {
+])('%s, %s: the process exits without delay', { timeout: 30_000 }, async (plan, how, status) => {
   const run = await runToEnd([process.execPath, CHILD, plan, how]);
   const ms = Date.now() - Number(run.stdout);
   expect(run.status, run.stderr).toBe(status);

@@ -109,7 +109,7 @@ function udpSum(frame: Uint8Array): number {
 const PAYLOAD = Uint8Array.from({ length: 1001 }, (_, i) => i & 0xff);
 
 describe('GuestLink', () => {
-  it('a TAP with virtio headers: the checksum is left open, header and field are named', () => {
+  it('a TAP with virtio headers: partial checksum, csumStart and csumOffset are set', () => {
     const b = open(12);
     b.datagram(PAYLOAD, 0);
     expect(b.link.send(b.link.frame)).toBe(0);
@@ -121,7 +121,7 @@ describe('GuestLink', () => {
   });
 
   it.each([0, 1, 400, 1001])(
-    'no virtio header: the checksum is finished, %i bytes in a second piece',
+    'no virtio header, %i bytes in a second piece: the checksum is complete',
     (more) => {
       const b = open(0);
       b.datagram(PAYLOAD, more);
@@ -132,7 +132,7 @@ describe('GuestLink', () => {
     },
   );
 
-  it('pieces that were added are the rest of the frame, and of no other', () => {
+  it('added pieces: follow the first one in this frame, not in the next', () => {
     const b = open(12);
     for (const inPieces of [true, false]) {
       b.datagram(PAYLOAD, 600);
@@ -153,7 +153,7 @@ describe('GuestLink', () => {
     }
   });
 
-  it('nothing of a GSO frame is left in the frame after it', () => {
+  it('a frame after a GSO frame: no field of the GSO frame remains', () => {
     const b = open(12);
     b.datagram(PAYLOAD, 600);
     Object.assign(b.link.frame, { gsoType: VnetGso.udpL4, gsoSize: 100, headerBytes: UDP_BYTES });

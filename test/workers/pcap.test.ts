@@ -16,7 +16,7 @@ const FILE_HEADER_BYTES = 24;
 const RECORD_HEADER_BYTES = 16;
 const FRAME_BYTES = 60;
 
-it('stamps are the time of day to the nanosecond: in order, between before and after, finer than a millisecond', () => {
+it('time stamps: wall clock in nanoseconds, ascending, finer than a millisecond', () => {
   const file = join(dir, 'stamps.pcap');
   const fd = openSync(file, 'a');
   const pool = new NativeBuffer(4096);
@@ -56,7 +56,7 @@ function limited(limit: number, file: string, frames: readonly number[]): { begu
   return JSON.parse(execFileSync('prlimit', args, { encoding: 'utf8', env }));
 }
 
-it('a record that goes in part is taken back and told; the next one follows the last whole one', () => {
+it('a record written in part: removed and reported; the next record follows the last whole one', () => {
   const file = join(dir, 'short.pcap');
   expect(limited(1000, file, [400, 400, 400, 50])).toEqual({ begun: 0, lost: [Errno.ENOSPC] });
   const bytes = readFileSync(file);
@@ -67,6 +67,6 @@ it('a record that goes in part is taken back and told; the next one follows the 
   expect(at).toBe(bytes.length);
 });
 
-it('a file header that goes in part is a failure', () => {
+it('a file header written in part: an error', () => {
   expect(limited(10, join(dir, 'header.pcap'), []).begun).toBe(-Errno.ENOSPC);
 });

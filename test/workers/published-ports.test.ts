@@ -24,7 +24,7 @@ interface Open {
   readonly families: readonly number[];
 }
 
-it('answers like a list in the order of opening, whatever was opened and closed before', () => {
+it('any order of opening and closing: behaves as a list in the order of opening', () => {
   const kind = fc.constantFrom(
     { address: '', isV4: false, families: [4, 6] },
     { address: '', isV4: true, families: [4] },

@@ -39,7 +39,7 @@ function begin() {
   return { queues, push, freed, pool };
 }
 
-it('any frames in, any bytes out, any end cut off: bytes and slots add up, each slot goes back once', () => {
+it('any frames in, any bytes out, any tail removed: bytes and slots add up, each slot is freed once', () => {
   const length = fc.oneof(fc.integer({ min: 1, max: 1900 }), fc.integer({ min: 1980, max: 60_000 }));
   const step = fc.oneof(
     fc.record({ push: length }),
@@ -80,7 +80,7 @@ it('any frames in, any bytes out, any end cut off: bytes and slots add up, each 
   );
 });
 
-it('behind what was cut off the next frame follows what was kept', () => {
+it('after a tail is removed: the next frame follows the kept bytes', () => {
   const { queues, push, freed } = begin();
   const [[a], [b], [c]] = [push(100), push(200), push(300)];
   expect(queues.dropBehind(GID, 100)).toBe(500);
@@ -92,7 +92,7 @@ it('behind what was cut off the next frame follows what was kept', () => {
   expect(queues.bytes(GID)).toBe(400);
 });
 
-it('a new socket has freed nothing, whatever the one before it with its number had', () => {
+it('a new socket: freed count 0, whatever the previous one with its number had', () => {
   const { queues, push } = begin();
   push(10);
   queues.drop(GID);

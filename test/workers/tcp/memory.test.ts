@@ -84,8 +84,8 @@ function bed() {
   return { t, connect, send, acked, window, used, stall, reset };
 }
 
-describe('flows whose sockets take nothing', () => {
-  it('hold no more slots together than the budget, and leave out-of-order segments and passing frames the rest', () => {
+describe('flows whose sockets accept no bytes', () => {
+  it('together hold at most the budget; the rest is left for out-of-order segments and other frames', () => {
     const { stall, used } = bed();
     stall(STALLED);
     expect(used().readerLarge).toBeGreaterThan(BUDGET.large / 2);
@@ -93,7 +93,7 @@ describe('flows whose sockets take nothing', () => {
     expect(used().readerSmall).toBeLessThanOrEqual(BUDGET.small);
   });
 
-  it('a flow whose socket takes everything goes on beside them, at full frames, and holds nothing', () => {
+  it('a flow whose socket accepts everything: goes on with full frames and holds no slot', () => {
     const { t, stall, connect, send, acked, used } = bed();
     stall(STALLED);
     const before = used().readerLarge;
@@ -105,7 +105,7 @@ describe('flows whose sockets take nothing', () => {
     expect(t.engine.counters[Counter.tcpProvisional]).toBeGreaterThan(0);
   });
 
-  it('memory is scarce for a second: one line says so, however many segments are held back', () => {
+  it('scarce memory for a second: one log line, however many segments are refused', () => {
     const { t, stall, connect, send } = bed();
     stall(STALLED);
     expect(t.engine.logs).toEqual([]);
@@ -119,7 +119,7 @@ describe('flows whose sockets take nothing', () => {
     ]);
   });
 
-  it('a further one gets nothing acknowledged that its socket did not take, and holds no slot', () => {
+  it('a further one: only bytes that its socket took are acknowledged, no slot is held', () => {
     const { t, stall, connect, send, acked, used } = bed();
     stall(STALLED);
     const before = used();
@@ -134,7 +134,7 @@ describe('flows whose sockets take nothing', () => {
     expect(t.engine.counters[Counter.tcpRefused]).toBe(refused + 1);
   });
 
-  it('a refused flow hears of room when its socket has some, and no byte is lost or doubled', () => {
+  it('a refused flow: window update when its socket has room; no byte is lost or doubled', () => {
     const { t, stall, connect, send, acked, window } = bed();
     stall(STALLED);
     const f = connect(1000);
@@ -150,7 +150,7 @@ describe('flows whose sockets take nothing', () => {
     expect(f.socket.received).toBe(1000 + FRAME);
   });
 
-  it('FIN behind bytes that are refused: not taken before they are', () => {
+  it('FIN after refused bytes: accepted only after them', () => {
     const { t, stall, connect, send, acked } = bed();
     stall(STALLED);
     const f = connect(1000);
@@ -165,7 +165,7 @@ describe('flows whose sockets take nothing', () => {
     expect(f.socket.gotFin).toBe(true);
   });
 
-  it('FIN behind bytes that are taken provisionally: the peer sees all of it and the end', () => {
+  it('FIN after provisional bytes: the peer gets all bytes and FIN', () => {
     const { stall, connect, send, acked } = bed();
     stall(STALLED);
     const f = connect();
@@ -175,7 +175,7 @@ describe('flows whose sockets take nothing', () => {
     expect(f.socket.gotFin).toBe(true);
   });
 
-  it('when they drain everything acknowledged arrives, and every window opens', () => {
+  it('they drain: all acknowledged bytes arrive, every window opens', () => {
     const { t, stall, window, used } = bed();
     const flows = stall(STALLED);
     for (const f of flows) f.socket.giveRoom(1e9);
@@ -187,7 +187,7 @@ describe('flows whose sockets take nothing', () => {
     }
   });
 
-  it('when they are reset their slots count no more: again and again as many are taken', () => {
+  it('they are reset: their slots are free for as many new flows, repeatedly', () => {
     const { stall, reset, used, t } = bed();
     const held: number[] = [];
     for (let round = 0; round < 4; round++) {
@@ -200,7 +200,7 @@ describe('flows whose sockets take nothing', () => {
     expect(new Set(held).size).toBe(1);
   });
 
-  it('RST at the right edge of a window that was filled in vain is challenged, and its answer ends the flow', () => {
+  it('RST at the right edge of a window whose bytes were refused: challenge ACK; the exact RST ends the flow', () => {
     const { t, stall, send, acked, window } = bed();
     const flows = stall(STALLED);
     const f = flows.at(-1)!;
@@ -213,7 +213,7 @@ describe('flows whose sockets take nothing', () => {
     expect(t.engine.leftovers().connections).toBe(STALLED - 1);
   });
 
-  it('their segments out of order are not kept once nothing has been taken for a second', () => {
+  it('no byte accepted for a second: out-of-order segments are not kept', () => {
     const { t, stall, connect, send, used } = bed();
     stall(STALLED);
     const f = connect(1000);
@@ -228,7 +228,7 @@ describe('flows whose sockets take nothing', () => {
     expect(used().readerSmall).toBe(before + 1);
   });
 
-  it('what they had sent out of order before is given up when the bytes in front of it find no room', () => {
+  it('bytes before out-of-order segments find no room: those segments are dropped', () => {
     const { t, stall, connect, send, used } = bed();
     stall(STALLED);
     const before = used().readerSmall;
@@ -263,7 +263,7 @@ describe('ReceiveBuffers', () => {
   };
   const large = (slots: number): number => slots << 16;
 
-  it('takes what fits exactly, of either kind, and one slot more provisionally', () => {
+  it('admits exactly what fits, of either slot kind, and one more slot provisionally', () => {
     const { buffers } = begin();
     // Seven eighths of the budget are 875 and 140.
     buffers.add(B, 1, 800 + large(130), false);
@@ -273,7 +273,7 @@ describe('ReceiveBuffers', () => {
     expect(buffers.admit(A, large(6))).toBe(Admission.provisional);
   });
 
-  it('behind provisional bytes nothing is queued, though it would fit', () => {
+  it('after provisional bytes: nothing is queued, even if it fits', () => {
     const { buffers } = begin();
     buffers.add(A, 10, 1, true);
     expect(buffers.admit(A, 1)).toBe(Admission.provisional);
@@ -281,7 +281,7 @@ describe('ReceiveBuffers', () => {
     expect(buffers.admit(A, 1)).toBe(Admission.queued);
   });
 
-  it('small slots are scarce: the window of a flow that sends large frames is not closed', () => {
+  it('small slots are scarce: a flow with large frames keeps its window', () => {
     const { buffers } = begin();
     buffers.add(B, 1, 1000, false);
     buffers.add(A, 1, large(1), false);
@@ -289,7 +289,7 @@ describe('ReceiveBuffers', () => {
     expect(buffers.window(A, false) * 256).toBeGreaterThan(MIB / 8);
   });
 
-  it('the last eighth is for a flow that drains, for a second after it took something', () => {
+  it('the last eighth of the budget: for a flow that drains, until a second after its last progress', () => {
     const { ctx, buffers } = begin();
     buffers.add(B, 1, large(130), false);
     const admit = () => buffers.admit(A, large(15));
@@ -303,7 +303,7 @@ describe('ReceiveBuffers', () => {
     expect(admit()).toBe(Admission.provisional);
   });
 
-  it('a flow with a backlog is stalled when nothing has been taken for a second', () => {
+  it('a flow with a backlog, no progress for a second: stalled', () => {
     const { ctx, buffers } = begin();
     buffers.onSent(A, 10, 0, false);
     expect(buffers.isStalled(A)).toBe(false);
@@ -316,7 +316,7 @@ describe('ReceiveBuffers', () => {
     expect(buffers.isStalled(A)).toBe(false);
   });
 
-  it('the right edge stays where it was, however much before it is provisional', () => {
+  it('provisional bytes before the right edge: the edge stays', () => {
     const { tcb, buffers } = begin();
     tcb.rcvNxt[A] = 1000;
     buffers.window(A, false);
@@ -332,7 +332,7 @@ describe('ReceiveBuffers', () => {
 });
 
 describe('segments out of order', () => {
-  it('of one flow 1,024 are kept at the most, whatever the pool has', () => {
+  it('one flow: at most 1,024 are kept, whatever the pool has', () => {
     const t = script({ smallSlots: 16_384, largeSlots: 129, window: 65535 });
     t.establish();
     for (let i = 1; i <= 1100; i++) {
@@ -347,7 +347,7 @@ describe('segments out of order', () => {
 describe('slotRoom', () => {
   const budgets = fc.integer({ min: 1, max: 60_000 });
 
-  it('flows that take all they may never hold more than the budget, however many', () => {
+  it('any number of flows that use all their share: never more than the budget', () => {
     fc.assert(
       fc.property(budgets, fc.integer({ min: 1, max: 300 }), (budget, flows) => {
         const held = new Array<number>(flows).fill(0);
@@ -365,7 +365,7 @@ describe('slotRoom', () => {
     );
   });
 
-  it('a flow alone gets three quarters; beyond that it shrinks to nothing', () => {
+  it('one flow alone: three quarters of the budget, then less, down to nothing', () => {
     expect(slotRoom(0, 0, 100)).toBe(75);
     expect(slotRoom(0, 80, 100)).toBe(10);
     expect(slotRoom(10, 80, 100)).toBe(0);
@@ -380,7 +380,7 @@ describe('sum of all bounds', () => {
   for (let mib = 8; mib <= 1024; mib++)
     for (let shards = 1; shards <= 16; shards++) plans.push({ mib, shards });
 
-  it('what may wait is less than the reader has, of both kinds, for every pool size and thread plan', () => {
+  it("every pool size and thread plan: the sum is below the reader's slots of both kinds", () => {
     for (const { mib, shards } of plans) {
       const { smallSlots, largeSlots } = poolPlan(mib);
       const shares = slotShares(smallSlots, largeSlots, shards);

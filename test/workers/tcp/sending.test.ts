@@ -22,7 +22,7 @@ const ranges = (t: Script, segments: Segment[]): [number, number][] =>
   });
 
 describe('TCP sending', () => {
-  it('ESTABLISHED: bytes of the host go out and are dropped from its queue when acknowledged, not before', () => {
+  it('ESTABLISHED: bytes of the host: sent; consumed from the host socket only when acknowledged', () => {
     const t = script().establish();
     t.socket.peerWrite(100);
     expect(t.out()).toEqual(['PSH,ACK 1+100 ack 1']);
@@ -37,7 +37,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: with vnet headers a large piece goes as one frame of whole segments', () => {
+  it('ESTABLISHED: vnet headers, a large piece: one frame of whole segments', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(100_000);
     const frames = t.frames();
@@ -48,7 +48,7 @@ describe('TCP sending', () => {
   });
 
   it.each([4, 6] as const)(
-    'ESTABLISHED: IPv%d without vnet headers: MSS by MSS, checksums complete',
+    'ESTABLISHED: IPv%d without vnet headers: segments of one MSS, checksums complete',
     (family) => {
       for (const mtu of [1280, 1500, 9000, 65520]) {
         const t = script({ family, vnet: false, mtu }).establish({
@@ -66,7 +66,7 @@ describe('TCP sending', () => {
     },
   );
 
-  it.each([1, 1459, 1460, 1461, 65_535])('ESTABLISHED: a window of %d bytes is not passed', (window) => {
+  it.each([1, 1459, 1460, 1461, 65_535])('ESTABLISHED: a window of %d bytes: not exceeded', (window) => {
     const t = script().establish({ window, options: { mss: 1460 } });
     t.socket.peerWrite(200_000);
     let acked = 1;
@@ -105,7 +105,7 @@ describe('TCP sending', () => {
     endAndCheck(t, 21);
   });
 
-  it('ESTABLISHED: a repetition that acknowledges more brings its window along', () => {
+  it('ESTABLISHED: a retransmitted segment with a newer ACK: its window is used', () => {
     const t = script().establish({ window: 1000, options: { mss: 1460 } });
     t.send('ACK', 1, 1, { bytes: 10, window: 1000 });
     t.out();
@@ -117,7 +117,7 @@ describe('TCP sending', () => {
     endAndCheck(t, 11);
   });
 
-  it('ESTABLISHED: our numbers wrap', () => {
+  it('ESTABLISHED: our sequence numbers wrap', () => {
     // The keyed hash is fixed by the test plan: find the key word that puts the ISS where we want it.
     for (const want of [0xffff_ff00, 0xffff_ffff, 0x7fff_ff00]) {
       const probe = script().establish();
@@ -138,7 +138,7 @@ describe('TCP sending', () => {
     }
   });
 
-  it('ESTABLISHED: the first duplicate ACK with SACK brings the hole again, and nothing else', () => {
+  it('ESTABLISHED: the first duplicate ACK with SACK: only the hole is retransmitted', () => {
     const t = script().establish();
     t.socket.peerWrite(20_000);
     t.out();
@@ -152,7 +152,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: several holes in one ACK are all filled, once', () => {
+  it('ESTABLISHED: several holes in one ACK: each is retransmitted once', () => {
     const t = script().establish();
     t.socket.peerWrite(20_000);
     t.out();
@@ -172,7 +172,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: SACK blocks that make no sense are ignored', () => {
+  it('ESTABLISHED: invalid SACK blocks: ignored', () => {
     const t = script().establish();
     t.socket.peerWrite(5000);
     t.out();
@@ -197,7 +197,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: without SACK three duplicate ACKs bring one segment, a partial ACK the next', () => {
+  it('ESTABLISHED: no SACK: three duplicate ACKs retransmit one segment, a partial ACK the next', () => {
     const t = script().establish({ options: { mss: 1460 }, window: 65_535 });
     t.socket.peerWrite(20_000);
     t.out();
@@ -212,7 +212,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: window updates are no duplicate ACKs', () => {
+  it('ESTABLISHED: window updates: not counted as duplicate ACKs', () => {
     const t = script().establish({ options: { mss: 1460 }, window: 30_000 });
     t.socket.peerWrite(20_000);
     t.out();
@@ -221,7 +221,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: nothing is acknowledged: a tail probe, then time-outs with back-off, then both sides are reset', () => {
+  it('ESTABLISHED: no ACK: a tail loss probe, then time-outs with back-off, then both sides are reset', () => {
     const t = script().establish();
     t.socket.peerWrite(5000);
     t.out();
@@ -242,7 +242,7 @@ describe('TCP sending', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: bytes that are on their way from host-io at a rewind are stale: not sent, and come again in order', () => {
+  it('ESTABLISHED: bytes under way from host-io at a rewind: stale, not sent, repeated in order', () => {
     const t = script({ linkMs: 5 });
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     t.out(30);
@@ -263,7 +263,7 @@ describe('TCP sending', () => {
     t.out(30);
   });
 
-  it('ESTABLISHED: after a time-out with much in flight only 64 KiB are sent again at once', () => {
+  it('ESTABLISHED: time-out with much in flight: at most 64 KiB are retransmitted at once', () => {
     const t = script().establish({ window: 8192 });
     t.socket.peerWrite(300_000);
     t.out();
@@ -281,7 +281,7 @@ describe('TCP sending', () => {
     { family: 6, mtu: 1280, told: 600 },
     { family: 4, mtu: 576, told: 0 },
   ] as const)(
-    'ESTABLISHED: IPv$family, a router inside says $told: from there on again in segments of a packet of $mtu',
+    'ESTABLISHED: IPv$family, packet too big with MTU $told: retransmitted in packets of $mtu',
     ({ family, mtu, told }) => {
       const t = script({ family }).establish({ window: 512 });
       t.socket.peerWrite(100_000);
@@ -304,7 +304,7 @@ describe('TCP sending', () => {
     },
   );
 
-  it('ESTABLISHED: a "too big" about what is not on its way, or cut short, changes nothing', () => {
+  it('ESTABLISHED: packet too big about bytes not in flight, or truncated: ignored', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(5000);
     t.frames();
@@ -317,7 +317,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: a lone small segment is not sent again while the guest may delay its ACK', () => {
+  it('ESTABLISHED: a lone small segment: not retransmitted while the guest may delay its ACK', () => {
     const t = script().establish();
     // Round trips are short, as the timer knows by now.
     for (let i = 0; i < 5; i++) {
@@ -334,7 +334,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: the tail of a burst is lost: it comes again within tens of milliseconds', () => {
+  it('ESTABLISHED: the tail of a burst is lost: retransmitted within tens of milliseconds', () => {
     const t = script().establish();
     t.socket.peerWrite(10_000);
     t.out(0.2);
@@ -345,7 +345,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: after a time-out new bytes follow the old ones, each once more at most', () => {
+  it('ESTABLISHED: after a time-out: new bytes follow, each old byte is retransmitted at most once', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(50_000);
     t.out(1);
@@ -362,7 +362,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: nothing is sent, a probe of one byte asks again and again, the update opens it', () => {
+  it('ZERO WINDOW: no data is sent, probes of one byte; the window update: data goes on', () => {
     const t = script().establish({ window: 0 });
     t.socket.peerWrite(5000);
     expect(t.out(100)).toEqual([]);
@@ -379,7 +379,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: the host has nothing to send: room for a probe is given at times that double, up to 10 s', () => {
+  it('ZERO WINDOW: no byte of the host: credit for a probe at doubling intervals, up to 10 s', () => {
     const t = script().establish({ window: 0 });
     t.out(30_000);
     // At 0.2, 0.6, 1.4, 3, 6.2, 12.6, 22.6 s.
@@ -388,7 +388,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: the probe byte is taken: it goes on behind it', () => {
+  it('ZERO WINDOW: the probe byte is acknowledged: data goes on after it', () => {
     const t = script().establish({ window: 0 });
     t.socket.peerWrite(5000);
     expect(t.out(300)).toEqual(['PSH,ACK 1+1 ack 1']);
@@ -397,7 +397,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: the update is lost: a probe finds out', () => {
+  it('ZERO WINDOW: the window update is lost: a probe gets the new window', () => {
     const t = script().establish({ window: 0 });
     t.socket.peerWrite(5000);
     t.out(50);
@@ -408,7 +408,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: with nothing to send the connection stays, however long', () => {
+  it('ZERO WINDOW: nothing to send: the connection stays, however long', () => {
     const t = script().establish({ window: 0 });
     for (let i = 0; i < 20; i++) {
       t.out(60_000);
@@ -421,7 +421,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: kept shut by a guest that answers, the connection stays for an hour', () => {
+  it('ZERO WINDOW: the guest answers probes for an hour: the connection stays', () => {
     const t = script().establish({ window: 0 });
     t.socket.peerWrite(5000);
     for (let s = 0; s < 3600; s += 5) {
@@ -433,7 +433,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: long shut, then open, then a loss: it is made good at once, not after the probe timer', () => {
+  it('ZERO WINDOW: open again after a long time, then a loss: retransmitted by the normal timer, not the probe timer', () => {
     const t = script().establish({ window: 0 });
     // Nothing to probe with, so the probe timer backs off for minutes.
     for (let i = 0; i < 20; i++) {
@@ -449,7 +449,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: the FIN waits for bytes that wait for the window', () => {
+  it('ZERO WINDOW: bytes and FIN are pending: FIN follows the bytes', () => {
     const t = script().establish({ window: 0 });
     t.socket.peerWrite(100);
     t.socket.peerClose();
@@ -461,7 +461,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: the window shrinks to nothing while bytes are out: they are kept and sent again when it opens', () => {
+  it('ESTABLISHED: the window shrinks to 0 with bytes in flight: kept, retransmitted when it opens', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(5000);
     t.out(0.5);
@@ -475,7 +475,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: an ACK while a repetition is on its way between the stages: stale bytes are dropped', () => {
+  it('ESTABLISHED: an ACK while retransmitted bytes are under way between the stages: stale bytes are dropped', () => {
     const t = script({ linkMs: 3 });
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     t.out(20);
@@ -496,7 +496,7 @@ describe('TCP sending', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: the host peer resets: the guest gets RST with the number it expects', () => {
+  it('ESTABLISHED: RST of the host peer: the guest gets RST with its rcvNxt', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(1000);
     t.out();
@@ -509,7 +509,7 @@ describe('TCP sending', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: bytes before the reset of the host peer still arrive', () => {
+  it('ESTABLISHED: bytes before the RST of the host peer: arrive', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(1000);
     t.socket.peerReset();
@@ -519,7 +519,7 @@ describe('TCP sending', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: the host socket fails on sending: what waits is dropped, the guest is reset', () => {
+  it('ESTABLISHED: the host socket fails on sending: queued bytes are dropped, the guest gets RST', () => {
     const t = script().establish({ window: 512 });
     t.socket.room = 10;
     t.send('ACK', 1, 1, { bytes: 5000 });

@@ -77,7 +77,7 @@ function draw(seed: number): TransferOptions {
 }
 
 describe('TCP transfers', () => {
-  it(`${RUNS} random connections: every byte arrives once and in order, and everything is given back`, {
+  it(`${RUNS} random connections: every byte arrives once and in order, all slots and flows are freed`, {
     timeout: 300_000,
   }, () => {
     for (let seed = FIRST_SEED; seed < FIRST_SEED + RUNS; seed++) {
@@ -105,24 +105,24 @@ describe('TCP transfers', () => {
       engine: { bigTcp: true, largeSlots: 257, ...o.engine },
     });
 
-    it('go to a guest that takes them', () => {
+    it('the guest accepts them: sent', () => {
       const { frames, engine } = runTransfer(big({}));
       expect(frames.largest).toBeGreaterThan(3 * 65_536);
       expect(engine.counters[Counter.tcpRetransmits]).toBe(0);
     });
 
-    it('do not go to one whose SYN was forwarded', () => {
+    it('the SYN of the guest was forwarded: not sent', () => {
       const { frames } = runTransfer(big({ engine: { guestTtl: 63 } }));
       expect(frames.largest).toBeLessThanOrEqual(ETHER_AND_IP_BYTES);
     });
 
-    it('dropped by the guest, each of them: the rest comes in shorter ones, within a second', () => {
+    it('each is dropped by the guest: shorter frames within a second', () => {
       const { frames, longestStallMs } = runTransfer(big({ dropAboveBytes: ETHER_AND_IP_BYTES }));
       expect(frames.largest).toBeGreaterThan(ETHER_AND_IP_BYTES);
       expect(longestStallMs).toBeLessThan(1000);
     });
 
-    it('refused by the TAP: their pieces go at once', () => {
+    it('refused by the TAP: sent at once in smaller frames', () => {
       const { frames, engine, longestStallMs } = runTransfer(big({ engine: { tapTakesBytes: 100_000 } }));
       expect(engine.counters[Counter.tapWriteErrors]).toBe(1);
       expect(frames.largest).toBeLessThanOrEqual(100_000);
