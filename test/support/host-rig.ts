@@ -1,7 +1,7 @@
 /**
  * The datagram sockets of host-io with real host sockets on loopback. A test calls the methods that the ring
- * and the reactor call otherwise: command() passes a command, poll() waits on epoll, and takeMessages() returns
- * the messages to the shard.
+ * and the reactor call otherwise: command() passes a command, poll() waits on epoll, and takeMessages()
+ * returns the messages to the shard.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { addressParse } from '../../src/proto/address.ts';
