@@ -4,9 +4,9 @@
  *
  *   units.ts < proto, ring < sys < workers < main
  *
- * proto and ring do not import one another, and sys does not import ring. proto stays pure: it imports no
- * package and no module of the platform. Only sys imports koffi. Where the words of a descriptor lie only the
- * codec of the links knows: nobody outside of workers/link/ imports its words.ts.
+ * proto and ring do not import one another, and sys does not import ring. proto imports no package and no
+ * Node module. Only sys imports koffi. Only the codec of the links knows the layout of a descriptor: no file
+ * outside of workers/link/ imports its words.ts.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -30,8 +30,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 /**
  * Folders of a layer that may import only these of its other folders (a layer's own files: '.'). Stages meet
  * at links, so they do not import one another: the reader, translator (the shards), host-io and splice. `tap`
- * has the reader and what writes to the TAP, which shards use. Front ends do not import one another; nothing
- * imports them.
+ * has the reader, and the writer to the TAP, which shards use. Front ends do not import one another; no other
+ * folder imports them.
  */
 const FOLDERS: Record<string, readonly string[]> = {
   'workers/thread': ['workers/.'],
@@ -51,7 +51,7 @@ const FOLDERS: Record<string, readonly string[]> = {
   'main/slirp4netns': ['main/process', 'main/cli', 'main/host', 'main/api'],
 };
 const EXCEPTIONS: readonly string[] = [
-  // A report on an instance of pasta's reads its command line.
+  // A report on a pasta instance parses its command line.
   'main/bucatini/bug-report.ts > main/pasta/options.ts',
 ];
 /** 'workers/tap' of 'workers/tap/pcap.ts', 'workers/.' of 'workers/engine.ts'. */
@@ -59,9 +59,9 @@ const folderOf = (file: string): string => {
   const [layer, folder, inside] = file.split('/');
   return inside === undefined ? `${layer}/.` : `${layer}/${folder}`;
 };
-/** The stage in `tap`; the rest of that folder is for shards as well. */
+/** The files of the reader stage in `tap`; shards may use the others. */
 const READER = /^workers\/tap\/(tap-reader|reassembly)\.ts$/;
-/** Files of workers itself that put stages together; stages do not import these. */
+/** Files directly in workers that assemble stages; stages do not import them. */
 const ASSEMBLERS = /^workers\/(assembly|engine|packet-thread|packet-worker)\.ts$/;
 
 /**
@@ -90,7 +90,7 @@ function breach(file: string, name: string): string | null {
   }
   const target = path.posix.normalize(path.posix.join(path.posix.dirname(file), name));
   if (target.startsWith('..')) {
-    // package.json holds the version; nothing else outside src is for src.
+    // package.json holds the version; src imports no other file outside src.
     return target === '../package.json' ? null : `src/${file} imports ${name}: outside src`;
   }
   if (target === LINK_WORDS && path.posix.dirname(file) !== path.posix.dirname(LINK_WORDS)) {

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** What test files say about neighbours, and who reads it. */
+/** The kind of each test file (support/test-kind.ts), and its project in vitest.config.ts. */
 import { globSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';

@@ -40,7 +40,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
   });
   afterAll(() => bed?.close());
 
-  // biome-ignore lint/suspicious/noExplicitAny: replies are what is being looked at
+  // biome-ignore lint/suspicious/noExplicitAny: the tests check the replies
   const ask = async (path: string, ...requests: object[]): Promise<any[]> => {
     const texts = requests.map((request) => JSON.stringify(request));
     return JSON.parse(await succeedIn(bed, 'host', supportProgram('clients/api-client.ts', path, ...texts)));
@@ -65,7 +65,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
   const hello = (host: string, port: number) =>
     succeedIn(bed, 'host', supportProgram('clients/udp-ask.ts', host, port, 0, 'hello'));
 
-  /** Ports of both protocols and families are added, carry, are listed and removed. */
+  /** Add ports of both protocols and families, send data through them, list and remove them. */
   const tryPorts = async (path: string, startInside: Inside['startInside']): Promise<void> => {
     const servers = ['tcp-echo.ts', 'udp-server.ts'].map((file) =>
       startInside(supportProgram(`clients/${file}`, INSIDE)),
@@ -194,7 +194,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
         succeedIn(bed, 'host', supportProgram('clients/api-hostile.ts', path, seconds), {
           timeoutMs: 40_000,
         });
-      // What traffic and V8's patience take once.
+      // The first run grows the heap; memory is compared after it.
       await Promise.all([hostility(5), curlDownload(guest, url, 30_000)]);
       const before = rssKib(guest.enginePid);
       const [hostile, ...downloads] = await Promise.all([
@@ -213,7 +213,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       expect(told).toMatchObject({ half: parse, garbage: parse, refused: 0 });
       expect(told.huge).toEqual([JSON.stringify(refused('too large message'))]);
       expect(told.flows).toBeGreaterThan(10);
-      // V8 lets garbage lie for tens of MiB; what is sent meanwhile are gigabytes.
+      // V8 may keep tens of MiB of garbage; the clients send gigabytes meanwhile.
       expect(rssKib(guest.enginePid) - before).toBeLessThan(96 * 1024);
     }, 60_000);
 
@@ -266,7 +266,8 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       await tryPorts(path, startInside);
       const [listed] = await ask(path, { execute: 'list_hostfwd' });
       expect(listed.entries[1]).toMatchObject({ proto: 'udp', guest_addr: HOST4 });
-      // What listens inside is forwarded by itself; adding it is one too many, another port to it is not.
+      // A listener inside is forwarded automatically: adding the same port is refused, another host port to
+      // it is accepted.
       const server = startInside(supportProgram('clients/tcp-echo.ts', 7002));
       await listens(server);
       await eventually('it is forwarded by itself', END_MS, async () => (await crowd(HOST4, 7002)).ok === 2);
@@ -280,7 +281,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
         const { failed } = await crowd(HOST4, 7002);
         return failed.ECONNREFUSED === 2;
       });
-      // The other is still listened on: what refuses is the guest.
+      // The other port still has a listener on the host: the guest refuses the connection.
       expect((await ask(path, { execute: 'list_hostfwd' }))[0].entries).toHaveLength(4);
       await stop();
     });

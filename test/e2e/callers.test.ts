@@ -1,6 +1,5 @@
 /**
- * What the front ends do to those who start them: their descriptors, their environment, their terminal, their
- * readers.
+ * Effects of the front ends on their callers: descriptors, environment, terminal, readers of the output.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
@@ -30,7 +29,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
-/** A process in user and network namespaces of its own, to be served. */
+/** Start a process in user and network namespaces of its own, as target of a front end. */
 async function withTarget<T>(use: (pid: number) => Promise<T>): Promise<T> {
   const target = spawn('unshare', ['-Urn', 'sh', '-c', 'echo there; exec sleep 1000'], {
     stdio: ['ignore', 'pipe', 'ignore'],
@@ -52,11 +51,11 @@ const AS_OURSELVES = ['--runas', `${process.getuid!()}:${process.getgid!()}`];
 interface FrontEnd {
   readonly name: string;
   argv(pid: number): string[];
-  /** It goes on until it is told to end. */
+  /** The front end serves until a signal ends it. */
   readonly serves?: boolean;
 }
 
-/** In and out of COMMAND: the descriptors' flags as it sees them, in octal. */
+/** Prints the flags of COMMAND's descriptors, in octal. */
 const LOOK = 'for fd in 0 1 2; do grep flags /proc/self/fdinfo/$fd; done >"$0"; sleep 0.2';
 
 const frontEnds = (seen: string): readonly FrontEnd[] => [
@@ -116,7 +115,7 @@ describeNeeding("flags of the caller's descriptors", tapNeeds, () => {
   for (const frontEnd of frontEnds('/dev/null')) {
     for (const nonBlocking of [false, true]) {
       it(`${frontEnd.name}: ${nonBlocking ? 'non-blocking' : 'blocking'} descriptors of all kinds keep their O_NONBLOCK flag`, async () => {
-        // One in the background ends with its target.
+        // A front end in the background ends with its target.
         for (const kind of KINDS) await check(frontEnd, kind, nonBlocking);
       }, 60_000);
     }
@@ -273,7 +272,7 @@ describeNeeding('a process is killed', tapNeeds, () => {
   ] as const) {
     it(`${name}: SIGKILL to the engine: COMMAND ends`, async () => {
       const { started, family } = await up(argv);
-      const own = name === 'pasta --no-pidns' ? family.slice(0, 1) : family; // its children are nobody's but its own
+      const own = name === 'pasta --no-pidns' ? family.slice(0, 1) : family; // its children are not in our list
       process.kill(started.pid, 'SIGKILL');
       await eventually('all are gone', 3000, () => !own.some(isAlive));
       for (const pid of family) if (isAlive(pid)) process.kill(pid, 'SIGKILL');
@@ -308,8 +307,8 @@ describe('the launchers', () => {
 });
 
 /**
- * What python3 has that Node has not: a terminal with a shell on it. Types a line, and tells what came within
- * some seconds.
+ * A terminal with a shell, by python3, for Node has no pty. Types a line, and reports the output of the next
+ * seconds.
  */
 const TERMINAL = `
 import os, pty, select, sys, time
@@ -413,14 +412,14 @@ describeNeeding('job control', [...tapNeeds, requireTool('python3', 'apt package
     const family = descendantsOf(started.pid);
     process.kill(started.pid, 'SIGTERM');
     process.kill(started.pid, 'SIGCONT');
-    // Whichever Node takes first: COMMAND has gone on, or has been ended.
+    // Depends on which signal Node handles first: COMMAND has continued, or was ended.
     expect([143, 9]).toContain(await started.exited);
     await eventually('all are gone', 3000, () => !family.some(isAlive));
   });
 });
 
 describeNeeding('a full disk', tapNeeds, () => {
-  /** In namespaces of its own: /mnt has one page. */
+  /** In namespaces of its own: /mnt is a tmpfs of one page. */
   const onTiny = (script: string): ReturnType<typeof runToEnd> =>
     runToEnd(['unshare', '-Urm', 'sh', '-c', `mount -t tmpfs -o size=4k tmpfs /mnt; BIN=${BIN}; ${script}`]);
 

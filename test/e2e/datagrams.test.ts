@@ -1,5 +1,5 @@
 // @vitest: beside
-/** UDP of every size, ping with checked payloads, and the errors that come back by ICMP. */
+/** UDP of every size, ping with verified payloads, and ICMP errors. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
@@ -7,7 +7,7 @@ import { FAMILIES, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
-/** Ports of the peer that tell which port of ours they see. */
+/** Ports of the peer that answer with the source port that they see. */
 const MIRRORS = [7101, 7102, 7103, 7104, 7105, 7106];
 const SIZES = [0, 1, 1472, 1473, 9000, 65507];
 

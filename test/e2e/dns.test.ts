@@ -1,5 +1,5 @@
 // @vitest: beside
-/** Names resolve in the guest with the resolver it finds there, wherever the host's own resolver listens. */
+/** Names resolve in the guest with its resolv.conf, for each place where the host's resolver may listen. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';

@@ -1,4 +1,4 @@
-/** `bucatini doctor` of what was built: it starts a program of its own, which a build must bring. */
+/** `bucatini doctor` from dist/: it starts a program of its own, which the build must contain. */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';

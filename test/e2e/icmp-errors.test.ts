@@ -1,8 +1,7 @@
 // @vitest: beside
 /**
- * What routers say about the guest's packets reaches the guest: hops one after the other, and the MTU of the
- * host and of a link behind the first. And the other way round: what a router inside says of a link behind
- * it.
+ * ICMP errors of routers reach the guest: time exceeded for each hop, and the MTU of the host and of the link
+ * after it. In the other direction: packet too big from a router inside about a link behind it.
  *
  *     inner -- MTU 1280 -- guest -- engine -- host 10.77.0.1 -- router (the bed's peer) -- MTU 1400 -- far 198.51.100.2
  */
@@ -18,8 +17,8 @@ const FAR4 = '198.51.100.2';
 const FAR6 = 'fd78::2';
 
 /**
- * The kernel tells one and the same host of six errors at once and then of one a second (icmp_ratelimit):
- * fast machines ask for more.
+ * The kernel sends a burst of six errors to a host, then one per second (icmp_ratelimit): a fast machine
+ * needs more.
  */
 const TELL_ALL = 'echo 0 >/proc/sys/net/ipv4/icmp_ratelimit; echo 0 >/proc/sys/net/ipv6/icmp/ratelimit';
 
@@ -53,8 +52,8 @@ wait $far
 `;
 
 /**
- * Adds a network behind the guest, whose link towards it is narrow on the guest's side only, so that no MSS
- * tells; prints "inner PID" of the process that keeps it, and stays.
+ * Adds a network behind the guest. Its link has the small MTU on the guest's side only, so that the MSS does
+ * not show it. Prints "inner PID" of the process that keeps it, and stays.
  */
 const INNER_UP = `
 unshare --net sleep infinity &
@@ -100,7 +99,7 @@ s.send(bytes(6000))
 print('came back:', len(s.recv(65535)))
 `;
 
-/** Drop what a kernel has learnt of MTUs: it would not let the same happen again. */
+/** Flush the path MTUs that a kernel has learnt, so that the next test gets the error again. */
 async function forget(run: (argv: readonly string[]) => Promise<unknown>): Promise<void> {
   for (const flag of ['-4', '-6']) await run(['ip', flag, 'route', 'flush', 'cache']);
 }
@@ -155,7 +154,7 @@ describeE2e(
           const route = (): Promise<string> => succeed(guest, ['ip', 'route', 'get', far]);
           expect(await route()).not.toContain(' mtu ');
           const bytes = 1500 - (flag === '-4' ? 28 : 48);
-          // An error for a socket that is gone would teach nothing.
+          // The kernel ignores an error for a closed socket.
           const hold = `exec 3>/dev/udp/${far}/9; head -c ${bytes} /dev/zero >&3; sleep 0.5`;
           await guest.inside(['bash', '-c', hold]);
           expect(await route()).toContain(` mtu ${FAR_MTU} `);

@@ -1,4 +1,4 @@
-/** How the engine starts, idles and ends: nothing stays behind, whatever ends it. */
+/** Start, idle use and end of the engine: no process, mount or file is left, whatever ends it. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Bed, type EmptyGuest, makeBed, succeed, succeedIn, supportProgram } from '../support/bed.ts';
 import { engine, full, repoRoot } from '../support/engines.ts';
@@ -21,24 +21,24 @@ import { describeE2e, requireTool } from '../support/require.ts';
 const WITHIN_MS = 1000;
 const IDLE_MS = full(5000, 2000);
 /**
- * Of 500 in 5 s. An idle engine runs for 3 ms in that time (schedstat), but what the hypervisor takes from a
- * virtual processor counts as ours: up to 11 ticks were seen. A thread that spins uses all 500; what polls is
- * found by its wakes.
+ * Of 500 ticks in 5 s. An idle engine runs for 3 ms in that time (schedstat), but time that the hypervisor
+ * takes from a virtual processor counts too: up to 11 ticks were measured. A spinning thread uses all 500;
+ * polling by a timer shows in the wake-ups.
  */
 const IDLE_TICKS = 100;
-/** Nothing looks for anything on a timer, which would wake once a second at the least. */
+/** No periodic timer is armed; one would wake a thread at least once a second. */
 const IDLE_WAKES = IDLE_MS / 1000 - 1;
 const IDLE_KIB = 100 * 1024;
 
-/** Ticks of processor time, and wakes of all threads. */
+/** Ticks of processor time, and wake-ups of all threads. */
 interface Idling {
   readonly ticks: number;
   readonly wakes: number;
 }
 
 /**
- * What these processes use while nothing happens: of up to three stretches the least of each, since V8
- * collects garbage some seconds after a start. What polls shows in each of them.
+ * Use of these processes without traffic: the minimum of up to three periods, for V8 collects garbage some
+ * seconds after a start. Polling shows in each period.
  */
 async function idling(pids: readonly number[]): Promise<Idling> {
   const sum = (of: (pid: number) => number): number => pids.reduce((total, pid) => total + of(pid), 0);
@@ -170,7 +170,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       expect(isAlive(transfer.pid)).toBe(true);
       process.kill(guest.enginePid, 'SIGKILL');
       await endsWithin(guest.started, 'kill -9 of the engine');
-      // Its namespace outlives the engine as long as a process that we put there does.
+      // Its namespace stays after the engine while a process of the test runs in it.
       killTree(transfer.pid);
     });
   });
@@ -222,7 +222,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
   });
 
   describe.skipIf(engine.name !== 'bucatini')('for a process id, idle', () => {
-    const ports = ['-t', 'none', '-u', 'none', '-T', 'none', '-U', 'none']; // `auto` ones are looked for every second
+    const ports = ['-t', 'none', '-u', 'none', '-T', 'none', '-U', 'none']; // no scan of `auto` ports
     it.each([
       ['bucatini', ['bucatini', 'attach'], []],
       ['pasta', ['pasta', '--config-net', '-f', ...ports], []],
@@ -286,7 +286,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
           threadStatus(pid).every((thread) => thread.noNewPrivs && thread.seccomp === 2),
         );
         const main = threadStatus(pid).find((thread) => thread.name === 'bucatini');
-        expect(main?.capEff).toBe('0'); // that the process is still there is not looked for, its end is waited for
+        expect(main?.capEff).toBe('0'); // no CAP_KILL: a pidfd reports the end of the process
       }
       signal('SIGTERM');
       expect(await endsWithin(started, 'SIGTERM')).toBe(0);

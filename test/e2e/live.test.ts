@@ -1,6 +1,6 @@
 /**
- * The host's network changes, or time stands still, while the engine runs. Each test leaves the bed's network
- * as it found it.
+ * The host's network changes, or the engine is stopped for a time, while it runs. Each test restores the
+ * bed's network.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -12,13 +12,13 @@ import { describeE2e, requireTool } from '../support/require.ts';
 
 const OTHER4 = '10.77.0.9';
 const FOLLOWED_MS = 5000;
-/** A packet thread is woken by the change and wakes the main thread; on a machine that does much else. */
+/** Time for a packet thread to wake and to wake the main thread, on a loaded machine. */
 const TOLD_MS = 500;
-/** After it the next change is told at once again. */
+/** After this time without changes, the next one is reported at once. */
 const QUIET_MS = 2200;
 /**
- * Of 120 changes in three seconds: some six looks, of which each wakes all threads. If each change did, it
- * would be hundreds.
+ * For 120 changes in three seconds: about six updates, each of which wakes all threads. One update per change
+ * would be hundreds of wake-ups.
  */
 const BURST_WAKES = 100;
 const STOPPED_MS = 2500;

@@ -1,6 +1,7 @@
 /**
- * `pasta --fd`: frames by a TAP that the caller has made, or by a socket. What is expected was read off passt 2026-10-02, which wants the
- * descriptor non-blocking, leaves it open in COMMAND and configures nothing.
+ * The option `--fd` of pasta: frames through a TAP that the caller has created, or through a socket. The
+ * expected results are those of passt 2026-10-02, except: passt requires a non-blocking descriptor, leaves it
+ * open in COMMAND and configures nothing.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
@@ -36,7 +37,7 @@ describeE2e('pasta --fd', needs, () => {
 
   const inside = (script: string): Promise<Finished> =>
     bed.run('host', ['nsenter', `--net=${netns}`, '--', 'sh', '-c', script]);
-  /** Its own network namespace is the host's again: process 1's. */
+  /** The network namespace of the process is that of process 1, the host. */
   const asCaller = (kind: string, fd: number, ...argv: string[]): string[] => [
     ...['nsenter', `--net=${netns}`, '--', ...supportProgram('clients/fd-giver.ts', kind, 'tap9', fd)],
     ...['nsenter', '--net=/proc/1/ns/net', '--', PASTA, '-F', String(fd), ...argv],

@@ -1,6 +1,6 @@
 /**
- * Port options of the pasta front end in both directions. What is expected was read off passt 2026-10-02 with
- * the same options.
+ * Port options of the pasta front end in both directions. The expected results are those of passt 2026-10-02
+ * with the same options.
  */
 import { createConnection } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,7 +12,7 @@ import { eventually, type Finished, killTree, type Started } from '../support/pr
 import { describeE2e, requireTool } from '../support/require.ts';
 
 const PASTA = `${repoRoot}/bin/pasta`;
-/** Two scans, and some air. */
+/** Two scans, with a margin. */
 const SCAN_MS = 4000;
 
 describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')], () => {
@@ -30,7 +30,7 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
     return started;
   };
 
-  /** A namespace with pasta at work; ends with its file. */
+  /** A namespace served by pasta until its file is removed. */
   const serve = async (...options: string[]) => {
     const netns = `${bed.ramDir}/netns${++serial}`;
     await succeedIn(bed, 'host', ['sh', '-c', `: >${netns}; unshare --net=${netns} true`]);
@@ -197,9 +197,9 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
     const ns = await serve('-t', 'none', '-u', 'none', '-T', 'none');
     const own = 7210;
     const client = await ns.start(supportProgram('clients/udp-mapping.ts', 'hold', own, PEER4, ...ports));
-    killTree(client.pid); // its flows stay for half a minute
+    killTree(client.pid); // its flows are kept for 30 s
     const filter = ['ss', '-uanH', `sport = :${own}`];
-    expect((await bed.run('host', filter)).stdout).toContain(`0.0.0.0:${own}`); // the guest's port, and no peer
+    expect((await bed.run('host', filter)).stdout).toContain(`0.0.0.0:${own}`); // bound, not connected
     await sleep(SCAN_MS);
     expect((await bed.run('host', filter)).stdout).toContain(`0.0.0.0:${own}`);
     expect((await ns.run(filter)).stdout).toBe(''); // the port is free there
@@ -224,7 +224,7 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
     const greeting = await ask(`0100000001${rule(8041)}00`);
     expect(greeting).toMatch(new RegExp(`^626173696c3a7300.*${rule(8040)}.*00$`));
     expect([await crowd(8040), await crowd(8041)]).toEqual([0, 2]);
-    // Port 0, then bytes that are no request.
+    // Port 0, then a malformed request.
     for (const nonsense of [`0100000001${rule(0)}00`, 'ff']) {
       expect(await ask(nonsense)).toContain(rule(8041));
       expect(await crowd(8041)).toBe(2);

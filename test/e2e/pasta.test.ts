@@ -1,6 +1,7 @@
 /**
- * The pasta front end as its callers use it: Podman's command line in the background, the command form, the
- * form with a process id. What is expected was read off passt 2026-10-02 in the same network.
+ * The pasta front end as its callers use it: Podman's command line in the background, the form with a
+ * command, the form with a process id. The expected results are those of passt 2026-10-02 in the same
+ * network.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn } from '../support/bed.ts';
@@ -12,7 +13,7 @@ import { describeE2e, requireTool } from '../support/require.ts';
 const PASTA = `${repoRoot}/bin/pasta`;
 const QUIT_MS = 5000; // what Podman's tests allow
 
-/** Prints the number of bytes that came. */
+/** Prints the number of bytes that arrived. */
 const download = (host: string, bytes: number): string[] => [
   ...['curl', '-sS', '-o', '/dev/null', '-w', '%{size_download}'],
   `http://${host}:${PORT.http}/bytes/${bytes}`,
@@ -51,7 +52,7 @@ describeE2e('pasta', needs, () => {
       netns = `${bed.ramDir}/netns`;
       pidFile = `${bed.ramDir}/pasta.pid`;
       await succeedIn(bed, 'host', ['sh', '-c', `: >${netns}; unshare --net=${netns} true`]);
-      // runToEnd waits until nobody holds its pipes: a daemon that kept them would never let it return.
+      // runToEnd returns when no process has its pipes open: a daemon that kept them would block it.
       expect(await bed.run('host', podman())).toMatchObject({ status: 0, stdout: '', stderr: '' });
     });
 

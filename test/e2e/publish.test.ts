@@ -1,5 +1,5 @@
 // @vitest: beside
-/** Published ports: reached from the peer, and the guest sees who came. */
+/** Published ports: reached from the peer, and the guest sees the peer's address. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';

@@ -1,6 +1,6 @@
 /**
- * What the guest sends from a published UDP port leaves from the port that the world knows it by, however
- * many it speaks to.
+ * Datagrams that the guest sends from a published UDP port leave from the published host port, for any number
+ * of peers.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type EmptyGuest, type Guest, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
@@ -11,7 +11,7 @@ import { describeE2e } from '../support/require.ts';
 
 const FIRST = 20_000;
 const PEERS = 2000;
-/** More than have a socket of their own. */
+/** More peers than may have a socket of their own. */
 const SOME = 50;
 const PUBLISHED = { host: 8053, guest: 53 };
 const SPARE_DESCRIPTORS = 100;

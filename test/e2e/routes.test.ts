@@ -1,6 +1,6 @@
 /**
- * Default routes of a namespace that has its own network, and IPv6 inside where no interface of the host has
- * it.
+ * Default routes in a namespace with a network of its own, and IPv6 inside when no interface of the host has
+ * IPv6.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type EmptyGuest, makeBed, succeed, succeedIn } from '../support/bed.ts';
@@ -10,7 +10,7 @@ import { describeE2e } from '../support/require.ts';
 
 const WAIT_MS = 10_000;
 
-/** Both families by a veth of the namespace's own. */
+/** A network with both families through a veth pair of the namespace. */
 const OWN_NETWORK = `ip link set lo up
 ip link add d0 type veth peer name d1; ip link set d0 up; ip link set d1 up
 ip addr add 172.20.0.1/24 dev d0; ip route add default via 172.20.0.2
@@ -29,7 +29,7 @@ describeE2e('a namespace with default routes of its own', [], () => {
   const routes = (family: '-4' | '-6'): Promise<string> =>
     succeed(guest, ['ip', family, 'route', 'show', 'default']);
   const pid = (): string => String(bed.pidSeenInside(guest.pid));
-  /** The program that runs may be the one that nsenter became. */
+  /** The program may run in the process that was nsenter. */
   const end = async (started: Started): Promise<void> => {
     const main = [...bed.enginePids(started), ...bed.enginePids(started, 'slirp4netns')].find(isAlive);
     process.kill(main ?? started.pid, 'SIGTERM');
@@ -58,7 +58,7 @@ describeE2e('a namespace with default routes of its own', [], () => {
         await eventually('a second IPv6 default route', WAIT_MS, async () =>
           /default .*\n.*default /s.test(await routes('-6')),
         );
-        // Not one route with two next hops: connections would be spread over both.
+        // Two routes, not one with two next hops: the kernel would spread connections over both.
         expect(await routes('-6')).toMatch(OWN6);
         expect(await succeed(guest, ['ip', '-6', 'route', 'get', '2001:db8::1'])).not.toContain('fd20::2');
       }

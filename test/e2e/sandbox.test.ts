@@ -1,7 +1,6 @@
 /**
- * The sandbox from outside, for each front end: what is left open, which thread may do what, how it ends when
- * something breaks behind it, and that traffic of every kind goes on there. SANDBOX_LOAD_MS: how long the
- * mixed load runs in each plan.
+ * The sandbox from outside, for each front end: open descriptors, capabilities of each thread, the end after
+ * a failure inside, and traffic of every kind. SANDBOX_LOAD_MS: duration of the mixed load in each plan.
  */
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -34,7 +33,9 @@ const CAP_NET_RAW = 1n << 13n; // where SO_BINDTODEVICE wants it
 const CAP_SYS_PTRACE = 1n << 19n;
 
 const SOFT_LIMIT = 1024;
-/** What a careless caller leaves open, at numbers low and high; of files that nothing else has open. */
+/**
+ * Descriptors that a caller leaves open, with low and high numbers, of files that no other process has open.
+ */
 const CARELESS = ['exec 5</etc/fstab 7</etc/fstab 23</etc/debian_version', `ulimit -S -n ${SOFT_LIMIT}`].join(
   '; ',
 );
@@ -42,12 +43,12 @@ const LEFT_OPEN = ['/etc/fstab', '/etc/debian_version'];
 
 interface Form {
   readonly name: string;
-  /** The engine's process in ps. */
+  /** Name of the engine's process in ps. */
   readonly process: string;
   /** @param target  a process id in the bed */
   argv(target: string): readonly string[];
   readonly main: bigint;
-  /** Statuses after SIGINT, SIGTERM and SIGKILL, as a shell has them. */
+  /** Statuses after SIGINT, SIGTERM and SIGKILL, as in a shell. */
   readonly ends: readonly [number, number, number];
   readonly command: boolean;
 }
@@ -174,8 +175,9 @@ describeE2e(
             const lines = started.printed().stdout.trim().split('\n');
             return lines.length >= 2 && lines;
           });
-          // One is the directory that ls reads. What the bed's own runner has left open comes through `run`,
-          // as CARELESS does. passt's pasta raises the limit for itself and its command.
+          // One descriptor is the directory that ls reads. Descriptors of the test runner are inherited
+          // through `run`, as those of CARELESS are. passt's pasta raises the limit for itself and its
+          // command.
           const hard = /^Max open files\s+\d+\s+(\d+)/m;
           const raised = hard.exec(
             (await bed.run('host', ['cat', `/proc/${bed.pidSeenInside(pid)}/limits`])).stdout,
@@ -191,7 +193,7 @@ describeE2e(
         '%s: it ends, and nothing is left',
         async (signal) => {
           if (!isAlive(pid)) await start();
-          // The command of passt's pasta outlives it.
+          // The command of passt's pasta goes on after pasta has ended.
           const family = form.process === 'pasta' ? [pid] : [pid, ...descendantsOf(pid)];
           process.kill(pid, signal);
           const status = await Promise.race([started.exited, sleepMs(END_MS).then(() => 'still there')]);
@@ -291,8 +293,8 @@ describeE2e(
 );
 
 /**
- * Every kind of traffic beside the others until `endAt`; what fails throws.
- * @returns how often each has come to its end
+ * Run every kind of traffic concurrently until `endAt`; a failure throws.
+ * @returns the number of completed rounds of each kind
  */
 async function mixedLoad(guest: Guest, endAt: number): Promise<Record<string, number>> {
   const url = (host: string, bytes: number): string => `http://${host}:${PORT.http}/bytes/${bytes}`;

@@ -1,6 +1,6 @@
 /**
- * The slirp4netns front end as its callers use it: what slirp4netns's own tests, Podman's and RootlessKit's
- * look at. What is expected was read off slirp4netns 1.3.3.
+ * The slirp4netns front end as its callers use it: the properties that the tests of slirp4netns, Podman and
+ * RootlessKit check. The expected results are those of slirp4netns 1.3.3.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
@@ -46,7 +46,7 @@ describeE2e('slirp4netns', needs, () => {
       echo $! >pid; i=0
       until [ -s ready ] || [ $i = 100 ]; do sleep 0.05; i=$((i + 1)); done
       cat ready log`;
-    // Nobody in the background may hold our pipes: run() reads them to their end.
+    // A background process must not keep our pipes open: run() reads them to their end.
     await succeedIn(bed, 'host', ['sh', '-c', `exec >${dir}/out 2>&1 </dev/null; ${script}`]);
     const { stdout } = await bed.run('host', ['cat', `${dir}/out`]);
     expect(stdout).toMatch(/^1/);

@@ -1,6 +1,6 @@
 /**
- * Published ports from the host's loopback, past the TAP: data, ends and refusals as on a direct connection,
- * and the guest sees its own address as the peer's, as stock pasta shows it.
+ * Published ports from host loopback, which do not use the TAP: data, FIN and refusals as on a direct
+ * connection. The guest sees its own address as the peer's, as with passt's pasta.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
@@ -17,7 +17,7 @@ const LOOPBACK = [
   { name: 'IPv4', address: '127.0.0.1' },
   { name: 'IPv6', address: '::1' },
 ];
-/** One thread, and host-io on a thread of its own. */
+/** Thread plans: one thread, and host-io on a thread of its own. */
 const plans = engine.plans.filter((plan) => plan !== 'pipeline=2');
 
 describeE2e('published ports from loopback', [], () => {

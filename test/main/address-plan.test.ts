@@ -42,7 +42,7 @@ const route = (oif: number | undefined, text: string, more: Partial<RouteInfo> =
   };
 };
 
-/** A laptop: wired and wireless both with a default route, a bridge of containers, both families. */
+/** A laptop: wired and wireless interfaces, each with a default route, a container bridge, both families. */
 const laptop = (): HostNetwork =>
   hostNetwork(
     [link(1, 'lo'), link(2, 'eth0'), link(3, 'wlan0'), link(4, 'docker0')],

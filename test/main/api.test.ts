@@ -1,6 +1,6 @@
 /**
- * Replies were read off slirp4netns 1.3.3; where it crashes or stops all traffic, ours is an error in its
- * form.
+ * The expected replies are those of slirp4netns 1.3.3. Where slirp4netns crashes or stops all traffic, the
+ * expected reply is an error in its format.
  */
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -13,11 +13,12 @@ import { ApiSocket, firstJsonValue } from '../../src/main/api/socket.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
 
-/** Ports that somebody else has. */
+/** Ports that another owner uses. */
 const TAKEN: readonly number[] = [4000];
 
 /**
- * What the engine was told last, and that it cannot have some ports; the engine itself is tested end to end.
+ * Stands for the engine: records the last rules, and refuses some ports. The engine itself is tested end to
+ * end.
  */
 class Listeners {
   list: readonly ListenerPlan[] = [];
@@ -39,7 +40,7 @@ class Listeners {
       more: true,
     };
   }
-  /** Rules that it was sent. */
+  /** Rules that were sent to the engine. */
   sent = 0;
   async changeListeners(remove: readonly ListenerPlan[], add: readonly ListenerPlan[]) {
     this.sent += remove.length + add.length;
@@ -52,7 +53,7 @@ class Listeners {
   }
 }
 
-/** As slirp4netns has it, without --enable-ipv6. */
+/** As in slirp4netns without --enable-ipv6. */
 const IPV4 = { guest: '10.0.2.100', prefixLen: 24, gateway: '10.0.2.2', dns: '10.0.2.3' };
 const IPV6 = { guest: '::', prefixLen: 64, gateway: 'fd00::2', linkLocal: 'fe80::2' };
 const api = (engine = new Listeners(), options: Partial<ApiOptions> = {}): Api =>

@@ -1,4 +1,6 @@
-/** What the chain in front of COMMAND is made of; the chain itself runs in the end-to-end tests. */
+/**
+ * The command lines of the launcher chain in front of COMMAND; the chain itself runs in the end-to-end tests.
+ */
 import { expect, it } from 'vitest';
 import { standardStreams, tool, withNamesBeyondShells } from '../../src/main/process/command.ts';
 

@@ -22,8 +22,7 @@ function message(args: readonly string[], command: CommandName = 'run'): string 
 }
 
 /**
- * Per option: texts that are taken, with what becomes of them; texts that are refused, with a word of the
- * reason.
+ * Per option: accepted texts with the resulting settings; refused texts with a word of the reason.
  */
 const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [string[], string][] }> = {
   '--address': {

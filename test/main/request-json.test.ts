@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { readRequestJson } from '../../src/main/api/request-json.ts';
 
-/** What slirp4netns 1.3.3 was seen to take and to refuse. */
+/** Texts that slirp4netns 1.3.3 accepts and refuses. */
 describe('requests are parsed as by slirp4netns', () => {
   it.each([
     ['{"a":1,}', { a: 1 }],

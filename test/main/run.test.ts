@@ -1,4 +1,4 @@
-/** `bucatini run` and `attach` as programs see them: statuses, signals, terminals, what is left behind. Traffic: test/e2e. */
+/** `bucatini run` and `attach` as processes: statuses, signals, terminals, leftovers. Traffic: test/e2e. */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -28,7 +28,7 @@ afterAll(() => tree.remove());
 const bucatini = (...args: string[]): string[] => [tree.program, ...args];
 const sh = (script: string): string[] => ['run', '--', 'sh', '-c', script];
 
-/** The chain's processes and everything in the PID namespace. */
+/** Processes of the launcher chain and of the PID namespace. */
 const family = (started: Started): number[] => [started.pid, ...descendantsOf(started.pid)];
 
 async function printedLine(started: Started, text: string): Promise<void> {
@@ -118,7 +118,7 @@ describeNeeding('run: status and standard streams', tapNeeds, () => {
     expect(ended.stdout.split('\n').filter((l) => l.startsWith('BUCATINI'))).toEqual([]);
     expect(ended.stdout).toContain('NODE_OPTIONS=--max-old-space-size=99');
     expect(ended.stdout).not.toContain('NODE_COMPILE_CACHE');
-    // What this test's own runner has left open comes through, as to any program.
+    // Descriptors of the test runner are inherited, as by any program.
     const plain = await runToEnd(['sh', '-c', 'ls /proc/self/fd'], { env });
     expect(ended.stdout.replace(/^NODE_.*\n/gm, '')).toBe(plain.stdout);
   });
@@ -303,7 +303,7 @@ describeNeeding('run: signals and ends', tapNeeds, () => {
       );
       const pids = family(started);
       process.kill(pid, 'SIGKILL');
-      // When the init was killed, unshare of util-linux 2.38 says 1, of 2.41 137.
+      // When the init was killed, unshare of util-linux 2.38 returns 1, of 2.41 137.
       expect(victim === 'sleep' ? [137] : [1, 137]).toContain(await started.exited);
       await allGone(pids);
     }
@@ -382,7 +382,7 @@ describeNeeding('run: errors', tapNeeds, () => {
   });
 });
 
-/** A terminal by script(1): what is typed, when the text before it has appeared; gives all that was shown. */
+/** A terminal by script(1): types each input when the text before it has appeared. @returns all output */
 async function onTerminal(
   command: string,
   dialogue: readonly (readonly [wait: string, type: string])[],
@@ -403,7 +403,7 @@ async function onTerminal(
         return found < 0 ? undefined : found + 1;
       });
       from = at + wait.length - 1;
-      // Whoever showed it may still be on its way to the terminal's settings or the foreground.
+      // The process that printed the text may not yet have set the terminal or become the foreground.
       await new Promise((resolve) => setTimeout(resolve, 300));
       child.stdin.write(type);
     }
@@ -497,7 +497,7 @@ describeNeeding('attach', tapNeeds, () => {
       expect(spawnSync(findTool('nsenter')!, look, { encoding: 'utf8' }).stdout).toContain('inet ');
       started.process.kill(signal);
       expect(await started.exited).toBe(0);
-      // The interface goes with the engine; the namespace is not ours to end.
+      // The interface is removed with the engine; the namespace stays.
       expect(spawnSync(findTool('nsenter')!, look, { encoding: 'utf8' }).status).toBe(1);
       expect(isAlive(inside.pid)).toBe(true);
       inside.process.kill('SIGKILL');
@@ -535,7 +535,8 @@ describeNeeding('attach', tapNeeds, () => {
 });
 
 /**
- * An ordinary user, as whom everything has to work; undefined when we are one, or he cannot read these files.
+ * An ordinary user, as whom all must work; undefined when the tests run as one, or when that user cannot read
+ * these files.
  */
 const ordinary = (): readonly string[] | undefined => {
   if (process.getuid!() !== 0) return undefined;

@@ -1,4 +1,4 @@
-/** The sandbox, raised in processes of their own: what works behind it and what ends them. */
+/** The sandbox, entered in processes of their own: what works inside and what ends the process. */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -78,7 +78,7 @@ describe('in the sandbox', () => {
     expect(behind('abstract', 'unscoped')).toEqual({ said: -Errno.EAGAIN, signal: null });
   });
 
-  // Linux 6.12: kernels before leave this way open to a pasta in the background.
+  // Linux 6.12: earlier kernels cannot close this to a pasta in the background.
   it.skipIf(!kernelAtLeast(6, 12))('the socket of the system log: reaches no abstract socket either', () => {
     expect(behind('abstract', 'syslog')).toEqual({ said: -Errno.EAGAIN, signal: null });
   });
@@ -132,8 +132,8 @@ it('the filter: every jump stays inside, every path ends in a return', () => {
 });
 
 /**
- * The plans of the front ends, as far as they differ: `run` and `pasta COMMAND` send signals, `slirp4netns`
- * lists, all with an API socket remove, and `attach` has nothing of these.
+ * The filters of the front ends, as far as they differ: `run` and `pasta COMMAND` send signals, `slirp4netns`
+ * lists directories, all with an API socket remove files, and `attach` does none of these.
  */
 const PLANS: Record<string, SandboxPlan> = {
   run: { readable: [40], removable: [42], signals: [44, 45], watchesProcess: false },
@@ -145,7 +145,7 @@ const PID = 1234;
 const LAST_CALL = 1024;
 
 /**
- * Read from the instructions, so that neither the rules nor what makes them into a program changes unseen.
+ * The snapshot is made from the instructions, so that a change of the rules or of the compiler shows.
  */
 function filterText(plan: SandboxPlan): string {
   const filter = sandboxFilter(plan, RINGS, PID);

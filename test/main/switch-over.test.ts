@@ -1,4 +1,7 @@
-/** `switch-over` and `switch-back` in a home directory of their own; that Podman then runs ours is tried in test/podman. */
+/**
+ * The commands `switch-over` and `switch-back` in a temporary home directory. test/podman checks that Podman
+ * then runs our helpers.
+ */
 import { spawnSync } from 'node:child_process';
 import {
   copyFileSync,

@@ -140,7 +140,7 @@ describe('ICMP', () => {
 });
 
 describe('ICMPv6', () => {
-  /** An IPv6 header with `message` behind it, checksum in place. */
+  /** An IPv6 header followed by `message`, with its checksum. */
   const packet = (message: Uint8Array, dst = '2001:db8::1'): Uint8Array => {
     const pool = new Uint8Array(40 + message.length);
     const words = new Uint32Array(8);

@@ -50,7 +50,7 @@ const fragment = wire(`
   01 02 03 04 05 06 07 08
 `);
 
-/** Everything that the codec says about a frame. */
+/** All results of the codec for a frame. */
 function read(pool: Uint8Array, at: number, bytes: number): unknown {
   const headerBytes = ipv4HeaderBytes(pool, at, bytes);
   if (headerBytes < 0) return headerBytes;

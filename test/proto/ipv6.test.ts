@@ -235,7 +235,7 @@ it('decode(encode(x)) = x', () => {
 });
 
 it('never reads outside its frame', () => {
-  const endsInChain = extended.slice(0, 48); // hop-by-hop that announces options, and nothing after it
+  const endsInChain = extended.slice(0, 48); // hop-by-hop header whose options are missing
   endsInChain[5] = 8;
   readsOnlyItsFrame([udp, extended, fragmented, endsInChain], read);
 });

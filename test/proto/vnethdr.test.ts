@@ -122,8 +122,8 @@ describe('vnetFinishChecksum', () => {
       u8.set(whole.subarray(0, VNET_BYTES + first));
       u8.set(whole.subarray(VNET_BYTES + first), 300);
       expect(vnetFinishChecksum(u8, 0, first, 300, bytes - first)).toBe(true);
-      // What was in the field is part of the sum (the pseudo header's), the result takes its place: folded
-      // together they cancel out.
+      // The field held the sum of the pseudo header, which is part of the total; the complement replaces it:
+      // folded together they cancel out.
       const seed = (whole[VNET_BYTES + 56]! << 8) | whole[VNET_BYTES + 57]!;
       expect(finishSum(onesSumPieces(u8, VNET_BYTES + 50, first - 50, 300, bytes - first, seed))).toBe(0);
     },

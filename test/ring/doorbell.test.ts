@@ -13,7 +13,7 @@ const layout = planLayout({
   logBytes: 256,
 });
 
-/** All ways to run two sequences of steps against each other, each kept in its own order. */
+/** All interleavings of two sequences of steps. */
 function* interleavings(left: readonly string[], right: readonly string[]): Generator<string[]> {
   if (left.length === 0 || right.length === 0) yield [...left, ...right];
   else {

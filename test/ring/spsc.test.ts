@@ -84,7 +84,7 @@ describe('ring on one thread', () => {
               const published = producer.flush();
               expect(movable).toBe(producer.overflowed < overflowed);
               visible = next - producer.pending;
-              expect(producer.pending).toBe(producer.overflowed); // all that fits is out
+              expect(producer.pending).toBe(producer.overflowed); // all that fits is in the ring
               expect(published).toBe(visible > before);
               expect(visible - expected).toBe(Math.min(size, next - expected));
             }
@@ -114,7 +114,7 @@ describe('ring on one thread', () => {
     let sent = 1000;
     while (expected < sent) {
       for (const value of receive(consumer, 3)) expect(value).toBe(expected++);
-      if (sent < 1100) send(producer, sent++); // behind the overflow, although the ring has room
+      if (sent < 1100) send(producer, sent++); // after the overflow, although the ring has room
       producer.flush();
     }
     expect(expected).toBe(1100);

@@ -1,5 +1,8 @@
 // @vitest: beside
-/** What modules say about their bundle (scripts/bundle-roles.ts), and that those which have to say it do. */
+/**
+ * Bundle roles of modules (scripts/bundle-roles.ts): their syntax, and that each module that needs one has
+ * one.
+ */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
@@ -29,7 +32,7 @@ function neededBy(module: string, source: string): readonly string[] {
   return files.map((file) => path.posix.join(path.posix.dirname(module), file).replace(/\.ts$/, ''));
 }
 
-/** Whether nothing is left of a module when its types are taken away. */
+/** Whether a module is empty without its types. */
 const isTypesOnly = (source: string): boolean =>
   !/^(import (?!type)|(export )?(default |async )*(const|let|function|class)\b|if\b|await\b|[\w.]+\()/m.test(
     withoutComments(source),

@@ -1,4 +1,4 @@
-/** What scripts/build.ts left in dist/cache is what a start finds there. Runs from dist/. */
+/** A start uses the compile cache in dist/cache that scripts/build.ts wrote. Runs from dist/. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { expect, it } from 'vitest';

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** docs/decisions: its index and its pages say the same. */
+/** docs/decisions: index and pages agree. */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -22,7 +22,7 @@ describe('decisions', () => {
     expect(file.slice(0, no.length + 1)).toBe(`${no}-`);
     const heading = /^# (\d+): (.*)/.exec(read(file));
     expect(heading?.[1]).toBe(no);
-    // The index begins each title with a capital.
+    // Titles in the index begin with a capital letter.
     expect(heading?.[2]?.replace(/^./, (c) => c.toUpperCase())).toBe(title);
     expect(status).toMatch(/^(in force|open|superseded by \d{3})\b/);
   });

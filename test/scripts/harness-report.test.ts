@@ -186,7 +186,7 @@ describe('targets', () => {
     };
     expect(judgeTarget(rounds('dead', 'dead', 'dead'), target).reached).toBe(false);
     expect(judgeTarget(rounds('dead', null, 'dead'), target).reached).toBe(false);
-    // One of two: nothing says which one was the lucky moment.
+    // One of two rounds: the median is not meaningful.
     expect(judgeTarget(rounds('dead', null), target).reached).toBe(false);
     expect(judgeTarget(rounds(null, 'dead', null), target).reached).toBe(true);
     expect(markdown(rounds(null, 'dead', null).result)).toContain(
@@ -311,7 +311,7 @@ describe('iperf3 reports', () => {
     );
   });
 
-  /** iperf3 3.12 with -u -l 8192: what the client sent, what the receiver counted. */
+  /** iperf3 3.12 with -u -l 8192: figures of the sender and of the receiver. */
   const datagrams = (got: Partial<IperfSum>): IperfReport => {
     const sent = { seconds: 1, bytes: 12_492_800, bits_per_second: 99_931_607, packets: 1525, jitter_ms: 0 };
     return {
@@ -456,9 +456,9 @@ describe('soak', () => {
       }),
       ...over,
     });
-  /** A heap that collects every 70 s. */
+  /** A heap with a garbage collection every 70 s. */
   const sawtooth = (second: number) => 120 + (second % 70) / 10;
-  /** Every minute a sample meets a burst of connections, a higher one each time. */
+  /** One sample per minute falls into a burst of connections, which grows each time. */
   const bursts = (between: (second: number) => number) => (second: number) =>
     second % 60 === 40 ? 500 + 5 * second : between(second);
 

@@ -1,4 +1,4 @@
-/** The harness's own traffic programs, over loopback: real sockets, real processes, small loads. */
+/** The traffic programs of the harness over loopback: real sockets, real processes, small loads. */
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { afterEach, expect, it } from 'vitest';
@@ -8,11 +8,11 @@ afterEach(() => {
   for (const child of children.splice(0)) child.kill('SIGKILL');
 });
 
-/** Below what the kernel gives out by itself, and apart for test runs beside one another. */
+/** Below the ephemeral ports, and different for concurrent test runs. */
 const FLOWS = 20;
 let nextPort = 16_384 + (process.pid % 400) * (FLOWS + 4);
 
-/** Start a program of perf/harness/traffic. @returns what it prints, line by line */
+/** Start a program of perf/harness/traffic. @returns its output, line by line */
 function program(name: string, ...args: (string | number)[]) {
   const file = fileURLToPath(new URL(`../../perf/harness/traffic/${name}.ts`, import.meta.url));
   const child = spawn(process.execPath, [file, ...args.map(String)], { stdio: ['ignore', 'pipe', 'pipe'] });
@@ -50,7 +50,7 @@ it('request and response: every round trip recorded, warm-up left out', async ()
   const { report } = await stream('echo', 1);
   expect(report).toMatchObject({ failed: 0 });
   expect(report.count).toBeGreaterThan(100);
-  // 0.8 s count: what was counted in that time is the rate.
+  // The measured time is 0.8 s: requests in that time give the rate.
   expect(report.perSecond / report.count).toBeCloseTo(1 / 0.8, 1);
   expect(report.p50Us).toBeGreaterThan(0);
   expect(report.p999Us).toBeGreaterThanOrEqual(report.p99Us);
@@ -77,7 +77,7 @@ it('a server that stalls: each unanswered request counts with the time-out as it
   const report = JSON.parse(await client.line());
   expect(report.count).toBeGreaterThan(100);
   expect(report.failed).toBeGreaterThan(0);
-  // The longest of all; those before were quick.
+  // The maximum; earlier requests were fast.
   expect(report.distribution.at(-1)[1]).toBeGreaterThan(1.9e6);
   expect(report.p50Us).toBeLessThan(1e5);
   server.child.kill('SIGCONT');

@@ -172,7 +172,7 @@ describeE2e('a peer fails', [requireTool('iperf3', 'apt package iperf3')], () =>
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
   const bucatini = fileURLToPath(new URL('../../bin/bucatini', import.meta.url));
 
-  /** bucatini, with `before` run in its guest as root, and `beside` next to it ($$ is the tool). */
+  /** A bucatini peer: `before` runs in its guest as root, `beside` runs concurrently ($$ is the tool). */
   function peer(name: string, { before = ':', beside = ':' }): string {
     const file = join(dir, name);
     writeFileSync(
@@ -254,7 +254,7 @@ describeE2e('iperf harness', [requireTool('iperf3', 'apt package iperf3')], () =
     }
     const text = readFileSync(page, 'utf8');
     expect(text).toMatch(/<svg[\s\S]*<\/svg>/);
-    // Names of XML vocabularies are no addresses to load anything from.
+    // XML namespace names are not loaded.
     expect(text.replaceAll(/xmlns(:\w+)?="[^"]*"/g, '')).not.toMatch(/https?:|<script|<link/);
   });
 

@@ -1,4 +1,4 @@
-/** scripts/setup.sh in a world of its own: a PATH with little in it, and stand-ins for `id` and `apt-get`. */
+/** scripts/setup.sh with a PATH of few programs, and substitutes for `id` and `apt-get`. */
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -52,7 +52,7 @@ it('root without apt-get: lists what to install, status 1', () => {
 
 it('root: installs missing packages; first try fails: updates the lists and tries again; then checks', () => {
   program('id', 'echo 0');
-  // Fails until `update` has run, then brings what was asked for.
+  // Fails until `update` has run, then installs the packages.
   program(
     'apt-get',
     [

@@ -1,6 +1,5 @@
 /**
- * The small tools' command lines: usage where it is asked for, one line where something is wrong, never a
- * stack.
+ * Command lines of the small tools: --help prints the usage, an error is one line, never a stack trace.
  */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

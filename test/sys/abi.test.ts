@@ -12,7 +12,7 @@ import * as socket from '../../src/sys/socket.ts';
 import { VNET_HDR_BYTES } from '../../src/sys/tap.ts';
 import { describeNeeding, requireGcc } from '../support/require.ts';
 
-/** Which headers define the names that start with one of the prefixes; first match wins. */
+/** Headers for names with one of the prefixes; the first match is used. */
 const groups: { headers: string[]; prefixes: string[] }[] = [
   { headers: ['errno.h'], prefixes: ['Errno.'] },
   {
@@ -91,7 +91,7 @@ const groups: { headers: string[]; prefixes: string[] }[] = [
   },
 ];
 
-/** Our name for a constant that C spells otherwise. */
+/** Our names of constants that have another name in C. */
 const spelling: Record<string, string> = {
   LINUX_CAPABILITY_VERSION_3: '_LINUX_CAPABILITY_VERSION_3',
   // An int in C; attribute types have 16 bits.
@@ -234,7 +234,7 @@ function evaluate(headers: readonly string[], expressions: readonly string[]): M
   return new Map(asked.map((expression, i) => [expression, BigInt(values[i]!)]));
 }
 
-/** Names, as C has them, and our values. */
+/** Names in C, and our values. */
 function ours(): Map<string, number> {
   const all = new Map<string, number>();
   for (const [name, value] of Object.entries(constants)) {

@@ -152,7 +152,7 @@ describe('epoll', () => {
     const seen = [0, 1].map((i) => [events.eventsOf(i), events.dataLo(i), events.dataHi(i)]);
     expect(seen).toContainEqual([EPOLLIN, 0xffff_ffff, 0x8000_0001]);
     expect(seen).toContainEqual([EPOLLIN, 7, 0]);
-    // Edge-triggered: told once. Level-triggered: until drained.
+    // Edge-triggered: one event. Level-triggered: events until drained.
     expect(epollWait(ep, events, 0)).toBe(1);
     expect(events.dataLo(0)).toBe(7);
     expect(epollMod(ep, bell, EPOLLIN | EPOLLOUT, 8, 9)).toBe(0);

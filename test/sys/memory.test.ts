@@ -24,7 +24,7 @@ describe('memory', () => {
     for (let i = 0; i < 200_000; i++) litter.push([i, `${i}`]);
     expect(litter.length).toBe(200_000);
     expect(addressOf(small)).toBe(address);
-    // The kernel writes where the array is, not where it was.
+    // The kernel writes to the current address of the array.
     small.fill(0xff);
     const zero = openPath('/dev/zero', O_RDONLY);
     expect(read(zero, address, 16)).toBe(16);

@@ -21,7 +21,7 @@ import {
 import { describeNeeding, namespaceNeeds, tapNeeds } from '../support/require.ts';
 import { runInNamespaces } from './in-namespaces.ts';
 
-/** Bytes of hexadecimal text; spaces and line ends only part them. */
+/** Bytes of hexadecimal text; white space is ignored. */
 const hex = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replace(/\s+/g, ''), 'hex'));
 
 /** ifinfomsg: Ethernet, index 2, UP|BROADCAST|RUNNING|MULTICAST|LOWER_UP. */
@@ -228,7 +228,7 @@ describe('rtnetlink codec, reading', () => {
         (v, p, changes, cut) => {
           const bytes = vectors[v]!.slice();
           for (const [at, value] of changes) bytes[at % bytes.length] = value;
-          // An exact copy: whatever reads past its end is a RangeError of DataView, which is no SysError.
+          // An exact copy: a read past its end is a RangeError of DataView, not a SysError.
           const short = bytes.slice(0, Math.min(cut, bytes.length));
           try {
             parsers[p]!(short, 0, short.length);
@@ -298,7 +298,7 @@ interface LinkReport {
   addresses: AddressInfo[];
   routes: RouteInfo[];
   errors: string[];
-  /** Addresses the kernel gave to a link that may, and to one that must not. */
+  /** Link-local addresses of a link that may have them, and of one that must not. */
   generated: number[];
   afterDelete: { addresses: string[]; routes: string[]; links: string[] };
 }

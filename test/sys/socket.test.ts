@@ -134,7 +134,7 @@ describe('stream sockets', () => {
       buffer.u8.set([1, 2, 3], DATA_AT);
       expect(s.send(client, at(DATA_AT), 3, k.MSG_NOSIGNAL)).toBe(3);
       waitReadable(server);
-      // Peek leaves it there; MSG_TRUNC throws it away without a buffer.
+      // MSG_PEEK leaves the datagram in the queue; MSG_TRUNC discards it without a buffer.
       expect(s.recv(server, at(DATA_AT + 8), 10, k.MSG_PEEK)).toBe(3);
       expect([...buffer.u8.subarray(DATA_AT + 8, DATA_AT + 11)]).toEqual([1, 2, 3]);
       expect(s.recv(server, 0, 2, k.MSG_TRUNC)).toBe(2);
@@ -254,7 +254,7 @@ describe('datagram sockets', () => {
       total += bytes;
       const endWord = (CONTROL_AT + buffer.u32[(256 >> 2) + s.MSGHDR_CONTROLLEN_WORD]!) >> 2;
       const dataBytes = cmsg.cmsgDataBytes(buffer.u32, CONTROL_AT >> 2, endWord);
-      // Loopback hands the train over uncut where it can; cut datagrams come without the message.
+      // Loopback may deliver the GSO datagram whole; single datagrams have no control message.
       if (bytes > 100) {
         expect(dataBytes).toBe(4);
         expect(buffer.u32[(CONTROL_AT >> 2) + cmsg.CMSG_TYPE_WORD]).toBe(k.UDP_GRO);

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** What an address on the TAP means on the host, and under which address a host's peer is seen. */
+/** Mapping of destinations from the guest to the host, and of peer addresses on the host to the guest. */
 import { describe, expect, it } from 'vitest';
 import { addressParse, addressText } from '../../src/proto/address.ts';
 import type { AddressPlan, ServicePolicy } from '../../src/workers/engine-plan.ts';
@@ -13,7 +13,7 @@ const MAPPED: AddressPlan = {
   ipv4: { ...ipv4!, mapGuestAddr: '169.254.1.2' },
   ipv6: { ...ipv6!, mapGuestAddr: 'fd00::5' },
 };
-/** As the pasta front end has it: the gateway is the host's own. */
+/** As in the pasta front end: the gateway is that of the host. */
 const WORLD: ServicePolicy = { ...TEST_PLAN.policy, gateway: 'world', dnsPorts: [53, 853] };
 
 const words = (text: string): Uint32Array => {

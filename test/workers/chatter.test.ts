@@ -1,5 +1,5 @@
 // @vitest: beside
-/** What a kernel says on its link unasked: told apart from loss. */
+/** Unsolicited packets of a kernel on its link: counted apart from loss. */
 import { describe, expect, it } from 'vitest';
 import { Counter } from '../../src/ring/counters.ts';
 import { chatterKind4, chatterKind6, isLinkLocalGroup } from '../../src/workers/translator/chatter.ts';

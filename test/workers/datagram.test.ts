@@ -109,7 +109,7 @@ describe('errors', () => {
     expect(host.shard.payloadOf(m!)).toEqual(pattern(10)); // what the error quotes
     host.free(m!);
     host.send(3, pattern(10));
-    host.send(3, pattern(10)); // finds the error of the one before pending, and is sent all the same
+    host.send(3, pattern(10)); // the error of the earlier one is pending; it is sent nevertheless
     const more = await host.messages(2);
     expect(more.map((e) => opOf(e))).toEqual([ToShard.icmpError, ToShard.icmpError]);
     expect(host.counters[Counter.datagramsToHost]).toBe(3);
@@ -121,12 +121,12 @@ describe('errors', () => {
     const host = rig();
     const far = await peer();
     host.openUdp(3, '127.0.0.1', far.port);
-    host.send(3, pattern(65_520)); // with its headers more than an IPv4 packet holds
+    host.send(3, pattern(65_520)); // with headers longer than an IPv4 packet may be
     const told = await host.messages(2);
     host.poll();
     told.push(...host.takeMessages());
     expect(told.map((m) => [opOf(m), icmpErrorTypeCode(m, 0), icmpErrorErrno(m, 0)])).toEqual([
-      [ToShard.icmpError, (3 << 8) | 4, Errno.EMSGSIZE], // the queue's, and then what the call said
+      [ToShard.icmpError, (3 << 8) | 4, Errno.EMSGSIZE], // from the error queue, then the result of the call
       [ToShard.icmpError, 0, Errno.EMSGSIZE],
     ]);
     for (const m of told) host.free(m);
@@ -136,7 +136,7 @@ describe('errors', () => {
 
   it('connect refused by the kernel: openFailed with the errno; sends are dropped; close is answered', async () => {
     const host = rig();
-    host.openUdp(4, '255.255.255.255', 9); // connect() wants SO_BROADCAST for that
+    host.openUdp(4, '255.255.255.255', 9); // connect() requires SO_BROADCAST for that address
     const [m] = await host.messages(1);
     expect(toShardText(m!)).toBe(`openFailed flow 4, errno ${Errno.EACCES}`);
     host.send(4, pattern(1));
@@ -244,12 +244,12 @@ describe('UDP_GRO', () => {
         );
         expect(Buffer.concat(got.map((m) => host.shard.payloadOf(m))).equals(whole)).toBe(true);
         for (const m of got) host.free(m);
-        // A lone datagram on the same socket says nothing of a size that an earlier one had.
+        // A single datagram on the same socket does not have the segment size of an earlier one.
         sender.send(1 + mayBeMany, pattern(60));
         const [lone] = await host.messages(1);
         expect([bytesOf(lone), datagramGsoSize(lone!, 0)]).toEqual([60, 0]);
         host.free(lone!);
-        // Nor does the lone one take the size from the next that has one.
+        // A single datagram does not get the segment size of the next one either.
         sender.send(1 + mayBeMany, whole, { gsoSize: 1400 });
         const again = await host.messages(mayBeMany ? 1 : 21);
         expect(again.map((m) => [bytesOf(m), datagramGsoSize(m, 0)])).toEqual(
@@ -282,7 +282,7 @@ describe('ping sockets', () => {
     host.send(1, Uint8Array.from(echoMessage('127.0.0.1', '127.0.0.1', 8, 1, 77, pattern(40))));
     const [m] = await host.messages(1);
     if (opOf(m) === ToShard.openFailed) {
-      // ping_group_range does not include us: the honest outcome, and all there is to test here.
+      // ping_group_range excludes this process: EACCES is the expected result.
       expect([Errno.EACCES, Errno.EPERM]).toContain(openFailedErrno(m!, 0));
       return;
     }
@@ -355,7 +355,7 @@ describe('published ports', () => {
         [ToShard.datagram, 1, 20],
         [ToShard.datagram, 2, 21],
       ]);
-      // Everybody else is the listener's, as before.
+      // Datagrams of other peers still arrive at the listener.
       const other = await peer(address);
       other.socket.send(pattern(30), rule.port, address);
       const [m] = await host.messages(1);
@@ -396,7 +396,7 @@ describe('published ports', () => {
     expect(host.sockets.listen(1, rule)).toBe(0);
     far.socket.send(pattern(3), rule.port, '127.0.0.1');
     expect(opOf((await host.messages(1))[0])).toBe(ToShard.datagram);
-    // Nobody else can be bound beside it.
+    // No other socket can bind that port.
     expect((await publishing('', rule.port)).host.sockets.listen(0, rule)).toBe(-Errno.EADDRINUSE);
   });
 
@@ -428,13 +428,13 @@ describe('published ports', () => {
       expect((await p.received(1))[0]!.port).toBe(rule.port);
     }
     expect(descriptors() - before).toBeLessThanOrEqual(32);
-    // Those without a socket of their own are heard by the listener: the shard knows the flow by its
+    // The listener receives for flows without a socket of their own: the shard finds the flow by its
     // addresses.
     far[PEERS - 1]!.socket.send(pattern(77), rule.port, '127.0.0.1');
     const [m] = await host.messages(1);
     expect([opOf(m), datagramPeerPort(m!, 0)]).toEqual([ToShard.listenerDatagram, far[PEERS - 1]!.port]);
     host.free(m!);
-    // The listener goes: those that used it begin anew, the others go on.
+    // The listener closes: flows that used it start again, others go on.
     host.sockets.unlisten(0);
     const ended = await host.messages(PEERS - 32);
     expect(ended.map((e) => [opOf(e), flowOf(e) > 32])).toEqual(ended.map(() => [ToShard.error, true]));

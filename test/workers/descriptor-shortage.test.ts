@@ -5,7 +5,7 @@ import { Errno } from '../../src/sys/constants.ts';
 import { DescriptorShortage } from '../../src/workers/thread/descriptor-shortage.ts';
 import { Notices } from '../../src/workers/thread/notices.ts';
 
-/** With a limit of 64 descriptors, and so many connections that nobody has answered. */
+/** A limit of 64 descriptors, and that many unanswered connections. */
 function shortage(connecting: number) {
   const counters = new Float64Array(COUNTER_WORDS);
   const lines: string[] = [];

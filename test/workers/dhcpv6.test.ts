@@ -1,5 +1,5 @@
 // @vitest: beside
-/** The DHCPv6 server: a guest's message in, the reply as its client would read it. */
+/** The DHCPv6 server: a message of the guest, and the decoded reply. */
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import type { ServicePolicy, TapEnginePlan } from '../../src/workers/engine-plan.ts';

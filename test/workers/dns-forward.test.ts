@@ -42,13 +42,13 @@ class Bench {
     return this.rig.takeMessages();
   }
 
-  /** A message from host-io about a flow; what the shard says to it. */
+  /** Deliver a message of host-io about a flow. @returns the messages of the shard */
   tell(m: Message): Message[] {
     this.udp.onMessage(opOf(m), m, 0);
     return this.rig.takeMessages();
   }
 
-  /** The same: a datagram. */
+  /** Deliver a datagram. @returns the messages of the shard */
   datagram(flow: number, payload: readonly number[]): Message[] {
     return this.tell(this.rig.datagram(flow, Uint8Array.from(payload)));
   }
@@ -57,12 +57,12 @@ class Bench {
     return this.tell(message((out) => closedWrite(out, flow)));
   }
 
-  /** The same: the socket could not be opened. */
+  /** Deliver openFailed. @returns the messages of the shard */
   openFailed(flow: number, errno: number): Message[] {
     return this.tell(message((out) => openFailedWrite(out, flow, errno)));
   }
 
-  /** Advance the clock; what the shard says. */
+  /** Advance the clock. @returns the messages of the shard */
   at(now: number): Message[] {
     this.rig.ctx.now = now;
     this.rig.ctx.timers.advance(now, (id) =>
@@ -71,7 +71,7 @@ class Bench {
     return this.rig.takeMessages();
   }
 
-  /** The payloads that the guest got, all from the dns address. */
+  /** Payloads to the guest, all from the DNS address. */
   heard(): { port: number; payload: number[] }[] {
     return this.rig.takeSent().map((s) => {
       const ip = readIp(s.bytes);
@@ -105,7 +105,7 @@ describe('a query', () => {
     expect(Array.from(b.rig.payloadOf(send!))).toEqual(query(0x1234));
     const closes = b.datagram(flow, answer(0x1234));
     expect(b.heard()).toEqual([{ port: 4000, payload: answer(0x1234) }]);
-    expect(b.udp.dns.outstanding).toBe(1); // the slot is held until host-io is done with it
+    expect(b.udp.dns.outstanding).toBe(1); // the slot is in use until host-io has freed it
     b.closeAll(closes);
     expect(b.udp.dns.outstanding).toBe(0);
     expect(b.rig.missingSlots).toBe(0);
@@ -165,7 +165,7 @@ describe('a query', () => {
     const closes = b.datagram(flowOf(open), answer(1));
     expect(b.heard()).toHaveLength(1);
     expect(closes).toHaveLength(2);
-    // The second answers too: nobody asks for it any more.
+    // The second resolver answers too: that answer is ignored.
     expect(b.datagram(flowOf(next[0]), answer(1))).toEqual([]);
     expect(b.heard()).toEqual([]);
     b.closeAll(closes);
@@ -246,7 +246,7 @@ describe('datagrams that are no valid answer', () => {
 
 describe('bounds', () => {
   it('more queries than the limit: the oldest are answered SERVFAIL, none is dropped, no slot leaks', () => {
-    const b = new Bench(); // 64 flows: 32 places, 25 of them for queries that wait
+    const b = new Bench(); // 64 flows: 32 places, 25 of them for waiting queries
     for (let i = 0; i < 100; i++) {
       const messages = b.ask(i, 5000 + i);
       for (const m of messages) if (opOf(m) === ToHost.close) b.closed(flowOf(m));

@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * Flows by pages: from tables of real flows through the rows to objects. The threads between are tested end
- * to end.
+ * The flow list by pages: from flow tables through rows to objects. The threads in between are tested end to
+ * end.
  */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
@@ -120,7 +120,7 @@ describe('flow list', () => {
         seen.push(`${flow.path} ${flow.guestPort}`);
       }
       more = page.more;
-      // In the first shard: some go, others take places further on.
+      // In the first shard: some flows end, new ones get later places.
       for (let i = 0; i < 10 && more; i++) {
         const gone = 4500 - seen.length - i;
         if (gone > 0 && sections[0]!.ids.has(gone)) sections[0]!.remove(gone);

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { FlowTable, NO_FLOW } from '../../src/workers/flow/flow-table.ts';
 import type { FlowTuple } from '../../src/workers/flow/flow-tuple.ts';
 
-/** A key from a small space, so that runs meet the same keys, colliding hashes and full tables. */
+/** A key from a small set, so that runs have repeated keys, colliding hashes and full tables. */
 const keyArb: fc.Arbitrary<FlowTuple> = fc
   .record({ host: fc.nat(3), remote: fc.nat(3), ports: fc.nat(2), udp: fc.boolean(), bucket: fc.nat(5) })
   .map(({ host, remote, ports, udp, bucket }) => ({
@@ -61,7 +61,7 @@ describe('FlowTable', () => {
       ),
       { numRuns: 500 },
     );
-    // A property that never removes what is there says nothing about removal.
+    // Without a removal of an existing key the property would not test removal.
     expect(removals).toBeGreaterThan(100);
   });
 
@@ -112,7 +112,7 @@ describe('FlowTable', () => {
       if (id > highest) highest = id;
       table.remove(id);
     }
-    // What the tables by id are touched for: not for all 32,768.
+    // Pages of the tables by id: not for all 32,768 ids.
     expect(highest).toBeLessThanOrEqual(100 + 1025);
     expect(shortestRest).toBeGreaterThanOrEqual(1024);
   });

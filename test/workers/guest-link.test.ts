@@ -1,6 +1,6 @@
 // @vitest: beside
 /**
- * The guest link with a socket pair in the place of the TAP: what the kernel would be given for an
+ * The guest link with a socket pair in place of the TAP: the bytes that the kernel would get for an
  * EgressFrame.
  */
 import { afterEach, describe, expect, it } from 'vitest';
@@ -59,7 +59,7 @@ class Bench {
 
   /**
    * Fill the link's frame with a UDP datagram to the guest, up to the IP header.
-   * @param more bytes of it in slot 1
+   * @param more  payload bytes in slot 1
    */
   datagram(payload: Uint8Array, more: number): void {
     const { u8 } = this.pool;

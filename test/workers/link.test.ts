@@ -1,8 +1,8 @@
 // @vitest: beside
 /**
- * The codec of the links: what a writer puts into a descriptor its accessors read, at any place of a ring
- * that is full of other words, and the text form says it. A test per direction goes through all of its ops:
- * one that is added without a text fails there.
+ * The codec of the links: accessors read the values that a writer has written, at any place of a ring with
+ * stale words, and the text form shows them. One test per direction covers all of its ops, and fails for a
+ * new op without a case.
  */
 import { describe, expect, it } from 'vitest';
 import { addressParse, addressText } from '../../src/proto/address.ts';

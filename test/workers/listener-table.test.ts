@@ -1,5 +1,5 @@
 // @vitest: beside
-/** Which ports are listened on, when the set of rules changes. */
+/** The listeners after a change of the set of rules. */
 import { describe, expect, it } from 'vitest';
 import { Errno } from '../../src/sys/constants.ts';
 import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
@@ -7,7 +7,7 @@ import { ListenerTable, listenerCount } from '../../src/workers/listen/listener-
 
 const { EADDRINUSE, EMFILE } = Errno;
 
-/** Sockets that only remember; `busy` ports cannot be had. */
+/** Recorded sockets; ports in `busy` fail with EADDRINUSE. */
 function makeTable(capacity: number, busy: readonly number[] = []) {
   const open = new Map<number, number>();
   const calls: string[] = [];

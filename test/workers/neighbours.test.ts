@@ -1,5 +1,5 @@
 // @vitest: beside
-/** ARP and NDP: whom we answer for. */
+/** ARP and NDP: the addresses for which the engine answers. */
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import { Counter } from '../../src/ring/counters.ts';

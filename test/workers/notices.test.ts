@@ -43,6 +43,6 @@ describe('log lines that traffic can cause', () => {
       }
     }
     expect(sites.map((site) => site.split(':')[0]).filter((file) => file !== 'packet-thread.ts')).toEqual([]);
-    expect(sites).toHaveLength(3); // its writer, its epoll, and what Notices writes to
+    expect(sites).toHaveLength(3); // the writer itself, its epoll instance, and the output of Notices
   });
 });

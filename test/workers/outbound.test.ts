@@ -1,6 +1,6 @@
 // @vitest: beside
 /**
- * How sockets to the world get their source address and interface: real sockets, asked what they have become.
+ * Source address and interface of outbound sockets, read back from real sockets.
  */
 import { afterEach, describe, expect, it } from 'vitest';
 import { addressParse, addressText } from '../../src/proto/address.ts';
@@ -116,7 +116,7 @@ describe('interface', () => {
   it('an interface that does not exist: ENODEV', () => {
     const o = outbound({ outboundInterface6: 'nosuchdev' });
     expect(o.toDevice(open('2001:db8::1'), words('2001:db8::1'), 0)).toBe(-Errno.ENODEV);
-    // 3/0 network unreachable, 1/0 no route: the guest is told, not left to wait.
+    // 3/0 network unreachable, 1/0 no route: the guest gets an error at once.
     expect(icmpForErrno(4, Errno.ENODEV)).toBe(0x300);
     expect(icmpForErrno(6, Errno.ENODEV)).toBe(0x100);
   });

@@ -43,12 +43,12 @@ it('time stamps: wall clock in nanoseconds, ascending, finer than a millisecond'
   expect(stamps).toEqual([...stamps].sort((a, b) => (a < b ? -1 : 1)));
   expect(stamps[0]!).toBeGreaterThanOrEqual(BigInt(beforeMs) * 1_000_000n);
   expect(stamps.at(-1)!).toBeLessThanOrEqual(BigInt(afterMs) * 1_000_000n);
-  // Frames that were written one after the other have stamps of their own.
+  // Frames written one after another have different time stamps.
   expect(new Set(stamps).size).toBeGreaterThan(frames / 2);
   expect(stamps.filter((stamp) => stamp % 1_000_000n === 0n).length).toBeLessThan(frames / 10);
 });
 
-/** What a writer says whose file may not be longer than `limit` bytes. */
+/** Results of a writer whose file is limited to `limit` bytes. */
 function limited(limit: number, file: string, frames: readonly number[]): { begun: number; lost: number[] } {
   const fixture = fileURLToPath(new URL('./fixtures/short-pcap.ts', import.meta.url));
   const args = [`--fsize=${limit}`, process.execPath, fixture, file, ...frames.map(String)];

@@ -39,7 +39,7 @@ it('any order of opening and closing: behaves as a list in the order of opening'
       for (const { index, inside, kind } of steps) {
         if (model.some((l) => l.index === index)) {
           ports.remove(index);
-          ports.remove(index); // once more is nothing
+          ports.remove(index); // a second time: no effect
           model = model.filter((l) => l.index !== index);
         } else {
           const plan: ListenerPlan = { proto: 'udp', address: kind.address, port: 9000, targetPort: inside };

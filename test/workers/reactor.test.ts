@@ -1,7 +1,6 @@
 // @vitest: beside
 /**
- * The thread's loop with a stage of the test's own: when it looks at epoll before it sleeps, which the
- * counters tell.
+ * The loop of a packet thread with a test stage: when it polls epoll before it sleeps, from the counters.
  */
 import { describe, expect, it } from 'vitest';
 import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
@@ -45,7 +44,7 @@ function looks(carries: (sum: Carried, sleep: number) => void, standsTwice = fal
 
 describe('poll before a sleep', () => {
   it('no traffic: polls, ever fewer as they find nothing', () => {
-    expect(looks(() => {})).toBe(2); // the first; one is left out; the next; two are left out
+    expect(looks(() => {})).toBe(2); // polls: the first sleep; one without; the next; two without
   });
 
   it('datagrams since the last sleep: no poll', () => {

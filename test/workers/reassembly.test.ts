@@ -51,7 +51,7 @@ class Bench {
     counters: this.rig.ctx.counters,
   });
 
-  /** Push one packet as a frame in slots; the whole IP packet when it completes one. */
+  /** Push one packet as a frame in slots. @returns the whole IP packet if this completes one */
   push(ip: Uint8Array, now = 0): Uint8Array | null {
     const p = this.rig.packet(ip);
     const inA = Math.min(ip.length, this.rig.pool.slotBytes(p.slotA) - 26);
@@ -145,7 +145,7 @@ describe('a fragmented datagram', () => {
           const list = parts(bytes, size * 8);
           fc.pre(list.length > 1);
           const order = [...list, list[Math.abs(seed) % list.length]!];
-          // Shuffled, with one part twice in a row.
+          // Shuffled, with one part repeated directly.
           let state = seed >>> 0 || 1;
           const repeated = order.pop()!;
           for (let i = order.length - 1; i > 0; i--) {
@@ -153,7 +153,7 @@ describe('a fragmented datagram', () => {
             const j = state % (i + 1);
             [order[i], order[j]] = [order[j]!, order[i]!];
           }
-          // Not behind the last missing part: there it would begin a new datagram.
+          // Not after the last missing part, where it would begin a new datagram.
           const place = order.indexOf(repeated);
           if (place < order.length - 1) order.splice(place, 0, repeated);
           const whole = order.map((part) => b.push(fragment4(upper, part))).filter((r) => r !== null);
@@ -168,8 +168,8 @@ describe('a fragmented datagram', () => {
 
 describe('attacks and limits', () => {
   /**
-   * What has come is kept in words of 32 units of 8 bytes: every place at their borders, one unit too many,
-   * one repeated.
+   * Received units of 8 bytes are recorded in words of 32 bits. Fragments end at every position around the
+   * borders of the words; one unit overlaps or is repeated.
    */
   it.each([8, 240, 248, 256, 264, 504, 512, 520, 768, 1480, 2048])(
     'fragments of %i bytes: reassembled without overlap or with a repetition, dropped with one overlapping unit',
@@ -200,7 +200,7 @@ describe('attacks and limits', () => {
         expect(b.dropped).toBe(1);
         expect(b.rig.missingSlots).toBe(0);
       }
-      // One unit is missing: not whole yet.
+      // One unit is missing: not complete.
       const hole = new Bench();
       if (size > 8) {
         expect(push(hole, [{ from: 8, to: size }, ...list.slice(1)])).toBeNull();
@@ -242,7 +242,7 @@ describe('attacks and limits', () => {
     expect(b.rig.missingSlots).toBe(0);
     expect(b.push(fragment4(upper, { from: 48, to: 96 }))).toBeNull();
     expect(b.push(fragment4(upper, { from: 0, to: 48 }))).toBeNull();
-    // Its time over, the identification is good again.
+    // After the time limit the identification can be used again.
     expect(b.push(fragment4(upper, { from: 0, to: 48 }), 30_001)).toBeNull();
     expect(b.push(fragment4(upper, { from: 48, to: 96 }), 30_001)).not.toBeNull();
   });

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** What waits for a host socket, frame by frame: order, bytes, and slots that go back. */
+/** Queues of frames for host sockets: order, bytes, and freed slots. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { NO_SLOT } from '../../src/ring/pool.ts';
@@ -12,7 +12,7 @@ const AT = 66;
 /** Bytes of a frame in its first slot. */
 const IN_A = 2048 - AT;
 
-/** A slot and how many bytes of a frame it holds. */
+/** A slot and the number of frame bytes in it. */
 interface Piece {
   readonly slot: number;
   bytes: number;

@@ -7,7 +7,7 @@ import { Origin, ShardFlows } from '../../src/workers/flow/shard-flows.ts';
 const UDP = 17;
 const TCP = 6;
 
-/** A table whose flows end at once; `ended` says which and in what order. */
+/** A table whose flows end at once; `ended` has them in order. */
 function table(maxFlows = 64): {
   flows: ShardFlows;
   ended: number[];

@@ -8,7 +8,7 @@ import {
   SHORT_LOOK_MS,
 } from '../../src/workers/thread/pre-poll.ts';
 
-/** How many of `sleeps` sleeps had a look before them, each of which ends as `paid` says. */
+/** @returns how many of `sleeps` sleeps had a poll before them; `paid` gives the result of each poll */
 function looks(look: PrePoll, sleeps: number, paid: (nth: number) => boolean): number {
   let n = 0;
   for (let i = 0; i < sleeps; i++) {

@@ -28,7 +28,7 @@ afterEach(() => {
   fds = [];
 });
 
-/** All slots are the reader's. */
+/** All slots belong to the reader. */
 const slotsOfReader = (smallSlots: number, largeSlots: number): SlotShares => ({
   ...{ readerSmall: [0, smallSlots], readerLarge: [smallSlots, largeSlots] },
   ...{ hostSmall: [0, 0], hostLarge: [0, 0], scratchLarge: [0, 0], dnsEach: 0, dnsLarge: 0 },
@@ -57,18 +57,18 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
   });
   const { pool, fromReader: frames, toReader: back } = assembly.shardParts(0);
   const out = new NativeBuffer(65_536);
-  /** @param port  makes it a TCP segment of a flow of its own; 0: a frame of no flow */
+  /** @param port  source port of a TCP segment, one flow per port; 0: a frame without a flow */
   const send = (bytes: number, port = 0): void => {
     if (port !== 0) out.u8.set(segment);
     out.u8[ETH_BYTES + 21] = port;
     expect(write(guest, out.address, bytes)).toBe(bytes);
   };
-  /** A frame as it is, behind its virtio-net header. */
+  /** A raw frame after its virtio-net header. */
   const sendBytes = (bytes: Uint8Array): void => {
     out.u8.set(bytes);
     expect(write(guest, out.address, bytes.length)).toBe(bytes.length);
   };
-  /** The frame that the shard gets, and what it is told about it. */
+  /** The frame that the shard gets, with the fields of its descriptor. */
   const received = (i = 0): { bytes: Uint8Array; offload: number; hash: number } => {
     const words = frames.words;
     const at = frames.at(i);
@@ -83,7 +83,7 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
     }
     return { bytes, offload: frameOffload(words, at), hash: frameHash(words, at) };
   };
-  /** The shard is done with all frames that it has. */
+  /** The shard frees all frames that it has. */
   const giveBack = (): void => {
     for (let i = 0, n = frames.available(); i < n; i++) {
       const from = frames.at(i);
@@ -141,7 +141,7 @@ describe('frames per round', () => {
 });
 
 describe('no large slot is free', () => {
-  /** The one large slot is with the shard. */
+  /** The only large slot is in use by the shard. */
   const short = () => {
     const r = rig(1);
     r.send(4000);
@@ -201,7 +201,7 @@ describe('a partial checksum', () => {
   const INNER_AT = INNER_IP_AT + 20;
   const TCP_CHECKSUM = 16;
   const UDP_CHECKSUM = 6;
-  /** A folded pseudo header sum, which is all that the guest's kernel wrote. */
+  /** The folded sum of the pseudo header, which the guest's kernel writes as partial checksum. */
   const PSEUDO = 0x3d7c;
 
   interface Left {
@@ -231,7 +231,7 @@ describe('a partial checksum', () => {
     return frame;
   }
 
-  /** What the shard gets of it, or the drops. */
+  /** The frame that the shard gets, or the number of drops. */
   function through(frame: Uint8Array) {
     const r = rig(LARGE_SLOTS, VNET_BYTES);
     r.sendBytes(frame);

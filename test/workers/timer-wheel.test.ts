@@ -47,8 +47,8 @@ describe('TimerWheel', () => {
           let now = startMs;
           const wheel = new TimerWheel(10, TICK_MS, startMs);
           /**
-           * Tick at which each armed timer must fire: its deadline's, but after the tick in which it was
-           * armed.
+           * Tick at which each armed timer must fire: that of its deadline, but later than the tick in which
+           * it was armed.
            */
           const model = new Map<number, number>();
           const tickOf = (ms: number): number => Math.floor(ms / TICK_MS);
@@ -95,7 +95,7 @@ describe('TimerWheel', () => {
           wheel.advance(now, () => {
             firedAt = now;
           });
-          expect(++wakeUps).toBeLessThanOrEqual(100); // deadlines past 18 h go round the last level
+          expect(++wakeUps).toBeLessThanOrEqual(100); // deadlines beyond 18 h wrap around the last level
         }
         expect(firedAt).toBeGreaterThanOrEqual(start + ms);
         expect(firedAt - Math.max(start, start + ms)).toBeLessThanOrEqual(TICK_MS + 1e-6);

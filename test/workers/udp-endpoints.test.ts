@@ -45,7 +45,7 @@ const OPEN_PLAN = {
 const { rig: makeRig, peer } = datagramBed();
 function rig(plan = TEST_PLAN): HostRig {
   const r = makeRig(plan);
-  r.sockets.flush(); // as host-io does: datagrams may be held back
+  r.sockets.flush(); // as host-io does: sends may be deferred until flush()
   return r;
 }
 
@@ -300,7 +300,7 @@ describe('a socket shared by flows', () => {
     host.openUdp(2, '127.0.0.1', to, wanted);
     const other = await peer('127.0.0.1');
     host.openUdp(3, '127.0.0.1', other.port, wanted);
-    // As a shard has it: what has been told of a flow is not told again.
+    // As a shard does: options that were sent for a flow are not sent again.
     host.send(2, pattern(1), { options: sendOptions(64, SendFragment.unchanged) });
     host.send(3, pattern(1), { options: sendOptions(5, SendFragment.unchanged) });
     host.send(2, pattern(1));
@@ -353,7 +353,7 @@ describe('a socket shared by flows', () => {
   it('receive buffer: larger, for a burst of many peers arrives in one queue', async () => {
     const host = rig();
     const wanted = await freePort();
-    // What a socket may have is twice what is asked for, and that at most rmem_max (man 7 socket, SO_RCVBUF).
+    // The kernel doubles the requested size, which is at most rmem_max (man 7 socket, SO_RCVBUF).
     const most = Number(readFileSync('/proc/sys/net/core/rmem_max', 'utf8'));
     const room = (): number =>
       Number(/rb(\d+)/.exec(execFileSync('ss', ['-uanmH', `sport = :${wanted}`], { encoding: 'utf8' }))![1]);

@@ -53,7 +53,7 @@ function begin(rig = new ShardRig()): { rig: ShardRig; udp: UdpTranslator } {
 
 const words = (text: string): number[] => Array.from(addressWords(text));
 
-/** Play host-io: give the slots of a send back to the reader. */
+/** As host-io: free the slots of a send to the reader. */
 function give(rig: ShardRig, m: Message): void {
   rig.ctx.freeReaderSlots(slotAOf(m), slotBOf(m));
 }
@@ -114,7 +114,7 @@ describe('UDP from the guest', () => {
       expect(options(carried, false)).toBe(0);
       expect(options(3000, false)).toBe(sendOptions(0, allowed));
       expect(options(3000, true, 31)).toBe(sendOptions(31, never));
-      expect(options(3000, true, 64)).toBe(sendOptions(64, allowed)); // no probe of a path
+      expect(options(3000, true, 64)).toBe(sendOptions(64, allowed)); // TTL 64: no traceroute probe
       expect(options(3000, true, 64)).toBe(0);
     },
   );
@@ -160,7 +160,7 @@ describe('UDP from the guest', () => {
       udp.onPacket(rig.packet(udpPacket(GUEST, 1, group, 5353, [1])));
     }
     udp.onPacket(rig.packet(udpPacket(GUEST6, 1, 'ff02::fb', 5353, [1])));
-    // The link's own groups are no loss: nobody else is on the link.
+    // Link-local groups do not count as loss: the link has no other member.
     expect(rig.drops(StageDrop.group)).toBe(2);
     expect(rig.counter(Counter.linkLocalDatagrams)).toBe(2);
     expect(rig.takeMessages()).toEqual([]);
@@ -207,7 +207,7 @@ describe('UDP from the guest', () => {
   it('flow table full: dropped and counted, slots are freed', () => {
     const { rig, udp } = begin(new ShardRig({ ...TEST_PLAN, pool: { ...TEST_PLAN.pool, flows: 2 } }));
     for (let port = 1; port <= 3; port++) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
-    // The oldest gives way, but its id is not free before host-io has closed its socket.
+    // The oldest flow is ended, but its id is free only when host-io has closed its socket.
     expect(rig.drops(StageDrop.flowTableFull)).toBe(1);
     const ops = rig.takeMessages().map((m) => opOf(m));
     expect(ops.filter((op) => op === ToHost.openUdp)).toHaveLength(2);
@@ -354,7 +354,7 @@ describe('UDP to the guest', () => {
     const again = rig.takeMessages();
     expect(opOf(again[0])).toBe(ToHost.openUdp);
     expect(flowOf(again[0])).not.toBe(flow);
-    // What was under way for the old socket is freed, not delivered.
+    // A datagram under way from the old socket is freed, not delivered.
     udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(9)), 0);
     udp.onMessage(
       ToShard.closed,
@@ -373,7 +373,7 @@ describe('runs of datagrams to the guest', () => {
     readonly gsoSize: number;
   }
 
-  /** Open a flow, deliver the payloads as one batch of messages, and read what the guest got. */
+  /** Open a flow, deliver the payloads as one batch of messages. @returns the frames to the guest */
   function deliver(
     rig: ShardRig,
     payloads: readonly Uint8Array[],
@@ -384,7 +384,7 @@ describe('runs of datagrams to the guest', () => {
     const [open, send] = rig.takeMessages();
     give(rig, send!);
     const messages = payloads.map((payload) => rig.datagram(flowOf(open), payload, { gsoSize }));
-    // What lies in front of a second slot is somebody else's.
+    // Bytes before a second slot belong to another slot.
     const bounds = messages.filter((m) => slotBOf(m) !== NO_SLOT).map((m) => rig.pool.slotAt(slotBOf(m)));
     for (const at of bounds) rig.u8.fill(0x77, at - 128, at);
     for (const m of messages) udp.onMessage(ToShard.datagram, m, 0);
@@ -585,7 +585,7 @@ describe('published UDP ports', () => {
     from(4, 20);
     const other = seen();
     expect(other).toBeGreaterThanOrEqual(49152);
-    // Each keeps its port.
+    // Each flow keeps its port.
     from(3, 20);
     expect(seen()).toBe(7000);
     from(4, 20);
@@ -765,7 +765,7 @@ describe('ICMP port unreachable of the guest', () => {
     udp.onPacket(first);
     for (const m of rig.takeMessages()) if (opOf(m) === ToHost.sendDatagram) give(rig, m);
     const error = rig.packet(unreachable(guest, guest, remote));
-    error.hash = hash; // the reader takes it from what is quoted
+    error.hash = hash; // the reader computes it from the quoted packet
     expect(udp.onUnreachable(error)).toBe(true);
     expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.close]);
     expect(rig.ctx.counters[Counter.portsClosedByGuest]).toBe(1);

@@ -1,6 +1,7 @@
 // @vitest: beside
 /**
- * The control socket's protocol; the bytes of the greeting are what passt 2026-10-02 says for the same rules.
+ * The protocol of the control socket. The bytes of the greeting are those of passt 2026-10-02 with the same
+ * rules.
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';

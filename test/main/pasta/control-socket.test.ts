@@ -1,6 +1,6 @@
 // @vitest: beside
 /**
- * Clients of the control socket beside one another: silent, gone, half-closed, many, and two changes at once.
+ * Concurrent clients of the control socket: silent, gone, half-closed, many, and two changes at once.
  */
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -30,7 +30,7 @@ let path = '';
 let table: RuleTable;
 let warnings: string[] = [];
 let control: ControlSocket;
-/** Changes being carried out wait for it. */
+/** A change of rules is complete when this promise is fulfilled. */
 let bound: Promise<void> = Promise.resolve();
 const sockets: Socket[] = [];
 const ports = (): number[] => table.rules.map(({ first }) => first);
@@ -63,7 +63,7 @@ const connect = (): Socket => {
   sockets.push(socket);
   return socket;
 };
-/** A client that has been shown the rules. */
+/** A client that has received the greeting with the rules. */
 async function greeted(): Promise<Socket> {
   const socket = connect();
   await once(socket, 'data', { signal: AbortSignal.timeout(900) });

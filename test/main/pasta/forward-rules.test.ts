@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * What a table of forwarding rules takes and refuses, beyond what the options can say: the control socket's
- * rules come here too.
+ * Rules that the forwarding table accepts and refuses, also rules of the control socket that options cannot
+ * express.
  */
 import { describe, expect, it } from 'vitest';
 import { ForwardMessage as M } from '../../../src/main/pasta/forward-messages.ts';

@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * bin/pasta decides about user namespaces before Node runs, so it reads the command line too: it must come to
- * the same as the option table does. A stand-in for Node tells with which namespaces it was started.
+ * bin/pasta decides about user namespaces before Node runs. It parses the command line for that, with the
+ * same result as the option table. A program in place of Node reports the namespaces in which it was started.
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -48,7 +48,7 @@ const launch = (argv: readonly string[], status = '0') =>
   spawnSync(`${root}/bin/pasta`, argv, {
     encoding: 'utf8',
     timeout: 10_000,
-    // As root of the machine it would become nobody first, which is another test's matter.
+    // As root of the machine it would become user nobody first, which another test checks.
     env: { PATH: process.env.PATH, TEST_USER_NS: OWN_USER, TEST_STATUS: status },
   });
 
@@ -152,7 +152,7 @@ describeNeeding(
       [['--netns-only', '123'], BACKGROUND],
       [[String(process.pid)], BACKGROUND],
       [['-f', String(process.pid)], HERE],
-      // What cannot be read is told by Node, where it stands.
+      // Node reports an invalid option.
       [['--bogus', 'ls'], HERE],
       [['--no', 'ls'], HERE],
       [['-m'], HERE],
@@ -173,7 +173,7 @@ describeNeeding(
       [9, ''],
       [12, '--netns /x'],
     ])('--fd %i %s: that descriptor is inherited, no other from 3 to 9', (fd, target) => {
-      // bash, as a shell of Debian's has names for nine descriptors only.
+      // bash, for dash can redirect descriptors 0 to 9 only.
       const files = [3, 4, 6, 7, 8, 9, 12, 13].map((n) => `${n}<<<"file ${n}"`).join(' ');
       for (const option of [`-F ${fd}`, `-qF${fd}`, `--fd=${fd}`, `--fd 5 --fd ${fd}`]) {
         const line = `exec ${files}; exec "$0" ${option} ${target || 'ls'}`;
@@ -189,7 +189,7 @@ describeNeeding(
           .split(' ')
           .slice(1)
           .map(Number)
-          .filter((n) => n < 14); // beyond are the test runner's
+          .filter((n) => n < 14); // higher ones belong to the test runner
         expect(new Set(low), option).toEqual(new Set([fd, 12, 13]));
         expect(text, option).toBe(`file ${fd}`);
         expect(status, option).toBe(0);

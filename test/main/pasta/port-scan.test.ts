@@ -6,7 +6,7 @@ import { foreignPorts, openTables, scan } from '../../../src/main/pasta/port-sca
 
 describe('port scan', () => {
   it('a socket table longer than one read: read to its end', async () => {
-    // 150 bytes a line: the kernel gives some 27 of them at once.
+    // 150 bytes per line: one read returns about 27 lines.
     const servers = await Promise.all(
       Array.from(
         { length: 100 },

@@ -1,5 +1,8 @@
 // @vitest: beside
-/** Port options of the pasta front end. Expectations were read off passt 2026-10-02 with the same words. */
+/**
+ * Port options of the pasta front end. The expected results are those of passt 2026-10-02 with the same
+ * arguments.
+ */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
@@ -19,7 +22,7 @@ import {
 const EPHEMERAL = { first: 32768, last: 60999 };
 const ALL = { ipv4: true, ipv6: true, tcp: true, udp: true };
 
-/** Apply options as on a command line. @returns the rules as the original lists them, or its message */
+/** Apply options as on a command line. @returns the rules in the format of passt's pasta, or its message */
 function rules(options: readonly string[], limits = ALL): string[] {
   const host = new RuleTable('HOST', limits);
   const splice = new RuleTable('SPLICE', limits);

@@ -1,4 +1,4 @@
-/** Errors and their order were read off slirp4netns 1.3.3. */
+/** The expected errors and their order are those of slirp4netns 1.3.3. */
 import { describe, expect, it } from 'vitest';
 import { gatewayMac, networkAddresses } from '../../../src/main/slirp4netns/network.ts';
 import { parseSlirp, type SlirpConf, type SlirpHost } from '../../../src/main/slirp4netns/options.ts';

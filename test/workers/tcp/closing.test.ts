@@ -78,7 +78,7 @@ describe('TCP closing', () => {
     const t = script().establish();
     t.socket.peerClose();
     expect(t.out()).toEqual(['FIN,ACK 1 ack 1']);
-    // The guest's FIN left before ours came.
+    // The guest has sent its FIN before it received ours.
     t.send('FIN,ACK', 1, 1);
     expect(t.out()[0]).toBe('ACK 2 ack 2');
     t.send('ACK', 2, 2);
@@ -257,7 +257,7 @@ describe('TCP closing', () => {
       t.send('ACK', 2, 1);
       t.out();
     }
-    // While bytes are acknowledged nothing is asked.
+    // No keep-alive probe while bytes are acknowledged.
     for (let i = 0; i < 20; i++) {
       t.socket.peerWrite(100);
       expect(t.out(20_000)[0]).toMatch(/^PSH,ACK/);

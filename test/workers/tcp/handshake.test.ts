@@ -230,7 +230,7 @@ describe('TCP handshake', () => {
     t.out(9);
     t.send('RST', 1, null);
     t.out(3);
-    // The same place in the flow table may be taken again at once.
+    // The same flow id may be used again at once.
     t.out(30);
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
     t.onOpen = (socket) => socket.connectAfter(1);
@@ -259,8 +259,8 @@ describe('TCP handshake', () => {
     expect(frames.length).toBe(1);
     expect(frames[0]!.proto).toBe(proto);
     expect([...frames[0]!.body.subarray(0, 2)]).toEqual([type, code]);
-    // The quoted TCP header: ports and sequence number of the SYN, or the guest's kernel would not know
-    // what is meant.
+    // The quoted TCP header has ports and sequence number of the SYN, by which the guest's kernel finds the
+    // connection.
     const quoted = frames[0]!.body.subarray(8 + (family === 4 ? 20 : 40));
     const v = new DataView(quoted.buffer, quoted.byteOffset, quoted.byteLength);
     expect([v.getUint16(0), v.getUint16(2), v.getUint32(4)]).toEqual([40000, 80, t.iss]);
@@ -460,7 +460,7 @@ describe('TCP handshake of connections from outside', () => {
     );
     expect(syns[0]!.srcPort).toBeGreaterThanOrEqual(49152);
     expect([second.refused, t.sockets.length]).toEqual([false, 2]);
-    // Both live: the second under its own port.
+    // Both flows are open: the second with its own port.
     t.dstPort = syns[0]!.srcPort;
     t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
     t.out();

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** Frame slots that wait for host sockets: how many there may be, and what flows that drain still get. */
+/** Frame slots queued for host sockets: their limit, and the share of flows that drain. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { poolPlan } from '../../../src/main/cli/pool-plan.ts';
@@ -22,7 +22,7 @@ import { ShardRig } from '../../support/shard-rig.ts';
 
 const FRAME = 60_000;
 const STALLED = 12;
-/** Large slots that queues may hold: of SimEngine's pool. */
+/** Large slots that queues may hold, for the pool of SimEngine. */
 const SHARES = slotShares(1024, 65, 1);
 const BUDGET = queueBudget(SHARES.readerSmall[1], SHARES.readerLarge[1], 1);
 
@@ -49,12 +49,12 @@ function bed() {
     t.send(flags, at, 1, { bytes, gsoSize: bytes > 1460 ? 1460 : 0 });
     return t.out();
   };
-  /** What was acknowledged of a flow, by sending an old byte again. */
+  /** Acknowledged bytes of a flow: read from the answer to an old byte. */
   const acked = (f: Flow): number => {
     const [answer] = send(f, 0, 'ACK', 0);
     return Number(/ ack (\d+)/.exec(answer!)![1]);
   };
-  /** Windows of what the guest hears about a flow, by the same means. */
+  /** Advertised window of a flow: read from the answer to an old byte. */
   const window = (f: Flow): number => {
     t.srcPort = f.port;
     t.ourIss = f.iss;
@@ -65,7 +65,7 @@ function bed() {
     const { readerSmall = 0, readerLarge = 0 } = t.engine.leftovers();
     return { readerSmall, readerLarge };
   };
-  /** Flows that do not drain, and have sent all they can. */
+  /** Open flows that do not drain, and send until their windows are used up. */
   const stall = (count: number): Flow[] =>
     Array.from({ length: count }, () => {
       const f = connect(1000);
@@ -140,7 +140,7 @@ describe('flows whose sockets accept no bytes', () => {
     const f = connect(1000);
     send(f, FRAME);
     f.socket.giveRoom(1e6);
-    // Said by itself: the guest need not probe for it.
+    // Sent unasked: the guest needs no window probe.
     const heard = t.segments();
     expect(heard.length).toBeGreaterThan(0);
     expect(t.windowOf(heard.at(-1)!)).toBeGreaterThan(FRAME);
@@ -321,7 +321,7 @@ describe('ReceiveBuffers', () => {
     tcb.rcvNxt[A] = 1000;
     buffers.window(A, false);
     const edge = tcb.rcvAdv[A]!;
-    // A backlog of all that the limit allows, then bytes that are not certain.
+    // A backlog of the whole limit, then provisional bytes.
     buffers.add(A, buffers.limit[A]!, large(1), false);
     buffers.add(A, 20_000, large(1), true);
     tcb.rcvNxt[A]! += 20_000;
@@ -388,12 +388,12 @@ describe('sum of all bounds', () => {
       const readerLarge = shares.readerLarge[1];
       const queues = queueBudget(readerSmall, readerLarge, shards);
       const outOfOrder = outOfOrderLimit(shares, shards);
-      // Each may be of either kind.
+      // Each may be a small or a large slot.
       const queries = longQueryLimit(readerLarge, shards);
       const small = (queues.small + outOfOrder.small + queries) * shards;
       const large = (queues.large + outOfOrder.large + queries) * shards + reassemblyLimit(readerLarge);
       const what = `--pool-size ${mib}, ${shards} shards`;
-      // One slot of each kind stays armed.
+      // One slot of each kind is always ready for the next read.
       expect(readerSmall - small, `${what}: small`).toBeGreaterThan(1);
       expect(readerLarge - large, `${what}: large`).toBeGreaterThan(1);
       expect(queues.small, what).toBeGreaterThan(0);

@@ -1,6 +1,6 @@
 // @vitest: beside
 /**
- * What the guest sends on an established connection: order, overlaps, window, acknowledgements. RFC 9293
+ * Segments of the guest on an established connection: order, overlaps, window, acknowledgements. RFC 9293
  * section 3.10.7.4.
  */
 import { describe, expect, it } from 'vitest';
@@ -11,7 +11,7 @@ import { type Script, SYN_OPTIONS } from '../../support/netsim/script.ts';
 import { script } from '../../support/netsim/test-script.ts';
 import { Ack } from '../../support/netsim/wire.ts';
 
-/** End the connection from the guest's side and see that nothing stays behind. */
+/** Reset the connection from the guest, and check that no resource stays in use. */
 function endAndCheck(t: Script, rcvNxt = t.socket.received + 1): void {
   t.send('RST', rcvNxt, null);
   t.out();
@@ -30,7 +30,7 @@ describe('TCP receiving', () => {
   it('ESTABLISHED: segments of one batch get one ACK', () => {
     const t = script().establish();
     for (let i = 0; i < 10; i++) t.send('ACK', 1 + i * 1000, 1, { bytes: 1000 });
-    // The one for the bytes, and one for the window that the socket opened by taking them.
+    // One ACK for the bytes, and one window update when the socket has accepted them.
     expect(t.out().length).toBeLessThanOrEqual(2);
     expect(t.socket.received).toBe(10_000);
     endAndCheck(t);
@@ -107,7 +107,7 @@ describe('TCP receiving', () => {
         t.out();
         t.send('ACK', 1, 1, { bytes: 100 });
         t.out();
-        // What was not kept is sent again, as the guest would.
+        // Bytes that were not kept are sent again, as a guest does.
         t.send('ACK', 1, 1, { bytes: 300 });
         t.out();
         expect(t.socket.received).toBe(300);
@@ -288,7 +288,8 @@ describe('TCP receiving', () => {
       window = (s.ack - t.iss - next + t.windowOf(s)) | 0;
     }
     expect(window).toBe(0);
-    // What the scale's grain hid of the window may still be used up; then a probe is not taken.
+    // The window may be larger than advertised by less than one unit of the scale; after that a probe is not
+    // accepted.
     const shut = next + 255;
     for (let probes = 0; probes < 260; probes++) {
       t.send('ACK', next, 1, { bytes: 1 });
@@ -311,7 +312,7 @@ describe('TCP receiving', () => {
     let edge = 65_536;
     const limit = 1_000_000;
     while (next < edge && next < limit) {
-      // Big steps until 3000 are left, then byte by byte.
+      // Large segments until 3000 bytes are left, then single bytes.
       const bytes = edge - next > 3000 ? 1460 : 1;
       t.send('ACK', next, 1, { bytes });
       next += bytes;
@@ -385,7 +386,7 @@ describe('TCP receiving', () => {
   it('ESTABLISHED: rewritten bytes: bytes in order replace those out of order, as in Linux; delivered bytes stay', () => {
     const t = script().establish();
     t.send('ACK', 11, 1, { payload: new Uint8Array(10).fill(0xee) });
-    // In order, over those that wait: these count (the socket compares them with the pattern).
+    // Bytes in order replace the kept ones (the socket compares them with the pattern).
     t.send('ACK', 1, 1, { bytes: 20 });
     expect(t.out().at(-1)).toBe('ACK 1 ack 21');
     expect(t.socket.received).toBe(20);

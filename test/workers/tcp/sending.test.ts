@@ -13,7 +13,7 @@ function endAndCheck(t: Script, seq = 1): void {
   expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
 }
 
-/** Ends of what was sent, relative: [from, to). */
+/** Relative byte ranges of segments: [from, to). */
 const ranges = (t: Script, segments: Segment[]): [number, number][] =>
   segments.map((s) => {
     t.text(s); // compares the bytes
@@ -73,7 +73,7 @@ describe('TCP sending', () => {
     for (let i = 0; i < 2; i++) {
       const end = Math.max(...ranges(t, t.segments()).map(([, to]) => to));
       expect(end).toBeLessThanOrEqual(acked + window);
-      // A small rest of a large window may wait for the ACK.
+      // A small rest of a large window may be sent after the next ACK.
       expect(end).toBeGreaterThan(acked + (window * 3) / 4);
       acked = end;
       t.send('ACK', 1, acked, { window });
@@ -111,7 +111,7 @@ describe('TCP sending', () => {
     t.out();
     t.socket.peerWrite(5000);
     t.out();
-    // The guest sends its ten bytes again, and says that of its 1000 bytes of room none is left.
+    // The guest retransmits its ten bytes, with a window of 0 in place of 1000.
     t.send('ACK', 1, 1001, { bytes: 10, window: 0 });
     expect(t.segments().filter((s) => s.payload.length > 0)).toEqual([]);
     endAndCheck(t, 11);
@@ -230,9 +230,9 @@ describe('TCP sending', () => {
       if (t.segments(10).length > 0) times.push(ms);
     }
     const gaps = times.map((at, i) => at - (times[i - 1] ?? 0));
-    // Each wait is no shorter than the one before, up to a minute.
+    // No interval is shorter than the one before, up to a minute.
     for (let i = 2; i < gaps.length - 1; i++) expect(gaps[i]!).toBeGreaterThanOrEqual(gaps[i - 1]! - 20);
-    // And twice as long, from the second time-out on.
+    // Intervals double, from the second time-out on.
     for (let i = 3; i < gaps.length - 1; i++) {
       expect(gaps[i]!).toBeGreaterThanOrEqual(Math.min(1.9 * gaps[i - 1]!, 59_980));
     }
@@ -296,7 +296,7 @@ describe('TCP sending', () => {
           again.map((f) => f.tcp!),
         )[0]![0],
       ).toBe(1);
-      // A second frame of before the first error, and a link that is wider than another.
+      // A frame sent before the first error, and an error with a larger MTU: ignored.
       expect(t.tooBig(told, 1461).frames()).toEqual([]);
       expect(t.tooBig(1400, 1).frames()).toEqual([]);
       expect(t.engine.counters[Counter.tcpMssLowered]).toBe(1);
@@ -319,7 +319,7 @@ describe('TCP sending', () => {
 
   it('ESTABLISHED: a lone small segment: not retransmitted while the guest may delay its ACK', () => {
     const t = script().establish();
-    // Round trips are short, as the timer knows by now.
+    // The measured round-trip time is short by now.
     for (let i = 0; i < 5; i++) {
       t.socket.peerWrite(100);
       t.out(0.2);
@@ -435,7 +435,7 @@ describe('TCP sending', () => {
 
   it('ZERO WINDOW: open again after a long time, then a loss: retransmitted by the normal timer, not the probe timer', () => {
     const t = script().establish({ window: 0 });
-    // Nothing to probe with, so the probe timer backs off for minutes.
+    // Without data for a probe the probe timer backs off for minutes.
     for (let i = 0; i < 20; i++) {
       t.out(10_000);
       t.send('ACK', 1, 1, { window: 0 });
@@ -444,7 +444,7 @@ describe('TCP sending', () => {
     t.out();
     t.socket.peerWrite(5000);
     expect(t.segments().length).toBe(1);
-    // Lost. The first time-out is a second, as no round trip was ever measured.
+    // The segment is lost. The first time-out is a second, as no round-trip time was measured.
     expect(t.segments(1100).length).toBeGreaterThan(0);
     endAndCheck(t);
   });

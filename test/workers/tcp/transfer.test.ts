@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * Whole connections over bad links. NETSIM_RUNS: how many random ones (default 300); NETSIM_SEED: begin with
- * this one, e.g. the seed that a failure printed, with NETSIM_RUNS=1.
+ * Complete connections over lossy links. NETSIM_RUNS: number of random ones (default 300); NETSIM_SEED: the
+ * first seed, e.g. the seed that a failure printed, with NETSIM_RUNS=1.
  */
 import { describe, expect, it } from 'vitest';
 import { Counter } from '../../../src/ring/counters.ts';
@@ -12,7 +12,7 @@ import { runTransfer, type TransferOptions } from '../../support/netsim/transfer
 const RUNS = Number(process.env.NETSIM_RUNS ?? 300);
 const FIRST_SEED = Number(process.env.NETSIM_SEED ?? 1);
 
-/** A connection drawn from everything that varies. */
+/** Random options of a connection, from a seed. */
 function draw(seed: number): TransferOptions {
   const r = new Prng(seed ^ 0x5eed);
   const family = r.pick([4, 4, 6] as const);
@@ -30,7 +30,7 @@ function draw(seed: number): TransferOptions {
   const rcvBuf = r.pick([2000, 5000, 20_000, 65_535, 262_144, 1_048_576, 4_194_304]);
   const upBytes = size();
   const downBytes = size();
-  // Slow readers get less, so that no run takes longer than the limit.
+  // Slow readers get fewer bytes, so that no run exceeds the time limit.
   const slowReader = r.chance(0.2) && downBytes < 300_000;
   const slowPeer = r.chance(0.25);
   return {
@@ -82,7 +82,7 @@ describe('TCP transfers', () => {
   }, () => {
     for (let seed = FIRST_SEED; seed < FIRST_SEED + RUNS; seed++) {
       const options = draw(seed);
-      // Both may not wait for the other's end.
+      // At most one side waits for the FIN of the other.
       const both = options.peerClose === 'eof' && options.guest?.closeWhen === 'eof';
       expect(both).toBe(false);
       const { guest } = options;
