@@ -40,7 +40,7 @@ interface Kind {
   readonly name: string;
   readonly port: number;
   device(remote: string): string;
-  /** All, unless told otherwise. */
+  /** Default: all. */
   readonly frontEnds?: readonly FrontEnd[];
 }
 
