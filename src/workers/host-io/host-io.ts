@@ -106,7 +106,7 @@ export class HostIo implements Stage {
     };
     const addressing = new Addressing(options.plan.addresses, options.plan.policy, options.seen);
     this.#addressing = addressing;
-    this.#streams = new StreamSockets(this.#ctx, addressing, this.#listenerBase);
+    this.#streams = new StreamSockets(this.#ctx, addressing, this.#listenerBase, capacity);
     this.#datagrams = new DatagramSockets(this.#ctx, addressing, gids);
     this.#listeners = new ListenerTable(
       {

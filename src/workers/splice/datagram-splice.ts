@@ -51,6 +51,7 @@ import { ADDR_WORDS, FlowTable } from '../flow/flow-table.ts';
 import { flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
+import { DescriptorTable } from '../thread/descriptor-table.ts';
 
 /** Datagrams by one call, and calls for one socket before others get their turn. */
 const BATCH = 32;
@@ -101,7 +102,7 @@ export class DatagramSplice implements FlowSource {
    */
   readonly #tuple = newFlowTuple(0);
   // By flow. Descriptors are kept + 1: untouched memory means none.
-  readonly #fd: Int32Array;
+  readonly #fd: DescriptorTable;
   readonly #listenerFd: Int32Array;
   readonly #listenerId: Uint32Array;
   readonly #listenerV6: Uint8Array;
@@ -132,7 +133,7 @@ export class DatagramSplice implements FlowSource {
   constructor(options: DatagramSpliceOptions) {
     this.#o = options;
     const n = options.capacity;
-    this.#fd = new Int32Array(n);
+    this.#fd = new DescriptorTable(n);
     this.#listenerFd = new Int32Array(n);
     this.#listenerId = new Uint32Array(n);
     this.#listenerV6 = new Uint8Array(n);
@@ -186,7 +187,7 @@ export class DatagramSplice implements FlowSource {
   flush(): void {
     const flow = this.#pendingFlow;
     if (flow < 0) return;
-    this.#sendAll(this.#fd[flow]! - 1, this.#pendingCount);
+    this.#sendAll(this.#fd.get(flow), this.#pendingCount);
     this.#pendingFlow = -1;
     this.#pendingCount = 0;
   }
@@ -245,7 +246,7 @@ export class DatagramSplice implements FlowSource {
       this.#drop(StageDrop.flowTableFull, 1);
       return -1;
     }
-    this.#fd[flow] = fd + 1;
+    this.#fd.set(flow, fd);
     this.#listenerFd[flow] = origin.listenerFd;
     this.#listenerId[flow] = listenerId;
     this.#listenerV6[flow] = origin.listenerV6 ? 1 : 0;
@@ -278,9 +279,9 @@ export class DatagramSplice implements FlowSource {
   // ---- answers ------------------------------------------------------------------------------------------------------
 
   onFlow(flow: number, now: number): void {
-    if (this.#fd[flow] === 0) return;
+    if (!this.#fd.has(flow)) return;
     this.flush(); // the headers below are shared
-    const fd = this.#fd[flow]! - 1;
+    const fd = this.#fd.get(flow);
     this.#answers ??= new NativeBuffer(BATCH * DATAGRAM_BYTES);
     const base = this.#answers.address;
     let errors = 0;
@@ -348,14 +349,14 @@ export class DatagramSplice implements FlowSource {
   /** The listener is about to be closed: its flows cannot answer any more. */
   forget(listenerId: number): void {
     for (let flow = 0; flow <= this.#highest; flow++) {
-      if (this.#fd[flow] !== 0 && this.#listenerId[flow] === listenerId) this.#close(flow);
+      if (this.#fd.has(flow) && this.#listenerId[flow] === listenerId) this.#close(flow);
     }
   }
 
   #close(flow: number): void {
     if (this.#pendingFlow === flow) this.flush();
-    close(this.#fd[flow]! - 1);
-    this.#fd[flow] = 0;
+    close(this.#fd.get(flow));
+    this.#fd.clear(flow);
     this.#ready.delete(flow);
     this.#table!.remove(flow);
     this.#count--;
@@ -373,7 +374,7 @@ export class DatagramSplice implements FlowSource {
   #sweep(now: number): void {
     const { timeoutMs, streamTimeoutMs } = this.#o;
     for (let flow = 0; flow <= this.#highest; flow++) {
-      if (this.#fd[flow] === 0) continue;
+      if (!this.#fd.has(flow)) continue;
       const isStream =
         this.#answered[flow]! > 0 && (this.#answered[flow] === MANY || this.#sent[flow] === MANY);
       if (now - this.#lastMs[flow]! >= (isStream ? streamTimeoutMs : timeoutMs)) this.#close(flow);
@@ -391,8 +392,8 @@ export class DatagramSplice implements FlowSource {
 
   describeFlow(flow: number, rows: Float64Array, at: number): boolean {
     const table = this.#table;
-    if (this.#fd[flow] === 0 || table === null) return false;
-    const port = peerAddress(this.#fd[flow]! - 1, this.#words, 0);
+    if (!this.#fd.has(flow) || table === null) return false;
+    const port = peerAddress(this.#fd.get(flow), this.#words, 0);
     if (port < 0) return false;
     const peerPort = table.ports[flow]! & 0xffff;
     const peer = table.addr.subarray(flow * ADDR_WORDS + 4, flow * ADDR_WORDS + 8);
@@ -410,6 +411,6 @@ export class DatagramSplice implements FlowSource {
   }
 
   closeAll(): void {
-    for (let flow = 0; flow <= this.#highest; flow++) if (this.#fd[flow] !== 0) this.#close(flow);
+    for (let flow = 0; flow <= this.#highest; flow++) if (this.#fd.has(flow)) this.#close(flow);
   }
 }

@@ -51,6 +51,7 @@ import {
 } from '../../sys/socket.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow/flow-report.ts';
 import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
+import { DescriptorTable } from '../thread/descriptor-table.ts';
 import { Pipes } from './pipes.ts';
 
 /**
@@ -103,10 +104,10 @@ export class StreamSplice implements FlowSource {
   /** While waiting: where to, four words and the port; bit 16 of the port word: into the namespace. */
   readonly #target = new Map<number, Uint32Array>();
   // By end. Descriptors are kept + 1: untouched memory means none.
-  readonly #fd: Int32Array;
+  readonly #fd: DescriptorTable;
   readonly #flags: Uint8Array;
-  readonly #pipeRead: Int32Array;
-  readonly #pipeWrite: Int32Array;
+  readonly #pipeRead: DescriptorTable;
+  readonly #pipeWrite: DescriptorTable;
   readonly #pipeBytes: Int32Array;
   readonly #moved: Float64Array;
   /** By connection, for reports: whether side 1 is the guest's, and since when. */
@@ -128,10 +129,10 @@ export class StreamSplice implements FlowSource {
     this.#o = options;
     const n = options.capacity;
     this.#state = new Uint8Array(n);
-    this.#fd = new Int32Array(n * 2);
+    this.#fd = new DescriptorTable(n * 2);
     this.#flags = new Uint8Array(n * 2);
-    this.#pipeRead = new Int32Array(n * 2);
-    this.#pipeWrite = new Int32Array(n * 2);
+    this.#pipeRead = new DescriptorTable(n * 2);
+    this.#pipeWrite = new DescriptorTable(n * 2);
     this.#pipeBytes = new Int32Array(n * 2);
     this.#moved = new Float64Array(n * 2);
     this.#toGuest = new Uint8Array(n);
@@ -159,8 +160,8 @@ export class StreamSplice implements FlowSource {
       return refuse(fd);
     }
     this.#o.counters[Counter.spliceConnections]!++;
-    this.#fd[2 * c] = fd + 1;
-    this.#fd[2 * c + 1] = 0;
+    this.#fd.set(2 * c, fd);
+    this.#fd.clear(2 * c + 1);
     this.#toGuest[c] = toGuest ? 1 : 0;
     this.#bornMs[c] = performance.now();
     const r = this.#connect(c, toGuest, words, w, port);
@@ -184,9 +185,9 @@ export class StreamSplice implements FlowSource {
       this.#reset(c);
       return 0;
     }
-    this.#fd[2 * c + 1] = fd + 1;
+    this.#fd.set(2 * c + 1, fd);
     this.#state[c] = State.connecting;
-    setsockoptInt(this.#fd[2 * c]! - 1, IPPROTO_TCP, TCP_NODELAY, 1);
+    setsockoptInt(this.#fd.get(2 * c), IPPROTO_TCP, TCP_NODELAY, 1);
     setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     const r = connect(fd, this.#sockaddr.address, addressBytes);
     if (r < 0 && r !== -Errno.EINPROGRESS) {
@@ -217,7 +218,7 @@ export class StreamSplice implements FlowSource {
 
   #onConnect(c: number, events: number): void {
     if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) return;
-    const fd = this.#fd[2 * c + 1]! - 1;
+    const fd = this.#fd.get(2 * c + 1);
     if (events & (EPOLLERR | EPOLLHUP) && getsockoptInt(fd, SOL_SOCKET, SO_ERROR) !== 0)
       return this.#reset(c);
     this.#state[c] = State.open;
@@ -225,7 +226,7 @@ export class StreamSplice implements FlowSource {
     this.#flags[2 * c]! |= both;
     this.#flags[2 * c + 1]! |= both;
     // Only now: what came before is found by the first look, without an event for it.
-    if (this.#o.watch(this.#fd[2 * c]! - 1, 2 * c, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0)
+    if (this.#o.watch(this.#fd.get(2 * c), 2 * c, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0)
       return this.#reset(c);
     this.#move(2 * c);
     if (this.#state[c] === State.open && events & (EPOLLIN | EPOLLRDHUP)) this.#move(2 * c + 1);
@@ -234,17 +235,17 @@ export class StreamSplice implements FlowSource {
   /** Move what end `e` has sent to the other end, as far as both go or the round allows. */
   #move(e: number): void {
     const other = e ^ 1;
-    const from = this.#fd[e]! - 1;
-    const to = this.#fd[other]! - 1;
+    const from = this.#fd.get(e);
+    const to = this.#fd.get(other);
     const counters = this.#o.counters;
     for (let n = 0; n < MOVES_PER_ROUND; n++) {
       let bytes = this.#pipeBytes[e]!;
       if (this.#flags[e]! & Flag.readable && !(this.#flags[e]! & Flag.eof)) {
-        if (this.#pipeWrite[e] === 0) {
+        if (!this.#pipeWrite.has(e)) {
           const opened = this.#openPipe(e);
           if (opened < 0) return this.#o.shortage.is(opened) ? this.#hold(e) : this.#reset(e >>> 1);
         }
-        const r = splice(from, this.#pipeWrite[e]! - 1, MOVE_BYTES, MOVE);
+        const r = splice(from, this.#pipeWrite.get(e), MOVE_BYTES, MOVE);
         if (r > 0) {
           bytes += r;
           this.#pipeBytes[e] = bytes;
@@ -259,7 +260,7 @@ export class StreamSplice implements FlowSource {
         return;
       }
       if (!(this.#flags[other]! & Flag.writable)) return;
-      const w = splice(this.#pipeRead[e]! - 1, to, bytes, MOVE);
+      const w = splice(this.#pipeRead.get(e), to, bytes, MOVE);
       if (w > 0) {
         this.#pipeBytes[e] = bytes - w;
         counters[Counter.spliceBytes]! += w;
@@ -267,7 +268,7 @@ export class StreamSplice implements FlowSource {
         if (this.#moved[e]! > GROW_AFTER_BYTES && !(this.#flags[e]! & Flag.grown)) {
           // Tried once.
           this.#flags[e]! |= Flag.grown;
-          this.#pipes.grow(this.#pipeWrite[e]! - 1, GROW_TO_BYTES);
+          this.#pipes.grow(this.#pipeWrite.get(e), GROW_TO_BYTES);
         }
       } else if (w === -Errno.EAGAIN) {
         this.#flags[other]! &= ~Flag.writable;
@@ -303,8 +304,8 @@ export class StreamSplice implements FlowSource {
   #openPipe(e: number): number {
     const r = this.#pipes.take(this.#ends);
     if (r < 0) return r;
-    this.#pipeRead[e] = this.#ends[0]! + 1;
-    this.#pipeWrite[e] = this.#ends[1]! + 1;
+    this.#pipeRead.set(e, this.#ends[0]!);
+    this.#pipeWrite.set(e, this.#ends[1]!);
     this.#pipeBytes[e] = 0;
     this.#moved[e] = 0;
     return 0;
@@ -315,8 +316,8 @@ export class StreamSplice implements FlowSource {
     const other = e ^ 1;
     if (this.#flags[other]! & Flag.finished) return;
     this.#flags[other]! |= Flag.finished;
-    shutdown(this.#fd[other]! - 1, SHUT_WR);
-    this.#askWhetherAlive(this.#fd[e]! - 1);
+    shutdown(this.#fd.get(other), SHUT_WR);
+    this.#askWhetherAlive(this.#fd.get(e));
   }
 
   /**
@@ -342,20 +343,20 @@ export class StreamSplice implements FlowSource {
 
   #close(c: number, reset: boolean): void {
     for (let e = 2 * c; e < 2 * c + 2; e++) {
-      const fd = this.#fd[e]! - 1;
+      const fd = this.#fd.get(e);
       if (fd >= 0) {
         if (reset) setLingerZero(fd);
         close(fd);
       }
-      this.#fd[e] = 0;
-      const write = this.#pipeWrite[e]! - 1;
+      this.#fd.clear(e);
+      const write = this.#pipeWrite.get(e);
       if (write >= 0) {
-        const read = this.#pipeRead[e]! - 1;
+        const read = this.#pipeRead.get(e);
         if (this.#pipeBytes[e] === 0 && !(this.#flags[e]! & Flag.grown)) this.#pipes.keep(read, write);
         else this.#pipes.drop(read, write);
       }
-      this.#pipeWrite[e] = 0;
-      this.#pipeRead[e] = 0;
+      this.#pipeWrite.clear(e);
+      this.#pipeRead.clear(e);
       this.#pipeBytes[e] = 0;
       // An entry on the ready list stays there and finds nothing to do.
       this.#flags[e]! &= Flag.ready;
@@ -427,11 +428,11 @@ export class StreamSplice implements FlowSource {
 
   /** What was moved before this connection had a pipe was another one's. */
   #movedBytes(end: number): number {
-    return this.#pipeWrite[end] === 0 ? 0 : this.#moved[end]!;
+    return !this.#pipeWrite.has(end) ? 0 : this.#moved[end]!;
   }
 
   #peer(end: number, rows: Float64Array, addressAt: number, portAt: number): boolean {
-    const port = peerAddress(this.#fd[end]! - 1, this.#words, 0);
+    const port = peerAddress(this.#fd.get(end), this.#words, 0);
     if (port < 0) return false;
     rows.set(this.#words, addressAt);
     rows[portAt] = port;

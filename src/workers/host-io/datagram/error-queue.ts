@@ -88,7 +88,7 @@ export class ErrorQueues {
   /** Take all errors from the socket's queue and tell the shards. @returns how many there were */
   drain(sid: number): number {
     const table = this.#table;
-    const fd = table.fd[sid]! - 1;
+    const fd = table.fd.get(sid);
     if (fd < 0 || table.kind[sid]! > Kind.ping6) return 0;
     this.more[sid] = 0;
     this.tooLong = false;

@@ -145,7 +145,7 @@ export class DatagramReceiver {
     while (this.#waitingForSlots.length > 0) {
       const sid = this.#waitingForSlots.pop()!;
       this.#isStarved[sid] = 0;
-      if (table.fd[sid] !== 0) this.#ctx.markReady(sid);
+      if (table.fd.has(sid)) this.#ctx.markReady(sid);
     }
   }
 
@@ -181,7 +181,7 @@ export class DatagramReceiver {
   /** Receive a round's share; a socket that had all of it is marked ready for the next. */
   read(sid: number): void {
     const table = this.#table;
-    const fd = table.fd[sid]! - 1;
+    const fd = table.fd.get(sid);
     const kind = table.kind[sid]!;
     const isListener = kind > Kind.ping6;
     const gid = isListener ? -1 : table.onlyFlow(sid);
@@ -366,7 +366,7 @@ export class DatagramReceiver {
     if (table.listenerSplices[index] === 1 && ctx.loopback !== undefined && isLoopback(words, 0)) {
       const { pool } = ctx;
       const d = this.#loopback;
-      d.listenerFd = table.fd[gid]! - 1;
+      d.listenerFd = table.fd.get(gid);
       d.listenerId = index;
       d.listenerV6 = table.kind[gid] === Kind.listener6;
       d.peerPort = peerPort;

@@ -274,7 +274,7 @@ export class DatagramSender {
     const table = this.#table;
     const { counters } = this.#ctx;
     const vec = this.#sendVec.address + m * MMSGHDR_BYTES;
-    const sent = sendmmsg(table.fd[sid]! - 1, vec, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const sent = sendmmsg(table.fd.get(sid), vec, count, MSG_DONTWAIT | MSG_NOSIGNAL);
     counters[Counter.sockSends]!++;
     counters[Counter.datagramSends]!++;
     for (let i = m; i < m + sent; i++) {
@@ -352,7 +352,7 @@ export class DatagramSender {
     msghdrWrite(this.#sendMsg.u32, 0, name, nameBytes, iovAddress, count);
     msghdrControlWrite(this.#sendMsg.u32, 0, controlAddress, controlBytes);
     const sid = table.socketOf[gid]! - 1;
-    const fd = table.fd[sid]! - 1;
+    const fd = table.fd.get(sid);
     let r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     this.#ctx.counters[Counter.sockSends]!++;
     this.#ctx.counters[Counter.datagramSends]!++;
@@ -400,7 +400,7 @@ export class DatagramSender {
     const kind = table.kind[sid]!;
     const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
     const level = isV4 ? SOL_IP : SOL_IPV6;
-    const fd = table.fd[sid]! - 1;
+    const fd = table.fd.get(sid);
     table.options[sid] = sendOptions(ttl || ttlBefore, fragment);
     if (ttl !== 0 && ttl !== ttlBefore) {
       setsockoptInt(fd, level, isV4 ? IP_TTL : IPV6_UNICAST_HOPS, ttl);
@@ -449,7 +449,7 @@ export class DatagramSender {
       bytes > inA ? 2 : 1,
     );
     msghdrControlWrite(this.#sendMsg.u32, 0, this.#sendControl.address, controlBytes);
-    const r = sendmsg(table.fd[gid]! - 1, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const r = sendmsg(table.fd.get(gid), this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     ctx.counters[Counter.sockSends]!++;
     ctx.counters[Counter.datagramSends]!++;
     if (r > 0) ctx.counters[Counter.datagramSendBytes]! += r;

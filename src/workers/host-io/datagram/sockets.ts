@@ -290,7 +290,7 @@ export class DatagramSockets implements SocketModule {
     const first = this.#ctx.listenerBase;
     for (let i = published.firstFor(listener); i !== NO_LISTENER; i = published.after(i)) {
       if (published.hostPort(i) === port)
-        setsockoptInt(this.#table.fd[first + i]! - 1, SOL_SOCKET, SO_REUSEADDR, on);
+        setsockoptInt(this.#table.fd.get(first + i), SOL_SOCKET, SO_REUSEADDR, on);
     }
   }
 
@@ -305,9 +305,9 @@ export class DatagramSockets implements SocketModule {
     let shared = false;
     for (let sid = 0; sid < table.fd.length; sid++) {
       const kind = table.kind[sid];
-      if (table.fd[sid] === 0 || (kind !== Kind.udp4 && kind !== Kind.udp6)) continue;
-      if (localAddress(table.fd[sid]! - 1, local, 12) !== port) continue;
-      shared = setsockoptInt(table.fd[sid]! - 1, SOL_SOCKET, SO_REUSEADDR, 1) === 0 || shared;
+      if (!table.fd.has(sid) || (kind !== Kind.udp4 && kind !== Kind.udp6)) continue;
+      if (localAddress(table.fd.get(sid), local, 12) !== port) continue;
+      shared = setsockoptInt(table.fd.get(sid), SOL_SOCKET, SO_REUSEADDR, 1) === 0 || shared;
     }
     return shared;
   }
@@ -394,7 +394,7 @@ export class DatagramSockets implements SocketModule {
    */
   #shareSocket(sid: number, words: Uint32Array, w: number): void {
     const table = this.#table;
-    const fd = table.fd[sid]! - 1;
+    const fd = table.fd.get(sid);
     setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SHARED_BUFFER_BYTES);
     const port = this.#disconnect(fd, table.kind[sid]!, words, w);
     if (port <= 0) return;
@@ -483,13 +483,13 @@ export class DatagramSockets implements SocketModule {
   #opened(gid: number, sid: number, fd: number, kind: number): boolean {
     const table = this.#table;
     const ctx = this.#ctx;
-    table.fd[sid] = fd + 1;
+    table.fd.set(sid, fd);
     this.#errors.more[sid] = 0;
     table.options[sid] = DEFAULT_OPTIONS;
     const r = ctx.watch(fd, sid, (EPOLLIN | EPOLLERR | EPOLLET) >>> 0);
     if (r < 0) {
       close(fd);
-      table.fd[sid] = 0;
+      table.fd.clear(sid);
       this.#openFailed(gid, -r);
       return false;
     }
@@ -540,8 +540,8 @@ export class DatagramSockets implements SocketModule {
   #closeSocket(sid: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
-    close(table.fd[sid]! - 1);
-    table.fd[sid] = 0;
+    close(table.fd.get(sid));
+    table.fd.clear(sid);
     table.kind[sid] = Kind.none;
     const port = table.port[sid]!;
     table.port[sid] = 0;
@@ -569,7 +569,7 @@ export class DatagramSockets implements SocketModule {
       close(fd);
       return r;
     }
-    table.fd[gid] = fd + 1;
+    table.fd.set(gid, fd);
     table.kind[gid] = isV4 ? Kind.listener4 : Kind.listener6;
     table.listenerPort[index] = targetPort(plan, port);
     table.listenerPlan[index] = plan;
@@ -588,8 +588,8 @@ export class DatagramSockets implements SocketModule {
     this.#ctx.loopback?.forgetListener(index);
     this.#published.remove(index);
     this.#leaveListener(gid);
-    close(table.fd[gid]! - 1);
-    table.fd[gid] = 0;
+    close(table.fd.get(gid));
+    table.fd.clear(gid);
     table.kind[gid] = Kind.none;
   }
 
@@ -614,8 +614,8 @@ export class DatagramSockets implements SocketModule {
   closeAll(): void {
     const table = this.#table;
     for (let sid = 0; sid < table.fd.length; sid++) {
-      if (table.fd[sid] !== 0) close(table.fd[sid]! - 1);
-      table.fd[sid] = 0;
+      if (table.fd.has(sid)) close(table.fd.get(sid));
+      table.fd.clear(sid);
       table.kind[sid] = Kind.none;
     }
   }
@@ -632,7 +632,7 @@ export class DatagramSockets implements SocketModule {
     this.#outbound.hostChanged(change);
     for (let sid = 0; sid < table.fd.length; sid++) {
       const kind = table.kind[sid]!;
-      if (table.fd[sid] === 0 || kind > Kind.ping6) continue;
+      if (!table.fd.has(sid) || kind > Kind.ping6) continue;
       const gid = table.onlyFlow(sid);
       if (gid >= 0) this.#reconnect(sid, kind, gid, scopeBefore);
     }
@@ -640,7 +640,7 @@ export class DatagramSockets implements SocketModule {
 
   #reconnect(sid: number, kind: number, gid: number, scopeBefore: number): void {
     const table = this.#table;
-    const fd = table.fd[sid]! - 1;
+    const fd = table.fd.get(sid);
     const words = this.#words;
     const port = peerAddress(fd, words, 0);
     if (port < 0 || this.#outbound.hasSource(words, 0)) return;
@@ -687,7 +687,7 @@ export class DatagramSockets implements SocketModule {
 
   onEvents(sid: number, events: number): void {
     const table = this.#table;
-    if (table.fd[sid] === 0) return;
+    if (!table.fd.has(sid)) return;
     if (events & EPOLLERR) this.#errors.drain(sid);
     this.#receiver.read(sid);
   }
@@ -695,7 +695,7 @@ export class DatagramSockets implements SocketModule {
   /** A socket with more to read than one round's share, again. */
   onReady(sid: number): void {
     const table = this.#table;
-    if (table.fd[sid] === 0) return;
+    if (!table.fd.has(sid)) return;
     this.#receiver.yieldToReaders();
     // Another queue, another system call: looked at only when it is known to hold something. News of it come
     // as EPOLLERR.

@@ -34,6 +34,7 @@ import { flowHash } from '../../flow/flow-hash.ts';
 import { acceptedWrite } from '../../link/to-shard.ts';
 import { listenerGuest, openListener } from '../../listen/bind-address.ts';
 import { targetPort } from '../../listen/listener-table.ts';
+import { DescriptorTable } from '../../thread/descriptor-table.ts';
 import { Notice } from '../../thread/notices.ts';
 import type { HostContext } from '../context.ts';
 import type { Outbound } from '../outbound.ts';
@@ -54,8 +55,9 @@ export class StreamListeners {
   readonly #ctx: HostContext;
   readonly #addressing: Addressing;
   readonly #outbound: Outbound;
-  // By listener. Sparse while there are few.
-  readonly #fd: number[] = [];
+  // By listener.
+  readonly #fd: DescriptorTable;
+  // Sparse: few ports are published of the many that may be.
   readonly #plan: ListenerPlan[] = [];
   readonly #target: number[] = [];
   readonly #options: ListenOptions[] = [];
@@ -73,8 +75,10 @@ export class StreamListeners {
   readonly #words = new Uint32Array(8);
   readonly #guest = new Uint32Array(4);
 
-  constructor(ctx: HostContext, addressing: Addressing, outbound: Outbound) {
+  /** @param listeners  most of them */
+  constructor(ctx: HostContext, addressing: Addressing, outbound: Outbound, listeners: number) {
     this.#ctx = ctx;
+    this.#fd = new DescriptorTable(listeners);
     this.#addressing = addressing;
     this.#outbound = outbound;
   }
@@ -94,7 +98,7 @@ export class StreamListeners {
       close(fd);
       return r;
     }
-    this.#fd[index] = fd;
+    this.#fd.set(index, fd);
     this.#plan[index] = plan;
     this.#target[index] = targetPort(plan, port);
     this.#options[index] = ListenOptions.none;
@@ -103,8 +107,8 @@ export class StreamListeners {
 
   /** Stop listening; connections stay. */
   unlisten(index: number): void {
-    close(this.#fd[index]!);
-    delete this.#fd[index];
+    close(this.#fd.get(index));
+    this.#fd.clear(index);
     delete this.#plan[index];
     delete this.#options[index];
     this.#acceptLater.delete(this.#ctx.listenerBase + index);
@@ -114,13 +118,13 @@ export class StreamListeners {
   accept(gid: number): void {
     const ctx = this.#ctx;
     const index = gid - ctx.listenerBase;
-    const listener = this.#fd[index];
+    const listenerFd = this.#fd.get(index);
     const plan = this.#plan[index];
-    if (listener === undefined || plan === undefined) return;
+    if (plan === undefined) return;
     for (let n = 0; n < ACCEPTS_PER_ROUND; n++) {
       this.#sockaddrLen.u32[0] = SOCKADDR_BYTES;
       const fd = accept4(
-        listener,
+        listenerFd,
         this.#sockaddr.address,
         this.#sockaddrLen.address,
         SOCK_NONBLOCK | SOCK_CLOEXEC,
@@ -146,7 +150,7 @@ export class StreamListeners {
         return;
       }
       const port = sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
-      this.#announce(fd, index, listener, plan, port);
+      this.#announce(fd, index, listenerFd, plan, port);
     }
     ctx.markReady(gid);
   }
@@ -172,7 +176,7 @@ export class StreamListeners {
   /**
    * Tell the shard of a new connection, whose peer is this.#words[0..3]; it answers by `adopt` or `refuse`.
    */
-  #announce(fd: number, index: number, listener: number, plan: ListenerPlan, peerPort: number): void {
+  #announce(fd: number, index: number, listenerFd: number, plan: ListenerPlan, peerPort: number): void {
     const ctx = this.#ctx;
     const addressing = this.#addressing;
     const words = this.#words;
@@ -189,7 +193,7 @@ export class StreamListeners {
       close(fd);
       return;
     }
-    this.#configureAccepted(fd, index, listener);
+    this.#configureAccepted(fd, index, listenerFd);
     const ports = ((target << 16) | peerPort) >>> 0;
     const hash = flowHash(ctx.plan.hashKey, guest, 0, words, 4, ports, IPPROTO_TCP);
     this.#await(fd);
@@ -205,12 +209,12 @@ export class StreamListeners {
    * in its queue by then are copies of before. SO_PEEK_OFF is not left to that: a copy made just before,
    * queued just after, would be read wrongly, not only a little later.
    */
-  #configureAccepted(fd: number, index: number, listener: number): void {
+  #configureAccepted(fd: number, index: number, listenerFd: number): void {
     const options = this.#options[index];
     if (options === ListenOptions.inherited) return;
     setStreamOptions(fd);
     if (options !== ListenOptions.none) return;
-    setStreamOptions(listener);
+    setStreamOptions(listenerFd);
     this.#options[index] = ListenOptions.set;
   }
 
@@ -233,8 +237,7 @@ export class StreamListeners {
   /** The engine ends. */
   closeAll(): void {
     for (let fd = 0; fd < this.#pending.length; fd++) if (this.#pending[fd] === 1) close(fd);
-    // forEach passes the holes over.
-    this.#fd.forEach((fd) => void close(fd));
+    for (let i = 0; i < this.#fd.length; i++) if (this.#fd.has(i)) close(this.#fd.get(i));
   }
 }
 
