@@ -10,6 +10,12 @@ import type { LoopbackPath } from '../link/loopback.ts';
 import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
 import type { Notices } from '../thread/notices.ts';
 
+/**
+ * A socket's number, "sid" in names: the gid of its only flow or of its listener, or a number behind all gids
+ * for a socket that flows share (SocketTable). Branded where it stands beside the gid of a flow.
+ */
+export type SocketId = number & { readonly __id: 'socket' };
+
 export interface HostContext {
   readonly plan: EnginePlan;
   readonly pool: FramePool;

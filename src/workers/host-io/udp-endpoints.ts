@@ -22,7 +22,10 @@ import type { HashKey } from '../flow/flow-hash.ts';
 import { ADDR_WORDS, FlowTable } from '../flow/flow-table.ts';
 import { type FlowTuple, flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
 
-export const NO_ENDPOINT = -1;
+/** An endpoint's number: a place in the table of endpoints. */
+export type EndpointId = number & { readonly __id: 'endpoint' };
+
+export const NO_ENDPOINT = -1 as EndpointId;
 /** No flow, or more than one: the socket is not connected. */
 const NOBODY = -1;
 
@@ -63,8 +66,9 @@ export class UdpEndpoints {
    * @param way  of Outbound.wayOf()
    * @returns the endpoint or NO_ENDPOINT
    */
-  find(words: Uint32Array, w: number, port: number, way: number): number {
-    return this.#endpoints.find(this.#endpointTuple(words, w, port, way));
+  find(words: Uint32Array, w: number, port: number, way: number): EndpointId {
+    const endpoint: number = this.#endpoints.find(this.#endpointTuple(words, w, port, way));
+    return endpoint as EndpointId;
   }
 
   #endpointTuple(words: Uint32Array, w: number, port: number, way: number): FlowTuple {
@@ -76,7 +80,7 @@ export class UdpEndpoints {
     return tuple;
   }
 
-  #memberTuple(endpoint: number, words: Uint32Array, w: number, port: number): FlowTuple {
+  #memberTuple(endpoint: EndpointId, words: Uint32Array, w: number, port: number): FlowTuple {
     const tuple = this.#member;
     tuple.addr[3] = endpoint;
     addressCopy(words, w, tuple.addr, 4);
@@ -89,15 +93,15 @@ export class UdpEndpoints {
    * Make an endpoint that find() did not find, for a first flow to join. It always has room: there is a gid
    * for each.
    */
-  add(words: Uint32Array, w: number, port: number, way: number): number {
-    const endpoint = this.#endpoints.insert(this.#endpointTuple(words, w, port, way));
+  add(words: Uint32Array, w: number, port: number, way: number): EndpointId {
+    const endpoint: number = this.#endpoints.insert(this.#endpointTuple(words, w, port, way));
     this.#flowCount[endpoint] = 0;
     this.#only[endpoint] = NOBODY;
-    return endpoint;
+    return endpoint as EndpointId;
   }
 
   /** Forget an endpoint that no flow has joined. */
-  remove(endpoint: number): void {
+  remove(endpoint: EndpointId): void {
     this.#endpoints.remove(endpoint);
   }
 
@@ -110,7 +114,7 @@ export class UdpEndpoints {
    *   nothing is changed
    */
   join(
-    endpoint: number,
+    endpoint: EndpointId,
     gid: number,
     words: Uint32Array,
     w: number,
@@ -143,17 +147,17 @@ export class UdpEndpoints {
   }
 
   /** How many flows an endpoint has. */
-  flowCount(endpoint: number): number {
+  flowCount(endpoint: EndpointId): number {
     return this.#flowCount[endpoint]!;
   }
 
   /** The flow that the endpoint's socket is connected for, or -1: it is not connected. */
-  only(endpoint: number): number {
+  only(endpoint: EndpointId): number {
     return this.#only[endpoint]!;
   }
 
   /** @param words,w  host-side address of a peer @returns gid of the endpoint's flow with it, or -1 */
-  flowOf(endpoint: number, words: Uint32Array, w: number, port: number): number {
+  flowOf(endpoint: EndpointId, words: Uint32Array, w: number, port: number): number {
     const member = this.#members.find(this.#memberTuple(endpoint, words, w, port));
     return member < 0 ? -1 : this.#gidOf[member]!;
   }
@@ -170,7 +174,7 @@ export class UdpEndpoints {
   }
 
   /** The guest's address into out[o..o+3]. @returns its port */
-  guestOf(endpoint: number, out: Uint32Array, o: number): number {
+  guestOf(endpoint: EndpointId, out: Uint32Array, o: number): number {
     const { addr, ports } = this.#endpoints;
     for (let i = 0; i < 4; i++) out[o + i] = addr[endpoint * ADDR_WORDS + i]!;
     return ports[endpoint]! >>> 16;

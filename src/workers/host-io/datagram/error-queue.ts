@@ -46,8 +46,8 @@ import {
   sockaddrRead,
 } from '../../../sys/socket.ts';
 import { icmpErrorWrite } from '../../link/to-shard.ts';
-import type { HostContext } from '../context.ts';
-import { Kind, type SocketTable } from './socket-table.ts';
+import type { HostContext, SocketId } from '../context.ts';
+import { isIpv4Flow, isListener, isPing, type SocketTable } from './socket-table.ts';
 
 /** Room for an extended error with its offender. */
 const ERROR_CONTROL_BYTES = 256;
@@ -86,10 +86,10 @@ export class ErrorQueues {
   }
 
   /** Take all errors from the socket's queue and tell the shards. @returns how many there were */
-  drain(sid: number): number {
+  drain(sid: SocketId): number {
     const table = this.#table;
     const fd = table.fd.get(sid);
-    if (fd < 0 || table.kind[sid]! > Kind.ping6) return 0;
+    if (fd < 0 || isListener(table.kind[sid]!)) return 0;
     this.more[sid] = 0;
     this.tooLong = false;
     const e = this.#error;
@@ -118,10 +118,10 @@ export class ErrorQueues {
   }
 
   /** @param nameAt  in #error @returns the flow of the endpoint's with that peer, or -1 */
-  #flowOfName(sid: number, nameAt: number): number {
+  #flowOfName(sid: SocketId, nameAt: number): number {
     const table = this.#table;
     const port = sockaddrRead(this.#error.u8, nameAt, this.#words, 0);
-    return port < 0 ? -1 : table.endpoints!.flowOf(sid - table.endpointBase, this.#words, 0, port);
+    return port < 0 ? -1 : table.endpoints!.flowOf(table.endpointOf(sid), this.#words, 0, port);
   }
 
   /** A message of the queue. @param controlAt,dataAt  byte offsets in #error */
@@ -140,7 +140,7 @@ export class ErrorQueues {
         const offender = n >= EE_OFFENDER_AT + SOCKADDR_IN_BYTES ? errorAt + EE_OFFENDER_AT : -1;
         // A ping socket's queue quotes the echo request: its sequence number tells the guest which one.
         const sequence = dataBytes >= 8 ? (u8[dataAt + 6]! << 8) | u8[dataAt + 7]! : 0;
-        const headerBytes = table.kind[gid]! >= Kind.ping4 ? ICMP_BYTES : 0;
+        const headerBytes = isPing(table.kind[gid]!) ? ICMP_BYTES : 0;
         this.#quotedAt = dataAt + headerBytes;
         this.#quotedBytes = Math.max(0, dataBytes - headerBytes);
         this.#tellError(gid, errorAt, offender, sequence);
@@ -157,8 +157,7 @@ export class ErrorQueues {
     const errno = u32[errorAt >> 2]!;
     const origin = u8[errorAt + EE_ORIGIN_AT];
     const info = u32[(errorAt + EE_INFO_AT) >> 2]!;
-    const kind = table.kind[gid]!;
-    const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    const isV4 = isIpv4Flow(table.kind[gid]!);
     let typeCode = 0;
     if (origin === SO_EE_ORIGIN_ICMP || origin === SO_EE_ORIGIN_ICMP6) {
       typeCode = (u8[errorAt + EE_TYPE_AT]! << 8) | u8[errorAt + EE_CODE_AT]!;

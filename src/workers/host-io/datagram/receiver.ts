@@ -45,9 +45,9 @@ import {
   unsolicitedDatagramWrite,
 } from '../../link/to-shard.ts';
 import { listenerGuest } from '../../listen/bind-address.ts';
-import type { HostContext } from '../context.ts';
+import type { HostContext, SocketId } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
-import { dropDatagrams, Kind, type SocketTable } from './socket-table.ts';
+import { dropDatagrams, isListener, isPing, Kind, type SocketTable } from './socket-table.ts';
 
 /** Datagrams by one recvmmsg, and full ones for one socket before others get their turn. */
 const BATCH = 32;
@@ -70,7 +70,7 @@ export class DatagramReceiver {
   readonly #table: SocketTable;
   readonly #errors: ErrorQueues;
   readonly #isStarved: Uint8Array;
-  readonly #waitingForSlots: number[] = [];
+  readonly #waitingForSlots: SocketId[] = [];
   /**
    * A socket had a whole round's share and more; the processor is given up for it once, however many sockets
    * there are.
@@ -150,7 +150,7 @@ export class DatagramReceiver {
   }
 
   /** No slots are left: the socket waits for resume(). */
-  #starve(sid: number): void {
+  #starve(sid: SocketId): void {
     if (this.#isStarved[sid]) return;
     this.#isStarved[sid] = 1;
     this.#waitingForSlots.push(sid);
@@ -179,13 +179,13 @@ export class DatagramReceiver {
   }
 
   /** Receive a round's share; a socket that had all of it is marked ready for the next. */
-  read(sid: number): void {
+  read(sid: SocketId): void {
     const table = this.#table;
     const fd = table.fd.get(sid);
     const kind = table.kind[sid]!;
-    const isListener = kind > Kind.ping6;
-    const gid = isListener ? -1 : table.onlyFlow(sid);
-    const hasControl = kind >= Kind.ping4 || table.hasGro[sid] === 1;
+    const ofListener = isListener(kind);
+    const gid = ofListener ? -1 : table.onlyFlow(sid);
+    const hasControl = isPing(kind) || table.hasGro[sid] === 1;
     let headers = this.#withPeer;
     if (gid >= 0) headers = hasControl ? this.#withControl : this.#plain;
     let errors = 0;
@@ -205,9 +205,9 @@ export class DatagramReceiver {
         continue;
       }
       if (gid >= 0) for (let i = 0; i < n; i++) this.#onDatagram(gid, kind, headers, hasControl, i);
-      else if (isListener) for (let i = 0; i < n; i++) this.#onListenerDatagram(sid, i);
+      else if (ofListener) for (let i = 0; i < n; i++) this.#onListenerDatagram(sid, i);
       else for (let i = 0; i < n; i++) this.#onEndpointDatagram(sid, kind, hasControl, i);
-      if (isListener) this.#ctx.loopback?.flushDatagrams();
+      if (ofListener) this.#ctx.loopback?.flushDatagrams();
       if (n < armed) return; // all there was; the next one raises an event
       batch++;
     }
@@ -220,7 +220,7 @@ export class DatagramReceiver {
    * is lost, and counted.
    * @param sid  the listener's
    */
-  readForListener(fd: number, sid: number): void {
+  readForListener(fd: number, sid: SocketId): void {
     for (let batch = 0; batch < MAX_FOREIGN_BATCHES; batch++) {
       const armed = this.#arm();
       const n = armed === 0 ? this.#discard(fd) : recvmmsg(fd, this.#withPeer.address, armed, MSG_DONTWAIT);
@@ -241,12 +241,12 @@ export class DatagramReceiver {
   }
 
   /** Message i of a socket that is not connected: whose is it? */
-  #onEndpointDatagram(sid: number, kind: number, hasControl: boolean, i: number): void {
+  #onEndpointDatagram(sid: SocketId, kind: number, hasControl: boolean, i: number): void {
     const table = this.#table;
     const words = this.#words;
     const port = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
     this.#withPeer.u32[i * MMSGHDR_WORDS + MSGHDR_NAMELEN_WORD] = SOCKADDR_BYTES;
-    const gid = table.endpoints!.flowOf(sid - table.endpointBase, words, 0, port);
+    const gid = table.endpoints!.flowOf(table.endpointOf(sid), words, 0, port);
     if (gid >= 0) this.#onDatagram(gid, kind, this.#withPeer, hasControl, i);
     else this.#onUnsolicited(sid, i, port);
   }
@@ -254,7 +254,7 @@ export class DatagramReceiver {
   /**
    * Message i is from one whom the guest has not spoken to from this endpoint: this.#words[0..3] and `port`.
    */
-  #onUnsolicited(sid: number, i: number, port: number): void {
+  #onUnsolicited(sid: SocketId, i: number, port: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
     const u32 = this.#withPeer.u32;
@@ -272,7 +272,7 @@ export class DatagramReceiver {
     }
     // Peer as the guest sees it 8..11, guest 12..15.
     this.#addressing.fromHost(words, 0, words, 8);
-    const guestPort = table.endpoints!.guestOf(sid - table.endpointBase, words, 12);
+    const guestPort = table.endpoints!.guestOf(table.endpointOf(sid), words, 12);
     const hash = flowHash(
       ctx.plan.hashKey,
       words,
@@ -306,7 +306,7 @@ export class DatagramReceiver {
     let gsoSize = 0;
     if (hasControl) {
       const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
-      if (kind >= Kind.ping4) ttl = ttlOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes);
+      if (isPing(kind)) ttl = ttlOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes);
       else if (controlBytes > 0)
         gsoSize = gsoSizeOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes);
     }
@@ -340,7 +340,7 @@ export class DatagramReceiver {
   }
 
   /** Message i of a published port: past the TAP if it may, else to the shard of the flow that it makes. */
-  #onListenerDatagram(gid: number, i: number): void {
+  #onListenerDatagram(sid: SocketId, i: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
     const u32 = this.#withPeer.u32;
@@ -361,14 +361,14 @@ export class DatagramReceiver {
       dropDatagrams(ctx.counters, StageDrop.tooLong, 1);
       return;
     }
-    const index = gid - ctx.listenerBase;
+    const index = sid - ctx.listenerBase;
     const targetPort = table.listenerPort[index]!;
     if (table.listenerSplices[index] === 1 && ctx.loopback !== undefined && isLoopback(words, 0)) {
       const { pool } = ctx;
       const d = this.#loopback;
-      d.listenerFd = table.fd.get(gid);
+      d.listenerFd = table.fd.get(sid);
       d.listenerId = index;
-      d.listenerV6 = table.kind[gid] === Kind.listener6;
+      d.listenerV6 = table.kind[sid] === Kind.listener6;
       d.peerPort = peerPort;
       d.targetPort = targetPort;
       d.addressA = pool.slotAddress(this.#small[i]!) + HEADROOM_BYTES;

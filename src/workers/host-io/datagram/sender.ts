@@ -60,9 +60,18 @@ import {
   sendOptionsFragment,
   sendOptionsTtl,
 } from '../../link/to-host.ts';
-import type { HostContext } from '../context.ts';
+import type { HostContext, SocketId } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
-import { dropDatagrams, Kind, type SocketTable } from './socket-table.ts';
+import {
+  dropDatagrams,
+  hasSocket,
+  isIpv4Flow,
+  isListener,
+  isUdpFlow,
+  Kind,
+  NO_SOCKET,
+  type SocketTable,
+} from './socket-table.ts';
 
 /** Kernel's limit of segments in one send (UDP_MAX_SEGMENTS; 128 since 6.9), and of bytes in one datagram. */
 const MAX_SEGMENTS = 64;
@@ -84,7 +93,7 @@ export class DatagramSender {
   readonly #heldSlotB = new Uint32Array(MAX_SEGMENTS);
   /** First iovec of each datagram. */
   readonly #heldIov = new Uint16Array(MAX_SEGMENTS + 1);
-  #heldSid = -1;
+  #heldSid: SocketId = NO_SOCKET;
   #heldCount = 0;
   /** By message: whose it is, its first datagram, bytes in all and of each datagram but the last. */
   readonly #messageGid = new Int32Array(MAX_SEGMENTS);
@@ -115,12 +124,12 @@ export class DatagramSender {
     const bytes = linkBytes(words, at);
     const isBorrowed = sendDatagramIsBorrowed(words, at);
     const kind = table.kind[gid]!;
-    if (kind === Kind.none || kind >= Kind.failed) {
+    if (!hasSocket(kind)) {
       dropDatagrams(ctx.counters, StageDrop.noSocket, 1);
       if (!isBorrowed) ctx.freeReaderSlots(slotA, slotB);
       return;
     }
-    const sid = table.socketOf[gid]! - 1;
+    const sid = table.socketOf(gid);
     const change = sendDatagramOptions(words, at);
     if (change !== 0) this.#want(gid, change);
     const wanted = table.wanted[gid]!;
@@ -130,7 +139,7 @@ export class DatagramSender {
     }
     const gsoSize = sendDatagramGsoSize(words, at);
     // Several that are one already, borrowed slots and echo requests go by themselves and at once.
-    const isHeld = this.#mayHold && gsoSize === 0 && !isBorrowed && kind <= Kind.udp6;
+    const isHeld = this.#mayHold && gsoSize === 0 && !isBorrowed && isUdpFlow(kind);
     if (!isHeld) this.sendHeld();
     if (this.#heldSid !== sid || !this.#continues(gid, bytes)) {
       if (this.#heldCount === MAX_SEGMENTS) this.sendHeld();
@@ -154,7 +163,7 @@ export class DatagramSender {
   }
 
   /** A new message, behind those of the same socket that are held back. */
-  #begin(sid: number, gid: number, segment: number): void {
+  #begin(sid: SocketId, gid: number, segment: number): void {
     const table = this.#table;
     if (this.#heldSid !== sid) {
       this.#heldSid = sid;
@@ -204,7 +213,7 @@ export class DatagramSender {
   sendHeld(): void {
     const sid = this.#heldSid;
     if (sid < 0) return;
-    this.#heldSid = -1;
+    this.#heldSid = NO_SOCKET;
     const ctx = this.#ctx;
     const messages = this.#messageCount;
     if (messages > 1) this.#writeVec(messages);
@@ -226,7 +235,7 @@ export class DatagramSender {
   /** Address of the peer for a send, 0: the socket is connected to it. */
   #peerName(gid: number): number {
     const table = this.#table;
-    const sid = table.socketOf[gid]! - 1;
+    const sid = table.socketOf(gid);
     return table.onlyFlow(sid) >= 0 ? 0 : table.endpoints!.nameAddress(gid);
   }
 
@@ -270,7 +279,7 @@ export class DatagramSender {
   }
 
   /** sendmmsg. @returns how many messages from m on were sent; the next one was not */
-  #sendSeveral(sid: number, m: number, count: number): number {
+  #sendSeveral(sid: SocketId, m: number, count: number): number {
     const table = this.#table;
     const { counters } = this.#ctx;
     const vec = this.#sendVec.address + m * MMSGHDR_BYTES;
@@ -351,7 +360,7 @@ export class DatagramSender {
     const nameBytes = this.#peerNameBytes(gid, name);
     msghdrWrite(this.#sendMsg.u32, 0, name, nameBytes, iovAddress, count);
     msghdrControlWrite(this.#sendMsg.u32, 0, controlAddress, controlBytes);
-    const sid = table.socketOf[gid]! - 1;
+    const sid = table.socketOf(gid);
     const fd = table.fd.get(sid);
     let r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     this.#ctx.counters[Counter.sockSends]!++;
@@ -390,15 +399,14 @@ export class DatagramSender {
   }
 
   /** Have a socket send as a flow wants it: they may differ on an endpoint. @param wanted  TTL 0: as it is */
-  #setOptions(sid: number, wanted: number): void {
+  #setOptions(sid: SocketId, wanted: number): void {
     const table = this.#table;
     const before = table.options[sid]!;
     if (wanted === before) return;
     const ttl = sendOptionsTtl(wanted);
     const fragment = sendOptionsFragment(wanted);
     const ttlBefore = sendOptionsTtl(before);
-    const kind = table.kind[sid]!;
-    const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    const isV4 = isIpv4Flow(table.kind[sid]!);
     const level = isV4 ? SOL_IP : SOL_IPV6;
     const fd = table.fd.get(sid);
     table.options[sid] = sendOptions(ttl || ttlBefore, fragment);
@@ -415,11 +423,11 @@ export class DatagramSender {
   sendFromListener(words: Uint32Array, at: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
-    const gid = ctx.listenerBase + sendFromListenerIndex(words, at);
+    const sid = table.listenerSocket(sendFromListenerIndex(words, at));
     const slotA = linkSlotA(words, at);
     const slotB = linkSlotB(words, at);
-    const kind = table.kind[gid]!;
-    if (kind !== Kind.listener4 && kind !== Kind.listener6) {
+    const kind = table.kind[sid]!;
+    if (!isListener(kind)) {
       dropDatagrams(ctx.counters, StageDrop.noSocket, 1);
       ctx.freeReaderSlots(slotA, slotB);
       return;
@@ -449,7 +457,7 @@ export class DatagramSender {
       bytes > inA ? 2 : 1,
     );
     msghdrControlWrite(this.#sendMsg.u32, 0, this.#sendControl.address, controlBytes);
-    const r = sendmsg(table.fd.get(gid), this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const r = sendmsg(table.fd.get(sid), this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     ctx.counters[Counter.sockSends]!++;
     ctx.counters[Counter.datagramSends]!++;
     if (r > 0) ctx.counters[Counter.datagramSendBytes]! += r;

@@ -91,14 +91,23 @@ import {
 import { closedWrite, errorWrite, openFailedWrite } from '../../link/to-shard.ts';
 import { openListener, type SocketMaker } from '../../listen/bind-address.ts';
 import { targetPort } from '../../listen/listener-table.ts';
-import type { HostContext, SocketModule } from '../context.ts';
+import type { HostContext, SocketId, SocketModule } from '../context.ts';
 import { Outbound } from '../outbound.ts';
 import { NO_LISTENER, PublishedPorts } from '../published-ports.ts';
 import { NO_ENDPOINT, UdpEndpoints } from '../udp-endpoints.ts';
 import { ErrorQueues } from './error-queue.ts';
 import { DatagramReceiver } from './receiver.ts';
 import { DatagramSender } from './sender.ts';
-import { DEFAULT_OPTIONS, Kind, Published, SocketTable } from './socket-table.ts';
+import {
+  DEFAULT_OPTIONS,
+  isIpv4Flow,
+  isListener,
+  isUdpFlow,
+  Kind,
+  NO_SOCKET,
+  Published,
+  SocketTable,
+} from './socket-table.ts';
 
 /** Datagrams of strangers that are looked for at the most. */
 const MAX_STRANGERS = 32;
@@ -193,7 +202,8 @@ export class DatagramSockets implements SocketModule {
     if (port !== 0 && this.#joinEndpoint(words, at, gid, kind, port)) return;
     const fd = this.#udpSocket(words, at, kind, 0, true);
     if (fd < 0) this.#openFailed(gid, -fd);
-    else if (this.#opened(gid, gid, fd, kind)) table.hasGro[gid] = this.#setGro(fd, words, at);
+    else if (this.#opened(gid, table.ownSocket(gid), fd, kind))
+      table.hasGro[gid] = this.#setGro(fd, words, at);
   }
 
   /**
@@ -225,11 +235,11 @@ export class DatagramSockets implements SocketModule {
       return false;
     }
     if (fd < 0) {
-      this.#attach(gid, this.#ctx.listenerBase + listener, kind);
+      this.#attach(gid, table.listenerSocket(listener), kind);
       table.isPublished[gid] = Published.byListener;
       return true;
     }
-    if (this.#opened(gid, gid, fd, kind)) {
+    if (this.#opened(gid, table.ownSocket(gid), fd, kind)) {
       table.isPublished[gid] = Published.ownSocket;
       this.#publishedSockets++;
       table.hasGro[gid] = this.#setGro(fd, words, at);
@@ -261,7 +271,7 @@ export class DatagramSockets implements SocketModule {
     }
     if (r === 0) r = this.#connect(fd, words, peerAt, openRemotePort(words, at), openZone(words, at));
     if (r === 0) {
-      this.#receiver.readForListener(fd, this.#ctx.listenerBase + listener);
+      this.#receiver.readForListener(fd, this.#table.listenerSocket(listener));
       setsockoptInt(fd, level, pktinfo, 0);
       this.#enlargeBuffers(fd);
       return fd;
@@ -287,10 +297,10 @@ export class DatagramSockets implements SocketModule {
   #reuseListeners(listener: number, on: number): void {
     const published = this.#published;
     const port = published.hostPort(listener);
-    const first = this.#ctx.listenerBase;
+    const table = this.#table;
     for (let i = published.firstFor(listener); i !== NO_LISTENER; i = published.after(i)) {
       if (published.hostPort(i) === port)
-        setsockoptInt(this.#table.fd.get(first + i), SOL_SOCKET, SO_REUSEADDR, on);
+        setsockoptInt(table.fd.get(table.listenerSocket(i)), SOL_SOCKET, SO_REUSEADDR, on);
     }
   }
 
@@ -304,8 +314,8 @@ export class DatagramSockets implements SocketModule {
     const local = this.#words;
     let shared = false;
     for (let sid = 0; sid < table.fd.length; sid++) {
-      const kind = table.kind[sid];
-      if (!table.fd.has(sid) || (kind !== Kind.udp4 && kind !== Kind.udp6)) continue;
+      const kind = table.kind[sid]!;
+      if (!table.fd.has(sid) || !isUdpFlow(kind)) continue;
       if (localAddress(table.fd.get(sid), local, 12) !== port) continue;
       shared = setsockoptInt(table.fd.get(sid), SOL_SOCKET, SO_REUSEADDR, 1) === 0 || shared;
     }
@@ -340,7 +350,7 @@ export class DatagramSockets implements SocketModule {
     if (endpoint !== NO_ENDPOINT) {
       const only = endpoints.only(endpoint);
       if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, scope, table.connects)) return false;
-      const sid = table.endpointBase + endpoint;
+      const sid = table.endpointSocket(endpoint);
       if (only >= 0) this.#shareSocket(sid, words, peerAt);
       this.#attach(gid, sid, kind);
       return true;
@@ -352,7 +362,7 @@ export class DatagramSockets implements SocketModule {
     }
     endpoint = endpoints.add(words, guestAt, port, way);
     endpoints.join(endpoint, gid, words, peerAt, peerPort, scope, table.connects);
-    const sid = table.endpointBase + endpoint;
+    const sid = table.endpointSocket(endpoint);
     if (!table.connects) setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SHARED_BUFFER_BYTES);
     if (this.#opened(gid, sid, fd, kind)) table.hasGro[sid] = this.#setGro(fd, words, at);
     else endpoints.leave(gid);
@@ -392,7 +402,7 @@ export class DatagramSockets implements SocketModule {
    * A second peer: from now on the socket belongs to no one. What waits in its queue stays there.
    * @param words,w  a peer of its, for the way out
    */
-  #shareSocket(sid: number, words: Uint32Array, w: number): void {
+  #shareSocket(sid: SocketId, words: Uint32Array, w: number): void {
     const table = this.#table;
     const fd = table.fd.get(sid);
     setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SHARED_BUFFER_BYTES);
@@ -417,13 +427,14 @@ export class DatagramSockets implements SocketModule {
     if (r < 0) return r;
     this.#outbound.toDevice(fd, words, w);
     // Somebody else may have been quicker: then its next datagram has another port, as if it were new.
-    if (kind <= Kind.udp6 && port > 0 && localAddress(fd, local, 12) === 0) {
+    if (isUdpFlow(kind) && port > 0 && localAddress(fd, local, 12) === 0) {
       this.#outbound.bindPort(fd, words, w, port);
     }
     return port;
   }
 
   #openPing(words: Uint32Array, at: number, gid: number): void {
+    const table = this.#table;
     const isV4 = openPingFamily(words, at) === 4;
     const peerAt = openRemoteAt(at);
     const protocol = isV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
@@ -438,7 +449,7 @@ export class DatagramSockets implements SocketModule {
     }
     if (r === 0) r = this.#outbound.bindPort(fd, words, peerAt, 0);
     if (r === 0) r = this.#connect(fd, words, peerAt, 0, 0);
-    if (r === 0) this.#opened(gid, gid, fd, isV4 ? Kind.ping4 : Kind.ping6);
+    if (r === 0) this.#opened(gid, table.ownSocket(gid), fd, isV4 ? Kind.ping4 : Kind.ping6);
     else {
       close(fd);
       this.#openFailed(gid, -r);
@@ -480,7 +491,7 @@ export class DatagramSockets implements SocketModule {
   }
 
   /** A flow's new socket. @returns false when it cannot be watched: it is closed, and the shard told */
-  #opened(gid: number, sid: number, fd: number, kind: number): boolean {
+  #opened(gid: number, sid: SocketId, fd: number, kind: number): boolean {
     const table = this.#table;
     const ctx = this.#ctx;
     table.fd.set(sid, fd);
@@ -500,10 +511,10 @@ export class DatagramSockets implements SocketModule {
   }
 
   /** A flow has the socket for its own, or with others of its endpoint. */
-  #attach(gid: number, sid: number, kind: number): void {
+  #attach(gid: number, sid: SocketId, kind: number): void {
     const table = this.#table;
     table.kind[gid] = kind;
-    table.socketOf[gid] = sid + 1;
+    table.setSocket(gid, sid);
     table.noSegment[gid] = 0;
     table.wanted[gid] = DEFAULT_OPTIONS;
   }
@@ -522,8 +533,8 @@ export class DatagramSockets implements SocketModule {
     const ctx = this.#ctx;
     const kind = table.kind[gid];
     if (kind === Kind.none) return;
-    const sid = table.socketOf[gid]! - 1;
-    table.socketOf[gid] = 0;
+    const sid = table.socketOf(gid);
+    table.setSocket(gid, NO_SOCKET);
     const published = table.isPublished[gid];
     if (published !== Published.no) {
       table.isPublished[gid] = Published.no;
@@ -532,12 +543,13 @@ export class DatagramSockets implements SocketModule {
         this.#publishedSockets--;
         this.#closeSocket(sid);
       }
-    } else if (sid === gid || (sid >= 0 && table.endpoints!.leave(gid) === 0)) this.#closeSocket(sid);
+    } else if (sid === table.ownSocket(gid) || (sid !== NO_SOCKET && table.endpoints!.leave(gid) === 0))
+      this.#closeSocket(sid);
     table.kind[gid] = Kind.none;
     closedWrite(ctx.toShard(gid), gid % ctx.flowsPerShard);
   }
 
-  #closeSocket(sid: number): void {
+  #closeSocket(sid: SocketId): void {
     const table = this.#table;
     const ctx = this.#ctx;
     close(table.fd.get(sid));
@@ -557,20 +569,20 @@ export class DatagramSockets implements SocketModule {
   listen(index: number, plan: ListenerPlan, port = plan.port): number {
     const table = this.#table;
     const ctx = this.#ctx;
-    const gid = ctx.listenerBase + index;
+    const sid = table.listenerSocket(index);
     const fd = this.#listenerSocket(plan, port);
     if (fd < 0) return fd;
     const isV4 = getsockoptInt(fd, SOL_SOCKET, SO_DOMAIN) === AF_INET;
     let r = isV4
       ? setsockoptInt(fd, SOL_IP, IP_PKTINFO, 1)
       : setsockoptInt(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1);
-    if (r === 0) r = ctx.watch(fd, gid, (EPOLLIN | EPOLLET) >>> 0);
+    if (r === 0) r = ctx.watch(fd, sid, (EPOLLIN | EPOLLET) >>> 0);
     if (r < 0) {
       close(fd);
       return r;
     }
-    table.fd.set(gid, fd);
-    table.kind[gid] = isV4 ? Kind.listener4 : Kind.listener6;
+    table.fd.set(sid, fd);
+    table.kind[sid] = isV4 ? Kind.listener4 : Kind.listener6;
     table.listenerPort[index] = targetPort(plan, port);
     table.listenerPlan[index] = plan;
     table.listenerSplices[index] = plan.path === 'splice' ? 1 : 0;
@@ -584,27 +596,27 @@ export class DatagramSockets implements SocketModule {
    */
   unlisten(index: number): void {
     const table = this.#table;
-    const gid = this.#ctx.listenerBase + index;
+    const sid = table.listenerSocket(index);
     this.#ctx.loopback?.forgetListener(index);
     this.#published.remove(index);
-    this.#leaveListener(gid);
-    close(table.fd.get(gid));
-    table.fd.clear(gid);
-    table.kind[gid] = Kind.none;
+    this.#leaveListener(sid);
+    close(table.fd.get(sid));
+    table.fd.clear(sid);
+    table.kind[sid] = Kind.none;
   }
 
   /**
    * The shards are told to end the flows that send through a listener: the next datagram of each begins a new
    * one.
    */
-  #leaveListener(sid: number): void {
+  #leaveListener(sid: SocketId): void {
     const table = this.#table;
     const ctx = this.#ctx;
     for (let gid = 0; gid < table.isPublished.length; gid++) {
-      if (table.isPublished[gid] !== Published.byListener || table.socketOf[gid] !== sid + 1) continue;
+      if (table.isPublished[gid] !== Published.byListener || table.socketOf(gid) !== sid) continue;
       table.isPublished[gid] = Published.no;
       table.endpoints!.leave(gid);
-      table.socketOf[gid] = 0;
+      table.setSocket(gid, NO_SOCKET);
       table.kind[gid] = Kind.failed;
       errorWrite(ctx.toShard(gid), gid % ctx.flowsPerShard, 0);
     }
@@ -632,13 +644,13 @@ export class DatagramSockets implements SocketModule {
     this.#outbound.hostChanged(change);
     for (let sid = 0; sid < table.fd.length; sid++) {
       const kind = table.kind[sid]!;
-      if (!table.fd.has(sid) || kind > Kind.ping6) continue;
-      const gid = table.onlyFlow(sid);
-      if (gid >= 0) this.#reconnect(sid, kind, gid, scopeBefore);
+      if (!table.fd.has(sid) || isListener(kind)) continue;
+      const gid = table.onlyFlow(sid as SocketId);
+      if (gid >= 0) this.#reconnect(sid as SocketId, kind, gid, scopeBefore);
     }
   }
 
-  #reconnect(sid: number, kind: number, gid: number, scopeBefore: number): void {
+  #reconnect(sid: SocketId, kind: number, gid: number, scopeBefore: number): void {
     const table = this.#table;
     const fd = table.fd.get(sid);
     const words = this.#words;
@@ -670,7 +682,7 @@ export class DatagramSockets implements SocketModule {
    * @returns false when there is no way to go
    */
   #sourceNow(kind: number, words: Uint32Array, port: number, zone: number): boolean {
-    const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    const isV4 = isIpv4Flow(kind);
     const probe = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
     if (probe < 0) return false;
     let r = this.#outbound.toDevice(probe, words, 0);
@@ -685,7 +697,9 @@ export class DatagramSockets implements SocketModule {
     this.#sender.flush();
   }
 
-  onEvents(sid: number, events: number): void {
+  /** @param token  that watch() was called with: a SocketId */
+  onEvents(token: number, events: number): void {
+    const sid = token as SocketId;
     const table = this.#table;
     if (!table.fd.has(sid)) return;
     if (events & EPOLLERR) this.#errors.drain(sid);
@@ -693,7 +707,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /** A socket with more to read than one round's share, again. */
-  onReady(sid: number): void {
+  onReady(token: number): void {
+    const sid = token as SocketId;
     const table = this.#table;
     if (!table.fd.has(sid)) return;
     this.#receiver.yieldToReaders();
