@@ -1,30 +1,31 @@
 /**
- * Datagram sockets of the host-io stage: a UDP socket for each endpoint of the guest's (udp-endpoints.ts), a
- * ping socket for each flow, and published UDP ports. A socket is named by its sid: the gid of its only flow
- * (ping, UDP without a guest's port), or of its listener, or endpointBase + endpoint.
+ * Datagram sockets of the host-io stage: a UDP socket for each UDP endpoint of the guest (udp-endpoints.ts), a
+ * ping socket for each echo flow, and published UDP ports.
  *
- * This file opens, connects and closes them. What passes through is in datagram/:
+ * This file opens, connects and closes them. The rest is in datagram/:
  *
- *   socket-table       what is known of each flow and each socket
- *   error-queue        ICMP errors, told to the flow's shard
- *   sender             to the host
- *   receiver           from the host
+ *   socket-table       what the parts share about each flow and each socket
+ *   error-queue        ICMP errors, passed to the flow's shard
+ *   sender             datagrams to the host
+ *   receiver           datagrams from the host
  *
- * One socket for an endpoint, connected as long as it has one peer: so the kernel filters strangers out and
- * keeps the route. When a second one comes it is disconnected, and keeps its port: what it receives is looked
- * up, what it sends names its peer. Who may answer is the policy's (ServicePolicy.udpFiltering).
+ * An endpoint's socket is connected as long as the endpoint has one peer: the kernel then drops datagrams of
+ * other peers and keeps the route. When a second peer comes, the socket is disconnected and keeps its port:
+ * each datagram that it sends names its peer, and the flow of each datagram that it receives is looked up by
+ * the peer. Which other peers may answer is the policy's decision (ServicePolicy.udpFiltering).
  *
- * A flow that the guest begins from behind a published port leaves from that port: SIP, WireGuard and a DHT
- * are reached where they were heard. The first few peers of such a port have a connected socket each on the
- * port of the listener (published-ports.ts), which the kernel prefers to the listener for what this peer
- * sends. All others are sent to through the listener's own socket, and heard there.
+ * A flow that the guest begins from a port that is published leaves from the published port, because the
+ * peers of SIP, WireGuard or a DHT answer to the port that they received from. The first few peers of such a
+ * port have a connected socket each, bound to the listener's port (published-ports.ts); the kernel prefers a
+ * connected socket to the listener for what this peer sends. Datagrams of all other peers are sent and
+ * received through the listener's own socket.
  *
- * Ports: the guest's source port is taken on the host too when it is free, so that a peer sees what the guest
- * meant and a NAT in front of us can be passed; when it is taken, any port will do (StageDrop is not an
- * answer to a busy port). A port is never shared with another process, whose traffic would mix with ours.
- * Between bind and connect a stranger's datagram may slip in; the queue is emptied after connect.
+ * Ports: a socket is bound to the guest's source port where that is free on the host, so that the peer sees
+ * the port that the guest chose and NAT traversal works; where the port is taken, to any port (a busy port is
+ * no reason to drop). A port is never shared with another process, whose traffic would mix with ours. Between
+ * bind and connect a datagram of any sender can arrive; the queue is emptied after connect.
  *
- * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
+ * Invariant: no message of a flow follows its `closed`; a flow whose open failed still waits for `close`.
  */
 import { addressEqual, isLinkLocal, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
@@ -109,27 +110,26 @@ import {
   SocketTable,
 } from './socket-table.ts';
 
-/** Datagrams of strangers that are looked for at the most. */
-const MAX_STRANGERS = 32;
-/** Asked of the kernel for each UDP socket; memory is only taken by datagrams that wait. */
+/** Most datagrams that are discarded from a queue after connect. */
+const MAX_UNSOLICITED = 32;
+/** SO_RCVBUF and SO_SNDBUF of each UDP socket; only queued datagrams take memory. */
 const SOCKET_BUFFER_BYTES = 1 << 20;
-/**
- * The same for what many peers send to one socket: with one each they had more room than that between them.
- */
+/** SO_RCVBUF of a socket with several peers, which share it. */
 const SHARED_BUFFER_BYTES = 4 << 20;
 /**
- * Peers of one published port with a socket of their own: faster, and ICMP errors are told, but a descriptor
- * each.
+ * Most peers of one published port with a socket of their own. Such a socket is faster and reports ICMP
+ * errors, but costs a descriptor.
  */
 const PUBLISHED_SOCKETS = 32;
-/** The same for all of them: ranges of ports are published by the thousand. */
+/** The same for all published ports together: a range may have thousands of ports. */
 const ALL_PUBLISHED_SOCKETS = 512;
 /**
- * Added to Outbound.wayOf(): an endpoint of flows that have a socket each, on a published port. It only knows
- * who their peers are.
+ * Added to Outbound.wayOf() for endpoints on a published port. Their flows have a socket each, or use the
+ * listener's: such an endpoint has no socket, it only records the peers.
  */
 const WAY_PUBLISHED = 2;
 
+/** A socket that can be bound to a port that other sockets with SO_REUSEADDR are bound to. */
 const reusableSocket: SocketMaker = (domain, type) => {
   const fd = socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd >= 0) setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -160,14 +160,14 @@ export class DatagramSockets implements SocketModule {
     this.#published = new PublishedPorts(addressing, gids - ctx.listenerBase);
   }
 
-  /** How many sockets have a number, for `flows` flows. @param gids  flows and listeners */
+  /** As SocketTable.sids(). */
   static sids(flows: number, gids: number): number {
     return SocketTable.sids(flows, gids);
   }
 
   /**
-   * openUdp, openPing, sendDatagram, sendFromListener, close or reset, from a shard. Takes over the slots it
-   * brings.
+   * openUdp, openPing, sendDatagram, sendFromListener, close or reset, from a shard. Takes over the slots of
+   * the command.
    */
   command(op: number, words: Uint32Array, at: number, gid: number): void {
     switch (op) {
@@ -207,10 +207,9 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Give a flow from behind a published port a socket on that port, or the listener's.
-   * @returns false when no listener leads to the guest's port, another flow of the same endpoint has the same
-   *   peer, or there is no socket
-   *   for it and the listener is bound to an address
+   * Give a flow whose guest port is published a socket on the published port, or the listener's socket.
+   * @returns false when the flow needs another socket: no listener forwards to the guest's port, another flow
+   *   of the endpoint has the same peer, or no socket can be opened and the listener is bound to an address
    */
   #openPublished(words: Uint32Array, at: number, gid: number, kind: number, port: number): boolean {
     const published = this.#published;
@@ -248,8 +247,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * A connected socket on a listener's port. Until it is connected it takes what anybody sends to that port:
-   * that is the listener's, and is passed on as such.
+   * A connected socket on a listener's port. Before connect() it receives datagrams of all peers of that port;
+   * those belong to the listener and are passed on as the listener's.
    * @returns the descriptor or -errno
    */
   #publishedSocket(words: Uint32Array, at: number, kind: number, listener: number): number {
@@ -263,8 +262,8 @@ export class DatagramSockets implements SocketModule {
     if (r === 0) r = setsockoptInt(fd, level, pktinfo, 1);
     if (r === 0) r = setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (r === 0) {
-      // Both have to allow it, and the listener does for no longer than this: so nobody else can be bound
-      // beside it.
+      // Both sockets need SO_REUSEADDR for the bind. The listener has it for this call only, so that no other
+      // process can bind to its port.
       this.#reuseListeners(listener, 1);
       r = this.#outbound.bindPort(fd, words, peerAt, this.#published.hostPort(listener));
       this.#reuseListeners(listener, 0);
@@ -281,7 +280,7 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * A socket for a flow; an unanswered connection gives way for it where descriptors are short.
+   * A socket for a flow; where descriptors are short, an unanswered connect() is given up for it.
    * @returns the descriptor or -errno
    */
   #socket(isV4: boolean, protocol: number): number {
@@ -293,7 +292,7 @@ export class DatagramSockets implements SocketModule {
     return fd;
   }
 
-  /** SO_REUSEADDR of the listeners on one port of the host, of which there may be one for each address. */
+  /** Set or clear SO_REUSEADDR of all listeners on a listener's port; each address may have one. */
   #reuseListeners(listener: number, on: number): void {
     const published = this.#published;
     const port = published.hostPort(listener);
@@ -305,8 +304,7 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * A port is to be published that flows of the guest's leave from already: let a listener be bound beside
-   * them.
+   * Set SO_REUSEADDR on the sockets of flows that are bound to a port, so that a listener can be bound too.
    * @returns whether there are any
    */
   #shareWithListener(port: number): boolean {
@@ -322,6 +320,7 @@ export class DatagramSockets implements SocketModule {
     return shared;
   }
 
+  /** @returns a bound socket of a rule, or -errno */
   #listenerSocket(plan: ListenerPlan, port: number): number {
     const { freebind } = this.#ctx.plan.policy;
     const fd = openListener(plan, port, SOCK_DGRAM, freebind, this.#outbound);
@@ -332,9 +331,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Give a flow its endpoint's socket; the first one's is made.
-   * @returns false when another flow of the endpoint has the same peer, so that their answers could not be
-   *   told apart
+   * Give a flow its endpoint's socket; the endpoint's first flow opens it.
+   * @returns false when another flow of the endpoint has the same peer: the answers to both would look alike
    */
   #joinEndpoint(words: Uint32Array, at: number, gid: number, kind: number, port: number): boolean {
     const table = this.#table;
@@ -376,13 +374,13 @@ export class DatagramSockets implements SocketModule {
     const fd = this.#socket(isV4, IPPROTO_UDP);
     if (fd < 0) return fd;
     let r = this.#prepare(fd, isV4, words, peerAt);
-    // Taken, or privileged: any port will do.
+    // The port is taken or privileged: any other.
     if (r === 0 && (port === 0 || this.#outbound.bindPort(fd, words, peerAt, port) < 0)) {
       r = this.#outbound.bindPort(fd, words, peerAt, 0);
     }
     if (r === 0 && connects) {
       r = this.#connect(fd, words, peerAt, openRemotePort(words, at), openZone(words, at));
-      if (r === 0) this.#discardStrangers(fd);
+      if (r === 0) this.#discardUnsolicited(fd);
     }
     if (r === 0) this.#enlargeBuffers(fd);
     else close(fd);
@@ -390,8 +388,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * After the strangers: they were read without looking at control messages. Kernels before 5.0 refuse, and
-   * nothing is lost.
+   * Set UDP_GRO if the guest takes coalesced datagrams. Only after discardUnsolicited(), which reads no
+   * control messages. Kernels before 5.0 refuse the option, and datagrams come one by one.
    * @returns 1: set
    */
   #setGro(fd: number, words: Uint32Array, at: number): number {
@@ -399,8 +397,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * A second peer: from now on the socket belongs to no one. What waits in its queue stays there.
-   * @param words,w  a peer of its, for the way out
+   * The endpoint gets a second peer: disconnect its socket. Queued datagrams stay in the queue.
+   * @param words,w  address of a peer, by which the interface is chosen
    */
   #shareSocket(sid: SocketId, words: Uint32Array, w: number): void {
     const table = this.#table;
@@ -413,10 +411,10 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Undo connect(). The kernel forgets more than the peer: the interface, and a port that it chose itself
-   * (__udp_disconnect). The socket is given both again.
-   * @param words,w  a peer of its, for the way out
-   * @returns the local port, or -errno when it is still connected
+   * Undo connect(). Besides the peer the kernel clears the interface, and the port if it chose the port itself
+   * (__udp_disconnect): both are set again.
+   * @param words,w  address of a peer, by which the interface is chosen
+   * @returns the local port, or -errno: the socket is still connected
    */
   #disconnect(fd: number, kind: number, words: Uint32Array, w: number): number {
     const local = this.#words;
@@ -426,7 +424,7 @@ export class DatagramSockets implements SocketModule {
     const r = connect(fd, this.#name.address, SOCKADDR_IN_BYTES);
     if (r < 0) return r;
     this.#outbound.toDevice(fd, words, w);
-    // Somebody else may have been quicker: then its next datagram has another port, as if it were new.
+    // Another process may have taken the port in between: the next datagram then gets a port of the kernel's.
     if (isUdpFlow(kind) && port > 0 && localAddress(fd, local, 12) === 0) {
       this.#outbound.bindPort(fd, words, w, port);
     }
@@ -456,17 +454,17 @@ export class DatagramSockets implements SocketModule {
     }
   }
 
-  /** @param words,w  the peer @param zone  as scopeOf() has it @returns 0 or -errno */
+  /** @param words,w  the peer's address @param zone  as of Outbound.scopeOf() @returns 0 or -errno */
   #connect(fd: number, words: Uint32Array, w: number, port: number, zone: number): number {
     const scope = this.#outbound.scopeOf(words, w, zone);
     const nameBytes = sockaddrWrite(this.#name.u8, 0, words, w, port, scope);
     return connect(fd, this.#name.address, nameBytes);
   }
 
-  /** Options that every socket of a flow has. @param words,w  remote address @returns 0 or -errno */
+  /** Set the options that every socket of a flow has. @param words,w  remote address @returns 0 or -errno */
   #prepare(fd: number, isV4: boolean, words: Uint32Array, w: number): number {
     let r = isV4 ? 0 : setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
-    // A ping socket of family 6 knows no V6ONLY on some kernels: it is that already.
+    // An IPv6 ping socket has no V6ONLY on some kernels, and takes IPv6 only anyway.
     if (r === -Errno.ENOPROTOOPT || r === -Errno.EINVAL) r = 0;
     if (r === 0) r = setsockoptInt(fd, isV4 ? SOL_IP : SOL_IPV6, isV4 ? IP_RECVERR : IPV6_RECVERR, 1);
     if (r === 0) r = this.#outbound.toDevice(fd, words, w);
@@ -474,23 +472,23 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Room for bursts. What the default holds (rmem_default, 208 KiB) is 90 datagrams of 1,400 bytes with the
-   * kernel's overhead, less than come while a round is under way. The kernel cuts the wish to
-   * net.core.rmem_max and wmem_max and doubles it.
+   * Enlarge the socket's buffers for bursts. The default (rmem_default, 208 KiB) holds 90 datagrams of 1,400
+   * bytes with the kernel's overhead; more can arrive during one round of this thread. The kernel limits the
+   * value to net.core.rmem_max and wmem_max and doubles it.
    */
   #enlargeBuffers(fd: number): void {
     setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER_BYTES);
     setsockoptInt(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER_BYTES);
   }
 
-  /** Nothing that came before the first send can be an answer. */
-  #discardStrangers(fd: number): void {
-    for (let i = 0; i < MAX_STRANGERS; i++) {
+  /** Empty the receive queue: a datagram that came before the first send is no answer to the guest. */
+  #discardUnsolicited(fd: number): void {
+    for (let i = 0; i < MAX_UNSOLICITED; i++) {
       if (recv(fd, this.#name.address, 1, MSG_DONTWAIT | MSG_TRUNC) === -Errno.EAGAIN) return;
     }
   }
 
-  /** A flow's new socket. @returns false when it cannot be watched: it is closed, and the shard told */
+  /** Record and watch a flow's new socket. @returns false when epoll refused it: closed, and openFailed sent */
   #opened(gid: number, sid: SocketId, fd: number, kind: number): boolean {
     const table = this.#table;
     const ctx = this.#ctx;
@@ -510,7 +508,7 @@ export class DatagramSockets implements SocketModule {
     return true;
   }
 
-  /** A flow has the socket for its own, or with others of its endpoint. */
+  /** Let a flow send through a socket. */
   #attach(gid: number, sid: SocketId, kind: number): void {
     const table = this.#table;
     table.kind[gid] = kind;
@@ -519,7 +517,7 @@ export class DatagramSockets implements SocketModule {
     table.wanted[gid] = DEFAULT_OPTIONS;
   }
 
-  /** @param errno  above zero */
+  /** Tell the shard that the flow has no socket. @param errno  above zero */
   #openFailed(gid: number, errno: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
@@ -528,6 +526,7 @@ export class DatagramSockets implements SocketModule {
     openFailedWrite(ctx.toShard(gid), gid % ctx.flowsPerShard, errno);
   }
 
+  /** The shard has closed a flow: close its socket unless others use it. */
   #close(gid: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
@@ -591,8 +590,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Stop listening: flows that came in here hear no more, and can answer no more. What the guest began from
-   * the port goes on with a socket of its own, or ends and begins anew.
+   * Stop listening. Flows that peers began through the listener can neither receive nor answer any more. Flows
+   * that the guest began from the port go on if they have a socket of their own, else they end.
    */
   unlisten(index: number): void {
     const table = this.#table;
@@ -606,7 +605,7 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * The shards are told to end the flows that send through a listener: the next datagram of each begins a new
+   * Have the shards end the flows that send through a listener; the next datagram of such a flow begins a new
    * one.
    */
   #leaveListener(sid: SocketId): void {
@@ -633,10 +632,10 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * The host's network has changed. A connected socket keeps the source address that the kernel chose when it
-   * was connected, and may not send any more once the host has lost it; a flow that goes on for hours (a
-   * tunnel of the guest's) would be dead for ever. So each one whose address would be another today is
-   * connected anew, its port kept. One that is not connected has no such address.
+   * The host's network has changed. A connected socket keeps the source address that the kernel chose at
+   * connect(), and cannot send once the host has lost that address; a flow of many hours (a tunnel of the
+   * guest) would never recover. So each socket whose source address would be another one now is connected
+   * again, with the same port. A socket that is not connected has no fixed source address.
    */
   hostChanged(change: HostChange): void {
     const table = this.#table;
@@ -650,6 +649,7 @@ export class DatagramSockets implements SocketModule {
     }
   }
 
+  /** @param scopeBefore  Outbound.scope before the change */
   #reconnect(sid: SocketId, kind: number, gid: number, scopeBefore: number): void {
     const table = this.#table;
     const fd = table.fd.get(sid);
@@ -659,17 +659,18 @@ export class DatagramSockets implements SocketModule {
     const zone = this.#zoneOf(fd, words, scopeBefore);
     if (localAddress(fd, words, 4) < 0 || !this.#sourceNow(kind, words, port, zone)) return;
     if (addressEqual(words, 4, words, 8)) return;
-    // As long as it is not connected strangers may be heard, as at the start; what waits is lost with them.
+    // While the socket is not connected, datagrams of any sender can arrive, as at the start. They are
+    // discarded, and queued datagrams of the peer with them.
     if (this.#disconnect(fd, kind, words, 0) < 0) return;
     const r = this.#connect(fd, words, 0, port, zone);
-    this.#discardStrangers(fd);
-    if (r < 0) this.#errors.tellErrno(gid, -r);
+    this.#discardUnsolicited(fd);
+    if (r < 0) this.#errors.passErrno(gid, -r);
     else this.#ctx.counters[Counter.datagramsReconnected]!++;
   }
 
   /**
-   * The interface that a connected socket's peer in words[0..3] lies behind whatever the plan says; 0: the
-   * plan's, or any.
+   * The zone that a connected socket was opened with, if its peer in words[0..3] is link-local.
+   * @returns interface index; 0: the plan's interface, or none
    */
   #zoneOf(fd: number, words: Uint32Array, scopeBefore: number): number {
     if (isV4Mapped(words, 0) || !isLinkLocal(words, 0)) return 0;
@@ -678,8 +679,9 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Source address that the kernel would choose today, into words[8..11].
-   * @returns false when there is no way to go
+   * The source address that the kernel would choose now, into words[8..11].
+   * @param words  peer's address in words[0..3]
+   * @returns false when there is no route
    */
   #sourceNow(kind: number, words: Uint32Array, port: number, zone: number): boolean {
     const isV4 = isIpv4Flow(kind);
@@ -692,7 +694,7 @@ export class DatagramSockets implements SocketModule {
     return r >= 0;
   }
 
-  /** Send what is held back. Whoever calls this promises to call it after each batch of commands. */
+  /** Send the datagrams that are held back. A caller has to call it after each batch of commands. */
   flush(): void {
     this.#sender.flush();
   }
@@ -706,21 +708,19 @@ export class DatagramSockets implements SocketModule {
     this.#receiver.read(sid);
   }
 
-  /** A socket with more to read than one round's share, again. */
+  /** Go on reading a socket that had more than one round's share. @param token  as in onEvents() */
   onReady(token: number): void {
     const sid = token as SocketId;
     const table = this.#table;
     if (!table.fd.has(sid)) return;
     this.#receiver.yieldToReaders();
-    // Another queue, another system call: looked at only when it is known to hold something. News of it come
-    // as EPOLLERR.
+    // Reading the error queue is one more system call, made only if the queue is known to hold errors: new
+    // errors raise EPOLLERR.
     if (this.#errors.more[sid]) this.#errors.drain(sid);
     this.#receiver.read(sid);
   }
 
-  /**
-   * Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands.
-   */
+  /** Slots may be free again: sockets that had stopped reading without slots go on. */
   resume(): void {
     this.#receiver.resume();
   }

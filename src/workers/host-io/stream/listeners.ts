@@ -1,7 +1,7 @@
 /**
- * Listeners of published TCP ports: a connection is accepted, announced to the shard of its flow
- * (`accepted`), and passes to the streams with the shard's `adopt`. What comes from the host's loopback may
- * go past the TAP instead (LoopbackPath).
+ * Listeners of published TCP ports. A connection is accepted and announced to the shard of its flow (`accepted`);
+ * with the shard's `adopt` StreamSockets takes it over. Connections from the host's loopback may go to the splice
+ * stage instead (LoopbackPath).
  */
 import { isLoopback, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
@@ -39,16 +39,19 @@ import { Notice } from '../../thread/notices.ts';
 import type { HostContext } from '../context.ts';
 import type { Outbound } from '../outbound.ts';
 
-/** Of a listener; `set`: connections accepted before its queue was next empty may still lack them. */
+/**
+ * Whether a listener has the options of setStreamOptions(). `set`: connections in its queue may lack them;
+ * `inherited`: every connection in its queue has them.
+ */
 const ListenOptions = { none: 0, set: 1, inherited: 2 } as const;
 type ListenOptions = (typeof ListenOptions)[keyof typeof ListenOptions];
 
-/** Room for accepted descriptors to begin with; it doubles. */
+/** First length of #pending, which doubles as needed. */
 const FIRST_DESCRIPTORS = 4096;
 
 const ACCEPTS_PER_ROUND = 64;
 const BACKLOG = 1024;
-/** Until a descriptor may be free again. */
+/** Accepting is tried again after this time when no descriptor was free. */
 const RETRY_MS = 100;
 
 export class StreamListeners {
@@ -57,17 +60,16 @@ export class StreamListeners {
   readonly #outbound: Outbound;
   // By listener.
   readonly #fd: DescriptorTable;
-  // Sparse: few ports are published of the many that may be.
+  // Sparse arrays: most hosts publish few of the possible ports.
   readonly #plan: ListenerPlan[] = [];
   readonly #target: number[] = [];
   readonly #options: ListenOptions[] = [];
   /**
-   * Accepted descriptors that no shard has answered for yet: 1 at the descriptor's index. No Set: one that is
-   * filled and emptied again makes a new table every few connections, the most of what a packet thread left
-   * to the garbage collector (perf/notes.md).
+   * By descriptor: 1: accepted, and the shard has not answered yet. Not a Set: a Set that is filled and emptied
+   * allocates a new table every few connections, which was most of a packet thread's garbage (perf/notes.md).
    */
   #pending = new Uint8Array(FIRST_DESCRIPTORS);
-  /** Listeners that ran out of descriptors in the middle of accepting. */
+  /** gids of listeners that could not accept for lack of descriptors. */
   readonly #acceptLater = new Set<number>();
   #retryAt = Number.POSITIVE_INFINITY;
   readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
@@ -105,7 +107,7 @@ export class StreamListeners {
     return 0;
   }
 
-  /** Stop listening; connections stay. */
+  /** Stop listening; accepted connections stay. */
   unlisten(index: number): void {
     close(this.#fd.get(index));
     this.#fd.clear(index);
@@ -114,7 +116,7 @@ export class StreamListeners {
     this.#acceptLater.delete(this.#ctx.listenerBase + index);
   }
 
-  /** Take what waits in a listener's queue, so many a round. */
+  /** Accept connections from a listener's queue, at most ACCEPTS_PER_ROUND. */
   accept(gid: number): void {
     const ctx = this.#ctx;
     const index = gid - ctx.listenerBase;
@@ -136,8 +138,7 @@ export class StreamListeners {
         }
         if (ctx.shortage.madeRoom(fd)) continue;
         if (ctx.shortage.is(fd)) {
-          // The connection waits in the backlog; the edge is gone, so come back when a descriptor may be
-          // free.
+          // The connection stays in the backlog and raises no new edge: try again later.
           this.#retryAccept(gid);
           return;
         }
@@ -155,18 +156,18 @@ export class StreamListeners {
     ctx.markReady(gid);
   }
 
-  /** Descriptors ran out in the middle of accepting. */
+  /** No descriptor was free: accept later. */
   #retryAccept(gid: number): void {
     this.#acceptLater.add(gid);
     this.#retryAt = Math.min(this.#retryAt, this.#ctx.now + RETRY_MS);
   }
 
-  /** When retry() wants to be called, monotonic milliseconds. */
+  /** When retry() has to be called, monotonic milliseconds; infinity: not at all. */
   get retryAt(): number {
     return this.#retryAt;
   }
 
-  /** Go on accepting where descriptors had run out. */
+  /** Mark the listeners ready that could not accept for lack of descriptors. */
   retry(): void {
     for (const gid of this.#acceptLater) this.#ctx.markReady(gid);
     this.#acceptLater.clear();
@@ -174,7 +175,8 @@ export class StreamListeners {
   }
 
   /**
-   * Tell the shard of a new connection, whose peer is this.#words[0..3]; it answers by `adopt` or `refuse`.
+   * Announce an accepted connection to its shard, which answers with `adopt` or `refuse`. The peer's address is
+   * in this.#words[0..3].
    */
   #announce(fd: number, index: number, listenerFd: number, plan: ListenerPlan, peerPort: number): void {
     const ctx = this.#ctx;
@@ -188,7 +190,7 @@ export class StreamListeners {
     addressing.fromHost(words, 0, words, 4);
     const guest = this.#guest;
     if (!listenerGuest(plan, addressing, words, 4, guest)) {
-      // Nobody inside speaks this family.
+      // The guest has no address of this family.
       setLingerZero(fd);
       close(fd);
       return;
@@ -204,10 +206,11 @@ export class StreamListeners {
   }
 
   /**
-   * A socket begins as a copy of its listener (sk_clone), which saves two calls a connection. The listener
-   * gets the options with its first connection: most of many published ports never see one. Those that waited
-   * in its queue by then are copies of before. SO_PEEK_OFF is not left to that: a copy made just before,
-   * queued just after, would be read wrongly, not only a little later.
+   * Set the options of an accepted socket, unless it has inherited them. An accepted socket is a copy of its
+   * listener (sk_clone), so options on the listener save two calls per connection. The listener gets them with
+   * its first connection, because most ports of a large range never have one; connections in the queue by then
+   * were copied before and lack them. SO_PEEK_OFF is set on each socket: without Nagle's and keepalive options
+   * a socket is only slower, without SO_PEEK_OFF its stream would be read wrongly.
    */
   #configureAccepted(fd: number, index: number, listenerFd: number): void {
     const options = this.#options[index];
@@ -218,13 +221,14 @@ export class StreamListeners {
     this.#options[index] = ListenOptions.set;
   }
 
-  /** The shard has answered for an accepted descriptor. @returns whether it was one that waited */
+  /** The shard has answered for an accepted descriptor. @returns whether the answer was expected */
   answered(fd: number): boolean {
     const waited = this.#pending[fd] === 1;
     if (waited) this.#pending[fd] = 0;
     return waited;
   }
 
+  /** Record that the shard has to answer for a descriptor. */
   #await(fd: number): void {
     if (fd >= this.#pending.length) {
       const grown = new Uint8Array(2 ** Math.ceil(Math.log2(fd + 1)));
@@ -241,9 +245,9 @@ export class StreamListeners {
   }
 }
 
-/** Options that every stream of a flow has. */
+/** Set the options that every stream socket of a flow has. */
 export function setStreamOptions(fd: number): void {
-  // The guest's stack has applied Nagle's algorithm already; a second one would only add delay.
+  // The guest's stack has applied Nagle's algorithm already; a second time would only add delay.
   setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   setsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 }
