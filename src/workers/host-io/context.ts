@@ -1,8 +1,8 @@
 /**
  * What the socket modules of the host-io stage share.
  *
- * A flow has a gid: shard * plan.pool.flows + flow, by which the modules' arrays are indexed. A listener's gid
- * is listenerBase + its number; UDP sockets that flows share are numbered behind those (SocketId).
+ * A flow has a gid: shard * plan.pool.flows + flow, by which the modules' arrays are indexed. A listener's
+ * gid is listenerBase + its number; UDP sockets that flows share are numbered behind those (SocketId).
  */
 import type { FramePool, SlotStack } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';

@@ -1,7 +1,7 @@
 /**
- * The host-io stage: the only stage that uses the host's sockets, except for splice. It carries out the shards'
- * commands (link/to-host.ts) and reports data and events of sockets to them (link/to-shard.ts). A table by
- * token (gid or SocketId) names the module that a socket belongs to.
+ * The host-io stage: the only stage that uses the host's sockets, except for splice. It carries out the
+ * shards' commands (link/to-host.ts) and reports data and events of sockets to them (link/to-shard.ts). A
+ * table by token (gid or SocketId) names the module that a socket belongs to.
  */
 import { Counter } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../ring/pool.ts';
@@ -57,8 +57,8 @@ export class HostIo implements Stage {
   readonly #flows: number;
   readonly #listenerBase: number;
   readonly #listeners: ListenerTable;
-  // Sockets with more to read than a round allowed. Two lists: a socket that is marked while one list is worked
-  // off waits for the next round.
+  // Sockets with more to read than a round allowed. Two lists: a socket that is marked while one list is
+  // worked off waits for the next round.
   #ready: Int32Array;
   #readyNext: Int32Array;
   #readyCount = 0;

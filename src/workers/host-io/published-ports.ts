@@ -1,9 +1,11 @@
 /**
- * Which published UDP port forwards to a port of the guest. A flow that the guest begins from that port has to
- * leave from the published port.
+ * Which published UDP port forwards to a port of the guest. A flow that the guest begins from that port has
+ * to leave from the published port.
  *
  *   -p 8053:53/udp    listener 4: host 8053 -> guest 53     53 ─▶ 4 ─▶ 9 ─▶ none
- *   -p 9053:53/udp    listener 9: host 9053 -> guest 53     a flow from guest port 53 leaves from 8053: the first that fits
+ *   -p 9053:53/udp    listener 9: host 9053 -> guest 53
+ *
+ * Here a flow from guest port 53 leaves from 8053, the port of the first listener that fits.
  *
  * For each port inside a list through arrays, in the order in which the listeners were opened: a range has
  * thousands of ports.

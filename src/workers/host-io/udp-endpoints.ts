@@ -5,9 +5,9 @@
  *   guest 10.0.2.15:5000 ── endpoint 3 ──┬── flow 7  ── 192.0.2.1:53
  *                                        └── flow 12 ── 198.51.100.2:53
  *
- * While an endpoint has one flow, its socket is connected to the peer: the kernel drops datagrams of others and
- * keeps the route. With two flows and more each datagram that is sent names its peer, and the flow of a received
- * datagram is looked up here by its peer.
+ * While an endpoint has one flow, its socket is connected to the peer: the kernel drops datagrams of others
+ * and keeps the route. With two flows and more each datagram that is sent names its peer, and the flow of a
+ * received datagram is looked up here by its peer.
  *
  * Two tables (flow-table.ts), whose ids are endpoints and members:
  *
@@ -95,8 +95,8 @@ export class UdpEndpoints {
   }
 
   /**
-   * Add an endpoint that find() did not find; its first flow joins next. Always succeeds: the table has a place
-   * per flow.
+   * Add an endpoint that find() did not find; its first flow joins next. Always succeeds: the table has a
+   * place per flow.
    * @param words,w  the guest's address; port and way as for find()
    */
   add(words: Uint32Array, w: number, port: number, way: number): EndpointId {
@@ -117,7 +117,8 @@ export class UdpEndpoints {
    * @param port  the peer's port
    * @param scope  sin6_scope_id of the peer
    * @param connects  as the only flow, it is the one that the socket is connected for
-   * @returns false when another flow of the endpoint has the same peer, which has two addresses for the guest:
+   * @returns false when another flow of the endpoint has the same peer, which has two addresses for the
+   *   guest:
    *   nothing is changed
    */
   join(

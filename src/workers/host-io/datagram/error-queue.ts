@@ -1,7 +1,7 @@
 /**
- * Error queues of datagram sockets (man 7 ip, IP_RECVERR). The kernel queues each ICMP error with the datagram
- * that caused it; the error goes to the flow's shard. A queue is drained whenever epoll, a send or a receive
- * reports an error: as long as it holds one, they report it again.
+ * Error queues of datagram sockets (man 7 ip, IP_RECVERR). The kernel queues each ICMP error with the
+ * datagram that caused it; the error goes to the flow's shard. A queue is drained whenever epoll, a send or a
+ * receive reports an error: as long as it holds one, they report it again.
  */
 import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../../proto/icmp.ts';
 import { Icmp6Type } from '../../../proto/icmpv6.ts';

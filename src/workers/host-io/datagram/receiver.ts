@@ -56,8 +56,8 @@ const BATCHES_PER_ROUND = 1;
 /** Share of the large slots that may be armed here; the rest is for TCP. */
 const MAX_LARGE_SHARE = 1 / 4;
 /**
- * A sched_yield() longer than this went to a CPU-bound process (its slice is about 3 ms), not to the readers of
- * the guest.
+ * A sched_yield() longer than this went to a CPU-bound process (its slice is about 3 ms), not to the readers
+ * of the guest.
  */
 const READERS_TURN_MS = 1.5;
 const SMALL_PAYLOAD_BYTES = SMALL_SLOT_BYTES - HEADROOM_BYTES;
@@ -83,8 +83,8 @@ export class DatagramReceiver {
   #isBehind = false;
   #nextYieldMs = 0;
 
-  // Slots armed for the next recvmmsg, and three sets of headers for the same iovecs: without control messages
-  // and peer, with control messages, with both.
+  // Slots armed for the next recvmmsg, and three sets of headers for the same iovecs: without control
+  // messages and peer, with control messages, with both.
   readonly #batch: number;
   readonly #small = new Uint32Array(BATCH).fill(NO_SLOT);
   readonly #large = new Uint32Array(BATCH).fill(NO_SLOT);
@@ -128,10 +128,10 @@ export class DatagramReceiver {
   }
 
   /**
-   * Yield the CPU to the guest's readers when a socket is behind: the guest's own sockets hold some 90 datagrams
-   * of 1,400 bytes, and a queue that grew while this thread had no CPU would overflow them. Datagrams that come
-   * meanwhile make fuller batches (decision 013). A CPU-bound process must not profit: when a yield took a
-   * whole slice, the next yield comes after the same time at the earliest.
+   * Yield the CPU to the guest's readers when a socket is behind: the guest's own sockets hold some 90
+   * datagrams of 1,400 bytes, and a queue that grew while this thread had no CPU would overflow them.
+   * Datagrams that come meanwhile make fuller batches (decision 013). A CPU-bound process must not profit:
+   * when a yield took a whole slice, the next yield comes after the same time at the earliest.
    */
   yieldToReaders(): void {
     if (!this.#isBehind) return;
@@ -182,7 +182,9 @@ export class DatagramReceiver {
     return this.#batch;
   }
 
-  /** Receive a round's share of one socket; a socket that may have more is marked ready for the next round. */
+  /**
+   * Receive a round's share of one socket; a socket that may have more is marked ready for the next round.
+   */
   read(sid: SocketId): void {
     const table = this.#table;
     const fd = table.fd.get(sid);
@@ -202,7 +204,8 @@ export class DatagramReceiver {
       const n = recvmmsg(fd, headers.address, armed, MSG_DONTWAIT);
       this.#ctx.counters[Counter.datagramRecvs]!++;
       if (n < 0) {
-        // Other than EAGAIN: a pending error, which this call has cleared and which is in the error queue too.
+        // Other than EAGAIN: a pending error, which this call has cleared and which is in the error queue
+        // too.
         if (n === -Errno.EAGAIN || ++errors > MAX_READ_ERRORS) return;
         this.#errors.drain(sid);
         continue;
@@ -345,7 +348,9 @@ export class DatagramReceiver {
     return slot;
   }
 
-  /** Datagram i of a published port: to the splice stage if the rule allows, else to the shard of its flow. */
+  /**
+   * Datagram i of a published port: to the splice stage if the rule allows, else to the shard of its flow.
+   */
   #onListenerDatagram(sid: SocketId, i: number): void {
     const table = this.#table;
     const ctx = this.#ctx;

@@ -1,8 +1,8 @@
 /**
  * Datagrams to the host. Consecutive datagrams of one flow and one size become one message, sent with
- * UDP_SEGMENT; consecutive messages of one socket are sent with one sendmmsg. For that datagrams are held back
- * until flush() at the end of each batch of commands, so that a single datagram is never delayed. A datagram
- * for a socket whose send buffer is full is dropped and counted.
+ * UDP_SEGMENT; consecutive messages of one socket are sent with one sendmmsg. For that datagrams are held
+ * back until flush() at the end of each batch of commands, so that a single datagram is never delayed. A
+ * datagram for a socket whose send buffer is full is dropped and counted.
  *
  * Invariant: the slots of held datagrams belong to the sender until sendHeld() returns them to the reader.
  */
@@ -103,8 +103,8 @@ export class DatagramSender {
   readonly #messageSegment = new Uint32Array(MAX_SEGMENTS);
   #messageCount = 0;
   /**
-   * No datagram can be added to the last message: its last datagram is shorter than the others, or UDP_SEGMENT
-   * is not used for it.
+   * No datagram can be added to the last message: its last datagram is shorter than the others, or
+   * UDP_SEGMENT is not used for it.
    */
   #messageEnded = false;
   /** Datagrams may be held back. Set by the first flush(): its caller calls it after each batch. */

@@ -2,7 +2,7 @@
  * What the parts of the datagram sockets share about each flow and each socket. A flow has a gid, a socket a
  * sid (SocketId):
  *
- *   0 ..                sid = gid of the socket's only flow (ping, UDP without a guest's port, published port)
+ *   0 ..                sid = gid of the socket's only flow (ping, UDP without guest port, published port)
  *   listenerBase ..     sid = gid of a listener
  *   endpointBase ..     sid = endpointBase + endpoint, for the flows of one endpoint of the guest
  */
@@ -13,7 +13,9 @@ import { DescriptorTable } from '../../thread/descriptor-table.ts';
 import type { HostContext, SocketId } from '../context.ts';
 import type { EndpointId, UdpEndpoints } from '../udp-endpoints.ts';
 
-/** Of a flow (by gid) and of a socket (by sid). Only the functions below depend on the order of the values. */
+/**
+ * Of a flow (by gid) and of a socket (by sid). Only the functions below depend on the order of the values.
+ */
 export const Kind = {
   none: 0,
   udp4: 1,
@@ -58,7 +60,9 @@ export class SocketTable {
   readonly wanted: Uint16Array;
   /** UDP_SEGMENT was refused for datagrams of this size: not tried from this size on. 0: no limit known. */
   readonly noSegment: Uint16Array;
-  /** A value of Published; if not `no`, an endpoint knows the flow's peer (DatagramSockets.#openPublished). */
+  /**
+   * A value of Published; if not `no`, an endpoint knows the flow's peer (DatagramSockets.#openPublished).
+   */
   readonly isPublished: Uint8Array;
   // By sid; kind by gid too.
   readonly fd: DescriptorTable;

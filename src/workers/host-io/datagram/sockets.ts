@@ -1,6 +1,6 @@
 /**
- * Datagram sockets of the host-io stage: a UDP socket for each UDP endpoint of the guest (udp-endpoints.ts), a
- * ping socket for each echo flow, and published UDP ports.
+ * Datagram sockets of the host-io stage: a UDP socket for each UDP endpoint of the guest (udp-endpoints.ts),
+ * a ping socket for each echo flow, and published UDP ports.
  *
  * This file opens, connects and closes them. The rest is in datagram/:
  *
@@ -247,8 +247,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * A connected socket on a listener's port. Before connect() it receives datagrams of all peers of that port;
-   * those belong to the listener and are passed on as the listener's.
+   * A connected socket on a listener's port. Before connect() it receives datagrams of all peers of that
+   * port; those belong to the listener and are passed on as the listener's.
    * @returns the descriptor or -errno
    */
   #publishedSocket(words: Uint32Array, at: number, kind: number, listener: number): number {
@@ -411,8 +411,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Undo connect(). Besides the peer the kernel clears the interface, and the port if it chose the port itself
-   * (__udp_disconnect): both are set again.
+   * Undo connect(). Besides the peer the kernel clears the interface, and the port if it chose the port
+   * itself (__udp_disconnect): both are set again.
    * @param words,w  address of a peer, by which the interface is chosen
    * @returns the local port, or -errno: the socket is still connected
    */
@@ -488,7 +488,10 @@ export class DatagramSockets implements SocketModule {
     }
   }
 
-  /** Record and watch a flow's new socket. @returns false when epoll refused it: closed, and openFailed sent */
+  /**
+   * Record and watch a flow's new socket.
+   * @returns false when epoll refused it: closed, and openFailed sent
+   */
   #opened(gid: number, sid: SocketId, fd: number, kind: number): boolean {
     const table = this.#table;
     const ctx = this.#ctx;
@@ -590,8 +593,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Stop listening. Flows that peers began through the listener can neither receive nor answer any more. Flows
-   * that the guest began from the port go on if they have a socket of their own, else they end.
+   * Stop listening. Flows that peers began through the listener can neither receive nor answer any more.
+   * Flows that the guest began from the port go on if they have a socket of their own, else they end.
    */
   unlisten(index: number): void {
     const table = this.#table;

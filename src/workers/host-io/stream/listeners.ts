@@ -1,7 +1,7 @@
 /**
- * Listeners of published TCP ports. A connection is accepted and announced to the shard of its flow (`accepted`);
- * with the shard's `adopt` StreamSockets takes it over. Connections from the host's loopback may go to the splice
- * stage instead (LoopbackPath).
+ * Listeners of published TCP ports. A connection is accepted and announced to the shard of its flow
+ * (`accepted`); with the shard's `adopt` StreamSockets takes it over. Connections from the host's loopback
+ * may go to the splice stage instead (LoopbackPath).
  */
 import { isLoopback, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
@@ -65,8 +65,9 @@ export class StreamListeners {
   readonly #target: number[] = [];
   readonly #options: ListenOptions[] = [];
   /**
-   * By descriptor: 1: accepted, and the shard has not answered yet. Not a Set: a Set that is filled and emptied
-   * allocates a new table every few connections, which was most of a packet thread's garbage (perf/notes.md).
+   * By descriptor: 1: accepted, and the shard has not answered yet. Not a Set: a Set that is filled and
+   * emptied allocates a new table every few connections, which was most of a packet thread's garbage
+   * (perf/notes.md).
    */
   #pending = new Uint8Array(FIRST_DESCRIPTORS);
   /** gids of listeners that could not accept for lack of descriptors. */
@@ -175,8 +176,8 @@ export class StreamListeners {
   }
 
   /**
-   * Announce an accepted connection to its shard, which answers with `adopt` or `refuse`. The peer's address is
-   * in this.#words[0..3].
+   * Announce an accepted connection to its shard, which answers with `adopt` or `refuse`. The peer's address
+   * is in this.#words[0..3].
    */
   #announce(fd: number, index: number, listenerFd: number, plan: ListenerPlan, peerPort: number): void {
     const ctx = this.#ctx;
@@ -207,10 +208,11 @@ export class StreamListeners {
 
   /**
    * Set the options of an accepted socket, unless it has inherited them. An accepted socket is a copy of its
-   * listener (sk_clone), so options on the listener save two calls per connection. The listener gets them with
-   * its first connection, because most ports of a large range never have one; connections in the queue by then
-   * were copied before and lack them. SO_PEEK_OFF is set on each socket: without Nagle's and keepalive options
-   * a socket is only slower, without SO_PEEK_OFF its stream would be read wrongly.
+   * listener (sk_clone), so options on the listener save two calls per connection. The listener gets them
+   * with its first connection, because most ports of a large range never have one; connections in the queue
+   * by then were copied before and lack them. A connection that was copied just before and queued after
+   * `inherited` lacks them too. These options may be missing, SO_PEEK_OFF may not (the stream would be read
+   * wrongly): it is set on each socket.
    */
   #configureAccepted(fd: number, index: number, listenerFd: number): void {
     const options = this.#options[index];

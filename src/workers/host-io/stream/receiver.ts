@@ -61,9 +61,10 @@ const GROW_AFTER_BYTES = [32 * 1024, 512 * 1024] as const;
 const GROW_TO_BYTES = [1024 * 1024, 8 * 1024 * 1024] as const;
 /**
  * Acknowledged bytes stay in the socket's queue until they are this many, in this many acknowledgements. So a
- * small exchange needs no system call to drop its bytes (perf/notes.md), and the bytes that stay are far fewer
- * than any receive window. The small rest of a bulk transfer (StreamFlag.bulk) is dropped at once: it pins the
- * large kernel buffer that it came in, and without a further recv() the kernel would not open the window.
+ * small exchange needs no system call to drop its bytes (perf/notes.md), and the bytes that stay are far
+ * fewer than any receive window. The small rest of a bulk transfer (StreamFlag.bulk) is dropped at once: it
+ * pins the large kernel buffer that it came in, and without a further recv() the kernel would not open the
+ * window.
  */
 const LAZY_BYTES = 8 * 1024;
 const LAZY_ACKS = 8;

@@ -52,7 +52,9 @@ export class SendQueues {
     this.#freed[gid] = 0;
   }
 
-  /** Return slots of a frame to the reader. They are counted for the shard, which limits the slots of a flow. */
+  /**
+   * Return slots of a frame to the reader. They are counted for the shard, which limits the slots of a flow.
+   */
   free(gid: number, slotA: number, slotB: number): void {
     this.#freed[gid]! += this.#ctx.pool.slotCost(slotA) + this.#ctx.pool.slotCost(slotB);
     this.#ctx.freeReaderSlots(slotA, slotB);
@@ -86,8 +88,8 @@ export class SendQueues {
   }
 
   /**
-   * Copy a frame to the end of the last queued one, if it fits into that one's last slot. Behind a blocked socket
-   * small frames share slots so: the memory of a queue stays within a small multiple of its bytes.
+   * Copy a frame to the end of the last queued one, if it fits into that one's last slot. Behind a blocked
+   * socket small frames share slots so: the memory of a queue stays within a small multiple of its bytes.
    * @returns whether the frame was copied; its slots stay the caller's in both cases
    */
   append(gid: number, slotA: number, slotB: number, at: number, len: number): boolean {
