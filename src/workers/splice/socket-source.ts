@@ -7,7 +7,7 @@
  *   words  0 REQUEST  incremented by the taker; the maker sleeps on it
  *          1 STOP     not 0: the maker has to return
  *          2 SERVED   incremented by the maker after each round; a waiting taker sleeps on it
- *          3 BELL     eventfd + 1, written after a round if WAITING is set; 0: none
+ *          3 BELL     eventfd + 1; the maker writes to it after a round if WAITING is set; 0: none
  *          4 WAITING  1: the taker wants to be woken when there are sockets
  *          5 PLENTY   from this descriptor number on only one socket of each kind is kept ready
  *

@@ -41,7 +41,7 @@ export class StreamTable {
   readonly fd: DescriptorTable;
   /** StreamFlag bits. */
   readonly flags: Uint16Array;
-  /** Error that ended sending; told to the shard when reading has come to its end. */
+  /** Error that ended sending; passed to the shard when reading has come to its end. */
   readonly sendErrno: Uint8Array;
 
   /** @param gids  flows of all shards */

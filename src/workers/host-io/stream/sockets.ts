@@ -10,7 +10,7 @@
  *   listeners          published ports
  *
  * A socket ends in one of two ways. closeNow(): the shard has closed the flow, or the sender closes on its
- * behalf when the queue is empty. fail(): the socket has an error; the shard is told, and answers with
+ * behalf when the queue is empty. fail(): the socket has an error; the shard gets `error`, and answers with
  * `reset`.
  */
 
