@@ -99,7 +99,7 @@ export class Outbound {
   }
 
   /** Set SO_BINDTODEVICE if the destination needs it. @returns 0 or -errno */
-  toDevice(fd: number, remote: Uint32Array, w: number): number {
+  bindDevice(fd: number, remote: Uint32Array, w: number): number {
     const device = isV4Mapped(remote, w) ? this.#device4 : this.#device6;
     if (device === null || isLoopback(remote, w)) return 0;
     return setsockoptBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, device.address, IFNAMSIZ);

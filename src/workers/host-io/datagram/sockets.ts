@@ -423,7 +423,7 @@ export class DatagramSockets implements SocketModule {
     this.#name.u16[0] = AF_UNSPEC;
     const r = connect(fd, this.#name.address, SOCKADDR_IN_BYTES);
     if (r < 0) return r;
-    this.#outbound.toDevice(fd, words, w);
+    this.#outbound.bindDevice(fd, words, w);
     // Another process may have taken the port in between: the next datagram then gets a port of the kernel's.
     if (isUdpFlow(kind) && port > 0 && localAddress(fd, local, 12) === 0) {
       this.#outbound.bindPort(fd, words, w, port);
@@ -467,7 +467,7 @@ export class DatagramSockets implements SocketModule {
     // An IPv6 ping socket has no V6ONLY on some kernels, and takes IPv6 only anyway.
     if (r === -Errno.ENOPROTOOPT || r === -Errno.EINVAL) r = 0;
     if (r === 0) r = setsockoptInt(fd, isV4 ? SOL_IP : SOL_IPV6, isV4 ? IP_RECVERR : IPV6_RECVERR, 1);
-    if (r === 0) r = this.#outbound.toDevice(fd, words, w);
+    if (r === 0) r = this.#outbound.bindDevice(fd, words, w);
     return r;
   }
 
@@ -690,7 +690,7 @@ export class DatagramSockets implements SocketModule {
     const isV4 = isIpv4Flow(kind);
     const probe = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
     if (probe < 0) return false;
-    let r = this.#outbound.toDevice(probe, words, 0);
+    let r = this.#outbound.bindDevice(probe, words, 0);
     if (r === 0) r = this.#connect(probe, words, 0, port || 1, zone);
     if (r === 0) r = localAddress(probe, words, 8);
     close(probe);

@@ -177,7 +177,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
     setStreamOptions(fd);
     this.#receiver.enablePeekOffset(fd);
     const outbound = this.#outbound;
-    let r = outbound.toDevice(fd, words, remoteAt);
+    let r = outbound.bindDevice(fd, words, remoteAt);
     if (r >= 0) r = outbound.bindStream(fd, words, remoteAt);
     if (r < 0) return this.#openFailed(gid, -r);
     const scope = outbound.scopeOf(words, remoteAt, openZone(words, at));
