@@ -132,7 +132,7 @@ export class DatagramSender {
     }
     const sid = table.socketOf(gid);
     const change = sendDatagramOptions(words, at);
-    if (change !== 0) this.#want(gid, change);
+    if (change !== 0) this.#recordOptions(gid, change);
     const wanted = table.wanted[gid]!;
     if (wanted !== table.options[sid] || sid !== this.#heldSid) {
       this.sendHeld();
@@ -393,7 +393,7 @@ export class DatagramSender {
   }
 
   /** Record the options that a flow needs from now on. @param change  sendDatagramOptions() */
-  #want(gid: number, change: number): void {
+  #recordOptions(gid: number, change: number): void {
     const table = this.#table;
     const before = table.wanted[gid]!;
     const ttl = sendOptionsTtl(change) || sendOptionsTtl(before);

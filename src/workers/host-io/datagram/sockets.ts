@@ -114,7 +114,7 @@ import {
 const MAX_UNSOLICITED = 32;
 /** SO_RCVBUF and SO_SNDBUF of each UDP socket; only queued datagrams take memory. */
 const SOCKET_BUFFER_BYTES = 1 << 20;
-/** SO_RCVBUF of a socket with several peers, which share it. */
+/** SO_RCVBUF of a socket that several peers share; with a socket each they would have more room together. */
 const SHARED_BUFFER_BYTES = 4 << 20;
 /**
  * Most peers of one published port with a socket of their own. Such a socket is faster and reports ICMP

@@ -60,7 +60,7 @@ const FIRST_READ_LIMIT = 536;
 const GROW_AFTER_BYTES = [32 * 1024, 512 * 1024] as const;
 const GROW_TO_BYTES = [1024 * 1024, 8 * 1024 * 1024] as const;
 /**
- * Acknowledged bytes stay in the socket's queue until they are this many, in this many acknowledgements. So a
+ * Acknowledged bytes stay in the socket's queue until they are LAZY_BYTES or came by LAZY_ACKS credits. So a
  * small exchange needs no system call to drop its bytes (perf/notes.md), and the bytes that stay are far
  * fewer than any receive window. The small rest of a bulk transfer (StreamFlag.bulk) is dropped at once: it
  * pins the large kernel buffer that it came in, and without a further recv() the kernel would not open the

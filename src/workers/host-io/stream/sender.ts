@@ -172,7 +172,7 @@ export class StreamSender {
     const counters = ctx.counters;
     let total = 0;
     const queues = this.#queues;
-    const had = !queues.isEmpty(gid);
+    const hadBytes = !queues.isEmpty(gid);
     while (!queues.isEmpty(gid) && !(this.#flags[gid]! & (StreamFlag.blocked | StreamFlag.connecting))) {
       const iovs = queues.gather(gid, this.#iov.u32);
       const offered = queues.gatheredBytes;
@@ -208,7 +208,7 @@ export class StreamSender {
     const refused = this.#provisional[gid] !== 0 && this.#refuse(gid) ? SentFlag.refused : 0;
     const empty = queues.isEmpty(gid);
     if (
-      had ||
+      hadBytes ||
       queues.hasFreed(gid) ||
       (this.#flags[gid]! & (StreamFlag.refused | StreamFlag.blocked)) === StreamFlag.refused
     ) {
