@@ -108,21 +108,21 @@ export function openListener(
   outbound: LinkScopes | undefined,
   make = ownSocket,
 ): number {
-  const any = plan.address === '' || plan.address === '*';
+  const isAny = plan.address === '' || plan.address === '*';
   if (!parseBindAddress(plan.address, words, 0)) return -Errno.EINVAL;
-  let v4 = isV4Mapped(words, 0);
-  let fd = make(v4 ? AF_INET : AF_INET6, type);
-  if (fd === -Errno.EAFNOSUPPORT && any) {
-    v4 = true;
+  let isV4 = isV4Mapped(words, 0);
+  let fd = make(isV4 ? AF_INET : AF_INET6, type);
+  if (fd === -Errno.EAFNOSUPPORT && isAny) {
+    isV4 = true;
     addressSetAny(words, 0, 4);
     fd = make(AF_INET, type);
   }
   if (fd < 0) return fd;
   // Not for datagram sockets: two could be bound to one port, and the later one would receive everything.
   let r = type === SOCK_STREAM ? setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1) : 0;
-  if (r >= 0 && !v4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? 0 : 1);
+  if (r >= 0 && !isV4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, isAny ? 0 : 1);
   if (r >= 0 && plan.interface !== undefined) r = bindToDevice(fd, plan.interface);
-  if (r >= 0 && freebind) r = setFreebind(fd, v4);
+  if (r >= 0 && freebind) r = setFreebind(fd, isV4);
   const scope = outbound?.scopeOf(words, 0) ?? 0;
   if (r >= 0) r = bind(fd, sockaddr.address, sockaddrWrite(sockaddr.u8, 0, words, 0, port, scope));
   if (r >= 0) return fd;

@@ -187,7 +187,7 @@ export class StreamListeners {
     if (plan.path === 'splice' && ctx.loopback !== undefined && isLoopback(words, 0)) {
       return ctx.loopback.takeStream(fd, words, target);
     }
-    const v4 = isV4Mapped(words, 0);
+    const isV4 = isV4Mapped(words, 0);
     addressing.fromHost(words, 0, words, 4);
     const guest = this.#guest;
     if (!listenerGuest(plan, addressing, words, 4, guest)) {
@@ -203,7 +203,7 @@ export class StreamListeners {
     ctx.counters[Counter.sockOpened]!++;
     const out = ctx.shardLink(ctx.shardOfHash(hash));
     const peerAndTarget = ((peerPort << 16) | target) >>> 0;
-    acceptedWrite(out, fd, v4 ? 4 : 6, peerAndTarget, hash, words, 4, guest, 0);
+    acceptedWrite(out, fd, isV4 ? 4 : 6, peerAndTarget, hash, words, 4, guest, 0);
   }
 
   /**
