@@ -19,8 +19,8 @@ import { type Family, UsageError } from '../cli/values.ts';
 import { isLinkLocal, samePrefix } from '../host/prefix.ts';
 import type { ResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
+import type { PastaConf } from './conf.ts';
 import { Message } from './messages.ts';
-import type { PastaConf } from './options.ts';
 
 export const LOCAL4 = { guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' } as const;
 export const LOCAL6 = { gateway: 'fe80::1' } as const;

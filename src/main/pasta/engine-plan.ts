@@ -8,10 +8,10 @@ import {
 import { parseImpairment } from '../cli/impairment.ts';
 import { poolPlan } from '../cli/pool-plan.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
+import type { PastaConf } from './conf.ts';
 import { MAX_LISTENERS } from './forward-rules.ts';
 import type { PastaTap } from './netns-setup.ts';
 import { pastaThreads } from './netns-thread.ts';
-import type { PastaConf } from './options.ts';
 
 const POOL_MIB = 64;
 /** Sockets that listen; their tables cost nothing until used. */

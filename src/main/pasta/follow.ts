@@ -19,8 +19,8 @@ import type { Following } from '../host/follow.ts';
 import type { Log } from '../host/log.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { type HostDump, type InsideNetwork, type PastaNetwork, planPasta } from './address-plan.ts';
+import type { PastaConf } from './conf.ts';
 import { addNetwork } from './netns-setup.ts';
-import type { PastaConf } from './options.ts';
 
 /** What a family lacks inside. */
 export interface MissingConfig {

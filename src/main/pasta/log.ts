@@ -10,8 +10,8 @@ import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } fr
 import { UsageError } from '../cli/values.ts';
 import type { Log, LogLevel } from '../host/log.ts';
 import { put } from '../process/output.ts';
+import type { Verbosity } from './conf.ts';
 import { Message } from './messages.ts';
-import type { Verbosity } from './options.ts';
 
 export type Level = LogLevel;
 

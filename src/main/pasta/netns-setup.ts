@@ -37,8 +37,8 @@ import {
   planPasta,
   planSpliceOnly,
 } from './address-plan.ts';
+import type { PastaConf } from './conf.ts';
 import { Message } from './messages.ts';
-import type { PastaConf } from './options.ts';
 import { openTables, type TableFds } from './port-scan.ts';
 
 export interface PastaJob extends SocketsInside {

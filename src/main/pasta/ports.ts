@@ -1,9 +1,9 @@
 /** The port options of the command line as the listeners of an engine plan. */
 import { readFileSync } from 'node:fs';
 import { UsageError } from '../cli/values.ts';
+import type { PastaConf } from './conf.ts';
 import { RuleTable } from './forward-rules.ts';
 import { Message } from './messages.ts';
-import type { PastaConf } from './options.ts';
 import { applyPortSpec, ephemeralPorts, type PortRange } from './port-spec.ts';
 
 export interface PortRules {

@@ -31,7 +31,7 @@ async function main({ argv, env, booted }: PastaProgram): Promise<number> {
   const fd = statusFd(process.env);
   const program = launcherVariable('PASTA_PROGRAM') ?? 'pasta';
   const netns = choosePastaNetns();
-  const { parsePasta } = await import('./options.ts');
+  const { parsePasta } = await import('./parse.ts');
   const parsed = parsePasta(argv, env);
   if (parsed.kind === 'usage') {
     const { usageText } = await import('./texts.ts');

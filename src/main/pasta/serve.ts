@@ -29,6 +29,7 @@ import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/s
 import { holdOutputs } from '../process/output.ts';
 import { Terminal } from '../process/terminal.ts';
 import { HOST_NAME_MAX, PastaCommand, type PastaCommandOptions } from './command.ts';
+import type { PastaConf, PastaTarget } from './conf.ts';
 import type { ControlSocket } from './control-socket.ts';
 import { becomeUser, leaveCaller } from './daemon.ts';
 import { pastaEnginePlan } from './engine-plan.ts';
@@ -38,7 +39,6 @@ import { LogFile, type PastaLog } from './log.ts';
 import { Message } from './messages.ts';
 import type { PastaJob, PastaTap } from './netns-setup.ts';
 import type { PastaNetns } from './netns-thread.ts';
-import type { PastaConf, PastaTarget } from './options.ts';
 import { needsSockets, type PortRules, portRules, refuseOutboundTarget } from './ports.ts';
 
 export interface PastaStart {
