@@ -1,6 +1,6 @@
 /**
- * The command line of `pasta` as data: what every option comes to (`PastaConf`), what is to be connected
- * (`PastaTarget`), and the draft that the options of options.ts fill.
+ * The command line of `pasta` as data: the options (`PastaConf`), what to connect (`PastaTarget`), and the
+ * draft that the table of options.ts fills.
  */
 import { DEFAULT_MTU } from '../cli/values.ts';
 
@@ -12,13 +12,13 @@ export type Verbosity = 'quiet' | 'normal' | 'debug' | 'trace';
 export type PortOption = 't' | 'u' | 'T' | 'U';
 
 /**
- * The command line, defaults filled in; plain data, crosses to the namespace thread. "4" and "6" are the
- * families.
+ * The options, with defaults filled in. Plain data: it is posted to the namespace thread. "4" and "6" in
+ * names are the families.
  */
 export interface PastaConf {
   readonly ipv4: boolean;
   readonly ipv6: boolean;
-  /** 0: the interface keeps the kernel's, and none is offered. */
+  /** 0: the interface keeps the kernel's MTU, and DHCP and router advertisements offer none. */
   readonly mtu: number;
   readonly address4?: string;
   readonly address6?: string;
@@ -33,7 +33,9 @@ export interface PastaConf {
   readonly outbound6?: string;
   readonly outboundIf4?: string;
   readonly outboundIf6?: string;
-  /** Absent: those of resolv.conf; empty: none; else those of resolv.conf of a family that has none here. */
+  /**
+   * Absent: those of resolv.conf; empty: none. A family without an address here uses those of resolv.conf.
+   */
   readonly dns?: readonly string[];
   readonly dnsForward4?: string;
   readonly dnsForward6?: string;
@@ -52,7 +54,9 @@ export interface PastaConf {
   readonly ndp: boolean;
   readonly ra: boolean;
   readonly freebind: boolean;
-  /** False: the gateway stands for the host's loopback only where --map-host-loopback says so. */
+  /**
+   * The gateway's address is mapped to the host's loopback where --map-host-loopback gives no other address.
+   */
   readonly mapGateway: boolean;
   readonly mapHostLoopback4?: string;
   readonly mapHostLoopback6?: string;
@@ -82,24 +86,24 @@ export interface PastaConf {
   readonly apiSocket?: string;
   readonly pcap?: string;
   readonly pidFile?: string;
-  /** Frames come by this descriptor, and no interface is made. */
+  /** Descriptor that carries the frames; no interface is made. */
   readonly fd?: number;
 }
 
-/** What is to be connected. */
+/** What to connect: the new namespace of a command, that of a process, or that at a path. */
 export type PastaTarget =
   | { readonly kind: 'command'; readonly argv: readonly string[] }
   | { readonly kind: 'pid'; readonly pid: number }
   | { readonly kind: 'netns'; readonly path: string };
 
-/** The configuration while options are read, and what only reading them needs. */
+/** The options read so far, and state that only parsing needs. */
 export type Draft = { -readonly [K in keyof PastaConf]: PastaConf[K] } & {
   prefixWritten?: boolean;
   netmaskWritten?: boolean;
   readonly warnings: string[];
 };
 
-/** @returns a new draft: what holds when no option is written */
+/** @returns a new draft, as it is without any option */
 export function defaults(): Draft {
   return {
     ipv4: true,

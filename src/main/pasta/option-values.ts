@@ -1,5 +1,5 @@
 /**
- * Values of pasta's options: what each kind of value may be, and pasta's own message when it is not.
+ * Checks of option values, by kind of value. Each refuses a wrong value by UsageError, with pasta's message.
  */
 import { domainLabels } from '../../proto/domain-name.ts';
 import { macParse, macText } from '../../proto/ethernet.ts';
@@ -13,17 +13,23 @@ const V4_MAPPED_BITS = 96; // RFC 4291 section 2.5.5.2: ::ffff:0:0/96
 const MAX_NAME_CHARS = 253; // RFC 1035 section 2.3.4, without the root's dot
 const MAX_DNS_PER_FAMILY = 3;
 
-/** Control characters: a value with one is escaped in messages, which are one line each. */
+/** Control characters. Messages are one line each, so a value with such a character is escaped in them. */
 export const CONTROL = /\p{Cc}/u;
 
 type FamilyKey = 'gateway' | 'outbound' | 'dnsForward' | 'dnsHost' | 'mapHostLoopback' | 'mapGuestAddr';
 
 interface AddressRules {
+  /** Multicast addresses are refused. */
   readonly unicast: boolean;
+  /** Loopback addresses are accepted; 'ipv4': those of IPv4 only. */
   readonly loopback: boolean | 'ipv4';
 }
 
-/** Put an address into the field of its family. */
+/**
+ * Store an address in the field of its family.
+ * @param key      name of the field without the 4 or 6 at its end
+ * @param message  of the UsageError for text that is no address, or none that `rules` allow
+ */
 export function putAddress(
   draft: Draft,
   key: FamilyKey,
@@ -37,7 +43,8 @@ export function putAddress(
 }
 
 /**
- * The address in its canonical spelling; undefined when it is none, or none of the kind that is asked for.
+ * @returns the address as canonical text; undefined for other text, for unspecified, broadcast and v4-mapped
+ *   addresses, and for what `rules` exclude
  */
 function usableAddress(text: string, rules: AddressRules): string | undefined {
   const address = addressOf(text);
@@ -56,16 +63,16 @@ function usableAddress(text: string, rules: AddressRules): string | undefined {
 export function setAddress(draft: Draft, text: string): void {
   const slash = text.indexOf('/');
   const written = slash < 0 ? text : text.slice(0, slash);
-  // In brackets or not; an IPv4 address may be mapped into IPv6, and its prefix length is then 96 bits more.
+  // The address may stand in brackets. An IPv4 address may be v4-mapped: its prefix is then 96 bits longer.
   const address = usableAddress(canonicalAddress(written) ?? '', { unicast: true, loopback: false });
   if (address === undefined) throw new UsageError(`Invalid guest address: ${text}`);
   const v6 = address.includes(':');
-  const beforeBits = !v6 && written.includes(':') ? V4_MAPPED_BITS : 0;
+  const mappedBits = !v6 && written.includes(':') ? V4_MAPPED_BITS : 0;
   if (slash >= 0) {
     const length = text.slice(slash + 1);
-    // The original reads a number first, and only then looks at what it is.
+    // As passt's pasta: text that does not start as a number is another error than a number out of range.
     if (!/^-?[0-9]+(\.[0-9.]*)?$/.test(length)) throw new UsageError(`Invalid guest address: ${text}`);
-    const bits = /^[0-9]{1,3}$/.test(length) ? Number(length) - beforeBits : -1;
+    const bits = /^[0-9]{1,3}$/.test(length) ? Number(length) - mappedBits : -1;
     if (bits < 0 || bits > (v6 ? 128 : 32)) throw new UsageError(`Invalid prefix length: ${text}`);
     if (!v6) {
       if (draft.netmaskWritten) throw new UsageError(Message.redundantPrefix);
@@ -106,7 +113,7 @@ export function setMappedAddress(draft: Draft, key: 'mapHostLoopback' | 'mapGues
 
 export function parseMac(text: string): string {
   const bytes = macParse(text);
-  // The lowest bit of the first byte means a group: no interface has such an address (IEEE 802 section 8.2).
+  // The lowest bit of the first byte marks a group address, which no interface has (IEEE 802 section 8.2).
   if (bytes === null || (bytes[0]! & 1) === 1 || bytes.every((byte) => byte === 0))
     throw new UsageError(`Invalid MAC address: ${text}`);
   return macText(bytes, 0);
@@ -121,13 +128,16 @@ export function checkNameLength(text: string, message: string): void {
   if (text.length > MAX_NAME_CHARS) throw new UsageError(message);
 }
 
-/** DHCP cannot carry what has no labels of 1 to 63 characters; "." and nothing are no name on purpose. */
+/**
+ * Warn of a name that is not made of labels of 1 to 63 characters, which DHCP cannot encode. "." and the
+ * empty name mean "none", without a warning.
+ */
 export function warnUnlessDomainName(draft: Draft, option: string, text: string): void {
   if (text !== '' && text !== '.' && domainLabels(text) === null)
     draft.warnings.push(Message.noDomainName(option, quoted(text)));
 }
 
-/** Prefix length of "24" or "255.255.255.0"; undefined: neither, or holes in the mask. */
+/** @returns prefix length of "24" or "255.255.255.0"; undefined for other text, and for a mask with holes */
 export function maskLength(text: string): number | undefined {
   if (/^[0-9]{1,2}$/.test(text)) return Number(text) <= 32 ? Number(text) : undefined;
   const mask = ipv4Parse(text);
@@ -138,9 +148,9 @@ export function maskLength(text: string): number | undefined {
 }
 
 /**
- * A number as strtoul(3) with base 0 reads it: white space and a sign in front, 0x hexadecimal, 0 octal; a
- * negative one wraps.
- * @returns undefined for anything else and for what 64 bits do not hold
+ * Parse a number as strtoul(3) does with base 0: white space and a sign may come first, 0x means hexadecimal
+ * and 0 octal; a negative number wraps to 64 bits.
+ * @returns undefined for other text and for numbers of more than 64 bits
  */
 export function cNumber(text: string): bigint | undefined {
   const [, sign, digits = ''] = /^\s*([+-]?)(0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*)$/i.exec(text) ?? [];

@@ -1,10 +1,10 @@
 /**
- * The options of `pasta`: the one table that parsing, help, man page and shell completion are made from.
- * Names, values, defaults and rejections are those of passt's pasta; the words are ours.
+ * The options of `pasta`: the one table behind parsing, help, manual page and shell completion. Names,
+ * values, defaults and rejections are those of passt's pasta; the help texts are ours.
  *
- * An entry's `set` puts the value into a draft and throws UsageError with pasta's own message when it is
- * wrong. What depends on several options is in parse.ts. Port specifications are kept as written: they are
- * read when the addresses are known.
+ * An entry's `set` stores the value in a draft and throws UsageError, with pasta's message, when the value is
+ * wrong. parse.ts checks what depends on several options. Port specifications are stored unparsed:
+ * port-spec.ts parses them when the addresses are known.
  */
 import type { OptionShape } from '../cli/getopt.ts';
 import { API_SOCKET_HELP, fieldsOf } from '../cli/option-fields.ts';
@@ -36,16 +36,16 @@ import {
 } from './option-values.ts';
 
 const MIN_LOG_BYTES = 40 * 1024;
-const MIN_FD = 3; // the first three are COMMAND's
+const MIN_FD = 3; // 0 to 2 are standard input, output and error
 const MAX_SEARCH_DOMAINS = 6; // resolv.conf(5)
 
 export interface PastaOption extends OptionShape {
-  /** Value's name in help; absent: a flag. */
+  /** Name of the value in help; absent: a flag. */
   readonly value?: string;
   readonly group: 'General' | 'Addresses' | 'Names' | 'Services' | 'Ports' | 'Namespaces';
   readonly help: string;
   readonly default?: string;
-  /** Refused, and shown nowhere. */
+  /** An option of passt only: refused, and left out of all texts. */
   readonly passtOnly?: true;
   readonly set?: (draft: Draft, value: string, written: string) => void;
 }
@@ -55,9 +55,9 @@ type Entry = Omit<PastaOption, 'takesValue'>;
 const { fixed, verbatim, parsed } = fieldsOf<Draft>();
 
 /**
- * Only for passt, which serves virtual machines.
- * @param mode     where the original has it
- * @param spelled  how its message names the option, whatever was written
+ * An option of passt, which serves virtual machines.
+ * @param mode     the mode that passt's message names
+ * @param spelled  the option as passt's message spells it, however it was written
  */
 const passtOnly = (
   name: string,
@@ -85,7 +85,8 @@ const port = (letter: PortOption, name: string, help: string): Entry => ({
   help,
   default: 'auto',
   set: (draft, spec, written) => {
-    // Read when the addresses are known; the message is to be one line.
+    // The specification is parsed later. Control characters are refused here, because the message must be one
+    // line.
     if (CONTROL.test(spec)) throw new UsageError(ForwardMessage.invalidSpec(spec));
     draft.ports = [...draft.ports, { option: letter, spec, written }];
   },
@@ -277,7 +278,7 @@ const ENTRIES: readonly Entry[] = [
     help: 'Host interface whose addresses and routes are copied.',
     default: 'that of --outbound-if4 and --outbound-if6, or of the first default route',
     set: (d, text) => {
-      // One that cannot exist is told like one that does not.
+      // A name that cannot exist gets the same message as one that does not exist.
       if (!isInterfaceName(text)) throw new UsageError(Message.noSuchInterface(text));
       d.interface = text;
     },
@@ -576,7 +577,8 @@ const ENTRIES: readonly Entry[] = [
     group: 'Namespaces',
     help: 'Use this descriptor instead of making an interface: an open TAP, or a connected socket that carries one Ethernet frame per packet (SOCK_SEQPACKET) or datagram. pasta ends when the other side closes the socket.',
     set: (d, text) => {
-      // As a shell writes it: the launcher keeps this one open, and has to know it by its digits.
+      // Decimal without leading zeros, as shells write it: the launcher compares the digits to keep this one
+      // open.
       const fd = /^(0|[1-9][0-9]{0,9})$/.test(text) ? Number(text) : -1;
       if (fd < MIN_FD || fd > MAX_INT) throw new UsageError(`Invalid --fd: ${text}`);
       d.fd = fd;
@@ -605,5 +607,5 @@ export const OPTIONS: readonly PastaOption[] = ENTRIES.map((e) => ({
   takesValue: e.value !== undefined,
 }));
 
-/** What help, man page and completion show. */
+/** The options that help, manual page and completion show. */
 export const SHOWN_OPTIONS: readonly PastaOption[] = OPTIONS.filter((o) => !o.passtOnly);

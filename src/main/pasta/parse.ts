@@ -1,4 +1,4 @@
-/** From the command line of `pasta` to its configuration. */
+/** Parses the command line of `pasta`, and checks what depends on several options. */
 import { getopt } from '../cli/getopt.ts';
 import { IPV4_MIN_MTU, IPV6_MIN_MTU, UsageError } from '../cli/values.ts';
 import { type Draft, defaults, MAX_INT, type PastaConf, type PastaTarget } from './conf.ts';
@@ -6,7 +6,7 @@ import { Message } from './messages.ts';
 import { CONTROL } from './option-values.ts';
 import { OPTIONS } from './options.ts';
 
-/** As JSON has it, without the quotes. */
+/** Escape control characters, as JSON does. */
 const escaped = (text: string): string => JSON.stringify(text).slice(1, -1);
 
 export type Parsed =
@@ -14,17 +14,18 @@ export type Parsed =
       readonly kind: 'go';
       readonly conf: PastaConf;
       readonly target: PastaTarget;
-      /** No command was written: the user's shell, as a login shell. */
+      /** No command was given: `target` is the user's shell, as a login shell. */
       readonly login: boolean;
       readonly warnings: readonly string[];
     }
   | { readonly kind: 'help' | 'version' }
-  /** The options cannot be read: the usage text follows the message. */
+  /** The words are not options of the table: the usage text follows the message. */
   | { readonly kind: 'usage'; readonly error: string };
 
 /**
- * @param argv  words behind the program's name
- * @param env   for SHELL
+ * Parse the command line.
+ * @param argv  words after the program's name
+ * @param env   its SHELL is the default command
  * @throws UsageError with pasta's message
  */
 export function parsePasta(argv: readonly string[], env: NodeJS.ProcessEnv = {}): Parsed {
@@ -36,12 +37,12 @@ export function parsePasta(argv: readonly string[], env: NodeJS.ProcessEnv = {})
       option.set?.(draft, value, written);
     } catch (error) {
       if (!(error instanceof UsageError) || !CONTROL.test(value)) throw error;
-      throw new UsageError(error.message.replaceAll(value, escaped(value))); // one line, whatever was written
+      throw new UsageError(error.message.replaceAll(value, escaped(value))); // messages are one line
     }
   }
   if (words.error !== undefined) return { kind: 'usage', error: words.error };
   const target = targetOf(draft, words.operands, env);
-  finish(draft, target);
+  resolveDependencies(draft, target);
   const { prefixWritten, netmaskWritten, warnings, ...conf } = draft;
   const login = target.kind === 'command' && words.operands.length === 0;
   return { kind: 'go', conf, target, login, warnings };
@@ -58,11 +59,14 @@ function targetOf(draft: Draft, operands: readonly string[], env: NodeJS.Process
     if (pid > MAX_INT) throw new UsageError(Message.invalidPid(first!));
     return { kind: 'pid', pid };
   }
-  // Without a command the user's shell, as a login shell.
   return { kind: 'command', argv: operands.length > 0 ? operands : [env.SHELL || '/bin/sh'] };
 }
 
-function finish(draft: Draft, target: PastaTarget): void {
+/**
+ * Check options that depend on one another, and derive what one option implies for another.
+ * @throws UsageError with pasta's message
+ */
+function resolveDependencies(draft: Draft, target: PastaTarget): void {
   if (target.kind !== 'command' && !draft.pidns)
     throw new UsageError('--no-pidns is incompatible with PID or --netns');
   for (const [on, name] of [
@@ -71,7 +75,7 @@ function finish(draft: Draft, target: PastaTarget): void {
   ] as const) {
     if (!on && !draft.configNet) throw new UsageError(Message.needsConfigNet(name));
   }
-  // The path alone says where to go.
+  // With a path and no --userns, only the network namespace is entered.
   if (target.kind === 'netns' && draft.userns === undefined) draft.netnsOnly = true;
   if (draft.configNet) draft.ra = false;
   if (draft.spliceOnly) {
@@ -87,6 +91,6 @@ function finish(draft: Draft, target: PastaTarget): void {
       draft.warnings.push(Message.mtuTooSmall(draft.mtu, 4, IPV4_MIN_MTU));
     if (draft.ipv6 && draft.mtu < IPV6_MIN_MTU)
       draft.warnings.push(Message.mtuTooSmall(draft.mtu, 6, IPV6_MIN_MTU));
-    if (draft.mtu < IPV4_MIN_MTU) draft.mtu = 0; // no Ethernet device takes it
+    if (draft.mtu < IPV4_MIN_MTU) draft.mtu = 0; // the kernel refuses it for an Ethernet device (ETH_MIN_MTU)
   }
 }

@@ -1,13 +1,13 @@
 /**
- * The argument of -t, -u, -T and -U, as rules. Pure.
+ * From the argument of -t, -u, -T or -U to rules. Pure.
  *
  *   SPEC  := "none" | [ ADDR? ["%" IFACE] "/" ] CHUNK { "," CHUNK }
- *   ADDR  := IPv4 | IPv6 | "[" either "]" | "*"                   (missing or "*": any address of both families)
+ *   ADDR  := IPv4 | IPv6 | "[" either "]" | "*"        (missing or "*": any address of both families)
  *   CHUNK := "all" [":" TADDR] | "auto" | "~" RANGE | RANGE [ ":" RANGE | ":" TADDR | ":" TADDR "/" RANGE ]
  *   RANGE := N [ "-" M ]
  *
- * "~" and "auto" hold for the whole SPEC wherever they stand. Without a RANGE to listen on the set is 1-65535
- * less the exclusions and the ephemeral ports, on a best-effort basis.
+ * "~" and "auto" apply to the whole SPEC, whatever their position. Without a RANGE to listen on, SPEC means
+ * ports 1-65535 without the excluded and the ephemeral ones; those that cannot be bound are skipped.
  */
 
 import { IFNAMSIZ } from '../../sys/constants.ts';
@@ -26,10 +26,10 @@ export interface PortRange {
   readonly last: number;
 }
 
-/** RFC 6335 section 6: the dynamic ports, when the kernel does not say what it uses. */
+/** RFC 6335 section 6: the dynamic ports; used where the kernel's range cannot be read. */
 export const DYNAMIC_PORTS: PortRange = { first: 49152, last: MAX_PORT };
 
-/** Text of /proc/sys/net/ipv4/ip_local_port_range. */
+/** Parse the kernel's range of ephemeral ports. @param text  of /proc/sys/net/ipv4/ip_local_port_range */
 export function ephemeralPorts(text: string | undefined): PortRange {
   const [, first, last] = /^\s*(\d+)\s+(\d+)\s*$/.exec(text ?? '') ?? [];
   if (first === undefined || last === undefined) return DYNAMIC_PORTS;
@@ -38,7 +38,8 @@ export function ephemeralPorts(text: string | undefined): PortRange {
 }
 
 /**
- * An interface name as the kernel takes it (dev_valid_name): 1 to 15 bytes, no slash, no blank, not . or ..
+ * Whether the kernel accepts an interface name (dev_valid_name): 1 to 15 bytes, no slash, colon or space, not
+ * . or ..
  */
 function isInterfaceName(text: string): boolean {
   const bytes = Buffer.byteLength(text);
@@ -52,11 +53,11 @@ interface Chunk {
 }
 
 /**
- * Apply one port option.
- * @param option     as it was written, for messages: "-t"
- * @param table      the rules so far of the option's direction; those of SPEC are added
- * @param ephemeral  ports of the side that listens
- * @throws ForwardError; rules before the refused one are in the table
+ * Add the rules of one port option to a table.
+ * @param option     as the user wrote it, for messages: "-t"
+ * @param table      rules of the option's direction
+ * @param ephemeral  ephemeral ports of the side that listens
+ * @throws ForwardError; the rules before the refused one stay in the table
  */
 export function applyPortSpec(
   option: string,
@@ -74,7 +75,12 @@ export function applyPortSpec(
   }
 }
 
-/** @returns rules in the order in which they are to be added */
+/**
+ * Parse SPEC.
+ * @param outbound  -T or -U: no listening address, loopback only
+ * @returns the rules, in the order in which to add them
+ * @throws ForwardError
+ */
 export function parsePortSpec(
   option: string,
   proto: Protocol,
@@ -82,15 +88,15 @@ export function parsePortSpec(
   outbound: boolean,
   ephemeral: PortRange,
 ): readonly ForwardRule[] {
-  // What stands before the first slash is an address only if it reads as one: 80:192.0.2.7/90 has a target
-  // address there.
+  // The text before the first slash is a listening address only if it parses as one: in 80:192.0.2.7/90 the
+  // slash follows a target address.
   const slash = spec.indexOf('/');
-  const head = slash < 0 ? undefined : parseHead(spec.slice(0, slash));
-  if (head !== undefined && outbound) throw new ForwardError(M.addressNotAllowed(option, spec));
-  const ports = head === undefined ? spec : spec.slice(slash + 1);
-  const address = head?.address ?? '';
-  // Only what goes over loopback may come out.
-  const device = outbound ? 'lo' : (head?.device ?? '');
+  const listenOn = slash < 0 ? undefined : parseHead(spec.slice(0, slash));
+  if (listenOn !== undefined && outbound) throw new ForwardError(M.addressNotAllowed(option, spec));
+  const ports = listenOn === undefined ? spec : spec.slice(slash + 1);
+  const address = listenOn?.address ?? '';
+  // Only loopback connections are forwarded out of the namespace.
+  const device = outbound ? 'lo' : (listenOn?.device ?? '');
 
   const invalid = (): ForwardError => new ForwardError(M.invalidSpec(ports));
   const included: Chunk[] = [];
@@ -115,13 +121,13 @@ export function parsePortSpec(
     }
   }
 
-  const weak = included.length === 0;
-  if (weak) {
+  const bestEffort = included.length === 0;
+  if (bestEffort) {
     excluded.push(ephemeral);
     included.push({ range: { first: 1, last: MAX_PORT }, to: 1, target: allTarget });
   }
   return included.flatMap(({ range, to, target }) =>
-    without(range, excluded).map(({ first, last }) => ({
+    subtract(range, excluded).map(({ first, last }) => ({
       proto,
       address,
       interface: device,
@@ -129,13 +135,13 @@ export function parsePortSpec(
       last,
       to: to + first - range.first,
       target,
-      weak,
+      weak: bestEffort,
       scan,
     })),
   );
 }
 
-/** ADDR? ["%" IFACE]; undefined: it is none. */
+/** Parse ADDR? ["%" IFACE]. @returns undefined for other text */
 function parseHead(text: string): { readonly address: string; readonly device: string } | undefined {
   const percent = text.indexOf('%');
   const device = percent < 0 ? '' : text.slice(percent + 1);
@@ -177,8 +183,8 @@ function parseChunk(text: string): Chunk | undefined {
 
 const sameSize = (a: PortRange, b: PortRange): boolean => a.last - a.first === b.last - b.first;
 
-/** What of a range no exclusion covers, in order. */
-function without(range: PortRange, excluded: readonly PortRange[]): readonly PortRange[] {
+/** @returns the parts of a range that no exclusion covers, ascending */
+function subtract(range: PortRange, excluded: readonly PortRange[]): readonly PortRange[] {
   let parts: PortRange[] = [range];
   for (const hole of excluded) {
     parts = parts.flatMap((part) => {
