@@ -40,6 +40,7 @@ export interface HostDump {
   readonly hasIpv6: boolean;
 }
 
+/** An address for the interface inside. `scope` is an RT_SCOPE_ constant. */
 export interface InsideAddress {
   readonly family: Family;
   readonly address: string;
@@ -62,6 +63,7 @@ export interface InsideNetwork {
   }[];
 }
 
+/** The plan, for the engine, for the set-up of the namespace and for the log. */
 export interface PastaNetwork {
   readonly addresses: AddressPlan;
   /** AddressPlan.resolvers as resolv.conf has them: zones are interface names, not indexes. */
@@ -77,6 +79,7 @@ export interface PastaNetwork {
   readonly warnings: readonly string[];
 }
 
+/** The template interface of a family. */
 interface Template {
   readonly link: LinkInfo;
   readonly best: AddressInfo;
@@ -173,6 +176,11 @@ function checkInterfaces(conf: PastaConf, host: HostDump, warnings: string[]): v
 
 // ---- template -----------------------------------------------------------------------------------------------------
 
+/**
+ * Find the template interface of a family.
+ * @param info  gets a line when the choice is not clear or there is no usable route
+ * @returns undefined in local mode
+ */
 function findTemplate(conf: PastaConf, host: HostDump, family: Family, info: string[]): Template | undefined {
   const wanted = conf.interface ?? (family === 4 ? conf.outboundIf4 : conf.outboundIf6);
   const routes = host.routes.filter((r) => isCandidate(r, host, family));
@@ -226,6 +234,7 @@ function routeGateway(route: RouteInfo, family: Family): string | undefined {
 
 // ---- addresses ----------------------------------------------------------------------------------------------------
 
+/** @param template  undefined in local mode. @returns the guest's gateway; undefined where the template has none */
 function gatewayOf(conf: PastaConf, family: Family, template: Template | undefined): string | undefined {
   const chosen = family === 4 ? conf.gateway4 : conf.gateway6;
   if (chosen !== undefined) return chosen;
@@ -324,6 +333,7 @@ function planNames(
 
 // ---- inside -------------------------------------------------------------------------------------------------------
 
+/** Template interface and engine plan, by family. */
 interface Families {
   readonly template4: Template | undefined;
   readonly template6: Template | undefined;
@@ -331,6 +341,7 @@ interface Families {
   readonly ipv6: Ipv6Plan | undefined;
 }
 
+/** Plan what --config-net configures. */
 function planInside(conf: PastaConf, host: HostDump, families: Families): InsideNetwork {
   const addresses: InsideAddress[] = [];
   const routes: RouteInfo[] = [];
@@ -376,6 +387,7 @@ function isOfTemplate(route: RouteInfo, family: number, index: number): boolean 
 
 // ---- log output ---------------------------------------------------------------------------------------------------
 
+/** The plan as lines of the log, as passt's pasta prints it. */
 function describe(
   all: Families & { readonly interfaceName: string; readonly names: Names; readonly conf: PastaConf },
 ): string[] {

@@ -8,8 +8,8 @@
  *   sh                sets the host name, waits for "go", executes COMMAND: process 1 of its PID namespace
  *
  *   fd 0, 1     /dev/null
- *   fd 2        the socket between pasta and sh; error messages of the chain come by it too, and are copied to
- *               standard error
+ *   fd 2        the socket between pasta and sh; error messages of the chain are read from it too, and
+ *               copied to standard error
  *   fd 3, 4, 5  the caller's standard input, output and error, for COMMAND: libuv makes 0 to 2 blocking in all
  *               processes that share them
  *
@@ -40,7 +40,7 @@ export interface PastaCommandOptions {
   /** No command was given: the shell is started as a login shell, argv[0] with `-` in front. */
   readonly login: boolean;
   readonly env: NodeJS.ProcessEnv;
-  /** Network namespace to enter; without it the chain stays in that of the main thread. */
+  /** Descriptor of the network namespace to enter; absent: the main thread is in it. */
   readonly namespaceFd?: number;
   readonly pidns: boolean;
   /** At most HOST_NAME_MAX bytes; absent: the host's name stays. */
@@ -68,13 +68,17 @@ exec "$@"
 const NOT_FOUND = 127;
 export const HOST_NAME_MAX = 64; // bytes, sethostname(2)
 
+/**
+ * The chain and COMMAND, started by the constructor.
+ * @throws CommandError with pasta's message where COMMAND does not exist or cannot be executed
+ */
 export class PastaCommand {
   readonly #head: ChildProcess;
   readonly #channel: Socket;
   #running = false;
   /** Resolves when sh waits for "go"; rejects when the chain ends before. */
   readonly started: Promise<void>;
-  /** Exit status as a shell gives it: 128 + n for signal n. */
+  /** Resolves to COMMAND's exit status as a shell reports it: 128 + n for signal n. */
   readonly ended: Promise<number>;
 
   constructor(options: PastaCommandOptions) {

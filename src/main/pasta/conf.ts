@@ -9,6 +9,7 @@ export const DEFAULT_MAC = '9a:55:9a:55:9a:55';
 export const MAX_INT = 0x7fff_ffff;
 
 export type Verbosity = 'quiet' | 'normal' | 'debug' | 'trace';
+/** Short names of the port options: TCP and UDP, into the namespace (small) and out of it (capital). */
 export type PortOption = 't' | 'u' | 'T' | 'U';
 
 /**

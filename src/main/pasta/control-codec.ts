@@ -115,6 +115,7 @@ export function encodeGreeting(tables: readonly RuleTable[]): Buffer {
   return Buffer.concat([hello, ...parts, Buffer.alloc(1)]);
 }
 
+/** The result of decoding what a client has sent. */
 export type Request =
   /** Not complete yet. */
   | { readonly kind: 'more' }

@@ -27,9 +27,10 @@ const EVICTABLE_MS = 1000;
 /** Time limit from the greeting to the end of the request. */
 const REQUEST_MS = 10_000;
 
+/** What the control socket needs from the front end: the tables in force, and how to replace them. */
 export interface ControlOptions {
   tables(): readonly RuleTable[];
-  /** @throws Error when the rules cannot be served */
+  /** Put tables in force; a direction without a table stays. @throws Error when that is impossible */
   replace(tables: ReadonlyMap<Direction, RuleTable>): Promise<void>;
   log(level: 'warning' | 'info', text: string): void;
 }
@@ -61,7 +62,10 @@ export class ControlSocket {
     });
   }
 
-  /** @throws Error of node:net, with `code` */
+  /**
+   * Make the socket. An abandoned socket file at this path is replaced.
+   * @throws Error of node:net, with `code`
+   */
   async listen(path: string): Promise<void> {
     if (await isAbandoned(path)) unlinkSync(path);
     this.#file = new SocketFile(path);

@@ -42,6 +42,7 @@ export function missingConfig({ inside, addresses }: PastaNetwork): MissingConfi
   return families;
 }
 
+/** Whether there is a default route of this family in the main table. */
 const hasDefault = (routes: readonly RouteInfo[], family: Family): boolean =>
   routes.some(
     (r) => r.family === family && r.prefixLen === 0 && r.table === RT_TABLE_MAIN && r.type === RTN_UNICAST,
@@ -100,6 +101,7 @@ export function engineChange(
   };
 }
 
+/** What following the host's network needs. */
 export interface PastaFollowing {
   readonly conf: PastaConf;
   readonly start: PastaNetwork;

@@ -16,6 +16,7 @@ export type Protocol = 'tcp' | 'udp';
 /** From the host into the namespace (-t, -u), or from the namespace's loopback to the host's (-T, -U). */
 export type Direction = 'HOST' | 'SPLICE';
 
+/** One rule; the comment at the head of this file says what the fields mean together. */
 export interface ForwardRule {
   readonly proto: Protocol;
   /** '' = any address of both families; "0.0.0.0" and "::" = any of one. Canonical text. */
@@ -53,6 +54,7 @@ export interface RuleLimits {
   readonly udp: boolean;
 }
 
+/** Ports as text: `80` or `80-81`. */
 const portsText = (first: number, last: number): string => (first === last ? `${first}` : `${first}-${last}`);
 
 /** A rule as passt lists it: `TCP [*]%lo:80-81  =>  8080-8081  (best effort) (auto-scan)`. */
@@ -72,6 +74,7 @@ export function ruleWhere(rule: ForwardRule, first = rule.first, last = rule.las
   return `${rule.address === '' ? '*' : rule.address}${device}/${portsText(first, last)}`;
 }
 
+/** Family of a canonical address; 0 for '', which means both. */
 const familyOf = (address: string): 0 | 4 | 6 => (address === '' ? 0 : address.includes(':') ? 6 : 4);
 
 /** Whether two listening addresses ('': any of both families) overlap. */

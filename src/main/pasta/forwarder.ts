@@ -36,12 +36,14 @@ export interface ForwarderOptions {
   log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
 }
 
+/** A listener and the rule that it comes from. */
 interface Planned {
   readonly listener: ListenerPlan;
   readonly rule: ForwardRule;
   readonly direction: Direction;
 }
 
+/** The rules in force, and the listeners that they need. */
 export class Forwarder {
   readonly #o: ForwarderOptions;
   #inbound: RuleTable;

@@ -87,6 +87,7 @@ export class LogFile {
   }
 }
 
+/** The log of one `pasta` process; it starts with messages of level info and more on standard error. */
 export class PastaLog {
   #maxRank: number;
   #hasTimestamps = false;
@@ -124,6 +125,7 @@ export class PastaLog {
     if (!this.#hasTimestamps) this.#toStderr = false;
   }
 
+  /** The least important level that is logged. */
   get upTo(): Level {
     return (Object.keys(RANK) as Level[]).find((level) => RANK[level] === this.#maxRank)!;
   }

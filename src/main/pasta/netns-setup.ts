@@ -42,11 +42,13 @@ import type { PastaConf } from './conf.ts';
 import { Message } from './messages.ts';
 import { openTables, type TableFds } from './port-scan.ts';
 
+/** What the set-up gets. */
 export interface PastaJob extends SocketsInside {
   readonly conf: PastaConf;
   readonly target: NetnsTarget;
 }
 
+/** What the set-up gives to the main thread, at the step "tap". */
 export interface PastaTap {
   /** /proc/net tables of the host's namespace. */
   readonly hostTables: TableFds;
@@ -135,6 +137,7 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
   yield { kind: 'configured', notes };
 }
 
+/** A TAP, or a socket that carries frames, and the name of its interface for messages. */
 interface Frames {
   readonly name: string;
   readonly tap: TapPlan;
@@ -191,6 +194,10 @@ function makeTap(name: string): Frames {
   }
 }
 
+/**
+ * Configure the interface: MTU, up, addresses, routes, and the gateways' neighbour entries.
+ * @throws UsageError or SysError
+ */
 function configure(route: RouteSocket, index: number, conf: PastaConf, network: PastaNetwork): void {
   const { addresses, gateways, routes } = network.inside;
   const with6 = network.addresses.ipv6 !== undefined;
@@ -284,6 +291,7 @@ function copyRoutes(route: RouteSocket, index: number, copies: PastaNetwork['ins
   }
 }
 
+/** Run a step. @throws UsageError with pasta's message where a system call fails */
 function withMessage(message: (family: 4 | 6, why: string) => string, family: 4 | 6, step: () => void): void {
   try {
     step();

@@ -1,6 +1,6 @@
 /**
- * Which thread moves into the namespace for `pasta`: the main thread where all packet threads have been
- * started before, as for `bucatini`.
+ * Which thread moves into the namespace for `pasta`: as for `bucatini`, the main thread where all packet
+ * threads have been started before.
  */
 import { availableParallelism } from 'node:os';
 import { autoThreads } from '../../workers/placement.ts';

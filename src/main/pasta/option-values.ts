@@ -60,6 +60,11 @@ function usableAddress(text: string, rules: AddressRules): string | undefined {
   return rules.unicast && address.startsWith('ff') ? undefined : address;
 }
 
+/**
+ * -a: store an address of either family, and the prefix length of an IPv4 address.
+ * @param text  "ADDR" or "ADDR/LEN"
+ * @throws UsageError with pasta's message
+ */
 export function setAddress(draft: Draft, text: string): void {
   const slash = text.indexOf('/');
   const written = slash < 0 ? text : text.slice(0, slash);
@@ -84,6 +89,10 @@ export function setAddress(draft: Draft, text: string): void {
   else draft.address4 = address;
 }
 
+/**
+ * -D: add a resolver. "none" removes all resolvers and the addresses of DNS forwarding.
+ * @throws UsageError with pasta's message
+ */
 export function setDns(draft: Draft, text: string): void {
   if (text === 'none') {
     draft.dns = [];
@@ -98,6 +107,10 @@ export function setDns(draft: Draft, text: string): void {
   else draft.dns = [...list, address];
 }
 
+/**
+ * --map-host-loopback and --map-guest-addr: store the address of its family. "none" removes both.
+ * @throws UsageError with pasta's message
+ */
 export function setMappedAddress(draft: Draft, key: 'mapHostLoopback' | 'mapGuestAddr', text: string): void {
   if (text === 'none') {
     delete draft[`${key}4`];
@@ -111,6 +124,7 @@ export function setMappedAddress(draft: Draft, key: 'mapHostLoopback' | 'mapGues
   });
 }
 
+/** @returns a unicast MAC address in canonical text. @throws UsageError with pasta's message */
 export function parseMac(text: string): string {
   const bytes = macParse(text);
   // The lowest bit of the first byte marks a group address, which no interface has (IEEE 802 section 8.2).
@@ -119,11 +133,13 @@ export function parseMac(text: string): string {
   return macText(bytes, 0);
 }
 
+/** @returns `text`. @throws UsageError where it cannot be the name of an interface */
 export function parseInterfaceName(text: string): string {
   if (!isInterfaceName(text)) throw new UsageError(`Invalid interface name: ${text}`);
   return text;
 }
 
+/** @throws UsageError with `message` for a domain name above the limit of RFC 1035 */
 export function checkNameLength(text: string, message: string): void {
   if (text.length > MAX_NAME_CHARS) throw new UsageError(message);
 }
@@ -160,6 +176,7 @@ export function cNumber(text: string): bigint | undefined {
   return sign === '-' ? BigInt.asUintN(64, -value) : value;
 }
 
+/** @returns the number of cNumber(). @throws UsageError with `message` where there is none from `min` to `max` */
 export function wholeNumber(text: string, min: number, max: number, message: string): number {
   const value = cNumber(text);
   if (value === undefined || value < min || value > max) throw new UsageError(message);

@@ -39,6 +39,7 @@ const MIN_LOG_BYTES = 40 * 1024;
 const MIN_FD = 3; // 0 to 2 are standard input, output and error
 const MAX_SEARCH_DOMAINS = 6; // resolv.conf(5)
 
+/** An entry of the table. */
 export interface PastaOption extends OptionShape {
   /** Name of the value in help; absent: a flag. */
   readonly value?: string;
@@ -47,6 +48,10 @@ export interface PastaOption extends OptionShape {
   readonly default?: string;
   /** An option of passt only: refused, and left out of all texts. */
   readonly passtOnly?: true;
+  /**
+   * Store the value; absent: the option has no effect here.
+   * @param written  the option as the user wrote it: "--mtu", "-m"
+   */
   readonly set?: (draft: Draft, value: string, written: string) => void;
 }
 
@@ -77,6 +82,7 @@ const passtOnly = (
   },
 });
 
+/** A port option. */
 const port = (letter: PortOption, name: string, help: string): Entry => ({
   name,
   short: letter,

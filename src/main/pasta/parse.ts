@@ -9,6 +9,7 @@ import { OPTIONS } from './options.ts';
 /** Escape control characters, as JSON does. */
 const escaped = (text: string): string => JSON.stringify(text).slice(1, -1);
 
+/** The result of parsing. */
 export type Parsed =
   | {
       readonly kind: 'go';
@@ -48,6 +49,7 @@ export function parsePasta(argv: readonly string[], env: NodeJS.ProcessEnv = {})
   return { kind: 'go', conf, target, login, warnings };
 }
 
+/** What to connect. @throws UsageError with pasta's message */
 function targetOf(draft: Draft, operands: readonly string[], env: NodeJS.ProcessEnv): PastaTarget {
   if (draft.netns !== undefined) {
     if (operands.length > 0) throw new UsageError(Message.bothNetnsAndOperand);

@@ -46,6 +46,7 @@ const buffer = Buffer.alloc(65536);
  */
 const LAST_READ_BYTES = 2048;
 
+/** @returns the text of a table; what could be read, if the namespace ends meanwhile */
 function readTable(fd: number): string {
   if (fd < 0) return '';
   let text = '';

@@ -21,6 +21,7 @@ import {
   type RuleTable,
 } from './forward-rules.ts';
 
+/** Ports `first` to `last`, both included. */
 export interface PortRange {
   readonly first: number;
   readonly last: number;
@@ -46,6 +47,7 @@ function isInterfaceName(text: string): boolean {
   return bytes > 0 && bytes < IFNAMSIZ && text !== '.' && text !== '..' && !/[/:\s]/.test(text);
 }
 
+/** A RANGE to listen on, the first port that it is forwarded to, and the target address ('': none). */
 interface Chunk {
   readonly range: PortRange;
   readonly to: number;
@@ -152,6 +154,7 @@ function parseHead(text: string): { readonly address: string; readonly device: s
   return address === undefined ? undefined : { address, device };
 }
 
+/** Parse RANGE. @returns undefined for other text */
 function parseRange(text: string): PortRange | undefined {
   const [, firstText, lastText] = /^(\d+)(?:-(\d+))?$/.exec(text) ?? [];
   if (firstText === undefined) return undefined;
@@ -160,11 +163,13 @@ function parseRange(text: string): PortRange | undefined {
   return first <= last && last <= MAX_PORT ? { first, last } : undefined;
 }
 
+/** Parse TADDR. @returns '' for an unspecified address, undefined for other text */
 function targetOf(text: string): string | undefined {
   const address = canonicalAddress(text);
   return address === '0.0.0.0' || address === '::' ? '' : address;
 }
 
+/** Parse a CHUNK that starts with RANGE. @returns undefined for other text */
 function parseChunk(text: string): Chunk | undefined {
   const colon = text.indexOf(':');
   const range = parseRange(colon < 0 ? text : text.slice(0, colon));

@@ -6,6 +6,7 @@ import { RuleTable } from './forward-rules.ts';
 import { Message } from './messages.ts';
 import { applyPortSpec, ephemeralPorts, type PortRange } from './port-spec.ts';
 
+/** The rules of both directions. */
 export interface PortRules {
   readonly inbound: RuleTable;
   readonly outbound: RuleTable;

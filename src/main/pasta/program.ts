@@ -28,6 +28,7 @@ export interface PastaProgram {
   readonly booted: BootedThread;
 }
 
+/** @returns the exit status. @throws Error with the message for the user */
 async function main({ argv, env, booted }: PastaProgram): Promise<number> {
   const fd = statusFd(process.env);
   const program = launcherVariable('PASTA_PROGRAM') ?? 'pasta';

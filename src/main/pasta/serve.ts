@@ -41,6 +41,7 @@ import type { PastaJob, PastaTap } from './netns-setup.ts';
 import type { PastaNetns } from './netns-thread.ts';
 import { needsSockets, type PortRules, portRules, refuseOutboundTarget } from './ports.ts';
 
+/** What the front end has parsed and started before serving. */
 export interface PastaStart {
   readonly conf: PastaConf;
   readonly target: PastaTarget;

@@ -10,6 +10,7 @@ import { enterProgram, exitAfter, ownVersion } from '../process/entry.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { ownStreams } from '../process/output.ts';
 
+/** @returns the exit status. @throws Error with the message for the user */
 async function main(argv: readonly string[]): Promise<number> {
   const program = launcherVariable('SLIRP4NETNS_PROGRAM') ?? 'slirp4netns';
   const { parseSlirp } = await import('./options.ts');

@@ -27,10 +27,12 @@ import { Message } from './messages.ts';
 import { networkAddresses } from './network.ts';
 import type { SlirpConf } from './options.ts';
 
+/** What the set-up gets. */
 export interface SlirpJob extends SocketsInside {
   readonly conf: SlirpConf;
 }
 
+/** What the set-up gives to the main thread, at the step "tap". */
 export interface SlirpTap {
   readonly tap: TapPlan;
   readonly name: string;
@@ -101,6 +103,7 @@ function acceptFrameSocket(path: string): TapPlan {
   }
 }
 
+/** Move this thread into a network namespace. @throws UsageError with the original's message */
 function enter(path: string): void {
   try {
     enterNamespace({ kind: 'path', path });
@@ -120,6 +123,7 @@ function makeTap(name: string): Tap {
   }
 }
 
+/** Configure loopback and the TAP. @throws UsageError with the original's message */
 function configure(route: RouteSocket, index: number, conf: SlirpConf): void {
   const { guest, gateway, broadcast } = networkAddresses(conf.network);
   const loopback = route.linkByName('lo');
@@ -146,6 +150,7 @@ function unlessExists(step: () => void): void {
   }
 }
 
+/** Run a step. @throws UsageError with the original's message where a system call fails */
 function withMessage(what: Parameters<typeof Message.cannotSet>[0], step: () => void): void {
   try {
     step();

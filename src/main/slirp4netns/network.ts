@@ -4,6 +4,7 @@ import { macText } from '../../proto/ethernet.ts';
 import { ipv4Parse, ipv4Text } from '../../proto/ipv4.ts';
 import type { Network } from './options.ts';
 
+/** IPv4 addresses of the network inside. `first` is the network address. */
 export interface NetworkAddresses {
   readonly first: string;
   readonly netmask: string;

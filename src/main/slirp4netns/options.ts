@@ -15,6 +15,7 @@ const MAX_TAP_NAME_BYTES = IFNAMSIZ - 1;
 /** The guest's address is that of the network + 100, which lies outside of a /26. */
 const MAX_PREFIX_LEN = 25;
 
+/** An IPv4 network. */
 export interface Network {
   /** First address, as a u32. */
   readonly first: number;
@@ -45,6 +46,7 @@ export interface SlirpConf {
   readonly mac?: string;
 }
 
+/** The options read so far, and texts that are checked when all have been read. */
 type Draft = { -readonly [K in keyof Omit<SlirpConf, 'target'>]: SlirpConf[K] } & {
   cidr?: string;
   macText?: string;
@@ -56,6 +58,7 @@ type Draft = { -readonly [K in keyof Omit<SlirpConf, 'target'>]: SlirpConf[K] } 
   readonly warnings: string[];
 };
 
+/** An entry of the table. */
 export interface SlirpOption extends OptionShape {
   /** Name of the value in help; absent: a flag. */
   readonly value?: string;
@@ -227,6 +230,7 @@ export interface SlirpHost {
   interfaceAddress(name: string, family: 4 | 6): string | undefined;
 }
 
+/** The result of parsing. */
 export type Parsed =
   | { readonly kind: 'go'; readonly conf: SlirpConf; readonly warnings: readonly string[] }
   | { readonly kind: 'help' | 'version' }
@@ -292,6 +296,7 @@ export function parseSlirp(argv: readonly string[], program: string, host: Slirp
   }
 }
 
+/** The target with --target-type=bess. @throws UsageError */
 function bessTarget(draft: Draft, operands: readonly string[]): SlirpTarget {
   const [path] = operands;
   if (path === undefined) throw new UsageError('');
@@ -307,6 +312,7 @@ function bessTarget(draft: Draft, operands: readonly string[]): SlirpTarget {
   return { kind: 'bess', path };
 }
 
+/** What to connect. @throws UsageError; an empty message: only the usage text is printed */
 function targetOf(draft: Draft, operands: readonly string[], host: SlirpHost): SlirpTarget {
   if (draft.targetType === 'bess') return bessTarget(draft, operands);
   if (draft.targetType !== 'netns') throw new UsageError(Message.targetType);
@@ -333,6 +339,7 @@ function targetOf(draft: Draft, operands: readonly string[], host: SlirpHost): S
 
 const MAX_INT = 0x7fff_ffff;
 
+/** @returns a number from `min` to INT_MAX. @throws UsageError with `message` */
 function wholeNumber(text: string, min: number, message: string): number {
   const value = Number(text);
   if (!/^[0-9]{1,10}$/.test(text) || value < min || value > MAX_INT) throw new UsageError(message);
@@ -342,6 +349,7 @@ function wholeNumber(text: string, min: number, message: string): number {
 const parseDescriptor = (text: string, option: string): number =>
   wholeNumber(text, 0, Message.descriptor(option));
 
+/** @throws UsageError with the original's message */
 function parseCidr(text: string): Network {
   const parts = /^((?:[0-9]+\.){3}[0-9]+)\/([0-9]{1,2})$/.exec(text);
   if (parts === null) throw new UsageError(Message.cidr(text));

@@ -1,8 +1,8 @@
 /**
  * `slirp4netns` from parsed options to its exit status: the namespace's TAP, the engine, the API socket, the
- * ready byte. host/start.ts calls the hooks below. It ends when the descriptor of --exit-fd hangs up, when the
- * last process has left the namespace, or when the namespace's path is unlinked. Signals have their default
- * action, as callers expect.
+ * ready byte. host/start.ts calls the hooks below. It ends when the descriptor of --exit-fd hangs up, when
+ * the last process has left the namespace, or when the namespace's path is unlinked. Signals have their
+ * default action, as callers expect.
  *
  * The API socket accepts connections before the ready byte is written.
  */
@@ -37,8 +37,8 @@ import type { SlirpConf, SlirpTarget } from './options.ts';
 const EMPTY_POLL_MS = 1000;
 
 /**
- * Which thread moves into the namespace: as for `bucatini`, the main thread where all packet threads have been
- * started before.
+ * Which thread moves into the namespace: as for `bucatini`, the main thread where all packet threads have
+ * been started before.
  */
 function slirpNetns(): Netns<SlirpJob, SlirpTap> {
   if (slirpThreads().kind !== 'fused') return new NetnsThread<SlirpJob, SlirpTap>('slirp4netns/netns-worker');
@@ -160,6 +160,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   }
 }
 
+/** The lines that the original prints at the start. */
 function banner(conf: SlirpConf): string[] {
   const { first, netmask, gateway, dns, dhcpBegin, dhcpEnd, guest } = networkAddresses(conf.network);
   const lines = [

@@ -17,7 +17,7 @@ import { OPTIONS, SHOWN_OPTIONS, type SlirpOption } from './options.ts';
 const INDENT = 34;
 /** The slirp4netns whose command line and messages these are. */
 const LIKE_VERSION = '1.3.3';
-/** Callers check it before they use an option: 2 stands for --outbound-addr, 3 for --disable-dns. */
+/** Callers check it before they use an option: with 2 there is --outbound-addr, with 3 --disable-dns. */
 const SLIRP_CONFIG_VERSION_MAX = 6;
 
 const signature = (o: SlirpOption): string =>
