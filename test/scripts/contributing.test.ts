@@ -37,3 +37,15 @@ it('paths are found in a text', () => {
     pathsIn('see `ring/layout.ts`, `main/<name>.ts`, `docs/decisions/`, `W.op`, `docs/decisions/NNN-x.md`'),
   ).toEqual(['ring/layout.ts', 'docs/decisions/']);
 });
+
+it('the tour of the tree names every folder of src', () => {
+  const page = readFileSync(`${root}/CONTRIBUTING.md`, 'utf8');
+  const tour = page.slice(page.indexOf('| folder of `src/`'), page.indexOf('## Words'));
+  const named = [...tour.matchAll(/^\| (`.*?`) \|/gm)].flatMap(([, cell]) =>
+    cell!.split(', ').map((folder) => folder.slice(1, -1)),
+  );
+  const folders = readdirSync(`${root}/src`, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => path.relative(`${root}/src`, `${entry.parentPath}/${entry.name}`));
+  expect(named.sort()).toEqual(folders.filter((folder) => folder !== 'main').sort());
+});
