@@ -62,10 +62,10 @@ import type { Carried, Stage } from '../thread/stage.ts';
 import { handleArp } from './arp.ts';
 import { chatterKind4, chatterKind6, packetChatter } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS } from './context.ts';
-import { ResolverChoice } from './dns-forward.ts';
 import { PingTranslator } from './icmp-echo.ts';
 import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
 import { type Packet, packetDiscard, packetFree } from './packet.ts';
+import { ResolverChoice } from './resolvers.ts';
 import { TcpTranslator } from './tcp.ts';
 import { UdpTranslator } from './udp.ts';
 

@@ -69,7 +69,7 @@ import { isLinkLocalGroup } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { handleDhcp } from './dhcp.ts';
 import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
-import { DnsForward, type ResolverChoice } from './dns-forward.ts';
+import { DnsForward } from './dns-forward.ts';
 import {
   icmpCarriedErrorToGuest,
   icmpFlowErrorToGuest,
@@ -79,6 +79,7 @@ import {
 } from './icmp-errors.ts';
 import { OtherPorts } from './other-port.ts';
 import { type Packet, packetChecksumOk, packetFree } from './packet.ts';
+import type { ResolverChoice } from './resolvers.ts';
 import { SendOptions } from './send-options.ts';
 import { pseudoSumWords } from './to-guest.ts';
 import { UdpGsoBatch } from './udp-gso-batch.ts';

@@ -43,10 +43,10 @@ import {
 } from '../../link/to-shard.ts';
 import { isOutOfDescriptors, isShortage } from '../../thread/descriptor-shortage.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
-import type { ResolverChoice, Resolvers } from '../dns-forward.ts';
 import { icmpFlowErrorToGuest, icmpForErrno, refusalToGuest } from '../icmp-errors.ts';
 import { OtherPorts } from '../other-port.ts';
 import { type Packet, packetDiscard, packetFree } from '../packet.ts';
+import type { ResolverChoice, Resolvers } from '../resolvers.ts';
 import { ipHeaderBytes } from '../to-guest.ts';
 import type { TcpClosing } from './closing.ts';
 import {
