@@ -71,12 +71,12 @@ export class Addressing {
   readonly ipv6: boolean;
   readonly plan: AddressPlan;
   readonly #dnsPorts: readonly number[];
-  readonly #hasOwn: boolean;
+  readonly #refusesOwn: boolean;
 
   constructor(plan: AddressPlan, policy: ServicePolicy, seen: Uint32Array = new Uint32Array(SEEN_WORDS)) {
     this.plan = plan;
     this.#dnsPorts = policy.dnsPorts;
-    this.#hasOwn = policy.gateway === 'ours';
+    this.#refusesOwn = policy.gateway === 'ours';
     this.mtu = plan.mtu;
     const mac = macParse(plan.mac);
     if (mac === null) throw new Error(`address plan: mac ${plan.mac} is not a MAC address`);
@@ -128,15 +128,15 @@ export class Addressing {
   }
 
   /** The guest sends from this IPv6 address. */
-  learn6(words: Uint32Array, w: number): void {
+  learnGuestAddress6(words: Uint32Array, w: number): void {
     const { seen } = this;
     if (isLinkLocal(words, w)) {
-      if (!same(words, w, seen, LINK_LOCAL)) addressCopy(words, w, seen, LINK_LOCAL);
+      if (!equalsSet(words, w, seen, LINK_LOCAL)) addressCopy(words, w, seen, LINK_LOCAL);
       return;
     }
     if (seen[USES_IPV6] !== 0 || isZero(words, w)) return;
-    if (same(words, w, this.guest, V6_AT)) seen[USES_IPV6] = 1;
-    else if (same(words, w, seen, V6_AT)) return;
+    if (equalsSet(words, w, this.guest, V6_AT)) seen[USES_IPV6] = 1;
+    else if (equalsSet(words, w, seen, V6_AT)) return;
     addressCopy(words, w, seen, V6_AT);
   }
 
@@ -169,13 +169,13 @@ export class Addressing {
   classify(words: Uint32Array, w: number, port: number): number {
     const family = familyOf(words, w);
     const at = familyAt(family);
-    if (same(words, w, this.dns, at)) {
+    if (equalsSet(words, w, this.dns, at)) {
       if (this.#dnsPorts.includes(port)) return Destination.dns;
       if (this.#dnsPorts.length === 0 && port !== 0) return Destination.world;
     }
-    if (same(words, w, this.hostLoopback, at)) return Destination.hostLoopback;
-    if (same(words, w, this.mapGuestAddr, at)) return Destination.hostGuest;
-    if (this.#hasOwn && this.isOurs(words, w, family)) return Destination.gateway;
+    if (equalsSet(words, w, this.hostLoopback, at)) return Destination.hostLoopback;
+    if (equalsSet(words, w, this.mapGuestAddr, at)) return Destination.hostGuest;
+    if (this.#refusesOwn && this.isOurs(words, w, family)) return Destination.gateway;
     if (family === 4) {
       const a = words[w + 3]!;
       // 240/4 is reserved and ends with the broadcast address; multicast is the caller's to tell.
@@ -200,11 +200,11 @@ export class Addressing {
   isOurs(words: Uint32Array, w: number, family: 4 | 6): boolean {
     const at = familyAt(family);
     return (
-      same(words, w, this.gateway, at) ||
-      same(words, w, this.dns, at) ||
-      same(words, w, this.hostLoopback, at) ||
-      same(words, w, this.mapGuestAddr, at) ||
-      (family === 6 && same(words, w, this.linkLocal, 0))
+      equalsSet(words, w, this.gateway, at) ||
+      equalsSet(words, w, this.dns, at) ||
+      equalsSet(words, w, this.hostLoopback, at) ||
+      equalsSet(words, w, this.mapGuestAddr, at) ||
+      (family === 6 && equalsSet(words, w, this.linkLocal, 0))
     );
   }
 
@@ -229,7 +229,7 @@ export class Addressing {
     const local = isLoopback(words, w) || isUnspecified(words, w);
     // A peer on this host may have the very address that the guest copied: it must not seem to come from the
     // guest itself.
-    if (local || same(words, w, this.guest, at) || same(words, w, this.seen, at)) {
+    if (local || equalsSet(words, w, this.guest, at) || equalsSet(words, w, this.seen, at)) {
       const mapping = local ? this.hostLoopback : this.mapGuestAddr;
       addressCopy(isZero(mapping, at) ? this.gateway : mapping, at, out, o);
     } else addressCopy(words, w, out, o);
@@ -237,7 +237,7 @@ export class Addressing {
 }
 
 /** Whether an address is that of the plan at b[bt..bt+3], which may have none. */
-function same(a: Uint32Array, at: number, b: Uint32Array, bt: number): boolean {
+function equalsSet(a: Uint32Array, at: number, b: Uint32Array, bt: number): boolean {
   return addressEqual(a, at, b, bt) && !isZero(b, bt);
 }
 

@@ -28,7 +28,7 @@ const LISTS = 6;
 
 export class ShardFlows extends FlowTable {
   readonly #counters: Float64Array;
-  readonly #tellFull: () => void;
+  readonly #reportFull: () => void;
   /** By IP protocol: ends a flow early. */
   readonly #enders: ((flow: number) => void)[] = [];
   // By flow. Neighbours are kept + 1: zeroed memory means none.
@@ -40,23 +40,23 @@ export class ShardFlows extends FlowTable {
   readonly #first = new Int32Array(LISTS);
   readonly #last = new Int32Array(LISTS);
   readonly #length = new Int32Array(LISTS);
-  readonly #begun = new Int32Array(4);
+  readonly #countByOrigin = new Int32Array(4);
   readonly #reserve: number;
-  readonly #mostDatagram: number;
-  readonly #mostInbound: number;
+  readonly #maxDatagram: number;
+  readonly #maxInbound: number;
 
-  /** @param tellFull  called each time the table is full */
-  constructor(maxFlows: number, counters: Float64Array, tellFull: () => void) {
+  /** @param reportFull  called each time the table is full */
+  constructor(maxFlows: number, counters: Float64Array, reportFull: () => void) {
     super(maxFlows);
     this.#counters = counters;
-    this.#tellFull = tellFull;
+    this.#reportFull = reportFull;
     this.#origin = new Uint8Array(maxFlows);
     this.#list = new Uint8Array(maxFlows);
     this.#next = new Int32Array(maxFlows);
     this.#previous = new Int32Array(maxFlows);
     this.#reserve = maxFlows >>> 4;
-    this.#mostDatagram = maxFlows - (maxFlows >>> 3);
-    this.#mostInbound = maxFlows >>> 1;
+    this.#maxDatagram = maxFlows - (maxFlows >>> 3);
+    this.#maxInbound = maxFlows >>> 1;
   }
 
   /** How flows of an IP protocol are ended early. */
@@ -73,11 +73,11 @@ export class ShardFlows extends FlowTable {
     if (this.#makeRoom(origin)) flow = this.insert(tuple);
     if (flow < 0) {
       this.#counters[Counter.flowTableFull]!++;
-      this.#tellFull();
+      this.#reportFull();
       return flow;
     }
     this.#origin[flow] = origin;
-    this.#begun[origin]!++;
+    this.#countByOrigin[origin]!++;
     this.#append(flow, origin);
     return flow;
   }
@@ -97,7 +97,7 @@ export class ShardFlows extends FlowTable {
 
   override detach(id: number): void {
     this.#unlink(id);
-    this.#begun[this.#origin[id]!]!--;
+    this.#countByOrigin[this.#origin[id]!]!--;
     this.#origin[id] = 0;
     super.detach(id);
   }
@@ -109,8 +109,8 @@ export class ShardFlows extends FlowTable {
    */
   giveWay(isFull = true): boolean {
     return (
-      this.#endOldest(this.#longer(0), isFull) ||
-      this.#endOldest(this.#longer(ANSWERED), isFull) ||
+      this.#endOldest(this.#longerList(0), isFull) ||
+      this.#endOldest(this.#longerList(ANSWERED), isFull) ||
       this.#endOldest(HALF_OPEN, isFull)
     );
   }
@@ -121,18 +121,21 @@ export class ShardFlows extends FlowTable {
    */
   giveDescriptor(flow: number): void {
     this.#unlink(flow);
-    if (!this.#endOldest(this.#longer(0), false)) this.#endOldest(this.#longer(ANSWERED), false);
+    if (!this.#endOldest(this.#longerList(0), false)) this.#endOldest(this.#longerList(ANSWERED), false);
   }
 
   /** @returns false: a share is used up, and none of its flows may end */
   #makeRoom(origin: number): boolean {
-    const inbound = this.#begun[Origin.inboundDatagram]!;
+    const inbound = this.#countByOrigin[Origin.inboundDatagram]!;
     let gaveWay = false;
-    if (origin === Origin.inboundDatagram && inbound >= this.#mostInbound) {
+    if (origin === Origin.inboundDatagram && inbound >= this.#maxInbound) {
       gaveWay = this.#endOldest(Origin.inboundDatagram) || this.#endOldest(Origin.inboundDatagram + ANSWERED);
       if (!gaveWay) return false;
-    } else if (origin !== Origin.tcp && inbound + this.#begun[Origin.guestDatagram]! >= this.#mostDatagram) {
-      gaveWay = this.#endOldest(this.#longer(0)) || this.#endOldest(this.#longer(ANSWERED));
+    } else if (
+      origin !== Origin.tcp &&
+      inbound + this.#countByOrigin[Origin.guestDatagram]! >= this.#maxDatagram
+    ) {
+      gaveWay = this.#endOldest(this.#longerList(0)) || this.#endOldest(this.#longerList(ANSWERED));
       if (!gaveWay) return false;
     }
     if (!gaveWay && this.freeCount <= this.#reserve) this.giveWay();
@@ -144,7 +147,7 @@ export class ShardFlows extends FlowTable {
   }
 
   /** The longer one of the guest's and the inbound list. @param add  0 or ANSWERED */
-  #longer(add: number): number {
+  #longerList(add: number): number {
     const guest = Origin.guestDatagram + add;
     const inbound = Origin.inboundDatagram + add;
     return this.#length[inbound]! > this.#length[guest]! ? inbound : guest;
@@ -154,7 +157,7 @@ export class ShardFlows extends FlowTable {
     const flow = this.#first[list]! - 1;
     if (flow < 0) return false;
     this.#counters[Counter.flowsGaveWay]!++;
-    if (isFull) this.#tellFull();
+    if (isFull) this.#reportFull();
     // Whatever its owner does, it is asked once.
     this.#unlink(flow);
     this.#enders[this.proto[flow]!]?.(flow);

@@ -33,13 +33,13 @@ import { IpProtocol } from '../../proto/ipv4.ts';
 import { UDP_BYTES, udpChecksumAt, udpLength, udpSrcPort, udpWrite } from '../../proto/udp.ts';
 import { Counter } from '../../ring/counters.ts';
 import { LARGE_SLOT_BYTES, NO_SLOT } from '../../ring/pool.ts';
-import { Errno } from '../../sys/constants.ts';
 import { newFlowTuple } from '../flow/flow-tuple.ts';
 import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { closeWrite, openOwnUdpWrite, sendBorrowedWrite } from '../link/to-host.ts';
 import { openFailedErrno, ToShard } from '../link/to-shard.ts';
 import { slotShares } from '../placement.ts';
+import { isOutOfDescriptors } from '../thread/descriptor-shortage.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { refusalToGuest } from './icmp-errors.ts';
 import { type Packet, packetFree } from './packet.ts';
@@ -74,15 +74,14 @@ const QueryState = { free: 0, asking: 1, draining: 2 } as const;
 const NO_ATTEMPT = -1;
 const NO_QUERY = -1;
 
-const isShortage = (errno: number): boolean => errno === Errno.EMFILE || errno === Errno.ENFILE;
 const bucketOf = (id: number, port: number): number => (id ^ port) & (BUCKETS - 1);
 
 export class DnsForward {
   readonly #choice: ResolverChoice;
   readonly #ctx: ShardContext;
   /** Queries that may wait for an answer. */
-  readonly #most: number;
-  readonly #longMost: number;
+  readonly #maxWaiting: number;
+  readonly #maxLong: number;
   readonly #free: Int16Array;
   #freeCount: number;
   /** Those that wait, by age, and by bucket of id and port. */
@@ -112,27 +111,27 @@ export class DnsForward {
   readonly #tried: Int32Array;
   readonly #attempts: Int32Array;
   /** Sockets whose `closed` is still to come. */
-  readonly #open: Uint8Array;
+  readonly #openSockets: Uint8Array;
   /** Attempts that may still answer. */
-  readonly #hopeful: Uint8Array;
+  readonly #pendingCount: Uint8Array;
   /** The worst that a resolver said, for when nobody says better. */
   readonly #rcode: Uint8Array;
   // By flow: whether it is an attempt's, its query and resolver, whether it may still answer, whether it has
   // been slow.
-  readonly #isOurs: Uint8Array;
+  readonly #isAttempt: Uint8Array;
   readonly #queryOf: Int16Array;
   readonly #resolverOf: Uint8Array;
-  readonly #isHopeful: Uint8Array;
+  readonly #isPending: Uint8Array;
   readonly #hasTimedOut: Uint8Array;
 
   constructor(ctx: ShardContext, choice: ResolverChoice) {
     this.#ctx = ctx;
     this.#choice = choice;
     const n = Math.min(ctx.dnsSlots[1] * PLACES_PER_SLOT, ctx.flows.maxFlows >>> 1);
-    this.#most = Math.floor(n * WAITING_SHARE);
+    this.#maxWaiting = Math.floor(n * WAITING_SHARE);
     const { pool, threads } = ctx.plan;
     const shards = threads.kind === 'fused' ? 1 : threads.shards;
-    this.#longMost = longQueryLimit(
+    this.#maxLong = longQueryLimit(
       slotShares(pool.smallSlots, pool.largeSlots, shards).readerLarge[1],
       shards,
     );
@@ -154,14 +153,14 @@ export class DnsForward {
     this.#expiresMs = new Float64Array(n);
     this.#tried = new Int32Array(n);
     this.#attempts = new Int32Array(n * MAX_ATTEMPTS);
-    this.#open = new Uint8Array(n);
-    this.#hopeful = new Uint8Array(n);
+    this.#openSockets = new Uint8Array(n);
+    this.#pendingCount = new Uint8Array(n);
     this.#rcode = new Uint8Array(n);
     const flows = ctx.flows.maxFlows;
-    this.#isOurs = new Uint8Array(flows);
+    this.#isAttempt = new Uint8Array(flows);
     this.#queryOf = new Int16Array(flows);
     this.#resolverOf = new Uint8Array(flows);
-    this.#isHopeful = new Uint8Array(flows);
+    this.#isPending = new Uint8Array(flows);
     this.#hasTimedOut = new Uint8Array(flows);
   }
 
@@ -194,18 +193,18 @@ export class DnsForward {
       // The guest has lost patience: ask all that may still answer once more.
       for (let i = 0; i < MAX_ATTEMPTS; i++) {
         const flow = this.#attempts[known * MAX_ATTEMPTS + i]!;
-        if (flow !== NO_ATTEMPT && this.#isHopeful[flow]) this.#sendQuery(known, flow);
+        if (flow !== NO_ATTEMPT && this.#isPending[flow]) this.#sendQuery(known, flow);
       }
       packetFree(ctx, p);
       return;
     }
     const isLong = bytes > PLACE_BYTES;
-    if (this.#freeCount === 0 || (isLong && this.#longCount >= this.#longMost)) {
+    if (this.#freeCount === 0 || (isLong && this.#longCount >= this.#maxLong)) {
       ctx.counters[Counter.dnsGaveWay]!++;
       this.#fail(p, guestPort, at, bytes);
       return;
     }
-    if (this.#waiting >= this.#most && this.#oldest !== NO_QUERY) {
+    if (this.#waiting >= this.#maxWaiting && this.#oldest !== NO_QUERY) {
       ctx.counters[Counter.dnsGaveWay]!++;
       this.#giveUp(this.#oldest);
     }
@@ -255,8 +254,8 @@ export class DnsForward {
     const q = this.#free[--this.#freeCount]!;
     this.#state[q] = QueryState.asking;
     this.#tried[q] = 0;
-    this.#open[q] = 0;
-    this.#hopeful[q] = 0;
+    this.#openSockets[q] = 0;
+    this.#pendingCount[q] = 0;
     this.#rcode[q] = 0;
     this.#attempts.fill(NO_ATTEMPT, q * MAX_ATTEMPTS, (q + 1) * MAX_ATTEMPTS);
     this.#older[q] = this.#newest;
@@ -333,12 +332,12 @@ export class DnsForward {
     this.#tried[q]! |= 1 << index;
     this.#queryOf[flow] = q;
     this.#resolverOf[flow] = index;
-    this.#isHopeful[flow] = 1;
+    this.#isPending[flow] = 1;
     this.#hasTimedOut[flow] = 0;
     this.#attempts[place] = flow;
-    this.#isOurs[flow] = 1;
-    this.#open[q]!++;
-    this.#hopeful[q]!++;
+    this.#isAttempt[flow] = 1;
+    this.#openSockets[q]!++;
+    this.#pendingCount[q]!++;
     // The kernel chooses the local port, at random.
     openOwnUdpWrite(ctx.toHost, flow, resolvers.words, index * 4, DNS_PORT, resolvers.zones[index]!);
     this.#sendQuery(q, flow);
@@ -352,7 +351,7 @@ export class DnsForward {
 
   /** Whether the flow is an attempt's, so that its messages and timers belong here. */
   owns(flow: number): boolean {
-    return this.#isOurs[flow] === 1;
+    return this.#isAttempt[flow] === 1;
   }
 
   /** A message of host-io's about an attempt's flow. */
@@ -362,7 +361,7 @@ export class DnsForward {
     const q = this.#queryOf[flow]!;
     switch (op) {
       case ToShard.datagram: {
-        if (this.#isHopeful[flow]) this.#onAnswer(q, flow, words, at);
+        if (this.#isPending[flow]) this.#onAnswer(q, flow, words, at);
         ctx.freeHostSlots(linkSlotA(words, at), linkSlotB(words, at));
         break;
       }
@@ -370,23 +369,23 @@ export class DnsForward {
       case ToShard.openFailed:
       case ToShard.error:
         ctx.freeHostSlots(linkSlotA(words, at), NO_SLOT); // what an ICMP error quotes
-        if (!this.#isHopeful[flow]) break;
+        if (!this.#isPending[flow]) break;
         // A want of descriptors is ours.
-        if (op !== ToShard.openFailed || !isShortage(openFailedErrno(words, at))) {
+        if (op !== ToShard.openFailed || !isOutOfDescriptors(openFailedErrno(words, at))) {
           this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
         }
         // The next attempt, or the next query, finds one.
-        if (op === ToShard.openFailed && isShortage(openFailedErrno(words, at)))
+        if (op === ToShard.openFailed && isOutOfDescriptors(openFailedErrno(words, at)))
           ctx.flows.giveDescriptor(flow);
-        this.#hopeless(q, flow);
-        if (!this.#attempt(q) && this.#hopeful[q] === 0) this.#giveUp(q);
+        this.#endAttempt(q, flow);
+        if (!this.#attempt(q) && this.#pendingCount[q] === 0) this.#giveUp(q);
         break;
       case ToShard.closed:
         ctx.flows.release(flow);
-        this.#isOurs[flow] = 0;
+        this.#isAttempt[flow] = 0;
         this.#attempts[this.#attempts.indexOf(flow, q * MAX_ATTEMPTS)] = NO_ATTEMPT;
-        this.#open[q]!--;
-        if (this.#open[q] === 0) this.#release(q);
+        this.#openSockets[q]!--;
+        if (this.#openSockets[q] === 0) this.#release(q);
         break;
     }
   }
@@ -418,10 +417,10 @@ export class DnsForward {
     }
     if (dnsShouldFailOver(u8, answerAt)) {
       this.#rcode[q] = dnsRcode(u8, answerAt);
-      const others = this.#hopeful[q]! > 1;
+      const others = this.#pendingCount[q]! > 1;
       const next = this.#attempt(q);
       if (next || others) {
-        this.#hopeless(q, flow);
+        this.#endAttempt(q, flow);
         return;
       }
       // Nobody left who could say better: this is the answer.
@@ -463,7 +462,7 @@ export class DnsForward {
   onTimer(flow: number): void {
     const ctx = this.#ctx;
     const q = this.#queryOf[flow]!;
-    if (!this.#isHopeful[flow]) return;
+    if (!this.#isPending[flow]) return;
     const timer = flow * TIMER_KINDS + TimerKind.idle;
     if (!this.#hasTimedOut[flow]) {
       this.#hasTimedOut[flow] = 1;
@@ -475,11 +474,11 @@ export class DnsForward {
   }
 
   /** The attempt is over; its socket goes. */
-  #hopeless(q: number, flow: number): void {
-    if (!this.#isHopeful[flow]) return;
+  #endAttempt(q: number, flow: number): void {
+    if (!this.#isPending[flow]) return;
     const ctx = this.#ctx;
-    this.#isHopeful[flow] = 0;
-    this.#hopeful[q]!--;
+    this.#isPending[flow] = 0;
+    this.#pendingCount[q]!--;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     closeWrite(ctx.toHost, flow);
   }
@@ -490,9 +489,9 @@ export class DnsForward {
     this.#state[q] = QueryState.draining;
     for (let i = 0; i < MAX_ATTEMPTS; i++) {
       const flow = this.#attempts[q * MAX_ATTEMPTS + i]!;
-      if (flow !== NO_ATTEMPT) this.#hopeless(q, flow);
+      if (flow !== NO_ATTEMPT) this.#endAttempt(q, flow);
     }
-    if (this.#open[q] === 0) this.#release(q);
+    if (this.#openSockets[q] === 0) this.#release(q);
   }
 
   #release(q: number): void {

@@ -63,7 +63,7 @@ import { datagramToGuest, ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 /** The checksum's place in both ICMPs. */
 const ICMP_CHECKSUM = 2;
 
-const State = { none: 0, open: 1, closing: 2 } as const;
+const State = { none: 0, open: 1, awaitingClosed: 2 } as const;
 
 export class PingTranslator {
   readonly #ctx: ShardContext;
@@ -71,7 +71,7 @@ export class PingTranslator {
   readonly #options: SendOptions;
   readonly #lastMs: Float64Array;
   readonly #words = new Uint32Array(4);
-  #toldForbidden = false;
+  #hasReportedForbidden = false;
 
   constructor(ctx: ShardContext) {
     this.#ctx = ctx;
@@ -275,8 +275,8 @@ export class PingTranslator {
     if (this.#state[flow] !== State.open) return;
     if (errno === Errno.EACCES || errno === Errno.EPERM) {
       ctx.drop(StageDrop.pingForbidden);
-      if (!this.#toldForbidden) {
-        this.#toldForbidden = true;
+      if (!this.#hasReportedForbidden) {
+        this.#hasReportedForbidden = true;
         ctx.notices.tell(
           Notice.pingForbidden,
           'warning',
@@ -309,7 +309,7 @@ export class PingTranslator {
   #close(flow: number): void {
     if (this.#state[flow] !== State.open) return;
     const ctx = this.#ctx;
-    this.#state[flow] = State.closing;
+    this.#state[flow] = State.awaitingClosed;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     ctx.flows.detach(flow);
     closeWrite(ctx.toHost, flow);

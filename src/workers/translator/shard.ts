@@ -295,7 +295,7 @@ export class Shard implements Stage, FlowSource {
     // Before the slots' descriptors are forgotten, and before anything else is waited for: no datagram is
     // held for company.
     this.#udp.flush();
-    this.#tcp.flushRun();
+    this.#tcp.flushBatch();
     ring.release(count);
     return count;
   }
@@ -406,7 +406,7 @@ export class Shard implements Stage, FlowSource {
     // 2.5.5.2).
     if (isV4Mapped(a, 0) || isMulticast(a, 0) || isLoopback(a, 0))
       return packetDiscard(ctx, p, StageDrop.ipSource);
-    ctx.addressing.learn6(a, 0);
+    ctx.addressing.learnGuestAddress6(a, 0);
     switch (p.proto) {
       case IpProtocol.tcp:
         if (!ctx.plan.policy.tcp) return packetDiscard(ctx, p, StageDrop.switchedOff);

@@ -68,7 +68,7 @@ const REPORTED: readonly FlowState[] = [
 ];
 
 /** Taken where a router names no MTU (RFC 1191 section 5, the simplest of its ways). */
-const IPV4_UNTOLD_MTU = 576;
+const IPV4_DEFAULT_MTU = 576;
 
 export class TcpTranslator {
   readonly #ctx: ShardContext;
@@ -81,7 +81,7 @@ export class TcpTranslator {
   readonly #handshake: TcpHandshake;
   readonly #receiver: TcpReceiver;
   readonly #retransmission: Retransmission;
-  readonly #run: GsoBatch;
+  readonly #batch: GsoBatch;
   readonly #sender: TcpSender;
   /** Of the segment that an ICMP error quotes. */
   readonly #quoted = newFlowTuple(IpProtocol.tcp);
@@ -101,7 +101,7 @@ export class TcpTranslator {
     const closing = new TcpClosing(ctx, tcb, buffers, outOfOrder, output, pending, waiting);
     const keepAlive = new KeepAlive(ctx, tcb, output, closing);
     const retransmission = new Retransmission(ctx, tcb, output, pending, closing);
-    const run = new GsoBatch(ctx, tcb, output);
+    const batch = new GsoBatch(ctx, tcb, output);
     const parts = { tcb, buffers, outOfOrder, timestamps, output, pending, closing, keepAlive, waiting };
     this.#ctx = ctx;
     this.#tcb = tcb;
@@ -113,8 +113,8 @@ export class TcpTranslator {
     this.#handshake = new TcpHandshake(ctx, resolvers, parts);
     this.#receiver = new TcpReceiver(ctx, tcb, buffers, outOfOrder, pending, closing);
     this.#retransmission = retransmission;
-    this.#run = run;
-    this.#sender = new TcpSender(ctx, { tcb, timestamps, output, pending, closing, retransmission, run });
+    this.#batch = batch;
+    this.#sender = new TcpSender(ctx, { tcb, timestamps, output, pending, closing, retransmission, batch });
   }
 
   /**
@@ -146,7 +146,7 @@ export class TcpTranslator {
       case TcbState.synSent:
         return this.#handshake.onSynSent(p, flow, headerBytes);
       default:
-        this.#onClosing(p, flow);
+        this.#onAwaitingClosed(p, flow);
     }
     packetFree(ctx, p);
   }
@@ -208,8 +208,8 @@ export class TcpTranslator {
     // RFC 5927 section 4.1: an error that is not about what is on its way is old, or made up.
     const seq = quotedTcpSeq(ctx.u8, p.transportAt, p.family);
     if (seqLt(seq, tcb.sndUna[flow]!) || seqGeq(seq, tcb.sndMax[flow]!)) return false;
-    const told = nextHopMtu(ctx.u8, p.transportAt, p.family);
-    const mtu = p.family === 4 ? told || IPV4_UNTOLD_MTU : Math.max(told, IPV6_MIN_MTU);
+    const reported = nextHopMtu(ctx.u8, p.transportAt, p.family);
+    const mtu = p.family === 4 ? reported || IPV4_DEFAULT_MTU : Math.max(reported, IPV6_MIN_MTU);
     const headerBytes = ipHeaderBytes(p.family) + TCP_MIN_BYTES + tcb.tsBytes(flow);
     const mss = Math.max(mtu - headerBytes, MSS_MIN);
     if (mss >= tcb.mss[flow]!) return true; // about a frame from before the first error
@@ -224,7 +224,7 @@ export class TcpTranslator {
   }
 
   /** The guest talks on a connection that we have closed towards the host. */
-  #onClosing(p: Packet, flow: number): void {
+  #onAwaitingClosed(p: Packet, flow: number): void {
     const tcb = this.#tcb;
     const flags = tcpFlags(this.#ctx.u8, p.transportAt);
     if (flags & TcpFlag.rst) return;
@@ -246,7 +246,7 @@ export class TcpTranslator {
     const tcb = this.#tcb;
     const flow = linkFlow(words, at);
     // What goes to the guest because of it comes after the data before it.
-    if (op !== ToShard.data) this.#run.flush();
+    if (op !== ToShard.data) this.#batch.flush();
     switch (op) {
       case ToShard.data:
         return this.#sender.onData(flow, words, at);
@@ -263,7 +263,7 @@ export class TcpTranslator {
         if (tcb.state[flow] === TcbState.established) this.#retransmission.maybeSendFin(flow);
         return;
       case ToShard.error:
-        if (tcb.state[flow] === TcbState.closing || tcb.state[flow] === TcbState.free) return;
+        if (tcb.state[flow] === TcbState.awaitingClosed || tcb.state[flow] === TcbState.free) return;
         return this.#closing.abortBoth(flow);
       case ToShard.closed:
         // An attempt at a resolver has ended, the next one may begin.
@@ -276,8 +276,8 @@ export class TcpTranslator {
   }
 
   /** End of a batch of messages: nothing is held for company. */
-  flushRun(): void {
-    this.#run.flush();
+  flushBatch(): void {
+    this.#batch.flush();
   }
 
   /** End of the round: one ACK and one credit a flow. @returns how many there were */

@@ -34,7 +34,7 @@ import { datagramToGuest, ipHeaderBytes, ipWrite } from './to-guest.ts';
 /** UDP_MAX_SEGMENTS of kernels before 6.9, which a guest that forwards our frame still has to respect. */
 const MAX_SEGMENTS = 64;
 /** IPv4 totalLen is 16 bits; with room for the larger IPv6 header. */
-const MAX_RUN_BYTES = 0xffff - 40 - UDP_BYTES;
+const MAX_BATCH_BYTES = 0xffff - 40 - UDP_BYTES;
 
 export class UdpGsoBatch {
   readonly #ctx: ShardContext;
@@ -70,7 +70,7 @@ export class UdpGsoBatch {
         bytes > 0 &&
         bytes <= this.#segmentBytes &&
         this.#count < MAX_SEGMENTS &&
-        this.#totalBytes + bytes <= MAX_RUN_BYTES;
+        this.#totalBytes + bytes <= MAX_BATCH_BYTES;
       if (!fits) this.flush();
     }
     const i = this.#count++;
@@ -112,7 +112,7 @@ export class UdpGsoBatch {
   #canSegment(): boolean {
     const { guest, addressing } = this.#ctx;
     const packetBytes = ipHeaderBytes(this.#family()) + UDP_BYTES + this.#segmentBytes;
-    return guest.uso && packetBytes <= addressing.mtu && this.#totalBytes <= MAX_RUN_BYTES;
+    return guest.uso && packetBytes <= addressing.mtu && this.#totalBytes <= MAX_BATCH_BYTES;
   }
 
   /** All as one frame. @returns 0 or -errno; -EINVAL: nothing was sent and the payloads are as they were */

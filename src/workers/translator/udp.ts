@@ -84,11 +84,11 @@ import { SendOptions } from './send-options.ts';
 import { pseudoSumWords } from './to-guest.ts';
 import { UdpGsoBatch } from './udp-gso-batch.ts';
 
-const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
+const State = { none: 0, connected: 1, viaListener: 2, awaitingClosed: 3 } as const;
 /** Datagrams of a flow are counted so far: enough to tell a conversation from a question and its answer. */
-const MANY = 2;
+const STREAM_AFTER_DATAGRAMS = 2;
 /** Of #findOther: no such flow, and none to begin. */
-const NOT_THERE = -2;
+const NOT_FOUND = -2;
 const PEER_WORDS = 10;
 
 export class UdpTranslator {
@@ -114,14 +114,14 @@ export class UdpTranslator {
   #otherCount = 0;
   /** Of the message that is looked at. */
   readonly #tuple = newFlowTuple(IpProtocol.udp);
-  readonly #run: UdpGsoBatch;
+  readonly #batch: UdpGsoBatch;
   readonly #options: SendOptions;
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice) {
     this.#ctx = ctx;
     this.#resolvers = resolvers;
     this.dns = new DnsForward(ctx, resolvers);
-    this.#run = new UdpGsoBatch(ctx);
+    this.#batch = new UdpGsoBatch(ctx);
     this.#otherPorts = new OtherPorts(ctx);
     const flows = ctx.flows.maxFlows;
     this.#state = new Uint8Array(flows);
@@ -195,7 +195,7 @@ export class UdpTranslator {
       this.#open(flow, p, destination);
     }
     this.#lastMs[flow] = ctx.now;
-    if (this.#fromGuest[flow]! < MANY) {
+    if (this.#fromGuest[flow]! < STREAM_AFTER_DATAGRAMS) {
       this.#fromGuest[flow]!++;
       this.#progress(flow);
     }
@@ -349,19 +349,19 @@ export class UdpTranslator {
   /** A message's payload, with headroom in front of it, to the guest. Takes over the slots. */
   #toGuestAt(flow: number, words: Uint32Array, at: number, gsoSize: number): void {
     this.#lastMs[flow] = this.#ctx.now;
-    if (this.#toGuest[flow]! < MANY) {
+    if (this.#toGuest[flow]! < STREAM_AFTER_DATAGRAMS) {
       this.#toGuest[flow]!++;
       this.#progress(flow);
     }
     const bytes = linkBytes(words, at);
     this.#ctx.flows.toGuestBytes[flow]! += bytes;
     const slotOffset = linkSlotOffset(words, at);
-    this.#run.add(flow, linkSlotA(words, at), linkSlotB(words, at), slotOffset, bytes, gsoSize);
+    this.#batch.add(flow, linkSlotA(words, at), linkSlotB(words, at), slotOffset, bytes, gsoSize);
   }
 
   /** Send what is held back for the guest: at the end of each batch of messages. */
   flush(): void {
-    this.#run.flush();
+    this.#batch.flush();
   }
 
   #discard(words: Uint32Array, at: number, cause: number): void {
@@ -389,7 +389,7 @@ export class UdpTranslator {
     let isOther = false;
     if (taken || (flow < 0 && this.#otherCount > 0)) {
       const other = this.#findOther(words, at, taken);
-      isOther = other !== NOT_THERE;
+      isOther = other !== NOT_FOUND;
       if (isOther) flow = other;
       else if (taken) return StageDrop.flowTableFull;
     }
@@ -427,7 +427,7 @@ export class UdpTranslator {
    * The flow of a listenerDatagram, which this.#tuple has, among those that show the guest another source
    * port than the peer's (other-port.ts).
    * @param mayBegin  without one: look for a port for it, and leave it in #otherPorts
-   * @returns the flow, NO_FLOW (-1): a new one is to begin under #otherPorts, or NOT_THERE
+   * @returns the flow, NO_FLOW (-1): a new one is to begin under #otherPorts, or NOT_FOUND
    */
   #findOther(words: Uint32Array, at: number, mayBegin: boolean): number {
     const { flows } = this.#ctx;
@@ -443,7 +443,7 @@ export class UdpTranslator {
         if (free < 0) free = k;
       } else if (this.#state[flow] === State.viaListener && this.#isOf(flow, words, at)) return flow;
     }
-    if (free < 0 || !mayBegin) return NOT_THERE;
+    if (free < 0 || !mayBegin) return NOT_FOUND;
     other.at(free, tuple);
     return NO_FLOW;
   }
@@ -504,7 +504,8 @@ export class UdpTranslator {
     const fromGuest = this.#fromGuest[flow]!;
     const toGuest = this.#toGuest[flow]!;
     if (fromGuest === 0 || toGuest === 0) return;
-    if (fromGuest === MANY || toGuest === MANY) this.#ctx.flows.settle(flow);
+    if (fromGuest === STREAM_AFTER_DATAGRAMS || toGuest === STREAM_AFTER_DATAGRAMS)
+      this.#ctx.flows.settle(flow);
     else this.#ctx.flows.answered(flow);
   }
 
@@ -520,7 +521,9 @@ export class UdpTranslator {
     const ctx = this.#ctx;
     const policy = ctx.plan.policy;
     const both = this.#fromGuest[flow]! > 0 && this.#toGuest[flow]! > 0;
-    const isStream = both && (this.#fromGuest[flow] === MANY || this.#toGuest[flow] === MANY);
+    const isStream =
+      both &&
+      (this.#fromGuest[flow] === STREAM_AFTER_DATAGRAMS || this.#toGuest[flow] === STREAM_AFTER_DATAGRAMS);
     const due = this.#lastMs[flow]! + (isStream ? policy.udpStreamTimeoutMs : policy.udpTimeoutMs);
     if (due > ctx.now) ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, due);
     else this.#close(flow);
@@ -538,7 +541,7 @@ export class UdpTranslator {
       ctx.flows.remove(flow);
       return;
     }
-    this.#state[flow] = State.closing;
+    this.#state[flow] = State.awaitingClosed;
     ctx.flows.detach(flow);
     closeWrite(ctx.toHost, flow);
   }

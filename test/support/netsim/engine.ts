@@ -389,7 +389,7 @@ export class SimEngine {
         if (op === ToShard.data) this.#ownership.check(linkSlotA(this.#fromHost.words, at), Owner.hostIo);
         tcp.onMessage(op, this.#fromHost.words, at);
       }
-      tcp.flushRun();
+      tcp.flushBatch();
       this.#fromHost.release(count);
       ctx.timers.advance(ctx.now, (id) => tcp.onTimer(Math.floor(id / TIMER_KINDS), id % TIMER_KINDS));
       if (tcp.flush() > 0 || count > 0) work = true;

@@ -59,15 +59,15 @@ export class TcpClosing {
     const both = TcbFlag.guestFin | TcbFlag.finAcked;
     if ((tcb.flags[flow]! & both) !== both || tcb.state[flow] !== TcbState.established) return;
     this.#pending.flushAck(flow);
-    this.#beginClosing(flow);
+    this.#awaitClosed(flow);
     closeWrite(this.#ctx.toHost, flow);
   }
 
   /** The guest's side is gone: RST to the host's peer. */
   abortHost(flow: number): void {
     const tcb = this.#tcb;
-    if (tcb.state[flow] === TcbState.closing) return;
-    this.#beginClosing(flow);
+    if (tcb.state[flow] === TcbState.awaitingClosed) return;
+    this.#awaitClosed(flow);
     tcb.flags[flow]! |= TcbFlag.reset;
     resetWrite(this.#ctx.toHost, flow);
   }
@@ -83,11 +83,11 @@ export class TcpClosing {
    * The host socket is to be closed or reset, as the caller tells host-io; the flow rests until that has
    * answered.
    */
-  #beginClosing(flow: number): void {
+  #awaitClosed(flow: number): void {
     const tcb = this.#tcb;
     this.#outOfOrder.clear(flow);
     this.#pending.flushCredit(flow);
-    tcb.state[flow] = TcbState.closing;
+    tcb.state[flow] = TcbState.awaitingClosed;
     this.#ctx.flows.settle(flow);
     // The idle timer stays: a connection may wait for the flow's end (handshake.ts).
     this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);

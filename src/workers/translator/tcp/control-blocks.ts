@@ -22,7 +22,7 @@ export const TcbState = {
   synSent: 3,
   established: 4,
   /** The connection is over for the guest; the flow waits for host-io's `closed`. Not RFC 9293's CLOSING. */
-  closing: 5,
+  awaitingClosed: 5,
 } as const;
 
 export const TcbFlag = {
@@ -48,8 +48,8 @@ export const TcbFlag = {
   /** Closed by RST: late segments of the guest get RST again, not ACK. */
   reset: 1 << 11,
   /**
-   * Connecting to a resolver: until the connection stands eofOffset holds the attempt's number, recover the
-   * resolver's.
+   * Connecting to a resolver: resolverAttempt() and resolverIndex() hold. Cleared when the host's socket is
+   * connected.
    */
   dns: 1 << 12,
   /** timedSeq and timedAt are of a segment whose round trip is being measured. */
@@ -65,7 +65,7 @@ export const TcbFlag = {
    */
   heldBack: 1 << 17,
   /** The guest's FIN follows the provisional bytes. */
-  finWaits: 1 << 18,
+  finProvisional: 1 << 18,
 } as const;
 
 /** No flow, no entry of a list. */
@@ -223,6 +223,30 @@ export class TcpControlBlocks {
     this.sndNxt[flow] = (this.sndNxt[flow]! + 1) >>> 0;
     if (seqGt(this.sndNxt[flow]!, this.sndMax[flow]!)) this.sndMax[flow] = this.sndNxt[flow]!;
     return true;
+  }
+
+  /**
+   * While connecting to a resolver (TcbFlag.dns): number of the attempt, from 0 on. It is kept in `eofOffset`,
+   * which has no other use before the host's socket is connected.
+   */
+  resolverAttempt(flow: number): number {
+    return this.eofOffset[flow]!;
+  }
+
+  setResolverAttempt(flow: number, attempt: number): void {
+    this.eofOffset[flow] = attempt;
+  }
+
+  /**
+   * While connecting to a resolver: its index in Resolvers. It is kept in `recover`, which has no other use
+   * before the first loss (TcbFlag.inRecovery).
+   */
+  resolverIndex(flow: number): number {
+    return this.recover[flow]!;
+  }
+
+  setResolverIndex(flow: number, index: number): void {
+    this.recover[flow] = index;
   }
 
   /** Bytes of the timestamps option in every segment of the flow but SYN. */

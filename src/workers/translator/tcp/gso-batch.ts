@@ -13,7 +13,7 @@ import { NONE, TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 import type { SegmentOutput } from './output.ts';
 
 /** What one read of a socket brought, so many times, goes to the guest as one frame at the most. */
-const RUN_PIECES = 4;
+const MAX_PIECES = 4;
 
 export class GsoBatch {
   readonly #ctx: ShardContext;
@@ -24,9 +24,9 @@ export class GsoBatch {
   #seq = 0;
   #bytes = 0;
   #flags = 0;
-  readonly #at = new Uint32Array(RUN_PIECES);
-  readonly #len = new Uint32Array(RUN_PIECES);
-  readonly #slot = new Uint32Array(RUN_PIECES);
+  readonly #at = new Uint32Array(MAX_PIECES);
+  readonly #len = new Uint32Array(MAX_PIECES);
+  readonly #slot = new Uint32Array(MAX_PIECES);
 
   constructor(ctx: ShardContext, tcb: TcpControlBlocks, output: SegmentOutput) {
     this.#ctx = ctx;
@@ -55,7 +55,7 @@ export class GsoBatch {
     this.#slot[i] = slot;
     this.#bytes += len;
     // Only a frame's last segment may be shorter than the MSS.
-    if (i + 1 === RUN_PIECES || flags & TcpFlag.fin || len % tcb.mss[flow]! !== 0) this.flush();
+    if (i + 1 === MAX_PIECES || flags & TcpFlag.fin || len % tcb.mss[flow]! !== 0) this.flush();
   }
 
   /** Send what is held. Called at the end of each batch of messages too: nothing waits for company. */

@@ -168,7 +168,7 @@ export class TcpHandshake {
     ctx.counters[Counter.tcpOpened]!++;
     if (destination === Destination.dns) {
       tcb.flags[flow]! |= TcbFlag.dns;
-      tcb.eofOffset[flow] = 0;
+      tcb.setResolverAttempt(flow, 0);
       this.openResolver(flow);
     } else {
       ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
@@ -232,8 +232,8 @@ export class TcpHandshake {
   openResolver(flow: number): void {
     const tcb = this.#tcb;
     const resolvers = this.#resolversOf(flow);
-    const index = resolvers.pick(this.#ctx.now, tcb.eofOffset[flow]!);
-    tcb.recover[flow] = index;
+    const index = resolvers.pick(this.#ctx.now, tcb.resolverAttempt(flow));
+    tcb.setResolverIndex(flow, index);
     const words = resolvers.words;
     for (let i = 0; i < 4; i++) this.#words[i] = words[index * 4 + i]!;
     this.#open(flow, this.#ctx.flows.ports[flow]! & 0xffff, resolvers.zones[index]!);
@@ -261,19 +261,21 @@ export class TcpHandshake {
     const ctx = this.#ctx;
     if (isShortage(errno)) {
       // Nobody has refused anything: the SYN counts as dropped, and the guest's timer sends it again.
-      tcb.state[flow] = TcbState.closing;
+      tcb.state[flow] = TcbState.awaitingClosed;
       if (isOutOfDescriptors(errno)) ctx.flows.giveDescriptor(flow);
       ctx.counters[Counter.tcpOpensPutOff]!++;
       return;
     }
     if (tcb.flags[flow]! & TcbFlag.dns) {
       const resolvers = this.#resolversOf(flow);
-      resolvers.markBad(tcb.recover[flow]!, ctx.now);
+      resolvers.markBad(tcb.resolverIndex(flow), ctx.now);
       // The next one is asked when `closed` has come, or that would end the new attempt.
-      if (++tcb.eofOffset[flow]! < resolvers.count) return;
+      const attempt = tcb.resolverAttempt(flow) + 1;
+      tcb.setResolverAttempt(flow, attempt);
+      if (attempt < resolvers.count) return;
     }
     // host-io has closed the socket with the failure: `closed` is on its way behind this message.
-    tcb.state[flow] = TcbState.closing;
+    tcb.state[flow] = TcbState.awaitingClosed;
     ctx.flows.settle(flow);
     if (errno === Errno.ETIMEDOUT) return; // the guest's own SYN timer says the same
     const v6 = tcb.flags[flow]! & TcbFlag.v6;
@@ -296,7 +298,7 @@ export class TcpHandshake {
     if (!this.#waiting.add(older, words, at)) return false;
     ctx.counters[Counter.tcpAcceptsHeld]!++;
     const ending =
-      tcb.state[older] === TcbState.closing ||
+      tcb.state[older] === TcbState.awaitingClosed ||
       (tcb.flags[older]! & (TcbFlag.guestFin | TcbFlag.hostEof)) !== 0;
     const ms = ending ? WAIT_ENDING_MS : WAIT_LIVE_MS;
     ctx.timers.arm(older * TIMER_KINDS + TimerKind.idle, ctx.now + ms);

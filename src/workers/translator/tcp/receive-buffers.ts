@@ -35,9 +35,9 @@ const RCV_LIMIT_MAX = 4 * 1024 * 1024;
  */
 const DRAINS_BYTES = 16 * 1024 * 1024;
 const DRAINS_MS = 1000;
-const SCARCE_TOLD_MS = 1000;
+const SCARCE_REPORT_MS = 1000;
 /** Window of a flow whose socket keeps up when memory is scarce. */
-const THROUGH_BYTES = 1024 * 1024;
+const PROVISIONAL_WINDOW_BYTES = 1024 * 1024;
 /** However little memory there is, one flow alone may have this much queued. */
 const RCV_LIMIT_FLOOR = 64 * 1024;
 /**
@@ -148,9 +148,9 @@ export class ReceiveBuffers {
   /** Scarce for a second, without a pause of a second: somebody should know. */
   #noteScarce(): void {
     const { now, notices } = this.#ctx;
-    if (now - this.#scarceAt > SCARCE_TOLD_MS) this.#scarceSince = now;
+    if (now - this.#scarceAt > SCARCE_REPORT_MS) this.#scarceSince = now;
     this.#scarceAt = now;
-    if (now - this.#scarceSince >= SCARCE_TOLD_MS)
+    if (now - this.#scarceSince >= SCARCE_REPORT_MS)
       notices.tell(
         Notice.queuesFull,
         'warning',
@@ -214,7 +214,7 @@ export class ReceiveBuffers {
     const tcb = this.#tcb;
     tcb.rcvNxt[flow] = tcb.rcvAcked(flow);
     tcb.provisional[flow] = 0;
-    tcb.flags[flow] = (tcb.flags[flow]! & ~TcbFlag.finWaits) | TcbFlag.heldBack;
+    tcb.flags[flow] = (tcb.flags[flow]! & ~TcbFlag.finProvisional) | TcbFlag.heldBack;
     this.#ctx.counters[Counter.tcpRefused]!++;
   }
 
@@ -275,7 +275,7 @@ export class ReceiveBuffers {
     let free = limit - this.queued[flow]!;
     let room = this.#roomBytes(flow);
     // What a flow without a backlog sends passes provisionally if it must.
-    if (this.#backlog[flow] === 0) room = Math.max(room, THROUGH_BYTES, 2 * tcb.mss[flow]!);
+    if (this.#backlog[flow] === 0) room = Math.max(room, PROVISIONAL_WINDOW_BYTES, 2 * tcb.mss[flow]!);
     if (free > room) free = room;
     const promised = seqDiff(tcb.rcvAdv[flow]!, acked);
     let bytes = free > promised ? free : promised;

@@ -133,7 +133,7 @@ export class TcpReceiver {
   #onFinNext(flow: number): void {
     const tcb = this.#tcb;
     if (tcb.provisional[flow] === 0) return this.#onGuestFin(flow);
-    tcb.flags[flow]! |= TcbFlag.finWaits;
+    tcb.flags[flow]! |= TcbFlag.finProvisional;
   }
 
   /** The FIN is next: nothing behind it can be valid. */
@@ -219,8 +219,8 @@ export class TcpReceiver {
     if (tcb.state[flow] !== TcbState.established) return;
     if (takesMore && bytes > 0) this.#buffers.grow(flow);
     this.#pending.wantAck(flow);
-    if (tcb.provisional[flow] === 0 && tcb.flags[flow]! & TcbFlag.finWaits) {
-      tcb.flags[flow]! &= ~TcbFlag.finWaits;
+    if (tcb.provisional[flow] === 0 && tcb.flags[flow]! & TcbFlag.finProvisional) {
+      tcb.flags[flow]! &= ~TcbFlag.finProvisional;
       this.#onGuestFin(flow);
     }
   }

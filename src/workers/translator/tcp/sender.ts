@@ -30,7 +30,7 @@ export interface SenderParts {
   readonly pending: UnsentSegments;
   readonly closing: TcpClosing;
   readonly retransmission: Retransmission;
-  readonly run: GsoBatch;
+  readonly batch: GsoBatch;
 }
 
 export class TcpSender {
@@ -41,7 +41,7 @@ export class TcpSender {
   readonly #pending: UnsentSegments;
   readonly #closing: TcpClosing;
   readonly #retransmission: Retransmission;
-  readonly #run: GsoBatch;
+  readonly #batch: GsoBatch;
 
   constructor(ctx: ShardContext, parts: SenderParts) {
     this.#ctx = ctx;
@@ -51,7 +51,7 @@ export class TcpSender {
     this.#pending = parts.pending;
     this.#closing = parts.closing;
     this.#retransmission = parts.retransmission;
-    this.#run = parts.run;
+    this.#batch = parts.batch;
   }
 
   /**
@@ -224,7 +224,7 @@ export class TcpSender {
     if (again || !(tcb.flags[flow]! & TcbFlag.big)) {
       this.#output.emit(flow, seq, flags, payloadAt - this.#output.headBytes(flow, len), 0, len, 0);
       ctx.freeHostSlots(slot, NO_SLOT);
-    } else this.#run.hold(flow, seq, flags, slot, payloadAt, len);
+    } else this.#batch.hold(flow, seq, flags, slot, payloadAt, len);
     if (!ctx.timers.isArmed(flow * TIMER_KINDS + TimerKind.retransmit)) this.#retransmission.arm(flow);
     this.#retransmission.maybeSendFin(flow);
   }

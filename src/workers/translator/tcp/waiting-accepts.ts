@@ -10,18 +10,18 @@ import { DESC_WORDS } from '../../../ring/spsc.ts';
 import { descriptorCopy } from '../../link/descriptor.ts';
 
 /** More at a time do not wait: they get another source port at once. */
-const MOST = 64;
+const MAX_WAITING = 64;
 
 export class WaitingAccepts {
-  readonly #words = new Uint32Array(MOST * DESC_WORDS);
-  readonly #flow = new Int32Array(MOST);
+  readonly #words = new Uint32Array(MAX_WAITING * DESC_WORDS);
+  readonly #flow = new Int32Array(MAX_WAITING);
   /** One message, taken out. */
   readonly taken = new Uint32Array(DESC_WORDS);
   count = 0;
 
   /** @returns false: no room */
   add(flow: number, words: Uint32Array, at: number): boolean {
-    if (this.count === MOST) return false;
+    if (this.count === MAX_WAITING) return false;
     const to = this.count * DESC_WORDS;
     descriptorCopy(words, at, this.#words, to);
     this.#flow[this.count++] = flow;
