@@ -1,7 +1,7 @@
 /**
- * DNS over UDP to the plan's dns address: asks the host's resolvers on the guest's behalf, each query through
- * a socket of its own, so that source port and id stay as hard to guess as the kernel and the guest make
- * them.
+ * DNS over UDP to the plan's dns address: each query of the guest is sent to the host's resolvers through
+ * sockets of its own, so that an attacker has to guess a source port that the kernel chose and an id that the
+ * guest chose (RFC 5452).
  *
  *   guest query ──▶ attempt 1: resolver A ──▶ answer ──▶ guest, from the dns address
  *                      │ ICMP error, SERVFAIL, REFUSED: at once      │
@@ -9,11 +9,11 @@
  *                      ▼                                             │
  *                   attempt 2: resolver B ──────────────────────────┘  attempt 1 may still answer: the first answer wins
  *
- * The query is copied out of the slot that the reader received it in, and is sent from its place as often as
- * needed (`arg2` of sendDatagram); the place is free once every attempt's socket has answered `closed`, for
- * only then is no send of it under way any more. Outstanding queries are bounded: when there is no room the
- * one that has waited longest is answered SERVFAIL. A query repeated by an impatient guest is asked again
- * through the sockets that are open.
+ * The query is copied out of the slot in which the reader received it, into a place of the shard's own, and
+ * is sent from there for each attempt (sendBorrowedWrite()). The place is free once host-io has answered
+ * `closed` for every attempt's socket, as only then no message on the link refers to it. The number of
+ * queries is bounded: when there is no room, the one that has waited longest is answered SERVFAIL. When the
+ * guest repeats a query, it is sent again through the sockets that are open.
  */
 
 import { addressCopy, addressEqual } from '../../proto/address.ts';
@@ -47,27 +47,31 @@ import type { ResolverChoice, Resolvers } from './resolvers.ts';
 import { datagramToGuest, ipHeaderBytes } from './to-guest.ts';
 
 /**
- * A query is copied to a place of so many bytes in a slot of the shard's own, which it keeps until its
- * sockets are closed.
+ * Bytes of a place: part of a slot of the shard's own, to which a query is copied. The query keeps the place
+ * until its sockets are closed.
  */
 const PLACE_BYTES = 512;
 const PLACES_PER_SLOT = Math.floor(LARGE_SLOT_BYTES / PLACE_BYTES);
 /**
- * Of the places so many are for queries that wait; the others are for those whose sockets are being closed.
+ * Share of the places for queries that wait for an answer. The others are for queries whose sockets are being
+ * closed.
  */
 const WAITING_SHARE = 4 / 5;
 /**
- * A longer one keeps the slot that it came in: of a shard's share of the reader's large ones a sixteenth, and
- * 16 at the most.
+ * How many queries longer than a place one shard may have at a time. Such a query keeps the reader's slot in
+ * which it was received: at most a sixteenth of the shard's share of the reader's large slots, and at most
+ * 16.
+ * @param readerLarge  large slots of the reader
+ * @param shards  that share them
  */
 export const longQueryLimit = (readerLarge: number, shards: number): number =>
   Math.min(16, Math.floor(readerLarge / 16 / shards));
 const MAX_QUERY_BYTES = 4096;
 const BUCKETS = 1024;
 const MAX_ATTEMPTS = 4;
-/** No answer for so long: another resolver is asked as well. */
+/** After so long without an answer another resolver is asked as well. */
 const FAIL_OVER_MS = 1500;
-/** A recursive resolver may take a while; clients have given up by then. */
+/** A query is given up after so long: longer than clients wait, as a recursive resolver may be slow. */
 const LIFETIME_MS = 10_000;
 
 const QueryState = { free: 0, asking: 1, draining: 2 } as const;
@@ -79,12 +83,12 @@ const bucketOf = (id: number, port: number): number => (id ^ port) & (BUCKETS - 
 export class DnsForward {
   readonly #choice: ResolverChoice;
   readonly #ctx: ShardContext;
-  /** Queries that may wait for an answer. */
+  /** Most queries that may wait for an answer, and most long queries. */
   readonly #maxWaiting: number;
   readonly #maxLong: number;
   readonly #free: Int16Array;
   #freeCount: number;
-  /** Those that wait, by age, and by bucket of id and port. */
+  /** Queries that wait are in a list by age, and in a hash chain by id and port. */
   readonly #older: Int16Array;
   readonly #newer: Int16Array;
   #oldest = NO_QUERY;
@@ -92,32 +96,32 @@ export class DnsForward {
   #waiting = 0;
   readonly #bucket = new Int16Array(BUCKETS).fill(NO_QUERY);
   readonly #nextInBucket: Int16Array;
-  /** It keeps the reader's slot. */
+  /** By query: 1 if it keeps the reader's slot. */
   readonly #isLong: Uint8Array;
   #longCount = 0;
   // By query.
   readonly #state: Uint8Array;
   readonly #family: Uint8Array;
-  /** Guest 0..3 and the address that it asked 4..7. */
+  /** Words 0..3: the guest's address; 4..7: the DNS address that it asked. */
   readonly #addr: Uint32Array;
   readonly #tuple = newFlowTuple(IpProtocol.udp);
   readonly #guestPort: Uint16Array;
   readonly #id: Uint16Array;
   readonly #slot: Uint32Array;
-  /** From the slot's start. */
+  /** Offset of the query from the slot's start. */
   readonly #at: Uint32Array;
   readonly #bytes: Uint32Array;
   readonly #expiresMs: Float64Array;
   readonly #tried: Int32Array;
   readonly #attempts: Int32Array;
-  /** Sockets whose `closed` is still to come. */
+  /** Sockets for which host-io has not yet answered `closed`. */
   readonly #openSockets: Uint8Array;
-  /** Attempts that may still answer. */
+  /** Attempts whose answer may still come. */
   readonly #pendingCount: Uint8Array;
-  /** The worst that a resolver said, for when nobody says better. */
+  /** Response code of the last resolver that failed, used if none answers; 0: none failed so. */
   readonly #rcode: Uint8Array;
-  // By flow: whether it is an attempt's, its query and resolver, whether it may still answer, whether it has
-  // been slow.
+  // By flow: whether it is an attempt's; its query; index of its resolver; whether its answer may still come;
+  // whether FAIL_OVER_MS has passed.
   readonly #isAttempt: Uint8Array;
   readonly #queryOf: Int16Array;
   readonly #resolverOf: Uint8Array;
@@ -164,14 +168,14 @@ export class DnsForward {
     this.#hasTimedOut = new Uint8Array(flows);
   }
 
-  /** Queries whose places are not free. */
+  /** Queries whose places are not free. For tests. */
   get outstanding(): number {
     return this.#state.length - this.#freeCount;
   }
 
   /**
-   * A datagram to the dns address, port 53, whose UDP header and checksum have been checked. Takes over the
-   * packet's slots.
+   * Forward a datagram to the dns address, port 53, whose UDP header and checksum have been checked. Takes
+   * over the packet's slots.
    */
   onQuery(p: Packet): void {
     const ctx = this.#ctx;
@@ -190,7 +194,7 @@ export class DnsForward {
     const id = dnsId(ctx.u8, at);
     const known = this.#find(p, guestPort, id, at, bytes);
     if (known >= 0) {
-      // The guest has lost patience: ask all that may still answer once more.
+      // The guest repeats its query: send it again to all resolvers whose answer may still come.
       for (let i = 0; i < MAX_ATTEMPTS; i++) {
         const flow = this.#attempts[known * MAX_ATTEMPTS + i]!;
         if (flow !== NO_ATTEMPT && this.#isPending[flow]) this.#sendQuery(known, flow);
@@ -235,7 +239,7 @@ export class DnsForward {
     packetFree(this.#ctx, p);
   }
 
-  /** The query under way with the same sender, id and question; -1: none. */
+  /** The waiting query with the same sender, id and question; -1: none. */
   #find(p: Packet, guestPort: number, id: number, at: number, bytes: number): number {
     const { u8, pool } = this.#ctx;
     for (let q = this.#bucket[bucketOf(id, guestPort)]!; q !== NO_QUERY; q = this.#nextInBucket[q]!) {
@@ -249,7 +253,7 @@ export class DnsForward {
     return -1;
   }
 
-  /** A free place becomes a query that waits; there is one. */
+  /** Take a free place for a query that waits. The caller has checked that there is one. */
   #allocate(id: number, guestPort: number): number {
     const q = this.#free[--this.#freeCount]!;
     this.#state[q] = QueryState.asking;
@@ -270,7 +274,7 @@ export class DnsForward {
     return q;
   }
 
-  /** The query waits no longer. */
+  /** Take the query out of the lists of those that wait. */
   #unlink(q: number): void {
     const older = this.#older[q]!;
     const newer = this.#newer[q]!;
@@ -290,7 +294,7 @@ export class DnsForward {
     this.#nextInBucket[before] = next;
   }
 
-  /** SERVFAIL for a query that has got no place. */
+  /** Answer SERVFAIL to a query for which there is no place, and free the packet. */
   #fail(p: Packet, guestPort: number, at: number, queryBytes: number): void {
     const ctx = this.#ctx;
     const bodyAt = ctx.guest.scratchAt + ipHeaderBytes(6);
@@ -309,14 +313,18 @@ export class DnsForward {
     return this.#choice.of(this.#family[q]!);
   }
 
-  /** Ask the next resolver. @returns false when there is none left, or no flow for it */
+  /**
+   * Send the query to the next resolver.
+   * @returns false when no resolver is left, or no flow is free
+   */
   #attempt(q: number): boolean {
     const ctx = this.#ctx;
     const resolvers = this.#resolversOf(q);
     const index = resolvers.pickUntried(ctx.now, this.#tried[q]!);
     const place = this.#attempts.indexOf(NO_ATTEMPT, q * MAX_ATTEMPTS);
     if (index < 0 || place < 0 || place >= (q + 1) * MAX_ATTEMPTS) return false;
-    // Only the id is wanted: the key is taken out at once, so that nothing from the guest can find it.
+    // Only the flow's id is needed: the key is detached at once, so that no packet of the guest finds the
+    // flow.
     const tuple = this.#tuple;
     addressCopy(this.#addr, q * 8, tuple.addr, 0);
     addressCopy(resolvers.words, index * 4, tuple.addr, 4);
@@ -349,12 +357,16 @@ export class DnsForward {
     sendBorrowedWrite(this.#ctx.toHost, flow, this.#slot[q]!, this.#at[q]!, this.#bytes[q]!);
   }
 
-  /** Whether the flow is an attempt's, so that its messages and timers belong here. */
+  /** Whether a flow is an attempt's: its messages and timers are then for this object. */
   owns(flow: number): boolean {
     return this.#isAttempt[flow] === 1;
   }
 
-  /** A message of host-io's about an attempt's flow. */
+  /**
+   * Handle a message of host-io about an attempt's flow. Host-io's slots in it are given back here.
+   * @param op  ToShard
+   * @param words,at  the message
+   */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     const flow = linkFlow(words, at);
@@ -368,13 +380,13 @@ export class DnsForward {
       case ToShard.icmpError:
       case ToShard.openFailed:
       case ToShard.error:
-        ctx.freeHostSlots(linkSlotA(words, at), NO_SLOT); // what an ICMP error quotes
+        ctx.freeHostSlots(linkSlotA(words, at), NO_SLOT); // holds the packet that an ICMP error quotes
         if (!this.#isPending[flow]) break;
-        // A want of descriptors is ours.
+        // Lack of descriptors is not the resolver's fault.
         if (op !== ToShard.openFailed || !isOutOfDescriptors(openFailedErrno(words, at))) {
           this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
         }
-        // The next attempt, or the next query, finds one.
+        // An older flow's descriptor is closed, for the next attempt or the next query.
         if (op === ToShard.openFailed && isOutOfDescriptors(openFailedErrno(words, at)))
           ctx.flows.giveDescriptor(flow);
         this.#endAttempt(q, flow);
@@ -406,8 +418,8 @@ export class DnsForward {
       bytesInA >= DNS_HEADER_BYTES &&
       !dnsIsQuery(u8, answerAt) &&
       dnsId(u8, answerAt) === this.#id[q] &&
-      // A query without a usable question is passed on and so is whatever is said to it; likewise an error
-      // without one.
+      // A query without a valid question was forwarded, so any answer to it is passed on; so is an error
+      // response without a question.
       (dnsCheck(u8, queryAt, queryBytes) < 0 ||
         dnsSameQuestion(u8, answerAt, bytesInA, queryAt, queryBytes) ||
         (dnsCheck(u8, answerAt, bytesInA) < 0 && dnsRcode(u8, answerAt) !== DnsRcode.noError));
@@ -423,7 +435,7 @@ export class DnsForward {
         this.#endAttempt(q, flow);
         return;
       }
-      // Nobody left who could say better: this is the answer.
+      // No other resolver can answer any more: the guest gets this response.
     } else this.#resolversOf(q).markGood(this.#resolverOf[flow]!);
     const bodyAt = answerAt - UDP_BYTES;
     udpWrite(u8, bodyAt, DNS_PORT, this.#guestPort[q]!, UDP_BYTES + bytes);
@@ -447,7 +459,7 @@ export class DnsForward {
     datagramToGuest(this.#ctx, f);
   }
 
-  /** Nobody answered: say so, rather than let the guest wait for its own time-out. */
+  /** No resolver answered: send an error response, so that the guest need not wait for its own time-out. */
   #giveUp(q: number): void {
     const ctx = this.#ctx;
     const bodyAt = ctx.guest.scratchAt + ipHeaderBytes(6);
@@ -473,7 +485,7 @@ export class DnsForward {
     else this.#giveUp(q);
   }
 
-  /** The attempt is over; its socket goes. */
+  /** The attempt's answer is no longer waited for: close its socket. */
   #endAttempt(q: number, flow: number): void {
     if (!this.#isPending[flow]) return;
     const ctx = this.#ctx;
@@ -483,7 +495,7 @@ export class DnsForward {
     closeWrite(ctx.toHost, flow);
   }
 
-  /** The query is answered: close all its sockets and wait for them. */
+  /** The query is answered: close all its sockets. Its place is free when host-io has closed the last one. */
   #drain(q: number): void {
     if (this.#state[q] === QueryState.asking) this.#unlink(q);
     this.#state[q] = QueryState.draining;

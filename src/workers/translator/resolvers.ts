@@ -9,11 +9,13 @@ const MAX_RESOLVERS = 16;
 /** A resolver that did not answer is asked last for so long. */
 const BAD_MS = 30_000;
 
-/** The host's resolvers in order of preference, and which of them are out of favour. */
+/** A list of resolvers in order of preference. One that did not answer is avoided for BAD_MS. */
 export class Resolvers {
-  /** Four words each. */
+  /** Addresses, four words each. */
   words: Uint32Array = new Uint32Array(0);
-  /** Index of the interface that a link-local one lies behind, 0: the plan's. */
+  /**
+   * By resolver: index of the interface through which a link-local one is reached; 0: the plan's interface.
+   */
   zones: Uint32Array = new Uint32Array(0);
   count = 0;
   #badUntil = new Float64Array(MAX_RESOLVERS);
@@ -23,9 +25,9 @@ export class Resolvers {
   }
 
   /**
-   * Take over a new list (resolv.conf changed); those that stay keep their record. What is no address is left
-   * out.
-   * @param list  a zone is the number of an interface: "fe80::1%2"
+   * Take over a new list (resolv.conf changed). A resolver that was in the old list is avoided as long as
+   * before. A text that is not an address is left out.
+   * @param list  addresses; a zone is the index of an interface: "fe80::1%2"
    */
   update(list: readonly string[]): void {
     const words = new Uint32Array(MAX_RESOLVERS * 4);
@@ -51,15 +53,23 @@ export class Resolvers {
   }
 
   /**
-   * The resolver for a connection's attempt: the first in favour; when none is, by the number of the attempt.
-   * @returns index (its address at words[index * 4], its zone at zones[index]), or -1 when there is none
+   * The resolver for a connection attempt: the first that is not avoided; when all are, one by the attempt's
+   * number.
+   * @param now  monotonic milliseconds
+   * @param attempt  from 0 on
+   * @returns index (its address at words[index * 4], its zone at zones[index]), or -1: the list is empty
    */
   pick(now: number, attempt: number): number {
     for (let i = 0; i < this.count; i++) if (this.#badUntil[i]! <= now) return i;
     return this.count === 0 ? -1 : attempt % this.count;
   }
 
-  /** @param tried  bit i: resolver i has been asked @returns index of the best one left, -1: all have been */
+  /**
+   * The next resolver for a query: the first untried one that is not avoided, else the first untried one.
+   * @param now  monotonic milliseconds
+   * @param tried  bit i: resolver i has been asked
+   * @returns its index, or -1: all have been asked
+   */
   pickUntried(now: number, tried: number): number {
     let outOfFavour = -1;
     for (let i = 0; i < this.count; i++) {
@@ -79,7 +89,7 @@ export class Resolvers {
   }
 }
 
-/** Whom each family's DNS address leads to: resolvers of its own, or the host's. */
+/** The resolvers of each family's DNS address: a fixed list of its own, or the host's. */
 export class ResolverChoice {
   readonly #shared: Resolvers;
   readonly #ipv4: Resolvers;
@@ -97,7 +107,7 @@ export class ResolverChoice {
     return family === 4 ? this.#ipv4 : this.#ipv6;
   }
 
-  /** The host's resolvers have changed. */
+  /** Take over a changed list of the host's resolvers; see Resolvers.update(). */
   update(list: readonly string[]): void {
     this.#shared.update(list);
   }
