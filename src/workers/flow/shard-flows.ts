@@ -2,9 +2,9 @@
  * The flows of a shard, and which of them are ended early when their table is full ("give way"). Flows that
  * may give way are in lists, oldest first:
  *
- *   unreplied guest, unreplied inbound    datagrams that nobody has answered: the longer list's oldest goes first
- *   answered guest, answered inbound      a question and its answer
- *   half open                             TCP before it stands
+ *   unreplied guest, unreplied inbound   no answer yet; the oldest flow of the longer list gives way first
+ *   answered guest, answered inbound     one datagram each way
+ *   half open                            TCP before ESTABLISHED
  *
  * Settled flows (established TCP, UDP with several datagrams both ways) never give way. Datagram flows never
  * use the last eighth of the table, which is TCP's; inbound datagram flows never use more than half of the

@@ -90,7 +90,8 @@ export class TimerWheel {
     this.#due[id] = due;
     this.#armed[id] = 1;
     if (this.#list[id] !== NONE) {
-      if (((due - this.#linkedDue[id]!) | 0) >= 0) return; // not before its entry's tick: moved when that comes
+      // Not before its entry's tick: the entry is moved when that comes.
+      if (((due - this.#linkedDue[id]!) | 0) >= 0) return;
       this.#unlink(id);
     }
     this.#link(id);

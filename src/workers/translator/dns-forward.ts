@@ -4,10 +4,10 @@
  * guest chose (RFC 5452).
  *
  *   guest query ──▶ attempt 1: resolver A ──▶ answer ──▶ guest, from the dns address
- *                      │ ICMP error, SERVFAIL, REFUSED: at once      │
- *                      │ no answer for 1.5 s: A is left alone for 30 s │
- *                      ▼                                             │
- *                   attempt 2: resolver B ──────────────────────────┘  attempt 1 may still answer: the first answer wins
+ *                      │ ICMP error, SERVFAIL, REFUSED: at once     │
+ *                      │ no answer for 1.5 s: A is avoided for 30 s │
+ *                      ▼                                            │
+ *                   attempt 2: resolver B ──────────────────────────┘  the first answer of either is used
  *
  * The query is copied out of the slot in which the reader received it, into a place of the shard's own, and
  * is sent from there for each attempt (sendBorrowedWrite()). The place is free once host-io has answered

@@ -3,8 +3,8 @@
  * here, in the slot that holds it. A request to any other address makes a flow with a ping socket of its own
  * on the host:
  *
- *     guest  echo request, id G, seq n  ->  sendDatagram  ->  ping socket, id H chosen by the kernel  ->  world
- *     guest  echo reply, id G, seq n    <-  datagram      <-  echo reply, id H, seq n                <-
+ *     guest  echo request, id G, seq n  ->  sendDatagram  ->  ping socket, id H of the kernel  ->  remote
+ *     guest  echo reply, id G, seq n    <-  datagram      <-  echo reply, id H, seq n          <-
  *
  * The flow's key is (guest, remote, G << 16). The host's kernel writes id and checksum of requests; replies
  * get G and the checksum for it here. ICMP errors for the socket (traceroute -I) are passed on with the

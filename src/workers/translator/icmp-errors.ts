@@ -60,7 +60,7 @@ export function icmpForErrno(family: 4 | 6, errno: number): number {
         : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.port;
     case Errno.ENETUNREACH:
     case Errno.ENETDOWN:
-    case Errno.EADDRNOTAVAIL: // no source address of that family, or the host does not have the plan's (any more)
+    case Errno.EADDRNOTAVAIL: // no source address of that family, or the host lost the plan's address
     case Errno.ENODEV: // the interface that sockets are bound to is gone
       return family === 4
         ? (IcmpType.unreachable << 8) | IcmpUnreachable.network

@@ -1,6 +1,6 @@
 /**
- * The resolvers that DNS queries of the guest go to, over UDP (dns-forward.ts) and over TCP (tcp/handshake.ts):
- * their order of preference, and which of them failed lately.
+ * The resolvers to which DNS queries of the guest are sent, over UDP (dns-forward.ts) and over TCP
+ * (tcp/handshake.ts): their order of preference, and which of them failed lately.
  */
 import { addressEqual, addressParse, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
 import type { AddressPlan } from '../engine-plan.ts';

@@ -2,27 +2,30 @@
  * TCP between the guest and host sockets (RFC 9293). The guest's connection is terminated here; a host
  * socket, which the host-io stage has, carries the stream further. docs/theory.md follows a segment each way.
  *
- *   guest -> host   In-order payload passes to host-io in the slots it arrived in and is acknowledged once host-io has it:
- *                   it sits in the host socket or, in order, in slots behind it. What waits in slots shrinks the window. Out of
- *                   order payload waits here (SACK tells the guest); what was never acknowledged may be dropped, nothing else.
- *   host -> guest   host-io peeks: the host kernel's receive queue is the retransmission buffer. `credit` says how far it may
- *                   peek (sndUna + min(sndWnd, cwnd)) and what it may drop, a loss becomes `rewind`.
+ *   guest -> host   In-order payload is passed to host-io in the slots in which it was received, and
+ *                   acknowledged from then on: it is in the host socket or queued, in order, in slots. Queued
+ *                   payload reduces the window. Out-of-order payload is kept here and reported by SACK. Only
+ *                   payload that was never acknowledged may be dropped.
+ *   host -> guest   host-io peeks: the host kernel's receive queue is the retransmission buffer. `credit`
+ *                   says how far host-io may peek (sndUna + min(sndWnd, cwnd)) and which bytes it may drop;
+ *                   a loss causes a `rewind`.
  *
  * This file passes segments, messages and timers to the parts in tcp/. Each part is one object per shard and
  * uses the parts above it:
  *
  *   control-blocks    the variables of each connection
- *   receive-buffers   what may wait for the host's socket: the window
- *   out-of-order      segments before their turn, SACK blocks
+ *   receive-buffers   how much may be queued for the host's socket: the receive window
+ *   out-of-order      segments received out of order, SACK blocks
  *   timestamps        RFC 7323
- *   output            segments as bytes
- *   pending           the ACK and the credit that a flow owes at the end of a round
- *   closing           FIN, RST, the end;  keep-alive
- *   receiver          guest -> host
- *   run               frames beyond 64 KiB
+ *   output            segments: headers, checksum, frame
+ *   unsent-segments   the pending ACK and credit of each flow, sent at the end of a round
+ *   closing           FIN, RST, the end of a connection; waiting-accepts: connections that wait for it
+ *   keep-alive        probes of idle connections
  *   retransmission    losses, round-trip times, the retransmission timer
- *   sender            host -> guest: payload, and the guest's ACKs
+ *   gso-batch         frames longer than 64 KiB
  *   handshake         opening from either side
+ *   receiver          guest -> host: payload and FIN
+ *   sender            host -> guest: payload, and the guest's ACKs
  */
 
 import { readU32 } from '../../proto/be.ts';

@@ -3,11 +3,11 @@
  * socket. That is host-io's part (host-io/udp-endpoints.ts); a shard knows flows only.
  *
  *   guest 10.0.2.15:5000 -> 192.0.2.1:53
- *      find(flow)  ── none ──▶ insert, openUdp(192.0.2.1:53, preferred local port 5000)
- *      sendDatagram(flow, slots as read: no copy)
+ *      find(flow) ── none ──▶ admit(flow), openUdp(192.0.2.1:53, preferred local port 5000)
+ *      sendDatagram(flow, the slots in which it was received: no copy)
  *   host socket <- 192.0.2.1:53
- *      datagram(flow, payload with headroom) ──▶ UDP and IP header in front, written to the TAP in runs (translator/udp-gso-batch.ts)
- *   idle: 30 s, 120 s once it has become a conversation ──▶ close ──▶ closed ──▶ id free
+ *      datagram(flow, payload with headroom) ──▶ UDP and IP header in front; udp-gso-batch.ts ──▶ TAP
+ *   idle for 30 s, or 120 s once bidirectional (STREAM_AFTER_DATAGRAMS) ──▶ close ──▶ closed ──▶ id free
  *
  * With endpoint-independent filtering (RFC 4787 section 5) such a socket also receives from peers that the
  * guest has not sent to: their datagrams make flows like any other.

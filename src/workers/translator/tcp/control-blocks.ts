@@ -230,8 +230,8 @@ export class TcpControlBlocks {
   }
 
   /**
-   * While connecting to a resolver (TcbFlag.dns): number of the attempt, from 0 on. It is kept in `eofOffset`,
-   * which has no other use before the host's socket is connected.
+   * While connecting to a resolver (TcbFlag.dns): number of the attempt, from 0 on. It is kept in
+   * `eofOffset`, which has no other use before the host's socket is connected.
    */
   resolverAttempt(flow: number): number {
     return this.eofOffset[flow]!;

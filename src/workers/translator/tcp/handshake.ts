@@ -1,8 +1,8 @@
 /**
  * Opening a connection (RFC 9293 section 3.5), from either side.
  *
- *   guest ── SYN ──▶ connecting: host-io connects ── opened ──▶ synReceived: SYN,ACK out ── ACK ──▶ established
- *   peer of a published port ── accepted ──▶ synSent: SYN out ── SYN,ACK ──▶ established
+ *   guest ── SYN ──▶ connecting ── opened ──▶ synReceived: SYN,ACK sent ── ACK ──▶ established
+ *   peer of a published port ── accepted ──▶ synSent: SYN sent ── SYN,ACK ──▶ established
  *
  * The SYN,ACK is sent once the host's socket is connected, so that the guest sees a refused connection as
  * refused. Connections to the resolvers are tried one after the other, all in the state `connecting`.

@@ -2,7 +2,9 @@
  * Segments that arrived out of order (RFC 9293 section 3.10.7.4, "segments with higher beginning sequence
  * numbers should be held"), and the SACK blocks that report them (RFC 2018).
  *
- *   head[flow] ─▶ entry ─▶ entry ─▶ ... ◀─ tail[flow]      by sequence number, without overlap; all entries from one pool
+ *   head[flow] ─▶ entry ─▶ entry ─▶ ... ◀─ tail[flow]   by sequence number, without overlap
+ *
+ * The entries of all flows come from one pool.
  *
  * They are not acknowledged cumulatively, so any may be dropped (RFC 2018 section 8, reneging). Payload stays
  * in the slots in which it was received. How many slots may be held here is bounded, as the reader needs the

@@ -8,12 +8,14 @@
  * both kinds of slot, about half of its share of the reader's. The rest is for out-of-order segments and for
  * frames in transit, so that the reader can always go on.
  *
- *   plenty      A quarter of the budget is free, or the flow holds no more than half of what is: a dynamic threshold (Choudhury and Hahne,
- *               "Dynamic queue length thresholds for shared-memory packet switches", 1998), which shrinks as more flows hold slots.
- *               Payload is queued and acknowledged.
- *   scarce      Payload of a flow whose socket keeps up is passed on provisionally: it is acknowledged when the socket has taken
- *               it, and what the socket does not take at once is dropped, not kept. So flows that drain go on, however many others do
- *               not, and a new flow holds nothing before its socket is known to take it.
+ *   plenty      A quarter of the budget is free, or the flow holds no more than half of the free part: a
+ *               dynamic threshold (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory
+ *               packet switches", 1998), which shrinks as more flows hold slots. Payload is queued and
+ *               acknowledged.
+ *   scarce      Payload of a flow without a backlog is passed on provisionally: it is acknowledged once the
+ *               socket has accepted it, and the part that the socket does not accept at once is dropped, not
+ *               queued. So flows whose sockets drain make progress, however many others do not, and a new
+ *               flow holds no slots before its socket is known to accept payload.
  *               Payload of a flow with a backlog is dropped. Its window is closed until the backlog is gone.
  *
  * Only payload that was never acknowledged is dropped. A closed window does not move our right edge (rcvAdv)

@@ -2,9 +2,10 @@
  * Output of a flow that is collected until the end of a round: one ACK to the guest and one credit to
  * host-io, however many segments and messages caused them.
  *
- *   ACK      rcvNxt, window and SACK blocks as they are then; a segment that leaves earlier carries it, and it is done with
- *   credit   what the guest has acknowledged (host-io drops it from the socket), and how far host-io may peek:
- *            sndUna + min(sndWnd, cwnd)
+ *   ACK      rcvNxt, window and SACK blocks as they are at that time; a segment that is sent earlier carries
+ *            the ACK, which is then no longer pending
+ *   credit   which bytes the guest has acknowledged (host-io drops them from the socket), and how far host-io
+ *            may peek: sndUna + min(sndWnd, cwnd)
  */
 import { IPV4_MIN_BYTES } from '../../../proto/ipv4.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpSackWrite } from '../../../proto/tcp.ts';
