@@ -38,7 +38,7 @@ export const Destination = {
   invalid: 4,
 } as const;
 
-/** Where the two families' addresses lie in each array of Addressing. */
+/** Index of each family's address in the arrays of Addressing. */
 const V4_AT = familyAt(4);
 const V6_AT = familyAt(6);
 /**
@@ -49,6 +49,7 @@ const LINK_LOCAL = 8;
 const USES_IPV4 = 12;
 const USES_IPV6 = 13;
 
+/** The address plan of one thread, and what the guest and the host change in it while the engine runs. */
 export class Addressing {
   readonly mac: Uint8Array;
   readonly mtu: number;
@@ -125,7 +126,10 @@ export class Addressing {
     if (this.ipv6 && isZero(this.guest, V6_AT)) addressCopy(this.hostSelf, V6_AT, this.guest, V6_AT);
   }
 
-  /** The guest sends from this IPv4 address. */
+  /**
+   * Note the source address of an IPv4 packet of the guest, in `seen`.
+   * @param address  as u32
+   */
   learnGuestAddress4(address: number): void {
     const { seen } = this;
     if (seen[USES_IPV4] !== 0 || address === 0) return;
@@ -134,7 +138,10 @@ export class Addressing {
     addressSetIpv4(seen, V4_AT, address);
   }
 
-  /** The guest sends from this IPv6 address. */
+  /**
+   * Note the source address of an IPv6 packet of the guest, in `seen`.
+   * @param words,w  address at words[w..w+3]
+   */
   learnGuestAddress6(words: Uint32Array, w: number): void {
     const { seen } = this;
     if (isLinkLocal(words, w)) {

@@ -92,7 +92,7 @@ export type HashKey = readonly [number, number, ...number[]];
  * guest's address and port always come first.
  * @param a  guest address, four words from `aAt` (IPv4 as ::ffff:a.b.c.d)
  * @param b  remote address, four words from `bAt`
- * @param ports  (guestPort << 16 | remotePort) >>> 0; for echo flows the identifier in the upper half
+ * @param ports  (guestPort << 16 | remotePort) >>> 0; for echo flows identifier << 16
  * @returns u32
  */
 export function flowHash(
@@ -108,7 +108,10 @@ export function flowHash(
   return halfSipHash13(key[0], key[1], message, wordCount, ((wordCount * 4 + 1) << 24) | proto);
 }
 
-/** Shard of a hash, 0 .. shards-1. Uses the upper bits; the flow table's places come from the lower ones. */
+/**
+ * Shard of a hash, 0 .. shards-1. It depends on the upper bits; the place in the flow table depends on the
+ * lower ones.
+ */
 export function shardOf(hash: number, shards: number): number {
   return Math.floor((hash * shards) / 0x1_0000_0000);
 }

@@ -81,6 +81,7 @@ export interface FlowSource {
   describeFlow(place: number, rows: Float64Array, at: number): boolean;
 }
 
+/** One page of a section. */
 export interface FlowPage {
   readonly rows: Float64Array;
   /** Place at which the next page begins; -1: the section has no more. */

@@ -30,6 +30,7 @@ const RESTING_IDS = 1024;
 /** Words of `addr` per flow: guest 0..3, remote 4..7. */
 export const ADDR_WORDS = 8;
 
+/** Flows by key and by id, up to `maxFlows`. */
 export class FlowTable {
   readonly maxFlows: number;
   /** Addresses by id, ADDR_WORDS each. Callers only read them. */
@@ -94,7 +95,11 @@ export class FlowTable {
     return this.#live[id] === 1;
   }
 
-  /** @returns the flow's id, or NO_FLOW (-1) */
+  /**
+   * Look a flow up.
+   * @param tuple  its hash must be set
+   * @returns the flow's id, or NO_FLOW (-1)
+   */
   find(tuple: FlowTuple): FlowId {
     const { hash, ports, proto, addr: wanted } = tuple;
     const addr = this.addr;

@@ -30,6 +30,7 @@ const HALF_OPEN = 3;
 const ANSWERED = 3;
 const LISTS = 6;
 
+/** A flow table whose flows give way when it is full. */
 export class ShardFlows extends FlowTable {
   readonly #counters: Float64Array;
   readonly #reportFull: () => void;
@@ -104,6 +105,7 @@ export class ShardFlows extends FlowTable {
     this.#unlink(flow);
   }
 
+  /** As FlowTable.detach(); the flow leaves its list too. */
   override detach(id: number): void {
     this.#unlink(id);
     this.#countByOrigin[this.#origin[id]!]!--;

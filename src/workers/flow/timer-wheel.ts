@@ -44,6 +44,7 @@ function stepsToNext(low: number, high: number, from: number): number {
   return 64 - Math.clz32(turnedHigh & -turnedHigh);
 }
 
+/** Timers with ids from 0 on, each armed for one deadline at most. */
 export class TimerWheel {
   readonly #tickMs: number;
   /** The present tick, up to which all timers have fired: counted from time 0, and the same as int32. */
@@ -97,10 +98,12 @@ export class TimerWheel {
     this.#link(id);
   }
 
+  /** The timer does not fire until it is armed again. */
   cancel(id: number): void {
     this.#armed[id] = 0;
   }
 
+  /** Whether the timer will fire. */
   isArmed(id: number): boolean {
     return this.#armed[id] === 1;
   }

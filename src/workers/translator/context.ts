@@ -15,6 +15,7 @@ import type { Notices } from '../thread/notices.ts';
 export const TIMER_KINDS = 2;
 export const TimerKind = { retransmit: 0, idle: 1 } as const;
 
+/** Shared by the protocol modules of one shard. */
 export interface ShardContext {
   readonly shard: number;
   readonly plan: EnginePlan;
@@ -37,6 +38,6 @@ export interface ShardContext {
   drop(cause: number): void;
   /** Large slots that hold DNS queries: the first one, how many. */
   readonly dnsSlots: readonly [number, number];
-  /** The log. */
+  /** Messages to the main thread's log. */
   readonly notices: Notices;
 }

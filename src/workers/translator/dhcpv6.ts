@@ -134,7 +134,10 @@ function dhcpv6Answer(ctx: ShardContext, at: number, bytes: number): Dhcpv6Reply
   }
 }
 
-/** What each of the client's identity associations gets; there is one address, so the first gets it. */
+/**
+ * The answer to each identity association of the client: there is one address, which the first association
+ * gets.
+ */
 function associations(ctx: ShardContext, at: number, bytes: number, type: number): Dhcpv6Association[] {
   const { u8 } = ctx;
   const address = ctx.addressing.guest.slice(V6_AT, V6_AT + 4);

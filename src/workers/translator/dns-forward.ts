@@ -80,6 +80,7 @@ const NO_QUERY = -1;
 
 const bucketOf = (id: number, port: number): number => (id ^ port) & (BUCKETS - 1);
 
+/** The DNS queries of one shard. */
 export class DnsForward {
   readonly #choice: ResolverChoice;
   readonly #ctx: ShardContext;
@@ -471,6 +472,7 @@ export class DnsForward {
     this.#drain(q);
   }
 
+  /** An attempt's timer: after FAIL_OVER_MS another resolver is asked too, at the query's end it is given up. */
   onTimer(flow: number): void {
     const ctx = this.#ctx;
     const q = this.#queryOf[flow]!;

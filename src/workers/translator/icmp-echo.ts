@@ -66,6 +66,7 @@ const ICMP_CHECKSUM = 2;
 
 const State = { none: 0, open: 1, awaitingClosed: 2 } as const;
 
+/** The ping flows of one shard. */
 export class PingTranslator {
   readonly #ctx: ShardContext;
   readonly #state: Uint8Array;
@@ -91,7 +92,10 @@ export class PingTranslator {
     packetFree(this.#ctx, p);
   }
 
-  /** @returns 0 or why the packet was dropped; slots that were passed on are no longer the packet's */
+  /**
+   * @returns 0, or the cause of the drop, below zero. Slots that were passed to host-io are removed from the
+   *   packet
+   */
   #onPacket(p: Packet): number {
     const ctx = this.#ctx;
     const u8 = ctx.u8;
@@ -302,6 +306,10 @@ export class PingTranslator {
     return this.#ctx.flows.toGuestBytes[flow]! > 0 ? FlowState.replied : FlowState.unreplied;
   }
 
+  /**
+   * A timer of a ping flow has fired: the flow ends if it was idle.
+   * @param kind  TimerKind
+   */
   onTimer(flow: number, kind: number): void {
     if (kind !== TimerKind.idle || this.#state[flow] !== State.open) return;
     const ctx = this.#ctx;

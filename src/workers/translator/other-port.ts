@@ -16,6 +16,7 @@ const DYNAMIC_MASK = 16383;
 /** Candidates per shard: about as many flows with equal addresses and ports are possible. */
 const TRIES = 32;
 
+/** The candidates of one shard; see above. */
 export class OtherPorts {
   readonly #ctx: ShardContext;
   readonly #shards: number;

@@ -80,10 +80,12 @@ export class Resolvers {
     return outOfFavour;
   }
 
+  /** The resolver failed: avoid it for BAD_MS. An index outside the list is ignored. */
   markBad(index: number, now: number): void {
     if (index >= 0 && index < this.count) this.#badUntil[index] = now + BAD_MS;
   }
 
+  /** The resolver answered: avoid it no longer. An index outside the list is ignored. */
   markGood(index: number): void {
     if (index >= 0 && index < this.count) this.#badUntil[index] = 0;
   }
@@ -103,6 +105,10 @@ export class ResolverChoice {
     this.#ipv6 = own(plan.ipv6?.dnsHosts);
   }
 
+  /**
+   * The resolvers for queries to a family's DNS address.
+   * @param family  4 or 6
+   */
   of(family: number): Resolvers {
     return family === 4 ? this.#ipv4 : this.#ipv6;
   }

@@ -24,6 +24,7 @@ const CARRIED_BYTES_V4 = 576;
  */
 const PROBE_TTL_LIMIT = 32;
 
+/** The socket options of all flows of one protocol. */
 export class SendOptions {
   // By flow: options that its host socket has. TTL 0: not set yet.
   readonly #ttl: Uint8Array;

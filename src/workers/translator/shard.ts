@@ -69,7 +69,7 @@ import { ResolverChoice } from './resolvers.ts';
 import { TcpTranslator } from './tcp.ts';
 import { UdpTranslator } from './udp.ts';
 
-/** Frames taken in one round before host-io's messages get their turn. */
+/** Most frames that are taken in one round, so that host-io's messages are not delayed for long. */
 const BATCH_FRAMES = 64;
 
 export interface ShardOptions {
@@ -78,7 +78,7 @@ export interface ShardOptions {
   readonly pool: FramePool;
   readonly ownership: Ownership;
   readonly counters: Float64Array;
-  /** A large slot of the shard's own. */
+  /** A large slot of the shard's own, where headers and short packets are built. */
   readonly scratchSlot: number;
   /** Large slots of the shard's own that hold DNS queries: the first one, how many. */
   readonly dnsSlots: readonly [number, number];
@@ -97,6 +97,7 @@ export interface ShardOptions {
   readonly notices: Notices;
 }
 
+/** The stage of one shard. */
 export class Shard implements Stage, FlowSource {
   readonly name: string;
   readonly #o: ShardOptions;
@@ -197,6 +198,7 @@ export class Shard implements Stage, FlowSource {
     };
   }
 
+  /** Whether descriptors wait on a link into the shard, or overflow of a link out of it can move. */
   hasInput(): boolean {
     const o = this.#o;
     return (
@@ -209,6 +211,7 @@ export class Shard implements Stage, FlowSource {
     sum.datagrams += this.#ctx.counters[Counter.datagramsToGuest]!;
   }
 
+  /** Milliseconds until a timer or a router advertisement is due. */
   sleepMs(now: number): number {
     return Math.min(this.#ctx.timers.nextDeadline(now), this.#nextRa - now);
   }
@@ -228,6 +231,7 @@ export class Shard implements Stage, FlowSource {
     return this.#ctx.flows.maxFlows;
   }
 
+  /** FlowSource.describeFlow(). */
   describeFlow(place: number, rows: Float64Array, at: number): boolean {
     const { flows, now } = this.#ctx;
     if (!flows.isLive(place)) return false;
@@ -241,6 +245,11 @@ export class Shard implements Stage, FlowSource {
     return true;
   }
 
+  /**
+   * One round: frames, messages, timers, pending output.
+   * @param now  monotonic milliseconds
+   * @returns how many frames, messages and pending segments were handled
+   */
   poll(now: number): number {
     const ctx = this.#ctx;
     ctx.now = now;

@@ -73,6 +73,7 @@ const REPORTED: readonly FlowState[] = [
 /** MTU that is used when a router gives none (RFC 1191 section 5, its simplest strategy). */
 const IPV4_DEFAULT_MTU = 576;
 
+/** The TCP connections of one shard. */
 export class TcpTranslator {
   readonly #ctx: ShardContext;
   readonly #tcb: TcpControlBlocks;

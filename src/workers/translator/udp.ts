@@ -95,6 +95,7 @@ const STREAM_AFTER_DATAGRAMS = 2;
 const NOT_FOUND = -2;
 const PEER_WORDS = 10;
 
+/** The UDP flows of one shard, and its DNS and DHCP. */
 export class UdpTranslator {
   readonly dns: DnsForward;
   readonly #ctx: ShardContext;
@@ -149,7 +150,10 @@ export class UdpTranslator {
     packetFree(this.#ctx, p);
   }
 
-  /** @returns 0 or why the packet was dropped; slots that were passed on are no longer the packet's */
+  /**
+   * @returns 0, or the cause of the drop, below zero. Slots that were passed to host-io are removed from the
+   *   packet
+   */
   #onPacket(p: Packet): number {
     const ctx = this.#ctx;
     const u8 = ctx.u8;
@@ -233,7 +237,7 @@ export class UdpTranslator {
   #checksumOk(p: Packet, udpBytes: number): boolean {
     // Checksum offload: the guest's kernel has not computed a checksum.
     if (p.needsCsum) return true;
-    if (udpChecksum(this.#ctx.u8, p.transportAt) === 0) return p.family === 4; // "none", which IPv6 forbids
+    if (udpChecksum(this.#ctx.u8, p.transportAt) === 0) return p.family === 4; // no checksum, which IPv6 forbids
     const pseudo = pseudoSumWords(p.family, p.addr, 0, p.addr, 4, IpProtocol.udp, udpBytes);
     return packetChecksumOk(this.#ctx, p, udpBytes, pseudo);
   }
@@ -381,7 +385,7 @@ export class UdpTranslator {
 
   /**
    * A datagram from a peer of a published port. The peer's first datagram makes the flow.
-   * @returns 0: the slots are taken over; or why it was dropped
+   * @returns 0: the slots are taken over; or the cause of the drop, below zero
    */
   #onListenerDatagram(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
@@ -461,7 +465,7 @@ export class UdpTranslator {
   /**
    * A datagram from a peer to which the guest had not sent from this port when host-io received it. There may
    * be a flow by now: an earlier datagram's.
-   * @returns 0: the slots are taken over; or why it was dropped
+   * @returns 0: the slots are taken over; or the cause of the drop, below zero
    */
   #onUnsolicited(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
@@ -519,7 +523,10 @@ export class UdpTranslator {
     else this.#ctx.flows.answered(flow);
   }
 
-  /** The idle timer of a UDP flow. */
+  /**
+   * A timer of a UDP flow has fired.
+   * @param kind  TimerKind
+   */
   onTimer(flow: number, kind: number): void {
     if (kind !== TimerKind.idle) return;
     if (this.dns.owns(flow)) {

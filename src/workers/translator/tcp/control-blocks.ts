@@ -39,7 +39,7 @@ export const TcbFlag = {
   creditPending: 1 << 5,
   /** Fast recovery: from a loss until `recover` is acknowledged. */
   inRecovery: 1 << 6,
-  /** A tail loss probe was sent since the last progress. */
+  /** A tail loss probe was sent since the last ACK of new bytes. */
   probed: 1 << 7,
   /** A byte beyond a closed window was requested as a probe. */
   windowProbe: 1 << 8,
@@ -122,7 +122,7 @@ export class TcpControlBlocks {
   readonly rtxNxt: Uint32Array;
   /** Stream offset of the end of the host's stream (TcbFlag.hostEof). */
   readonly eofOffset: Uint32Array;
-  /** RFC 6298, milliseconds. */
+  /** RFC 6298, milliseconds. srtt 0: no round-trip time was measured yet. */
   readonly srtt: Float64Array;
   readonly rttvar: Float64Array;
   readonly rto: Float64Array;
@@ -237,6 +237,7 @@ export class TcpControlBlocks {
     return this.eofOffset[flow]!;
   }
 
+  /** See resolverAttempt(). */
   setResolverAttempt(flow: number, attempt: number): void {
     this.eofOffset[flow] = attempt;
   }
@@ -249,6 +250,7 @@ export class TcpControlBlocks {
     return this.recover[flow]!;
   }
 
+  /** See resolverIndex(). */
   setResolverIndex(flow: number, index: number): void {
     this.recover[flow] = index;
   }

@@ -48,7 +48,7 @@ export class SegmentOutput {
    * @param at offset of the IP header; the payload, and options after the timestamps, have been written
    *   behind the headers
    * @param moreBytes  payload that the guest link has already, by addPiece()
-   * @returns 0 or -errno: the frame was not taken
+   * @returns 0, or -errno if the TAP did not take the frame
    */
   emit(
     flow: number,
@@ -112,7 +112,7 @@ export class SegmentOutput {
     return f;
   }
 
-  /** @returns 0 or -errno: the frame was not taken */
+  /** @returns 0, or -errno if the TAP did not take the frame */
   #send(f: EgressFrame): number {
     ipWrite(this.#ctx.u8, f);
     return this.#ctx.guest.send(f);

@@ -23,6 +23,7 @@ import type { Retransmission } from './retransmission.ts';
 import type { Timestamps } from './timestamps.ts';
 import type { UnsentSegments } from './unsent-segments.ts';
 
+/** The parts of TCP that TcpSender uses. */
 export interface SenderParts {
   readonly tcb: TcpControlBlocks;
   readonly timestamps: Timestamps;

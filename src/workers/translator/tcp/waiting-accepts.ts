@@ -12,6 +12,7 @@ import { descriptorCopy } from '../../link/descriptor.ts';
 /** Most connections that wait at a time. Further ones get a substitute source port at once. */
 const MAX_WAITING = 64;
 
+/** The accepted connections of one shard that wait. */
 export class WaitingAccepts {
   readonly #words = new Uint32Array(MAX_WAITING * DESC_WORDS);
   readonly #flow = new Int32Array(MAX_WAITING);
