@@ -51,13 +51,17 @@ const USES_IPV6 = 13;
 
 /** The address plan of one thread, and what the guest and the host change in it while the engine runs. */
 export class Addressing {
+  /** Our MAC address. */
   readonly mac: Uint8Array;
+  /** MTU of the TAP in bytes. */
   readonly mtu: number;
   /** Words 0..3 IPv4 (mapped), 4..7 IPv6; all zero where the plan has no such family. */
   readonly guest = new Uint32Array(8);
   /** The host address that mapGuestAddr stands for: the guest's address, as long as the host has it too. */
   readonly hostSelf = new Uint32Array(8);
+  /** Our address as the guest's router. */
   readonly gateway = new Uint32Array(8);
+  /** The address on the TAP that means the host's loopback. */
   readonly hostLoopback = new Uint32Array(8);
   /**
    * The guest's addresses, to which connections from outside are sent: the plan's, until the guest sends from
@@ -66,10 +70,13 @@ export class Addressing {
    * stores: a reader that meets a half-written address sends one connection to a wrong address, at most.
    */
   readonly seen: Uint32Array;
+  /** The address on the TAP that means `hostSelf`. */
   readonly mapGuestAddr = new Uint32Array(8);
+  /** The address on the TAP that means the resolvers. */
   readonly dns = new Uint32Array(8);
   /** Our IPv4 address as DHCP server and as the router that DHCP announces; 0: DHCP is off. */
   dhcpServer = 0;
+  /** Our IPv6 link-local address. */
   readonly linkLocal = new Uint32Array(4);
   readonly ipv4: boolean;
   readonly ipv6: boolean;

@@ -12,6 +12,7 @@
  */
 import { ADDR_WORDS, type FlowTable } from './flow-table.ts';
 
+/** Index of each field in a row. */
 export const FlowField = {
   place: 0,
   /** IP protocol number. */
@@ -33,6 +34,7 @@ export const FlowField = {
 } as const;
 export const FLOW_FIELDS = 16;
 
+/** State of a flow in reports. */
 export const FlowState = {
   /** The host's socket is connecting. */
   connecting: 0,
@@ -67,6 +69,7 @@ export const FLOW_STATE_NAMES: readonly string[] = [
   'replied',
 ];
 
+/** Most rows of a page, and most places that are scanned for it. */
 export const MAX_PAGE_FLOWS = 256;
 const MAX_SCAN = 16_384;
 

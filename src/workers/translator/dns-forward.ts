@@ -66,14 +66,18 @@ const WAITING_SHARE = 4 / 5;
  */
 export const longQueryLimit = (readerLarge: number, shards: number): number =>
   Math.min(16, Math.floor(readerLarge / 16 / shards));
+/** A longer query is dropped. */
 const MAX_QUERY_BYTES = 4096;
+/** Hash chains of waiting queries; a power of two. */
 const BUCKETS = 1024;
+/** Attempts of one query that may have a socket at a time. */
 const MAX_ATTEMPTS = 4;
 /** After so long without an answer another resolver is asked as well. */
 const FAIL_OVER_MS = 1500;
 /** A query is given up after so long: longer than clients wait, as a recursive resolver may be slow. */
 const LIFETIME_MS = 10_000;
 
+/** Of a place. Asking: the query waits for an answer; draining: its sockets are being closed. */
 const QueryState = { free: 0, asking: 1, draining: 2 } as const;
 const NO_ATTEMPT = -1;
 const NO_QUERY = -1;

@@ -64,6 +64,7 @@ import { datagramToGuest, ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 /** Offset of the checksum in ICMP and ICMPv6 messages. */
 const ICMP_CHECKSUM = 2;
 
+/** Of a flow. awaitingClosed: host-io has not answered `closed` yet. */
 const State = { none: 0, open: 1, awaitingClosed: 2 } as const;
 
 /** The ping flows of one shard. */

@@ -5,6 +5,7 @@
 import { addressEqual, addressParse, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
 import type { AddressPlan } from '../engine-plan.ts';
 
+/** Further resolvers of a list are ignored. */
 const MAX_RESOLVERS = 16;
 /** A resolver that did not answer is asked last for so long. */
 const BAD_MS = 30_000;

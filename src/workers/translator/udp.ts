@@ -85,6 +85,7 @@ import { SendOptions } from './send-options.ts';
 import { pseudoSumWords } from './to-guest.ts';
 import { UdpGsoBatch } from './udp-gso-batch.ts';
 
+/** Of a flow. connected: it has a host socket; viaListener: it uses a published port's socket. */
 const State = { none: 0, connected: 1, viaListener: 2, awaitingClosed: 3 } as const;
 /**
  * Datagrams of a flow are counted up to this number in each direction. A flow with datagrams in both
@@ -93,6 +94,7 @@ const State = { none: 0, connected: 1, viaListener: 2, awaitingClosed: 3 } as co
 const STREAM_AFTER_DATAGRAMS = 2;
 /** Result of #findOther(): no such flow, and none may begin. */
 const NOT_FOUND = -2;
+/** Words of #peer for each flow. */
 const PEER_WORDS = 10;
 
 /** The UDP flows of one shard, and its DNS and DHCP. */

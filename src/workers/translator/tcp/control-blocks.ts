@@ -25,6 +25,7 @@ export const TcbState = {
   awaitingClosed: 5,
 } as const;
 
+/** Bits of `flags`. */
 export const TcbFlag = {
   /** The guest's FIN has arrived in order. */
   guestFin: 1 << 0,
@@ -43,6 +44,7 @@ export const TcbFlag = {
   probed: 1 << 7,
   /** A byte beyond a closed window was requested as a probe. */
   windowProbe: 1 << 8,
+  /** Both sides sent SACK-permitted, or window scale, in their SYN. */
   sackOk: 1 << 9,
   wscaleOk: 1 << 10,
   /** Closed by RST: later segments of the guest are answered by RST, not ACK. */
@@ -54,6 +56,7 @@ export const TcbFlag = {
   dns: 1 << 12,
   /** A segment's round-trip time is being measured: timedSeq and timedAt are set. */
   timing: 1 << 13,
+  /** The flow's addresses are IPv6. */
   v6: 1 << 14,
   /** Both sides sent timestamps in their SYN: every segment carries them (RFC 7323 section 3). */
   tsOk: 1 << 15,
@@ -74,13 +77,16 @@ export const NONE = -1;
 export const MSS_MIN = 64;
 /** RFC 6298's minimum of 1 s would be a visible stall; 200 ms suffices for a guest on the same machine. */
 export const RTO_MIN_MS = 200;
+/** RFC 6298 section 2: (2.5), at least 60 s; (2.1), before the first round-trip time. */
 export const RTO_MAX_MS = 60_000;
 export const RTO_INITIAL_MS = 1000;
+/** Initial and greatest congestion window, in bytes: large, as the path to the guest is a memory copy. */
 const CWND_START = 1024 * 1024;
 export const CWND_MAX = 64 * 1024 * 1024;
 
+/** The connections' variables, by flow. */
 export class TcpControlBlocks {
-  /** TcbState, TcbFlag. */
+  /** TcbState; bits of TcbFlag. */
   readonly state: Uint8Array;
   readonly flags: Int32Array;
   /** Initial sequence numbers: ours, the guest's. */

@@ -65,6 +65,7 @@ import type { Timestamps } from './timestamps.ts';
 import type { UnsentSegments } from './unsent-segments.ts';
 import type { WaitingAccepts } from './waiting-accepts.ts';
 
+/** SYN or SYN,ACK is repeated so often before the connection is given up. */
 const SYN_TRIES = 6;
 /**
  * How long an accepted connection waits for an older flow with its addresses and ports: one that is ending,

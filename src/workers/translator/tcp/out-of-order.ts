@@ -16,8 +16,10 @@ import { type SlotShares, slotShares } from '../../placement.ts';
 import type { ShardContext } from '../context.ts';
 import { NONE } from './control-blocks.ts';
 
+/** Segments that one shard, and one flow, may keep. */
 const ENTRIES = 4096;
 const ENTRIES_PER_FLOW = 1024;
+/** As many SACK blocks as fit beside the timestamps option (RFC 2018 section 3). */
 const SACK_BLOCKS = 3;
 
 /**
@@ -47,10 +49,10 @@ export class OutOfOrderQueues {
   readonly #next = new Int32Array(ENTRIES);
   #free = 0;
   /** Slots held, and the most that may be held: never all that the reader has. */
-  #small = 0;
-  #large = 0;
-  readonly #smallMax: number;
-  readonly #largeMax: number;
+  #heldSmall = 0;
+  #heldLarge = 0;
+  readonly #maxSmall: number;
+  readonly #maxLarge: number;
   /** Edges of the blocks that sackBlocks() found. */
   readonly sackLeft = new Uint32Array(SACK_BLOCKS);
   readonly sackRight = new Uint32Array(SACK_BLOCKS);
@@ -64,8 +66,8 @@ export class OutOfOrderQueues {
     this.#tail = new Int32Array(flows).fill(NONE);
     this.#count = new Uint16Array(flows);
     for (let i = 0; i < ENTRIES; i++) this.#next[i] = i + 1 < ENTRIES ? i + 1 : NONE;
-    this.#smallMax = limit.small;
-    this.#largeMax = limit.large;
+    this.#maxSmall = limit.small;
+    this.#maxLarge = limit.large;
   }
 
   /** Initialise a new connection's queue. */
@@ -90,7 +92,7 @@ export class OutOfOrderQueues {
     fin: boolean,
   ): boolean {
     if (this.#free === NONE || this.#count[flow]! >= ENTRIES_PER_FLOW) return false;
-    if (this.#small >= this.#smallMax || this.#large >= this.#largeMax) return false;
+    if (this.#heldSmall >= this.#maxSmall || this.#heldLarge >= this.#maxLarge) return false;
     if (len === 0 && !fin) return false;
     // Find the entry after which this one is inserted; nearly always the last.
     let prev = NONE;
@@ -149,9 +151,9 @@ export class OutOfOrderQueues {
   }
 
   #countSlots(e: number, by: number): void {
-    if (this.#ctx.pool.isSmall(this.slotA[e]!)) this.#small += by;
-    else this.#large += by;
-    if (this.slotB[e] !== NO_SLOT) this.#large += by;
+    if (this.#ctx.pool.isSmall(this.slotA[e]!)) this.#heldSmall += by;
+    else this.#heldLarge += by;
+    if (this.slotB[e] !== NO_SLOT) this.#heldLarge += by;
   }
 
   /** Remove all entries of a flow, and give their slots back. */

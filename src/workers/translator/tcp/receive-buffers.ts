@@ -30,6 +30,7 @@ import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 
 /** Our window shift count: 2^8 * 65535 = 16 MiB, more than any limit below. */
 export const RCV_WSCALE = 8;
+/** The limit of a new flow, and the greatest limit of any flow. */
 const RCV_LIMIT_START = 256 * 1024;
 const RCV_LIMIT_MAX = 4 * 1024 * 1024;
 /**
@@ -38,6 +39,7 @@ const RCV_LIMIT_MAX = 4 * 1024 * 1024;
  */
 const DRAINS_BYTES = 16 * 1024 * 1024;
 const DRAINS_MS = 1000;
+/** Memory must be scarce for so long before a warning is logged. */
 const SCARCE_REPORT_MS = 1000;
 /** Window of a flow without a backlog when memory is scarce. */
 const PROVISIONAL_WINDOW_BYTES = 1024 * 1024;
@@ -45,6 +47,7 @@ const PROVISIONAL_WINDOW_BYTES = 1024 * 1024;
 const RCV_LIMIT_FLOOR = 64 * 1024;
 /** Flows that sent payload in this or the previous epoch count as busy; they share the memory for queues. */
 const BUSY_EPOCH_MS = 64;
+/** Payload that a large slot holds, in round numbers. */
 const LARGE_PAYLOAD_BYTES = 65536;
 /** In the queue of a blocked socket, slots are at least half full (SendQueues.append). */
 const SMALL_LEAST_BYTES = 1024;
@@ -70,6 +73,7 @@ export const queueBudget = (readerSmall: number, readerLarge: number, shards: nu
   large: Math.floor(readerLarge / 2 / shards),
 });
 
+/** The receive buffers of one shard's connections. */
 export class ReceiveBuffers {
   readonly #ctx: ShardContext;
   readonly #tcb: TcpControlBlocks;
@@ -85,13 +89,13 @@ export class ReceiveBuffers {
   /**
    * By flow: when the socket last accepted bytes, monotonic milliseconds; how many bytes it accepted in all.
    */
-  readonly #takenAt: Float64Array;
-  readonly #taken: Float64Array;
+  readonly #acceptedAt: Float64Array;
+  readonly #accepted: Float64Array;
   /** By flow: 1 if the last payload came in a large slot. */
   readonly #isLarge: Uint8Array;
   /** Slots that host-io holds of all flows. */
-  #small = 0;
-  #large = 0;
+  #heldSmall = 0;
+  #heldLarge = 0;
   /** When memory was last scarce, and when the present period of scarcity began, monotonic milliseconds. */
   #scarceAt = Number.NEGATIVE_INFINITY;
   #scarceSince = 0;
@@ -113,8 +117,8 @@ export class ReceiveBuffers {
     this.queued = new Uint32Array(n);
     this.#held = new Uint32Array(n);
     this.#backlog = new Uint8Array(n);
-    this.#takenAt = new Float64Array(n);
-    this.#taken = new Float64Array(n);
+    this.#acceptedAt = new Float64Array(n);
+    this.#accepted = new Float64Array(n);
     this.#isLarge = new Uint8Array(n);
     this.#budget = budget;
     this.#budgetBytes = budget.large * LARGE_PAYLOAD_BYTES;
@@ -131,13 +135,13 @@ export class ReceiveBuffers {
     this.#held[flow] = 0;
     this.#backlog[flow] = 0;
     this.#isLarge[flow] = 0;
-    this.#taken[flow] = 0;
-    this.#takenAt[flow] = this.#ctx.now;
+    this.#accepted[flow] = 0;
+    this.#acceptedAt[flow] = this.#ctx.now;
   }
 
   /** Slots that host-io holds of this shard's flows: small | large << 16. For tests. */
   get held(): number {
-    return this.#small | (this.#large << 16);
+    return this.#heldSmall | (this.#heldLarge << 16);
   }
 
   /**
@@ -170,20 +174,21 @@ export class ReceiveBuffers {
   #fits(flow: number, cost: number): boolean {
     const held = this.#held[flow]!;
     return (
-      (cost & 0xffff) <= slotRoom(held & 0xffff, this.#small, this.#share(flow, this.#budget.small)) &&
-      cost >>> 16 <= slotRoom(held >>> 16, this.#large, this.#share(flow, this.#budget.large))
+      (cost & 0xffff) <= slotRoom(held & 0xffff, this.#heldSmall, this.#share(flow, this.#budget.small)) &&
+      cost >>> 16 <= slotRoom(held >>> 16, this.#heldLarge, this.#share(flow, this.#budget.large))
     );
   }
 
   /** The budget that applies to a flow: an eighth is reserved for flows whose sockets are known to drain. */
   #share(flow: number, budget: number): number {
-    const drains = this.#taken[flow]! >= DRAINS_BYTES && this.#ctx.now - this.#takenAt[flow]! < DRAINS_MS;
+    const drains =
+      this.#accepted[flow]! >= DRAINS_BYTES && this.#ctx.now - this.#acceptedAt[flow]! < DRAINS_MS;
     return drains ? budget : budget - (budget >> 3);
   }
 
   /** Whether the socket is full and has accepted nothing for DRAINS_MS. */
   isStalled(flow: number): boolean {
-    return this.#backlog[flow] === 1 && this.#ctx.now - this.#takenAt[flow]! >= DRAINS_MS;
+    return this.#backlog[flow] === 1 && this.#ctx.now - this.#acceptedAt[flow]! >= DRAINS_MS;
   }
 
   /**
@@ -197,8 +202,8 @@ export class ReceiveBuffers {
     } else this.queued[flow]! += bytes;
     this.#isLarge[flow] = cost >= 0x10000 ? 1 : 0;
     this.#held[flow]! += cost;
-    this.#small += cost & 0xffff;
-    this.#large += cost >>> 16;
+    this.#heldSmall += cost & 0xffff;
+    this.#heldLarge += cost >>> 16;
   }
 
   /**
@@ -214,8 +219,8 @@ export class ReceiveBuffers {
     tcb.provisional[flow]! -= Math.min(bytes - certain, tcb.provisional[flow]!);
     this.#release(flow, freed);
     if (bytes > 0) {
-      this.#taken[flow]! += bytes;
-      this.#takenAt[flow] = this.#ctx.now;
+      this.#accepted[flow]! += bytes;
+      this.#acceptedAt[flow] = this.#ctx.now;
     }
     this.#backlog[flow] = takesMore ? 0 : 1;
     if (takesMore) tcb.flags[flow]! &= ~TcbFlag.heldBack;
@@ -239,8 +244,8 @@ export class ReceiveBuffers {
 
   #release(flow: number, cost: number): void {
     this.#held[flow]! -= cost;
-    this.#small -= cost & 0xffff;
-    this.#large -= cost >>> 16;
+    this.#heldSmall -= cost & 0xffff;
+    this.#heldLarge -= cost >>> 16;
   }
 
   /** The socket keeps up: double the flow's limit, up to the maximum. */
@@ -271,8 +276,8 @@ export class ReceiveBuffers {
   #roomBytes(flow: number): number {
     const held = this.#held[flow]!;
     return this.#isLarge[flow] === 0
-      ? slotRoom(held & 0xffff, this.#small, this.#share(flow, this.#budget.small)) * SMALL_LEAST_BYTES
-      : slotRoom(held >>> 16, this.#large, this.#share(flow, this.#budget.large)) * LARGE_LEAST_BYTES;
+      ? slotRoom(held & 0xffff, this.#heldSmall, this.#share(flow, this.#budget.small)) * SMALL_LEAST_BYTES
+      : slotRoom(held >>> 16, this.#heldLarge, this.#share(flow, this.#budget.large)) * LARGE_LEAST_BYTES;
   }
 
   /**

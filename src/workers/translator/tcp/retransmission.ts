@@ -21,8 +21,11 @@ import { RTO_MAX_MS, RTO_MIN_MS, TcbFlag, type TcpControlBlocks } from './contro
 import type { SegmentOutput } from './output.ts';
 import type { UnsentSegments } from './unsent-segments.ts';
 
+/** Smallest congestion window after a loss, in bytes. */
 const CWND_FLOOR = 64 * 1024;
+/** Shortest time before a tail loss probe. */
 const PROBE_MIN_MS = 10;
+/** After so many time-outs in succession the connection is reset. */
 const RTO_TRIES = 15;
 /**
  * After so many timers without an ACK for a frame longer than 64 KiB, the guest is assumed not to receive
