@@ -116,8 +116,11 @@ export class DnsForward {
   /** Offset of the query from the slot's start. */
   readonly #at: Uint32Array;
   readonly #bytes: Uint32Array;
+  /** When the query is given up, monotonic milliseconds. */
   readonly #expiresMs: Float64Array;
+  /** Bit i: resolver i has been asked. */
   readonly #tried: Int32Array;
+  /** Flows of the query's attempts, MAX_ATTEMPTS each, or NO_ATTEMPT. */
   readonly #attempts: Int32Array;
   /** Sockets for which host-io has not yet answered `closed`. */
   readonly #openSockets: Uint8Array;

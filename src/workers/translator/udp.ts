@@ -106,7 +106,9 @@ export class UdpTranslator {
   readonly #broadcast: number;
   // By flow.
   readonly #state: Uint8Array;
+  /** When the last datagram passed, monotonic milliseconds. */
   readonly #lastMs: Float64Array;
+  /** Datagrams each way, counted up to STREAM_AFTER_DATAGRAMS. */
   readonly #fromGuest: Uint8Array;
   readonly #toGuest: Uint8Array;
   /**

@@ -105,6 +105,7 @@ export class TcpHandshake {
   readonly #closing: TcpClosing;
   readonly #keepAlive: KeepAlive;
   readonly #options = newTcpOptions();
+  /** Host-side address to connect to. */
   readonly #words = new Uint32Array(4);
   readonly #waiting: WaitingAccepts;
   readonly #otherPorts: OtherPorts;
