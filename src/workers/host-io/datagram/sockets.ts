@@ -226,9 +226,9 @@ export class DatagramSockets implements SocketModule {
     if (endpoint === NO_ENDPOINT) endpoint = endpoints.add(words, guestAt, port, way);
     const peerPort = openRemotePort(words, at);
     if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, 0, false)) return false;
-    const isFew =
+    const getsOwnSocket =
       endpoints.flowCount(endpoint) <= PUBLISHED_SOCKETS && this.#publishedSockets < ALL_PUBLISHED_SOCKETS;
-    const fd = isFew ? this.#publishedSocket(words, at, kind, listener) : -Errno.EMFILE;
+    const fd = getsOwnSocket ? this.#publishedSocket(words, at, kind, listener) : -Errno.EMFILE;
     if (fd < 0 && !published.isAny(listener)) {
       endpoints.leave(gid);
       return false;
