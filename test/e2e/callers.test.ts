@@ -83,6 +83,8 @@ const frontEnds = (seen: string): readonly FrontEnd[] => [
   { name: 'slirp4netns', argv: (pid) => [SLIRP, '-c', String(pid), 'tap0'], serves: true },
 ];
 
+const allGone = (pids: readonly number[]) => eventually('all are gone', 3000, () => !pids.some(isAlive));
+
 describeNeeding("flags of the caller's descriptors", tapNeeds, () => {
   const check = async (frontEnd: FrontEnd, kind: Kind, nonBlocking: boolean): Promise<void> => {
     const three = openThree(kind, nonBlocking);
@@ -274,21 +276,21 @@ describeNeeding('a process is killed', tapNeeds, () => {
       const { started, family } = await up(argv);
       const own = name === 'pasta --no-pidns' ? family.slice(0, 1) : family; // its children are not in our list
       process.kill(started.pid, 'SIGKILL');
-      await eventually('all are gone', 3000, () => !own.some(isAlive));
+      await allGone(own);
       for (const pid of family) if (isAlive(pid)) process.kill(pid, 'SIGKILL');
     });
   }
   it('pasta: SIGKILL to unshare: COMMAND and pasta end', async () => {
     const { started, family } = await up([PASTA, '--config-net', ...command]);
     process.kill(childrenOf(started.pid)[0]!, 'SIGKILL');
-    await eventually('all are gone', 3000, () => !family.some(isAlive));
+    await allGone(family);
     expect(await started.exited).toBe(137);
   });
   it('pasta: SIGTERM: status 0, and COMMAND ends', async () => {
     const { started, family } = await up([PASTA, '--config-net', ...command]);
     process.kill(started.pid, 'SIGTERM');
     expect(await started.exited).toBe(0);
-    await eventually('all are gone', 3000, () => !family.some(isAlive));
+    await allGone(family);
   });
 });
 
@@ -414,7 +416,7 @@ describeNeeding('job control', [...tapNeeds, requireTool('python3', 'apt package
     process.kill(started.pid, 'SIGCONT');
     // Depends on which signal Node handles first: COMMAND has continued, or was ended.
     expect([143, 9]).toContain(await started.exited);
-    await eventually('all are gone', 3000, () => !family.some(isAlive));
+    await allGone(family);
   });
 });
 

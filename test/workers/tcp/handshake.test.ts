@@ -367,6 +367,16 @@ describe('TCP handshake of connections from outside', () => {
     return result;
   };
 
+  /** A connection from outside, after its handshake. */
+  const established = (): Script => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+    t.out();
+    return t;
+  };
+
   it.each([4, 6] as const)('IPv%d: SYN to the guest; its SYN,ACK establishes; bytes flow', (family) => {
     const t = script({ family });
     accept(t, family === 4 ? '198.51.100.7' : '2001:db8:1::7');
@@ -482,11 +492,7 @@ describe('TCP handshake of connections from outside', () => {
   });
 
   it('the same addresses and ports, the host has closed the first: the second waits up to a second', () => {
-    const t = script();
-    accept(t);
-    t.out();
-    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
-    t.out();
+    const t = established();
     t.socket.peerClose();
     t.out();
     t.send('ACK', 1, 2);
@@ -514,11 +520,7 @@ describe('TCP handshake of connections from outside', () => {
   });
 
   it('CLOSING: the peer reconnects from the same port: it waits for the end of the old flow, then opens', () => {
-    const t = script();
-    accept(t);
-    t.out();
-    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
-    t.out();
+    const t = established();
     t.socket.room = 0;
     t.send('FIN,PSH,ACK', 1, 1, { bytes: 100 });
     t.socket.peerClose();
@@ -536,11 +538,7 @@ describe('TCP handshake of connections from outside', () => {
   });
 
   it('CLOSING: the old flow does not end: the new connection waits for a second, then gets another port', () => {
-    const t = script();
-    accept(t);
-    t.out();
-    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
-    t.out();
+    const t = established();
     t.socket.room = 0;
     t.send('FIN,PSH,ACK', 1, 1, { bytes: 100 });
     t.out();
@@ -552,11 +550,7 @@ describe('TCP handshake of connections from outside', () => {
   });
 
   it('ESTABLISHED: RST of the old flow just after the new connection: the new one keeps the port', () => {
-    const t = script();
-    accept(t);
-    t.out();
-    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
-    t.out();
+    const t = established();
     accept(t);
     t.socket.peerReset();
     const texts = t.segments(10);
