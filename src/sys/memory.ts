@@ -10,8 +10,11 @@
  * - V8 keeps small typed arrays made as `new Uint8Array(n)` inside its own heap, where they move. `addressOf`
  *   asks for `.buffer` first, which moves the bytes out for good.
  */
-import type { NativeAddress } from '../units.ts';
 import { nativeAddress, optionalLibc } from './libc.ts';
+
+declare const brand: unique symbol;
+/** A native (virtual memory) address: an exact integer below 2^53. Branded for the type checker only. */
+export type NativeAddress = number & { readonly [brand]: 'NativeAddress' };
 
 /** The address of the first byte of a view. Cold: take it once and add offsets. */
 export function addressOf(view: ArrayBufferView): NativeAddress {
