@@ -174,9 +174,12 @@ class Service<Job extends SocketsInside, Made> {
     const few = fewDescriptors();
     if (few !== undefined) log('warning', few);
     this.#steps.lap('interface configured');
-    const engine = await starting.catch((error: Error) => {
+    const started = starting.catch((error: Error) => {
       throw front.engineNotStarted?.(error, module) ?? error;
     });
+    // Its listeners may need sockets of the namespace, and wait long for them (workers/splice/splice.ts).
+    const engine = await Promise.race([started, netns.failed]);
+    if (engine instanceof Error) throw engine;
     this.#steps.lap('engine started');
     this.#engine = engine;
     return { made, engine };
