@@ -286,7 +286,7 @@ export class Splice implements Stage, LoopbackPath {
       if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
       if (fd < 0) {
         // No edge will tell of what waits in the backlog: poll() comes back for it.
-        if (!this.#shortage.is(fd))
+        if (!this.#shortage.reportShortage(fd))
           this.#o.notices.tell(
             Notice.acceptInsideFailed,
             'warning',

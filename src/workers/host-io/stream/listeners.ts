@@ -131,7 +131,7 @@ export class StreamListeners {
           return;
         }
         if (ctx.shortage.madeRoom(fd)) continue;
-        if (ctx.shortage.is(fd)) {
+        if (ctx.shortage.reportShortage(fd)) {
           // The connection waits in the backlog; the edge is gone, so come back when a descriptor may be
           // free.
           this.#retryAccept(gid);

@@ -308,7 +308,7 @@ export class StreamSockets implements SocketModule {
     let fd = socket(v4 ? AF_INET : AF_INET6, type, 0);
     if (fd < 0 && ctx.shortage.madeRoom(fd)) fd = socket(v4 ? AF_INET : AF_INET6, type, 0);
     if (fd < 0) {
-      ctx.shortage.is(fd);
+      ctx.shortage.reportShortage(fd);
       return this.#openFailed(gid, -fd);
     }
     this.#begin(gid, fd);
