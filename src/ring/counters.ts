@@ -163,7 +163,9 @@ export const Counter = Object.freeze(
 export const DROP_BASE = COUNTERS.length;
 /** Room for drop causes -1 .. -DROP_MAX. */
 export const DROP_MAX = 96;
-/** First word of the thread's histograms: bucket b of histogram x is word HISTOGRAM_BASE + Histogram.x + b. */
+/**
+ * First word of the thread's histograms: bucket b of histogram x is word HISTOGRAM_BASE + Histogram.x + b.
+ */
 export const HISTOGRAM_BASE = DROP_BASE + DROP_MAX + 1;
 export const COUNTER_WORDS = HISTOGRAM_BASE + HISTOGRAM_WORDS;
 

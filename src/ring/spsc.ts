@@ -9,9 +9,9 @@
  *   └─────┴───┴───┴───┴───┴───┴───┴───┴──────┴──────────┘
  *         └ moved by release()   └ published by flush()
  *
- * head and tail are free-running 32-bit counts, kept as int32: count = (head - tail) | 0, place = head & mask.
- * All `capacity` places are used: head - tail is 0 when the ring is empty and `capacity` when it is full.
- * Wrapping at 2^32 needs no special case.
+ * head and tail are free-running 32-bit counts, kept as int32: count = (head - tail) | 0, place = head &
+ * mask. All `capacity` places are used: head - tail is 0 when the ring is empty and `capacity` when it is
+ * full. Wrapping at 2^32 needs no special case.
  *
  * A link never refuses a descriptor. When the ring is full, the producer keeps descriptors in a private FIFO:
  *
@@ -317,8 +317,8 @@ export class RingConsumer {
 }
 
 /**
- * For tests: start a ring's counts at `index` instead of 0, before either end is made. Without it a test would
- * need hours to reach the wrap at 2^32.
+ * For tests: start a ring's counts at `index` instead of 0, before either end is made. Without it a test
+ * would need hours to reach the wrap at 2^32.
  */
 export function startRingAt(sab: SharedArrayBuffer, layout: Layout, ring: number, index: number): void {
   const control = controlView(sab, layout, ring);
