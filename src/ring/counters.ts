@@ -140,7 +140,7 @@ const TABLE = {
   spliceBytes: ['bytes', 'Stream bytes taken past the TAP'],
   spliceDatagrams: ['datagrams', 'UDP datagrams taken past the TAP'],
   pcapLost: ['frames', 'Frames that could not be written to the file of --pcap'],
-  // impairment (test door)
+  // impairment, for tests
   lostFromGuest: ['frames', 'Frames from the guest dropped on purpose, in tests'],
   lostToGuest: ['frames', 'Frames to the guest dropped on purpose, in tests'],
 } as const satisfies Record<string, readonly [CounterInfo['unit'], string]>;

@@ -74,9 +74,9 @@ export class Assembly {
       ownership,
       smallSlots: new SlotStack(...shares.readerSmall),
       largeSlots: new SlotStack(...shares.readerLarge),
-      toShards: this.#shards((s) => this.#to(LinkRing.readerToShard(s), threads.shardThread(s))),
+      toShards: this.#perShard((s) => this.#to(LinkRing.readerToShard(s), threads.shardThread(s))),
       freed: [
-        ...this.#shards((s) => this.#from(LinkRing.shardToReader(s), threads.shardThread(s))),
+        ...this.#perShard((s) => this.#from(LinkRing.shardToReader(s), threads.shardThread(s))),
         this.#from(LinkRing.hostToReader(threads.shards), threads.hostThread),
       ],
     };
@@ -105,8 +105,8 @@ export class Assembly {
       ownership,
       smallSlots: new SlotStack(...shares.hostSmall),
       largeSlots: new SlotStack(...shares.hostLarge),
-      toShards: this.#shards((s) => this.#to(LinkRing.hostToShard(s), threads.shardThread(s))),
-      fromShards: this.#shards((s) => this.#from(LinkRing.shardToHost(s), threads.shardThread(s))),
+      toShards: this.#perShard((s) => this.#to(LinkRing.hostToShard(s), threads.shardThread(s))),
+      fromShards: this.#perShard((s) => this.#from(LinkRing.shardToHost(s), threads.shardThread(s))),
       toReader: this.#to(LinkRing.hostToReader(threads.shards), threads.readerThread),
     };
   }
@@ -182,7 +182,7 @@ export class Assembly {
     return { ...plan, tap: plan.tap };
   }
 
-  #shards<T>(make: (shard: number) => T): T[] {
+  #perShard<T>(make: (shard: number) => T): T[] {
     return Array.from({ length: this.threads.shards }, (_, s) => make(s));
   }
 

@@ -198,7 +198,7 @@ class Engine implements EngineHandle {
   #pool: Piscina | undefined;
   /** By thread. */
   readonly #ports: MessagePort[] = [];
-  readonly #readies: Promise<void>[] = [];
+  readonly #threadsReady: Promise<void>[] = [];
   /** By thread: resolves when it has reported that it stopped, or has ended. */
   readonly #ended: Promise<unknown>[] = [];
   readonly #failure = Promise.withResolvers<Error>();
@@ -260,7 +260,7 @@ class Engine implements EngineHandle {
     this.#ports.push(port1);
     const ready = Promise.withResolvers<void>();
     ready.promise.catch(() => {}); // #ready() may no longer wait for it
-    this.#readies.push(ready.promise);
+    this.#threadsReady.push(ready.promise);
     const stopped = Promise.withResolvers<void>();
     port1.on('message', (report: ThreadReport) => this.#onReport(thread, report, ready, stopped));
     const task: ThreadTask = {
@@ -319,7 +319,7 @@ class Engine implements EngineHandle {
       late.reject(new Error(`packet threads are not ready after ${START_LIMIT_MS / 1000} s`));
     }, START_LIMIT_MS);
     try {
-      const ready = Promise.all([Promise.all(this.#readies), firstListening]);
+      const ready = Promise.all([Promise.all(this.#threadsReady), firstListening]);
       const [, failures] = await Promise.race([ready, early, late.promise]);
       const { listeners } = this.#plan;
       const failure = failures.find((f) => !listeners[f.index]!.mayFail);
