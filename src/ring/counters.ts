@@ -61,9 +61,12 @@ const TABLE = {
   tcpRefused: ['events', 'Times that a host socket did not take such segments: the guest sends them again'],
   tcpHeldBack: [
     'segments',
-    'TCP segments from the guest dropped because their connection has its share of the memory',
+    'TCP segments from the guest dropped because their connection had used up its share of the memory',
   ],
-  tcpWindowClosed: ['segments', 'TCP segments to the guest with a window closed for want of memory'],
+  tcpWindowClosed: [
+    'segments',
+    'TCP segments to the guest that advertise a zero window because memory is short',
+  ],
   tcpZeroWindow: ['events', 'Times that the guest closed its receive window'],
   tcpMssLowered: [
     'events',
@@ -112,12 +115,12 @@ const TABLE = {
   ],
   tcpOpensPutOff: [
     'connections',
-    'SYNs of the guest dropped for want of descriptors or memory: it sends them again',
+    'SYNs of the guest dropped because descriptors or memory were short: the guest sends them again',
   ],
-  emfile: ['events', 'Sockets not opened for want of file descriptors'],
+  emfile: ['events', 'Sockets not opened because no file descriptor was left'],
   connectsGaveWay: [
     'connections',
-    'Connections of the guest given up before the peer answered, oldest first, for want of file descriptors',
+    'Connections of the guest given up before the peer answered, oldest first, because file descriptors were short',
   ],
   datagramSends: ['calls', 'Send calls that carried datagrams; sockSends counts them too'],
   datagramSendBytes: ['bytes', 'Datagram bytes that host sockets took'],
@@ -127,12 +130,12 @@ const TABLE = {
   idleRounds: ['rounds', 'Rounds that found none, after which the thread goes to sleep'],
   linkBatches: ['batches', 'Times that descriptors were published on a link between two stages'],
   linkDescriptors: ['descriptors', 'Descriptors published on links between stages'],
-  epollWaits: ['calls', 'Waits for events'],
-  epollEvents: ['events', 'Events that waits brought'],
+  epollWaits: ['calls', 'Calls of epoll_wait'],
+  epollEvents: ['events', 'Events that epoll_wait returned'],
   wakes: ['events', 'Doorbells rung for a sleeping thread'],
   sleeps: ['events', 'Times that a thread went to sleep'],
   shortLooks: ['events', 'Times that a thread polled for 20 or 60 µs before it slept'],
-  shortLooksPaid: ['events', 'Of these, times that work arrived meanwhile'],
+  shortLooksPaid: ['events', 'Of these, times that work arrived during the poll'],
   cpuUserUs: ['us', 'Processor time of the packet threads in user mode, as of the last second'],
   cpuSystemUs: ['us', 'Processor time of the packet threads in the kernel, as of the last second'],
   // splice
