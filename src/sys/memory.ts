@@ -12,15 +12,15 @@
  */
 import { nativeAddress, optionalLibc } from './libc.ts';
 
-declare const brand: unique symbol;
-/** A native (virtual memory) address: an exact integer below 2^53. Branded for the type checker only. */
-export type NativeAddress = number & { readonly [brand]: 'NativeAddress' };
-
 /** The address of the first byte of a view. Cold: take it once and add offsets. */
 export function addressOf(view: ArrayBufferView): NativeAddress {
   if (view.buffer.byteLength === 0) throw new RangeError('addressOf: the view has no bytes, so no address');
   return nativeAddress(view) as NativeAddress;
 }
+
+declare const brand: unique symbol;
+/** A native (virtual memory) address: an exact integer below 2^53. Branded for the type checker only. */
+export type NativeAddress = number & { readonly [brand]: 'NativeAddress' };
 
 /**
  * Write a 64-bit little-endian pointer (or size) as two words.

@@ -26,6 +26,7 @@ declare const brand: unique symbol;
  * Branded for the type checker only: a plain number at run time.
  */
 export type FlowId = number & { readonly [brand]: 'FlowId' };
+
 /** No such flow, or no room. */
 export const NO_FLOW = -1 as FlowId;
 

@@ -1,7 +1,6 @@
 /**
  * Reassembles the guest's fragmented datagrams: IPv4 (RFC 791 section 3.2, RFC 815) and IPv6 (RFC 8200
- * section
- * 4.5).
+ * section 4.5).
  *
  * Each unfinished datagram has a large slot. The data of each fragment is copied to its place in the slot, so
  * fragments may arrive in any order:
@@ -148,8 +147,7 @@ export class Reassembler {
    * @param slotB  holds the rest of the frame from its start on; NO_SLOT: the first slot holds all
    * @param now  monotonic milliseconds
    * @returns a large slot with the whole frame (frameAt, frameBytes), which the caller owns now; NO_SLOT
-   *   while
-   *   fragments are missing, or when this one was dropped (and counted)
+   *   while fragments are missing, or when this one was dropped (and counted)
    */
   push(ipAt: number, ipBytesInA: number, ipBytes: number, slotB: number, family: 4 | 6, now: number): number {
     if (this.#busy > 0) this.expire(now);
