@@ -3,8 +3,8 @@
  * the vDSO; where the clock of the machine is none that the vDSO can read it is a system call.
  * @syscalls clock_gettime
  */
-import type { NativeAddress } from '../units.ts';
 import { failed, libc } from './libc.ts';
+import type { NativeAddress } from './memory.ts';
 
 const CLOCK_REALTIME = 0;
 

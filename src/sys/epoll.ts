@@ -8,10 +8,9 @@
  *   x86-64     | events u32| data lo   | data hi   |
  *   AArch64    | events u32| (unused)  | data lo   | data hi   |
  */
-import type { NativeAddress } from '../units.ts';
 import { EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD } from './constants.ts';
 import { failed, libc } from './libc.ts';
-import { NativeBuffer } from './memory.ts';
+import { type NativeAddress, NativeBuffer } from './memory.ts';
 
 const packed = process.arch === 'x64';
 export const EPOLL_EVENT_BYTES = packed ? 12 : 16;

@@ -4,10 +4,9 @@
  * @syscalls read write readv writev pread64 lseek ftruncate close fcntl dup3 pipe2 splice eventfd2 ioctl
  *   sched_yield
  */
-import type { NativeAddress } from '../units.ts';
 import { F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC, O_NONBLOCK } from './constants.ts';
 import { failed, libc } from './libc.ts';
-import { NativeBuffer } from './memory.ts';
+import { type NativeAddress, NativeBuffer } from './memory.ts';
 
 type N = number;
 const cRead = libc<[N, N, N]>('read', 'intptr_t', ['int', 'uintptr_t', 'size_t']);

@@ -10,7 +10,6 @@
  * - V8 keeps small typed arrays made as `new Uint8Array(n)` inside its own heap, where they move. `addressOf`
  *   asks for `.buffer` first, which moves the bytes out for good.
  */
-import type { NativeAddress } from '../units.ts';
 import { nativeAddress, optionalLibc } from './libc.ts';
 
 /** The address of the first byte of a view. Cold: take it once and add offsets. */
@@ -18,6 +17,10 @@ export function addressOf(view: ArrayBufferView): NativeAddress {
   if (view.buffer.byteLength === 0) throw new RangeError('addressOf: the view has no bytes, so no address');
   return nativeAddress(view) as NativeAddress;
 }
+
+declare const brand: unique symbol;
+/** A native (virtual memory) address: an exact integer below 2^53. Branded for the type checker only. */
+export type NativeAddress = number & { readonly [brand]: 'NativeAddress' };
 
 /**
  * Write a 64-bit little-endian pointer (or size) as two words.

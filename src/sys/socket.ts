@@ -7,10 +7,9 @@
  */
 import { addressRead, addressSetIpv4, addressWrite, isV4Mapped } from '../proto/address.ts';
 import { readU16, readU32, writeU16, writeU32 } from '../proto/be.ts';
-import type { NativeAddress } from '../units.ts';
 import { AF_INET, AF_INET6, Errno, SO_LINGER, SOL_SOCKET } from './constants.ts';
 import { failed, libc } from './libc.ts';
-import { NativeBuffer, writeAddress } from './memory.ts';
+import { type NativeAddress, NativeBuffer, writeAddress } from './memory.ts';
 
 type N = number;
 const P = 'uintptr_t';

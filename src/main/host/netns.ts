@@ -46,7 +46,10 @@ export class NetnsError extends Error {
   }
 }
 
-/** Each step as it comes; all reject when one fails. */
+/**
+ * Each step as it comes; all that are still to come reject when one fails. `failed` is for what happens after
+ * the last one.
+ */
 export abstract class Netns<Job extends SocketsInside, Made> {
   readonly #namespace = Promise.withResolvers<number>();
   readonly #tap = Promise.withResolvers<Made>();
@@ -56,6 +59,13 @@ export abstract class Netns<Job extends SocketsInside, Made> {
   readonly tap = this.#tap.promise;
   /** Gives what could not be done, for the log. */
   readonly configured = this.#configured.promise;
+  readonly #failure = Promise.withResolvers<Error>();
+  /**
+   * Resolves when the thread fails after the last step, while it opens sockets in the namespace: the engine
+   * gets no more of them.
+   */
+  readonly failed = this.#failure.promise;
+  protected isConfigured = false;
   /** Whether the main thread, and so every child that it starts, is in the namespace. */
   abstract readonly mainInside: boolean;
 
@@ -70,11 +80,19 @@ export abstract class Netns<Job extends SocketsInside, Made> {
   protected tell(message: NetnsMessage<Made>): void {
     if (message.kind === 'namespace') this.#namespace.resolve(message.fd);
     else if (message.kind === 'tap') this.#tap.resolve(message.made);
-    else if (message.kind === 'configured') this.#configured.resolve(message.notes);
-    else this.fail(new NetnsError(message.message, message.code));
+    else if (message.kind === 'configured') {
+      this.isConfigured = true;
+      this.#configured.resolve(message.notes);
+    } else this.fail(new NetnsError(message.message, message.code));
   }
 
   protected fail(error: Error): void {
+    if (this.isConfigured) {
+      this.#failure.resolve(
+        new Error(`the thread that opens sockets in the namespace failed: ${error.message}`),
+      );
+      return;
+    }
     this.#namespace.reject(error);
     this.#tap.reject(error);
     this.#configured.reject(error);
@@ -123,11 +141,17 @@ export class NetnsThread<Job extends SocketsInside, Made> extends Netns<Job, Mad
     this.#worker = new Worker(workerUrl(file), { env: SHARE_ENV });
     this.#worker.on('message', (message: NetnsMessage<Made>) => this.tell(message));
     this.#worker.on('error', (error) => this.fail(error as Error));
-    this.#worker.on('exit', (code) => this.fail(new Error(`the namespace thread ended with code ${code}`)));
+    this.#worker.on('exit', (code) => this.#exited(code));
   }
 
   start(job: Job): void {
     this.#worker.postMessage(job);
+  }
+
+  #exited(code: number): void {
+    // After the last step: there are no sockets to open, or the engine has stopped and needs no more of them.
+    if (code === 0 && this.isConfigured) return;
+    this.fail(new Error(`the namespace thread ended with code ${code}`));
   }
 }
 

@@ -81,7 +81,10 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   ready(made: Made): void;
   /** The first that resolves ends the service with its exit status. */
   ends(): readonly Promise<number>[];
-  /** A packet thread has died. @returns the exit status. @throws Error. Absent: serve() throws `error` */
+  /**
+   * A packet thread failed, or the thread that opens sockets in the namespace.
+   * @returns the exit status. @throws Error. Absent: serve() throws `error`
+   */
   engineFailed?(error: Error): number;
   /** The service has ended, the engine still runs. */
   served?(status: number, engine: EngineHandle): void;
@@ -140,7 +143,7 @@ class Service<Job extends SocketsInside, Made> {
       ...(following?.configuresNetwork !== undefined && { configuresNetwork: following.configuresNetwork }),
     });
     front.ready(made);
-    const outcome = await Promise.race([engine.failed, ...front.ends()]);
+    const outcome = await Promise.race([engine.failed, front.netns.failed, ...front.ends()]);
     const status = outcome instanceof Error ? this.#engineFailed(outcome) : outcome;
     front.served?.(status, engine);
     return status;
@@ -171,9 +174,12 @@ class Service<Job extends SocketsInside, Made> {
     const few = fewDescriptors();
     if (few !== undefined) log('warning', few);
     this.#steps.lap('interface configured');
-    const engine = await starting.catch((error: Error) => {
+    const started = starting.catch((error: Error) => {
       throw front.engineNotStarted?.(error, module) ?? error;
     });
+    // Its listeners may need sockets of the namespace, and wait long for them (workers/splice/splice.ts).
+    const engine = await Promise.race([started, netns.failed]);
+    if (engine instanceof Error) throw engine;
     this.#steps.lap('engine started');
     this.#engine = engine;
     return { made, engine };
