@@ -27,8 +27,8 @@ import { openTap, type Tap } from '../../sys/tap.ts';
 import type { Ipv4Plan, TapPlan } from '../../workers/engine-plan.ts';
 import type { NetnsStep, SocketsInside } from '../host/netns.ts';
 import {
+  addNeighbourEntries,
   enterNamespace,
-  introduce,
   kernelHasIpv6,
   type NetnsTarget,
   TX_QUEUE_FRAMES,
@@ -171,7 +171,7 @@ function addDefaultRoute(
     ...(inFront !== undefined && { priority: inFront }),
   });
   const onLink = dns !== undefined && samePrefix(dns, guest, prefixLen) ? [gateway, dns] : [gateway];
-  introduce(route, index, family, onLink, mac);
+  addNeighbourEntries(route, index, family, onLink, mac);
 }
 
 /**
