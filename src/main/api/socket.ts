@@ -119,7 +119,8 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
     });
     // What else it sends is read and forgotten: closing on unread data would take the reply from it.
     const linger = setTimeout(() => socket.destroy(), LINGER_MS).unref();
-    socket.once('close', () => clearTimeout(linger)); // it would keep the socket's memory, and many requests come in a row
+    // It would keep the socket's memory, and many requests come in a row.
+    socket.once('close', () => clearTimeout(linger));
   };
   const finish = (request: string | undefined): void => {
     reply(request).catch((error: Error) => {

@@ -30,7 +30,8 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
     const parsed = parseArguments(command, args);
     if (parsed.kind !== 'go') {
       await printText(command, parsed.kind);
-      if (booted !== undefined) flushCompileCache(); // scripts/build.ts fills it by this, and exitAfter() would not
+      // Scripts/build.ts fills it by this, and exitAfter() would not.
+      if (booted !== undefined) flushCompileCache();
       return 0;
     }
     const { settings, operands } = parsed;

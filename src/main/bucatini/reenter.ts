@@ -10,7 +10,7 @@ import { setCloexec } from '../../sys/io.ts';
 import { namespaceOwner, namespaceType } from '../../sys/namespace.ts';
 import { openPath } from '../../sys/path.ts';
 import { tool } from '../process/command.ts';
-import { callersDescriptors, inheritedBeyondExec, passOn } from '../process/inherited-descriptors.ts';
+import { callersDescriptors, clearCloexec, inheritedBeyondExec } from '../process/inherited-descriptors.ts';
 import { type LauncherVariable, launcherVariable } from '../process/launcher-env.ts';
 
 /** For `run` without rights in a user namespace. Returns only when that is no way out. */
@@ -55,7 +55,7 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
 
 /** @param fds  those that the entrance names */
 function become(entrance: readonly string[], fds: readonly number[] = []): never {
-  passOn(callersDescriptors());
+  clearCloexec(callersDescriptors());
   const argv = [...entrance, process.execPath, ...process.execArgv, ...process.argv.slice(1)];
   return process.execve!(entrance[0]!, argv, {
     ...process.env,

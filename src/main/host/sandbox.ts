@@ -113,7 +113,8 @@ export function emptyRoot(chrootFallback = false, env: NodeJS.ProcessEnv = proce
     throw new SysError('pivot_root', '., .', -r, remedy);
   }
   checked(chdir('/'), 'chdir', '/');
-  mount(null, '/', null, flags | MS_REMOUNT | MS_RDONLY, null); // may fail: the tmpfs has no room for a file anyway
+  // May fail: the tmpfs has no room for a file anyway.
+  mount(null, '/', null, flags | MS_REMOUNT | MS_RDONLY, null);
   return undefined;
 }
 
@@ -430,7 +431,8 @@ export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], 
       { arg: 0, mask: NEW_NAMESPACES, equals: 0 },
     ],
   });
-  put('clone3', { errno: Errno.ENOSYS }); // its flags are in memory, where the filter cannot read them; the C library then uses clone
+  // Its flags are in memory, where the filter cannot read them; the C library then uses clone.
+  put('clone3', { errno: Errno.ENOSYS });
   put('prctl', {
     when: [{ arg: 0, oneOf: [PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_GET_DUMPABLE] }],
     otherwise: Errno.EINVAL,

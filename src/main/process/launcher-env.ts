@@ -1,9 +1,9 @@
 // bundle: boot
 /**
- * All environment variables of ours: from a launcher (bin/) to Node, from Node to itself after execve(), from
- * users and tests. None of them reaches COMMAND (callers-environment.ts). CONTRIBUTING.md has the same table,
- * and test/main/launcher-env.test.ts compares both with what bin/ and src/ use. This module is loaded before
- * all others and imports nothing.
+ * All environment variables of ours: from a launcher (bin/) to Node, from Node to itself across execve(),
+ * from users and from tests. None of them reaches COMMAND (callers-environment.ts). CONTRIBUTING.md has the
+ * same table, and test/main/launcher-env.test.ts compares both with what bin/ and src/ use. Loaded before all
+ * other modules, so it imports nothing.
  */
 export const LAUNCHER_VARIABLES = {
   BUCATINI_KEPT: {
@@ -65,7 +65,7 @@ export const CHAIN_VARIABLES = [
   ...['PASTA_INIT', 'PASTA_HOSTNAME', 'PASTA_NO_HOSTNAME', 'PASTA_IGNORED', 'PASTA_GO'],
 ] as const;
 
-/** Its value, if it is set. */
+/** The value of a variable, if it is set. */
 export const launcherVariable = (
   name: LauncherVariable,
   env: NodeJS.ProcessEnv = process.env,

@@ -107,7 +107,8 @@ export function dnsAnswer(query: Buffer): Buffer {
         : undefined;
   const header = Buffer.alloc(12);
   query.copy(header, 0, 0, 2);
-  header.writeUInt16BE(0x8180 | (known ? 0 : 3), 2); // response, recursion desired and available; NXDOMAIN is 3
+  // Response, recursion desired and available; NXDOMAIN is 3.
+  header.writeUInt16BE(0x8180 | (known ? 0 : 3), 2);
   header.writeUInt16BE(1, 4);
   if (address === undefined) return Buffer.concat([header, question]);
   header.writeUInt16BE(1, 6);
