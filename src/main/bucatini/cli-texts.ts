@@ -5,7 +5,7 @@
  * Markdown.
  */
 
-import { defaultText, helpLines, saidByShell, wrap } from '../cli/option-texts.ts';
+import { defaultText, helpLines, shellScriptPrinting, wrap } from '../cli/option-texts.ts';
 import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { OPTIONS, type OptionSpec } from './options.ts';
 
@@ -125,10 +125,10 @@ export function cliMarkdown(): string {
 /** File name in dist/texts -> content. */
 export function generatedTexts(version: string): ReadonlyMap<string, string> {
   const texts = new Map([
-    ['bucatini.help.sh', saidByShell(overviewText())],
-    ['bucatini.version.sh', saidByShell(versionText(version))],
+    ['bucatini.help.sh', shellScriptPrinting(overviewText())],
+    ['bucatini.version.sh', shellScriptPrinting(versionText(version))],
   ]);
-  for (const { name } of COMMANDS) texts.set(`bucatini-${name}.help.sh`, saidByShell(helpText(name)));
+  for (const { name } of COMMANDS) texts.set(`bucatini-${name}.help.sh`, shellScriptPrinting(helpText(name)));
   return texts;
 }
 

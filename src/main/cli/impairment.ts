@@ -1,9 +1,11 @@
-/** Faults for tests. */
+/** Faults that tests inject into the engine. */
 import type { ImpairmentPlan } from '../../workers/engine-plan.ts';
 
 /**
- * Test door: BUCATINI_TEST_IMPAIR=fromGuest=0.01,toGuest=0.01,seed=7 loses frames at random inside the
- * engine; crashAfter=100 ends the thread that reads the hundredth from the guest by an exception.
+ * Parse BUCATINI_TEST_IMPAIR. `fromGuest=0.01,toGuest=0.01,seed=7` drops one frame of a hundred at random in
+ * each direction. `crashAfter=100` throws an exception in the thread that reads the hundredth frame from the
+ * guest.
+ * @returns undefined if the variable is empty or not set
  */
 export function parseImpairment(text: string | undefined): ImpairmentPlan | undefined {
   if (text === undefined || text === '') return undefined;

@@ -3,11 +3,11 @@
  * come back: without privileges in the host's user namespace, the kernel refuses setns(2) to the host's
  * network namespace. The packet threads open host sockets, so they must stay.
  *
- *   NetnsHere     the main thread moves. No thread has to be booted. Every thread that opens host sockets must
- *                 have been started before, as a thread inherits the namespace of its creator. Child processes
- *                 start inside.
- *   NetnsThread   a thread made for this moves. Booting it takes 30 ms. Used where packet threads are still to
- *                 be started later (decision 018).
+ *   NetnsHere     the main thread moves. No thread has to be booted. Every thread that opens host sockets
+ *                 must have been started before, as a thread inherits the namespace of its creator. Child
+ *                 processes start inside.
+ *   NetnsThread   a thread made for this moves. Booting it takes 30 ms. Used where packet threads are still
+ *                 to be started later (decision 018).
  */
 import { parentPort, SHARE_ENV, Worker } from 'node:worker_threads';
 

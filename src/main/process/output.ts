@@ -3,8 +3,8 @@
  * Standard output and error. The caller's other programs write to the same open files. So
  *
  *   - their flags stay unchanged: Node's streams, which would set O_NONBLOCK, are not opened (ownStreams);
- *   - once the engine runs (holdOutputs), no line of ours waits for its reader: it is dropped, and the next line
- *     that can be written is preceded by the number of dropped ones.
+ *   - once the engine runs (holdOutputs), no line of ours waits for its reader: it is dropped, and the next
+ *     line that can be written is preceded by the number of dropped ones.
  *
  * Pipes and terminals are opened again through /proc/self/fd/N. That gives an open file of our own, which may
  * be non-blocking. What cannot be opened this way (a socket, a terminal of another user) is written by
