@@ -193,8 +193,8 @@ export function optionsText({ name, args }: Pick<RunningEngine, 'name' | 'args'>
 }
 
 const OWN_OPTIONS: readonly OptionShape[] = OPTIONS.map(({ name, short, value }) => ({
-  name: name.slice(2),
-  ...(short !== undefined && { short: short.slice(1) }),
+  name,
+  ...(short !== undefined && { short }),
   takesValue: value !== undefined,
 }));
 

@@ -5,6 +5,7 @@
  * Markdown.
  */
 
+import { namesOf } from '../cli/option-fields.ts';
 import { defaultText, helpLines, shellScriptPrinting, wrap } from '../cli/option-texts.ts';
 import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { OPTIONS, type OptionSpec } from './options.ts';
@@ -144,7 +145,7 @@ function grouped(command: CommandName): [string, OptionSpec[]][] {
 }
 
 function signature(option: OptionSpec): string {
-  const names = option.short === undefined ? option.name : `${option.short}, ${option.name}`;
+  const names = namesOf(option).join(', ');
   return option.value === undefined ? names : `${names} ${option.value}`;
 }
 

@@ -8,7 +8,7 @@
 
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
-import { API_SOCKET_HELP, fieldsOf } from '../cli/option-fields.ts';
+import { API_SOCKET_HELP, fieldsOf, namesOf } from '../cli/option-fields.ts';
 import {
   type AddressWithPrefix,
   DEFAULT_MTU,
@@ -65,7 +65,7 @@ export type Threads = { readonly kind: 'auto' } | EnginePlan['threads'];
 type Draft = { -readonly [K in keyof Settings]?: Settings[K] };
 
 export interface OptionSpec {
-  /** With its dashes, as written. */
+  /** Without dashes. */
   readonly name: string;
   readonly short?: string;
   /** Value syntax for help; absent: a flag. */
@@ -87,7 +87,7 @@ const { fixed, parsed } = fieldsOf<Draft>();
 
 export const OPTIONS: readonly OptionSpec[] = [
   {
-    name: '--address',
+    name: 'address',
     value: 'ADDR[/LEN]',
     group: 'Addresses',
     help: 'Address inside, at most one per family. Without /LEN the prefix length is 24 (IPv4) or 64 (IPv6).',
@@ -100,7 +100,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--gateway',
+    name: 'gateway',
     value: 'ADDR',
     group: 'Addresses',
     help: 'Default gateway inside, at most one per family.',
@@ -113,7 +113,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--dns',
+    name: 'dns',
     value: 'ADDR|none',
     group: 'Addresses',
     help: 'Resolver for queries from inside; several are tried in order. none: do not forward DNS.',
@@ -135,7 +135,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--interface-name',
+    name: 'interface-name',
     value: 'NAME',
     group: 'Addresses',
     help: 'Name of the interface inside.',
@@ -147,7 +147,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--mtu',
+    name: 'mtu',
     value: 'N',
     group: 'Addresses',
     help: `MTU of the interface inside, ${IPV4_MIN_MTU} to ${MAX_MTU} (from ${IPV6_MIN_MTU} with IPv6).`,
@@ -156,31 +156,31 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('mtu', (text) => parseCount(text, IPV4_MIN_MTU, MAX_MTU, '1500')),
   },
   {
-    name: '--ipv4-only',
-    short: '-4',
+    name: 'ipv4-only',
+    short: '4',
     group: 'Addresses',
     help: 'No IPv6 inside.',
     commands: ENGINE,
     set: fixed('ipv6', false),
   },
   {
-    name: '--ipv6-only',
-    short: '-6',
+    name: 'ipv6-only',
+    short: '6',
     group: 'Addresses',
     help: 'No IPv4 inside.',
     commands: ENGINE,
     set: fixed('ipv4', false),
   },
   {
-    name: '--no-configure',
+    name: 'no-configure',
     group: 'Addresses',
     help: 'Leave the interface inside down and without addresses: a DHCP client or the kernel inside configures it.',
     commands: ENGINE,
     set: fixed('configure', false),
   },
   {
-    name: '--publish',
-    short: '-p',
+    name: 'publish',
+    short: 'p',
     value: '[ADDR:]PORT[-PORT][:PORT[-PORT]][/tcp|/udp]',
     group: 'Connections',
     help: 'Forward this port of the host to the second port inside, or to the same port if there is no second one. Listens on all addresses of the host unless ADDR is given; an IPv6 ADDR stands in brackets. Two ranges must have the same length. TCP unless /udp is given.',
@@ -191,7 +191,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--api-socket',
+    name: 'api-socket',
     value: 'PATH',
     group: 'Connections',
     help: `${API_SOCKET_HELP} (docs/api.md). A socket that is already at PATH is replaced.`,
@@ -199,14 +199,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('apiSocket', parseSocketPath),
   },
   {
-    name: '--splice',
+    name: 'splice',
     group: 'Connections',
     help: "Forward connections from the host's loopback to published ports socket to socket, without the TAP. This is faster, but programs inside see the namespace's own address as the client.",
     commands: ENGINE,
     set: fixed('splice', true),
   },
   {
-    name: '--host-loopback',
+    name: 'host-loopback',
     value: 'ADDR|none',
     group: 'Connections',
     help: "Connections from inside to ADDR reach the host's 127.0.0.1 (::1 for an IPv6 ADDR). At most one per family; the gateway's address is allowed.",
@@ -224,7 +224,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--outbound-interface',
+    name: 'outbound-interface',
     value: 'NAME',
     group: 'Connections',
     help: 'Host interface that connections leave through. The addresses inside are copied from it too.',
@@ -233,7 +233,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('outboundInterface', parseInterfaceName),
   },
   {
-    name: '--threads',
+    name: 'threads',
     value: 'auto|fused|pipeline[=N]',
     group: 'Engine',
     help: `Threads for the packets. fused: one thread does everything. pipeline: one thread reads, N threads (shards, 1 to ${MAX_SHARDS}) translate, one thread does host I/O.`,
@@ -242,7 +242,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('threads', parseThreads),
   },
   {
-    name: '--pool-size',
+    name: 'pool-size',
     value: 'MIB',
     group: 'Engine',
     help: 'Packet memory in MiB, 8 to 1024. It also limits the number of connections. Memory is taken only when used.',
@@ -251,7 +251,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('poolMib', (text) => parseCount(text, 8, 1024, '64')),
   },
   {
-    name: '--pcap',
+    name: 'pcap',
     value: 'FILE',
     group: 'Diagnosis',
     help: 'Write every frame, in both directions, to FILE for tcpdump or Wireshark.',
@@ -262,14 +262,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--stats',
+    name: 'stats',
     group: 'Diagnosis',
     help: 'Print counters and latency percentiles on standard error when bucatini ends.',
     commands: ENGINE,
     set: fixed('stats', true),
   },
   {
-    name: '--log-level',
+    name: 'log-level',
     value: 'LEVEL',
     group: 'Diagnosis',
     help: `Messages on standard error: ${LOG_LEVELS.join(', ')}. Each level includes those before it.`,
@@ -277,8 +277,8 @@ export const OPTIONS: readonly OptionSpec[] = [
     commands: ENGINE,
     set: parsed('logLevel', (text) => parseChoice(text, LOG_LEVELS)),
   },
-  { name: '--help', short: '-h', group: 'General', help: 'Print this text.', commands: ALL },
-  { name: '--version', group: 'General', help: 'Print the version.', commands: ALL },
+  { name: 'help', short: 'h', group: 'General', help: 'Print this text.', commands: ALL },
+  { name: 'version', group: 'General', help: 'Print the version.', commands: ALL },
 ];
 
 export type Parsed =
@@ -303,10 +303,10 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
     if (!word.startsWith('-') || word === '-') break;
     const equals = word.startsWith('--') ? word.indexOf('=') : -1;
     const name = equals < 0 ? word : word.slice(0, equals);
-    const option = OPTIONS.find((o) => (o.name === name || o.short === name) && o.commands.includes(command));
+    const option = OPTIONS.find((o) => o.commands.includes(command) && namesOf(o).includes(name));
     if (option === undefined) throw new UsageError(unknownOption(command, name));
-    if (option.name === '--help') return { kind: 'help' };
-    if (option.name === '--version') return { kind: 'version' };
+    if (option.name === 'help') return { kind: 'help' };
+    if (option.name === 'version') return { kind: 'version' };
     let text = '';
     if (option.value === undefined) {
       if (equals >= 0) throw new UsageError(`${name} takes no value; write ${name} alone`);
@@ -334,12 +334,11 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
  * @returns the first option of a word and what is glued to it; every other word as it is
  */
 function firstOfBundle(command: CommandName, word: string): readonly [string, string] {
-  const short = word.slice(0, 2);
   const isBundle =
     word.length > 2 &&
-    short !== '--' &&
-    OPTIONS.some((o) => o.short === short && o.commands.includes(command));
-  return isBundle ? [short, word.slice(2)] : [word, ''];
+    word.startsWith('-') &&
+    OPTIONS.some((o) => o.short === word[1] && o.commands.includes(command));
+  return isBundle ? [word.slice(0, 2), word.slice(2)] : [word, ''];
 }
 
 function complete(command: CommandName, draft: Draft): Settings {
@@ -414,7 +413,7 @@ function parseThreads(text: string): Threads {
 }
 
 function unknownOption(command: CommandName, name: string): string {
-  const known = OPTIONS.filter((o) => o.commands.includes(command)).map((o) => o.name);
+  const known = OPTIONS.filter((o) => o.commands.includes(command)).map((o) => `--${o.name}`);
   const near = known
     .map((candidate) => ({ candidate, distance: editDistance(candidate, name) }))
     .sort((a, b) => a.distance - b.distance)[0];

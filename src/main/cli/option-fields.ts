@@ -33,6 +33,10 @@ export function fieldsOf<D extends object>(): Fields<D> {
   };
 }
 
+/** The names of an option as a user writes them: -s, --long. */
+export const namesOf = (o: { readonly name: string; readonly short?: string }): string[] =>
+  o.short === undefined ? [`--${o.name}`] : [`-${o.short}`, `--${o.name}`];
+
 /** Help text of --api-socket, in `bucatini` and in `pasta`. */
 export const API_SOCKET_HELP =
   'Unix socket for requests while running: publish ports, list flows, read counters';

@@ -4,6 +4,7 @@
  * that the launchers read.
  */
 import type { OptionShape } from './getopt.ts';
+import { namesOf } from './option-fields.ts';
 
 const WIDTH = 100;
 
@@ -78,10 +79,6 @@ export function helpLines(signature: string, meaning: string, indent: number): s
 /** The default of an option as a sentence for its help; empty if there is none. */
 export const defaultText = (value: string | undefined): string =>
   value === undefined ? '' : ` Default: ${value}.`;
-
-/** The names of an option as a user writes them: -s, --long. */
-export const namesOf = (o: Pick<OptionShape, 'name' | 'short'>): string[] =>
-  o.short === undefined ? [`--${o.name}`] : [`-${o.short}`, `--${o.name}`];
 
 /**
  * Manual page lines of one option.

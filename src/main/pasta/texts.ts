@@ -3,13 +3,13 @@
  * Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them
  * to files.
  */
+import { namesOf } from '../cli/option-fields.ts';
 import {
   bashCompletionText,
   defaultText,
   helpLines,
   launcherTable,
   manLines,
-  namesOf,
   roff,
   shellScriptPrinting,
 } from '../cli/option-texts.ts';
