@@ -1,8 +1,7 @@
 // bundle: texts
 /**
- * Help, version and the options page, all from the option table. The build writes them into dist/texts, where
- * the launcher finds them (it prints them without starting Node), and docs/cli.md is the same table as
- * Markdown.
+ * Help, version and docs/cli.md, all from the option table. The build writes help and version into
+ * dist/texts; the launcher prints them from there without starting Node.
  */
 
 import { namesOf } from '../cli/option-fields.ts';
@@ -156,5 +155,5 @@ function optionLines(option: OptionSpec): string[] {
 
 const cell = (text: string): string => text.replaceAll('|', '\\|');
 
-/** Files of the repository that are made from here (`npm run docs`). */
+/** Generated files of the repository (`npm run docs`): path -> content. */
 export const generatedDocs = (): ReadonlyMap<string, string> => new Map([['docs/cli.md', cliMarkdown()]]);

@@ -1,7 +1,6 @@
 // bundle: process bucatini/doctor-probe
 /**
- * Runs as root of a fresh user and network namespace: makes a TAP as `run` does and says on standard output
- * what came of it.
+ * Runs as root of a new user and network namespace: makes a TAP as `run` does, and prints the result as JSON.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { openTap } from '../../sys/tap.ts';

@@ -1,9 +1,12 @@
 /**
- * The option table: the one place that says which options exist, what they take, what they mean and what is
- * wrong with a bad value. It drives parsing, `--help`, error texts and docs/cli.md (see `cli-texts.ts`).
+ * The option table: the only place that defines which options exist, which values they take, what they mean
+ * and which values are errors. Parser, `--help`, error texts and docs/cli.md (see `cli-texts.ts`) are made
+ * from it.
  *
- * An entry's `set` turns the text into a setting or throws a UsageError that says what to write instead; the
- * parser puts the option and the value in front. What depends on two options at once is in `checkTogether`.
+ * The `set` of an entry converts the text into a setting, or throws a UsageError that says what to write
+ * instead; the parser puts option and value in front. Checks that involve two options are in `checkTogether`.
+ *
+ * The parser is not getopt.ts: it refuses abbreviations, and its errors suggest what to write.
  */
 
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
@@ -30,7 +33,7 @@ import type { LogLevel } from '../host/log.ts';
 import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 
-/** What the command line says, defaults filled in. Field names are the options' names. */
+/** The command line with all defaults filled in. The fields are named after the options. */
 export interface Settings {
   readonly mtu: number;
   readonly ipv4: boolean;
@@ -39,19 +42,19 @@ export interface Settings {
   readonly address6?: AddressWithPrefix;
   readonly gateway4?: string;
   readonly gateway6?: string;
-  /** Absent: the host's resolv.conf, followed. Empty: no DNS forwarding at all. */
+  /** Absent: use the host's resolv.conf and follow its changes. Empty: do not forward DNS. */
   readonly dns?: readonly string[];
   /** Absent: the template interface's name. */
   readonly interfaceName?: string;
-  /** False: the interface is left down and bare, for a DHCP client or SLAAC inside. */
+  /** False: leave the interface down and without addresses, for a DHCP client or SLAAC inside. */
   readonly configure: boolean;
   readonly outboundInterface?: string;
   readonly hostLoopback4?: string;
   readonly hostLoopback6?: string;
   readonly publish: readonly ListenerPlan[];
-  /** Where requests are taken while running (api.ts). */
+  /** Path of the API socket (api.ts). */
   readonly apiSocket?: string;
-  /** What comes to published ports from the host's loopback goes past the TAP. */
+  /** Connections from the host's loopback to published ports bypass the TAP. */
   readonly splice: boolean;
   readonly threads: Threads;
   readonly poolMib: number;
@@ -68,7 +71,7 @@ export interface OptionSpec {
   /** Without dashes. */
   readonly name: string;
   readonly short?: string;
-  /** Value syntax for help; absent: a flag. */
+  /** Syntax of the value, for help. Absent: the option is a flag. */
   readonly value?: string;
   readonly group: 'Addresses' | 'Connections' | 'Engine' | 'Diagnosis' | 'General';
   readonly help: string;
@@ -286,16 +289,16 @@ export type Parsed =
   | { readonly kind: 'go'; readonly settings: Settings; readonly operands: readonly string[] };
 
 /**
- * Read a subcommand's arguments. Options end at `--` or at the first word that is none; all that follows are
- * operands.
- * @throws UsageError, one line that names option and value
+ * Parse the arguments of a subcommand. `--`, or the first word that is not an option, ends the options; the
+ * rest are operands.
+ * @throws UsageError with one line that names option and value
  */
 export function parseArguments(command: CommandName, args: readonly string[]): Parsed {
   const draft: Draft = {};
   const seen = new Set<string>();
   let i = 0;
   for (; i < args.length; i++) {
-    const [word, glued] = firstOfBundle(command, args[i]!);
+    const [word, rest] = firstOfBundle(command, args[i]!);
     if (word === '--') {
       i++;
       break;
@@ -310,11 +313,11 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
     let text = '';
     if (option.value === undefined) {
       if (equals >= 0) throw new UsageError(`${name} takes no value; write ${name} alone`);
-      if (glued !== '') args = [...args.slice(0, i + 1), `-${glued}`, ...args.slice(i + 1)];
+      if (rest !== '') args = [...args.slice(0, i + 1), `-${rest}`, ...args.slice(i + 1)];
     } else if (equals >= 0) {
       text = word.slice(equals + 1);
-    } else if (glued !== '') {
-      text = glued;
+    } else if (rest !== '') {
+      text = rest;
     } else {
       const next = args[++i];
       if (next === undefined) throw new UsageError(`${name} needs a value; write ${name} ${option.value}`);
@@ -330,8 +333,8 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
 }
 
 /**
- * `-p8080:80` is -p and its value, `-4p` is -4 and -p.
- * @returns the first option of a word and what is glued to it; every other word as it is
+ * Split a word like `-p8080:80` (-p and its value) or `-4p` (-4 and -p).
+ * @returns the first option and the rest behind it; any other word unchanged, with an empty rest
  */
 function firstOfBundle(command: CommandName, word: string): readonly [string, string] {
   const isBundle =

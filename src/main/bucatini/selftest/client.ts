@@ -1,7 +1,7 @@
 // bundle: process client
 /**
- * Runs as COMMAND inside: each step of the selftest, one JSON line for each. A step gives its figure or
- * throws why not.
+ * COMMAND of the selftest: does each step inside the namespace and prints one JSON line for it. The function
+ * of a step returns its figure, or throws an error with the reason.
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -21,7 +21,7 @@ export interface StepReport {
   readonly text: string;
 }
 
-/** The first report: we run. The parent knows how long that took. */
+/** The first report says that COMMAND runs. The parent measures how long that took. */
 const STARTED = 'bucatini run';
 
 const STEP_LIMIT_MS = 10_000;
@@ -54,7 +54,7 @@ async function ping(family: 4 | 6, address: string): Promise<string> {
 
 async function resolve(family: 4 | 6, expected: string): Promise<string> {
   const startedAt = performance.now();
-  // By resolv.conf alone: getaddrinfo may ask services of the real host (nss-resolve, nscd).
+  // Use resolv.conf only: getaddrinfo may ask services of the real host (nss-resolve, nscd).
   const [address] = await (family === 4 ? resolve4 : resolve6)(OUTSIDE_NAME);
   if (address !== expected) throw new Error(`${OUTSIDE_NAME} is ${address}, not ${expected}`);
   return `${address} in ${(performance.now() - startedAt).toFixed(1)} ms`;
@@ -130,7 +130,7 @@ async function echoDatagrams(type: 'udp4' | 'udp6', address: string): Promise<st
   }
 }
 
-/** Says all, ends its side, and still hears the whole echo. */
+/** Send everything, shut down this side, and still receive the whole echo. */
 async function halfClose(host: string): Promise<string> {
   const socket = net.connect({ host, port: PORT.echo, allowHalfOpen: true });
   const sent = patternSlice(0, 1 << 20);

@@ -1,8 +1,8 @@
 // bundle: rare
 /**
- * `bucatini selftest`: the real launcher and engine between a made-up host and a made-up world (world.ts), with real programs at
- * both ends. We are in a user, mount and network namespace of our own by now (the launcher's doing): this is
- * the "host".
+ * `bucatini selftest`: runs the real launcher and engine in a test network (world.ts), with real programs at
+ * both ends. The launcher has put this process into a user, mount and network namespace of its own: this is
+ * the "host" of the test.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,11 +15,14 @@ import { findProgram } from '../../process/command.ts';
 import type { StepReport } from './client.ts';
 import { addDefaultRoutes, configureEnd, HOST, LINK, OUTSIDE, PORT, tuneNamespace } from './world.ts';
 
-/** Longer than all the steps' own limits would be pointless: something hangs. */
+/** Time limit for the whole client, less than the sum of the steps' own limits: beyond it, something hangs. */
 const CLIENT_LIMIT_MS = 60_000;
 const NAME_WIDTH = 18;
 
-/** `bucatini selftest`: build the network, run the client, tell each step. @returns the exit status */
+/**
+ * Build the network, run the client, print each step.
+ * @returns the exit status
+ */
 export async function selftest(): Promise<number> {
   const startedAt = performance.now();
   const failures: StepReport[] = [];
@@ -60,7 +63,7 @@ interface Child {
   readonly lines: Interface;
 }
 
-/** Start the peer, plug it in, configure our side. */
+/** Start the peer, move one end of the veth into its namespace, configure our end. */
 async function buildWorld(): Promise<Child> {
   tuneNamespace();
   const child = spawn(
@@ -93,9 +96,9 @@ async function line(child: Child, expected: string): Promise<void> {
   if (got !== expected) throw new Error(`the peer said "${got}", not "${expected}"`);
 }
 
-/** `bucatini run` with the client as COMMAND, whose lines are the reports. */
+/** Run `bucatini run` with the client as COMMAND. Each line that the client prints is a report. */
 async function runClient(tell: (report: StepReport) => void): Promise<void> {
-  // Started as ROOT/dist/main/bucatini.js.
+  // process.argv[1] is ROOT/dist/main/bucatini.js.
   const launcher = join(dirname(process.argv[1]!), '../../bin/bucatini');
   const startedAt = performance.now();
   const child = spawn(
