@@ -48,7 +48,7 @@ export class NetnsError extends Error {
   }
 }
 
-/** The steps of a set-up as promises. If one step fails, all of them reject. */
+/** Each step as it comes; all reject when one fails. */
 export abstract class Netns<Job extends SocketsInside, Made> {
   readonly #namespace = Promise.withResolvers<number>();
   readonly #tap = Promise.withResolvers<Made>();
@@ -56,7 +56,7 @@ export abstract class Netns<Job extends SocketsInside, Made> {
   /** Descriptor of the new namespace; only with target kind 'new'. */
   readonly namespaceFd = this.#namespace.promise;
   readonly tap = this.#tap.promise;
-  /** Resolves with notes for the log about what failed and is not needed for traffic. */
+  /** Gives what could not be done, for the log. */
   readonly configured = this.#configured.promise;
   /** Whether the main thread, and so every child that it starts, is in the namespace. */
   abstract readonly mainInside: boolean;

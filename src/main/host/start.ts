@@ -105,11 +105,7 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   ready(made: Made): void;
   /** Promises of exit statuses: the first that resolves ends the service. */
   ends(): readonly Promise<number>[];
-  /**
-   * A packet thread ended by an error.
-   * @returns the exit status
-   * @throws Error. Without this hook serve() throws `error`
-   */
+  /** A packet thread has died. @returns the exit status. @throws Error. Absent: serve() throws `error` */
   engineFailed?(error: Error): number;
   /** The service has ended; the engine still runs. */
   served?(status: number, engine: EngineHandle): void;
