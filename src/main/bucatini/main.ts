@@ -53,7 +53,7 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
         const binDir = fileURLToPath(new URL('bin', packageRoot));
         const options = {
           ...{ env, uid: process.getuid!(), binDir, podmanPasta },
-          tell: (line: string) => console.log(line),
+          print: (line: string) => console.log(line),
         };
         return command === 'switch-over' ? switchOver(options) : switchBack(options);
       }
@@ -83,16 +83,16 @@ function inCommand(command: CommandName, error: unknown): Error {
   });
 }
 
-function tell(error: Error & { status?: number }): number {
+function reportError(error: Error & { status?: number }): number {
   say(error.message);
   return error.status ?? 1;
 }
 
 const argv = process.argv.slice(2);
 const outcome = main(argv, enterProgram('bucatini'));
-if (startsEngine(argv[0])) void exitAfter(outcome, tell);
+if (startsEngine(argv[0])) void exitAfter(outcome, reportError);
 else
   outcome.then(
     (status) => process.exit(status),
-    () => exitAfter(outcome, tell),
+    () => exitAfter(outcome, reportError),
   );

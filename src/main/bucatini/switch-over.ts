@@ -62,7 +62,7 @@ export interface SwitchOptions {
   readonly systemDirs?: readonly string[];
   /** The pasta that Podman finds. undefined: there is no Podman, or it does not report one. */
   podmanPasta?(): string | undefined;
-  tell(line: string): void;
+  print(line: string): void;
 }
 
 const PODMAN_LIMIT_MS = 15_000;
@@ -82,7 +82,7 @@ export function podmanPasta(): string | undefined {
 }
 
 /** Whether switch-over has been done, for reports. */
-export function isSwitchedOver(options: Omit<SwitchOptions, 'tell'>): boolean {
+export function isSwitchedOver(options: Omit<SwitchOptions, 'print'>): boolean {
   return existsSync(placesOf(options).dropIn);
 }
 
@@ -99,7 +99,7 @@ interface Places {
  * @throws UsageError if a file or link of another program is in the way; nothing has been changed then
  */
 export function switchOver(options: SwitchOptions): number {
-  const { tell } = options;
+  const { print } = options;
   const places = placesOf(options);
   const present = ourDropIn(places.dropIn);
   const names = HELPER_NAMES.filter((name) => existsSync(`${options.binDir}/${name}`));
@@ -119,35 +119,35 @@ export function switchOver(options: SwitchOptions): number {
   for (const path of absent) {
     if (existsSync(path)) continue;
     mkdirSync(path, { mode: 0o755 });
-    tell(`made     ${path}`);
+    print(`made     ${path}`);
     changes++;
   }
   for (const { path, target, now } of links) {
     if (now === target) continue;
     if (now !== undefined) unlinkSync(path);
     symlinkSync(target, path);
-    tell(`linked   ${path} -> ${target}`);
+    print(`linked   ${path} -> ${target}`);
     changes++;
   }
   if (present !== text) {
     // Replace the file atomically: Podman may read it at any moment.
     writeFileSync(`${places.dropIn}.new`, text, { mode: 0o644 });
     renameSync(`${places.dropIn}.new`, places.dropIn);
-    tell(`wrote    ${places.dropIn}`);
+    print(`wrote    ${places.dropIn}`);
     changes++;
   }
   for (const later of others.later)
-    tell(
+    print(
       `note     ${later} also sets helper_binaries_dir and is read after ours (by Podman 6, or by every version): add "${places.helpers}" there in front`,
     );
   const found = options.podmanPasta?.();
   if (found !== undefined && found !== `${places.helpers}/pasta`) {
-    tell(`NOT YET  Podman still uses ${found}; see podman info -f '{{.Host.Pasta.Executable}}'`);
+    print(`NOT YET  Podman still uses ${found}; see podman info -f '{{.Host.Pasta.Executable}}'`);
     return 1;
   }
-  if (found !== undefined) tell(`checked  podman info: ${found}`);
-  else if (changes > 0) tell("see      podman info -f '{{.Host.Pasta.Executable}}'");
-  tell(
+  if (found !== undefined) print(`checked  podman info: ${found}`);
+  else if (changes > 0) print("see      podman info -f '{{.Host.Pasta.Executable}}'");
+  print(
     changes === 0
       ? 'Nothing to do: Podman and Buildah of this user already use bucatini.'
       : 'New containers of this user use bucatini; running ones keep their network. To undo: bucatini switch-back',
@@ -161,38 +161,38 @@ export function switchOver(options: SwitchOptions): number {
  * @throws UsageError if a file is no longer ours; nothing has been changed then
  */
 export function switchBack(options: SwitchOptions): number {
-  const { tell } = options;
+  const { print } = options;
   const places = placesOf(options);
   const present = ourDropIn(places.dropIn);
   const links = HELPER_NAMES.map((name) => `${places.helpers}/${name}`).filter(
     (path) => ourLink(path, options.binDir) !== undefined,
   );
   if (present === undefined && links.length === 0) {
-    tell('Nothing to do: switch-over is not in force.');
+    print('Nothing to do: switch-over is not in force.');
     return 0;
   }
   if (present !== undefined) {
     unlinkSync(places.dropIn);
-    tell(`removed  ${places.dropIn}`);
+    print(`removed  ${places.dropIn}`);
   }
   for (const path of links) {
     unlinkSync(path);
-    tell(`removed  ${path}`);
+    print(`removed  ${path}`);
   }
   for (const path of (present === undefined ? [] : madeOf(present)).toSorted((a, b) => b.length - a.length)) {
     if (!existsSync(path)) continue;
     if (readdirSync(path).length > 0) {
-      tell(`kept     ${path}: something else is in it now`);
+      print(`kept     ${path}: something else is in it now`);
       continue;
     }
     rmdirSync(path);
-    tell(`removed  ${path}`);
+    print(`removed  ${path}`);
   }
-  tell('New containers of this user use the stock tools again; running ones keep their network.');
+  print('New containers of this user use the stock tools again; running ones keep their network.');
   return 0;
 }
 
-function placesOf({ env, uid }: Omit<SwitchOptions, 'tell'>): Places {
+function placesOf({ env, uid }: Omit<SwitchOptions, 'print'>): Places {
   const home = env.HOME ?? '';
   if (!home.startsWith('/')) throw new UsageError(`HOME ${JSON.stringify(home)}: is not an absolute path`);
   const owner = statSync(home, { throwIfNoEntry: false })?.uid;

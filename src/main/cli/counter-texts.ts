@@ -53,7 +53,7 @@ ${causeRows()}
 
 Useful quotients:
 
-| quotient | tells |
+| quotient | meaning |
 |---|---|
 | \`bytesFromGuest\` / \`tapReads\`, \`bytesToGuest\` / \`tapWrites\` | bytes per system call on the TAP; near 65,000 for bulk TCP |
 | \`sockSendBytes\` / (\`sockSends\` - \`datagramSends\`), \`sockPeekBytes\` / \`sockPeeks\` | bytes per system call on stream sockets |

@@ -55,11 +55,11 @@ export const ownVersion = (): string =>
  * synchronous calls, and Node takes 20 to 40 ms to end its threads. That clean-up also ended the process by a
  * signal when threads were still booting.
  * @param outcome  resolves with the exit status
- * @param tell     reports the error and gives the exit status
+ * @param report   reports the error and gives the exit status
  */
 export async function exitAfter(
   outcome: Promise<number>,
-  tell: (error: Error) => number | Promise<number>,
+  report: (error: Error) => number | Promise<number>,
 ): Promise<never> {
   // Load it now: nothing can be loaded in the sandbox (host/sandbox.ts).
   const leaving = import('../../sys/process.ts');
@@ -67,7 +67,7 @@ export async function exitAfter(
   try {
     status = await outcome;
   } catch (error) {
-    status = await tell(error as Error);
+    status = await report(error as Error);
     if (launcherVariable('BUCATINI_STACK') !== undefined) writeSync(2, `${(error as Error).stack}\n`);
   }
   return (await leaving).exitNow(status);

@@ -144,9 +144,9 @@ async function halfClose(host: string): Promise<string> {
 async function refused(host: string): Promise<string> {
   const startedAt = performance.now();
   const socket = net.connect({ host, port: 1 });
-  const code = await new Promise<string>((tell) => {
-    socket.on('connect', () => tell('a connection'));
-    socket.on('error', (error: NodeJS.ErrnoException) => tell(error.code ?? error.message));
+  const code = await new Promise<string>((done) => {
+    socket.on('connect', () => done('a connection'));
+    socket.on('error', (error: NodeJS.ErrnoException) => done(error.code ?? error.message));
   });
   socket.destroy();
   if (code !== 'ECONNREFUSED') throw new Error(`a closed port gave ${code}`);

@@ -27,7 +27,7 @@ export async function selftest(): Promise<number> {
   const startedAt = performance.now();
   const failures: StepReport[] = [];
   let steps = 0;
-  const tell = (report: StepReport): void => {
+  const printStep = (report: StepReport): void => {
     if (steps++ === 0) console.log(`${'step'.padEnd(NAME_WIDTH)}result  figure`);
     console.log(`${report.step.padEnd(NAME_WIDTH)}${(report.ok ? 'ok' : 'FAILED').padEnd(8)}${report.text}`);
     if (!report.ok) failures.push(report);
@@ -35,14 +35,14 @@ export async function selftest(): Promise<number> {
   let peer: Child | undefined;
   try {
     peer = await buildWorld();
-    tell({
+    printStep({
       step: 'world',
       ok: true,
       text: `two namespaces and a veth in ${(performance.now() - startedAt).toFixed(0)} ms`,
     });
-    await runClient(tell);
+    await runClient(printStep);
   } catch (error) {
-    tell({ step: steps === 0 ? 'world' : 'run', ok: false, text: (error as Error).message });
+    printStep({ step: steps === 0 ? 'world' : 'run', ok: false, text: (error as Error).message });
   } finally {
     peer?.process.kill('SIGKILL');
   }
@@ -97,7 +97,7 @@ async function line(child: Child, expected: string): Promise<void> {
 }
 
 /** Run `bucatini run` with the client as COMMAND. Each line that the client prints is a report. */
-async function runClient(tell: (report: StepReport) => void): Promise<void> {
+async function runClient(printStep: (report: StepReport) => void): Promise<void> {
   // process.argv[1] is ROOT/dist/main/bucatini.js.
   const launcher = join(dirname(process.argv[1]!), '../../bin/bucatini');
   const startedAt = performance.now();
@@ -114,9 +114,9 @@ async function runClient(tell: (report: StepReport) => void): Promise<void> {
   let reports = 0;
   for await (const text of createInterface(child.stdout)) {
     const report = JSON.parse(text) as StepReport;
-    if (reports++ > 0) tell(report);
+    if (reports++ > 0) printStep(report);
     else
-      tell({
+      printStep({
         ...report,
         text: `COMMAND runs ${(performance.now() - startedAt).toFixed(0)} ms after the start`,
       });
