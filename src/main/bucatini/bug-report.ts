@@ -194,7 +194,7 @@ export function optionsText({ name, args }: Pick<RunningEngine, 'name' | 'args'>
     return `--${option.name} ${HARMLESS_VALUE.test(value) ? value : '…'}`;
   });
   const head = isPasta ? [] : [args[0] ?? ''];
-  return [...head, ...said, ...(error === undefined ? [] : ['(then unknown words)'])].join(' ');
+  return [...head, ...said, ...(error === undefined ? [] : ['(the rest is not understood)'])].join(' ');
 }
 
 const OWN_OPTIONS: readonly OptionShape[] = OPTIONS.map(({ name, short, value }) => ({
@@ -229,7 +229,7 @@ function engineLines(engine: RunningEngine): string[] {
     kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
   }
   const counted = [...kinds].map(([kind, count]) => `${count} ${kind}`).sort();
-  lines.push(row('  descriptors', counted.join(', ') || 'may not be looked at'));
+  lines.push(row('  descriptors', counted.join(', ') || 'permission denied'));
   return [...lines, ''];
 }
 
@@ -261,7 +261,7 @@ function descriptorKind(link: string): string {
   try {
     to = readlinkSync(link);
   } catch {
-    return 'closed meanwhile';
+    return 'closed in the meantime';
   }
   if (to === '/dev/net/tun' || to === '/dev/null') return to;
   return /^(?:anon_inode:)?\[?([a-z]+)/.exec(to)?.[1] ?? 'file';

@@ -92,7 +92,7 @@ function checkEnv(): Finding {
   const works = spawnSync('env', ['--default-signal=INT', '--ignore-signal=HUP', 'true']).status === 0;
   return works
     ? ok('coreutils', 'env sets signals')
-    : fail('coreutils', 'env knows no --default-signal; install coreutils 8.31 or later');
+    : fail('coreutils', 'env has no option --default-signal; install coreutils 8.31 or later');
 }
 
 function checkTools(): Finding {

@@ -86,8 +86,8 @@ export class InterfacePresence {
       const now = links.some((link) => link.name === name);
       if (now === before) continue;
       this.#present.set(name, now);
-      if (now) this.#log('info', `interface ${name} is back: connections leave by it again`);
-      else this.#log('warning', `interface ${name} is gone: connections by it fail until it is back`);
+      if (now) this.#log('info', `interface ${name} is back: connections can use it again`);
+      else this.#log('warning', `interface ${name} is gone: connections that need it fail until it is back`);
     }
   }
 }

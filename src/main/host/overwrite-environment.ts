@@ -39,12 +39,12 @@ export function overwriteEnvironment(): string | undefined {
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const start = Number(fields[ENV_START - FIRST_AFTER_NAME]);
     const bytes = Number(fields[ENV_END - FIRST_AFTER_NAME]) - start;
-    if (!(bytes > 0)) return 'its place is not known';
+    if (!(bytes > 0)) return 'its address is not known';
     fd = openSync('/proc/self/mem', 'r+');
     const block = Buffer.alloc(bytes);
-    if (readSync(fd, block, 0, bytes, start) !== bytes) return 'it was read in part only';
+    if (readSync(fd, block, 0, bytes, start) !== bytes) return 'only a part of it could be read';
     if (writeSync(fd, clearCallersEntries(block), 0, bytes, start) !== bytes)
-      return 'it was written in part only';
+      return 'only a part of it could be written';
     return undefined;
   } catch (error) {
     return (error as Error).message;

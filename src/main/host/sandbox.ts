@@ -109,7 +109,7 @@ export function emptyRoot(chrootFallback = false, env: NodeJS.ProcessEnv = proce
   } else if (chrootFallback) {
     checked(chroot('.'), 'chroot', '.');
   } else {
-    const remedy = 'where the root is an initramfs, --chroot-fallback of pasta does with chroot';
+    const remedy = 'if the root is an initramfs, use pasta with --chroot-fallback';
     throw new SysError('pivot_root', '., .', -r, remedy);
   }
   checked(chdir('/'), 'chdir', '/');

@@ -330,7 +330,7 @@ function chainDescriptors(): ChainDescriptors {
     return { shell: '/bin/bash', streams: free(beyond).slice(0, 3), passed, notes: [] };
   }
   const taken = SINGLE_DIGIT_FDS.slice(0, 3);
-  const note = `descriptors ${[...taken].reverse().join(', ')} do not reach COMMAND: without bash four below 10 do`;
+  const note = `descriptors ${[...taken].reverse().join(', ')} are not passed to COMMAND: without bash, only four descriptors below 10 can be`;
   return {
     shell: '/bin/sh',
     streams: taken,

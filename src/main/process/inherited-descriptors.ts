@@ -42,7 +42,7 @@ const FEW_OPEN_FILES = 256;
 export function fewDescriptors(): string | undefined {
   const limit = openFilesLimit();
   if (limit >= FEW_OPEN_FILES) return undefined;
-  return `only ${limit} descriptors may be open, connections that find none wait: raise the hard limit (ulimit -Hn)`;
+  return `only ${limit} descriptors may be open; connections beyond that wait: raise the hard limit (ulimit -Hn)`;
 }
 
 /** Whether our caller left the descriptor open. Without a launcher's list: whether it is open at all. */

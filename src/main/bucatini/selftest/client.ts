@@ -48,7 +48,7 @@ async function ping(family: 4 | 6, address: string): Promise<string> {
     const { code, stdout } = error as { code?: unknown; stdout?: string };
     if (code !== 'ENOENT') throw new Error(stdout?.trim().split('\n').at(-1) || String(error));
     const { pingOnce } = await import('./ping.ts');
-    return `${pingOnce(family, address, 3000).toFixed(2)} ms (our own, there is no ping program)`;
+    return `${pingOnce(family, address, 3000).toFixed(2)} ms (our own code: there is no ping program)`;
   }
 }
 
@@ -122,7 +122,8 @@ async function echoDatagrams(type: 'udp4' | 'udp6', address: string): Promise<st
       const sent = Buffer.from(patternSlice(bytes, bytes));
       socket.send(sent);
       const [back] = (await once(socket, 'message')) as [Buffer];
-      if (!back.equals(sent)) throw new Error(`${bytes} bytes came back as ${back.length} others`);
+      if (!back.equals(sent))
+        throw new Error(`${bytes} bytes were sent, ${back.length} different ones came back`);
     }
     return `${DATAGRAM_BYTES.join(', ')} bytes`;
   } finally {

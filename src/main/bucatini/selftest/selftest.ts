@@ -93,7 +93,7 @@ async function line(child: Child, expected: string): Promise<void> {
   });
   ended.catch(() => {});
   const [got] = (await Promise.race([once(child.lines, 'line'), ended])) as [string];
-  if (got !== expected) throw new Error(`the peer said "${got}", not "${expected}"`);
+  if (got !== expected) throw new Error(`the peer printed "${got}", not "${expected}"`);
 }
 
 /** Run `bucatini run` with the client as COMMAND. Each line that the client prints is a report. */
@@ -124,7 +124,7 @@ async function runClient(printStep: (report: StepReport) => void): Promise<void>
   const [code, signal] = await ended;
   clearTimeout(timer);
   if (code !== 0) throw new Error(`bucatini run ended with ${signal ?? `status ${code}`}`);
-  if (reports === 0) throw new Error('the client said nothing');
+  if (reports === 0) throw new Error('the client printed nothing');
 }
 
 function siblingUrl(name: string): URL {
