@@ -5,6 +5,7 @@ import type { ListenerPlan } from '../../workers/engine-plan.ts';
 /** Maximum number of added ports at any time. */
 export const MAX_ADDED_PORTS = 4096;
 
+/** How the API adds and removes published ports in one front end. */
 export interface AddedPorts {
   /** Listeners that the API socket did not add. */
   others(): readonly ListenerPlan[];

@@ -17,6 +17,7 @@ import { readRequestJson } from './request-json.ts';
 
 export type ApiEngine = Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms' | 'listFlows'>;
 
+/** What the API needs to answer requests. */
 export interface ApiOptions {
   readonly engine: ApiEngine;
   readonly ports: AddedPorts;
@@ -56,6 +57,7 @@ class RequestError extends Error {}
 
 const errorReply = (why: string): string => JSON.stringify({ error: { desc: `bad request: ${why}` } });
 
+/** The reply to a request that is too large. */
 export const TOO_LARGE_REPLY = errorReply(Refusal.tooLarge);
 
 type Json = Readonly<Record<string, unknown>>;
@@ -65,6 +67,7 @@ const MAX_ID = 0x7fff_ffff;
 const DEFAULT_FLOWS = 256;
 const MAX_FLOWS = 1000;
 
+/** Answers the requests of one engine's API socket, one after the other. */
 export class Api {
   readonly #options: ApiOptions;
   /** By id, in the order in which they were added. */

@@ -29,6 +29,7 @@ const PAUSE_MS = 5000;
 /** How long a client may continue to send after its answer. */
 const LINGER_MS = 2000;
 
+/** How requests are answered, and hooks for events. */
 export interface ApiSocketOptions {
   answer(request: string): Promise<string>;
   readonly tooLargeReply: string;
@@ -39,6 +40,7 @@ export interface ApiSocketOptions {
   onError(error: Error): void;
 }
 
+/** A server on a Unix socket; see the top of this file for its rules. */
 export class ApiSocket {
   readonly #server: Server;
   /** In the order in which they connected. */

@@ -23,7 +23,9 @@ import type { ResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
 import type { Settings } from './options.ts';
 
+/** MAC address of the gateway and the DNS forwarder, that is, of the engine. */
 export const OUR_MAC = '9a:55:9a:55:9a:55';
+/** Addresses in local mode. */
 export const LOCAL4 = { guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' } as const;
 export const LOCAL6 = { guest: 'fd9a:559a:559a::2', prefixLen: 64, gateway: 'fe80::1' } as const;
 const DNS4 = '169.254.1.1';
@@ -43,6 +45,7 @@ export interface HostNetwork {
   readonly hasIpv6: boolean;
 }
 
+/** An address of a host interface. */
 export interface HostAddress {
   readonly family: Family;
   readonly linkIndex: number;
@@ -62,6 +65,7 @@ export interface HostRoute {
   readonly metric: number;
 }
 
+/** The host interface whose addresses the namespace gets. */
 export interface Template {
   readonly linkName: string;
   readonly linkIndex: number;
@@ -70,6 +74,7 @@ export interface Template {
   readonly gateway?: string;
 }
 
+/** The plan for a namespace. */
 export interface PlannedNetwork {
   readonly addresses: AddressPlan;
   /** AddressPlan.resolvers as the user or resolv.conf wrote them, with zones as interface names. */

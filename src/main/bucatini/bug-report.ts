@@ -155,6 +155,7 @@ const withoutPaths = (text: string): string =>
 /** Option values that describe behaviour and identify nobody. */
 const HARMLESS_VALUE = /^(?:auto|none|all|fused|pipeline(?:=\d+)?|error|warning|info|debug|[\d:,~-]{1,64})$/;
 
+/** A process that runs an engine. */
 export interface RunningEngine {
   readonly pid: number;
   readonly name: string;

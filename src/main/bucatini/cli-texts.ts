@@ -60,6 +60,7 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
   },
 };
 
+/** The subcommands with their texts, in the order of the help. */
 export const COMMANDS = COMMAND_NAMES.map((name) => ({ name, ...TEXTS[name] }));
 
 const INDENT = 26;

@@ -5,6 +5,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { openTap } from '../../sys/tap.ts';
 
+/** What the probe prints as JSON: the abilities of the TAP, and errors. */
 export interface ProbeReport {
   readonly error?: string;
   readonly vnetHeader: boolean;

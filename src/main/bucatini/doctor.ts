@@ -19,6 +19,7 @@ import type { ProbeReport } from './doctor-probe.ts';
 import { tryFeatures } from './kernel-features.ts';
 import { hasIpv6 } from './netns-setup.ts';
 
+/** The result of one check. */
 export interface Finding {
   readonly grade: 'ok' | 'note' | 'FAIL';
   readonly subject: string;

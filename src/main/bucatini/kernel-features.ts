@@ -30,6 +30,7 @@ import {
   socket,
 } from '../../sys/socket.ts';
 
+/** Which optional features work on this kernel. */
 export interface KernelFeatures {
   /** SO_PEEK_OFF works on TCP sockets: each MSG_PEEK continues after the last one. */
   readonly tcpPeekOffset: boolean;

@@ -45,6 +45,7 @@ export interface NetnsTap {
   readonly network: PlannedNetwork;
 }
 
+/** The input of setUpNetns(). */
 export interface NetnsJob extends SocketsInside {
   readonly settings: Settings;
   readonly target: NetnsTarget;

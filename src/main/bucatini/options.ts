@@ -63,10 +63,12 @@ export interface Settings {
   readonly stats: boolean;
 }
 
+/** The value of --threads. */
 export type Threads = { readonly kind: 'auto' } | EnginePlan['threads'];
 
 type Draft = { -readonly [K in keyof Settings]?: Settings[K] };
 
+/** An entry of the option table. */
 export interface OptionSpec {
   /** Without dashes. */
   readonly name: string;
@@ -88,6 +90,7 @@ const ALL: readonly CommandName[] = COMMAND_NAMES;
 
 const { fixed, parsed } = fieldsOf<Draft>();
 
+/** All options, in the order of the help. */
 export const OPTIONS: readonly OptionSpec[] = [
   {
     name: 'address',
@@ -284,6 +287,7 @@ export const OPTIONS: readonly OptionSpec[] = [
   { name: 'version', group: 'General', help: 'Print the version.', commands: ALL },
 ];
 
+/** The command line: a request for a text, or settings and operands. */
 export type Parsed =
   | { readonly kind: 'help' | 'version' }
   | { readonly kind: 'go'; readonly settings: Settings; readonly operands: readonly string[] };

@@ -53,6 +53,7 @@ const DEFAULT_DIRECTORIES = [
   '/usr/lib/podman',
 ];
 
+/** The environment that switch-over and switch-back work on; tests replace parts of it. */
 export interface SwitchOptions {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly uid: number;
@@ -86,6 +87,7 @@ export function isSwitchedOver(options: Omit<SwitchOptions, 'print'>): boolean {
   return existsSync(placesOf(options).dropIn);
 }
 
+/** The files and directories of the switch-over. */
 interface Places {
   readonly uid: number;
   readonly config: string;

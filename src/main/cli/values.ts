@@ -33,6 +33,7 @@ export function named<T>(option: string, text: string, parse: (text: string) => 
 
 export type Family = 4 | 6;
 
+/** An address in canonical form, maybe with a prefix length. */
 export interface AddressWithPrefix {
   readonly family: Family;
   readonly address: string;

@@ -33,6 +33,7 @@ export interface Following {
   readonly configuresNetwork?: boolean;
 }
 
+/** A running followHost(). */
 export interface Followed {
   /** Descriptors of directories in which the sandbox must allow files to be opened. */
   readonly readable: readonly number[];

@@ -9,7 +9,10 @@ export type LogLevel = EnginePlan['logLevel'];
 
 export type Log = (level: LogLevel, text: string) => void;
 
-/** @param upTo  the least important level that is written */
+/**
+ * Make a log that writes to standard error.
+ * @param upTo  the least important level that is written
+ */
 export function makeLog(upTo: LogLevel): Log {
   const last = LOG_LEVELS.indexOf(upTo);
   return (level, text) => {

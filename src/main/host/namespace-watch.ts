@@ -14,6 +14,7 @@ import type { EngineHandle } from '../../workers/engine.ts';
 /** Interval at which a name is checked if the kernel offers no way to wait for its end. */
 const POLL_MS = 250;
 
+/** A network namespace as the user named it. */
 export interface NamedNamespace {
   /** Path of the network namespace. */
   readonly path: string;

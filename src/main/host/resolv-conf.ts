@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs';
 
 export const RESOLV_CONF = '/etc/resolv.conf';
 
+/** The contents of a resolv.conf. */
 export interface ResolvConf {
   /** In order. Scope ids are kept: they name host interfaces. */
   readonly nameservers: readonly string[];

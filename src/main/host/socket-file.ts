@@ -12,6 +12,7 @@ import { close } from '../../sys/io.ts';
 import { strerror } from '../../sys/libc.ts';
 import { unlinkat } from '../../sys/path.ts';
 
+/** The name of a Unix socket, and its directory, held open. */
 export class SocketFile {
   #directory: number;
   readonly #path: string;

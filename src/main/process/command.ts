@@ -56,12 +56,14 @@ export class CommandError extends Error {
   }
 }
 
+/** The resolv.conf that COMMAND sees instead of the host's. */
 export interface PrivateResolvConf {
   /** The file that /etc/resolv.conf leads to, links resolved: the mount covers this file. */
   readonly path: string;
   readonly text: string;
 }
 
+/** What to start, and how. */
 export interface CommandOptions {
   readonly argv: readonly string[];
   readonly env: NodeJS.ProcessEnv;
@@ -128,6 +130,7 @@ const SINGLE_DIGIT_FDS = [9, 8, 7, 6, 5, 4, 3];
 /** Time limit for the chain to start, on a loaded machine too. */
 export const START_LIMIT_MS = 60_000;
 
+/** COMMAND and its chain. The constructor starts the chain; go() lets COMMAND run. */
 export class Command {
   /** The first process of the chain, which is unshare once the whole chain runs. */
   readonly #head: ChildProcess;

@@ -30,6 +30,7 @@ export function ignoredSignals(lowBits = launcherVariable('BUCATINI_IGNORED')): 
   return (['SIGHUP', 'SIGINT', 'SIGQUIT'] as const).filter((_, bit) => (mask & (1 << bit)) !== 0);
 }
 
+/** Receives signals for COMMAND (command.ts). */
 export interface SignalTarget {
   signal(name: NodeJS.Signals): void;
   resume(handOver: (pid: number) => void): void;

@@ -9,6 +9,7 @@ import { O_NOCTTY, O_RDWR, SIGTTOU } from '../../sys/constants.ts';
 import { openPath } from '../../sys/path.ts';
 import { getpgid, getpgrp, signalIgnore, tcgetpgrp, tcsetpgrp } from '../../sys/process.ts';
 
+/** The controlling terminal, if there is one. Construct it before COMMAND starts. */
 export class Terminal {
   readonly #fd = openPath('/dev/tty', O_RDWR | O_NOCTTY);
   /** Whether our process group was in the foreground when we started. */

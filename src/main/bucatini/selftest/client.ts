@@ -14,6 +14,7 @@ import { promisify } from 'node:util';
 import { patternSlice } from './pattern.ts';
 import { OUTSIDE, OUTSIDE_NAME, PEER, PORT } from './world.ts';
 
+/** The result of one step. */
 export interface StepReport {
   readonly step: string;
   readonly ok: boolean;

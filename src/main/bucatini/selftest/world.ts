@@ -11,13 +11,17 @@
 import { writeFileSync } from 'node:fs';
 import type { RouteSocket } from '../../../sys/netlink.ts';
 
+/** Addresses of the "host" on the veth. */
 export const HOST = { v4: '192.0.2.2', v6: '2001:db8:2::2' } as const;
+/** Addresses of the peer on the veth. */
 export const PEER = { v4: '192.0.2.1', v6: '2001:db8:2::1' } as const;
 /** Addresses of the servers: on the peer's loopback, not on the link, so they need the default route. */
 export const OUTSIDE = { v4: '198.51.100.7', v6: '2001:db8:7::7' } as const;
 /** The name the peer's DNS server knows. */
 export const OUTSIDE_NAME = 'outside.test';
+/** Name of each end of the veth. */
 export const LINK = 'veth0';
+/** Ports of the peer's servers; `published` is a port of the host that leads to COMMAND. */
 export const PORT = { http: 80, echo: 7, sink: 9, source: 19, dns: 53, published: 8080 } as const;
 
 /**
