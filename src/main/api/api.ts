@@ -135,11 +135,15 @@ export class Api {
     const { program, version, interfaceName, addresses, engine } = this.#options;
     const { mtu, ipv4, ipv6 } = addresses;
     const network = (plan: NonNullable<typeof ipv4 | typeof ipv6>): Json => ({
-      ...{ guest: plan.guest, prefixLen: plan.prefixLen, gateway: plan.gateway },
+      guest: plan.guest,
+      prefixLen: plan.prefixLen,
+      gateway: plan.gateway,
       ...(plan.dns !== undefined && { dns: plan.dns }),
     });
     return {
-      ...{ program, version, pid: process.pid },
+      program,
+      version,
+      pid: process.pid,
       ...(interfaceName !== undefined && { interface: interfaceName, mtu }),
       ...(ipv4 && { ipv4: network(ipv4) }),
       ...(ipv6 && { ipv6: network(ipv6) }),
@@ -190,8 +194,12 @@ export class Api {
     if ((await this.#options.ports.add(listener)) !== 0) throw new RequestError(Refusal.addFailed);
     const id = ++this.#lastId;
     const entry = {
-      ...{ id, proto, host_addr: hostAddress, host_port: hostPort },
-      ...{ guest_addr: guestAddress, guest_port: guestPort },
+      id,
+      proto,
+      host_addr: hostAddress,
+      host_port: hostPort,
+      guest_addr: guestAddress,
+      guest_port: guestPort,
     };
     this.#forwards.set(id, { id, listener, entry });
     return { return: { id } };
@@ -224,7 +232,11 @@ function flowEntry(flow: FlowInfo): Json {
   const { id, proto, state, path } = flow;
   const isPing = proto.startsWith('icmp');
   return {
-    ...{ id, proto, state, path, guest_addr: flow.guestAddress },
+    id,
+    proto,
+    state,
+    path,
+    guest_addr: flow.guestAddress,
     ...(isPing ? { echo_id: flow.guestPort } : { guest_port: flow.guestPort }),
     remote_addr: flow.remoteAddress,
     ...(!isPing && { remote_port: flow.remotePort }),

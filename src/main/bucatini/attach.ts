@@ -34,8 +34,12 @@ export async function attach(
   await holdOutputs();
   const sockets = await socketSource(settings);
   const start: SettingsStart = {
-    ...{ booted, settings, sockets, version },
-    ...{ target: { kind: 'path', path: target.path }, program: 'bucatini attach' },
+    booted,
+    settings,
+    sockets,
+    version,
+    target: { kind: 'path', path: target.path },
+    program: 'bucatini attach',
   };
   return serve(new Attach(start, target, identity));
 }

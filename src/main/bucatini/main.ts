@@ -52,7 +52,10 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
         const { podmanPasta, switchBack, switchOver } = await import('./switch-over.ts');
         const binDir = fileURLToPath(new URL('bin', packageRoot));
         const options = {
-          ...{ env, uid: process.getuid!(), binDir, podmanPasta },
+          env,
+          uid: process.getuid!(),
+          binDir,
+          podmanPasta,
           print: (line: string) => console.log(line),
         };
         return command === 'switch-over' ? switchOver(options) : switchBack(options);

@@ -52,8 +52,12 @@ export async function run(
   await holdOutputs();
   const sockets = await socketSource(settings);
   const start: SettingsStart = {
-    ...{ booted, settings, sockets, version },
-    ...{ target: { kind: 'new' }, program: 'bucatini run' },
+    booted,
+    settings,
+    sockets,
+    version,
+    target: { kind: 'new' },
+    program: 'bucatini run',
   };
   return serve(new Run(start, argv, env));
 }
@@ -102,7 +106,10 @@ class Run extends SettingsFrontEnd {
   #spawn(mountProc: boolean): Command {
     const resolvConf = privateResolvConf(this.#settings);
     return new Command({
-      ...{ argv: this.#argv, env: this.#env, mountProc, openFiles: launcherVariable('BUCATINI_OPEN_FILES') },
+      argv: this.#argv,
+      env: this.#env,
+      mountProc,
+      openFiles: launcherVariable('BUCATINI_OPEN_FILES'),
       ...(this.netns.mainInside ? {} : { namespaceFd: this.#namespaceFd }),
       ...(resolvConf && { resolvConf }),
     });

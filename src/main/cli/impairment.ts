@@ -12,7 +12,9 @@ export function parseImpairment(text: string | undefined): ImpairmentPlan | unde
   const fields = new Map(text.split(',').map((field) => field.split('=', 2) as [string, string]));
   const number = (name: string): number => Number(fields.get(name) ?? 0) || 0;
   return {
-    ...{ lossFromGuest: number('fromGuest'), lossToGuest: number('toGuest'), seed: number('seed') },
+    lossFromGuest: number('fromGuest'),
+    lossToGuest: number('toGuest'),
+    seed: number('seed'),
     ...(number('crashAfter') > 0 && { crashAfterFrames: number('crashAfter') }),
   };
 }
