@@ -2,11 +2,11 @@
 /**
  * Parser for JSON (RFC 8259) with the deviations of slirp4netns's parser, so JSON.parse cannot be used. Pure.
  *
- *   accepted    a comma behind the last member or element; digits missing on one side of the point (`1.`, `-.5`);
- *               vertical tab and form feed as white space; a byte order mark in front; anything behind the first
- *               value
- *   refused     a name twice in one object, or one with U+0000; half a surrogate pair; zero with an exponent and
- *               no point (`0e5`); numbers that do not fit a double; more than 2048 nested brackets
+ *   accepted   a comma behind the last member or element; digits missing on one side of the point (`1.`,
+ *              `-.5`); vertical tab and form feed as white space; a byte order mark in front; anything
+ *              behind the first value
+ *   refused    a name twice in one object, or one with U+0000; half a surrogate pair; zero with an exponent
+ *              and no point (`0e5`); numbers that do not fit a double; more than 2048 nested brackets
  */
 
 /** What may precede a request: a byte order mark, and white space as isspace(3) defines it. */

@@ -3,7 +3,7 @@
  * explains which):
  *
  *   in the host's namespace     read links, addresses and routes; make the address plan
- *   unshare or setns            only this thread moves; other threads still open sockets in the host's namespace
+ *   unshare or setns            only this thread moves; the others still open sockets in the host's namespace
  *   in the target               loopback up, TAP made, sysctls, MAC, MTU, queue, up, addresses, routes
  *
  * The process owns the resulting descriptors (TAP, namespace), so they outlive the thread. All calls are

@@ -98,7 +98,7 @@ look() {
     [ "$key" = State: ] || continue
     case $state$stopped in
       T*) stopped=1 continued=; echo stopped >&2 ;;
-      *1) [ -n "$continued" ] || kill -CONT 0; stopped= continued= ;; # not with us all: COMMAND alone
+      *1) [ -n "$continued" ] || kill -CONT 0; stopped= continued= ;; # COMMAND alone was continued: our group too
     esac
     return
   done <"/proc/$command/status"
@@ -106,16 +106,17 @@ look() {
 [ -z "$BUCATINI_PROC" ] || { trap look CHLD; trap continued=1 CONT; }
 wait "$command"
 status=$?
-while [ "$status" = 145 ] || [ "$status" = 146 ]; do # 128 + SIGCHLD, SIGCONT: a trap, unless it is COMMAND's own
+while [ "$status" = 145 ] || [ "$status" = 146 ]; do # 128 + SIGCHLD or SIGCONT: a trap, or COMMAND's own status
   kill -0 "$command" || gone=1
   wait "$command"
   last=$?
   [ -z "$gone" ] || { [ "$last" = 127 ] || status=$last; break; }
   status=$last
 done
-[ "$stopped:$continued" != 1: ] || kill -CONT 0 # it has ended before we could look
+[ "$stopped:$continued" != 1: ] || kill -CONT 0 # COMMAND ended before look() ran
 exit "$status"
 `;
+/** The last sh of the chain: says "started", waits for a line, restores the streams, becomes COMMAND. */
 const WAIT = `
 [ -z "$BUCATINI_OPEN_FILES" ] || ulimit -S -n "$BUCATINI_OPEN_FILES"
 [ -z "$BUCATINI_LISTEN" ] || export LISTEN_PID="$$"
@@ -126,6 +127,7 @@ unset BUCATINI_INIT BUCATINI_WAIT BUCATINI_SIGNALS BUCATINI_ENV BUCATINI_SH BUCA
 exec $BUCATINI_STREAMS $BUCATINI_CLOSE"
 exec "$@"
 `;
+/** Descriptors that every shell can name, above the standard ones. */
 const SINGLE_DIGIT_FDS = [9, 8, 7, 6, 5, 4, 3];
 /** Time limit for the chain to start, on a loaded machine too. */
 export const START_LIMIT_MS = 60_000;
@@ -134,6 +136,7 @@ export const START_LIMIT_MS = 60_000;
 export class Command {
   /** The first process of the chain, which is unshare once the whole chain runs. */
   readonly #head: ChildProcess;
+  /** Our end of the chain's descriptor 2: messages in both directions. */
   readonly #control: Socket;
   /**
    * Resolves, with notes for the log, when the last sh waits for "go". Rejects with CommandError if the chain
