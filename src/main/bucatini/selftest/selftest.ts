@@ -15,7 +15,7 @@ import { findProgram } from '../../process/command.ts';
 import type { StepReport } from './client.ts';
 import { addDefaultRoutes, configureEnd, HOST, LINK, OUTSIDE, PORT, tuneNamespace } from './world.ts';
 
-/** Time limit for the whole client. The steps' own limits add up to more: beyond this one, something hangs. */
+/** Time limit for the whole client. The steps' own limits add up to more: beyond this, something hangs. */
 const CLIENT_LIMIT_MS = 60_000;
 const NAME_WIDTH = 18;
 
