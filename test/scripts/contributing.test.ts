@@ -22,18 +22,28 @@ const pathsIn = (text: string): readonly string[] =>
     .map((match) => match[1]!)
     .filter((file) => !/NNN|YYYY/.test(file));
 
-it.each(['CONTRIBUTING.md', 'README.md', 'docs/architecture.md', 'docs/start.md', 'docs/theory.md'])(
-  '%s',
-  (page) => {
-    const missing = pathsIn(readFileSync(`${root}/${page}`, 'utf8')).filter(
-      (file) => !names.has(file) && !ROOTS.some((at) => existsSync(`${root}/${at}${file}`)),
-    );
-    expect(missing).toEqual([]);
-  },
-);
+const DOCS = ['api', 'architecture', 'scaling', 'start', 'theory'].map((page) => `docs/${page}.md`);
+it.each(['CONTRIBUTING.md', 'README.md', ...DOCS])('%s', (page) => {
+  const missing = pathsIn(readFileSync(`${root}/${page}`, 'utf8')).filter(
+    (file) => !names.has(file) && !ROOTS.some((at) => existsSync(`${root}/${at}${file}`)),
+  );
+  expect(missing).toEqual([]);
+});
 
 it('paths are found in a text', () => {
   expect(
     pathsIn('see `ring/layout.ts`, `main/<name>.ts`, `docs/decisions/`, `W.op`, `docs/decisions/NNN-x.md`'),
   ).toEqual(['ring/layout.ts', 'docs/decisions/']);
+});
+
+it('the tour of the tree names every folder of src', () => {
+  const page = readFileSync(`${root}/CONTRIBUTING.md`, 'utf8');
+  const tour = page.slice(page.indexOf('| folder of `src/`'), page.indexOf('## Words'));
+  const named = [...tour.matchAll(/^\| (`.*?`) \|/gm)].flatMap(([, cell]) =>
+    cell!.split(', ').map((folder) => folder.slice(1, -1)),
+  );
+  const folders = readdirSync(`${root}/src`, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => path.relative(`${root}/src`, `${entry.parentPath}/${entry.name}`));
+  expect(named.sort()).toEqual(folders.filter((folder) => folder !== 'main').sort());
 });

@@ -92,7 +92,7 @@ describe('where peers are led to', () => {
       addressing,
       hear: (address: string) =>
         address.includes(':')
-          ? addressing.learn6(words(address), 0)
+          ? addressing.learnGuestAddress6(words(address), 0)
           : addressing.learnGuestAddress4(words(address)[3]!),
       guestFor: (peer: string): string | null => {
         const out = new Uint32Array(4);

@@ -4,7 +4,7 @@ import { readU32 } from '../../src/proto/be.ts';
 import { ipv4Text } from '../../src/proto/ipv4.ts';
 import type { HostChange, TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { StageDrop } from '../../src/workers/link/stage-drop.ts';
-import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
+import { ResolverChoice } from '../../src/workers/translator/resolvers.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import { ip4, readIp, readUdp, udpPacket } from '../support/packets.ts';
 import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import type { ServicePolicy, TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { StageDrop } from '../../src/workers/link/stage-drop.ts';
-import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
+import { ResolverChoice } from '../../src/workers/translator/resolvers.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import { ip6, readIp, readUdp, text6, udpPacket } from '../support/packets.ts';
 import { ShardRig, TEST_PLAN } from '../support/shard-rig.ts';

@@ -7,7 +7,7 @@ import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { openRemoteAt, openZone, ToHost, toHostText } from '../../src/workers/link/to-host.ts';
 import { closedWrite, errorWrite, openFailedWrite } from '../../src/workers/link/to-shard.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
-import { ResolverChoice, Resolvers } from '../../src/workers/translator/dns-forward.ts';
+import { ResolverChoice } from '../../src/workers/translator/resolvers.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import { flowOf, type Message, message, opOf } from '../support/message.ts';
 import { readIp, readUdp, udpPacket } from '../support/packets.ts';
@@ -362,33 +362,5 @@ describe('a link-local resolver', () => {
     udp.onPacket(rig.packet(udpPacket(GUEST, 4000, '192.0.2.9', 853, [1])));
     const opens = rig.takeMessages().filter((m) => opOf(m) === ToHost.openUdp);
     expect(opens.map(zoneOf)).toEqual([7, 0]);
-  });
-});
-
-describe('Resolvers', () => {
-  it('one address behind two interfaces is two resolvers; a zone of other addresses means nothing', () => {
-    const r = new Resolvers(['fe80::1%2', 'fe80::1%3', '2001:db8::1%4', '192.0.2.1%5', 'fe80::1%eth0']);
-    expect([...r.zones.subarray(0, r.count)]).toEqual([2, 3, 0, 0, 0]);
-    r.markBad(0, 0);
-    r.update(['fe80::1%3', 'fe80::1%2']);
-    expect([r.pickUntried(1, 0), r.pickUntried(1, 1)]).toEqual([0, 1]);
-    r.update(['fe80::1%9', 'fe80::1%2']);
-    expect(r.pick(1, 0)).toBe(0);
-    r.update(['fe80::1%2', 'fe80::1%9']);
-    expect(r.pick(1, 0)).toBe(1);
-  });
-
-  it('pick: the first in favour; when none is, by attempt; update keeps the record of those that stay', () => {
-    const r = new Resolvers(['192.0.2.1', 'not an address', 'fe80::1%eth0', '192.0.2.3']);
-    expect(r.count).toBe(3);
-    expect(r.pick(0, 0)).toBe(0);
-    r.markBad(0, 0);
-    expect(r.pick(100, 1)).toBe(1);
-    r.update(['192.0.2.3', '192.0.2.1']);
-    expect(r.pick(100, 0)).toBe(0);
-    r.markBad(0, 100);
-    expect([r.pick(200, 0), r.pick(200, 1), r.pick(200, 2)]).toEqual([0, 1, 0]);
-    expect(r.pick(30_050, 0)).toBe(1);
-    expect(new Resolvers([]).pick(0, 0)).toBe(-1);
   });
 });

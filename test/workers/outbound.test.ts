@@ -107,7 +107,7 @@ describe('interface', () => {
     const o = outbound({ outboundInterface4: 'lo' });
     const cases = ['192.0.2.1', '2001:db8::1', '127.0.0.1'].map((remote) => {
       const fd = open(remote);
-      expect(o.toDevice(fd, words(remote), 0)).toBe(0);
+      expect(o.bindDevice(fd, words(remote), 0)).toBe(0);
       return deviceOf(fd);
     });
     expect(cases).toEqual(['lo', '', '']);
@@ -115,7 +115,7 @@ describe('interface', () => {
 
   it('that is not there: the kernel says so', () => {
     const o = outbound({ outboundInterface6: 'nosuchdev' });
-    expect(o.toDevice(open('2001:db8::1'), words('2001:db8::1'), 0)).toBe(-Errno.ENODEV);
+    expect(o.bindDevice(open('2001:db8::1'), words('2001:db8::1'), 0)).toBe(-Errno.ENODEV);
     // 3/0 network unreachable, 1/0 no route: the guest is told, not left to wait.
     expect(icmpForErrno(4, Errno.ENODEV)).toBe(0x300);
     expect(icmpForErrno(6, Errno.ENODEV)).toBe(0x100);

@@ -27,7 +27,7 @@ import {
   unsolicitedDatagramWrite,
 } from '../../src/workers/link/to-shard.ts';
 import { TIMER_KINDS } from '../../src/workers/translator/context.ts';
-import { ResolverChoice } from '../../src/workers/translator/dns-forward.ts';
+import { ResolverChoice } from '../../src/workers/translator/resolvers.ts';
 import { UdpTranslator } from '../../src/workers/translator/udp.ts';
 import { flowOf, type Message, message, opOf, slotAOf, slotBOf, toHostTexts } from '../support/message.ts';
 import {

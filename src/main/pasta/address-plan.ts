@@ -1,12 +1,13 @@
 /**
- * The address plan of `pasta`: the namespace becomes a copy of one interface of the host, or what the options
- * say. Pure: netlink's dumps come in as data.
+ * The address plan of `pasta`: the namespace gets the addresses and routes of one interface of the host,
+ * unless options say otherwise. Pure: the dumps of netlink are arguments.
  *
- * Per family, the template is the interface of --interface, else of --outbound-if4/6, else of the first
- * default route in the main table, else of the first route at all. It must have an address; IPv6 needs a
- * link-local one beside it. Its best address (IPv4: the longest prefix) is what the namespace is known by;
- * all others are copied along with the routes. A family without template is in local mode: addresses of our
- * own and a default route, so that a host that gets its network later serves the namespace at once.
+ * For each family, the template interface is that of --interface, else of --outbound-if4/6, else of the first
+ * default route in the main table, else of the first other route in it. The interface must have a global
+ * address, and for IPv6 also a link-local one. The global address with the longest prefix becomes the guest's
+ * address in the plan; all global addresses and the routes are copied. A family without template is in local
+ * mode: it has the addresses below and a default route, so that traffic flows as soon as the host gets a
+ * network.
  *
  *               guest             gateway
  *   IPv4        169.254.2.1/16    169.254.2.2
@@ -19,17 +20,19 @@ import { type Family, UsageError } from '../cli/values.ts';
 import { isLinkLocal, samePrefix } from '../host/prefix.ts';
 import type { ResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
+import type { PastaConf } from './conf.ts';
 import { Message } from './messages.ts';
-import type { PastaConf } from './options.ts';
 
 export const LOCAL4 = { guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' } as const;
 export const LOCAL6 = { gateway: 'fe80::1' } as const;
-/** What an Ethernet device of the kernel's has; ours keeps it with --mtu 0. */
+/** MTU of a new Ethernet device, <linux/if_ether.h> ETH_DATA_LEN; with --mtu 0 our interface keeps it. */
 const KERNEL_MTU = 1500;
-/** Where a guest without a global IPv6 address stands in the plan until it shows its link-local one. */
+/**
+ * Guest address in the plan of a guest without a global IPv6 address: the engine learns its link-local one.
+ */
 const NO_IPV6_ADDRESS = '::';
 
-/** The host's network as netlink tells it. */
+/** The state of the host's network, from netlink dumps. */
 export interface HostDump {
   readonly links: readonly LinkInfo[];
   readonly addresses: readonly AddressInfo[];
@@ -37,6 +40,7 @@ export interface HostDump {
   readonly hasIpv6: boolean;
 }
 
+/** An address for the interface inside. `scope` is an RT_SCOPE_ constant. */
 export interface InsideAddress {
   readonly family: Family;
   readonly address: string;
@@ -48,32 +52,34 @@ export interface InsideAddress {
 /** What to configure in the namespace with --config-net. */
 export interface InsideNetwork {
   readonly addresses: readonly InsideAddress[];
-  /** Copies, RouteInfo.raw, in the order of the host's table. */
+  /** Routes to copy (as RouteInfo.raw), in the order of the host's table. */
   readonly routes: readonly RouteInfo[];
   /** Default routes of the families whose routes are not copied. */
   readonly gateways: readonly {
     readonly family: Family;
     readonly gateway: string;
-    /** A route of its own leads to the gateway: no address inside says that it is on this link. */
+    /** The gateway needs a host route of its own: it is in no prefix of the addresses inside. */
     readonly onLink: boolean;
   }[];
 }
 
+/** The plan, for the engine, for the set-up of the namespace and for the log. */
 export interface PastaNetwork {
   readonly addresses: AddressPlan;
-  /** AddressPlan.resolvers as resolv.conf has them, interfaces by name. */
+  /** AddressPlan.resolvers as resolv.conf has them: zones are interface names, not indexes. */
   readonly nameservers: readonly string[];
   readonly interfaceName: string;
   readonly inside: InsideNetwork;
-  /** Whether the guest has a gateway to be told of by DHCP. */
+  /** Whether the guest has an IPv4 gateway, which DHCP can offer. */
   readonly hasGateway4: boolean;
-  /** The host's own addresses that the guest's were taken from. */
+  /** Best address of each template interface. */
   readonly templates: { readonly address4?: string; readonly address6?: string };
   readonly summary: string;
   readonly info: readonly string[];
   readonly warnings: readonly string[];
 }
 
+/** The template interface of a family. */
 interface Template {
   readonly link: LinkInfo;
   readonly best: AddressInfo;
@@ -81,11 +87,15 @@ interface Template {
   readonly gateway?: string;
 }
 
-/** @throws UsageError with pasta's message */
+/**
+ * Plan the addresses, the names and the interface inside.
+ * @param resolv  the host's resolv.conf; undefined: it could not be read
+ * @throws UsageError with pasta's message
+ */
 export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | undefined): PastaNetwork {
   const info: string[] = [];
   const warnings: string[] = [];
-  findInterfaces(conf, host, warnings);
+  checkInterfaces(conf, host, warnings);
   if (conf.ipv6 && !host.hasIpv6) {
     if (!conf.ipv4) throw new UsageError('IPv6 not supported by kernel');
     warnings.push(Message.noIpv6Kernel);
@@ -98,8 +108,8 @@ export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | 
 
   const nameservers = resolv?.nameservers ?? [];
   const names = planNames(conf, resolv, {
-    loopback4: conf.ipv4 ? loopbackName(conf, 4, template4) : undefined,
-    loopback6: with6 ? loopbackName(conf, 6, template6) : undefined,
+    loopback4: conf.ipv4 ? hostLoopbackOf(conf, 4, template4) : undefined,
+    loopback6: with6 ? hostLoopbackOf(conf, 6, template6) : undefined,
   });
   if (names.offered.length === 0 && conf.dns?.length !== 0) warnings.push(Message.noNameservers);
 
@@ -132,13 +142,12 @@ export function planPasta(conf: PastaConf, host: HostDump, resolv: ResolvConf | 
 }
 
 /**
- * With --splice-only there is no interface, and no family that anybody inside could be reached by except over
- * loopback.
+ * The plan with --splice-only: no interface, and nothing inside can be reached except over loopback.
  * @throws UsageError with pasta's message
  */
 export function planSpliceOnly(conf: PastaConf, host: HostDump): PastaNetwork {
   const warnings: string[] = [];
-  findInterfaces(conf, host, warnings);
+  checkInterfaces(conf, host, warnings);
   return {
     addresses: { mtu: KERNEL_MTU, mac: conf.mac, resolvers: [], offeredDns: [], searchDomains: [] },
     nameservers: [],
@@ -152,8 +161,12 @@ export function planSpliceOnly(conf: PastaConf, host: HostDump): PastaNetwork {
   };
 }
 
-/** Those that options name. @throws UsageError without the template */
-function findInterfaces(conf: PastaConf, host: HostDump, warnings: string[]): void {
+/**
+ * Check that the interfaces that options name exist.
+ * @param warnings  gets one for a missing --outbound-if4 or --outbound-if6
+ * @throws UsageError for a missing --interface
+ */
+function checkInterfaces(conf: PastaConf, host: HostDump, warnings: string[]): void {
   for (const name of [conf.interface, conf.outboundIf4, conf.outboundIf6]) {
     if (name === undefined || host.links.some((l) => l.name === name)) continue;
     if (name === conf.interface) throw new UsageError(Message.noSuchInterface(name));
@@ -163,6 +176,11 @@ function findInterfaces(conf: PastaConf, host: HostDump, warnings: string[]): vo
 
 // ---- template -----------------------------------------------------------------------------------------------------
 
+/**
+ * Find the template interface of a family.
+ * @param info  gets a line when the choice is not clear or there is no usable route
+ * @returns undefined in local mode
+ */
 function findTemplate(conf: PastaConf, host: HostDump, family: Family, info: string[]): Template | undefined {
   const wanted = conf.interface ?? (family === 4 ? conf.outboundIf4 : conf.outboundIf6);
   const routes = host.routes.filter((r) => isCandidate(r, host, family));
@@ -195,7 +213,7 @@ function findTemplate(conf: PastaConf, host: HostDump, family: Family, info: str
 
 const routeLink = (route: RouteInfo): number | undefined => route.oif ?? route.hops?.[0]?.oif;
 
-/** A unicast route of the main table that leads out of this machine. */
+/** Whether a template can have this route: unicast, in the main table, not link-local, not by loopback. */
 function isCandidate(route: RouteInfo, host: HostDump, family: Family): boolean {
   if (route.family !== family || route.table !== RT_TABLE_MAIN || route.type !== RTN_UNICAST) return false;
   if (route.prefixLen > 0 && isLinkLocal(route.dst)) return false;
@@ -204,8 +222,9 @@ function isCandidate(route: RouteInfo, host: HostDump, family: Family): boolean 
 }
 
 /**
- * Of several next hops that with the highest weight. A gateway of the other family (RFC 5549) means nothing
- * to the guest.
+ * The gateway of a route; of a multipath route, that of the hop with the highest weight.
+ * @returns undefined without a gateway, and for one of the other family (RFC 5549), which the guest cannot
+ *   use
  */
 function routeGateway(route: RouteInfo, family: Family): string | undefined {
   const heaviest = [...(route.hops ?? [])].sort((a, b) => b.weight - a.weight)[0];
@@ -215,6 +234,7 @@ function routeGateway(route: RouteInfo, family: Family): string | undefined {
 
 // ---- addresses ----------------------------------------------------------------------------------------------------
 
+/** @param template  undefined in local mode. @returns the guest's gateway; undefined where the template has none */
 function gatewayOf(conf: PastaConf, family: Family, template: Template | undefined): string | undefined {
   const chosen = family === 4 ? conf.gateway4 : conf.gateway6;
   if (chosen !== undefined) return chosen;
@@ -222,21 +242,21 @@ function gatewayOf(conf: PastaConf, family: Family, template: Template | undefin
   return family === 4 ? LOCAL4.gateway : LOCAL6.gateway;
 }
 
-/** The address that stands for the host's loopback, if any does. */
-function loopbackName(conf: PastaConf, family: Family, template: Template | undefined): string | undefined {
+/** The address inside that is mapped to the host's loopback; undefined: none. */
+function hostLoopbackOf(conf: PastaConf, family: Family, template: Template | undefined): string | undefined {
   const chosen = family === 4 ? conf.mapHostLoopback4 : conf.mapHostLoopback6;
   return chosen ?? (conf.mapGateway ? gatewayOf(conf, family, template) : undefined);
 }
 
 function planIpv4(conf: PastaConf, template: Template | undefined, dns: string | undefined): Ipv4Plan {
   const guest = conf.address4 ?? template?.best.address ?? LOCAL4.guest;
-  const hostLoopback = loopbackName(conf, 4, template);
+  const hostLoopback = hostLoopbackOf(conf, 4, template);
   const fromTemplate = conf.address4 === undefined ? template?.best.prefixLen : undefined;
   const local = conf.address4 === undefined && template === undefined ? LOCAL4.prefixLen : undefined;
   return {
     guest,
     prefixLen: conf.prefixLen4 ?? fromTemplate ?? local ?? classPrefix(guest),
-    // Without a gateway the engine still needs an address of its own; the guest is not told of it.
+    // Without a gateway the engine still needs an address of its own, which DHCP does not offer.
     gateway: gatewayOf(conf, 4, template) ?? LOCAL4.gateway,
     ...(hostLoopback !== undefined && { hostLoopback }),
     ...(conf.mapGuestAddr4 !== undefined && { mapGuestAddr: conf.mapGuestAddr4 }),
@@ -247,7 +267,7 @@ function planIpv4(conf: PastaConf, template: Template | undefined, dns: string |
 
 function planIpv6(conf: PastaConf, template: Template | undefined, dns: string | undefined): Ipv6Plan {
   const gateway = gatewayOf(conf, 6, template) ?? LOCAL6.gateway;
-  const hostLoopback = loopbackName(conf, 6, template);
+  const hostLoopback = hostLoopbackOf(conf, 6, template);
   const linkLocal = template?.linkLocal ?? LOCAL6.gateway;
   return {
     guest: conf.address6 ?? template?.best.address ?? NO_IPV6_ADDRESS,
@@ -262,7 +282,7 @@ function planIpv6(conf: PastaConf, template: Template | undefined, dns: string |
   };
 }
 
-/** RFC 791 section 3.2: classes A, B and C. */
+/** Prefix length of an address of class A, B or C (RFC 791 section 3.2); 32 for others. */
 function classPrefix(address: string): number {
   const first = Number(address.slice(0, address.indexOf('.')));
   return first < 128 ? 8 : first < 192 ? 16 : first < 224 ? 24 : 32;
@@ -271,16 +291,16 @@ function classPrefix(address: string): number {
 // ---- names --------------------------------------------------------------------------------------------------------
 
 interface Names {
-  /** What the guest is told to ask, by DHCP and the like. */
+  /** Resolvers that DHCP, DHCPv6 and router advertisements offer to the guest. */
   readonly offered: readonly string[];
   readonly forward4?: string;
   readonly forward6?: string;
 }
 
 /**
- * A resolver on the host's loopback is not to be reached by its own address inside: the guest gets the
- * forwarding address for it, or the one that stands for the host's loopback, which then forwards; without
- * either it cannot be offered.
+ * Plan which resolvers the guest is offered. The guest cannot reach a resolver on the host's loopback at its
+ * own address. It is offered the DNS forwarding address instead, or the address that is mapped to the host's
+ * loopback, which then becomes the forwarding address. Without either, the resolver is not offered.
  */
 function planNames(
   conf: PastaConf,
@@ -313,6 +333,7 @@ function planNames(
 
 // ---- inside -------------------------------------------------------------------------------------------------------
 
+/** Template interface and engine plan, by family. */
 interface Families {
   readonly template4: Template | undefined;
   readonly template6: Template | undefined;
@@ -320,6 +341,7 @@ interface Families {
   readonly ipv6: Ipv6Plan | undefined;
 }
 
+/** Plan what --config-net configures. */
 function planInside(conf: PastaConf, host: HostDump, families: Families): InsideNetwork {
   const addresses: InsideAddress[] = [];
   const routes: RouteInfo[] = [];
@@ -349,22 +371,23 @@ function planInside(conf: PastaConf, host: HostDump, families: Families): Inside
     }
     const gateway = gatewayOf(conf, family, template);
     if (gateway === undefined) continue;
-    const near = isLinkLocal(gateway) && family === 6;
+    const isLinkLocalGateway = isLinkLocal(gateway) && family === 6;
     const inPrefix = own.some((a) => samePrefix(gateway, a.address, a.prefixLen));
-    gateways.push({ family, gateway, onLink: !near && !inPrefix });
+    gateways.push({ family, gateway, onLink: !isLinkLocalGateway && !inPrefix });
   }
   return { addresses, routes, gateways };
 }
 
-/** A route of the main table whose every hop leaves by the template. */
+/** Whether a route is in the main table and each of its hops leaves by the interface with this index. */
 function isOfTemplate(route: RouteInfo, family: number, index: number): boolean {
   if (route.family !== family || route.table !== RT_TABLE_MAIN) return false;
   if (route.hops !== undefined) return route.hops.every((hop) => hop.oif === index);
   return route.oif === index;
 }
 
-// ---- for people ---------------------------------------------------------------------------------------------------
+// ---- log output ---------------------------------------------------------------------------------------------------
 
+/** The plan as lines of the log, as passt's pasta prints it. */
 function describe(
   all: Families & { readonly interfaceName: string; readonly names: Names; readonly conf: PastaConf },
 ): string[] {

@@ -1,18 +1,21 @@
 /**
- * COMMAND of `pasta`, and the chain of small programs that puts it in its place:
+ * COMMAND of `pasta`, and the chain of small programs that executes COMMAND in its namespaces:
  *
- *   nsenter --net     into the new network namespace, where the main thread is not there itself
- *   setpriv           killed when pasta ends, however it does, SIGKILL included
- *   unshare           mount, IPC, UTS and, unless --no-pidns, PID namespace with a /proc of its own; its child is killed with it
- *   sh                waits for "go", sets the host name, becomes COMMAND: process 1 of its PID namespace
+ *   nsenter --net     enters the new network namespace; left out where the main thread is in it
+ *   setpriv           has the kernel kill the chain when pasta ends, by SIGKILL too
+ *   unshare           makes a mount, an IPC, a UTS and, unless --no-pidns, a PID namespace with its own /proc;
+ *                     its child ends with it
+ *   sh                sets the host name, waits for "go", executes COMMAND: process 1 of its PID namespace
  *
  *   fd 0, 1     /dev/null
- *   fd 2        the talk with sh, and the chain's complaints, which are passed on to standard error
- *   fd 3, 4, 5  the caller's standard input, output and error, for COMMAND: libuv makes 0 to 2 blocking for all who have them
+ *   fd 2        the socket between pasta and sh; error messages of the chain are read from it too, and
+ *               copied to standard error
+ *   fd 3, 4, 5  the caller's standard input, output and error, for COMMAND: libuv makes 0 to 2 blocking in all
+ *               processes that share them
  *
- * It starts while the interface is being configured and the engine started; sh tells "started" on descriptor
- * 2 and waits for a line there. End of file means that pasta gave up. A COMMAND whose network has gone ends:
- * there is nobody to give it another.
+ * The chain starts while the interface is configured and the engine starts. sh writes "started" to descriptor
+ * 2 and waits there for a line. End of file means that pasta failed, and ends sh. COMMAND does not outlive
+ * pasta: no other process can connect its network again.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -34,19 +37,22 @@ import { Message } from './messages.ts';
 
 export interface PastaCommandOptions {
   readonly argv: readonly string[];
-  /** No command was given: start the shell as a login shell does, with `-` in front of its name. */
+  /** No command was given: the shell is started as a login shell, argv[0] with `-` in front. */
   readonly login: boolean;
   readonly env: NodeJS.ProcessEnv;
-  /** Network namespace to enter; without it the chain stays in that of the main thread. */
+  /** Descriptor of the network namespace to enter; absent: the main thread is in it. */
   readonly namespaceFd?: number;
   readonly pidns: boolean;
-  /** At most HOST_NAME_MAX bytes; without it the host's. */
+  /** At most HOST_NAME_MAX bytes; absent: the host's name stays. */
   readonly hostname?: string;
-  /** Somebody asked for it, and is told when it cannot be had. */
+  /** --hostname was given: a message is printed when the name cannot be set. */
   readonly hostnameWritten?: boolean;
 }
 
-/** In a variable, so that ps never shows it. The host name stays the host's where there is no hostname(1). */
+/**
+ * What sh executes. An environment variable holds the script, so that ps does not show it. Without
+ * hostname(1) the host's name stays.
+ */
 const INIT = `
 [ -z "$PASTA_HOSTNAME" ] || hostname "$PASTA_HOSTNAME" 2>/dev/null || [ -z "$PASTA_NO_HOSTNAME" ] || echo "$PASTA_NO_HOSTNAME" >&5
 [ -z "$PASTA_IGNORED" ] || eval "trap '' $PASTA_IGNORED"
@@ -58,17 +64,21 @@ exec 0<&3 1>&4 2>&5 3<&- 4<&- 5<&-
 exec "$@"
 `;
 
-/** Status of findProgram for a program that is nowhere. */
+/** Status of findProgram's error for a program that does not exist. */
 const NOT_FOUND = 127;
 export const HOST_NAME_MAX = 64; // bytes, sethostname(2)
 
+/**
+ * The chain and COMMAND, started by the constructor.
+ * @throws CommandError with pasta's message where COMMAND does not exist or cannot be executed
+ */
 export class PastaCommand {
   readonly #head: ChildProcess;
-  readonly #talk: Socket;
+  readonly #channel: Socket;
   #running = false;
-  /** Resolves when sh waits for "go"; rejects when the chain broke. */
+  /** Resolves when sh waits for "go"; rejects when the chain ends before. */
   readonly started: Promise<void>;
-  /** Exit status as a shell gives it: 128 + n for signal n. */
+  /** Resolves to COMMAND's exit status as a shell reports it: 128 + n for signal n. */
   readonly ended: Promise<number>;
 
   constructor(options: PastaCommandOptions) {
@@ -79,11 +89,11 @@ export class PastaCommand {
       namespaceFd === undefined
         ? []
         : [tool('nsenter'), `--net=/proc/${process.pid}/fd/${namespaceFd}`, '--'];
-    const dying = [tool('setpriv'), '--pdeathsig', 'KILL', '--'];
+    const killWithParent = [tool('setpriv'), '--pdeathsig', 'KILL', '--'];
     const unshare = [tool('unshare'), '--mount', '--propagation', 'slave', '--ipc', '--uts'];
     if (options.pidns) unshare.push('--pid', '--fork', '--kill-child', '--mount-proc');
     const [head, ...chain] = [
-      ...[...enter, ...dying, ...unshare, '--'],
+      ...[...enter, ...killWithParent, ...unshare, '--'],
       ...['/bin/sh', '-c', 'eval "$PASTA_INIT"', 'pasta'],
       ...withEntriesShellsDrop(options.login ? loginShell(file) : [program, ...args], options.env),
     ];
@@ -100,18 +110,18 @@ export class PastaCommand {
           .join(' '),
       },
     });
-    this.#talk = this.#head.stderr as Socket;
-    this.#talk.on('error', () => {}); // EPIPE when the chain is gone: `ended` tells
+    this.#channel = this.#head.stderr as Socket;
+    this.#channel.on('error', () => {}); // EPIPE after the chain has ended, which `ended` reports
     this.ended = new Promise((resolve) => {
       this.#head.once('error', () => resolve(1));
       this.#head.once('exit', (code, signal) => resolve(code ?? 128 + os.signals[signal!]));
     });
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    let said = '';
-    this.#talk.on('data', (chunk: Buffer) => {
+    let partialLine = '';
+    this.#channel.on('data', (chunk: Buffer) => {
       if (this.#running) return;
-      const lines = `${said}${chunk}`.split('\n');
-      said = lines.pop()!;
+      const lines = `${partialLine}${chunk}`.split('\n');
+      partialLine = lines.pop()!;
       for (const line of lines) {
         if (line === 'started') resolve();
         else put(2, `${line}\n`);
@@ -123,13 +133,13 @@ export class PastaCommand {
     this.started.catch(() => {});
   }
 
-  /** Let COMMAND run. */
+  /** Let sh execute COMMAND. */
   go(): void {
     this.#running = true;
-    this.#talk.end('go\n');
+    this.#channel.end('go\n');
   }
 
-  /** Processes that kill() sends to. */
+  /** Process ids that kill() signals. */
   get signalled(): readonly number[] {
     return this.#head.pid === undefined ? [] : [this.#head.pid];
   }
@@ -140,14 +150,15 @@ export class PastaCommand {
 }
 
 /**
- * Login shells are told so by a dash in front of their name, which only some shells can give another program.
+ * The argv of a login shell: argv[0] starts with a dash. bash can execute a program with such an argv[0];
+ * without bash, the shell gets -l.
  */
 function loginShell(file: string): readonly string[] {
   if (existsSync('/bin/bash')) return ['/bin/bash', '-c', 'exec -a "$0" "$1"', `-${file}`, file];
   return [file, '-l'];
 }
 
-/** The file that execvp(3) takes. @throws CommandError with pasta's words */
+/** @returns the file that execvp(3) executes. @throws CommandError with pasta's message */
 function executable(program: string, path: string | undefined): string {
   try {
     return findProgram(program, path);

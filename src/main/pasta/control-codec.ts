@@ -1,15 +1,18 @@
 /**
- * The protocol of the control socket (-c), version 2, which pesto speaks. Pure. Numbers are big-endian.
+ * The protocol of the control socket (-c), version 2, as passt's client pesto uses it. Pure. Numbers are
+ * big-endian.
  *
- *   server   hello   +0 "basil:s\0"   +8 version u32   +12 bytes of a table's name u32   +16 bytes of an interface name u32   = 20
- *            table   +0 id u8, 0 ends the list   +1 name, 128 bytes   +129 capabilities u32   +133 count u32   +137 rules
+ *   server   hello   +0 "basil:s\0"   +8 version u32   +12 bytes of a table's name u32
+ *                    +16 bytes of an interface name u32                                              = 20
+ *            table   +0 id u8, 0 ends the list   +1 name, 128 bytes   +129 capabilities u32
+ *                    +133 count u32   +137 rules
  *   client   table   +0 id u8, 0 ends the list   +1 count u32   +5 rules
  *
  *   rule     +0 address, 16 bytes   +16 target, 16 bytes   +32 interface, 16 bytes
- *            +48 first u16   +50 last u16   +52 to u16   +54 protocol u8   +55 flags u8                                       = 56
+ *            +48 first u16   +50 last u16   +52 to u16   +54 protocol u8   +55 flags u8              = 56
  *
- * IPv4 addresses are v4-mapped; no target is all zeros. Layouts were read off passt 2026-10-02's own
- * greeting.
+ * IPv4 addresses are v4-mapped; an absent target is all zeros. The layouts were read from the greeting that
+ * passt 2026-10-02 sends.
  */
 import { addressParse, addressRead, addressText, addressWrite } from '../../proto/address.ts';
 import { IFNAMSIZ } from '../../sys/constants.ts';
@@ -38,7 +41,7 @@ function readAddress(data: Buffer, at: number): string {
   return addressText(words, 0);
 }
 
-/** RULE_BYTES bytes, laid out as above. */
+/** @returns RULE_BYTES bytes, laid out as above */
 export function encodeRule(rule: ForwardRule): Buffer {
   const out = Buffer.alloc(RULE_BYTES);
   writeAddress(out, 0, rule.address);
@@ -56,7 +59,11 @@ export function encodeRule(rule: ForwardRule): Buffer {
   return out;
 }
 
-/** @returns undefined for bytes that are no rule; ports and families are the table's to check */
+/**
+ * Decode one rule.
+ * @param at  offset of the rule; RULE_BYTES bytes are there
+ * @returns undefined for bytes that are not a rule; RuleTable.add checks ports and families
+ */
 export function decodeRule(data: Buffer, at: number): ForwardRule | undefined {
   const flags = data.readUInt8(at + 55);
   const protocol = data.readUInt8(at + 54);
@@ -85,7 +92,7 @@ export function decodeRule(data: Buffer, at: number): ForwardRule | undefined {
   };
 }
 
-/** What the server says first. */
+/** The greeting that the server sends first: hello and the tables in force. */
 export function encodeGreeting(tables: readonly RuleTable[]): Buffer {
   const hello = Buffer.alloc(HELLO_BYTES);
   hello.write(MAGIC, 'latin1');
@@ -108,12 +115,17 @@ export function encodeGreeting(tables: readonly RuleTable[]): Buffer {
   return Buffer.concat([hello, ...parts, Buffer.alloc(1)]);
 }
 
+/** The result of decoding what a client has sent. */
 export type Request =
+  /** Not complete yet. */
   | { readonly kind: 'more' }
   | { readonly kind: 'invalid' }
   | { readonly kind: 'tables'; readonly tables: ReadonlyMap<Direction, readonly ForwardRule[]> };
 
-/** What a client has sent so far. */
+/**
+ * Decode a request.
+ * @param data  all that the client has sent so far
+ */
 export function decodeRequest(data: Buffer): Request {
   const tables = new Map<Direction, readonly ForwardRule[]>();
   for (let at = 0; at < data.length; ) {

@@ -1,13 +1,14 @@
 // bundle: rare
 /**
- * The control socket (-c): shows the forwarding rules and takes others in their place, while the engine runs.
- * A table that a client names replaces the one before, the other stays. What is invalid closes the connection
- * and changes nothing. The connection is closed when the rules are in force: ports are open by then.
+ * The control socket (-c): clients read the forwarding rules and replace them while the engine runs. A table
+ * in a request replaces the one in force; a table that is not in the request stays. An invalid request
+ * changes nothing and its connection is closed. The connection of a valid request is closed when the rules
+ * are in force and their ports are open.
  *
- * No client waits for another. Each is shown the rules at once; of a client that answers when the rules have
- * changed meanwhile, what it added and took away counts, so two at once lose nothing of each other. Changes
- * are made one after the other. A client that is silent is closed after a while, and earlier where others
- * want its place.
+ * No client waits for another to get the greeting. When the rules change between a client's greeting and its
+ * request, only the rules that this client added and removed are applied, so that concurrent clients keep
+ * each other's changes. Requests are applied one after the other. A client without a complete request is
+ * closed after REQUEST_MS, or after EVICTABLE_MS when a new client needs its place.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
@@ -18,41 +19,42 @@ import { type Direction, type ForwardRule, RuleTable } from './forward-rules.ts'
 /** A request is two tables of 255 rules at most. */
 const MAX_REQUEST_BYTES = 64 * 1024;
 /**
- * Clients at a time. Beyond it one that has been silent for so long makes room; where there is none, the new
- * one is closed.
+ * Clients at a time. One more evicts the oldest client that has been connected for EVICTABLE_MS without a
+ * complete request; where there is none, the new client is closed.
  */
 const MAX_CLIENTS = 256;
-const PATIENCE_MS = 1000;
-/** How long a client may take from the greeting to the end of its request. */
+const EVICTABLE_MS = 1000;
+/** Time limit from the greeting to the end of the request. */
 const REQUEST_MS = 10_000;
 
+/** What the control socket needs from the front end: the tables in force, and how to replace them. */
 export interface ControlOptions {
   tables(): readonly RuleTable[];
-  /** @throws Error when the rules cannot be served */
+  /** Put tables in force; a direction without a table stays. @throws Error when that is impossible */
   replace(tables: ReadonlyMap<Direction, RuleTable>): Promise<void>;
   log(level: 'warning' | 'info', text: string): void;
 }
 
 interface Client {
   readonly sinceMs: number;
-  /** Its request has come whole and is being carried out. */
+  /** Its request is complete and is applied, or waits for others to be applied. */
   isServed: boolean;
 }
 
 export class ControlSocket {
   readonly #o: ControlOptions;
   readonly #server: Server;
-  /** In the order in which they came. */
+  /** In order of arrival. */
   readonly #clients = new Map<Socket, Client>();
-  #turn: Promise<void> = Promise.resolve();
+  #changes: Promise<void> = Promise.resolve();
   #file: SocketFile | undefined;
 
   constructor(options: ControlOptions) {
     this.#o = options;
-    // The end of a client's half is not the end of the connection: ours tells that the rules are in force.
+    // A client may close its sending half and wait: our close signals that the rules are in force.
     this.#server = createServer({ allowHalfOpen: true }, (socket) => {
-      socket.on('error', () => socket.destroy()); // a client that goes away changes nothing
-      if (this.#clients.size >= MAX_CLIENTS && !this.#makeRoom()) {
+      socket.on('error', () => socket.destroy()); // a broken connection changes nothing else
+      if (this.#clients.size >= MAX_CLIENTS && !this.#evictOldest()) {
         socket.destroy();
         return;
       }
@@ -60,17 +62,20 @@ export class ControlSocket {
     });
   }
 
-  /** @throws Error of Node's, with its code */
+  /**
+   * Make the socket. An abandoned socket file at this path is replaced.
+   * @throws Error of node:net, with `code`
+   */
   async listen(path: string): Promise<void> {
     if (await isAbandoned(path)) unlinkSync(path);
     this.#file = new SocketFile(path);
     await this.#file.listen(this.#server);
   }
 
-  #makeRoom(): boolean {
-    const before = performance.now() - PATIENCE_MS;
+  #evictOldest(): boolean {
+    const before = performance.now() - EVICTABLE_MS;
     for (const [socket, { sinceMs, isServed }] of this.#clients) {
-      if (sinceMs > before) return false; // and all behind it came later
+      if (sinceMs > before) return false; // all that follow came later
       if (isServed) continue;
       socket.destroy();
       this.#clients.delete(socket);
@@ -105,14 +110,14 @@ export class ControlSocket {
       client.isServed = true;
       clearTimeout(timer);
       socket.pause();
-      this.#turn = this.#turn
+      this.#changes = this.#changes
         .then(() => this.#apply(request.tables, shown))
         .catch((error: Error) => this.#o.log('warning', error.message))
         .finally(() => socket.destroy());
     });
   }
 
-  /** @param shown  the rules that the client has seen */
+  /** @param shown  the rules in the client's greeting */
   async #apply(
     rules: ReadonlyMap<Direction, readonly ForwardRule[]>,
     shown: readonly RuleTable[],
@@ -130,7 +135,7 @@ export class ControlSocket {
     await this.#o.replace(tables);
   }
 
-  /** Directories that the socket's name is to be removed from at the end. */
+  /** Descriptors of directories, for SandboxPlan.removable: close() unlinks the socket there. */
   get directories(): readonly number[] {
     return this.#file?.directories ?? [];
   }
@@ -138,14 +143,18 @@ export class ControlSocket {
   close(): void {
     for (const socket of this.#clients.keys()) socket.destroy();
     const { listening } = this.#server;
-    this.#server.close(); // takes the file away too, where there is a root with that path
+    this.#server.close(); // unlinks the file too, unless the sandbox hides its path
     this.#file?.close(listening);
   }
 }
 
 /**
- * What a client wants that has seen `shown`, where `current` is in force: its own list, or what it changed
- * applied to the current one.
+ * The rules to put in force for a client's request.
+ * @param shown    the rules in the client's greeting
+ * @param wanted   the rules in its request
+ * @param current  the rules in force now
+ * @returns `wanted` where `current` has the rules of `shown`; else `current` with what the client added and
+ *   removed
  */
 export function mergedRules(
   shown: readonly ForwardRule[],
@@ -165,7 +174,7 @@ export function mergedRules(
 
 const ruleKey = (rule: ForwardRule): string => encodeRule(rule).toString('latin1');
 
-/** A socket file that a server left behind: nobody answers there. */
+/** Whether a path is a socket file that no process listens on any more. */
 async function isAbandoned(path: string): Promise<boolean> {
   try {
     if (!lstatSync(path).isSocket()) return false;

@@ -1,8 +1,8 @@
 /**
- * Leaving the caller. bin/pasta starts us in the background with a pipe on descriptor PASTA_STATUS_FD and
- * waits for it to close: one byte '0' means that the network is ready, nothing means that we failed (and said
- * why on standard error). Callers read our output to its end, so standard input, output and error must be let
- * go of before.
+ * Detaching from the caller. bin/pasta starts this process in the background with a pipe on descriptor
+ * PASTA_STATUS_FD and waits until the pipe is closed: one byte '0' means that the network is ready, no byte
+ * means that we failed (and wrote the reason to standard error). Callers read our output to its end, so our
+ * standard input, output and error are replaced before.
  */
 import { closeSync, writeSync } from 'node:fs';
 import { SIGINT, SIGQUIT } from '../../sys/constants.ts';
@@ -18,21 +18,23 @@ export function statusFd(env: NodeJS.ProcessEnv): number | undefined {
 }
 
 /**
- * Tell that all is ready and go on alone: a session of our own, nothing of the caller's open.
- * @param fd    from statusFd
- * @param none  /dev/null, which is closed here
- * @param last what is to be done before we say so, with the caller's things let go of; he is told why it
- *   fails
+ * Continue in the background, in a session of our own and with nothing of the caller's open, and report that
+ * the network is ready.
+ * @param fd       from statusFd; closed here
+ * @param devNull  descriptor of /dev/null; closed here
+ * @param last     called when the caller's descriptors are closed, before the report; its error is also
+ *   written to the caller's standard error
+ * @throws Error of `last`
  */
-export function leaveCaller(fd: number, none: number, last: () => void): void {
-  releaseOutputs(); // he reads them to their end
+export function detachFromCaller(fd: number, devNull: number, last: () => void): void {
+  releaseOutputs(); // the caller reads them to their end
   const stderr = dupAbove(2, 3);
-  setsid(); // refused only for a group's leader, which a job behind "&" is not
-  // The shell's "&" had them ignored.
+  setsid(); // fails only for a process group leader, which a job behind "&" is not
+  // A shell without job control starts a job behind "&" with these two ignored (POSIX).
   signalDefault(SIGINT);
   signalDefault(SIGQUIT);
-  for (const standard of [0, 1, 2]) dup3(none, standard, 0);
-  closeSync(none);
+  for (const standard of [0, 1, 2]) dup3(devNull, standard, 0);
+  closeSync(devNull);
   process.chdir('/');
   try {
     last();
@@ -45,7 +47,7 @@ export function leaveCaller(fd: number, none: number, last: () => void): void {
   closeSync(fd);
 }
 
-/** Become an ordinary user in all threads, with no capability left. @param ids  "UID:GID" */
+/** Switch all threads to an ordinary user, without capabilities. @param ids  "UID:GID" */
 export function becomeUser(ids: string): void {
   const [uid = 0, gid = 0] = ids.split(':').map(Number);
   process.setgroups!([gid]);

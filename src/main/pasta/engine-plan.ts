@@ -1,4 +1,4 @@
-/** Options and a finished namespace as an engine plan. Pure but for the number of processors. */
+/** From options and the namespace's TAP to an engine plan. Reads the number of processors, otherwise pure. */
 import {
   DEFAULT_POLICY,
   type EnginePlan,
@@ -8,21 +8,22 @@ import {
 import { parseImpairment } from '../cli/impairment.ts';
 import { poolPlan } from '../cli/pool-plan.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
+import type { PastaConf } from './conf.ts';
 import { MAX_LISTENERS } from './forward-rules.ts';
 import type { PastaTap } from './netns-setup.ts';
 import { pastaThreads } from './netns-thread.ts';
-import type { PastaConf } from './options.ts';
 
 const POOL_MIB = 64;
-/** Sockets that listen; their tables cost nothing until used. */
+/** Listening sockets of both directions; their tables cost nothing until used. */
 const MAX_LISTENING = 2 * MAX_LISTENERS;
-/** 853 is DNS over TLS (RFC 7858), which is carried as it is. */
+/** 853 is DNS over TLS (RFC 7858), which is forwarded unchanged. */
 const DNS_PORTS = [53, 853];
 
 /**
- * @param made  the finished namespace, and what it was made for
- * @param sockets of the thread that makes sockets inside (splice/socket-source.ts); absent: nothing is
- *   spliced
+ * Make the engine plan.
+ * @param made     what the set-up of the namespace made
+ * @param sockets  memory shared with the thread that makes sockets inside (splice/socket-source.ts);
+ *   undefined: nothing is spliced
  */
 export function pastaEnginePlan(
   conf: PastaConf,
@@ -34,7 +35,7 @@ export function pastaEnginePlan(
 ): EnginePlan {
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
   return {
-    // Loopback ports are one thread's work.
+    // With --splice-only there are only loopback ports: one thread is enough.
     threads: made.tap === undefined ? { kind: 'fused' } : pastaThreads(),
     addresses: made.network.addresses,
     policy: policyOf(conf, made),
@@ -65,7 +66,7 @@ function policyOf(conf: PastaConf, made: PastaTap): ServicePolicy {
     tcp: conf.tcp,
     udp: conf.udp,
     icmp: conf.icmp,
-    // Without a gateway of the guest's there is nothing to hand out.
+    // Without a gateway there is no router to offer.
     dhcp: conf.dhcp && made.network.hasGateway4,
     dhcpv6: conf.dhcpv6,
     ndp: conf.ndp,
@@ -77,7 +78,7 @@ function policyOf(conf: PastaConf, made: PastaTap): ServicePolicy {
     offerMtu: conf.mtu !== 0,
     dnsPorts: DNS_PORTS,
     connectFailure: 'rst',
-    outboundToLoopback: true, // as the original: what -o says goes for what the gateway's address leads to as well
+    outboundToLoopback: true, // as passt's pasta: -o also applies to what the gateway's address is mapped to
     freebind: conf.freebind,
     ...Object.fromEntries(given),
   };

@@ -1,10 +1,10 @@
 /**
- * What the port options say, word for word: callers match on these texts (Podman's tests look for "ddress
- * already in use" in them). One table; each entry was read off passt 2026-10-02 (0.0~git20261002.cba3570)
- * with a command line that provokes it.
+ * Messages of the port options, with exactly passt's wording: callers match on them (Podman's tests look for
+ * "ddress already in use"). Each entry was copied from what passt 2026-10-02 (0.0~git20261002.cba3570) prints
+ * for a command line that causes it.
  */
 export const ForwardMessage = {
-  /** -t x, -t 80-70, -t 80:90-91: what stands behind the address part. */
+  /** -t x, -t 80-70, -t 80:90-91: the text after the address part. */
   invalidSpec: (spec: string): string => `Invalid port specifier '${spec}'`,
   /** -t 80 -t none */
   noneConflicts: (option: string): string => `${option} none conflicts with previous options`,
@@ -29,7 +29,7 @@ export const ForwardMessage = {
   /** -t 80 -t 127.0.0.1/80 */
   conflict: (rule: string, other: string): string =>
     `Forwarding configuration conflict: ${rule} versus ${other}`,
-  /** Second line of every refusal of a rule. */
+  /** Last line of every message about a refused rule. */
   unableToAdd: (rule: string): string => `Unable to add rule ${rule}`,
   /** -t 0.0.0.0/80:224.0.0.1 */
   multicastTarget: (target: string): string => `Multicast target address ${target} for forwarding rule`,

@@ -1,10 +1,11 @@
 /**
- * Forwarding rules: what the port options and the control socket make, one table a direction, checked against
- * each other.
+ * Forwarding rules, from the port options and the control socket: one table per direction, whose rules must
+ * not conflict.
  *
- * A rule is {protocol, address, interface, first..last, to, target, flags}. The ports first..last are
- * listened on; port p leads to p - first + to. Two rules conflict when protocol, address and a port are the
- * same; interface and target make no difference, and a wildcard address is the same as any.
+ * A rule is {protocol, address, interface, first..last, to, target, flags}. We listen on ports first..last;
+ * a connection to port p is forwarded to port p - first + to. Two rules conflict when they have the same
+ * protocol, a common port and the same address; a wildcard address equals every address of its family.
+ * Interface and target are not compared.
  */
 import { addressParse, addressText } from '../../proto/address.ts';
 import type { ListenerPlan } from '../../workers/engine-plan.ts';
@@ -15,36 +16,37 @@ export type Protocol = 'tcp' | 'udp';
 /** From the host into the namespace (-t, -u), or from the namespace's loopback to the host's (-T, -U). */
 export type Direction = 'HOST' | 'SPLICE';
 
+/** One rule; the comment at the head of this file says what the fields mean together. */
 export interface ForwardRule {
   readonly proto: Protocol;
   /** '' = any address of both families; "0.0.0.0" and "::" = any of one. Canonical text. */
   readonly address: string;
-  /** Device to accept from; '' = any. */
+  /** Interface to accept from; '' = any. */
   readonly interface: string;
   readonly first: number;
   readonly last: number;
-  /** Port that `first` leads to. */
+  /** Port that `first` is forwarded to. */
   readonly to: number;
   /** Address inside; '' = the namespace's own. */
   readonly target: string;
-  /** Ports that cannot be bound are left out ("best effort"). */
+  /** Ports that cannot be bound are skipped ("best effort"). */
   readonly weak: boolean;
-  /** Only while something listens on the port at the other side. */
+  /** Each port is open only while something listens on it on the other side. */
   readonly scan: boolean;
 }
 
-/** One line or more for the user, as the original writes them. */
+/** Its message is one or more lines for the user, worded as passt words them. */
 export class ForwardError extends Error {
   override readonly name = 'ForwardError';
 }
 
-/** Most rules a direction. */
+/** Most rules per direction. */
 export const MAX_RULES = 255;
-/** Most listening sockets a direction. */
+/** Most listening sockets per direction. */
 export const MAX_LISTENERS = 327_680;
 export const MAX_PORT = 65535;
 
-/** What a table may hold. */
+/** The families and protocols that rules of a table may have. */
 export interface RuleLimits {
   readonly ipv4: boolean;
   readonly ipv6: boolean;
@@ -52,9 +54,10 @@ export interface RuleLimits {
   readonly udp: boolean;
 }
 
+/** Ports as text: `80` or `80-81`. */
 const portsText = (first: number, last: number): string => (first === last ? `${first}` : `${first}-${last}`);
 
-/** As the original lists a rule: `TCP [*]%lo:80-81  =>  8080-8081  (best effort) (auto-scan)`. */
+/** A rule as passt lists it: `TCP [*]%lo:80-81  =>  8080-8081  (best effort) (auto-scan)`. */
 export function ruleText(rule: ForwardRule): string {
   const flags = `${rule.weak ? ' (best effort)' : ''}${rule.scan ? ' (auto-scan)' : ''}`;
   const device = rule.interface === '' ? '' : `%${rule.interface}`;
@@ -71,18 +74,21 @@ export function ruleWhere(rule: ForwardRule, first = rule.first, last = rule.las
   return `${rule.address === '' ? '*' : rule.address}${device}/${portsText(first, last)}`;
 }
 
+/** Family of a canonical address; 0 for '', which means both. */
 const familyOf = (address: string): 0 | 4 | 6 => (address === '' ? 0 : address.includes(':') ? 6 : 4);
 
-/** Whether one socket address can receive what the other does. */
-function addressesMeet(a: string, b: string): boolean {
+/** Whether two listening addresses ('': any of both families) overlap. */
+function addressesOverlap(a: string, b: string): boolean {
   if (a === '' || b === '') return true;
   if (familyOf(a) !== familyOf(b)) return false;
   return a === b || a === '0.0.0.0' || b === '0.0.0.0' || a === '::' || b === '::';
 }
 
-/** Whether a datagram or connection could belong to both. */
+/** Whether a datagram or connection could match both rules. */
 function rulesConflict(a: ForwardRule, b: ForwardRule): boolean {
-  return a.proto === b.proto && addressesMeet(a.address, b.address) && a.first <= b.last && b.first <= a.last;
+  return (
+    a.proto === b.proto && addressesOverlap(a.address, b.address) && a.first <= b.last && b.first <= a.last
+  );
 }
 
 /** The rules of one direction. */
@@ -105,8 +111,8 @@ export class RuleTable {
   }
 
   /**
-   * Where one family is off, any address of both is any address of the other.
-   * @throws ForwardError with the reason, and the rule on the last line
+   * Add a rule. Where one family is off, the address '' ("any of both") becomes any of the other family.
+   * @throws ForwardError with the reason, and the rule on the last line; the table is unchanged
    */
   add(given: ForwardRule): void {
     const { ipv4, ipv6 } = this.limits;
@@ -144,13 +150,14 @@ export class RuleTable {
   }
 }
 
-/** What listens at the other side, ascending. */
+/** Ports that something on the other side listens on, ascending. */
 export type ListeningPorts = Readonly<Record<Protocol, readonly number[]>>;
 
 /**
- * The listeners of a rule of a table.
- * @param splice     connections from loopback addresses go socket to socket
- * @param listening  for rules with `scan`: only such ports are listened on, each as a listener of its own
+ * The listeners that a rule needs.
+ * @param direction  of the rule's table
+ * @param splice     connections from loopback addresses are spliced: socket to socket, without the TAP
+ * @param listening  a rule with `scan` listens only on these ports, with a listener for each
  */
 export function ruleListeners(
   rule: ForwardRule,
@@ -178,8 +185,8 @@ export function ruleListeners(
 }
 
 /**
- * Canonical text of an IPv4 or IPv6 address, brackets taken off, IPv4 out of its mapping; undefined: it is
- * none.
+ * Canonical text of an IPv4 or IPv6 address, which may stand in brackets. A v4-mapped address becomes IPv4.
+ * @returns undefined for text that is no address
  */
 export function canonicalAddress(text: string): string | undefined {
   const bare = text.startsWith('[') && text.endsWith(']') ? text.slice(1, -1) : text;

@@ -1,6 +1,7 @@
 /**
- * Port forwarding while the engine runs: the rules of both directions as listeners, rules with `auto`
- * followed by a look at both namespaces every second, and rules exchanged by the control socket.
+ * Port forwarding while the engine runs: keeps the engine's listeners in step with the rules of both
+ * directions. For rules with `auto`, both namespaces are scanned for listening ports every second. The
+ * control socket replaces rules.
  */
 
 import { strerror } from '../../sys/libc.ts';
@@ -26,30 +27,32 @@ const SCAN_MS = 1000;
 export interface ForwarderOptions {
   readonly inbound: RuleTable;
   readonly outbound: RuleTable;
-  /** Loopback connections go past the TAP. */
+  /** Loopback connections are spliced: they bypass the TAP. */
   readonly splice: boolean;
   readonly hostTables: TableFds;
   readonly guestTables: TableFds;
-  /** Nobody has been in the namespace yet, so nothing listens there before the engine starts. */
+  /** No process has been in the namespace yet, so nothing listens there before the engine starts. */
   readonly guestIsNew: boolean;
   log(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
 }
 
+/** A listener and the rule that it comes from. */
 interface Planned {
   readonly listener: ListenerPlan;
   readonly rule: ForwardRule;
   readonly direction: Direction;
 }
 
+/** The rules in force, and the listeners that they need. */
 export class Forwarder {
   readonly #o: ForwarderOptions;
   #inbound: RuleTable;
   #outbound: RuleTable;
   #planned: readonly Planned[] = [];
   #timer: NodeJS.Timeout | undefined;
-  /** Of the rules' listeners that the engine has. */
+  /** The rules' listeners that the engine has, as JSON: changes are found by comparison. */
   #key = '';
-  /** Ports that the API socket has added: behind all others in the list. */
+  /** Ports that the API socket has added: last in the list of listeners. */
   readonly #added = new Set<ListenerPlan>();
 
   constructor(options: ForwarderOptions) {
@@ -66,35 +69,35 @@ export class Forwarder {
     return this.#outbound;
   }
 
-  get #scans(): boolean {
+  get #needsScan(): boolean {
     return [...this.#inbound.rules, ...this.#outbound.rules].some((rule) => rule.scan);
   }
 
   /**
-   * Look at both sides, where a rule wants it.
-   * @param flowPorts  EngineHandle.datagramPorts, once there is an engine
-   * @returns what to listen on now
+   * Scan both namespaces if a rule is `auto`, and plan the listeners anew.
+   * @param flowPorts  EngineHandle.datagramPorts; undefined before the engine runs
+   * @returns all listeners that the engine should have now
    */
   listeners(flowPorts?: Uint8Array): readonly ListenerPlan[] {
-    const scans = this.#scans;
+    const needsScan = this.#needsScan;
     const none = { tcp: new Set<number>(), udp: new Set<number>() };
-    const host = scans ? scan(this.#o.hostTables) : none;
-    const guestMayHear = flowPorts !== undefined || !this.#o.guestIsNew;
-    const guest = scans && guestMayHear ? scan(this.#o.guestTables) : none;
-    const insideHears = foreignPorts(guest, this.#ours('SPLICE'));
+    const host = needsScan ? scan(this.#o.hostTables) : none;
+    const guestMayListen = flowPorts !== undefined || !this.#o.guestIsNew;
+    const guest = needsScan && guestMayListen ? scan(this.#o.guestTables) : none;
+    const listeningInside = foreignPorts(guest, this.#ours('SPLICE'));
     const onHost = this.#ours('HOST');
-    // The guest's own flows look like services of the host there.
+    // In the host's tables, sockets of the guest's own flows look like services of the host.
     if (flowPorts !== undefined) for (const port of host.udp) if (flowPorts[port] !== 0) onHost.udp.add(port);
-    const hostHears = foreignPorts(host, onHost);
-    const plan = (table: RuleTable, hears: ListeningPorts): Planned[] =>
+    const listeningOnHost = foreignPorts(host, onHost);
+    const plan = (table: RuleTable, listening: ListeningPorts): Planned[] =>
       table.rules.flatMap((rule) =>
-        ruleListeners(rule, table.direction, this.#o.splice, hears).map((listener) => ({
+        ruleListeners(rule, table.direction, this.#o.splice, listening).map((listener) => ({
           listener,
           rule,
           direction: table.direction,
         })),
       );
-    this.#planned = [...plan(this.#inbound, insideHears), ...plan(this.#outbound, hostHears)];
+    this.#planned = [...plan(this.#inbound, listeningInside), ...plan(this.#outbound, listeningOnHost)];
     return [...this.#plannedListeners(), ...this.#added];
   }
 
@@ -102,12 +105,12 @@ export class Forwarder {
     return this.#planned.map((planned) => planned.listener);
   }
 
-  /** For the API socket (../api.ts). */
+  /** What the API socket needs to add and remove ports (../api/added-ports.ts). */
   addedPorts(engine: Pick<EngineHandle, 'setListeners' | 'changeListeners'>): AddedPorts {
     const remove = async (listener: ListenerPlan): Promise<void> => {
       this.#added.delete(listener);
       const planned = this.#plannedListeners();
-      // A rule that came later may want the same port: then the engine is to work out what stays.
+      // A rule that was added later may want the same port: then the engine gets the whole list.
       if (planned.some((other) => listenersCollide(other, listener)))
         await engine.setListeners([...planned, ...this.#added]);
       else await engine.changeListeners([listener], []);
@@ -115,7 +118,7 @@ export class Forwarder {
     return {
       others: () => this.#plannedListeners(),
       add: async (listener) => {
-        this.#added.add(listener); // before it is sent: a look at the namespaces may send the whole list meanwhile
+        this.#added.add(listener); // before it is sent: a rescan may send the whole list meanwhile
         const [failure] = await engine.changeListeners([], [listener]);
         if (failure !== undefined) await remove(listener);
         return failure?.errno ?? 0;
@@ -136,16 +139,16 @@ export class Forwarder {
     return ports;
   }
 
-  /** Follow the namespaces from now on. */
+  /** Rescan the namespaces from now on. */
   start(engine: EngineHandle): void {
     this.#key = JSON.stringify(this.#plannedListeners());
-    this.#follow(engine);
+    this.#scheduleScans(engine);
   }
 
-  /** Where no rule wants it, nothing wakes us. */
-  #follow(engine: EngineHandle): void {
+  /** Scan periodically while a rule is `auto`; without one no timer runs. */
+  #scheduleScans(engine: EngineHandle): void {
     clearInterval(this.#timer);
-    if (this.#scans) this.#timer = setInterval(() => void this.#rescan(engine), SCAN_MS).unref();
+    if (this.#needsScan) this.#timer = setInterval(() => void this.#rescan(engine), SCAN_MS).unref();
   }
 
   async #rescan(engine: EngineHandle): Promise<void> {
@@ -153,26 +156,26 @@ export class Forwarder {
     const key = JSON.stringify(this.#plannedListeners());
     if (key === this.#key) return;
     this.#key = key;
-    this.#tell(await engine.setListeners(listeners));
+    this.#warnOf(await engine.setListeners(listeners));
   }
 
-  /** Of added ports the API socket has told. */
-  #tell(failures: readonly ListenFailure[]): void {
+  /** Failures of added ports are not logged: the API socket's reply reports them. */
+  #warnOf(failures: readonly ListenFailure[]): void {
     for (const failure of failures)
       if (failure.index < this.#planned.length) this.#o.log('warning', this.failureText(failure)[0]!);
   }
 
-  /** Put other rules in the place of these; what both have stays open. */
+  /** Replace all rules; listeners that both lists have stay open. */
   async replace(engine: EngineHandle, inbound: RuleTable, outbound: RuleTable): Promise<void> {
     this.#inbound = inbound;
     this.#outbound = outbound;
-    this.#follow(engine);
+    this.#scheduleScans(engine);
     const listeners = this.listeners(engine.datagramPorts);
     this.#key = JSON.stringify(this.#plannedListeners());
-    this.#tell(await engine.setListeners(listeners));
+    this.#warnOf(await engine.setListeners(listeners));
   }
 
-  /** What to tell of a port that could not be had, in lines. */
+  /** The message about a port that could not be bound, line by line. */
   failureText(failure: ListenFailure): readonly string[] {
     const planned = this.#planned[failure.index];
     if (planned === undefined) return [M.couldNotListen];

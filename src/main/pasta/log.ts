@@ -1,17 +1,18 @@
 /**
- * Where messages of `pasta` go. Until the options are read and the network is up: standard error. In the
- * background afterwards: the system log, or the file of --log-file and nothing else. A command that we
- * started owns standard error: then only --debug goes on writing there.
+ * The log of `pasta`. Until the network is ready, messages go to standard error. Then, in the background,
+ * they go to the system log, or to the file of --log-file only. While COMMAND runs, standard error is
+ * COMMAND's: only --debug still writes there.
  *
- *   --log-file   "pasta VERSION: PROGRAM (PID)", then a line per message, "S.ffff: LEVEL text"; at --log-size the oldest third goes
+ *   --log-file   "pasta VERSION: PROGRAM (PID)", then a line per message, "S.ffff: LEVEL text"; at --log-size
+ *                the oldest third is removed
  *   syslog       RFC 3164 over /dev/log, facility daemon
  */
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { UsageError } from '../cli/values.ts';
 import type { Log, LogLevel } from '../host/log.ts';
 import { put } from '../process/output.ts';
+import type { Verbosity } from './conf.ts';
 import { Message } from './messages.ts';
-import type { Verbosity } from './options.ts';
 
 export type Level = LogLevel;
 
@@ -25,8 +26,8 @@ const FILE_PREFIX: Readonly<Record<Level, string>> = {
 /** RFC 3164 section 4.1.1. */
 const SYSLOG_SEVERITY: Readonly<Record<Level, number>> = { error: 3, warning: 4, info: 6, debug: 7 };
 const LOG_DAEMON = 3;
-/** Share of a full log file that is cut off at its start. */
-const CUT = 0.3;
+/** Share of a full log file that is removed from its start. */
+const CUT_SHARE = 0.3;
 
 export interface FileLogOptions {
   readonly path: string;
@@ -34,14 +35,18 @@ export interface FileLogOptions {
   readonly header: string;
 }
 
-/** A file of at most so many bytes. */
+/** The file of --log-file, which is kept within `maxBytes`. */
 export class LogFile {
   readonly #fd: number;
   readonly #maxBytes: number;
   readonly #header: string;
   #bytes: number;
 
-  /** @throws UsageError */
+  /**
+   * Create or truncate the file and write the header.
+   * @param strerror  the errno text of an error of Node's
+   * @throws UsageError where that fails
+   */
   constructor({ path, maxBytes, header }: FileLogOptions, strerror: (error: unknown) => string) {
     try {
       this.#fd = openSync(path, 'w+', 0o600);
@@ -63,14 +68,17 @@ export class LogFile {
     this.#bytes += writeSync(this.#fd, bytes, 0, bytes.length, this.#bytes);
   }
 
-  /** Drop the oldest lines; the header stays and says so. */
+  /**
+   * Remove the oldest lines. The header stays and says so.
+   * @param now seconds since the start, as text
+   */
   #cut(now: string): void {
     const old = Buffer.alloc(fstatSync(this.#fd).size);
-    const got = readSync(this.#fd, old, 0, old.length, 0);
-    const from = old.indexOf('\n', Math.ceil(got * CUT));
-    const rest = from < 0 ? Buffer.alloc(0) : old.subarray(from + 1, got);
-    const whole = Buffer.concat([Buffer.from(`${this.#header} - log truncated at ${now}\n`), rest]);
-    this.#bytes = writeSync(this.#fd, whole, 0, whole.length, 0);
+    const readBytes = readSync(this.#fd, old, 0, old.length, 0);
+    const from = old.indexOf('\n', Math.ceil(readBytes * CUT_SHARE));
+    const rest = from < 0 ? Buffer.alloc(0) : old.subarray(from + 1, readBytes);
+    const kept = Buffer.concat([Buffer.from(`${this.#header} - log truncated at ${now}\n`), rest]);
+    this.#bytes = writeSync(this.#fd, kept, 0, kept.length, 0);
     ftruncateSync(this.#fd, this.#bytes);
   }
 
@@ -79,53 +87,60 @@ export class LogFile {
   }
 }
 
+/** The log of one `pasta` process; it starts with messages of level info and more on standard error. */
 export class PastaLog {
-  #upTo: number;
-  #stamped = false;
-  #stderr = true;
+  #maxRank: number;
+  #hasTimestamps = false;
+  #toStderr = true;
   #file: LogFile | undefined;
   #syslog: ((message: Buffer) => void) | undefined;
 
   constructor() {
-    this.#upTo = RANK.info;
+    this.#maxRank = RANK.info;
   }
 
-  /** From now on the options hold. */
+  /** Apply the options: messages above the verbosity are dropped; --debug adds the time to standard error. */
   configure(verbosity: Verbosity): void {
-    this.#stamped = verbosity === 'debug' || verbosity === 'trace';
-    this.#upTo = { quiet: RANK.warning, normal: RANK.info, debug: RANK.debug, trace: RANK.debug }[verbosity];
+    this.#hasTimestamps = verbosity === 'debug' || verbosity === 'trace';
+    this.#maxRank = { quiet: RANK.warning, normal: RANK.info, debug: RANK.debug, trace: RANK.debug }[
+      verbosity
+    ];
   }
 
   toFile(file: LogFile): void {
     this.#file = file;
   }
 
-  /** We go into the background: `syslog` takes over where there is no file and no --debug. */
+  /**
+   * The process goes into the background: standard error is closed.
+   * @param syslog  gets the messages, unless there is a file or --debug; undefined: there is no system log
+   */
   leaveForBackground(syslog: ((message: Buffer) => void) | undefined): void {
-    this.#stderr = false;
-    if (!this.#stamped && this.#file === undefined) this.#syslog = syslog;
+    this.#toStderr = false;
+    if (!this.#hasTimestamps && this.#file === undefined) this.#syslog = syslog;
   }
 
-  /** Standard error is the command's now; --debug goes on writing there. */
+  /** Standard error belongs to COMMAND from now on; only --debug still writes there. */
   leaveToCommand(): void {
-    if (!this.#stamped) this.#stderr = false;
+    if (!this.#hasTimestamps) this.#toStderr = false;
   }
 
+  /** The least important level that is logged. */
   get upTo(): Level {
-    return (Object.keys(RANK) as Level[]).find((level) => RANK[level] === this.#upTo)!;
+    return (Object.keys(RANK) as Level[]).find((level) => RANK[level] === this.#maxRank)!;
   }
 
-  /** To be passed on as it is. */
+  /** Log one message. Bound to this object, so that it can be passed as a function. */
   readonly log: Log = (level, text) => {
-    if (RANK[level] > this.#upTo) return;
+    if (RANK[level] > this.#maxRank) return;
     const seconds = `${(performance.now() / 1000).toFixed(4)}: `;
     try {
-      if (this.#stderr) put(2, `${this.#stamped ? seconds : ''}${text}\n`);
+      if (this.#toStderr) put(2, `${this.#hasTimestamps ? seconds : ''}${text}\n`);
       this.#file?.write(`${seconds}${FILE_PREFIX[level]}${text}`);
       const priority = LOG_DAEMON * 8 + SYSLOG_SEVERITY[level];
       this.#syslog?.(Buffer.from(`<${priority}>pasta[${process.pid}]: ${text}`));
     } catch {
-      // Standard error is closed, the disk is full: nobody is left to be told.
+      // Standard error is closed or the disk is full: nowhere to report it.
     }
   };
 }

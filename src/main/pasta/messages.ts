@@ -1,11 +1,11 @@
 /**
- * What `pasta` says, word for word where callers look for it. Each entry names who does; the others are in
- * the same phrase as pasta's so that people find them in its documentation.
+ * Messages of `pasta`. The comment of an entry names the callers that match on it: its text must not change.
+ * The other entries are worded like those of passt's pasta, so that users find them in its documentation.
  */
 export const Message = {
   /**
-   * Podman (container-libs, common/libnetwork/pasta) tries again without --map-guest-addr when it reads this
-   * about that option.
+   * Podman (container-libs, common/libnetwork/pasta) retries without --map-guest-addr when this message names
+   * that option.
    */
   usage: (program: string, error: string): string => `${program}: ${error}`,
   passtOnly: (option: string, mode: string): string => `${option} is for ${mode} mode only`,
@@ -17,7 +17,7 @@ export const Message = {
   invalidPid: (pid: string): string => `Invalid PID ${pid}`,
   noNetns: (path: string, why: string): string => `Couldn't open network namespace ${path}: ${why}`,
   noUserns: (path: string, why: string): string => `Couldn't open user namespace ${path}: ${why}`,
-  /** A second instance for the same namespace: Podman's log readers know the errno's text. */
+  /** A second instance for the same namespace. Readers of Podman's log look for the text of the errno. */
   tapBusy: 'TUNSETIFF ioctl on /dev/net/tun failed: Device or resource busy',
   netnsGone: (path: string): string => `Namespace ${path} is gone, exiting`,
   cannotExecute: (why: string): string => `Failed to start command or shell: ${why}`,

@@ -1,15 +1,16 @@
 /**
- * What one thread does to give a namespace its interface as `pasta` does. Runs on the main thread or in
- * netns-worker.ts (../netns.ts says when):
+ * How `pasta` sets up the interface of a namespace. One thread does it all: the main thread or that of
+ * netns-worker.ts (../host/netns.ts says when).
  *
  *   in the host's namespace   dump links, addresses, routes; make the plan
  *   unshare or setns          only this thread moves
  *   in the target             loopback up, TAP made; with --config-net also: MAC, MTU, up, addresses, routes
- *                             (--splice-only: loopback up, and no more; --fd: the TAP is the caller's, and configured where it is here)
+ *                             (--splice-only: only loopback up; --fd: the TAP is the caller's, and is
+ *                             configured if it is in this namespace)
  *
- * Neighbour discovery is switched off (IFF_NOARP) while the interface comes up: the kernel then takes its
- * link-local address without asking the link first, and it can be used at once. This needs no /proc/sys,
- * which is read-only in many containers.
+ * The interface has IFF_NOARP while it comes up: the kernel then assigns the link-local address without
+ * duplicate address detection (RFC 4862 section 5.4), so that the address is usable at once. The flag needs
+ * no write to /proc/sys, which is read-only in many containers.
  */
 import { Errno, RT_SCOPE_LINK } from '../../sys/constants.ts';
 import { checked, SysError } from '../../sys/error.ts';
@@ -37,31 +38,35 @@ import {
   planPasta,
   planSpliceOnly,
 } from './address-plan.ts';
+import type { PastaConf } from './conf.ts';
 import { Message } from './messages.ts';
-import type { PastaConf } from './options.ts';
 import { openTables, type TableFds } from './port-scan.ts';
 
+/** What the set-up gets. */
 export interface PastaJob extends SocketsInside {
   readonly conf: PastaConf;
   readonly target: NetnsTarget;
 }
 
+/** What the set-up gives to the main thread, at the step "tap". */
 export interface PastaTap {
-  /** What listens in the host's namespace. */
+  /** /proc/net tables of the host's namespace. */
   readonly hostTables: TableFds;
-  /** What listens inside. */
+  /** /proc/net tables of the namespace inside. */
   readonly tables: TableFds;
   /** Absent with --splice-only. */
   readonly tap?: TapPlan;
   readonly network: PastaNetwork;
   /**
-   * With --config-net: netlink inside, for whoever follows the host once "configured" has been told
-   * (follow.ts).
+   * With --config-net: the netlink socket of the namespace. follow.ts uses it, after the step "configured".
    */
   readonly inside?: { readonly fd: number; readonly linkIndex: number };
 }
 
-/** @throws SysError or UsageError */
+/**
+ * Set up the namespace, step by step: the caller does other work at each `yield`.
+ * @throws SysError or UsageError
+ */
 export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<PastaTap>, void, void> {
   const notes: string[] = [];
   const given = conf.fd === undefined ? undefined : adoptFrames(conf.fd);
@@ -112,14 +117,15 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
           addresses: { ...network.addresses, ...(guestMac !== undefined && { guestMac }) },
           warnings: [
             ...network.warnings,
-            ...(given ? idleOptions(conf, given.name, link !== undefined) : []),
+            ...(given ? warningsWithFd(conf, given.name, link !== undefined) : []),
           ],
         },
         ...(configures && { inside: { fd: route.fd, linkIndex: link!.index } }),
       },
     };
     loopbackUp(route);
-    // The only group that exists in the command's user namespace: ping works inside without privileges.
+    // Group 0 is the only one in COMMAND's user namespace: it may open ping sockets, so ping needs no
+    // privileges.
     if (target.kind === 'new') trySysctl('net/ipv4/ping_group_range', '0 0', notes);
     if (configures) configure(route, link!.index, conf, network);
     else if (given === undefined) route.setLink(link!.index, { txQueueLen: TX_QUEUE_FRAMES });
@@ -131,12 +137,13 @@ export function* setUpPasta({ conf, target }: PastaJob): Generator<NetnsStep<Pas
   yield { kind: 'configured', notes };
 }
 
+/** A TAP, or a socket that carries frames, and the name of its interface for messages. */
 interface Frames {
   readonly name: string;
   readonly tap: TapPlan;
 }
 
-/** What --fd names. @throws UsageError or SysError */
+/** Check what the descriptor of --fd is, and prepare it. @throws UsageError or SysError */
 function adoptFrames(fd: number): Frames {
   const socket = adoptFrameSocket(fd);
   if (socket === 'stream')
@@ -153,8 +160,11 @@ function adoptFrames(fd: number): Frames {
   return { name: `fd${fd}`, tap: { fd, vnetHdrBytes: 0, uso: false, socket } };
 }
 
-/** Options about an interface inside, where there is none of ours or none at all. */
-function idleOptions(conf: PastaConf, name: string, isHere: boolean): readonly string[] {
+/**
+ * A warning for each option that has no effect with --fd.
+ * @param isHere the interface is in this namespace
+ */
+function warningsWithFd(conf: PastaConf, name: string, isHere: boolean): readonly string[] {
   const elsewhere = 'its interface is not in this namespace';
   return [
     ...(conf.nsIfname !== undefined && conf.nsIfname !== name
@@ -184,6 +194,10 @@ function makeTap(name: string): Frames {
   }
 }
 
+/**
+ * Configure the interface: MTU, up, addresses, routes, and the gateways' neighbour entries.
+ * @throws UsageError or SysError
+ */
 function configure(route: RouteSocket, index: number, conf: PastaConf, network: PastaNetwork): void {
   const { addresses, gateways, routes } = network.inside;
   const with6 = network.addresses.ipv6 !== undefined;
@@ -192,7 +206,8 @@ function configure(route: RouteSocket, index: number, conf: PastaConf, network: 
   for (const family of [4, 6] as const) {
     if (family === 6) {
       if (!with6) continue;
-      // Not to be asked for on the link when the interface goes down and up again either.
+      // Added again with IFA_F_NODAD: no duplicate address detection when the interface goes down and up
+      // later.
       for (const a of route.addresses()) {
         if (a.index === index && a.family === family && a.scope === RT_SCOPE_LINK)
           route.addAddress(index, family, a.address, a.prefixLen, { nodad: true, scope: a.scope });
@@ -201,7 +216,7 @@ function configure(route: RouteSocket, index: number, conf: PastaConf, network: 
     }
     addNetwork(route, index, family, { addresses, gateways, routes });
   }
-  // Not before: with IFF_NOARP the kernel forgets its neighbours.
+  // Only after IFF_NOARP is cleared: a change of the flag flushes the neighbour table.
   for (const family of [4, 6] as const) {
     if (family === 6 && !(with6 && conf.ndp)) continue;
     const via = [...gateways, ...routes].map((r) => r.gateway).filter((g) => g !== undefined);
@@ -210,14 +225,18 @@ function configure(route: RouteSocket, index: number, conf: PastaConf, network: 
   }
 }
 
-/** Addresses, then routes of one family. @throws UsageError with pasta's message */
+/**
+ * Add the addresses, then the routes of one family.
+ * @param index  of the interface
+ * @throws UsageError with pasta's message
+ */
 export function addNetwork(
   route: RouteSocket,
   index: number,
   family: 4 | 6,
   { addresses, gateways, routes }: InsideNetwork,
 ): void {
-  explained(Message.addressesFailed, family, () => {
+  withMessage(Message.addressesFailed, family, () => {
     for (const a of addresses.filter((x) => x.family === family)) {
       const { peer, scope } = a;
       route.addAddress(index, family, a.address, a.prefixLen, {
@@ -227,7 +246,7 @@ export function addNetwork(
       });
     }
   });
-  explained(Message.routesFailed, family, () => {
+  withMessage(Message.routesFailed, family, () => {
     copyRoutes(
       route,
       index,
@@ -247,13 +266,14 @@ export function addNetwork(
 }
 
 /**
- * There already, or its gateway is not to be reached (yet, or from the addresses given): no reason to fail.
+ * Errors of a route that are ignored: it exists already, or its gateway is unreachable (yet, or from these
+ * addresses).
  */
 const TOLERATED: readonly string[] = ['EEXIST', 'ENETUNREACH', 'EHOSTUNREACH'];
 
 /**
- * A route may need another one that comes later in the table: as long as something could be added, what
- * failed is tried again.
+ * Copy routes. A route may need one that comes later in the table, so failed ones are tried again as long as
+ * each round adds one.
  */
 function copyRoutes(route: RouteSocket, index: number, copies: PastaNetwork['inside']['routes']): void {
   let left = copies;
@@ -271,7 +291,8 @@ function copyRoutes(route: RouteSocket, index: number, copies: PastaNetwork['ins
   }
 }
 
-function explained(message: (family: 4 | 6, why: string) => string, family: 4 | 6, step: () => void): void {
+/** Run a step. @throws UsageError with pasta's message where a system call fails */
+function withMessage(message: (family: 4 | 6, why: string) => string, family: 4 | 6, step: () => void): void {
   try {
     step();
   } catch (error) {

@@ -1,6 +1,6 @@
 /**
- * Who moves into the namespace for `pasta`, as for `bucatini` (engine-launch.ts): the main thread where it
- * can.
+ * Which thread moves into the namespace for `pasta`: as for `bucatini`, the main thread where all packet
+ * threads have been started before.
  */
 import { availableParallelism } from 'node:os';
 import { autoThreads } from '../../workers/placement.ts';
@@ -9,10 +9,10 @@ import type { PastaJob, PastaTap } from './netns-setup.ts';
 
 export type PastaNetns = Netns<PastaJob, PastaTap>;
 
-/** `pasta` has no option for the thread plan. */
+/** The thread plan, for which `pasta` has no option. */
 export const pastaThreads = (): ReturnType<typeof autoThreads> => autoThreads(availableParallelism());
 
-/** To be called before anything moves. */
+/** Call it before any thread has moved. */
 export function choosePastaNetns(): PastaNetns {
   if (pastaThreads().kind !== 'fused') return new NetnsThread<PastaJob, PastaTap>('pasta/netns-worker');
   return new NetnsHere<PastaJob, PastaTap>(async () => (await import('./netns-setup.ts')).setUpPasta);

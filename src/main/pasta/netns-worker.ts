@@ -1,7 +1,7 @@
 // bundle: thread pasta/netns-worker
 /**
- * The thread that moves into the namespace for `pasta`: see netns-setup.ts beside it, and ../netns.ts for who
- * listens.
+ * Entry of the thread that moves into the namespace for `pasta`. netns-setup.ts has its steps,
+ * ../host/netns.ts what receives its messages.
  */
 import { runNetnsThread } from '../host/netns.ts';
 import { setUpPasta } from './netns-setup.ts';

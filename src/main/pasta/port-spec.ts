@@ -1,13 +1,13 @@
 /**
- * The argument of -t, -u, -T and -U, as rules. Pure.
+ * From the argument of -t, -u, -T or -U to rules. Pure.
  *
  *   SPEC  := "none" | [ ADDR? ["%" IFACE] "/" ] CHUNK { "," CHUNK }
- *   ADDR  := IPv4 | IPv6 | "[" either "]" | "*"                   (missing or "*": any address of both families)
+ *   ADDR  := IPv4 | IPv6 | "[" either "]" | "*"        (missing or "*": any address of both families)
  *   CHUNK := "all" [":" TADDR] | "auto" | "~" RANGE | RANGE [ ":" RANGE | ":" TADDR | ":" TADDR "/" RANGE ]
  *   RANGE := N [ "-" M ]
  *
- * "~" and "auto" hold for the whole SPEC wherever they stand. Without a RANGE to listen on the set is 1-65535
- * less the exclusions and the ephemeral ports, on a best-effort basis.
+ * "~" and "auto" apply to the whole SPEC, whatever their position. Without a RANGE to listen on, SPEC means
+ * ports 1-65535 without the excluded and the ephemeral ones; those that cannot be bound are skipped.
  */
 
 import { IFNAMSIZ } from '../../sys/constants.ts';
@@ -21,15 +21,16 @@ import {
   type RuleTable,
 } from './forward-rules.ts';
 
+/** Ports `first` to `last`, both included. */
 export interface PortRange {
   readonly first: number;
   readonly last: number;
 }
 
-/** RFC 6335 section 6: the dynamic ports, when the kernel does not say what it uses. */
+/** RFC 6335 section 6: the dynamic ports; used where the kernel's range cannot be read. */
 export const DYNAMIC_PORTS: PortRange = { first: 49152, last: MAX_PORT };
 
-/** Text of /proc/sys/net/ipv4/ip_local_port_range. */
+/** Parse the kernel's range of ephemeral ports. @param text  of /proc/sys/net/ipv4/ip_local_port_range */
 export function ephemeralPorts(text: string | undefined): PortRange {
   const [, first, last] = /^\s*(\d+)\s+(\d+)\s*$/.exec(text ?? '') ?? [];
   if (first === undefined || last === undefined) return DYNAMIC_PORTS;
@@ -38,13 +39,15 @@ export function ephemeralPorts(text: string | undefined): PortRange {
 }
 
 /**
- * An interface name as the kernel takes it (dev_valid_name): 1 to 15 bytes, no slash, no blank, not . or ..
+ * Whether the kernel accepts an interface name (dev_valid_name): 1 to 15 bytes, no slash, colon or space, not
+ * . or ..
  */
 function isInterfaceName(text: string): boolean {
   const bytes = Buffer.byteLength(text);
   return bytes > 0 && bytes < IFNAMSIZ && text !== '.' && text !== '..' && !/[/:\s]/.test(text);
 }
 
+/** A RANGE to listen on, the first port that it is forwarded to, and the target address ('': none). */
 interface Chunk {
   readonly range: PortRange;
   readonly to: number;
@@ -52,11 +55,11 @@ interface Chunk {
 }
 
 /**
- * Apply one port option.
- * @param option     as it was written, for messages: "-t"
- * @param table      the rules so far of the option's direction; those of SPEC are added
- * @param ephemeral  ports of the side that listens
- * @throws ForwardError; rules before the refused one are in the table
+ * Add the rules of one port option to a table.
+ * @param option     as the user wrote it, for messages: "-t"
+ * @param table      rules of the option's direction
+ * @param ephemeral  ephemeral ports of the side that listens
+ * @throws ForwardError; the rules before the refused one stay in the table
  */
 export function applyPortSpec(
   option: string,
@@ -74,7 +77,12 @@ export function applyPortSpec(
   }
 }
 
-/** @returns rules in the order in which they are to be added */
+/**
+ * Parse SPEC.
+ * @param outbound  -T or -U: no listening address, loopback only
+ * @returns the rules, in the order in which to add them
+ * @throws ForwardError
+ */
 export function parsePortSpec(
   option: string,
   proto: Protocol,
@@ -82,15 +90,15 @@ export function parsePortSpec(
   outbound: boolean,
   ephemeral: PortRange,
 ): readonly ForwardRule[] {
-  // What stands before the first slash is an address only if it reads as one: 80:192.0.2.7/90 has a target
-  // address there.
+  // The text before the first slash is a listening address only if it parses as one: in 80:192.0.2.7/90 the
+  // slash follows a target address.
   const slash = spec.indexOf('/');
-  const head = slash < 0 ? undefined : parseHead(spec.slice(0, slash));
-  if (head !== undefined && outbound) throw new ForwardError(M.addressNotAllowed(option, spec));
-  const ports = head === undefined ? spec : spec.slice(slash + 1);
-  const address = head?.address ?? '';
-  // Only what goes over loopback may come out.
-  const device = outbound ? 'lo' : (head?.device ?? '');
+  const listenOn = slash < 0 ? undefined : parseHead(spec.slice(0, slash));
+  if (listenOn !== undefined && outbound) throw new ForwardError(M.addressNotAllowed(option, spec));
+  const ports = listenOn === undefined ? spec : spec.slice(slash + 1);
+  const address = listenOn?.address ?? '';
+  // Only loopback connections are forwarded out of the namespace.
+  const device = outbound ? 'lo' : (listenOn?.device ?? '');
 
   const invalid = (): ForwardError => new ForwardError(M.invalidSpec(ports));
   const included: Chunk[] = [];
@@ -115,13 +123,13 @@ export function parsePortSpec(
     }
   }
 
-  const weak = included.length === 0;
-  if (weak) {
+  const bestEffort = included.length === 0;
+  if (bestEffort) {
     excluded.push(ephemeral);
     included.push({ range: { first: 1, last: MAX_PORT }, to: 1, target: allTarget });
   }
   return included.flatMap(({ range, to, target }) =>
-    without(range, excluded).map(({ first, last }) => ({
+    subtract(range, excluded).map(({ first, last }) => ({
       proto,
       address,
       interface: device,
@@ -129,13 +137,13 @@ export function parsePortSpec(
       last,
       to: to + first - range.first,
       target,
-      weak,
+      weak: bestEffort,
       scan,
     })),
   );
 }
 
-/** ADDR? ["%" IFACE]; undefined: it is none. */
+/** Parse ADDR? ["%" IFACE]. @returns undefined for other text */
 function parseHead(text: string): { readonly address: string; readonly device: string } | undefined {
   const percent = text.indexOf('%');
   const device = percent < 0 ? '' : text.slice(percent + 1);
@@ -146,6 +154,7 @@ function parseHead(text: string): { readonly address: string; readonly device: s
   return address === undefined ? undefined : { address, device };
 }
 
+/** Parse RANGE. @returns undefined for other text */
 function parseRange(text: string): PortRange | undefined {
   const [, firstText, lastText] = /^(\d+)(?:-(\d+))?$/.exec(text) ?? [];
   if (firstText === undefined) return undefined;
@@ -154,11 +163,13 @@ function parseRange(text: string): PortRange | undefined {
   return first <= last && last <= MAX_PORT ? { first, last } : undefined;
 }
 
+/** Parse TADDR. @returns '' for an unspecified address, undefined for other text */
 function targetOf(text: string): string | undefined {
   const address = canonicalAddress(text);
   return address === '0.0.0.0' || address === '::' ? '' : address;
 }
 
+/** Parse a CHUNK that starts with RANGE. @returns undefined for other text */
 function parseChunk(text: string): Chunk | undefined {
   const colon = text.indexOf(':');
   const range = parseRange(colon < 0 ? text : text.slice(0, colon));
@@ -177,8 +188,8 @@ function parseChunk(text: string): Chunk | undefined {
 
 const sameSize = (a: PortRange, b: PortRange): boolean => a.last - a.first === b.last - b.first;
 
-/** What of a range no exclusion covers, in order. */
-function without(range: PortRange, excluded: readonly PortRange[]): readonly PortRange[] {
+/** @returns the parts of a range that no exclusion covers, ascending */
+function subtract(range: PortRange, excluded: readonly PortRange[]): readonly PortRange[] {
   let parts: PortRange[] = [range];
   for (const hole of excluded) {
     parts = parts.flatMap((part) => {

@@ -1,19 +1,22 @@
-/** The port options of the command line as the listeners of an engine plan. */
+/** The forwarding rules of the command line. */
 import { readFileSync } from 'node:fs';
 import { UsageError } from '../cli/values.ts';
+import type { PastaConf } from './conf.ts';
 import { RuleTable } from './forward-rules.ts';
 import { Message } from './messages.ts';
-import type { PastaConf } from './options.ts';
 import { applyPortSpec, ephemeralPorts, type PortRange } from './port-spec.ts';
 
+/** The rules of both directions. */
 export interface PortRules {
   readonly inbound: RuleTable;
   readonly outbound: RuleTable;
 }
 
 /**
- * Rules of -t, -u (host to namespace) and -T, -U (the other way), each `auto` where nothing else was said.
- * @throws ForwardError in pasta's words
+ * The rules of -t, -u (host to namespace) and -T, -U (namespace to host). An option that is not given is
+ * `auto`.
+ * @param ephemeral  the kernel's range of ephemeral ports
+ * @throws ForwardError with pasta's message
  */
 export function portRules(conf: PastaConf, ephemeral: PortRange = readEphemeralPorts()): PortRules {
   const limits = { ipv4: conf.ipv4, ipv6: conf.ipv6, tcp: conf.tcp, udp: conf.udp };
@@ -43,8 +46,8 @@ function readEphemeralPorts(): PortRange {
 }
 
 /**
- * What goes out comes out at the loopback address that it went to. The command line cannot say otherwise, the
- * control socket can.
+ * Refuse outbound rules with a target address: an outbound connection goes to the same loopback address on
+ * the host. The command line cannot ask for another, the control socket can.
  * @throws UsageError
  */
 export function refuseOutboundTarget(outbound: RuleTable): void {
@@ -55,7 +58,7 @@ export function refuseOutboundTarget(outbound: RuleTable): void {
     );
 }
 
-/** Whether sockets inside the namespace are needed: for what goes past the interface. */
+/** Whether the engine needs sockets inside the namespace, for spliced connections. */
 export const needsSockets = (conf: PastaConf, rules: PortRules): boolean =>
   conf.confPath !== undefined ||
   (conf.spliceOnly && conf.apiSocket !== undefined) ||

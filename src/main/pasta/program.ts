@@ -1,6 +1,6 @@
 /**
- * The `pasta` front end from the command line on. Every error ends it with status 1 and pasta's message on
- * standard error; COMMAND's status is its own.
+ * The `pasta` front end, from the command line to the exit status: COMMAND's, or 1 after an error, whose
+ * message goes to standard error.
  */
 import { writeSync } from 'node:fs';
 import { Errno } from '../../sys/constants.ts';
@@ -19,19 +19,21 @@ const log = new PastaLog();
 
 export interface PastaProgram {
   readonly argv: readonly string[];
-  /** For COMMAND. */
+  /** COMMAND's environment. */
   readonly env: NodeJS.ProcessEnv;
   /**
-   * The packet thread, started before the main thread may move into another network namespace (../netns.ts).
+   * The packet thread, started before the main thread may move into another network namespace
+   * (../host/netns.ts).
    */
   readonly booted: BootedThread;
 }
 
+/** @returns the exit status. @throws Error with the message for the user */
 async function main({ argv, env, booted }: PastaProgram): Promise<number> {
   const fd = statusFd(process.env);
   const program = launcherVariable('PASTA_PROGRAM') ?? 'pasta';
   const netns = choosePastaNetns();
-  const { parsePasta } = await import('./options.ts');
+  const { parsePasta } = await import('./parse.ts');
   const parsed = parsePasta(argv, env);
   if (parsed.kind === 'usage') {
     const { usageText } = await import('./texts.ts');
@@ -46,7 +48,7 @@ async function main({ argv, env, booted }: PastaProgram): Promise<number> {
   const { conf, target, login, warnings } = parsed;
   if (conf.fd !== undefined && !isInherited(conf.fd))
     throw new UsageError(Message.fdNotOpen(strerror(Errno.EBADF)));
-  // As the original does: no other option and no path can name one.
+  // As passt's pasta does: an inherited descriptor can be used only by --fd, not by a path in another option.
   closeInherited(conf.fd === undefined ? [] : [conf.fd]);
   for (const warning of warnings) log.log('warning', warning);
   if (launcherVariable('PASTA_STARTED_AS_ROOT') !== undefined) log.log('warning', Message.startedAsRoot);

@@ -1,5 +1,5 @@
 /**
- * `pasta` from finished options to its end.
+ * `pasta` from parsed options to its exit status. host/start.ts calls the hooks below.
  *
  *   main thread              main or namespace thread (netns-setup)   chain (command.ts)
  *   ───────────              ──────────────────────────────────────   ──────────────────
@@ -7,10 +7,10 @@
  *   load engine              namespace's fd ────────────────────────▶ nsenter … sh (only with COMMAND)
  *   start engine ◀────────── TAP                                      "started"
  *                            addresses, routes
- *   ready: "go", or let go of the caller ───────────────────────────▶ COMMAND
+ *   ready: "go", or detach from the caller ─────────────────────────▶ COMMAND
  *
- * Ends with COMMAND and its status; with status 0 when the namespace is gone or SIGTERM or SIGQUIT comes;
- * with 1 when the engine fails.
+ * The exit status is COMMAND's; 0 after the namespace has gone, SIGTERM or SIGQUIT; 1 after the engine has
+ * failed.
  */
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -29,8 +29,9 @@ import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/s
 import { holdOutputs } from '../process/output.ts';
 import { Terminal } from '../process/terminal.ts';
 import { HOST_NAME_MAX, PastaCommand, type PastaCommandOptions } from './command.ts';
+import type { PastaConf, PastaTarget } from './conf.ts';
 import type { ControlSocket } from './control-socket.ts';
-import { becomeUser, leaveCaller } from './daemon.ts';
+import { becomeUser, detachFromCaller } from './daemon.ts';
 import { pastaEnginePlan } from './engine-plan.ts';
 import { following } from './follow.ts';
 import { Forwarder } from './forwarder.ts';
@@ -38,9 +39,9 @@ import { LogFile, type PastaLog } from './log.ts';
 import { Message } from './messages.ts';
 import type { PastaJob, PastaTap } from './netns-setup.ts';
 import type { PastaNetns } from './netns-thread.ts';
-import type { PastaConf, PastaTarget } from './options.ts';
 import { needsSockets, type PortRules, portRules, refuseOutboundTarget } from './ports.ts';
 
+/** What the front end has parsed and started before serving. */
 export interface PastaStart {
   readonly conf: PastaConf;
   readonly target: PastaTarget;
@@ -49,17 +50,17 @@ export interface PastaStart {
   readonly log: PastaLog;
   /** COMMAND's environment. */
   readonly env: NodeJS.ProcessEnv;
-  /** No COMMAND was written. */
+  /** No COMMAND was given. */
   readonly login: boolean;
-  /** Where bin/pasta waits; absent in the foreground. */
+  /** The pipe on which bin/pasta waits; absent in the foreground. */
   readonly statusFd?: number;
-  /** "UID:GID" to become once all that takes privileges is done. */
+  /** "UID:GID" to switch to when no step that needs privileges is left. */
   readonly runAs?: string;
   readonly version: string;
   readonly program: string;
 }
 
-/** @returns the exit status. @throws Error with what to tell */
+/** @returns the exit status. @throws Error with the message for the user */
 export async function servePasta(start: PastaStart): Promise<number> {
   const { conf, log } = start;
   const rules = portRules(conf);
@@ -85,17 +86,17 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   readonly #start: PastaStart;
   readonly #rules: PortRules;
   readonly #pidFd: number | undefined;
-  /** The namespace to connect; undefined: one of our own. */
+  /** Path of the namespace to connect; undefined: a new one. */
   readonly #path: string | undefined;
   readonly #terminal = new Terminal();
-  /** SIGTERM or SIGQUIT, or the namespace is gone. */
+  /** Resolves on SIGTERM, on SIGQUIT and when the namespace has gone. */
   readonly #end = Promise.withResolvers<number>();
   readonly #running = Promise.withResolvers<EngineHandle>();
   #command: PastaCommand | undefined;
   #forwarder: Forwarder | undefined;
   #control: ControlSocket | undefined;
   #syslog: ((message: Buffer) => void) | undefined;
-  #none = -1;
+  #devNull = -1;
 
   constructor(
     start: PastaStart,
@@ -116,7 +117,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
       target: this.#path === undefined ? { kind: 'new' } : { kind: 'path', path: this.#path },
     };
     if (target.kind === 'command') {
-      // With --fd its end is our caller's matter.
+      // The TAP of --fd is the caller's to close.
       this.tapOfOurs = ({ tap }) => (conf.fd === undefined ? tap?.fd : undefined);
       this.startCommand = (namespaceFd) => this.#spawn(target.argv, namespaceFd);
     }
@@ -130,7 +131,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
       ...(this.netns.mainInside ? {} : { namespaceFd }),
       ...hostnameOf(conf, log),
     });
-    // The chain goes there by our descriptor.
+    // nsenter opens the namespace by way of our descriptor: close it only afterwards.
     this.#command.started.then(
       () => closeSync(namespaceFd),
       () => {},
@@ -141,7 +142,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     const { conf } = this.#start;
     const { sockets, changesUser } = this.job;
     for (const line of made.network.warnings) this.log('warning', line);
-    // A command's output is not to be mixed with ours.
+    // COMMAND's output must not be mixed with ours.
     const level = this.#command === undefined || conf.verbosity !== 'normal' ? 'info' : 'debug';
     for (const line of made.network.info) this.log(level, line);
     const forwarder = new Forwarder({
@@ -226,7 +227,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     const watched = conf.netnsQuit ? this.#watchNamespace(engine) : undefined;
     if (this.#pidFd !== undefined) writePidFile(this.#pidFd, conf.pidFile!);
     if (statusFd !== undefined) this.#syslog = (await import('../../sys/syslog.ts')).openSyslog();
-    this.#none = openSync('/dev/null', 'r+');
+    this.#devNull = openSync('/dev/null', 'r+');
     return {
       watched,
       chrootFallback: conf.chrootFallback,
@@ -251,9 +252,9 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     const { statusFd, log } = this.#start;
     if (statusFd !== undefined) {
       log.leaveForBackground(this.#syslog);
-      leaveCaller(statusFd, this.#none, close);
+      detachFromCaller(statusFd, this.#devNull, close);
     } else {
-      closeSync(this.#none);
+      closeSync(this.#devNull);
       close();
       if (this.#command !== undefined) log.leaveToCommand();
     }
@@ -282,15 +283,15 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   }
 }
 
-/** The namespace to connect; undefined: one of our own. */
+/** Path of the namespace to connect; undefined: a new one. */
 function targetPath(target: PastaTarget): string | undefined {
   if (target.kind === 'netns') return target.path;
   return target.kind === 'pid' ? `/proc/${target.pid}/ns/net` : undefined;
 }
 
 /**
- * Made at once, so that a directory where it cannot be is told before anything starts; written when all is
- * ready.
+ * Create the PID file. Before anything starts, so that a path that does not work is reported early; the file
+ * is written when the network is ready.
  */
 function openPidFile(path: string): number {
   try {
@@ -306,14 +307,14 @@ function writePidFile(fd: number, path: string): void {
     const bytes = writeSync(fd, text);
     if (bytes < text.length) throw new Error(strerror(Errno.ENOSPC));
   } catch (error) {
-    ftruncateSync(fd); // half a number is another process
+    ftruncateSync(fd); // part of the number would name another process
     throw new UsageError(Message.pidFull(path, errnoText(error)));
   } finally {
     closeSync(fd);
   }
 }
 
-/** Of the command's own UTS namespace: what was asked for, where the kernel takes it. */
+/** COMMAND's host name: that of --hostname if the kernel accepts its length, else "pasta-" and the host's. */
 function hostnameOf(
   conf: PastaConf,
   log: PastaLog,
@@ -325,7 +326,7 @@ function hostnameOf(
   return {};
 }
 
-/** What strerror(3) says of an error of Node's. */
+/** The text of strerror(3) for an error of Node's. */
 const errnoText = (error: unknown): string => {
   const { errno, message } = error as NodeJS.ErrnoException;
   return errno === undefined ? message : strerror(-errno);

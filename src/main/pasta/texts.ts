@@ -28,7 +28,7 @@ const INDENT = 30;
 const signature = (o: PastaOption): string =>
   `${o.short === undefined ? '    ' : `-${o.short}, `}--${o.name}${o.value === undefined ? '' : ` ${o.value}`}`;
 
-/** Text of `pasta --help`. @param program  how it was called */
+/** Text of `pasta --help`. @param program  name by which it was called */
 export function usageText(program = 'pasta'): string {
   const out = [
     `Usage: ${program} [OPTION]... [COMMAND [ARG]...]`,
@@ -90,7 +90,7 @@ const STATUS =
   'With COMMAND: its status, or 128+N when signal N killed it. Otherwise 0 when the namespace is gone or a signal ended pasta. 1 for every error of pasta itself.';
 const SIGNALS = 'SIGTERM and SIGQUIT end it with status 0.';
 
-/** Completion for bash; options that take files complete files. */
+/** Completion for bash: values of options that take a path are completed with file names. */
 export function bashCompletion(): string {
   const ofKind = (kind: RegExp): string =>
     SHOWN_OPTIONS.filter((o) => o.value !== undefined && kind.test(o.value))
@@ -121,7 +121,7 @@ export function generatedTexts(version: string): ReadonlyMap<string, string> {
   ]);
 }
 
-/** Files of the repository that are made from here (`npm run docs`). */
+/** Path in the repository -> content, for `npm run docs`. */
 export const generatedDocs = (): ReadonlyMap<string, string> =>
   new Map([
     ['man/pasta.1', manPage()],

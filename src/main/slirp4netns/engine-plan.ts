@@ -1,4 +1,4 @@
-/** Options as an engine plan. Pure but for the number of processors. */
+/** From options and the TAP to an engine plan. Reads the number of processors, otherwise pure. */
 import { availableParallelism } from 'node:os';
 import { DEFAULT_POLICY, type EnginePlan } from '../../workers/engine-plan.ts';
 import { autoThreads } from '../../workers/placement.ts';
@@ -10,25 +10,26 @@ import { gatewayMac, IPV6, networkAddresses } from './network.ts';
 import type { SlirpConf } from './options.ts';
 
 const POOL_MIB = 64;
-/** libslirp's, for every datagram flow. */
+/** libslirp's timeout, for every datagram flow. */
 const UDP_TIMEOUT_MS = 240_000;
-/** What a host has none of its own is asked of its loopback. */
+/** Resolvers of a host whose resolv.conf names none. */
 const LOOPBACK_RESOLVERS = ['127.0.0.1', '::1'];
 
-/** `slirp4netns` has no option for the thread plan. */
+/** The thread plan, for which `slirp4netns` has no option. */
 export const slirpThreads = (): EnginePlan['threads'] => autoThreads(availableParallelism());
 
 /**
- * @param made  the TAP, or what stands in its place
- * @param listenerCapacity  most ports at a time
- * @param hosts  resolvers, zones by index
+ * Make the engine plan.
+ * @param made              the TAP, or the socket that carries frames instead
+ * @param listenerCapacity  most listeners at a time
+ * @param hostResolvers     addresses of the host's resolvers; zones are interface indexes
  */
 export function slirpEnginePlan(
   conf: SlirpConf,
   made: SlirpTap,
   keys: Pick<EnginePlan, 'hashKey' | 'isnKey'>,
   listenerCapacity: number,
-  hosts: readonly string[],
+  hostResolvers: readonly string[],
 ): EnginePlan {
   const { gateway, dns, dhcpBegin, guest } = networkAddresses(conf.network);
   const impairment = parseImpairment(launcherVariable('BUCATINI_TEST_IMPAIR'));
@@ -57,7 +58,7 @@ export function slirpEnginePlan(
           ...(conf.hostLoopback && { hostLoopback: IPV6.gateway }),
         },
       }),
-      resolvers: hosts,
+      resolvers: hostResolvers,
       offeredDns: [dns, ...(conf.ipv6 && conf.dns ? [IPV6.dns] : [])],
       searchDomains: [],
     },
@@ -87,6 +88,6 @@ export function slirpEnginePlan(
   };
 }
 
-/** What queries are sent to. @param nameservers  of resolv.conf */
+/** @param nameservers  those of the host's resolv.conf. @returns the resolvers that get the guest's queries */
 export const resolvers = (nameservers: readonly string[]): readonly string[] =>
   nameservers.length > 0 ? nameservers : LOOPBACK_RESOLVERS;

@@ -1,7 +1,8 @@
 // bundle: front-end slirp4netns/main
 /**
- * Entry of the `slirp4netns` front end, started by bin/slirp4netns in the user namespace that the options ask
- * for. Ends with 0 when it was told to, with 1 and one reason on standard error for every error.
+ * Entry of the `slirp4netns` front end. bin/slirp4netns starts it in the user namespace that the options
+ * name. The exit status is 0 after --exit-fd or the end of the namespace, 1 after an error, with its reason
+ * on standard error.
  */
 import { existsSync } from 'node:fs';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
@@ -9,11 +10,12 @@ import { enterProgram, exitAfter, ownVersion } from '../process/entry.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { ownStreams } from '../process/output.ts';
 
+/** @returns the exit status. @throws Error with the message for the user */
 async function main(argv: readonly string[]): Promise<number> {
   const program = launcherVariable('SLIRP4NETNS_PROGRAM') ?? 'slirp4netns';
   const { parseSlirp } = await import('./options.ts');
   const parsed = parseSlirp(argv, program, { exists: existsSync, interfaceAddress });
-  const { say, serveSlirp, writeAll } = await saying;
+  const { say, serveSlirp, writeAll } = await serveModule;
   if (parsed.kind !== 'go' && parsed.kind !== 'wrong') {
     const { usageText, versionText } = await import('./texts.ts');
     writeAll(1, parsed.kind === 'help' ? usageText(program) : versionText(ownVersion()));
@@ -26,11 +28,15 @@ async function main(argv: readonly string[]): Promise<number> {
     return 1;
   }
   const ignored = (await import('../process/signals.ts')).ignoredSignals();
-  for (const name of ignored) process.on(name, () => {}); // as whoever started us wanted it
+  for (const name of ignored) process.on(name, () => {}); // signals that the caller ignores stay ignored
   return serveSlirp(parsed.conf, booted ?? bootPacketThread(PACKET_THREAD), ownVersion);
 }
 
-/** Asked in the namespace that we were started in. Loaded only for --outbound-addr. */
+/**
+ * First address of an interface in the caller's network namespace. node:os is loaded only for
+ * --outbound-addr.
+ * @returns undefined where there is none of this family
+ */
 function interfaceAddress(name: string, family: 4 | 6): string | undefined {
   const { networkInterfaces } = process.getBuiltinModule('node:os');
   const list = networkInterfaces()[name] ?? [];
@@ -41,12 +47,13 @@ enterProgram('slirp4netns');
 ownStreams();
 const PACKET_THREAD = 'packet thread 0';
 /**
- * Takes longest, so it is started first (decision 016), unless the launcher has found that the command line
- * asks for something else or is wrong. A value that is wrong is found here, with the thread still booting.
+ * The packet thread takes longest to start, so it is started first (decision 016), unless the launcher has
+ * found that the command line is wrong or asks for help or the version. A wrong value is found only here,
+ * while the thread boots.
  */
 const booted = launcherVariable('SLIRP4NETNS_SERVES') === '1' ? bootPacketThread(PACKET_THREAD) : undefined;
-const saying = import('./serve.ts');
+const serveModule = import('./serve.ts');
 void exitAfter(main(process.argv.slice(2)), async (error) => {
-  (await saying).say(error.message);
+  (await serveModule).say(error.message);
   return 1;
 });

@@ -1,6 +1,7 @@
 /**
- * What `slirp4netns` says, word for word where callers and their tests look for it (slirp4netns 1.3, its test
- * scripts, Podman, RootlessKit); the rest in the same phrase so that people find it in its documentation.
+ * Messages of `slirp4netns`. Callers and their tests match on some of them (the test scripts of slirp4netns
+ * 1.3, Podman, RootlessKit), so the texts must not change. The others are worded like those of slirp4netns,
+ * so that users find them in its documentation.
  */
 const MAC_FORM =
   "macaddress has to be a valid MAC address (hex string, 6 bytes, each byte separated by a ':').";
@@ -26,7 +27,7 @@ export const Message = {
   cidr: (text: string): string => `invalid CIDR: ${text}`,
   cidrAddress: (text: string): string => `invalid network address: ${text}`,
   cidrPrefix: 'prefix length needs to be 1-25',
-  /** These two, whatever was written. */
+  /** The examples are fixed text: the original prints the same two for any input. */
   cidrHost: 'CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24',
   outbound4: 'outbound-addr has to be valid ipv4 address or interface name.',
   outbound6: 'outbound-addr has to be valid ipv6 address or interface name.',
@@ -37,7 +38,7 @@ export const Message = {
   tooMany: 'too many arguments',
   sentTap: (fd: number, name: string): string => `sent tapfd=${fd} for ${name}`,
   receivedTap: (fd: number): string => `received tapfd=${fd}`,
-  /** After what went wrong inside the namespace. */
+  /** Last line, after an error inside the namespace. */
   childFailed: 'child failed(1)',
   noNetns: (path: string, why: string): string => `${path}: ${why}`,
   setns: (why: string): string => `setns(CLONE_NEWNET): ${why}`,
@@ -56,5 +57,5 @@ export const Message = {
     `WARNING: 127.0.0.1:* on the host is accessible as ${gateway} (set --disable-host-loopback to prohibit connecting to 127.0.0.1:*)`,
 } as const;
 
-/** Line of the banner: the value in column 20. */
+/** A line of the banner; values start in column 20. */
 export const bannerLine = (key: string, value: string): string => `* ${`${key}:`.padEnd(16)} ${value}`;

@@ -1,12 +1,15 @@
 /**
- * What one thread does to give a namespace its interface as `slirp4netns` does; on the main thread or in
- * netns-worker.ts:
+ * How `slirp4netns` sets up the interface of a namespace. One thread does it all: the main thread or that of
+ * netns-worker.ts.
  *
  *   setns             only this thread moves
- *   with a socket     no namespace: whoever connects hands over frames
- *   in the target     TAP made, or attached to where it exists; with --configure: loopback and TAP up, MTU, MAC, address, route
+ *   in the target     TAP made, or attached to if it exists; with --configure: loopback and TAP up, MTU, MAC,
+ *                     address, route
  *
- * Without --configure nothing is touched: the caller (RootlessKit) has made the TAP and configures it.
+ *   --target-type=bess    no namespace: the process that connects to our socket sends and receives frames
+ *   --netns-type=tapfd    no namespace: the TAP is the caller's descriptor
+ *
+ * Without --configure nothing is configured: the caller (RootlessKit) has made the TAP and configures it.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { Errno } from '../../sys/constants.ts';
@@ -24,18 +27,23 @@ import { Message } from './messages.ts';
 import { networkAddresses } from './network.ts';
 import type { SlirpConf } from './options.ts';
 
+/** What the set-up gets. */
 export interface SlirpJob extends SocketsInside {
   readonly conf: SlirpConf;
 }
 
+/** What the set-up gives to the main thread, at the step "tap". */
 export interface SlirpTap {
   readonly tap: TapPlan;
   readonly name: string;
-  /** Absent where nobody can say: it is learnt from the guest's frames. */
+  /** Absent with tapfd and bess, where it cannot be read: the engine learns it from the guest's frames. */
   readonly guestMac?: string;
 }
 
-/** @throws SysError or UsageError; a TAP that was made goes away with its descriptor */
+/**
+ * Set up the namespace, step by step: the caller does other work at each `yield`.
+ * @throws SysError or UsageError; a TAP that was made ends with its descriptor
+ */
 export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, void, void> {
   const { target } = conf;
   if (target.kind === 'tapfd') {
@@ -45,7 +53,7 @@ export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, 
     return;
   }
   if (target.kind === 'bess') {
-    yield { kind: 'tap', made: { tap: frameSocket(target.path), name: 'bess' } };
+    yield { kind: 'tap', made: { tap: acceptFrameSocket(target.path), name: 'bess' } };
     yield { kind: 'configured', notes: [] };
     return;
   }
@@ -57,7 +65,7 @@ export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, 
     if (link === undefined) throw new SysError('RTM_GETLINK', tap.name, Errno.ENODEV);
     if (conf.mac !== undefined) {
       const { mac } = conf;
-      explained('MAC address', () => route.setLink(link!.index, { mac }));
+      withMessage('MAC address', () => route.setLink(link!.index, { mac }));
       link = { ...link, mac };
     }
     yield { kind: 'tap', made: { tap: planOf(tap), name: tap.name, guestMac: link.mac } };
@@ -71,16 +79,17 @@ export function* setUpSlirp({ conf }: SlirpJob): Generator<NetnsStep<SlirpTap>, 
 const planOf = (tap: Tap): TapPlan => ({ fd: tap.fd, vnetHdrBytes: tap.vnetHdrBytes, uso: tap.uso });
 
 /**
- * Frames of at most the MTU, checksums complete: there is no header to say otherwise. Waits until somebody
- * connects.
+ * Listen at a path and wait until a process connects. Its frames have no virtio header: they carry at most
+ * the MTU, with complete checksums.
+ * @throws UsageError
  */
-function frameSocket(path: string): TapPlan {
+function acceptFrameSocket(path: string): TapPlan {
   if (path === '') throw new UsageError(Message.bessFailed('bind', strerror(Errno.EINVAL)));
   if (Buffer.byteLength(path) >= SOCKET_PATH_BYTES) throw new UsageError(Message.bessPathTooLong);
   try {
     if (lstatSync(path).isSocket()) unlinkSync(path);
   } catch {
-    // Nothing there, or bind() says why not.
+    // There is no file, or bind() fails with the reason.
   }
   try {
     const listener = listenForFrames(path);
@@ -94,6 +103,7 @@ function frameSocket(path: string): TapPlan {
   }
 }
 
+/** Move this thread into a network namespace. @throws UsageError with the original's message */
 function enter(path: string): void {
   try {
     enterNamespace({ kind: 'path', path });
@@ -113,23 +123,26 @@ function makeTap(name: string): Tap {
   }
 }
 
+/** Configure loopback and the TAP. @throws UsageError with the original's message */
 function configure(route: RouteSocket, index: number, conf: SlirpConf): void {
   const { guest, gateway, broadcast } = networkAddresses(conf.network);
   const loopback = route.linkByName('lo');
   if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
-  explained('MTU', () => {
-    // The kernel takes less, but no IPv4 goes through such an interface.
+  withMessage('MTU', () => {
+    // IPv4 needs 68 bytes (RFC 791). The error is the same whether or not the kernel accepts a lower MTU.
     if (conf.mtu < IPV4_MIN_MTU) throw new SysError('RTM_NEWLINK', `mtu ${conf.mtu}`, Errno.EINVAL);
     route.setLink(index, { mtu: conf.mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
   });
-  explained('IPv4 address', () =>
-    tolerant(() => route.addAddress(index, 4, guest, conf.network.prefixLen, { broadcast })),
+  withMessage('IPv4 address', () =>
+    unlessExists(() => route.addAddress(index, 4, guest, conf.network.prefixLen, { broadcast })),
   );
-  explained('route', () => route.addRoute({ family: 4, dst: '0.0.0.0', prefixLen: 0, gateway, oif: index }));
+  withMessage('route', () =>
+    route.addRoute({ family: 4, dst: '0.0.0.0', prefixLen: 0, gateway, oif: index }),
+  );
 }
 
-/** There already, from a run before: as it should be. */
-function tolerant(step: () => void): void {
+/** Run a step. EEXIST is no error: the address is there from an earlier run. */
+function unlessExists(step: () => void): void {
   try {
     step();
   } catch (error) {
@@ -137,7 +150,8 @@ function tolerant(step: () => void): void {
   }
 }
 
-function explained(what: Parameters<typeof Message.cannotSet>[0], step: () => void): void {
+/** Run a step. @throws UsageError with the original's message where a system call fails */
+function withMessage(what: Parameters<typeof Message.cannotSet>[0], step: () => void): void {
   try {
     step();
   } catch (error) {

@@ -1,9 +1,10 @@
-/** The network inside: every address of it follows from --cidr. Pure. */
+/** The network inside. --cidr determines all its IPv4 addresses. Pure. */
 import { writeU32 } from '../../proto/be.ts';
 import { macText } from '../../proto/ethernet.ts';
 import { ipv4Parse, ipv4Text } from '../../proto/ipv4.ts';
 import type { Network } from './options.ts';
 
+/** IPv4 addresses of the network inside. `first` is the network address. */
 export interface NetworkAddresses {
   readonly first: string;
   readonly netmask: string;
@@ -15,7 +16,7 @@ export interface NetworkAddresses {
   readonly broadcast: string;
 }
 
-/** Addresses as text. */
+/** The addresses of a network, as text. */
 export function networkAddresses({ first, prefixLen }: Network): NetworkAddresses {
   const at = (offset: number): string => ipv4Text((first + offset) >>> 0);
   return {
@@ -30,7 +31,7 @@ export function networkAddresses({ first, prefixLen }: Network): NetworkAddresse
   };
 }
 
-/** IPv6 inside: always the same, whatever --cidr says. */
+/** The IPv6 network inside, which no option changes. */
 export const IPV6 = {
   prefix: 'fd00::',
   prefixLen: 64,
@@ -39,7 +40,7 @@ export const IPV6 = {
   linkLocal: 'fe80::2',
 } as const;
 
-/** Our MAC address: 52:55 and the gateway's IPv4 address. */
+/** The gateway's MAC address, as in libslirp: 52:55 and the four bytes of its IPv4 address. */
 export function gatewayMac(gateway: string): string {
   const mac = Uint8Array.of(0x52, 0x55, 0, 0, 0, 0);
   writeU32(mac, 2, ipv4Parse(gateway));

@@ -1,6 +1,6 @@
 /**
- * The options of `slirp4netns`: the one table that parsing, help, manual page and shell completion are made
- * from. Names, values, defaults and rejections are those of slirp4netns 1.3.
+ * The options of `slirp4netns`: the one table behind parsing, help, manual page and shell completion. Names,
+ * values, defaults and rejections are those of slirp4netns 1.3.
  */
 import { ipv4Parse } from '../../proto/ipv4.ts';
 import { IFNAMSIZ } from '../../sys/constants.ts';
@@ -10,25 +10,26 @@ import { addressOf, MAX_MTU, UsageError } from '../cli/values.ts';
 import { Message } from './messages.ts';
 
 const DEFAULT_MTU = 1500;
-/** The last byte of the kernel's room ends the name. */
+/** A zero byte ends the name within IFNAMSIZ. */
 const MAX_TAP_NAME_BYTES = IFNAMSIZ - 1;
-/** The guest's address is the network's + 100, which a /26 has no room for. */
+/** The guest's address is that of the network + 100, which lies outside of a /26. */
 const MAX_PREFIX_LEN = 25;
 
+/** An IPv4 network. */
 export interface Network {
   /** First address, as a u32. */
   readonly first: number;
   readonly prefixLen: number;
 }
 
-/** What is to be connected. */
+/** What to connect. */
 export type SlirpTarget =
   | { readonly kind: 'netns'; readonly path: string; readonly pid?: number; readonly tapName: string }
   | { readonly kind: 'tapfd'; readonly fd: number }
-  /** Frames come over a socket that is made there. */
+  /** We make a socket at this path; it carries the frames. */
   | { readonly kind: 'bess'; readonly path: string };
 
-/** The command line, defaults filled in; plain data, crosses to the namespace thread. */
+/** The options, with defaults filled in. Plain data: it is posted to the namespace thread. */
 export interface SlirpConf {
   readonly target: SlirpTarget;
   readonly configure: boolean;
@@ -45,6 +46,7 @@ export interface SlirpConf {
   readonly mac?: string;
 }
 
+/** The options read so far, and texts that are checked when all have been read. */
 type Draft = { -readonly [K in keyof Omit<SlirpConf, 'target'>]: SlirpConf[K] } & {
   cidr?: string;
   macText?: string;
@@ -56,12 +58,13 @@ type Draft = { -readonly [K in keyof Omit<SlirpConf, 'target'>]: SlirpConf[K] } 
   readonly warnings: string[];
 };
 
+/** An entry of the table. */
 export interface SlirpOption extends OptionShape {
-  /** Value's name in help; absent: a flag. */
+  /** Name of the value in help; absent: a flag. */
   readonly value?: string;
   readonly help: string;
   readonly default?: string;
-  /** An old name: left out of help. */
+  /** A deprecated name: left out of help. */
   readonly hidden?: true;
   readonly set?: (draft: Draft, value: string) => void;
 }
@@ -80,14 +83,14 @@ const ENTRIES: readonly Omit<SlirpOption, 'takesValue'>[] = [
     short: 'e',
     value: 'FD',
     help: 'Exit with status 0 when the other end of this descriptor is closed.',
-    set: parsed('exitFd', (text) => descriptor(text, 'exit-fd')),
+    set: parsed('exitFd', (text) => parseDescriptor(text, 'exit-fd')),
   },
   {
     name: 'ready-fd',
     short: 'r',
     value: 'FD',
     help: 'Write "1" to this descriptor and close it once traffic flows.',
-    set: parsed('readyFd', (text) => descriptor(text, 'ready-fd')),
+    set: parsed('readyFd', (text) => parseDescriptor(text, 'ready-fd')),
   },
   {
     name: 'mtu',
@@ -217,31 +220,33 @@ export const OPTIONS: readonly SlirpOption[] = ENTRIES.map((e) => ({
   takesValue: e.value !== undefined,
 }));
 
-/** What help, manual page and completion show. */
+/** The options that help, manual page and completion show. */
 export const SHOWN_OPTIONS: readonly SlirpOption[] = OPTIONS.filter((o) => o.hidden === undefined);
 
-/** What is asked of the machine before anything is started. */
+/** What parsing needs to know about the host. */
 export interface SlirpHost {
   exists(path: string): boolean;
-  /** First address of that family of a host interface; undefined: no such interface, or none on it. */
+  /** First address of this family on an interface; undefined: no such interface, or no such address. */
   interfaceAddress(name: string, family: 4 | 6): string | undefined;
 }
 
+/** The result of parsing. */
 export type Parsed =
   | { readonly kind: 'go'; readonly conf: SlirpConf; readonly warnings: readonly string[] }
   | { readonly kind: 'help' | 'version' }
   | {
       readonly kind: 'wrong';
-      /** Empty: the usage text says it all. */
+      /** Empty: only the usage text is printed. */
       readonly error: string;
-      /** The usage text goes to standard output. */
+      /** Whether to print the usage text, on standard output. */
       readonly usage: boolean;
       readonly warnings: readonly string[];
     };
 
 /**
- * @param argv     words behind the program's name
- * @param program  how it was called, for getopt's messages
+ * Parse the command line. Wrong options give a result of kind 'wrong'; nothing is thrown for them.
+ * @param argv     words after the program's name
+ * @param program  name by which it was called, for getopt's messages
  */
 export function parseSlirp(argv: readonly string[], program: string, host: SlirpHost): Parsed {
   const words = getopt(argv, OPTIONS, 'gnu');
@@ -261,18 +266,18 @@ export function parseSlirp(argv: readonly string[], program: string, host: Slirp
     for (const { option, value } of words.options) {
       if (option.name === 'help' || option.name === 'version') return { kind: option.name };
       option.set?.(draft, value);
-      // Where it stands, before what comes behind it.
+      // As in the original, this error precedes errors of the options that follow.
       if (option.name === 'userns-path' && !host.exists(value))
         throw new UsageError(Message.usernsPath(value));
     }
     if (words.error !== undefined) throw new UsageError(`${program}: ${words.error}`);
     if (draft.macText !== undefined && !draft.configure) throw new UsageError(Message.macWithoutConfigure);
     const target = targetOf(draft, words.operands, host);
-    usage = false; // what is wrong with these is told alone
+    usage = false; // errors in these values are printed without the usage text
     if (draft.cidr !== undefined) draft.network = parseCidr(draft.cidr);
     if (draft.macText !== undefined) draft.mac = parseMac(draft.macText);
-    const outbound4 = outbound(draft.outbound4Text, 4, host);
-    const outbound6 = outbound(draft.outbound6Text, 6, host);
+    const outbound4 = outboundAddress(draft.outbound4Text, 4, host);
+    const outbound6 = outboundAddress(draft.outbound6Text, 6, host);
     const { cidr, macText, outbound4Text, outbound6Text, netnsType, usernsPath, targetType, ...conf } = draft;
     const { warnings: _, ...rest } = conf;
     return {
@@ -291,6 +296,7 @@ export function parseSlirp(argv: readonly string[], program: string, host: Slirp
   }
 }
 
+/** The target with --target-type=bess. @throws UsageError */
 function bessTarget(draft: Draft, operands: readonly string[]): SlirpTarget {
   const [path] = operands;
   if (path === undefined) throw new UsageError('');
@@ -306,6 +312,7 @@ function bessTarget(draft: Draft, operands: readonly string[]): SlirpTarget {
   return { kind: 'bess', path };
 }
 
+/** What to connect. @throws UsageError; an empty message: only the usage text is printed */
 function targetOf(draft: Draft, operands: readonly string[], host: SlirpHost): SlirpTarget {
   if (draft.targetType === 'bess') return bessTarget(draft, operands);
   if (draft.targetType !== 'netns') throw new UsageError(Message.targetType);
@@ -313,7 +320,7 @@ function targetOf(draft: Draft, operands: readonly string[], host: SlirpHost): S
   if (draft.netnsType === 'tapfd') {
     if (first === undefined) throw new UsageError('');
     if (operands.length > 1) draft.warnings.push(Message.tooManyArguments);
-    return { kind: 'tapfd', fd: whole(first, 0, Message.tapFd) };
+    return { kind: 'tapfd', fd: wholeNumber(first, 0, Message.tapFd) };
   }
   const byPid = (draft.netnsType ?? 'pid') === 'pid';
   if (first !== undefined && !byPid && !host.exists(first)) throw new UsageError(Message.path);
@@ -321,7 +328,7 @@ function targetOf(draft: Draft, operands: readonly string[], host: SlirpHost): S
   if (operands.length > 2) draft.warnings.push(Message.tooManyArguments);
   const tapName = Buffer.from(name).subarray(0, MAX_TAP_NAME_BYTES).toString();
   if (tapName === '') throw new UsageError(Message.tapName);
-  const pid = byPid ? whole(first, 1, Message.pid) : undefined;
+  const pid = byPid ? wholeNumber(first, 1, Message.pid) : undefined;
   return {
     kind: 'netns',
     path: pid === undefined ? first : `/proc/${pid}/ns/net`,
@@ -332,14 +339,17 @@ function targetOf(draft: Draft, operands: readonly string[], host: SlirpHost): S
 
 const MAX_INT = 0x7fff_ffff;
 
-function whole(text: string, min: number, message: string): number {
+/** @returns a number from `min` to INT_MAX. @throws UsageError with `message` */
+function wholeNumber(text: string, min: number, message: string): number {
   const value = Number(text);
   if (!/^[0-9]{1,10}$/.test(text) || value < min || value > MAX_INT) throw new UsageError(message);
   return value;
 }
 
-const descriptor = (text: string, option: string): number => whole(text, 0, Message.descriptor(option));
+const parseDescriptor = (text: string, option: string): number =>
+  wholeNumber(text, 0, Message.descriptor(option));
 
+/** @throws UsageError with the original's message */
 function parseCidr(text: string): Network {
   const parts = /^((?:[0-9]+\.){3}[0-9]+)\/([0-9]{1,2})$/.exec(text);
   if (parts === null) throw new UsageError(Message.cidr(text));
@@ -353,7 +363,9 @@ function parseCidr(text: string): Network {
   return { first, prefixLen };
 }
 
-/** Fewer than six bytes are filled up with zeros, as callers may rely on it. */
+/**
+ * A MAC address of fewer than six bytes is filled up with zeros, as in the original: callers may rely on it.
+ */
 function parseMac(text: string): string {
   const bytes = text.split(':');
   if (bytes.length > 6) throw new UsageError(Message.macTooLong(text));
@@ -362,7 +374,11 @@ function parseMac(text: string): string {
   return bytes.map((byte) => byte.padStart(2, '0').toLowerCase()).join(':');
 }
 
-function outbound(text: string | undefined, family: 4 | 6, host: SlirpHost): string | undefined {
+/**
+ * The source address that --outbound-addr or --outbound-addr6 names, as an address or as an interface.
+ * @throws UsageError where there is none
+ */
+function outboundAddress(text: string | undefined, family: 4 | 6, host: SlirpHost): string | undefined {
   if (text === undefined) return undefined;
   if (addressOf(text) !== undefined && text.includes(':') === (family === 6)) return text;
   const address = host.interfaceAddress(text, family);

@@ -1,8 +1,10 @@
 /**
- * `slirp4netns` from finished options to its end: the namespace's TAP, the engine, the API socket, the ready byte, and then until
- * exit-fd hangs up or nobody is left in the namespace. Signals have their default action, as callers expect.
+ * `slirp4netns` from parsed options to its exit status: the namespace's TAP, the engine, the API socket, the
+ * ready byte. host/start.ts calls the hooks below. It ends when the descriptor of --exit-fd hangs up, when
+ * the last process has left the namespace, or when the namespace's path is unlinked. Signals have their
+ * default action, as callers expect.
  *
- * When the ready byte is read, the API socket accepts.
+ * The API socket accepts connections before the ready byte is written.
  */
 import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
 import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
@@ -31,10 +33,13 @@ import type { SlirpJob, SlirpTap } from './netns-setup.ts';
 import { networkAddresses } from './network.ts';
 import type { SlirpConf, SlirpTarget } from './options.ts';
 
-/** How soon it is noticed that nobody is left in a namespace whose first process has gone. */
+/** Poll interval for other processes in the namespace after the process that was named has gone. */
 const EMPTY_POLL_MS = 1000;
 
-/** Who moves into the namespace, as for `bucatini` (engine-launch.ts): the main thread where it can. */
+/**
+ * Which thread moves into the namespace: as for `bucatini`, the main thread where all packet threads have
+ * been started before.
+ */
 function slirpNetns(): Netns<SlirpJob, SlirpTap> {
   if (slirpThreads().kind !== 'fused') return new NetnsThread<SlirpJob, SlirpTap>('slirp4netns/netns-worker');
   return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpSlirp);
@@ -42,7 +47,8 @@ function slirpNetns(): Netns<SlirpJob, SlirpTap> {
 
 /**
  * @param booted  the packet thread, started before the main thread may move: it stays in the host's network
- * @returns the exit status. @throws Error with what to tell, one or several lines
+ * @returns the exit status
+ * @throws Error with the message for the user, one or several lines
  */
 export async function serveSlirp(
   conf: SlirpConf,
@@ -54,14 +60,14 @@ export async function serveSlirp(
 }
 
 class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
-  readonly log: Log = tell;
+  readonly log: Log = logProblem;
   readonly booted: BootedThread;
   readonly netns = slirpNetns();
   readonly job: SlirpJob;
   readonly #conf: SlirpConf;
   readonly #version: () => string;
   readonly #end = Promise.withResolvers<number>();
-  /** Of the host's resolv.conf. */
+  /** The resolvers that get the guest's queries, from the host's resolv.conf. */
   readonly #nameservers = resolvers(readResolvConf()?.nameservers ?? []);
   #plan: EnginePlan | undefined;
 
@@ -72,7 +78,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     this.#version = version;
   }
 
-  /** In its own words, and that it was in the namespace. */
+  /** The error's own message, and the original's line for errors in the namespace. */
   setUpFailed(error: Error): Error {
     return new Error(`${error.message}\n${Message.childFailed}`, { cause: error });
   }
@@ -95,8 +101,8 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   }
 
   /**
-   * As in the original, link-local destinations lie behind no interface of the host's, but resolvers with one
-   * of their own do.
+   * As in the original, link-local destinations of the guest are not mapped to an interface of the host.
+   * Resolvers with a zone are.
    */
   following(engine: EngineHandle): Following {
     return {
@@ -121,7 +127,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     const { target, exitFd } = this.#conf;
     const end = (): void => this.#end.resolve(0);
     if (exitFd !== undefined) {
-      onHangUp(exitFd, engine, () => {
+      watchHangUp(exitFd, engine, () => {
         say(Message.exitFd);
         end();
       });
@@ -129,21 +135,21 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     const watched = target.kind === 'netns' ? new NetnsEnd(target, engine, end) : undefined;
     return {
       watched,
-      keepOpen: namedDescriptors(this.#conf),
+      keepOpen: descriptorsInUse(this.#conf),
       listable: watched?.listable ?? [],
       watchesProcess: watched?.byProcess ?? false,
     };
   }
 
   ready(): void {
-    if (this.#conf.readyFd !== undefined) tellReady(this.#conf.readyFd);
+    if (this.#conf.readyFd !== undefined) writeReadyByte(this.#conf.readyFd);
   }
 
   ends(): readonly Promise<number>[] {
     return [this.#end.promise];
   }
 
-  /** A virtual machine that was switched off is an end like any other. */
+  /** With bess, the end of the virtual machine is not an error. */
   engineFailed(error: Error): number {
     if (this.#conf.target.kind === 'bess' && error.message.includes(FRAME_PEER_GONE)) return 0;
     throw error;
@@ -154,6 +160,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   }
 }
 
+/** The lines that the original prints at the start. */
 function banner(conf: SlirpConf): string[] {
   const { first, netmask, gateway, dns, dhcpBegin, dhcpEnd, guest } = networkAddresses(conf.network);
   const lines = [
@@ -175,7 +182,7 @@ function banner(conf: SlirpConf): string[] {
   return lines;
 }
 
-/** @throws Error in the original's words */
+/** @throws Error with the original's message */
 async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
   const { openApi } = await import('../api/server.ts');
   if (Buffer.byteLength(path) >= SOCKET_PATH_BYTES)
@@ -196,10 +203,10 @@ async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
 
 /**
  * Call `onEnd` when the other end of a pipe or socket is closed; at once for a descriptor that is not open. A
- * packet thread waits for it: a stream of Node's would make it non-blocking for our caller too. What is
- * written to it is no reason to end.
+ * packet thread polls the descriptor: a stream of Node's would make it non-blocking for the caller too. Data
+ * on the descriptor is ignored.
  */
-function onHangUp(fd: number, engine: Pick<EngineHandle, 'watchHangUp'>, onEnd: () => void): void {
+function watchHangUp(fd: number, engine: Pick<EngineHandle, 'watchHangUp'>, onEnd: () => void): void {
   let stat: ReturnType<typeof fstatSync>;
   try {
     stat = fstatSync(fd);
@@ -211,16 +218,16 @@ function onHangUp(fd: number, engine: Pick<EngineHandle, 'watchHangUp'>, onEnd: 
   engine.watchHangUp(fd, onEnd);
 }
 
-/** Those of the caller's that go on being used. */
-function namedDescriptors({ target, exitFd, readyFd }: SlirpConf): readonly number[] {
+/** Descriptors of the caller that stay in use in the sandbox. */
+function descriptorsInUse({ target, exitFd, readyFd }: SlirpConf): readonly number[] {
   return [
     ...(target.kind === 'tapfd' ? [target.fd] : descriptorOfPath(target.path)),
     ...[exitFd, readyFd].filter((fd) => fd !== undefined),
   ];
 }
 
-/** A caller that has gone, or never opened it, need not be told. */
-function tellReady(fd: number): void {
+/** Write the ready byte and close the descriptor. A closed pipe or descriptor is no error. */
+function writeReadyByte(fd: number): void {
   try {
     writeSync(fd, '1');
     closeSync(fd);
@@ -230,14 +237,14 @@ function tellReady(fd: number): void {
 }
 
 /**
- * Tells when the file that was named is unlinked, or the process that was named and all others in its
- * namespace have gone.
+ * Calls `onEnd` when the path that was named is unlinked, or when the process that was named and all others
+ * in its namespace have gone.
  */
 class NetnsEnd {
   readonly byProcess: boolean;
   readonly #onEnd: () => void;
   readonly #watch: NamespaceWatch;
-  /** Held: the path leads nowhere in the sandbox. */
+  /** Descriptor of /proc, kept open: the sandbox hides the path. */
   readonly #proc: number = -1;
   readonly #identity: string | number = -1;
 
@@ -253,7 +260,7 @@ class NetnsEnd {
       this.#identity = heldIdentity(this.#proc, `${pid}/ns/net`);
     }
     const target = { path, ...(pid !== undefined && { pid }) };
-    this.#watch = new NamespaceWatch(target, engine, () => this.#nameGone());
+    this.#watch = new NamespaceWatch(target, engine, () => this.#onTargetGone());
   }
 
   get listable(): readonly number[] {
@@ -264,18 +271,18 @@ class NetnsEnd {
     this.#watch.rootChanged();
   }
 
-  #nameGone(): void {
-    // A namespace that we may not look at is known by its process alone.
+  #onTargetGone(): void {
+    // Without permission to read the namespace's identity, the end of the process counts as its end.
     if (typeof this.#identity === 'number') return this.#onEnd();
     const timer = setInterval(() => {
-      if (this.#isInhabited()) return;
+      if (this.#hasOtherProcess()) return;
       clearInterval(timer);
       this.#onEnd();
     }, EMPTY_POLL_MS);
   }
 
-  /** Whether a process that we may see, other than ourselves, is in the namespace. */
-  #isInhabited(): boolean {
+  /** Whether a visible process other than this one is in the namespace. */
+  #hasOtherProcess(): boolean {
     const names = heldNames(this.#proc);
     if (typeof names === 'number') throw new Error(`/proc cannot be listed: ${strerror(-names)}`);
     return names.some(
@@ -287,17 +294,17 @@ class NetnsEnd {
   }
 }
 
-/** Standard error may be closed: then there is nobody to tell. */
+/** Write a line to standard error. A closed standard error is no error. */
 export function say(text: string): void {
   writeAll(2, `${text}\n`);
 }
 
-/** What is worth telling of what happens while running. */
-const tell: Log = (level, text) => {
+/** Log warnings and errors; drop the rest. */
+const logProblem: Log = (level, text) => {
   if (level === 'error' || level === 'warning') say(text);
 };
 
-/** Write a text to a descriptor whose other end may be gone, or may not read. */
+/** Write a text to standard output or error, whose other end may be closed or may not read. */
 export function writeAll(fd: 1 | 2, text: string): void {
   put(fd, text);
 }

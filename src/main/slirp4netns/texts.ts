@@ -15,17 +15,17 @@ import {
 import { OPTIONS, SHOWN_OPTIONS, type SlirpOption } from './options.ts';
 
 const INDENT = 34;
-/** Of the slirp4netns whose command line and messages these are. */
+/** The slirp4netns whose command line and messages these are. */
 const LIKE_VERSION = '1.3.3';
-/** Callers' tests read it: 2 is needed for --outbound-addr, 3 for --disable-dns. */
+/** Callers check it before they use an option: with 2 there is --outbound-addr, with 3 --disable-dns. */
 const SLIRP_CONFIG_VERSION_MAX = 6;
 
 const signature = (o: SlirpOption): string =>
   `${o.short === undefined ? '    ' : `-${o.short}, `}--${o.name}${o.value === undefined ? '' : `=${o.value}`}`;
 
 /**
- * Text of `slirp4netns --help`, where callers look for names of options.
- * @param program how it was called
+ * Text of `slirp4netns --help`, which callers search for names of options.
+ * @param program  name by which it was called
  */
 export function usageText(program = 'slirp4netns'): string {
   const out = [
@@ -39,7 +39,7 @@ export function usageText(program = 'slirp4netns'): string {
   return `${out.join('\n')}\n`;
 }
 
-/** Lines as runc's, which callers read: the version is what follows "version " in the first. */
+/** Text of `slirp4netns --version`. Callers parse the first line: the version follows "version ". */
 export const versionText = (version: string): string =>
   `slirp4netns version ${LIKE_VERSION}+bucatini.${version}\nSLIRP_CONFIG_VERSION_MAX: ${SLIRP_CONFIG_VERSION_MAX}\n`;
 
@@ -76,7 +76,7 @@ const API: readonly string[] = [
 const STATUS =
   '0 when the descriptor of --exit-fd is closed or the namespace is gone, 1 for every error. SIGTERM and other signals kill it, as they do by default.';
 
-/** Completion for bash; options that take paths complete files. */
+/** Completion for bash: values of options that take a path are completed with file names. */
 export function bashCompletion(): string {
   return bashCompletionText(
     'slirp4netns',
@@ -98,7 +98,7 @@ export function generatedTexts(version: string): ReadonlyMap<string, string> {
   ]);
 }
 
-/** Files of the repository that are made from here (`npm run docs`). */
+/** Path in the repository -> content, for `npm run docs`. */
 export const generatedDocs = (): ReadonlyMap<string, string> =>
   new Map([
     ['man/slirp4netns.1', manPage()],

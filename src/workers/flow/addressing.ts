@@ -1,6 +1,6 @@
 /**
- * The address plan as words, and the one place that says what an address seen on the TAP means on the host
- * and back.
+ * The address plan in binary form, and the only place that translates an address on the TAP to one on the
+ * host and back.
  *
  * Addresses are four u32 words, most significant first, IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
  */
@@ -22,61 +22,72 @@ import { ipv4Parse } from '../../proto/ipv4.ts';
 import { SEEN_WORDS } from '../../ring/layout.ts';
 import type { AddressPlan, HostChange, ServicePolicy } from '../engine-plan.ts';
 
-/** What a destination on the TAP stands for. */
+/** What a destination address on the TAP means. */
 export const Destination = {
-  /** Out there: connect to the same address. */
+  /** No address of the plan's: the host's socket connects to the same address. */
   world: 0,
-  /** An address of ours without a mapping: ping is answered, everything else refused. */
+  /** An address of ours that is mapped to nothing: ping is answered, everything else is refused. */
   gateway: 1,
   /** The host's loopback. */
   hostLoopback: 2,
-  /** The resolvers: a DNS address, on one of the policy's ports. */
+  /** The plan's DNS address, on one of the policy's ports: the resolvers. */
   dns: 3,
-  /** The guest's own address, on the host. */
+  /** mapGuestAddr: the address of the host that the guest's own is a copy of. */
   hostGuest: 5,
-  /** Never routable from the guest: loopback, unspecified, multicast source and the like. */
+  /** Never routable from the guest: loopback, unspecified, reserved. */
   invalid: 4,
 } as const;
 
-/** Where the two families' addresses lie in each array of Addressing. */
+/** Index of each family's address in the arrays of Addressing. */
 const V4_AT = familyAt(4);
 const V6_AT = familyAt(6);
-/** In Addressing.seen: link-local, and which of the plan's addresses the guest has been seen to use. */
+/**
+ * Words in Addressing.seen: the guest's link-local address; non-zero once the guest has used the plan's
+ * address.
+ */
 const LINK_LOCAL = 8;
 const USES_IPV4 = 12;
 const USES_IPV6 = 13;
 
+/** The address plan of one thread, and what the guest and the host change in it while the engine runs. */
 export class Addressing {
+  /** Our MAC address. */
   readonly mac: Uint8Array;
+  /** MTU of the TAP in bytes. */
   readonly mtu: number;
-  /** Words 0..3 IPv4 (mapped), 4..7 IPv6; all zero where the family is off. */
+  /** Words 0..3 IPv4 (mapped), 4..7 IPv6; all zero where the plan has no such family. */
   readonly guest = new Uint32Array(8);
-  /** What mapGuestAddr means on the host: the guest's address, for as long as the host has it too. */
+  /** The host address that mapGuestAddr stands for: the guest's address, as long as the host has it too. */
   readonly hostSelf = new Uint32Array(8);
+  /** Our address as the guest's router. */
   readonly gateway = new Uint32Array(8);
+  /** The address on the TAP that means the host's loopback. */
   readonly hostLoopback = new Uint32Array(8);
   /**
-   * Addresses that connections from outside are led to: what the plan says, until the guest uses others
-   * (SLAAC, its own choice) and not the plan's. IPv4 in words 0..3, IPv6 in 4..7, link-local in 8..11. Shared
-   * by all packet threads and written with plain stores by whichever shard hears the guest: one that is read
-   * half changed leads one connection astray, at most.
+   * The guest's addresses, to which connections from outside are sent: the plan's, until the guest sends from
+   * others (SLAAC, its own choice) and never from the plan's. IPv4 in words 0..3, IPv6 in 4..7, link-local in
+   * 8..11. All packet threads share the words, and the shard that receives a packet writes them with plain
+   * stores: a reader that meets a half-written address sends one connection to a wrong address, at most.
    */
   readonly seen: Uint32Array;
+  /** The address on the TAP that means `hostSelf`. */
   readonly mapGuestAddr = new Uint32Array(8);
+  /** The address on the TAP that means the resolvers. */
   readonly dns = new Uint32Array(8);
-  /** Our IPv4 address as DHCP server, and the router that it tells of; 0: DHCP is off. */
+  /** Our IPv4 address as DHCP server and as the router that DHCP announces; 0: DHCP is off. */
   dhcpServer = 0;
+  /** Our IPv6 link-local address. */
   readonly linkLocal = new Uint32Array(4);
   readonly ipv4: boolean;
   readonly ipv6: boolean;
   readonly plan: AddressPlan;
   readonly #dnsPorts: readonly number[];
-  readonly #hasOwn: boolean;
+  readonly #refusesOwn: boolean;
 
   constructor(plan: AddressPlan, policy: ServicePolicy, seen: Uint32Array = new Uint32Array(SEEN_WORDS)) {
     this.plan = plan;
     this.#dnsPorts = policy.dnsPorts;
-    this.#hasOwn = policy.gateway === 'ours';
+    this.#refusesOwn = policy.gateway === 'ours';
     this.mtu = plan.mtu;
     const mac = macParse(plan.mac);
     if (mac === null) throw new Error(`address plan: mac ${plan.mac} is not a MAC address`);
@@ -104,7 +115,10 @@ export class Addressing {
     for (const at of [V4_AT, V6_AT]) if (isZero(seen, at)) addressCopy(this.guest, at, seen, at);
   }
 
-  /** The host's network has changed. @throws Error when an address is none */
+  /**
+   * The host's network has changed.
+   * @throws Error when a text is not an address
+   */
   hostChanged(change: HostChange): void {
     for (const [at, text] of [
       [V4_AT, change.self4],
@@ -114,11 +128,15 @@ export class Addressing {
       if (!addressParse(text, this.hostSelf, at)) throw new Error(`host change: ${text} is not an address`);
     }
     if (change.dhcpGateway !== undefined) this.dhcpServer = ipv4Parse(change.dhcpGateway);
-    // What DHCPv6 and router advertisements offer, where there was nothing to offer at the start.
+    // DHCPv6 and router advertisements offer addressing.guest: set it if the host had no address at the
+    // start.
     if (this.ipv6 && isZero(this.guest, V6_AT)) addressCopy(this.hostSelf, V6_AT, this.guest, V6_AT);
   }
 
-  /** The guest sends from this IPv4 address. */
+  /**
+   * Note the source address of an IPv4 packet of the guest, in `seen`.
+   * @param address  as u32
+   */
   learnGuestAddress4(address: number): void {
     const { seen } = this;
     if (seen[USES_IPV4] !== 0 || address === 0) return;
@@ -127,23 +145,26 @@ export class Addressing {
     addressSetIpv4(seen, V4_AT, address);
   }
 
-  /** The guest sends from this IPv6 address. */
-  learn6(words: Uint32Array, w: number): void {
+  /**
+   * Note the source address of an IPv6 packet of the guest, in `seen`.
+   * @param words,w  address at words[w..w+3]
+   */
+  learnGuestAddress6(words: Uint32Array, w: number): void {
     const { seen } = this;
     if (isLinkLocal(words, w)) {
-      if (!same(words, w, seen, LINK_LOCAL)) addressCopy(words, w, seen, LINK_LOCAL);
+      if (!equalsSet(words, w, seen, LINK_LOCAL)) addressCopy(words, w, seen, LINK_LOCAL);
       return;
     }
     if (seen[USES_IPV6] !== 0 || isZero(words, w)) return;
-    if (same(words, w, this.guest, V6_AT)) seen[USES_IPV6] = 1;
-    else if (same(words, w, seen, V6_AT)) return;
+    if (equalsSet(words, w, this.guest, V6_AT)) seen[USES_IPV6] = 1;
+    else if (equalsSet(words, w, seen, V6_AT)) return;
     addressCopy(words, w, seen, V6_AT);
   }
 
   /**
-   * Which address of the guest's a peer is led to, into out[o..o+3]: one of the peer's family, and of its
-   * scope where there is one.
-   * @param words,w  the peer as the guest sees it
+   * Write the guest's address that a peer's connection is sent to into out[o..o+3]: one of the peer's family,
+   * and of the peer's scope if the guest has one.
+   * @param words,w  the peer's address on the TAP
    * @returns false when the guest has no address of that family
    */
   guestFor(words: Uint32Array, w: number, out: Uint32Array, o: number): boolean {
@@ -162,34 +183,35 @@ export class Addressing {
   }
 
   /**
-   * @param words  address at words[w..w+3]
-   * @param port   destination port, 0 for protocols without
+   * What a destination of the guest's means.
+   * @param words,w  address at words[w..w+3]
+   * @param port  destination port, 0 for protocols without ports
    * @returns a Destination
    */
   classify(words: Uint32Array, w: number, port: number): number {
     const family = familyOf(words, w);
     const at = familyAt(family);
-    if (same(words, w, this.dns, at)) {
+    if (equalsSet(words, w, this.dns, at)) {
       if (this.#dnsPorts.includes(port)) return Destination.dns;
       if (this.#dnsPorts.length === 0 && port !== 0) return Destination.world;
     }
-    if (same(words, w, this.hostLoopback, at)) return Destination.hostLoopback;
-    if (same(words, w, this.mapGuestAddr, at)) return Destination.hostGuest;
-    if (this.#hasOwn && this.isOurs(words, w, family)) return Destination.gateway;
+    if (equalsSet(words, w, this.hostLoopback, at)) return Destination.hostLoopback;
+    if (equalsSet(words, w, this.mapGuestAddr, at)) return Destination.hostGuest;
+    if (this.#refusesOwn && this.isOurs(words, w, family)) return Destination.gateway;
     if (family === 4) {
       const a = words[w + 3]!;
-      // 240/4 is reserved and ends with the broadcast address; multicast is the caller's to tell.
+      // 240/4 is reserved and ends with the broadcast address. The caller checks for multicast.
       if (a >>> 24 === 127 || a >>> 24 === 0 || a >>> 28 === 15) return Destination.invalid;
       return Destination.world;
     }
     if (isLoopback(words, w) || isUnspecified(words, w)) return Destination.invalid;
-    // v4-mapped addresses never appear on a wire (RFC 4291 section 2.5.5.2 leaves them to the API).
+    // v4-mapped addresses never appear on a link (RFC 4291 section 2.5.5.2: they are for APIs).
     return Destination.world;
   }
 
   /**
-   * Whether the guest may answer a host-side peer that it has not spoken to: the host's loopback only where
-   * it is mapped.
+   * Whether the guest can send to a host-side peer that it has not sent to before: to the host's loopback
+   * only if the plan maps that.
    */
   isReachableFromGuest(words: Uint32Array, w: number): boolean {
     if (isUnspecified(words, w)) return false;
@@ -200,17 +222,17 @@ export class Addressing {
   isOurs(words: Uint32Array, w: number, family: 4 | 6): boolean {
     const at = familyAt(family);
     return (
-      same(words, w, this.gateway, at) ||
-      same(words, w, this.dns, at) ||
-      same(words, w, this.hostLoopback, at) ||
-      same(words, w, this.mapGuestAddr, at) ||
-      (family === 6 && same(words, w, this.linkLocal, 0))
+      equalsSet(words, w, this.gateway, at) ||
+      equalsSet(words, w, this.dns, at) ||
+      equalsSet(words, w, this.hostLoopback, at) ||
+      equalsSet(words, w, this.mapGuestAddr, at) ||
+      (family === 6 && equalsSet(words, w, this.linkLocal, 0))
     );
   }
 
   /**
-   * Write the host-side address that a Destination.world, hostLoopback or hostGuest address means to
-   * out[o..o+3].
+   * Write the host-side address of a destination into out[o..o+3].
+   * @param destination  what classify() said: Destination.world, hostLoopback or hostGuest
    */
   toHost(words: Uint32Array, w: number, destination: number, out: Uint32Array, o: number): void {
     if (destination === Destination.hostLoopback) addressSetLoopback(out, o, familyOf(words, w));
@@ -220,28 +242,28 @@ export class Addressing {
   }
 
   /**
-   * The address under which a host-side peer appears on the TAP: the host's loopback and wildcard, and the
-   * guest's own address, become what is mapped to them or, without a mapping, the gateway; everything else
-   * stays as it is.
+   * Write the address under which a host-side peer appears on the TAP into out[o..o+3]. The host's loopback,
+   * the wildcard and the guest's own address become the plan's address for them or, without one, the gateway;
+   * any other address stays the same.
    */
   fromHost(words: Uint32Array, w: number, out: Uint32Array, o: number): void {
     const at = familyAt(familyOf(words, w));
     const local = isLoopback(words, w) || isUnspecified(words, w);
-    // A peer on this host may have the very address that the guest copied: it must not seem to come from the
-    // guest itself.
-    if (local || same(words, w, this.guest, at) || same(words, w, this.seen, at)) {
+    // A peer on this host may have the address that the guest copied: its packets must not have the guest's
+    // own address as source.
+    if (local || equalsSet(words, w, this.guest, at) || equalsSet(words, w, this.seen, at)) {
       const mapping = local ? this.hostLoopback : this.mapGuestAddr;
       addressCopy(isZero(mapping, at) ? this.gateway : mapping, at, out, o);
     } else addressCopy(words, w, out, o);
   }
 }
 
-/** Whether an address is that of the plan at b[bt..bt+3], which may have none. */
-function same(a: Uint32Array, at: number, b: Uint32Array, bt: number): boolean {
+/** Whether two addresses are equal and b[bt..bt+3] is set: the plan need not have every address. */
+function equalsSet(a: Uint32Array, at: number, b: Uint32Array, bt: number): boolean {
   return addressEqual(a, at, b, bt) && !isZero(b, bt);
 }
 
-/** No address: not even 0.0.0.0, which is v4-mapped. */
+/** Whether no address is set there; 0.0.0.0 is one, as ::ffff:0.0.0.0. */
 function isZero(a: Uint32Array, at: number): boolean {
   return a[at] === 0 && a[at + 1] === 0 && a[at + 2] === 0 && a[at + 3] === 0;
 }

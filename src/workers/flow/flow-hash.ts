@@ -2,12 +2,12 @@
  * Keyed hash of flows and datagrams: HalfSipHash-1-3 (Aumasson and Bernstein's SipHash on 32-bit words), key
  * of two random words per process.
  *
- * Why: the guest, and anyone who can send to a published port, chooses addresses and ports. With an unkeyed
- * hash it could choose them so that all flows meet in one probe run or on one shard. 1-3 rounds are the Linux
- * kernel's choice for tables (hsiphash); 2-4, for which a forged output would matter, costs 1.2 to 1.4x
- * (IPv4) and 1.8x (IPv6) here: bench/flow-hash.bench.ts.
+ * Reason: the guest, and anyone who can send to a published port, chooses addresses and ports. With an
+ * unkeyed hash they could choose values that put all flows in one probe sequence or on one shard. 1-3 rounds
+ * are the Linux kernel's choice for tables (hsiphash); 2-4, for which a forged output would matter, costs 1.2
+ * to 1.4x (IPv4) and 1.8x (IPv6) here: bench/flow-hash.bench.ts.
  *
- * The messages, in little-endian words, have lengths of their own, and the length is part of the hash:
+ * The hashed messages, in little-endian words. Each kind has a different length, which is part of the hash:
  *
  *   flow, IPv4     13 bytes   guest, remote, guestPort << 16 | remotePort, proto
  *   datagram, IPv4 14 bytes   src, dst, ident, proto, 1
@@ -22,7 +22,7 @@ const message = new Int32Array(16);
 
 /**
  * HalfSipHash-1-3 with 32 bits of output, over `wordCount` words of `words` and a last partial word.
- * @param lastWord  the 0..3 bytes left over, and the length of the message in bytes in bits 24..31
+ * @param lastWord  the 0..3 bytes after the last whole word; bits 24..31: length of the message in bytes
  * @returns u32
  */
 export function halfSipHash13(
@@ -84,15 +84,15 @@ function addressWords(a: Uint32Array, aAt: number, b: Uint32Array, bAt: number, 
   return 9;
 }
 
-/** The hash's key: the first two words of a key of the engine's (EnginePlan.hashKey, isnKey). */
+/** The hash's key: the first two words of EnginePlan.hashKey or isnKey. */
 export type HashKey = readonly [number, number, ...number[]];
 
 /**
- * Hash of a flow: picks the shard and the place in its table. The same in both directions, as the guest's
- * side always comes first.
+ * Hash of a flow: selects the shard and the place in its table. It is the same in both directions, as the
+ * guest's address and port always come first.
  * @param a  guest address, four words from `aAt` (IPv4 as ::ffff:a.b.c.d)
  * @param b  remote address, four words from `bAt`
- * @param ports  (guestPort << 16 | remotePort) >>> 0; for echo flows the identifier in the upper half
+ * @param ports  (guestPort << 16 | remotePort) >>> 0; for echo flows identifier << 16
  * @returns u32
  */
 export function flowHash(
@@ -108,7 +108,10 @@ export function flowHash(
   return halfSipHash13(key[0], key[1], message, wordCount, ((wordCount * 4 + 1) << 24) | proto);
 }
 
-/** Shard of a hash, 0 .. shards-1. Uses the upper bits; the flow table's places come from the lower ones. */
+/**
+ * Shard of a hash, 0 .. shards-1. It depends on the upper bits; the place in the flow table depends on the
+ * lower ones.
+ */
 export function shardOf(hash: number, shards: number): number {
   return Math.floor((hash * shards) / 0x1_0000_0000);
 }

@@ -1,30 +1,32 @@
 /**
- * Flows as the API's `list_flows` tells them, from the packet threads that own them to the main thread, a
- * page at a time. A thread looks at MAX_SCAN places and puts MAX_PAGE_FLOWS rows together at the most before
- * it goes on with packets; who wants more asks again.
+ * Flows for the API's `list_flows`: the packet threads, which own the flows, send them to the main thread a
+ * page at a time. For a page a thread scans at most MAX_SCAN places and collects at most MAX_PAGE_FLOWS rows
+ * before it goes back to packets; the caller asks for the next page.
  *
  *   section   0 .. shards-1   the shard's flows (TCP, UDP, ping), by flow id
  *             shards          TCP past the TAP (splice)
  *             shards + 1      UDP past the TAP
  *
- * A row is FLOW_FIELDS numbers, in the order of FlowField. Addresses are four u32 words, as everywhere.
+ * A row is FLOW_FIELDS numbers, in the order of FlowField. Addresses are four u32 words each, IPv4 as
+ * v4-mapped.
  */
 import { ADDR_WORDS, type FlowTable } from './flow-table.ts';
 
+/** Index of each field in a row. */
 export const FlowField = {
   place: 0,
   /** IP protocol number. */
   proto: 1,
   state: 2,
-  /** As seen inside. */
+  /** Addresses and ports on the guest's side. */
   guestAddress: 3,
   remoteAddress: 7,
   /** Ping flows: the echo identifier. */
   guestPort: 11,
   remotePort: 12,
   /**
-   * Payload: what TCP has taken from the guest and what the guest has acknowledged; of UDP the datagrams', of
-   * ping the ICMP messages'.
+   * Payload bytes. TCP: accepted from the guest, acknowledged by the guest. UDP: datagram payload. Ping: ICMP
+   * messages.
    */
   fromGuestBytes: 13,
   toGuestBytes: 14,
@@ -32,28 +34,29 @@ export const FlowField = {
 } as const;
 export const FLOW_FIELDS = 16;
 
+/** State of a flow in reports. */
 export const FlowState = {
-  /** The host's socket connects. */
+  /** The host's socket is connecting. */
   connecting: 0,
-  /** The guest has our SYN,ACK, or our SYN. */
+  /** We have sent SYN,ACK to the guest, or SYN. */
   synReceived: 1,
   synSent: 2,
   established: 3,
-  /** The guest has sent its FIN, or we have sent ours. */
+  /** The guest has sent its FIN; only we have sent ours. */
   closeWait: 4,
   finWait: 5,
   /**
-   * RFC 9293's CLOSED, though the flow is still here: host-io has not yet said that the host's socket is
-   * closed.
+   * RFC 9293's CLOSED. The flow's id is still in use, as host-io has not yet reported that the host's socket
+   * is closed.
    */
   closed: 6,
-  /** Without and with an answer, from whichever side it has to come. */
+  /** Datagram flows: packets went one way only, or both ways. */
   unreplied: 7,
   replied: 8,
 } as const;
 export type FlowState = (typeof FlowState)[keyof typeof FlowState];
 
-/** By FlowState, in the words of RFC 9293 and of the kernel's connection tracking. */
+/** Names by FlowState: RFC 9293's states, and those of the kernel's connection tracking for datagrams. */
 export const FLOW_STATE_NAMES: readonly string[] = [
   'connecting',
   'syn-received',
@@ -66,12 +69,13 @@ export const FLOW_STATE_NAMES: readonly string[] = [
   'replied',
 ];
 
+/** Most rows of a page, and most places that are scanned for it. */
 export const MAX_PAGE_FLOWS = 256;
 const MAX_SCAN = 16_384;
 
-/** Whoever owns flows. */
+/** A part of the engine that owns flows. */
 export interface FlowSource {
-  /** Flows lie at places below it. */
+  /** Places are 0 .. placeCount - 1; each has a flow or none. */
   readonly placeCount: number;
   /**
    * Fill in a row, all fields but `place`.
@@ -80,15 +84,21 @@ export interface FlowSource {
   describeFlow(place: number, rows: Float64Array, at: number): boolean;
 }
 
+/** One page of a section. */
 export interface FlowPage {
   readonly rows: Float64Array;
-  /** Where to go on; -1: that was all of the section. */
+  /** Place at which the next page begins; -1: the section has no more. */
   readonly next: number;
 }
 
 export const NO_FLOWS: FlowPage = { rows: new Float64Array(0), next: -1 };
 
-/** @param from  place to begin at @param limit  rows at the most; MAX_PAGE_FLOWS is the most in any case */
+/**
+ * Collect one page of a source's flows.
+ * @param from  place to begin at
+ * @param limit  most rows; never more than MAX_PAGE_FLOWS
+ * @returns rows of FLOW_FIELDS numbers, and where the next page begins
+ */
 export function flowPage(source: FlowSource, from: number, limit: number): FlowPage {
   const rows = new Float64Array(Math.min(limit, MAX_PAGE_FLOWS) * FLOW_FIELDS);
   const end = Math.min(source.placeCount, from + MAX_SCAN);
@@ -102,7 +112,10 @@ export function flowPage(source: FlowSource, from: number, limit: number): FlowP
   return { rows: rows.slice(0, at), next: place < source.placeCount ? place : -1 };
 }
 
-/** Key and byte counts of a flow table's entry into a row. */
+/**
+ * Write key and byte counts of a flow table's entry into a row.
+ * @param at  index of the row's first field in `rows`
+ */
 export function describeEntry(flows: FlowTable, id: number, rows: Float64Array, at: number): void {
   rows[at + FlowField.proto] = flows.proto[id]!;
   for (let i = 0; i < 4; i++) {

@@ -7,56 +7,55 @@
  *            └────┴──┬─┴────┴────┴────┴────┘
  *                    └─▶ id 17:  hash[17]   addr[136..139] guest, [140..143] remote   ports[17]   proto[17]
  *
- * Deletion shifts the followers of the run back instead of leaving a tombstone, so that a look-up never gets
- * slower with age.
+ * Deletion moves the entries behind it in the probe sequence back instead of leaving a tombstone, so that
+ * look-ups do not get slower over time.
  *
- * A freed id rests until RESTING_IDS more were freed, which makes a stale descriptor easy to tell, and then
- * means another flow. An id that was never given is taken only while no more than these rest: so tables by
- * id, here and in every stage, are touched as far as flows ever were at the same time, and not to their end
- * by short flows one after another (decision 115).
+ * A freed id is not given again until RESTING_IDS more ids were freed, so that a stale descriptor with the
+ * old id can be recognised. An id that was never given is taken only while no more than RESTING_IDS freed
+ * ones rest. So the memory of tables by id, here and in every stage, is touched only as far as the greatest
+ * number of flows at one time, and not to its end by many short flows in succession (decision 115).
  *
- * Invariant: every place from a flow's home (hash & mask) to where it lies is taken; hence a probe may stop
- * at the first empty place. The load is at most one half, so there always is one.
+ * Invariant: every place from a flow's home (hash & mask) to its actual place is taken; hence a probe may
+ * stop at the first empty place. The load is at most one half, so there always is an empty place.
  */
 import type { FlowId } from '../../units.ts';
 import type { FlowTuple } from './flow-tuple.ts';
 
-/** No such flow, or no room. */
+/** No such flow, or no free id. */
 export const NO_FLOW = -1 as FlowId;
 
-/** Two pages of a table with 8 bytes an id. */
+/** In a table with 8 bytes per id these fill two pages. */
 const RESTING_IDS = 1024;
 
 /** Words of `addr` per flow: guest 0..3, remote 4..7. */
 export const ADDR_WORDS = 8;
 
+/** Flows by key and by id, up to `maxFlows`. */
 export class FlowTable {
   readonly maxFlows: number;
-  /** Addresses by id, ADDR_WORDS each. Borrowed: written by insert() only. */
+  /** Addresses by id, ADDR_WORDS each. Callers only read them. */
   readonly addr: Uint32Array;
   /** (guestPort << 16 | remotePort) >>> 0 by id. */
   readonly ports: Uint32Array;
   readonly proto: Uint8Array;
   readonly hash: Uint32Array;
-  /**
-   * For reports, by id: payload bytes that went each way, which the owner counts, and `nowMs` of insert().
-   */
+  /** By id, for reports: payload bytes in each direction, which the owner counts, and `nowMs` at insert(). */
   readonly fromGuestBytes: Float64Array;
   readonly toGuestBytes: Float64Array;
   readonly bornMs: Float64Array;
-  /** The owner's clock. */
+  /** Monotonic milliseconds; the owner sets it before insert(). */
   nowMs = 0;
-  /** 1: can be found. */
+  /** By id: 1 if find() can find the flow. */
   readonly #live: Uint8Array;
   readonly #places: Int32Array;
   readonly #mask: number;
-  /** Ids from this on were never given. */
+  /** Ids from here on were never given. */
   #fresh = 0;
   /** Freed ids, oldest first: a ring of maxFlows entries. */
   readonly #resting: Int32Array;
   #restingFirst = 0;
   #restingCount = 0;
-  /** Fresh and resting. */
+  /** Ids not in use: never given, or resting. */
   #freeCount: number;
   #count = 0;
 
@@ -81,7 +80,7 @@ export class FlowTable {
     this.#freeCount = maxFlows;
   }
 
-  /** Flows that can be found. */
+  /** Flows that find() can find. */
   get count(): number {
     return this.#count;
   }
@@ -96,7 +95,11 @@ export class FlowTable {
     return this.#live[id] === 1;
   }
 
-  /** @returns the flow's id, or NO_FLOW (-1) */
+  /**
+   * Look a flow up.
+   * @param tuple  its hash must be set
+   * @returns the flow's id, or NO_FLOW (-1)
+   */
   find(tuple: FlowTuple): FlowId {
     const { hash, ports, proto, addr: wanted } = tuple;
     const addr = this.addr;
@@ -105,7 +108,7 @@ export class FlowTable {
       if (id < 0) return NO_FLOW;
       if (this.hash[id] !== hash || this.ports[id] !== ports || this.proto[id] !== proto) continue;
       const at = id * ADDR_WORDS;
-      // The words that differ most between flows first.
+      // The words that most often differ between flows are compared first.
       if (
         addr[at + 7] === wanted[7] &&
         addr[at + 3] === wanted[3] &&
@@ -122,7 +125,7 @@ export class FlowTable {
   }
 
   /**
-   * Add a flow. The caller knows from find() that it is not there.
+   * Add a flow that is not in the table (the caller has tried find()).
    * @returns its id, or NO_FLOW (-1) when all ids are in use
    */
   insert(tuple: FlowTuple): FlowId {
@@ -152,15 +155,16 @@ export class FlowTable {
     return id as FlowId;
   }
 
-  /** Forget the flow and free its id. */
+  /** Remove the flow and free its id. */
   remove(id: number): void {
     this.detach(id);
     this.release(id);
   }
 
   /**
-   * Forget the flow's key, so that the same addresses and ports may begin a new flow, but keep its id out of
-   * use until release(): answers for the old flow may still be under way.
+   * Remove the flow's key, so that the same addresses and ports may begin a new flow. The id stays in use
+   * until release(): messages about the old flow may still be on a link.
+   * @throws Error when the flow is not in the table
    */
   detach(id: number): void {
     const places = this.#places;
@@ -170,7 +174,7 @@ export class FlowTable {
       if (places[hole] === 0) throw new Error(`flow ${id} is not in the table`);
       hole = (hole + 1) & mask;
     }
-    // Shift back: a follower may fill the hole unless its home lies after the hole (then the probe would miss
+    // Move back: a later entry may fill the hole unless its home lies after the hole (then find() would miss
     // it).
     for (let place = (hole + 1) & mask; places[place] !== 0; place = (place + 1) & mask) {
       const home = this.hash[places[place]! - 1]! & mask;
@@ -184,7 +188,10 @@ export class FlowTable {
     this.#count--;
   }
 
-  /** Free the id of a detached flow. */
+  /**
+   * Free the id of a detached flow.
+   * @throws Error when all ids are free or live: it was released twice
+   */
   release(id: number): void {
     if (this.#freeCount + this.#count >= this.maxFlows) throw new Error(`flow ${id} was released twice`);
     let end = this.#restingFirst + this.#restingCount;

@@ -1,21 +1,24 @@
-/** What tells a flow from all others, in the form that flow tables are asked with. */
+/** The key of a flow, in the form that flow tables take. */
 import { flowHash, type HashKey } from './flow-hash.ts';
 
 /**
- * Addresses, ports and protocol of a flow. A Packet is one; others are made once and refilled for each
- * look-up (borrowed).
+ * Addresses, ports and protocol of a flow, and their hash. Packet extends it; other tuples are made once and
+ * refilled for each look-up (borrowed).
  */
 export interface FlowTuple {
   /** Guest address in words 0..3 and remote address in words 4..7, IPv4 as v4-mapped. */
   readonly addr: Uint32Array;
-  /** (guestPort << 16 | remotePort) >>> 0; for echo flows the identifier in the upper half. */
+  /** (guestPort << 16 | remotePort) >>> 0; for echo flows identifier << 16. */
   ports: number;
   proto: number;
-  /** flowHash() of the above. */
+  /** flowHash() of the other fields. */
   hash: number;
 }
 
-/** A tuple of IPv4 addresses that are 0.0.0.0. */
+/**
+ * A tuple whose addresses are 0.0.0.0, ports and hash 0.
+ * @param proto  IP protocol number
+ */
 export const newFlowTuple = (proto: number): FlowTuple => ({
   addr: Uint32Array.of(0, 0, 0xffff, 0, 0, 0, 0xffff, 0),
   ports: 0,

@@ -1,8 +1,9 @@
 /**
- * Which flow an ICMP error of the guest's is about. Two kinds are listened to: a UDP port is unreachable, as
- * a program inside has closed its socket and the world goes on sending; and a TCP segment is too long for a
- * link behind the guest, which is a router then. Both quote the head of a packet of ours (RFC 792, RFC 1191
- * section 4, RFC 4443 section 3), whose source is the remote.
+ * Which flow an ICMP error from the guest is about. Two kinds are evaluated: port unreachable for UDP, after
+ * a program in the guest has closed its socket while a peer goes on sending; and "too big" for TCP, from a
+ * guest that routes over a link with a smaller MTU. Both quote the start of a packet that we sent to the
+ * guest (RFC 792, RFC 1191 section 4, RFC 4443 section 3): its source is the remote, its destination the
+ * guest.
  */
 import { addressRead, addressSetIpv4 } from '../../proto/address.ts';
 import { readU16, readU32 } from '../../proto/be.ts';
@@ -18,28 +19,38 @@ const IPV4_DST_AT = 16;
 const IPV6_NEXT_HEADER = 6;
 const FRAGMENT_OFFSET_MASK = 0x1fff;
 
-/** @returns protocol of the packet that the ICMP message at `at` quotes, for which quotedFlow() has found a flow */
+/**
+ * IP protocol of the packet that an ICMP message quotes. Only after quotedFlow() returned ports.
+ * @param at  offset of the ICMP message
+ */
 export function quotedProtocol(u8: Uint8Array, at: number, family: 4 | 6): number {
   return u8[at + ICMP_BYTES + (family === 4 ? IPV4_PROTOCOL : IPV6_NEXT_HEADER)]!;
 }
 
-/** @returns sequence number of the TCP segment that it quotes */
+/**
+ * Sequence number of the TCP segment that an ICMP message quotes. Only after quotedFlow() returned ports.
+ * @param at  offset of the ICMP message
+ */
 export function quotedTcpSeq(u8: Uint8Array, at: number, family: 4 | 6): number {
   return readU32(u8, at + ICMP_BYTES + (family === 4 ? IPV4_MIN_BYTES : IPV6_BYTES) + 4);
 }
 
-/** @returns MTU in bytes that it tells, 0: a router from before RFC 1191 */
+/**
+ * The MTU in a "too big" message (RFC 1191 section 4, RFC 4443 section 3.2).
+ * @param at  offset of the ICMP message
+ * @returns bytes; 0: the router is older than RFC 1191 and gives none
+ */
 export function nextHopMtu(u8: Uint8Array, at: number, family: 4 | 6): number {
   return family === 4 ? readU16(u8, at + 6) : readU32(u8, at + 4);
 }
 
 /**
+ * Find out which flow an ICMP error is about.
  * @param at  offset of the ICMP message
  * @param availBytes  readable bytes from there
  * @param words  out: guest address in words 0..3, remote in 4..7
- * @returns ports, guest << 16 | remote as u32, or -1: it is something else. From then on the 8 bytes that
- *   follow the quoted IP
- *          header may be read.
+ * @returns ports, guest << 16 | remote as u32; the 8 bytes behind the quoted IP header may then be read. Or
+ *   -1: it is not such an error.
  */
 export function quotedFlow(
   u8: Uint8Array,
@@ -53,7 +64,8 @@ export function quotedFlow(
   const proto = quotedProtocolOf(family, icmpType(u8, at), icmpCode(u8, at));
   if (proto < 0) return -1;
   const ipAt = at + ICMP_BYTES;
-  // Our datagrams have neither options nor extension headers, and fragments after the first name no ports.
+  // The packets that we send have neither IP options nor extension headers; only a first fragment has the
+  // ports.
   if (family === 4) {
     if (u8[ipAt] !== 0x45 || u8[ipAt + IPV4_PROTOCOL] !== proto) return -1;
     if ((readU16(u8, ipAt + IPV4_FRAGMENT) & FRAGMENT_OFFSET_MASK) !== 0) return -1;
@@ -69,7 +81,7 @@ export function quotedFlow(
   return ((guestPort << 16) | remotePort) >>> 0;
 }
 
-/** @returns the protocol in which an error of that type and code means something to us, or -1 */
+/** @returns the protocol whose flows evaluate an error of that type and code, or -1: none does */
 function quotedProtocolOf(family: 4 | 6, type: number, code: number): number {
   if (family === 6) {
     if (type === Icmp6Type.packetTooBig) return IpProtocol.tcp;

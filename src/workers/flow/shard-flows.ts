@@ -1,88 +1,98 @@
 /**
- * The flows of a shard, and who gives way when their table is full. Flows that may end early stand in lists,
- * oldest first:
+ * The flows of a shard, and which of them are ended early when their table is full ("give way"). Flows that
+ * may give way are in lists, oldest first:
  *
- *   unreplied guest, unreplied inbound    datagrams that nobody has answered: the longer list's oldest goes first
- *   answered guest, answered inbound      a question and its answer
- *   half open                             TCP before it stands
+ *   unreplied guest, unreplied inbound   no answer yet; the oldest flow of the longer list gives way first
+ *   answered guest, answered inbound     one datagram each way
+ *   half open                            TCP before ESTABLISHED
  *
- * Settled ones (TCP that stands, UDP that goes both ways repeatedly) never give way. Datagram flows never
- * take the last eighth of the table, which is TCP's, and those that begin outside never more than half of it:
- * each share is made room in at the cost of its own.
+ * Settled flows (established TCP, UDP with several datagrams both ways) never give way. Datagram flows never
+ * use the last eighth of the table, which is TCP's; inbound datagram flows never use more than half of the
+ * table. When a share is used up, a flow of the same share gives way.
  *
- * A flow with a host socket frees its id only once host-io has closed that, so flows give way while some ids
- * are still free. One at most gives way for each new one: the work is bounded. The last ids are for TCP and
- * for name look-ups, however fast datagrams come.
+ * A flow with a host socket frees its id only once host-io has closed the socket, so flows give way while
+ * some ids are still free. At most one flow gives way for each new one, which bounds the work. The last ids
+ * are for TCP and for DNS queries, however fast datagrams come.
  */
 import { Counter } from '../../ring/counters.ts';
 import type { FlowId } from '../../units.ts';
 import { FlowTable, NO_FLOW } from './flow-table.ts';
 import type { FlowTuple } from './flow-tuple.ts';
 
-/** Who began a flow. */
+/**
+ * How a flow began: by the guest's datagram, by an inbound datagram, or as a TCP connection of either side.
+ */
 export const Origin = { guestDatagram: 1, inboundDatagram: 2, tcp: 3 } as const;
-/** Lists; answered = unreplied + ANSWERED. */
+/**
+ * Numbers of the lists: an unreplied list has its Origin's number, the answered one that number + ANSWERED.
+ */
 const HALF_OPEN = 3;
 const ANSWERED = 3;
 const LISTS = 6;
 
+/** A flow table whose flows give way when it is full. */
 export class ShardFlows extends FlowTable {
   readonly #counters: Float64Array;
-  readonly #tellFull: () => void;
-  /** By IP protocol: ends a flow early. */
+  readonly #reportFull: () => void;
+  /** By IP protocol: function that ends a flow early. */
   readonly #enders: ((flow: number) => void)[] = [];
-  // By flow. Neighbours are kept + 1: zeroed memory means none.
+  // By flow. #next and #previous hold flow + 1, so that zeroed memory means none; #list 0: in no list.
   readonly #origin: Uint8Array;
   readonly #list: Uint8Array;
   readonly #next: Int32Array;
   readonly #previous: Int32Array;
-  // By list, by origin.
+  // By list: flow + 1 at either end, and how many flows. By Origin: how many flows.
   readonly #first = new Int32Array(LISTS);
   readonly #last = new Int32Array(LISTS);
   readonly #length = new Int32Array(LISTS);
-  readonly #begun = new Int32Array(4);
+  readonly #countByOrigin = new Int32Array(4);
   readonly #reserve: number;
-  readonly #mostDatagram: number;
-  readonly #mostInbound: number;
+  readonly #maxDatagram: number;
+  readonly #maxInbound: number;
 
-  /** @param tellFull  called each time the table is full */
-  constructor(maxFlows: number, counters: Float64Array, tellFull: () => void) {
+  /** @param reportFull  called each time a flow finds the table full */
+  constructor(maxFlows: number, counters: Float64Array, reportFull: () => void) {
     super(maxFlows);
     this.#counters = counters;
-    this.#tellFull = tellFull;
+    this.#reportFull = reportFull;
     this.#origin = new Uint8Array(maxFlows);
     this.#list = new Uint8Array(maxFlows);
     this.#next = new Int32Array(maxFlows);
     this.#previous = new Int32Array(maxFlows);
     this.#reserve = maxFlows >>> 4;
-    this.#mostDatagram = maxFlows - (maxFlows >>> 3);
-    this.#mostInbound = maxFlows >>> 1;
+    this.#maxDatagram = maxFlows - (maxFlows >>> 3);
+    this.#maxInbound = maxFlows >>> 1;
   }
 
-  /** How flows of an IP protocol are ended early. */
+  /**
+   * Set how flows of an IP protocol are ended early.
+   * @param proto  IP protocol number
+   * @param end  ends the flow; called once for a flow
+   */
   onGiveWay(proto: number, end: (flow: number) => void): void {
     this.#enders[proto] = end;
   }
 
   /**
-   * Add a flow as insert() does; when there is no room for one of its origin an older one gives way.
-   * @param origin Origin
+   * Add a flow as insert() does. When its origin's share is used up, an older flow gives way.
+   * @param origin  Origin
+   * @returns the flow's id, or NO_FLOW (-1): the flow is counted as refused
    */
   admit(origin: number, tuple: FlowTuple): FlowId {
     let flow: FlowId = NO_FLOW;
     if (this.#makeRoom(origin)) flow = this.insert(tuple);
     if (flow < 0) {
       this.#counters[Counter.flowTableFull]!++;
-      this.#tellFull();
+      this.#reportFull();
       return flow;
     }
     this.#origin[flow] = origin;
-    this.#begun[origin]!++;
+    this.#countByOrigin[origin]!++;
     this.#append(flow, origin);
     return flow;
   }
 
-  /** Both sides of a datagram flow have spoken once. */
+  /** Both sides of a datagram flow have sent: it moves to the list of answered flows. */
   answered(flow: number): void {
     const list = this.#list[flow]!;
     if (list === 0 || list >= HALF_OPEN) return;
@@ -90,61 +100,70 @@ export class ShardFlows extends FlowTable {
     this.#append(flow, list + ANSWERED);
   }
 
-  /** The flow does not give way any more. */
+  /** From now on the flow never gives way. */
   settle(flow: number): void {
     this.#unlink(flow);
   }
 
+  /** As FlowTable.detach(); the flow leaves its list too. */
   override detach(id: number): void {
     this.#unlink(id);
-    this.#begun[this.#origin[id]!]!--;
+    this.#countByOrigin[this.#origin[id]!]!--;
     this.#origin[id] = 0;
     super.detach(id);
   }
 
   /**
-   * Make room for a flow that admit() is not asked for.
-   * @param isFull  it is the table that has none; otherwise its caller says what is short
+   * End one flow early, to make room for a flow that is inserted without admit().
+   * @param isFull  whether to report that the table is full; a caller that lacks something else reports that
+   *   itself
    * @returns whether one gave way
    */
   giveWay(isFull = true): boolean {
     return (
-      this.#endOldest(this.#longer(0), isFull) ||
-      this.#endOldest(this.#longer(ANSWERED), isFull) ||
+      this.#endOldest(this.#longerList(0), isFull) ||
+      this.#endOldest(this.#longerList(ANSWERED), isFull) ||
       this.#endOldest(HALF_OPEN, isFull)
     );
   }
 
   /**
-   * A flow found no descriptor for its socket: an older datagram flow gives way, and the guest's next try
-   * finds one. Of connections host-io knows better which are not answered (descriptor-shortage.ts).
+   * A flow's socket could not be opened for want of a descriptor: an older datagram flow gives way, so that
+   * the guest's next attempt finds one. TCP connections do not give way here: host-io knows which of them are
+   * unanswered (descriptor-shortage.ts).
    */
   giveDescriptor(flow: number): void {
     this.#unlink(flow);
-    if (!this.#endOldest(this.#longer(0), false)) this.#endOldest(this.#longer(ANSWERED), false);
+    if (!this.#endOldest(this.#longerList(0), false)) this.#endOldest(this.#longerList(ANSWERED), false);
   }
 
-  /** @returns false: a share is used up, and none of its flows may end */
+  /**
+   * @returns false: the origin's share is used up and none of its flows may give way, or the last ids are
+   *   reserved
+   */
   #makeRoom(origin: number): boolean {
-    const inbound = this.#begun[Origin.inboundDatagram]!;
+    const inbound = this.#countByOrigin[Origin.inboundDatagram]!;
     let gaveWay = false;
-    if (origin === Origin.inboundDatagram && inbound >= this.#mostInbound) {
+    if (origin === Origin.inboundDatagram && inbound >= this.#maxInbound) {
       gaveWay = this.#endOldest(Origin.inboundDatagram) || this.#endOldest(Origin.inboundDatagram + ANSWERED);
       if (!gaveWay) return false;
-    } else if (origin !== Origin.tcp && inbound + this.#begun[Origin.guestDatagram]! >= this.#mostDatagram) {
-      gaveWay = this.#endOldest(this.#longer(0)) || this.#endOldest(this.#longer(ANSWERED));
+    } else if (
+      origin !== Origin.tcp &&
+      inbound + this.#countByOrigin[Origin.guestDatagram]! >= this.#maxDatagram
+    ) {
+      gaveWay = this.#endOldest(this.#longerList(0)) || this.#endOldest(this.#longerList(ANSWERED));
       if (!gaveWay) return false;
     }
     if (!gaveWay && this.freeCount <= this.#reserve) this.giveWay();
-    // An id is free again only when host-io has closed its socket, and datagrams come faster than that: what
-    // begins outside leaves the guest some ids, and the guest's datagrams leave the last ones to TCP and to
-    // name look-ups (dns-forward.ts inserts without an origin).
+    // An id is free again only when host-io has closed its socket, and datagrams may come faster than that.
+    // Inbound flows leave some ids to the guest, and the guest's datagram flows leave the last ones to TCP
+    // and to DNS queries (dns-forward.ts inserts without an origin).
     if (origin === Origin.tcp) return true;
     return this.freeCount > (origin === Origin.inboundDatagram ? this.#reserve >>> 1 : this.#reserve >>> 2);
   }
 
-  /** The longer one of the guest's and the inbound list. @param add  0 or ANSWERED */
-  #longer(add: number): number {
+  /** The longer one of the guest's and the inbound list of datagram flows. @param add  0 or ANSWERED */
+  #longerList(add: number): number {
     const guest = Origin.guestDatagram + add;
     const inbound = Origin.inboundDatagram + add;
     return this.#length[inbound]! > this.#length[guest]! ? inbound : guest;
@@ -154,8 +173,8 @@ export class ShardFlows extends FlowTable {
     const flow = this.#first[list]! - 1;
     if (flow < 0) return false;
     this.#counters[Counter.flowsGaveWay]!++;
-    if (isFull) this.#tellFull();
-    // Whatever its owner does, it is asked once.
+    if (isFull) this.#reportFull();
+    // The owner may keep the flow; it is not asked to end that flow again.
     this.#unlink(flow);
     this.#enders[this.proto[flow]!]?.(flow);
     return true;

@@ -1,28 +1,28 @@
 /**
- * Timers of one thread: a hierarchical wheel on typed arrays. A timer is a number, by convention flow * kinds
- * + kind.
+ * Timers of one thread: a hierarchical timer wheel in typed arrays. A timer is a number, by convention flow *
+ * kinds + kind.
  *
  *   level 0   64 slots of 1 tick          ┌─┬─┬─┬ ─ ─ ┬─┐   a slot is a doubly linked list of timer ids;
  *   level 1   64 slots of 64 ticks        └─┴─┴─┴ ─ ─ ┴─┘   a 64-bit map per level says which are not empty
  *   level 2   64 slots of 4096 ticks
  *   level 3   64 slots of 2^18 ticks      4 ms ticks: 18 hours; longer deadlines go round level 3 again
  *
- * A slot of level n is emptied into the lower levels when its first tick comes; a slot of level 0 fires.
- * Ticks without a slot to empty are skipped by the maps, so that advancing over hours costs as little as over
+ * A slot of level n is emptied into the lower levels when its first tick comes; the timers of a slot of level
+ * 0 fire. The maps show the next slot with entries, so that advancing over hours costs as little as over
  * milliseconds.
  *
- * Lazy moves: putting a deadline off, or cancelling, only writes down the new state; the list entry stays and
- * is moved or dropped when its slot comes. That is what TCP does to its retransmission timer with every
- * acknowledgement. The price is at most one early wake-up per entry left behind.
+ * Lazy moves: to postpone or cancel a timer only stores the new state. The list entry stays, and is moved or
+ * dropped when its slot comes. TCP postpones its retransmission timer with every acknowledgement, so this is
+ * the frequent case. The cost is at most one early wake-up per entry left in its old slot.
  *
- * Time: a timer never fires before its deadline and, when advance() is called in time, less than one tick
- * after it. Ticks are int32 and wrap; deadlines may lie up to 2^31 ticks ahead (99 days of 4 ms).
+ * A timer never fires before its deadline and, if advance() is called in time, less than one tick after it.
+ * Ticks are int32 and wrap; deadlines may lie up to 2^31 ticks ahead (99 days of 4 ms).
  */
 const LEVELS = 4;
 const SLOT_BITS = 6;
 const SLOTS = 1 << SLOT_BITS;
 const SLOT_MASK = SLOTS - 1;
-/** Farthest place from the present tick that level 3 can express. */
+/** Greatest distance in ticks that level 3 can hold. */
 const MAX_DELTA_TICKS = 2 ** (LEVELS * SLOT_BITS) - 1;
 const FARTHEST_TICKS = 2 ** 31 - 1;
 const NONE = -1;
@@ -32,7 +32,7 @@ const NONE = -1;
  */
 function stepsToNext(low: number, high: number, from: number): number {
   if ((low | high) === 0) return 0;
-  // Turn the map right by from + 1 so that the slot after `from` is bit 0, then count trailing zeros.
+  // Rotate the map right by from + 1 so that the slot after `from` is bit 0, then count trailing zeros.
   const turn = (from + 1) & SLOT_MASK;
   const swap = turn >= 32;
   const l = swap ? high : low;
@@ -44,9 +44,10 @@ function stepsToNext(low: number, high: number, from: number): number {
   return 64 - Math.clz32(turnedHigh & -turnedHigh);
 }
 
+/** Timers with ids from 0 on, each armed for one deadline at most. */
 export class TimerWheel {
   readonly #tickMs: number;
-  /** All deadlines up to this tick have fired: as a count since time 0, and the same as int32. */
+  /** The present tick, up to which all timers have fired: counted from time 0, and the same as int32. */
   #tickCount: number;
   #tick: number;
   /** Due tick of an armed timer. */
@@ -90,23 +91,26 @@ export class TimerWheel {
     this.#due[id] = due;
     this.#armed[id] = 1;
     if (this.#list[id] !== NONE) {
-      if (((due - this.#linkedDue[id]!) | 0) >= 0) return; // later than its entry: moved when that comes
+      // Not before its entry's tick: the entry is moved when that comes.
+      if (((due - this.#linkedDue[id]!) | 0) >= 0) return;
       this.#unlink(id);
     }
     this.#link(id);
   }
 
+  /** The timer does not fire until it is armed again. */
   cancel(id: number): void {
     this.#armed[id] = 0;
   }
 
+  /** Whether the timer will fire. */
   isArmed(id: number): boolean {
     return this.#armed[id] === 1;
   }
 
   /**
-   * Fire everything that is due at `now`, in the order of due ticks. `fire` may arm and cancel any timer, its
-   * own too; what it arms fires in a later tick.
+   * Fire all timers that are due at `now`, in the order of due ticks. `fire` may arm and cancel any timer,
+   * the one that fires included; a timer that it arms fires in a later tick.
    */
   advance(now: number, fire: (id: number) => void): void {
     const target = Math.floor(now / this.#tickMs);
@@ -122,8 +126,8 @@ export class TimerWheel {
   }
 
   /**
-   * Milliseconds from `now` until advance() may have something to do; Infinity when nothing is armed. May be
-   * early (higher levels, lazy moves), never late.
+   * Milliseconds from `now` until the next call of advance() that may fire or move a timer; Infinity when the
+   * wheel is empty. The value may be too small (higher levels, lazy moves), never too large.
    */
   nextDeadline(now: number): number {
     const steps = this.#stepsToEvent();
@@ -158,14 +162,15 @@ export class TimerWheel {
 
   #runTick(fire: (id: number) => void): void {
     const tick = this.#tick;
-    // Higher levels first: what they hold may belong to this very tick.
+    // Higher levels first: their entries may be due in this tick.
     for (let level = LEVELS - 1; level > 0; level--) {
       const shift = level * SLOT_BITS;
       if ((tick & ((1 << shift) - 1)) !== 0) continue;
       const list = (level << SLOT_BITS) | ((tick >>> shift) & SLOT_MASK);
       for (let id = this.#first[list]!; id !== NONE; id = this.#first[list]!) {
         this.#unlink(id);
-        // Cannot land in this list again: seen from its first tick, all it may hold is less than a turn away.
+        // The entry cannot return to this list: from the slot's first tick, all its entries are due within
+        // one turn of the level below.
         if (this.#armed[id] === 1) this.#link(id);
       }
     }
@@ -174,7 +179,7 @@ export class TimerWheel {
       this.#unlink(id);
       if (this.#armed[id] === 0) continue;
       if (this.#due[id] !== tick) {
-        this.#link(id); // was put off; not into this list, as 64 ticks ahead is level 1
+        this.#link(id); // was postponed; it cannot enter this list, as 64 ticks ahead is level 1
         continue;
       }
       this.#armed[id] = 0;

@@ -1,7 +1,8 @@
 /**
- * What the socket modules of the host-io stage share. A socket is named by its gid: shard * plan.pool.flows +
- * flow, so that every module is arrays indexed by gid; listeners have gids from `listenerBase` on, UDP
- * sockets that flows share behind those.
+ * What the socket modules of the host-io stage share.
+ *
+ * A flow has a gid: shard * plan.pool.flows + flow, by which the modules' arrays are indexed. A listener's
+ * gid is listenerBase + its number; UDP sockets that flows share are numbered behind those (SocketId).
  */
 import type { FramePool, SlotStack } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
@@ -10,45 +11,59 @@ import type { LoopbackPath } from '../link/loopback.ts';
 import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
 import type { Notices } from '../thread/notices.ts';
 
+/**
+ * A socket's number, "sid" in names: the gid of its only flow or of its listener, or a number behind all gids
+ * for a socket that flows share (SocketTable). Branded where it stands beside the gid of a flow.
+ */
+export type SocketId = number & { readonly __id: 'socket' };
+
 export interface HostContext {
   readonly plan: EnginePlan;
   readonly pool: FramePool;
   readonly u8: Uint8Array;
   readonly counters: Float64Array;
-  /** Slots that host-io owns, for what it receives; shards give them back by ToHost.freeSlots. */
+  /** Free slots of host-io, for received data; shards return them by ToHost.freeSlots. */
   readonly smallSlots: SlotStack;
   readonly largeSlots: SlotStack;
   readonly flowsPerShard: number;
+  /** gid of listener 0: the number of flows of all shards. */
   readonly listenerBase: number;
   readonly shortage: DescriptorShortage;
   readonly loopback?: LoopbackPath | undefined;
   /**
-   * Per port: UDP sockets of ours on the host that are bound to it and not connected. Shared, written by
-   * host-io alone.
+   * By port: how many of our UDP sockets are bound to it and not connected. Shared memory, written by host-io
+   * only.
    */
   readonly datagramPorts?: Uint8Array | undefined;
-  /** Link to the shard that owns a gid. */
+  /** @returns the link to the shard that owns a gid */
   toShard(gid: number): RingProducer;
+  /** @param hash  flowHash() @returns number of the shard that has the flow */
   shardOfHash(hash: number): number;
-  /** Link to a shard by number. */
+  /** @returns the link to a shard by its number */
   shardLink(shard: number): RingProducer;
-  /** Slots that came from the reader with a send: back to it. Both may be NO_SLOT. */
+  /** Return slots of the reader that came with a send. Each may be NO_SLOT. */
   freeReaderSlots(slotA: number, slotB: number): void;
-  /** Register a descriptor with the thread's epoll (edge-triggered); events come to onEvents(gid, events). */
-  watch(fd: number, gid: number, events: number): number;
   /**
-   * Put a gid on the ready list: its module's onReady(gid) runs in the next poll round (more to read than the
-   * budget allowed).
+   * Register a descriptor with the thread's epoll; events come to onEvents(token, events).
+   * @param token  gid or SocketId
+   * @param events  EPOLL* bits, EPOLLET among them
+   * @returns 0 or -errno
    */
-  markReady(gid: number): void;
+  watch(fd: number, token: number, events: number): number;
+  /**
+   * Put a socket with more to read than the round allowed on the ready list: onReady(token) is called in the
+   * next round.
+   */
+  markReady(token: number): void;
+  /** Monotonic milliseconds, set once per round. */
   now: number;
   readonly notices: Notices;
 }
 
-/** Sockets of one kind. The stage routes commands and events by the kind it recorded for a gid. */
+/** Sockets of one kind. The stage records the module of each socket and routes commands and events to it. */
 export interface SocketModule {
-  /** epoll reported these EPOLL* bits. */
-  onEvents(gid: number, events: number): void;
-  /** The gid was marked ready: go on reading. */
-  onReady(gid: number): void;
+  /** epoll reported these EPOLL* bits. @param token  as in HostContext.watch() */
+  onEvents(token: number, events: number): void;
+  /** The socket was marked ready: go on reading. @param token  as in HostContext.markReady() */
+  onReady(token: number): void;
 }

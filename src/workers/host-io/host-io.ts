@@ -1,7 +1,7 @@
 /**
- * The host-io stage: the only one that touches host sockets. It carries out what shards ask for
- * (link/to-host.ts) and tells them what sockets say (link/to-shard.ts). One table by gid says which module a
- * socket belongs to.
+ * The host-io stage: the only stage that uses the host's sockets, except for splice. It carries out the
+ * shards' commands (link/to-host.ts) and reports data and events of sockets to them (link/to-shard.ts). A
+ * table by token (gid or SocketId) names the module that a socket belongs to.
  */
 import { Counter } from '../../ring/counters.ts';
 import { type FramePool, NO_SLOT, type Ownership, type SlotStack } from '../../ring/pool.ts';
@@ -23,8 +23,8 @@ import type { HostContext } from './context.ts';
 import { DatagramSockets } from './datagram/sockets.ts';
 import { StreamSockets } from './stream/sockets.ts';
 
-/** `loopback`: a listener inside, which is the loopback path's. */
-const Kind = { none: 0, stream: 1, datagram: 2, loopback: 3 } as const;
+/** `loopback`: a listener inside the guest's namespace, which belongs to the splice stage (LoopbackPath). */
+const Module = { none: 0, stream: 1, datagram: 2, loopback: 3 } as const;
 
 export interface HostIoOptions {
   readonly plan: EnginePlan;
@@ -52,12 +52,13 @@ export class HostIo implements Stage {
   readonly #addressing: Addressing;
   readonly #streams: StreamSockets;
   readonly #datagrams: DatagramSockets;
-  readonly #kind: Uint8Array;
+  /** By token: a value of Module. */
+  readonly #module: Uint8Array;
   readonly #flows: number;
   readonly #listenerBase: number;
   readonly #listeners: ListenerTable;
-  // Sockets with more to read than a round allowed: two lists, so that what is marked while one runs waits
-  // for the next round.
+  // Sockets with more to read than a round allowed. Two lists: a socket that is marked while one list is
+  // worked off waits for the next round.
   #ready: Int32Array;
   #readyNext: Int32Array;
   #readyCount = 0;
@@ -71,9 +72,9 @@ export class HostIo implements Stage {
     const capacity = options.plan.listenerCapacity ?? listenerCount(options.plan.listeners);
     const gids = this.#listenerBase + capacity;
     const sids = DatagramSockets.sids(this.#listenerBase, gids);
-    this.#kind = new Uint8Array(sids);
-    // Behind flows and listeners lie the sockets that flows share.
-    this.#kind.fill(Kind.datagram, gids);
+    this.#module = new Uint8Array(sids);
+    // Behind flows and listeners: the sockets that flows share.
+    this.#module.fill(Module.datagram, gids);
     this.#marked = new Uint8Array(sids);
     this.#ready = new Int32Array(sids);
     this.#readyNext = new Int32Array(sids);
@@ -106,7 +107,7 @@ export class HostIo implements Stage {
     };
     const addressing = new Addressing(options.plan.addresses, options.plan.policy, options.seen);
     this.#addressing = addressing;
-    this.#streams = new StreamSockets(this.#ctx, addressing, this.#listenerBase);
+    this.#streams = new StreamSockets(this.#ctx, addressing, this.#listenerBase, capacity);
     this.#datagrams = new DatagramSockets(this.#ctx, addressing, gids);
     this.#listeners = new ListenerTable(
       {
@@ -119,7 +120,7 @@ export class HostIo implements Stage {
 
   /**
    * Listen on the ports of these rules and no others.
-   * @returns what could not be had; the rest is open
+   * @returns the ports that could not be opened; all others are open
    */
   listen(plans: readonly ListenerPlan[]): readonly ListenFailure[] {
     return this.#listeners.set(plans, Errno.EMFILE);
@@ -140,28 +141,28 @@ export class HostIo implements Stage {
   #openListener(id: number, plan: ListenerPlan, port: number): number {
     const { loopback } = this.#ctx;
     let r: number;
-    let kind: number;
+    let module: number;
     if (plan.from === 'guest') {
-      kind = Kind.loopback;
+      module = Module.loopback;
       r = loopback === undefined ? -Errno.EOPNOTSUPP : loopback.openListener(id, plan, port);
     } else if (plan.proto === 'tcp') {
-      kind = Kind.stream;
+      module = Module.stream;
       r = this.#streams.listen(id, plan, port);
     } else {
-      kind = Kind.datagram;
+      module = Module.datagram;
       r = this.#datagrams.listen(id, plan, port);
     }
-    if (r >= 0) this.#kind[this.#listenerBase + id] = kind;
+    if (r >= 0) this.#module[this.#listenerBase + id] = module;
     return r;
   }
 
   #closeListener(id: number): void {
     const gid = this.#listenerBase + id;
-    const kind = this.#kind[gid];
-    this.#kind[gid] = Kind.none;
-    if (kind === Kind.stream) this.#streams.unlisten(id);
-    else if (kind === Kind.datagram) this.#datagrams.unlisten(id);
-    else if (kind === Kind.loopback) this.#ctx.loopback?.closeListener(id);
+    const module = this.#module[gid];
+    this.#module[gid] = Module.none;
+    if (module === Module.stream) this.#streams.unlisten(id);
+    else if (module === Module.datagram) this.#datagrams.unlisten(id);
+    else if (module === Module.loopback) this.#ctx.loopback?.closeListener(id);
   }
 
   #markReady(gid: number): void {
@@ -172,9 +173,9 @@ export class HostIo implements Stage {
 
   onEvents(gid: number, events: number): void {
     this.#ctx.now = performance.now();
-    const kind = this.#kind[gid];
-    if (kind === Kind.stream) this.#streams.onEvents(gid, events);
-    else if (kind === Kind.datagram) this.#datagrams.onEvents(gid, events);
+    const module = this.#module[gid];
+    if (module === Module.stream) this.#streams.onEvents(gid, events);
+    else if (module === Module.datagram) this.#datagrams.onEvents(gid, events);
   }
 
   hasInput(): boolean {
@@ -210,8 +211,8 @@ export class HostIo implements Stage {
       for (let i = 0; i < n; i++) {
         const gid = list[i]!;
         this.#marked[gid] = 0;
-        if (this.#kind[gid] === Kind.stream) this.#streams.onReady(gid);
-        else if (this.#kind[gid] === Kind.datagram) this.#datagrams.onReady(gid);
+        if (this.#module[gid] === Module.stream) this.#streams.onReady(gid);
+        else if (this.#module[gid] === Module.datagram) this.#datagrams.onReady(gid);
       }
       work += n;
     }
@@ -236,16 +237,16 @@ export class HostIo implements Stage {
         case ToHost.freeSlots:
           this.#freeOwn(linkSlotA(words, at));
           this.#freeOwn(linkSlotB(words, at));
-          // No work: what waits for slots counts itself when it gets them, and another round for nothing
-          // costs latency.
+          // Not counted as work: a socket that waits for slots is counted when it gets them, and one more
+          // round without work costs latency.
           work--;
           break;
         case ToHost.openTcp:
-          this.#kind[gid] = Kind.stream;
+          this.#module[gid] = Module.stream;
           this.#streams.command(op, words, at, gid);
           break;
         case ToHost.adopt:
-          this.#kind[gid] = Kind.stream;
+          this.#module[gid] = Module.stream;
           this.#streams.adopt(gid, acceptedSocket(words, at));
           break;
         case ToHost.refuse:
@@ -254,15 +255,15 @@ export class HostIo implements Stage {
         case ToHost.openUdp:
         case ToHost.openPing:
         case ToHost.sendFromListener:
-          if (op !== ToHost.sendFromListener) this.#kind[gid] = Kind.datagram;
+          if (op !== ToHost.sendFromListener) this.#module[gid] = Module.datagram;
           this.#datagrams.command(op, words, at, gid);
           break;
         case ToHost.sendDatagram:
           this.#datagrams.command(op, words, at, gid);
           break;
         default:
-          // close and reset are of both kinds.
-          if (this.#kind[gid] === Kind.datagram) this.#datagrams.command(op, words, at, gid);
+          // close and reset are for both modules.
+          if (this.#module[gid] === Module.datagram) this.#datagrams.command(op, words, at, gid);
           else this.#streams.command(op, words, at, gid);
       }
     }
@@ -270,6 +271,7 @@ export class HostIo implements Stage {
     return work + count;
   }
 
+  /** A shard returns a slot of host-io. */
   #freeOwn(slot: number): void {
     if (slot === NO_SLOT) return;
     this.#o.ownership.check(slot, Owner.hostIo);

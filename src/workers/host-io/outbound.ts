@@ -1,7 +1,7 @@
 /**
- * Where sockets to the world leave the host: the plan's source address and interface, by family. Sockets to
- * the host's own loopback have no interface: its services, a resolver on 127.0.0.53 among them, are behind
- * none but lo. A source address they have where the policy says so.
+ * Source address and interface of outgoing sockets, by family, from the plan. A socket to the host's own
+ * loopback is bound to no interface: services there, for example a resolver on 127.0.0.53, are reachable
+ * through lo only. Such a socket has a source address only if the policy says so (outboundToLoopback).
  */
 import {
   addressCopy,
@@ -27,7 +27,7 @@ import type { EnginePlan, HostChange } from '../engine-plan.ts';
 import { setFreebind } from '../listen/bind-address.ts';
 
 export class Outbound {
-  /** Source addresses, IPv4 in words 0..3, IPv6 in 4..7: zero where the plan has none. */
+  /** Source addresses, IPv4 in words 0..3, IPv6 in words 4..7; zero: the plan has none. */
   readonly #source = new Uint32Array(8);
   readonly #hasSource4: boolean;
   readonly #hasSource6: boolean;
@@ -39,7 +39,7 @@ export class Outbound {
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #words = new Uint32Array(4);
 
-  /** @throws Error when an address or interface name of the plan is none */
+  /** @throws Error for an invalid address or interface name in the plan */
   constructor(plan: EnginePlan) {
     const { policy } = plan;
     this.#hasSource4 = this.#parse(policy.outboundAddress4, 4);
@@ -60,7 +60,7 @@ export class Outbound {
     return true;
   }
 
-  /** The plan's interface for link-local destinations as it is now; 0: there is none. */
+  /** Index of the plan's interface for link-local destinations, as of the last hostChanged(); 0: none. */
   get scope(): number {
     return this.#scope;
   }
@@ -70,18 +70,16 @@ export class Outbound {
     this.#scope = change.linkLocalScope ?? 0;
   }
 
-  /**
-   * Whether sockets to this destination have their source address from the plan rather than from the kernel.
-   */
+  /** Whether the plan, not the kernel, gives sockets to this destination their source address. */
   hasSource(remote: Uint32Array, w: number): boolean {
     const has = isV4Mapped(remote, w) ? this.#hasSource4 : this.#hasSource6;
     return has && (this.#toLoopback || !isLoopback(remote, w));
   }
 
   /**
-   * sin6_scope_id of a destination: link-local ones lie behind the plan's interface, or behind one of their
-   * own.
-   * @param zone  index of that one, 0: it has none
+   * sin6_scope_id of a destination. A link-local destination is on the interface `zone`, else on the plan's.
+   * @param zone  interface index that came with the destination; 0: none
+   * @returns interface index; 0: not link-local, or no interface
    */
   scopeOf(remote: Uint32Array, w: number, zone = 0): number {
     const scope = zone || this.#scope;
@@ -89,8 +87,8 @@ export class Outbound {
   }
 
   /**
-   * Sockets to destinations of one way are set up alike, so one socket can serve them: 1 the host's loopback
-   * where it is an exception, else 0.
+   * Destinations with the same result can share a socket, because the socket has the same settings for them.
+   * @returns 1: the host's loopback, if its sockets lack the plan's interface or source address; else 0
    */
   wayOf(remote: Uint32Array, w: number): number {
     if (!isLoopback(remote, w)) return 0;
@@ -100,8 +98,8 @@ export class Outbound {
     return hasDevice || hasSource ? 1 : 0;
   }
 
-  /** SO_BINDTODEVICE as the destination needs it. @returns 0 or -errno */
-  toDevice(fd: number, remote: Uint32Array, w: number): number {
+  /** Set SO_BINDTODEVICE if the destination needs it. @returns 0 or -errno */
+  bindDevice(fd: number, remote: Uint32Array, w: number): number {
     const device = isV4Mapped(remote, w) ? this.#device4 : this.#device6;
     if (device === null || isLoopback(remote, w)) return 0;
     return setsockoptBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, device.address, IFNAMSIZ);
@@ -109,8 +107,8 @@ export class Outbound {
 
   /**
    * Bind a datagram socket to the plan's source address and a port.
-   * @param port  0: the kernel's choice; nothing is done then without a source address
-   * @returns 0, or -errno: the port or the address is not to be had
+   * @param port  0: the kernel chooses; without a source address nothing is done then
+   * @returns 0, or -errno: port or address are not available
    */
   bindPort(fd: number, remote: Uint32Array, w: number, port: number): number {
     const isV4 = isV4Mapped(remote, w);
@@ -123,11 +121,11 @@ export class Outbound {
     return this.#bind(fd, isV4 ? 4 : 6, useSource, port);
   }
 
-  /** Give a TCP socket its source address, the port left to connect(). @returns 0 or -errno */
+  /** Bind a TCP socket to its source address; connect() chooses the port. @returns 0 or -errno */
   bindStream(fd: number, remote: Uint32Array, w: number): number {
     if (!this.hasSource(remote, w)) return 0;
-    // A port taken by bind() is taken for all destinations: some 28,000 connections in all. An option of
-    // IPv4's for both families.
+    // A port that bind() chooses is taken for all destinations, which limits the host to some 28,000
+    // connections. The option is of level SOL_IP for both families.
     const r = setsockoptInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (r < 0 && r !== -Errno.ENOPROTOOPT) return r;
     return this.#bind(fd, familyOf(remote, w), true, 0);

@@ -1,11 +1,14 @@
 /**
- * Which published UDP port leads to a port inside: where what the guest begins from there has to leave from.
+ * Which published UDP port forwards to a port of the guest. A flow that the guest begins from that port has
+ * to leave from the published port.
  *
  *   -p 8053:53/udp    listener 4: host 8053 -> guest 53     53 ─▶ 4 ─▶ 9 ─▶ none
- *   -p 9053:53/udp    listener 9: host 9053 -> guest 53     a flow from guest port 53 leaves from 8053: the first that fits
+ *   -p 9053:53/udp    listener 9: host 9053 -> guest 53
  *
- * A list through arrays for each port inside, in the order in which the listeners were opened: ranges have
- * thousands.
+ * Here a flow from guest port 53 leaves from 8053, the port of the first listener that fits.
+ *
+ * For each port inside a list through arrays, in the order in which the listeners were opened: a range has
+ * thousands of ports.
  */
 import { addressEqual, isV4Mapped } from '../../proto/address.ts';
 import { PORTS } from '../../ring/layout.ts';
@@ -18,22 +21,23 @@ export const NO_LISTENER = -1;
 
 export class PublishedPorts {
   readonly #addressing: Addressing;
-  /** Listeners that are known. */
+  /** Listeners in the table. */
   count = 0;
-  // By port inside; kept + 1, so that memory that was never used stays zero.
+  // By port inside: listener number + 1, so that zeroed memory means none and unused pages stay untouched.
   readonly #first = new Int32Array(PORTS);
-  // By listener.
+  // By listener; #next is listener number + 1 too.
   readonly #next: Int32Array;
   readonly #hostPort: Uint16Array;
   readonly #inside: Uint16Array;
-  /** Bit 0: it hears IPv4; bit 1: IPv6. */
+  /** Bit 0: it receives IPv4; bit 1: IPv6. */
   readonly #families: Uint8Array;
-  /** 1: its socket is bound to no address, so it may send to any peer. */
+  /** 1: its socket is bound to the wildcard address, so it can send to any peer. */
   readonly #isAny: Uint8Array;
   readonly #plans: (ListenerPlan | undefined)[] = [];
+  /** Scratch: peer as the guest sees it 0..3, guest 4..7. */
   readonly #words = new Uint32Array(8);
 
-  /** @param listeners  most of them */
+  /** @param listeners  most listeners */
   constructor(addressing: Addressing, listeners: number) {
     this.#addressing = addressing;
     this.#next = new Int32Array(listeners);
@@ -43,7 +47,12 @@ export class PublishedPorts {
     this.#isAny = new Uint8Array(listeners);
   }
 
-  /** @param isV4  its socket is of family 4; one of family 6 that is bound to no address hears both */
+  /**
+   * A listener was opened.
+   * @param index  listener number
+   * @param port  the published port
+   * @param isV4  AF_INET socket; an AF_INET6 socket of a rule for any address receives both families
+   */
   add(index: number, plan: ListenerPlan, port: number, isV4: boolean): void {
     const any = plan.address === '' || plan.address === '*';
     const inside = targetPort(plan, port);
@@ -63,6 +72,7 @@ export class PublishedPorts {
     this.#next[last] = index + 1;
   }
 
+  /** A listener is closed. */
   remove(index: number): void {
     if (this.#plans[index] === undefined) return;
     const inside = this.#inside[index]!;
@@ -79,8 +89,9 @@ export class PublishedPorts {
 
   /**
    * @param guest,g  the guest's address
+   * @param port  the guest's port
    * @param peer,p  host-side address of the peer
-   * @returns the first listener that leads to the guest's endpoint and is of the peer's family, or
+   * @returns the first listener that forwards to this guest address and port and has the peer's family, or
    *   NO_LISTENER
    */
   find(guest: Uint32Array, g: number, port: number, peer: Uint32Array, p: number): number {
@@ -88,7 +99,7 @@ export class PublishedPorts {
     const words = this.#words;
     for (let i = this.#first[port]! - 1; i >= 0; i = this.#next[i]! - 1) {
       if ((this.#families[i]! & bit) === 0) continue;
-      // The peer as the guest sees it: which address of the guest's it is led to may depend on that.
+      // The guest address that a listener forwards to may depend on the peer's address as the guest sees it.
       this.#addressing.fromHost(peer, p, words, 0);
       if (
         listenerGuest(this.#plans[i]!, this.#addressing, words, 0, words, 4) &&
@@ -99,20 +110,22 @@ export class PublishedPorts {
     return NO_LISTENER;
   }
 
-  /** Whether a listener's socket may send to whatever peer. */
+  /** Whether a listener's socket can send to any peer. */
   isAny(index: number): boolean {
     return this.#isAny[index] === 1;
   }
 
+  /** @returns the published port */
   hostPort(index: number): number {
     return this.#hostPort[index]!;
   }
 
-  /** The first listener that leads to the same port inside; after() has the others. */
+  /** @returns the first listener that forwards to the same port inside; after() gives the others */
   firstFor(index: number): number {
     return this.#first[this.#inside[index]!]! - 1;
   }
 
+  /** @returns the next listener for the same port inside, or NO_LISTENER */
   after(index: number): number {
     return this.#next[index]! - 1;
   }

@@ -1,19 +1,21 @@
 /**
- * Which flows share a host socket: all of one guest endpoint (address and port), whatever shards they are on
- * (RFC 4787 REQ-1, endpoint-independent mapping).
+ * Which UDP flows share a host socket: all flows of one guest endpoint (address and port), on whatever shards
+ * they are (RFC 4787 REQ-1, endpoint-independent mapping).
  *
- *   guest 10.0.2.15:5000 ── endpoint 3 ──┬── flow 7  ── 192.0.2.1:53      one flow: the socket is connected to its peer. The kernel
- *                                        └── flow 12 ── 198.51.100.2:53   filters, and keeps the route.
- *                                                                         two: each datagram names its peer, and whose an incoming one is
- *                                                                         is looked up here.
+ *   guest 10.0.2.15:5000 ── endpoint 3 ──┬── flow 7  ── 192.0.2.1:53
+ *                                        └── flow 12 ── 198.51.100.2:53
  *
- * Two tables (flow-table.ts), whose ids mean endpoints and members:
+ * While an endpoint has one flow, its socket is connected to the peer: the kernel drops datagrams of others
+ * and keeps the route. With two flows and more each datagram that is sent names its peer, and the flow of a
+ * received datagram is looked up here by its peer.
+ *
+ * Two tables (flow-table.ts), whose ids are endpoints and members:
  *
  *   endpoints   guest address, guest port, `way` (Outbound.wayOf)     -> endpoint
  *   members     endpoint, host-side address and port of the peer      -> gid of its flow
  *
- * Invariant: an endpoint that can be found has one flow or more; of two flows of an endpoint no two have the
- * same peer.
+ * Invariant: an endpoint that find() returns has at least one flow, except between add() and join(); no two
+ * flows of an endpoint have the same peer.
  */
 import { addressCopy } from '../../proto/address.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
@@ -22,7 +24,10 @@ import type { HashKey } from '../flow/flow-hash.ts';
 import { ADDR_WORDS, FlowTable } from '../flow/flow-table.ts';
 import { type FlowTuple, flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
 
-export const NO_ENDPOINT = -1;
+/** An endpoint's number: a place in the table of endpoints. */
+export type EndpointId = number & { readonly __id: 'endpoint' };
+
+export const NO_ENDPOINT = -1 as EndpointId;
 /** No flow, or more than one: the socket is not connected. */
 const NOBODY = -1;
 
@@ -33,18 +38,20 @@ export class UdpEndpoints {
   // By endpoint.
   readonly #flowCount: Uint32Array;
   readonly #only: Int32Array;
-  // By member, by gid.
+  /** By member. */
   readonly #gidOf: Int32Array;
+  // By gid.
   readonly #memberOf: Int32Array;
   readonly #endpointOf: Int32Array;
+  /** Bytes of the flow's sockaddr in #names. */
   readonly #nameBytes: Uint8Array;
   readonly #names: NativeBuffer;
-  /** What is looked up; of an endpoint the remote address stays 0.0.0.0. */
+  /** Key of an endpoint; the remote address stays 0.0.0.0. */
   readonly #endpoint = newFlowTuple(0);
-  /** The endpoint stands as the guest's address, an IPv4 one: those hash faster. */
+  /** Key of a member; the endpoint takes the guest's place as an IPv4 address, which hashes faster. */
   readonly #member = newFlowTuple(0);
 
-  /** @param gids  most flows, and so most endpoints */
+  /** @param gids  flows of all shards: the most members and endpoints */
   constructor(hashKey: HashKey, gids: number) {
     this.#hashKey = hashKey;
     this.#endpoints = new FlowTable(gids);
@@ -60,11 +67,13 @@ export class UdpEndpoints {
 
   /**
    * @param words,w  the guest's address
-   * @param way  of Outbound.wayOf()
+   * @param port  the guest's port
+   * @param way  Outbound.wayOf(), and more (WAY_PUBLISHED)
    * @returns the endpoint or NO_ENDPOINT
    */
-  find(words: Uint32Array, w: number, port: number, way: number): number {
-    return this.#endpoints.find(this.#endpointTuple(words, w, port, way));
+  find(words: Uint32Array, w: number, port: number, way: number): EndpointId {
+    const endpoint: number = this.#endpoints.find(this.#endpointTuple(words, w, port, way));
+    return endpoint as EndpointId;
   }
 
   #endpointTuple(words: Uint32Array, w: number, port: number, way: number): FlowTuple {
@@ -76,7 +85,7 @@ export class UdpEndpoints {
     return tuple;
   }
 
-  #memberTuple(endpoint: number, words: Uint32Array, w: number, port: number): FlowTuple {
+  #memberTuple(endpoint: EndpointId, words: Uint32Array, w: number, port: number): FlowTuple {
     const tuple = this.#member;
     tuple.addr[3] = endpoint;
     addressCopy(words, w, tuple.addr, 4);
@@ -86,31 +95,34 @@ export class UdpEndpoints {
   }
 
   /**
-   * Make an endpoint that find() did not find, for a first flow to join. It always has room: there is a gid
-   * for each.
+   * Add an endpoint that find() did not find; its first flow joins next. Always succeeds: the table has a
+   * place per flow.
+   * @param words,w  the guest's address; port and way as for find()
    */
-  add(words: Uint32Array, w: number, port: number, way: number): number {
-    const endpoint = this.#endpoints.insert(this.#endpointTuple(words, w, port, way));
+  add(words: Uint32Array, w: number, port: number, way: number): EndpointId {
+    const endpoint: number = this.#endpoints.insert(this.#endpointTuple(words, w, port, way));
     this.#flowCount[endpoint] = 0;
     this.#only[endpoint] = NOBODY;
-    return endpoint;
+    return endpoint as EndpointId;
   }
 
-  /** Forget an endpoint that no flow has joined. */
-  remove(endpoint: number): void {
+  /** Remove an endpoint that no flow has joined. */
+  remove(endpoint: EndpointId): void {
     this.#endpoints.remove(endpoint);
   }
 
   /**
-   * Make a flow one of the endpoint's.
+   * Add a flow to an endpoint.
    * @param words,w  host-side address of its peer
+   * @param port  the peer's port
    * @param scope  sin6_scope_id of the peer
-   * @param connects  it may be the one that the socket is connected to, if it is the first
-   * @returns false when another of its flows has the same peer (seen under two addresses by the guest):
+   * @param connects  as the only flow, it is the one that the socket is connected for
+   * @returns false when another flow of the endpoint has the same peer, which has two addresses for the
+   *   guest:
    *   nothing is changed
    */
   join(
-    endpoint: number,
+    endpoint: EndpointId,
     gid: number,
     words: Uint32Array,
     w: number,
@@ -129,12 +141,12 @@ export class UdpEndpoints {
     return true;
   }
 
-  /** A flow ends. @returns how many the endpoint has left; at 0 it is gone */
+  /** A flow ends. @returns how many flows its endpoint has left; at 0 the endpoint is removed */
   leave(gid: number): number {
     const endpoint = this.#endpointOf[gid]!;
     this.#members.remove(this.#memberOf[gid]!);
     const left = --this.#flowCount[endpoint]!;
-    // Not connected again when one is left: programs that speak to several soon speak to the next.
+    // A socket with one flow left is not connected again: a program with several peers soon has the next one.
     if (left === 0) {
       this.#only[endpoint] = NOBODY;
       this.#endpoints.remove(endpoint);
@@ -142,25 +154,23 @@ export class UdpEndpoints {
     return left;
   }
 
-  /** How many flows an endpoint has. */
-  flowCount(endpoint: number): number {
+  /** @returns how many flows an endpoint has */
+  flowCount(endpoint: EndpointId): number {
     return this.#flowCount[endpoint]!;
   }
 
-  /** The flow that the endpoint's socket is connected for, or -1: it is not connected. */
-  only(endpoint: number): number {
+  /** @returns gid of the flow that the endpoint's socket is connected for, or -1: it is not connected */
+  only(endpoint: EndpointId): number {
     return this.#only[endpoint]!;
   }
 
-  /** @param words,w  host-side address of a peer @returns gid of the endpoint's flow with it, or -1 */
-  flowOf(endpoint: number, words: Uint32Array, w: number, port: number): number {
+  /** @param words,w  host-side address of a peer @returns gid of the endpoint's flow with this peer, or -1 */
+  flowOf(endpoint: EndpointId, words: Uint32Array, w: number, port: number): number {
     const member = this.#members.find(this.#memberTuple(endpoint, words, w, port));
     return member < 0 ? -1 : this.#gidOf[member]!;
   }
 
-  /**
-   * Address of the struct sockaddr of a flow's peer, of nameBytes(gid); it stays there as long as the flow.
-   */
+  /** @returns address of the peer's struct sockaddr (nameBytes(gid) long), valid as long as the flow */
   nameAddress(gid: number): number {
     return this.#names.address + gid * NAME_BYTES;
   }
@@ -169,14 +179,14 @@ export class UdpEndpoints {
     return this.#nameBytes[gid]!;
   }
 
-  /** The guest's address into out[o..o+3]. @returns its port */
-  guestOf(endpoint: number, out: Uint32Array, o: number): number {
+  /** Write the guest's address into out[o..o+3]. @returns the guest's port */
+  guestOf(endpoint: EndpointId, out: Uint32Array, o: number): number {
     const { addr, ports } = this.#endpoints;
     for (let i = 0; i < 4; i++) out[o + i] = addr[endpoint * ADDR_WORDS + i]!;
     return ports[endpoint]! >>> 16;
   }
 
-  /** The peer's host-side address into out[o..o+3]. @returns its port */
+  /** Write the peer's host-side address into out[o..o+3]. @returns the peer's port */
   peerOf(gid: number, out: Uint32Array, o: number): number {
     const { addr, ports } = this.#members;
     const member = this.#memberOf[gid]!;

@@ -1,4 +1,4 @@
-/** Sockets of published ports, bound. */
+/** Opens and binds the sockets of published ports, and says which guest address a listener forwards to. */
 import { addressParse, addressSetAny, isV4Mapped } from '../../proto/address.ts';
 import {
   AF_INET,
@@ -42,12 +42,14 @@ function parseBindAddress(text: string, words: Uint32Array, w: number): boolean 
   return text === '' || text === '*' || addressParse(text, words, w);
 }
 
+/** Parsed ListenerPlan.targetAddress. */
 const targets = new WeakMap<ListenerPlan, Uint32Array>();
 
 /**
- * Which address inside a peer of a listener is led to: the rule's own target, else the guest's.
+ * The address inside that a listener forwards a peer to: the rule's target address, else the guest's.
  * @param remote,r  the peer as the guest sees it
- * @returns false when there is none of the peer's family
+ * @param out,o  out: the address, four words
+ * @returns false when there is no such address of the peer's family
  */
 export function listenerGuest(
   plan: ListenerPlan,
@@ -61,7 +63,7 @@ export function listenerGuest(
   if (plan.targetAddress === undefined) return addressing.guestFor(remote, r, out, o);
   let target = targets.get(plan);
   if (target === undefined) {
-    target = new Uint32Array(4); // once a rule
+    target = new Uint32Array(4); // once per rule
     if (!addressParse(plan.targetAddress, target, 0)) return false;
     targets.set(plan, target);
   }
@@ -74,26 +76,28 @@ const words = new Uint32Array(4);
 const sockaddr = new NativeBuffer(SOCKADDR_BYTES);
 const ifname = new NativeBuffer(16);
 
-/** Makes sockets; of another namespace, if need be. @returns a descriptor or -errno */
+/** Opens an unbound socket, perhaps in another network namespace. @returns a descriptor or -errno */
 export type SocketMaker = (domain: number, type: number) => number;
 
 const ownSocket: SocketMaker = (domain, type) => socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-/** Let a socket be bound to an address that the host does not have (yet). @returns 0 or -errno */
+/** Allow bind() to an address that the host does not have (ip-freebind). @returns 0 or -errno */
 export function setFreebind(fd: number, isV4: boolean): number {
   return isV4 ? setsockoptInt(fd, SOL_IP, IP_FREEBIND, 1) : setsockoptInt(fd, SOL_IPV6, IPV6_FREEBIND, 1);
 }
 
-/** Which interface a link-local address is on: its index, 0 for other addresses. */
+/** Knows the interface of link-local addresses. */
 export interface LinkScopes {
+  /** @returns interface index of a link-local address, 0 for other addresses */
   scopeOf(words: Uint32Array, w: number): number;
 }
 
 /**
- * A socket bound to one port of a rule, not listening yet.
+ * Open a socket and bind it to one port of a rule; a stream socket does not listen yet.
  * @param type  SOCK_STREAM or SOCK_DGRAM
- * @param freebind  the address may be one that the host does not have
- * @param outbound  knows the interface of link-local addresses; absent: none is on one
+ * @param freebind  allow an address that the host does not have
+ * @param outbound  knows the interface of link-local addresses; undefined: scope 0
+ * @param make  opens the socket
  * @returns a descriptor or -errno
  */
 export function openListener(
@@ -104,21 +108,21 @@ export function openListener(
   outbound: LinkScopes | undefined,
   make = ownSocket,
 ): number {
-  const any = plan.address === '' || plan.address === '*';
+  const isAny = plan.address === '' || plan.address === '*';
   if (!parseBindAddress(plan.address, words, 0)) return -Errno.EINVAL;
-  let v4 = isV4Mapped(words, 0);
-  let fd = make(v4 ? AF_INET : AF_INET6, type);
-  if (fd === -Errno.EAFNOSUPPORT && any) {
-    v4 = true;
+  let isV4 = isV4Mapped(words, 0);
+  let fd = make(isV4 ? AF_INET : AF_INET6, type);
+  if (fd === -Errno.EAFNOSUPPORT && isAny) {
+    isV4 = true;
     addressSetAny(words, 0, 4);
     fd = make(AF_INET, type);
   }
   if (fd < 0) return fd;
-  // Not for datagrams: two of them could be bound to one port, and the later would take it all.
+  // Not for datagram sockets: two could be bound to one port, and the later one would receive everything.
   let r = type === SOCK_STREAM ? setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1) : 0;
-  if (r >= 0 && !v4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? 0 : 1);
+  if (r >= 0 && !isV4) r = setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, isAny ? 0 : 1);
   if (r >= 0 && plan.interface !== undefined) r = bindToDevice(fd, plan.interface);
-  if (r >= 0 && freebind) r = setFreebind(fd, v4);
+  if (r >= 0 && freebind) r = setFreebind(fd, isV4);
   const scope = outbound?.scopeOf(words, 0) ?? 0;
   if (r >= 0) r = bind(fd, sockaddr.address, sockaddrWrite(sockaddr.u8, 0, words, 0, port, scope));
   if (r >= 0) return fd;

@@ -1,44 +1,46 @@
 /**
- * Which sockets listen for published ports. The plan names rules, often ranges of many thousand ports; each
- * port has a socket of its own, known by an id from which its gid follows (listenerBase + id). The set can be
- * changed while the engine runs: what both sets have stays open, with its connections; the rest is closed
+ * Which sockets listen for published ports. The plan has rules, often ranges of many thousand ports; each
+ * port has its own socket, named by an id (its gid is listenerBase + id). The set can be changed while the
+ * engine runs: ports of both the old and the new set stay open, with their connections; the others are closed
  * first, then the new ones are opened.
  *
- * Ids are used again in the order in which they became free, so that a shard's reply to a listener that is
- * gone does not soon find another one in its place.
+ * Ids are reused in the order in which they became free: a late command of a shard for a closed listener is
+ * unlikely to reach a new listener with the same id.
  */
 import type { ListenerPlan } from '../engine-plan.ts';
 
 /** Why a port, or with port 0 every port of a weak rule, is not listened on. */
 export interface ListenFailure {
-  /** Place of the rule in the list. */
+  /** Index of the rule in the list. */
   readonly index: number;
   readonly port: number;
   readonly errno: number;
 }
 
+/** Opens and closes the sockets of the table. */
 export interface ListenerSockets {
-  /** @returns 0 or -errno */
+  /** @param port  one port of the rule @returns 0 or -errno */
   open(id: number, plan: ListenerPlan, port: number): number;
   close(id: number, plan: ListenerPlan): void;
 }
 
-/** Sockets that share a rule's shape, by port. */
+/** Sockets of rules with the same shape(). */
 interface Group {
   readonly plan: ListenerPlan;
+  /** Id by port. */
   readonly ids: Map<number, number>;
 }
 
 const lastPort = (plan: ListenerPlan): number => plan.lastPort ?? plan.port;
 
-/** Sockets that a list of rules needs. */
+/** @returns how many sockets a list of rules needs */
 export const listenerCount = (plans: readonly ListenerPlan[]): number =>
   plans.reduce((sum, plan) => sum + lastPort(plan) - plan.port + 1, 0);
 
-/** Port that a connection to `port` is led to. */
+/** @returns the port inside that a rule forwards its `port` to */
 export const targetPort = (plan: ListenerPlan, port: number): number => plan.targetPort + port - plan.port;
 
-/** Rules with the same text differ only in their ports. */
+/** @returns a text that two rules have in common if they differ in their ports only */
 const shape = (plan: ListenerPlan): string =>
   [
     plan.proto,
@@ -54,21 +56,23 @@ export class ListenerTable {
   readonly #sockets: ListenerSockets;
   readonly #capacity: number;
   readonly #groups = new Map<string, Group>();
+  /** Smallest id that was never used. */
   #fresh = 0;
-  /** Free ids, oldest first, from #freeAt on. */
+  /** Free ids from #freeAt on, in the order in which they became free. */
   #free: number[] = [];
   #freeAt = 0;
 
-  /** @param capacity  most sockets at a time */
+  /** @param capacity  most sockets at the same time */
   constructor(sockets: ListenerSockets, capacity: number) {
     this.#sockets = sockets;
     this.#capacity = capacity;
   }
 
   /**
-   * Listen on these ports and no others.
+   * Listen on the ports of these rules and no others.
    * @param noSocket  errno for a port beyond the capacity
-   * @returns what could not be opened, by rule: ports of weak ones only when none of theirs could be
+   * @returns the first port of each rule that could not be opened; of a weak rule (which may lack some of its
+   *   ports) port 0 if none could
    */
   set(plans: readonly ListenerPlan[], noSocket: number): ListenFailure[] {
     this.#closeUnwanted(plans);
@@ -76,9 +80,9 @@ export class ListenerTable {
   }
 
   /**
-   * Stop listening on the ports of some rules, then listen on those of others as well; all that is not named
-   * stays as it is.
-   * @returns as set() does, by place in `add`
+   * Stop listening on the ports of `remove`, then listen on the ports of `add` too; all other ports stay as
+   * they are.
+   * @returns as set(), with indexes of `add`
    */
   change(remove: readonly ListenerPlan[], add: readonly ListenerPlan[], noSocket: number): ListenFailure[] {
     for (const plan of remove) {
@@ -139,7 +143,7 @@ export class ListenerTable {
   }
 
   #takeId(): number {
-    // Ids that were never used come first: the longer one rests, the better.
+    // Ids that were never used come first: no late command can name them.
     if (this.#fresh < this.#capacity) return this.#fresh++;
     if (this.#freeAt === this.#free.length) return -1;
     const id = this.#free[this.#freeAt++]!;

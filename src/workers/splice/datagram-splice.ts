@@ -1,14 +1,14 @@
 /**
- * UDP between loopback and loopback. A peer that sends to a listener gets a flow: a socket on the other side,
- * bound to the peer's port where that is free and connected to the destination. Its answers leave through the
- * listener, from the address that the peer wrote to.
+ * UDP between the host's loopback and the guest's. Each peer that sends to a listener has a flow: a socket on
+ * the other side, bound to the peer's port where that is free, and connected to the destination. Answers are
+ * sent through the listener's socket, from the address that the peer sent to.
  *
  *     peer 127.0.0.1:40000 ──▶ listener 127.0.0.1:53 ──▶ flow socket :40000 ──▶ destination :53
  *                          ◀── (from 127.0.0.1:53)   ◀──
  *
- * Whoever received the datagrams keeps their bytes until flush(); all of one flow in a row leave by one
- * sendmmsg. Lengths are kept, empty datagrams included. ICMP errors are not carried. A flow ends when idle,
- * or with its listener.
+ * The bytes of a datagram stay in the receiver's buffer until flush(); consecutive datagrams of one flow are
+ * sent with one sendmmsg. Datagram lengths are kept, 0 included. ICMP errors are not passed on. A flow ends
+ * after its idle time-out, or with its listener.
  */
 import { addressSetAny, isV4Mapped } from '../../proto/address.ts';
 import { Counter, DROP_BASE } from '../../ring/counters.ts';
@@ -51,44 +51,51 @@ import { ADDR_WORDS, FlowTable } from '../flow/flow-table.ts';
 import { flowTupleHash, newFlowTuple } from '../flow/flow-tuple.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
+import { DescriptorTable } from '../thread/descriptor-table.ts';
 
-/** Datagrams by one call, and calls for one socket before others get their turn. */
+/** Most datagrams of one system call, and most full batches of one socket per round. */
 const BATCH = 32;
 const BATCHES_PER_ROUND = 4;
-/** No UDP datagram is longer: 65,507 bytes of payload. */
+/** Room for the largest UDP datagram, 65,507 bytes of payload. */
 const DATAGRAM_BYTES = 65536;
-/** More than one datagram: as good as many. */
-const MANY = 2;
+/**
+ * Datagrams of each direction are counted up to here. A flow with an answer and this many datagrams of one
+ * direction counts as bidirectional (nf_conntrack's ASSURED), with the longer time-out.
+ */
+const STREAM_AFTER_DATAGRAMS = 2;
 const SWEEP_MS = 5000;
-/** Errors of earlier datagrams that one attempt steps over. */
+/** Most pending errors of earlier datagrams that one attempt reads over. */
 const MAX_ERRORS = 8;
 
 export interface DatagramSpliceOptions {
-  /** Most flows at a time. */
+  /** Most flows at the same time. */
   readonly capacity: number;
   readonly hashKey: HashKey;
-  /** Idle limits: before an answer was seen, and once both sides talk. */
+  /** Idle time-out of a flow in one direction. */
   readonly timeoutMs: number;
+  /** Idle time-out of a bidirectional flow (STREAM_AFTER_DATAGRAMS). */
   readonly streamTimeoutMs: number;
   readonly counters: Float64Array;
   readonly shortage: DescriptorShortage;
-  /** Register a descriptor, edge-triggered; events come to onFlow(flow). */
+  /** Register a descriptor with epoll; events come to onFlow(flow). @returns 0 or -errno */
   watch(fd: number, flow: number, events: number): number;
-  /** An unbound socket of the other side. @returns a descriptor or -errno */
+  /** Open an unbound socket. @param toGuest  in the guest's namespace @returns a descriptor or -errno */
   socketFor(toGuest: boolean, isV4: boolean): number;
 }
 
-/** Where datagrams come from, filled in by whoever received them. */
+/** Where a datagram came from; filled in by its receiver, which reuses the object. */
 export interface DatagramOrigin {
   listenerFd: number;
-  /** Names the listener in keys; not used again while flows of it live. */
+  /** The listener's number in flow keys; not reused while flows of the listener exist. */
   listenerId: number;
-  /** The listener is an AF_INET6 socket, of both families perhaps. */
+  /** The listener is an AF_INET6 socket, perhaps for both families. */
   listenerV6: boolean;
+  /** The destination is in the guest's namespace. */
   toGuest: boolean;
   peerPort: number;
+  /** Port of the destination. */
   targetPort: number;
-  /** Peer 0..3, address that the peer wrote to 4..7, destination 8..11. */
+  /** Peer 0..3, address that the peer sent to 4..7, destination 8..11. */
   readonly words: Uint32Array;
 }
 
@@ -96,27 +103,30 @@ export class DatagramSplice implements FlowSource {
   readonly #o: DatagramSpliceOptions;
   #table: FlowTable | null = null;
   /**
-   * The guest's place has the address that the peer wrote to, ports the listener's low half, proto its high
-   * half.
+   * Key of a flow. The guest's address is the address that the peer sent to; the guest's port is the low half
+   * of the listener's number, proto the high half.
    */
   readonly #tuple = newFlowTuple(0);
-  // By flow. Descriptors are kept + 1: untouched memory means none.
-  readonly #fd: Int32Array;
+  // By flow. #listenerFd is the listener's: not owned.
+  readonly #fd: DescriptorTable;
   readonly #listenerFd: Int32Array;
   readonly #listenerId: Uint32Array;
   readonly #listenerV6: Uint8Array;
   readonly #lastMs: Float64Array;
+  // Datagrams of each direction, up to STREAM_AFTER_DATAGRAMS.
   readonly #sent: Uint8Array;
   readonly #answered: Uint8Array;
-  /** For reports: whether the socket is the guest's side. */
+  /** By flow: 1: the socket is in the guest's namespace. */
   readonly #toGuest: Uint8Array;
   readonly #words = new Uint32Array(4);
   #count = 0;
+  /** Highest flow that was ever used. */
   #highest = -1;
   #nextSweep = Number.POSITIVE_INFINITY;
+  /** Flows with more answers to read than a round allowed. */
   readonly #ready = new Set<number>();
 
-  /** Datagrams that wait for flush(), all of one flow. */
+  /** Flow of the datagrams that wait for flush(); -1: none wait. */
   #pendingFlow = -1;
   #pendingCount = 0;
   readonly #sendIov = new NativeBuffer(BATCH * 2 * IOVEC_BYTES);
@@ -124,7 +134,7 @@ export class DatagramSplice implements FlowSource {
   readonly #name = new NativeBuffer(NAME_BYTES);
   readonly #control = new NativeBuffer(cmsgSpace(IN6_PKTINFO_BYTES));
   readonly #any = new Uint32Array(4);
-  /** Answers: BATCH buffers, made with the first flow. */
+  /** BATCH buffers for answers, allocated with the first one. */
   #answers: NativeBuffer | null = null;
   readonly #recvIov = new NativeBuffer(BATCH * IOVEC_BYTES);
   readonly #recvHeaders = new NativeBuffer(BATCH * MMSGHDR_BYTES);
@@ -132,7 +142,7 @@ export class DatagramSplice implements FlowSource {
   constructor(options: DatagramSpliceOptions) {
     this.#o = options;
     const n = options.capacity;
-    this.#fd = new Int32Array(n);
+    this.#fd = new DescriptorTable(n);
     this.#listenerFd = new Int32Array(n);
     this.#listenerId = new Uint32Array(n);
     this.#listenerV6 = new Uint8Array(n);
@@ -151,7 +161,8 @@ export class DatagramSplice implements FlowSource {
   }
 
   /**
-   * One datagram from a peer, in up to two pieces, whose bytes stay where they are until flush().
+   * Queue a peer's datagram, in up to two pieces, for flush(); until then its bytes must not change.
+   * @param now  monotonic milliseconds
    * @param bytesA,bytesB  lengths; bytesB 0: one piece
    */
   take(
@@ -173,7 +184,7 @@ export class DatagramSplice implements FlowSource {
     const iovAddress = this.#sendIov.address + 2 * i * IOVEC_BYTES;
     msghdrWrite(this.#sendHeaders.u32, i * MMSGHDR_WORDS, 0, 0, iovAddress, bytesB > 0 ? 2 : 1);
     this.#lastMs[flow] = now;
-    if (this.#sent[flow]! < MANY) this.#sent[flow]!++;
+    if (this.#sent[flow]! < STREAM_AFTER_DATAGRAMS) this.#sent[flow]!++;
     this.#bytes(origin.toGuest)[flow]! += bytesA + bytesB;
   }
 
@@ -182,15 +193,16 @@ export class DatagramSplice implements FlowSource {
     return toGuest ? table.toGuestBytes : table.fromGuestBytes;
   }
 
-  /** Send what take() was given. */
+  /** Send the datagrams of take(). */
   flush(): void {
     const flow = this.#pendingFlow;
     if (flow < 0) return;
-    this.#sendAll(this.#fd[flow]! - 1, this.#pendingCount);
+    this.#sendAll(this.#fd.get(flow), this.#pendingCount);
     this.#pendingFlow = -1;
     this.#pendingCount = 0;
   }
 
+  /** Send the first `count` messages of #sendHeaders; what the kernel refuses is dropped and counted. */
   #sendAll(fd: number, count: number): void {
     let errors = 0;
     for (let done = 0; done < count; ) {
@@ -201,8 +213,7 @@ export class DatagramSplice implements FlowSource {
         done += r;
         continue;
       }
-      // A pending error (nobody listened a moment ago) has been taken off the socket by the call: the
-      // datagram is tried once more.
+      // The pending ICMP error of an earlier datagram, which this call has cleared: send the datagram again.
       if (r === -Errno.ECONNREFUSED && ++errors <= MAX_ERRORS) continue;
       this.#drop(
         r === -Errno.EAGAIN || r === -Errno.ENOBUFS ? StageDrop.socketFull : StageDrop.sendRefused,
@@ -216,6 +227,7 @@ export class DatagramSplice implements FlowSource {
     this.#o.counters[DROP_BASE - cause]! += count;
   }
 
+  /** Find or open the flow of a datagram. @returns the flow, or -1: the datagram is dropped and counted */
   #flowOf(origin: DatagramOrigin, now: number): number {
     const { words, listenerId, peerPort } = origin;
     this.#table ??= new FlowTable(this.#o.capacity);
@@ -245,7 +257,7 @@ export class DatagramSplice implements FlowSource {
       this.#drop(StageDrop.flowTableFull, 1);
       return -1;
     }
-    this.#fd[flow] = fd + 1;
+    this.#fd.set(flow, fd);
     this.#listenerFd[flow] = origin.listenerFd;
     this.#listenerId[flow] = listenerId;
     this.#listenerV6[flow] = origin.listenerV6 ? 1 : 0;
@@ -258,15 +270,15 @@ export class DatagramSplice implements FlowSource {
     return flow;
   }
 
-  /** @returns a connected socket or -errno */
+  /** Open a flow's socket. @returns a connected socket or -errno */
   #open(origin: DatagramOrigin): number {
     const isV4 = isV4Mapped(origin.words, 8);
     const fd = this.#o.socketFor(origin.toGuest, isV4);
     if (fd < 0) return fd;
     addressSetAny(this.#any, 0, isV4 ? 4 : 6);
-    // Or a port that an IPv4 flow has would not be free.
+    // Without V6ONLY the bind would fail for a port that an IPv4 flow is bound to.
     if (!isV4) setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
-    // The peer's port where it is free, else any.
+    // The peer's port; where it is taken, connect() chooses another one.
     bind(fd, this.#name.address, sockaddrWrite(this.#name.u8, 0, this.#any, 0, origin.peerPort));
     const bytes = sockaddrWrite(this.#name.u8, 0, origin.words, 8, origin.targetPort);
     const r = connect(fd, this.#name.address, bytes);
@@ -275,12 +287,10 @@ export class DatagramSplice implements FlowSource {
     return r;
   }
 
-  // ---- answers ------------------------------------------------------------------------------------------------------
-
   onFlow(flow: number, now: number): void {
-    if (this.#fd[flow] === 0) return;
-    this.flush(); // the headers below are shared
-    const fd = this.#fd[flow]! - 1;
+    if (!this.#fd.has(flow)) return;
+    this.flush(); // #answer() reuses the send headers
+    const fd = this.#fd.get(flow);
     this.#answers ??= new NativeBuffer(BATCH * DATAGRAM_BYTES);
     const base = this.#answers.address;
     let errors = 0;
@@ -292,20 +302,20 @@ export class DatagramSplice implements FlowSource {
       }
       const n = recvmmsg(fd, this.#recvHeaders.address, BATCH, MSG_DONTWAIT);
       if (n < 0) {
-        // Anything but "empty" is the error of a datagram that we sent; it is gone with this call.
+        // Other than EAGAIN: the pending ICMP error of a datagram that was sent, which this call has cleared.
         if (n === -Errno.EAGAIN || ++errors > MAX_ERRORS) return;
         continue;
       }
       this.#answer(flow, n);
       this.#lastMs[flow] = now;
-      this.#answered[flow] = Math.min(MANY, this.#answered[flow]! + n);
+      this.#answered[flow] = Math.min(STREAM_AFTER_DATAGRAMS, this.#answered[flow]! + n);
       if (n < BATCH) return;
       batch++;
     }
     this.#ready.add(flow);
   }
 
-  /** Send the first n answers to the flow's peer, from the address that it wrote to. */
+  /** Send the first n received answers to the flow's peer, from the address that the peer sent to. */
   #answer(flow: number, n: number): void {
     const table = this.#table!;
     const { u32 } = this.#recvHeaders;
@@ -343,28 +353,27 @@ export class DatagramSplice implements FlowSource {
     this.#sendAll(this.#listenerFd[flow]!, count);
   }
 
-  // ---- ends ---------------------------------------------------------------------------------------------------------
-
-  /** The listener is about to be closed: its flows cannot answer any more. */
+  /** The listener is about to be closed: close its flows, which answer through it. */
   forget(listenerId: number): void {
     for (let flow = 0; flow <= this.#highest; flow++) {
-      if (this.#fd[flow] !== 0 && this.#listenerId[flow] === listenerId) this.#close(flow);
+      if (this.#fd.has(flow) && this.#listenerId[flow] === listenerId) this.#close(flow);
     }
   }
 
   #close(flow: number): void {
     if (this.#pendingFlow === flow) this.flush();
-    close(this.#fd[flow]! - 1);
-    this.#fd[flow] = 0;
+    close(this.#fd.get(flow));
+    this.#fd.clear(flow);
     this.#ready.delete(flow);
     this.#table!.remove(flow);
     this.#count--;
   }
 
+  /** Close idle flows and read on where a round ended. @returns flows handled */
   poll(now: number): number {
     if (now >= this.#nextSweep) this.#sweep(now);
     if (this.#ready.size === 0) return 0;
-    const list = [...this.#ready]; // only after 128 answers at once
+    const list = [...this.#ready]; // allocates, but only after a full round of 128 answers
     this.#ready.clear();
     for (const flow of list) this.onFlow(flow, now);
     return list.length;
@@ -373,14 +382,16 @@ export class DatagramSplice implements FlowSource {
   #sweep(now: number): void {
     const { timeoutMs, streamTimeoutMs } = this.#o;
     for (let flow = 0; flow <= this.#highest; flow++) {
-      if (this.#fd[flow] === 0) continue;
+      if (!this.#fd.has(flow)) continue;
       const isStream =
-        this.#answered[flow]! > 0 && (this.#answered[flow] === MANY || this.#sent[flow] === MANY);
+        this.#answered[flow]! > 0 &&
+        (this.#answered[flow] === STREAM_AFTER_DATAGRAMS || this.#sent[flow] === STREAM_AFTER_DATAGRAMS);
       if (now - this.#lastMs[flow]! >= (isStream ? streamTimeoutMs : timeoutMs)) this.#close(flow);
     }
     this.#nextSweep = this.#count > 0 ? now + SWEEP_MS : Number.POSITIVE_INFINITY;
   }
 
+  /** @returns milliseconds until the next sweep; infinity: none is due */
   sleepMs(now: number): number {
     return this.#nextSweep - now;
   }
@@ -391,8 +402,8 @@ export class DatagramSplice implements FlowSource {
 
   describeFlow(flow: number, rows: Float64Array, at: number): boolean {
     const table = this.#table;
-    if (this.#fd[flow] === 0 || table === null) return false;
-    const port = peerAddress(this.#fd[flow]! - 1, this.#words, 0);
+    if (!this.#fd.has(flow) || table === null) return false;
+    const port = peerAddress(this.#fd.get(flow), this.#words, 0);
     if (port < 0) return false;
     const peerPort = table.ports[flow]! & 0xffff;
     const peer = table.addr.subarray(flow * ADDR_WORDS + 4, flow * ADDR_WORDS + 8);
@@ -410,6 +421,6 @@ export class DatagramSplice implements FlowSource {
   }
 
   closeAll(): void {
-    for (let flow = 0; flow <= this.#highest; flow++) if (this.#fd[flow] !== 0) this.#close(flow);
+    for (let flow = 0; flow <= this.#highest; flow++) if (this.#fd.has(flow)) this.#close(flow);
   }
 }

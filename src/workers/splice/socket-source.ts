@@ -1,16 +1,22 @@
 /**
- * Sockets of the guest's network namespace, for a thread that is not in it. A socket belongs to the namespace
- * of the thread that made it, and descriptors belong to the process: the thread that lives inside makes
- * unbound sockets ahead of need, and whoever takes one binds, connects and closes it as its own.
+ * Sockets of the guest's network namespace, for a thread that is not in that namespace. A socket belongs to
+ * the namespace of the thread that opened it; descriptors belong to the process. So a thread inside (the
+ * maker) opens unbound sockets in advance, and another thread (the taker) takes, binds, connects and closes
+ * them.
  *
- *   words  0 REQUEST  bumped by the taker; the maker sleeps on it
- *          1 STOP     not 0: the maker is to return
- *          2 SERVED   bumped by the maker after each round; a taker that has to wait sleeps on it
- *          3 BELL     eventfd + 1 to ring after each round while the taker asks for it (WAITING), 0: none
- *          4 WAITING  the taker has something to do as soon as there are sockets
- *          5 PLENTY   descriptors from this number on are not kept ready by the dozen
- *   then for each kind  WANT, HEAD, TAIL, ERRNO (why the last socket() failed, 0: it did not) and a ring of RING descriptors:
- *   HEAD and ERRNO are the maker's, WANT and TAIL the taker's
+ *   words  0 REQUEST  incremented by the taker; the maker sleeps on it
+ *          1 STOP     not 0: the maker has to return
+ *          2 SERVED   incremented by the maker after each round; a waiting taker sleeps on it
+ *          3 BELL     eventfd + 1; the maker writes to it after a round if WAITING is set; 0: none
+ *          4 WAITING  1: the taker wants to be woken when there are sockets
+ *          5 PLENTY   from this descriptor number on only one socket of each kind is kept ready
+ *
+ *   then for each kind:
+ *          WANT       sockets to keep ready (taker writes)
+ *          HEAD       sockets put into the ring (maker writes)
+ *          TAIL       sockets taken from the ring (taker writes)
+ *          ERRNO      of the last socket() (maker writes); 0: it succeeded
+ *          ring of RING descriptors
  */
 import {
   AF_INET,
@@ -48,14 +54,14 @@ const ERRNO = 3;
 const RING_AT = 4;
 const KIND_WORDS = RING_AT + RING;
 const WORDS = KINDS_AT + KINDS * KIND_WORDS;
-/** How long the maker sleeps before it looks at STOP by itself. */
+/** The maker checks STOP at least this often. */
 const MAKER_WAIT_MS = 10_000;
-/** What a descriptor's word holds at most; where there is no limit. */
+/** PLENTY where the process has no limit of descriptors: the largest value of a word. */
 const MOST_DESCRIPTORS = 0x7fff_ffff;
 
 /**
- * The shared memory of a source, empty. Its maker may come to its first round in the sandbox, where no file
- * can be read: the limit of descriptors is found out here.
+ * Allocate the shared memory of a source. PLENTY is computed here, from the limit of open files: the maker
+ * may be in the sandbox before its first round, and cannot read a file there.
  */
 export function makeSocketSource(): SharedArrayBuffer {
   const source = new SharedArrayBuffer(WORDS * 4);
@@ -67,8 +73,8 @@ export function makeSocketSource(): SharedArrayBuffer {
 const kindAt = (kind: number): number => KINDS_AT + kind * KIND_WORDS;
 
 /**
- * Make sockets until told to stop; blocks the calling thread, which is in the namespace. What is left is
- * closed.
+ * The maker: open sockets until stopSockets(), then close those that are left. Blocks the calling thread,
+ * which is in the namespace.
  */
 export function serveSockets(source: SharedArrayBuffer): void {
   const w = new Int32Array(source);
@@ -77,28 +83,32 @@ export function serveSockets(source: SharedArrayBuffer): void {
 }
 
 /**
- * The same for a thread that has other things to do, as the main thread has: it waits on its event loop, and
- * does not keep that alive.
+ * The maker on a thread that has other work, for example the main thread: waits in the event loop, and does
+ * not keep the event loop alive.
+ * @returns when stopSockets() was called
  */
 export async function serveSocketsBeside(source: SharedArrayBuffer): Promise<void> {
   const w = new Int32Array(source);
   while (Atomics.load(w, STOP) === 0) {
-    // Not `async`: a request came in between, and is served at once.
+    // Not `async`: a request came after the round and is served at once.
     const { async, value } = Atomics.waitAsync(w, REQUEST, serveRound(w), MAKER_WAIT_MS);
     if (async) await value;
   }
   closeRest(w);
 }
 
-/** @returns the request up to which all is served: to wait for the next one */
+/**
+ * Fill all rings and wake the taker.
+ * @returns REQUEST as of before the round, for the wait for the next one
+ */
 function serveRound(w: Int32Array): number {
-  // Read before the rings are looked at: a request that comes in between ends the wait at once.
+  // Read before the rings: a request that comes in between ends the wait at once.
   const request = Atomics.load(w, REQUEST);
   for (let kind = 0; kind < KINDS; kind++) Atomics.store(w, kindAt(kind) + ERRNO, fill(w, kind));
   Atomics.add(w, SERVED, 1);
   Atomics.notify(w, SERVED);
   const bell = Atomics.load(w, BELL);
-  // Exchanged, so that each wish to be woken rings once.
+  // Exchanged: each time the taker sets WAITING the bell rings once.
   if (bell !== 0 && Atomics.exchange(w, WAITING, 0) !== 0) eventfdWrite(bell - 1);
   return request;
 }
@@ -107,7 +117,7 @@ function closeRest(w: Int32Array): void {
   for (let kind = 0; kind < KINDS; kind++) for (let fd = pop(w, kind); fd >= 0; fd = pop(w, kind)) close(fd);
 }
 
-/** @returns 0, or errno when a socket could not be made */
+/** Open the sockets that are missing in a ring. @returns 0, or errno of socket() */
 function fill(w: Int32Array, kind: number): number {
   const at = kindAt(kind);
   const type = (kind < SocketKind.udp4 ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC;
@@ -119,23 +129,24 @@ function fill(w: Int32Array, kind: number): number {
     if (fd < 0) return -fd;
     w[at + RING_AT + (head & (RING - 1))] = fd;
     head++;
-    Atomics.store(w, at + HEAD, head); // release: the descriptor is in its place
-    // Where descriptors are few, flows and everything else come first: one is ready, no more.
-    if (fd >= w[PLENTY]!) break; // written before the maker was there
+    Atomics.store(w, at + HEAD, head); // release: the descriptor is in the ring
+    // Descriptors are getting short: keep one socket ready, and leave the others to flows and all else.
+    if (fd >= w[PLENTY]!) break; // a plain read: written before the maker started
   }
   return 0;
 }
 
+/** @returns the oldest descriptor of a ring, or -1 */
 function pop(w: Int32Array, kind: number): number {
   const at = kindAt(kind);
   const tail = w[at + TAIL]!; // the taker's own word
   if (tail === Atomics.load(w, at + HEAD)) return -1; // acquire
   const fd = w[at + RING_AT + (tail & (RING - 1))]!;
-  Atomics.store(w, at + TAIL, tail + 1); // release: the place may be written again
+  Atomics.store(w, at + TAIL, tail + 1); // release: the maker may overwrite the cell
   return fd;
 }
 
-/** Ask the maker to return. */
+/** Ask the maker to return; does not wait for it. */
 export function stopSockets(source: SharedArrayBuffer): void {
   const w = new Int32Array(source);
   Atomics.store(w, STOP, 1);
@@ -143,7 +154,7 @@ export function stopSockets(source: SharedArrayBuffer): void {
   Atomics.notify(w, REQUEST);
 }
 
-/** The taker's end; of one thread. */
+/** The taker's side; used by one thread only. */
 export class SocketSource {
   readonly #w: Int32Array;
 
@@ -153,25 +164,28 @@ export class SocketSource {
     Atomics.store(this.#w, BELL, bellFd + 1);
   }
 
-  /** Have sockets of a kind ready from now on. */
+  /** Have sockets of a kind kept ready from now on. */
   prepare(kind: SocketKind): void {
     Atomics.store(this.#w, kindAt(kind) + WANT, READY);
     this.#request();
   }
 
-  /** @returns a descriptor, or -EAGAIN: none is ready, the bell will ring; or another -errno: none can be made */
+  /**
+   * Take a socket without waiting.
+   * @returns a descriptor; -EAGAIN: none is ready, the bell will ring; another -errno: socket() fails inside
+   */
   take(kind: SocketKind): number {
     const w = this.#w;
     const at = kindAt(kind);
     let fd = pop(w, kind);
     if (w[at + HEAD]! - w[at + TAIL]! < READY / 2) {
       Atomics.store(w, at + WANT, READY);
-      // Before the request: the maker's next round sees it.
+      // Stored before the request, so that the maker's next round reads it.
       if (fd < 0) Atomics.store(w, WAITING, 1);
       this.#request();
     }
     if (fd >= 0) return fd;
-    // One more look: the maker may have been at it.
+    // Second attempt: the maker may have added a socket meanwhile.
     fd = pop(w, kind);
     if (fd >= 0) return fd;
     const errno = Atomics.load(w, at + ERRNO);
@@ -179,8 +193,8 @@ export class SocketSource {
   }
 
   /**
-   * take() that waits for the maker; for the start of the engine.
-   * @returns a descriptor or -errno
+   * take() that waits for the maker.
+   * @returns a descriptor; -ETIMEDOUT; or another -errno: socket() fails inside
    */
   takeWaiting(kind: SocketKind, timeoutMs: number): number {
     const endAt = performance.now() + timeoutMs;

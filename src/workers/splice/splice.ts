@@ -1,11 +1,11 @@
 /**
- * The splice stage: what goes between the host's loopback and the guest's, socket to socket, past the TAP. It
- * runs on host-io's thread, which accepts for published ports and hands loopback peers over by a call;
- * listeners inside (for the way out) are the stage's own. Sockets inside come from the thread that lives
- * there (socket-source.ts).
+ * The splice stage: connections and datagrams between the host's loopback and the guest's, socket to socket,
+ * bypassing the TAP. It runs on host-io's thread. host-io accepts for published ports and hands over
+ * connections of loopback peers by a call (LoopbackPath); the stage has its own listeners in the guest's
+ * namespace for the other direction. A thread in that namespace opens the sockets there (socket-source.ts).
  *
- *     peer on 127.0.0.1 ──▶ published port ──▶ host-io ──takeStream──▶ splice ──▶ socket inside ──▶ guest's address
- *     program inside on 127.0.0.1 ──▶ listener inside (device lo) ──▶ splice ──▶ socket on the host ──▶ the same address
+ *     host 127.0.0.1 ──▶ published port ──▶ host-io ──▶ splice ──▶ socket inside ──▶ guest's address
+ *     guest 127.0.0.1 ──▶ listener inside (device lo) ──▶ splice ──▶ socket on the host ──▶ same address
  */
 import {
   addressCopy,
@@ -76,21 +76,21 @@ import { type DatagramOrigin, DatagramSplice } from './datagram-splice.ts';
 import { SocketKind, SocketSource } from './socket-source.ts';
 import { StreamSplice } from './stream-splice.ts';
 
-/** Most connections at a time: each takes six descriptors. */
+/** Most connections at the same time; each has six descriptors. */
 const CONNECTIONS = 65536;
 const BACKLOG = 128;
 const ACCEPTS_PER_ROUND = 64;
 const DATAGRAM_FLOWS = 16384;
 /**
- * A burst of new UDP flows waits so long for sockets from the thread inside, which makes 32 of them in a
- * tenth of it.
+ * A new UDP flow waits at most this long for a socket of the thread inside, which opens 32 sockets in a tenth
+ * of this time.
  */
 const SOCKET_WAIT_MS = 5;
-/** Datagrams from inside by one call. */
+/** Most datagrams from inside per recvmmsg. */
 const BATCH = 16;
 const DATAGRAM_BYTES = 65536;
 const CONTROL_BYTES = 64;
-/** How long the start may wait for the thread inside to have entered the namespace. */
+/** The start waits at most this long for the thread inside to enter the namespace. */
 const START_WAIT_MS = 5000;
 
 export interface SpliceOptions {
@@ -99,17 +99,18 @@ export interface SpliceOptions {
   readonly seen?: Uint32Array | undefined;
   readonly splice: SplicePlan;
   readonly counters: Float64Array;
-  /** Wakes this thread. */
+  /** eventfd that wakes this thread. */
   readonly bellFd: number;
-  /** Register a descriptor; events come to onStream(token, events), onFlow(token) or onListener(token). */
+  // Register a descriptor with epoll; events come to onStream(token, events), onFlow(token) or
+  // onListener(token). They return 0 or -errno.
   watchStream(fd: number, token: number, events: number): number;
   watchFlow(fd: number, token: number, events: number): number;
   watchListener(fd: number, token: number, events: number): number;
   readonly notices: Notices;
 }
 
-/** A listener inside. */
-interface Inside {
+/** A listener in the guest's namespace. */
+interface InsideListener {
   readonly fd: number;
   readonly isV6: boolean;
   readonly plan: ListenerPlan;
@@ -133,12 +134,13 @@ export class Splice implements Stage, LoopbackPath {
     targetPort: 0,
     words: new Uint32Array(12),
   };
-  /** For datagrams from inside; made with the first listener. */
+  /** For datagrams from inside; allocated with the first UDP listener. */
   #inbox: Inbox | null = null;
-  readonly #inside = new Map<number, Inside>();
-  /** Listeners with more to take. */
+  /** Listeners inside, by number. */
+  readonly #inside = new Map<number, InsideListener>();
+  /** Listeners with more connections or datagrams than a round allowed. */
   readonly #acceptMore = new Set<number>();
-  /** Peer 0..3, local 4..7. */
+  /** Scratch: peer 0..3, local or destination address 4..7. */
   readonly #words = new Uint32Array(8);
   readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
   readonly #sockaddrLen = new NativeBuffer(8);
@@ -176,7 +178,7 @@ export class Splice implements Stage, LoopbackPath {
     });
   }
 
-  /** Connections and UDP flows, for reports. */
+  /** Connections and UDP flows, for flow reports. */
   get flowSources(): readonly [streams: FlowSource, datagrams: FlowSource] {
     return [this.#streams, this.#datagrams];
   }
@@ -218,13 +220,13 @@ export class Splice implements Stage, LoopbackPath {
     this.#datagrams.onFlow(flow, performance.now());
   }
 
-  /** The address that the peer connected to, into words[4..7]. @returns whether it is known, and loopback */
+  /** The address that the peer connected to, into #words[4..7]. @returns whether it is known and loopback */
   #localAddress(fd: number): boolean {
     return localAddress(fd, this.#words, 4) >= 0 && isLoopback(this.#words, 4);
   }
 
   /**
-   * The guest's own address, into words[4..7]; its loopback where it has none that can be used without a
+   * The guest's own address, into #words[4..7]; its loopback address if it has none, or one that needs a
    * scope.
    */
   #guestAddress(family: 4 | 6): void {
@@ -234,8 +236,6 @@ export class Splice implements Stage, LoopbackPath {
     if (seen[at + 3] !== 0 && !needsScope) addressCopy(seen, at, this.#words, 4);
     else addressSetLoopback(this.#words, 4, family);
   }
-
-  // ------------------------------------------------------------------------------------------ listeners inside
 
   openListener(id: number, plan: ListenerPlan, port: number): number {
     const stream = plan.proto === 'tcp';
@@ -285,7 +285,7 @@ export class Splice implements Stage, LoopbackPath {
       if (fd === -Errno.EAGAIN) return handled;
       if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
       if (fd < 0) {
-        // No edge will tell of what waits in the backlog: poll() comes back for it.
+        // The backlog raises no new edge: poll() tries again.
         if (!this.#shortage.is(fd))
           this.#o.notices.tell(
             Notice.acceptInsideFailed,
@@ -296,7 +296,7 @@ export class Splice implements Stage, LoopbackPath {
       }
       handled++;
       sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
-      // Only loopback may come out, and it comes out at the same address.
+      // Only loopback traffic is forwarded, to the same loopback address on the host.
       if (!isLoopback(this.#words, 0) || !this.#localAddress(fd)) {
         setLingerZero(fd);
         close(fd);
@@ -308,8 +308,8 @@ export class Splice implements Stage, LoopbackPath {
     return handled;
   }
 
-  /** Datagrams of a listener inside. */
-  #receive(id: number, inside: Inside): number {
+  /** Receive a batch from a UDP listener inside. @returns datagrams handled */
+  #receive(id: number, inside: InsideListener): number {
     const inbox = this.#inbox!;
     const origin = this.#origin;
     const now = performance.now();
@@ -317,7 +317,7 @@ export class Splice implements Stage, LoopbackPath {
     if (n < 0) return 0;
     for (let i = 0; i < n; i++) {
       const peerPort = inbox.origin(i, origin.words);
-      // Only loopback may come out, and it comes out at the same address.
+      // Only loopback traffic is forwarded, to the same loopback address on the host.
       if (peerPort < 0 || !isLoopback(origin.words, 0) || !isLoopback(origin.words, 4)) {
         this.#o.counters[DROP_BASE - StageDrop.destination]!++;
         continue;
@@ -339,8 +339,6 @@ export class Splice implements Stage, LoopbackPath {
   onStream(end: number, events: number): void {
     this.#streams.onEvents(end, events);
   }
-
-  // ------------------------------------------------------------------------------------------------- the stage
 
   hasInput(): boolean {
     return this.#streams.hasReady || this.#datagrams.hasReady;
@@ -372,7 +370,7 @@ export class Splice implements Stage, LoopbackPath {
   }
 }
 
-/** A batch of datagrams with their origins. */
+/** Receives batches of datagrams with their origins. */
 class Inbox {
   readonly #data = new NativeBuffer(BATCH * DATAGRAM_BYTES);
   readonly #names = new NativeBuffer(BATCH * NAME_BYTES);
@@ -380,7 +378,7 @@ class Inbox {
   readonly #iov = new NativeBuffer(BATCH * IOVEC_BYTES);
   readonly #headers = new NativeBuffer(BATCH * MMSGHDR_BYTES);
 
-  /** @returns datagrams, or -errno */
+  /** Receive up to BATCH datagrams. @returns how many, or -errno */
   receive(fd: number): number {
     for (let i = 0; i < BATCH; i++) {
       iovecWrite(this.#iov.u32, (i * IOVEC_BYTES) >> 2, this.addressOf(i), DATAGRAM_BYTES);
@@ -402,6 +400,7 @@ class Inbox {
     return recvmmsg(fd, this.#headers.address, BATCH, MSG_DONTWAIT);
   }
 
+  /** @returns address of the bytes of datagram i */
   addressOf(i: number): number {
     return this.#data.address + i * DATAGRAM_BYTES;
   }
@@ -411,8 +410,9 @@ class Inbox {
   }
 
   /**
-   * @param words  out: peer 0..3, the address that it wrote to 4..7
-   * @returns the peer's port, or -1 when the kernel did not say all of it
+   * Where datagram i came from.
+   * @param words  out: peer 0..3, the address that the peer sent to 4..7
+   * @returns the peer's port, or -1: the datagram is truncated, or one of the addresses is not known
    */
   origin(i: number, words: Uint32Array): number {
     const { u32: headers } = this.#headers;
@@ -425,7 +425,7 @@ class Inbox {
   }
 }
 
-/** A backlog that could not be taken, for want of descriptors, is looked at again after so long. */
+/** Accepting is tried again after this time when no descriptor was free. */
 const ACCEPT_AGAIN_MS = 100;
 
 function kindOf(domain: number, type: number): SocketKind {

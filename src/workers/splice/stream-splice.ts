@@ -1,6 +1,6 @@
 /**
- * TCP between loopback and loopback: a connection accepted on one side is connected on the other, and the
- * bytes go through pipes by splice(2), never copied and never packets.
+ * TCP between the host's loopback and the guest's: for a connection accepted on one side a connection is
+ * opened on the other, and splice(2) moves the bytes through pipes, without copies and without packets.
  *
  *     side 0, accepted            connection c             side 1, connected
  *     ┌────────┐  splice   ┌──────── pipe 2c ────────┐  splice   ┌────────┐
@@ -8,13 +8,13 @@
  *     │        │ ◀──────── │ ═══════ pipe 2c+1 ═════ │ ◀──────── │        │
  *     └────────┘           └─────────────────────────┘           └────────┘
  *
- * Everything is indexed by end = 2 * connection + side; pipe e carries what end e sends. Descriptors are
- * edge-triggered: `readable` and `writable` stand until the kernel says EAGAIN. splice() into a pipe says
- * EAGAIN for a full pipe too, so `readable` falls only when the pipe was empty.
+ * Arrays are indexed by end = 2 * connection + side; pipe e carries the bytes that end e sends. Descriptors
+ * are edge-triggered: `readable` and `writable` are set until splice() returns EAGAIN. splice() into a full
+ * pipe returns EAGAIN too, so EAGAIN clears `readable` only if the pipe is empty.
  *
- * A side that has finished sending is followed by shutdown(SHUT_WR) on the other once its pipe is empty; when
- * both have, the connection is closed. Any error resets both sides. There is no idle time-out: the kernel's
- * keepalive is the peers' business.
+ * When a side has sent FIN and its pipe is empty, the other side gets shutdown(SHUT_WR); when both sides
+ * have, the connection is closed. Any error resets both sides. There is no idle time-out: keepalive is left
+ * to the two programs.
  */
 import { Counter } from '../../ring/counters.ts';
 import {
@@ -51,48 +51,52 @@ import {
 } from '../../sys/socket.ts';
 import { FlowField, type FlowSource, FlowState } from '../flow/flow-report.ts';
 import type { DescriptorShortage } from '../thread/descriptor-shortage.ts';
+import { DescriptorTable } from '../thread/descriptor-table.ts';
 import { Pipes } from './pipes.ts';
 
-/**
- * A side that has finished is asked whether it is still there after so many seconds of silence, then so
- * often, so many times.
- */
+/** Keepalive of a side that has sent FIN: idle time, interval and count (man 7 tcp). */
 const HALF_CLOSED_IDLE_S = 30;
 const HALF_CLOSED_INTERVAL_S = 10;
 const HALF_CLOSED_PROBES = 6;
 
+/** Of a connection. `waiting`: for a socket of the other side. */
 const State = { free: 0, waiting: 1, connecting: 2, open: 3 } as const;
 
+/** Of an end. */
 const Flag = {
   readable: 1 << 0,
   writable: 1 << 1,
-  /** It has sent all that it will. */
+  /** It has sent FIN: splice() from its socket returned 0. */
   eof: 1 << 2,
-  /** It has been told that the other side has. */
+  /** shutdown(SHUT_WR) was called on its socket. */
   finished: 1 << 3,
-  /** On the list of ends with more to do. */
+  /** On the list of ends with more to move, or of ends without a pipe. */
   ready: 1 << 4,
-  /** Its pipe is not of the default size. */
+  /** Its pipe was enlarged, or the kernel has refused that. */
   grown: 1 << 5,
 } as const;
 
-/** Asked for at once; what the pipe holds decides. */
+/** Most bytes of one splice(); the capacity of the pipe limits it first. */
 const MOVE_BYTES = 1024 * 1024;
-/** Moves of one end before others get their turn. */
+/** Most moves of one end per round. */
 const MOVES_PER_ROUND = 16;
-/** A stream that has moved so much gets a pipe of so many bytes. */
+/** After GROW_AFTER_BYTES moved bytes the pipe is enlarged to GROW_TO_BYTES. */
 const GROW_AFTER_BYTES = 256 * 1024;
 const GROW_TO_BYTES = 512 * 1024;
 const MOVE = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
 export interface StreamSpliceOptions {
-  /** Most connections at a time. */
+  /** Most connections at the same time. */
   readonly capacity: number;
   readonly counters: Float64Array;
   readonly shortage: DescriptorShortage;
-  /** Register a descriptor, edge-triggered; events come to onEvents(end, events). */
+  /** Register a descriptor with epoll; events come to onEvents(end, events). @returns 0 or -errno */
   watch(fd: number, end: number, events: number): number;
-  /** An unbound socket of the other side; -EAGAIN: poll() is to be called when there may be one. */
+  /**
+   * Open an unbound socket.
+   * @param toGuest  in the guest's namespace
+   * @returns a descriptor or -errno; -EAGAIN: poll() has to be called when there may be one
+   */
   socketFor(toGuest: boolean, isV4: boolean): number;
 }
 
@@ -100,24 +104,30 @@ export class StreamSplice implements FlowSource {
   readonly #o: StreamSpliceOptions;
   // By connection.
   readonly #state: Uint8Array;
-  /** While waiting: where to, four words and the port; bit 16 of the port word: into the namespace. */
+  /**
+   * Destination of a waiting connection: four words and the port, with bit 16 set: in the guest's namespace.
+   */
   readonly #target = new Map<number, Uint32Array>();
-  // By end. Descriptors are kept + 1: untouched memory means none.
-  readonly #fd: Int32Array;
+  // By end.
+  readonly #fd: DescriptorTable;
   readonly #flags: Uint8Array;
-  readonly #pipeRead: Int32Array;
-  readonly #pipeWrite: Int32Array;
+  readonly #pipeRead: DescriptorTable;
+  readonly #pipeWrite: DescriptorTable;
+  /** Bytes in the pipe. */
   readonly #pipeBytes: Int32Array;
+  /** Bytes that went through the pipe since the connection has it. */
   readonly #moved: Float64Array;
-  /** By connection, for reports: whether side 1 is the guest's, and since when. */
+  // By connection, for reports: 1: side 1 is in the guest's namespace; time of accept.
   readonly #toGuest: Uint8Array;
   readonly #bornMs: Float64Array;
   readonly #free: number[] = [];
+  /** Smallest connection number that was never used. */
   #fresh = 0;
   #ready: number[] = [];
   #readyNext: number[] = [];
+  /** Connections that wait for a socket of the other side. */
   #waiting: number[] = [];
-  /** Ends that found no descriptors for a pipe. */
+  /** Ends that wait for descriptors for a pipe. */
   #pipeless: number[] = [];
   readonly #pipes = new Pipes();
   readonly #ends = new Int32Array(2);
@@ -128,17 +138,17 @@ export class StreamSplice implements FlowSource {
     this.#o = options;
     const n = options.capacity;
     this.#state = new Uint8Array(n);
-    this.#fd = new Int32Array(n * 2);
+    this.#fd = new DescriptorTable(n * 2);
     this.#flags = new Uint8Array(n * 2);
-    this.#pipeRead = new Int32Array(n * 2);
-    this.#pipeWrite = new Int32Array(n * 2);
+    this.#pipeRead = new DescriptorTable(n * 2);
+    this.#pipeWrite = new DescriptorTable(n * 2);
     this.#pipeBytes = new Int32Array(n * 2);
     this.#moved = new Float64Array(n * 2);
     this.#toGuest = new Uint8Array(n);
     this.#bornMs = new Float64Array(n);
   }
 
-  /** Connections that wait for a socket or a pipe. */
+  /** Whether a connection waits for a socket or a pipe: poll() has to be called again. */
   get isWaiting(): boolean {
     return this.#waiting.length > 0 || this.#pipeless.length > 0;
   }
@@ -148,8 +158,8 @@ export class StreamSplice implements FlowSource {
   }
 
   /**
-   * Lead an accepted connection on. The descriptor is ours from now on.
-   * @param toGuest  connect inside the namespace, else on the host
+   * Take over an accepted connection and its descriptor, and connect it to its destination.
+   * @param toGuest  the destination is in the guest's namespace, else on the host
    * @param words    destination address at words[w..w + 3]
    */
   take(fd: number, toGuest: boolean, words: Uint32Array, w: number, port: number): void {
@@ -159,13 +169,13 @@ export class StreamSplice implements FlowSource {
       return refuse(fd);
     }
     this.#o.counters[Counter.spliceConnections]!++;
-    this.#fd[2 * c] = fd + 1;
-    this.#fd[2 * c + 1] = 0;
+    this.#fd.set(2 * c, fd);
+    this.#fd.clear(2 * c + 1);
     this.#toGuest[c] = toGuest ? 1 : 0;
     this.#bornMs[c] = performance.now();
     const r = this.#connect(c, toGuest, words, w, port);
     if (r !== -Errno.EAGAIN) return;
-    // Once a connection, and only when sockets have run out.
+    // Allocates only when no socket is ready, once per connection.
     const target = new Uint32Array(5);
     target.set(words.subarray(w, w + 4));
     target[4] = port | (toGuest ? 0x1_0000 : 0);
@@ -174,7 +184,7 @@ export class StreamSplice implements FlowSource {
     this.#waiting.push(c);
   }
 
-  /** @returns 0, also when the connection has been reset, or -EAGAIN: no socket yet */
+  /** Connect side 1. @returns 0, also if that failed and the connection was reset; -EAGAIN: no socket yet */
   #connect(c: number, toGuest: boolean, words: Uint32Array, w: number, port: number): number {
     const addressBytes = sockaddrWrite(this.#sockaddr.u8, 0, words, w, port);
     const fd = this.#o.socketFor(toGuest, addressBytes < SOCKADDR_BYTES);
@@ -184,9 +194,9 @@ export class StreamSplice implements FlowSource {
       this.#reset(c);
       return 0;
     }
-    this.#fd[2 * c + 1] = fd + 1;
+    this.#fd.set(2 * c + 1, fd);
     this.#state[c] = State.connecting;
-    setsockoptInt(this.#fd[2 * c]! - 1, IPPROTO_TCP, TCP_NODELAY, 1);
+    setsockoptInt(this.#fd.get(2 * c), IPPROTO_TCP, TCP_NODELAY, 1);
     setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     const r = connect(fd, this.#sockaddr.address, addressBytes);
     if (r < 0 && r !== -Errno.EINPROGRESS) {
@@ -210,41 +220,41 @@ export class StreamSplice implements FlowSource {
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) this.#flags[end]! |= Flag.readable;
     if (events & (EPOLLOUT | EPOLLHUP)) this.#flags[end]! |= Flag.writable;
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) this.#move(end);
-    // What waits for this end in the other's pipe.
+    // Bytes in the other end's pipe were waiting for this end.
     if (this.#state[c] === State.open && events & EPOLLOUT && this.#pipeBytes[end ^ 1]! > 0)
       this.#move(end ^ 1);
   }
 
   #onConnect(c: number, events: number): void {
     if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) return;
-    const fd = this.#fd[2 * c + 1]! - 1;
+    const fd = this.#fd.get(2 * c + 1);
     if (events & (EPOLLERR | EPOLLHUP) && getsockoptInt(fd, SOL_SOCKET, SO_ERROR) !== 0)
       return this.#reset(c);
     this.#state[c] = State.open;
     const both = Flag.readable | Flag.writable;
     this.#flags[2 * c]! |= both;
     this.#flags[2 * c + 1]! |= both;
-    // Only now: what came before is found by the first look, without an event for it.
-    if (this.#o.watch(this.#fd[2 * c]! - 1, 2 * c, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0)
+    // Side 0 is watched from now on. The first #move() reads bytes that came before.
+    if (this.#o.watch(this.#fd.get(2 * c), 2 * c, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0)
       return this.#reset(c);
     this.#move(2 * c);
     if (this.#state[c] === State.open && events & (EPOLLIN | EPOLLRDHUP)) this.#move(2 * c + 1);
   }
 
-  /** Move what end `e` has sent to the other end, as far as both go or the round allows. */
+  /** Move bytes from end `e` to the other end until one of them blocks or the round's share is used up. */
   #move(e: number): void {
     const other = e ^ 1;
-    const from = this.#fd[e]! - 1;
-    const to = this.#fd[other]! - 1;
+    const from = this.#fd.get(e);
+    const to = this.#fd.get(other);
     const counters = this.#o.counters;
     for (let n = 0; n < MOVES_PER_ROUND; n++) {
       let bytes = this.#pipeBytes[e]!;
       if (this.#flags[e]! & Flag.readable && !(this.#flags[e]! & Flag.eof)) {
-        if (this.#pipeWrite[e] === 0) {
+        if (!this.#pipeWrite.has(e)) {
           const opened = this.#openPipe(e);
           if (opened < 0) return this.#o.shortage.is(opened) ? this.#hold(e) : this.#reset(e >>> 1);
         }
-        const r = splice(from, this.#pipeWrite[e]! - 1, MOVE_BYTES, MOVE);
+        const r = splice(from, this.#pipeWrite.get(e), MOVE_BYTES, MOVE);
         if (r > 0) {
           bytes += r;
           this.#pipeBytes[e] = bytes;
@@ -259,15 +269,15 @@ export class StreamSplice implements FlowSource {
         return;
       }
       if (!(this.#flags[other]! & Flag.writable)) return;
-      const w = splice(this.#pipeRead[e]! - 1, to, bytes, MOVE);
+      const w = splice(this.#pipeRead.get(e), to, bytes, MOVE);
       if (w > 0) {
         this.#pipeBytes[e] = bytes - w;
         counters[Counter.spliceBytes]! += w;
         this.#moved[e]! += w;
         if (this.#moved[e]! > GROW_AFTER_BYTES && !(this.#flags[e]! & Flag.grown)) {
-          // Tried once.
+          // Only one attempt.
           this.#flags[e]! |= Flag.grown;
-          this.#pipes.grow(this.#pipeWrite[e]! - 1, GROW_TO_BYTES);
+          this.#pipes.grow(this.#pipeWrite.get(e), GROW_TO_BYTES);
         }
       } else if (w === -Errno.EAGAIN) {
         this.#flags[other]! &= ~Flag.writable;
@@ -277,14 +287,14 @@ export class StreamSplice implements FlowSource {
     this.#markReady(e);
   }
 
-  /** No descriptors for a pipe: what has come waits in the socket until there are. */
+  /** No descriptors are free for a pipe: the bytes stay in the socket until #retryPipes(). */
   #hold(e: number): void {
     if (this.#flags[e]! & Flag.ready) return;
     this.#flags[e]! |= Flag.ready;
     this.#pipeless.push(e);
   }
 
-  /** Ends that wait for a pipe, again: the first that finds none is the last that is tried. */
+  /** Try again to open pipes; stops at the first end that gets none. @returns ends that got one */
   #retryPipes(): number {
     const list = this.#pipeless;
     this.#pipeless = [];
@@ -303,27 +313,29 @@ export class StreamSplice implements FlowSource {
   #openPipe(e: number): number {
     const r = this.#pipes.take(this.#ends);
     if (r < 0) return r;
-    this.#pipeRead[e] = this.#ends[0]! + 1;
-    this.#pipeWrite[e] = this.#ends[1]! + 1;
+    this.#pipeRead.set(e, this.#ends[0]!);
+    this.#pipeWrite.set(e, this.#ends[1]!);
     this.#pipeBytes[e] = 0;
     this.#moved[e] = 0;
     return 0;
   }
 
+  /** End `e` has sent FIN and its pipe is empty: pass the FIN on, or close if both sides have finished. */
   #finish(e: number): void {
     if (this.#flags[e]! & Flag.finished) return this.#close(e >>> 1, false);
     const other = e ^ 1;
     if (this.#flags[other]! & Flag.finished) return;
     this.#flags[other]! |= Flag.finished;
-    shutdown(this.#fd[other]! - 1, SHUT_WR);
-    this.#askWhetherAlive(this.#fd[e]! - 1);
+    shutdown(this.#fd.get(other), SHUT_WR);
+    this.#enableKeepalive(this.#fd.get(e));
   }
 
   /**
-   * The program behind a side that has finished may be gone, while the other side never finishes: its kernel
-   * then answers with RST. One that only has nothing more to say answers that it is there.
+   * The program of a side that has sent FIN may have exited while the other side never finishes: its kernel
+   * then answers a keepalive probe with RST, and the connection ends. A program that only closed its sending
+   * side stays connected.
    */
-  #askWhetherAlive(fd: number): void {
+  #enableKeepalive(fd: number): void {
     setsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     setsockoptInt(fd, IPPROTO_TCP, TCP_KEEPIDLE, HALF_CLOSED_IDLE_S);
     setsockoptInt(fd, IPPROTO_TCP, TCP_KEEPINTVL, HALF_CLOSED_INTERVAL_S);
@@ -342,29 +354,29 @@ export class StreamSplice implements FlowSource {
 
   #close(c: number, reset: boolean): void {
     for (let e = 2 * c; e < 2 * c + 2; e++) {
-      const fd = this.#fd[e]! - 1;
+      const fd = this.#fd.get(e);
       if (fd >= 0) {
         if (reset) setLingerZero(fd);
         close(fd);
       }
-      this.#fd[e] = 0;
-      const write = this.#pipeWrite[e]! - 1;
+      this.#fd.clear(e);
+      const write = this.#pipeWrite.get(e);
       if (write >= 0) {
-        const read = this.#pipeRead[e]! - 1;
+        const read = this.#pipeRead.get(e);
         if (this.#pipeBytes[e] === 0 && !(this.#flags[e]! & Flag.grown)) this.#pipes.keep(read, write);
         else this.#pipes.drop(read, write);
       }
-      this.#pipeWrite[e] = 0;
-      this.#pipeRead[e] = 0;
+      this.#pipeWrite.clear(e);
+      this.#pipeRead.clear(e);
       this.#pipeBytes[e] = 0;
-      // An entry on the ready list stays there and finds nothing to do.
+      // An entry on the ready list stays; poll() skips it.
       this.#flags[e]! &= Flag.ready;
     }
     this.#state[c] = State.free;
     this.#free.push(c);
   }
 
-  /** What was left over, and connections that wait for a socket. @returns ends handled */
+  /** Go on with ends that have more to move, and try again for sockets and pipes. @returns ends handled */
   poll(): number {
     let work = 0;
     if (this.#waiting.length > 0) work += this.#retry();
@@ -383,6 +395,7 @@ export class StreamSplice implements FlowSource {
     return work;
   }
 
+  /** Connect the waiting connections until sockets run out. @returns how many got one */
   #retry(): number {
     const list = this.#waiting;
     this.#waiting = [];
@@ -405,7 +418,7 @@ export class StreamSplice implements FlowSource {
     return this.#fresh;
   }
 
-  /** Connections whose both ends stand; their addresses are asked of the kernel. */
+  /** FlowSource: connections that are open on both sides; the kernel gives their addresses. */
   describeFlow(place: number, rows: Float64Array, at: number): boolean {
     if (this.#state[place] !== State.open) return false;
     const guest = 2 * place + this.#toGuest[place]!;
@@ -425,13 +438,14 @@ export class StreamSplice implements FlowSource {
     return this.#flags[remote]! & Flag.eof ? FlowState.finWait : FlowState.established;
   }
 
-  /** What was moved before this connection had a pipe was another one's. */
+  /** @returns bytes that an end has sent; #moved is another connection's as long as the end has no pipe */
   #movedBytes(end: number): number {
-    return this.#pipeWrite[end] === 0 ? 0 : this.#moved[end]!;
+    return !this.#pipeWrite.has(end) ? 0 : this.#moved[end]!;
   }
 
+  /** Write the address and port of an end's peer. @returns whether the kernel knows them */
   #peer(end: number, rows: Float64Array, addressAt: number, portAt: number): boolean {
-    const port = peerAddress(this.#fd[end]! - 1, this.#words, 0);
+    const port = peerAddress(this.#fd.get(end), this.#words, 0);
     if (port < 0) return false;
     rows.set(this.#words, addressAt);
     rows[portAt] = port;
@@ -444,6 +458,7 @@ export class StreamSplice implements FlowSource {
   }
 }
 
+/** Close with RST. */
 function refuse(fd: number): void {
   setLingerZero(fd);
   close(fd);

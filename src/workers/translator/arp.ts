@@ -1,10 +1,11 @@
 /**
- * ARP for the guest: every address but its own is behind us, so every question about another address gets our
- * MAC; or, by policy, only a question about an address of ours.
+ * ARP for the guest (RFC 826). Every address but the guest's own is reached through us, so a request for any
+ * other address is answered with our MAC address; with policy.arp "ours", only a request for an address of
+ * ours.
  *
- * Announcements (sender = target) and probes (sender 0.0.0.0, RFC 5227 section 2.1.1) are the guest making
- * sure of an address of its own: answering would take that away. Only a probe for an address that really is
- * ours is answered.
+ * By announcements (sender = target) and probes (sender 0.0.0.0, RFC 5227 section 2.1.1) the guest claims an
+ * address for itself: an answer would mean a conflict, and the guest would give the address up. Only a probe
+ * for an address of ours is answered.
  */
 import { addressSetIpv4 } from '../../proto/address.ts';
 import {
@@ -22,7 +23,8 @@ import type { ShardContext } from './context.ts';
 const target = new Uint32Array(4);
 
 /**
- * @param at     offset in u8 of the ARP packet, behind the Ethernet header
+ * Answer an ARP request of the guest. The frame stays the caller's.
+ * @param at  offset in u8 of the ARP packet, behind the Ethernet header
  * @param bytes  contiguous bytes from there
  */
 export function handleArp(ctx: ShardContext, at: number, bytes: number): void {
@@ -37,7 +39,7 @@ export function handleArp(ctx: ShardContext, at: number, bytes: number): void {
   const targetIp = arpTargetIp(ctx.u8, at);
   if (targetIp === senderIp || targetIp === addressing.guest[3]) return;
   if ((senderIp === 0 || ctx.plan.policy.arp === 'ours') && !isOurs(ctx, targetIp)) return;
-  // No station has these: 0.0.0.0/8, 127.0.0.0/8, and 224.0.0.0 upwards with the broadcast address.
+  // No host has such an address: 0.0.0.0/8, 127.0.0.0/8, and from 224.0.0.0 on, broadcast included.
   const top = targetIp >>> 24;
   if (top === 0 || top === 127 || top >= 224) return;
   arpReplyWrite(ctx.u8, guest.scratchAt, guest.mac, targetIp, guest.guestMac, senderIp);

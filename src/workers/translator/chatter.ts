@@ -1,10 +1,10 @@
 /**
- * What every kernel says on a link unasked: group memberships (IGMP, MLD), discovery by a host whose network
- * has no IPv6 here, mDNS and LLMNR. It is for the link alone, and nobody else is on this one: it goes nowhere
- * and nothing is lost by that, so it has counters of its own beside the causes of loss (StageDrop).
+ * Packets that a kernel sends on every link by itself: group memberships (IGMP, MLD), neighbour discovery on
+ * a link without IPv6, mDNS and LLMNR. They are for other hosts on the link, and this link has none: such
+ * packets are freed without loss to anyone, so they are counted apart from the causes of loss (StageDrop).
  *
- * Link-local groups: 224.0.0.0/24 (RFC 5771 section 4), ff01::/16 and ff02::/16 (RFC 4291 section 2.7),
- * whatever their flags.
+ * Link-local groups: 224.0.0.0/24 (RFC 5771 section 4), and multicast of scope 1 and 2, e.g. ff02::/16 (RFC
+ * 4291 section 2.7), with any flags.
  */
 import { isV4Mapped } from '../../proto/address.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
@@ -21,7 +21,10 @@ const MULTICAST = 0xff;
 const INTERFACE_LOCAL = 1;
 const LINK_LOCAL = 2;
 
-/** @param at  index of the address's first word; IPv4 as v4-mapped */
+/**
+ * Whether an address is a group of link-local or interface-local scope.
+ * @param at  index of the address's first word; IPv4 as v4-mapped
+ */
 export function isLinkLocalGroup(a: Uint32Array, at: number): boolean {
   const first = a[at]!;
   if (first >>> 24 === MULTICAST) {
@@ -31,17 +34,19 @@ export function isLinkLocalGroup(a: Uint32Array, at: number): boolean {
   return isV4Mapped(a, at) && a[at + 3]! >>> 8 === 0xe00000;
 }
 
-/** Count the packet with its kind and free it. @param counter  one of the three below */
+/**
+ * Count the packet by its kind and free it.
+ * @param counter  Counter.groupReports, discoveryUnanswered or linkLocalDatagrams
+ */
 export function packetChatter(ctx: ShardContext, p: Packet, counter: number): void {
   ctx.counters[counter]!++;
   packetFree(ctx, p);
 }
 
 /**
- * The counter of an IPv4 packet's kind by its fixed header, for a link without IPv4. Nothing of it has been
- * checked.
+ * The counter for an IPv4 packet on a link without IPv4. The packet is not checked before.
  * @param bytes  readable from `at`
- * @returns Counter.x, or -1: no chatter
+ * @returns Counter.groupReports or linkLocalDatagrams; -1: not such a packet
  */
 export function chatterKind4(u8: Uint8Array, at: number, bytes: number): number {
   if (bytes < IPV4_BYTES) return -1;
@@ -52,7 +57,12 @@ export function chatterKind4(u8: Uint8Array, at: number, bytes: number): number 
   return protocol === IpProtocol.udp ? Counter.linkLocalDatagrams : -1;
 }
 
-/** The same for IPv6. MLD has a hop-by-hop option in front (RFC 3810 section 5), discovery has none. */
+/**
+ * The counter for an IPv6 packet on a link without IPv6. The packet is not checked before. MLD has a
+ * hop-by-hop option in front (RFC 3810 section 5), neighbour discovery has none.
+ * @param bytes  readable from `at`
+ * @returns Counter.groupReports, discoveryUnanswered or linkLocalDatagrams; -1: not such a packet
+ */
 export function chatterKind6(u8: Uint8Array, at: number, bytes: number): number {
   if (bytes < IPV6_BYTES || u8[at + IPV6_DST] !== MULTICAST) return -1;
   const scope = u8[at + IPV6_DST + 1]! & 0xf;

@@ -1,6 +1,6 @@
 /**
- * What every protocol module of a shard works with. One object per shard, built by shard.ts; modules keep a
- * reference and add no state to it.
+ * What all protocol modules of a shard share. One object per shard, built by shard.ts; modules keep a
+ * reference and do not add state to it.
  */
 import type { FramePool } from '../../ring/pool.ts';
 import type { RingProducer } from '../../ring/spsc.ts';
@@ -11,16 +11,17 @@ import type { TimerWheel } from '../flow/timer-wheel.ts';
 import type { GuestLink } from '../tap/guest-link.ts';
 import type { Notices } from '../thread/notices.ts';
 
-/** Timer kinds of one flow; a timer's id is flow * TIMER_KINDS + kind. */
+/** How many timers a flow has; a timer's id is flow * TIMER_KINDS + TimerKind. */
 export const TIMER_KINDS = 2;
 export const TimerKind = { retransmit: 0, idle: 1 } as const;
 
+/** Shared by the protocol modules of one shard. */
 export interface ShardContext {
   readonly shard: number;
   readonly plan: EnginePlan;
   readonly addressing: Addressing;
   readonly pool: FramePool;
-  /** The whole shared memory; the `pool` argument of all codec calls. */
+  /** The frame pool's memory: the `pool` argument of all codec calls. */
   readonly u8: Uint8Array;
   readonly counters: Float64Array;
   readonly flows: ShardFlows;
@@ -29,14 +30,14 @@ export interface ShardContext {
   readonly guest: GuestLink;
   /** Monotonic milliseconds of this poll round. */
   now: number;
-  /** Give a received frame's slots back to the reader; both may be NO_SLOT. */
+  /** Give a received frame's slots back to the reader; either or both may be NO_SLOT. */
   freeReaderSlots(slotA: number, slotB: number): void;
-  /** Give host-io's slots back to it. */
+  /** Give host-io's slots back to host-io; either or both may be NO_SLOT. */
   freeHostSlots(slotA: number, slotB: number): void;
-  /** Count a dropped packet by its cause, a `Drop` code below zero. */
+  /** Count a dropped packet by its cause, a `Drop` or `StageDrop` code below zero. */
   drop(cause: number): void;
-  /** Large slots in which DNS queries wait: the first one, how many. */
+  /** Large slots that hold DNS queries: the first one, how many. */
   readonly dnsSlots: readonly [number, number];
-  /** The log. */
+  /** Messages to the main thread's log. */
   readonly notices: Notices;
 }

@@ -1,11 +1,11 @@
 /**
- * DHCPv4 for the one guest: it is offered the plan's address, for ever, whatever it asks for.
+ * DHCPv4 server for the guest (RFC 2131): it always offers the plan's address, with an infinite lease.
  *
  *   DISCOVER -> OFFER, or ACK when the client takes rapid commit (RFC 4039)
- *   REQUEST  -> ACK; NAK when it insists on another address, so that it starts over instead of waiting
- *   INFORM   -> ACK without an address;   BOOTP request -> reply;   others are heard and not answered
+ *   REQUEST  -> ACK; NAK for another address, so that the client starts over at once
+ *   INFORM   -> ACK without an address;   BOOTP request -> reply;   others are not answered
  *
- * Cold: a handful of messages in a guest's life.
+ * Not a hot path: a guest sends a few messages in all.
  */
 
 import { addressParse, isLoopback } from '../../proto/address.ts';
@@ -32,7 +32,7 @@ import { datagramToGuest } from './to-guest.ts';
 
 const LEASE_FOREVER_S = 0xffffffff;
 const BROADCAST = 0xffffffff;
-/** The MTU option holds 68..65535 (RFC 2132 section 5.1). */
+/** Greatest value of the MTU option, which has 16 bits (RFC 2132 section 5.1). */
 const MAX_MTU_OPTION = 0xffff;
 
 const src = Uint32Array.of(0, 0, 0xffff, 0);
@@ -80,14 +80,14 @@ export function handleDhcp(ctx: ShardContext, p: Packet): void {
   if (sent === StageDrop.tooLong) ctx.drop(sent);
 }
 
-/** What to say, or null: nothing. */
+/** The reply to a request, or null: none. */
 function dhcpAnswer(ctx: ShardContext, at: number, bytes: number, prefixLen: number): DhcpReply | null {
   const { u8, addressing } = ctx;
   const { dhcpOffer } = ctx.plan.addresses.ipv4!;
   const guest = dhcpOffer === undefined ? addressing.guest[3]! : ipv4Parse(dhcpOffer);
   const serverId = addressing.dhcpServer;
   const forServer = dhcpServerId(u8, at, bytes);
-  if (forServer !== 0 && forServer !== serverId) return null; // it took another server's offer
+  if (forServer !== 0 && forServer !== serverId) return null; // the client took another server's offer
   switch (dhcpMessageType(u8, at, bytes)) {
     case DhcpMessage.none:
       return { messageType: DhcpMessage.none, yiaddr: guest, serverId, ...settings(ctx, prefixLen) };
@@ -104,7 +104,7 @@ function dhcpAnswer(ctx: ShardContext, at: number, bytes: number, prefixLen: num
       };
     }
     case DhcpMessage.request: {
-      // RFC 2131 section 4.3.2: in option 50 before it has an address, in ciaddr when it renews.
+      // RFC 2131 section 4.3.2: a client names the address in option 50, or in ciaddr when it renews.
       const wanted = dhcpRequestedIp(u8, at, bytes) || dhcpCiaddr(u8, at);
       if (wanted !== 0 && wanted !== guest) return { messageType: DhcpMessage.nak, yiaddr: 0, serverId };
       return {
@@ -116,7 +116,7 @@ function dhcpAnswer(ctx: ShardContext, at: number, bytes: number, prefixLen: num
       };
     }
     case DhcpMessage.inform:
-      // Neither address nor lease (RFC 2131 section 4.3.5).
+      // The reply has neither address nor lease time (RFC 2131 section 4.3.5).
       return { messageType: DhcpMessage.ack, yiaddr: 0, serverId, ...settings(ctx, prefixLen) };
     default:
       return null;
@@ -142,7 +142,7 @@ function settings(ctx: ShardContext, prefixLen: number): Partial<DhcpReply> {
     ...(search.length > 0 ? { search } : {}),
     ...(policy.hostname === undefined ? {} : { hostname: policy.hostname }),
     ...(policy.fqdn === undefined ? {} : { fqdn: policy.fqdn }),
-    // A gateway outside the subnet needs a route of its own; with option 121 clients ignore option 3 (RFC
+    // A gateway outside the subnet needs a host route; clients that get option 121 ignore option 3 (RFC
     // 3442).
     ...(onLink
       ? {}

@@ -1,5 +1,5 @@
 /**
- * DHCPv6 for the one guest: it is given the plan's address, for ever.
+ * DHCPv6 server for the guest (RFC 8415): it always gives the plan's address, with infinite lifetimes.
  *
  *   SOLICIT              -> ADVERTISE, or REPLY when the client takes rapid commit
  *   REQUEST              -> REPLY; NotOnLink for another address, so that the client starts over
@@ -8,7 +8,7 @@
  *   RELEASE, DECLINE     -> REPLY: Success
  *   INFORMATION-REQUEST  -> REPLY without an address
  *
- * Only what was sent to ff02::1:2 is answered. Cold: a handful of messages in a guest's life.
+ * Only messages to ff02::1:2 are answered. Not a hot path: a guest sends a few messages in all.
  */
 
 import { addressEqual, addressParse, addressRead, familyAt, isUnspecified } from '../../proto/address.ts';
@@ -39,7 +39,9 @@ import type { Packet } from './packet.ts';
 import { datagramToGuest } from './to-guest.ts';
 
 const V6_AT = familyAt(6);
-/** More than any client has; the reply has room for no more. */
+/**
+ * Most identity associations that are answered: more than clients have, and all that the reply has room for.
+ */
 const MAX_ASSOCIATIONS = 8;
 const MAX_WITHDRAWN = 4;
 const OPTION_BYTES = 4;
@@ -83,7 +85,10 @@ export function handleDhcpv6(ctx: ShardContext, p: Packet): void {
   if (sent === StageDrop.tooLong) ctx.drop(sent);
 }
 
-/** What to say, or null: nothing. Who must and must not name a server: RFC 8415 section 16. */
+/**
+ * The reply to a message, or null: none. RFC 8415 section 16 says which messages must, and must not, name a
+ * server.
+ */
 function dhcpv6Answer(ctx: ShardContext, at: number, bytes: number): Dhcpv6Reply | null {
   const { u8, addressing } = ctx;
   const type = dhcpv6Type(u8, at);
@@ -125,11 +130,14 @@ function dhcpv6Answer(ctx: ShardContext, at: number, bytes: number): Dhcpv6Reply
       if (dhcpv6OptionAt(u8, at, bytes, Dhcpv6Option.iaNa) !== 0) return null;
       return { ...reply, ...settings(ctx, at, bytes) };
     default:
-      return null; // a server's message
+      return null; // a message that only servers send, or of no known type
   }
 }
 
-/** What each of the client's identity associations gets; there is one address, so the first gets it. */
+/**
+ * The answer to each identity association of the client: there is one address, which the first association
+ * gets.
+ */
 function associations(ctx: ShardContext, at: number, bytes: number, type: number): Dhcpv6Association[] {
   const { u8 } = ctx;
   const address = ctx.addressing.guest.slice(V6_AT, V6_AT + 4);
@@ -165,7 +173,10 @@ function otherAddresses(ctx: ShardContext, at: number, ia: number): Uint32Array 
   return words.slice(0, count * 4);
 }
 
-/** RFC 8415 section 18.3.3. @returns Dhcpv6Status; below zero: there is no address to confirm */
+/**
+ * The status for a CONFIRM (RFC 8415 section 18.3.3).
+ * @returns Dhcpv6Status; below zero: the client named no address
+ */
 function confirmStatus(ctx: ShardContext, at: number, bytes: number): number {
   let hasAddress = false;
   let ia = dhcpv6OptionAt(ctx.u8, at, bytes, Dhcpv6Option.iaNa);
@@ -190,7 +201,7 @@ function settings(ctx: ShardContext, at: number, bytes: number): Partial<Dhcpv6R
   };
 }
 
-/** The IPv6 resolvers of a list, four words each. Cold. */
+/** The IPv6 addresses of a list of resolvers, four words each. Not for the hot path. */
 export function offeredDns6(list: readonly string[]): Uint32Array {
   const words = new Uint32Array(list.length * 4);
   let count = 0;

@@ -1,22 +1,22 @@
 /**
- * DNS over UDP to the plan's dns address: asks the host's resolvers on the guest's behalf, each query through
- * a socket of its own, so that source port and id stay as hard to guess as the kernel and the guest make
- * them.
+ * DNS over UDP to the plan's dns address: each query of the guest is sent to the host's resolvers through
+ * sockets of its own, so that an attacker has to guess a source port that the kernel chose and an id that the
+ * guest chose (RFC 5452).
  *
  *   guest query ──▶ attempt 1: resolver A ──▶ answer ──▶ guest, from the dns address
- *                      │ ICMP error, SERVFAIL, REFUSED: at once      │
- *                      │ no answer for 1.5 s: A is left alone for 30 s │
- *                      ▼                                             │
- *                   attempt 2: resolver B ──────────────────────────┘  attempt 1 may still answer: the first answer wins
+ *                      │ ICMP error, SERVFAIL, REFUSED: at once     │
+ *                      │ no answer for 1.5 s: A is avoided for 30 s │
+ *                      ▼                                            │
+ *                   attempt 2: resolver B ──────────────────────────┘  the first answer of either is used
  *
- * The query is copied out of the slot that the reader received it in, and is sent from its place as often as
- * needed (`arg2` of sendDatagram); the place is free once every attempt's socket has answered `closed`, for
- * only then is no send of it under way any more. Outstanding queries are bounded: when there is no room the
- * one that has waited longest is answered SERVFAIL. A query repeated by an impatient guest is asked again
- * through the sockets that are open.
+ * The query is copied out of the slot in which the reader received it, into a place of the shard's own, and
+ * is sent from there for each attempt (sendBorrowedWrite()). The place is free once host-io has answered
+ * `closed` for every attempt's socket, as only then no message on the link refers to it. The number of
+ * queries is bounded: when there is no room, the one that has waited longest is answered SERVFAIL. When the
+ * guest repeats a query, it is sent again through the sockets that are open.
  */
 
-import { addressCopy, addressEqual, addressParse, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
+import { addressCopy, addressEqual } from '../../proto/address.ts';
 import {
   DNS_HEADER_BYTES,
   DNS_PORT,
@@ -33,156 +33,67 @@ import { IpProtocol } from '../../proto/ipv4.ts';
 import { UDP_BYTES, udpChecksumAt, udpLength, udpSrcPort, udpWrite } from '../../proto/udp.ts';
 import { Counter } from '../../ring/counters.ts';
 import { LARGE_SLOT_BYTES, NO_SLOT } from '../../ring/pool.ts';
-import { Errno } from '../../sys/constants.ts';
-import type { AddressPlan } from '../engine-plan.ts';
 import { newFlowTuple } from '../flow/flow-tuple.ts';
 import { linkBytes, linkFlow, linkSlotA, linkSlotB, linkSlotOffset } from '../link/descriptor.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import { closeWrite, openOwnUdpWrite, sendBorrowedWrite } from '../link/to-host.ts';
 import { openFailedErrno, ToShard } from '../link/to-shard.ts';
 import { slotShares } from '../placement.ts';
+import { isOutOfDescriptors } from '../thread/descriptor-shortage.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { refusalToGuest } from './icmp-errors.ts';
 import { type Packet, packetFree } from './packet.ts';
+import type { ResolverChoice, Resolvers } from './resolvers.ts';
 import { datagramToGuest, ipHeaderBytes } from './to-guest.ts';
 
 /**
- * A query is copied to a place of so many bytes in a slot of the shard's own, which it keeps until its
- * sockets are closed.
+ * Bytes of a place: part of a slot of the shard's own, to which a query is copied. The query keeps the place
+ * until its sockets are closed.
  */
 const PLACE_BYTES = 512;
 const PLACES_PER_SLOT = Math.floor(LARGE_SLOT_BYTES / PLACE_BYTES);
 /**
- * Of the places so many are for queries that wait; the others are for those whose sockets are being closed.
+ * Share of the places for queries that wait for an answer. The others are for queries whose sockets are being
+ * closed.
  */
 const WAITING_SHARE = 4 / 5;
 /**
- * A longer one keeps the slot that it came in: of a shard's share of the reader's large ones a sixteenth, and
- * 16 at the most.
+ * How many queries longer than a place one shard may have at a time. Such a query keeps the reader's slot in
+ * which it was received: at most a sixteenth of the shard's share of the reader's large slots, and at most
+ * 16.
+ * @param readerLarge  large slots of the reader
+ * @param shards  that share them
  */
 export const longQueryLimit = (readerLarge: number, shards: number): number =>
   Math.min(16, Math.floor(readerLarge / 16 / shards));
+/** A longer query is dropped. */
 const MAX_QUERY_BYTES = 4096;
+/** Hash chains of waiting queries; a power of two. */
 const BUCKETS = 1024;
+/** Attempts of one query that may have a socket at a time. */
 const MAX_ATTEMPTS = 4;
-const MAX_RESOLVERS = 16;
-/** No answer for so long: another resolver is asked as well. */
+/** After so long without an answer another resolver is asked as well. */
 const FAIL_OVER_MS = 1500;
-/** A resolver that did not answer is asked last for so long. */
-const BAD_MS = 30_000;
-/** A recursive resolver may take a while; clients have given up by then. */
+/** A query is given up after so long: longer than clients wait, as a recursive resolver may be slow. */
 const LIFETIME_MS = 10_000;
 
-/** The host's resolvers in order of preference, and which of them are out of favour. */
-export class Resolvers {
-  /** Four words each. */
-  words: Uint32Array = new Uint32Array(0);
-  /** Index of the interface that a link-local one lies behind, 0: the plan's. */
-  zones: Uint32Array = new Uint32Array(0);
-  count = 0;
-  #badUntil = new Float64Array(MAX_RESOLVERS);
-
-  constructor(list: readonly string[]) {
-    this.update(list);
-  }
-
-  /**
-   * Take over a new list (resolv.conf changed); those that stay keep their record. What is no address is left
-   * out.
-   * @param list  a zone is the number of an interface: "fe80::1%2"
-   */
-  update(list: readonly string[]): void {
-    const words = new Uint32Array(MAX_RESOLVERS * 4);
-    const zones = new Uint32Array(MAX_RESOLVERS);
-    const badUntil = new Float64Array(MAX_RESOLVERS);
-    let count = 0;
-    for (const text of list) {
-      if (count === MAX_RESOLVERS) break;
-      const [address, zone] = text.split('%', 2) as [string, string?];
-      if (!addressParse(address, words, count * 4)) continue;
-      const hasZone = isLinkLocal(words, count * 4) && !isV4Mapped(words, count * 4);
-      zones[count] = hasZone ? Number(zone ?? 0) : 0;
-      for (let i = 0; i < this.count; i++) {
-        const same = addressEqual(this.words, i * 4, words, count * 4) && this.zones[i] === zones[count];
-        if (same) badUntil[count] = this.#badUntil[i]!;
-      }
-      count++;
-    }
-    this.words = words;
-    this.zones = zones;
-    this.count = count;
-    this.#badUntil = badUntil;
-  }
-
-  /**
-   * The resolver for a connection's attempt: the first in favour; when none is, by the number of the attempt.
-   * @returns index (its address at words[index * 4], its zone at zones[index]), or -1 when there is none
-   */
-  pick(now: number, attempt: number): number {
-    for (let i = 0; i < this.count; i++) if (this.#badUntil[i]! <= now) return i;
-    return this.count === 0 ? -1 : attempt % this.count;
-  }
-
-  /** @param tried  bit i: resolver i has been asked @returns index of the best one left, -1: all have been */
-  pickUntried(now: number, tried: number): number {
-    let outOfFavour = -1;
-    for (let i = 0; i < this.count; i++) {
-      if (tried & (1 << i)) continue;
-      if (this.#badUntil[i]! <= now) return i;
-      if (outOfFavour < 0) outOfFavour = i;
-    }
-    return outOfFavour;
-  }
-
-  markBad(index: number, now: number): void {
-    if (index >= 0 && index < this.count) this.#badUntil[index] = now + BAD_MS;
-  }
-
-  markGood(index: number): void {
-    if (index >= 0 && index < this.count) this.#badUntil[index] = 0;
-  }
-}
-
-/** Whom each family's DNS address leads to: resolvers of its own, or the host's. */
-export class ResolverChoice {
-  readonly #shared: Resolvers;
-  readonly #ipv4: Resolvers;
-  readonly #ipv6: Resolvers;
-
-  constructor(plan: AddressPlan) {
-    this.#shared = new Resolvers(plan.resolvers);
-    const own = (hosts: readonly string[] | undefined): Resolvers =>
-      hosts === undefined ? this.#shared : new Resolvers(hosts);
-    this.#ipv4 = own(plan.ipv4?.dnsHosts);
-    this.#ipv6 = own(plan.ipv6?.dnsHosts);
-  }
-
-  of(family: number): Resolvers {
-    return family === 4 ? this.#ipv4 : this.#ipv6;
-  }
-
-  /** The host's resolvers have changed. */
-  update(list: readonly string[]): void {
-    this.#shared.update(list);
-  }
-}
-
+/** Of a place. Asking: the query waits for an answer; draining: its sockets are being closed. */
 const QueryState = { free: 0, asking: 1, draining: 2 } as const;
 const NO_ATTEMPT = -1;
 const NO_QUERY = -1;
 
-const isShortage = (errno: number): boolean => errno === Errno.EMFILE || errno === Errno.ENFILE;
 const bucketOf = (id: number, port: number): number => (id ^ port) & (BUCKETS - 1);
 
+/** The DNS queries of one shard. */
 export class DnsForward {
   readonly #choice: ResolverChoice;
   readonly #ctx: ShardContext;
-  /** Queries that may wait for an answer. */
-  readonly #most: number;
-  readonly #longMost: number;
+  /** Most queries that may wait for an answer, and most long queries. */
+  readonly #maxWaiting: number;
+  readonly #maxLong: number;
   readonly #free: Int16Array;
   #freeCount: number;
-  /** Those that wait, by age, and by bucket of id and port. */
+  /** Queries that wait are in a list by age, and in a hash chain by id and port. */
   readonly #older: Int16Array;
   readonly #newer: Int16Array;
   #oldest = NO_QUERY;
@@ -190,46 +101,49 @@ export class DnsForward {
   #waiting = 0;
   readonly #bucket = new Int16Array(BUCKETS).fill(NO_QUERY);
   readonly #nextInBucket: Int16Array;
-  /** It keeps the reader's slot. */
+  /** By query: 1 if it keeps the reader's slot. */
   readonly #isLong: Uint8Array;
   #longCount = 0;
   // By query.
   readonly #state: Uint8Array;
   readonly #family: Uint8Array;
-  /** Guest 0..3 and the address that it asked 4..7. */
+  /** Words 0..3: the guest's address; 4..7: the DNS address that it asked. */
   readonly #addr: Uint32Array;
   readonly #tuple = newFlowTuple(IpProtocol.udp);
   readonly #guestPort: Uint16Array;
   readonly #id: Uint16Array;
   readonly #slot: Uint32Array;
-  /** From the slot's start. */
+  /** Offset of the query from the slot's start. */
   readonly #at: Uint32Array;
   readonly #bytes: Uint32Array;
+  /** When the query is given up, monotonic milliseconds. */
   readonly #expiresMs: Float64Array;
+  /** Bit i: resolver i has been asked. */
   readonly #tried: Int32Array;
+  /** Flows of the query's attempts, MAX_ATTEMPTS each, or NO_ATTEMPT. */
   readonly #attempts: Int32Array;
-  /** Sockets whose `closed` is still to come. */
-  readonly #open: Uint8Array;
-  /** Attempts that may still answer. */
-  readonly #hopeful: Uint8Array;
-  /** The worst that a resolver said, for when nobody says better. */
+  /** Sockets for which host-io has not yet answered `closed`. */
+  readonly #openSockets: Uint8Array;
+  /** Attempts whose answer may still come. */
+  readonly #pendingCount: Uint8Array;
+  /** Response code of the last resolver that failed, used if none answers; 0: none failed so. */
   readonly #rcode: Uint8Array;
-  // By flow: whether it is an attempt's, its query and resolver, whether it may still answer, whether it has
-  // been slow.
-  readonly #isOurs: Uint8Array;
+  // By flow: whether it is an attempt's; its query; index of its resolver; whether its answer may still come;
+  // whether FAIL_OVER_MS has passed.
+  readonly #isAttempt: Uint8Array;
   readonly #queryOf: Int16Array;
   readonly #resolverOf: Uint8Array;
-  readonly #isHopeful: Uint8Array;
+  readonly #isPending: Uint8Array;
   readonly #hasTimedOut: Uint8Array;
 
   constructor(ctx: ShardContext, choice: ResolverChoice) {
     this.#ctx = ctx;
     this.#choice = choice;
     const n = Math.min(ctx.dnsSlots[1] * PLACES_PER_SLOT, ctx.flows.maxFlows >>> 1);
-    this.#most = Math.floor(n * WAITING_SHARE);
+    this.#maxWaiting = Math.floor(n * WAITING_SHARE);
     const { pool, threads } = ctx.plan;
     const shards = threads.kind === 'fused' ? 1 : threads.shards;
-    this.#longMost = longQueryLimit(
+    this.#maxLong = longQueryLimit(
       slotShares(pool.smallSlots, pool.largeSlots, shards).readerLarge[1],
       shards,
     );
@@ -251,25 +165,25 @@ export class DnsForward {
     this.#expiresMs = new Float64Array(n);
     this.#tried = new Int32Array(n);
     this.#attempts = new Int32Array(n * MAX_ATTEMPTS);
-    this.#open = new Uint8Array(n);
-    this.#hopeful = new Uint8Array(n);
+    this.#openSockets = new Uint8Array(n);
+    this.#pendingCount = new Uint8Array(n);
     this.#rcode = new Uint8Array(n);
     const flows = ctx.flows.maxFlows;
-    this.#isOurs = new Uint8Array(flows);
+    this.#isAttempt = new Uint8Array(flows);
     this.#queryOf = new Int16Array(flows);
     this.#resolverOf = new Uint8Array(flows);
-    this.#isHopeful = new Uint8Array(flows);
+    this.#isPending = new Uint8Array(flows);
     this.#hasTimedOut = new Uint8Array(flows);
   }
 
-  /** Queries whose places are not free. */
+  /** Queries whose places are not free. For tests. */
   get outstanding(): number {
     return this.#state.length - this.#freeCount;
   }
 
   /**
-   * A datagram to the dns address, port 53, whose UDP header and checksum have been checked. Takes over the
-   * packet's slots.
+   * Forward a datagram to the dns address, port 53, whose UDP header and checksum have been checked. Takes
+   * over the packet's slots.
    */
   onQuery(p: Packet): void {
     const ctx = this.#ctx;
@@ -288,21 +202,21 @@ export class DnsForward {
     const id = dnsId(ctx.u8, at);
     const known = this.#find(p, guestPort, id, at, bytes);
     if (known >= 0) {
-      // The guest has lost patience: ask all that may still answer once more.
+      // The guest repeats its query: send it again to all resolvers whose answer may still come.
       for (let i = 0; i < MAX_ATTEMPTS; i++) {
         const flow = this.#attempts[known * MAX_ATTEMPTS + i]!;
-        if (flow !== NO_ATTEMPT && this.#isHopeful[flow]) this.#sendQuery(known, flow);
+        if (flow !== NO_ATTEMPT && this.#isPending[flow]) this.#sendQuery(known, flow);
       }
       packetFree(ctx, p);
       return;
     }
     const isLong = bytes > PLACE_BYTES;
-    if (this.#freeCount === 0 || (isLong && this.#longCount >= this.#longMost)) {
+    if (this.#freeCount === 0 || (isLong && this.#longCount >= this.#maxLong)) {
       ctx.counters[Counter.dnsGaveWay]!++;
       this.#fail(p, guestPort, at, bytes);
       return;
     }
-    if (this.#waiting >= this.#most && this.#oldest !== NO_QUERY) {
+    if (this.#waiting >= this.#maxWaiting && this.#oldest !== NO_QUERY) {
       ctx.counters[Counter.dnsGaveWay]!++;
       this.#giveUp(this.#oldest);
     }
@@ -333,7 +247,7 @@ export class DnsForward {
     packetFree(this.#ctx, p);
   }
 
-  /** The query under way with the same sender, id and question; -1: none. */
+  /** The waiting query with the same sender, id and question; -1: none. */
   #find(p: Packet, guestPort: number, id: number, at: number, bytes: number): number {
     const { u8, pool } = this.#ctx;
     for (let q = this.#bucket[bucketOf(id, guestPort)]!; q !== NO_QUERY; q = this.#nextInBucket[q]!) {
@@ -347,13 +261,13 @@ export class DnsForward {
     return -1;
   }
 
-  /** A free place becomes a query that waits; there is one. */
+  /** Take a free place for a query that waits. The caller has checked that there is one. */
   #allocate(id: number, guestPort: number): number {
     const q = this.#free[--this.#freeCount]!;
     this.#state[q] = QueryState.asking;
     this.#tried[q] = 0;
-    this.#open[q] = 0;
-    this.#hopeful[q] = 0;
+    this.#openSockets[q] = 0;
+    this.#pendingCount[q] = 0;
     this.#rcode[q] = 0;
     this.#attempts.fill(NO_ATTEMPT, q * MAX_ATTEMPTS, (q + 1) * MAX_ATTEMPTS);
     this.#older[q] = this.#newest;
@@ -368,7 +282,7 @@ export class DnsForward {
     return q;
   }
 
-  /** The query waits no longer. */
+  /** Take the query out of the lists of those that wait. */
   #unlink(q: number): void {
     const older = this.#older[q]!;
     const newer = this.#newer[q]!;
@@ -388,7 +302,7 @@ export class DnsForward {
     this.#nextInBucket[before] = next;
   }
 
-  /** SERVFAIL for a query that has got no place. */
+  /** Answer SERVFAIL to a query for which there is no place, and free the packet. */
   #fail(p: Packet, guestPort: number, at: number, queryBytes: number): void {
     const ctx = this.#ctx;
     const bodyAt = ctx.guest.scratchAt + ipHeaderBytes(6);
@@ -407,14 +321,18 @@ export class DnsForward {
     return this.#choice.of(this.#family[q]!);
   }
 
-  /** Ask the next resolver. @returns false when there is none left, or no flow for it */
+  /**
+   * Send the query to the next resolver.
+   * @returns false when no resolver is left, or no flow is free
+   */
   #attempt(q: number): boolean {
     const ctx = this.#ctx;
     const resolvers = this.#resolversOf(q);
     const index = resolvers.pickUntried(ctx.now, this.#tried[q]!);
     const place = this.#attempts.indexOf(NO_ATTEMPT, q * MAX_ATTEMPTS);
     if (index < 0 || place < 0 || place >= (q + 1) * MAX_ATTEMPTS) return false;
-    // Only the id is wanted: the key is taken out at once, so that nothing from the guest can find it.
+    // Only the flow's id is needed: the key is detached at once, so that no packet of the guest finds the
+    // flow.
     const tuple = this.#tuple;
     addressCopy(this.#addr, q * 8, tuple.addr, 0);
     addressCopy(resolvers.words, index * 4, tuple.addr, 4);
@@ -430,12 +348,12 @@ export class DnsForward {
     this.#tried[q]! |= 1 << index;
     this.#queryOf[flow] = q;
     this.#resolverOf[flow] = index;
-    this.#isHopeful[flow] = 1;
+    this.#isPending[flow] = 1;
     this.#hasTimedOut[flow] = 0;
     this.#attempts[place] = flow;
-    this.#isOurs[flow] = 1;
-    this.#open[q]!++;
-    this.#hopeful[q]!++;
+    this.#isAttempt[flow] = 1;
+    this.#openSockets[q]!++;
+    this.#pendingCount[q]!++;
     // The kernel chooses the local port, at random.
     openOwnUdpWrite(ctx.toHost, flow, resolvers.words, index * 4, DNS_PORT, resolvers.zones[index]!);
     this.#sendQuery(q, flow);
@@ -447,43 +365,47 @@ export class DnsForward {
     sendBorrowedWrite(this.#ctx.toHost, flow, this.#slot[q]!, this.#at[q]!, this.#bytes[q]!);
   }
 
-  /** Whether the flow is an attempt's, so that its messages and timers belong here. */
+  /** Whether a flow is an attempt's: its messages and timers are then for this object. */
   owns(flow: number): boolean {
-    return this.#isOurs[flow] === 1;
+    return this.#isAttempt[flow] === 1;
   }
 
-  /** A message of host-io's about an attempt's flow. */
+  /**
+   * Handle a message of host-io about an attempt's flow. Host-io's slots in it are given back here.
+   * @param op  ToShard
+   * @param words,at  the message
+   */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     const flow = linkFlow(words, at);
     const q = this.#queryOf[flow]!;
     switch (op) {
       case ToShard.datagram: {
-        if (this.#isHopeful[flow]) this.#onAnswer(q, flow, words, at);
+        if (this.#isPending[flow]) this.#onAnswer(q, flow, words, at);
         ctx.freeHostSlots(linkSlotA(words, at), linkSlotB(words, at));
         break;
       }
       case ToShard.icmpError:
       case ToShard.openFailed:
       case ToShard.error:
-        ctx.freeHostSlots(linkSlotA(words, at), NO_SLOT); // what an ICMP error quotes
-        if (!this.#isHopeful[flow]) break;
-        // A want of descriptors is ours.
-        if (op !== ToShard.openFailed || !isShortage(openFailedErrno(words, at))) {
+        ctx.freeHostSlots(linkSlotA(words, at), NO_SLOT); // holds the packet that an ICMP error quotes
+        if (!this.#isPending[flow]) break;
+        // Lack of descriptors is not the resolver's fault.
+        if (op !== ToShard.openFailed || !isOutOfDescriptors(openFailedErrno(words, at))) {
           this.#resolversOf(q).markBad(this.#resolverOf[flow]!, ctx.now);
         }
-        // The next attempt, or the next query, finds one.
-        if (op === ToShard.openFailed && isShortage(openFailedErrno(words, at)))
+        // An older flow's descriptor is closed, for the next attempt or the next query.
+        if (op === ToShard.openFailed && isOutOfDescriptors(openFailedErrno(words, at)))
           ctx.flows.giveDescriptor(flow);
-        this.#hopeless(q, flow);
-        if (!this.#attempt(q) && this.#hopeful[q] === 0) this.#giveUp(q);
+        this.#endAttempt(q, flow);
+        if (!this.#attempt(q) && this.#pendingCount[q] === 0) this.#giveUp(q);
         break;
       case ToShard.closed:
         ctx.flows.release(flow);
-        this.#isOurs[flow] = 0;
+        this.#isAttempt[flow] = 0;
         this.#attempts[this.#attempts.indexOf(flow, q * MAX_ATTEMPTS)] = NO_ATTEMPT;
-        this.#open[q]!--;
-        if (this.#open[q] === 0) this.#release(q);
+        this.#openSockets[q]!--;
+        if (this.#openSockets[q] === 0) this.#release(q);
         break;
     }
   }
@@ -504,8 +426,8 @@ export class DnsForward {
       bytesInA >= DNS_HEADER_BYTES &&
       !dnsIsQuery(u8, answerAt) &&
       dnsId(u8, answerAt) === this.#id[q] &&
-      // A query without a usable question is passed on and so is whatever is said to it; likewise an error
-      // without one.
+      // A query without a valid question was forwarded, so any answer to it is passed on; so is an error
+      // response without a question.
       (dnsCheck(u8, queryAt, queryBytes) < 0 ||
         dnsSameQuestion(u8, answerAt, bytesInA, queryAt, queryBytes) ||
         (dnsCheck(u8, answerAt, bytesInA) < 0 && dnsRcode(u8, answerAt) !== DnsRcode.noError));
@@ -515,13 +437,13 @@ export class DnsForward {
     }
     if (dnsShouldFailOver(u8, answerAt)) {
       this.#rcode[q] = dnsRcode(u8, answerAt);
-      const others = this.#hopeful[q]! > 1;
+      const others = this.#pendingCount[q]! > 1;
       const next = this.#attempt(q);
       if (next || others) {
-        this.#hopeless(q, flow);
+        this.#endAttempt(q, flow);
         return;
       }
-      // Nobody left who could say better: this is the answer.
+      // No other resolver can answer any more: the guest gets this response.
     } else this.#resolversOf(q).markGood(this.#resolverOf[flow]!);
     const bodyAt = answerAt - UDP_BYTES;
     udpWrite(u8, bodyAt, DNS_PORT, this.#guestPort[q]!, UDP_BYTES + bytes);
@@ -545,7 +467,7 @@ export class DnsForward {
     datagramToGuest(this.#ctx, f);
   }
 
-  /** Nobody answered: say so, rather than let the guest wait for its own time-out. */
+  /** No resolver answered: send an error response, so that the guest need not wait for its own time-out. */
   #giveUp(q: number): void {
     const ctx = this.#ctx;
     const bodyAt = ctx.guest.scratchAt + ipHeaderBytes(6);
@@ -557,10 +479,11 @@ export class DnsForward {
     this.#drain(q);
   }
 
+  /** An attempt's timer: after FAIL_OVER_MS another resolver is asked too, at the query's end it is given up. */
   onTimer(flow: number): void {
     const ctx = this.#ctx;
     const q = this.#queryOf[flow]!;
-    if (!this.#isHopeful[flow]) return;
+    if (!this.#isPending[flow]) return;
     const timer = flow * TIMER_KINDS + TimerKind.idle;
     if (!this.#hasTimedOut[flow]) {
       this.#hasTimedOut[flow] = 1;
@@ -571,25 +494,25 @@ export class DnsForward {
     else this.#giveUp(q);
   }
 
-  /** The attempt is over; its socket goes. */
-  #hopeless(q: number, flow: number): void {
-    if (!this.#isHopeful[flow]) return;
+  /** The attempt's answer is no longer waited for: close its socket. */
+  #endAttempt(q: number, flow: number): void {
+    if (!this.#isPending[flow]) return;
     const ctx = this.#ctx;
-    this.#isHopeful[flow] = 0;
-    this.#hopeful[q]!--;
+    this.#isPending[flow] = 0;
+    this.#pendingCount[q]!--;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     closeWrite(ctx.toHost, flow);
   }
 
-  /** The query is answered: close all its sockets and wait for them. */
+  /** The query is answered: close all its sockets. Its place is free when host-io has closed the last one. */
   #drain(q: number): void {
     if (this.#state[q] === QueryState.asking) this.#unlink(q);
     this.#state[q] = QueryState.draining;
     for (let i = 0; i < MAX_ATTEMPTS; i++) {
       const flow = this.#attempts[q * MAX_ATTEMPTS + i]!;
-      if (flow !== NO_ATTEMPT) this.#hopeless(q, flow);
+      if (flow !== NO_ATTEMPT) this.#endAttempt(q, flow);
     }
-    if (this.#open[q] === 0) this.#release(q);
+    if (this.#openSockets[q] === 0) this.#release(q);
   }
 
   #release(q: number): void {

@@ -1,15 +1,16 @@
 /**
- * ICMP echo from the guest. To an address of ours, or to the host's loopback, it is answered here, where it
- * lies. To the world it becomes a flow with a ping socket of its own on the host:
+ * ICMP echo requests of the guest. A request to an address of ours, or to the host's loopback, is answered
+ * here, in the slot that holds it. A request to any other address makes a flow with a ping socket of its own
+ * on the host:
  *
- *     guest  echo request, id G, seq n  ->  sendDatagram  ->  ping socket, id H chosen by the kernel  ->  world
- *     guest  echo reply, id G, seq n    <-  datagram      <-  echo reply, id H, seq n                <-
+ *     guest  echo request, id G, seq n  ->  sendDatagram  ->  ping socket, id H of the kernel  ->  remote
+ *     guest  echo reply, id G, seq n    <-  datagram      <-  echo reply, id H, seq n          <-
  *
- * The flow's key is (guest, remote, G << 16). The kernel writes id and checksum of what leaves; what comes
- * back gets G and a right checksum here. ICMP errors for the socket (traceroute -I) are told with the
+ * The flow's key is (guest, remote, G << 16). The host's kernel writes id and checksum of requests; replies
+ * get G and the checksum for it here. ICMP errors for the socket (traceroute -I) are passed on with the
  * sequence number that they quote.
  *
- * Other ICMP of the guest's goes nowhere.
+ * Other ICMP messages of the guest are not carried to the host.
  */
 
 import { isMulticast, isUnspecified } from '../../proto/address.ts';
@@ -60,18 +61,20 @@ import { type Packet, packetChecksumOk, packetFree, packetMoreBytes } from './pa
 import { SendOptions } from './send-options.ts';
 import { datagramToGuest, ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 
-/** The checksum's place in both ICMPs. */
+/** Offset of the checksum in ICMP and ICMPv6 messages. */
 const ICMP_CHECKSUM = 2;
 
-const State = { none: 0, open: 1, closing: 2 } as const;
+/** Of a flow. awaitingClosed: host-io has not answered `closed` yet. */
+const State = { none: 0, open: 1, awaitingClosed: 2 } as const;
 
+/** The ping flows of one shard. */
 export class PingTranslator {
   readonly #ctx: ShardContext;
   readonly #state: Uint8Array;
   readonly #options: SendOptions;
   readonly #lastMs: Float64Array;
   readonly #words = new Uint32Array(4);
-  #toldForbidden = false;
+  #hasReportedForbidden = false;
 
   constructor(ctx: ShardContext) {
     this.#ctx = ctx;
@@ -83,14 +86,17 @@ export class PingTranslator {
     ctx.flows.onGiveWay(IpProtocol.icmpv6, (flow) => this.#close(flow));
   }
 
-  /** An ICMP or ICMPv6 packet that is not neighbour discovery. Takes over the packet's slots. */
+  /** Handle an ICMP or ICMPv6 packet that is not neighbour discovery. Takes over the packet's slots. */
   onPacket(p: Packet): void {
     const cause = this.#onPacket(p);
     if (cause < 0) this.#ctx.drop(cause);
     packetFree(this.#ctx, p);
   }
 
-  /** @returns 0 or why the packet was dropped; slots that were passed on are no longer the packet's */
+  /**
+   * @returns 0, or the cause of the drop, below zero. Slots that were passed to host-io are removed from the
+   *   packet
+   */
   #onPacket(p: Packet): number {
     const ctx = this.#ctx;
     const u8 = ctx.u8;
@@ -119,7 +125,9 @@ export class PingTranslator {
     return packetChecksumOk(this.#ctx, p, p.transportBytes, pseudo);
   }
 
-  /** Turn the request round where it lies. Swapped addresses leave the pseudo header's sum alone. */
+  /**
+   * Turn the request into its reply in place. Swapping the addresses does not change the pseudo header's sum.
+   */
   #answer(p: Packet): void {
     const { u8, pool, guest } = this.#ctx;
     const replyType = p.family === 4 ? IcmpType.echoReply : Icmp6Type.echoReply;
@@ -133,10 +141,9 @@ export class PingTranslator {
       headerBytes !== ipHeaderBytes(p.family) ||
       headerBytes + p.transportBytes > this.#ctx.addressing.mtu
     ) {
-      // Options and extension headers were the request's: sent back unread they would say what is not so (RFC
-      // 1122 section
-      // 3.2.2.6). What came in fragments goes back in fragments. A checksum left open can only be finished by hardware for one
-      // frame, and is then the guest's mistake.
+      // The request had options or extension headers, which a reply must not repeat unprocessed (RFC 1122
+      // section 3.2.2.6), or it came in fragments and the reply leaves in fragments. A partial checksum
+      // cannot be completed over fragments: a guest that asks for both is at fault.
       if (p.needsCsum) return this.#ctx.drop(StageDrop.tooLong);
       f.begin(p.family, p.proto);
       f.addresses(p.addr, 4, p.addr, 0);
@@ -197,7 +204,11 @@ export class PingTranslator {
     openPingWrite(ctx.toHost, flow, p.family, this.#words, 0);
   }
 
-  /** A message of host-io's about a ping flow. */
+  /**
+   * Handle a message of host-io about a ping flow. Host-io's slots in it are given back here.
+   * @param op  ToShard
+   * @param words,at  the message
+   */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     const flow = linkFlow(words, at);
@@ -241,8 +252,7 @@ export class PingTranslator {
     const reply = family === 4 ? IcmpType.echoReply : Icmp6Type.echoReply;
     if (icmpType(u8, bodyAt) !== reply) return StageDrop.echo;
     const ident = ctx.flows.ports[flow]! >>> 16;
-    // ICMPv6 counts the addresses in, which are others on this side: its checksum is made anew on the way
-    // out.
+    // ICMPv6's checksum covers the addresses, which differ on the TAP: the guest link computes it anew.
     if (family === 4) icmpEchoIdWrite(u8, bodyAt, ident);
     else writeU16(u8, bodyAt + 4, ident);
     this.#lastMs[flow] = ctx.now;
@@ -275,8 +285,8 @@ export class PingTranslator {
     if (this.#state[flow] !== State.open) return;
     if (errno === Errno.EACCES || errno === Errno.EPERM) {
       ctx.drop(StageDrop.pingForbidden);
-      if (!this.#toldForbidden) {
-        this.#toldForbidden = true;
+      if (!this.#hasReportedForbidden) {
+        this.#hasReportedForbidden = true;
         ctx.notices.tell(
           Notice.pingForbidden,
           'warning',
@@ -292,11 +302,15 @@ export class PingTranslator {
     this.#close(flow);
   }
 
-  /** For reports. */
+  /** The flow's state for reports. */
   stateOf(flow: number): FlowState {
     return this.#ctx.flows.toGuestBytes[flow]! > 0 ? FlowState.replied : FlowState.unreplied;
   }
 
+  /**
+   * A timer of a ping flow has fired: the flow ends if it was idle.
+   * @param kind  TimerKind
+   */
   onTimer(flow: number, kind: number): void {
     if (kind !== TimerKind.idle || this.#state[flow] !== State.open) return;
     const ctx = this.#ctx;
@@ -305,11 +319,11 @@ export class PingTranslator {
     else this.#close(flow);
   }
 
-  /** The key is free at once; the id when host-io has answered `closed`. */
+  /** End the flow: its key is free at once, its id when host-io has answered `closed`. */
   #close(flow: number): void {
     if (this.#state[flow] !== State.open) return;
     const ctx = this.#ctx;
-    this.#state[flow] = State.closing;
+    this.#state[flow] = State.awaitingClosed;
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     ctx.flows.detach(flow);
     closeWrite(ctx.toHost, flow);

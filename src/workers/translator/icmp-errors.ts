@@ -1,12 +1,13 @@
 /**
- * ICMP and ICMPv6 errors to the guest: about a packet of the guest's that is at hand, or about a flow of
- * which only the key is known (the host's error queue reports long after the packet's slot has gone).
+ * ICMP and ICMPv6 errors to the guest: about a packet of the guest that is still in its slot, or about a flow
+ * of which only the key is known (the host's error queue reports when the packet's slot is free already).
  *
  *     | IP, ours | ICMP 8 | quoted IP | quoted transport header ... |
  *     ^ scratchAt
  *
- * The source is who the host says refused the packet, as seen on the TAP: an offender on the host's loopback
- * would look martian to the guest's kernel, so it appears under its mapped address, or as our gateway.
+ * The error's source is the offender that the host names, under its address on the TAP: the guest's kernel
+ * would drop a loopback source as martian, so an offender on the host's loopback appears under its mapped
+ * address, or as our gateway.
  *
  * Sources: RFC 792, RFC 1812 section 4.3.2, RFC 4443 section 3.
  */
@@ -35,18 +36,21 @@ import type { ShardContext } from './context.ts';
 import { type Packet, packetFree } from './packet.ts';
 import { ipHeaderBytes, ipWrite } from './to-guest.ts';
 
-/** Longest error with its IP header: RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 (c). */
+/** Longest error, IP header included: RFC 1812 section 4.3.2.3, RFC 4443 section 2.4 (c). */
 const MAX_ERROR_BYTES_V4 = 576;
 const MAX_ERROR_BYTES_V6 = 1280;
-/** Scratch left for our own headers; the quoted packet is rebuilt behind it. */
+/**
+ * Offset in scratch of the rebuilt packet that is quoted; in front of it is room for the error's own headers.
+ */
 const REBUILD_OFFSET = 128;
 
 /** Source address of the error being built, four words. */
 const source = new Uint32Array(4);
 
 /**
- * What is told: by errno of a failed connect or send. Type and code of both families, or -1 where silence is
- * right.
+ * The ICMP error for the errno of a failed connect or send.
+ * @param errno  above zero
+ * @returns type << 8 | code, by family, or -1: no error is sent
  */
 export function icmpForErrno(family: 4 | 6, errno: number): number {
   switch (errno) {
@@ -56,7 +60,7 @@ export function icmpForErrno(family: 4 | 6, errno: number): number {
         : (Icmp6Type.unreachable << 8) | Icmp6Unreachable.port;
     case Errno.ENETUNREACH:
     case Errno.ENETDOWN:
-    case Errno.EADDRNOTAVAIL: // no source address of that family, or the plan's is not the host's (any more)
+    case Errno.EADDRNOTAVAIL: // no source address of that family, or the host lost the plan's address
     case Errno.ENODEV: // the interface that sockets are bound to is gone
       return family === 4
         ? (IcmpType.unreachable << 8) | IcmpUnreachable.network
@@ -77,8 +81,9 @@ export function icmpForErrno(family: 4 | 6, errno: number): number {
 }
 
 /**
- * Whether an error that the host received is for the guest too; redirects and the like are about the host's
- * own routes.
+ * Whether an ICMP error that the host received is passed on to the guest. Redirects and the like are about
+ * the host's own routes.
+ * @param type  of ICMP or ICMPv6, by family
  */
 export function isCarriedError(family: 4 | 6, type: number): boolean {
   if (family === 6) return type >= Icmp6Type.unreachable && type <= Icmp6Type.parameterProblem;
@@ -88,8 +93,8 @@ export function isCarriedError(family: 4 | 6, type: number): boolean {
 }
 
 /**
- * Send an error about the guest's packets of a flow, which a call on the host reported: nobody is known who
- * refused them.
+ * Send an error about the guest's packets of a flow after a system call on the host failed: no offender is
+ * known.
  * @param typeCode  ICMP type << 8 | code, by the flow's family
  * @param seq  sequence number of the TCP header or echo request that is quoted; 0 for UDP
  */
@@ -101,9 +106,11 @@ export function icmpFlowErrorToGuest(ctx: ShardContext, flow: number, typeCode: 
 }
 
 /**
- * Send an error about the guest's packets of a flow that the host received from somebody, or its kernel made.
+ * Send an error about the guest's packets of a flow that the host received from a router or peer, or that its
+ * kernel made.
  * @param typeCode,seq  as for icmpFlowErrorToGuest()
- * @param words,at  ToShard.icmpError: who sent the error, what else it says and the data that it quotes
+ * @param words,at  the message ToShard.icmpError: the offender, the error's info word and the data that it
+ *   quotes
  */
 export function icmpCarriedErrorToGuest(
   ctx: ShardContext,
@@ -126,10 +133,10 @@ function flowFamily(ctx: ShardContext, flow: number): 4 | 6 {
 }
 
 /**
- * Rebuild a packet of the guest's in scratch, to be quoted: an IP header, 8 bytes of UDP or 20 of TCP, and
- * what is known of the data behind them: a program that asks for errors may tell its packets apart by it
- * (traceroute to IPv6 addresses does).
- * @param dataAt,dataBytes  that data, elsewhere than in scratch; 0 bytes: unknown
+ * Rebuild a packet of the guest in scratch, to be quoted: an IP header, 8 bytes of UDP or ICMP or 20 of TCP,
+ * and as much of the data behind them as is known. A program that asks for errors may identify its packets by
+ * the data (traceroute to IPv6 addresses does).
+ * @param dataAt,dataBytes  the data in u8, not in scratch; 0 bytes: unknown
  * @returns bytes from `scratchAt + REBUILD_OFFSET` on
  */
 function quoteFlow(ctx: ShardContext, flow: number, seq: number, dataAt: number, dataBytes: number): number {
@@ -164,7 +171,10 @@ function quoteFlow(ctx: ShardContext, flow: number, seq: number, dataAt: number,
   return f.bytes;
 }
 
-/** Send the error, from `source`, that quotes what quoteFlow() built. @param quotableBytes  of it */
+/**
+ * Send an error from `source` that quotes the packet which quoteFlow() built.
+ * @param quotableBytes  the packet's length
+ */
 function sendFlowError(
   ctx: ShardContext,
   flow: number,
@@ -178,8 +188,8 @@ function sendFlowError(
 }
 
 /**
- * About a packet to an address of ours that is nobody, from that very address: port or network unreachable,
- * as the policy says; frees the packet.
+ * Refuse a packet to an address of ours that is mapped to nothing: port or network unreachable, as
+ * policy.refusal says, from that address. Frees the packet.
  */
 export function refusalToGuest(ctx: ShardContext, p: Packet): void {
   const type = p.family === 4 ? IcmpType.unreachable : Icmp6Type.unreachable;
@@ -199,13 +209,13 @@ export function refusalToGuest(ctx: ShardContext, p: Packet): void {
   packetFree(ctx, p);
 }
 
-/** Data that an icmpError message quotes: where in u8. */
+/** Offset in u8 of the data that an icmpError message quotes; 0: none. */
 function quotedAt(ctx: ShardContext, words: Uint32Array, at: number): number {
   const slot = linkSlotA(words, at);
   return slot === NO_SLOT ? 0 : ctx.pool.slotAt(slot) + linkSlotOffset(words, at);
 }
 
-/** How many bytes; never past the slot that they are in, whatever the message says. */
+/** Bytes of the data that an icmpError message quotes, limited to the slot that holds them. */
 function quotedBytes(ctx: ShardContext, words: Uint32Array, at: number): number {
   const slot = linkSlotA(words, at);
   if (slot === NO_SLOT) return 0;
@@ -223,17 +233,20 @@ function chooseSource(
   const known = offender !== null && !isUnspecified(offender, o);
   if (known) ctx.addressing.fromHost(offender, o, source, 0);
   else addressCopy(ctx.addressing.gateway, familyAt(family), source, 0);
-  // A plan without a gateway: nobody better than the destination itself.
+  // A plan without a gateway: the destination itself is the source.
   if (isUnspecified(source, 0) || familyOf(source, 0) !== family) addressCopy(remote, r, source, 0);
 }
 
-/** Start the frame of an error from `source`, of which sendError() makes the rest. */
+/** Begin the frame of an error from `source`; sendError() completes it. */
 function beginError(f: EgressFrame, family: 4 | 6, dst: Uint32Array, dstAt: number): void {
   f.begin(family, family === 4 ? IpProtocol.icmp : IpProtocol.icmpv6);
   f.addresses(source, 0, dst, dstAt);
 }
 
-/** Build the error in scratch and send it. @param quotedAt  offset in u8 of the packet that it is about */
+/**
+ * Build the error in scratch and send it.
+ * @param quotedAt  offset in u8 of the packet that the error is about
+ */
 function sendError(
   ctx: ShardContext,
   f: EgressFrame,

@@ -1,9 +1,9 @@
 /**
- * Neighbour discovery for the guest, RFC 4861: every address but the guest's own is behind us (or, by policy,
- * only those that are ours), and we are its router.
+ * Neighbour discovery for the guest, RFC 4861: we are its router, and every address but the guest's own is
+ * reached through us (with policy.arp "ours", only the addresses of ours are).
  *
- * The prefix is autonomous, so that a guest that nobody configured gets an address by SLAAC (RFC 4862); M
- * says that DHCPv6 has the plan's own for it. Without an address there is neither.
+ * The advertised prefix is autonomous, so that an unconfigured guest forms an address by SLAAC (RFC 4862).
+ * Flag M says that DHCPv6 gives the plan's address. A plan without an address has neither prefix nor M.
  */
 
 import {
@@ -39,7 +39,10 @@ import { ipWrite } from './to-guest.ts';
 
 /** ff02::1, all nodes of the link. */
 const ALL_NODES = Uint32Array.of(0xff020000, 0, 0, 1);
-/** RFC 8319 allows the whole field; a router that goes away takes the TAP with it. */
+/**
+ * RFC 8319 allows the field's greatest value. When we end, the TAP ends too, so no shorter lifetime is
+ * needed.
+ */
 const ROUTER_LIFETIME_S = 65535;
 const SLAAC_PREFIX_BITS = 64;
 
@@ -47,14 +50,15 @@ const target = new Uint32Array(4);
 const V6_AT = familyAt(6);
 
 /**
- * A neighbour or router message of the guest's; others are ignored. The packet stays the caller's.
+ * Answer a neighbour or router solicitation of the guest; other messages are ignored. The packet stays the
+ * caller's.
  */
 export function handleNdp(ctx: ShardContext, p: Packet): void {
   if (!ctx.plan.policy.ndp) {
     ctx.counters[Counter.discoveryUnanswered]!++;
     return;
   }
-  // Neighbour messages fit in the first slot by far: one that does not is no honest one.
+  // A valid message is far shorter than slot A: one that continues in slot B is malformed.
   if (p.transportBytes !== p.transportBytesInA) {
     ctx.drop(StageDrop.notCarried);
     return;
@@ -74,7 +78,7 @@ export function handleNdp(ctx: ShardContext, p: Packet): void {
   }
 }
 
-/** Advertise ourselves to whoever listens; the shard calls it now and then (RFC 4861 section 6.2.4). */
+/** Send a router advertisement to all nodes; the shard calls this periodically (RFC 4861 section 6.2.4). */
 export function sendUnsolicitedRa(ctx: ShardContext): void {
   const { ndp, ra } = ctx.plan.policy;
   if (ctx.addressing.ipv6 && ndp && ra) sendRa(ctx, ALL_NODES);
@@ -83,14 +87,15 @@ export function sendUnsolicitedRa(ctx: ShardContext): void {
 function solicitation(ctx: ShardContext, p: Packet): void {
   const { addressing, guest, u8 } = ctx;
   addressRead(u8, p.transportAt + ndpTargetAt, target, 0);
-  // Nobody else answers for :: and ::1, so neither do we.
+  // No host answers for :: and ::1.
   if (isLoopback(target, 0) || isUnspecified(target, 0)) {
     ctx.drop(Drop.ndpTarget);
     return;
   }
   if (addressEqual(target, 0, addressing.guest, V6_AT) || addressEqual(target, 0, p.addr, 0)) return;
   const ours = addressing.isOurs(target, 0, 6);
-  // From ::, the guest makes sure that nobody has the address it is about to take (RFC 4862 section 5.4).
+  // Source :: means duplicate address detection for an address that the guest is about to take (RFC 4862
+  // section 5.4).
   const isProbe = isUnspecified(p.addr, 0);
   if ((isProbe || ctx.plan.policy.arp === 'ours') && !ours) return;
   const flags = NdpNaFlag.router | NdpNaFlag.override | (isProbe ? 0 : NdpNaFlag.solicited);
@@ -99,7 +104,7 @@ function solicitation(ctx: ShardContext, p: Packet): void {
   send(ctx, bytes, target, isProbe ? ALL_NODES : p.addr);
 }
 
-/** Cold: a few in a guest's life. */
+/** Not a hot path: a guest gets few of them. */
 function sendRa(ctx: ShardContext, dst: Uint32Array): void {
   const { addressing, guest, plan } = ctx;
   const prefix = new Uint32Array(4);
@@ -121,7 +126,7 @@ function sendRa(ctx: ShardContext, dst: Uint32Array): void {
       ? {}
       : { prefix: { words: prefix, bits: SLAAC_PREFIX_BITS, autonomous: true } }),
     ...(dns.length > 0 ? { dns } : {}),
-    // A search list helps nobody who has no resolver.
+    // A search list without a resolver is of no use.
     ...(dns.length > 0 && policy.dhcpSearch ? { search: plan.addresses.searchDomains } : {}),
   };
   const bytes = ndpRaWrite(ctx.u8, guest.scratchAt + IPV6_BYTES, advertisement);
@@ -129,7 +134,7 @@ function sendRa(ctx: ShardContext, dst: Uint32Array): void {
   send(ctx, bytes, addressing.linkLocal, dst);
 }
 
-/** Finish and send the message that lies behind an IPv6 header's room in scratch. */
+/** Complete and send the message that was written in scratch, behind room for an IPv6 header. */
 function send(ctx: ShardContext, bytes: number, src: Uint32Array, dst: Uint32Array): void {
   const { guest, u8 } = ctx;
   const f = guest.frame;

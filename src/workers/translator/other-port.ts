@@ -1,9 +1,10 @@
 /**
- * Two published ports may lead to one port inside, and a peer may use both from one source port: its flows
- * then have the same addresses and ports on the TAP. The second one shows the guest another source port.
+ * Substitute source ports. Two published ports may be forwarded to the same port of the guest, and a peer may
+ * use both from one source port: its two flows would then have the same addresses and ports on the TAP. The
+ * second flow appears to the guest with another source port.
  *
- * The ports to try follow from the flow's own hash, so that a flow is found again without a table: from
- * DYNAMIC_FIRST on (RFC 6335 section 6), those that lead to this shard.
+ * The candidate ports follow from the flow's own hash, so that a flow is found again without a table: dynamic
+ * ports (RFC 6335 section 6) whose flow hash selects this shard.
  */
 import { shardOf } from '../flow/flow-hash.ts';
 import { ADDR_WORDS } from '../flow/flow-table.ts';
@@ -12,15 +13,16 @@ import type { ShardContext } from './context.ts';
 
 const DYNAMIC_FIRST = 49152;
 const DYNAMIC_MASK = 16383;
-/** For each shard; so many flows of a peer may be alike. */
+/** Candidates per shard: about as many flows with equal addresses and ports are possible. */
 const TRIES = 32;
 
+/** The candidates of one shard; see above. */
 export class OtherPorts {
   readonly #ctx: ShardContext;
   readonly #shards: number;
-  /** How many candidates there are. */
+  /** Number of candidates: at() takes k from 0 to tries - 1. */
   readonly tries: number;
-  /** The last candidate. */
+  /** The candidate that at() set last. */
   readonly tuple = newFlowTuple(0);
 
   constructor(ctx: ShardContext) {
@@ -31,9 +33,9 @@ export class OtherPorts {
   }
 
   /**
-   * The candidate with number `k`: sets `tuple`.
-   * @param of  the flow with the port that the peer has
-   * @returns whether its frames come to this shard
+   * Set `tuple` to candidate `k`.
+   * @param of  the flow with the peer's own source port
+   * @returns whether the candidate can be used: it differs from `of`, and its frames come to this shard
    */
   at(k: number, of: FlowTuple): boolean {
     const { tuple } = this;

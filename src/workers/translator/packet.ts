@@ -1,13 +1,13 @@
-/** A packet from the guest, as a shard hands it to the module of its protocol. */
+/** A packet from the guest, as a shard passes it to the module of its protocol. */
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
 import type { FlowTuple } from '../flow/flow-tuple.ts';
 import type { ShardContext } from './context.ts';
 
 /**
- * A received IP packet after dispatch checked its headers; one object per shard, refilled for every packet
- * (borrowed). The packet's bytes lie in slotA from `ipAt` on (`u8` offsets), all headers inside slotA, the
- * rest in slotB.
+ * A received IP packet whose IP header has been checked; one object per shard, refilled for every packet
+ * (borrowed). The packet begins in slotA, at `ipAt`; its IP headers are in slotA, and the part that does not
+ * fit there is in slotB.
  */
 export interface Packet extends FlowTuple {
   slotA: number;
@@ -15,24 +15,24 @@ export interface Packet extends FlowTuple {
   /** Offset in u8 of the IP header, and of the transport header. */
   ipAt: number;
   transportAt: number;
-  /** Transport header and payload, all pieces together. */
+  /** Length of transport header and payload, in both slots together. */
   transportBytes: number;
-  /** Of those, bytes that lie in slotA from transportAt on. */
+  /** How many of transportBytes are in slotA, from transportAt on. */
   transportBytesInA: number;
   family: 4 | 6;
   proto: number;
   ttl: number;
-  /** Not to be fragmented on its way: IPv4 with DF, IPv6 that came in one piece. */
+  /** The packet must not be fragmented on its way: IPv4 with DF, or IPv6 that came unfragmented. */
   dontFragment: boolean;
   /**
-   * FlowTuple's hash, as computed by the reader, and ports, which the module of the protocol sets once it has
-   * checked the header.
+   * Fields of FlowTuple: the reader computed the hash; the protocol's module sets the ports once it has
+   * checked the transport header.
    */
   hash: number;
   ports: number;
   /**
-   * virtio-net header: checksum left partial by the guest; GSO type (VnetGso.*, without the ECN bit) and
-   * segment size.
+   * From the virtio-net header: whether the guest left the checksum partial; GSO type (VnetGso.*, without the
+   * ECN bit); segment size.
    */
   needsCsum: boolean;
   gsoType: number;
@@ -41,28 +41,33 @@ export interface Packet extends FlowTuple {
   readonly addr: Uint32Array;
 }
 
-/** Give the packet's slots back to the reader, once: the packet owns none afterwards. */
+/**
+ * Give the packet's slots back to the reader; the packet has none afterwards, so a second call does nothing.
+ */
 export function packetFree(ctx: ShardContext, p: Packet): void {
   ctx.freeReaderSlots(p.slotA, p.slotB);
   p.slotA = NO_SLOT;
   p.slotB = NO_SLOT;
 }
 
-/** Drop the packet. @param cause  Drop or StageDrop, below zero */
+/**
+ * Count the packet as dropped and free it.
+ * @param cause  Drop or StageDrop, below zero
+ */
 export function packetDiscard(ctx: ShardContext, p: Packet, cause: number): void {
   ctx.drop(cause);
   packetFree(ctx, p);
 }
 
-/** Bytes of the packet's transport part that lie in slot B. */
+/** How many of the packet's transportBytes are in slot B. */
 export function packetMoreBytes(p: Packet): number {
   return p.transportBytes - p.transportBytesInA;
 }
 
 /**
  * Whether the packet's transport checksum is right.
- * @param bytes  of the transport part that it covers
- * @param pseudo  sum of the pseudo header, 0 where there is none
+ * @param bytes  length that the checksum covers, from transportAt on
+ * @param pseudo  sum of the pseudo header; 0 for a protocol without one
  */
 export function packetChecksumOk(ctx: ShardContext, p: Packet, bytes: number, pseudo: number): boolean {
   const bytesInA = Math.min(bytes, p.transportBytesInA);

@@ -1,11 +1,11 @@
 /**
- * What the guest's IP headers ask of a flow's host socket: TTL, and whether a datagram may be fragmented. A
- * socket option stays until it is set again, so it goes with a datagram only when it changes
+ * Socket options that the guest's IP headers require of a flow's host socket: TTL, and whether datagrams may
+ * be fragmented. A socket option stays set, so it is sent with a datagram only when it changes
  * (sendDatagramWrite()).
  *
- * A Linux guest sets DF in nearly all of its datagrams, sized for an MTU that may be larger than the host's.
- * Only a probe that counts hops means it (decision 062): what others send goes out in fragments where the
- * host's link is narrower, as passt has it.
+ * A Linux guest sets DF in nearly all of its datagrams, though its MTU may be larger than the host's. DF is
+ * kept only for probes with a small TTL (traceroute; decision 062): other datagrams are fragmented where the
+ * host's link has a smaller MTU, as passt does.
  */
 
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
@@ -14,15 +14,19 @@ import type { Packet } from './packet.ts';
 import { ipHeaderBytes } from './to-guest.ts';
 
 /**
- * Every path in use carries IPv4 packets of so many bytes (RFC 791 section 3.2 has hosts take them); IPv6 has
- * a rule: IPV6_MIN_MTU.
+ * Paths are assumed to carry IPv4 packets of so many bytes unfragmented (RFC 791 section 3.2: all hosts
+ * accept them). For IPv6 that is the rule, with IPV6_MIN_MTU.
  */
 const CARRIED_BYTES_V4 = 576;
-/** Tools that look at a path start at 1 and are done before this; hosts start at 64, 128 or 255. */
+/**
+ * Packets with a smaller TTL count as probes: tools that trace a path start at 1 and end below this; hosts
+ * send with 64, 128 or 255.
+ */
 const PROBE_TTL_LIMIT = 32;
 
+/** The socket options of all flows of one protocol. */
 export class SendOptions {
-  // By flow: what its host socket has. TTL 0: not set yet.
+  // By flow: options that its host socket has. TTL 0: not set yet.
   readonly #ttl: Uint8Array;
   readonly #fragment: Uint8Array;
 
@@ -31,15 +35,15 @@ export class SendOptions {
     this.#fragment = new Uint8Array(flows);
   }
 
-  /** A flow has a new socket: it fragments what its path does not take, as Linux does by default. */
+  /** A flow gets a new socket: the kernel fragments what exceeds the path's MTU. */
   begin(flow: number): void {
     this.#ttl[flow] = 0;
     this.#fragment[flow] = SendFragment.allowed;
   }
 
   /**
-   * What has to be set for a packet of the flow, from now on taken as set.
-   * @param p  from the guest
+   * The options that have to be set before a packet of the flow is sent; they count as set from then on.
+   * @param p  packet from the guest
    * @returns options of sendDatagramWrite()
    */
   change(flow: number, p: Packet): number {
@@ -59,7 +63,7 @@ export class SendOptions {
   }
 }
 
-/** Whether any path takes the packet whole, so that the option does not matter to it. */
+/** Whether any path carries the packet unfragmented, so that the fragment option does not matter. */
 function isCarried(p: Packet): boolean {
   const bytes = ipHeaderBytes(p.family) + p.transportBytes;
   return bytes <= (p.family === 4 ? CARRIED_BYTES_V4 : IPV6_MIN_MTU);

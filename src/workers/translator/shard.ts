@@ -1,10 +1,10 @@
 /**
- * One shard of the translator: takes frames off its link from the reader, checks Ethernet and IP, and hands
- * each packet to the module of its protocol; takes host-io's messages and hands them to the module of their
- * flow; runs the timers.
+ * One shard of the translator. It takes frames from the reader's link, checks Ethernet and IP headers, and
+ * passes each packet to the module of its protocol; it takes host-io's messages and passes them to the module
+ * of their flow; it runs the timers.
  *
- * A protocol is a module that the constructor makes, that #onIpv4 and #onIpv6 give its packets, and #fire its
- * timers.
+ * To add a protocol: the constructor makes its module, #onIpv4 and #onIpv6 pass it its packets, #takeMessages
+ * its messages, #fire its timers, and describeFlow() asks it for a flow's state.
  */
 
 import { addressRead, addressSetIpv4, isLoopback, isMulticast, isV4Mapped } from '../../proto/address.ts';
@@ -62,14 +62,14 @@ import type { Carried, Stage } from '../thread/stage.ts';
 import { handleArp } from './arp.ts';
 import { chatterKind4, chatterKind6, packetChatter } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS } from './context.ts';
-import { ResolverChoice } from './dns-forward.ts';
 import { PingTranslator } from './icmp-echo.ts';
 import { handleNdp, sendUnsolicitedRa } from './ndp.ts';
 import { type Packet, packetDiscard, packetFree } from './packet.ts';
+import { ResolverChoice } from './resolvers.ts';
 import { TcpTranslator } from './tcp.ts';
 import { UdpTranslator } from './udp.ts';
 
-/** Frames taken in one round before host-io's messages get their turn. */
+/** Most frames that are taken in one round, so that host-io's messages are not delayed for long. */
 const BATCH_FRAMES = 64;
 
 export interface ShardOptions {
@@ -78,13 +78,16 @@ export interface ShardOptions {
   readonly pool: FramePool;
   readonly ownership: Ownership;
   readonly counters: Float64Array;
-  /** A large slot of the shard's own. */
+  /** A large slot of the shard's own, where headers and short packets are built. */
   readonly scratchSlot: number;
-  /** Large slots of its own in which DNS queries wait: the first one, how many. */
+  /** Large slots of the shard's own that hold DNS queries: the first one, how many. */
   readonly dnsSlots: readonly [number, number];
-  /** The guest's MAC address, six bytes shared by all shards: whoever sees it change writes it. */
+  /**
+   * The guest's MAC address, six bytes shared by all shards: the shard that receives a frame from another
+   * address writes it.
+   */
   readonly guestMac: Uint8Array;
-  /** Addressing.seen, shared likewise. */
+  /** Addressing.seen, shared by all shards. */
   readonly seen?: Uint32Array | undefined;
   readonly fromReader: RingConsumer;
   readonly toReader: RingProducer;
@@ -94,6 +97,7 @@ export interface ShardOptions {
   readonly notices: Notices;
 }
 
+/** The stage of one shard. */
 export class Shard implements Stage, FlowSource {
   readonly name: string;
   readonly #o: ShardOptions;
@@ -194,6 +198,7 @@ export class Shard implements Stage, FlowSource {
     };
   }
 
+  /** Whether descriptors wait on a link into the shard, or overflow of a link out of it can move. */
   hasInput(): boolean {
     const o = this.#o;
     return (
@@ -201,30 +206,32 @@ export class Shard implements Stage, FlowSource {
     );
   }
 
-  /** Its streams' bytes are host-io's to count, which sees them both ways. */
+  /** Add what the shard carried. Stream bytes are not added: host-io counts them, in both directions. */
   addCarried(sum: Carried): void {
     sum.datagrams += this.#ctx.counters[Counter.datagramsToGuest]!;
   }
 
+  /** Milliseconds until a timer or a router advertisement is due. */
   sleepMs(now: number): number {
     return Math.min(this.#ctx.timers.nextDeadline(now), this.#nextRa - now);
   }
 
-  /** The host's resolvers have changed. */
+  /** Take over a changed list of the host's resolvers; see Resolvers.update(). */
   setResolvers(list: readonly string[]): void {
     this.#resolvers.update(list);
   }
 
-  /** The host's network has changed. */
+  /** Take over a change of the host's network. */
   hostChanged(change: HostChange): void {
     this.#ctx.addressing.hostChanged(change);
   }
 
-  /** TCP, UDP and ping flows, by id. */
+  /** Places of flowPage(): the ids of TCP, UDP and ping flows. */
   get placeCount(): number {
     return this.#ctx.flows.maxFlows;
   }
 
+  /** FlowSource.describeFlow(). */
   describeFlow(place: number, rows: Float64Array, at: number): boolean {
     const { flows, now } = this.#ctx;
     if (!flows.isLive(place)) return false;
@@ -238,6 +245,11 @@ export class Shard implements Stage, FlowSource {
     return true;
   }
 
+  /**
+   * One round: frames, messages, timers, pending output.
+   * @param now  monotonic milliseconds
+   * @returns how many frames, messages and pending segments were handled
+   */
   poll(now: number): number {
     const ctx = this.#ctx;
     ctx.now = now;
@@ -252,8 +264,8 @@ export class Shard implements Stage, FlowSource {
   }
 
   /**
-   * Unsolicited router advertisement at the start and every 200 to 600 s (RFC 4861 section 6.2.4), from the
-   * first shard only.
+   * Send an unsolicited router advertisement at the start and every 200 to 600 s (RFC 4861 section 6.2.4);
+   * only the first shard does.
    */
   #advertise(now: number): void {
     this.#nextRa = this.#o.shard === 0 ? now + 1000 * (200 + Math.random() * 400) : Number.POSITIVE_INFINITY;
@@ -292,10 +304,10 @@ export class Shard implements Stage, FlowSource {
         }
       }
     }
-    // Before the slots' descriptors are forgotten, and before anything else is waited for: no datagram is
-    // held for company.
+    // Send the batches before the descriptors are released and before the thread waits: nothing is delayed to
+    // be coalesced.
     this.#udp.flush();
-    this.#tcp.flushRun();
+    this.#tcp.flushBatch();
     ring.release(count);
     return count;
   }
@@ -312,7 +324,8 @@ export class Shard implements Stage, FlowSource {
     p.gsoType = offloadGsoType(offload);
     p.needsCsum = offloadNeedsCsum(offload);
     p.gsoSize = frameGsoSize(words, at);
-    // The header says so too for IPv4; of IPv6 nothing else is left to tell.
+    // IPv6 has no DF bit: after reassembly this flag is the only record that the packet was fragmented.
+    // IPv4's DF bit replaces this value in #onIpv4.
     p.dontFragment = !offloadIsReassembled(offload);
     const slotAt = this.#ctx.pool.slotAt(p.slotA);
     const ethAt = slotAt + frameAt;
@@ -332,7 +345,7 @@ export class Shard implements Stage, FlowSource {
   #learnMac(at: number): void {
     const mac = this.#o.guestMac;
     const u8 = this.#u8;
-    // Multicast bit: no station's own address.
+    // The group bit is set: not the address of an interface.
     if (u8[at]! & 1) return;
     for (let i = 0; i < 6; i++) if (mac[i] !== u8[at + i]) mac[i] = u8[at + i]!;
   }
@@ -358,7 +371,7 @@ export class Shard implements Stage, FlowSource {
     const a = p.addr;
     addressSetIpv4(a, 0, src);
     addressSetIpv4(a, 4, ipv4Dst(u8, ipAt));
-    // 127/8 and 224/3 (multicast, reserved, broadcast) are nobody's source; 0.0.0.0 only asks for DHCP.
+    // 127/8 and 224/3 (multicast, reserved, broadcast) are no valid source. 0.0.0.0 is one for DHCP only.
     if (src >>> 24 === 127 || src >>> 29 === 7) return packetDiscard(ctx, p, StageDrop.ipSource);
     ctx.addressing.learnGuestAddress4(src);
     switch (p.proto) {
@@ -377,7 +390,10 @@ export class Shard implements Stage, FlowSource {
     }
   }
 
-  /** A packet of an IP version that the link does not have. @param kind  Counter.x of chatter, -1: of none */
+  /**
+   * Count and free a packet of an IP version that the plan does not have.
+   * @param kind  chatterKind4() or chatterKind6() of the packet
+   */
   #notHere(p: Packet, kind: number): void {
     if (kind >= 0) packetChatter(this.#ctx, p, kind);
     else packetDiscard(this.#ctx, p, StageDrop.ipProtocol);
@@ -402,11 +418,11 @@ export class Shard implements Stage, FlowSource {
     addressRead(u8, ipAt + IPV6_SRC, p.addr, 0);
     addressRead(u8, ipAt + IPV6_DST, p.addr, 4);
     const a = p.addr;
-    // ::ffff:0:0/96 stands for IPv4 in the tables: no packet of IPv6 has such a source (RFC 4291 section
+    // ::ffff:0:0/96 means IPv4 in the flow tables; no IPv6 packet has such a source (RFC 4291 section
     // 2.5.5.2).
     if (isV4Mapped(a, 0) || isMulticast(a, 0) || isLoopback(a, 0))
       return packetDiscard(ctx, p, StageDrop.ipSource);
-    ctx.addressing.learn6(a, 0);
+    ctx.addressing.learnGuestAddress6(a, 0);
     switch (p.proto) {
       case IpProtocol.tcp:
         if (!ctx.plan.policy.tcp) return packetDiscard(ctx, p, StageDrop.switchedOff);
@@ -420,7 +436,9 @@ export class Shard implements Stage, FlowSource {
     }
   }
 
-  /** @returns whether the ICMP packet is an error about what was sent to the guest, of a flow that listens to it */
+  /**
+   * @returns whether the ICMP packet is an error about a packet that we sent to the guest, and was handled
+   */
   #onGuestError(p: Packet): boolean {
     return this.#udp.onUnreachable(p) || this.#tcp.onTooBig(p);
   }
@@ -431,7 +449,7 @@ export class Shard implements Stage, FlowSource {
     if (this.#onGuestError(p)) return packetFree(this.#ctx, p);
     if ((type >= Icmp6Type.mldQuery && type <= Icmp6Type.mldDone) || type === Icmp6Type.mld2Report)
       return packetChatter(this.#ctx, p, Counter.groupReports);
-    // All of RFC 4861 section 4, whose numbers follow one another.
+    // The types of RFC 4861 section 4, which are consecutive numbers.
     const isNdp = type >= Icmp6Type.routerSolicitation && type <= Icmp6Type.redirect;
     if (!isNdp) return this.#ping.onPacket(p);
     handleNdp(this.#ctx, p);

@@ -1,28 +1,31 @@
 /**
- * TCP between the guest and host sockets (RFC 9293). The guest's connection ends here; a host socket, kept by
- * the host-io stage, carries the stream on. docs/theory.md follows a segment each way.
+ * TCP between the guest and host sockets (RFC 9293). The guest's connection is terminated here; a host
+ * socket, which the host-io stage has, carries the stream further. docs/theory.md follows a segment each way.
  *
- *   guest -> host   In-order payload passes to host-io in the slots it arrived in and is acknowledged once host-io has it:
- *                   it sits in the host socket or, in order, in slots behind it. What waits in slots shrinks the window. Out of
- *                   order payload waits here (SACK tells the guest); what was never acknowledged may be dropped, nothing else.
- *   host -> guest   host-io peeks: the host kernel's receive queue is the retransmission buffer. `credit` says how far it may
- *                   peek (sndUna + min(sndWnd, cwnd)) and what it may drop, a loss becomes `rewind`.
+ *   guest -> host   In-order payload is passed to host-io in the slots in which it was received, and
+ *                   acknowledged from then on: it is in the host socket or queued, in order, in slots. Queued
+ *                   payload reduces the window. Out-of-order payload is kept here and reported by SACK. Only
+ *                   payload that was never acknowledged may be dropped.
+ *   host -> guest   host-io peeks: the host kernel's receive queue is the retransmission buffer. `credit`
+ *                   says how far host-io may peek (sndUna + min(sndWnd, cwnd)) and which bytes it may drop;
+ *                   a loss causes a `rewind`.
  *
- * This file hands segments, messages and timers to the parts in tcp/. Each part is one object a shard and
- * uses those above it:
+ * This file passes segments, messages and timers to the parts in tcp/. Each part is one object per shard and
+ * uses the parts above it:
  *
  *   control-blocks    the variables of each connection
- *   receive-buffers   what may wait for the host's socket: the window
- *   out-of-order      segments before their turn, SACK blocks
+ *   receive-buffers   how much may be queued for the host's socket: the receive window
+ *   out-of-order      segments received out of order, SACK blocks
  *   timestamps        RFC 7323
- *   output            segments as bytes
- *   pending           the ACK and the credit that a flow owes at the end of a round
- *   closing           FIN, RST, the end;  keep-alive
- *   receiver          guest -> host
- *   run               frames beyond 64 KiB
+ *   output            segments: headers, checksum, frame
+ *   unsent-segments   the pending ACK and credit of each flow, sent at the end of a round
+ *   closing           FIN, RST, the end of a connection; waiting-accepts: connections that wait for it
+ *   keep-alive        probes of idle connections
  *   retransmission    losses, round-trip times, the retransmission timer
- *   sender            host -> guest: payload, and the guest's ACKs
+ *   gso-batch         frames longer than 64 KiB
  *   handshake         opening from either side
+ *   receiver          guest -> host: payload and FIN
+ *   sender            host -> guest: payload, and the guest's ACKs
  */
 
 import { readU32 } from '../../proto/be.ts';
@@ -39,8 +42,8 @@ import { linkFlow } from '../link/descriptor.ts';
 import { eofOffset, openFailedErrno, sentBytes, sentFlags, sentFreed, ToShard } from '../link/to-shard.ts';
 import { slotShares } from '../placement.ts';
 import { type ShardContext, TimerKind } from './context.ts';
-import type { ResolverChoice } from './dns-forward.ts';
 import { type Packet, packetChecksumOk, packetDiscard, packetFree } from './packet.ts';
+import type { ResolverChoice } from './resolvers.ts';
 import { TcpClosing } from './tcp/closing.ts';
 import { MSS_MIN, TcbFlag, TcbState, TcpControlBlocks } from './tcp/control-blocks.ts';
 import { GsoBatch } from './tcp/gso-batch.ts';
@@ -57,7 +60,7 @@ import { UnsentSegments } from './tcp/unsent-segments.ts';
 import { WaitingAccepts } from './tcp/waiting-accepts.ts';
 import { ipHeaderBytes, pseudoSumWords } from './to-guest.ts';
 
-/** By TcbState: what reports say. */
+/** By TcbState: the state in reports. */
 const REPORTED: readonly FlowState[] = [
   FlowState.closed,
   FlowState.connecting,
@@ -67,9 +70,10 @@ const REPORTED: readonly FlowState[] = [
   FlowState.closed,
 ];
 
-/** Taken where a router names no MTU (RFC 1191 section 5, the simplest of its ways). */
-const IPV4_UNTOLD_MTU = 576;
+/** MTU that is used when a router gives none (RFC 1191 section 5, its simplest strategy). */
+const IPV4_DEFAULT_MTU = 576;
 
+/** The TCP connections of one shard. */
 export class TcpTranslator {
   readonly #ctx: ShardContext;
   readonly #tcb: TcpControlBlocks;
@@ -81,9 +85,9 @@ export class TcpTranslator {
   readonly #handshake: TcpHandshake;
   readonly #receiver: TcpReceiver;
   readonly #retransmission: Retransmission;
-  readonly #run: GsoBatch;
+  readonly #batch: GsoBatch;
   readonly #sender: TcpSender;
-  /** Of the segment that an ICMP error quotes. */
+  /** Key of the flow whose segment an ICMP error quotes. */
   readonly #quoted = newFlowTuple(IpProtocol.tcp);
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice) {
@@ -101,7 +105,7 @@ export class TcpTranslator {
     const closing = new TcpClosing(ctx, tcb, buffers, outOfOrder, output, pending, waiting);
     const keepAlive = new KeepAlive(ctx, tcb, output, closing);
     const retransmission = new Retransmission(ctx, tcb, output, pending, closing);
-    const run = new GsoBatch(ctx, tcb, output);
+    const batch = new GsoBatch(ctx, tcb, output);
     const parts = { tcb, buffers, outOfOrder, timestamps, output, pending, closing, keepAlive, waiting };
     this.#ctx = ctx;
     this.#tcb = tcb;
@@ -113,12 +117,12 @@ export class TcpTranslator {
     this.#handshake = new TcpHandshake(ctx, resolvers, parts);
     this.#receiver = new TcpReceiver(ctx, tcb, buffers, outOfOrder, pending, closing);
     this.#retransmission = retransmission;
-    this.#run = run;
-    this.#sender = new TcpSender(ctx, { tcb, timestamps, output, pending, closing, retransmission, run });
+    this.#batch = batch;
+    this.#sender = new TcpSender(ctx, { tcb, timestamps, output, pending, closing, retransmission, batch });
   }
 
   /**
-   * A segment from the guest. Takes over the packet's slots.
+   * Handle a segment from the guest. Takes over the packet's slots.
    * @param p  IP header checked; addresses, hash and pieces filled in
    */
   onPacket(p: Packet): void {
@@ -137,7 +141,7 @@ export class TcpTranslator {
       case TcbState.established:
         return this.#onEstablished(p, flow, headerBytes);
       case TcbState.connecting:
-        // The guest asks again while connect() runs, or gives up.
+        // The guest repeats its SYN while connect() runs, or resets.
         if (tcpFlags(u8, p.transportAt) & TcpFlag.rst) this.#closing.abortHost(flow);
         break;
       case TcbState.synReceived:
@@ -146,12 +150,12 @@ export class TcpTranslator {
       case TcbState.synSent:
         return this.#handshake.onSynSent(p, flow, headerBytes);
       default:
-        this.#onClosing(p, flow);
+        this.#onAwaitingClosed(p, flow);
     }
     packetFree(ctx, p);
   }
 
-  /** RFC 9293 section 3.10.7.4, for everything from ESTABLISHED on. */
+  /** RFC 9293 section 3.10.7.4, for ESTABLISHED and later states. */
   #onEstablished(p: Packet, flow: number, headerBytes: number): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
@@ -167,11 +171,12 @@ export class TcpTranslator {
       return packetFree(ctx, p);
     }
     if (flags & (TcpFlag.rst | TcpFlag.syn)) {
-      // RFC 5961: only the exact next sequence number resets; anything else in the window is challenged.
+      // RFC 5961 section 3.2: only a RST with exactly the next sequence number resets; any other in the
+      // window gets a challenge ACK.
       if (flags & TcpFlag.rst) {
         if (seq === rcvNxt) this.#closing.abortHost(flow);
-        // At the right edge too: there it stands when the guest had filled the window, and we dropped some of
-        // that.
+        // The right edge counts as inside: a RST has that number when the guest had filled the window and we
+        // dropped some of the payload.
         else if (seqGt(seq, rcvNxt) && seqLeq(seq, tcb.rcvAdv[flow]!)) this.#pending.wantAck(flow);
       } else this.#pending.wantAck(flow);
       return packetFree(ctx, p);
@@ -181,7 +186,7 @@ export class TcpTranslator {
     if (!this.#sender.onAck(flow, p, headerBytes, seq, payloadBytes, flags)) return packetFree(ctx, p);
 
     if (payloadBytes === 0 && !(flags & TcpFlag.fin)) {
-      // A keep-alive or an old empty segment wants to hear where we are.
+      // A keep-alive or an old empty segment is answered by an ACK.
       if (seqLt(seq, rcvNxt)) this.#pending.wantAck(flow);
       return packetFree(ctx, p);
     }
@@ -190,10 +195,11 @@ export class TcpTranslator {
   }
 
   /**
-   * A router inside says that a segment of ours is too long for a link behind it ("fragmentation needed",
-   * "packet too big"): the connection's segments get shorter, and what is on its way is sent again so. They
-   * never get longer again.
-   * @returns whether the packet was that, and about a connection of ours
+   * Handle an ICMP error of the guest, as a router, that a segment is too long for one of its links
+   * ("fragmentation needed", "packet too big"): the connection's MSS is lowered, for good, and the segments
+   * in flight are sent again with it.
+   * @param p  an ICMP or ICMPv6 packet of the guest
+   * @returns whether the packet was such an error, about a connection of ours
    */
   onTooBig(p: Packet): boolean {
     const tcb = this.#tcb;
@@ -205,17 +211,17 @@ export class TcpTranslator {
     quoted.hash = p.hash;
     const flow = ctx.flows.find(quoted);
     if (flow < 0 || tcb.state[flow] !== TcbState.established) return false;
-    // RFC 5927 section 4.1: an error that is not about what is on its way is old, or made up.
+    // RFC 5927 section 4.1: an error that is not about data in flight is old or forged.
     const seq = quotedTcpSeq(ctx.u8, p.transportAt, p.family);
     if (seqLt(seq, tcb.sndUna[flow]!) || seqGeq(seq, tcb.sndMax[flow]!)) return false;
-    const told = nextHopMtu(ctx.u8, p.transportAt, p.family);
-    const mtu = p.family === 4 ? told || IPV4_UNTOLD_MTU : Math.max(told, IPV6_MIN_MTU);
+    const reported = nextHopMtu(ctx.u8, p.transportAt, p.family);
+    const mtu = p.family === 4 ? reported || IPV4_DEFAULT_MTU : Math.max(reported, IPV6_MIN_MTU);
     const headerBytes = ipHeaderBytes(p.family) + TCP_MIN_BYTES + tcb.tsBytes(flow);
     const mss = Math.max(mtu - headerBytes, MSS_MIN);
-    if (mss >= tcb.mss[flow]!) return true; // about a frame from before the first error
+    if (mss >= tcb.mss[flow]!) return true; // about a segment that was sent before the MSS was lowered
     tcb.mss[flow] = mss;
     ctx.counters[Counter.tcpMssLowered]!++;
-    // Nothing was lost for lack of room: the congestion window stays (RFC 1191 section 6.3).
+    // The loss was not congestion: the congestion window stays (RFC 1191 section 6.3).
     tcb.flags[flow]! &= ~TcbFlag.inRecovery;
     tcb.dupAcks[flow] = 0;
     this.#retransmission.rewindAll(flow);
@@ -223,8 +229,8 @@ export class TcpTranslator {
     return true;
   }
 
-  /** The guest talks on a connection that we have closed towards the host. */
-  #onClosing(p: Packet, flow: number): void {
+  /** A segment of the guest on a connection whose host socket is being closed. */
+  #onAwaitingClosed(p: Packet, flow: number): void {
     const tcb = this.#tcb;
     const flags = tcpFlags(this.#ctx.u8, p.transportAt);
     if (flags & TcpFlag.rst) return;
@@ -239,14 +245,16 @@ export class TcpTranslator {
   }
 
   /**
-   * A message of host-io about a TCP flow (or an accepted connection). Host-io's slots in it are given back
-   * here.
+   * Handle a message of host-io about a TCP flow, or about an accepted connection. Host-io's slots in it are
+   * given back here.
+   * @param op  ToShard
+   * @param words,at  the message
    */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const tcb = this.#tcb;
     const flow = linkFlow(words, at);
-    // What goes to the guest because of it comes after the data before it.
-    if (op !== ToShard.data) this.#run.flush();
+    // Data that came before this message is sent to the guest before anything that the message causes.
+    if (op !== ToShard.data) this.#batch.flush();
     switch (op) {
       case ToShard.data:
         return this.#sender.onData(flow, words, at);
@@ -263,10 +271,10 @@ export class TcpTranslator {
         if (tcb.state[flow] === TcbState.established) this.#retransmission.maybeSendFin(flow);
         return;
       case ToShard.error:
-        if (tcb.state[flow] === TcbState.closing || tcb.state[flow] === TcbState.free) return;
+        if (tcb.state[flow] === TcbState.awaitingClosed || tcb.state[flow] === TcbState.free) return;
         return this.#closing.abortBoth(flow);
       case ToShard.closed:
-        // An attempt at a resolver has ended, the next one may begin.
+        // An attempt to connect to a resolver has failed and its socket is closed: the next attempt begins.
         if (tcb.state[flow] === TcbState.connecting) return this.#handshake.openResolver(flow);
         this.#closing.onClosed(flow);
         return this.#handshake.releaseWaiting(flow);
@@ -275,17 +283,23 @@ export class TcpTranslator {
     }
   }
 
-  /** End of a batch of messages: nothing is held for company. */
-  flushRun(): void {
-    this.#run.flush();
+  /** Send the payload that is held for coalescing. Called at the end of each batch of messages. */
+  flushBatch(): void {
+    this.#batch.flush();
   }
 
-  /** End of the round: one ACK and one credit a flow. @returns how many there were */
+  /**
+   * At the end of the round: send one ACK and one credit per flow that has some pending.
+   * @returns how many list entries there were
+   */
   flush(): number {
     return this.#pending.flush();
   }
 
-  /** @param kind  TimerKind */
+  /**
+   * A timer of a TCP flow has fired.
+   * @param kind  TimerKind
+   */
   onTimer(flow: number, kind: number): void {
     if (kind === TimerKind.idle) {
       this.#handshake.releaseWaiting(flow);
@@ -300,7 +314,7 @@ export class TcpTranslator {
     }
   }
 
-  /** For reports. */
+  /** The connection's state for reports. */
   stateOf(flow: number): FlowState {
     const tcb = this.#tcb;
     const state = tcb.state[flow]!;
@@ -310,14 +324,14 @@ export class TcpTranslator {
     return flags & TcbFlag.guestFin ? FlowState.closeWait : FlowState.finWait;
   }
 
-  /** Payload bytes that the guest has acknowledged. */
+  /** Payload bytes that the guest has acknowledged, for reports. */
   deliveredBytes(flow: number): number {
     const tcb = this.#tcb;
-    // A FIN is acknowledged as one byte more.
+    // The FIN counts as one byte in the acknowledged bytes.
     return this.#ctx.flows.toGuestBytes[flow]! - (tcb.flags[flow]! & TcbFlag.finAcked ? 1 : 0);
   }
 
-  /** Connections that exist now, whatever their state; counted one by one, for tests. */
+  /** Connections in any state; for tests, as it scans all of them. */
   get count(): number {
     const tcb = this.#tcb;
     let n = 0;

@@ -1,13 +1,13 @@
 /**
- * IP packets on their way to the guest: the IP header goes in front of what an EgressFrame holds, in place; a
- * datagram that is longer than the MTU leaves as fragments.
+ * IP packets to the guest: the IP header is written in front of an EgressFrame's transport header, in place.
+ * A datagram that is longer than the MTU is sent in fragments.
  *
  *     slot A                                                        slot B
  *     | link headroom | IP | transport header | payload ... |      | ... payload |
  *                          ^ at                bytes               ^ moreAt, moreBytes
  *
- * A fragment's headers are built in the link's scratch memory and its data is sent from where it lies; only
- * the one fragment that straddles the two slots is copied.
+ * A fragment's headers are built in the link's scratch memory, and its data is sent from its slot; only of
+ * the fragment that extends over both slots the part in slot A is copied.
  */
 
 import { addressWrite } from '../../proto/address.ts';
@@ -28,16 +28,21 @@ import { StageDrop } from '../link/stage-drop.ts';
 import type { EgressFrame } from '../tap/egress-frame.ts';
 import type { ShardContext } from './context.ts';
 
-/** Longest IP packet whose length the header can say. */
+/** Greatest value of IP's 16-bit length fields. */
 export const IP_MAX_BYTES = 0xffff;
 
 /**
- * Identification of fragmented datagrams; a start that cannot be guessed, then counting (RFC 6864 asks for no
- * more).
+ * Identification of the next fragmented datagram: a counter with a random start (RFC 6864 section 4 requires
+ * unique values only for fragments).
  */
 let nextIdent = Math.floor(Math.random() * 0x1_0000_0000);
 
-/** Sum of the pseudo header for two addresses of one family, four words each. */
+/**
+ * Sum of the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1) for two addresses of one family, four
+ * words each.
+ * @param upperBytes  transport header and payload
+ * @returns sum of 16-bit words, not folded
+ */
 export function pseudoSumWords(
   family: 4 | 6,
   src: Uint32Array,
@@ -58,8 +63,8 @@ export function pseudoSumWords(
 }
 
 /**
- * Bytes of an IP header as we write it: without options, and with no extension header but the one that a
- * jumbogram needs (RFC 2675).
+ * Length of an IP header as we write it: without options, and without extension headers except for a
+ * jumbogram's (RFC 2675).
  * @param upperBytes  transport header and payload
  */
 export function ipHeaderBytes(family: 4 | 6, upperBytes = 0): number {
@@ -68,9 +73,9 @@ export function ipHeaderBytes(family: 4 | 6, upperBytes = 0): number {
 }
 
 /**
- * Write the IP header in front of a frame's transport header; the frame grows by it. The pseudo header's sum
- * goes into the checksum field, if there is one. Beyond IP_MAX_BYTES the frame is to be one of GSO: IPv4's
- * total length is then 0, IPv6 gets a jumbo option.
+ * Write the IP header in front of a frame's transport header; the frame's at and bytes then include it. If
+ * f.checksumField is set, the pseudo header's sum is written there. A frame longer than IP_MAX_BYTES must be
+ * a GSO frame: IPv4's total length is then 0, IPv6 gets a jumbo option.
  */
 export function ipWrite(u8: Uint8Array, f: EgressFrame): void {
   const { family, protocol, src, srcAt, dst, dstAt } = f;
@@ -83,8 +88,7 @@ export function ipWrite(u8: Uint8Array, f: EgressFrame): void {
   const ipBytes = ipHeaderBytes(family, upperBytes);
   const at = transportAt - ipBytes;
   if (family === 4) {
-    // A total length of 0 stands for one that the field cannot say: Linux takes that of a GSO frame
-    // (iph_totlen).
+    // A total length of 0 stands for one above 16 bits: Linux accepts that in a GSO frame (iph_totlen).
     const totalLen = IPV4_MIN_BYTES + upperBytes > IP_MAX_BYTES ? 0 : IPV4_MIN_BYTES + upperBytes;
     const flags = Ipv4Flag.dontFragment;
     ipv4Write(u8, at, totalLen, protocol, src[srcAt + 3]!, dst[dstAt + 3]!, f.ttl, 0, flags);
@@ -102,10 +106,9 @@ export function ipWrite(u8: Uint8Array, f: EgressFrame): void {
 }
 
 /**
- * Send one datagram to the guest, in fragments if need be.
- * @param f its body from the transport header on; what lies in front, for IP's and the link's headers, is
- *   overwritten. A
- *   checksumField of -1 says that the checksum is in place (ICMPv4)
+ * Send one datagram to the guest, in fragments if it exceeds the MTU.
+ * @param f its body begins with the transport header; the memory in front of that is overwritten by IP's and
+ *   the link's headers. A checksumField of -1 says that the checksum is written already (ICMPv4)
  * @returns 0; -errno of the TAP; or StageDrop.tooLong
  */
 export function datagramToGuest(ctx: ShardContext, f: EgressFrame): number {
@@ -119,7 +122,7 @@ export function datagramToGuest(ctx: ShardContext, f: EgressFrame): number {
       const pseudo = pseudoSumWords(f.family, f.src, f.srcAt, f.dst, f.dstAt, f.protocol, upperBytes);
       writeU16(u8, at, 0);
       const csum = ~foldSum(onesSumPieces(u8, f.at, f.bytes, f.moreAt, f.moreBytes, pseudo)) & 0xffff;
-      // Zero means "none" to UDP; for the others both notations of zero are the same.
+      // UDP uses zero for "no checksum"; for other protocols 0 and 0xffff are equivalent.
       writeU16(u8, at, csum === 0 ? 0xffff : csum);
       f.checksumField = -1;
     }
@@ -164,8 +167,8 @@ function fragmentsToGuest(ctx: ShardContext, f: EgressFrame): number {
 }
 
 /**
- * IP header of a fragment, for IPv6 with the fragment header behind it.
- * @param offset,bytes its part of the datagram
+ * Write a fragment's IP header, for IPv6 with the fragment header behind it.
+ * @param offset,bytes  the fragment's part of the datagram
  */
 function fragmentHeaderWrite(
   u8: Uint8Array,

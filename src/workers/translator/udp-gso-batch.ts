@@ -1,22 +1,22 @@
 /**
- * Datagrams of one flow on their way to the guest. What host-io brought by one recvmmsg leaves in one write:
- * equal sizes, the last one may be shorter, as one GSO_UDP_L4 frame, which the guest's kernel cuts again at
- * its own sockets.
+ * Coalescing of one flow's datagrams to the guest. Datagrams that host-io received by one recvmmsg are sent
+ * by one write, as one GSO_UDP_L4 frame, if they have the same size (the last one may be shorter). The
+ * guest's kernel splits the frame again at its sockets.
  *
  *   slot A of datagram 0                         slot B, if any     datagram 1 ...
  *   | headroom: vnet eth IP UDP | payload  | --> | payload | -->    | headroom, unused | payload | ...
  *                                 iovec 0          iovec 1                               iovec 2
  *
- * The headers stand once, in front of the first payload, with the lengths of the whole: UDP's is what the
- * kernel corrects for each segment (Linux, __udp_gso_segment). A lone datagram, an empty one, one above the
- * guest's MTU and all of them on a TAP without USO go singly. flush() ends every batch of messages, so
- * nothing waits for company.
+ * There is one set of headers, in front of the first payload, with the lengths of the whole frame; the kernel
+ * corrects UDP's length for each segment (Linux, __udp_gso_segment). Sent singly are: one datagram alone, an
+ * empty one, one longer than the guest's MTU, and all on a TAP without USO. flush() is called at the end of
+ * every batch of messages, so nothing is delayed to be coalesced.
  *
- * A message with a segment size is several datagrams that the host's kernel put together (UDP_GRO). It leaves
- * as it is, or is cut here: front to back, so that a header overwrites nothing but payload that has been
+ * A message with a segment size holds several datagrams that the host's kernel coalesced (UDP_GRO). It is
+ * sent as one frame or split here, from front to back, so that headers overwrite only payload that has been
  * sent.
  *
- * Invariant: slots belong to the run from add() until they are given back in flush().
+ * Invariant: slots belong to the batch from add() until flush() gives them back.
  */
 import { familyOf } from '../../proto/address.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
@@ -31,23 +31,23 @@ import type { EgressFrame } from '../tap/egress-frame.ts';
 import type { ShardContext } from './context.ts';
 import { datagramToGuest, ipHeaderBytes, ipWrite } from './to-guest.ts';
 
-/** UDP_MAX_SEGMENTS of kernels before 6.9, which a guest that forwards our frame still has to respect. */
+/** UDP_MAX_SEGMENTS of kernels before 6.9: the limit for a guest that forwards our frame. */
 const MAX_SEGMENTS = 64;
-/** IPv4 totalLen is 16 bits; with room for the larger IPv6 header. */
-const MAX_RUN_BYTES = 0xffff - 40 - UDP_BYTES;
+/** IPv4's total length has 16 bits; the larger IPv6 header is subtracted. */
+const MAX_BATCH_BYTES = 0xffff - 40 - UDP_BYTES;
 
 export class UdpGsoBatch {
   readonly #ctx: ShardContext;
   readonly #slotA = new Uint32Array(MAX_SEGMENTS);
   readonly #slotB = new Uint32Array(MAX_SEGMENTS);
-  /** Offset of the payload in slot A, and its bytes in both. */
+  /** Offset of the payload in slot A, and its length in both slots. */
   readonly #at = new Uint32Array(MAX_SEGMENTS);
   readonly #bytes = new Uint32Array(MAX_SEGMENTS);
   #flow = -1;
   #count = 0;
   #totalBytes = 0;
   #segmentBytes = 0;
-  /** No datagram can be added: the last one was shorter. */
+  /** No datagram can be added, as the last one was shorter than the others. */
   #ended = false;
 
   constructor(ctx: ShardContext) {
@@ -55,7 +55,7 @@ export class UdpGsoBatch {
   }
 
   /**
-   * One message's payload for the guest. Takes over the slots; what is lost is counted here.
+   * Add one message's payload for the guest. Takes over the slots; losses are counted here.
    * @param at       offset of the payload in slot A, HEADROOM_BYTES or more
    * @param gsoSize  datagram size when the payload is several datagrams, else 0
    */
@@ -70,7 +70,7 @@ export class UdpGsoBatch {
         bytes > 0 &&
         bytes <= this.#segmentBytes &&
         this.#count < MAX_SEGMENTS &&
-        this.#totalBytes + bytes <= MAX_RUN_BYTES;
+        this.#totalBytes + bytes <= MAX_BATCH_BYTES;
       if (!fits) this.flush();
     }
     const i = this.#count++;
@@ -86,11 +86,11 @@ export class UdpGsoBatch {
     this.#flow = flow;
     this.#segmentBytes = isMany ? gsoSize : bytes;
     this.#ended = false;
-    // What cannot be continued need not wait for flush() either.
+    // A batch to which nothing can be added is sent at once.
     if (isMany || bytes === 0 || !this.#canSegment()) this.flush();
   }
 
-  /** Send what is held. */
+  /** Send the datagrams that are held, and give their slots back. */
   flush(): void {
     const count = this.#count;
     if (count === 0) return;
@@ -112,10 +112,13 @@ export class UdpGsoBatch {
   #canSegment(): boolean {
     const { guest, addressing } = this.#ctx;
     const packetBytes = ipHeaderBytes(this.#family()) + UDP_BYTES + this.#segmentBytes;
-    return guest.uso && packetBytes <= addressing.mtu && this.#totalBytes <= MAX_RUN_BYTES;
+    return guest.uso && packetBytes <= addressing.mtu && this.#totalBytes <= MAX_BATCH_BYTES;
   }
 
-  /** All as one frame. @returns 0 or -errno; -EINVAL: nothing was sent and the payloads are as they were */
+  /**
+   * Send all datagrams as one frame.
+   * @returns 0 or -errno; -EINVAL: nothing was sent, and the payloads are unchanged
+   */
   #sendWhole(): number {
     const { u8, pool, guest } = this.#ctx;
     const firstBytes = this.#bytesInA(0);
@@ -136,7 +139,7 @@ export class UdpGsoBatch {
     return guest.send(f);
   }
 
-  /** The link's frame with the flow's UDP header in front of a payload. */
+  /** Begin the link's frame, with the flow's UDP header in front of a payload. */
   #begin(payloadAt: number, bytesInA: number, moreAt: number, moreBytes: number): EgressFrame {
     const { u8, guest, flows } = this.#ctx;
     const flowAt = this.#flow * ADDR_WORDS;
@@ -164,7 +167,7 @@ export class UdpGsoBatch {
     this.#send(pool.slotAt(this.#slotA[i]!) + this.#at[i]!, inA, moreAt, moreBytes);
   }
 
-  /** The one message that is held, datagram by datagram. */
+  /** Send the one message that is held, datagram by datagram. */
   #cut(): void {
     const { u8, pool, guest } = this.#ctx;
     const aAt = pool.slotAt(this.#slotA[0]!) + this.#at[0]!;
@@ -179,8 +182,8 @@ export class UdpGsoBatch {
       } else {
         let at = bAt + from - inA;
         if (from - inA < HEADROOM_BYTES) {
-          // In front of slot B lies another slot: the first datagrams that begin in it find no room for their
-          // headers there.
+          // Slot B has no headroom, as another slot precedes it: the first datagrams that begin in it are
+          // sent from scratch memory.
           const scratchAt = guest.scratchAt + HEADROOM_BYTES;
           u8.copyWithin(scratchAt, at, at + bytes);
           at = scratchAt;
@@ -191,7 +194,7 @@ export class UdpGsoBatch {
     } while (from < this.#totalBytes);
   }
 
-  /** One datagram; HEADROOM_BYTES in front of payloadAt are overwritten. */
+  /** Send one datagram; HEADROOM_BYTES in front of payloadAt are overwritten. */
   #send(payloadAt: number, bytesInA: number, moreAt: number, moreBytes: number): void {
     const f = this.#begin(payloadAt, bytesInA, moreAt, moreBytes);
     const sent = datagramToGuest(this.#ctx, f);

@@ -1,26 +1,27 @@
 /**
- * UDP between the guest and host sockets: one socket for each endpoint of the guest's (address and port),
- * which all its flows share; host-io sees to that (host-io/udp-endpoints.ts), a shard knows flows only.
+ * UDP between the guest and host sockets. All flows of one endpoint of the guest (address and port) share one
+ * socket. That is host-io's part (host-io/udp-endpoints.ts); a shard knows flows only.
  *
  *   guest 10.0.2.15:5000 -> 192.0.2.1:53
- *      find(flow)  ── none ──▶ insert, openUdp(192.0.2.1:53, preferred local port 5000)
- *      sendDatagram(flow, slots as read: no copy)
+ *      find(flow) ── none ──▶ admit(flow), openUdp(192.0.2.1:53, preferred local port 5000)
+ *      sendDatagram(flow, the slots in which it was received: no copy)
  *   host socket <- 192.0.2.1:53
- *      datagram(flow, payload with headroom) ──▶ UDP and IP header in front, written to the TAP in runs (translator/udp-gso-batch.ts)
- *   idle: 30 s, 120 s once it has become a conversation ──▶ close ──▶ closed ──▶ id free
+ *      datagram(flow, payload with headroom) ──▶ UDP and IP header in front; udp-gso-batch.ts ──▶ TAP
+ *   idle for 30 s, or 120 s once bidirectional (STREAM_AFTER_DATAGRAMS) ──▶ close ──▶ closed ──▶ id free
  *
- * Where the policy has endpoint-independent filtering a peer that the guest has not sent to may be heard on
- * such a socket: its datagram makes a flow like any other.
+ * With endpoint-independent filtering (RFC 4787 section 5) such a socket also receives from peers that the
+ * guest has not sent to: their datagrams make flows like any other.
  *
- * A published port's socket is shared by all its peers: a datagram from one makes a flow that has no socket
- * of its own and answers through the listener, from the address that the peer wrote to.
+ * A published port's socket is shared by all its peers: a peer's datagram makes a flow without a socket of
+ * its own. The guest's answers are sent through the listener, from the local address that the peer sent to.
  *
- * TTL is carried out (traceroute), and not back. So is DF: what the host's path does not take whole is
- * refused by the host's kernel, and the guest told the MTU, as by a router. Without DF the host's kernel
- * fragments it. TOS is not carried, and DF not through a published port's socket, which many flows share.
+ * The guest's TTL is set on the host's socket (traceroute), but not the peer's TTL on packets to the guest.
+ * DF of probes is set likewise (send-options.ts): the host's kernel then refuses a datagram that exceeds the
+ * path MTU, and the guest gets the MTU by ICMP, as from a router. Other datagrams are fragmented by the
+ * host's kernel. TOS is not carried, nor is DF through a published port's socket, which many flows share.
  *
- * Group destinations are dropped and counted; DHCP and DHCPv6, which go to groups, have dhcp.ts and
- * dhcpv6.ts, the dns address has dns-forward.ts.
+ * Datagrams to broadcast and multicast addresses are dropped and counted, except for DHCP (dhcp.ts,
+ * dhcpv6.ts). Queries to the dns address are handled by dns-forward.ts.
  */
 
 import { addressCopy, addressEqual, familyOf, isMulticast, isUnspecified } from '../../proto/address.ts';
@@ -69,7 +70,7 @@ import { isLinkLocalGroup } from './chatter.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from './context.ts';
 import { handleDhcp } from './dhcp.ts';
 import { handleDhcpv6, isDhcpv6Group } from './dhcpv6.ts';
-import { DnsForward, type ResolverChoice } from './dns-forward.ts';
+import { DnsForward } from './dns-forward.ts';
 import {
   icmpCarriedErrorToGuest,
   icmpFlowErrorToGuest,
@@ -79,48 +80,57 @@ import {
 } from './icmp-errors.ts';
 import { OtherPorts } from './other-port.ts';
 import { type Packet, packetChecksumOk, packetFree } from './packet.ts';
+import type { ResolverChoice } from './resolvers.ts';
 import { SendOptions } from './send-options.ts';
 import { pseudoSumWords } from './to-guest.ts';
 import { UdpGsoBatch } from './udp-gso-batch.ts';
 
-const State = { none: 0, connected: 1, viaListener: 2, closing: 3 } as const;
-/** Datagrams of a flow are counted so far: enough to tell a conversation from a question and its answer. */
-const MANY = 2;
-/** Of #findOther: no such flow, and none to begin. */
-const NOT_THERE = -2;
+/** Of a flow. connected: it has a host socket; viaListener: it uses a published port's socket. */
+const State = { none: 0, connected: 1, viaListener: 2, awaitingClosed: 3 } as const;
+/**
+ * Datagrams of a flow are counted up to this number in each direction. A flow with datagrams in both
+ * directions, and so many in one, counts as bidirectional: nf_conntrack's ASSURED.
+ */
+const STREAM_AFTER_DATAGRAMS = 2;
+/** Result of #findOther(): no such flow, and none may begin. */
+const NOT_FOUND = -2;
+/** Words of #peer for each flow. */
 const PEER_WORDS = 10;
 
+/** The UDP flows of one shard, and its DNS and DHCP. */
 export class UdpTranslator {
   readonly dns: DnsForward;
   readonly #ctx: ShardContext;
   readonly #resolvers: ResolverChoice;
-  /** Directed broadcast of the guest's subnet, 0: none. */
+  /** Directed broadcast address of the guest's subnet; 0: none. */
   readonly #broadcast: number;
   // By flow.
   readonly #state: Uint8Array;
+  /** When the last datagram passed, monotonic milliseconds. */
   readonly #lastMs: Float64Array;
+  /** Datagrams each way, counted up to STREAM_AFTER_DATAGRAMS. */
   readonly #fromGuest: Uint8Array;
   readonly #toGuest: Uint8Array;
   /**
-   * viaListener: which one; PEER_WORDS each: the peer's host-side address 0..3, the local address it wrote to
-   * 4..7, interface index 8, its port 9.
+   * Flows with State.viaListener: the listener's index; and PEER_WORDS each: 0..3 the peer's host-side
+   * address, 4..7 the local address that it sent to, 8 interface index, 9 the peer's port.
    */
   readonly #listener: Uint32Array;
   readonly #peer: Uint32Array;
   readonly #words = new Uint32Array(4);
   readonly #otherPorts: OtherPorts;
-  /** Flows that show the guest another source port than the peer's. */
+  /** Number of flows that appear to the guest with another source port than the peer's. */
   #otherCount = 0;
-  /** Of the message that is looked at. */
+  /** Key of the flow that a message or an ICMP error belongs to. */
   readonly #tuple = newFlowTuple(IpProtocol.udp);
-  readonly #run: UdpGsoBatch;
+  readonly #batch: UdpGsoBatch;
   readonly #options: SendOptions;
 
   constructor(ctx: ShardContext, resolvers: ResolverChoice) {
     this.#ctx = ctx;
     this.#resolvers = resolvers;
     this.dns = new DnsForward(ctx, resolvers);
-    this.#run = new UdpGsoBatch(ctx);
+    this.#batch = new UdpGsoBatch(ctx);
     this.#otherPorts = new OtherPorts(ctx);
     const flows = ctx.flows.maxFlows;
     this.#state = new Uint8Array(flows);
@@ -137,14 +147,17 @@ export class UdpTranslator {
     this.#broadcast = hostBits === 0 ? 0 : (ctx.addressing.guest[3]! | hostBits) >>> 0;
   }
 
-  /** A UDP packet of the guest's. Takes over its slots. */
+  /** Handle a UDP packet of the guest. Takes over its slots. */
   onPacket(p: Packet): void {
     const cause = this.#onPacket(p);
     if (cause < 0) this.#ctx.drop(cause);
     packetFree(this.#ctx, p);
   }
 
-  /** @returns 0 or why the packet was dropped; slots that were passed on are no longer the packet's */
+  /**
+   * @returns 0, or the cause of the drop, below zero. Slots that were passed to host-io are removed from the
+   *   packet
+   */
   #onPacket(p: Packet): number {
     const ctx = this.#ctx;
     const u8 = ctx.u8;
@@ -194,7 +207,7 @@ export class UdpTranslator {
       this.#open(flow, p, destination);
     }
     this.#lastMs[flow] = ctx.now;
-    if (this.#fromGuest[flow]! < MANY) {
+    if (this.#fromGuest[flow]! < STREAM_AFTER_DATAGRAMS) {
       this.#fromGuest[flow]!++;
       this.#progress(flow);
     }
@@ -203,16 +216,18 @@ export class UdpTranslator {
   }
 
   /**
-   * The guest may say that it has closed a port: then the host's socket closes too, and the host's kernel
-   * tells the peer the same. On a published port nothing can be told, as other peers go on being served.
-   * @returns whether the packet was that, and about a flow of ours
+   * Handle an ICMP error by which the guest says that a port is closed: the host's socket is closed too, so
+   * that the host's kernel answers the peer with the same error. On a published port the socket stays open,
+   * as it serves other peers.
+   * @param p  an ICMP or ICMPv6 packet of the guest
+   * @returns whether the packet was such an error, about a flow with a socket of its own
    */
   onUnreachable(p: Packet): boolean {
     const ctx = this.#ctx;
     const tuple = this.#tuple;
     const ports = quotedFlow(ctx.u8, p.transportAt, p.transportBytesInA, p.family, tuple.addr);
     if (ports < 0 || quotedProtocol(ctx.u8, p.transportAt, p.family) !== IpProtocol.udp) return false;
-    // Only its own port is anybody's to close.
+    // The error's source must be the host whose port it is about.
     if (!addressEqual(tuple.addr, 0, p.addr, 0)) return false;
     tuple.ports = ports;
     tuple.hash = p.hash;
@@ -224,9 +239,9 @@ export class UdpTranslator {
   }
 
   #checksumOk(p: Packet, udpBytes: number): boolean {
-    // Left to the device by the guest's kernel: nothing has been computed that could be wrong.
+    // Checksum offload: the guest's kernel has not computed a checksum.
     if (p.needsCsum) return true;
-    if (udpChecksum(this.#ctx.u8, p.transportAt) === 0) return p.family === 4; // "none", which IPv6 forbids
+    if (udpChecksum(this.#ctx.u8, p.transportAt) === 0) return p.family === 4; // no checksum, which IPv6 forbids
     const pseudo = pseudoSumWords(p.family, p.addr, 0, p.addr, 4, IpProtocol.udp, udpBytes);
     return packetChecksumOk(this.#ctx, p, udpBytes, pseudo);
   }
@@ -264,7 +279,10 @@ export class UdpTranslator {
     this.#openSocket(flow, this.#words, 0, zone);
   }
 
-  /** @param words,w0  host-side address of the peer @param zone  interface that it lies behind, 0: the plan's */
+  /**
+   * @param words,w0  host-side address of the peer
+   * @param zone  index of the interface through which the peer is reached; 0: the plan's
+   */
   #openSocket(flow: number, words: Uint32Array, w0: number, zone: number): void {
     const ctx = this.#ctx;
     this.#begin(flow, State.connected);
@@ -296,8 +314,10 @@ export class UdpTranslator {
   }
 
   /**
-   * A message of host-io's about a UDP flow, or a datagram on a published port. Takes over the slots it
-   * brings.
+   * Handle a message of host-io about a UDP flow, or a datagram on a published port. Takes over the message's
+   * slots.
+   * @param op  ToShard
+   * @param words,at  the message
    */
   onMessage(op: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
@@ -316,8 +336,7 @@ export class UdpTranslator {
       this.dns.onMessage(op, words, at);
       return;
     }
-    // What is said about a flow comes after what was received before it, and a flow's addresses are needed
-    // until then.
+    // The batch leaves first: its datagrams were received before this message, and need the flow's addresses.
     if (op !== ToShard.datagram) this.flush();
     switch (op) {
       case ToShard.datagram:
@@ -345,22 +364,22 @@ export class UdpTranslator {
     }
   }
 
-  /** A message's payload, with headroom in front of it, to the guest. Takes over the slots. */
+  /** Send a message's payload, which has headroom in front, to the guest. Takes over the slots. */
   #toGuestAt(flow: number, words: Uint32Array, at: number, gsoSize: number): void {
     this.#lastMs[flow] = this.#ctx.now;
-    if (this.#toGuest[flow]! < MANY) {
+    if (this.#toGuest[flow]! < STREAM_AFTER_DATAGRAMS) {
       this.#toGuest[flow]!++;
       this.#progress(flow);
     }
     const bytes = linkBytes(words, at);
     this.#ctx.flows.toGuestBytes[flow]! += bytes;
     const slotOffset = linkSlotOffset(words, at);
-    this.#run.add(flow, linkSlotA(words, at), linkSlotB(words, at), slotOffset, bytes, gsoSize);
+    this.#batch.add(flow, linkSlotA(words, at), linkSlotB(words, at), slotOffset, bytes, gsoSize);
   }
 
-  /** Send what is held back for the guest: at the end of each batch of messages. */
+  /** Send the datagrams that are held for coalescing. Called at the end of each batch of messages. */
   flush(): void {
-    this.#run.flush();
+    this.#batch.flush();
   }
 
   #discard(words: Uint32Array, at: number, cause: number): void {
@@ -369,8 +388,8 @@ export class UdpTranslator {
   }
 
   /**
-   * From a peer of a published port; the flow is made with its first datagram.
-   * @returns 0: the slots are taken over; or why it was dropped
+   * A datagram from a peer of a published port. The peer's first datagram makes the flow.
+   * @returns 0: the slots are taken over; or the cause of the drop, below zero
    */
   #onListenerDatagram(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
@@ -382,13 +401,13 @@ export class UdpTranslator {
     tuple.ports = ((datagramGuestPort(words, at) << 16) | peerPort) >>> 0;
     flowTupleHash(ctx.plan.hashKey, tuple);
     let flow: number = ctx.flows.find(tuple);
-    // Another connection of the guest's view: through another published port, or of another peer that looks
-    // the same to the guest.
+    // The flow with this key is another peer's or another published port's, whose addresses and ports are the
+    // same on the TAP.
     const taken = flow >= 0 && this.#state[flow] === State.viaListener && !this.#isOf(flow, words, at);
     let isOther = false;
     if (taken || (flow < 0 && this.#otherCount > 0)) {
       const other = this.#findOther(words, at, taken);
-      isOther = other !== NOT_THERE;
+      isOther = other !== NOT_FOUND;
       if (isOther) flow = other;
       else if (taken) return StageDrop.flowTableFull;
     }
@@ -411,7 +430,7 @@ export class UdpTranslator {
     return 0;
   }
 
-  /** Whether a flow through a listener is the one that a listenerDatagram belongs to. */
+  /** Whether a listenerDatagram belongs to the flow: same listener, peer address and port. */
   #isOf(flow: number, words: Uint32Array, at: number): boolean {
     const peer = this.#peer;
     const k = flow * PEER_WORDS;
@@ -423,18 +442,18 @@ export class UdpTranslator {
   }
 
   /**
-   * The flow of a listenerDatagram, which this.#tuple has, among those that show the guest another source
-   * port than the peer's (other-port.ts).
-   * @param mayBegin  without one: look for a port for it, and leave it in #otherPorts
-   * @returns the flow, NO_FLOW (-1): a new one is to begin under #otherPorts, or NOT_THERE
+   * Find the flow of a listenerDatagram, whose key is in this.#tuple, among the flows with a substitute
+   * source port (other-port.ts).
+   * @param mayBegin  if there is none: choose a free source port and leave the key in #otherPorts.tuple
+   * @returns the flow; NO_FLOW (-1): a new one may begin with the key in #otherPorts.tuple; or NOT_FOUND
    */
   #findOther(words: Uint32Array, at: number, mayBegin: boolean): number {
     const { flows } = this.#ctx;
     const tuple = this.#tuple;
     const other = this.#otherPorts;
     let free = -1;
-    // A flow before this one may have ended and left a gap: all candidates are looked at, in the rare case
-    // that brought us here.
+    // All candidates are tried, as one before the flow's may be free again. That is slow, but the case is
+    // rare.
     for (let k = 0; k < other.tries; k++) {
       if (!other.at(k, tuple)) continue;
       const flow = flows.find(other.tuple);
@@ -442,15 +461,15 @@ export class UdpTranslator {
         if (free < 0) free = k;
       } else if (this.#state[flow] === State.viaListener && this.#isOf(flow, words, at)) return flow;
     }
-    if (free < 0 || !mayBegin) return NOT_THERE;
+    if (free < 0 || !mayBegin) return NOT_FOUND;
     other.at(free, tuple);
     return NO_FLOW;
   }
 
   /**
-   * From a peer that the guest has not sent to from this port, as host-io saw it: by now there may be a flow,
-   * its own earlier datagram's.
-   * @returns 0: the slots are taken over; or why it was dropped
+   * A datagram from a peer to which the guest had not sent from this port when host-io received it. There may
+   * be a flow by now: an earlier datagram's.
+   * @returns 0: the slots are taken over; or the cause of the drop, below zero
    */
   #onUnsolicited(words: Uint32Array, at: number): number {
     const ctx = this.#ctx;
@@ -474,7 +493,7 @@ export class UdpTranslator {
     return familyOf(this.#ctx.flows.addr, flow * ADDR_WORDS);
   }
 
-  /** An ICMP error for the flow's socket, to the guest. */
+  /** Pass an ICMP error for the flow's socket on to the guest. */
   #onError(flow: number, words: Uint32Array, at: number): void {
     const ctx = this.#ctx;
     const typeCode = icmpErrorTypeCode(words, at);
@@ -483,31 +502,35 @@ export class UdpTranslator {
       icmpCarriedErrorToGuest(ctx, flow, typeCode, 0, words, at);
   }
 
-  /** The same when the errno is all that is known. */
+  /** Send the ICMP error for an errno to the guest, if there is one. */
   #onErrno(flow: number, errno: number): void {
     const typeCode = icmpForErrno(this.#familyOf(flow), errno);
     if (typeCode >= 0) icmpFlowErrorToGuest(this.#ctx, flow, typeCode, 0);
   }
 
-  /** For reports. */
+  /** The flow's state for reports. */
   stateOf(flow: number): FlowState {
     const both = this.#fromGuest[flow]! > 0 && this.#toGuest[flow]! > 0;
     return both ? FlowState.replied : FlowState.unreplied;
   }
 
   /**
-   * One more datagram of a flow's first: what both sides have said decides whether it gives way when the
-   * table is full.
+   * One of a flow's first datagrams was counted: the counts of both directions decide whether and when the
+   * flow gives way (shard-flows.ts).
    */
   #progress(flow: number): void {
     const fromGuest = this.#fromGuest[flow]!;
     const toGuest = this.#toGuest[flow]!;
     if (fromGuest === 0 || toGuest === 0) return;
-    if (fromGuest === MANY || toGuest === MANY) this.#ctx.flows.settle(flow);
+    if (fromGuest === STREAM_AFTER_DATAGRAMS || toGuest === STREAM_AFTER_DATAGRAMS)
+      this.#ctx.flows.settle(flow);
     else this.#ctx.flows.answered(flow);
   }
 
-  /** The idle timer of a UDP flow. */
+  /**
+   * A timer of a UDP flow has fired.
+   * @param kind  TimerKind
+   */
   onTimer(flow: number, kind: number): void {
     if (kind !== TimerKind.idle) return;
     if (this.dns.owns(flow)) {
@@ -519,13 +542,18 @@ export class UdpTranslator {
     const ctx = this.#ctx;
     const policy = ctx.plan.policy;
     const both = this.#fromGuest[flow]! > 0 && this.#toGuest[flow]! > 0;
-    const isStream = both && (this.#fromGuest[flow] === MANY || this.#toGuest[flow] === MANY);
+    const isStream =
+      both &&
+      (this.#fromGuest[flow] === STREAM_AFTER_DATAGRAMS || this.#toGuest[flow] === STREAM_AFTER_DATAGRAMS);
     const due = this.#lastMs[flow]! + (isStream ? policy.udpStreamTimeoutMs : policy.udpTimeoutMs);
     if (due > ctx.now) ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, due);
     else this.#close(flow);
   }
 
-  /** The key is free at once; the id too without a socket, else when host-io has answered `closed`. */
+  /**
+   * End the flow. Its key is free at once; its id too if it has no socket, else when host-io has answered
+   * `closed`.
+   */
   #close(flow: number): void {
     const ctx = this.#ctx;
     const state = this.#state[flow];
@@ -537,7 +565,7 @@ export class UdpTranslator {
       ctx.flows.remove(flow);
       return;
     }
-    this.#state[flow] = State.closing;
+    this.#state[flow] = State.awaitingClosed;
     ctx.flows.detach(flow);
     closeWrite(ctx.toHost, flow);
   }

@@ -1,7 +1,7 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
 import type { HostDump } from '../../../src/main/pasta/address-plan.ts';
-import { additions, engineChange, missingConfig } from '../../../src/main/pasta/follow.ts';
+import { engineChange, lateConfig, missingConfig } from '../../../src/main/pasta/follow.ts';
 import * as k from '../../../src/sys/constants.ts';
 import { address, HOST, link, parsed, plan, route } from './host-dump.ts';
 
@@ -30,25 +30,25 @@ describe('what a family lacks inside', () => {
 describe('what is added', () => {
   it('the host gets its default route: the routes of that family, no address', () => {
     const [lack] = missingConfig(plan('', NO_DEFAULT));
-    const added = additions(lack!, plan('').inside, bare);
+    const added = lateConfig(lack!, plan('').inside, bare);
     expect(added.addresses).toEqual([]);
     expect(added.routes.map((r) => `${r.dst}/${r.prefixLen}`)).toEqual(['0.0.0.0/0', '10.77.0.0/24']);
   });
   it('the host has still no default route: nothing', () => {
     const [lack] = missingConfig(plan('', NO_DEFAULT));
-    expect(additions(lack!, plan('', NO_DEFAULT).inside, bare)).toMatchObject({ routes: [], gateways: [] });
+    expect(lateConfig(lack!, plan('', NO_DEFAULT).inside, bare)).toMatchObject({ routes: [], gateways: [] });
     expect(lack).toMatchObject({ route: true });
   });
   it('the guest has made a default route of its own: nothing, ever', () => {
     const [lack] = missingConfig(plan('', NO_DEFAULT));
     const own = { addresses: [], routes: [route(7, '0.0.0.0/0', { gateway: '10.77.0.253' })] };
-    expect(additions(lack!, plan('').inside, own).routes).toEqual([]);
+    expect(lateConfig(lack!, plan('').inside, own).routes).toEqual([]);
     expect(lack).toMatchObject({ route: false });
   });
   it('an IPv6 address where there was only a link-local one', () => {
     const [lack] = missingConfig(plan('', NOTHING));
     const now = { addresses: [address(7, 'fe80::7/64', { scope: k.RT_SCOPE_LINK })], routes: [] };
-    const added = additions(lack!, plan('').inside, now);
+    const added = lateConfig(lack!, plan('').inside, now);
     expect(added.addresses.map((a) => a.address)).toEqual(['fd77::1']);
     expect([...added.routes, ...added.gateways]).toEqual([]);
   });

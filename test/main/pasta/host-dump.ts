@@ -1,6 +1,7 @@
 /** A host's network as netlink tells it, and pasta's plan for it. */
 import { type HostDump, planPasta } from '../../../src/main/pasta/address-plan.ts';
-import { type PastaConf, parsePasta } from '../../../src/main/pasta/options.ts';
+import type { PastaConf } from '../../../src/main/pasta/conf.ts';
+import { parsePasta } from '../../../src/main/pasta/parse.ts';
 import * as k from '../../../src/sys/constants.ts';
 import type { AddressInfo, LinkInfo, RouteInfo } from '../../../src/sys/netlink-messages.ts';
 

@@ -1,7 +1,9 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { UsageError } from '../../../src/main/cli/values.ts';
-import { OPTIONS, type PastaConf, parsePasta, SHOWN_OPTIONS } from '../../../src/main/pasta/options.ts';
+import type { PastaConf } from '../../../src/main/pasta/conf.ts';
+import { OPTIONS, SHOWN_OPTIONS } from '../../../src/main/pasta/options.ts';
+import { parsePasta } from '../../../src/main/pasta/parse.ts';
 
 const parse = (line: string, env: NodeJS.ProcessEnv = {}) => parsePasta(line.split(' ').filter(Boolean), env);
 const go = (line: string) => {

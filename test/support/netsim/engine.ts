@@ -47,8 +47,8 @@ import type { EgressFrame } from '../../../src/workers/tap/egress-frame.ts';
 import { GuestLink } from '../../../src/workers/tap/guest-link.ts';
 import { Notices } from '../../../src/workers/thread/notices.ts';
 import { type ShardContext, TIMER_KINDS } from '../../../src/workers/translator/context.ts';
-import { ResolverChoice } from '../../../src/workers/translator/dns-forward.ts';
 import type { Packet } from '../../../src/workers/translator/packet.ts';
+import { ResolverChoice } from '../../../src/workers/translator/resolvers.ts';
 import { TcpTranslator } from '../../../src/workers/translator/tcp.ts';
 import type { Clock } from './clock.ts';
 import { FakeHost, type FakeSocket } from './fake-host.ts';
@@ -389,7 +389,7 @@ export class SimEngine {
         if (op === ToShard.data) this.#ownership.check(linkSlotA(this.#fromHost.words, at), Owner.hostIo);
         tcp.onMessage(op, this.#fromHost.words, at);
       }
-      tcp.flushRun();
+      tcp.flushBatch();
       this.#fromHost.release(count);
       ctx.timers.advance(ctx.now, (id) => tcp.onTimer(Math.floor(id / TIMER_KINDS), id % TIMER_KINDS));
       if (tcp.flush() > 0 || count > 0) work = true;

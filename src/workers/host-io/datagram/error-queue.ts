@@ -1,7 +1,7 @@
 /**
- * Error queues of datagram sockets (man 7 ip, IP_RECVERR): ICMP errors wait there with the datagram that they
- * are about, and go to the flow's shard. A queue is drained whenever epoll, a send or a receive tells of an
- * error, or it would tell again and again.
+ * Error queues of datagram sockets (man 7 ip, IP_RECVERR). The kernel queues each ICMP error with the
+ * datagram that caused it; the error goes to the flow's shard. A queue is drained whenever epoll, a send or a
+ * receive reports an error: as long as it holds one, they report it again.
  */
 import { ICMP_BYTES, IcmpType, IcmpUnreachable } from '../../../proto/icmp.ts';
 import { Icmp6Type } from '../../../proto/icmpv6.ts';
@@ -46,35 +46,30 @@ import {
   sockaddrRead,
 } from '../../../sys/socket.ts';
 import { icmpErrorWrite } from '../../link/to-shard.ts';
-import type { HostContext } from '../context.ts';
-import { Kind, type SocketTable } from './socket-table.ts';
+import type { HostContext, SocketId } from '../context.ts';
+import { isIpv4Flow, isListener, isPing, type SocketTable } from './socket-table.ts';
 
-/** Room for an extended error with its offender. */
+/** Control buffer: room for a struct sock_extended_err and the offender's address. */
 const ERROR_CONTROL_BYTES = 256;
 /**
- * As much of a datagram as the longest error to the guest quotes (RFC 4443 section 2.4 (c)); a multiple of 8.
+ * Bytes of the datagram that are read: the longest quote in an error to the guest (RFC 4443 section 2.4 (c)).
+ * A multiple of 8: the control buffer behind stays aligned.
  */
 const ERROR_DATA_BYTES = 1280;
-/**
- * Errors taken from one queue before others get their turn; the queue itself is bounded by the receive
- * buffer.
- */
+/** Most errors that are read from one queue per round. SO_RCVBUF bounds the queue itself. */
 const MAX_ERRORS_PER_ROUND = 256;
 
 export class ErrorQueues {
   readonly #ctx: HostContext;
   readonly #table: SocketTable;
-  /** By sid: the error queue held more than one round's share. */
+  /** By sid: 1: the error queue held more than MAX_ERRORS_PER_ROUND. */
   readonly more: Uint8Array;
-  /**
-   * Among the errors taken last was one of this host's own: a datagram that must not be fragmented is too
-   * long.
-   */
+  /** The last drain() found EMSGSIZE of this host: a datagram with DF is longer than the path MTU. */
   tooLong = false;
   readonly #error = new NativeBuffer(
     MSGHDR_BYTES + IOVEC_BYTES + ERROR_DATA_BYTES + ERROR_CONTROL_BYTES + NAME_BYTES,
   );
-  /** What the error being told quotes, in #error. */
+  /** Where the quoted datagram of the current error is in #error. */
   #quotedAt = 0;
   #quotedBytes = 0;
   readonly #words = new Uint32Array(4);
@@ -85,11 +80,11 @@ export class ErrorQueues {
     this.more = new Uint8Array(table.fd.length);
   }
 
-  /** Take all errors from the socket's queue and tell the shards. @returns how many there were */
-  drain(sid: number): number {
+  /** Read all errors of the socket's queue and pass them to the shards. @returns how many there were */
+  drain(sid: SocketId): number {
     const table = this.#table;
-    const fd = table.fd[sid]! - 1;
-    if (fd < 0 || table.kind[sid]! > Kind.ping6) return 0;
+    const fd = table.fd.get(sid);
+    if (fd < 0 || isListener(table.kind[sid]!)) return 0;
     this.more[sid] = 0;
     this.tooLong = false;
     const e = this.#error;
@@ -111,20 +106,20 @@ export class ErrorQueues {
       msghdrControlWrite(e.u32, 0, control, ERROR_CONTROL_BYTES);
       const n = recvmsg(fd, e.address, MSG_ERRQUEUE | MSG_DONTWAIT);
       if (n < 0) return count;
-      // Whom the datagram was for is the name of the message (man 7 ip, IP_RECVERR). That flow may be gone.
+      // msg_name is the destination of the datagram (man 7 ip, IP_RECVERR). Its flow may have ended.
       const gid = only >= 0 ? only : this.#flowOfName(sid, nameAt);
       if (gid >= 0) this.#onError(gid, controlAt, e.u32[MSGHDR_CONTROLLEN_WORD]!, dataAt, n);
     }
   }
 
-  /** @param nameAt  in #error @returns the flow of the endpoint's with that peer, or -1 */
-  #flowOfName(sid: number, nameAt: number): number {
+  /** @param nameAt  sockaddr in #error @returns gid of the endpoint's flow with that peer, or -1 */
+  #flowOfName(sid: SocketId, nameAt: number): number {
     const table = this.#table;
     const port = sockaddrRead(this.#error.u8, nameAt, this.#words, 0);
-    return port < 0 ? -1 : table.endpoints!.flowOf(sid - table.endpointBase, this.#words, 0, port);
+    return port < 0 ? -1 : table.endpoints!.flowOf(table.endpointOf(sid), this.#words, 0, port);
   }
 
-  /** A message of the queue. @param controlAt,dataAt  byte offsets in #error */
+  /** One message of the error queue. @param controlAt,dataAt  byte offsets in #error */
   #onError(gid: number, controlAt: number, controlBytes: number, dataAt: number, dataBytes: number): void {
     const table = this.#table;
     const { u8, u32 } = this.#error;
@@ -138,27 +133,30 @@ export class ErrorQueues {
       if (isError && n >= SOCK_EXTENDED_ERR_BYTES) {
         const errorAt = at * 4 + CMSG_HEADER_BYTES;
         const offender = n >= EE_OFFENDER_AT + SOCKADDR_IN_BYTES ? errorAt + EE_OFFENDER_AT : -1;
-        // A ping socket's queue quotes the echo request: its sequence number tells the guest which one.
+        // A ping socket's queue holds the echo request: by its sequence number the guest knows which one.
         const sequence = dataBytes >= 8 ? (u8[dataAt + 6]! << 8) | u8[dataAt + 7]! : 0;
-        const headerBytes = table.kind[gid]! >= Kind.ping4 ? ICMP_BYTES : 0;
+        const headerBytes = isPing(table.kind[gid]!) ? ICMP_BYTES : 0;
         this.#quotedAt = dataAt + headerBytes;
         this.#quotedBytes = Math.max(0, dataBytes - headerBytes);
-        this.#tellError(gid, errorAt, offender, sequence);
+        this.#onExtendedError(gid, errorAt, offender, sequence);
         return;
       }
       at = cmsgNext(at, n);
     }
   }
 
-  /** @param errorAt  of struct sock_extended_err in #error @param offenderAt  of its SO_EE_OFFENDER, -1: none */
-  #tellError(gid: number, errorAt: number, offenderAt: number, sequence: number): void {
+  /**
+   * @param errorAt  byte offset of the struct sock_extended_err in #error
+   * @param offenderAt  byte offset of its SO_EE_OFFENDER, -1: none
+   * @param sequence  of an echo request, else meaningless
+   */
+  #onExtendedError(gid: number, errorAt: number, offenderAt: number, sequence: number): void {
     const table = this.#table;
     const { u8, u32 } = this.#error;
     const errno = u32[errorAt >> 2]!;
     const origin = u8[errorAt + EE_ORIGIN_AT];
     const info = u32[(errorAt + EE_INFO_AT) >> 2]!;
-    const kind = table.kind[gid]!;
-    const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    const isV4 = isIpv4Flow(table.kind[gid]!);
     let typeCode = 0;
     if (origin === SO_EE_ORIGIN_ICMP || origin === SO_EE_ORIGIN_ICMP6) {
       typeCode = (u8[errorAt + EE_TYPE_AT]! << 8) | u8[errorAt + EE_CODE_AT]!;
@@ -171,23 +169,23 @@ export class ErrorQueues {
     const words = this.#words;
     words.fill(0, 0, 4);
     if (offenderAt >= 0 && origin !== SO_EE_ORIGIN_LOCAL) sockaddrRead(u8, offenderAt, words, 0);
-    this.#tell(gid, typeCode, info, errno, sequence);
+    this.#pass(gid, typeCode, info, errno, sequence);
   }
 
-  /** A send failed and the error queue said nothing about it. */
-  tellErrno(gid: number, errno: number): void {
+  /** Pass the errno of a failed send for which the error queue has no entry. @param errno  above zero */
+  passErrno(gid: number, errno: number): void {
     this.#words.fill(0, 0, 4);
     this.#quotedBytes = 0;
-    this.#tell(gid, 0, 0, errno, 0);
+    this.#pass(gid, 0, 0, errno, 0);
   }
 
-  /** ToShard.icmpError, about this.#words[0..3] (whose ICMP it was; zeros: nobody's). */
-  #tell(gid: number, typeCode: number, info: number, errno: number, sequence: number): void {
+  /** Send ToShard.icmpError. The sender of the ICMP message is in this.#words[0..3]; zeros: none. */
+  #pass(gid: number, typeCode: number, info: number, errno: number, sequence: number): void {
     const ctx = this.#ctx;
     const bytes = this.#quotedBytes;
     const slot = bytes > 0 ? ctx.smallSlots.pop() : NO_SLOT;
     if (slot !== NO_SLOT) {
-      // Cold: an error a datagram at the most.
+      // Not the hot path: at most one error per datagram.
       const quoted = this.#error.u8.subarray(this.#quotedAt, this.#quotedAt + bytes);
       ctx.u8.set(quoted, ctx.pool.slotAt(slot) + HEADROOM_BYTES);
     }

@@ -1,12 +1,13 @@
 /**
- * Datagrams from the host: recvmmsg into slots of our own, then a message each to the shard of its flow.
+ * Datagrams from the host: recvmmsg into slots of host-io, then one message per datagram to the shard of its
+ * flow.
  *
  *     small slot | 128 headroom | payload, 1920 bytes |      large slot | the rest, if any |
  *
- * A connected socket's are its only flow's; what another one received is looked up by its peer
- * (udp-endpoints.ts); a listener's make a flow.
+ * A connected socket has one flow. For a socket that is not connected the flow is looked up by the peer
+ * (udp-endpoints.ts). A datagram for a listener finds or begins a flow in the shard.
  *
- * Invariant: armed slots are the receiver's until handOver() names them in a message.
+ * Invariant: armed slots belong to the receiver until takeSmall() and takeLarge() remove them for a message.
  */
 import { isLinkLocal, isLoopback, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
@@ -45,23 +46,26 @@ import {
   unsolicitedDatagramWrite,
 } from '../../link/to-shard.ts';
 import { listenerGuest } from '../../listen/bind-address.ts';
-import type { HostContext } from '../context.ts';
+import type { HostContext, SocketId } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
-import { dropDatagrams, Kind, type SocketTable } from './socket-table.ts';
+import { dropDatagrams, isListener, isPing, Kind, type SocketTable } from './socket-table.ts';
 
-/** Datagrams by one recvmmsg, and full ones for one socket before others get their turn. */
+/** Most datagrams of one recvmmsg, and full batches of one socket per round. */
 const BATCH = 32;
 const BATCHES_PER_ROUND = 1;
-/** What armed large slots may keep from TCP. */
+/** Share of the large slots that may be armed here; the rest is for TCP. */
 const MAX_LARGE_SHARE = 1 / 4;
-/** Longer than a reader needs for what it was given; a processor hog's slice is about 3 ms. */
+/**
+ * A sched_yield() longer than this went to a CPU-bound process (its slice is about 3 ms), not to the readers
+ * of the guest.
+ */
 const READERS_TURN_MS = 1.5;
 const SMALL_PAYLOAD_BYTES = SMALL_SLOT_BYTES - HEADROOM_BYTES;
-/** What a socket can have received between bind() and connect(), and more. */
+/** Batches that are read between bind() and connect(): more than a socket can have received by then. */
 const MAX_FOREIGN_BATCHES = 8;
 /** Room for one PKTINFO or TTL message. */
 const CONTROL_BYTES = 64;
-/** Pending errors that one read attempt steps over. */
+/** Most pending errors that are read over in one read(). */
 const MAX_READ_ERRORS = 8;
 
 export class DatagramReceiver {
@@ -69,16 +73,18 @@ export class DatagramReceiver {
   readonly #addressing: Addressing;
   readonly #table: SocketTable;
   readonly #errors: ErrorQueues;
-  readonly #isStarved: Uint8Array;
-  readonly #waitingForSlots: number[] = [];
+  /** By sid: 1: the socket is in #waitingForSlots. */
+  readonly #isWaiting: Uint8Array;
+  readonly #waitingForSlots: SocketId[] = [];
   /**
-   * A socket had a whole round's share and more; the processor is given up for it once, however many sockets
-   * there are.
+   * A socket still had datagrams after its batch quota: yieldToReaders() yields, once per round for all such
+   * sockets.
    */
   #isBehind = false;
   #nextYieldMs = 0;
 
-  // Slots armed for the next recvmmsg, and three sets of headers over the same iovecs.
+  // Slots armed for the next recvmmsg, and three sets of headers for the same iovecs: without control
+  // messages and peer, with control messages, with both.
   readonly #batch: number;
   readonly #small = new Uint32Array(BATCH).fill(NO_SLOT);
   readonly #large = new Uint32Array(BATCH).fill(NO_SLOT);
@@ -107,7 +113,7 @@ export class DatagramReceiver {
     this.#addressing = addressing;
     this.#table = table;
     this.#errors = errors;
-    this.#isStarved = new Uint8Array(table.fd.length);
+    this.#isWaiting = new Uint8Array(table.fd.length);
     this.#batch = Math.max(1, Math.min(BATCH, Math.floor(ctx.largeSlots.capacity * MAX_LARGE_SHARE)));
     for (let i = 0; i < BATCH; i++) {
       const iov = this.#iov.address + i * 2 * IOVEC_BYTES;
@@ -122,10 +128,10 @@ export class DatagramReceiver {
   }
 
   /**
-   * Let whoever reads on the other side go first: the guest's own sockets hold some 90 datagrams of 1,400
-   * bytes, and a queue that grew while this thread had no processor would run them over. What comes meanwhile
-   * makes fuller batches (decision 013). A processor hog must not live on this: when it took a whole slice,
-   * we take as long before the next.
+   * Yield the CPU to the guest's readers when a socket is behind: the guest's own sockets hold some 90
+   * datagrams of 1,400 bytes, and a queue that grew while this thread had no CPU would overflow them.
+   * Datagrams that come meanwhile make fuller batches (decision 013). A CPU-bound process must not profit:
+   * when a yield took a whole slice, the next yield comes after the same time at the earliest.
    */
   yieldToReaders(): void {
     if (!this.#isBehind) return;
@@ -137,27 +143,25 @@ export class DatagramReceiver {
     if (after - before > READERS_TURN_MS) this.#nextYieldMs = after + (after - before);
   }
 
-  /**
-   * Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands.
-   */
+  /** Slots may be free again: mark the sockets ready that had stopped reading without slots. */
   resume(): void {
     const table = this.#table;
     while (this.#waitingForSlots.length > 0) {
       const sid = this.#waitingForSlots.pop()!;
-      this.#isStarved[sid] = 0;
-      if (table.fd[sid] !== 0) this.#ctx.markReady(sid);
+      this.#isWaiting[sid] = 0;
+      if (table.fd.has(sid)) this.#ctx.markReady(sid);
     }
   }
 
   /** No slots are left: the socket waits for resume(). */
-  #starve(sid: number): void {
-    if (this.#isStarved[sid]) return;
-    this.#isStarved[sid] = 1;
+  #waitForSlots(sid: SocketId): void {
+    if (this.#isWaiting[sid]) return;
+    this.#isWaiting[sid] = 1;
     this.#waitingForSlots.push(sid);
     this.#ctx.counters[Counter.poolDry]!++;
   }
 
-  /** Have slots ready for a batch. @returns how many datagrams may be received, 0: the pool is dry */
+  /** Get slots for a batch. @returns how many datagrams can be received; 0: the pool is empty */
   #arm(): number {
     const { pool, smallSlots, largeSlots } = this.#ctx;
     const iov = this.#iov.u32;
@@ -178,37 +182,39 @@ export class DatagramReceiver {
     return this.#batch;
   }
 
-  /** Receive a round's share; a socket that had all of it is marked ready for the next. */
-  read(sid: number): void {
+  /**
+   * Receive a round's share of one socket; a socket that may have more is marked ready for the next round.
+   */
+  read(sid: SocketId): void {
     const table = this.#table;
-    const fd = table.fd[sid]! - 1;
+    const fd = table.fd.get(sid);
     const kind = table.kind[sid]!;
-    const isListener = kind > Kind.ping6;
-    const gid = isListener ? -1 : table.onlyFlow(sid);
-    const hasControl = kind >= Kind.ping4 || table.hasGro[sid] === 1;
+    const ofListener = isListener(kind);
+    const gid = ofListener ? -1 : table.onlyFlow(sid);
+    const hasControl = isPing(kind) || table.hasGro[sid] === 1;
     let headers = this.#withPeer;
     if (gid >= 0) headers = hasControl ? this.#withControl : this.#plain;
     let errors = 0;
     for (let batch = 0; batch < BATCHES_PER_ROUND; ) {
       const armed = this.#arm();
       if (armed === 0) {
-        this.#starve(sid);
+        this.#waitForSlots(sid);
         return;
       }
       const n = recvmmsg(fd, headers.address, armed, MSG_DONTWAIT);
       this.#ctx.counters[Counter.datagramRecvs]!++;
       if (n < 0) {
-        // Anything but "empty" is a pending error, told by the error queue as well; the call has taken it off
-        // the socket.
+        // Other than EAGAIN: a pending error, which this call has cleared and which is in the error queue
+        // too.
         if (n === -Errno.EAGAIN || ++errors > MAX_READ_ERRORS) return;
         this.#errors.drain(sid);
         continue;
       }
       if (gid >= 0) for (let i = 0; i < n; i++) this.#onDatagram(gid, kind, headers, hasControl, i);
-      else if (isListener) for (let i = 0; i < n; i++) this.#onListenerDatagram(sid, i);
+      else if (ofListener) for (let i = 0; i < n; i++) this.#onListenerDatagram(sid, i);
       else for (let i = 0; i < n; i++) this.#onEndpointDatagram(sid, kind, hasControl, i);
-      if (isListener) this.#ctx.loopback?.flushDatagrams();
-      if (n < armed) return; // all there was; the next one raises an event
+      if (ofListener) this.#ctx.loopback?.flushDatagrams();
+      if (n < armed) return; // the queue is empty; the next datagram raises an event
       batch++;
     }
     this.#isBehind = true;
@@ -216,11 +222,12 @@ export class DatagramReceiver {
   }
 
   /**
-   * Receive for a listener what another socket on its port has in its queue, PKTINFO wanted; without slots it
-   * is lost, and counted.
+   * Read the queue of another socket on a listener's port as the listener's datagrams. Without slots they are
+   * dropped and counted.
+   * @param fd  socket with IP_PKTINFO or IPV6_RECVPKTINFO set
    * @param sid  the listener's
    */
-  readForListener(fd: number, sid: number): void {
+  readForListener(fd: number, sid: SocketId): void {
     for (let batch = 0; batch < MAX_FOREIGN_BATCHES; batch++) {
       const armed = this.#arm();
       const n = armed === 0 ? this.#discard(fd) : recvmmsg(fd, this.#withPeer.address, armed, MSG_DONTWAIT);
@@ -233,28 +240,29 @@ export class DatagramReceiver {
     }
   }
 
-  /** Take one datagram off a queue unread. @returns 1: there was one */
+  /** Drop one datagram from a queue. @returns 1: there was one */
   #discard(fd: number): number {
     if (recv(fd, this.#names.address, 0, MSG_DONTWAIT | MSG_TRUNC) < 0) return 0;
     dropDatagrams(this.#ctx.counters, StageDrop.unsolicited, 1);
     return 1;
   }
 
-  /** Message i of a socket that is not connected: whose is it? */
-  #onEndpointDatagram(sid: number, kind: number, hasControl: boolean, i: number): void {
+  /** Datagram i of a socket that is not connected: find its flow by the peer. */
+  #onEndpointDatagram(sid: SocketId, kind: number, hasControl: boolean, i: number): void {
     const table = this.#table;
     const words = this.#words;
     const port = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
     this.#withPeer.u32[i * MMSGHDR_WORDS + MSGHDR_NAMELEN_WORD] = SOCKADDR_BYTES;
-    const gid = table.endpoints!.flowOf(sid - table.endpointBase, words, 0, port);
+    const gid = table.endpoints!.flowOf(table.endpointOf(sid), words, 0, port);
     if (gid >= 0) this.#onDatagram(gid, kind, this.#withPeer, hasControl, i);
     else this.#onUnsolicited(sid, i, port);
   }
 
   /**
-   * Message i is from one whom the guest has not spoken to from this endpoint: this.#words[0..3] and `port`.
+   * Datagram i comes from a peer that the guest has not sent to from this endpoint.
+   * @param port  of the peer, whose address is in this.#words[0..3]; below 0: the name is no socket address
    */
-  #onUnsolicited(sid: number, i: number, port: number): void {
+  #onUnsolicited(sid: SocketId, i: number, port: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
     const u32 = this.#withPeer.u32;
@@ -270,9 +278,9 @@ export class DatagramReceiver {
       dropDatagrams(ctx.counters, StageDrop.tooLong, 1);
       return;
     }
-    // Peer as the guest sees it 8..11, guest 12..15.
+    // words: the peer as the guest sees it 8..11, guest 12..15.
     this.#addressing.fromHost(words, 0, words, 8);
-    const guestPort = table.endpoints!.guestOf(sid - table.endpointBase, words, 12);
+    const guestPort = table.endpoints!.guestOf(table.endpointOf(sid), words, 12);
     const hash = flowHash(
       ctx.plan.hashKey,
       words,
@@ -295,8 +303,9 @@ export class DatagramReceiver {
   }
 
   /**
-   * Message i is a flow's.
-   * @param headers that it was received with; hasControl: with control messages wanted
+   * Pass datagram i to the shard of its flow.
+   * @param headers  that it was received with
+   * @param hasControl  read its control messages
    */
   #onDatagram(gid: number, kind: number, headers: NativeBuffer, hasControl: boolean, i: number): void {
     const ctx = this.#ctx;
@@ -306,11 +315,11 @@ export class DatagramReceiver {
     let gsoSize = 0;
     if (hasControl) {
       const controlBytes = u32[at0 + MSGHDR_CONTROLLEN_WORD]!;
-      if (kind >= Kind.ping4) ttl = ttlOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes);
+      if (isPing(kind)) ttl = ttlOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes);
       else if (controlBytes > 0)
         gsoSize = gsoSizeOf(this.#control.u32, (i * CONTROL_BYTES) >> 2, controlBytes);
     }
-    // Also where no control message is wanted: the next socket's may be.
+    // Reset also if the control messages are not read: the next socket's may be.
     if (headers !== this.#plain) u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
     const isTruncated = (u32[at0 + MSGHDR_FLAGS_WORD]! & MSG_TRUNC) !== 0;
     const bytes = u32[at0 + MMSGHDR_LEN_WORD]!;
@@ -324,14 +333,14 @@ export class DatagramReceiver {
     datagramWrite(ctx.toShard(gid), flow, slotA, slotB, HEADROOM_BYTES, bytes, ttl, gsoSize);
   }
 
-  /** The first slot of message i, which is no longer ours. */
+  /** @returns the small slot of datagram i, which the message takes over */
   #takeSmall(i: number): number {
     const slot = this.#small[i]!;
     this.#small[i] = NO_SLOT;
     return slot;
   }
 
-  /** The second one, if the message reaches into it, else NO_SLOT. */
+  /** @returns the large slot of datagram i, which the message takes over, or NO_SLOT: `bytes` need none */
   #takeLarge(i: number, bytes: number): number {
     if (bytes <= SMALL_PAYLOAD_BYTES) return NO_SLOT;
     const slot = this.#large[i]!;
@@ -339,8 +348,10 @@ export class DatagramReceiver {
     return slot;
   }
 
-  /** Message i of a published port: past the TAP if it may, else to the shard of the flow that it makes. */
-  #onListenerDatagram(gid: number, i: number): void {
+  /**
+   * Datagram i of a published port: to the splice stage if the rule allows, else to the shard of its flow.
+   */
+  #onListenerDatagram(sid: SocketId, i: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
     const u32 = this.#withPeer.u32;
@@ -350,7 +361,7 @@ export class DatagramReceiver {
     const bytes = u32[at0 + MMSGHDR_LEN_WORD]!;
     u32[at0 + MSGHDR_NAMELEN_WORD] = SOCKADDR_BYTES;
     u32[at0 + MSGHDR_CONTROLLEN_WORD] = CONTROL_BYTES;
-    // Peer 0..3, local address 4..7, peer as the guest sees it 8..11, guest 12..15.
+    // words: peer 0..3, local address 4..7, peer as the guest sees it 8..11, guest 12..15.
     const words = this.#words;
     const peerPort = sockaddrRead(this.#names.u8, i * NAME_BYTES, words, 0);
     if (
@@ -361,14 +372,14 @@ export class DatagramReceiver {
       dropDatagrams(ctx.counters, StageDrop.tooLong, 1);
       return;
     }
-    const index = gid - ctx.listenerBase;
+    const index = sid - ctx.listenerBase;
     const targetPort = table.listenerPort[index]!;
     if (table.listenerSplices[index] === 1 && ctx.loopback !== undefined && isLoopback(words, 0)) {
       const { pool } = ctx;
       const d = this.#loopback;
-      d.listenerFd = table.fd[gid]! - 1;
+      d.listenerFd = table.fd.get(sid);
       d.listenerId = index;
-      d.listenerV6 = table.kind[gid] === Kind.listener6;
+      d.listenerV6 = table.kind[sid] === Kind.listener6;
       d.peerPort = peerPort;
       d.targetPort = targetPort;
       d.addressA = pool.slotAddress(this.#small[i]!) + HEADROOM_BYTES;
@@ -376,7 +387,7 @@ export class DatagramReceiver {
       d.addressB = pool.slotAddress(this.#large[i]!);
       d.bytesB = Math.max(0, bytes - SMALL_PAYLOAD_BYTES);
       ctx.loopback.takeDatagram(d);
-      return; // the slots stay ours, for the next batch
+      return; // the slots stay armed for the next batch
     }
     const isV4 = isV4Mapped(words, 0);
     this.#addressing.fromHost(words, 0, words, 8);

@@ -1,10 +1,10 @@
 /**
- * Datagrams to the host. Consecutive ones of one flow and size are one message, sent with UDP_SEGMENT;
- * consecutive messages of one socket leave in one sendmmsg. flush() sends what is held back, at the end of
- * each batch of commands, so that a lone datagram never waits. A socket that is full loses the datagram, as
- * UDP may; it is counted.
+ * Datagrams to the host. Consecutive datagrams of one flow and one size become one message, sent with
+ * UDP_SEGMENT; consecutive messages of one socket are sent with one sendmmsg. For that datagrams are held
+ * back until flush() at the end of each batch of commands, so that a single datagram is never delayed. A
+ * datagram for a socket whose send buffer is full is dropped and counted.
  *
- * Invariant: slots that are held back are the sender's until sendHeld() gives them back to the reader.
+ * Invariant: the slots of held datagrams belong to the sender until sendHeld() returns them to the reader.
  */
 import { Counter } from '../../../ring/counters.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
@@ -60,12 +60,22 @@ import {
   sendOptionsFragment,
   sendOptionsTtl,
 } from '../../link/to-host.ts';
-import type { HostContext } from '../context.ts';
+import type { HostContext, SocketId } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
-import { dropDatagrams, Kind, type SocketTable } from './socket-table.ts';
+import {
+  dropDatagrams,
+  hasSocket,
+  isIpv4Flow,
+  isListener,
+  isUdpFlow,
+  Kind,
+  NO_SOCKET,
+  type SocketTable,
+} from './socket-table.ts';
 
-/** Kernel's limit of segments in one send (UDP_MAX_SEGMENTS; 128 since 6.9), and of bytes in one datagram. */
+/** Most segments of one send: the kernel's UDP_MAX_SEGMENTS before 6.9, where it became 128. */
 const MAX_SEGMENTS = 64;
+/** Most bytes of one message with UDP_SEGMENT: below the 65,507 that one UDP send may have. */
 const MAX_SEND_BYTES = 65000;
 
 export class DatagramSender {
@@ -73,7 +83,7 @@ export class DatagramSender {
   readonly #table: SocketTable;
   readonly #errors: ErrorQueues;
 
-  // The datagrams of one socket that are held back, and the messages that they make.
+  // The held datagrams, all of one socket, and the messages that they form.
   readonly #sendIov = new NativeBuffer(MAX_SEGMENTS * 2 * IOVEC_BYTES);
   readonly #sendMsg = new NativeBuffer(MSGHDR_BYTES);
   readonly #sendControl = new NativeBuffer(cmsgSpace(IN6_PKTINFO_BYTES));
@@ -82,22 +92,22 @@ export class DatagramSender {
   readonly #sendControls = new NativeBuffer(MAX_SEGMENTS * SEGMENT_CONTROL_BYTES);
   readonly #heldSlotA = new Uint32Array(MAX_SEGMENTS);
   readonly #heldSlotB = new Uint32Array(MAX_SEGMENTS);
-  /** First iovec of each datagram. */
+  /** By held datagram: its first iovec. */
   readonly #heldIov = new Uint16Array(MAX_SEGMENTS + 1);
-  #heldSid = -1;
+  #heldSid: SocketId = NO_SOCKET;
   #heldCount = 0;
-  /** By message: whose it is, its first datagram, bytes in all and of each datagram but the last. */
+  // By message: its flow, its first datagram, its bytes, and the bytes of each datagram but the last.
   readonly #messageGid = new Int32Array(MAX_SEGMENTS);
   readonly #messageFirst = new Uint16Array(MAX_SEGMENTS + 1);
   readonly #messageBytes = new Uint32Array(MAX_SEGMENTS);
   readonly #messageSegment = new Uint32Array(MAX_SEGMENTS);
   #messageCount = 0;
   /**
-   * The last message takes no more: a datagram shorter than the others ended it, or it may not be sent in
-   * segments.
+   * No datagram can be added to the last message: its last datagram is shorter than the others, or
+   * UDP_SEGMENT is not used for it.
    */
   #messageEnded = false;
-  /** Datagrams may be held back: whoever calls flush() once does so after each batch. */
+  /** Datagrams may be held back. Set by the first flush(): its caller calls it after each batch. */
   #mayHold = false;
 
   constructor(ctx: HostContext, table: SocketTable, errors: ErrorQueues) {
@@ -106,7 +116,7 @@ export class DatagramSender {
     this.#errors = errors;
   }
 
-  /** sendDatagram from a shard: held back, or sent. Takes over its slots unless they are borrowed. */
+  /** sendDatagram from a shard: hold the datagram back, or send it. Takes over its slots unless borrowed. */
   send(words: Uint32Array, at: number, gid: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
@@ -115,22 +125,22 @@ export class DatagramSender {
     const bytes = linkBytes(words, at);
     const isBorrowed = sendDatagramIsBorrowed(words, at);
     const kind = table.kind[gid]!;
-    if (kind === Kind.none || kind >= Kind.failed) {
+    if (!hasSocket(kind)) {
       dropDatagrams(ctx.counters, StageDrop.noSocket, 1);
       if (!isBorrowed) ctx.freeReaderSlots(slotA, slotB);
       return;
     }
-    const sid = table.socketOf[gid]! - 1;
+    const sid = table.socketOf(gid);
     const change = sendDatagramOptions(words, at);
-    if (change !== 0) this.#want(gid, change);
+    if (change !== 0) this.#recordOptions(gid, change);
     const wanted = table.wanted[gid]!;
     if (wanted !== table.options[sid] || sid !== this.#heldSid) {
       this.sendHeld();
       this.#setOptions(sid, wanted);
     }
     const gsoSize = sendDatagramGsoSize(words, at);
-    // Several that are one already, borrowed slots and echo requests go by themselves and at once.
-    const isHeld = this.#mayHold && gsoSize === 0 && !isBorrowed && kind <= Kind.udp6;
+    // GSO frames, datagrams in borrowed slots and echo requests are sent alone and at once.
+    const isHeld = this.#mayHold && gsoSize === 0 && !isBorrowed && isUdpFlow(kind);
     if (!isHeld) this.sendHeld();
     if (this.#heldSid !== sid || !this.#continues(gid, bytes)) {
       if (this.#heldCount === MAX_SEGMENTS) this.sendHeld();
@@ -140,7 +150,7 @@ export class DatagramSender {
     if (!isHeld) this.sendHeld();
   }
 
-  /** Whether a datagram may be one more of the last message. */
+  /** Whether a datagram can be added to the last message. */
   #continues(gid: number, bytes: number): boolean {
     const last = this.#messageCount - 1;
     return (
@@ -153,8 +163,8 @@ export class DatagramSender {
     );
   }
 
-  /** A new message, behind those of the same socket that are held back. */
-  #begin(sid: number, gid: number, segment: number): void {
+  /** Begin a message behind the held ones of the same socket. @param segment  bytes of its datagrams */
+  #begin(sid: SocketId, gid: number, segment: number): void {
     const table = this.#table;
     if (this.#heldSid !== sid) {
       this.#heldSid = sid;
@@ -166,14 +176,15 @@ export class DatagramSender {
     this.#messageFirst[m] = this.#heldCount;
     this.#messageBytes[m] = 0;
     this.#messageSegment[m] = segment;
-    // An empty one is alone, and one that is too large for UDP_SEGMENT gains nothing from company.
+    // UDP_SEGMENT cannot carry empty datagrams, and was refused for datagrams of `limit` bytes.
     const limit = table.noSegment[gid]!;
     this.#messageEnded = segment === 0 || (limit > 0 && segment >= limit);
   }
 
   /**
-   * One more datagram of the last message.
-   * @param dataSlot where the bytes lie, when slotA is not to be freed
+   * Add a datagram to the last message.
+   * @param slotA,slotB  to be freed after the send; NO_SLOT: none
+   * @param dataSlot  slot in which the bytes begin: slotA, or a borrowed slot
    */
   #append(slotA: number, slotB: number, slotOffset: number, bytes: number, dataSlot: number): void {
     const { pool } = this.#ctx;
@@ -194,17 +205,17 @@ export class DatagramSender {
     if (bytes < this.#messageSegment[last]!) this.#messageEnded = true;
   }
 
-  /** Send what is held back. Whoever calls this promises to call it after each batch of commands. */
+  /** Send the held datagrams. A caller has to call it after each batch of commands. */
   flush(): void {
     this.#mayHold = true;
     this.sendHeld();
   }
 
-  /** Send what is held back, and give its slots back. */
+  /** Send the held datagrams, and return their slots. */
   sendHeld(): void {
     const sid = this.#heldSid;
     if (sid < 0) return;
-    this.#heldSid = -1;
+    this.#heldSid = NO_SOCKET;
     const ctx = this.#ctx;
     const messages = this.#messageCount;
     if (messages > 1) this.#writeVec(messages);
@@ -213,7 +224,7 @@ export class DatagramSender {
         m += this.#sendSeveral(sid, m, messages - m);
         if (m === messages) break;
       }
-      // The only one, or the one that failed.
+      // The only message, or the one that sendmmsg stopped at.
       this.#sendMessage(m++);
     }
     for (let i = 0; i < this.#heldCount; i++) {
@@ -223,10 +234,10 @@ export class DatagramSender {
     }
   }
 
-  /** Address of the peer for a send, 0: the socket is connected to it. */
+  /** @returns address of the peer's sockaddr for msg_name; 0: the socket is connected to the peer */
   #peerName(gid: number): number {
     const table = this.#table;
-    const sid = table.socketOf[gid]! - 1;
+    const sid = table.socketOf(gid);
     return table.onlyFlow(sid) >= 0 ? 0 : table.endpoints!.nameAddress(gid);
   }
 
@@ -235,13 +246,13 @@ export class DatagramSender {
     return name === 0 ? 0 : table.endpoints!.nameBytes(gid);
   }
 
-  /** How many datagrams a message is. */
+  /** @returns number of datagrams of message m */
   #segmentsOf(m: number): number {
     const segment = this.#messageSegment[m]!;
     return segment > 0 ? Math.ceil(this.#messageBytes[m]! / segment) : 1;
   }
 
-  /** Headers for all messages that are held back. */
+  /** Write the headers of the held messages for sendmmsg. */
   #writeVec(messages: number): void {
     const controls = this.#sendControls;
     for (let m = 0; m < messages; m++) {
@@ -269,12 +280,12 @@ export class DatagramSender {
     }
   }
 
-  /** sendmmsg. @returns how many messages from m on were sent; the next one was not */
-  #sendSeveral(sid: number, m: number, count: number): number {
+  /** sendmmsg from message m on. @returns how many messages were sent; the next one was not */
+  #sendSeveral(sid: SocketId, m: number, count: number): number {
     const table = this.#table;
     const { counters } = this.#ctx;
     const vec = this.#sendVec.address + m * MMSGHDR_BYTES;
-    const sent = sendmmsg(table.fd[sid]! - 1, vec, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const sent = sendmmsg(table.fd.get(sid), vec, count, MSG_DONTWAIT | MSG_NOSIGNAL);
     counters[Counter.sockSends]!++;
     counters[Counter.datagramSends]!++;
     for (let i = m; i < m + sent; i++) {
@@ -284,7 +295,7 @@ export class DatagramSender {
     return Math.max(0, sent);
   }
 
-  /** Message m by itself; when it is not taken in segments, datagram by datagram. */
+  /** Send message m alone; if UDP_SEGMENT is refused, datagram by datagram. */
   #sendMessage(m: number): void {
     const table = this.#table;
     const gid = this.#messageGid[m]!;
@@ -297,14 +308,14 @@ export class DatagramSender {
     }
     const r = this.#trySend(gid, first, count, this.#messageSegment[m]!);
     if (r === -Errno.EINVAL || r === -Errno.EMSGSIZE || r === -Errno.EIO) {
-      // Segments larger than the path takes in one piece, or a device that cannot: one by one, the kernel
-      // fragments.
+      // Segments are larger than the path MTU, or the device has no checksum offload: single datagrams can be
+      // fragmented by the kernel.
       table.noSegment[gid] = this.#messageSegment[m]!;
       this.#sendSingly(m, gid, segments);
     } else this.#account(r, segments);
   }
 
-  /** The datagrams of message m one by one. */
+  /** Send the datagrams of message m one by one. */
   #sendSingly(m: number, gid: number, segments: number): void {
     const begin = this.#messageFirst[m]!;
     const end = this.#messageFirst[m + 1]!;
@@ -315,7 +326,7 @@ export class DatagramSender {
       }
       return;
     }
-    // One GSO frame of the guest's, alone in what is held back: cut it here.
+    // One GSO frame of the guest, which is the only held datagram: cut it into datagrams here.
     const iov = this.#sendIov.u32;
     const firstLow = iov[0]!;
     const firstHigh = iov[1]!;
@@ -338,8 +349,8 @@ export class DatagramSender {
   }
 
   /**
-   * sendmsg from iovecs [first, first + count).
-   * @param segment  UDP_SEGMENT size, 0: one datagram
+   * sendmsg with iovecs [first, first + count).
+   * @param segment  UDP_SEGMENT size; 0: one datagram
    * @returns bytes or -errno
    */
   #trySend(gid: number, first: number, count: number, segment: number): number {
@@ -351,8 +362,8 @@ export class DatagramSender {
     const nameBytes = this.#peerNameBytes(gid, name);
     msghdrWrite(this.#sendMsg.u32, 0, name, nameBytes, iovAddress, count);
     msghdrControlWrite(this.#sendMsg.u32, 0, controlAddress, controlBytes);
-    const sid = table.socketOf[gid]! - 1;
-    const fd = table.fd[sid]! - 1;
+    const sid = table.socketOf(gid);
+    const fd = table.fd.get(sid);
     let r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     this.#ctx.counters[Counter.sockSends]!++;
     this.#ctx.counters[Counter.datagramSends]!++;
@@ -363,12 +374,13 @@ export class DatagramSender {
       this.#errors.drain(sid) > 0 &&
       !(r === -Errno.EMSGSIZE && this.#errors.tooLong)
     ) {
-      // The error was an earlier datagram's and has been told: this one has not been tried yet.
+      // The kernel reported the error of an earlier datagram, which drain() has passed on, and did not try
+      // this datagram: send it again.
       r = sendmsg(fd, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
     if (r > 0) this.#ctx.counters[Counter.datagramSendBytes]! += r;
     if (r < 0 && r !== -Errno.EAGAIN && segment === 0 && r !== -Errno.ENOBUFS)
-      this.#errors.tellErrno(gid, -r);
+      this.#errors.passErrno(gid, -r);
     return r;
   }
 
@@ -380,8 +392,8 @@ export class DatagramSender {
     else dropDatagrams(this.#ctx.counters, StageDrop.sendRefused, count);
   }
 
-  /** @param change  sendDatagramOptions() */
-  #want(gid: number, change: number): void {
+  /** Record the options that a flow needs from now on. @param change  sendDatagramOptions() */
+  #recordOptions(gid: number, change: number): void {
     const table = this.#table;
     const before = table.wanted[gid]!;
     const ttl = sendOptionsTtl(change) || sendOptionsTtl(before);
@@ -389,37 +401,39 @@ export class DatagramSender {
     table.wanted[gid] = sendOptions(ttl, fragment);
   }
 
-  /** Have a socket send as a flow wants it: they may differ on an endpoint. @param wanted  TTL 0: as it is */
-  #setOptions(sid: number, wanted: number): void {
+  /**
+   * Set a socket's options to those of a flow; the flows of one endpoint may differ.
+   * @param wanted  sendOptions(); TTL 0: leave the TTL as it is
+   */
+  #setOptions(sid: SocketId, wanted: number): void {
     const table = this.#table;
     const before = table.options[sid]!;
     if (wanted === before) return;
     const ttl = sendOptionsTtl(wanted);
     const fragment = sendOptionsFragment(wanted);
     const ttlBefore = sendOptionsTtl(before);
-    const kind = table.kind[sid]!;
-    const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    const isV4 = isIpv4Flow(table.kind[sid]!);
     const level = isV4 ? SOL_IP : SOL_IPV6;
-    const fd = table.fd[sid]! - 1;
+    const fd = table.fd.get(sid);
     table.options[sid] = sendOptions(ttl || ttlBefore, fragment);
     if (ttl !== 0 && ttl !== ttlBefore) {
       setsockoptInt(fd, level, isV4 ? IP_TTL : IPV6_UNICAST_HOPS, ttl);
     }
     if (fragment === sendOptionsFragment(before)) return;
-    // The values are the same for both families.
+    // IPV6_PMTUDISC_* have the same values.
     const discover = fragment === SendFragment.never ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT;
     setsockoptInt(fd, level, isV4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, discover);
   }
 
-  /** sendFromListener from a shard: a reply to the peer of a published port. Takes over its slots. */
+  /** sendFromListener from a shard: send a reply to the peer of a published port. Takes over its slots. */
   sendFromListener(words: Uint32Array, at: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
-    const gid = ctx.listenerBase + sendFromListenerIndex(words, at);
+    const sid = table.listenerSocket(sendFromListenerIndex(words, at));
     const slotA = linkSlotA(words, at);
     const slotB = linkSlotB(words, at);
-    const kind = table.kind[gid]!;
-    if (kind !== Kind.listener4 && kind !== Kind.listener6) {
+    const kind = table.kind[sid]!;
+    if (!isListener(kind)) {
       dropDatagrams(ctx.counters, StageDrop.noSocket, 1);
       ctx.freeReaderSlots(slotA, slotB);
       return;
@@ -437,7 +451,7 @@ export class DatagramSender {
     const port = sendFromListenerPort(words, at);
     const remoteAt = sendFromListenerRemoteAt(at);
     const nameBytes = sockaddrWrite(this.#sendName.u8, 0, words, remoteAt, port, scope, isV6);
-    // The address that the peer wrote to.
+    // Source address: the one that the peer sent to.
     const localAt = sendFromListenerLocalAt(at);
     const controlBytes = pktinfoWrite(this.#sendControl, words, localAt, scope, isV6);
     msghdrWrite(
@@ -449,7 +463,7 @@ export class DatagramSender {
       bytes > inA ? 2 : 1,
     );
     msghdrControlWrite(this.#sendMsg.u32, 0, this.#sendControl.address, controlBytes);
-    const r = sendmsg(table.fd[gid]! - 1, this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const r = sendmsg(table.fd.get(sid), this.#sendMsg.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     ctx.counters[Counter.sockSends]!++;
     ctx.counters[Counter.datagramSends]!++;
     if (r > 0) ctx.counters[Counter.datagramSendBytes]! += r;

@@ -1,64 +1,88 @@
 /**
- * What the parts of the datagram sockets know of each flow and each socket. A socket is named by its sid: the
- * gid of its only flow (ping, UDP without a guest's port), or of its listener, or endpointBase + endpoint.
+ * What the parts of the datagram sockets share about each flow and each socket. A flow has a gid, a socket a
+ * sid (SocketId):
+ *
+ *   0 ..                sid = gid of the socket's only flow (ping, UDP without guest port, published port)
+ *   listenerBase ..     sid = gid of a listener
+ *   endpointBase ..     sid = endpointBase + endpoint, for the flows of one endpoint of the guest
  */
 import { DROP_BASE } from '../../../ring/counters.ts';
 import type { ListenerPlan } from '../../engine-plan.ts';
 import { SendFragment, sendOptions } from '../../link/to-host.ts';
-import type { HostContext } from '../context.ts';
-import type { UdpEndpoints } from '../udp-endpoints.ts';
+import { DescriptorTable } from '../../thread/descriptor-table.ts';
+import type { HostContext, SocketId } from '../context.ts';
+import type { EndpointId, UdpEndpoints } from '../udp-endpoints.ts';
 
+/**
+ * Of a flow (by gid) and of a socket (by sid). Only the functions below depend on the order of the values.
+ */
 export const Kind = {
   none: 0,
   udp4: 1,
   udp6: 2,
   ping4: 3,
   ping6: 4,
+  /** A flow whose socket could not be opened, or was taken from it; waits for the shard's `close`. */
   failed: 5,
   listener4: 6,
   listener6: 7,
 } as const;
 
-/** Of a flow from behind a published port: where its socket is. */
+/** A published port's own socket. */
+export const isListener = (kind: number): boolean => kind >= Kind.listener4;
+export const isUdpFlow = (kind: number): boolean => kind === Kind.udp4 || kind === Kind.udp6;
+export const isPing = (kind: number): boolean => kind === Kind.ping4 || kind === Kind.ping6;
+/** Of a flow that has a socket. */
+export const hasSocket = (kind: number): boolean => kind >= Kind.udp4 && kind <= Kind.ping6;
+/** Of a flow's socket, not a listener. */
+export const isIpv4Flow = (kind: number): boolean => kind === Kind.udp4 || kind === Kind.ping4;
+
+/** Which socket a flow that leaves from a published port has. */
 export const Published = { no: 0, ownSocket: 1, byListener: 2 } as const;
 
-/** What a socket has until it is told otherwise: the kernel's TTL, and fragments. */
+/** What a new socket has: the kernel's TTL, and fragments are allowed. */
 export const DEFAULT_OPTIONS = sendOptions(0, SendFragment.allowed);
+
+export const NO_SOCKET = -1 as SocketId;
 
 export class SocketTable {
   /** sid of endpoint 0; a gid is smaller than ctx.listenerBase. */
   readonly endpointBase: number;
   readonly #listenerBase: number;
-  /** Made with the first socket for an endpoint. */
+  /** Null until the first flow with a guest port is opened. */
   endpoints: UdpEndpoints | null = null;
-  /** Sockets for endpoints are connected while they can be. */
+  /** Sockets of endpoints are connected while they have one peer (policy udpFiltering). */
   readonly connects: boolean;
-  // By gid. Descriptors and sids are kept + 1: zeroed memory means none, and stays untouched until used.
-  readonly socketOf: Int32Array;
-  /** What a flow wants of its socket: ttl | SendFragment << 8. */
+  // By gid.
+  /** sid + 1, 0: none. Zeroed memory of flows that were never used stays untouched. */
+  readonly #socketOf: Int32Array;
+  /** Options that the flow's datagrams need (sendOptions()). */
   readonly wanted: Uint16Array;
-  /** UDP_SEGMENT was refused for datagrams of this size: no larger ones are tried (0: no limit known). */
+  /** UDP_SEGMENT was refused for datagrams of this size: not tried from this size on. 0: no limit known. */
   readonly noSegment: Uint16Array;
-  /** Published: if not `no`, the flow's peer is known to an endpoint (DatagramSockets.#openPublished). */
+  /**
+   * A value of Published; if not `no`, an endpoint knows the flow's peer (DatagramSockets.#openPublished).
+   */
   readonly isPublished: Uint8Array;
   // By sid; kind by gid too.
-  readonly fd: Int32Array;
+  readonly fd: DescriptorTable;
   readonly kind: Uint8Array;
-  /** The options that it has now. */
+  /** Options that are set on the socket now (sendOptions()). */
   readonly options: Uint16Array;
-  /** Local port of a socket that was disconnected, which HostContext.datagramPorts counts; 0: none. */
+  /** Local port of a disconnected socket, counted in HostContext.datagramPorts; 0: not counted. */
   readonly port: Uint16Array;
-  /**
-   * The socket has UDP_GRO: the kernel may hand over several datagrams as one, and says so in a control
-   * message.
-   */
+  /** 1: UDP_GRO is set; the kernel may coalesce datagrams and gives their size in a control message. */
   readonly hasGro: Uint8Array;
-  // By listener: the port inside, the rule, whether what comes from loopback is spliced.
+  // By listener: the port inside, the rule, 1: datagrams from loopback are spliced.
   readonly listenerPort: Uint16Array;
   readonly listenerPlan: ListenerPlan[] = [];
   readonly listenerSplices: Uint8Array;
 
-  /** How many sockets have a number: `gids` and, from there on, an endpoint for each flow. */
+  /**
+   * @param flows  flows of all shards
+   * @param gids  flows and listeners
+   * @returns how many sids there are: all gids, and an endpoint for each flow
+   */
   static sids(flows: number, gids: number): number {
     return gids + flows;
   }
@@ -68,12 +92,12 @@ export class SocketTable {
     this.endpointBase = gids;
     this.#listenerBase = ctx.listenerBase;
     this.connects = ctx.plan.policy.udpFiltering === 'address-and-port-dependent';
-    this.socketOf = new Int32Array(ctx.listenerBase);
+    this.#socketOf = new Int32Array(ctx.listenerBase);
     this.wanted = new Uint16Array(ctx.listenerBase);
     this.noSegment = new Uint16Array(ctx.listenerBase);
     this.isPublished = new Uint8Array(ctx.listenerBase);
     const sids = SocketTable.sids(ctx.listenerBase, gids);
-    this.fd = new Int32Array(sids);
+    this.fd = new DescriptorTable(sids);
     this.kind = new Uint8Array(sids);
     this.options = new Uint16Array(sids);
     this.port = new Uint16Array(sids);
@@ -82,14 +106,42 @@ export class SocketTable {
     this.listenerSplices = new Uint8Array(gids - ctx.listenerBase);
   }
 
-  /** The flow that a socket is connected for, -1: it is not connected. */
-  onlyFlow(sid: number): number {
-    if (sid >= this.endpointBase) return this.endpoints!.only(sid - this.endpointBase);
+  /** @returns the socket that serves only this flow */
+  ownSocket(gid: number): SocketId {
+    return gid as SocketId;
+  }
+
+  /** @param index  listener number */
+  listenerSocket(index: number): SocketId {
+    return (this.#listenerBase + index) as SocketId;
+  }
+
+  endpointSocket(endpoint: EndpointId): SocketId {
+    return (this.endpointBase + endpoint) as SocketId;
+  }
+
+  /** @param sid  of an endpoint's socket */
+  endpointOf(sid: SocketId): EndpointId {
+    return (sid - this.endpointBase) as EndpointId;
+  }
+
+  /** @returns the socket that a flow sends through, or NO_SOCKET */
+  socketOf(gid: number): SocketId {
+    return (this.#socketOf[gid]! - 1) as SocketId;
+  }
+
+  setSocket(gid: number, sid: SocketId): void {
+    this.#socketOf[gid] = sid + 1;
+  }
+
+  /** @returns gid of the flow that a socket is connected for, or -1: it is not connected */
+  onlyFlow(sid: SocketId): number {
+    if (sid >= this.endpointBase) return this.endpoints!.only(this.endpointOf(sid));
     return sid < this.#listenerBase ? sid : -1;
   }
 }
 
-/** Count datagrams that go nowhere. @param cause  StageDrop */
+/** Count dropped datagrams. @param cause  StageDrop */
 export function dropDatagrams(counters: Float64Array, cause: number, count: number): void {
   counters[DROP_BASE - cause]! += count;
 }

@@ -1,30 +1,31 @@
 /**
- * Datagram sockets of the host-io stage: a UDP socket for each endpoint of the guest's (udp-endpoints.ts), a
- * ping socket for each flow, and published UDP ports. A socket is named by its sid: the gid of its only flow
- * (ping, UDP without a guest's port), or of its listener, or endpointBase + endpoint.
+ * Datagram sockets of the host-io stage: a UDP socket for each UDP endpoint of the guest (udp-endpoints.ts),
+ * a ping socket for each echo flow, and published UDP ports.
  *
- * This file opens, connects and closes them. What passes through is in datagram/:
+ * This file opens, connects and closes them. The rest is in datagram/:
  *
- *   socket-table       what is known of each flow and each socket
- *   error-queue        ICMP errors, told to the flow's shard
- *   sender             to the host
- *   receiver           from the host
+ *   socket-table       what the parts share about each flow and each socket
+ *   error-queue        ICMP errors, passed to the flow's shard
+ *   sender             datagrams to the host
+ *   receiver           datagrams from the host
  *
- * One socket for an endpoint, connected as long as it has one peer: so the kernel filters strangers out and
- * keeps the route. When a second one comes it is disconnected, and keeps its port: what it receives is looked
- * up, what it sends names its peer. Who may answer is the policy's (ServicePolicy.udpFiltering).
+ * An endpoint's socket is connected as long as the endpoint has one peer: the kernel then drops datagrams of
+ * other peers and keeps the route. When a second peer comes, the socket is disconnected and keeps its port:
+ * each datagram that it sends names its peer, and the flow of each datagram that it receives is looked up by
+ * the peer. Which other peers may answer is the policy's decision (ServicePolicy.udpFiltering).
  *
- * A flow that the guest begins from behind a published port leaves from that port: SIP, WireGuard and a DHT
- * are reached where they were heard. The first few peers of such a port have a connected socket each on the
- * port of the listener (published-ports.ts), which the kernel prefers to the listener for what this peer
- * sends. All others are sent to through the listener's own socket, and heard there.
+ * A flow that the guest begins from a port that is published leaves from the published port, because the
+ * peers of SIP, WireGuard or a DHT answer to the port that they received from. The first few peers of such a
+ * port have a connected socket each, bound to the listener's port (published-ports.ts); the kernel prefers a
+ * connected socket to the listener for what this peer sends. Datagrams of all other peers are sent and
+ * received through the listener's own socket.
  *
- * Ports: the guest's source port is taken on the host too when it is free, so that a peer sees what the guest
- * meant and a NAT in front of us can be passed; when it is taken, any port will do (StageDrop is not an
- * answer to a busy port). A port is never shared with another process, whose traffic would mix with ours.
- * Between bind and connect a stranger's datagram may slip in; the queue is emptied after connect.
+ * Ports: a socket is bound to the guest's source port where that is free on the host, so that the peer sees
+ * the port that the guest chose and NAT traversal works; where the port is taken, to any port (a busy port is
+ * no reason to drop). A port is never shared with another process, whose traffic would mix with ours. Between
+ * bind and connect a datagram of any sender can arrive; the queue is emptied after connect.
  *
- * Invariant: after `closed` no message of the flow follows; an open that failed still waits for its `close`.
+ * Invariant: no message of a flow follows its `closed`; a flow whose open failed still waits for `close`.
  */
 import { addressEqual, isLinkLocal, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
@@ -91,36 +92,44 @@ import {
 import { closedWrite, errorWrite, openFailedWrite } from '../../link/to-shard.ts';
 import { openListener, type SocketMaker } from '../../listen/bind-address.ts';
 import { targetPort } from '../../listen/listener-table.ts';
-import type { HostContext, SocketModule } from '../context.ts';
+import type { HostContext, SocketId, SocketModule } from '../context.ts';
 import { Outbound } from '../outbound.ts';
 import { NO_LISTENER, PublishedPorts } from '../published-ports.ts';
 import { NO_ENDPOINT, UdpEndpoints } from '../udp-endpoints.ts';
 import { ErrorQueues } from './error-queue.ts';
 import { DatagramReceiver } from './receiver.ts';
 import { DatagramSender } from './sender.ts';
-import { DEFAULT_OPTIONS, Kind, Published, SocketTable } from './socket-table.ts';
+import {
+  DEFAULT_OPTIONS,
+  isIpv4Flow,
+  isListener,
+  isUdpFlow,
+  Kind,
+  NO_SOCKET,
+  Published,
+  SocketTable,
+} from './socket-table.ts';
 
-/** Datagrams of strangers that are looked for at the most. */
-const MAX_STRANGERS = 32;
-/** Asked of the kernel for each UDP socket; memory is only taken by datagrams that wait. */
+/** Most datagrams that are discarded from a queue after connect. */
+const MAX_UNSOLICITED = 32;
+/** SO_RCVBUF and SO_SNDBUF of each UDP socket; only queued datagrams take memory. */
 const SOCKET_BUFFER_BYTES = 1 << 20;
-/**
- * The same for what many peers send to one socket: with one each they had more room than that between them.
- */
+/** SO_RCVBUF of a socket that several peers share; with a socket each they would have more room together. */
 const SHARED_BUFFER_BYTES = 4 << 20;
 /**
- * Peers of one published port with a socket of their own: faster, and ICMP errors are told, but a descriptor
- * each.
+ * Most peers of one published port with a socket of their own. Such a socket is faster and reports ICMP
+ * errors, but costs a descriptor.
  */
 const PUBLISHED_SOCKETS = 32;
-/** The same for all of them: ranges of ports are published by the thousand. */
+/** The same for all published ports together: a range may have thousands of ports. */
 const ALL_PUBLISHED_SOCKETS = 512;
 /**
- * Added to Outbound.wayOf(): an endpoint of flows that have a socket each, on a published port. It only knows
- * who their peers are.
+ * Added to Outbound.wayOf() for endpoints on a published port. Their flows have a socket each, or use the
+ * listener's: such an endpoint has no socket, it only records the peers.
  */
 const WAY_PUBLISHED = 2;
 
+/** A socket that can be bound to a port that other sockets with SO_REUSEADDR are bound to. */
 const reusableSocket: SocketMaker = (domain, type) => {
   const fd = socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd >= 0) setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -151,14 +160,14 @@ export class DatagramSockets implements SocketModule {
     this.#published = new PublishedPorts(addressing, gids - ctx.listenerBase);
   }
 
-  /** How many sockets have a number, for `flows` flows. @param gids  flows and listeners */
+  /** As SocketTable.sids(). */
   static sids(flows: number, gids: number): number {
     return SocketTable.sids(flows, gids);
   }
 
   /**
-   * openUdp, openPing, sendDatagram, sendFromListener, close or reset, from a shard. Takes over the slots it
-   * brings.
+   * openUdp, openPing, sendDatagram, sendFromListener, close or reset, from a shard. Takes over the slots of
+   * the command.
    */
   command(op: number, words: Uint32Array, at: number, gid: number): void {
     switch (op) {
@@ -193,14 +202,14 @@ export class DatagramSockets implements SocketModule {
     if (port !== 0 && this.#joinEndpoint(words, at, gid, kind, port)) return;
     const fd = this.#udpSocket(words, at, kind, 0, true);
     if (fd < 0) this.#openFailed(gid, -fd);
-    else if (this.#opened(gid, gid, fd, kind)) table.hasGro[gid] = this.#setGro(fd, words, at);
+    else if (this.#opened(gid, table.ownSocket(gid), fd, kind))
+      table.hasGro[gid] = this.#setGro(fd, words, at);
   }
 
   /**
-   * Give a flow from behind a published port a socket on that port, or the listener's.
-   * @returns false when no listener leads to the guest's port, another flow of the same endpoint has the same
-   *   peer, or there is no socket
-   *   for it and the listener is bound to an address
+   * Give a flow whose guest port is published a socket on the published port, or the listener's socket.
+   * @returns false when the flow needs another socket: no listener forwards to the guest's port, another flow
+   *   of the endpoint has the same peer, or no socket can be opened and the listener is bound to an address
    */
   #openPublished(words: Uint32Array, at: number, gid: number, kind: number, port: number): boolean {
     const published = this.#published;
@@ -217,19 +226,19 @@ export class DatagramSockets implements SocketModule {
     if (endpoint === NO_ENDPOINT) endpoint = endpoints.add(words, guestAt, port, way);
     const peerPort = openRemotePort(words, at);
     if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, 0, false)) return false;
-    const isFew =
+    const getsOwnSocket =
       endpoints.flowCount(endpoint) <= PUBLISHED_SOCKETS && this.#publishedSockets < ALL_PUBLISHED_SOCKETS;
-    const fd = isFew ? this.#publishedSocket(words, at, kind, listener) : -Errno.EMFILE;
+    const fd = getsOwnSocket ? this.#publishedSocket(words, at, kind, listener) : -Errno.EMFILE;
     if (fd < 0 && !published.isAny(listener)) {
       endpoints.leave(gid);
       return false;
     }
     if (fd < 0) {
-      this.#attach(gid, this.#ctx.listenerBase + listener, kind);
+      this.#attach(gid, table.listenerSocket(listener), kind);
       table.isPublished[gid] = Published.byListener;
       return true;
     }
-    if (this.#opened(gid, gid, fd, kind)) {
+    if (this.#opened(gid, table.ownSocket(gid), fd, kind)) {
       table.isPublished[gid] = Published.ownSocket;
       this.#publishedSockets++;
       table.hasGro[gid] = this.#setGro(fd, words, at);
@@ -238,8 +247,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * A connected socket on a listener's port. Until it is connected it takes what anybody sends to that port:
-   * that is the listener's, and is passed on as such.
+   * A connected socket on a listener's port. Before connect() it receives datagrams of all peers of that
+   * port; those belong to the listener and are passed on as the listener's.
    * @returns the descriptor or -errno
    */
   #publishedSocket(words: Uint32Array, at: number, kind: number, listener: number): number {
@@ -253,15 +262,15 @@ export class DatagramSockets implements SocketModule {
     if (r === 0) r = setsockoptInt(fd, level, pktinfo, 1);
     if (r === 0) r = setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (r === 0) {
-      // Both have to allow it, and the listener does for no longer than this: so nobody else can be bound
-      // beside it.
+      // Both sockets need SO_REUSEADDR for the bind. The listener has it for this call only, so that no other
+      // process can bind to its port.
       this.#reuseListeners(listener, 1);
       r = this.#outbound.bindPort(fd, words, peerAt, this.#published.hostPort(listener));
       this.#reuseListeners(listener, 0);
     }
     if (r === 0) r = this.#connect(fd, words, peerAt, openRemotePort(words, at), openZone(words, at));
     if (r === 0) {
-      this.#receiver.readForListener(fd, this.#ctx.listenerBase + listener);
+      this.#receiver.readForListener(fd, this.#table.listenerSocket(listener));
       setsockoptInt(fd, level, pktinfo, 0);
       this.#enlargeBuffers(fd);
       return fd;
@@ -271,7 +280,7 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * A socket for a flow; an unanswered connection gives way for it where descriptors are short.
+   * A socket for a flow; where descriptors are short, an unanswered connect() is given up for it.
    * @returns the descriptor or -errno
    */
   #socket(isV4: boolean, protocol: number): number {
@@ -283,20 +292,19 @@ export class DatagramSockets implements SocketModule {
     return fd;
   }
 
-  /** SO_REUSEADDR of the listeners on one port of the host, of which there may be one for each address. */
+  /** Set or clear SO_REUSEADDR of all listeners on a listener's port; each address may have one. */
   #reuseListeners(listener: number, on: number): void {
     const published = this.#published;
     const port = published.hostPort(listener);
-    const first = this.#ctx.listenerBase;
+    const table = this.#table;
     for (let i = published.firstFor(listener); i !== NO_LISTENER; i = published.after(i)) {
       if (published.hostPort(i) === port)
-        setsockoptInt(this.#table.fd[first + i]! - 1, SOL_SOCKET, SO_REUSEADDR, on);
+        setsockoptInt(table.fd.get(table.listenerSocket(i)), SOL_SOCKET, SO_REUSEADDR, on);
     }
   }
 
   /**
-   * A port is to be published that flows of the guest's leave from already: let a listener be bound beside
-   * them.
+   * Set SO_REUSEADDR on the sockets of flows that are bound to a port, so that a listener can be bound too.
    * @returns whether there are any
    */
   #shareWithListener(port: number): boolean {
@@ -304,14 +312,15 @@ export class DatagramSockets implements SocketModule {
     const local = this.#words;
     let shared = false;
     for (let sid = 0; sid < table.fd.length; sid++) {
-      const kind = table.kind[sid];
-      if (table.fd[sid] === 0 || (kind !== Kind.udp4 && kind !== Kind.udp6)) continue;
-      if (localAddress(table.fd[sid]! - 1, local, 12) !== port) continue;
-      shared = setsockoptInt(table.fd[sid]! - 1, SOL_SOCKET, SO_REUSEADDR, 1) === 0 || shared;
+      const kind = table.kind[sid]!;
+      if (!table.fd.has(sid) || !isUdpFlow(kind)) continue;
+      if (localAddress(table.fd.get(sid), local, 12) !== port) continue;
+      shared = setsockoptInt(table.fd.get(sid), SOL_SOCKET, SO_REUSEADDR, 1) === 0 || shared;
     }
     return shared;
   }
 
+  /** @returns a bound socket of a rule, or -errno */
   #listenerSocket(plan: ListenerPlan, port: number): number {
     const { freebind } = this.#ctx.plan.policy;
     const fd = openListener(plan, port, SOCK_DGRAM, freebind, this.#outbound);
@@ -322,9 +331,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Give a flow its endpoint's socket; the first one's is made.
-   * @returns false when another flow of the endpoint has the same peer, so that their answers could not be
-   *   told apart
+   * Give a flow its endpoint's socket; the endpoint's first flow opens it.
+   * @returns false when another flow of the endpoint has the same peer: the answers to both would look alike
    */
   #joinEndpoint(words: Uint32Array, at: number, gid: number, kind: number, port: number): boolean {
     const table = this.#table;
@@ -340,7 +348,7 @@ export class DatagramSockets implements SocketModule {
     if (endpoint !== NO_ENDPOINT) {
       const only = endpoints.only(endpoint);
       if (!endpoints.join(endpoint, gid, words, peerAt, peerPort, scope, table.connects)) return false;
-      const sid = table.endpointBase + endpoint;
+      const sid = table.endpointSocket(endpoint);
       if (only >= 0) this.#shareSocket(sid, words, peerAt);
       this.#attach(gid, sid, kind);
       return true;
@@ -352,7 +360,7 @@ export class DatagramSockets implements SocketModule {
     }
     endpoint = endpoints.add(words, guestAt, port, way);
     endpoints.join(endpoint, gid, words, peerAt, peerPort, scope, table.connects);
-    const sid = table.endpointBase + endpoint;
+    const sid = table.endpointSocket(endpoint);
     if (!table.connects) setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SHARED_BUFFER_BYTES);
     if (this.#opened(gid, sid, fd, kind)) table.hasGro[sid] = this.#setGro(fd, words, at);
     else endpoints.leave(gid);
@@ -366,13 +374,13 @@ export class DatagramSockets implements SocketModule {
     const fd = this.#socket(isV4, IPPROTO_UDP);
     if (fd < 0) return fd;
     let r = this.#prepare(fd, isV4, words, peerAt);
-    // Taken, or privileged: any port will do.
+    // The port is taken or privileged: any other.
     if (r === 0 && (port === 0 || this.#outbound.bindPort(fd, words, peerAt, port) < 0)) {
       r = this.#outbound.bindPort(fd, words, peerAt, 0);
     }
     if (r === 0 && connects) {
       r = this.#connect(fd, words, peerAt, openRemotePort(words, at), openZone(words, at));
-      if (r === 0) this.#discardStrangers(fd);
+      if (r === 0) this.#discardUnsolicited(fd);
     }
     if (r === 0) this.#enlargeBuffers(fd);
     else close(fd);
@@ -380,8 +388,8 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * After the strangers: they were read without looking at control messages. Kernels before 5.0 refuse, and
-   * nothing is lost.
+   * Set UDP_GRO if the guest takes coalesced datagrams. Only after discardUnsolicited(), which reads no
+   * control messages. Kernels before 5.0 refuse the option, and datagrams come one by one.
    * @returns 1: set
    */
   #setGro(fd: number, words: Uint32Array, at: number): number {
@@ -389,12 +397,12 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * A second peer: from now on the socket belongs to no one. What waits in its queue stays there.
-   * @param words,w  a peer of its, for the way out
+   * The endpoint gets a second peer: disconnect its socket. Queued datagrams stay in the queue.
+   * @param words,w  address of a peer, by which the interface is chosen
    */
-  #shareSocket(sid: number, words: Uint32Array, w: number): void {
+  #shareSocket(sid: SocketId, words: Uint32Array, w: number): void {
     const table = this.#table;
-    const fd = table.fd[sid]! - 1;
+    const fd = table.fd.get(sid);
     setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SHARED_BUFFER_BYTES);
     const port = this.#disconnect(fd, table.kind[sid]!, words, w);
     if (port <= 0) return;
@@ -403,10 +411,10 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Undo connect(). The kernel forgets more than the peer: the interface, and a port that it chose itself
-   * (__udp_disconnect). The socket is given both again.
-   * @param words,w  a peer of its, for the way out
-   * @returns the local port, or -errno when it is still connected
+   * Undo connect(). Besides the peer the kernel clears the interface, and the port if it chose the port
+   * itself (__udp_disconnect): both are set again.
+   * @param words,w  address of a peer, by which the interface is chosen
+   * @returns the local port, or -errno: the socket is still connected
    */
   #disconnect(fd: number, kind: number, words: Uint32Array, w: number): number {
     const local = this.#words;
@@ -415,15 +423,16 @@ export class DatagramSockets implements SocketModule {
     this.#name.u16[0] = AF_UNSPEC;
     const r = connect(fd, this.#name.address, SOCKADDR_IN_BYTES);
     if (r < 0) return r;
-    this.#outbound.toDevice(fd, words, w);
-    // Somebody else may have been quicker: then its next datagram has another port, as if it were new.
-    if (kind <= Kind.udp6 && port > 0 && localAddress(fd, local, 12) === 0) {
+    this.#outbound.bindDevice(fd, words, w);
+    // Another process may have taken the port in between: the next datagram then gets a port of the kernel's.
+    if (isUdpFlow(kind) && port > 0 && localAddress(fd, local, 12) === 0) {
       this.#outbound.bindPort(fd, words, w, port);
     }
     return port;
   }
 
   #openPing(words: Uint32Array, at: number, gid: number): void {
+    const table = this.#table;
     const isV4 = openPingFamily(words, at) === 4;
     const peerAt = openRemoteAt(at);
     const protocol = isV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
@@ -438,58 +447,61 @@ export class DatagramSockets implements SocketModule {
     }
     if (r === 0) r = this.#outbound.bindPort(fd, words, peerAt, 0);
     if (r === 0) r = this.#connect(fd, words, peerAt, 0, 0);
-    if (r === 0) this.#opened(gid, gid, fd, isV4 ? Kind.ping4 : Kind.ping6);
+    if (r === 0) this.#opened(gid, table.ownSocket(gid), fd, isV4 ? Kind.ping4 : Kind.ping6);
     else {
       close(fd);
       this.#openFailed(gid, -r);
     }
   }
 
-  /** @param words,w  the peer @param zone  as scopeOf() has it @returns 0 or -errno */
+  /** @param words,w  the peer's address @param zone  as of Outbound.scopeOf() @returns 0 or -errno */
   #connect(fd: number, words: Uint32Array, w: number, port: number, zone: number): number {
     const scope = this.#outbound.scopeOf(words, w, zone);
     const nameBytes = sockaddrWrite(this.#name.u8, 0, words, w, port, scope);
     return connect(fd, this.#name.address, nameBytes);
   }
 
-  /** Options that every socket of a flow has. @param words,w  remote address @returns 0 or -errno */
+  /** Set the options that every socket of a flow has. @param words,w  remote address @returns 0 or -errno */
   #prepare(fd: number, isV4: boolean, words: Uint32Array, w: number): number {
     let r = isV4 ? 0 : setsockoptInt(fd, SOL_IPV6, IPV6_V6ONLY, 1);
-    // A ping socket of family 6 knows no V6ONLY on some kernels: it is that already.
+    // An IPv6 ping socket has no V6ONLY on some kernels, and takes IPv6 only anyway.
     if (r === -Errno.ENOPROTOOPT || r === -Errno.EINVAL) r = 0;
     if (r === 0) r = setsockoptInt(fd, isV4 ? SOL_IP : SOL_IPV6, isV4 ? IP_RECVERR : IPV6_RECVERR, 1);
-    if (r === 0) r = this.#outbound.toDevice(fd, words, w);
+    if (r === 0) r = this.#outbound.bindDevice(fd, words, w);
     return r;
   }
 
   /**
-   * Room for bursts. What the default holds (rmem_default, 208 KiB) is 90 datagrams of 1,400 bytes with the
-   * kernel's overhead, less than come while a round is under way. The kernel cuts the wish to
-   * net.core.rmem_max and wmem_max and doubles it.
+   * Enlarge the socket's buffers for bursts. The default (rmem_default, 208 KiB) holds 90 datagrams of 1,400
+   * bytes with the kernel's overhead; more can arrive during one round of this thread. The kernel limits the
+   * value to net.core.rmem_max and wmem_max and doubles it.
    */
   #enlargeBuffers(fd: number): void {
     setsockoptInt(fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER_BYTES);
     setsockoptInt(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER_BYTES);
   }
 
-  /** Nothing that came before the first send can be an answer. */
-  #discardStrangers(fd: number): void {
-    for (let i = 0; i < MAX_STRANGERS; i++) {
+  /** Empty the receive queue: a datagram that came before the first send is no answer to the guest. */
+  #discardUnsolicited(fd: number): void {
+    for (let i = 0; i < MAX_UNSOLICITED; i++) {
       if (recv(fd, this.#name.address, 1, MSG_DONTWAIT | MSG_TRUNC) === -Errno.EAGAIN) return;
     }
   }
 
-  /** A flow's new socket. @returns false when it cannot be watched: it is closed, and the shard told */
-  #opened(gid: number, sid: number, fd: number, kind: number): boolean {
+  /**
+   * Record and watch a flow's new socket.
+   * @returns false when epoll refused it: closed, and openFailed sent
+   */
+  #opened(gid: number, sid: SocketId, fd: number, kind: number): boolean {
     const table = this.#table;
     const ctx = this.#ctx;
-    table.fd[sid] = fd + 1;
+    table.fd.set(sid, fd);
     this.#errors.more[sid] = 0;
     table.options[sid] = DEFAULT_OPTIONS;
     const r = ctx.watch(fd, sid, (EPOLLIN | EPOLLERR | EPOLLET) >>> 0);
     if (r < 0) {
       close(fd);
-      table.fd[sid] = 0;
+      table.fd.clear(sid);
       this.#openFailed(gid, -r);
       return false;
     }
@@ -499,16 +511,16 @@ export class DatagramSockets implements SocketModule {
     return true;
   }
 
-  /** A flow has the socket for its own, or with others of its endpoint. */
-  #attach(gid: number, sid: number, kind: number): void {
+  /** Let a flow send through a socket. */
+  #attach(gid: number, sid: SocketId, kind: number): void {
     const table = this.#table;
     table.kind[gid] = kind;
-    table.socketOf[gid] = sid + 1;
+    table.setSocket(gid, sid);
     table.noSegment[gid] = 0;
     table.wanted[gid] = DEFAULT_OPTIONS;
   }
 
-  /** @param errno  above zero */
+  /** Tell the shard that the flow has no socket. @param errno  above zero */
   #openFailed(gid: number, errno: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
@@ -517,13 +529,14 @@ export class DatagramSockets implements SocketModule {
     openFailedWrite(ctx.toShard(gid), gid % ctx.flowsPerShard, errno);
   }
 
+  /** The shard has closed a flow: close its socket unless others use it. */
   #close(gid: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
     const kind = table.kind[gid];
     if (kind === Kind.none) return;
-    const sid = table.socketOf[gid]! - 1;
-    table.socketOf[gid] = 0;
+    const sid = table.socketOf(gid);
+    table.setSocket(gid, NO_SOCKET);
     const published = table.isPublished[gid];
     if (published !== Published.no) {
       table.isPublished[gid] = Published.no;
@@ -532,16 +545,17 @@ export class DatagramSockets implements SocketModule {
         this.#publishedSockets--;
         this.#closeSocket(sid);
       }
-    } else if (sid === gid || (sid >= 0 && table.endpoints!.leave(gid) === 0)) this.#closeSocket(sid);
+    } else if (sid === table.ownSocket(gid) || (sid !== NO_SOCKET && table.endpoints!.leave(gid) === 0))
+      this.#closeSocket(sid);
     table.kind[gid] = Kind.none;
     closedWrite(ctx.toShard(gid), gid % ctx.flowsPerShard);
   }
 
-  #closeSocket(sid: number): void {
+  #closeSocket(sid: SocketId): void {
     const table = this.#table;
     const ctx = this.#ctx;
-    close(table.fd[sid]! - 1);
-    table.fd[sid] = 0;
+    close(table.fd.get(sid));
+    table.fd.clear(sid);
     table.kind[sid] = Kind.none;
     const port = table.port[sid]!;
     table.port[sid] = 0;
@@ -557,20 +571,20 @@ export class DatagramSockets implements SocketModule {
   listen(index: number, plan: ListenerPlan, port = plan.port): number {
     const table = this.#table;
     const ctx = this.#ctx;
-    const gid = ctx.listenerBase + index;
+    const sid = table.listenerSocket(index);
     const fd = this.#listenerSocket(plan, port);
     if (fd < 0) return fd;
     const isV4 = getsockoptInt(fd, SOL_SOCKET, SO_DOMAIN) === AF_INET;
     let r = isV4
       ? setsockoptInt(fd, SOL_IP, IP_PKTINFO, 1)
       : setsockoptInt(fd, SOL_IPV6, IPV6_RECVPKTINFO, 1);
-    if (r === 0) r = ctx.watch(fd, gid, (EPOLLIN | EPOLLET) >>> 0);
+    if (r === 0) r = ctx.watch(fd, sid, (EPOLLIN | EPOLLET) >>> 0);
     if (r < 0) {
       close(fd);
       return r;
     }
-    table.fd[gid] = fd + 1;
-    table.kind[gid] = isV4 ? Kind.listener4 : Kind.listener6;
+    table.fd.set(sid, fd);
+    table.kind[sid] = isV4 ? Kind.listener4 : Kind.listener6;
     table.listenerPort[index] = targetPort(plan, port);
     table.listenerPlan[index] = plan;
     table.listenerSplices[index] = plan.path === 'splice' ? 1 : 0;
@@ -579,32 +593,32 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Stop listening: flows that came in here hear no more, and can answer no more. What the guest began from
-   * the port goes on with a socket of its own, or ends and begins anew.
+   * Stop listening. Flows that peers began through the listener can neither receive nor answer any more.
+   * Flows that the guest began from the port go on if they have a socket of their own, else they end.
    */
   unlisten(index: number): void {
     const table = this.#table;
-    const gid = this.#ctx.listenerBase + index;
+    const sid = table.listenerSocket(index);
     this.#ctx.loopback?.forgetListener(index);
     this.#published.remove(index);
-    this.#leaveListener(gid);
-    close(table.fd[gid]! - 1);
-    table.fd[gid] = 0;
-    table.kind[gid] = Kind.none;
+    this.#leaveListener(sid);
+    close(table.fd.get(sid));
+    table.fd.clear(sid);
+    table.kind[sid] = Kind.none;
   }
 
   /**
-   * The shards are told to end the flows that send through a listener: the next datagram of each begins a new
+   * Have the shards end the flows that send through a listener; the next datagram of such a flow begins a new
    * one.
    */
-  #leaveListener(sid: number): void {
+  #leaveListener(sid: SocketId): void {
     const table = this.#table;
     const ctx = this.#ctx;
     for (let gid = 0; gid < table.isPublished.length; gid++) {
-      if (table.isPublished[gid] !== Published.byListener || table.socketOf[gid] !== sid + 1) continue;
+      if (table.isPublished[gid] !== Published.byListener || table.socketOf(gid) !== sid) continue;
       table.isPublished[gid] = Published.no;
       table.endpoints!.leave(gid);
-      table.socketOf[gid] = 0;
+      table.setSocket(gid, NO_SOCKET);
       table.kind[gid] = Kind.failed;
       errorWrite(ctx.toShard(gid), gid % ctx.flowsPerShard, 0);
     }
@@ -614,17 +628,17 @@ export class DatagramSockets implements SocketModule {
   closeAll(): void {
     const table = this.#table;
     for (let sid = 0; sid < table.fd.length; sid++) {
-      if (table.fd[sid] !== 0) close(table.fd[sid]! - 1);
-      table.fd[sid] = 0;
+      if (table.fd.has(sid)) close(table.fd.get(sid));
+      table.fd.clear(sid);
       table.kind[sid] = Kind.none;
     }
   }
 
   /**
-   * The host's network has changed. A connected socket keeps the source address that the kernel chose when it
-   * was connected, and may not send any more once the host has lost it; a flow that goes on for hours (a
-   * tunnel of the guest's) would be dead for ever. So each one whose address would be another today is
-   * connected anew, its port kept. One that is not connected has no such address.
+   * The host's network has changed. A connected socket keeps the source address that the kernel chose at
+   * connect(), and cannot send once the host has lost that address; a flow of many hours (a tunnel of the
+   * guest) would never recover. So each socket whose source address would be another one now is connected
+   * again, with the same port. A socket that is not connected has no fixed source address.
    */
   hostChanged(change: HostChange): void {
     const table = this.#table;
@@ -632,32 +646,34 @@ export class DatagramSockets implements SocketModule {
     this.#outbound.hostChanged(change);
     for (let sid = 0; sid < table.fd.length; sid++) {
       const kind = table.kind[sid]!;
-      if (table.fd[sid] === 0 || kind > Kind.ping6) continue;
-      const gid = table.onlyFlow(sid);
-      if (gid >= 0) this.#reconnect(sid, kind, gid, scopeBefore);
+      if (!table.fd.has(sid) || isListener(kind)) continue;
+      const gid = table.onlyFlow(sid as SocketId);
+      if (gid >= 0) this.#reconnect(sid as SocketId, kind, gid, scopeBefore);
     }
   }
 
-  #reconnect(sid: number, kind: number, gid: number, scopeBefore: number): void {
+  /** @param scopeBefore  Outbound.scope before the change */
+  #reconnect(sid: SocketId, kind: number, gid: number, scopeBefore: number): void {
     const table = this.#table;
-    const fd = table.fd[sid]! - 1;
+    const fd = table.fd.get(sid);
     const words = this.#words;
     const port = peerAddress(fd, words, 0);
     if (port < 0 || this.#outbound.hasSource(words, 0)) return;
     const zone = this.#zoneOf(fd, words, scopeBefore);
     if (localAddress(fd, words, 4) < 0 || !this.#sourceNow(kind, words, port, zone)) return;
     if (addressEqual(words, 4, words, 8)) return;
-    // As long as it is not connected strangers may be heard, as at the start; what waits is lost with them.
+    // While the socket is not connected, datagrams of any sender can arrive, as at the start. They are
+    // discarded, and queued datagrams of the peer with them.
     if (this.#disconnect(fd, kind, words, 0) < 0) return;
     const r = this.#connect(fd, words, 0, port, zone);
-    this.#discardStrangers(fd);
-    if (r < 0) this.#errors.tellErrno(gid, -r);
+    this.#discardUnsolicited(fd);
+    if (r < 0) this.#errors.passErrno(gid, -r);
     else this.#ctx.counters[Counter.datagramsReconnected]!++;
   }
 
   /**
-   * The interface that a connected socket's peer in words[0..3] lies behind whatever the plan says; 0: the
-   * plan's, or any.
+   * The zone that a connected socket was opened with, if its peer in words[0..3] is link-local.
+   * @returns interface index; 0: the plan's interface, or none
    */
   #zoneOf(fd: number, words: Uint32Array, scopeBefore: number): number {
     if (isV4Mapped(words, 0) || !isLinkLocal(words, 0)) return 0;
@@ -666,46 +682,48 @@ export class DatagramSockets implements SocketModule {
   }
 
   /**
-   * Source address that the kernel would choose today, into words[8..11].
-   * @returns false when there is no way to go
+   * The source address that the kernel would choose now, into words[8..11].
+   * @param words  peer's address in words[0..3]
+   * @returns false when there is no route
    */
   #sourceNow(kind: number, words: Uint32Array, port: number, zone: number): boolean {
-    const isV4 = kind === Kind.udp4 || kind === Kind.ping4;
+    const isV4 = isIpv4Flow(kind);
     const probe = socket(isV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP);
     if (probe < 0) return false;
-    let r = this.#outbound.toDevice(probe, words, 0);
+    let r = this.#outbound.bindDevice(probe, words, 0);
     if (r === 0) r = this.#connect(probe, words, 0, port || 1, zone);
     if (r === 0) r = localAddress(probe, words, 8);
     close(probe);
     return r >= 0;
   }
 
-  /** Send what is held back. Whoever calls this promises to call it after each batch of commands. */
+  /** Send the datagrams that are held back. A caller has to call it after each batch of commands. */
   flush(): void {
     this.#sender.flush();
   }
 
-  onEvents(sid: number, events: number): void {
+  /** @param token  that watch() was called with: a SocketId */
+  onEvents(token: number, events: number): void {
+    const sid = token as SocketId;
     const table = this.#table;
-    if (table.fd[sid] === 0) return;
+    if (!table.fd.has(sid)) return;
     if (events & EPOLLERR) this.#errors.drain(sid);
     this.#receiver.read(sid);
   }
 
-  /** A socket with more to read than one round's share, again. */
-  onReady(sid: number): void {
+  /** Go on reading a socket that had more than one round's share. @param token  as in onEvents() */
+  onReady(token: number): void {
+    const sid = token as SocketId;
     const table = this.#table;
-    if (table.fd[sid] === 0) return;
+    if (!table.fd.has(sid)) return;
     this.#receiver.yieldToReaders();
-    // Another queue, another system call: looked at only when it is known to hold something. News of it come
-    // as EPOLLERR.
+    // Reading the error queue is one more system call, made only if the queue is known to hold errors: new
+    // errors raise EPOLLERR.
     if (this.#errors.more[sid]) this.#errors.drain(sid);
     this.#receiver.read(sid);
   }
 
-  /**
-   * Slots came back: sockets that stopped reading for want of them go on. Call it after freeSlots commands.
-   */
+  /** Slots may be free again: sockets that had stopped reading without slots go on. */
   resume(): void {
     this.#receiver.resume();
   }

@@ -1,7 +1,7 @@
 /**
- * Listeners of published TCP ports: a connection is accepted, announced to the shard of its flow
- * (`accepted`), and passes to the streams with the shard's `adopt`. What comes from the host's loopback may
- * go past the TAP instead (LoopbackPath).
+ * Listeners of published TCP ports. A connection is accepted and announced to the shard of its flow
+ * (`accepted`); with the shard's `adopt` StreamSockets takes it over. Connections from the host's loopback
+ * may go to the splice stage instead (LoopbackPath).
  */
 import { isLoopback, isV4Mapped } from '../../../proto/address.ts';
 import { Counter } from '../../../ring/counters.ts';
@@ -34,38 +34,43 @@ import { flowHash } from '../../flow/flow-hash.ts';
 import { acceptedWrite } from '../../link/to-shard.ts';
 import { listenerGuest, openListener } from '../../listen/bind-address.ts';
 import { targetPort } from '../../listen/listener-table.ts';
+import { DescriptorTable } from '../../thread/descriptor-table.ts';
 import { Notice } from '../../thread/notices.ts';
 import type { HostContext } from '../context.ts';
 import type { Outbound } from '../outbound.ts';
 
-/** Of a listener; `set`: connections accepted before its queue was next empty may still lack them. */
+/**
+ * Whether a listener has the options of setStreamOptions(). `set`: connections in its queue may lack them;
+ * `inherited`: every connection in its queue has them.
+ */
 const ListenOptions = { none: 0, set: 1, inherited: 2 } as const;
 type ListenOptions = (typeof ListenOptions)[keyof typeof ListenOptions];
 
-/** Room for accepted descriptors to begin with; it doubles. */
+/** First length of #pending, which doubles as needed. */
 const FIRST_DESCRIPTORS = 4096;
 
 const ACCEPTS_PER_ROUND = 64;
 const BACKLOG = 1024;
-/** Until a descriptor may be free again. */
+/** Accepting is tried again after this time when no descriptor was free. */
 const RETRY_MS = 100;
 
 export class StreamListeners {
   readonly #ctx: HostContext;
   readonly #addressing: Addressing;
   readonly #outbound: Outbound;
-  // By listener. Sparse while there are few.
-  readonly #fd: number[] = [];
+  // By listener.
+  readonly #fd: DescriptorTable;
+  // Sparse arrays: most hosts publish few of the possible ports.
   readonly #plan: ListenerPlan[] = [];
   readonly #target: number[] = [];
   readonly #options: ListenOptions[] = [];
   /**
-   * Accepted descriptors that no shard has answered for yet: 1 at the descriptor's index. No Set: one that is
-   * filled and emptied again makes a new table every few connections, the most of what a packet thread left
-   * to the garbage collector (perf/notes.md).
+   * By descriptor: 1: accepted, and the shard has not answered yet. Not a Set: a Set that is filled and
+   * emptied allocates a new table every few connections, which was most of a packet thread's garbage
+   * (perf/notes.md).
    */
   #pending = new Uint8Array(FIRST_DESCRIPTORS);
-  /** Listeners that ran out of descriptors in the middle of accepting. */
+  /** gids of listeners that could not accept for lack of descriptors. */
   readonly #acceptLater = new Set<number>();
   #retryAt = Number.POSITIVE_INFINITY;
   readonly #sockaddr = new NativeBuffer(SOCKADDR_BYTES);
@@ -73,8 +78,10 @@ export class StreamListeners {
   readonly #words = new Uint32Array(8);
   readonly #guest = new Uint32Array(4);
 
-  constructor(ctx: HostContext, addressing: Addressing, outbound: Outbound) {
+  /** @param listeners  most of them */
+  constructor(ctx: HostContext, addressing: Addressing, outbound: Outbound, listeners: number) {
     this.#ctx = ctx;
+    this.#fd = new DescriptorTable(listeners);
     this.#addressing = addressing;
     this.#outbound = outbound;
   }
@@ -94,33 +101,33 @@ export class StreamListeners {
       close(fd);
       return r;
     }
-    this.#fd[index] = fd;
+    this.#fd.set(index, fd);
     this.#plan[index] = plan;
     this.#target[index] = targetPort(plan, port);
     this.#options[index] = ListenOptions.none;
     return 0;
   }
 
-  /** Stop listening; connections stay. */
+  /** Stop listening; accepted connections stay. */
   unlisten(index: number): void {
-    close(this.#fd[index]!);
-    delete this.#fd[index];
+    close(this.#fd.get(index));
+    this.#fd.clear(index);
     delete this.#plan[index];
     delete this.#options[index];
     this.#acceptLater.delete(this.#ctx.listenerBase + index);
   }
 
-  /** Take what waits in a listener's queue, so many a round. */
+  /** Accept connections from a listener's queue, at most ACCEPTS_PER_ROUND. */
   accept(gid: number): void {
     const ctx = this.#ctx;
     const index = gid - ctx.listenerBase;
-    const listener = this.#fd[index];
+    const listenerFd = this.#fd.get(index);
     const plan = this.#plan[index];
-    if (listener === undefined || plan === undefined) return;
+    if (plan === undefined) return;
     for (let n = 0; n < ACCEPTS_PER_ROUND; n++) {
       this.#sockaddrLen.u32[0] = SOCKADDR_BYTES;
       const fd = accept4(
-        listener,
+        listenerFd,
         this.#sockaddr.address,
         this.#sockaddrLen.address,
         SOCK_NONBLOCK | SOCK_CLOEXEC,
@@ -132,8 +139,7 @@ export class StreamListeners {
         }
         if (ctx.shortage.madeRoom(fd)) continue;
         if (ctx.shortage.is(fd)) {
-          // The connection waits in the backlog; the edge is gone, so come back when a descriptor may be
-          // free.
+          // The connection stays in the backlog and raises no new edge: try again later.
           this.#retryAccept(gid);
           return;
         }
@@ -146,23 +152,23 @@ export class StreamListeners {
         return;
       }
       const port = sockaddrRead(this.#sockaddr.u8, 0, this.#words, 0);
-      this.#announce(fd, index, listener, plan, port);
+      this.#announce(fd, index, listenerFd, plan, port);
     }
     ctx.markReady(gid);
   }
 
-  /** Descriptors ran out in the middle of accepting. */
+  /** No descriptor was free: accept later. */
   #retryAccept(gid: number): void {
     this.#acceptLater.add(gid);
     this.#retryAt = Math.min(this.#retryAt, this.#ctx.now + RETRY_MS);
   }
 
-  /** When retry() wants to be called, monotonic milliseconds. */
+  /** When retry() has to be called, monotonic milliseconds; infinity: not at all. */
   get retryAt(): number {
     return this.#retryAt;
   }
 
-  /** Go on accepting where descriptors had run out. */
+  /** Mark the listeners ready that could not accept for lack of descriptors. */
   retry(): void {
     for (const gid of this.#acceptLater) this.#ctx.markReady(gid);
     this.#acceptLater.clear();
@@ -170,9 +176,10 @@ export class StreamListeners {
   }
 
   /**
-   * Tell the shard of a new connection, whose peer is this.#words[0..3]; it answers by `adopt` or `refuse`.
+   * Announce an accepted connection to its shard, which answers with `adopt` or `refuse`. The peer's address
+   * is in this.#words[0..3].
    */
-  #announce(fd: number, index: number, listener: number, plan: ListenerPlan, peerPort: number): void {
+  #announce(fd: number, index: number, listenerFd: number, plan: ListenerPlan, peerPort: number): void {
     const ctx = this.#ctx;
     const addressing = this.#addressing;
     const words = this.#words;
@@ -180,47 +187,50 @@ export class StreamListeners {
     if (plan.path === 'splice' && ctx.loopback !== undefined && isLoopback(words, 0)) {
       return ctx.loopback.takeStream(fd, words, target);
     }
-    const v4 = isV4Mapped(words, 0);
+    const isV4 = isV4Mapped(words, 0);
     addressing.fromHost(words, 0, words, 4);
     const guest = this.#guest;
     if (!listenerGuest(plan, addressing, words, 4, guest)) {
-      // Nobody inside speaks this family.
+      // The guest has no address of this family.
       setLingerZero(fd);
       close(fd);
       return;
     }
-    this.#configureAccepted(fd, index, listener);
+    this.#configureAccepted(fd, index, listenerFd);
     const ports = ((target << 16) | peerPort) >>> 0;
     const hash = flowHash(ctx.plan.hashKey, guest, 0, words, 4, ports, IPPROTO_TCP);
     this.#await(fd);
     ctx.counters[Counter.sockOpened]!++;
     const out = ctx.shardLink(ctx.shardOfHash(hash));
     const peerAndTarget = ((peerPort << 16) | target) >>> 0;
-    acceptedWrite(out, fd, v4 ? 4 : 6, peerAndTarget, hash, words, 4, guest, 0);
+    acceptedWrite(out, fd, isV4 ? 4 : 6, peerAndTarget, hash, words, 4, guest, 0);
   }
 
   /**
-   * A socket begins as a copy of its listener (sk_clone), which saves two calls a connection. The listener
-   * gets the options with its first connection: most of many published ports never see one. Those that waited
-   * in its queue by then are copies of before. SO_PEEK_OFF is not left to that: a copy made just before,
-   * queued just after, would be read wrongly, not only a little later.
+   * Set the options of an accepted socket, unless it has inherited them. An accepted socket is a copy of its
+   * listener (sk_clone), so options on the listener save two calls per connection. The listener gets them
+   * with its first connection, because most ports of a large range never have one; connections in the queue
+   * by then were copied before and lack them. A connection that was copied just before and queued after
+   * `inherited` lacks them too. These options may be missing, SO_PEEK_OFF may not (the stream would be read
+   * wrongly): it is set on each socket.
    */
-  #configureAccepted(fd: number, index: number, listener: number): void {
+  #configureAccepted(fd: number, index: number, listenerFd: number): void {
     const options = this.#options[index];
     if (options === ListenOptions.inherited) return;
     setStreamOptions(fd);
     if (options !== ListenOptions.none) return;
-    setStreamOptions(listener);
+    setStreamOptions(listenerFd);
     this.#options[index] = ListenOptions.set;
   }
 
-  /** The shard has answered for an accepted descriptor. @returns whether it was one that waited */
+  /** The shard has answered for an accepted descriptor. @returns whether the answer was expected */
   answered(fd: number): boolean {
     const waited = this.#pending[fd] === 1;
     if (waited) this.#pending[fd] = 0;
     return waited;
   }
 
+  /** Record that the shard has to answer for a descriptor. */
   #await(fd: number): void {
     if (fd >= this.#pending.length) {
       const grown = new Uint8Array(2 ** Math.ceil(Math.log2(fd + 1)));
@@ -233,14 +243,13 @@ export class StreamListeners {
   /** The engine ends. */
   closeAll(): void {
     for (let fd = 0; fd < this.#pending.length; fd++) if (this.#pending[fd] === 1) close(fd);
-    // forEach passes the holes over.
-    this.#fd.forEach((fd) => void close(fd));
+    for (let i = 0; i < this.#fd.length; i++) if (this.#fd.has(i)) close(this.#fd.get(i));
   }
 }
 
-/** Options that every stream of a flow has. */
+/** Set the options that every stream socket of a flow has. */
 export function setStreamOptions(fd: number): void {
-  // The guest's stack has applied Nagle's algorithm already; a second one would only add delay.
+  // The guest's stack has applied Nagle's algorithm already; a second time would only add delay.
   setsockoptInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   setsockoptInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 }

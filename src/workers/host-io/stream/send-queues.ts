@@ -1,24 +1,24 @@
 /**
- * Frames that wait for stream sockets, in the reader's slots that they came in: a list for each socket, in
- * order.
+ * Frames that wait to be sent by stream sockets, in the reader's slots that they came in: an ordered list per
+ * socket.
  *
- *   head[gid] ─▶ slot ─▶ slot ─▶ ... ◀─ tail[gid]        a frame is known by its first slot
- *                [at, at + len) of it and, behind it, of slot B
+ *   head[gid] ─▶ slot ─▶ slot ─▶ ... ◀─ tail[gid]        a frame is named by its first slot, A
+ *                bytes: `len`, from `at` on in slot A and then from the start of slot B
  *
- * Invariant: queued slots are the queue's; pop() and drop() give them back to the reader.
+ * Invariant: queued slots belong to the queue; pop() and drop() return them to the reader.
  */
 import { NO_SLOT } from '../../../ring/pool.ts';
 import { IOVEC_WORDS, iovecWrite } from '../../../sys/socket.ts';
 import type { HostContext } from '../context.ts';
 
 const NONE = -1;
-/** Frames are gathered for one call until there are so many pieces; the last one may have two. */
+/** Frames are gathered for one call until it has this many pieces; the last frame may add two. */
 const IOV_LIMIT = 64;
-/** Most pieces that gather() gives. */
+/** Most iovecs that gather() writes. */
 export const GATHERED_IOVS = IOV_LIMIT + 1;
 
 export class SendQueues {
-  /** Bytes of the pieces that gather() gave last. */
+  /** Bytes of the iovecs of the last gather(). */
   gatheredBytes = 0;
   readonly #ctx: HostContext;
   // By gid.
@@ -29,9 +29,10 @@ export class SendQueues {
   readonly #slotB: Uint32Array;
   readonly #at: Uint32Array;
   readonly #len: Uint32Array;
-  /** By gid: slots that went back to the reader since takeFreed(), small | large << 16. */
+  /** By gid: slots that were returned to the reader since takeFreed(), small | large << 16. */
   readonly #freed: Uint32Array;
 
+  /** @param gids  flows of all shards */
   constructor(ctx: HostContext, gids: number) {
     this.#ctx = ctx;
     this.#head = new Int32Array(gids).fill(NONE);
@@ -44,7 +45,7 @@ export class SendQueues {
     this.#len = new Uint32Array(slots);
   }
 
-  /** A new socket. */
+  /** A new socket: its queue is empty. */
   begin(gid: number): void {
     this.#head[gid] = NONE;
     this.#tail[gid] = NONE;
@@ -52,7 +53,7 @@ export class SendQueues {
   }
 
   /**
-   * Slots of the socket's frames back to the reader; counted for the shard, which bounds what its flows hold.
+   * Return slots of a frame to the reader. They are counted for the shard, which limits the slots of a flow.
    */
   free(gid: number, slotA: number, slotB: number): void {
     this.#freed[gid]! += this.#ctx.pool.slotCost(slotA) + this.#ctx.pool.slotCost(slotB);
@@ -63,7 +64,7 @@ export class SendQueues {
     return this.#freed[gid] !== 0;
   }
 
-  /** What was freed since the last call: small | large << 16. */
+  /** @returns slots that were returned since the last call: small | large << 16 */
   takeFreed(gid: number): number {
     const freed = this.#freed[gid]!;
     this.#freed[gid] = 0;
@@ -74,7 +75,7 @@ export class SendQueues {
     return this.#head[gid] === NONE;
   }
 
-  /** Queue a frame; takes over its slots. @param at  where it begins in slot A */
+  /** Queue a frame; takes over its slots. @param at  where the bytes begin in slot A */
   push(gid: number, slotA: number, slotB: number, at: number, len: number): void {
     const tail = this.#tail[gid]!;
     this.#next[slotA] = NONE;
@@ -87,9 +88,9 @@ export class SendQueues {
   }
 
   /**
-   * What waits behind a blocked socket shares slots: frames that fill less than half of theirs are copied to
-   * the end of the last one queued, so that memory held stays within a small multiple of the bytes held.
-   * @returns whether it was: the slots are still the caller's either way
+   * Copy a frame to the end of the last queued one, if it fits into that one's last slot. Behind a blocked
+   * socket small frames share slots so: the memory of a queue stays within a small multiple of its bytes.
+   * @returns whether the frame was copied; its slots stay the caller's in both cases
    */
   append(gid: number, slotA: number, slotB: number, at: number, len: number): boolean {
     const tail = this.#tail[gid]!;
@@ -113,7 +114,7 @@ export class SendQueues {
   }
 
   /**
-   * The front of a queue as iovecs, GATHERED_IOVS at the most; gatheredBytes says how much that is.
+   * Write the front of a queue as iovecs, at most GATHERED_IOVS, and their size to gatheredBytes.
    * @returns how many iovecs
    */
   gather(gid: number, iov: Uint32Array): number {
@@ -136,13 +137,13 @@ export class SendQueues {
     return iovs;
   }
 
-  /** Address of the first queued byte; the queue is not empty. */
+  /** @returns address of the first queued byte; the queue must not be empty */
   firstAddress(gid: number): number {
     const s = this.#head[gid]!;
     return this.#ctx.pool.slotAddress(s) + this.#at[s]!;
   }
 
-  /** The first `bytes` of the queue are in the socket. */
+  /** Remove the first `bytes` of the queue: the socket has taken them. */
   pop(gid: number, bytes: number): void {
     const { pool } = this.#ctx;
     while (bytes > 0) {
@@ -151,7 +152,7 @@ export class SendQueues {
       if (bytes < len) {
         const inA = pool.slotBytes(s) - this.#at[s]!;
         if (bytes >= inA) {
-          // The first piece is done with: the second takes its place in the queue.
+          // All bytes of slot A are sent: slot B takes its place in the queue.
           const b = this.#slotB[s]!;
           this.#next[b] = this.#next[s]!;
           this.#slotB[b] = NO_SLOT;
@@ -173,7 +174,7 @@ export class SendQueues {
     }
   }
 
-  /** Bytes that wait. */
+  /** @returns queued bytes */
   bytes(gid: number): number {
     let bytes = 0;
     for (let s = this.#head[gid]!; s !== NONE; s = this.#next[s]!) bytes += this.#len[s]!;
@@ -181,8 +182,8 @@ export class SendQueues {
   }
 
   /**
-   * Forget what lies behind the first `bytes`, which are whole frames or nothing.
-   * @returns bytes that were forgotten
+   * Drop the frames behind the first `bytes`, which end with a frame.
+   * @returns bytes that were dropped
    */
   dropBehind(gid: number, bytes: number): number {
     if (bytes <= 0) return this.drop(gid);
@@ -194,7 +195,7 @@ export class SendQueues {
     return this.#dropList(gid, first);
   }
 
-  /** Forget all of it. @returns bytes that it held */
+  /** Drop the whole queue. @returns bytes that were dropped */
   drop(gid: number): number {
     const first = this.#head[gid]!;
     this.#head[gid] = NONE;

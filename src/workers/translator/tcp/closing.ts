@@ -1,8 +1,9 @@
 /**
- * The ends of a connection (RFC 9293 section 3.6): FINs of both sides, RST, and the host socket's close.
- * There is no TIME-WAIT: the guest's kernel and the host's each keep their own.
+ * The end of a connection (RFC 9293 section 3.6): FINs of both sides, RST, and the closing of the host
+ * socket. There is no TIME-WAIT state: the guest's kernel and the host's each have their own.
  *
- * Flow ids are not reused until host-io has answered `closed`, so no message can reach the wrong connection.
+ * A flow's id is not reused until host-io has answered `closed`, so no message can reach the wrong
+ * connection.
  */
 import { Counter } from '../../../ring/counters.ts';
 import { closeWrite, finishWrite, resetWrite } from '../../link/to-host.ts';
@@ -14,7 +15,7 @@ import type { ReceiveBuffers } from './receive-buffers.ts';
 import type { UnsentSegments } from './unsent-segments.ts';
 import type { WaitingAccepts } from './waiting-accepts.ts';
 
-/** Silence after which a guest that has closed is asked whether it is still there (keep-alive.ts). */
+/** Idle time after which a guest that has sent its FIN gets a keep-alive probe (keep-alive.ts). */
 export const HALF_CLOSED_IDLE_MS = 30_000;
 
 export class TcpClosing {
@@ -44,35 +45,40 @@ export class TcpClosing {
     this.#waiting = waiting;
   }
 
-  /** The guest's FIN, in order: FIN to the host's peer once everything queued is sent. */
+  /**
+   * The guest's FIN has arrived in order: host-io sends FIN to the host's peer once everything queued is
+   * sent.
+   */
   finishHost(flow: number): void {
     finishWrite(this.#ctx.toHost, flow);
-    // A timer that is due sooner, for a connection that waits, leads to keep-alive.ts as well, which looks at
-    // the time.
+    // An accepted connection waits for this flow and has armed its idle timer. That timer is due sooner and
+    // calls keep-alive.ts too, which re-arms it by the idle time.
     if (this.#waiting.has(flow)) return;
     this.#ctx.timers.arm(flow * TIMER_KINDS + TimerKind.idle, this.#ctx.now + HALF_CLOSED_IDLE_MS);
   }
 
-  /** Both FINs have arrived and been acknowledged: the host socket is closed. */
+  /** Close the host socket if both FINs have arrived and are acknowledged. */
   closeWhenDone(flow: number): void {
     const tcb = this.#tcb;
     const both = TcbFlag.guestFin | TcbFlag.finAcked;
     if ((tcb.flags[flow]! & both) !== both || tcb.state[flow] !== TcbState.established) return;
     this.#pending.flushAck(flow);
-    this.#beginClosing(flow);
+    this.#awaitClosed(flow);
     closeWrite(this.#ctx.toHost, flow);
   }
 
-  /** The guest's side is gone: RST to the host's peer. */
+  /**
+   * End the connection towards the host: host-io sends RST to the host's peer. Nothing is sent to the guest.
+   */
   abortHost(flow: number): void {
     const tcb = this.#tcb;
-    if (tcb.state[flow] === TcbState.closing) return;
-    this.#beginClosing(flow);
+    if (tcb.state[flow] === TcbState.awaitingClosed) return;
+    this.#awaitClosed(flow);
     tcb.flags[flow]! |= TcbFlag.reset;
     resetWrite(this.#ctx.toHost, flow);
   }
 
-  /** Both sides get RST. */
+  /** End the connection by RST to both sides. */
   abortBoth(flow: number): void {
     const tcb = this.#tcb;
     this.#output.sendReset(flow, tcb.sndNxt[flow]!);
@@ -80,20 +86,20 @@ export class TcpClosing {
   }
 
   /**
-   * The host socket is to be closed or reset, as the caller tells host-io; the flow rests until that has
-   * answered.
+   * Enter TcbState.awaitingClosed. The caller has host-io close or reset the socket; the flow then waits for
+   * `closed`.
    */
-  #beginClosing(flow: number): void {
+  #awaitClosed(flow: number): void {
     const tcb = this.#tcb;
     this.#outOfOrder.clear(flow);
     this.#pending.flushCredit(flow);
-    tcb.state[flow] = TcbState.closing;
+    tcb.state[flow] = TcbState.awaitingClosed;
     this.#ctx.flows.settle(flow);
-    // The idle timer stays: a connection may wait for the flow's end (handshake.ts).
+    // The idle timer stays armed: an accepted connection may wait for the flow's end (handshake.ts).
     this.#ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
   }
 
-  /** host-io has closed the socket: the flow is free. */
+  /** host-io has closed the socket: free the flow. */
   onClosed(flow: number): void {
     const tcb = this.#tcb;
     if (tcb.state[flow] === TcbState.free) return;
@@ -103,7 +109,7 @@ export class TcpClosing {
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.retransmit);
     ctx.timers.cancel(flow * TIMER_KINDS + TimerKind.idle);
     tcb.state[flow] = TcbState.free;
-    // A flow may still stand on the ack or credit list: `free` makes the flush pass it over.
+    // A flow may still be in the ACK or credit list: in state `free` the flush skips it.
     tcb.flags[flow]! &= TcbFlag.ackPending | TcbFlag.creditPending;
     ctx.counters[Counter.tcpClosed]!++;
     ctx.flows.remove(flow);

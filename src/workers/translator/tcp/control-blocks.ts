@@ -1,19 +1,19 @@
 /**
- * Transmission control blocks (RFC 9293 section 3.3.1): what TCP remembers of each connection. One typed
- * array a variable, indexed by flow; memory of a flow that has never been is never touched. Variables have
- * the RFC's names, "guest" is the peer.
+ * Transmission control blocks (RFC 9293 section 3.3.1): the variables of each connection. One typed array per
+ * variable, indexed by flow; the memory of a flow id that was never given is never touched. Variables have
+ * the RFC's names; the guest is the remote TCP.
  *
- * Stream offsets (u32, modulo) name bytes towards the guest: offset = seq - iss - 1.
+ * Stream offsets (u32, modulo 2^32) number the bytes towards the guest: offset = seq - iss - 1.
  *
- * What belongs to one part alone lies there: receive buffers, the queues of segments out of order.
+ * Variables that only one part uses are in that part: receive buffers, queues of out-of-order segments.
  */
 
 import { seqGt } from '../../../proto/seq.ts';
 import { TCP_TIMESTAMPS_BYTES } from '../../../proto/tcp.ts';
 
 /**
- * Connection states. Half-closed ones are `established` with flags, since the two directions are independent
- * here.
+ * Connection states. Half-closed connections are `established` with flags, as the two directions are
+ * independent here.
  */
 export const TcbState = {
   free: 0,
@@ -21,119 +21,129 @@ export const TcbState = {
   synReceived: 2,
   synSent: 3,
   established: 4,
-  /** The connection is over for the guest; the flow waits for host-io's `closed`. Not RFC 9293's CLOSING. */
-  closing: 5,
+  /** The connection has ended for the guest (RFC 9293's CLOSED); the flow waits for host-io's `closed`. */
+  awaitingClosed: 5,
 } as const;
 
+/** Bits of `flags`. */
 export const TcbFlag = {
   /** The guest's FIN has arrived in order. */
   guestFin: 1 << 0,
-  /** host-io said where the host's stream ends (eofOffset). */
+  /** The end of the host's stream is known (eofOffset). */
   hostEof: 1 << 1,
-  /** Our FIN is out (sndNxt counts it). */
+  /** Our FIN is sent (sndNxt counts it). */
   finSent: 1 << 2,
   /** The guest acknowledged our FIN. */
   finAcked: 1 << 3,
-  /** On the lists of tcp/pending.ts. */
+  /** The flow is in the ACK list, or the credit list, of unsent-segments.ts. */
   ackPending: 1 << 4,
   creditPending: 1 << 5,
-  /** From a loss until `recover` is acknowledged. */
+  /** Fast recovery: from a loss until `recover` is acknowledged. */
   inRecovery: 1 << 6,
-  /** A tail loss probe was sent since the last progress. */
+  /** A tail loss probe was sent since the last ACK of new bytes. */
   probed: 1 << 7,
-  /** A byte beyond a closed window is out as a probe. */
+  /** A byte beyond a closed window was requested as a probe. */
   windowProbe: 1 << 8,
+  /** Both sides sent SACK-permitted, or window scale, in their SYN. */
   sackOk: 1 << 9,
   wscaleOk: 1 << 10,
-  /** Closed by RST: late segments of the guest get RST again, not ACK. */
+  /** Closed by RST: later segments of the guest are answered by RST, not ACK. */
   reset: 1 << 11,
   /**
-   * Connecting to a resolver: until the connection stands eofOffset holds the attempt's number, recover the
-   * resolver's.
+   * Connecting to a resolver: resolverAttempt() and resolverIndex() hold. Cleared when the host's socket is
+   * connected.
    */
   dns: 1 << 12,
-  /** timedSeq and timedAt are of a segment whose round trip is being measured. */
+  /** A segment's round-trip time is being measured: timedSeq and timedAt are set. */
   timing: 1 << 13,
+  /** The flow's addresses are IPv6. */
   v6: 1 << 14,
   /** Both sides sent timestamps in their SYN: every segment carries them (RFC 7323 section 3). */
   tsOk: 1 << 15,
-  /** Frames to the guest may be longer than 64 KiB. */
+  /** Frames to the guest may be longer than 64 KiB (BIG TCP). */
   big: 1 << 16,
   /**
-   * Payload was dropped or refused for want of memory: the window is closed until the host's socket takes
+   * Payload was dropped or refused for lack of memory: the window is closed until the host's socket accepts
    * more.
    */
   heldBack: 1 << 17,
-  /** The guest's FIN follows the provisional bytes. */
-  finWaits: 1 << 18,
+  /** The guest's FIN has arrived behind provisional bytes; it is handled when these are accepted. */
+  finProvisional: 1 << 18,
 } as const;
 
-/** No flow, no entry of a list. */
+/** No flow, or no list entry. */
 export const NONE = -1;
-/** A tiny MSS would only make us slow. */
+/** A smaller MSS of the guest is raised to this: it would cost too many segments. */
 export const MSS_MIN = 64;
-/**
- * Towards a kernel on the same machine 200 ms is plenty; RFC 6298's whole second would be a visible stall.
- */
+/** RFC 6298's minimum of 1 s would be a visible stall; 200 ms suffices for a guest on the same machine. */
 export const RTO_MIN_MS = 200;
+/** RFC 6298 section 2: (2.5), at least 60 s; (2.1), before the first round-trip time. */
 export const RTO_MAX_MS = 60_000;
 export const RTO_INITIAL_MS = 1000;
+/** Initial and greatest congestion window, in bytes: large, as the path to the guest is a memory copy. */
 const CWND_START = 1024 * 1024;
 export const CWND_MAX = 64 * 1024 * 1024;
 
+/** The connections' variables, by flow. */
 export class TcpControlBlocks {
-  /** TcbState, TcbFlag. */
+  /** TcbState; bits of TcbFlag. */
   readonly state: Uint8Array;
   readonly flags: Int32Array;
-  /** Initial sequence number of ours and of the guest. */
+  /** Initial sequence numbers: ours, the guest's. */
   readonly iss: Uint32Array;
   readonly irs: Uint32Array;
-  /** To guest: oldest unacknowledged, next to send, highest ever sent + 1. */
+  /** To guest: oldest unacknowledged, next to send, highest ever sent + 1 (sequence numbers). */
   readonly sndUna: Uint32Array;
   readonly sndNxt: Uint32Array;
   readonly sndMax: Uint32Array;
-  /** The guest's receive window in bytes (scaled), its scale, and the segment that set it. */
+  /**
+   * The guest's receive window in bytes (scaled), its shift count, and sequence and acknowledgement numbers
+   * of the segment that set it.
+   */
   readonly sndWnd: Uint32Array;
   readonly sndWscale: Uint8Array;
   readonly sndWl1: Uint32Array;
   readonly sndWl2: Uint32Array;
-  /** Payload bytes of a full segment to the guest. */
+  /** Payload bytes of a full segment to the guest, TCP options subtracted. */
   readonly mss: Uint16Array;
-  /** From guest: next expected, right edge of the window as last advertised. */
+  /** From guest: next sequence number expected, right edge of the window as advertised. */
   readonly rcvNxt: Uint32Array;
   readonly rcvAdv: Uint32Array;
   /**
-   * Of the bytes below rcvNxt, how many at the end are provisional: passed to host-io, not acknowledged
+   * How many of the last bytes below rcvNxt are provisional: passed to host-io, not acknowledged
    * (receive-buffers.ts).
    */
   readonly provisional: Uint32Array;
-  /** How often host-io refused such bytes, modulo 256. */
+  /** How often host-io refused provisional bytes, modulo 256. */
   readonly refusals: Uint8Array;
-  /** RFC 7323 section 4.3: the guest's timestamp to echo, and the acknowledgement last sent. */
+  /** RFC 7323 section 4.3: TS.Recent, the guest's timestamp to echo, and Last.ACK.sent. */
   readonly tsRecent: Uint32Array;
   readonly lastAckSent: Uint32Array;
-  /** RFC 5681, bytes; duplicate ACKs in a row. */
+  /** RFC 5681, in bytes; number of consecutive duplicate ACKs. */
   readonly cwnd: Uint32Array;
   readonly ssthresh: Uint32Array;
   readonly dupAcks: Uint16Array;
-  /** Recovery ends when this is acknowledged; holes below rtxNxt were sent again already. */
+  /** Fast recovery ends when `recover` is acknowledged; holes below rtxNxt were retransmitted already. */
   readonly recover: Uint32Array;
   readonly rtxNxt: Uint32Array;
-  /** Where the host's stream ends, as stream offset (TcbFlag.hostEof). */
+  /** Stream offset of the end of the host's stream (TcbFlag.hostEof). */
   readonly eofOffset: Uint32Array;
-  /** RFC 6298, milliseconds. */
+  /** RFC 6298, milliseconds. srtt 0: no round-trip time was measured yet. */
   readonly srtt: Float64Array;
   readonly rttvar: Float64Array;
   readonly rto: Float64Array;
-  /** What an ACK must reach for a round-trip time, and when that segment left. */
+  /**
+   * End of the segment whose round-trip time is measured, and when it was sent, in monotonic milliseconds.
+   */
   readonly timedSeq: Uint32Array;
   readonly timedAt: Float64Array;
-  /** Time-outs, or zero-window probes, in a row. */
+  /** Consecutive time-outs, or zero-window probes. */
   readonly tries: Uint8Array;
-  /** When the guest was last heard, monotonic milliseconds. */
+  /** When the guest's last segment arrived, monotonic milliseconds. */
   readonly lastSeen: Float64Array;
   /**
-   * Timers that found data unacknowledged since an ACK was for more than any frame of at most 64 KiB holds.
+   * How many timers found unacknowledged data since the last ACK for more than IP_MAX_BYTES, which shows that
+   * the guest receives frames longer than 64 KiB.
    */
   readonly bigLosses: Uint8Array;
 
@@ -173,7 +183,7 @@ export class TcpControlBlocks {
   }
 
   /**
-   * A new connection, before any segment of it: all but what SYNs tell.
+   * Initialise a new connection: all variables but those that the guest's SYN sets.
    * @param iss  our initial sequence number
    * @param now  monotonic milliseconds
    */
@@ -199,7 +209,7 @@ export class TcpControlBlocks {
     this.refusals[flow] = 0;
   }
 
-  /** What we acknowledge: the next byte expected, less what is provisional. */
+  /** The acknowledgement number that we send: rcvNxt less the provisional bytes. */
   rcvAcked(flow: number): number {
     return (this.rcvNxt[flow]! - this.provisional[flow]!) >>> 0;
   }
@@ -209,12 +219,12 @@ export class TcpControlBlocks {
     return (seq - this.iss[flow]! - 1) >>> 0;
   }
 
-  /** Sequence number of our FIN; meaningful once the end of the host's stream is known. */
+  /** Sequence number of our FIN; valid once the end of the host's stream is known (TcbFlag.hostEof). */
   finSeq(flow: number): number {
     return (this.iss[flow]! + 1 + this.eofOffset[flow]!) >>> 0;
   }
 
-  /** Is our FIN next? It then counts as sent. */
+  /** Whether our FIN is the next to send; if so, it is counted as sent. */
   takeFin(flow: number): boolean {
     const flags = this.flags[flow]!;
     if (!(flags & TcbFlag.hostEof) || flags & TcbFlag.finSent) return false;
@@ -225,7 +235,33 @@ export class TcpControlBlocks {
     return true;
   }
 
-  /** Bytes of the timestamps option in every segment of the flow but SYN. */
+  /**
+   * While connecting to a resolver (TcbFlag.dns): number of the attempt, from 0 on. It is kept in
+   * `eofOffset`, which has no other use before the host's socket is connected.
+   */
+  resolverAttempt(flow: number): number {
+    return this.eofOffset[flow]!;
+  }
+
+  /** See resolverAttempt(). */
+  setResolverAttempt(flow: number, attempt: number): void {
+    this.eofOffset[flow] = attempt;
+  }
+
+  /**
+   * While connecting to a resolver: its index in Resolvers. It is kept in `recover`, which has no other use
+   * before the first loss (TcbFlag.inRecovery).
+   */
+  resolverIndex(flow: number): number {
+    return this.recover[flow]!;
+  }
+
+  /** See resolverIndex(). */
+  setResolverIndex(flow: number, index: number): void {
+    this.recover[flow] = index;
+  }
+
+  /** Length of the timestamps option in the flow's segments other than SYN: 12 or 0 bytes. */
   tsBytes(flow: number): number {
     return this.flags[flow]! & TcbFlag.tsOk ? TCP_TIMESTAMPS_BYTES : 0;
   }

@@ -1,10 +1,10 @@
 /**
- * Consecutive payload of one flow that leaves as one frame (decision 040): what host-io brought by several
- * reads of a socket, up to four times 64 KiB, which the guest's kernel takes as one GSO frame beyond 64 KiB
- * (BIG TCP). The headers stand once, in front of the first piece. flush() ends every batch of messages, so
- * nothing waits for company.
+ * Coalescing of one flow's consecutive payload into one frame (decision 040): the payload of several socket
+ * reads by host-io, up to four times 64 KiB, is sent as one GSO frame longer than 64 KiB (BIG TCP). There is
+ * one set of headers, in front of the first piece. flush() is called at the end of every batch of messages,
+ * so nothing is delayed to be coalesced.
  *
- * Invariant: slots belong to the run from hold() until they are given back in flush().
+ * Invariant: slots belong to the batch from hold() until flush() gives them back.
  */
 import { TcpFlag } from '../../../proto/tcp.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
@@ -12,8 +12,8 @@ import type { ShardContext } from '../context.ts';
 import { NONE, TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 import type { SegmentOutput } from './output.ts';
 
-/** What one read of a socket brought, so many times, goes to the guest as one frame at the most. */
-const RUN_PIECES = 4;
+/** Most socket reads whose payload is sent to the guest as one frame. */
+const MAX_PIECES = 4;
 
 export class GsoBatch {
   readonly #ctx: ShardContext;
@@ -24,9 +24,9 @@ export class GsoBatch {
   #seq = 0;
   #bytes = 0;
   #flags = 0;
-  readonly #at = new Uint32Array(RUN_PIECES);
-  readonly #len = new Uint32Array(RUN_PIECES);
-  readonly #slot = new Uint32Array(RUN_PIECES);
+  readonly #at = new Uint32Array(MAX_PIECES);
+  readonly #len = new Uint32Array(MAX_PIECES);
+  readonly #slot = new Uint32Array(MAX_PIECES);
 
   constructor(ctx: ShardContext, tcb: TcpControlBlocks, output: SegmentOutput) {
     this.#ctx = ctx;
@@ -35,8 +35,8 @@ export class GsoBatch {
   }
 
   /**
-   * Fresh payload that may share a frame with what follows it. The slot is given back when the frame is sent,
-   * by flush() at the latest.
+   * Add payload that is sent for the first time and may share a frame with the payload that follows it. The
+   * slot is given back when the frame is sent.
    */
   hold(flow: number, seq: number, flags: number, slot: number, payloadAt: number, len: number): void {
     const tcb = this.#tcb;
@@ -55,10 +55,10 @@ export class GsoBatch {
     this.#slot[i] = slot;
     this.#bytes += len;
     // Only a frame's last segment may be shorter than the MSS.
-    if (i + 1 === RUN_PIECES || flags & TcpFlag.fin || len % tcb.mss[flow]! !== 0) this.flush();
+    if (i + 1 === MAX_PIECES || flags & TcpFlag.fin || len % tcb.mss[flow]! !== 0) this.flush();
   }
 
-  /** Send what is held. Called at the end of each batch of messages too: nothing waits for company. */
+  /** Send the payload that is held, and give its slots back. */
   flush(): void {
     const tcb = this.#tcb;
     const count = this.#count;
@@ -72,7 +72,7 @@ export class GsoBatch {
     const ipAt = this.#at[0]! - this.#output.headBytes(flow, this.#bytes);
     const r = this.#output.emit(flow, this.#seq, this.#flags, ipAt, 0, first, more);
     if (r < 0 && count > 1) {
-      // Refused, for its size or for want of memory for it: piece by piece, from now on too.
+      // The TAP refused the frame, for its size or for lack of memory: send piece by piece, from now on too.
       tcb.flags[flow]! &= ~TcbFlag.big;
       let seq = this.#seq;
       for (let i = 0; i < count; i++) {

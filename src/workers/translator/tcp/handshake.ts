@@ -1,11 +1,11 @@
 /**
  * Opening a connection (RFC 9293 section 3.5), from either side.
  *
- *   guest ── SYN ──▶ connecting: host-io connects ── opened ──▶ synReceived: SYN,ACK out ── ACK ──▶ established
- *   peer of a published port ── accepted ──▶ synSent: SYN out ── SYN,ACK ──▶ established
+ *   guest ── SYN ──▶ connecting ── opened ──▶ synReceived: SYN,ACK sent ── ACK ──▶ established
+ *   peer of a published port ── accepted ──▶ synSent: SYN sent ── SYN,ACK ──▶ established
  *
- * The SYN,ACK waits for the host's connection, so that the guest hears of a refusal as such. To a resolver
- * connections are tried one after the other, within one `connecting`.
+ * The SYN,ACK is sent once the host's socket is connected, so that the guest sees a refused connection as
+ * refused. Connections to the resolvers are tried one after the other, all in the state `connecting`.
  */
 
 import { addressCopy, isUnspecified } from '../../../proto/address.ts';
@@ -43,10 +43,10 @@ import {
 } from '../../link/to-shard.ts';
 import { isOutOfDescriptors, isShortage } from '../../thread/descriptor-shortage.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
-import type { ResolverChoice, Resolvers } from '../dns-forward.ts';
 import { icmpFlowErrorToGuest, icmpForErrno, refusalToGuest } from '../icmp-errors.ts';
 import { OtherPorts } from '../other-port.ts';
 import { type Packet, packetDiscard, packetFree } from '../packet.ts';
+import type { ResolverChoice, Resolvers } from '../resolvers.ts';
 import { ipHeaderBytes } from '../to-guest.ts';
 import type { TcpClosing } from './closing.ts';
 import {
@@ -65,21 +65,22 @@ import type { Timestamps } from './timestamps.ts';
 import type { UnsentSegments } from './unsent-segments.ts';
 import type { WaitingAccepts } from './waiting-accepts.ts';
 
+/** SYN or SYN,ACK is repeated so often before the connection is given up. */
 const SYN_TRIES = 6;
 /**
  * How long an accepted connection waits for an older flow with its addresses and ports: one that is ending,
- * and one of which nothing says so yet. Its reset may be on its way behind the new connection; or it is
- * another connection of the peer's, through another published port.
+ * and one that shows no sign of that. The latter's reset may follow the new connection on the link; or it is
+ * another connection of the peer, through another published port.
  */
 const WAIT_ENDING_MS = 1000;
 const WAIT_LIVE_MS = 20;
-/** What a SYN without the option means (RFC 9293 section 3.7.1). */
+/** MSS of a SYN without the option (RFC 9293 section 3.7.1). */
 const DEFAULT_MSS_V4 = 536;
 const DEFAULT_MSS_V6 = 1220;
-/** With the smallest headers, a packet of 65535 bytes. */
+/** Payload of a packet of 65535 bytes with the smallest headers. */
 const MSS_MAX = 65495;
 
-/** The parts of TCP that a connection's start has to do with. */
+/** The parts of TCP that opening a connection uses. */
 export interface HandshakeParts {
   readonly tcb: TcpControlBlocks;
   readonly buffers: ReceiveBuffers;
@@ -104,6 +105,7 @@ export class TcpHandshake {
   readonly #closing: TcpClosing;
   readonly #keepAlive: KeepAlive;
   readonly #options = newTcpOptions();
+  /** Host-side address to connect to. */
   readonly #words = new Uint32Array(4);
   readonly #waiting: WaitingAccepts;
   readonly #otherPorts: OtherPorts;
@@ -121,14 +123,14 @@ export class TcpHandshake {
     this.#pending = parts.pending;
     this.#closing = parts.closing;
     this.#keepAlive = parts.keepAlive;
-    // Nothing is said to the guest: its SYN, sent again, begins anew.
+    // A flow that gives way sends nothing to the guest: the guest's repeated SYN opens a new connection.
     ctx.flows.onGiveWay(IpProtocol.tcp, (flow) => this.#closing.abortHost(flow));
     this.#waiting = parts.waiting;
   }
 
   /**
-   * A segment of no known connection: a SYN opens one, anything else is answered as RFC 9293 section 3.10.7.1
-   * says.
+   * Handle a segment of no known connection: a SYN opens one, any other segment is answered as in RFC 9293
+   * section 3.10.7.1. Takes over the packet's slots.
    */
   onUnknown(p: Packet, headerBytes: number): void {
     const tcb = this.#tcb;
@@ -138,11 +140,11 @@ export class TcpHandshake {
     const port = p.ports & 0xffff;
     const multicast = p.family === 4 ? p.addr[7]! >>> 28 >= 14 : p.addr[4]! >>> 24 === 0xff;
     const destination = ctx.addressing.classify(p.addr, 4, port);
-    // Nothing may seem to come from such an address, not even a RST.
+    // No segment may have such a source, so not even RST is sent.
     if (port === 0 || p.ports >>> 16 === 0 || multicast || destination === Destination.invalid) {
       return packetDiscard(ctx, p, StageDrop.tcpDestination);
     }
-    // Nobody to answer: only DHCP and neighbour discovery have such a source.
+    // There is no address to answer to: only DHCP and neighbour discovery have this source.
     if (isUnspecified(p.addr, 0)) return packetDiscard(ctx, p, StageDrop.ipSource);
     if ((flags & (TcpFlag.syn | TcpFlag.ack | TcpFlag.rst | TcpFlag.fin)) !== TcpFlag.syn) {
       if (!(flags & TcpFlag.rst)) this.#output.resetUnknown(p, headerBytes, flags);
@@ -168,7 +170,7 @@ export class TcpHandshake {
     ctx.counters[Counter.tcpOpened]!++;
     if (destination === Destination.dns) {
       tcb.flags[flow]! |= TcbFlag.dns;
-      tcb.eofOffset[flow] = 0;
+      tcb.setResolverAttempt(flow, 0);
       this.openResolver(flow);
     } else {
       ctx.addressing.toHost(p.addr, 4, destination, this.#words, 0);
@@ -177,11 +179,11 @@ export class TcpHandshake {
     packetFree(ctx, p);
   }
 
-  /** A new flow's control block, receive buffer and queue. */
+  /** Initialise a new flow's control block, receive buffer and out-of-order queue. */
   #begin(flow: number, family: 4 | 6): void {
     const ctx = this.#ctx;
     const k = ctx.plan.isnKey;
-    // RFC 6528: a keyed hash of the connection plus a clock of 250 ticks a millisecond.
+    // RFC 6528: a keyed hash of the connection plus a clock of 250 ticks per millisecond.
     const salt = flowHash(
       k,
       ctx.flows.addr,
@@ -197,7 +199,7 @@ export class TcpHandshake {
     this.#outOfOrder.begin(flow);
   }
 
-  /** MSS, window scale, SACK and timestamps of the guest's SYN. */
+  /** Read MSS, window scale, SACK-permitted and timestamps from the guest's SYN. */
   #readSynOptions(p: Packet, flow: number, headerBytes: number): void {
     const tcb = this.#tcb;
     const o = this.#options;
@@ -214,26 +216,33 @@ export class TcpHandshake {
     if (o.hasTs) {
       tcb.flags[flow]! |= TcbFlag.tsOk;
       tcb.tsRecent[flow] = o.tsVal;
-      // The MSS option does not count options (RFC 6691): what is left for payload.
+      // The MSS option's value includes TCP options (RFC 6691): subtract them.
       tcb.mss[flow]! -= TCP_TIMESTAMPS_BYTES;
     }
-    // A hop limit that no system starts with: the guest forwards for somebody behind it, over devices that
-    // take no such frames, and would have to cut each into segments, which costs more than is gained.
+    // BIG TCP frames only for a guest that is the source itself. Another TTL shows that the guest forwards
+    // for a host behind it: over devices that do not take such frames it would have to split each, which
+    // costs more than BIG TCP gains.
     const atSource = p.ttl === 64 || p.ttl === 128 || p.ttl === 255;
     if (this.#ctx.guest.bigTcp && atSource) tcb.flags[flow]! |= TcbFlag.big;
   }
 
-  /** Have host-io connect to this.#words[0..3]. @param zone  interface that it lies behind, 0: the plan's */
+  /**
+   * Have host-io connect to the address in this.#words.
+   * @param zone  index of the interface through which the address is reached; 0: the plan's
+   */
   #open(flow: number, port: number, zone: number): void {
     openTcpWrite(this.#ctx.toHost, flow, this.#words, 0, port, zone);
   }
 
-  /** The next attempt at a resolver; `closed` of the one before has come, or it would end this one. */
+  /**
+   * Begin the next attempt to connect to a resolver. host-io must have answered `closed` for the one before:
+   * a later `closed` would count as the new attempt's.
+   */
   openResolver(flow: number): void {
     const tcb = this.#tcb;
     const resolvers = this.#resolversOf(flow);
-    const index = resolvers.pick(this.#ctx.now, tcb.eofOffset[flow]!);
-    tcb.recover[flow] = index;
+    const index = resolvers.pick(this.#ctx.now, tcb.resolverAttempt(flow));
+    tcb.setResolverIndex(flow, index);
     const words = resolvers.words;
     for (let i = 0; i < 4; i++) this.#words[i] = words[index * 4 + i]!;
     this.#open(flow, this.#ctx.flows.ports[flow]! & 0xffff, resolvers.zones[index]!);
@@ -244,7 +253,7 @@ export class TcpHandshake {
     return this.#resolvers.of(tcb.flags[flow]! & TcbFlag.v6 ? 6 : 4);
   }
 
-  /** The host socket is connected: the guest's SYN is answered. */
+  /** The host socket is connected: answer the guest's SYN. */
   onOpened(flow: number): void {
     const tcb = this.#tcb;
     if (tcb.state[flow] !== TcbState.connecting) return;
@@ -254,28 +263,33 @@ export class TcpHandshake {
     this.#sendSyn(flow);
   }
 
-  /** It could not be connected: RST or ICMP to the guest, as the policy says. @param errno  above zero */
+  /**
+   * The host socket could not be connected: send RST or ICMP to the guest, as policy.connectFailure says.
+   * @param errno  above zero
+   */
   onOpenFailed(flow: number, errno: number): void {
     const tcb = this.#tcb;
     if (tcb.state[flow] !== TcbState.connecting) return;
     const ctx = this.#ctx;
     if (isShortage(errno)) {
-      // Nobody has refused anything: the SYN counts as dropped, and the guest's timer sends it again.
-      tcb.state[flow] = TcbState.closing;
+      // The peer has refused nothing: the SYN counts as lost, and the guest's timer repeats it.
+      tcb.state[flow] = TcbState.awaitingClosed;
       if (isOutOfDescriptors(errno)) ctx.flows.giveDescriptor(flow);
       ctx.counters[Counter.tcpOpensPutOff]!++;
       return;
     }
     if (tcb.flags[flow]! & TcbFlag.dns) {
       const resolvers = this.#resolversOf(flow);
-      resolvers.markBad(tcb.recover[flow]!, ctx.now);
-      // The next one is asked when `closed` has come, or that would end the new attempt.
-      if (++tcb.eofOffset[flow]! < resolvers.count) return;
+      resolvers.markBad(tcb.resolverIndex(flow), ctx.now);
+      // The next attempt begins when `closed` of this one has come (openResolver()).
+      const attempt = tcb.resolverAttempt(flow) + 1;
+      tcb.setResolverAttempt(flow, attempt);
+      if (attempt < resolvers.count) return;
     }
-    // host-io has closed the socket with the failure: `closed` is on its way behind this message.
-    tcb.state[flow] = TcbState.closing;
+    // host-io has closed the failed socket: its `closed` follows this message.
+    tcb.state[flow] = TcbState.awaitingClosed;
     ctx.flows.settle(flow);
-    if (errno === Errno.ETIMEDOUT) return; // the guest's own SYN timer says the same
+    if (errno === Errno.ETIMEDOUT) return; // the guest's own SYN timer reports that
     const v6 = tcb.flags[flow]! & TcbFlag.v6;
     const honest = ctx.plan.policy.connectFailure === 'honest';
     if (honest && (errno === Errno.ENETUNREACH || errno === Errno.EHOSTUNREACH || errno === Errno.ENETDOWN)) {
@@ -287,8 +301,9 @@ export class TcpHandshake {
   }
 
   /**
-   * Hold a connection until an older flow with the same addresses and ports has ended.
-   * @returns whether it waits
+   * Keep an accepted connection until an older flow with the same addresses and ports has ended.
+   * @param words,at  its message ToShard.accepted
+   * @returns whether it waits; false: too many do
    */
   #wait(older: number, words: Uint32Array, at: number): boolean {
     const tcb = this.#tcb;
@@ -296,21 +311,24 @@ export class TcpHandshake {
     if (!this.#waiting.add(older, words, at)) return false;
     ctx.counters[Counter.tcpAcceptsHeld]!++;
     const ending =
-      tcb.state[older] === TcbState.closing ||
+      tcb.state[older] === TcbState.awaitingClosed ||
       (tcb.flags[older]! & (TcbFlag.guestFin | TcbFlag.hostEof)) !== 0;
     const ms = ending ? WAIT_ENDING_MS : WAIT_LIVE_MS;
     ctx.timers.arm(older * TIMER_KINDS + TimerKind.idle, ctx.now + ms);
     return true;
   }
 
-  /** A flow has ended, or was waited for long enough: those that wait for its addresses and ports go on. */
+  /** A flow has ended, or accepted connections have waited for it long enough: open these now. */
   releaseWaiting(flow: number): void {
     const waiting = this.#waiting;
-    // Each that is taken begins a flow or is refused; none waits again.
+    // Each one opens a flow or is refused; with mayWait false none waits again.
     while (waiting.count > 0 && waiting.take(flow)) this.onAccepted(waiting.taken, 0, false);
   }
 
-  /** A flow for `accepted` under another port of the peer's. @returns its id, below zero: none */
+  /**
+   * Add a flow for `accepted` with a substitute source port (other-port.ts).
+   * @returns its id; below zero: none is free
+   */
   #insertOther(accepted: FlowTuple): number {
     const { flows } = this.#ctx;
     const other = this.#otherPorts;
@@ -323,18 +341,17 @@ export class TcpHandshake {
   }
 
   /**
-   * A connection to a published port: SYN to the guest, if a flow is free.
+   * A connection to a published port was accepted: send SYN to the guest, or refuse it if no flow is free.
    * @param words,at  ToShard.accepted
-   * @param mayWait for an older flow with the same addresses and ports; else another source port is shown to
-   *   the guest
+   * @param mayWait whether it may wait for an older flow with the same addresses and ports; if not, it gets a
+   *   substitute source port
    */
   onAccepted(words: Uint32Array, at: number, mayWait = true): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
     const token = acceptedToken(words, at);
     const family = acceptedFamily(words, at);
-    // Tap-side addresses: guest in words 0..3, peer as the guest sees it in 4..7; host-io hashed the same
-    // tuple.
+    // Addresses on the TAP: the guest's, and the peer's. host-io computed the hash of the same tuple.
     const accepted = this.#accepted;
     addressCopy(words, acceptedGuestAt(at), accepted.addr, 0);
     addressCopy(words, acceptedPeerAt(at), accepted.addr, 4);
@@ -358,8 +375,9 @@ export class TcpHandshake {
   }
 
   /**
-   * SYN,ACK sent, waiting for the ACK of it. Takes over the packet's slots unless it returns true.
-   * @returns whether the connection stands now, and the segment is still to be looked at as one of it
+   * Handle a segment in SYN-RECEIVED: our SYN,ACK is not acknowledged yet. Takes over the packet's slots
+   * unless it returns true.
+   * @returns whether the connection is established now, and the caller has to handle the segment as one of it
    */
   onSynReceived(p: Packet, flow: number): boolean {
     const tcb = this.#tcb;
@@ -392,7 +410,7 @@ export class TcpHandshake {
     }
     const ack = tcpAck(u8, p.transportAt);
     if (ack !== (tcb.iss[flow]! + 1) >>> 0) {
-      // RFC 9293 section 3.10.7.4, fifth check: an unacceptable ACK answers RST and the state stays.
+      // RFC 9293 section 3.10.7.4, fifth check: an unacceptable ACK is answered by RST, and the state stays.
       this.#output.sendReset(flow, ack);
       packetFree(this.#ctx, p);
       return false;
@@ -401,7 +419,10 @@ export class TcpHandshake {
     return true;
   }
 
-  /** Our SYN to the guest (a published port) is out. */
+  /**
+   * Handle a segment in SYN-SENT: our SYN to the guest, for a published port, is not acknowledged yet. Takes
+   * over the packet's slots.
+   */
   onSynSent(p: Packet, flow: number, headerBytes: number): void {
     const tcb = this.#tcb;
     const u8 = this.#ctx.u8;
@@ -436,7 +457,10 @@ export class TcpHandshake {
     packetFree(this.#ctx, p);
   }
 
-  /** ESTABLISHED. @param ack,seq,window  of the segment that made it so; the window unscaled */
+  /**
+   * Enter ESTABLISHED.
+   * @param ack,seq,window  of the segment that completed the handshake; the window field, not scaled
+   */
   #establish(flow: number, ack: number, seq: number, window: number): void {
     const tcb = this.#tcb;
     tcb.state[flow] = TcbState.established;
@@ -454,7 +478,7 @@ export class TcpHandshake {
     this.#pending.wantCredit(flow);
   }
 
-  /** Retransmission timer before the connection stands. */
+  /** The retransmission timer has fired before the connection is established: repeat SYN or SYN,ACK. */
   onTimer(flow: number): void {
     const tcb = this.#tcb;
     if (++tcb.tries[flow]! > SYN_TRIES) return this.#closing.abortBoth(flow);
@@ -462,7 +486,7 @@ export class TcpHandshake {
     this.#sendSyn(flow);
   }
 
-  /** SYN (to the guest) or SYN,ACK, by state; arms its repetition. */
+  /** Send SYN or SYN,ACK to the guest, by state, and arm the timer that repeats it. */
   #sendSyn(flow: number): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;

@@ -1,11 +1,11 @@
 /**
- * Keep-alives (RFC 9293 section 3.8.4): nothing heard of a connection for long, so the guest's kernel is
- * asked whether it lives. One that does not answer is ended towards both sides. The host's socket has the
- * kernel's own.
+ * Keep-alives (RFC 9293 section 3.8.4): when a connection has been idle for long, the guest gets probes. A
+ * connection whose guest does not answer is reset towards both sides. Keep-alives to the host's peer are the
+ * host kernel's.
  *
- * A guest that has closed is asked sooner: its kernel forgets a closed socket in FIN-WAIT-2 after a minute
- * without a word (tcp_fin_timeout), while the host's peer may never close. RST then says that it is gone; one
- * that has closed its sending side only answers by ACK.
+ * A guest that has sent its FIN is probed sooner: its kernel drops a closed socket in FIN-WAIT-2 after an
+ * idle minute (tcp_fin_timeout), while the host's peer may never close. If the socket is gone, the kernel
+ * answers by RST; if the guest has only closed its sending side, by ACK.
  */
 import { TcpFlag } from '../../../proto/tcp.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
@@ -13,7 +13,7 @@ import { HALF_CLOSED_IDLE_MS, type TcpClosing } from './closing.ts';
 import { TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
 import type { SegmentOutput } from './output.ts';
 
-/** RFC 9293 section 3.8.4 default; then as many probes, as far apart, as Linux's defaults. */
+/** The idle time is RFC 9293 section 3.8.4's default; interval and number of probes are Linux's defaults. */
 const KEEPALIVE_IDLE_MS = 7_200_000;
 const KEEPALIVE_INTERVAL_MS = 75_000;
 const KEEPALIVE_PROBES = 9;
@@ -31,14 +31,15 @@ export class KeepAlive {
     this.#closing = closing;
   }
 
-  /** The connection stands. */
+  /** The connection is established: arm its idle timer. */
   begin(flow: number): void {
     const id = flow * TIMER_KINDS + TimerKind.idle;
-    // Armed already: for a connection that waits for this one (handshake.ts); onTimer() comes then, and goes
-    // on from there.
+    // The timer is armed already if an accepted connection waits for this flow (handshake.ts); onTimer() then
+    // arms it for keep-alive.
     if (!this.#ctx.timers.isArmed(id)) this.#ctx.timers.arm(id, this.#ctx.now + KEEPALIVE_IDLE_MS);
   }
 
+  /** The idle timer has fired: send a probe, end the connection, or arm the timer for the rest of the time. */
   onTimer(flow: number): void {
     const tcb = this.#tcb;
     if (tcb.state[flow] !== TcbState.established) return;

@@ -1,12 +1,14 @@
 /**
- * Segments that arrived before their turn (RFC 9293 section 3.10.7.4, "segments with higher beginning
- * sequence numbers should be held"), and the SACK blocks that tell of them (RFC 2018).
+ * Segments that arrived out of order (RFC 9293 section 3.10.7.4, "segments with higher beginning sequence
+ * numbers should be held"), and the SACK blocks that report them (RFC 2018).
  *
- *   head[flow] ─▶ entry ─▶ entry ─▶ ... ◀─ tail[flow]      by sequence number, without overlap; all entries from one pool
+ *   head[flow] ─▶ entry ─▶ entry ─▶ ... ◀─ tail[flow]   by sequence number, without overlap
  *
- * They were never acknowledged cumulatively, so any may be dropped (RFC 2018 section 8, reneging). Payload
- * stays in the slots that it came in; how many of them may wait here is bounded, as the reader lives on the
- * same ones.
+ * The entries of all flows come from one pool.
+ *
+ * They are not acknowledged cumulatively, so any may be dropped (RFC 2018 section 8, reneging). Payload stays
+ * in the slots in which it was received. How many slots may be held here is bounded, as the reader needs the
+ * same slots to receive.
  */
 import { seqDiff, seqGt, seqLeq } from '../../../proto/seq.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
@@ -14,11 +16,17 @@ import { type SlotShares, slotShares } from '../../placement.ts';
 import type { ShardContext } from '../context.ts';
 import { NONE } from './control-blocks.ts';
 
+/** Segments that one shard, and one flow, may keep. */
 const ENTRIES = 4096;
 const ENTRIES_PER_FLOW = 1024;
+/** As many SACK blocks as fit beside the timestamps option (RFC 2018 section 3). */
 const SACK_BLOCKS = 3;
 
-/** Slots of each kind that segments out of order may hold in one shard. */
+/**
+ * Slots of each kind that out-of-order segments may hold in one shard.
+ * @param shares  of the pool's slots
+ * @param shards  that share the reader's part
+ */
 export const outOfOrderLimit = (shares: SlotShares, shards: number): { small: number; large: number } => ({
   small: Math.floor(shares.readerSmall[1] / 6 / shards),
   large: Math.floor(shares.readerLarge[1] / 4 / shards),
@@ -30,7 +38,8 @@ export class OutOfOrderQueues {
   readonly head: Int32Array;
   readonly #tail: Int32Array;
   readonly #count: Uint16Array;
-  // By entry: [seq, seq + len) at offset `at` of the slots, and whether a FIN follows.
+  // By entry: payload [seq, seq + len), at offset `at` of slotA and continued in slotB, and whether a FIN
+  // follows.
   readonly seq = new Uint32Array(ENTRIES);
   readonly len = new Uint32Array(ENTRIES);
   readonly slotA = new Uint32Array(ENTRIES);
@@ -39,16 +48,16 @@ export class OutOfOrderQueues {
   readonly fin = new Uint8Array(ENTRIES);
   readonly #next = new Int32Array(ENTRIES);
   #free = 0;
-  /** Slots held, and how many may be: they must never be all that the reader has. */
-  #small = 0;
-  #large = 0;
-  readonly #smallMax: number;
-  readonly #largeMax: number;
-  /** What sackBlocks() found. */
+  /** Slots held, and the most that may be held: never all that the reader has. */
+  #heldSmall = 0;
+  #heldLarge = 0;
+  readonly #maxSmall: number;
+  readonly #maxLarge: number;
+  /** Edges of the blocks that sackBlocks() found. */
   readonly sackLeft = new Uint32Array(SACK_BLOCKS);
   readonly sackRight = new Uint32Array(SACK_BLOCKS);
 
-  /** @param shards  that share the pool's slots */
+  /** @param shards  number of shards, which share the pool's slots */
   constructor(ctx: ShardContext, shards: number) {
     const { flows, smallSlots, largeSlots } = ctx.plan.pool;
     const limit = outOfOrderLimit(slotShares(smallSlots, largeSlots, shards), shards);
@@ -57,11 +66,11 @@ export class OutOfOrderQueues {
     this.#tail = new Int32Array(flows).fill(NONE);
     this.#count = new Uint16Array(flows);
     for (let i = 0; i < ENTRIES; i++) this.#next[i] = i + 1 < ENTRIES ? i + 1 : NONE;
-    this.#smallMax = limit.small;
-    this.#largeMax = limit.large;
+    this.#maxSmall = limit.small;
+    this.#maxLarge = limit.large;
   }
 
-  /** A new connection. */
+  /** Initialise a new connection's queue. */
   begin(flow: number): void {
     this.head[flow] = NONE;
     this.#tail[flow] = NONE;
@@ -69,8 +78,8 @@ export class OutOfOrderQueues {
   }
 
   /**
-   * Keep a segment. Takes over its slots if it does.
-   * @param at  offset of its first byte in slot A
+   * Keep a segment, and take over its slots if it is kept.
+   * @param at  offset of the first payload byte in slot A
    * @returns false when it was not kept (too many, or nothing new in it): the caller frees the slots
    */
   insert(
@@ -83,9 +92,9 @@ export class OutOfOrderQueues {
     fin: boolean,
   ): boolean {
     if (this.#free === NONE || this.#count[flow]! >= ENTRIES_PER_FLOW) return false;
-    if (this.#small >= this.#smallMax || this.#large >= this.#largeMax) return false;
+    if (this.#heldSmall >= this.#maxSmall || this.#heldLarge >= this.#maxLarge) return false;
     if (len === 0 && !fin) return false;
-    // Find the entry after which this one belongs; nearly always the last.
+    // Find the entry after which this one is inserted; nearly always the last.
     let prev = NONE;
     let next = this.head[flow]!;
     const tail = this.#tail[flow]!;
@@ -101,8 +110,7 @@ export class OutOfOrderQueues {
     const end = (seq + len) >>> 0;
     if (prev !== NONE) {
       const prevEnd = (this.seq[prev]! + this.len[prev]!) >>> 0;
-      // Whole overlap or a head that is there already: keep the older bytes and let the guest send the rest
-      // again.
+      // The segment's start is kept already: drop the segment, and let the guest send the rest of it again.
       if (seqGt(prevEnd, seq)) return false;
     }
     let kept = len;
@@ -129,7 +137,10 @@ export class OutOfOrderQueues {
     return true;
   }
 
-  /** Take the first entry off; its columns stay readable until the next insert(). @param e  head[flow] */
+  /**
+   * Remove the first entry; its fields stay readable until the next insert().
+   * @param e  head[flow]
+   */
   release(flow: number, e: number): void {
     this.head[flow] = this.#next[e]!;
     if (this.head[flow] === NONE) this.#tail[flow] = NONE;
@@ -140,12 +151,12 @@ export class OutOfOrderQueues {
   }
 
   #countSlots(e: number, by: number): void {
-    if (this.#ctx.pool.isSmall(this.slotA[e]!)) this.#small += by;
-    else this.#large += by;
-    if (this.slotB[e] !== NO_SLOT) this.#large += by;
+    if (this.#ctx.pool.isSmall(this.slotA[e]!)) this.#heldSmall += by;
+    else this.#heldLarge += by;
+    if (this.slotB[e] !== NO_SLOT) this.#heldLarge += by;
   }
 
-  /** Forget all of a flow's, and give the slots back. */
+  /** Remove all entries of a flow, and give their slots back. */
   clear(flow: number): void {
     for (let e = this.head[flow]!; e !== NONE; e = this.head[flow]!) {
       this.release(flow, e);
@@ -154,10 +165,9 @@ export class OutOfOrderQueues {
   }
 
   /**
-   * The ranges that wait out of order, newest first as far as the tail tells (RFC 2018 section 4: the block
-   * of the segment that caused the ACK comes first; arrivals are nearly always at the end). Into sackLeft and
-   * sackRight.
-   * @returns how many
+   * Write the SACK blocks of a flow into sackLeft and sackRight. The last block comes first: RFC 2018 section
+   * 4 wants the one with the segment that caused the ACK, and that is nearly always the last.
+   * @returns number of blocks
    */
   sackBlocks(flow: number): number {
     const left = this.sackLeft;
@@ -166,7 +176,7 @@ export class OutOfOrderQueues {
     let e = this.head[flow]!;
     while (e !== NONE) {
       const l = this.seq[e]!;
-      // A FIN counts one, or a lone one would make an empty block.
+      // A FIN counts as one, or a FIN without payload would make an empty block.
       let r = (l + this.len[e]! + this.fin[e]!) >>> 0;
       e = this.#next[e]!;
       while (e !== NONE && this.seq[e] === r) {
@@ -178,7 +188,7 @@ export class OutOfOrderQueues {
         right[n] = r;
         n++;
       } else {
-        // Keep the lowest ones: they are what the guest must fill first; the last place goes to the highest.
+        // Of more blocks, report the lowest ones, whose gaps the guest has to fill first, and the highest.
         left[n - 1] = l;
         right[n - 1] = r;
       }

@@ -1,7 +1,7 @@
 /**
- * Segments to the guest (RFC 9293 section 3.1): TCP and IP headers in front of payload that lies in its slot,
- * or of none, and the frame handed to the guest link. Sequence numbers are the caller's; acknowledgement,
- * window and timestamps are put in here.
+ * Segments to the guest (RFC 9293 section 3.1): TCP and IP headers are written in front of the payload in its
+ * slot, and the frame is passed to the guest link. The caller gives the sequence number; acknowledgement,
+ * window and timestamps are added here.
  */
 
 import { readU16 } from '../../../proto/be.ts';
@@ -26,7 +26,7 @@ import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 import type { ReceiveBuffers } from './receive-buffers.ts';
 import type { Timestamps } from './timestamps.ts';
 
-/** The largest: nobody on the way is to count hops of ours. */
+/** The greatest TTL: TCP segments are not meant to expire on the way. */
 const TTL = 255;
 
 export class SegmentOutput {
@@ -43,12 +43,12 @@ export class SegmentOutput {
   }
 
   /**
-   * Build and send one segment of a flow. It carries the current acknowledgement and window, so a pending ACK
-   * is done with it.
-   * @param at offset of the IP header: payload, and options after the timestamps, lie behind the headers
-   *   already
-   * @param moreBytes  payload in pieces that the guest link holds already
-   * @returns 0 or -errno: the frame was not taken
+   * Build and send one segment of a flow. With TcpFlag.ack it carries the current acknowledgement and window,
+   * so no other ACK is pending afterwards.
+   * @param at offset of the IP header; the payload, and options after the timestamps, have been written
+   *   behind the headers
+   * @param moreBytes  payload that the guest link has already, by addPiece()
+   * @returns 0, or -errno if the TAP did not take the frame
    */
   emit(
     flow: number,
@@ -91,8 +91,8 @@ export class SegmentOutput {
   }
 
   /**
-   * Bytes of all headers from IP's on in front of a segment. They go there in place: host-io received behind
-   * HEADROOM_BYTES.
+   * Length of a segment's headers, from IP's on. They are written in front of the payload in place, as
+   * host-io received the payload behind HEADROOM_BYTES.
    */
   headBytes(flow: number, payloadBytes: number): number {
     const tcb = this.#tcb;
@@ -100,7 +100,7 @@ export class SegmentOutput {
     return ipHeaderBytes(tcb.flags[flow]! & TcbFlag.v6 ? 6 : 4, tcpBytes + payloadBytes) + tcpBytes;
   }
 
-  /** The link's frame for a segment whose TCP header lies at `at`, with payload behind it. */
+  /** Begin the link's frame for a segment whose TCP header is at `at`, with payload behind it. */
   #begin(family: 4 | 6, at: number, headerBytes: number, payloadBytes: number): EgressFrame {
     const f = this.#ctx.guest.frame;
     f.begin(family, IpProtocol.tcp);
@@ -112,25 +112,31 @@ export class SegmentOutput {
     return f;
   }
 
-  /** @returns 0 or -errno: the frame was not taken */
+  /** @returns 0, or -errno if the TAP did not take the frame */
   #send(f: EgressFrame): number {
     ipWrite(this.#ctx.u8, f);
     return this.#ctx.guest.send(f);
   }
 
-  /** A FIN by itself, the first time or again. */
+  /** Send or retransmit a FIN without payload. */
   sendFin(flow: number): void {
     const tcb = this.#tcb;
     this.emit(flow, tcb.finSeq(flow), TcpFlag.fin | TcpFlag.ack, this.#ctx.guest.scratchAt, 0, 0, 0);
   }
 
-  /** RST for a flow. @param seq  its sequence number: what the guest says it expects */
+  /**
+   * Send RST for a flow.
+   * @param seq  the RST's sequence number: the one that the guest expects
+   */
   sendReset(flow: number, seq: number): void {
     this.#ctx.counters[Counter.tcpResetSent]!++;
     this.emit(flow, seq, TcpFlag.rst | TcpFlag.ack, this.#ctx.guest.scratchAt, 0, 0, 0);
   }
 
-  /** RST for a segment of no flow (RFC 9293 section 3.10.7.1): everything mirrored from it. */
+  /**
+   * Send RST in answer to a segment of no flow; addresses, ports and numbers follow from the segment (RFC
+   * 9293 section 3.10.7.1).
+   */
   resetUnknown(p: Packet, headerBytes: number, flags: number): void {
     const ctx = this.#ctx;
     const u8 = ctx.u8;

@@ -1,23 +1,26 @@
 /**
- * Receive buffers and the windows that come of them (RFC 9293 section 3.8.6). What the guest has sent and the
- * host's socket has not taken waits with host-io, in the slots it arrived in; it shrinks the window. A flow's
- * limit doubles as long as its socket keeps up, and all flows that are busy share what memory there is.
+ * Receive buffers and the windows that follow from them (RFC 9293 section 3.8.6). Payload that the guest has
+ * sent and the host's socket has not accepted is queued by host-io, in the slots in which it was received; it
+ * reduces the window. A flow's limit doubles as long as its socket keeps up, and all busy flows share the
+ * memory.
  *
- * Slots, not bytes, are what runs out: a short segment pins a whole one. Each shard has a budget of both
- * kinds, about half of its share of the reader's; the rest is left to segments out of order and to frames
- * that pass through, so that whatever waits here the reader goes on.
+ * The scarce resource is slots, not bytes: a short segment occupies a whole slot. Each shard has a budget of
+ * both kinds of slot, about half of its share of the reader's. The rest is for out-of-order segments and for
+ * frames in transit, so that the reader can always go on.
  *
- *   plenty      A quarter of the budget is free, or the flow holds no more than half of what is: a dynamic threshold (Choudhury and Hahne,
- *               "Dynamic queue length thresholds for shared-memory packet switches", 1998), which shrinks as more flows hold slots.
- *               Payload is queued and acknowledged.
- *   scarce      Payload of a flow whose socket keeps up is passed on provisionally: it is acknowledged when the socket has taken
- *               it, and what the socket does not take at once is dropped, not kept. So flows that drain go on, however many others do
- *               not, and a new flow holds nothing before its socket is known to take it.
+ *   plenty      A quarter of the budget is free, or the flow holds no more than half of the free part: a
+ *               dynamic threshold (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory
+ *               packet switches", 1998), which shrinks as more flows hold slots. Payload is queued and
+ *               acknowledged.
+ *   scarce      Payload of a flow without a backlog is passed on provisionally: it is acknowledged once the
+ *               socket has accepted it, and the part that the socket does not accept at once is dropped, not
+ *               queued. So flows whose sockets drain make progress, however many others do not, and a new
+ *               flow holds no slots before its socket is known to accept payload.
  *               Payload of a flow with a backlog is dropped. Its window is closed until the backlog is gone.
  *
- * What is dropped was never acknowledged. A closed window does not move the right edge back for us (rcvAdv):
- * what the guest had sent before it heard of that is still taken if there is room. Linux closes its own
- * windows likewise when memory is short.
+ * Only payload that was never acknowledged is dropped. A closed window does not move our right edge (rcvAdv)
+ * back: payload that the guest sent before it got the closed window is still accepted if there is room. Linux
+ * closes its windows in the same way when memory is short.
  */
 import { seqDiff, seqGt } from '../../../proto/seq.ts';
 import { Counter } from '../../../ring/counters.ts';
@@ -25,31 +28,32 @@ import { Notice } from '../../thread/notices.ts';
 import type { ShardContext } from '../context.ts';
 import { TcbFlag, type TcpControlBlocks } from './control-blocks.ts';
 
-/** Our window scale: 2^8 * 65535 = 16 MiB, as far as any limit below reaches. */
+/** Our window shift count: 2^8 * 65535 = 16 MiB, more than any limit below. */
 export const RCV_WSCALE = 8;
+/** The limit of a new flow, and the greatest limit of any flow. */
 const RCV_LIMIT_START = 256 * 1024;
 const RCV_LIMIT_MAX = 4 * 1024 * 1024;
 /**
- * A socket that has taken so much, more than any kernel buffers for a peer that does not read, and took some
- * just now, drains.
+ * A socket is known to drain if it has accepted so much, which is more than any kernel buffers for a peer
+ * that does not read, and accepted some of it in the last DRAINS_MS.
  */
 const DRAINS_BYTES = 16 * 1024 * 1024;
 const DRAINS_MS = 1000;
-const SCARCE_TOLD_MS = 1000;
-/** Window of a flow whose socket keeps up when memory is scarce. */
-const THROUGH_BYTES = 1024 * 1024;
-/** However little memory there is, one flow alone may have this much queued. */
+/** Memory must be scarce for so long before a warning is logged. */
+const SCARCE_REPORT_MS = 1000;
+/** Window of a flow without a backlog when memory is scarce. */
+const PROVISIONAL_WINDOW_BYTES = 1024 * 1024;
+/** Lower bound of the greatest limit that a flow may have, however small the pool is. */
 const RCV_LIMIT_FLOOR = 64 * 1024;
-/**
- * Flows that sent payload within the last one or two of these count as busy and share the memory for queues.
- */
+/** Flows that sent payload in this or the previous epoch count as busy; they share the memory for queues. */
 const BUSY_EPOCH_MS = 64;
+/** Payload that a large slot holds, in round numbers. */
 const LARGE_PAYLOAD_BYTES = 65536;
-/** Behind a blocked socket slots are at least half full (SendQueues.append). */
+/** In the queue of a blocked socket, slots are at least half full (SendQueues.append). */
 const SMALL_LEAST_BYTES = 1024;
 const LARGE_LEAST_BYTES = 32768;
 
-/** What may be done with payload. */
+/** Result of admit(): whether payload is dropped, queued and acknowledged, or passed on provisionally. */
 export const Admission = { dropped: 0, queued: 1, provisional: 2 } as const;
 export type Admission = (typeof Admission)[keyof typeof Admission];
 
@@ -59,37 +63,46 @@ export interface QueueBudget {
   readonly large: number;
 }
 
-/** Of a shard's share of the reader's slots. */
+/**
+ * The budget of one shard.
+ * @param readerSmall,readerLarge  slots of the reader
+ * @param shards  that share them
+ */
 export const queueBudget = (readerSmall: number, readerLarge: number, shards: number): QueueBudget => ({
   small: Math.floor((readerSmall * 5) / 8 / shards),
   large: Math.floor(readerLarge / 2 / shards),
 });
 
+/** The receive buffers of one shard's connections. */
 export class ReceiveBuffers {
   readonly #ctx: ShardContext;
   readonly #tcb: TcpControlBlocks;
-  /** By flow: bytes that may wait for the host socket, bytes that do and were acknowledged. */
+  /**
+   * By flow: most bytes that may be queued for the host socket; bytes that are queued and were acknowledged.
+   */
   readonly limit: Uint32Array;
   readonly queued: Uint32Array;
-  /** By flow: slots that host-io has, small | large << 16, provisional ones included. */
+  /** By flow: slots that host-io holds, small | large << 16, with provisional payload too. */
   readonly #held: Uint32Array;
-  /** By flow: the socket left something in its queue when host-io last told. */
+  /** By flow: 1 if the queue was not empty when host-io last reported. */
   readonly #backlog: Uint8Array;
-  /** By flow: when the socket last took something, monotonic milliseconds; how much it took in all. */
-  readonly #takenAt: Float64Array;
-  readonly #taken: Float64Array;
-  /** By flow: the last payload came in a large slot. */
+  /**
+   * By flow: when the socket last accepted bytes, monotonic milliseconds; how many bytes it accepted in all.
+   */
+  readonly #acceptedAt: Float64Array;
+  readonly #accepted: Float64Array;
+  /** By flow: 1 if the last payload came in a large slot. */
   readonly #isLarge: Uint8Array;
-  /** Slots that host-io has of all flows. */
-  #small = 0;
-  #large = 0;
-  /** When memory was scarce last, and since when without a pause, monotonic milliseconds. */
+  /** Slots that host-io holds of all flows. */
+  #heldSmall = 0;
+  #heldLarge = 0;
+  /** When memory was last scarce, and when the present period of scarcity began, monotonic milliseconds. */
   #scarceAt = Number.NEGATIVE_INFINITY;
   #scarceSince = 0;
   readonly #budget: QueueBudget;
   readonly #budgetBytes: number;
   readonly #limitMax: number;
-  /** What one flow may have queued so that all busy ones together stay within the budget. */
+  /** Most bytes that one flow may have queued so that all busy flows together stay within the budget. */
   #limitCap: number;
   #epoch = 0;
   #busy = 0;
@@ -104,8 +117,8 @@ export class ReceiveBuffers {
     this.queued = new Uint32Array(n);
     this.#held = new Uint32Array(n);
     this.#backlog = new Uint8Array(n);
-    this.#takenAt = new Float64Array(n);
-    this.#taken = new Float64Array(n);
+    this.#acceptedAt = new Float64Array(n);
+    this.#accepted = new Float64Array(n);
     this.#isLarge = new Uint8Array(n);
     this.#budget = budget;
     this.#budgetBytes = budget.large * LARGE_PAYLOAD_BYTES;
@@ -115,28 +128,28 @@ export class ReceiveBuffers {
     this.#busyEpoch = new Int32Array(n);
   }
 
-  /** A new connection. */
+  /** Initialise a new connection's receive buffer. */
   begin(flow: number): void {
     this.limit[flow] = Math.min(RCV_LIMIT_START, this.#limitMax);
     this.queued[flow] = 0;
     this.#held[flow] = 0;
     this.#backlog[flow] = 0;
     this.#isLarge[flow] = 0;
-    this.#taken[flow] = 0;
-    this.#takenAt[flow] = this.#ctx.now;
+    this.#accepted[flow] = 0;
+    this.#acceptedAt[flow] = this.#ctx.now;
   }
 
-  /** Slots that host-io has of this shard's flows: small | large << 16. For tests. */
+  /** Slots that host-io holds of this shard's flows: small | large << 16. For tests. */
   get held(): number {
-    return this.#small | (this.#large << 16);
+    return this.#heldSmall | (this.#heldLarge << 16);
   }
 
   /**
-   * Whether payload may be queued.
-   * @param cost  its slots, small | large << 16 (FramePool.slotCost)
+   * Decide what is done with payload.
+   * @param cost  slots of the payload, small | large << 16 (FramePool.slotCost)
    */
   admit(flow: number, cost: number): Admission {
-    // Behind provisional bytes nothing can be certain.
+    // Payload behind provisional bytes is provisional too.
     if (this.#tcb.provisional[flow] === 0 && this.#fits(flow, cost)) return Admission.queued;
     this.#noteScarce();
     if (this.#backlog[flow] === 0) return Admission.provisional;
@@ -145,12 +158,12 @@ export class ReceiveBuffers {
     return Admission.dropped;
   }
 
-  /** Scarce for a second, without a pause of a second: somebody should know. */
+  /** Log a warning when memory has been scarce for a second, without a pause of a second. */
   #noteScarce(): void {
     const { now, notices } = this.#ctx;
-    if (now - this.#scarceAt > SCARCE_TOLD_MS) this.#scarceSince = now;
+    if (now - this.#scarceAt > SCARCE_REPORT_MS) this.#scarceSince = now;
     this.#scarceAt = now;
-    if (now - this.#scarceSince >= SCARCE_TOLD_MS)
+    if (now - this.#scarceSince >= SCARCE_REPORT_MS)
       notices.tell(
         Notice.queuesFull,
         'warning',
@@ -161,23 +174,27 @@ export class ReceiveBuffers {
   #fits(flow: number, cost: number): boolean {
     const held = this.#held[flow]!;
     return (
-      (cost & 0xffff) <= slotRoom(held & 0xffff, this.#small, this.#share(flow, this.#budget.small)) &&
-      cost >>> 16 <= slotRoom(held >>> 16, this.#large, this.#share(flow, this.#budget.large))
+      (cost & 0xffff) <= slotRoom(held & 0xffff, this.#heldSmall, this.#share(flow, this.#budget.small)) &&
+      cost >>> 16 <= slotRoom(held >>> 16, this.#heldLarge, this.#share(flow, this.#budget.large))
     );
   }
 
-  /** An eighth of the budget is left to flows that are known to drain. */
+  /** The budget that applies to a flow: an eighth is reserved for flows whose sockets are known to drain. */
   #share(flow: number, budget: number): number {
-    const drains = this.#taken[flow]! >= DRAINS_BYTES && this.#ctx.now - this.#takenAt[flow]! < DRAINS_MS;
+    const drains =
+      this.#accepted[flow]! >= DRAINS_BYTES && this.#ctx.now - this.#acceptedAt[flow]! < DRAINS_MS;
     return drains ? budget : budget - (budget >> 3);
   }
 
-  /** The socket is full and has taken nothing for a while. */
+  /** Whether the socket is full and has accepted nothing for DRAINS_MS. */
   isStalled(flow: number): boolean {
-    return this.#backlog[flow] === 1 && this.#ctx.now - this.#takenAt[flow]! >= DRAINS_MS;
+    return this.#backlog[flow] === 1 && this.#ctx.now - this.#acceptedAt[flow]! >= DRAINS_MS;
   }
 
-  /** Payload goes to host-io. @param cost  its slots */
+  /**
+   * Count payload that is passed to host-io.
+   * @param cost  slots of the payload, as for admit()
+   */
   add(flow: number, bytes: number, cost: number, isProvisional: boolean): void {
     if (isProvisional) {
       this.#tcb.provisional[flow]! += bytes;
@@ -185,15 +202,15 @@ export class ReceiveBuffers {
     } else this.queued[flow]! += bytes;
     this.#isLarge[flow] = cost >= 0x10000 ? 1 : 0;
     this.#held[flow]! += cost;
-    this.#small += cost & 0xffff;
-    this.#large += cost >>> 16;
+    this.#heldSmall += cost & 0xffff;
+    this.#heldLarge += cost >>> 16;
   }
 
   /**
-   * host-io tells how a flow stands.
-   * @param bytes  that the host's socket has taken
-   * @param freed  slots that went back to the reader
-   * @param takesMore  the socket has taken everything and takes more
+   * host-io reports the progress of a flow's queue.
+   * @param bytes  that the host's socket has accepted
+   * @param freed  slots that host-io gave back to the reader, small | large << 16
+   * @param takesMore  the socket has accepted everything and can accept more
    */
   onSent(flow: number, bytes: number, freed: number, takesMore: boolean): void {
     const tcb = this.#tcb;
@@ -202,23 +219,23 @@ export class ReceiveBuffers {
     tcb.provisional[flow]! -= Math.min(bytes - certain, tcb.provisional[flow]!);
     this.#release(flow, freed);
     if (bytes > 0) {
-      this.#taken[flow]! += bytes;
-      this.#takenAt[flow] = this.#ctx.now;
+      this.#accepted[flow]! += bytes;
+      this.#acceptedAt[flow] = this.#ctx.now;
     }
     this.#backlog[flow] = takesMore ? 0 : 1;
     if (takesMore) tcb.flags[flow]! &= ~TcbFlag.heldBack;
   }
 
-  /** Provisional bytes were not taken: the guest has to send them again. */
+  /** host-io has dropped the provisional bytes: the guest has to send them again. */
   onRefused(flow: number): void {
     const tcb = this.#tcb;
     tcb.rcvNxt[flow] = tcb.rcvAcked(flow);
     tcb.provisional[flow] = 0;
-    tcb.flags[flow] = (tcb.flags[flow]! & ~TcbFlag.finWaits) | TcbFlag.heldBack;
+    tcb.flags[flow] = (tcb.flags[flow]! & ~TcbFlag.finProvisional) | TcbFlag.heldBack;
     this.#ctx.counters[Counter.tcpRefused]!++;
   }
 
-  /** The host's socket is gone, and with it everything that waited for it. */
+  /** The host's socket is closed, and host-io has freed its queue. */
   end(flow: number): void {
     this.queued[flow] = 0;
     this.#tcb.provisional[flow] = 0;
@@ -227,17 +244,17 @@ export class ReceiveBuffers {
 
   #release(flow: number, cost: number): void {
     this.#held[flow]! -= cost;
-    this.#small -= cost & 0xffff;
-    this.#large -= cost >>> 16;
+    this.#heldSmall -= cost & 0xffff;
+    this.#heldLarge -= cost >>> 16;
   }
 
-  /** The socket keeps up: let more wait, while memory allows. */
+  /** The socket keeps up: double the flow's limit, up to the maximum. */
   grow(flow: number): void {
     if (this.limit[flow]! >= this.#limitMax) return;
     this.limit[flow] = Math.min(this.limit[flow]! * 2, this.#limitMax);
   }
 
-  /** Keep the number of busy flows, and with it each one's share of the memory for queues. */
+  /** Count a flow that sends payload as busy, and adapt each flow's share of the memory for queues. */
   countBusy(flow: number): void {
     const epoch = Math.floor(this.#ctx.now / BUSY_EPOCH_MS) | 0;
     if (epoch !== this.#epoch) {
@@ -252,16 +269,21 @@ export class ReceiveBuffers {
     this.#limitCap = Math.min(this.#limitMax, Math.floor(this.#budgetBytes / busy));
   }
 
-  /** Bytes that a flow may add at the least, if its segments are as the last one was. */
+  /**
+   * Bytes that a flow can add to its queue at the least, if its segments use the same kind of slot as the
+   * last one.
+   */
   #roomBytes(flow: number): number {
     const held = this.#held[flow]!;
     return this.#isLarge[flow] === 0
-      ? slotRoom(held & 0xffff, this.#small, this.#share(flow, this.#budget.small)) * SMALL_LEAST_BYTES
-      : slotRoom(held >>> 16, this.#large, this.#share(flow, this.#budget.large)) * LARGE_LEAST_BYTES;
+      ? slotRoom(held & 0xffff, this.#heldSmall, this.#share(flow, this.#budget.small)) * SMALL_LEAST_BYTES
+      : slotRoom(held >>> 16, this.#heldLarge, this.#share(flow, this.#budget.large)) * LARGE_LEAST_BYTES;
   }
 
   /**
-   * The window field to advertise now; notes the right edge. It never moves back (RFC 9293 section 3.8.6).
+   * The window field to advertise now. Stores the right edge, which never moves back (RFC 9293 section
+   * 3.8.6).
+   * @param syn  for a SYN, whose window is not scaled
    */
   window(flow: number, syn: boolean): number {
     const tcb = this.#tcb;
@@ -270,12 +292,12 @@ export class ReceiveBuffers {
       this.#ctx.counters[Counter.tcpWindowClosed]!++;
       return 0;
     }
-    // Two segments at the least: a guest whose MSS does not fit the window waits for its probe timer.
+    // At least two segments: a guest whose MSS exceeds the window would wait for its probe timer.
     const limit = Math.max(Math.min(this.limit[flow]!, this.#limitCap), 2 * tcb.mss[flow]!);
     let free = limit - this.queued[flow]!;
     let room = this.#roomBytes(flow);
-    // What a flow without a backlog sends passes provisionally if it must.
-    if (this.#backlog[flow] === 0) room = Math.max(room, THROUGH_BYTES, 2 * tcb.mss[flow]!);
+    // Payload of a flow without a backlog can be passed on provisionally.
+    if (this.#backlog[flow] === 0) room = Math.max(room, PROVISIONAL_WINDOW_BYTES, 2 * tcb.mss[flow]!);
     if (free > room) free = room;
     const promised = seqDiff(tcb.rcvAdv[flow]!, acked);
     let bytes = free > promised ? free : promised;
@@ -285,9 +307,9 @@ export class ReceiveBuffers {
       field = bytes > 65535 ? 65535 : bytes;
       bytes = field;
     } else {
-      // Rounded down, the edge may seem to move back by less than the scale's grain, as RFC 7323 section 2.4
-      // allows. Rounded up, it would creep on with every segment, and a guest that sends single bytes would
-      // never see the window close.
+      // Round down: the edge may seem to move back by less than one unit of the scale, which RFC 7323 section
+      // 2.4 allows. If it were rounded up, it would advance with every segment, and for a guest that sends
+      // single bytes the window would never close.
       field = bytes >>> RCV_WSCALE;
       if (field > 65535) field = 65535;
       bytes = field << RCV_WSCALE;
@@ -300,9 +322,9 @@ export class ReceiveBuffers {
 
 /**
  * How many more slots of a kind one flow may take.
- * @param own  slots that it has
- * @param all  slots that all flows have, its own included
- * @param budget  that all may have
+ * @param own  slots that the flow has
+ * @param all  slots that all flows have, this flow's included
+ * @param budget  slots that all flows may have
  */
 export function slotRoom(own: number, all: number, budget: number): number {
   const plenty = budget - (budget >> 2) - all;

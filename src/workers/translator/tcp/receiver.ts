@@ -1,8 +1,8 @@
 /**
  * Payload from the guest to the host (RFC 9293 section 3.10.7.4, seventh and eighth check). In-order payload
- * passes to host-io in the slots it arrived in and is acknowledged once host-io has it: it sits in the host
- * socket or, in order, in slots behind it. Out of order payload waits here. What was never acknowledged may
- * be dropped, nothing else.
+ * is passed to host-io in the slots in which it was received, and acknowledged from then on: it is in the
+ * host socket or queued, in order, in slots. Out-of-order payload is kept here. Only payload that was never
+ * acknowledged may be dropped.
  */
 
 import { seqDiff, seqGt } from '../../../proto/seq.ts';
@@ -44,9 +44,9 @@ export class TcpReceiver {
   }
 
   /**
-   * Payload or FIN of a segment whose ACK was acceptable. Takes over the packet's slots.
+   * Handle payload or FIN of a segment whose ACK was acceptable. Takes over the packet's slots.
    * @param seq  the segment's sequence number
-   * @param payloadBytes  of it, all pieces together; 0 with a lone FIN
+   * @param payloadBytes  payload in both slots together; 0 for a FIN without payload
    */
   onPayload(
     p: Packet,
@@ -60,7 +60,7 @@ export class TcpReceiver {
     const ctx = this.#ctx;
     const rcvNxt = tcb.rcvNxt[flow]!;
     let fin = (flags & TcpFlag.fin) !== 0;
-    // What was seen before and what lies beyond the window is cut off.
+    // Cut off payload that was received before, and payload beyond the window.
     let skip = 0;
     let len = payloadBytes;
     const old = seqDiff(rcvNxt, seq);
@@ -81,7 +81,7 @@ export class TcpReceiver {
       if (len <= 0) return packetFree(ctx, p);
     }
     if (tcb.flags[flow]! & TcbFlag.guestFin) {
-      // Beyond its own FIN: nothing there can be valid.
+      // Payload behind the guest's FIN cannot be valid.
       this.#pending.wantAck(flow);
       return packetFree(ctx, p);
     }
@@ -90,7 +90,7 @@ export class TcpReceiver {
     let at = p.transportAt - ctx.pool.slotAt(slotA) + headerBytes + skip;
     const inA = p.transportBytesInA - headerBytes - skip;
     if (inA <= 0 && slotB !== NO_SLOT && len > 0) {
-      // All of slotA is headers and old bytes.
+      // Slot A holds only headers and old bytes.
       ctx.freeReaderSlots(slotA, NO_SLOT);
       slotA = slotB;
       slotB = NO_SLOT;
@@ -104,7 +104,8 @@ export class TcpReceiver {
       ctx.counters[Counter.tcpOutOfOrder]!++;
       this.#pending.wantAck(flow);
       ctx.counters[Counter.tcpDupAcksSent]!++;
-      // Behind a hole that stays, because its bytes find no room, nothing is kept from flows that get on.
+      // If the gap cannot be filled, as there is no room for its bytes, the segment is not kept: it would
+      // hold slots that other flows can use.
       const isKept =
         !(tcb.flags[flow]! & TcbFlag.heldBack && this.#buffers.isStalled(flow)) &&
         this.#outOfOrder.insert(flow, seq, len, slotA, slotB, at, fin);
@@ -115,7 +116,7 @@ export class TcpReceiver {
     if (len > 0) {
       this.#buffers.countBusy(flow);
       if (!this.#toHost(flow, slotA, slotB, at, len)) {
-        // Unacknowledged, the guest keeps it for us, and what waits behind it too.
+        // The guest retransmits the unacknowledged payload, and that behind it too.
         if (this.#buffers.isStalled(flow)) this.#outOfOrder.clear(flow);
         this.#pending.wantAck(flow);
         return ctx.freeReaderSlots(slotA, slotB);
@@ -129,14 +130,16 @@ export class TcpReceiver {
     }
   }
 
-  /** The FIN is next, but it may stand behind bytes that are not certain yet. */
+  /**
+   * The guest's FIN is next in order: handle it, or wait until the provisional bytes before it are accepted.
+   */
   #onFinNext(flow: number): void {
     const tcb = this.#tcb;
     if (tcb.provisional[flow] === 0) return this.#onGuestFin(flow);
-    tcb.flags[flow]! |= TcbFlag.finWaits;
+    tcb.flags[flow]! |= TcbFlag.finProvisional;
   }
 
-  /** The FIN is next: nothing behind it can be valid. */
+  /** Handle the guest's FIN, which is next in order; segments behind it cannot be valid. */
   #onGuestFin(flow: number): void {
     const tcb = this.#tcb;
     tcb.rcvNxt[flow] = (tcb.rcvNxt[flow]! + 1) >>> 0;
@@ -147,7 +150,7 @@ export class TcpReceiver {
     this.#closing.closeWhenDone(flow);
   }
 
-  /** Pass on what has come in order by now. */
+  /** Pass on the kept segments that are in order now. */
   #drain(flow: number): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
@@ -185,9 +188,9 @@ export class TcpReceiver {
   }
 
   /**
-   * Hand payload to host-io, if memory allows.
-   * @param slotOffset  where it begins in slot A
-   * @returns false when it does not: the slots are still the caller's
+   * Pass payload to host-io, if memory allows.
+   * @param slotOffset  offset of the payload in slot A
+   * @returns false: it was not passed, and the slots are still the caller's
    */
   #toHost(flow: number, slotA: number, slotB: number, slotOffset: number, len: number): boolean {
     const { pool, toHost: out } = this.#ctx;
@@ -203,7 +206,7 @@ export class TcpReceiver {
   }
 
   /**
-   * host-io tells of bytes that the host's socket has taken.
+   * host-io reports bytes that the host's socket has accepted.
    * @param flags  SentFlag bits
    * @param freed  slots that went back to the reader, small | large << 16
    */
@@ -219,8 +222,8 @@ export class TcpReceiver {
     if (tcb.state[flow] !== TcbState.established) return;
     if (takesMore && bytes > 0) this.#buffers.grow(flow);
     this.#pending.wantAck(flow);
-    if (tcb.provisional[flow] === 0 && tcb.flags[flow]! & TcbFlag.finWaits) {
-      tcb.flags[flow]! &= ~TcbFlag.finWaits;
+    if (tcb.provisional[flow] === 0 && tcb.flags[flow]! & TcbFlag.finProvisional) {
+      tcb.flags[flow]! &= ~TcbFlag.finProvisional;
       this.#onGuestFin(flow);
     }
   }

@@ -3,11 +3,10 @@
  * recovery (RFC 5681, RFC 6582 without SACK), a tail loss probe (RFC 8985 section 7 in spirit), zero-window
  * probes (RFC 9293 section 3.8.6.1).
  *
- * Nothing is kept for it: the host kernel's receive queue is the retransmission buffer, and host-io peeks
- * again from where it is told (`rewind`). No SACK scoreboard is kept either: the holes that the blocks of one
- * ACK show are read again at once, since frames written to a TAP do not overtake one another. The path to the
- * guest is a copy, not a network; a loss there means that the guest was out of memory or a filter dropped the
- * frame.
+ * There is no retransmission buffer here: the host kernel's receive queue is it, and host-io peeks again from
+ * an offset (`rewind`). There is no SACK scoreboard either: the holes that the blocks of one ACK show are
+ * requested again at once, since frames written to a TAP are not reordered. The path to the guest is a memory
+ * copy, not a network; a loss means that the guest was out of memory or a filter dropped the frame.
  */
 
 import { seqDiff, seqGt, seqLt } from '../../../proto/seq.ts';
@@ -22,10 +21,16 @@ import { RTO_MAX_MS, RTO_MIN_MS, TcbFlag, type TcpControlBlocks } from './contro
 import type { SegmentOutput } from './output.ts';
 import type { UnsentSegments } from './unsent-segments.ts';
 
+/** Smallest congestion window after a loss, in bytes. */
 const CWND_FLOOR = 64 * 1024;
+/** Shortest time before a tail loss probe. */
 const PROBE_MIN_MS = 10;
+/** After so many time-outs in succession the connection is reset. */
 const RTO_TRIES = 15;
-/** So many timers in a row without it (a busy guest alone makes some fire): the guest does not get them. */
+/**
+ * After so many timers without an ACK for a frame longer than 64 KiB, the guest is assumed not to receive
+ * such frames. Fewer may fire just because the guest is busy.
+ */
 const BIG_LOSSES = 4;
 
 export class Retransmission {
@@ -52,7 +57,10 @@ export class Retransmission {
     this.#closing = closing;
   }
 
-  /** A round-trip time. @param ms  above zero */
+  /**
+   * Take a round-trip time into SRTT and RTO.
+   * @param ms  above zero
+   */
   onRttSample(flow: number, ms: number): void {
     const tcb = this.#tcb;
     recordHistogram(this.#ctx.counters, Histogram.guestRtt, ms * 1000);
@@ -68,8 +76,9 @@ export class Retransmission {
   }
 
   /**
-   * Frames to a TAP never overtake one another, so the first duplicate ACK that shows a SACK block is a loss;
-   * without SACK the three of RFC 5681 are asked for, since other things look like one.
+   * Handle a duplicate ACK. Frames to a TAP are not reordered, so the first duplicate ACK with a SACK block
+   * shows a loss. Without SACK the three of RFC 5681 are required, since duplicate ACKs have other causes
+   * too.
    */
   onDuplicateAck(flow: number, p: Packet, headerBytes: number): void {
     const tcb = this.#tcb;
@@ -85,8 +94,8 @@ export class Retransmission {
   }
 
   /**
-   * Read again what lies in front of and between the SACK blocks of this ACK, as far as it was not read again
-   * before.
+   * Retransmit the bytes in front of and between the SACK blocks of this ACK, except those that were
+   * retransmitted before.
    */
   retransmitHoles(flow: number, p: Packet, headerBytes: number): void {
     const tcb = this.#tcb;
@@ -95,8 +104,8 @@ export class Retransmission {
     if (o.sackCount === 0) return;
     const sndUna = tcb.sndUna[flow]!;
     const sndMax = tcb.sndMax[flow]!;
-    // At most four blocks: insertion sort by left edge, invalid ones left out (RFC 2018 section 4 allows
-    // DSACK below sndUna).
+    // At most four blocks: insertion sort by left edge. Invalid blocks and D-SACK below sndUna (RFC 2883) are
+    // left out.
     const left = this.#sackLeft;
     const right = this.#sackRight;
     let n = 0;
@@ -126,7 +135,8 @@ export class Retransmission {
   }
 
   /**
-   * Ask host-io for bytes [seq, seq + bytes) again; what is beyond the end of the stream is the FIN's turn.
+   * Have host-io read bytes [seq, seq + bytes) again. If the range is beyond the end of the stream, the FIN
+   * is sent.
    */
   retransmitRange(flow: number, seq: number, bytes: number): void {
     const tcb = this.#tcb;
@@ -143,8 +153,8 @@ export class Retransmission {
   }
 
   /**
-   * RFC 5681 section 3.2, steps 2 and 3: half of what is in flight, until all that was sent by now is
-   * acknowledged.
+   * Enter fast recovery (RFC 5681 section 3.2, steps 2 and 3): the window is half of the data in flight,
+   * until all data sent by now is acknowledged.
    */
   #enterRecovery(flow: number): void {
     const tcb = this.#tcb;
@@ -158,7 +168,7 @@ export class Retransmission {
     this.#pending.wantCredit(flow);
   }
 
-  /** Ask for everything again from the oldest unacknowledged byte on. */
+  /** Have host-io read everything again, from the oldest unacknowledged byte on. */
   rewindAll(flow: number): void {
     const tcb = this.#tcb;
     tcb.sndNxt[flow] = tcb.sndUna[flow]!;
@@ -168,15 +178,18 @@ export class Retransmission {
     this.maybeSendFin(flow);
   }
 
-  /** Have host-io peek again from `seq` on. @param bytes  only so many, 0: everything */
+  /**
+   * Have host-io peek again from `seq` on.
+   * @param bytes  only so many; 0: without limit
+   */
   #rewind(flow: number, seq: number, bytes: number): void {
     const tcb = this.#tcb;
-    // What was acknowledged goes first: host-io does not rewind over it.
+    // Send the credit first: host-io then drops acknowledged bytes, which it must not rewind to.
     this.#pending.flushCredit(flow);
     rewindWrite(this.#ctx.toHost, flow, tcb.offset(flow, seq), bytes);
   }
 
-  /** Send our FIN if it is next. */
+  /** Send our FIN if it is the next to send. */
   maybeSendFin(flow: number): void {
     const tcb = this.#tcb;
     if (!tcb.takeFin(flow)) return;
@@ -184,7 +197,10 @@ export class Retransmission {
     this.arm(flow);
   }
 
-  /** Tail loss probe first (RFC 8985 section 7 in spirit), then the retransmission time-out. */
+  /**
+   * Arm the retransmission timer: for a tail loss probe first (RFC 8985 section 7 in spirit), then for the
+   * time-out.
+   */
   arm(flow: number): void {
     const tcb = this.#tcb;
     const id = flow * TIMER_KINDS + TimerKind.retransmit;
@@ -200,8 +216,8 @@ export class Retransmission {
   }
 
   /**
-   * One segment may wait for the guest's delayed ACK, 40 ms or more: nothing is wrong yet. Two are
-   * acknowledged at once.
+   * Whether a tail loss probe may be sent: with more than one segment in flight. One alone may wait for the
+   * guest's delayed ACK, 40 ms or more, without a loss; two are acknowledged at once.
    */
   #mayProbe(flow: number): boolean {
     const tcb = this.#tcb;
@@ -215,7 +231,7 @@ export class Retransmission {
     const ctx = this.#ctx;
     const inFlight = seqDiff(tcb.sndMax[flow]!, tcb.sndUna[flow]!);
     if (inFlight === 0) {
-      // Zero window: allow one byte beyond it. If the host has sent any, it goes out and the guest must
+      // Zero window: allow one byte beyond it. If the host has sent any, the byte is sent and the guest must
       // answer.
       if (tcb.sndWnd[flow] !== 0) return;
       ctx.counters[Counter.tcpZeroWindow]!++;
@@ -224,7 +240,7 @@ export class Retransmission {
       this.#pending.sendCredit(flow, 1);
       return this.#pending.armPersist(flow);
     }
-    // Should something in the guest drop such frames, what is sent from now on gets through.
+    // If the guest drops frames longer than 64 KiB, shorter ones from now on arrive.
     if (++tcb.bigLosses[flow]! >= BIG_LOSSES) tcb.flags[flow]! &= ~TcbFlag.big;
     if (this.#mayProbe(flow)) {
       tcb.flags[flow]! |= TcbFlag.probed;

@@ -1,10 +1,10 @@
 /**
- * Payload from the host to the guest: what host-io peeked leaves as segments, what the guest acknowledges
- * moves window and congestion window (RFC 9293 section 3.10.7.4, fifth check; RFC 5681 with a large initial
- * window).
+ * Payload from the host to the guest: bytes that host-io peeked are sent as segments, and the guest's ACKs
+ * move send window and congestion window (RFC 9293 section 3.10.7.4, fifth check; RFC 5681 with a large
+ * initial window).
  *
- * Stale `data` after a rewind is known by an offset that is not the next one; links are FIFO, so that is
- * enough.
+ * Stale `data` messages after a rewind are recognised by an offset that is not the next one. That suffices,
+ * as links are FIFO.
  */
 
 import { seqDiff, seqGeq, seqGt, seqLeq, seqLt } from '../../../proto/seq.ts';
@@ -23,6 +23,7 @@ import type { Retransmission } from './retransmission.ts';
 import type { Timestamps } from './timestamps.ts';
 import type { UnsentSegments } from './unsent-segments.ts';
 
+/** The parts of TCP that TcpSender uses. */
 export interface SenderParts {
   readonly tcb: TcpControlBlocks;
   readonly timestamps: Timestamps;
@@ -30,7 +31,7 @@ export interface SenderParts {
   readonly pending: UnsentSegments;
   readonly closing: TcpClosing;
   readonly retransmission: Retransmission;
-  readonly run: GsoBatch;
+  readonly batch: GsoBatch;
 }
 
 export class TcpSender {
@@ -41,7 +42,7 @@ export class TcpSender {
   readonly #pending: UnsentSegments;
   readonly #closing: TcpClosing;
   readonly #retransmission: Retransmission;
-  readonly #run: GsoBatch;
+  readonly #batch: GsoBatch;
 
   constructor(ctx: ShardContext, parts: SenderParts) {
     this.#ctx = ctx;
@@ -51,12 +52,12 @@ export class TcpSender {
     this.#pending = parts.pending;
     this.#closing = parts.closing;
     this.#retransmission = parts.retransmission;
-    this.#run = parts.run;
+    this.#batch = parts.batch;
   }
 
   /**
-   * ACK and window of a segment (RFC 9293 section 3.10.7.4, fifth check).
-   * @returns false when the segment's ACK is beyond anything sent: its payload is not looked at
+   * Handle ACK and window of a segment (RFC 9293 section 3.10.7.4, fifth check).
+   * @returns false when the segment acknowledges bytes that were never sent: the caller drops it
    */
   onAck(
     flow: number,
@@ -81,8 +82,8 @@ export class TcpSender {
     const progress = seqGt(ack, sndUna);
 
     if (progress) this.#onProgress(flow, ack);
-    // RFC 9293: an older segment must not change the window. One that acknowledges more may, even when it is
-    // a repetition: the old window counted from the new sndUna would reach too far (Linux:
+    // RFC 9293: an older segment must not change the window. A segment that acknowledges more may, even if it
+    // is a retransmission: the old window, counted from the new sndUna, would reach too far (Linux:
     // tcp_may_update_window).
     if (
       progress ||
@@ -107,14 +108,14 @@ export class TcpSender {
     ) {
       this.#retransmission.onDuplicateAck(flow, p, headerBytes);
     }
-    // An ACK that moves on and still has blocks shows the next hole.
+    // An ACK that acknowledges more and still has SACK blocks shows the next hole.
     if (progress && headerBytes > TCP_MIN_BYTES + tcb.tsBytes(flow) && tcb.flags[flow]! & TcbFlag.sackOk) {
       this.#retransmission.retransmitHoles(flow, p, headerBytes);
     }
     return true;
   }
 
-  /** Bytes are acknowledged that were not before. */
+  /** The guest has acknowledged new bytes. */
   #onProgress(flow: number, ack: number): void {
     const tcb = this.#tcb;
     const now = this.#ctx.now;
@@ -127,8 +128,8 @@ export class TcpSender {
     if (flags & TcbFlag.timing && seqGeq(ack, tcb.timedSeq[flow]!)) {
       tcb.flags[flow]! &= ~TcbFlag.timing;
       const ms = now - tcb.timedAt[flow]!;
-      // The echo belongs to the segment that this ACK answers; when the ACK of the timed one was lost, that
-      // is a later one.
+      // The echoed timestamp belongs to the segment that this ACK answers, which is a later one than the
+      // timed segment if the ACK of that was lost. The smaller value is taken.
       const echoMs =
         this.#timestamps.tsEcr === 0 ? ms : ((this.#timestamps.now() - this.#timestamps.tsEcr) >>> 0) + 1;
       this.#retransmission.onRttSample(flow, ms < echoMs ? ms : echoMs);
@@ -158,8 +159,8 @@ export class TcpSender {
             : cwnd + Math.max(1, Math.floor((tcb.mss[flow]! * acked) / cwnd));
       }
     }
-    // Not finSent: a time-out may have taken that back while the ACK was on its way. Nothing above sndMax
-    // gets here.
+    // finSent is not tested: a time-out may have cleared it while the ACK was in flight. ACKs above sndMax
+    // were refused before.
     if (flags & TcbFlag.hostEof && ack === (tcb.finSeq(flow) + 1) >>> 0) {
       tcb.flags[flow]! |= TcbFlag.finSent | TcbFlag.finAcked;
       this.#closing.closeWhenDone(flow);
@@ -168,8 +169,8 @@ export class TcpSender {
   }
 
   /**
-   * If a probe's byte was not taken, send from there at once; the probe timer's patience is not for what is
-   * sent from now on.
+   * The guest has opened its window. If the probe's byte was not accepted, send from there at once. The
+   * probes' backoff does not apply to data that is sent from now on.
    */
   #onWindowOpened(flow: number): void {
     const tcb = this.#tcb;
@@ -181,7 +182,11 @@ export class TcpSender {
     this.#retransmission.arm(flow);
   }
 
-  /** Peeked bytes from host-io: in order, a repetition that was asked for, or stale after a rewind. */
+  /**
+   * Handle peeked bytes from host-io: the next ones, bytes that were requested again, or stale ones after a
+   * rewind.
+   * @param words,at  the message ToShard.data
+   */
   onData(flow: number, words: Uint32Array, at: number): void {
     const tcb = this.#tcb;
     const ctx = this.#ctx;
@@ -199,7 +204,7 @@ export class TcpSender {
     const from = again ? tcb.sndUna[flow]! : tcb.sndNxt[flow]!;
     const old = seqDiff(from, seq);
     if (old > 0) {
-      // Its head was acknowledged meanwhile.
+      // The first bytes were acknowledged meanwhile.
       seq = from;
       payloadAt += old;
       len -= old;
@@ -219,12 +224,12 @@ export class TcpSender {
       tcb.sndNxt[flow] = end;
       if (fresh) tcb.sndMax[flow] = end;
     } else if (seqGt(end, tcb.sndNxt[flow]!)) tcb.sndNxt[flow] = end;
-    // Known to be the last bytes: the FIN rides on them, which saves a frame and, in the guest, a wake-up.
+    // If these are the last bytes, they carry the FIN, which saves a frame and a wake-up in the guest.
     if (tcb.sndNxt[flow] === end && tcb.takeFin(flow)) flags |= TcpFlag.fin;
     if (again || !(tcb.flags[flow]! & TcbFlag.big)) {
       this.#output.emit(flow, seq, flags, payloadAt - this.#output.headBytes(flow, len), 0, len, 0);
       ctx.freeHostSlots(slot, NO_SLOT);
-    } else this.#run.hold(flow, seq, flags, slot, payloadAt, len);
+    } else this.#batch.hold(flow, seq, flags, slot, payloadAt, len);
     if (!ctx.timers.isArmed(flow * TIMER_KINDS + TimerKind.retransmit)) this.#retransmission.arm(flow);
     this.#retransmission.maybeSendFin(flow);
   }

@@ -1,6 +1,6 @@
 /**
- * Timestamps of a connection (RFC 7323): our clock, the guest's value to echo, protection against wrapped
- * sequence numbers (PAWS). In use where both SYNs had the option (TcbFlag.tsOk).
+ * The timestamps option of a connection (RFC 7323): our clock, the guest's value to echo, protection against
+ * wrapped sequence numbers (PAWS). Used if both SYNs had the option (TcbFlag.tsOk).
  */
 
 import { readU32 } from '../../../proto/be.ts';
@@ -20,7 +20,7 @@ export class Timestamps {
   readonly #ctx: ShardContext;
   readonly #tcb: TcpControlBlocks;
   readonly #options = newTcpOptions();
-  /** What the segment at hand echoes of our timestamps; 0: nothing. */
+  /** TSecr of the segment that take() read last, one of our timestamps; 0: none. */
   tsEcr = 0;
 
   constructor(ctx: ShardContext, tcb: TcpControlBlocks) {
@@ -28,14 +28,14 @@ export class Timestamps {
     this.#tcb = tcb;
   }
 
-  /** Our timestamp clock: milliseconds from a random start. */
+  /** Our timestamp clock: milliseconds from a random start, as u32. */
   now(): number {
     return (Math.floor(this.#ctx.now) + this.#ctx.plan.isnKey[3]) >>> 0;
   }
 
   /**
-   * A segment's option: PAWS and the timestamp to echo (RFC 7323 sections 4.3 and 5.3).
-   * @returns false for a segment that is older than one seen before: acknowledged, not looked at
+   * Read a segment's option: PAWS check and the timestamp to echo (RFC 7323 sections 4.3 and 5.3).
+   * @returns false for a segment older than one received before: the caller acknowledges and drops it
    */
   take(flow: number, p: Packet, headerBytes: number, seq: number, flags: number): boolean {
     const tcb = this.#tcb;
@@ -43,7 +43,8 @@ export class Timestamps {
     const u8 = this.#ctx.u8;
     const at = p.transportAt + TCP_MIN_BYTES;
     let tsVal: number;
-    // NOP NOP timestamps 10, as everybody writes it: no walk through the options.
+    // NOP, NOP, timestamps of 10 bytes: the usual form (RFC 7323 appendix A) is read without a walk through
+    // the options.
     if (readU32(u8, at) === 0x0101080a) {
       tsVal = readU32(u8, at + 4);
       this.tsEcr = readU32(u8, at + 8);

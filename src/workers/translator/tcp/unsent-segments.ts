@@ -1,10 +1,11 @@
 /**
- * What a flow owes at the end of a round: one ACK to the guest, one credit to host-io, however many segments
- * and messages asked for them.
+ * Output of a flow that is collected until the end of a round: one ACK to the guest and one credit to
+ * host-io, however many segments and messages caused them.
  *
- *   ACK      rcvNxt, window and SACK blocks as they are then; a segment that leaves earlier carries it, and it is done with
- *   credit   what the guest has acknowledged (host-io drops it from the socket), and how far host-io may peek:
- *            sndUna + min(sndWnd, cwnd)
+ *   ACK      rcvNxt, window and SACK blocks as they are at that time; a segment that is sent earlier carries
+ *            the ACK, which is then no longer pending
+ *   credit   which bytes the guest has acknowledged (host-io drops them from the socket), and how far host-io
+ *            may peek: sndUna + min(sndWnd, cwnd)
  */
 import { IPV4_MIN_BYTES } from '../../../proto/ipv4.ts';
 import { TCP_MIN_BYTES, TcpFlag, tcpSackWrite } from '../../../proto/tcp.ts';
@@ -15,7 +16,7 @@ import { NONE, RTO_MIN_MS, TcbFlag, TcbState, type TcpControlBlocks } from './co
 import type { OutOfOrderQueues } from './out-of-order.ts';
 import type { SegmentOutput } from './output.ts';
 
-/** Between two probes of a closed window. */
+/** Greatest interval between two probes of a closed window. */
 const PROBE_MAX_MS = 10_000;
 
 export class UnsentSegments {
@@ -37,7 +38,7 @@ export class UnsentSegments {
     this.#creditList = new Int32Array(ctx.plan.pool.flows);
   }
 
-  /** The guest is to hear where we are, at the end of the round. */
+  /** Have an ACK sent to the guest at the end of the round. */
   wantAck(flow: number): void {
     const tcb = this.#tcb;
     if (tcb.flags[flow]! & TcbFlag.ackPending) return;
@@ -46,7 +47,7 @@ export class UnsentSegments {
     else this.flushAck(flow);
   }
 
-  /** Send the ACK that the flow owes, if it does, now. */
+  /** Send the flow's ACK now, if one is pending. */
   flushAck(flow: number): void {
     const tcb = this.#tcb;
     if (!(tcb.flags[flow]! & TcbFlag.ackPending)) return;
@@ -71,7 +72,7 @@ export class UnsentSegments {
     this.#output.emit(flow, tcb.sndNxt[flow]!, TcpFlag.ack, at, optionBytes, 0, 0);
   }
 
-  /** host-io is to hear what was acknowledged and what may be peeked, at the end of the round. */
+  /** Have a credit sent to host-io at the end of the round. */
   wantCredit(flow: number): void {
     const tcb = this.#tcb;
     if (tcb.flags[flow]! & TcbFlag.creditPending) return;
@@ -80,7 +81,9 @@ export class UnsentSegments {
     else this.flushCredit(flow);
   }
 
-  /** Tell host-io what was acknowledged and how far it may peek. */
+  /**
+   * Send the flow's credit now, if one is pending: what the guest acknowledged, and how far host-io may peek.
+   */
   flushCredit(flow: number): void {
     const tcb = this.#tcb;
     if (!(tcb.flags[flow]! & TcbFlag.creditPending)) return;
@@ -92,27 +95,30 @@ export class UnsentSegments {
     if (sndWnd === 0 && tcb.sndMax[flow] === tcb.sndUna[flow]) this.armPersist(flow);
   }
 
-  /** @param bytes  that host-io may peek beyond sndUna */
+  /**
+   * Send a credit to host-io.
+   * @param bytes  that host-io may peek beyond sndUna
+   */
   sendCredit(flow: number, bytes: number): void {
     const tcb = this.#tcb;
     const una = tcb.offset(flow, tcb.sndUna[flow]!);
-    // Once our FIN is acknowledged sndUna lies one beyond the stream.
+    // Once our FIN is acknowledged, sndUna is one beyond the end of the stream.
     const consumed = tcb.flags[flow]! & TcbFlag.finAcked ? tcb.eofOffset[flow]! : una;
     creditWrite(this.#ctx.toHost, flow, (una + bytes) >>> 0, consumed, this.readLimit(flow));
   }
 
-  /** Payload bytes of the largest frame for this flow: whole segments as far as IP_MAX_BYTES reach. */
+  /** Payload bytes of the largest frame for this flow: as many whole segments as fit in IP_MAX_BYTES. */
   readLimit(flow: number): number {
     const tcb = this.#tcb;
     const mss = tcb.mss[flow]!;
     if (!this.#ctx.guest.hasVnet) return mss;
-    // IPv6's length leaves its own header out.
+    // IPv6's length field does not include the IPv6 header.
     const ipBytes = tcb.flags[flow]! & TcbFlag.v6 ? 0 : IPV4_MIN_BYTES;
     const most = IP_MAX_BYTES - ipBytes - TCP_MIN_BYTES - tcb.tsBytes(flow);
     return mss * Math.max(1, Math.floor(most / mss));
   }
 
-  /** Zero window: the next probe (RFC 9293 section 3.8.6.1). */
+  /** Zero window: arm the timer of the next probe, unless it is armed (RFC 9293 section 3.8.6.1). */
   armPersist(flow: number): void {
     const tcb = this.#tcb;
     const id = flow * TIMER_KINDS + TimerKind.retransmit;
@@ -122,8 +128,8 @@ export class UnsentSegments {
   }
 
   /**
-   * End of the round: one ACK and one credit a flow, whatever happened to it.
-   * @returns how many flows stood on the lists
+   * End of the round: send each flow's pending ACK and credit.
+   * @returns number of list entries
    */
   flush(): number {
     const n = this.#ackCount + this.#creditCount;
