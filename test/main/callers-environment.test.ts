@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { beyondShells, callersEnvironment } from '../../src/main/process/callers-environment.ts';
+import { callersEnvironment, entriesShellsDrop } from '../../src/main/process/callers-environment.ts';
 import { LAUNCHER_VARIABLES } from '../../src/main/process/launcher-env.ts';
 
 it('what was set aside comes back by its name, line ends and equals signs included; what is no entry is left out', () => {
@@ -21,6 +21,6 @@ it('nothing of ours reaches COMMAND, of whichever front end', () => {
 
 it('names that are none to a shell', () => {
   expect(
-    beyondShells({ PATH: '/bin', _: 'x', 'a-b': '1', '1st': '2', 'npm.x': '', é: '3', GONE: undefined }),
+    entriesShellsDrop({ PATH: '/bin', _: 'x', 'a-b': '1', '1st': '2', 'npm.x': '', é: '3', GONE: undefined }),
   ).toEqual(['a-b=1', '1st=2', 'npm.x=', 'é=3']);
 });

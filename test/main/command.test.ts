@@ -1,15 +1,15 @@
 /** What the chain in front of COMMAND is made of; the chain itself runs in the end-to-end tests. */
 import { expect, it } from 'vitest';
-import { standardStreams, tool, withNamesBeyondShells } from '../../src/main/process/command.ts';
+import { standardStreams, tool, withEntriesShellsDrop } from '../../src/main/process/command.ts';
 
 it('names that a shell drops are given to env, unless it would take the program for an entry', () => {
   const env = { PATH: '/bin', 'a-b': '1' };
-  expect(withNamesBeyondShells(['sh', '-c', 'x=1'], env)).toEqual([
+  expect(withEntriesShellsDrop(['sh', '-c', 'x=1'], env)).toEqual([
     ...[tool('env'), '--', 'a-b=1'],
     ...['sh', '-c', 'x=1'],
   ]);
-  expect(withNamesBeyondShells(['./a=b', 'c'], env)).toEqual(['./a=b', 'c']);
-  expect(withNamesBeyondShells(['sh'], { PATH: '/bin' })).toEqual(['sh']);
+  expect(withEntriesShellsDrop(['./a=b', 'c'], env)).toEqual(['./a=b', 'c']);
+  expect(withEntriesShellsDrop(['sh'], { PATH: '/bin' })).toEqual(['sh']);
 });
 
 it('the streams of the caller at their numbers, whatever the order; between them nothing is said', () => {
