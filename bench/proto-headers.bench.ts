@@ -32,9 +32,9 @@ import {
 } from '../src/proto/ipv6.ts';
 import {
   newTcpOptions,
+  TCP_CHECKSUM,
   TcpFlag,
   tcpAck,
-  tcpChecksumAt,
   tcpDstPort,
   tcpFlags,
   tcpHeaderBytes,
@@ -78,27 +78,27 @@ export function build(): Benchmark.Suite {
       csumStart + tcpBytes,
       PAYLOAD,
       csumStart,
-      tcpChecksumAt,
+      TCP_CHECKSUM,
     );
     etherWrite(pool, at + VNET_BYTES, guestMac, ourMac, EtherType.ipv4);
     const totalBytes = IPV4_MIN_BYTES + tcpBytes + PAYLOAD;
     ipv4Write(pool, ipAt, totalBytes, IpProtocol.tcp, PEER, GUEST, 64, 0, Ipv4Flag.dontFragment);
     tcpWrite(pool, tcpAt, 80, 50000, seq, 77, tcpBytes, flags, 65535);
-    writeU16(pool, tcpAt + tcpChecksumAt, foldSum(pseudoSum4(PEER, GUEST, IpProtocol.tcp, totalBytes - 20)));
+    writeU16(pool, tcpAt + TCP_CHECKSUM, foldSum(pseudoSum4(PEER, GUEST, IpProtocol.tcp, totalBytes - 20)));
   };
 
   const writeTcp6 = (at: number, seq: number): void => {
     const ipAt = at + VNET_BYTES + ETH_BYTES;
     const tcpAt = ipAt + IPV6_BYTES;
     const csumStart = ETH_BYTES + IPV6_BYTES;
-    vnetWrite(pool, at, VnetFlag.needsCsum, VnetGso.tcpv6, csumStart + 20, PAYLOAD, csumStart, tcpChecksumAt);
+    vnetWrite(pool, at, VnetFlag.needsCsum, VnetGso.tcpv6, csumStart + 20, PAYLOAD, csumStart, TCP_CHECKSUM);
     etherWrite(pool, at + VNET_BYTES, guestMac, ourMac, EtherType.ipv6);
     ipv6Write(pool, ipAt, 20 + PAYLOAD, IpProtocol.tcp, 64, 0);
     addressWrite(pool, ipAt + IPV6_SRC, addresses6, 0);
     addressWrite(pool, ipAt + IPV6_DST, addresses6, 4);
     tcpWrite(pool, tcpAt, 80, 50000, seq, 77, 20, TcpFlag.ack, 65535);
     const pseudo = pseudoSum6At(pool, ipAt + IPV6_SRC, ipAt + IPV6_DST, IpProtocol.tcp, 20 + PAYLOAD);
-    writeU16(pool, tcpAt + tcpChecksumAt, foldSum(pseudo));
+    writeU16(pool, tcpAt + TCP_CHECKSUM, foldSum(pseudo));
   };
 
   const writeUdp4 = (at: number, ident: number): void => {

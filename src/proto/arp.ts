@@ -13,8 +13,8 @@ import { MAC_BYTES } from './ethernet.ts';
 
 export const ARP_BYTES = 28;
 /** Offsets of the MAC fields from the packet's start. */
-export const arpSenderMacAt = 8;
-export const arpTargetMacAt = 18;
+export const ARP_SENDER_MAC = 8;
+export const ARP_TARGET_MAC = 18;
 
 export const ArpOp = { request: 1, reply: 2 } as const;
 
@@ -55,7 +55,7 @@ export function arpReplyWrite(
   writeU32(pool, at + 14, senderIp);
   writeU32(pool, at + 24, targetIp);
   for (let i = 0; i < MAC_BYTES; i++) {
-    pool[at + arpSenderMacAt + i] = senderMac[i]!;
-    pool[at + arpTargetMacAt + i] = targetMac[i]!;
+    pool[at + ARP_SENDER_MAC + i] = senderMac[i]!;
+    pool[at + ARP_TARGET_MAC + i] = targetMac[i]!;
   }
 }

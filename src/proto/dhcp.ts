@@ -22,7 +22,7 @@ export const DHCP_CLIENT_PORT = 68;
 /** Fixed part and magic. */
 export const DHCP_MIN_BYTES = 240;
 /** Offset of the client's MAC. */
-export const dhcpClientMacAt = 28;
+export const DHCP_CLIENT_MAC = 28;
 
 const MAGIC = 0x63825363;
 /** RFC 1542 section 2.1: BOOTP relays and clients expect at least this much. */
@@ -259,7 +259,7 @@ export function dhcpReplyWrite(
   writeU32(pool, at + 16, reply.yiaddr);
   writeU32(pool, at + 20, reply.siaddr ?? 0);
   writeU32(pool, at + 24, dhcpGiaddr(pool, requestAt));
-  pool.copyWithin(at + dhcpClientMacAt, requestAt + dhcpClientMacAt, requestAt + dhcpClientMacAt + 16);
+  pool.copyWithin(at + DHCP_CLIENT_MAC, requestAt + DHCP_CLIENT_MAC, requestAt + DHCP_CLIENT_MAC + 16);
   writeU32(pool, at + 236, MAGIC);
 
   const options = new Map<number, number[]>();

@@ -21,7 +21,7 @@ import { Icmp6Type } from './icmpv6.ts';
 /** Hop limit of every neighbour discovery packet (RFC 4861 section 3.1). */
 export const NDP_HOP_LIMIT = 255;
 /** Offset of the target address in solicitations and advertisements. */
-export const ndpTargetAt = 8;
+export const NDP_TARGET = 8;
 
 export const NdpOption = {
   sourceLinkLayer: 1,
@@ -68,7 +68,7 @@ export function ndpCheck(pool: Uint8Array, at: number, bytes: number, hopLimit: 
   const offset = optionsOffset(pool[at]!);
   if (offset === 0 || pool[at + 1] !== 0) return Drop.ndpCode;
   if (bytes < offset) return Drop.short;
-  if (offset === NEIGHBOUR_BYTES && pool[at + ndpTargetAt] === 0xff) return Drop.ndpTarget;
+  if (offset === NEIGHBOUR_BYTES && pool[at + NDP_TARGET] === 0xff) return Drop.ndpTarget;
   let i = offset;
   while (i < bytes) {
     if (i + 8 > bytes) return Drop.ndpOption;
@@ -102,7 +102,7 @@ export function ndpNaWrite(
 ): number {
   writeU32(pool, at, Icmp6Type.neighbourAdvertisement << 24);
   writeU32(pool, at + 4, flags);
-  addressWrite(pool, at + ndpTargetAt, target, w);
+  addressWrite(pool, at + NDP_TARGET, target, w);
   return NEIGHBOUR_BYTES + linkLayerOptionWrite(pool, at + NEIGHBOUR_BYTES, NdpOption.targetLinkLayer, mac);
 }
 

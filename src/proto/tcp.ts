@@ -17,7 +17,7 @@ import { Drop } from './drop.ts';
 export const TCP_MIN_BYTES = 20;
 export const TCP_MAX_BYTES = 60;
 /** Offset of the checksum field from the header's start; also virtio's csumOffset. */
-export const tcpChecksumAt = 16;
+export const TCP_CHECKSUM = 16;
 
 export const TcpFlag = { fin: 1, syn: 2, rst: 4, psh: 8, ack: 16, urg: 32, ece: 64, cwr: 128 } as const;
 
@@ -73,7 +73,7 @@ export function tcpWindow(pool: Uint8Array, at: number): number {
 
 /** The checksum field. */
 export function tcpChecksum(pool: Uint8Array, at: number): number {
-  return readU16(pool, at + tcpChecksumAt);
+  return readU16(pool, at + TCP_CHECKSUM);
 }
 
 /** What tcpOptions found; made once and filled again and again. */

@@ -12,7 +12,7 @@ import { Drop } from './drop.ts';
 
 export const UDP_BYTES = 8;
 /** Offset of the checksum field; also virtio's csumOffset. */
-export const udpChecksumAt = 6;
+export const UDP_CHECKSUM = 6;
 
 /**
  * Check a header in place.
@@ -43,7 +43,7 @@ export function udpLength(pool: Uint8Array, at: number): number {
 
 /** 0: the sender computed none, which only IPv4 allows (RFC 8200 section 8.1). */
 export function udpChecksum(pool: Uint8Array, at: number): number {
-  return readU16(pool, at + udpChecksumAt);
+  return readU16(pool, at + UDP_CHECKSUM);
 }
 
 /** Write the 8 bytes, checksum 0. `length` counts header and data. */
