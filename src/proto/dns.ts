@@ -3,7 +3,7 @@
  *
  *  +0 id u16   +2 |QR| opcode, 4 |AA|TC|RD| |RA|Z|AD|CD| rcode, 4 |
  *  +4 qdCount u16   +6 anCount u16   +8 nsCount u16   +10 arCount u16
- *  +12 question: labels (length u8, bytes) ending in 0, type u16, class u16;   records follow, which are not read
+ *  +12 question: labels (length u8, bytes) ending in 0, type u16, class u16; then records, not read
  *
  * Over TCP each message has a u16 length in front; `at` is the offset behind that length.
  *
