@@ -89,8 +89,8 @@ export function icmpChecksumWrite(pool: Uint8Array, at: number, bytes: number): 
 /**
  * Turn an ICMP or ICMPv6 echo request into its reply in place. The checksum is adjusted, not recomputed (RFC
  * 1624): the data is not read, and the checksum of a corrupt message stays wrong. The ICMPv6 checksum covers
- * the addresses too. It is correct when the reply has the request's addresses swapped, because swapping leaves
- * their sum the same; otherwise call icmp6ChecksumWrite.
+ * the addresses too. It is correct when the reply has the request's addresses swapped, because swapping does
+ * not change their sum; otherwise call icmp6ChecksumWrite.
  * @param bytes  message length
  * @param replyType  IcmpType.echoReply or Icmp6Type.echoReply
  * @returns bytes, or Drop.short
