@@ -1,6 +1,6 @@
 /**
- * What a packet costs in codecs: reading all headers of a TCP frame as the shard does, and writing those of a
- * segment to the guest. One op is one packet.
+ * Cost of the header codecs per packet: reading all headers of a frame as a shard does, and writing those of
+ * a packet to the guest. One operation is one packet.
  */
 import Benchmark from 'benchmark';
 import { addressRead, addressSetIpv4, addressWrite } from '../src/proto/address.ts';
@@ -55,7 +55,7 @@ const GUEST = 0x0a000264;
 const PEER = 0xc0000201;
 const PAYLOAD = 1448;
 
-/** One list: a case is an entry of it, and what they share stands in front. */
+/** The suite. One long function: the members share the state that is set up in front of the list. */
 export function build(): Benchmark.Suite {
   const pool = new Uint8Array(new SharedArrayBuffer(SLOTS * SLOT_BYTES));
   const guestMac = Uint8Array.of(2, 0, 0x5e, 0x10, 0, 1);
@@ -111,7 +111,10 @@ export function build(): Benchmark.Suite {
     writeU16(pool, udpAt + 6, foldSum(pseudoSum4(PEER, GUEST, IpProtocol.udp, UDP_BYTES + PAYLOAD)));
   };
 
-  /** Check and read all that a shard wants to know of a frame; returns a digest of it. */
+  /**
+   * Check a frame and read every field that a shard reads.
+   * @returns a digest of the fields, negative on errors
+   */
   const read = (at: number, frameBytes: number): number => {
     if (vnetCheck(pool, at, frameBytes) < 0) return -1;
     const ipAt = at + VNET_BYTES + ETH_BYTES;
@@ -183,7 +186,7 @@ export function build(): Benchmark.Suite {
         onStart: () => {
           fillAll(fill);
           const result = read(0, frameBytes);
-          if (result < 0) throw new Error(`${name}: the frame written is not read: ${result}`);
+          if (result < 0) throw new Error(`${name}: the written frame is refused: ${result}`);
         },
       },
     );
