@@ -15,7 +15,7 @@
 import { writeU16 } from '../../proto/be.ts';
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { ETH_BYTES, etherWrite } from '../../proto/ethernet.ts';
-import { udpChecksumAt, udpFinishSum } from '../../proto/udp.ts';
+import { UDP_CHECKSUM, udpFinishSum } from '../../proto/udp.ts';
 import { VNET_BYTES, VnetFlag, VnetGso, vnetWrite } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { type FramePool, HEADROOM_BYTES } from '../../ring/pool.ts';
@@ -186,7 +186,7 @@ export class GuestLink {
     const u8 = this.#u8;
     const at = f.transportAt;
     const sum = onesSumPieces(u8, at, f.bytes - (at - f.at), f.moreAt, f.moreBytes, 0);
-    const csum = f.checksumField === udpChecksumAt ? udpFinishSum(sum) : finishSum(sum);
+    const csum = f.checksumField === UDP_CHECKSUM ? udpFinishSum(sum) : finishSum(sum);
     writeU16(u8, at + f.checksumField, csum);
   }
 }
