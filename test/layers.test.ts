@@ -4,9 +4,9 @@
  *
  *   proto, ring < sys < workers < main
  *
- * proto and ring do not import one another, and sys does not import ring. proto stays pure: it imports no
- * package and no module of the platform. Only sys imports koffi. Where the words of a descriptor lie only the
- * codec of the links knows: nobody outside of workers/link/ imports its words.ts.
+ * proto and ring do not import one another, and sys does not import ring. proto imports no package and no
+ * Node module. Only sys imports koffi. Only the codec of the links knows the layout of a descriptor: no file
+ * outside of workers/link/ imports its words.ts.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -29,8 +29,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 /**
  * Folders of a layer that may import only these of its other folders (a layer's own files: '.'). Stages meet
  * at links, so they do not import one another: the reader, translator (the shards), host-io and splice. `tap`
- * has the reader and what writes to the TAP, which shards use. Front ends do not import one another; nothing
- * imports them.
+ * has the reader, and the writer to the TAP, which shards use. Front ends do not import one another; no other
+ * folder imports them.
  */
 const FOLDERS: Record<string, readonly string[]> = {
   'workers/thread': ['workers/.'],
@@ -50,7 +50,7 @@ const FOLDERS: Record<string, readonly string[]> = {
   'main/slirp4netns': ['main/process', 'main/cli', 'main/host', 'main/api'],
 };
 const EXCEPTIONS: readonly string[] = [
-  // A report on an instance of pasta's reads its command line.
+  // A report on a pasta instance parses its command line.
   'main/bucatini/bug-report.ts > main/pasta/options.ts',
 ];
 /** 'workers/tap' of 'workers/tap/pcap.ts', 'workers/.' of 'workers/engine.ts'. */
@@ -58,9 +58,9 @@ const folderOf = (file: string): string => {
   const [layer, folder, inside] = file.split('/');
   return inside === undefined ? `${layer}/.` : `${layer}/${folder}`;
 };
-/** The stage in `tap`; the rest of that folder is for shards as well. */
+/** The files of the reader stage in `tap`; shards may use the others. */
 const READER = /^workers\/tap\/(tap-reader|reassembly)\.ts$/;
-/** Files of workers itself that put stages together; stages do not import these. */
+/** Files directly in workers that assemble stages; stages do not import them. */
 const ASSEMBLERS = /^workers\/(assembly|engine|packet-thread|packet-worker)\.ts$/;
 
 /**
@@ -89,7 +89,7 @@ function breach(file: string, name: string): string | null {
   }
   const target = path.posix.normalize(path.posix.join(path.posix.dirname(file), name));
   if (target.startsWith('..')) {
-    // package.json holds the version; nothing else outside src is for src.
+    // package.json holds the version; src imports no other file outside src.
     return target === '../package.json' ? null : `src/${file} imports ${name}: outside src`;
   }
   if (target === LINK_WORDS && path.posix.dirname(file) !== path.posix.dirname(LINK_WORDS)) {
@@ -119,13 +119,13 @@ const files = (readdirSync(SRC, { recursive: true, encoding: 'utf8' }) as string
   .sort();
 
 describe('layers', () => {
-  it('there are files to check in every layer', () => {
+  it('every layer has files to check', () => {
     for (const layer of Object.keys(MAY_IMPORT))
       expect(files.some((file) => file.startsWith(`${layer}/`))).toBe(true);
     expect(files.length).toBeGreaterThan(10);
   });
 
-  it.each(files)('src/%s keeps to its layer', (file) => {
+  it.each(files)('src/%s imports only from layers below', (file) => {
     const breaches = importsOf(readFileSync(path.join(SRC, file), 'utf8'))
       .map((name) => breach(file, name))
       .filter((reason) => reason !== null);
@@ -138,7 +138,7 @@ describe('layers', () => {
     );
   });
 
-  it('the checker itself sees breaches between folders', () => {
+  it('the checker finds forbidden imports between folders', () => {
     expect(breach('workers/splice/splice.ts', '../host-io/context.ts')).toMatch('workers/splice may import');
     expect(breach('workers/translator/shard.ts', '../tap/tap-reader.ts')).toMatch('a stage imports no stage');
     expect(breach('workers/translator/shard.ts', '../tap/guest-link.ts')).toBeNull();
@@ -150,7 +150,7 @@ describe('layers', () => {
     expect(breach('main/bucatini/selftest/ping.ts', '../run.ts')).toBeNull();
   });
 
-  it('the checker itself sees breaches', () => {
+  it('the checker finds forbidden imports between layers', () => {
     expect(breach('proto/ipv4.ts', '../ring/pool.ts')).toMatch('proto may import itself');
     expect(breach('ring/spsc.ts', '../workers/stage.ts')).not.toBeNull();
     expect(breach('ring/spsc.ts', '../proto/be.ts')).not.toBeNull();

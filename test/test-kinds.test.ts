@@ -1,5 +1,5 @@
 // @vitest: beside
-/** What test files say about neighbours, and who reads it. */
+/** The kind of each test file (support/test-kind.ts), and its project in vitest.config.ts. */
 import { globSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -10,7 +10,7 @@ const root = path.resolve(import.meta.dirname, '..');
 const files = globSync('test/**/*.test.ts', { cwd: root }).sort();
 
 describe('test files', () => {
-  it('each says beside or alone in its first line, or nothing', () => {
+  it("each file: 'beside', 'alone' or nothing in its first line", () => {
     const wrong = files.flatMap((file) => {
       try {
         testKind(readFileSync(`${root}/${file}`, 'utf8'));
@@ -22,12 +22,12 @@ describe('test files', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('each is in one of the two projects', () => {
+  it('each file: in one of the two projects', () => {
     const projects = config.test?.projects as { readonly test: { readonly include: readonly string[] } }[];
     expect(projects.flatMap((project) => project.test.include).sort()).toEqual(files);
   });
 
-  it('the first line is read', () => {
+  it('testKind: reads the first line, refuses a pragma elsewhere', () => {
     expect(testKind('// @vitest: beside\n/** x */')).toBe('beside');
     expect(testKind('// @vitest: alone\n')).toBe('alone');
     expect(testKind('/** x */\n')).toBe('alone');

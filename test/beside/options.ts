@@ -1,17 +1,17 @@
 /**
- * Command lines of pasta.txt or slirp4netns.txt with an original and with ours, in the same namespaces: exit
- * status, standard output and standard error. A person looks at what differs; docs/decisions/080 says what
- * differs on purpose. In a line PROG is the program, $DIR an empty directory; `bare` is an interface without
- * addresses.
+ * Runs command lines of pasta.txt or slirp4netns.txt with the original program and with ours, in the same
+ * namespaces, and compares exit status, standard output and standard error. A person reviews the differences;
+ * docs/decisions/080 lists the intended ones. In a line PROG is the program, $DIR an empty directory; `bare`
+ * is an interface without addresses.
  *
- * usage: sh scripts/node.sh test/beside/options.ts pasta|slirp4netns ORIGINAL [TEXT...]     lines that hold one of the texts; all without any
+ * usage: sh scripts/node.sh test/beside/options.ts pasta|slirp4netns ORIGINAL [TEXT...]     lines that contain one of the texts; default: all
  */
 import { readFileSync } from 'node:fs';
 import { makeBed, succeedIn } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
 
 const TOOLS = ['pasta', 'slirp4netns'];
-/** Some lines of slirp4netns make it serve. */
+/** With some lines slirp4netns starts to serve. */
 const LINE_SECONDS = 10;
 const SHOWN_LINES = 6;
 
@@ -22,8 +22,8 @@ interface Outcome {
 }
 
 /**
- * Without what is another one each time, without the usage text, whose words are ours, and without lines that
- * come again: what slirp4netns has buffered is written by both of its processes.
+ * Remove text that differs each time, the usage text, which is our own, and repeated lines: both processes of
+ * slirp4netns write its buffered output.
  */
 function comparable(text: string, program: string): string {
   return [...new Set(text.split('\n'))]

@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * Stock clients in a bare namespace get their addresses from the engine: udhcpc, dhclient for both families,
- * the kernel's SLAAC.
+ * Address clients in an unconfigured namespace get their addresses from the engine: udhcpc, dhclient for both
+ * families, SLAAC of the kernel.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
@@ -21,7 +21,7 @@ import { describeE2e, requireTool } from '../support/require.ts';
 const TIMEOUT_MS = 40_000;
 const MTU = 9000;
 
-/** Acts on udhcpc's and dhclient's words alike, and notes what was offered. */
+/** Hook script for udhcpc and dhclient: configures the interface and records the offer. */
 const leaseScript = (file: string): string => `#!/bin/sh
 case \${1:-$reason} in bound|renew|BOUND|RENEW|REBIND|REBOOT) ;; *) exit 0 ;; esac
 address=\${ip:-$new_ip_address} mask=\${subnet:-$new_subnet_mask} routers=\${router:-$new_routers}
@@ -31,7 +31,7 @@ for r in $routers; do ip route replace default via $r dev $interface onlink; don
 echo "$address|$mask|$routers|\${dns:-$new_domain_name_servers}|\${mtu:-$new_interface_mtu}" >${file}
 `;
 
-/** Acts on dhclient's words for DHCPv6. */
+/** Hook script of dhclient for DHCPv6. */
 const lease6Script = (file: string): string => `#!/bin/sh
 case $reason in BOUND6|RENEW6|REBIND6) ;; *) exit 0 ;; esac
 ip -6 addr add $new_ip6_address/64 dev $interface nodad
@@ -40,7 +40,7 @@ echo "$new_ip6_address" >${file}
 
 describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => {
   let bed: Bed;
-  /** What the engine itself configures: the clients must come to the same. */
+  /** The configuration that the engine itself applies: the clients must get the same. */
   let configured: { ipv4: string; ipv6: string; gateway: string };
 
   const globalAddress = async (guest: Inside, family: '-4' | '-6'): Promise<string | undefined> =>
@@ -125,7 +125,7 @@ describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => 
       });
     });
 
-    // Not a matter of threads: under one plan alone, as the client takes its time.
+    // Independent of the thread plan: with one plan only, for the client is slow.
     if (plan === engine.plans[0])
       describeE2e('dhclient -6', [requireTool('dhclient', 'apt package isc-dhcp-client')], () => {
         it('gets the very address of the plan; the network works', { timeout: TIMEOUT_MS }, async () => {
@@ -134,8 +134,8 @@ describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => 
           bed.write(lease, '');
           bed.write(script, lease6Script(lease));
           await succeed(guest, ['chmod', '755', script]);
-          // Duplicate address detection would have the client wait for its link-local address; SLAAC would
-          // hide what it does.
+          // Duplicate address detection would delay the client's link-local address; SLAAC would hide a
+          // failure of the client.
           const conf = `/proc/sys/net/ipv6/conf/${device}`;
           await succeed(guest, ['sh', '-c', `echo 0 >${conf}/dad_transmits && echo 0 >${conf}/autoconf`]);
           await succeed(guest, ['ip', 'link', 'set', device, 'up']);
@@ -171,8 +171,8 @@ describeE2e('address clients', [requireTool('curl', 'apt package curl')], () => 
       expect(address).toMatch(new RegExp(`^${configured.ipv6.split('::')[0]}:`));
       expect(await succeed(guest, ['ip', '-6', 'route'])).toMatch(/^default .*proto ra/m);
       await fetches(`http://[${PEER6}]:${PORT.http}`);
-      // It has no address that the engine had planned: a published port leads to the one that it was heard to
-      // use.
+      // The guest has no planned address: a published port leads to the address that the engine has learnt
+      // from its packets.
       const server = guest.startInside(supportProgram('clients/udp-server.ts', 5353));
       await eventually("the guest's server listens", 5000, () => server.printed().stdout.includes('ready'));
       const answer = await succeedIn(

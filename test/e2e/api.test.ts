@@ -40,7 +40,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
   });
   afterAll(() => bed?.close());
 
-  // biome-ignore lint/suspicious/noExplicitAny: replies are what is being looked at
+  // biome-ignore lint/suspicious/noExplicitAny: the tests check the replies
   const ask = async (path: string, ...requests: object[]): Promise<any[]> => {
     const texts = requests.map((request) => JSON.stringify(request));
     return JSON.parse(await succeedIn(bed, 'host', supportProgram('clients/api-client.ts', path, ...texts)));
@@ -65,7 +65,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
   const hello = (host: string, port: number) =>
     succeedIn(bed, 'host', supportProgram('clients/udp-ask.ts', host, port, 0, 'hello'));
 
-  /** Ports of both protocols and families are added, carry, are listed and removed. */
+  /** Add ports of both protocols and families, send data through them, list and remove them. */
   const tryPorts = async (path: string, startInside: Inside['startInside']): Promise<void> => {
     const servers = ['tcp-echo.ts', 'udp-server.ts'].map((file) =>
       startInside(supportProgram(`clients/${file}`, INSIDE)),
@@ -100,7 +100,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
     });
     afterAll(() => guest?.stop());
 
-    it('info tells the network, stats the counters', async () => {
+    it('info reports the network, stats the counters', async () => {
       const [info, stats] = await ask(path, { execute: 'info' }, { execute: 'stats' });
       expect(info.return).toMatchObject({ program: 'bucatini run', interface: 'veth0', mtu: 65520 });
       expect(info.return.ipv4).toMatchObject({ guest: HOST4, prefixLen: 24 });
@@ -108,7 +108,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       expect(stats.return.counters.framesFromGuest).toBeGreaterThan(0);
     });
 
-    it('ports beside those of --publish, which cannot be added again and stay', async () => {
+    it('--publish ports: add_hostfwd adds others, refuses the same, and leaves them open', async () => {
       await tryPorts(path, guest.startInside);
       const again = { proto: 'tcp', host_port: HOST.published, guest_port: INSIDE };
       expect(await ask(path, add(again))).toEqual([refused('add_hostfwd: slirp_add_hostfwd failed')]);
@@ -118,7 +118,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       killTree(server.process.pid!);
     });
 
-    it('flows of TCP, UDP and ping with their ends, states, bytes and ages', async () => {
+    it('list_flows: TCP, UDP and ping flows with addresses, states, bytes and ages', async () => {
       const script = `exec 3<>/dev/tcp/${PEER4}/${PORT.echo} 4<>/dev/udp/${PEER4}/${PORT.echo} 5<>/dev/tcp/${PEER6}/${PORT.echo}
         echo 0123456789 >&3; read -r l <&3; printf 0123 >&4; dd bs=99 count=1 <&4 2>/dev/null
         ping -c1 -W1 -q ${PEER4} >/dev/null; echo there; sleep 60`;
@@ -151,7 +151,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       );
     });
 
-    it('half-closed connections: who has finished, and no FIN among the bytes', async () => {
+    it('list_flows, half-closed connections: the state shows which side sent FIN; FIN is not counted as a byte', async () => {
       const late: readonly Step[] = [['recvEof'], ['pause', 2500], ['send', 10], ['fin']];
       const early: readonly Step[] = [['send', 5000], ['fin'], ['recvEof']];
       const ends = [converse(bed, guest, PEER4, early, late), converse(bed, guest, PEER6, late, early)];
@@ -170,7 +170,7 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       }
     });
 
-    it(`${MANY} connections at once are told by pages, each once, and a download does not notice`, async () => {
+    it(`list_flows, ${MANY} connections: pages list each once; a download goes on without a pause`, async () => {
       const client = guest.startInside(supportProgram('clients/tcp-idle.ts', PEER4, PORT.echo, MANY));
       await eventually('they are open', 12 * END_MS, () => client.printed().stdout.includes('ready'));
       const bytes = 256 * MIB;
@@ -187,14 +187,14 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       killTree(client.process.pid!);
     }, 120_000);
 
-    it('beside hundreds of silent clients, halves, garbage and 10 MiB each a download arrives whole and without a pause', async () => {
+    it('hundreds of API clients, silent or sending halves, garbage, 10 MiB: a download arrives whole without a pause', async () => {
       const bytes = 64 * MIB;
       const url = `http://${PEER4}:${PORT.http}/bytes/${bytes}`;
       const hostility = (seconds: number) =>
         succeedIn(bed, 'host', supportProgram('clients/api-hostile.ts', path, seconds), {
           timeoutMs: 40_000,
         });
-      // What traffic and V8's patience take once.
+      // The first run grows the heap; memory is compared after it.
       await Promise.all([hostility(5), curlDownload(guest, url, 30_000)]);
       const before = rssKib(guest.enginePid);
       const [hostile, ...downloads] = await Promise.all([
@@ -213,18 +213,18 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       expect(told).toMatchObject({ half: parse, garbage: parse, refused: 0 });
       expect(told.huge).toEqual([JSON.stringify(refused('too large message'))]);
       expect(told.flows).toBeGreaterThan(10);
-      // V8 lets garbage lie for tens of MiB; what is sent meanwhile are gigabytes.
+      // V8 may keep tens of MiB of garbage; the clients send gigabytes meanwhile.
       expect(rssKib(guest.enginePid) - before).toBeLessThan(96 * 1024);
     }, 60_000);
 
-    it('the socket goes with the engine', async () => {
+    it('the engine ends: its API socket is removed', async () => {
       expect(await exists(path)).toBe(true);
       await guest.stop();
       expect(await exists(path)).toBe(false);
     });
   });
 
-  it.runIf(OURS)('bucatini attach: ports are added, the socket goes at the end', async () => {
+  it.runIf(OURS)('bucatini attach: ports are added; the socket is removed at the end', async () => {
     const guest = await bed.emptyGuest();
     const path = `${bed.ramDir}/attach`;
     const attached = bed.attach(
@@ -259,14 +259,15 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       await eventually('its socket is gone', END_MS, async () => !(await exists(path)));
     };
 
-    it('in the background: ports beside automatic ones lead to the address of the plan', async () => {
+    it('in the background, with automatic ports: added ports lead to the planned guest address', async () => {
       await start('--config-net', '-t', 'auto', '-u', 'none', '-T', 'none', '-U', 'none');
       const [info] = await ask(path, { execute: 'info' });
       expect(info.return).toMatchObject({ program: 'bucatini pasta', ipv4: { guest: HOST4 } });
       await tryPorts(path, startInside);
       const [listed] = await ask(path, { execute: 'list_hostfwd' });
       expect(listed.entries[1]).toMatchObject({ proto: 'udp', guest_addr: HOST4 });
-      // What listens inside is forwarded by itself; adding it is one too many, another port to it is not.
+      // A listener inside is forwarded automatically: adding the same port is refused, another host port to
+      // it is accepted.
       const server = startInside(supportProgram('clients/tcp-echo.ts', 7002));
       await listens(server);
       await eventually('it is forwarded by itself', END_MS, async () => (await crowd(HOST4, 7002)).ok === 2);
@@ -280,12 +281,12 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
         const { failed } = await crowd(HOST4, 7002);
         return failed.ECONNREFUSED === 2;
       });
-      // The other is still listened on: what refuses is the guest.
+      // The other port still has a listener on the host: the guest refuses the connection.
       expect((await ask(path, { execute: 'list_hostfwd' }))[0].entries).toHaveLength(4);
       await stop();
     });
 
-    it('connections past the interface are told as such, TCP and UDP, in and out', async () => {
+    it('spliced connections, TCP and UDP, inbound and outbound: list_flows has them', async () => {
       await start(
         '--config-net',
         '-T',

@@ -1,7 +1,7 @@
 /**
- * Peers that do harm, beside ordinary traffic: whatever they do, connections that stand, new ones, UDP and
- * names go on, and the engine has back what it had when they are gone. test/hostile/arena has the attacks;
- * main.ts there runs them by hand, larger and timed.
+ * Attacking peers beside ordinary traffic: open connections, new ones, UDP and name queries of others are
+ * still served, and the engine has freed all resources of the attackers afterwards. The attacks are in
+ * test/hostile/arena; its main.ts runs them by hand, larger and with times.
  */
 import { expect, it } from 'vitest';
 import { type ArenaOptions, type ArenaResult, fight, type Window } from '../hostile/arena/arena.ts';
@@ -11,20 +11,24 @@ import { describeE2e, requireTool } from '../support/require.ts';
 
 const WINDOW_SECONDS = 2;
 const TIMEOUT_MS = 120_000;
-/** What must be answered in time. Datagrams may be lost where two processors are full. */
+/**
+ * Minimum share of requests that are answered in time. Datagrams may be lost when both processors are busy.
+ */
 const SHARE = { old: 1, connect: 0.95, udp: 0.9, dns: 0.9 } as const;
-/** Whatever the number of peers: one line a cause in some seconds. */
+/** Independent of the number of peers: one line per cause in some seconds. */
 const LOG_LINES = 12;
-/** The pool and the tables, should all of their pages be touched. */
+/** Size of pool and tables, if all of their pages are written. */
 const GROWTH_MIB = 96;
 const SPARE_DESCRIPTORS = 8;
-/** Their sockets go with time-outs of their own: connect() in two minutes, a question in ten seconds. */
+/**
+ * Their sockets close after the end of the test: connect() times out in two minutes, a query in ten seconds.
+ */
 const OUTLIVED: readonly AttackName[] = ['half-open', 'dns'];
-/** They fill both processors, those of the witnesses too. */
+/** These use all time of both processors, also that of the ordinary clients. */
 const BUSY: readonly AttackName[] = ['resets', 'resets-inside', 'half-open', 'udp-peers', 'udp-sources'];
 const BUSY_SHARE = { old: 1, connect: 0.75, udp: 0.75, dns: 0.75 } as const;
 
-/** Those that once stopped everything, for the plans and programs whose stages are the same. */
+/** Attacks that once stopped all traffic, for plans and programs with the same stages. */
 const WORST: readonly AttackName[] = ['idle-readers', 'uploads', 'udp-sources'];
 
 function expectServed(window: Window, when: string, shares: Record<keyof typeof SHARE, number>): void {
@@ -62,18 +66,18 @@ const attacked = (front: ArenaOptions['front'], plan: string, attack: AttackName
 
 const needs = [requireTool('socat', 'apt package socat')];
 
-describeE2e('run, fused: nobody suffers from', needs, () => {
+describeE2e('run, fused: other clients are served during', needs, () => {
   for (const attack of ATTACK_NAMES) attacked('run', 'fused', attack);
 });
-describeE2e('run, pipeline=2: nobody suffers from', needs, () => {
+describeE2e('run, pipeline=2: other clients are served during', needs, () => {
   for (const attack of [...WORST, 'half-open'] as const) attacked('run', 'pipeline=2', attack);
 });
-describeE2e('run, at MTU 1500: nobody suffers from', needs, () => {
+describeE2e('run, MTU 1500: other clients are served during', needs, () => {
   attacked('run', 'fused', 'idle-readers', { mtu: 1500 });
 });
-describeE2e('pasta: nobody suffers from', needs, () => {
+describeE2e('pasta: other clients are served during', needs, () => {
   for (const attack of WORST) attacked('pasta', 'auto', attack);
 });
-describeE2e('slirp4netns: nobody suffers from', needs, () => {
+describeE2e('slirp4netns: other clients are served during', needs, () => {
   for (const attack of WORST) attacked('slirp4netns', 'auto', attack);
 });

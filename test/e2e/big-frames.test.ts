@@ -1,7 +1,7 @@
 /**
- * TCP frames beyond 64 KiB (decision 040): that the guest gets them, and that a guest which forwards for
- * others behind it passes the data on whole, over a bridge whose ports take no such frames. transfer.test.ts
- * compares the bytes at every MTU and plan.
+ * TCP frames beyond 64 KiB (decision 040): the guest gets them, and a guest that forwards to others through a
+ * bridge, whose ports accept no such frames, delivers all data. transfer.test.ts compares the bytes at every
+ * MTU and plan.
  */
 import { release } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -17,9 +17,9 @@ const TIMEOUT_MS = 60_000;
 const INNER = '10.99.0.2';
 
 /**
- * A namespace behind a bridge of the guest's, $1: MTU, $2: the hop limit that it starts with, $3: what to run
- * in it. A hop limit of 64 comes to us as 63, which says that the guest forwards; 65 comes as 64, and the
- * guest has to cut the large frames.
+ * A namespace behind a bridge of the guest; $1: MTU, $2: its initial hop limit, $3: the command. A hop limit
+ * of 64 arrives at the engine as 63, which shows that the guest forwards; 65 arrives as 64, and the guest has
+ * to segment the large frames.
  */
 const BEHIND_BRIDGE = `
 set -e
@@ -42,7 +42,7 @@ behind ip route add default via 10.99.0.1
 behind sh -c "$3"
 `;
 
-/** What the guest's interface towards us has received, and in how many frames. */
+/** Bytes and frames that the guest's interface has received. */
 async function received(guest: Guest): Promise<{ bytes: number; frames: number }> {
   const lines = (await succeed(guest, ['cat', '/proc/net/dev'])).split('\n');
   const line = lines.find((l) => l.includes(':') && !/^\s*(lo|br0|port0):/.test(l)) ?? '';
@@ -67,14 +67,17 @@ describeE2e('TCP frames beyond 64 KiB', [requireTool('curl', 'apt package curl')
     });
     afterAll(() => guest?.stop());
 
-    it.runIf(hasBigTcp(release())).each(FAMILIES)('$name: a download comes in them', async (family) => {
-      const before = await received(guest);
-      const url = `http://${urlHost(family.peer)}:${PORT.http}/bytes/${BYTES}`;
-      const got = await curlDownload(guest, url, TIMEOUT_MS);
-      expect(got).toMatchObject({ bytes: BYTES, sha256: patternSha256(BYTES) });
-      const after = await received(guest);
-      expect((after.bytes - before.bytes) / (after.frames - before.frames)).toBeGreaterThan(65_600);
-    });
+    it.runIf(hasBigTcp(release())).each(FAMILIES)(
+      '$name: a download arrives in frames beyond 64 KiB',
+      async (family) => {
+        const before = await received(guest);
+        const url = `http://${urlHost(family.peer)}:${PORT.http}/bytes/${BYTES}`;
+        const got = await curlDownload(guest, url, TIMEOUT_MS);
+        expect(got).toMatchObject({ bytes: BYTES, sha256: patternSha256(BYTES) });
+        const after = await received(guest);
+        expect((after.bytes - before.bytes) / (after.frames - before.frames)).toBeGreaterThan(65_600);
+      },
+    );
 
     it.each([64, 65])('behind a bridge in the guest, hop limit %i: a download arrives whole', async (ttl) => {
       const url = `http://${FAMILIES[0]!.peer}:${PORT.http}/bytes/${BYTES}`;

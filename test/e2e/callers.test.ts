@@ -1,6 +1,5 @@
 /**
- * What the front ends do to those who start them: their descriptors, their environment, their terminal, their
- * readers.
+ * Effects of the front ends on their callers: descriptors, environment, terminal, readers of the output.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
@@ -30,7 +29,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
-/** A process in user and network namespaces of its own, to be served. */
+/** Start a process in user and network namespaces of its own, as target of a front end. */
 async function withTarget<T>(use: (pid: number) => Promise<T>): Promise<T> {
   const target = spawn('unshare', ['-Urn', 'sh', '-c', 'echo there; exec sleep 1000'], {
     stdio: ['ignore', 'pipe', 'ignore'],
@@ -52,11 +51,11 @@ const AS_OURSELVES = ['--runas', `${process.getuid!()}:${process.getgid!()}`];
 interface FrontEnd {
   readonly name: string;
   argv(pid: number): string[];
-  /** It goes on until it is told to end. */
+  /** The front end serves until a signal ends it. */
   readonly serves?: boolean;
 }
 
-/** In and out of COMMAND: the descriptors' flags as it sees them, in octal. */
+/** Prints the flags of COMMAND's descriptors, in octal. */
 const LOOK = 'for fd in 0 1 2; do grep flags /proc/self/fdinfo/$fd; done >"$0"; sleep 0.2';
 
 const frontEnds = (seen: string): readonly FrontEnd[] => [
@@ -83,6 +82,8 @@ const frontEnds = (seen: string): readonly FrontEnd[] => [
   },
   { name: 'slirp4netns', argv: (pid) => [SLIRP, '-c', String(pid), 'tap0'], serves: true },
 ];
+
+const allGone = (pids: readonly number[]) => eventually('all are gone', 3000, () => !pids.some(isAlive));
 
 describeNeeding("flags of the caller's descriptors", tapNeeds, () => {
   const check = async (frontEnd: FrontEnd, kind: Kind, nonBlocking: boolean): Promise<void> => {
@@ -115,20 +116,20 @@ describeNeeding("flags of the caller's descriptors", tapNeeds, () => {
   };
   for (const frontEnd of frontEnds('/dev/null')) {
     for (const nonBlocking of [false, true]) {
-      it(`${frontEnd.name}: ${nonBlocking ? 'non-blocking' : 'blocking'} ones of all kinds stay so`, async () => {
-        // One in the background ends with its target.
+      it(`${frontEnd.name}: ${nonBlocking ? 'non-blocking' : 'blocking'} descriptors of all kinds keep their O_NONBLOCK flag`, async () => {
+        // A front end in the background ends with its target.
         for (const kind of KINDS) await check(frontEnd, kind, nonBlocking);
       }, 60_000);
     }
   }
 
-  it("COMMAND's standard error with a slow reader takes all that is written", async () => {
+  it('standard error of COMMAND, slow reader: all bytes arrive', async () => {
     const script = `"$0" run -- sh -c 'seq 1 100000 >&2; echo $? >&2' 2>&1 >/dev/null | (sleep 1; tail -n 1)`;
     expect((await runToEnd(['/bin/sh', '-c', script, BUCATINI])).stdout).toBe('0\n');
   });
 });
 
-describeNeeding('a pipe that nobody reads', tapNeeds, () => {
+describeNeeding('standard error is a full pipe without a reader', tapNeeds, () => {
   /** Standard output and error are one pipe, which is full. */
   const full = (argv: readonly string[]) =>
     spawn('/bin/sh', ['-c', `${AS_STANDARD}`, 'sh', ...argv], {
@@ -152,7 +153,7 @@ describeNeeding('a pipe that nobody reads', tapNeeds, () => {
     pipes = [];
   });
 
-  it('run: serves, notices that COMMAND ends', async () => {
+  it('run: starts and returns the status of COMMAND', async () => {
     const child = full([BUCATINI, 'run', '--log-level=debug', '--stats', '--', 'sh', '-c', 'exit 5']);
     const status = await Promise.race([
       new Promise((resolve) => child.once('exit', resolve)),
@@ -163,7 +164,7 @@ describeNeeding('a pipe that nobody reads', tapNeeds, () => {
   });
 
   for (const frontEnd of frontEnds('/dev/null').filter(({ serves }) => serves)) {
-    it(`${frontEnd.name}: SIGTERM ends it`, async () => {
+    it(`${frontEnd.name}: SIGTERM: it ends`, async () => {
       await withTarget(async (pid) => {
         const [program = '', ...args] = frontEnd.argv(pid);
         const loud = program === BUCATINI ? [args[0]!, '--log-level=debug', ...args.slice(1)] : args;
@@ -176,7 +177,7 @@ describeNeeding('a pipe that nobody reads', tapNeeds, () => {
     });
   }
 
-  it('what was dropped is counted, and told when the reader reads again', async () => {
+  it('the reader reads again: later log lines arrive', async () => {
     const script = `"$0" run --log-level=debug -- sh -c 'sleep 0.5; exit 0' 2>&1 >/dev/null`;
     const ended = await runToEnd(['/bin/sh', '-c', `{ ${script}; } | { sleep 2; cat; }`, BUCATINI]);
     expect(ended.stdout).toContain('start:');
@@ -239,7 +240,7 @@ describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
     }
   });
 
-  it('run: process substitution', () => {
+  it('run: COMMAND can read a process substitution', () => {
     const script = '"$0" run -- cat <(echo substituted)';
     expect(spawnSync('bash', ['-c', script, BUCATINI], { encoding: 'utf8' }).stdout).toBe('substituted\n');
   });
@@ -252,14 +253,14 @@ describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
     expect(spawnSync('bash', ['-c', other, BUCATINI], { encoding: 'utf8' }).stdout).toBe('1\n');
   });
 
-  it('pasta: none of them, as the original', () => {
+  it("pasta: descriptors above 2 are not inherited, as with passt's pasta", () => {
     const script = '"$0" --config-net -- sh -c "ls /proc/\\$\\$/fd" 5</dev/zero 12</dev/zero 2>/dev/null';
     const { stdout } = spawnSync('bash', ['-c', script, PASTA], { encoding: 'utf8' });
     expect(stdout.split('\n').filter((fd) => fd === '5' || fd === '12')).toEqual([]);
   });
 });
 
-describeNeeding('who dies with whom', tapNeeds, () => {
+describeNeeding('a process is killed', tapNeeds, () => {
   const up = async (argv: readonly string[]) => {
     const started = start(argv);
     await eventually('COMMAND runs', 10_000, () => started.printed().stdout.includes('up'));
@@ -271,30 +272,30 @@ describeNeeding('who dies with whom', tapNeeds, () => {
     ['pasta', [PASTA, '--config-net', ...command]],
     ['pasta --no-pidns', [PASTA, '--config-net', '--no-pidns', ...command]],
   ] as const) {
-    it(`${name}: SIGKILL of the engine ends COMMAND`, async () => {
+    it(`${name}: SIGKILL to the engine: COMMAND ends`, async () => {
       const { started, family } = await up(argv);
-      const own = name === 'pasta --no-pidns' ? family.slice(0, 1) : family; // its children are nobody's but its own
+      const own = name === 'pasta --no-pidns' ? family.slice(0, 1) : family; // its children are not in our list
       process.kill(started.pid, 'SIGKILL');
-      await eventually('all are gone', 3000, () => !own.some(isAlive));
+      await allGone(own);
       for (const pid of family) if (isAlive(pid)) process.kill(pid, 'SIGKILL');
     });
   }
-  it('pasta: SIGKILL of unshare ends COMMAND and pasta', async () => {
+  it('pasta: SIGKILL to unshare: COMMAND and pasta end', async () => {
     const { started, family } = await up([PASTA, '--config-net', ...command]);
     process.kill(childrenOf(started.pid)[0]!, 'SIGKILL');
-    await eventually('all are gone', 3000, () => !family.some(isAlive));
+    await allGone(family);
     expect(await started.exited).toBe(137);
   });
-  it('pasta: SIGTERM ends it with 0 and COMMAND with it', async () => {
+  it('pasta: SIGTERM: status 0, and COMMAND ends', async () => {
     const { started, family } = await up([PASTA, '--config-net', ...command]);
     process.kill(started.pid, 'SIGTERM');
     expect(await started.exited).toBe(0);
-    await eventually('all are gone', 3000, () => !family.some(isAlive));
+    await allGone(family);
   });
 });
 
 describe('the launchers', () => {
-  it('set aside what a shell drops or they change', () => {
+  it('environment variables that a shell drops or the launcher changes: kept for COMMAND', () => {
     const script = '. "$0"/launch.sh; keep_for_command; printf %s "$BUCATINI_KEPT"; env';
     const { stdout } = spawnSync('/bin/sh', ['-c', script, BIN], {
       encoding: 'utf8',
@@ -308,8 +309,8 @@ describe('the launchers', () => {
 });
 
 /**
- * What python3 has that Node has not: a terminal with a shell on it. Types a line, and tells what came within
- * some seconds.
+ * A terminal with a shell, by python3, for Node has no pty. Types a line, and reports the output of the next
+ * seconds.
  */
 const TERMINAL = `
 import os, pty, select, sys, time
@@ -340,7 +341,7 @@ describeNeeding('job control', [...tapNeeds, requireTool('python3', 'apt package
   };
   const run = `${BUCATINI} run --`;
 
-  it('COMMAND stops itself: the shell outside goes on, fg lets it go on', () =>
+  it('COMMAND stops itself: the outer shell prompts; fg: COMMAND goes on', () =>
     terminal(
       `${run} bash -c 'kill -STOP $$; echo on a""gain'\\n => Stopped`,
       'echo out$((1+1))side\\n => out2side',
@@ -361,7 +362,7 @@ describeNeeding('job control', [...tapNeeds, requireTool('python3', 'apt package
       'echo status $?\\n => status 7',
     ));
 
-  it('^Z, fg, ^C', () =>
+  it('^Z stops COMMAND, fg continues it, ^C ends it', () =>
     terminal(
       `${run} sh -c 'echo r""uns; sleep 100'\\n => runs`,
       '\\x1a => Stopped',
@@ -370,7 +371,7 @@ describeNeeding('job control', [...tapNeeds, requireTool('python3', 'apt package
       'echo status $?\\n => status 130',
     ));
 
-  it('a stopped one ends by the signal that kill sends a job, and leaves the terminal to the shell outside', () =>
+  it('COMMAND is stopped: kill %1 ends it, and the outer shell has the terminal', () =>
     terminal(
       `${run} bash -c 'kill -STOP $$; sleep 100'\\n => Stopped`,
       'kill %1\\n => OUT_',
@@ -381,7 +382,7 @@ describeNeeding('job control', [...tapNeeds, requireTool('python3', 'apt package
       'echo out$((1+1))side\\n => out2side',
     ));
 
-  it('without a terminal: COMMAND that is let go on by itself has its engine again', async () => {
+  it('no terminal, COMMAND stopped: SIGCONT to COMMAND alone: the engine goes on too', async () => {
     const started = start([BUCATINI, 'run', '--', 'sh', '-c', 'echo up; kill -STOP $$; exit 9']);
     const state = (): string =>
       readFileSync(`/proc/${started.pid}/stat`, 'latin1')
@@ -392,7 +393,7 @@ describeNeeding('job control', [...tapNeeds, requireTool('python3', 'apt package
     expect(await started.exited).toBe(9);
   });
 
-  it('a stopped COMMAND is killed: bucatini ends with it', async () => {
+  it('COMMAND is stopped: SIGKILL to COMMAND: bucatini ends', async () => {
     const started = start([BUCATINI, 'run', '--', 'sh', '-c', 'kill -STOP $$; exit 9']);
     const state = (): string =>
       readFileSync(`/proc/${started.pid}/stat`, 'latin1')
@@ -403,7 +404,7 @@ describeNeeding('job control', [...tapNeeds, requireTool('python3', 'apt package
     expect(await started.exited).toBe(137);
   });
 
-  it('SIGTERM while COMMAND is stopped, and SIGCONT behind it as supervisors send it, end both', async () => {
+  it('COMMAND is stopped: SIGTERM then SIGCONT, as supervisors send them: both end', async () => {
     const started = start([BUCATINI, 'run', '--', 'sh', '-c', 'echo up; kill -STOP $$; exit 9']);
     const state = (): string =>
       readFileSync(`/proc/${started.pid}/stat`, 'latin1')
@@ -413,18 +414,18 @@ describeNeeding('job control', [...tapNeeds, requireTool('python3', 'apt package
     const family = descendantsOf(started.pid);
     process.kill(started.pid, 'SIGTERM');
     process.kill(started.pid, 'SIGCONT');
-    // Whichever Node takes first: COMMAND has gone on, or has been ended.
+    // Depends on which signal Node handles first: COMMAND has continued, or was ended.
     expect([143, 9]).toContain(await started.exited);
-    await eventually('all are gone', 3000, () => !family.some(isAlive));
+    await allGone(family);
   });
 });
 
 describeNeeding('a full disk', tapNeeds, () => {
-  /** In namespaces of its own: /mnt has one page. */
+  /** In namespaces of its own: /mnt is a tmpfs of one page. */
   const onTiny = (script: string): ReturnType<typeof runToEnd> =>
     runToEnd(['unshare', '-Urm', 'sh', '-c', `mount -t tmpfs -o size=4k tmpfs /mnt; BIN=${BIN}; ${script}`]);
 
-  it('--pid and --log-file: the line names option, file and reason', async () => {
+  it('--pid and --log-file: one line names option, file and reason', async () => {
     for (const option of ['--pid', '--log-file']) {
       const ended = await onTiny(
         `head -c 4096 /dev/zero >/mnt/fill; "$BIN/pasta" --config-net ${option} /mnt/file -- true`,
@@ -434,7 +435,7 @@ describeNeeding('a full disk', tapNeeds, () => {
     }
   });
 
-  it('--pcap: no file header fits: one line', async () => {
+  it('--pcap: no room for the file header: one line', async () => {
     const ended = await onTiny(
       'head -c 4096 /dev/zero >/mnt/fill; "$BIN/bucatini" run --pcap /mnt/file -- true',
     );
@@ -443,7 +444,7 @@ describeNeeding('a full disk', tapNeeds, () => {
   });
 
   for (const threads of ['fused', 'pipeline=2']) {
-    it(`--pcap, ${threads}: whole records only, and a line that some are missing`, async () => {
+    it(`--pcap, ${threads}: only whole records are written; one line says that some are missing`, async () => {
       const ping =
         'for i in 1 2 3 4 5 6 7 8; do ping -c 1 -W 1 -s 900 $(ip route | sed -n "s/default via \\([^ ]*\\).*/\\1/p") >/dev/null; done';
       const ended = await onTiny(
@@ -459,8 +460,8 @@ describeNeeding('a full disk', tapNeeds, () => {
   }
 });
 
-describeNeeding('a packet thread that cannot begin', tapNeeds, () => {
-  it('ends every front end with a line, at once', async () => {
+describeNeeding('a packet thread fails to start', tapNeeds, () => {
+  it('every front end ends at once with one line', async () => {
     cpSync(`${repoRoot}/dist`, `${dir}/tree/dist`, { recursive: true });
     cpSync(BIN, `${dir}/tree/bin`, { recursive: true });
     cpSync(`${repoRoot}/package.json`, `${dir}/tree/package.json`);

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** UDP of every size, ping with checked payloads, and the errors that come back by ICMP. */
+/** UDP of every size, ping with verified payloads, and ICMP errors. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
@@ -7,7 +7,7 @@ import { FAMILIES, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
-/** Ports of the peer that tell which port of ours they see. */
+/** Ports of the peer that answer with the source port that they see. */
 const MIRRORS = [7101, 7102, 7103, 7104, 7105, 7106];
 const SIZES = [0, 1, 1472, 1473, 9000, 65507];
 
@@ -52,7 +52,7 @@ describeE2e('datagrams', [requireTool('ping', 'apt package iputils-ping')], () =
           expect(JSON.parse(await succeed(guest, burst))).toEqual({ same: 60, lost: 0 });
         });
 
-        it('one socket and many peers: all see the same port, the socket’s own; who was not asked is not heard', async () => {
+        it('one guest socket, many peers: all see its port; a datagram of another peer is dropped', async () => {
           const ask = supportProgram('clients/udp-mapping.ts', 'ask', family.peer, ...MIRRORS);
           const { own, seen, strangers } = JSON.parse(await succeed(guest, ask));
           expect(seen).toEqual(MIRRORS.map(() => own));
@@ -77,7 +77,7 @@ describeE2e('datagrams', [requireTool('ping', 'apt package iputils-ping')], () =
           expect(out).toContain(' 0% packet loss');
         });
 
-        it('ping the gateway: it answers', async () => {
+        it('ping the gateway: answered', async () => {
           expect(await succeed(guest, ['ping', '-c2', '-i0.2', '-W2', family.gateway])).toContain(
             ' 0% packet loss',
           );

@@ -1,5 +1,6 @@
 /**
- * Few descriptors: the front ends start and say so, and what nobody answers gives way to what is answered.
+ * A low descriptor limit: the front ends start with a warning, and unanswered flows are ended for answered
+ * ones.
  */
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -12,7 +13,7 @@ const BIN = `${repoRoot}/bin`;
 const FEW = 'only 64 descriptors may be open';
 
 /**
- * What a front end that serves a process says in two seconds, with 64 descriptors; then it is told to end.
+ * Output in two seconds of a front end with 64 descriptors that serves a process; then SIGTERM.
  */
 async function served(argv: (pid: number) => string[]): Promise<{ said: string; status: number | null }> {
   const target = spawn('unshare', ['-Urn', 'sh', '-c', 'echo there; exec sleep 1000'], {
@@ -28,7 +29,7 @@ async function served(argv: (pid: number) => string[]): Promise<{ said: string; 
   }
 }
 
-describeNeeding('64 descriptors', tapNeeds, () => {
+describeNeeding('a limit of 64 descriptors', tapNeeds, () => {
   for (const command of [
     [`${BIN}/bucatini`, 'run', '--'],
     [`${BIN}/pasta`, '--config-net', '--'],
@@ -41,18 +42,18 @@ describeNeeding('64 descriptors', tapNeeds, () => {
     });
   }
 
-  it('attach: starts, and warns', async () => {
+  it('attach: starts with a warning', async () => {
     const { said, status } = await served((pid) => [`${BIN}/bucatini`, 'attach', String(pid)]);
     expect(said).toContain(FEW);
     expect(said).toContain('ready:');
     expect(status).toBe(0);
   });
 
-  it('slirp4netns: starts, and warns', async () => {
+  it('slirp4netns: starts with a warning', async () => {
     const { said, status } = await served((pid) => [`${BIN}/slirp4netns`, '-c', String(pid), 'tap0']);
     expect(said).toContain(FEW);
     expect(said).toContain('Recommended IP');
-    expect(status).toBe(143); // as the original, SIGTERM ends it
+    expect(status).toBe(143); // ended by SIGTERM, as slirp4netns is
   });
 });
 
@@ -60,7 +61,7 @@ describeNeeding('64 descriptors', tapNeeds, () => {
 const FLOOD = `const net = require('node:net');
 for (let i = 0; i < 120; i++) net.connect(1000 + i, '10.9.0.9').on('error', () => {});
 setTimeout(() => process.exit(), 20000);`;
-/** A connection a time, each of which is to be answered. */
+/** One connection after another; each must be answered. */
 const ASK = `const net = require('node:net');
 let good = 0;
 const ask = (n) => {
@@ -71,7 +72,7 @@ const ask = (n) => {
 };
 ask(20);`;
 const SERVE = `require('node:net').createServer((s) => { s.on('error', () => {}); s.end('x'); }).listen(7777, '10.9.0.2');`;
-/** A neighbour that serves, and one that has a hardware address and never answers. */
+/** A neighbour with a server, and one that has a hardware address but never answers. */
 const BESIDE = `ip link set lo up && ip link add d0 type veth peer name d1 && ip addr add 10.9.0.1/24 dev d0 || exit 9
 unshare -n /bin/sh -c 'sleep 0.4; ip addr add 10.9.0.2/24 dev d1; ip link set d1 up; exec "$NODE" -e "$SERVE"' & server=$!
 sleep 0.2
@@ -84,11 +85,11 @@ kill $server
 exit $status`;
 
 describeNeeding(
-  'half-open connections beside ordinary ones, 200 descriptors',
+  'half-open and ordinary connections, a limit of 200 descriptors',
   [...tapNeeds, requireTool('ip', 'apt package iproute2')],
   () => {
     for (const threads of ['fused', 'pipeline=2']) {
-      it(`run, ${threads}: 360 connections that nobody answers, and all others are`, async () => {
+      it(`run, ${threads}: 360 unanswered connections: ordinary ones are still answered`, async () => {
         const argv = ['unshare', '-Urn', '/bin/sh', '-c', BESIDE, 'sh'];
         const { stdout, stderr } = await runToEnd(
           [...argv, `${BIN}/bucatini`, 'run', `--threads=${threads}`, '--'],
@@ -108,7 +109,7 @@ const requireRoot: Need = () =>
 
 describeNeeding('root of the machine, without --runas', [...tapNeeds, requireRoot], () => {
   for (const ports of [[], ['-t', 'none', '-u', 'none']]) {
-    it(`pasta PID ${ports.join(' ')}: serves as nobody, and ends in order`, async () => {
+    it(`pasta PID ${ports.join(' ')}: runs as user nobody, and ends with status 0`, async () => {
       const target = spawn('unshare', ['-n', 'sh', '-c', 'echo there; exec sleep 1000'], {
         stdio: ['ignore', 'pipe', 'ignore'],
       });

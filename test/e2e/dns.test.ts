@@ -1,5 +1,5 @@
 // @vitest: beside
-/** Names resolve in the guest with the resolver it finds there, wherever the host's own resolver listens. */
+/** Names resolve in the guest with its resolv.conf, for each place where the host's resolver may listen. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
@@ -43,11 +43,14 @@ describeE2e('DNS', needs, () => {
         expect(await dig(transport, '+short', 'peer.bed.test', 'AAAA')).toBe(`${PEER6}\n`);
       });
 
-      it.each(['+notcp', '+tcp'])("dig %s: it is the host's own resolver that answers", async (transport) => {
-        expect(await dig(transport, '+short', 'who.bed.test', 'TXT')).toMatch(
-          new RegExp(`^"${resolver.name} `),
-        );
-      });
+      it.each(['+notcp', '+tcp'])(
+        'dig %s: the answer comes from the resolver of the host',
+        async (transport) => {
+          expect(await dig(transport, '+short', 'who.bed.test', 'TXT')).toMatch(
+            new RegExp(`^"${resolver.name} `),
+          );
+        },
+      );
 
       it('an answer over 512 bytes arrives by UDP', async () => {
         const out = await dig('+ignore', '+bufsize=1232', '+notcp', 'big.bed.test', 'TXT');
@@ -56,21 +59,21 @@ describeE2e('DNS', needs, () => {
         for (const letter of 'abcde') expect(out).toContain(`"${letter.repeat(200)}"`);
       });
 
-      it('an answer too long for UDP is truncated, then arrives by TCP', async () => {
+      it('an answer too long for UDP: truncated, then complete by TCP', async () => {
         const out = await dig('huge.bed.test', 'TXT');
         expect(out).toContain('Truncated, retrying in TCP mode');
         expect(out).toContain('ANSWER: 60');
       });
 
-      it('30 addresses arrive', async () => {
+      it('an answer with 30 addresses arrives', async () => {
         expect((await dig('+short', 'many.bed.test')).trim().split('\n').length).toBe(30);
       });
 
-      it('a name that does not exist is NXDOMAIN', async () => {
+      it('a name that does not exist: NXDOMAIN', async () => {
         expect(await dig('nothing.bed.test')).toContain('status: NXDOMAIN');
       });
 
-      it('curl fetches by name', async () => {
+      it('curl fetches a URL by name', async () => {
         expect(
           await succeed(guest, ['curl', '-sSf', '--noproxy', '*', 'http://peer.bed.test:8000/source']),
         ).not.toBe('');

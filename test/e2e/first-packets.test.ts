@@ -1,4 +1,4 @@
-/** What a program sends before the engine has read anything from its interface. */
+/** Packets that a program sends before the engine has read any from its TAP. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type Bed, makeBed, succeed, succeedIn } from '../support/bed.ts';
 import { engine, ourPasta, repoRoot } from '../support/engines.ts';
@@ -18,7 +18,7 @@ const socket = require('node:dgram').createSocket({ type: address.includes(':') 
 socket.on('message', (data, from) => socket.send(data, from.port, from.address));
 socket.bind(Number(port), address, () => console.log('ready'));
 `;
-/** As many datagrams at once; says how many came back. */
+/** Sends that many datagrams at once; prints how many returned. */
 const BURST = `
 const [address, port, count] = process.argv.slice(1);
 const socket = require('node:dgram').createSocket(address.includes(':') ? 'udp6' : 'udp4');

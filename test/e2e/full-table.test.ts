@@ -1,5 +1,5 @@
 /**
- * More flows than the flow table holds: those that nobody has answered give way, and everybody else goes on.
+ * More flows than the flow table has entries: unanswered ones are ended for new ones, other traffic goes on.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
@@ -23,7 +23,8 @@ describeE2e('a full flow table', needs, () => {
   describe.each(engine.plans)('%s', (plan) => {
     let guest: Guest;
     beforeEach(async () => {
-      // A small table, 4,096 flows a shard: some of a flood's datagrams are always lost on the way.
+      // A small table of 4,096 flows per shard, for some datagrams of a flood are always lost before the
+      // engine.
       const extra = OURS ? ['--pool-size', '8'] : [];
       guest = await bed.engine({ plan, extra, publish: [`${PUBLISHED}:${PUBLISHED}/udp`] });
     });
@@ -32,7 +33,7 @@ describeE2e('a full flow table', needs, () => {
     const connect = async (): Promise<void> => {
       const args = ['curl', '-sS', '-m', '3', '-o', '/dev/null', `http://${PEER4}:${PORT.http}/`];
       const { stderr } = await guest.inside(args);
-      // Whatever the server says to "/": the connection stands.
+      // Any answer of the server to "/": the connection was established.
       expect(stderr).not.toMatch(/timed out|[Cc]onnect/);
     };
     // A query may be lost where the kernel queues frames for the TAP device: asked up to three times, as a
@@ -41,7 +42,7 @@ describeE2e('a full flow table', needs, () => {
       const answer = await succeed(guest, ['dig', '+tries=3', '+time=1', 'peer.bed.test', 'A']);
       expect(answer).toMatch(new RegExp(`^peer\\.bed\\.test\\..*\\sA\\s+${PEER4}$`, 'm'));
     };
-    /** New connections and names while the flood runs and behind it; an old connection is still there. */
+    /** New connections and name queries succeed during and after the flood; an old connection stays open. */
     const goesOn = async (flood: Started): Promise<void> => {
       const echo = 'while echo t >&3 && read -r -t 3 x <&3; do echo $x; sleep 0.1; done; echo over';
       const old = guest.startInside(['bash', '-c', `exec 3<>/dev/tcp/${PEER4}/${PORT.echo}; ${echo}`]);
@@ -67,14 +68,14 @@ describeE2e('a full flow table', needs, () => {
         .stderr.split('\n')
         .filter((line) => line.includes('flow table'));
       if (OURS) expect(lines.length).toBeGreaterThan(0);
-      expect(lines.length).toBeLessThanOrEqual(8); // one a shard in ten seconds
+      expect(lines.length).toBeLessThanOrEqual(8); // one per shard in ten seconds
     };
 
-    it('40,000 UDP peers from one port inside', async () => {
+    it('40,000 UDP peers of one guest port: other traffic goes on', async () => {
       await goesOn(guest.startInside(supportProgram('clients/udp-peers.ts', 'to', PEER4, 20_000, 40_000)));
     });
 
-    it('40,000 sources at a published UDP port', async () => {
+    it('40,000 sources at a published UDP port: other traffic goes on', async () => {
       const args = ['from', `${PEER4},${GATEWAY4}`, 20_000, 20_000, HOST4, PUBLISHED];
       await goesOn(bed.start('peer', supportProgram('clients/udp-peers.ts', ...args)));
     });

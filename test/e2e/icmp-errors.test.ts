@@ -1,8 +1,7 @@
 // @vitest: beside
 /**
- * What routers say about the guest's packets reaches the guest: hops one after the other, and the MTU of the
- * host and of a link behind the first. And the other way round: what a router inside says of a link behind
- * it.
+ * ICMP errors of routers reach the guest: time exceeded for each hop, and the MTU of the host and of the link
+ * after it. In the other direction: packet too big from a router inside about a link behind it.
  *
  *     inner -- MTU 1280 -- guest -- engine -- host 10.77.0.1 -- router (the bed's peer) -- MTU 1400 -- far 198.51.100.2
  */
@@ -18,8 +17,8 @@ const FAR4 = '198.51.100.2';
 const FAR6 = 'fd78::2';
 
 /**
- * The kernel tells one and the same host of six errors at once and then of one a second (icmp_ratelimit):
- * fast machines ask for more.
+ * The kernel sends a burst of six errors to a host, then one per second (icmp_ratelimit): a fast machine
+ * needs more.
  */
 const TELL_ALL = 'echo 0 >/proc/sys/net/ipv4/icmp_ratelimit; echo 0 >/proc/sys/net/ipv6/icmp/ratelimit';
 
@@ -53,8 +52,8 @@ wait $far
 `;
 
 /**
- * Adds a network behind the guest, whose link towards it is narrow on the guest's side only, so that no MSS
- * tells; prints "inner PID" of the process that keeps it, and stays.
+ * Adds a network behind the guest. Its link has the small MTU on the guest's side only, so that the MSS does
+ * not show it. Prints "inner PID" of the process that keeps it, and stays.
  */
 const INNER_UP = `
 unshare --net sleep infinity &
@@ -100,7 +99,7 @@ s.send(bytes(6000))
 print('came back:', len(s.recv(65535)))
 `;
 
-/** Drop what a kernel has learnt of MTUs: it would not let the same happen again. */
+/** Flush the path MTUs that a kernel has learnt, so that the next test gets the error again. */
 async function forget(run: (argv: readonly string[]) => Promise<unknown>): Promise<void> {
   for (const flag of ['-4', '-6']) await run(['ip', flag, 'route', 'flush', 'cache']);
 }
@@ -111,7 +110,7 @@ const FAMILIES = [
 ] as const;
 
 describeE2e(
-  'errors of routers',
+  'ICMP errors of routers',
   [
     requireTool('ping', 'apt package iputils-ping'),
     requireTool('busybox', 'apt package busybox'),
@@ -138,30 +137,30 @@ describeE2e(
       afterAll(() => guest?.stop());
 
       describe.each(FAMILIES)('$name', ({ flag, far, router, traceroute }) => {
-        it('ping with a hop limit of 1: the router says that it is exceeded', async () => {
+        it('ping, hop limit 1: the router answers time exceeded', async () => {
           const { stdout } = await guest.inside(['ping', flag, '-n', '-c1', '-W2', '-t1', far]);
           const from = /^From (\S+) icmp_seq=1 Time (?:to live )?exceeded/m.exec(stdout)?.[1];
           expect(router, stdout).toContain(from);
         });
 
-        it('traceroute by UDP: the router, then the end', async () => {
+        it('traceroute by UDP: lists the router, then the destination', async () => {
           const out = await succeed(guest, ['busybox', traceroute, '-n', '-q1', '-w2', '-m4', far]);
           const hops = [...out.matchAll(/^ *\d+ {2}(\S+)/gm)].map((m) => m[1]);
           expect(router, out).toContain(hops[0]);
           expect(hops.slice(1), out).toEqual([far]);
         });
 
-        it("a datagram too long for the far link: the guest's kernel learns its MTU", async () => {
+        it("a datagram longer than the far link's MTU: the guest kernel learns that MTU", async () => {
           const route = (): Promise<string> => succeed(guest, ['ip', 'route', 'get', far]);
           expect(await route()).not.toContain(' mtu ');
           const bytes = 1500 - (flag === '-4' ? 28 : 48);
-          // An error for a socket that is gone would teach nothing.
+          // The kernel ignores an error for a closed socket.
           const hold = `exec 3>/dev/udp/${far}/9; head -c ${bytes} /dev/zero >&3; sleep 0.5`;
           await guest.inside(['bash', '-c', hold]);
           expect(await route()).toContain(` mtu ${FAR_MTU} `);
         });
 
-        it('ping that must not be fragmented: told the MTU', async () => {
+        it("ping with DF, longer than the far link's MTU: the error carries that MTU", async () => {
           await forget((argv) => bed.run('host', argv));
           await forget((argv) => guest.inside(argv));
           const size = String(1500 - (flag === '-4' ? 28 : 48));
@@ -171,7 +170,7 @@ describeE2e(
           expect(stdout + stderr).toMatch(new RegExp(`mtu ?[=:] ?${FAR_MTU}`));
         });
 
-        it.each(['-U', '-I'])('traceroute %s: the router, then the end', async (method) => {
+        it.each(['-U', '-I'])('traceroute %s: lists the router, then the destination', async (method) => {
           const probe = ['-n', '-q1', '-w2', '-m4', method];
           const out = await succeed(guest, ['traceroute', flag, ...probe, far]);
           const hops = [...out.matchAll(/^ *\d+ {2}(\S+)/gm)].map((m) => m[1]);
@@ -180,7 +179,7 @@ describeE2e(
         });
       });
 
-      it('a router inside with a narrower link: what the world sends gets through', async () => {
+      it('a router inside with a smaller MTU: a download arrives', async () => {
         const keeper = guest.startInside(['sh', '-c', INNER_UP]);
         try {
           await eventually('the inner network is there', 5000, () =>
@@ -211,13 +210,13 @@ describeE2e(
         it.each([
           ['a probe that counts hops is refused with the MTU of the host', 9, 'EMSGSIZE 1500'],
           ['what is no probe goes out in fragments', 64, 'came back: 5000'],
-        ])('DF, longer than the MTU of the host: %s', async (_, ttl, first) => {
+        ])('DF set, longer than the MTU of the host: %s', async (_, ttl, first) => {
           const argv = ['python3', '-c', TOO_LONG, peer, String(PORT.echo), String(ttl)];
           expect(await succeed(guest, argv)).toBe(`${first}\ncame back: 6000\n`);
           await forget((words) => guest.inside(words));
         });
 
-        it('tracepath: the MTU of the host, the MTU of the far link, the end', async () => {
+        it('tracepath: reports the MTU of the host, that of the far link, then the destination', async () => {
           const out = await succeed(guest, ['tracepath', flag, '-n', '-m4', far]);
           expect(
             [...out.matchAll(/pmtu (\d+)/g)].map((m) => Number(m[1])),

@@ -1,4 +1,4 @@
-/** iperf3 in its usual modes: no error, and no second in which nothing moves. */
+/** iperf3 in its usual modes: no error, and no second without data. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
@@ -40,7 +40,7 @@ describeE2e('iperf3', [requireTool('iperf3', 'apt package iperf3')], () => {
   beforeAll(async () => {
     bed = await makeBed();
   });
-  /** A server for one test: after a failure the next one finds it busy. */
+  /** A server for one test, for it stays busy after a failure. */
   const serve = async (): Promise<void> => {
     const server = bed.start('peer', ['iperf3', '-s', '-1', '-p', String(++port), '--forceflush']);
     await eventually('iperf3 listens', 5000, () => server.printed().stdout.includes('listening'));

@@ -1,4 +1,4 @@
-/** How the engine starts, idles and ends: nothing stays behind, whatever ends it. */
+/** Start, idle use and end of the engine: no process, mount or file is left, whatever ends it. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Bed, type EmptyGuest, makeBed, succeed, succeedIn, supportProgram } from '../support/bed.ts';
 import { engine, full, repoRoot } from '../support/engines.ts';
@@ -21,24 +21,24 @@ import { describeE2e, requireTool } from '../support/require.ts';
 const WITHIN_MS = 1000;
 const IDLE_MS = full(5000, 2000);
 /**
- * Of 500 in 5 s. An idle engine runs for 3 ms in that time (schedstat), but what the hypervisor takes from a
- * virtual processor counts as ours: up to 11 ticks were seen. A thread that spins uses all 500; what polls is
- * found by its wakes.
+ * Of 500 ticks in 5 s. An idle engine runs for 3 ms in that time (schedstat), but time that the hypervisor
+ * takes from a virtual processor counts too: up to 11 ticks were measured. A spinning thread uses all 500;
+ * polling by a timer shows in the wake-ups.
  */
 const IDLE_TICKS = 100;
-/** Nothing looks for anything on a timer, which would wake once a second at the least. */
+/** No periodic timer is armed; one would wake a thread at least once a second. */
 const IDLE_WAKES = IDLE_MS / 1000 - 1;
 const IDLE_KIB = 100 * 1024;
 
-/** Ticks of processor time, and wakes of all threads. */
+/** Ticks of processor time, and wake-ups of all threads. */
 interface Idling {
   readonly ticks: number;
   readonly wakes: number;
 }
 
 /**
- * What these processes use while nothing happens: of up to three stretches the least of each, since V8
- * collects garbage some seconds after a start. What polls shows in each of them.
+ * Use of these processes without traffic: the minimum of up to three periods, for V8 collects garbage some
+ * seconds after a start. Polling shows in each period.
  */
 async function idling(pids: readonly number[]): Promise<Idling> {
   const sum = (of: (pid: number) => number): number => pids.reduce((total, pid) => total + of(pid), 0);
@@ -90,7 +90,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
   describe.each(engine.plans)('run, %s', (plan) => {
     afterEach(nothingLeft);
 
-    it("the command ends: so does the engine, with the command's status", async () => {
+    it('the command ends: the engine ends with its status', async () => {
       const started = bed.launch({ plan }, ['sh', '-c', 'echo running; exit 7']);
       await eventually('the command runs', 10_000, () => started.printed().stdout.includes('running'));
       expect(await endsWithin(started, 'exit 7')).toBe(7);
@@ -103,25 +103,28 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       expect(status).toBe(127);
     });
 
-    it("standard input and output are the command's own", async () => {
+    it('standard input and output belong to the command', async () => {
       const started = bed.launch({ plan }, ['sh', '-c', 'read -r line; echo "got $line"; echo err >&2']);
       started.process.stdin?.end('a line\n');
       expect(await started.exited).toBe(0);
       expect(await started.output()).toMatchObject({ stdout: 'got a line\n', stderr: 'err\n' });
     });
 
-    it.skipIf(engine.name !== 'bucatini')('every thread is in the sandbox, the command is not', async () => {
-      const guest = await bed.engine({ plan });
-      const threads = threadStatus(guest.enginePid);
-      for (const thread of threads) expect(thread).toMatchObject({ noNewPrivs: true, seccomp: 2 });
-      expect(threads.find((t) => t.name === 'bucatini')?.capEff).toBe('20'); // CAP_KILL
-      const packetThreads = threads.filter((t) => t.name.startsWith('packet thread'));
-      expect(packetThreads.length).toBeGreaterThan(0);
-      // CAP_NET_BIND_SERVICE; CAP_NET_RAW where the kernel wants it for SO_BINDTODEVICE
-      for (const thread of packetThreads) expect(thread.capEff).toMatch(/^2?400$/);
-      expect(threadStatus(guest.commandPid)).toMatchObject([{ noNewPrivs: false, seccomp: 0 }]);
-      expect(await guest.stop()).toBe(143);
-    });
+    it.skipIf(engine.name !== 'bucatini')(
+      'every engine thread is in the sandbox, the command is not',
+      async () => {
+        const guest = await bed.engine({ plan });
+        const threads = threadStatus(guest.enginePid);
+        for (const thread of threads) expect(thread).toMatchObject({ noNewPrivs: true, seccomp: 2 });
+        expect(threads.find((t) => t.name === 'bucatini')?.capEff).toBe('20'); // CAP_KILL
+        const packetThreads = threads.filter((t) => t.name.startsWith('packet thread'));
+        expect(packetThreads.length).toBeGreaterThan(0);
+        // CAP_NET_BIND_SERVICE; CAP_NET_RAW where the kernel wants it for SO_BINDTODEVICE
+        for (const thread of packetThreads) expect(thread.capEff).toMatch(/^2?400$/);
+        expect(threadStatus(guest.commandPid)).toMatchObject([{ noNewPrivs: false, seccomp: 0 }]);
+        expect(await guest.stop()).toBe(143);
+      },
+    );
 
     it('the command is killed from outside: the status is 128 + 9', async () => {
       const guest = await bed.engine({ plan });
@@ -154,7 +157,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       expect(await endsWithin(guest.started, 'kill -9 of the engine')).not.toBe(0);
     });
 
-    it('kill -9 in the middle of a transfer: nothing is left either', async () => {
+    it('kill -9 during a transfer: no process and no mount is left', async () => {
       const guest = await bed.engine({ plan });
       const transfer = guest.startInside([
         'curl',
@@ -167,7 +170,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       expect(isAlive(transfer.pid)).toBe(true);
       process.kill(guest.enginePid, 'SIGKILL');
       await endsWithin(guest.started, 'kill -9 of the engine');
-      // Its namespace outlives the engine as long as a process that we put there does.
+      // Its namespace stays after the engine while a process of the test runs in it.
       killTree(transfer.pid);
     });
   });
@@ -219,7 +222,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
   });
 
   describe.skipIf(engine.name !== 'bucatini')('for a process id, idle', () => {
-    const ports = ['-t', 'none', '-u', 'none', '-T', 'none', '-U', 'none']; // `auto` ones are looked for every second
+    const ports = ['-t', 'none', '-u', 'none', '-T', 'none', '-U', 'none']; // no scan of `auto` ports
     it.each([
       ['bucatini', ['bucatini', 'attach'], []],
       ['pasta', ['pasta', '--config-net', '-f', ...ports], []],
@@ -274,7 +277,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       process.kill(pids[0]!, name);
     };
 
-    it('PID of a process in a namespace of the same user: network, SIGTERM ends it with status 0', async () => {
+    it('PID in a namespace of the same user: the network works; SIGTERM: status 0', async () => {
       started = bed.attach('user', { plan }, String(bed.pidSeenInside(target.pid)));
       expect(await networkUp(() => target.inside(curl))).toBe(HOST4);
       if (engine.name === 'bucatini') {
@@ -283,20 +286,20 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
           threadStatus(pid).every((thread) => thread.noNewPrivs && thread.seccomp === 2),
         );
         const main = threadStatus(pid).find((thread) => thread.name === 'bucatini');
-        expect(main?.capEff).toBe('0'); // that the process is still there is not looked for, its end is waited for
+        expect(main?.capEff).toBe('0'); // no CAP_KILL: a pidfd reports the end of the process
       }
       signal('SIGTERM');
       expect(await endsWithin(started, 'SIGTERM')).toBe(0);
     });
 
-    it('PID: the namespace ends, and the engine with it, status 0', async () => {
+    it('PID: the namespace ends: the engine ends with status 0', async () => {
       started = bed.attach('user', { plan }, String(bed.pidSeenInside(target.pid)));
       await networkUp(() => target.inside(curl));
       process.kill(target.pid, 'SIGKILL');
       expect(await endsWithin(started, 'the end of the namespace')).toBe(0);
     });
 
-    it('PATH of a namespace: network; the file goes, and the engine with it, status 0', async () => {
+    it('PATH of a namespace: the network works; the file is removed: the engine ends with status 0', async () => {
       const file = `${bed.ramDir}/guest.netns`;
       const inside = ['nsenter', `--net=${file}`];
       await succeedIn(bed, 'host', ['sh', '-c', `touch ${file} && unshare --net=${file} true`]);
@@ -309,7 +312,7 @@ describeE2e('life cycle', [requireTool('curl', 'apt package curl')], () => {
       expect(await endsWithin(started, 'the end of the file')).toBe(0);
     });
 
-    it('kill -9 of the engine: the namespace stays, nothing else does', async () => {
+    it('kill -9 of the engine: only the namespace is left', async () => {
       started = bed.attach('user', { plan }, String(bed.pidSeenInside(target.pid)));
       await networkUp(() => target.inside(curl));
       signal('SIGKILL');

@@ -1,7 +1,7 @@
 /**
- * The host's link-local neighbours. One address, two links: whoever answers as "near" is behind the interface
- * that the host's connections leave by, whoever answers as "other" behind another one. Only the zone of
- * `nameserver fe80::53%veth1` tells them apart.
+ * Link-local neighbours of the host. Two links have a neighbour with the same address: "near" answers on the
+ * outbound interface of the host, "other" on another one. Only the zone of `nameserver fe80::53%veth1`
+ * distinguishes them.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Inside, makeBed, succeed, succeedIn, supportProgram } from '../support/bed.ts';
@@ -20,7 +20,7 @@ const needs = [
 
 describeE2e('link-local neighbours of the host', needs, () => {
   let bed: Bed;
-  /** A second link between host and peer, whose index is another one each time. */
+  /** Create a second link between host and peer, with a new index each time. */
   const secondLink = async (): Promise<void> => {
     await succeedIn(bed, 'peer', [
       'ip',
@@ -54,7 +54,7 @@ describeE2e('link-local neighbours of the host', needs, () => {
   const resolver = (device: string): void =>
     bed.write('/etc/resolv.conf', `nameserver ${NEIGHBOUR}%${device}\n`);
   /**
-   * Whoever is asked, dig reads resolv.conf, and fails where an interface is named that is not there inside.
+   * dig always reads resolv.conf, and fails if it contains an interface that does not exist inside.
    */
   const dig = (...args: string[]): string[] => [
     ...['unshare', '--mount', 'sh', '-c', 'mount --bind /dev/null /etc/resolv.conf && exec dig "$@"'],
@@ -62,7 +62,7 @@ describeE2e('link-local neighbours of the host', needs, () => {
   ];
   const who = (guest: Inside, ...args: string[]): Promise<string> =>
     succeed(guest, dig('+tries=3', '+time=2', ...args));
-  /** The program that runs may be the one that nsenter became. */
+  /** The program may run in the process that was nsenter. */
   const end = async (started: Started): Promise<void> => {
     const main = ['bucatini', 'pasta', 'slirp4netns'].flatMap((name) => bed.enginePids(started, name));
     process.kill(main.find(isAlive) ?? started.pid, 'SIGTERM');
@@ -90,7 +90,7 @@ describeE2e('link-local neighbours of the host', needs, () => {
       dns: '169.254.1.1',
     },
     {
-      // The original reaches no link-local neighbours, but resolvers.
+      // slirp4netns reaches link-local resolvers, but no other link-local neighbours.
       name: 'slirp4netns',
       start: () => beside((pid) => bed.start('user', [`${repoRoot}/bin/slirp4netns`, '-c', pid, 'tap0'])),
       neighbours: false,
@@ -106,13 +106,13 @@ describeE2e('link-local neighbours of the host', needs, () => {
     afterAll(() => stop?.());
 
     it.each(['+notcp', '+tcp'])(
-      'dig %s: a resolver behind another interface, by its zone',
+      'dig %s: a resolver with a zone is asked through that interface',
       async (transport) => {
         expect(await who(guest, transport, `@${dns}`)).toMatch(/^"other fe80::/);
       },
     );
 
-    it('resolv.conf names another interface: the resolver there is asked', async () => {
+    it('resolv.conf changes to another zone: the resolver behind that interface is asked', async () => {
       resolver('veth0');
       await eventually('near answers', WAIT_MS, async () =>
         (await who(guest, '+notcp', `@${dns}`)).startsWith('"near '),
@@ -124,7 +124,7 @@ describeE2e('link-local neighbours of the host', needs, () => {
       );
     });
 
-    it('the interface goes and comes again under another index: the resolver behind it is asked again', async () => {
+    it('the interface is replaced under another index: its resolver is asked again', async () => {
       await succeedIn(bed, 'host', ['ip', 'link', 'del', 'veth1']);
       await secondLink();
       const ask = dig('+tries=1', '+time=1', '+notcp', `@${dns}`);
@@ -135,13 +135,13 @@ describeE2e('link-local neighbours of the host', needs, () => {
 
     if (!neighbours) return;
     it.each(['+notcp', '+tcp'])(
-      'dig %s: a neighbour on the link that connections leave by',
+      'dig %s: a link-local neighbour on the outbound interface answers',
       async (transport) => {
         expect(await who(guest, transport, `@${NEIGHBOUR}%veth0`)).toMatch(/^"near fe80::/);
       },
     );
 
-    it('ping: likewise', async () => {
+    it('ping: a link-local neighbour on the outbound interface answers', async () => {
       expect(await succeed(guest, ['ping', '-6', '-c1', '-W3', `${NEIGHBOUR}%veth0`])).toContain(
         ' 1 received',
       );

@@ -1,6 +1,6 @@
 /**
- * The host's network changes, or time stands still, while the engine runs. Each test leaves the bed's network
- * as it found it.
+ * The host's network changes, or the engine is stopped for a time, while it runs. Each test restores the
+ * bed's network.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -12,13 +12,13 @@ import { describeE2e, requireTool } from '../support/require.ts';
 
 const OTHER4 = '10.77.0.9';
 const FOLLOWED_MS = 5000;
-/** A packet thread is woken by the change and wakes the main thread; on a machine that does much else. */
+/** Time for a packet thread to wake and to wake the main thread, on a loaded machine. */
 const TOLD_MS = 500;
-/** After it the next change is told at once again. */
+/** After this time without changes, the next one is reported at once. */
 const QUIET_MS = 2200;
 /**
- * Of 120 changes in three seconds: some six looks, of which each wakes all threads. If each change did, it
- * would be hundreds.
+ * For 120 changes in three seconds: about six updates, each of which wakes all threads. One update per change
+ * would be hundreds of wake-ups.
  */
 const BURST_WAKES = 100;
 const STOPPED_MS = 2500;
@@ -48,7 +48,7 @@ describeE2e('live changes of the host', [requireTool('curl', 'apt package curl')
     });
     afterAll(() => guest?.stop());
 
-    it('another address of the host: a UDP flow of the guest goes on by it, and so do new connections', async () => {
+    it('the host changes its address: a UDP flow goes on from the new one, new connections use it', async () => {
       const client = guest.startInside(LINES('udp'));
       await say(client, 'before');
       await host(`ip addr add ${OTHER4}/24 dev veth0; ip addr del ${HOST4}/24 dev veth0
@@ -72,7 +72,7 @@ describeE2e('live changes of the host', [requireTool('curl', 'apt package curl')
       }
     });
 
-    it('the engine is stopped for a while, as by a suspended machine: connections and flows go on', async () => {
+    it('the engine is stopped and continued, as by a suspended machine: connections and flows go on', async () => {
       const clients = [guest.startInside(LINES('tcp')), guest.startInside(LINES('udp'))];
       for (const client of clients) await say(client, 'before');
       process.kill(guest.enginePid, 'SIGSTOP');
@@ -100,7 +100,7 @@ describeE2e('live changes of the host', [requireTool('curl', 'apt package curl')
       await host(`ip link del ${INTERFACE} 2>/dev/null || :`);
     });
 
-    it('it goes: told in a moment', { timeout: 30_000 }, async () => {
+    it('the interface is removed: the engine notices within half a second', { timeout: 30_000 }, async () => {
       const took: number[] = [];
       for (let round = 1; round <= 3; round++) {
         await sleep(QUIET_MS);
@@ -116,7 +116,9 @@ describeE2e('live changes of the host', [requireTool('curl', 'apt package curl')
       expect(took.toSorted((a, b) => a - b)[1], `ms: ${took}`).toBeLessThan(TOLD_MS);
     });
 
-    it('many changes: few looks, and the last of them is not missed', { timeout: 30_000 }, async () => {
+    it('120 route changes, then the removal: few wake-ups, and the removal is noticed', {
+      timeout: 30_000,
+    }, async () => {
       await sleep(QUIET_MS);
       const [before, gone] = [sleeps(guest.enginePid), told()];
       await host(`for i in $(seq 60); do
@@ -130,7 +132,7 @@ describeE2e('live changes of the host', [requireTool('curl', 'apt package curl')
     });
   });
 
-  it('pasta --config-net, started when the host had no default route: the namespace gets one when the host does', async () => {
+  it('pasta --config-net, host without default route: the host gets one: the namespace gets one', async () => {
     const netns = `${bed.ramDir}/late`;
     await host(`ip route del default; ip -6 route del default; : >${netns}; unshare --net=${netns} true`);
     const inside = (...argv: string[]): Promise<string> =>

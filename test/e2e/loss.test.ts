@@ -2,8 +2,7 @@
 /**
  * Transfers over a lossy TAP: frames lost inside the engine in both directions, and packets dropped by
  * nftables in the guest. The sender's and the receiver's recovery are the guest kernel's and the engine's;
- * the data must come through unchanged, and at
- * 1 % without a long stall.
+ * the data must arrive unchanged, and at 1 % without a long stall.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
@@ -37,7 +36,10 @@ const needs = [
   requireTool('ping', 'apt package iputils-ping'),
 ];
 
-/** Drop a share of what the guest receives, after reassembly by its kernel, and of what it sends. */
+/**
+ * Drop a share of the packets that the guest receives, after reassembly by its kernel, and of those that it
+ * sends.
+ */
 const dropRules = (percent: number): string => `
 table inet loss {
   chain in  { type filter hook input priority 0;  iifname != "lo" numgen random mod 1000 < ${percent * 10} drop; }
@@ -45,8 +47,8 @@ table inet loss {
 }`;
 
 /**
- * Tell the guest's kernel for good where the peer is: it asks three times only, and one in twenty such
- * questions goes unanswered at 20 % loss. Here it is TCP that has to recover.
+ * Set a permanent neighbour entry for the gateway in the guest: the kernel sends three requests only, and at
+ * 20 % loss one in twenty resolutions fails. These tests are about the recovery of TCP.
  */
 async function pinNeighbours(guest: Guest): Promise<void> {
   for (const { name, peer } of FAMILIES) {

@@ -1,6 +1,7 @@
 /**
- * `pasta --fd`: frames by a TAP that the caller has made, or by a socket. What is expected was read off passt 2026-10-02, which wants the
- * descriptor non-blocking, leaves it open in COMMAND and configures nothing.
+ * The option `--fd` of pasta: frames through a TAP that the caller has created, or through a socket. The
+ * expected results are those of passt 2026-10-02, except: passt requires a non-blocking descriptor, leaves it
+ * open in COMMAND and configures nothing.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
@@ -36,7 +37,7 @@ describeE2e('pasta --fd', needs, () => {
 
   const inside = (script: string): Promise<Finished> =>
     bed.run('host', ['nsenter', `--net=${netns}`, '--', 'sh', '-c', script]);
-  /** Its own network namespace is the host's again: process 1's. */
+  /** The network namespace of the process is that of process 1, the host. */
   const asCaller = (kind: string, fd: number, ...argv: string[]): string[] => [
     ...['nsenter', `--net=${netns}`, '--', ...supportProgram('clients/fd-giver.ts', kind, 'tap9', fd)],
     ...['nsenter', '--net=/proc/1/ns/net', '--', PASTA, '-F', String(fd), ...argv],
@@ -81,14 +82,14 @@ describeE2e('pasta --fd', needs, () => {
     },
   );
 
-  it('a short frame to a socket is filled up to 60 bytes', async () => {
+  it('a short frame to a socket is padded to 60 bytes', async () => {
     const giver = await serve('seqpacket', 3, '-4');
     await inside(SET_UP);
     await inside(`ping -c1 -W2 ${GATEWAY4}`); // and ARP, 42 bytes
     expect(giver.printed().stdout.match(/\d+/g)?.at(-1)).toBe('60');
   });
 
-  it('--config-net configures the TAP where it is, by its own name; what --ns-ifname says otherwise is told', async () => {
+  it('--config-net: configures the TAP under its own name; another --ns-ifname: a warning', async () => {
     const giver = await serve('tap', 7, '--config-net', '-I', 'other', '--ns-mac-addr', '02:00:00:00:00:07');
     const { stdout } = await inside('ip -o addr show dev tap9; ip route; ip link show tap9');
     expect(stdout).toContain(`inet ${HOST4}/24`);
@@ -97,7 +98,7 @@ describeE2e('pasta --fd', needs, () => {
     expect(giver.printed().stderr).toBe('--ns-ifname does nothing with --fd: frames come by tap9\n');
   });
 
-  it('COMMAND: no interface of ours, no descriptor, its status; what there is no interface for is told', async () => {
+  it('COMMAND: has neither interface nor descriptor; its status is returned; --config-net: a warning', async () => {
     const script = 'ip -o link; ls -l /proc/self/fd; exit 7';
     const giver = give('tap', 5, '--config-net', '--', 'sh', '-c', script);
     expect(await giver.exited).toBe(7);
@@ -107,13 +108,13 @@ describeE2e('pasta --fd', needs, () => {
     expect(stderr).toBe('--config-net does nothing with --fd: its interface is not in this namespace\n');
   });
 
-  it('it ends with the other side of the socket, and status 1', async () => {
+  it('the peer closes the socket: pasta ends with status 1', async () => {
     const giver = give('closed', 4, '-f', '-q', '--netns', netns);
     expect(await giver.exited).toBe(1);
     expect(giver.printed().stderr).toBe('whoever sent frames has closed the socket\n');
   });
 
-  describe('what frames cannot go by: one line, status 1', () => {
+  describe('descriptors that carry no frames: one line, status 1', () => {
     it.each([
       ['stream', '--fd 7: a stream does not keep frames apart; use SOCK_SEQPACKET\n'],
       ['unconnected', '--fd 7: the socket is not connected\n'],

@@ -1,6 +1,6 @@
 /**
- * Port options of the pasta front end in both directions. What is expected was read off passt 2026-10-02 with
- * the same options.
+ * Port options of the pasta front end in both directions. The expected results are those of passt 2026-10-02
+ * with the same options.
  */
 import { createConnection } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,7 +12,7 @@ import { eventually, type Finished, killTree, type Started } from '../support/pr
 import { describeE2e, requireTool } from '../support/require.ts';
 
 const PASTA = `${repoRoot}/bin/pasta`;
-/** Two scans, and some air. */
+/** Two scans, with a margin. */
 const SCAN_MS = 4000;
 
 describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')], () => {
@@ -30,7 +30,7 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
     return started;
   };
 
-  /** A namespace with pasta at work; ends with its file. */
+  /** A namespace served by pasta until its file is removed. */
   const serve = async (...options: string[]) => {
     const netns = `${bed.ramDir}/netns${++serial}`;
     await succeedIn(bed, 'host', ['sh', '-c', `: >${netns}; unshare --net=${netns} true`]);
@@ -74,30 +74,33 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
       expect(crowd).toMatchObject({ ok: 0, failed: { ECONNREFUSED: 2 } });
     });
 
-    it('-t to another address inside, by the interface', async () => {
+    it('-t with another guest address as target: reached through the interface', async () => {
       await ns.run(['ip', 'address', 'add', '198.51.100.9/32', 'dev', 'lo']);
       await ns.start(supportProgram('clients/tcp-echo.ts', 9060, '198.51.100.9'));
       expect(JSON.parse(await succeedIn(bed, 'host', echoed('127.0.0.1', 8050)))).toMatchObject(OK);
     });
 
-    it('-u at two addresses: loopback shows the namespace its own address, the host its gateway; ports stay', async () => {
+    it('-u at two addresses: the guest sees its own address for loopback, its gateway for the host; ports are kept', async () => {
       expect(await succeedIn(bed, 'host', ask('127.0.0.1', 5300, 40_001))).toBe(`${HOST4} 40001 hello\n`);
       expect(await succeedIn(bed, 'host', ask(HOST4, 5300, 40_002))).toMatch(/^\S+ 40002 hello\n$/);
     });
 
-    it.each(['127.0.0.1', '::1'])('-T and -U: %s inside is the same on the host', async (address) => {
-      expect(JSON.parse((await ns.run(echoed(address, 7000))).stdout)).toMatchObject(OK);
-      const answer = await ns.run(ask(address, 7000, 40_003));
-      expect(answer.stdout).toBe(`${address} 40003 hello\n`);
-    });
+    it.each(['127.0.0.1', '::1'])(
+      '-T and -U: %s inside leads to the same address on the host',
+      async (address) => {
+        expect(JSON.parse((await ns.run(echoed(address, 7000))).stdout)).toMatchObject(OK);
+        const answer = await ns.run(ask(address, 7000, 40_003));
+        expect(answer.stdout).toBe(`${address} 40003 hello\n`);
+      },
+    );
 
-    it("-T: only what comes over loopback; the namespace's own address leads nowhere", async () => {
+    it("-T: open on loopback inside, closed on the namespace's own address", async () => {
       const crowd = JSON.parse((await ns.run(echoed(HOST4, 7000))).stdout);
       expect(crowd.ok).toBe(0);
     });
   });
 
-  it("-t and -u at the host's link-local address, no interface written: that of the template is meant", async () => {
+  it("-t and -u at the host's link-local address without a zone: the template interface is its zone", async () => {
     const text = await succeedIn(bed, 'host', [
       'ip',
       '-6',
@@ -127,7 +130,7 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
     await ns.end();
   });
 
-  it('--splice-only: no interface inside; loopback ports in both directions, at the same address; nothing else gets in', async () => {
+  it('--splice-only: no interface inside; loopback ports work both ways at the same address; others are closed', async () => {
     const ns = await serve(
       ...['--splice-only', '-t', '8060:9061', '-u', '8060:9061', '-T', '7060:7061', '-U', '7060:7061'],
       ...['-t', '0.0.0.0/8062:198.51.100.9/9061'],
@@ -159,7 +162,7 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
     await ns.end();
   });
 
-  it('a port that is taken: told in the words that callers look for, status 1', async () => {
+  it('a port that is in use: the error text that callers match on, status 1', async () => {
     await listening(bed.start('host', supportProgram('clients/tcp-echo.ts', 8020)));
     const ns = await serve('-t', '8020', '-u', 'none', '-T', 'none', '-U', 'none');
     expect(ns.finished.status).toBe(1);
@@ -168,7 +171,7 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
     await ns.end();
   });
 
-  it('auto: ports come and go with what listens at the other side', async () => {
+  it('auto: a listener at the other side opens and closes: its port does too', async () => {
     const ns = await serve();
     expect(ns.finished).toMatchObject({ status: 0, stderr: '' });
     const inside = await ns.start(supportProgram('clients/tcp-echo.ts', 8030));
@@ -188,22 +191,22 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
     await ns.end();
   });
 
-  it('auto: the sockets of its own flows on the host are no services there, however many peers they have', async () => {
+  it("auto: host sockets of pasta's own flows are not published, however many peers they have", async () => {
     const ports = [7201, 7202, 7203];
     await listening(bed.start('peer', supportProgram('clients/udp-mapping.ts', 'mirror', ...ports)));
     const ns = await serve('-t', 'none', '-u', 'none', '-T', 'none');
     const own = 7210;
     const client = await ns.start(supportProgram('clients/udp-mapping.ts', 'hold', own, PEER4, ...ports));
-    killTree(client.pid); // its flows stay for half a minute
+    killTree(client.pid); // its flows are kept for 30 s
     const filter = ['ss', '-uanH', `sport = :${own}`];
-    expect((await bed.run('host', filter)).stdout).toContain(`0.0.0.0:${own}`); // the guest's port, and no peer
+    expect((await bed.run('host', filter)).stdout).toContain(`0.0.0.0:${own}`); // bound, not connected
     await sleep(SCAN_MS);
     expect((await bed.run('host', filter)).stdout).toContain(`0.0.0.0:${own}`);
     expect((await ns.run(filter)).stdout).toBe(''); // the port is free there
     await ns.end();
   });
 
-  it('control socket: tells the rules; others take their place, with connections that go on; nonsense changes nothing', async () => {
+  it('control socket: lists the rules; new rules replace them, connections go on; malformed requests change nothing', async () => {
     const path = `${bed.ramDir}/control`;
     const ns = await serve('-t', '8040:9040', '-u', 'none', '-T', 'none', '-U', 'none', '-c', path);
     expect(ns.finished).toMatchObject({ status: 0, stderr: '' });
@@ -221,7 +224,7 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
     const greeting = await ask(`0100000001${rule(8041)}00`);
     expect(greeting).toMatch(new RegExp(`^626173696c3a7300.*${rule(8040)}.*00$`));
     expect([await crowd(8040), await crowd(8041)]).toEqual([0, 2]);
-    // Port 0, then bytes that are no request.
+    // Port 0, then a malformed request.
     for (const nonsense of [`0100000001${rule(0)}00`, 'ff']) {
       expect(await ask(nonsense)).toContain(rule(8041));
       expect(await crowd(8041)).toBe(2);
@@ -229,7 +232,7 @@ describeE2e('pasta: forwarded ports', [requireTool('socat', 'apt package socat')
     await ns.end();
   });
 
-  it('control socket: silent clients, and ones that left, keep nobody waiting; the port is open when the answer is given', async () => {
+  it('control socket: silent and gone clients delay no other; the port is open before the answer', async () => {
     const path = `${bed.ramDir}/control-crowd`;
     const ns = await serve('-t', '8060:9060', '-u', 'none', '-T', 'none', '-U', 'none', '-c', path);
     expect(ns.finished).toMatchObject({ status: 0, stderr: '' });

@@ -1,6 +1,7 @@
 /**
- * The pasta front end as its callers use it: Podman's command line in the background, the command form, the
- * form with a process id. What is expected was read off passt 2026-10-02 in the same network.
+ * The pasta front end as its callers use it: Podman's command line in the background, the form with a
+ * command, the form with a process id. The expected results are those of passt 2026-10-02 in the same
+ * network.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn } from '../support/bed.ts';
@@ -12,7 +13,7 @@ import { describeE2e, requireTool } from '../support/require.ts';
 const PASTA = `${repoRoot}/bin/pasta`;
 const QUIT_MS = 5000; // what Podman's tests allow
 
-/** Prints the number of bytes that came. */
+/** Prints the number of bytes that arrived. */
 const download = (host: string, bytes: number): string[] => [
   ...['curl', '-sS', '-o', '/dev/null', '-w', '%{size_download}'],
   `http://${host}:${PORT.http}/bytes/${bytes}`,
@@ -51,11 +52,11 @@ describeE2e('pasta', needs, () => {
       netns = `${bed.ramDir}/netns`;
       pidFile = `${bed.ramDir}/pasta.pid`;
       await succeedIn(bed, 'host', ['sh', '-c', `: >${netns}; unshare --net=${netns} true`]);
-      // runToEnd waits until nobody holds its pipes: a daemon that kept them would never let it return.
+      // runToEnd returns when no process has its pipes open: a daemon that kept them would block it.
       expect(await bed.run('host', podman())).toMatchObject({ status: 0, stdout: '', stderr: '' });
     });
 
-    it('everything is configured when it returns', async () => {
+    it('pasta returns: the interface is configured', async () => {
       expect(global(await inside(...addresses))).toEqual([`${HOST4}/24`, `${HOST6}/64`]);
       expect(await inside('ip', '-4', 'route')).toContain('default via 10.77.0.254');
       expect(await inside('ip', '-6', 'route')).toContain('default via fd77::fe');
@@ -67,12 +68,12 @@ describeE2e('pasta', needs, () => {
       expect(await inside(...download(host, 70_000))).toBe('70000');
     });
 
-    it.each(['+notcp', '+tcp'])('names by the forwarding address, %s', async (transport) => {
+    it.each(['+notcp', '+tcp'])('names resolve through the DNS forwarding address, %s', async (transport) => {
       const answer = await inside('dig', transport, '+short', '@169.254.1.1', 'peer.bed.test', 'A');
       expect(answer).toBe(`${PEER4}\n`);
     });
 
-    it('the PID file names the process that serves, called pasta, without anything of the caller open', async () => {
+    it('the PID file names the serving process: called pasta, with no descriptor of the caller', async () => {
       const pid = (await succeedIn(bed, 'host', ['cat', pidFile])).trim();
       expect(pastas().map((line) => line.split(' ')[0])).toEqual([pid]);
       expect(await succeedIn(bed, 'host', ['cat', `/proc/${pid}/comm`])).toBe('pasta\n');
@@ -81,25 +82,25 @@ describeE2e('pasta', needs, () => {
       expect(fds).toBe('/dev/null\n/dev/null\n/dev/null\n');
     });
 
-    it('every thread of it is in the sandbox', async () => {
+    it('every thread is in the sandbox', async () => {
       const script = 'grep -hE "^(NoNewPrivs|Seccomp):" /proc/$0/task/*/status | sort -u';
       const pid = (await succeedIn(bed, 'host', ['cat', pidFile])).trim();
       expect(await succeedIn(bed, 'host', ['sh', '-c', script, pid])).toBe('NoNewPrivs:\t1\nSeccomp:\t2\n');
     });
 
-    it('a second one for the same namespace is refused', async () => {
+    it('a second pasta for the same namespace is refused', async () => {
       const second = await bed.run('host', podman());
       expect(second).toMatchObject({ status: 1, stdout: '' });
       expect(second.stderr).toContain('TUNSETIFF ioctl on /dev/net/tun failed: Device or resource busy');
     });
 
-    it('an option that it does not know is told in the words that Podman looks for', async () => {
+    it('an unknown option: the error text that Podman matches on', async () => {
       const refused = await bed.run('host', podman('--no-such-option'));
       expect(refused.status).toBe(1);
       expect(refused.stderr).toMatch(/: unrecognized option '--no-such-option'\nUsage: /);
     });
 
-    it('it ends when the file of the namespace goes', async () => {
+    it('the file of the namespace is removed: pasta ends', async () => {
       await succeedIn(bed, 'host', ['sh', '-c', `umount ${netns}; rm ${netns}`]);
       await none();
     });
@@ -109,7 +110,7 @@ describeE2e('pasta', needs, () => {
     const run = (options: readonly string[], ...command: string[]) =>
       bed.run('user', [PASTA, ...options, '--', ...command]);
 
-    it("it gets the host's addresses and routes, is process 1 and root, and its status is ours", async () => {
+    it("it has the host's addresses and routes, is process 1 and root; its status is returned", async () => {
       const script = `ip -o addr show scope global; ip route; echo $$ $(id -u) $(hostname); exit 7`;
       const { status, stdout, stderr } = await run(['--config-net'], 'sh', '-c', script);
       expect({ status, stderr }).toEqual({ status: 7, stderr: '' });
@@ -119,7 +120,7 @@ describeE2e('pasta', needs, () => {
       await none();
     });
 
-    it('addresses and gateway of its own: the routes of that family are not copied', async () => {
+    it('-a and -g: the routes of that family are not copied', async () => {
       const options = ['--config-net', '-a', '192.0.2.2', '-g', '192.0.2.1', '-I', 'myname', '-m', '1280'];
       const script = `ip -4 -o addr show dev myname; ip -4 route; ip link show myname; ${download(PEER4, 5).join(' ')}`;
       const { stdout } = await run([...options, '-H', 'guest'], 'sh', '-c', script);
@@ -130,18 +131,18 @@ describeE2e('pasta', needs, () => {
       expect(stdout).toMatch(/\n5$/);
     });
 
-    it('a host name of 65 characters is not given out cut short: a warning, and the name stays that of the host', async () => {
+    it('a host name of 65 characters: a warning, and the name of the host is kept', async () => {
       const { stdout, stderr } = await run(['-H', 'a'.repeat(65)], 'hostname');
       expect(stderr).toBe('Unable to set configured hostname\n');
       expect(stdout).toBe((await bed.run('user', ['hostname'])).stdout);
     });
 
-    it('a host name that hostname(1) does not take: the same', async () => {
+    it('a host name that hostname(1) refuses: a warning, and the name of the host is kept', async () => {
       const { status, stderr } = await run(['-H', 'a b'], 'true');
       expect({ status, stderr }).toEqual({ status: 0, stderr: 'Unable to set configured hostname\n' });
     });
 
-    it('-p, a FIFO: nobody reads it, status 1; somebody does, frames arrive', async () => {
+    it('-p, a FIFO: without a reader status 1; with a reader frames arrive', async () => {
       const fifo = `${bed.ramDir}/frames`;
       await succeedIn(bed, 'user', ['mkfifo', fifo]);
       const none = await run(['-p', fifo], 'true');
@@ -164,7 +165,7 @@ describeE2e('pasta', needs, () => {
     it.each([
       ['--netns', "Couldn't open network namespace FIFO: Invalid argument\n"],
       ['--userns', "Couldn't enter user namespace FIFO: Invalid argument\n"],
-    ])('%s, a FIFO: told, not waited for', async (option, message) => {
+    ])('%s, a FIFO: an error at once, no wait for a writer', async (option, message) => {
       const fifo = `${bed.ramDir}/no-namespace`;
       const { status, stderr } = await bed.run('user', [
         ...['sh', '-c', `mkfifo ${fifo}; ${PASTA} ${option} ${fifo}; s=$?; rm ${fifo}; exit $s`],
@@ -172,7 +173,7 @@ describeE2e('pasta', needs, () => {
       expect({ status, stderr }).toEqual({ status: 1, stderr: message.replace('FIFO', fifo) });
     });
 
-    it("-o: what a server on the host's loopback sees, reached by the gateway's address", async () => {
+    it('-o: a server on host loopback, reached by the gateway address, sees the address of -o', async () => {
       const listen = ['socat', 'TCP4-LISTEN:7777,bind=127.0.0.1', 'SYSTEM:echo $SOCAT_PEERADDR'];
       const server = bed.start('host', listen);
       const isUp = async () => (await bed.run('host', ['ss', '-tlnH'])).stdout.includes('127.0.0.1:7777 ');
@@ -185,7 +186,7 @@ describeE2e('pasta', needs, () => {
       await server.exited;
     });
 
-    it('-c in a directory that does not exist', async () => {
+    it('-c in a directory that does not exist: refused', async () => {
       const { status, stderr } = await run(['-c', '/nonexistent/file'], 'true');
       expect({ status, stderr }).toEqual({
         status: 1,
@@ -193,7 +194,7 @@ describeE2e('pasta', needs, () => {
       });
     });
 
-    it('an MTU that no device takes: warned about, the interface keeps its own', async () => {
+    it('an MTU that no device accepts: a warning, and the interface keeps its own', async () => {
       const { status, stdout } = await run(['--config-net', '-4', '-m', '60'], 'ip', 'link', 'show', 'veth0');
       expect({ status, mtu: / mtu (\d+)/.exec(stdout)?.[1] }).toEqual({ status: 0, mtu: '1500' });
     });
@@ -205,7 +206,7 @@ describeE2e('pasta', needs, () => {
       expect(global((await run(['--config-net', option], ...addresses)).stdout)).toEqual(expected);
     });
 
-    it('without --config-net the interface stays down and bare', async () => {
+    it('without --config-net: the interface is down and has no address', async () => {
       const { stdout } = await run([], 'ip', 'addr', 'show', 'dev', 'veth0');
       expect(stdout).not.toMatch(/[<,]UP|inet/);
     });
@@ -230,7 +231,7 @@ describeE2e('pasta', needs, () => {
     });
   });
 
-  it('a process id: in the background, its user namespace entered, gone with the process', async () => {
+  it('a process id: in the background, in its user namespace; the process ends: pasta ends', async () => {
     const guest = await bed.emptyGuest();
     const pid = String(bed.pidSeenInside(guest.pid));
     expect(await bed.run('user', [PASTA, '-q', '--config-net', pid])).toMatchObject({

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** Published ports: reached from the peer, and the guest sees who came. */
+/** Published ports: reached from the peer, and the guest sees the peer's address. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { engine } from '../support/engines.ts';
@@ -37,7 +37,7 @@ describeE2e('published ports', [], () => {
     afterAll(() => guest?.stop());
 
     describe.each(FAMILIES)('$name', (family) => {
-      it('TCP from the peer: data both ways, and the guest sees the address of the peer', async () => {
+      it('TCP from the peer: data both ways; the guest sees the address of the peer', async () => {
         const id = `${plan}-${family.name}`;
         const request = JSON.stringify({ id, steps: [['recvEof'], ['send', 4 * MIB], ['fin']] });
         const steps = JSON.stringify([['send', MIB], ['fin'], ['recvEof']]);
@@ -66,14 +66,14 @@ describeE2e('published ports', [], () => {
         expect([family.peer, family.gateway]).toContain(outcome.remoteAddress);
       });
 
-      it('TCP to a published port where nobody listens in the guest: the peer sees it fail at once', async () => {
+      it("TCP, nobody listens in the guest: the peer's connection fails at once", async () => {
         const argv = supportProgram('clients/tcp-client.ts', family.host, TCP.closed, '[["awaitError"]]');
         const outcome = JSON.parse(await succeedIn(bed, 'peer', argv)) as Outcome;
         expect(outcome.error).toMatch(/^(ECONNREFUSED|ECONNRESET)$/);
         expect(outcome.ms).toBeLessThan(1000);
       });
 
-      it('UDP from the peer: answered from the published port, and the guest sees address and port of the peer', async () => {
+      it('UDP from the peer: answered from the published port; the guest sees address and port of the peer', async () => {
         const ask = (port: number): Promise<string> =>
           succeedIn(
             bed,

@@ -1,6 +1,6 @@
 /**
- * What the guest sends from a published UDP port leaves from the port that the world knows it by, however
- * many it speaks to.
+ * Datagrams that the guest sends from a published UDP port leave from the published host port, for any number
+ * of peers.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type EmptyGuest, type Guest, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
@@ -11,13 +11,13 @@ import { describeE2e } from '../support/require.ts';
 
 const FIRST = 20_000;
 const PEERS = 2000;
-/** More than have a socket of their own. */
+/** More peers than may have a socket of their own. */
 const SOME = 50;
 const PUBLISHED = { host: 8053, guest: 53 };
 const SPARE_DESCRIPTORS = 100;
 const START_MS = 10_000;
 
-describeE2e('from behind a published UDP port', [], () => {
+describeE2e('the guest sends from a published UDP port', [], () => {
   let bed: Bed;
   beforeAll(async () => {
     bed = await makeBed();
@@ -38,7 +38,7 @@ describeE2e('from behind a published UDP port', [], () => {
     afterAll(() => guest?.stop());
 
     it.each(FAMILIES)(
-      `${PEERS} peers, $name: each sees the published port, all answers come, few descriptors`,
+      `${PEERS} peers, $name: each sees the published port, all answers arrive, few descriptors are used`,
       async (family) => {
         const descriptors = (): number =>
           guest.enginePids().reduce((sum, pid) => sum + openFiles(pid).length, 0);
@@ -51,7 +51,7 @@ describeE2e('from behind a published UDP port', [], () => {
     );
   });
 
-  it.each(FAMILIES)('pasta -u, $name', async (family) => {
+  it.each(FAMILIES)('pasta -u, $name: each peer sees the published port', async (family) => {
     const { guest, host } = PUBLISHED;
     const options = ['--config-net', '-q', '-t', 'none', '-u', `${host}:${guest}`];
     const { stdout, stderr } = await bed.run('user', [
@@ -64,7 +64,7 @@ describeE2e('from behind a published UDP port', [], () => {
     expect(JSON.parse(stdout)).toEqual(all(SOME));
   });
 
-  it('slirp4netns, a port that was added by add_hostfwd', async () => {
+  it('slirp4netns, a port of add_hostfwd: each peer sees the published port', async () => {
     const empty: EmptyGuest = await bed.emptyGuest();
     const api = `${bed.ramDir}/hub-api`;
     const pid = String(bed.pidSeenInside(empty.pid));

@@ -1,6 +1,6 @@
 /**
- * Default routes of a namespace that has its own network, and IPv6 inside where no interface of the host has
- * it.
+ * Default routes in a namespace with a network of its own, and IPv6 inside when no interface of the host has
+ * IPv6.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type EmptyGuest, makeBed, succeed, succeedIn } from '../support/bed.ts';
@@ -10,7 +10,7 @@ import { describeE2e } from '../support/require.ts';
 
 const WAIT_MS = 10_000;
 
-/** Both families by a veth of the namespace's own. */
+/** A network with both families through a veth pair of the namespace. */
 const OWN_NETWORK = `ip link set lo up
 ip link add d0 type veth peer name d1; ip link set d0 up; ip link set d1 up
 ip addr add 172.20.0.1/24 dev d0; ip route add default via 172.20.0.2
@@ -18,7 +18,7 @@ ip -6 addr add fd20::1/64 dev d0 nodad; ip -6 route add default via fd20::2`;
 const OWN4 = /^default via 172\.20\.0\.2 dev d0/m;
 const OWN6 = /^default via fd20::2 dev d0/m;
 
-describeE2e('a namespace that has default routes', [], () => {
+describeE2e('a namespace with default routes of its own', [], () => {
   let bed: Bed;
   let guest: EmptyGuest;
   beforeAll(async () => {
@@ -29,7 +29,7 @@ describeE2e('a namespace that has default routes', [], () => {
   const routes = (family: '-4' | '-6'): Promise<string> =>
     succeed(guest, ['ip', family, 'route', 'show', 'default']);
   const pid = (): string => String(bed.pidSeenInside(guest.pid));
-  /** The program that runs may be the one that nsenter became. */
+  /** The program may run in the process that was nsenter. */
   const end = async (started: Started): Promise<void> => {
     const main = [...bed.enginePids(started), ...bed.enginePids(started, 'slirp4netns')].find(isAlive);
     process.kill(main ?? started.pid, 'SIGTERM');
@@ -44,7 +44,7 @@ describeE2e('a namespace that has default routes', [], () => {
       six: false,
     },
   ])('$name', ({ start, six }) => {
-    it('ours goes in front while it runs, and what was there is there afterwards', async () => {
+    it('attached: our default route has precedence; ended: the old routes are as before', async () => {
       guest = await bed.emptyGuest();
       await succeed(guest, ['sh', '-c', OWN_NETWORK]);
       const before = `${await routes('-4')}${await routes('-6')}`;
@@ -58,7 +58,7 @@ describeE2e('a namespace that has default routes', [], () => {
         await eventually('a second IPv6 default route', WAIT_MS, async () =>
           /default .*\n.*default /s.test(await routes('-6')),
         );
-        // Not one route with two next hops: connections would be spread over both.
+        // Two routes, not one with two next hops: the kernel would spread connections over both.
         expect(await routes('-6')).toMatch(OWN6);
         expect(await succeed(guest, ['ip', '-6', 'route', 'get', '2001:db8::1'])).not.toContain('fd20::2');
       }
@@ -83,17 +83,17 @@ describeE2e('a host without IPv6 on any interface', [], () => {
   afterAll(() => bed?.close());
 
   const show = ['ip', '-o', '-6', 'addr', 'show', 'scope', 'global'];
-  it('run: IPv4 only, as nobody asked for more', async () => {
+  it('run: IPv4 only, without a message', async () => {
     const started = bed.launch({}, show);
     expect(await started.exited).toBe(0);
     expect((await started.output()).stdout).toBe('');
   });
-  it('run --address: the address that was given', async () => {
+  it('run --address with an IPv6 address: the guest has it', async () => {
     const started = bed.launch({ extra: ['--address', 'fd01::5'] }, show);
     expect(await started.exited).toBe(0);
     expect((await started.output()).stdout).toContain('inet6 fd01::5/64');
   });
-  it('pasta -a: the address that was given, without a word, as with the original', async () => {
+  it("pasta -a with an IPv6 address: the guest has it, without a message, as with passt's pasta", async () => {
     const options = ['--config-net', '-q', '-t', 'none', '-u', 'none', '-a', 'fd01::5'];
     const finished = await bed.run('user', [`${repoRoot}/bin/pasta`, ...options, '--', ...show]);
     expect(finished).toMatchObject({ status: 0, stderr: '' });

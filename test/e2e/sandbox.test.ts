@@ -1,7 +1,6 @@
 /**
- * The sandbox from outside, for each front end: what is left open, which thread may do what, how it ends when
- * something breaks behind it, and that traffic of every kind goes on there. SANDBOX_LOAD_MS: how long the
- * mixed load runs in each plan.
+ * The sandbox from outside, for each front end: open descriptors, capabilities of each thread, the end after
+ * a failure inside, and traffic of every kind. SANDBOX_LOAD_MS: duration of the mixed load in each plan.
  */
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -34,7 +33,9 @@ const CAP_NET_RAW = 1n << 13n; // where SO_BINDTODEVICE wants it
 const CAP_SYS_PTRACE = 1n << 19n;
 
 const SOFT_LIMIT = 1024;
-/** What a careless caller leaves open, at numbers low and high; of files that nothing else has open. */
+/**
+ * Descriptors that a caller leaves open, with low and high numbers, of files that no other process has open.
+ */
 const CARELESS = ['exec 5</etc/fstab 7</etc/fstab 23</etc/debian_version', `ulimit -S -n ${SOFT_LIMIT}`].join(
   '; ',
 );
@@ -42,12 +43,12 @@ const LEFT_OPEN = ['/etc/fstab', '/etc/debian_version'];
 
 interface Form {
   readonly name: string;
-  /** The engine's process in ps. */
+  /** Name of the engine's process in ps. */
   readonly process: string;
   /** @param target  a process id in the bed */
   argv(target: string): readonly string[];
   readonly main: bigint;
-  /** Statuses after SIGINT, SIGTERM and SIGKILL, as a shell has them. */
+  /** Statuses after SIGINT, SIGTERM and SIGKILL, as in a shell. */
   readonly ends: readonly [number, number, number];
   readonly command: boolean;
 }
@@ -152,7 +153,7 @@ describeE2e(
         }
       });
 
-      it('what the caller left open is closed, and no way to a namespace is open', () => {
+      it("the caller's descriptors are closed, and no descriptor of a namespace is open", () => {
         const open = openFiles(pid);
         expect(open.length).toBeGreaterThan(10);
         expect(open.filter((file) => LEFT_OPEN.includes(file) || /^(net|user|mnt):\[/.test(file))).toEqual(
@@ -160,7 +161,7 @@ describeE2e(
         );
       });
 
-      it("the caller's environment is out of memory, what we go by is still there", () => {
+      it("the caller's environment is erased from memory, our own variables are kept", () => {
         const entries = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').filter(Boolean);
         expect(
           entries.filter((entry) => !/^(BUCATINI|PASTA|SLIRP4NETNS)_|^(NODE_COMPILE_CACHE|TZ)=/.test(entry)),
@@ -169,13 +170,14 @@ describeE2e(
       });
 
       if (form.command)
-        it("its command has the caller's descriptors (run) or three (pasta), and pasta's or the caller's limit of them", async () => {
+        it("COMMAND has the caller's descriptors (run) or three (pasta), and the descriptor limit that belongs to it", async () => {
           const told = await eventually('it has told', START_MS, () => {
             const lines = started.printed().stdout.trim().split('\n');
             return lines.length >= 2 && lines;
           });
-          // One is the directory that ls reads. What the bed's own runner has left open comes through `run`,
-          // as CARELESS does. passt's pasta raises the limit for itself and its command.
+          // One descriptor is the directory that ls reads. Descriptors of the test runner are inherited
+          // through `run`, as those of CARELESS are. passt's pasta raises the limit for itself and its
+          // command.
           const hard = /^Max open files\s+\d+\s+(\d+)/m;
           const raised = hard.exec(
             (await bed.run('host', ['cat', `/proc/${bed.pidSeenInside(pid)}/limits`])).stdout,
@@ -188,10 +190,10 @@ describeE2e(
         });
 
       it.each(['SIGINT', 'SIGTERM', 'SIGKILL'] as const)(
-        '%s ends it, and nothing is left',
+        '%s: it ends, and nothing is left',
         async (signal) => {
           if (!isAlive(pid)) await start();
-          // The command of passt's pasta outlives it.
+          // The command of passt's pasta goes on after pasta has ended.
           const family = form.process === 'pasta' ? [pid] : [pid, ...descendantsOf(pid)];
           process.kill(pid, signal);
           const status = await Promise.race([started.exited, sleepMs(END_MS).then(() => 'still there')]);
@@ -202,7 +204,7 @@ describeE2e(
     });
 
     describe.skipIf(engine.name !== 'bucatini').each(engine.plans)('run, %s', (plan) => {
-      it(`${FLOWS} connections at once, started under a limit of ${SOFT_LIMIT} descriptors`, {
+      it(`a soft limit of ${SOFT_LIMIT} descriptors: ${FLOWS} connections at once succeed`, {
         timeout: 120_000,
       }, async () => {
         const crowd = supportProgram('clients/tcp-crowd.ts', PEER4, PORT.echo, FLOWS, FLOWS, 100, 1);
@@ -216,7 +218,7 @@ describeE2e(
         expect(JSON.parse(stdout)).toMatchObject({ ok: FLOWS, failed: {}, peakOpen: FLOWS });
       });
 
-      it('no descriptors are left: connections wait, one line says why, and none fails', async () => {
+      it('no descriptors are left: connections wait, one line gives the reason, none fails', async () => {
         const guest = await bed.engine({ plan });
         try {
           const limit = openFiles(guest.enginePid).length + 20;
@@ -237,7 +239,7 @@ describeE2e(
         }
       });
 
-      it('a packet thread dies: its message, status 1, and nothing is left', async () => {
+      it('a packet thread fails: its message, status 1, and nothing is left', async () => {
         const crash = { BUCATINI_TEST_IMPAIR: 'crashAfter=40' };
         const argv = [`${repoRoot}/bin/bucatini`, 'run', '--threads', plan, '--'];
         const client = [
@@ -259,7 +261,7 @@ describeE2e(
         await eventually('all have ended', END_MS, () => family.every((p) => !isAlive(p)));
       });
 
-      it('the TAP is taken away from under it: its message and status 1', async () => {
+      it('the TAP is removed: a message and status 1', async () => {
         const guest = await bed.engine({ plan });
         const links = JSON.parse(await succeed(guest, ['ip', '-j', 'link'])) as { ifname: string }[];
         const tap = links.map(({ ifname }) => ifname).find((name) => name !== 'lo');
@@ -273,7 +275,9 @@ describeE2e(
         expect(status).toBe(1);
       });
 
-      it(`${LOAD_MS / 1000} s of mixed load`, { timeout: LOAD_MS + 60_000 }, async () => {
+      it(`${LOAD_MS / 1000} s of mixed load: no process is ended by the filter, no error is logged`, {
+        timeout: LOAD_MS + 60_000,
+      }, async () => {
         const guest = await bed.engine({ plan });
         try {
           const rounds = await mixedLoad(guest, performance.now() + LOAD_MS);
@@ -289,8 +293,8 @@ describeE2e(
 );
 
 /**
- * Every kind of traffic beside the others until `endAt`; what fails throws.
- * @returns how often each has come to its end
+ * Run every kind of traffic concurrently until `endAt`; a failure throws.
+ * @returns the number of completed rounds of each kind
  */
 async function mixedLoad(guest: Guest, endAt: number): Promise<Record<string, number>> {
   const url = (host: string, bytes: number): string => `http://${host}:${PORT.http}/bytes/${bytes}`;

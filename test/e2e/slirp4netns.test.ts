@@ -1,6 +1,6 @@
 /**
- * The slirp4netns front end as its callers use it: what slirp4netns's own tests, Podman's and RootlessKit's
- * look at. What is expected was read off slirp4netns 1.3.3.
+ * The slirp4netns front end as its callers use it: the properties that the tests of slirp4netns, Podman and
+ * RootlessKit check. The expected results are those of slirp4netns 1.3.3.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
@@ -46,7 +46,7 @@ describeE2e('slirp4netns', needs, () => {
       echo $! >pid; i=0
       until [ -s ready ] || [ $i = 100 ]; do sleep 0.05; i=$((i + 1)); done
       cat ready log`;
-    // Nobody in the background may hold our pipes: run() reads them to their end.
+    // A background process must not keep our pipes open: run() reads them to their end.
     await succeedIn(bed, 'host', ['sh', '-c', `exec >${dir}/out 2>&1 </dev/null; ${script}`]);
     const { stdout } = await bed.run('host', ['cat', `${dir}/out`]);
     expect(stdout).toMatch(/^1/);
@@ -77,7 +77,7 @@ describeE2e('slirp4netns', needs, () => {
       expect(stdout).toContain('default via fe80::2 dev tap0');
     });
 
-    it('the world, names, and ping of gateway and names', async () => {
+    it('connections, names, and ping of gateway and names work', async () => {
       const { stdout } = await inside(
         `curl -sS -o /dev/null -w '%{size_download} ' http://${PEER4}:${PORT.http}/bytes/70000
          dig +short @10.0.2.3 peer.bed.test A; dig +tcp +short @10.0.2.3 peer.bed.test A
@@ -87,7 +87,7 @@ describeE2e('slirp4netns', needs, () => {
       expect(stdout.match(/ 1 received/g)).toHaveLength(3);
     });
 
-    it('UDP: one port of the host for a socket inside, and whoever knows it is heard', async () => {
+    it('UDP: a guest socket has one host port, and any peer may send to it', async () => {
       const ports = [7101, 7102, 7103];
       const mirror = bed.start('peer', supportProgram('clients/udp-mapping.ts', 'mirror', ...ports));
       await eventually('the mirror is ready', END_MS, () => mirror.printed().stdout.includes('ready'));
@@ -100,12 +100,12 @@ describeE2e('slirp4netns', needs, () => {
       }
     });
 
-    it('its process is called slirp4netns', async () => {
+    it('the process is called slirp4netns', async () => {
       const { stdout } = await bed.run('host', ['sh', '-c', `cat /proc/$(cat ${bed.ramDir}/pid)/comm`]);
       expect(stdout).toBe('slirp4netns\n');
     });
 
-    it('is in the sandbox: an empty root, no capabilities for the main thread, a filter', async () => {
+    it('it is in the sandbox: empty root, no capabilities in the main thread, a filter', async () => {
       const { stdout } = await bed.run('host', [
         'sh',
         '-c',
@@ -114,7 +114,7 @@ describeE2e('slirp4netns', needs, () => {
       expect(stdout).toBe('CapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n');
     });
 
-    it('ports are added while a client says nothing, carry TCP and UDP of both families, and are removed', async () => {
+    it('a silent API client: others add ports, which carry TCP and UDP of both families, and remove them', async () => {
       const ask = async (...requests: object[]) => {
         const texts = requests.map((request) => JSON.stringify(request));
         return JSON.parse(
@@ -167,7 +167,7 @@ describeE2e('slirp4netns', needs, () => {
       for (const server of servers) killTree(server.process.pid!);
     });
 
-    it('ends with status 0 by exit-fd, takes its socket away and leaves the banner', async () => {
+    it('exit-fd is closed: status 0, and the API socket is removed', async () => {
       const huge = { execute: 'x'.repeat(5000) };
       const ask = supportProgram('clients/api-client.ts', `${bed.ramDir}/api`, JSON.stringify(huge));
       expect(await succeedIn(bed, 'host', ask)).toContain('too large message');
@@ -193,7 +193,7 @@ describeE2e('slirp4netns', needs, () => {
     afterAll(() => running?.stop());
 
     it.each(['+notcp', '+tcp'])(
-      'dig %s: the resolver that resolv.conf names now answers',
+      'resolv.conf changes, dig %s: the new resolver answers',
       async (transport) => {
         const name = `other${transport.length}`;
         const address = `127.0.0.${transport.length}`;
@@ -215,7 +215,7 @@ describeE2e('slirp4netns', needs, () => {
       },
     );
 
-    it('the default route goes and comes back by another address: a UDP flow goes on, connections are new ones', async () => {
+    it('the default route is replaced by one with another address: a UDP flow goes on, new connections work', async () => {
       const lines = `exec 3<>/dev/udp/${PEER4}/${PORT.echo}
         while read -r l; do echo "$l" >&3; a=$(timeout 1 dd bs=2000 count=1 <&3 2>/dev/null); echo "got $a"; done`;
       const client = bed.start('host', ['nsenter', `--net=${netns}`, 'bash', '-c', lines]);
@@ -248,7 +248,7 @@ describeE2e('slirp4netns', needs, () => {
     });
   });
 
-  it('--disable-host-loopback: the gateway answers ping, a connection finds the network unreachable', async () => {
+  it('--disable-host-loopback: the gateway answers ping; a connection to it: network unreachable', async () => {
     const running = await start('-c --disable-host-loopback --cidr=10.0.135.128/25');
     const { stdout, stderr } = await inside(
       'ping -c1 -W1 10.0.135.130; exec 2>&1; curl -sS -m 3 http://10.0.135.130:9/; dig +short @10.0.135.131 peer.bed.test',
@@ -259,7 +259,7 @@ describeE2e('slirp4netns', needs, () => {
     await running.stop();
   });
 
-  it('without --configure, on a TAP that is there: nothing is configured; --disable-dns lets .3 time out', async () => {
+  it('without --configure, an existing TAP: it stays unconfigured; --disable-dns: queries to .3 time out', async () => {
     await eventually(
       'the interface of before is gone',
       END_MS,
@@ -281,7 +281,7 @@ describeE2e('slirp4netns', needs, () => {
   });
 
   it.each(['127.0.0.1', HOST4])(
-    "--outbound-addr %s is what a server on the host's loopback sees",
+    '--outbound-addr %s: a server on host loopback sees that address',
     async (source) => {
       const running = await start(`-c --outbound-addr=${source}`);
       const seen = `${bed.ramDir}/seen`;
@@ -297,9 +297,9 @@ describeE2e('slirp4netns', needs, () => {
     },
   );
 
-  describe('--target-type=bess: frames by a socket, one a message', () => {
+  describe('--target-type=bess: one frame per socket message', () => {
     const BYTES = 20 * 2 ** 20;
-    it('is ready once somebody has connected, carries both ways unchanged, ends with the peer', async () => {
+    it('ready when a peer has connected; carries data both ways; ends with the peer', async () => {
       const path = `${bed.ramDir}/bess`;
       const ready = `${bed.ramDir}/bess-ready`;
       const slirp = bed.start('host', [
@@ -355,7 +355,7 @@ describeE2e('slirp4netns', needs, () => {
     });
   });
 
-  it('without --configure a DHCP client gets .15, the gateway and the name server', async () => {
+  it('without --configure: a DHCP client gets .15, the gateway and the name server', async () => {
     const running = await start('');
     const told = `${bed.ramDir}/lease`;
     bed.write(`${told}.sh`, `#!/bin/sh\n[ "$1" = bound ] && echo "$ip/$mask $router $dns" >${told}; true\n`);
@@ -389,7 +389,7 @@ describeE2e('slirp4netns', needs, () => {
     await none();
   });
 
-  it('--enable-sandbox: a shared mount of the host is still there, during and after', async () => {
+  it('--enable-sandbox: a shared mount of the host is kept, while it runs and afterwards', async () => {
     const place = `${bed.ramDir}/shared`;
     const mounts = `grep -c ' ${place} ' /proc/self/mountinfo`;
     await succeedIn(bed, 'host', [
@@ -404,7 +404,7 @@ describeE2e('slirp4netns', needs, () => {
     await succeedIn(bed, 'host', ['sh', '-c', `umount ${place}; rmdir ${place}`]);
   });
 
-  it('ends when the file of its namespace goes', async () => {
+  it('the file of the namespace is removed: it ends', async () => {
     const other = `${bed.ramDir}/other`;
     await succeedIn(bed, 'host', ['sh', '-c', `: >${other}; unshare --net=${other} true`]);
     await succeedIn(bed, 'host', [
@@ -416,7 +416,7 @@ describeE2e('slirp4netns', needs, () => {
     await none();
   });
 
-  it('goes on while anybody is in the namespace of the process that was named, ends after the last', async () => {
+  it('the named process ends: it serves until the last process leaves the namespace', async () => {
     const { stdout } = await bed.run('host', [
       'sh',
       '-c',

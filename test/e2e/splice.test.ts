@@ -1,6 +1,6 @@
 /**
- * Published ports from the host's loopback, past the TAP: data, ends and refusals as on a direct connection,
- * and the guest sees its own address as the peer's, as stock pasta shows it.
+ * Published ports from host loopback, which do not use the TAP: data, FIN and refusals as on a direct
+ * connection. The guest sees its own address as the peer's, as with passt's pasta.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
@@ -17,7 +17,7 @@ const LOOPBACK = [
   { name: 'IPv4', address: '127.0.0.1' },
   { name: 'IPv6', address: '::1' },
 ];
-/** One thread, and host-io on a thread of its own. */
+/** Thread plans: one thread, and host-io on a thread of its own. */
 const plans = engine.plans.filter((plan) => plan !== 'pipeline=2');
 
 describeE2e('published ports from loopback', [], () => {
@@ -71,7 +71,7 @@ describeE2e('published ports from loopback', [], () => {
       ) as Outcome;
 
     describe.each(LOOPBACK)('$name', ({ name, address }) => {
-      it('data both ways, half-closed in turn; the guest sees its own address', async () => {
+      it('TCP: data both ways, half-closed by each side; the guest sees its own address', async () => {
         const id = `${plan}-${name}`;
         const request = { id, steps: [['recvEof'], ['send', 8 * MIB], ['fin']] };
         const outcome = await client(address, TCP.host, [['send', 4 * MIB], ['fin'], ['recvEof']], request);
@@ -108,7 +108,7 @@ describeE2e('published ports from loopback', [], () => {
         }
       });
 
-      it('nobody listens inside: the connection stands and is reset', async () => {
+      it('nobody listens inside: the connection is accepted, then reset', async () => {
         const outcome = await client(address, TCP.closed, [['awaitError']]);
         expect(outcome.error).toBe('ECONNRESET');
         expect(outcome.ms).toBeLessThan(1000);
@@ -116,7 +116,7 @@ describeE2e('published ports from loopback', [], () => {
     });
 
     it.skipIf(plan !== plans[0])(
-      'the server inside has closed and is gone, the client never closes: nothing is held for it after a minute',
+      'the server inside has closed and ended, the client never closes: the flow is freed after a minute',
       {
         timeout: 80_000,
       },
@@ -143,7 +143,7 @@ describeE2e('published ports from loopback', [], () => {
       },
     );
 
-    it('a hundred connections at once, more than sockets are kept ready inside', async () => {
+    it('a hundred connections at once, more than the prepared sockets inside: all succeed', async () => {
       const echo = guest.startInside(supportProgram('clients/tcp-echo.ts', TCP.echo));
       await eventually('it listens', 5000, () => echo.printed().stdout.includes('ready'));
       const argv = supportProgram('clients/tcp-crowd.ts', '127.0.0.1', TCP.crowd, 100, 100, 100_000, 1);

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** Many connections, at once and one after the other, and what is left of them in the engine. */
+/** Many connections, at once and one after another, and the engine's resources afterwards. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
 import { engine, full } from '../support/engines.ts';
@@ -10,7 +10,7 @@ import { describeE2e } from '../support/require.ts';
 const CONCURRENT = full(1000, 300);
 const SHORT = full(20_000, 2_000);
 const TIMEOUT_MS = 180_000;
-/** Connections that the peer closed may linger for a moment (delayed close, timers), not longer. */
+/** Connections that the peer has closed may exist for a moment (delayed close, timers), not longer. */
 const SETTLE_MS = 15_000;
 const STEADY_KIB = 24 * 1024;
 
@@ -52,7 +52,7 @@ describeE2e('many TCP connections', [], () => {
       const argv = supportProgram('clients/tcp-crowd.ts', address, port, total, atOnce, bytes, hold);
       return JSON.parse(await succeed(guest, argv, { timeoutMs: TIMEOUT_MS })) as Crowd;
     };
-    /** Descriptors once closing connections are gone. */
+    /** Number of descriptors when closing connections have ended. */
     const settled = async (): Promise<number> => {
       for (let last = descriptors(); ; ) {
         await sleepMs(300);
@@ -75,7 +75,7 @@ describeE2e('many TCP connections', [], () => {
     };
 
     for (const family of FAMILIES) {
-      it(`${CONCURRENT} connections open at once over ${family.name}: all carry data, none is left`, {
+      it(`${CONCURRENT} connections at once over ${family.name}: all carry data, no flow is left`, {
         timeout: TIMEOUT_MS,
       }, async () => {
         await crowd(family.peer, PORT.echo, 50, 50, 1000, 1);
@@ -92,7 +92,7 @@ describeE2e('many TCP connections', [], () => {
     }
 
     it.each([1, 64])(
-      `${SHORT} short connections, %i at a time: all answered, descriptors back, memory steady`,
+      `${SHORT} short connections, %i at a time: all answered, descriptors closed, memory constant`,
       { timeout: TIMEOUT_MS },
       async (atOnce) => {
         const warm = await crowd(PEER4, PORT.once, SHORT / 10, atOnce, 32, 0);

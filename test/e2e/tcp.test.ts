@@ -1,5 +1,5 @@
 // @vitest: beside
-/** What TCP promises at both ends: half-close, resets, refusals, flow control, tiny writes. */
+/** Behaviour of TCP at both ends: half-close, resets, refusals, flow control, tiny writes. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed } from '../support/bed.ts';
 import { engine, full } from '../support/engines.ts';
@@ -9,7 +9,7 @@ import { describeE2e, requireTool } from '../support/require.ts';
 import { converse, playClient } from '../support/transfers.ts';
 
 const MIB = 2 ** 20;
-/** More than the send and receive buffers of all sockets on the way hold together. */
+/** More bytes than the send and receive buffers of all sockets on the path. */
 const OVERFULL_BYTES = full(64, 32) * MIB;
 const STOP_MS = 5000;
 /** Refusals come back within a round trip; this leaves room for a busy machine. */
@@ -136,7 +136,7 @@ describeE2e('TCP', [requireTool('curl', 'apt package curl')], () => {
         },
       );
 
-      // These two wait 5 s each: side by side.
+      // These two tests wait 5 s each: run concurrently.
       it.concurrent('the peer stops reading for 5 s and goes on: everything arrives', {
         timeout: LONG_MS,
       }, async () => {

@@ -1,7 +1,7 @@
 /**
- * Tunnels whose device is inside (an overlay network of containers): what they carry crosses the engine as
- * UDP. Their packets have checksums that the guest's kernel left to the TAP, and those of the inner packet
- * are nobody else's to finish. Offloads inside are as the kernel sets them up.
+ * Tunnels with their device inside (an overlay network of containers): their packets cross the engine as UDP.
+ * The guest's kernel leaves the checksum of the inner packet partial, and only the engine can complete it.
+ * Offloads inside are the defaults of the kernel.
  */
 import { spawnSync } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -22,7 +22,7 @@ const GUEST_IN = '10.200.0.1';
 const GUEST_PORT = 7001;
 
 /**
- * A `describe` for a kind of device: no package brings one that the kernel was built without, so it is
+ * A `describe` for a kind of device. No package adds one that the kernel was built without: its tests are
  * skipped with a reason even in CI.
  */
 function describeDevice(title: string, device: string, needs: readonly Need[], body: () => void): void {
@@ -40,7 +40,7 @@ interface Kind {
   readonly name: string;
   readonly port: number;
   device(remote: string): string;
-  /** All, unless told otherwise. */
+  /** Default: all. */
   readonly frontEnds?: readonly FrontEnd[];
 }
 
@@ -53,8 +53,8 @@ async function countersOf(bed: Bed, api: string): Promise<Record<string, number>
 }
 
 /**
- * A bed whose peer sends finished packets, as a network card would: a veth leaves the checksums in them to
- * nobody.
+ * A bed whose peer sends packets with complete checksums, as a network card does: across a veth the inner
+ * checksums would stay partial.
  */
 async function tunnelBed(): Promise<Bed> {
   const bed = await makeBed();
@@ -63,7 +63,7 @@ async function tunnelBed(): Promise<Bed> {
 }
 
 interface Served extends Inside {
-  /** The engine's counters, where they are asked for. */
+  /** Counters of the engine, with the option that prints them. */
   counters?(): Promise<Record<string, number>>;
   end(): Promise<unknown>;
 }
@@ -116,7 +116,7 @@ const withSlirp: FrontEnd = {
     return {
       ...guest,
       async end() {
-        killTree(slirp.pid); // it stays when its guest ends
+        killTree(slirp.pid); // it does not end with its guest
         await slirp.exited;
         await guest.end();
         await bed.run('host', ['rm', '-f', api]);
@@ -200,7 +200,7 @@ for (const kind of KINDS) {
         rates[`${frontEnd.name} upload`] = gbits(up);
       });
 
-      it('TCP that the peer begins, to a server inside', async () => {
+      it('TCP from the peer to a server inside: data arrives unchanged', async () => {
         const server = guest.startInside(supportProgram('clients/tcp-echo.ts', GUEST_PORT));
         await eventually('it listens', START_MS, () => server.printed().stdout.includes('ready'));
         const crowd = supportProgram('clients/tcp-crowd.ts', GUEST_IN, GUEST_PORT, 4, 4, 100_000, 1);
@@ -209,8 +209,7 @@ for (const kind of KINDS) {
         await server.exited;
       });
 
-      // Equal sizes one after the other are what the engine joins into one frame: the device inside gets them
-      // one by one.
+      // The engine joins datagrams of equal size into one frame: the device inside must get single datagrams.
       it.each([
         [60, 1200],
         [60, 100],
@@ -230,7 +229,7 @@ for (const kind of KINDS) {
 describe.each(['ipip', 'gre', 'sit'])('%s inside', (type) => {
   const device = (local: string, remote: string): string => `${type} local ${local} remote ${remote}`;
   describeDevice(
-    'is not carried',
+    'of a protocol that is not carried',
     device('127.0.0.1', '127.0.0.2'),
     [requireTool('curl', 'apt package curl')],
     () => {
@@ -240,7 +239,7 @@ describe.each(['ipip', 'gre', 'sit'])('%s inside', (type) => {
       });
       afterAll(() => bed?.close());
 
-      it.each(engine.plans)('%s: its packets are counted, and others go on', async (plan) => {
+      it.each(engine.plans)('%s: its packets are counted as dropped, other traffic goes on', async (plan) => {
         const api = `${bed.ramDir}/api-${type}-${plan}`;
         const guest = await bed.engine({ plan, extra: ['--api-socket', api] });
         const local = `$(ip -4 route get ${PEER4} | sed -n 's/.* src \\([^ ]*\\).*/\\1/p')`;

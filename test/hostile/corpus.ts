@@ -1,6 +1,6 @@
 /**
- * Valid frames of every kind that a guest sends, with the places of their fields: what hostile ones are made
- * from. Each begins with a vnet header. Addresses are those of `PLAN_ADDRESSES`.
+ * Valid frames of every kind that a guest sends, with the offsets of their fields: the mutator makes hostile
+ * frames from them. Each begins with a vnet header. Addresses are those of `PLAN_ADDRESSES`.
  */
 
 import type { EnginePlan } from '../../src/workers/engine-plan.ts';
@@ -498,7 +498,7 @@ export function corpus(): Seed[] {
     {},
     needsCsum(34 + 8 + 8 + 14 + 20, 16),
   );
-  vxlan.bytes.fill(0, VNET + 34 + 6, VNET + 34 + 8); // as the device sends it: without one outside
+  vxlan.bytes.fill(0, VNET + 34 + 6, VNET + 34 + 8); // as the device sends it: no outer checksum
   return [
     vxlan,
     frame('ARP request', 0x0806, arp(1, '192.0.2.15', '192.0.2.1'), ARP_FIELDS),
@@ -692,8 +692,8 @@ export function corpus(): Seed[] {
 }
 
 /**
- * Make the checksums of a frame right as far as its lengths make sense: so that what is wrong is looked at,
- * not just the checksum. Frames whose vnet header leaves the checksum partial keep it as it is.
+ * Correct the checksums of a frame, as far as its lengths are valid, so that the engine gets past the
+ * checksum to the wrong field. A partial checksum, by the vnet header, is kept.
  */
 export function fixChecksums(b: Uint8Array, at: number, bytes: number): void {
   const end = at + bytes;

@@ -1,6 +1,6 @@
 /**
- * A host side that takes everything, says anything that a host may say, and keeps to link/to-shard.ts: what
- * the shards are given while they are fed hostile frames. Everything random comes from one seed.
+ * A substitute for host-io while the shards get hostile frames: it accepts all commands, and sends any
+ * messages that link/to-shard.ts allows. All random decisions come from one seed.
  */
 import {
   type FramePool,
@@ -86,18 +86,18 @@ export class DrainingHost {
   readonly #consumed: Uint32Array;
   readonly #credit: Uint32Array;
   readonly #limit: Uint32Array;
-  /** Told eof or error: no more stream messages but closed. */
+  /** eof or error was sent: of stream messages only `closed` may follow. */
   readonly #ended: Uint8Array;
-  /** gid -> frames that the socket did not take. */
+  /** By gid: frames that the socket has not accepted. */
   readonly #held = new Map<number, number[]>();
-  /** By gid: how often provisional bytes were refused. */
+  /** By gid: number of refusals of provisional bytes. */
   readonly #refusals: Uint8Array;
   readonly #connecting: number[] = [];
   readonly #addressing: Addressing;
   readonly #words = new Uint32Array(8);
   readonly #tokens = new Set<number>();
   #token = 0;
-  /** No more events of our own: everything is to end. */
+  /** No more events by itself: all flows are to end. */
   quiet = false;
   messages = 0;
   opens = 0;
@@ -238,13 +238,13 @@ export class DrainingHost {
         return;
       case ToHost.close:
       case ToHost.reset: {
-        // A connect() that failed has said closed already.
+        // A failed connect() has sent `closed` already.
         if (kind === Kind.none && op === ToHost.reset) return;
         if (kind === Kind.none) throw new Error(`close: flow ${gid} is not open`);
         const held = this.#held.get(gid) ?? [];
         for (let i = 0; i < held.length; i += 3) this.#freeReader(held[i]!, held[i + 1]!);
         this.#held.delete(gid);
-        // A datagram may have come while the close was on its way.
+        // A datagram may arrive while the close command is under way.
         if ((kind === Kind.udp || kind === Kind.ping) && !this.quiet && r.chance(0.05))
           this.#bigDatagram(gid);
         this.#kind[gid] = Kind.none;
@@ -359,7 +359,7 @@ export class DrainingHost {
     if (!this.quiet && kind !== Kind.failed && r.chance(0.4)) {
       const slot = this.#o.smallSlots.pop();
       if (slot !== NO_SLOT) {
-        // An echo, as long as fits; DNS and ping answers differ from questions in a byte or two.
+        // An echo, as long as it fits; DNS and ping answers differ from requests in a byte or two.
         const n = Math.min(len, pool.slotBytes(slotA) - slotOffset, 1900);
         const to = pool.slotAt(slot) + HEADROOM_BYTES;
         pool.u8.copyWithin(to, from, from + n);
@@ -385,7 +385,7 @@ export class DrainingHost {
         r.int(0, 65_535),
       ]);
       const info = r.pick([0, 1280, 500, 0xffffffff]);
-      // What the host's error queue still had of the datagram, if anything.
+      // The part of the datagram that the error queue of the host kept, if any.
       const slot = r.chance(0.5) ? this.#o.smallSlots.pop() : NO_SLOT;
       const bytes = r.int(0, 1280);
       const errno = r.pick(ERRNOS);
@@ -406,7 +406,7 @@ export class DrainingHost {
     if (!sendDatagramIsBorrowed(w, at)) this.#freeReader(slotA, slotB);
   }
 
-  /** A datagram of any length, in two slots: to be cut into fragments, or longer than any may be. */
+  /** A datagram of any length in two slots: it must be fragmented, or is longer than allowed. */
   #bigDatagram(gid: number): void {
     const small = this.#o.smallSlots.pop();
     const large = this.#o.largeSlots.pop();
@@ -419,7 +419,7 @@ export class DrainingHost {
     datagramWrite(this.#out(gid), this.#flowOf(gid), small, large, HEADROOM_BYTES, len, 0, 0);
   }
 
-  /** Things that hosts do of their own accord. */
+  /** Events of the host that no command causes. */
   #misbehave(): void {
     const r = this.#o.prng;
     for (let i = 0; i < 2; i++) {
@@ -494,8 +494,7 @@ export class DrainingHost {
     const bytes = prng.int(0, 1900);
     const ports = ((peerPort << 16) | target) >>> 0;
     const both = Uint32Array.of(...this.#words.subarray(0, 4), 0, 0, 0xffff, 0xc6336432);
-    // Any shard may be told: the flow is found by its hash in the shard that owns it; one shard is enough
-    // here.
+    // The message must go to the shard that owns the hash; these runs use one shard for it.
     const out = this.#o.toShards[0]!;
     listenerDatagramWrite(out, 1, 0, slot, NO_SLOT, HEADROOM_BYTES, bytes, ports, both, 0);
   }
@@ -513,7 +512,7 @@ export class DrainingHost {
     unsolicitedDatagramWrite(out, slot, NO_SLOT, HEADROOM_BYTES, bytes, 0, ports, both, 0, 4);
   }
 
-  /** Nothing new: what is open ends. */
+  /** No new flows: end all open ones. */
   #windUp(): void {
     for (const gid of this.#connecting.splice(0)) this.#decide(gid);
     for (const gid of [...this.#held.keys()]) this.#release(gid);

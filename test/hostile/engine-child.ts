@@ -1,6 +1,6 @@
 /**
- * The whole engine, fed hostile frames through a socket pair, in a network namespace that has nothing but its
- * loopback: run by engine.test.ts. Prints one line of JSON.
+ * The whole engine with hostile frames through a socket pair, in a network namespace with loopback only. Run
+ * by engine.test.ts. Prints one line of JSON.
  *
  *   engine-child.ts fused|pipeline=N FRAMES SEED
  */
@@ -23,7 +23,7 @@ import { Verifier } from './verify.ts';
 
 const HOST = 0xc0000202;
 const HOST_PORT = 8080;
-/** The engine takes no frame for so long: it hangs. */
+/** The engine hangs when it reads no frame for this time. */
 const HANG_MS = 20_000;
 const VALID_FRAMES = 20_000;
 
@@ -38,7 +38,7 @@ const seed = Number(seedText);
 const threads: EnginePlan['threads'] =
   planName === 'fused' ? { kind: 'fused' } : { kind: 'pipeline', shards: Number(planName!.split('=')[1]) };
 
-// Peers: an echo, a server that hangs up, a resolver that repeats the question.
+// Peers: an echo server, a server that closes at once, a resolver that repeats the query.
 const echo = createServer({ allowHalfOpen: true }, (s) => {
   s.on('error', () => {});
   s.pipe(s);
@@ -115,7 +115,7 @@ async function flush(): Promise<void> {
     if (failure !== null) throw failure;
     if (guest.flush() > 0) since = performance.now();
     while (guest.drain(onFrame) === 64);
-    // The servers of this thread need their turn as well.
+    // Give the servers of this thread time to run.
     if (guest.pending > 0) await (i < 10 ? setImmediate() : setTimeout(1));
     if (performance.now() - since > HANG_MS)
       throw new Error(`the engine has taken no frame for ${HANG_MS} ms`);
@@ -146,7 +146,7 @@ for (let i = 0; i < frames; i++) {
   if (i === frames >>> 1) rssWarm = process.memoryUsage.rss();
 }
 await flush();
-// What finds no large slot for a while is read too, but only counted.
+// Frames that find no large slot for a while are read too, but only counted.
 await until('all frames read', () => {
   const { framesFromGuest = 0, tapCutShort = 0 } = engine.counters();
   return framesFromGuest + tapCutShort === sent;
@@ -154,7 +154,7 @@ await until('all frames read', () => {
 const seconds = (performance.now() - started) / 1000;
 const grown = process.memoryUsage.rss() - rssWarm;
 
-// It still answers: more frames than it has slots, each with an answer, and a connection to the host.
+// The engine must still answer: more frames than it has slots, and a connection to the host.
 arpReplies = 0;
 const arp = corpus().find((s) => s.name === 'ARP request')!.bytes;
 for (let i = 0; i < VALID_FRAMES; i++) {
@@ -163,7 +163,7 @@ for (let i = 0; i < VALID_FRAMES; i++) {
 }
 await flush();
 await until('ARP replies', () => arpReplies >= VALID_FRAMES);
-await setTimeout(2500); // flows of the storm run out
+await setTimeout(2500); // flows of the hostile frames time out
 synAcks = 0;
 const endpoints = {
   family: 4 as const,

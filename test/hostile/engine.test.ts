@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * The whole engine under hostile frames, in each thread plan: it neither dies nor hangs, and afterwards works
- * as before. A network namespace with nothing but its loopback keeps what it sends to itself.
+ * The whole engine under hostile frames, in each thread plan: it neither ends nor hangs, and works
+ * afterwards. It runs in a network namespace with loopback only, so that its packets reach no other host.
  */
 import { spawnSync } from 'node:child_process';
 import { expect, it } from 'vitest';
@@ -22,14 +22,14 @@ interface Result {
 }
 
 const CHILD = new URL('./engine-child.ts', import.meta.url).pathname;
-/** Ping sockets for everybody, where that may be said. */
+/** Allow ping sockets for all groups, if permitted. */
 const SETUP =
   'ip link set lo up && { echo 0 0 > /proc/sys/net/ipv4/ping_group_range; } 2>/dev/null; exec "$@"';
 const IN_NAMESPACE = ['--user', '--map-root-user', '--net', 'sh', '-c', SETUP, 'sh'];
 
 describeE2e('hostile frames through the whole engine', [], () => {
   it.each(['fused', 'pipeline=1', 'pipeline=2'])(
-    '%s: lives, answers, stops, leaves nothing open',
+    '%s: the engine answers afterwards, stops, and leaves nothing open',
     { timeout: 600_000 },
     (plan) => {
       const frames = Math.floor(ENGINE_FRAMES / 3);

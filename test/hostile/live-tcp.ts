@@ -1,6 +1,6 @@
 /**
- * A hostile guest that does finish its handshakes: it listens to what the engine says, so that its segments
- * land in the middle of live connections, near their sequence numbers, with everything else wrong in turns.
+ * A hostile guest that completes its handshakes. It reads the engine's segments, so that its own belong to
+ * established connections and have nearly valid sequence numbers, while their other fields are wrong in turn.
  */
 import { readU32, writeU16, writeU32 } from '../../src/proto/be.ts';
 import type { Prng } from '../support/netsim/prng.ts';
@@ -17,13 +17,13 @@ export class LiveTcp {
   readonly #port: number;
   /** 0: none, 1: SYN sent, 2: established. */
   readonly #state = new Uint8Array(CONNECTIONS);
-  /** Next number of ours, as the engine's ACKs say. */
+  /** Our next sequence number, from the engine's ACKs. */
   readonly #next = new Uint32Array(CONNECTIONS);
-  /** End of what the engine sent. */
+  /** End of the engine's bytes so far. */
   readonly #peerNext = new Uint32Array(CONNECTIONS);
   established = 0;
 
-  /** @param remote,port  whom to connect to */
+  /** @param remote,port  destination of the connections */
   constructor(prng: Prng, remote = 0xc6336408, port = 80) {
     this.#prng = prng;
     this.#remote = remote;
@@ -78,7 +78,7 @@ export class LiveTcp {
       else if (kind === 29) this.#state[c] = 0;
       const what = r.u32() & 7;
       if (what === 0) {
-        // SACK, true or not.
+        // SACK blocks, right or wrong.
         const count = r.int(1, 4);
         b.set([1, 1, 5, 2 + 8 * count], optionsAt);
         for (let i = 0; i < count; i++) {
@@ -131,7 +131,7 @@ export class LiveTcp {
     return IP + total;
   }
 
-  /** Hear what the engine wrote: a frame with vnet header. */
+  /** Read a frame of the engine, with vnet header. */
   hear(b: Uint8Array, at: number, bytes: number): void {
     if (bytes < TCP + 20 || b[at + VNET + 12] !== 8 || b[at + VNET + 13] !== 0 || b[at + IP + 9] !== 6)
       return;

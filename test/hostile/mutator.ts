@@ -1,10 +1,11 @@
 /**
- * Makes hostile frames from valid ones: every field wrong in every usual way once, then at random, by a seed.
+ * Makes hostile frames from valid ones: every field wrong in every usual way once, then random changes from a
+ * seed.
  */
 import type { Prng } from '../support/netsim/prng.ts';
 import { type Field, fixChecksums, type Seed } from './corpus.ts';
 
-/** Longest frame that is made: vnet header and a full 64 KiB of IP, and a little more. */
+/** Longest frame: vnet header, 64 KiB of IP, and a little more. */
 export const MAX_FRAME_BYTES = 12 + 14 + 65_535 + 64;
 
 const INTERESTING = [
@@ -67,11 +68,11 @@ export function* systematic(
   }
 }
 
-/** A frame at random, written in place. */
+/** Writes random frames in place. */
 export class Mutator {
   readonly #seeds: readonly Seed[];
   readonly #prng: Prng;
-  /** Which seed the last frame was made from. */
+  /** The valid frame from which the last one was made. */
   last = 0;
 
   constructor(seeds: readonly Seed[], prng: Prng) {
@@ -87,7 +88,7 @@ export class Mutator {
     let bytes = seed.bytes.length;
     b.set(seed.bytes, at);
     const kinds = r.u32();
-    // Nothing wrong, one time in sixteen: state must be made to be attacked.
+    // One valid frame in sixteen, to create state that others can attack.
     if ((kinds & 15) === 0) {
       this.#vary(b, at, seed);
       fixChecksums(b, at, bytes);
@@ -95,12 +96,12 @@ export class Mutator {
     }
     const count = 1 + ((kinds >>> 4) & 3);
     for (let i = 0; i < count; i++) bytes = this.#mutate(b, at, bytes, seed);
-    // Mostly with right checksums, or all would end there.
+    // Mostly with right checksums, or all frames would be dropped for those.
     if ((kinds >>> 8) & 7 && bytes < 5000) fixChecksums(b, at, bytes);
     return bytes;
   }
 
-  /** Other ports and addresses, so that many flows come to be. */
+  /** Change ports and addresses, to create many flows. */
   #vary(b: Uint8Array, at: number, seed: Seed): void {
     const r = this.#prng;
     for (const f of seed.fields) {
@@ -140,21 +141,21 @@ export class Mutator {
       case 10:
         return r.int(1, bytes);
       case 11: {
-        // Longer: mostly a little, sometimes as long as can be.
+        // Longer: mostly a little, sometimes of maximum length.
         const more = r.chance(0.02) ? r.int(0, MAX_FRAME_BYTES - bytes) : r.int(1, 100);
         const to = Math.min(bytes + more, MAX_FRAME_BYTES);
         b.fill(r.u32(), at + bytes, at + to);
         return to;
       }
       case 12: {
-        // The head of this one, the tail of another.
+        // The head of this frame and the tail of another.
         const other = this.#seeds[r.int(0, this.#seeds.length - 1)]!.bytes;
         const cut = r.int(1, Math.min(bytes, other.length));
         b.set(other.subarray(cut), at + cut);
         return other.length;
       }
       case 13: {
-        // The headers of another behind the headers of this one.
+        // The headers of another frame after the headers of this one.
         const other = this.#seeds[r.int(0, this.#seeds.length - 1)]!.bytes;
         const cut = r.pick([12, 26, 46, 66, 74, 86]);
         if (cut > bytes) return bytes;
@@ -163,7 +164,7 @@ export class Mutator {
         return Math.max(1, cut + part.length);
       }
       case 14: {
-        // A piece twice.
+        // A piece of the frame twice.
         const from = r.int(0, bytes - 1);
         const n = r.int(1, Math.min(40, bytes - from));
         b.copyWithin(at + r.int(0, bytes - n), at + from, at + from + n);

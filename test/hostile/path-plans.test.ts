@@ -1,5 +1,5 @@
 // @vitest: beside
-/** Hostile frames through the packet path in its other shapes; see path.test.ts. */
+/** Hostile frames through the packet path with other plans; see path.test.ts. */
 import { describe, it } from 'vitest';
 import { PATH_FRAMES, randomRun } from './random-run.ts';
 

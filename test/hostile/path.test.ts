@@ -1,8 +1,9 @@
 // @vitest: beside
 /**
- * Hostile frames through the packet path: every field wrong in every usual way, then at random by a seed.
+ * Hostile frames through the packet path: every field wrong in every usual way, then random frames from a
+ * seed.
  *
- * HOSTILE_FRAMES: how many in all (default 10 million with the whole engine's, engine.test.ts); HOSTILE_SEED:
+ * HOSTILE_FRAMES: total number (default 10 million, with those of engine.test.ts); HOSTILE_SEED:
  * another seed.
  */
 import { afterAll, describe, expect, it } from 'vitest';
@@ -16,21 +17,21 @@ import { HostilePath } from './path.ts';
 import { NOTHING_LEFT, PATH_FRAMES, randomRun, SEED } from './random-run.ts';
 import { Verifier } from './verify.ts';
 
-/** Causes that these frames cannot have, and why. */
+/** Causes that these frames cannot have, with the reasons. */
 const ELSEWHERE: Record<string, string> = {
   // host-io counts these: engine.test.ts and its own tests.
   socketFull: 'of host sockets',
   sendRefused: 'of host sockets',
   unsolicited: 'of host sockets',
-  // A policy without a service: the service's own tests.
+  // Needs a policy without the service: see the tests of the service.
   switchedOff: 'of policies that leave something out',
-  // Flows that nobody has answered give way: shard-flows.test.ts, udp.test.ts.
+  // Unanswered flows are ended for new ones: shard-flows.test.ts, udp.test.ts.
   flowTableFull: 'of tables full of settled flows',
-  // Nobody asks for the codec's own code: the forwarder counts dnsQuery.
+  // The code of the codec is not counted: the forwarder counts dnsQuery.
   dnsQuestion: 'counted as dnsQuery',
 };
 
-/** Kinds of frames that may rightly have no effect at all. */
+/** Kinds of frames that may have no effect. */
 const SILENT: [RegExp, string][] = [
   [/^ARP (reply|probe|request)/, 'only says who has which address'],
   [/^neighbour advertisement|^duplicate address/, 'only says who has which address'],
@@ -65,7 +66,7 @@ describe('tunnels that start inside', () => {
 });
 
 describe('hostile frames through the packet path', () => {
-  it('each field of each kind of frame wrong in each usual way: counted or answered, and nothing is lost', {
+  it('each field of each frame kind wrong in each usual way: counted or answered, no slot leaks', {
     timeout: 300_000,
   }, () => {
     const verifier = new Verifier(true, 1500);
@@ -101,11 +102,11 @@ describe('hostile frames through the packet path', () => {
     }
   });
 
-  it('at random: no exception, no leak, well-formed answers', { timeout: 3_600_000 }, () => {
+  it('random frames: no exception, no leak, well-formed answers', { timeout: 3_600_000 }, () => {
     collect(randomRun('one shard', Math.ceil(PATH_FRAMES * 0.5), { shards: 1 }));
   });
 
-  it('every cause of a drop was hit', () => {
+  it('every cause of a drop has occurred', () => {
     const missing = [...Object.keys(Drop), ...Object.keys(StageDrop)].filter(
       (name) => !hit[name] && !(name in ELSEWHERE),
     );

@@ -1,11 +1,10 @@
 /**
- * The packet path in one process and one thread, fed through a socket pair in the place of the TAP:
+ * The packet path in one process and one thread, with a socket pair in place of the TAP:
  *
  *   frames ─ sendmmsg ─▶ TapReader ─▶ Shard(s) ─▶ DrainingHost
  *   checked ◀─ recvmmsg ─────────────┘
  *
- * Ownership of slots is checked at each hand-over. Time is virtual as far as the stages are concerned:
- * poll(now).
+ * Ownership of slots is checked at each hand-over. The stages have virtual time: poll(now).
  */
 
 import { dropName } from '../../src/proto/drop.ts';
@@ -54,11 +53,11 @@ export interface PathOptions {
   readonly prng: Prng;
   readonly vnet?: boolean;
   readonly dhcp?: boolean;
-  /** Every frame to the guest, without the vnet header's meaning explained. Borrowed. */
+  /** Called with every frame to the guest, with its vnet header. The bytes are borrowed. */
   onFrame(u8: Uint8Array, at: number, bytes: number): void;
 }
 
-/** Both ends of a TAP made of a socket pair: frames keep their borders. */
+/** A socket pair in place of a TAP: one message per frame. */
 export function tapPair(): readonly [engine: number, guest: number] {
   const pair = new NativeBuffer(8);
   const r = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair.address);
@@ -103,7 +102,7 @@ export class GuestEnd {
     return this.#count * ROOM;
   }
 
-  /** @param skip  bytes in front that are not part of the frame (a vnet header, where the TAP has none) */
+  /** @param skip  bytes before the frame that are not sent (the vnet header, if the TAP has none) */
   add(bytes: number, skip = 0): void {
     iovecWrite(
       this.#outIov.u32,
@@ -119,7 +118,7 @@ export class GuestEnd {
     this.add(frame.length);
   }
 
-  /** @returns frames that went; the rest goes with the next call */
+  /** @returns number of frames sent; the next call sends the rest */
   flush(): number {
     if (this.#sent === this.#count) return 0;
     const r = sendmmsg(
@@ -140,7 +139,7 @@ export class GuestEnd {
     return r;
   }
 
-  /** Take what the engine wrote. @returns frames */
+  /** Read the frames of the engine. @returns their number */
   drain(onFrame: (u8: Uint8Array, at: number, bytes: number) => void): number {
     const n = recvmmsg(this.#fd, this.#inMsgs.address, OUT_BATCH, MSG_DONTWAIT);
     for (let i = 0; i < n; i++)
@@ -214,8 +213,8 @@ export class HostilePath {
       },
     });
     const guestMac = Uint8Array.of(2, 0, 0, 0, 0, 0x67);
-    // A shard starts its clock when it is made: at the same time in every run, so that a seed makes the same
-    // run again.
+    // A shard starts its clock when it is created: at the same virtual time in every run, so that a seed
+    // repeats a run.
     const clock = performance.now;
     performance.now = () => START_MS;
     for (let shard = 0; shard < o.shards; shard++)
@@ -243,13 +242,13 @@ export class HostilePath {
     return work;
   }
 
-  /** Rounds until nothing moves. */
+  /** Run rounds until no stage has work. */
   settle(ms = 0): void {
     for (let i = 0; i < 10_000; i++) if (this.round(i === 0 ? ms : 0) === 0) return;
     throw new Error('the path never comes to rest');
   }
 
-  /** Send what is in the guest's batch, running the path as it goes. */
+  /** Send the guest's batch, with rounds of the path in between. */
   feed(ms: number): void {
     for (let i = 0; this.guest.pending > 0; i++) {
       this.guest.flush();
@@ -275,8 +274,7 @@ export class HostilePath {
   }
 
   /**
-   * Everything that a frame may have caused, in one number: it grows with every frame that was counted or
-   * answered.
+   * The sum of all effects of frames: it grows with every frame that was counted or answered.
    */
   get effects(): number {
     const c = this.counters;
@@ -293,17 +291,17 @@ export class HostilePath {
     );
   }
 
-  /** Hours pass, nothing new comes: every flow ends, every slot comes back. */
+  /** Advance the clock by hours without input: every flow ends, every slot is freed. */
   windDown(): void {
     this.host.quiet = true;
-    // Fine steps first, for the retransmission timers; then the keep-alive's two hours.
+    // Small steps first, for the retransmission timers; then the two hours of the keep-alive.
     for (let i = 0; i < 4000; i++) this.settle(500);
     for (let i = 0; i < 300; i++) this.settle(60_000);
   }
 
   leftovers(): Record<string, number> {
     return {
-      // A pair stays armed for the next read.
+      // One pair of slots is always ready for the next read.
       readerSmall: Math.max(0, this.#readerSmall.capacity - this.#readerSmall.free - 1),
       readerLarge: Math.max(0, this.#readerLarge.capacity - this.#readerLarge.free - 1),
       hostSmall: this.#hostSmall.capacity - this.#hostSmall.free,

@@ -1,4 +1,4 @@
-/** Random hostile frames through a path until it has had enough; what must hold afterwards. */
+/** Sends a number of random hostile frames through a path, and checks its state afterwards. */
 import { expect } from 'vitest';
 import { Counter } from '../../src/ring/counters.ts';
 import { Prng } from '../support/netsim/prng.ts';
@@ -8,9 +8,9 @@ import { Mutator } from './mutator.ts';
 import { HostilePath, type PathOptions } from './path.ts';
 import { Verifier } from './verify.ts';
 
-/** The whole engine gets this many of them (engine.test.ts). */
+/** Number of frames for the whole engine (engine.test.ts). */
 export const ENGINE_FRAMES = 900_000;
-/** HOSTILE_FRAMES: how many in all. */
+/** HOSTILE_FRAMES: total number of frames. */
 export const ALL_FRAMES = Number(process.env.HOSTILE_FRAMES ?? 10_000_000);
 export const PATH_FRAMES = Math.max(300_000, ALL_FRAMES - ENGINE_FRAMES);
 export const SEED = Number(process.env.HOSTILE_SEED ?? 20_260_101);
@@ -52,7 +52,7 @@ export function randomRun(
       const { guest } = path;
       const bytes =
         (i & 3) === 0 && vnet ? live.next(guest.out.u8, guest.at) : mutator.next(guest.out.u8, guest.at);
-      // A frame of no bytes would be the end of the stream on a socket; a TAP has none either.
+      // No frames of 0 bytes: on a socket they mean end of stream, and a TAP has none.
       if (bytes <= skip) continue;
       guest.add(bytes, skip);
       if (guest.full) path.feed(1);

@@ -1,10 +1,10 @@
 /**
- * What the engine may write to the TAP, however hostile what it was given: well-formed frames, from addresses
+ * Rules for frames from the engine to the TAP, whatever frames it was given: well-formed, from an address
  * that a peer may have, within the MTU.
  */
 import { decodeFrame, ETH, VNET } from '../support/netsim/wire.ts';
 
-/** One frame in so many is taken apart to the last checksum. */
+/** One frame in this many is decoded completely, with its checksums. */
 const DEEP_EVERY = 32;
 
 export class Verifier {
@@ -18,7 +18,7 @@ export class Verifier {
     this.#mtu = mtu;
   }
 
-  /** @throws Error naming what is wrong */
+  /** @throws Error with the field that is wrong */
   check(b: Uint8Array, at: number, bytes: number): void {
     const start = at + (this.#vnet ? VNET : 0);
     const end = at + bytes;

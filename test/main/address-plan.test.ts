@@ -42,7 +42,7 @@ const route = (oif: number | undefined, text: string, more: Partial<RouteInfo> =
   };
 };
 
-/** A laptop: wired and wireless both with a default route, a bridge of containers, both families. */
+/** A laptop: wired and wireless interfaces, each with a default route, a container bridge, both families. */
 const laptop = (): HostNetwork =>
   hostNetwork(
     [link(1, 'lo'), link(2, 'eth0'), link(3, 'wlan0'), link(4, 'docker0')],
@@ -81,30 +81,30 @@ function plan(host: HostNetwork, ...args: string[]): ReturnType<typeof planNetwo
 }
 
 describe('template interface', () => {
-  it('the default route with the lowest metric of the main table decides', () => {
+  it('several default routes: the lowest metric in the main table is used', () => {
     expect(findTemplate(laptop(), 4)).toEqual({
       ...{ linkName: 'eth0', linkIndex: 2, address: '192.168.1.5', prefixLen: 24, gateway: '192.168.1.1' },
     });
   });
 
-  it('IPv6: neither temporary nor deprecated nor link-local', () => {
+  it('IPv6: temporary, deprecated and link-local addresses are not copied', () => {
     expect(findTemplate(laptop(), 6)).toEqual({
       ...{ linkName: 'eth0', linkIndex: 2, address: '2001:db8:1::5', prefixLen: 64, gateway: 'fe80::1' },
     });
   });
 
-  it('--outbound-interface: that one, with its own gateway', () => {
+  it('--outbound-interface: that interface is copied, with its own gateway', () => {
     expect(findTemplate(laptop(), 4, 'wlan0')).toMatchObject({ address: '10.9.8.7', gateway: '10.9.0.1' });
     expect(findTemplate(laptop(), 6, 'wlan0')).toBeUndefined();
   });
 
-  it('a link that is down is no template: the next default route is', () => {
+  it('the link of the first default route is down: the next default route is used', () => {
     const host = laptop();
     const links = host.links.map((l) => (l.name === 'eth0' ? { ...l, up: false } : l));
     expect(findTemplate({ ...host, links }, 4)).toMatchObject({ linkName: 'wlan0' });
   });
 
-  it('the longest prefix wins among the addresses of a link', () => {
+  it('several addresses on the link: the longest prefix is copied', () => {
     const host = hostNetwork(
       [link(2, 'eth0')],
       [address(2, '10.0.0.5/8'), address(2, '192.0.2.5/25')],
@@ -114,7 +114,7 @@ describe('template interface', () => {
     expect(findTemplate(host, 4)).toMatchObject({ address: '192.0.2.5', prefixLen: 25 });
   });
 
-  it('multipath: the first hop', () => {
+  it('multipath default route: the first hop is copied', () => {
     const hops = [
       { oif: 2, gateway: '192.0.2.1', weight: 1 },
       { oif: 3, gateway: '198.51.100.1', weight: 9 },
@@ -128,7 +128,7 @@ describe('template interface', () => {
     expect(findTemplate(host, 4)).toMatchObject({ linkName: 'a', gateway: '192.0.2.1' });
   });
 
-  it('an IPv4 route through an IPv6 gateway: no gateway to copy', () => {
+  it('an IPv4 route through an IPv6 gateway: no gateway is copied', () => {
     const host = hostNetwork(
       [link(2, 'eth0')],
       [address(2, '192.0.2.5/32')],
@@ -144,7 +144,7 @@ describe('template interface', () => {
     expect(plan(host).addresses.ipv4).toMatchObject({ guest: '192.0.2.5', gateway: '169.254.2.2' });
   });
 
-  it('no default route: the first link with an address and a route', () => {
+  it('no default route: the first link with an address and a route is used', () => {
     const host = hostNetwork(
       [link(1, 'lo'), link(2, 'lan0')],
       [address(2, '10.1.1.5/24')],
@@ -161,7 +161,7 @@ describe('template interface', () => {
 });
 
 describe('address plan', () => {
-  it('copies the host', () => {
+  it('a host with both families: addresses, prefixes and gateways are copied', () => {
     const { addresses, interfaceName } = plan(laptop());
     expect(interfaceName).toBe('eth0');
     expect(addresses).toEqual({
@@ -179,26 +179,26 @@ describe('address plan', () => {
     });
   });
 
-  it('local mode: addresses of our own, always with a default gateway', () => {
+  it('local mode: built-in addresses, always with a default gateway', () => {
     const { addresses, interfaceName } = plan(empty());
     expect(interfaceName).toBe('tap0');
     expect(addresses.ipv4).toMatchObject({ guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' });
     expect(addresses.ipv6).toMatchObject({ guest: 'fd9a:559a:559a::2', prefixLen: 64, gateway: 'fe80::1' });
   });
 
-  it('a host without IPv6: IPv4 only; asked for IPv6 alone, it says so', () => {
+  it('a host without IPv6: IPv4 only; with --ipv6-only: an error', () => {
     expect(plan(empty(false)).addresses.ipv6).toBeUndefined();
     expect(() => plan(empty(false), '-6')).toThrow(/this host has no IPv6/);
   });
 
-  it('--ipv4-only, --ipv6-only', () => {
+  it('--ipv4-only, --ipv6-only: the other family has no addresses', () => {
     expect(plan(laptop(), '-4').addresses.ipv6).toBeUndefined();
     const { addresses } = plan(laptop(), '-6');
     expect(addresses.ipv4).toBeUndefined();
     expect(addresses.offeredDns).toEqual(['fd9a:559a:559a::53']);
   });
 
-  it('--address and --gateway replace what would be copied, per family', () => {
+  it('--address and --gateway: replace the copied ones of their family', () => {
     const { addresses } = plan(
       laptop(),
       '--address',
@@ -218,7 +218,7 @@ describe('address plan', () => {
     expect(() => plan(laptop(), '--address', '192.168.1.1')).toThrow(/gateway's address/);
   });
 
-  it('--dns: that list; none: no forwarding', () => {
+  it('--dns: that list of resolvers; --dns=none: no forwarding', () => {
     const fixed = plan(laptop(), '--dns', '9.9.9.9').addresses;
     expect(fixed).toMatchObject({ resolvers: ['9.9.9.9'], offeredDns: ['169.254.1.1'] });
     const none = plan(laptop(), '--dns', 'none').addresses;
@@ -226,13 +226,13 @@ describe('address plan', () => {
     expect(none.ipv4).not.toHaveProperty('dns');
   });
 
-  it('--outbound-interface that does not exist: names those that do', () => {
+  it('--outbound-interface that does not exist: the error lists those that do', () => {
     expect(() => plan(laptop(), '--outbound-interface', 'eth9')).toThrow(
       /eth9: no such interface; write one of eth0, wlan0/,
     );
   });
 
-  it('--host-loopback goes to its family', () => {
+  it('--host-loopback: sets the mapping of its family', () => {
     expect(plan(laptop(), '--host-loopback', '192.168.1.1').addresses.ipv4).toMatchObject({
       hostLoopback: '192.168.1.1',
     });

@@ -17,7 +17,7 @@ const ask = (path: string): Promise<string> =>
   });
 
 describe('a request that was answered', () => {
-  it('its client has gone: no timer holds the socket any more', async () => {
+  it('its client has closed: no timer refers to the socket', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'api-socket-'));
     const set = vi.spyOn(globalThis, 'setTimeout');
     const clear = vi.spyOn(globalThis, 'clearTimeout');

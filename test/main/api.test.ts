@@ -1,6 +1,6 @@
 /**
- * Replies were read off slirp4netns 1.3.3; where it crashes or stops all traffic, ours is an error in its
- * form.
+ * The expected replies are those of slirp4netns 1.3.3. Where slirp4netns crashes or stops all traffic, the
+ * expected reply is an error in its format.
  */
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -13,11 +13,12 @@ import { ApiSocket, firstJsonValue } from '../../src/main/api/socket.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
 
-/** Ports that somebody else has. */
+/** Ports that another owner uses. */
 const TAKEN: readonly number[] = [4000];
 
 /**
- * What the engine was told last, and that it cannot have some ports; the engine itself is tested end to end.
+ * Stands for the engine: records the last rules, and refuses some ports. The engine itself is tested end to
+ * end.
  */
 class Listeners {
   list: readonly ListenerPlan[] = [];
@@ -39,7 +40,7 @@ class Listeners {
       more: true,
     };
   }
-  /** Rules that it was sent. */
+  /** Rules that were sent to the engine. */
   sent = 0;
   async changeListeners(remove: readonly ListenerPlan[], add: readonly ListenerPlan[]) {
     this.sent += remove.length + add.length;
@@ -52,7 +53,7 @@ class Listeners {
   }
 }
 
-/** As slirp4netns has it, without --enable-ipv6. */
+/** As in slirp4netns without --enable-ipv6. */
 const IPV4 = { guest: '10.0.2.100', prefixLen: 24, gateway: '10.0.2.2', dns: '10.0.2.3' };
 const IPV6 = { guest: '::', prefixLen: 64, gateway: 'fd00::2', linkLocal: 'fe80::2' };
 const api = (engine = new Listeners(), options: Partial<ApiOptions> = {}): Api =>
@@ -69,7 +70,7 @@ const tcp = (hostPort: number) => ({ proto: 'tcp', host_port: hostPort, guest_po
 const refused = (why: string): string => JSON.stringify({ error: { desc: `bad request: ${why}` } });
 
 describe('slirp4netns requests', () => {
-  it('ids begin at 1 and are never used again; what is left out is any address, and the guest', async () => {
+  it('add_hostfwd: ids begin at 1 and are not used again; absent addresses default to any and to the guest', async () => {
     const engine = new Listeners();
     const { answer } = bind(api(engine));
     expect(await answer(add(tcp(8080)))).toBe('{"return":{"id":1}}');
@@ -99,13 +100,13 @@ describe('slirp4netns requests', () => {
     expect(engine.list[2]).toMatchObject({ address: '::1' });
   });
 
-  it.each([null, 7, ''])('an address that is %j is none', async (none) => {
+  it.each([null, 7, ''])('an address of %j counts as absent', async (none) => {
     const engine = new Listeners();
     await api(engine).answer(add({ ...tcp(80), host_addr: none, guest_addr: none }));
     expect(engine.list).toMatchObject([{ address: '0.0.0.0', targetAddress: '10.0.2.100' }]);
   });
 
-  it('a port that is taken, by us or by others, changes nothing', async () => {
+  it('a port that is in use, by us or by others: an error, nothing changes', async () => {
     const engine = new Listeners();
     const { answer } = bind(api(engine));
     await answer(add(tcp(8080)));
@@ -115,7 +116,7 @@ describe('slirp4netns requests', () => {
     expect(await answer(add(tcp(8081)))).toBe('{"return":{"id":2}}');
   });
 
-  it('info and stats', async () => {
+  it('info and stats: the documented replies', async () => {
     const { answer } = bind(api());
     await answer(add(tcp(8080)));
     const told = JSON.parse(await answer('{"execute":"info"}')).return;
@@ -130,7 +131,7 @@ describe('slirp4netns requests', () => {
     );
   });
 
-  it('list_flows: bounds of a page, entries as those of list_hostfwd', async () => {
+  it('list_flows: page size is limited; entries have the field names of list_hostfwd', async () => {
     const engine = new Listeners();
     const { answer } = bind(api(engine));
     const { return: told } = JSON.parse(await answer('{"execute":"list_flows"}'));
@@ -154,7 +155,7 @@ describe('slirp4netns requests', () => {
     ]);
   });
 
-  it('what others listen on cannot be added, in a range of theirs neither; they stay', async () => {
+  it('ports of other owners, alone or in a range: refused, and kept', async () => {
     const engine = new Listeners();
     const others: ListenerPlan[] = [
       { proto: 'tcp', address: '127.0.0.1', port: 9000, lastPort: 9010, targetPort: 9000 },
@@ -170,7 +171,7 @@ describe('slirp4netns requests', () => {
     expect(engine.list.slice(0, 2)).toEqual(others);
   });
 
-  it('a thousand ports, added and removed: each is sent to the engine once a time', async () => {
+  it('a thousand ports, added and removed: each is sent to the engine once per change', async () => {
     const engine = new Listeners();
     const { answer } = bind(api(engine));
     for (let i = 0; i < 1000; i++) await answer(add(tcp(10_000 + i)));
@@ -181,7 +182,7 @@ describe('slirp4netns requests', () => {
     expect(engine.sent).toBe(2000);
   });
 
-  it('a family that is not carried cannot be published; without IPv4 any address is an IPv6 one', async () => {
+  it('a family that is off: refused; without IPv4, any address means IPv6', async () => {
     const refusal = refused('add_hostfwd: bad arguments.host_addr');
     const ipv4Only = api(new Listeners(), { addresses: { mtu: 1500, ipv4: IPV4 } });
     expect(await ipv4Only.answer(add({ ...tcp(80), host_addr: '::' }))).toBe(refusal);
@@ -192,7 +193,7 @@ describe('slirp4netns requests', () => {
     expect(engine.list).toEqual([{ proto: 'tcp', address: '::', port: 80, targetPort: 80, path: 'tap' }]);
   });
 
-  it('without an interface: to loopback inside, by sockets, and nowhere else', async () => {
+  it('without an interface: ports lead to loopback inside, by sockets; other targets are refused', async () => {
     const engine = new Listeners();
     const { answer } = bind(
       new Api({
@@ -270,14 +271,14 @@ describe('API socket', () => {
       socket.on('end', () => resolve(text));
     });
 
-  it('the reply comes with the end of the first value, without the client having ended; the rest is ignored', async () => {
+  it('a whole value, no FIN yet: the reply is sent, further bytes are ignored', async () => {
     const socket = connect();
     socket.write('  {"a":"}\\"{"} {"b":2}');
     expect(await replyTo(socket)).toBe('<{"a":"}\\"{"}>');
     socket.end();
   });
 
-  it('a request in pieces is one request; a client that is done without one is answered', async () => {
+  it('a request in pieces: one reply; FIN without a request: an error reply', async () => {
     const socket = connect();
     const reply = replyTo(socket);
     for (const piece of ['{"exe', 'cute":', '"x"}']) {
@@ -290,7 +291,7 @@ describe('API socket', () => {
     expect(await replyTo(empty)).toBe('<>');
   });
 
-  it('clients that say nothing, or half of it, do not keep others waiting', async () => {
+  it('silent clients and half requests: other clients are answered at once', async () => {
     const silent = Array.from({ length: 50 }, connect);
     const half = connect();
     half.write('{"execute":');
@@ -300,14 +301,14 @@ describe('API socket', () => {
     for (const s of [...silent, half]) s.destroy();
   });
 
-  it('what begins no object is answered at once, without the client having ended', async () => {
+  it('a first byte that begins no object: an error reply at once, before FIN', async () => {
     const socket = connect();
     socket.write(' GET / HTTP/1.1\r\n');
     expect(await replyTo(socket)).toBe('< GET / HTTP/1.1\r\n>');
     socket.end();
   });
 
-  it('half a request is answered as it is when nothing more comes for five seconds', async () => {
+  it('half a request, then silence: an error reply after five seconds', async () => {
     const socket = connect();
     socket.write('{"execute":');
     const begin = performance.now();
@@ -324,7 +325,7 @@ describe('API socket', () => {
     for (const socket of sockets) socket.destroy();
   });
 
-  it('hundreds who say nothing make room for others: those who have been there longest', async () => {
+  it('hundreds of silent clients: the oldest are closed for new ones', async () => {
     const silent = Array.from({ length: 300 }, connect);
     await Promise.all(silent.map((socket) => once(socket, 'connect')));
     await new Promise((resolve) => setTimeout(resolve, 1200));
@@ -347,7 +348,7 @@ describe('API socket', () => {
     expect(await replyTo(socket)).toContain(outcome);
   });
 
-  it('10 MiB are refused after 4 KiB, and the reply arrives', async () => {
+  it('a request of 10 MiB: refused after 4 KiB, and the reply arrives', async () => {
     const socket = connect();
     const reply = replyTo(socket);
     socket.end(`{"x":"${'a'.repeat(10 * 1024 * 1024)}`);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { optionsText, withoutAddresses } from '../../src/main/bucatini/bug-report.ts';
 
-describe('what a report says of an engine', () => {
+describe('a bug report about an engine', () => {
   it.each([
     [
       "Podman's command line: option names, harmless values, no address, no path",
@@ -26,7 +26,7 @@ describe('what a report says of an engine', () => {
     ['forwarded to 192.0.2.53, 2001:db8::53, fe80::1', 'forwarded to ADDRESS, ADDRESS, ADDRESS'],
     ['::1 and 9a:55:9a:55:9a:55', 'ADDRESS and ADDRESS'],
     ['version 5.4.2, 2023-03-29, 12:30 and 6.18.44-1', 'version 5.4.2, 2023-03-29, 12:30 and 6.18.44-1'],
-  ])('addresses taken out: %s', (text, expected) => {
+  ])('addresses are removed: %s', (text, expected) => {
     expect(withoutAddresses(text)).toBe(expected);
   });
 });

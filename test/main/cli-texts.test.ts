@@ -9,15 +9,15 @@ import { StageDrop } from '../../src/workers/link/stage-drop.ts';
 import { repoRoot } from './source-tree.ts';
 
 describe('texts from the option table', () => {
-  it('docs/cli.md is what the table says (else: npm run docs)', () => {
+  it('docs/cli.md matches the option table (else: npm run docs)', () => {
     expect(readFileSync(`${repoRoot}/docs/cli.md`, 'utf8')).toBe(cliMarkdown());
   });
 
-  it('docs/counters.md is what the tables of counters say (else: npm run docs)', () => {
+  it('docs/counters.md matches the counter tables (else: npm run docs)', () => {
     expect(readFileSync(`${repoRoot}/docs/counters.md`, 'utf8')).toBe(countersMarkdown());
   });
 
-  it('every cause of loss has its row there: its comment in the table of causes', () => {
+  it('docs/counters.md has a row for every cause of loss, from its comment', () => {
     const named = causes();
     expect(named.map(({ name }) => name)).toEqual([...Object.keys(Drop), ...Object.keys(StageDrop)]);
     for (const { name, help } of named) expect(help, name).toMatch(/^\S.*\.$/);
@@ -32,7 +32,7 @@ describe('texts from the option table', () => {
     }
   });
 
-  it('the launcher finds a text for each command', () => {
+  it('every command has a help text that the launcher finds', () => {
     const names = [...generatedTexts('1.2.3').keys()];
     expect(names).toEqual([
       'bucatini.help.sh',

@@ -1,8 +1,10 @@
-/** What the chain in front of COMMAND is made of; the chain itself runs in the end-to-end tests. */
+/**
+ * The command lines of the launcher chain in front of COMMAND; the chain itself runs in the end-to-end tests.
+ */
 import { expect, it } from 'vitest';
 import { standardStreams, tool, withEntriesShellsDrop } from '../../src/main/process/command.ts';
 
-it('names that a shell drops are given to env, unless it would take the program for an entry', () => {
+it('names that a shell drops: set by env(1), unless the program name contains an equals sign', () => {
   const env = { PATH: '/bin', 'a-b': '1' };
   expect(withEntriesShellsDrop(['sh', '-c', 'x=1'], env)).toEqual([
     ...[tool('env'), '--', 'a-b=1'],
@@ -12,7 +14,7 @@ it('names that a shell drops are given to env, unless it would take the program 
   expect(withEntriesShellsDrop(['sh'], { PATH: '/bin' })).toEqual(['sh']);
 });
 
-it('the streams of the caller at their numbers, whatever the order; between them nothing is said', () => {
+it('standard streams of the caller, in any order: passed at their numbers; others are ignored', () => {
   expect(standardStreams([3, 4, 5])).toEqual(['ignore', 'ignore', 'pipe', 0, 1, 2]);
   expect(standardStreams([9, 4, 7])).toEqual([
     ...['ignore', 'ignore', 'pipe', 'ignore', 1],

@@ -1,6 +1,6 @@
 /**
- * What a filter allows, read from its instructions and not from the rules that they were made of: every path
- * through the program that a call can take, as text. For tests.
+ * The meaning of a seccomp filter as text, from its instructions and not from the rules that they were made
+ * of: every path that a system call can take through the program. For tests.
  */
 import { type Filter, filterProgram } from '../../src/sys/seccomp.ts';
 
@@ -14,23 +14,23 @@ const RET = 0x06;
 const ARCH_AT = 4;
 const ARGS_AT = 16;
 
-/** What is loaded: a known number, or part of an argument. */
+/** The accumulator: a known number, or part of an argument. */
 type Loaded = number | { readonly name: string; readonly mask?: number };
 
 export interface Verdict {
-  /** That held on the way, `a0 == 2`; what did not hold is left out. */
+  /** Conditions that are true on this path, as `a0 == 2`; false ones are left out. */
   readonly held: readonly string[];
-  /** 0x7fff0000 and so on. */
+  /** The return value, e.g. 0x7fff0000. */
   readonly action: number;
 }
 
-/** What is known of a loaded argument on one path. */
+/** Knowledge about a loaded argument on one path. */
 interface Known {
   readonly equals?: number;
   readonly not: readonly number[];
 }
 
-/** Every way that call `nr` can take. */
+/** Every path that system call `nr` can take. */
 export function verdicts(filter: Filter, nr: number, arch: string = process.arch): readonly Verdict[] {
   const program = filterProgram(filter);
   const out: Verdict[] = [];

@@ -17,14 +17,14 @@ const read = (...argv: string[]): string => {
 };
 
 describe('getopt', () => {
-  it('options end at the first word that is none, or at --', () => {
+  it('options end at the first operand, or at --', () => {
     expect(read('-q', 'sh', '-q')).toBe('quiet | sh -q');
     expect(read('--', '-q')).toBe('| -q');
     expect(read('-q', '-', '-q')).toBe('quiet | - -q');
     expect(read()).toBe('| ');
   });
 
-  it('values: behind =, in the next word whatever it looks like, behind a letter', () => {
+  it('values: after =, in the next word even if it begins with -, or directly after a letter', () => {
     expect(read('--mtu=1', '--mtu', '-q', '-m2', '-m', '3', '--mtu=')).toBe(
       'mtu=1 mtu=-q mtu=2 mtu=3 mtu= | ',
     );
@@ -32,7 +32,7 @@ describe('getopt', () => {
     expect(read('-mq')).toBe('mtu=q | ');
   });
 
-  it('long names may be cut short while only one begins so; a whole name is never ambiguous', () => {
+  it('long names: a unique beginning is accepted; a whole name is never ambiguous', () => {
     expect(read('--q', '--mt=5', '--netns', 'x', '--netns-o')).toBe('quiet mtu=5 netns=x netns-only | ');
     expect(read('--no')).toBe("|  ! option '--no' is ambiguous; possibilities: '--no-tcp' '--no-udp'");
   });
@@ -46,11 +46,11 @@ describe('getopt', () => {
     [['--mtu'], "option '--mtu' requires an argument"],
     [['--mt'], "option '--mtu' requires an argument"],
     [['--quiet=1'], "option '--quiet' doesn't allow an argument"],
-  ])('%j is refused in the words of the C library', (argv, error) => {
+  ])('%j: refused with the text of getopt_long(3)', (argv, error) => {
     expect(getopt(argv, TABLE).error).toBe(error);
   });
 
-  it('every word is an option, a value, or an operand, in order', () => {
+  it('any words: each is an option, a value or an operand, in order', () => {
     const word = fc.constantFrom('-q', '-m', '-m1', '--mtu', '--mtu=1', '--', 'x', '-', '--netns', '-qm');
     fc.assert(
       fc.property(fc.array(word, { maxLength: 8 }), (argv) => {

@@ -21,18 +21,18 @@ function usedNames(): readonly string[] {
 }
 
 describe('environment variables', () => {
-  it('what bin/ and src/ use is in the list, and the list has nothing else', () => {
+  it('the list has exactly the variables that bin/ and src/ use', () => {
     expect(usedNames()).toEqual([...Object.keys(LAUNCHER_VARIABLES), ...CHAIN_VARIABLES].sort());
   });
 
-  it('the shells of a chain unset theirs', () => {
+  it('each launcher shell unsets its own variables', () => {
     const unset = ['src/main/process/command.ts', 'src/main/pasta/command.ts']
       .flatMap((path) => [...read(path).matchAll(/^unset (.*)$/gm)])
       .flatMap((match) => match[1]!.split(' '));
     expect(unset).toEqual(expect.arrayContaining([...CHAIN_VARIABLES]));
   });
 
-  it("CONTRIBUTING.md's table is the list", () => {
+  it('the table in CONTRIBUTING.md matches the list', () => {
     const rows = read('CONTRIBUTING.md').match(/^\| `(?:BUCATINI|PASTA|SLIRP4NETNS)_.*$/gm);
     expect(rows).toEqual(
       Object.entries(LAUNCHER_VARIABLES).map(
@@ -41,7 +41,7 @@ describe('environment variables', () => {
     );
   });
 
-  it('the search itself finds a name, and knows a constant', () => {
+  it('the search finds a literal name and a constant', () => {
     expect(namesIn('[ -z "$BUCATINI_NEW" ] || PASTA_X_Y=1; env.SLIRP4NETNS_Z')).toEqual([
       'BUCATINI_NEW',
       'PASTA_X_Y',

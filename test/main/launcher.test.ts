@@ -29,7 +29,7 @@ const launch = (
     timeout: 20_000,
   });
 
-it("the launcher's list of subcommands is that of the options", () => {
+it("the launcher's list of subcommands matches the option table", () => {
   const list = /^commands='(.*)'$/m.exec(readFileSync(`${tree.root}/bin/bucatini`, 'utf8'))?.[1];
   expect(list?.split(' ')).toEqual(COMMAND_NAMES);
 });
@@ -61,7 +61,7 @@ describe('launcher without Node', () => {
     }
   });
 
-  it('through links, absolute and relative, from another directory and with CDPATH set', () => {
+  it('started by links, absolute and relative, from another directory, with CDPATH set: works', () => {
     const dir = `${tree.root}/links`;
     mkdirSync(`${dir}/deep`, { recursive: true });
     symlinkSync(tree.program, `${dir}/absolute`);
@@ -89,7 +89,7 @@ describe('launcher without Node', () => {
     expect(byPath.stdout).toBe(`bucatini ${VERSION}\n`);
   });
 
-  it('installed as a dependency: Node is beside the package', () => {
+  it('installed as a dependency: finds Node beside the package', () => {
     const modules = `${tree.root}/app/node_modules`;
     const installed = makeSourceTree(`${modules}/bucatini`);
     rmSync(`${installed.root}/node_modules`);
@@ -140,7 +140,7 @@ describe('errors of options, through the whole program', () => {
     });
   }
 
-  it("the caller's NODE_OPTIONS do not bend us", () => {
+  it('NODE_OPTIONS of the caller: no effect', () => {
     const result = launch(['doctor', 'now'], {
       env: { PATH: '/usr/bin:/bin', NODE_OPTIONS: '--require /does/not/exist' },
     });
@@ -148,7 +148,7 @@ describe('errors of options, through the whole program', () => {
   });
 });
 
-describeNeeding('user namespaces refused', [requireNamespaces], () => {
+describeNeeding('the kernel refuses user namespaces', [requireNamespaces], () => {
   /**
    * Inside a user namespace whose limit is 0, without capabilities, as an ordinary user is on a host that
    * forbids them.
@@ -170,7 +170,7 @@ describeNeeding('user namespaces refused', [requireNamespaces], () => {
       { encoding: 'utf8', env: { PATH: '/usr/bin:/bin' }, timeout: 20_000 },
     );
 
-  it('run: one line that names the switch and the remedy, status 1, nothing else', () => {
+  it('run: one line with the sysctl and the remedy, status 1', () => {
     const result = confined('echo 0 >/proc/sys/user/max_user_namespaces', tree.program, 'run', 'true');
     expect(result.stderr).toMatch(
       /^bucatini: user namespaces are disabled [^\n]*sysctl -w user.max_user_namespaces=15000\n$/,
@@ -178,13 +178,13 @@ describeNeeding('user namespaces refused', [requireNamespaces], () => {
     expect(result).toMatchObject({ status: 1, stdout: '' });
   });
 
-  it('selftest: the same', () => {
+  it('selftest: one line with the sysctl and the remedy, status 1', () => {
     const result = confined('echo 0 >/proc/sys/user/max_user_namespaces', tree.program, 'selftest');
     expect(result.stderr).toMatch(/^bucatini: user namespaces are disabled [^\n]*\n$/);
     expect(result.status).toBe(1);
   });
 
-  it('doctor: says FAIL and the remedy, status 1', () => {
+  it('doctor: prints FAIL and the remedy, status 1', () => {
     const result = confined('echo 0 >/proc/sys/user/max_user_namespaces', tree.program, 'doctor');
     expect(result.stdout).toMatch(/^FAIL +user namespaces .*sysctl -w user.max_user_namespaces=15000$/m);
     expect(result.stdout).toContain('cannot work on this host');

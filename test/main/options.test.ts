@@ -22,8 +22,7 @@ function message(args: readonly string[], command: CommandName = 'run'): string 
 }
 
 /**
- * Per option: texts that are taken, with what becomes of them; texts that are refused, with a word of the
- * reason.
+ * Per option: accepted texts with the resulting settings; refused texts with a word of the reason.
  */
 const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [string[], string][] }> = {
   '--address': {
@@ -161,7 +160,7 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
 };
 
 describe('option table', () => {
-  it('every option that sets something has cases here', () => {
+  it('every option that changes a setting has cases here', () => {
     const names = OPTIONS.filter((o) => o.set !== undefined).map((o) => o.name);
     expect(Object.keys(CASES).sort()).toEqual(names.map((name) => `--${name}`).sort());
   });
@@ -205,7 +204,7 @@ describe('option table', () => {
 });
 
 describe('parsing', () => {
-  it('options end at the first word that is none, and at --', () => {
+  it('options end at the first operand, and at --', () => {
     expect(parseArguments('run', ['--mtu', '1500', 'ls', '--mtu', 'x'])).toMatchObject({
       settings: { mtu: 1500 },
       operands: ['ls', '--mtu', 'x'],
@@ -214,13 +213,13 @@ describe('parsing', () => {
     expect(parseArguments('run', ['-'])).toMatchObject({ operands: ['-'] });
   });
 
-  it('--help and --version win where they stand among options', () => {
+  it('--help and --version among options: take precedence', () => {
     expect(parseArguments('run', ['--mtu', '1500', '--help'])).toEqual({ kind: 'help' });
     expect(parseArguments('attach', ['--version'])).toEqual({ kind: 'version' });
     expect(parseArguments('run', ['ls', '--help'])).toMatchObject({ kind: 'go' });
   });
 
-  it('short names: values glued to them, several in one word', () => {
+  it('short names: a value directly after the letter, several letters in one word', () => {
     const go = (...args: string[]) => {
       const parsed = parseArguments('run', args);
       return parsed.kind === 'go' ? [parsed.settings.publish, parsed.settings.ipv6, parsed.operands] : parsed;
@@ -233,11 +232,11 @@ describe('parsing', () => {
     expect(() => go('-4p')).toThrow(/-p needs a value/);
   });
 
-  it('short names', () => {
+  it('short names: each is accepted', () => {
     expect(settings('-4', '-p', '80:8080')).toMatchObject({ ipv6: false, publish: [{ port: 80 }] });
   });
 
-  it('unknown option: suggests a near one, else where they are listed', () => {
+  it('unknown option: the error suggests a similar one, else the list', () => {
     expect(message(['--mut', '1500'])).toBe('--mut: unknown option; did you mean --mtu?');
     expect(message(['--wibble'])).toContain('bucatini run --help');
     expect(message(['-x'])).toContain('unknown option');
@@ -245,7 +244,7 @@ describe('parsing', () => {
     expect(message(['--mtu', '1500'], 'doctor')).toContain('unknown option');
   });
 
-  it('an option that may stand once only, twice', () => {
+  it('a single option given twice: refused', () => {
     expect(message(['--mtu', '1500', '--mtu', '1400'])).toContain('given twice');
     expect(message(['--address', '192.0.2.1', '--address', '192.0.2.2'])).toContain('second IPv4 value');
   });
@@ -269,7 +268,7 @@ describe('parsing', () => {
     expect(settings('--publish', '80', '--publish', '80/udp').publish).toHaveLength(2);
   });
 
-  it('options that exclude each other', () => {
+  it('options that exclude each other: refused', () => {
     expect(message(['-4', '-6'])).toContain('exclude each other');
     expect(message(['-6', '--address', '192.0.2.5'])).toContain('no IPv4');
     expect(message(['-4', '--gateway', 'fe80::1'])).toContain('no IPv6');
@@ -286,7 +285,7 @@ describe('parsing', () => {
 });
 
 describe('pool', () => {
-  it('slots fill the size, flows follow it', () => {
+  it('pool size: slots fill it, and the flow table grows with it', () => {
     for (const mib of [8, 64, 1024]) {
       const plan = poolPlan(mib);
       const bytes = plan.smallSlots * 2048 + plan.largeSlots * 69632;

@@ -6,7 +6,7 @@ import { expect, it } from 'vitest';
 
 const fixture = fileURLToPath(new URL('./fixtures/outputs.ts', import.meta.url));
 
-it('a pipe that nobody reads: nothing waits, what is lost is told once, a line that was cut is ended, flags stay', () => {
+it('a full pipe without a reader: writes do not block, loss is reported once, a cut line gets its end, flags are kept', () => {
   const directory = mkdtempSync(`${tmpdir()}/outputs-`);
   const fifo = `${directory}/fifo`;
   execFileSync('mkfifo', [fifo]);

@@ -62,7 +62,7 @@ describe('publish grammar', () => {
     });
   }
 
-  it('what it writes it reads', () => {
+  it('parse(text(x)) = x', () => {
     const port = fc.integer({ min: 1, max: 65535 });
     const address = fc.oneof(fc.constant(''), fc.ipV4(), fc.constantFrom('::', '::1', '2001:db8::5'));
     fc.assert(
@@ -73,7 +73,7 @@ describe('publish grammar', () => {
     );
   });
 
-  it('never anything but a listener or a UsageError', () => {
+  it('any text: a listener or a UsageError', () => {
     fc.assert(
       fc.property(fc.string(), (text) => {
         try {
@@ -90,7 +90,7 @@ describe('publish grammar', () => {
 describe('publish conflicts', () => {
   const conflict = (...list: string[]): boolean => publishConflict(list.map(parsePublish)) !== undefined;
 
-  it('same protocol, port and overlapping address', () => {
+  it('same protocol and port, overlapping addresses: a conflict', () => {
     expect(conflict('80', '80:81')).toBe(true);
     expect(conflict('80', '127.0.0.1:80')).toBe(true);
     expect(conflict('0.0.0.0:80', '127.0.0.1:80')).toBe(true);
@@ -98,7 +98,7 @@ describe('publish conflicts', () => {
     expect(conflict('81', '82', '127.0.0.1:81')).toBe(true);
   });
 
-  it('different protocol, port, address or family', () => {
+  it('different protocol, port, address or family: no conflict', () => {
     expect(conflict('80', '80/udp')).toBe(false);
     expect(conflict('80', '81:80')).toBe(false);
     expect(conflict('127.0.0.1:80', '127.0.0.2:80')).toBe(false);

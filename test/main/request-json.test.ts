@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { readRequestJson } from '../../src/main/api/request-json.ts';
 
-/** What slirp4netns 1.3.3 was seen to take and to refuse. */
-describe('requests as slirp4netns reads them', () => {
+/** Texts that slirp4netns 1.3.3 accepts and refuses. */
+describe('requests are parsed as by slirp4netns', () => {
   it.each([
     ['{"a":1,}', { a: 1 }],
     ['{"a":[1,2 ,\n], "b":{"c":1,},}', { a: [1, 2], b: { c: 1 } }],
@@ -77,7 +77,7 @@ describe('requests as slirp4netns reads them', () => {
     expect(() => readRequestJson(text)).toThrow(SyntaxError);
   });
 
-  it('what JSON.stringify writes comes back', () => {
+  it('parse(JSON.stringify(x)) = x', () => {
     const strings = fc.string({ unit: 'grapheme' }).filter((s) => s.isWellFormed() && !s.includes('\0'));
     const { value } = fc.letrec((tie) => ({
       value: fc.oneof(
@@ -95,7 +95,7 @@ describe('requests as slirp4netns reads them', () => {
     );
   });
 
-  it('never anything but a value or a SyntaxError', () => {
+  it('any text: a value or a SyntaxError', () => {
     const pieces = fc.constantFrom(
       ...'{}[]",:\\ \n',
       '"a"',

@@ -7,7 +7,7 @@ import { followResolvConf } from '../../src/main/host/resolver-watch.ts';
 import { eventually, sleepMs } from '../support/process.ts';
 
 describe('resolv.conf', () => {
-  it('reads what C libraries read', () => {
+  it('parsed as by C libraries', () => {
     const text = [
       '# nameserver 192.0.2.99',
       'nameserver 127.0.0.53',
@@ -28,7 +28,7 @@ describe('resolv.conf', () => {
     });
   });
 
-  it('both signs begin a comment, in a line of its own and behind words', () => {
+  it('# and ;: begin a comment, on a line of their own and after words', () => {
     expect(parseResolvConf('search a.example ; b.example')).toMatchObject({ search: ['a.example'] });
     expect(parseResolvConf('search a.example # b.example')).toMatchObject({ search: ['a.example'] });
     expect(parseResolvConf(';nameserver 192.0.2.1\n #nameserver 192.0.2.2')).toMatchObject({
@@ -37,12 +37,12 @@ describe('resolv.conf', () => {
     expect(parseResolvConf('nameserver 192.0.2.1;x')).toMatchObject({ nameservers: ['192.0.2.1'] });
   });
 
-  it('empty file, domain line, no newline at the end', () => {
+  it('an empty file, a domain line, no final newline: parsed', () => {
     expect(parseResolvConf('')).toEqual({ nameservers: [], search: [], options: [] });
     expect(parseResolvConf('domain example.org')).toMatchObject({ search: ['example.org'] });
   });
 
-  it('writes our forwarder and keeps the rest', () => {
+  it('written for COMMAND: nameserver is our forwarder, other lines are kept', () => {
     const host = { nameservers: ['127.0.0.53'], search: ['a.example', 'b.example'], options: ['ndots:2'] };
     expect(resolvConfText(['169.254.1.1'], host)).toBe(
       'nameserver 169.254.1.1\nsearch a.example b.example\noptions ndots:2\n',
@@ -71,7 +71,7 @@ describe('following resolv.conf', () => {
   const sees = (list: string): Promise<unknown> =>
     eventually(`${list} after ${seen}`, 3000, () => seen.at(-1) === list);
 
-  it('written in place, replaced by rename, gone and back', async () => {
+  it('written in place, replaced by rename, removed and created: each change is noticed', async () => {
     writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.1\n');
     follow();
     writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.2\n');
@@ -84,7 +84,7 @@ describe('following resolv.conf', () => {
     await sees('192.0.2.4');
   });
 
-  it('a link: the file behind it changes', async () => {
+  it('a symbolic link whose target changes: noticed', async () => {
     mkdirSync(`${dir}/run`);
     writeFileSync(`${dir}/run/stub.conf`, 'nameserver 192.0.2.1\n');
     symlinkSync('run/stub.conf', `${dir}/resolv.conf`);
@@ -94,7 +94,7 @@ describe('following resolv.conf', () => {
     await sees('192.0.2.2');
   });
 
-  it('a change of other lines tells nothing', async () => {
+  it('a change of other lines: no notification', async () => {
     writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.1\n');
     follow();
     writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.1\nsearch example.org\n');

@@ -1,6 +1,7 @@
 // @vitest: beside
 import { describe, expect, it } from 'vitest';
 import { ResolverZones, withIndexes } from '../../src/main/host/resolver-zones.ts';
+import { Errno } from '../../src/sys/constants.ts';
 import { SysError } from '../../src/sys/error.ts';
 
 const LINKS = [
@@ -26,7 +27,7 @@ describe('withIndexes', () => {
     expect(withIndexes([text], LINKS)).toEqual(expected);
   });
 
-  it('an interface whose name is a number is meant before its index', () => {
+  it('a zone of digits: an interface of that name has precedence over the index', () => {
     expect(withIndexes(['fe80::1%7'], [{ index: 4, name: '7' }])).toEqual(['fe80::1%4']);
   });
 });
@@ -38,7 +39,7 @@ describe('ResolverZones', () => {
     return { told, zones: new ResolverZones(nameservers, given, links, (list) => told.push(list)) };
   };
 
-  it('an interface that comes again has another index: the engine is told, and only then', () => {
+  it('an interface returns with another index: one update to the engine, none before', () => {
     const t = zones(['192.0.2.1', 'fe80::1%eth0']);
     t.zones.setLinks(LINKS);
     expect(t.told).toEqual([]);
@@ -48,13 +49,13 @@ describe('ResolverZones', () => {
     expect(t.told).toEqual([['192.0.2.1'], ['192.0.2.1', 'fe80::1%9']]);
   });
 
-  it('resolv.conf names others: their interfaces are looked up', () => {
+  it('resolv.conf changes: the interfaces of the new resolvers are looked up', () => {
     const t = zones(['192.0.2.1']);
     t.zones.setNameservers(['fe80::2%wlan0']);
     expect(t.told).toEqual([['fe80::2%7']]);
   });
 
-  it('no zones: the host is not asked for its links', () => {
+  it('no zones: links of the host are not read', () => {
     const t = zones(['192.0.2.1'], () => {
       throw new Error('asked');
     });
@@ -63,9 +64,9 @@ describe('ResolverZones', () => {
     expect(t.told).toEqual([['192.0.2.2', 'fe80::1']]);
   });
 
-  it('links that cannot be told: the others serve until the host changes again', () => {
+  it('links cannot be read: resolvers without a zone are used until the host changes again', () => {
     const t = zones(['192.0.2.1'], () => {
-      throw new SysError('RTM_GETLINK', '', 12);
+      throw new SysError('RTM_GETLINK', '', Errno.ENOMEM);
     });
     t.zones.setNameservers(['192.0.2.2', 'fe80::2%eth0']);
     t.zones.setLinks(LINKS);

@@ -1,4 +1,4 @@
-/** `bucatini run` and `attach` as programs see them: statuses, signals, terminals, what is left behind. Traffic: test/e2e. */
+/** `bucatini run` and `attach` as processes: statuses, signals, terminals, leftovers. Traffic: test/e2e. */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -28,7 +28,7 @@ afterAll(() => tree.remove());
 const bucatini = (...args: string[]): string[] => [tree.program, ...args];
 const sh = (script: string): string[] => ['run', '--', 'sh', '-c', script];
 
-/** The chain's processes and everything in the PID namespace. */
+/** Processes of the launcher chain and of the PID namespace. */
 const family = (started: Started): number[] => [started.pid, ...descendantsOf(started.pid)];
 
 async function printedLine(started: Started, text: string): Promise<void> {
@@ -81,11 +81,11 @@ describeNeeding('run: status and standard streams', tapNeeds, () => {
     });
   });
 
-  it('a word that is a builtin of shells only is no program', async () => {
+  it('COMMAND is only a shell builtin: no such program', async () => {
     expect(await runToEnd(bucatini('run', 'exit', '3'))).toMatchObject({ status: 127 });
   });
 
-  it("without COMMAND: the caller's shell, reading standard input", async () => {
+  it("no COMMAND: the caller's shell, reading standard input", async () => {
     const ended = await runToEnd(bucatini('run'), {
       input: 'echo in $0; exit 9\n',
       env: { SHELL: '/bin/sh' },
@@ -93,7 +93,7 @@ describeNeeding('run: status and standard streams', tapNeeds, () => {
     expect(ended).toMatchObject({ status: 9, stdout: 'in /bin/sh\n' });
   });
 
-  it('arguments, input and both outputs arrive as they are', async () => {
+  it('arguments, input and both outputs: arrive unchanged', async () => {
     const odd = ['', ' two  words ', '$HOME', "it's", '-n', 'a\nb'];
     const ended = await runToEnd(
       bucatini(
@@ -111,19 +111,19 @@ describeNeeding('run: status and standard streams', tapNeeds, () => {
     expect(ended.stderr).toBe('problem\n');
   });
 
-  it('environment and descriptors: only what the caller gave', async () => {
+  it('environment and descriptors: only those of the caller', async () => {
     const script = 'env | grep -E "BUCATINI|NODE_" | sort; ls /proc/self/fd';
     const env = { NODE_OPTIONS: '--max-old-space-size=99' };
     const ended = await runToEnd(bucatini(...sh(script)), { env });
     expect(ended.stdout.split('\n').filter((l) => l.startsWith('BUCATINI'))).toEqual([]);
     expect(ended.stdout).toContain('NODE_OPTIONS=--max-old-space-size=99');
     expect(ended.stdout).not.toContain('NODE_COMPILE_CACHE');
-    // What this test's own runner has left open comes through, as to any program.
+    // Descriptors of the test runner are inherited, as by any program.
     const plain = await runToEnd(['sh', '-c', 'ls /proc/self/fd'], { env });
     expect(ended.stdout.replace(/^NODE_.*\n/gm, '')).toBe(plain.stdout);
   });
 
-  it('a working directory that was removed: COMMAND runs, and in it', { timeout: 60_000 }, async () => {
+  it('the working directory was removed: COMMAND runs in it', { timeout: 60_000 }, async () => {
     const script = 'd=$(mktemp -d) && cd "$d" && rmdir "$d" && exec "$@"';
     const ended = await runToEnd([
       'sh',
@@ -151,14 +151,14 @@ describeNeeding('run: status and standard streams', tapNeeds, () => {
     expect(await started.exited).toBe(6);
   });
 
-  it('signals have their default actions in COMMAND, SIGINT and SIGQUIT too', async () => {
+  it('signals not ignored by the caller: default actions in COMMAND, SIGINT and SIGQUIT included', async () => {
     const ended = await runToEnd(bucatini(...sh('grep -E "SigIgn|SigBlk" /proc/self/status')));
     expect(ended.stdout.match(/\t0{16}$/gm)).toHaveLength(2);
   });
 });
 
-describeNeeding('run: what COMMAND sees', tapNeeds, () => {
-  it('root of its namespaces, its own /proc, our resolver and the search list; the host keeps its own', async () => {
+describeNeeding('run: the environment of COMMAND', tapNeeds, () => {
+  it("root in its namespaces, own /proc, our resolver with the search list; the host's files are unchanged", async () => {
     const before = readFileSync('/etc/resolv.conf', 'utf8');
     const mounts = readFileSync('/proc/self/mounts', 'utf8');
     const ended = await runToEnd(
@@ -169,7 +169,7 @@ describeNeeding('run: what COMMAND sees', tapNeeds, () => {
     expect(readFileSync('/proc/self/mounts', 'utf8')).toBe(mounts);
   });
 
-  it('the interface as asked for', async () => {
+  it('interface options: name, MTU, MAC and addresses are set', async () => {
     const args = [
       '--address',
       '10.0.2.15/24',
@@ -202,7 +202,7 @@ describeNeeding('run: what COMMAND sees', tapNeeds, () => {
     expect(ended.stdout).toMatch(/^default via fd12::1 dev net7/m);
   });
 
-  it('--ipv4-only: no IPv6 address at all; --ipv6-only: none of IPv4, and a resolver it can reach', async () => {
+  it('--ipv4-only: no IPv6 address; --ipv6-only: no IPv4 address, and an IPv6 resolver', async () => {
     const only4 = await runToEnd(
       bucatini('run', '--ipv4-only', '--interface-name', 'net7', '--', 'ip', '-6', 'addr', 'show', 'net7'),
     );
@@ -222,7 +222,7 @@ describeNeeding('run: what COMMAND sees', tapNeeds, () => {
     expect(only6.stdout).toMatch(/^nameserver fd9a:559a:559a::53\n/);
   });
 
-  it('--no-configure: the interface is there, down and bare', async () => {
+  it('--no-configure: the interface exists, down and without address', async () => {
     const ended = await runToEnd(
       bucatini('run', '--no-configure', '--interface-name', 'net7', '--', 'ip', 'addr', 'show', 'net7'),
     );
@@ -232,7 +232,7 @@ describeNeeding('run: what COMMAND sees', tapNeeds, () => {
 });
 
 describeNeeding('run: signals and ends', tapNeeds, () => {
-  it('the process is called bucatini, and it is the one that was started', async () => {
+  it('the started process is called bucatini', async () => {
     const started = start(bucatini(...sh('echo up; sleep 20')));
     await printedLine(started, 'up');
     expect(processName(started.pid)).toBe('bucatini');
@@ -258,7 +258,7 @@ describeNeeding('run: signals and ends', tapNeeds, () => {
     await allGone(pids);
   });
 
-  it('SIGTERM at any moment of the start: ended within a second, nothing left', {
+  it('SIGTERM at any moment of the start: ends within a second, nothing is left', {
     timeout: 60_000,
   }, async () => {
     for (const delayMs of [0, 40, 80, 120, 160, 200, 260, 320, 400]) {
@@ -271,7 +271,7 @@ describeNeeding('run: signals and ends', tapNeeds, () => {
     }
   });
 
-  it('kill -9 of bucatini: COMMAND, its children and the chain end', async () => {
+  it('kill -9 of bucatini: COMMAND, its children and the launcher chain end', async () => {
     const started = start(bucatini(...sh('setsid sleep 100 & (sleep 100; :) & echo up; sleep 100')));
     await printedLine(started, 'up');
     const pids = family(started);
@@ -280,7 +280,7 @@ describeNeeding('run: signals and ends', tapNeeds, () => {
     await allGone(pids);
   });
 
-  it('COMMAND ends: what it left running ends too', async () => {
+  it('COMMAND ends: its background processes end too', async () => {
     const started = start(
       bucatini(...sh('setsid sleep 100 </dev/null >/dev/null 2>&1 & echo up; read x; exit 4')),
     );
@@ -291,7 +291,7 @@ describeNeeding('run: signals and ends', tapNeeds, () => {
     await allGone(pids);
   });
 
-  it('COMMAND is killed from outside: 137; the init of its namespace too', async () => {
+  it('COMMAND, or the init of its PID namespace, is killed from outside: status 137', async () => {
     for (const victim of ['sleep', 'sh']) {
       const started = start(bucatini('run', '--', 'sleep', '100'));
       const pid = await eventually(
@@ -303,13 +303,13 @@ describeNeeding('run: signals and ends', tapNeeds, () => {
       );
       const pids = family(started);
       process.kill(pid, 'SIGKILL');
-      // When the init was killed, unshare of util-linux 2.38 says 1, of 2.41 137.
+      // When the init was killed, unshare of util-linux 2.38 returns 1, of 2.41 137.
       expect(victim === 'sleep' ? [137] : [1, 137]).toContain(await started.exited);
       await allGone(pids);
     }
   });
 
-  it('the interface is taken away: the engine fails, and everything ends with status 1 and a reason', async () => {
+  it('the interface is removed: all ends with status 1 and a reason', async () => {
     const ended = await runToEnd(
       bucatini(...sh('ip link del "$(ip -o link | sed -n "2s/[0-9]*: \\([^:]*\\):.*/\\1/p")"; sleep 50')),
     );
@@ -319,7 +319,7 @@ describeNeeding('run: signals and ends', tapNeeds, () => {
 });
 
 describeNeeding('run: errors', tapNeeds, () => {
-  it('the port is taken: one line that names it, status 1', async () => {
+  it('the port is in use: one line that names it, status 1', async () => {
     const server = createServer().listen(0, '127.0.0.1');
     await once(server, 'listening');
     const { port } = server.address() as { port: number };
@@ -329,7 +329,7 @@ describeNeeding('run: errors', tapNeeds, () => {
     expect(ended).toMatchObject({ status: 1, stdout: '' });
   });
 
-  it('no /dev/net/tun, or not for us: one line with a remedy, status 1', async () => {
+  it('/dev/net/tun is missing or not accessible: one line with a remedy, status 1', async () => {
     for (const [how, reason] of [
       ['mount -t tmpfs none /dev/net', /open\(\/dev\/net\/tun\): ENOENT .*modprobe tun/],
       ['mount -t tmpfs none /dev/net; mkdir /dev/net/tun', /\/dev\/net\/tun.*EISDIR/],
@@ -350,7 +350,7 @@ describeNeeding('run: errors', tapNeeds, () => {
     }
   });
 
-  it('--pcap where nothing can be written: one line, status 1', async () => {
+  it('--pcap cannot be written: one line, status 1', async () => {
     const ended = await runToEnd(bucatini('run', '--pcap', '/proc/nowhere/x.pcap', '--', 'true'));
     expect(ended.stderr).toBe(
       'bucatini: run: --pcap /proc/nowhere/x.pcap: cannot be written: no such file or directory\n',
@@ -358,7 +358,7 @@ describeNeeding('run: errors', tapNeeds, () => {
     expect(ended.status).toBe(1);
   });
 
-  it('--stats and --pcap: a table on standard error, a file', async () => {
+  it('--stats and --pcap: a table on standard error, and a capture file', async () => {
     mkdirSync(`${tree.root}/out`, { recursive: true });
     const file = `${tree.root}/out/frames.pcap`;
     const ended = await runToEnd(
@@ -375,14 +375,14 @@ describeNeeding('run: errors', tapNeeds, () => {
     expect(statSync(file).size).toBeGreaterThan(24);
   });
 
-  it('--stats of a guest that does nothing: what its kernel tells the link is no loss', async () => {
+  it('--stats, an idle guest: multicast of its kernel is not counted as loss', async () => {
     const ended = await runToEnd(bucatini('run', '--stats', ...sh('sleep 2').slice(1)));
     expect(ended.stderr).not.toContain('drop.');
     expect(ended.stderr).toMatch(/^groupReports +\d+$/m);
   });
 });
 
-/** A terminal by script(1): what is typed, when the text before it has appeared; gives all that was shown. */
+/** A terminal by script(1): types each input when the text before it has appeared. @returns all output */
 async function onTerminal(
   command: string,
   dialogue: readonly (readonly [wait: string, type: string])[],
@@ -403,7 +403,7 @@ async function onTerminal(
         return found < 0 ? undefined : found + 1;
       });
       from = at + wait.length - 1;
-      // Whoever showed it may still be on its way to the terminal's settings or the foreground.
+      // The process that printed the text may not yet have set the terminal or become the foreground.
       await new Promise((resolve) => setTimeout(resolve, 300));
       child.stdin.write(type);
     }
@@ -437,7 +437,7 @@ describeNeeding('run on a terminal', [...tapNeeds, requireTool('script', 'apt pa
     expect(shown).toContain('read=hello');
   });
 
-  it('^C ends COMMAND, not bucatini before it: 128 + 2', { timeout: 60_000 }, async () => {
+  it('^C: COMMAND ends first, then bucatini with 128 + 2', { timeout: 60_000 }, async () => {
     const shown = await onTerminal(
       'trap : INT; "$B" run sh -c "trap \'echo caught; exit 3\' INT; echo up; while :; do sleep 0.1; done"; echo "status=$?"',
       [['up', '\x03']],
@@ -451,7 +451,7 @@ describeNeeding('run on a terminal', [...tapNeeds, requireTool('script', 'apt pa
     ).toContain('status=130');
   });
 
-  it('^Z stops it as a job of the outer shell, fg goes on', { timeout: 60_000 }, async () => {
+  it('^Z: stopped as a job of the outer shell; fg: goes on', { timeout: 60_000 }, async () => {
     const shown = await onTerminal('bash --norc -i', [
       ['$ ', '"$B" run sh -c "echo running; cat"\n'],
       ['running\r\n', '\x1a'],
@@ -476,7 +476,7 @@ describeNeeding('attach', tapNeeds, () => {
     );
 
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    it(`PID: configures the namespace, says ready; ${signal} ends it with status 0`, async () => {
+    it(`PID: configures the namespace, prints ready; ${signal}: status 0`, async () => {
       const inside = await target();
       const started = start(bucatini('attach', '--interface-name', 'net7', String(inside.pid)));
       await ready(started);
@@ -497,14 +497,14 @@ describeNeeding('attach', tapNeeds, () => {
       expect(spawnSync(findTool('nsenter')!, look, { encoding: 'utf8' }).stdout).toContain('inet ');
       started.process.kill(signal);
       expect(await started.exited).toBe(0);
-      // The interface goes with the engine; the namespace is not ours to end.
+      // The interface is removed with the engine; the namespace stays.
       expect(spawnSync(findTool('nsenter')!, look, { encoding: 'utf8' }).status).toBe(1);
       expect(isAlive(inside.pid)).toBe(true);
       inside.process.kill('SIGKILL');
     });
   }
 
-  it('PID: ends with the process, status 0', async () => {
+  it('PID, the process ends: status 0', async () => {
     const inside = await target();
     const started = start(bucatini('attach', String(inside.pid)));
     await ready(started);
@@ -513,7 +513,7 @@ describeNeeding('attach', tapNeeds, () => {
     expect(started.printed().stderr).toContain('the namespace is gone');
   });
 
-  it('the interface name is taken: says to write another', async () => {
+  it('the interface name is in use: the error asks for another', async () => {
     const inside = await target();
     const first = start(bucatini('attach', '--interface-name', 'net7', String(inside.pid)));
     await ready(first);
@@ -525,7 +525,7 @@ describeNeeding('attach', tapNeeds, () => {
     inside.process.kill('SIGKILL');
   });
 
-  it('a file that is no network namespace: one line', async () => {
+  it('a file that is no network namespace: refused in one line', async () => {
     for (const path of ['/etc/passwd', '/proc/self/ns/user']) {
       const ended = await runToEnd(bucatini('attach', path));
       expect(ended.stderr).toMatch(/^bucatini: attach: [^\n]+\n$/);
@@ -535,7 +535,8 @@ describeNeeding('attach', tapNeeds, () => {
 });
 
 /**
- * An ordinary user, as whom everything has to work; undefined when we are one, or he cannot read these files.
+ * An ordinary user, as whom all must work; undefined when the tests run as one, or when that user cannot read
+ * these files.
  */
 const ordinary = (): readonly string[] | undefined => {
   if (process.getuid!() !== 0) return undefined;
@@ -547,7 +548,7 @@ const ordinary = (): readonly string[] | undefined => {
 describeNeeding('as an ordinary user', tapNeeds, () => {
   const prefix = ordinary() ?? [];
 
-  it('run, attach by PID, attach by path', { timeout: 60_000 }, async () => {
+  it('run, attach by PID, attach by path: work', { timeout: 60_000 }, async () => {
     expect(await runToEnd([...prefix, ...bucatini(...sh('id -u; exit 3'))])).toMatchObject({
       status: 3,
       stdout: '0\n',
@@ -574,7 +575,7 @@ describeNeeding('as an ordinary user', tapNeeds, () => {
     inside.process.kill('SIGKILL');
   });
 
-  it('run without the launcher: enters its namespaces by itself', async () => {
+  it('run without the launcher: Node enters the namespaces itself', async () => {
     const argv = [
       process.execPath,
       `${tree.root}/dist/main/bucatini.js`,
@@ -589,14 +590,14 @@ describeNeeding('as an ordinary user', tapNeeds, () => {
 });
 
 describeNeeding('doctor and selftest', tapNeeds, () => {
-  it('doctor: where run works, no FAIL and status 0', async () => {
+  it('doctor, on a host where run works: no FAIL, status 0', async () => {
     const ended = await runToEnd(bucatini('doctor'));
     expect(ended.stdout).not.toMatch(/^FAIL/m);
     expect(ended.stdout).toContain('bucatini run works on this host');
     expect(ended.status).toBe(0);
   });
 
-  it('bug-report: says how it is with a running engine, and neither address nor command', async () => {
+  it('bug-report, a running engine: its state, without addresses and without COMMAND', async () => {
     const running = start(bucatini('run', '--mtu', '1400', '--dns', '192.0.2.77', '--', 'sleep', '1234.5'));
     try {
       const report = await eventually('the engine is in the report', 10_000, async () => {
@@ -614,7 +615,7 @@ describeNeeding('doctor and selftest', tapNeeds, () => {
     }
   });
 
-  it('bug-report with an API socket: the counters of that engine, and not where it is', async () => {
+  it('bug-report with an API socket: the counters of that engine, without the path', async () => {
     const dir = mkdtempSync(`${tmpdir()}/report-`);
     const socket = `${dir}/secret-name`;
     const running = start(bucatini('run', '--api-socket', socket, '--', 'sleep', '1234.5'));

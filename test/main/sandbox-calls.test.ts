@@ -1,8 +1,8 @@
 // @vitest: beside
 /**
- * The system calls that modules of src/sys declare (`@syscalls` in the head of each), beside those that stay
- * allowed in the sandbox: a call that is added to one of the two and forgotten in the other fails here, and
- * not by SIGSYS on somebody's machine.
+ * Compares the system calls that modules of src/sys declare (`@syscalls` in their head comments) with those
+ * that the sandbox allows. A call that was added to one list only fails here, and not by SIGSYS on a user's
+ * machine.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
@@ -10,7 +10,7 @@ import { ENGINE_CALLS, RUNTIME_CALLS, sandboxFilter } from '../../src/main/host/
 
 const SYS = new URL('../../src/sys/', import.meta.url);
 
-/** Declared by src/sys and refused in the sandbox: what is done before it, by whom. */
+/** Calls declared by src/sys but refused in the sandbox: they are made before it, with the reasons. */
 const BEFORE_THE_WALL: Record<string, readonly string[]> = {
   'namespaces and mounts: setting up': [
     ...['unshare', 'setns', 'mount', 'umount2', 'pivot_root', 'chroot', 'chdir', 'fchdir', 'setsid'],
@@ -21,7 +21,7 @@ const BEFORE_THE_WALL: Record<string, readonly string[]> = {
   'the TAP is left to a pair of sockets': ['socketpair'],
   'the sandbox itself': ['seccomp', 'landlock_create_ruleset', 'landlock_restrict_self', 'capset'],
 };
-/** Allowed by their arguments, for the runtime: threads are started, libuv's rings are entered. */
+/** Allowed for the runtime, restricted by arguments: to start threads, and to enter libuv's io_uring. */
 const RUNTIME_BY_ARGUMENTS = ['clone', 'io_uring_enter'];
 
 /** Library functions whose system call has another name; [] where there is none of interest. */
@@ -42,7 +42,7 @@ const CALLS_OF: Record<string, readonly string[]> = {
   mallopt: [],
 };
 
-/** What the head of a module declares; undefined: nothing is said. `(none)` is nothing. */
+/** Calls that the head comment of a module declares; `(none)`: an empty list; undefined: no declaration. */
 function declaredIn(source: string): readonly string[] | undefined {
   const tag = /@syscalls\s((?:(?!\n \*\s*\n|\*\/|\n \* [@A-Z])[\s\S])*)/.exec(source)?.[1];
   return tag?.split(/[\s*]+/).filter((word) => /^\w+$/.test(word));
@@ -62,7 +62,7 @@ const modules = readdirSync(SYS, { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.ts') && !/(^|\/)(constants|syscall-numbers)\.ts$/.test(file))
   .map((file) => ({ file, source: readFileSync(new URL(file, SYS), 'utf8') }));
 const declared = new Set(modules.flatMap(({ source }) => declaredIn(source) ?? []));
-// A plan with everything in it, so that no call is absent because nobody needs it.
+// A plan with all features, so that no call is missing because a feature is off.
 const filter = sandboxFilter(
   { readable: [40], listable: [43], removable: [42], signals: [44], watchesProcess: true },
   [30],
@@ -72,11 +72,11 @@ const runtime = Object.values(RUNTIME_CALLS).flat();
 const allowed = [...filter].flatMap(([name, rule]) => (rule !== 'allow' && 'errno' in rule ? [] : [name]));
 
 describe('@syscalls', () => {
-  it.each(modules)('$file declares the calls that it makes', ({ source }) => {
+  it.each(modules)('$file declares the system calls that it makes', ({ source }) => {
     expect(usedIn(source).filter((name) => !declaredIn(source)?.includes(name))).toEqual([]);
   });
 
-  it('the reader of declarations itself', () => {
+  it('the parser of declarations: finds the names', () => {
     expect(declaredIn('/**\n * X.\n * @syscalls read write\n *           close\n */')).toEqual([
       'read',
       'write',
@@ -90,12 +90,12 @@ describe('@syscalls', () => {
     ).toEqual([...['pread64', 'capget', 'statx']]);
   });
 
-  it('in the sandbox: declared calls are allowed, or are listed as made before', () => {
+  it('declared calls: allowed in the sandbox, or listed as made before it', () => {
     const refused = [...declared].filter((name) => !(allowed as readonly string[]).includes(name));
     expect(refused.sort()).toEqual(Object.values(BEFORE_THE_WALL).flat().sort());
   });
 
-  it('in the sandbox: allowed calls are declared by a module, or stand with the reason why the runtime needs them', () => {
+  it('allowed calls: declared by a module, or listed with the reason why the runtime needs them', () => {
     expect(ENGINE_CALLS.filter((name) => !declared.has(name))).toEqual([]);
     expect(runtime.filter((name) => declared.has(name))).toEqual([]);
     const stated = new Set<string>([...ENGINE_CALLS, ...runtime, ...declared, ...RUNTIME_BY_ARGUMENTS]);

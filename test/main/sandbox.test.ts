@@ -1,9 +1,9 @@
-/** The sandbox, raised in processes of their own: what works behind it and what ends them. */
+/** The sandbox, entered in processes of their own: what works inside and what ends the process. */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type SandboxPlan, sandboxFilter } from '../../src/main/host/sandbox.ts';
 import { Errno } from '../../src/sys/constants.ts';
 import { kernelAtLeast } from '../../src/sys/kernel-version.ts';
@@ -46,51 +46,51 @@ function behind(what: string, more = ''): { readonly said: unknown; readonly sig
 }
 
 describe('in the sandbox', () => {
-  test('there are no files, and none can be made', () => {
+  it('files: none exist, none can be created', () => {
     expect(behind('files')).toEqual({ said: ['ENOENT', 'ENOENT', 'ENOENT', 'ENOENT'], signal: null });
   });
 
-  test('a held directory gives its files, and nothing above it', () => {
+  it('an open directory: its files are readable, nothing above it is', () => {
     expect(behind('held')).toEqual({ said: [true, -Errno.ENOENT, -Errno.ENOENT], signal: null });
   });
 
-  test('errors can be told and memory grows', () => {
+  it('a stack trace can be printed and memory can grow', () => {
     expect(behind('stack')).toEqual({ said: true, signal: null });
   });
 
-  test('a file in a held directory is not truncated', () => {
+  it('a file in an open directory: cannot be truncated', () => {
     expect(behind('truncate')).toEqual({ said: [-1, 'here'], signal: null });
   });
 
-  test('names go in the directory of socket files, and not where files are read', () => {
+  it('unlink: works in the directory of socket files, not where files are read', () => {
     expect(behind('unlink')).toEqual({ said: [-1, 0], signal: null });
   });
 
-  test('sockets for TCP, UDP and ping are made', () => {
+  it('sockets for TCP, UDP and ping: can be created', () => {
     expect(behind('sockets')).toEqual({ said: true, signal: null });
   });
 
-  test('COMMAND may be sent a signal', () => {
+  it('signals to COMMAND: allowed', () => {
     expect(behind('child')).toEqual({ said: 0, signal: null });
   });
 
-  test('no descriptor of ours reaches an abstract socket of the host', () => {
+  it('abstract Unix sockets of the host: cannot be reached', () => {
     expect(behind('abstract', 'unscoped')).toEqual({ said: -Errno.EAGAIN, signal: null });
   });
 
-  // Linux 6.12: kernels before leave this way open to a pasta in the background.
-  test.skipIf(!kernelAtLeast(6, 12))('nor does the datagram socket of the system log', () => {
+  // Linux 6.12: earlier kernels cannot close this to a pasta in the background.
+  it.skipIf(!kernelAtLeast(6, 12))('the socket of the system log: reaches no abstract socket either', () => {
     expect(behind('abstract', 'syslog')).toEqual({ said: -Errno.EAGAIN, signal: null });
   });
 
-  test('a terminal takes no input from us, a TAP is made by nobody, descriptors are not copied', () => {
+  it('TIOCSTI, a new TAP, F_DUPFD and PR_SET_DUMPABLE: refused', () => {
     expect(behind('ptyInput').said).toBe(-1);
     expect(behind('tapElsewhere').said).toBe(-1);
     expect(behind('duplicate').said).toBe(-Errno.EINVAL);
     expect(behind('dumpable').said).toBe(-1);
   });
 
-  test.each([
+  it.each([
     ...[
       'parent',
       'tgkill',
@@ -104,12 +104,12 @@ describe('in the sandbox', () => {
     ],
     ...['mount', 'unshare', 'setns', 'pidfd', 'netlink', 'raw', 'unix', 'exec', 'group', 'ptrace', 'limit'],
     ...['ringSetup', 'ringRegister', 'ringElsewhere', 'ringFlags'],
-  ])('%s ends the process', (what) => {
+  ])('%s: ends the process', (what) => {
     expect(behind(what)).toEqual({ said: undefined, signal: 'SIGSYS' });
   });
 });
 
-test('every jump of the filter lands inside it, and every way ends in a verdict', () => {
+it('the filter: every jump stays inside, every path ends in a return', () => {
   const program = filterProgram(
     sandboxFilter(
       {
@@ -132,8 +132,8 @@ test('every jump of the filter lands inside it, and every way ends in a verdict'
 });
 
 /**
- * The plans of the front ends, as far as they differ: `run` and `pasta COMMAND` send signals, `slirp4netns`
- * lists, all with an API socket remove, and `attach` has nothing of these.
+ * The filters of the front ends, as far as they differ: `run` and `pasta COMMAND` send signals, `slirp4netns`
+ * lists directories, all with an API socket remove files, and `attach` does none of these.
  */
 const PLANS: Record<string, SandboxPlan> = {
   run: { readable: [40], removable: [42], signals: [44, 45], watchesProcess: false },
@@ -145,7 +145,7 @@ const PID = 1234;
 const LAST_CALL = 1024;
 
 /**
- * Read from the instructions, so that neither the rules nor what makes them into a program changes unseen.
+ * The snapshot is made from the instructions, so that a change of the rules or of the compiler shows.
  */
 function filterText(plan: SandboxPlan): string {
   const filter = sandboxFilter(plan, RINGS, PID);
@@ -158,12 +158,12 @@ function filterText(plan: SandboxPlan): string {
 }
 
 // The list of the other architecture differs in the calls that it does not have.
-describe.skipIf(process.arch !== 'x64')('the filter allows what its snapshot says', () => {
-  test.each(Object.keys(PLANS))('%s', async (name) => {
+describe.skipIf(process.arch !== 'x64')('the filter matches its text snapshot', () => {
+  it.each(Object.keys(PLANS))('%s', async (name) => {
     await expect(filterText(PLANS[name]!)).toMatchFileSnapshot(`./filters/${name}.txt`);
   });
 
-  test('a call without a name ends the process, and so does one of x32', () => {
+  it('calls without a name, and x32 calls: end the process', () => {
     const filter = sandboxFilter(PLANS.run!, RINGS, PID);
     const named = new Set(syscallNames.map(syscallNumber));
     for (let nr = 0; nr < LAST_CALL; nr++)

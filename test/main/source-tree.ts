@@ -1,7 +1,7 @@
 /**
- * An installation in a temporary directory that runs from source: the real launcher, texts freshly made from
- * the option table, and a one-line dist/main/bucatini.js. Tests of the front end need no build and see every
- * edit.
+ * An installation in a temporary directory that runs from source: the real launcher, texts generated from the
+ * option table, and a one-line dist/main/bucatini.js. With it, tests of the front end need no build and use
+ * the current source.
  */
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

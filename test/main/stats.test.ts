@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { countersText, histogramsText } from '../../src/main/host/stats.ts';
 
 describe('--stats', () => {
-  it('counters: names left, figures right, in groups of three', () => {
+  it('counters: names aligned left, values right, digits in groups of three', () => {
     expect(countersText({ framesFromGuest: 1234567, 'drop.tcpChecksum': 3 })).toBe(
       ['counter               value', 'framesFromGuest   1,234,567', 'drop.tcpChecksum          3', ''].join(
         '\n',
@@ -11,7 +11,7 @@ describe('--stats', () => {
     );
   });
 
-  it('one column a thread where there are several, 0 where it counted nothing', () => {
+  it('several threads: one column each, 0 for counters that a thread has not', () => {
     const threads = [
       { thread: 'reader', counters: { tapReads: 3 } },
       { thread: 'shard 0', counters: { tapWrites: 1234 } },
@@ -26,7 +26,7 @@ describe('--stats', () => {
     expect(countersText(sum, threads.slice(0, 1))).toBe(countersText(sum));
   });
 
-  it('percentiles of bucket counts', () => {
+  it('percentiles from bucket counts', () => {
     const buckets = [
       [0, 10],
       [100, 80],
@@ -44,7 +44,7 @@ describe('--stats', () => {
   });
 
   it.each([0, 1, 7, 3328, 3343, 9216, 9279, 120_001, 2 ** 27])(
-    'no percentile is above the maximum: %i',
+    'maximum %i: no percentile is above it',
     (value) => {
       const text = histogramsText([{ name: 'n', unit: 'us', help: '', buckets: [[value, 3]] }]);
       const values = text.split('\n')[1]!.split(/ +/).slice(3).map(Number);
@@ -53,7 +53,7 @@ describe('--stats', () => {
     },
   );
 
-  it('nothing happened: headings only', () => {
+  it('no counts: headings only', () => {
     expect(countersText({})).toBe('counter  value\n');
     expect(histogramsText([]).split('\n')).toHaveLength(2);
   });

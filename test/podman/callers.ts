@@ -1,6 +1,6 @@
 /**
- * What callers do with slirp4netns, and RootlessKit and Docker with pasta too, a case each; judged as in
- * cases.ts. RootlessKit's child and the daemon run in the tree itself, so their programs are the tree's.
+ * Uses of slirp4netns by its callers, and of pasta by RootlessKit and Docker, one case each; judged as in
+ * cases.ts. RootlessKit's child and the Docker daemon run in the tree, with its programs.
  */
 import { HOST4, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
@@ -43,7 +43,7 @@ async function withLoopbackServer(podman: Podman, work: (port: number) => Promis
 
 /**
  * RootlessKit with a child that runs `script` (a shell's, with wget, httpd and nslookup), then waits; `work`
- * gets what the script printed. Its end is SIGTERM, or `signal`; nothing may be left then.
+ * gets the script's output. It is ended by SIGTERM, or `signal`; no process may be left then.
  */
 async function rootlesskit(
   podman: Podman,
@@ -268,12 +268,12 @@ const PODMAN: readonly Case[] = [
   },
 ];
 
-/** In RootlessKit's child: HTTP, UDP echo, and TCP that tells each client its address. */
+/** Servers in RootlessKit's child: HTTP, UDP echo, and TCP that sends each client its address. */
 const services = (http: number, udp: number, whoPort: number): string =>
   `mkdir -p /tmp/site; echo kit >/tmp/site/index.html; httpd -p [::]:${http} -h /tmp/site; (${udpEcho(udp)}) & (${who(whoPort)}) &`;
 
 /**
- * What it publishes is reached: from loopback and from outside, TCP and UDP.
+ * Check its published ports: from loopback and from outside, TCP and UDP.
  * @returns the client's address as the service saw it
  */
 async function published(podman: Podman, http: number, udp: number, whoPort: number): Promise<string> {

@@ -1,6 +1,6 @@
 /**
- * What people do with rootless Podman and pasta, a case each. A case throws when it does not work; whether
- * that is a fault of ours is told by running the same with the stock tool.
+ * Uses of rootless Podman with pasta, one case each. A case throws when it fails; a run with the stock tool
+ * shows whether our tool is the cause.
  */
 import { supportProgram } from '../support/bed.ts';
 import { HOST4, HOST6, PEER4, PEER6 } from '../support/ports.ts';
@@ -10,7 +10,7 @@ import { answer, asked, fetched, IMAGE } from './podman.ts';
 
 const LARGE_BYTES = 10 << 20;
 const UDP_BYTES = 60_000; // one datagram
-/** Quicker, for large datagrams one at a time: a process a client. */
+/** Faster, for single large datagrams: one process per client. */
 const udpMirror = (port: number): string => `exec socat -b 65536 UDP6-LISTEN:${port},fork PIPE`;
 
 export const CASES: readonly Case[] = [
@@ -384,7 +384,7 @@ export const CASES: readonly Case[] = [
       ] as const) {
         has(await asked(podman.bed, where, address, 8191), /hello/); // the server may not be up yet
         for (const [count, bytes] of [
-          [1, 4096], // the last one is half as long
+          [1, 4096], // the last piece is half as long
           [Math.ceil(LARGE_BYTES / UDP_BYTES), UDP_BYTES],
         ] as const) {
           const program = supportProgram('clients/udp-burst.ts', address, 8191, count, bytes, 1);
@@ -419,7 +419,7 @@ export const CASES: readonly Case[] = [
 
 const ROOTLESS_DROP_INS = '/etc/containers/containers.rootless.conf.d';
 
-/** What Podman 6 does otherwise than those before. */
+/** Differences of Podman 6 from earlier versions. */
 export const PODMAN6: readonly Case[] = [
   {
     name: "switch-over: the machine's drop-ins for rootless users, read before ours and after it, are told of as Podman takes them",

@@ -29,7 +29,7 @@ mkdir -p run/user/1000 run/netns run/ours
 chown 1000:1000 run/user/1000
 chmod 700 run/user/1000
 ln -s /opt/bucatini/bin/pasta /opt/bucatini/bin/slirp4netns run/ours/
-# What an administrator would write; Podman 6 reads it for rootless users.
+# As an administrator would write; Podman 6 reads it for rootless users.
 cp -r etc/containers run/etc-containers
 mkdir -p run/etc-containers/containers.rootless.conf.d
 chown 1000:1000 run/etc-containers/containers.rootless.conf.d

@@ -1,7 +1,7 @@
 /**
- * Published ports of containers on bridge networks, which rootlessport serves or (Podman 6,
- * `rootless_port_forwarder = "pasta"`) the pasta of the bridges, told by `pesto` over its control socket;
- * judged as in cases.ts. FORWARDED goes with either, ROOTLESSPORT and PESTO with the one.
+ * Published ports of containers on bridge networks. They are served by rootlessport or (Podman 6,
+ * `rootless_port_forwarder = "pasta"`) by the pasta of the bridges, which `pesto` configures over its control
+ * socket. Judged as in cases.ts. FORWARDED has the cases of both, ROOTLESSPORT and PESTO those of one.
  */
 import { HOST4, HOST6 } from '../support/ports.ts';
 import { eventually, sleepMs } from '../support/process.ts';
@@ -37,7 +37,7 @@ const trueOn = (name: string, ...ports: string[]): string[] => [
   ...['run', '--rm', '--network', name, ...ports.flatMap((port) => ['-p', port]), IMAGE, 'true'],
 ];
 
-/** A pod of one container in Kubernetes' words. */
+/** A pod of one container as Kubernetes YAML. */
 const POD = `apiVersion: v1
 kind: Pod
 metadata: {name: kp}
@@ -346,9 +346,9 @@ export const FORWARDED: readonly Case[] = [
 ];
 
 /**
- * What Podman 6.1 does not do with pasta as its forwarder, whatever the pasta: it publishes at the host's
- * IPv6 addresses for networks with IPv6 alone, and does not hear of a port that cannot be opened (the
- * container runs without it).
+ * Limits of Podman 6.1 with pasta as its forwarder, with any pasta: it publishes at the host's IPv6 addresses
+ * only for networks with IPv6 alone, and gets no error for a port that cannot be opened (the container runs
+ * without it).
  */
 export const ROOTLESSPORT: readonly Case[] = [
   {

@@ -1,4 +1,4 @@
-/** What the cases have in common: how a case looks, what they serve and ask for, and how they judge. */
+/** Common parts of the cases: their type, servers, requests and checks. */
 import { ip4 } from '../support/packets.ts';
 import { HOST4, HOST6, PEER4, PORT, urlHost } from '../support/ports.ts';
 import { eventually, killTree } from '../support/process.ts';
@@ -6,13 +6,13 @@ import { asked, fetched, type Podman } from './podman.ts';
 
 export interface Case {
   readonly name: string;
-  /** One of the few that run with every test. */
+  /** One of the few cases that run with all tests. */
   readonly smoke?: true;
   run(podman: Podman): Promise<void>;
 }
 
 const CURL_REFUSED = 7;
-const QUIT_MS = 5000; // what Podman's own tests allow
+const QUIT_MS = 5000; // as in Podman's own tests
 
 export function same(actual: string, expected: string): void {
   if (actual.trim() !== expected)
@@ -25,7 +25,7 @@ export function has(text: string, wanted: RegExp): void {
 /** Serves one word over HTTP. */
 export const web = (word: string): string =>
   `mkdir -p /w; echo ${word} >/w/index.html; exec httpd -f -p [::]:80 -h /w`;
-/** Tells each TCP client its address. */
+/** Sends each TCP client its address. */
 export const who = (port: number): string =>
   `exec socat TCP6-LISTEN:${port},fork SYSTEM:'echo $SOCAT_PEERADDR'`;
 /** An IPv4 address as the last two groups of a v4-mapped one. */
@@ -34,7 +34,7 @@ export const hex = (address: string): string =>
 /** The same for UDP: the datagram's line and the client's address. */
 export const udpWho = (port: number): string =>
   `exec socat UDP6-RECVFROM:${port},fork SYSTEM:'read x; echo $x $SOCAT_PEERADDR'`;
-/** What those two say of the peer of the test bed. */
+/** The answers of those two to the peer of the test bed. */
 export const PEER4_SEEN = new RegExp(`ffff:${hex(PEER4)}`);
 export const PEER6_SEEN = /\[fd77:[0:]*0002\]/;
 export const udpEcho = (port: number): string => `exec socat UDP6-RECVFROM:${port},fork EXEC:cat`;
@@ -44,7 +44,7 @@ export const nothingLeft = async (podman: Podman): Promise<void> => {
   await eventually(`nothing is left: ${podman.engines()}`, QUIT_MS, () => podman.engines().length === 0);
 };
 
-/** Where a published port is asked for, and by which of the host's addresses. */
+/** Where a published port is requested from, and at which address of the host. */
 export type Way = readonly ['host' | 'peer', string];
 export const WAYS4: readonly Way[] = [
   ['host', '127.0.0.1'],
@@ -58,7 +58,8 @@ export const WAYS6: readonly Way[] = [
 ];
 
 /**
- * The published port leads to the server of this word, each way; by IPv4 from outside unless told otherwise.
+ * Check that the published port leads to the server with this word, from each place; from outside by IPv4
+ * unless given.
  */
 export async function serves(
   podman: Podman,
@@ -73,12 +74,12 @@ export async function serves(
   }
 }
 
-/** Each way, a datagram to the published port comes back. */
+/** Check that a datagram to the published port is echoed, from each place. */
 export async function echoes(podman: Podman, port: number, ways: readonly Way[]): Promise<void> {
   for (const [where, address] of ways) has(await asked(podman.bed, where, address, port), /hello/);
 }
 
-/** A connection to it is refused. */
+/** Check that a connection to the port is refused. */
 export async function refused(
   podman: Podman,
   port: number,
@@ -90,13 +91,13 @@ export async function refused(
     throw new Error(`${where}, ${url}: curl's status ${status}, not refused: ${stdout}`);
 }
 
-/** Sockets of the host that listen, TCP and UDP, whose port the expression matches. */
+/** Listening sockets of the host, TCP and UDP, whose port the expression matches. */
 export async function listeners(podman: Podman, port: RegExp): Promise<string[]> {
   const { stdout } = await podman.bed.run('host', ['ss', '-tulnH']);
   return stdout.split('\n').filter((line) => port.test(/:(\d+)\s+\S+\s*$/.exec(line)?.[1] ?? ''));
 }
 
-/** None is there: what ends asynchronously has a moment. */
+/** Check that no such socket exists, with some time for an asynchronous end. */
 export async function noListener(podman: Podman, port: RegExp): Promise<void> {
   await eventually(
     `no listener at ${port}`,
@@ -121,7 +122,7 @@ export async function withHostServer(podman: Podman, port: number, work: () => P
   }
 }
 
-/** Podman's command must fail, with words that match. */
+/** Check that Podman's command fails with a matching message. */
 export async function fails(podman: Podman, argv: readonly string[], words: RegExp): Promise<void> {
   const { status, stderr } = await podman.run(...argv);
   if (status === 0) throw new Error(`podman ${argv.join(' ')}: it worked`);

@@ -1,7 +1,7 @@
 /**
- * Rootless Podman as an ordinary user has it, in the tree that scripts/podman-tree.sh makes, on the network
- * of the test bed. Two logins can be open at once, one whose Podman finds our pasta and one that has the
- * tree's own; each has its memory-backed storage and run-time directory.
+ * Rootless Podman of an ordinary user, in the tree that scripts/podman-tree.sh makes, on the network of the
+ * test bed. Two logins can be open at once, one whose Podman uses our pasta and one with that of the tree;
+ * each has its own storage and run-time directory in memory.
  */
 import { existsSync } from 'node:fs';
 import { type Bed, supportProgram } from '../support/bed.ts';
@@ -19,13 +19,13 @@ export type Tool = 'ours' | 'stock';
 /** A tree of scripts/podman-tree.sh. */
 export type Tree = '5.4' | '6.1' | 'callers';
 /**
- * What publishes the ports of containers on bridge networks: `rootless_port_forwarder` of containers.conf,
+ * The publisher of ports of containers on bridge networks: `rootless_port_forwarder` of containers.conf,
  * new in Podman 6.
  */
 export type Forwarder = 'rootlessport' | 'pasta';
 /**
- * Where Podman looks first for pasta and slirp4netns, and what stands first in a caller's PATH; paths in the
- * tree.
+ * The first directory where Podman searches pasta and slirp4netns, and the first one in a caller's PATH;
+ * paths in the tree.
  */
 const HELPERS: Readonly<Record<Tool, string>> = { ours: '/run/ours', stock: '/usr/bin' };
 const UP_MS = 10_000;
@@ -34,8 +34,8 @@ const TENTATIVE_MS = 1000;
 export const IMAGE = 'localhost/tools';
 
 /**
- * Make a tree, or find it made.
- * @returns its path; @throws Error with what the script says
+ * Make a tree, or use the existing one.
+ * @returns its path; @throws Error with the output of the script
  */
 export async function podmanTree(which: Tree = '5.4'): Promise<string> {
   const made = await runToEnd(['sh', `${repoRoot}/scripts/podman-tree.sh`, which], { timeoutMs: 300_000 });
@@ -44,7 +44,7 @@ export async function podmanTree(which: Tree = '5.4'): Promise<string> {
   return path;
 }
 
-/** What the machine lacks for it; undefined: nothing. */
+/** What the machine lacks for Podman; undefined: nothing. */
 export function podmanNeeds(): string | undefined {
   if (process.getuid?.() !== 0) return 'rootless Podman is tried in a tree that only root can make and enter';
   return ['/usr/bin/apt-get', '/usr/bin/dpkg-deb'].find((path) => !existsSync(path))?.concat(' is missing');
@@ -68,7 +68,7 @@ export class Podman {
 
   /**
    * @param bed  a privileged one
-   * @param forwarder  undefined: Podman is not told; before 6 it is rootlessport
+   * @param forwarder  undefined: not set; before Podman 6 it is rootlessport
    */
   static async login(bed: Bed, tree: string, tool: Tool, forwarder?: Forwarder): Promise<Podman> {
     const enter = ['sh', `${repoRoot}/test/podman/enter.sh`, tree, repoRoot, HELPERS[tool]];
@@ -131,7 +131,7 @@ export class Podman {
     return this.exec('podman', ...argv);
   }
 
-  /** What it prints; anything but status 0 throws. */
+  /** @returns the output of a command. @throws Error when the status is not 0 */
   async succeed(...argv: string[]): Promise<string> {
     const { status, stdout, stderr } = await this.run(...argv);
     if (status !== 0) throw new Error(`podman ${argv.join(' ')}: status ${status}: ${stderr || stdout}`);
@@ -147,7 +147,7 @@ export class Podman {
     return name;
   }
 
-  /** What `script` prints in a container of its own. */
+  /** @returns the output of `script` in a container of its own */
   once(network: string, script: string, ...options: string[]): Promise<string> {
     const name = `c${++this.#serial}`;
     const argv = ['run', '--rm', '--name', name, '--network', network, ...options];
@@ -155,8 +155,8 @@ export class Podman {
   }
 
   /**
-   * aardvark-dns gives up where the bridge's IPv6 address is still tentative, whatever the pasta: again then,
-   * twice at most.
+   * aardvark-dns fails while the bridge's IPv6 address is still tentative, with any pasta: try again, twice
+   * at most.
    */
   async #despiteTentative<T>(work: () => Promise<T>, name: string): Promise<T> {
     for (let triesLeft = 2; ; triesLeft--) {
@@ -174,7 +174,7 @@ export class Podman {
     return this.succeed('exec', name, 'sh', '-c', script);
   }
 
-  /** Processes of pasta and slirp4netns, ours or the tree's, whoever started them. */
+  /** All processes of pasta and slirp4netns, ours or the tree's. */
   engines(): string[] {
     const pattern = /\/(pasta|slirp4netns)\/main\.js|^\d+ (\S*\/)?(pasta(\.avx2)?|slirp4netns) /;
     return this.bed.processes().filter((line) => pattern.test(line));
@@ -190,12 +190,12 @@ export class Podman {
     return this.bed.processes().filter((line) => /^\d+ \S*(aardvark-dns|netavark|rootlessport)/.test(line));
   }
 
-  /** The line in which a program of the tree tells its version. */
+  /** The version line of a program of the tree. */
   async version(program: string): Promise<string> {
     return (await this.exec(program, '--version')).stdout.split('\n')[0]!;
   }
 
-  /** Nothing of a case may live on into the next one. */
+  /** Check that no process or container of a case is left for the next one. */
   async clean(): Promise<void> {
     await this.run('rm', '-f', '-a', '-t', '0');
     await this.run('pod', 'rm', '-f', '-a', '-t', '0');
@@ -224,6 +224,6 @@ export async function answer(bed: Bed, where: 'host' | 'peer', argv: readonly st
 export const fetched = (bed: Bed, where: 'host' | 'peer', url: string): Promise<string> =>
   answer(bed, where, ['curl', '-sS', '-f', '-m', '3', url]);
 
-/** A datagram from `where` and what comes back. */
+/** Send a datagram from `where`. @returns the answer */
 export const asked = (bed: Bed, where: 'host' | 'peer', address: string, port: number): Promise<string> =>
   answer(bed, where, supportProgram('clients/udp-ask.ts', address, port, 40_100 + (port % 100), 'hello'));

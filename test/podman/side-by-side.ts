@@ -7,7 +7,7 @@
  *   podman    Podman and Buildah with pasta; Podman 5.4, then 6.1 with each of its port forwarders
  *   callers   Podman and Buildah with slirp4netns, RootlessKit and rootless Docker with either
  *   5.4, 6.1  this Podman alone; rootlessport or pasta: this port forwarder alone
- *   TEXT      cases whose names hold one of the texts; all without any
+ *   TEXT      cases whose names contain one of the texts; default: all
  */
 import { type Bed, makeBed } from '../support/bed.ts';
 import { BRIDGES } from './bridges.ts';
@@ -20,7 +20,7 @@ import { type Forwarder, Podman, podmanNeeds, podmanTree, type Tree } from './po
 /** Cases that are run in one tree with one setting. */
 interface Round {
   readonly tree: Tree;
-  /** Undefined: Podman does not know the choice. */
+  /** undefined: this Podman has no such setting. */
   readonly forwarder?: Forwarder;
   readonly cases: readonly Case[];
 }
@@ -39,7 +39,7 @@ const ROUNDS: Readonly<Record<'podman' | 'callers', readonly Round[]>> = {
 };
 
 interface Outcome {
-  /** Why it failed; undefined: it worked. */
+  /** Reason of the failure; undefined: passed. */
   readonly failure: string | undefined;
   readonly ms: number;
 }
@@ -91,13 +91,13 @@ async function all(bed: Bed, { tree, forwarder, cases }: Round, count: Count): P
     tell(one, ...outcomes);
     if (outcomes[0].failure === undefined) count.passed++;
     else if (outcomes[1].failure === undefined) count.failed++;
-    else count.skipped++; // this machine does not allow it: nothing can be said of ours
+    else count.skipped++; // the stock tool fails on this machine too: no result for ours
   }
   await ours.logout();
   await stock.logout();
 }
 
-/** The rounds, and in them the cases, that the words of the command line choose. */
+/** The rounds with their cases that the command line selects. */
 function chosen(rounds: readonly Round[], words: readonly string[]): Round[] {
   const only = <T>(values: readonly T[], named: (value: T) => string | undefined): T[] => {
     const names = words.filter((word) => values.some((value) => named(value) === word));

@@ -1,6 +1,6 @@
 /**
- * The few cases of rootless Podman that run with every test; all of them, beside the stock tools: `npm run
- * test:podman` and `test:callers`.
+ * The few cases of rootless Podman that run with all tests. To run all cases, with the stock tools too: `npm
+ * run test:podman` and `test:callers`.
  */
 import { afterAll, afterEach, beforeAll, it } from 'vitest';
 import { type Bed, makeBed } from '../support/bed.ts';
@@ -9,7 +9,7 @@ import { CALLERS } from './callers.ts';
 import { CASES } from './cases.ts';
 import { Podman, podmanNeeds, podmanTree } from './podman.ts';
 
-/** The tree may have to be fetched first. */
+/** Includes time to download the tree. */
 const TREE_MS = 250_000;
 
 describeE2e(

@@ -1,7 +1,7 @@
 // @vitest: beside
 import { isIP, SocketAddress } from 'node:net';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import {
   addressCopy,
   addressEqual,
@@ -33,7 +33,7 @@ const parse = (text: string): number[] | null => {
 const sparse = fc.array(fc.oneof(fc.constant(0), fc.nat(0xffff)), { minLength: 8, maxLength: 8 });
 
 describe('packet bytes', () => {
-  test('read(write(x)) = x', () => {
+  it('read(write(x)) = x', () => {
     fc.assert(
       fc.property(words4, (words) => {
         const pool = poolWith(new Uint8Array(16));
@@ -57,7 +57,7 @@ describe('packet bytes', () => {
 });
 
 describe('addressParse', () => {
-  test.each<[string, number[]]>([
+  it.each<[string, number[]]>([
     ['10.0.2.15', [0, 0, 0xffff, 0x0a00020f]],
     ['::', [0, 0, 0, 0]],
     ['::1', [0, 0, 0, 1]],
@@ -72,7 +72,7 @@ describe('addressParse', () => {
     expect(parse(text)).toEqual(words);
   });
 
-  test.each([
+  it.each([
     '',
     ':',
     ':::',
@@ -96,7 +96,7 @@ describe('addressParse', () => {
     expect(parse(text)).toBeNull();
   });
 
-  test('agrees with the platform on what is an address, zones aside', () => {
+  it('any text: accepted exactly when node:net accepts it, zones aside', () => {
     const piece = fc.constantFrom(
       '0',
       '1',
@@ -122,7 +122,7 @@ describe('addressParse', () => {
 });
 
 describe('addressText', () => {
-  test.each([
+  it.each([
     '10.0.2.15',
     '::',
     '::1',
@@ -139,7 +139,7 @@ describe('addressText', () => {
     expect(addressText(words, 0)).toBe(text);
   });
 
-  test.each([
+  it.each([
     ['2001:0DB8:0:0:0:0:2:1', '2001:db8::2:1'],
     ['2001:db8:0:0:1:0:0:1', '2001:db8::1:0:0:1'],
     ['2001:0:0:1:0:0:0:1', '2001:0:0:1::1'],
@@ -153,7 +153,7 @@ describe('addressText', () => {
     expect(ipv6Text(words, 0)).toBe(text);
   });
 
-  test('agrees with the platform on what an IPv6 text means', () => {
+  it('any IPv6 text: the value that SocketAddress gives', () => {
     fc.assert(
       fc.property(sparse, (groups) => {
         const node = new SocketAddress({
@@ -169,7 +169,7 @@ describe('addressText', () => {
     );
   });
 
-  test('parse(text(x)) = x', () => {
+  it('parse(text(x)) = x', () => {
     fc.assert(
       fc.property(sparse, (groups) => {
         const words = Uint32Array.from(
@@ -181,7 +181,7 @@ describe('addressText', () => {
     );
   });
 
-  test('an IPv4 address is text of its own family', () => {
+  it('an IPv4 address: dotted decimal text', () => {
     fc.assert(
       fc.property(u32, (ipv4) => {
         const words = new Uint32Array(4).fill(9);
@@ -193,7 +193,7 @@ describe('addressText', () => {
 });
 
 describe('kinds', () => {
-  test.each<[string, string]>([
+  it.each<[string, string]>([
     ['127.0.0.1', 'loopback'],
     ['127.255.0.9', 'loopback'],
     ['::1', 'loopback'],

@@ -1,6 +1,6 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import {
   ARP_BYTES,
   ARP_SENDER_MAC,
@@ -24,7 +24,7 @@ const request = wire(`
   0a 00 02 64         // targetIp 10.0.2.100
 `);
 
-test('fields of the vector', () => {
+it('fields of the vector', () => {
   const pool = poolWith(request);
   expect(arpCheck(pool, AT, 46)).toBe(0); // padded to the Ethernet minimum
   expect([arpOp(pool, AT), arpSenderIp(pool, AT), arpTargetIp(pool, AT)]).toEqual([
@@ -35,7 +35,7 @@ test('fields of the vector', () => {
   expect(slice(pool, AT + ARP_SENDER_MAC, 6)).toEqual(wire('9a 55 9a 55 9a 55'));
 });
 
-test.each<[string, number, number, number, number]>([
+it.each<[string, number, number, number, number]>([
   ['27 bytes', 0, 0, 27, Drop.short],
   ['another hardware', 1, 6, 28, Drop.arpFormat],
   ['another protocol', 2, 0x86, 28, Drop.arpFormat],
@@ -49,7 +49,7 @@ test.each<[string, number, number, number, number]>([
   expect(arpCheck(pool, AT, avail)).toBe(drop);
 });
 
-test('decode(encode(x)) = x, nothing around it touched', () => {
+it('decode(encode(x)) = x, other bytes unchanged', () => {
   fc.assert(
     fc.property(mac, u32, mac, u32, (senderMac, senderIp, targetMac, targetIp) => {
       const pool = poolWith(new Uint8Array(ARP_BYTES));
@@ -67,7 +67,7 @@ test('decode(encode(x)) = x, nothing around it touched', () => {
   );
 });
 
-test('reads only its frame', () => {
+it('never reads outside its frame', () => {
   readsOnlyItsFrame([request], (pool, at, bytes) => {
     const result = arpCheck(pool, at, bytes);
     return result < 0 ? result : [arpOp(pool, at), arpSenderIp(pool, at), arpTargetIp(pool, at)];

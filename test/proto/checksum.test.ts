@@ -1,6 +1,6 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { readU16, readU32, writeU16, writeU32 } from '../../src/proto/be.ts';
 import {
   checksumUpdate16,
@@ -25,7 +25,7 @@ function naive(bytes: ArrayLike<number>, sum = 0): number {
 }
 
 describe('big-endian access', () => {
-  test('reads back what it wrote, unsigned, nothing beside it touched', () => {
+  it('read(write(x)) = x, unsigned, other bytes unchanged', () => {
     fc.assert(
       fc.property(u16, u32, (short, long) => {
         const pool = new Uint8Array(9).fill(0x77);
@@ -46,18 +46,18 @@ describe('big-endian access', () => {
 });
 
 describe('onesSum', () => {
-  test('the example of RFC 1071 section 3', () => {
+  it('the example of RFC 1071 section 3', () => {
     const pool = wire('00 01 f2 03 f4 f5 f6 f7');
     expect(foldSum(onesSum(pool, 0, 8, 0))).toBe(0xddf2);
     expect(finishSum(onesSum(pool, 0, 8, 0))).toBe(0x220d);
   });
 
-  test('an IPv4 header with its checksum in place comes to 0', () => {
+  it('an IPv4 header with its checksum: the sum is 0', () => {
     const header = wire('45 00 00 73 00 00 40 00 40 11 b8 61 c0 a8 00 01 c0 a8 00 c7');
     expect(finishSum(onesSum(header, 0, 20, 0))).toBe(0);
   });
 
-  test('equals the naive sum at any length, alignment and start value', () => {
+  it('equals the naive sum at any length, alignment and start value', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 300 }), u16, fc.nat(9), (bytes, sum, shift) => {
         const pool = new Uint8Array(bytes.length + 20).fill(0xee);
@@ -68,12 +68,12 @@ describe('onesSum', () => {
     );
   });
 
-  test.each([65535, 65536, 131072])('is exact for %i bytes of 0xff, the largest sum there is', (length) => {
+  it.each([65535, 65536, 131072])('exact for %i bytes of 0xff, the largest possible sum', (length) => {
     const pool = new Uint8Array(length + 1).fill(0xff);
     expect(foldSum(onesSum(pool, 1, length, 0))).toBe(naive(pool.subarray(1)));
   });
 
-  test('is exact for 64 KiB of anything', () => {
+  it('exact for 64 KiB of random bytes', () => {
     fc.assert(
       fc.property(fc.integer(), (seed) => {
         const pool = new Uint8Array(65536);
@@ -88,7 +88,7 @@ describe('onesSum', () => {
     );
   });
 
-  test('pieces cut at even lengths sum to the whole', () => {
+  it('pieces of even lengths: their sum is that of the whole', () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 2, maxLength: 200 }), fc.nat(), (bytes, cut) => {
         const first = (cut % bytes.length) & ~1;
@@ -100,7 +100,7 @@ describe('onesSum', () => {
     );
   });
 
-  test('onesSumPieces: pieces cut anywhere, at odd lengths too, sum to the whole', () => {
+  it('onesSumPieces: pieces of any length: their sum is that of the whole', () => {
     let odd = 0;
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 2, maxLength: 200 }), fc.nat(), u16, (bytes, cut, start) => {
@@ -119,7 +119,7 @@ describe('onesSum', () => {
     expect(foldSum(onesSumPieces(pool, 0, 3, 5, 0, 0))).toBe(0x0102 + 0x0300);
   });
 
-  test('changes between pools: no stale view', () => {
+  it('called with another pool: no stale view', () => {
     const ones = new Uint8Array(16).fill(1);
     const twos = new Uint8Array(16).fill(2);
     expect([onesSum(ones, 0, 8, 0), onesSum(twos, 0, 8, 0), onesSum(ones, 0, 8, 0)].map(foldSum)).toEqual([
@@ -127,7 +127,7 @@ describe('onesSum', () => {
     ]);
   });
 
-  test('a pool that is a window at an odd offset of its buffer', () => {
+  it('a pool at an odd offset of its buffer: the same sum', () => {
     const buffer = new SharedArrayBuffer(64);
     new Uint8Array(buffer).fill(0xff);
     const pool = new Uint8Array(buffer, 3, 40);
@@ -137,7 +137,7 @@ describe('onesSum', () => {
 });
 
 describe('pseudo headers', () => {
-  test('IPv4: as if the 12 bytes were summed', () => {
+  it('IPv4: equals the sum over the 12 bytes', () => {
     fc.assert(
       fc.property(u32, u32, fc.nat(255), u16, (src, dst, protocol, bytes) => {
         const header = new Uint8Array(12);
@@ -150,7 +150,7 @@ describe('pseudo headers', () => {
     );
   });
 
-  test('IPv6: as if the 40 bytes were summed', () => {
+  it('IPv6: equals the sum over the 40 bytes', () => {
     fc.assert(
       fc.property(
         fc.uint8Array({ minLength: 32, maxLength: 32 }),
@@ -170,11 +170,11 @@ describe('pseudo headers', () => {
 });
 
 describe('checksumUpdate16', () => {
-  test('RFC 1624 section 4: the case that equation 2 got wrong', () => {
+  it('the example of RFC 1624 section 4, where equation 2 fails', () => {
     expect(checksumUpdate16(0xdd2f, 0x5555, 0x3285)).toBe(0x0000);
   });
 
-  test('equals summing anew, for data that is not all zero', () => {
+  it('equals a new sum, for data that is not all zero', () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 4, maxLength: 64 }), fc.nat(), u16, (bytes, index, word) => {
         const data = Uint8Array.from([...bytes.subarray(0, bytes.length & ~1), 0x12, 0x34]);

@@ -1,6 +1,6 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import {
   DHCP_CLIENT_MAC,
   DHCP_MIN_BYTES,
@@ -75,7 +75,7 @@ function read(pool: Uint8Array, at: number, bytes: number): unknown {
 }
 
 describe('reading a request', () => {
-  test('DISCOVER', () => {
+  it('DISCOVER: all fields', () => {
     expect(read(poolWith(discover), AT, discover.length)).toEqual([
       0x3d1d002a,
       true,
@@ -90,7 +90,7 @@ describe('reading a request', () => {
     ]);
   });
 
-  test('REQUEST with server, address and rapid commit', () => {
+  it('REQUEST with server, address and rapid commit: all fields', () => {
     expect(read(poolWith(renew), AT, renew.length)).toEqual([
       0x3d1d002a,
       true,
@@ -105,7 +105,7 @@ describe('reading a request', () => {
     ]);
   });
 
-  test('plain BOOTP has no message type', () => {
+  it('plain BOOTP: message type 0', () => {
     const bootp = request('00 00 00 00', '00 00');
     expect(read(poolWith(bootp), AT, bootp.length)).toEqual([
       0x3d1d002a,
@@ -121,7 +121,7 @@ describe('reading a request', () => {
     ]);
   });
 
-  test.each<[string, (p: Uint8Array) => void, number, number]>([
+  it.each<[string, (p: Uint8Array) => void, number, number]>([
     ['239 bytes', () => {}, 239, Drop.short],
     ['a reply', (p) => (p[0] = 2), discover.length, Drop.dhcpOp],
     ['another hardware', (p) => (p[1] = 6), discover.length, Drop.dhcpHardware],
@@ -135,11 +135,11 @@ describe('reading a request', () => {
     expect(dhcpCheck(poolWith(spoilt), AT, bytes)).toBe(drop);
   });
 
-  test('an end option may be missing', () => {
+  it('no end option: accepted', () => {
     expect(dhcpCheck(poolWith(discover), AT, discover.length - 1)).toBe(0);
   });
 
-  test('options of the wrong length count as absent', () => {
+  it('options of the wrong length: count as absent', () => {
     const odd = request('35 02 01 01 32 03 0a 00 02 36 05 0a 00 02 02 01 ff');
     const pool = poolWith(odd);
     expect(dhcpMessageType(pool, AT, odd.length)).toBe(DhcpMessage.none);
@@ -147,12 +147,12 @@ describe('reading a request', () => {
     expect(dhcpServerId(pool, AT, odd.length)).toBe(0);
   });
 
-  test('a host name is printable, a trailing NUL dropped', () => {
+  it('host name: only printable; a trailing NUL is dropped', () => {
     const odd = request('0c 06 61 1b 62 00 c3 00 ff');
     expect(dhcpHostname(poolWith(odd), AT, odd.length)).toBe('a?b??');
   });
 
-  test('reads only its frame', () => {
+  it('never reads outside its frame', () => {
     readsOnlyItsFrame([discover, renew], read);
   });
 });
@@ -185,7 +185,7 @@ describe('dhcpReplyWrite', () => {
     dns: [0x0a000203],
   };
 
-  test('an OFFER: message type first, then the order of the request, then the rest', () => {
+  it('OFFER: options in order: message type, those of the request in its order, the rest', () => {
     const { pool, bytes } = reply(discover, offer);
     expect(bytes).toBe(300);
     const expected = wire(`
@@ -213,14 +213,14 @@ describe('dhcpReplyWrite', () => {
     expect(slice(pool, REPLY_AT, bytes)).toEqual(padded);
   });
 
-  test('a NAK says nothing but that', () => {
+  it('NAK: no further options', () => {
     const answer = reply(renew, { messageType: DhcpMessage.nak, yiaddr: 0, serverId: 0x0a000202 });
     const options = slice(answer.pool, REPLY_AT + DHCP_MIN_BYTES, 10);
     expect(options).toEqual(wire('35 01 06 36 04 0a 00 02 02 ff'));
     expect(dhcpYiaddr(answer.pool, REPLY_AT)).toBe(0);
   });
 
-  test('an ACK gives ciaddr back, an OFFER does not', () => {
+  it('ACK copies ciaddr, OFFER does not', () => {
     const renewing = Uint8Array.from(renew);
     renewing.set(wire('0a 00 02 0f'), 12);
     const ack = reply(renewing, { ...offer, messageType: DhcpMessage.ack });
@@ -228,7 +228,7 @@ describe('dhcpReplyWrite', () => {
     expect(dhcpCiaddr(reply(renewing, offer).pool, REPLY_AT)).toBe(0);
   });
 
-  test('plain BOOTP gets no message type, no lease', () => {
+  it('plain BOOTP: neither message type nor lease in the reply', () => {
     const answer = reply(request('00'), { ...offer, messageType: DhcpMessage.none });
     expect(
       [DhcpOption.messageType, DhcpOption.serverId, DhcpOption.leaseTime].map((code) => option(answer, code)),
@@ -236,7 +236,7 @@ describe('dhcpReplyWrite', () => {
     expect(option(answer, DhcpOption.subnetMask)).toEqual(wire('ff ff ff 00'));
   });
 
-  test('classless routes come before the router and carry only significant bytes', () => {
+  it('classless routes: before the router option, with significant bytes only', () => {
     const answer = reply(request('35 01 01 ff'), {
       ...offer,
       routes: [
@@ -256,7 +256,7 @@ describe('dhcpReplyWrite', () => {
     expect(at(DhcpOption.classlessRoutes)).toBeLessThan(at(DhcpOption.router));
   });
 
-  test('search list, domain and host name; names that are none are left out', () => {
+  it('search list, domain and host name: encoded; malformed names are left out', () => {
     const answer = reply(discover, {
       ...offer,
       search: ['example.org', 'not a name', 'b.'],
@@ -270,13 +270,13 @@ describe('dhcpReplyWrite', () => {
     expect(option(answer, DhcpOption.hostname)).toEqual(wire('61 6c 70 68 61'));
   });
 
-  test('empty lists send no option', () => {
+  it('empty lists: no option', () => {
     const answer = reply(discover, { ...offer, dns: [], search: [], hostname: '', rapidCommit: true });
     expect([6, 119, 12].map((code) => option(answer, code))).toEqual([null, null, null]);
     expect(option(answer, DhcpOption.rapidCommit)).toEqual(new Uint8Array(0));
   });
 
-  test.each<[string, string, string]>([
+  it.each<[string, string, string]>([
     ['the wire form for E, S turned down', '51 03 05 00 00', '0e ff ff 01 61 01 62 00'],
     ['ASCII without E', '51 03 00 00 00', '08 ff ff 61 2e 62'],
   ])('FQDN in answer to the client: %s', (_name, sent, answered) => {
@@ -285,7 +285,7 @@ describe('dhcpReplyWrite', () => {
     expect(option(reply(discover, { ...offer, fqdn: 'a.b' }), DhcpOption.fqdn)).toBeNull();
   });
 
-  test('what does not fit is left out, what comes after it is not', () => {
+  it('an option does not fit: left out, later ones that fit are written', () => {
     const answer = reply(discover, {
       ...offer,
       hostname: 'h'.repeat(250),
@@ -297,7 +297,7 @@ describe('dhcpReplyWrite', () => {
     expect(option(answer, DhcpOption.searchList)).not.toBeNull();
   });
 
-  test('options that fill the 548 bytes: the end option is the last of them; one byte more is left out', () => {
+  it('options fill 548 bytes with the end option; one byte more: left out', () => {
     // A lone host name of 300 - N bytes behind one of fixed size: 240 + 6 (server) + 3 (type) + texts + 1 is
     // 548.
     const fill = (hostnameBytes: number) =>
@@ -315,7 +315,7 @@ describe('dhcpReplyWrite', () => {
     expect(option(fill(hostnameBytes + 1), DhcpOption.domainName)).toBeNull();
   });
 
-  test('a reply to any request is well-formed and repeats what identifies the client', () => {
+  it("any request: the reply is well-formed and copies the client's identification", () => {
     let overrun = 0;
     fc.assert(
       fc.property(

@@ -1,5 +1,5 @@
 // @vitest: beside
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import {
   Dhcpv6Message,
   Dhcpv6Option,
@@ -49,7 +49,7 @@ const read = (pool: Uint8Array, at: number, bytes: number): unknown => {
 };
 
 describe('client messages', () => {
-  test('SOLICIT: every field', () => {
+  it('SOLICIT: every field', () => {
     const pool = poolWith(SOLICIT);
     const bytes = SOLICIT.length;
     expect(dhcpv6Check(pool, AT, bytes)).toBe(0);
@@ -64,12 +64,12 @@ describe('client messages', () => {
     expect(dhcpv6OptionAt(pool, AT, bytes, Dhcpv6Option.serverId)).toBe(0);
   });
 
-  test('no option request: the client takes everything', () => {
+  it('no option request: all options count as requested', () => {
     const pool = poolWith(SOLICIT.subarray(0, 4));
     expect(dhcpv6Wants(pool, AT, 4, Dhcpv6Option.dns)).toBe(true);
   });
 
-  test.each([
+  it.each([
     ['three bytes', '01 00 00', Drop.short],
     ['a type of no client', '0c 00 00 00', Drop.dhcpv6Type],
     ['type 0', '00 00 00 00', Drop.dhcpv6Type],
@@ -83,7 +83,7 @@ describe('client messages', () => {
     expect(dhcpv6Check(poolWith(frame), AT, frame.length)).toBe(drop);
   });
 
-  test('an IA_NA whose inner option runs past it holds no address', () => {
+  it('IA_NA with an inner option beyond its end: no address', () => {
     const frame = Uint8Array.from(SOLICIT);
     frame[37] = 0x20; // IAADDR says 32 bytes, the IA_NA has 24 left
     const pool = poolWith(frame);
@@ -91,7 +91,7 @@ describe('client messages', () => {
     expect(dhcpv6IaAddressAt(pool, AT, 18)).toBe(0);
   });
 
-  test('any bytes: nothing outside the message is read', () => {
+  it('any bytes: never reads outside the message', () => {
     readsOnlyItsFrame([SOLICIT], read);
   });
 });
@@ -109,7 +109,7 @@ describe('replies', () => {
     00 01 00 0a 00 03 00 01 02 00 00 00 00 01   // client id, as it came
   `;
 
-  test('room for a header alone, or for one option: what does not fit is written nowhere', () => {
+  it('room for the header or one option only: nothing is written beyond it', () => {
     for (let limitBytes = 4; limitBytes < 60; limitBytes++) {
       const pool = poolWith(SOLICIT);
       const before = Uint8Array.from(pool);
@@ -122,7 +122,7 @@ describe('replies', () => {
     }
   });
 
-  test('ADVERTISE: address for ever, resolvers, search list, name', () => {
+  it('ADVERTISE: address with infinite lifetime, resolvers, search list, name', () => {
     const address = Uint32Array.of(0xfd000000, 0, 0, 0x15);
     const bytes = write({
       type: Dhcpv6Message.advertise,
@@ -144,7 +144,7 @@ describe('replies', () => {
     );
   });
 
-  test('status, withdrawn address, rapid commit', () => {
+  it('REPLY with status, withdrawn address and rapid commit: encoded', () => {
     const withdrawn = Uint32Array.of(0xfd000000, 0, 0, 0x77);
     const bytes = write({
       associations: [
@@ -166,13 +166,13 @@ describe('replies', () => {
     );
   });
 
-  test('what does not fit is left out whole', () => {
+  it('an option does not fit: left out whole', () => {
     const search = Array.from({ length: 40 }, (_, i) => `domain-${i}.example.org`);
     const bytes = write({ search, dns: Uint32Array.of(0xfd000000, 0, 0, 3) }, 100);
     expect(bytes.length).toBe(4 + 14 + 14 + 20);
   });
 
-  test('our own server id is recognised, no other', () => {
+  it('server id: ours is recognised, no other', () => {
     const ours = write({});
     const pool = poolWith(ours);
     const option = dhcpv6OptionAt(pool, AT, ours.length, Dhcpv6Option.serverId);

@@ -1,5 +1,5 @@
 // @vitest: beside
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import {
   DnsRcode,
   dnsCheck,
@@ -37,20 +37,20 @@ function read(pool: Uint8Array, at: number, bytes: number): unknown {
 }
 
 describe('reading', () => {
-  test('a query', () => {
+  it('a query: accepted, with its question', () => {
     expect(read(poolWith(query), AT, query.length)).toEqual([0xbeef, true, 0, 17]);
   });
 
-  test('an answer', () => {
+  it('an answer: accepted, with its question', () => {
     expect(read(poolWith(answer), AT, answer.length)).toEqual([0xbeef, false, DnsRcode.nxDomain, 17]);
   });
 
-  test('the root as a name', () => {
+  it('the root name: accepted', () => {
     const root = wire('0001 0100 0001 0000 0000 0000 00 0002 0001');
     expect(dnsQuestionBytes(poolWith(root), AT, root.length)).toBe(5);
   });
 
-  test.each<[string, (p: Uint8Array) => void, number, number]>([
+  it.each<[string, (p: Uint8Array) => void, number, number]>([
     ['11 bytes', () => {}, 11, Drop.short],
     ['no question', (p) => (p[5] = 0), query.length, Drop.dnsQuestion],
     ['two questions', (p) => (p[5] = 2), query.length, Drop.dnsQuestion],
@@ -65,7 +65,7 @@ describe('reading', () => {
     expect(dnsCheck(poolWith(spoilt), AT, bytes)).toBe(drop);
   });
 
-  test('a name of 255 bytes passes, one of 256 does not', () => {
+  it('a name of 255 bytes passes, one of 256 does not', () => {
     const withName = (lastLabel: number): Uint8Array => {
       const labels = [63, 63, 63, lastLabel].flatMap((n) => [n, ...new Array<number>(n).fill(0x61)]);
       return Uint8Array.from([...query.subarray(0, 12), ...labels, 0, 0, 1, 0, 1]);
@@ -77,12 +77,12 @@ describe('reading', () => {
     expect(dnsCheck(longer, 0, longer.length)).toBe(Drop.dnsQuestion);
   });
 
-  test('reads only its frame', () => {
+  it('never reads outside its frame', () => {
     readsOnlyItsFrame([query, answer], read);
   });
 });
 
-test('fail-over: what tells of the server, not of the name', () => {
+it('fail-over: for SERVFAIL, NOTIMP and REFUSED, not for other result codes', () => {
   const pool = poolWith(answer);
   const rcodes = Array.from({ length: 16 }, (_, rcode) => {
     pool[AT + 3] = 0x80 | rcode;
@@ -103,11 +103,11 @@ describe('dnsSameQuestion', () => {
     return dnsSameQuestion(pool, 0, query.length, 200, other.length);
   };
 
-  test('letter case aside', () => {
+  it('names equal but for letter case: the same question', () => {
     expect(same(answer)).toBe(true);
   });
 
-  test.each<[string, number, number]>([
+  it.each<[string, number, number]>([
     ['another name', 14, 0x79],
     ['a name that differs in bit 5 of no letter', 12, 0x27],
     ['another type', 26, 28],
@@ -119,14 +119,14 @@ describe('dnsSameQuestion', () => {
     expect(same(other)).toBe(false);
   });
 
-  test('a type that differs in bit 5 alone is another type', () => {
+  it('types that differ only in bit 5: not the same question', () => {
     const other = Uint8Array.from(query);
     other[26] = 0x21;
     expect(same(other)).toBe(false);
   });
 
   // Bytes that differ in bit 5 alone: in a name case is folded for letters only, in type and class never.
-  test.each<[string, number, number, number]>([
+  it.each<[string, number, number, number]>([
     ['a type that would be a letter, 65 against 97', 26, 0x41, 0x61],
     ['a class that would be a letter', 28, 0x41, 0x61],
     ['[ against { in a name', 14, 0x5b, 0x7b],
@@ -145,7 +145,7 @@ describe('dnsSameQuestion', () => {
 });
 
 describe('answers without records', () => {
-  test('SERVFAIL carries id and question, copies RD, drops the additional record', () => {
+  it('SERVFAIL carries id and question, copies RD, drops the additional record', () => {
     const pool = poolWith(new Uint8Array(300));
     pool.set(query, AT + 100);
     expect(dnsErrorWrite(pool, AT, AT + 100, query.length, DnsRcode.servFail)).toBe(QUESTION_END);
@@ -160,20 +160,20 @@ describe('answers without records', () => {
     expect(pool[AT + QUESTION_END]).toBe(0);
   });
 
-  test('where the query lies, with another result code', () => {
+  it('written over the query with another result code: well-formed', () => {
     const pool = poolWith(query);
     expect(dnsErrorWrite(pool, AT, AT, query.length, DnsRcode.refused)).toBe(QUESTION_END);
     expect([dnsIsQuery(pool, AT), dnsRcode(pool, AT)]).toEqual([false, DnsRcode.refused]);
     expect(dnsCheck(pool, AT, QUESTION_END)).toBe(0);
   });
 
-  test('a malformed question is left out', () => {
+  it('a malformed question: left out', () => {
     const pool = poolWith(query);
     expect(dnsErrorWrite(pool, AT, AT, 20, DnsRcode.formErr)).toBe(12);
     expect(slice(pool, AT, 12)).toEqual(wire('be ef 81 81 00 00 00 00 00 00 00 00'));
   });
 
-  test('opcode is copied', () => {
+  it('opcode: copied', () => {
     const pool = poolWith(query);
     pool[AT + 2] = 0x28; // UPDATE
     dnsErrorWrite(pool, AT, AT, query.length, DnsRcode.notImp);

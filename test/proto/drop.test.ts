@@ -1,14 +1,14 @@
 // @vitest: beside
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { DROP_COUNT, Drop, dropName } from '../../src/proto/drop.ts';
 
-test('codes are contiguous from -1 and distinct, so that -code indexes a counter', () => {
+it('codes: distinct and contiguous from -1, for -code indexes a counter', () => {
   const codes = Object.values(Drop).map((code) => -code);
   expect(codes).toEqual(codes.map((_, i) => i + 1));
   expect(DROP_COUNT).toBe(codes.length + 1);
 });
 
-test('every code has its name, anything else is unknown', () => {
+it("names: one for each code, 'unknown' for other numbers", () => {
   for (const [name, code] of Object.entries(Drop)) expect(dropName(code)).toBe(name);
   for (const code of [0, 1, -DROP_COUNT, -1000]) expect(dropName(code)).toBe('unknown');
 });

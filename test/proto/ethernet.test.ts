@@ -1,6 +1,6 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import {
   ETH_BYTES,
   ETH_SRC,
@@ -18,7 +18,7 @@ const broadcastArp = wire(`
   08 06               // etherType: ARP
 `);
 
-test('writes and reads the header', () => {
+it('writes and reads the header', () => {
   const pool = poolWith(new Uint8Array(ETH_BYTES));
   etherWrite(pool, FRAME_AT, broadcastArp.subarray(0, 6), broadcastArp.subarray(6, 12), EtherType.arp);
   expect(slice(pool, FRAME_AT, ETH_BYTES)).toEqual(broadcastArp);
@@ -26,7 +26,7 @@ test('writes and reads the header', () => {
   expect(macText(pool, FRAME_AT + ETH_SRC)).toBe('9a:55:9a:55:9a:55');
 });
 
-test('decode(encode(x)) = x, nothing around it touched', () => {
+it('decode(encode(x)) = x, other bytes unchanged', () => {
   fc.assert(
     fc.property(mac, mac, u16, (dst, src, type) => {
       const pool = poolWith(new Uint8Array(ETH_BYTES));
@@ -40,7 +40,7 @@ test('decode(encode(x)) = x, nothing around it touched', () => {
   );
 });
 
-test('macParse refuses what is no MAC', () => {
+it('macParse: refuses malformed addresses', () => {
   expect(macParse('9A:55:9a:55:9a:55')).toEqual(wire('9a 55 9a 55 9a 55'));
   for (const text of [
     '',

@@ -1,6 +1,6 @@
 /**
- * Header fields that the engine never reads back, for tests of what was written. Checked headers only, as in
- * src/proto.
+ * Readers for header fields that the engine writes but never reads, for tests of the writers. The header must
+ * have been checked, as in src/proto.
  */
 import { readU16, readU32 } from '../../src/proto/be.ts';
 
@@ -10,11 +10,12 @@ export const tcpUrgent = (pool: Uint8Array, at: number): number => readU16(pool,
 /** Flow label of an IPv6 header, 20 bits. */
 export const ipv6FlowLabel = (pool: Uint8Array, at: number): number => readU32(pool, at) & 0xfffff;
 
-/** The 32 bits behind the checksum of an ICMP message. */
+/** The 32 bits after the checksum of an ICMP message. */
 export const icmpInfo = (pool: Uint8Array, at: number): number => readU32(pool, at + 4);
 
 /**
- * Where options begin: router solicitation, router advertisement, neighbour solicitation and advertisement.
+ * Offset of the first option: router solicitation, router advertisement, neighbour solicitation and
+ * advertisement.
  */
 const NDP_OPTIONS: Record<number, number> = { 133: 8, 134: 16, 135: 24, 136: 24 };
 

@@ -1,6 +1,6 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { addressParse, addressWrite } from '../../src/proto/address.ts';
 import { finishSum, onesSum } from '../../src/proto/checksum.ts';
 import { Drop } from '../../src/proto/drop.ts';
@@ -34,7 +34,7 @@ describe('ICMP', () => {
   icmpChecksumWrite(checked, AT, ping.length);
   const echo = slice(checked, AT, ping.length);
 
-  test('fields of an echo request', () => {
+  it('fields of an echo request', () => {
     const pool = poolWith(echo);
     expect(icmpCheck(pool, AT, echo.length)).toBe(0);
     expect([icmpType(pool, AT), icmpCode(pool, AT), icmpEchoId(pool, AT), icmpEchoSeq(pool, AT)]).toEqual([
@@ -47,14 +47,14 @@ describe('ICMP', () => {
     expect(slice(pool, AT + 2, 2)).toEqual(wire('bc 03'));
   });
 
-  test('drops what is short or corrupt', () => {
+  it('short or corrupt: dropped', () => {
     const pool = poolWith(echo);
     expect(icmpCheck(pool, AT, 7)).toBe(Drop.short);
     pool[AT + 9]! ^= 0x40;
     expect(icmpCheck(pool, AT, echo.length)).toBe(Drop.icmpChecksum);
   });
 
-  test('an echo reply has a right checksum, whatever the data', () => {
+  it('echo reply, any data: the checksum is right', () => {
     fc.assert(
       fc.property(u16, u16, fc.uint8Array({ maxLength: 100 }), (ident, sequence, data) => {
         const message = Uint8Array.from([
@@ -82,14 +82,14 @@ describe('ICMP', () => {
     );
   });
 
-  test('a corrupt request gives a reply that is still detectably corrupt', () => {
+  it('a corrupt request: the checksum of the reply is wrong too', () => {
     const pool = poolWith(echo);
     pool[AT + 9]! ^= 0x40;
     icmpEchoReplyInPlace(pool, AT, echo.length, IcmpType.echoReply);
     expect(icmpCheck(pool, AT, echo.length)).toBe(Drop.icmpChecksum);
   });
 
-  test('another ident keeps the checksum right', () => {
+  it('another identifier is written: the checksum stays right', () => {
     fc.assert(
       fc.property(u16, (ident) => {
         const pool = poolWith(echo);
@@ -99,7 +99,7 @@ describe('ICMP', () => {
     );
   });
 
-  test('an error quotes the packet and is right as a whole', () => {
+  it('an error: quotes the packet, all fields and checksums are right', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 128 }), u32, (quoted, info) => {
         const pool = poolWith(new Uint8Array(400));
@@ -123,7 +123,7 @@ describe('ICMP', () => {
     );
   });
 
-  test('an error may be written over the packet that it quotes', () => {
+  it('an error written over the packet that it quotes: the same bytes', () => {
     const pool = poolWith(Uint8Array.from({ length: 64 }, (_, i) => i));
     const bytes = icmpErrorWrite(pool, AT, IcmpType.timeExceeded, 0, 0, AT, 28);
     icmpChecksumWrite(pool, AT, bytes);
@@ -131,7 +131,7 @@ describe('ICMP', () => {
     expect(icmpCheck(pool, AT, bytes)).toBe(0);
   });
 
-  test('reads only its frame', () => {
+  it('never reads outside its frame', () => {
     readsOnlyItsFrame([echo], (pool, at, bytes) => {
       const result = icmpCheck(pool, at, bytes);
       return result < 0 ? result : [icmpType(pool, at), icmpCode(pool, at), icmpInfo(pool, at)];
@@ -140,7 +140,7 @@ describe('ICMP', () => {
 });
 
 describe('ICMPv6', () => {
-  /** An IPv6 header with `message` behind it, checksum in place. */
+  /** An IPv6 header followed by `message`, with its checksum. */
   const packet = (message: Uint8Array, dst = '2001:db8::1'): Uint8Array => {
     const pool = new Uint8Array(40 + message.length);
     const words = new Uint32Array(8);
@@ -156,7 +156,7 @@ describe('ICMPv6', () => {
   const ICMP_AT = AT + 40;
   const echo = packet(wire('80 00 00 00 12 34 00 07 61 62 63'));
 
-  test('fields and checksum of an echo request', () => {
+  it('fields and checksum of an echo request', () => {
     const pool = poolWith(echo);
     expect(icmp6Check(pool, AT, ICMP_AT, 11)).toBe(0);
     expect([icmpType(pool, ICMP_AT), icmpCode(pool, ICMP_AT)]).toEqual([Icmp6Type.echoRequest, 0]);
@@ -166,14 +166,14 @@ describe('ICMPv6', () => {
     expect(slice(pool, ICMP_AT + 2, 2)).toEqual(wire('7d fd'));
   });
 
-  test('drops what is short or corrupt, addresses included', () => {
+  it('short, corrupt, or with other addresses: dropped', () => {
     const pool = poolWith(echo);
     expect(icmp6Check(pool, AT, ICMP_AT, 7)).toBe(Drop.short);
     pool[AT + IPV6_DST + 15]! ^= 1;
     expect(icmp6Check(pool, AT, ICMP_AT, 11)).toBe(Drop.icmp6Checksum);
   });
 
-  test('an echo reply between the same two addresses has a right checksum', () => {
+  it('echo reply between the same two addresses: the checksum is right', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 60 }), (data) => {
         const request = packet(Uint8Array.from([128, 0, 0, 0, 1, 2, 3, 4, ...data]));
@@ -188,7 +188,7 @@ describe('ICMPv6', () => {
     );
   });
 
-  test('an error quotes the packet; its checksum comes with the addresses', () => {
+  it('an error: quotes the packet; the checksum is right once the addresses are known', () => {
     const pool = poolWith(new Uint8Array(300));
     pool.set(packet(new Uint8Array(48)).subarray(0, 40), AT);
     pool.set(echo, AT + 150);
@@ -201,7 +201,7 @@ describe('ICMPv6', () => {
     expect(slice(pool, ICMP_AT + 8, echo.length)).toEqual(echo);
   });
 
-  test('reads only its frame', () => {
+  it('never reads outside its frame', () => {
     readsOnlyItsFrame([echo], (pool, at, bytes) =>
       bytes < 40 ? null : icmp6Check(pool, at, at + 40, bytes - 40),
     );

@@ -1,6 +1,6 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import {
   IPV4_MIN_BYTES,
@@ -50,7 +50,7 @@ const fragment = wire(`
   01 02 03 04 05 06 07 08
 `);
 
-/** Everything that the codec says about a frame. */
+/** All results of the codec for a frame. */
 function read(pool: Uint8Array, at: number, bytes: number): unknown {
   const headerBytes = ipv4HeaderBytes(pool, at, bytes);
   if (headerBytes < 0) return headerBytes;
@@ -71,16 +71,16 @@ function read(pool: Uint8Array, at: number, bytes: number): unknown {
 }
 
 describe('ipv4HeaderBytes', () => {
-  test('accepts a plain header and one with options', () => {
+  it('accepts a plain header and one with options', () => {
     expect(ipv4HeaderBytes(poolWith(packet), AT, 40)).toBe(20);
     expect(ipv4HeaderBytes(poolWith(withOptions), AT, 24)).toBe(24);
   });
 
-  test('accepts a frame padded past totalLen', () => {
+  it('accepts a frame padded past totalLen', () => {
     expect(ipv4HeaderBytes(poolWith(packet), AT, 46)).toBe(20);
   });
 
-  test.each<[string, (p: Uint8Array) => void, number, number]>([
+  it.each<[string, (p: Uint8Array) => void, number, number]>([
     ['19 bytes', () => {}, 19, Drop.short],
     ['no bytes', () => {}, 0, Drop.short],
     ['version 6', (p) => (p[0] = 0x65), 40, Drop.ipVersion],
@@ -96,7 +96,7 @@ describe('ipv4HeaderBytes', () => {
   });
 });
 
-test('fields of the vector', () => {
+it('fields of the vector', () => {
   expect(read(poolWith(packet), AT, packet.length)).toEqual([
     20,
     40,
@@ -113,7 +113,7 @@ test('fields of the vector', () => {
   ]);
 });
 
-test('fields of a fragment', () => {
+it('fields of a fragment', () => {
   const pool = poolWith(fragment);
   expect(ipv4MoreFragments(pool, AT)).toBe(true);
   expect(ipv4FragOffset(pool, AT)).toBe(1480);
@@ -121,7 +121,7 @@ test('fields of a fragment', () => {
   expect(ipv4DontFragment(pool, AT)).toBe(false);
 });
 
-test('one flipped bit breaks the checksum', () => {
+it('one flipped bit: the checksum is wrong', () => {
   fc.assert(
     fc.property(fc.nat(IPV4_MIN_BYTES * 8 - 1), (bit) => {
       const pool = poolWith(packet);
@@ -131,13 +131,13 @@ test('one flipped bit breaks the checksum', () => {
   );
 });
 
-test('ipv4Write writes the vector', () => {
+it('ipv4Write writes the vector', () => {
   const pool = poolWith(new Uint8Array(20));
   ipv4Write(pool, AT, 40, IpProtocol.tcp, 0xac100a63, 0xac100a0c, 64, 0x1c46, Ipv4Flag.dontFragment);
   expect(slice(pool, AT, 20)).toEqual(header);
 });
 
-test('decode(encode(x)) = x with a right checksum', () => {
+it('decode(encode(x)) = x with a right checksum', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 20, max: 65535 }),
@@ -170,18 +170,18 @@ test('decode(encode(x)) = x with a right checksum', () => {
   );
 });
 
-test('reads only its frame', () => {
+it('never reads outside its frame', () => {
   readsOnlyItsFrame([packet, withOptions, fragment], read);
 });
 
 describe('text', () => {
-  test('parse(text(x)) = x', () => {
+  it('parse(text(x)) = x', () => {
     fc.assert(fc.property(u32, (address) => ipv4Parse(ipv4Text(address)) === address));
     expect(ipv4Text(0xc0000201)).toBe('192.0.2.1');
     expect(ipv4Parse('255.255.255.255')).toBe(0xffffffff);
   });
 
-  test.each([
+  it.each([
     '',
     '1.2.3',
     '1.2.3.4.5',

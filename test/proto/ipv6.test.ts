@@ -1,6 +1,6 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { addressParse, addressWrite } from '../../src/proto/address.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import {
@@ -66,12 +66,12 @@ function read(pool: Uint8Array, at: number, bytes: number): unknown {
 }
 
 describe('ipv6HeaderBytes', () => {
-  test('accepts a header, padding behind it included', () => {
+  it('accepts a header, also with padding after the payload', () => {
     expect(ipv6HeaderBytes(poolWith(udp), AT, 48)).toBe(IPV6_BYTES);
     expect(ipv6HeaderBytes(poolWith(udp), AT, 60)).toBe(IPV6_BYTES);
   });
 
-  test.each<[string, (p: Uint8Array) => void, number, number]>([
+  it.each<[string, (p: Uint8Array) => void, number, number]>([
     ['39 bytes', () => {}, 39, Drop.short],
     ['version 4', (p) => (p[0] = 0x45), 48, Drop.ipVersion],
     ['payloadLen beyond the frame', () => {}, 47, Drop.ipv6PayloadLen],
@@ -95,13 +95,13 @@ describe('ipv6HeaderBytes', () => {
     expect(ipv6HeaderBytes(poolWith(spoilt), AT, avail)).toBe(drop);
   });
 
-  test('the unspecified source of address detection is fine', () => {
+  it('accepts the unspecified source, as of duplicate address detection', () => {
     const probe = Uint8Array.from(udp).fill(0, IPV6_SRC, IPV6_DST);
     expect(ipv6HeaderBytes(poolWith(probe), AT, 48)).toBe(IPV6_BYTES);
   });
 });
 
-test('ipv6JumboWrite: hop-by-hop options header with the Jumbo Payload option alone', () => {
+it('ipv6JumboWrite: hop-by-hop options header with the Jumbo Payload option alone', () => {
   const pool = new Uint8Array(10).fill(0xee);
   ipv6JumboWrite(pool, 1, 6, 0x0003f0a8);
   expect([...pool]).toEqual([
@@ -125,15 +125,15 @@ describe('ipv6Upper', () => {
   };
   const plain = { fragmentAt: -1, fragmentOffset: 0, moreFragments: 0, ident: 0 };
 
-  test('no extension header', () => {
+  it('no extension header', () => {
     expect(upper(udp)).toEqual({ ...plain, protocol: 17, upperAt: 40, nextHeaderAt: 6 });
   });
 
-  test('hop-by-hop, destination options and routing', () => {
+  it('hop-by-hop, destination options and routing', () => {
     expect(upper(extended)).toEqual({ ...plain, protocol: 6, upperAt: 72, nextHeaderAt: 64 });
   });
 
-  test('a fragment, with the byte that names its header', () => {
+  it('a fragment header: its offset and that of the next-header byte before it', () => {
     expect(upper(fragmented)).toEqual({
       protocol: 17,
       upperAt: 56,
@@ -145,7 +145,7 @@ describe('ipv6Upper', () => {
     });
   });
 
-  test.each<[string, Uint8Array, (p: Uint8Array) => void, number]>([
+  it.each<[string, Uint8Array, (p: Uint8Array) => void, number]>([
     ['an extension header past the payload', extended, (p) => (p[41] = 200), Drop.ipv6Extension],
     ['an extension header cut by the payload length', extended, (p) => (p[5] = 12), Drop.ipv6Extension],
     [
@@ -177,17 +177,17 @@ describe('ipv6Upper', () => {
     return frame;
   };
 
-  test('eight headers are walked, nine are dropped', () => {
+  it('eight extension headers: accepted; nine: dropped', () => {
     expect(upper(chain(8, 0))).toMatchObject({ protocol: 17, upperAt: 104, nextHeaderAt: 96 });
     expect(upper(chain(9, 0))).toBe(Drop.ipv6Extension);
   });
 
-  test('512 bytes of headers are walked, more are dropped', () => {
+  it('512 bytes of extension headers: accepted; more: dropped', () => {
     expect(upper(chain(2, 31))).toMatchObject({ protocol: 17, upperAt: 552 });
     expect(upper(chain(1, 64))).toBe(Drop.ipv6Extension);
   });
 
-  test('an accepted upper header lies within the payload', () => {
+  it('any packet: an accepted upper header lies within the payload', () => {
     const out = new Int32Array(IPV6_OUT_WORDS);
     readsOnlyItsFrame([extended, fragmented, chain(3, 2)], (pool, at, bytes) => {
       if (ipv6HeaderBytes(pool, at, bytes) < 0 || ipv6Upper(pool, at, bytes, out) < 0) return null;
@@ -200,7 +200,7 @@ describe('ipv6Upper', () => {
   });
 });
 
-test('ipv6Write and the addresses write the vector', () => {
+it('ipv6Write and the addresses write the vector', () => {
   const pool = poolWith(new Uint8Array(40));
   const words = new Uint32Array(8);
   addressParse('fd00::64', words, 0);
@@ -211,7 +211,7 @@ test('ipv6Write and the addresses write the vector', () => {
   expect(slice(pool, AT, 40)).toEqual(udp.subarray(0, 40));
 });
 
-test('decode(encode(x)) = x', () => {
+it('decode(encode(x)) = x', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 65535 }),
@@ -234,8 +234,8 @@ test('decode(encode(x)) = x', () => {
   );
 });
 
-test('reads only its frame', () => {
-  const endsInChain = extended.slice(0, 48); // hop-by-hop that announces options, and nothing after it
+it('never reads outside its frame', () => {
+  const endsInChain = extended.slice(0, 48); // hop-by-hop header whose options are missing
   endsInChain[5] = 8;
   readsOnlyItsFrame([udp, extended, fragmented, endsInChain], read);
 });

@@ -1,5 +1,5 @@
 // @vitest: beside
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { addressParse } from '../../src/proto/address.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import {
@@ -31,7 +31,7 @@ const routerSolicitation = wire(`
 `);
 
 describe('ndpCheck', () => {
-  test('accepts NS with and without option, and RS', () => {
+  it('accepts NS with and without option, and RS', () => {
     const pool = poolWith(solicitation);
     expect(ndpCheck(pool, AT, 32, 255)).toBe(0);
     expect(ndpCheck(pool, AT, 24, 255)).toBe(0);
@@ -39,7 +39,7 @@ describe('ndpCheck', () => {
     expect(ndpCheck(poolWith(routerSolicitation), AT, 8, 255)).toBe(0);
   });
 
-  test.each<[string, (p: Uint8Array) => void, number, number, number]>([
+  it.each<[string, (p: Uint8Array) => void, number, number, number]>([
     ['hop limit 254', () => {}, 32, 254, Drop.ndpHopLimit],
     ['7 bytes', () => {}, 7, 255, Drop.short],
     ['an NS of 23 bytes', () => {}, 23, 255, Drop.short],
@@ -56,7 +56,7 @@ describe('ndpCheck', () => {
   });
 });
 
-test('ndpOptionAt finds the option behind others, or says 0', () => {
+it('ndpOptionAt: finds an option after others; returns 0 if there is none', () => {
   const message = Uint8Array.from([...solicitation, ...wire('0e 01 01 02 03 04 05 06')]);
   const pool = poolWith(message);
   expect(ndpOptionAt(pool, AT, 40, NdpOption.sourceLinkLayer)).toBe(24);
@@ -66,7 +66,7 @@ test('ndpOptionAt finds the option behind others, or says 0', () => {
   expect(slice(pool, AT + 24 + 2, 6)).toEqual(wire('02 00 5e 10 00 00'));
 });
 
-test('reads only its frame', () => {
+it('never reads outside its frame', () => {
   readsOnlyItsFrame([solicitation, routerSolicitation], (pool, at, bytes) => {
     const result = ndpCheck(pool, at, bytes, 255);
     return result < 0 ? result : [1, 3, 14].map((type) => ndpOptionAt(pool, at, bytes, type));
@@ -74,7 +74,7 @@ test('reads only its frame', () => {
 });
 
 describe('neighbour messages', () => {
-  test('ndpNaWrite writes an advertisement', () => {
+  it('ndpNaWrite writes an advertisement', () => {
     const pool = poolWith(new Uint8Array(32));
     const flags = NdpNaFlag.router | NdpNaFlag.solicited | NdpNaFlag.override;
     expect(ndpNaWrite(pool, AT, address('fd00::2'), 0, ours, flags)).toBe(32);
@@ -102,7 +102,7 @@ describe('ndpRaWrite', () => {
     search: ['example.org', 'b.c'],
   };
 
-  test('all options', () => {
+  it('all options: the annotated bytes', () => {
     const pool = poolWith(new Uint8Array(400));
     const bytes = ndpRaWrite(pool, AT, full);
     expect(slice(pool, AT, bytes)).toEqual(
@@ -126,7 +126,7 @@ describe('ndpRaWrite', () => {
     expect(ndpCheck(pool, AT, bytes, 255)).toBe(0);
   });
 
-  test('as little as possible', () => {
+  it('no options: the annotated bytes', () => {
     const pool = poolWith(new Uint8Array(100));
     const bytes = ndpRaWrite(pool, AT, {
       mac: ours,
@@ -143,7 +143,7 @@ describe('ndpRaWrite', () => {
     );
   });
 
-  test('what does not fit is left out whole, the search list first', () => {
+  it('options do not fit: left out whole, the search list first', () => {
     const pool = poolWith(new Uint8Array(400));
     const found = (limit: number): boolean[] => {
       const bytes = ndpRaWrite(pool, AT, full, limit);
@@ -157,7 +157,7 @@ describe('ndpRaWrite', () => {
     expect(found(64)).toEqual([false, false]);
   });
 
-  test('names that are none are left out', () => {
+  it('malformed names: left out', () => {
     const pool = poolWith(new Uint8Array(1400));
     const { dns: _, ...noDns } = full;
     const search = ['', '.', 'a..b', 'x'.repeat(64), 'white space', `${'a.'.repeat(130)}b`, 'ok.example.'];

@@ -1,10 +1,10 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { seqAdd, seqDiff, seqGeq, seqGt, seqLeq, seqLt } from '../../src/proto/seq.ts';
 import { u32 } from './vector.ts';
 
-test('order holds across the wrap', () => {
+it('seqLt and seqLeq: order holds across the wrap', () => {
   expect(seqLt(0xffffffff, 0)).toBe(true);
   expect(seqGt(0, 0xffffffff)).toBe(true);
   expect(seqLeq(7, 7) && seqGeq(7, 7)).toBe(true);
@@ -14,7 +14,7 @@ test('order holds across the wrap', () => {
   expect(seqAdd(0, -1)).toBe(0xffffffff);
 });
 
-test('a + n is later than a by n, for every a and n below 2^31', () => {
+it('seqAdd: a + n is later than a by n, for every a and n below 2^31', () => {
   fc.assert(
     fc.property(u32, fc.integer({ min: 1, max: 0x7fffffff }), (a, n) => {
       const b = seqAdd(a, n);

@@ -1,6 +1,6 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { finishSum, onesSum, pseudoSum4 } from '../../src/proto/checksum.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import {
@@ -75,7 +75,7 @@ const withOptions = (text: string): Uint8Array => {
 };
 
 describe('tcpHeaderBytes', () => {
-  test('accepts 20 to 60 bytes', () => {
+  it('accepts headers of 20 to 60 bytes', () => {
     for (let words = 5; words <= 15; words++) {
       const header = new Uint8Array(60);
       header[12] = words << 4;
@@ -84,7 +84,7 @@ describe('tcpHeaderBytes', () => {
     expect(TCP_MAX_BYTES).toBe(60);
   });
 
-  test.each<[string, number, number, number]>([
+  it.each<[string, number, number, number]>([
     ['19 bytes', 0x50, 19, Drop.short],
     ['dataOffset 4', 0x40, 20, Drop.tcpOffset],
     ['dataOffset 0', 0x00, 20, Drop.tcpOffset],
@@ -96,7 +96,7 @@ describe('tcpHeaderBytes', () => {
   });
 });
 
-test('fields of a SYN', () => {
+it('fields of a SYN', () => {
   const pool = poolWith(syn);
   expect(tcpHeaderBytes(pool, AT, syn.length)).toBe(40);
   expect([tcpSrcPort(pool, AT), tcpDstPort(pool, AT)]).toEqual([50000, 80]);
@@ -105,7 +105,7 @@ test('fields of a SYN', () => {
 });
 
 describe('tcpOptions', () => {
-  test('all options of a SYN', () => {
+  it('all options of a SYN', () => {
     expect(options(syn)).toEqual({
       ...none,
       mss: 1460,
@@ -116,7 +116,7 @@ describe('tcpOptions', () => {
     });
   });
 
-  test('SACK blocks and timestamps', () => {
+  it('SACK blocks and timestamps', () => {
     expect(options(sack)).toEqual({
       ...none,
       hasTs: true,
@@ -130,14 +130,14 @@ describe('tcpOptions', () => {
     });
   });
 
-  test('nothing of an earlier call remains', () => {
+  it('called again: no value of the earlier call remains', () => {
     const reused = newTcpOptions();
     options(syn, reused);
     options(sack, reused);
     expect(options(withOptions(''), reused)).toEqual(none);
   });
 
-  test.each<[string, string, object]>([
+  it.each<[string, string, object]>([
     ['a shift above 14 is 14', '03 03 0f', { wscale: 14 }],
     ['END ends the walk', '00 02 04 05 b4', {}],
     ['length 0 ends the walk', '02 04 05 b4 08 00 03 03 07 01', { mss: 1460 }],
@@ -161,7 +161,7 @@ describe('tcpOptions', () => {
 });
 
 describe('writers', () => {
-  test('tcpWrite and tcpSynOptionsWrite', () => {
+  it('tcpWrite and tcpSynOptionsWrite', () => {
     const pool = poolWith(new Uint8Array(32));
     const optionBytes = tcpSynOptionsWrite(pool, AT + 20, 1460, 7, true);
     tcpWrite(pool, AT, 80, 50000, 0xfffffffe, 0x12345679, 20 + optionBytes, TcpFlag.syn | TcpFlag.ack, 65535);
@@ -178,7 +178,7 @@ describe('writers', () => {
     );
   });
 
-  test('decode(encode(x)) = x, nothing around it touched', () => {
+  it('decode(encode(x)) = x, other bytes unchanged', () => {
     fc.assert(
       fc.property(u16, u16, u32, u32, u8, u16, (srcPort, dstPort, seq, ack, flags, window) => {
         const pool = poolWith(new Uint8Array(20));
@@ -199,7 +199,7 @@ describe('writers', () => {
     );
   });
 
-  test('SYN options: decode(encode(x)) = x', () => {
+  it('SYN options: decode(encode(x)) = x', () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 65535 }),
@@ -221,7 +221,7 @@ describe('writers', () => {
     );
   });
 
-  test('SACK blocks: decode(encode(x)) = x', () => {
+  it('SACK blocks: decode(encode(x)) = x', () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(u32, u32), { maxLength: 4 }), (blocks) => {
         const header = new Uint8Array(60);
@@ -239,7 +239,7 @@ describe('writers', () => {
     );
   });
 
-  test('a SYN with options passes its own checksum', () => {
+  it('a SYN with options: its checksum verifies', () => {
     const pool = new Uint8Array(64);
     const headerBytes = 20 + tcpSynOptionsWrite(pool, 20, 1400, 10, true);
     tcpWrite(pool, 0, 1000, 2000, 7, 0, headerBytes, TcpFlag.syn, 65535);
@@ -252,7 +252,7 @@ describe('writers', () => {
   });
 });
 
-test('reads only its frame', () => {
+it('never reads outside its frame', () => {
   const out = newTcpOptions();
   readsOnlyItsFrame(
     [syn, sack, withOptions('03 03 07 02'), withOptions('02 04 05 b4 01 01 02 04')],

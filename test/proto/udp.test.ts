@@ -1,6 +1,6 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { onesSum, pseudoSum4 } from '../../src/proto/checksum.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import {
@@ -21,7 +21,7 @@ const datagram = wire(`
   61 62 63      // data
 `);
 
-test('fields of the vector', () => {
+it('fields of the vector', () => {
   const pool = poolWith(datagram);
   expect(udpHeaderBytes(pool, AT, 11)).toBe(UDP_BYTES);
   expect(udpHeaderBytes(pool, AT, 12)).toBe(UDP_BYTES); // padding behind it
@@ -30,7 +30,7 @@ test('fields of the vector', () => {
   ]);
 });
 
-test.each<[string, number, number, number]>([
+it.each<[string, number, number, number]>([
   ['7 bytes', 8, 7, Drop.short],
   ['length 7', 7, 11, Drop.udpLength],
   ['length 0', 0, 11, Drop.udpLength],
@@ -41,7 +41,7 @@ test.each<[string, number, number, number]>([
   expect(udpHeaderBytes(pool, AT, avail)).toBe(drop);
 });
 
-test('decode(encode(x)) = x, nothing around it touched', () => {
+it('decode(encode(x)) = x, other bytes unchanged', () => {
   fc.assert(
     fc.property(u16, u16, fc.integer({ min: 8, max: 65535 }), (srcPort, dstPort, length) => {
       const pool = poolWith(new Uint8Array(8));
@@ -58,7 +58,7 @@ test('decode(encode(x)) = x, nothing around it touched', () => {
   );
 });
 
-test('a checksum that comes to 0 is sent as 0xffff', () => {
+it('a computed checksum of 0: written as 0xffff', () => {
   expect(udpFinishSum(0xffff)).toBe(0xffff);
   expect(udpFinishSum(0x1234)).toBe(0xedcb);
   fc.assert(
@@ -69,7 +69,7 @@ test('a checksum that comes to 0 is sent as 0xffff', () => {
   );
 });
 
-test('reads only its frame', () => {
+it('never reads outside its frame', () => {
   readsOnlyItsFrame([datagram], (pool, at, bytes) => {
     const headerBytes = udpHeaderBytes(pool, at, bytes);
     return headerBytes < 0

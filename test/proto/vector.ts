@@ -1,5 +1,6 @@
 /**
- * Helpers for wire vectors: annotated hex to bytes, and frames surrounded by bytes that must not matter.
+ * Helpers for wire vectors: annotated hex to bytes, and frames surrounded by bytes that must not affect the
+ * result.
  */
 import fc from 'fast-check';
 
@@ -10,7 +11,7 @@ export function wire(text: string): Uint8Array {
   return Uint8Array.from(hex.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
 }
 
-/** Odd on purpose: nothing may rely on alignment. */
+/** An odd offset: codecs must not rely on alignment. */
 export const FRAME_AT = 37;
 const AROUND = 1024;
 
@@ -29,13 +30,13 @@ export function slice(pool: Uint8Array, at: number, bytes: number): Uint8Array {
 
 /**
  * Any frame: random bytes, or one of `seeds` with bytes changed and cut or extended.
- * Mutation gets past the first checks, where random bytes rarely do.
+ * Mutated frames pass the first checks, which random bytes rarely do.
  */
 export function anyFrame(seeds: readonly Uint8Array[], maxBytes = 200): fc.Arbitrary<Uint8Array> {
   const mutated = fc
     .record({
       seed: fc.constantFrom(...seeds),
-      // Small values make lengths and types that are nearly right.
+      // Small values give nearly valid lengths and types.
       changes: fc.array(fc.tuple(fc.nat(), fc.oneof(fc.nat(255), fc.nat(24))), { maxLength: 4 }),
       cut: fc.option(fc.nat(), { freq: 3 }),
       extra: fc.uint8Array({ maxLength: 8 }),
@@ -52,8 +53,8 @@ export function anyFrame(seeds: readonly Uint8Array[], maxBytes = 200): fc.Arbit
 }
 
 /**
- * The same pool, but reading a byte by index outside the frame throws. Reads through a DataView pass
- * unnoticed; that is what different fillers are for.
+ * The same pool, but an indexed read outside the frame throws. Reads through a DataView do not throw:
+ * different fillers detect those.
  */
 function guarded(pool: Uint8Array, bytes: number): Uint8Array {
   return new Proxy(pool, {
@@ -68,8 +69,9 @@ function guarded(pool: Uint8Array, bytes: number): Uint8Array {
 }
 
 /**
- * Never read out of bounds: no index outside the frame, and the same answer whatever surrounds it.
- * @param read  everything that a codec says about the frame, as a comparable value
+ * Check that a codec reads only its frame: no index outside the frame, and the same result whatever bytes
+ * surround it.
+ * @param read  calls the codec; @returns all its results for the frame as a comparable value
  */
 export function readsOnlyItsFrame(
   seeds: readonly Uint8Array[],

@@ -1,6 +1,6 @@
 // @vitest: beside
 import fc from 'fast-check';
-import { describe, expect, it, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { finishSum, onesSumPieces } from '../../src/proto/checksum.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import {
@@ -38,7 +38,7 @@ const read = (pool: Uint8Array): number[] => [
   vnetCsumOffset(pool, AT),
 ];
 
-test('reads and writes the vector', () => {
+it('reads and writes the vector', () => {
   const pool = poolWith(tso);
   expect(read(pool)).toEqual([VnetFlag.needsCsum, VnetGso.tcpv4, 66, 1448, 34, 16]);
   expect(vnetCheck(pool, AT, 65226)).toBe(0);
@@ -47,7 +47,7 @@ test('reads and writes the vector', () => {
   expect(slice(written, AT, VNET_BYTES)).toEqual(tso);
 });
 
-test('decode(encode(x)) = x, nothing around it touched', () => {
+it('decode(encode(x)) = x, other bytes unchanged', () => {
   fc.assert(
     fc.property(u8, u8, u16, u16, u16, u16, (...fields) => {
       const pool = poolWith(new Uint8Array(VNET_BYTES));
@@ -67,7 +67,7 @@ type Fields = [
   csumOffset: number,
 ];
 
-test.each<[string, Fields, number]>([
+it.each<[string, Fields, number]>([
   ['a plain frame', [0, VnetGso.none, 0, 0, 0, 0], 0],
   ['a plain frame with stale fields', [VnetFlag.dataValid, VnetGso.none, 9999, 9, 9999, 9999], 0],
   ['a partial checksum', [VnetFlag.needsCsum, VnetGso.none, 0, 0, 34, 6], 0],
@@ -90,7 +90,7 @@ test.each<[string, Fields, number]>([
   expect(vnetCheck(pool, AT, 100)).toBe(result);
 });
 
-test('what is accepted names a checksum field inside the frame', () => {
+it('an accepted header: its checksum field lies inside the frame', () => {
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 12, maxLength: 12 }), fc.nat(70000), (header, frameBytes) => {
       const pool = poolWith(header);
@@ -115,21 +115,21 @@ describe('vnetFinishChecksum', () => {
     [101, 70],
     [101, 71],
   ])(
-    '%i bytes, of which %i in the first piece: the sum from csumStart on is right afterwards',
+    '%i bytes, %i of them in the first piece: the sum from csumStart on is right afterwards',
     (bytes, first) => {
       const u8 = new Uint8Array(400);
       const whole = frame(bytes);
       u8.set(whole.subarray(0, VNET_BYTES + first));
       u8.set(whole.subarray(VNET_BYTES + first), 300);
       expect(vnetFinishChecksum(u8, 0, first, 300, bytes - first)).toBe(true);
-      // What was in the field is part of the sum (the pseudo header's), the result takes its place: folded
-      // together they cancel out.
+      // The field held the sum of the pseudo header, which is part of the total; the complement replaces it:
+      // folded together they cancel out.
       const seed = (whole[VNET_BYTES + 56]! << 8) | whole[VNET_BYTES + 57]!;
       expect(finishSum(onesSumPieces(u8, VNET_BYTES + 50, first - 50, 300, bytes - first, seed))).toBe(0);
     },
   );
 
-  it('a sum of 0 is written as 0xffff: of UDP 0 would say that there is none', () => {
+  it('a sum of 0: written as 0xffff, for 0 in UDP means no checksum', () => {
     const u8 = frame(100);
     u8.fill(0, VNET_BYTES + 50);
     u8.set([0xff, 0xff], VNET_BYTES + 60);
@@ -137,13 +137,13 @@ describe('vnetFinishChecksum', () => {
     expect(Array.from(u8.subarray(VNET_BYTES + 56, VNET_BYTES + 58))).toEqual([0xff, 0xff]);
   });
 
-  it('a field that begins in the first piece and ends beyond it is left alone', () => {
+  it('a field that crosses the end of the first piece: not written', () => {
     const u8 = frame(100);
     expect(vnetFinishChecksum(u8, 0, 57, 57 + VNET_BYTES, 43)).toBe(false);
     expect(u8).toEqual(frame(100));
   });
 
-  it('a field beyond the first piece is left alone', () => {
+  it('a field beyond the first piece: not written', () => {
     const u8 = frame(100);
     expect(vnetFinishChecksum(u8, 0, 57, 0, 0)).toBe(false);
     expect(u8).toEqual(frame(100));

@@ -23,7 +23,7 @@ const layout = planLayout({
 });
 
 describe('counters', () => {
-  it('the table names every index once', () => {
+  it('the table has each index once', () => {
     expect(COUNTERS.map((info) => Counter[info.name as keyof typeof Counter])).toEqual(
       COUNTERS.map((_, i) => i),
     );
@@ -36,7 +36,7 @@ describe('counters', () => {
     expect(HISTOGRAM_BASE + HISTOGRAM_WORDS).toBe(COUNTER_WORDS);
   });
 
-  it('blocks are apart, the sum is over all of them', () => {
+  it('blocks do not overlap; the sum is over all blocks', () => {
     const sab = new SharedArrayBuffer(layout.totalBytes);
     for (let block = 0; block < 3; block++) {
       const counters = countersView(sab, layout, block);

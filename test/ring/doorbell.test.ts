@@ -13,7 +13,7 @@ const layout = planLayout({
   logBytes: 256,
 });
 
-/** All ways to run two sequences of steps against each other, each kept in its own order. */
+/** All interleavings of two sequences of steps. */
 function* interleavings(left: readonly string[], right: readonly string[]): Generator<string[]> {
   if (left.length === 0 || right.length === 0) yield [...left, ...right];
   else {
@@ -23,7 +23,7 @@ function* interleavings(left: readonly string[], right: readonly string[]): Gene
 }
 
 describe('Doorbell', () => {
-  it('awake: not rung; asleep: rung once however many producers publish', () => {
+  it('awake: not rung; asleep: rung once, however many producers publish', () => {
     const i32 = new Int32Array(new SharedArrayBuffer(64));
     const rung: number[] = [];
     const bell = new Doorbell(i32, 3, 42, (fd) => rung.push(fd));

@@ -10,7 +10,7 @@ describe('log-linear buckets', () => {
     ]);
   });
 
-  it('any value: its bucket exists and stands for it within an eighth', () => {
+  it('any value: its bucket exists, and represents it within an eighth', () => {
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 2 ** 27 - 1 }), (value) => {
         const bucket = histogramBucket(value);
@@ -28,7 +28,7 @@ describe('log-linear buckets', () => {
     );
   });
 
-  it('negative, fractional and huge values are counted somewhere', () => {
+  it('negative, fractional and huge values: counted in some bucket', () => {
     for (const value of [-5, 0.4, 1e12, Number.POSITIVE_INFINITY, Number.NaN]) {
       const bucket = histogramBucket(value);
       expect(bucket).toBeGreaterThanOrEqual(0);

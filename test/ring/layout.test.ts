@@ -33,7 +33,7 @@ const requestArb: fc.Arbitrary<LayoutRequest> = fc.record({
 });
 
 describe('planLayout', () => {
-  it('no two parts overlap, every part is aligned from the skew on and ends inside', () => {
+  it('any plan: no two parts overlap, each is aligned relative to the skew and ends inside the buffer', () => {
     fc.assert(
       fc.property(requestArb, (request) => {
         const layout = planLayout(request);
@@ -85,7 +85,7 @@ describe('planLayout', () => {
     ['counterBlocks', 0],
     ['skewBytes', 4096],
     ['skewBytes', 12],
-  ])('%s = %d is refused by name', (name, value) => {
+  ])('%s = %d: refused by name', (name, value) => {
     const good = {
       smallSlots: 1,
       largeSlots: 1,
@@ -97,7 +97,7 @@ describe('planLayout', () => {
     expect(() => planLayout({ ...good, [name]: value })).toThrow(`${name} is ${value}`);
   });
 
-  it('4 GiB and more are refused: offsets are u32', () => {
+  it('4 GiB and more: refused, for offsets are u32', () => {
     const request = { smallSlots: 0, rings: 0, ringDescriptors: 2, counterBlocks: 1, logBytes: 256 };
     expect(planLayout({ ...request, largeSlots: 61_000 }).totalBytes).toBeLessThan(2 ** 32);
     expect(() => planLayout({ ...request, largeSlots: 62_000 })).toThrow('4 GiB');
@@ -105,7 +105,7 @@ describe('planLayout', () => {
 });
 
 describe('allocateShared', () => {
-  it.each([0, 16, 64, 4080])('buffer at %i past a page: slots lie on pages in memory', (past) => {
+  it.each([0, 16, 64, 4080])('a buffer %i bytes past a page: slots are page-aligned in memory', (past) => {
     const request = {
       smallSlots: 8,
       largeSlots: 2,
@@ -121,7 +121,7 @@ describe('allocateShared', () => {
     expect(sab.byteLength).toBeGreaterThanOrEqual(layout.totalBytes);
   });
 
-  it('a real buffer: slots lie on pages wherever the allocator put it', () => {
+  it('a real buffer: slots are page-aligned wherever the allocator placed it', () => {
     const request = {
       smallSlots: 64,
       largeSlots: 64,
@@ -136,7 +136,7 @@ describe('allocateShared', () => {
     expect(addressOf(new Uint8Array(sab, ringSlotsAt(layout, 1), 1)) % DESC_BYTES).toBe(0);
   });
 
-  it('stop flag: down at first, up once requested', () => {
+  it('stop flag: clear at first, set once requested', () => {
     const request = {
       smallSlots: 0,
       largeSlots: 0,
@@ -154,7 +154,7 @@ describe('allocateShared', () => {
 });
 
 describe('control memory', () => {
-  it('views lie one behind the other, none over another, and fill it', () => {
+  it('views: contiguous, without overlap, and they fill the memory', () => {
     const views = Object.values(controlViews(new SharedArrayBuffer(CONTROL_BYTES)));
     let end = 0;
     for (const { byteOffset, byteLength } of views) {

@@ -42,7 +42,7 @@ describe('FramePool', () => {
 });
 
 describe('SlotStack', () => {
-  it('hands out its range, lowest first, then NO_SLOT; what came back last goes out next', () => {
+  it('pop: lowest slot first, NO_SLOT when empty; the slot pushed last is popped first', () => {
     const stack = new SlotStack(10, 3);
     expect([stack.pop(), stack.pop(), stack.free, stack.pop(), stack.pop(), stack.free]).toEqual([
       10,
@@ -63,7 +63,7 @@ describe('SlotStack', () => {
     ]);
   });
 
-  it('one slot too many is refused: something was freed twice', () => {
+  it('push beyond the capacity: refused, for a slot was freed twice', () => {
     const stack = new SlotStack(0, 2);
     stack.push(stack.pop());
     expect(() => stack.push(0)).toThrow('slot 0 was freed twice');
@@ -71,7 +71,7 @@ describe('SlotStack', () => {
 });
 
 describe('Ownership', () => {
-  it('on: a hand-over by the owner passes, by anyone else throws with both sides named', () => {
+  it('on: a claim from the owner passes; from another throws with both names', () => {
     const owners = new Ownership(makeSab(), layout, true);
     owners.assign(0, 5, 1);
     owners.assign(5, 3, 2);

@@ -1,6 +1,6 @@
 /**
- * One end of the ring tests; see ring-pair.ts. Never returns to its event loop before it is done, as packet
- * threads do.
+ * One end of the ring tests; see ring-pair.ts. Does not return to its event loop before it has finished, like
+ * packet threads.
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { Doorbell } from '../../src/ring/doorbell.ts';
@@ -16,15 +16,15 @@ const i32 = new Int32Array(sab);
 const SLEEP_LIMIT_MS = 5000;
 
 interface Bells {
-  /** Rings the bell of the thread `fd` stands for. */
+  /** Ring the doorbell of the thread that `fd` identifies. */
   ring(fd: number): void;
-  /** What `ring` is given for a thread. */
+  /** The `fd` argument of `ring` for a thread. */
   fdOf(thread: number): number;
-  /** Sleep until rung. @returns false when nobody rang in time */
+  /** Sleep until rung. @returns false after the time limit */
   sleep(): boolean;
 }
 
-/** Bells by Atomics.wait and notify: 32 words apart in `bells`. */
+/** Doorbells by Atomics.wait and notify, 32 words apart in `bells`. */
 function notifyBells(): Bells {
   let seen = 0;
   return {
@@ -41,7 +41,7 @@ function notifyBells(): Bells {
   };
 }
 
-/** Bells as the engine has them: an eventfd each, edge-triggered in an epoll set. */
+/** Doorbells as in the engine: one eventfd each, edge-triggered in an epoll set. */
 async function eventfdBells(fds: readonly [number, number]): Promise<Bells> {
   const { eventfdDrain, eventfdWrite } = await import('../../src/sys/io.ts');
   const { EpollEvents, epollAdd, epollCreate, epollWait } = await import('../../src/sys/epoll.ts');
@@ -73,7 +73,7 @@ let broken = 0;
 let lostWakeUps = 0;
 let sleeps = 0;
 
-/** The loop's bottom, everything having been flushed: announce, look again at everything, sleep. */
+/** End of a round, when all rings are flushed: announce the sleep, check all inputs again, sleep. */
 function sleepUnlessWork(): void {
   myBell.prepareSleep();
   if (inward.available() === 0 && !out.movable) {
@@ -115,7 +115,7 @@ function nextRandom(below: number): number {
   return (random >>> 0) % below;
 }
 
-/** Pass a little time without sleeping, so that the other end's steps fall between ours in ever new ways. */
+/** Spin for a short time, so that the steps of the other end interleave with ours in different orders. */
 function dawdle(): void {
   for (let i = nextRandom(200); i > 0; i--) Atomics.load(bellWords, me * 32);
 }
@@ -153,7 +153,7 @@ function runProducer(): void {
     const batch = Math.min(options.count - sent, 1 + nextRandom(96));
     for (let i = 0; i < batch; i++) send(sent++);
     out.flush();
-    // As a real stage would: do not run ahead for ever of a consumer that does not keep up.
+    // As a real stage does: do not queue without limit for a slow consumer.
     drainOverflow(1000);
   }
   drainOverflow(0);

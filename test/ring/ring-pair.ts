@@ -1,6 +1,6 @@
 /**
- * Runs a producer thread and a consumer thread (ring-end.worker.ts) on a pair of rings and gathers what they
- * saw.
+ * Runs a producer thread and a consumer thread (ring-end.worker.ts) on a pair of rings and collects their
+ * results.
  */
 import { Worker } from 'node:worker_threads';
 import { type Layout, planLayout } from '../../src/ring/layout.ts';
@@ -10,7 +10,7 @@ export interface PairOptions {
   readonly count: number;
   readonly ringDescriptors: number;
   readonly startIndex?: number;
-  /** The consumer takes a few at a time and naps between. */
+  /** The consumer takes a few descriptors at a time and pauses between. */
   readonly slowConsumer?: boolean;
   /** Every descriptor is sent back before the next is sent. */
   readonly pingPong?: boolean;
@@ -31,7 +31,7 @@ export interface EndReport {
   readonly received: number;
   /** Descriptors out of order or torn. */
   readonly broken: number;
-  /** Sleeps that nobody ended although there was work. */
+  /** Sleeps that ended by the time limit although there was work. */
   readonly lostWakeUps: number;
   readonly sleeps: number;
   readonly maxOverflow: number;

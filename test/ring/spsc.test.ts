@@ -44,7 +44,7 @@ const stepArb = fc.oneof(
 );
 
 describe('ring on one thread', () => {
-  it('counts batches and descriptors as they are published, overflow when it has found room', () => {
+  it('counters: batches and descriptors when published, overflow when moved to the ring', () => {
     const layout = planLayout({ ...request, ringDescriptors: 4 });
     const sab = new SharedArrayBuffer(layout.totalBytes);
     const counters = countersView(sab, layout, 0);
@@ -62,7 +62,7 @@ describe('ring on one thread', () => {
   });
 
   it.each([0, 2 ** 31 - 3, 2 ** 32 - 3])(
-    'counts started at %d: a queue, whatever the steps',
+    'indexes start at %d: behaves as a queue, for any steps',
     (startIndex) => {
       fc.assert(
         fc.property(fc.constantFrom(2, 4, 8), fc.array(stepArb, { maxLength: 80 }), (size, steps) => {
@@ -84,7 +84,7 @@ describe('ring on one thread', () => {
               const published = producer.flush();
               expect(movable).toBe(producer.overflowed < overflowed);
               visible = next - producer.pending;
-              expect(producer.pending).toBe(producer.overflowed); // all that fits is out
+              expect(producer.pending).toBe(producer.overflowed); // all that fits is in the ring
               expect(published).toBe(visible > before);
               expect(visible - expected).toBe(Math.min(size, next - expected));
             }
@@ -104,7 +104,7 @@ describe('ring on one thread', () => {
     },
   );
 
-  it('full ring: everything committed meanwhile comes out in order once there is room', () => {
+  it('full ring: descriptors committed meanwhile arrive in order once there is room', () => {
     const { producer, consumer } = makeRing(4);
     for (let value = 0; value < 1000; value++) send(producer, value);
     expect(producer.flush()).toBe(true);
@@ -114,13 +114,13 @@ describe('ring on one thread', () => {
     let sent = 1000;
     while (expected < sent) {
       for (const value of receive(consumer, 3)) expect(value).toBe(expected++);
-      if (sent < 1100) send(producer, sent++); // behind the overflow, although the ring has room
+      if (sent < 1100) send(producer, sent++); // after the overflow, although the ring has room
       producer.flush();
     }
     expect(expected).toBe(1100);
   });
 
-  it('overflow: grows by doubling, gives memory back after a calm while', () => {
+  it('overflow: grows by doubling, shrinks after a time without use', () => {
     const { producer, consumer } = makeRing(2);
     const least = producer.overflowCapacity;
     for (let value = 0; value < 5000; value++) send(producer, value);
@@ -137,7 +137,7 @@ describe('ring on one thread', () => {
     expect(receive(consumer, 2)).toEqual([5000]);
   });
 
-  it('an overflow that never empties does not grow with time', () => {
+  it('overflow that never empties: does not grow with time', () => {
     const { producer, consumer } = makeRing(2);
     for (let value = 0; value < 20; value++) send(producer, value);
     let expected = 0;
@@ -160,7 +160,7 @@ describe('ring on one thread', () => {
 });
 
 describe('ring between two threads', () => {
-  it('2 million descriptors, counts wrapping at 2^32: all arrive, in order, whole', async () => {
+  it('2 million descriptors, indexes wrap at 2^32: all arrive, in order, whole', async () => {
     const { consumer } = await runPair({
       count: 2_000_000,
       ringDescriptors: 1024,
@@ -183,7 +183,7 @@ describe('ring between two threads', () => {
     expect(producer.lostWakeUps + consumer.lostWakeUps).toBe(0);
   });
 
-  it('ping-pong, both asleep between any two: no wake-up is lost', async () => {
+  it('ping-pong, both threads sleep between messages: no wake-up is lost', async () => {
     const { producer, consumer } = await runPair({ count: 20_000, ringDescriptors: 4, pingPong: true });
     expect(consumer.received).toBe(20_000);
     expect(producer.received).toBe(20_000);
@@ -191,7 +191,7 @@ describe('ring between two threads', () => {
     expect(producer.lostWakeUps + consumer.lostWakeUps).toBe(0);
   });
 
-  it('by eventfd and epoll, as in the engine: no wake-up is lost', async () => {
+  it('eventfd and epoll as in the engine: no wake-up is lost', async () => {
     const eventFds = [0, 1].map(() => eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) as [number, number];
     try {
       for (const fd of eventFds) expect(fd).toBeGreaterThanOrEqual(0);

@@ -1,5 +1,8 @@
 // @vitest: beside
-/** What modules say about their bundle (scripts/bundle-roles.ts), and that those which have to say it do. */
+/**
+ * Bundle roles of modules (scripts/bundle-roles.ts): their syntax, and that each module that needs one has
+ * one.
+ */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
@@ -29,13 +32,13 @@ function neededBy(module: string, source: string): readonly string[] {
   return files.map((file) => path.posix.join(path.posix.dirname(module), file).replace(/\.ts$/, ''));
 }
 
-/** Whether nothing is left of a module when its types are taken away. */
+/** Whether a module is empty without its types. */
 const isTypesOnly = (source: string): boolean =>
   !/^(import (?!type)|(export )?(default |async )*(const|let|function|class)\b|if\b|await\b|[\w.]+\()/m.test(
     withoutComments(source),
   );
 
-it('a role is stated in the first line, and is one of six', () => {
+it('bundle role: read from the first line, one of six', () => {
   expect(bundleRole('// bundle: rare\n')).toEqual({ kind: 'rare' });
   expect(bundleRole('// bundle: thread pasta/netns-worker\nx')).toEqual({
     kind: 'thread',
@@ -47,7 +50,7 @@ it('a role is stated in the first line, and is one of six', () => {
   expect(() => bundleRole('/** x */\n// bundle: rare\n')).toThrow('first line');
 });
 
-it('what no module imports is an entry, or makes texts: the build leaves it out', () => {
+it('a module that no other imports: is an entry, or makes texts and is not built', () => {
   const needed = new Set([...sources].flatMap(([module, source]) => neededBy(module, source)));
   const lost = [...sources].filter(
     ([module, source]) =>
@@ -58,7 +61,7 @@ it('what no module imports is an entry, or makes texts: the build leaves it out'
   expect(lost.map(([module]) => module)).toEqual([]);
 });
 
-it('entries have names of their own', () => {
+it('entries: unique names', () => {
   const names = [...roles.values()].flatMap((role) => ('name' in role ? [role.name] : []));
   expect(names).toContain('bucatini/doctor-probe');
   expect(new Set(names).size).toBe(names.length);

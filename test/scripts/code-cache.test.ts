@@ -1,4 +1,4 @@
-/** What scripts/build.ts left in dist/cache is what a start finds there. Runs from dist/. */
+/** A start uses the compile cache in dist/cache that scripts/build.ts wrote. Runs from dist/. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { expect, it } from 'vitest';
@@ -8,7 +8,7 @@ import { describeNeeding, findTool, requireNamespaces } from '../support/require
 const cache = `${repoRoot}/dist/cache`;
 
 describeNeeding('code cache', [requireNamespaces], () => {
-  it('as root of a user namespace, as the launcher starts it: the entry and its options are not compiled again', () => {
+  it('root of a user namespace, as the launcher is: the entry and its options are not compiled again', () => {
     expect(existsSync(cache), `${cache} is missing; run npm run build`).toBe(true);
     const node = [process.execPath, `${repoRoot}/dist/main/bucatini.js`, 'run', '--version'];
     const { stdout, stderr } = spawnSync(findTool('unshare')!, ['-Ur', '--', ...node], {
@@ -23,7 +23,7 @@ describeNeeding('code cache', [requireNamespaces], () => {
     }
   });
 
-  it('any user may read what the build wrote', () => {
+  it('files of the build: readable by any user', () => {
     const [dir] = readdirSync(cache).filter((name) => name.endsWith('-0'));
     const modes = readdirSync(`${cache}/${dir}`).map(
       (file) => statSync(`${cache}/${dir}/${file}`).mode & 0o777,

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** CONTRIBUTING.md and the pages for developers name files that are there. */
+/** Paths in CONTRIBUTING.md and the pages for developers exist. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
@@ -16,7 +16,7 @@ const names = new Set(
 /** Where a path may begin: the table of CONTRIBUTING.md leaves `src/` and `test/` out. */
 const ROOTS = ['', 'src/', 'src/main/', 'src/workers/', 'test/'];
 
-/** Paths in backquotes, without what stands for a name (`<name>`, NNN, YYYY). */
+/** Paths in backquotes, without placeholders (`<name>`, NNN, YYYY). */
 const pathsIn = (text: string): readonly string[] =>
   [...text.matchAll(/`([\w./-]+\.(?:ts|sh|mjs|json|md)|(?:src|bin|docs|test|perf|scripts)\/[\w./-]*)`/g)]
     .map((match) => match[1]!)
@@ -30,7 +30,7 @@ it.each(['CONTRIBUTING.md', 'README.md', ...DOCS])('%s', (page) => {
   expect(missing).toEqual([]);
 });
 
-it('paths are found in a text', () => {
+it('paths in a text: found', () => {
   expect(
     pathsIn('see `ring/layout.ts`, `main/<name>.ts`, `docs/decisions/`, `W.op`, `docs/decisions/NNN-x.md`'),
   ).toEqual(['ring/layout.ts', 'docs/decisions/']);

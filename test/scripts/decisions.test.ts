@@ -1,5 +1,5 @@
 // @vitest: beside
-/** docs/decisions: its index and its pages say the same. */
+/** docs/decisions: index and pages agree. */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -14,7 +14,7 @@ const rows = [...read('README.md').matchAll(/^\| \[(\d+)\]\(([^)]*)\) \| (.*) \|
 );
 
 describe('decisions', () => {
-  it('each page has one line in the index, in order', () => {
+  it('index: one line for each page, in order', () => {
     expect(rows.map(({ file }) => file)).toEqual(pages);
   });
 
@@ -22,18 +22,18 @@ describe('decisions', () => {
     expect(file.slice(0, no.length + 1)).toBe(`${no}-`);
     const heading = /^# (\d+): (.*)/.exec(read(file));
     expect(heading?.[1]).toBe(no);
-    // The index begins each title with a capital.
+    // Titles in the index begin with a capital letter.
     expect(heading?.[2]?.replace(/^./, (c) => c.toUpperCase())).toBe(title);
     expect(status).toMatch(/^(in force|open|superseded by \d{3})\b/);
   });
 
-  it('a status names pages that are there', () => {
+  it('a status that refers to a page: the page exists', () => {
     const numbers = new Set(rows.map(({ no }) => no));
     const named = rows.flatMap(({ status }) => status.match(/\b\d{3}\b/g) ?? []);
     expect(named.filter((no) => !numbers.has(no))).toEqual([]);
   });
 
-  it.each(pages)('%s: says its context, and what would reopen it', (file) => {
+  it.each(pages)('%s: has its context, and what would reopen it', (file) => {
     expect(read(file)).toMatch(/^\*\*Context\.\*\*/m);
     expect(read(file)).toMatch(/^\*\*What would reopen it\.\*\*/m);
   });

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import {
   batches,
   cellSeconds,
@@ -26,15 +26,15 @@ const PEERS = [
 const OPTIONS: PlanOptions = { mode: 'full', only: null, rounds: null, seconds: null, mtus: [65520, 1500] };
 
 describe('time', () => {
-  test('--full with six peers: below 45 minutes, with something in hand for tools that stall', () => {
+  it('--full with six peers: below 45 minutes, with a reserve for tools that stall', () => {
     expect(plan(OPTIONS, PEERS).seconds).toBeLessThan(42 * 60);
   });
 
-  test('--quick with six peers: below 5 minutes', () => {
+  it('--quick with six peers: below 5 minutes', () => {
     expect(plan({ ...OPTIONS, mode: 'quick' }, PEERS).seconds).toBeLessThan(5 * 60);
   });
 
-  test('a cell takes its rounds for each peer; idle is for all at once', () => {
+  it('time of a cell: its rounds times its peers; idle runs for all peers at once', () => {
     const { cells } = plan({ ...OPTIONS, only: ['tcp-1-up', 'idle'], rounds: 2, seconds: 10 }, PEERS);
     const [idle, up] = cells;
     expect([idle?.workload, up?.id]).toEqual(['idle', 'tcp-1-up-65520']);
@@ -46,31 +46,31 @@ describe('time', () => {
 describe('matrix', () => {
   const cells = matrix(OPTIONS);
 
-  test('no id twice, idle first: before anything has touched the memory of the tools', () => {
+  it('ids: unique; idle is first, before a load has raised the memory of the tools', () => {
     expect(new Set(cells.map(({ id }) => id)).size).toBe(cells.length);
     expect(cells[0]?.workload).toBe('idle');
   });
 
-  test('every target names cells that there are', () => {
+  it('every target refers to existing cells', () => {
     const ids = cells.map(({ id }) => id);
     for (const target of TARGETS)
       for (const id of [target.cell, ...(target.than ?? [])]) expect(ids).toContain(id);
   });
 
-  test('with one MTU everything is measured at that one', () => {
+  it('one MTU: all cells at that MTU', () => {
     const at1500 = matrix({ mtus: [1500] });
     for (const workload of ['idle', 'rr', 'udp', 'tcp'])
       expect(at1500.some((cell) => cell.workload === workload && cell.mtu === 1500)).toBe(true);
   });
 
-  test('a line of the own replaces both lines', () => {
+  it('--line: replaces both built-in lines', () => {
     const line = { delayMs: 1, rateMbit: 10, queueKib: 64, lossPercent: 0 };
     const own = matrix({ mtus: [1500], line }).filter(({ workload }) => workload === 'line');
     expect(own.map(({ id }) => id)).toEqual(['line-own-up-1500', 'line-own-down-1500']);
     for (const { traffic } of own) expect(traffic).toMatchObject({ line });
   });
 
-  test('--only: whole words between dashes', () => {
+  it('--only: whole words between dashes', () => {
     expect(matches('tcp-1-up-1500', 'tcp-1')).toBe(true);
     expect(matches('tcp-16-up-1500', 'tcp-1')).toBe(false);
     expect(matches('tcp-1-up-1500', 'tcp-1-up-1500')).toBe(true);
@@ -78,14 +78,14 @@ describe('matrix', () => {
 });
 
 describe('plan', () => {
-  test('cells that look around leave out the older build of each stock tool, the others do not', () => {
+  it('cells for newest builds: the newest build of each stock tool; other cells: all builds', () => {
     const cell = (id: string) => plan(OPTIONS, PEERS).cells.find((each) => each.id === id);
     expect(cell('udp-512-full-up-1500')?.peers).toEqual(['direct', 'bucatini', 'pasta-new', 'slirp-new']);
     expect(cell('udp-1400-full-up-1500')?.peers).toHaveLength(6);
     expect(cell('idle-65520')?.peers).not.toContain('direct');
   });
 
-  test('two builds of ours both take part everywhere', () => {
+  it('two builds of bucatini: both are in every cell', () => {
     const cell = matrix(OPTIONS).find(({ who }) => who === 'newest');
     const two = [...PEERS, peer('bucatini-fused', 'bucatini')];
     expect(cell && participants(cell, two)).toEqual([
@@ -97,7 +97,7 @@ describe('plan', () => {
     ]);
   });
 
-  test('--rounds and --seconds win over the matrix; starts have no seconds', () => {
+  it('--rounds and --seconds: replace those of the matrix; starts have no seconds', () => {
     const { cells } = plan({ ...OPTIONS, rounds: 1, seconds: 7 }, PEERS);
     for (const cell of cells) {
       expect(cell.rounds).toBe(1);
@@ -106,7 +106,7 @@ describe('plan', () => {
     expect(plan(OPTIONS, PEERS).cells.find(({ id }) => id === 'tcp-4-up-1500')?.rounds).toBe(ROUNDS);
   });
 
-  test('streams of one MTU take turns round by round, everything else is measured by itself', () => {
+  it('streams of one MTU: alternate round by round; other cells run alone', () => {
     const groups = batches(plan(OPTIONS, PEERS).cells);
     const streams = groups.filter((group) => group.length > 1);
     expect(streams.map((group) => [...new Set(group.map(({ mtu }) => mtu))])).toEqual([[65520], [1500]]);
@@ -119,13 +119,13 @@ describe('plan', () => {
     expect(groups.flat()).toEqual(plan(OPTIONS, PEERS).cells);
   });
 
-  test('a warm-up precedes the first cell of a kind at each MTU', () => {
+  it('a warm-up precedes the first cell of a kind at each MTU', () => {
     const { cells } = plan({ ...OPTIONS, only: ['tcp-1-up', 'tcp-1-down', 'start'] }, PEERS);
     const warm = cells.filter((_, index) => needsWarmUp(cells, index)).map(({ id }) => id);
     expect(warm).toEqual(['tcp-1-up-65520', 'tcp-1-up-1500']);
   });
 
-  test('--plan names every cell, its peers and the whole time', () => {
+  it('--plan: lists every cell, its peers and the total time', () => {
     const planned = plan({ ...OPTIONS, mode: 'quick' }, PEERS.slice(0, 2));
     const text = planText(planned);
     for (const { id } of planned.cells) expect(text).toContain(`${id} `);

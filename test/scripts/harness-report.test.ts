@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { ageNote, type Guest } from '../../perf/harness/peers.ts';
 import { bars, svg } from '../../perf/harness/report/charts.ts';
 import { comparison, newestReport } from '../../perf/harness/report/comparison.ts';
@@ -96,30 +96,30 @@ const RESULT: Result = {
 const figures = new Figures(RESULT);
 
 describe('statistics', () => {
-  test('median: middle, mean of the two middles, nothing', () => {
+  it('median: odd count, even count, empty list', () => {
     expect(median([3, 1, 2])).toBe(2);
     expect(median([4, 1, 2, 3])).toBe(2.5);
     expect(median([])).toBeNull();
   });
 
-  test('summary: median with the lowest and highest; a run that failed is no zero', () => {
+  it('summary: median, lowest and highest; a failed run is left out', () => {
     expect(figures.summary(UP, 'bucatini', 'mbit')).toEqual({ median: 500, low: 300, high: 900, rounds: 3 });
     expect(figures.summary(UP, 'pasta-new', 'mbit')).toBeNull();
   });
 
-  test('the best peer is a stock tool, by the metric: more throughput, less CPU', () => {
+  it('best peer: a stock tool, with most throughput or least CPU', () => {
     expect(figures.best(UP, 'mbit')).toEqual({ peer: 'slirp4netns', median: 250 });
     expect(figures.best(UP, 'cpuSecondsPerGib')).toEqual({ peer: 'pasta', median: 0.6 });
     expect(figures.best('none', 'mbit')).toBeNull();
   });
 
-  test('ratio: none without a base or to nothing', () => {
+  it('ratio: null without a base or a value', () => {
     expect(ratio(1, 4)).toBe(0.25);
     expect(ratio(1, 0)).toBeNull();
     expect(ratio(null, 1)).toBeNull();
   });
 
-  test('percentiles of several rounds: the median of each', () => {
+  it('percentiles of several rounds: the median of each', () => {
     expect(figures.distribution(RR, 'bucatini')).toEqual([
       [50, 105],
       [99, 230],
@@ -139,7 +139,7 @@ describe('targets', () => {
       ...over,
     });
 
-  test.each([
+  it.each([
     ['at the bound', {}, 500, true],
     ['below it', { factor: 0.51 }, 510, false],
     ['above the best peer', { op: '>', reference: 'best', factor: 1 }, 250, true],
@@ -161,13 +161,13 @@ describe('targets', () => {
     expect(judged(over)).toMatchObject({ bound, reached });
   });
 
-  test('not measured: neither reached nor missed', () => {
+  it('a target without figures: neither reached nor missed', () => {
     expect(judged({ cell: 'none' }).reached).toBeNull();
     expect(judged({ reference: 'newest-pasta' }).reached).toBeNull();
     expect(judged({ reference: 'ours', than: [UP, 'none'] }).reached).toBeNull();
   });
 
-  test('a cell of ours that failed in most of its rounds is missed; one round of three is told beside the figure', () => {
+  it('our cell failed in most rounds: missed; in one round of three: a note beside the figure', () => {
     const rounds = (...errors: (string | null)[]) =>
       new Figures({
         ...RESULT,
@@ -186,7 +186,7 @@ describe('targets', () => {
     };
     expect(judgeTarget(rounds('dead', 'dead', 'dead'), target).reached).toBe(false);
     expect(judgeTarget(rounds('dead', null, 'dead'), target).reached).toBe(false);
-    // One of two: nothing says which one was the lucky moment.
+    // One of two rounds: the median is not meaningful.
     expect(judgeTarget(rounds('dead', null), target).reached).toBe(false);
     expect(judgeTarget(rounds(null, 'dead', null), target).reached).toBe(true);
     expect(markdown(rounds(null, 'dead', null).result)).toContain(
@@ -194,7 +194,7 @@ describe('targets', () => {
     );
   });
 
-  test('of several cells of ours the better one counts', () => {
+  it('several cells of ours: the better one counts', () => {
     expect(
       judged({ cell: RR, metric: 'p50Us', op: '<=', reference: 'ours', than: [RR, RR], factor: 1 }).bound,
     ).toBe(105);
@@ -225,13 +225,13 @@ describe('targets', () => {
     };
     const paced: Target = { ...perGib, cell: PACED, metric: 'cpuPercent', carrying: { leastMbit: 900 } };
 
-    test('per GiB: the bound is that of a peer with a tenth of our rate', () => {
+    it('per GiB: the bound is that of a peer with a tenth of our rate', () => {
       expect(judgeTarget(stalled(999, 113), perGib)).toMatchObject({ bound: 0.5, reached: true });
       const noneCounts = { ...perGib, carrying: { shareOfOurs: 0.2 } };
       expect(judgeTarget(stalled(999, 113), noneCounts)).toMatchObject({ bound: null, reached: null });
     });
 
-    test.each([
+    it.each([
       [998, 113, 15, true],
       [998, 900, 1, false],
       [200, 113, 15, false],
@@ -239,7 +239,7 @@ describe('targets', () => {
       expect(judgeTarget(stalled(ours, peer), paced)).toMatchObject({ bound, reached });
     });
 
-    test('of the newest pasta too: one that carries nothing is no bound', () => {
+    it('newest pasta carries nothing: no bound', () => {
       const torrent: Target = { ...perGib, reference: 'newest-pasta', carrying: { shareOfOurs: 0.1 } };
       const without = { ...RESULT, peers: RESULT.peers.filter(({ name }) => name !== 'pasta-new') };
       const { measurements } = stalled(999, 113).result;
@@ -251,7 +251,7 @@ describe('targets', () => {
       expect(judgeTarget(new Figures({ ...without, measurements: unmeasured }), torrent).bound).toBeNull();
     });
 
-    test('the table of targets asks it of every comparison of processor time with the best peer', () => {
+    it('every target that compares CPU with the best peer: has a minimum rate for the peer', () => {
       const ofPeers = TARGETS.filter((t) => t.reference === 'best' && t.metric.startsWith('cpu'));
       expect(ofPeers).toHaveLength(6);
       for (const t of ofPeers) expect(t.carrying, t.text).toBeDefined();
@@ -260,7 +260,7 @@ describe('targets', () => {
     });
   });
 
-  test('a bound in words', () => {
+  it('bound text: operator, factor, reference', () => {
     const text = { text: '', cell: UP, metric: 'mbit' as const };
     expect(boundText({ ...text, op: '>=', reference: 'best', factor: 10 })).toBe('>= 10 × the best peer');
     expect(boundText({ ...text, op: '<=', reference: 'direct', factor: 1, plus: 2 })).toBe('<= direct + 2');
@@ -271,7 +271,7 @@ describe('targets', () => {
 describe('iperf3 reports', () => {
   const usage = { cpuSeconds: 1, rssMib: 80, peakRssMib: 90 };
 
-  test('both ways at once are added up', () => {
+  it('both directions at once: added', () => {
     const sum = { bits_per_second: 1e9, bytes: 2 ** 29, retransmits: 2 };
     const end = {
       sum_sent: sum,
@@ -285,7 +285,7 @@ describe('iperf3 reports', () => {
     });
   });
 
-  test('TCP: a receiver that got nothing is a zero with a note, whatever was sent', () => {
+  it('TCP, the receiver got nothing: zero with a note', () => {
     const sent = { bits_per_second: 5e6, bytes: 6e5, retransmits: 0, seconds: 1 };
     const nothing = { bits_per_second: 0, bytes: 0, seconds: 1 };
     const { values, error } = tcpOutcome({ end: { sum_sent: sent, sum_received: nothing } }, usage, 1);
@@ -294,7 +294,7 @@ describe('iperf3 reports', () => {
     expect(error).toBe('the receiver got nothing');
   });
 
-  test('TCP: a direction or a stream that stalled, a transfer that ended early: the figures with a note', () => {
+  it('TCP, a stalled direction or stream, an early end: figures with a note', () => {
     const sum = { bits_per_second: 1e9, bytes: 1e8, seconds: 1 };
     const nothing = { bits_per_second: 0, bytes: 0, seconds: 1 };
     const both = { sum_received: sum, sum_received_bidir_reverse: nothing };
@@ -311,7 +311,7 @@ describe('iperf3 reports', () => {
     );
   });
 
-  /** iperf3 3.12 with -u -l 8192: what the client sent, what the receiver counted. */
+  /** iperf3 3.12 with -u -l 8192: figures of the sender and of the receiver. */
   const datagrams = (got: Partial<IperfSum>): IperfReport => {
     const sent = { seconds: 1, bytes: 12_492_800, bits_per_second: 99_931_607, packets: 1525, jitter_ms: 0 };
     return {
@@ -323,7 +323,7 @@ describe('iperf3 reports', () => {
     };
   };
 
-  test('UDP: what arrived, not what was offered', () => {
+  it('UDP: the received rate, not the offered one', () => {
     const report = datagrams({ bytes: 1000 * 8192, packets: 1525, jitter_ms: 0.5 });
     expect(udpOutcome(report, null, 8192, 1)).toEqual({
       values: {
@@ -336,7 +336,7 @@ describe('iperf3 reports', () => {
     });
   });
 
-  test('UDP: a receiver that got nothing is a zero with a note; `sum` says that all went well', () => {
+  it('UDP, the receiver got nothing: zero with a note, though `sum` reports success', () => {
     const report = datagrams({ bytes: 0, packets: 0, jitter_ms: 0 });
     expect(report.end?.sum).toMatchObject({ bytes: 12_492_800, bits_per_second: 99_931_607 });
     expect(udpOutcome(report, usage, 8192, 1)).toEqual({
@@ -345,7 +345,7 @@ describe('iperf3 reports', () => {
     });
   });
 
-  test('UDP: a transfer that ended early; an iperf3 without the figures of the receiver', () => {
+  it('UDP, an early end, or no figures of the receiver: a note', () => {
     expect(udpOutcome(datagrams({ bytes: 8192 }), null, 8192, 2).error).toBe(
       'the transfer ended after 1.0 of 2 s',
     );
@@ -354,7 +354,7 @@ describe('iperf3 reports', () => {
     expect(error).toContain('what the receiver got');
   });
 
-  test('an error, or nothing, gives no figures', () => {
+  it('an error or an empty report: no figures', () => {
     expect(tcpOutcome({ error: 'refused' }, null, 1)).toEqual({ values: {}, error: 'refused' });
     expect(tcpOutcome({}, null, 1).error).toBe('no result in the report');
     expect(udpOutcome({}, null, 64, 1).error).toBe('no result in the report');
@@ -362,10 +362,10 @@ describe('iperf3 reports', () => {
   });
 });
 
-describe('what other clients report', () => {
+describe('reports of other clients', () => {
   const answers = { count: 90, perSecond: 90, p50Us: 1, p99Us: 2e6, p999Us: 2e6, distribution: [] };
 
-  test('requests: failures are told; without an answer, or with a dead server, there are no figures', () => {
+  it('requests: failures get a note; no answer or a dead server: no figures', () => {
     expect(streamOutcome({ ...answers, failed: 0 }, null, 1, true).error).toBeNull();
     expect(streamOutcome({ ...answers, failed: 3 }, null, 1, true)).toMatchObject({
       values: { perSecond: 90, p99Us: 2e6 },
@@ -382,7 +382,7 @@ describe('what other clients report', () => {
   });
 
   const SENT = 62_500; // 3 s of 200 Mbit/s in 1200 B
-  test.each([
+  it.each([
     ['all is well', [SENT, SENT, SENT, SENT], 0, null],
     ['nobody got anything', [SENT, 0, 0, 0], 100, 'the receiver got nothing'],
     ['one way only', [SENT, 0, SENT, SENT], 50, 'nothing arrived at the guest'],
@@ -394,17 +394,17 @@ describe('what other clients report', () => {
     expect(outcome.values.lossPercent).toBeCloseTo(loss);
   });
 
-  test('torrent: a guest that could not send is a failure', () => {
+  it('torrent, the guest could not send: failed', () => {
     expect(torrentOutcome({ sent: 0, received: 0 }, { sent: 0, received: 0 }, null, 3).values).toEqual({});
   });
 
-  test('idle: a tool that is gone has neither memory nor time, and is not the best for it', async () => {
+  it('idle, the tool has ended: no figures, and it is not the best peer', async () => {
     const guest = { toolPid: 999_999_999, holder: '', alive: () => false, words: () => 'bye' } as Guest;
     const outcomes = await idle([{ name: 'pasta', guest }], 0, new AbortController().signal);
     expect(outcomes.get('pasta')).toEqual({ values: {}, error: 'the tool died: bye' });
   });
 
-  test('a client that is killed in the middle of its report', async () => {
+  it('a client killed during its report: failed', async () => {
     const half = ['sh', '-c', 'echo \'{"end":\'; exec sleep 60'] as const;
     await expect(runClient(half, 300, new AbortController().signal)).rejects.toThrow(
       'the client ended in the middle of its report: no answer in 0.3 s',
@@ -412,7 +412,7 @@ describe('what other clients report', () => {
   });
 });
 
-test('latency: percentiles in microseconds, ascending, to three digits', () => {
+it('latency: percentiles in microseconds, ascending, to three digits', () => {
   const latency = new Latency();
   for (let i = 1; i <= 1000; i++) latency.recordMs(i / 1000);
   const summary = latency.summary();
@@ -456,13 +456,13 @@ describe('soak', () => {
       }),
       ...over,
     });
-  /** A heap that collects every 70 s. */
+  /** A heap with a garbage collection every 70 s. */
   const sawtooth = (second: number) => 120 + (second % 70) / 10;
-  /** Every minute a sample meets a burst of connections, a higher one each time. */
+  /** One sample per minute falls into a burst of connections, which grows each time. */
   const bursts = (between: (second: number) => number) => (second: number) =>
     second % 60 === 40 ? 500 + 5 * second : between(second);
 
-  test.each([
+  it.each([
     ['growth in the first two minutes only', judged((second) => Math.min(130, 80 + second / 3))],
     ['a heap that goes up and down, its highest the same', judged(sawtooth)],
     ['a rise of just below 3 % in all', judged((second) => 130 + Math.max(0, second - 180) * (3.8 / 1620))],
@@ -472,7 +472,7 @@ describe('soak', () => {
     expect(passed).toBe(true);
   });
 
-  test('descriptors: bursts that samples meet by chance, gone in between: passed', () => {
+  it('descriptors: short bursts in single samples: passed', () => {
     const { passed, verdict } = judged(
       () => 90,
       bursts((second) => 75 + (second % 30)),
@@ -481,7 +481,7 @@ describe('soak', () => {
     expect(passed).toBe(true);
   });
 
-  test.each([
+  it.each([
     [
       'a leak of a fifth of a MiB a minute under a heap that goes up and down',
       judged((second) => sawtooth(second) + second / 300),
@@ -516,7 +516,7 @@ describe('soak', () => {
 });
 
 describe('rendering', () => {
-  test('Markdown: spread, both ratios, a dash for what was not measured, and what failed', () => {
+  it('Markdown: spread, both ratios, a dash for cells not measured, and the failures', () => {
     const text = markdown(RESULT);
     expect(text).toContain('| TCP, 1 stream, up, MTU 1500 | bucatini | 500 | 300–900 | 0.50 | 2.00 | 0.50 |');
     expect(text).toContain('| TCP, 1 stream, up, MTU 1500 | pasta-new | failed | - | - | - | - |');
@@ -524,7 +524,7 @@ describe('rendering', () => {
     expect(text).toMatch(/\d+ targets? reached, \d+ missed; \d+ others not measured in this run\./);
   });
 
-  test('a partial run: figures first, and of the targets only those that it says something about', async () => {
+  it('a partial run: figures first, then only the targets with figures', async () => {
     const text = markdown(RESULT);
     expect(text).not.toMatch(/\| not measured \|/);
     expect(text.indexOf('## TCP throughput')).toBeLessThan(text.indexOf('## Targets'));
@@ -535,7 +535,7 @@ describe('rendering', () => {
     expect(nothing).toMatch(/^0 targets reached, 0 missed; \d+ others not measured in this run\.$/m);
   });
 
-  test('plots: one block a cell in the order of the matrix, a figure on each bar, and a word where there is none', async () => {
+  it('plots: one block per cell in matrix order, a figure on each bar, a word where there is none', async () => {
     const cells = ['TCP, 1 stream', 'TCP, 16 streams', 'TCP, 4 streams', '1 B', '64 B', '1024 B'].map(
       (text, i) => ({ id: `cell${i}`, workload: 'tcp', text, mtu: i % 2 ? 1500 : 65520, seconds: 1 }),
     );
@@ -555,7 +555,7 @@ describe('rendering', () => {
     expect(text).toContain('>failed<');
   });
 
-  test('HTML: `code` as code, figures that do not break, both kinds of light', async () => {
+  it('HTML: `code` elements, figures without line breaks, light and dark scheme', async () => {
     const cells = RESULT.cells.map((cell) => ({ ...cell, text: 'start of `true`' }));
     const page = await html({ ...RESULT, cells });
     expect(page).toContain('start of <code>true</code>');
@@ -564,7 +564,7 @@ describe('rendering', () => {
     expect(page).toMatch(/td\.n[^}]*nowrap/);
   });
 
-  test('an old build of a stock tool is told: passt has dates for versions', () => {
+  it('an old build of a stock tool: marked as old, by date for passt', () => {
     const now = new Date('2026-11-28');
     expect(ageNote('pasta', 'pasta 0.0~git20230309.7c7625d-1', now)).toContain(
       'pasta is of 2023-03, 3 years old',
@@ -575,7 +575,7 @@ describe('rendering', () => {
     expect(ageNote('slirp4netns', 'slirp4netns version 1.3.3', now)).toBeNull();
   });
 
-  test('HTML: plots inside, text escaped, nothing to load', async () => {
+  it('HTML: plots inline, text escaped, no external resource', async () => {
     const page = await html(RESULT);
     expect(page).toContain('p &lt;old&gt;');
     // Bars of each workload and the percentile curves.
@@ -583,7 +583,7 @@ describe('rendering', () => {
     expect(page.replaceAll(/xmlns(:\w+)?="[^"]*"/g, '')).not.toMatch(/https?:|<script|<link/);
   });
 
-  test('comparison: says what it was made from, ours in ratios', () => {
+  it('comparison: names its sources, our figures as ratios', () => {
     const page = comparison(RESULT, '2026-01-02-full.json');
     expect(page).toContain('[perf/2026-01-02-full.json]');
     expect(page).toContain(
@@ -591,7 +591,7 @@ describe('rendering', () => {
     );
   });
 
-  test('overview: the newest build of each tool, a scale for each row, and a word where there is no figure', () => {
+  it('overview: newest build of each tool, a scale for each row, a word where there is no figure', () => {
     expect(overviewTable(RESULT)?.head).toEqual(['what', 'unit', 'bucatini', 'pasta', 'slirp4netns']);
     expect(overviewTable(RESULT)?.rows).toContainEqual([
       'TCP upload, MTU 1500',
@@ -609,7 +609,7 @@ describe('rendering', () => {
     expect(text).toContain('>failed<');
   });
 
-  test('the newest report: a full one before a later quick one, a soak never', () => {
+  it('newest report: a full one has precedence over a later quick one; a soak never counts', () => {
     const named = (name: string, over: Partial<Result>) => ({ name, result: { ...RESULT, ...over } });
     const soak = { peer: 'p', minutes: 1, samples: [], pieces: {}, errors: [], verdict: '', passed: true };
     const reports = [
@@ -623,7 +623,7 @@ describe('rendering', () => {
     expect(newestReport(reports.slice(3))).toBeNull();
   });
 
-  test('a file that is none of ours is named', () => {
+  it('a file that is no harness result: the error names it', () => {
     expect(() => parseResult('{', 'x.json')).toThrow('x.json: not JSON');
     expect(() => parseResult('{"schema":1}', 'x.json')).toThrow('x.json: not a harness result');
     expect(parseResult(JSON.stringify(RESULT), 'x.json')).toEqual(RESULT);

@@ -1,18 +1,18 @@
-/** The harness's own traffic programs, over loopback: real sockets, real processes, small loads. */
+/** The traffic programs of the harness over loopback: real sockets, real processes, small loads. */
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, it } from 'vitest';
 
 const children: ReturnType<typeof spawn>[] = [];
 afterEach(() => {
   for (const child of children.splice(0)) child.kill('SIGKILL');
 });
 
-/** Below what the kernel gives out by itself, and apart for test runs beside one another. */
+/** Below the ephemeral ports, and different for concurrent test runs. */
 const FLOWS = 20;
 let nextPort = 16_384 + (process.pid % 400) * (FLOWS + 4);
 
-/** Start a program of perf/harness/traffic. @returns what it prints, line by line */
+/** Start a program of perf/harness/traffic. @returns its output, line by line */
 function program(name: string, ...args: (string | number)[]) {
   const file = fileURLToPath(new URL(`../../perf/harness/traffic/${name}.ts`, import.meta.url));
   const child = spawn(process.execPath, [file, ...args.map(String)], { stdio: ['ignore', 'pipe', 'pipe'] });
@@ -46,29 +46,29 @@ async function stream(mode: string, amount: number) {
   return { client, report: JSON.parse(await client.line()) };
 }
 
-test('request and response: every round trip recorded, warm-up left out', async () => {
+it('request and response: every round trip recorded, warm-up left out', async () => {
   const { report } = await stream('echo', 1);
   expect(report).toMatchObject({ failed: 0 });
   expect(report.count).toBeGreaterThan(100);
-  // 0.8 s count: what was counted in that time is the rate.
+  // The measured time is 0.8 s: requests in that time give the rate.
   expect(report.perSecond / report.count).toBeCloseTo(1 / 0.8, 1);
   expect(report.p50Us).toBeGreaterThan(0);
   expect(report.p999Us).toBeGreaterThanOrEqual(report.p99Us);
 });
 
-test('connections: the server closes first, so none is stuck in the client', async () => {
+it('connections: the server closes first, the client keeps none in TIME-WAIT', async () => {
   const { report } = await stream('once', 1);
   expect(report).toMatchObject({ failed: 0 });
   expect(report.count).toBeGreaterThan(100);
 });
 
-test('idle flows: as many as asked for, kept until it is killed', async () => {
+it('idle flows: the requested number, held until the client is killed', async () => {
   const { report, client } = await stream('hold', 200);
   expect(report).toEqual({ flows: 200 });
   expect(client.child.exitCode).toBeNull();
 });
 
-test('a server that stalls: each request that it leaves unanswered counts as one that took the time-out', async () => {
+it('a server that stalls: each unanswered request counts with the time-out as its time', async () => {
   const port = nextPort++;
   const server = program('stream-server', 'echo', port, 64);
   expect(await server.line()).toBe('listening');
@@ -77,13 +77,13 @@ test('a server that stalls: each request that it leaves unanswered counts as one
   const report = JSON.parse(await client.line());
   expect(report.count).toBeGreaterThan(100);
   expect(report.failed).toBeGreaterThan(0);
-  // The longest of all; those before were quick.
+  // The maximum; earlier requests were fast.
   expect(report.distribution.at(-1)[1]).toBeGreaterThan(1.9e6);
   expect(report.p50Us).toBeLessThan(1e5);
   server.child.kill('SIGCONT');
 });
 
-test('a server that dies: its end is neither an answer nor a quick one', async () => {
+it('a server that ends: the closed connection is not counted as an answer', async () => {
   const port = nextPort++;
   const server = program('stream-server', 'echo', port, 64);
   expect(await server.line()).toBe('listening');
@@ -94,7 +94,7 @@ test('a server that dies: its end is neither an answer nor a quick one', async (
   expect(report.distribution.at(-1)[1]).toBeGreaterThan(1.9e6);
 });
 
-test('idle flows that did not last are not counted as held', async () => {
+it('idle flows that were closed: not counted as held', async () => {
   const port = nextPort++;
   const server = program('stream-server', 'hold', port, 1);
   expect(await server.line()).toBe('listening');
@@ -109,7 +109,7 @@ test('idle flows that did not last are not counted as held', async () => {
   expect(JSON.parse(await client.line())).toEqual({ open: 0 });
 });
 
-test('many UDP flows: both ways at the offered rate, nothing lost over loopback', async () => {
+it('many UDP flows over loopback: offered rate in both directions, no loss', async () => {
   const load = [nextPort, FLOWS, 1200, 2, 1] as const;
   const peer = program('many-udp', 'peer', ...load);
   expect(await peer.line()).toBe('listening');

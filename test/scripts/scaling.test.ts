@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { repoRoot } from '../support/engines.ts';
 
 const DUMPS = `${repoRoot}/perf/2026-11-24-scaling`;
@@ -16,7 +16,7 @@ const of = (plan: string, direction: string) =>
     `${DUMPS}/${plan}-${direction}.txt`,
   ).stdout;
 
-test('counters of the pipeline: a row a thread, and the fullest one holds what more cores carry', () => {
+it('counters of a pipeline: one row per thread; the busiest thread limits the rate with more cores', () => {
   const up = of('pipeline', 'up');
   expect(up).toMatch(/^\| reader \| 0\.38 \| 0\.345 \| 23\.2 \|$/m);
   expect(up).toContain('| 2 | 11.7 | cores, ends included | 1 | 11.7 | cores, ends included |');
@@ -24,11 +24,11 @@ test('counters of the pipeline: a row a thread, and the fullest one holds what m
   expect(of('pipeline', 'down')).toContain('| 4 | 22.7 | host-io | 2 | 22.7 | host-io |');
 });
 
-test('counters of one thread: that thread', () => {
+it('counters of one thread: one row', () => {
   expect(of('fused', 'up')).toContain('| 8 | 12.9 | fused | - | 12.9 | fused |');
 });
 
-test('not our files: one line, status 1', () => {
+it('other files: one line, status 1', () => {
   const { status, stderr } = scaling('--idle', 'package.json', '--iperf', 'package.json', 'package.json');
   expect(status).toBe(1);
   expect(stderr).toBe('scaling: package.json: no table of --stats in it\n');

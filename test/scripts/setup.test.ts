@@ -1,10 +1,10 @@
-/** scripts/setup.sh in a world of its own: a PATH with little in it, and stand-ins for `id` and `apt-get`. */
+/** scripts/setup.sh with a PATH of few programs, and substitutes for `id` and `apt-get`. */
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { findTool } from '../support/require.ts';
 
 const setup = fileURLToPath(new URL('../../scripts/setup.sh', import.meta.url));
@@ -25,7 +25,7 @@ function program(name: string, body: string): void {
 const run = (...args: string[]) =>
   spawnSync('/bin/sh', [setup, ...args], { encoding: 'utf8', env: { PATH: dir } });
 
-test('ordinary user, tools missing: one apt-get line on standard output, status 1', () => {
+it('ordinary user, tools missing: one apt-get line on standard output, status 1', () => {
   program('id', 'echo 1000');
   const { status, stdout, stderr } = run('test');
   expect(stdout).toMatch(/^apt-get install -y --no-install-recommends [a-z0-9. -]+\n$/);
@@ -35,7 +35,7 @@ test('ordinary user, tools missing: one apt-get line on standard output, status 
   expect(status).toBe(1);
 });
 
-test('each set asks for its own: run needs neither iperf3 nor pasta, perf needs pasta and no compiler', () => {
+it('each set has its tools: run needs neither iperf3 nor pasta, perf needs pasta but no compiler', () => {
   program('id', 'echo 1000');
   expect(run('run').stdout).toContain('util-linux');
   expect(run('run').stdout).not.toMatch(/iperf3|passt/);
@@ -43,16 +43,16 @@ test('each set asks for its own: run needs neither iperf3 nor pasta, perf needs 
   expect(run('perf').stdout).not.toMatch(/gcc/);
 });
 
-test('root without apt-get: says what to install, status 1', () => {
+it('root without apt-get: lists what to install, status 1', () => {
   program('id', 'echo 0');
   const { status, stderr } = run('run');
   expect(stderr).toMatch(/no apt-get here: .*util-linux/);
   expect(status).toBe(1);
 });
 
-test('root: installs what is missing, refreshes the lists when the first try fails, and checks the outcome', () => {
+it('root: installs missing packages; first try fails: updates the lists and tries again; then checks', () => {
   program('id', 'echo 0');
-  // Fails until `update` has run, then brings what was asked for.
+  // Fails until `update` has run, then installs the packages.
   program(
     'apt-get',
     [
@@ -70,7 +70,7 @@ test('root: installs what is missing, refreshes the lists when the first try fai
   expect(run('run')).toMatchObject({ status: 0, stdout: '', stderr: '' });
 });
 
-test('root, apt-get fails: its last words and the packages, status 1', () => {
+it('root, apt-get fails: its last lines and the packages, status 1', () => {
   program('id', 'echo 0');
   program('apt-get', 'echo "E: no such mirror" >&2; exit 100');
   const { status, stderr } = run('run');
@@ -78,7 +78,7 @@ test('root, apt-get fails: its last words and the packages, status 1', () => {
   expect(status).toBe(1);
 });
 
-test('unknown set: one line, status 2', () => {
+it('unknown set: one line, status 2', () => {
   expect(run('everything')).toMatchObject({
     status: 2,
     stderr: expect.stringContaining("unknown set 'everything'"),

@@ -1,8 +1,8 @@
 // @vitest: beside
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { functionSizes, wideComments } from '../../scripts/size-report.ts';
 
-test('functions: declarations, methods and arrows with their lines and parameters', () => {
+it('functions: declarations, methods and arrows, with lines and parameters', () => {
   const source = `type F = (a: number, b: number) => void;
 export function one(a: number,
   b: string): void {
@@ -21,7 +21,7 @@ class C {
   ]);
 });
 
-test('comments: wide ones are named, code and lines with a link are not', () => {
+it('wide comments: listed; code and lines with a link: not', () => {
   const wide = 'x'.repeat(110);
   expect(
     wideComments(`// ${wide}\nconst a = '${wide}';\n * ${wide}\n * https://x/${wide}\n// short\n`),

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, expect, it } from 'vitest';
 
 const script = fileURLToPath(new URL('../../scripts/test-count.ts', import.meta.url));
 const dir = mkdtempSync(join(tmpdir(), 'count-'));
@@ -30,11 +30,11 @@ const report = (
   testResults,
 });
 
-test('all passed: todo and pending count as skipped', () => {
+it('all passed: todo and pending count as skipped', () => {
   expect(count(report(7, 0, 2, 1))).toEqual({ lastLine: '7 passed, 0 failed, 3 skipped', status: 0 });
 });
 
-test('a failed test fails', () => {
+it('a failed test: counted, status 1', () => {
   const file = { name: 'a.test.ts', status: 'failed', assertionResults: [{ status: 'failed' }] };
   expect(count(report(7, 1, 0, 0, [file]), 1)).toEqual({
     lastLine: '7 passed, 1 failed, 0 skipped',
@@ -42,7 +42,7 @@ test('a failed test fails', () => {
   });
 });
 
-test('a file that did not load counts as one failure', () => {
+it('a file that did not load: one failure', () => {
   const file = { name: 'a.test.ts', status: 'failed', assertionResults: [] };
   expect(count(report(7, 0, 0, 0, [file]), 1)).toEqual({
     lastLine: '7 passed, 1 failed, 0 skipped',
@@ -50,7 +50,7 @@ test('a file that did not load counts as one failure', () => {
   });
 });
 
-test('runner failed with no failed test, or left no report: still a failure', () => {
+it('runner failed with no failed test, or left no report: still a failure', () => {
   expect(count(report(7, 0, 0, 0), 1)).toEqual({ lastLine: '7 passed, 1 failed, 0 skipped', status: 1 });
   expect(count('')).toEqual({ lastLine: '0 passed, 1 failed, 0 skipped', status: 1 });
 });

@@ -1,10 +1,9 @@
 /**
- * The small tools' command lines: usage where it is asked for, one line where something is wrong, never a
- * stack.
+ * Command lines of the small tools: --help prints the usage, an error is one line, never a stack trace.
  */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
 const run = (file: string, ...args: string[]) => {
   const { status, stdout, stderr } = spawnSync(
@@ -19,14 +18,14 @@ describe.each([
   ['bench/run.ts', 'npm run bench'],
   ['perf/render.ts', 'npm run report'],
 ])('%s', (file, command) => {
-  test.each(['--help', '-h'])('%s', (flag) => {
+  it.each(['--help', '-h'])('%s', (flag) => {
     const { status, stdout, stderr } = run(file, flag);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toContain(`usage: ${command}`);
   });
 });
 
-test.each([
+it.each([
   ['bench/run.ts', ['--nosuch'], 2],
   ['bench/run.ts', ['nosuch'], 2],
   ['bench/run.ts', ['--rounds', 'many'], 2],

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
-# Builds the test bed's network from inside its namespaces; runs as their first process and stays until standard input ends, so
-# that everything in them ends with whoever holds the other end of that pipe. Prints "peer PID" and "user PID": processes that
-# keep the peer's network namespace and the ordinary user's user namespace; then "up".
+# Builds the test bed's network from inside its namespaces. Runs as their first process until standard input ends:
+# all processes of the bed end with the holder of the pipe's other end. Prints "peer PID" and "user PID", the
+# processes that keep the peer's network namespace and the ordinary user's user namespace, then "up".
 # usage: bed-up.sh RAM_DIR MTU RESOLVER cubic|plain      plain: routes without a congestion control
 set -eu
 ram=$1 mtu=$2 resolver=$3 routes=$4
@@ -16,7 +16,7 @@ unshare --net sleep infinity &
 peer=$!
 while [ "$(readlink /proc/$peer/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.005; done
 
-# Duplicate address detection would make us wait two seconds; forwarding stays off.
+# Duplicate address detection would take two seconds. Forwarding stays off.
 # shellcheck disable=SC2016 # expanded by the two shells below
 tune='
   echo "0 0" >/proc/sys/net/ipv4/ping_group_range
@@ -62,6 +62,6 @@ done
 echo "peer $peer"
 echo "user $user"
 echo up
-# `wait` reaps whatever loses its parent in here.
+# `wait` reaps orphans of the bed, for this is its first process.
 cat <&3 >/dev/null &
 wait $!

@@ -1,5 +1,6 @@
 /**
- * The test bed: two namespaces that an ordinary user may make, with nothing of the machine's network in them.
+ * The test bed: two network namespaces that an ordinary user may create, without access to the machine's
+ * network.
  *
  *   the guest                        "host"                                 "peer": the outside world
  *   ┌────────────┐  TAP  ┌────────┐  ┌──────────────────────────────┐ veth ┌──────────────────────────────────┐
@@ -7,12 +8,12 @@
  *   └────────────┘       └────────┘  │ default via .254 and ::fe    │      │ servers: peer-server.ts           │
  *                                    └──────────────────────────────┘      └──────────────────────────────────┘
  *
- * Host and peer share one user, mount and PID namespace whose first process (bed-up.sh) lives as long as the
- * pipe to us: when the test process ends, however it does, the kernel ends everything in the bed. The engine
- * runs as user 1000 of a nested user namespace, without any capability over the bed.
+ * Host and peer share one user, mount and PID namespace. Its first process (bed-up.sh) runs until the pipe
+ * from the test process closes. When the test process ends, for any reason, the kernel kills all processes of
+ * the bed. The engine runs as user 1000 of a nested user namespace, without any capability over the bed.
  *
- * Process ids given out are valid in the test process, for signals and /proc; `bed.pidSeenInside` translates
- * for command lines.
+ * Process ids are those that the test process sees, for signals and /proc. `bed.pidSeenInside` converts one
+ * for a command line in the bed.
  */
 import { readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { type Engine, type EngineOptions, engine, type Launch, repoRoot } from './engines.ts';
@@ -42,13 +43,13 @@ export type Where = 'host' | 'user' | 'peer';
 
 export interface BedOptions {
   readonly vethMtu?: number;
-  /** What the host's resolv.conf names. */
+  /** Addresses in the host's resolv.conf. */
   readonly resolver?: string;
-  /** Made by root of the machine in its own user namespace: for programs that need subordinate ids. */
+  /** Created by root of the machine in its own user namespace: for programs that need subordinate ids. */
   readonly privileged?: boolean;
   /**
-   * The routes name no congestion control: netavark 2 fails on a default route that does, which any pasta
-   * copies for it.
+   * Routes without a congestion control: pasta copies the default route of the host, and netavark 2 fails on
+   * one with a congestion control.
    */
   readonly plainRoutes?: boolean;
 }
@@ -58,19 +59,19 @@ export interface Bed {
   readonly ramDir: string;
   run(where: Where, argv: readonly string[], options?: RunOptions): Promise<Finished>;
   start(where: Where, argv: readonly string[], options?: RunOptions): Started;
-  /** Write a file as the bed sees it. */
+  /** Write a file in the bed's mount namespace. */
   write(path: string, content: string): void;
   /** Start the engine with a guest of its own. */
   engine(options?: EngineOptions): Promise<Guest>;
-  /** Start the engine for a namespace of the caller's making. */
+  /** Start the engine for a namespace that the caller has created. */
   attach(where: Where, options: EngineOptions, target: string): Started;
   /** The engine's own processes, found by their name. */
   enginePids(started: Started, name?: string): number[];
-  /** Run `engine run OPTIONS -- COMMAND` as it is. */
+  /** Start `engine run OPTIONS -- COMMAND`. @returns the process; nothing is awaited */
   launch(options: EngineOptions, command: readonly string[]): Started;
-  /** A namespace without network, made by the ordinary user; ends with `close`. */
+  /** A namespace without network, created by the ordinary user; removed by `close`. */
   emptyGuest(): Promise<EmptyGuest>;
-  /** Live processes in the bed, as "PID COMMAND LINE" with the ids they have there. */
+  /** Running processes of the bed as "PID COMMAND LINE", with the ids that they have in the bed. */
   processes(): string[];
   pidSeenInside(pid: number): number;
   /** Mount table of the bed. */
@@ -96,7 +97,7 @@ export interface Guest extends Inside {
   readonly started: Started;
   /** All processes of the engine, without the guest's command. */
   enginePids(): number[];
-  /** Ends the engine with SIGTERM and gives the status. */
+  /** End the engine by SIGTERM. @returns its status */
   stop(): Promise<number>;
 }
 
@@ -114,8 +115,7 @@ export const supportProgram = (file: string, ...args: (string | number)[]): stri
 let serial = 0;
 
 /**
- * The directory that becomes the bed's memory disk: empty on any Debian, and not one that our own files are
- * under.
+ * The directory where the bed mounts its tmpfs: empty on any Debian, and outside the source tree.
  */
 const ramDir = (): string =>
   ['/mnt', '/media', '/srv'].find((dir) => !realpathSync(repoRoot).startsWith(`${dir}/`)) ?? '/mnt';
@@ -307,17 +307,17 @@ function readOrEmpty(path: string): string {
   }
 }
 
-/** Cubic, and further options, for all routes of the guest. */
+/** Set congestion control cubic, and further options, on all routes of the guest. */
 export async function setRoutes(guest: Inside, ...options: readonly string[]): Promise<void> {
   await guest.inside(['sh', `${repoRoot}/test/support/route-cubic.sh`, ...options]);
 }
 
-/** Run in the guest; anything but status 0 throws with what was printed. */
+/** Run a command in the guest. @throws Error with its output when the status is not 0 */
 export async function succeed(guest: Inside, argv: readonly string[], options?: RunOptions): Promise<string> {
   return checked(argv, await guest.inside(argv, options));
 }
 
-/** The same in the bed. */
+/** Run a command in the bed. @throws Error with its output when the status is not 0 */
 export async function succeedIn(
   bed: Bed,
   where: Where,

@@ -1,4 +1,4 @@
-/** Host rigs and peers of a test file, closed after each test. */
+/** Host rigs and peers for a test file; they are closed after each test. */
 import { afterEach } from 'vitest';
 import type { TapEnginePlan } from '../../src/workers/engine-plan.ts';
 import { Peer } from './datagram-peer.ts';

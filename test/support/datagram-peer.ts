@@ -1,4 +1,4 @@
-/** UDP sockets of somebody else's, for tests of host-io's. */
+/** UDP sockets that play the peers of host-io's datagram sockets. */
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,7 +9,7 @@ export interface Received {
   readonly address: string;
 }
 
-/** A UDP socket of somebody else's on loopback. */
+/** A peer's UDP socket on loopback. */
 export class Peer {
   readonly socket: Socket;
   readonly got: Received[] = [];
@@ -29,6 +29,14 @@ export class Peer {
     return this;
   }
 
+  /** Send a datagram. It is in the queue of a receiver on loopback when the promise is fulfilled. */
+  send(data: Uint8Array, port: number, address: string): Promise<void> {
+    return new Promise((done, fail) => {
+      this.socket.send(data, port, address, (error) => (error === null ? done() : fail(error)));
+    });
+  }
+
+  /** The next `count` datagrams; fails when they have not arrived after a second. */
   async received(count: number): Promise<Received[]> {
     for (let i = 0; i < 200 && this.got.length < count; i++) await sleep(5);
     if (this.got.length < count) throw new Error(`peer got ${this.got.length} of ${count} datagrams`);

@@ -1,16 +1,16 @@
 /**
- * A small DNS server of the test bed, UDP and TCP: enough of RFC 1035 for real resolvers, with answers of
- * every size. What it does not know is NXDOMAIN; an answer over the client's UDP limit (512, or what EDNS
- * says) is sent empty with TC set.
+ * A small DNS server for the test bed, over UDP and TCP: enough of RFC 1035 for real resolvers, with answers
+ * of every size. Unknown names get NXDOMAIN. An answer above the client's UDP limit (512 bytes, or the EDNS
+ * size) is sent empty with TC set.
  *
  *   peer.bed.test   A, AAAA      the peer
  *   many.bed.test   A            30 records: 508 bytes and more
  *   big.bed.test    TXT          5 strings of 200 bytes: over 512, under 1232
  *   huge.bed.test   TXT          60 strings of 200 bytes: only TCP carries it
- *   who.bed.test    TXT          the server's name and the asker's address
+ *   who.bed.test    TXT          the server's name and the client's address
  *   *.silent.test                no answer at all
  *
- * As a program: `dns-server.ts NAME ADDRESS...`, prints "ready" when all are bound.
+ * As a program: `dns-server.ts NAME ADDRESS...` prints "ready" when all sockets are bound.
  */
 import dgram from 'node:dgram';
 import net from 'node:net';
@@ -36,7 +36,7 @@ function records(server: string, asker: string): Map<string, Answer[]> {
   ]);
 }
 
-/** The answer to one query, or undefined when it is not one. `limitBytes` 0: no limit (TCP). */
+/** @returns the answer to a query; undefined when the message is no query. `limitBytes` 0: no limit (TCP) */
 function answer(query: Buffer, server: string, asker: string, tcp: boolean): Buffer | undefined {
   if (query.length < 17) return undefined;
   const labels: string[] = [];

@@ -1,7 +1,7 @@
 /**
- * The engines that the end-to-end suite can drive. Ours is the default; `E2E_ENGINE=pasta` runs the same
- * tests against the stock tool (E2E_PASTA: its path), which tells a fault of the engine from a fault of a
- * test and makes the two comparable.
+ * The engines that the end-to-end tests can run. The default is bucatini. `E2E_ENGINE=pasta` runs the same
+ * tests with passt's pasta (E2E_PASTA: its path), to distinguish an error of the engine from an error of a
+ * test.
  */
 import { fileURLToPath } from 'node:url';
 
@@ -17,9 +17,9 @@ export interface EngineOptions {
   readonly impair?: { readonly fromGuest: number; readonly toGuest: number; readonly seed: number };
   /** Leave the interface down and without addresses: the guest's own client configures it. */
   readonly unconfigured?: boolean;
-  /** Further options, in the engine's own words. */
+  /** Further options, in the syntax of the engine. */
   readonly extra?: readonly string[];
-  /** Another engine than the one that is chosen for the whole run. */
+  /** An engine other than that of the whole run. */
   readonly engine?: Engine;
 }
 
@@ -30,21 +30,21 @@ export interface Launch {
 
 export interface Engine {
   readonly name: string;
-  /** What the process is called in ps. */
+  /** Process name, as in ps. */
   readonly processName: string;
   readonly plans: readonly string[];
-  /** Descriptors that it may keep in store for connections to come. */
+  /** Descriptors that the engine may keep open for later connections. */
   readonly spareDescriptors: number;
-  /** What it can do; tests of the rest are skipped with a reason. */
+  /** Features; tests of a missing one are skipped with a reason. */
   readonly can: {
     readonly impair: boolean;
-    /** Tells the guest of unreachable networks by ICMP rather than RST. */
+    /** Reports an unreachable network to the guest by ICMP, not by RST. */
     readonly honestUnreachable: boolean;
-    /** The guest's resolver works when the host's is on loopback, without options. */
+    /** DNS works without options when the host's resolver listens on loopback. */
     readonly loopbackResolver: boolean;
-    /** `run` passes SIGTERM on and ends as its command does. */
+    /** `run` passes SIGTERM to its command and returns the command's status. */
     readonly forwardsSignals: boolean;
-    /** Its command may be killed by signals of its own namespace (it is not the first process there). */
+    /** The command is not process 1 of its PID namespace: signals from inside that namespace can kill it. */
     readonly ordinaryCommand: boolean;
   };
   run(options: EngineOptions, command: readonly string[]): Launch;
@@ -53,7 +53,7 @@ export interface Engine {
 }
 
 const QUICK = process.env.E2E_QUICK === '1';
-/** The full figure, or a smaller one for quick rounds while developing. */
+/** @returns `value`, or `quick` in quick runs during development */
 export const full = (value: number, quick: number): number => (QUICK ? quick : value);
 
 export const repoRoot = fileURLToPath(new URL('../../', import.meta.url)).replace(/\/$/, '');
@@ -136,5 +136,5 @@ function pasta(program: string): Engine {
 
 export const engine: Engine =
   process.env.E2E_ENGINE === 'pasta' ? pasta(process.env.E2E_PASTA ?? 'pasta') : bucatini();
-/** Our pasta, driven as the stock one is. */
+/** Our bin/pasta, run with the same options as passt's pasta. */
 export const ourPasta: Engine = pasta(`${repoRoot}/bin/pasta`);

@@ -1,6 +1,6 @@
 /**
- * fast-check's default size is small: lists and bytes of about ten elements, whatever `maxLength` says. Where
- * a property names a length, it means it.
+ * Sets the size of fast-check. With the default size, lists and byte arrays have about ten elements even if
+ * `maxLength` is larger; here they may be as long as `maxLength`.
  */
 import fc from 'fast-check';
 

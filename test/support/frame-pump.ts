@@ -1,4 +1,6 @@
-/** Frames between a TAP and a socket with a frame a message, both ways, until the socket ends. */
+/**
+ * Copies frames between a TAP and a socket with one frame per message, both ways, until the socket closes.
+ */
 import { EPOLLIN } from '../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../src/sys/epoll.ts';
 import { checked } from '../../src/sys/error.ts';
@@ -7,7 +9,10 @@ import { NativeBuffer } from '../../src/sys/memory.ts';
 
 const MAX_FRAME_BYTES = 70_000;
 
-/** Blocks. @param onFrame  told of every frame from the socket: its bytes */
+/**
+ * Blocks until the socket closes.
+ * @param onFrame called with the length of each frame from the socket, in bytes
+ */
 export function pumpFrames(tap: number, peer: number, onFrame: (bytes: number) => void = () => {}): void {
   checked(setNonBlocking(peer), 'fcntl', 'O_NONBLOCK');
   const frame = new NativeBuffer(MAX_FRAME_BYTES);

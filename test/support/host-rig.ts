@@ -1,6 +1,7 @@
 /**
- * The datagram sockets of host-io with real host sockets on loopback, driven by hand: commands go in as the
- * ring would bring them, epoll is asked by pump(), and messages to the shard come out as an array.
+ * The datagram sockets of host-io with real host sockets on loopback. A test calls the methods that the ring
+ * and the reactor call otherwise: command() passes a command, poll() waits on epoll, and takeMessages()
+ * returns the messages to the shard.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { addressParse } from '../../src/proto/address.ts';
@@ -85,6 +86,15 @@ export class HostRig {
     return messages;
   }
 
+  /** Poll until the condition holds, or fail after two seconds. Messages stay in the ring. */
+  async until(holds: () => boolean): Promise<void> {
+    for (let i = 0; i < 400 && !holds(); i++) {
+      this.poll();
+      if (!holds()) await sleep(5);
+    }
+    if (!holds()) throw new Error('the condition did not hold after 2 s');
+  }
+
   /** Poll until `count` messages have come, or fail after two seconds. */
   async messages(count: number): Promise<Message[]> {
     const got: Message[] = [];
@@ -97,7 +107,7 @@ export class HostRig {
     return got;
   }
 
-  /** A command as the ring would bring it: `host.command((out) => closeWrite(out, 1))`. */
+  /** Pass a command, as if it came from the ring: `host.command((out) => closeWrite(out, 1))`. */
   command(write: (out: DescriptorOut) => void): void {
     const m = message(write);
     this.sockets.command(opOf(m), m, 0, flowOf(m));
@@ -107,7 +117,7 @@ export class HostRig {
     this.command((out) => closeWrite(out, flow));
   }
 
-  /** @param guest  address of the guest's; its port is `localPort` */
+  /** Open a UDP flow. @param guest  address of the guest; its port is `localPort` */
   openUdp(
     flow: number,
     address: string,
@@ -123,7 +133,7 @@ export class HostRig {
     this.command((out) => openUdpWrite(out, flow, ports, words, 0, words, 4, 0, gro));
   }
 
-  /** A payload in the reader's slots, as a frame of the guest's would hold it, at an odd place. */
+  /** Write a payload to slots of the reader, at an odd offset as in a frame of the guest. */
   payload(bytes: Uint8Array): { slotA: number; slotB: number; slotOffset: number } {
     const { shard } = this;
     const slotOffset = 55;
@@ -136,7 +146,7 @@ export class HostRig {
     return { slotA, slotB, slotOffset };
   }
 
-  /** sendDatagram. @param options  sendOptions() */
+  /** Send a datagram of the guest. @param options  as of sendOptions() */
   send(flow: number, bytes: Uint8Array, { options = 0, gsoSize = 0 } = {}): void {
     const { slotA, slotB, slotOffset } = this.payload(bytes);
     this.command((out) =>
@@ -144,7 +154,7 @@ export class HostRig {
     );
   }
 
-  /** Free what a datagram message brought. */
+  /** Free the slots of a datagram message. */
   free(m: Message): void {
     this.shard.ctx.freeHostSlots(slotAOf(m), slotBOf(m));
   }

@@ -1,6 +1,6 @@
 /**
- * Open files of each kind, to be given to a program under test: whoever shares one sees when its flags
- * change.
+ * Open files of each kind, to be inherited by a program under test. The test shares the open file description
+ * and notices when its flags change.
  */
 import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

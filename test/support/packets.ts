@@ -1,7 +1,7 @@
 /**
- * Packets as a guest's kernel would make them, and a reader for what it would get. Independent of the code
- * under test's writers; only address texts are its own, and test/proto/address.test.ts compares these with
- * the platform's.
+ * Builds packets as a guest's kernel does, and decodes packets to the guest. Independent of the writers in
+ * src; only the text forms of addresses come from src, and test/proto/address.test.ts compares these with
+ * Node's.
  */
 import { addressParse, addressRead, addressWrite, ipv6Text } from '../../src/proto/address.ts';
 import { readU32 } from '../../src/proto/be.ts';
@@ -24,7 +24,7 @@ export function ip6(text: string): number[] {
 /** IPv4 text to 4 bytes: the end of the v4-mapped address. */
 export const ip4 = (text: string): number[] => ip6(text).slice(12);
 
-/** RFC 1071 by the book: 16-bit one's complement sum, complemented. */
+/** Checksum of RFC 1071: 16-bit one's complement sum, complemented. */
 export function checksum(bytes: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < bytes.length; i += 2) {
@@ -134,7 +134,7 @@ export function echoMessage(
   return message;
 }
 
-/** An ICMPv6 message in an IPv6 packet with its checksum worked out. */
+/** An ICMPv6 message in an IPv6 packet, with its checksum computed. */
 export function icmp6Packet(
   src: string,
   dst: string,
@@ -169,7 +169,7 @@ export function text6(bytes: Uint8Array): string {
   return ipv6Text(words, 0);
 }
 
-/** Read an IP packet, insisting on lengths and on the IPv4 header's checksum. */
+/** Decode an IP packet. @throws Error for a wrong length or IPv4 header checksum */
 export function readIp(packet: Uint8Array): Ip {
   const u16 = (at: number): number => (packet[at]! << 8) | packet[at + 1]!;
   if (packet[0]! >>> 4 === 6) {
@@ -208,7 +208,7 @@ export interface Udp {
   readonly payload: Uint8Array;
 }
 
-/** Read UDP out of an IP packet, insisting on length and checksum. */
+/** Decode the UDP datagram of an IP packet. @throws Error for a wrong length or checksum */
 export function readUdp(ip: Ip): Udp {
   const u16 = (at: number): number => (ip.upper[at]! << 8) | ip.upper[at + 1]!;
   if (ip.protocol !== 17) throw new Error(`protocol ${ip.protocol} is not UDP`);

@@ -1,7 +1,7 @@
 /**
- * The byte stream that every transfer test carries: pseudo-random, the same in every process, as long as
- * wanted. It repeats after a prime number of bytes, so no slot, window or segment size divides the period and
- * a piece that is lost, doubled or misplaced changes the checksum.
+ * The byte stream of all transfer tests: pseudo-random, the same in every process, of any length. Its period
+ * is a prime number of bytes: no slot, window or segment size divides the period, and a piece that is lost,
+ * duplicated or misplaced changes the checksum.
  *
  * As a program it writes the stream to its standard output: `pattern.ts BYTES > file`.
  */
@@ -21,7 +21,7 @@ function onePeriod(): Buffer {
 }
 
 /**
- * A piece of the stream: at least one byte from `from` on, at most `maxBytes`. Borrowed: not to be written.
+ * @returns a part of the stream, from offset `from`, 1 to `maxBytes` bytes; borrowed: do not write to it
  */
 export function patternSlice(from: number, maxBytes: number): Buffer {
   const at = from % PERIOD_BYTES;

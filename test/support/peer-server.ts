@@ -4,7 +4,7 @@
  *   HTTP   GET /bytes/N      the first N bytes of the pattern
  *          PUT /upload       answers {bytes, sha256, maxGapMs, ms}; maxGapMs is the longest time without a byte
  *          GET /source       the client's address
- *          GET /result/ID    the outcome of a script (waits until it is there)
+ *          GET /result/ID    the outcome of a script (waits until it has ended)
  *   TCP    echo, script, reset, close, once
  *   UDP    echo
  *   DNS    both protocols

@@ -1,4 +1,4 @@
-/** Addresses and ports of the test bed, in one place for the bed, its servers and the tests. */
+/** Addresses and ports of the test bed, shared by the bed, its servers and the tests. */
 
 export const HOST4 = '10.77.0.1';
 export const HOST6 = 'fd77::1';
@@ -40,5 +40,5 @@ export const FAMILIES: readonly Family[] = [
   { name: 'IPv6', peer: PEER6, gateway: GATEWAY6, host: HOST6, unreachable: UNREACHABLE6 },
 ];
 
-/** An address as it is written in a URL. */
+/** An address in the form of a URL. */
 export const urlHost = (address: string): string => (address.includes(':') ? `[${address}]` : address);

@@ -1,12 +1,12 @@
-/** Child processes and /proc for the test bed. Process ids are those of our own PID namespace throughout. */
+/** Child processes and /proc for the test bed. All process ids are those of our own PID namespace. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 export const sleepMs = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /**
- * Wait until `check` gives something other than undefined or false; throws with `what` when it takes too
- * long.
+ * Call `check` until it returns something other than undefined or false. @throws Error with `what` after the
+ * time limit
  */
 export async function eventually<T>(
   what: string,
@@ -23,7 +23,7 @@ export async function eventually<T>(
 }
 
 export interface Finished {
-  /** Exit status as a shell tells it: 128 + n after signal n. */
+  /** Exit status as in a shell: 128 + n after signal n. */
   readonly status: number;
   readonly stdout: string;
   readonly stderr: string;
@@ -47,7 +47,7 @@ const SIGNAL_NUMBER: Readonly<Record<string, number>> = {
   SIGTERM: 15,
 };
 
-/** Run to the end; a status other than 0 is the caller's to judge, a time-out throws. */
+/** Run a command to its end. Any status is returned. @throws Error at the time limit */
 export async function runToEnd(argv: readonly string[], options: RunOptions = {}): Promise<Finished> {
   const timeoutMs = options.timeoutMs ?? 20_000;
   const startedAt = performance.now();
@@ -74,9 +74,9 @@ export interface Started {
   readonly pid: number;
   /** Resolves with the status when the process has ended. */
   readonly exited: Promise<number>;
-  /** Everything it printed, once its pipes are closed. */
+  /** The whole output, when its pipes are closed. */
   output(): Promise<{ stdout: string; stderr: string }>;
-  /** What it has printed so far. */
+  /** The output so far. */
   printed(): { stdout: string; stderr: string };
 }
 
@@ -139,7 +139,7 @@ export function descendantsOf(pid: number): number[] {
   return childrenOf(pid).flatMap((child) => [child, ...descendantsOf(child)]);
 }
 
-/** SIGKILL a process that we started, and what it started. */
+/** Send SIGKILL to a process that we started and to its descendants. */
 export function killTree(pid: number): void {
   for (const p of [pid, ...descendantsOf(pid)]) {
     try {
@@ -160,8 +160,7 @@ export const commandLine = (pid: number): string[] => readProc(pid, 'cmdline').s
 export const processName = (pid: number): string => readProc(pid, 'comm').trimEnd();
 
 /**
- * The process id in the innermost PID namespaces: as its own children, or those `depth` levels further out,
- * see it.
+ * @returns the id of a process in the PID namespace `depth` levels below ours; 0 when it is not in one
  */
 export const pidInside = (pid: number, depth: number): number =>
   Number((/^NSpid:\s+(.*)$/m.exec(readProc(pid, 'status'))?.[1] ?? '').split(/\s+/)[depth] ?? 0);
@@ -177,7 +176,9 @@ export function cpuTicks(pid: number): number {
   return Number(fields[11]) + Number(fields[12]);
 }
 
-/** How often the process's threads went to sleep of their own accord, and so were woken. */
+/**
+ * Number of voluntary context switches of all threads of the process: how often they slept and were woken.
+ */
 export function sleeps(pid: number): number {
   return readdirSync(`/proc/${pid}/task`).reduce(
     (sum, tid) =>
@@ -208,11 +209,11 @@ export interface ThreadStatus {
   readonly seccomp: number;
   /** CapEff, in hexadecimal. */
   readonly capEff: string;
-  /** CapPrm, likewise. */
+  /** CapPrm, in hexadecimal. */
   readonly capPrm: string;
 }
 
-/** What /proc says of each thread of a process, dumpable or not. */
+/** State of each thread of a process from /proc; also works for a process that is not dumpable. */
 export function threadStatus(pid: number): ThreadStatus[] {
   return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
     const text = readProc(pid, `task/${tid}/status`);

@@ -1,12 +1,12 @@
 /**
- * What tests need from the machine. A need that is not met skips its tests with the reason in their title;
- * where CI=true it fails them instead, so that nothing stays untested unseen.
+ * Requirements of tests on the machine. A missing one skips its tests, with the reason in their title. With
+ * CI=true these tests fail instead, so that no test is skipped unnoticed.
  */
 import { spawnSync } from 'node:child_process';
 import { accessSync, closeSync, constants, openSync } from 'node:fs';
 import { describe, it } from 'vitest';
 
-/** undefined: met; else what is missing and how to get it. */
+/** undefined: available; else what is missing and how to install it. */
 export type Need = () => string | undefined;
 
 const SBIN = ['/usr/sbin', '/sbin', '/usr/local/sbin'];
@@ -23,13 +23,13 @@ export function findTool(name: string): string | undefined {
   return undefined;
 }
 
-/** A program on PATH or in an sbin directory. `from`: where it comes from, e.g. "apt package iperf3". */
+/** A program on PATH or in an sbin directory. @param from  its source, e.g. "apt package iperf3" */
 export const requireTool =
   (name: string, from: string): Need =>
   () =>
     findTool(name) === undefined ? `${name} is missing: ${from}` : undefined;
 
-/** /dev/net/tun, openable by us. */
+/** /dev/net/tun, which this process can open. */
 export const requireTun: Need = () => {
   try {
     closeSync(openSync('/dev/net/tun', 'r+'));
@@ -59,7 +59,7 @@ const bedNeeds: readonly Need[] = [
   requireTool('ip', 'apt package iproute2'),
 ];
 
-/** A `describe` whose tests need what `needs` says of the machine. */
+/** A `describe` that requires `needs`. */
 export function describeNeeding(title: string, needs: readonly Need[], body: () => void): void {
   const missing = needs.map((need) => need()).filter((reason) => reason !== undefined);
   if (missing.length === 0) {
@@ -73,6 +73,6 @@ export function describeNeeding(title: string, needs: readonly Need[], body: () 
   }
 }
 
-/** A `describe` whose tests need the bed and `needs`. */
+/** A `describe` that requires the test bed and `needs`. */
 export const describeE2e = (title: string, needs: readonly Need[], body: () => void): void =>
   describeNeeding(title, [...bedNeeds, ...needs], body);

@@ -1,7 +1,7 @@
 /**
- * One shard's context without its threads: a real pool on a real SharedArrayBuffer, real rings, flow table
- * and timers; the guest is an array of packets. A test writes a packet into a reader's slot, hands it to a
- * translator module, and reads what went to the host (ring messages) and to the guest.
+ * The context of one shard without threads: a real pool, rings, flow table and timers; the guest is an array
+ * of packets. A test writes a packet to slots of the reader, passes it to a translator module, and reads the
+ * messages to host-io and the packets to the guest.
  */
 
 import { addressParse, addressRead, addressSetIpv4 } from '../../src/proto/address.ts';
@@ -37,7 +37,7 @@ import { type ShardContext, TIMER_KINDS } from '../../src/workers/translator/con
 import type { Packet } from '../../src/workers/translator/packet.ts';
 import { bytesOf, type Message, message, messageAt, slotAOf, slotBOf, slotOffsetOf } from './message.ts';
 
-/** Where a frame lies in a slot: behind the vnet header. */
+/** Offset of a frame in a slot: after the vnet header. */
 export const FRAME_AT = 12;
 const ETH_BYTES = 14;
 
@@ -75,15 +75,18 @@ export const TEST_PLAN: TapEnginePlan = {
   logLevel: 'debug',
 };
 
-/** A packet for the guest as its kernel would see it: from the IP header on, checksum finished. */
+/** A packet to the guest as its kernel gets it: from the IP header on, with the checksum completed. */
 export interface Sent {
   readonly bytes: Uint8Array;
   readonly etherType: number;
-  /** Payload bytes a segment of a GSO_UDP_L4 frame, 0: an ordinary frame. */
+  /** Payload bytes per segment of a GSO_UDP_L4 frame; 0: an ordinary frame. */
   readonly gsoSize: number;
 }
 
-/** Halves; the last large slot is the guest link's scratch, the one before it keeps DNS queries. */
+/**
+ * Reader and host-io have half of the slots each. The last large slot is the scratch slot of the guest link;
+ * the one before it is for DNS queries.
+ */
 function rigShares(smallSlots: number, largeSlots: number): SlotShares {
   const small = smallSlots / 2;
   const large = largeSlots / 2;
@@ -103,11 +106,11 @@ export class ShardRig {
   readonly ctx: ShardContext;
   readonly sent: Sent[] = [];
   readonly logs: string[] = [];
-  /** Times that the flow table said that it is full. */
+  /** Number of "flow table full" notices. */
   tableFull = 0;
   readonly small: SlotStack;
   readonly large: SlotStack;
-  /** Slots of host-io's. */
+  /** Slots of host-io. */
   readonly hostSmall: SlotStack;
   readonly hostLarge: SlotStack;
   readonly toHost: RingConsumer;
@@ -172,7 +175,7 @@ export class ShardRig {
     };
   }
 
-  /** What the TAP answers to the next GSO frames: 0 or -errno. */
+  /** Result of the TAP for the next GSO frames: 0 or -errno. */
   usoResult = 0;
   readonly #pieces: Uint8Array[] = [];
 
@@ -181,15 +184,15 @@ export class ShardRig {
     const pieces = held.length > 0 ? held : [this.u8.slice(f.moreAt, f.moreAt + f.moreBytes)];
     const packet = new Uint8Array(Buffer.concat([this.u8.slice(f.at, f.at + f.bytes), ...pieces]));
     if (packet.length !== f.bytes + f.moreBytes) throw new Error('rig: pieces are not what the frame says');
-    // What lies in front belongs to the link: spoil it, so that nobody counts on it.
+    // The bytes before the frame belong to the link: overwrite them, so that a dependence on them is noticed.
     this.u8.fill(0xee, f.at - 26, f.at);
     if (f.gsoType === VnetGso.udpL4 && this.usoResult < 0) {
       this.ctx.guest.uso = false;
       return this.usoResult;
     }
     if (f.checksumField >= 0) {
-      // The partial checksum of a GSO frame must be good for the whole, as the kernel corrects it from there
-      // for each segment.
+      // The partial checksum of a GSO frame must be right for the whole frame: the kernel derives that of
+      // each segment from it.
       const csumAt = f.transportAt - f.at;
       const sum = finishSum(onesSum(packet, csumAt, packet.length - csumAt, 0)) || 0xffff;
       packet[csumAt + f.checksumField] = sum >>> 8;
@@ -199,7 +202,7 @@ export class ShardRig {
     return 0;
   }
 
-  /** Drops counted for a cause so far. */
+  /** Number of drops with a cause so far. */
   drops(cause: number): number {
     return this.ctx.counters[DROP_BASE - cause]!;
   }
@@ -225,8 +228,9 @@ export class ShardRig {
   }
 
   /**
-   * Put an IP packet into slots as the reader does (small, the rest large) and describe it as dispatch does.
-   * @param needsCsum  leave the checksum to "the device"
+   * Write an IP packet to slots as the reader does (small slot first, the rest in a large one) and describe
+   * it as dispatch does.
+   * @param needsCsum  leave the checksum partial, as for an offloading device
    */
   packet(ip: Uint8Array, needsCsum = false, gsoType = 0, gsoSize = 0): Packet {
     const slotA = this.small.pop();
@@ -285,7 +289,7 @@ export class ShardRig {
     };
   }
 
-  /** Bytes that a message's slots hold. */
+  /** Payload in the slots of a message. */
   payloadOf(m: Message): Uint8Array {
     const slotA = slotAOf(m);
     const bytes = bytesOf(m);
@@ -301,7 +305,7 @@ export class ShardRig {
     return out;
   }
 
-  /** A payload in slots of host-io's, as datagram/sockets.ts lays it out; null: no slots. */
+  /** Write a payload to slots of host-io, in the layout of datagram/sockets.ts; null: no slots. */
   hostPayload(payload: Uint8Array | null): { slotA: number; slotB: number; bytes: number } {
     if (payload === null) return { slotA: NO_SLOT, slotB: NO_SLOT, bytes: 0 };
     const bytes = payload.length;
@@ -314,16 +318,16 @@ export class ShardRig {
     return { slotA, slotB, bytes };
   }
 
-  /** ToShard.datagram. */
+  /** A ToShard.datagram message. */
   datagram(flow: number, payload: Uint8Array, { ttl = 0, gsoSize = 0 } = {}): Message {
     const { slotA, slotB, bytes } = this.hostPayload(payload);
     return message((out) => datagramWrite(out, flow, slotA, slotB, HEADROOM_BYTES, bytes, ttl, gsoSize));
   }
 
   /**
-   * ToShard.icmpError.
+   * A ToShard.icmpError message.
    * @param offender empty: unknown
-   * @param quoted what it quotes of the datagram, null: nothing
+   * @param quoted payload that the error quotes, null: none
    */
   icmpError(
     flow: number,
@@ -339,7 +343,7 @@ export class ShardRig {
     );
   }
 
-  /** Slots that are not back where they belong, the reader's and host-io's. */
+  /** Number of slots in use, of the reader and of host-io. */
   get missingSlots(): number {
     const { small, large, hostSmall, hostLarge } = this;
     return [small, large, hostSmall, hostLarge].reduce((n, s) => n + s.capacity - s.free, 0);

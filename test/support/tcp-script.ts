@@ -1,20 +1,20 @@
 /**
- * One end of a TCP conversation, played from a list of steps. Both ends of a test run the same interpreter:
- * the client program (clients/tcp-client.ts) plays its own list and sends the other end's list as its first
- * line; a script server plays that and keeps the outcome for whoever asks.
+ * Runs one end of a TCP conversation from a list of steps. Both ends of a test use this interpreter: the
+ * client program (clients/tcp-client.ts) runs its own list and sends the list of the other end as its first
+ * line; a script server runs that list and keeps the outcome for later requests.
  */
 import { createHash } from 'node:crypto';
 import net from 'node:net';
 import { patternSlice } from './pattern.ts';
 
 export type Step =
-  /** Send the next bytes of the pattern; done when the kernel has taken them all. */
+  /** Send the next bytes of the pattern; done when the kernel has accepted all. */
   | readonly ['send', bytes: number]
-  /** Send them in writes of one byte each. */
+  /** Send the next bytes of the pattern in writes of one byte each. */
   | readonly ['sendSingles', bytes: number]
-  /** Read until this many bytes came in all. */
+  /** Read until this many bytes have arrived in total. */
   | readonly ['recv', bytes: number]
-  /** Read until the other end has finished sending. */
+  /** Read until FIN of the other end. */
   | readonly ['recvEof']
   /** Send and read at the same time, until both are done. */
   | readonly ['both', sendBytes: number, recvBytes: number]
@@ -30,10 +30,10 @@ export type Step =
 export interface Outcome {
   readonly sentBytes: number;
   readonly receivedBytes: number;
-  /** SHA-256 of what was received. */
+  /** SHA-256 of the received bytes. */
   readonly sha256: string;
   readonly eof: boolean;
-  /** The errno name the connection failed with. */
+  /** Name of the errno with which the connection failed. */
   readonly error: string | null;
   readonly remoteAddress: string;
   readonly ms: number;
@@ -144,7 +144,9 @@ export async function playSteps(socket: net.Socket, steps: readonly Step[]): Pro
   };
 }
 
-/** A server that plays the steps each client sends first; `done` gets the outcome under the client's id. */
+/**
+ * A server that runs the steps that each client sends first; `done` gets the outcome with the client's id.
+ */
 export function scriptServer(done: (id: string, outcome: Outcome) => void): net.Server {
   return net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     let head = Buffer.alloc(0);

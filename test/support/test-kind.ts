@@ -1,14 +1,14 @@
 /**
- * What a test file says of itself in its first line; vitest.config.ts runs the two kinds one after the other.
+ * The kind of a test file, from its first line. vitest.config.ts runs the two kinds one after the other.
  *
- *   // @vitest: beside   it mostly waits, or no neighbour can change its outcome: several at a time
- *   // @vitest: alone    one at a time: rates, starts and ends within a time, CPU time of an idle engine. The default
+ *   // @vitest: beside   mostly waits, or does not depend on load: several files at a time
+ *   // @vitest: alone    one file at a time: rates, time limits, CPU time of an idle engine. The default
  *
- * A new file is `alone` until somebody has seen that neighbours do not disturb it.
+ * A new file is `alone` until runs have shown that other files do not disturb it.
  */
 export type TestKind = 'beside' | 'alone';
 
-/** @throws Error where the line says something else, or is not the first */
+/** @throws Error for another value, or a pragma that is not in the first line */
 export function testKind(source: string): TestKind {
   const said = [...source.matchAll(/^\/\/ *@vitest:(.*)$/gm)];
   if (said.length === 0) return 'alone';

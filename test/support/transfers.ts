@@ -1,4 +1,4 @@
-/** Checked transfers with curl, and conversations between two scripted ends of a TCP connection. */
+/** Transfers by curl with checksums, and conversations between two scripted ends of a TCP connection. */
 import { type Bed, type Inside, succeed, succeedIn, supportProgram, type Where } from './bed.ts';
 import { PEER4, PORT } from './ports.ts';
 import type { Outcome, Step } from './tcp-script.ts';
@@ -6,28 +6,28 @@ import type { Outcome, Step } from './tcp-script.ts';
 export interface Transferred {
   readonly bytes: number;
   readonly sha256: string;
-  /** The longest time in which nothing arrived at the receiver. */
+  /** The longest time without a byte at the receiver. */
   readonly maxGapMs: number;
   readonly ms: number;
 }
 
 export const gbits = (t: Transferred): string => `${((t.bytes * 8) / t.ms / 1e6).toFixed(2)} Gbit/s`;
 
-/** Fetch in the guest; hashed there. */
+/** Download in the guest; the guest computes the hash. */
 export async function curlDownload(guest: Inside, url: string, timeoutMs: number): Promise<Transferred> {
   const hasher = supportProgram('clients/sha-stdin.ts').join(' ');
   const script = `curl -sSf --noproxy '*' '${url}' | ${hasher}`;
   return JSON.parse(await succeed(guest, ['sh', '-c', script], { timeoutMs })) as Transferred;
 }
 
-/** Send a file from the guest; hashed by the peer. */
+/** Upload a file from the guest; the peer computes the hash. */
 export async function curlUpload(
   guest: Inside,
   file: string,
   url: string,
   timeoutMs: number,
 ): Promise<Transferred> {
-  // No "Expect: 100-continue": its pause of a second is not what is measured.
+  // No "Expect: 100-continue", which would add a pause of a second.
   const argv = ['curl', '-sSf', '--noproxy', '*', '-H', 'Expect:', '-T', file, url];
   return JSON.parse(await succeed(guest, argv, { timeoutMs })) as Transferred;
 }
@@ -39,7 +39,7 @@ export interface Conversation {
   readonly server: Outcome;
 }
 
-/** A client in the guest and the peer's script server play their steps; both outcomes. */
+/** Run steps in a client in the guest and in the peer's script server. @returns both outcomes */
 export async function converse(
   bed: Bed,
   guest: Inside,
@@ -65,7 +65,7 @@ export async function converse(
   return { client, server };
 }
 
-/** Connect from the guest (or the bed) to a port and play steps; nothing is told to the other end. */
+/** Connect from the guest (or the bed) to a port and run steps; the other end gets no steps. */
 export async function playClient(
   run: Inside | { bed: Bed; where: Where },
   address: string,

@@ -12,7 +12,7 @@ import * as socket from '../../src/sys/socket.ts';
 import { VNET_HDR_BYTES } from '../../src/sys/tap.ts';
 import { describeNeeding, requireGcc } from '../support/require.ts';
 
-/** Which headers define the names that start with one of the prefixes; first match wins. */
+/** Headers for names with one of the prefixes; the first match is used. */
 const groups: { headers: string[]; prefixes: string[] }[] = [
   { headers: ['errno.h'], prefixes: ['Errno.'] },
   {
@@ -91,7 +91,7 @@ const groups: { headers: string[]; prefixes: string[] }[] = [
   },
 ];
 
-/** Our name for a constant that C spells otherwise. */
+/** Our names of constants that have another name in C. */
 const spelling: Record<string, string> = {
   LINUX_CAPABILITY_VERSION_3: '_LINUX_CAPABILITY_VERSION_3',
   // An int in C; attribute types have 16 bits.
@@ -234,7 +234,7 @@ function evaluate(headers: readonly string[], expressions: readonly string[]): M
   return new Map(asked.map((expression, i) => [expression, BigInt(values[i]!)]));
 }
 
-/** Names, as C has them, and our values. */
+/** Names in C, and our values. */
 function ours(): Map<string, number> {
   const all = new Map<string, number>();
   for (const [name, value] of Object.entries(constants)) {
@@ -245,14 +245,14 @@ function ours(): Map<string, number> {
 }
 
 describeNeeding('kernel ABI', [requireGcc], () => {
-  it('has a group of headers for every constant', () => {
+  it('every constant: has a group of headers', () => {
     const homeless = [...ours().keys()].filter(
       (name) => !groups.some((group) => group.prefixes.some((prefix) => name.startsWith(prefix))),
     );
     expect(homeless).toEqual([]);
   });
 
-  it('constants are those of the headers', () => {
+  it('constants: equal those of the kernel headers', () => {
     const unclaimed = ours();
     const lacking: string[] = [];
     for (const { headers, prefixes } of groups) {
@@ -277,7 +277,7 @@ describeNeeding('kernel ABI', [requireGcc], () => {
     expect(lacking.length, lacking.join(' ')).toBeLessThan(15);
   });
 
-  it('structures are laid out as we write and read them', () => {
+  it('structures: the layout of the kernel headers', () => {
     for (const { headers, expected } of layouts) {
       const values = evaluate(headers, Object.keys(expected));
       for (const [expression, value] of Object.entries(expected)) {

@@ -4,7 +4,7 @@ import * as c from '../../src/sys/cmsg.ts';
 import * as k from '../../src/sys/constants.ts';
 
 describe('control message codec', () => {
-  it('writes, walks, and stops at the end', () => {
+  it('writes headers; walks them and stops at the end', () => {
     const u32 = new Uint32Array(16);
     let word = 0;
     word += c.cmsgWrite(u32, word, k.SOL_UDP, k.UDP_SEGMENT, 2) >> 2;
@@ -19,7 +19,7 @@ describe('control message codec', () => {
     expect(c.cmsgDataBytes(u32, c.cmsgNext(second, 4), 12)).toBe(-k.Errno.EBADMSG);
   });
 
-  it('refuses lengths that do not fit', () => {
+  it('lengths that do not fit: refused', () => {
     const u32 = new Uint32Array(8);
     for (const [lo, hi] of [
       [15, 0],

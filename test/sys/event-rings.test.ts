@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads';
 import { expect, it } from 'vitest';
 import { findEventRings } from '../../src/sys/event-rings.ts';
 
-it('each event loop has its ring by the time its thread runs JavaScript: a look from there finds all', async () => {
+it('a thread runs JavaScript: io_uring descriptors of all event loops are found', async () => {
   const before = findEventRings();
   const module = new URL('../../src/sys/event-rings.ts', import.meta.url).href;
   const worker = new Worker(

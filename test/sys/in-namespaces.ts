@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { findTool } from '../support/require.ts';
 
-/** Run a fixture as root of new user, network and mount namespaces; what it prints, parsed from JSON. */
+/** Run a fixture as root of new user, network and mount namespaces. @returns its output, parsed from JSON */
 export function runInNamespaces<Report>(fixture: string, ...args: string[]): Report {
   const path = new URL(`./fixtures/${fixture}`, import.meta.url).pathname;
   const argv = ['-Urnm', process.execPath, path, ...args];

@@ -51,7 +51,7 @@ describe('descriptors', () => {
     io.close(to);
   });
 
-  it('failures are -errno', () => {
+  it('failures: return -errno', () => {
     const [from, to] = pipe();
     expect(io.read(from, buffer.address, 1)).toBe(-Errno.EAGAIN);
     expect(io.read(-1, buffer.address, 1)).toBe(-Errno.EBADF);
@@ -64,7 +64,7 @@ describe('descriptors', () => {
     io.close(from);
   });
 
-  it('reserveDescriptors: the table grows at once, nothing stays open; beyond the limit nothing happens', () => {
+  it('reserveDescriptors: the table grows at once, no descriptor stays open; beyond the limit: no effect', () => {
     const [from, to] = pipe();
     const slots = (): number =>
       Number(/^FDSize:\s*(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]);
@@ -98,7 +98,7 @@ describe('descriptors', () => {
     for (const fd of [from, to, high]) io.close(fd);
   });
 
-  it('pread in a file', () => {
+  it('pread: reads at an offset of a file', () => {
     const directory = mkdtempSync(`${tmpdir()}/io-`);
     const fd = openSync(`${directory}/file`, 'w+');
     rmSync(directory, { recursive: true });
@@ -110,7 +110,7 @@ describe('descriptors', () => {
     io.close(fd);
   });
 
-  it('splices from pipe to pipe', () => {
+  it('splice: from pipe to pipe', () => {
     const [fromA, toA] = pipe();
     const [fromB, toB] = pipe();
     expect(io.splice(fromA, toB, 100, SPLICE_F_NONBLOCK)).toBe(-Errno.EAGAIN);
@@ -122,7 +122,7 @@ describe('descriptors', () => {
     for (const fd of [fromA, toA, fromB, toB]) io.close(fd);
   });
 
-  it('an eventfd adds up, is drained once', () => {
+  it('eventfd: writes add up, one read drains', () => {
     const fd = io.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     expect(io.eventfdDrain(fd)).toBe(-Errno.EAGAIN);
     expect(io.eventfdWrite(fd)).toBe(8);
@@ -137,7 +137,7 @@ describe('descriptors', () => {
 });
 
 describe('epoll', () => {
-  it('brings both words of data back, for several descriptors', () => {
+  it('several descriptors: both data words are returned', () => {
     const ep = epollCreate();
     const events = new EpollEvents(8);
     const [from, to] = pipe();
@@ -152,7 +152,7 @@ describe('epoll', () => {
     const seen = [0, 1].map((i) => [events.eventsOf(i), events.dataLo(i), events.dataHi(i)]);
     expect(seen).toContainEqual([EPOLLIN, 0xffff_ffff, 0x8000_0001]);
     expect(seen).toContainEqual([EPOLLIN, 7, 0]);
-    // Edge-triggered: told once. Level-triggered: until drained.
+    // Edge-triggered: one event. Level-triggered: events until drained.
     expect(epollWait(ep, events, 0)).toBe(1);
     expect(events.dataLo(0)).toBe(7);
     expect(epollMod(ep, bell, EPOLLIN | EPOLLOUT, 8, 9)).toBe(0);
@@ -165,7 +165,7 @@ describe('epoll', () => {
     for (const fd of [from, bell, ep]) io.close(fd);
   });
 
-  it('waits for the time-out and no longer', () => {
+  it('no event: returns after the time-out', () => {
     const ep = epollCreate();
     const begin = performance.now();
     expect(epollWait(ep, new EpollEvents(1), 30)).toBe(0);
@@ -173,7 +173,7 @@ describe('epoll', () => {
     io.close(ep);
   });
 
-  it('more events than room come at the next wait', () => {
+  it('more events than room: the rest at the next wait', () => {
     const ep = epollCreate();
     const bells = [0, 1, 2].map(() => io.eventfd(1, EFD_NONBLOCK));
     bells.forEach((bell, i) => {

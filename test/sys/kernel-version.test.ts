@@ -1,8 +1,8 @@
 // @vitest: beside
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { kernelAtLeast } from '../../src/sys/kernel-version.ts';
 
-test('kernelAtLeast compares numbers, not text, and reads the first two alone', () => {
+it('kernelAtLeast: compares the first two numbers, not text', () => {
   const is = (kernel: string) => [kernelAtLeast(5, 7, kernel), kernelAtLeast(6, 12, kernel)];
   expect(is('6.12.41-amd64')).toEqual([true, true]);
   expect(is('6.2')).toEqual([true, false]);

@@ -9,7 +9,7 @@ import { addressOf, NativeBuffer, writeAddress } from '../../src/sys/memory.ts';
 import { openPath } from '../../src/sys/path.ts';
 
 describe('memory', () => {
-  it('an address is exact and counts the offset of the view', () => {
+  it('the address of a view: includes the offset of the view', () => {
     const shared = new SharedArrayBuffer(4096);
     const base = addressOf(new Uint8Array(shared));
     expect(Number.isSafeInteger(base)).toBe(true);
@@ -17,14 +17,14 @@ describe('memory', () => {
     expect(addressOf(new DataView(shared, 100))).toBe(base + 100);
   });
 
-  it('a small array that V8 keeps in its heap does not move after its address was taken', () => {
+  it('a small array in the V8 heap: does not move once its address was taken', () => {
     const small = new Uint8Array(16);
     const address = addressOf(small);
     const litter: unknown[] = [];
     for (let i = 0; i < 200_000; i++) litter.push([i, `${i}`]);
     expect(litter.length).toBe(200_000);
     expect(addressOf(small)).toBe(address);
-    // The kernel writes where the array is, not where it was.
+    // The kernel writes to the current address of the array.
     small.fill(0xff);
     const zero = openPath('/dev/zero', O_RDONLY);
     expect(read(zero, address, 16)).toBe(16);
@@ -32,11 +32,11 @@ describe('memory', () => {
     expect([...small]).toEqual(new Array(16).fill(0));
   });
 
-  it('no bytes, no address', () => {
+  it('an empty array: no address', () => {
     expect(() => addressOf(new Uint8Array(0))).toThrow(RangeError);
   });
 
-  it('a native buffer is zeroed, aligned, seen alike through all its views', () => {
+  it('a native buffer: zeroed, aligned, all views share its bytes', () => {
     const buffer = new NativeBuffer(13);
     expect(buffer.u8.length).toBe(16);
     expect(buffer.address % 8).toBe(0);
@@ -46,7 +46,7 @@ describe('memory', () => {
     expect(buffer.dv.getUint8(7)).toBe(0x88);
   });
 
-  it('a pointer is two little-endian words, up to the last exact one', () => {
+  it('a pointer: two little-endian words, up to the largest exact integer', () => {
     const words = new Uint32Array(4);
     writeAddress(words, 1, 0x7fff_1234_5678);
     expect([...words]).toEqual([0, 0x1234_5678, 0x7fff, 0]);
@@ -58,7 +58,7 @@ describe('memory', () => {
 });
 
 describe('large arrays', () => {
-  it('pages that nobody has written to are not there', () => {
+  it('pages that were not written: take no memory', () => {
     const module = JSON.stringify(new URL('../../src/sys/memory.ts', import.meta.url));
     const program = `
       import { readFileSync } from 'node:fs';
@@ -79,14 +79,14 @@ describe('large arrays', () => {
 });
 
 describe('errors', () => {
-  it('names and texts of error numbers', () => {
+  it('error numbers: names and texts', () => {
     expect(errnoName(Errno.ECONNREFUSED)).toBe('ECONNREFUSED');
     expect(errnoText(Errno.ECONNREFUSED)).toBe('connection refused');
     expect(errnoName(999)).toBe('errno 999');
     expect(errnoText(999)).toBe('errno 999');
   });
 
-  it('a failed call tells call, arguments, errno and remedy', () => {
+  it('a failed call: the message has call, arguments, errno and remedy', () => {
     expect(checked(7, 'open', 'x')).toBe(7);
     const error = new SysError('open', '/dev/net/tun', Errno.EACCES, 'chmod it');
     expect(error.message).toBe('open(/dev/net/tun): EACCES (permission denied); chmod it');

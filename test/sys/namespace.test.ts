@@ -5,7 +5,7 @@ import { describeNeeding, namespaceNeeds } from '../support/require.ts';
 import { runInNamespaces } from './in-namespaces.ts';
 
 describeNeeding('namespaces, mounts, capabilities, processes', namespaceNeeds, () => {
-  it('do what the kernel says they do', () => {
+  it('create, enter and inspect: the kernel reports the effect', () => {
     const report = runInNamespaces<Record<string, unknown>>('namespace.ts');
     expect(report).toEqual({
       types: [CLONE_NEWNET, CLONE_NEWUSER],

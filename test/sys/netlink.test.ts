@@ -21,7 +21,7 @@ import {
 import { describeNeeding, namespaceNeeds, tapNeeds } from '../support/require.ts';
 import { runInNamespaces } from './in-namespaces.ts';
 
-/** Bytes of hexadecimal text; spaces and line ends only part them. */
+/** Bytes of hexadecimal text; white space is ignored. */
 const hex = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replace(/\s+/g, ''), 'hex'));
 
 /** ifinfomsg: Ethernet, index 2, UP|BROADCAST|RUNNING|MULTICAST|LOWER_UP. */
@@ -73,7 +73,7 @@ describe('rtnetlink codec, reading', () => {
     expect([...netlinkMessages(two, 0)]).toEqual([]);
   });
 
-  it('refuses a message that lies about its length', () => {
+  it('a message with a wrong length: refused', () => {
     for (const length of ['0f000000', '11000000', 'ffffffff', '00000000']) {
       const message = hex(`${length} 0300 0000 00000000 00000000`);
       expect(() => [...netlinkMessages(message, message.length)]).toThrow(SysError);
@@ -95,7 +95,7 @@ describe('rtnetlink codec, reading', () => {
     }
   });
 
-  it('a link', () => {
+  it('a link: all fields', () => {
     expect(parseLink(linkMessage, 0, linkMessage.length)).toEqual({
       index: 2,
       name: 'tap0',
@@ -111,12 +111,12 @@ describe('rtnetlink codec, reading', () => {
     expect(() => parseLink(linkMessage, 0, 15)).toThrow('short ifinfomsg');
   });
 
-  it('a link without Ethernet address has none', () => {
+  it('a link without Ethernet address: no MAC', () => {
     const tunnel = joined(LINK, hex('0800 0100 c0000201'));
     expect(parseLink(tunnel, 0, tunnel.length).mac).toBe('');
   });
 
-  it('an address: ours, not the peer; wide flags over narrow ones', () => {
+  it('an address: the local one, not the peer; 32-bit flags have precedence over 8-bit ones', () => {
     expect(parseAddress(addressV4, 0, addressV4.length)).toEqual({
       family: 4,
       address: '10.0.2.100',
@@ -133,7 +133,7 @@ describe('rtnetlink codec, reading', () => {
     expect(() => parseAddress(addressV4, 0, 7)).toThrow('short ifaddrmsg');
   });
 
-  it('a v4-mapped address of an interface remains an IPv6 address', () => {
+  it('a v4-mapped address of an interface: stays an IPv6 address', () => {
     const mapped = hex('0a 80 80 00 02000000  1400 0100 00000000 00000000 0000ffff c0000201');
     expect(parseAddress(mapped, 0, mapped.length)).toMatchObject({
       family: 6,
@@ -141,7 +141,7 @@ describe('rtnetlink codec, reading', () => {
     });
   });
 
-  it('routes: many hops, large table, gateway of the other family', () => {
+  it('routes: several hops, a table above 255, a gateway of the other family', () => {
     expect(parseRoute(routeMultipath, 0, routeMultipath.length)).toMatchObject({
       table: 1000,
       priority: 5,
@@ -166,7 +166,7 @@ describe('rtnetlink codec, reading', () => {
     });
   });
 
-  it('a copy by another interface: every hop leads there, the rest stays', () => {
+  it('a route copied to another interface: every hop uses it, other fields are kept', () => {
     const copyOf = (raw: Uint8Array) => {
       const message = routeCopyRequest(raw, 77).finish(1);
       expect(new DataView(message.buffer).getUint16(4, true)).toBe(k.RTM_NEWROUTE);
@@ -192,30 +192,30 @@ describe('rtnetlink codec, reading', () => {
     expect(() => routeCopyRequest(plain.slice(0, 11), 77)).toThrow('short rtmsg');
   });
 
-  it('clones and other families are no routes of ours', () => {
+  it('cloned routes and other families: left out', () => {
     expect(parseRoute(hex('0a 80 00 00 fe 02 00 01 00020000'), 0, 12)).toBeUndefined();
     expect(parseRoute(hex('80 00 00 00 fe 02 00 01 00000000'), 0, 12)).toBeUndefined();
     expect(() => parseRoute(routeVia, 0, 11)).toThrow('short rtmsg');
   });
 
-  it('an error with the words of the kernel, whole and capped', () => {
+  it("an error with the kernel's text: whole and truncated", () => {
     const quoted = '14000000 1800 0506 01000000 00000000 00000000';
     const words = '0900 0100 6e6f706500 000000';
     const whole = hex(`eaffffff ${quoted} ${words}`);
     const message = { type: k.NLMSG_ERROR, flags: k.NLM_F_ACK_TLVS, sequence: 1, at: 0, endAt: whole.length };
-    expect(parseError(whole, message)).toEqual({ errno: 22, text: 'nope' });
+    expect(parseError(whole, message)).toEqual({ errno: k.Errno.EINVAL, text: 'nope' });
     const capped = hex(`eaffffff 14000000 1800 0506 01000000 00000000 ${words}`);
     const flags = k.NLM_F_ACK_TLVS | k.NLM_F_CAPPED;
     expect(parseError(capped, { ...message, flags, endAt: capped.length })).toEqual({
-      errno: 22,
+      errno: k.Errno.EINVAL,
       text: 'nope',
     });
-    expect(parseError(whole, { ...message, flags: 0 })).toEqual({ errno: 22, text: undefined });
+    expect(parseError(whole, { ...message, flags: 0 })).toEqual({ errno: k.Errno.EINVAL, text: undefined });
     expect(parseError(hex('00000000'), { ...message, endAt: 4 })).toEqual({ errno: 0, text: undefined });
     expect(() => parseError(whole, { ...message, endAt: 3 })).toThrow('short nlmsgerr');
   });
 
-  it('broken bytes are refused or read, and nothing is read outside', () => {
+  it('malformed bytes: refused or parsed, never reads outside the message', () => {
     const vectors = [linkMessage, addressV4, routeMultipath, routeVia];
     const parsers = [parseLink, parseAddress, parseRoute];
     const change = fc.tuple(fc.nat(200), fc.nat(255));
@@ -228,7 +228,7 @@ describe('rtnetlink codec, reading', () => {
         (v, p, changes, cut) => {
           const bytes = vectors[v]!.slice();
           for (const [at, value] of changes) bytes[at % bytes.length] = value;
-          // An exact copy: whatever reads past its end is a RangeError of DataView, which is no SysError.
+          // An exact copy: a read past its end is a RangeError of DataView, not a SysError.
           const short = bytes.slice(0, Math.min(cut, bytes.length));
           try {
             parsers[p]!(short, 0, short.length);
@@ -264,12 +264,12 @@ describe('rtnetlink codec, writing', () => {
     );
   });
 
-  it('is refused, not cut, when it grows too long', () => {
+  it('a message that grows too long: refused, not truncated', () => {
     const request = new NetlinkRequest(k.RTM_NEWLINK, 0);
     expect(() => request.bytes(1, new Uint8Array(1020))).toThrow(RangeError);
   });
 
-  it('addresses, of the family that is asked for', () => {
+  it('addresses of the requested family: encoded', () => {
     expect([...addressFor(4, '192.0.2.255')]).toEqual([192, 0, 2, 255]);
     expect([...addressFor(6, 'fe80::1')]).toEqual([0xfe, 0x80, ...new Array(13).fill(0), 1]);
     expect([...addressFor(6, '::ffff:192.0.2.1')].slice(9)).toEqual([0, 255, 255, 192, 0, 2, 1]);
@@ -281,7 +281,7 @@ describe('rtnetlink codec, writing', () => {
     }
   });
 
-  it('MAC addresses', () => {
+  it('MAC addresses: encoded', () => {
     expect([...macFor('52:54:00:AB:cd:ef')]).toEqual([0x52, 0x54, 0, 0xab, 0xcd, 0xef]);
     for (const bad of ['', '52:54:00:12:34', '52:54:00:12:34:5g', '52-54-00-12-34-56']) {
       expect(() => macFor(bad)).toThrow('not a MAC address');
@@ -298,13 +298,13 @@ interface LinkReport {
   addresses: AddressInfo[];
   routes: RouteInfo[];
   errors: string[];
-  /** Addresses the kernel gave to a link that may, and to one that must not. */
+  /** Link-local addresses of a link that may have them, and of one that must not. */
   generated: number[];
   afterDelete: { addresses: string[]; routes: string[]; links: string[] };
 }
 
 describeNeeding('rtnetlink in a network namespace', namespaceNeeds, () => {
-  it('configures a link and reads it all back', () => {
+  it('configures a link: a dump returns the same values', () => {
     const report = runInNamespaces<LinkReport>('netlink-link.ts');
     expect(report.before.map(({ name, up, loopback }) => ({ name, up, loopback }))).toEqual([
       { name: 'lo', up: false, loopback: true },
@@ -365,14 +365,14 @@ describeNeeding('rtnetlink in a network namespace', namespaceNeeds, () => {
     expect(report.afterDelete.links).toEqual(['lo', 'loud', 'quiet']);
   });
 
-  it('reads dumps of many datagrams whole', () => {
+  it('dumps of several datagrams: read whole', () => {
     const report = runInNamespaces<{ count: number; distinct: number; overrun: boolean }>('netlink-many.ts');
     expect(report.count).toBe(3000);
     expect(report.distinct).toBe(3000);
     expect(report.overrun).toBe(true);
   });
 
-  it('makes a veth pair across namespaces, moves and deletes links', () => {
+  it('a veth pair across namespaces: created, moved, deleted', () => {
     const report = runInNamespaces<Record<string, string[]>>('netlink-veth.ts');
     expect(report).toEqual({
       inside: ['here', 'lo'],
@@ -399,7 +399,7 @@ interface TapReport {
 }
 
 describeNeeding('TAP in a network namespace', tapNeeds, () => {
-  it('opens, attaches, keeps and refuses', () => {
+  it('opened, attached, made persistent; a second open is refused', () => {
     const report = runInNamespaces<TapReport>('tap.ts');
     expect(report.full).toMatchObject({ name: 'full0', vnetHdrBytes: 12, tso: true });
     expect(typeof report.full.uso).toBe('boolean');

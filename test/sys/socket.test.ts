@@ -82,14 +82,14 @@ describe('sockaddr codec', () => {
     expect(s.sockaddrScope(u8, 0)).toBe(0);
   });
 
-  it('refuses other families and leaves the words alone', () => {
+  it('other families: refused, the words are unchanged', () => {
     const words = Uint32Array.of(1, 2, 3, 4);
     expect(s.sockaddrRead(Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0), 0, words, 0)).toBe(-k.Errno.EAFNOSUPPORT);
     expect(s.sockaddrRead(Uint8Array.of(2, 1, 0, 0, 0, 0, 0, 0), 0, words, 0)).toBe(-k.Errno.EAFNOSUPPORT);
     expect([...words]).toEqual([1, 2, 3, 4]);
   });
 
-  it('round trip', () => {
+  it('decode(encode(x)) = x', () => {
     const word = fc.integer({ min: 0, max: 0xffff_ffff });
     const address = fc.oneof(
       fc.tuple(word, word, word, word),
@@ -134,7 +134,7 @@ describe('stream sockets', () => {
       buffer.u8.set([1, 2, 3], DATA_AT);
       expect(s.send(client, at(DATA_AT), 3, k.MSG_NOSIGNAL)).toBe(3);
       waitReadable(server);
-      // Peek leaves it there; MSG_TRUNC throws it away without a buffer.
+      // MSG_PEEK leaves the datagram in the queue; MSG_TRUNC discards it without a buffer.
       expect(s.recv(server, at(DATA_AT + 8), 10, k.MSG_PEEK)).toBe(3);
       expect([...buffer.u8.subarray(DATA_AT + 8, DATA_AT + 11)]).toEqual([1, 2, 3]);
       expect(s.recv(server, 0, 2, k.MSG_TRUNC)).toBe(2);
@@ -150,7 +150,7 @@ describe('stream sockets', () => {
     }
   });
 
-  it('a connect that is refused says so, at once or in SO_ERROR', () => {
+  it('connect refused: ECONNREFUSED at once or in SO_ERROR', () => {
     const [gone, port] = bound(k.SOCK_STREAM);
     close(gone);
     open.splice(open.indexOf(gone), 1);
@@ -176,7 +176,7 @@ describe('stream sockets', () => {
     expect(s.setsockoptBytes(server, k.SOL_TCP, k.TCP_CONGESTION, at(1024), 16)).toBe(0);
   });
 
-  it('linger zero makes close a reset', () => {
+  it('SO_LINGER 0: close sends RST', () => {
     const [client, server] = tcpPair();
     expect(s.setLingerZero(client)).toBe(0);
     close(client);
@@ -185,7 +185,7 @@ describe('stream sockets', () => {
     expect(s.recv(server, at(DATA_AT), 1, 0)).toBe(-k.Errno.ECONNRESET);
   });
 
-  it('a send to nobody is -EPIPE, not a signal', () => {
+  it('send after the peer has closed: -EPIPE, no SIGPIPE', () => {
     const [client, server] = tcpPair();
     s.setLingerZero(server);
     close(server);
@@ -197,7 +197,7 @@ describe('stream sockets', () => {
 });
 
 describe('datagram sockets', () => {
-  it('sendmmsg and recvmmsg carry several datagrams with their addresses', () => {
+  it('sendmmsg and recvmmsg: several datagrams with their addresses', () => {
     const [receiver, port] = bound(k.SOCK_DGRAM);
     const [sender, senderPort] = bound(k.SOCK_DGRAM);
     const count = 3;
@@ -231,7 +231,7 @@ describe('datagram sockets', () => {
     expect(s.recvmmsg(receiver, at(VEC_AT), 4, k.MSG_DONTWAIT)).toBe(-k.Errno.EAGAIN);
   });
 
-  it('UDP_SEGMENT cuts one buffer into datagrams; UDP_GRO tells where', () => {
+  it('UDP_SEGMENT: cuts one buffer into datagrams; UDP_GRO: returns the segment size', () => {
     const [receiver, port] = bound(k.SOCK_DGRAM);
     expect(s.setsockoptInt(receiver, k.SOL_UDP, k.UDP_GRO, 1)).toBe(0);
     const sender = connected(k.SOCK_DGRAM, port);
@@ -254,7 +254,7 @@ describe('datagram sockets', () => {
       total += bytes;
       const endWord = (CONTROL_AT + buffer.u32[(256 >> 2) + s.MSGHDR_CONTROLLEN_WORD]!) >> 2;
       const dataBytes = cmsg.cmsgDataBytes(buffer.u32, CONTROL_AT >> 2, endWord);
-      // Loopback hands the train over uncut where it can; cut datagrams come without the message.
+      // Loopback may deliver the GSO datagram whole; single datagrams have no control message.
       if (bytes > 100) {
         expect(dataBytes).toBe(4);
         expect(buffer.u32[(CONTROL_AT >> 2) + cmsg.CMSG_TYPE_WORD]).toBe(k.UDP_GRO);
@@ -264,7 +264,7 @@ describe('datagram sockets', () => {
     expect(total).toBe(250);
   });
 
-  it('the error queue tells what ICMP said', () => {
+  it('error queue: has type, code and offender of the ICMP error', () => {
     const [gone, port] = bound(k.SOCK_DGRAM);
     close(gone);
     open.splice(open.indexOf(gone), 1);
@@ -296,7 +296,7 @@ describe('datagram sockets', () => {
     expect(s.recvmsg(fd, at(256), k.MSG_ERRQUEUE)).toBe(-k.Errno.EAGAIN);
   });
 
-  it('a dual-stack socket takes v4-mapped addresses', () => {
+  it('a dual-stack socket: accepts v4-mapped addresses', () => {
     const [receiver, port] = bound(k.SOCK_DGRAM);
     const sender = kept(s.socket(k.AF_INET6, k.SOCK_DGRAM, 0));
     expect(s.setsockoptInt(sender, k.SOL_IPV6, k.IPV6_V6ONLY, 0)).toBe(0);

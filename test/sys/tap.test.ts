@@ -1,8 +1,8 @@
 // @vitest: beside
-import { expect, test } from 'vitest';
+import { expect, it } from 'vitest';
 import { hasBigTcp } from '../../src/sys/tap.ts';
 
-test.each([
+it.each([
   ['6.2.16-generic', false],
   ['6.3.0', true],
   ['6.12.41-amd64', true],

@@ -14,7 +14,7 @@ interface Report {
 const NONE = '0000000000000000';
 
 describeNeeding('capabilities of threads', namespaceNeeds, () => {
-  it('helper threads lose all, the caller keeps its own, a thread that kept some keeps them, and all go on', () => {
+  it('helper threads: lose all capabilities; the caller and threads with a kept set: keep theirs; all go on', () => {
     const { kept, before, after, goesOn } = runInNamespaces<Report>('thread-capabilities.ts');
     expect(kept).toBe(0);
     const helpers = Object.keys(before).filter((name) => name !== 'main' && name !== 'keeper');

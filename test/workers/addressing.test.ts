@@ -1,5 +1,5 @@
 // @vitest: beside
-/** What an address on the TAP means on the host, and under which address a host's peer is seen. */
+/** Mapping of destinations from the guest to the host, and of peer addresses on the host to the guest. */
 import { describe, expect, it } from 'vitest';
 import { addressParse, addressText } from '../../src/proto/address.ts';
 import type { AddressPlan, ServicePolicy } from '../../src/workers/engine-plan.ts';
@@ -13,7 +13,7 @@ const MAPPED: AddressPlan = {
   ipv4: { ...ipv4!, mapGuestAddr: '169.254.1.2' },
   ipv6: { ...ipv6!, mapGuestAddr: 'fd00::5' },
 };
-/** As the pasta front end has it: the gateway is the host's own. */
+/** As in the pasta front end: the gateway is that of the host. */
 const WORLD: ServicePolicy = { ...TEST_PLAN.policy, gateway: 'world', dnsPorts: [53, 853] };
 
 const words = (text: string): Uint32Array => {
@@ -57,11 +57,11 @@ describe('destinations', () => {
     ['10.0.2.2', 80, 'world 10.0.2.2'],
     ['fe80::2', 80, 'world fe80::2'],
     ['10.0.2.4', 80, 'hostLoopback 127.0.0.1'],
-  ])('where the gateway is of the world, %s port %i: %s', (address, port, expected) => {
+  ])('the gateway is an ordinary destination, %s port %i: %s', (address, port, expected) => {
     expect(meaning(address, port, MAPPED, WORLD)).toBe(expected);
   });
 
-  it('one address for DNS and the host: the DNS ports go to resolvers, the rest to the host', () => {
+  it('one address for DNS and host loopback: DNS ports lead to resolvers, others to the host', () => {
     const both = { ...MAPPED, ipv4: { ...ipv4!, dns: '10.0.2.4' } };
     expect(meaning('10.0.2.4', 53, both)).toBe('dns');
     expect(meaning('10.0.2.4', 54, both)).toBe('hostLoopback 127.0.0.1');
@@ -85,7 +85,7 @@ describe('peers on the host', () => {
   });
 });
 
-describe('where peers are led to', () => {
+describe('guest address for peers', () => {
   const begin = (plan: AddressPlan = TEST_PLAN.addresses) => {
     const addressing = new Addressing(plan, WORLD);
     return {
@@ -101,32 +101,32 @@ describe('where peers are led to', () => {
     };
   };
 
-  it('before the guest is heard: the address of the plan', () => {
+  it('no packet of the guest yet: the address of the plan', () => {
     const { guestFor } = begin();
     expect([guestFor('192.0.2.9'), guestFor('2001:db8::9')]).toEqual(['10.0.2.15', 'fd00::15']);
   });
 
-  it('a guest with addresses of its own choice: the last one that it used', () => {
+  it('the guest uses other addresses: the last one that it used', () => {
     const { hear, guestFor } = begin();
     for (const address of ['0.0.0.0', '10.0.2.77', 'fd00::a1', 'fd00::a2', '::']) hear(address);
     expect([guestFor('192.0.2.9'), guestFor('2001:db8::9')]).toEqual(['10.0.2.77', 'fd00::a2']);
   });
 
-  it('a guest that uses the planned address: that one, whatever else it uses', () => {
+  it('the guest uses the planned address: that one, whatever else it uses', () => {
     const { hear, guestFor } = begin();
     for (const address of ['10.0.2.77', '10.0.2.15', '10.0.2.78', 'fd00::a1', 'fd00::15', 'fd00::a2'])
       hear(address);
     expect([guestFor('192.0.2.9'), guestFor('2001:db8::9')]).toEqual(['10.0.2.15', 'fd00::15']);
   });
 
-  it('a link-local peer: the link-local address, once it is known', () => {
+  it('a link-local peer: the link-local address of the guest, once known', () => {
     const { hear, guestFor } = begin();
     expect(guestFor('fe80::9')).toBe('fd00::15');
     hear('fe80::a1');
     expect([guestFor('fe80::9'), guestFor('2001:db8::9')]).toEqual(['fe80::a1', 'fd00::15']);
   });
 
-  it('no address planned: nobody, until the guest is heard', () => {
+  it('no address planned: none, until a packet of the guest', () => {
     const { hear, guestFor } = begin({ ...TEST_PLAN.addresses, ipv6: { ...ipv6!, guest: '::' } });
     expect(guestFor('2001:db8::9')).toBeNull();
     hear('fe80::a1');
@@ -135,7 +135,7 @@ describe('where peers are led to', () => {
     expect(guestFor('2001:db8::9')).toBe('fd00::a1');
   });
 
-  it('what one thread hears, all know', () => {
+  it('one thread learns the guest address: all threads use it', () => {
     const one = begin();
     const other = new Addressing(TEST_PLAN.addresses, WORLD, one.addressing.seen);
     one.hear('10.0.2.77');
@@ -144,7 +144,7 @@ describe('where peers are led to', () => {
     expect(addressText(out, 0)).toBe('10.0.2.77');
   });
 
-  it('a host peer with the address that the guest uses does not seem to be the guest', () => {
+  it("a host peer with the guest's address: shown to the guest as the gateway", () => {
     const { addressing, hear } = begin();
     hear('10.0.2.77');
     const out = new Uint32Array(4);
@@ -152,7 +152,7 @@ describe('where peers are led to', () => {
     expect(addressText(out, 0)).toBe('10.0.2.2');
   });
 
-  it('a rule with a target of its own: there, if the family is right', () => {
+  it('a rule with a target address: that one, if the family matches', () => {
     const { addressing } = begin();
     const rule = { proto: 'tcp', address: '', port: 80, targetPort: 80, path: 'tap' } as const;
     const out = new Uint32Array(4);

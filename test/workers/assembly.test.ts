@@ -33,7 +33,7 @@ function slotsOf(stack: SlotStack): number[] {
 }
 
 describe.each(PLANS)('the parts of the stages, %s', (_name, threads, shards) => {
-  it('each ring joins the two stages that it is named after', () => {
+  it('each ring connects the two stages of its name', () => {
     const assembly = assemble(threads);
     const reader = assembly.readerParts();
     const host = assembly.hostParts();
@@ -48,7 +48,7 @@ describe.each(PLANS)('the parts of the stages, %s', (_name, threads, shards) => 
     expect(leads(host.toReader, reader.freed.at(-1)!)).toBe(true);
   });
 
-  it('no slot has two owners, and all have one', () => {
+  it('each slot has exactly one owner', () => {
     const assembly = assemble(threads);
     const reader = assembly.readerParts();
     const host = assembly.hostParts();

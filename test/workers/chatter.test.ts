@@ -1,11 +1,11 @@
 // @vitest: beside
-/** What a kernel says on its link unasked: told apart from loss. */
+/** Unsolicited packets of a kernel on its link: counted apart from loss. */
 import { describe, expect, it } from 'vitest';
 import { Counter } from '../../src/ring/counters.ts';
 import { chatterKind4, chatterKind6, isLinkLocalGroup } from '../../src/workers/translator/chatter.ts';
 import { addressWords, ip4, ip6 } from '../support/packets.ts';
 
-describe('groups of the link', () => {
+describe('link-local groups', () => {
   it.each([
     ['224.0.0.1', true],
     ['224.0.0.251', true],
@@ -27,7 +27,7 @@ describe('groups of the link', () => {
   ])('%s: %s', (text, expected) => expect(isLinkLocalGroup(addressWords(text), 0)).toBe(expected));
 });
 
-describe('on a link without that IP version', () => {
+describe('packets of an IP version that the link has not', () => {
   const v4 = (protocol: number, to: string) => [
     ...Array(9).fill(0),
     protocol,

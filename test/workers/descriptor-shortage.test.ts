@@ -5,7 +5,7 @@ import { Errno } from '../../src/sys/constants.ts';
 import { DescriptorShortage } from '../../src/workers/thread/descriptor-shortage.ts';
 import { Notices } from '../../src/workers/thread/notices.ts';
 
-/** With a limit of 64 descriptors, and so many connections that nobody has answered. */
+/** A limit of 64 descriptors, and that many unanswered connections. */
 function shortage(connecting: number) {
   const counters = new Float64Array(COUNTER_WORDS);
   const lines: string[] = [];
@@ -23,14 +23,14 @@ function shortage(connecting: number) {
   return state;
 }
 
-describe('descriptors are short', () => {
-  it('up to three quarters of the limit: nothing gives way', () => {
+describe('shortage of descriptors', () => {
+  it('up to three quarters of the limit: no flow is ended', () => {
     const s = shortage(48);
     s.shortage.connecting(48);
     expect(s.connecting).toBe(48);
   });
 
-  it('beyond three quarters: the oldest gives way for each new one, and one line says so', () => {
+  it('beyond three quarters: each new flow ends the oldest, one log line', () => {
     const s = shortage(48);
     for (let i = 0; i < 1000; i++) s.shortage.connecting(++s.connecting);
     expect(s.connecting).toBe(48);
@@ -38,7 +38,7 @@ describe('descriptors are short', () => {
     expect(s.lines.length).toBe(1);
   });
 
-  it('none left: the call is tried again as long as something gives way; other errors make nothing give way', () => {
+  it('EMFILE: an old flow is ended and the call repeated while there is one; other errors: no flow is ended', () => {
     const s = shortage(1);
     expect(s.shortage.madeRoom(-Errno.EMFILE)).toBe(false); // it may be answered yet
     s.ageMs = 300;

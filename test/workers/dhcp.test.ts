@@ -105,34 +105,34 @@ describe('DHCP server', () => {
     expect(reply).toMatchObject({ dst: '10.0.2.15', ciaddr: '10.0.2.15', yiaddr: '10.0.2.15' });
   });
 
-  it('REQUEST for another address: NAK by broadcast, so that the client starts over', () => {
+  it('REQUEST for another address: NAK by broadcast', () => {
     const { reply } = ask({ options: [53, 1, 3, 50, 4, 192, 168, 1, 7] });
     expect(reply).toMatchObject({ dst: '255.255.255.255', yiaddr: '0.0.0.0' });
     expect(reply!.options.get(53)).toEqual([6]);
     expect(reply!.options.has(51)).toBe(false);
   });
 
-  it('REQUEST to another server, RELEASE, DECLINE: silence', () => {
+  it('REQUEST to another server, RELEASE, DECLINE: no answer', () => {
     expect(ask({ options: [53, 1, 3, 54, 4, 10, 0, 2, 99] }).reply).toBeNull();
     expect(ask({ options: [53, 1, 7] }).reply).toBeNull();
     expect(ask({ options: [53, 1, 4] }).reply).toBeNull();
   });
 
-  it('INFORM: settings without address or lease', () => {
+  it('INFORM: ACK with settings, without address and lease', () => {
     const { reply } = ask({ options: [53, 1, 8], ciaddr: '10.0.2.15', src: '10.0.2.15' });
     expect(reply!.options.get(53)).toEqual([5]);
     expect(reply!.yiaddr).toBe('0.0.0.0');
     expect(reply!.options.has(51)).toBe(false);
   });
 
-  it('gateway outside the subnet: routes to it and through it', () => {
+  it('gateway outside the subnet: a route to the gateway and a default route through it', () => {
     const ipv4 = { ...TEST_PLAN.addresses.ipv4!, prefixLen: 32 };
     const plan = { ...TEST_PLAN, addresses: { ...TEST_PLAN.addresses, ipv4 } };
     const { reply } = ask({ options: [53, 1, 1] }, plan);
     expect(reply!.options.get(121)).toEqual([32, 10, 0, 2, 2, 0, 0, 0, 0, 0, 10, 0, 2, 2]);
   });
 
-  it('says only what the policy offers, and the name that it gives', () => {
+  it('policy without resolvers and search list: not offered; a policy name: offered', () => {
     const policy = { ...TEST_PLAN.policy, dhcpDns: false, dhcpSearch: false, offerMtu: false };
     const bare = ask({ options: [53, 1, 1] }, { ...TEST_PLAN, policy }).reply!;
     expect([...bare.options.keys()].sort((a, b) => a - b)).toEqual([1, 3, 51, 53, 54]);
@@ -150,7 +150,7 @@ describe('DHCP server', () => {
     expect(rig.drops(StageDrop.dhcp)).toBe(1);
   });
 
-  it('off for want of a gateway, which comes later: the next DISCOVER and a renewal are answered with it', () => {
+  it('off without a gateway, then a gateway is set: DISCOVER and renewal are answered with it', () => {
     const plan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, dhcp: false } };
     const change = { dhcpGateway: '10.0.2.1' };
     const offer = ask({ options: [53, 1, 1] }, plan, change).reply;

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** The DHCPv6 server: a guest's message in, the reply as its client would read it. */
+/** The DHCPv6 server: a message of the guest, and the decoded reply. */
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import type { ServicePolicy, TapEnginePlan } from '../../src/workers/engine-plan.ts';
@@ -78,7 +78,7 @@ function ask(
 }
 
 describe('DHCPv6 server', () => {
-  it('SOLICIT: ADVERTISE of the plan address, resolver and search list, whatever was hinted', () => {
+  it('SOLICIT with any hint: ADVERTISE of the plan address, resolver and search list', () => {
     const { reply } = ask(SOLICIT, [...CLIENT_ID, ...ia(7, 'fd00::99'), 0, 6, 0, 4, 0, 23, 0, 24]);
     expect(reply).toMatchObject({ type: ADVERTISE, associations: [[`${GUEST} for ever`]] });
     expect(reply!.options.get(1)).toEqual(CLIENT_ID.slice(4));
@@ -92,7 +92,7 @@ describe('DHCPv6 server', () => {
     expect(reply!.options.get(14)).toEqual([]);
   });
 
-  it('REQUEST: REPLY; a second association has no address to get', () => {
+  it('REQUEST with two associations: REPLY; the second gets NoAddrsAvail', () => {
     const { reply } = ask(REQUEST, [...CLIENT_ID, ...SERVER_ID, ...ia(1, GUEST), ...ia(2)]);
     expect(reply).toMatchObject({ type: REPLY, associations: [[`${GUEST} for ever`], ['status 2']] });
   });
@@ -102,13 +102,13 @@ describe('DHCPv6 server', () => {
     expect(reply).toMatchObject({ type: REPLY, associations: [['status 4']] });
   });
 
-  it('RENEW and REBIND with an address that is no longer right: it is withdrawn', () => {
+  it('RENEW and REBIND with an old address: it gets lifetime 0', () => {
     const withdrawn = { type: REPLY, associations: [[`${GUEST} for ever`, 'fd00::99 withdrawn']] };
     expect(ask(RENEW, [...CLIENT_ID, ...SERVER_ID, ...ia(1, 'fd00::99')]).reply).toMatchObject(withdrawn);
     expect(ask(REBIND, [...CLIENT_ID, ...ia(1, 'fd00::99')]).reply).toMatchObject(withdrawn);
   });
 
-  it('CONFIRM: Success for ours, NotOnLink for another, silence without an address', () => {
+  it('CONFIRM: Success for our address, NotOnLink for another, no answer without an address', () => {
     const status = (...addresses: string[]): number[] | undefined =>
       ask(CONFIRM, [...CLIENT_ID, ...ia(1, ...addresses)]).reply?.options.get(13);
     expect(status(GUEST)).toEqual([0, 0]);
@@ -123,7 +123,7 @@ describe('DHCPv6 server', () => {
     }
   });
 
-  it('INFORMATION-REQUEST: settings alone', () => {
+  it('INFORMATION-REQUEST: settings only', () => {
     const { reply } = ask(INFORMATION, []);
     expect(reply).toMatchObject({ type: REPLY, associations: [] });
     expect(reply!.options.get(23)).toEqual(ip6('fd00::3'));
@@ -137,7 +137,7 @@ describe('DHCPv6 server', () => {
     ['REBIND that names a server', REBIND, [...CLIENT_ID, ...SERVER_ID, ...ia(1)]],
     ['INFORMATION-REQUEST with an association', INFORMATION, ia(1)],
     ['an ADVERTISE', ADVERTISE, CLIENT_ID],
-  ])('%s: silence', (_what, type, options) => {
+  ])('%s: no answer', (_what, type, options) => {
     const { rig, reply } = ask(type, options);
     expect(reply).toBeNull();
     expect(rig.drops(StageDrop.dhcp)).toBe(1);
@@ -147,7 +147,7 @@ describe('DHCPv6 server', () => {
     expect(ask(SOLICIT, [0, 1, 0, 200]).rig.drops(Drop.dhcpv6Option)).toBe(1);
   });
 
-  it('only what the policy offers: no resolver, no search list; a name for who sends one', () => {
+  it('policy without resolver and search list: not offered; a client FQDN gets the policy name', () => {
     const plan = withPolicy({ dhcpDns: false, dhcpSearch: false, fqdn: 'box.example.org' });
     const { reply } = ask(SOLICIT, [...CLIENT_ID, ...ia(1), 0, 39, 0, 3, 0, 1, 0x78], plan);
     expect([...reply!.options.keys()]).toEqual([2, 1, 3, 39]);

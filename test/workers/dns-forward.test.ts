@@ -42,13 +42,13 @@ class Bench {
     return this.rig.takeMessages();
   }
 
-  /** A message from host-io about a flow; what the shard says to it. */
+  /** Deliver a message of host-io about a flow. @returns the messages of the shard */
   tell(m: Message): Message[] {
     this.udp.onMessage(opOf(m), m, 0);
     return this.rig.takeMessages();
   }
 
-  /** The same: a datagram. */
+  /** Deliver a datagram. @returns the messages of the shard */
   datagram(flow: number, payload: readonly number[]): Message[] {
     return this.tell(this.rig.datagram(flow, Uint8Array.from(payload)));
   }
@@ -57,12 +57,12 @@ class Bench {
     return this.tell(message((out) => closedWrite(out, flow)));
   }
 
-  /** The same: the socket could not be opened. */
+  /** Deliver openFailed. @returns the messages of the shard */
   openFailed(flow: number, errno: number): Message[] {
     return this.tell(message((out) => openFailedWrite(out, flow, errno)));
   }
 
-  /** Advance the clock; what the shard says. */
+  /** Advance the clock. @returns the messages of the shard */
   at(now: number): Message[] {
     this.rig.ctx.now = now;
     this.rig.ctx.timers.advance(now, (id) =>
@@ -71,7 +71,7 @@ class Bench {
     return this.rig.takeMessages();
   }
 
-  /** The payloads that the guest got, all from the dns address. */
+  /** Payloads to the guest, all from the DNS address. */
   heard(): { port: number; payload: number[] }[] {
     return this.rig.takeSent().map((s) => {
       const ip = readIp(s.bytes);
@@ -94,7 +94,7 @@ const whom = (m: Message | undefined): string => addressText(m!, openRemoteAt(0)
 const ops = (messages: readonly Message[]): number[] => messages.map((m) => opOf(m));
 
 describe('a query', () => {
-  it('goes to the first resolver from a port of the kernel choice; the answer comes from the dns address; all slots return', () => {
+  it('sent to the first resolver from a port that the kernel chooses; answered from the DNS address; all slots are freed', () => {
     const b = new Bench();
     const [open, send, ...rest] = b.ask(0x1234);
     expect(rest).toEqual([]);
@@ -105,14 +105,14 @@ describe('a query', () => {
     expect(Array.from(b.rig.payloadOf(send!))).toEqual(query(0x1234));
     const closes = b.datagram(flow, answer(0x1234));
     expect(b.heard()).toEqual([{ port: 4000, payload: answer(0x1234) }]);
-    expect(b.udp.dns.outstanding).toBe(1); // the slot is held until host-io is done with it
+    expect(b.udp.dns.outstanding).toBe(1); // the slot is in use until host-io has freed it
     b.closeAll(closes);
     expect(b.udp.dns.outstanding).toBe(0);
     expect(b.rig.missingSlots).toBe(0);
     expect(b.rig.ctx.flows.count).toBe(0);
   });
 
-  it('ICMP error: the next resolver at once; the bad one is last for 30 s', () => {
+  it('ICMP error: the next resolver at once; the failed one is last for 30 s', () => {
     const b = new Bench();
     const [open] = b.ask(1);
     const again = b.tell(b.rig.icmpError(flowOf(open), (3 << 8) | 3));
@@ -126,7 +126,7 @@ describe('a query', () => {
   it.each([
     ['SERVFAIL', 0x8182],
     ['REFUSED', 0x8185],
-  ])('%s: the next resolver; its answer is the answer', (_name, flags) => {
+  ])('%s: the next resolver, whose answer is passed on', (_name, flags) => {
     const b = new Bench();
     const [open] = b.ask(1);
     const next = b.datagram(flowOf(open), dns(1, flags));
@@ -139,7 +139,7 @@ describe('a query', () => {
     expect(b.rig.missingSlots).toBe(0);
   });
 
-  it('every resolver says SERVFAIL: the last one is passed on as it is', () => {
+  it('every resolver answers SERVFAIL: the last answer is passed on unchanged', () => {
     const b = new Bench();
     const [open] = b.ask(1);
     const next = b.datagram(flowOf(open), dns(1, 0x8182));
@@ -148,14 +148,14 @@ describe('a query', () => {
     expect(b.heard()).toEqual([{ port: 4000, payload: dns(1, 0x8182) }]);
   });
 
-  it('NXDOMAIN is an answer', () => {
+  it('NXDOMAIN: passed on, no other resolver is asked', () => {
     const b = new Bench();
     const [open] = b.ask(1);
     b.datagram(flowOf(open), dns(1, 0x8183));
     expect(b.heard()).toEqual([{ port: 4000, payload: dns(1, 0x8183) }]);
   });
 
-  it('no answer for 1.5 s: the next one is asked as well; the late answer of the first still counts', () => {
+  it('no answer for 1.5 s: the next resolver is asked too; a late answer of the first is passed on', () => {
     const b = new Bench();
     const [open] = b.ask(1);
     expect(b.at(1400)).toEqual([]);
@@ -165,7 +165,7 @@ describe('a query', () => {
     const closes = b.datagram(flowOf(open), answer(1));
     expect(b.heard()).toHaveLength(1);
     expect(closes).toHaveLength(2);
-    // The second answers too: nobody asks for it any more.
+    // The second resolver answers too: that answer is ignored.
     expect(b.datagram(flowOf(next[0]), answer(1))).toEqual([]);
     expect(b.heard()).toEqual([]);
     b.closeAll(closes);
@@ -184,7 +184,7 @@ describe('a query', () => {
     expect(b.rig.missingSlots).toBe(0);
   });
 
-  it('silence for 10 s: SERVFAIL and everything is released', () => {
+  it('no answer for 10 s: SERVFAIL, all resources are freed', () => {
     const b = new Bench(['192.0.2.53']);
     b.ask(7);
     expect(b.at(1600)).toEqual([]);
@@ -195,7 +195,7 @@ describe('a query', () => {
     expect(b.udp.dns.outstanding).toBe(0);
   });
 
-  it('repeated by the guest: asked again through the same socket, answered once', () => {
+  it('the guest repeats it: sent again through the same socket, answered once', () => {
     const b = new Bench();
     const [open] = b.ask(1);
     const again = b.ask(1);
@@ -206,7 +206,7 @@ describe('a query', () => {
     expect(b.rig.missingSlots).toBe(0);
   });
 
-  it('repeated after others whose id and port lead to the same list were answered: it is found still', () => {
+  it('queries of the same hash chain were answered, then it is repeated: found', () => {
     const b = new Bench();
     const ids = [1, 1025, 2049, 3073];
     const flows = ids.map((id) => flowOf(b.ask(id)[0]));
@@ -219,7 +219,7 @@ describe('a query', () => {
     }
   });
 
-  it('A and AAAA from one port at a time are two queries', () => {
+  it('A and AAAA from one port at once: two queries', () => {
     const b = new Bench();
     const first = b.ask(1);
     const second = b.ask(2);
@@ -227,7 +227,7 @@ describe('a query', () => {
   });
 });
 
-describe('answers that are not', () => {
+describe('datagrams that are no valid answer', () => {
   it.each([
     ['another id', answer(2)],
     ['another question', dns(1, 0x8180, ANSWER, [...NAME.slice(0, 3), 120, ...NAME.slice(4)])],
@@ -245,8 +245,8 @@ describe('answers that are not', () => {
 });
 
 describe('bounds', () => {
-  it('more queries than may wait: the oldest ones are answered SERVFAIL, none is dropped, no slot is held', () => {
-    const b = new Bench(); // 64 flows: 32 places, 25 of them for queries that wait
+  it('more queries than the limit: the oldest are answered SERVFAIL, none is dropped, no slot leaks', () => {
+    const b = new Bench(); // 64 flows: 32 places, 25 of them for waiting queries
     for (let i = 0; i < 100; i++) {
       const messages = b.ask(i, 5000 + i);
       for (const m of messages) if (opOf(m) === ToHost.close) b.closed(flowOf(m));
@@ -258,14 +258,14 @@ describe('bounds', () => {
     expect(b.rig.missingSlots).toBe(0);
   });
 
-  it('all places taken by queries whose sockets are being closed: SERVFAIL at once', () => {
+  it('all places have sockets being closed: SERVFAIL at once', () => {
     const b = new Bench();
     for (let i = 0; i < 40; i++) b.ask(i, 5000 + i);
     expect(b.heard()).toHaveLength(15);
     expect(b.rig.missingSlots).toBe(0);
   });
 
-  it('long queries one after the other: each gives its slot back, none is refused', () => {
+  it('long queries one after another: each frees its slot, none is refused', () => {
     const b = new Bench();
     const long = (id: number): number[] => [...query(id), ...new Array<number>(600).fill(0)];
     for (let id = 1; id <= 40; id++) {
@@ -292,14 +292,14 @@ describe('bounds', () => {
   });
 });
 
-describe('resolvers out of favour', () => {
+describe('resolvers that failed lately', () => {
   const oneIsSlow = (b: Bench): { first: number; second: number } => {
     const [open] = b.ask(1);
     const next = b.at(1600).find((m) => opOf(m) === ToHost.openUdp);
     return { first: flowOf(open), second: flowOf(next) };
   };
 
-  it('all of them: the first is asked still', () => {
+  it('all of them failed: the first is asked', () => {
     const b = new Bench();
     oneIsSlow(b);
     b.at(3300);
@@ -310,15 +310,18 @@ describe('resolvers out of favour', () => {
     ['ENETUNREACH', Errno.ENETUNREACH, B],
     ['EMFILE', Errno.EMFILE, A],
     ['ENFILE', Errno.ENFILE, A],
-  ])('no socket for one, %s: a want of descriptors is not held against it', (_name, errno, next) => {
-    const b = new Bench();
-    const [open] = b.ask(1);
-    const again = b.openFailed(flowOf(open), errno);
-    expect(whom(again.find((m) => opOf(m) === ToHost.openUdp))).toBe(B);
-    expect(whom(b.ask(2, 4001)[0])).toBe(next);
-  });
+  ])(
+    'no socket for a resolver, %s: out of descriptors does not count as its failure',
+    (_name, errno, next) => {
+      const b = new Bench();
+      const [open] = b.ask(1);
+      const again = b.openFailed(flowOf(open), errno);
+      expect(whom(again.find((m) => opOf(m) === ToHost.openUdp))).toBe(B);
+      expect(whom(b.ask(2, 4001)[0])).toBe(next);
+    },
+  );
 
-  it('one of two that were asked fails: no SERVFAIL as long as the other may answer', () => {
+  it('one of two asked resolvers fails: no SERVFAIL while the other may answer', () => {
     const b = new Bench();
     const { first, second } = oneIsSlow(b);
     b.tell(b.rig.icmpError(second, (3 << 8) | 3));
@@ -327,7 +330,7 @@ describe('resolvers out of favour', () => {
     expect(b.heard()).toEqual([{ port: 4000, payload: answer(1) }]);
   });
 
-  it('one that was slow and then answered is asked first again', () => {
+  it('a slow resolver has answered: it is asked first again', () => {
     const b = new Bench();
     const { first } = oneIsSlow(b);
     expect(whom(b.ask(2, 4001)[0])).toBe(B);
@@ -339,7 +342,7 @@ describe('resolvers out of favour', () => {
 describe('a link-local resolver', () => {
   const zoneOf = (m: Message | undefined): number => openZone(m!, 0);
 
-  it('is asked behind the interface of its zone; one without goes the way of the plan', () => {
+  it('with a zone: asked through that interface; without: through the interface of the plan', () => {
     const b = new Bench(['fe80::53%7', 'fe80::53%300', 'fe80::53', '192.0.2.53']);
     let open = b.ask(1)[0];
     const zones = [zoneOf(open)];
@@ -353,7 +356,7 @@ describe('a link-local resolver', () => {
     expect(zones).toEqual([7, 300, 0, 0]);
   });
 
-  it('by another port of the DNS address likewise', () => {
+  it('another DNS port: the interface of the zone is used too', () => {
     const policy = { ...TEST_PLAN.policy, dnsPorts: [53, 853] };
     const addresses = { ...TEST_PLAN.addresses, resolvers: ['fe80::53%7'] };
     const rig = new ShardRig({ ...TEST_PLAN, policy, addresses });

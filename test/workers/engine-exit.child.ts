@@ -1,5 +1,5 @@
 /**
- * An engine whose packet threads sleep when the main thread fails, or ends the process: engine-exit.test.ts.
+ * An engine whose packet threads sleep when the main thread throws or exits; see engine-exit.test.ts.
  * `engine-exit.child.ts PLAN throw|exit`
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -19,7 +19,7 @@ await startEngine({
   isnKey: [1, 2, 3, 4],
   logLevel: 'warning',
 });
-await sleep(1500); // the threads have nothing left to do
+await sleep(1500); // until the threads sleep
 console.log(Date.now());
 if (how === 'throw') throw new Error('of the main thread');
 process.exit(7);

@@ -35,25 +35,25 @@ describe('halfSipHash13', () => {
 });
 
 describe('flowHash', () => {
-  it('IPv4: is the 13-byte vector when fed its bytes', () => {
+  it('IPv4: equals the 13-byte vector', () => {
     const a = Uint32Array.of(0, 0, 0xffff, messageWord(0));
     const b = Uint32Array.of(0, 0, 0xffff, messageWord(4));
     expect(flowHash([K0, K1], a, 0, b, 0, messageWord(8), 12)).toBe(VECTORS[13]);
   });
 
-  it('IPv6: is the 37-byte vector when fed its bytes', () => {
+  it('IPv6: equals the 37-byte vector', () => {
     const words = Uint32Array.from({ length: 8 }, (_, i) => messageWord(i * 4));
     expect(flowHash([K0, K1], words, 0, words, 4, messageWord(32), 36)).toBe(VECTORS[37]);
   });
 
-  it('one address v4-mapped, the other not: hashed as IPv6', () => {
+  it('one address v4-mapped, the other IPv6: hashed as IPv6', () => {
     const v4 = Uint32Array.of(0, 0, 0xffff, 0x0a000001);
     const v6 = Uint32Array.of(0, 1, 0xffff, 0x0a000001);
     expect(flowHash([1, 2], v4, 0, v6, 0, 80, 6)).not.toBe(flowHash([1, 2], v4, 0, v4, 0, 80, 6));
     expect(flowHash([1, 2], v6, 0, v4, 0, 80, 6)).not.toBe(flowHash([1, 2], v4, 0, v4, 0, 80, 6));
   });
 
-  it('depends on every word of the key and of the flow', () => {
+  it('any word of key or flow changed: another hash', () => {
     const u32 = fc.nat(0xffffffff);
     fc.assert(
       fc.property(fc.array(u32, { minLength: 11, maxLength: 11 }), fc.nat(11), u32, (w, which, delta) => {
@@ -70,7 +70,7 @@ describe('flowHash', () => {
 });
 
 describe('shardOf', () => {
-  it('stays in range at both ends and spreads evenly', () => {
+  it('any hash: a shard in range; many hashes: evenly spread', () => {
     for (const shards of [1, 2, 3, 7, 64]) {
       expect(shardOf(0, shards)).toBe(0);
       expect(shardOf(0xffffffff, shards)).toBe(shards - 1);

@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * Flows by pages: from tables of real flows through the rows to objects. The threads between are tested end
- * to end.
+ * The flow list by pages: from flow tables through rows to objects. The threads in between are tested end to
+ * end.
  */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
@@ -65,12 +65,12 @@ const pagesOf = (sections: readonly FlowSource[]) => async (section: number, fro
 };
 
 describe('flow list', () => {
-  it('docs/api.md names every state', () => {
+  it('docs/api.md lists every state', () => {
     const page = readFileSync(new URL('../../docs/api.md', import.meta.url), 'utf8');
     expect(FLOW_STATE_NAMES.filter((name) => !page.includes(`\`${name}\``))).toEqual([]);
   });
 
-  it('a flow is told with key, bytes and age', async () => {
+  it('a flow: listed with key, bytes and age', async () => {
     const section = new Section(16);
     section.table.nowMs = 400;
     section.add(5000);
@@ -90,7 +90,7 @@ describe('flow list', () => {
     });
   });
 
-  it('an id that is used again begins with no bytes; one that was detached is not told', () => {
+  it('an id used again: starts with 0 bytes; a detached flow: not listed', () => {
     const table = new FlowTable(1);
     const tuple = { addr: new Uint32Array(8), hash: 1, ports: 1, proto: TCP };
     const id = table.insert(tuple);
@@ -103,7 +103,7 @@ describe('flow list', () => {
     expect(table.toGuestBytes[id]).toBe(0);
   });
 
-  it('10,000 flows in two shards and a splice section, by pages of 1,000, while others come and go: each that stays is told once', async () => {
+  it('10,000 flows in two shards and a splice section, pages of 1,000, other flows change meanwhile: each lasting flow is listed once', async () => {
     const sections = [new Section(65_536), new Section(65_536), new Section(4096)];
     let port = 0;
     for (const section of sections)
@@ -120,7 +120,7 @@ describe('flow list', () => {
         seen.push(`${flow.path} ${flow.guestPort}`);
       }
       more = page.more;
-      // In the first shard: some go, others take places further on.
+      // In the first shard: some flows end, new ones get later places.
       for (let i = 0; i < 10 && more; i++) {
         const gone = 4500 - seen.length - i;
         if (gone > 0 && sections[0]!.ids.has(gone)) sections[0]!.remove(gone);

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { FlowTable, NO_FLOW } from '../../src/workers/flow/flow-table.ts';
 import type { FlowTuple } from '../../src/workers/flow/flow-tuple.ts';
 
-/** A key from a small space, so that runs meet the same keys, colliding hashes and full tables. */
+/** A key from a small set, so that runs have repeated keys, colliding hashes and full tables. */
 const keyArb: fc.Arbitrary<FlowTuple> = fc
   .record({ host: fc.nat(3), remote: fc.nat(3), ports: fc.nat(2), udp: fc.boolean(), bucket: fc.nat(5) })
   .map(({ host, remote, ports, udp, bucket }) => ({
@@ -18,7 +18,7 @@ const keyArb: fc.Arbitrary<FlowTuple> = fc
 const text = (key: FlowTuple): string => `${key.hash}/${key.addr.join('.')}/${key.ports}/${key.proto}`;
 
 describe('FlowTable', () => {
-  it('answers like a Map, ids kept apart, whatever the order of inserts and removals', () => {
+  it('any order of inserts and removals: behaves as a Map with distinct ids', () => {
     let removals = 0;
     fc.assert(
       fc.property(
@@ -61,11 +61,11 @@ describe('FlowTable', () => {
       ),
       { numRuns: 500 },
     );
-    // A property that never removes what is there says nothing about removal.
+    // Without a removal of an existing key the property would not test removal.
     expect(removals).toBeGreaterThan(100);
   });
 
-  it('keys of a flow can be read by its id', () => {
+  it('an id: gives the key of its flow', () => {
     const table = new FlowTable(4);
     const tuple = {
       addr: Uint32Array.of(1, 2, 3, 4, 5, 6, 7, 8),
@@ -86,7 +86,7 @@ describe('FlowTable', () => {
     }
   });
 
-  it('a freed id rests until all other free ids were used', () => {
+  it('a freed id: used again after all other free ids', () => {
     const table = new FlowTable(4);
     const key = (n: number): FlowTuple => ({ hash: n, addr: new Uint32Array(8), ports: n, proto: 6 });
     const first = table.insert(key(0));
@@ -97,7 +97,7 @@ describe('FlowTable', () => {
     expect(table.insert(key(5))).toBe(NO_FLOW);
   });
 
-  it('short flows one after another come round the same ids, each after 1,024 others', () => {
+  it('short flows one after another: each id is used again after 1,024 others', () => {
     const table = new FlowTable(32_768);
     const key = (n: number): FlowTuple => ({ hash: n, addr: new Uint32Array(8), ports: n, proto: 6 });
     const standing = Array.from({ length: 100 }, (_, n) => table.insert(key(n)));
@@ -112,12 +112,12 @@ describe('FlowTable', () => {
       if (id > highest) highest = id;
       table.remove(id);
     }
-    // What the tables by id are touched for: not for all 32,768.
+    // Pages of the tables by id: not for all 32,768 ids.
     expect(highest).toBeLessThanOrEqual(100 + 1025);
     expect(shortestRest).toBeGreaterThanOrEqual(1024);
   });
 
-  it('every id is given when as many flows are at once, in whatever order they were freed before', () => {
+  it('ids freed in any order: as many flows as ids can exist again', () => {
     const table = new FlowTable(3000);
     const key = (n: number): FlowTuple => ({ hash: n, addr: new Uint32Array(8), ports: n, proto: 6 });
     const freed = Array.from({ length: 2500 }, (_, n) => table.insert(key(n)));
@@ -128,7 +128,7 @@ describe('FlowTable', () => {
     expect(table.insert(key(3000))).toBe(NO_FLOW);
   });
 
-  it('removing or releasing twice is refused', () => {
+  it('removed or released twice: refused', () => {
     const table = new FlowTable(2);
     const id = table.insert({ hash: 1, addr: new Uint32Array(8), ports: 1, proto: 6 });
     table.remove(id);

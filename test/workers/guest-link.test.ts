@@ -1,6 +1,6 @@
 // @vitest: beside
 /**
- * The guest link with a socket pair in the place of the TAP: what the kernel would be given for an
+ * The guest link with a socket pair in place of the TAP: the bytes that the kernel would get for an
  * EgressFrame.
  */
 import { afterEach, describe, expect, it } from 'vitest';
@@ -59,7 +59,7 @@ class Bench {
 
   /**
    * Fill the link's frame with a UDP datagram to the guest, up to the IP header.
-   * @param more bytes of it in slot 1
+   * @param more  payload bytes in slot 1
    */
   datagram(payload: Uint8Array, more: number): void {
     const { u8 } = this.pool;
@@ -109,7 +109,7 @@ function udpSum(frame: Uint8Array): number {
 const PAYLOAD = Uint8Array.from({ length: 1001 }, (_, i) => i & 0xff);
 
 describe('GuestLink', () => {
-  it('a TAP with virtio headers: the checksum is left open, header and field are named', () => {
+  it('a TAP with virtio headers: partial checksum, csumStart and csumOffset are set', () => {
     const b = open(12);
     b.datagram(PAYLOAD, 0);
     expect(b.link.send(b.link.frame)).toBe(0);
@@ -121,7 +121,7 @@ describe('GuestLink', () => {
   });
 
   it.each([0, 1, 400, 1001])(
-    'no virtio header: the checksum is finished, %i bytes in a second piece',
+    'no virtio header, %i bytes in a second piece: the checksum is complete',
     (more) => {
       const b = open(0);
       b.datagram(PAYLOAD, more);
@@ -132,7 +132,7 @@ describe('GuestLink', () => {
     },
   );
 
-  it('pieces that were added are the rest of the frame, and of no other', () => {
+  it('added pieces: follow the first one in this frame, not in the next', () => {
     const b = open(12);
     for (const inPieces of [true, false]) {
       b.datagram(PAYLOAD, 600);
@@ -153,7 +153,7 @@ describe('GuestLink', () => {
     }
   });
 
-  it('nothing of a GSO frame is left in the frame after it', () => {
+  it('a frame after a GSO frame: no field of the GSO frame remains', () => {
     const b = open(12);
     b.datagram(PAYLOAD, 600);
     Object.assign(b.link.frame, { gsoType: VnetGso.udpL4, gsoSize: 100, headerBytes: UDP_BYTES });

@@ -1,8 +1,8 @@
 // @vitest: beside
 /**
- * The codec of the links: what a writer puts into a descriptor its accessors read, at any place of a ring
- * that is full of other words, and the text form says it. A test per direction goes through all of its ops:
- * one that is added without a text fails there.
+ * The codec of the links: accessors read the values that a writer has written, at any place of a ring with
+ * stale words, and the text form shows them. One test per direction covers all of its ops, and fails for a
+ * new op without a case.
  */
 import { describe, expect, it } from 'vitest';
 import { addressParse, addressText } from '../../src/proto/address.ts';
@@ -16,6 +16,7 @@ import {
   RingProducer,
   UNSET_WORD,
 } from '../../src/ring/spsc.ts';
+import { Errno } from '../../src/sys/constants.ts';
 import { addressOf } from '../../src/sys/memory.ts';
 import * as link from '../../src/workers/link/descriptor.ts';
 import * as toHost from '../../src/workers/link/to-host.ts';
@@ -97,7 +98,10 @@ const TO_SHARD: readonly [string, Write][] = [
     (out) => toShard.frameWrite(out, 5, 300, 12, 3000, 1, FrameFlag.reassembled, 0),
   ],
   ['opened flow 3', (out) => toShard.openedWrite(out, 3)],
-  ['openFailed flow 3, errno 111', (out) => toShard.openFailedWrite(out, 3, 111)],
+  [
+    `openFailed flow 3, errno ${Errno.ECONNREFUSED}`,
+    (out) => toShard.openFailedWrite(out, 3, Errno.ECONNREFUSED),
+  ],
   ['data flow 3, 1460 bytes at 2920', (out) => toShard.dataWrite(out, 3, 5, 128, 1460, 2920, DataKind.next)],
   ['data flow 3, 5 bytes at 0, last', (out) => toShard.dataWrite(out, 3, 5, 128, 5, 0, DataKind.last)],
   ['sent flow 3, 0 bytes, refused', (out) => toShard.sentWrite(out, 3, 0, SentFlag.refused, 0)],
@@ -106,7 +110,7 @@ const TO_SHARD: readonly [string, Write][] = [
     (out) => toShard.sentWrite(out, 3, 100, SentFlag.empty, 0x10002),
   ],
   ['eof flow 3 at 4294967295', (out) => toShard.eofWrite(out, 3, 0xffffffff)],
-  ['error flow 3, errno 104', (out) => toShard.errorWrite(out, 3, 104)],
+  [`error flow 3, errno ${Errno.ECONNRESET}`, (out) => toShard.errorWrite(out, 3, Errno.ECONNRESET)],
   ['closed flow 3', (out) => toShard.closedWrite(out, 3)],
   [
     'accepted token 17, [2001:db8::1]:53000 to [fd00::15]:5000',
@@ -126,12 +130,12 @@ const TO_SHARD: readonly [string, Write][] = [
     (out) => toShard.unsolicitedDatagramWrite(out, 5, NO_SLOT, 128, 100, 50, PORTS >>> 0, V4, 4, 8),
   ],
   [
-    'icmpError flow 3, errno 113, quotes 40 bytes',
-    (out) => toShard.icmpErrorWrite(out, 3, 0, 0, 113, 0, V4.subarray(4), 5, 128, 40),
+    `icmpError flow 3, errno ${Errno.EHOSTUNREACH}, quotes 40 bytes`,
+    (out) => toShard.icmpErrorWrite(out, 3, 0, 0, Errno.EHOSTUNREACH, 0, V4.subarray(4), 5, 128, 40),
   ],
   [
-    'icmpError flow 3, type 2 code 0 info 1380 from 192.0.2.1, sequence 9, errno 90',
-    (out) => toShard.icmpErrorWrite(out, 3, 2 << 8, 1380, 90, 9, V4.subarray(4), NO_SLOT, 128, 0),
+    `icmpError flow 3, type 2 code 0 info 1380 from 192.0.2.1, sequence 9, errno ${Errno.EMSGSIZE}`,
+    (out) => toShard.icmpErrorWrite(out, 3, 2 << 8, 1380, Errno.EMSGSIZE, 9, V4.subarray(4), NO_SLOT, 128, 0),
   ],
 ];
 
@@ -148,12 +152,12 @@ describe.each([
     expect(text(message(write))).toBe(line);
   });
 
-  it('every op has its line above', () => {
+  it('every op has a case above', () => {
     const written = list.map(([, write]) => link.linkOp(message(write), 0));
     expect([...new Set(written)].sort()).toEqual(Object.values(ops).sort());
   });
 
-  it('on a ring that wraps, with old words and through its overflow: the same', () => {
+  it('on a ring that wraps, with stale words, and through the overflow: the same', () => {
     const request = { smallSlots: 0, largeSlots: 0, rings: 1, ringDescriptors: 8, counterBlocks: 1 };
     const { sab, layout } = allocateShared({ ...request, logBytes: 256 }, addressOf);
     const out = new RingProducer(sab, layout, 0, null);
@@ -171,7 +175,7 @@ describe.each([
 });
 
 describe('accessors', () => {
-  it('slots, payload and addresses that the texts leave out', () => {
+  it('slots, payload and addresses, which the texts leave out: read back', () => {
     const frame = of(TO_SHARD, 'frame, 65000 bytes, gso type 4, needs checksum, segments of 1440');
     expect([link.linkSlotA(frame, 0), link.linkSlotB(frame, 0), link.linkSlotOffset(frame, 0)]).toEqual([
       5, 300, 12,
@@ -191,7 +195,7 @@ describe('accessors', () => {
     expect(toHost.openPingFamily(of(TO_HOST, 'openPing flow 3 to 192.0.2.1'), 0)).toBe(4);
   });
 
-  it("listenerDatagram: the guest's address lies in the headroom of its slot", () => {
+  it('listenerDatagram: the guest address is in the headroom of the slot', () => {
     const pool = new Uint8Array(64).fill(0xee);
     toShard.listenerDatagramGuestWrite(pool, 32, V6, 8);
     const guest = new Uint32Array(4);
@@ -200,13 +204,13 @@ describe('accessors', () => {
     expect([pool[31], pool[48]]).toEqual([0xee, 0xee]);
   });
 
-  it('to the reader: slots', () => {
+  it('to the reader: slots are read back', () => {
     expect(toReaderText(message((out) => freeReaderSlotsWrite(out, 5, NO_SLOT)))).toBe('freeSlots 5');
   });
 });
 
-describe('a ring that is checked', () => {
-  it('a word that the writer did not set is UNSET_WORD, in the ring and in the overflow', () => {
+describe('a ring in checked mode', () => {
+  it('a word that the writer did not set: UNSET_WORD, in the ring and in the overflow', () => {
     const request = { smallSlots: 0, largeSlots: 0, rings: 1, ringDescriptors: 2, counterBlocks: 1 };
     const { sab, layout } = allocateShared({ ...request, logBytes: 256 }, addressOf);
     const out = new CheckedRingProducer(sab, layout, 0, null);

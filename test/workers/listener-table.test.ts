@@ -1,5 +1,5 @@
 // @vitest: beside
-/** Which ports are listened on, when the set of rules changes. */
+/** The listeners after a change of the set of rules. */
 import { describe, expect, it } from 'vitest';
 import { Errno } from '../../src/sys/constants.ts';
 import type { ListenerPlan } from '../../src/workers/engine-plan.ts';
@@ -7,7 +7,7 @@ import { ListenerTable, listenerCount } from '../../src/workers/listen/listener-
 
 const { EADDRINUSE, EMFILE } = Errno;
 
-/** Sockets that only remember; `busy` ports cannot be had. */
+/** Recorded sockets; ports in `busy` fail with EADDRINUSE. */
 function makeTable(capacity: number, busy: readonly number[] = []) {
   const open = new Map<number, number>();
   const calls: string[] = [];
@@ -47,7 +47,7 @@ const rule = (port: number, lastPort = port, more: Partial<ListenerPlan> = {}): 
 });
 
 describe('listener table', () => {
-  it('what both sets have stays open; the rest is closed before anything is opened', () => {
+  it('a new set: listeners in both sets stay open; others close before new ones open', () => {
     const t = makeTable(100);
     expect(t.set([rule(10, 14), rule(20)])).toEqual([]);
     t.calls.length = 0;
@@ -58,7 +58,7 @@ describe('listener table', () => {
     expect(t.ports()).toEqual([]);
   });
 
-  it('a change closes what it names, then opens; nothing else is touched, and failures are told by place in what was added', () => {
+  it('a change: closes its removals, then opens its additions; failures carry the index of the addition', () => {
     const t = makeTable(4, [30]);
     t.set([rule(10, 12), rule(20)]);
     t.calls.length = 0;
@@ -71,7 +71,7 @@ describe('listener table', () => {
     expect(t.ports()).toEqual([10, 12, 20, 31]);
   });
 
-  it('another target, address, protocol, interface, side or way is another listener', () => {
+  it('another target, address, protocol, interface, side or path: another listener', () => {
     const t = makeTable(100);
     t.set([rule(80)]);
     const others: Partial<ListenerPlan>[] = [
@@ -90,7 +90,7 @@ describe('listener table', () => {
     }
   });
 
-  it('a port that cannot be had: fails a rule at once, is left out of a weak one, fails a weak one that has no other', () => {
+  it('a port cannot be opened: the rule fails; a weak rule leaves it out, or fails if it has no other', () => {
     const t = makeTable(100, [11, 30]);
     expect(t.set([rule(10, 14)])).toEqual([{ index: 0, port: 11, errno: EADDRINUSE }]);
     expect(t.set([rule(10, 14, { weak: true }), rule(30, 30, { weak: true })])).toEqual([
@@ -99,7 +99,7 @@ describe('listener table', () => {
     expect(t.ports()).toEqual([10, 12, 13, 14]);
   });
 
-  it('beyond the capacity a port fails, and closing makes room; an id rests before it is used again', () => {
+  it('capacity reached: a port fails; after a close another opens; an id is not used again at once', () => {
     const t = makeTable(3);
     expect(t.set([rule(1, 4)])).toEqual([{ index: 0, port: 4, errno: EMFILE }]);
     t.set([rule(3)]);
@@ -110,7 +110,7 @@ describe('listener table', () => {
     expect(t.ids()).toEqual([2, 1]);
   });
 
-  it('a freed id is not used again as long as there are fresh ones', () => {
+  it('a freed id: not used again while there are unused ones', () => {
     const t = makeTable(100);
     t.set([rule(1, 3)]);
     t.set([rule(1), rule(3)]);
@@ -118,7 +118,7 @@ describe('listener table', () => {
     expect(t.ids()).toEqual([0, 2, 3]);
   });
 
-  it('counts the sockets that rules need', () => {
+  it('socket count: the sockets that the rules need', () => {
     expect(listenerCount([rule(10, 14), { proto: 'udp', address: '', port: 5, targetPort: 5 }])).toBe(6);
   });
 });

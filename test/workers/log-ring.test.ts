@@ -25,7 +25,7 @@ function drain(reader: LogReader): string[] {
 }
 
 describe('log ring', () => {
-  it('lines come out once, with level and thread, through many turns of the ring', () => {
+  it('lines: read once, with level and thread, over many wraps of the ring', () => {
     const { sab, reader } = makeRings();
     const writer = new LogWriter(sab, layout, 1, LogLevel.debug);
     const other = new LogWriter(sab, layout, 2, LogLevel.debug);
@@ -38,7 +38,7 @@ describe('log ring', () => {
     expect(drain(reader)).toEqual([]);
   });
 
-  it('levels above the limit are not written', () => {
+  it('levels above the limit: not written', () => {
     const { sab, reader } = makeRings();
     const writer = new LogWriter(sab, layout, 0, LogLevel.warning);
     writer.log(LogLevel.info, 'no');
@@ -46,7 +46,7 @@ describe('log ring', () => {
     expect(drain(reader)).toEqual(['0:1:yes']);
   });
 
-  it('full ring: later lines are dropped and their number is told', () => {
+  it('full ring: later lines are dropped, their number is reported', () => {
     const { sab, reader } = makeRings();
     const writer = new LogWriter(sab, layout, 0);
     for (let i = 0; i < 10; i++) writer.log(LogLevel.error, 'x'.repeat(61)); // 64 bytes each: 4 fit
@@ -57,14 +57,14 @@ describe('log ring', () => {
     expect(drain(reader)).toEqual(['0:0:again']);
   });
 
-  it('a text too long is cut, not lost', () => {
+  it('a text too long: cut, not lost', () => {
     const wide = planLayout({ ...layout, logBytes: 4096, skewBytes: 0 });
     const sab = new SharedArrayBuffer(wide.totalBytes);
     new LogWriter(sab, wide, 0).log(LogLevel.error, 'y'.repeat(5000));
     expect(drain(new LogReader(sab, wide))).toEqual([`0:0:${'y'.repeat(1000)}`]);
   });
 
-  it('a thread that never returns to its event loop is heard: wait() ends when it writes', async () => {
+  it('a thread that never returns to its event loop writes a line: wait() ends', async () => {
     const { sab, reader } = makeRings();
     const worker = new Worker(new URL('./log-ring.worker.ts', import.meta.url), {
       workerData: { sab, layout },

@@ -1,5 +1,5 @@
 /**
- * Writes three lines with pauses, then blocks without ever returning to its event loop; see log-ring.test.ts.
+ * Writes three lines with pauses, then blocks and never returns to its event loop; see log-ring.test.ts.
  */
 import { workerData } from 'node:worker_threads';
 import type { Layout } from '../../src/ring/layout.ts';

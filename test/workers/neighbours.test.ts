@@ -1,5 +1,5 @@
 // @vitest: beside
-/** ARP and NDP: whom we answer for. */
+/** ARP and NDP: the addresses for which the engine answers. */
 import { describe, expect, it } from 'vitest';
 import { Drop } from '../../src/proto/drop.ts';
 import { Counter } from '../../src/ring/counters.ts';
@@ -23,15 +23,18 @@ describe('ARP', () => {
     return sent === undefined ? null : Array.from(sent.bytes);
   }
 
-  it.each(['10.0.2.2', '10.0.2.99', '192.0.2.1', '169.254.1.2'])('who has %s: we, by our MAC', (target) => {
-    expect(ask('10.0.2.15', target)).toEqual([
-      ...[0, 1, 8, 0, 6, 4, 0, 2], // Ethernet, IPv4, reply
-      ...OUR_MAC,
-      ...ip4(target),
-      ...GUEST_MAC,
-      ...ip4('10.0.2.15'),
-    ]);
-  });
+  it.each(['10.0.2.2', '10.0.2.99', '192.0.2.1', '169.254.1.2'])(
+    'request for %s: answered with our MAC',
+    (target) => {
+      expect(ask('10.0.2.15', target)).toEqual([
+        ...[0, 1, 8, 0, 6, 4, 0, 2], // Ethernet, IPv4, reply
+        ...OUR_MAC,
+        ...ip4(target),
+        ...GUEST_MAC,
+        ...ip4('10.0.2.15'),
+      ]);
+    },
+  );
 
   it.each([
     ['its own address', '10.0.2.99', '10.0.2.15', 1],
@@ -40,7 +43,7 @@ describe('ARP', () => {
     ['a reply', '10.0.2.15', '10.0.2.2', 2],
     ['the broadcast address', '10.0.2.15', '255.255.255.255', 1],
     ['loopback', '10.0.2.15', '127.0.0.1', 1],
-  ])('silence about %s', (_what, sender, target, op) => {
+  ])('request about %s: no answer', (_what, sender, target, op) => {
     expect(ask(sender, target, op)).toBeNull();
   });
 
@@ -50,12 +53,12 @@ describe('ARP', () => {
     ['10.0.2.4', true],
     ['10.0.2.99', false],
     ['192.0.2.1', false],
-  ])('by policy only for addresses of ours: %s %s', (target, isAnswered) => {
+  ])("policy 'ours', %s: answered %s", (target, isAnswered) => {
     const plan: TapEnginePlan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, arp: 'ours' } };
     expect(ask('10.0.2.15', target, 1, plan) !== null).toBe(isAnswered);
   });
 
-  it('a probe for an address of ours is answered', () => {
+  it('a probe for an address of ours: answered', () => {
     expect(ask('0.0.0.0', '10.0.2.2')).not.toBeNull();
   });
 
@@ -83,13 +86,13 @@ describe('neighbour solicitation', () => {
     expect(ip.upper[0]).toBe(136);
   });
 
-  it('for its own address, or duplicate address detection: silence', () => {
+  it("for the guest's own address, or duplicate address detection: no answer", () => {
     expect(solicit('fe80::15', 'fd00::15').takeSent()).toEqual([]);
     expect(solicit('::', 'fd00::99').takeSent()).toEqual([]);
     expect(solicit('::', 'fe80::15').takeSent()).toEqual([]);
   });
 
-  it('duplicate address detection for an address of ours: told to all nodes, not solicited', () => {
+  it('duplicate address detection for an address of ours: unsolicited advertisement to all nodes', () => {
     const ip = readIp(solicit('::', 'fd00::2').takeSent()[0]!.bytes);
     expect(ip.dst).toBe('ff02::1');
     expect(ip.upper[4]).toBe(0xa0);
@@ -101,12 +104,12 @@ describe('neighbour solicitation', () => {
     ['fd00::4', true],
     ['fd00::77', false],
     ['2001:db8::1', false],
-  ])('by policy only for addresses of ours: %s %s', (target, isAnswered) => {
+  ])("policy 'ours', %s: answered %s", (target, isAnswered) => {
     const plan: TapEnginePlan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, arp: 'ours' } };
     expect(solicit('fd00::15', target, 255, plan).takeSent().length).toBe(isAnswered ? 1 : 0);
   });
 
-  it('switched off: nobody is answered for, nothing is advertised', () => {
+  it('switched off: no answer, no advertisement', () => {
     const plan = { ...TEST_PLAN, policy: { ...TEST_PLAN.policy, ndp: false } };
     const rig = solicit('fd00::15', 'fd00::2', 255, plan);
     handleNdp(rig.ctx, rig.packet(icmp6Packet('fe80::15', 'ff02::2', [133, 0, 0, 0, 0, 0, 0, 0])));
@@ -125,7 +128,7 @@ describe('neighbour solicitation', () => {
 describe('router advertisement', () => {
   const solicitation = [133, 0, 0, 0, 0, 0, 0, 0];
 
-  it('answers a solicitation: autonomous prefix, MTU, resolvers, search list, M flag for DHCPv6', () => {
+  it('a solicitation: answered with autonomous prefix, MTU, resolvers, search list, M flag for DHCPv6', () => {
     const rig = new ShardRig();
     handleNdp(rig.ctx, rig.packet(icmp6Packet('fe80::15', 'ff02::2', solicitation)));
     const ip = readIp(rig.takeSent()[0]!.bytes);
@@ -162,19 +165,19 @@ describe('router advertisement', () => {
     return types;
   };
 
-  it('says only what the policy offers: no M flag without DHCPv6, no search list without a resolver', () => {
+  it('policy without DHCPv6: no M flag; without resolver: no search list', () => {
     expect(advertised({ dhcpv6: false })[5]).toBe(0);
     expect(optionsOf(advertised({ dhcpSearch: false }))).toEqual([1, 5, 3, 25]);
     expect(optionsOf(advertised({ dhcpDns: false }))).toEqual([1, 5, 3]);
     expect(optionsOf(advertised({ dhcpDns: false, offerMtu: false }))).toEqual([1, 3]);
   });
 
-  it('no address planned for the guest: neither prefix nor M flag', () => {
+  it('no guest address planned: neither prefix nor M flag', () => {
     const message = advertised({ dhcpDns: false }, '::');
     expect([message[5], optionsOf(message)]).toEqual([0, [1, 5]]);
   });
 
-  it('unsolicited: to all nodes; and nothing at all when the policy says so', () => {
+  it('unsolicited: sent to all nodes; policy off: not sent', () => {
     const rig = new ShardRig();
     sendUnsolicitedRa(rig.ctx);
     expect(readIp(rig.takeSent()[0]!.bytes).dst).toBe('ff02::1');

@@ -8,7 +8,7 @@ const WORKERS = path.resolve(import.meta.dirname, '../../src/workers');
 
 describe('log lines that traffic can cause', () => {
   it.each(Object.entries(Notice))(
-    '%s: one line in ten seconds, then how many were held back',
+    '%s: one line in ten seconds, then the number of suppressed ones',
     (_name, kind) => {
       let now = 0;
       const lines: string[] = [];
@@ -31,7 +31,7 @@ describe('log lines that traffic can cause', () => {
     },
   );
 
-  it('no other way to the log: only the packet thread itself has one, for what no packet can cause', () => {
+  it('only the packet thread logs without this limit, for events that no packet can cause', () => {
     const sites: string[] = [];
     for (const file of readdirSync(WORKERS, { recursive: true, encoding: 'utf8' })) {
       if (!file.endsWith('.ts') || ['thread/notices.ts', 'thread/log-ring.ts'].includes(file)) continue;
@@ -43,6 +43,6 @@ describe('log lines that traffic can cause', () => {
       }
     }
     expect(sites.map((site) => site.split(':')[0]).filter((file) => file !== 'packet-thread.ts')).toEqual([]);
-    expect(sites).toHaveLength(3); // its writer, its epoll, and what Notices writes to
+    expect(sites).toHaveLength(3); // the writer itself, its epoll instance, and the output of Notices
   });
 });

@@ -1,6 +1,6 @@
 // @vitest: beside
 /**
- * How sockets to the world get their source address and interface: real sockets, asked what they have become.
+ * Source address and interface of outbound sockets, read back from real sockets.
  */
 import { afterEach, describe, expect, it } from 'vitest';
 import { addressParse, addressText } from '../../src/proto/address.ts';
@@ -55,34 +55,34 @@ describe('source address', () => {
   it.each([
     ['192.0.2.1', '127.0.0.9'],
     ['2001:db8::1', '::1'],
-  ])('of a datagram socket to %s: the policy says %s', (remote, source) => {
+  ])('datagram socket to %s: %s', (remote, source) => {
     const o = outbound({ outboundAddress4: '127.0.0.9', outboundAddress6: '::1' });
     const fd = open(remote);
     expect(o.bindPort(fd, words(remote), 0, 0)).toBe(0);
     expect(localName(fd).address).toBe(source);
   });
 
-  it('with the port that is wanted', () => {
+  it('with a preferred port: bound to it', () => {
     const fd = open('192.0.2.1');
     const wanted = 20_000 + (process.pid % 10_000);
     expect(outbound({ outboundAddress4: '127.0.0.9' }).bindPort(fd, words('192.0.2.1'), 0, wanted)).toBe(0);
     expect(localName(fd)).toEqual({ address: '127.0.0.9', port: wanted });
   });
 
-  it('to the loopback of the host, or without one in the policy: unbound', () => {
+  it('to host loopback, or none in the policy: unbound', () => {
     const fd = open('127.0.0.1');
     expect(outbound({ outboundAddress4: '127.0.0.9' }).bindPort(fd, words('127.0.0.1'), 0, 0)).toBe(0);
     expect(outbound({}).bindPort(fd, words('192.0.2.1'), 0, 0)).toBe(0);
     expect(localName(fd)).toEqual({ address: '0.0.0.0', port: 0 });
   });
 
-  it('of a TCP socket: bound, the port left to connect()', () => {
+  it('TCP socket: bound, connect() chooses the port', () => {
     const fd = open('192.0.2.1', SOCK_STREAM);
     expect(outbound({ outboundAddress4: '127.0.0.9' }).bindStream(fd, words('192.0.2.1'), 0)).toBe(0);
     expect(localName(fd)).toEqual({ address: '127.0.0.9', port: 0 });
   });
 
-  it('that this host does not have: refused, taken with freebind', () => {
+  it('an address that the host has not: refused; with freebind: bound', () => {
     const far = words('192.0.2.1');
     const source = { outboundAddress4: '203.0.113.9' };
     expect(outbound(source).bindPort(open('192.0.2.1'), far, 0, 0)).toBe(-Errno.EADDRNOTAVAIL);
@@ -91,7 +91,7 @@ describe('source address', () => {
     expect(localName(fd).address).toBe('203.0.113.9');
   });
 
-  it.each(['::1', 'localhost'])('%s for IPv4 is no address: said at the start', (outboundAddress4) => {
+  it.each(['::1', 'localhost'])('%s as IPv4 address: refused at the start', (outboundAddress4) => {
     expect(() => outbound({ outboundAddress4 })).toThrow(`outbound address ${outboundAddress4} is no IPv4`);
   });
 });
@@ -103,7 +103,7 @@ describe('interface', () => {
     return Buffer.from(name.u8).toString().replace(/\0.*/s, '');
   };
 
-  it('by family, and not for the loopback of the host', () => {
+  it('set per family, not for host loopback', () => {
     const o = outbound({ outboundInterface4: 'lo' });
     const cases = ['192.0.2.1', '2001:db8::1', '127.0.0.1'].map((remote) => {
       const fd = open(remote);
@@ -113,15 +113,15 @@ describe('interface', () => {
     expect(cases).toEqual(['lo', '', '']);
   });
 
-  it('that is not there: the kernel says so', () => {
+  it('an interface that does not exist: ENODEV', () => {
     const o = outbound({ outboundInterface6: 'nosuchdev' });
     expect(o.bindDevice(open('2001:db8::1'), words('2001:db8::1'), 0)).toBe(-Errno.ENODEV);
-    // 3/0 network unreachable, 1/0 no route: the guest is told, not left to wait.
+    // 3/0 network unreachable, 1/0 no route: the guest gets an error at once.
     expect(icmpForErrno(4, Errno.ENODEV)).toBe(0x300);
     expect(icmpForErrno(6, Errno.ENODEV)).toBe(0x100);
   });
 
-  it('of link-local destinations: the scope of the plan', () => {
+  it('link-local destinations: the scope of the plan', () => {
     const ipv6 = { ...TEST_PLAN.addresses.ipv6!, linkLocalScope: 7 };
     const o = new Outbound({ ...TEST_PLAN, addresses: { ...TEST_PLAN.addresses, ipv6 } });
     const scopes = ['fe80::9', '2001:db8::1', '169.254.0.1'].map((text) => o.scopeOf(words(text), 0));
@@ -131,7 +131,7 @@ describe('interface', () => {
     expect([o.scope, o.scopeOf(words('fe80::9'), 0)]).toEqual([8, 8]);
   });
 
-  it('of link-local destinations with an interface of their own: that one, whatever the plan says', () => {
+  it('link-local destinations with a zone: that interface, whatever the plan has', () => {
     const ipv6 = { ...TEST_PLAN.addresses.ipv6!, linkLocalScope: 7 };
     const o = new Outbound({ ...TEST_PLAN, addresses: { ...TEST_PLAN.addresses, ipv6 } });
     const scopes = ['fe80::9', '2001:db8::1', '169.254.0.1'].map((text) => o.scopeOf(words(text), 0, 3));

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { expect, it } from 'vitest';
 import { bootPacketThread } from '../../src/workers/packet-worker.ts';
 
-it("a packet thread's young generation is bounded; its old one is not, as to reach that limit would end the engine", async () => {
+it('packet thread heap: the young generation is limited; the old one is not, for the limit would end the engine', async () => {
   const { worker } = bootPacketThread('packet thread');
   try {
     await once(worker, 'online');

@@ -4,7 +4,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, expect, it } from 'vitest';
 import { Errno } from '../../src/sys/constants.ts';
 import { NativeBuffer } from '../../src/sys/memory.ts';
 import { PcapWriter } from '../../src/workers/tap/pcap.ts';
@@ -16,7 +16,7 @@ const FILE_HEADER_BYTES = 24;
 const RECORD_HEADER_BYTES = 16;
 const FRAME_BYTES = 60;
 
-test('stamps are the time of day to the nanosecond: in order, between before and after, finer than a millisecond', () => {
+it('time stamps: wall clock in nanoseconds, ascending, finer than a millisecond', () => {
   const file = join(dir, 'stamps.pcap');
   const fd = openSync(file, 'a');
   const pool = new NativeBuffer(4096);
@@ -43,12 +43,12 @@ test('stamps are the time of day to the nanosecond: in order, between before and
   expect(stamps).toEqual([...stamps].sort((a, b) => (a < b ? -1 : 1)));
   expect(stamps[0]!).toBeGreaterThanOrEqual(BigInt(beforeMs) * 1_000_000n);
   expect(stamps.at(-1)!).toBeLessThanOrEqual(BigInt(afterMs) * 1_000_000n);
-  // Frames that were written one after the other have stamps of their own.
+  // Frames written one after another have different time stamps.
   expect(new Set(stamps).size).toBeGreaterThan(frames / 2);
   expect(stamps.filter((stamp) => stamp % 1_000_000n === 0n).length).toBeLessThan(frames / 10);
 });
 
-/** What a writer says whose file may not be longer than `limit` bytes. */
+/** Results of a writer whose file is limited to `limit` bytes. */
 function limited(limit: number, file: string, frames: readonly number[]): { begun: number; lost: number[] } {
   const fixture = fileURLToPath(new URL('./fixtures/short-pcap.ts', import.meta.url));
   const args = [`--fsize=${limit}`, process.execPath, fixture, file, ...frames.map(String)];
@@ -56,7 +56,7 @@ function limited(limit: number, file: string, frames: readonly number[]): { begu
   return JSON.parse(execFileSync('prlimit', args, { encoding: 'utf8', env }));
 }
 
-test('a record that goes in part is taken back and told; the next one follows the last whole one', () => {
+it('a record written in part: removed and reported; the next record follows the last whole one', () => {
   const file = join(dir, 'short.pcap');
   expect(limited(1000, file, [400, 400, 400, 50])).toEqual({ begun: 0, lost: [Errno.ENOSPC] });
   const bytes = readFileSync(file);
@@ -67,6 +67,6 @@ test('a record that goes in part is taken back and told; the next one follows th
   expect(at).toBe(bytes.length);
 });
 
-test('a file header that goes in part is a failure', () => {
+it('a file header written in part: an error', () => {
   expect(limited(10, join(dir, 'header.pcap'), []).begun).toBe(-Errno.ENOSPC);
 });

@@ -8,7 +8,7 @@ import {
   SHORT_POLL_MS,
 } from '../../src/workers/thread/pre-poll.ts';
 
-/** How many of `sleeps` sleeps had a look before them, each of which ends as `paid` says. */
+/** @returns how many of `sleeps` sleeps had a poll before them; `paid` gives the result of each poll */
 function looks(look: PrePoll, sleeps: number, paid: (nth: number) => boolean): number {
   let n = 0;
   for (let i = 0; i < sleeps; i++) {
@@ -19,34 +19,34 @@ function looks(look: PrePoll, sleeps: number, paid: (nth: number) => boolean): n
   return n;
 }
 
-describe('a look before sleep', () => {
-  it('pays every time: every sleep has one', () => {
+describe('poll before sleep', () => {
+  it('every poll finds work: one before every sleep', () => {
     expect(looks(new PrePoll(), 1000, () => true)).toBe(1000);
   });
 
-  it('never pays: as many sleeps as may be between two looks', () => {
+  it('no poll finds work: the maximum number of sleeps between two polls', () => {
     const look = new PrePoll();
     looks(look, 10_000, () => false);
     look.onResult(false);
     expect(looks(look, 100 * (MOST_SKIPPED + 1), () => false)).toBe(100);
   });
 
-  it('a few in vain among many that pay: nearly every sleep has one', () => {
+  it('few polls in vain: one before nearly every sleep', () => {
     expect(looks(new PrePoll(), 1000, (n) => n % 10 !== 0)).toBeGreaterThan(850);
   });
 
-  it('more in vain than pay: looks become rare', () => {
+  it('more polls in vain than not: polls become rare', () => {
     expect(looks(new PrePoll(), 100_000, (n) => n % 3 === 0)).toBeLessThan(4000);
   });
 
-  it('pays again after a long time in vain: looks come back', () => {
+  it('a poll finds work after a long time in vain: polls become frequent', () => {
     const look = new PrePoll();
     looks(look, 10_000, () => false);
     looks(look, 3 * MOST_SKIPPED, () => true);
     expect(looks(look, 100, () => true)).toBe(100);
   });
 
-  it('never paid, then sleeps end at once: looks come back without one that pays', () => {
+  it('polls in vain, then sleeps end at once: polls become frequent without a success', () => {
     const look = new PrePoll();
     looks(look, 10_000, () => false);
     for (let i = 0; i < 8; i++) {
@@ -57,7 +57,7 @@ describe('a look before sleep', () => {
     expect(look.shouldPoll(64, 1)).toBe(true);
   });
 
-  it('never paid, then sleeps longer than a look: looks stay rare', () => {
+  it('polls in vain, sleeps longer than a poll: polls stay rare', () => {
     const look = new PrePoll();
     looks(look, 10_000, () => false);
     let due = 0;
@@ -70,14 +70,14 @@ describe('a look before sleep', () => {
     expect(due).toBeLessThanOrEqual(1);
   });
 
-  it('bulk transfer: none, nor while only acknowledgements come; a small exchange has one again', () => {
+  it('bulk transfer, or only acknowledgements: no poll; a small exchange: polls again', () => {
     const look = new PrePoll();
     expect(look.shouldPoll(BULK_BYTES, 1)).toBe(false);
     expect(look.shouldPoll(0, 1)).toBe(false);
     expect(look.shouldPoll(BULK_BYTES - 1, 1)).toBe(true);
   });
 
-  it('one event since the last sleep: a long look; several: a short one', () => {
+  it('one event since the last sleep: a long poll; several: a short one', () => {
     const look = new PrePoll();
     look.shouldPoll(64, 1);
     expect(look.longestMs).toBe(LONE_POLL_MS);

@@ -24,7 +24,7 @@ interface Open {
   readonly families: readonly number[];
 }
 
-it('answers like a list in the order of opening, whatever was opened and closed before', () => {
+it('any order of opening and closing: behaves as a list in the order of opening', () => {
   const kind = fc.constantFrom(
     { address: '', isV4: false, families: [4, 6] },
     { address: '', isV4: true, families: [4] },
@@ -39,7 +39,7 @@ it('answers like a list in the order of opening, whatever was opened and closed 
       for (const { index, inside, kind } of steps) {
         if (model.some((l) => l.index === index)) {
           ports.remove(index);
-          ports.remove(index); // once more is nothing
+          ports.remove(index); // a second time: no effect
           model = model.filter((l) => l.index !== index);
         } else {
           const plan: ListenerPlan = { proto: 'udp', address: kind.address, port: 9000, targetPort: inside };

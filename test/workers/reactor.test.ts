@@ -1,7 +1,6 @@
 // @vitest: beside
 /**
- * The thread's loop with a stage of the test's own: when it looks at epoll before it sleeps, which the
- * counters tell.
+ * The loop of a packet thread with a test stage: when it polls epoll before it sleeps, from the counters.
  */
 import { describe, expect, it } from 'vitest';
 import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
@@ -43,24 +42,24 @@ function looks(carries: (sum: Carried, sleep: number) => void, standsTwice = fal
   return counters[Counter.shortLooks]!;
 }
 
-describe('look before a sleep', () => {
-  it('nothing was carried: there is a look, and fewer as they are in vain', () => {
-    expect(looks(() => {})).toBe(2); // the first; one is left out; the next; two are left out
+describe('poll before a sleep', () => {
+  it('no traffic: polls, ever fewer as they find nothing', () => {
+    expect(looks(() => {})).toBe(2); // polls: the first sleep; one without; the next; two without
   });
 
-  it('datagrams have passed since the last sleep: none', () => {
+  it('datagrams since the last sleep: no poll', () => {
     expect(looks((sum, sleep) => (sum.datagrams += sleep + 1))).toBe(0);
   });
 
-  it('datagrams have passed, but before the last sleep: as if there were none', () => {
+  it('datagrams only before the last sleep: polls as without traffic', () => {
     expect(looks((sum) => (sum.datagrams += 7))).toBe(2);
   });
 
-  it('a bulk transfer: none', () => {
+  it('a bulk transfer: no poll', () => {
     expect(looks((sum, sleep) => (sum.streamBytes += (sleep + 1) * BULK_BYTES))).toBe(0);
   });
 
-  it('a stage that stands twice in the order counts once', () => {
+  it('a stage that is twice in the order: its traffic counts once', () => {
     const half = (sum: Carried, sleep: number) => (sum.streamBytes += (sleep + 1) * (BULK_BYTES - 1));
     expect(looks(half, true)).toBeGreaterThan(0);
   });

@@ -51,7 +51,7 @@ class Bench {
     counters: this.rig.ctx.counters,
   });
 
-  /** Push one packet as a frame in slots; the whole IP packet when it completes one. */
+  /** Push one packet as a frame in slots. @returns the whole IP packet if this completes one */
   push(ip: Uint8Array, now = 0): Uint8Array | null {
     const p = this.rig.packet(ip);
     const inA = Math.min(ip.length, this.rig.pool.slotBytes(p.slotA) - 26);
@@ -73,7 +73,7 @@ class Bench {
 const upperOf = (bytes: number): Uint8Array => udpPacket(SRC, 5000, DST, 9, pattern(bytes - 8)).slice(20);
 
 describe('a fragmented datagram', () => {
-  it.each(['in order', 'reversed', 'last in the middle'])('IPv4, %s: comes out whole', (order) => {
+  it.each(['in order', 'reversed', 'last in the middle'])('IPv4, %s: reassembled', (order) => {
     const b = new Bench();
     const upper = upperOf(5003);
     const list = parts(upper.length, 1480).map((part) => fragment4(upper, part));
@@ -89,7 +89,7 @@ describe('a fragmented datagram', () => {
     expect(b.rig.counter(Counter.fragmentsReassembled)).toBe(1);
   });
 
-  it('IPv6: the fragment header is gone', () => {
+  it('IPv6: reassembled without the fragment header', () => {
     const b = new Bench();
     const upper = upperOf(4001);
     const results = parts(upper.length, 1448).map((part) => b.push(fragment6(upper, part)));
@@ -99,7 +99,7 @@ describe('a fragmented datagram', () => {
     expect(b.rig.missingSlots).toBe(0);
   });
 
-  it('IPv6 with a destination options header in front: it is kept and names the upper layer', () => {
+  it('IPv6 with destination options before the fragment header: kept, its next header is the upper layer', () => {
     const b = new Bench();
     const upper = upperOf(100);
     const part = (from: number, to: number, more: number): number[] => [
@@ -115,7 +115,7 @@ describe('a fragmented datagram', () => {
     expect((whole[4]! << 8) | whole[5]!).toBe(108);
   });
 
-  it('an IPv6 fragment that is the whole datagram: at once, others of its identification are left alone', () => {
+  it('IPv6 atomic fragment: passed on at once, others with its identification are not affected', () => {
     const b = new Bench();
     const upper = upperOf(64);
     expect(b.push(fragment6(upper, { from: 0, to: 32 }, 5))).toBeNull();
@@ -124,7 +124,7 @@ describe('a fragmented datagram', () => {
     expect(b.push(fragment6(upper, { from: 32, to: 64 }, 5))).not.toBeNull();
   });
 
-  it('65,515 bytes of IPv4 payload, the most there is; fragments that span two slots', () => {
+  it('65,515 bytes of IPv4 payload, the maximum, fragments in two slots: reassembled', () => {
     const b = new Bench();
     const upper = upperOf(65_515);
     let whole: Uint8Array | null = null;
@@ -133,7 +133,7 @@ describe('a fragmented datagram', () => {
     expect(b.rig.missingSlots).toBe(0);
   });
 
-  it('property: any cut, any order, with repetitions, gives the datagram back exactly once', () => {
+  it('any cut, any order, with repetitions: the datagram exactly once', () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 17, max: 3000 }),
@@ -145,7 +145,7 @@ describe('a fragmented datagram', () => {
           const list = parts(bytes, size * 8);
           fc.pre(list.length > 1);
           const order = [...list, list[Math.abs(seed) % list.length]!];
-          // Shuffled, with one part twice in a row.
+          // Shuffled, with one part repeated directly.
           let state = seed >>> 0 || 1;
           const repeated = order.pop()!;
           for (let i = order.length - 1; i > 0; i--) {
@@ -153,7 +153,7 @@ describe('a fragmented datagram', () => {
             const j = state % (i + 1);
             [order[i], order[j]] = [order[j]!, order[i]!];
           }
-          // Not behind the last missing part: there it would begin a new datagram.
+          // Not after the last missing part, where it would begin a new datagram.
           const place = order.indexOf(repeated);
           if (place < order.length - 1) order.splice(place, 0, repeated);
           const whole = order.map((part) => b.push(fragment4(upper, part))).filter((r) => r !== null);
@@ -168,11 +168,11 @@ describe('a fragmented datagram', () => {
 
 describe('attacks and limits', () => {
   /**
-   * What has come is kept in words of 32 units of 8 bytes: every place at their borders, one unit too many,
-   * one repeated.
+   * Received units of 8 bytes are recorded in words of 32 bits. Fragments end at every position around the
+   * borders of the words; one unit overlaps or is repeated.
    */
   it.each([8, 240, 248, 256, 264, 504, 512, 520, 768, 1480, 2048])(
-    'fragments of %i bytes: whole without an overlap, dropped with one unit of it at either end, whole with a repetition',
+    'fragments of %i bytes: reassembled without overlap or with a repetition, dropped with one overlapping unit',
     (size) => {
       const upper = upperOf(2 * size + 1480 + 5);
       const list = [
@@ -200,7 +200,7 @@ describe('attacks and limits', () => {
         expect(b.dropped).toBe(1);
         expect(b.rig.missingSlots).toBe(0);
       }
-      // One unit is missing: not whole yet.
+      // One unit is missing: not complete.
       const hole = new Bench();
       if (size > 8) {
         expect(push(hole, [{ from: 8, to: size }, ...list.slice(1)])).toBeNull();
@@ -209,7 +209,7 @@ describe('attacks and limits', () => {
     },
   );
 
-  it('the first to expire is not forgotten when another one was finished or came later', () => {
+  it('a datagram is finished or a new one begins: the oldest still expires', () => {
     const b = new Bench();
     const upper = upperOf(64);
     const [first, second] = [
@@ -232,7 +232,7 @@ describe('attacks and limits', () => {
     expect(b.rig.missingSlots).toBe(0);
   });
 
-  it('overlap: the datagram is dropped, and what still comes of it too', () => {
+  it('overlap: the datagram is dropped with its later fragments', () => {
     const b = new Bench();
     const upper = upperOf(96);
     const other = upper.map((byte) => byte ^ 0xff);
@@ -242,12 +242,12 @@ describe('attacks and limits', () => {
     expect(b.rig.missingSlots).toBe(0);
     expect(b.push(fragment4(upper, { from: 48, to: 96 }))).toBeNull();
     expect(b.push(fragment4(upper, { from: 0, to: 48 }))).toBeNull();
-    // Its time over, the identification is good again.
+    // After the time limit the identification can be used again.
     expect(b.push(fragment4(upper, { from: 0, to: 48 }), 30_001)).toBeNull();
     expect(b.push(fragment4(upper, { from: 48, to: 96 }), 30_001)).not.toBeNull();
   });
 
-  it('same place, other bytes: an overlap; same bytes: a repetition', () => {
+  it('same offset: other bytes are an overlap, same bytes a repetition', () => {
     const b = new Bench();
     const upper = upperOf(96);
     b.push(fragment4(upper, { from: 0, to: 48 }));
@@ -262,7 +262,7 @@ describe('attacks and limits', () => {
     expect(b.dropped).toBe(1);
   });
 
-  it('a last fragment that ends before what is there, or two ends: dropped', () => {
+  it('a last fragment that ends before known bytes, or two different ends: dropped', () => {
     const b = new Bench();
     const upper = upperOf(96);
     b.push(fragment4(upper, { from: 48, to: 80 }, 1, true));
@@ -273,7 +273,7 @@ describe('attacks and limits', () => {
     expect(b.dropped).toBe(2);
   });
 
-  it('past 65535 bytes, no multiple of 8, empty, a TCP header cut in two: refused', () => {
+  it('beyond 65,535 bytes, no multiple of 8, empty, or a split TCP header: dropped', () => {
     const b = new Bench();
     const upper = upperOf(96);
     const at = (fragment: number, bytes: number, protocol = 17): Uint8Array =>
@@ -286,7 +286,7 @@ describe('attacks and limits', () => {
     expect(b.r.busy).toBe(0);
   });
 
-  it('more than 16 at a time: the oldest makes room', () => {
+  it('more than 16 datagrams at once: the oldest is dropped', () => {
     const b = new Bench();
     const upper = upperOf(96);
     for (let ident = 0; ident < 17; ident++) b.push(fragment4(upper, { from: 0, to: 48 }, ident), ident);
@@ -296,7 +296,7 @@ describe('attacks and limits', () => {
     expect(b.push(fragment4(upper, { from: 48, to: 96 }, 0), 20)).toBeNull();
   });
 
-  it('30 s: given up, the slot returns', () => {
+  it('incomplete for 30 s: dropped, the slot is freed', () => {
     const b = new Bench();
     b.push(fragment4(upperOf(96), { from: 0, to: 48 }), 5);
     b.r.expire(30_004);
@@ -307,7 +307,7 @@ describe('attacks and limits', () => {
     expect(b.dropped).toBe(1);
   });
 
-  it('no large slot left: the fragment is dropped, nothing breaks', () => {
+  it('no large slot left: the fragment is dropped and counted', () => {
     const b = new Bench();
     const held: number[] = [];
     for (let s = b.rig.large.pop(); s !== NO_SLOT; s = b.rig.large.pop()) held.push(s);
@@ -316,7 +316,7 @@ describe('attacks and limits', () => {
     for (const s of held) b.rig.large.push(s);
   });
 
-  it('a first fragment whose options make the whole longer than 65,535 bytes: dropped, the slot returns', () => {
+  it('options of the first fragment make the whole exceed 65,535 bytes: dropped, the slot is freed', () => {
     const b = new Bench();
     const upper = upperOf(65_515); // the most with the last fragment's header of 20 bytes
     const [first, ...rest] = parts(upper.length, 16_000);
@@ -337,7 +337,7 @@ describe('attacks and limits', () => {
     expect(b.rig.counter(Counter.fragmentsReassembled)).toBe(0);
   });
 
-  it('property: arbitrary bytes as fragments never throw and never keep more than 16 slots', () => {
+  it('arbitrary bytes as fragments: no exception, at most 16 slots are held', () => {
     let full = 0;
     fc.assert(
       fc.property(fc.array(fc.tuple(fc.nat(0x3fff), fc.nat(80), fc.nat(31)), { maxLength: 60 }), (list) => {
@@ -357,7 +357,7 @@ describe('attacks and limits', () => {
   });
 });
 
-it('addresses of the whole are those of the fragments', () => {
+it('addresses of the datagram: those of its fragments', () => {
   const b = new Bench();
   const upper = upperOf(64);
   b.push(fragment6(upper, { from: 0, to: 32 }));

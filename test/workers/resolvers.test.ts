@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { Resolvers } from '../../src/workers/translator/resolvers.ts';
 
 describe('Resolvers', () => {
-  it('one address behind two interfaces is two resolvers; a zone of other addresses means nothing', () => {
+  it('one address with two zones: two resolvers; a zone of other addresses: ignored', () => {
     const r = new Resolvers(['fe80::1%2', 'fe80::1%3', '2001:db8::1%4', '192.0.2.1%5', 'fe80::1%eth0']);
     expect([...r.zones.subarray(0, r.count)]).toEqual([2, 3, 0, 0, 0]);
     r.markBad(0, 0);
@@ -15,7 +15,7 @@ describe('Resolvers', () => {
     expect(r.pick(1, 0)).toBe(1);
   });
 
-  it('pick: the first in favour; when none is, by attempt; update keeps the record of those that stay', () => {
+  it('pick: the first without failure, else by attempt; update: keeps the state of remaining ones', () => {
     const r = new Resolvers(['192.0.2.1', 'not an address', 'fe80::1%eth0', '192.0.2.3']);
     expect(r.count).toBe(3);
     expect(r.pick(0, 0)).toBe(0);

@@ -1,5 +1,5 @@
 // @vitest: beside
-/** What waits for a host socket, frame by frame: order, bytes, and slots that go back. */
+/** Queues of frames for host sockets: order, bytes, and freed slots. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { NO_SLOT } from '../../src/ring/pool.ts';
@@ -12,7 +12,7 @@ const AT = 66;
 /** Bytes of a frame in its first slot. */
 const IN_A = 2048 - AT;
 
-/** A slot and how many bytes of a frame it holds. */
+/** A slot and the number of frame bytes in it. */
 interface Piece {
   readonly slot: number;
   bytes: number;
@@ -39,7 +39,7 @@ function begin() {
   return { queues, push, freed, pool };
 }
 
-it('any frames in, any bytes out, any end cut off: bytes and slots add up, each slot goes back once', () => {
+it('any frames in, any bytes out, any tail removed: bytes and slots add up, each slot is freed once', () => {
   const length = fc.oneof(fc.integer({ min: 1, max: 1900 }), fc.integer({ min: 1980, max: 60_000 }));
   const step = fc.oneof(
     fc.record({ push: length }),
@@ -80,7 +80,7 @@ it('any frames in, any bytes out, any end cut off: bytes and slots add up, each 
   );
 });
 
-it('behind what was cut off the next frame follows what was kept', () => {
+it('after a tail is removed: the next frame follows the kept bytes', () => {
   const { queues, push, freed } = begin();
   const [[a], [b], [c]] = [push(100), push(200), push(300)];
   expect(queues.dropBehind(GID, 100)).toBe(500);
@@ -92,7 +92,7 @@ it('behind what was cut off the next frame follows what was kept', () => {
   expect(queues.bytes(GID)).toBe(400);
 });
 
-it('a new socket has freed nothing, whatever the one before it with its number had', () => {
+it('a new socket: freed count 0, whatever the previous one with its number had', () => {
   const { queues, push } = begin();
   push(10);
   queues.drop(GID);

@@ -7,7 +7,7 @@ import { Origin, ShardFlows } from '../../src/workers/flow/shard-flows.ts';
 const UDP = 17;
 const TCP = 6;
 
-/** A table whose flows end at once; `ended` says which and in what order. */
+/** A table whose flows end at once; `ended` has them in order. */
 function table(maxFlows = 64): {
   flows: ShardFlows;
   ended: number[];
@@ -37,7 +37,7 @@ function table(maxFlows = 64): {
 const many = (count: number, make: () => number): number[] => Array.from({ length: count }, make);
 
 describe('a full table', () => {
-  it('40,000 unanswered datagram flows of the guest: each new one finds room, the oldest goes, TCP has its share', () => {
+  it('40,000 unanswered datagram flows of the guest: the oldest end for new ones, TCP keeps its share', () => {
     const { begin, ended, counters } = table(32_768);
     const first = begin(Origin.guestDatagram);
     const all = many(39_999, () => begin(Origin.guestDatagram));
@@ -48,7 +48,7 @@ describe('a full table', () => {
     expect(many(3000, () => begin(Origin.tcp))).not.toContain(NO_FLOW);
   });
 
-  it('from outside: half of it, and never a flow of the guest', () => {
+  it('flows from outside: at most half of the table, and they end no flow of the guest', () => {
     const { begin, ended, flows } = table();
     const own = many(8, () => begin(Origin.guestDatagram));
     expect(many(500, () => begin(Origin.inboundDatagram))).not.toContain(NO_FLOW);
@@ -56,7 +56,7 @@ describe('a full table', () => {
     for (const flow of own) expect(ended).not.toContain(flow);
   });
 
-  it('unanswered before answered, answered before half-open; what is settled stays', () => {
+  it('order of ending: unanswered, answered, half-open; established flows are kept', () => {
     const { begin, ended, flows } = table(16);
     const settled = begin(Origin.guestDatagram);
     const answered = begin(Origin.guestDatagram);
@@ -75,7 +75,7 @@ describe('a full table', () => {
     expect(flows.isLive(settled)).toBe(true);
   });
 
-  it('the oldest of the longer list first: many from outside go before the few of the guest', () => {
+  it('many flows from outside, few of the guest: the oldest of the longer list ends first', () => {
     const { begin, ended, flows } = table();
     many(5, () => begin(Origin.guestDatagram));
     const outside = many(30, () => begin(Origin.inboundDatagram));
@@ -83,7 +83,7 @@ describe('a full table', () => {
     expect(ended).toEqual(outside.slice(0, 25));
   });
 
-  it('answered twice, or TCP: the place in the lists stays', () => {
+  it('answered twice, or TCP: the position in the lists is kept', () => {
     const { begin, ended, flows } = table();
     const halfOpen = begin(Origin.tcp);
     const answered = begin(Origin.guestDatagram);
@@ -92,7 +92,7 @@ describe('a full table', () => {
     expect(ended).toEqual([answered, halfOpen]);
   });
 
-  it('nothing but settled flows: refused and counted', () => {
+  it('only established flows: a new one is refused and counted', () => {
     const { begin, flows, counters } = table(16);
     for (let i = 0; i < 16; i++) flows.settle(begin(Origin.tcp));
     expect(begin(Origin.tcp)).toBe(NO_FLOW);
@@ -100,7 +100,7 @@ describe('a full table', () => {
     expect(counters[Counter.flowsGaveWay]).toBe(0);
   });
 
-  it('those that ended by themselves count no more: none has to give way for as many again', () => {
+  it('flows that ended by themselves: no longer counted, as many new ones end no other', () => {
     const { begin, ended, flows } = table();
     for (const origin of [Origin.inboundDatagram, Origin.guestDatagram])
       for (let round = 0; round < 4; round++) {
@@ -111,7 +111,7 @@ describe('a full table', () => {
     expect(ended).toEqual([]);
   });
 
-  it('those that gave way are not closed yet: the last ids are for the guest, the very last for TCP and look-ups', () => {
+  it('ended flows not closed yet: the last ids are for the guest, the very last for TCP and name queries', () => {
     const { begin, flows } = table();
     for (const proto of [TCP, UDP]) flows.onGiveWay(proto, () => {});
     many(61, () => begin(Origin.tcp));
@@ -125,8 +125,8 @@ describe('a full table', () => {
   });
 });
 
-describe('a flow that found no descriptor', () => {
-  it('an older unanswered one gives way, never itself, and the table is not called full', () => {
+describe('a flow for which no descriptor is left', () => {
+  it('an older unanswered flow is ended, never itself; no "table full" notice', () => {
     const { begin, ended, flows } = table(16);
     const old = begin(Origin.guestDatagram);
     const late = begin(Origin.guestDatagram);

@@ -28,7 +28,7 @@ afterEach(() => {
   fds = [];
 });
 
-/** All slots are the reader's. */
+/** All slots belong to the reader. */
 const slotsOfReader = (smallSlots: number, largeSlots: number): SlotShares => ({
   ...{ readerSmall: [0, smallSlots], readerLarge: [smallSlots, largeSlots] },
   ...{ hostSmall: [0, 0], hostLarge: [0, 0], scratchLarge: [0, 0], dnsEach: 0, dnsLarge: 0 },
@@ -57,18 +57,18 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
   });
   const { pool, fromReader: frames, toReader: back } = assembly.shardParts(0);
   const out = new NativeBuffer(65_536);
-  /** @param port  makes it a TCP segment of a flow of its own; 0: a frame of no flow */
+  /** @param port  source port of a TCP segment, one flow per port; 0: a frame without a flow */
   const send = (bytes: number, port = 0): void => {
     if (port !== 0) out.u8.set(segment);
     out.u8[ETH_BYTES + 21] = port;
     expect(write(guest, out.address, bytes)).toBe(bytes);
   };
-  /** A frame as it is, behind its virtio-net header. */
+  /** A raw frame after its virtio-net header. */
   const sendBytes = (bytes: Uint8Array): void => {
     out.u8.set(bytes);
     expect(write(guest, out.address, bytes.length)).toBe(bytes.length);
   };
-  /** The frame that the shard gets, and what it is told about it. */
+  /** The frame that the shard gets, with the fields of its descriptor. */
   const received = (i = 0): { bytes: Uint8Array; offload: number; hash: number } => {
     const words = frames.words;
     const at = frames.at(i);
@@ -83,7 +83,7 @@ function rig(largeSlots = LARGE_SLOTS, vnetHdrBytes: 0 | 12 = 0) {
     }
     return { bytes, offload: frameOffload(words, at), hash: frameHash(words, at) };
   };
-  /** The shard is done with all frames that it has. */
+  /** The shard frees all frames that it has. */
   const giveBack = (): void => {
     for (let i = 0, n = frames.available(); i < n; i++) {
       const from = frames.at(i);
@@ -106,8 +106,8 @@ const segment = [
   0x40, 0, 0, 80,
 ];
 
-describe('frames a round', () => {
-  it('of small ones as many as leave in one UDP_SEGMENT send; the rest in the next round', () => {
+describe('frames per round', () => {
+  it('small frames: as many as one UDP_SEGMENT send carries; the rest in the next round', () => {
     const { reader, send, frames } = rig();
     for (let i = 0; i < 100; i++) send(106);
     expect(reader.poll(0)).toBe(64);
@@ -117,7 +117,7 @@ describe('frames a round', () => {
     expect(frames.available()).toBe(36);
   });
 
-  it('of 64 KiB ones no more than a megabyte: the other flows have their turn', () => {
+  it('frames of 64 KiB of one flow: at most a megabyte', () => {
     const { reader, send, frames } = rig();
     for (let i = 0; i < 30; i++) send(65_536);
     expect(reader.poll(0)).toBe(16);
@@ -125,7 +125,7 @@ describe('frames a round', () => {
     expect(reader.poll(0)).toBe(14);
   });
 
-  it('of 64 KiB ones of several flows in turn two megabytes: each flow has some to send together', () => {
+  it('frames of 64 KiB of several flows in turn: two megabytes', () => {
     const { reader, send, frames } = rig();
     for (let i = 0; i < 45; i++) send(65_536, 1 + ((i >> 1) & 7));
     expect(reader.poll(0)).toBe(32);
@@ -133,15 +133,15 @@ describe('frames a round', () => {
     expect(reader.poll(0)).toBe(13);
   });
 
-  it('of four flows in turn a megabyte, as of one', () => {
+  it('frames of four flows in turn: a megabyte, as of one flow', () => {
     const { reader, send } = rig();
     for (let i = 0; i < 30; i++) send(65_536, 1 + ((i >> 1) & 3));
     expect(reader.poll(0)).toBe(16);
   });
 });
 
-describe('large slots are out', () => {
-  /** The one large slot is with the shard. */
+describe('no large slot is free', () => {
+  /** The only large slot is in use by the shard. */
   const short = () => {
     const r = rig(1);
     r.send(4000);
@@ -149,7 +149,7 @@ describe('large slots are out', () => {
     return r;
   };
 
-  it('reads small frames into small slots alone after a moment, and counts long ones that it loses', () => {
+  it('after a moment small frames are read into small slots; long ones are dropped and counted', () => {
     const { reader, send, frames, counters } = short();
     send(100);
     expect(reader.poll(1)).toBe(0);
@@ -164,7 +164,7 @@ describe('large slots are out', () => {
     expect(counters[Counter.tapSmallReads]).toBe(3);
   });
 
-  it('goes on after a full round, of which no edge tells', () => {
+  it('after a full round: reads on, though epoll reports no new edge', () => {
     const { reader, send } = short();
     for (let i = 0; i < 70; i++) send(100);
     reader.poll(1);
@@ -174,7 +174,7 @@ describe('large slots are out', () => {
     expect(reader.hasInput()).toBe(false);
   });
 
-  it('one line when that has lasted for a second, one when it is over', () => {
+  it('for more than a second: one log line, and one at the end', () => {
     const { reader, send, logs, giveBack } = short();
     for (const now of [1, 500, 1001, 1500, 3000]) {
       send(100);
@@ -194,14 +194,14 @@ describe('large slots are out', () => {
   });
 });
 
-describe('a checksum that is left to the engine', () => {
+describe('a partial checksum', () => {
   const IP_AT = ETH_BYTES;
   const OUTER_AT = IP_AT + 20;
   const INNER_IP_AT = OUTER_AT + 8 + 8 + ETH_BYTES;
   const INNER_AT = INNER_IP_AT + 20;
   const TCP_CHECKSUM = 16;
   const UDP_CHECKSUM = 6;
-  /** A folded pseudo header sum, which is all that the guest's kernel wrote. */
+  /** The folded sum of the pseudo header, which the guest's kernel writes as partial checksum. */
   const PSEUDO = 0x3d7c;
 
   interface Left {
@@ -231,7 +231,7 @@ describe('a checksum that is left to the engine', () => {
     return frame;
   }
 
-  /** What the shard gets of it, or the drops. */
+  /** The frame that the shard gets, or the number of drops. */
   function through(frame: Uint8Array) {
     const r = rig(LARGE_SLOTS, VNET_BYTES);
     r.sendBytes(frame);
@@ -242,7 +242,7 @@ describe('a checksum that is left to the engine', () => {
 
   // 1,400: all in the small slot; the others end or begin in the large one, at an even and at an odd offset.
   it.each([0, 1, 1400, 1947, 1948, 3000, 3001, 60_001])(
-    'inside a tunnel, %i bytes of payload: finished, and nothing else of the frame changed',
+    'inside a tunnel, %i bytes of payload: completed, other bytes of the frame unchanged',
     (payload) => {
       const frame = vxlan(payload);
       const { drops, got } = through(frame);
@@ -258,7 +258,7 @@ describe('a checksum that is left to the engine', () => {
     },
   );
 
-  it('of the transport header itself: goes on as it is, with word of it, for whoever translates it', () => {
+  it('of the transport header itself: passed on with a flag, not completed', () => {
     const frame = vxlan(1400, { start: OUTER_AT, offset: UDP_CHECKSUM });
     const { got } = through(frame);
     expect(got!.offload).toBe(FrameFlag.needsCsum);
@@ -272,11 +272,11 @@ describe('a checksum that is left to the engine', () => {
     ['the ports, from before them', { start: OUTER_AT - 1, offset: 1 }],
     ['the ports, from among them', { start: OUTER_AT + 1, offset: 1 }],
     ['the last byte of the UDP header', { start: OUTER_AT + 7, offset: 0 }],
-  ] as const)('in headers that the flow is found by, %s: dropped and counted', (_name, left) => {
+  ] as const)('in a header with the flow key, %s: dropped and counted', (_name, left) => {
     expect(through(vxlan(100, left))).toEqual({ drops: 1, got: undefined });
   });
 
-  it('the first byte after the UDP header may be where it starts', () => {
+  it('csumStart at the first byte after the UDP header: accepted', () => {
     const { got } = through(vxlan(100, { start: OUTER_AT + 8, offset: 0 }));
     expect(got!.offload).toBe(0);
     expect(
@@ -303,7 +303,7 @@ describe('a checksum that is left to the engine', () => {
     expect(through(frame)).toEqual({ drops: 1, got: undefined });
   });
 
-  it('the frame is not IP: it is as it was', () => {
+  it('the frame is not IP: unchanged', () => {
     const frame = vxlan(100, { etherType: 0x0806, start: 0, offset: 12 });
     const { got } = through(frame);
     expect(Buffer.compare(got!.bytes, frame.subarray(VNET_BYTES))).toBe(0);

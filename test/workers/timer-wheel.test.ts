@@ -40,15 +40,15 @@ const stepArb = fc.oneof(
 
 describe('TimerWheel', () => {
   it.each([0, 2 ** 31 * TICK_MS - 5_000, 2 ** 32 * TICK_MS - 5_000])(
-    'started at %d ms: fires what a sorted list fires, in order, never early, within a tick',
+    'started at %d ms: fires as a sorted list does, in order, never early, within a tick',
     (startMs) => {
       fc.assert(
         fc.property(fc.array(stepArb, { maxLength: 60 }), (steps) => {
           let now = startMs;
           const wheel = new TimerWheel(10, TICK_MS, startMs);
           /**
-           * Tick at which each armed timer must fire: its deadline's, but after the tick in which it was
-           * armed.
+           * Tick at which each armed timer must fire: that of its deadline, but later than the tick in which
+           * it was armed.
            */
           const model = new Map<number, number>();
           const tickOf = (ms: number): number => Math.floor(ms / TICK_MS);
@@ -82,7 +82,7 @@ describe('TimerWheel', () => {
     },
   );
 
-  it('sleeping exactly as nextDeadline says: fires within a tick of the deadline, in few wake-ups', () => {
+  it('sleeps until nextDeadline: fires within a tick of the deadline, in few wake-ups', () => {
     fc.assert(
       fc.property(delayArb, fc.double({ min: 0, max: 100_000, noNaN: true }), (ms, start) => {
         const wheel = new TimerWheel(1, TICK_MS, start);
@@ -95,7 +95,7 @@ describe('TimerWheel', () => {
           wheel.advance(now, () => {
             firedAt = now;
           });
-          expect(++wakeUps).toBeLessThanOrEqual(100); // deadlines past 18 h go round the last level
+          expect(++wakeUps).toBeLessThanOrEqual(100); // deadlines beyond 18 h wrap around the last level
         }
         expect(firedAt).toBeGreaterThanOrEqual(start + ms);
         expect(firedAt - Math.max(start, start + ms)).toBeLessThanOrEqual(TICK_MS + 1e-6);
@@ -105,14 +105,14 @@ describe('TimerWheel', () => {
     );
   });
 
-  it('nothing armed: no deadline, and advancing over days is no work', () => {
+  it('nothing armed: no deadline, and advancing over days costs no work', () => {
     const wheel = new TimerWheel(4);
     expect(wheel.nextDeadline(0)).toBe(Number.POSITIVE_INFINITY);
     wheel.advance(90 * 24 * 3_600_000, () => expect.unreachable());
     expect(wheel.nextDeadline(0)).toBe(Number.POSITIVE_INFINITY);
   });
 
-  it('a handler may arm itself, arm others, and cancel what is due in the same tick', () => {
+  it('a handler arms itself, arms others, cancels one due in the same tick: all take effect', () => {
     const wheel = new TimerWheel(4);
     const fired: string[] = [];
     for (const id of [0, 1, 2]) wheel.arm(id, 100);
@@ -137,7 +137,7 @@ describe('TimerWheel', () => {
     ]);
   });
 
-  it('put off again and again, as by acknowledgements: fires once, after the last deadline', () => {
+  it('armed again repeatedly, as by acknowledgements: fires once, after the last deadline', () => {
     const wheel = new TimerWheel(1);
     let fired = 0;
     let now = 0;

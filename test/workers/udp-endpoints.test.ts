@@ -45,7 +45,7 @@ const OPEN_PLAN = {
 const { rig: makeRig, peer } = datagramBed();
 function rig(plan = TEST_PLAN): HostRig {
   const r = makeRig(plan);
-  r.sockets.flush(); // as host-io does: datagrams may be held back
+  r.sockets.flush(); // as host-io does: sends may be deferred until flush()
   return r;
 }
 
@@ -61,7 +61,7 @@ async function endpoint(host: HostRig, address: string, port: number, count: num
 }
 
 describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s', (address) => {
-  it('three peers: all see one port, each answer is its own flow, and the socket lives as long as any of them', async () => {
+  it('three peers: all see one port, each answer belongs to its flow, the socket is open while any flow is', async () => {
     const host = rig();
     const wanted = await freePort();
     const far = await endpoint(host, address, wanted, 3);
@@ -92,15 +92,14 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     far[1]!.socket.send(pattern(2), wanted, address);
     const [left] = await host.messages(1);
     expect([flowOf(left), bytesOf(left)]).toEqual([2, 2]);
-    await sleep(20);
-    host.poll();
+    await host.until(() => host.shard.drops(StageDrop.unsolicited) > 0);
     expect(host.takeMessages()).toEqual([]);
     expect(host.shard.drops(StageDrop.unsolicited)).toBe(1);
     host.closeFlow(2);
     expect(host.counters[Counter.sockClosed]).toBe(1);
   });
 
-  it('the port is taken on the host: another, the same for all peers', async () => {
+  it('the port is in use on the host: another one, the same for all peers', async () => {
     const host = rig();
     const holder = await peer(address === '::1' ? '::' : '0.0.0.0');
     const ports: number[] = [];
@@ -115,12 +114,11 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     expect(ports).toEqual(new Array(3).fill(ports[0]));
   });
 
-  it('a second peer while datagrams of the first wait in the queue: none is lost', async () => {
+  it('a second peer while datagrams of the first are queued: none is lost', async () => {
     const host = rig();
     const wanted = await freePort();
     const [first] = await endpoint(host, address, wanted, 1);
-    for (let i = 0; i < 5; i++) first!.socket.send(Uint8Array.of(i), wanted, address);
-    await sleep(20);
+    for (let i = 0; i < 5; i++) await first!.send(Uint8Array.of(i), wanted, address);
     const second = await peer(address);
     host.openUdp(2, address, second.port, wanted);
     const messages = await host.messages(5);
@@ -129,7 +127,7 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     );
   });
 
-  it('one peer under two addresses of the guest’s view: a socket for each, as answers could not be told apart', async () => {
+  it('one peer under two addresses in the guest: a socket for each, for answers would be ambiguous', async () => {
     const host = rig();
     const wanted = await freePort();
     const [far] = await endpoint(host, address, wanted, 1);
@@ -144,7 +142,7 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     expect(flowOf((await host.messages(1))[0])).toBe(2);
   });
 
-  it('datagrams for many peers in turn leave in one call, each whole, to its own', async () => {
+  it('datagrams for many peers in turn: sent in one call, each whole, to its own peer', async () => {
     const host = rig();
     const far = await endpoint(host, address, await freePort(), 4);
     const before = host.counters[Counter.datagramSends]!;
@@ -164,7 +162,7 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     expect(host.shard.small.free).toBe(host.shard.small.capacity);
   });
 
-  it('runs of two peers: each message in segments, more than 64 datagrams in all', async () => {
+  it('runs of datagrams for two peers, more than 64 in all: one segmented message per run', async () => {
     const host = rig();
     const far = await endpoint(host, address, await freePort(), 2);
     const before = host.counters[Counter.datagramSends]!;
@@ -180,7 +178,7 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     expect(host.shard.small.free).toBe(host.shard.small.capacity);
   });
 
-  it('one peer has closed its port: its flow alone hears of it, and the others’ datagrams all go out', async () => {
+  it('one peer has closed its port: only its flow gets the error, datagrams of others are sent', async () => {
     const host = rig();
     const wanted = await freePort();
     const [there] = await endpoint(host, address, wanted, 1);
@@ -199,7 +197,7 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
     expect(host.shard.drops(StageDrop.sendRefused)).toBe(0);
   });
 
-  it('a peer that sends by UDP_SEGMENT: one message with the size', async () => {
+  it('the peer sends by UDP_SEGMENT: one message with the segment size', async () => {
     const host = rig();
     const sender = rig();
     const ports = [await freePort(), await freePort(), await freePort()] as const;
@@ -223,8 +221,8 @@ describe.each(['127.0.0.1', '::1'])('one socket for an endpoint of the guest, %s
   });
 });
 
-describe('strangers', () => {
-  it('address-and-port-dependent filtering: not heard, whether the endpoint has one peer or two', async () => {
+describe('unsolicited datagrams', () => {
+  it('address-and-port-dependent filtering: dropped, whether the endpoint has one peer or two', async () => {
     const host = rig();
     const wanted = await freePort();
     const stranger = await peer('127.0.0.1');
@@ -236,13 +234,12 @@ describe('strangers', () => {
     const second = await peer('127.0.0.1');
     host.openUdp(2, '127.0.0.1', second.port, wanted);
     stranger.socket.send(pattern(1), wanted, '127.0.0.1');
-    await sleep(20);
-    host.poll();
+    await host.until(() => host.shard.drops(StageDrop.unsolicited) > 0);
     expect(host.takeMessages()).toEqual([]);
     expect(host.shard.drops(StageDrop.unsolicited)).toBe(1);
   });
 
-  it('endpoint-independent filtering: told with both addresses; a flow made for it answers from the same port', async () => {
+  it('endpoint-independent filtering: a message with both addresses; a new flow for it answers from the same port', async () => {
     const host = rig(OPEN_PLAN);
     const wanted = await freePort();
     const stranger = await peer('127.0.0.1');
@@ -272,15 +269,14 @@ describe('strangers', () => {
     const stranger = await peer('127.0.0.1');
     await endpoint(host, '127.0.0.1', wanted, 1);
     stranger.socket.send(pattern(9), wanted, '127.0.0.1');
-    await sleep(20);
-    host.poll();
+    await host.until(() => host.shard.drops(StageDrop.unsolicited) > 0);
     expect(host.takeMessages()).toEqual([]);
     expect(host.shard.drops(StageDrop.unsolicited)).toBe(1);
   });
 });
 
-describe('what a shared socket carries', () => {
-  it('TTL: each flow has its own, however they alternate', async () => {
+describe('a socket shared by flows', () => {
+  it('TTL: each flow keeps its own, in any order of sends', async () => {
     const host = rig();
     const wanted = await freePort();
     const to = await freePort();
@@ -304,7 +300,7 @@ describe('what a shared socket carries', () => {
     host.openUdp(2, '127.0.0.1', to, wanted);
     const other = await peer('127.0.0.1');
     host.openUdp(3, '127.0.0.1', other.port, wanted);
-    // As a shard has it: what has been told of a flow is not told again.
+    // As a shard does: options that were sent for a flow are not sent again.
     host.send(2, pattern(1), { options: sendOptions(64, SendFragment.unchanged) });
     host.send(3, pattern(1), { options: sendOptions(5, SendFragment.unchanged) });
     host.send(2, pattern(1));
@@ -320,7 +316,7 @@ describe('what a shared socket carries', () => {
     expect(ttls).toEqual([64, 64, 64, 9, 9]);
   });
 
-  it('its port is counted among those of ours as long as it is not connected', async () => {
+  it('not connected: its port is counted among our own', async () => {
     const host = rig();
     const wanted = await freePort();
     await endpoint(host, '127.0.0.1', wanted, 1);
@@ -333,7 +329,7 @@ describe('what a shared socket carries', () => {
     expect(host.datagramPorts[wanted]).toBe(0);
   });
 
-  it('an outbound interface: kept when the second peer comes; the host loopback has a socket without it', async () => {
+  it('outbound interface: kept with a second peer; host loopback gets a socket without it', async () => {
     const policy = { ...TEST_PLAN.policy, outboundInterface4: 'lo' };
     const host = rig({ ...TEST_PLAN, policy });
     const wanted = await freePort();
@@ -354,10 +350,10 @@ describe('what a shared socket carries', () => {
     await far.received(1);
   });
 
-  it('room for more: a burst of many peers meets one queue', async () => {
+  it('receive buffer: larger, for a burst of many peers arrives in one queue', async () => {
     const host = rig();
     const wanted = await freePort();
-    // What a socket may have is twice what is asked for, and that at most rmem_max (man 7 socket, SO_RCVBUF).
+    // The kernel doubles the requested size, which is at most rmem_max (man 7 socket, SO_RCVBUF).
     const most = Number(readFileSync('/proc/sys/net/core/rmem_max', 'utf8'));
     const room = (): number =>
       Number(/rb(\d+)/.exec(execFileSync('ss', ['-uanmH', `sport = :${wanted}`], { encoding: 'utf8' }))![1]);
@@ -367,7 +363,7 @@ describe('what a shared socket carries', () => {
     expect(room()).toBe(2 * Math.min(4 << 20, most));
   });
 
-  it('another guest address with the same port is another endpoint', async () => {
+  it('another guest address with the same port: another endpoint', async () => {
     const host = rig();
     const wanted = await freePort();
     const far = await peer('127.0.0.1');

@@ -53,7 +53,7 @@ function begin(rig = new ShardRig()): { rig: ShardRig; udp: UdpTranslator } {
 
 const words = (text: string): number[] => Array.from(addressWords(text));
 
-/** Play host-io: give the slots of a send back to the reader. */
+/** As host-io: free the slots of a send to the reader. */
 function give(rig: ShardRig, m: Message): void {
   rig.ctx.freeReaderSlots(slotAOf(m), slotBOf(m));
 }
@@ -64,7 +64,7 @@ function runTimers(rig: ShardRig, udp: UdpTranslator, now: number): void {
 }
 
 describe('UDP from the guest', () => {
-  it('first datagram: opens a socket for its endpoint, the guest port preferred, then sends the payload in its slot', () => {
+  it('first datagram: opens a socket with the guest port preferred, then sends the payload in its slot', () => {
     const { rig, udp } = begin();
     udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 53_000, pattern(100), { ttl: 7 })));
     const messages = rig.takeMessages();
@@ -96,27 +96,30 @@ describe('UDP from the guest', () => {
   it.each([
     [GUEST, PEER, 576 - 28],
     [GUEST6, PEER6, 1280 - 48],
-  ])('%s: DF is told once to the socket, and only for what not every path carries', (guest, far, carried) => {
-    const { rig, udp } = begin();
-    const options = (bytes: number, dontFragment: boolean, ttl = 9): number => {
-      const p = rig.packet(udpPacket(guest, 5000, far, 9, pattern(bytes), { ttl }));
-      p.dontFragment = dontFragment; // as the shard finds it in the header, or the reader in the fragments
-      udp.onPacket(p);
-      return sendDatagramOptions(rig.takeMessages().at(-1)!, 0);
-    };
-    const { allowed, never } = SendFragment;
-    expect(options(carried, true)).toBe(9);
-    expect(options(carried + 1, false)).toBe(0);
-    expect(options(carried + 1, true)).toBe(sendOptions(0, never));
-    expect(options(3000, true)).toBe(0);
-    expect(options(carried, false)).toBe(0);
-    expect(options(3000, false)).toBe(sendOptions(0, allowed));
-    expect(options(3000, true, 31)).toBe(sendOptions(31, never));
-    expect(options(3000, true, 64)).toBe(sendOptions(64, allowed)); // no probe of a path
-    expect(options(3000, true, 64)).toBe(0);
-  });
+  ])(
+    '%s: DF is set once on the socket, only for sizes that not every path carries',
+    (guest, far, carried) => {
+      const { rig, udp } = begin();
+      const options = (bytes: number, dontFragment: boolean, ttl = 9): number => {
+        const p = rig.packet(udpPacket(guest, 5000, far, 9, pattern(bytes), { ttl }));
+        p.dontFragment = dontFragment; // as the shard finds it in the header, or the reader in the fragments
+        udp.onPacket(p);
+        return sendDatagramOptions(rig.takeMessages().at(-1)!, 0);
+      };
+      const { allowed, never } = SendFragment;
+      expect(options(carried, true)).toBe(9);
+      expect(options(carried + 1, false)).toBe(0);
+      expect(options(carried + 1, true)).toBe(sendOptions(0, never));
+      expect(options(3000, true)).toBe(0);
+      expect(options(carried, false)).toBe(0);
+      expect(options(3000, false)).toBe(sendOptions(0, allowed));
+      expect(options(3000, true, 31)).toBe(sendOptions(31, never));
+      expect(options(3000, true, 64)).toBe(sendOptions(64, allowed)); // TTL 64: no traceroute probe
+      expect(options(3000, true, 64)).toBe(0);
+    },
+  );
 
-  it('two pieces and frame padding: the length field decides', () => {
+  it('two pieces and frame padding: the length field gives the size', () => {
     const { rig, udp } = begin();
     udp.onPacket(rig.packet(udpPacket(GUEST, 5000, PEER, 9, pattern(30_001))));
     const padded = new Uint8Array(60);
@@ -127,7 +130,7 @@ describe('UDP from the guest', () => {
     expect(rig.payloadOf(sends[1]!)).toEqual(Uint8Array.of(1, 2, 3));
   });
 
-  it('GSO frame: passed on whole with its segment size; its partial checksum is not looked at', () => {
+  it('GSO frame: passed on whole with its segment size, the partial checksum is not verified', () => {
     const { rig, udp } = begin();
     const packet = udpPacket(GUEST, 5000, PEER, 9, pattern(5000));
     packet[26]! ^= 0xff;
@@ -157,7 +160,7 @@ describe('UDP from the guest', () => {
       udp.onPacket(rig.packet(udpPacket(GUEST, 1, group, 5353, [1])));
     }
     udp.onPacket(rig.packet(udpPacket(GUEST6, 1, 'ff02::fb', 5353, [1])));
-    // The link's own groups are no loss: nobody else is on the link.
+    // Link-local groups do not count as loss: the link has no other member.
     expect(rig.drops(StageDrop.group)).toBe(2);
     expect(rig.counter(Counter.linkLocalDatagrams)).toBe(2);
     expect(rig.takeMessages()).toEqual([]);
@@ -165,7 +168,7 @@ describe('UDP from the guest', () => {
     expect(rig.missingSlots).toBe(0);
   });
 
-  it('IPv4 without a checksum: legal', () => {
+  it('IPv4 without a checksum: accepted', () => {
     const { rig, udp } = begin();
     const packet = udpPacket(GUEST, 1, PEER, 9, [1, 2]);
     packet[26] = 0;
@@ -174,7 +177,7 @@ describe('UDP from the guest', () => {
     expect(rig.takeMessages()).toHaveLength(2);
   });
 
-  it('to the mapped address: the host loopback', () => {
+  it('to the mapped address: sent to host loopback', () => {
     const { rig, udp } = begin();
     udp.onPacket(rig.packet(udpPacket(GUEST, 1, '10.0.2.4', 9, [1])));
     udp.onPacket(rig.packet(udpPacket(GUEST6, 1, 'fd00::4', 9, [1])));
@@ -201,10 +204,10 @@ describe('UDP from the guest', () => {
     expect(rig.counter(Counter.icmpErrorsToGuest)).toBe(2);
   });
 
-  it('flow table full: dropped and counted, slots return', () => {
+  it('flow table full: dropped and counted, slots are freed', () => {
     const { rig, udp } = begin(new ShardRig({ ...TEST_PLAN, pool: { ...TEST_PLAN.pool, flows: 2 } }));
     for (let port = 1; port <= 3; port++) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
-    // The oldest gives way, but its id is not free before host-io has closed its socket.
+    // The oldest flow is ended, but its id is free only when host-io has closed its socket.
     expect(rig.drops(StageDrop.flowTableFull)).toBe(1);
     const ops = rig.takeMessages().map((m) => opOf(m));
     expect(ops.filter((op) => op === ToHost.openUdp)).toHaveLength(2);
@@ -224,7 +227,7 @@ describe('UDP to the guest', () => {
   it.each([
     [GUEST, PEER],
     [GUEST6, PEER6],
-  ])('datagram %s <- %s: header in front, addresses and ports turned round', (guest, peer) => {
+  ])('datagram %s <- %s: headers are written, addresses and ports swapped', (guest, peer) => {
     const { rig, udp, flow } = opened(guest, peer);
     for (const bytes of [0, 1, 33, 1400]) {
       udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(bytes)), 0);
@@ -248,7 +251,7 @@ describe('UDP to the guest', () => {
     [GUEST6, PEER6, 20_000],
     [GUEST6, PEER6, 65_527],
   ])(
-    'longer than the MTU, %s <- %s, %i bytes: fragments that fit and make the datagram',
+    'longer than the MTU, %s <- %s, %i bytes: fragments within the MTU that reassemble to it',
     (guest, peer, bytes) => {
       const { rig, udp, flow } = opened(guest, peer);
       udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(bytes)), 0);
@@ -276,7 +279,7 @@ describe('UDP to the guest', () => {
     },
   );
 
-  it('ICMP error for the socket: rebuilt, from the offender, quoting ports', () => {
+  it('ICMP error of the socket: rebuilt with the offender as source, quoting the ports', () => {
     const { rig, udp, flow } = opened(GUEST, PEER);
     const error = rig.icmpError(flow, 11 << 8, { offender: '198.51.100.1', errno: Errno.EHOSTUNREACH });
     udp.onMessage(ToShard.icmpError, error, 0);
@@ -300,7 +303,7 @@ describe('UDP to the guest', () => {
     [GUEST, PEER, 11 << 8, 28],
     [GUEST6, PEER6, 3 << 8, 48],
   ])(
-    'ICMP error for %s: quotes the data that the host kept, as traceroute wants it',
+    'ICMP error for %s: quotes the data that the host kept, which traceroute needs',
     (guest, peer, type, headers) => {
       const { rig, udp, flow } = opened(guest, peer);
       const data = pattern(40);
@@ -322,14 +325,14 @@ describe('UDP to the guest', () => {
     expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: '10.0.2.4', dst: GUEST });
   });
 
-  it('ICMP error from an address of the other family (a resolver reached by it): comes from the destination', () => {
+  it('ICMP error from an address of the other family, as of a resolver: the source is the destination', () => {
     const { rig, udp, flow } = opened(GUEST, PEER);
     const error = rig.icmpError(flow, (3 << 8) | 3, { offender: '2001:db8::1' });
     udp.onMessage(ToShard.icmpError, error, 0);
     expect(readIp(rig.takeSent()[0]!.bytes)).toMatchObject({ src: PEER, dst: GUEST });
   });
 
-  it('packet too big: MTU passed on', () => {
+  it('packet too big: the MTU is passed on', () => {
     const { rig, udp, flow } = opened(GUEST6, PEER6);
     const error = rig.icmpError(flow, 2 << 8, { offender: '2001:db8::1', info: 1380 });
     udp.onMessage(ToShard.icmpError, error, 0);
@@ -339,7 +342,7 @@ describe('UDP to the guest', () => {
     expect(icmpChecksumOk(ip)).toBe(true);
   });
 
-  it('open failed, network unreachable: ICMP from the gateway, then close; the key is free at once, the id after closed', () => {
+  it('openFailed, network unreachable: ICMP from the gateway, then close; the key is free at once, the id after `closed`', () => {
     const { rig, udp, flow } = opened(GUEST, PEER);
     const failed = message((out) => openFailedWrite(out, flow, Errno.ENETUNREACH));
     udp.onMessage(ToShard.openFailed, failed, 0);
@@ -351,7 +354,7 @@ describe('UDP to the guest', () => {
     const again = rig.takeMessages();
     expect(opOf(again[0])).toBe(ToHost.openUdp);
     expect(flowOf(again[0])).not.toBe(flow);
-    // What was under way for the old socket is freed, not delivered.
+    // A datagram under way from the old socket is freed, not delivered.
     udp.onMessage(ToShard.datagram, rig.datagram(flow, pattern(9)), 0);
     udp.onMessage(
       ToShard.closed,
@@ -370,7 +373,7 @@ describe('runs of datagrams to the guest', () => {
     readonly gsoSize: number;
   }
 
-  /** Open a flow, deliver the payloads as one batch of messages, and read what the guest got. */
+  /** Open a flow, deliver the payloads as one batch of messages. @returns the frames to the guest */
   function deliver(
     rig: ShardRig,
     payloads: readonly Uint8Array[],
@@ -381,7 +384,7 @@ describe('runs of datagrams to the guest', () => {
     const [open, send] = rig.takeMessages();
     give(rig, send!);
     const messages = payloads.map((payload) => rig.datagram(flowOf(open), payload, { gsoSize }));
-    // What lies in front of a second slot is somebody else's.
+    // Bytes before a second slot belong to another slot.
     const bounds = messages.filter((m) => slotBOf(m) !== NO_SLOT).map((m) => rig.pool.slotAt(slotBOf(m)));
     for (const at of bounds) rig.u8.fill(0x77, at - 128, at);
     for (const m of messages) udp.onMessage(ToShard.datagram, m, 0);
@@ -403,7 +406,7 @@ describe('runs of datagrams to the guest', () => {
   const noUso = { ...TEST_PLAN, tap: { ...TEST_PLAN.tap, uso: false } };
 
   it.each([false, true])(
-    'equal sizes and a shorter last: one frame, in order, checksum of the whole (IPv6 %s)',
+    'equal sizes and a shorter last: one GSO frame, in order, with one checksum (IPv6 %s)',
     (v6) => {
       const parts = patterns(1400, 1400, 1400, 7);
       const frames = deliver(new ShardRig(), parts, { v6 });
@@ -412,7 +415,7 @@ describe('runs of datagrams to the guest', () => {
     },
   );
 
-  it('mixed sizes: a longer one, and whatever follows a shorter one, begin anew; empty and lone ones go singly', () => {
+  it('mixed sizes: a longer one, or one after a shorter one, begins a frame; empty and single ones have their own', () => {
     const parts = patterns(100, 100, 60, 60, 60, 0, 200, 30, 30, 31);
     const frames = deliver(new ShardRig(), parts);
     expect(shapes(frames)).toEqual([
@@ -426,7 +429,7 @@ describe('runs of datagrams to the guest', () => {
     expect(whole(frames.map((f) => f.payload))).toEqual(whole(parts));
   });
 
-  it('64 datagrams at the most, and less than 64 KiB', () => {
+  it('a frame holds at most 64 datagrams, and less than 64 KiB', () => {
     const small = patterns(...new Array<number>(70).fill(64));
     const frames = deliver(new ShardRig(), small);
     expect(shapes(frames)).toEqual([
@@ -444,7 +447,7 @@ describe('runs of datagrams to the guest', () => {
     expect(whole(few.map((f) => f.payload))).toEqual(whole(large));
   });
 
-  it('above the MTU: fragments of each, no run', () => {
+  it('above the MTU: each is fragmented, no GSO frame', () => {
     const frames = deliver(new ShardRig(), patterns(1472, 1472)); // exactly the MTU
     expect(shapes(frames)).toEqual([[2944, 1472]]);
     const rig = new ShardRig();
@@ -460,7 +463,7 @@ describe('runs of datagrams to the guest', () => {
     expect(sent.map((s) => (readIp(s.bytes).fragment & 0x2000) !== 0)).toEqual([true, false, true, false]);
   });
 
-  it('no USO on the TAP, or the first GSO frame refused: each datagram by itself', () => {
+  it('no USO on the TAP, or the first GSO frame is refused: one frame per datagram', () => {
     const parts = patterns(500, 500, 500);
     const plain = deliver(new ShardRig(noUso), parts);
     expect(plain.map((f) => f.payload)).toEqual(parts);
@@ -476,7 +479,7 @@ describe('runs of datagrams to the guest', () => {
     expect(rig.ctx.guest.uso).toBe(false);
   });
 
-  it('two flows in turn: each datagram to its own, and nothing waits past flush()', () => {
+  it('two flows in turn: each datagram to its flow, none is kept after flush()', () => {
     const rig = new ShardRig();
     const { udp } = begin(rig);
     for (const port of [1, 2]) udp.onPacket(rig.packet(udpPacket(GUEST, port, PEER, 9, [1])));
@@ -494,7 +497,7 @@ describe('runs of datagrams to the guest', () => {
     expect(readUdp(readIp(last[0]!.bytes)).dstPort).toBe(2);
   });
 
-  it('an error behind datagrams of its flow: told after them', () => {
+  it('an error after datagrams of its flow: sent after them', () => {
     const rig = new ShardRig();
     const { udp } = begin(rig);
     udp.onPacket(rig.packet(udpPacket(GUEST, 5, PEER, 9, [1])));
@@ -510,16 +513,19 @@ describe('runs of datagrams to the guest', () => {
     ['across both slots', 700, 12],
     ['of a byte', 1, 2100],
     ['up to the MTU', 1472, 40],
-  ])('several datagrams in one message, %s: passed on whole, cut here without USO', (_name, size, count) => {
-    const payload = pattern(size * count - (size > 1 ? 1 : 0));
-    const passed = deliver(new ShardRig(), [payload], { gsoSize: size });
-    expect(shapes(passed)).toEqual([[payload.length, size]]);
-    expect(passed[0]!.payload).toEqual(payload);
-    const cut = deliver(new ShardRig(noUso), [payload], { gsoSize: size });
-    expect(cut).toHaveLength(count);
-    expect(cut.slice(0, -1).every((f) => f.payload.length === size)).toBe(true);
-    expect(whole(cut.map((f) => f.payload))).toEqual(payload);
-  });
+  ])(
+    'several datagrams in one message, %s: one frame, or cut into datagrams without USO',
+    (_name, size, count) => {
+      const payload = pattern(size * count - (size > 1 ? 1 : 0));
+      const passed = deliver(new ShardRig(), [payload], { gsoSize: size });
+      expect(shapes(passed)).toEqual([[payload.length, size]]);
+      expect(passed[0]!.payload).toEqual(payload);
+      const cut = deliver(new ShardRig(noUso), [payload], { gsoSize: size });
+      expect(cut).toHaveLength(count);
+      expect(cut.slice(0, -1).every((f) => f.payload.length === size)).toBe(true);
+      expect(whole(cut.map((f) => f.payload))).toEqual(payload);
+    },
+  );
 });
 
 describe('UDP flow time-outs', () => {
@@ -566,7 +572,7 @@ describe('published UDP ports', () => {
     );
   };
 
-  it('two published ports to one port inside, one peer port: two flows, the second under another port, each answered through its own', () => {
+  it('two published ports of one guest port, one peer port: two flows, the second with another port, each answered through its own', () => {
     const { rig, udp } = begin();
     const from = (index: number, bytes: number): void => {
       const m = listener(rig, PEER, 7000, pattern(bytes), index);
@@ -579,7 +585,7 @@ describe('published UDP ports', () => {
     from(4, 20);
     const other = seen();
     expect(other).toBeGreaterThanOrEqual(49152);
-    // Each keeps its port.
+    // Each flow keeps its port.
     from(3, 20);
     expect(seen()).toBe(7000);
     from(4, 20);
@@ -601,7 +607,7 @@ describe('published UDP ports', () => {
     expect(seen()).toBe(7000);
   });
 
-  it('three of them: three ports, and one keeps its own when another has ended', () => {
+  it('three published ports, one peer port: three ports; each is kept when another flow ends', () => {
     const { rig, udp } = begin();
     const seen = (index: number): number => {
       const m = listener(rig, PEER, 7000, pattern(20), index);
@@ -621,7 +627,7 @@ describe('published UDP ports', () => {
     expect(seen(4)).toBe(ports[1]);
   });
 
-  it('two of them, and the first ends: the second keeps its port; a peer that has that port itself is another', () => {
+  it('two published ports, the first flow ends: the second keeps its port; a peer that has that port gets another', () => {
     const { rig, udp } = begin();
     const seen = (index: number, port = 7000): number => {
       const m = listener(rig, PEER, port, pattern(20), index);
@@ -640,7 +646,7 @@ describe('published UDP ports', () => {
     expect(rig.ctx.flows.count).toBe(1);
   });
 
-  it('peer, then answer, then idle: delivered with its own address, answered through the listener, gone without a close', () => {
+  it('a peer sends, is answered, then idle: its own address is shown, the listener answers, the flow ends without close', () => {
     const { rig, udp } = begin();
     udp.onMessage(ToShard.listenerDatagram, listener(rig, PEER, 7000, pattern(20)), 0);
     udp.flush();
@@ -661,7 +667,7 @@ describe('published UDP ports', () => {
     expect(rig.missingSlots).toBe(0);
   });
 
-  it('peer on the host loopback: seen as the mapped address, answered where it came from', () => {
+  it('peer on host loopback: shown as the mapped address, answered at its own address', () => {
     const { rig, udp } = begin();
     udp.onMessage(ToShard.listenerDatagram, listener(rig, '127.0.0.1', 7000, pattern(2)), 0);
     udp.flush();
@@ -673,7 +679,7 @@ describe('published UDP ports', () => {
   });
 });
 
-describe('strangers on a port of the guest (endpoint-independent filtering)', () => {
+describe('unsolicited datagrams to a guest port (endpoint-independent filtering)', () => {
   const stranger = (
     rig: ShardRig,
     peer: number[],
@@ -694,7 +700,7 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
     ['IPv6', words(PEER6), words(GUEST6), PEER6, GUEST6],
     ['the host loopback', words('127.0.0.1'), words(GUEST), '10.0.2.4', GUEST],
   ])(
-    '%s: delivered, has a part in the socket, and the answer of the guest is the same flow',
+    "%s: delivered, shares the socket, and the guest's answer uses the same flow",
     (_, peer, guest, seen, to) => {
       const { rig, udp } = begin();
       udp.onMessage(ToShard.unsolicitedDatagram, stranger(rig, peer, 7000, guest, pattern(20)), 0);
@@ -720,7 +726,7 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
     },
   );
 
-  it('many of them: half of the flow table is kept for the guest', () => {
+  it('many peers: half of the flow table is kept for the guest', () => {
     const { rig, udp } = begin();
     const flows = rig.ctx.flows.maxFlows;
     for (let i = 0; i < flows; i++) {
@@ -739,7 +745,7 @@ describe('strangers on a port of the guest (endpoint-independent filtering)', ()
   });
 });
 
-describe('the guest says that its port is closed', () => {
+describe('ICMP port unreachable of the guest', () => {
   /** Port unreachable about a datagram from remote:53000 to guest:5000. */
   const unreachable = (from: string, guest: string, remote: string): Uint8Array => {
     const v6 = guest.includes(':');
@@ -759,7 +765,7 @@ describe('the guest says that its port is closed', () => {
     udp.onPacket(first);
     for (const m of rig.takeMessages()) if (opOf(m) === ToHost.sendDatagram) give(rig, m);
     const error = rig.packet(unreachable(guest, guest, remote));
-    error.hash = hash; // the reader takes it from what is quoted
+    error.hash = hash; // the reader computes it from the quoted packet
     expect(udp.onUnreachable(error)).toBe(true);
     expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.close]);
     expect(rig.ctx.counters[Counter.portsClosedByGuest]).toBe(1);
@@ -767,7 +773,7 @@ describe('the guest says that its port is closed', () => {
     expect(rig.takeMessages().map((m) => opOf(m))).toEqual([ToHost.openUdp, ToHost.sendDatagram]);
   });
 
-  it('about the port of another address, or cut short: nothing happens', () => {
+  it('about the port of another address, or truncated: ignored', () => {
     const { rig, udp } = begin();
     const first = rig.packet(Uint8Array.from(udpPacket(GUEST, 5000, PEER, 53_000, pattern(3))));
     const { hash } = first;

@@ -4,11 +4,11 @@
  *   guest                            engine          peer
  *   witness ─── old, connect, udp, dns ────────────▶ servers of the bed
  *   guest-servers ◀─── old, connect, udp ─────────── witness, through published ports
- *   attacker and its counterpart, on either side, as the attack says
+ *   attacker and its counterpart, on either side, depending on the attack
  *
- * Three windows of some seconds each are compared: before the attack, while it stands, and after its end. For
- * each the arena gives what the witnesses saw, resident memory, descriptors and processor time of the
- * engine's threads, and lines that the engine logged.
+ * Three periods ("windows") of some seconds are compared: before the attack, during it, and after its end.
+ * The result for each: figures of the witnesses, resident memory, descriptors and processor time of the
+ * engine's threads, and number of log lines.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { type Bed, type Inside, makeBed, supportProgram } from '../../support/bed.ts';
@@ -18,7 +18,7 @@ import { eventually, killTree, openFiles, rssKib, type Started, sleepMs } from '
 import { ATTACKS, type AttackName } from './attacks.ts';
 import type { Tally } from './witness.ts';
 
-/** Published ports of the host, and where they lead. */
+/** Published ports of the host, and their targets. */
 export const PUBLISHED = { echo: 8081, once: 8082, attack: 8080 } as const;
 export const INSIDE = { echo: 81, once: 82, attack: 80 } as const;
 const PORTS = Object.keys(INSIDE) as (keyof typeof INSIDE)[];
@@ -26,9 +26,9 @@ const PORTS = Object.keys(INSIDE) as (keyof typeof INSIDE)[];
 export const FRONTS = ['run', 'pasta', 'slirp4netns', 'stock pasta', 'stock slirp4netns'] as const;
 export type Front = (typeof FRONTS)[number];
 
-/** A window begins when the state that it is about has lasted this long. */
+/** A window begins when its state has lasted this long. */
 const SETTLE_MS = 1000;
-/** A witness has told of every second this long after its end. */
+/** A witness prints the figures of a second at most this long after it. */
 const WITNESS_DELAY_MS = 3200;
 const SECOND_MS = 1000;
 const SET_MS = 60_000;
@@ -46,16 +46,16 @@ export interface Window extends Sides {
   readonly descriptors: number;
   /** Share of a processor, by thread name. */
   readonly threads: Readonly<Record<string, number>>;
-  /** Lines the engine has logged in all. */
+  /** Total number of lines that the engine has logged. */
   readonly logLines: number;
-  /** Gbit/s of one iperf3 stream, where asked for. */
+  /** Gbit/s of one iperf3 stream, if requested. */
   readonly upGbits?: number;
   readonly downGbits?: number;
 }
 
 export interface ArenaOptions {
   readonly front: Front;
-  /** Of `run`; the drop-ins choose for themselves. */
+  /** Thread plan of `run`; the drop-ins choose their own. */
   readonly plan: string;
   readonly attack: AttackName;
   readonly size: number;
@@ -73,7 +73,7 @@ export interface ArenaResult {
   readonly before: Window;
   readonly during: Window;
   readonly after: Window;
-  /** How long the attackers took until they said that the attack stands. */
+  /** Time until all attackers have printed "set". */
   readonly setMs: number;
   readonly log: string;
 }
@@ -109,8 +109,8 @@ export async function fight(options: ArenaOptions): Promise<ArenaResult> {
     const program = (file: string, ...args: (string | number)[]): string[] =>
       supportProgram(`../hostile/arena/${file}`, ...args);
 
-    // All ends share one kernel here, and with it the memory that it allows all of TCP (tcp_mem): what the
-    // guest's own sockets hold is not what is looked at.
+    // All ends share one kernel and its limit of TCP memory (tcp_mem): memory of the guest's own sockets must
+    // not reach it.
     await at.inside(['sh', '-c', `echo '4096 16384 ${GUEST_SEND_BYTES}' >/proc/sys/net/ipv4/tcp_wmem`]);
     await ready(inGuest(program('guest-servers.ts', INSIDE.echo, INSIDE.once)), 'ready', READY_MS);
     const out = inGuest(program('witness.ts', PEER4, PORT.echo, PORT.once, at.resolver));
@@ -119,7 +119,7 @@ export async function fight(options: ArenaOptions): Promise<ArenaResult> {
     await ready(back, 'ready', READY_MS);
     await sleepMs(SETTLE_MS);
 
-    /** Witnesses tell later: what they saw in a window is asked for at the end. */
+    /** Witnesses print with a delay: the figures of the windows are summed at the end. */
     const look = async (): Promise<() => Window> => {
       const rates = options.iperf ? await streamRates(bed, at) : {};
       const from = Date.now();
@@ -169,7 +169,7 @@ export async function fight(options: ArenaOptions): Promise<ArenaResult> {
   }
 }
 
-/** The sum over the seconds that a witness told of and that lie in a window of time. */
+/** The sum over the seconds of a witness that lie in a window. */
 function tallies(witness: Started, fromMs: number, toMs: number): Sides['outbound'] {
   const sum = (): Tally => ({ asked: 0, answered: 0, maxMs: 0, failed: {} });
   const all = { old: sum(), connect: sum(), udp: sum(), dns: sum() };

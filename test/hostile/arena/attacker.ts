@@ -1,16 +1,16 @@
 /**
- * The hostile side of the arena, one program for all roles. Prints "set" when the attack stands; ends with
- * its standard input.
+ * The hostile side of the arena, one program for all roles. Prints "set" when the attack is in place; ends
+ * with its standard input.
  *
- *   attacker.ts firehose PORT                   server: writes without end to everybody, reads nothing
+ *   attacker.ts firehose PORT                   server: writes without end to every client, reads nothing
  *   attacker.ts sink PORT                       server: accepts, never reads
  *   attacker.ts idle-readers HOST PORT COUNT    COUNT connections that never read
- *   attacker.ts uploads HOST PORT COUNT         COUNT connections that write as much as is taken
+ *   attacker.ts uploads HOST PORT COUNT         COUNT connections that write as much as is accepted
  *   attacker.ts resets HOST PORT COUNT          connects and resets without a pause, COUNT at a time
  *   attacker.ts half-open HOST COUNT            SYNs to COUNT ports of an address that does not answer
  *   attacker.ts udp-peers HOST COUNT            one socket, a datagram to each of COUNT ports, over and over
  *   attacker.ts udp-sources HOST PORT COUNT     a datagram from each of COUNT ports, over and over
- *   attacker.ts dns SERVER COUNT                COUNT questions at a time that no resolver answers
+ *   attacker.ts dns SERVER COUNT                COUNT queries at a time that no resolver answers
  */
 import dgram from 'node:dgram';
 import net from 'node:net';
@@ -21,7 +21,7 @@ import { close } from '../../../src/sys/io.ts';
 import { NativeBuffer } from '../../../src/sys/memory.ts';
 import { bind, connect, SOCKADDR_BYTES, sendto, sockaddrWrite, socket } from '../../../src/sys/socket.ts';
 
-/** How many connections may be on their way at once: a listener's backlog is finite. */
+/** Limit of concurrent connection attempts, for the backlog of a listener is limited. */
 const AT_ONCE = 200;
 const PIECE = Buffer.alloc(65536, 'x');
 const FIRST_PORT = 10_000;
@@ -32,7 +32,7 @@ const told = (): void => console.log('set');
 
 process.stdin.resume().on('end', () => process.exit(0));
 
-/** Take part in a connection and write whatever it takes. */
+/** Write to a connection as much as it accepts. */
 function flood(peer: net.Socket): void {
   const more = (): void => {
     while (peer.write(PIECE));
@@ -50,7 +50,7 @@ function serve(port: number, onConnection: (peer: net.Socket) => void): void {
     .listen({ port, host: '::', backlog: 4096 }, told);
 }
 
-/** COUNT connections that stand; one that fails is tried again later. */
+/** Open COUNT connections; a failed one is tried again later. */
 async function crowd(onConnected: (peer: net.Socket) => void): Promise<void> {
   const [host = ''] = args;
   const count = number(2);
@@ -88,7 +88,7 @@ function target(host: string): {
   return { memory, domain, at: (port) => sockaddrWrite(memory.u8, 0, words, 0, port) };
 }
 
-/** Over and over; a pause now and then lets standard input end us. */
+/** Repeat without end; pauses let the end of standard input end the process. */
 async function overAndOver(count: number, step: (i: number) => void): Promise<never> {
   for (let round = 0; ; round++) {
     for (let i = 0; i < count; i++) {

@@ -1,14 +1,14 @@
 /**
- * The attacks of the arena: which programs run where (attacker.ts), with how many peers, and what may suffer
- * from them.
+ * The attacks of the arena: their programs (attacker.ts) and where these run, the number of peers, and their
+ * target.
  */
 import { HOST4, PEER4 } from '../../support/ports.ts';
 
-/** As published by arena.ts. */
+/** Ports that arena.ts publishes. */
 const HOST_PORT = 8080;
 const GUEST_PORT = 80;
 const PEER_PORT = 7001;
-/** An address of the peer's network that nobody has: a SYN to it stays without an answer. */
+/** An unused address of the peer's network: a SYN to it is not answered. */
 const NOBODY4 = '10.77.0.77';
 
 export interface Program {

@@ -1,6 +1,6 @@
 /**
- * What the arena's guest serves: `guest-servers.ts ECHO_PORT ONCE_PORT`, echo by TCP and UDP, one answer a
- * connection. Prints "ready".
+ * Servers of the arena's guest: `guest-servers.ts ECHO_PORT ONCE_PORT`: echo by TCP and UDP, and a server
+ * with one answer per connection. Prints "ready".
  */
 import dgram from 'node:dgram';
 import net from 'node:net';

@@ -1,5 +1,5 @@
 /**
- * The arena by hand: `sh scripts/node.sh test/hostile/arena/main.ts [OPTION...]`, a table for each fight.
+ * The arena by hand: `sh scripts/node.sh test/hostile/arena/main.ts [OPTION...]`, a table for each attack.
  *
  *   --attack NAME[,NAME...]   the attacks (default: all); --list names them
  *   --front NAME[,NAME...]    run, pasta, slirp4netns, "stock pasta", "stock slirp4netns" (default: run)

@@ -1,15 +1,15 @@
 /**
- * What an ordinary user of the network would notice while others attack it: `witness.ts HOST ECHO_PORT
- * ONCE_PORT [RESOLVER]`.
+ * Ordinary traffic during an attack, with figures of its success: `witness.ts HOST ECHO_PORT ONCE_PORT
+ * [RESOLVER]`.
  *
  *   old        one connection, opened first, that exchanges 200 bytes of the pattern every 20 ms
  *   connect    a new connection every 50 ms, 32 bytes there and back
  *   udp        16 bytes to the echo port and back every 20 ms
  *   dns        with RESOLVER: the address of peer.bed.test every 100 ms
  *
- * "ready", then a line of JSON a second, {atMs, old, connect, udp, dns}: when it began (Unix time), and for
- * each {asked, answered, maxMs, failed: {cause: count}}. An answer counts for the second in which its
- * question was asked. Ends with its standard input.
+ * Prints "ready", then a line of JSON per second, {atMs, old, connect, udp, dns}: begin of the second (Unix
+ * time), and for each kind {asked, answered, maxMs, failed: {cause: count}}. An answer counts for the second
+ * of its request. Ends with its standard input.
  */
 import dgram from 'node:dgram';
 import net from 'node:net';
@@ -17,7 +17,7 @@ import { patternSlice } from '../../support/pattern.ts';
 import { PORT } from '../../support/ports.ts';
 
 const [host = '', echoPort = '', oncePort = '', resolver = ''] = process.argv.slice(2);
-/** Later answers count as none. */
+/** Later answers count as missing. */
 const LATE_MS = 2500;
 const SECOND_MS = 1000;
 const OLD_BYTES = 200;
@@ -36,7 +36,7 @@ const beganUnixMs = Date.now();
 const seconds = new Map<number, Record<Kind, Tally>>();
 const fresh = (): Tally => ({ asked: 0, answered: 0, maxMs: 0, failed: {} });
 
-/** Note a question; call the result once with its outcome: undefined when it was answered. */
+/** Record a request. @returns a function to call once with its outcome; undefined: answered */
 function ask(kind: Kind): (cause?: string) => void {
   const askedAt = performance.now();
   const second = Math.floor((askedAt - beganAt) / SECOND_MS);

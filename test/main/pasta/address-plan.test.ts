@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { HOST, link, plan, route } from './host-dump.ts';
 
 describe('the plan of pasta', () => {
-  it("is a copy of the first default route's interface", () => {
+  it('no options: a copy of the interface of the first default route', () => {
     const { addresses, interfaceName, inside, warnings } = plan();
     expect(interfaceName).toBe('eth0');
     expect(addresses.ipv4).toEqual({
@@ -23,7 +23,7 @@ describe('the plan of pasta', () => {
     expect(warnings).toEqual([]);
   });
 
-  it('-i: another interface, point to point; without default route there is no gateway and no DHCP', () => {
+  it('-i, a point-to-point interface without default route: no gateway, no DHCP', () => {
     const { addresses, inside, hasGateway4, interfaceName } = plan('-4 -i wg0');
     expect({ interfaceName, hasGateway4 }).toEqual({ interfaceName: 'wg0', hasGateway4: false });
     expect(addresses.ipv4).toEqual({ guest: '10.8.0.2', prefixLen: 32, gateway: '169.254.2.2' });
@@ -33,7 +33,7 @@ describe('the plan of pasta', () => {
     expect(() => plan('-i nope')).toThrow('Invalid interface name nope: No such device');
   });
 
-  it('-i: an interface without addresses is no template, and gives no name', () => {
+  it('-i, an interface without addresses: neither addresses nor name are copied', () => {
     expect(plan('-4 -i bare', { ...HOST, links: [...HOST.links, link(99, 'bare')] }).interfaceName).toBe(
       'tap0',
     );
@@ -52,7 +52,7 @@ describe('the plan of pasta', () => {
     expect(inside.routes).toHaveLength(4);
   });
 
-  it('-a and -g: that family has one address and a default route, with a route to a gateway elsewhere', () => {
+  it('-a and -g: one address and a default route in that family; a host route to a gateway outside the prefix', () => {
     const near = plan('-a 192.0.2.2 -g 192.0.2.1').inside;
     expect(near.addresses.map((a) => a.address)).toEqual(['192.0.2.2', 'fd77::1']);
     expect(near.routes.every((r) => r.family === 6)).toBe(true);
@@ -74,7 +74,7 @@ describe('the plan of pasta', () => {
     expect(info).toContain('IPv4: no external interface as template, use local mode');
   });
 
-  it('several next hops: the interface of the first, the gateway of the heaviest; only routes of one interface are copied', () => {
+  it('several next hops: interface of the first, gateway with the highest weight; only routes of one interface are copied', () => {
     const hops = [
       { oif: 2, gateway: '10.77.0.3', weight: 1 },
       { oif: 2, gateway: '10.77.0.4', weight: 9 },
@@ -108,12 +108,12 @@ describe('the plan of pasta', () => {
     expect(addresses.ipv4?.dns).toBe(forward);
   });
 
-  it('says so when no resolver can be offered', () => {
+  it('no resolver can be offered: a warning', () => {
     expect(plan('', HOST, []).warnings).toEqual(["Couldn't get any nameserver address"]);
     expect(plan('-D none', HOST, []).warnings).toEqual([]);
   });
 
-  it('--map-host-loopback and --no-map-gw: whether and which address stands for the loopback', () => {
+  it('--map-host-loopback and --no-map-gw: set or remove the address of host loopback', () => {
     const mapped = (line: string): (string | undefined)[] => {
       const { ipv4, ipv6 } = plan(line).addresses;
       return [ipv4?.hostLoopback, ipv6?.hostLoopback];
@@ -124,7 +124,7 @@ describe('the plan of pasta', () => {
     expect(mapped('--map-host-loopback none')).toEqual([undefined, undefined]);
   });
 
-  it('no IPv6 in the kernel: a warning, and an error where nothing else was wanted', () => {
+  it('no IPv6 in the kernel: a warning; with -6: an error', () => {
     const host = { ...HOST, hasIpv6: false };
     expect(plan('', host).addresses.ipv6).toBeUndefined();
     expect(plan('', host).warnings).toEqual(['IPv6 not supported by kernel: disabled']);

@@ -1,6 +1,7 @@
 // @vitest: beside
 /**
- * The control socket's protocol; the bytes of the greeting are what passt 2026-10-02 says for the same rules.
+ * The protocol of the control socket. The bytes of the greeting are those of passt 2026-10-02 with the same
+ * rules.
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -23,7 +24,7 @@ const hex = (text: string): Buffer => Buffer.from(text.replace(/\/\/.*$/gm, '').
 const zeros = (count: number): string => '00'.repeat(count);
 
 describe('control socket', () => {
-  it('greeting: as the original, byte for byte', () => {
+  it("greeting: the bytes of passt's pesto protocol", () => {
     const inbound = new RuleTable('HOST', LIMITS);
     const outbound = new RuleTable('SPLICE', LIMITS);
     for (const [option, spec] of [
@@ -50,7 +51,7 @@ describe('control socket', () => {
     expect(encodeGreeting([inbound, outbound]).toString('hex')).toBe(expected.toString('hex'));
   });
 
-  it('rules survive the wire', () => {
+  it('rules: decode(encode(x)) = x', () => {
     for (const [option, spec] of [
       ['-t', 'all'],
       ['-T', 'auto'],
@@ -66,7 +67,7 @@ describe('control socket', () => {
   const table = (id: number, ...list: readonly Buffer[]): Buffer =>
     Buffer.concat([Buffer.from([id, 0, 0, 0, list.length]), ...list]);
 
-  it('request: complete only with its end, in whatever pieces it comes', () => {
+  it('request in any pieces: complete only with its last byte', () => {
     const whole = Buffer.concat([table(1, encodeRule(rule)), table(3), Buffer.alloc(1)]);
     for (let n = 0; n < whole.length; n++) expect(decodeRequest(whole.subarray(0, n)).kind).toBe('more');
     expect(decodeRequest(whole)).toEqual({
@@ -90,7 +91,7 @@ describe('control socket', () => {
     expect(decodeRequest(data).kind).toBe('invalid');
   });
 
-  it('request: valid ones with changed bytes are read within their bounds, and some are still valid', () => {
+  it('request with changed bytes: no read out of bounds; some are still valid', () => {
     const kinds: Record<string, number> = {};
     fc.assert(
       fc.property(
@@ -109,7 +110,7 @@ describe('control socket', () => {
     expect(kinds.invalid).toBeGreaterThan(0);
   });
 
-  it('request: any bytes are read within their bounds', () => {
+  it('request of random bytes: no read out of bounds', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => void decodeRequest(Buffer.from(bytes))),
     );

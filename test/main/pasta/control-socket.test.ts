@@ -1,6 +1,6 @@
 // @vitest: beside
 /**
- * Clients of the control socket beside one another: silent, gone, half-closed, many, and two changes at once.
+ * Concurrent clients of the control socket: silent, gone, half-closed, many, and two changes at once.
  */
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -30,7 +30,7 @@ let path = '';
 let table: RuleTable;
 let warnings: string[] = [];
 let control: ControlSocket;
-/** Changes being carried out wait for it. */
+/** A change of rules is complete when this promise is fulfilled. */
 let bound: Promise<void> = Promise.resolve();
 const sockets: Socket[] = [];
 const ports = (): number[] => table.rules.map(({ first }) => first);
@@ -63,7 +63,7 @@ const connect = (): Socket => {
   sockets.push(socket);
   return socket;
 };
-/** A client that has been shown the rules. */
+/** A client that has received the greeting with the rules. */
 async function greeted(): Promise<Socket> {
   const socket = connect();
   await once(socket, 'data', { signal: AbortSignal.timeout(900) });
@@ -75,8 +75,8 @@ async function send(socket: Socket, ...wanted: number[]): Promise<void> {
   await end;
 }
 
-describe('clients beside one another', () => {
-  it('a silent client, one that sent half a request, and some that left keep nobody waiting', async () => {
+describe('concurrent clients', () => {
+  it('silent clients, half requests and gone clients: another client is answered at once', async () => {
     await greeted();
     (await greeted()).write(request(1).subarray(0, 20));
     for (let i = 0; i < 3; i++) connect().destroy();
@@ -84,7 +84,7 @@ describe('clients beside one another', () => {
     expect(ports()).toEqual([8080]);
   });
 
-  it('two that were shown the same rules: what each added is there, what one took away is gone', async () => {
+  it('two clients with the same greeting: additions of both and the removal of one are applied', async () => {
     await send(await greeted(), 1, 2);
     const [a, b] = [await greeted(), await greeted()];
     await send(a, 1, 2, 3);
@@ -93,7 +93,7 @@ describe('clients beside one another', () => {
     expect(warnings).toEqual([]);
   });
 
-  it('two that want the same port for different targets: the second is refused and told, the first stays', async () => {
+  it('two clients, one port, different targets: the second is refused with a warning, the first stays', async () => {
     const [a, b] = [await greeted(), await greeted()];
     await send(a, 1);
     const other = request(1);
@@ -105,7 +105,7 @@ describe('clients beside one another', () => {
     expect(warnings.join()).toMatch(/conflict/);
   });
 
-  it('the end comes when the rules are in force, also for a client that has ended its half', async () => {
+  it('a client has sent FIN: the server closes only when the rules are in force', async () => {
     const { promise, resolve } = Promise.withResolvers<void>();
     bound = promise;
     const socket = await greeted();
@@ -120,7 +120,7 @@ describe('clients beside one another', () => {
     await expect.poll(() => ended).toBe(true);
   });
 
-  it('more silent clients than there are places: after a second they make room', async () => {
+  it('more silent clients than places: closed after a second for new ones', async () => {
     const silent = Array.from({ length: 256 }, connect);
     await Promise.all(silent.map((socket) => once(socket, 'data')));
     const early = connect().resume();
@@ -133,12 +133,12 @@ describe('clients beside one another', () => {
 });
 
 describe('merged rules', () => {
-  it('rules that have not changed since: what the client sends, in its order', () => {
+  it('unchanged since the greeting: the rules of the client, in its order', () => {
     const [a, b] = [rule(1), rule(2)];
     expect(mergedRules([a, b], [b, a], [a, b])).toEqual([b, a]);
   });
 
-  it('both have added the same rule: it is there once', () => {
+  it('both clients have added the same rule: it is kept once', () => {
     expect(mergedRules([], [rule(1)], [rule(1)])).toEqual([rule(1)]);
   });
 });

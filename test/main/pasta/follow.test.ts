@@ -9,43 +9,43 @@ const NOTHING: HostDump = { ...HOST, links: [link(1, 'lo', true)], addresses: []
 const NO_DEFAULT: HostDump = { ...HOST, routes: HOST.routes.filter((r) => r.prefixLen > 0) };
 const bare = { addresses: [], routes: [] };
 
-describe('what a family lacks inside', () => {
-  it('a host with all: nothing', () => {
+describe('what a family still lacks in the namespace', () => {
+  it('a host with addresses and routes: nothing', () => {
     expect(missingConfig(plan(''))).toEqual([]);
   });
-  it('a host without default route: a route of each family', () => {
+  it('a host without default route: a default route of each family', () => {
     expect(missingConfig(plan('', NO_DEFAULT))).toEqual([
       { family: 4, address: false, route: true },
       { family: 6, address: false, route: true },
     ]);
   });
-  it('a host without network: an IPv6 address only, as local mode has a default route', () => {
+  it('a host without network: an IPv6 address; local mode has a default route', () => {
     expect(missingConfig(plan('', NOTHING))).toEqual([{ family: 6, address: true, route: false }]);
   });
-  it('a family that is off lacks nothing', () => {
+  it('a family that is off: nothing', () => {
     expect(missingConfig(plan('-4', NO_DEFAULT)).map((l) => l.family)).toEqual([4]);
   });
 });
 
-describe('what is added', () => {
+describe('what is added when the host changes', () => {
   it('the host gets its default route: the routes of that family, no address', () => {
     const [lack] = missingConfig(plan('', NO_DEFAULT));
     const added = lateConfig(lack!, plan('').inside, bare);
     expect(added.addresses).toEqual([]);
     expect(added.routes.map((r) => `${r.dst}/${r.prefixLen}`)).toEqual(['0.0.0.0/0', '10.77.0.0/24']);
   });
-  it('the host has still no default route: nothing', () => {
+  it('the host still has no default route: nothing', () => {
     const [lack] = missingConfig(plan('', NO_DEFAULT));
     expect(lateConfig(lack!, plan('', NO_DEFAULT).inside, bare)).toMatchObject({ routes: [], gateways: [] });
     expect(lack).toMatchObject({ route: true });
   });
-  it('the guest has made a default route of its own: nothing, ever', () => {
+  it('the guest has set a default route of its own: nothing, then or later', () => {
     const [lack] = missingConfig(plan('', NO_DEFAULT));
     const own = { addresses: [], routes: [route(7, '0.0.0.0/0', { gateway: '10.77.0.253' })] };
     expect(lateConfig(lack!, plan('').inside, own).routes).toEqual([]);
     expect(lack).toMatchObject({ route: false });
   });
-  it('an IPv6 address where there was only a link-local one', () => {
+  it('only a link-local IPv6 address in the namespace: the planned address is added', () => {
     const [lack] = missingConfig(plan('', NOTHING));
     const now = { addresses: [address(7, 'fe80::7/64', { scope: k.RT_SCOPE_LINK })], routes: [] };
     const added = lateConfig(lack!, plan('').inside, now);
@@ -54,7 +54,7 @@ describe('what is added', () => {
   });
 });
 
-describe('what the engine is told', () => {
+describe('updates to the engine', () => {
   const moved: HostDump = {
     ...HOST,
     addresses: [
@@ -67,14 +67,14 @@ describe('what the engine is told', () => {
   const told = (line: string, host: HostDump) =>
     engineChange(parsed(line), plan(line), host, plan(line, host));
 
-  it('the host has moved to another interface: its scope and the new addresses', () => {
+  it('the host moves to another interface: its scope and its addresses', () => {
     expect(told('', moved)).toEqual({ linkLocalScope: 3, self4: '198.51.100.7', self6: 'fd91::7' });
   });
-  it('the host has one address more: the guest is still known by its own', () => {
+  it('the host gets another address: the guest keeps its own', () => {
     const more = { ...HOST, addresses: [address(2, '10.77.0.200/32'), ...HOST.addresses] };
     expect(told('', more)).toMatchObject({ self4: '10.77.0.1', self6: 'fd77::1' });
   });
-  it('the host has got the default route that it lacked: DHCPv4 may tell of it, unless it is off', () => {
+  it('the host gets its first default route: DHCPv4 offers it, unless DHCP is off', () => {
     const before = { ...HOST, routes: HOST.routes.filter((r) => r.gateway !== '10.77.0.254') };
     const late = (line: string, now: HostDump) =>
       engineChange(parsed(line), plan(line, before), now, plan(line, now));
@@ -83,7 +83,7 @@ describe('what the engine is told', () => {
     expect(late('-i eth0 --no-dhcp', HOST)).not.toHaveProperty('dhcpGateway');
     expect(told('', HOST)).not.toHaveProperty('dhcpGateway');
   });
-  it('addresses of the command line stand for themselves', () => {
+  it('addresses of the command line: do not change', () => {
     expect(told('-a 192.0.2.2', moved)).not.toHaveProperty('self4');
   });
 });

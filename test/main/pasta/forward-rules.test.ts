@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * What a table of forwarding rules takes and refuses, beyond what the options can say: the control socket's
- * rules come here too.
+ * Rules that the forwarding table accepts and refuses, also rules of the control socket that options cannot
+ * express.
  */
 import { describe, expect, it } from 'vitest';
 import { ForwardMessage as M } from '../../../src/main/pasta/forward-messages.ts';
@@ -29,7 +29,7 @@ const rule = (first: number, last: number, more: Partial<ForwardRule> = {}): For
 const empty = (): RuleTable => new RuleTable('HOST', { ipv4: true, ipv6: true, tcp: true, udp: true });
 
 describe('a table of forwarding rules', () => {
-  it('ports that would be led beyond 65535 are refused, up to it they are not', () => {
+  it('targets up to port 65535 are accepted, beyond it refused', () => {
     expect(() => empty().add(rule(80, 81, { to: 65_535 }))).toThrow(M.toPortZero);
     expect(() => empty().add(rule(80, 90, { to: 65_526 }))).toThrow(M.toPortZero);
     empty().add(rule(80, 81, { to: 65_534 }));
@@ -37,7 +37,7 @@ describe('a table of forwarding rules', () => {
     expect(() => empty().add(rule(80, 80, { to: 0 }))).toThrow(M.toPortZero);
   });
 
-  it(`${MAX_LISTENERS} listening ports and no more`, () => {
+  it(`${MAX_LISTENERS} listening ports are accepted, one more is refused`, () => {
     const table = empty();
     const all = Array.from({ length: 5 }, (_, i) => rule(1, 65_535, { address: `127.0.0.${i + 1}` }));
     for (const one of all) table.add(one); // 5 short of it, as there is no port 0
@@ -46,7 +46,7 @@ describe('a table of forwarding rules', () => {
     expect(() => table.add(rule(6, 6, { address: '127.0.0.6' }))).toThrow(M.tooManyListeners(MAX_LISTENERS));
   });
 
-  it(`${MAX_RULES} rules and no more`, () => {
+  it(`${MAX_RULES} rules are accepted, one more is refused`, () => {
     const table = empty();
     for (let port = 1; port <= MAX_RULES; port++) table.add(rule(port, port));
     expect(() => table.add(rule(1000, 1000))).toThrow(M.tooManyRules(MAX_RULES));

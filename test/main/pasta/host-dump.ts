@@ -1,4 +1,4 @@
-/** A host's network as netlink tells it, and pasta's plan for it. */
+/** The network of a host as a netlink dump, and pasta's plan for it. */
 import { type HostDump, planPasta } from '../../../src/main/pasta/address-plan.ts';
 import type { PastaConf } from '../../../src/main/pasta/conf.ts';
 import { parsePasta } from '../../../src/main/pasta/parse.ts';

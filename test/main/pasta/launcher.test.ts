@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * bin/pasta decides about user namespaces before Node runs, so it reads the command line too: it must come to
- * the same as the option table does. A stand-in for Node tells with which namespaces it was started.
+ * bin/pasta decides about user namespaces before Node runs. It parses the command line for that, with the
+ * same result as the option table. A program in place of Node reports the namespaces in which it was started.
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -48,7 +48,7 @@ const launch = (argv: readonly string[], status = '0') =>
   spawnSync(`${root}/bin/pasta`, argv, {
     encoding: 'utf8',
     timeout: 10_000,
-    // As root of the machine it would become nobody first, which is another test's matter.
+    // As root of the machine it would become user nobody first, which another test checks.
     env: { PATH: process.env.PATH, TEST_USER_NS: OWN_USER, TEST_STATUS: status },
   });
 
@@ -62,11 +62,11 @@ describe('bin/pasta without Node', () => {
     expect(launch(argv).stdout).toMatch(/^pasta 9\.8\.7 /);
   });
 
-  it('a number that no process has is left to Node, which says so', () => {
+  it('a number that no process has: Node reports it', () => {
     expect(launch(['-f', '2147483648']).stderr).toContain('[2147483648]');
   });
 
-  it('a process that does not exist', () => {
+  it('a process that does not exist: one line, status 1', () => {
     expect(launch(['4194305'])).toMatchObject({
       status: 1,
       stdout: '',
@@ -75,7 +75,7 @@ describe('bin/pasta without Node', () => {
   });
 });
 
-describeNeeding('bin/pasta, --runas by who is not root of the machine', [requireNamespaces], () => {
+describeNeeding('bin/pasta --runas, caller is not root of the machine', [requireNamespaces], () => {
   const ordinary = (...argv: string[]) =>
     spawnSync('unshare', ['--user', '--map-user=1234', '--map-group=1234', `${root}/bin/pasta`, ...argv], {
       encoding: 'utf8',
@@ -83,23 +83,26 @@ describeNeeding('bin/pasta, --runas by who is not root of the machine', [require
       env: { PATH: process.env.PATH, TEST_USER_NS: OWN_USER, TEST_STATUS: '0' },
     });
 
-  it.each(['1234', '1234:1234'])('%s: it is that user already', (user) => {
+  it.each(['1234', '1234:1234'])('%s, the caller itself: accepted', (user) => {
     expect(ordinary('--runas', user, '--netns-only', 'ls').stderr).toContain('[--runas]');
   });
 
-  it.each(['4321', '1234:4321', 'root'])('%s: somebody else it cannot become', (user) => {
+  it.each(['4321', '1234:4321', 'root'])('%s, another user: refused', (user) => {
     expect(ordinary('--runas', user, '--netns-only', 'ls')).toMatchObject({
       status: 1,
       stderr: `--runas ${user}: only root can run as another user\n`,
     });
   });
 
-  it.each(['no-such-user', ':', '1234:', ':1234', '1234:no-such-group'])('%s: none', (user) => {
-    expect(ordinary('--runas', user, '--netns-only', 'ls')).toMatchObject({
-      status: 1,
-      stderr: `Invalid --runas option: ${user}\n`,
-    });
-  });
+  it.each(['no-such-user', ':', '1234:', ':1234', '1234:no-such-group'])(
+    '%s, no such user: refused',
+    (user) => {
+      expect(ordinary('--runas', user, '--netns-only', 'ls')).toMatchObject({
+        status: 1,
+        stderr: `Invalid --runas option: ${user}\n`,
+      });
+    },
+  );
 });
 
 const machineRoot = () =>
@@ -107,8 +110,8 @@ const machineRoot = () =>
     ? undefined
     : 'only root of the machine becomes somebody else';
 
-describeNeeding('bin/pasta, --runas by root of the machine', [machineRoot], () => {
-  it('a user who cannot read the installation is an error, not a reason to stay root', () => {
+describeNeeding('bin/pasta --runas, caller is root of the machine', [machineRoot], () => {
+  it('a user who cannot read the installation: an error, root is not kept', () => {
     chmodSync(root, 0o700);
     try {
       expect(launch(['--runas', '1234', 'ls'])).toMatchObject({
@@ -121,78 +124,82 @@ describeNeeding('bin/pasta, --runas by root of the machine', [machineRoot], () =
   });
 });
 
-describeNeeding('bin/pasta before Node', [requireNamespaces], () => {
-  const OWN = 'own=yes background=';
-  const HERE = 'own=no background=';
-  const BACKGROUND = 'own=no background=yes';
-  it.each([
-    [[], OWN],
-    [['ls', '--netns', '/x'], OWN],
-    [['--', '--netns'], OWN],
-    [['-q', '-m', '1500', '-I', '--netns', 'ls'], OWN],
-    [['-I--netns', 'ls'], OWN],
-    [['--ns-ifname', '--netns', 'ls'], OWN],
-    [['123', 'x'], OWN],
-    [['--netns-only', 'ls'], HERE],
-    [['--userns', '/proc/self/ns/user', 'ls'], HERE],
-    [['--netns', '/x'], BACKGROUND],
-    [['--api-socket', '--netns', '/x'], OWN],
-    [['--a', '192.0.2.1', '--netns', '/x'], BACKGROUND],
-    [['--netns=/x'], BACKGROUND],
-    [['--config-net', '-t', 'none', '--netns', '/x', '--map-guest-addr', '169.254.1.2'], BACKGROUND],
-    [['-f', '--netns', '/x'], HERE],
-    [['--netns', '/x', '--foreg'], HERE],
-    [['-qf', '--netns', '/x'], HERE],
-    [['--netns-only', '123'], BACKGROUND],
-    [[String(process.pid)], BACKGROUND],
-    [['-f', String(process.pid)], HERE],
-    // What cannot be read is told by Node, where it stands.
-    [['--bogus', 'ls'], HERE],
-    [['--no', 'ls'], HERE],
-    [['-m'], HERE],
-    [['--netns', '/x', 'ls'], HERE],
-  ] as const)('%j', (argv, expected) => {
-    const { stderr } = launch(argv);
-    const lines = stderr.split('\n').filter((line) => !line.startsWith('Started as root'));
-    expect(lines[0]).toBe(expected);
-    expect(lines.slice(1, -1)).toEqual(argv.map((word) => `[${word}]`));
-  });
+describeNeeding(
+  'bin/pasta decides before Node: user namespace of its own, background',
+  [requireNamespaces],
+  () => {
+    const OWN = 'own=yes background=';
+    const HERE = 'own=no background=';
+    const BACKGROUND = 'own=no background=yes';
+    it.each([
+      [[], OWN],
+      [['ls', '--netns', '/x'], OWN],
+      [['--', '--netns'], OWN],
+      [['-q', '-m', '1500', '-I', '--netns', 'ls'], OWN],
+      [['-I--netns', 'ls'], OWN],
+      [['--ns-ifname', '--netns', 'ls'], OWN],
+      [['123', 'x'], OWN],
+      [['--netns-only', 'ls'], HERE],
+      [['--userns', '/proc/self/ns/user', 'ls'], HERE],
+      [['--netns', '/x'], BACKGROUND],
+      [['--api-socket', '--netns', '/x'], OWN],
+      [['--a', '192.0.2.1', '--netns', '/x'], BACKGROUND],
+      [['--netns=/x'], BACKGROUND],
+      [['--config-net', '-t', 'none', '--netns', '/x', '--map-guest-addr', '169.254.1.2'], BACKGROUND],
+      [['-f', '--netns', '/x'], HERE],
+      [['--netns', '/x', '--foreg'], HERE],
+      [['-qf', '--netns', '/x'], HERE],
+      [['--netns-only', '123'], BACKGROUND],
+      [[String(process.pid)], BACKGROUND],
+      [['-f', String(process.pid)], HERE],
+      // Node reports an invalid option.
+      [['--bogus', 'ls'], HERE],
+      [['--no', 'ls'], HERE],
+      [['-m'], HERE],
+      [['--netns', '/x', 'ls'], HERE],
+    ] as const)('%j', (argv, expected) => {
+      const { stderr } = launch(argv);
+      const lines = stderr.split('\n').filter((line) => !line.startsWith('Started as root'));
+      expect(lines[0]).toBe(expected);
+      expect(lines.slice(1, -1)).toEqual(argv.map((word) => `[${word}]`));
+    });
 
-  it.each([
-    [3, ''],
-    [3, '--netns /x'],
-    [7, '--netns /x'],
-    [8, '--netns /x'],
-    [9, '--netns /x'],
-    [9, ''],
-    [12, '--netns /x'],
-  ])('--fd %i %s: that descriptor comes through, of 3 to 9 no other does', (fd, target) => {
-    // bash, as a shell of Debian's has names for nine descriptors only.
-    const files = [3, 4, 6, 7, 8, 9, 12, 13].map((n) => `${n}<<<"file ${n}"`).join(' ');
-    for (const option of [`-F ${fd}`, `-qF${fd}`, `--fd=${fd}`, `--fd 5 --fd ${fd}`]) {
-      const line = `exec ${files}; exec "$0" ${option} ${target || 'ls'}`;
-      const { stderr, status } = spawnSync('bash', ['-c', line, `${root}/bin/pasta`], {
-        encoding: 'utf8',
-        timeout: 10_000,
-        env: {
-          ...{ PATH: process.env.PATH, TEST_USER_NS: OWN_USER, TEST_STATUS: '0', TEST_SEE: String(fd) },
-        },
-      });
-      const [fds = '', text] = stderr.split('\n').slice(-3);
-      const low = fds
-        .split(' ')
-        .slice(1)
-        .map(Number)
-        .filter((n) => n < 14); // beyond are the test runner's
-      expect(new Set(low), option).toEqual(new Set([fd, 12, 13]));
-      expect(text, option).toBe(`file ${fd}`);
-      expect(status, option).toBe(0);
-    }
-  });
+    it.each([
+      [3, ''],
+      [3, '--netns /x'],
+      [7, '--netns /x'],
+      [8, '--netns /x'],
+      [9, '--netns /x'],
+      [9, ''],
+      [12, '--netns /x'],
+    ])('--fd %i %s: that descriptor is inherited, no other from 3 to 9', (fd, target) => {
+      // bash, for dash can redirect descriptors 0 to 9 only.
+      const files = [3, 4, 6, 7, 8, 9, 12, 13].map((n) => `${n}<<<"file ${n}"`).join(' ');
+      for (const option of [`-F ${fd}`, `-qF${fd}`, `--fd=${fd}`, `--fd 5 --fd ${fd}`]) {
+        const line = `exec ${files}; exec "$0" ${option} ${target || 'ls'}`;
+        const { stderr, status } = spawnSync('bash', ['-c', line, `${root}/bin/pasta`], {
+          encoding: 'utf8',
+          timeout: 10_000,
+          env: {
+            ...{ PATH: process.env.PATH, TEST_USER_NS: OWN_USER, TEST_STATUS: '0', TEST_SEE: String(fd) },
+          },
+        });
+        const [fds = '', text] = stderr.split('\n').slice(-3);
+        const low = fds
+          .split(' ')
+          .slice(1)
+          .map(Number)
+          .filter((n) => n < 14); // higher ones belong to the test runner
+        expect(new Set(low), option).toEqual(new Set([fd, 12, 13]));
+        expect(text, option).toBe(`file ${fd}`);
+        expect(status, option).toBe(0);
+      }
+    });
 
-  it('in the background: status 0 only when Node said so', () => {
-    expect(launch(['--netns', '/x'], '0').status).toBe(0);
-    expect(launch(['--netns', '/x'], '').status).toBe(1);
-    expect(launch(['--netns', '/x'], '1').status).toBe(1);
-  });
-});
+    it('in the background: status 0 only after the ready message of Node', () => {
+      expect(launch(['--netns', '/x'], '0').status).toBe(0);
+      expect(launch(['--netns', '/x'], '').status).toBe(1);
+      expect(launch(['--netns', '/x'], '1').status).toBe(1);
+    });
+  },
+);

@@ -14,7 +14,7 @@ const open = (name: string, maxBytes: number): LogFile =>
   new LogFile({ path: `${dir}/${name}`, maxBytes, header: 'pasta 1: /x (7)' }, (e) => (e as Error).message);
 
 describe('log file of pasta', () => {
-  it('is private, begins with who wrote it, and has a line a message with its level', () => {
+  it('has mode 0600, a header with the version, and one line with level per message', () => {
     const file = open('a', 100_000);
     const log = new PastaLog();
     log.toFile(file);
@@ -31,7 +31,7 @@ describe('log file of pasta', () => {
     expect(end).toBe('');
   });
 
-  it('loses its oldest lines when it is full, never a part of a line, and says so in its first', () => {
+  it('full: whole oldest lines are dropped, and the first line reports it', () => {
     const file = open('b', 4096);
     for (let i = 0; i < 1000; i++) {
       file.write(`${i}.0000: line number ${i}`);
@@ -46,11 +46,11 @@ describe('log file of pasta', () => {
     expect(numbers.at(-1)).toBe(999);
   });
 
-  it('that cannot be opened is refused with its name', () => {
+  it('cannot be opened: the error names the file', () => {
     expect(() => open('missing/c', 4096)).toThrow(`Couldn't open log file ${dir}/missing/c: `);
   });
 
-  it('in the background the system log gets what no file does', () => {
+  it('in the background without a log file: messages go to the system log', () => {
     const sent: string[] = [];
     const log = new PastaLog();
     log.configure('quiet');

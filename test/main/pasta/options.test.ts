@@ -22,7 +22,7 @@ const refusal = (line: string): string => {
 };
 
 describe('pasta options', () => {
-  it('what is to be connected', () => {
+  it('operands, --netns and --userns: select the namespaces to connect', () => {
     expect(parse('', { SHELL: '/bin/zsh' })).toMatchObject({
       login: true,
       target: { kind: 'command', argv: ['/bin/zsh'] },
@@ -39,13 +39,13 @@ describe('pasta options', () => {
     expect(conf('--userns /y --netns-only').userns).toBeUndefined();
   });
 
-  it('--api-socket, which the original has not, is not what a shortened name means', () => {
+  it("--api-socket: accepted in full only, for passt's pasta has no such option", () => {
     expect(conf('--api-socket /x').apiSocket).toBe('/x');
     expect(conf('--a 192.0.2.1').address4).toBe('192.0.2.1');
     expect(parse('--api /x')).toMatchObject({ kind: 'usage', error: "unrecognized option '--api'" });
   });
 
-  it("Podman's line", () => {
+  it("Podman's command line: parsed without a warning", () => {
     const {
       conf: c,
       target,
@@ -69,7 +69,7 @@ describe('pasta options', () => {
     ]);
   });
 
-  it('the last word counts, by family', () => {
+  it('an option given twice: the last one is used, per family', () => {
     expect(conf('-a 1.2.3.4 -a 2001:DB8::1 -a 1.2.3.5')).toMatchObject({
       address4: '1.2.3.5',
       address6: '2001:db8::1',
@@ -84,7 +84,7 @@ describe('pasta options', () => {
     expect(conf('--no-icmp')).toMatchObject({ icmp: false, ndp: false });
   });
 
-  it('numbers as C writes them, masks in both spellings', () => {
+  it('numbers in C notation and prefix lengths or masks: accepted', () => {
     expect(conf('-m 0x500').mtu).toBe(1280);
     expect(conf('-m 02400').mtu).toBe(1280);
     expect(conf('-m 0').mtu).toBe(0);
@@ -94,7 +94,7 @@ describe('pasta options', () => {
     expect(conf('-a 10.0.0.1/28').prefixLen4).toBe(28);
   });
 
-  it('more resolvers than can be offered are left out with a warning', () => {
+  it('more resolvers than DHCP offers: the rest is left out with a warning', () => {
     const { conf: c, warnings } = go('-D 1.1.1.1 -D 1.1.1.2 -D 1.1.1.3 -D 1.1.1.4 -D ::9');
     expect(c.dns).toEqual(['1.1.1.1', '1.1.1.2', '1.1.1.3', '::9']);
     expect(warnings).toEqual(['Too many nameservers, 1.1.1.4 is left out']);
@@ -168,7 +168,7 @@ describe('pasta options', () => {
     expect(refusal(line)).toBe(message);
   });
 
-  it('what is empty is refused as the original refuses it, and not taken for "none" or for absent', () => {
+  it("empty values: refused with the text of passt's pasta", () => {
     const message = (...argv: string[]): string => {
       try {
         return parsePasta(argv).kind;
@@ -190,25 +190,28 @@ describe('pasta options', () => {
     ['-I', 'a\tb', 'Invalid interface name: a\\tb'],
     ['-t', '8080\n', "Invalid port specifier '8080\\n'"],
     ['-a', '10.0.0.1\r', 'Invalid guest address: 10.0.0.1\\r'],
-  ])('%s with control characters: one line', (option, value, message) => {
+  ])('%s with control characters: refused in one line', (option, value, message) => {
     expect(() => parsePasta([option, value, 'true'])).toThrow(new UsageError(message));
   });
 
-  it.each(['..', 'a..b', '.a', `${'a'.repeat(64)}.b`, '☃'])('%j cannot be offered, which is told', (name) => {
-    for (const [option, long] of [
-      ['-S', '--search'],
-      ['--fqdn', '--fqdn'],
-    ] as const)
-      expect(go(`${option} ${name}`).warnings).toEqual([
-        expect.stringMatching(`^${long} .*: no domain name, not offered$`),
-      ]);
-  });
+  it.each(['..', 'a..b', '.a', `${'a'.repeat(64)}.b`, '☃'])(
+    '%j as search domain or name: not offered, with a warning',
+    (name) => {
+      for (const [option, long] of [
+        ['-S', '--search'],
+        ['--fqdn', '--fqdn'],
+      ] as const)
+        expect(go(`${option} ${name}`).warnings).toEqual([
+          expect.stringMatching(`^${long} .*: no domain name, not offered$`),
+        ]);
+    },
+  );
 
-  it('"." is no search domain, on purpose', () => {
+  it('-S ".": no search domain, no warning', () => {
     expect(go('-S .').warnings).toEqual([]);
   });
 
-  it('numbers with a sign or white space in front, as strtoul(3) takes them', () => {
+  it('numbers with a sign or leading white space: accepted as by strtoul(3)', () => {
     const mtu = (text: string): number => {
       const parsed = parsePasta(['-m', text]);
       return parsed.kind === 'go' ? parsed.conf.mtu : -1;
@@ -222,20 +225,20 @@ describe('pasta options', () => {
     ['::ffff:192.0.2.1/96', { address4: '192.0.2.1' }],
     ['[192.0.2.1]/28', { address4: '192.0.2.1', prefixLen4: 28 }],
     ['[2001:db8::1]/64', { address6: '2001:db8::1' }],
-  ])('-a %s: in brackets, or mapped into IPv6 and 96 bits longer', (text, expected) => {
+  ])('-a %s: brackets and v4-mapped addresses are accepted', (text, expected) => {
     const { address4, address6, prefixLen4 } = conf(`-a ${text}`);
     expect({ address4, address6, prefixLen4 }).toEqual({ ...expected });
   });
 
-  it('-S: six times, with any number of names each', () => {
+  it('-S given twice with lists: more than six names are accepted', () => {
     expect(conf('-S a,b,c,d -S e,f,g').search).toHaveLength(7);
   });
 
-  it('a prefix length of 0 is none: that of the class counts', () => {
+  it('a prefix length of 0: counts as absent, the address class gives the length', () => {
     expect(conf('-a 192.0.2.1/0').prefixLen4).toBeUndefined();
   });
 
-  it('an MTU below 68 is warned about, IPv4 first, and is none: no device takes it', () => {
+  it('an MTU below 68: a warning per family, IPv4 first, and the MTU is not set', () => {
     const { conf: c, warnings } = go('-m 60');
     expect(warnings).toEqual([
       'MTU 60 is too small for IPv4 (minimum 68)',
@@ -244,13 +247,13 @@ describe('pasta options', () => {
     expect(c.mtu).toBe(0);
   });
 
-  it('help and version win over what comes behind them only', () => {
+  it('--help and --version: options after them are not checked, those before are', () => {
     expect(parse('--version -m abc').kind).toBe('version');
     expect(refusal('-m abc --version')).toBe('Invalid MTU: abc');
     expect(parse('-h').kind).toBe('help');
   });
 
-  it('the table: names and letters once, every option acts, everything shown is explained', () => {
+  it('the option table: unique names and letters, an action for each, a help text for each shown', () => {
     const names = OPTIONS.map((o) => o.name);
     const letters = OPTIONS.flatMap((o) => o.short ?? []);
     expect(new Set(names).size).toBe(names.length);

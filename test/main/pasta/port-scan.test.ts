@@ -5,8 +5,8 @@ import { describe, expect, it } from 'vitest';
 import { foreignPorts, openTables, scan } from '../../../src/main/pasta/port-scan.ts';
 
 describe('port scan', () => {
-  it('a table of several pieces is read to its end', async () => {
-    // 150 bytes a line: the kernel gives some 27 of them at once.
+  it('a socket table longer than one read: read to its end', async () => {
+    // 150 bytes per line: one read returns about 27 lines.
     const servers = await Promise.all(
       Array.from(
         { length: 100 },
@@ -27,7 +27,7 @@ describe('port scan', () => {
     }
   });
 
-  it('ours are left out; a foreign TCP listener counts for UDP too; ascending', () => {
+  it('ports in ascending order, without our own; a foreign TCP listener counts for UDP too', () => {
     const found = { tcp: new Set([900, 80, 443]), udp: new Set([53, 443, 5000]) };
     const ours = { tcp: new Set([443]), udp: new Set([5000]) };
     expect(foreignPorts(found, ours)).toEqual({ tcp: [80, 900], udp: [53, 80, 443, 900] });

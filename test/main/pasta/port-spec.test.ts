@@ -1,5 +1,8 @@
 // @vitest: beside
-/** Port options of the pasta front end. Expectations were read off passt 2026-10-02 with the same words. */
+/**
+ * Port options of the pasta front end. The expected results are those of passt 2026-10-02 with the same
+ * arguments.
+ */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
@@ -19,7 +22,7 @@ import {
 const EPHEMERAL = { first: 32768, last: 60999 };
 const ALL = { ipv4: true, ipv6: true, tcp: true, udp: true };
 
-/** Apply options as on a command line. @returns the rules as the original lists them, or its message */
+/** Apply options as on a command line. @returns the rules in the format of passt's pasta, or its message */
 function rules(options: readonly string[], limits = ALL): string[] {
   const host = new RuleTable('HOST', limits);
   const splice = new RuleTable('SPLICE', limits);
@@ -91,7 +94,7 @@ describe('port options: rules', () => {
     expect(rules(line.split(' '))).toEqual(expected);
   });
 
-  it('with one family the wildcard is that of the family: it is listed so, and may lead to an address of it', () => {
+  it('one family is on: the wildcard address is of that family, in the list and as target', () => {
     const options = ['-t', '80', '-t', '81:192.0.2.7/90', '-T', '82'];
     expect(rules(options, { ...ALL, ipv6: false })).toEqual([
       'TCP [0.0.0.0]:80  =>  80 ',
@@ -127,7 +130,7 @@ describe('port options: refusals', () => {
     '4294967376',
     '80;81',
     '127.0.0.1%waytoolonganame1/80',
-  ])('-t %s is no port specifier', (spec) => {
+  ])('-t %s: refused as no port specifier', (spec) => {
     expect(rules(['-t', spec])).toEqual([`Invalid port specifier '${spec}'`]);
   });
 
@@ -196,7 +199,7 @@ describe('port options: refusals', () => {
     expect(rules(line.split(' '))).toEqual(expected);
   });
 
-  it('a protocol or family that is off is named', () => {
+  it('a protocol or family that is off: refused by name', () => {
     expect(rules(['-t', '80'], { ...ALL, tcp: false })[0]).toBe(
       "Can't add TCP forwarding rule, TCP not enabled",
     );
@@ -206,7 +209,7 @@ describe('port options: refusals', () => {
     );
   });
 
-  it('rule 256 is refused', () => {
+  it('256 rules: the last is refused', () => {
     const options = Array.from({ length: 256 }, (_, i) => ['-t', `${2002 + 2 * i}`]).flat();
     expect(rules(options)).toEqual([
       'Too many rules (maximum 255)',
@@ -217,7 +220,7 @@ describe('port options: refusals', () => {
 });
 
 describe('port options: properties', () => {
-  it('exclusions: every port of the range is listened on unless excluded, and leads to its own target', () => {
+  it('exclusions: all ports of the range but the excluded are listened on, each with its own target', () => {
     const range = fc.tuple(fc.integer({ min: 1, max: 300 }), fc.integer({ min: 0, max: 40 }));
     fc.assert(
       fc.property(
@@ -248,14 +251,14 @@ describe('port options: properties', () => {
     );
   });
 
-  it('any words end in rules or in one clear refusal', () => {
+  it('any words: rules, or one UsageError', () => {
     const word = fc.string({ unit: fc.constantFrom(...'0189:-~,/%*[].al') });
     fc.assert(fc.property(word, (spec) => void rules(['-t', spec])));
   });
 });
 
 describe('ephemeral ports', () => {
-  it('what the kernel uses, else the dynamic ports', () => {
+  it('the range of the kernel, else the dynamic ports of RFC 6335', () => {
     expect(ephemeralPorts('32768\t60999\n')).toEqual(EPHEMERAL);
     for (const text of [undefined, '', 'x', '9 3', '1 70000'])
       expect(ephemeralPorts(text)).toEqual(DYNAMIC_PORTS);
@@ -275,13 +278,13 @@ describe('listeners of a rule', () => {
     return table.rules.flatMap((rule) => ruleListeners(rule, direction, true, listening));
   };
 
-  it('a range stays one listener', () => {
+  it('a range: one listener', () => {
     expect(listeners('-t', '80-90:180-190')).toEqual([
       { proto: 'tcp', from: 'host', address: '', port: 80, lastPort: 90, targetPort: 180, path: 'splice' },
     ]);
   });
 
-  it('auto-scan: only ports that something listens on, with their offset', () => {
+  it('auto: only ports with a listener at the other side, with their offset', () => {
     expect(listeners('-T', '80-90:180-190,auto')).toEqual([
       {
         proto: 'tcp',
@@ -298,12 +301,12 @@ describe('listeners of a rule', () => {
     expect(listeners('-t', 'auto', ALL, { tcp: [], udp: [81] })).toEqual([]);
   });
 
-  it('the wildcard shrinks to the family that is on', () => {
+  it('one family is on: the wildcard address of that family', () => {
     expect(listeners('-t', '80', { ...ALL, ipv6: false })[0]?.address).toBe('0.0.0.0');
     expect(listeners('-t', '80', { ...ALL, ipv4: false })[0]?.address).toBe('::');
   });
 
-  it('a target address keeps the TAP path', () => {
+  it('a target address: the listener uses the TAP path', () => {
     expect(listeners('-t', '0.0.0.0/80:192.0.2.7')[0]).toMatchObject({
       path: 'tap',
       targetAddress: '192.0.2.7',

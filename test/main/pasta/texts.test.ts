@@ -7,12 +7,12 @@ import { bashCompletion, manPage, usageText } from '../../../src/main/pasta/text
 import { repoRoot } from '../source-tree.ts';
 
 describe('texts of pasta', () => {
-  it('man/pasta.1 and completions/pasta.bash are what the table says (else: npm run docs)', () => {
+  it('man/pasta.1 and completions/pasta.bash match the option table (else: npm run docs)', () => {
     expect(readFileSync(`${repoRoot}/man/pasta.1`, 'utf8')).toBe(manPage());
     expect(readFileSync(`${repoRoot}/completions/pasta.bash`, 'utf8')).toBe(bashCompletion());
   });
 
-  it('help and manual name every option that is not refused, in lines that fit', () => {
+  it('help and manual list every accepted option, in lines that fit', () => {
     const help = usageText();
     const page = manPage().replaceAll('\\-', '-');
     for (const { name } of SHOWN_OPTIONS) {
@@ -25,7 +25,7 @@ describe('texts of pasta', () => {
   it.each([
     ['--conf', ['--conf-path', '--config-net']],
     ['--netns-o', ['--netns-only']],
-  ])('completion of %s', (word, expected) => {
+  ])('completion of %s: the expected words', (word, expected) => {
     const script = `${bashCompletion()}
 COMP_WORDS=(pasta ${word}) COMP_CWORD=1; _pasta; printf '%s\\n' "\${COMPREPLY[@]}"`;
     const { stdout, stderr } = spawnSync('bash', ['-c', script], { encoding: 'utf8' });

@@ -1,4 +1,4 @@
-/** Errors and their order were read off slirp4netns 1.3.3. */
+/** The expected errors and their order are those of slirp4netns 1.3.3. */
 import { describe, expect, it } from 'vitest';
 import { gatewayMac, networkAddresses } from '../../../src/main/slirp4netns/network.ts';
 import { parseSlirp, type SlirpConf, type SlirpHost } from '../../../src/main/slirp4netns/options.ts';
@@ -19,7 +19,7 @@ const MAC_FORM =
   "macaddress has to be a valid MAC address (hex string, 6 bytes, each byte separated by a ':').";
 
 describe('slirp4netns options', () => {
-  it("Podman's command line", () => {
+  it("Podman's command line: parsed without a warning", () => {
     const words =
       '--disable-host-loopback --mtu=65520 --enable-sandbox --enable-seccomp --enable-ipv6 -c -r 3 -e 4 --netns-type=path /netns tap0';
     expect(conf(...words.split(' '))).toMatchObject({
@@ -29,14 +29,14 @@ describe('slirp4netns options', () => {
     });
   });
 
-  it("RootlessKit's: no --configure; options behind the operands, names cut short", () => {
+  it("RootlessKit's command line: no --configure, options after operands, shortened names", () => {
     expect(conf('--mtu', '65520', '-r', '3', '77', 'tap0', '--api=/s')).toMatchObject({
       target: { kind: 'netns', path: '/proc/77/ns/net', pid: 77, tapName: 'tap0' },
       ...{ configure: false, apiSocket: '/s', readyFd: 3 },
     });
   });
 
-  it('a TAP that is open already; long names are cut; an old name is told', () => {
+  it('an open TAP; a long name is cut; a deprecated option: a warning', () => {
     expect(conf('--netns-type=tapfd', '9').target).toEqual({ kind: 'tapfd', fd: 9 });
     expect(conf('1', 'a234567890123456789').target).toMatchObject({ tapName: 'a23456789012345' });
     const old = parse('--no-host-loopback', '1', 'tap0', 'more');
@@ -51,7 +51,7 @@ describe('slirp4netns options', () => {
     ]);
   });
 
-  it('--macaddress may be short; --outbound-addr may name an interface', () => {
+  it('--macaddress with short bytes; --outbound-addr with an interface name: accepted', () => {
     expect(conf('-c', '--macaddress=a:BB', '1', 't').mac).toBe('0a:bb:00:00:00:00');
     expect(conf('--outbound-addr=eth0', '1', 't').outbound4).toBe('192.0.2.1');
     expect(conf('--outbound-addr6=2001:db8::1', '1', 't').outbound6).toBe('2001:db8::1');
@@ -137,14 +137,14 @@ describe('slirp4netns options', () => {
     expect(parse(...argv)).toMatchObject({ kind: 'wrong', error, usage });
   });
 
-  it('a socket for frames', () => {
+  it('--target-type=bess: a socket for frames', () => {
     expect(conf('--target-type=bess', '/s').target).toEqual({ kind: 'bess', path: '/s' });
     expect(parse('--target-type=bess', '/s')).toMatchObject({
       warnings: ['WARNING: BESS mode is experimental'],
     });
   });
 
-  it('every address follows from --cidr', () => {
+  it('--cidr: sets every address', () => {
     expect(networkAddresses(conf('--cidr=10.0.135.128/25', '1', 't').network)).toEqual({
       ...{ first: '10.0.135.128', netmask: '255.255.255.128', gateway: '10.0.135.130', dns: '10.0.135.131' },
       ...{
@@ -159,7 +159,7 @@ describe('slirp4netns options', () => {
 });
 
 describe('slirp4netns texts', () => {
-  it('help has the words that Podman and RootlessKit look for', () => {
+  it('help contains the words that Podman and RootlessKit search for', () => {
     for (const word of [
       ...['--netns-type', '--enable-ipv6', '--cidr', '--disable-host-loopback', '--api-socket', '--mtu'],
       ...[
@@ -182,7 +182,7 @@ describe('slirp4netns texts', () => {
     ).toBeLessThanOrEqual(100);
   });
 
-  it('the version in lines as runc has them', () => {
+  it('version: lines in the format of runc', () => {
     expect(versionText('9.8.7')).toBe(
       'slirp4netns version 1.3.3+bucatini.9.8.7\nSLIRP_CONFIG_VERSION_MAX: 6\n',
     );

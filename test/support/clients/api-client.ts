@@ -1,6 +1,6 @@
 /**
- * Speaks to an API socket: `api-client.ts PATH REQUEST...`, one connection after the other while two more say
- * nothing and half a request. Prints the replies as a JSON array.
+ * Client of an API socket: `api-client.ts PATH REQUEST...`. Sends the requests on one connection after
+ * another, while two further connections send nothing and half a request. Prints the replies as a JSON array.
  */
 import { once } from 'node:events';
 import net from 'node:net';

@@ -1,8 +1,8 @@
 /**
- * Clients that an API socket must survive, all at once: `api-hostile.ts PATH SECONDS`. 300 say nothing, some
- * half a request, some garbage, some 10 MiB, over and over, while one asks for `list_flows` without a pause.
- * Prints what each kind was answered, distinct replies once, as {half, garbage, huge, flows: replies of
- * list_flows, refused: connections that were not taken}.
+ * Hostile clients of an API socket, all at once: `api-hostile.ts PATH SECONDS`. 300 send nothing; others
+ * repeatedly send half a request, garbage, or 10 MiB; one requests `list_flows` without a pause. Prints the
+ * distinct replies of each kind as {half, garbage, huge, flows: replies of list_flows, refused: connections
+ * that were not accepted}.
  */
 import { once } from 'node:events';
 import net from 'node:net';

@@ -1,7 +1,7 @@
 /**
- * The other end of `slirp4netns --target-type=bess`, in the place of a machine: a TAP of the namespace that
- * it is started in, whose frames go to a SOCK_SEQPACKET socket and back, one a message. `bess-bridge.ts PATH
- * TAP`; prints "ready", ends with the socket.
+ * The other end of `slirp4netns --target-type=bess`: creates a TAP in its namespace and copies frames between
+ * the TAP and a SOCK_SEQPACKET socket, one per message. `bess-bridge.ts PATH TAP`; prints "ready", ends with
+ * the socket.
  */
 import { AF_UNIX, SOCK_SEQPACKET } from '../../../src/sys/constants.ts';
 import { checked } from '../../../src/sys/error.ts';

@@ -1,6 +1,6 @@
 /**
- * Speaks to a control socket: `control-client.ts PATH REQUEST_HEX`. Prints what came before the server
- * closed, as hex.
+ * Client of a control socket: `control-client.ts PATH REQUEST_HEX`. Prints the bytes that the server sent
+ * before it closed, as hex.
  */
 import net from 'node:net';
 

@@ -1,15 +1,15 @@
 /**
- * Starts a program with a descriptor that frames come by, as the caller of `pasta --fd` does: `fd-giver.ts
- * KIND TAP FD PROGRAM...`. The interface TAP is made in the namespace that this is started in, without virtio
+ * Starts a program with an inherited descriptor for frames, as the caller of `pasta --fd` does: `fd-giver.ts
+ * KIND TAP FD PROGRAM...`. The interface TAP is created in the namespace of this process, without virtio
  * header.
  *
  *   tap                    the program gets the TAP itself
- *   seqpacket, datagram    one end of a pair of sockets; frames of the other go to the TAP and back
- *   closed                 the same with seqpacket, but the other end is closed after a second
- *   stream, unconnected    sockets that frames cannot go by
+ *   seqpacket, datagram    one end of a socket pair; frames are copied between the other end and the TAP
+ *   closed                 as seqpacket, but the other end is closed after a second
+ *   stream, unconnected    sockets that cannot carry frames
  *
- * Ends with the socket where frames go by it here, else with the program and its status. Prints how long a
- * frame is that is shorter than any before.
+ * Ends with the socket if it copies frames, else with the program and its status. Prints the length of each
+ * frame that is shorter than all before.
  */
 import { spawn } from 'node:child_process';
 import { AF_UNIX, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM } from '../../../src/sys/constants.ts';
@@ -35,12 +35,12 @@ else if (kind !== 'tap') {
   kept = pair.i32[1]!;
 }
 const stdio: ('inherit' | 'ignore' | number)[] = ['inherit', 'inherit', 'inherit'];
-while (stdio.length < Number(fdText)) stdio.push('ignore'); // /dev/null: what a careless caller leaves open
+while (stdio.length < Number(fdText)) stdio.push('ignore'); // /dev/null, as a caller may leave descriptors open
 const child = spawn(program, args, { stdio: [...stdio, given] });
 if (given !== tap) close(given);
 if (kind === 'seqpacket' || kind === 'datagram') {
-  if (kind === 'datagram') write(kept!, 0, 0); // an empty one: no frame, and no end
-  // Once the program has started: nothing else runs here any more.
+  if (kind === 'datagram') write(kept!, 0, 0); // an empty datagram: neither a frame nor the end
+  // After the program has started, for this call blocks the event loop.
   child.on('spawn', () =>
     setImmediate(() => {
       let shortest = Number.POSITIVE_INFINITY;

@@ -14,7 +14,7 @@ let bytes = 0;
 for (;;) {
   const got = readSync(0, buffer);
   const now = performance.now();
-  // The time before the first byte is the program's start, not a gap.
+  // The time before the first byte is the start of the program, not a gap.
   if (bytes > 0 && now - lastAt > maxGapMs) maxGapMs = now - lastAt;
   lastAt = now;
   if (got === 0) break;

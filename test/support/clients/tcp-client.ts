@@ -1,5 +1,5 @@
 /**
- * Plays one end of a TCP conversation and prints its outcome (tcp-script.ts) as JSON.
+ * Runs one end of a TCP conversation and prints its outcome (tcp-script.ts) as JSON.
  *
  *   tcp-client.ts ADDRESS PORT STEPS [REQUEST]
  *

@@ -63,7 +63,7 @@ await Promise.all(
       if (cause === undefined) ok++;
       else {
         failed[cause] = (failed[cause] ?? 0) + 1;
-        // One that failed will not answer: the others need not wait for it.
+        // A failed connection will not answer: the others do not wait for it.
         if (hold === 1 && ++answered === total) releaseAll();
       }
     }

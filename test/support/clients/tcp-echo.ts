@@ -1,8 +1,8 @@
-/** Sends back what it is sent: `tcp-echo.ts PORT [ADDRESS]`. Prints "ready" when it listens. */
+/** TCP echo server: `tcp-echo.ts PORT [ADDRESS]`. Prints "ready" when it listens. */
 import net from 'node:net';
 
 const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-  socket.on('error', () => {}); // the test's connections may end as they like
+  socket.on('error', () => {}); // connections of a test may end in any way
   socket.pipe(socket);
 });
 server.listen({ port: Number(process.argv[2]), host: process.argv[3] ?? '::', backlog: 512 }, () =>

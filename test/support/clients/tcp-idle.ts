@@ -1,4 +1,7 @@
-/** Opens connections and keeps them: `tcp-idle.ts ADDRESS PORT COUNT`. Prints "ready" when all stand. */
+/**
+ * Opens connections and keeps them open: `tcp-idle.ts ADDRESS PORT COUNT`. Prints "ready" when all are
+ * connected.
+ */
 import { once } from 'node:events';
 import net from 'node:net';
 

@@ -1,6 +1,6 @@
 /**
- * Sends TEXT by UDP from a port and prints the answer: `udp-ask.ts ADDRESS PORT LOCAL_PORT TEXT`. Status 1
- * when none comes.
+ * Sends TEXT by UDP from LOCAL_PORT and prints the answer: `udp-ask.ts ADDRESS PORT LOCAL_PORT TEXT`. Status
+ * 1 without an answer.
  */
 import dgram from 'node:dgram';
 

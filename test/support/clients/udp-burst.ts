@@ -1,8 +1,8 @@
 /**
- * Equal datagrams to an echo server, a shorter one last: `udp-burst.ts ADDRESS PORT COUNT BYTES [WINDOW]`;
- * all at once, or at most WINDOW of them unanswered. Prints {same, lost}: how many came back unchanged, and
- * how many not at all within 2 s of the last answer. Each carries its number, so that nothing can stand for
- * something else.
+ * Sends equal datagrams to an echo server, a shorter one last: `udp-burst.ts ADDRESS PORT COUNT BYTES
+ * [WINDOW]`; all at once, or at most WINDOW of them unanswered. Prints {same, lost}: the number of datagrams
+ * that returned unchanged, and of those that did not return within 2 s after the last answer. Each datagram
+ * contains its number, so that two are not mistaken for each other.
  */
 import dgram from 'node:dgram';
 import { patternSlice } from '../pattern.ts';

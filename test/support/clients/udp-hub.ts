@@ -2,14 +2,14 @@
  * Many peers of one UDP port.
  *
  * usage: udp-hub.ts mirror FIRST COUNT           prints "ready"; each of COUNT ports answers with the sender's port
- *        udp-hub.ts ask OWN ADDRESS FIRST COUNT  one socket on port OWN asks all of them, again where no answer came;
+ *        udp-hub.ts ask OWN ADDRESS FIRST COUNT  one socket on port OWN asks all of them, repeatedly until they answer;
  *                                                prints {"answered": ports, "seen": the different source ports that they saw}
  */
 import dgram from 'node:dgram';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const ROUNDS = 4;
-/** Datagrams in a row: what a socket of the guest's holds of answers. */
+/** Datagrams per burst: the answers fit in the receive buffer of a guest socket. */
 const BURST = 40;
 const BURST_MS = 5;
 const ANSWER_MS = 500;

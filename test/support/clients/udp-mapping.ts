@@ -1,5 +1,5 @@
 /**
- * What a NAT makes of one UDP socket, as a STUN client finds out (RFC 5780 section 4).
+ * Finds the NAT mapping and filtering of one UDP socket, as a STUN client does (RFC 5780 section 4).
  *
  * usage: udp-mapping.ts mirror PORT...       prints "ready"; each port answers with the sender's port, and so does a socket of another port
  *        udp-mapping.ts ask ADDRESS PORT...  one socket asks all of them; prints {"own": port, "seen": ports in order, "strangers": n}
@@ -9,7 +9,7 @@ import dgram from 'node:dgram';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const TIMEOUT_MS = 3000;
-/** After the last answer: what strangers send comes right behind it. */
+/** Wait after the last answer: datagrams of other peers follow it directly. */
 const STRANGERS_MS = 300;
 
 const [role, ...rest] = process.argv.slice(2);

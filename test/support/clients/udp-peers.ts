@@ -1,6 +1,6 @@
 /**
- * One datagram for each of many flows: `udp-peers.ts to ADDRESS FIRST_PORT COUNT` from one socket to as many
- * ports of ADDRESS;
+ * Sends one datagram for each of many flows: `udp-peers.ts to ADDRESS FIRST_PORT COUNT` from one socket to as
+ * many ports of ADDRESS;
  * `udp-peers.ts from LOCAL_ADDRESS,... FIRST_PORT COUNT ADDRESS PORT` from as many ports of each LOCAL_ADDRESS to one. Prints "done".
  */
 import dgram from 'node:dgram';
@@ -11,7 +11,7 @@ const first = Number(firstText);
 const count = Number(countText);
 
 function sendOne(socket: dgram.Socket, port: number, address: string): Promise<void> {
-  // An ICMP error of an earlier datagram is no news.
+  // Ignore ICMP errors of earlier datagrams.
   return new Promise((resolve) => socket.send('x', port, address, () => resolve()));
 }
 

@@ -1,6 +1,6 @@
 /**
- * A UDP server for published ports: `udp-server.ts PORT`; prints "ready"; answers "ADDRESS PORT TEXT" with
- * the sender it saw.
+ * A UDP server for published ports: `udp-server.ts PORT`; prints "ready"; answers "ADDRESS PORT TEXT": the
+ * sender's address and port, and its text.
  */
 import dgram from 'node:dgram';
 

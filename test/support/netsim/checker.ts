@@ -1,6 +1,6 @@
 /**
- * What every frame to the guest must keep to, whatever the connection is up to. Looked at when it is sent,
- * before the link loses it.
+ * Rules that every frame to the guest must keep, in any state of the connection. A frame is checked when it
+ * is sent, before the link can lose it.
  */
 import { Ack, type DecodedFrame, decodeFrame, ETH, flagNames, Rst, Syn, seqDist, VNET } from './wire.ts';
 
@@ -59,7 +59,7 @@ export class FrameChecker {
     if (seqDist(s.ack, flow.ack) < 0) throw new Error(`ACK goes back from ${flow.ack}: ${what}`);
     flow.ack = s.ack;
     const edge = (s.ack + s.window * 2 ** flow.scale) >>> 0;
-    // RFC 7323 section 2.4: it may seem to move back by less than the scale's grain, never by more.
+    // RFC 7323 section 2.4: the right edge may move back by less than one unit of the scale, never by more.
     // A window may be closed when memory is short (receive-buffers.ts).
     if (s.window > 0 && seqDist(edge, flow.edge) <= -(2 ** flow.scale)) {
       throw new Error(`the window's right edge goes back by ${seqDist(flow.edge, edge)}: ${what}`);

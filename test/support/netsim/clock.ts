@@ -1,4 +1,4 @@
-/** Virtual time: events in order of their due time, then of their making. Nothing here waits. */
+/** Virtual time: events run in order of due time, then of creation. No call waits for real time. */
 export class Clock {
   /** Milliseconds. */
   now: number;
@@ -15,7 +15,7 @@ export class Clock {
   }
 
   /**
-   * Run `run` `delayMs` from now. Events cannot be taken back: let `run` look whether it still has a point.
+   * Call `run` after `delayMs`. Events cannot be cancelled: `run` checks whether it is still needed.
    */
   after(delayMs: number, run: () => void): void {
     const heap = this.#heap;
@@ -53,7 +53,7 @@ export class Clock {
     return true;
   }
 
-  /** Let `ms` pass. */
+  /** Advance the clock by `ms`, and run the events until then. */
   advance(ms: number): void {
     const until = this.now + ms;
     while (this.step(until)) {}

@@ -1,11 +1,11 @@
 /**
- * One TcpTranslator on virtual time, between a TAP that is one end of a socket pair and a fake host-io stage.
+ * One TcpTranslator on virtual time, between a socket pair in place of the TAP and a fake host-io stage.
  *
  *   fromGuest(frame) ─▶ slots ─▶ TcpTranslator ─▶ toHost ring ─▶ FakeHost
  *   onFrame(frame) ◀─ socketpair ◀─ GuestLink ◀──┘   ◀── toShard ring ◀┘
  *
- * Pool, rings, flow table, timer wheel and GuestLink are the real ones, ownership of slots is checked. Rounds
- * are those of the fused plan: frames, messages, timers, flush.
+ * Pool, rings, flow table, timer wheel and GuestLink are the real ones, and slot ownership is checked. A
+ * round has the order of the fused plan: frames, messages, timers, flush.
  */
 
 import { addressParse, isV4Mapped } from '../../../src/proto/address.ts';
@@ -58,7 +58,7 @@ const FRAMES_PER_ROUND = 64;
 /** More than four pieces and headers. */
 const FRAME_MAX_BYTES = 300_000;
 
-/** As a link would have it between a container and us; RFC 5737 and RFC 3849 addresses. */
+/** Addresses of guest and gateway, from the documentation ranges of RFC 5737 and RFC 3849. */
 export const ADDRESSES: EnginePlan['addresses'] = {
   mtu: 1500,
   mac: '9a:55:9a:55:9a:55',
@@ -86,11 +86,11 @@ export interface SimOptions {
   readonly clock: Clock;
   /** The TAP has vnet headers. Default true. */
   readonly vnet?: boolean;
-  /** The guest takes TCP frames beyond 64 KiB. Default false. */
+  /** The guest accepts TCP frames beyond 64 KiB. Default false. */
   readonly bigTcp?: boolean;
   /**
-   * What stands for the TAP takes frames of about so many bytes (its send buffer) and answers -EMSGSIZE to
-   * larger ones.
+   * Approximate limit of the socket in place of the TAP, by its send buffer: writes of larger frames fail
+   * with -EMSGSIZE.
    */
   readonly tapTakesBytes?: number;
   /** Hop limit of the guest's packets. Default 64. */
@@ -99,9 +99,9 @@ export interface SimOptions {
   readonly smallSlots?: number;
   readonly largeSlots?: number;
   readonly flows?: number;
-  /** A round begins so long after what caused it: what comes meanwhile is of the same batch. */
+  /** Delay from an event to the round that handles it: events in between belong to the same batch. */
   readonly roundMs?: number;
-  /** What one stage says reaches the other so much later (two threads). */
+  /** Delay of messages between the stages, as between two threads. */
   readonly linkMs?: number;
   readonly isnKey?: readonly [number, number, number, number];
   readonly policy?: Partial<EnginePlan['policy']>;
@@ -110,7 +110,7 @@ export interface SimOptions {
   onOpen(socket: FakeSocket): void;
 }
 
-/** Small slots are all the reader's; of the large ones the first is the shard's scratch. */
+/** All small slots belong to the reader; the first large one is the shard's scratch slot. */
 function simShares(smallSlots: number, largeSlots: number): SlotShares {
   const host = (largeSlots - 1) >>> 1;
   const reader = largeSlots - 1 - host;
@@ -139,7 +139,7 @@ class CapturingLink extends GuestLink {
 
   override send(f: EgressFrame): number {
     const r = super.send(f);
-    // A frame of several pieces may be refused.
+    // The TAP may refuse a frame of several pieces.
     return r < 0 && f.moreBytes > 0 ? r : this.#captured(r);
   }
 
@@ -161,7 +161,7 @@ export class SimEngine {
   readonly counters = new Float64Array(COUNTER_WORDS);
   readonly vnet: boolean;
   readonly logs: string[] = [];
-  /** Most bytes of memory that waited for host sockets at one time, as slots in use. */
+  /** Maximum number of the reader's slots in use at one time. */
   maxSlotsInUse = 0;
   /** Frames lost because the TAP queue was full. */
   tapOverflow = 0;
@@ -314,7 +314,7 @@ export class SimEngine {
     this.tcp = new TcpTranslator(this.ctx, new ResolverChoice(this.plan.addresses));
   }
 
-  /** The same ring, whose flushes show `linkMs` later. */
+  /** The same ring, but flushed descriptors become visible `linkMs` later. */
   #delayed(ring: RingProducer): RingProducer {
     const flush = ring.flush.bind(ring);
     let planned = false;
@@ -428,7 +428,7 @@ export class SimEngine {
         for (const slot of [linkSlotA(ring.words, at), linkSlotB(ring.words, at)]) {
           if (slot === NO_SLOT) continue;
           this.#ownership.claim(slot, Owner.inFlight, Owner.reader);
-          // Whoever still reads a freed slot finds rubbish.
+          // Overwrite the freed slot, so that a later read of it is noticed.
           const from = this.#pool.slotAt(slot);
           this.#pool.u8.fill(0x5a, from, from + 64);
           if (this.#pool.isSmall(slot)) this.#readerSmall.push(slot);
@@ -478,7 +478,7 @@ export class SimEngine {
       this.tcp.onPacket(p);
       return true;
     }
-    // An ICMP error, dispatched as reader and shard do.
+    // An ICMP error: dispatch it as reader and shard do.
     const words = new Uint32Array(8);
     const ports = quotedFlow(pool.u8, p.transportAt, p.transportBytesInA, p.family, words);
     p.hash = flowHash(this.plan.hashKey, words, 0, words, 4, Math.max(ports, 0), 6);
@@ -491,14 +491,14 @@ export class SimEngine {
     return this.counters[DROP_BASE - cause]!;
   }
 
-  /** Is a timer of any flow armed? */
+  /** Number of armed timers of all flows. */
   get timersArmed(): number {
     let n = 0;
     for (let id = 0; id < this.plan.pool.flows * TIMER_KINDS; id++) if (this.ctx.timers.isArmed(id)) n++;
     return n;
   }
 
-  /** What is left over; all zero when everything came back. */
+  /** Resources in use; all 0 when every slot, flow and timer is free. */
   leftovers(): Record<string, number> {
     return {
       readerSmall: this.#readerSmall.capacity - this.#readerSmall.free,

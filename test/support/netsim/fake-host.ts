@@ -1,13 +1,13 @@
 /**
- * A host-io stage without sockets: it says (link/to-shard.ts) exactly what
- * src/workers/host-io/stream/sockets.ts does, on virtual time, and holds the shard to its side of the
- * contract: every broken promise throws.
+ * A host-io stage without sockets, on virtual time. It sends the messages (link/to-shard.ts) that
+ * src/workers/host-io/stream/sockets.ts sends, and throws when the shard breaks a rule of the protocol
+ * between the stages.
  *
  *   peer ──peerWrite──▶ [queue: consumed .. peeked .. peerSent] ──data──▶ shard ──▶ guest
  *   peer ◀──received── [room] ◀── [frames that wait] ◀──send── shard ◀── guest
  *
- * Both streams are pieces of the test pattern, so each byte is known by its offset; what the shard passes on
- * is compared at once.
+ * Both streams are parts of the test pattern: each byte is determined by its offset. Bytes from the shard are
+ * compared when they arrive.
  */
 
 import {
@@ -59,8 +59,8 @@ import { patternSlice } from '../pattern.ts';
 import type { Clock } from './clock.ts';
 
 /**
- * Where in the pattern the streams begin: different for the two directions, so that an echo does not pass for
- * the right bytes.
+ * Offsets in the pattern where the streams begin. They differ, so that echoed bytes are not taken for the
+ * right ones.
  */
 export const TO_GUEST_FROM = 1_000_003;
 export const FROM_GUEST_FROM = 5_000_011;
@@ -93,9 +93,9 @@ export interface FakeHostOptions {
   readonly fromShard: RingConsumer;
   readonly toShard: RingProducer;
   readonly toReader: RingProducer;
-  /** A connect() began: script the socket, e.g. socket.connectAfter(1). */
+  /** Called when a connect() begins: sets its outcome, e.g. socket.connectAfter(1). */
   onOpen(socket: FakeSocket): void;
-  /** Something happened outside a poll: come and poll. */
+  /** Called after an event outside poll(): schedules a poll(). */
   wake(): void;
 }
 
@@ -106,7 +106,7 @@ interface Queued {
   len: number;
 }
 
-/** One host socket and, behind it, its peer. */
+/** One host socket with its peer. */
 export class FakeSocket {
   readonly #host: FakeHost;
   readonly #clock: Clock;
@@ -116,9 +116,9 @@ export class FakeSocket {
   readonly port: number;
 
   state: 'connecting' | 'open' | 'closed' = 'connecting';
-  /** How the shard ended it. */
+  /** How the shard has ended the socket. */
   closedBy: 'close' | 'reset' | 'failure' | null = null;
-  /** When it has; the shard has not been told yet. */
+  /** Called when the shard has ended the socket, before `closed` is sent. */
   onClosed = (): void => {};
 
   // Peer -> guest, stream offsets.
@@ -127,7 +127,7 @@ export class FakeSocket {
   consumed = 0;
   credit = 0;
   readLimit = 536;
-  /** The end is told with the last bytes. */
+  /** FIN is reported together with the last bytes. */
   finRides = false;
   peerFin = false;
   peerErrno = 0;
@@ -136,31 +136,31 @@ export class FakeSocket {
 
   // Guest -> peer.
   readonly queue: Queued[] = [];
-  /** Bytes the socket takes before it blocks; grows when the peer reads. */
+  /** Bytes that the socket accepts before it blocks; grows when the peer reads. */
   room = Number.POSITIVE_INFINITY;
-  /** Bytes the peer got, all in order. */
+  /** Bytes that the peer has received, all in order. */
   received = 0;
   blocked = false;
-  /** Slots that went back to the reader since the shard was told: small | large << 16. */
+  /** Slots freed to the reader since the last `sent`: small | large << 16. */
   freed = 0;
   /**
-   * Provisional bytes at the end of the queue; how often such were refused; the shard waits to hear that
-   * there is room.
+   * Provisional bytes at the end of the queue; number of refusals; whether the shard waits for a report of
+   * room.
    */
   provisional = 0;
   refusals = 0;
   refused = false;
   finishing = false;
   closing = false;
-  /** The peer saw the end of the guest's stream. */
+  /** The peer has received FIN. */
   gotFin = false;
   sendErrno = 0;
   dirty = false;
   readable = false;
 
-  /** Called when bytes or the end arrive at the peer. */
+  /** Called when bytes or FIN arrive at the peer. */
   onReceived: (() => void) | null = null;
-  /** Called when queue space may have become free for a peer that writes more. */
+  /** Called when the receive queue may have space for further bytes of the peer. */
   onConsumed: (() => void) | null = null;
 
   constructor(host: FakeHost, clock: Clock, flow: number, address: readonly number[], port: number) {
@@ -210,7 +210,7 @@ export class FakeSocket {
     this.#host.wake();
   }
 
-  /** Last bytes and FIN, seen together by host-io: DataKind.last. */
+  /** Last bytes and FIN in one read of host-io: DataKind.last. */
   peerWriteLast(bytes: number): void {
     this.finRides = true;
     this.peerWrite(bytes);
@@ -223,7 +223,7 @@ export class FakeSocket {
     this.#host.wake();
   }
 
-  /** RST from the peer: what it sent before is still read. */
+  /** RST of the peer; bytes before it are still read. */
   peerReset(errno = Errno.ECONNRESET): void {
     this.peerErrno = errno;
     this.readable = true;
@@ -237,7 +237,7 @@ export class FakeSocket {
     this.#host.wake();
   }
 
-  /** The peer has read: the socket takes so many more bytes. */
+  /** The peer has read: the socket accepts so many more bytes. */
   giveRoom(bytes: number): void {
     this.room += bytes;
     if (this.blocked) {
@@ -250,14 +250,14 @@ export class FakeSocket {
 
 export class FakeHost {
   readonly #o: FakeHostOptions;
-  /** By flow: sockets not yet closed. */
+  /** Sockets that are not yet closed, by flow. */
   readonly sockets = new Map<number, FakeSocket>();
-  /** Every socket that ever was. */
+  /** All sockets so far. */
   readonly all: FakeSocket[] = [];
-  /** Accepted sockets by token, until the shard adopts or refuses. */
+  /** Accepted sockets by token, until the shard adopts or refuses them. */
   readonly #pending = new Map<number, (socket: FakeSocket | null) => void>();
   #token = 100;
-  /** Sends longer than this are refused, to find out who passes a whole window at once. */
+  /** Number of rewind commands so far. */
   rewinds = 0;
 
   constructor(options: FakeHostOptions) {
@@ -305,7 +305,7 @@ export class FakeHost {
     freeReaderSlotsWrite(this.#o.toReader, slotA, slotB);
   }
 
-  /** @returns whether anything was done */
+  /** @returns whether there was work */
   poll(): boolean {
     const ring = this.#o.fromShard;
     const count = ring.available();
@@ -407,7 +407,7 @@ export class FakeHost {
         return;
       }
       case ToHost.reset: {
-        // The shard could not know yet that connect() failed: it has been told `closed`, and no second time.
+        // The command crossed openFailed: the shard has `closed` already and gets no second one.
         if (this.all.findLast((s) => s.flow === flow)?.closedBy === 'failure') return;
         return this.#closeNow(this.#socket(flow, 'reset'), 'reset');
       }
@@ -448,7 +448,7 @@ export class FakeHost {
     } else s.queue.push({ slotA, slotB, at, len });
   }
 
-  /** What waits behind a blocked socket shares slots. */
+  /** Small pieces that wait for a blocked socket are merged into shared slots. */
   #append(tail: Queued, slotA: number, slotB: number, at: number, len: number): boolean {
     const pool = this.#o.pool;
     const inTailA = pool.slotBytes(tail.slotA) - tail.at;
@@ -524,7 +524,7 @@ export class FakeHost {
     }
   }
 
-  /** Compare the next n bytes with what the guest sent. */
+  /** Compare the next n bytes with the guest's stream. */
   #take(s: FakeSocket, q: Queued, n: number): void {
     const pool = this.#o.pool;
     const inA = Math.min(n, pool.slotBytes(q.slotA) - q.at);
@@ -580,7 +580,7 @@ export class FakeHost {
   #rewind(s: FakeSocket, offset: number, bytes: number): void {
     if (s.state !== 'open') return;
     this.rewinds++;
-    // Bytes that were not peeked again since a whole rewind are passed on in their turn.
+    // Bytes that were not read again since a rewind of everything are sent in order later.
     if (bytes > 0 && offset > s.peeked) return;
     if (offset > s.peeked) throw new Error(`shard: rewinds forward, to ${offset} from ${s.peeked}`);
     let from = Math.max(offset, s.consumed);
@@ -603,7 +603,7 @@ export class FakeHost {
   #pass(s: FakeSocket, slot: number, bytes: number, offset: number, kind: DataKind): void {
     const pool = this.#o.pool;
     const start = pool.slotAt(slot);
-    // Stale bytes of the slot must not matter.
+    // Overwrite stale bytes of the slot, so that their use is noticed.
     pool.u8.fill(0xa5, start, start + HEADROOM_BYTES);
     patternCopy(
       TO_GUEST_FROM,

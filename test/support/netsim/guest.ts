@@ -1,10 +1,10 @@
 /**
- * A guest's TCP: small, whole, and written apart from the translator. It sends and receives a piece of the
- * pattern, checks every byte it is given, and holds the translator to the rules of RFC 9293: never beyond the
- * window, never above the MSS, no option that was not offered.
+ * The TCP of a guest: small, complete, and independent of the translator's code. It sends and receives a part
+ * of the pattern, checks every received byte, and checks rules of RFC 9293 for the translator: no byte beyond
+ * the window, no segment above the MSS, no option that was not offered.
  *
- * Inside, positions are stream offsets as plain numbers (the FIN counts one); sequence numbers exist on the
- * wire only.
+ * Internal positions are stream offsets as plain numbers (FIN counts one). Sequence numbers exist only in
+ * segments.
  */
 
 import type { Clock } from './clock.ts';
@@ -32,23 +32,23 @@ export interface GuestOptions {
   readonly vnet: boolean;
   readonly mtu?: number;
   readonly iss?: number;
-  /** MSS option; null: none sent. Default: what the MTU allows. */
+  /** MSS option; null: not sent. Default: from the MTU. */
   readonly mss?: number | null;
   /** null: no option. */
   readonly wscale?: number | null;
   readonly sack?: boolean;
   readonly timestamps?: boolean;
   readonly rcvBuf?: number;
-  /** Hand over up to 64 KiB at once, as with TSO (needs vnet). */
+  /** Send frames of up to 64 KiB, as with TSO (needs vnet). */
   readonly tso?: boolean;
   readonly delackMs?: number;
   readonly sendBytes?: number;
-  /** Bytes that must have come when the peer's FIN does. */
+  /** Bytes that must have arrived before the peer's FIN. */
   readonly expectBytes?: number;
-  /** Bytes a millisecond that the application reads. */
+  /** Bytes per millisecond that the application reads. */
   readonly readPerMs?: number;
   readonly readFromMs?: number;
-  /** Close after the last byte, or not before the peer's end was seen. */
+  /** Close after the last byte, or only after the peer's FIN. */
   readonly closeWhen?: 'sent' | 'eof' | 'never';
   transmit(frame: Uint8Array): void;
 }
@@ -100,13 +100,13 @@ export class GuestTcp {
   #lastOoo = -1;
   #appRead = 0;
   #edge = 0;
-  /** Highest right edge ever told. */
+  /** Highest right edge that was advertised. */
   edgeTold = 0;
   #unacked = 0;
   #delack = 0;
   #delackArmed = false;
   #reading = false;
-  /** Times at which in-order bytes came. */
+  /** Times at which in-order bytes arrived. */
   lastProgressAt = 0;
   longestStallMs = 0;
   gotRst = false;
@@ -129,7 +129,7 @@ export class GuestTcp {
     return (this.#o.mtu ?? 1500) - (this.#o.endpoints.family === 4 ? 40 : 60);
   }
 
-  /** The largest payload we said we take in one segment. */
+  /** The MSS that we have announced. */
   get rcvMss(): number {
     const mss = this.#o.mss === undefined ? this.#mtuMss : this.#o.mss;
     return mss ?? (this.#o.endpoints.family === 4 ? 536 : 1220);
@@ -347,7 +347,8 @@ export class GuestTcp {
       if (id !== this.#persist || this.state !== 'established') return;
       if (this.sndWnd !== 0 || this.una !== this.max) return this.#pump();
       this.#tries++;
-      // The probe: one byte beyond the window. It is not counted as sent; the answer says how things are.
+      // The window probe: one byte beyond the window. It does not count as sent; the answer has the current
+      // window.
       if (this.nxt < this.#sendBytes) {
         this.#sendData(this.nxt, 1);
         if (this.nxt + 1 > this.max) {
@@ -360,7 +361,7 @@ export class GuestTcp {
     });
   }
 
-  /** Abort: RST with the number that the other side expects. */
+  /** Abort: RST with the sequence number that the other side expects. */
   reset(): void {
     this.#transmit(
       segment({ flags: Rst | Ack, seq: seqAdd(this.iss, 1 + this.nxt), ack: this.#ackSeq() }),
@@ -385,7 +386,7 @@ export class GuestTcp {
     if (this.state === 'syn-sent') return this.#onSynSent(s);
     if (this.tsOk && !this.#takeTimestamp(s)) return;
     if (s.flags & Syn) {
-      // A SYN-ACK that came twice.
+      // A duplicate SYN,ACK.
       this.#sendAck();
       return;
     }
@@ -403,7 +404,7 @@ export class GuestTcp {
   #takeTimestamp(s: Segment): boolean {
     const ts = s.options.timestamps;
     if (ts === undefined) throw new Error('guest: timestamps were agreed on, a segment has none');
-    // Not of the future: what comes back is what we once sent.
+    // The echoed time stamp must not be newer than any that we have sent.
     if (seqDist(ts[1], this.#tsNow()) > 0)
       throw new Error(`guest: echoed timestamp ${ts[1]} is ahead of our clock`);
     if (seqDist(ts[0], this.#tsRecent) < 0) {
@@ -601,7 +602,7 @@ export class GuestTcp {
       this.rcvFinAt = end;
     } else if (this.rcvFinAt >= 0 && end > this.rcvFinAt) throw new Error('guest: bytes beyond the FIN');
     if (end > this.#edge) {
-      // A window probe. A kernel takes nothing of it and says where it stands.
+      // A window probe. A kernel does not accept its byte, and answers with an ACK.
       this.#sendAck();
       return;
     }
@@ -625,7 +626,7 @@ export class GuestTcp {
       if (r > this.rcvNxt) this.rcvNxt = r;
     }
     if (this.rcvFinAt >= 0 && this.rcvNxt === this.rcvFinAt && (fin || hadHole)) {
-      // A FIN that came out of order is remembered with the bytes before it.
+      // A FIN out of order is kept with the bytes before it.
       if (fin || this.#finWaits) this.rcvNxt++;
     }
     this.#unacked += this.rcvNxt - before;
@@ -675,7 +676,7 @@ export class GuestTcp {
         this.received,
         this.#appRead + (rate === Number.POSITIVE_INFINITY ? this.#rcvBuf : rate),
       );
-      // A window update once it is worth one (RFC 9293 section 3.8.6.2.2), or when the window had been shut.
+      // Window update when the window has grown enough (RFC 9293 section 3.8.6.2.2), or was 0 before.
       const edge = this.rcvNxt + this.#rcvBuf - (this.received - this.#appRead);
       const worth = Math.min(this.#rcvBuf / 2, this.rcvMss * 2);
       if (edge - oldEdge >= worth && this.state === 'established' && !this.gotFin) this.#sendAck();

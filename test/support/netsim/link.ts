@@ -1,4 +1,4 @@
-/** One direction of a wire: loses, doubles, delays and reorders what is sent over it. */
+/** One direction of a link: loses, duplicates, delays and reorders frames. */
 import type { Clock } from './clock.ts';
 import type { Prng } from './prng.ts';
 
@@ -6,11 +6,11 @@ export interface LinkOptions {
   /** Probabilities 0..1. */
   readonly loss?: number;
   readonly duplicate?: number;
-  /** Chance of being held back by up to reorderMs, so that later ones overtake it. */
+  /** Probability of a further delay of up to reorderMs, so that later frames overtake. */
   readonly reorder?: number;
   readonly reorderMs?: number;
   readonly delayMs?: number;
-  /** Bytes a millisecond; absent: no limit. */
+  /** Bytes per millisecond; absent: no limit. */
   readonly bytesPerMs?: number;
 }
 
@@ -22,7 +22,7 @@ export class Link<T> {
   #busyUntil = 0;
   sent = 0;
   lost = 0;
-  /** Decides first; true loses the item. For scripted losses. */
+  /** Called first; true: the item is lost. For losses that a test selects. */
   filter: ((item: T) => boolean) | null = null;
 
   constructor(clock: Clock, prng: Prng, options: LinkOptions, deliver: (item: T) => void) {

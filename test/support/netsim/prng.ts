@@ -1,6 +1,6 @@
 /**
- * A seeded generator (mulberry32): the same seed makes the same run, so a failure that prints its seed can be
- * repeated.
+ * A seeded random number generator (mulberry32). The same seed gives the same run: a failure prints its seed
+ * and can be repeated.
  */
 export class Prng {
   #state: number;
@@ -22,7 +22,7 @@ export class Prng {
     return this.u32() / 0x1_0000_0000;
   }
 
-  /** Whole number in [low, high]. */
+  /** Integer in [low, high]. */
   int(low: number, high: number): number {
     return low + Math.floor(this.unit() * (high - low + 1));
   }

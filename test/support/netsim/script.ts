@@ -1,10 +1,10 @@
 /**
- * One connection by hand: segments of the guest one by one, answers as short texts with relative numbers
- * (both SYNs have number 0):
+ * One connection, step by step: a test sends single segments of the guest and gets the answers as short texts
+ * with relative sequence numbers (both SYNs have number 0):
  *
  *   SYN,ACK 0 ack 1        seq 0, no payload, acknowledges the guest's SYN
  *   PSH,ACK 1+100 ack 6    100 bytes from 1 on
- *   RST 7                  no ACK
+ *   RST 7                  seq 7, no ACK
  */
 
 import { FrameChecker } from './checker.ts';
@@ -34,7 +34,7 @@ import {
 const FLAGS: Record<string, number> = { SYN: Syn, ACK: Ack, FIN: Fin, RST: Rst, PSH: Psh, URG: Urg };
 
 export interface SegmentOptions {
-  /** Bytes of the guest's stream, from the place that the sequence number says. */
+  /** Number of bytes of the guest's stream, from the offset that the sequence number gives. */
   readonly bytes?: number;
   readonly payload?: Uint8Array;
   readonly window?: number;
@@ -50,7 +50,7 @@ export interface ScriptOptions extends Partial<SimOptions> {
   /** Of the guest's SYN. */
   readonly options?: TcpOptionsModel;
   readonly window?: number;
-  /** Not to check windows and ACKs of what is sent. */
+  /** Do not check windows and ACKs of the frames to the guest. */
   readonly unchecked?: boolean;
 }
 
@@ -65,17 +65,17 @@ export class Script {
   readonly #checker: FrameChecker;
   readonly #frames: DecodedFrame[] = [];
   readonly sockets: FakeSocket[] = [];
-  /** Ports of the guest's segments from now on. */
+  /** Ports of the guest's next segments. */
   srcPort = 40000;
   dstPort = 80;
   remote: string | null = null;
-  /** Where they come from, null: the guest's address. */
+  /** Source address of the guest's segments; null: the guest's address. */
   guest: string | null = null;
-  /** Our initial sequence number, once seen. */
+  /** Initial sequence number of the translator, once its SYN was decoded. */
   ourIss = 0;
-  /** The window scale that we announced. */
+  /** The window scale that the translator announced. */
   ourScale = 0;
-  /** What to do with a connect(). Default: it succeeds at once. */
+  /** Sets the outcome of each connect(). Default: it succeeds at once. */
   onOpen: (socket: FakeSocket) => void = (socket) => socket.connectAfter(0.1);
 
   constructor(o: ScriptOptions = {}) {
@@ -107,7 +107,7 @@ export class Script {
     return socket;
   }
 
-  /** A segment of the guest: sequence and acknowledgement numbers relative to the SYNs. */
+  /** Send a segment of the guest, with sequence and acknowledgement numbers relative to the SYNs. */
   send(flags: string, seq: number, ack: number | null, o: SegmentOptions = {}): this {
     const bits = flags.split(',').reduce((sum, name) => sum | FLAGS[name]!, 0);
     let payload = o.payload ?? new Uint8Array(o.bytes ?? 0);
@@ -138,8 +138,9 @@ export class Script {
   }
 
   /**
-   * A router inside: the segment of ours with the relative number `seq` is too long for its link.
-   * @param quotedBytes  of that segment's head, IP header included
+   * Send an ICMP error of a router on the guest's side: our segment with the relative number `seq` is too
+   * long for its link.
+   * @param quotedBytes  quoted bytes of that segment, IP header included
    */
   tooBig(mtu: number, seq: number, quotedBytes = 60): this {
     const v4 = (this.#o.family ?? 4) === 4;
@@ -175,7 +176,7 @@ export class Script {
     return this;
   }
 
-  /** Let `ms` pass and give what was sent to the guest since the last look, as decoded frames. */
+  /** Advance the clock by `ms`. @returns the frames to the guest since the last call, decoded */
   frames(ms = 1): DecodedFrame[] {
     this.clock.advance(ms);
     return this.#frames.splice(0);
@@ -188,7 +189,7 @@ export class Script {
     });
   }
 
-  /** As texts; payload is compared with the pattern. */
+  /** frames() as sorted texts; payload is compared with the pattern. */
   out(ms = 1): string[] {
     return this.segments(ms).map((s) => this.text(s));
   }
@@ -204,7 +205,7 @@ export class Script {
     return `${flagNames(s.flags)} ${s.flags & Rst && !(s.flags & Ack) ? seqDist(s.seq, this.ourIss) : seq}${len}${ack}${sack}`;
   }
 
-  /** Through the handshake; what was sent up to then is forgotten. */
+  /** Do the handshake, and discard the frames of it. */
   establish(o: SegmentOptions = {}): this {
     this.send('SYN', 0, null, { options: SYN_OPTIONS, ...o });
     const syn = this.segments(5);
@@ -214,7 +215,7 @@ export class Script {
     return this;
   }
 
-  /** Window of a segment to the guest in bytes. */
+  /** Window of a segment to the guest, in bytes. */
   windowOf(s: Segment): number {
     return s.flags & Syn ? s.window : s.window * 2 ** this.ourScale;
   }

@@ -1,4 +1,4 @@
-/** A whole connection, or several, between model guests and model peers over a bad link, to the end. */
+/** Runs one or more complete connections between model guests and model peers over a lossy link. */
 import { expect } from 'vitest';
 import { addressParse } from '../../../src/proto/address.ts';
 import { FrameChecker } from './checker.ts';
@@ -38,7 +38,7 @@ export function endpoints(
     : { family, guest: bytes(guest ?? '2001:db8::15'), remote: bytes(remote ?? '2001:db8:1::7') };
 }
 
-/** A run of more events than this is a storm: two sides that answer each other for ever. */
+/** A run with more events has failed: two sides answer each other without end. */
 const MAX_STEPS = 2_000_000;
 
 export interface TransferOptions {
@@ -50,21 +50,21 @@ export interface TransferOptions {
   readonly connections?: number;
   readonly up?: LinkOptions;
   readonly down?: LinkOptions;
-  /** Frames that carry several segments lose them one by one. */
+  /** The link loses single segments of GSO frames, not whole frames. */
   readonly splitGso?: boolean;
-  /** The guest loses every frame of more bytes. */
+  /** The guest drops every longer frame, in bytes. */
   readonly dropAboveBytes?: number;
   readonly mtu?: number;
   readonly vnet?: boolean;
   readonly guest?: Partial<GuestOptions>;
   readonly engine?: Partial<SimOptions>;
   readonly connectMs?: number;
-  /** Bytes that the host socket takes before it blocks, and how many a millisecond its peer reads. */
+  /** Bytes that the host socket accepts before it blocks, and bytes per millisecond that its peer reads. */
   readonly socketRoom?: number;
   readonly drainPerMs?: number;
   /** The socket's receive queue. */
   readonly socketQueue?: number;
-  /** The peer closes when it has sent all, or not before it saw the guest's end. */
+  /** The peer closes when it has sent all, or only after the guest's FIN. */
   readonly peerClose?: 'sent' | 'eof';
   /** Virtual time after which the run has failed. */
   readonly limitMs?: number;
@@ -76,7 +76,7 @@ export interface TransferResult {
   readonly sockets: readonly FakeSocket[];
   readonly engine: SimEngine;
   readonly frames: FrameChecker;
-  /** Bytes of both directions a virtual second. */
+  /** Bytes of both directions per virtual second. */
   readonly goodput: number;
   readonly longestStallMs: number;
 }
@@ -120,8 +120,8 @@ function play(clock: Clock, socket: FakeSocket, o: TransferOptions): void {
 }
 
 /**
- * Run to the end of all connections and check that every byte arrived once and in order, that all slots,
- * flows and timers are free again. A failure names the seed.
+ * Run until all connections have ended. Check that every byte arrived once and in order, and that all slots,
+ * flows and timers are free again. A failure prints the seed.
  */
 export function runTransfer(o: TransferOptions): TransferResult {
   try {
@@ -137,7 +137,7 @@ export function runTransfer(o: TransferOptions): TransferResult {
   }
 }
 
-/** NETSIM_TRACE=1: each segment on standard error, as it is sent. */
+/** NETSIM_TRACE=1: print each segment to standard error when it is sent. */
 function trace(clock: Clock, way: string, s: Segment, gso: number): void {
   const sack = s.options.sack ? ` sack ${s.options.sack.map((b) => b.join('-')).join(' ')}` : '';
   process.stderr.write(
@@ -243,15 +243,15 @@ function run(o: TransferOptions): TransferResult {
       }
     }
     doneAt = Math.max(...guests.map((g) => g.lastProgressAt));
-    // Late duplicates and retransmissions arrive in an engine that knows nothing of them any more.
+    // Late duplicates and retransmissions arrive when the engine has no such connection any more.
     clock.advance(20_000);
     for (const guest of guests) {
-      // There is no TIME-WAIT here: when our last ACK was lost, the guest's FIN is answered by RST. By then
-      // the peer has everything (checked below) and the guest has seen the peer's end.
+      // The translator has no TIME-WAIT: when its last ACK was lost, it answers the guest's FIN by RST. By
+      // then the peer has all bytes (checked below) and the guest has the peer's FIN.
       if (guest.gotRst && !guest.gotFin) throw new Error('the guest was reset');
       expect(guest.received).toBe(o.downBytes ?? 0);
     }
-    // A SYN that came late and twice opens a connection of which the guest knows nothing: it ends by reset.
+    // A late duplicate SYN opens a connection that the guest does not have: it ends by RST.
     const stale = sockets.filter((socket) => socket.closedBy === 'reset' && socket.received === 0);
     expect(sockets.length - stale.length).toBe(guests.length);
     for (const socket of sockets) {

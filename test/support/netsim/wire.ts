@@ -1,7 +1,7 @@
 /**
- * Frames as the guest's kernel would make and read them: Ethernet, IPv4 or IPv6, TCP, with the vnet header of
- * an offloading TAP. Written apart from src/proto on purpose, on DataView and plain objects, so that one
- * mistake does not hide the other.
+ * Codec for frames of the guest's kernel: Ethernet, IPv4 or IPv6, TCP, with the vnet header of a TAP with
+ * offloads. It is independent of src/proto, with DataView and plain objects, so that an error in one does not
+ * hide the same error in the other.
  */
 export const Fin = 1;
 export const Syn = 2;
@@ -21,7 +21,7 @@ export interface TcpOptionsModel {
   /** [left, right) edges. */
   sack?: (readonly [number, number])[];
   timestamps?: readonly [number, number];
-  /** Bytes put in as they are, before padding. */
+  /** Raw option bytes, added before padding. */
   raw?: Uint8Array;
 }
 
@@ -59,7 +59,7 @@ export const OUR_MAC = [0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55] as const;
 export const VNET = 12;
 export const ETH = 14;
 
-/** RFC 1071, as the RFC writes it. */
+/** Checksum of RFC 1071, in the form of the RFC. */
 export function sum16(bytes: Uint8Array, from: number, to: number, start = 0): number {
   let sum = start;
   for (let i = from; i < to; i += 2) sum += (bytes[i]! << 8) + (i + 1 < to ? bytes[i + 1]! : 0);
@@ -192,9 +192,9 @@ function fail(text: string, frame: Uint8Array): never {
 }
 
 /**
- * Read a frame to the guest as strictly as a kernel would, and a little more: every length, both checksums
- * (or, with needsCsum, the partial one), every GSO field.
- * @throws Error naming what is wrong
+ * Decode a frame to the guest, and check it at least as strictly as a kernel does: every length, both
+ * checksums (or the partial one if needsCsum is set), every GSO field.
+ * @throws Error with the field that is wrong
  */
 export function decodeFrame(frame: Uint8Array, vnet: boolean): DecodedFrame {
   const v = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);

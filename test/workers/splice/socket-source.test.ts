@@ -50,7 +50,7 @@ describe.each([
   ['a thread of its own', false],
   ['beside an event loop', true],
 ])('socket source, maker %s', (_, beside) => {
-  it('gives sockets of each kind, ever new ones, also when more are taken than are kept ready', () => {
+  it('takes of each kind: a new socket each time, also beyond the prepared number', () => {
     const source = start(beside);
     const kinds = [
       [SocketKind.tcp4, AF_INET, SOCK_STREAM],
@@ -74,7 +74,7 @@ describe.each([
     }
   });
 
-  it('empty: says so at once, and the bell rings when there are sockets', async () => {
+  it('empty: returns at once, the doorbell rings when there are sockets', async () => {
     const source = start(beside);
     expect(source.take(SocketKind.tcp4)).toBe(-Errno.EAGAIN);
     await eventually('the bell rings', 2000, () => eventfdDrain(bell) === 8);
@@ -83,7 +83,7 @@ describe.each([
     close(fd);
   });
 
-  it('nobody makes any: waiting ends', () => {
+  it('no maker: waiting ends with the time-out', () => {
     const source = new SocketSource(makeSocketSource(), bell);
     expect(source.takeWaiting(SocketKind.tcp4, 20)).toBe(-Errno.ETIMEDOUT);
   });

@@ -1,6 +1,6 @@
 /**
- * The maker's end of a socket source: the thread that would be inside the namespace, for nothing else or
- * beside its event loop.
+ * The maker's end of a socket source: stands for the thread inside the namespace, either dedicated or with an
+ * event loop.
  */
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
@@ -8,7 +8,7 @@ import { workerData } from 'node:worker_threads';
 import { serveSockets, serveSocketsBeside } from '../../../src/workers/splice/socket-source.ts';
 
 const { shared, beside } = workerData as { shared: SharedArrayBuffer; beside: boolean };
-// The sandbox may stand before the first round, and behind it no file can be read.
+// In the engine the sandbox may be entered before the first round; no file can be read afterwards.
 fs.readFileSync = () => {
   throw new Error('no file can be read');
 };

@@ -1,21 +1,11 @@
 // @vitest: beside
 /** The end of connections, in all orders. RFC 9293 sections 3.6 and 3.10.7.4 (eighth check). */
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { FLOW_STATE_NAMES } from '../../../src/workers/flow/flow-report.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
-import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { type Script, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { script } from '../../support/netsim/test-script.ts';
 import { seqAdd } from '../../support/netsim/wire.ts';
-
-let open: Script[] = [];
-const script = (o: ScriptOptions = {}): Script => {
-  const t = new Script(o);
-  open.push(t);
-  return t;
-};
-afterEach(() => {
-  for (const t of open) t.close();
-  open = [];
-});
 
 function expectClosed(t: Script): void {
   expect(t.socket.closedBy).toBe('close');
@@ -23,7 +13,7 @@ function expectClosed(t: Script): void {
 }
 
 describe('TCP closing', () => {
-  it('reports: close-wait after the FIN of the guest, closed and not CLOSING while host-io has not answered', () => {
+  it("reported state: close-wait after the guest's FIN; closed, not CLOSING, until host-io has answered", () => {
     const t = script().establish();
     const state = () => FLOW_STATE_NAMES[t.engine.tcp.stateOf(0)];
     expect(state()).toBe('established');
@@ -40,7 +30,7 @@ describe('TCP closing', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: the guest closes first: FIN is acknowledged, the peer sees the end, its bytes still come', () => {
+  it('ESTABLISHED: FIN of the guest: acknowledged, the peer gets FIN, its bytes still arrive', () => {
     const t = script().establish();
     t.send('FIN,ACK', 1, 1);
     expect(t.out()[0]).toBe('ACK 1 ack 2');
@@ -56,7 +46,7 @@ describe('TCP closing', () => {
     expectClosed(t);
   });
 
-  it('ESTABLISHED: the host closes first: FIN goes out, the bytes of the guest still arrive', () => {
+  it('ESTABLISHED: FIN of the host peer: FIN to the guest, whose bytes still arrive', () => {
     const t = script().establish();
     t.socket.peerWrite(10);
     t.socket.peerClose();
@@ -72,7 +62,7 @@ describe('TCP closing', () => {
     expectClosed(t);
   });
 
-  it('ESTABLISHED: the end of the host is known with its last bytes: FIN rides on them, and is sent again by itself', () => {
+  it('ESTABLISHED: FIN of the host peer known with its last bytes: sent in that segment, retransmitted alone', () => {
     const t = script().establish();
     t.socket.peerWriteLast(10);
     expect(t.out()).toEqual(['FIN,PSH,ACK 1+10 ack 1']);
@@ -84,11 +74,11 @@ describe('TCP closing', () => {
     expectClosed(t);
   });
 
-  it('ESTABLISHED: both close at once', () => {
+  it('ESTABLISHED: FIN of both sides at once: both are acknowledged, the flow ends', () => {
     const t = script().establish();
     t.socket.peerClose();
     expect(t.out()).toEqual(['FIN,ACK 1 ack 1']);
-    // The guest's FIN left before ours came.
+    // The guest has sent its FIN before it received ours.
     t.send('FIN,ACK', 1, 1);
     expect(t.out()[0]).toBe('ACK 2 ack 2');
     t.send('ACK', 2, 2);
@@ -96,7 +86,7 @@ describe('TCP closing', () => {
     expectClosed(t);
   });
 
-  it('ESTABLISHED: FIN with bytes', () => {
+  it('ESTABLISHED: FIN in a segment with bytes: both are acknowledged', () => {
     const t = script().establish();
     t.send('FIN,PSH,ACK', 1, 1, { bytes: 50 });
     expect(t.out()[0]).toBe('ACK 1 ack 52');
@@ -106,7 +96,7 @@ describe('TCP closing', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: FIN out of order is kept with its bytes and counts in SACK', () => {
+  it('ESTABLISHED: FIN out of order: kept with its bytes, and covered by SACK', () => {
     const t = script().establish();
     t.send('FIN,PSH,ACK', 101, 1, { bytes: 50 });
     expect(t.out()).toEqual(['ACK 1 ack 1 sack 101-152']);
@@ -119,7 +109,7 @@ describe('TCP closing', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: a lone FIN out of order makes no empty SACK block', () => {
+  it('ESTABLISHED: a lone FIN out of order: no empty SACK block', () => {
     const t = script().establish();
     t.send('FIN,ACK', 101, 1);
     expect(t.out()).toEqual(['ACK 1 ack 1 sack 101-102']);
@@ -128,7 +118,7 @@ describe('TCP closing', () => {
     expect([t.socket.received, t.socket.gotFin]).toEqual([100, true]);
   });
 
-  it('CLOSE-WAIT: the FIN again is acknowledged again, the peer hears of it once', () => {
+  it('CLOSE-WAIT: the FIN is repeated: acknowledged again, the peer gets one FIN', () => {
     const t = script().establish();
     t.send('FIN,ACK', 1, 1);
     t.out();
@@ -138,7 +128,7 @@ describe('TCP closing', () => {
     expect(t.out()).toEqual(['ACK 1 ack 2']);
   });
 
-  it('CLOSE-WAIT: bytes beyond the FIN are not taken', () => {
+  it('CLOSE-WAIT: bytes beyond the FIN: not accepted', () => {
     const t = script().establish();
     t.send('FIN,ACK', 1, 1);
     t.out();
@@ -149,7 +139,7 @@ describe('TCP closing', () => {
     expect(t.socket.received).toBe(0);
   });
 
-  it('CLOSE-WAIT: the FIN waits behind bytes that the socket does not take yet', () => {
+  it('CLOSE-WAIT: bytes before the FIN are still queued: FIN to the peer follows them', () => {
     const t = script().establish();
     t.socket.room = 10;
     t.send('FIN,PSH,ACK', 1, 1, { bytes: 1000 });
@@ -160,7 +150,7 @@ describe('TCP closing', () => {
     expect([t.socket.received, t.socket.gotFin]).toEqual([1000, true]);
   });
 
-  it('CLOSING: both ends are through but bytes wait for the socket: they still arrive', () => {
+  it('CLOSING: both FINs are acknowledged, bytes still queued: they arrive', () => {
     const t = script().establish();
     t.socket.room = 10;
     t.socket.peerClose();
@@ -175,7 +165,7 @@ describe('TCP closing', () => {
     expectClosed(t);
   });
 
-  it('FIN-WAIT-1: our FIN is lost: it comes again until it is acknowledged', () => {
+  it('FIN-WAIT-1: our FIN is lost: retransmitted until acknowledged', () => {
     const t = script().establish();
     t.socket.peerClose();
     expect(t.out()).toEqual(['FIN,ACK 1 ack 1']);
@@ -189,7 +179,7 @@ describe('TCP closing', () => {
     expectClosed(t);
   });
 
-  it('FIN-WAIT-1: the ACK of our FIN comes just after its time-out: the connection still ends', () => {
+  it('FIN-WAIT-1: the ACK of our FIN arrives just after the time-out: the connection ends', () => {
     for (let ms = 900; ms < 1100; ms += 4) {
       const t = script({ linkMs: 3 });
       t.send('SYN', 0, null, { options: SYN_OPTIONS });
@@ -204,12 +194,10 @@ describe('TCP closing', () => {
       t.send('FIN,ACK', 1, 5002);
       t.out(50);
       expectClosed(t);
-      t.close();
-      open.pop();
     }
   });
 
-  it('FIN-WAIT-1: bytes before the FIN are lost with it: all come again', () => {
+  it('FIN-WAIT-1: bytes and FIN are lost: all are retransmitted', () => {
     const t = script().establish();
     t.socket.peerWrite(3000);
     t.socket.peerClose();
@@ -223,7 +211,7 @@ describe('TCP closing', () => {
     expectClosed(t);
   });
 
-  it('FIN-WAIT-1: only the FIN is missing: SACK shows it, it comes alone', () => {
+  it('FIN-WAIT-1: SACK shows that only the FIN is missing: retransmitted alone', () => {
     const t = script().establish();
     t.socket.peerWrite(3000);
     t.socket.peerClose();
@@ -237,7 +225,7 @@ describe('TCP closing', () => {
     expectClosed(t);
   });
 
-  it('LAST-ACK: the guest never acknowledges our FIN: both sides are given up', () => {
+  it('LAST-ACK: the guest never acknowledges our FIN: both sides are reset', () => {
     const t = script().establish();
     t.send('FIN,ACK', 1, 1);
     t.out();
@@ -248,7 +236,7 @@ describe('TCP closing', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('CLOSE-WAIT: the guest is silent: it is asked after 30 s, and its RST closes the host socket', () => {
+  it('CLOSE-WAIT: the guest is silent for 30 s: a keep-alive probe; its RST closes the host socket', () => {
     const t = script().establish();
     t.send('FIN,ACK', 1, 1);
     t.out();
@@ -260,7 +248,7 @@ describe('TCP closing', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('CLOSE-WAIT: a guest that answers, or takes bytes, stays', () => {
+  it('CLOSE-WAIT: the guest answers probes or acknowledges bytes: the flow stays', () => {
     const t = script().establish();
     t.send('FIN,ACK', 1, 1);
     t.out();
@@ -269,7 +257,7 @@ describe('TCP closing', () => {
       t.send('ACK', 2, 1);
       t.out();
     }
-    // While bytes are acknowledged nothing is asked.
+    // No keep-alive probe while bytes are acknowledged.
     for (let i = 0; i < 20; i++) {
       t.socket.peerWrite(100);
       expect(t.out(20_000)[0]).toMatch(/^PSH,ACK/);
@@ -279,7 +267,7 @@ describe('TCP closing', () => {
     expect(t.socket.state).toBe('open');
   });
 
-  it('CLOSED: a late repetition of the guest FIN is answered by RST', () => {
+  it("CLOSED: a late repetition of the guest's FIN: RST", () => {
     const t = script().establish();
     t.socket.peerClose();
     t.out();
@@ -290,7 +278,7 @@ describe('TCP closing', () => {
     expect(t.out()).toEqual(['RST 2']);
   });
 
-  it('CLOSED: the same ports serve a new connection at once', () => {
+  it('CLOSED: SYN with the same ports: a new connection at once', () => {
     const t = script().establish();
     for (let i = 0; i < 20; i++) {
       t.socket.peerClose();
@@ -303,7 +291,7 @@ describe('TCP closing', () => {
     expect(t.sockets.length).toBe(21);
   });
 
-  it('CLOSING: the socket is slow to close: segments of the old connection and a new SYN hurt nothing', () => {
+  it('CLOSING: the socket closes late: old segments and a new SYN change nothing', () => {
     const t = script().establish();
     t.socket.room = 0;
     t.socket.peerClose();
@@ -324,7 +312,7 @@ describe('TCP closing', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('CLOSING: after RST both ways, late segments get RST, not silence', () => {
+  it('CLOSING: RST both ways: late segments are answered by RST', () => {
     const t = script({ linkMs: 5 });
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     t.out(30);
@@ -337,7 +325,7 @@ describe('TCP closing', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('CLOSING: SYN on ports of a connection that was reset opens a new one', () => {
+  it('CLOSING: SYN with the ports of a reset connection: a new connection', () => {
     const t = script().establish();
     t.send('RST', 1, null);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });

@@ -1,8 +1,8 @@
 // @vitest: beside
 /**
- * Goodput over a line of 2 ms round trip, in MB a virtual second: loss x window of the guest, each way. A
- * change that makes a cell worse shows in the diff of the snapshot; one that makes it better is recorded with
- * `vitest -u`.
+ * Goodput over a link of 2 ms round-trip time, in MB per virtual second: loss x window of the guest, in each
+ * direction. A change that makes a cell worse shows in the diff of the snapshot; an improvement is recorded
+ * with `vitest -u`.
  */
 import { describe, expect, it } from 'vitest';
 import { runTransfer, type TransferOptions } from '../../support/netsim/transfer.ts';
@@ -12,7 +12,7 @@ const WINDOWS = [16_384, 65_535, 262_144, 1_048_576] as const;
 const SEEDS = [1, 2, 3, 4, 5] as const;
 const BYTES = 3_000_000;
 
-/** The median of the seeds, for one seed is luck. */
+/** The median over the seeds, as a single seed may be an outlier. */
 function median(values: number[]): number {
   return values.sort((a, b) => a - b)[values.length >> 1]!;
 }
@@ -88,7 +88,7 @@ describe('TCP goodput over 2 ms', () => {
     (_name, options) => {
       for (let seed = 1; seed <= 20; seed++) {
         const r = runTransfer({ seed, socketQueue: 1_000_000, ...options });
-        // The handshake may lose its SYN,ACK: that is a second by RFC 6298.
+        // The SYN,ACK may be lost: its time-out is a second (RFC 6298).
         expect(r.longestStallMs, `seed ${seed}`).toBeLessThan(650);
       }
     },

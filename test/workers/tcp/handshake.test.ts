@@ -1,31 +1,16 @@
 // @vitest: beside
 /** Connections made by the guest and from outside, and those that fail. RFC 9293 sections 3.5 and 3.10.7. */
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Drop } from '../../../src/proto/drop.ts';
 import { Errno } from '../../../src/sys/constants.ts';
 import { StageDrop } from '../../../src/workers/link/stage-drop.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
-import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { type Script, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { script } from '../../support/netsim/test-script.ts';
 import { Ack, Syn } from '../../support/netsim/wire.ts';
 
-let open: Script[] = [];
-const script = (o: ScriptOptions = {}): Script => {
-  const t = new Script(o);
-  open.push(t);
-  return t;
-};
-afterEach(() => {
-  for (const t of open) t.close();
-  open = [];
-});
-
-const refused = Errno.ECONNREFUSED;
-const hostUnreachable = 113;
-const netUnreachable = 101;
-const timedOut = 110;
-
 describe('TCP handshake', () => {
-  it('CLOSED: SYN opens the host socket, SYN,ACK goes out when that is connected', () => {
+  it('CLOSED: SYN: opens the host socket; SYN,ACK when that is connected', () => {
     const t = script();
     t.onOpen = (socket) => socket.connectAfter(50);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
@@ -68,7 +53,7 @@ describe('TCP handshake', () => {
     expect(t.frames()[0]!.gsoSize).toBe(1460);
   });
 
-  it('CLOSED: MSS 0 or tiny does not make segments of no size', () => {
+  it('CLOSED: MSS 0 or tiny: segments have a minimum size', () => {
     for (const mss of [0, 1]) {
       const t = script();
       t.establish({ options: { ...SYN_OPTIONS, mss } });
@@ -86,7 +71,7 @@ describe('TCP handshake', () => {
     expect(bytes).toBe(1 << 14);
   });
 
-  it('CLOSED: malformed options do not keep the connection from opening', () => {
+  it('CLOSED: SYN with malformed options: the connection opens', () => {
     for (const raw of [[2, 0], [2, 255], [8, 2], [3, 1], [5, 3, 0], [254]]) {
       const t = script();
       t.send('SYN', 0, null, { options: { raw: Uint8Array.from(raw) } });
@@ -120,7 +105,7 @@ describe('TCP handshake', () => {
   });
 
   it.each([24, 23, 105, 12])(
-    'connecting: errno %d, no descriptor or memory: the SYN counts as dropped, its repetition connects',
+    'CONNECTING: errno %d, no descriptor or memory: the SYN is dropped and counted, its repetition connects',
     (errno) => {
       const t = script();
       t.onOpen = (socket) => {
@@ -135,7 +120,7 @@ describe('TCP handshake', () => {
     },
   );
 
-  it.each(['0.0.0.0', '::'] as const)('CLOSED: a SYN from %s opens nothing', (guest) => {
+  it.each(['0.0.0.0', '::'] as const)('CLOSED: SYN from %s: dropped', (guest) => {
     const t = script({ family: guest === '::' ? 6 : 4 });
     t.guest = guest;
     t.send('SYN', 0, null, { options: SYN_OPTIONS }).send('ACK', 1, 1);
@@ -145,7 +130,7 @@ describe('TCP handshake', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('CLOSED: SYN with RST or FIN opens nothing', () => {
+  it('CLOSED: SYN with RST or FIN: no connection', () => {
     const t = script();
     t.send('SYN,RST', 0, null).send('SYN,FIN', 0, null);
     t.out();
@@ -161,7 +146,7 @@ describe('TCP handshake', () => {
   });
 
   it.each(['224.0.0.1', '255.255.255.255', '127.0.0.1', '0.0.0.0', '240.0.0.1'])(
-    'CLOSED: nothing to %s is answered from there',
+    'CLOSED: SYN to %s: no answer',
     (remote) => {
       const t = script();
       t.remote = remote;
@@ -191,7 +176,7 @@ describe('TCP handshake', () => {
     expect(t.socket.address).toEqual([0, 0, 0xffff, 0x7f000001]);
   });
 
-  it('CLOSED: connections may take the whole table', () => {
+  it('CLOSED: many SYNs: connections may use the whole table', () => {
     const t = script({ flows: 64 });
     for (let i = 0; i < 64; i++) {
       t.srcPort = 40_000 + i;
@@ -200,9 +185,9 @@ describe('TCP handshake', () => {
     expect(t.sockets).toHaveLength(64);
   });
 
-  it('CLOSED: the flow table is full, SYN waits for a free place', () => {
+  it('CLOSED: the flow table is full: SYN is dropped, its repetition connects when an id is free', () => {
     const t = script({ flows: 2 });
-    t.onOpen = (socket) => socket.failAfter(500, refused);
+    t.onOpen = (socket) => socket.failAfter(500, Errno.ECONNREFUSED);
     for (let i = 0; i < 3; i++) {
       t.srcPort = 40000 + i;
       t.send('SYN', 0, null);
@@ -216,7 +201,7 @@ describe('TCP handshake', () => {
     expect(t.out(5)).toEqual(['SYN,ACK 0 ack 1']);
   });
 
-  it('CONNECTING: SYN again opens nothing twice', () => {
+  it('CONNECTING: SYN is repeated: no second socket', () => {
     const t = script();
     t.onOpen = (socket) => socket.connectAfter(2500);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
@@ -238,14 +223,14 @@ describe('TCP handshake', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('CONNECTING: RST of the guest and refusal of the host cross on the way: the flow ends once', () => {
+  it("CONNECTING: RST of the guest crosses the host's refusal: the flow ends once", () => {
     const t = script({ linkMs: 5 });
-    t.onOpen = (socket) => socket.failAfter(2, refused);
+    t.onOpen = (socket) => socket.failAfter(2, Errno.ECONNREFUSED);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     t.out(9);
     t.send('RST', 1, null);
     t.out(3);
-    // The same place in the flow table may be taken again at once.
+    // The same flow id may be used again at once.
     t.out(30);
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
     t.onOpen = (socket) => socket.connectAfter(1);
@@ -253,48 +238,45 @@ describe('TCP handshake', () => {
     expect(t.out(30)).toEqual(['SYN,ACK 0 ack 1']);
   });
 
-  it('CONNECTING: refused by the host answers RST,ACK', () => {
+  it('CONNECTING: refused by the host: RST,ACK', () => {
     const t = script();
-    t.onOpen = (socket) => socket.failAfter(1, refused);
+    t.onOpen = (socket) => socket.failAfter(1, Errno.ECONNREFUSED);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     expect(t.out(5)).toEqual(['RST,ACK 0 ack 1']);
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
   it.each([
-    [4, hostUnreachable, 1, 3, 1],
-    [4, netUnreachable, 1, 3, 0],
-    [6, hostUnreachable, 58, 1, 3],
-    [6, netUnreachable, 58, 1, 0],
-  ] as const)(
-    'CONNECTING: IPv%d, errno %d is told by ICMP %d type %d code %d',
-    (family, errno, proto, type, code) => {
-      const t = script({ family });
-      t.onOpen = (socket) => socket.failAfter(1, errno);
-      t.send('SYN', 0, null, { options: SYN_OPTIONS });
-      const frames = t.frames(5);
-      expect(frames.length).toBe(1);
-      expect(frames[0]!.proto).toBe(proto);
-      expect([...frames[0]!.body.subarray(0, 2)]).toEqual([type, code]);
-      // The quoted TCP header: ports and sequence number of the SYN, or the guest's kernel would not know
-      // what is meant.
-      const quoted = frames[0]!.body.subarray(8 + (family === 4 ? 20 : 40));
-      const v = new DataView(quoted.buffer, quoted.byteOffset, quoted.byteLength);
-      expect([v.getUint16(0), v.getUint16(2), v.getUint32(4)]).toEqual([40000, 80, t.iss]);
-      expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
-    },
-  );
+    [4, Errno.EHOSTUNREACH, 1, 3, 1],
+    [4, Errno.ENETUNREACH, 1, 3, 0],
+    [6, Errno.EHOSTUNREACH, 58, 1, 3],
+    [6, Errno.ENETUNREACH, 58, 1, 0],
+  ] as const)('CONNECTING: IPv%d, errno %d: ICMP %d type %d code %d', (family, errno, proto, type, code) => {
+    const t = script({ family });
+    t.onOpen = (socket) => socket.failAfter(1, errno);
+    t.send('SYN', 0, null, { options: SYN_OPTIONS });
+    const frames = t.frames(5);
+    expect(frames.length).toBe(1);
+    expect(frames[0]!.proto).toBe(proto);
+    expect([...frames[0]!.body.subarray(0, 2)]).toEqual([type, code]);
+    // The quoted TCP header has ports and sequence number of the SYN, by which the guest's kernel finds the
+    // connection.
+    const quoted = frames[0]!.body.subarray(8 + (family === 4 ? 20 : 40));
+    const v = new DataView(quoted.buffer, quoted.byteOffset, quoted.byteLength);
+    expect([v.getUint16(0), v.getUint16(2), v.getUint32(4)]).toEqual([40000, 80, t.iss]);
+    expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
+  });
 
-  it('CONNECTING: with the policy "rst", unreachable answers RST,ACK', () => {
+  it('CONNECTING: unreachable, policy "rst": RST,ACK', () => {
     const t = script({ policy: { connectFailure: 'rst' } });
-    t.onOpen = (socket) => socket.failAfter(1, hostUnreachable);
+    t.onOpen = (socket) => socket.failAfter(1, Errno.EHOSTUNREACH);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     expect(t.out(5)).toEqual(['RST,ACK 0 ack 1']);
   });
 
-  it('CONNECTING: timed out says nothing, as the network would', () => {
+  it('CONNECTING: ETIMEDOUT: no answer', () => {
     const t = script();
-    t.onOpen = (socket) => socket.failAfter(1, timedOut);
+    t.onOpen = (socket) => socket.failAfter(1, Errno.ETIMEDOUT);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     expect(t.out(5)).toEqual([]);
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
@@ -307,7 +289,7 @@ describe('TCP handshake', () => {
     expect(t.socket.received).toBe(5);
   });
 
-  it('SYN-RECEIVED: the ACK may carry data and FIN', () => {
+  it('SYN-RECEIVED: ACK with data and FIN: established, both are accepted', () => {
     const t = script();
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     t.out(5);
@@ -316,7 +298,7 @@ describe('TCP handshake', () => {
     expect([t.socket.received, t.socket.gotFin]).toEqual([5, true]);
   });
 
-  it.each([0, 2, 0x7fff_ffff])('SYN-RECEIVED: ack %d is not ours, answers RST and stays', (ack) => {
+  it.each([0, 2, 0x7fff_ffff])('SYN-RECEIVED: unacceptable ACK %d: RST, the state stays', (ack) => {
     const t = script();
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     t.out(5);
@@ -327,7 +309,7 @@ describe('TCP handshake', () => {
     expect(t.out()).toContain('ACK 1 ack 4');
   });
 
-  it('SYN-RECEIVED: SYN again is answered again', () => {
+  it('SYN-RECEIVED: SYN is repeated: answered again', () => {
     const t = script();
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     expect(t.out(5)).toEqual(['SYN,ACK 0 ack 1']);
@@ -335,7 +317,7 @@ describe('TCP handshake', () => {
     expect(t.out(5)).toEqual(['SYN,ACK 0 ack 1']);
   });
 
-  it('SYN-RECEIVED: RST in place resets the host socket, RST elsewhere does not', () => {
+  it('SYN-RECEIVED: RST with the exact number: resets the host socket; with another: ignored', () => {
     const t = script();
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     t.out(5);
@@ -348,7 +330,7 @@ describe('TCP handshake', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('SYN-RECEIVED: no ACK comes: SYN,ACK is repeated with back-off, then both sides are reset', () => {
+  it('SYN-RECEIVED: no ACK: SYN,ACK is retransmitted with back-off, then both sides are reset', () => {
     const t = script();
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     const texts = t.out(200_000);
@@ -360,7 +342,7 @@ describe('TCP handshake', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('SYN-RECEIVED: the host peer has closed already, FIN follows the handshake', () => {
+  it('SYN-RECEIVED: the host peer has closed already: FIN after the handshake', () => {
     const t = script();
     t.onOpen = (socket) => {
       socket.connectAfter(0.1);
@@ -375,7 +357,7 @@ describe('TCP handshake', () => {
   });
 });
 
-describe('TCP handshake from outside', () => {
+describe('TCP handshake of connections from outside', () => {
   const accept = (t: Script, peer = '198.51.100.7'): { refused: boolean } => {
     const result = { refused: false };
     t.engine.accept(peer, 80, 40000, (socket) => {
@@ -385,7 +367,17 @@ describe('TCP handshake from outside', () => {
     return result;
   };
 
-  it.each([4, 6] as const)('IPv%d: SYN goes to the guest, SYN,ACK establishes, bytes flow', (family) => {
+  /** A connection from outside, after its handshake. */
+  const established = (): Script => {
+    const t = script();
+    accept(t);
+    t.out();
+    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
+    t.out();
+    return t;
+  };
+
+  it.each([4, 6] as const)('IPv%d: SYN to the guest; its SYN,ACK establishes; bytes flow', (family) => {
     const t = script({ family });
     accept(t, family === 4 ? '198.51.100.7' : '2001:db8:1::7');
     const [syn] = t.segments();
@@ -412,7 +404,7 @@ describe('TCP handshake from outside', () => {
     expect(bytes).toBe(1000);
   });
 
-  it('SYN-SENT: RST,ACK of the guest resets the peer', () => {
+  it('SYN-SENT: RST,ACK of the guest: the peer is reset', () => {
     const t = script();
     accept(t);
     t.out();
@@ -422,7 +414,7 @@ describe('TCP handshake from outside', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('SYN-SENT: RST without ACK, or with a wrong one, is ignored', () => {
+  it('SYN-SENT: RST without ACK, or with an unacceptable one: ignored', () => {
     const t = script();
     accept(t);
     t.out();
@@ -431,7 +423,7 @@ describe('TCP handshake from outside', () => {
     expect(t.socket.state).toBe('open');
   });
 
-  it('SYN-SENT: ACK of something else answers RST', () => {
+  it('SYN-SENT: unacceptable ACK: RST', () => {
     const t = script();
     accept(t);
     t.out();
@@ -442,7 +434,7 @@ describe('TCP handshake from outside', () => {
     expect(t.out()).toEqual(['ACK 1 ack 1']);
   });
 
-  it('SYN-SENT: no answer: SYN is repeated, then the peer is reset', () => {
+  it('SYN-SENT: no answer: SYN is retransmitted, then the peer is reset', () => {
     const t = script();
     accept(t);
     const texts = t.out(200_000);
@@ -467,7 +459,7 @@ describe('TCP handshake from outside', () => {
     expect(t.socket.received).toBe(5);
   });
 
-  it('the same addresses and ports twice, through two published ports: the second shows another source port', () => {
+  it('the same addresses and ports through two published ports: the second gets another source port', () => {
     const t = script();
     accept(t);
     t.out();
@@ -478,7 +470,7 @@ describe('TCP handshake from outside', () => {
     );
     expect(syns[0]!.srcPort).toBeGreaterThanOrEqual(49152);
     expect([second.refused, t.sockets.length]).toEqual([false, 2]);
-    // Both live: the second under its own port.
+    // Both flows are open: the second with its own port.
     t.dstPort = syns[0]!.srcPort;
     t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
     t.out();
@@ -499,12 +491,8 @@ describe('TCP handshake from outside', () => {
     expect(t.sockets).toHaveLength(3);
   });
 
-  it('the same addresses and ports, and the host has closed the first: the second is held for a second', () => {
-    const t = script();
-    accept(t);
-    t.out();
-    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
-    t.out();
+  it('the same addresses and ports, the host has closed the first: the second waits up to a second', () => {
+    const t = established();
     t.socket.peerClose();
     t.out();
     t.send('ACK', 1, 2);
@@ -514,7 +502,7 @@ describe('TCP handshake from outside', () => {
     expect(t.segments(200).filter((s) => s.flags === Syn)).toHaveLength(1);
   });
 
-  it('the same addresses and ports while the first is just established or closed by the guest: the wait is no longer', () => {
+  it('the same addresses and ports, the first is just established or closed by the guest: the wait is not longer', () => {
     for (const fin of [false, true]) {
       const t = script();
       accept(t);
@@ -531,12 +519,8 @@ describe('TCP handshake from outside', () => {
     }
   });
 
-  it('CLOSING: the peer reconnects from the same port while the old flow waits for its end: it is held, then opened', () => {
-    const t = script();
-    accept(t);
-    t.out();
-    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
-    t.out();
+  it('CLOSING: the peer reconnects from the same port: it waits for the end of the old flow, then opens', () => {
+    const t = established();
     t.socket.room = 0;
     t.send('FIN,PSH,ACK', 1, 1, { bytes: 100 });
     t.socket.peerClose();
@@ -553,12 +537,8 @@ describe('TCP handshake from outside', () => {
     expect([old.closedBy, t.sockets.length]).toEqual(['close', 2]);
   });
 
-  it('CLOSING: the old flow does not end: the peer that reconnects is held for a second, then shows another port', () => {
-    const t = script();
-    accept(t);
-    t.out();
-    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
-    t.out();
+  it('CLOSING: the old flow does not end: the new connection waits for a second, then gets another port', () => {
+    const t = established();
     t.socket.room = 0;
     t.send('FIN,PSH,ACK', 1, 1, { bytes: 100 });
     t.out();
@@ -569,12 +549,8 @@ describe('TCP handshake from outside', () => {
     expect(syns[0]!.srcPort).not.toBe(80);
   });
 
-  it('ESTABLISHED: the reset of the old flow comes just behind the new connection: the peer keeps its port', () => {
-    const t = script();
-    accept(t);
-    t.out();
-    t.send('SYN,ACK', 0, 1, { options: SYN_OPTIONS });
-    t.out();
+  it('ESTABLISHED: RST of the old flow just after the new connection: the new one keeps the port', () => {
+    const t = established();
     accept(t);
     t.socket.peerReset();
     const texts = t.segments(10);
@@ -596,12 +572,12 @@ describe('TCP handshake from outside', () => {
 });
 
 describe('TCP to the dns address', () => {
-  it('a resolver refuses: the next one is asked, the guest sees one connection', () => {
+  it('a resolver refuses: the next one is tried, the guest sees one connection', () => {
     const t = script();
     t.remote = '192.0.2.3';
     t.dstPort = 53;
     t.onOpen = (socket) => {
-      if (t.sockets.length === 1) socket.failAfter(1, refused);
+      if (t.sockets.length === 1) socket.failAfter(1, Errno.ECONNREFUSED);
       else socket.connectAfter(1);
     };
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
@@ -619,7 +595,7 @@ describe('TCP to the dns address', () => {
     const t = script();
     t.remote = '192.0.2.3';
     t.dstPort = 53;
-    t.onOpen = (socket) => socket.failAfter(1, refused);
+    t.onOpen = (socket) => socket.failAfter(1, Errno.ECONNREFUSED);
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     expect(t.out(20)).toEqual(['RST,ACK 0 ack 1']);
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);

@@ -1,7 +1,7 @@
 // @vitest: beside
-/** Frame slots that wait for host sockets: how many there may be, and what flows that drain still get. */
+/** Frame slots queued for host sockets: their limit, and the share of flows that drain. */
 import fc from 'fast-check';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { poolPlan } from '../../../src/main/cli/pool-plan.ts';
 import { Counter } from '../../../src/ring/counters.ts';
 import { slotShares } from '../../../src/workers/placement.ts';
@@ -17,20 +17,14 @@ import {
 } from '../../../src/workers/translator/tcp/receive-buffers.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import type { FakeSocket } from '../../support/netsim/fake-host.ts';
-import { Script } from '../../support/netsim/script.ts';
+import { script } from '../../support/netsim/test-script.ts';
 import { ShardRig } from '../../support/shard-rig.ts';
 
 const FRAME = 60_000;
 const STALLED = 12;
-/** Large slots that queues may hold: of SimEngine's pool. */
+/** Large slots that queues may hold, for the pool of SimEngine. */
 const SHARES = slotShares(1024, 65, 1);
 const BUDGET = queueBudget(SHARES.readerSmall[1], SHARES.readerLarge[1], 1);
-
-let open: Script[] = [];
-afterEach(() => {
-  for (const t of open) t.close();
-  open = [];
-});
 
 interface Flow {
   readonly port: number;
@@ -41,8 +35,7 @@ interface Flow {
 }
 
 function bed() {
-  const t = new Script({ flows: 64, window: 65535 });
-  open.push(t);
+  const t = script({ flows: 64, window: 65535 });
   let ports = 40_000;
   const connect = (room = Number.POSITIVE_INFINITY): Flow => {
     t.srcPort = ports++;
@@ -56,12 +49,12 @@ function bed() {
     t.send(flags, at, 1, { bytes, gsoSize: bytes > 1460 ? 1460 : 0 });
     return t.out();
   };
-  /** What was acknowledged of a flow, by sending an old byte again. */
+  /** Acknowledged bytes of a flow: read from the answer to an old byte. */
   const acked = (f: Flow): number => {
     const [answer] = send(f, 0, 'ACK', 0);
     return Number(/ ack (\d+)/.exec(answer!)![1]);
   };
-  /** Windows of what the guest hears about a flow, by the same means. */
+  /** Advertised window of a flow: read from the answer to an old byte. */
   const window = (f: Flow): number => {
     t.srcPort = f.port;
     t.ourIss = f.iss;
@@ -72,7 +65,7 @@ function bed() {
     const { readerSmall = 0, readerLarge = 0 } = t.engine.leftovers();
     return { readerSmall, readerLarge };
   };
-  /** Flows that do not drain, and have sent all they can. */
+  /** Open flows that do not drain, and send until their windows are used up. */
   const stall = (count: number): Flow[] =>
     Array.from({ length: count }, () => {
       const f = connect(1000);
@@ -91,8 +84,8 @@ function bed() {
   return { t, connect, send, acked, window, used, stall, reset };
 }
 
-describe('flows whose sockets take nothing', () => {
-  it('hold no more slots together than the budget, and leave out-of-order segments and passing frames the rest', () => {
+describe('flows whose sockets accept no bytes', () => {
+  it('together hold at most the budget; the rest is left for out-of-order segments and other frames', () => {
     const { stall, used } = bed();
     stall(STALLED);
     expect(used().readerLarge).toBeGreaterThan(BUDGET.large / 2);
@@ -100,7 +93,7 @@ describe('flows whose sockets take nothing', () => {
     expect(used().readerSmall).toBeLessThanOrEqual(BUDGET.small);
   });
 
-  it('a flow whose socket takes everything goes on beside them, at full frames, and holds nothing', () => {
+  it('a flow whose socket accepts everything: goes on with full frames and holds no slot', () => {
     const { t, stall, connect, send, acked, used } = bed();
     stall(STALLED);
     const before = used().readerLarge;
@@ -112,7 +105,7 @@ describe('flows whose sockets take nothing', () => {
     expect(t.engine.counters[Counter.tcpProvisional]).toBeGreaterThan(0);
   });
 
-  it('memory is scarce for a second: one line says so, however many segments are held back', () => {
+  it('scarce memory for a second: one log line, however many segments are refused', () => {
     const { t, stall, connect, send } = bed();
     stall(STALLED);
     expect(t.engine.logs).toEqual([]);
@@ -126,7 +119,7 @@ describe('flows whose sockets take nothing', () => {
     ]);
   });
 
-  it('a further one gets nothing acknowledged that its socket did not take, and holds no slot', () => {
+  it('a further one: only bytes that its socket took are acknowledged, no slot is held', () => {
     const { t, stall, connect, send, acked, used } = bed();
     stall(STALLED);
     const before = used();
@@ -141,13 +134,13 @@ describe('flows whose sockets take nothing', () => {
     expect(t.engine.counters[Counter.tcpRefused]).toBe(refused + 1);
   });
 
-  it('a refused flow hears of room when its socket has some, and no byte is lost or doubled', () => {
+  it('a refused flow: window update when its socket has room; no byte is lost or doubled', () => {
     const { t, stall, connect, send, acked, window } = bed();
     stall(STALLED);
     const f = connect(1000);
     send(f, FRAME);
     f.socket.giveRoom(1e6);
-    // Said by itself: the guest need not probe for it.
+    // Sent unasked: the guest needs no window probe.
     const heard = t.segments();
     expect(heard.length).toBeGreaterThan(0);
     expect(t.windowOf(heard.at(-1)!)).toBeGreaterThan(FRAME);
@@ -157,7 +150,7 @@ describe('flows whose sockets take nothing', () => {
     expect(f.socket.received).toBe(1000 + FRAME);
   });
 
-  it('FIN behind bytes that are refused: not taken before they are', () => {
+  it('FIN after refused bytes: accepted only after them', () => {
     const { t, stall, connect, send, acked } = bed();
     stall(STALLED);
     const f = connect(1000);
@@ -172,7 +165,7 @@ describe('flows whose sockets take nothing', () => {
     expect(f.socket.gotFin).toBe(true);
   });
 
-  it('FIN behind bytes that are taken provisionally: the peer sees all of it and the end', () => {
+  it('FIN after provisional bytes: the peer gets all bytes and FIN', () => {
     const { stall, connect, send, acked } = bed();
     stall(STALLED);
     const f = connect();
@@ -182,7 +175,7 @@ describe('flows whose sockets take nothing', () => {
     expect(f.socket.gotFin).toBe(true);
   });
 
-  it('when they drain everything acknowledged arrives, and every window opens', () => {
+  it('they drain: all acknowledged bytes arrive, every window opens', () => {
     const { t, stall, window, used } = bed();
     const flows = stall(STALLED);
     for (const f of flows) f.socket.giveRoom(1e9);
@@ -194,7 +187,7 @@ describe('flows whose sockets take nothing', () => {
     }
   });
 
-  it('when they are reset their slots count no more: again and again as many are taken', () => {
+  it('they are reset: their slots are free for as many new flows, repeatedly', () => {
     const { stall, reset, used, t } = bed();
     const held: number[] = [];
     for (let round = 0; round < 4; round++) {
@@ -207,7 +200,7 @@ describe('flows whose sockets take nothing', () => {
     expect(new Set(held).size).toBe(1);
   });
 
-  it('RST at the right edge of a window that was filled in vain is challenged, and its answer ends the flow', () => {
+  it('RST at the right edge of a window whose bytes were refused: challenge ACK; the exact RST ends the flow', () => {
     const { t, stall, send, acked, window } = bed();
     const flows = stall(STALLED);
     const f = flows.at(-1)!;
@@ -220,7 +213,7 @@ describe('flows whose sockets take nothing', () => {
     expect(t.engine.leftovers().connections).toBe(STALLED - 1);
   });
 
-  it('their segments out of order are not kept once nothing has been taken for a second', () => {
+  it('no byte accepted for a second: out-of-order segments are not kept', () => {
     const { t, stall, connect, send, used } = bed();
     stall(STALLED);
     const f = connect(1000);
@@ -235,7 +228,7 @@ describe('flows whose sockets take nothing', () => {
     expect(used().readerSmall).toBe(before + 1);
   });
 
-  it('what they had sent out of order before is given up when the bytes in front of it find no room', () => {
+  it('bytes before out-of-order segments find no room: those segments are dropped', () => {
     const { t, stall, connect, send, used } = bed();
     stall(STALLED);
     const before = used().readerSmall;
@@ -270,7 +263,7 @@ describe('ReceiveBuffers', () => {
   };
   const large = (slots: number): number => slots << 16;
 
-  it('takes what fits exactly, of either kind, and one slot more provisionally', () => {
+  it('admits exactly what fits, of either slot kind, and one more slot provisionally', () => {
     const { buffers } = begin();
     // Seven eighths of the budget are 875 and 140.
     buffers.add(B, 1, 800 + large(130), false);
@@ -280,7 +273,7 @@ describe('ReceiveBuffers', () => {
     expect(buffers.admit(A, large(6))).toBe(Admission.provisional);
   });
 
-  it('behind provisional bytes nothing is queued, though it would fit', () => {
+  it('after provisional bytes: nothing is queued, even if it fits', () => {
     const { buffers } = begin();
     buffers.add(A, 10, 1, true);
     expect(buffers.admit(A, 1)).toBe(Admission.provisional);
@@ -288,7 +281,7 @@ describe('ReceiveBuffers', () => {
     expect(buffers.admit(A, 1)).toBe(Admission.queued);
   });
 
-  it('small slots are scarce: the window of a flow that sends large frames is not closed', () => {
+  it('small slots are scarce: a flow with large frames keeps its window', () => {
     const { buffers } = begin();
     buffers.add(B, 1, 1000, false);
     buffers.add(A, 1, large(1), false);
@@ -296,7 +289,7 @@ describe('ReceiveBuffers', () => {
     expect(buffers.window(A, false) * 256).toBeGreaterThan(MIB / 8);
   });
 
-  it('the last eighth is for a flow that drains, for a second after it took something', () => {
+  it('the last eighth of the budget: for a flow that drains, until a second after its last progress', () => {
     const { ctx, buffers } = begin();
     buffers.add(B, 1, large(130), false);
     const admit = () => buffers.admit(A, large(15));
@@ -310,7 +303,7 @@ describe('ReceiveBuffers', () => {
     expect(admit()).toBe(Admission.provisional);
   });
 
-  it('a flow with a backlog is stalled when nothing has been taken for a second', () => {
+  it('a flow with a backlog, no progress for a second: stalled', () => {
     const { ctx, buffers } = begin();
     buffers.onSent(A, 10, 0, false);
     expect(buffers.isStalled(A)).toBe(false);
@@ -323,12 +316,12 @@ describe('ReceiveBuffers', () => {
     expect(buffers.isStalled(A)).toBe(false);
   });
 
-  it('the right edge stays where it was, however much before it is provisional', () => {
+  it('provisional bytes before the right edge: the edge stays', () => {
     const { tcb, buffers } = begin();
     tcb.rcvNxt[A] = 1000;
     buffers.window(A, false);
     const edge = tcb.rcvAdv[A]!;
-    // A backlog of all that the limit allows, then bytes that are not certain.
+    // A backlog of the whole limit, then provisional bytes.
     buffers.add(A, buffers.limit[A]!, large(1), false);
     buffers.add(A, 20_000, large(1), true);
     tcb.rcvNxt[A]! += 20_000;
@@ -339,9 +332,8 @@ describe('ReceiveBuffers', () => {
 });
 
 describe('segments out of order', () => {
-  it('of one flow 1,024 are kept at the most, whatever the pool has', () => {
-    const t = new Script({ smallSlots: 16_384, largeSlots: 129, window: 65535 });
-    open.push(t);
+  it('one flow: at most 1,024 are kept, whatever the pool has', () => {
+    const t = script({ smallSlots: 16_384, largeSlots: 129, window: 65535 });
     t.establish();
     for (let i = 1; i <= 1100; i++) {
       t.send('ACK', 1 + 2 * i, 1, { bytes: 1 });
@@ -355,7 +347,7 @@ describe('segments out of order', () => {
 describe('slotRoom', () => {
   const budgets = fc.integer({ min: 1, max: 60_000 });
 
-  it('flows that take all they may never hold more than the budget, however many', () => {
+  it('any number of flows that use all their share: never more than the budget', () => {
     fc.assert(
       fc.property(budgets, fc.integer({ min: 1, max: 300 }), (budget, flows) => {
         const held = new Array<number>(flows).fill(0);
@@ -373,7 +365,7 @@ describe('slotRoom', () => {
     );
   });
 
-  it('a flow alone gets three quarters; beyond that it shrinks to nothing', () => {
+  it('one flow alone: three quarters of the budget, then less, down to nothing', () => {
     expect(slotRoom(0, 0, 100)).toBe(75);
     expect(slotRoom(0, 80, 100)).toBe(10);
     expect(slotRoom(10, 80, 100)).toBe(0);
@@ -388,7 +380,7 @@ describe('sum of all bounds', () => {
   for (let mib = 8; mib <= 1024; mib++)
     for (let shards = 1; shards <= 16; shards++) plans.push({ mib, shards });
 
-  it('what may wait is less than the reader has, of both kinds, for every pool size and thread plan', () => {
+  it("every pool size and thread plan: the sum is below the reader's slots of both kinds", () => {
     for (const { mib, shards } of plans) {
       const { smallSlots, largeSlots } = poolPlan(mib);
       const shares = slotShares(smallSlots, largeSlots, shards);
@@ -396,12 +388,12 @@ describe('sum of all bounds', () => {
       const readerLarge = shares.readerLarge[1];
       const queues = queueBudget(readerSmall, readerLarge, shards);
       const outOfOrder = outOfOrderLimit(shares, shards);
-      // Each may be of either kind.
+      // Each may be a small or a large slot.
       const queries = longQueryLimit(readerLarge, shards);
       const small = (queues.small + outOfOrder.small + queries) * shards;
       const large = (queues.large + outOfOrder.large + queries) * shards + reassemblyLimit(readerLarge);
       const what = `--pool-size ${mib}, ${shards} shards`;
-      // One slot of each kind stays armed.
+      // One slot of each kind is always ready for the next read.
       expect(readerSmall - small, `${what}: small`).toBeGreaterThan(1);
       expect(readerLarge - large, `${what}: large`).toBeGreaterThan(1);
       expect(queues.small, what).toBeGreaterThan(0);

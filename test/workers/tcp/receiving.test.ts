@@ -1,27 +1,17 @@
 // @vitest: beside
 /**
- * What the guest sends on an established connection: order, overlaps, window, acknowledgements. RFC 9293
+ * Segments of the guest on an established connection: order, overlaps, window, acknowledgements. RFC 9293
  * section 3.10.7.4.
  */
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Drop } from '../../../src/proto/drop.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
 import { FROM_GUEST_FROM, patternCopy } from '../../support/netsim/fake-host.ts';
-import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { type Script, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { script } from '../../support/netsim/test-script.ts';
 import { Ack } from '../../support/netsim/wire.ts';
 
-let open: Script[] = [];
-const script = (o: ScriptOptions = {}): Script => {
-  const t = new Script(o);
-  open.push(t);
-  return t;
-};
-afterEach(() => {
-  for (const t of open) t.close();
-  open = [];
-});
-
-/** End the connection from the guest's side and see that nothing stays behind. */
+/** Reset the connection from the guest, and check that no resource stays in use. */
 function endAndCheck(t: Script, rcvNxt = t.socket.received + 1): void {
   t.send('RST', rcvNxt, null);
   t.out();
@@ -40,7 +30,7 @@ describe('TCP receiving', () => {
   it('ESTABLISHED: segments of one batch get one ACK', () => {
     const t = script().establish();
     for (let i = 0; i < 10; i++) t.send('ACK', 1 + i * 1000, 1, { bytes: 1000 });
-    // The one for the bytes, and one for the window that the socket opened by taking them.
+    // One ACK for the bytes, and one window update when the socket has accepted them.
     expect(t.out().length).toBeLessThanOrEqual(2);
     expect(t.socket.received).toBe(10_000);
     endAndCheck(t);
@@ -65,7 +55,7 @@ describe('TCP receiving', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: a segment out of order is kept, told by SACK at once, and passed on with what fills the hole', () => {
+  it('ESTABLISHED: a segment out of order: kept, SACK at once, delivered when the hole is filled', () => {
     const t = script().establish();
     t.send('ACK', 101, 1, { bytes: 100 });
     expect(t.out()).toEqual(['ACK 1 ack 1 sack 101-201']);
@@ -86,7 +76,7 @@ describe('TCP receiving', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: more holes than SACK blocks: the lowest are told', () => {
+  it('ESTABLISHED: more holes than SACK blocks: the lowest are reported', () => {
     const t = script().establish();
     for (let i = 1; i <= 6; i++) t.send('ACK', 1 + i * 200, 1, { bytes: 100 });
     const last = t.out().at(-1)!;
@@ -117,7 +107,7 @@ describe('TCP receiving', () => {
         t.out();
         t.send('ACK', 1, 1, { bytes: 100 });
         t.out();
-        // What was not kept is sent again, as the guest would.
+        // Bytes that were not kept are sent again, as a guest does.
         t.send('ACK', 1, 1, { bytes: 300 });
         t.out();
         expect(t.socket.received).toBe(300);
@@ -139,7 +129,7 @@ describe('TCP receiving', () => {
     },
   );
 
-  it('ESTABLISHED: overlap that cuts exactly the first slot away', () => {
+  it('ESTABLISHED: the overlap covers exactly the first slot: the rest is delivered', () => {
     // Headers and old bytes fill the small slot to its end, new bytes begin in the large one.
     for (const extra of [-1, 0, 1]) {
       const t = script().establish();
@@ -165,7 +155,7 @@ describe('TCP receiving', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: a segment beyond the window is not taken', () => {
+  it('ESTABLISHED: a segment beyond the window: not accepted', () => {
     const t = script().establish();
     t.send('ACK', 50_000_001, 1, { bytes: 100 });
     expect(t.out()).toEqual(['ACK 1 ack 1']);
@@ -205,7 +195,7 @@ describe('TCP receiving', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: ACK of bytes never sent is answered by ACK, its payload is not taken', () => {
+  it('ESTABLISHED: ACK of bytes never sent: answered by ACK, its payload is not accepted', () => {
     const t = script().establish();
     t.send('ACK', 1, 1000, { bytes: 10 });
     expect(t.out()).toEqual(['ACK 1 ack 1']);
@@ -238,7 +228,7 @@ describe('TCP receiving', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: RST drops what waits out of order and for the socket', () => {
+  it('ESTABLISHED: RST: out-of-order and queued bytes are dropped', () => {
     const t = script().establish();
     t.socket.room = 10;
     t.send('ACK', 1, 1, { bytes: 1000 }).send('ACK', 3001, 1, { bytes: 1000 });
@@ -250,7 +240,7 @@ describe('TCP receiving', () => {
   });
 
   it.each([0xffff_fff0, 0xffff_ffff, 0x7fff_fff0])(
-    'ESTABLISHED: the guest counts from %d on: numbers wrap',
+    'ESTABLISHED: ISN of the guest %d: sequence numbers wrap',
     (guestIss) => {
       const t = script({ guestIss }).establish();
       t.send('ACK', 1, 1, { bytes: 10 });
@@ -267,7 +257,7 @@ describe('TCP receiving', () => {
     },
   );
 
-  it('ESTABLISHED: the socket takes only part: the rest waits, the window shrinks with it, a window update follows', () => {
+  it('ESTABLISHED: the socket accepts a part: the rest is queued, the window shrinks, a window update follows', () => {
     const t = script().establish();
     t.socket.room = 1000;
     t.send('ACK', 1, 1, { bytes: 1 });
@@ -285,7 +275,7 @@ describe('TCP receiving', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: the socket takes nothing: the window closes, a probe is answered and not taken, it opens again', () => {
+  it('ESTABLISHED: the socket accepts nothing: the window closes, a probe is answered but not accepted, the window reopens', () => {
     const t = script().establish();
     t.socket.room = 0;
     let next = 1;
@@ -298,7 +288,8 @@ describe('TCP receiving', () => {
       window = (s.ack - t.iss - next + t.windowOf(s)) | 0;
     }
     expect(window).toBe(0);
-    // What the scale's grain hid of the window may still be used up; then a probe is not taken.
+    // The window may be larger than advertised by less than one unit of the scale; after that a probe is not
+    // accepted.
     const shut = next + 255;
     for (let probes = 0; probes < 260; probes++) {
       t.send('ACK', next, 1, { bytes: 1 });
@@ -314,14 +305,14 @@ describe('TCP receiving', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: a blocked socket and segments of one byte: the window closes all the same', () => {
+  it('ESTABLISHED: a blocked socket, segments of one byte: the window closes', () => {
     const t = script().establish();
     t.socket.room = 0;
     let next = 1;
     let edge = 65_536;
     const limit = 1_000_000;
     while (next < edge && next < limit) {
-      // Big steps until 3000 are left, then byte by byte.
+      // Large segments until 3000 bytes are left, then single bytes.
       const bytes = edge - next > 3000 ? 1460 : 1;
       t.send('ACK', next, 1, { bytes });
       next += bytes;
@@ -363,7 +354,7 @@ describe('TCP receiving', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: out-of-order segments never hold all of the pool', () => {
+  it('ESTABLISHED: many out-of-order segments: they never hold the whole pool', () => {
     const t = script({ smallSlots: 128, largeSlots: 33 }).establish();
     for (let i = 0; i < 400; i++) t.send('ACK', 11 + i * 20, 1, { bytes: 10 });
     t.out(10);
@@ -392,10 +383,10 @@ describe('TCP receiving', () => {
     }
   });
 
-  it('ESTABLISHED: rewritten bytes: those in order win over those that wait, as in Linux; what the host has stays', () => {
+  it('ESTABLISHED: rewritten bytes: bytes in order replace those out of order, as in Linux; delivered bytes stay', () => {
     const t = script().establish();
     t.send('ACK', 11, 1, { payload: new Uint8Array(10).fill(0xee) });
-    // In order, over those that wait: these count (the socket compares them with the pattern).
+    // Bytes in order replace the kept ones (the socket compares them with the pattern).
     t.send('ACK', 1, 1, { bytes: 20 });
     expect(t.out().at(-1)).toBe('ACK 1 ack 21');
     expect(t.socket.received).toBe(20);
@@ -413,7 +404,7 @@ describe('TCP receiving', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: the same bytes again, now with FIN: the FIN counts', () => {
+  it('ESTABLISHED: the same bytes again with FIN: the FIN is accepted', () => {
     const t = script().establish();
     t.send('PSH,ACK', 1, 1, { bytes: 10 });
     t.out();
@@ -422,7 +413,7 @@ describe('TCP receiving', () => {
     expect([t.socket.received, t.socket.gotFin]).toEqual([10, true]);
   });
 
-  it('ESTABLISHED: a segment with FIN whose tail waits already is cut: no FIN in the middle of the stream', () => {
+  it('ESTABLISHED: a segment with FIN whose tail is already kept: cut, no FIN in the middle of the stream', () => {
     const t = script().establish();
     t.send('ACK', 21, 1, { bytes: 10 });
     t.send('FIN,ACK', 11, 1, { bytes: 20 });
@@ -434,7 +425,7 @@ describe('TCP receiving', () => {
     expect(t.socket.gotFin).toBe(true);
   });
 
-  it('ESTABLISHED: not a byte beyond the window that was told', () => {
+  it('ESTABLISHED: no byte beyond the advertised window is accepted', () => {
     const t = script().establish();
     t.send('ACK', 1, 1, { bytes: 3 });
     const edge = 4 + t.windowOf(t.segments().at(-1)!);
@@ -463,7 +454,7 @@ describe('TCP receiving', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: nothing heard for two hours: the guest is asked, and given up when it stays silent', () => {
+  it('ESTABLISHED: no segment for two hours: keep-alive probes; no answer: both sides are reset', () => {
     const t = script().establish();
     const texts = t.out(7_200_000 + 1000);
     expect(texts).toEqual(['ACK 0 ack 1']);

@@ -1,21 +1,11 @@
 // @vitest: beside
 /** Bytes to the guest: its window, loss, timers. RFC 9293 section 3.8, RFC 5681, RFC 6298, RFC 2018. */
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Counter } from '../../../src/ring/counters.ts';
 import { NOTHING_LEFT } from '../../support/netsim/engine.ts';
-import { Script, type ScriptOptions, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { type Script, SYN_OPTIONS } from '../../support/netsim/script.ts';
+import { script } from '../../support/netsim/test-script.ts';
 import { Rst, type Segment, seqAdd } from '../../support/netsim/wire.ts';
-
-let open: Script[] = [];
-const script = (o: ScriptOptions = {}): Script => {
-  const t = new Script(o);
-  open.push(t);
-  return t;
-};
-afterEach(() => {
-  for (const t of open) t.close();
-  open = [];
-});
 
 function endAndCheck(t: Script, seq = 1): void {
   t.send('RST', seq, null);
@@ -23,7 +13,7 @@ function endAndCheck(t: Script, seq = 1): void {
   expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
 }
 
-/** Ends of what was sent, relative: [from, to). */
+/** Relative byte ranges of segments: [from, to). */
 const ranges = (t: Script, segments: Segment[]): [number, number][] =>
   segments.map((s) => {
     t.text(s); // compares the bytes
@@ -32,7 +22,7 @@ const ranges = (t: Script, segments: Segment[]): [number, number][] =>
   });
 
 describe('TCP sending', () => {
-  it('ESTABLISHED: bytes of the host go out and are dropped from its queue when acknowledged, not before', () => {
+  it('ESTABLISHED: bytes of the host: sent; consumed from the host socket only when acknowledged', () => {
     const t = script().establish();
     t.socket.peerWrite(100);
     expect(t.out()).toEqual(['PSH,ACK 1+100 ack 1']);
@@ -47,7 +37,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: with vnet headers a large piece goes as one frame of whole segments', () => {
+  it('ESTABLISHED: vnet headers, a large piece: one frame of whole segments', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(100_000);
     const frames = t.frames();
@@ -58,7 +48,7 @@ describe('TCP sending', () => {
   });
 
   it.each([4, 6] as const)(
-    'ESTABLISHED: IPv%d without vnet headers: MSS by MSS, checksums complete',
+    'ESTABLISHED: IPv%d without vnet headers: segments of one MSS, checksums complete',
     (family) => {
       for (const mtu of [1280, 1500, 9000, 65520]) {
         const t = script({ family, vnet: false, mtu }).establish({
@@ -76,14 +66,14 @@ describe('TCP sending', () => {
     },
   );
 
-  it.each([1, 1459, 1460, 1461, 65_535])('ESTABLISHED: a window of %d bytes is not passed', (window) => {
+  it.each([1, 1459, 1460, 1461, 65_535])('ESTABLISHED: a window of %d bytes: not exceeded', (window) => {
     const t = script().establish({ window, options: { mss: 1460 } });
     t.socket.peerWrite(200_000);
     let acked = 1;
     for (let i = 0; i < 2; i++) {
       const end = Math.max(...ranges(t, t.segments()).map(([, to]) => to));
       expect(end).toBeLessThanOrEqual(acked + window);
-      // A small rest of a large window may wait for the ACK.
+      // A small rest of a large window may be sent after the next ACK.
       expect(end).toBeGreaterThan(acked + (window * 3) / 4);
       acked = end;
       t.send('ACK', 1, acked, { window });
@@ -115,19 +105,19 @@ describe('TCP sending', () => {
     endAndCheck(t, 21);
   });
 
-  it('ESTABLISHED: a repetition that acknowledges more brings its window along', () => {
+  it('ESTABLISHED: a retransmitted segment with a newer ACK: its window is used', () => {
     const t = script().establish({ window: 1000, options: { mss: 1460 } });
     t.send('ACK', 1, 1, { bytes: 10, window: 1000 });
     t.out();
     t.socket.peerWrite(5000);
     t.out();
-    // The guest sends its ten bytes again, and says that of its 1000 bytes of room none is left.
+    // The guest retransmits its ten bytes, with a window of 0 in place of 1000.
     t.send('ACK', 1, 1001, { bytes: 10, window: 0 });
     expect(t.segments().filter((s) => s.payload.length > 0)).toEqual([]);
     endAndCheck(t, 11);
   });
 
-  it('ESTABLISHED: our numbers wrap', () => {
+  it('ESTABLISHED: our sequence numbers wrap', () => {
     // The keyed hash is fixed by the test plan: find the key word that puts the ISS where we want it.
     for (const want of [0xffff_ff00, 0xffff_ffff, 0x7fff_ff00]) {
       const probe = script().establish();
@@ -148,7 +138,7 @@ describe('TCP sending', () => {
     }
   });
 
-  it('ESTABLISHED: the first duplicate ACK with SACK brings the hole again, and nothing else', () => {
+  it('ESTABLISHED: the first duplicate ACK with SACK: only the hole is retransmitted', () => {
     const t = script().establish();
     t.socket.peerWrite(20_000);
     t.out();
@@ -162,7 +152,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: several holes in one ACK are all filled, once', () => {
+  it('ESTABLISHED: several holes in one ACK: each is retransmitted once', () => {
     const t = script().establish();
     t.socket.peerWrite(20_000);
     t.out();
@@ -182,7 +172,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: SACK blocks that make no sense are ignored', () => {
+  it('ESTABLISHED: invalid SACK blocks: ignored', () => {
     const t = script().establish();
     t.socket.peerWrite(5000);
     t.out();
@@ -207,7 +197,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: without SACK three duplicate ACKs bring one segment, a partial ACK the next', () => {
+  it('ESTABLISHED: no SACK: three duplicate ACKs retransmit one segment, a partial ACK the next', () => {
     const t = script().establish({ options: { mss: 1460 }, window: 65_535 });
     t.socket.peerWrite(20_000);
     t.out();
@@ -222,7 +212,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: window updates are no duplicate ACKs', () => {
+  it('ESTABLISHED: window updates: not counted as duplicate ACKs', () => {
     const t = script().establish({ options: { mss: 1460 }, window: 30_000 });
     t.socket.peerWrite(20_000);
     t.out();
@@ -231,7 +221,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: nothing is acknowledged: a tail probe, then time-outs with back-off, then both sides are reset', () => {
+  it('ESTABLISHED: no ACK: a tail loss probe, then time-outs with back-off, then both sides are reset', () => {
     const t = script().establish();
     t.socket.peerWrite(5000);
     t.out();
@@ -240,9 +230,9 @@ describe('TCP sending', () => {
       if (t.segments(10).length > 0) times.push(ms);
     }
     const gaps = times.map((at, i) => at - (times[i - 1] ?? 0));
-    // Each wait is no shorter than the one before, up to a minute.
+    // No interval is shorter than the one before, up to a minute.
     for (let i = 2; i < gaps.length - 1; i++) expect(gaps[i]!).toBeGreaterThanOrEqual(gaps[i - 1]! - 20);
-    // And twice as long, from the second time-out on.
+    // Intervals double, from the second time-out on.
     for (let i = 3; i < gaps.length - 1; i++) {
       expect(gaps[i]!).toBeGreaterThanOrEqual(Math.min(1.9 * gaps[i - 1]!, 59_980));
     }
@@ -252,7 +242,7 @@ describe('TCP sending', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: bytes that are on their way from host-io at a rewind are stale: not sent, and come again in order', () => {
+  it('ESTABLISHED: bytes under way from host-io at a rewind: stale, not sent, repeated in order', () => {
     const t = script({ linkMs: 5 });
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     t.out(30);
@@ -273,7 +263,7 @@ describe('TCP sending', () => {
     t.out(30);
   });
 
-  it('ESTABLISHED: after a time-out with much in flight only 64 KiB are sent again at once', () => {
+  it('ESTABLISHED: time-out with much in flight: at most 64 KiB are retransmitted at once', () => {
     const t = script().establish({ window: 8192 });
     t.socket.peerWrite(300_000);
     t.out();
@@ -291,7 +281,7 @@ describe('TCP sending', () => {
     { family: 6, mtu: 1280, told: 600 },
     { family: 4, mtu: 576, told: 0 },
   ] as const)(
-    'ESTABLISHED: IPv$family, a router inside says $told: from there on again in segments of a packet of $mtu',
+    'ESTABLISHED: IPv$family, packet too big with MTU $told: retransmitted in packets of $mtu',
     ({ family, mtu, told }) => {
       const t = script({ family }).establish({ window: 512 });
       t.socket.peerWrite(100_000);
@@ -306,7 +296,7 @@ describe('TCP sending', () => {
           again.map((f) => f.tcp!),
         )[0]![0],
       ).toBe(1);
-      // A second frame of before the first error, and a link that is wider than another.
+      // A frame sent before the first error, and an error with a larger MTU: ignored.
       expect(t.tooBig(told, 1461).frames()).toEqual([]);
       expect(t.tooBig(1400, 1).frames()).toEqual([]);
       expect(t.engine.counters[Counter.tcpMssLowered]).toBe(1);
@@ -314,7 +304,7 @@ describe('TCP sending', () => {
     },
   );
 
-  it('ESTABLISHED: a "too big" about what is not on its way, or cut short, changes nothing', () => {
+  it('ESTABLISHED: packet too big about bytes not in flight, or truncated: ignored', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(5000);
     t.frames();
@@ -327,9 +317,9 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: a lone small segment is not sent again while the guest may delay its ACK', () => {
+  it('ESTABLISHED: a lone small segment: not retransmitted while the guest may delay its ACK', () => {
     const t = script().establish();
-    // Round trips are short, as the timer knows by now.
+    // The measured round-trip time is short by now.
     for (let i = 0; i < 5; i++) {
       t.socket.peerWrite(100);
       t.out(0.2);
@@ -344,7 +334,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: the tail of a burst is lost: it comes again within tens of milliseconds', () => {
+  it('ESTABLISHED: the tail of a burst is lost: retransmitted within tens of milliseconds', () => {
     const t = script().establish();
     t.socket.peerWrite(10_000);
     t.out(0.2);
@@ -355,7 +345,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: after a time-out new bytes follow the old ones, each once more at most', () => {
+  it('ESTABLISHED: after a time-out: new bytes follow, each old byte is retransmitted at most once', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(50_000);
     t.out(1);
@@ -372,7 +362,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: nothing is sent, a probe of one byte asks again and again, the update opens it', () => {
+  it('ZERO WINDOW: no data is sent, probes of one byte; the window update: data goes on', () => {
     const t = script().establish({ window: 0 });
     t.socket.peerWrite(5000);
     expect(t.out(100)).toEqual([]);
@@ -389,7 +379,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: the host has nothing to send: room for a probe is given at times that double, up to 10 s', () => {
+  it('ZERO WINDOW: no byte of the host: credit for a probe at doubling intervals, up to 10 s', () => {
     const t = script().establish({ window: 0 });
     t.out(30_000);
     // At 0.2, 0.6, 1.4, 3, 6.2, 12.6, 22.6 s.
@@ -398,7 +388,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: the probe byte is taken: it goes on behind it', () => {
+  it('ZERO WINDOW: the probe byte is acknowledged: data goes on after it', () => {
     const t = script().establish({ window: 0 });
     t.socket.peerWrite(5000);
     expect(t.out(300)).toEqual(['PSH,ACK 1+1 ack 1']);
@@ -407,7 +397,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: the update is lost: a probe finds out', () => {
+  it('ZERO WINDOW: the window update is lost: a probe gets the new window', () => {
     const t = script().establish({ window: 0 });
     t.socket.peerWrite(5000);
     t.out(50);
@@ -418,7 +408,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: with nothing to send the connection stays, however long', () => {
+  it('ZERO WINDOW: nothing to send: the connection stays, however long', () => {
     const t = script().establish({ window: 0 });
     for (let i = 0; i < 20; i++) {
       t.out(60_000);
@@ -431,7 +421,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: kept shut by a guest that answers, the connection stays for an hour', () => {
+  it('ZERO WINDOW: the guest answers probes for an hour: the connection stays', () => {
     const t = script().establish({ window: 0 });
     t.socket.peerWrite(5000);
     for (let s = 0; s < 3600; s += 5) {
@@ -443,9 +433,9 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: long shut, then open, then a loss: it is made good at once, not after the probe timer', () => {
+  it('ZERO WINDOW: open again after a long time, then a loss: retransmitted by the normal timer, not the probe timer', () => {
     const t = script().establish({ window: 0 });
-    // Nothing to probe with, so the probe timer backs off for minutes.
+    // Without data for a probe the probe timer backs off for minutes.
     for (let i = 0; i < 20; i++) {
       t.out(10_000);
       t.send('ACK', 1, 1, { window: 0 });
@@ -454,12 +444,12 @@ describe('TCP sending', () => {
     t.out();
     t.socket.peerWrite(5000);
     expect(t.segments().length).toBe(1);
-    // Lost. The first time-out is a second, as no round trip was ever measured.
+    // The segment is lost. The first time-out is a second, as no round-trip time was measured.
     expect(t.segments(1100).length).toBeGreaterThan(0);
     endAndCheck(t);
   });
 
-  it('ZERO WINDOW: the FIN waits for bytes that wait for the window', () => {
+  it('ZERO WINDOW: bytes and FIN are pending: FIN follows the bytes', () => {
     const t = script().establish({ window: 0 });
     t.socket.peerWrite(100);
     t.socket.peerClose();
@@ -471,7 +461,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: the window shrinks to nothing while bytes are out: they are kept and sent again when it opens', () => {
+  it('ESTABLISHED: the window shrinks to 0 with bytes in flight: kept, retransmitted when it opens', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(5000);
     t.out(0.5);
@@ -485,7 +475,7 @@ describe('TCP sending', () => {
     endAndCheck(t);
   });
 
-  it('ESTABLISHED: an ACK while a repetition is on its way between the stages: stale bytes are dropped', () => {
+  it('ESTABLISHED: an ACK while retransmitted bytes are under way between the stages: stale bytes are dropped', () => {
     const t = script({ linkMs: 3 });
     t.send('SYN', 0, null, { options: SYN_OPTIONS });
     t.out(20);
@@ -506,7 +496,7 @@ describe('TCP sending', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: the host peer resets: the guest gets RST with the number it expects', () => {
+  it('ESTABLISHED: RST of the host peer: the guest gets RST with its rcvNxt', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(1000);
     t.out();
@@ -519,7 +509,7 @@ describe('TCP sending', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: bytes before the reset of the host peer still arrive', () => {
+  it('ESTABLISHED: bytes before the RST of the host peer: arrive', () => {
     const t = script().establish({ window: 512 });
     t.socket.peerWrite(1000);
     t.socket.peerReset();
@@ -529,7 +519,7 @@ describe('TCP sending', () => {
     expect(t.engine.leftovers()).toEqual(NOTHING_LEFT);
   });
 
-  it('ESTABLISHED: the host socket fails on sending: what waits is dropped, the guest is reset', () => {
+  it('ESTABLISHED: the host socket fails on sending: queued bytes are dropped, the guest gets RST', () => {
     const t = script().establish({ window: 512 });
     t.socket.room = 10;
     t.send('ACK', 1, 1, { bytes: 5000 });

@@ -1,7 +1,7 @@
 // @vitest: beside
 /**
- * Whole connections over bad links. NETSIM_RUNS: how many random ones (default 300); NETSIM_SEED: begin with
- * this one, e.g. the seed that a failure printed, with NETSIM_RUNS=1.
+ * Complete connections over lossy links. NETSIM_RUNS: number of random ones (default 300); NETSIM_SEED: the
+ * first seed, e.g. the seed that a failure printed, with NETSIM_RUNS=1.
  */
 import { describe, expect, it } from 'vitest';
 import { Counter } from '../../../src/ring/counters.ts';
@@ -12,7 +12,7 @@ import { runTransfer, type TransferOptions } from '../../support/netsim/transfer
 const RUNS = Number(process.env.NETSIM_RUNS ?? 300);
 const FIRST_SEED = Number(process.env.NETSIM_SEED ?? 1);
 
-/** A connection drawn from everything that varies. */
+/** Random options of a connection, from a seed. */
 function draw(seed: number): TransferOptions {
   const r = new Prng(seed ^ 0x5eed);
   const family = r.pick([4, 4, 6] as const);
@@ -30,7 +30,7 @@ function draw(seed: number): TransferOptions {
   const rcvBuf = r.pick([2000, 5000, 20_000, 65_535, 262_144, 1_048_576, 4_194_304]);
   const upBytes = size();
   const downBytes = size();
-  // Slow readers get less, so that no run takes longer than the limit.
+  // Slow readers get fewer bytes, so that no run exceeds the time limit.
   const slowReader = r.chance(0.2) && downBytes < 300_000;
   const slowPeer = r.chance(0.25);
   return {
@@ -77,12 +77,12 @@ function draw(seed: number): TransferOptions {
 }
 
 describe('TCP transfers', () => {
-  it(`${RUNS} random connections: every byte arrives once and in order, and everything is given back`, {
+  it(`${RUNS} random connections: every byte arrives once and in order, all slots and flows are freed`, {
     timeout: 300_000,
   }, () => {
     for (let seed = FIRST_SEED; seed < FIRST_SEED + RUNS; seed++) {
       const options = draw(seed);
-      // Both may not wait for the other's end.
+      // At most one side waits for the FIN of the other.
       const both = options.peerClose === 'eof' && options.guest?.closeWhen === 'eof';
       expect(both).toBe(false);
       const { guest } = options;
@@ -105,24 +105,24 @@ describe('TCP transfers', () => {
       engine: { bigTcp: true, largeSlots: 257, ...o.engine },
     });
 
-    it('go to a guest that takes them', () => {
+    it('the guest accepts them: sent', () => {
       const { frames, engine } = runTransfer(big({}));
       expect(frames.largest).toBeGreaterThan(3 * 65_536);
       expect(engine.counters[Counter.tcpRetransmits]).toBe(0);
     });
 
-    it('do not go to one whose SYN was forwarded', () => {
+    it('the SYN of the guest was forwarded: not sent', () => {
       const { frames } = runTransfer(big({ engine: { guestTtl: 63 } }));
       expect(frames.largest).toBeLessThanOrEqual(ETHER_AND_IP_BYTES);
     });
 
-    it('dropped by the guest, each of them: the rest comes in shorter ones, within a second', () => {
+    it('each is dropped by the guest: shorter frames within a second', () => {
       const { frames, longestStallMs } = runTransfer(big({ dropAboveBytes: ETHER_AND_IP_BYTES }));
       expect(frames.largest).toBeGreaterThan(ETHER_AND_IP_BYTES);
       expect(longestStallMs).toBeLessThan(1000);
     });
 
-    it('refused by the TAP: their pieces go at once', () => {
+    it('refused by the TAP: sent at once in smaller frames', () => {
       const { frames, engine, longestStallMs } = runTransfer(big({ engine: { tapTakesBytes: 100_000 } }));
       expect(engine.counters[Counter.tapWriteErrors]).toBe(1);
       expect(frames.largest).toBeLessThanOrEqual(100_000);

@@ -6,7 +6,7 @@ import { WaitingAccepts } from '../../../src/workers/translator/tcp/waiting-acce
 const WORDS = 16;
 const MOST = 64;
 
-it('answers like a list: the oldest of a flow first, the others keep their order and their messages', () => {
+it('any adds and takes: behaves as a list; take gives the oldest of a flow, others keep order and messages', () => {
   const flow = fc.nat(3);
   const step = fc.oneof(fc.record({ add: flow }), fc.record({ take: flow }));
   fc.assert(
@@ -32,7 +32,7 @@ it('answers like a list: the oldest of a flow first, the others keep their order
   );
 });
 
-it('64 wait and no more; the last of a full list is taken whole, and its place can be had again', () => {
+it('full at 64: one more is refused; the last can be taken whole, and its place used again', () => {
   const waiting = new WaitingAccepts();
   const message = (n: number) => Uint32Array.from({ length: WORDS }, (_, i) => 1000 * n + i);
   for (let n = 0; n < MOST; n++) expect(waiting.add(n, message(n), 0)).toBe(true);
