@@ -1,13 +1,13 @@
 /**
- * What a frame to the guest costs from its payload to the system call: transport, IP, Ethernet and virtio
- * headers. The link loses every frame just before the write (a test option of the engine), so that the
- * kernel's share is not measured. One op is one packet.
+ * Cost of a frame to the guest from its payload to the system call: transport, IP, Ethernet and virtio
+ * headers. The link drops every frame immediately before the write (a test option of the engine), so that the
+ * kernel's share is not measured. One operation is one packet.
  */
 import Benchmark from 'benchmark';
 import { addressParse } from '../src/proto/address.ts';
 import { IpProtocol } from '../src/proto/ipv4.ts';
 import { TcpFlag } from '../src/proto/tcp.ts';
-import { UDP_BYTES, udpChecksumAt, udpWrite } from '../src/proto/udp.ts';
+import { UDP_BYTES, UDP_CHECKSUM, udpWrite } from '../src/proto/udp.ts';
 import { COUNTER_WORDS } from '../src/ring/counters.ts';
 import { allocateShared } from '../src/ring/layout.ts';
 import { FramePool, HEADROOM_BYTES } from '../src/ring/pool.ts';
@@ -25,7 +25,7 @@ const PACKETS = 512;
 const SLOTS = 16;
 const MTU = 1500;
 
-/** One list: a case is an entry of it, and what they share stands in front. */
+/** The suite. One long function: the members share the state that is set up in front of the list. */
 export function build(): Benchmark.Suite {
   const { sab, layout, baseAddress } = allocateShared(
     { smallSlots: 0, largeSlots: SLOTS, rings: 0, ringDescriptors: 2, counterBlocks: 1, logBytes: 256 },
@@ -65,7 +65,7 @@ export function build(): Benchmark.Suite {
   tcb.begin(0, 4, 1, 0);
   tcb.begin(1, 6, 1, 0);
   tcb.mss.fill(1448);
-  // A reset has no window, which is another module's.
+  // A reset has no window, so SegmentOutput does not call ReceiveBuffers.
   const buffers = { limit: new Uint32Array(2) } as unknown as ReceiveBuffers;
   const output = new SegmentOutput(ctx, tcb, buffers, new Timestamps(ctx, tcb));
   const flags = TcpFlag.ack | TcpFlag.rst;
@@ -78,10 +78,10 @@ export function build(): Benchmark.Suite {
     f.begin(flow === 0 ? 4 : 6, IpProtocol.udp);
     f.addresses(addr, flow * 8 + 4, addr, flow * 8);
     f.body(bodyAt, UDP_BYTES + bytes, moreAt, moreBytes);
-    f.checksumField = udpChecksumAt;
+    f.checksumField = UDP_CHECKSUM;
     return datagramToGuest(ctx, f);
   };
-  /** Another slot each time. */
+  /** Send PACKETS packets, each from another slot than the one before. */
   const over = (send: (at: number, moreAt: number) => number) => () => {
     let x = 0;
     for (let i = 0; i < PACKETS; i++) {

@@ -1,5 +1,6 @@
 /**
- * flowHash as it is, beside the same with 2-4 rounds and beside an unkeyed hash: what the protection costs.
+ * flowHash (HalfSipHash-1-3), the same with 2-4 rounds, and an unkeyed hash: the cost of protection against
+ * hash flooding.
  */
 import Benchmark from 'benchmark';
 import { flowHash } from '../src/workers/flow/flow-hash.ts';
@@ -12,7 +13,7 @@ const KEY = [K0, K1] as const;
 
 const message = new Int32Array(16);
 
-/** HalfSipHash-2-4, shaped like halfSipHash13. */
+/** HalfSipHash-2-4, written in the same form as halfSipHash13. */
 function halfSipHash24(k0: number, k1: number, words: Int32Array, count: number, last: number): number {
   let v0 = k0 | 0;
   let v1 = k1 | 0;
@@ -20,7 +21,7 @@ function halfSipHash24(k0: number, k1: number, words: Int32Array, count: number,
   let v3 = k1 ^ 0x74656462;
   for (let i = 0; i <= count + 2; i++) {
     const m = i < count ? words[i]! : i === count ? last : 0;
-    if (i === count + 1) v2 ^= 0xff; // the last two turns are the four rounds of the finish
+    if (i === count + 1) v2 ^= 0xff; // the last two iterations are the four finalization rounds
     v3 ^= m;
     for (let round = 0; round < 2; round++) {
       v0 = (v0 + v1) | 0;
@@ -50,7 +51,7 @@ function flowHash24(a: Uint32Array, at: number, ports: number, proto: number, v6
   return halfSipHash24(K0, K1, message, count, ((count * 4 + 1) << 24) | proto);
 }
 
-/** FNV-1a over words: what an attacker can invert at leisure. */
+/** FNV-1a over words: an attacker can compute collisions, because it has no key. */
 function unkeyed(a: Uint32Array, at: number, ports: number, proto: number): number {
   let h = 0x811c9dc5;
   for (let i = 0; i < 8; i++) h = Math.imul(h ^ a[at + i]!, 0x01000193);

@@ -1,5 +1,6 @@
 /**
- * FlowTable.find for flows that are there and that are not, at three sizes, beside a Map keyed by strings.
+ * FlowTable.find for flows that are in the table and for flows that are not, at three table sizes, compared
+ * with a Map keyed by strings.
  */
 import Benchmark from 'benchmark';
 import { flowHash } from '../src/workers/flow/flow-hash.ts';
@@ -27,7 +28,7 @@ function makeKeys(count: number, salt: number): Keys {
   return { words, ports, hash };
 }
 
-/** Refilled for each look-up, as the translators do. */
+/** Refilled for every look-up, as in the translators. */
 const tuple = newFlowTuple(6);
 
 function tupleOf(keys: Keys, i: number): FlowTuple {
@@ -49,9 +50,9 @@ export function build(): Benchmark.Suite {
     const table = new FlowTable(flows + 1);
     const map = new Map<string, number>();
     const keys = makeKeys(flows, 1);
-    const strangers = makeKeys(flows, 1 << 20);
+    const absent = makeKeys(flows, 1 << 20);
     for (let i = 0; i < flows; i++) map.set(text(keys, i), insert(table, keys, i));
-    // Another flow each time, in no order: a stride prime to the size.
+    // Look up another flow each time, not in insertion order: the stride and the table size are coprime.
     const over = (look: (i: number) => number) => {
       let at = 0;
       return () => {
@@ -71,13 +72,13 @@ export function build(): Benchmark.Suite {
       )
       .add(
         `find what is not there, ${flows} flows`,
-        over((i) => find(table, strangers, i)),
+        over((i) => find(table, absent, i)),
         ops(LOOK_UPS),
       )
       .add(
         `insert and remove, ${flows} flows`,
         over((i) => {
-          const id = insert(table, strangers, i);
+          const id = insert(table, absent, i);
           table.remove(id);
           return id;
         }),

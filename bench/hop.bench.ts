@@ -1,11 +1,11 @@
 /**
  * A hop between threads: one descriptor (ToShard.frame) to a second thread and one back, through SPSC rings
- * with doorbells as the pipeline has them (an eventfd in an epoll set). One operation is one hop, half a
+ * with the doorbells of the pipeline plan (an eventfd in an epoll set). One operation is one hop, half a
  * round trip.
  *
- *   awake     both ends look at their rings without sleeping: what a descriptor costs between two busy threads
- *   sleeping  both ends sleep in epoll_wait between any two descriptors: what a lone packet pays for each thread it crosses
- *   batch     64 descriptors a publication to an end that sleeps: the same wake-up, shared
+ *   awake     both ends poll their rings without sleeping: cost of a descriptor between two busy threads
+ *   sleeping  both ends sleep in epoll_wait before each descriptor: cost of a lone packet per thread
+ *   batch     64 descriptors per publication: they share one wake-up
  */
 import { Worker } from 'node:worker_threads';
 import Benchmark from 'benchmark';
@@ -22,7 +22,7 @@ import { linkBytes, linkOp, linkSlotA, linkSlotB, linkSlotOffset } from '../src/
 import { frameGsoSize, frameHash, frameOffload, frameWrite } from '../src/workers/link/to-shard.ts';
 import { ops, sink } from './ops.ts';
 
-/** Both ends: what they are made from. */
+/** Data from which both threads make their ends. */
 export interface HopShared {
   readonly sab: SharedArrayBuffer;
   readonly layout: Layout;
@@ -31,7 +31,7 @@ export interface HopShared {
   readonly mode: SharedArrayBuffer;
 }
 
-/** Behind a vnet header. */
+/** Offset of the frame: behind a virtio-net header. */
 const FRAME_AT = 12;
 const WAIT_MS = 1000;
 const ROUND_TRIPS = 16;
@@ -71,13 +71,13 @@ export class HopEnd {
     this.out.flush();
   }
 
-  /** Wait for descriptors and take all there are. @returns how many; 0 when asked to stop */
+  /** Wait for descriptors and read all that are queued. @returns their number; 0 after a request to stop */
   receive(): number {
     for (;;) {
       const n = this.inward.available();
       if (n > 0) return this.#take(n);
       if (this.#stop()) return 0;
-      // Acquire of a word that changes between benchmarks only.
+      // An acquire load in a loop costs little: the word changes only between benchmarks.
       if (Atomics.load(this.#mode, 0) === 1) continue;
       this.#own.prepareSleep();
       if (this.inward.available() === 0 && epollWait(this.#ep, this.#events, WAIT_MS) > 0) {
@@ -88,7 +88,7 @@ export class HopEnd {
   }
 
   /**
-   * Apart from the loop that waits: V8 would optimise that before it knows what is done with a descriptor.
+   * Separate from the waiting loop: V8 would optimise that loop before it has seen how descriptors are read.
    */
   #take(n: number): number {
     const w = this.inward.words;

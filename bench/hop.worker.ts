@@ -1,4 +1,7 @@
-/** The far end of hop.bench.ts: sends back as much as it gets, until asked to stop. */
+/**
+ * The second thread of hop.bench.ts: sends back as many descriptors as it receives, until it is asked to
+ * stop.
+ */
 import { workerData } from 'node:worker_threads';
 import { stopRequested } from '../src/ring/layout.ts';
 import { HopEnd, type HopShared } from './hop.bench.ts';

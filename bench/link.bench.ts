@@ -1,12 +1,15 @@
 /**
- * The codec of the links (src/workers/link/): descriptors written and their words read again, on one thread,
- * 64 a publication.
+ * The codec of the links (src/workers/link/): descriptors are written and their words read again, on one
+ * thread,
+ * 64 per publication.
  *
- *   frame, words  ToShard.frame by index: what the ring costs without a codec
- *   frame         the same by its writer and accessors
- *   send, words and send   likewise ToHost.send
+ *   frame, words  ToShard.frame written and read by word index: cost of the ring without the codec
+ *   frame         the same with the codec's writer and accessors
+ *   send, words   ToHost.send by word index
+ *   send          the same with the codec
  *
- * Each has a loop of its own: one loop that is given functions would measure calls that V8 cannot inline.
+ * Each case has a loop of its own: one loop with functions as parameters would measure calls that V8 cannot
+ * inline.
  */
 import Benchmark from 'benchmark';
 import { VnetGso } from '../src/proto/vnethdr.ts';

@@ -1,6 +1,6 @@
 /**
- * onesSum against other ways to add 16-bit words, over the sizes that occur: a bare header, a small segment,
- * a full frame at MTU 1500, a GSO frame. Each size is one group; compare within a group only.
+ * onesSum compared with other ways to add 16-bit words, for the sizes that occur: a header, a small segment,
+ * a full frame at MTU 1500, a GSO frame. Compare results only within one size.
  */
 import Benchmark from 'benchmark';
 import { finishSum, foldSum, onesSum } from '../src/proto/checksum.ts';
@@ -8,7 +8,7 @@ import { ops, sink } from './ops.ts';
 
 type Sum = (pool: Uint8Array, at: number, bytes: number, sum: number) => number;
 
-/** RFC 1071 as written: one pair of bytes after the other. What onesSum's comment compares with. */
+/** RFC 1071 implemented literally, pair of bytes by pair of bytes. onesSum's comment refers to it. */
 const bytePairs: Sum = (pool, at, bytes, sum) => {
   const end = at + (bytes & ~1);
   let words = 0;
@@ -17,7 +17,7 @@ const bytePairs: Sum = (pool, at, bytes, sum) => {
   return sum + foldSum(words);
 };
 
-/** The same through a DataView, 16 bits at a time. */
+/** The same through a DataView, one u16 at a time. */
 let view = new DataView(new ArrayBuffer(0) as ArrayBufferLike);
 const dataView16: Sum = (pool, at, bytes, sum) => {
   if (view.buffer !== pool.buffer) view = new DataView(pool.buffer);
@@ -28,7 +28,7 @@ const dataView16: Sum = (pool, at, bytes, sum) => {
   return sum + foldSum(words);
 };
 
-/** u32 words added as float64: exact below 2^53, no splitting in the loop. */
+/** u32 words added as float64: exact below 2^53, so the loop does not split them into halves. */
 const floatWords: Sum = (pool, at, bytes, sum) => {
   if (view.buffer !== pool.buffer) view = new DataView(pool.buffer);
   const wordsEnd = at + (bytes & ~7);
@@ -76,7 +76,7 @@ export function build(): Benchmark.Suite {
         () => {
           let x = 0;
           for (let i = 0; i < sums; i++) {
-            frame = (frame + 2066) & 0x7ffff; // even, not aligned, another frame each time
+            frame = (frame + 2066) & 0x7ffff; // another frame each time, at an even, unaligned offset
             x ^= sum(pool, frame, bytes, i);
           }
           sink.value ^= x;

@@ -1,6 +1,6 @@
 /**
- * What a packet costs in codecs: reading all headers of a TCP frame as the shard does, and writing those of a
- * segment to the guest. One op is one packet.
+ * Cost of the header codecs per packet: reading all headers of a frame as a shard does, and writing those of
+ * a packet to the guest. One operation is one packet.
  */
 import Benchmark from 'benchmark';
 import { addressRead, addressSetIpv4, addressWrite } from '../src/proto/address.ts';
@@ -32,9 +32,9 @@ import {
 } from '../src/proto/ipv6.ts';
 import {
   newTcpOptions,
+  TCP_CHECKSUM,
   TcpFlag,
   tcpAck,
-  tcpChecksumAt,
   tcpDstPort,
   tcpFlags,
   tcpHeaderBytes,
@@ -55,7 +55,7 @@ const GUEST = 0x0a000264;
 const PEER = 0xc0000201;
 const PAYLOAD = 1448;
 
-/** One list: a case is an entry of it, and what they share stands in front. */
+/** The suite. One long function: the members share the state that is set up in front of the list. */
 export function build(): Benchmark.Suite {
   const pool = new Uint8Array(new SharedArrayBuffer(SLOTS * SLOT_BYTES));
   const guestMac = Uint8Array.of(2, 0, 0x5e, 0x10, 0, 1);
@@ -78,27 +78,27 @@ export function build(): Benchmark.Suite {
       csumStart + tcpBytes,
       PAYLOAD,
       csumStart,
-      tcpChecksumAt,
+      TCP_CHECKSUM,
     );
     etherWrite(pool, at + VNET_BYTES, guestMac, ourMac, EtherType.ipv4);
     const totalBytes = IPV4_MIN_BYTES + tcpBytes + PAYLOAD;
     ipv4Write(pool, ipAt, totalBytes, IpProtocol.tcp, PEER, GUEST, 64, 0, Ipv4Flag.dontFragment);
     tcpWrite(pool, tcpAt, 80, 50000, seq, 77, tcpBytes, flags, 65535);
-    writeU16(pool, tcpAt + tcpChecksumAt, foldSum(pseudoSum4(PEER, GUEST, IpProtocol.tcp, totalBytes - 20)));
+    writeU16(pool, tcpAt + TCP_CHECKSUM, foldSum(pseudoSum4(PEER, GUEST, IpProtocol.tcp, totalBytes - 20)));
   };
 
   const writeTcp6 = (at: number, seq: number): void => {
     const ipAt = at + VNET_BYTES + ETH_BYTES;
     const tcpAt = ipAt + IPV6_BYTES;
     const csumStart = ETH_BYTES + IPV6_BYTES;
-    vnetWrite(pool, at, VnetFlag.needsCsum, VnetGso.tcpv6, csumStart + 20, PAYLOAD, csumStart, tcpChecksumAt);
+    vnetWrite(pool, at, VnetFlag.needsCsum, VnetGso.tcpv6, csumStart + 20, PAYLOAD, csumStart, TCP_CHECKSUM);
     etherWrite(pool, at + VNET_BYTES, guestMac, ourMac, EtherType.ipv6);
     ipv6Write(pool, ipAt, 20 + PAYLOAD, IpProtocol.tcp, 64, 0);
     addressWrite(pool, ipAt + IPV6_SRC, addresses6, 0);
     addressWrite(pool, ipAt + IPV6_DST, addresses6, 4);
     tcpWrite(pool, tcpAt, 80, 50000, seq, 77, 20, TcpFlag.ack, 65535);
     const pseudo = pseudoSum6At(pool, ipAt + IPV6_SRC, ipAt + IPV6_DST, IpProtocol.tcp, 20 + PAYLOAD);
-    writeU16(pool, tcpAt + tcpChecksumAt, foldSum(pseudo));
+    writeU16(pool, tcpAt + TCP_CHECKSUM, foldSum(pseudo));
   };
 
   const writeUdp4 = (at: number, ident: number): void => {
@@ -111,7 +111,10 @@ export function build(): Benchmark.Suite {
     writeU16(pool, udpAt + 6, foldSum(pseudoSum4(PEER, GUEST, IpProtocol.udp, UDP_BYTES + PAYLOAD)));
   };
 
-  /** Check and read all that a shard wants to know of a frame; returns a digest of it. */
+  /**
+   * Check a frame and read every field that a shard reads.
+   * @returns a digest of the fields, negative on errors
+   */
   const read = (at: number, frameBytes: number): number => {
     if (vnetCheck(pool, at, frameBytes) < 0) return -1;
     const ipAt = at + VNET_BYTES + ETH_BYTES;
@@ -183,7 +186,7 @@ export function build(): Benchmark.Suite {
         onStart: () => {
           fillAll(fill);
           const result = read(0, frameBytes);
-          if (result < 0) throw new Error(`${name}: the frame written is not read: ${result}`);
+          if (result < 0) throw new Error(`${name}: the written frame is refused: ${result}`);
         },
       },
     );

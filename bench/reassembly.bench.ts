@@ -1,6 +1,6 @@
 /**
- * The reader's share of a fragmented datagram: 8 KiB of UDP in six fragments at MTU 1500, per datagram; and
- * its checksum.
+ * Reassembly of a fragmented datagram in the reader: 8 KiB of UDP in six fragments at MTU 1500, and its
+ * checksum. Figures are per datagram.
  */
 import Benchmark from 'benchmark';
 import { onesSum } from '../src/proto/checksum.ts';
@@ -11,7 +11,7 @@ import { ShardRig } from '../test/support/shard-rig.ts';
 import { ops, sink } from './ops.ts';
 
 const DATAGRAM_BYTES = 8192;
-/** Of the payload of an IPv4 packet at MTU 1500, a multiple of 8. */
+/** Payload bytes of a fragment: the payload of an IPv4 packet at MTU 1500, a multiple of 8. */
 const FRAGMENT_BYTES = 1480;
 const DATAGRAMS = 100;
 const IP_BYTES = 20;
@@ -37,7 +37,7 @@ export function build(): Benchmark.Suite {
   }
   const { u8 } = rig;
   let ident = 0;
-  /** Another datagram: the identification and, against it, the checksum move by one. */
+  /** Make the fragment at `at` part of another datagram: write the next identification and the checksum. */
   function next(at: number): void {
     u8[at + IDENT_AT + 1] = ident;
     u8[at + IDENT_AT] = ident >>> 8;
@@ -63,7 +63,7 @@ export function build(): Benchmark.Suite {
           next(at);
           whole = reassembler.push(at, bytes, bytes, NO_SLOT, 4, 0);
         }
-        if (whole === NO_SLOT) throw new Error('not whole');
+        if (whole === NO_SLOT) throw new Error('reassembly did not complete');
         sink.value ^= whole;
         rig.large.push(whole);
       }

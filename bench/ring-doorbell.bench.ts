@@ -1,6 +1,6 @@
 /**
- * What a publish pays for the doorbell when the consumer is awake, and what ownership checks cost, on and
- * off.
+ * Cost of the doorbell to a publication while the consumer is awake, and cost of ownership checks, enabled
+ * and disabled.
  */
 import Benchmark from 'benchmark';
 import { Doorbell } from '../src/ring/doorbell.ts';

@@ -1,7 +1,7 @@
 /**
- * A descriptor through an SPSC ring: 8 of its 16 words written and read. On one thread (the fused plan), by
- * batch size; to a thread that reads, releases and sleeps when there is nothing (the pipeline), batches of
- * 64.
+ * A descriptor through an SPSC ring; 8 of its 16 words are written and read. On one thread (the fused plan)
+ * with several batch sizes; and to a second thread that reads, releases and sleeps when the ring is empty
+ * (the pipeline plan), in batches of 64.
  */
 import { Worker } from 'node:worker_threads';
 import Benchmark from 'benchmark';
@@ -99,8 +99,8 @@ export function finish(): void {
 }
 
 /**
- * Doorbell of the reading thread: it sleeps in Atomics.wait, on a word of a line that a single-ring layout
- * has spare.
+ * Doorbell of the reading thread, which sleeps in Atomics.wait. The word it waits on is in a cache line that
+ * a layout with a single ring does not use.
  */
 function bellOf(sab: SharedArrayBuffer, layout: Layout): Doorbell {
   const i32 = new Int32Array(sab);
@@ -114,7 +114,7 @@ function bellWord(layout: Layout): number {
   return sleepingAt(layout, 1) >>> 2;
 }
 
-/** The other thread's loop: reads until asked to stop. */
+/** Loop of the second thread: reads until it is asked to stop. */
 export function drainUntilStopped(sab: SharedArrayBuffer, layout: Layout): void {
   const inward = new RingConsumer(sab, layout, 0);
   const i32 = new Int32Array(sab);

@@ -6,9 +6,8 @@
  *   npm run bench -- --record flow      also write bench/results/<name>.json
  *   npm run bench -- --rounds 5 --seconds 0.3
  *
- * The members of a suite take turns (--rounds), so that a machine that gets slower half-way hits all of them
- * alike. A figure is the median over all samples of all rounds, its spread the distance between the
- * quartiles.
+ * The members of a suite take turns (--rounds), so that a machine that becomes slower in between affects all
+ * of them. A figure is the median of the samples of all rounds, its spread the range between the quartiles.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -23,10 +22,10 @@ const BENCH = import.meta.dirname;
 interface Result {
   readonly name: string;
   readonly nsPerOp: number;
-  /** Quartiles of the samples. */
+  /** First and third quartile of the samples. */
   readonly quartilesNs: readonly [number, number];
   readonly samples: number;
-  /** nsPerOp over that of the suite's first member. */
+  /** nsPerOp divided by nsPerOp of the suite's first member. */
   readonly ratio: number;
 }
 
@@ -41,7 +40,7 @@ function firstLine(file: string): string | null {
   try {
     return readFileSync(file, 'utf8').split('\n')[0] ?? null;
   } catch {
-    return null; // not every machine tells
+    return null; // not every machine has the file
   }
 }
 
@@ -53,11 +52,11 @@ function git(...args: string[]): string | null {
       stdio: ['ignore', 'pipe', 'ignore'],
     }).trim();
   } catch {
-    return null; // an unpacked release has no history
+    return null; // an unpacked release has no git history
   }
 }
 
-/** What the figures were measured on. */
+/** The machine and the commit that the figures were measured on. */
 function machineLine(): Record<string, string | number | null> {
   const dirty = git('status', '--porcelain', '--untracked-files=no', '--', '../src', '.');
   return {
@@ -142,7 +141,7 @@ Measures the hot functions, file by file of bench/; with WORDs the files whose n
   --help         this text
 `;
 
-/** One line, no stack: the command line is wrong, not the program. */
+/** Report an error in the command line in one line, without a stack trace, and exit. */
 function usageError(text: string): never {
   process.stderr.write(`bench: ${text} (--help lists the options)\n`);
   process.exit(2);

@@ -1,11 +1,12 @@
 /**
- * One call of each system call that the packet threads make, through the FFI and our wrappers: what a batch
- * saves when it makes one call out of many. The kernel's own work is kept as small as the call allows and is
- * named: a datagram socket that holds messages is peeked, so that nothing has to be sent again; what is sent
- * goes over the loopback to a socket whose queue is full, where the kernel drops it. A TAP is not among them,
- * as making one takes privileges.
+ * Cost of each system call that the packet threads make, through the foreign-function call and our wrapper:
+ * what batching saves per call it avoids. The kernel's own work is as small as the call allows: datagrams are
+ * received with MSG_PEEK, so that nothing has to be sent again; sent datagrams go over the loopback to a
+ * socket whose queue is full, where the kernel drops them. TAP devices are left out, because creating one
+ * needs privileges.
  *
- * The first member is the floor: kernel entry, return and FFI, and nothing in between.
+ * The first member is the minimum: kernel entry and return and the foreign-function call, without work in
+ * between.
  */
 import Benchmark from 'benchmark';
 import { CMSG_HEADER_BYTES, cmsgSpace, cmsgWrite } from '../src/sys/cmsg.ts';
@@ -71,7 +72,7 @@ const LARGE_BYTES = 65536;
 
 const opened: number[] = [];
 
-/** Fails where a benchmark that measured errors would look fast. */
+/** Throws on an errno: a benchmark that measured failing calls would look fast. */
 function checked(what: string, result: number): number {
   if (result < 0) throw new Error(`sys-calls benchmark: ${what}: errno ${-result}`);
   return result;
@@ -82,7 +83,7 @@ function kept(what: string, fd: number): number {
   return fd;
 }
 
-/** A pair of connected unix sockets. */
+/** A pair of connected UNIX sockets. */
 function pair(type: number): readonly [number, number] {
   const fds = new NativeBuffer(8);
   checked('socketpair', socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds.address));
@@ -95,8 +96,8 @@ function udpSocket(): number {
   return kept('socket', socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
 }
 
-/** A UDP socket of the loopback that nobody reads. @returns its address as a sockaddr */
-function deafSocket(): NativeBuffer {
+/** Bind a UDP socket on the loopback that is never read. @returns its address as a sockaddr */
+function unreadSocket(): NativeBuffer {
   const name = new NativeBuffer(SOCKADDR_BYTES + 4);
   const fd = udpSocket();
   checked('bind', bind(fd, name.address, sockaddrWrite(name.u8, 0, LOOPBACK, 0, 0)));
@@ -107,7 +108,7 @@ function deafSocket(): NativeBuffer {
   return name;
 }
 
-/** One list: a case is an entry of it, and what they share stands in front. */
+/** The suite. One long function: the members share the state that is set up in front of them. */
 export function build(): Benchmark.Suite {
   const suite = new Benchmark.Suite();
   const data = new NativeBuffer(LARGE_BYTES);
@@ -169,7 +170,7 @@ export function build(): Benchmark.Suite {
   };
   const one = vectors(1);
   const many = vectors(BATCH);
-  // Peeking gives the first datagram again and again: a batch without sending a batch each time.
+  // MSG_PEEK returns the first datagram each time, so one datagram serves for whole batches.
   add(
     `recvmmsg, peek 1 of ${DATAGRAM_BYTES} B`,
     () => recvmmsg(datagrams, one.address, 1, MSG_PEEK | MSG_DONTWAIT),
@@ -181,10 +182,11 @@ export function build(): Benchmark.Suite {
     BATCH,
   );
 
-  const deaf = deafSocket();
+  const unread = unreadSocket();
   const out = udpSocket();
-  checked('connect', connect(out, deaf.address, 16));
-  while (fillsUp(out, data)); // until the kernel drops: the same path for each call from then on
+  checked('connect', connect(out, unread.address, 16));
+  // Fill the queue until the kernel drops datagrams, so that every measured call takes the same path.
+  while (fillQueue(out, data));
   const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
   add(`send, UDP ${DATAGRAM_BYTES} B`, () => send(out, data.address, DATAGRAM_BYTES, flags), DATAGRAM_BYTES);
   const single = new NativeBuffer(IOVEC_BYTES);
@@ -230,26 +232,26 @@ export function build(): Benchmark.Suite {
     'socket, connect and close, UDP: a flow',
     () => {
       const fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-      const r = connect(fd, deaf.address, 16);
+      const r = connect(fd, unread.address, 16);
       close(fd);
       return r;
     },
     0,
   );
-  held.push(data, iov, message, one, many, single, plain, control, whole, segmented, deaf);
+  held.push(data, iov, message, one, many, single, plain, control, whole, segmented, unread);
   return suite;
 }
 
-/** Memory that the kernel is given the address of. */
+/** Keeps memory alive whose address is passed to the kernel. */
 const held: NativeBuffer[] = [];
 
 let filledBytes = 0;
 
 /**
- * Queue one more datagram towards the deaf socket.
- * @returns whether it may have fitted: 4 MiB are more than any queue
+ * Send one more datagram to the socket that is not read.
+ * @returns whether its queue may have had room: 4 MiB are more than any queue
  */
-function fillsUp(fd: number, data: NativeBuffer): boolean {
+function fillQueue(fd: number, data: NativeBuffer): boolean {
   filledBytes += checked('send', send(fd, data.address, DATAGRAM_BYTES, MSG_DONTWAIT));
   return filledBytes < 4 << 20;
 }

@@ -1,4 +1,4 @@
-/** The timer patterns of TCP, on a wheel with 16384 timers of which 4096 are armed. */
+/** The ways in which TCP uses timers, on a wheel with 16384 timers of which 4096 are armed. */
 import Benchmark from 'benchmark';
 import { TimerWheel } from '../src/workers/flow/timer-wheel.ts';
 import { ops, sink } from './ops.ts';
@@ -8,7 +8,7 @@ const OPS = 1024;
 
 function makeWheel(): TimerWheel {
   const wheel = new TimerWheel(TIMERS);
-  // Idle flows' time-outs, spread over two hours.
+  // Timeouts of idle flows, spread over two hours.
   for (let id = TIMERS - 4096; id < TIMERS; id++) wheel.arm(id, (id * 7919) % 7_200_000);
   return wheel;
 }
@@ -17,11 +17,11 @@ export function build(): Benchmark.Suite {
   const fire = (id: number): void => {
     sink.value ^= id;
   };
-  const putOff = makeWheel();
-  const eager = makeWheel();
-  const armCancel = makeWheel();
-  const asking = makeWheel();
-  const steady = makeWheel();
+  const postponed = makeWheel();
+  const advanced = makeWheel();
+  const cancelled = makeWheel();
+  const queried = makeWheel();
+  const fired = makeWheel();
   let now = 0;
   let turn = 0;
   let time = 0;
@@ -30,17 +30,18 @@ export function build(): Benchmark.Suite {
       'put off by an acknowledgement (arm later)',
       () => {
         now += 0.1;
-        for (let i = 0; i < OPS; i++) putOff.arm(i, now + 200 + i * 0.01);
-        putOff.advance(now, fire);
+        for (let i = 0; i < OPS; i++) postponed.arm(i, now + 200 + i * 0.01);
+        postponed.advance(now, fire);
       },
       ops(OPS),
     )
     .add(
       'brought forward (arm earlier, moves the entry)',
       () => {
-        // From far to near in 64 steps, then far again: every step but the first is earlier.
+        // The delay shrinks in 64 steps and starts over: every deadline but the first is earlier than the
+        // last.
         const delayMs = 200 - (turn++ & 63) * 3;
-        for (let i = 0; i < OPS; i++) eager.arm(i, delayMs);
+        for (let i = 0; i < OPS; i++) advanced.arm(i, delayMs);
       },
       ops(OPS),
     )
@@ -48,8 +49,8 @@ export function build(): Benchmark.Suite {
       'armed and cancelled (request, response)',
       () => {
         for (let i = 0; i < OPS; i++) {
-          armCancel.arm(i, 200);
-          armCancel.cancel(i);
+          cancelled.arm(i, 200);
+          cancelled.cancel(i);
         }
       },
       ops(OPS),
@@ -58,7 +59,7 @@ export function build(): Benchmark.Suite {
       'nextDeadline',
       () => {
         let sum = 0;
-        for (let i = 0; i < OPS; i++) sum += asking.nextDeadline(i);
+        for (let i = 0; i < OPS; i++) sum += queried.nextDeadline(i);
         sink.value ^= sum;
       },
       ops(OPS),
@@ -67,9 +68,9 @@ export function build(): Benchmark.Suite {
       'armed and fired (a tick for 16 timers)',
       () => {
         for (let i = 0; i < OPS; i += 16) {
-          for (let j = 0; j < 16; j++) steady.arm(i + j, time + 100);
+          for (let j = 0; j < 16; j++) fired.arm(i + j, time + 100);
           time += 4;
-          steady.advance(time, fire);
+          fired.advance(time, fire);
         }
       },
       ops(OPS),

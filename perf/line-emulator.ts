@@ -1,8 +1,8 @@
 /**
- * A long, thin line between two network namespaces, for kernels without netem and users without privileges:
- * two TUN devices, `line0` and `line1`, and what is read from one is written to the other: after its turn at
- * the line's rate, and the delay. `line1` is then moved to the other namespace by whoever started this (its
- * descriptor stays here).
+ * Emulates a line with delay, limited rate, queue and loss between two network namespaces, for kernels
+ * without netem and users without privileges. There are two TUN devices, `line0` and `line1`; a packet read
+ * from one is written to the other after the time that it takes at the line's rate, and the delay. The caller
+ * moves `line1` to the other namespace; its descriptor stays here.
  *
  * usage: scripts/node.sh perf/line-emulator.ts DELAY_MS RATE_MBIT QUEUE_KIB LOSS_PERCENT     runs until killed
  *
@@ -13,9 +13,9 @@
  *   bytes    [ . . . |frame|frame|frame| <- room for the largest frame is kept free before each read
  *   records  { due ms, offset, length }  one per frame
  *
- * Offloads are on, so a frame is up to 64 KiB and its checksum partial; with loss they are off, so that what
- * is lost is one packet and not a whole burst. Wake-ups are whole milliseconds: frames leave up to 1 ms late,
- * never early.
+ * Offloads are on, so a frame has up to 64 KiB and a partial checksum. With loss they are off, so that one
+ * packet is lost and not a whole burst. Timeouts are whole milliseconds: frames leave up to 1 ms late, never
+ * early.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import {
@@ -55,9 +55,9 @@ class Direction {
   readonly #length = new Uint32Array(RECORDS);
   #head = 0;
   #tail = 0;
-  /** Where the next frame goes. */
+  /** Offset in the pool where the next frame is stored. */
   #writeAt = 0;
-  /** When the wire has sent all that was queued. */
+  /** Time at which the wire has sent all queued frames. */
   #wireFreeMs = 0;
 
   constructor(
@@ -71,13 +71,14 @@ class Direction {
     this.#delayMs = line.delayMs;
     this.#queueBytes = line.queueKib * 1024;
     this.#lossShare = line.lossPercent / 100;
-    // What waits, what is under way, and what comes late when this process does not run.
+    // Room for queued frames, frames within the delay, and 100 ms of frames while this process is not
+    // scheduled.
     const inFlightBytes = this.#queueBytes + this.#bytesPerMs * (line.delayMs + 100);
     this.#pool = new Uint8Array(Math.ceil(inFlightBytes) + 4 * LARGEST_FRAME_BYTES);
     this.#address = addressOf(this.#pool);
   }
 
-  /** Bytes between writeAt and the oldest frame, or 0 when the next frame must wait for room. */
+  /** Whether the next frame has room, a record and LARGEST_FRAME_BYTES; sets writeAt. */
   #hasRoom(): boolean {
     if (this.#head - this.#tail >= RECORDS) return false;
     if (this.#head === this.#tail) {
@@ -95,7 +96,7 @@ class Direction {
     return oldestAt - this.#writeAt > LARGEST_FRAME_BYTES;
   }
 
-  /** Read what is there, a batch at most. */
+  /** Read the frames that are available, at most BATCH. */
   take(nowMs: number): void {
     for (let i = 0; i < BATCH && this.#hasRoom(); i++) {
       const length = read(this.#fromFd, this.#address + this.#writeAt, LARGEST_FRAME_BYTES);
@@ -112,13 +113,13 @@ class Direction {
     }
   }
 
-  /** Write what is due. @returns when the next frame is due, or Infinity */
+  /** Write the frames that are due. @returns time at which the next frame is due, or Infinity */
   give(nowMs: number): number {
     while (this.#tail < this.#head) {
       const record = this.#tail % RECORDS;
       const dueMs = this.#dueMs[record]!;
       if (dueMs > nowMs) return dueMs;
-      // What the other end refuses (link still down, no memory) is lost, as on a line.
+      // A frame that the other end refuses (link still down, no memory) is lost, as on a real line.
       write(this.#toFd, this.#address + this.#at[record]!, this.#length[record]!);
       this.#tail++;
     }

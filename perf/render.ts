@@ -1,5 +1,5 @@
 /**
- * Reports from results.
+ * Renders reports from results.
  *
  * usage: scripts/node.sh perf/render.ts [FILE.json...]    write FILE.md and FILE.html beside each; none named: all in perf/
  *        scripts/node.sh perf/render.ts --comparison      write docs/comparison.md and .svg from the newest full report in perf/
@@ -28,7 +28,10 @@ function read(file: string): string {
   }
 }
 
-/** Node's own text ends in the call and the path once more. */
+/**
+ * Text of a Node error without its code, and without the call and path at the end, which the caller's text
+ * has.
+ */
 const errorText = (error: Error): string =>
   error.message.replace(/^[A-Z]+: /, '').replace(/, \w+( '.*')?$/, '');
 
@@ -52,7 +55,7 @@ try {
       try {
         return [{ name, result: parseResult(readFileSync(`${perf}${name}`, 'utf8'), name) }];
       } catch (error) {
-        // Recordings of other instruments may lie there as well.
+        // perf/ may also contain JSON files of other programs.
         process.stderr.write(`${error instanceof Error ? error.message : error}: skipped\n`);
         return [];
       }

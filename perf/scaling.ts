@@ -1,5 +1,5 @@
 /**
- * What each packet thread costs, and what follows for more cores: a table from two `--stats` tables of the
+ * Cost of each packet thread, and the throughput to expect with more cores, from two `--stats` tables of the
  * pipeline plan.
  *
  *   iperf3 -s -B 127.0.0.1 &
@@ -7,24 +7,25 @@
  *   bin/bucatini run --threads pipeline=1 --stats --host-loopback 192.0.2.1 -- iperf3 -J -c 192.0.2.1 >iperf.json 2>load.txt
  *   scripts/node.sh perf/scaling.ts --idle idle.txt --iperf iperf.json load.txt
  *
- * The idle table's processor time is that of the threads' boot and is taken off. With t_i ns of thread i and
- * e ns of both iperf3 ends per byte, N shards on C cores carry at most the least of
+ * The processor time in the idle table is that of the threads' start, and is subtracted. With t_i ns per byte
+ * in thread i and e ns per byte in both iperf3 processes, N shards on C cores carry at most the minimum of
  *
  *   1 / t_reader    N / t_shard    1 / t_hostIo    C / (t_reader + t_shard + t_hostIo + e)      bytes a nanosecond
  *
- * one flow with N = 1, as it lives in one shard. The model takes costs a byte as constant: no term for caches
- * and memory bandwidth shared by more threads, none for clock rates, so it is an upper bound.
+ * For one flow N is 1, because a flow belongs to one shard. The model assumes constant costs per byte: it has
+ * no term for caches and memory bandwidth that more threads share, and none for clock rates, so it is an
+ * upper bound.
  */
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
 const CORES = [2, 4, 8, 16];
-/** Reader and host I/O; the other cores get a shard each. */
+/** Reader and host I/O. Every other core has one shard. */
 const FIXED_THREADS = 2;
 
 type Counters = ReadonlyMap<string, number>;
 
-/** Columns of a `--stats` table by their heading; one without threads has `value` alone. */
+/** Columns of a `--stats` table by heading. A table without columns for threads has only `value`. */
 function parseStats(text: string, name: string): ReadonlyMap<string, Counters> {
   const cells = (line: string): string[] => line.trim().split(/\s{2,}/);
   const lines = text.split('\n');
@@ -88,7 +89,7 @@ function main(): void {
   const total = costs.reduce((sum, cost) => sum + cost.nsPerByte, endsNs);
   const isShard = (name: string): boolean => name.startsWith('shard');
   const shardNs = costs.filter(({ name }) => isShard(name)).reduce((sum, cost) => sum + cost.nsPerByte, 0);
-  /** Slowest thread, and all work over all cores. */
+  /** The lowest bound: of the slowest thread, or of the work of all threads on all cores. */
   const bound = (shards: number, cores: number): { rate: number; by: string } =>
     [
       ...costs

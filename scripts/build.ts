@@ -1,5 +1,5 @@
-// Build dist/: compile src/ to plain JavaScript, write the texts that the launcher prints without starting
-// Node, fill the code cache.
+// Build dist/: compile src/ to JavaScript, bundle it, write the texts that the launchers print without
+// starting Node, and fill the code cache.
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
@@ -16,7 +16,8 @@ import { rolldown } from 'rolldown';
 import { bundleRoles } from './bundle-roles.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-// Made aside and put in place at the end: a failed build leaves the last good one.
+// The build goes to another directory, which replaces dist/ at the end: a failed build keeps the last good
+// one.
 const out = `${root}dist.new`;
 rmSync(out, { recursive: true, force: true });
 const tsc = spawnSync(
@@ -38,25 +39,26 @@ for (const [module, { kind }] of roles) {
   for (const [name, text] of generatedTexts?.(version) ?? []) writeFileSync(`${out}/texts/${name}`, text);
 }
 
-// One file for each thread's entry, one for all that a front end needs to start, and small ones for the rest:
-// to find, read and link sixty modules in each thread was a good part of a start (docs/decisions/018).
-// Entries keep their place below main/; the pieces of each lie in main/ itself, where they find one another
-// and the threads' entries, under names that no other entry gives. Modules say in their first line what they
-// are (bundle-roles.ts).
+// Bundle: one file for each thread's entry, one with all that a front end needs to start, and small files for
+// the rest. To find, read and link sixty modules in each thread took a large part of the start
+// (docs/decisions/018). Entries keep their path below main/. The chunks of all entries lie in main/ itself,
+// so that relative imports between them and of the threads' entries work; their names begin with the entry's
+// name, so they cannot collide. The first line of a module states its role (bundle-roles.ts).
 const bundled = `${out}/bundled`;
 const entries = [...roles].flatMap(([module, role]) => ('name' in role ? [{ module, ...role }] : []));
-/** A module of the compiled tree, as roles name it. */
+/** Name of a module of the compiled tree, as `roles` has it: path without extension. */
 const moduleOf = (id: string): string => id.slice(out.length + 1).replace(/\.js$/, '');
 const folderOf = (module: string): string => module.slice(0, module.lastIndexOf('/') + 1);
 const frontEnds = entries.filter(({ kind }) => kind === 'front-end');
 const isBoot = (id: string): boolean => roles.get(moduleOf(id))?.kind === 'boot';
 
 /**
- * Whether most starts of front end `own` do without a module: it says so, or is part of another front end.
+ * Whether most starts of front end `own` do not need a module: its role is rare, or it belongs to another
+ * front end.
  */
 function isRare(own: string, module: string): boolean {
   if (['rare', 'texts'].includes(roles.get(module)?.kind ?? '')) return true;
-  // The folder of one front end may lie in another's.
+  // The folder of one front end may lie in that of another; the innermost folder decides.
   const inside = frontEnds.map((one) => folderOf(one.module)).filter((folder) => module.startsWith(folder));
   const innermost = inside.sort((a, b) => b.length - a.length)[0];
   return innermost !== undefined && innermost !== folderOf(own) && !folderOf(own).startsWith(innermost);
@@ -67,7 +69,8 @@ for (const { module: entry, kind, name } of entries) {
     input: { [name]: `${out}/${entry}.js` },
     external: (id) => !/^[./]/.test(id),
     platform: 'node',
-    // A thread that is booted ahead gets its task by the default export; nobody asks the others for theirs.
+    // A thread that is started early gets its task through its default export; exports of other entries are
+    // not used.
     preserveEntrySignatures: /^export default/m.test(readFileSync(`${root}src/${entry}.ts`, 'utf8'))
       ? 'strict'
       : false,
@@ -85,7 +88,8 @@ for (const { module: entry, kind, name } of entries) {
       codeSplitting: {
         includeDependenciesRecursively: false,
         groups: [
-          // Finds the packet thread's file beside itself: never part of an entry further down.
+          // The boot chunk looks for the packet thread's file in its own directory, so it is never part of an
+          // entry in a subdirectory.
           ...(name.includes('/') ? [{ name: 'boot', test: isBoot }] : []),
           { name: 'start', test: isStart },
         ],
@@ -101,9 +105,10 @@ renameSync(bundled, `${out}/main`);
 rmSync(`${root}dist`, { recursive: true, force: true });
 renameSync(out, `${root}dist`);
 
-// Compiled code for every later start, also where dist/ cannot be written (docs/decisions/017). Node keeps it
-// by the file's final path and by user id, which is 0 in the user namespace that the launcher makes, and
-// readable by its owner alone.
+// Fill the compile cache for all later starts, also for users that cannot write to dist/
+// (docs/decisions/017). Node's cache entries depend on the file's final path and on the user id, which is 0
+// in the user namespace that the launcher creates, and only their owner can read them: they are renamed to
+// user id 0 and made readable for all below.
 const cache = `${root}dist/cache`;
 const imports = entries
   .filter(({ kind }) => kind === 'thread')

@@ -1,23 +1,27 @@
 /**
- * What modules of src/ say about the bundles that scripts/build.ts makes of them, in their first line:
+ * Roles of modules in the bundles that scripts/build.ts makes. A module of src/ states its role in its first
+ * line:
  *
- *   // bundle: front-end NAME   what a launcher starts; dist/main/NAME.js
- *   // bundle: thread NAME      what a worker thread is started from; compiled ahead like the start of a front end
- *   // bundle: process NAME     what another process of ours is started from
- *   // bundle: boot             needed before the options are read, so that the packet thread starts as early as it can
- *   // bundle: rare             most starts do without it: never part of what every start loads
- *   // bundle: texts            rare, and writes files: generatedTexts(version) into dist/texts, generatedDocs() into the repository
+ *   // bundle: front-end NAME   entry that a launcher starts, dist/main/NAME.js
+ *   // bundle: thread NAME      entry of a worker thread; its compiled code is cached too
+ *   // bundle: process NAME     entry of another process of this program
+ *   // bundle: boot             needed before the options are read, so that the packet thread starts early
+ *   // bundle: rare             not needed by most starts: not part of the bundle that every start loads
+ *   // bundle: texts            rare, and generates files: generatedTexts(version) those in dist/texts,
+ *                               generatedDocs() those in the repository
  */
 import { readdirSync, readFileSync } from 'node:fs';
 
+/** A module's role; `name` is the NAME of the line. */
 export type BundleRole =
   | { readonly kind: 'front-end' | 'thread' | 'process'; readonly name: string }
   | { readonly kind: 'boot' | 'rare' | 'texts' };
 
 /**
- * The role that a module's source states.
- * @returns undefined where it states none
- * @throws Error where the line says something else
+ * The role that a module states.
+ * @param source  text of the module
+ * @returns undefined if it states none
+ * @throws Error for a malformed line, or one that is not the first
  */
 export function bundleRole(source: string): BundleRole | undefined {
   const line = /^\/\/ bundle:(.*)/.exec(source)?.[1];
@@ -33,7 +37,11 @@ export function bundleRole(source: string): BundleRole | undefined {
   return { kind: kind as 'boot' | 'rare' | 'texts' };
 }
 
-/** Roles of all modules below `directory` that state one, by path from there without ".ts". */
+/**
+ * Roles of the modules below `directory` that state one.
+ * @returns role by path relative to `directory`, without ".ts"
+ * @throws Error naming the module
+ */
 export function bundleRoles(directory: string): ReadonlyMap<string, BundleRole> {
   const roles = new Map<string, BundleRole>();
   for (const file of readdirSync(directory, { recursive: true, encoding: 'utf8' })) {

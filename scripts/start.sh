@@ -1,6 +1,6 @@
 #!/bin/sh
-# `npm start`: fetch (as root) or name (as anybody else) the missing system packages, then prove that the main
-# job works here. usage: scripts/start.sh [SELFTEST-OPTION...]
+# `npm start`: install the missing system packages (as root) or name them (as another user), then run the self-test.
+# usage: scripts/start.sh [SELFTEST-OPTION...]
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd -P)
 sh "$root/scripts/setup.sh" run

@@ -1,8 +1,9 @@
-// One line from vitest's JSON report: `N passed, N failed, N skipped`. Called by scripts/test.sh.
-// usage: scripts/node.sh scripts/test-count.ts REPORT STATUS      fails when anything failed
+// Prints one line from vitest's JSON report: `N passed, N failed, N skipped`. Called by scripts/test.sh.
+// usage: scripts/node.sh scripts/test-count.ts REPORT STATUS      STATUS: vitest's exit status
+// Fails when anything failed.
 import { readFileSync } from 'node:fs';
 
-/** What is read of it; counts of other things are not. */
+/** The fields of the report that are read. */
 interface Report {
   readonly numPassedTests: number;
   readonly numFailedTests: number;
@@ -25,7 +26,7 @@ try {
   failed = report.numFailedTests;
   skipped = report.numPendingTests + report.numTodoTests;
   for (const file of report.testResults) {
-    // A file that could not be loaded, or whose hook threw, has failed without a failed test of its own.
+    // A file that could not be loaded, or whose hook threw, has status "failed" but no failed test.
     if (file.status === 'failed' && !file.assertionResults.some((t) => t.status === 'failed')) {
       console.log(`failed outside any test: ${file.name}`);
       failed++;

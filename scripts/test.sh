@@ -1,6 +1,6 @@
 #!/bin/sh
-# `npm test`: missing system packages, then every test; the last line is `N passed, N failed, N skipped`.
-# usage: scripts/test.sh [VITEST-ARG...]        CI=true: what is missing on this machine fails instead of skipping
+# `npm test`: install or name the missing system packages, then run every test. The last line is `N passed, N failed, N skipped`.
+# usage: scripts/test.sh [VITEST-ARG...]        CI=true: a test that this machine cannot run fails instead of being skipped
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd -P)
 cd "$root" || exit 1

@@ -1,6 +1,6 @@
 /**
- * The part that runs as root of the harness's own namespaces: build the bed, measure, stop everything,
- * report.
+ * The part of the harness that runs as root of its own namespaces: build the test network, measure, stop all
+ * processes, report.
  */
 import { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
@@ -18,7 +18,10 @@ import { type PeerInfo, type Result, SCHEMA, type Soak } from './result.ts';
 import { soak } from './soak.ts';
 import { buildWorld } from './world.ts';
 
-/** Descriptor of the pipe whose end tells the inside that the outside is gone or wants an end. */
+/**
+ * Descriptor of a pipe from the outside process. It is closed when that process ends or wants this one to
+ * end.
+ */
 export const LIFELINE_FD = 3;
 
 const REPOSITORY = fileURLToPath(new URL('../../', import.meta.url));
@@ -48,7 +51,7 @@ async function findPeers(options: Options, notes: string[]): Promise<{ peer: Pee
 const modeOf = ({ soakMinutes, only, mode }: Options): string =>
   soakMinutes !== null ? 'soak' : only !== null ? 'only' : mode;
 
-/** What of the command line belongs to the figures; no file names. */
+/** The options that affect the figures, for the result; no file names. */
 function optionRecord(options: Options): Result['options'] {
   const { line } = options;
   return {
@@ -63,7 +66,10 @@ function optionRecord(options: Options): Result['options'] {
   };
 }
 
-/** Tools quote their own command line: a report names them as the user did, never where they lie. */
+/**
+ * Replace paths by the peers' names: tools quote their command lines, and a report must not contain local
+ * paths.
+ */
 function withoutPaths(text: string, options: Options): string {
   return options.peers
     .reduce((so, { name, path }) => (path === null ? so : so.replaceAll(path, name)), text)

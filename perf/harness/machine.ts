@@ -1,4 +1,4 @@
-/** What a figure means nothing without: processor, kernel, versions, load. */
+/** The conditions of a measurement: processor, kernel, versions, load. */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, release } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -12,7 +12,7 @@ export async function describeMachine(): Promise<Machine> {
   try {
     governor = readFileSync('/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor', 'utf8').trim();
   } catch {
-    // A virtual machine has none.
+    // A virtual machine has no governor.
   }
   const git = await run(['git', '-c', 'safe.directory=*', '-C', repository, 'rev-parse', '--short', 'HEAD']);
   const iperf3 = await run(['iperf3', '--version']);
@@ -31,7 +31,7 @@ export async function describeMachine(): Promise<Machine> {
 const IDLE_SHARE = 0.9;
 const IDLE_SAMPLE_MS = 300;
 
-/** Wait until the machine has been idle for a moment, `seconds` at most. */
+/** Wait until the machine was 90 % idle for 300 ms, at most `seconds`. */
 export async function quiet(seconds: number, abort: AbortSignal): Promise<void> {
   const end = performance.now() + seconds * 1000;
   // The first line of /proc/stat: user, nice, system, idle, ... in ticks of all cores together.

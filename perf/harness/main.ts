@@ -1,11 +1,12 @@
 /**
- * scripts/iperf-harness.sh: bucatini beside the stock tools, interleaved, in namespaces of its own.
+ * Main module of scripts/iperf-harness.sh: measures bucatini and the stock tools, interleaved, in new
+ * namespaces.
  *
- *   outside: check the command line and what is here, make user, network, mount and PID namespaces, start itself there
- *   inside:  build the bed, then for each MTU start every peer, go round them cell by cell, stop them; print the report
+ *   outside: check the command line and the tools, create the namespaces, start itself in them
+ *   inside:  build the test network; for each MTU start every peer, measure cell by cell, stop them; report
  *
- * The PID namespace is the cleaner: when its first process (we, inside) ends, whatever way, the kernel ends
- * all that was started in it, and with the last process the namespaces, the links and the addresses go too.
+ * The PID namespace cleans up: when its first process (the inside) ends, the kernel kills all other processes
+ * in it. With the last process the namespaces, links and addresses disappear too.
  */
 import { fileURLToPath } from 'node:url';
 import { inside } from './inside.ts';

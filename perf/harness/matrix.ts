@@ -1,18 +1,18 @@
 /**
- * The matrix: every cell that can be measured, in the order in which it is, and what a run of it costs. Data
- * and sums only.
+ * The matrix: every cell that can be measured, in order of measurement, and the time that it takes. Data and
+ * arithmetic only.
  *
- * A cell's id says all about it: WORKLOAD-what-MTU, e.g. tcp-4-up-65520. `--only` takes any leading part of
- * it.
+ * A cell's id describes it: WORKLOAD-...-MTU, e.g. tcp-4-up-65520. `--only` accepts any leading part of it,
+ * up to a dash.
  */
 import type { CellInfo, PeerInfo } from './result.ts';
 
 export const DIRECTIONS = ['up', 'down', 'both'] as const;
-/** As the guest sees it: up is from it. */
+/** Seen from the guest: up is from the guest, down to it. */
 export type Direction = (typeof DIRECTIONS)[number];
 export type Family = 4 | 6;
 
-/** A line to emulate; the same in both directions. */
+/** A line to emulate, with the same properties in both directions. */
 export interface Line {
   readonly delayMs: number;
   readonly rateMbit: number;
@@ -21,7 +21,7 @@ export interface Line {
   readonly lossPercent: number;
 }
 
-/** 500 Mbit/s and 20 ms there and back, with a queue of 1.7 bandwidth-delay products (1.2 MiB). */
+/** 500 Mbit/s and 20 ms round trip, with a queue of 1.7 bandwidth-delay products (of 1.2 MiB). */
 export const LINES = {
   clean: { delayMs: 10, rateMbit: 500, queueKib: 2048, lossPercent: 0 },
   lossy: { delayMs: 10, rateMbit: 500, queueKib: 2048, lossPercent: 0.1 },
@@ -33,17 +33,17 @@ export type Traffic =
       readonly direction: Direction;
       readonly streams: number;
       readonly family: Family;
-      /** Offered load in all; null: as fast as it goes. */
+      /** Total offered load; null: as fast as possible. */
       readonly paceMbit: number | null;
       readonly line: Line | null;
-      /** The peer connects, to a published port. */
+      /** The peer connects to a published port. */
       readonly inbound: boolean;
     }
   | {
       readonly kind: 'udp';
       readonly direction: 'up' | 'down';
       readonly datagramBytes: number;
-      /** null: as fast as it goes. */
+      /** null: as fast as possible. */
       readonly offerMbit: number | null;
     }
   | { readonly kind: 'request'; readonly bytes: number }
@@ -55,17 +55,20 @@ export type Traffic =
 
 export interface Cell extends CellInfo {
   readonly rounds: number;
-  /** `newest`: of several pastas or slirp4netnses only the last one named; for cells that only look around. */
+  /** `newest`: of several builds of a stock tool only the last one named; for cells without a target. */
   readonly who: 'all' | 'newest';
   readonly quick: boolean;
-  /** Neighbours with the same word take turns round by round, as targets compare them with each other. */
+  /**
+   * Adjacent cells with the same word take turns round by round, because targets compare them with each
+   * other.
+   */
   readonly together: string | null;
   readonly traffic: Traffic;
 }
 
 /**
- * What comes on top of a cell's seconds (nsenter, iperf3's own start and end), and what starting a guest
- * takes.
+ * Time beyond a cell's seconds (nsenter, start and end of iperf3), time to start a guest, and time of one
+ * start in a cell of `start`.
  */
 const OVERHEAD_SECONDS = 0.5;
 const GUEST_SECONDS = 1.5;
@@ -73,13 +76,13 @@ const START_SECONDS = 0.25;
 const WARM_UP_SECONDS = 1;
 export const ROUNDS = 3;
 /**
- * One stream is what most targets look at, and what swings most where other machines share the processors.
+ * Most targets are about one stream, and its figures vary most where other machines share the processors.
  */
 const ROUNDS_ONE_STREAM = 5;
-/** A loss more or less decides what three seconds carry. */
+/** In three seconds a single loss changes the figure noticeably. */
 const ROUNDS_LOSSY = 6;
 export const BOTH_MTUS = [65520, 1500] as const;
-/** Starts a cell of `start` makes, of which the median counts. */
+/** Starts per measurement in a cell of `start`; their median is the figure. */
 export const STARTS = 5;
 export const TORRENT = { peers: 200, datagramBytes: 1200, mbitEachWay: 200 } as const;
 
@@ -142,7 +145,9 @@ function throughput(mtu: number): Draft[] {
   return drafts;
 }
 
-/** A line of the caller's own has a name of its own: no target speaks of it. */
+/**
+ * Cells over an emulated line. The caller's own line has a name of its own, because no target is about it.
+ */
 function lines(own: Line | null): Draft[] {
   const those: Readonly<Record<string, Line>> = own === null ? LINES : { own };
   return Object.entries(those).flatMap(([name, used]) =>
@@ -160,7 +165,7 @@ function lines(own: Line | null): Draft[] {
   );
 }
 
-/** Offered loads, from what everything carries to beyond what anything does. */
+/** Offered loads, from one that every tool carries to one that no tool carries. */
 const OFFERS_MBIT: readonly (readonly [bytes: number, offers: readonly (number | null)[]])[] = [
   [64, [10, 30, 60, null]],
   [512, [100, 250, 500, null]],
@@ -172,7 +177,7 @@ function udp(): Draft[] {
   return OFFERS_MBIT.flatMap(([datagramBytes, offers]) =>
     offers.flatMap((offerMbit) =>
       (['up', 'down'] as const).map((direction) => {
-        // These have a target, the others show the way to the knee.
+        // These cells have a target; the others show at which load the losses begin.
         const isKey =
           (datagramBytes === 1400 && (offerMbit === 500 || offerMbit === null)) ||
           (datagramBytes === 64 && offerMbit === null);
@@ -242,20 +247,20 @@ function once(): Draft[] {
 
 export interface MatrixOptions {
   readonly mtus: readonly number[];
-  /** Instead of the two lines of the matrix. */
+  /** Replaces the two lines of the matrix. */
   readonly line?: Line | null;
 }
 
 /**
- * All cells, MTU by MTU. What the MTU of the TAP has no part in is measured at the first one only; UDP at the
- * last.
+ * All cells, MTU by MTU. Workloads that do not depend on the MTU of the TAP are measured only at the first
+ * one, UDP only at the last.
  */
 export function matrix(options: MatrixOptions): Cell[] {
   const { mtus } = options;
   const cells: Cell[] = [];
   for (const mtu of mtus) {
     const drafts: Draft[] = [
-      // First, before anything has touched the tools: their idle memory.
+      // First, because idle memory has to be measured before the tools carry traffic.
       ...(mtu === mtus[0] ? once() : []),
       ...throughput(mtu),
       ...lines(options.line ?? null),
@@ -278,7 +283,7 @@ export function matrix(options: MatrixOptions): Cell[] {
   return cells;
 }
 
-/** Is `only` the id itself, or its beginning up to a dash? */
+/** Whether `only` is the id, or its beginning up to a dash. */
 export const matches = (id: string, only: string): boolean => id === only || id.startsWith(`${only}-`);
 
 export interface PlanOptions extends MatrixOptions {
@@ -297,7 +302,9 @@ export interface Plan {
   readonly seconds: number;
 }
 
-/** Who takes part: with `newest`, of each stock tool the one that was named last. */
+/**
+ * Names of the peers that take part in a cell. With `newest`, of each stock tool only the build named last.
+ */
 export function participants(cell: Cell, peers: readonly Pick<PeerInfo, 'name' | 'kind'>[]): string[] {
   const isLast = (peer: Pick<PeerInfo, 'name' | 'kind'>) =>
     peers.findLast((other) => other.kind === peer.kind) === peer;
@@ -310,18 +317,18 @@ export function participants(cell: Cell, peers: readonly Pick<PeerInfo, 'name' |
     .map((peer) => peer.name);
 }
 
-/** Seconds that a cell takes beside its warm-up. */
+/** Seconds that a cell takes, without its warm-up. */
 export function cellSeconds(cell: PlannedCell): number {
   const { kind } = cell.traffic;
   if (kind === 'idle') return cell.seconds;
   let each = cell.seconds + OVERHEAD_SECONDS;
   if (kind === 'start') each = STARTS * START_SECONDS;
-  // Opening flows at 2,000 a second and closing them again.
+  // Flows are opened at 2,000 per second, and closed again.
   if (cell.traffic.kind === 'flows') each += 1 + cell.traffic.count / 2000;
   return cell.rounds * cell.peers.length * each;
 }
 
-/** Cells that are measured in turn: one alone, or neighbours that belong together. */
+/** Groups of cells that are measured in turn: one cell, or adjacent cells with the same `together`. */
 export function batches<C extends Pick<Cell, 'mtu' | 'together'>>(cells: readonly C[]): C[][] {
   const all: C[][] = [];
   for (const cell of cells) {
@@ -335,7 +342,7 @@ export function batches<C extends Pick<Cell, 'mtu' | 'together'>>(cells: readonl
 }
 
 const WARM_KINDS: readonly string[] = ['tcp', 'udp', 'request', 'connect', 'torrent'];
-/** The first cell of each kind and MTU is preceded by a round that is thrown away. */
+/** Whether a cell is preceded by a discarded round: the first cell of each kind of traffic and MTU. */
 export function needsWarmUp(cells: readonly Cell[], index: number): boolean {
   const cell = cells[index];
   if (!cell || !WARM_KINDS.includes(cell.traffic.kind)) return false;
@@ -351,7 +358,7 @@ export function plan(options: PlanOptions, peers: readonly Pick<PeerInfo, 'name'
     .map((cell) => ({
       ...cell,
       rounds: options.rounds ?? (mode === 'quick' ? 1 : cell.rounds),
-      // A quick run looks at idle CPU for a moment only, and at everything else for a second.
+      // A quick run measures idle CPU for 5 s, lines for 2 s, and everything else for at most 1 s.
       seconds:
         cell.seconds === 0
           ? 0
@@ -373,7 +380,7 @@ export function plan(options: PlanOptions, peers: readonly Pick<PeerInfo, 'name'
   return { cells, seconds };
 }
 
-/** For `--plan`. */
+/** The plan as a table, for `--plan`. */
 export function planText(planned: Plan): string {
   const rows = planned.cells.map((cell) => [
     cell.id,

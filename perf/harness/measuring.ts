@@ -1,6 +1,7 @@
 /**
- * Going through a plan: for each MTU start every peer, then batch by batch of cells, round by round, peer by
- * peer (A B C, A B C). A peer that does not start or dies is left out or started again, and the notes say so.
+ * Executes a plan: for each MTU starts every peer, then measures batch by batch of cells, round by round,
+ * peer by peer (A B C, A B C). A peer that does not start is left out, one that ends is started again; the
+ * notes say so.
  */
 
 import { quiet } from './machine.ts';
@@ -17,16 +18,16 @@ import type { World } from './world.ts';
 
 export interface Log {
   readonly measurements: Measurement[];
-  /** What the reader must know beside the tables. */
+  /** Remarks for the reader of the tables. */
   readonly notes: string[];
 }
 
 const REACH_TIMEOUT_MS = 15_000;
 const REACH_TRY_MS = 4000;
-/** Tools that have just begun are not yet idle: V8 compiles and collects for some seconds. */
+/** A tool is not idle immediately after its start: V8 compiles and collects garbage for some seconds. */
 const SETTLE_MS = 5000;
 
-/** Wait until a new guest reaches the peer. @returns what stands in the way, or null */
+/** Wait until a new guest reaches the peer. @returns the obstacle, or null */
 async function reaches(context: Context): Promise<string | null> {
   const end = performance.now() + REACH_TIMEOUT_MS;
   for (;;) {
@@ -39,7 +40,7 @@ async function reaches(context: Context): Promise<string | null> {
   }
 }
 
-/** @throws with the obstacle */
+/** Start a guest and wait until it reaches the peer. @throws Error with the obstacle */
 export async function startGuest(world: World, peer: Peer, mtu: number, abort: AbortSignal): Promise<Guest> {
   const guest = await peer.start(world, mtu);
   const obstacle = await reaches({ world, guest, abort });
@@ -48,7 +49,7 @@ export async function startGuest(world: World, peer: Peer, mtu: number, abort: A
   throw new Error(obstacle);
 }
 
-/** The one place that knows which workload is whose. */
+/** Run the workload of a cell. */
 async function perform(context: Context, peer: Peer, cell: PlannedCell): Promise<Outcome> {
   const { traffic } = cell;
   switch (traffic.kind) {
@@ -88,7 +89,7 @@ export interface Measuring {
   readonly world: World;
   readonly plan: Plan;
   readonly peers: readonly Peer[];
-  /** What the machine must be quiet for before each measurement. */
+  /** Longest wait for an idle machine before each measurement. */
   readonly idleSeconds: number;
   readonly log: Log;
   readonly abort: AbortSignal;
@@ -102,7 +103,7 @@ class Run {
   readonly #o: Measuring;
   readonly #progress: Progress;
   readonly #guests = new Map<Peer, Guest>();
-  /** Of this MTU. */
+  /** Failed starts at the current MTU, with the reason. */
   readonly #failedStarts = new Map<Peer, string>();
 
   constructor(measuring: Measuring) {
@@ -162,7 +163,7 @@ class Run {
     return this.#o.peers.filter((peer) => cell.peers.includes(peer.name));
   }
 
-  /** @returns the guest, started (again) where need be, or null when that fails; the notes say why */
+  /** @returns the peer's guest, (re)started if it is not running; null if that fails: the notes say why */
   async #guestOf(peer: Peer, mtu: number): Promise<Guest | null> {
     const { world, log, abort } = this.#o;
     const there = this.#guests.get(peer);

@@ -11,30 +11,30 @@ export interface Output {
   readonly file: string;
 }
 
-/** A peer as it was asked for. */
+/** A peer as named on the command line. */
 export interface PeerSpec {
   readonly name: string;
   readonly kind: PeerKind;
-  /** null: our own launcher, or the tool found on PATH. */
+  /** The program; null: bucatini's launcher in this tree, or the tool on PATH. */
   readonly path: string | null;
-  /** `--threads` for ourselves. */
+  /** bucatini's `--threads`. */
   readonly threads: string;
 }
 
 export interface Options extends PlanOptions {
   readonly peers: readonly PeerSpec[];
-  /** Longest wait for a quiet machine before each measurement; 0: none. */
+  /** Longest wait for an idle machine before each measurement; 0: none. */
   readonly idleSeconds: number;
   /** Files to write at the end. */
   readonly outputs: readonly Output[];
-  /** net.ipv4.tcp_wmem of the host namespace; null: the kernel's own. */
+  /** net.ipv4.tcp_wmem of the host namespace; null: the kernel's default. */
   readonly tcpWmem: string | null;
   readonly line: Line | null;
   readonly showPlan: boolean;
   readonly soakMinutes: number | null;
 }
 
-/** What the command line got wrong, in a sentence; or a wish for the help text. */
+/** An error in the command line or a missing prerequisite, in one sentence for the user. */
 export class UsageError extends Error {}
 
 interface Row {
@@ -170,11 +170,15 @@ function peerList(text: string): PeerSpec[] {
   return peers;
 }
 
-/** @throws UsageError naming the option and what it takes. `null`: the help text was asked for. */
+/**
+ * Parse the command line.
+ * @returns null when the help text was requested
+ * @throws UsageError naming the option and its values
+ */
 export function parseOptions(argv: readonly string[]): Options | null {
   const spec: Record<string, { type: 'string' | 'boolean' }> = {};
   for (const row of TABLE) spec[row.flag] = { type: row.value === null ? 'boolean' : 'string' };
-  // `--soak` may stand alone.
+  // `--soak` may have no value.
   const args = argv.map((arg, i) =>
     arg === '--soak' && !/^\d/.test(argv[i + 1] ?? '') ? `--soak=${DEFAULT_SOAK_MINUTES}` : arg,
   );

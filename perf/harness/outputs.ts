@@ -1,7 +1,7 @@
 /**
- * The files of `--json` and `--html`: tried before the first measurement, so that a mistyped folder costs a
- * second and not the run, and each written for itself at the end. What cannot be written after all goes to
- * the directory for temporary files.
+ * The files of `--json` and `--html`. They are opened before the first measurement, so that a mistyped
+ * directory is an error at once and not after the run. Each is written independently at the end; one that
+ * cannot be written then goes to the directory for temporary files.
  */
 import { closeSync, constants, existsSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -27,8 +27,8 @@ function reason(error: unknown): string {
 }
 
 /**
- * Open each for writing, without a change to what a file of an earlier run holds.
- * @returns those that were made by it: empty, until something is written
+ * Open each file for writing, without changing the content of a file of an earlier run.
+ * @returns the files that did not exist before; they are empty until something is written
  * @throws UsageError naming option, file and reason
  */
 export function tryOutputs(outputs: readonly Output[]): string[] {
@@ -37,7 +37,7 @@ export function tryOutputs(outputs: readonly Output[]): string[] {
   for (const { flag, file } of outputs) {
     const wasThere = existsSync(file);
     try {
-      // Non-blocking: a named pipe would have us wait for its reader.
+      // Non-blocking: opening a named pipe would wait for its reader.
       closeSync(openSync(file, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK, 0o666));
     } catch (error) {
       removeEmpty(made);
@@ -48,17 +48,20 @@ export function tryOutputs(outputs: readonly Output[]): string[] {
   return made;
 }
 
-/** Nothing is left of a run that wrote nothing. */
+/** Remove those of the files that are empty, after a run that wrote nothing. */
 export function removeEmpty(files: readonly string[]): void {
   for (const file of files)
     try {
       if (statSync(file).size === 0) unlinkSync(file);
     } catch {
-      // Gone already.
+      // The file is gone already.
     }
 }
 
-/** @returns whether it was written where it belongs; else where it is, or that it is lost, has been said */
+/**
+ * Write an output.
+ * @returns whether it was written to its file; if not, a message has named the reason and place
+ */
 export function writeOutput({ flag, file }: Output, text: string): boolean {
   try {
     writeFileSync(file, text);

@@ -1,6 +1,6 @@
 /**
- * The part that the caller starts: check the command line and what is here, make namespaces, start the inside
- * there.
+ * The part of the harness that the user starts: check the command line and the tools, create namespaces,
+ * start the inside there.
  */
 import { spawn } from 'node:child_process';
 import { LIFELINE_FD } from './inside.ts';
@@ -30,8 +30,8 @@ export async function outside(main: string, argv: readonly string[]): Promise<nu
   const forbidden = await namespacesForbidden();
   if (forbidden !== null) throw new UsageError(forbidden);
   const made = options.showPlan ? [] : tryOutputs(options.outputs);
-  // Where /proc may not be mounted anew (some containers) we do without the PID namespace and kill what we
-  // started.
+  // Where a new /proc may not be mounted (in some containers), there is no PID namespace, and the inside
+  // kills the processes it started.
   const pidNamespace = ['-pf', '--mount-proc', '--kill-child'];
   const hasPidNamespace = (await run(['unshare', '-Urnm', ...pidNamespace, 'true'])).status === 0;
   const child = spawn(
@@ -39,7 +39,7 @@ export async function outside(main: string, argv: readonly string[]): Promise<nu
     ['-Urnm', ...(hasPidNamespace ? pidNamespace : []), process.execPath, ...process.execArgv, main, ...argv],
     { stdio: ['inherit', 'inherit', 'inherit', 'pipe'], env: { ...process.env, [INSIDE]: '1' } },
   );
-  // Ctrl-C reaches the inside by the terminal; anything else by the end of this pipe.
+  // Ctrl-C reaches the inside through the terminal, any other reason to end through the end of this pipe.
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.on(name, () => {
       const lifeline = child.stdio[LIFELINE_FD];

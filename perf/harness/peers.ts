@@ -1,10 +1,10 @@
 /**
- * The peers: how each tool is started at an MTU, which process holds its guest namespace, and how to get a
- * missing one.
+ * The peers: how each tool is started with an MTU, which process holds its guest namespace, and how to
+ * install a missing tool.
  *
- * Every guest has one published port, so that the same guest serves both ways:
+ * Every guest has one published port, so that one guest serves both directions of connecting:
  *   198.18.0.1:publishedPort on the host  --tool-->  SERVICE_PORT in the guest
- * `direct` has no tool, so there both are the same port of the host.
+ * `direct` has no tool: there both are the same port of the host.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -17,19 +17,21 @@ import { type Argv, commandLine, Daemon, descendants, run, until } from './proce
 import type { PeerKind } from './result.ts';
 import { holdNamespaces, type World } from './world.ts';
 
-/** A peer that runs: its guest is there, traffic is to be expected within seconds. */
+/** A running peer: its guest namespace exists; traffic works within seconds. */
 export interface Guest {
-  /** Prefix a command so that it runs inside. */
+  /** Prefix a command so that it runs in the guest. */
   inside(argv: Argv): Argv;
   /** Root of the tool's process tree; null when there is no tool. */
   readonly toolPid: number | null;
-  /** Command line of the process that holds the namespace below the tool: not part of it. */
+  /**
+   * Command line of the process that holds the namespace: a descendant of the tool that is not part of it.
+   */
   readonly holder: string;
   readonly servicePort: number;
   readonly publishedPort: number;
-  /** Does the tool live? */
+  /** Whether the tool is running. */
   alive(): boolean;
-  /** The tool's last words, for when something is wrong. */
+  /** The tool's last output, for error messages. */
   words(): string;
   stop(): Promise<void>;
 }
@@ -38,24 +40,24 @@ export interface Peer {
   readonly name: string;
   readonly kind: PeerKind;
   readonly threads: string | null;
-  /** @returns its version, or why it cannot be measured and how to get it */
+  /** @returns its version; or why it cannot be measured, and how to install it */
   probe(): Promise<{ version: string } | { missing: string }>;
   start(world: World, mtu: number): Promise<Guest>;
-  /** A namespace up, `true` in it, and down again. */
+  /** Command that starts a guest, runs `true` in it and stops it. */
   startArgv(world: World, mtu: number): Argv;
 }
 
 const OUR_LAUNCHER = fileURLToPath(new URL('../../bin/bucatini', import.meta.url));
 const SERVICE_PORT = 5201;
-/** Outside the range that the kernel takes ports from (world.ts). */
+/** Outside the kernel's range of ephemeral ports, which world.ts sets. */
 const FIRST_PUBLISHED_PORT = 7000;
 
 let nextTag = 100_000_000;
 let nextPort = FIRST_PUBLISHED_PORT;
 
-/** A tool that runs a command in the namespace it makes: pasta and ourselves. */
+/** Start a tool that runs a command in the namespace it creates: pasta and bucatini. */
 async function startAround(world: World, tool: Argv, publishedPort: number): Promise<Guest> {
-  // The command is found again by its argument, which nobody else uses.
+  // The command's process is found by its argument, which is unique.
   const command = `sleep ${nextTag++}`;
   const daemon = new Daemon(world.asUser([...tool, ...command.split(' ')] as unknown as Argv));
   const pid = await until(tool.join(' '), 10_000, () => {
@@ -77,7 +79,7 @@ async function startAround(world: World, tool: Argv, publishedPort: number): Pro
   };
 }
 
-/** First line of `PROGRAM --version`; when it does not run, the remedy and what it said. */
+/** First line of `PROGRAM --version`; if it does not run, the remedy and its output. */
 async function version(program: string, remedy: string): Promise<{ version: string } | { missing: string }> {
   const { status, stdout, stderr } = await run([program, '--version'], 10_000);
   const first = (stdout || stderr).trim().split('\n')[0] ?? '';
@@ -85,14 +87,14 @@ async function version(program: string, remedy: string): Promise<{ version: stri
   return { missing: status === null ? remedy : `${remedy} (${first})` };
 }
 
-/** The plan that `auto` comes to on this machine, in words. */
+/** Thread plan as text, with the plan that `auto` selects on this machine. */
 function threadsText(threads: string): string {
   if (threads !== 'auto') return threads;
   const chosen = autoThreads(availableParallelism());
   return `auto: ${chosen.kind === 'fused' ? 'fused' : `pipeline=${chosen.shards}`}`;
 }
 
-/** Debian 12's pasta does not know its own version; its package does. */
+/** pasta of Debian 12 prints an unknown version; then the version of its package is used. */
 async function packagedVersion(name: string, packageName: string, said: string): Promise<string> {
   if (!said.includes('unknown')) return said;
   // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own format
@@ -102,7 +104,10 @@ async function packagedVersion(name: string, packageName: string, said: string):
 
 const OLD_YEARS = 2;
 
-/** passt's versions are dates (2026_10_02.abcdef); Debian's too (0.0~git20230309.7c7625d). Pure. */
+/**
+ * A note that a build of a tool is years old, or null. passt's versions contain dates (2026_10_02.abcdef),
+ * Debian's too (0.0~git20230309.7c7625d). Pure.
+ */
 export function ageNote(name: string, version: string, now: Date): string | null {
   const [, year, month] = /\b(?:git)?(20\d\d)[_-]?([01]\d)[_-]?[0-3]\d\b/.exec(version) ?? [];
   if (year === undefined || month === undefined) return null;
@@ -138,7 +143,7 @@ function ours(spec: PeerSpec): Peer {
 
 function pasta(spec: PeerSpec): Peer {
   const program = spec.path ?? 'pasta';
-  // No watching of the guest's ports, as Podman starts it.
+  // Options as Podman passes them: the guest's ports are not watched.
   const argv = (mtu: number, publish: string): Argv => [
     program,
     '--config-net',
@@ -171,7 +176,7 @@ function pasta(spec: PeerSpec): Peer {
   };
 }
 
-/** One request on slirp4netns's API socket. @throws when it answers with an error or not at all */
+/** Send one request to slirp4netns's API socket. @throws Error when it answers with an error or not at all */
 function slirpRequest(socketPath: string, request: object): Promise<void> {
   return new Promise((resolve, reject) => {
     let answer = '';
@@ -188,7 +193,9 @@ function slirpRequest(socketPath: string, request: object): Promise<void> {
   });
 }
 
-/** $1 program, $2 MTU, $3 an empty directory: a namespace up as its manual shows, `true` in it, and down. */
+/**
+ * $1 program, $2 MTU, $3 an empty directory: start a namespace as in its manual, run `true` in it, stop it.
+ */
 const SLIRP_START = `
 mkfifo "$3/up" "$3/ready"
 unshare -Urn sh -c 'echo up >"$1/up"; exec sleep 60' sh "$3" & ns=$!
@@ -236,7 +243,7 @@ function slirp(spec: PeerSpec, scratch: string): Peer {
             });
             return true;
           } catch (error) {
-            // ENOENT and ECONNREFUSED: not there yet.
+            // ENOENT and ECONNREFUSED: the API socket is not ready yet.
             if (error instanceof Error && 'code' in error) return null;
             throw error;
           }
@@ -283,7 +290,10 @@ function direct(spec: PeerSpec): Peer {
   };
 }
 
-/** @param specs as they were asked for; the order stays. Makes a directory for sockets, which goes when this process ends. */
+/**
+ * Make the peers, in the order of `specs`. Creates a directory for sockets, which is removed when this
+ * process ends.
+ */
 export function makePeers(specs: readonly PeerSpec[]): Peer[] {
   const scratch = mkdtempSync(join(tmpdir(), 'harness-'));
   process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));

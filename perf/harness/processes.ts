@@ -1,11 +1,11 @@
 /**
- * Processes of the harness: started away from the terminal's process group (Ctrl-C is for the harness alone),
- * found again by their place in the tree, and all ended at the end.
+ * Processes of the harness. They are started outside the terminal's process group (Ctrl-C is for the harness
+ * alone), identified by their position in the process tree, and all stopped at the end.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
-/** The kernel's USER_HZ: /proc/PID/stat counts in it on every Linux. */
+/** The kernel's USER_HZ, the unit of times in /proc/PID/stat on every Linux. */
 const TICKS_PER_SECOND = 100;
 
 export type Argv = readonly [string, ...string[]];
@@ -18,7 +18,7 @@ export interface Finished {
 
 const started = new Set<ChildProcess>();
 
-/** A long-running child. Its last output is kept for the day it fails. */
+/** A long-running child. Its last output is kept for error messages. */
 export class Daemon {
   readonly child: ChildProcess;
   readonly pid: number;
@@ -47,7 +47,7 @@ export class Daemon {
     return started.has(this.child);
   }
 
-  /** End it and what it started: SIGTERM, and SIGKILL for what is left after a second. */
+  /** Stop it and its descendants: SIGTERM, and SIGKILL for those still running after a second. */
   async stop(): Promise<void> {
     if (this.pid < 0) return;
     const pids = descendants(this.pid);
@@ -58,7 +58,10 @@ export class Daemon {
   }
 }
 
-/** Run to the end. Never rejects: a program that is not there has status null and says so in stderr. */
+/**
+ * Run a program to its end. Never rejects: for a missing program the status is null and stderr has the
+ * reason.
+ */
 export function run(argv: Argv, timeoutMs = 0, abort?: AbortSignal): Promise<Finished> {
   return new Promise((resolve) => {
     const child = spawn(argv[0], argv.slice(1), {
@@ -88,7 +91,7 @@ export function run(argv: Argv, timeoutMs = 0, abort?: AbortSignal): Promise<Fin
   });
 }
 
-/** @throws when it fails, with the command and its own words. */
+/** Run a program that has to succeed. @returns its output @throws Error with the command and its output */
 export async function must(argv: Argv): Promise<string> {
   const { status, stdout, stderr } = await run(argv);
   if (status !== 0) throw new Error(`${argv.join(' ')}: ${(stderr || stdout).trim() || `status ${status}`}`);
@@ -105,7 +108,7 @@ export async function stopAll(): Promise<void> {
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Poll until `check` gives something. @throws naming `what` when `timeoutMs` is over. */
+/** Poll until `check` returns a value other than null. @throws Error naming `what` after `timeoutMs` */
 export async function until<T>(
   what: string,
   timeoutMs: number,
@@ -124,11 +127,11 @@ function signal(pid: number, name: NodeJS.Signals): void {
   try {
     process.kill(pid, name);
   } catch {
-    // Gone already, which is what was wanted.
+    // The process has ended already.
   }
 }
 
-/** Fields of /proc/PID/stat after the command name, from `state` on; null when the process is gone. */
+/** Fields of /proc/PID/stat after the command name, from `state` on; null when the process has ended. */
 function stat(pid: number): string[] | null {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
@@ -143,7 +146,7 @@ function alive(pid: number): boolean {
   return state !== undefined && state !== 'Z' && state !== 'X';
 }
 
-/** The process and everything below it. */
+/** A process and all its descendants. */
 export function descendants(root: number): number[] {
   const children = new Map<number, number[]>();
   for (const name of readdirSync('/proc')) {
@@ -159,7 +162,7 @@ export function descendants(root: number): number[] {
   return found;
 }
 
-/** User and system time that a process tree has used so far, all threads, in seconds. */
+/** User and system time of all threads of a process tree so far, in seconds. */
 export function cpuSeconds(root: number): number {
   let ticks = 0;
   for (const pid of descendants(root)) {
@@ -177,7 +180,7 @@ export function commandLine(pid: number): string {
   }
 }
 
-/** Which namespace a process is in, as an opaque name; empty when it is gone. */
+/** Namespace of a process as an opaque name; empty when the process has ended. */
 export function namespaceOf(pid: number | 'self', kind: 'net' | 'user'): string {
   try {
     return readlinkSync(`/proc/${pid}/ns/${kind}`);
@@ -187,8 +190,8 @@ export function namespaceOf(pid: number | 'self', kind: 'net' | 'user'): string 
 }
 
 /**
- * Resident memory of a process tree in MiB, now and at its highest; `without`: command line of a process that
- * is not the tool's.
+ * Resident memory of a process tree in MiB, current and peak.
+ * @param without  command line of a process in the tree that is left out
  */
 export function memoryMib(root: number, without: string): { rss: number; peak: number } {
   let rssKib = 0;
@@ -199,7 +202,7 @@ export function memoryMib(root: number, without: string): { rss: number; peak: n
     try {
       status = readFileSync(`/proc/${pid}/status`, 'latin1');
     } catch {
-      continue; // ended meanwhile
+      continue; // the process has ended
     }
     rssKib += Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0);
     peakKib += Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0);
@@ -207,14 +210,14 @@ export function memoryMib(root: number, without: string): { rss: number; peak: n
   return { rss: rssKib / 1024, peak: peakKib / 1024 };
 }
 
-/** Descriptors that a process tree has open. */
+/** Number of open descriptors of a process tree. */
 export function descriptorCount(root: number): number {
   let count = 0;
   for (const pid of descendants(root)) {
     try {
       count += readdirSync(`/proc/${pid}/fd`).length;
     } catch {
-      // ended meanwhile
+      // the process has ended
     }
   }
   return count;

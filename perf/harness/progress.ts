@@ -1,12 +1,12 @@
 /**
- * Progress on standard error, with the time that is left: planned seconds, corrected by how the plan has held
- * so far.
+ * Progress on standard error with the remaining time: planned seconds, corrected by the ratio of actual to
+ * planned time so far.
  */
 export const say = (text: string): void => {
   process.stderr.write(`${text}\n`);
 };
 
-/** Until so much of the plan is done its own estimate is the better one. */
+/** Before this much of the plan is done, the plan's own estimate is better than the corrected one. */
 const TRUST_SECONDS = 10;
 
 export class Progress {
@@ -21,7 +21,7 @@ export class Progress {
     this.#plannedSeconds = plannedSeconds;
   }
 
-  /** @param seconds what the plan had for this step */
+  /** Report a step. @param seconds  planned time of the step */
   step(text: string, seconds: number): void {
     this.#step++;
     this.#doneSeconds += seconds;

@@ -1,6 +1,6 @@
 /**
- * What a run leaves behind: the JSON file, its types and the metrics that occur in it. perf/README.md
- * explains it field by field; the renderer needs nothing else. No path and no name of a machine goes in here.
+ * The result of a run: types of the JSON file and the metrics in it. perf/README.md explains every field; the
+ * renderer needs nothing else. A result contains no path and no host name.
  */
 
 export const SCHEMA = 2;
@@ -16,7 +16,7 @@ export interface Machine {
   readonly governor: string;
   readonly iperf3: string;
   readonly commit: string;
-  /** One-minute load when the run began: more than a little makes every figure doubtful. */
+  /** One-minute load average at the start of the run: with a high load the figures are not reliable. */
   readonly loadAtStart: number;
 }
 
@@ -24,7 +24,7 @@ export interface PeerInfo {
   readonly name: string;
   readonly kind: PeerKind;
   readonly version: string;
-  /** Thread plan in words; only for ourselves. */
+  /** Thread plan as text; only for bucatini. */
   readonly threads: string | null;
 }
 
@@ -39,7 +39,7 @@ export interface Measurement {
   readonly distribution?: readonly (readonly [number, number])[];
 }
 
-/** One cell of the matrix as it was measured. */
+/** A cell of the matrix as measured. */
 export interface CellInfo {
   readonly id: string;
   readonly workload: string;
@@ -58,7 +58,7 @@ export interface Soak {
   readonly peer: string;
   readonly minutes: number;
   readonly samples: readonly SoakSample[];
-  /** Completed pieces of load, by kind. */
+  /** Number of completed pieces of load, by kind. */
   readonly pieces: Readonly<Record<string, number>>;
   readonly errors: readonly string[];
   readonly verdict: string;
@@ -75,7 +75,7 @@ export interface Result {
   readonly cells: readonly CellInfo[];
   readonly measurements: readonly Measurement[];
   readonly soak: Soak | null;
-  /** What the reader must know beside the figures. */
+  /** Remarks for the reader of the figures. */
   readonly notes: readonly string[];
   readonly seconds: number;
   readonly endedEarly: boolean;
@@ -87,7 +87,7 @@ export interface MetricInfo {
   readonly digits: number;
 }
 
-/** Every metric; the first one of a measurement that is listed here is what its plot shows. */
+/** All metrics. The plot of a measurement shows the first of its metrics in this order. */
 export const METRICS = {
   mbit: { label: 'Mbit/s', better: 'more', digits: 0 },
   perSecond: { label: 'per second', better: 'more', digits: 0 },
@@ -112,7 +112,7 @@ export const METRIC_NAMES = Object.keys(METRICS) as readonly Metric[];
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** @throws Error saying what is wrong with the file, when it is not one of ours */
+/** Parse a result file. @param name  for messages @throws Error when it is not a result of the harness */
 export function parseResult(text: string, name: string): Result {
   let value: unknown;
   try {

@@ -1,7 +1,7 @@
 /**
- * `--soak`: mixed load on one bucatini for a long time. Three lanes run beside one another, each going round its own pieces;
- * memory and descriptors are sampled meanwhile. The verdict needs more than three minutes: two are for
- * growing up, the third is what the rest is held against.
+ * `--soak`: mixed load on one bucatini for a long time. Three lanes run concurrently, each repeating its own
+ * pieces of load; memory and descriptors are sampled meanwhile. The verdict needs more than three minutes:
+ * two for warming up, and the third as the base that the rest is compared with.
  */
 import type { Cell } from './matrix.ts';
 import { descriptorCount, memoryMib, sleep } from './processes.ts';
@@ -13,15 +13,15 @@ import { torrent } from './workloads/others.ts';
 import { connections, flows, request } from './workloads/streams.ts';
 
 const SAMPLE_MS = 10_000;
-/** The first two minutes are for growing up: caches, compiled code, the first time-outs. */
+/** The first two minutes are warm-up: caches, compiled code, the first timeouts. */
 const BASE_FROM_SECONDS = 120;
 const BASE_TO_SECONDS = 180;
 const LAST_SECONDS = 60;
-/** Two samples may be missing at the end. */
+/** At the end two samples may be missing. */
 const MISSED_SECONDS = 20;
-/** What a garbage collector may be behind by. */
+/** Growth that garbage not yet collected may cause. */
 const RSS_SLACK = 1.03;
-/** Flows that are still to time out hold some. */
+/** Growth that flows which have not timed out yet may cause. */
 const DESCRIPTOR_SLACK = 1.1;
 const DESCRIPTOR_SLACK_COUNT = 16;
 
@@ -45,7 +45,7 @@ const datagrams = (direction: 'up' | 'down', datagramBytes: number): Piece => {
   return (context) => udp(context, traffic, piece(3));
 };
 
-/** Names are what the report counts by. */
+/** The pieces of each lane. The report counts them by name. */
 const LANES: readonly Readonly<Record<string, Piece>>[] = [
   {
     'tcp up': stream('up', 1, 3),
@@ -66,23 +66,22 @@ const LANES: readonly Readonly<Record<string, Piece>>[] = [
   },
 ];
 
-/** Of a piece that was never finished nothing is known. */
+/** All pieces: each has to be completed at least once, because an unfinished piece proves nothing. */
 const ALL_PIECES = LANES.flatMap((lane) => Object.keys(lane));
 
 export type SoakRecord = Pick<Soak, 'samples' | 'errors' | 'pieces' | 'minutes'>;
 
 /**
- * What has to hold for `passed`, and all of it is said with its figures: the third minute is held against all
- * that comes after it.
+ * The verdict of a soak, with the figures it rests on. Samples of the third minute, the base, are compared
+ * with those after it. To pass:
  *
- * - Memory by the highest of each: resident memory of the whole tree, so V8's heap as well as our tables. A
- *   heap that collects late goes
- *   up and down, its highest is what a machine must have; a leak moves the highest up, however slow.
- * - Descriptors by the lowest of each, the end by its last minute: what a sample meets of a burst of a
- *   thousand connections is chance,
- *   what is left between bursts is what stays.
- * - No error, each kind of load carried, and the whole time: a soak that was ended, or whose load stood
- *   still, has shown nothing.
+ * - Memory: the peak after the base is at most RSS_SLACK times that of the base. The resident memory of the
+ *   process tree contains V8's heap and our tables. A heap that is collected late goes up and down; its peak
+ *   is what a machine has to have. A leak, however slow, raises the peak.
+ * - Descriptors: the minimum of the last minute is compared with that of the base. How much of a burst of a
+ *   thousand connections a sample sees is chance; the minimum shows what remains between bursts.
+ * - There was no error, every kind of load was carried, and the soak ran its whole time: one that was ended,
+ *   or whose load stopped, proves nothing.
  *
  * Pure.
  */

@@ -1,10 +1,10 @@
 /**
- * What is to be reached: one table, checked by every report. A row holds when
+ * Performance targets: one table, checked by every report. A target is reached when
  *
  *     value  >= | > | <=  factor * reference + plus
  *
- * with the medians of one run: `value` is ours in `cell`, the reference somebody's in `than` (the same cell
- * when not given; of several the best, and with `sum` of our own).
+ * with the medians of one run. `value` is bucatini's in `cell`. The reference is a median in the cells `than`
+ * (default: the same cell), the best if there are several.
  */
 import { BOTH_MTUS } from './matrix.ts';
 import type { Metric } from './result.ts';
@@ -17,16 +17,16 @@ export interface Target {
   readonly metric: Metric;
   readonly op: '>=' | '>' | '<=';
   readonly reference: Reference;
-  /** Of a fixed one: the bound itself. */
+  /** For the reference 'fixed': the bound itself. */
   readonly factor: number;
   readonly plus?: number;
   readonly than?: readonly string[];
   /**
-   * What must have been carried for a figure of processor time to count: time of a transfer that stalled says
-   * nothing about the cost of carrying it. Holds for the peers, and with `leastMbit` for ourselves too.
+   * Throughput that is required for a figure of processor time to count: the time of a stalled transfer does
+   * not show its cost. It applies to the other tools, and with `leastMbit` to bucatini too.
    */
   readonly carrying?: { readonly leastMbit: number } | { readonly shareOfOurs: number };
-  /** A wish beyond the target. */
+  /** An aim beyond the target; not reaching it is not a failure. */
   readonly isStretch?: boolean;
 }
 
@@ -54,17 +54,17 @@ const atMost = (reference: Reference, factor: number, over: Over = {}): Row => (
 const above = (reference: Reference, factor = 1): Row => ({ op: '>', reference, factor });
 
 /**
- * Processor time per GiB hardly depends on the rate, until a tool idles between stalls: an order of magnitude
- * tells the two apart, and still lets tools of half or a third of our rate be the best.
+ * Processor time per GiB hardly depends on the rate unless a tool idles between stalls. A tenth of bucatini's
+ * rate separates the two cases, and still admits tools with half or a third of its rate.
  */
 const TENTH_OF_OUR_RATE = { shareOfOurs: 0.1 } as const;
-/** Of 1 Gbit/s offered; a tenth less is within what iperf3's pacing varies. */
+/** 1 Gbit/s is offered; iperf3's pacing varies by up to a tenth. */
 const PACED_RATE = { leastMbit: 900 } as const;
 
 const [LARGE, SMALL] = BOTH_MTUS;
 const UP_DOWN = ['up', 'down'] as const;
 
-/** [MTU, direction, share of direct, times the best peer] */
+/** [MTU, direction, factor of direct, factor of the best stock tool] */
 const SINGLE_STREAM = [
   [LARGE, 'up', 0.55, 1],
   [LARGE, 'down', 0.75, 1],
@@ -184,6 +184,6 @@ export const TARGETS: readonly Target[] = [
   target(`idle-${LARGE}`, 'rssMib', 'RSS idle, 100 MB', atMost('fixed', 95.4)),
   target(`flows-10000-${LARGE}`, 'rssMib', 'RSS with 10,000 idle flows, 200 MB', atMost('fixed', 190.7)),
   target(`flows-10000-${LARGE}`, 'flows', '10,000 idle flows are really there', atLeast('fixed', 10_000)),
-  // One tick is what the kernel's accounting may charge to whoever is interrupted.
+  // The kernel's accounting may charge one tick to a process that was only interrupted.
   target(`idle-${LARGE}`, 'cpuTicks', 'CPU idle for 30 s, above noise (one tick)', atMost('fixed', 1)),
 ];

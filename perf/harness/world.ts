@@ -1,5 +1,6 @@
 /**
- * The bed: the harness's own network namespace plays the host, another plays the outside world.
+ * The test network: the harness's own network namespace is the host, another one is the outside world (the
+ * peer).
  *
  *      guest of each tool                 host (our own)                        peer
  *   +---------------------+       +-------------------------+          +--------------------+
@@ -9,28 +10,30 @@
  *   (for the line cells only)     |       2001:2:0:1::1/64  |          | 2001:2:0:1::2      |
  *                                 +-------------------------+          +--------------------+
  *
- * Addresses are those set aside for benchmarks (RFC 2544 by way of RFC 6890, and RFC 5180). The gateways
- * answer: they are second addresses of the peer. Everything here runs as root of a user namespace; the tools
- * under test run one user namespace below, as an ordinary user without any capability, as they would for a
- * caller.
+ * The addresses are those reserved for benchmarks (RFC 2544, RFC 6890, RFC 5180). The gateways answer: they
+ * are second addresses of the peer. Everything here runs as root of a user namespace. The tools under test
+ * run in a nested user namespace as an ordinary user without capabilities, as they do for their usual
+ * callers.
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Family, Line } from './matrix.ts';
 import { type Argv, commandLine, Daemon, must, namespaceOf, run, sleep, until } from './processes.ts';
 
-/** cubic on every hop: with BBR even a bare veth gives half, and machines differ in their default. */
+/**
+ * cubic on every link: machines have different defaults, and with BBR even a bare veth carries half as much.
+ */
 export const CONGESTION_CONTROL = 'cubic';
 
 const HOST_UID = '1000';
 
-/** Where a peer that connects to a published port finds the host. */
+/** The host's address, to which the peer connects for a published port. */
 export const HOST_ADDRESS = '198.18.0.1';
 
 export interface World {
-  /** Where servers in the peer namespace are reached from a guest; over the line, once it is laid. */
+  /** Address of servers in the peer namespace for a guest; through the emulated line, if there is one. */
   peerAddress(family: Family): string;
-  /** Lay a line between host and peer, instead of the one that may be there. null: none. */
+  /** Set up an emulated line between host and peer, in place of an existing one. null: remove it. */
   useLine(line: Line | null): Promise<void>;
   /** Prefix a command so that it runs in the host namespace as a user without privileges. */
   asUser(argv: Argv): Argv;
@@ -40,7 +43,7 @@ export interface World {
   inGuest(pid: number, argv: Argv): Argv;
 }
 
-/** Start a `sleep` that holds new namespaces. @returns its pid, once it is what it shall be */
+/** Start a `sleep` that holds new namespaces. @returns its pid, once it is in them */
 export async function holdNamespaces(argv: Argv, kind: 'net' | 'user'): Promise<number> {
   const ours = namespaceOf('self', kind);
   const daemon = new Daemon(argv);
@@ -60,10 +63,10 @@ export async function buildWorld(tcpWmem: string | null): Promise<World> {
     'user',
   );
   const inPeer = (argv: Argv): Argv => ['nsenter', '-t', `${peer}`, '-n', ...argv];
-  // Ping sockets: gid 0 here is the caller's own group, the only one that this namespace knows.
+  // Ping sockets: gid 0 here is the caller's own group, the only one that is mapped in this namespace.
   writeFileSync('/proc/sys/net/ipv4/ping_group_range', '0 0');
 
-  // Short connections use up ports faster than TIME-WAIT gives them back.
+  // Short connections use ports faster than TIME-WAIT releases them.
   writeFileSync('/proc/sys/net/ipv4/ip_local_port_range', '10000 65000');
   if (tcpWmem !== null) writeFileSync('/proc/sys/net/ipv4/tcp_wmem', tcpWmem);
   const ip = (text: string) => must(['ip', ...text.split(' ')]);
@@ -116,8 +119,8 @@ export async function buildWorld(tcpWmem: string | null): Promise<World> {
 type Ip = (text: string) => Promise<string>;
 
 /**
- * Nothing may bind or connect by IPv6 before duplicate address detection of the link-local addresses has
- * ended.
+ * Wait until no IPv6 address is tentative: before duplicate address detection ends, bind and connect may
+ * fail.
  */
 async function noTentative(ip: Ip, peerIp: Ip): Promise<void> {
   await until('IPv6 addresses', 8000, async () => {
@@ -129,8 +132,8 @@ async function noTentative(ip: Ip, peerIp: Ip): Promise<void> {
 }
 
 /**
- * Congestion control by route: only the machine's administrator may set the sysctl to what the machine does
- * not offer to everybody, but a namespace's own routes may name any algorithm that the kernel has.
+ * Set the congestion control by route. The sysctl of a namespace accepts only algorithms that the
+ * administrator has allowed for everybody; routes may name any algorithm that the kernel has.
  */
 async function linkRoutes(device: string, four: string, six: string, ip: Ip, peerIp: Ip): Promise<void> {
   await ip(`route replace ${four}.0/24 dev ${device} src ${four}.1 congctl ${CONGESTION_CONTROL}`);
@@ -163,7 +166,7 @@ async function startLine(line: Line, peer: number, ip: Ip, peerIp: Ip): Promise<
   return daemon;
 }
 
-/** What forbids the namespaces that the harness lives in, or null when nothing does. */
+/** Why the namespaces that the harness needs cannot be created, or null when they can. */
 export async function namespacesForbidden(): Promise<string | null> {
   const { status, stderr } = await run(['unshare', '-Urnm', 'true']);
   if (status === 0) return null;

@@ -1,11 +1,12 @@
 /**
- * IP addresses as four u32 words, most significant first; IPv4 as v4-mapped ::ffff:a.b.c.d (RFC 4291 section
- * 2.5.5.2).
+ * IP addresses as four u32 words, most significant word first. An IPv4 address is kept as the v4-mapped
+ * address ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
  *
  *   words[w]  words[w + 1]  words[w + 2]  words[w + 3]
  *      0           0           0xffff        a.b.c.d        an IPv4 address
  *
- * One shape for both families keeps flow keys and descriptors the same. Text is for the cold path.
+ * Both families have one shape, so that flow keys and message layouts need no second form. Functions with
+ * text allocate and are for the cold path.
  */
 import { readU32, writeU32 } from './be.ts';
 import { ipv4Parse, ipv4Text } from './ipv4.ts';
@@ -15,7 +16,7 @@ const ADDRESS_WORDS = 4;
 /** The third word of every v4-mapped address. */
 const V4_MAPPED_WORD = 0xffff;
 
-/** 16 packet bytes at `at` into words[w..w + 3]. */
+/** Read the 16 packet bytes at `at` into words[w..w + 3]. */
 export function addressRead(pool: Uint8Array, at: number, words: Uint32Array, w: number): void {
   words[w] = readU32(pool, at);
   words[w + 1] = readU32(pool, at + 4);
@@ -23,7 +24,7 @@ export function addressRead(pool: Uint8Array, at: number, words: Uint32Array, w:
   words[w + 3] = readU32(pool, at + 12);
 }
 
-/** words[w..w + 3] into 16 packet bytes at `at`. */
+/** Write words[w..w + 3] as 16 packet bytes at `at`. */
 export function addressWrite(pool: Uint8Array, at: number, words: Uint32Array, w: number): void {
   writeU32(pool, at, words[w]!);
   writeU32(pool, at + 4, words[w + 1]!);
@@ -31,7 +32,7 @@ export function addressWrite(pool: Uint8Array, at: number, words: Uint32Array, w
   writeU32(pool, at + 12, words[w + 3]!);
 }
 
-/** An IPv4 address (u32) into words[w..w + 3]. Its u32 is words[w + 3]. */
+/** Write an IPv4 address, a u32, to words[w..w + 3] as v4-mapped. words[w + 3] is the u32 itself. */
 export function addressSetIpv4(words: Uint32Array, w: number, ipv4: number): void {
   words[w] = 0;
   words[w + 1] = 0;
@@ -39,7 +40,7 @@ export function addressSetIpv4(words: Uint32Array, w: number, ipv4: number): voi
   words[w + 3] = ipv4;
 }
 
-/** 0.0.0.0 or :: into words[w..w + 3]. */
+/** Write the unspecified address of a family, 0.0.0.0 or ::, to words[w..w + 3]. */
 export function addressSetAny(words: Uint32Array, w: number, family: 4 | 6): void {
   words[w] = 0;
   words[w + 1] = 0;
@@ -47,13 +48,13 @@ export function addressSetAny(words: Uint32Array, w: number, family: 4 | 6): voi
   words[w + 3] = 0;
 }
 
-/** 127.0.0.1 or ::1 into words[w..w + 3]. */
+/** Write the loopback address of a family, 127.0.0.1 or ::1, to words[w..w + 3]. */
 export function addressSetLoopback(words: Uint32Array, w: number, family: 4 | 6): void {
   addressSetAny(words, w, family);
   words[w + 3] = family === 4 ? 0x7f00_0001 : 1;
 }
 
-/** Copy an address: four words from[f..f+3] to to[t..t+3]. */
+/** Copy an address: the four words from[f..f + 3] to to[t..t + 3]. */
 export function addressCopy(from: Uint32Array, f: number, to: Uint32Array, t: number): void {
   to[t] = from[f]!;
   to[t + 1] = from[f + 1]!;
@@ -61,52 +62,56 @@ export function addressCopy(from: Uint32Array, f: number, to: Uint32Array, t: nu
   to[t + 3] = from[f + 3]!;
 }
 
-/** Whether two addresses, four words each, are the same. */
+/** Whether the addresses at a[aw..aw + 3] and b[bw..bw + 3] are the same. */
 export function addressEqual(a: Uint32Array, aw: number, b: Uint32Array, bw: number): boolean {
-  // The last word differs most often.
+  // The last word differs most often, so it is compared first.
   return a[aw + 3] === b[bw + 3] && a[aw + 2] === b[bw + 2] && a[aw + 1] === b[bw + 1] && a[aw] === b[bw];
 }
 
-/** Whether four words are ::ffff:a.b.c.d, which is how IPv4 addresses are kept. */
+/** Whether the address at words[w..w + 3] is ::ffff:a.b.c.d, the form in which IPv4 addresses are kept. */
 export function isV4Mapped(words: Uint32Array, w: number): boolean {
   return words[w + 2] === V4_MAPPED_WORD && words[w + 1] === 0 && words[w] === 0;
 }
 
-/** The family of an address: 4 or 6. */
+/** Family of the address at words[w..w + 3]: 4 or 6. */
 export function familyOf(words: Uint32Array, w: number): 4 | 6 {
   return isV4Mapped(words, w) ? 4 : 6;
 }
 
-/** Word offset of a family's address in an array that has one of each: IPv4 in words 0..3, IPv6 in 4..7. */
+/**
+ * Word offset of a family's address in an array of one address per family: IPv4 in words 0..3, IPv6 in 4..7.
+ */
 export function familyAt(family: 4 | 6): number {
   return family === 4 ? 0 : 4;
 }
 
-/** 127.0.0.0/8 or ::1. */
+/** Whether the address lies in 127.0.0.0/8 or is ::1. */
 export function isLoopback(words: Uint32Array, w: number): boolean {
   if (isV4Mapped(words, w)) return words[w + 3]! >>> 24 === 127;
   return words[w + 3] === 1 && words[w + 2] === 0 && words[w + 1] === 0 && words[w] === 0;
 }
 
-/** 224.0.0.0/4 or ff00::/8. */
+/** Whether the address lies in 224.0.0.0/4 or ff00::/8. */
 export function isMulticast(words: Uint32Array, w: number): boolean {
   if (isV4Mapped(words, w)) return words[w + 3]! >>> 28 === 14;
   return words[w]! >>> 24 === 0xff;
 }
 
-/** 0.0.0.0 or ::. */
+/** Whether the address is 0.0.0.0 or ::. */
 export function isUnspecified(words: Uint32Array, w: number): boolean {
   if (words[w + 3] !== 0) return false;
   return isV4Mapped(words, w) || (words[w + 2] === 0 && words[w + 1] === 0 && words[w] === 0);
 }
 
-/** 169.254.0.0/16 or fe80::/10. */
+/** Whether the address lies in 169.254.0.0/16 or fe80::/10. */
 export function isLinkLocal(words: Uint32Array, w: number): boolean {
   if (isV4Mapped(words, w)) return words[w + 3]! >>> 16 === 0xa9fe;
   return words[w]! >>> 22 === 0xfe80 >>> 6;
 }
 
-/** Eight 16-bit groups of an IPv6 text (with or without :: and a dotted tail), or null. */
+/**
+ * The eight 16-bit groups of an IPv6 address as text, `::` and a dotted IPv4 tail allowed; null if malformed.
+ */
 function ipv6Groups(text: string): number[] | null {
   const halves = text.split('::');
   if (halves.length > 2) return null;
@@ -134,10 +139,10 @@ function ipv6Groups(text: string): number[] | null {
 }
 
 /**
- * Text of either family into words[w..w + 3]. Not checked by node:net: its expression for IPv6 takes 6 ms to
- * compile, in a start that needs no other.
- * @returns false, words untouched, when `text` is no address; a zone ("%eth0") or prefix length ("/64") is
- *   none
+ * Parse an address of either family into words[w..w + 3]. Cold path. node:net's isIP() is not used: its
+ * regular expression for IPv6 takes 6 ms to compile at the start of the process.
+ * @returns false, with words untouched, when `text` is not an address. A zone ("%eth0") or a prefix length
+ *   ("/64") is not accepted.
  */
 export function addressParse(text: string, words: Uint32Array, w: number): boolean {
   if (!text.includes(':')) {
@@ -152,12 +157,14 @@ export function addressParse(text: string, words: Uint32Array, w: number): boole
   return true;
 }
 
-/** Dotted quad for v4-mapped, else the canonical form of RFC 5952. */
+/** The address as text: dotted quad for v4-mapped, else the canonical form of RFC 5952. Cold path. */
 export function addressText(words: Uint32Array, w: number): string {
   return isV4Mapped(words, w) ? ipv4Text(words[w + 3]!) : ipv6Text(words, w);
 }
 
-/** The canonical form of RFC 5952 whatever the address: v4-mapped is ::ffff:a.b.c.d (section 5). */
+/**
+ * The address as text in the form of RFC 5952, also v4-mapped ones: ::ffff:a.b.c.d (section 5). Cold path.
+ */
 export function ipv6Text(words: Uint32Array, w: number): string {
   if (isV4Mapped(words, w)) return `::ffff:${ipv4Text(words[w + 3]!)}`;
   const groups: number[] = [];

@@ -12,13 +12,17 @@ import { Drop } from './drop.ts';
 import { MAC_BYTES } from './ethernet.ts';
 
 export const ARP_BYTES = 28;
-/** Offsets of the MAC fields from the packet's start. */
-export const arpSenderMacAt = 8;
-export const arpTargetMacAt = 18;
+/** Offsets of the MAC fields from the start of the packet. */
+export const ARP_SENDER_MAC = 8;
+export const ARP_TARGET_MAC = 18;
 
 export const ArpOp = { request: 1, reply: 2 } as const;
 
-/** @returns 0, or Drop.short | arpFormat | arpOp */
+/**
+ * Check a packet in place.
+ * @param availBytes  bytes of the frame from `at` on
+ * @returns 0, or Drop.short | arpFormat | arpOp
+ */
 export function arpCheck(pool: Uint8Array, at: number, availBytes: number): number {
   if (availBytes < ARP_BYTES) return Drop.short;
   if (readU32(pool, at) !== 0x00010800 || readU16(pool, at + 4) !== 0x0604) return Drop.arpFormat;
@@ -26,22 +30,26 @@ export function arpCheck(pool: Uint8Array, at: number, availBytes: number): numb
   return op === ArpOp.request || op === ArpOp.reply ? 0 : Drop.arpOp;
 }
 
-/** ArpOp value. */
+/** Operation: an ArpOp value. */
 export function arpOp(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 6);
 }
 
-/** IPv4 address as a u32. */
+/** Sender's IPv4 address as a u32. */
 export function arpSenderIp(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 14);
 }
 
-/** IPv4 address as a u32. */
+/** Target's IPv4 address as a u32. */
 export function arpTargetIp(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 24);
 }
 
-/** `senderIp` is at `senderMac`: ARP_BYTES bytes at `at`. Addresses as u32. */
+/**
+ * Write a reply, ARP_BYTES bytes at `at`, that says: `senderIp` is at `senderMac`.
+ * @param senderMac,targetMac  6-byte arrays
+ * @param senderIp,targetIp  IPv4 addresses as u32
+ */
 export function arpReplyWrite(
   pool: Uint8Array,
   at: number,
@@ -55,7 +63,7 @@ export function arpReplyWrite(
   writeU32(pool, at + 14, senderIp);
   writeU32(pool, at + 24, targetIp);
   for (let i = 0; i < MAC_BYTES; i++) {
-    pool[at + arpSenderMacAt + i] = senderMac[i]!;
-    pool[at + arpTargetMacAt + i] = targetMac[i]!;
+    pool[at + ARP_SENDER_MAC + i] = senderMac[i]!;
+    pool[at + ARP_TARGET_MAC + i] = targetMac[i]!;
   }
 }

@@ -1,17 +1,17 @@
 /**
- * DHCPv4, RFC 2131 (messages) and RFC 2132 (options); 3397 (search list), 3442 (classless routes), 4039
- * (rapid commit),
- * 4702 (FQDN).
+ * DHCPv4: RFC 2131 (messages), RFC 2132 (options), RFC 3397 (search list), RFC 3442 (classless routes), RFC
+ * 4039 (rapid commit), RFC 4702 (FQDN).
  *
  *  +0 op u8   +1 htype u8   +2 hlen u8   +3 hops u8   +4 xid u32   +8 secs u16   +10 flags u16
  *  +12 ciaddr u32   +16 yiaddr u32   +20 siaddr u32   +24 giaddr u32
  *  +28 chaddr, 16   +44 sname, 64   +108 file, 128   +236 magic u32   +240 options
  *  option: +0 code u8   +1 length u8   +2 content;   0 is a pad, 255 the end, both without a length
  *
- * Options in sname and file (option 52, overload) are not read: clients have no need of it, and a hostile one
- * gains nothing. A handful of messages per container: the writer takes a plain object. Everything else
- * allocates nothing. Invariant: once dhcpCheck() === 0, the fields and the options up to the end may be read
- * unchecked.
+ * Options in sname and file (option 52, overload) are not read: clients do not need overload, and a hostile
+ * client gains nothing by it. A container sends only a few messages, so the writer takes a plain object; all
+ * readers but those marked cold allocate nothing.
+ *
+ * Invariant: once dhcpCheck() === 0, the fields and the options up to the end may be read unchecked.
  */
 import { readU16, readU32, writeU16, writeU32 } from './be.ts';
 import { domainLabels, domainWrite } from './domain-name.ts';
@@ -19,15 +19,15 @@ import { Drop } from './drop.ts';
 
 export const DHCP_SERVER_PORT = 67;
 export const DHCP_CLIENT_PORT = 68;
-/** Fixed part and magic. */
+/** The fixed fields and the magic cookie. */
 export const DHCP_MIN_BYTES = 240;
-/** Offset of the client's MAC. */
-export const dhcpClientMacAt = 28;
+/** Offset of the client's MAC address (chaddr) from the start of the message. */
+export const DHCP_CLIENT_MAC = 28;
 
 const MAGIC = 0x63825363;
-/** RFC 1542 section 2.1: BOOTP relays and clients expect at least this much. */
+/** RFC 1542 section 2.1: BOOTP relays and clients expect a message of at least this length. */
 const REPLY_MIN_BYTES = 300;
-/** RFC 2131 section 2: every client takes 576 bytes of IP packet, 548 of them DHCP. */
+/** RFC 2131 section 2: every client accepts an IP packet of 576 bytes, 548 of them DHCP. */
 const REPLY_MAX_BYTES = 548;
 
 export const DhcpMessage = {
@@ -64,8 +64,8 @@ export const DhcpOption = {
 } as const;
 
 /**
- * Check a client's message, options included.
- * @param bytes  UDP payload length; all options are walked
+ * Check a client's message in place, all options included.
+ * @param bytes  UDP payload length
  * @returns 0, or Drop.short | dhcpOp | dhcpHardware | dhcpMagic | dhcpOption
  */
 export function dhcpCheck(pool: Uint8Array, at: number, bytes: number): number {
@@ -84,37 +84,39 @@ export function dhcpCheck(pool: Uint8Array, at: number, bytes: number): number {
       if (i > bytes) return Drop.dhcpOption;
     }
   }
-  return 0; // an end option is required, but some clients forget it
+  return 0; // the end option is mandatory, but some clients omit it
 }
 
-/** Transaction id, the client's choice: a reply carries it back. */
+/** Transaction id: the client chooses it and the reply carries the same. */
 export function dhcpXid(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 4);
 }
 
-/** The client cannot take unicast before it is configured. */
+/** Broadcast flag: the client cannot receive unicast before it has an address. */
 export function dhcpWantsBroadcast(pool: Uint8Array, at: number): boolean {
   return (pool[at + 10]! & 0x80) !== 0;
 }
 
-/** The client's own address when it is renewing, else 0. */
+/** The client's current address (u32) when it renews a lease, else 0. */
 export function dhcpCiaddr(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 12);
 }
 
-/** The address offered, in a reply. */
+/** The address (u32) that a reply offers or assigns. */
 export function dhcpYiaddr(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 16);
 }
 
-/** A relay's address, 0 without one. */
+/** The relay agent's address (u32), 0 without a relay. */
 export function dhcpGiaddr(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 24);
 }
 
 /**
- * Find the first option of a code.
- * @returns offset of its code byte from `at` (length at + 1, content at + 2), or 0 when there is none
+ * Find the first option with a code.
+ * @param bytes  UDP payload length
+ * @returns offset of the option's code byte from `at` (its length is at + 1, its content at + 2), or 0 for
+ *   none
  */
 export function dhcpOptionAt(pool: Uint8Array, at: number, bytes: number, code: number): number {
   let i = DHCP_MIN_BYTES;
@@ -133,7 +135,7 @@ export function dhcpOptionAt(pool: Uint8Array, at: number, bytes: number, code: 
   return 0;
 }
 
-/** DhcpMessage value; 0 for plain BOOTP or an option of the wrong length. */
+/** Option 53, a DhcpMessage value; 0 when it is absent (plain BOOTP) or has the wrong length. */
 export function dhcpMessageType(pool: Uint8Array, at: number, bytes: number): number {
   const option = dhcpOptionAt(pool, at, bytes, DhcpOption.messageType);
   return option !== 0 && pool[at + option + 1] === 1 ? pool[at + option + 2]! : DhcpMessage.none;
@@ -144,65 +146,65 @@ function optionU32(pool: Uint8Array, at: number, bytes: number, code: number): n
   return option !== 0 && pool[at + option + 1] === 4 ? readU32(pool, at + option + 2) : 0;
 }
 
-/** Option 50 as u32, 0 when absent. */
+/** Option 50, the address the client asks for, as a u32; 0 when absent. */
 export function dhcpRequestedIp(pool: Uint8Array, at: number, bytes: number): number {
   return optionU32(pool, at, bytes, DhcpOption.requestedIp);
 }
 
-/** Option 54 as u32, 0 when absent: which server a REQUEST is for. */
+/** Option 54, the server that a REQUEST is for, as a u32; 0 when absent. */
 export function dhcpServerId(pool: Uint8Array, at: number, bytes: number): number {
   return optionU32(pool, at, bytes, DhcpOption.serverId);
 }
 
-/** Option 80: the client takes an ACK to its DISCOVER. */
+/** Option 80: the client accepts an ACK in reply to its DISCOVER. */
 export function dhcpRapidCommit(pool: Uint8Array, at: number, bytes: number): boolean {
   return dhcpOptionAt(pool, at, bytes, DhcpOption.rapidCommit) !== 0;
 }
 
-/** Option 55, in the client's order; empty when absent. Cold path. */
+/** Option 55, the codes of the options the client wants, in its order; empty when absent. Cold path. */
 export function dhcpParameterList(pool: Uint8Array, at: number, bytes: number): number[] {
   const option = dhcpOptionAt(pool, at, bytes, DhcpOption.parameterList);
   if (option === 0) return [];
   return Array.from({ length: pool[at + option + 1]! }, (_, i) => pool[at + option + 2 + i]!);
 }
 
-/** Option 12 as text, "" when absent; bytes that are not printable ASCII become "?". Cold path. */
+/** Option 12, the host name; "" when absent. Bytes that are not printable ASCII become "?". Cold path. */
 export function dhcpHostname(pool: Uint8Array, at: number, bytes: number): string {
   const option = dhcpOptionAt(pool, at, bytes, DhcpOption.hostname);
   if (option === 0) return '';
   let text = '';
   for (let i = 0; i < pool[at + option + 1]!; i++) {
     const byte = pool[at + option + 2 + i]!;
-    if (byte === 0 && i === pool[at + option + 1]! - 1) break; // some clients count a trailing NUL
+    if (byte === 0 && i === pool[at + option + 1]! - 1) break; // some clients send a trailing NUL
     text += byte > 0x20 && byte < 0x7f ? String.fromCharCode(byte) : '?';
   }
   return text;
 }
 
-/** What a reply says. Addresses are u32; what is absent is not sent. */
+/** Content of a reply. Addresses are u32. An absent field is not sent. */
 export interface DhcpReply {
-  /** DhcpMessage.offer, ack or nak; none answers plain BOOTP, without option 53. */
+  /** DhcpMessage.offer, ack or nak; none for a plain BOOTP reply, which has no option 53. */
   readonly messageType: number;
-  /** The client's address; 0 in a NAK. */
+  /** The address assigned to the client; 0 in a NAK. */
   readonly yiaddr: number;
   /** Our address: option 54. */
   readonly serverId: number;
   readonly siaddr?: number;
   readonly subnetMask?: number;
   readonly router?: number;
-  /** 0xffffffff: for ever. */
+  /** Seconds; 0xffffffff means infinite. */
   readonly leaseTimeS?: number;
   readonly mtu?: number;
   readonly dns?: readonly number[];
-  /** Search list (119). A name that is no domain name is left out. */
+  /** Search list (option 119). A text that is not a domain name is left out. */
   readonly search?: readonly string[];
   readonly domainName?: string;
   readonly hostname?: string;
-  /** Sent only to a client that sent option 81 itself. */
+  /** The client's FQDN (option 81), sent only if the request has option 81. */
   readonly fqdn?: string;
   /**
-   * Option 121. RFC 3442: clients then ignore `router`, so the default route belongs in here too. via 0:
-   * on-link.
+   * Classless routes (option 121). With this option clients ignore `router` (RFC 3442), so the routes have to
+   * include the default route. `via` 0: on-link.
    */
   readonly routes?: readonly { readonly dst: number; readonly prefixLen: number; readonly via: number }[];
   readonly rapidCommit?: boolean;
@@ -225,8 +227,8 @@ function domainBytes(name: string): number[] {
 }
 
 /**
- * Option 81 in answer to the client's flags: no DNS updates here, the client's encoding, our name (RFC 4702
- * section 4).
+ * Content of option 81 in reply to the client's flags (RFC 4702 section 4): no DNS updates by this server,
+ * the name in the client's encoding.
  */
 function fqdnBytes(name: string, clientFlags: number): number[] {
   const [S, O, E, N] = [1, 2, 4, 8];
@@ -237,9 +239,9 @@ function fqdnBytes(name: string, clientFlags: number): number[] {
 /**
  * Write a reply to the message at `requestAt`, which dhcpCheck has accepted. Cold path.
  *
- * Option 53 comes first, then what the client asked for in its order (option 55), then the rest. An option
- * that no longer fits into 548 bytes is left out.
- * @param requestAt,requestBytes  the request, elsewhere in the same pool; not overlapping the reply
+ * Option 53 comes first, then the options that the client asked for (option 55) in its order, then the rest.
+ * An option that does not fit into 548 bytes any more is left out.
+ * @param requestAt,requestBytes  the request, in the same pool; must not overlap the reply
  * @returns UDP payload bytes, 300..548
  */
 export function dhcpReplyWrite(
@@ -254,12 +256,12 @@ export function dhcpReplyWrite(
   writeU16(pool, at + 1, 0x0106);
   writeU32(pool, at + 4, dhcpXid(pool, requestAt));
   writeU16(pool, at + 10, readU16(pool, requestAt + 10));
-  // RFC 2131 table 3: ciaddr comes back in an ACK only.
+  // RFC 2131 table 3: only an ACK repeats ciaddr.
   if (reply.messageType === DhcpMessage.ack) writeU32(pool, at + 12, dhcpCiaddr(pool, requestAt));
   writeU32(pool, at + 16, reply.yiaddr);
   writeU32(pool, at + 20, reply.siaddr ?? 0);
   writeU32(pool, at + 24, dhcpGiaddr(pool, requestAt));
-  pool.copyWithin(at + dhcpClientMacAt, requestAt + dhcpClientMacAt, requestAt + dhcpClientMacAt + 16);
+  pool.copyWithin(at + DHCP_CLIENT_MAC, requestAt + DHCP_CLIENT_MAC, requestAt + DHCP_CLIENT_MAC + 16);
   writeU32(pool, at + 236, MAGIC);
 
   const options = new Map<number, number[]>();
@@ -272,7 +274,7 @@ export function dhcpReplyWrite(
     options.set(DhcpOption.leaseTime, u32Bytes(reply.leaseTimeS));
   }
   if (reply.subnetMask !== undefined) options.set(DhcpOption.subnetMask, u32Bytes(reply.subnetMask));
-  // RFC 3442: before option 3.
+  // RFC 3442: option 121 comes before option 3.
   if (reply.routes !== undefined) {
     options.set(
       DhcpOption.classlessRoutes,
@@ -305,7 +307,7 @@ export function dhcpReplyWrite(
     const content = options.get(code);
     if (content === undefined) continue;
     options.delete(code);
-    // Zero-length content is right for rapid commit alone; one byte stays free for the end option.
+    // Only rapid commit may be empty. One byte stays free for the end option.
     if (content.length === 0 && code !== DhcpOption.rapidCommit) continue;
     if (content.length > 255 || i + 2 + content.length + 1 > REPLY_MAX_BYTES) continue;
     pool[at + i] = code;

@@ -1,14 +1,16 @@
 /**
- * DHCPv6, RFC 8415; DNS options of RFC 3646, FQDN of RFC 4704.
+ * DHCPv6: RFC 8415, DNS options of RFC 3646, FQDN of RFC 4704.
  *
  *  +0 type u8   +1 transaction id, 3 bytes   +4 options
  *  option  +0 code u16   +2 length u16   +4 content
- *  IA_NA   +4 iaid u32   +8 T1 u32   +12 T2 u32   +16 options: IAADDR +4 address, 16   +20 preferred u32   +24 valid u32
+ *  IA_NA   +4 iaid u32   +8 T1 u32   +12 T2 u32   +16 options
+ *  IAADDR  +4 address, 16   +20 preferred lifetime u32   +24 valid lifetime u32
  *
- * What relays wrap (types 12 and 13) is not spoken: there is none on a TAP. A handful of messages per
- * container: the writer takes a plain object. Everything else allocates nothing. Invariant: once
- * dhcpv6Check() === 0, the options up to the end may be read unchecked; those inside an IA_NA once
- * dhcpv6IaAddressAt has looked at them.
+ * Relay messages (types 12 and 13) are refused: there is no relay on a TAP. A container sends only a few
+ * messages, so the writer takes a plain object; the readers allocate nothing.
+ *
+ * Invariant: once dhcpv6Check() === 0, the options up to the end may be read unchecked. Options inside an
+ * IA_NA may be read at the offsets that dhcpv6IaAddressAt returned.
  */
 import { addressWrite } from './address.ts';
 import { readU16, readU32, writeU16, writeU32 } from './be.ts';
@@ -54,8 +56,8 @@ export const Dhcpv6Option = {
 export const Dhcpv6Status = { success: 0, noAddrsAvail: 2, notOnLink: 4 } as const;
 
 /**
- * Check a client's message, options included.
- * @param bytes  UDP payload length; all options are walked
+ * Check a client's message in place, all options included.
+ * @param bytes  UDP payload length
  * @returns 0, or Drop.short | dhcpv6Type | dhcpv6Option
  */
 export function dhcpv6Check(pool: Uint8Array, at: number, bytes: number): number {
@@ -78,15 +80,16 @@ export function dhcpv6Check(pool: Uint8Array, at: number, bytes: number): number
   return 0;
 }
 
-/** Dhcpv6Message value. */
+/** Message type: a Dhcpv6Message value. */
 export function dhcpv6Type(pool: Uint8Array, at: number): number {
   return pool[at]!;
 }
 
 /**
- * Find an option of a code.
- * @param from  offset from `at` where the search begins: HEADER (0 means it) or behind an earlier find
- * @returns offset of its code from `at` (length at + 2, content at + 4), or 0 when there is none
+ * Find the next option with a code.
+ * @param bytes  where the options end, from `at`
+ * @param from  offset from `at` of the option where the search begins; 0 for the first option
+ * @returns offset of the option's code from `at` (its length is at + 2, its content at + 4), or 0 for none
  */
 export function dhcpv6OptionAt(pool: Uint8Array, at: number, bytes: number, code: number, from = 0): number {
   let i = from === 0 ? HEADER_BYTES : from;
@@ -99,20 +102,20 @@ export function dhcpv6OptionAt(pool: Uint8Array, at: number, bytes: number, code
   return 0;
 }
 
-/** Content bytes of the option at an offset that dhcpv6OptionAt gave. */
+/** Content length in bytes of the option at the offset `option` from dhcpv6OptionAt. */
 export function dhcpv6OptionBytes(pool: Uint8Array, at: number, option: number): number {
   return readU16(pool, at + option + 2);
 }
 
-/** Identity of the IA_NA at `option`. */
+/** IAID of the IA_NA at the offset `option`. */
 export function dhcpv6Iaid(pool: Uint8Array, at: number, option: number): number {
   return readU32(pool, at + option + OPTION_BYTES);
 }
 
 /**
- * The next address inside the IA_NA at `ia`.
- * @param from  0, or what the last call gave
- * @returns offset of the address's IAADDR option from `at`, its 16 bytes at + 4; 0: no more
+ * The next address inside the IA_NA at the offset `ia`.
+ * @param from  0 for the first address, else the result of the last call
+ * @returns offset of the IAADDR option from `at` (the 16-byte address is at + 4), or 0 when there are no more
  */
 export function dhcpv6IaAddressAt(pool: Uint8Array, at: number, ia: number, from = 0): number {
   const end = ia + OPTION_BYTES + dhcpv6OptionBytes(pool, at, ia);
@@ -122,7 +125,7 @@ export function dhcpv6IaAddressAt(pool: Uint8Array, at: number, ia: number, from
   return found !== 0 && dhcpv6OptionBytes(pool, at, found) >= IAADDR_BYTES ? found : 0;
 }
 
-/** Whether the client asks for an option, or does not say what it wants. */
+/** Whether the client's option request names `code`; true also when the message has no option request. */
 export function dhcpv6Wants(pool: Uint8Array, at: number, bytes: number, code: number): boolean {
   const request = dhcpv6OptionAt(pool, at, bytes, Dhcpv6Option.optionRequest);
   if (request === 0) return true;
@@ -136,19 +139,21 @@ export function dhcpv6Wants(pool: Uint8Array, at: number, bytes: number, code: n
 /** One identity association of a reply. Addresses are four words each. */
 export interface Dhcpv6Association {
   readonly iaid: number;
-  /** The client's, for ever. */
+  /** Address assigned to the client, with infinite lifetimes. */
   readonly address?: Uint32Array;
-  /** Addresses that it is to give up, four words each, one after the other. */
+  /** Addresses sent with lifetime 0, which the client gives up; four words each, one after the other. */
   readonly withdrawn?: Uint32Array;
-  /** Dhcpv6Status, when there is no address. */
+  /** Dhcpv6Status, when no address is assigned. */
   readonly status?: number;
 }
 
-/** What a server says; what is absent is not sent. */
+/** Content of a server's message. An absent field is not sent. */
 export interface Dhcpv6Reply {
   /** Dhcpv6Message.advertise or reply. */
   readonly type: number;
-  /** Our MAC: the server is known by DUID-LL, which is the same after every start. */
+  /**
+   * The server's MAC address. The server identifier is a DUID-LL of it, so it is the same after every start.
+   */
   readonly mac: Uint8Array;
   readonly associations: readonly Dhcpv6Association[];
   /** Dhcpv6Status for the message as a whole. */
@@ -156,16 +161,16 @@ export interface Dhcpv6Reply {
   readonly rapidCommit?: boolean;
   /** Resolvers, four words each. */
   readonly dns?: Uint32Array;
-  /** A name that is no domain name is left out. */
+  /** Search list. A text that is not a domain name is left out. */
   readonly search?: readonly string[];
-  /** The client's name: sent only to a client that sent option 39 itself. */
+  /** The client's FQDN (option 39), sent only if the request has option 39. */
   readonly fqdn?: string;
 }
 
-/** DUID-LL of a MAC (RFC 8415 section 11.4): type 3, hardware 1, address. */
+/** DUID-LL of a MAC address (RFC 8415 section 11.4): type 3 u16, hardware type 1 u16, address. */
 const DUID_LL_BYTES = 10;
 
-/** Whether the server identifier at `option` is ours. */
+/** Whether the server identifier option at the offset `option` is the DUID-LL of `mac`. */
 export function dhcpv6IsOurs(pool: Uint8Array, at: number, option: number, mac: Uint8Array): boolean {
   if (dhcpv6OptionBytes(pool, at, option) !== DUID_LL_BYTES) return false;
   const duidAt = at + option + OPTION_BYTES;
@@ -175,8 +180,8 @@ export function dhcpv6IsOurs(pool: Uint8Array, at: number, option: number, mac: 
 
 /**
  * Write a reply to the message at `requestAt`, which dhcpv6Check has accepted. Cold path.
- * @param requestAt,requestBytes  the request, elsewhere in the same pool; not overlapping the reply
- * @param limitBytes  room from `at` on; what no longer fits is left out
+ * @param requestAt,requestBytes  the request, in the same pool; must not overlap the reply
+ * @param limitBytes  room from `at` on; an option that does not fit any more is left out
  * @returns UDP payload bytes
  */
 export function dhcpv6ReplyWrite(
@@ -190,7 +195,7 @@ export function dhcpv6ReplyWrite(
   pool[at] = reply.type;
   for (let i = 1; i < HEADER_BYTES; i++) pool[at + i] = pool[requestAt + i]!;
   let end = HEADER_BYTES;
-  // Offset of the content in the pool; 0: it does not fit.
+  // Returns the offset of the option's content in the pool, or 0 if the option does not fit.
   const option = (code: number, contentBytes: number): number => {
     if (end + OPTION_BYTES + contentBytes > limitBytes) return 0;
     writeU16(pool, at + end, code);
@@ -237,7 +242,7 @@ export function dhcpv6ReplyWrite(
   if (labels !== null && clientFqdn !== 0 && dhcpv6OptionBytes(pool, requestAt, clientFqdn) > 0) {
     const contentAt = option(Dhcpv6Option.fqdn, 1 + nameBytes(labels));
     if (contentAt !== 0) {
-      // No DNS updates here: N; and O when the client asked the server to make one (RFC 4704 section 6).
+      // This server makes no DNS updates: N. O as well when the client asked for one (RFC 4704 section 6).
       const [S, O, N] = [1, 2, 4];
       pool[contentAt] = N | (pool[requestAt + clientFqdn + OPTION_BYTES]! & S ? O : 0);
       domainWrite(pool, contentAt + 1, labels);
@@ -260,7 +265,7 @@ function writeAssociation(
   let i = option(Dhcpv6Option.iaNa, IA_NA_BYTES + addresses * (OPTION_BYTES + IAADDR_BYTES) + statusBytes);
   if (i === 0) return;
   writeU32(pool, i, iaid);
-  // T1 and T2 of an address that lasts for ever: never.
+  // An address with an infinite lifetime is never renewed: T1 and T2 are infinite too.
   writeU32(pool, i + 4, LIFETIME_INFINITE);
   writeU32(pool, i + 8, LIFETIME_INFINITE);
   i += IA_NA_BYTES;

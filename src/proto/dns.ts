@@ -1,18 +1,20 @@
 /**
- * DNS messages, RFC 1035 section 4.1, as far as a forwarder looks into them: header and question.
+ * DNS messages, RFC 1035 section 4.1: the header and the question, which is all that a forwarder reads.
  *
- *  +0 id u16   +2 |QR| opcode, 4 |AA|TC|RD| |RA|Z|AD|CD| rcode, 4 |   +4 qdCount u16   +6 anCount   +8 nsCount
- *  +10 arCount   +12 question: labels (length u8, bytes) ending in 0, type u16, class u16   then records, not read
+ *  +0 id u16   +2 |QR| opcode, 4 |AA|TC|RD| |RA|Z|AD|CD| rcode, 4 |
+ *  +4 qdCount u16   +6 anCount u16   +8 nsCount u16   +10 arCount u16
+ *  +12 question: labels (length u8, bytes) ending in 0, type u16, class u16; then records, not read
  *
- * Invariant: once dnsCheck() === 0, header and question may be read unchecked. Over TCP each message has a
- * u16 length in front; `at` is past it.
+ * Over TCP each message has a u16 length in front; `at` is the offset behind that length.
+ *
+ * Invariant: once dnsCheck() === 0, header and question may be read unchecked.
  */
 import { readU16, writeU16, writeU32 } from './be.ts';
 import { Drop } from './drop.ts';
 
 export const DNS_PORT = 53;
 export const DNS_HEADER_BYTES = 12;
-/** RFC 1035 section 2.3.4, terminating zero included. */
+/** RFC 1035 section 2.3.4; includes the terminating zero. */
 const NAME_MAX_BYTES = 255;
 
 export const DnsRcode = { noError: 0, formErr: 1, servFail: 2, nxDomain: 3, notImp: 4, refused: 5 } as const;
@@ -22,10 +24,10 @@ const OPCODE_RD = 0x7900; // the bits that an answer copies from its query
 const RA = 0x0080;
 
 /**
- * Length of the question section of a message with one question.
+ * Length of the question section of a message with one question. A compressed name is refused: nothing
+ * precedes the first question that a pointer could refer to.
  * @param bytes  message length; nothing past it is read
- * @returns bytes from the name to the class, or Drop.dnsQuestion. A compressed name has nothing to point to
- *   here: refused.
+ * @returns bytes from the start of the name to the end of the class, or Drop.dnsQuestion
  */
 export function dnsQuestionBytes(pool: Uint8Array, at: number, bytes: number): number {
   let i = DNS_HEADER_BYTES;
@@ -44,7 +46,8 @@ export function dnsQuestionBytes(pool: Uint8Array, at: number, bytes: number): n
 }
 
 /**
- * Check for a header and exactly one well-formed question; queries and answers alike.
+ * Check that a message, query or answer, has a header and exactly one well-formed question.
+ * @param bytes  message length
  * @returns 0, or Drop.short | dnsQuestion
  */
 export function dnsCheck(pool: Uint8Array, at: number, bytes: number): number {
@@ -54,24 +57,24 @@ export function dnsCheck(pool: Uint8Array, at: number, bytes: number): number {
   return Math.min(questionBytes, 0);
 }
 
-/** The id, by which an answer finds its query. */
+/** Message id: an answer has the id of its query. */
 export function dnsId(pool: Uint8Array, at: number): number {
   return readU16(pool, at);
 }
 
-/** QR bit: false for an answer. */
+/** Whether the QR bit says "query"; false for an answer. */
 export function dnsIsQuery(pool: Uint8Array, at: number): boolean {
   return (pool[at + 2]! & 0x80) === 0;
 }
 
-/** DnsRcode value. */
+/** Response code: a DnsRcode value, or another number up to 15. */
 export function dnsRcode(pool: Uint8Array, at: number): number {
   return pool[at + 3]! & 15;
 }
 
 /**
- * Whether an answer is worth passing on, or the next server should be asked: SERVFAIL, REFUSED and NOTIMP
- * tell of the server, not of the name.
+ * Whether the next server should be asked instead of passing this answer on. SERVFAIL, REFUSED and NOTIMP are
+ * about the server, not about the name.
  */
 export function dnsShouldFailOver(pool: Uint8Array, at: number): boolean {
   const rcode = dnsRcode(pool, at);
@@ -79,8 +82,8 @@ export function dnsShouldFailOver(pool: Uint8Array, at: number): boolean {
 }
 
 /**
- * Same question, letter case of names aside. Guards against answers to something else.
- * Both messages have passed dnsCheck; ids are not compared.
+ * Whether two messages have the same question, ignoring the letter case of names. Rejects answers to another
+ * question. Both messages have passed dnsCheck; ids are not compared.
  */
 export function dnsSameQuestion(
   pool: Uint8Array,
@@ -96,7 +99,7 @@ export function dnsSameQuestion(
     const a = pool[at + i]!;
     const b = pool[otherAt + i]!;
     if (a === b) continue;
-    // Length bytes are below 64, so folding case cannot confuse them with letters.
+    // Length bytes are below 64, so they cannot be mistaken for letters when the case is folded.
     const lower = a | 0x20;
     if (i >= nameEnd || lower !== (b | 0x20) || lower < 0x61 || lower > 0x7a) return false;
   }
@@ -104,9 +107,10 @@ export function dnsSameQuestion(
 }
 
 /**
- * An answer that is only a result code: the query's id and question, nothing else.
- * @param at  may be queryAt, to answer where the query lies
- * @param queryBytes  at least 12; a question that is malformed is left out
+ * Write an answer without records: the query's id and question, and a response code.
+ * @param at  may be queryAt, to write the answer over the query
+ * @param queryBytes  at least 12; a malformed question is left out
+ * @param rcode  DnsRcode
  * @returns message bytes
  */
 export function dnsErrorWrite(

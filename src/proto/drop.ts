@@ -1,7 +1,7 @@
 /**
- * Why a packet was refused: one code per cause, contiguous from -1, so that -code indexes a counter.
+ * Why a packet was refused. There is one code per cause, contiguous from -1, so that -code indexes a counter.
  *
- * A validator returns one of these (below zero) or a result (zero or more). Nothing here is thrown.
+ * A validator returns one of these codes (below zero) or a result (zero or more). Codes are never thrown.
  */
 export const Drop = {
   /** Fewer bytes than the fixed part of the header. */
@@ -38,49 +38,49 @@ export const Drop = {
   icmpChecksum: -16,
   /** A wrong ICMPv6 checksum. */
   icmp6Checksum: -17,
-  /** Not Ethernet/IPv4 with 6- and 4-byte addresses. */
+  /** An ARP packet that is not for Ethernet and IPv4 with 6- and 4-byte addresses. */
   arpFormat: -18,
-  /** Neither a request nor a reply. */
+  /** An ARP operation that is neither request nor reply. */
   arpOp: -19,
-  /** Hop limit below 255: it came from beyond the link. */
+  /** A neighbour discovery message with a hop limit below 255: it was sent from off the link. */
   ndpHopLimit: -20,
   /** A neighbour discovery message whose code is not 0. */
   ndpCode: -21,
-  /** Neighbour solicitation or advertisement for a multicast target. */
+  /** A neighbour solicitation or advertisement for a multicast target. */
   ndpTarget: -22,
-  /** An option of length 0 or past the end. */
+  /** A neighbour discovery option of length 0 or past the end of the message. */
   ndpOption: -23,
-  /** Not a BOOTREQUEST. */
+  /** A DHCP message that is not a BOOTREQUEST. */
   dhcpOp: -24,
   /** A DHCP message for hardware other than Ethernet. */
   dhcpHardware: -25,
   /** No DHCP magic cookie behind the BOOTP fields. */
   dhcpMagic: -26,
-  /** An option runs past the end. */
+  /** A DHCP option past the end of the message. */
   dhcpOption: -27,
-  /** Not exactly one well-formed question. */
+  /** A DNS message without exactly one well-formed question. */
   dnsQuestion: -28,
-  /** A segmentation type in the virtio-net header that is not known. */
+  /** An unknown segmentation type in the virtio-net header. */
   vnetGsoType: -29,
   /** A segment size in the virtio-net header that is 0 or more than the payload. */
   vnetGsoSize: -30,
   /** A header length in the virtio-net header beyond the frame. */
   vnetHdrLen: -31,
-  /** csumStart + csumOffset beyond the frame. */
+  /** csumStart + csumOffset of the virtio-net header beyond the frame. */
   vnetCsum: -32,
   /** A DHCPv6 message type that clients do not send. */
   dhcpv6Type: -33,
-  /** An option past the end, or too short for what it holds. */
+  /** A DHCPv6 option past the end of the message, or of a length that its code does not allow. */
   dhcpv6Option: -34,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
 const names: readonly string[] = ['none', ...Object.keys(Drop)];
 
-/** Slots that a counter array needs: -code runs from 1 to DROP_COUNT - 1; index 0 stays unused. */
+/** Length of an array of counters indexed by -code, which is 1 to DROP_COUNT - 1; index 0 is unused. */
 export const DROP_COUNT: number = names.length;
 
-/** The key of `code` in Drop, for metrics and logs; "unknown" for anything else. */
+/** The key of `code` in Drop, for metrics and logs; "unknown" for any other number. */
 export function dropName(code: number): string {
   return code < 0 ? (names[-code] ?? 'unknown') : 'unknown';
 }

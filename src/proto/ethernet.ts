@@ -3,22 +3,23 @@
  *
  *  +0 dst, 6 bytes   +6 src, 6 bytes   +12 etherType u16   +14 payload
  *
- * Unchecked: a frame has at least ETH_BYTES before any of these is called.
+ * No bounds are checked: the caller has made sure that the frame has at least ETH_BYTES.
  */
 import { readU16, writeU16 } from './be.ts';
 
 export const ETH_BYTES = 14;
+/** Offset of the source address from the start of the frame. */
 export const ETH_SRC = 6;
 export const MAC_BYTES = 6;
 
 export const EtherType = { ipv4: 0x0800, arp: 0x0806, ipv6: 0x86dd, vlan: 0x8100 } as const;
 
-/** EtherType value. */
+/** EtherType of a frame: an EtherType value or any other number. */
 export function etherType(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 12);
 }
 
-/** Write all 14 bytes. `dst` and `src` are 6-byte arrays, not offsets. */
+/** Write a header, all 14 bytes. `dst` and `src` are 6-byte arrays, not offsets. */
 export function etherWrite(
   pool: Uint8Array,
   at: number,
@@ -26,19 +27,21 @@ export function etherWrite(
   src: Uint8Array,
   type: number,
 ): void {
-  // Six stores each, not set(): its call costs more than the bytes.
+  // Six stores each instead of set(), whose call costs more than the stores.
   for (let i = 0; i < MAC_BYTES; i++) pool[at + i] = dst[i]!;
   for (let i = 0; i < MAC_BYTES; i++) pool[at + ETH_SRC + i] = src[i]!;
   writeU16(pool, at + 12, type);
 }
 
-/** "9a:55:9a:55:9a:55" to 6 bytes; null when it is not six two-digit hex groups. Cold path. */
+/**
+ * Parse "9a:55:9a:55:9a:55" to 6 bytes; null when the text is not six groups of two hex digits. Cold path.
+ */
 export function macParse(text: string): Uint8Array | null {
   if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) return null;
   return Uint8Array.from(text.split(':'), (group) => Number.parseInt(group, 16));
 }
 
-/** Cold path. */
+/** The MAC address at `at` as text, "9a:55:9a:55:9a:55". Cold path. */
 export function macText(pool: Uint8Array, at: number): string {
   return Array.from({ length: MAC_BYTES }, (_, i) => pool[at + i]!.toString(16).padStart(2, '0')).join(':');
 }

@@ -1,15 +1,15 @@
 /**
- * ICMP for IPv4, RFC 792; next-hop MTU of RFC 1191.
+ * ICMP for IPv4, RFC 792, with the next-hop MTU of RFC 1191.
  *
  *  +0 type u8   +1 code u8   +2 checksum u16   +4 info u32   +8 data
  *
  *  info   echo:        ident u16 | sequence u16
  *         unreachable: 0 | next-hop MTU u16 (code 4)        time exceeded: 0
- *  data   errors quote the IP header and the first bytes of the packet that they are about
+ *  data   an error message quotes the IP header and the first bytes of the offending packet
  *
- * ICMPv6 has the same layout: what reads and writes fields here serves both.
+ * ICMPv6 has the same layout: the functions here that read and write single fields serve both protocols.
  *
- * Invariant: once icmpCheck() === 0, the 8 bytes may be read unchecked.
+ * Invariant: once icmpCheck() === 0, the first 8 bytes may be read unchecked.
  */
 import { readU16, writeU16, writeU32 } from './be.ts';
 import { checksumUpdate16, finishSum, onesSum } from './checksum.ts';
@@ -55,7 +55,7 @@ export function icmpType(pool: Uint8Array, at: number): number {
   return pool[at]!;
 }
 
-/** Code, by type. */
+/** Code; its meaning depends on the type. */
 export function icmpCode(pool: Uint8Array, at: number): number {
   return pool[at + 1]!;
 }
@@ -70,24 +70,28 @@ export function icmpEchoSeq(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 6);
 }
 
-/** Give an echo message another ident, checksum adjusted (RFC 1624): ping sockets choose their own. */
+/**
+ * Replace the identifier of an echo message and adjust the checksum (RFC 1624). Needed because the kernel
+ * chooses the identifiers of ping sockets.
+ */
 export function icmpEchoIdWrite(pool: Uint8Array, at: number, ident: number): void {
   const checksum = checksumUpdate16(readU16(pool, at + 2), readU16(pool, at + 4), ident);
   writeU16(pool, at + 2, checksum);
   writeU16(pool, at + 4, ident);
 }
 
-/** Recompute the checksum over a whole message. */
+/** Compute the checksum of a whole message of `bytes` bytes and write it. */
 export function icmpChecksumWrite(pool: Uint8Array, at: number, bytes: number): void {
   writeU16(pool, at + 2, 0);
   writeU16(pool, at + 2, finishSum(onesSum(pool, at, bytes, 0)));
 }
 
 /**
- * Turn an echo request, of ICMP or ICMPv6, into its reply where it lies. The checksum is adjusted, not
- * recomputed (RFC 1624), so the data is not read and a message that was corrupt stays detectably so. ICMPv6
- * counts the addresses in: right as long as the reply's are the request's swapped, which leaves their sum
- * alone; if not, call icmp6ChecksumWrite.
+ * Turn an ICMP or ICMPv6 echo request into its reply in place. The checksum is adjusted, not recomputed (RFC
+ * 1624): the data is not read, and the checksum of a corrupt message stays wrong. The ICMPv6 checksum covers
+ * the addresses too. It is correct when the reply has the request's addresses swapped, because swapping does
+ * not change their sum; otherwise call icmp6ChecksumWrite.
+ * @param bytes  message length
  * @param replyType  IcmpType.echoReply or Icmp6Type.echoReply
  * @returns bytes, or Drop.short
  */
@@ -101,14 +105,15 @@ export function icmpEchoReplyInPlace(pool: Uint8Array, at: number, bytes: number
 }
 
 /**
- * Write an error message, of ICMP or ICMPv6, that quotes `quotedBytes` of the offending packet, its IP header
- * first. The checksum is left 0: icmpChecksumWrite, or icmp6ChecksumWrite once the addresses are in place.
+ * Write an ICMP or ICMPv6 error message that quotes the first `quotedBytes` of the offending packet, IP
+ * header included. The checksum is left 0: call icmpChecksumWrite, or icmp6ChecksumWrite once the addresses
+ * are written.
  * @param info32  bytes 4..7, e.g. the MTU for fragmentationNeeded and packetTooBig
- * @param quotedAt  where the quoted packet lies in the same pool; may overlap the message
+ * @param quotedAt  offset of the quoted packet in the same pool; may overlap the message
+ * @param quotedBytes  as many as fit, with the IP header of the message, into 576 bytes (RFC 1812 section
+ *   4.3.2.3), for IPv6 into 1280 (RFC 4443 section 2.4 (c))
  * @returns message bytes, 8 + quotedBytes
- * @source RFC 792, RFC 4443 section 3. How much to quote: as much as fits with the IP header in 576 bytes
- *   (RFC 1812 section 4.3.2.3),
- *         in 1280 with IPv6 (RFC 4443 section 2.4 (c))
+ * @source RFC 792, RFC 4443 section 3
  */
 export function icmpErrorWrite(
   pool: Uint8Array,

@@ -1,11 +1,12 @@
 /**
- * ICMPv6, RFC 4443. Same layout as ICMP, whose readers serve both (icmp.ts); the checksum covers the IPv6
- * pseudo header as well.
+ * ICMPv6, RFC 4443. The layout is that of ICMP, whose field readers serve both (icmp.ts). The checksum also
+ * covers the IPv6 pseudo header.
  *
  *  +0 type u8   +1 code u8   +2 checksum u16   +4 info u32   +8 data
  *
- * `ipAt` is the offset of the IPv6 header that carries the message: its addresses enter the checksum.
- * Invariant: once icmp6Check() === 0, the 8 bytes may be read unchecked.
+ * `ipAt` is the offset of the IPv6 header in front of the message: its addresses are part of the checksum.
+ *
+ * Invariant: once icmp6Check() === 0, the first 8 bytes may be read unchecked.
  */
 import { writeU16 } from './be.ts';
 import { finishSum, onesSum, pseudoSum6At } from './checksum.ts';
@@ -55,7 +56,7 @@ export function icmp6Check(pool: Uint8Array, ipAt: number, icmpAt: number, bytes
   return 0;
 }
 
-/** Compute the checksum over a whole message whose IPv6 addresses are in place. */
+/** Compute the checksum of a whole message, whose IPv6 addresses are already written, and write it. */
 export function icmp6ChecksumWrite(pool: Uint8Array, ipAt: number, icmpAt: number, bytes: number): void {
   writeU16(pool, icmpAt + 2, 0);
   const pseudo = pseudoSum6At(pool, ipAt + IPV6_SRC, ipAt + IPV6_DST, IpProtocol.icmpv6, bytes);

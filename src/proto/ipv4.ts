@@ -7,8 +7,9 @@
  *  +8 |      ttl      |    protocol   |            checksum           |
  *  +12 src u32    +16 dst u32    +20 options, (ihl - 5) * 4 bytes
  *
- * Invariant: once ipv4HeaderBytes() > 0, all fields and options below that length may be read unchecked. `at`
- * is the offset of the version byte throughout.
+ * `at` is the offset of the version byte throughout.
+ *
+ * Invariant: once ipv4HeaderBytes() > 0, all fields and options below that length may be read unchecked.
  */
 import { readU16, readU32, writeU16, writeU32 } from './be.ts';
 import { finishSum, onesSum } from './checksum.ts';
@@ -20,16 +21,18 @@ export const IPV4_CHECKSUM = 10;
 export const IPV4_SRC = 12;
 export const IPV4_DST = 16;
 
-/** IP protocol numbers that appear here (IANA), shared with IPv6's next header. */
+/** IP protocol numbers (IANA), which are also the next header values of IPv6. */
 export const IpProtocol = { icmp: 1, igmp: 2, tcp: 6, udp: 17, icmpv6: 58 } as const;
 
-/** Values for ipv4Write's `flagsFrag`: flag bits above the 13-bit offset, which counts units of 8 bytes. */
+/**
+ * Flag bits of ipv4Write's `flagsFrag`; the 13 bits below them are the fragment offset in units of 8 bytes.
+ */
 export const Ipv4Flag = { moreFragments: 0x2000, dontFragment: 0x4000 } as const;
 
 /**
- * Check a header in place and give its length. The checksum is left to ipv4ChecksumOk.
- * @param availBytes bytes of the frame from `at` on; only the header's are read, so the rest may lie
- *   elsewhere
+ * Check a header in place. The checksum is left to ipv4ChecksumOk.
+ * @param availBytes bytes of the packet from `at` on. Only the header is read, so the payload may lie
+ *   elsewhere.
  * @returns header bytes, 20..60, or Drop.short | ipVersion | ipv4Ihl | ipv4TotalLen
  */
 export function ipv4HeaderBytes(pool: Uint8Array, at: number, availBytes: number): number {
@@ -39,47 +42,47 @@ export function ipv4HeaderBytes(pool: Uint8Array, at: number, availBytes: number
   const headerBytes = (verIhl & 0x0f) << 2;
   if (headerBytes < IPV4_MIN_BYTES) return Drop.ipv4Ihl;
   const totalBytes = readU16(pool, at + 2);
-  // Frames may be padded past totalLen (Ethernet minimum), never cut short of it.
+  // Frames may have padding behind totalLen (Ethernet's minimum size) but must not end before it.
   if (totalBytes < headerBytes || totalBytes > availBytes) return Drop.ipv4TotalLen;
   return headerBytes;
 }
 
-/** Header and payload, in bytes. */
+/** Total length: header and payload, in bytes. */
 export function ipv4TotalLen(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 2);
 }
 
-/** Identification: the same in all fragments of a datagram. */
+/** Identification, which all fragments of a datagram share. */
 export function ipv4Ident(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 4);
 }
 
-/** DF. */
+/** DF flag. */
 export function ipv4DontFragment(pool: Uint8Array, at: number): boolean {
   return (pool[at + 6]! & 0x40) !== 0;
 }
 
-/** MF. */
+/** MF flag. */
 export function ipv4MoreFragments(pool: Uint8Array, at: number): boolean {
   return (pool[at + 6]! & 0x20) !== 0;
 }
 
-/** Where this fragment's payload belongs, in bytes (the field counts units of 8). */
+/** Fragment offset in bytes (the field counts units of 8). */
 export function ipv4FragOffset(pool: Uint8Array, at: number): number {
   return (readU16(pool, at + 6) & 0x1fff) << 3;
 }
 
-/** Both fragment fields at once: true for any packet that is a part of one. */
+/** Whether the packet is a fragment: MF is set or the fragment offset is not 0. */
 export function ipv4IsFragment(pool: Uint8Array, at: number): boolean {
   return (readU16(pool, at + 6) & 0x3fff) !== 0;
 }
 
-/** Time to live, hops. */
+/** Time to live, in hops. */
 export function ipv4Ttl(pool: Uint8Array, at: number): number {
   return pool[at + 8]!;
 }
 
-/** IpProtocol value. */
+/** Protocol: an IpProtocol value or any other number. */
 export function ipv4Protocol(pool: Uint8Array, at: number): number {
   return pool[at + 9]!;
 }
@@ -94,14 +97,14 @@ export function ipv4Dst(pool: Uint8Array, at: number): number {
   return readU32(pool, at + IPV4_DST);
 }
 
-/** Whether the header checksum is right. @param headerBytes  of ipv4HeaderBytes() */
+/** Whether the header checksum is correct. @param headerBytes  result of ipv4HeaderBytes */
 export function ipv4ChecksumOk(pool: Uint8Array, at: number, headerBytes: number): boolean {
   return finishSum(onesSum(pool, at, headerBytes, 0)) === 0;
 }
 
 /**
- * Write a 20-byte header without options, checksum included. Nine parameters: the header's fields, one each,
- * which its callers have in different places.
+ * Write a 20-byte header without options, checksum included. Each of the nine parameters is a field of the
+ * header; callers have them in different places, so no object holds them.
  * @param totalLen  header and payload, bytes
  * @param src,dst  addresses as u32
  * @param flagsFrag  Ipv4Flag bits | fragment offset in units of 8 bytes
@@ -126,7 +129,7 @@ export function ipv4Write(
   pool[at + 9] = protocol;
   writeU32(pool, at + IPV4_SRC, src);
   writeU32(pool, at + IPV4_DST, dst);
-  // Summed from the arguments, not read back from the bytes just written.
+  // The sum is taken from the arguments, which is cheaper than reading back the bytes just written.
   const sum =
     0x4500 +
     (totalLen & 0xffff) +
@@ -140,7 +143,7 @@ export function ipv4Write(
   writeU16(pool, at + IPV4_CHECKSUM, finishSum(sum));
 }
 
-/** Dotted quad to u32; -1 for anything else (leading zeros, missing or extra parts included). Cold path. */
+/** Parse a dotted quad to a u32; -1 for any other text, also with leading zeros or fewer parts. Cold path. */
 export function ipv4Parse(text: string): number {
   const parts = text.split('.');
   if (parts.length !== 4) return -1;
@@ -154,7 +157,7 @@ export function ipv4Parse(text: string): number {
   return value;
 }
 
-/** Cold path. */
+/** An address (u32) as a dotted quad. Cold path. */
 export function ipv4Text(address: number): string {
   return `${address >>> 24}.${(address >>> 16) & 0xff}.${(address >>> 8) & 0xff}.${address & 0xff}`;
 }

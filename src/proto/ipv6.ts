@@ -6,8 +6,10 @@
  *  +4 |           payloadLen          |  nextHeader   |   hopLimit    |
  *  +8 src, 16 bytes    +24 dst, 16 bytes    +40 extension headers, upper layer
  *
- * Invariant: once ipv6HeaderBytes() > 0, the 40 bytes may be read unchecked; once ipv6Upper() === 0, so may
- * the bytes up to the upper header. `at` is the offset of the version byte throughout.
+ * `at` is the offset of the version byte throughout.
+ *
+ * Invariant: once ipv6HeaderBytes() > 0, the 40 bytes of the fixed header may be read unchecked; once
+ * ipv6Upper() === 0, the bytes up to the upper-layer header may be read unchecked too.
  */
 import { readU16, readU32, writeU16, writeU32 } from './be.ts';
 import { Drop } from './drop.ts';
@@ -17,70 +19,79 @@ export const IPV6_BYTES = 40;
 export const IPV6_NEXT_HEADER = 6;
 export const IPV6_SRC = 8;
 export const IPV6_DST = 24;
-/** RFC 8200 section 5: every link carries this much. */
+/** RFC 8200 section 5: every link has at least this MTU. */
 export const IPV6_MIN_MTU = 1280;
 
-/** Extension headers, by next header number. */
+/** Next header values of the extension headers, and "no next header". */
 export const Ipv6Next = { hopByHop: 0, routing: 43, fragment: 44, none: 59, destination: 60 } as const;
 
 export const IPV6_FRAGMENT_BYTES = 8;
 
-/** More headers or bytes than any honest packet has: the walk stays inside the first piece of a frame. */
+/**
+ * Limits of the walk over extension headers, more than a normal packet has. The walk stays inside the first
+ * piece of a frame.
+ */
 const MAX_EXTENSION_HEADERS = 8;
 const MAX_EXTENSION_BYTES = 512;
 
 /** Indices into ipv6Upper's `out`. */
 export const Ipv6Out = {
-  /** Upper protocol (next header number). */
+  /** Upper-layer protocol (next header value). */
   protocol: 0,
-  /** Offset of the upper header (or of the fragment's data) from `at`. */
+  /** Offset of the upper-layer header, or of the fragment's data, from `at`. */
   upperAt: 1,
-  /** Offset of the fragment header from `at`, -1 without one. */
+  /** Offset of the fragment header from `at`, -1 if there is none. */
   fragmentAt: 2,
   /** Fragment offset in bytes. */
   fragmentOffset: 3,
-  /** 1 when more fragments follow. */
+  /** M flag: 1 when more fragments follow. */
   moreFragments: 4,
-  /** Identification of the fragmented packet, as a signed 32-bit number. */
+  /** Identification of the fragmented packet as a signed 32-bit number. */
   ident: 5,
   /**
-   * Offset from `at` of the next-header byte that names the fragment header, or the upper header without one.
+   * Offset from `at` of the next header byte that names the fragment header or, without one, the upper layer.
    */
   nextHeaderAt: 6,
 } as const;
 export const IPV6_OUT_WORDS = 7;
 
-/** ::ffff:0:0/96: our notation for IPv4, never right on the wire (RFC 4038 section 4.2). */
+/**
+ * Whether the address at `at` lies in ::ffff:0:0/96. address.ts keeps IPv4 addresses in this form; on the
+ * wire it is invalid (RFC 4038 section 4.2).
+ */
 function isMappedAt(pool: Uint8Array, at: number): boolean {
   return readU32(pool, at + 8) === 0xffff && readU32(pool, at) === 0 && readU32(pool, at + 4) === 0;
 }
 
 /**
  * Check a fixed header in place.
- * @param availBytes  bytes of the frame from `at` on; only 40 are read, so the rest may lie elsewhere
+ * @param availBytes bytes of the packet from `at` on. Only the first 40 are read, so the rest may lie
+ *   elsewhere.
  * @returns 40, or Drop.short | ipVersion | ipv6PayloadLen | ipv6Address
  */
 export function ipv6HeaderBytes(pool: Uint8Array, at: number, availBytes: number): number {
   if (availBytes < IPV6_BYTES) return Drop.short;
   if (pool[at]! >>> 4 !== 6) return Drop.ipVersion;
   const payloadBytes = readU16(pool, at + 4);
-  // 0 with a hop-by-hop header announces a jumbogram (RFC 2675); 0 with anything else carries nothing we could use
-  // but is legal ("no next header").
+  // A length of 0 with a hop-by-hop header means a jumbogram (RFC 2675), which is refused. A length of 0 with
+  // another next header is legal ("no next header"), although the packet carries nothing.
   if (payloadBytes > availBytes - IPV6_BYTES) return Drop.ipv6PayloadLen;
   if (payloadBytes === 0 && pool[at + IPV6_NEXT_HEADER] === Ipv6Next.hopByHop) return Drop.ipv6PayloadLen;
-  // Unchecked, a guest could name the host's IPv4 loopback through the address words that the flow table
-  // uses.
+  // Without this check a guest could address the host's IPv4 loopback: the flow table takes a v4-mapped
+  // address for an IPv4 address.
   if (isMappedAt(pool, at + IPV6_SRC) || isMappedAt(pool, at + IPV6_DST)) return Drop.ipv6Address;
   if (pool[at + IPV6_SRC] === 0xff) return Drop.ipv6Address; // RFC 4291 section 2.7: no multicast source
   return IPV6_BYTES;
 }
 
-/** Bytes after the fixed header, extension headers included. */
+/** Payload length: bytes after the fixed header, extension headers included. */
 export function ipv6PayloadLen(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 4);
 }
 
-/** Next Header of the fixed header: an extension header or the upper protocol. */
+/**
+ * Next header of the fixed header: an extension header (Ipv6Next) or an upper-layer protocol (IpProtocol).
+ */
 export function ipv6NextHeader(pool: Uint8Array, at: number): number {
   return pool[at + IPV6_NEXT_HEADER]!;
 }
@@ -91,12 +102,12 @@ export function ipv6HopLimit(pool: Uint8Array, at: number): number {
 }
 
 /**
- * Walk the extension headers to the upper layer, or to a fragment's data.
+ * Walk the extension headers to the upper-layer header, or to a fragment's data.
  *
- * Stops at the first fragment header: what it announces lies in the reassembled packet. Bounded by 8 headers
- * and 512 bytes; nothing past 40 + payloadLen is read.
- * @param availBytes  as given to ipv6HeaderBytes, which has accepted the header
- * @param out  caller's words, filled by Ipv6Out; undefined content after a Drop
+ * The walk stops at the first fragment header, because the header it names lies in the reassembled packet.
+ * The walk ends after 8 headers or 512 bytes. Nothing past 40 + payloadLen is read.
+ * @param availBytes  as passed to ipv6HeaderBytes, which has accepted the header
+ * @param out  filled, IPV6_OUT_WORDS words indexed by Ipv6Out; its content is undefined after a Drop
  * @returns 0, or Drop.ipv6Extension | fragment
  */
 export function ipv6Upper(pool: Uint8Array, at: number, availBytes: number, out: Int32Array): number {
@@ -112,7 +123,7 @@ export function ipv6Upper(pool: Uint8Array, at: number, availBytes: number, out:
   for (let count = 0; count <= MAX_EXTENSION_HEADERS; count++) {
     switch (next) {
       case Ipv6Next.hopByHop:
-        // RFC 8200 section 4.1: only right after the fixed header.
+        // RFC 8200 section 4.1: allowed only immediately after the fixed header.
         if (count !== 0) return Drop.ipv6Extension;
         break;
       case Ipv6Next.routing:
@@ -124,7 +135,8 @@ export function ipv6Upper(pool: Uint8Array, at: number, availBytes: number, out:
         const fragmentOffset = offsetFlags & 0xfff8;
         const moreFragments = offsetFlags & 1;
         const dataBytes = payloadEnd - offset - IPV6_FRAGMENT_BYTES;
-        // RFC 8200 section 4.5: all but the last are multiples of 8; reassembled payload fits in 16 bits.
+        // RFC 8200 section 4.5: the length of every fragment but the last is a multiple of 8, and the length
+        // of the reassembled payload fits in 16 bits.
         if (moreFragments !== 0 && (dataBytes & 7) !== 0) return Drop.fragment;
         if (fragmentOffset + dataBytes > 0xffff) return Drop.fragment;
         out[Ipv6Out.protocol] = pool[at + offset]!;
@@ -154,13 +166,14 @@ export function ipv6Upper(pool: Uint8Array, at: number, availBytes: number, out:
   return Drop.ipv6Extension;
 }
 
-/** Hop-by-hop options header with nothing but the Jumbo Payload option (RFC 2675 section 2). */
+/** Length of a hop-by-hop options header that has only the Jumbo Payload option (RFC 2675 section 2). */
 export const IPV6_JUMBO_BYTES = 8;
 
 /**
- * Write that header at `at`, right behind the fixed one, whose payloadLen is 0 and whose nextHeader is
- * hop-by-hop then.
- * @param payloadBytes  everything behind the fixed header, this one included; more than 65,535
+ * Write a hop-by-hop options header with the Jumbo Payload option at `at`, immediately after a fixed header
+ * whose payloadLen is 0 and whose next header is hop-by-hop.
+ * @param nextHeader  the header that follows
+ * @param payloadBytes  everything after the fixed header, this header included; more than 65,535
  */
 export function ipv6JumboWrite(pool: Uint8Array, at: number, nextHeader: number, payloadBytes: number): void {
   pool[at] = nextHeader;

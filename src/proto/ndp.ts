@@ -1,15 +1,16 @@
 /**
- * Neighbour Discovery, RFC 4861, and the DNS options of RFC 8106. Messages are ICMPv6; `at` is their type
- * byte.
+ * Neighbour Discovery, RFC 4861, and the DNS options of RFC 8106. The messages are ICMPv6 messages; `at` is
+ * the offset of the type byte.
  *
  *  solicitation  +0 icmp header, 4   +4 reserved u32              +8 target, 16   +24 options
  *  advertisement +0 icmp header, 4   +4 |R|S|O| reserved          +8 target, 16   +24 options
  *  router sol.   +0 icmp header, 4   +4 reserved u32              +8 options
- *  router adv.   +0 icmp header, 4   +4 hopLimit u8 +5 |M|O| +6 lifetime u16 +8 reachable u32 +12 retrans u32 +16 options
+ *  router adv.   +0 icmp header, 4   +4 hopLimit u8   +5 |M|O|   +6 lifetime u16   +8 reachable u32
+ *                +12 retrans u32     +16 options
  *  option        +0 type u8   +1 length u8 in units of 8 bytes, not 0   +2 content
  *
- * Writers leave the checksum 0: icmp6ChecksumWrite finishes it once the IPv6 header is in place. IPv6 header
- * hop limit must be 255. Router and neighbour messages are rare, so the RA writer takes a plain object.
+ * The writers leave the checksum 0: call icmp6ChecksumWrite once the IPv6 header is written. The hop limit of
+ * the IPv6 header must be 255. Router advertisements are rare, so their writer takes a plain object.
  */
 import { addressWrite } from './address.ts';
 import { writeU16, writeU32 } from './be.ts';
@@ -20,8 +21,8 @@ import { Icmp6Type } from './icmpv6.ts';
 
 /** Hop limit of every neighbour discovery packet (RFC 4861 section 3.1). */
 export const NDP_HOP_LIMIT = 255;
-/** Offset of the target address in solicitations and advertisements. */
-export const ndpTargetAt = 8;
+/** Offset of the target address in neighbour solicitations and advertisements. */
+export const NDP_TARGET = 8;
 
 export const NdpOption = {
   sourceLinkLayer: 1,
@@ -32,7 +33,7 @@ export const NdpOption = {
   dnssl: 31,
 } as const;
 
-/** Flags of a neighbour advertisement (RFC 4861 section 4.4), top three bits of the word at +4. */
+/** Flags of a neighbour advertisement (RFC 4861 section 4.4): the top three bits of the word at +4. */
 export const NdpNaFlag = { router: 0x80000000, solicited: 0x40000000, override: 0x20000000 } as const;
 
 const NEIGHBOUR_BYTES = 24;
@@ -40,7 +41,7 @@ const ROUTER_SOLICITATION_BYTES = 8;
 const ROUTER_ADVERTISEMENT_BYTES = 16;
 const LIFETIME_INFINITE = 0xffffffff;
 
-/** Where options begin, or 0 for a type that is not neighbour discovery. */
+/** Offset of the options in a message of a type, or 0 for a type that is not neighbour discovery. */
 function optionsOffset(type: number): number {
   switch (type) {
     case Icmp6Type.neighbourSolicitation:
@@ -56,9 +57,9 @@ function optionsOffset(type: number): number {
 }
 
 /**
- * Check an NS, NA, RS or RA whose checksum icmp6Check has accepted, options included.
+ * Check an NS, NA, RS or RA in place, options included. icmp6Check has accepted the checksum.
  * @param bytes  ICMPv6 message length
- * @param hopLimit  of the IPv6 header
+ * @param hopLimit  hop limit of the IPv6 header
  * @returns 0, or Drop.short | ndpHopLimit | ndpCode | ndpTarget | ndpOption
  * @source RFC 4861 sections 6.1 and 7.1
  */
@@ -68,7 +69,7 @@ export function ndpCheck(pool: Uint8Array, at: number, bytes: number, hopLimit: 
   const offset = optionsOffset(pool[at]!);
   if (offset === 0 || pool[at + 1] !== 0) return Drop.ndpCode;
   if (bytes < offset) return Drop.short;
-  if (offset === NEIGHBOUR_BYTES && pool[at + ndpTargetAt] === 0xff) return Drop.ndpTarget;
+  if (offset === NEIGHBOUR_BYTES && pool[at + NDP_TARGET] === 0xff) return Drop.ndpTarget;
   let i = offset;
   while (i < bytes) {
     if (i + 8 > bytes) return Drop.ndpOption;
@@ -87,10 +88,11 @@ function linkLayerOptionWrite(pool: Uint8Array, at: number, type: number, mac: U
 }
 
 /**
- * Neighbour advertisement with the target's link-layer address.
- * @param target,w  advertised address, four words
+ * Write a neighbour advertisement with the target's link-layer address; the checksum is left 0.
+ * @param target,w  advertised address, four words target[w..w + 3]
+ * @param mac  link-layer address of the target, 6 bytes
  * @param flags  NdpNaFlag bits
- * @returns message bytes (32), checksum 0
+ * @returns message bytes, 32
  */
 export function ndpNaWrite(
   pool: Uint8Array,
@@ -102,35 +104,37 @@ export function ndpNaWrite(
 ): number {
   writeU32(pool, at, Icmp6Type.neighbourAdvertisement << 24);
   writeU32(pool, at + 4, flags);
-  addressWrite(pool, at + ndpTargetAt, target, w);
+  addressWrite(pool, at + NDP_TARGET, target, w);
   return NEIGHBOUR_BYTES + linkLayerOptionWrite(pool, at + NEIGHBOUR_BYTES, NdpOption.targetLinkLayer, mac);
 }
 
-/** What a router advertisement says. Addresses are four words each. */
+/** Content of a router advertisement. Addresses are four words each. */
 export interface RouterAdvertisement {
-  /** Router's MAC: source link-layer option. */
+  /** The router's MAC address, for the source link-layer address option. */
   readonly mac: Uint8Array;
-  /** Hop limit for the guest's packets; 0: unspecified. */
+  /** Cur Hop Limit, for the guest's packets; 0: unspecified. */
   readonly hopLimit: number;
-  /** M: addresses by DHCPv6; O: other settings by DHCPv6. */
+  /** M flag: addresses are available by DHCPv6. */
   readonly managed: boolean;
+  /** O flag: other settings are available by DHCPv6. */
   readonly other: boolean;
-  /** Seconds as default router, 0..65535; 0: not one. */
+  /** Lifetime as a default router in seconds, 0..65535; 0: not a default router. */
   readonly routerLifetimeS: number;
   /** 0: no MTU option. */
   readonly mtu: number;
-  /** On-link prefix for autoconfiguration, infinite lifetimes. */
+  /** On-link prefix with infinite lifetimes; `autonomous` (A flag) allows autoconfiguration from it. */
   readonly prefix?: { readonly words: Uint32Array; readonly bits: number; readonly autonomous: boolean };
   /** Resolvers, four words each, one after the other. */
   readonly dns?: Uint32Array;
-  /** Search domains as text; one that is no domain name is left out. */
+  /** Search domains. A text that is not a domain name is left out. */
   readonly search?: readonly string[];
 }
 
 /**
- * Router advertisement. Cold path.
- * @param limitBytes  room from `at` on; DNS options that do not fit are left out whole, the search list first
- * @returns message bytes, checksum 0
+ * Write a router advertisement; the checksum is left 0. Cold path.
+ * @param limitBytes room from `at` on. A DNS option that does not fit completely is left out, the search list
+ *   before the resolvers.
+ * @returns message bytes
  */
 export function ndpRaWrite(
   pool: Uint8Array,
@@ -173,7 +177,7 @@ export function ndpRaWrite(
   const domains = (search ?? []).map(domainLabels).filter((labels) => labels !== null);
   const domainBytes = domains.reduce((sum, labels) => labels.reduce((n, l) => n + 1 + l.length, sum + 1), 0);
   const dnsslBytes = (8 + domainBytes + 7) & ~7;
-  // The option's length is one byte: 255 units of 8.
+  // The option's length field is one byte: at most 255 units of 8 bytes.
   if (domainBytes > 0 && bytes + dnsslBytes <= limitBytes && dnsslBytes <= 255 * 8) {
     const option = at + bytes;
     writeU32(pool, option, (NdpOption.dnssl << 24) | ((dnsslBytes >>> 3) << 16));

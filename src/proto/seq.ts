@@ -1,14 +1,16 @@
 /**
  * TCP sequence numbers: arithmetic and order modulo 2^32, RFC 9293 section 3.4.
  *
- * Two numbers are comparable while they are less than 2^31 apart. Arguments may be signed or unsigned 32-bit
+ * Two numbers can be compared if they are less than 2^31 apart. Arguments may be signed or unsigned 32-bit
  * values.
  */
+
+/** a is before b. */
 export function seqLt(a: number, b: number): boolean {
   return ((a - b) | 0) < 0;
 }
 
-/** a is before b, or the same. */
+/** a is before b or equal to it. */
 export function seqLeq(a: number, b: number): boolean {
   return ((a - b) | 0) <= 0;
 }
@@ -18,7 +20,7 @@ export function seqGt(a: number, b: number): boolean {
   return ((a - b) | 0) > 0;
 }
 
-/** a is after b, or the same. */
+/** a is after b or equal to it. */
 export function seqGeq(a: number, b: number): boolean {
   return ((a - b) | 0) >= 0;
 }

@@ -17,21 +17,21 @@ import { Drop } from './drop.ts';
 export const TCP_MIN_BYTES = 20;
 export const TCP_MAX_BYTES = 60;
 /** Offset of the checksum field from the header's start; also virtio's csumOffset. */
-export const tcpChecksumAt = 16;
+export const TCP_CHECKSUM = 16;
 
 export const TcpFlag = { fin: 1, syn: 2, rst: 4, psh: 8, ack: 16, urg: 32, ece: 64, cwr: 128 } as const;
 
-/** RFC 7323 section 2.3: a larger shift is taken as 14. */
+/** RFC 7323 section 2.3: a larger shift count is treated as 14. */
 const TCP_MAX_WSCALE = 14;
-/** RFC 2018 section 3: 40 bytes of options hold at most 4 blocks. */
+/** RFC 2018 section 3: 40 bytes of options have room for at most 4 SACK blocks. */
 export const TCP_MAX_SACK = 4;
 
 const TcpOption = { end: 0, nop: 1, mss: 2, wscale: 3, sackPermitted: 4, sack: 5, timestamps: 8 } as const;
 
 /**
- * Check a header in place and give its length. The checksum is the caller's, who has the pseudo header.
- * @param availBytes bytes of the segment from `at` on; only the header's are read, so the rest may lie
- *   elsewhere
+ * Check a header in place. The caller checks the checksum, because it has the pseudo header.
+ * @param availBytes bytes of the segment from `at` on. Only the header is read, so the data may lie
+ *   elsewhere.
  * @returns header bytes, 20..60, or Drop.short | tcpOffset
  */
 export function tcpHeaderBytes(pool: Uint8Array, at: number, availBytes: number): number {
@@ -51,12 +51,12 @@ export function tcpDstPort(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 2);
 }
 
-/** SEG.SEQ. */
+/** Sequence number, SEG.SEQ of RFC 9293. */
 export function tcpSeq(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 4);
 }
 
-/** SEG.ACK; means something with TcpFlag.ack. */
+/** Acknowledgment number, SEG.ACK; valid only with TcpFlag.ack. */
 export function tcpAck(pool: Uint8Array, at: number): number {
   return readU32(pool, at + 8);
 }
@@ -66,33 +66,33 @@ export function tcpFlags(pool: Uint8Array, at: number): number {
   return pool[at + 13]!;
 }
 
-/** As sent, before scaling. */
+/** Window field, not scaled. */
 export function tcpWindow(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 14);
 }
 
 /** The checksum field. */
 export function tcpChecksum(pool: Uint8Array, at: number): number {
-  return readU16(pool, at + tcpChecksumAt);
+  return readU16(pool, at + TCP_CHECKSUM);
 }
 
-/** What tcpOptions found; made once and filled again and again. */
+/** Options of a segment, filled by tcpOptions. The object is made once and reused. */
 export interface TcpOptions {
   /** 0: none. */
   mss: number;
-  /** Shift count 0..14, -1: none. */
+  /** Shift count, 0..14; -1: none. */
   wscale: number;
   sackPermitted: boolean;
   hasTs: boolean;
   tsVal: number;
   tsEcr: number;
-  /** Blocks in sackLeft/sackRight; entries past it are stale. */
+  /** Number of blocks in sackLeft and sackRight; entries past it are stale. */
   sackCount: number;
   readonly sackLeft: Uint32Array;
   readonly sackRight: Uint32Array;
 }
 
-/** What tcpOptions() fills; made once, reused. */
+/** An empty TcpOptions. */
 export function newTcpOptions(): TcpOptions {
   return {
     mss: 0,
@@ -110,12 +110,11 @@ export function newTcpOptions(): TcpOptions {
 /**
  * Read the options of a header that tcpHeaderBytes has accepted.
  *
- * An option whose length is below 2 or past the header ends the walk, with what came before it kept, as Linux
- * does; a known option of the wrong length is skipped. Order follows RFC 9293 section 3.2: unknown kinds are
- * passed over by length.
+ * An option whose length is below 2 or past the end of the header ends the walk; options before it are kept,
+ * as in Linux. A known option of the wrong length is skipped, and so is an unknown kind (RFC 9293 section
+ * 3.2). A segment is not dropped because of malformed options, so there is no result.
  * @param headerBytes  result of tcpHeaderBytes
- * @param out  filled; nothing of an earlier call remains except past sackCount
- * Bad options are no reason to lose a segment, so there is no result.
+ * @param out  filled; every field of an earlier call is replaced, except blocks past sackCount
  */
 export function tcpOptions(pool: Uint8Array, at: number, headerBytes: number, out: TcpOptions): void {
   out.mss = 0;
@@ -173,10 +172,10 @@ export function tcpOptions(pool: Uint8Array, at: number, headerBytes: number, ou
 }
 
 /**
- * Write the 20 fixed bytes; checksum and urgent pointer are zero. Nine parameters: the header's fields, one
- * each, which its callers have in different places.
- * @param headerBytes  20 + option bytes (a multiple of 4), which the caller writes at + 20
- * @param window  as sent, already shifted
+ * Write the 20 fixed bytes; checksum and urgent pointer are zero. Each of the nine parameters is a field of
+ * the header or its place; callers have them in different places, so no object holds them.
+ * @param headerBytes  20 + option bytes, a multiple of 4; the caller writes the options at + 20
+ * @param window  value of the window field, already shifted
  */
 export function tcpWrite(
   pool: Uint8Array,
@@ -200,8 +199,8 @@ export function tcpWrite(
 }
 
 /**
- * Write a SYN's options at `at` (header start + 20).
- * @param wscale  0..14, -1 leaves the option out
+ * Write the options of a SYN at `at`, which is the start of the header + 20.
+ * @param wscale  shift count, 0..14; -1 leaves the option out
  * @returns option bytes, a multiple of 4
  */
 export function tcpSynOptionsWrite(
@@ -224,12 +223,10 @@ export function tcpSynOptionsWrite(
   return i - at;
 }
 
-/** Bytes of a timestamps option with the two NOPs that align it. */
+/** Length of a timestamps option with the two NOPs that align it. */
 export const TCP_TIMESTAMPS_BYTES = 12;
 
-/**
- * Write a timestamps option at `at`, two NOPs in front (RFC 7323 appendix A). Returns TCP_TIMESTAMPS_BYTES.
- */
+/** Write a timestamps option with two NOPs in front (RFC 7323 appendix A). @returns TCP_TIMESTAMPS_BYTES */
 export function tcpTimestampsWrite(pool: Uint8Array, at: number, tsVal: number, tsEcr: number): number {
   writeU32(pool, at, (TcpOption.nop << 24) | (TcpOption.nop << 16) | (TcpOption.timestamps << 8) | 10);
   writeU32(pool, at + 4, tsVal);
@@ -238,10 +235,10 @@ export function tcpTimestampsWrite(pool: Uint8Array, at: number, tsVal: number, 
 }
 
 /**
- * Write a SACK option at `at`, two NOPs in front so that edges are aligned (RFC 2018 section 3).
- * @param left,right  block edges: first sequence number received, first one after
- * @param count  blocks to write, 0..4; the caller sees to it that they fit (2 + 2 + 8 * count <= 40)
- * @returns option bytes, a multiple of 4; 0 for no block
+ * Write a SACK option with two NOPs in front, which align the edges (RFC 2018 section 3).
+ * @param left,right  edges of the blocks: the first sequence number of a block, and the one after its last
+ * @param count  blocks to write, 0..4; the caller makes sure that they fit (2 + 2 + 8 * count <= 40)
+ * @returns option bytes, a multiple of 4; 0 for no blocks
  */
 export function tcpSackWrite(
   pool: Uint8Array,

@@ -11,13 +11,14 @@ import { finishSum } from './checksum.ts';
 import { Drop } from './drop.ts';
 
 export const UDP_BYTES = 8;
-/** Offset of the checksum field; also virtio's csumOffset. */
-export const udpChecksumAt = 6;
+/** Offset of the checksum field from the start of the header; also virtio's csumOffset. */
+export const UDP_CHECKSUM = 6;
 
 /**
  * Check a header in place.
- * @param availBytes  bytes of the IP payload from `at` on; only 8 are read, so the rest may lie elsewhere
- * @returns 8, or Drop.short | udpLength. Bytes past `length` are padding, not data.
+ * @param availBytes bytes of the IP payload from `at` on. Only the header is read, so the data may lie
+ *   elsewhere.
+ * @returns 8, or Drop.short | udpLength. Bytes past the length field's value are padding, not data.
  */
 export function udpHeaderBytes(pool: Uint8Array, at: number, availBytes: number): number {
   if (availBytes < UDP_BYTES) return Drop.short;
@@ -36,17 +37,17 @@ export function udpDstPort(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 2);
 }
 
-/** Header and data, in bytes. */
+/** Length of header and data, in bytes. */
 export function udpLength(pool: Uint8Array, at: number): number {
   return readU16(pool, at + 4);
 }
 
-/** 0: the sender computed none, which only IPv4 allows (RFC 8200 section 8.1). */
+/** The checksum field. 0: the sender computed no checksum, which only IPv4 allows (RFC 8200 section 8.1). */
 export function udpChecksum(pool: Uint8Array, at: number): number {
-  return readU16(pool, at + udpChecksumAt);
+  return readU16(pool, at + UDP_CHECKSUM);
 }
 
-/** Write the 8 bytes, checksum 0. `length` counts header and data. */
+/** Write a header, 8 bytes, with the checksum 0. `length` counts header and data. */
 export function udpWrite(
   pool: Uint8Array,
   at: number,
@@ -59,7 +60,7 @@ export function udpWrite(
   writeU32(pool, at + 4, (length << 16) >>> 0);
 }
 
-/** The checksum field for a complete sum: a computed 0 is sent as 0xffff, as 0 means "none". */
+/** The checksum field for a complete sum. A computed 0 is sent as 0xffff, because 0 means "no checksum". */
 export function udpFinishSum(sum: number): number {
   const checksum = finishSum(sum);
   return checksum === 0 ? 0xffff : checksum;

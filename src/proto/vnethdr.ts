@@ -1,12 +1,14 @@
 /**
- * virtio_net_hdr with num_buffers, what a TAP opened with IFF_VNET_HDR and TUNSETVNETHDRSZ 12 puts before
- * each frame. Source: linux/virtio_net.h; virtio 1.2 section 5.1.6. Little-endian (TUNSETVNETLE is the
- * default on our machines).
+ * The virtio-net header, struct virtio_net_hdr_mrg_rxbuf (with num_buffers), in front of every frame of a TAP
+ * with IFF_VNET_HDR and TUNSETVNETHDRSZ 12. Sources: <linux/virtio_net.h>; virtio 1.2 section 5.1.6. The
+ * fields are little-endian, which is the byte order of a TAP without TUNSETVNETLE or TUNSETVNETBE on
+ * little-endian machines.
  *
- *  +0 flags u8   +1 gsoType u8   +2 hdrLen u16   +4 gsoSize u16   +6 csumStart u16   +8 csumOffset u16   +10 numBuffers u16
+ *  +0 flags u8   +1 gsoType u8   +2 hdrLen u16   +4 gsoSize u16
+ *  +6 csumStart u16   +8 csumOffset u16   +10 numBuffers u16
  *
  * csumStart counts from the Ethernet header, csumOffset from csumStart. With needsCsum the field at csumStart
- * + csumOffset holds the folded pseudo header sum and whoever needs the real checksum finishes it.
+ * + csumOffset holds the folded pseudo header sum; the receiver has to complete the checksum if it needs it.
  */
 import { writeU16 } from './be.ts';
 import { finishSum, onesSumPieces } from './checksum.ts';
@@ -16,7 +18,7 @@ export const VNET_BYTES = 12;
 
 export const VnetFlag = { needsCsum: 1, dataValid: 2 } as const;
 
-/** `ecn` is a bit beside tcpv4 and tcpv6, all others are values. */
+/** `ecn` is a bit that may be set with tcpv4 and tcpv6; the others are values. */
 export const VnetGso = { none: 0, tcpv4: 1, udp: 3, tcpv6: 4, udpL4: 5, ecn: 0x80 } as const;
 
 function readLe16(pool: Uint8Array, at: number): number {
@@ -38,7 +40,7 @@ export function vnetGsoType(pool: Uint8Array, at: number): number {
   return pool[at + 1]!;
 }
 
-/** A hint only: Ethernet, IP and transport header together, or more. Parse the headers instead. */
+/** Length of the Ethernet, IP and transport headers, or more. A hint only: parse the headers instead. */
 export function vnetHdrLen(pool: Uint8Array, at: number): number {
   return readLe16(pool, at + 2);
 }
@@ -48,18 +50,18 @@ export function vnetGsoSize(pool: Uint8Array, at: number): number {
   return readLe16(pool, at + 4);
 }
 
-/** Offset in the frame where the checksum begins to cover. */
+/** Offset in the frame of the first byte that the checksum covers. */
 export function vnetCsumStart(pool: Uint8Array, at: number): number {
   return readLe16(pool, at + 6);
 }
 
-/** Offset of the checksum field from there. */
+/** Offset of the checksum field from csumStart. */
 export function vnetCsumOffset(pool: Uint8Array, at: number): number {
   return readLe16(pool, at + 8);
 }
 
 /**
- * Check a header against the frame that follows it; the 12 bytes exist.
+ * Check a header against the frame that follows it. The caller has made sure that the 12 bytes exist.
  * @param frameBytes  length of the frame after the vnet header
  * @returns 0, or Drop.vnetCsum | vnetGsoType | vnetGsoSize | vnetHdrLen
  */
@@ -80,13 +82,14 @@ export function vnetCheck(pool: Uint8Array, at: number, frameBytes: number): num
 }
 
 /**
- * Finish a checksum that was left to the device: the one's complement sum from csumStart to the end of the
- * frame, stored at csumStart + csumOffset (virtio 1.2 section 5.1.6.2). The header was checked (vnetCheck).
- * @param at  of the header, which the frame follows
- * @param bytes  of the frame there
- * @param moreAt,moreBytes  the rest of the frame
- * @returns whether it is done: false when the field does not lie in the first piece, as those of a real stack
- *   do
+ * Complete a checksum that the sender left to the device: sum from csumStart to the end of the frame, store
+ * the result at csumStart + csumOffset (virtio 1.2 section 5.1.6.2). vnetCheck has accepted the header.
+ * @param at  offset of the header; the first piece of the frame follows it
+ * @param bytes  length of the first piece of the frame
+ * @param moreAt,moreBytes  the second piece of the frame; 0 bytes for none
+ * @returns true when the checksum was written; false when its field is not in the first piece, where every
+ *   real
+ *   network stack puts it
  */
 export function vnetFinishChecksum(
   pool: Uint8Array,
@@ -100,12 +103,12 @@ export function vnetFinishChecksum(
   if (field + 2 > bytes) return false;
   const frameAt = at + VNET_BYTES;
   const sum = finishSum(onesSumPieces(pool, frameAt + start, bytes - start, moreAt, moreBytes, 0));
-  // Of UDP 0 would say that there is none; for TCP both are the same.
+  // In UDP a checksum of 0 means "no checksum"; in TCP 0 and 0xffff are equivalent.
   writeU16(pool, frameAt + field, sum === 0 ? 0xffff : sum);
   return true;
 }
 
-/** Write all 12 bytes, numBuffers 0. Eight parameters: the header's fields, one each, in their order. */
+/** Write a header, all 12 bytes, numBuffers 0. The parameters are the fields of the header in their order. */
 export function vnetWrite(
   pool: Uint8Array,
   at: number,

@@ -1,10 +1,10 @@
 /**
  * Counters: one block of float64 words per packet thread, in shared memory.
  *
- * A block has a single writer, its thread, which adds with plain writes (no Atomics: nothing is ordered by a
- * counter). Readers on other threads add the blocks up and may see a value that is a moment old. They never
- * see half a value: an aligned 8-byte store is whole on x86-64 and arm64. float64 counts exactly up to 2^53,
- * 9 PB of bytes.
+ * Only its thread writes a block, with plain writes: no other memory access depends on the order of a
+ * counter. Readers on other threads add up the blocks and may read a slightly old value. They never read half
+ * a value: an aligned 8-byte store is atomic on x86-64 and arm64. float64 counts exactly up to 2^53, 9 PB of
+ * bytes.
  *
  *   word  0 .. DROP_BASE-1              the counters of the table below
  *         DROP_BASE + 1 .. + DROP_MAX   lost packets by cause: word DROP_BASE + (-drop)
@@ -30,7 +30,7 @@ export interface CounterInfo {
   readonly help: string;
 }
 
-/** Adding a counter: one line here. Its index follows from its place. */
+/** To add a counter, add one line here. The index of a counter is its position. */
 const TABLE = {
   // tap-reader
   framesFromGuest: ['frames', 'Frames read from the TAP'],
@@ -61,9 +61,12 @@ const TABLE = {
   tcpRefused: ['events', 'Times that a host socket did not take such segments: the guest sends them again'],
   tcpHeldBack: [
     'segments',
-    'TCP segments from the guest dropped because their connection has its share of the memory',
+    'TCP segments from the guest dropped because their connection had used up its share of the memory',
   ],
-  tcpWindowClosed: ['segments', 'TCP segments to the guest with a window closed for want of memory'],
+  tcpWindowClosed: [
+    'segments',
+    'TCP segments to the guest that advertise a zero window because memory is short',
+  ],
   tcpZeroWindow: ['events', 'Times that the guest closed its receive window'],
   tcpMssLowered: [
     'events',
@@ -112,12 +115,12 @@ const TABLE = {
   ],
   tcpOpensPutOff: [
     'connections',
-    'SYNs of the guest dropped for want of descriptors or memory: it sends them again',
+    'SYNs of the guest dropped because descriptors or memory were short: the guest sends them again',
   ],
-  emfile: ['events', 'Sockets not opened for want of file descriptors'],
+  emfile: ['events', 'Sockets not opened because no file descriptor was left'],
   connectsGaveWay: [
     'connections',
-    'Connections of the guest given up before the peer answered, oldest first, for want of file descriptors',
+    'Connections of the guest given up before the peer answered, oldest first, because file descriptors were short',
   ],
   datagramSends: ['calls', 'Send calls that carried datagrams; sockSends counts them too'],
   datagramSendBytes: ['bytes', 'Datagram bytes that host sockets took'],
@@ -127,12 +130,12 @@ const TABLE = {
   idleRounds: ['rounds', 'Rounds that found none, after which the thread goes to sleep'],
   linkBatches: ['batches', 'Times that descriptors were published on a link between two stages'],
   linkDescriptors: ['descriptors', 'Descriptors published on links between stages'],
-  epollWaits: ['calls', 'Waits for events'],
-  epollEvents: ['events', 'Events that waits brought'],
+  epollWaits: ['calls', 'Calls of epoll_wait'],
+  epollEvents: ['events', 'Events that epoll_wait returned'],
   wakes: ['events', 'Doorbells rung for a sleeping thread'],
   sleeps: ['events', 'Times that a thread went to sleep'],
   shortLooks: ['events', 'Times that a thread polled for 20 or 60 µs before it slept'],
-  shortLooksPaid: ['events', 'Of these, times that work arrived meanwhile'],
+  shortLooksPaid: ['events', 'Of these, times that work arrived during the poll'],
   cpuUserUs: ['us', 'Processor time of the packet threads in user mode, as of the last second'],
   cpuSystemUs: ['us', 'Processor time of the packet threads in the kernel, as of the last second'],
   // splice
@@ -140,14 +143,14 @@ const TABLE = {
   spliceBytes: ['bytes', 'Stream bytes taken past the TAP'],
   spliceDatagrams: ['datagrams', 'UDP datagrams taken past the TAP'],
   pcapLost: ['frames', 'Frames that could not be written to the file of --pcap'],
-  // impairment (test door)
+  // impairment, for tests
   lostFromGuest: ['frames', 'Frames from the guest dropped on purpose, in tests'],
   lostToGuest: ['frames', 'Frames to the guest dropped on purpose, in tests'],
 } as const satisfies Record<string, readonly [CounterInfo['unit'], string]>;
 
 export type CounterName = keyof typeof TABLE;
 
-/** name, unit and help of every counter, by index. */
+/** Name, unit and help text of every counter, by index. */
 export const COUNTERS: readonly CounterInfo[] = Object.entries(TABLE).map(([name, [unit, help]]) => ({
   name,
   unit,
@@ -163,23 +166,29 @@ export const Counter = Object.freeze(
 export const DROP_BASE = COUNTERS.length;
 /** Room for drop causes -1 .. -DROP_MAX. */
 export const DROP_MAX = 96;
-/** Behind them the thread's histograms: word HISTOGRAM_BASE + Histogram.x + bucket. */
+/**
+ * First word of the thread's histograms: bucket b of histogram x is word HISTOGRAM_BASE + Histogram.x + b.
+ */
 export const HISTOGRAM_BASE = DROP_BASE + DROP_MAX + 1;
 export const COUNTER_WORDS = HISTOGRAM_BASE + HISTOGRAM_WORDS;
 
-/** Count one value. @param at  Histogram.x */
+/** Count one value. @param counters  a thread's block @param at  Histogram.x @param value  in its unit */
 export function recordHistogram(counters: Float64Array, at: number, value: number): void {
   counters[HISTOGRAM_BASE + at + histogramBucket(value)]!++;
 }
 
-/** Where the blocks lie in the shared memory: the counters' part of its layout. */
+/** The part of the shared memory's layout that is about counters. */
 export interface CounterBlocks {
   readonly counterBlocks: number;
   readonly countersAt: number;
   readonly counterBlockBytes: number;
 }
 
-/** The counters of one thread. Only that thread writes through its view. */
+/**
+ * The counters of one thread. Only that thread may write to its view.
+ * @param block  thread number
+ * @throws RangeError for a thread that the layout does not have
+ */
 export function countersView(sab: SharedArrayBuffer, layout: CounterBlocks, block: number): Float64Array {
   if (block < 0 || block >= layout.counterBlocks) {
     throw new RangeError(`counter block ${block}: the layout has ${layout.counterBlocks}`);
@@ -187,7 +196,7 @@ export function countersView(sab: SharedArrayBuffer, layout: CounterBlocks, bloc
   return new Float64Array(sab, layout.countersAt + block * layout.counterBlockBytes, COUNTER_WORDS);
 }
 
-/** Sum over all threads, COUNTER_WORDS long; indexes as in `Counter` and DROP_BASE. */
+/** @returns the sum of all threads' blocks, COUNTER_WORDS long: indexes as in a block */
 export function countersSum(sab: SharedArrayBuffer, layout: CounterBlocks): Float64Array {
   const sum = new Float64Array(COUNTER_WORDS);
   for (let block = 0; block < layout.counterBlocks; block++) {

@@ -1,30 +1,29 @@
 /**
- * Doorbell: how a producer wakes a consumer that sleeps in epoll_wait. A shared word says whether it sleeps;
- * the bell is an eventfd that its epoll set watches.
+ * Doorbell: how a producer wakes a consumer that sleeps in epoll_wait. A shared word says whether the
+ * consumer sleeps; the bell is an eventfd in the consumer's epoll set.
  *
  *   consumer                                   producer
  *   --------                                   --------
  *   (1) sleeping = 1       prepareSleep        (a) head = n             RingProducer.flush
- *   (2) look at every ring again               (b) sleeping == 1 ?      ringIfAsleep
- *   (3) nothing there: epoll_wait                  yes: write the eventfd
- *       something: wake(), work on
+ *   (2) check every ring again                 (b) sleeping == 1 ?      ringIfAsleep
+ *   (3) all are empty: epoll_wait                  yes: write the eventfd
+ *       else: wake() and go on
  *   (4) sleeping = 0       wake
  *
- * Why no wake-up is lost. All four accesses are Atomics, which JavaScript orders in one total order
- * (seq-cst). If (2) missed the new head, then (2) came before (a), hence (1) before (b), and (b) sees
- * sleeping == 1 and rings. If (b) saw
- * 0, then (b) came before (1), hence (a) before (2), and (2) sees the new head. A plain store in (1) or (a) may sit in
- * the store buffer while the load that follows it is done (x86 allows exactly that), and both sides miss each
- * other.
+ * Why no wake-up is lost: all four accesses are Atomics, which JavaScript puts in one total order (sequential
+ * consistency). If (2) reads the old head, then (2) comes before (a), hence (1) before (b), and (b) reads
+ * sleeping == 1 and rings. If (b) reads 0, then (b) comes before (1), hence (a) before (2), and (2) reads the
+ * new head. With plain stores in (1) and (a) both sides could miss each other: a store may stay in the store
+ * buffer while the load after it is already done (x86 reorders in exactly this way).
  *
- * The eventfd is level-triggered memory: a ring that comes between (2) and (3) makes epoll_wait return at
+ * The eventfd keeps its count until it is read, so a ring between (2) and (3) makes epoll_wait return at
  * once.
  *
- * Whoever rings sets sleeping back to 0, so one sleep costs one eventfd write however many producers publish
- * before the thread is awake (that takes 35-40 us on another core).
+ * The producer that rings sets sleeping back to 0. So one sleep costs one eventfd write, however many
+ * producers publish before the thread is awake (a wake-up takes 35-40 us on another core).
  */
 export class Doorbell {
-  /** Rings by this producer, for the `wakes` counter. */
+  /** How often this producer has rung. */
   rings = 0;
   readonly #i32: Int32Array;
   readonly #word: number;
@@ -44,29 +43,29 @@ export class Doorbell {
     this.#ringFn = ringFn;
   }
 
-  /** Producer, after publishing: wake the consumer if it sleeps. @returns whether the bell was rung */
+  /** For the producer, after publishing: wake the consumer if it sleeps. @returns whether it rang */
   ringIfAsleep(): boolean {
-    // The load keeps the common case (awake) free of a locked instruction; it is step (b).
+    // Step (b). A load first: while the consumer is awake, the common case, no locked instruction is needed.
     if (Atomics.load(this.#i32, this.#word) !== 1) return false;
-    // Of several producers that see the same sleep, the one that wins this exchange rings.
+    // Several producers may have read 1 for the same sleep: only the one whose exchange succeeds rings.
     if (Atomics.compareExchange(this.#i32, this.#word, 1, 0) !== 1) return false;
     this.rings++;
     this.#ringFn(this.#eventFd);
     return true;
   }
 
-  /** Ring whatever the flag says: for a stop, or from a thread that publishes nothing. */
+  /** Ring whether or not the consumer sleeps: for a stop, or from a thread that publishes nothing. */
   ring(): void {
     this.rings++;
     this.#ringFn(this.#eventFd);
   }
 
-  /** Consumer: announce sleep. Then look at every ring again, and only then wait; see above. */
+  /** For the consumer: announce sleep, step (1). Check every ring again before waiting, step (2). */
   prepareSleep(): void {
     Atomics.store(this.#i32, this.#word, 1);
   }
 
-  /** Consumer: awake again, or not going to sleep after all. */
+  /** For the consumer: awake again, or not going to sleep after all, step (4). */
   wake(): void {
     Atomics.store(this.#i32, this.#word, 0);
   }

@@ -1,9 +1,9 @@
 /**
- * Histograms that packet threads fill: counts in log-linear buckets, in the thread's counter block
- * (counters.ts), so recording is one plain addition without allocation. The main thread reads them out as
+ * Histograms that packet threads fill. The counts of log-linear buckets lie in the thread's counter block
+ * (counters.ts), so recording a value is one plain addition without allocation. The main thread reads
  * [value, count] pairs for hdr-histogram-js.
  *
- * Bucket of a value v, four per power of two (error at most 1/8 of the value):
+ * Bucket b of a value v, four buckets per power of two (error at most 1/8 of the value):
  *
  *     v  0 1 2 3 | 4 5 6 7 | 8 10 12 14 | 16 20 24 28 | ...
  *     b  0 1 2 3 | 4 5 6 7 | 8  9 10 11 | 12 13 14 15 | ...      b = 4 * log2 + next two bits
@@ -20,7 +20,7 @@ const SUB = 1 << SUB_BITS;
 const MAX_BITS = 27;
 export const HISTOGRAM_BUCKETS = (MAX_BITS - SUB_BITS + 1) * SUB;
 
-/** Adding a histogram: one line here and the recordHistogram() call. */
+/** To add a histogram, add one line here and call recordHistogram(). */
 const TABLE = {
   guestRtt: ['us', 'From a TCP segment sent to the guest to its acknowledgement'],
   hostConnect: ['us', 'From connect() on a host socket to its success'],
@@ -42,7 +42,7 @@ export const Histogram = Object.freeze(
   Object.fromEntries(HISTOGRAMS.map((info, index) => [info.name, index * HISTOGRAM_BUCKETS])),
 ) as Readonly<Record<HistogramName, number>>;
 
-/** Bucket of a value; negative ones count as 0, what is too large goes into the last bucket. */
+/** Bucket of a value. A negative value counts as 0, one that is too large as the last bucket's. */
 export function histogramBucket(value: number): number {
   const v = value > 0 ? Math.min(value, 2 ** MAX_BITS - 1) | 0 : 0;
   if (v < SUB) return v;
@@ -50,7 +50,7 @@ export function histogramBucket(value: number): number {
   return ((bits - SUB_BITS + 1) << SUB_BITS) | ((v >>> (bits - SUB_BITS)) & (SUB - 1));
 }
 
-/** The middle of a bucket's values. */
+/** The middle of the values that a bucket counts. */
 export function histogramValue(bucket: number): number {
   if (bucket < SUB) return bucket;
   const bits = (bucket >>> SUB_BITS) + SUB_BITS - 1;

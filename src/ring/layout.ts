@@ -1,6 +1,6 @@
 /**
- * Where everything lies in the engine's shared memory; first of all its one large SharedArrayBuffer. Plain
- * data: crosses to worker threads by structured clone.
+ * The layout of the engine's shared memory: its one large SharedArrayBuffer here, the small control memory at
+ * the end of the file. A layout is plain data, which reaches worker threads by structured clone.
  *
  *   skewBytes  ─▶ ┌ stop flag ──────────────┐ one line
  *                 │ log bell                │ one line
@@ -14,16 +14,16 @@
  *     page ─────▶ │ large slots             │ LARGE_SLOT_BYTES each
  *                 └─────────────────────────┘ totalBytes
  *
- * A "line" here is LINE_BYTES = 128, two cache lines: x86 fetches lines in pairs, so words of two writers
- * stay 128 apart.
+ * A "line" here is LINE_BYTES = 128, two cache lines: x86 fetches cache lines in pairs, so words of different
+ * writers are 128 bytes apart.
  *
- * Invariants: every part begins at its alignment counted from skewBytes; no two parts overlap; totalBytes <
- * 2^32, so that a byte offset fits a descriptor word.
+ * Invariants: every part is aligned as counted from skewBytes; no two parts overlap; totalBytes < 2^32, so
+ * that a byte offset fits in a descriptor word.
  */
 import { COUNTER_WORDS, type CounterBlocks } from './counters.ts';
 
 export const SMALL_SLOT_BYTES = 2048;
-/** 17 pages: 64 KiB of payload with room for vnet, Ethernet, IPv6 and TCP headers in front. */
+/** 17 pages: 64 KiB of payload, and room in front of it for vnet, Ethernet, IPv6 and TCP headers. */
 export const LARGE_SLOT_BYTES = 69632;
 export const PAGE_BYTES = 4096;
 export const LINE_BYTES = 128;
@@ -34,17 +34,17 @@ export const DESC_BYTES = 64;
 export interface LayoutRequest {
   readonly smallSlots: number;
   readonly largeSlots: number;
-  /** SPSC rings, one per direction of a pair of stages. */
+  /** Number of SPSC rings: one per direction of a pair of stages. */
   readonly rings: number;
   /** Descriptors per ring, a power of two. */
   readonly ringDescriptors: number;
-  /** One per packet thread: a block of counters, a sleeping flag and a log ring each. */
+  /** Number of packet threads: each has a block of counters, a sleeping flag and a log ring. */
   readonly counterBlocks: number;
   /** Log ring bytes per thread, a power of two. */
   readonly logBytes: number;
   /**
-   * Bytes to leave unused at the start so that the parts are aligned in memory and not only in the buffer:
-   * malloc gives large blocks at 16 past a page. From `allocateShared`; 0 when alignment is of no interest.
+   * Unused bytes at the start, which align the parts in memory and not only in the buffer: malloc returns
+   * large blocks at 16 bytes past a page. allocateShared() sets it; absent, 0: alignment does not matter.
    */
   readonly skewBytes?: number;
 }
@@ -86,7 +86,8 @@ function requirePowerOfTwo(name: string, value: number, least: number): void {
 }
 
 /**
- * Place every part. Throws RangeError when a count makes no sense or the whole would not stay below 4 GiB.
+ * Compute the offset of every part.
+ * @throws RangeError when a count is out of range, or the total would be 4 GiB or more
  */
 export function planLayout(request: LayoutRequest): Layout {
   const { smallSlots, largeSlots, rings, ringDescriptors, counterBlocks, logBytes, skewBytes = 0 } = request;
@@ -103,7 +104,7 @@ export function planLayout(request: LayoutRequest): Layout {
     );
   }
 
-  // Offsets are worked out from 0 and moved by the skew at the end, so that alignment holds from the skew on.
+  // `end` counts from 0 and the skew is added to each result, so that parts are aligned as counted from there.
   let end = 0;
   const place = (bytes: number, alignment: number): number => {
     const at = alignUp(end, alignment);
@@ -148,9 +149,9 @@ export interface SharedMemory {
 }
 
 /**
- * Allocate the buffer and lay it out so that pages and lines are aligned in memory. Pages stay untouched (and
- * cost no memory) until somebody writes them.
- * @param addressOf  native address of a view's first byte (src/sys/memory.ts)
+ * Allocate the buffer, with pages and lines aligned in memory. A page uses no memory until it is written.
+ * @param addressOf  returns the native address of a view's first byte (src/sys/memory.ts)
+ * @throws RangeError as planLayout()
  */
 export function allocateShared(
   request: LayoutRequest,
@@ -187,30 +188,35 @@ export function logRingAt(layout: Layout, thread: number): number {
   return layout.logAt + thread * (LOG_CONTROL_BYTES + layout.logBytes);
 }
 
-/** Ask every thread to stop. The caller rings their doorbells afterwards. */
+/** Ask every thread to stop. The caller must ring their doorbells afterwards. */
 export function requestStop(i32: Int32Array, layout: Layout): void {
   Atomics.store(i32, layout.stopAt >>> 2, 1);
 }
 
-/** Has a stop been asked for? One load, fit for once per loop. */
+/** Whether requestStop() was called: one atomic load, cheap enough for every round of a thread. */
 export function stopRequested(i32: Int32Array, layout: Layout): boolean {
   return Atomics.load(i32, layout.stopAt >>> 2) !== 0;
 }
 
 /**
- * Control memory: what the main thread and all packet threads share besides the frame pool, in a buffer of
+ * Control memory: what the main thread and all packet threads share besides the large buffer, in a buffer of
  * its own.
  *
- *   +0  message count i32   +4  --pcap lock i32   +8  guest's MAC, 6 bytes   +16  seen, SEEN_WORDS u32   +72  a byte for each port
+ *   +0   message count, int32         +16  seen, SEEN_WORDS u32
+ *   +4   lock of --pcap's file, int32 +72  datagram ports, one byte per port
+ *   +8   guest's MAC, 6 bytes
  */
 export interface ControlViews {
-  /** Atomics alone. [0] counts what was posted to the threads; [1] is the lock of --pcap's file. */
+  /**
+   * [0] counts the messages that were posted to the threads; [1] is the lock of --pcap's file. Accessed by
+   * Atomics only.
+   */
   readonly messageCount: Int32Array;
-  /** The guest's MAC address, 6 bytes: whoever sees it change writes it. */
+  /** The guest's MAC address, 6 bytes. A thread that sees a frame with another one writes it. */
   readonly guestMac: Uint8Array;
-  /** Addresses that the guest was seen to use: Addressing.seen. */
+  /** Addresses that the guest was observed to use: Addressing.seen. */
   readonly seen: Uint32Array;
-  /** By port: HostContext.datagramPorts. */
+  /** Indexed by port: HostContext.datagramPorts. */
   readonly datagramPorts: Uint8Array;
 }
 
@@ -220,10 +226,11 @@ const MAC_BYTES = 6;
 const SEEN_AT = 16;
 export const SEEN_WORDS = 14;
 const DATAGRAM_PORTS_AT = SEEN_AT + 4 * SEEN_WORDS;
-/** TCP and UDP have as many each. */
+/** Number of ports that TCP, or UDP, has. */
 export const PORTS = 65536;
 export const CONTROL_BYTES = DATAGRAM_PORTS_AT + PORTS;
 
+/** @param control  a buffer of CONTROL_BYTES */
 export const controlViews = (control: SharedArrayBuffer): ControlViews => ({
   messageCount: new Int32Array(control, 0, MESSAGE_COUNT_WORDS),
   guestMac: new Uint8Array(control, GUEST_MAC_AT, MAC_BYTES),

@@ -4,8 +4,8 @@
  *   slot   0 .. smallSlots-1                         SMALL_SLOT_BYTES each
  *          smallSlots .. smallSlots+largeSlots-1     LARGE_SLOT_BYTES each
  *
- * Invariant: a slot has one owner at a time. Ownership passes with the descriptor that names the slot; who
- * takes a slot from a ring may write it, who has committed it to a ring may not touch it again.
+ * Invariant: a slot has one owner at a time. Ownership passes with the descriptor that names the slot: the
+ * consumer of the descriptor may write to the slot; after commit() the producer may not access it any more.
  */
 import { LARGE_SLOT_BYTES, type Layout, SMALL_SLOT_BYTES } from './layout.ts';
 
@@ -17,7 +17,7 @@ export const HEADROOM_BYTES = 128;
 export const NO_SLOT = 0xffffffff;
 
 export class FramePool {
-  /** The whole shared buffer; every `at` in the engine is an index into it. */
+  /** The whole shared buffer. Byte offsets of frames and slots (`at`) are indexes into it. */
   readonly u8: Uint8Array;
   /** Native address of u8[0]; valid while this object is referenced. */
   readonly baseAddress: number;
@@ -32,7 +32,7 @@ export class FramePool {
     this.smallSlots = layout.smallSlots;
     this.largeSlots = layout.largeSlots;
     this.#smallAt = layout.smallAt;
-    // Where slot 0 would be if all slots were large: saves a subtraction per look-up.
+    // Where slot 0 would be if all slots were large: this saves a subtraction per call of slotAt().
     this.#largeAt = layout.largeAt - layout.smallSlots * LARGE_SLOT_BYTES;
   }
 
@@ -43,6 +43,7 @@ export class FramePool {
       : this.#largeAt + slot * LARGE_SLOT_BYTES;
   }
 
+  /** Size of the slot. */
   slotBytes(slot: number): number {
     return slot < this.smallSlots ? SMALL_SLOT_BYTES : LARGE_SLOT_BYTES;
   }
@@ -52,7 +53,7 @@ export class FramePool {
     return this.baseAddress + this.slotAt(slot);
   }
 
-  /** A slot as counts of slots are kept: small | large << 16; 0 for NO_SLOT. */
+  /** The slot as a count of slots, small | large << 16: such counts can be added up. 0 for NO_SLOT. */
   slotCost(slot: number): number {
     return slot === NO_SLOT ? 0 : slot < this.smallSlots ? 1 : 0x10000;
   }
@@ -63,27 +64,27 @@ export class FramePool {
 }
 
 /**
- * Free slots of one thread: last in, first out, so that the slot whose lines are still in cache goes out next
- * and pages that a quiet engine never needs stay untouched.
+ * Free slots of one thread, last in, first out: the next slot taken is one whose memory is still in the
+ * cache, and an engine with little traffic never touches most pages.
  */
 export class SlotStack {
   readonly #slots: Uint32Array;
   #free: number;
 
-  /** Own the slots [first, first + count), all free. */
+  /** A stack of the slots [first, first + count), all free. */
   constructor(first: number, count: number) {
     this.#slots = new Uint32Array(count);
     for (let i = 0; i < count; i++) this.#slots[i] = first + count - 1 - i;
     this.#free = count;
   }
 
-  /** A free slot, or NO_SLOT when there is none. */
+  /** Take a free slot. @returns NO_SLOT when there is none */
   pop(): number {
     if (this.#free === 0) return NO_SLOT;
     return this.#slots[--this.#free]!;
   }
 
-  /** Give a slot back. Throws when more come back than were ever handed out: somebody freed one twice. */
+  /** Return a slot. @throws Error when all slots are free already: one was freed twice */
   push(slot: number): void {
     if (this.#free === this.#slots.length) {
       throw new Error(
@@ -102,12 +103,12 @@ export class SlotStack {
   }
 }
 
-/** Owner number of a slot that nobody was given yet: what zeroed memory says. */
+/** Owner number of a slot that was not assigned yet: the value of zeroed memory. */
 const UNOWNED = 0;
 
 /**
- * Debug mode: one int32 per slot says who owns it. Each hand-over names both sides and fails loudly when the
- * slot was somebody else's. When off, every method returns at its first branch.
+ * A check for debugging: one int32 per slot holds its owner. Each transfer names both owners and throws when
+ * the slot had another owner. When the check is off, every method returns at its first branch.
  */
 export class Ownership {
   readonly on: boolean;
@@ -120,13 +121,13 @@ export class Ownership {
     this.#owners = new Int32Array(sab, layout.ownershipAt, layout.smallSlots + layout.largeSlots);
   }
 
-  /** Pass `slot` from one owner to another. NO_SLOT is ignored. Throws when `fromOwner` did not own it. */
+  /** Pass `slot` from one owner to another; ignores NO_SLOT. @throws Error when `fromOwner` did not own it */
   claim(slot: number, fromOwner: number, toOwner: number): void {
     if (!this.on || slot === NO_SLOT) return;
     if (slot >= this.#owners.length) {
       throw new Error(`slot ${slot} does not exist: the pool has ${this.#owners.length}`);
     }
-    // One atomic step: two threads that both believe they own the slot cannot both succeed.
+    // Compared and exchanged in one step: of two threads that both claim the slot only one succeeds.
     const owner = Atomics.compareExchange(this.#owners, slot, fromOwner, toOwner);
     if (owner !== fromOwner) {
       const kind = slot < this.#smallSlots ? 'small' : 'large';
@@ -136,12 +137,12 @@ export class Ownership {
     }
   }
 
-  /** Throw unless `owner` owns the slot. */
+  /** @throws Error unless `owner` owns the slot */
   check(slot: number, owner: number): void {
     this.claim(slot, owner, owner);
   }
 
-  /** Set-up: give [first, first + count), so far unowned, to `owner`. */
+  /** At set-up: assign the slots [first, first + count) to `owner`. @throws Error when one has an owner */
   assign(first: number, count: number, owner: number): void {
     if (!this.on) return;
     for (let slot = first; slot < first + count; slot++) this.claim(slot, UNOWNED, owner);

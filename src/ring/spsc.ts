@@ -1,5 +1,5 @@
 /**
- * SPSC descriptor ring: one producer, one consumer, on one thread or two. Descriptors are DESC_WORDS u32
+ * SPSC descriptor ring: one producer and one consumer, on one thread or two. A descriptor is DESC_WORDS u32
  * words, one cache line, in shared memory.
  *
  *        tail                head          #head
@@ -10,19 +10,20 @@
  *         └ moved by release()   └ published by flush()
  *
  * head and tail are free-running 32-bit counts, kept as int32: count = (head - tail) | 0, place = head &
- * mask. All
- * `capacity` places are used, as head - tail tells empty (0) from full (capacity). Wrapping at 2^32 needs no care.
+ * mask. All `capacity` places are used: head - tail is 0 when the ring is empty and `capacity` when it is
+ * full. Wrapping at 2^32 needs no special case.
  *
- * A link never refuses. When the ring is full, the producer keeps descriptors in a private overflow FIFO:
+ * A link never refuses a descriptor. When the ring is full, the producer keeps descriptors in a private FIFO:
  *
  *   reserve/commit ──▶ [overflow] ──flush──▶ [ring] ──▶ consumer
  *
- * and, order being kept, everything goes there until a flush has emptied it. It is bounded by what can be
- * under way at all (slots and flows). While it is not empty after a flush, `starving` is set beside head, and
- * the consumer's release() rings the producer's own doorbell: so a producer may sleep on a full ring,
- * provided that it announces sleep first and then looks at `movable` as it looks at its own input (the same
- * argument as in doorbell.ts, with tail in the place of head, and starving and sleeping both set before the
- * look). Without that look, room made between the last flush and the announcement would go unnoticed.
+ * To keep the order, all further descriptors go to the overflow until a flush has emptied it. Its size is
+ * bounded by the number of slots and flows that exist. If it is not empty after a flush, the producer sets
+ * the word `starving` beside head, and the consumer's release() rings the producer's own doorbell. So a
+ * producer may sleep while its ring is full, if it announces sleep first and then checks `movable` along with
+ * its inputs. The argument is that of doorbell.ts with tail in the place of head; starving and sleeping are
+ * both set before the check. Without the check, room made between the last flush and the announcement would
+ * go unnoticed.
  */
 import { COUNTER_WORDS, Counter } from './counters.ts';
 import type { Doorbell } from './doorbell.ts';
@@ -36,11 +37,11 @@ const STARVING = 1;
 const TAIL = LINE_BYTES / 4;
 const CONTROL_WORDS = TAIL + 1;
 
-/** What CheckedRingProducer leaves in words that the writer of a descriptor has not set. */
+/** Value of the words that the writer of a descriptor has not set, under CheckedRingProducer. */
 export const UNSET_WORD = 0xdeadbeef;
 
 const OVERFLOW_MIN_DESCRIPTORS = 64;
-/** An overflow that was not needed for so many flushes gives half of its memory back. */
+/** After so many flushes without overflow the overflow's memory is halved. */
 const OVERFLOW_CALM_FLUSHES = 1024;
 
 function controlView(sab: SharedArrayBuffer, layout: Layout, ring: number): Int32Array {
@@ -63,7 +64,7 @@ function slotsView(sab: SharedArrayBuffer, layout: Layout, ring: number): Uint32
  *   out.flush();                   // once per batch
  */
 export class RingProducer {
-  /** Where the descriptor last reserved lies. Borrowed: valid until commit(). */
+  /** Words that hold the descriptor reserved last. Borrowed: valid until commit(). */
   words: Uint32Array;
   /** Most descriptors that were ever in the overflow. */
   maxOverflow = 0;
@@ -72,11 +73,11 @@ export class RingProducer {
   readonly #mask: number;
   readonly #doorbell: Doorbell | null;
   readonly #counters: Float64Array;
-  /** Next place to write; ours alone. */
+  /** Next place to write; private until it is published. */
   #head: number;
-  /** What the consumer has been told. */
+  /** Head as the consumer sees it. */
   #published: number;
-  /** The consumer's tail as last seen: it only moves on, so an old value only means fewer free places. */
+  /** The consumer's tail as read last. It only increases, so an old value only means fewer free places. */
   #tail: number;
   /** Overflow FIFO: descriptors [#overflowFirst, #overflowEnd) of #overflow. */
   #overflow: Uint32Array;
@@ -86,8 +87,10 @@ export class RingProducer {
   #starving = false;
 
   /**
-   * @param doorbell  the consumer's, or null when both ends are on one thread
-   * @param counters  the producing thread's, for linkBatches and linkDescriptors
+   * @param ring  ring number (workers/placement.ts)
+   * @param doorbell  of the consumer's thread; null when both ends are on one thread
+   * @param counters  of the producer's thread, for linkBatches and linkDescriptors
+   * @throws RangeError for a ring that the layout does not have
    */
   constructor(
     sab: SharedArrayBuffer,
@@ -108,7 +111,7 @@ export class RingProducer {
     this.words = this.#ringWords;
   }
 
-  /** Index in `words` of the first word of a free descriptor. */
+  /** Take a free descriptor. @returns index of its first word in `words` */
   reserve(): number {
     if (this.#overflowEnd === 0) {
       if (((this.#head - this.#tail) | 0) <= this.#mask || this.#hasRoom()) {
@@ -119,7 +122,7 @@ export class RingProducer {
     return this.#reserveOverflow();
   }
 
-  /** The descriptor last reserved is complete. The consumer sees it after the next flush(). */
+  /** Complete the descriptor reserved last. The consumer sees it after the next flush(). */
   commit(): void {
     if (this.words === this.#ringWords) this.#head = (this.#head + 1) | 0;
     else {
@@ -130,9 +133,9 @@ export class RingProducer {
   }
 
   /**
-   * Publish what was committed: moves overflow into free places, stores head once, rings the consumer if it
-   * sleeps.
-   * @returns whether anything was published. `overflowed` tells whether something still waits for room.
+   * Publish all committed descriptors: move overflow into free places, store head once, ring the consumer if
+   * it sleeps.
+   * @returns whether any descriptor was published. `overflowed` counts those that still wait for room
    */
   flush(): boolean {
     if (this.#overflowEnd !== 0) this.#moveOverflow();
@@ -141,32 +144,32 @@ export class RingProducer {
     this.#counters[Counter.linkBatches]!++;
     this.#counters[Counter.linkDescriptors]! += (this.#head - this.#published) | 0;
     this.#published = this.#head;
-    // Release: the descriptors' plain writes come before it. Sequentially consistent before the doorbell's
-    // load.
+    // Release: the descriptors' plain writes come before this store. Sequential consistency: this store comes
+    // before the doorbell's load.
     Atomics.store(this.#control, HEAD, this.#head);
     if (this.#doorbell !== null) this.#doorbell.ringIfAsleep();
     return true;
   }
 
-  /** Committed descriptors that the consumer has not been told of, in the ring and in the overflow. */
+  /** Number of committed descriptors that are not published, in the ring and in the overflow. */
   get pending(): number {
     return ((this.#head - this.#published) | 0) + this.overflowed;
   }
 
-  /** Descriptors in the overflow. */
+  /** Number of descriptors in the overflow. */
   get overflowed(): number {
     return this.#overflowEnd - this.#overflowFirst;
   }
 
   /**
-   * The overflow waits and there is room for it now: a flush() would publish something. To be checked after
-   * announcing sleep, along with the inputs.
+   * Whether the overflow is not empty and there is room in the ring now: flush() would publish something. To
+   * be checked after announcing sleep, along with the inputs.
    */
   get movable(): boolean {
     return this.#overflowEnd !== 0 && (((this.#head - this.#tail) | 0) <= this.#mask || this.#hasRoom());
   }
 
-  /** Present size of the overflow, for tests and reports. */
+  /** Descriptors that the overflow's memory has room for; for tests. */
   get overflowCapacity(): number {
     return this.#overflow.length / DESC_WORDS;
   }
@@ -181,8 +184,8 @@ export class RingProducer {
     if (this.#overflowEnd * DESC_WORDS === this.#overflow.length) {
       const first = this.#overflowFirst;
       const count = this.#overflowEnd - first;
-      // Three quarters free in front: shift down; else double. Either way the cost is spread over many
-      // descriptors.
+      // If three quarters are free at the front, shift down, else double the memory. Either way the cost is
+      // spread over many descriptors.
       const target =
         count * 4 <= this.#overflowEnd ? this.#overflow : new Uint32Array(this.#overflow.length * 2);
       if (target === this.#overflow) {
@@ -205,7 +208,7 @@ export class RingProducer {
     if (!this.#starving) {
       this.#starving = true;
       Atomics.store(this.#control, STARVING, 1);
-      // The consumer may have released just before it could see the flag: look once more.
+      // The consumer may have released places just before it could see the flag: check once more.
       this.#fillFromOverflow();
     }
   }
@@ -235,8 +238,8 @@ export class RingProducer {
 }
 
 /**
- * A writing end for tests: each descriptor begins as UNSET_WORDs, so that a word which its writer forgets
- * shows.
+ * A writing end for tests: it fills each descriptor with UNSET_WORD first, so that a test sees which words
+ * the writer forgot.
  */
 export class CheckedRingProducer extends RingProducer {
   override reserve(): number {
@@ -258,12 +261,17 @@ export class RingConsumer {
   readonly #control: Int32Array;
   readonly #mask: number;
   readonly #producerDoorbell: Doorbell | null;
-  /** The producer's head as last seen. */
+  /** The producer's head as read last. */
   #head: number;
-  /** Next place to read; ours alone to move. */
+  /** Next place to read; only this object moves it. */
   #tail: number;
 
-  /** @param producerDoorbell  rung when places come free and the producer's overflow waits for them; null on one thread */
+  /**
+   * @param ring  ring number (workers/placement.ts)
+   * @param producerDoorbell  rung when places become free and the producer's overflow waits for them; null
+   *   when both ends are on one thread
+   * @throws RangeError for a ring that the layout does not have
+   */
   constructor(
     sab: SharedArrayBuffer,
     layout: Layout,
@@ -278,10 +286,13 @@ export class RingConsumer {
     this.#head = this.#tail;
   }
 
-  /** Unread descriptors; more may have come while those last seen are not all released. */
+  /**
+   * Number of unread descriptors that are known. Newly published ones are looked for only when all known ones
+   * are released.
+   */
   available(): number {
     if (this.#head === this.#tail) {
-      // Acquire: the descriptors before head are written. Also step (2) of doorbell.ts, hence Atomics.
+      // Acquire: the descriptors before head are complete. It is also step (2) of doorbell.ts.
       this.#head = Atomics.load(this.#control, HEAD);
     }
     return (this.#head - this.#tail) | 0;
@@ -292,11 +303,12 @@ export class RingConsumer {
     return ((this.#tail + i) & this.#mask) * DESC_WORDS;
   }
 
-  /** The first n unread descriptors are done with: their places may be written again. */
+  /** Free the places of the first n unread descriptors. */
   release(n: number): void {
     if (n === 0) return;
     this.#tail = (this.#tail + n) | 0;
-    // Release: our reads come before it. Sequentially consistent before the load of `starving`.
+    // Release: the reads of the descriptors come before this store. Sequential consistency: this store comes
+    // before the load of `starving`.
     Atomics.store(this.#control, TAIL, this.#tail);
     if (this.#producerDoorbell !== null && Atomics.load(this.#control, STARVING) !== 0) {
       this.#producerDoorbell.ringIfAsleep();
@@ -305,8 +317,8 @@ export class RingConsumer {
 }
 
 /**
- * Start a ring's counts at `index` instead of 0, before either end is made. A test door: wrapping at 2^32
- * would otherwise take hours to reach.
+ * For tests: start a ring's counts at `index` instead of 0, before either end is made. Without it a test
+ * would need hours to reach the wrap at 2^32.
  */
 export function startRingAt(sab: SharedArrayBuffer, layout: Layout, ring: number, index: number): void {
   const control = controlView(sab, layout, ring);

@@ -1,6 +1,6 @@
 /**
- * Capabilities of the calling thread (man 7 capabilities). Cold. thread-capabilities.ts has those of the
- * threads without JavaScript.
+ * Capabilities of the calling thread (man 7 capabilities). Cold. thread-capabilities.ts drops the
+ * capabilities of threads that run no JavaScript.
  * @syscalls capget capset
  */
 import { LINUX_CAPABILITY_VERSION_3, SYS_capget, SYS_capset } from './constants.ts';
@@ -8,7 +8,7 @@ import { SysError } from './error.ts';
 import { syscall4 } from './libc.ts';
 import { NativeBuffer } from './memory.ts';
 
-/** Capability sets, bit n is capability n (CAP_*). */
+/** Capability sets; bit n is capability n (CAP_*). */
 export interface Capabilities {
   effective: bigint;
   permitted: bigint;
@@ -21,7 +21,7 @@ export interface Capabilities {
 const capHeader = new NativeBuffer(8);
 const capData = new NativeBuffer(24);
 
-/** Capabilities of the calling thread. */
+/** Capabilities of the calling thread. @throws SysError */
 export function capget(): Capabilities {
   capHeader.u32[0] = LINUX_CAPABILITY_VERSION_3;
   capHeader.u32[1] = 0;
@@ -44,7 +44,9 @@ export function capset(capabilities: Capabilities): number {
 }
 
 /**
- * Drop all capabilities of the calling thread but these; of what it has not got it gets nothing.
+ * Drop all capabilities of the calling thread except `kept`. A capability that the thread does not have is
+ * not added.
+ * @param kept  CAP_*
  * @returns 0 or -errno
  */
 export function keepCapabilities(kept: readonly number[]): number {

@@ -1,7 +1,7 @@
 /**
- * Control messages of datagrams (man 3 cmsg), read and written in place, and the structures that they carry.
- * Hot: numbers in, result or
- * -errno out, no allocation. `first` is the word where a message's control bytes begin.
+ * Control messages of datagrams (man 3 cmsg), read and written in place, and the structures in them. Hot: the
+ * functions take numbers, return a result or -errno, and allocate nothing. `first` is the word index at which
+ * the control bytes of a message begin.
  * @syscalls (none)
  */
 import { addressRead, addressSetIpv4, addressWrite } from '../proto/address.ts';
@@ -20,7 +20,7 @@ import {
 } from './constants.ts';
 import type { NativeBuffer } from './memory.ts';
 
-// ---- struct cmsghdr: <linux/socket.h> -------------------------------------------------------------------------------
+// ---- struct cmsghdr: <linux/socket.h> ---------------------------------------------------------------------
 //
 //   cmsghdr  +0 len (header and data) u64   +8 level   +12 type   +16 data, the next header at a multiple of 8
 
@@ -28,14 +28,14 @@ export const CMSG_HEADER_BYTES = 16;
 export const CMSG_LEVEL_WORD = 2;
 export const CMSG_TYPE_WORD = 3;
 
-/** cmsg_len for so many bytes of data: CMSG_LEN. */
+/** CMSG_LEN: value of cmsg_len for `dataBytes` bytes of data. */
 export const cmsgLen = (dataBytes: number): number => CMSG_HEADER_BYTES + dataBytes;
-/** Room that a control message of so many bytes of data takes: CMSG_SPACE. */
+/** CMSG_SPACE: bytes that a control message with `dataBytes` bytes of data takes in the buffer. */
 export const cmsgSpace = (dataBytes: number): number => CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7);
 
 /**
- * Write a header at word `wordIndex`; the data goes to `wordIndex + 4`.
- * @returns bytes it takes: CMSG_SPACE
+ * Write a header at word `wordIndex`; the caller writes the data at word `wordIndex + 4`.
+ * @returns bytes that header and data take in the buffer: CMSG_SPACE
  */
 export function cmsgWrite(
   u32: Uint32Array,
@@ -53,8 +53,8 @@ export function cmsgWrite(
 
 /**
  * Length of the data of the control message at word `wordIndex`.
- * @param endWord  word index where the control buffer that the kernel filled ends (its controllen)
- * @returns bytes of data, all of them inside the buffer, or -EBADMSG at the end of the list
+ * @param endWord  word index of the end of the control bytes that the kernel wrote (msg_controllen)
+ * @returns bytes of data, all of them before endWord; or -EBADMSG at the end of the list and for a bad length
  */
 export function cmsgDataBytes(u32: Uint32Array, wordIndex: number, endWord: number): number {
   if (wordIndex + 4 > endWord) return -Errno.EBADMSG;
@@ -69,7 +69,7 @@ export function cmsgNext(wordIndex: number, dataBytes: number): number {
   return wordIndex + ((CMSG_HEADER_BYTES + ((dataBytes + 7) & ~7)) >> 2);
 }
 
-// ---- struct sock_extended_err: <linux/errqueue.h> ---------------------------------------------------------------
+// ---- struct sock_extended_err: <linux/errqueue.h> ---------------------------------------------------------
 //
 //   data of the IP_RECVERR / IPV6_RECVERR message; the offender's sockaddr (port 0) follows
 //   +0 errno u32   +4 origin u8   +5 type u8   +6 code u8   +7 pad   +8 info u32 (new MTU)   +12 data u32
@@ -88,12 +88,12 @@ export const IN_PKTINFO_BYTES = 12;
 /** struct in6_pktinfo, <linux/ipv6.h>: address 16 bytes, ifindex u32. */
 export const IN6_PKTINFO_BYTES = 20;
 
-// ---- what datagrams carry --------------------------------------------------------------------------------------
+// ---- what datagrams carry ---------------------------------------------------------------------------------
 
-/** Control bytes of one message that is sent in segments. */
+/** Control bytes of a message that the kernel splits into segments (UDP_SEGMENT). */
 export const SEGMENT_CONTROL_BYTES = cmsgSpace(2);
 
-/** Datagram size when a received message is several datagrams (UDP_GRO), 0: it is one. */
+/** Segment size of a received message that holds several datagrams (UDP_GRO); 0: it holds one datagram. */
 export function gsoSizeOf(u32: Uint32Array, first: number, controlBytes: number): number {
   const end = first + (controlBytes >> 2);
   let at = first;
@@ -106,7 +106,7 @@ export function gsoSizeOf(u32: Uint32Array, first: number, controlBytes: number)
   return 0;
 }
 
-/** TTL or hop limit of a received message, 0: not told. */
+/** TTL or hop limit of a received message; 0: the kernel did not report it. */
 export function ttlOf(u32: Uint32Array, first: number, controlBytes: number): number {
   const end = first + (controlBytes >> 2);
   let at = first;
@@ -122,8 +122,8 @@ export function ttlOf(u32: Uint32Array, first: number, controlBytes: number): nu
 }
 
 /**
- * The address that a message came to (PKTINFO), into words[w..w+3].
- * @returns false when the kernel did not say
+ * Write the destination address of a received message (PKTINFO) to words[w..w + 3].
+ * @returns false when the kernel did not report it
  */
 export function localAddressOf(
   control: NativeBuffer,
@@ -153,9 +153,10 @@ export function localAddressOf(
 }
 
 /**
- * Ask for a message to be sent in segments.
- * @param at byte offset of the control message
- * @returns its bytes
+ * Write a UDP_SEGMENT control message: the kernel splits the message into datagrams.
+ * @param at  byte offset of the control message, a multiple of 4
+ * @param segment  payload bytes of each datagram but the last
+ * @returns bytes that the control message takes
  */
 export function segmentWrite(control: NativeBuffer, at: number, segment: number): number {
   const bytes = cmsgWrite(control.u32, at >> 2, SOL_UDP, UDP_SEGMENT, 2);
@@ -164,11 +165,11 @@ export function segmentWrite(control: NativeBuffer, at: number, segment: number)
 }
 
 /**
- * Source address of a datagram.
- * @param words,w  the address
- * @param scope  interface index of a link-local IPv6 one, else 0
- * @param isV6  the socket is an AF_INET6 one
- * @returns control bytes
+ * Write a PKTINFO control message at offset 0, which sets the source address of a datagram.
+ * @param words,w  the address, words[w..w + 3]
+ * @param scope  interface index for a link-local IPv6 address, else 0
+ * @param isV6  whether the socket is an AF_INET6 socket
+ * @returns bytes that the control message takes
  */
 export function pktinfoWrite(
   control: NativeBuffer,

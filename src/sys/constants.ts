@@ -1,7 +1,7 @@
 /**
- * Kernel constants, under the kernel's names. Each group names the header it comes from; test/sys/abi.test.ts
- * compiles them against the headers of the machine. Values are those of x86-64 and AArch64, which differ only
- * where `process.arch` is asked.
+ * Kernel constants with the kernel's names. The comment above a group names its header; test/sys/abi.test.ts
+ * compares the values with the machine's headers. The values are those of x86-64 and AArch64, which differ
+ * only where `arm64` selects one.
  */
 const arm64 = process.arch === 'arm64';
 
@@ -93,13 +93,13 @@ export const Errno = {
 } as const;
 export type Errno = (typeof Errno)[keyof typeof Errno];
 
-/** `ECONNREFUSED` for 111; `errno 999` where there is no name. */
+/** Name of a positive errno: `ECONNREFUSED` for 111; `errno 999` for a number that has no name here. */
 export function errnoName(errno: number): string {
   for (const [name, value] of Object.entries(Errno)) if (value === errno) return name;
   return `errno ${errno}`;
 }
 
-// <asm-generic/fcntl.h>; AArch64 moves four of them, <asm/fcntl.h>
+// <asm-generic/fcntl.h>; AArch64 has other values for four of them, <asm/fcntl.h>
 export const O_RDONLY = 0;
 export const O_WRONLY = 1;
 export const O_RDWR = 2;
@@ -303,7 +303,7 @@ export const RTM_NEWROUTE = 24;
 export const RTM_DELROUTE = 25;
 export const RTM_GETROUTE = 26;
 export const RTM_NEWNEIGH = 28;
-/** <linux/neighbour.h>: what a neighbour entry has, and that it is used at once and confirmed later. */
+/** <linux/neighbour.h>. NUD_STALE: the kernel uses the entry at once and confirms it later. */
 export const NDA_DST = 1;
 export const NDA_LLADDR = 2;
 export const NUD_STALE = 0x04;
@@ -430,8 +430,8 @@ export const SIGTERM = 15;
 export const SIGSTOP = 19;
 export const SIGTTOU = 22;
 
-// <asm/unistd_64.h> (x86-64) and <asm-generic/unistd.h> (AArch64): calls that the C library may lack a name
-// for
+// <asm/unistd_64.h> (x86-64) and <asm-generic/unistd.h> (AArch64): calls for which a C library may have no
+// function
 export const SYS_pivot_root = arm64 ? 41 : 155;
 export const SYS_capget = arm64 ? 90 : 125;
 export const SYS_capset = arm64 ? 91 : 126;

@@ -1,19 +1,21 @@
 /**
- * Descriptors whose last close takes long, left to the kernel at the end of the process. To close a TAP is to
- * unregister its interface, which waits for several RCU grace periods: 15 to 20 ms that whoever waits for the
- * process waits too.
+ * A descriptor whose last close is slow, left to the kernel when the process exits. Closing a TAP unregisters
+ * its interface, which waits for several RCU grace periods: 15 to 20 ms, and a process that waits for our
+ * exit would wait for them too.
  *
- * A message in the queue of a socket that only this message keeps open is garbage, and the kernel's collector
- * for UNIX sockets (net/unix/garbage.c) closes what it carries. Since Linux 6.9 a worker of the kernel's does
- * that, before it was the closing process, as without all this.
+ * The descriptor is sent in a message (SCM_RIGHTS) to a socket that, after our exit, only this message keeps
+ * open. Such a message is garbage: the kernel's garbage collector for UNIX sockets (net/unix/garbage.c)
+ * closes the descriptors in it. Since Linux 6.9 a kernel worker does that; in older kernels the exiting
+ * process does it, so nothing is gained there.
  *
- *   [ one ] ── message: other, fd ──▶ [ queue of other ]      at exit: nothing is left but the message
+ *   [ one ] ── message: other, fd ──▶ [ queue of other ]      after the exit only the message is left
  *
- * A stream pair: a datagram socket, connected or not, sends to whatever address it is told, and in the
- * sandbox there is to be no way to the host's abstract UNIX sockets.
+ * The pair is of stream sockets: a datagram socket can send to any address, even when it is connected, and
+ * code in the sandbox must not reach the host's abstract UNIX sockets.
  *
- * Only for what nobody can notice: of a namespace that ends with us. Not before the end: a message on its way
- * has the collector look whenever a UNIX socket is closed anywhere on the host.
+ * Use it only for a descriptor whose late close nobody can observe: one of a namespace that ends with this
+ * process. Use it only immediately before the exit: while such a message is queued, the collector runs
+ * whenever a UNIX socket is closed anywhere on the host.
  * @syscalls socketpair sendmsg
  */
 
@@ -35,9 +37,9 @@ const IOV_AT = MSGHDR_BYTES;
 const CONTROL_AT = IOV_AT + IOVEC_BYTES;
 const CONTROL_BYTES = cmsgSpace(FDS * 4);
 
-/** Made at the start: in the sandbox no such pair can be had. */
+/** A socket pair for one deferred close. It is created before the sandbox, which forbids socketpair(2). */
 export class DeferredClose {
-  /** Both ends; negative: there is none. */
+  /** Descriptors of both ends; negative when the pair could not be created. */
   readonly #ends = new NativeBuffer(8);
   readonly #message = new NativeBuffer(CONTROL_AT + CONTROL_BYTES + 8);
 
@@ -47,8 +49,8 @@ export class DeferredClose {
   }
 
   /**
-   * The process exits next: see to it that fd is closed after it.
-   * @returns 0, or -errno: the process will wait for the close, as ever
+   * Have the kernel close `fd` after the exit of the process, which has to follow immediately.
+   * @returns 0, or -errno: the exit then waits for the close
    */
   leave(fd: number): number {
     const [one = -1, other = -1] = this.#ends.i32;

@@ -1,5 +1,5 @@
 /**
- * epoll(7), as the reactor uses it. Hot; results or -errno.
+ * epoll(7), as the reactor uses it. Hot; every function returns a result or -errno.
  * @syscalls epoll_create1 epoll_ctl epoll_wait epoll_pwait
  *
  * struct epoll_event, <linux/eventpoll.h>: packed on x86-64, naturally aligned elsewhere.
@@ -8,10 +8,9 @@
  *   x86-64     | events u32| data lo   | data hi   |
  *   AArch64    | events u32| (unused)  | data lo   | data hi   |
  */
-import type { NativeAddress } from '../units.ts';
 import { EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD } from './constants.ts';
 import { failed, libc } from './libc.ts';
-import { NativeBuffer } from './memory.ts';
+import { type NativeAddress, NativeBuffer } from './memory.ts';
 
 const packed = process.arch === 'x64';
 export const EPOLL_EVENT_BYTES = packed ? 12 : 16;
@@ -24,13 +23,13 @@ const cEpollCreate1 = libc<[N]>('epoll_create1', 'int', ['int']);
 const cEpollCtl = libc<[N, N, N, N]>('epoll_ctl', 'int', ['int', 'int', 'int', 'uintptr_t']);
 const cEpollWait = libc<[N, N, N, N]>('epoll_wait', 'int', ['int', 'uintptr_t', 'int', 'int']);
 
-/** Room for what one epollWait brings. Accessors are valid until the next wait with the same object. */
+/** Room for the events of one epollWait. The accessors are valid until the next wait with the same object. */
 export class EpollEvents {
   readonly capacity: number;
   readonly address: NativeAddress;
-  /** The events as words: the reactor may read them itself. */
+  /** The events as words, for a reactor that reads them directly. */
   readonly u32: Uint32Array;
-  /** Keeps the memory behind `address`. */
+  /** Keeps the memory at `address` alive. */
   readonly buffer: NativeBuffer;
 
   constructor(capacity: number) {
@@ -45,16 +44,18 @@ export class EpollEvents {
     return this.u32[i * EVENT_WORDS]!;
   }
 
+  /** First u32 of the data registered with the descriptor of event i. */
   dataLo(i: number): number {
     return this.u32[i * EVENT_WORDS + DATA_WORD]!;
   }
 
+  /** Second u32 of that data. */
   dataHi(i: number): number {
     return this.u32[i * EVENT_WORDS + DATA_WORD + 1]!;
   }
 }
 
-/** One event, for epoll_ctl; copied by the kernel before the call returns. */
+/** The event passed to epoll_ctl; the kernel copies it before the call returns. */
 const request = new NativeBuffer(16);
 
 function control(ep: number, op: number, fd: number, events: number, dataLo: number, dataHi: number): number {
@@ -65,31 +66,37 @@ function control(ep: number, op: number, fd: number, events: number, dataLo: num
   return r < 0 ? failed() : r;
 }
 
-/** @returns a descriptor, close-on-exec, or -errno */
+/** Create an epoll instance. @returns a descriptor, close-on-exec, or -errno */
 export function epollCreate(): number {
   const r = cEpollCreate1(EPOLL_CLOEXEC);
   return r < 0 ? failed() : r;
 }
 
-/** @param dataLo,dataHi  two u32 that come back with every event of fd */
+/**
+ * Register a descriptor.
+ * @param events  EPOLL* bits
+ * @param dataLo,dataHi  two u32 that are returned with every event of fd
+ * @returns 0 or -errno
+ */
 export function epollAdd(ep: number, fd: number, events: number, dataLo: number, dataHi: number): number {
   return control(ep, EPOLL_CTL_ADD, fd, events, dataLo, dataHi);
 }
 
-/** Other events or data for a descriptor that is registered. @returns 0 or -errno */
+/** Change the events or the data of a registered descriptor. @returns 0 or -errno */
 export function epollMod(ep: number, fd: number, events: number, dataLo: number, dataHi: number): number {
   return control(ep, EPOLL_CTL_MOD, fd, events, dataLo, dataHi);
 }
 
-/** @returns 0 or -errno */
+/** Remove a descriptor. @returns 0 or -errno */
 export function epollDel(ep: number, fd: number): number {
   return control(ep, EPOLL_CTL_DEL, fd, 0, 0, 0);
 }
 
 /**
- * Sleep until something happens.
- * @param timeoutMs  whole milliseconds, 0 polls; -1 (for ever) is not for threads that must stop
- * @returns number of events, 0 after the time-out, or -errno; -EINTR is to be treated as 0
+ * Wait for events.
+ * @param timeoutMs whole milliseconds; 0 does not wait. -1 waits without limit: not for threads that have to
+ *   stop.
+ * @returns number of events, 0 after the timeout, or -errno; treat -EINTR as 0
  */
 export function epollWait(ep: number, events: EpollEvents, timeoutMs: number): number {
   const r = cEpollWait(ep, events.address, events.capacity, timeoutMs);

@@ -1,19 +1,20 @@
 /**
- * A system call that failed, told in full: call, arguments, errno, and what to do about it. For the cold
- * path; the hot path passes -errno on.
+ * Errors of failed system calls, with call, arguments, errno and a remedy. For the cold path; the hot path
+ * returns -errno.
  */
 import { errnoName } from './constants.ts';
 import { errnoText } from './libc.ts';
 
+/** A failed system call. */
 export class SysError extends Error {
   override readonly name = 'SysError';
   /** Name of the call as in `man 2`: `ioctl`. */
   readonly call: string;
-  /** Its arguments as a reader wants them: `TUNSETIFF, "tap0"`. */
+  /** The arguments that matter to a reader: `TUNSETIFF, "tap0"`. */
   readonly args: string;
   /** Positive errno. */
   readonly errno: number;
-  /** What the user can do, if we know. */
+  /** What the user can do, if known. */
   readonly remedy: string | undefined;
 
   constructor(call: string, args: string, errno: number, remedy?: string) {
@@ -25,13 +26,18 @@ export class SysError extends Error {
     this.remedy = remedy;
   }
 
-  /** `EACCES` and the like, as Node's own errors have it. */
+  /** Name of the errno, such as `EACCES`: the same property as in Node's own errors. */
   get code(): string {
     return errnoName(this.errno);
   }
 }
 
-/** Give back a result that is not negative, throw what a wrapper returned as -errno. */
+/**
+ * Turn a wrapper's -errno into an exception.
+ * @param result  what the wrapper returned
+ * @returns `result`, which is not negative
+ * @throws SysError when `result` is negative
+ */
 export function checked(result: number, call: string, args: string, remedy?: string): number {
   if (result < 0) throw new SysError(call, args, -result, remedy);
   return result;

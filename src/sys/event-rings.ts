@@ -1,15 +1,15 @@
 /**
- * The rings of io_uring by which libuv hands its changes of epoll sets to the kernel: one for each event
- * loop, made with the loop. libuv tells their descriptors to nobody; /proc does.
+ * The io_uring rings through which libuv submits epoll_ctl requests: one for each event loop, created with
+ * the loop. libuv has no function that returns their descriptors, so they are found in /proc.
  */
 import { readdirSync, readlinkSync } from 'node:fs';
 
 const RING_NAMES = ['anon_inode:[io_uring]', 'anon_inode:io_uring'];
 
 /**
- * Looks at every descriptor of the process, some microseconds each: before thousands of ports are listened
- * on, if possible.
- * @returns descriptors of all threads' rings
+ * Find the rings of all threads. Every descriptor of the process is examined, which takes some microseconds
+ * each: call it before thousands of ports are listened on, if possible.
+ * @returns descriptors of the rings
  */
 export function findEventRings(): readonly number[] {
   return readdirSync('/proc/self/fd')
@@ -18,7 +18,7 @@ export function findEventRings(): readonly number[] {
       try {
         return RING_NAMES.includes(readlinkSync(`/proc/self/fd/${fd}`));
       } catch {
-        return false; // the one that the directory was read through
+        return false; // the descriptor through which the directory was read: it is closed now
       }
     });
 }

@@ -1,7 +1,7 @@
 /**
- * A socket over which somebody hands us Ethernet frames, one a message, in the place of a TAP: of our making,
- * Unix SOCK_SEQPACKET, what User Mode Linux calls `transport=bess`; or one that our caller has connected.
- * Cold; afterwards the descriptor is read and written as a TAP without virtio header is.
+ * A socket that carries Ethernet frames, one per message, instead of a TAP: either a UNIX SOCK_SEQPACKET
+ * socket that is created here (User Mode Linux calls it `transport=bess`), or one that the caller has
+ * connected. Cold; afterwards the descriptor is read and written like a TAP without a virtio header.
  * @syscalls socket bind listen accept4 setsockopt getsockopt getpeername
  */
 import {
@@ -19,15 +19,18 @@ import { close, setNonBlocking } from './io.ts';
 import { NativeBuffer } from './memory.ts';
 import { accept4, bind, getpeername, getsockoptInt, listen, setsockoptInt, socket } from './socket.ts';
 
-/** Nothing read is the end of packets (SOCK_SEQPACKET); datagrams have no end, and may be empty. */
+/**
+ * On a 'seqpacket' socket a read of 0 bytes is the end of the stream; on a 'datagram' socket an empty
+ * datagram.
+ */
 export type FrameSocketKind = 'seqpacket' | 'datagram';
 
-/** struct sockaddr_un, <linux/un.h>: sun_family u16 +0, sun_path +2 with a zero behind it. */
+/** struct sockaddr_un, <linux/un.h>: sun_family u16 +0, sun_path +2 with a terminating zero. */
 const SUN_PATH_AT = 2;
-/** Frames that wait for the peer; the kernel makes it wmem_max where that is less. */
+/** SO_SNDBUF: room for frames that the peer has not read. The kernel limits it to net.core.wmem_max. */
 const SEND_BUFFER_BYTES = 4 * 1024 * 1024;
 
-/** struct sockaddr_un of a path, and its length. */
+/** A struct sockaddr_un for a path, and its length in bytes. */
 export function unixAddress(path: string): { readonly memory: NativeBuffer; readonly bytes: number } {
   const name = new TextEncoder().encode(path);
   const bytes = SUN_PATH_AT + name.length + 1;
@@ -37,7 +40,11 @@ export function unixAddress(path: string): { readonly memory: NativeBuffer; read
   return { memory, bytes };
 }
 
-/** Make a socket at `path`, which must not exist, and listen. @returns its descriptor @throws SysError */
+/**
+ * Create a listening socket at `path`, which must not exist.
+ * @returns its descriptor
+ * @throws SysError
+ */
 export function listenForFrames(path: string): number {
   const fd = checked(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), 'socket', 'AF_UNIX, SOCK_SEQPACKET');
   try {
@@ -52,8 +59,8 @@ export function listenForFrames(path: string): number {
 }
 
 /**
- * Wait for the one peer; the listener is closed.
- * @returns its descriptor, which does not block
+ * Wait for the peer to connect, then close the listener: there is only one peer.
+ * @returns descriptor of the connection, non-blocking
  * @throws SysError
  */
 export function acceptFrames(listener: number): number {
@@ -67,8 +74,10 @@ export function acceptFrames(listener: number): number {
 }
 
 /**
- * Take over a socket of our caller's.
- * @returns what it is; or why frames cannot go by it, 'none' when it is no socket at all
+ * Take over a socket that the caller has connected.
+ * @returns its kind; or why it cannot carry frames: 'none' is not a socket, 'stream' has no message
+ *   boundaries,
+ *   'unconnected' has no peer
  * @throws SysError
  */
 export function adoptFrameSocket(fd: number): FrameSocketKind | 'none' | 'stream' | 'unconnected' {
@@ -76,7 +85,7 @@ export function adoptFrameSocket(fd: number): FrameSocketKind | 'none' | 'stream
   if (type === -Errno.ENOTSOCK) return 'none';
   checked(type, 'getsockopt', `SO_TYPE, fd ${fd}`);
   if (type !== SOCK_SEQPACKET && type !== SOCK_DGRAM) return 'stream';
-  const length = new NativeBuffer(4); // 0: nobody asks for the name
+  const length = new NativeBuffer(4); // room for 0 bytes: the name itself is not wanted
   if (getpeername(fd, length.address, length.address) === -Errno.ENOTCONN) return 'unconnected';
   prepare(fd);
   return type === SOCK_DGRAM ? 'datagram' : 'seqpacket';

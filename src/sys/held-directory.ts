@@ -1,7 +1,7 @@
 /**
- * Directories that stay in reach when the root is gone. Where the kernel and our rights allow it, what is
- * held is a copy of the mount with that directory as its root (open_tree, Linux 5.2): nothing above it can be
- * reached by "..". Cold.
+ * Directories that stay accessible after the process has changed its root. Where the kernel and the process's
+ * privileges allow it, the descriptor refers to a copy of the mount whose root is that directory (open_tree,
+ * Linux 5.2), so that ".." does not lead above it. Cold.
  * @syscalls open_tree mount_setattr openat readlinkat newfstatat getdents64 lseek close
  */
 import {
@@ -33,8 +33,7 @@ const MOUNT_ATTR_BYTES = 32;
 const STAT_BYTES = 144;
 const PATH_MAX = 4096;
 /**
- * struct linux_dirent64: d_ino u64, d_off s64, d_reclen u16 +16, d_type u8 +18, d_name +19 with a NUL behind
- * it.
+ * struct linux_dirent64: d_ino u64, d_off s64, d_reclen u16 +16, d_type u8 +18, d_name +19, NUL-terminated.
  */
 const DIRENT_RECLEN_AT = 16;
 const DIRENT_NAME_AT = 19;
@@ -56,16 +55,21 @@ const cSyscall = libc<[number, number, number, number]>('syscall', 'intptr_t', [
   'uintptr_t',
 ]);
 
-/** @param writable  names in it may be removed @returns a descriptor (close-on-exec) or -errno */
+/**
+ * Open a directory so that it stays accessible.
+ * @param writable  whether names in the directory may be removed through the descriptor
+ * @returns a descriptor (close-on-exec) or -errno
+ */
 export function holdDirectory(path: string, writable = false): number {
   const flags = OPEN_TREE_CLONE | O_CLOEXEC | AT_RECURSIVE;
   const fd = cSyscallPath(syscallNumber('open_tree'), AT_FDCWD, path, flags, 0, 0);
-  // No right to copy mounts, an old kernel, or no directory: the last is told by the plain way, too.
+  // Mounts may not be copied or the kernel is too old: a plain descriptor serves. No such directory: openPath
+  // fails as well.
   if (fd < 0) return openPath(path, O_PATH | O_DIRECTORY);
   const attributes = new NativeBuffer(MOUNT_ATTR_BYTES);
   attributes.u32[0] =
     MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | (writable ? 0 : MOUNT_ATTR_RDONLY);
-  // Before Linux 5.12 it stays as its mount is.
+  // Before Linux 5.12 this call fails, and the copy keeps the attributes of the original mount.
   cSyscallPath(
     syscallNumber('mount_setattr'),
     fd,
@@ -78,13 +82,13 @@ export function holdDirectory(path: string, writable = false): number {
 }
 
 /**
- * Open a file in a held directory for reading; a link is refused (-ELOOP).
+ * Open a file in a held directory for reading; a symbolic link is refused (-ELOOP).
  * @returns a descriptor or -errno
  */
 export const openHeld = (dirFd: number, name: string): number =>
   openat(dirFd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
 
-/** Where a link in a held directory leads. undefined: there is none of that name, or it is no link. */
+/** Target of a symbolic link in a held directory; undefined if there is no such name or it is not a link. */
 export function readHeldLink(dirFd: number, name: string): string | undefined {
   const target = new NativeBuffer(PATH_MAX);
   const r = cSyscallPath(syscallNumber('readlinkat'), dirFd, name, target.address, PATH_MAX, 0);
@@ -92,9 +96,9 @@ export function readHeldLink(dirFd: number, name: string): string | undefined {
 }
 
 /**
- * The names in a directory.
- * @param dirFd  open for reading, not O_PATH
- * @returns the names, or -errno
+ * List a directory.
+ * @param dirFd  a descriptor opened for reading, without O_PATH
+ * @returns the names, "." and ".." included, or -errno
  */
 export function heldNames(dirFd: number): readonly string[] | number {
   const rewound = cSyscall(syscallNumber('lseek'), dirFd, 0, 0);
@@ -116,7 +120,7 @@ export function heldNames(dirFd: number): readonly string[] | number {
   }
 }
 
-/** Device and inode of what a name leads to, links followed, as "dev:ino", or -errno. */
+/** Device and inode of the file that a name refers to, links followed, as "dev:ino"; or -errno. */
 export function heldIdentity(dirFd: number, name: string): string | number {
   const stat = new NativeBuffer(STAT_BYTES);
   const r = cSyscallPath(syscallNumber('newfstatat'), dirFd, name, stat.address, 0, 0);

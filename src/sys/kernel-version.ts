@@ -1,13 +1,13 @@
 /**
- * The version of the running kernel, for what no call tells.
+ * The version of the running kernel, for features that no system call reports.
  * @syscalls (none)
  */
 import { release } from 'node:os';
 
 /**
- * Whether a kernel is of a version or later.
- * @param kernel its release, as `uname -r` has it: "6.12.41-amd64"; one that begins otherwise is older than
- *   any
+ * Whether a kernel has version `major`.`minor` or a later one.
+ * @param kernel  release as printed by `uname -r`: "6.12.41-amd64". A release that does not begin with two
+ *   numbers counts as older than any version.
  */
 export function kernelAtLeast(major: number, minor: number, kernel = release()): boolean {
   const [, a = '0', b = '0'] = /^(\d+)\.(\d+)/.exec(kernel) ?? [];

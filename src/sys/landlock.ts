@@ -1,10 +1,11 @@
 /**
- * landlock(7), for one thing that no filter of system calls can tell: which socket an address in memory
- * means. Cold.
+ * landlock(7), for one restriction that a system call filter cannot express: a filter does not see which
+ * socket an address in memory names. Cold.
  *
- * A thread that is scoped can neither connect to nor send to an abstract UNIX socket that was made outside,
- * by whatever descriptor: a datagram socket (the system log's, a TAP's that our caller made) can otherwise
- * send to any of them. Sockets with paths are out of reach with the root.
+ * A scoped thread can neither connect nor send to an abstract UNIX socket that was created outside its scope,
+ * whichever descriptor it uses. Without the scope a datagram socket (that of the system log, or one that the
+ * caller passed instead of a TAP) could send to any abstract socket. Sockets with a path cannot be reached
+ * because the sandbox has an empty root.
  *
  *   struct landlock_ruleset_attr   +0 handled_access_fs u64   +8 handled_access_net u64   +16 scoped u64
  * @syscalls landlock_create_ruleset landlock_restrict_self prctl close
@@ -24,8 +25,8 @@ const SCOPED_WORD = 4;
 const SCOPE_ABSTRACT_UNIX_SOCKET = 1;
 
 /**
- * For the calling thread and what it starts, for good.
- * @returns 0, or -errno: -E2BIG, -ENOSYS or -EOPNOTSUPP where the kernel cannot
+ * Scope the calling thread, and every thread and process that it starts, permanently.
+ * @returns 0, or -errno: -E2BIG, -ENOSYS or -EOPNOTSUPP where the kernel does not support it
  */
 export function scopeAbstractSockets(): number {
   const attr = new NativeBuffer(ATTR_BYTES);

@@ -1,12 +1,13 @@
 /**
- * The C library, as koffi sees it. Internal to src/sys: the other modules here declare their functions with
+ * Calls into the C library through koffi. Internal to src/sys: the other modules here declare their functions
+ * with
  * `libc()` and turn a failure into -errno with `failed()`.
  *
- * The library is the one this process already runs on (`koffi.load(null)`), so glibc and musl need no file
- * name. Pointers are declared `uintptr_t` and passed as JS numbers (see memory.ts): no conversion, no
- * allocation. Variadic functions (ioctl, fcntl, open, prctl, syscall) are declared with the fixed prototype
- * they are used with: on x86-64 and on AArch64 Linux both are passed in the same registers, and koffi's own
- * variadic path is slow.
+ * The library is the one that this process is linked with (`koffi.load(null)`), so neither glibc nor musl
+ * needs a file name. Pointers are declared as `uintptr_t` and passed as numbers (see memory.ts): no
+ * conversion, no allocation. Variadic functions (ioctl, fcntl, open, prctl, syscall) are declared with the
+ * fixed prototype of their use: on x86-64 and AArch64 Linux the arguments are passed in the same registers
+ * either way, and koffi's own variadic path is slow.
  *
  * Measured with Node 26.10 on a 2-core x86-64 VM: 220-330 ns per call, kernel entry included; errno 27 ns.
  */
@@ -14,18 +15,17 @@ import { createRequire } from 'node:module';
 import type * as Koffi from 'koffi';
 import { Errno, errnoName } from './constants.ts';
 
-/**
- * Native calls only ever take numbers here; strings are for the cold path (koffi copies them in, as UTF-8).
- */
+/** A C function. Hot calls pass numbers only; strings are for the cold path (koffi copies them as UTF-8). */
 export type NativeFunction<Args extends readonly (number | string | null)[]> = (...args: Args) => number;
 
 const koffi = loadKoffi();
 const library = koffi.load(null);
 
 /**
- * Koffi's binary straight from its package: its JavaScript finds out the platform, reads Node's ELF header
- * and wraps names that are not used here, 8 of 15 ms in each thread that loads it. Where the binary does not
- * lie there (musl, another architecture, one built from source), koffi finds it by itself.
+ * Load koffi's binary directly from its package. koffi's JavaScript detects the platform, reads Node's ELF
+ * header and wraps functions that are not used here, which takes 8 of the 15 ms in each thread that loads it.
+ * If the binary is elsewhere (musl, another architecture, built from source), that JavaScript is loaded and
+ * finds it.
  */
 function loadKoffi(): typeof Koffi {
   const require = createRequire(import.meta.url);
@@ -36,7 +36,12 @@ function loadKoffi(): typeof Koffi {
   }
 }
 
-/** Declare a C function; `int` and `intptr_t` results come back as numbers. */
+/**
+ * Declare a C function.
+ * @param result,args  C types in koffi's syntax
+ * @returns a function whose result is a number
+ * @throws Error when the library does not have the function
+ */
 export function libc<Args extends readonly (number | string | null)[]>(
   name: string,
   result: 'int' | 'intptr_t' | 'uint32_t',
@@ -45,7 +50,7 @@ export function libc<Args extends readonly (number | string | null)[]>(
   return library.func(name, result, [...args]) as unknown as NativeFunction<Args>;
 }
 
-/** The same for a function that not every C library has; undefined where it is missing. */
+/** Declare a C function that not every C library has; undefined where it is missing. */
 export function optionalLibc<Args extends readonly (number | string | null)[]>(
   ...declaration: Parameters<typeof libc>
 ): NativeFunction<Args> | undefined {
@@ -57,8 +62,7 @@ export function optionalLibc<Args extends readonly (number | string | null)[]>(
 }
 
 /**
- * The result of a call that has just returned -1: always negative, also if something between the call and
- * here had cleared errno.
+ * The -errno of a call that has just returned -1. Always negative: -EIO if something has cleared errno since.
  */
 export function failed(): number {
   const errno = koffi.errno();
@@ -74,13 +78,13 @@ const cSyscall = libc<[number, number, number, number, number]>('syscall', 'intp
   W,
 ]);
 
-/** A system call that some C library has no function for. @returns its result or -errno */
+/** Make a system call for which some C library has no function. @returns its result or -errno */
 export function syscall4(call: number, a: number, b: number, c: number, d: number): number {
   const r = cSyscall(call, a, b, c, d);
   return r < 0 ? failed() : r;
 }
 
-/** Where the bytes of a view are. Cold: goes through a BigInt. */
+/** The address of the first byte of a view. Cold: koffi returns a BigInt, which is converted. */
 export function nativeAddress(view: ArrayBufferView): number {
   return Number(koffi.address(view));
 }
@@ -88,8 +92,8 @@ export function nativeAddress(view: ArrayBufferView): number {
 const cStrerror = library.func('strerror', 'const char *', ['int']) as unknown as (errno: number) => string;
 
 /**
- * The C library's text for a positive errno: `Address already in use`. For messages that callers match on.
- * Cold.
+ * The C library's text for a positive errno: `Address already in use`. For messages that callers of this
+ * program match on. Cold.
  */
 export const strerror = (errno: number): string => cStrerror(errno);
 
@@ -98,8 +102,9 @@ const cUvStrerror = library.func('uv_strerror', 'const char *', ['int']) as unkn
 ) => string;
 
 /**
- * `connection refused` for 111, libuv's text as Node has it; the errno's name where there is none. Cold. Not by way of node:util:
- * importing that makes Node load a dozen modules more, 1 ms of each thread's start.
+ * libuv's text for a positive errno, which Node's errors have too: `connection refused` for 111. The errno's
+ * name where libuv has no text. Cold. node:util's getSystemErrorMessage() is not used: importing node:util
+ * makes Node load a dozen more modules, 1 ms of each thread's start.
  */
 export function errnoText(errno: number): string {
   const text = cUvStrerror(-errno);

@@ -1,23 +1,31 @@
 /**
- * Native addresses of JavaScript memory. No system call; the rest of src/sys builds on it.
+ * Native addresses of JavaScript memory. The rest of src/sys builds on this module, which makes no system
+ * call.
  * @syscalls (none)
  *
  * An address is a plain number: user space ends below 2^47 on x86-64 and 2^52 on AArch64, both exact in a
  * double.
  *
  * Invariants:
- * - An address does not keep its memory alive. Whoever uses it holds a reference to the view or NativeBuffer.
+ * - An address does not keep its memory alive: code that uses it must hold a reference to the view or
+ *   NativeBuffer.
  * - V8 keeps small typed arrays made as `new Uint8Array(n)` inside its own heap, where they move. `addressOf`
  *   asks for `.buffer` first, which moves the bytes out for good.
  */
-import type { NativeAddress } from '../units.ts';
 import { nativeAddress, optionalLibc } from './libc.ts';
 
-/** The address of the first byte of a view. Cold: take it once and add offsets. */
+/**
+ * The address of the first byte of a view. Cold: call it once and add offsets to the result.
+ * @throws RangeError for a view of an empty buffer
+ */
 export function addressOf(view: ArrayBufferView): NativeAddress {
   if (view.buffer.byteLength === 0) throw new RangeError('addressOf: the view has no bytes, so no address');
   return nativeAddress(view) as NativeAddress;
 }
+
+declare const brand: unique symbol;
+/** A native (virtual memory) address: an exact integer below 2^53. Branded for the type checker only. */
+export type NativeAddress = number & { readonly [brand]: 'NativeAddress' };
 
 /**
  * Write a 64-bit little-endian pointer (or size) as two words.
@@ -28,23 +36,24 @@ export function writeAddress(u32: Uint32Array, wordIndex: number, address: numbe
   u32[wordIndex + 1] = Math.floor(address / 0x1_0000_0000);
 }
 
-/** mallopt(3), <malloc.h>: glibc's; musl has none and needs none. */
+/** mallopt(3), <malloc.h>: a function of glibc. musl does not have it and does not need it. */
 const M_MMAP_THRESHOLD = -3;
 const LARGE_BYTES = 64 * 1024;
 const cMallopt = optionalLibc<[number, number]>('mallopt', 'int', ['int', 'int']);
 
 /**
- * Have memory of 64 KiB and more mapped by itself from now on. glibc raises that threshold by and by; then
- * calloc(3) takes such memory from its heap, and clears what it had put by there: half the pages of every
- * large array touched for nothing. 150 arrays of
- * 128 KiB take 0.5 ms and 1 MiB with this, 4.5 ms and 11 MiB without.
+ * Make malloc(3) use mmap(2) for every allocation of 64 KiB or more from now on. glibc raises this threshold
+ * at run time; calloc(3) then takes large blocks from the heap and has to clear the parts that were used
+ * before, which touches half the pages of every large array for nothing. 150 arrays of 128 KiB take 0.5 ms
+ * and 1 MiB with this setting, 4.5 ms and 11 MiB without.
  */
 export function mapLargeArrays(): void {
   cMallopt?.(M_MMAP_THRESHOLD, LARGE_BYTES);
 }
 
 /**
- * Scratch memory for kernel structures: zeroed, 16-byte aligned, of fixed size; lives as long as this object.
+ * Scratch memory for kernel structures: zeroed, 16-byte aligned, of fixed size, valid as long as this object
+ * is reachable.
  */
 export class NativeBuffer {
   readonly u8: Uint8Array;
@@ -54,7 +63,7 @@ export class NativeBuffer {
   readonly dv: DataView;
   readonly address: NativeAddress;
 
-  /** @param bytes  wanted size; rounded up to a multiple of 8 */
+  /** @param bytes  size, rounded up to a multiple of 8 */
   constructor(bytes: number) {
     const buffer = new ArrayBuffer((bytes + 7) & ~7);
     this.u8 = new Uint8Array(buffer);

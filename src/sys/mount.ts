@@ -1,8 +1,9 @@
 /**
- * Mounts, the root and the working directory. Cold: strings are welcome; results or -errno. pivot_root
- * reaches all threads that share the mount namespace.
+ * Mounts, the root and the working directory. Cold: arguments may be strings; every function returns a result
+ * or
+ * -errno.
  *
- * pivot_root has no function in any C library and goes through syscall(2).
+ * No C library has a function for pivot_root, so it is called through syscall(2).
  * @syscalls mount umount2 pivot_root chroot chdir fchdir
  */
 import { SYS_pivot_root } from './constants.ts';
@@ -23,7 +24,7 @@ const cChroot = libc<[string]>('chroot', 'int', [S]);
 const cFchdir = libc<[N]>('fchdir', 'int', ['int']);
 const cSyscallPaths = libc<[N, string, string]>('syscall', 'intptr_t', ['int64_t', S, S]);
 
-/** @param flags  MS_* @returns 0 or -errno */
+/** mount(2). @param flags  MS_* @returns 0 or -errno */
 export function mount(
   source: string | null,
   target: string,
@@ -35,34 +36,39 @@ export function mount(
   return r < 0 ? failed() : r;
 }
 
-/** @param flags  MNT_*, UMOUNT_* @returns 0 or -errno */
+/** umount2(2). @param flags  MNT_*, UMOUNT_* @returns 0 or -errno */
 export function umount2(target: string, flags: number): number {
   const r = cUmount2(target, flags);
   return r < 0 ? failed() : r;
 }
 
-/** Make `newRoot` the root and move the old one to `putOld`; `('.', '.')` stacks them (man 2 pivot_root). */
+/**
+ * Make `newRoot` the root and move the old root to `putOld`; with `('.', '.')` the old root is stacked on the
+ * new one (man 2 pivot_root). It applies to all threads that share the mount namespace.
+ * @returns 0 or -errno
+ */
 export function pivotRoot(newRoot: string, putOld: string): number {
   const r = cSyscallPaths(SYS_pivot_root, newRoot, putOld);
   return r < 0 ? failed() : r;
 }
 
 /**
- * chdir(2): unlike process.chdir() it is also allowed in a worker; it moves all threads that share the fs
- * state.
+ * chdir(2), which unlike process.chdir() is also allowed in a worker. It applies to all threads that share
+ * the file system state (CLONE_FS).
+ * @returns 0 or -errno
  */
 export function chdir(path: string): number {
   const r = cChdir(path);
   return r < 0 ? failed() : r;
 }
 
-/** The whole process's root, by path; it does not move the working directory. */
+/** Change the root of the whole process; the working directory stays. @returns 0 or -errno */
 export function chroot(path: string): number {
   const r = cChroot(path);
   return r < 0 ? failed() : r;
 }
 
-/** chdir() by descriptor. @returns 0 or -errno */
+/** fchdir(2): chdir() by descriptor. @returns 0 or -errno */
 export function fchdir(fd: number): number {
   const r = cFchdir(fd);
   return r < 0 ? failed() : r;

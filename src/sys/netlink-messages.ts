@@ -1,7 +1,7 @@
 /**
- * rtnetlink messages as plain objects, and requests as bytes: links, addresses, routes. Pure; throws SysError
- * (EBADMSG) for what the kernel cannot have meant. Sources: <linux/netlink.h>, <linux/rtnetlink.h>,
- * <linux/if_link.h>, <linux/if_addr.h>; RFC 3549; man 7 rtnetlink.
+ * Codec of rtnetlink: decodes messages about links, addresses and routes to plain objects, and encodes
+ * requests. No I/O; throws SysError (EBADMSG) for a malformed message. Sources: <linux/netlink.h>,
+ * <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>; RFC 3549; man 7 rtnetlink.
  *
  *   message   +0 length u32 (header included)   +4 type u16   +6 flags u16   +8 sequence u32   +12 port u32
  *             +16 family header:  ifinfomsg   +0 family u8  +2 type u16  +4 index i32  +8 flags u32  +12 change u32
@@ -10,8 +10,8 @@
  *                                             +6 scope  +7 type  +8 flags u32
  *   attribute +0 length u16 (header included)   +2 type u16   +4 value; the next one at a multiple of 4
  *
- * Invariant of the parsers: no byte is read outside the message, none of the message outside the buffer; a
- * message that lies about a length is refused as a whole.
+ * Invariant of the parsers: they read no byte outside the message, and the message lies in the buffer. A
+ * message with an impossible length in it is refused as a whole.
  */
 import { addressParse, addressRead, addressWrite, ipv6Text } from '../proto/address.ts';
 import { readU32 } from '../proto/be.ts';
@@ -20,25 +20,25 @@ import { ipv4Text } from '../proto/ipv4.ts';
 import * as k from './constants.ts';
 import { SysError } from './error.ts';
 
-// ---- what callers see -----------------------------------------------------------------------------------------
+// ---- objects ----------------------------------------------------------------------------------------------
 
 export type Family = 4 | 6;
 
 export interface LinkInfo {
   index: number;
   name: string;
-  /** `52:54:00:12:34:56`; empty where the link has no such address. */
+  /** `52:54:00:12:34:56`; empty for a link without a 6-byte address. */
   mac: string;
   mtu: number;
   /** IFF_*. */
   flags: number;
-  /** IFF_UP: switched on. */
+  /** IFF_UP: administratively up. */
   up: boolean;
-  /** IFF_RUNNING: a carrier too. */
+  /** IFF_RUNNING: operational, with a carrier. */
   running: boolean;
   loopback: boolean;
   txQueueLen: number;
-  /** `veth`, `tun`, `bridge`...; empty for hardware. */
+  /** IFLA_INFO_KIND: `veth`, `tun`, `bridge`...; empty for hardware. */
   kind: string;
 }
 
@@ -51,7 +51,7 @@ export interface AddressInfo {
   scope: number;
   /** IFA_F_*, 32 bits. */
   flags: number;
-  /** The other end of a point-to-point link, where there is one. */
+  /** Address of the other end; only on a point-to-point link. */
   peer?: string;
 }
 
@@ -67,9 +67,9 @@ export interface RouteInfo {
   /** `0.0.0.0` or `::` with prefixLen 0 for the default route. */
   dst: string;
   prefixLen: number;
-  /** May be IPv6 for an IPv4 route (RTA_VIA). */
+  /** An IPv4 route may have an IPv6 gateway (RTA_VIA). */
   gateway?: string;
-  /** Interface index; missing for blackholes and for multipath routes, see hops. */
+  /** Interface index; missing for blackhole routes and for multipath routes, which have `hops`. */
   oif?: number;
   prefSrc?: string;
   /** RT_TABLE_* or any other number. */
@@ -85,10 +85,11 @@ export interface RouteInfo {
   /** RTNH_F_* of the route itself. */
   flags: number;
   hops?: RouteHop[];
-  /** rtmsg and attributes as they came, for copyRoute; RouteSocket.routes gives it. */
+  /** rtmsg and attributes as received, for copyRoute; set by RouteSocket.routes. */
   raw?: Uint8Array;
 }
 
+/** Properties of a link to change; an absent one stays. */
 export interface LinkChange {
   name?: string;
   up?: boolean;
@@ -98,28 +99,29 @@ export interface LinkChange {
   noarp?: boolean;
   /** Index of a bridge to join. */
   master?: number;
-  /** Who makes link-local addresses: the kernel from the MAC, or nobody. */
+  /** How the kernel generates link-local IPv6 addresses: from the MAC address, or not at all. */
   ipv6AddressGeneration?: 'eui64' | 'none';
 }
 
+/** A route to add or delete. */
 export interface RouteSpec {
   family: Family;
   dst: string;
   prefixLen: number;
   gateway?: string;
   oif: number;
-  /** RT_SCOPE_*; worked out if missing: link for an IPv4 route without gateway, else universe. */
+  /** RT_SCOPE_*; default: link for an IPv4 route without gateway, else universe. */
   scope?: number;
   prefSrc?: string;
   priority?: number;
-  /** RT_TABLE_MAIN if missing. */
+  /** Default: RT_TABLE_MAIN. */
   table?: number;
   mtu?: number;
-  /** The gateway is on this link whether or not an address says so. */
+  /** RTNH_F_ONLINK: the gateway is on this link even if no address of the link covers it. */
   onlink?: boolean;
 }
 
-// ---- codec, reading -------------------------------------------------------------------------------------------
+// ---- decoding ---------------------------------------------------------------------------------------------
 
 const NLMSG_HEADER_BYTES = 16;
 const IFINFOMSG_BYTES = 16;
@@ -129,7 +131,7 @@ const RTMSG_BYTES = 12;
 const RTNEXTHOP_BYTES = 8;
 const align4 = (n: number): number => (n + 3) & ~3;
 
-/** A netlink message inside a buffer: type, flags, sequence, and where its payload starts and ends. */
+/** Header fields of a netlink message in a buffer, and where its payload starts and ends. */
 export interface NetlinkMessage {
   type: number;
   flags: number;
@@ -148,7 +150,11 @@ function malformed(what: string): SysError {
   return new SysError('recvmsg', `rtnetlink, ${what}`, k.Errno.EBADMSG);
 }
 
-/** Split what one recvmsg brought. Throws on a length that does not fit. */
+/**
+ * Split a datagram into its messages.
+ * @param bytes  length of the datagram in `u8`
+ * @throws SysError (EBADMSG) for a message length that does not fit
+ */
 export function* netlinkMessages(u8: Uint8Array, bytes: number): Generator<NetlinkMessage> {
   const dv = viewOf(u8);
   let at = 0;
@@ -168,8 +174,9 @@ export function* netlinkMessages(u8: Uint8Array, bytes: number): Generator<Netli
 }
 
 /**
- * Attributes from `at` to `endAt`: type (without flag bits) to [start, end) of the value. The last of a type
- * wins.
+ * Attributes from `at` to `endAt`. Of several with one type the last is returned.
+ * @returns type, without flag bits, to [start, end) of the value
+ * @throws SysError (EBADMSG) for an attribute length that does not fit
  */
 export function netlinkAttributes(u8: Uint8Array, at: number, endAt: number): Map<number, [number, number]> {
   const dv = viewOf(u8);
@@ -202,10 +209,10 @@ function textOf(u8: Uint8Array, attributes: Attributes, type: number): string {
 
 const words = new Uint32Array(4);
 
-/** Bytes of an address: 4 or 16. */
+/** Length of an address in bytes: 4 or 16. */
 const addressBytes = (family: Family): number => (family === 4 ? 4 : 16);
 
-/** An address as text; of family 6 a v4-mapped one remains an IPv6 address. */
+/** An address as text. A v4-mapped address of family 6 stays in IPv6 form. */
 function addressTextAt(u8: Uint8Array, at: number, family: Family): string {
   if (family === 4) return ipv4Text(readU32(u8, at));
   addressRead(u8, at, words, 0);
@@ -221,13 +228,13 @@ function addressOf(u8: Uint8Array, attributes: Attributes, type: number, family:
 /** AF_* of a family. */
 const afOf = (family: Family): number => (family === 4 ? k.AF_INET : k.AF_INET6);
 
-/** Family of an AF_*; undefined for those that we do not know. */
+/** Family of an AF_*; undefined for any other than AF_INET and AF_INET6. */
 function familyOf(af: number): Family | undefined {
   if (af === k.AF_INET) return 4;
   return af === k.AF_INET6 ? 6 : undefined;
 }
 
-/** RTM_NEWLINK's payload. Throws when it is too short. */
+/** Parse the payload of an RTM_NEWLINK. @throws SysError (EBADMSG) */
 export function parseLink(u8: Uint8Array, at: number, endAt: number): LinkInfo {
   if (endAt - at < IFINFOMSG_BYTES) throw malformed('short ifinfomsg');
   const dv = viewOf(u8);
@@ -249,19 +256,19 @@ export function parseLink(u8: Uint8Array, at: number, endAt: number): LinkInfo {
   };
 }
 
-/** RTM_NEWADDR's payload; undefined for families we do not know. */
+/** Parse the payload of an RTM_NEWADDR; undefined for other address families. @throws SysError (EBADMSG) */
 export function parseAddress(u8: Uint8Array, at: number, endAt: number): AddressInfo | undefined {
   if (endAt - at < IFADDRMSG_BYTES) throw malformed('short ifaddrmsg');
   const family = familyOf(u8[at]!);
   if (family === undefined) return undefined;
   const attributes = netlinkAttributes(u8, at + IFADDRMSG_BYTES, endAt);
-  // IFA_ADDRESS is the peer's on point-to-point links; IFA_LOCAL, where present, is ours.
+  // On a point-to-point link IFA_ADDRESS is the peer's address. IFA_LOCAL, if present, is the link's own.
   const address =
     addressOf(u8, attributes, k.IFA_LOCAL, family) ?? addressOf(u8, attributes, k.IFA_ADDRESS, family);
   if (address === undefined) return undefined;
-  const far = addressOf(u8, attributes, k.IFA_ADDRESS, family);
+  const peer = addressOf(u8, attributes, k.IFA_ADDRESS, family);
   return {
-    ...(far !== undefined && far !== address && { peer: far }),
+    ...(peer !== undefined && peer !== address && { peer }),
     family,
     address,
     prefixLen: u8[at + 1]!,
@@ -274,7 +281,7 @@ export function parseAddress(u8: Uint8Array, at: number, endAt: number): Address
 function gatewayOf(u8: Uint8Array, attributes: Attributes, family: Family): string | undefined {
   const gateway = addressOf(u8, attributes, k.RTA_GATEWAY, family);
   if (gateway !== undefined) return gateway;
-  // struct rtvia: family u16, address. An IPv6 gateway of an IPv4 route, RFC 5549.
+  // struct rtvia: family u16, address. It holds the IPv6 gateway of an IPv4 route (RFC 5549).
   const via = attributes.get(k.RTA_VIA);
   if (via === undefined || via[1] - via[0] < 2) return undefined;
   const viaFamily = familyOf(viewOf(u8).getUint16(via[0], true));
@@ -286,7 +293,7 @@ function parseHops(u8: Uint8Array, at: number, endAt: number, family: Family): R
   const dv = viewOf(u8);
   const hops: RouteHop[] = [];
   let next = at;
-  // struct rtnexthop: length u16, flags u8, weight - 1 u8, ifindex i32; attributes.
+  // struct rtnexthop: length u16, flags u8, weight - 1 u8, ifindex i32; then attributes.
   while (next + RTNEXTHOP_BYTES <= endAt) {
     const length = dv.getUint16(next, true);
     if (length < RTNEXTHOP_BYTES || next + length > endAt) throw malformed(`next hop length ${length}`);
@@ -299,7 +306,11 @@ function parseHops(u8: Uint8Array, at: number, endAt: number, family: Family): R
   return hops;
 }
 
-/** RTM_NEWROUTE's payload; undefined for families we do not know and for cached clones. */
+/**
+ * Parse the payload of an RTM_NEWROUTE; undefined for other address families and for cached clones
+ * (RTM_F_CLONED).
+ * @throws SysError (EBADMSG)
+ */
 export function parseRoute(u8: Uint8Array, at: number, endAt: number): RouteInfo | undefined {
   if (endAt - at < RTMSG_BYTES) throw malformed('short rtmsg');
   const family = familyOf(u8[at]!);
@@ -328,24 +339,27 @@ export function parseRoute(u8: Uint8Array, at: number, endAt: number): RouteInfo
   return route;
 }
 
-/** As parseRoute, with `raw`. */
+/** Like parseRoute; the result has `raw`, a copy of the payload. */
 export function parseRouteWithRaw(u8: Uint8Array, at: number, endAt: number): RouteInfo | undefined {
   const route = parseRoute(u8, at, endAt);
   return route && { ...route, raw: u8.slice(at, endAt) };
 }
 
-/** What the kernel adds of itself, or what means nothing in another namespace. */
+/** Attributes that the kernel adds itself, or that have no meaning in another namespace. */
 const NOT_COPIED: readonly number[] = [k.RTA_PREFSRC, k.RTA_NH_ID, k.RTA_CACHEINFO, k.RTA_UID, k.RTA_EXPIRES];
 const NOT_COPIED_FLAGS = k.RTNH_F_DEAD | k.RTNH_F_LINKDOWN;
 
 /**
- * Request for a route like `raw` (RouteInfo.raw) by another interface: metrics, type of service, preference
- * and everything else stay as they are.
+ * Request to add a copy of the route `raw` (RouteInfo.raw) through another interface. Metrics, type of
+ * service, priority and all other attributes stay the same, except NOT_COPIED.
+ * @param oif  interface index
+ * @throws SysError (EBADMSG) when `raw` is malformed
  */
 export function routeCopyRequest(raw: Uint8Array, oif: number): NetlinkRequest {
   if (raw.length < RTMSG_BYTES) throw malformed('short rtmsg');
   const flags = viewOf(raw).getUint32(8, true) & ~NOT_COPIED_FLAGS;
-  // CREATE alone, as `ip route prepend`: a route that differs only in its source address is one of its own.
+  // NLM_F_CREATE alone, as in `ip route prepend`: a route that differs only in its source address is added as
+  // a separate route.
   const request = new NetlinkRequest(k.RTM_NEWROUTE, k.NLM_F_REQUEST | k.NLM_F_ACK | k.NLM_F_CREATE);
   const [af, dstLen, , tos, table, protocol, scope, type] = raw;
   request.routeHeader({ af, dstLen, tos, table, protocol, scope, type, flags });
@@ -371,12 +385,18 @@ const writeWord = (u8: Uint8Array, at: number, value: number): void => {
   if (at + 4 <= u8.length) viewOf(u8).setUint32(at, value, true);
 };
 
-/** NLMSG_ERROR's payload: errno (0 for an acknowledgement) and the kernel's words, if it has any. */
+/**
+ * Parse the payload of an NLMSG_ERROR or NLMSG_DONE.
+ * @returns errno, positive, 0 for an acknowledgement; and the kernel's text (NLMSGERR_ATTR_MSG), if there is
+ *   one
+ * @throws SysError (EBADMSG)
+ */
 export function parseError(
   u8: Uint8Array,
   message: NetlinkMessage,
 ): { errno: number; text: string | undefined } {
-  // struct nlmsgerr: error i32, the request's header; the request unless capped; attributes if it says so.
+  // struct nlmsgerr: error i32, header of the request, then its payload unless NLM_F_CAPPED is set, then
+  // attributes if NLM_F_ACK_TLVS is set.
   if (message.endAt - message.at < 4) throw malformed('short nlmsgerr');
   const dv = viewOf(u8);
   const errno = 0 - dv.getInt32(message.at, true);
@@ -390,18 +410,20 @@ export function parseError(
       (message.flags & k.NLM_F_CAPPED) !== 0 ? NLMSG_HEADER_BYTES : dv.getUint32(message.at + 4, true);
     const attributesAt = message.at + 4 + align4(quoted);
     if (attributesAt <= message.endAt) {
-      const words = textOf(u8, netlinkAttributes(u8, attributesAt, message.endAt), k.NLMSGERR_ATTR_MSG);
-      if (words !== '') text = words;
+      const found = textOf(u8, netlinkAttributes(u8, attributesAt, message.endAt), k.NLMSGERR_ATTR_MSG);
+      if (found !== '') text = found;
     }
   }
   return { errno, text };
 }
 
-// ---- codec, writing -------------------------------------------------------------------------------------------
+// ---- encoding ---------------------------------------------------------------------------------------------
 
 const REQUEST_BYTES = 1024;
 
-/** Fields of struct rtmsg; source prefixes are not asked for. */
+/**
+ * Fields of struct rtmsg; an absent one is 0. src_len is always 0, because no caller needs source prefixes.
+ */
 export interface RouteHeader {
   /** AF_* */
   readonly af?: number | undefined;
@@ -414,12 +436,16 @@ export interface RouteHeader {
   readonly flags?: number | undefined;
 }
 
-/** One request under construction. */
+/**
+ * A request under construction: a family header, then attributes, in the order of the calls. The methods that
+ * add something return the request, and throw RangeError beyond REQUEST_BYTES.
+ */
 export class NetlinkRequest {
   readonly u8 = new Uint8Array(REQUEST_BYTES);
   readonly #dv = viewOf(this.u8);
   #bytes = NLMSG_HEADER_BYTES;
 
+  /** @param type  RTM_* @param flags  NLM_F_* */
   constructor(type: number, flags: number) {
     this.#dv.setUint16(4, type, true);
     this.#dv.setUint16(6, flags, true);
@@ -429,7 +455,7 @@ export class NetlinkRequest {
     return this.#dv.getUint16(4, true);
   }
 
-  /** The message with its length and number filled in; borrowed. */
+  /** Fill in length and sequence number. @returns the message, a view of `u8` */
   finish(sequence: number): Uint8Array {
     this.#dv.setUint32(0, this.#bytes, true);
     this.#dv.setUint32(8, sequence, true);
@@ -444,6 +470,12 @@ export class NetlinkRequest {
     return at;
   }
 
+  /**
+   * struct ifinfomsg.
+   * @param index interface index
+   * @param flags IFF_*
+   * @param change mask of flags to change
+   */
   linkHeader(index: number, flags = 0, change = 0): this {
     const at = this.#room(IFINFOMSG_BYTES);
     this.u8[at] = k.AF_UNSPEC;
@@ -453,6 +485,7 @@ export class NetlinkRequest {
     return this;
   }
 
+  /** struct ifaddrmsg. */
   addressHeader(af: number, prefixLen: number, flags: number, scope: number, index: number): this {
     const at = this.#room(IFADDRMSG_BYTES);
     this.u8.set([af, prefixLen, flags, scope], at);
@@ -460,7 +493,7 @@ export class NetlinkRequest {
     return this;
   }
 
-  /** struct ndmsg: family u8, pad u8 u16, interface s32, state u16, flags u8, type u8. */
+  /** struct ndmsg: family u8, pad u8 u16, interface index s32, state u16, flags u8, type u8. */
   neighbourHeader(af: number, index: number, state: number): this {
     const at = this.#room(NDMSG_BYTES);
     this.u8.set([af, 0, 0, 0], at);
@@ -469,7 +502,7 @@ export class NetlinkRequest {
     return this;
   }
 
-  /** struct rtmsg; a field that `header` leaves out is 0, as in a request for a dump. */
+  /** struct rtmsg; all fields are 0 in a request for a dump. */
   routeHeader(header: RouteHeader): this {
     const { af = k.AF_UNSPEC, dstLen = 0, tos = 0, table = 0, protocol = 0, scope = 0, type = 0 } = header;
     const at = this.#room(RTMSG_BYTES);
@@ -478,6 +511,7 @@ export class NetlinkRequest {
     return this;
   }
 
+  /** An attribute. */
   bytes(type: number, value: Uint8Array): this {
     const at = this.#room(4 + value.length);
     this.#dv.setUint16(at, 4 + value.length, true);
@@ -486,10 +520,12 @@ export class NetlinkRequest {
     return this;
   }
 
+  /** An attribute with a u8. */
   byte(type: number, value: number): this {
     return this.bytes(type, Uint8Array.of(value));
   }
 
+  /** An attribute with a u32. */
   word(type: number, value: number): this {
     const at = this.#room(8);
     this.#dv.setUint16(at, 8, true);
@@ -498,11 +534,12 @@ export class NetlinkRequest {
     return this;
   }
 
+  /** An attribute with a NUL-terminated string. */
   text(type: number, value: string): this {
     return this.bytes(type, new TextEncoder().encode(`${value}\0`));
   }
 
-  /** An attribute whose value is what `fill` adds. */
+  /** An attribute whose value consists of the attributes that `fill` adds. */
   nested(type: number, fill: (request: this) => void): this {
     const at = this.#room(4);
     fill(this);
@@ -512,7 +549,7 @@ export class NetlinkRequest {
   }
 }
 
-/** Bytes of `52:54:00:12:34:56`. @throws RangeError for anything else */
+/** The 6 bytes of a MAC address, `52:54:00:12:34:56`. @throws RangeError for any other text */
 export function macFor(text: string): Uint8Array {
   const mac = macParse(text);
   if (mac === null)
@@ -520,21 +557,22 @@ export function macFor(text: string): Uint8Array {
   return mac;
 }
 
-/** An address of an interface, as addressRequest() writes it. */
+/** An address of an interface, for addressRequest(). */
 export interface AddressSpec {
   readonly index: number;
   readonly family: Family;
   readonly text: string;
   readonly prefixLen: number;
-  /** The other end of a point-to-point link; the address itself where there is none. */
+  /** Address of the other end of a point-to-point link; default: the address itself. */
   readonly peer?: string | undefined;
-  /** RT_SCOPE_*, universe unless said. */
+  /** RT_SCOPE_*; default: universe. */
   readonly scope?: number | undefined;
 }
 
 /**
- * RTM_NEWADDR or RTM_DELADDR.
- * @param flags NLM_F_* besides REQUEST and ACK
+ * Request to add or delete an address.
+ * @param type  RTM_NEWADDR or RTM_DELADDR
+ * @param flags  NLM_F_* in addition to NLM_F_REQUEST and NLM_F_ACK
  * @throws RangeError for an address of another family
  */
 export function addressRequest(type: number, flags: number, address: AddressSpec): NetlinkRequest {
@@ -545,7 +583,12 @@ export function addressRequest(type: number, flags: number, address: AddressSpec
     .bytes(k.IFA_ADDRESS, addressFor(family, peer));
 }
 
-/** RTM_NEWNEIGH. @param flags  NLM_F_* besides REQUEST and ACK */
+/**
+ * Request to add a neighbour entry in state NUD_STALE.
+ * @param flags  NLM_F_* in addition to NLM_F_REQUEST and NLM_F_ACK
+ * @param index  interface index
+ * @throws RangeError for a malformed address
+ */
 export function neighbourRequest(
   flags: number,
   index: number,
@@ -559,18 +602,23 @@ export function neighbourRequest(
     .bytes(k.NDA_LLADDR, macFor(mac));
 }
 
-/** Bytes of an address. @throws RangeError when it is none of the family */
+/** The bytes of an address, 4 or 16. @throws RangeError when the text is not an address of the family */
 export function addressFor(family: Family, text: string): Uint8Array {
   const isV6 = family === 6;
   if (text.includes(':') !== isV6 || !addressParse(text, words, 0))
     throw new RangeError(`"${text}" is not an IPv${family} address`);
   const bytes = new Uint8Array(16);
   addressWrite(bytes, 0, words, 0);
-  // An IPv4 address is the end of the v4-mapped one.
+  // An IPv4 address is the last four bytes of its v4-mapped form.
   return isV6 ? bytes : bytes.subarray(12);
 }
 
-/** RTM_NEWROUTE or RTM_DELROUTE. @param flags  NLM_F_* besides REQUEST and ACK */
+/**
+ * Request to add or delete a route.
+ * @param type  RTM_NEWROUTE or RTM_DELROUTE
+ * @param flags  NLM_F_* in addition to NLM_F_REQUEST and NLM_F_ACK
+ * @throws RangeError for an address of another family
+ */
 export function routeRequest(type: number, flags: number, route: RouteSpec): NetlinkRequest {
   const { family, gateway } = route;
   const onLinkScope = family === 4 && gateway === undefined ? k.RT_SCOPE_LINK : k.RT_SCOPE_UNIVERSE;
@@ -601,7 +649,7 @@ export function routeRequest(type: number, flags: number, route: RouteSpec): Net
   return request;
 }
 
-/** A route as messages name it. */
+/** A route as text, for error messages. */
 export function routeText(route: RouteSpec): string {
   const via = route.gateway === undefined ? '' : ` via ${route.gateway}`;
   return `${route.dst}/${route.prefixLen}${via} dev ${route.oif}`;

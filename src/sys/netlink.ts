@@ -1,8 +1,8 @@
 /**
- * rtnetlink: links, addresses and routes, read and set without `ip`. Cold: plain objects, throws SysError.
- * What goes over the socket is in netlink-messages.ts.
+ * rtnetlink: read and change links, addresses and routes without `ip`. Cold: takes and returns plain objects,
+ * throws SysError. netlink-messages.ts encodes and decodes the messages.
  *
- * A socket speaks of the network namespace in which it was made, by whichever thread it is used.
+ * A socket belongs to the network namespace in which it was created, whichever thread uses it.
  * @syscalls socket bind getsockname setsockopt sendto recvmsg close
  */
 import * as k from './constants.ts';
@@ -47,23 +47,30 @@ import {
 const NEW_LINK_FLAGS = k.NLM_F_REQUEST | k.NLM_F_ACK | k.NLM_F_CREATE | k.NLM_F_EXCL;
 /** struct sockaddr_nl: family u16, pad u16, port u32, groups u32. */
 const SOCKADDR_NL_BYTES = 12;
-/** The kernel's dumps come in pieces of at most 32 KiB; what is larger makes the buffer grow. */
+/** The kernel sends a dump in datagrams of at most 32 KiB; the buffer grows for a larger datagram. */
 const FIRST_RECEIVE_BYTES = 32_768;
-/** How often a dump that was overtaken by a change is started again. */
+/** How often a dump is tried when the kernel reports that the list changed during the dump. */
 const DUMP_TRIES = 10;
-/** First number of a socket that another thread has used: its own count never gets there. */
+/**
+ * First sequence number on a socket that another thread has used: higher than that thread's numbers, which
+ * start at 1.
+ */
 const ADOPTED_SEQUENCE = 0x4000_0000;
-/** The kernel answers at once; a limit all the same, so that a thread is never stuck here. */
+/** The kernel answers at once. The limit makes sure that a thread never hangs here. */
 const RECEIVE_TIMEOUT_MS = 5_000;
 
-/** The socket and its receiving side. */
+/** A NETLINK_ROUTE socket and its receive buffer. */
 class NetlinkSocket {
   readonly fd: number;
   readonly #name = new NativeBuffer(SOCKADDR_NL_BYTES);
   readonly #message = new NativeBuffer(MSGHDR_BYTES + 16);
   #receive = new NativeBuffer(FIRST_RECEIVE_BYTES);
 
-  /** @param fd  a socket of this kind that another thread has opened; absent: a new one */
+  /**
+   * @param groups  RTNLGRP_* to join
+   * @param fd  a NETLINK_ROUTE socket that another thread has opened; absent: create one
+   * @throws SysError
+   */
   constructor(groups: readonly number[] = [], fd?: number) {
     if (fd !== undefined) {
       this.fd = fd;
@@ -79,7 +86,7 @@ class NetlinkSocket {
         'setsockopt',
         'SO_RCVTIMEO',
       );
-      // Optional: error texts. Kernels before 4.12 refuse.
+      // Error texts are optional: kernels before 4.12 refuse the option.
       setsockoptInt(this.fd, k.SOL_NETLINK, k.NETLINK_EXT_ACK, 1);
       const local = new NativeBuffer(SOCKADDR_NL_BYTES);
       local.u16[0] = k.AF_NETLINK;
@@ -94,21 +101,22 @@ class NetlinkSocket {
     }
   }
 
-  /** What `receive` brought; valid until the next one. */
+  /** The datagram of the last `receive`; valid until the next one. */
   get u8(): Uint8Array {
     return this.#receive.u8;
   }
 
+  /** Send a request to the kernel. @returns bytes sent or -errno */
   send(request: Uint8Array): number {
     const copy = new NativeBuffer(request.length);
     copy.u8.set(request);
-    // Port 0 is the kernel.
+    // Port 0, which the buffer has already, is the kernel.
     const to = new NativeBuffer(SOCKADDR_NL_BYTES);
     to.u16[0] = k.AF_NETLINK;
     return sendto(this.fd, copy.address, request.length, 0, to.address, SOCKADDR_NL_BYTES);
   }
 
-  /** One datagram from the kernel. @returns its bytes or -errno */
+  /** Receive one datagram from the kernel. @param flags  MSG_* @returns its length or -errno */
   receive(flags: number): number {
     for (;;) {
       const needed = this.#recvmsg(flags | k.MSG_PEEK | k.MSG_TRUNC);
@@ -119,7 +127,7 @@ class NetlinkSocket {
       if (bytes === -k.Errno.EINTR) continue;
       if (bytes < 0) return bytes;
       if ((this.#message.u32[MSGHDR_FLAGS_WORD]! & k.MSG_TRUNC) !== 0) continue;
-      // Any process may send to our port; only the kernel (port 0) is believed.
+      // Any process may send to this socket's port; only datagrams of the kernel (port 0) are accepted.
       if (this.#name.u32[1] === 0) return bytes;
     }
   }
@@ -136,18 +144,21 @@ class NetlinkSocket {
   }
 }
 
-/** Requests and dumps of one network namespace. Synchronous: each is one round trip to the kernel. */
+/**
+ * Requests and dumps in one network namespace. Synchronous: every method waits for the kernel's answer. Every
+ * method that sends a request throws SysError when the kernel refuses it.
+ */
 export class RouteSocket {
   readonly #socket: NetlinkSocket;
   #sequence = 0;
 
   /**
-   * Opens in the network namespace of the calling thread.
-   * @param fd  go on with the socket of a RouteSocket of another thread, which must not use it any more
+   * Opens a socket in the network namespace of the calling thread, or adopts one.
+   * @param fd  socket of another thread's RouteSocket, which that thread must not use any more
    */
   constructor(fd?: number) {
     this.#socket = new NetlinkSocket([], fd);
-    // Answers to the other thread's requests may still wait; numbers of our own tell them apart.
+    // Answers to the other thread's requests may still be queued; they have other sequence numbers.
     if (fd !== undefined) this.#sequence = ADOPTED_SEQUENCE;
   }
 
@@ -159,8 +170,9 @@ export class RouteSocket {
     this.#socket.close();
   }
 
+  /** All links of the namespace. */
   links(): LinkInfo[] {
-    // Statistics are nine tenths of a link's message: leave them out.
+    // Statistics would be nine tenths of a link's message: leave them out.
     return this.#dump(
       'RTM_GETLINK',
       () =>
@@ -172,10 +184,12 @@ export class RouteSocket {
     );
   }
 
+  /** The link with a name, undefined if there is none. */
   linkByName(name: string): LinkInfo | undefined {
     return this.links().find((link) => link.name === name);
   }
 
+  /** All addresses of all links, of both families. */
   addresses(): AddressInfo[] {
     return this.#dump(
       'RTM_GETADDR',
@@ -192,7 +206,7 @@ export class RouteSocket {
     );
   }
 
-  /** Routes of all tables and both families; most callers want `table === RT_TABLE_MAIN`. */
+  /** Routes of all tables and both families; most callers need those with `table === RT_TABLE_MAIN`. */
   routes(): RouteInfo[] {
     return this.#dump(
       'RTM_GETROUTE',
@@ -202,12 +216,13 @@ export class RouteSocket {
     );
   }
 
+  /** Change properties of a link. @param index  interface index */
   setLink(index: number, change: LinkChange): void {
     const what = `RTM_NEWLINK, interface ${index}, ${JSON.stringify(change)}`;
     const generation = change.ipv6AddressGeneration;
     if (generation !== undefined) {
-      // A message of its own, first: the kernel looks at IFF_UP, and makes the address, before it comes to
-      // this.
+      // This goes first and in a message of its own: within one message the kernel handles IFF_UP, and
+      // generates the address, before it handles this attribute.
       const mode = generation === 'none' ? k.IN6_ADDR_GEN_MODE_NONE : k.IN6_ADDR_GEN_MODE_EUI64;
       const first = new NetlinkRequest(k.RTM_NEWLINK, k.NLM_F_REQUEST | k.NLM_F_ACK)
         .linkHeader(index)
@@ -242,8 +257,12 @@ export class RouteSocket {
 
   /**
    * Add or update an address.
-   * @param options.nodad      no duplicate address detection: usable at once (IPv6)
-   * @param options.broadcast  IPv4 address that means everybody on the link; the kernel sets none by itself
+   * @param index  interface index
+   * @param options.nodad  skip duplicate address detection, so that the address is usable at once (IPv6)
+   * @param options.noPrefixRoute  do not add a route to the address's prefix
+   * @param options.peer  address of the other end of a point-to-point link
+   * @param options.scope  RT_SCOPE_*
+   * @param options.broadcast  IPv4 broadcast address of the link; without it the address has none
    */
   addAddress(
     index: number,
@@ -271,23 +290,24 @@ export class RouteSocket {
   }
 
   /**
-   * Tell the kernel whose MAC address a neighbour has, as if it had once been heard: it is used at once, and
-   * asked for later.
+   * Add or update a neighbour entry with a MAC address in state NUD_STALE: the kernel uses it at once and
+   * confirms it later.
    */
   addNeighbour(index: number, family: Family, text: string, mac: string): void {
     const request = neighbourRequest(k.NLM_F_CREATE | k.NLM_F_REPLACE, index, family, text, mac);
     this.#acknowledged(`RTM_NEWNEIGH, ${text}, ${mac}, interface ${index}`, request);
   }
 
+  /** Delete an address of an interface. */
   delAddress(index: number, family: Family, text: string, prefixLen: number): void {
     const request = addressRequest(k.RTM_DELADDR, 0, { index, family, text, prefixLen });
     this.#acknowledged(`RTM_DELADDR, ${text}/${prefixLen}, interface ${index}`, request);
   }
 
   /**
-   * Add a route. Others of the same destination stay; an IPv4 one goes in front of those of the same metric
-   * (fib_table_insert without NLM_F_APPEND). One that is there already, gateway and interface included, is no
-   * error.
+   * Add a route. Other routes to the same destination stay; an IPv4 route is inserted in front of those with
+   * the same metric (fib_table_insert without NLM_F_APPEND). It is not an error if the same route, gateway
+   * and interface included, exists already.
    */
   addRoute(route: RouteSpec): void {
     const request = routeRequest(k.RTM_NEWROUTE, k.NLM_F_CREATE, route);
@@ -299,18 +319,20 @@ export class RouteSocket {
   }
 
   /**
-   * Add a route like one that was read (RouteInfo.raw), by another interface. Throws SysError with EEXIST
-   * when it is there.
+   * Add a copy of a route that was read (RouteInfo.raw), through another interface.
+   * @param oif  interface index
+   * @throws SysError, EEXIST when the route exists
    */
   copyRoute(raw: Uint8Array, oif: number): void {
     this.#acknowledged(`RTM_NEWROUTE, a copy by interface ${oif}`, routeCopyRequest(raw, oif));
   }
 
+  /** Delete a route. @throws SysError, ESRCH when there is none */
   delRoute(route: RouteSpec): void {
     this.#acknowledged(`RTM_DELROUTE, ${routeText(route)}`, routeRequest(k.RTM_DELROUTE, 0, route));
   }
 
-  /** Make a link that needs no further data: `dummy`, `bridge`. */
+  /** Create a link of a kind that needs no further parameters: `dummy`, `bridge`. */
   createLink(name: string, kind: string): void {
     const request = new NetlinkRequest(k.RTM_NEWLINK, NEW_LINK_FLAGS)
       .linkHeader(0)
@@ -319,7 +341,7 @@ export class RouteSocket {
     this.#acknowledged(`RTM_NEWLINK, "${name}", ${kind}`, request);
   }
 
-  /** Make a pair of virtual Ethernet links. @param peerNetnsFd  network namespace where the peer is to be */
+  /** Create a veth pair. @param peerNetnsFd  descriptor of the network namespace that gets the peer */
   createVeth(name: string, peer: string, peerNetnsFd?: number): void {
     const request = new NetlinkRequest(k.RTM_NEWLINK, NEW_LINK_FLAGS)
       .linkHeader(0)
@@ -335,7 +357,7 @@ export class RouteSocket {
     this.#acknowledged(`RTM_NEWLINK, veth "${name}" and "${peer}"`, request);
   }
 
-  /** Move a link to another network namespace; it loses its addresses, and may get another index there. */
+  /** Move a link to another network namespace. The link loses its addresses and may get another index. */
   moveLink(index: number, netnsFd: number): void {
     const request = new NetlinkRequest(k.RTM_NEWLINK, k.NLM_F_REQUEST | k.NLM_F_ACK)
       .linkHeader(index)
@@ -343,6 +365,7 @@ export class RouteSocket {
     this.#acknowledged(`RTM_NEWLINK, interface ${index} to network namespace fd ${netnsFd}`, request);
   }
 
+  /** Delete a link. */
   deleteLink(index: number): void {
     const request = new NetlinkRequest(k.RTM_DELLINK, k.NLM_F_REQUEST | k.NLM_F_ACK).linkHeader(index);
     this.#acknowledged(`RTM_DELLINK, interface ${index}`, request);
@@ -358,20 +381,21 @@ export class RouteSocket {
     return checked(this.#socket.receive(0), 'recvmsg', what);
   }
 
+  /** Send a request and wait for its acknowledgement. @throws SysError when the kernel refuses it */
   #acknowledged(what: string, request: NetlinkRequest): void {
     const sequence = this.#send(what, request);
     for (;;) {
       const bytes = this.#receive(what);
       for (const message of netlinkMessages(this.#socket.u8, bytes)) {
         if (message.sequence !== sequence || message.type !== k.NLMSG_ERROR) continue;
-        this.#refuse(what, message);
+        this.#throwFailure(what, message);
         return;
       }
     }
   }
 
-  /** Throw if an NLMSG_ERROR or NLMSG_DONE tells of a failure. */
-  #refuse(what: string, message: NetlinkMessage): void {
+  /** Throw SysError if an NLMSG_ERROR or NLMSG_DONE has an errno. */
+  #throwFailure(what: string, message: NetlinkMessage): void {
     const { errno, text } = parseError(this.#socket.u8, message);
     if (errno === 0) return;
     const remedy =
@@ -382,7 +406,9 @@ export class RouteSocket {
   }
 
   /**
-   * Ask for a list. A list that changed while it was read is read again, and after DUMP_TRIES taken as it is.
+   * Request a dump and parse its messages. A list that changed during the dump is requested again, at most
+   * DUMP_TRIES times; the last one is returned even if it changed.
+   * @param type  RTM_NEW* of the messages to parse
    */
   #dump<Item>(
     what: string,
@@ -400,8 +426,8 @@ export class RouteSocket {
           if (message.sequence !== sequence) continue;
           if ((message.flags & k.NLM_F_DUMP_INTR) !== 0) interrupted = true;
           if (message.type === k.NLMSG_ERROR || message.type === k.NLMSG_DONE) {
-            // The end of a dump carries an error number too.
-            if (message.endAt - message.at >= 4) this.#refuse(what, message);
+            // NLMSG_DONE, the end of a dump, has an errno too.
+            if (message.endAt - message.at >= 4) this.#throwFailure(what, message);
             done = true;
             break;
           }
@@ -415,7 +441,7 @@ export class RouteSocket {
   }
 }
 
-/** Groups that a change of links, addresses or routes is announced to. */
+/** Multicast groups that the kernel notifies of changes of links, addresses and routes. */
 const ROUTE_GROUPS = [
   k.RTNLGRP_LINK,
   k.RTNLGRP_IPV4_IFADDR,
@@ -425,30 +451,34 @@ const ROUTE_GROUPS = [
 ] as const;
 
 /**
- * Hears that something changed in one network namespace. It does not say what: whoever cares dumps again with
- * a RouteSocket, which is right also when announcements were lost.
+ * Reports that links, addresses or routes of one network namespace changed, but not which. The caller reads
+ * the lists again with a RouteSocket, which is correct also when notifications were lost.
  */
 export class RouteMonitor {
   readonly #socket: NetlinkSocket;
 
-  /** Opens in the network namespace of the calling thread. */
+  /** Opens a socket in the network namespace of the calling thread. @throws SysError */
   constructor(groups: readonly number[] = ROUTE_GROUPS) {
     this.#socket = new NetlinkSocket(groups);
   }
 
-  /** For epoll: readable when something changed. */
+  /** Descriptor for epoll: readable when something changed. */
   get fd(): number {
     return this.#socket.fd;
   }
 
-  /** Read away all announcements, without waiting. @returns whether there were any, or some were lost */
+  /**
+   * Read and discard all queued notifications, without waiting.
+   * @returns whether there were any, or the kernel dropped some
+   * @throws SysError
+   */
   drain(): boolean {
     for (let changed = false; ; changed = true) {
       const bytes = this.#socket.receive(k.MSG_DONTWAIT);
       if (bytes === -k.Errno.EAGAIN) return changed;
-      // ENOBUFS: the kernel dropped announcements, and says so once.
+      // ENOBUFS: the kernel dropped notifications; it reports that once.
       if (bytes < 0 && bytes !== -k.Errno.ENOBUFS)
-        throw new SysError('recvmsg', 'rtnetlink announcements', -bytes);
+        throw new SysError('recvmsg', 'rtnetlink notifications', -bytes);
     }
   }
 

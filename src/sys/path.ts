@@ -1,5 +1,5 @@
 /**
- * Files and directories by name. Cold: strings are welcome; results or -errno.
+ * Files and directories by path. Cold: arguments may be strings; every function returns a result or -errno.
  * @syscalls openat mkdirat unlinkat
  */
 import { AT_FDCWD, O_CLOEXEC } from './constants.ts';
@@ -22,13 +22,13 @@ export function openat(dirFd: number, path: string, flags: number, mode = 0): nu
   return r < 0 ? failed() : r;
 }
 
-/** @returns 0 or -errno */
+/** mkdirat(2). @returns 0 or -errno */
 export function mkdirat(dirFd: number, path: string, mode: number): number {
   const r = cMkdirat(dirFd, path, mode);
   return r < 0 ? failed() : r;
 }
 
-/** @param flags  0 for a file, AT_REMOVEDIR for a directory */
+/** unlinkat(2). @param flags  0 for a file, AT_REMOVEDIR for a directory @returns 0 or -errno */
 export function unlinkat(dirFd: number, path: string, flags: number): number {
   const r = cUnlinkat(dirFd, path, flags);
   return r < 0 ? failed() : r;

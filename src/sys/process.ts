@@ -1,8 +1,9 @@
 /**
- * Processes: signals, groups, terminals and limits. Cold; results or -errno. no_new_privs changes the calling
- * thread only; limits, process group and dumpability are the process's.
+ * Processes: signals, groups, terminals and limits. Cold; every function returns a result or -errno.
+ * PR_SET_NO_NEW_PRIVS changes the calling thread only; limits, process group and PR_SET_DUMPABLE apply to the
+ * process.
  *
- * Calls that some C library has no function for go through syscall(2).
+ * System calls for which some C library has no function go through syscall(2).
  * @syscalls pidfd_open kill tgkill rt_sigaction exit_group gettid getpgrp getpgid setsid ioctl prctl
  *           prlimit64
  */
@@ -26,60 +27,72 @@ const cSignal = libc<[N, N]>('signal', 'intptr_t', ['int', W]);
 const cGetrlimit = libc<[N, N]>('getrlimit', 'int', ['int', W]);
 const cSetrlimit = libc<[N, N]>('setrlimit', 'int', ['int', W]);
 
-/** @returns a descriptor (close-on-exec) that is readable when the process has ended, or -errno */
+/**
+ * pidfd_open(2).
+ * @returns a descriptor (close-on-exec) that becomes readable when the process ends, or -errno
+ */
 export function pidfdOpen(pid: number, flags = 0): number {
   return syscall4(SYS_pidfd_open, pid, flags, 0, 0);
 }
 
-/** @returns 0 or -errno */
+/** kill(2). @returns 0 or -errno */
 export function kill(pid: number, signal: number): number {
   const r = cKill(pid, signal);
   return r < 0 ? failed() : r;
 }
 
-/** Set a signal back to its default action, which a shell's `&` took away for SIGINT and SIGQUIT. */
+/**
+ * Set a signal back to its default action. A shell's `&` makes the process ignore SIGINT and SIGQUIT.
+ * @returns 0 or -errno
+ */
 export function signalDefault(signal: number): number {
   const r = cSignal(signal, 0);
   return r === -1 ? failed() : 0;
 }
 
-/** Ignore a signal in the whole process; children that Node starts get the default action back. */
+/**
+ * Ignore a signal in the whole process. Node resets signals to their default actions in the children it
+ * starts.
+ * @returns 0 or -errno
+ */
 export function signalIgnore(signal: number): number {
   const r = cSignal(signal, 1); // SIG_IGN
   return r === -1 ? failed() : 0;
 }
 
 /**
- * End the process at once, all threads with it, without V8's and libuv's tidying: 20 to 40 ms that nobody
- * needs who has closed what is his. Nothing that is still buffered in JavaScript is written.
+ * End the process with all its threads at once, without the clean-up of V8 and libuv, which takes 20 to 40 ms
+ * and is not needed once the program has closed its own resources. Data still buffered in JavaScript is lost.
  */
 export function exitNow(status: number): never {
   cExit(status);
   throw new SysError('_exit', String(status), 0);
 }
 
-/** Thread id of the caller: the name of its directory under /proc/self/task. */
+/** Thread id of the calling thread: the name of its directory in /proc/self/task. */
 export function gettid(): number {
   return syscall4(SYS_gettid, 0, 0, 0, 0);
 }
 
-/** The caller's process group. */
+/** Process group of this process. */
 export function getpgrp(): number {
   return cGetpgrp();
 }
 
-/** The process group of a process, or -errno. */
+/** Process group of a process, or -errno. */
 export function getpgid(pid: number): number {
   const r = cGetpgid(pid);
   return r < 0 ? failed() : r;
 }
 
-/** Send a signal to ourselves. raise(3) is tgkill(2), which is left to us where kill(2) is not. */
+/**
+ * Send a signal to the calling thread. raise(3) uses tgkill(2), which the sandbox allows; it forbids kill(2).
+ */
 export function raise(signal: number): number {
   return cRaise(signal);
 }
 
-/** A session and a process group of its own. @returns its id or -errno */
+/** Start a new session and process group. @returns the id of both, or -errno */
 export function setsid(): number {
   const r = cSetsid();
   return r < 0 ? failed() : r;
@@ -91,21 +104,25 @@ export function tcgetpgrp(ttyFd: number): number {
   return r < 0 ? failed() : r;
 }
 
-/** From a background group it sends us SIGTTOU unless that is ignored. */
+/**
+ * Set the foreground process group of the terminal. In a background group the kernel sends SIGTTOU unless the
+ * process ignores it.
+ * @returns 0 or -errno
+ */
 export function tcsetpgrp(ttyFd: number, group: number): number {
   const r = cTcsetpgrp(ttyFd, group);
   return r < 0 ? failed() : r;
 }
 
-/** prctl(2) with numbers or addresses. */
+/** prctl(2) with numbers or addresses as arguments. @returns its result or -errno */
 export function prctl(option: number, arg2 = 0, arg3 = 0, arg4 = 0, arg5 = 0): number {
   const r = cPrctl(option, arg2, arg3, arg4, arg5);
   return r < 0 ? failed() : r;
 }
 
-// ---- limits -------------------------------------------------------------------------------------------------------
+// ---- limits -----------------------------------------------------------------------------------------------
 
-/** struct rlimit: cur u64, max u64. All ones is no limit: Infinity here. */
+/** struct rlimit: cur u64, max u64. RLIM_INFINITY (all ones) is Infinity here. */
 export interface ResourceLimit {
   soft: number;
   hard: number;
@@ -114,7 +131,7 @@ export interface ResourceLimit {
 const limitBuffer = new NativeBuffer(16);
 const NO_LIMIT = 0xffff_ffff_ffff_ffffn;
 
-/** @param resource  RLIMIT_* @throws SysError */
+/** getrlimit(2). @param resource  RLIMIT_* @throws SysError */
 export function getrlimit(resource: number): ResourceLimit {
   if (cGetrlimit(resource, limitBuffer.address) < 0)
     throw new SysError('getrlimit', `${resource}`, -failed());
@@ -125,7 +142,7 @@ export function getrlimit(resource: number): ResourceLimit {
   return { soft: limit(0), hard: limit(8) };
 }
 
-/** @returns 0 or -errno */
+/** setrlimit(2). @param resource  RLIMIT_* @returns 0 or -errno */
 export function setrlimit(resource: number, limit: ResourceLimit): number {
   const store = (at: number, value: number): void =>
     limitBuffer.dv.setBigUint64(at, value === Number.POSITIVE_INFINITY ? NO_LIMIT : BigInt(value), true);
@@ -136,9 +153,10 @@ export function setrlimit(resource: number, limit: ResourceLimit): number {
 }
 
 /**
- * Raise the soft limit of open descriptors towards the hard one. Children inherit it.
- * @param wanted  no more than so many
+ * Raise the soft limit of open descriptors to the hard limit. Children inherit it.
+ * @param wanted  upper bound for the new soft limit
  * @returns the soft limit now in force
+ * @throws SysError when the limit cannot be read
  */
 export function raiseOpenFiles(wanted = Number.POSITIVE_INFINITY): number {
   const limit = getrlimit(RLIMIT_NOFILE);

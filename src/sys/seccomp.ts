@@ -1,10 +1,10 @@
 /**
- * System call filters: seccomp(2), classic BPF as in Documentation/userspace-api/seccomp_filter.rst of the
- * kernel. Cold.
+ * System call filters: seccomp(2) with classic BPF, see the kernel's
+ * Documentation/userspace-api/seccomp_filter.rst. Cold.
  *
- * A filter is a list of rules by number. What it does not name ends the process. The program is a binary
- * search over the numbers; calls that are allowed whatever their arguments never run it on kernels from 5.11
- * on, which keep a bitmap of them.
+ * A filter has one rule for each system call. A call without a rule ends the process. The BPF program is a
+ * binary search over the call numbers. Linux 5.11 and later do not run it for calls that are allowed whatever
+ * their arguments: they keep a bitmap of these.
  *
  *   struct seccomp_data   +0 nr u32   +4 arch u32   +8 instruction pointer u64   +16 args[6] u64, low half first
  *   struct sock_filter    +0 code u16   +2 jt u8   +3 jf u8   +4 k u32
@@ -20,19 +20,20 @@ import { type SyscallName, syscallNumber } from './syscall-numbers.ts';
 
 // <linux/audit.h>, <linux/seccomp.h>
 const AUDIT_ARCH = process.arch === 'arm64' ? 0xc000_00b7 : 0xc000_003e;
-/** x86-64 numbers from here on are the x32 ABI's. */
+/** Set in the numbers of the x32 ABI, which x86-64 kernels may accept. */
 const X32_SYSCALL_BIT = 0x4000_0000;
 const SECCOMP_SET_MODE_FILTER = 1;
 const FLAG_TSYNC = 1;
 /**
- * Without it kernels before 5.16 switch a processor's store bypass off for us, which slows every JIT down.
+ * Without this flag kernels before 5.16 disable speculative store bypass for the process, which slows JIT
+ * code.
  */
 const FLAG_SPEC_ALLOW = 4;
 const RET_KILL_PROCESS = 0x8000_0000;
 const RET_ERRNO = 0x0005_0000;
 const RET_ALLOW = 0x7fff_0000;
 
-// <linux/bpf_common.h>: BPF_LD | BPF_W | BPF_ABS and so on
+// <linux/bpf_common.h>: BPF_LD | BPF_W | BPF_ABS, BPF_JMP | BPF_JA and so on.
 const LD = 0x20;
 const JA = 0x05;
 const JEQ = 0x15;
@@ -44,29 +45,37 @@ const ARCH_AT = 4;
 const argAt = (arg: number): number => 16 + arg * 8;
 
 /**
- * What an argument must be. Only its low 32 bits count, which is all of a descriptor, command or flag word.
+ * A condition on one argument (0..5). Except for isNull, only the low 32 bits are compared, which hold a
+ * descriptor, a command or a flag word completely.
  */
 export type Condition =
+  /** (argument & mask) is one of these values; without a mask the argument itself. */
   | { readonly arg: number; readonly oneOf: readonly number[]; readonly mask?: number }
   /** (argument & mask) == equals */
   | { readonly arg: number; readonly mask: number; readonly equals: number }
   /** A null pointer: all 64 bits. */
   | { readonly arg: number; readonly isNull: true };
 
-/**
- * Allowed; refused with an errno; or allowed when all conditions hold, and else what `otherwise` says
- * (absent: death).
- */
+/** What happens to a system call. */
 export type Rule =
   | 'allow'
+  /** Refused with this errno. */
   | { readonly errno: number }
+  /**
+   * Allowed when all conditions hold; else refused with the errno `otherwise`, or without it, ends the
+   * process.
+   */
   | { readonly when: readonly Condition[]; readonly otherwise?: number }
-  /** Allowed when all conditions of one of these lists hold, and else the end of the process. */
+  /** Allowed when all conditions of one of the lists hold; else ends the process. */
   | { readonly anyOf: readonly (readonly Condition[])[] };
 
+/**
+ * Rules by system call. A call that the architecture does not have is ignored; a call without a rule ends the
+ * process.
+ */
 export type Filter = ReadonlyMap<SyscallName, Rule>;
 
-/** [code, jt, jf, k] */
+/** The fields of a struct sock_filter: [code, jt, jf, k]. */
 type Instruction = readonly [number, number, number, number];
 
 const ret = (value: number): Instruction => [RET, 0, 0, value];
@@ -75,12 +84,13 @@ function actionOf(rule: Exclude<Rule, { when: unknown } | { anyOf: unknown }>): 
   return rule === 'allow' ? RET_ALLOW : (RET_ERRNO | rule.errno) >>> 0;
 }
 
+/** Instructions that run on into the next ones when the condition holds, and run `fail` when it does not. */
 function conditionCode(condition: Condition, fail: Instruction): Instruction[] {
   const load: Instruction = [LD, 0, 0, argAt(condition.arg)];
   if ('oneOf' in condition) {
     const { oneOf, mask } = condition;
     const masked: readonly Instruction[] = mask === undefined ? [] : [[AND, 0, 0, mask >>> 0]];
-    // A hit jumps over the other comparisons and the failure behind them.
+    // A match jumps over the remaining comparisons and over `fail`.
     return [load, ...masked, ...oneOf.map((v, i): Instruction => [JEQ, oneOf.length - i, 0, v >>> 0]), fail];
   }
   if ('isNull' in condition) {
@@ -90,7 +100,7 @@ function conditionCode(condition: Condition, fail: Instruction): Instruction[] {
   return [load, [AND, 0, 0, condition.mask >>> 0], [JEQ, 1, 0, condition.equals >>> 0], fail];
 }
 
-/** Where a condition does not hold, on to what follows the alternative. */
+/** Instructions that allow the call when all conditions hold, and else jump behind themselves. */
 function alternativeCode(when: readonly Condition[]): Instruction[] {
   const next: Instruction = [JA, 0, 0, 0];
   const code = [...when.flatMap((condition) => conditionCode(condition, next)), ret(RET_ALLOW)];
@@ -105,13 +115,13 @@ function ruleCode(rule: Rule | undefined): readonly Instruction[] {
   return [...rule.when.flatMap((condition) => conditionCode(condition, fail)), ret(RET_ALLOW)];
 }
 
-/** From number `from` up to the next segment's. */
+/** A range of call numbers with one rule: from `from` up to the `from` of the next segment. */
 interface Segment {
   readonly from: number;
   readonly rule: Rule | undefined;
 }
 
-/** Segments that cover all numbers, neighbours of the same simple rule made one. */
+/** Segments that cover all call numbers; adjacent ranges with the same rule are merged. */
 function segmentsOf(filter: Filter): readonly Segment[] {
   const numbered = [...filter]
     .map(([name, rule]) => ({ number: syscallNumber(name), rule }))
@@ -130,7 +140,10 @@ function segmentsOf(filter: Filter): readonly Segment[] {
   return segments;
 }
 
-/** The accumulator holds the number. Halves are laid out left, right; a jump of any length needs JA. */
+/**
+ * Binary search over the segments; the accumulator holds the call number. The left half comes first. The jump
+ * over it is a JA, because the offsets of conditional jumps have only 8 bits.
+ */
 function searchCode(segments: readonly Segment[]): readonly Instruction[] {
   if (segments.length === 1) return ruleCode(segments[0]!.rule);
   const middle = segments.length >> 1;
@@ -139,7 +152,7 @@ function searchCode(segments: readonly Segment[]): readonly Instruction[] {
   return [[JGE, 0, 1, segments[middle]!.from], [JA, 0, 0, left.length], ...left, ...right];
 }
 
-/** The program of a filter, as struct sock_filter each. */
+/** The BPF program of a filter, one array for each struct sock_filter. */
 export function filterProgram(filter: Filter): readonly Instruction[] {
   const x32: readonly Instruction[] =
     process.arch === 'x64' ? [[JGE, 0, 1, X32_SYSCALL_BIT], ret(RET_KILL_PROCESS)] : [];
@@ -154,9 +167,9 @@ export function filterProgram(filter: Filter): readonly Instruction[] {
 }
 
 /**
- * Put the whole process under a filter, for good: all threads there are, and what they start. No thread can
- * gain privileges any more. The kernel's log tells of a violation by itself; FLAG_LOG would add every call
- * that is refused with an errno.
+ * Install a filter permanently in all threads of the process (TSYNC); threads and processes that they start
+ * inherit it. Sets no_new_privs. SECCOMP_FILTER_FLAG_LOG is not set: the kernel logs a killed process without
+ * it, and the flag would also log every call that is refused with an errno.
  * @throws SysError
  */
 export function installFilter(filter: Filter): void {
@@ -176,6 +189,6 @@ export function installFilter(filter: Filter): void {
   const r = syscall4(SYS_seccomp, SECCOMP_SET_MODE_FILTER, FLAG_TSYNC | FLAG_SPEC_ALLOW, fprog.address, 0);
   if (r < 0)
     throw new SysError('seccomp', 'SECCOMP_SET_MODE_FILTER', -r, 'the kernel needs CONFIG_SECCOMP_FILTER');
-  // A thread with a filter that is not ours.
+  // A positive result is the id of a thread that could not be synchronised: it has a filter of its own.
   if (r > 0) throw new SysError('seccomp', `SECCOMP_FILTER_FLAG_TSYNC, thread ${r}`, Errno.ESRCH);
 }

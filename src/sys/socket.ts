@@ -1,16 +1,16 @@
 /**
- * Sockets, and the layouts that their calls read and write. Hot: numbers in, result or -errno out, no
- * allocation. Byte orders: sockaddr ports and addresses are big-endian on the wire side, plain numbers on
- * ours; everything else is little-endian, which x86-64 and AArch64 Linux are.
+ * Sockets, and the structures that socket calls read and write. Hot: the functions take numbers, return a
+ * result or -errno, and allocate nothing. Byte order: ports and addresses are big-endian in a sockaddr and
+ * plain numbers in parameters and results; all other fields are little-endian, the byte order of x86-64 and
+ * AArch64 Linux.
  * @syscalls socket bind connect listen accept4 getsockname getpeername setsockopt getsockopt shutdown sendto
  *           recvfrom sendmsg recvmsg sendmmsg recvmmsg socketpair
  */
 import { addressRead, addressSetIpv4, addressWrite, isV4Mapped } from '../proto/address.ts';
 import { readU16, readU32, writeU16, writeU32 } from '../proto/be.ts';
-import type { NativeAddress } from '../units.ts';
 import { AF_INET, AF_INET6, Errno, SO_LINGER, SOL_SOCKET } from './constants.ts';
 import { failed, libc } from './libc.ts';
-import { NativeBuffer, writeAddress } from './memory.ts';
+import { type NativeAddress, NativeBuffer, writeAddress } from './memory.ts';
 
 type N = number;
 const P = 'uintptr_t';
@@ -38,23 +38,23 @@ const scratch = new NativeBuffer(8);
 const INT_AT = 0;
 const LEN_AT = 4;
 
-/** struct linger, <linux/socket.h>: l_onoff, l_linger seconds, both int. Here: on, 0. */
+/** struct linger, <linux/socket.h>: l_onoff, l_linger in seconds, both int. */
 export const LINGER_BYTES = 8;
+/** On, with zero seconds. */
 const lingerZero = new NativeBuffer(LINGER_BYTES);
 lingerZero.u32[0] = 1;
 
-// ---- calls ----------------------------------------------------------------------------------------------------
+// ---- calls ------------------------------------------------------------------------------------------------
 
-/** @returns a descriptor or -errno; pass SOCK_NONBLOCK | SOCK_CLOEXEC with the type */
+/** socket(2). @param type  SOCK_*, with SOCK_NONBLOCK | SOCK_CLOEXEC @returns a descriptor or -errno */
 export function socket(domain: number, type: number, protocol: number): number {
   const r = cSocket(domain, type, protocol);
   return r < 0 ? failed() : r;
 }
 
 /**
- * Two sockets that are connected with each other: for what is left to a process of its own to close
- * (sys/deferred-close.ts), and in tests.
- * @param address  where the two descriptors go, two ints
+ * socketpair(2): two sockets that are connected with each other.
+ * @param address  address of two ints, filled with the two descriptors
  * @returns 0 or -errno
  */
 export function socketpair(
@@ -67,28 +67,31 @@ export function socketpair(
   return r < 0 ? failed() : r;
 }
 
-/** @returns 0 or -errno */
+/** bind(2). @param address  address of a sockaddr of `addressBytes` bytes @returns 0 or -errno */
 export function bind(fd: number, address: NativeAddress | number, addressBytes: number): number {
   const r = cBind(fd, address, addressBytes);
   return r < 0 ? failed() : r;
 }
 
-/** @returns 0, -EINPROGRESS for a non-blocking stream socket, or another -errno */
+/** connect(2). @returns 0 or -errno; -EINPROGRESS for a non-blocking stream socket */
 export function connect(fd: number, address: NativeAddress | number, addressBytes: number): number {
   const r = cConnect(fd, address, addressBytes);
   return r < 0 ? failed() : r;
 }
 
-/** @returns 0 or -errno */
+/** listen(2). @returns 0 or -errno */
 export function listen(fd: number, backlog: number): number {
   const r = cListen(fd, backlog);
   return r < 0 ? failed() : r;
 }
 
 /**
- * @param address  where the peer's address goes, or 0
- * @param lengthAddress address of a u32: in the room at `address`, out the length of the address; 0 if
- *   address is
+ * accept4(2).
+ * @param address  address of memory for the peer's sockaddr, or 0
+ * @param lengthAddress  address of a u32: before the call the room at `address`, after it the length of the
+ *   sockaddr; 0 if `address` is 0
+ * @param flags  SOCK_NONBLOCK, SOCK_CLOEXEC
+ * @returns a descriptor or -errno
  */
 export function accept4(
   fd: number,
@@ -100,19 +103,19 @@ export function accept4(
   return r < 0 ? failed() : r;
 }
 
-/** @param lengthAddress  address of a u32, in: room, out: length */
+/** getsockname(2). @param lengthAddress  address of a u32, as for accept4 @returns 0 or -errno */
 export function getsockname(fd: number, address: number, lengthAddress: number): number {
   const r = cGetsockname(fd, address, lengthAddress);
   return r < 0 ? failed() : r;
 }
 
-/** @param lengthAddress  address of a u32, in: room, out: length */
+/** getpeername(2). @param lengthAddress  address of a u32, as for accept4 @returns 0 or -errno */
 export function getpeername(fd: number, address: number, lengthAddress: number): number {
   const r = cGetpeername(fd, address, lengthAddress);
   return r < 0 ? failed() : r;
 }
 
-/** @returns 0 or -errno */
+/** setsockopt(2) for an int option. @returns 0 or -errno */
 export function setsockoptInt(fd: number, level: number, name: number, value: number): number {
   scratch.i32[INT_AT >> 2] = value;
   const r = cSetsockopt(fd, level, name, scratch.address + INT_AT, 4);
@@ -120,8 +123,8 @@ export function setsockoptInt(fd: number, level: number, name: number, value: nu
 }
 
 /**
- * @returns the option's value or -errno. Only for options that are never negative (SO_PEEK_OFF can be -1).
- * SO_ERROR gives a positive errno, and 0 for none.
+ * getsockopt(2) for an int option that is never negative (SO_PEEK_OFF can be -1).
+ * @returns the option's value or -errno. The value of SO_ERROR is a positive errno, or 0 for none.
  */
 export function getsockoptInt(fd: number, level: number, name: number): number {
   scratch.u32[LEN_AT >> 2] = 4;
@@ -130,7 +133,7 @@ export function getsockoptInt(fd: number, level: number, name: number): number {
   return r < 0 ? failed() : scratch.i32[INT_AT >> 2]!;
 }
 
-/** @returns 0 or -errno */
+/** setsockopt(2) for a structure of `bytes` bytes at `address`. @returns 0 or -errno */
 export function setsockoptBytes(
   fd: number,
   level: number,
@@ -142,13 +145,13 @@ export function setsockoptBytes(
   return r < 0 ? failed() : r;
 }
 
-/** SO_LINGER on with zero seconds: close() sends a RST. @returns 0 or -errno */
+/** Set SO_LINGER to zero seconds, so that close() sends a RST. @returns 0 or -errno */
 export function setLingerZero(fd: number): number {
   const r = cSetsockopt(fd, SOL_SOCKET, SO_LINGER, lingerZero.address, LINGER_BYTES);
   return r < 0 ? failed() : r;
 }
 
-/** @returns bytes that the kernel filled, at most `bytes`, or -errno */
+/** getsockopt(2) for a structure. @returns bytes that the kernel wrote, at most `bytes`, or -errno */
 export function getsockoptBytes(
   fd: number,
   level: number,
@@ -161,25 +164,29 @@ export function getsockoptBytes(
   return r < 0 ? failed() : scratch.u32[LEN_AT >> 2]!;
 }
 
-/** @param how  SHUT_* @returns 0 or -errno */
+/** shutdown(2). @param how  SHUT_* @returns 0 or -errno */
 export function shutdown(fd: number, how: number): number {
   const r = cShutdown(fd, how);
   return r < 0 ? failed() : r;
 }
 
-/** Pass MSG_NOSIGNAL with stream sockets. */
+/** send(2). @param flags  MSG_*; pass MSG_NOSIGNAL with stream sockets @returns bytes sent or -errno */
 export function send(fd: number, address: NativeAddress | number, bytes: number, flags: number): number {
   const r = cSend(fd, address, bytes, flags);
   return r < 0 ? failed() : r;
 }
 
-/** With MSG_TRUNC on TCP: throw away up to `bytes`, `address` may be 0. */
+/**
+ * recv(2).
+ * @param flags  MSG_*; on TCP, MSG_TRUNC discards up to `bytes` bytes, and `address` may be 0
+ * @returns bytes received or -errno
+ */
 export function recv(fd: number, address: NativeAddress | number, bytes: number, flags: number): number {
   const r = cRecv(fd, address, bytes, flags);
   return r < 0 ? failed() : r;
 }
 
-/** @returns bytes or -errno */
+/** sendto(2). @param toAddress  address of a sockaddr of `toBytes` bytes @returns bytes sent or -errno */
 export function sendto(
   fd: number,
   address: NativeAddress | number,
@@ -192,22 +199,29 @@ export function sendto(
   return r < 0 ? failed() : r;
 }
 
-/** @param msgAddress  address of a struct msghdr (msghdrWrite) */
+/** sendmsg(2). @param msgAddress  address of a struct msghdr (msghdrWrite) @returns bytes sent or -errno */
 export function sendmsg(fd: number, msgAddress: NativeAddress | number, flags: number): number {
   const r = cSendmsg(fd, msgAddress, flags);
   return r < 0 ? failed() : r;
 }
 
 /**
- * @param msgAddress address of a struct msghdr; the kernel writes its name and control lengths and its flags,
- *                    so lengths are to be set again before the next call
+ * recvmsg(2).
+ * @param msgAddress address of a struct msghdr. The kernel writes its name length, control length and flags,
+ *   so
+ *   the lengths have to be set again before the next call.
+ * @returns bytes received or -errno
  */
 export function recvmsg(fd: number, msgAddress: NativeAddress | number, flags: number): number {
   const r = cRecvmsg(fd, msgAddress, flags);
   return r < 0 ? failed() : r;
 }
 
-/** @param vecAddress  address of `count` struct mmsghdr @returns messages sent, or -errno if the first failed */
+/**
+ * sendmmsg(2).
+ * @param vecAddress  address of `count` struct mmsghdr
+ * @returns messages sent, or -errno if the first one failed
+ */
 export function sendmmsg(
   fd: number,
   vecAddress: NativeAddress | number,
@@ -218,7 +232,7 @@ export function sendmmsg(
   return r < 0 ? failed() : r;
 }
 
-/** @param vecAddress  address of `count` struct mmsghdr @returns messages received or -errno */
+/** recvmmsg(2). @param vecAddress  address of `count` struct mmsghdr @returns messages received or -errno */
 export function recvmmsg(
   fd: number,
   vecAddress: NativeAddress | number,
@@ -229,7 +243,7 @@ export function recvmmsg(
   return r < 0 ? failed() : r;
 }
 
-// ---- struct sockaddr_in, sockaddr_in6: <linux/in.h>, <linux/in6.h> ---------------------------------------------
+// ---- struct sockaddr_in, sockaddr_in6: <linux/in.h>, <linux/in6.h> ----------------------------------------
 //
 //   sockaddr_in   +0 family u16   +2 port be16   +4 address be32   +8 eight zero bytes                   = 16
 //   sockaddr_in6  +0 family u16   +2 port be16   +4 flowinfo be32  +8 address 16 bytes  +24 scope u32    = 28
@@ -237,13 +251,13 @@ export function recvmmsg(
 export const SOCKADDR_BYTES = 28;
 export const SOCKADDR_IN_BYTES = 16;
 export const SOCKADDR_IN6_BYTES = 28;
-/** Room for either, a multiple of 8: several lie one behind the other. */
+/** Room for either sockaddr, a multiple of 8 so that an array of them stays aligned. */
 export const NAME_BYTES = 32;
 
 /**
- * Write an address and a port for bind, connect or sendmsg.
- * @param words  address as four u32 words from index w; v4-mapped (0, 0, 0xffff, a.b.c.d) for IPv4
- * @param scopeId  interface index of a link-local IPv6 address
+ * Write a sockaddr at offset `at`, for bind, connect or sendmsg.
+ * @param words,w  address, words[w..w + 3]; v4-mapped for IPv4
+ * @param scopeId  interface index for a link-local IPv6 address, else 0
  * @param forceV6  write a v4-mapped address as sockaddr_in6, for a dual-stack socket
  * @returns bytes of the sockaddr: 16 or 28
  */
@@ -275,9 +289,9 @@ export function sockaddrWrite(
 }
 
 /**
- * Read what the kernel wrote.
- * @param words  out: the address in four words from index w, v4-mapped for AF_INET
- * @returns the port, or -EAFNOSUPPORT for another family (words are left alone)
+ * Read the sockaddr at offset `at`.
+ * @param words,w  filled: the address in words[w..w + 3], v4-mapped for AF_INET
+ * @returns the port, or -EAFNOSUPPORT for another family (words are not changed)
  */
 export function sockaddrRead(u8: Uint8Array, at: number, words: Uint32Array, w: number): number {
   const family = u8[at]! | (u8[at + 1]! << 8);
@@ -287,19 +301,19 @@ export function sockaddrRead(u8: Uint8Array, at: number, words: Uint32Array, w: 
   return readU16(u8, at + 2);
 }
 
-/** Scope (interface index) of the sockaddr at `at`; 0 for IPv4. */
+/** Scope id (interface index) of the sockaddr at offset `at`; 0 for IPv4. */
 export function sockaddrScope(u8: Uint8Array, at: number): number {
   if (u8[at] !== AF_INET6) return 0;
   return (u8[at + 24]! | (u8[at + 25]! << 8) | (u8[at + 26]! << 16) | (u8[at + 27]! << 24)) >>> 0;
 }
 
-/** +0 struct sockaddr, +28 its socklen_t. */
+/** +0 a sockaddr, +28 its socklen_t. */
 const name = new NativeBuffer(SOCKADDR_BYTES + 4);
 const NAME_LENGTH_AT = SOCKADDR_BYTES;
 
 /**
- * Where a socket is bound, asked of the kernel.
- * @param words  out: the address in four words from index w, v4-mapped for AF_INET
+ * The local address of a socket (getsockname).
+ * @param words,w  filled: the address in words[w..w + 3], v4-mapped for AF_INET
  * @returns the port, or -errno
  */
 export function localAddress(fd: number, words: Uint32Array, w: number): number {
@@ -308,7 +322,11 @@ export function localAddress(fd: number, words: Uint32Array, w: number): number 
   return r < 0 ? r : sockaddrRead(name.u8, 0, words, w);
 }
 
-/** Where a connected socket leads, as localAddress(). @returns the port, or -errno (-ENOTCONN: it is gone) */
+/**
+ * The peer's address of a connected socket (getpeername).
+ * @param words,w  filled: the address in words[w..w + 3], v4-mapped for AF_INET
+ * @returns the port, or -errno; -ENOTCONN: the peer has closed the connection
+ */
 export function peerAddress(fd: number, words: Uint32Array, w: number): number {
   name.u32[NAME_LENGTH_AT >> 2] = SOCKADDR_BYTES;
   const r = getpeername(fd, name.address, name.address + NAME_LENGTH_AT);
@@ -316,8 +334,8 @@ export function peerAddress(fd: number, words: Uint32Array, w: number): number {
 }
 
 /**
- * The interface of a connected socket's link-local IPv6 peer.
- * @returns its index, 0 when it has none, or -errno
+ * The scope id of a connected socket's link-local IPv6 peer.
+ * @returns interface index, 0 for a peer without a scope, or -errno
  */
 export function peerScope(fd: number): number {
   name.u32[NAME_LENGTH_AT >> 2] = SOCKADDR_BYTES;
@@ -325,7 +343,7 @@ export function peerScope(fd: number): number {
   return r < 0 ? r : sockaddrScope(name.u8, 0);
 }
 
-// ---- struct iovec, msghdr, mmsghdr: <linux/uio.h>, <linux/socket.h> ---------------------------------------------
+// ---- struct iovec, msghdr, mmsghdr: <linux/uio.h>, <linux/socket.h> ---------------------------------------
 //
 //   iovec    +0 base   +8 len                                                                            = 16
 //   msghdr   +0 name   +8 namelen u32   +16 iov   +24 iovlen   +32 control   +40 controllen   +48 flags  = 56
@@ -336,17 +354,17 @@ export const IOVEC_WORDS = 4;
 export const MSGHDR_BYTES = 56;
 export const MMSGHDR_BYTES = 64;
 export const MMSGHDR_WORDS = 16;
-/** Word offsets inside msghdr, for what is read back or set again. */
+/** Word offsets in msghdr of the fields that are read after a call or set again before the next. */
 export const MSGHDR_NAMELEN_WORD = 2;
 export const MSGHDR_IOV_WORD = 4;
 export const MSGHDR_IOVLEN_WORD = 6;
 export const MSGHDR_CONTROL_WORD = 8;
 export const MSGHDR_CONTROLLEN_WORD = 10;
 export const MSGHDR_FLAGS_WORD = 12;
-/** Word offset of mmsghdr's length of the message sent or received. */
+/** Word offset in mmsghdr of msg_len, the length of the message that was sent or received. */
 export const MMSGHDR_LEN_WORD = 14;
 
-/** Write one struct iovec. @param wordIndex  where it begins in u32 */
+/** Write one struct iovec at word `wordIndex`. */
 export function iovecWrite(u32: Uint32Array, wordIndex: number, address: number, bytes: number): void {
   writeAddress(u32, wordIndex, address);
   u32[wordIndex + 2] = bytes;
@@ -354,8 +372,8 @@ export function iovecWrite(u32: Uint32Array, wordIndex: number, address: number,
 }
 
 /**
- * Write one struct msghdr without control messages.
- * @param nameAddress 0 with length 0 where there is none
+ * Write one struct msghdr without control messages at word `wordIndex`.
+ * @param nameAddress,nameBytes  a sockaddr, or room for one; 0 and 0 for none
  */
 export function msghdrWrite(
   u32: Uint32Array,
@@ -377,8 +395,8 @@ export function msghdrWrite(
 }
 
 /**
- * Name the control messages, or the room for them, of a struct msghdr that msghdrWrite() wrote at the same
- * place.
+ * Set the control messages, or the room for them, of a struct msghdr that msghdrWrite() wrote at the same
+ * word.
  */
 export function msghdrControlWrite(
   u32: Uint32Array,
@@ -391,7 +409,7 @@ export function msghdrControlWrite(
   u32[wordIndex + 11] = 0;
 }
 
-// ---- other structures ---------------------------------------------------------------------------------------------
+// ---- other structures -------------------------------------------------------------------------------------
 
 /** struct ip_mreqn, <linux/in.h>: group be32, local be32, ifindex i32. */
 export const IP_MREQN_BYTES = 12;

@@ -1,10 +1,10 @@
 /**
- * Numbers of system calls, <asm/unistd_64.h> (x86-64) and <asm-generic/unistd.h> (AArch64): those that a
- * filter names, and those that the C library may lack a function for.
+ * Numbers of system calls, <asm/unistd_64.h> (x86-64) and <asm-generic/unistd.h> (AArch64): those that the
+ * filter names, and those for which a C library may have no function.
  * @syscalls (none)
  */
 
-/** [x86-64, AArch64]; -1: that architecture has no such call. */
+/** [x86-64, AArch64]; -1: the architecture does not have the call. */
 const NUMBERS = {
   read: [0, 63],
   write: [1, 64],
@@ -158,8 +158,8 @@ const NUMBERS = {
 
 export type SyscallName = keyof typeof NUMBERS;
 
-/** The number here, or -1. */
+/** Number of a system call on this machine's architecture; -1 if it does not have the call. */
 export const syscallNumber = (name: SyscallName): number => NUMBERS[name][process.arch === 'arm64' ? 1 : 0];
 
-/** All of them, for who reads a filter. */
+/** Names of all calls in the table, for code that lists what a filter allows. */
 export const syscallNames = Object.keys(NUMBERS) as readonly SyscallName[];

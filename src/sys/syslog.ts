@@ -1,5 +1,6 @@
 /**
- * The system log, RFC 3164 over the datagram socket /dev/log; Node has no such sockets. Cold.
+ * The system log: RFC 3164 over the UNIX datagram socket /dev/log, a socket type that Node does not have.
+ * Cold.
  * @syscalls socket connect sendto close
  */
 import { AF_UNIX, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_DGRAM } from './constants.ts';
@@ -8,14 +9,15 @@ import { NativeBuffer } from './memory.ts';
 import { connect, send, socket } from './socket.ts';
 
 const SYSLOG_PATH = '/dev/log';
-/** struct sockaddr_un: family u16, path of 108 bytes with its zero. */
+/** struct sockaddr_un, <linux/un.h>: family u16, path of 108 bytes, its terminating zero included. */
 const SUN_PATH_AT = 2;
 const SUN_PATH_BYTES = 108;
 
 /**
- * @returns a function that sends one message, priority in front; what cannot be sent at once is lost.
- *   undefined: there is no
- *          system log
+ * Connect to the system log.
+ * @returns a function that sends one message, which begins with its priority; a message that would have to
+ *   wait
+ *   is dropped. undefined: there is no system log.
  */
 export function openSyslog(path = SYSLOG_PATH): ((message: Uint8Array) => void) | undefined {
   const pathBytes = new TextEncoder().encode(path);

@@ -1,12 +1,13 @@
 /**
- * TAP devices: <linux/if_tun.h>, Documentation/networking/tuntap.rst of the kernel. Cold: throws SysError.
+ * TAP devices: <linux/if_tun.h>, the kernel's Documentation/networking/tuntap.rst. Cold: functions throw
+ * SysError.
  *
- * With IFF_VNET_HDR every frame, both ways, is preceded by struct virtio_net_hdr with num_buffers (12 bytes),
- * which is what lets the kernel hand over and take up to 64 KiB per call whatever the MTU.
+ * With IFF_VNET_HDR every frame, in both directions, has struct virtio_net_hdr with num_buffers (12 bytes) in
+ * front. With it the kernel passes and accepts frames of up to 64 KiB per call, whatever the MTU.
  *
- * Who may: TUNSETIFF needs CAP_NET_ADMIN in the user namespace that owns the network namespace in which
- * /dev/net/tun was *opened*; the descriptor belongs to that network namespace wherever it is carried
- * afterwards.
+ * Privilege: TUNSETIFF needs CAP_NET_ADMIN in the user namespace that owns the network namespace in which
+ * /dev/net/tun was *opened*. The descriptor belongs to that network namespace, whichever thread or process
+ * uses it.
  * @syscalls openat ioctl close
  */
 import { fstatSync, statSync } from 'node:fs';
@@ -44,11 +45,11 @@ export const TUN_PATH = '/dev/net/tun';
 export const VNET_HDR_BYTES = 12;
 
 export interface TapOptions {
-  /** Interface name, 1 to 15 bytes; the kernel fills in a `%d`. */
+  /** Interface name, 1 to 15 bytes; the kernel replaces `%d` by a number. */
   name: string;
-  /** Ask for the virtio header and the offloads that come with it (default). */
+  /** Request the virtio header and the offloads that need it; default true. */
   vnetHeader?: boolean;
-  /** One queue of several: each further queue is one more call with the same name. */
+  /** Open one queue of a multi-queue interface; every further queue is another call with the same name. */
   multiQueue?: boolean;
   /** Keep the interface when the last descriptor is closed. */
   persist?: boolean;
@@ -57,19 +58,23 @@ export interface TapOptions {
 export interface Tap {
   /** Non-blocking, close-on-exec; the caller closes it. */
   fd: number;
+  /** Interface name. */
   name: string;
-  /** Bytes before every frame. */
+  /** Length of the virtio header in front of every frame. */
   vnetHdrBytes: 0 | 12;
-  /** Partial checksums and TCP segmentation offload, both ways and both families. */
+  /** Partial checksums and TCP segmentation offload, in both directions and for both families. */
   tso: boolean;
-  /** UDP segmentation offload, both ways and both families (Linux 6.2). */
+  /** UDP segmentation offload, in both directions and for both families (Linux 6.2). */
   uso: boolean;
-  /** The kernel takes TCP packets longer than their length field can say (BIG TCP; IPv4 since Linux 6.3). */
+  /**
+   * The kernel accepts TCP packets that are longer than an IP length field can express (BIG TCP; IPv4 since
+   * 6.3).
+   */
   bigTcp: boolean;
   multiQueue: boolean;
 }
 
-/** struct ifreq: name 16 bytes, ifr_flags i16 at +16, 40 bytes in all. */
+/** struct ifreq, <linux/if.h>: name 16 bytes, ifr_flags i16 at +16, 40 bytes in all. */
 const IFREQ_BYTES = 40;
 const IFREQ_FLAGS_AT = 16;
 const ifreq = new NativeBuffer(IFREQ_BYTES);
@@ -77,7 +82,11 @@ const ifreq = new NativeBuffer(IFREQ_BYTES);
 const TSO_FEATURES = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 const USO_FEATURES = TUN_F_USO4 | TUN_F_USO6;
 
-/** Open /dev/net/tun in the calling thread's network namespace and make, or attach to, a TAP interface. */
+/**
+ * Open /dev/net/tun in the calling thread's network namespace, and create a TAP interface or attach to an
+ * existing one.
+ * @throws SysError
+ */
 export function openTap(options: TapOptions): Tap {
   const fd = openPath(TUN_PATH, O_RDWR | O_NONBLOCK);
   if (fd < 0) throw new SysError('open', TUN_PATH, -fd, openRemedy(-fd));
@@ -90,14 +99,16 @@ export function openTap(options: TapOptions): Tap {
 }
 
 /**
- * The same on a descriptor of /dev/net/tun that someone opened for us in the target namespace; fd stays the
- * caller's.
+ * Create or attach to a TAP interface on a descriptor of /dev/net/tun that was opened in the target
+ * namespace.
+ * @param fd  the caller closes it, also on errors
+ * @throws SysError
  */
 export function configureTap(fd: number, options: TapOptions): Tap {
   const base = IFF_TAP | IFF_NO_PI | (options.multiQueue ? IFF_MULTI_QUEUE : 0);
   let errno = setInterface(fd, options.name, options.vnetHeader === false ? base : base | IFF_VNET_HDR);
-  // EINVAL can mean a kernel without IFF_VNET_HDR; it can mean other things too, and then the second call
-  // says so.
+  // EINVAL may mean that the kernel does not know IFF_VNET_HDR. If it has another cause, the second call
+  // fails too.
   if (errno === Errno.EINVAL && options.vnetHeader !== false) errno = setInterface(fd, options.name, base);
   if (errno !== 0)
     throw new SysError('ioctl', `TUNSETIFF, "${options.name}"`, errno, interfaceRemedy(errno, options));
@@ -109,8 +120,9 @@ export function configureTap(fd: number, options: TapOptions): Tap {
 }
 
 /**
- * Take over a descriptor that is attached to a TAP already; the header stays as its maker chose, offloads are
- * ours.
+ * Take over a descriptor that is attached to a TAP interface already. Whether frames have a virtio header was
+ * decided when it was attached; the offloads are set here.
+ * @throws SysError
  */
 export function attachTap(fd: number): Tap {
   ifreq.u8.fill(0);
@@ -130,8 +142,8 @@ export function attachTap(fd: number): Tap {
 
   const multiQueue = (flags & IFF_MULTI_QUEUE) !== 0;
   if ((flags & IFF_VNET_HDR) === 0) {
-    // Whatever its maker switched on: without the header nobody could tell us where a large frame is to be
-    // cut.
+    // Offloads may have been enabled before. Without the header nothing would tell how to segment a large
+    // frame.
     ioctl(fd, TUNSETOFFLOAD, 0);
     return { fd, name, vnetHdrBytes: 0, tso: false, uso: false, bigTcp: false, multiQueue };
   }
@@ -152,25 +164,25 @@ export function attachTap(fd: number): Tap {
 }
 
 /**
- * Whether a TAP's interface is in the network namespace of the calling thread; false also where an old kernel
- * does not say.
+ * Whether a TAP's interface is in the network namespace of the calling thread. false also where the kernel is
+ * too old for TUNGETDEVNETNS.
  */
 export function tapIsHere(fd: number): boolean {
   const namespace = ioctl(fd, TUNGETDEVNETNS, 0);
   if (namespace < 0) return false;
   try {
-    const its = fstatSync(namespace);
-    const ours = statSync('/proc/thread-self/ns/net');
-    return its.dev === ours.dev && its.ino === ours.ino;
+    const tapNamespace = fstatSync(namespace);
+    const ownNamespace = statSync('/proc/thread-self/ns/net');
+    return tapNamespace.dev === ownNamespace.dev && tapNamespace.ino === ownNamespace.ino;
   } finally {
     close(namespace);
   }
 }
 
 /**
- * By its version: an older kernel takes such a frame from the TAP and then drops it in ip_rcv, so no call
- * tells.
- * @param kernelRelease  as uname -r has it, "6.12.41-amd64"
+ * Whether a kernel accepts BIG TCP packets from a TAP. This is decided by the version, because no call
+ * reports it: an older kernel accepts such a frame from the TAP and drops it in ip_rcv.
+ * @param kernelRelease  as printed by uname -r, "6.12.41-amd64"
  */
 export function hasBigTcp(kernelRelease: string): boolean {
   return kernelAtLeast(6, 3, kernelRelease);

@@ -1,17 +1,17 @@
 /**
- * Capabilities of the threads that run no JavaScript: V8's and Node's helpers, started before any line of
- * ours with everything that the process had. capset(2) is for the calling thread alone, so each of them is
- * made to call it: by a signal whose handler does that and nothing else. Only then is the process what its
- * main thread claims to be. Cold.
+ * Capabilities of the threads that run no JavaScript: the worker threads of V8 and Node, which start before
+ * any code of this program with all capabilities of the process. capset(2) changes only the calling thread,
+ * so each of these threads is made to call it, by a signal whose handler does nothing else. Without this,
+ * code that runs in such a thread would keep the capabilities that the main thread has dropped. Cold.
  *
- * The C library changes a user in all threads the same way, and keeps a signal for it that threads cannot
- * block: this one is borrowed for as long as it takes. The handler is machine code in a page of its own,
- * since a thread without JavaScript cannot call any; it touches neither errno nor memory:
+ * The C library changes the user id in all threads in the same way, with a reserved signal that threads
+ * cannot block. That signal is used here, and its action restored afterwards. The handler is machine code in
+ * a page of its own, because these threads cannot run JavaScript. It changes neither errno nor memory:
  *
  *      +0   capset(header, data); return
- *     +32   rt_sigreturn(): x86-64 alone, where the kernel brings no return path of its own (SA_RESTORER)
- *     +64   struct __user_cap_header: version u32, pid u32 0, the calling thread
- *     +72   struct __user_cap_data[2]: effective, permitted, inheritable, u32 each: none
+ *     +32   rt_sigreturn(): x86-64 only, where the kernel has no return path of its own (SA_RESTORER)
+ *     +64   struct __user_cap_header: version u32, pid u32 0 (the calling thread)
+ *     +72   struct __user_cap_data[2]: effective, permitted, inheritable, u32 each, all 0
  * @syscalls mmap mprotect rt_sigaction tgkill gettid capset rt_sigreturn
  */
 import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
@@ -25,10 +25,7 @@ import { syscallNumber } from './syscall-numbers.ts';
 type N = number;
 const W = 'uintptr_t';
 
-/**
- * glibc's SIGSETXID, musl's SIGCANCEL: pthread_sigmask(3) leaves it alone in both, and sigaction(3) refuses
- * it.
- */
+/** SIGSETXID of glibc, SIGCANCEL of musl. pthread_sigmask(3) does not block it; sigaction(3) refuses it. */
 const SIGNAL = 33;
 const PAGE_BYTES = 4096;
 const RETURN_AT = 32;
@@ -43,8 +40,8 @@ const SA_RESTORER = 0x0400_0000;
 const SA_ONSTACK = 0x0800_0000;
 const SA_RESTART = 0x1000_0000;
 const SIGSET_BYTES = 8;
-/** A thread that does not run (a debugger's, a frozen cgroup's) would never answer. */
-const ANSWER_MS = 2000;
+/** A thread that is stopped (by a debugger, in a frozen cgroup) never runs the handler. */
+const HANDLER_TIMEOUT_MS = 2000;
 
 const CODE: Readonly<Record<string, readonly number[]>> = {
   x64: [
@@ -69,26 +66,26 @@ const CODE: Readonly<Record<string, readonly number[]>> = {
 
 interface Thread {
   readonly tid: number;
-  /** Its status file, which can be read when /proc is out of reach. */
+  /** Descriptor of its /proc status file, which can be read when /proc is not accessible any more. */
   readonly status: number;
 }
 
-const STATUS_BYTES = 4096; // about 1.5 KiB are there
+const STATUS_BYTES = 4096; // a status file has about 1.5 KiB
 const text = Buffer.alloc(STATUS_BYTES);
 
-/** Whether a thread holds a capability beyond a set of permitted ones. */
-function isBeyond({ status }: Thread, allowed: bigint): boolean {
+/** Whether a thread's permitted set has a capability that is not in `allowed`. */
+function holdsMoreThan({ status }: Thread, allowed: bigint): boolean {
   try {
     const bytes = readSync(status, text, 0, STATUS_BYTES, 0);
     const permitted = /^CapPrm:\s*([0-9a-f]+)/m.exec(text.toString('latin1', 0, bytes))?.[1] ?? '0';
     return (BigInt(`0x${permitted}`) & ~allowed) !== 0n;
   } catch {
-    return false; // ESRCH: it has ended
+    return false; // ESRCH: the thread has ended
   }
 }
 
-/** All other threads that hold one. Their status files are open. */
-function threadsBeyond(allowed: bigint, self: number): readonly Thread[] {
+/** All threads but `self` that hold a capability not in `allowed`. Their status files are open. */
+function threadsHoldingMore(allowed: bigint, self: number): readonly Thread[] {
   const found: Thread[] = [];
   for (const name of readdirSync('/proc/self/task')) {
     const tid = Number(name);
@@ -97,28 +94,29 @@ function threadsBeyond(allowed: bigint, self: number): readonly Thread[] {
     try {
       thread = { tid, status: openSync(`/proc/self/task/${name}/status`, 'r') };
     } catch {
-      continue; // it has ended
+      continue; // the thread has ended
     }
-    if (isBeyond(thread, allowed)) found.push(thread);
+    if (holdsMoreThan(thread, allowed)) found.push(thread);
     else closeSync(thread.status);
   }
   return found;
 }
 
 /**
- * Take all capabilities from all other threads but those that have been left with some of `allowed` and no
- * others. The calling thread keeps its own. From here on no thread runs anything of its own before it has
- * lost them.
- * @param allowed  capabilities, CAP_*, that other threads have chosen to keep
- * @returns what waits until every thread has done it; call it before a filter forbids capset. /proc is not
- *   needed for it
- * @throws SysError
+ * Drop all capabilities of every other thread that holds one outside `allowed`. A thread that holds only
+ * capabilities of `allowed` keeps them, and the calling thread keeps its own. From the return of this
+ * function on, a signalled thread runs no code of its own before it has lost its capabilities.
+ * @param allowed  CAP_* that other threads have chosen to keep
+ * @returns a function that waits until every thread has dropped its capabilities. Call it before a filter
+ *   forbids
+ *   capset; it does not need /proc.
+ * @throws SysError; the returned function throws it too, ETIMEDOUT when a thread did not run the handler
  */
 export function dropCapabilitiesElsewhere(allowed: readonly number[]): () => void {
   const set = allowed.reduce((bits, capability) => bits | (1n << BigInt(capability)), 0n);
   const syscall = libc<[N, N, N, N, N]>('syscall', 'intptr_t', ['int64_t', W, W, W, W]);
   const self = syscall(syscallNumber('gettid'), 0, 0, 0, 0);
-  const threads = threadsBeyond(set, self);
+  const threads = threadsHoldingMore(set, self);
   if (threads.length === 0) return () => {};
   const list = threads.map(({ tid }) => tid).join();
   const code = CODE[process.arch];
@@ -135,7 +133,7 @@ export function dropCapabilitiesElsewhere(allowed: readonly number[]): () => voi
   if (mprotect(page, PAGE_BYTES, PROT_READ | PROT_EXEC) < 0)
     throw new SysError('mprotect', 'PROT_READ | PROT_EXEC', -failed());
 
-  // struct sigaction of the kernel: handler u64, flags u64, restorer u64, mask u64
+  // The kernel's struct sigaction: handler u64, flags u64, restorer u64, mask u64.
   const action = new NativeBuffer(32);
   const before = new NativeBuffer(32);
   const restores = process.arch === 'x64';
@@ -148,17 +146,19 @@ export function dropCapabilitiesElsewhere(allowed: readonly number[]): () => voi
     return r < 0 ? failed() : r;
   };
   checked(sigaction(action.address, before.address), 'rt_sigaction', `signal ${SIGNAL}`);
-  for (const { tid } of threads) syscall(syscallNumber('tgkill'), process.pid, tid, SIGNAL, 0); // ESRCH: it has ended
+  // The result is ignored: ESRCH means that the thread has ended.
+  for (const { tid } of threads) syscall(syscallNumber('tgkill'), process.pid, tid, SIGNAL, 0);
   return () => {
-    const endAt = performance.now() + ANSWER_MS;
+    const endAt = performance.now() + HANDLER_TIMEOUT_MS;
     let left = threads;
     for (;;) {
-      left = left.filter((thread) => isBeyond(thread, set));
-      // Were it taken back while a thread has yet to answer, the signal would mean the end of us.
+      left = left.filter((thread) => holdsMoreThan(thread, set));
+      // The handler stays installed on this error: with the signal's old action restored, a thread that has
+      // not yet received the signal would end the process.
       if (left.length > 0 && performance.now() > endAt)
         throw new SysError(
           'capset',
-          `threads ${left.map(({ tid }) => tid).join()} have not answered`,
+          `threads ${left.map(({ tid }) => tid).join()} did not run the signal handler`,
           Errno.ETIMEDOUT,
         );
       if (left.length === 0) break;
@@ -166,6 +166,6 @@ export function dropCapabilitiesElsewhere(allowed: readonly number[]): () => voi
     }
     for (const { status } of threads) closeSync(status);
     checked(sigaction(before.address, 0), 'rt_sigaction', `signal ${SIGNAL}, as before`);
-    // The page stays: a thread that has answered may not have left it yet.
+    // The page stays mapped: a thread that has dropped its capabilities may still run the end of the handler.
   };
 }

@@ -1,7 +1,7 @@
 /**
- * Builds the stages of an engine: gives each its slots and its ends of the rings (workers/placement.ts). A
- * packet thread builds its stages here. A test builds the stage under test, and takes the parts of the stages
- * that it plays itself.
+ * Builds the stages of an engine, and gives each stage its slots and ring ends (placement.ts). A packet
+ * thread builds its stages here. A test builds the stage under test, and takes the slots and ring ends of the
+ * stages that it replaces.
  */
 import type { Doorbell } from '../ring/doorbell.ts';
 import type { ControlViews, Layout } from '../ring/layout.ts';
@@ -24,11 +24,11 @@ export interface AssemblyOptions {
   readonly plan: EnginePlan;
   readonly sab: SharedArrayBuffer;
   readonly layout: Layout;
-  /** Of links. */
+  /** Counters of the calling thread, for its links. */
   readonly counters?: Float64Array | undefined;
-  /** What wakes that thread; null: it is the caller's own. Absent: one thread runs all. */
+  /** The doorbell that wakes a thread; null for the calling thread. Absent: one thread runs all stages. */
   bellOf?(thread: number): Doorbell | null;
-  /** Absent: as the engine has them. */
+  /** Absent: slotShares() of the plan's pool. */
   readonly shares?: SlotShares;
 }
 
@@ -45,7 +45,7 @@ type HostParts = Pick<
   'pool' | 'ownership' | 'smallSlots' | 'largeSlots' | 'toShards' | 'fromShards' | 'toReader'
 >;
 
-/** Take each stage's parts once: slots and ring ends have one owner. */
+/** Call each method at most once per stage: slots and ring ends have one owner. */
 export class Assembly {
   readonly plan: EnginePlan;
   readonly threads: ThreadPlan;
@@ -74,9 +74,9 @@ export class Assembly {
       ownership,
       smallSlots: new SlotStack(...shares.readerSmall),
       largeSlots: new SlotStack(...shares.readerLarge),
-      toShards: this.#shards((s) => this.#to(LinkRing.readerToShard(s), threads.shardThread(s))),
+      toShards: this.#perShard((s) => this.#to(LinkRing.readerToShard(s), threads.shardThread(s))),
       freed: [
-        ...this.#shards((s) => this.#from(LinkRing.shardToReader(s), threads.shardThread(s))),
+        ...this.#perShard((s) => this.#from(LinkRing.shardToReader(s), threads.shardThread(s))),
         this.#from(LinkRing.hostToReader(threads.shards), threads.hostThread),
       ],
     };
@@ -105,13 +105,14 @@ export class Assembly {
       ownership,
       smallSlots: new SlotStack(...shares.hostSmall),
       largeSlots: new SlotStack(...shares.hostLarge),
-      toShards: this.#shards((s) => this.#to(LinkRing.hostToShard(s), threads.shardThread(s))),
-      fromShards: this.#shards((s) => this.#from(LinkRing.shardToHost(s), threads.shardThread(s))),
+      toShards: this.#perShard((s) => this.#to(LinkRing.hostToShard(s), threads.shardThread(s))),
+      fromShards: this.#perShard((s) => this.#from(LinkRing.shardToHost(s), threads.shardThread(s))),
       toReader: this.#to(LinkRing.hostToReader(threads.shards), threads.readerThread),
     };
   }
 
-  // Object literals and no spread: V8 keeps their fields, which stages read per packet, in the object itself.
+  // Object literals without spread: V8 stores their fields, which stages read per packet, in the object
+  // itself.
 
   reader(rest: Omit<TapReaderOptions, keyof ReaderParts | 'plan'>): TapReader {
     const { pool, ownership, smallSlots, largeSlots, toShards, freed } = this.readerParts();
@@ -181,7 +182,7 @@ export class Assembly {
     return { ...plan, tap: plan.tap };
   }
 
-  #shards<T>(make: (shard: number) => T): T[] {
+  #perShard<T>(make: (shard: number) => T): T[] {
     return Array.from({ length: this.threads.shards }, (_, s) => make(s));
   }
 
@@ -201,7 +202,7 @@ export class Assembly {
   }
 }
 
-/** What the stages of a thread share. */
+/** Objects that all stages of a packet thread share. */
 export interface ThreadParts {
   readonly thread: number;
   readonly reactor: Reactor;
@@ -211,21 +212,23 @@ export interface ThreadParts {
   readonly pcap: TapReaderOptions['pcap'];
   /** eventfd that wakes this thread. */
   readonly bellFd: number;
-  /** TapReaderOptions.onFatal */
+  /** As TapReaderOptions.onFatal. */
   onFatal(text: string): void;
 }
 
 export interface ThreadStages {
   readonly stages: readonly Stage[];
-  /** In which a round polls them. */
+  /** The stages in the order in which a round polls them; one may be listed twice. */
   readonly order: readonly Stage[];
   readonly shards: readonly Shard[];
   readonly hostIo: HostIo | null;
-  /** Sections of flow-report.ts that are this thread's. */
+  /** The thread's flows, by section number of flow-report.ts. */
   readonly flowSources: ReadonlyMap<number, FlowSource>;
 }
 
-/** The stages that the plan gives a packet thread, their descriptors registered with its reactor. */
+/**
+ * Build the stages that the plan assigns to a packet thread, and register their descriptors with its reactor.
+ */
 export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStages {
   const { plan, threads } = assembly;
   const { thread, reactor, counters, control, notices, pcap, onFatal } = parts;
@@ -264,7 +267,8 @@ export function threadStages(assembly: Assembly, parts: ThreadParts): ThreadStag
     }
   }
   const order = [...stages];
-  // What the sockets said goes to the guest in the same round instead of after another look at the TAP.
+  // The shard again, after host-io: what sockets received goes to the guest in the same round, not after
+  // another read of the TAP.
   if (plan.threads.kind === 'fused' && plan.tap !== undefined) order.push(shards[0]!);
   return { stages, order, shards, hostIo, flowSources };
 }

@@ -4,7 +4,12 @@ import { addressOf } from '../sys/memory.ts';
 import type { EnginePlan } from './engine-plan.ts';
 import { threadPlan } from './placement.ts';
 
-/** Rings, counters and logs for the plan's threads, and the frame pool. */
+/**
+ * Allocate rings, counters and log rings for the plan's threads, and the frame pool.
+ * @param ringDescriptors  per ring, a power of two
+ * @param logBytes  per thread, a power of two
+ * @throws RangeError as allocateShared()
+ */
 export function engineMemory(
   { pool, threads }: Pick<EnginePlan, 'pool' | 'threads'>,
   { ringDescriptors, logBytes }: { readonly ringDescriptors: number; readonly logBytes: number },

@@ -1,7 +1,7 @@
 /**
- * The engine plan: everything the packet threads need to know, as plain data that crosses to worker threads
- * by structured clone. A front end builds it; no stage knows which one did. Addresses are text here and
- * become words when a stage starts.
+ * The engine plan: all settings of the packet threads, as plain data that reaches worker threads by
+ * structured clone. A front end builds it; no stage knows which front end. Addresses are text here; stages
+ * convert them to words when they start.
  */
 import type { FrameSocketKind } from '../sys/frame-socket.ts';
 import type { LogLevelName } from './thread/log-levels.ts';
@@ -10,40 +10,43 @@ export interface Ipv4Plan {
   /** The guest's address, e.g. "192.0.2.15". */
   readonly guest: string;
   readonly prefixLen: number;
-  /** What DHCP hands out; absent: `guest`. */
+  /** Address that DHCP offers; absent: `guest`. */
   readonly dhcpOffer?: string;
-  /** Our address on the TAP: answers ARP and ping, the guest's default gateway. */
+  /** The engine's address on the TAP, the guest's default gateway: answers ARP and ping. */
   readonly gateway: string;
-  /** Guest -> this address means the host's 127.0.0.1; absent: no such mapping. */
+  /** Traffic of the guest to this address goes to the host's 127.0.0.1; absent: no such mapping. */
   readonly hostLoopback?: string;
   /**
-   * Guest -> this address means `guest` on the host; a host peer that has `guest` itself appears as it.
-   * Absent: as the gateway.
+   * Traffic of the guest to this address goes to the host's own address `guest`, which host and guest share;
+   * a peer on the host with the address `guest` appears to the guest with this address. Absent: such a peer
+   * appears with the gateway's address.
    */
   readonly mapGuestAddr?: string;
   /**
-   * Guest -> this address on one of ServicePolicy.dnsPorts means the host's resolvers; absent: no forwarding.
+   * Traffic of the guest to this address, on one of ServicePolicy.dnsPorts, goes to the host's resolvers;
+   * absent: no forwarding.
    */
   readonly dns?: string;
-  /** Resolvers of that address alone, instead of AddressPlan.resolvers; they do not change. */
+  /** Resolvers for `dns` only, instead of AddressPlan.resolvers; setResolvers() does not change them. */
   readonly dnsHosts?: readonly string[];
 }
 
 export interface Ipv6Plan {
-  /** "::": it chooses for itself, and is heard. */
+  /** The guest's address. "::": the guest chooses one, which the engine learns from its packets. */
   readonly guest: string;
   readonly prefixLen: number;
-  /** Network of 64 bits that router advertisements offer for SLAAC; absent: that of `guest`. */
+  /** /64 prefix that router advertisements offer for SLAAC; absent: that of `guest`. */
   readonly advertised?: string;
-  /** Our global (or link-local) gateway address. */
+  /** The engine's global (or link-local) address on the TAP, the guest's default gateway. */
   readonly gateway: string;
-  /** Our link-local address on the TAP, source of router advertisements. */
+  /** The engine's link-local address on the TAP, source of router advertisements. */
   readonly linkLocal: string;
   /**
-   * Index of the host's interface that the guest's link-local destinations lie behind; absent: they are
-   * unreachable.
+   * Index of the host's interface through which link-local destinations of the guest are reached; absent:
+   * they are unreachable.
    */
   readonly linkLocalScope?: number;
+  /** The following fields are as in Ipv4Plan; hostLoopback stands for ::1. */
   readonly hostLoopback?: string;
   readonly mapGuestAddr?: string;
   readonly dns?: string;
@@ -52,78 +55,79 @@ export interface Ipv6Plan {
 
 export interface ListenerPlan {
   readonly proto: 'tcp' | 'udp';
-  /** Which side connects: the host's network (the default), or programs inside over their loopback. */
+  /** Side that connects: the host's network (default), or programs in the namespace over their loopback. */
   readonly from?: 'host' | 'guest';
-  /** Address to bind, "" = any of both families (dual stack where IPv6 exists). */
+  /** Address to bind; "": any address of both families (dual stack where IPv6 exists). */
   readonly address: string;
-  /** SO_BINDTODEVICE. */
+  /** Interface to bind to (SO_BINDTODEVICE). */
   readonly interface?: string;
   readonly port: number;
-  /** Last port of a range; absent: one port. Port p leads to p - port + targetPort. */
+  /** Last port of a range; absent: one port. Connections to port p go to p - port + targetPort. */
   readonly lastPort?: number;
-  /** Port that connections are led to. */
+  /** Port to which connections to `port` go. */
   readonly targetPort: number;
-  /** Address inside that they are led to, by the TAP; absent: the guest's own. */
+  /** Address in the namespace to which connections go through the TAP; absent: the guest's. */
   readonly targetAddress?: string;
-  /** Ports that cannot be bound are left out; without it the first one is an error. */
+  /** Ports of the range that cannot be bound are skipped. Without it the first such port is an error. */
   readonly weak?: boolean;
-  /** Nor is it an error when none of its ports can be bound. */
+  /** It is no error either when none of the ports can be bound. */
   readonly mayFail?: boolean;
   /**
-   * What happens to connections from a loopback address: packets as from everywhere, or socket to socket past
-   * the TAP.
+   * How connections from a loopback address are carried: as packets through the TAP, as all others are, or
+   * from socket to socket past the TAP.
    */
   readonly path?: 'tap' | 'splice';
 }
 
 export interface AddressPlan {
   readonly mtu: number;
-  /** Our MAC on the TAP, "9a:55:9a:55:9a:55". */
+  /** The engine's MAC on the TAP, "9a:55:9a:55:9a:55". */
   readonly mac: string;
-  /** The guest's MAC when known at start (it is learnt from frames as well). */
+  /** The guest's MAC if it is known at the start. The engine also learns it from frames. */
   readonly guestMac?: string;
   readonly ipv4?: Ipv4Plan;
   readonly ipv6?: Ipv6Plan;
   /**
-   * The host's resolvers in order, both families, loopback ones included; EngineHandle.setResolvers() gives
-   * others.
+   * The host's resolvers in order, of both families, loopback addresses included. EngineHandle.setResolvers()
+   * replaces them.
    */
   readonly resolvers: readonly string[];
-  /** Offer these by DHCP/RA: the addresses the guest should use as resolvers. */
+  /** Resolver addresses that DHCP, DHCPv6 and router advertisements offer to the guest. */
   readonly offeredDns: readonly string[];
+  /** Search domains that they offer. */
   readonly searchDomains: readonly string[];
 }
 
 export interface ServicePolicy {
-  /** UDP flow idle time-outs in ms: before a reply was seen, and once both sides talk. */
+  /** Idle time-outs of a UDP flow in ms: before a reply was seen, and once both sides have sent. */
   readonly udpTimeoutMs: number;
   readonly udpStreamTimeoutMs: number;
   readonly pingTimeoutMs: number;
   /**
-   * Whose datagrams reach the guest on a UDP port that it sends from (RFC 4787 section 5): those of the peers
-   * that it has sent to from there, or everybody's. The mapping is the same for both: one port of the host's
-   * for one of the guest's.
+   * Which peers' datagrams reach the guest on a UDP port from which it sends (RFC 4787 section 5): only those
+   * of peers to which it has sent from that port, or those of all peers. The mapping is the same in both
+   * cases: one port on the host for each port of the guest.
    */
   readonly udpFiltering: 'address-and-port-dependent' | 'endpoint-independent';
-  /** What is carried at all. DHCP, DHCPv6 and neighbour discovery are services of their own, below. */
+  /** Protocols that are carried. DHCP, DHCPv6 and neighbour discovery have their own fields below. */
   readonly tcp: boolean;
   readonly udp: boolean;
-  /** Echo, both kinds. */
+  /** ICMP and ICMPv6 echo. */
   readonly icmp: boolean;
   readonly dhcp: boolean;
   readonly dhcpv6: boolean;
-  /** Neighbour and router discovery; without it nobody answers for any IPv6 address. */
+  /** Neighbour and router discovery. Without it no IPv6 address is resolved. */
   readonly ndp: boolean;
-  /** Router advertisements, asked for and unasked. */
+  /** Router advertisements, solicited and unsolicited. */
   readonly ra: boolean;
   /**
-   * Whom ARP and neighbour solicitations are answered for: every address but the guest's, or the plan's own
-   * addresses alone.
+   * For which addresses ARP and neighbour solicitations are answered: all but the guest's, or only the
+   * engine's.
    */
   readonly arp: 'any' | 'ours';
   /**
-   * What the plan's gateway and DNS addresses are where nothing is mapped to them: ours (ping is answered,
-   * the rest refused), or addresses of the world like any other, to which the host connects.
+   * How the gateway and DNS addresses of the plan are treated where no mapping applies: as the engine's own
+   * (ping is answered, everything else refused), or as remote addresses, to which the host connects.
    */
   readonly gateway: 'ours' | 'world';
   /** Offer AddressPlan.offeredDns by DHCP, DHCPv6 and RA; and AddressPlan.searchDomains. */
@@ -131,43 +135,43 @@ export interface ServicePolicy {
   readonly dhcpSearch: boolean;
   /** Offer AddressPlan.mtu by DHCP and RA. */
   readonly offerMtu: boolean;
-  /** The guest's name: DHCP option 12. */
+  /** The guest's host name: DHCP option 12. */
   readonly hostname?: string;
-  /** Its full name: DHCP option 81, DHCPv6 option 39. */
+  /** The guest's fully qualified name: DHCP option 81, DHCPv6 option 39. */
   readonly fqdn?: string;
   /**
-   * Ports of the plan's DNS addresses that lead to resolvers. None at all: they answer ARP and ping, the rest
-   * of them is the world's.
+   * Ports of the plan's DNS addresses on which queries go to resolvers. Empty: these addresses answer ARP and
+   * ping, and are remote addresses otherwise.
    */
   readonly dnsPorts: readonly number[];
   /**
-   * How what goes to an address of ours without a mapping is refused: RST and ICMP port unreachable, or ICMP
-   * network unreachable.
+   * How traffic to an address of the engine is refused where no mapping applies: by RST and ICMP port
+   * unreachable, or by ICMP network unreachable.
    */
   readonly refusal: 'port' | 'network';
   /**
-   * How a failed connect is told: 'honest' = ICMP unreachable for unreachable hosts and networks, RST for
-   * refusals; 'rst' = always RST.
+   * How a failed connect is reported to the guest: 'honest' = ICMP unreachable for unreachable hosts and
+   * networks, RST for refusals; 'rst' = always RST.
    */
   readonly connectFailure: 'honest' | 'rst';
   /** Source address of outbound TCP, UDP and ping sockets, by family; absent: the kernel's choice. */
   readonly outboundAddress4?: string;
   readonly outboundAddress6?: string;
-  /** They are also the source of connections to the host's loopback, resolvers there included. */
+  /** Sockets to the host's loopback addresses, resolvers included, have these source addresses too. */
   readonly outboundToLoopback: boolean;
   /**
-   * SO_BINDTODEVICE for outbound sockets, by family; absent: the kernel's choice. Not for the host's
-   * loopback.
+   * Interface of outbound sockets (SO_BINDTODEVICE), by family; absent: the kernel's choice. Sockets to the
+   * host's loopback are not bound.
    */
   readonly outboundInterface4?: string;
   readonly outboundInterface6?: string;
-  /** Listeners and UDP sockets may have addresses that the host does not have (IP_FREEBIND). */
+  /** Listeners and UDP sockets may bind to addresses that the host does not have (IP_FREEBIND). */
   readonly freebind: boolean;
 }
 
 /**
- * Everything on, the truth told: what front ends start from. Time-outs are the kernel's
- * (nf_conntrack_udp_timeout and _stream).
+ * Policy with which front ends begin: all services are on, failures are reported as they are. UDP time-outs
+ * are the kernel's defaults (nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream).
  */
 export const DEFAULT_POLICY: ServicePolicy = {
   udpTimeoutMs: 30_000,
@@ -193,31 +197,31 @@ export const DEFAULT_POLICY: ServicePolicy = {
   freebind: false,
 };
 
-/** The loopback path: connections and datagrams that go socket to socket, past the TAP. */
+/** The splice stage: connections and datagrams that go from socket to socket, past the TAP. */
 export interface SplicePlan {
-  /** Sockets of the guest's namespace: splice/socket-source.ts, served by the thread that is inside. */
+  /** Source of sockets in the guest's namespace (splice/socket-source.ts). */
   readonly sockets: SharedArrayBuffer;
   /**
-   * What comes to a loopback address of the host goes to the same address inside, else to the guest's
-   * address.
+   * Connections to a loopback address of the host go to the same address in the namespace; false: to the
+   * guest's address.
    */
   readonly hostLoToNsLo: boolean;
 }
 
 /**
- * The host's network has changed: what of the plan goes along. The guest's own addresses never change
- * (decision 060).
+ * Changes of the plan after the host's network has changed. The guest's own addresses never change (decision
+ * 060).
  */
 export interface HostChange {
   /** As Ipv6Plan.linkLocalScope; absent: there is no such interface now. */
   readonly linkLocalScope?: number;
-  /** The host's address that Ipv4Plan.mapGuestAddr stands for; absent: as before. */
+  /** The host's address to which Ipv4Plan.mapGuestAddr is mapped; absent: unchanged. */
   readonly self4?: string;
-  /** The same for IPv6; a guest that had no global address in the plan is offered this one. */
+  /** The same for IPv6. A guest without a global address in the plan is offered this one. */
   readonly self6?: string;
   /**
-   * The gateway that the guest is told of by DHCPv4, which was off (ServicePolicy.dhcp) for want of one;
-   * absent: as before.
+   * Gateway to offer by DHCPv4, which was off (ServicePolicy.dhcp) because there was no gateway; absent:
+   * unchanged.
    */
   readonly dhcpGateway?: string;
 }
@@ -229,12 +233,13 @@ export interface PoolPlan {
   readonly flows: number;
 }
 
-/** Test door: frames lost at random inside the engine, both directions of the TAP. */
+/** For tests: frames lost at random inside the engine, in both directions of the TAP. */
 export interface ImpairmentPlan {
+  /** Probabilities, 0 to 1. */
   readonly lossFromGuest: number;
   readonly lossToGuest: number;
   readonly seed: number;
-  /** Frames from the guest after which the thread that reads them fails. */
+  /** The thread that reads frames of the guest fails at the frame of this number. */
   readonly crashAfterFrames?: number;
 }
 
@@ -244,14 +249,14 @@ export interface EnginePlan {
   readonly policy: ServicePolicy;
   readonly listeners: readonly ListenerPlan[];
   /**
-   * Most sockets that listen at a time, for a set that changes while the engine runs; absent: as many as
-   * `listeners` has.
+   * Most listening sockets at a time, where listeners change while the engine runs; absent: as many as
+   * `listeners` need.
    */
   readonly listenerCapacity?: number;
-  /** Absent: what comes in takes the TAP, whatever a listener's path says. */
+  /** Absent: all connections go through the TAP, whatever ListenerPlan.path is. */
   readonly splice?: SplicePlan;
   readonly pool: PoolPlan;
-  /** Absent: no interface inside, and nothing but the loopback path is carried. */
+  /** Absent: the namespace has no interface, and only the splice stage runs. */
   readonly tap?: TapPlan;
   /** Two random words: key of the flow hash. */
   readonly hashKey: readonly [number, number];
@@ -259,26 +264,27 @@ export interface EnginePlan {
   readonly isnKey: readonly [number, number, number, number];
   readonly pcapFile?: string;
   readonly impairment?: ImpairmentPlan;
-  /** For tests: whose each slot is, and which words of a descriptor were not set, is checked. */
+  /** For tests: check the owner of each slot, and fill unset words of descriptors with UNSET_WORD. */
   readonly debugOwnership?: boolean;
   readonly logLevel: LogLevelName;
-  /** The process becomes another, ordinary user once all is ready. */
+  /** The process will change to another, unprivileged user when it is ready. */
   readonly changesUser?: boolean;
 }
 
-/** A plan with an interface, as the stages that serve it need. */
+/** A plan with an interface: reader and shards need one. */
 export type TapEnginePlan = EnginePlan & { readonly tap: TapPlan };
 
 export interface TapPlan {
   readonly fd: number;
-  /** 12 with IFF_VNET_HDR, 0 in the fallback. */
+  /** 12 with IFF_VNET_HDR, else 0. */
   readonly vnetHdrBytes: 0 | 12;
   /** The kernel accepts GSO_UDP_L4 frames (USO). */
   readonly uso: boolean;
   /**
-   * No TAP, but a socket with a frame a message (sys/frame-socket.ts): it may be full, and its peer may go.
+   * The descriptor is not a TAP but a socket with one frame per message (sys/frame-socket.ts): it may be
+   * full, and its peer may close it.
    */
   readonly socket?: FrameSocketKind;
-  /** TCP frames to the guest may be longer than 64 KiB; left out: no. */
+  /** TCP frames to the guest may be longer than 64 KiB; absent: no. */
   readonly bigTcp?: boolean;
 }

@@ -52,74 +52,67 @@ import { LogReader } from './thread/log-ring.ts';
 const RING_DESCRIPTORS = 2048;
 const LOG_BYTES = 16 * 1024;
 const LOG_WAIT_MS = 60_000;
-/** For all threads to be ready, on a loaded machine too. */
+/** In this time all threads must be ready, on a loaded machine too. */
 const START_LIMIT_MS = 60_000;
-/** For them to end, where they could not be started. */
+/** After a failed start: how long to wait for the threads to end. */
 const GIVE_UP_MS = 1000;
 
 export interface EngineHandle {
-  /** Ends all packet threads and closes what they held; the TAP descriptor stays the caller's. */
+  /** End all packet threads and close their descriptors. The TAP's descriptor stays open for the caller. */
   stop(): Promise<void>;
   /**
-   * Descriptors of all event loops' rings (event-rings.ts), where there is one packet thread: found before it
-   * listened on ports.
+   * Descriptors of the io_uring rings of all event loops (sys/event-rings.ts); only where there is one packet
+   * thread.
    */
   readonly eventRings: readonly number[] | undefined;
   /**
-   * Per port: UDP sockets of flows on the host that are bound to it and not connected, as those of services
-   * are. Borrowed, changes.
+   * Per port of the host: the number of UDP sockets of flows that are bound to it and not connected. Such a
+   * socket looks like a service's. Borrowed: changes at any time.
    */
   readonly datagramPorts: Uint8Array;
-  /** Settles (with the cause) when a packet thread dies; an engine with a dead thread is no engine. */
+  /** Resolves with the cause when a packet thread fails. The engine does not work without it: stop it. */
   readonly failed: Promise<Error>;
   /** Sums over all threads, by name; lost packets as `drop.<cause>`. Counters that are 0 are left out. */
   counters(): Record<string, number>;
-  /**
-   * The same for each packet thread by itself, with what it runs: `packets`, or `reader`, `shard N`,
-   * `host-io`.
-   */
+  /** The same per packet thread, with its name: `packets`, or `reader`, `shard N`, `host-io`. */
   threadCounters(): readonly ThreadCounters[];
-  /**
-   * What the packet threads measured: per histogram [value, count] pairs, values rising; empty ones are left
-   * out.
-   */
+  /** Histograms of all threads: [value, count] pairs, values rising. Empty histograms are left out. */
   histograms(): readonly EngineHistogram[];
-  /** The host's resolvers have changed. */
+  /** The host's resolvers have changed. @param list  addresses, as AddressPlan.resolvers */
   setResolvers(list: readonly string[]): void;
   /** The host's network has changed. */
   hostChanged(change: HostChange): void;
   /**
-   * Have the host-io thread wait for a descriptor, as Node's event loop cannot for most kinds.
-   * @param fd  stays open until the engine has stopped
-   * @param onReadable  called once: there is something to read, or an error
-   * @returns to be called for the next time; what comes before that is told then
+   * Let the host-io thread wait for a descriptor: Node's event loop cannot do it for most kinds.
+   * @param fd  must stay open until the engine has stopped
+   * @param onReadable  called once, when there is something to read or an error
+   * @returns a function that arms the watch again. An event that came in between is reported then
    */
   watchReadable(fd: number, onReadable: () => void): () => void;
   /**
-   * Have the host-io thread wait until the other end of a pipe or socket is closed.
-   * @param fd  stays open until the engine has stopped
+   * Let the host-io thread wait until the other end of a pipe or socket is closed.
+   * @param fd  must stay open until the engine has stopped
    * @param onHangUp  called once
    */
   watchHangUp(fd: number, onHangUp: () => void): void;
   /**
-   * Listen on the ports of these rules and no others; connections of ports that are no longer listened on go
-   * on.
-   * @returns what could not be had; the rest is open
+   * Listen on the ports of `list` and stop listening on all others. Connections that exist stay open.
+   * @returns the ports that could not be bound; the others are open
    */
   setListeners(list: readonly ListenerPlan[]): Promise<readonly ListenFailure[]>;
   /**
-   * Stop listening on some ports, then listen on others as well. All else stays, and is not sent again.
-   * @returns what could not be had, by place in `add`
+   * Stop listening on the ports of `remove`, then listen on those of `add`. All other listeners stay.
+   * @returns the ports of `add` that could not be bound; their index is that in `add`
    */
   changeListeners(
     remove: readonly ListenerPlan[],
     add: readonly ListenerPlan[],
   ): Promise<readonly ListenFailure[]>;
-  /** Flows in the order of their ids, from behind `after` on (-1: from the first), `limit` at the most. */
+  /** At most `limit` flows in the order of their ids, beginning after the id `after` (-1: with the first). */
   listFlows(after: number, limit: number): Promise<FlowList>;
 }
 
-/** A published port could not be had, at the start. */
+/** A published port could not be bound at the start. */
 export class ListenError extends Error {
   override readonly name = 'ListenError';
   readonly listener: ListenerPlan;
@@ -136,10 +129,7 @@ export class ListenError extends Error {
   }
 }
 
-/**
- * What helps against EACCES at a port that this host keeps for root; nothing where something else is the
- * reason.
- */
+/** Advice for EACCES at a port that is reserved for root on this host; empty for another cause. */
 function privilegedPortRemedy({ errno, port }: ListenFailure, listener: ListenerPlan): string {
   const failed = port || listener.port;
   if (errno !== Errno.EACCES) return '';
@@ -165,13 +155,13 @@ export interface EngineHistogram extends HistogramInfo {
 
 export interface EngineOptions {
   onLog?(level: 'error' | 'warning' | 'info' | 'debug', text: string): void;
-  /** A packet thread that boots already; thread 0 (fused, or the pipeline's reader) takes it over. */
+  /** A packet thread that is booting already: it becomes thread 0 (fused, or the pipeline's reader). */
   readonly booted?: BootedThread;
 }
 
-/** Two keys for EnginePlan.hashKey and isnKey, from the kernel's generator. */
+/** Random keys for EnginePlan.hashKey and isnKey, from the kernel. @throws Error */
 export function engineKeys(): Pick<EnginePlan, 'hashKey' | 'isnKey'> {
-  // Not node:crypto: loading it would be a noticeable part of a container's start.
+  // Without node:crypto: loading it would take a noticeable part of a container's start time.
   const b = Buffer.alloc(24);
   const fd = openSync('/dev/urandom', 'r');
   const got = readSync(fd, b);
@@ -182,8 +172,8 @@ export function engineKeys(): Pick<EnginePlan, 'hashKey' | 'isnKey'> {
 }
 
 /**
- * Start the engine; resolves when every thread is ready and every published port is bound.
- * @throws Error with one line that says what could not be done
+ * Start the engine. Resolves when every thread is ready and every published port is bound.
+ * @throws ListenError for a port that could not be bound, Error with a text of one line for another cause
  */
 export async function startEngine(plan: EnginePlan, options: EngineOptions = {}): Promise<EngineHandle> {
   const engine = new Engine(plan, options);
@@ -204,17 +194,18 @@ class Engine implements EngineHandle {
   readonly #pcapFd: number;
   readonly #logs: LogReader;
   #logLoop: Promise<void> | undefined;
-  /** Of the shards of a pipeline. */
+  /** Runs the shards of a pipeline. */
   #pool: Piscina | undefined;
+  /** By thread. */
   readonly #ports: MessagePort[] = [];
-  readonly #readies: Promise<void>[] = [];
-  /** Of each thread: it has told that it stopped, or it is gone. */
+  readonly #threadsReady: Promise<void>[] = [];
+  /** By thread: resolves when it has reported that it stopped, or has ended. */
   readonly #ended: Promise<unknown>[] = [];
   readonly #failure = Promise.withResolvers<Error>();
   #stopping = false;
-  /** Answers come in the order of the requests; the first is that of the plan's own listeners. */
+  /** Requests that wait for an answer, oldest first; the first one is for the listeners of the plan. */
   readonly #listening: PromiseWithResolvers<readonly ListenFailure[]>[] = [Promise.withResolvers()];
-  /** By thread, in the order of the requests. */
+  /** By thread: requests that wait for an answer, oldest first. */
   readonly #flowPages: readonly PromiseWithResolvers<FlowPage>[][];
   readonly #onReadable = new Map<number, () => void>();
   readonly failed = this.#failure.promise;
@@ -226,13 +217,15 @@ class Engine implements EngineHandle {
     this.#options = options;
     const threads = threadPlan(plan.threads);
     this.#threads = threads;
-    raiseOpenFiles(); // a descriptor for each flow and each published port; Node has done it, but does not promise to
+    // Each flow and each published port needs a descriptor. Node raises the limit too, but does not document
+    // it.
+    raiseOpenFiles();
     const { sab, layout } = engineMemory(plan, { ringDescriptors: RING_DESCRIPTORS, logBytes: LOG_BYTES });
     this.#sab = sab;
     this.#layout = layout;
     this.#i32 = new Int32Array(sab, 0, Math.floor(sab.byteLength / 4));
     const guestMac = plan.addresses.guestMac === undefined ? null : macParse(plan.addresses.guestMac);
-    // Until the guest has been heard: broadcast reaches it whoever it is.
+    // Broadcast reaches the guest until its MAC is known.
     this.#views.guestMac.set(guestMac ?? [0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
     this.#doorbellFds = Array.from({ length: threads.threads }, () => {
       const fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -244,14 +237,14 @@ class Engine implements EngineHandle {
     this.#logs = new LogReader(sab, layout);
   }
 
-  /** Once. @throws as startEngine() */
+  /** To be called once. @throws as startEngine() */
   async start(): Promise<void> {
     const { threads, shards } = this.#threads;
     const firstListening = this.#listening[0]!.promise;
     if (this.#plan.threads.kind !== 'fused') this.#pool = await shardPool(shards);
     for (let thread = 0; thread < threads; thread++) this.#startThread(thread);
     this.#logLoop = this.#readLogs();
-    // Node joins its threads at the end of the process, whatever brings it, and these sleep in system calls.
+    // However the process ends, Node joins its threads first, and packet threads sleep in system calls.
     process.once('exit', this.#endThreads);
     try {
       await this.#ready(firstListening);
@@ -266,8 +259,8 @@ class Engine implements EngineHandle {
     const { port1, port2 } = new MessageChannel();
     this.#ports.push(port1);
     const ready = Promise.withResolvers<void>();
-    ready.promise.catch(() => {}); // #ready() may have given up before
-    this.#readies.push(ready.promise);
+    ready.promise.catch(() => {}); // #ready() may no longer wait for it
+    this.#threadsReady.push(ready.promise);
     const stopped = Promise.withResolvers<void>();
     port1.on('message', (report: ThreadReport) => this.#onReport(thread, report, ready, stopped));
     const task: ThreadTask = {
@@ -284,7 +277,7 @@ class Engine implements EngineHandle {
     }
     const { worker, failed } =
       (thread === 0 ? this.#options.booted : undefined) ?? bootPacketThread(`packet thread ${thread}`);
-    // It may be gone already: its events have been, then.
+    // The thread may have failed already, before its events are listened to here.
     void failed.then((error) => {
       stopped.resolve();
       this.#failure.resolve(error);
@@ -314,10 +307,9 @@ class Engine implements EngineHandle {
     }
   }
 
-  /** All threads are ready, and what must be listened on is. */
+  /** Wait until all threads are ready and all listeners that must not fail are bound. */
   async #ready(firstListening: Promise<readonly ListenFailure[]>): Promise<void> {
-    // A thread that dies before it is ready may do so without a report (out of memory, a module that does not
-    // load).
+    // A thread may end before it is ready and without a report (out of memory, a module that does not load).
     const early = this.failed.then((error) => {
       throw error;
     });
@@ -327,7 +319,7 @@ class Engine implements EngineHandle {
       late.reject(new Error(`packet threads are not ready after ${START_LIMIT_MS / 1000} s`));
     }, START_LIMIT_MS);
     try {
-      const ready = Promise.all([Promise.all(this.#readies), firstListening]);
+      const ready = Promise.all([Promise.all(this.#threadsReady), firstListening]);
       const [, failures] = await Promise.race([ready, early, late.promise]);
       const { listeners } = this.#plan;
       const failure = failures.find((f) => !listeners[f.index]!.mayFail);
@@ -358,7 +350,7 @@ class Engine implements EngineHandle {
     this.#stopping = true;
     this.#onReadable.clear();
     this.#endThreads();
-    // The log loop sleeps on the bell: rung once more it wakes and sees the stop.
+    // Ring the log bell so that the log loop wakes and sees the stop.
     const bell = this.#layout.logBellAt >>> 2;
     Atomics.add(this.#i32, bell, 1);
     Atomics.notify(this.#i32, bell);
@@ -380,7 +372,7 @@ class Engine implements EngineHandle {
 
   #postTo(thread: number, message: ThreadMessage): void {
     this.#ports[thread]!.postMessage(message);
-    Atomics.add(this.#views.messageCount, 0, 1); // the others look, and find nothing
+    Atomics.add(this.#views.messageCount, 0, 1); // all threads share the count; the others find no message
     eventfdWrite(this.#doorbellFds[thread]!);
   }
 
@@ -477,8 +469,7 @@ function namedCounters(words: Float64Array): Record<string, number> {
 }
 
 /**
- * Piscina is imported only where there is a pool of shards: its modules are not for the start of the fused
- * plan.
+ * Start the threads of a pipeline's shards. Imports piscina here: the fused plan starts faster without it.
  */
 async function shardPool(shards: number): Promise<Piscina> {
   const { Piscina } = await import('piscina');
@@ -494,8 +485,10 @@ async function shardPool(shards: number): Promise<Piscina> {
 }
 
 /**
- * Several threads write whole records at its end. A FIFO is not waited for: nothing else would go on, the end
- * included.
+ * Create the file of --pcap, to which several threads append whole records. Does not wait for the reader of a
+ * FIFO: open(2) would block the main thread.
+ * @returns a descriptor
+ * @throws Error with a text of one line
  */
 function openPcap(path: string): number {
   let fd: number;

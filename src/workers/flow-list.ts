@@ -1,8 +1,7 @@
 /**
- * Flows as objects, put together on the main thread from the pages of all sections (flow-report.ts). A flow's
- * id is section * PLACES + place: they rise through all sections, so that a caller who goes on behind the
- * last id that it has seen meets every flow that exists all the while exactly once, however many others come
- * and go.
+ * Lists flows as objects, on the main thread, from the pages of all sections (flow-report.ts). A flow's id is
+ * section * PLACES + place, so ids rise through all sections. A caller that lists on from the last id it got
+ * therefore gets every flow that exists all the time exactly once, however many others begin and end.
  */
 import { addressText } from '../proto/address.ts';
 import { IpProtocol } from '../proto/ipv4.ts';
@@ -10,16 +9,18 @@ import { FLOW_FIELDS, FLOW_STATE_NAMES, FlowField, type FlowPage } from './flow/
 
 /** More than any section has. */
 const PLACES = 2 ** 20;
-/** Sections beyond the shards': TCP and UDP past the TAP. */
+/** Sections after those of the shards: TCP and UDP flows of the splice stage. */
 const SPLICE_SECTIONS = 2;
 
 export interface FlowInfo {
   readonly id: number;
   readonly proto: string;
   readonly state: string;
-  /** By the TAP, or socket to socket. */
+  /** Through the TAP, or from socket to socket (splice). */
   readonly path: 'tap' | 'splice';
-  /** As seen inside. Ping flows have no remote port; the guest's is the echo identifier. */
+  /**
+   * Addresses as in the namespace. Ping flows have no remote port; their guest port is the echo identifier.
+   */
   readonly guestAddress: string;
   readonly guestPort: number;
   readonly remoteAddress: string;
@@ -31,10 +32,11 @@ export interface FlowInfo {
 
 export interface FlowList {
   readonly flows: readonly FlowInfo[];
-  /** There may be flows behind the last one. */
+  /** There may be flows after the last one of `flows`. */
   readonly more: boolean;
 }
 
+/** Asks the thread of a section for at most `limit` flows from place `from` on. */
 export type FlowPages = (section: number, from: number, limit: number) => Promise<FlowPage>;
 
 const PROTOCOL_NAMES = new Map<number, string>(
@@ -42,8 +44,10 @@ const PROTOCOL_NAMES = new Map<number, string>(
 );
 
 /**
- * @param ask    for a page of a section
- * @param after  id of the last flow that is known already; -1: none
+ * List at most `limit` flows in the order of their ids.
+ * @param ask  requests a page of a section
+ * @param shards  number of shards
+ * @param after  id of the last flow of the previous list; -1: begin with the first
  */
 export async function listFlows(
   ask: FlowPages,

@@ -1,9 +1,9 @@
 // bundle: thread packet-thread
 /**
- * Entry of every packet thread: a piscina worker for shards, a plain Worker for reader, host-io and the fused
- * thread. Has its stages built (assembly.ts) and runs the reactor until the engine stops. It never returns to
- * the event loop before that: no timers, no console here; the log goes through a ring, control messages come
- * on a port that is looked at when `mail` changes.
+ * Entry of every packet thread: a piscina worker for a shard, a plain Worker for reader, host-io and the
+ * fused thread. It builds its stages (assembly.ts) and runs the reactor until the engine stops. Until then it
+ * does not return to the event loop, so it has no timers and no console. Log lines go through a ring in
+ * shared memory; messages of the main thread are read from a port whenever ControlViews.messageCount changes.
  */
 import { availableParallelism } from 'node:os';
 import {
@@ -38,12 +38,12 @@ import { Notice, Notices } from './thread/notices.ts';
 import { PrePoll } from './thread/pre-poll.ts';
 import { Reactor } from './thread/reactor.ts';
 
-/** For so many the table of descriptors is left as it is. */
+/** For more listeners than this the kernel's table of descriptors is enlarged first, once. */
 const FEW_LISTENERS = 128;
-/** Open beside the listeners, at most, when they are made. */
+/** Most other descriptors that are open when listeners are made. */
 const OTHER_DESCRIPTORS = 128;
 
-/** What a packet thread is given at its start. */
+/** First message to a packet thread. */
 export interface ThreadTask {
   readonly thread: number;
   readonly plan: EnginePlan;
@@ -51,28 +51,26 @@ export interface ThreadTask {
   readonly layout: Layout;
   /** eventfd of each packet thread's doorbell. */
   readonly doorbellFds: readonly number[];
-  /** Shared by all: ControlViews. */
+  /** Memory of ControlViews, which all threads share. */
   readonly control: SharedArrayBuffer;
   readonly port: MessagePort;
   readonly pcapFd: number;
 }
 
-/**
- * thread -> main. `stopped`: its stages are closed and it touches nothing shared any more; V8's own tidying
- * is still to come.
- */
+/** Messages of a packet thread to the main thread. */
 export type ThreadReport =
-  /** `eventRings` from the only packet thread: those of all loops, its own and the main thread's. */
+  /** `eventRings`: those of all event loops, the main thread's too; only of the fused plan's thread. */
   | { readonly kind: 'ready'; readonly eventRings?: readonly number[] }
+  /** The thread has closed its stages and no longer accesses shared memory. V8 may not have ended yet. */
   | { readonly kind: 'stopped' }
   | { readonly kind: 'failed'; readonly message: string }
-  /** The answer to `listeners` and `changeListeners`, and before `ready` from the host-io thread. */
+  /** The answer to `listeners` and `changeListeners`; the host-io thread also sends it before `ready`. */
   | { readonly kind: 'listening'; readonly failures: readonly ListenFailure[] }
   /** The answer to `watch`: there is something to read, or an error. */
   | { readonly kind: 'readable'; readonly fd: number }
   /** The answer to `flows`. */
   | { readonly kind: 'flows'; readonly page: FlowPage };
-/** main -> thread. */
+/** Messages of the main thread to a packet thread. */
 export type ThreadMessage =
   | { readonly kind: 'resolvers'; readonly list: readonly string[] }
   | { readonly kind: 'host'; readonly change: HostChange }
@@ -83,11 +81,11 @@ export type ThreadMessage =
       readonly add: readonly ListenerPlan[];
     }
   /**
-   * To the host-io thread alone: tell once when `fd` is readable, or with `hangUp` when its other end is
-   * closed. It must stay open as long as the engine runs.
+   * To the host-io thread only: report once when `fd` is readable, or with `hangUp` when its other end is
+   * closed. `fd` must stay open as long as the engine runs.
    */
   | { readonly kind: 'watch'; readonly fd: number; readonly hangUp?: boolean }
-  /** To the section's thread alone (flow-report.ts). */
+  /** To the thread of the section only (flow-report.ts). */
   | {
       readonly kind: 'flows';
       readonly section: number;
@@ -95,6 +93,7 @@ export type ThreadMessage =
       readonly limit: number;
     };
 
+/** Run a packet thread until the engine stops, or it fails, which it reports. */
 export default function runThread(task: ThreadTask): void {
   try {
     new PacketThread(task).run();
@@ -111,7 +110,7 @@ class PacketThread {
   readonly #built: ThreadStages;
   readonly #reactor: Reactor;
   readonly #messageCount: Int32Array;
-  /** Of descriptors that the main thread waits for: the token is the descriptor. */
+  /** Handler of descriptors for which the main thread waits; the token is the descriptor. */
   readonly #readable: number;
   #messagesSeen = 0;
   #fatal: string | null = null;
@@ -132,15 +131,15 @@ class PacketThread {
     const doorbells = task.doorbellFds.map(
       (fd, i) => new Doorbell(this.#i32, sleepingAt(layout, i) >>> 2, fd, ring),
     );
-    // On one processor nothing can come while we look; between the threads of a pipeline looks cost more than
-    // they bring (decision 003).
-    const looks = plan.threads.kind === 'fused' && availableParallelism() > 1;
+    // On one processor no event can come while this thread polls. Between the threads of a pipeline polling
+    // costs more than it saves (decision 003).
+    const prePolls = plan.threads.kind === 'fused' && availableParallelism() > 1;
     this.#reactor = new Reactor(
       doorbells[thread]!,
       task.doorbellFds[thread]!,
       counters,
       () => this.#stopped(),
-      looks ? new PrePoll() : null,
+      prePolls ? new PrePoll() : null,
     );
     this.#readable = this.#reactor.handler((fd) => {
       task.port.postMessage({ kind: 'readable', fd } satisfies ThreadReport);
@@ -168,16 +167,17 @@ class PacketThread {
     });
   }
 
+  /** Reads new messages of the main thread. @returns whether to stop */
   #stopped(): boolean {
     const count = Atomics.load(this.#messageCount, 0);
     if (count !== this.#messagesSeen) {
       this.#messagesSeen = count;
-      this.#readMail();
+      this.#readMessages();
     }
     return this.#fatal !== null || stopRequested(this.#i32, this.#task.layout);
   }
 
-  #readMail(): void {
+  #readMessages(): void {
     for (;;) {
       const got = receiveMessageOnPort(this.#task.port);
       if (got === undefined) return;
@@ -225,11 +225,11 @@ class PacketThread {
       const dropped = keepCapabilities([...flowCapabilities(), ...(changesUser ? USER_CHANGE : [])]);
       if (dropped < 0) throw new Error(`capset: errno ${-dropped}`);
       scopeAbstractSockets(); // not on kernels before 6.12
-      // Now, not behind the sockets of all published ports. Among several threads others may still be
-      // booting.
+      // Searched now: after the listeners are bound there may be thousands of descriptors to look through.
+      // Only for a single packet thread: others may still be booting, and their rings would be missing.
       const alone = threadPlan(this.#task.plan.threads).threads === 1;
       const eventRings = alone ? findEventRings() : undefined;
-      // What cannot be listened on is for the front end to judge, which may stop the engine.
+      // The front end decides whether a port that cannot be bound ends the engine.
       const { hostIo, order } = this.#built;
       if (hostIo !== null) this.#listen(hostIo, this.#task.plan.listeners);
       this.#task.port.postMessage({
@@ -248,8 +248,8 @@ class PacketThread {
   }
 }
 
-// A plain Worker gets its task as its first message; piscina calls the default export instead (its own
-// workerData is its business).
+// A plain Worker gets its task as its first message. Piscina calls the default export instead, and has other
+// workerData.
 if (!isMainThread && isTaskFollows(workerData)) parentPort!.once('message', runThread);
 
 function isTaskFollows(data: unknown): data is TaskFollows {

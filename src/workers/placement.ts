@@ -1,11 +1,11 @@
 /**
- * Thread plans: which stages run on which packet thread, and which links join them. docs/architecture.md
- * draws them.
+ * Thread plans: which stages run on which packet thread, and which links connect them (drawn in
+ * docs/architecture.md).
  *
  *   fused        thread 0: reader, shard 0, host-io
  *   pipeline=N   thread 0: reader    threads 1..N: shard 0..N-1    thread N+1: host-io
  *
- * Links, by ring number: four for each shard, one from host-io to the reader.
+ * Links, by ring number: four per shard, then one from host-io to the reader.
  */
 import type { EnginePlan } from './engine-plan.ts';
 
@@ -16,11 +16,11 @@ export interface ThreadPlan {
   readonly readerThread: number;
   readonly hostThread: number;
   shardThread(shard: number): number;
-  /** For people: what the thread runs. */
+  /** Name of the thread for reports: the stages that it runs. */
   threadName(thread: number): string;
 }
 
-/** Which thread runs what, and how many rings join them. */
+/** Compute the thread of each stage, and the number of rings. */
 export function threadPlan(threads: EnginePlan['threads']): ThreadPlan {
   const fused = threads.kind === 'fused';
   const shards = fused ? 1 : threads.shards;
@@ -40,7 +40,7 @@ export function threadPlan(threads: EnginePlan['threads']): ThreadPlan {
 
 const RINGS_PER_SHARD = 4;
 
-/** Ring numbers. */
+/** Ring number of each link. */
 export const LinkRing = {
   readerToShard: (shard: number): number => shard * RINGS_PER_SHARD,
   shardToReader: (shard: number): number => shard * RINGS_PER_SHARD + 1,
@@ -49,25 +49,27 @@ export const LinkRing = {
   hostToReader: (shards: number): number => shards * RINGS_PER_SHARD,
 } as const;
 
-/** Who gets which slots at the start, as ranges of slot numbers. */
+/** Which slots each stage gets at the start, as ranges of slot numbers. */
 export interface SlotShares {
   readonly readerSmall: readonly [first: number, count: number];
   readonly hostSmall: readonly [first: number, count: number];
   readonly readerLarge: readonly [first: number, count: number];
   readonly hostLarge: readonly [first: number, count: number];
-  /** One large slot for each shard, in which it builds frames of its own. */
+  /** One large slot per shard, in which it builds frames. */
   readonly scratchLarge: readonly [first: number, count: number];
-  /**
-   * Large slots in which DNS queries wait: how many each shard has, and the first slot of the first shard.
-   */
+  /** Number of large slots per shard in which DNS queries wait, and the first slot of shard 0. */
   readonly dnsEach: number;
   readonly dnsLarge: number;
 }
 
-/** Large slots of a shard's own in which DNS queries wait: room for 1,360 of them. */
+/** Most large slots per shard in which DNS queries wait: room for 1,360 queries. */
 const MAX_DNS_SLOTS = 10;
 
-/** A quarter of the small slots is host-io's (datagrams); large ones are shared half and half. */
+/**
+ * Divide the slots: host-io gets a quarter of the small ones (datagrams) and half of the large ones, the
+ * reader gets the rest.
+ * @throws RangeError when there are too few
+ */
 export function slotShares(smallSlots: number, largeSlots: number, shards: number): SlotShares {
   const hostSmall = smallSlots >>> 2;
   const readerSmall = smallSlots - hostSmall;
@@ -90,7 +92,10 @@ export function slotShares(smallSlots: number, largeSlots: number, shards: numbe
   };
 }
 
-/** What `auto` means: hops between threads cost more than they save on one or two cores (docs/decisions). */
+/**
+ * The thread plan `auto`: on one or two cores hops between threads cost more than they save (decision 003).
+ * @param parallelism  number of processors
+ */
 export function autoThreads(parallelism: number): EnginePlan['threads'] {
   return parallelism <= 2
     ? { kind: 'fused' }

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { beyondShells, callersEnvironment } from '../../src/main/process/callers-environment.ts';
+import { callersEnvironment, entriesShellsDrop } from '../../src/main/process/callers-environment.ts';
 import { LAUNCHER_VARIABLES } from '../../src/main/process/launcher-env.ts';
 
 it('BUCATINI_KEPT: entries become variables again, with line ends and equals signs; malformed ones are left out', () => {
@@ -21,6 +21,6 @@ it('variables of every launcher: none reaches COMMAND', () => {
 
 it('names that a shell would drop: returned as entries', () => {
   expect(
-    beyondShells({ PATH: '/bin', _: 'x', 'a-b': '1', '1st': '2', 'npm.x': '', é: '3', GONE: undefined }),
+    entriesShellsDrop({ PATH: '/bin', _: 'x', 'a-b': '1', '1st': '2', 'npm.x': '', é: '3', GONE: undefined }),
   ).toEqual(['a-b=1', '1st=2', 'npm.x=', 'é=3']);
 });

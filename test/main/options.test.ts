@@ -162,7 +162,7 @@ const CASES: Record<string, { good: [string[], Partial<Settings>][]; bad: [strin
 describe('option table', () => {
   it('every option that changes a setting has cases here', () => {
     const names = OPTIONS.filter((o) => o.set !== undefined).map((o) => o.name);
-    expect(Object.keys(CASES).sort()).toEqual(names.sort());
+    expect(Object.keys(CASES).sort()).toEqual(names.map((name) => `--${name}`).sort());
   });
 
   for (const [name, { good, bad }] of Object.entries(CASES)) {
@@ -181,7 +181,7 @@ describe('option table', () => {
         expect(message([`${name}=${args[0]}`])).toBe(text);
       });
     }
-    if (OPTIONS.find((o) => o.name === name)?.value === undefined) {
+    if (OPTIONS.find((o) => `--${o.name}` === name)?.value === undefined) {
       it(`${name}=x: a flag takes no value`, () =>
         expect(message([`${name}=x`])).toContain('takes no value'));
     } else {

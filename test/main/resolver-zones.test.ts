@@ -41,17 +41,17 @@ describe('ResolverZones', () => {
 
   it('an interface returns with another index: one update to the engine, none before', () => {
     const t = zones(['192.0.2.1', 'fe80::1%eth0']);
-    t.zones.look(LINKS);
+    t.zones.setLinks(LINKS);
     expect(t.told).toEqual([]);
-    t.zones.look([{ index: 1, name: 'lo' }]);
-    t.zones.look([{ index: 9, name: 'eth0' }]);
-    t.zones.look([{ index: 9, name: 'eth0' }]);
+    t.zones.setLinks([{ index: 1, name: 'lo' }]);
+    t.zones.setLinks([{ index: 9, name: 'eth0' }]);
+    t.zones.setLinks([{ index: 9, name: 'eth0' }]);
     expect(t.told).toEqual([['192.0.2.1'], ['192.0.2.1', 'fe80::1%9']]);
   });
 
   it('resolv.conf changes: the interfaces of the new resolvers are looked up', () => {
     const t = zones(['192.0.2.1']);
-    t.zones.use(['fe80::2%wlan0']);
+    t.zones.setNameservers(['fe80::2%wlan0']);
     expect(t.told).toEqual([['fe80::2%7']]);
   });
 
@@ -59,8 +59,8 @@ describe('ResolverZones', () => {
     const t = zones(['192.0.2.1'], () => {
       throw new Error('asked');
     });
-    t.zones.use(['192.0.2.2', 'fe80::1']);
-    t.zones.look([]);
+    t.zones.setNameservers(['192.0.2.2', 'fe80::1']);
+    t.zones.setLinks([]);
     expect(t.told).toEqual([['192.0.2.2', 'fe80::1']]);
   });
 
@@ -68,8 +68,8 @@ describe('ResolverZones', () => {
     const t = zones(['192.0.2.1'], () => {
       throw new SysError('RTM_GETLINK', '', Errno.ENOMEM);
     });
-    t.zones.use(['192.0.2.2', 'fe80::2%eth0']);
-    t.zones.look(LINKS);
+    t.zones.setNameservers(['192.0.2.2', 'fe80::2%eth0']);
+    t.zones.setLinks(LINKS);
     expect(t.told).toEqual([['192.0.2.2'], ['192.0.2.2', 'fe80::2%2']]);
   });
 });

@@ -50,7 +50,7 @@ beforeEach(() => {
     uid: process.getuid!(),
     binDir: join(dir, 'bin'),
     systemDirs: [join(dir, 'etc')],
-    tell: (line) => said.push(line),
+    print: (line) => said.push(line),
   };
 });
 afterEach(() => rmSync(dir, { recursive: true, force: true }));

@@ -3,14 +3,14 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import {
   ARP_BYTES,
+  ARP_SENDER_MAC,
+  ARP_TARGET_MAC,
   ArpOp,
   arpCheck,
   arpOp,
   arpReplyWrite,
   arpSenderIp,
-  arpSenderMacAt,
   arpTargetIp,
-  arpTargetMacAt,
 } from '../../src/proto/arp.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import { FRAME_AT as AT, mac, poolWith, readsOnlyItsFrame, slice, u32, wire } from './vector.ts';
@@ -32,7 +32,7 @@ it('fields of the vector', () => {
     0x0a000202,
     0x0a000264,
   ]);
-  expect(slice(pool, AT + arpSenderMacAt, 6)).toEqual(wire('9a 55 9a 55 9a 55'));
+  expect(slice(pool, AT + ARP_SENDER_MAC, 6)).toEqual(wire('9a 55 9a 55 9a 55'));
 });
 
 it.each<[string, number, number, number, number]>([
@@ -60,8 +60,8 @@ it('decode(encode(x)) = x, other bytes unchanged', () => {
         senderIp,
         targetIp,
       ]);
-      expect(slice(pool, AT + arpSenderMacAt, 6)).toEqual(senderMac);
-      expect(slice(pool, AT + arpTargetMacAt, 6)).toEqual(targetMac);
+      expect(slice(pool, AT + ARP_SENDER_MAC, 6)).toEqual(senderMac);
+      expect(slice(pool, AT + ARP_TARGET_MAC, 6)).toEqual(targetMac);
       expect([pool[AT - 1], pool[AT + ARP_BYTES]]).toEqual([0xa5, 0xa5]);
     }),
   );

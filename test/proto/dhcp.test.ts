@@ -2,13 +2,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
+  DHCP_CLIENT_MAC,
   DHCP_MIN_BYTES,
   DhcpMessage,
   DhcpOption,
   type DhcpReply,
   dhcpCheck,
   dhcpCiaddr,
-  dhcpClientMacAt,
   dhcpGiaddr,
   dhcpHostname,
   dhcpMessageType,
@@ -332,7 +332,7 @@ describe('dhcpReplyWrite', () => {
           expect(answer.bytes).toBeLessThanOrEqual(548);
           expect(slice(answer.pool, REPLY_AT, answer.bytes)).toContain(DhcpOption.end);
           expect(dhcpXid(answer.pool, REPLY_AT)).toBe(xid);
-          expect(slice(answer.pool, REPLY_AT + dhcpClientMacAt, 16)).toEqual(asked.slice(28, 44));
+          expect(slice(answer.pool, REPLY_AT + DHCP_CLIENT_MAC, 16)).toEqual(asked.slice(28, 44));
           expect(dhcpMessageType(answer.pool, REPLY_AT, answer.bytes)).toBe(DhcpMessage.offer);
           expect(option(answer, DhcpOption.serverId)).toEqual(wire('0a 00 02 02'));
           answer.pool[REPLY_AT] = 1; // only requests pass the check

@@ -5,13 +5,13 @@ import { finishSum, onesSum, pseudoSum4 } from '../../src/proto/checksum.ts';
 import { Drop } from '../../src/proto/drop.ts';
 import {
   newTcpOptions,
+  TCP_CHECKSUM,
   TCP_MAX_BYTES,
   TCP_MIN_BYTES,
   TcpFlag,
   type TcpOptions,
   tcpAck,
   tcpChecksum,
-  tcpChecksumAt,
   tcpDstPort,
   tcpFlags,
   tcpHeaderBytes,
@@ -245,8 +245,8 @@ describe('writers', () => {
     tcpWrite(pool, 0, 1000, 2000, 7, 0, headerBytes, TcpFlag.syn, 65535);
     const pseudo = pseudoSum4(0x0a000264, 0xc0000201, 6, headerBytes);
     const checksum = finishSum(onesSum(pool, 0, headerBytes, pseudo));
-    pool[tcpChecksumAt] = checksum >>> 8;
-    pool[tcpChecksumAt + 1] = checksum;
+    pool[TCP_CHECKSUM] = checksum >>> 8;
+    pool[TCP_CHECKSUM + 1] = checksum;
     expect(finishSum(onesSum(pool, 0, headerBytes, pseudo))).toBe(0);
     expect(tcpChecksum(pool, 0)).toBe(checksum);
   });

@@ -8,7 +8,7 @@ import { addressParse } from '../../src/proto/address.ts';
 import { finishSum, onesSum } from '../../src/proto/checksum.ts';
 import { EtherType } from '../../src/proto/ethernet.ts';
 import { IpProtocol } from '../../src/proto/ipv4.ts';
-import { UDP_BYTES, udpChecksumAt, udpWrite } from '../../src/proto/udp.ts';
+import { UDP_BYTES, UDP_CHECKSUM, udpWrite } from '../../src/proto/udp.ts';
 import { VnetGso } from '../../src/proto/vnethdr.ts';
 import { COUNTER_WORDS, Counter } from '../../src/ring/counters.ts';
 import { allocateShared } from '../../src/ring/layout.ts';
@@ -72,7 +72,7 @@ class Bench {
     f.begin(4, IpProtocol.udp);
     f.addresses(REMOTE, 0, GUEST, 0);
     f.body(at - UDP_BYTES, UDP_BYTES + first, this.pool.slotAt(1), more);
-    f.checksumField = udpChecksumAt;
+    f.checksumField = UDP_CHECKSUM;
     ipWrite(u8, f);
   }
 

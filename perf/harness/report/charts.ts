@@ -1,6 +1,6 @@
 /**
- * Plots as SVG text, by Vega-Lite and Vega without a display or a network. Colours are Okabe and Ito's, which
- * colour-blind readers can tell apart.
+ * Plots as SVG text, by Vega-Lite and Vega, without a display or a network. The colours are those of Okabe
+ * and Ito, which colour-blind readers can distinguish.
  */
 import { METRICS, type Result } from '../result.ts';
 import type { Figures } from './statistics.ts';
@@ -15,7 +15,7 @@ const PEER_COLOURS = ['#D55E00', '#0072B2', '#009E73', '#CC79A7', '#E69F00', '#5
 
 type Spec = Record<string, unknown>;
 
-/** The libraries take half a second to load: only whoever draws waits for them. */
+/** Render a plot. The libraries take half a second to load, so they are imported here. */
 export async function svg(spec: Spec): Promise<string> {
   const [vega, lite] = await Promise.all([import('vega'), import('vega-lite')]);
   const compiled = lite.compile({
@@ -41,7 +41,7 @@ function colours(result: Result): Spec {
   return { field: 'tool', type: 'nominal', scale: { domain: names, range }, legend: null };
 }
 
-/** Bars of medians with their spread, one block a cell. null: nothing was measured. */
+/** Bars of medians with their spread, one block per cell. null: nothing was measured. */
 export function bars(figures: Figures, cells: readonly string[]): Spec | null {
   const { result } = figures;
   const first = cells[0];
@@ -56,7 +56,7 @@ export function bars(figures: Figures, cells: readonly string[]): Spec | null {
       const summary = figures.summary(id, peer.name, metric);
       if (summary !== null)
         return [{ cell: title, tool: peer.name, ...summary, text: figure(summary.median, metric) }];
-      // A place without a bar says why it has none.
+      // A peer without a bar gets a text with the reason.
       return figures.of(id, peer.name).length === 0
         ? []
         : [{ cell: title, tool: peer.name, median: 0, low: 0, high: 0, text: 'failed' }];
@@ -71,7 +71,7 @@ export function bars(figures: Figures, cells: readonly string[]): Spec | null {
       row: {
         field: 'cell',
         type: 'nominal',
-        // Said cell by cell: a facet sorts by the alphabet what nothing is said of, and also with `null`.
+        // All titles in order: without `sort`, and also with null, a facet sorts alphabetically.
         sort: titles,
         title: null,
         header: { labelAngle: 0, labelAlign: 'left', labelOrient: 'top', labelAnchor: 'start' },
@@ -107,7 +107,7 @@ export function bars(figures: Figures, cells: readonly string[]): Spec | null {
   };
 }
 
-/** 1, 2, 5, 10, 20, ... around the values: two plots side by side are marked alike. */
+/** Ticks 1, 2, 5, 10, 20, ... around the values, so that plots beside each other have similar axes. */
 function logTicks(values: readonly number[]): number[] {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const ticks: number[] = [];
@@ -120,8 +120,8 @@ function logTicks(values: readonly number[]): number[] {
 }
 
 /**
- * Latency by percentile, the tail stretched: each step to the right is ten times rarer. null: no
- * distribution.
+ * Latency by percentile with a logarithmic tail: each step to the right is ten times rarer. null: no
+ * distribution was measured.
  */
 export function percentileCurves(figures: Figures, cell: string): Spec | null {
   const { result } = figures;

@@ -1,4 +1,4 @@
-/** docs/comparison.md: the newest report in one page a user can read. Pure. */
+/** docs/comparison.md: the newest report on one page for users. Pure. */
 import { METRICS, type Result } from '../result.ts';
 import { markdownTable } from './markdown.ts';
 import { overviewTable } from './overview.ts';
@@ -13,10 +13,13 @@ import {
   targetTable,
 } from './tables.ts';
 
-/** Which reports say the most: a full one before others of the same day. */
+/** Modes by increasing completeness: of one day the full report is taken. */
 const MODE_RANK: readonly string[] = ['only', 'quick', 'full'];
 
-/** The newest full report; where there is none, the newest quick one, then any. A soak compares nothing. */
+/**
+ * The newest full report; without one the newest quick report, then any other. Soaks are left out: they
+ * compare nothing.
+ */
 export function newestReport<T extends { readonly name: string; readonly result: Result }>(
   reports: readonly T[],
 ): T | null {
@@ -27,7 +30,10 @@ export function newestReport<T extends { readonly name: string; readonly result:
   return sorted[0] ?? null;
 }
 
-/** One row a cell: every tool's median of the main metric, and ours in ratios. */
+/**
+ * The page. A table has one row per cell: each tool's median of the main metric, and bucatini's ratios to
+ * them.
+ */
 export function comparison(result: Result, file: string): string {
   const figures = new Figures(result);
   const ours = figures.ours;

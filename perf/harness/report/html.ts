@@ -1,4 +1,4 @@
-/** A result as one HTML page with plots in it: nothing is loaded when it is opened. */
+/** A result as one HTML page with embedded plots; the page loads nothing else. */
 import type { Result } from '../result.ts';
 import { bars, percentileCurves, soakCurves, svg } from './charts.ts';
 import {
@@ -17,7 +17,7 @@ import {
 const ENTITIES: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
 export const escapeHtml = (text: string): string => text.replace(/[&<>"]/g, (c) => ENTITIES[c] ?? c);
 
-/** Texts are Markdown's: `code` is all of it that occurs. */
+/** Texts are Markdown, of which only `code` occurs. */
 const inlineHtml = (text: string): string => escapeHtml(text).replace(/`([^`]*)`/g, '<code>$1</code>');
 
 function cellHtml(tag: 'th' | 'td', text: string, isWord: boolean): string {

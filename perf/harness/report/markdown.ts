@@ -44,7 +44,7 @@ export function markdown(result: Result, title = `Measured on ${result.date}`): 
   } else {
     parts.push(HOW_TO_READ);
     for (const section of sections(figures)) parts.push(`## ${section.title}`, markdownTable(section.table));
-    // Behind the figures: who measures a part looks for that part.
+    // The targets come after the figures: someone who measured only some cells looks for these first.
     const targets = targetTable(figures);
     parts.push('## Targets', targetSummary(figures));
     if (targets !== null) parts.push(markdownTable(targets));

@@ -1,12 +1,12 @@
 /**
- * The few figures that a reader of the README wants first: as rows for docs/comparison.md and as a chart,
- * docs/comparison.svg. Good and bad results alike: throughput, connections, small requests, start. Pure.
+ * The most important figures for a reader of the README, as rows for docs/comparison.md and as the chart
+ * docs/comparison.svg: throughput, connections, small requests, start; good and bad results. Pure.
  */
 import { METRICS, type PeerInfo, type Result } from '../result.ts';
 import { Figures } from './statistics.ts';
 import { figure, type Table } from './tables.ts';
 
-/** Cells of harness/matrix.ts in the order shown, with a title that can stand alone. */
+/** Cells of harness/matrix.ts in the order of display, with a self-contained title. */
 const CELLS: readonly (readonly [cell: string, title: string])[] = [
   ['tcp-1-up-65520', 'TCP upload, one stream'],
   ['tcp-1-down-65520', 'TCP download, one stream'],
@@ -26,18 +26,18 @@ interface Bar {
 
 interface Group {
   readonly title: string;
-  /** With its direction where less is better. */
+  /** Unit, with "less is better" where that is so. */
   readonly unit: string;
   readonly bars: readonly Bar[];
 }
 
-/** bucatini as users start it, then the newest build of each stock tool: the one named last. */
+/** bucatini with default options, then the newest build of each stock tool, which is the one named last. */
 function toolsOf(figures: Figures): PeerInfo[] {
   const newest = (kind: PeerInfo['kind']) => figures.stock.findLast((peer) => peer.kind === kind);
   return [figures.ours, newest('pasta'), newest('slirp4netns')].flatMap((peer) => peer ?? []);
 }
 
-/** What of CELLS was measured. */
+/** Those of CELLS that were measured. */
 function groupsOf(figures: Figures): Group[] {
   return CELLS.flatMap(([cell, title]) => {
     const metric = figures.metrics(cell)[0];
@@ -51,7 +51,7 @@ function groupsOf(figures: Figures): Group[] {
   });
 }
 
-/** null: nothing of it was measured. */
+/** The figures as a table. null: none of CELLS was measured. */
 export function overviewTable(result: Result): Table | null {
   const figures = new Figures(result);
   const groups = groupsOf(figures);
@@ -72,7 +72,7 @@ const BAR_HEIGHT = 16;
 const GROUP_HEIGHT = TITLE_HEIGHT + 3 * BAR_HEIGHT + 18;
 const NAME_WIDTH = 82;
 const FIGURE_WIDTH = 52;
-/** Okabe and Ito's, as in charts.ts: colour-blind readers can tell them apart. */
+/** Colours of Okabe and Ito, as in charts.ts, which colour-blind readers can distinguish. */
 const COLOURS: Readonly<Record<string, string>> = {
   bucatini: '#D55E00',
   pasta: '#0072B2',
@@ -99,7 +99,10 @@ function groupSvg({ title, unit, bars }: Group, x: number, y: number, width: num
   return [head, ...rows].join('\n');
 }
 
-/** A picture on white, so that it reads on a dark page too; each group of bars has a scale of its own. */
+/**
+ * The chart, with a white background so that it is readable on a dark page; each group of bars has its own
+ * scale.
+ */
 export function overviewSvg(result: Result): string {
   const groups = groupsOf(new Figures(result));
   const width = (WIDTH - 2 * PAD - (COLUMNS - 1) * GAP) / COLUMNS;

@@ -1,4 +1,4 @@
-/** From single measurements to medians, spread and ratios within the same run. Pure. */
+/** Medians, spread and ratios of the measurements of one run. Pure. */
 import {
   METRIC_NAMES,
   METRICS,
@@ -29,7 +29,7 @@ export function summarize(values: readonly number[]): Summary | null {
   return { median: middle, low: Math.min(...values), high: Math.max(...values), rounds: values.length };
 }
 
-/** Nothing over nothing is no ratio. */
+/** value / base; null when one is missing or the base is 0. */
 export const ratio = (value: number | null, base: number | null): number | null =>
   value === null || base === null || base === 0 ? null : value / base;
 
@@ -65,12 +65,12 @@ export class Figures {
     return this.summary(cell, peer, metric)?.median ?? null;
   }
 
-  /** Rounds that were tried and gave no such figure. */
+  /** Number of rounds that ended with an error and without this metric. */
   failedRounds(cell: string, peer: string, metric: Metric): number {
     return this.of(cell, peer).filter((m) => m.error !== null && m.values[metric] === undefined).length;
   }
 
-  /** The median of the rest is then the figure of a lucky moment. */
+  /** Whether most rounds failed: then the median of the others is not representative. */
   failedMostly(cell: string, peer: string, metric: Metric): boolean {
     const failed = this.failedRounds(cell, peer, metric);
     return failed > 0 && failed * 2 >= this.of(cell, peer).length;
@@ -80,7 +80,7 @@ export class Figures {
     return this.result.peers.find((peer) => peer.kind === 'direct') ?? null;
   }
 
-  /** The one whose targets are checked: as users start it, else the first build of ours. */
+  /** The bucatini whose targets are checked: the one with default options, else the first. */
   get ours(): PeerInfo | null {
     const { peers } = this.result;
     return (
@@ -97,8 +97,8 @@ export class Figures {
   }
 
   /**
-   * The best of the stock tools in this cell, with whichever of them it is.
-   * @param leastMbit  tools that carried less do not count; 0: all do
+   * The best stock tool in a cell, and its median.
+   * @param leastMbit  tools that carried less are left out; 0: none are
    */
   best(
     cell: string,
@@ -125,7 +125,7 @@ export class Figures {
     return METRIC_NAMES.filter((metric) => there.has(metric));
   }
 
-  /** Percentiles of all rounds: the median of each. */
+  /** For each percentile the median over all rounds. */
   distribution(cell: string, peer: string): [percent: number, us: number][] {
     const curves = this.of(cell, peer).flatMap((m) => (m.distribution ? [m.distribution] : []));
     const percents = [...new Set(curves.flatMap((curve) => curve.map(([percent]) => percent)))];

@@ -1,11 +1,11 @@
-/** What both renderings show: the same rows of the same text. Pure. */
+/** Tables that the Markdown and the HTML report share. Pure. */
 import { METRICS, type Metric, type Result } from '../result.ts';
 import { Figures, ratio, type Summary } from './statistics.ts';
 import { boundText, judgeTargets } from './verdicts.ts';
 
 export interface Table {
   readonly head: readonly string[];
-  /** How many of the first columns are words; the others are figures. */
+  /** Number of leading columns with text; the others have figures. */
   readonly words: number;
   readonly rows: readonly (readonly string[])[];
 }
@@ -20,7 +20,7 @@ const DASH = '-';
 export function figure(value: number | null, metric: Metric): string {
   if (value === null) return DASH;
   const { digits } = METRICS[metric];
-  // Three significant digits are all that such runs have.
+  // These measurements have at most three significant digits.
   return value.toFixed(digits === 0 && !Number.isInteger(value) && Math.abs(value) < 10 ? 2 : digits);
 }
 const times = (value: number | null): string => (value === null ? DASH : value.toFixed(2));
@@ -43,7 +43,7 @@ export const WORKLOAD_TITLES: Readonly<Record<string, string>> = {
   flows: 'Many idle flows beside a busy one',
 };
 
-/** What this run says something about; null when that is nothing. */
+/** The targets whose cells this run measured; null when there are none. */
 export function targetTable(figures: Figures): Table | null {
   const rows = judgeTargets(figures)
     .filter(({ reached }) => reached !== null)
@@ -58,7 +58,7 @@ export function targetTable(figures: Figures): Table | null {
   return { head: ['what', 'bound', 'in figures', 'measured', 'reached'], words: 2, rows };
 }
 
-/** Verdicts in one sentence. */
+/** The verdicts in one sentence. */
 export function targetSummary(figures: Figures): string {
   const verdicts = judgeTargets(figures).filter(({ target }) => !target.isStretch);
   const reached = verdicts.filter((verdict) => verdict.reached === true).length;
@@ -89,7 +89,7 @@ export function sections(figures: Figures): Section[] {
     const rows = cells.flatMap((cell) =>
       result.peers.flatMap((peer) => {
         if (figures.of(cell.id, peer.name).length === 0) return [];
-        // Nobody had a figure: a table of failures is still one.
+        // No peer has a figure: the table shows the failures.
         if (main === undefined)
           return [[`${cell.text}, MTU ${cell.mtu}`, peer.name, 'failed', ...head.slice(3).map(() => DASH)]];
         const summary = figures.summary(cell.id, peer.name, main);

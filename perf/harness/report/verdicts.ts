@@ -1,4 +1,4 @@
-/** The target table against a result. Pure. */
+/** Compares a result with the targets. Pure. */
 import { METRICS, type Metric } from '../result.ts';
 import { TARGETS, type Target } from '../targets.ts';
 import type { Figures } from './statistics.ts';
@@ -6,11 +6,11 @@ import type { Figures } from './statistics.ts';
 export interface Verdict {
   readonly target: Target;
   readonly measured: number | null;
-  /** What the target comes to in this run; null when its reference was not measured. */
+  /** Value of the target in this run; null when its reference was not measured. */
   readonly bound: number | null;
   /**
-   * null: one of the two was not measured. What of ours failed in most of its rounds is missed, not
-   * unmeasured.
+   * null: value or reference was not measured. A cell in which most of bucatini's rounds failed counts as not
+   * reached.
    */
   readonly reached: boolean | null;
 }
@@ -19,7 +19,7 @@ function newest(figures: Figures, kind: 'pasta' | 'slirp4netns'): string | null 
   return figures.result.peers.findLast((peer) => peer.kind === kind)?.name ?? null;
 }
 
-/** What a peer must have carried in `cell` to count, Mbit/s; 0: nothing is asked. */
+/** Throughput that a peer must have in `cell` to count, in Mbit/s; 0: no requirement. */
 function leastMbitIn(figures: Figures, { carrying }: Target, cell: string): number {
   if (carrying === undefined) return 0;
   if ('leastMbit' in carrying) return carrying.leastMbit;
@@ -88,7 +88,7 @@ const REFERENCE_WORDS = {
   ours: 'our own',
 } as const;
 
-/** `>= 0.55 x direct`, `<= direct + 2` */
+/** The bound as text: `>= 0.55 x direct`, `<= direct + 2`. */
 export function boundText(target: Target): string {
   const { op, factor, plus = 0, reference, carrying } = target;
   if (reference === 'fixed') return `${op} ${factor}`;

@@ -1,5 +1,6 @@
 /**
- * A distribution of durations, kept by hdr-histogram-js in nanoseconds, told as percentiles in microseconds.
+ * A distribution of durations: recorded by hdr-histogram-js in nanoseconds, reported as percentiles in
+ * microseconds.
  */
 import { build } from 'hdr-histogram-js';
 

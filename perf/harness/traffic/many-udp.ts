@@ -1,12 +1,12 @@
 /**
- * Many small UDP flows at once, as a torrent has them: one port of the guest, COUNT ports of the peer, both
- * sides sending at a steady rate. Prints one line of JSON: datagrams sent and received.
+ * Many UDP flows at once, like a BitTorrent client's: one port of the guest, COUNT ports of the peer; both
+ * sides send at a constant rate. Prints one line of JSON: datagrams sent and received.
  *
  * usage: many-udp.ts peer FIRST_PORT COUNT BYTES MBIT SECONDS              says `listening`; SECONDS begin with the first datagram
  *        many-udp.ts guest FIRST_PORT COUNT BYTES MBIT SECONDS ADDRESS
  *
- * What has arrived DRAIN_MS after the last was sent counts as received. Datagrams leave at most every
- * millisecond, what is due by then in a row: bursts of some twenty at 200 Mbit/s.
+ * A datagram counts as received if it arrives at most DRAIN_MS after the last one was sent. Datagrams are
+ * sent at most once per millisecond, all that are due in a burst: about twenty at 200 Mbit/s.
  */
 import { EPOLLIN, MSG_DONTWAIT, SO_RCVBUF, SOL_SOCKET } from '../../../src/sys/constants.ts';
 import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../../src/sys/epoll.ts';
@@ -31,7 +31,9 @@ import { bound, datagramSocket, numbers, print, type Sockaddr, sockaddr } from '
 const DRAIN_MS = 400;
 const START_TIMEOUT_MS = 10_000;
 const EVENTS = 256;
-/** As much as an ordinary process may ask for; the load is to end at the tool, not at these sockets. */
+/**
+ * The most that an ordinary process may request: datagrams should be lost in the tool, not in these sockets.
+ */
 const RECEIVE_BUFFER_BYTES = 4 << 20;
 
 const role = process.argv[2];
@@ -41,9 +43,9 @@ const datagram = new NativeBuffer(bytes);
 const perMs = (mbit * 1000) / 8 / bytes;
 
 const fds: number[] = [];
-/** Guest: where the datagrams go. */
+/** In the guest: destinations of the datagrams. */
 const remotes: Sockaddr[] = [];
-/** Peer: sockets that know their guest. */
+/** In the peer: sockets that are connected to their guest. */
 const connected: number[] = [];
 for (let i = 0; i < count; i++) {
   const port = firstPort + i;
@@ -69,7 +71,7 @@ let sent = 0;
 let received = 0;
 const isConnected = new Uint8Array(fds.length);
 
-/** The first datagram of a socket of the peer tells whom to answer. */
+/** Receive. A socket of the peer sends to the source of its first datagram. */
 function take(index: number): void {
   const fd = fds[index]!;
   if (!isGuest && isConnected[index] === 0) {

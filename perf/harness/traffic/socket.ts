@@ -1,6 +1,6 @@
 /**
- * Blocking sockets over src/sys for the traffic programs: no event loop lies between a request and its
- * answer. Cold set-up throws; the calls in the loops are src/sys's own and return -errno.
+ * Blocking sockets on src/sys for the traffic programs, so that no event loop adds to the time between a
+ * request and its answer. Set-up throws; the calls in the loops are those of src/sys and return -errno.
  */
 import { writeSync } from 'node:fs';
 import { addressParse } from '../../../src/proto/address.ts';
@@ -36,7 +36,7 @@ export interface Sockaddr {
   readonly domain: number;
 }
 
-/** @throws when the text is no address */
+/** @throws Error when the text is not an address */
 export function sockaddr(addressText: string, port: number): Sockaddr {
   const words = new Uint32Array(4);
   if (!addressParse(addressText, words, 0))
@@ -46,7 +46,7 @@ export function sockaddr(addressText: string, port: number): Sockaddr {
   return { buffer, bytes, domain: buffer.u8[0]! };
 }
 
-/** A receive and send time-out: nothing here may wait for a tool that has gone. */
+/** Set receive and send timeouts, so that no call waits for a tool that has ended. */
 export function setTimeouts(fd: number, seconds: number): void {
   const timeval = new NativeBuffer(TIMEVAL_BYTES);
   timeval.u32[0] = seconds;
@@ -69,7 +69,7 @@ export function datagramSocket(domain: number): number {
   return checked(socket(domain, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', 'SOCK_DGRAM');
 }
 
-/** @throws naming the port when it is taken */
+/** Bind a socket. @throws Error naming the port when it is in use */
 export function bound(fd: number, local: Sockaddr, port: number): number {
   checked(setsockoptInt(fd, SOL_SOCKET, SO_REUSEADDR, 1), 'setsockopt', 'SO_REUSEADDR');
   checked(bind(fd, local.buffer.address, local.bytes), 'bind', `port ${port}`);
@@ -84,7 +84,7 @@ export function listener(port: number): number {
   return fd;
 }
 
-/** The numbers after the first words of the command line. @throws when one is none */
+/** Parse words of the command line as numbers. @throws Error when one is not a number */
 export function numbers(words: readonly string[]): number[] {
   return words.map((word) => {
     const n = Number(word);
@@ -93,7 +93,7 @@ export function numbers(words: readonly string[]): number[] {
   });
 }
 
-/** At once: the event loop may never be reached again. */
+/** Print a line synchronously: these programs may never return to the event loop. */
 export const print = (text: string): void => {
   writeSync(1, `${text}\n`);
 };

@@ -1,6 +1,6 @@
 /**
- * Request and response over TCP, and connections a second: blocking calls, one at a time, every duration
- * recorded. The first fifth of the time is warm-up and counts for nothing. Prints one line of JSON.
+ * Request and response over TCP, and connections per second: blocking calls, one at a time; every duration is
+ * recorded. The first fifth of the time is warm-up and not counted. Prints one line of JSON.
  *
  * usage: stream-client.ts echo ADDRESS PORT BYTES SECONDS     one connection, request after request
  *        stream-client.ts once ADDRESS PORT BYTES SECONDS     connect, request, response, end of stream, close; again
@@ -18,9 +18,9 @@ import { numbers, print, sockaddr, streamSocket } from './socket.ts';
 const TIMEOUT_SECONDS = 2;
 const WARM_SHARE = 0.2;
 const FAILURE_PAUSE_MS = 10;
-/** So many failures in a row and no more flows are tried. */
+/** After this many failures in a row no more flows are opened. */
 const HOLD_FAILURES = 3;
-/** However slow the tool is: what is open by then is what counts. */
+/** Time for opening flows; those that are open by then count. */
 const HOLD_SECONDS = 20;
 
 const [, , mode, address = ''] = process.argv;
@@ -28,10 +28,10 @@ const [port = 0, bytes = 1, amount = 1] = numbers(process.argv.slice(4));
 const to = sockaddr(address, port);
 const buffer = new NativeBuffer(bytes);
 
-/** What the first attempt that failed met, for the report; null: none has failed. */
+/** Error of the first failed attempt, for the report; null: none has failed. */
 let firstFailure: string | null = null;
 
-/** @param got  what the call gave: bytes or -errno */
+/** Record a failure. @param got  result of the call: bytes or -errno */
 function failed(call: string, got: number): false {
   firstFailure ??= `${call}: ${got < 0 ? errnoName(-got) : `${got} B`}`;
   return false;
@@ -47,7 +47,7 @@ function open(): number {
   return r;
 }
 
-/** @returns whether the whole answer came */
+/** Send a request. @returns whether the whole answer arrived */
 function ask(fd: number): boolean {
   const sent = send(fd, buffer.address, bytes, MSG_NOSIGNAL);
   if (sent !== bytes) return failed('send', sent);
@@ -55,15 +55,15 @@ function ask(fd: number): boolean {
   return got === bytes || failed('answer', got);
 }
 
-/** @returns whether the other end closes */
+/** @returns whether the other end has closed the connection */
 function ends(fd: number): boolean {
   const got = recv(fd, buffer.address, 1, 0);
   return got === 0 || failed('end of stream', got);
 }
 
 /**
- * A failure counts as having taken as long as we would have waited: percentiles of the answers alone praise
- * whoever gives few. One that fails at once is not tried again at once.
+ * Repeat `once` and record the durations. A failure is recorded with the duration of the timeout: percentiles
+ * of the answers alone would favour a tool that gives few. After an immediate failure there is a pause.
  */
 function timed(once: () => boolean): void {
   const latency = new Latency();
@@ -99,8 +99,8 @@ function pause(ms: number): void {
 }
 
 /**
- * A connection whose answer did not come is of no more use: the answer may still come, as that of the next
- * request.
+ * A connection on which an answer is missing is replaced: the answer may still arrive, and would be taken for
+ * that of the next request.
  */
 function echo(): () => boolean {
   let fd = open();
@@ -148,7 +148,7 @@ else
   timed(() => {
     const fd = open();
     if (fd < 0) return false;
-    // The server closes first: its end of stream belongs to the exchange.
+    // The server closes first; receiving its end of stream is part of the exchange.
     const isFine = ask(fd) && ends(fd);
     close(fd);
     return isFine;

@@ -1,5 +1,5 @@
 /**
- * The other end of stream-client.ts. One connection at a time, blocking; runs until killed.
+ * Server for stream-client.ts. Handles one connection at a time with blocking calls; runs until killed.
  *
  * usage: stream-server.ts echo PORT BYTES     answer requests of BYTES until the client closes
  *        stream-server.ts once PORT BYTES     answer one, then close first: TIME-WAIT stays here, not with a tool's ports
@@ -19,7 +19,7 @@ const buffer = new NativeBuffer(bytes);
 const listenFd = listener(port);
 print('listening');
 
-/** @returns whether a whole request came and was answered */
+/** @returns whether a whole request arrived and was answered */
 function answer(fd: number): boolean {
   return (
     recv(fd, buffer.address, bytes, MSG_WAITALL) === bytes &&

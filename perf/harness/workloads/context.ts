@@ -1,4 +1,4 @@
-/** What a workload gets, and what it gives back. */
+/** Parameters and results of a workload, and functions that workloads share. */
 import { fileURLToPath } from 'node:url';
 import type { Cell } from '../matrix.ts';
 import type { Guest } from '../peers.ts';
@@ -17,7 +17,7 @@ export interface Context {
 export const failure = (error: string): Outcome => ({ values: {}, error });
 
 const FIRST_PORT = 5201;
-/** Ports of the peer are used in turn: what one run left behind does not meet the next. */
+/** The peer's ports are used in turn, so that connections left by one run do not disturb the next. */
 const PORTS = 1000;
 let portIndex = 0;
 export const nextPort = (count = 1): number => {
@@ -34,7 +34,10 @@ export const trafficProgram = (name: string, ...args: readonly (string | number)
   ...args.map(String),
 ];
 
-/** Start a server and wait until it says that it listens. @throws with its words when it does not */
+/**
+ * Start a server and wait until it reports that it listens.
+ * @throws Error with its output when it does not
+ */
 export async function startServer(argv: Argv): Promise<Daemon> {
   const server = new Daemon(argv);
   await until(argv.slice(-6).join(' '), 8000, () => {
@@ -47,7 +50,10 @@ export async function startServer(argv: Argv): Promise<Daemon> {
   return server;
 }
 
-/** Run a client and parse the JSON it prints. @throws with its words when it prints none, or half of it */
+/**
+ * Run a client and parse the JSON that it prints.
+ * @throws Error with its output when that is not complete JSON
+ */
 export async function runClient<T>(argv: Argv, timeoutMs: number, abort: AbortSignal): Promise<T> {
   const { stdout, stderr } = await run(argv, timeoutMs, abort);
   const late = `no answer in ${timeoutMs / 1000} s`;
@@ -59,11 +65,11 @@ export async function runClient<T>(argv: Argv, timeoutMs: number, abort: AbortSi
   }
 }
 
-/** A tool that is gone at the end of a measurement has no figures, whatever the client says. */
+/** Outcome when the tool has ended during a measurement: no figures, whatever the client reports. */
 export const toolDied = (guest: Guest): Outcome =>
   failure(`the tool died: ${guest.words().split('\n').at(-1) || 'without a word'}`);
 
-/** The end of what a program said, in one line. */
+/** The last lines of a program's output, joined to one line. */
 export const lastLines = (text: string): string =>
   text
     .trim()
@@ -79,8 +85,7 @@ export interface Usage {
 }
 
 /**
- * CPU time that the tool's process tree takes during `work`, and its memory afterwards; null when there is no
- * tool.
+ * CPU time of the tool's process tree during `work`, and its memory afterwards; null when there is no tool.
  */
 export async function withUsage<T>(
   guest: Guest,

@@ -1,4 +1,6 @@
-/** TCP and UDP throughput by iperf3: a server for each run, a client, the tool's CPU time around it. */
+/**
+ * TCP and UDP throughput by iperf3: for each run a server and a client, and the tool's CPU time during it.
+ */
 import type { Direction } from '../matrix.ts';
 import type { Guest } from '../peers.ts';
 import type { Argv } from '../processes.ts';
@@ -20,7 +22,7 @@ import {
 export interface IperfReport {
   readonly error?: string;
   readonly end?: Readonly<Partial<Record<SumName, IperfSum>>> & {
-    /** TCP: one a stream, twice as many with --bidir. */
+    /** TCP: one per stream, two per stream with --bidir. */
     readonly streams?: readonly { readonly receiver?: IperfSum }[];
   };
 }
@@ -41,7 +43,7 @@ interface Ends {
   readonly client: Argv;
 }
 
-/** Which end is where, and how the client finds the server. */
+/** Where client and server run, and the server's address and port. */
 function ends(world: World, guest: Guest, family: 4 | 6, inbound: boolean): Ends {
   const port = inbound ? guest.servicePort : nextPort();
   const server: Argv = ['iperf3', '-s', '-1', '--forceflush', '-p', `${port}`];
@@ -70,7 +72,7 @@ export async function iperf(
   const { world, guest, abort } = context;
   const { server: serverArgv, client } = ends(world, guest, family, inbound);
   try {
-    // A server for this client alone: nothing of a run that failed is left for the next one.
+    // A new server for each client, so that a failed run does not affect the next one.
     const server = await startServer(serverArgv);
     try {
       return await runClient<IperfReport>([...client, ...flags], timeoutMs, abort);
@@ -82,16 +84,16 @@ export async function iperf(
   }
 }
 
-/** -R for what comes to the guest; the client is in the guest, or for a published port at the peer. */
+/** -R for traffic to the client. The client runs in the guest, or for a published port at the peer. */
 function directionFlags(direction: Direction, inbound: boolean): string[] {
   if (direction === 'both') return ['--bidir'];
   return (direction === 'down') === inbound ? [] : ['-R'];
 }
 
-/** Beyond the seconds themselves: connecting, draining what is queued, the report. */
+/** Time beyond the measured seconds: connecting, draining queues, the report. */
 const GRACE_MS = 8000;
 const GIB_BYTES = 2 ** 30;
-/** A zero, not a gap: the tool was there and carried none of the load. */
+/** The outcome is a figure of 0, not a missing one: the tool was running and carried nothing. */
 export const RECEIVED_NOTHING = 'the receiver got nothing';
 
 export const tcp: Workload<'tcp'> = async (context, traffic, { seconds }) => {
@@ -111,10 +113,10 @@ export const tcp: Workload<'tcp'> = async (context, traffic, { seconds }) => {
   return tcpOutcome(value, usage, seconds);
 };
 
-/** A transfer shorter than this share of what was asked for ended on the way. */
+/** A transfer shorter than this share of the requested time was interrupted. */
 const WHOLE_SHARE = 0.8;
 
-/** What the reader must know about a transfer that has figures; null: nothing. */
+/** Remarks on a transfer that has figures, joined; null: none. */
 export function shortcoming(notes: readonly (string | false)[]): string | null {
   return notes.filter((note) => note !== false).join('; ') || null;
 }
@@ -125,7 +127,7 @@ const cutShort = (ran: number | undefined, seconds: number): string | false =>
   `the transfer ended after ${ran.toFixed(1)} of ${seconds} s`;
 
 /**
- * Only what the receiver says that it got counts: what the sender says that it sent is an offer.
+ * Figures from the receiver's count alone: the sender's count is only the offered load.
  * @param seconds nominal length, for the share of a processor
  */
 export function tcpOutcome(report: IperfReport, usage: Usage | null, seconds: number): Outcome {
@@ -181,8 +183,8 @@ export const udp: Workload<'udp'> = async (context, traffic, { seconds }) => {
 };
 
 /**
- * As with TCP the receiver's own count is what counts. `sum` is no use: its bytes and packets are the
- * sender's, and the losses in it are only the gaps that the receiver saw, none when nothing came.
+ * Figures from the receiver's count, as with TCP. iperf3's `sum` is not usable: its bytes and packets are the
+ * sender's, and its losses are only the gaps that the receiver saw, none when nothing arrived.
  */
 export function udpOutcome(
   report: IperfReport,
@@ -203,7 +205,7 @@ export function udpOutcome(
     values: {
       mbit: arrived === 0 || ran === 0 ? 0 : (received.bytes * 8) / ran / 1e6,
       packetsPerSecond: arrived === 0 || ran === 0 ? 0 : arrived / ran,
-      // A duplicate is no negative loss.
+      // Duplicates do not make the loss negative.
       lossPercent: Math.max(0, 100 * (1 - arrived / sent)),
       ...(arrived === 0 ? {} : { jitterMs: received.jitter_ms ?? 0 }),
       ...cpuValues(usage, received.bytes, seconds),

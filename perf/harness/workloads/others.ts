@@ -1,4 +1,4 @@
-/** Torrent-like UDP, short container starts, and doing nothing. */
+/** Workloads: UDP like a BitTorrent client's, short container starts, idling. */
 import { TORRENT } from '../matrix.ts';
 import type { Guest, Peer } from '../peers.ts';
 import { cpuSeconds, memoryMib, run, sleep, until } from '../processes.ts';
@@ -24,7 +24,7 @@ interface ManyUdpReport {
 }
 
 const GRACE_MS = 5000;
-/** Peers that nothing reaches wait ten seconds for it (traffic/many-udp.ts) and say so. */
+/** Peers that receive nothing give up after ten seconds (traffic/many-udp.ts) and report it. */
 const PEERS_MS = 12_000;
 
 export const torrent: Workload<'torrent'> = async ({ world, guest, abort }, _traffic, { seconds }) => {
@@ -50,7 +50,7 @@ export const torrent: Workload<'torrent'> = async ({ world, guest, abort }, _tra
   }
 };
 
-/** A side that could not send so much of its load offered another one. */
+/** A side that sent less than this share of its load did not offer the intended load. */
 const OFFERED_SHARE = 0.5;
 
 export function torrentOutcome(
@@ -76,7 +76,7 @@ export function torrentOutcome(
     },
     error: shortcoming([
       received === 0 && RECEIVED_NOTHING,
-      // The peers answer whoever reached them: without a datagram from the guest they are silent.
+      // The peers send only after they received a datagram from the guest.
       received > 0 && guest.received === 0 && 'nothing arrived at the guest',
       received > 0 && peers.received === 0 && 'nothing arrived at the peers',
       little('the guest', guest),
@@ -109,7 +109,7 @@ export async function start(
 const TICKS_PER_SECOND = 100;
 const SLICE_MS = 500;
 
-/** All guests at once: idle tools do not disturb one another, and the time is the same for all. */
+/** Measures all guests at once: idle tools do not disturb each other, and the period is the same for all. */
 export async function idle(
   guests: readonly { readonly name: string; readonly guest: Guest }[],
   seconds: number,
@@ -122,7 +122,7 @@ export async function idle(
   while (performance.now() < end && !abort.aborted) await sleep(SLICE_MS);
   return new Map(
     tools.map(({ name, guest, pid, before }): [string, Outcome] => {
-      // Of a process that is gone /proc has neither memory nor time: the best figures of all.
+      // A process that has ended has no memory and no time in /proc, which would look like the best figures.
       if (!guest.alive()) return [name, toolDied(guest)];
       const { rss, peak } = memoryMib(pid, guest.holder);
       const cpuTicks = Math.round((cpuSeconds(pid) - before) * TICKS_PER_SECOND);

@@ -1,5 +1,6 @@
 /**
- * Request and response, connections a second, and many idle flows: our own clients, with blocking sockets.
+ * Workloads: request and response, connections per second, and many idle flows, with our own clients on
+ * blocking sockets.
  */
 
 import { Daemon, sleep, until } from '../processes.ts';
@@ -22,14 +23,14 @@ import { tcp } from './iperf.ts';
 
 interface StreamReport extends LatencySummary {
   readonly failed: number;
-  /** What the first of them met. */
+  /** Error of the first failure. */
   readonly firstFailure?: string | null;
   readonly perSecond: number;
 }
 
 const CONNECT_BYTES = 64;
 const GRACE_MS = 6000;
-/** What the kernels and the tool still do about flows that were reset. */
+/** Time for the kernel and the tool to finish with flows that were reset. */
 const SETTLE_MS = 500;
 const HOLD_TIMEOUT_MS = 30_000;
 const COUNT_TIMEOUT_MS = 5000;
@@ -58,7 +59,7 @@ async function exchange(
   }
 }
 
-/** @param serverLives  whether what asked had somebody to answer all the time */
+/** @param serverLives  whether the server was running all the time */
 export function streamOutcome(
   report: StreamReport,
   usage: Usage | null,
@@ -93,7 +94,8 @@ export const connections: Workload<'connect'> = (context, traffic, { seconds }) 
   exchange(context, 'once', CONNECT_BYTES, seconds, traffic.inbound);
 
 /**
- * Open the flows, then measure one busy stream beside them. The tool's memory is taken while all are there.
+ * Open idle flows, then measure one busy stream beside them. The tool's memory is measured while all flows
+ * are open.
  */
 export const flows: Workload<'flows'> = async (context, traffic, cell) => {
   const { world, guest, abort } = context;
@@ -122,7 +124,7 @@ export const flows: Workload<'flows'> = async (context, traffic, cell) => {
       },
       cell,
     );
-    // Those that were lost beside the busy one were not held; memory was taken with fewer.
+    // Flows that were lost during the busy stream were not held, so memory was measured with fewer flows.
     holder.child.kill('SIGUSR2');
     const open = await until('count of the idle flows', COUNT_TIMEOUT_MS, () => {
       if (!holder.running) throw new Error(`idle flows: ${holder.output || 'ended'}`);
@@ -137,7 +139,7 @@ export const flows: Workload<'flows'> = async (context, traffic, cell) => {
     ].filter((each) => each !== false);
     return { values: { ...busy.values, flows: open }, error: errors.join('; ') || null };
   } finally {
-    // The server first: its resets reach the guest through the tool.
+    // The server is stopped first, so that its resets reach the guest through the tool.
     await server.stop();
     await sleep(SETTLE_MS);
     await holder.stop();

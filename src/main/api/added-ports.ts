@@ -1,19 +1,23 @@
-/** Ports that the API socket adds, one at a time, beside those that are listened on anyway. */
+/** Ports that the API socket adds, one request at a time, to those that are published anyway. */
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { ListenerPlan } from '../../workers/engine-plan.ts';
 
-/** At a time. */
+/** Maximum number of added ports at any time. */
 export const MAX_ADDED_PORTS = 4096;
 
+/** How the API adds and removes published ports in one front end. */
 export interface AddedPorts {
-  /** What is listened on besides. */
+  /** Listeners that the API socket did not add. */
   others(): readonly ListenerPlan[];
-  /** @returns 0, or the errno of what is not listened on then */
+  /** @returns 0, or the errno if the port could not be opened; it is not added then */
   add(listener: ListenerPlan): Promise<number>;
   remove(listener: ListenerPlan): Promise<void>;
 }
 
-/** Added ports beside a fixed set of others, with which they do not collide. */
+/**
+ * Added ports of an engine whose other listeners are fixed. Listeners that collide with `others` must not be
+ * added.
+ */
 export const portsBeside = (
   engine: Pick<EngineHandle, 'changeListeners'>,
   others: readonly ListenerPlan[],

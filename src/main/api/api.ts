@@ -1,11 +1,11 @@
 // bundle: rare
 /**
- * What slirp4netns's API socket is asked and answers, in every front end: JSON each way, one request a
- * connection. Ports of the host that lead inside are added, listed and removed while the engine runs. Changes
- * are made one after the other. Beyond the original:
- * `info` (what is connected how) and `stats` (the engine's counters), read by the main thread from shared memory without asking a
- * packet thread, and `list_flows`, for which the packet threads are asked a page at a time. docs/api.md is
- * for users.
+ * The requests of slirp4netns's API socket, for every front end: JSON in both directions, one request for
+ * each connection. Clients add, list and remove published ports of the host while the engine runs. Changes
+ * are made one after the other. Three requests are not in the original: `info` (addresses and settings),
+ * `stats` (the engine's counters) and `list_flows`. The main thread answers the first two from shared memory,
+ * without asking a packet thread; for `list_flows` it asks the packet threads for one page at a time. The
+ * users' text is docs/api.md.
  */
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { AddressPlan, ListenerPlan } from '../../workers/engine-plan.ts';
@@ -17,14 +17,15 @@ import { readRequestJson } from './request-json.ts';
 
 export type ApiEngine = Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms' | 'listFlows'>;
 
+/** What the API needs to answer requests. */
 export interface ApiOptions {
   readonly engine: ApiEngine;
   readonly ports: AddedPorts;
-  /** A family that is absent there cannot be published. */
+  /** A family that is absent here cannot be published. */
   readonly addresses: Pick<AddressPlan, 'mtu' | 'ipv4' | 'ipv6'>;
-  /** Absent: there is none, and ports lead to loopback inside. */
+  /** Absent: the namespace has no interface, and published ports lead to its loopback. */
   readonly interfaceName?: string;
-  /** As `info` tells it. */
+  /** As in the answer to `info`. */
   readonly program: string;
   readonly version: string;
 }
@@ -32,13 +33,13 @@ export interface ApiOptions {
 interface Forward {
   readonly id: number;
   readonly listener: ListenerPlan;
-  /** As `list_hostfwd` gives it. */
+  /** As in the answer to `list_hostfwd`. */
   readonly entry: Readonly<Record<string, string | number>>;
 }
 
 /**
- * The reasons of a refusal, word for word: RootlessKit and Podman log them, slirp4netns's tests look for
- * them.
+ * The error messages of the original, word for word: RootlessKit and Podman log them, and slirp4netns's tests
+ * compare them.
  */
 const Refusal = {
   cannotParse: 'cannot parse JSON',
@@ -56,30 +57,35 @@ class RequestError extends Error {}
 
 const errorReply = (why: string): string => JSON.stringify({ error: { desc: `bad request: ${why}` } });
 
+/** The reply to a request that is too large. */
 export const TOO_LARGE_REPLY = errorReply(Refusal.tooLarge);
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** The original's ids are ints. */
+/** The original's ids are of C type int. */
 const MAX_ID = 0x7fff_ffff;
 const DEFAULT_FLOWS = 256;
 const MAX_FLOWS = 1000;
 
+/** Answers the requests of one engine's API socket, one after the other. */
 export class Api {
-  readonly #o: ApiOptions;
-  /** By id, in the order in which they came. */
+  readonly #options: ApiOptions;
+  /** By id, in the order in which they were added. */
   readonly #forwards = new Map<number, Forward>();
   readonly #startMs = performance.now();
   #lastId = 0;
-  #turn: Promise<unknown> = Promise.resolve();
+  #lastAnswer: Promise<unknown> = Promise.resolve();
 
   constructor(options: ApiOptions) {
-    this.#o = options;
+    this.#options = options;
   }
 
-  /** @param text  one request @returns the reply, always in the form that clients expect */
+  /**
+   * Answer one request, after all earlier ones.
+   * @returns the reply, also for an invalid request
+   */
   answer(text: string): Promise<string> {
-    const answered = this.#turn.then(async () => {
+    const answered = this.#lastAnswer.then(async () => {
       try {
         return JSON.stringify(await this.#handle(text));
       } catch (error) {
@@ -87,7 +93,7 @@ export class Api {
         return errorReply(error.message);
       }
     });
-    this.#turn = answered.catch(() => {});
+    this.#lastAnswer = answered.catch(() => {});
     return answered;
   }
 
@@ -100,7 +106,7 @@ export class Api {
       case 'add_hostfwd':
         return this.#add(args);
       case 'list_hostfwd': {
-        // The program sends the list bare, its documentation shows it wrapped: both are there.
+        // The original sends `entries` bare, but its documentation shows them inside `return`: send both.
         const entries = Array.from(this.#forwards.values(), (forward) => forward.entry);
         return { return: { entries }, entries };
       }
@@ -109,7 +115,7 @@ export class Api {
       case 'info':
         return { return: this.#info() };
       case 'stats': {
-        const { engine } = this.#o;
+        const { engine } = this.#options;
         return {
           return: {
             counters: engine.counters(),
@@ -126,14 +132,18 @@ export class Api {
   }
 
   #info(): Json {
-    const { program, version, interfaceName, addresses, engine } = this.#o;
+    const { program, version, interfaceName, addresses, engine } = this.#options;
     const { mtu, ipv4, ipv6 } = addresses;
     const network = (plan: NonNullable<typeof ipv4 | typeof ipv6>): Json => ({
-      ...{ guest: plan.guest, prefixLen: plan.prefixLen, gateway: plan.gateway },
+      guest: plan.guest,
+      prefixLen: plan.prefixLen,
+      gateway: plan.gateway,
       ...(plan.dns !== undefined && { dns: plan.dns }),
     });
     return {
-      ...{ program, version, pid: process.pid },
+      program,
+      version,
+      pid: process.pid,
       ...(interfaceName !== undefined && { interface: interfaceName, mtu }),
       ...(ipv4 && { ipv4: network(ipv4) }),
       ...(ipv6 && { ipv6: network(ipv6) }),
@@ -149,20 +159,21 @@ export class Api {
       throw new RequestError(Refusal.flows('after'));
     const limit = args.limit === undefined ? DEFAULT_FLOWS : number(args.limit);
     if (limit === undefined || limit < 1 || limit > MAX_FLOWS) throw new RequestError(Refusal.flows('limit'));
-    const { flows, more } = await this.#o.engine.listFlows(after, limit);
+    const { flows, more } = await this.#options.engine.listFlows(after, limit);
     return { return: { flows: flows.map(flowEntry), more } };
   }
 
   async #add(args: Json): Promise<unknown> {
     const { proto } = args;
     if (proto !== 'tcp' && proto !== 'udp') throw new RequestError(Refusal.argument('proto'));
-    const { interfaceName } = this.#o;
-    const { ipv4, ipv6 } = interfaceName === undefined ? LOOPBACK : this.#o.addresses;
+    const { interfaceName } = this.#options;
+    const { ipv4, ipv6 } = interfaceName === undefined ? LOOPBACK : this.#options.addresses;
     const hostAddress = address(args, 'host_addr', ipv4 ? '0.0.0.0' : '::');
     const hostPort = port(args, 'host_port');
     const isV6 = hostAddress.includes(':');
     if ((isV6 ? ipv6 : ipv4) === undefined) throw new RequestError(Refusal.argument('host_addr'));
-    // IPv6 addresses inside may be the guest's own choice: none means the one that it uses.
+    // The guest may choose its IPv6 address itself. Without an address in the request, the port leads to the
+    // address that the guest uses.
     const own = isV6 ? (interfaceName === undefined ? LOOPBACK.ipv6.guest : '') : ipv4!.guest;
     const guestAddress = address(args, 'guest_addr', own);
     if (guestAddress !== '' && guestAddress.includes(':') !== isV6)
@@ -180,11 +191,15 @@ export class Api {
     };
     if (this.#forwards.size >= MAX_ADDED_PORTS || this.#isTaken(listener))
       throw new RequestError(Refusal.addFailed);
-    if ((await this.#o.ports.add(listener)) !== 0) throw new RequestError(Refusal.addFailed);
+    if ((await this.#options.ports.add(listener)) !== 0) throw new RequestError(Refusal.addFailed);
     const id = ++this.#lastId;
     const entry = {
-      ...{ id, proto, host_addr: hostAddress, host_port: hostPort },
-      ...{ guest_addr: guestAddress, guest_port: guestPort },
+      id,
+      proto,
+      host_addr: hostAddress,
+      host_port: hostPort,
+      guest_addr: guestAddress,
+      guest_port: guestPort,
     };
     this.#forwards.set(id, { id, listener, entry });
     return { return: { id } };
@@ -195,29 +210,33 @@ export class Api {
     if (id === undefined || id < 1 || id > MAX_ID) throw new RequestError(Refusal.badId);
     const forward = this.#forwards.get(id);
     if (forward === undefined) throw new RequestError(Refusal.badId);
-    await this.#o.ports.remove(forward.listener);
+    await this.#options.ports.remove(forward.listener);
     this.#forwards.delete(id);
     return { return: {} };
   }
 
-  /** The engine takes two alike for one. */
+  /** Whether another listener collides with this one. The engine must not be given two equal listeners. */
   #isTaken(listener: ListenerPlan): boolean {
-    if (this.#o.ports.others().some((other) => listenersCollide(other, listener))) return true;
+    if (this.#options.ports.others().some((other) => listenersCollide(other, listener))) return true;
     for (const forward of this.#forwards.values())
       if (listenersCollide(forward.listener, listener)) return true;
     return false;
   }
 }
 
-/** Without an interface: what is published leads to the same address inside. */
+/** Addresses without an interface: a published port leads to loopback inside. */
 const LOOPBACK = { ipv4: { guest: '127.0.0.1' }, ipv6: { guest: '::1' } } as const;
 
-/** In the style of list_hostfwd's entries. */
+/** One flow, with names in the style of list_hostfwd's entries. */
 function flowEntry(flow: FlowInfo): Json {
   const { id, proto, state, path } = flow;
   const isPing = proto.startsWith('icmp');
   return {
-    ...{ id, proto, state, path, guest_addr: flow.guestAddress },
+    id,
+    proto,
+    state,
+    path,
+    guest_addr: flow.guestAddress,
     ...(isPing ? { echo_id: flow.guestPort } : { guest_port: flow.guestPort }),
     remote_addr: flow.remoteAddress,
     ...(!isPing && { remote_port: flow.remotePort }),
@@ -241,7 +260,7 @@ function parseObject(text: string): Json {
 
 function address(args: Json, name: string, fallback: string): string {
   const text = args[name];
-  // What is no string is not there, as for the original.
+  // A value that is not a string counts as absent, as in the original.
   if (typeof text !== 'string' || text === '') return fallback;
   const address = addressOf(text);
   if (address === undefined) throw new RequestError(Refusal.argument(name));
@@ -254,6 +273,9 @@ function port(args: Json, name: string): number {
   return value;
 }
 
-/** Clients count in floating point (RootlessKit): the fraction is cut off. */
+/**
+ * Some clients send integers as floating-point numbers (RootlessKit): cut the fraction off.
+ * @returns undefined if the value is not a finite number
+ */
 const number = (value: unknown): number | undefined =>
   typeof value === 'number' && Number.isFinite(value) ? Math.trunc(value) : undefined;

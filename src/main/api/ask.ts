@@ -1,26 +1,29 @@
-/** One question to the API socket of a running engine (api.ts), from another process. */
+/** Sends one request to the API socket of a running engine (api.ts), from another process. */
 import { createConnection } from 'node:net';
 
-const ANSWER_MS = 5000;
+const ANSWER_LIMIT_MS = 5000;
 
 /**
- * @param request  what to execute, without arguments
- * @returns what stands under "return"
- * @throws Error with one line that does not name the path
+ * @param path     of the socket
+ * @param request  the name to execute, without arguments
+ * @returns the value of "return" in the answer
+ * @throws Error whose message is one line and does not contain the path
  */
 export async function askApi(path: string, request: 'info' | 'stats'): Promise<unknown> {
   const text = await new Promise<string>((resolve, reject) => {
-    let got = '';
+    let received = '';
     const socket = createConnection({ path, allowHalfOpen: true }, () =>
       socket.write(JSON.stringify({ execute: request })),
     );
-    socket.setTimeout(ANSWER_MS, () => socket.destroy(new Error(`no answer within ${ANSWER_MS / 1000} s`)));
+    socket.setTimeout(ANSWER_LIMIT_MS, () =>
+      socket.destroy(new Error(`no answer within ${ANSWER_LIMIT_MS / 1000} s`)),
+    );
     socket.setEncoding('utf8').on('data', (chunk) => {
-      got += chunk;
+      received += chunk;
     });
     socket.on('end', () => {
       socket.destroy();
-      resolve(got);
+      resolve(received);
     });
     socket.on('error', (error: NodeJS.ErrnoException) => reject(new Error(error.code ?? error.message)));
   });

@@ -1,19 +1,19 @@
 // bundle: rare
 /**
- * JSON (RFC 8259) as slirp4netns reads requests, which is not quite what JSON.parse takes. Pure. Beyond the
- * grammar:
+ * Parser for JSON (RFC 8259) with the deviations of slirp4netns's parser, so JSON.parse cannot be used. Pure.
  *
- *   taken       a comma behind the last member or element; digits missing on one side of the point (`1.`, `-.5`); vertical tab and form
- *               feed as white space; a byte order mark in front; anything behind the first value
- *   refused     a name twice in one object, or one with U+0000; half a surrogate pair; zero with an exponent and no point (`0e5`);
- *               numbers beyond a double; more than 2048 brackets within each other
+ *   accepted   a comma behind the last member or element; digits missing on one side of the point (`1.`,
+ *              `-.5`); vertical tab and form feed as white space; a byte order mark in front; anything
+ *              behind the first value
+ *   refused    a name twice in one object, or one with U+0000; half a surrogate pair; zero with an exponent
+ *              and no point (`0e5`); numbers that do not fit a double; more than 2048 nested brackets
  */
 
-/** What may stand in front of a request: white space is what isspace(3) says. */
+/** What may precede a request: a byte order mark, and white space as isspace(3) defines it. */
 export const BEFORE_VALUE = /^\ufeff?[ \t\n\v\f\r]*/;
 const SPACE = /[ \t\n\v\f\r]*/y;
 const NUMBER = /-?(?:\d+(?:\.\d*)?|(?<=-)\.\d+)(?:[eE][+-]?\d+)?/y;
-/** A string's characters up to its end, an escape or a control character (RFC 8259 section 7). */
+/** Characters of a string up to its end, to an escape or to a control character (RFC 8259 section 7). */
 const PLAIN = /[\u0020\u0021\u0023-\u005b\u005d-\uffff]*/y;
 const ESCAPE = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;
 const LITERALS: readonly (readonly [string, unknown])[] = [
@@ -21,13 +21,13 @@ const LITERALS: readonly (readonly [string, unknown])[] = [
   ['false', false],
   ['null', null],
 ];
-/** A zero in front of other digits, or of an exponent. */
-const ODD_ZERO = /^-?0[^.]/;
+/** A leading zero before another digit or before an exponent. */
+const LEADING_ZERO = /^-?0[^.]/;
 const MAX_DEPTH = 2048;
 
 /**
- * @param text  a request
- * @returns its first value; objects have no prototype
+ * Parse the first value of a text.
+ * @returns the value; its objects have no prototype
  * @throws SyntaxError
  */
 export const readRequestJson = (text: string): unknown => new Reader(text).first();
@@ -63,7 +63,7 @@ class Reader {
   #object(): Readonly<Record<string, unknown>> {
     const members: Record<string, unknown> = Object.create(null);
     this.#at++;
-    while (this.#goesOn('}')) {
+    while (this.#hasNext('}')) {
       const name = this.#string();
       if (name in members || name.includes('\0')) throw malformed();
       this.#match(SPACE);
@@ -77,20 +77,20 @@ class Reader {
   #array(): readonly unknown[] {
     const elements: unknown[] = [];
     this.#at++;
-    while (this.#goesOn(']')) {
+    while (this.#hasNext(']')) {
       elements.push(this.#value());
       if (this.#isLast(']')) break;
     }
     return elements;
   }
 
-  /** Whether something follows an opening bracket or a comma. */
-  #goesOn(end: string): boolean {
+  /** Whether another member or element follows an opening bracket or a comma. */
+  #hasNext(end: string): boolean {
     this.#match(SPACE);
     return !this.#take(end);
   }
 
-  /** Whether the closing bracket follows a member or element; else a comma must. */
+  /** Whether the closing bracket follows. Otherwise a comma must follow, and is consumed. */
   #isLast(end: string): boolean {
     this.#match(SPACE);
     if (this.#take(end)) return true;
@@ -110,11 +110,14 @@ class Reader {
   #number(): number {
     const text = this.#match(NUMBER);
     const value = Number(text.replace(/\.(?=[eE]|$)/, ''));
-    if (text === '' || ODD_ZERO.test(text) || !Number.isFinite(value)) throw malformed();
+    if (text === '' || LEADING_ZERO.test(text) || !Number.isFinite(value)) throw malformed();
     return value;
   }
 
-  /** What of a sticky pattern stands here, maybe nothing; it is passed over. */
+  /**
+   * Consume the text that a sticky pattern matches here.
+   * @returns the text, maybe empty
+   */
   #match(pattern: RegExp): string {
     pattern.lastIndex = this.#at;
     const text = pattern.exec(this.#text)?.[0] ?? '';
@@ -122,6 +125,10 @@ class Reader {
     return text;
   }
 
+  /**
+   * Consume `word` if it is here.
+   * @returns whether it was
+   */
   #take(word: string): boolean {
     if (!this.#text.startsWith(word, this.#at)) return false;
     this.#at += word.length;

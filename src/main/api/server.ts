@@ -1,27 +1,27 @@
 // bundle: rare
 /**
- * The API socket of a front end: requests from api/socket.ts, answers from api.ts. Loaded only where
- * --api-socket is written.
+ * The API socket of a front end: api/socket.ts reads requests, api.ts answers them. Loaded only if
+ * --api-socket is given.
  */
 import { strerror } from '../../sys/libc.ts';
 import { UsageError } from '../cli/values.ts';
 import { Api, type ApiOptions, TOO_LARGE_REPLY } from './api.ts';
 import { ApiSocket, type ApiSocketOptions } from './socket.ts';
 
-/** What slirp4netns tells on standard error as it happens. */
-export type ApiTelling = Pick<ApiSocketOptions, 'onClient' | 'onRequest' | 'onTooLarge' | 'onError'>;
+/** Events that slirp4netns logs on standard error. */
+export type ApiEvents = Pick<ApiSocketOptions, 'onClient' | 'onRequest' | 'onTooLarge' | 'onError'>;
 
 /**
- * Listen at `path`; call it before the root is exchanged (host/sandbox.ts). The names in `directories` are to
- * be removable behind it.
- * @throws Error of Node's, with its errno
+ * Listen at `path`. Call it before the root is exchanged (host/sandbox.ts), and let the sandbox permit names
+ * in `directories` of the result to be removed.
+ * @throws Error from Node with its errno
  */
-export async function openApi(path: string, options: ApiOptions, telling: ApiTelling): Promise<ApiSocket> {
+export async function openApi(path: string, options: ApiOptions, events: ApiEvents): Promise<ApiSocket> {
   const api = new Api(options);
   const server = new ApiSocket({
     answer: (request) => api.answer(request),
     tooLargeReply: TOO_LARGE_REPLY,
-    ...telling,
+    ...events,
   });
   try {
     await server.listen(path);
@@ -32,14 +32,17 @@ export async function openApi(path: string, options: ApiOptions, telling: ApiTel
   return server;
 }
 
-/** The same, told as option and value. @throws UsageError */
+/**
+ * The same with an error that names the option --api-socket and its value.
+ * @throws UsageError
+ */
 export async function openApiOption(
   path: string,
   options: ApiOptions,
-  telling: ApiTelling,
+  events: ApiEvents,
 ): Promise<ApiSocket> {
   try {
-    return await openApi(path, options, telling);
+    return await openApi(path, options, events);
   } catch (cause) {
     const { errno, message } = cause as NodeJS.ErrnoException;
     throw new UsageError(`--api-socket ${path}: ${errno === undefined ? message : strerror(-errno)}`);

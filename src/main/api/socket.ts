@@ -1,58 +1,62 @@
 // bundle: rare
 /**
- * A Unix stream socket that answers one JSON request a connection. A request ends where its first JSON value
- * ends, with the client's half of the connection, or at the first word that begins none; what comes behind it
- * is not looked at. Nobody waits for anybody: a client that says nothing, half a request or too much costs a
- * bounded buffer for a bounded time, and has to make room for others.
+ * A Unix stream socket that answers one JSON request for each connection. A request ends where its first JSON
+ * value ends, at the end of the client's half of the connection, or at the first word that cannot begin a
+ * value. Whatever comes after it is ignored. No client delays another: one that sends nothing, half a request
+ * or too much occupies a bounded buffer for a bounded time, and is disconnected if others need its place.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { SocketFile } from '../host/socket-file.ts';
 import { BEFORE_VALUE } from './request-json.ts';
 
-/** Bytes of a request, at most: slirp4netns has room for 4095 and wants one of them left over. */
+/** Maximum bytes of a request: slirp4netns has a buffer of 4095 bytes, of which one must stay free. */
 const MAX_REQUEST_BYTES = 4094;
 /**
- * So many may take their time; of more, those who have been silent for so long make room. Nobody comes in
- * beyond the second number.
+ * Up to EVICT_ABOVE_CLIENTS clients may be idle. Above that number, a new client takes the place of one that
+ * has been connected for EVICTABLE_AFTER_MS without a whole request. More than MAX_CLIENTS are never
+ * accepted.
  */
-const PATIENT_CLIENTS = 256;
-const SILENT_MS = 1000;
+const EVICT_ABOVE_CLIENTS = 256;
+const EVICTABLE_AFTER_MS = 1000;
 const MAX_CLIENTS = 2048;
 /**
- * How long a client may take to say something, and to go on with what it has begun: then what there is is
- * answered.
+ * How long a client may take to begin a request (IDLE_MS), and how long it may pause within one (PAUSE_MS).
+ * Then whatever has arrived is answered.
  */
 const IDLE_MS = 60_000;
 const PAUSE_MS = 5000;
-/** How long a client that was answered may go on sending. */
+/** How long a client may continue to send after its answer. */
 const LINGER_MS = 2000;
 
+/** How requests are answered, and hooks for events. */
 export interface ApiSocketOptions {
   answer(request: string): Promise<string>;
   readonly tooLargeReply: string;
-  /** A client has come; a request was read, or is too large to be one. */
+  /** Called when a client connects, when a request has been read, and when a request is too large. */
   onClient?(): void;
   onRequest?(request: string): void;
   onTooLarge?(): void;
   onError(error: Error): void;
 }
 
+/** A server on a Unix socket; see the top of this file for its rules. */
 export class ApiSocket {
   readonly #server: Server;
-  /** In the order in which they came. */
+  /** In the order in which they connected. */
   readonly #clients = new Map<Socket, Client>();
   #file: SocketFile | undefined;
 
   constructor(options: ApiSocketOptions) {
-    // A client says that it is done by shutting down its half: the other is for the reply.
+    // A client may end its request by shutting down its half of the connection: the other half is for the
+    // reply.
     this.#server = createServer({ allowHalfOpen: true }, (socket) => {
-      socket.on('error', () => socket.destroy()); // a client that goes away changes nothing
+      socket.on('error', () => socket.destroy()); // 'close' follows, which removes the client
       if (!this.#hasRoom()) {
         socket.destroy();
         return;
       }
-      const client: Client = { sinceMs: performance.now(), isAsking: false };
+      const client: Client = { sinceMs: performance.now(), awaitsReply: false };
       this.#clients.set(socket, client);
       socket.on('close', () => this.#clients.delete(socket));
       serve(socket, client, options);
@@ -60,11 +64,11 @@ export class ApiSocket {
   }
 
   #hasRoom(): boolean {
-    if (this.#clients.size < PATIENT_CLIENTS) return true;
-    const before = performance.now() - SILENT_MS;
-    for (const [socket, { sinceMs, isAsking }] of this.#clients) {
-      if (sinceMs > before) break; // and all behind it came later
-      if (isAsking) continue;
+    if (this.#clients.size < EVICT_ABOVE_CLIENTS) return true;
+    const before = performance.now() - EVICTABLE_AFTER_MS;
+    for (const [socket, { sinceMs, awaitsReply }] of this.#clients) {
+      if (sinceMs > before) break; // all others connected later
+      if (awaitsReply) continue;
       socket.destroy();
       this.#clients.delete(socket);
       return true;
@@ -72,35 +76,38 @@ export class ApiSocket {
     return this.#clients.size < MAX_CLIENTS;
   }
 
-  /** A socket that lies there already is replaced. @throws Error of Node's, with its code */
+  /**
+   * Listen at a path. An existing socket there is replaced.
+   * @throws Error from Node with its code
+   */
   async listen(path: string): Promise<void> {
     try {
       if (lstatSync(path).isSocket()) unlinkSync(path);
     } catch {
-      // Nothing there, or listen() says why not.
+      // The path does not exist, or listen() reports the problem.
     }
     this.#file = new SocketFile(path);
     await this.#file.listen(this.#server);
   }
 
-  /** Directories that the socket's name is to be removed from at the end. */
+  /** Descriptors of the directory from which the socket's name is removed at the end. */
   get directories(): readonly number[] {
     return this.#file?.directories ?? [];
   }
 
-  /** Takes the file away too. */
+  /** Close all connections and the socket, and remove its name. */
   close(): void {
     for (const socket of this.#clients.keys()) socket.destroy();
     const { listening } = this.#server;
-    this.#server.close(); // takes the file away too, where there is a root with that path
+    this.#server.close(); // removes the name too, unless the process is in the sandbox
     this.#file?.close(listening);
   }
 }
 
 interface Client {
   readonly sinceMs: number;
-  /** Its request has come whole, and its answer has not been given. */
-  isAsking: boolean;
+  /** Its request is complete and its answer has not been sent. */
+  awaitsReply: boolean;
 }
 
 function serve(socket: Socket, client: Client, options: ApiSocketOptions): void {
@@ -109,17 +116,19 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
   let done = false;
   const reply = async (request: string | undefined): Promise<void> => {
     done = true;
-    client.isAsking = true;
+    client.awaitsReply = true;
     socket.setTimeout(0);
     if (request === undefined) options.onTooLarge?.();
     else options.onRequest?.(request);
     const text = request === undefined ? options.tooLargeReply : await options.answer(request);
     socket.end(text, () => {
-      client.isAsking = false;
+      client.awaitsReply = false;
     });
-    // What else it sends is read and forgotten: closing on unread data would take the reply from it.
+    // Whatever else the client sends is read and ignored: closing a socket with unread data resets the
+    // connection, and the client would lose the reply.
     const linger = setTimeout(() => socket.destroy(), LINGER_MS).unref();
-    socket.once('close', () => clearTimeout(linger)); // it would keep the socket's memory, and many requests come in a row
+    // A running timer would keep the socket's memory, and some clients send many requests in a short time.
+    socket.once('close', () => clearTimeout(linger));
   };
   const finish = (request: string | undefined): void => {
     reply(request).catch((error: Error) => {
@@ -132,7 +141,7 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
     if (done) return;
     received = Buffer.concat([received, chunk.subarray(0, MAX_REQUEST_BYTES + 1 - received.length)]);
     const text = received.toString('utf8');
-    const value = firstJsonValue(text) ?? (mayBecomeOne(text) ? undefined : text);
+    const value = firstJsonValue(text) ?? (mayBecomeJsonValue(text) ? undefined : text);
     if (received.length > MAX_REQUEST_BYTES) finish(undefined);
     else if (value !== undefined) finish(value);
     else socket.setTimeout(PAUSE_MS);
@@ -142,12 +151,12 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
   });
 }
 
-/** Whether an object or array begins here, or nothing has yet. */
-const mayBecomeOne = (text: string): boolean => /^([{[]|$)/.test(text.replace(BEFORE_VALUE, ''));
+/** Whether the text begins with an object or an array, or is empty so far. */
+const mayBecomeJsonValue = (text: string): boolean => /^([{[]|$)/.test(text.replace(BEFORE_VALUE, ''));
 
 /**
- * The object or array that `text` begins with, once it is whole; undefined: not yet, or it begins with
- * neither.
+ * The object or array that `text` begins with.
+ * @returns undefined if it is not complete yet, or the text begins with something else
  */
 export function firstJsonValue(text: string): string | undefined {
   const start = BEFORE_VALUE.exec(text)![0].length;

@@ -1,16 +1,16 @@
 /**
- * The address plan of `bucatini run` and `bucatini attach`: what the namespace is called, whom it asks for
- * names, and by which routes. Pure: the host's network comes in as data, nothing is asked for here.
+ * The address plan of `bucatini run` and `bucatini attach`: addresses, routes and resolvers of the namespace.
+ * Pure: the host's network comes in as data.
  *
- * Per family, the *template* is the host interface that connections will leave by: --outbound-interface, else
- * that of the default route with the lowest metric, else the first one that is up with an address and a
- * route. The namespace gets the template's address, prefix length and gateway, so that what programs show
- * inside is what the world sees outside. Nothing on the wire depends on it: every connection is a socket of
- * the host.
+ * Per family, the *template* is the host interface that connections will leave through: --outbound-interface,
+ * else the interface of the default route with the lowest metric, else the first interface that is up and has
+ * an address and a route. The namespace gets the template's address, prefix length and gateway, so that
+ * programs inside show the address that the outside sees. Nothing on the wire depends on it: every connection
+ * is a socket of the host.
  *
- * Without a template (local mode) there are addresses of our own, and always a default route: a host that
- * gets its network later serves its namespaces at once, and until then they are told "unreachable"
- * truthfully.
+ * Without a template (local mode) the namespace gets our own addresses below, and always a default route. So
+ * if the host gets its network later, the namespace works at once; until then programs get a correct
+ * "unreachable" error.
  *
  *            guest                  gateway              forwards DNS
  *   IPv4     169.254.2.1/16         169.254.2.2          169.254.1.1
@@ -23,13 +23,15 @@ import type { ResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
 import type { Settings } from './options.ts';
 
+/** MAC address of the gateway and the DNS forwarder, that is, of the engine. */
 export const OUR_MAC = '9a:55:9a:55:9a:55';
+/** Addresses in local mode. */
 export const LOCAL4 = { guest: '169.254.2.1', prefixLen: 16, gateway: '169.254.2.2' } as const;
 export const LOCAL6 = { guest: 'fd9a:559a:559a::2', prefixLen: 64, gateway: 'fe80::1' } as const;
 const DNS4 = '169.254.1.1';
 export const DNS6 = 'fd9a:559a:559a::53';
 
-/** The host's network, both families together; what netlink dumps say, no more than is used here. */
+/** The host's network, both families: the part of netlink's dumps that is used here. */
 export interface HostNetwork {
   readonly links: readonly {
     readonly index: number;
@@ -43,12 +45,13 @@ export interface HostNetwork {
   readonly hasIpv6: boolean;
 }
 
+/** An address of a host interface. */
 export interface HostAddress {
   readonly family: Family;
   readonly linkIndex: number;
   readonly address: string;
   readonly prefixLen: number;
-  /** Scope universe or site, and neither deprecated nor temporary nor tentative. */
+  /** The scope is universe or site, and the address is not deprecated, temporary or tentative. */
   readonly usable: boolean;
 }
 
@@ -62,6 +65,7 @@ export interface HostRoute {
   readonly metric: number;
 }
 
+/** The host interface whose addresses the namespace gets. */
 export interface Template {
   readonly linkName: string;
   readonly linkIndex: number;
@@ -70,9 +74,10 @@ export interface Template {
   readonly gateway?: string;
 }
 
+/** The plan for a namespace. */
 export interface PlannedNetwork {
   readonly addresses: AddressPlan;
-  /** AddressPlan.resolvers as they were written, interfaces by name. */
+  /** AddressPlan.resolvers as the user or resolv.conf wrote them, with zones as interface names. */
   readonly nameservers: readonly string[];
   readonly interfaceName: string;
   /** One line for people, at log level info. */
@@ -80,10 +85,11 @@ export interface PlannedNetwork {
 }
 
 /**
+ * Make the plan.
  * @param settings  the command line
  * @param host      the host's network as it is now
- * @param resolv    the host's resolv.conf; absent when it has none
- * @throws UsageError when what was asked for cannot be had on this host
+ * @param resolv    the host's resolv.conf; undefined if it has none
+ * @throws UsageError if this host cannot do what an option asks for
  */
 export function planNetwork(
   settings: Settings,
@@ -126,14 +132,20 @@ export function planNetwork(
 }
 
 /**
- * What resolv.conf inside names. One is enough: it asks the host's resolvers over whatever family they have.
+ * The nameservers in the namespace's resolv.conf. One is enough: it forwards to the host's resolvers over
+ * either family.
+ * @returns an empty list with --dns none
  */
 export function forwarders(settings: Settings): readonly string[] {
   if (settings.dns?.length === 0) return [];
   return [settings.ipv4 ? DNS4 : DNS6];
 }
 
-/** The host interface a family's connections leave by; undefined when it has none with a usable address. */
+/**
+ * The host interface that connections of a family leave through.
+ * @param outbound  name of the only permitted interface; undefined: any
+ * @returns undefined if no interface has a usable address and a route
+ */
 export function findTemplate(host: HostNetwork, family: Family, outbound?: string): Template | undefined {
   const routes = host.routes.filter((route) => {
     const link = host.links.find((l) => l.index === route.linkIndex);
@@ -144,8 +156,8 @@ export function findTemplate(host: HostNetwork, family: Family, outbound?: strin
   const others = routes.filter((route) => route.prefixLen > 0 && !isLinkLocal(route.destination));
   for (const route of [...defaults, ...others]) {
     const link = host.links.find((l) => l.index === route.linkIndex)!;
-    // The longest prefix is the most specific statement about where this host is; the first among equals is
-    // the primary.
+    // The longest prefix says most precisely which network this host is in. Among equal ones the first is the
+    // primary address.
     const address = host.addresses
       .filter((a) => a.family === family && a.linkIndex === link.index && a.usable)
       .sort((a, b) => b.prefixLen - a.prefixLen)[0];
@@ -184,7 +196,7 @@ function planIpv6(settings: Settings, template: Template | undefined, forwardsDn
     guest,
     prefixLen: chosen !== undefined ? (chosen.prefixLen ?? 64) : (template?.prefixLen ?? LOCAL6.prefixLen),
     gateway,
-    // Router advertisements come from a link-local address: the gateway's own where it has one.
+    // Router advertisements are sent from a link-local address: the gateway's, if it is link-local.
     linkLocal: isLinkLocal(gateway) ? gateway : LOCAL6.gateway,
     ...(template !== undefined && { linkLocalScope: template.linkIndex }),
     ...(settings.hostLoopback6 !== undefined && { hostLoopback: settings.hostLoopback6 }),

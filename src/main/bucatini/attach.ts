@@ -1,4 +1,7 @@
-/** `bucatini attach`: serve a namespace that someone else made, until it is gone (host/namespace-watch.ts). */
+/**
+ * `bucatini attach`: serves a namespace that another program made, until it is gone
+ * (host/namespace-watch.ts).
+ */
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import { quoted, UsageError } from '../cli/values.ts';
@@ -11,7 +14,14 @@ import { SettingsFrontEnd, type SettingsStart, socketSource } from './engine-lau
 import type { NetnsTap } from './netns-setup.ts';
 import type { Settings } from './options.ts';
 
-/** @returns the exit status */
+/**
+ * Run `bucatini attach`.
+ * @param booted    a packet thread that is booting
+ * @param operands  the process id or the path
+ * @param version   of the package
+ * @returns the exit status
+ * @throws UsageError, NetnsError or Error with one line for the user
+ */
 export async function attach(
   booted: BootedThread,
   settings: Settings,
@@ -20,12 +30,16 @@ export async function attach(
 ): Promise<number> {
   const target = parseTarget(operands);
   const identity = namespaceIdentity(target.path);
-  if (identity === undefined) throw new UsageError(missing(target));
+  if (identity === undefined) throw new UsageError(notFoundText(target));
   await holdOutputs();
   const sockets = await socketSource(settings);
   const start: SettingsStart = {
-    ...{ booted, settings, sockets, version },
-    ...{ target: { kind: 'path', path: target.path }, program: 'bucatini attach' },
+    booted,
+    settings,
+    sockets,
+    version,
+    target: { kind: 'path', path: target.path },
+    program: 'bucatini attach',
   };
   return serve(new Attach(start, target, identity));
 }
@@ -36,7 +50,7 @@ class Attach extends SettingsFrontEnd {
   readonly #end = Promise.withResolvers<string>();
   #watch: NamespaceWatch | undefined;
 
-  /** @param identity  of the namespace that is meant */
+  /** @param identity  of the namespace that is meant (namespaceIdentity) */
   constructor(start: SettingsStart, target: NamedNamespace, identity: string) {
     super(start);
     this.#target = target;
@@ -78,7 +92,10 @@ class Attach extends SettingsFrontEnd {
   }
 }
 
-/** The operand of `attach`: a process id or a path. @throws UsageError */
+/**
+ * Parse the operand of `attach`: a process id or a path.
+ * @throws UsageError
+ */
 function parseTarget(operands: readonly string[]): NamedNamespace {
   const [word, ...rest] = operands;
   if (word === undefined || word === '') {
@@ -94,7 +111,7 @@ function parseTarget(operands: readonly string[]): NamedNamespace {
   return { path: `/proc/${pid}/ns/net`, pid };
 }
 
-function missing(target: NamedNamespace): string {
+function notFoundText(target: NamedNamespace): string {
   if (target.pid === undefined) return `${quoted(target.path)}: no such file, or this user may not see it`;
   return `${target.pid}: no such process, or not one of yours`;
 }

@@ -1,8 +1,9 @@
 // bundle: rare
 /**
- * `bucatini bug-report`: what a report of a fault needs to say, as one text to paste. Nothing that identifies people or their
- * networks is in it: addresses, names, paths and commands are left out, and an engine is looked at from
- * outside, by /proc, and where its API socket is named asked for its counters.
+ * `bucatini bug-report`: prints the facts that a bug report needs, as one text to paste. It contains nothing
+ * that identifies people or their networks: addresses, names, paths and commands are left out. Engines are
+ * examined from outside, through /proc; if the user names an API socket, the engine is also asked for its
+ * counters.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
@@ -27,8 +28,8 @@ interface EngineStats {
 }
 
 const MIB = 1 << 20;
-/** Programs that a fault may come from as well, and how they tell their version. */
-const NEIGHBOURS = [
+/** Other programs that may cause a fault, and their option that prints the version. */
+const RELATED_PROGRAMS = [
   ['podman', '--version'],
   ['buildah', '--version'],
   ['rootlesskit', '--version'],
@@ -50,8 +51,10 @@ const SETTINGS = [
 ];
 
 /**
- * @param apiSockets  of engines whose counters are to be in it
- * @returns 0: what is missing is in the report
+ * Print the report.
+ * @param version     of the package
+ * @param apiSockets  sockets of engines whose counters are included
+ * @returns 0, also if facts are missing: the report says so
  */
 export async function bugReport(version: string, apiSockets: readonly string[]): Promise<number> {
   const out: string[] = ['## Versions', ''];
@@ -60,8 +63,8 @@ export async function bugReport(version: string, apiSockets: readonly string[]):
   out.push(row('distribution', pretty ?? 'unknown'));
   out.push(row('processors', `${availableParallelism()} of ${cpus()[0]?.model.trim() ?? 'unknown'}`));
   out.push(row('memory', `${mib(totalmem())} MiB, ${mib(freemem())} free`));
-  for (const [name, option] of NEIGHBOURS) {
-    // Podman's helpers may be in its own directories alone.
+  for (const [name, option] of RELATED_PROGRAMS) {
+    // Podman's helpers may exist only in its own directories.
     const tried = ['', '/usr/libexec/podman/', '/usr/lib/podman/']
       .map((helpers) => spawnSync(`${helpers}${name}`, [option], { encoding: 'utf8', timeout: 5000 }))
       .find(({ error }) => error === undefined);
@@ -89,7 +92,7 @@ export async function bugReport(version: string, apiSockets: readonly string[]):
   return 0;
 }
 
-/** Whether switch-over is in force, and what Podman uses. */
+/** Whether switch-over is in effect, and which pasta Podman uses. */
 function switchLines(): string[] {
   const binDir = fileURLToPath(new URL('bin', packageRoot));
   let state: string;
@@ -105,7 +108,7 @@ function switchLines(): string[] {
     try {
       real = realpathSync(found);
     } catch {
-      // A link that leads nowhere is no launcher of ours.
+      // A dangling link is not a launcher of ours.
     }
     used =
       real === `${binDir}/pasta`
@@ -117,7 +120,9 @@ function switchLines(): string[] {
   return [row('switch-over', state), row('pasta that Podman uses', used)];
 }
 
-/** Figures alone: no address, port or name is among an engine's counters. The path is not repeated. */
+/**
+ * The counters of an engine; they contain no address, port or name. The path of the socket is not repeated.
+ */
 async function statsLines(path: string): Promise<string[]> {
   try {
     const { counters, threads, histograms } = (await askApi(path, 'stats')) as EngineStats;
@@ -141,23 +146,24 @@ function read(path: string): string {
 const ADDRESS =
   /\b\d{1,3}(\.\d{1,3}){3}\b|(?<![\w:])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![\w:])|\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b/gi;
 
-/** IPv4, IPv6 and MAC addresses taken out. */
+/** Replace IPv4, IPv6 and MAC addresses. */
 export const withoutAddresses = (text: string): string => text.replace(ADDRESS, 'ADDRESS');
-/** Paths below people's own directories. */
+/** Replace paths below directories that belong to people. */
 const withoutPaths = (text: string): string =>
   text.replace(/(?<![\w.])\/(?:home|root|Users|mnt|tmp|work)\/[^\s,;)]*/g, 'PATH');
 
-/** A value that says something about behaviour and nothing about whom it belongs to. */
+/** Option values that describe behaviour and identify nobody. */
 const HARMLESS_VALUE = /^(?:auto|none|all|fused|pipeline(?:=\d+)?|error|warning|info|debug|[\d:,~-]{1,64})$/;
 
+/** A process that runs an engine. */
 export interface RunningEngine {
   readonly pid: number;
   readonly name: string;
-  /** The command line after the program. */
+  /** Arguments of the program. */
   readonly args: readonly string[];
 }
 
-/** Engines that we may look at, found by the program that they run. */
+/** Running engines whose command line this user may read. */
 function runningEngines(): RunningEngine[] {
   const engines: RunningEngine[] = [];
   for (const entry of readdirSync('/proc')) {
@@ -175,8 +181,8 @@ function runningEngines(): RunningEngine[] {
 }
 
 /**
- * Names of options, and values only where they are harmless. Everything from the first operand on is left
- * out.
+ * The options of an engine: names, and values only if they are harmless. Leaves out everything from the first
+ * operand on.
  */
 export function optionsText({ name, args }: Pick<RunningEngine, 'name' | 'args'>): string {
   const isPasta = name === 'pasta';
@@ -189,12 +195,12 @@ export function optionsText({ name, args }: Pick<RunningEngine, 'name' | 'args'>
     return `--${option.name} ${HARMLESS_VALUE.test(value) ? value : '…'}`;
   });
   const head = isPasta ? [] : [args[0] ?? ''];
-  return [...head, ...said, ...(error === undefined ? [] : ['(then unknown words)'])].join(' ');
+  return [...head, ...said, ...(error === undefined ? [] : ['(the rest is not understood)'])].join(' ');
 }
 
 const OWN_OPTIONS: readonly OptionShape[] = OPTIONS.map(({ name, short, value }) => ({
-  name: name.slice(2),
-  ...(short !== undefined && { short: short.slice(1) }),
+  name,
+  ...(short !== undefined && { short }),
   takesValue: value !== undefined,
 }));
 
@@ -224,11 +230,14 @@ function engineLines(engine: RunningEngine): string[] {
     kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
   }
   const counted = [...kinds].map(([kind, count]) => `${count} ${kind}`).sort();
-  lines.push(row('  descriptors', counted.join(', ') || 'may not be looked at'));
+  lines.push(row('  descriptors', counted.join(', ') || 'permission denied'));
   return [...lines, ''];
 }
 
-/** From its start to now, proc_pid_stat(5): field 22, in ticks since the machine's start. */
+/**
+ * Time since the start of a process. Field 22 of proc_pid_stat(5) is the start, in ticks since the machine's
+ * start.
+ */
 function ageText(proc: string): string {
   const started =
     Number(
@@ -253,7 +262,7 @@ function descriptorKind(link: string): string {
   try {
     to = readlinkSync(link);
   } catch {
-    return 'closed meanwhile';
+    return 'closed in the meantime';
   }
   if (to === '/dev/net/tun' || to === '/dev/null') return to;
   return /^(?:anon_inode:)?\[?([a-z]+)/.exec(to)?.[1] ?? 'file';

@@ -1,11 +1,11 @@
 // bundle: texts
 /**
- * Help, version and the options page, all from the option table. The build writes them into dist/texts, where
- * the launcher finds them (it prints them without starting Node), and docs/cli.md is the same table as
- * Markdown.
+ * Help, version and docs/cli.md, all from the option table. The build writes help and version into
+ * dist/texts; the launcher prints them from there without starting Node.
  */
 
-import { defaultText, helpLines, saidByShell, wrap } from '../cli/option-texts.ts';
+import { namesOf } from '../cli/option-fields.ts';
+import { defaultText, helpLines, shellScriptPrinting, wrap } from '../cli/option-texts.ts';
 import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { OPTIONS, type OptionSpec } from './options.ts';
 
@@ -60,6 +60,7 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
   },
 };
 
+/** The subcommands with their texts, in the order of the help. */
 export const COMMANDS = COMMAND_NAMES.map((name) => ({ name, ...TEXTS[name] }));
 
 const INDENT = 26;
@@ -125,10 +126,10 @@ export function cliMarkdown(): string {
 /** File name in dist/texts -> content. */
 export function generatedTexts(version: string): ReadonlyMap<string, string> {
   const texts = new Map([
-    ['bucatini.help.sh', saidByShell(overviewText())],
-    ['bucatini.version.sh', saidByShell(versionText(version))],
+    ['bucatini.help.sh', shellScriptPrinting(overviewText())],
+    ['bucatini.version.sh', shellScriptPrinting(versionText(version))],
   ]);
-  for (const { name } of COMMANDS) texts.set(`bucatini-${name}.help.sh`, saidByShell(helpText(name)));
+  for (const { name } of COMMANDS) texts.set(`bucatini-${name}.help.sh`, shellScriptPrinting(helpText(name)));
   return texts;
 }
 
@@ -144,7 +145,7 @@ function grouped(command: CommandName): [string, OptionSpec[]][] {
 }
 
 function signature(option: OptionSpec): string {
-  const names = option.short === undefined ? option.name : `${option.short}, ${option.name}`;
+  const names = namesOf(option).join(', ');
   return option.value === undefined ? names : `${names} ${option.value}`;
 }
 
@@ -155,5 +156,5 @@ function optionLines(option: OptionSpec): string[] {
 
 const cell = (text: string): string => text.replaceAll('|', '\\|');
 
-/** Files of the repository that are made from here (`npm run docs`). */
+/** Generated files of the repository (`npm run docs`): path -> content. */
 export const generatedDocs = (): ReadonlyMap<string, string> => new Map([['docs/cli.md', cliMarkdown()]]);

@@ -1,7 +1,7 @@
 // bundle: boot
 /**
- * The subcommands of `bucatini`, in the order of its help. bin/bucatini has the same list; imports nothing:
- * loaded before all else.
+ * The subcommands of `bucatini`, in the order of its help. bin/bucatini has the same list. Loaded before all
+ * other modules, so it imports nothing.
  */
 export const COMMAND_NAMES = [
   'run',

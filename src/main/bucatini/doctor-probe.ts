@@ -1,11 +1,11 @@
 // bundle: process bucatini/doctor-probe
 /**
- * Runs as root of a fresh user and network namespace: makes a TAP as `run` does and says on standard output
- * what came of it.
+ * Runs as root of a new user and network namespace: makes a TAP as `run` does, and prints the result as JSON.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { openTap } from '../../sys/tap.ts';
 
+/** What the probe prints as JSON: the abilities of the TAP, and errors. */
 export interface ProbeReport {
   readonly error?: string;
   readonly vnetHeader: boolean;

@@ -1,10 +1,11 @@
 // bundle: rare
 /**
- * `bucatini doctor`: each thing that bucatini needs or uses is tried, not guessed, and told in one line with its remedy.
+ * `bucatini doctor`: tries everything that bucatini needs or uses, and prints one line for each check, with
+ * the remedy.
  *
  *   ok     works
- *   note   missing; traffic flows, something named is lost
- *   FAIL   missing; `bucatini run` cannot work, the status is 1
+ *   note   missing; traffic flows, but the named feature is lost
+ *   FAIL   missing; `bucatini run` cannot work, and the exit status is 1
  */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
@@ -18,6 +19,7 @@ import type { ProbeReport } from './doctor-probe.ts';
 import { tryFeatures } from './kernel-features.ts';
 import { hasIpv6 } from './netns-setup.ts';
 
+/** The result of one check. */
 export interface Finding {
   readonly grade: 'ok' | 'note' | 'FAIL';
   readonly subject: string;
@@ -28,7 +30,10 @@ const ok = (subject: string, text: string): Finding => ({ grade: 'ok', subject, 
 const note = (subject: string, text: string): Finding => ({ grade: 'note', subject, text });
 const fail = (subject: string, text: string): Finding => ({ grade: 'FAIL', subject, text });
 
-/** `bucatini doctor`: print what examine() finds. @returns the exit status */
+/**
+ * Print the result of each check.
+ * @returns the exit status
+ */
 export async function doctor(): Promise<number> {
   let broken = 0;
   for (const { grade, subject, text } of examine()) {
@@ -43,7 +48,7 @@ export async function doctor(): Promise<number> {
   return broken === 0 ? 0 : 1;
 }
 
-/** Try each thing in turn: a trial may take a while, so what is found is given at once. */
+/** Do the checks in turn. A check may take a while, so each result is yielded at once. */
 export function* examine(): Generator<Finding> {
   yield checkKernel();
   yield ok('Node', `${process.version.slice(1)}, ${process.execPath}`);
@@ -83,12 +88,12 @@ function checkKernel(): Finding {
   );
 }
 
-/** Coreutils 8.31 (2019); other makers' env lack it. */
+/** The env of coreutils 8.31 (2019) has the options; other implementations of env have not. */
 function checkEnv(): Finding {
   const works = spawnSync('env', ['--default-signal=INT', '--ignore-signal=HUP', 'true']).status === 0;
   return works
     ? ok('coreutils', 'env sets signals')
-    : fail('coreutils', 'env knows no --default-signal; install coreutils 8.31 or later');
+    : fail('coreutils', 'env has no option --default-signal; install coreutils 8.31 or later');
 }
 
 function checkTools(): Finding {
@@ -104,7 +109,10 @@ function checkTools(): Finding {
   return fail('util-linux', `${missing.join(', ')} missing; install the packages util-linux and mount`);
 }
 
-/** What forbids user namespaces, in the order of certainty; each with what an administrator has to write. */
+/**
+ * Settings that forbid user namespaces, the most certain first: path, forbidding value, remedy for an
+ * administrator.
+ */
 const USERNS_SWITCHES = [
   ['user/max_user_namespaces', '0', 'sysctl -w user.max_user_namespaces=15000'],
   ['kernel/unprivileged_userns_clone', '0', 'sysctl -w kernel.unprivileged_userns_clone=1'],
@@ -148,7 +156,10 @@ function checkTunDevice(): Finding {
   }
 }
 
-/** A real TAP in a namespace that is made for it. */
+/**
+ * Make a real TAP in a namespace of its own.
+ * @param namespaces  options of unshare
+ */
 function checkTap(namespaces: string): Finding[] {
   const probe = fileURLToPath(workerUrl('bucatini/doctor-probe'));
   const ran = spawnSync('unshare', [namespaces, '-m', '--', process.execPath, probe], { encoding: 'utf8' });

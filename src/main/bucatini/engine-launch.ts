@@ -1,4 +1,6 @@
-/** From settings to an engine: what `run` and `attach` have in common of their start (host/start.ts). */
+/**
+ * The part of the start that `run` and `attach` have in common (host/start.ts): from Settings to an engine.
+ */
 import { availableParallelism } from 'node:os';
 import type { EngineHandle } from '../../workers/engine.ts';
 import { DEFAULT_POLICY, type EnginePlan, type ListenerPlan } from '../../workers/engine-plan.ts';
@@ -27,14 +29,20 @@ function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
 }
 
 /**
- * Who moves into the namespace: the main thread where the one packet thread that there will be has been
- * started already, else a thread of its own.
+ * Choose the thread that moves into the namespace. If the engine has only one packet thread, which has been
+ * started already, it is the main thread; otherwise a thread of its own.
  */
 export function chooseNetns(settings: Settings): Netns<NetnsJob, NetnsTap> {
   if (chosenThreads(settings).kind !== 'fused') return new NetnsThread('bucatini/netns-worker');
   return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpNetns);
 }
 
+/**
+ * The engine for these settings.
+ * @param netns    the TAP and the network that the set-up made
+ * @param keys     random keys (engineKeys)
+ * @param sockets  makes sockets inside, if the loopback path is used (socketSource)
+ */
 export function enginePlan(
   settings: Settings,
   netns: NetnsTap,
@@ -66,27 +74,31 @@ export function enginePlan(
   };
 }
 
-/** Listeners of --publish. */
+/** The listeners of --publish. */
 export const published = ({ splice, publish }: Settings): readonly ListenerPlan[] =>
   splice ? publish.map((listener) => ({ ...listener, path: 'splice' })) : publish;
 
-/** For the loopback path, where it is used: what the thread in the namespace and the engine share. */
+/**
+ * Memory that the engine shares with the thread in the namespace, for the loopback path (--splice).
+ * @returns undefined if that path is not used
+ */
 export async function socketSource(settings: Settings): Promise<SharedArrayBuffer | undefined> {
   if (!settings.splice || settings.publish.length === 0) return undefined;
   return (await import('../../workers/splice/socket-source.ts')).makeSocketSource();
 }
 
+/** Input of SettingsFrontEnd. */
 export interface SettingsStart {
   readonly booted: BootedThread;
   readonly settings: Settings;
   readonly target: NetnsTarget;
   readonly sockets: SharedArrayBuffer | undefined;
-  /** As the API tells it. */
+  /** As in the API's answer to `info`. */
   readonly program: string;
   version(): string;
 }
 
-/** A front end whose options are Settings. */
+/** The hooks that `run` and `attach` have in common. */
 export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   readonly log: Log;
   readonly booted: BootedThread;
@@ -114,8 +126,8 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
   }
 
   /**
-   * A change of the host's network changes nothing in the namespace: from the start it has an address, a
-   * default route and the address of our DNS forwarder.
+   * After a change of the host's network, only the engine is informed. The namespace needs no change: from
+   * the start it has an address, a default route and the address of our DNS forwarder.
    */
   following(engine: EngineHandle, { network }: NetnsTap): Following {
     const { outboundInterface, dns } = this.#start.settings;

@@ -1,5 +1,5 @@
 // bundle: rare
-/** Optional kernel features, each tried on a socket of its own. */
+/** Detects optional kernel features by using them, each on a socket of its own. */
 import {
   AF_INET,
   IPPROTO_ICMP,
@@ -30,8 +30,9 @@ import {
   socket,
 } from '../../sys/socket.ts';
 
+/** Which optional features work on this kernel. */
 export interface KernelFeatures {
-  /** MSG_PEEK moves on by itself on TCP sockets. */
+  /** SO_PEEK_OFF works on TCP sockets: each MSG_PEEK continues after the last one. */
   readonly tcpPeekOffset: boolean;
   readonly udpSegment: boolean;
   readonly udpGro: boolean;
@@ -39,7 +40,7 @@ export interface KernelFeatures {
   readonly ping4: boolean;
 }
 
-/** Try each on sockets of its own, closed again. */
+/** Try each feature. The sockets are closed again. */
 export function tryFeatures(): KernelFeatures {
   return {
     tcpPeekOffset: tryPeekOffset(),
@@ -49,7 +50,7 @@ export function tryFeatures(): KernelFeatures {
   };
 }
 
-/** False when there is no such socket. */
+/** @returns the result of `use`; false if the socket cannot be made */
 function withSocket(type: number, protocol: number, use: (fd: number) => boolean): boolean {
   const fd = socket(AF_INET, type | SOCK_CLOEXEC, protocol);
   if (fd < 0) return false;

@@ -1,8 +1,8 @@
 // bundle: front-end bucatini
 /**
- * Entry of the `bucatini` front end, started by bin/bucatini in the namespaces that the subcommand needs.
- * Only what the subcommand uses is loaded; the process ends with the status that the subcommand gives, 1 for
- * errors of our own.
+ * Entry of the `bucatini` front end. bin/bucatini starts it in the namespaces that the subcommand needs. It
+ * loads only the modules of the subcommand. The process ends with the status that the subcommand returns; 1
+ * for our own errors.
  */
 import { flushCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
@@ -22,15 +22,16 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
   const command = COMMAND_NAMES.find((known) => known === name);
   if (command === undefined) throw new Error(`${name || 'no command'}: write bucatini ${commandList()}`);
   if (startsEngine(command)) ownStreams();
-  // First of all, as it takes longest, and before the main thread may move into another network namespace
-  // (netns.ts).
+  // Boot the packet thread first, as it takes longest. It must be started before the main thread may move
+  // into another network namespace (netns.ts).
   const booted = startsEngine(command) ? bootPacketThread('packet thread 0') : undefined;
   try {
     const { parseArguments } = await import('./options.ts');
     const parsed = parseArguments(command, args);
     if (parsed.kind !== 'go') {
       await printText(command, parsed.kind);
-      if (booted !== undefined) flushCompileCache(); // scripts/build.ts fills it by this, and exitAfter() would not
+      // scripts/build.ts fills the compile cache by this call. exitAfter() would not write it.
+      if (booted !== undefined) flushCompileCache();
       return 0;
     }
     const { settings, operands } = parsed;
@@ -51,8 +52,11 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
         const { podmanPasta, switchBack, switchOver } = await import('./switch-over.ts');
         const binDir = fileURLToPath(new URL('bin', packageRoot));
         const options = {
-          ...{ env, uid: process.getuid!(), binDir, podmanPasta },
-          tell: (line: string) => console.log(line),
+          env,
+          uid: process.getuid!(),
+          binDir,
+          podmanPasta,
+          print: (line: string) => console.log(line),
         };
         return command === 'switch-over' ? switchOver(options) : switchBack(options);
       }
@@ -74,7 +78,7 @@ function refuseOperands(operands: readonly string[]): void {
     throw new Error(`${JSON.stringify(operands[0])}: unexpected argument; leave it out`);
 }
 
-/** The subcommand's name in front of what went wrong in it. */
+/** Put the subcommand's name in front of an error's message. */
 function inCommand(command: CommandName, error: unknown): Error {
   const cause = error instanceof Error ? error : new Error(String(error));
   return Object.assign(new Error(`${command}: ${cause.message}`, { cause }), {
@@ -82,16 +86,16 @@ function inCommand(command: CommandName, error: unknown): Error {
   });
 }
 
-function tell(error: Error & { status?: number }): number {
+function reportError(error: Error & { status?: number }): number {
   say(error.message);
   return error.status ?? 1;
 }
 
 const argv = process.argv.slice(2);
 const outcome = main(argv, enterProgram('bucatini'));
-if (startsEngine(argv[0])) void exitAfter(outcome, tell);
+if (startsEngine(argv[0])) void exitAfter(outcome, reportError);
 else
   outcome.then(
     (status) => process.exit(status),
-    () => exitAfter(outcome, tell),
+    () => exitAfter(outcome, reportError),
   );

@@ -1,14 +1,14 @@
 /**
- * What one thread does to give a network namespace its interface. Runs on the main thread or in
- * netns-worker.ts (netns.ts says when):
+ * The set-up of a network namespace by one thread, on the main thread or in netns-worker.ts (netns.ts
+ * explains which):
  *
  *   in the host's namespace     read links, addresses and routes; make the address plan
- *   unshare or setns            only this thread moves; sockets that others open stay in the host's namespace
+ *   unshare or setns            only this thread moves; the others still open sockets in the host's namespace
  *   in the target               loopback up, TAP made, sysctls, MAC, MTU, queue, up, addresses, routes
  *
- * The descriptors that come out (TAP, namespace) belong to the process and outlive the thread. Everything is
- * synchronous: libuv's pool threads are still in the host's namespace. /proc/sys/net shows the namespace of
- * the thread that looks.
+ * The process owns the resulting descriptors (TAP, namespace), so they outlive the thread. All calls are
+ * synchronous: libuv's pool threads are still in the host's namespace, and /proc/sys/net shows the namespace
+ * of the calling thread.
  */
 import { readFileSync } from 'node:fs';
 import {
@@ -27,8 +27,8 @@ import { openTap, type Tap } from '../../sys/tap.ts';
 import type { Ipv4Plan, TapPlan } from '../../workers/engine-plan.ts';
 import type { NetnsStep, SocketsInside } from '../host/netns.ts';
 import {
+  addNeighbourEntries,
   enterNamespace,
-  introduce,
   kernelHasIpv6,
   type NetnsTarget,
   TX_QUEUE_FRAMES,
@@ -39,18 +39,23 @@ import { readResolvConf } from '../host/resolv-conf.ts';
 import { type HostNetwork, type PlannedNetwork, planNetwork } from './address-plan.ts';
 import type { Settings } from './options.ts';
 
-/** What the engine needs; the interface may still be down. */
+/** The input of the engine. The interface may still be down. */
 export interface NetnsTap {
   readonly tap: TapPlan;
   readonly network: PlannedNetwork;
 }
 
+/** The input of setUpNetns(). */
 export interface NetnsJob extends SocketsInside {
   readonly settings: Settings;
   readonly target: NetnsTarget;
 }
 
-/** @throws SysError or UsageError; what was made goes away with the thread and the descriptors */
+/**
+ * Make the interface and configure it, step by step.
+ * @throws SysError or UsageError. The kernel removes what was made when the thread and the descriptors are
+ *   gone
+ */
 export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep<NetnsTap>, void, void> {
   const notes: string[] = [];
   const network = planNetwork(settings, readHostNetwork(settings), readResolvConf());
@@ -71,7 +76,7 @@ export function* setUpNetns({ settings, target }: NetnsJob): Generator<NetnsStep
     const loopback = route.linkByName('lo');
     if (loopback !== undefined && !loopback.up) route.setLink(loopback.index, { up: true });
     if (target.kind === 'new') {
-      // The only group that exists in our user namespace: ping works inside without privileges.
+      // Group 0 is the only group in our user namespace: programs inside can ping without privileges.
       trySysctl('net/ipv4/ping_group_range', '0 0', notes);
     }
     configureLink(route, link.index, tap.name, settings, network, target, notes);
@@ -117,49 +122,54 @@ function configureLink(
     return;
   }
   if (ipv6 !== undefined) {
-    // A namespace may have inherited "off" from the host; in one of our own nobody else's wish is overruled.
+    // A new namespace may have inherited disable_ipv6=1 from the host. In a namespace of another program,
+    // that value may be intended, so it stays.
     if (target.kind === 'new') {
       for (const scope of ['all', 'default', name])
         setIfDifferent(`net/ipv6/conf/${scope}/disable_ipv6`, '0', notes);
     }
-    // Addresses are usable at once, the link-local one included; a router advertisement changes nothing.
+    // Without duplicate address detection, all addresses are usable at once, also the link-local one. A
+    // router advertisement must not change anything.
     trySysctl(`net/ipv6/conf/${name}/accept_dad`, '0', notes);
     trySysctl(`net/ipv6/conf/${name}/accept_ra`, '0', notes);
   } else {
     trySysctl(`net/ipv6/conf/${name}/disable_ipv6`, '1', []);
   }
   route.setLink(index, { mtu, txQueueLen: TX_QUEUE_FRAMES, up: true });
-  const keeps = target.kind !== 'new';
-  if (ipv4 !== undefined) addDefaultRoute(route, index, 4, ipv4, mac, keeps, notes);
+  const foreign = target.kind !== 'new';
+  if (ipv4 !== undefined) addDefaultRoute(route, index, 4, ipv4, mac, foreign, notes);
   if (ipv6 === undefined) return;
   try {
-    addDefaultRoute(route, index, 6, ipv6, mac, keeps, notes);
+    addDefaultRoute(route, index, 6, ipv6, mac, foreign, notes);
   } catch (error) {
-    // A namespace of someone else's may have IPv6 switched off: IPv4 is still worth having.
+    // IPv6 may be disabled in a namespace of another program: go on with IPv4 alone.
     if (ipv4 === undefined || !(error instanceof SysError)) throw error;
     notes.push(`no IPv6 inside: ${error.message}`);
   }
 }
 
-/** @param keeps  the namespace is somebody's, and may have a default route of its own */
+/**
+ * Add the address, the default route and neighbour entries.
+ * @param foreign  another program made the namespace, which may have a default route already
+ */
 function addDefaultRoute(
   route: RouteSocket,
   index: number,
   family: 4 | 6,
   plan: Pick<Ipv4Plan, 'guest' | 'prefixLen' | 'gateway' | 'dns'>,
   mac: string,
-  keeps: boolean,
+  foreign: boolean,
   notes: string[],
 ): void {
   const { guest, prefixLen, gateway, dns } = plan;
   route.addAddress(index, family, guest, prefixLen, { nodad: true });
-  // The kernel takes a gateway only where a route already leads; IPv6 link-local ones it finds by themselves.
+  // The kernel accepts a gateway only if a route to it exists. An IPv6 link-local gateway needs none.
   const reachable = samePrefix(gateway, guest, prefixLen) || (family === 6 && isLinkLocal(gateway));
   if (!reachable) {
     route.addRoute({ family, dst: gateway, prefixLen: family === 4 ? 32 : 128, oif: index });
   }
-  const inFront = keeps ? metricInFront(route, family) : undefined;
-  if (inFront !== undefined) {
+  const preferred = foreign ? preferredMetric(route, family) : undefined;
+  if (preferred !== undefined) {
     notes.push(`the namespace has an IPv${family} default route: it stays, and ours goes in front of it`);
   }
   route.addRoute({
@@ -168,19 +178,19 @@ function addDefaultRoute(
     prefixLen: 0,
     gateway,
     oif: index,
-    ...(inFront !== undefined && { priority: inFront }),
+    ...(preferred !== undefined && { priority: preferred }),
   });
   const onLink = dns !== undefined && samePrefix(dns, guest, prefixLen) ? [gateway, dns] : [gateway];
-  introduce(route, index, family, onLink, mac);
+  addNeighbourEntries(route, index, family, onLink, mac);
 }
 
 /**
- * Metric for a default route in front of those that a namespace has. Linux would make one route with two next
- * hops of two IPv6 ones of the same metric, and send a part of the connections by each; of IPv4 ones the
- * newest is in front.
- * @returns undefined when it has none
+ * The metric for a default route that has precedence over the existing ones. With an equal metric, Linux
+ * would merge two IPv6 routes into one with two next hops, and send a part of the connections through each.
+ * Of two IPv4 routes with equal metric, the newest has precedence.
+ * @returns undefined if there is no default route
  */
-function metricInFront(route: RouteSocket, family: 4 | 6): number | undefined {
+function preferredMetric(route: RouteSocket, family: 4 | 6): number | undefined {
   const metrics = route
     .routes()
     .filter(
@@ -192,9 +202,9 @@ function metricInFront(route: RouteSocket, family: 4 | 6): number | undefined {
 }
 
 /**
- * The network of the calling thread's namespace. Where no interface has IPv6 it is still to be had by those
- * who ask for it: their sockets will be told "unreachable", and what is published on the host's future
- * addresses works.
+ * Read the network of the calling thread's namespace. If no interface has IPv6, IPv6 is still available on
+ * request: connections get an "unreachable" error, and published ports work on addresses that the host gets
+ * later.
  */
 function readHostNetwork(settings: Settings): HostNetwork {
   const asked = settings.ipv6 && (settings.address6 !== undefined || !settings.ipv4);
@@ -207,7 +217,7 @@ function readHostNetwork(settings: Settings): HostNetwork {
   }
 }
 
-/** Netlink's words into the plan's. */
+/** Convert netlink's dumps into the input of the address plan. */
 export function hostNetwork(
   links: ReturnType<RouteSocket['links']>,
   addresses: ReturnType<RouteSocket['addresses']>,
@@ -222,7 +232,7 @@ export function hostNetwork(
       linkIndex: a.index,
       address: a.address,
       prefixLen: a.prefixLen,
-      // IFA_F_TEMPORARY is IFA_F_SECONDARY for IPv4, where such an address is as good as another.
+      // For IPv4 the same bit means IFA_F_SECONDARY, and such an address is as usable as any other.
       usable:
         a.scope < RT_SCOPE_LINK &&
         (a.flags & unusable) === 0 &&
@@ -240,7 +250,7 @@ export function hostNetwork(
           destination: r.dst,
           prefixLen: r.prefixLen,
           metric: r.priority,
-          // An IPv6 gateway of an IPv4 route (RFC 5549) means nothing to an IPv4 guest.
+          // An IPv4 guest cannot use an IPv6 gateway of an IPv4 route (RFC 5549).
           ...(gateway !== undefined && gateway.includes(':') === (r.family === 6) && { gateway }),
         },
       ];
@@ -249,7 +259,7 @@ export function hostNetwork(
   };
 }
 
-/** Whether an interface has IPv6: each has a line in there, loopback's ::1 first. */
+/** Whether an interface has IPv6: every IPv6 address has a line in that file, also loopback's ::1. */
 export function hasIpv6(): boolean {
   try {
     return readFileSync('/proc/net/if_inet6', 'utf8') !== '';
@@ -262,7 +272,7 @@ function setIfDifferent(path: string, value: string, notes: string[]): void {
   try {
     if (readFileSync(`/proc/sys/${path}`, 'utf8').trim() === value) return;
   } catch {
-    return; // not there in this kernel: nothing to undo
+    return; // this kernel does not have the sysctl
   }
   trySysctl(path, value, notes);
 }

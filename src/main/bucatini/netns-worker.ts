@@ -1,6 +1,7 @@
 // bundle: thread bucatini/netns-worker
 /**
- * The thread that moves into the namespace: see netns-setup.ts for what it does and netns.ts for who listens.
+ * The thread that moves into the namespace. netns-setup.ts describes its work, netns.ts receives its
+ * messages.
  */
 import { runNetnsThread } from '../host/netns.ts';
 import { setUpNetns } from './netns-setup.ts';

@@ -1,14 +1,17 @@
 /**
- * The option table: the one place that says which options exist, what they take, what they mean and what is
- * wrong with a bad value. It drives parsing, `--help`, error texts and docs/cli.md (see `cli-texts.ts`).
+ * The option table: the only place that defines which options exist, which values they take, what they mean
+ * and which values are errors. Parser, `--help`, error texts and docs/cli.md (see `cli-texts.ts`) are made
+ * from it.
  *
- * An entry's `set` turns the text into a setting or throws a UsageError that says what to write instead; the
- * parser puts the option and the value in front. What depends on two options at once is in `checkTogether`.
+ * The `set` of an entry converts the text into a setting, or throws a UsageError that says what to write
+ * instead; the parser puts option and value in front. Checks that involve two options are in `checkTogether`.
+ *
+ * The parser is not getopt.ts: it refuses abbreviations, and its errors suggest what to write.
  */
 
 import type { EnginePlan, ListenerPlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
-import { API_SOCKET_HELP, fieldsOf } from '../cli/option-fields.ts';
+import { API_SOCKET_HELP, fieldsOf, namesOf } from '../cli/option-fields.ts';
 import {
   type AddressWithPrefix,
   DEFAULT_MTU,
@@ -30,7 +33,7 @@ import type { LogLevel } from '../host/log.ts';
 import { COMMAND_NAMES, type CommandName } from './commands.ts';
 import { parsePublish, publishConflict, publishText } from './publish.ts';
 
-/** What the command line says, defaults filled in. Field names are the options' names. */
+/** The command line with all defaults filled in. The fields are named after the options. */
 export interface Settings {
   readonly mtu: number;
   readonly ipv4: boolean;
@@ -39,19 +42,19 @@ export interface Settings {
   readonly address6?: AddressWithPrefix;
   readonly gateway4?: string;
   readonly gateway6?: string;
-  /** Absent: the host's resolv.conf, followed. Empty: no DNS forwarding at all. */
+  /** Absent: use the host's resolv.conf and follow its changes. Empty: do not forward DNS. */
   readonly dns?: readonly string[];
   /** Absent: the template interface's name. */
   readonly interfaceName?: string;
-  /** False: the interface is left down and bare, for a DHCP client or SLAAC inside. */
+  /** False: leave the interface down and without addresses, for a DHCP client or SLAAC inside. */
   readonly configure: boolean;
   readonly outboundInterface?: string;
   readonly hostLoopback4?: string;
   readonly hostLoopback6?: string;
   readonly publish: readonly ListenerPlan[];
-  /** Where requests are taken while running (api.ts). */
+  /** Path of the API socket (api.ts). */
   readonly apiSocket?: string;
-  /** What comes to published ports from the host's loopback goes past the TAP. */
+  /** Connections from the host's loopback to published ports bypass the TAP. */
   readonly splice: boolean;
   readonly threads: Threads;
   readonly poolMib: number;
@@ -60,15 +63,17 @@ export interface Settings {
   readonly stats: boolean;
 }
 
+/** The value of --threads. */
 export type Threads = { readonly kind: 'auto' } | EnginePlan['threads'];
 
 type Draft = { -readonly [K in keyof Settings]?: Settings[K] };
 
+/** An entry of the option table. */
 export interface OptionSpec {
-  /** With its dashes, as written. */
+  /** Without dashes. */
   readonly name: string;
   readonly short?: string;
-  /** Value syntax for help; absent: a flag. */
+  /** Syntax of the value, for help. Absent: the option is a flag. */
   readonly value?: string;
   readonly group: 'Addresses' | 'Connections' | 'Engine' | 'Diagnosis' | 'General';
   readonly help: string;
@@ -85,9 +90,10 @@ const ALL: readonly CommandName[] = COMMAND_NAMES;
 
 const { fixed, parsed } = fieldsOf<Draft>();
 
+/** All options, in the order of the help. */
 export const OPTIONS: readonly OptionSpec[] = [
   {
-    name: '--address',
+    name: 'address',
     value: 'ADDR[/LEN]',
     group: 'Addresses',
     help: 'Address inside, at most one per family. Without /LEN the prefix length is 24 (IPv4) or 64 (IPv6).',
@@ -100,7 +106,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--gateway',
+    name: 'gateway',
     value: 'ADDR',
     group: 'Addresses',
     help: 'Default gateway inside, at most one per family.',
@@ -113,7 +119,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--dns',
+    name: 'dns',
     value: 'ADDR|none',
     group: 'Addresses',
     help: 'Resolver for queries from inside; several are tried in order. none: do not forward DNS.',
@@ -135,7 +141,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--interface-name',
+    name: 'interface-name',
     value: 'NAME',
     group: 'Addresses',
     help: 'Name of the interface inside.',
@@ -147,7 +153,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--mtu',
+    name: 'mtu',
     value: 'N',
     group: 'Addresses',
     help: `MTU of the interface inside, ${IPV4_MIN_MTU} to ${MAX_MTU} (from ${IPV6_MIN_MTU} with IPv6).`,
@@ -156,31 +162,31 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('mtu', (text) => parseCount(text, IPV4_MIN_MTU, MAX_MTU, '1500')),
   },
   {
-    name: '--ipv4-only',
-    short: '-4',
+    name: 'ipv4-only',
+    short: '4',
     group: 'Addresses',
     help: 'No IPv6 inside.',
     commands: ENGINE,
     set: fixed('ipv6', false),
   },
   {
-    name: '--ipv6-only',
-    short: '-6',
+    name: 'ipv6-only',
+    short: '6',
     group: 'Addresses',
     help: 'No IPv4 inside.',
     commands: ENGINE,
     set: fixed('ipv4', false),
   },
   {
-    name: '--no-configure',
+    name: 'no-configure',
     group: 'Addresses',
     help: 'Leave the interface inside down and without addresses: a DHCP client or the kernel inside configures it.',
     commands: ENGINE,
     set: fixed('configure', false),
   },
   {
-    name: '--publish',
-    short: '-p',
+    name: 'publish',
+    short: 'p',
     value: '[ADDR:]PORT[-PORT][:PORT[-PORT]][/tcp|/udp]',
     group: 'Connections',
     help: 'Forward this port of the host to the second port inside, or to the same port if there is no second one. Listens on all addresses of the host unless ADDR is given; an IPv6 ADDR stands in brackets. Two ranges must have the same length. TCP unless /udp is given.',
@@ -191,7 +197,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--api-socket',
+    name: 'api-socket',
     value: 'PATH',
     group: 'Connections',
     help: `${API_SOCKET_HELP} (docs/api.md). A socket that is already at PATH is replaced.`,
@@ -199,14 +205,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('apiSocket', parseSocketPath),
   },
   {
-    name: '--splice',
+    name: 'splice',
     group: 'Connections',
     help: "Forward connections from the host's loopback to published ports socket to socket, without the TAP. This is faster, but programs inside see the namespace's own address as the client.",
     commands: ENGINE,
     set: fixed('splice', true),
   },
   {
-    name: '--host-loopback',
+    name: 'host-loopback',
     value: 'ADDR|none',
     group: 'Connections',
     help: "Connections from inside to ADDR reach the host's 127.0.0.1 (::1 for an IPv6 ADDR). At most one per family; the gateway's address is allowed.",
@@ -224,7 +230,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--outbound-interface',
+    name: 'outbound-interface',
     value: 'NAME',
     group: 'Connections',
     help: 'Host interface that connections leave through. The addresses inside are copied from it too.',
@@ -233,7 +239,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('outboundInterface', parseInterfaceName),
   },
   {
-    name: '--threads',
+    name: 'threads',
     value: 'auto|fused|pipeline[=N]',
     group: 'Engine',
     help: `Threads for the packets. fused: one thread does everything. pipeline: one thread reads, N threads (shards, 1 to ${MAX_SHARDS}) translate, one thread does host I/O.`,
@@ -242,7 +248,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('threads', parseThreads),
   },
   {
-    name: '--pool-size',
+    name: 'pool-size',
     value: 'MIB',
     group: 'Engine',
     help: 'Packet memory in MiB, 8 to 1024. It also limits the number of connections. Memory is taken only when used.',
@@ -251,7 +257,7 @@ export const OPTIONS: readonly OptionSpec[] = [
     set: parsed('poolMib', (text) => parseCount(text, 8, 1024, '64')),
   },
   {
-    name: '--pcap',
+    name: 'pcap',
     value: 'FILE',
     group: 'Diagnosis',
     help: 'Write every frame, in both directions, to FILE for tcpdump or Wireshark.',
@@ -262,14 +268,14 @@ export const OPTIONS: readonly OptionSpec[] = [
     },
   },
   {
-    name: '--stats',
+    name: 'stats',
     group: 'Diagnosis',
     help: 'Print counters and latency percentiles on standard error when bucatini ends.',
     commands: ENGINE,
     set: fixed('stats', true),
   },
   {
-    name: '--log-level',
+    name: 'log-level',
     value: 'LEVEL',
     group: 'Diagnosis',
     help: `Messages on standard error: ${LOG_LEVELS.join(', ')}. Each level includes those before it.`,
@@ -277,25 +283,26 @@ export const OPTIONS: readonly OptionSpec[] = [
     commands: ENGINE,
     set: parsed('logLevel', (text) => parseChoice(text, LOG_LEVELS)),
   },
-  { name: '--help', short: '-h', group: 'General', help: 'Print this text.', commands: ALL },
-  { name: '--version', group: 'General', help: 'Print the version.', commands: ALL },
+  { name: 'help', short: 'h', group: 'General', help: 'Print this text.', commands: ALL },
+  { name: 'version', group: 'General', help: 'Print the version.', commands: ALL },
 ];
 
+/** The command line: a request for a text, or settings and operands. */
 export type Parsed =
   | { readonly kind: 'help' | 'version' }
   | { readonly kind: 'go'; readonly settings: Settings; readonly operands: readonly string[] };
 
 /**
- * Read a subcommand's arguments. Options end at `--` or at the first word that is none; all that follows are
- * operands.
- * @throws UsageError, one line that names option and value
+ * Parse the arguments of a subcommand. `--`, or the first word that is not an option, ends the options; the
+ * rest are operands.
+ * @throws UsageError with one line that names option and value
  */
 export function parseArguments(command: CommandName, args: readonly string[]): Parsed {
   const draft: Draft = {};
   const seen = new Set<string>();
   let i = 0;
   for (; i < args.length; i++) {
-    const [word, glued] = firstOfBundle(command, args[i]!);
+    const [word, rest] = firstOfBundle(command, args[i]!);
     if (word === '--') {
       i++;
       break;
@@ -303,18 +310,18 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
     if (!word.startsWith('-') || word === '-') break;
     const equals = word.startsWith('--') ? word.indexOf('=') : -1;
     const name = equals < 0 ? word : word.slice(0, equals);
-    const option = OPTIONS.find((o) => (o.name === name || o.short === name) && o.commands.includes(command));
+    const option = OPTIONS.find((o) => o.commands.includes(command) && namesOf(o).includes(name));
     if (option === undefined) throw new UsageError(unknownOption(command, name));
-    if (option.name === '--help') return { kind: 'help' };
-    if (option.name === '--version') return { kind: 'version' };
+    if (option.name === 'help') return { kind: 'help' };
+    if (option.name === 'version') return { kind: 'version' };
     let text = '';
     if (option.value === undefined) {
       if (equals >= 0) throw new UsageError(`${name} takes no value; write ${name} alone`);
-      if (glued !== '') args = [...args.slice(0, i + 1), `-${glued}`, ...args.slice(i + 1)];
+      if (rest !== '') args = [...args.slice(0, i + 1), `-${rest}`, ...args.slice(i + 1)];
     } else if (equals >= 0) {
       text = word.slice(equals + 1);
-    } else if (glued !== '') {
-      text = glued;
+    } else if (rest !== '') {
+      text = rest;
     } else {
       const next = args[++i];
       if (next === undefined) throw new UsageError(`${name} needs a value; write ${name} ${option.value}`);
@@ -330,16 +337,15 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
 }
 
 /**
- * `-p8080:80` is -p and its value, `-4p` is -4 and -p.
- * @returns the first option of a word and what is glued to it; every other word as it is
+ * Split a word like `-p8080:80` (-p and its value) or `-4p` (-4 and -p).
+ * @returns the first option and the rest behind it; any other word unchanged, with an empty rest
  */
 function firstOfBundle(command: CommandName, word: string): readonly [string, string] {
-  const short = word.slice(0, 2);
   const isBundle =
     word.length > 2 &&
-    short !== '--' &&
-    OPTIONS.some((o) => o.short === short && o.commands.includes(command));
-  return isBundle ? [short, word.slice(2)] : [word, ''];
+    word.startsWith('-') &&
+    OPTIONS.some((o) => o.short === word[1] && o.commands.includes(command));
+  return isBundle ? [word.slice(0, 2), word.slice(2)] : [word, ''];
 }
 
 function complete(command: CommandName, draft: Draft): Settings {
@@ -414,7 +420,7 @@ function parseThreads(text: string): Threads {
 }
 
 function unknownOption(command: CommandName, name: string): string {
-  const known = OPTIONS.filter((o) => o.commands.includes(command)).map((o) => o.name);
+  const known = OPTIONS.filter((o) => o.commands.includes(command)).map((o) => `--${o.name}`);
   const near = known
     .map((candidate) => ({ candidate, distance: editDistance(candidate, name) }))
     .sort((a, b) => a.distance - b.distance)[0];

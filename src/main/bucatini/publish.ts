@@ -1,5 +1,5 @@
 /**
- * The one parser of `--publish`: [ADDR:]HOSTPORT[-LAST][:PORT[-LAST]][/tcp|/udp].
+ * The parser of `--publish`: [ADDR:]HOSTPORT[-LAST][:PORT[-LAST]][/tcp|/udp].
  *
  *   8080            any address, TCP port 8080 -> 8080 inside
  *   8080:80         TCP 8080 -> 80
@@ -7,7 +7,7 @@
  *   8000-8010:9000-9010   ranges of the same length
  *   [::1]:8080:80   IPv6 addresses stand in brackets
  *
- * A richer grammar (exclusions, interfaces) replaces this file, nothing else.
+ * A richer grammar (exclusions, interfaces) would need changes in this file only.
  */
 import type { ListenerPlan } from '../../workers/engine-plan.ts';
 import { parseAddress, parseCount, UsageError } from '../cli/values.ts';
@@ -16,7 +16,10 @@ import { listenersCollide } from '../host/host-ports.ts';
 const SHAPE =
   /^(?:(?<v4>\d+\.\d+\.\d+\.\d+):|\[(?<v6>[^\]]*)\]:|(?<any>\*):)?(?<host>[^:/]+)(?::(?<guest>[^:/]+))?(?:\/(?<proto>.*))?$/;
 
-/** @returns one listener; throws UsageError when the text does not fit the grammar */
+/**
+ * Parse one value of `--publish`.
+ * @throws UsageError if the text does not fit the grammar
+ */
 export function parsePublish(text: string): ListenerPlan {
   const parts = SHAPE.exec(text)?.groups;
   if (parts === undefined) {
@@ -69,9 +72,7 @@ function parsePort(text: string): number {
   }
 }
 
-/**
- * Two listeners that cannot both be bound: same protocol and port, same address or one of them any address.
- */
+/** The first two listeners of a list that the host cannot bind both (listenersCollide). */
 export function publishConflict(
   list: readonly ListenerPlan[],
 ): readonly [ListenerPlan, ListenerPlan] | undefined {
@@ -81,7 +82,7 @@ export function publishConflict(
   return undefined;
 }
 
-/** As a person would write it. */
+/** The listener in the syntax of `--publish`. */
 export function publishText(l: ListenerPlan): string {
   const address = l.address === '' ? '' : l.address.includes(':') ? `[${l.address}]:` : `${l.address}:`;
   const range = (first: number): string =>

@@ -1,8 +1,8 @@
 // bundle: rare
 /**
- * The second try when the launcher guessed wrong about user namespaces: a running Node cannot enter one (it
- * has threads), so we become nsenter or unshare, which becomes Node again, with the same process id and
- * arguments. Once: the variable says so.
+ * The second attempt if the launcher chose the wrong user namespace. A running Node has threads and therefore
+ * cannot enter one. So this process executes nsenter or unshare, which executes Node again, with the same
+ * process id and arguments. BUCATINI_REENTERED says that this has been done, so it happens only once.
  */
 import { spawnSync } from 'node:child_process';
 import { CLONE_NEWNET } from '../../sys/constants.ts';
@@ -10,19 +10,25 @@ import { setCloexec } from '../../sys/io.ts';
 import { namespaceOwner, namespaceType } from '../../sys/namespace.ts';
 import { openPath } from '../../sys/path.ts';
 import { tool } from '../process/command.ts';
-import { callersDescriptors, inheritedBeyondExec, passOn } from '../process/inherited-descriptors.ts';
+import { callersDescriptors, clearCloexec, inheritedBeyondExec } from '../process/inherited-descriptors.ts';
 import { type LauncherVariable, launcherVariable } from '../process/launcher-env.ts';
 
-/** For `run` without rights in a user namespace. Returns only when that is no way out. */
+/**
+ * For `run` without privileges in a user namespace.
+ * @param code  errno name of the failed set-up
+ * @returns only if this cannot help
+ */
 export function reenterOwnNamespaces(code: string | undefined): void {
   if (code !== 'EPERM' || launcherVariable('BUCATINI_REENTERED') !== undefined) return;
   const entrance = [tool('unshare'), '-Ur', '-m', '--propagation', 'slave', '--'];
-  if (spawnSync(entrance[0]!, [...entrance.slice(1), '/bin/sh', '-c', ':']).status === 0) become(entrance);
+  if (spawnSync(entrance[0]!, [...entrance.slice(1), '/bin/sh', '-c', ':']).status === 0)
+    execThrough(entrance);
 }
 
 /**
- * For `attach`: enter the user namespace that owns the network namespace at `path`. Returns only when that is
- * no way out.
+ * For `attach`: enter the user namespace that owns the network namespace at `path`.
+ * @param code  errno name of the failed set-up
+ * @returns only if this cannot help
  */
 export function reenterOwnerOf(path: string, code: string | undefined): void {
   if (code !== 'EPERM' || launcherVariable('BUCATINI_REENTERED') !== undefined) return;
@@ -50,12 +56,15 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
     'slave',
     '--',
   ];
-  become(entrance, [owner]);
+  execThrough(entrance, [owner]);
 }
 
-/** @param fds  those that the entrance names */
-function become(entrance: readonly string[], fds: readonly number[] = []): never {
-  passOn(callersDescriptors());
+/**
+ * Execute `entrance`, which then executes Node with our arguments.
+ * @param fds  descriptors that `entrance` names
+ */
+function execThrough(entrance: readonly string[], fds: readonly number[] = []): never {
+  clearCloexec(callersDescriptors());
   const argv = [...entrance, process.execPath, ...process.execArgv, ...process.argv.slice(1)];
   return process.execve!(entrance[0]!, argv, {
     ...process.env,

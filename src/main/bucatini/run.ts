@@ -1,5 +1,5 @@
 /**
- * `bucatini run`: the start path, side by side where it can be.
+ * `bucatini run`. The start, as far as possible in parallel:
  *
  *   packet thread      main thread (or namespace thread, netns.ts)   chain (command.ts)
  *   ─────────────      ───────────────────────────────────────────   ──────────────────
@@ -10,8 +10,8 @@
  *                      addresses, routes                             "started"
  *   "ready" ─────────▶ "go" ───────────────────────────────────────▶ COMMAND
  *
- * We are root of a user namespace of our own by now (the launcher's doing), in the host's network namespace.
- * Whatever ends first ends the rest: COMMAND the engine, the engine COMMAND, and our own death both
+ * The launcher has put this process into a user namespace of its own, as root, and left it in the host's
+ * network namespace. If COMMAND ends, the engine ends, and vice versa; if this process is killed, both end
  * (command.ts).
  */
 import { closeSync, realpathSync } from 'node:fs';
@@ -32,7 +32,15 @@ import { SettingsFrontEnd, type SettingsStart, socketSource } from './engine-lau
 import type { NetnsTap } from './netns-setup.ts';
 import type { Settings } from './options.ts';
 
-/** @returns the exit status. @throws CommandError, NetnsError or Error with one line for the user */
+/**
+ * Run `bucatini run`.
+ * @param booted    a packet thread that is booting
+ * @param operands  COMMAND and its arguments; empty: the user's shell
+ * @param env       environment for COMMAND
+ * @param version   of the package
+ * @returns the exit status
+ * @throws CommandError, NetnsError or Error with one line for the user
+ */
 export async function run(
   booted: BootedThread,
   settings: Settings,
@@ -44,8 +52,12 @@ export async function run(
   await holdOutputs();
   const sockets = await socketSource(settings);
   const start: SettingsStart = {
-    ...{ booted, settings, sockets, version },
-    ...{ target: { kind: 'new' }, program: 'bucatini run' },
+    booted,
+    settings,
+    sockets,
+    version,
+    target: { kind: 'new' },
+    program: 'bucatini run',
   };
   return serve(new Run(start, argv, env));
 }
@@ -58,8 +70,8 @@ class Run extends SettingsFrontEnd {
   #namespaceFd = -1;
   #command: Command | undefined;
   #engine: EngineHandle | undefined;
-  /** By a signal. */
-  #ending = false;
+  /** A signal ends this process. */
+  #endingBySignal = false;
 
   constructor(start: SettingsStart, argv: readonly string[], env: NodeJS.ProcessEnv) {
     super(start);
@@ -69,10 +81,10 @@ class Run extends SettingsFrontEnd {
     forwardSignals(
       () => (this.#command?.running ? this.#command : undefined),
       (name) => {
-        this.#ending = true;
+        this.#endingBySignal = true;
         this.#command?.kill();
-        // Threads may still be booting; Node's taking them apart then has been seen to end in a signal of its
-        // own.
+        // Threads may still be booting. Node's own clean-up of such threads has ended the process by another
+        // signal.
         void endWithin(this.#engine).then(() => exitNow(128 + os.signals[name]));
       },
       this.#terminal,
@@ -94,7 +106,10 @@ class Run extends SettingsFrontEnd {
   #spawn(mountProc: boolean): Command {
     const resolvConf = privateResolvConf(this.#settings);
     return new Command({
-      ...{ argv: this.#argv, env: this.#env, mountProc, openFiles: launcherVariable('BUCATINI_OPEN_FILES') },
+      argv: this.#argv,
+      env: this.#env,
+      mountProc,
+      openFiles: launcherVariable('BUCATINI_OPEN_FILES'),
       ...(this.netns.mainInside ? {} : { namespaceFd: this.#namespaceFd }),
       ...(resolvConf && { resolvConf }),
     });
@@ -102,8 +117,8 @@ class Run extends SettingsFrontEnd {
 
   async engineStarted(engine: EngineHandle): Promise<void> {
     this.#engine = engine;
-    // Nothing is followed before: until the chain has copied our mounts, its resolv.conf covers the host's
-    // here too.
+    // The host's resolv.conf is followed only after this. Until the chain has copied our mounts, the private
+    // resolv.conf covers the host's in our mount namespace too.
     for (const note of await this.#commandStarted()) this.log('warning', note);
   }
 
@@ -111,8 +126,10 @@ class Run extends SettingsFrontEnd {
     try {
       return await this.#command!.started;
     } catch (error) {
-      if (this.#ending) await new Promise(() => {}); // a signal ended it, and us in a moment
-      // Where parts of /proc are covered (containers) a new one cannot be mounted: COMMAND then sees ours.
+      // A signal ended COMMAND, and will end this process in a moment.
+      if (this.#endingBySignal) await new Promise(() => {});
+      // If parts of /proc are covered by mounts, as in containers, the kernel refuses to mount a new one.
+      // COMMAND then sees ours.
       this.log(
         'warning',
         `COMMAND sees the caller's /proc, as a new one cannot be mounted (${(error as Error).message})`,
@@ -123,7 +140,7 @@ class Run extends SettingsFrontEnd {
   }
 
   protected sandbox(): Sandbox {
-    closeSync(this.#namespaceFd); // nobody goes there any more
+    closeSync(this.#namespaceFd); // no later step enters the namespace
     const { directories, signalled } = this.#command!;
     return { readable: directories, signals: signalled };
   }
@@ -146,7 +163,10 @@ class Run extends SettingsFrontEnd {
   }
 }
 
-/** COMMAND as an argument list; without one the user's shell. */
+/**
+ * COMMAND and its arguments; without operands the user's shell.
+ * @throws CommandError if it cannot be executed
+ */
 function commandLine(operands: readonly string[], env: NodeJS.ProcessEnv): readonly string[] {
   if (operands.length > 0) {
     findProgram(operands[0]!);
@@ -161,7 +181,10 @@ function commandLine(operands: readonly string[], env: NodeJS.ProcessEnv): reado
   }
 }
 
-/** The file that COMMAND gets to see; undefined where the host has none or DNS is not forwarded. */
+/**
+ * The resolv.conf that COMMAND sees.
+ * @returns undefined if the host has none or DNS is not forwarded
+ */
 function privateResolvConf(settings: Settings): PrivateResolvConf | undefined {
   const host = readResolvConf();
   const forwards = forwarders(settings);

@@ -1,18 +1,19 @@
 // bundle: rare
 /**
- * `bucatini switch-over` and `switch-back`: our pasta and slirp4netns in the place of the stock ones for one user's Podman and
- * Buildah, and back.
+ * `bucatini switch-over` makes one user's Podman and Buildah use our pasta and slirp4netns instead of the
+ * installed ones; `switch-back` undoes this.
  *
- *   XDG_DATA_HOME/bucatini/helpers/pasta, .../slirp4netns         links to bin/pasta, bin/slirp4netns
- *   XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf  [engine] helper_binaries_dir = [that directory, those before...]
+ *   XDG_DATA_HOME/bucatini/helpers/       links pasta and slirp4netns to bin/pasta and bin/slirp4netns
+ *   XDG_CONFIG_HOME/containers/containers.conf.d/50-bucatini.conf
+ *                                         [engine] helper_binaries_dir = [that directory, those before...]
  *
- * The drop-in's first line carries a digest of the rest, and the next names the directories that were made
- * for it: a file that somebody else wrote or edited is told from ours and never touched, and what was made is
- * taken away exactly.
+ * The first line of this drop-in contains a digest of the rest. So a file that another program or the user
+ * wrote or edited is recognised and never changed. The second line lists the directories that were made for
+ * it, so that exactly those are removed later.
  *
- * Podman 5 reads the drop-ins of one directory after the other, the user's last. Podman 6 reads those of all
- * directories in one order of file names, so a file of the machine may be read after ours. Which pasta is
- * used then is Podman's to say: it is asked.
+ * Podman 5 reads the drop-ins of one directory after the other, the user's directory last. Podman 6 sorts the
+ * drop-ins of all directories by file name, so it may read a file of the machine after ours. Only Podman
+ * knows which pasta it uses in the end: so we ask it.
  *
  * @source containers.conf(5), containers-config(5): a list replaces the one before it
  */
@@ -35,15 +36,15 @@ import {
 import { basename, dirname } from 'node:path';
 import { UsageError } from '../cli/values.ts';
 
-/** Front ends that Podman, Buildah and their kin start by these names. */
+/** Names of the front ends that Podman, Buildah and similar programs start. */
 const HELPER_NAMES = ['pasta', 'slirp4netns'] as const;
 const DROP_IN = '50-bucatini.conf';
 const SIGNED =
   /^# Written by bucatini switch-over \(sha256 ([0-9a-f]{64})\); bucatini switch-back takes it away\.\n/;
 const MADE = /^# Directories made for it: (\[.*\])$/m;
 /**
- * What Podman and Buildah look through when nothing is configured. @source containers.conf(5),
- * helper_binaries_dir
+ * The directories that Podman and Buildah search by default.
+ * @source containers.conf(5), helper_binaries_dir
  */
 const DEFAULT_DIRECTORIES = [
   '/usr/local/libexec/podman',
@@ -52,21 +53,25 @@ const DEFAULT_DIRECTORIES = [
   '/usr/lib/podman',
 ];
 
+/** The environment that switch-over and switch-back work on; tests replace parts of it. */
 export interface SwitchOptions {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly uid: number;
-  /** Where the launchers are. */
+  /** Directory of the launchers. */
   readonly binDir: string;
-  /** Configuration of the machine, in the order it is read; for tests elsewhere than /. */
+  /** Configuration directories of the machine, in the order in which they are read. Tests set others. */
   readonly systemDirs?: readonly string[];
-  /** Which pasta Podman finds; undefined where there is no Podman, or it does not tell. */
+  /** The pasta that Podman finds. undefined: there is no Podman, or it does not report one. */
   podmanPasta?(): string | undefined;
-  tell(line: string): void;
+  print(line: string): void;
 }
 
 const PODMAN_LIMIT_MS = 15_000;
 
-/** What Podman of this user uses, as it says itself. */
+/**
+ * Ask Podman which pasta it uses for this user.
+ * @returns undefined if there is no Podman, or it does not report one
+ */
 export function podmanPasta(): string | undefined {
   const asked = spawnSync('podman', ['info', '--format', '{{.Host.Pasta.Executable}}'], {
     encoding: 'utf8',
@@ -77,11 +82,12 @@ export function podmanPasta(): string | undefined {
   return path.startsWith('/') ? path : undefined;
 }
 
-/** Where switch-over has been, for reports. */
-export function isSwitchedOver(options: Omit<SwitchOptions, 'tell'>): boolean {
+/** Whether switch-over has been done, for reports. */
+export function isSwitchedOver(options: Omit<SwitchOptions, 'print'>): boolean {
   return existsSync(placesOf(options).dropIn);
 }
 
+/** The files and directories of the switch-over. */
 interface Places {
   readonly uid: number;
   readonly config: string;
@@ -89,9 +95,13 @@ interface Places {
   readonly helpers: string;
 }
 
-/** @returns 0, or 1 where Podman says that it finds another pasta; @throws UsageError where something is in the way, and then nothing is changed */
+/**
+ * Do the switch-over.
+ * @returns the exit status: 0, or 1 if Podman still finds another pasta
+ * @throws UsageError if a file or link of another program is in the way; nothing has been changed then
+ */
 export function switchOver(options: SwitchOptions): number {
-  const { tell } = options;
+  const { print } = options;
   const places = placesOf(options);
   const present = ourDropIn(places.dropIn);
   const names = HELPER_NAMES.filter((name) => existsSync(`${options.binDir}/${name}`));
@@ -111,35 +121,35 @@ export function switchOver(options: SwitchOptions): number {
   for (const path of absent) {
     if (existsSync(path)) continue;
     mkdirSync(path, { mode: 0o755 });
-    tell(`made     ${path}`);
+    print(`made     ${path}`);
     changes++;
   }
   for (const { path, target, now } of links) {
     if (now === target) continue;
     if (now !== undefined) unlinkSync(path);
     symlinkSync(target, path);
-    tell(`linked   ${path} -> ${target}`);
+    print(`linked   ${path} -> ${target}`);
     changes++;
   }
   if (present !== text) {
-    // Whole or not at all: Podman may read it at any moment.
+    // Replace the file atomically: Podman may read it at any moment.
     writeFileSync(`${places.dropIn}.new`, text, { mode: 0o644 });
     renameSync(`${places.dropIn}.new`, places.dropIn);
-    tell(`wrote    ${places.dropIn}`);
+    print(`wrote    ${places.dropIn}`);
     changes++;
   }
   for (const later of others.later)
-    tell(
+    print(
       `note     ${later} also sets helper_binaries_dir and is read after ours (by Podman 6, or by every version): add "${places.helpers}" there in front`,
     );
   const found = options.podmanPasta?.();
   if (found !== undefined && found !== `${places.helpers}/pasta`) {
-    tell(`NOT YET  Podman still uses ${found}; see podman info -f '{{.Host.Pasta.Executable}}'`);
+    print(`NOT YET  Podman still uses ${found}; see podman info -f '{{.Host.Pasta.Executable}}'`);
     return 1;
   }
-  if (found !== undefined) tell(`checked  podman info: ${found}`);
-  else if (changes > 0) tell("see      podman info -f '{{.Host.Pasta.Executable}}'");
-  tell(
+  if (found !== undefined) print(`checked  podman info: ${found}`);
+  else if (changes > 0) print("see      podman info -f '{{.Host.Pasta.Executable}}'");
+  print(
     changes === 0
       ? 'Nothing to do: Podman and Buildah of this user already use bucatini.'
       : 'New containers of this user use bucatini; running ones keep their network. To undo: bucatini switch-back',
@@ -147,40 +157,44 @@ export function switchOver(options: SwitchOptions): number {
   return 0;
 }
 
-/** @returns 0; @throws UsageError where a file is not ours any more, and then nothing is changed */
+/**
+ * Undo the switch-over.
+ * @returns the exit status, 0
+ * @throws UsageError if a file is no longer ours; nothing has been changed then
+ */
 export function switchBack(options: SwitchOptions): number {
-  const { tell } = options;
+  const { print } = options;
   const places = placesOf(options);
   const present = ourDropIn(places.dropIn);
   const links = HELPER_NAMES.map((name) => `${places.helpers}/${name}`).filter(
     (path) => ourLink(path, options.binDir) !== undefined,
   );
   if (present === undefined && links.length === 0) {
-    tell('Nothing to do: switch-over is not in force.');
+    print('Nothing to do: switch-over is not in force.');
     return 0;
   }
   if (present !== undefined) {
     unlinkSync(places.dropIn);
-    tell(`removed  ${places.dropIn}`);
+    print(`removed  ${places.dropIn}`);
   }
   for (const path of links) {
     unlinkSync(path);
-    tell(`removed  ${path}`);
+    print(`removed  ${path}`);
   }
   for (const path of (present === undefined ? [] : madeOf(present)).toSorted((a, b) => b.length - a.length)) {
     if (!existsSync(path)) continue;
     if (readdirSync(path).length > 0) {
-      tell(`kept     ${path}: something else is in it now`);
+      print(`kept     ${path}: something else is in it now`);
       continue;
     }
     rmdirSync(path);
-    tell(`removed  ${path}`);
+    print(`removed  ${path}`);
   }
-  tell('New containers of this user use the stock tools again; running ones keep their network.');
+  print('New containers of this user use the stock tools again; running ones keep their network.');
   return 0;
 }
 
-function placesOf({ env, uid }: Omit<SwitchOptions, 'tell'>): Places {
+function placesOf({ env, uid }: Omit<SwitchOptions, 'print'>): Places {
   const home = env.HOME ?? '';
   if (!home.startsWith('/')) throw new UsageError(`HOME ${JSON.stringify(home)}: is not an absolute path`);
   const owner = statSync(home, { throwIfNoEntry: false })?.uid;
@@ -205,8 +219,9 @@ function placesOf({ env, uid }: Omit<SwitchOptions, 'tell'>): Places {
 }
 
 /**
- * The drop-in's text, undefined where there is none.
- * @throws UsageError for one that is not as we wrote it
+ * Read our drop-in.
+ * @returns its text; undefined if there is none
+ * @throws UsageError if it is not exactly as we wrote it
  */
 function ourDropIn(path: string): string | undefined {
   if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
@@ -221,15 +236,16 @@ function ourDropIn(path: string): string | undefined {
 }
 
 /**
- * Where the link leads, undefined where there is none.
- * @throws UsageError for anything but a link to a launcher of ours
+ * Read one of our links.
+ * @returns its target; undefined if there is none
+ * @throws UsageError if it is anything but a link to a launcher of ours
  */
 function ourLink(path: string, binDir: string): string | undefined {
   const status = lstatSync(path, { throwIfNoEntry: false });
   if (status === undefined) return undefined;
   const target = status.isSymbolicLink() ? readlinkSync(path) : '';
-  // Ours lie beside a `bucatini`; one that leads nowhere is ours too when it was made by a copy that has been
-  // moved.
+  // The directory of our launchers contains `bucatini`. A dangling link is also ours: its copy of bucatini
+  // has been moved.
   const beside =
     existsSync(`${dirname(target)}/bucatini`) || !existsSync(target) || dirname(target) === binDir;
   if (target === '' || basename(target) !== basename(path) || !beside)
@@ -237,7 +253,7 @@ function ourLink(path: string, binDir: string): string | undefined {
   return target;
 }
 
-/** Directories on the way to `path`, itself included, that are not there; outermost first. */
+/** Missing directories of `path`, itself included; the outermost first. */
 function missingDirectories(path: string): string[] {
   const missing: string[] = [];
   for (let at = path; !existsSync(at); at = dirname(at)) missing.unshift(at);
@@ -246,7 +262,9 @@ function missingDirectories(path: string): string[] {
 
 const madeOf = (text: string): string[] => JSON.parse(MADE.exec(text)?.[1] ?? '[]') as string[];
 
-/** The list in force without us, and files that are read after ours and set it again. */
+/**
+ * The value of helper_binaries_dir without our drop-in, and the files that set it and are read after ours.
+ */
 function configuredDirectories(
   options: SwitchOptions,
   { uid, config, dropIn }: Places,
@@ -271,7 +289,7 @@ function configuredDirectories(
   return { directories, later };
 }
 
-/** Drop-ins of the machine for root alone, or for other users and for this one. */
+/** Directories of the machine's drop-ins for root only, or for other users and for this user. */
 const ofUser = (dir: string, uid: number): string[] =>
   uid === 0
     ? [`${dir}/containers.rootful.conf.d`]
@@ -286,8 +304,8 @@ function dropIns(dir: string): string[] {
 }
 
 /**
- * helper_binaries_dir of a file; undefined: not set there, or not readable for us as it then is not for
- * Podman either.
+ * The value of helper_binaries_dir in a file.
+ * @returns undefined if the file does not set it, or this user (and so their Podman) may not read it
  */
 function helperDirectories(file: string): readonly string[] | undefined {
   let text: string;
@@ -305,7 +323,7 @@ function helperDirectories(file: string): readonly string[] | undefined {
 }
 
 function dropInText(helpers: string, others: readonly string[], made: readonly string[]): string {
-  // JSON's strings are TOML's basic strings, its arrays TOML's arrays.
+  // JSON strings and arrays are also valid TOML strings and arrays.
   return [
     `# Directories made for it: ${JSON.stringify(made)}`,
     '[engine]',

@@ -4,13 +4,13 @@ import { readFileSync } from 'node:fs';
 import { COUNTERS } from '../../ring/counters.ts';
 import { HISTOGRAMS } from '../../ring/histograms.ts';
 
-/** Where the causes are, each with its comment: the one text for the reader of the code and of the page. */
+/** The tables of drop causes. The comment of each cause is also its text in docs/counters.md. */
 const CAUSE_TABLES = ['../../proto/drop.ts', '../../workers/link/stage-drop.ts'] as const;
 const CAUSE = /^ {2}\/\*\* (.+) \*\/\n {2}(\w+): -\d+,$/gm;
 
 /**
- * Name and meaning of every cause of loss, by the order of the codes. Reads the sources: for the generator
- * and its test alone.
+ * Name and meaning of every cause of loss, in the order of the codes. Reads the source files, so it works
+ * only for the generator and its test.
  */
 export function causes(): { name: string; help: string }[] {
   return CAUSE_TABLES.flatMap((file) =>
@@ -28,7 +28,7 @@ const causeRows = (): string =>
     .map(({ name, help }) => `| \`${name}\` | ${help} |`)
     .join('\n');
 
-/** The whole page. */
+/** The whole text of docs/counters.md. */
 export function countersMarkdown(): string {
   const rows = (table: readonly { name: string; unit: string; help: string }[]): string =>
     table.map(({ name, unit, help }) => `| \`${name}\` | ${unit} | ${help} |`).join('\n');
@@ -53,7 +53,7 @@ ${causeRows()}
 
 Useful quotients:
 
-| quotient | tells |
+| quotient | meaning |
 |---|---|
 | \`bytesFromGuest\` / \`tapReads\`, \`bytesToGuest\` / \`tapWrites\` | bytes per system call on the TAP; near 65,000 for bulk TCP |
 | \`sockSendBytes\` / (\`sockSends\` - \`datagramSends\`), \`sockPeekBytes\` / \`sockPeeks\` | bytes per system call on stream sockets |
@@ -71,6 +71,6 @@ ${rows(HISTOGRAMS)}
 `;
 }
 
-/** Files of the repository that are made from here (`npm run docs`). */
+/** Generated files of the repository (`npm run docs`): path -> content. */
 export const generatedDocs = (): ReadonlyMap<string, string> =>
   new Map([['docs/counters.md', countersMarkdown()]]);

@@ -1,19 +1,24 @@
 /**
- * Command-line words as getopt_long(3) reads them does. In POSIX order ("+" in front of its short options)
- * the first word that is no option ends them; in GNU order options may follow operands. `--` ends them in
- * both. Long names may be cut short while only one begins so; values stand behind `=` or in the next word;
- * short options may be bundled, `-qI eth0` and `-Ieth0` alike. Pure.
+ * Parses command-line words by the rules of getopt_long(3). In POSIX order ("+" as the first of its short
+ * options) the first word that is not an option ends the options; in GNU order options may follow operands.
+ * `--` ends the options in both. A long name may be abbreviated if the abbreviation is unique. A value
+ * follows `=` or is the next word. Short options may be combined, and -Ieth0 means the same as -I eth0. Pure.
  */
 
+/** What the parser needs to know about an option. */
 export interface OptionShape {
   /** Without dashes. */
   readonly name: string;
   readonly short?: string;
   readonly takesValue: boolean;
-  /** The original has no such option: it is what the whole name means, never a part of it. */
+  /**
+   * The original program has no such option, so it cannot be abbreviated: the abbreviation may mean another
+   * option.
+   */
   readonly ours?: true;
 }
 
+/** An option in the command line. */
 export interface Occurrence<T extends OptionShape> {
   readonly option: T;
   readonly value: string;
@@ -21,16 +26,19 @@ export interface Occurrence<T extends OptionShape> {
   readonly written: string;
 }
 
+/** The command line, parsed. */
 export interface Words<T extends OptionShape> {
   readonly options: readonly Occurrence<T>[];
   readonly operands: readonly string[];
-  /** What is wrong with the first bad word, in getopt's phrase; `options` holds those before it. */
+  /** The error at the first bad word, in getopt's wording. `options` holds those before it. */
   readonly error?: string;
 }
 
 /**
- * Read words as options of a table.
- * @param order  whether operands end the options (posix) or may stand among them (gnu)
+ * Parse words as options of a table.
+ * @param argv   without the program's name
+ * @param table  all options
+ * @param order  posix: the first operand ends the options; gnu: operands may stand between options
  */
 export function getopt<T extends OptionShape>(
   argv: readonly string[],

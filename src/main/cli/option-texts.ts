@@ -1,23 +1,23 @@
 // bundle: rare
 /**
- * What the texts made from option tables have in common: words for roff(7), wrapped lines, and the table that
- * the launchers read.
+ * Helpers for texts that are generated from option tables: escapes for roff(7), wrapped lines, and the table
+ * that the launchers read.
  */
 import type { OptionShape } from './getopt.ts';
+import { namesOf } from './option-fields.ts';
 
 const WIDTH = 100;
 
-/** Text for roff: no command at the start of a line, dashes that can be copied. */
+/**
+ * Escape a text for roff(7): no request at the start of a line, and hyphens that can be copied from the page.
+ */
 export const roff = (text: string): string =>
   text
     .replaceAll('\\', '\\e')
     .replaceAll('-', '\\-')
     .replace(/^([.'])/, '\\&$1');
 
-/**
- * What a launcher needs to find the namespaces that the options ask for: names with and without value, as
- * shell variables.
- */
+/** The option names as shell variables. A launcher needs them to find the options that name a namespace. */
 export function launcherTable(options: readonly OptionShape[]): string {
   const list = (takes: boolean, ours = false): string =>
     options
@@ -40,12 +40,16 @@ export function launcherTable(options: readonly OptionShape[]): string {
 }
 
 /**
- * A text as a shell script that says it and ends: builtins alone, since callers ask for help before every
+ * A shell script that prints a text and exits. It uses builtins only, since callers ask for help before every
  * start.
  */
-export const saidByShell = (text: string): string => `printf %s '${text.replaceAll("'", "'\\''")}'\nexit\n`;
+export const shellScriptPrinting = (text: string): string =>
+  `printf %s '${text.replaceAll("'", "'\\''")}'\nexit\n`;
 
-/** @param indent  of every line, in columns */
+/**
+ * Break a text into lines.
+ * @param indent  of every line, in columns
+ */
 export function wrap(text: string, indent: number): string[] {
   const lines: string[] = [];
   let line = '';
@@ -61,9 +65,9 @@ export function wrap(text: string, indent: number): string[] {
 }
 
 /**
- * Lines of help about one option: its names and value, then from column `indent` on what it means.
+ * Help of one option: its names and value, and from column `indent` on its meaning.
  * @param signature  names and value
- * @param meaning  what it does, and its default
+ * @param meaning    what the option does, and its default
  */
 export function helpLines(signature: string, meaning: string, indent: number): string[] {
   const head = `  ${signature}`;
@@ -72,17 +76,13 @@ export function helpLines(signature: string, meaning: string, indent: number): s
   return [head.padEnd(indent) + body[0]!.trimStart(), ...body.slice(1)];
 }
 
-/** The default of an option as a sentence for its help, if there is one. */
+/** The default of an option as a sentence for its help; empty if there is none. */
 export const defaultText = (value: string | undefined): string =>
   value === undefined ? '' : ` Default: ${value}.`;
 
-/** -s, --long: what a person may write. */
-export const namesOf = (o: OptionShape): string[] =>
-  o.short === undefined ? [`--${o.name}`] : [`-${o.short}`, `--${o.name}`];
-
 /**
- * Lines of a manual page about one option.
- * @param between  a long name and its value: a blank or =
+ * Manual page lines of one option.
+ * @param between  separates a long name from its value: a blank or =
  */
 export function manLines(
   o: OptionShape & { readonly value?: string; readonly help: string; readonly default?: string },
@@ -95,10 +95,11 @@ export function manLines(
 }
 
 /**
- * Completion for bash: the values of options, long options, all other words.
- * @param name  of the program, of the directory of its table, and with _ in front of the function
- * @param after  patterns of the word before -> how that option's value is completed; absent: not at all
- * @param long  long options
+ * A completion script for bash: completes values of options, long options and all other words.
+ * @param name     of the program; its directory in src/main and its function, `_name`, are named after it
+ * @param after    pattern of the preceding word, and compgen's arguments for that option's value; absent:
+ *   none
+ * @param long     long options, without dashes
  * @param operand  compgen's option for all other words: -c commands, -f files
  */
 export function bashCompletionText(

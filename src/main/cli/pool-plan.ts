@@ -1,12 +1,13 @@
-/** How the frame pool's bytes are divided. */
+/** Division of the packet pool's memory. */
 import { LARGE_SLOT_BYTES, SMALL_SLOT_BYTES } from '../../ring/layout.ts';
 import type { PoolPlan } from '../../workers/engine-plan.ts';
 
 const MAX_FLOWS = 131072;
 
 /**
- * Three quarters of the bytes go to large slots (one per 64 KiB of bulk data in flight), a quarter to small
- * ones.
+ * Give three quarters of the memory to large slots (one for each 64 KiB of bulk data in flight), one quarter
+ * to small slots.
+ * @param mib  size of the pool, in MiB
  */
 export function poolPlan(mib: number): PoolPlan {
   const bytes = mib * 1024 * 1024;

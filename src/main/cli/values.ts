@@ -1,27 +1,26 @@
 /**
- * Text to value, for everything a person writes on the command line. Each function takes what was written and
- * gives the value or throws a `UsageError` that says what is wrong and what to write instead; the option's
- * name is put in front by the parser.
+ * Parsers of option values. Each takes the text and returns the value, or throws a `UsageError` that says
+ * what is wrong and what to write instead. The option parser puts the option's name in front of that message.
  */
 import { addressParse, ipv6Text } from '../../proto/address.ts';
 import { IPV6_MIN_MTU } from '../../proto/ipv6.ts';
 
 export { IPV6_MIN_MTU };
-/** RFC 791 section 3.2, and the least that Linux gives an Ethernet device (ETH_MIN_MTU). */
+/** The minimum of RFC 791 section 3.2, and of Linux for an Ethernet device (ETH_MIN_MTU). */
 export const IPV4_MIN_MTU = 68;
-/** The most that a TAP takes: 65535 less the Ethernet header (Linux, drivers/net/tun.c). */
+/** The maximum of a TAP: 65535 less the Ethernet header (Linux, drivers/net/tun.c). */
 export const MAX_MTU = 65521;
-/** Of `bucatini` and, as its original has it, `pasta`. */
+/** Default of `bucatini`, and of `pasta`, whose original has the same. */
 export const DEFAULT_MTU = 65520;
 
-/** Something the caller wrote that we cannot use. The message is one line and complete without a stack. */
+/** An error in the command line. The message is one line and complete without a stack. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
 /**
- * Read a value of an option.
- * @throws UsageError with option and value in front of what `parse` says
+ * Parse the value of an option.
+ * @throws UsageError with option and value in front of the message from `parse`
  */
 export function named<T>(option: string, text: string, parse: (text: string) => T): T {
   try {
@@ -34,14 +33,21 @@ export function named<T>(option: string, text: string, parse: (text: string) => 
 
 export type Family = 4 | 6;
 
+/** An address in canonical form, maybe with a prefix length. */
 export interface AddressWithPrefix {
   readonly family: Family;
   readonly address: string;
-  /** Absent when none was written. */
+  /** Absent if the text has none. */
   readonly prefixLen?: number;
 }
 
-/** A whole decimal number in a range. `example` is what the message tells people to write. */
+/**
+ * Parse a decimal integer.
+ * @param min      smallest permitted value
+ * @param max      largest permitted value
+ * @param example  a value that the error message suggests
+ * @throws UsageError
+ */
 export function parseCount(text: string, min: number, max: number, example: string): number {
   if (!/^[0-9]{1,15}$/.test(text)) throw new UsageError(`not a whole number; write for example ${example}`);
   const value = Number(text);
@@ -50,7 +56,10 @@ export function parseCount(text: string, min: number, max: number, example: stri
   return value;
 }
 
-/** One of some words. */
+/**
+ * Parse a word that must be one of `choices`.
+ * @throws UsageError
+ */
 export function parseChoice<T extends string>(text: string, choices: readonly T[]): T {
   const found = choices.find((choice) => choice === text);
   if (found === undefined) throw new UsageError(`not one of ${choices.join(', ')}`);
@@ -58,8 +67,8 @@ export function parseChoice<T extends string>(text: string, choices: readonly T[
 }
 
 /**
- * An address of either family in its canonical spelling (RFC 5952 for IPv6); undefined: none, or one with a
- * scope id.
+ * An address of either family in canonical form (RFC 5952 for IPv6).
+ * @returns undefined if the text is no address, or has a scope id
  */
 export function addressOf(text: string): string | undefined {
   const words = new Uint32Array(4);
@@ -67,7 +76,11 @@ export function addressOf(text: string): string | undefined {
   return text.includes(':') ? ipv6Text(words, 0) : text;
 }
 
-/** An address of either family in its canonical spelling. Scope ids are refused: a guest has none of ours. */
+/**
+ * Parse an address of either family into canonical form. A scope id is an error: it would name an interface
+ * of the host, which the guest does not have.
+ * @throws UsageError
+ */
 export function parseAddress(text: string): { family: Family; address: string } {
   const address = addressOf(text);
   if (address !== undefined) return { family: address.includes(':') ? 6 : 4, address };
@@ -76,8 +89,9 @@ export function parseAddress(text: string): { family: Family; address: string } 
 }
 
 /**
- * A usable host address: no wildcard, loopback, multicast or broadcast, and not an IPv4 address in IPv6
- * clothes.
+ * Parse an address that one host can have: no wildcard, loopback, multicast, broadcast or IPv4-mapped
+ * address.
+ * @throws UsageError
  */
 export function parseUnicast(text: string): { family: Family; address: string } {
   const parsed = parseAddress(text);
@@ -86,7 +100,10 @@ export function parseUnicast(text: string): { family: Family; address: string } 
   return parsed;
 }
 
-/** A unicast address with or without the length of its prefix. */
+/**
+ * Parse a unicast address with or without a prefix length.
+ * @throws UsageError
+ */
 export function parseAddressWithPrefix(text: string): AddressWithPrefix {
   const slash = text.indexOf('/');
   if (slash < 0) return parseUnicast(text);
@@ -102,15 +119,18 @@ export function parseAddressWithPrefix(text: string): AddressWithPrefix {
 }
 
 /**
- * Whether the kernel accepts a name for an interface (dev_valid_name: 1 to 15 bytes, no slash, colon or
- * blank, not . or ..).
+ * Whether the kernel accepts a text as an interface name (dev_valid_name: 1 to 15 bytes; no slash, colon or
+ * blank; not . or ..).
  */
 export function isInterfaceName(text: string): boolean {
   const bytes = Buffer.byteLength(text);
   return bytes > 0 && bytes <= 15 && !/[\s/:]/.test(text) && text !== '.' && text !== '..';
 }
 
-/** A name that the kernel accepts for an interface. */
+/**
+ * Parse an interface name.
+ * @throws UsageError
+ */
 export function parseInterfaceName(text: string): string {
   if (!isInterfaceName(text)) {
     throw new UsageError('not an interface name; write 1 to 15 characters without blanks, / or :');
@@ -118,10 +138,13 @@ export function parseInterfaceName(text: string): string {
   return text;
 }
 
-/** sizeof(sun_path), <linux/un.h>: room for a socket's path and the zero behind it. */
+/** sizeof(sun_path), <linux/un.h>: room for a socket's path and its terminating zero. */
 export const SOCKET_PATH_BYTES = 108;
 
-/** Where a socket may be made, as far as the text tells. */
+/**
+ * Parse the path of a socket to create. Checks the length only.
+ * @throws UsageError
+ */
 export function parseSocketPath(text: string): string {
   if (text === '') throw new UsageError('is empty; write the path of a socket');
   if (Buffer.byteLength(text) >= SOCKET_PATH_BYTES)
@@ -129,6 +152,7 @@ export function parseSocketPath(text: string): string {
   return text;
 }
 
+/** @returns why the address is not a unicast address; undefined: it is one */
 function notUnicast(address: string, family: Family): string | undefined {
   if (family === 4) {
     const first = Number(address.slice(0, address.indexOf('.')));
@@ -146,7 +170,7 @@ function notUnicast(address: string, family: Family): string | undefined {
 }
 
 /**
- * One command-line word as it can be pasted into a shell; keeps messages on one line whatever was written.
+ * Quote one command-line word for an error message. The result is one line and can be pasted into a shell.
  */
 export function quoted(text: string): string {
   if (/^[\w@%+=:,./[\]*-]+$/.test(text)) return text;

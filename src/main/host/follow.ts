@@ -1,7 +1,7 @@
 /**
- * Keeps the engine up to date with the host's network and resolvers. The front end says what else a change
- * means. Call followHost() before the sandbox is closed: it opens the directories of the files that it reads
- * later.
+ * Keeps the engine up to date with the host's network and resolvers. A front end adds its own reaction to a
+ * change (`hostChanged`). Call followHost() before the process enters the sandbox: it opens the directories
+ * that contain the files it reads later.
  */
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type { LinkInfo } from '../../sys/netlink-messages.ts';
@@ -12,34 +12,43 @@ import { RESOLV_CONF } from './resolv-conf.ts';
 import { followResolvConf } from './resolver-watch.ts';
 import { ResolverZones } from './resolver-zones.ts';
 
-/** What a front end follows. */
+/** What a front end follows, and how it reacts. */
 export interface Following {
-  /** Resolvers as resolv.conf or the command line has them. */
+  /** Resolvers as resolv.conf or the command line names them. */
   readonly nameservers: readonly string[];
-  /** What of them the engine was started with: zones by index. */
+  /** The resolvers that the engine was started with: zones are interface indexes here. */
   readonly resolvers: readonly string[];
-  /** No option names resolvers: those of resolv.conf are asked, now and after it changes. */
+  /** No option names resolvers: the engine asks those of resolv.conf, and follows changes of that file. */
   readonly followsFile: boolean;
-  /** What is asked when resolv.conf names these; absent: these. */
+  /** Resolvers to ask when resolv.conf names `nameservers`. Absent: the same ones. */
   resolversOf?(nameservers: readonly string[]): readonly string[];
-  /** Interfaces that connections are bound to. */
+  /** Interfaces that connections are bound to; undefined entries are ignored. */
   readonly boundInterfaces: readonly (string | undefined)[];
   /**
-   * The host's network has changed: tell the engine, and do what else is to be done.
-   * @throws SysError  which is logged
+   * The host's network has changed: inform the engine and do whatever else the front end needs.
+   * @throws SysError, which the caller logs
    */
   hostChanged(host: RouteSocket, links: LinkInfo[]): void;
-  /** hostChanged() may configure the guest's interface, which takes CAP_NET_ADMIN. */
+  /** hostChanged() may configure the guest's interface, which requires CAP_NET_ADMIN. */
   readonly configuresNetwork?: boolean;
 }
 
+/** A running followHost(). */
 export interface Followed {
-  /** Descriptors of directories in which it must be possible to open files. */
+  /** Descriptors of directories in which the sandbox must allow files to be opened. */
   readonly readable: readonly number[];
-  /** Follow no longer. */
+  /** Stop following. */
   stop(): void;
 }
 
+/**
+ * Start to follow the host's network, and resolv.conf if `following.followsFile` is set.
+ * @param watch      its sockets must be in the host's network namespace
+ * @param engine     receives new resolvers; a packet thread waits for the netlink socket of `watch`
+ * @param following  what to follow
+ * @param log        receives interfaces that disappear or come back, and errors
+ * @returns directories for the sandbox, and a function that stops
+ */
 export function followHost(watch: HostWatch, engine: EngineHandle, following: Following, log: Log): Followed {
   const { nameservers, resolvers, followsFile, boundInterfaces } = following;
   const zones = new ResolverZones(
@@ -49,13 +58,14 @@ export function followHost(watch: HostWatch, engine: EngineHandle, following: Fo
     (list) => engine.setResolvers(list),
   );
   const readable: number[] = [];
-  const use = (list: readonly string[]): void => zones.use(following.resolversOf?.(list) ?? list);
-  const unfollow = followsFile ? followResolvConf(use, RESOLV_CONF, readable) : () => {};
+  const setNameservers = (list: readonly string[]): void =>
+    zones.setNameservers(following.resolversOf?.(list) ?? list);
+  const stopFollowingFile = followsFile ? followResolvConf(setNameservers, RESOLV_CONF, readable) : () => {};
   const presence = new InterfacePresence(boundInterfaces, log);
   const onChange = (): void => {
     const links = watch.host.links();
-    presence.look(links);
-    zones.look(links);
+    presence.setLinks(links);
+    zones.setLinks(links);
     following.hostChanged(watch.host, links);
   };
   watch.start(engine, onChange, log);
@@ -63,7 +73,7 @@ export function followHost(watch: HostWatch, engine: EngineHandle, following: Fo
     readable,
     stop: () => {
       watch.stop();
-      unfollow();
+      stopFollowingFile();
     },
   };
 }

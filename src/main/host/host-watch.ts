@@ -1,11 +1,11 @@
 /**
- * Follows the host's network: links, addresses and routes. Sockets of new flows go the new way by themselves,
- * as the kernel chooses for each; what the engine and the namespace need beside that is for the front end to
- * say (decision 060).
+ * Follows the host's network: links, addresses and routes. Sockets of new flows need no help, as the kernel
+ * routes each of them anew; the front end decides what the engine and the namespace need beside that
+ * (decision 060).
  *
- * Node's event loop cannot wait for a netlink socket, so a packet thread does (decision 083): it tells of the
- * first announcement and of no other until it is asked again. That is a while after each look, as link,
- * address and route come one by one, each as a change:
+ * Node's event loop cannot wait for a netlink socket, so a packet thread waits for it (decision 083). The
+ * thread reports the first announcement, and no other until it is armed again. It is armed again some time
+ * after each look, because link, address and route arrive one by one, each as a change of its own:
  *
  *   announcements  |||        | | |                                    |
  *   looks          ^  100 ms  ^    200 ms    ^  400 ms, nothing came   ^
@@ -16,27 +16,31 @@ import type { EngineHandle } from '../../workers/engine.ts';
 import type { Log } from './log.ts';
 
 /**
- * Between two looks, where changes follow one another: at first, and at most, as each costs six system calls
- * a UDP flow.
+ * Time between two looks while changes follow one another: minimum and maximum. One look costs six system
+ * calls for each UDP flow.
  */
 const MIN_GAP_MS = 100;
 const MAX_GAP_MS = 1000;
 
 /**
- * Opens its sockets in the namespace of the calling thread: make it before that moves. What happens from then
- * on is not missed.
+ * Notices changes of the host's network. The constructor opens its sockets in the network namespace of the
+ * calling thread, so create it before that thread moves. From then on no change is missed.
  */
 export class HostWatch {
   readonly #monitor = new RouteMonitor();
-  /** Asks about the host, whichever namespace the thread is in by then. */
+  /** Queries the host's network, also after the calling thread has moved to another namespace. */
   readonly host = new RouteSocket();
   #timer: NodeJS.Timeout | undefined;
   #gapMs = MIN_GAP_MS;
   #lookedAt = Number.NEGATIVE_INFINITY;
 
-  /** @param onChange  something may have changed; what it throws is told and does not end the watch */
+  /**
+   * Start to watch.
+   * @param onChange  called when something may have changed; a SysError that it throws is logged, and the
+   *   watch goes on
+   */
   start(engine: Pick<EngineHandle, 'watchReadable'>, onChange: () => void, log: Log): void {
-    const waitAgain = engine.watchReadable(this.#monitor.fd, () => {
+    const armAgain = engine.watchReadable(this.#monitor.fd, () => {
       try {
         if (this.#monitor.drain()) onChange();
       } catch (error) {
@@ -50,17 +54,23 @@ export class HostWatch {
       const quiet = now - this.#lookedAt > 2 * this.#gapMs;
       this.#gapMs = quiet ? MIN_GAP_MS : Math.min(2 * this.#gapMs, MAX_GAP_MS);
       this.#lookedAt = now;
-      this.#timer = setTimeout(waitAgain, this.#gapMs).unref();
+      this.#timer = setTimeout(armAgain, this.#gapMs).unref();
     });
   }
 
-  /** No more looks. The sockets go with the process: a packet thread may be about to wait for one. */
+  /**
+   * No more calls of `onChange`. The sockets stay open until the process ends, as a packet thread may be
+   * about to wait for one of them.
+   */
   stop(): void {
     clearTimeout(this.#timer);
   }
 }
 
-/** Tells when an interface that connections are bound to goes or comes: meanwhile each of them is refused. */
+/**
+ * Logs when an interface that connections are bound to disappears or comes back. While it is missing, each of
+ * these connections is refused.
+ */
 export class InterfacePresence {
   readonly #present = new Map<string, boolean>();
   readonly #log: Log;
@@ -70,14 +80,14 @@ export class InterfacePresence {
     this.#log = log;
   }
 
-  /** @param links  those of the host now */
-  look(links: readonly { readonly name: string }[]): void {
+  /** @param links  all links that the host has now */
+  setLinks(links: readonly { readonly name: string }[]): void {
     for (const [name, before] of this.#present) {
       const now = links.some((link) => link.name === name);
       if (now === before) continue;
       this.#present.set(name, now);
-      if (now) this.#log('info', `interface ${name} is back: connections leave by it again`);
-      else this.#log('warning', `interface ${name} is gone: connections by it fail until it is back`);
+      if (now) this.#log('info', `interface ${name} is back: connections can use it again`);
+      else this.#log('warning', `interface ${name} is gone: connections that need it fail until it is back`);
     }
   }
 }

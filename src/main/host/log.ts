@@ -1,5 +1,5 @@
 // bundle: boot
-/** What people read on standard error: one line per event, levels as in --log-level, no packet content. */
+/** The log on standard error: one line per event, levels as in --log-level, no packet content. */
 
 import type { EnginePlan } from '../../workers/engine-plan.ts';
 import { LOG_LEVELS } from '../../workers/thread/log-levels.ts';
@@ -9,7 +9,10 @@ export type LogLevel = EnginePlan['logLevel'];
 
 export type Log = (level: LogLevel, text: string) => void;
 
-/** @param upTo  the least important level that is said */
+/**
+ * Make a log that writes to standard error.
+ * @param upTo  the least important level that is written
+ */
 export function makeLog(upTo: LogLevel): Log {
   const last = LOG_LEVELS.indexOf(upTo);
   return (level, text) => {
@@ -17,7 +20,7 @@ export function makeLog(upTo: LogLevel): Log {
   };
 }
 
-/** One line with our name in front. Standard error may be closed: then there is nobody to tell. */
+/** Write one line with "bucatini: " in front. If standard error is closed, the line is lost. */
 export function say(text: string): void {
   put(2, `bucatini: ${text.replaceAll('\n', ' ')}\n`);
 }

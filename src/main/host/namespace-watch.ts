@@ -1,7 +1,7 @@
 /**
- * Tells when a network namespace that someone else made is gone: the process that was named has ended, or the
- * file that was named has been unlinked. Other processes may still be inside. The namespace itself does not
- * end while our descriptors are open.
+ * Notices the end of a network namespace that another program made: its process has ended, or its file has
+ * been unlinked, whichever of the two the user named. Other processes may still be inside. The kernel keeps
+ * the namespace itself as long as our descriptors are open.
  */
 import { type FSWatcher, readlinkSync, statSync, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
@@ -11,18 +11,21 @@ import { openPath } from '../../sys/path.ts';
 import { pidfdOpen } from '../../sys/process.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 
-/** How soon the end is noticed of what cannot be waited for. */
+/** Interval at which a name is checked if the kernel offers no way to wait for its end. */
 const POLL_MS = 250;
 
+/** A network namespace as the user named it. */
 export interface NamedNamespace {
-  /** Of the network namespace. */
+  /** Path of the network namespace. */
   readonly path: string;
-  /** The process whose namespace it is, where one was named. */
+  /** The process whose namespace it is, if the user named a process. */
   readonly pid?: number;
 }
 
 /**
- * Device and inode name a namespace. undefined: gone. Not being allowed to look is no sign that it is gone.
+ * Identity of a namespace: device and inode number.
+ * @returns undefined if the namespace is gone; 'EACCES' if we may not look, which does not mean that it is
+ *   gone
  */
 export function namespaceIdentity(path: string): string | undefined {
   try {
@@ -34,26 +37,27 @@ export function namespaceIdentity(path: string): string | undefined {
 }
 
 /**
- * For a process by whose name in /proc a namespace goes: readable once it has ended. undefined: to be had for
- * none.
+ * A pidfd for a namespace that is named by a process or by a path below /proc/PID. It becomes readable when
+ * the process ends.
+ * @returns undefined: the kernel gives none
  */
 function processEnd({ path, pid }: NamedNamespace): number | undefined {
   const id = pid ?? Number(/^\/proc\/([0-9]+)\/ns\/net$/.exec(path)?.[1]);
   try {
-    // A /proc of another PID namespace means other processes.
+    // If /proc belongs to another PID namespace, the numbers in it mean other processes.
     if (!Number.isSafeInteger(id) || Number(readlinkSync('/proc/self')) !== process.pid) return undefined;
   } catch {
     return undefined;
   }
   const fd = pidfdOpen(id); // close-on-exec
-  return fd < 0 ? undefined : fd; // it has just ended, or Linux is older than 5.3
+  return fd < 0 ? undefined : fd; // the process has just ended, or Linux is older than 5.3
 }
 
 /**
- * Watches whether a namespace is still there: by inotify where its name is a file's, by a packet thread that
- * waits for the end of the process whose name it is, else by looking again and again whether the name still
- * leads to it. That goes through the name's directory, as the name itself leads nowhere in the sandbox
- * (host/sandbox.ts).
+ * Watches whether a namespace still exists. Three ways: inotify if its name is a file; a packet thread that
+ * waits for the pidfd if a process names it; otherwise a timer checks whether the name still leads to the
+ * namespace. That check goes through the directory of the name, held open, because no path resolves in the
+ * sandbox (host/sandbox.ts).
  */
 export class NamespaceWatch {
   readonly #name: string;
@@ -64,7 +68,13 @@ export class NamespaceWatch {
   #timer: NodeJS.Timeout | undefined;
   #ended = false;
 
-  /** Calls `onGone` once, maybe at once. @param identity  of the namespace that is meant */
+  /**
+   * Start to watch.
+   * @param target    the name to watch
+   * @param engine    waits for the end of a process
+   * @param onGone    called once, possibly before the constructor returns
+   * @param identity  of the namespace that is meant (namespaceIdentity)
+   */
   constructor(
     target: NamedNamespace,
     engine: Pick<EngineHandle, 'watchReadable'>,
@@ -83,27 +93,27 @@ export class NamespaceWatch {
     } else {
       try {
         this.#watcher = watch(dirname(target.path), (_event, name) => {
-          if (name === null || name === this.#name) this.#look();
+          if (name === null || name === this.#name) this.#check();
         });
         this.#watcher.on('error', () => this.#poll());
       } catch {
         this.#poll();
       }
     }
-    this.#look(); // it may have gone while we were starting
+    this.#check(); // the namespace may have gone while we were starting
   }
 
   /**
-   * The old root has been let go of, and with it a mount that the name may have led to: from now on it counts
-   * whether the name is there.
+   * The root has been exchanged. The old root is detached, and with it a mount that the name may have led to.
+   * From now on the watch compares with what the name leads to now.
    */
   rootChanged(): void {
     const now = this.#now();
     if (now !== undefined) this.#identity = now;
-    this.#look();
+    this.#check();
   }
 
-  /** It looks where the name leads to, in the sandbox too. */
+  /** Whether a timer checks the name, also in the sandbox. */
   get polls(): boolean {
     return this.#timer !== undefined;
   }
@@ -120,7 +130,7 @@ export class NamespaceWatch {
     return now === -Errno.EACCES ? 'EACCES' : undefined;
   }
 
-  #look(): void {
+  #check(): void {
     const now = this.#now();
     if (now !== this.#identity && now !== 'EACCES') this.#end();
   }
@@ -132,6 +142,6 @@ export class NamespaceWatch {
   }
 
   #poll(): void {
-    this.#timer ??= setInterval(() => this.#look(), POLL_MS);
+    this.#timer ??= setInterval(() => this.#check(), POLL_MS);
   }
 }

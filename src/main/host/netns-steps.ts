@@ -1,4 +1,4 @@
-/** Steps that every front end's set-up of a namespace takes (netns.ts). */
+/** Steps that the namespace set-up of every front end takes (netns.ts). */
 import { writeFileSync } from 'node:fs';
 import { AF_INET6, CLONE_NEWNET, Errno, O_NONBLOCK, SOCK_CLOEXEC, SOCK_DGRAM } from '../../sys/constants.ts';
 import { checked, SysError } from '../../sys/error.ts';
@@ -8,13 +8,19 @@ import type { RouteSocket } from '../../sys/netlink.ts';
 import { openPath } from '../../sys/path.ts';
 import { socket } from '../../sys/socket.ts';
 
-/** Make a namespace, or enter the one at a path under /proc or a bind mount. */
+/** Make a new network namespace, or enter an existing one: `path` is below /proc or a bind mount. */
 export type NetnsTarget = { readonly kind: 'new' } | { readonly kind: 'path'; readonly path: string };
 
-/** Frames that wait in the TAP for us; the kernel's 500 are one window of a fast download at MTU 1500. */
+/**
+ * Length of the TAP's transmit queue. The kernel's default of 500 frames is one window of a fast download at
+ * MTU 1500.
+ */
 export const TX_QUEUE_FRAMES = 4096;
 
-/** Move the calling thread into a network namespace, made or found. @throws SysError with the remedy */
+/**
+ * Move the calling thread into a network namespace: a new one, or an existing one.
+ * @throws SysError with the remedy
+ */
 export function enterNamespace(target: NetnsTarget): void {
   if (target.kind === 'new') {
     checked(
@@ -26,7 +32,7 @@ export function enterNamespace(target: NetnsTarget): void {
     return;
   }
   const fd = checked(
-    openPath(target.path, O_NONBLOCK), // a FIFO is told, not waited for
+    openPath(target.path, O_NONBLOCK), // do not wait for a writer if the path is a FIFO
     'open',
     target.path,
     'it must exist and be readable by this user',
@@ -44,11 +50,13 @@ export function enterNamespace(target: NetnsTarget): void {
 }
 
 /**
- * Our addresses that the first packets go to. While the kernel asks for a MAC address it keeps 256 small
- * packets at most (unres_qlen_bytes) and drops the others without a word: a program that sends more at once
- * as it starts, to an engine that is slow to answer as it starts too, would lose them.
+ * Add neighbour entries for the addresses of ours that the first packets go to. While the kernel resolves a
+ * MAC address, it queues at most 256 small packets (unres_qlen_bytes) and drops all others silently. A
+ * program that sends more than that at its start, before the engine answers, would lose them.
+ * @param index      of the interface
+ * @param addresses  of this family, all at `mac`
  */
-export function introduce(
+export function addNeighbourEntries(
   route: RouteSocket,
   index: number,
   family: 4 | 6,
@@ -60,12 +68,12 @@ export function introduce(
       route.addNeighbour(index, family, address, mac);
     } catch (error) {
       if (!(error instanceof SysError)) throw error;
-      return; // it asks, then
+      return; // the kernel then resolves the address when it needs it
     }
   }
 }
 
-/** Whether the kernel has IPv6, even if no interface does: a socket can be made. */
+/** Whether the kernel supports IPv6, even if no interface has an IPv6 address: a socket can be made. */
 export function kernelHasIpv6(): boolean {
   const fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return false;
@@ -73,7 +81,11 @@ export function kernelHasIpv6(): boolean {
   return true;
 }
 
-/** Set a sysctl of the namespace. @param path  below /proc/sys @param notes  gets a line when it cannot be */
+/**
+ * Set a sysctl of the calling thread's network namespace.
+ * @param path   below /proc/sys
+ * @param notes  receives a line if the sysctl cannot be set
+ */
 export function trySysctl(path: string, value: string, notes: string[]): void {
   try {
     writeFileSync(`/proc/sys/${path}`, value);

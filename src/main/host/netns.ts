@@ -1,42 +1,44 @@
 /**
- * The thread that gives the namespace its interface. One thread has to move there and cannot come back:
- * without privileges in the host's user namespace setns(2) to its network is refused. Host sockets are opened
- * by packet threads, which must stay.
+ * The thread that gives the namespace its interface. One thread has to move into the namespace and cannot
+ * come back: without privileges in the host's user namespace, the kernel refuses setns(2) to the host's
+ * network namespace. The packet threads open host sockets, so they must stay.
  *
- *   NetnsHere     the main thread moves: nothing to boot. Every thread that opens host sockets must have been started before
- *                 (threads inherit the namespace of their creator), and children are born inside.
- *   NetnsThread   a thread made for it moves: 30 ms to boot, where packet threads are still to be started later (decision 018).
+ *   NetnsHere     the main thread moves. No thread has to be booted. Every thread that opens host sockets
+ *                 must have been started before, as a thread inherits the namespace of its creator. Child
+ *                 processes start inside.
+ *   NetnsThread   a thread made for this moves. Booting it takes 30 ms. Used where packet threads are still
+ *                 to be started later (decision 018).
  */
 import { parentPort, SHARE_ENV, Worker } from 'node:worker_threads';
 
-/** What every front end's job says. */
+/** The part of a job that all front ends have in common. */
 export interface SocketsInside {
   /** EnginePlan.changesUser */
   readonly changesUser?: boolean;
-  /** Once the namespace is set up, stay in it and make sockets there (workers/splice/socket-source.ts). */
+  /** After set-up, stay in the namespace and make sockets there (workers/splice/socket-source.ts). */
   readonly sockets?: SharedArrayBuffer | undefined;
 }
 
 /**
- * One step done; the thread has to go on to the next, but may do other things between. `Made` is what the
- * front end's set-up tells of the TAP.
+ * One step is done. The thread has to continue with the next step, but may do other things between. `Made` is
+ * what the front end's set-up reports about the TAP.
  */
 export type NetnsStep<Made> =
-  /** The namespace is there; the descriptor is the process's from now on. Only with target kind 'new'. */
+  /** The namespace exists. The process owns the descriptor from now on. Only with target kind 'new'. */
   | { readonly kind: 'namespace'; readonly fd: number }
-  /** The TAP is there: the engine may start while the rest is configured. */
+  /** The TAP exists: the engine may start while the rest is configured. */
   | { readonly kind: 'tap'; readonly made: Made }
-  /** All is done. What could not be done but is not needed for traffic, for the log. */
+  /** Everything is done. `notes`, for the log, say what failed and is not needed for traffic. */
   | { readonly kind: 'configured'; readonly notes: readonly string[] };
 
-/** A front end's set-up, to be done by one thread, step by step. */
+/** A front end's set-up. One thread runs it, step by step. */
 export type NetnsSetup<Job, Made> = (job: Job) => Iterable<NetnsStep<Made>>;
 
 export type NetnsMessage<Made> =
   | NetnsStep<Made>
   | { readonly kind: 'failed'; readonly message: string; readonly code?: string };
 
-/** Set-up failed; `code` is the errno's name where a system call said no. */
+/** Set-up failed. `code` is the name of the errno if a system call failed. */
 export class NetnsError extends Error {
   override readonly name = 'NetnsError';
   readonly code: string | undefined;
@@ -46,7 +48,10 @@ export class NetnsError extends Error {
   }
 }
 
-/** Each step as it comes; all reject when one fails. */
+/**
+ * Each step as it comes; all that are still to come reject when one fails. `failed` is for what happens after
+ * the last one.
+ */
 export abstract class Netns<Job extends SocketsInside, Made> {
   readonly #namespace = Promise.withResolvers<number>();
   readonly #tap = Promise.withResolvers<Made>();
@@ -56,37 +61,55 @@ export abstract class Netns<Job extends SocketsInside, Made> {
   readonly tap = this.#tap.promise;
   /** Gives what could not be done, for the log. */
   readonly configured = this.#configured.promise;
+  readonly #failure = Promise.withResolvers<Error>();
+  /**
+   * Resolves when the thread fails after the last step, while it opens sockets in the namespace: the engine
+   * gets no more of them.
+   */
+  readonly failed = this.#failure.promise;
+  protected isConfigured = false;
   /** Whether the main thread, and so every child that it starts, is in the namespace. */
   abstract readonly mainInside: boolean;
 
   constructor() {
-    // Whoever awaits one step must not be killed by another's rejection.
+    // Code that awaits one step must not be ended by the unhandled rejection of another.
     for (const promise of [this.namespaceFd, this.tap, this.configured]) promise.catch(() => {});
   }
 
-  /** Do it; the steps tell the rest. */
+  /** Start the set-up; the promises report its progress. */
   abstract start(job: Job): void;
 
   protected tell(message: NetnsMessage<Made>): void {
     if (message.kind === 'namespace') this.#namespace.resolve(message.fd);
     else if (message.kind === 'tap') this.#tap.resolve(message.made);
-    else if (message.kind === 'configured') this.#configured.resolve(message.notes);
-    else this.fail(new NetnsError(message.message, message.code));
+    else if (message.kind === 'configured') {
+      this.isConfigured = true;
+      this.#configured.resolve(message.notes);
+    } else this.fail(new NetnsError(message.message, message.code));
   }
 
   protected fail(error: Error): void {
+    if (this.isConfigured) {
+      this.#failure.resolve(
+        new Error(`the thread that opens sockets in the namespace failed: ${error.message}`),
+      );
+      return;
+    }
     this.#namespace.reject(error);
     this.#tap.reject(error);
     this.#configured.reject(error);
   }
 }
 
-/** On the main thread, with a turn of the event loop after each step: what waits for it starts at once. */
+/**
+ * Set-up on the main thread. The event loop gets a turn after each step, so that code which awaits the step
+ * runs at once.
+ */
 export class NetnsHere<Job extends SocketsInside, Made> extends Netns<Job, Made> {
   readonly mainInside = true;
   readonly #load: () => Promise<NetnsSetup<Job, Made>>;
 
-  /** @param load  gets the set-up's module */
+  /** @param load  loads the module of the set-up */
   constructor(load: () => Promise<NetnsSetup<Job, Made>>) {
     super();
     this.#load = load;
@@ -112,7 +135,10 @@ export class NetnsHere<Job extends SocketsInside, Made> extends Netns<Job, Made>
   }
 }
 
-/** In a worker. It is not waited for to end: its descriptors are ours from the moment they are told. */
+/**
+ * Set-up in a worker. Nobody waits for the end of the worker: the process owns the descriptors as soon as
+ * they are reported.
+ */
 export class NetnsThread<Job extends SocketsInside, Made> extends Netns<Job, Made> {
   readonly mainInside = false;
   readonly #worker: Worker;
@@ -123,21 +149,28 @@ export class NetnsThread<Job extends SocketsInside, Made> extends Netns<Job, Mad
     this.#worker = new Worker(workerUrl(file), { env: SHARE_ENV });
     this.#worker.on('message', (message: NetnsMessage<Made>) => this.tell(message));
     this.#worker.on('error', (error) => this.fail(error as Error));
-    this.#worker.on('exit', (code) => this.fail(new Error(`the namespace thread ended with code ${code}`)));
+    this.#worker.on('exit', (code) => this.#exited(code));
   }
 
   start(job: Job): void {
     this.#worker.postMessage(job);
   }
+
+  #exited(code: number): void {
+    // After the last step: there are no sockets to open, or the engine has stopped and needs no more of them.
+    if (code === 0 && this.isConfigured) return;
+    this.fail(new Error(`the namespace thread ended with code ${code}`));
+  }
 }
 
-/** The program of that worker. */
+/** The program of that worker: receives one job, runs `setUp`, posts each step. */
 export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetup<Job, Made>): void {
   const post = (message: NetnsMessage<Made>): void => parentPort!.postMessage(message);
   // Without a parent this is only being compiled for the code cache (scripts/build.ts).
   parentPort?.once('message', async (job: Job) => {
     try {
-      // Before the last step is told: nothing can be loaded in the sandbox (host/sandbox.ts).
+      // Load modules before the last step is reported: nothing can be loaded in the sandbox
+      // (host/sandbox.ts).
       const { checked } = await import('../../sys/error.ts');
       const { scopeAbstractSockets } = await import('../../sys/landlock.ts');
       const { keepCapabilities } = await import('../../sys/capability.ts');
@@ -150,7 +183,7 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
         }
         post(step);
       }
-      // This thread alone is in the namespace: it stays, and only leaves with the process.
+      // No other thread is in the namespace, so this one stays there until the process ends.
       if (job.sockets !== undefined) source!.serveSockets(job.sockets);
     } catch (error) {
       const { message, code } = error as NodeJS.ErrnoException;
@@ -160,8 +193,9 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
 }
 
 /**
- * The file of a thread or process of ours, by the name that its `// bundle:` line has: below src/main when
- * run from source, below dist/main, where this module then lies too, when compiled.
+ * URL of the program of one of our threads or processes.
+ * @param name  as in the program's `// bundle:` line. The file is below src/main when run from source. When
+ *   compiled, it is below dist/main, where this module is too.
  */
 export function workerUrl(name: string): URL {
   return new URL(import.meta.url.endsWith('.ts') ? `../${name}.ts` : `./${name}.js`, import.meta.url);

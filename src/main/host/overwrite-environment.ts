@@ -1,28 +1,36 @@
 /**
- * The environment that our caller gave us, out of memory once it has been read: it holds what is not ours to
- * keep (keys, tokens), and whoever takes over a packet thread reads all of our memory. /proc/PID/environ is
- * the same memory.
+ * Removes the caller's environment from memory after it has been read. The environment holds secrets that are
+ * not ours to keep (keys, tokens), and an attacker who takes over a packet thread reads all of our memory.
+ * /proc/PID/environ shows the same memory.
  *
- * Only the block that execve() laid out is ours to overwrite; what JavaScript read of it lies on V8's heap
- * until that is collected.
+ * Only the block that execve() laid out can be overwritten. Strings that JavaScript read from it stay on V8's
+ * heap until they are collected.
  */
 import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { LAUNCHER_VARIABLES } from '../process/launcher-env.ts';
 
-/** Fields of /proc/PID/stat, proc_pid_stat(5): the first and the last + 1 byte of the environment. */
+/**
+ * Fields of /proc/PID/stat, proc_pid_stat(5): address of the first byte of the environment, and of the byte
+ * behind its last.
+ */
 const ENV_START = 50;
 const ENV_END = 51;
-/** The fields behind the program's name, which may hold anything, begin with this one. */
+/**
+ * Number of the first field behind the program's name. The name is skipped, as it may contain blanks and
+ * parentheses.
+ */
 const FIRST_AFTER_NAME = 3;
-/** Variables that we, Node and libc read later; BUCATINI_KEPT has values of the caller's. */
-const STAYS: ReadonlySet<string> = new Set(
+/**
+ * Variables that we, Node and libc read later. BUCATINI_KEPT is not among them: it holds the caller's values.
+ */
+const KEPT_VARIABLES: ReadonlySet<string> = new Set(
   [...Object.keys(LAUNCHER_VARIABLES), 'NODE_COMPILE_CACHE', 'TZ'].filter((name) => name !== 'BUCATINI_KEPT'),
 );
 
 /**
- * Fill the caller's variables with zeros, in all threads that share the environment; getenv(3) finds them no
- * more. Needs /proc.
- * @returns undefined, or why they are still there
+ * Fill the caller's variables with zeros. All threads share the environment; getenv(3) no longer finds the
+ * variables. Needs /proc.
+ * @returns undefined, or the reason why they are still in memory
  */
 export function overwriteEnvironment(): string | undefined {
   let fd = -1;
@@ -31,11 +39,12 @@ export function overwriteEnvironment(): string | undefined {
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const start = Number(fields[ENV_START - FIRST_AFTER_NAME]);
     const bytes = Number(fields[ENV_END - FIRST_AFTER_NAME]) - start;
-    if (!(bytes > 0)) return 'its place is not known';
+    if (!(bytes > 0)) return 'its address is not known';
     fd = openSync('/proc/self/mem', 'r+');
     const block = Buffer.alloc(bytes);
-    if (readSync(fd, block, 0, bytes, start) !== bytes) return 'it was read in part only';
-    if (writeSync(fd, withoutCallers(block), 0, bytes, start) !== bytes) return 'it was written in part only';
+    if (readSync(fd, block, 0, bytes, start) !== bytes) return 'only a part of it could be read';
+    if (writeSync(fd, clearCallersEntries(block), 0, bytes, start) !== bytes)
+      return 'only a part of it could be written';
     return undefined;
   } catch (error) {
     return (error as Error).message;
@@ -44,13 +53,17 @@ export function overwriteEnvironment(): string | undefined {
   }
 }
 
-/** @param block  entries, each with a zero behind it; changed in place, every entry that stays keeps its place */
-function withoutCallers(block: Buffer): Buffer {
+/**
+ * @param block  entries, each terminated by a zero byte. Changed in place; every entry that stays keeps its
+ *   place.
+ * @returns `block`
+ */
+function clearCallersEntries(block: Buffer): Buffer {
   for (let at = 0; at < block.length; ) {
     const zeroAt = block.indexOf(0, at);
     const end = zeroAt < 0 ? block.length : zeroAt;
     const [name = ''] = block.toString('latin1', at, end).split('=', 1);
-    if (!STAYS.has(name)) block.fill(0, at, end);
+    if (!KEPT_VARIABLES.has(name)) block.fill(0, at, end);
     at = end + 1;
   }
   return block;

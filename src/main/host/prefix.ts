@@ -1,12 +1,12 @@
-/** Which network an address lies in, by its text. */
+/** Which network an address belongs to. Addresses are texts. */
 import { addressParse, isV4Mapped } from '../../proto/address.ts';
 
-/** fe80::/10 or 169.254.0.0/16. */
+/** Whether an address is link-local: fe80::/10 or 169.254.0.0/16. */
 export function isLinkLocal(address: string): boolean {
   return /^(fe[89ab][0-9a-f]:|169\.254\.)/i.test(address);
 }
 
-/** Whether `address` is inside the network of `member`/`prefixLen`: no route of its own is needed for it. */
+/** Whether `address` is in the network `member`/`prefixLen`, so that it needs no route of its own. */
 export function samePrefix(address: string, member: string, prefixLen: number): boolean {
   const words = new Uint32Array(8);
   if (!addressParse(address, words, 0) || !addressParse(member, words, 4)) return false;

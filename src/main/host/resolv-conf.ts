@@ -1,22 +1,23 @@
 /**
- * /etc/resolv.conf, resolv.conf(5): what the host uses, and the text a namespace gets instead.
+ * /etc/resolv.conf, resolv.conf(5): parses the host's file and makes the text for the namespace.
  *
- * More lenient than a strict reading (tabs, several `search` lines of which the last counts, `domain`), as
- * the C libraries are.
+ * The parser is as lenient as the C libraries: it accepts tabs, several `search` lines (the last one counts)
+ * and `domain`.
  */
 import { readFileSync } from 'node:fs';
 
 export const RESOLV_CONF = '/etc/resolv.conf';
 
+/** The contents of a resolv.conf. */
 export interface ResolvConf {
-  /** In order; scope ids are kept, they mean host interfaces. */
+  /** In order. Scope ids are kept: they name host interfaces. */
   readonly nameservers: readonly string[];
   readonly search: readonly string[];
   /** The words of all `options` lines. */
   readonly options: readonly string[];
 }
 
-/** Comments and lines that mean nothing here are passed over. */
+/** Parse a text. Comments and unknown lines are ignored. */
 export function parseResolvConf(text: string): ResolvConf {
   const nameservers: string[] = [];
   let search: string[] = [];
@@ -34,7 +35,10 @@ export function parseResolvConf(text: string): ResolvConf {
   return { nameservers, search, options };
 }
 
-/** The host's, or undefined when it has none. */
+/**
+ * Read the host's file.
+ * @returns undefined if it cannot be read
+ */
 export function readResolvConf(path = RESOLV_CONF): ResolvConf | undefined {
   try {
     return parseResolvConf(readFileSync(path, 'utf8'));
@@ -43,7 +47,10 @@ export function readResolvConf(path = RESOLV_CONF): ResolvConf | undefined {
   }
 }
 
-/** The namespace's own file: our forwarding addresses, everything else as the host has it. */
+/**
+ * The text of the namespace's own file: our forwarders' addresses as nameservers, the host's search domains
+ * and options.
+ */
 export function resolvConfText(forwarders: readonly string[], host: ResolvConf): string {
   const lines = forwarders.map((address) => `nameserver ${address}`);
   if (host.search.length > 0) lines.push(`search ${host.search.join(' ')}`);

@@ -1,10 +1,10 @@
 /**
- * Follow the host's resolv.conf: it changes when the host changes networks, and the engine must ask the new
- * resolvers.
+ * Follows the host's resolv.conf. It changes when the host moves to another network, and the engine must then
+ * ask the new resolvers.
  *
- * In the sandbox (host/sandbox.ts) paths lead nowhere, so the file is read through directories that are held
- * open: those it lies in now, link by link, and those where a later link may well lead. inotify goes on
- * seeing what was watched before.
+ * In the sandbox (host/sandbox.ts) no path resolves, so the file is read through directories that are held
+ * open: those of the file and of each symbolic link on the way to it now, and those where a later link is
+ * likely to lead. inotify watches that were set before the sandbox keep working.
  */
 import { closeSync, type FSWatcher, readFileSync, watch } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
@@ -12,11 +12,11 @@ import { holdDirectory, openHeld, readHeldLink } from '../../sys/held-directory.
 import { close } from '../../sys/io.ts';
 import { parseResolvConf, RESOLV_CONF } from './resolv-conf.ts';
 
-/** Writers replace the file or write it in pieces: look when they are done. */
+/** Writers replace the file or write it in pieces: wait this long, then read it. */
 const SETTLE_MS = 100;
-/** As many links as the kernel follows at most (path_resolution(7)) are more than anybody has here. */
+/** The kernel follows at most 40 links (path_resolution(7)); no real host has this many here. */
 const MAX_LINKS = 8;
-/** Where systemd-resolved, NetworkManager, resolvconf and connman keep theirs. */
+/** Where systemd-resolved, NetworkManager, resolvconf and connman keep their resolv.conf. */
 const USUAL_DIRECTORIES = [
   '/run/systemd/resolve',
   '/run/NetworkManager',
@@ -24,7 +24,7 @@ const USUAL_DIRECTORIES = [
   '/run/connman',
 ] as const;
 
-/** A file that is found through directories held open. */
+/** A file that is opened through directory descriptors. */
 class HeldFile {
   readonly #path: string;
   readonly #directories = new Map<string, number>();
@@ -40,14 +40,17 @@ class HeldFile {
     return [...this.#directories.values()];
   }
 
-  /** The file's own path and those of the links to it, in order. */
+  /** The path of the file and those that its symbolic links lead to, in order. */
   get paths(): readonly string[] {
     const paths: string[] = [];
     this.#walk((directory) => this.#directories.get(directory), paths);
     return paths;
   }
 
-  /** undefined: it is not there, or has gone where we do not see it. */
+  /**
+   * Read the file.
+   * @returns undefined if the file does not exist, or a link leads to a directory that is not held open
+   */
   read(): string | undefined {
     const end = this.#walk((directory) => this.#directories.get(directory));
     if (end === undefined) return undefined;
@@ -76,7 +79,12 @@ class HeldFile {
     return fd;
   }
 
-  /** From link to link. @returns where it ends; undefined: out of our reach, or in a circle */
+  /**
+   * Follow symbolic links.
+   * @param directoryFd  descriptor of a directory, or undefined if it is not held open
+   * @param paths        out: every path on the way
+   * @returns where the file is; undefined if a directory is not held open, or there are too many links
+   */
   #walk(
     directoryFd: (directory: string) => number | undefined,
     paths: string[] = [],
@@ -95,7 +103,8 @@ class HeldFile {
 }
 
 /**
- * @param held  out: descriptors of directories that it must be possible to open files in
+ * Call `onChange` with the nameservers each time that they have changed.
+ * @param held  out: descriptors of directories in which the sandbox must allow files to be opened
  * @returns a function that stops following
  */
 export function followResolvConf(
@@ -119,21 +128,21 @@ export function followResolvConf(
     onChange(now);
   };
   const watchers = new Set<FSWatcher>();
-  const watchName = (path: string, seen: string): void => {
+  const watchName = (path: string, watchedName: string): void => {
     try {
       const watcher = watch(path, { persistent: false }, (_event, name) => {
-        if (name === null || name === seen) timer ??= setTimeout(look, SETTLE_MS).unref();
+        if (name === null || name === watchedName) timer ??= setTimeout(look, SETTLE_MS).unref();
       });
       watcher.on('error', () => watcher.close());
       watchers.add(watcher);
     } catch {
-      // No inotify instance left, or nothing of that name: the resolvers of the start stay in use.
+      // No inotify instance is left, or the path does not exist: the resolvers of the start stay in use.
     }
   };
-  // The link and what it points to may change, each in its own directory.
+  // The link and the file that it points to may both change, each in its own directory.
   for (const watched of file.paths) watchName(dirname(watched), basename(watched));
-  // Where a file is mounted over it, as in containers, that one is written to, and its directory is
-  // elsewhere.
+  // In containers a file is mounted over this one. Writers change the mounted file, whose own directory is
+  // elsewhere: so watch the file itself.
   const end = file.paths.at(-1);
   if (end !== undefined) watchName(end, basename(end));
   return () => {

@@ -1,7 +1,7 @@
 /**
- * Zones of resolvers: `nameserver fe80::1%eth0` (RFC 4007 section 11) names an interface, and sockets want
- * its index. The name is looked up when the plan is made, when resolv.conf changes, and when the host's links
- * do: an interface that is plugged in again has another index.
+ * Zones of resolvers: `nameserver fe80::1%eth0` (RFC 4007 section 11) names an interface, but sockets need
+ * the index of that interface. The index is looked up when the address plan is made, when resolv.conf
+ * changes, and when the host's links change: an interface that is plugged in again has another index.
  */
 import { addressParse, isLinkLocal, isV4Mapped } from '../../proto/address.ts';
 import { SysError } from '../../sys/error.ts';
@@ -14,9 +14,11 @@ interface NamedLink {
 const hasZone = (text: string): boolean => text.includes('%');
 
 /**
- * As the engine takes them: "fe80::1%eth0" as "fe80::1%2". One behind an interface that is not there is left
- * out, as nothing sent to it could go the right way. Addresses of other scopes are unambiguous, and go
- * without their zone.
+ * Nameservers in the form that the engine takes: "fe80::1%eth0" becomes "fe80::1%2". A nameserver behind an
+ * interface that does not exist is left out, as no packet could reach it. A zone is removed from an address
+ * that is not link-local, since such an address is unambiguous.
+ * @param nameservers  as resolv.conf or the command line has them
+ * @param links        the host's links
  */
 export function withIndexes(nameservers: readonly string[], links: readonly NamedLink[]): readonly string[] {
   const words = new Uint32Array(4);
@@ -29,18 +31,18 @@ export function withIndexes(nameservers: readonly string[], links: readonly Name
   });
 }
 
-/** Keeps the engine's resolvers up to date with both their names and the host's links. */
+/** Keeps the engine's resolvers up to date with resolv.conf and with the host's links. */
 export class ResolverZones {
   #nameservers: readonly string[];
-  #given: string;
+  #current: string;
   readonly #links: () => readonly NamedLink[];
   readonly #set: (list: readonly string[]) => void;
 
   /**
    * @param nameservers  as resolv.conf or the command line has them
-   * @param given        what the engine was started with
-   * @param links        asks for the host's; SysError: it cannot be told now
-   * @param set          gives the engine others
+   * @param given        the list that the engine was started with
+   * @param links        queries the host's links; throws SysError if the query fails
+   * @param set          gives the engine another list
    */
   constructor(
     nameservers: readonly string[],
@@ -49,26 +51,26 @@ export class ResolverZones {
     set: (list: readonly string[]) => void,
   ) {
     this.#nameservers = nameservers;
-    this.#given = given.join(' ');
+    this.#current = given.join(' ');
     this.#links = links;
     this.#set = set;
   }
 
   /** resolv.conf has changed. */
-  use(nameservers: readonly string[]): void {
+  setNameservers(nameservers: readonly string[]): void {
     this.#nameservers = nameservers;
-    this.#give(nameservers.some(hasZone) ? this.#linksNow() : []);
+    this.#update(nameservers.some(hasZone) ? this.#linksNow() : []);
   }
 
   /** The host's network has changed. */
-  look(links: readonly NamedLink[]): void {
-    if (this.#nameservers.some(hasZone)) this.#give(links);
+  setLinks(links: readonly NamedLink[]): void {
+    if (this.#nameservers.some(hasZone)) this.#update(links);
   }
 
-  #give(links: readonly NamedLink[]): void {
+  #update(links: readonly NamedLink[]): void {
     const list = withIndexes(this.#nameservers, links);
-    if (list.join(' ') === this.#given) return;
-    this.#given = list.join(' ');
+    if (list.join(' ') === this.#current) return;
+    this.#current = list.join(' ');
     this.#set(list);
   }
 
@@ -77,7 +79,7 @@ export class ResolverZones {
       return this.#links();
     } catch (error) {
       if (!(error instanceof SysError)) throw error;
-      return []; // the next change of the host's is another chance
+      return []; // the next change of the host's network calls setLinks()
     }
   }
 }

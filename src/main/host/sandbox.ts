@@ -1,13 +1,14 @@
 /**
- * The sandbox between us and the host, raised once everything is set up: an empty root, the capabilities that
- * running flows need and no others, a list of the system calls that remain, no core dumps and no tracing.
- * Whoever takes over a packet thread finds no file, no program, no namespace and no way to gain privileges.
- * Cold; host/start.ts calls detachFromHost() and enterSandbox(), with whatever a front end has to do between:
- * changing the user, leaving the caller.
+ * The sandbox that the process enters once everything is set up: an empty root, only the capabilities that
+ * running flows need, a list of permitted system calls, no core dumps and no tracing. An attacker who takes
+ * over a packet thread finds no file, no program, no namespace and no way to gain privileges. Cold.
+ * host/start.ts calls detachFromHost(), lets the front end do its own steps (change the user, detach from the
+ * caller), then calls enterSandbox().
  *
- * What was opened before goes on working. What is opened later goes through a directory that is named here.
- * COMMAND is born before and has nothing of this. A violation ends the process by SIGSYS; the kernel's audit
- * log names the call. The reasons for the list are in docs/decisions/052-sandbox.md.
+ * Descriptors that were opened before keep working. Files are opened later only through directories that
+ * SandboxPlan names. COMMAND is started before, so the sandbox does not apply to it. A violation ends the
+ * process by SIGSYS, and the kernel's audit log names the call. The reasons for the list are in
+ * docs/decisions/052-sandbox.md.
  */
 import { readlinkSync } from 'node:fs';
 import { keepCapabilities } from '../../sys/capability.ts';
@@ -74,67 +75,71 @@ import { forgetCommandDirectory } from '../process/working-directory.ts';
 import type { Log } from './log.ts';
 import { overwriteEnvironment } from './overwrite-environment.ts';
 
-/** Whether nobody else lives in our mount namespace: only then may its root be exchanged. */
+/** Whether no other process uses our mount namespace: only then may its root be exchanged. */
 function ownMounts(env: NodeJS.ProcessEnv): boolean {
   if (launcherVariable('BUCATINI_OWN_MOUNTS', env) !== '1') return false;
   try {
-    // The variable may be somebody's who started us another way.
+    // The variable may come from a caller that started us without a launcher: compare with the parent's
+    // namespace.
     return readlinkSync('/proc/self/ns/mnt') !== readlinkSync(`/proc/${process.ppid}/ns/mnt`);
   } catch {
-    return true; // a parent that we may not look at is not one of ours
+    return true; // we may not look at the parent, so its namespaces are not ours
   }
 }
 
 /**
- * Give all threads an empty, read-only root. Needs CAP_SYS_ADMIN, so before the user is changed.
- * @param chrootFallback  what pivot_root refuses (EINVAL on an initramfs), chroot may do
- * @returns undefined, or why the root is still the host's
+ * Give all threads an empty, read-only root. Needs CAP_SYS_ADMIN, so call it before the user is changed.
+ * @param chrootFallback  use chroot if pivot_root fails; pivot_root fails with EINVAL on an initramfs
+ * @returns undefined, or the reason why the root is still the host's
  * @throws SysError
  */
 export function emptyRoot(chrootFallback = false, env: NodeJS.ProcessEnv = process.env): string | undefined {
   if (!ownMounts(env)) return 'no mount namespace of our own';
-  // The launchers ask for it; that the host's mounts stay is not to hang on them alone.
+  // The launchers have already made the mounts slaves. Repeat it here: a mistake in a launcher must not
+  // unmount anything on the host.
   checked(mount(null, '/', null, MS_REC | MS_SLAVE, null), 'mount', '/, MS_REC | MS_SLAVE');
-  const at = '/proc'; // a directory that is there: without /proc we would not have come this far
+  const at = '/proc'; // exists: the start so far has needed /proc
   const flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
   checked(mount('bucatini', at, 'tmpfs', flags, 'nr_inodes=2,nr_blocks=2,mode=555'), 'mount', `tmpfs, ${at}`);
   checked(chdir(at), 'chdir', at);
   const r = pivotRoot('.', '.');
   if (r >= 0) {
-    // The old root lies on top of the new one now.
+    // pivot_root(2) with both arguments ".": the old root is now mounted on top of the new one.
     checked(umount2('.', MNT_DETACH), 'umount2', 'the old root, MNT_DETACH');
   } else if (chrootFallback) {
     checked(chroot('.'), 'chroot', '.');
   } else {
-    const remedy = 'where the root is an initramfs, --chroot-fallback of pasta does with chroot';
+    const remedy = 'if the root is an initramfs, use pasta with --chroot-fallback';
     throw new SysError('pivot_root', '., .', -r, remedy);
   }
   checked(chdir('/'), 'chdir', '/');
-  mount(null, '/', null, flags | MS_REMOUNT | MS_RDONLY, null); // it has no room for a file either way
+  // May fail: the tmpfs has no room for a file anyway.
+  mount(null, '/', null, flags | MS_REMOUNT | MS_RDONLY, null);
   return undefined;
 }
 
+/** What detachFromHost() needs to know. */
 export interface Leaving {
-  /** EngineHandle.eventRings; undefined: they are looked for. */
+  /** EngineHandle.eventRings. undefined: search for them in /proc. */
   readonly eventRings: readonly number[] | undefined;
   readonly log: Log;
-  /** Inherited descriptors that options name. */
+  /** Inherited descriptors that options name: they stay open. */
   readonly keepOpen?: readonly number[];
-  /** What is found by a path, and has to know that the root is another. */
+  /** Watches something by its path, so it must be informed when the root is exchanged. */
   readonly watched?: { rootChanged(): void } | undefined;
   readonly chrootFallback?: boolean;
   /**
-   * Becomes another, ordinary user in all threads. It takes their capabilities away; they must not have lost
-   * them before, as a thread that may not change its user ends the process (glibc).
+   * Change to an ordinary user in all threads; this takes the threads' capabilities away. The threads must
+   * still have them before: if one thread cannot change its user, glibc ends the process.
    */
   readonly changeUser?: (() => void) | undefined;
 }
 
 /**
- * Let go of what the host and the caller have given us: inherited descriptors, the environment, the
- * capabilities of threads that run nothing of ours, the root. All packet threads are up, and have dropped
- * their own capabilities.
- * @returns descriptors of the rings that libuv gives its changes of epoll sets to, for enterSandbox
+ * Give up what the host and the caller gave us: inherited descriptors, the environment, the capabilities of
+ * threads that run nothing of ours, the root. All packet threads must run and have dropped their own
+ * capabilities.
+ * @returns descriptors of the io_uring instances that libuv uses for changes of epoll sets, for enterSandbox
  *   (docs/decisions/052-sandbox.md)
  * @throws SysError
  */
@@ -142,43 +147,47 @@ export function detachFromHost(leaving: Leaving): readonly number[] {
   const { eventRings, log, keepOpen, watched, chrootFallback, changeUser } = leaving;
   closeInherited(keepOpen);
   forgetCommandDirectory();
-  const kept = overwriteEnvironment();
-  if (kept !== undefined) log('debug', `the caller's environment stays in memory: ${kept}`);
-  // While there is a /proc to find them by.
+  const whyKept = overwriteEnvironment();
+  if (whyKept !== undefined) log('debug', `the caller's environment stays in memory: ${whyKept}`);
+  // These two need /proc, so they come before the root is exchanged.
   const waitForDrop = changeUser ?? dropCapabilitiesElsewhere(flowCapabilities());
   const rings = eventRings ?? findEventRings();
-  const openRoot = emptyRoot(chrootFallback);
-  // The calls with paths are refused all the same.
-  if (openRoot !== undefined) log('debug', `the root stays the host's: ${openRoot}`);
+  const whyHostRoot = emptyRoot(chrootFallback);
+  // The filter refuses calls with paths nevertheless.
+  if (whyHostRoot !== undefined) log('debug', `the root stays the host's: ${whyHostRoot}`);
   watched?.rootChanged();
   waitForDrop();
   return rings;
 }
 
+/** What stays possible in the sandbox. */
 export interface SandboxPlan {
-  /** Directories, by descriptor, in which files may be opened for reading. */
+  /** Descriptors of directories in which files may be opened for reading. */
   readonly readable: readonly number[];
-  /** Directories, by descriptor, whose names may be listed, and no more. */
+  /** Descriptors of directories that may be listed, nothing else. */
   readonly listable?: readonly number[];
-  /** Directories, by descriptor, in which names may be removed: socket files at the end. */
+  /** Descriptors of directories in which names may be removed: socket files at the end. */
   readonly removable: readonly number[];
   /**
-   * Processes that signals may be sent to: COMMAND and the head of its chain (Command.signalled), which may
-   * have changed their user: CAP_KILL.
+   * Ids of processes that may be sent signals: COMMAND and the head of its chain (Command.signalled). They
+   * may have changed their user, so this keeps CAP_KILL.
    */
   readonly signals: readonly number[];
   /**
-   * Looking which namespace a process is in, whoever's it is: CAP_SYS_PTRACE. Tracing itself is not among the
-   * calls.
+   * Whether to look which namespace another user's process is in. This keeps CAP_SYS_PTRACE; tracing itself
+   * is not among the permitted calls.
    */
   readonly watchesProcess: boolean;
-  /** An address or a default route that comes late goes into the namespace (decision 060): CAP_NET_ADMIN. */
+  /**
+   * An address or a default route that the host gets late is configured in the namespace (decision 060). This
+   * keeps CAP_NET_ADMIN.
+   */
   readonly configuresNetwork?: boolean;
 }
 
 /**
- * What the main thread keeps, and why. Packet threads have left themselves theirs
- * (workers/thread/capabilities.ts), other threads keep none.
+ * Capabilities that the main thread keeps. Packet threads have chosen theirs themselves
+ * (workers/thread/capabilities.ts); all other threads keep none.
  */
 function mainCapabilities(plan: SandboxPlan): readonly number[] {
   return [
@@ -189,9 +198,9 @@ function mainCapabilities(plan: SandboxPlan): readonly number[] {
 }
 
 const ALLOW = 'allow' as const;
-const NOT_THERE = { errno: Errno.ENOENT } as const;
+const FAIL_ENOENT = { errno: Errno.ENOENT } as const;
 
-/** PR_SET_VMA, <linux/prctl.h>: names for mappings, V8's and glibc's. */
+/** PR_SET_VMA, <linux/prctl.h>: V8 and glibc name their mappings. */
 const PR_SET_VMA = 0x5356_4d41;
 // <asm-generic/ioctls.h>, <linux/sockios.h>
 const TCGETS = 0x5401;
@@ -201,7 +210,7 @@ const TIOCGWINSZ = 0x5413;
 const FIOCLEX = 0x5451;
 const NEW_NAMESPACES =
   CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
-/** <linux/sched.h>: a thread shares memory, signal handlers and thread group. */
+/** <linux/sched.h>: flags of a thread, which shares memory, signal handlers and thread group. */
 const CLONE_SIGHAND = 0x800;
 const CLONE_THREAD = 0x1_0000;
 const THREAD = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD;
@@ -209,8 +218,8 @@ const IORING_ENTER_GETEVENTS = 1; // <linux/io_uring.h>
 const SOCK_TYPE_MASK = 0xf; // <linux/net.h>
 
 /**
- * Allowed whatever the arguments, and declared by src/sys (`@syscalls`): what the engine calls itself.
- * Kernels that keep a bitmap of such calls never run the filter for packets.
+ * Calls of the engine itself, allowed with any arguments and declared by src/sys (`@syscalls`). Kernels that
+ * keep a bitmap of such calls (Linux 5.11) do not run the filter for any packet.
  */
 export const ENGINE_CALLS: readonly SyscallName[] = [
   'read',
@@ -259,8 +268,8 @@ export const ENGINE_CALLS: readonly SyscallName[] = [
 ];
 
 /**
- * Allowed whatever the arguments for Node, V8, libuv and the C library: who needs them, and which. No module
- * of src/sys declares them; one that comes to be declared moves to ENGINE_CALLS.
+ * Calls of Node, V8, libuv and the C library, allowed with any arguments, grouped by who needs them. No
+ * module of src/sys declares them; a call that one comes to declare moves to ENGINE_CALLS.
  */
 export const RUNTIME_CALLS: Readonly<Record<string, readonly SyscallName[]>> = {
   "Node's files and streams: --pcap, the API's socket, standard output": [
@@ -333,10 +342,10 @@ export const RUNTIME_CALLS: Readonly<Record<string, readonly SyscallName[]>> = {
 };
 
 /**
- * Calls with paths: an empty root has nothing of that name, and libraries that look for optional files expect
- * to hear so.
+ * Calls with paths. They fail with ENOENT, as an empty root has no such file, and as libraries that look for
+ * optional files expect.
  */
-const PATHS: readonly SyscallName[] = [
+const PATH_CALLS: readonly SyscallName[] = [
   'open',
   'openat2',
   'creat',
@@ -358,14 +367,17 @@ const PATHS: readonly SyscallName[] = [
   'inotify_add_watch',
 ];
 
-/** The rules, by what they guard. @param eventRings  as given to enterSandbox */
+/**
+ * The rule for each permitted call.
+ * @param eventRings  as given to enterSandbox
+ */
 export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], pid = process.pid): Filter {
   const rules = new Map<SyscallName, Rule>();
   const put = (name: SyscallName, rule: Rule): Map<SyscallName, Rule> => rules.set(name, rule);
   for (const name of [ENGINE_CALLS, ...Object.values(RUNTIME_CALLS)].flat()) put(name, ALLOW);
-  for (const name of PATHS) put(name, NOT_THERE);
+  for (const name of PATH_CALLS) put(name, FAIL_ENOENT);
   const inDirectories = (fds: readonly number[], ...when: Extract<Rule, { when: unknown }>['when']): Rule =>
-    fds.length === 0 ? NOT_THERE : { when: [{ arg: 0, oneOf: fds }, ...when], otherwise: Errno.ENOENT };
+    fds.length === 0 ? FAIL_ENOENT : { when: [{ arg: 0, oneOf: fds }, ...when], otherwise: Errno.ENOENT };
   const forReading = { arg: 2, mask: O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_PATH, equals: 0 };
   put('openat', inDirectories(plan.readable, forReading));
   put('readlinkat', inDirectories(plan.readable));
@@ -376,7 +388,7 @@ export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], 
     { arg: 1, mask: SOCK_TYPE_MASK, equals: type },
     { arg: 2, oneOf: protocols },
   ];
-  // TCP, UDP and ping; no protocol of the same types that nobody here speaks (MPTCP, UDP-Lite, SCTP).
+  // TCP, UDP and ping. Not the other protocols of the same socket types (MPTCP, UDP-Lite, SCTP).
   put('socket', {
     anyOf: [
       sockets([AF_INET, AF_INET6], SOCK_STREAM, [0]),
@@ -406,7 +418,7 @@ export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], 
     ],
     otherwise: Errno.EINVAL,
   });
-  // Those that are there already may be entered, for events and no more; none can be made.
+  // Existing io_uring instances may be entered, only to wait for events; none can be made.
   put('io_uring_enter', {
     when: [
       { arg: 0, oneOf: eventRings },
@@ -419,7 +431,8 @@ export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], 
       { arg: 0, mask: NEW_NAMESPACES, equals: 0 },
     ],
   });
-  put('clone3', { errno: Errno.ENOSYS }); // its flags lie in memory; the C library then takes clone
+  // Its flags are in memory, where the filter cannot read them; the C library then uses clone.
+  put('clone3', { errno: Errno.ENOSYS });
   put('prctl', {
     when: [{ arg: 0, oneOf: [PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_GET_DUMPABLE] }],
     otherwise: Errno.EINVAL,
@@ -428,23 +441,24 @@ export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], 
   for (const name of ['sched_setscheduler', 'setpriority', 'sched_setaffinity', 'sched_setparam'] as const)
     put(name, { errno: Errno.EPERM });
   put('tgkill', { when: [{ arg: 0, oneOf: [pid] }] }); // abort(3)
-  // By number: when COMMAND has ended so does its chain, and we with it; the number is free for that time
-  // alone.
+  // Permitted by process id. A reused id cannot be hit: when COMMAND ends, its chain and this process end
+  // too.
   if (plan.signals.length > 0) put('kill', { when: [{ arg: 0, oneOf: plan.signals }] });
   return rules;
 }
 
 /**
- * Raise it; nothing of the host can be reached from here on.
- * @param eventRings  descriptors of io_uring that may be entered: what detachFromHost gave
+ * Enter the sandbox. From here on nothing of the host can be reached.
+ * @param eventRings  descriptors of io_uring instances that may be entered: what detachFromHost() returned
  * @throws SysError
  */
 export function enterSandbox(plan: SandboxPlan, eventRings: readonly number[]): void {
-  // Our memory is for nobody to read; /proc/PID becomes root's. The filter would not let us do it later.
+  // No process may read our memory; the files of /proc/PID become root's. This must come before the filter,
+  // which refuses the call.
   checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
   checked(keepCapabilities(mainCapabilities(plan)), 'capset', 'main thread');
-  // Packet threads have done so themselves. Who is scoped may not look which namespace a process outside is
-  // in.
+  // Packet threads have done this themselves. A scoped thread may not look which namespace a process outside
+  // is in.
   if (!plan.watchesProcess) scopeAbstractSockets();
   installFilter(sandboxFilter(plan, eventRings));
 }

@@ -1,6 +1,7 @@
 /**
- * Name of a Unix socket that is to be removed at the end: in the sandbox (host/sandbox.ts) by its directory,
- * held open, as paths lead nowhere there. Make it before the root is exchanged.
+ * A Unix socket's name, which has to be removed at the end. No path resolves in the sandbox
+ * (host/sandbox.ts), so the name is removed through its directory, held open. Construct it before the root is
+ * exchanged.
  */
 import { existsSync } from 'node:fs';
 import type { Server } from 'node:net';
@@ -11,6 +12,7 @@ import { close } from '../../sys/io.ts';
 import { strerror } from '../../sys/libc.ts';
 import { unlinkat } from '../../sys/path.ts';
 
+/** The name of a Unix socket, and its directory, held open. */
 export class SocketFile {
   #directory: number;
   readonly #path: string;
@@ -22,12 +24,15 @@ export class SocketFile {
     this.#name = basename(path);
   }
 
-  /** For SandboxPlan.removable. */
+  /** Descriptors for SandboxPlan.removable. */
   get directories(): readonly number[] {
     return this.#directory < 0 ? [] : [this.#directory];
   }
 
-  /** Make `server` listen there. @throws Error of Node's, with its errno */
+  /**
+   * Make `server` listen at the path.
+   * @throws Error from Node with its errno; ENOENT, not EACCES, if the directory is missing
+   */
   async listen(server: Server): Promise<void> {
     const listening = new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -36,14 +41,17 @@ export class SocketFile {
     try {
       await listening;
     } catch (error) {
-      // libuv calls a missing directory EACCES, as on Windows.
+      // libuv reports a missing directory as EACCES, for compatibility with Windows.
       if ((error as NodeJS.ErrnoException).code !== 'EACCES' || existsSync(dirname(this.#path))) throw error;
       const missing = new Error(`listen ENOENT: no such file or directory ${this.#path}`, { cause: error });
       throw Object.assign(missing, { code: 'ENOENT', errno: -Errno.ENOENT });
     }
   }
 
-  /** @param listened  the name is ours: it is removed. The directory is let go of either way. */
+  /**
+   * Close the directory.
+   * @param listened  the socket has this name because of us: remove the name first
+   */
   close(listened: boolean): void {
     if (this.#directory < 0) return;
     if (listened) unlinkat(this.#directory, this.#name, 0);
@@ -53,8 +61,8 @@ export class SocketFile {
 }
 
 /**
- * What strerror(3) says of why a socket could not be bound there: libuv tells EACCES where the directory is
- * missing.
+ * The text of strerror(3) for a failed bind. libuv reports EACCES if the directory is missing; the text is
+ * then that of ENOENT.
  */
 export function bindErrorText(path: string, error: unknown): string {
   const { errno, message } = error as NodeJS.ErrnoException;

@@ -1,14 +1,14 @@
 /**
  * How every front end that runs an engine starts, serves and ends. `run`, `attach`, `pasta` and `slirp4netns`
- * differ in the hooks on the right. Only some of them have a hook with a question mark.
+ * differ in the hooks in the right column. A hook with a question mark is optional.
  *
  *   step                                       hook
  *   ────                                       ────
  *   open the sockets that watch the host
  *   begin to set up the namespace (netns.ts)
- *   read the engine's modules
+ *   load the engine's modules
  *   namespace made                             startCommand?    start COMMAND's chain, which waits
- *   TAP made                                   plan             say what the engine is to be
+ *   TAP made                                   plan             describe the engine to start
  *   start the engine
  *   interface configured                       configured
  *   engine started                             engineStarted?
@@ -16,15 +16,15 @@
  *   open the API socket                        openApi?
  *                                              beforeSandbox    load and open what is needed later
  *   detach from host and caller (host/sandbox.ts)
- *   close the sandbox                          enterSandbox?    do something around it
- *                                              ready            let COMMAND run, tell the caller
+ *   enter the sandbox                          enterSandbox?    do something before or after
+ *                                              ready            let COMMAND run, inform the caller
  *   wait for the first end                     ends, engineFailed?
  *                                              served?
  *   stop everything                            stop?, then the engine, then afterEngine?
  *
  * A thread that opens host sockets must have been started before the main thread moves into the namespace
- * (netns.ts). So the host is watched first, and the front end has booted a packet thread before it calls
- * serve().
+ * (netns.ts). So the watch of the host is opened first, and the front end has booted a packet thread before
+ * it calls serve().
  */
 import { DeferredClose } from '../../sys/deferred-close.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
@@ -44,59 +44,87 @@ import { Stopwatch } from './stopwatch.ts';
 export type EngineLoaded = typeof EngineModule;
 export type SetUpStep = 'namespace' | 'tap' | 'configured';
 
-/** What a front end needs in the sandbox. Directories in `readable` and `removable` are added to our own. */
+/** What a front end needs in the sandbox. serve() adds its own directories to `readable` and `removable`. */
 export interface Sandbox extends Omit<Leaving, 'eventRings' | 'log'>, Partial<SandboxPlan> {}
 
-/** `Job` is what the namespace's set-up is told, `Made` what it tells of the TAP. */
+/**
+ * The hooks of a front end. `Job` is the input of the namespace's set-up, `Made` its report about the TAP.
+ */
 export interface FrontEnd<Job extends SocketsInside, Made> {
   readonly log: Log;
-  /** Started before the main thread may move: it stays in the host's network. */
+  /** A packet thread started before the main thread may move, so it stays in the host's network namespace. */
   readonly booted: BootedThread;
   readonly netns: Netns<Job, Made>;
   readonly job: Job;
   /**
-   * The TAP of a namespace that ends with this process: the kernel may close it later
-   * (sys/deferred-close.ts). Absent: the namespace belongs to someone else.
+   * Gives the descriptor of the TAP if its namespace ends with this process: the kernel may then close it
+   * after our end (sys/deferred-close.ts). Absent: the namespace belongs to another program.
    */
   readonly tapOfOurs?: ((made: Made) => number | undefined) | undefined;
 
-  /** @returns what serve() throws. Does not return where the process becomes another one (reenter.ts) */
+  /**
+   * Set-up of the namespace failed.
+   * @returns the error that serve() throws. Does not return if this process executes another program
+   *   (reenter.ts)
+   */
   setUpFailed?(error: NetnsError, step: SetUpStep): Error | Promise<Error>;
-  /** Absent where there is no COMMAND. @param namespaceFd  of the new namespace */
+  /**
+   * Start COMMAND's chain. Absent: there is no COMMAND.
+   * @param namespaceFd  of the new namespace
+   */
   readonly startCommand?: ((namespaceFd: number) => void) | undefined;
-  /** @param host  answers about the host's network, in whichever namespace the main thread is */
+  /**
+   * Describe the engine to start.
+   * @param host  queries the host's network, in whichever namespace the main thread is
+   */
   plan(made: Made, engine: EngineLoaded, host: RouteSocket): EnginePlan | Promise<EnginePlan>;
-  /** @param notes  what could not be done and is not needed for traffic */
+  /**
+   * The interface is configured.
+   * @param notes  what failed and is not needed for traffic
+   */
   configured(notes: readonly string[], made: Made): void;
-  /** @returns what serve() throws */
+  /**
+   * The engine did not start.
+   * @returns the error that serve() throws
+   */
   engineNotStarted?(error: Error, engine: EngineLoaded): Error;
   engineStarted?(engine: EngineHandle, made: Made): void | Promise<void>;
-  /** @returns undefined when changes of the host's network do not matter */
+  /**
+   * What to follow.
+   * @returns undefined if changes of the host's network do not matter
+   */
   following(engine: EngineHandle, made: Made): Following | undefined;
   openApi?(engine: EngineHandle, made: Made): Promise<ApiSocket | undefined>;
-  /** In the sandbox no module can be loaded and no path exists. */
+  /**
+   * Load modules and open files that are needed later: in the sandbox no module can be loaded and no path
+   * resolves.
+   */
   beforeSandbox(engine: EngineHandle, made: Made): Sandbox | Promise<Sandbox>;
-  /** Calls `close`, which closes the sandbox. Absent: serve() calls it. */
+  /** Must call `close`, which enters the sandbox. Absent: serve() calls it. */
   enterSandbox?(close: () => void): void;
   ready(made: Made): void;
-  /** The first that resolves ends the service with its exit status. */
+  /** Promises of exit statuses: the first that resolves ends the service. */
   ends(): readonly Promise<number>[];
-  /** A packet thread has died. @returns the exit status. @throws Error. Absent: serve() throws `error` */
+  /**
+   * A packet thread failed, or the thread that opens sockets in the namespace.
+   * @returns the exit status. @throws Error. Absent: serve() throws `error`
+   */
   engineFailed?(error: Error): number;
-  /** The service has ended, the engine still runs. */
+  /** The service has ended; the engine still runs. */
   served?(status: number, engine: EngineHandle): void;
   /**
-   * Before the engine is stopped, after a failed start too.
-   * @param failed the start or the service failed
+   * Called before the engine is stopped, also after a failed start.
+   * @param failed  the start or the service failed
    */
   stop?(failed: boolean): void;
-  /** The process ends next. */
+  /** Called last: the process ends next. */
   afterEngine?(): void;
 }
 
 /**
  * Start, serve until the end, stop everything.
- * @returns the exit status. @throws Error with what to tell
+ * @returns the exit status
+ * @throws Error whose message is meant for the user
  */
 export async function serve<Job extends SocketsInside, Made>(front: FrontEnd<Job, Made>): Promise<number> {
   const service = new Service(front);
@@ -140,13 +168,13 @@ class Service<Job extends SocketsInside, Made> {
       ...(following?.configuresNetwork !== undefined && { configuresNetwork: following.configuresNetwork }),
     });
     front.ready(made);
-    const outcome = await Promise.race([engine.failed, ...front.ends()]);
+    const outcome = await Promise.race([engine.failed, front.netns.failed, ...front.ends()]);
     const status = outcome instanceof Error ? this.#engineFailed(outcome) : outcome;
     front.served?.(status, engine);
     return status;
   }
 
-  /** To a running engine and a configured interface, side by side. */
+  /** Start the engine and configure the interface at the same time. */
   async #start(): Promise<{ readonly made: Made; readonly engine: EngineHandle }> {
     const front = this.#front;
     const { netns, log } = front;
@@ -171,9 +199,12 @@ class Service<Job extends SocketsInside, Made> {
     const few = fewDescriptors();
     if (few !== undefined) log('warning', few);
     this.#steps.lap('interface configured');
-    const engine = await starting.catch((error: Error) => {
+    const started = starting.catch((error: Error) => {
       throw front.engineNotStarted?.(error, module) ?? error;
     });
+    // Its listeners may need sockets of the namespace, and wait long for them (workers/splice/splice.ts).
+    const engine = await Promise.race([started, netns.failed]);
+    if (engine instanceof Error) throw engine;
     this.#steps.lap('engine started');
     this.#engine = engine;
     return { made, engine };
@@ -222,7 +253,7 @@ class Service<Job extends SocketsInside, Made> {
 
 const STOP_LIMIT_MS = 1000;
 
-/** Stop the engine, but do not wait for ever for a thread that died or hangs. */
+/** Stop the engine, but wait at most STOP_LIMIT_MS: a thread may hang or have ended by an error. */
 export async function endWithin(engine: EngineHandle | undefined): Promise<void> {
   if (engine === undefined) return;
   const limit = new Promise((resolve) => setTimeout(resolve, STOP_LIMIT_MS));

@@ -4,7 +4,7 @@ import { build } from 'hdr-histogram-js';
 import type { EngineHandle, EngineHistogram, ThreadCounters } from '../../workers/engine.ts';
 import { put } from '../process/output.ts';
 
-/** The tables of a running or ended engine, on standard error. */
+/** Print the tables of a running or ended engine on standard error. */
 export function printStats(engine: Pick<EngineHandle, 'counters' | 'threadCounters' | 'histograms'>): void {
   put(
     2,
@@ -14,7 +14,11 @@ export function printStats(engine: Pick<EngineHandle, 'counters' | 'threadCounte
 
 const figure = (value: number): string => value.toLocaleString('en-US');
 
-/** @param threads  a column each, where there is more than one */
+/**
+ * The counters as a table.
+ * @param counters  sums over all threads
+ * @param threads   one column for each, if there is more than one
+ */
 export function countersText(
   counters: Readonly<Record<string, number>>,
   threads: readonly ThreadCounters[] = [],
@@ -30,28 +34,32 @@ export function countersText(
 
 const PERCENTILES = [50, 90, 99, 99.9] as const;
 
-/** A row each: count, percentiles, maximum, in the unit of each. */
+/** The distributions as a table, one row for each: unit, count, percentiles and maximum. */
 export function histogramsText(histograms: readonly EngineHistogram[]): string {
   const head = ['measured', 'unit', 'count', ...PERCENTILES.map((p) => `p${p}`), 'max'];
   return table([head, ...histograms.map(distribution)], 2);
 }
 
 function distribution(h: EngineHistogram): string[] {
-  // Bounds as recorded: values below 2^27 in buckets an eighth wide; two digits are more than they hold.
+  // The bounds of ring/histograms.ts: values below 2^27 in buckets an eighth wide. Two significant digits are
+  // more precise than that.
   const hdr = build({
     lowestDiscernibleValue: 1,
     highestTrackableValue: 2 ** 28,
     numberOfSignificantValueDigits: 2,
   });
   for (const [value, count] of h.buckets) hdr.recordValueWithCount(value, count);
-  // A percentile is the upper end of its bucket, the maximum the lower end of the last one: no percentile is
-  // above all values.
+  // hdr-histogram gives the upper end of a bucket for a percentile, but the lower end of the last bucket for
+  // the maximum. So limit each percentile to the maximum.
   const max = hdr.maxValue;
   const values = [...PERCENTILES.map((p) => Math.min(hdr.getValueAtPercentile(p), max)), max];
   return [h.name, h.unit, String(hdr.totalCount), ...values.map(String)];
 }
 
-/** The first `left` columns to the left, the others to the right. */
+/**
+ * Aligned columns.
+ * @param left  this many columns, from the first on, are aligned to the left; all others to the right
+ */
 function table(rows: readonly (readonly string[])[], left: number): string {
   const columns = rows[0]?.length ?? 0;
   const widths = Array.from({ length: columns }, (_, c) =>

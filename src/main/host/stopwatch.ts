@@ -1,5 +1,5 @@
 /**
- * Where the time of a start goes: milliseconds since Node began, one lap for each step. Shown at log level
+ * Durations of the steps of a start: milliseconds since Node began, one lap for each step. Logged at level
  * debug.
  */
 export class Stopwatch {
@@ -9,7 +9,7 @@ export class Stopwatch {
     this.#laps.push(`${name} ${performance.now().toFixed(0)}`);
   }
 
-  /** The last lap. */
+  /** The text of the last lap. */
   get last(): string {
     return this.#laps.at(-1)!;
   }

@@ -27,11 +27,11 @@ import {
   START_LIMIT_MS,
   standardStreams,
   tool,
-  withNamesBeyondShells,
+  withEntriesShellsDrop,
 } from '../process/command.ts';
 import { put } from '../process/output.ts';
-import { within } from '../process/patience.ts';
 import { ignoredSignals } from '../process/signals.ts';
+import { within } from '../process/time-limit.ts';
 import { commandDirectory } from '../process/working-directory.ts';
 import { Message } from './messages.ts';
 
@@ -95,7 +95,7 @@ export class PastaCommand {
     const [head, ...chain] = [
       ...[...enter, ...killWithParent, ...unshare, '--'],
       ...['/bin/sh', '-c', 'eval "$PASTA_INIT"', 'pasta'],
-      ...withNamesBeyondShells(options.login ? loginShell(file) : [program, ...args], options.env),
+      ...withEntriesShellsDrop(options.login ? loginShell(file) : [program, ...args], options.env),
     ];
     this.#head = spawn(head!, chain, {
       cwd: commandDirectory(),

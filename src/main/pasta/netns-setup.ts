@@ -23,8 +23,8 @@ import type { TapPlan } from '../../workers/engine-plan.ts';
 import { UsageError } from '../cli/values.ts';
 import type { NetnsStep, SocketsInside } from '../host/netns.ts';
 import {
+  addNeighbourEntries,
   enterNamespace,
-  introduce,
   kernelHasIpv6,
   type NetnsTarget,
   TX_QUEUE_FRAMES,
@@ -221,7 +221,7 @@ function configure(route: RouteSocket, index: number, conf: PastaConf, network: 
     if (family === 6 && !(with6 && conf.ndp)) continue;
     const via = [...gateways, ...routes].map((r) => r.gateway).filter((g) => g !== undefined);
     const ofFamily = via.filter((g) => g.includes(':') === (family === 6));
-    introduce(route, index, family, [...new Set(ofFamily)], network.addresses.mac);
+    addNeighbourEntries(route, index, family, [...new Set(ofFamily)], network.addresses.mac);
   }
 }
 

@@ -3,15 +3,15 @@
  * Help, version, man page and shell completion of `pasta`, all from its option table. The build writes them
  * to files.
  */
+import { namesOf } from '../cli/option-fields.ts';
 import {
   bashCompletionText,
   defaultText,
   helpLines,
   launcherTable,
   manLines,
-  namesOf,
   roff,
-  saidByShell,
+  shellScriptPrinting,
 } from '../cli/option-texts.ts';
 import { OPTIONS, type PastaOption, SHOWN_OPTIONS } from './options.ts';
 
@@ -115,8 +115,8 @@ export function bashCompletion(): string {
 /** File name in dist/texts -> content; bin/pasta reads them. */
 export function generatedTexts(version: string): ReadonlyMap<string, string> {
   return new Map([
-    ['pasta.help.sh', saidByShell(usageText())],
-    ['pasta.version.sh', saidByShell(versionText(version))],
+    ['pasta.help.sh', shellScriptPrinting(usageText())],
+    ['pasta.version.sh', shellScriptPrinting(versionText(version))],
     ['pasta.options', launcherTable(OPTIONS)],
   ]);
 }

@@ -1,11 +1,15 @@
 // bundle: boot
 /**
- * The environment as our caller gave it, for COMMAND. The launchers set aside what a shell would drop or they
- * would change, and what would bend our Node (bin/launch.sh): BUCATINI_KEPT, an entry a line. Loaded before
- * all else.
+ * The environment as our caller gave it, for COMMAND. The launchers (bin/launch.sh) put three kinds of
+ * entries into BUCATINI_KEPT, one a line: those that a shell would drop, those that the launchers themselves
+ * change, and those that would change how our Node behaves. Loaded before all other modules.
  */
 import { LAUNCHER_VARIABLES, launcherVariable } from './launcher-env.ts';
 
+/**
+ * @param from  the environment of this process
+ * @returns the caller's environment, without any variable of ours
+ */
 export function callersEnvironment(from: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
   const env = { ...from };
   for (const entry of (launcherVariable('BUCATINI_KEPT', from) ?? '').split('\n')) {
@@ -16,8 +20,8 @@ export function callersEnvironment(from: NodeJS.ProcessEnv = process.env): NodeJ
   return env;
 }
 
-/** Entries that a shell drops: their names are none to it. */
-export const beyondShells = (env: NodeJS.ProcessEnv): readonly string[] =>
+/** Entries that a shell drops, because their names are not valid shell variables. As NAME=VALUE. */
+export const entriesShellsDrop = (env: NodeJS.ProcessEnv): readonly string[] =>
   Object.entries(env)
     .filter(([name, value]) => value !== undefined && !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name))
     .map(([name, value]) => `${name}=${value}`);

@@ -1,29 +1,33 @@
 /**
- * COMMAND and the chain of small programs that puts it in its place:
+ * COMMAND, and the chain of small programs that sets up its environment and becomes it:
  *
- *   env             the chain ignores the signals that a terminal or a supervisor sends to all of a group
- *   nsenter --net   into the new network namespace, where the main thread is not there itself
- *   setpriv         killed when bucatini dies, even by SIGKILL
+ *   env             makes the chain ignore the signals that a terminal or a supervisor sends to a whole group
+ *   nsenter --net   into the new network namespace, if the main thread is not inside itself
+ *   setpriv         killed when bucatini ends, even by SIGKILL
  *   unshare         mount and PID namespace; its child is killed with it, and with that child all others
- *   sh              PID 1: runs what becomes COMMAND, reaps orphans, passes the status on, says when COMMAND is stopped
- *   env, sh         not PID 1, all signals at their default actions: says "started", waits for "go", becomes COMMAND
- *   env             only where the environment has names that a shell drops
+ *   sh              PID 1: runs what becomes COMMAND, reaps orphans, passes the exit status on, reports when
+ *                   COMMAND is stopped
+ *   env, sh         not PID 1, all signals at their default actions: says "started", waits for "go", becomes
+ *                   COMMAND
+ *   env             only if the environment has names that a shell drops
  *
- * The private resolv.conf is mounted in our own mount namespace, which unshare copies, and taken away here
- * when it has: three programs less in the chain, and each costs milliseconds.
+ * The private resolv.conf is mounted in our own mount namespace, which unshare copies, and unmounted here
+ * after that. This saves three programs in the chain, and each costs milliseconds.
  *
- * The chain starts while the TAP is being configured and the engine started; the last sh holds COMMAND back
- * until both are done. It tells "started" on descriptor 2 and waits for a line there; end of file means that
- * bucatini gave up. From "started" on a signal to it has its effect: it is the process that COMMAND will be.
+ * The chain starts while the TAP is being configured and the engine starts; the last sh holds COMMAND back
+ * until both are done. It writes "started" to descriptor 2 and waits for a line there; end of file means that
+ * bucatini gave up. From "started" on, a signal to that process has its effect: it is the process that
+ * COMMAND will be.
  *
- *   fd 0, 1   /dev/null
- *   fd 2      the talk with sh, and the chain's own complaints, read by us until "started"
- *   three of fd 3 to 9: the caller's standard input, output and error, for COMMAND; there because libuv makes 0 to 2 blocking for
- *             all who have them, and of those that the caller has not passed on, as the shell can name no higher ones
- *   all that the caller has passed on, by their numbers
+ *   fd 0, 1     /dev/null
+ *   fd 2        the dialogue with sh, and error messages of the chain, which we read until "started"
+ *   three of    the caller's standard input, output and error, for COMMAND. Not 0 to 2, because libuv
+ *   fd 3 to 9   makes those blocking for all processes that share them. Only numbers that the caller has
+ *               not passed on; at most 9, because sh can name no higher ones
+ *   others      all that the caller has passed on, by their numbers
  *
- * A stopped COMMAND stops us, as if we were COMMAND: whoever waits for us learns of it, and lets us go on by
- * SIGCONT, which goes to COMMAND too. When COMMAND alone is let go on, PID 1 lets our process group go on.
+ * If COMMAND is stopped, we stop too, as if we were COMMAND: whoever waits for us notices, and continues us
+ * by SIGCONT, which we pass to COMMAND. If COMMAND alone is continued, PID 1 continues our process group.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { accessSync, constants, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
@@ -36,10 +40,10 @@ import { close } from '../../sys/io.ts';
 import { mount, umount2 } from '../../sys/mount.ts';
 import { openPath } from '../../sys/path.ts';
 import { raise } from '../../sys/process.ts';
-import { beyondShells } from './callers-environment.ts';
-import { callersDescriptors, passOn } from './inherited-descriptors.ts';
-import { within } from './patience.ts';
+import { entriesShellsDrop } from './callers-environment.ts';
+import { callersDescriptors, clearCloexec } from './inherited-descriptors.ts';
 import { ignoredSignals } from './signals.ts';
+import { within } from './time-limit.ts';
 import { commandDirectory } from './working-directory.ts';
 
 /** COMMAND, or something that is needed to start it, cannot be executed. */
@@ -52,35 +56,38 @@ export class CommandError extends Error {
   }
 }
 
+/** The resolv.conf that COMMAND sees instead of the host's. */
 export interface PrivateResolvConf {
-  /** What /etc/resolv.conf is in the end, links followed: the mount goes there. */
+  /** The file that /etc/resolv.conf leads to, links resolved: the mount covers this file. */
   readonly path: string;
   readonly text: string;
 }
 
+/** What to start, and how. */
 export interface CommandOptions {
   readonly argv: readonly string[];
   readonly env: NodeJS.ProcessEnv;
-  /** Network namespace to enter; without it the chain stays in that of the main thread. */
+  /** Network namespace to enter. Absent: the chain stays in that of the main thread. */
   readonly namespaceFd?: number;
   readonly resolvConf?: PrivateResolvConf;
   readonly mountProc: boolean;
-  /** Its soft limit of open descriptors, as ulimit(1) has it; absent: ours. */
+  /** COMMAND's soft limit of open descriptors, in the form of ulimit(1). Absent: ours. */
   readonly openFiles?: string | undefined;
 }
 
-/** Status of programs that cannot be found or executed, as shells have it. */
+/** Exit status of a program that cannot be found or executed, as in shells. */
 const NOT_FOUND = 127;
 const NOT_EXECUTABLE = 126;
 const SYSTEM_DIRECTORIES = ['/usr/bin', '/bin', '/usr/sbin', '/sbin'];
 
-/** It ends when COMMAND does, or by SIGKILL. */
-const CHAIN_IGNORES = ['HUP', 'INT', 'QUIT', 'TERM', 'USR1', 'USR2'];
+/** Signals that the chain ignores: it ends when COMMAND ends, or by SIGKILL. */
+const IGNORED_BY_CHAIN = ['HUP', 'INT', 'QUIT', 'TERM', 'USR1', 'USR2'];
 
 /**
- * The init of the PID namespace. It comes in a variable so that ps shows COMMAND and not this text. The
- * parentheses keep COMMAND from taking its place (a shell execs its last command). A shell cannot give a
- * signal back its default action that was ignored when it began: hence env and another one.
+ * The init of the PID namespace. It is passed in a variable so that ps shows COMMAND and not this text. The
+ * parentheses keep COMMAND from taking init's process, as a shell executes its last command without a fork. A
+ * shell cannot restore the default action of a signal that was ignored at its start: hence the second env and
+ * sh.
  */
 const INIT = `
 ( exec "$BUCATINI_ENV" --default-signal="$BUCATINI_SIGNALS" -- "$BUCATINI_SH" -c 'eval "$BUCATINI_WAIT"' bucatini "$@" ) &
@@ -91,7 +98,7 @@ look() {
     [ "$key" = State: ] || continue
     case $state$stopped in
       T*) stopped=1 continued=; echo stopped >&2 ;;
-      *1) [ -n "$continued" ] || kill -CONT 0; stopped= continued= ;; # not with us all: COMMAND alone
+      *1) [ -n "$continued" ] || kill -CONT 0; stopped= continued= ;; # COMMAND alone was continued: our group too
     esac
     return
   done <"/proc/$command/status"
@@ -99,16 +106,17 @@ look() {
 [ -z "$BUCATINI_PROC" ] || { trap look CHLD; trap continued=1 CONT; }
 wait "$command"
 status=$?
-while [ "$status" = 145 ] || [ "$status" = 146 ]; do # 128 + SIGCHLD, SIGCONT: a trap, unless it is COMMAND's own
+while [ "$status" = 145 ] || [ "$status" = 146 ]; do # 128 + SIGCHLD or SIGCONT: a trap, or COMMAND's own status
   kill -0 "$command" || gone=1
   wait "$command"
   last=$?
   [ -z "$gone" ] || { [ "$last" = 127 ] || status=$last; break; }
   status=$last
 done
-[ "$stopped:$continued" != 1: ] || kill -CONT 0 # it has ended before we could look
+[ "$stopped:$continued" != 1: ] || kill -CONT 0 # COMMAND ended before look() ran
 exit "$status"
 `;
+/** The last sh of the chain: says "started", waits for a line, restores the streams, becomes COMMAND. */
 const WAIT = `
 [ -z "$BUCATINI_OPEN_FILES" ] || ulimit -S -n "$BUCATINI_OPEN_FILES"
 [ -z "$BUCATINI_LISTEN" ] || export LISTEN_PID="$$"
@@ -119,17 +127,20 @@ unset BUCATINI_INIT BUCATINI_WAIT BUCATINI_SIGNALS BUCATINI_ENV BUCATINI_SH BUCA
 exec $BUCATINI_STREAMS $BUCATINI_CLOSE"
 exec "$@"
 `;
-const DIGITS = [9, 8, 7, 6, 5, 4, 3];
-/** For the chain to say that it has started, a loaded machine included. */
+/** Descriptors that every shell can name, above the standard ones. */
+const SINGLE_DIGIT_FDS = [9, 8, 7, 6, 5, 4, 3];
+/** Time limit for the chain to start, on a loaded machine too. */
 export const START_LIMIT_MS = 60_000;
 
+/** COMMAND and its chain. The constructor starts the chain; go() lets COMMAND run. */
 export class Command {
-  /** The chain's head, which is unshare once all are in place. */
+  /** The first process of the chain, which is unshare once the whole chain runs. */
   readonly #head: ChildProcess;
-  readonly #talk: Socket;
+  /** Our end of the chain's descriptor 2: messages in both directions. */
+  readonly #control: Socket;
   /**
-   * Resolves when the last sh waits for "go"; rejects with CommandError when the chain broke. Gives notes for
-   * the log.
+   * Resolves, with notes for the log, when the last sh waits for "go". Rejects with CommandError if the chain
+   * fails.
    */
   readonly started: Promise<readonly string[]>;
   /** Exit status as a shell gives it: 128 + n for signal n. */
@@ -137,11 +148,11 @@ export class Command {
   readonly #covered: CoveredFile | undefined;
   readonly #notes: string[] = [];
   #running = false;
-  /** COMMAND's process id as we see it, from "started" on; 0: the kernel has no lists of children. */
+  /** COMMAND's process id in our PID namespace, from "started" on. 0: the kernel has no lists of children. */
   #pid = 0;
-  /** Its directory in /proc; negative: there is none. */
+  /** Descriptor of its directory in /proc; negative: there is none. */
   #directory = -1;
-  /** We have stopped with it. */
+  /** We have stopped because COMMAND is stopped. */
   #suspended = false;
 
   constructor(options: CommandOptions) {
@@ -151,7 +162,7 @@ export class Command {
     this.#covered = resolvConf && coverResolvConf(resolvConf);
     const ignored = ignoredSignals();
     const chain = [
-      `--ignore-signal=${CHAIN_IGNORES.join()}`,
+      `--ignore-signal=${IGNORED_BY_CHAIN.join()}`,
       ...(namespaceFd === undefined
         ? []
         : ['--', tool('nsenter'), `--net=/proc/${process.pid}/fd/${namespaceFd}`]),
@@ -159,9 +170,9 @@ export class Command {
       ...['--mount', '--propagation', 'slave', '--pid', '--fork', '--kill-child'],
       ...(options.mountProc ? ['--mount-proc'] : []),
       ...['--', shell, '-c', 'eval "$BUCATINI_INIT"', 'bucatini'],
-      ...withNamesBeyondShells(options.argv, options.env),
+      ...withEntriesShellsDrop(options.argv, options.env),
     ];
-    passOn(passed);
+    clearCloexec(passed);
     this.#head = spawn(tool('env'), chain, {
       cwd: commandDirectory(),
       stdio: standardStreams(streams),
@@ -169,21 +180,22 @@ export class Command {
         ...options.env,
         BUCATINI_INIT: INIT,
         BUCATINI_WAIT: WAIT,
-        BUCATINI_SIGNALS: CHAIN_IGNORES.filter(
+        BUCATINI_SIGNALS: IGNORED_BY_CHAIN.filter(
           (name) => !ignored.includes(`SIG${name}` as NodeJS.Signals),
         ).join(),
         BUCATINI_ENV: tool('env'),
         BUCATINI_SH: shell,
         BUCATINI_OPEN_FILES: options.openFiles ?? '',
-        // Of a process that has the caller's descriptors: COMMAND is one, by another number.
+        // LISTEN_PID names the process that gets the caller's descriptors. That is COMMAND, under another
+        // process id.
         BUCATINI_LISTEN: options.env.LISTEN_PID === String(process.pid) ? '1' : '',
         BUCATINI_PROC: options.mountProc ? '1' : '',
         BUCATINI_STREAMS: streams.map((digit, fd) => `${fd}<&${digit}`).join(' '),
         BUCATINI_CLOSE: streams.map((digit) => `${digit}<&-`).join(' '),
       },
     });
-    this.#talk = this.#head.stderr as Socket;
-    this.#talk.on('error', () => {}); // EPIPE when the chain is gone: `ended` tells
+    this.#control = this.#head.stderr as Socket;
+    this.#control.on('error', () => {}); // EPIPE when the chain is gone, which `ended` reports
     this.ended = new Promise((resolve) => {
       this.#head.once('error', () => resolve(1));
       this.#head.once('exit', (code, signal) => resolve(code ?? 128 + os.signals[signal!]));
@@ -199,22 +211,22 @@ export class Command {
   #waitUntilStarted(): Promise<readonly string[]> {
     const { promise, resolve, reject } = Promise.withResolvers<readonly string[]>();
     let complaint = '';
-    this.#talk.on('data', (chunk: Buffer) => {
+    this.#control.on('data', (chunk: Buffer) => {
       if (this.#running) {
         if (`\n${chunk}`.includes('\nstopped\n')) this.#stopWithIt();
         return;
       }
       if (complaint.length < 4096) complaint += chunk;
       if (this.#pid !== 0 || !`\n${complaint}`.includes('\nstarted\n')) return;
-      // sh is the only child of unshare, what becomes COMMAND the eldest child of sh: adopted orphans come
-      // behind it.
+      // sh is the only child of unshare. The process that becomes COMMAND is the eldest child of sh, as
+      // adopted orphans come behind it.
       this.#pid = eldestChild(eldestChild(this.#head.pid ?? 0));
       this.#directory = this.#pid === 0 ? -1 : openPath(`/proc/${this.#pid}`, O_PATH | O_DIRECTORY);
       this.#covered?.uncover();
       resolve([...this.#notes, ...(this.#covered?.notes ?? [])]);
     });
     this.#head.once('error', (error) => reject(new CommandError(error.message, 1)));
-    // 'close' comes after the last of its output, 'exit' may come before.
+    // 'close' comes after the last output; 'exit' may come before it.
     this.#head.once('close', (code, signal) => {
       this.#covered?.uncover();
       const why = complaint.trim().replaceAll('\n', '; ') || `ended with ${signal ?? `status ${code}`}`;
@@ -226,37 +238,45 @@ export class Command {
   /** Let COMMAND run. */
   go(): void {
     this.#running = true;
-    this.#talk.end('go\n');
+    this.#control.end('go\n');
   }
 
-  /** Whether COMMAND has been let run: signals are its own from then on. */
+  /** Whether COMMAND may run: from then on signals are passed to it. */
   get running(): boolean {
     return this.#running;
   }
 
-  /** COMMAND's directory in /proc, for SandboxPlan.readable: whether it is stopped. */
+  /**
+   * COMMAND's directory in /proc, for SandboxPlan.readable: its file `stat` says whether COMMAND is stopped.
+   */
   get directories(): readonly number[] {
     return this.#directory < 0 ? [] : [this.#directory];
   }
 
-  /** Processes that signal() and kill() send to. */
+  /** Ids of the processes that signal() and kill() send to. */
   get signalled(): readonly number[] {
     return [this.#pid, this.#head.pid ?? 0].filter((pid) => pid > 0); // 0 is our own process group
   }
 
-  /** Pass a signal on to COMMAND itself. One that is stopped is let go on, to act on it. */
+  /**
+   * Pass a signal on to COMMAND. If COMMAND is stopped and the signal is a terminating one, continue it so
+   * that it can react.
+   */
   signal(name: NodeJS.Signals): void {
     if (this.#pid === 0) return;
     try {
       process.kill(this.#pid, name);
-      if (ENDING.includes(name) && this.#isStopped()) process.kill(this.#pid, 'SIGCONT');
+      if (TERMINATING_SIGNALS.includes(name) && this.#isStopped()) process.kill(this.#pid, 'SIGCONT');
     } catch {
-      // It has just ended.
+      // COMMAND has just ended.
     }
   }
 
-  /** We have been let go on. @param handOver  gives the terminal to COMMAND's process group */
-  goOn(handOver: (pid: number) => void): void {
+  /**
+   * We have been continued by SIGCONT: continue COMMAND too.
+   * @param handOver  gives the terminal to COMMAND's process group
+   */
+  resume(handOver: (pid: number) => void): void {
     if (this.#suspended && this.#pid !== 0) handOver(this.#pid);
     this.#suspended = false;
     this.signal('SIGCONT');
@@ -267,7 +287,7 @@ export class Command {
     this.#head.kill('SIGKILL');
   }
 
-  /** The message may be an old one, from before we were stopped together and let go on. */
+  /** The message may be stale: sent before both were stopped and continued. */
   #stopWithIt(): void {
     if (!this.#isStopped()) return;
     this.#suspended = true;
@@ -283,40 +303,40 @@ export class Command {
       const text = bytes.toString('latin1', 0, readSync(fd, bytes));
       return text.charAt(text.lastIndexOf(')') + 2) === 'T';
     } catch {
-      return false; // ESRCH: it has just ended
+      return false; // ESRCH: COMMAND has just ended
     } finally {
       close(fd);
     }
   }
 }
 
-/** Signals that a stopped process is to act on at once. */
-const ENDING: readonly string[] = ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT'];
+/** Signals that COMMAND must be able to react to at once, even if it is stopped. */
+const TERMINATING_SIGNALS: readonly string[] = ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT'];
 
 interface ChainDescriptors {
   readonly shell: string;
-  /** Where the caller's standard input, output and error are until COMMAND begins. */
+  /** The numbers of the caller's standard input, output and error until COMMAND begins. */
   readonly streams: readonly number[];
-  /** The caller's, by their numbers. */
+  /** Descriptors that the caller has passed on, by their numbers. */
   readonly passed: readonly number[];
   readonly notes: readonly string[];
 }
 
 /**
- * A shell of POSIX names descriptors of one digit. bash, where it is, all; without it COMMAND does not get
- * those in the way.
+ * Choose the shell and the descriptors of the chain. A POSIX shell can only name descriptors of one digit;
+ * bash can name all. Without bash, COMMAND does not get those descriptors that are in the way.
  */
 function chainDescriptors(): ChainDescriptors {
   const passed = callersDescriptors();
   const free = (list: readonly number[]): readonly number[] => list.filter((fd) => !passed.includes(fd));
-  const streams = free(DIGITS).slice(0, 3);
+  const streams = free(SINGLE_DIGIT_FDS).slice(0, 3);
   if (streams.length === 3) return { shell: '/bin/sh', streams, passed, notes: [] };
   if (notExecutable('/bin/bash') === undefined) {
     const beyond = Array.from({ length: passed.length + 3 }, (_, i) => 10 + i);
     return { shell: '/bin/bash', streams: free(beyond).slice(0, 3), passed, notes: [] };
   }
-  const taken = DIGITS.slice(0, 3);
-  const note = `descriptors ${[...taken].reverse().join(', ')} do not reach COMMAND: without bash four below 10 do`;
+  const taken = SINGLE_DIGIT_FDS.slice(0, 3);
+  const note = `descriptors ${[...taken].reverse().join(', ')} are not passed to COMMAND: without bash, only four descriptors below 10 can be`;
   return {
     shell: '/bin/sh',
     streams: taken,
@@ -325,33 +345,40 @@ function chainDescriptors(): ChainDescriptors {
   };
 }
 
-/** For spawn(): the caller's three at those numbers, and a pipe both ways on 2. */
+/**
+ * The option `stdio` of spawn(): the caller's three streams at the numbers `streams`, and a pipe in both
+ * directions at 2.
+ */
 export function standardStreams(streams: readonly number[]): ('ignore' | 'pipe' | number)[] {
   const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', 'ignore', 'pipe'];
-  for (let fd = 3; fd <= Math.max(...streams); fd++) stdio[fd] = 'ignore'; // what has its number already stays
+  // Spawn() leaves an inherited descriptor of this number open.
+  for (let fd = 3; fd <= Math.max(...streams); fd++) stdio[fd] = 'ignore';
   streams.forEach((at, fd) => {
     stdio[at] = fd;
   });
   return stdio;
 }
 
-/** A program whose name env(1) would take for an entry goes without. */
-export function withNamesBeyondShells(argv: readonly string[], env: NodeJS.ProcessEnv): readonly string[] {
-  const entries = beyondShells(env);
+/**
+ * Put an env(1) in front that sets the entries which shells drop. Not if the program's name contains "=", as
+ * env(1) would take it for an entry.
+ */
+export function withEntriesShellsDrop(argv: readonly string[], env: NodeJS.ProcessEnv): readonly string[] {
+  const entries = entriesShellsDrop(env);
   if (entries.length === 0 || argv[0]!.includes('=')) return argv;
   return [tool('env'), '--', ...entries, ...argv];
 }
 
 interface CoveredFile {
-  /** What did not work. */
+  /** What failed, for the log. */
   readonly notes: readonly string[];
-  /** Show the host's file again; once is enough. */
+  /** Show the host's file again. Later calls have no effect. */
   uncover(): void;
 }
 
 /**
  * Mount a text over the host's resolv.conf, in the mount namespace that the launcher made for us. The tmpfs
- * exists only until its file is bound, so nothing is written to the host's disks.
+ * is unmounted as soon as its file is bind-mounted. Nothing is written to the host's disks.
  */
 function coverResolvConf({ path, text }: PrivateResolvConf): CoveredFile {
   const scratch = scratchDirectory();
@@ -378,7 +405,7 @@ function coverResolvConf({ path, text }: PrivateResolvConf): CoveredFile {
   };
 }
 
-/** First of a process's children, in order of birth (CONFIG_PROC_CHILDREN); 0 if there is none. */
+/** The first of a process's children, in order of creation (CONFIG_PROC_CHILDREN). 0: it has none. */
 function eldestChild(pid: number): number {
   try {
     return Number.parseInt(readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1'), 10) || 0;
@@ -388,8 +415,9 @@ function eldestChild(pid: number): number {
 }
 
 /**
- * The program that `name` means, as execvp(3) finds it.
- * @throws CommandError with status 127 or 126
+ * The program that execvp(3) would find for `name`.
+ * @param path  directories separated by colons
+ * @throws CommandError with status 127 (not found) or 126 (not executable)
  */
 export function findProgram(name: string, path = process.env.PATH ?? SYSTEM_DIRECTORIES.join(':')): string {
   if (name === '') throw new CommandError("'': command not found", NOT_FOUND);
@@ -404,7 +432,7 @@ export function findProgram(name: string, path = process.env.PATH ?? SYSTEM_DIRE
   throw new CommandError(`${name}: ${name.includes('/') ? 'no such file' : 'command not found'}`, NOT_FOUND);
 }
 
-/** undefined: can be executed. '': is not there. Else the reason. */
+/** @returns undefined: the file can be executed; '': it does not exist; otherwise the reason why it cannot */
 function notExecutable(file: string): string | undefined {
   try {
     if (statSync(file).isDirectory()) return 'is a directory';
@@ -415,7 +443,10 @@ function notExecutable(file: string): string | undefined {
   }
 }
 
-/** A program of util-linux or coreutils. */
+/**
+ * Path of a program of util-linux or coreutils.
+ * @throws CommandError that names the package to install
+ */
 export function tool(name: string): string {
   for (const dir of SYSTEM_DIRECTORIES)
     if (notExecutable(`${dir}/${name}`) === undefined) return `${dir}/${name}`;
@@ -427,8 +458,8 @@ export function tool(name: string): string {
 }
 
 /**
- * A directory to mount over for a moment. The packet thread is loading its modules meanwhile and sees the
- * same mounts: not one that we are installed in.
+ * A directory to mount over for a moment. The packet thread is loading its modules at that time and sees the
+ * same mounts, so it is not a directory that we are installed in.
  */
 function scratchDirectory(): string {
   const ours = [import.meta.dirname, process.execPath, process.argv[1] ?? ''];

@@ -1,8 +1,8 @@
 // bundle: boot
 /**
- * What the entries of the three programs (bucatini/main.ts, pasta/main.ts, slirp4netns/main.ts) do first and
- * last. It is loaded before the packet thread is booted, so it imports nothing that takes time. The build
- * puts it into dist/main/ for each program: paths are relative to that.
+ * The first and the last steps of the three programs' entries (bucatini/main.ts, pasta/main.ts,
+ * slirp4netns/main.ts). Loaded before the packet thread is booted, so it imports nothing that takes time. The
+ * build puts a copy of it into dist/main/ for each program: paths are relative to that directory.
  */
 import { readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
@@ -12,61 +12,62 @@ import { launcherVariable } from './launcher-env.ts';
 import { leaveRemovedDirectory } from './working-directory.ts';
 
 /**
- * Where Node keeps compiled code: 20 ms of 150 to start. A user who may not write there only reads.
- * undefined when run from source.
+ * Directory of Node's compile cache, which saves 20 of 150 ms at start. A user without write permission only
+ * reads it. undefined when run from source.
  */
 const codeCache = import.meta.url.endsWith('.js')
   ? fileURLToPath(new URL('../cache', import.meta.url))
   : undefined;
 
 /**
- * Before anything else, and before the first thread.
- * @param name  of the process
+ * Must be called before anything else, and before the first thread starts.
+ * @param name  name for this process in ps
  * @returns the environment for COMMAND
  */
 export function enterProgram(name: string): NodeJS.ProcessEnv {
   const env = callersEnvironment();
   if (codeCache !== undefined) {
     enableCompileCache(codeCache);
-    process.env.NODE_COMPILE_CACHE = codeCache; // workers go by it
+    process.env.NODE_COMPILE_CACHE = codeCache; // the workers' Node reads this
   }
   try {
-    // The name of the main thread is the process's in ps and pgrep; Node calls it node-MainThread.
+    // ps and pgrep show the name of the main thread as that of the process; Node calls it node-MainThread.
     writeFileSync('/proc/self/comm', name);
   } catch {
-    // Without /proc there is no ps either.
+    // Without /proc no ps can show a name either.
   }
   leaveRemovedDirectory();
   return env;
 }
 
 /**
- * Where package.json and bin/ lie: above src/main/process when run from source, above dist/main when
- * compiled.
+ * The directory that contains package.json and bin/. This module is in src/main/process when run from source,
+ * in dist/main when compiled.
  */
 export const packageRoot = new URL(import.meta.url.endsWith('.ts') ? '../../../' : '../../', import.meta.url);
 
-/** Of the package. */
+/** The version of the package. */
 export const ownVersion = (): string =>
   JSON.parse(readFileSync(new URL('package.json', packageRoot), 'utf8')).version;
 
 /**
- * End the process with the status of `outcome`, without Node's own tidying: everything has been written by
- * synchronous calls, and Node takes 20 to 40 ms to end its threads. While threads were booting that has ended
- * in a signal.
- * @param tell  says what went wrong; gives the status
+ * End the process with the status of `outcome`, without Node's own clean-up: all output has been written by
+ * synchronous calls, and Node takes 20 to 40 ms to end its threads. That clean-up also ended the process by a
+ * signal when threads were still booting.
+ * @param outcome  resolves with the exit status
+ * @param report   reports the error and gives the exit status
  */
 export async function exitAfter(
   outcome: Promise<number>,
-  tell: (error: Error) => number | Promise<number>,
+  report: (error: Error) => number | Promise<number>,
 ): Promise<never> {
-  // Loaded now: nothing can be loaded in the sandbox (host/sandbox.ts).
+  // Load it now: nothing can be loaded in the sandbox (host/sandbox.ts).
   const leaving = import('../../sys/process.ts');
   let status: number;
   try {
     status = await outcome;
   } catch (error) {
-    status = await tell(error as Error);
+    status = await report(error as Error);
     if (launcherVariable('BUCATINI_STACK') !== undefined) writeSync(2, `${(error as Error).stack}\n`);
   }
   return (await leaving).exitNow(status);

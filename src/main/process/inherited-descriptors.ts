@@ -1,8 +1,8 @@
 /**
- * Descriptors that our caller left open beyond standard input, output and error. Node's own cannot be told
- * from them any more once it runs, so the launchers count them (bin/launch.sh): BUCATINI_INHERITED="12 40".
- * COMMAND of `run` gets them by their numbers (command.ts). In the sandbox none is open that no option names:
- * whatever they lead to, packet threads would have it too.
+ * Descriptors that our caller left open beyond standard input, output and error. Once Node runs, they cannot
+ * be distinguished from Node's own. So the launchers list them before (bin/launch.sh): BUCATINI_INHERITED="12
+ * 40". COMMAND of `run` gets them under the same numbers (command.ts). In the sandbox only those that an
+ * option names stay open, as the packet threads could use the others too.
  */
 import { readdirSync } from 'node:fs';
 import { F_GETFD, FD_CLOEXEC } from '../../sys/constants.ts';
@@ -13,51 +13,55 @@ import type { LauncherVariable } from './launcher-env.ts';
 const INHERITED: LauncherVariable = 'BUCATINI_INHERITED';
 
 /**
- * Children get standard input, output and error, by name, and nothing else: Node closes some of the others on
- * exec (the low ones) and not all.
+ * Set close-on-exec on all descriptors above 2, so that children get only those that spawn() names. Node
+ * itself does this for some (the low ones) and not for all.
  */
 export function closeInheritedOnExec(): void {
   for (const name of readdirSync('/proc/self/fd')) {
     const fd = Number(name);
-    if (fd > 2) setCloexec(fd); // one that is closed by now says EBADF
+    if (fd > 2) setCloexec(fd); // EBADF if the descriptor has been closed meanwhile
   }
 }
 
-/** What COMMAND is to have beyond standard error. */
+/** Descriptors above 2 that COMMAND gets. */
 export const callersDescriptors = (env: NodeJS.ProcessEnv = process.env): readonly number[] =>
   inherited(env).filter(isOpen);
 
-/** Children born from now on have these. */
-export function passOn(fds: readonly number[]): void {
+/** Clear close-on-exec: children started from now on get these descriptors. */
+export function clearCloexec(fds: readonly number[]): void {
   for (const fd of fds) setCloexec(fd, false);
 }
 
 const inherited = (env: NodeJS.ProcessEnv): number[] =>
   (env[INHERITED] ?? '').split(' ').filter(Boolean).map(Number);
 
-/** We and the container's connections are short of descriptors below this. */
+/** With a lower limit, the container's connections run out of descriptors soon. */
 const FEW_OPEN_FILES = 256;
 
-/** What to tell when hardly any connection has a descriptor; undefined: there are enough. */
+/** A warning if the limit leaves few descriptors for connections. undefined: there are enough. */
 export function fewDescriptors(): string | undefined {
   const limit = openFilesLimit();
   if (limit >= FEW_OPEN_FILES) return undefined;
-  return `only ${limit} descriptors may be open, connections that find none wait: raise the hard limit (ulimit -Hn)`;
+  return `only ${limit} descriptors may be open; connections beyond that wait: raise the hard limit (ulimit -Hn)`;
 }
 
-/** Whether our caller has left it open; started without a launcher, whether it is open at all. */
+/** Whether our caller left the descriptor open. Without a launcher's list: whether it is open at all. */
 export const isInherited = (fd: number, env: NodeJS.ProcessEnv = process.env): boolean =>
   env[INHERITED] === undefined ? isOpen(fd) : inherited(env).includes(fd);
 
-/** Close them, once. @param keep  those that options name */
+/**
+ * Close the inherited descriptors; a second call has no effect.
+ * @param keep  those that options name
+ */
 export function closeInherited(keep: readonly number[] = [], env: NodeJS.ProcessEnv = process.env): void {
   for (const fd of inherited(env)) if (!keep.includes(fd)) close(fd);
   delete env[INHERITED];
 }
 
 /**
- * What to tell a program that this process becomes: those of them that it would have too.
- * @param added and these
+ * The variable for a program that this process executes: the inherited descriptors that stay open across
+ * execve(), and `added`.
+ * @param added  more descriptors
  */
 export function inheritedBeyondExec(
   added: readonly number[],
@@ -67,7 +71,7 @@ export function inheritedBeyondExec(
   return { [INHERITED]: [...left, ...added].join(' ') };
 }
 
-/** The descriptor that a path of this process's own leads to: /proc/self/fd/N. */
+/** The descriptor that a path like /proc/self/fd/N names. Empty for any other path. */
 export function descriptorOfPath(path: string): readonly number[] {
   const fd = /^\/(?:proc\/self|dev)\/fd\/([0-9]{1,7})$/.exec(path)?.[1];
   return fd === undefined ? [] : [Number(fd)];

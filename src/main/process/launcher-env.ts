@@ -1,9 +1,9 @@
 // bundle: boot
 /**
- * All environment variables of ours: from a launcher (bin/) to Node, from Node to itself after execve(), from
- * users and tests. None of them reaches COMMAND (callers-environment.ts). CONTRIBUTING.md has the same table,
- * and test/main/launcher-env.test.ts compares both with what bin/ and src/ use. This module is loaded before
- * all others and imports nothing.
+ * All environment variables of ours: from a launcher (bin/) to Node, from Node to itself across execve(),
+ * from users and from tests. None of them reaches COMMAND (callers-environment.ts). CONTRIBUTING.md has the
+ * same table, and test/main/launcher-env.test.ts compares both with what bin/ and src/ use. Loaded before all
+ * other modules, so it imports nothing.
  */
 export const LAUNCHER_VARIABLES = {
   BUCATINI_KEPT: {
@@ -31,10 +31,10 @@ export const LAUNCHER_VARIABLES = {
     setBy: 'pasta',
     meaning: 'in the background: the descriptor at which the launcher waits for us to be ready',
   },
-  PASTA_RUNAS: { setBy: 'pasta', meaning: 'UID:GID to become once all that takes privileges is done' },
+  PASTA_RUNAS: { setBy: 'pasta', meaning: 'UID:GID to change to once nothing needs privileges any more' },
   PASTA_STARTED_AS_ROOT: {
     setBy: 'pasta',
-    meaning: '1: root of the machine without --runas, which is told',
+    meaning: '1: started by root of the machine without --runas, so pasta prints a warning',
   },
   SLIRP4NETNS_PROGRAM: { setBy: 'slirp4netns', meaning: 'the name that it was started by' },
   SLIRP4NETNS_SERVES: {
@@ -44,9 +44,12 @@ export const LAUNCHER_VARIABLES = {
   BUCATINI_REENTERED: {
     setBy: 'Node',
     meaning:
-      '1: we have become Node again in another user namespace (main/bucatini/reenter.ts): not a third time',
+      '1: this process has executed Node again in another user namespace (main/bucatini/reenter.ts): do not try again',
   },
-  BUCATINI_STACK: { setBy: 'a user', meaning: 'any value: an error that ends us is told with its stack' },
+  BUCATINI_STACK: {
+    setBy: 'a user',
+    meaning: 'any value: print the stack of an error that ends the process',
+  },
   BUCATINI_TEST_IMPAIR: {
     setBy: 'tests',
     meaning: 'frames that the engine loses (main/cli/impairment.ts)',
@@ -65,7 +68,7 @@ export const CHAIN_VARIABLES = [
   ...['PASTA_INIT', 'PASTA_HOSTNAME', 'PASTA_NO_HOSTNAME', 'PASTA_IGNORED', 'PASTA_GO'],
 ] as const;
 
-/** Its value, if it is set. */
+/** The value of a variable, if it is set. */
 export const launcherVariable = (
   name: LauncherVariable,
   env: NodeJS.ProcessEnv = process.env,

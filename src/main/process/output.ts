@@ -1,38 +1,41 @@
 // bundle: boot
 /**
- * Standard output and error, which are the caller's: other programs write there too, at the same open file.
- * So
+ * Standard output and error. The caller's other programs write to the same open files. So
  *
- *   - their flags stay as they are: Node's streams, which would set O_NONBLOCK, are not opened (ownStreams);
- *   - no line of ours waits for its reader once the engine runs (holdOutputs): it is dropped, and the next that goes says how many were.
+ *   - their flags stay unchanged: Node's streams, which would set O_NONBLOCK, are not opened (ownStreams);
+ *   - once the engine runs (holdOutputs), no line of ours waits for its reader: it is dropped, and the next
+ *     line that can be written is preceded by the number of dropped ones.
  *
- * Pipes and terminals are opened anew by /proc/self/fd/N, which gives an open file of our own that may be
- * non-blocking. What cannot be opened so (a socket, a terminal of another user) goes by writeAtOnce
- * (sys/output.ts). Files never wait. Loaded before the packet thread is started: imports nothing that takes
- * time.
+ * Pipes and terminals are opened again through /proc/self/fd/N. That gives an open file of our own, which may
+ * be non-blocking. What cannot be opened this way (a socket, a terminal of another user) is written by
+ * writeAtOnce (sys/output.ts). Files never block. Loaded before the packet thread is started, so it imports
+ * nothing that takes time.
  */
 import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 
-/** PIPE_BUF: written whole or not at all. */
+/** PIPE_BUF: a write of at most this size to a pipe is atomic. */
 const PIECE_BYTES = 4096;
 
 type AtOnce = (fd: number, bytes: Uint8Array) => number;
 
 class Output {
   readonly #standard: number;
-  /** Ours, non-blocking; -1: the standard one. */
+  /** Our own non-blocking open file; -1: use the standard one. */
   #own = -1;
   #atOnce: AtOnce | undefined;
   #dropped = 0;
-  /** The last text went in part: its line has no end. */
+  /** The last text was written in part, so its line has no end. */
   #cut = false;
 
   constructor(standard: number) {
     this.#standard = standard;
   }
 
-  /** From now on nothing waits. @param atOnce  for what cannot be opened anew */
+  /**
+   * From now on no write blocks.
+   * @param atOnce  writes without blocking to what cannot be opened again
+   */
   hold(atOnce: AtOnce): void {
     this.release();
     try {
@@ -53,7 +56,7 @@ class Output {
     this.#atOnce = atOnce;
   }
 
-  /** Somebody may wait for the last of its writers to close it. */
+  /** Close our own open file: a reader may be waiting for the last writer to close. */
   release(): void {
     if (this.#own >= 0) closeSync(this.#own);
     this.#own = -1;
@@ -62,8 +65,9 @@ class Output {
 
   /** @returns whether all of it was written */
   put(text: string): boolean {
-    const said = this.#dropped === 0 ? '' : `${this.#dropped} lines were dropped here: nobody read them\n`;
-    const bytes = Buffer.from(`${this.#cut ? '\n' : ''}${said}${text}`);
+    const droppedNote =
+      this.#dropped === 0 ? '' : `${this.#dropped} lines were dropped here: nobody read them\n`;
+    const bytes = Buffer.from(`${this.#cut ? '\n' : ''}${droppedNote}${text}`);
     let at = 0;
     while (at < bytes.length) {
       const n = this.#write(bytes.subarray(at, at + PIECE_BYTES));
@@ -78,13 +82,13 @@ class Output {
     return at === bytes.length;
   }
 
-  /** @returns bytes, or below 1: no more goes */
+  /** @returns bytes written; below 1: no more can be written now */
   #write(piece: Uint8Array): number {
     if (this.#atOnce !== undefined) return this.#atOnce(this.#standard, piece);
     try {
       return writeSync(this.#own < 0 ? this.#standard : this.#own, piece);
     } catch {
-      return -1; // EAGAIN, or EPIPE and EBADF: there is nobody to tell
+      return -1; // EAGAIN; EPIPE or EBADF: there is no reader
     }
   }
 }
@@ -97,21 +101,21 @@ const outputs = { 1: new Output(1), 2: new Output(2) } as const;
  */
 export const put = (fd: 1 | 2, text: string): boolean => outputs[fd].put(text);
 
-/** From now on no text waits for its reader. While /proc is there. */
+/** From now on no text waits for its reader. Needs /proc. */
 export async function holdOutputs(): Promise<void> {
   const { writeAtOnce } = await import('../../sys/output.ts');
   for (const output of Object.values(outputs)) output.hold(writeAtOnce);
 }
 
-/** Standard output and error are about to be something else. */
+/** Call it before descriptors 1 and 2 are replaced. */
 export function releaseOutputs(): void {
   for (const output of Object.values(outputs)) output.release();
 }
 
 /**
- * Have process.stdout and process.stderr write by put(). Node makes streams of them when a worker starts,
- * whose streams it joins to them, and a stream of a pipe or socket sets O_NONBLOCK on the caller's open file.
- * Call it before the first worker.
+ * Make process.stdout and process.stderr write by put(). Otherwise Node makes streams of descriptors 1 and 2
+ * when a worker starts, to connect the worker's streams to them, and the stream of a pipe or socket sets
+ * O_NONBLOCK on the caller's open file. Call it before the first worker starts.
  */
 export function ownStreams(): void {
   for (const [name, fd] of [

@@ -1,36 +1,45 @@
 /**
- * The controlling terminal, held open: in the sandbox (host/sandbox.ts) it cannot be opened any more.
+ * The controlling terminal, held open, as it cannot be opened in the sandbox (host/sandbox.ts).
  *
- * A shell as COMMAND takes the terminal for its own process group and cannot give it back: our group has no
- * number in its PID namespace. So we take it back for ours, else the next reader of a script around us would
- * be stopped by SIGTTIN.
+ * A shell as COMMAND makes its own process group the terminal's foreground group, and cannot give the
+ * terminal back: our group has no number in its PID namespace. So we take it back for our group. Otherwise
+ * SIGTTIN would stop the next process of a surrounding script that reads from the terminal.
  */
 import { O_NOCTTY, O_RDWR, SIGTTOU } from '../../sys/constants.ts';
 import { openPath } from '../../sys/path.ts';
 import { getpgid, getpgrp, signalIgnore, tcgetpgrp, tcsetpgrp } from '../../sys/process.ts';
 
+/** The controlling terminal, if there is one. Construct it before COMMAND starts. */
 export class Terminal {
   readonly #fd = openPath('/dev/tty', O_RDWR | O_NOCTTY);
-  /** It was ours when we started. */
+  /** Whether our process group was in the foreground when we started. */
   readonly #wasOurs = this.inForeground();
 
-  /** Whether we are in its foreground process group; no without a controlling terminal. */
+  /** Whether we are in its foreground process group. False without a controlling terminal. */
   inForeground(): boolean {
     return this.#fd >= 0 && tcgetpgrp(this.#fd) === getpgrp();
   }
 
-  /** When we have it: give it to the process group of COMMAND, where that is a shell with one of its own. */
+  /**
+   * If our group is in the foreground, give the terminal to COMMAND's group, if that differs (COMMAND is a
+   * shell).
+   * @param pid  of COMMAND
+   */
   handOver(pid: number): void {
     if (!this.inForeground()) return;
     const group = getpgid(pid);
     if (group > 0 && group !== getpgrp()) tcsetpgrp(this.#fd, group);
   }
 
-  /** Take it back if it was ours at the start and is not now. The process ends right after. */
+  /**
+   * Take the terminal back if our group had it at the start and does not have it now. The process ends right
+   * after.
+   */
   restore(): void {
     if (!this.#wasOurs || this.inForeground()) return;
-    if (getpgid(tcgetpgrp(this.#fd)) >= 0) return; // its group lives: a shell that has stopped us, and has it back
-    signalIgnore(SIGTTOU); // what a background process gets for asking
+    // The foreground group exists: a shell that has stopped us has taken the terminal back.
+    if (getpgid(tcgetpgrp(this.#fd)) >= 0) return;
+    signalIgnore(SIGTTOU); // tcsetpgrp() raises it in a background process
     tcsetpgrp(this.#fd, getpgrp());
   }
 }

@@ -1,16 +1,16 @@
 // bundle: boot
 /**
- * A working directory that has been removed. Node's threads ask for its path as they boot, and die of ENOENT:
- * so we leave it before the first one, and COMMAND is put back by a descriptor. Loaded before anything else
- * of a front end: imports nothing but Node's.
+ * A working directory that has been removed. Node's threads ask for its path as they boot and end with
+ * ENOENT. So we leave the directory before the first thread starts, and start COMMAND in it through a
+ * descriptor. Loaded before all other modules of a front end, so it imports only Node's.
  */
 import { closeSync, openSync } from 'node:fs';
 
 let removed: number | undefined;
 
 /**
- * Before the first thread. We go to /proc: a relative path in an option means nothing any more, and nothing
- * can be made there.
+ * Call it before the first thread starts. Changes to /proc: a relative path in an option no longer has a
+ * meaning, and nothing can be created there.
  */
 export function leaveRemovedDirectory(): void {
   try {
@@ -22,12 +22,12 @@ export function leaveRemovedDirectory(): void {
   }
 }
 
-/** Where COMMAND is to start, for spawn(); undefined: where we are. */
+/** COMMAND's working directory, for spawn(). undefined: ours. */
 export function commandDirectory(): string | undefined {
   return removed === undefined ? undefined : `/proc/self/fd/${removed}`;
 }
 
-/** COMMAND has started: it leads to the host's files. */
+/** Close the descriptor once COMMAND has started: it leads to the host's files. */
 export function forgetCommandDirectory(): void {
   if (removed !== undefined) closeSync(removed);
   removed = undefined;

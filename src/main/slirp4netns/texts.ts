@@ -10,7 +10,7 @@ import {
   launcherTable,
   manLines,
   roff,
-  saidByShell,
+  shellScriptPrinting,
 } from '../cli/option-texts.ts';
 import { OPTIONS, SHOWN_OPTIONS, type SlirpOption } from './options.ts';
 
@@ -92,8 +92,8 @@ export function bashCompletion(): string {
 /** File name in dist/texts -> content; bin/slirp4netns reads them. */
 export function generatedTexts(version: string): ReadonlyMap<string, string> {
   return new Map([
-    ['slirp4netns.help.sh', saidByShell(usageText())],
-    ['slirp4netns.version.sh', saidByShell(versionText(version))],
+    ['slirp4netns.help.sh', shellScriptPrinting(usageText())],
+    ['slirp4netns.version.sh', shellScriptPrinting(versionText(version))],
     ['slirp4netns.options', launcherTable(OPTIONS)],
   ]);
 }

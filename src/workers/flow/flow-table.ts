@@ -18,8 +18,14 @@
  * Invariant: every place from a flow's home (hash & mask) to its actual place is taken; hence a probe may
  * stop at the first empty place. The load is at most one half, so there always is an empty place.
  */
-import type { FlowId } from '../../units.ts';
 import type { FlowTuple } from './flow-tuple.ts';
+
+declare const brand: unique symbol;
+/**
+ * A flow of one shard, 0 to maxFlows - 1. Shard and flow id together name the flow's socket at host-io.
+ * Branded for the type checker only: a plain number at run time.
+ */
+export type FlowId = number & { readonly [brand]: 'FlowId' };
 
 /** No such flow, or no free id. */
 export const NO_FLOW = -1 as FlowId;

@@ -15,8 +15,7 @@
  * are for TCP and for DNS queries, however fast datagrams come.
  */
 import { Counter } from '../../ring/counters.ts';
-import type { FlowId } from '../../units.ts';
-import { FlowTable, NO_FLOW } from './flow-table.ts';
+import { type FlowId, FlowTable, NO_FLOW } from './flow-table.ts';
 import type { FlowTuple } from './flow-tuple.ts';
 
 /**

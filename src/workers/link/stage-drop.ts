@@ -1,8 +1,8 @@
 /**
- * Why a stage, not a codec, let a datagram go: codes below those of proto/drop.ts, counted in the same words
- * (DROP_BASE - code).
+ * Causes for which a stage, not a codec, drops a packet. They continue the codes of proto/drop.ts and are
+ * counted in the same words (DROP_BASE - code).
  *
- * Invariant: every code lies in -64 .. -DROP_MAX, out of reach of the codecs' codes.
+ * Invariant: every code is in -64 .. -DROP_MAX, below all codes of the codecs.
  */
 export const StageDrop = {
   /** A destination that the guest cannot reach: loopback, unspecified, port 0. */

@@ -16,9 +16,9 @@
  *   sendDatagram      flow       slots   offset  bytes  options           gso size   borrowed
  *   sendFromListener  interface  slots   offset  bytes  remote port << 16 listener   remote          local
  *
- *   options   | 0 ... | SendFragment 2 bits | ttl 8 bits |      of each 0: as it is
+ *   options   | 0 ... | SendFragment 2 bits | ttl 8 bits |      0 in either: unchanged
  *
- * Words 0 to 5 are read by descriptor.ts. Stream offsets count payload bytes from 0, modulo 2^32.
+ * The accessors of words 0 to 5 are in descriptor.ts. Stream offsets count payload bytes from 0, modulo 2^32.
  */
 import { addressCopy, addressText } from '../../proto/address.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
@@ -32,36 +32,36 @@ export const ToHost = {
   adopt: 2,
   /** Refuse an accepted socket with RST. */
   refuse: 3,
-  /** Queue stream bytes on the socket; the slots go back to the reader when the socket has taken them. */
+  /** Queue stream bytes for the socket; the slots go back to the reader when the socket has taken them. */
   send: 4,
-  /** How far host-io may peek, and what the guest has acknowledged. */
+  /** Up to which stream offset host-io may peek, and up to which the guest has acknowledged. */
   credit: 5,
   /** Peek again from an earlier stream offset (retransmission). */
   rewind: 7,
   /** shutdown(SHUT_WR) once all queued bytes are sent. */
   finish: 8,
-  /** Close quietly once all queued bytes are sent; answered by `closed`. */
+  /** Close in order (FIN) once all queued bytes are sent; answered by `closed`. */
   close: 9,
   /** Close with RST (SO_LINGER 0); answered by `closed`. */
   reset: 10,
-  /** Slots of host-io's that the shard is done with. */
+  /** Give slots back to host-io, which owns them. */
   freeSlots: 11,
   /**
-   * Open a UDP socket, or have a part in the one that the guest's endpoint has. Datagrams may follow at once.
+   * Open a UDP socket, or join the one that the guest's endpoint has already. Datagrams may follow at once.
    */
   openUdp: 12,
   /** Open a ping socket. */
   openPing: 13,
   /** Send one datagram, or several of one size. */
   sendDatagram: 14,
-  /** A reply through a published UDP listener. Opens nothing. */
+  /** Send a reply through a published UDP listener. Opens no socket. */
   sendFromListener: 15,
 } as const;
 export type ToHost = (typeof ToHost)[keyof typeof ToHost];
 
 /**
- * Whether the host's kernel may fragment what its path does not take whole: as before, it may, or it says
- * EMSGSIZE.
+ * Whether the host's kernel may fragment a datagram that exceeds the path MTU: as before; it may; or it
+ * refuses the datagram with EMSGSIZE.
  */
 export const SendFragment = { unchanged: 0, allowed: 1, never: 2 } as const;
 export type SendFragment = (typeof SendFragment)[keyof typeof SendFragment];
@@ -69,8 +69,8 @@ export type SendFragment = (typeof SendFragment)[keyof typeof SendFragment];
 // ------------------------------------------------------------------------------------------------------ open
 
 /**
- * @param remote,r  host-side address
- * @param zone  index of the interface that a link-local remote lies behind, 0: the plan's
+ * @param remote,r  host-side address: four words from remote[r] on
+ * @param zone  index of the interface of a link-local remote, 0: Ipv6Plan.linkLocalScope
  */
 export function openTcpWrite(
   out: DescriptorOut,
@@ -89,11 +89,11 @@ export function openTcpWrite(
 }
 
 /**
- * Nine parameters: all that a socket is opened by, of which no two belong together.
- * @param ports  remote << 16 | the guest's, which is preferred on the host too
+ * Nine parameters: no two of them belong together.
+ * @param ports  remote << 16 | the guest's, which the host's socket gets too if it is free
  * @param remote,r  host-side address
- * @param guest,g  address of the guest's: with its port, the endpoint whose socket it is
- * @param zone  as of openTcpWrite()
+ * @param guest,g  address of the guest: with the guest's port it is the endpoint that has the socket
+ * @param zone  as in openTcpWrite()
  * @param gro  datagrams may come several to a message (UDP_GRO)
  */
 export function openUdpWrite(
@@ -118,8 +118,8 @@ export function openUdpWrite(
 }
 
 /**
- * openUdp for a flow that is no endpoint's of the guest: a socket of its own, on a port of the kernel's
- * choice, one datagram a message.
+ * openUdp for a flow that belongs to no endpoint of the guest: it gets its own socket, on a port that the
+ * kernel chooses, with one datagram per message.
  */
 export function openOwnUdpWrite(
   out: DescriptorOut,
@@ -152,43 +152,43 @@ export function openPingWrite(
   out.commit();
 }
 
-/** Of openTcp, openUdp and openPing: index in the words of the host-side address. */
+/** For openTcp, openUdp and openPing: index of the host-side address in the ring's words. */
 export const openRemoteAt = (at: number): number => at + 8;
-/** Of openTcp and openUdp. */
+/** For openTcp and openUdp. */
 export const openRemotePort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
-/** Of openTcp and openUdp: index of the interface that a link-local remote lies behind, 0: the plan's. */
+/** For openTcp and openUdp: index of the interface of a link-local remote, 0: Ipv6Plan.linkLocalScope. */
 export const openZone = (w: Uint32Array, at: number): number => w[at + 4]!;
-/** Of the guest's endpoint, 0: none, and the socket is the flow's own. */
+/** Port of the guest's endpoint, 0: the flow belongs to no endpoint and has its own socket. */
 export const openUdpGuestPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
-/** Index in the words of the guest's address; there is one when openUdpGuestPort() is not 0. */
+/** Index of the guest's address in the ring's words; valid when openUdpGuestPort() is not 0. */
 export const openUdpGuestAt = (at: number): number => at + 12;
 export const openUdpGro = (w: Uint32Array, at: number): boolean => w[at + 7] === 1;
 export const openPingFamily = (w: Uint32Array, at: number): 4 | 6 => (w[at + 6] === 4 ? 4 : 6);
 
 // --------------------------------------------------------------------------------------------------- streams
 
-/** @param token  of `accepted` */
+/** @param token  of the `accepted` that this answers */
 export function adoptWrite(out: DescriptorOut, flow: number, token: number): void {
   const at = reserveBare(out, ToHost.adopt, flow);
   out.words[at + 6] = token;
   out.commit();
 }
 
-/** @param token  of `accepted` */
+/** @param token  of the `accepted` that this answers */
 export function refuseWrite(out: DescriptorOut, token: number): void {
   const at = reserveBare(out, ToHost.refuse, 0);
   out.words[at + 6] = token;
   out.commit();
 }
 
-/** Of adopt and refuse. */
+/** For adopt and refuse: the token of the accepted socket. */
 export const acceptedSocket = (w: Uint32Array, at: number): number => w[at + 6]!;
 
 /**
- * Takes over the slots.
- * @param mark  0, or 1 + the flow's refusal count (modulo 256): the bytes are provisional. Those that the
- *   socket does not take at once host-io gives back and tells so (SentFlag.refused), and so does it with
- *   provisional bytes that left before the shard knew of that.
+ * Passes the slots on.
+ * @param mark 0, or 1 + the flow's refusal count (modulo 256): the bytes are provisional. host-io frees those
+ *   that the socket does not take at once, and reports a refusal (SentFlag.refused). It also frees provisional
+ *   bytes that the shard sent before it learnt of a refusal: their mark has an old count
  */
 export function sendWrite(
   out: DescriptorOut,
@@ -208,8 +208,8 @@ export const sendMark = (w: Uint32Array, at: number): number => w[at + 6]!;
 
 /**
  * @param limit  stream offset up to which host-io may peek
- * @param acked  stream offset up to which the guest has acknowledged: host-io drops it from the queue
- * @param readLimit  payload bytes of the largest frame
+ * @param acked  stream offset up to which the guest has acknowledged: host-io reads off the bytes before it
+ * @param readLimit  payload bytes of the largest frame to the guest
  */
 export function creditWrite(
   out: DescriptorOut,
@@ -231,8 +231,8 @@ export const creditAcked = (w: Uint32Array, at: number): number => w[at + 7]!;
 export const creditReadLimit = (w: Uint32Array, at: number): number => w[at + 8]!;
 
 /**
- * @param offset  stream offset
- * @param bytes  only so many, then on from where the cursor was; 0: everything from there on
+ * @param offset  stream offset from which to peek again
+ * @param bytes  peek so many again and then go on where the peek cursor was; 0: go on from `offset`
  */
 export function rewindWrite(out: DescriptorOut, flow: number, offset: number, bytes: number): void {
   const at = reserveBare(out, ToHost.rewind, flow);
@@ -271,9 +271,9 @@ export function freeHostSlotsWrite(out: DescriptorOut, slotA: number, slotB: num
 }
 
 /**
- * Takes over the slots. Eight parameters: the payload's five, and what its send is like.
- * @param options  socket options that change (sendOptions()), 0: none
- * @param gsoSize  bytes of each datagram but the last (UDP_SEGMENT), 0: it is one
+ * Passes the slots on. Eight parameters: the payload's five, and how to send it.
+ * @param options  socket options to change first (sendOptions()), 0: none
+ * @param gsoSize  bytes of each datagram but the last (UDP_SEGMENT), 0: the payload is one datagram
  */
 export function sendDatagramWrite(
   out: DescriptorOut,
@@ -293,7 +293,7 @@ export function sendDatagramWrite(
   out.commit();
 }
 
-/** sendDatagram of a slot that stays the shard's, which keeps it at least until the flow's `closed`. */
+/** sendDatagram with a slot that the shard still owns and keeps unchanged until the flow's `closed`. */
 export function sendBorrowedWrite(
   out: DescriptorOut,
   flow: number,
@@ -309,9 +309,9 @@ export function sendBorrowedWrite(
   out.commit();
 }
 
-/** What changes of the socket's options, as sendOptions() has it; 0: nothing. */
+/** Socket options to change first, encoded by sendOptions(); 0: none. */
 export const sendDatagramOptions = (w: Uint32Array, at: number): number => w[at + 6]!;
-/** @param ttl  0: as it is */
+/** @param ttl  TTL or hop limit, 0: unchanged @param fragment  SendFragment value */
 export const sendOptions = (ttl: number, fragment: number): number => ttl | (fragment << 8);
 export const sendOptionsTtl = (options: number): number => options & 0xff;
 export const sendOptionsFragment = (options: number): number => options >>> 8;
@@ -319,11 +319,12 @@ export const sendDatagramGsoSize = (w: Uint32Array, at: number): number => w[at 
 export const sendDatagramIsBorrowed = (w: Uint32Array, at: number): boolean => w[at + 8] === 1;
 
 /**
- * Takes over the slots. Ten parameters: the payload's five, whom it goes to, and from which socket and
- * address.
+ * Passes the slots on. Ten parameters: the payload's five, the destination, and the socket and address to
+ * send from.
  * @param listener  listener number
- * @param zone  index of the interface that a link-local peer lies behind, else 0
- * @param addresses,a  host-side address of the peer, and behind it the local address that the peer wrote to
+ * @param zone  index of the interface of a link-local peer, else 0
+ * @param addresses,a host-side address of the peer at addresses[a], and at addresses[a + 4] the local address
+ *   to which the peer had sent
  */
 export function sendFromListenerWrite(
   out: DescriptorOut,
@@ -349,16 +350,14 @@ export function sendFromListenerWrite(
 export const sendFromListenerZone = (w: Uint32Array, at: number): number => w[at + 1]!;
 export const sendFromListenerIndex = (w: Uint32Array, at: number): number => w[at + 7]!;
 export const sendFromListenerPort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
-/** Index in the words of the peer's address. */
+/** Index of the peer's address in the ring's words. */
 export const sendFromListenerRemoteAt = (at: number): number => at + 8;
-/** Index in the words of the address to send from. */
+/** Index of the address to send from in the ring's words. */
 export const sendFromListenerLocalAt = (at: number): number => at + 12;
 
 // ------------------------------------------------------------------------------------------------------ text
 
-/**
- * For tests: one line of what a descriptor says, without its slots: "sendDatagram flow 3, 100 bytes, ttl 7".
- */
+/** For tests: a descriptor as one line, without its slots: "sendDatagram flow 3, 100 bytes, ttl 7". */
 export function toHostText(w: Uint32Array, at = 0): string {
   const op = w[at]!;
   const name = keyOf(ToHost, op);

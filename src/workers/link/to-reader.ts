@@ -1,5 +1,5 @@
 /**
- * shard or host-io -> reader. One op; nothing but slots goes back.
+ * shard or host-io -> reader. One op: only slots go back.
  *
  *              +1     +2, +3
  *   freeSlots  -      slots
@@ -8,7 +8,7 @@ import type { DescriptorOut } from './words.ts';
 import { keyOf, reserveBare, slotsText } from './words.ts';
 
 export const ToReader = {
-  /** Two slots of the reader's are free again. */
+  /** Give slots back to the reader, which owns them. */
   freeSlots: 1,
 } as const;
 

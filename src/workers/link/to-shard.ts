@@ -13,14 +13,15 @@
  *   accepted          hash       -       token   family ports          -          peer               guest
  *   datagram          flow       slots   offset  bytes  ttl            gso size
  *   listenerDatagram  interface  slots   offset  bytes  ports          listener   peer               local
- *   unsolicitedDatagram  0          slots   offset  bytes  ports          gso size   peer               guest
+ *   unsolicited-
+ *     Datagram        0          slots   offset  bytes  ports          gso size   peer               guest
  *   icmpError         flow       A       offset  bytes  type, code     info       offender           errno, sequence
  *
  *   offload   | 0 ... | reassembled 1 bit | needsCsum 1 bit | 0 | VnetGso type 7 bits |
  *
- * Words 0 to 5 are read by descriptor.ts, but for `accepted`, which has no payload. listenerDatagram has a
- * third address, the guest's: it lies in the first 16 bytes of slotA, in front of the payload, where no
- * header will be. Stream offsets are as in to-host.ts.
+ * The accessors of words 0 to 5 are in descriptor.ts, except those of `accepted`, which has no payload.
+ * listenerDatagram has a third address, the guest's, in the first 16 bytes of slot A: they lie in front of
+ * the payload, where no header will be written. Stream offsets are as in to-host.ts.
  */
 import { addressCopy, addressRead, addressText, addressWrite, isUnspecified } from '../../proto/address.ts';
 import { NO_SLOT } from '../../ring/pool.ts';
@@ -28,23 +29,23 @@ import type { DescriptorOut } from './words.ts';
 import { clause, endpointText, keyOf, reserveBare, reserveWithSlots } from './words.ts';
 
 export const ToShard = {
-  /** A frame off the TAP, from the Ethernet header on. */
+  /** A frame read from the TAP, from the Ethernet header on. */
   frame: 1,
   /** connect() succeeded. */
   opened: 2,
-  /** connect() failed, or there is no socket. */
+  /** connect() failed, or no socket could be opened. */
   openFailed: 3,
-  /** Stream bytes peeked. */
+  /** Stream bytes peeked from the host socket. */
   data: 4,
-  /** Bytes that the host socket took since the last such message. */
+  /** Number of bytes that the host socket took since the last `sent`. */
   sent: 5,
-  /** The host peer has finished sending. */
+  /** The host peer has finished sending (FIN). */
   eof: 6,
-  /** The host socket is dead. */
+  /** The host socket has failed. */
   error: 7,
-  /** The answer to close and reset: no more messages for this flow follow, its id may be used again. */
+  /** The answer to close and reset: the last message about this flow, whose id may be used again. */
   closed: 8,
-  /** A published listener accepted. */
+  /** A published TCP listener has accepted a connection. */
   accepted: 9,
   /** A datagram from the host socket: a UDP payload, or an ICMP echo message for ping flows. */
   datagram: 10,
@@ -52,21 +53,21 @@ export const ToShard = {
   listenerDatagram: 11,
   /** An ICMP error for a host socket. */
   icmpError: 12,
-  /** A datagram to a UDP endpoint of the guest's from a peer that it has no flow with. */
+  /** A datagram to a UDP endpoint of the guest from a peer with which the endpoint has no flow. */
   unsolicitedDatagram: 13,
 } as const;
 export type ToShard = (typeof ToShard)[keyof typeof ToShard];
 
 /**
- * What `data` carries: the next bytes, bytes that a rewind with a length asked for, or the stream's last
- * (`eof` follows).
+ * What `data` carries: the next bytes; bytes that a rewind with a length asked for; or the last bytes of the
+ * stream, which `eof` follows.
  */
 export const DataKind = { next: 0, again: 1, last: 2 } as const;
 export type DataKind = (typeof DataKind)[keyof typeof DataKind];
 
 /**
- * Of `sent`: the socket has taken all that it was given and takes more; provisional bytes (sendWrite()) were
- * not taken and are gone.
+ * Flags of `sent`. empty: the socket has taken all that was queued and takes more. refused: it did not take
+ * provisional bytes (sendWrite()), which host-io has dropped.
  */
 export const SentFlag = { empty: 1, refused: 2 } as const;
 
@@ -76,18 +77,21 @@ const GSO_TYPE_MASK = 0x7f;
 export const FrameFlag = {
   /** The transport checksum is left to the device. */
   needsCsum: 0x100,
-  /** Put together from fragments: of IPv6 nothing else is left to tell. */
+  /**
+   * The datagram was reassembled from fragments. IPv6 has no DF bit: after reassembly this flag is the only
+   * record that the datagram was fragmented.
+   */
   reassembled: 0x200,
 } as const;
 
 // ----------------------------------------------------------------------------------------------------- frames
 
 /**
- * Takes over the slots. Eight parameters: the frame's five, and what the reader has found out about it.
+ * Passes the slots on. Eight parameters: the frame's five, and what the reader knows about it.
  * @param slotOffset  of the Ethernet header
- * @param hash  flow hash, 0: of no flow
+ * @param hash  flow hash, 0: the frame belongs to no flow
  * @param offload  VnetGso type without its ecn bit, and FrameFlag bits
- * @param gsoSize  payload bytes a segment, 0 without GSO
+ * @param gsoSize  payload bytes per segment, 0 without GSO
  */
 export function frameWrite(
   out: DescriptorOut,
@@ -99,7 +103,7 @@ export function frameWrite(
   offload: number,
   gsoSize: number,
 ): void {
-  // Not by reserveWithSlots(): a frame has no flow yet.
+  // Without reserveWithSlots(): a frame has no flow yet.
   const at = out.reserve();
   const w = out.words;
   w[at] = ToShard.frame;
@@ -136,7 +140,7 @@ export function openFailedWrite(out: DescriptorOut, flow: number, errno: number)
 
 export const openFailedErrno = (w: Uint32Array, at: number): number => w[at + 6]!;
 
-/** Hands over the slot. @param offset  stream offset of the first byte */
+/** Passes the slot on. @param offset  stream offset of the first byte */
 export function dataWrite(
   out: DescriptorOut,
   flow: number,
@@ -157,9 +161,9 @@ export const dataOffset = (w: Uint32Array, at: number): number => w[at + 6]!;
 export const dataKind = (w: Uint32Array, at: number): DataKind => w[at + 7]! as DataKind;
 
 /**
+ * @param bytes  that the socket took since the last `sent`
  * @param flags  SentFlag bits
- * @param freed  slots of the flow's that went back to the reader since the last such message, small | large
- *    << 16
+ * @param freed  slots of the flow that went back to the reader since the last `sent`: small | large << 16
  */
 export function sentWrite(
   out: DescriptorOut,
@@ -189,7 +193,7 @@ export function eofWrite(out: DescriptorOut, flow: number, offset: number): void
 
 export const eofOffset = (w: Uint32Array, at: number): number => w[at + 6]!;
 
-/** @param errno  above zero, 0: the flow ends for another reason */
+/** @param errno  above zero; 0: the flow ends for another reason */
 export function errorWrite(out: DescriptorOut, flow: number, errno: number): void {
   const at = reserveBare(out, ToShard.error, flow);
   out.words[at + 6] = errno;
@@ -204,12 +208,12 @@ export function closedWrite(out: DescriptorOut, flow: number): void {
 }
 
 /**
- * Nine parameters: a connection's addresses and ports, its hash, and how to answer.
- * @param token  for adopt or refuse
- * @param ports  peer's << 16 | the listener's target
- * @param hash  of the flow, by which the shard was chosen
- * @param peer,p  address as the guest sees it
- * @param guest,g  address that the connection goes to
+ * Nine parameters: the connection's addresses and ports, its hash, and the token for the answer.
+ * @param token  names the accepted socket in the answer, adopt or refuse
+ * @param ports  peer's << 16 | the listener's target port
+ * @param hash  flow hash, by which the shard was chosen
+ * @param peer,p  peer's address as the guest sees it: four words from peer[p] on
+ * @param guest,g  the guest's address, to which the connection goes
  */
 export function acceptedWrite(
   out: DescriptorOut,
@@ -237,18 +241,18 @@ export const acceptedToken = (w: Uint32Array, at: number): number => w[at + 4]!;
 export const acceptedFamily = (w: Uint32Array, at: number): 4 | 6 => (w[at + 5] === 6 ? 6 : 4);
 export const acceptedPeerPort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
 export const acceptedTargetPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
-/** Index in the words of the peer's address, as the guest sees it. */
+/** Index in the ring's words of the peer's address as the guest sees it. */
 export const acceptedPeerAt = (at: number): number => at + 8;
-/** Index in the words of the guest's address. */
+/** Index of the guest's address in the ring's words. */
 export const acceptedGuestAt = (at: number): number => at + 12;
 
 // -------------------------------------------------------------------------------------------------- datagrams
 
 /**
- * Hands over the slots; there is headroom in front of the payload. Eight parameters: the payload's five, and
- * what came with it.
+ * Passes the slots on; there is headroom (HEADROOM_BYTES) in front of the payload. Eight parameters: the
+ * payload's five, and the packet's TTL and segment size.
  * @param ttl  of the packet, 0: unknown
- * @param gsoSize  bytes of each but the last when these are several datagrams, else 0
+ * @param gsoSize  bytes of each datagram but the last when there are several, else 0
  */
 export function datagramWrite(
   out: DescriptorOut,
@@ -268,16 +272,17 @@ export function datagramWrite(
 }
 
 export const datagramTtl = (w: Uint32Array, at: number): number => w[at + 6]!;
-/** Of datagram and unsolicitedDatagram. */
+/** For datagram and unsolicitedDatagram. */
 export const datagramGsoSize = (w: Uint32Array, at: number): number => w[at + 7]!;
 
 /**
- * Hands over the slots, in the first of which listenerDatagramGuestWrite() has been called. Ten parameters:
- * the payload's five, whom it is from, and through which socket and address it came.
+ * Passes the slots on. listenerDatagramGuestWrite() must have written to the first one. Ten parameters: the
+ * payload's five, the peer, and the socket and local address that received the datagram.
  * @param listener  listener number
- * @param zone  index of the interface when the peer is link-local, else 0
- * @param ports  peer's << 16 | the listener's target
- * @param addresses,a  host-side address of the peer, and behind it the local address that it wrote to
+ * @param zone  index of the interface of a link-local peer, else 0
+ * @param ports  peer's << 16 | the listener's target port
+ * @param addresses,a host-side address of the peer at addresses[a], and at addresses[a + 4] the local address
+ *   to which it has sent
  */
 export function listenerDatagramWrite(
   out: DescriptorOut,
@@ -301,9 +306,10 @@ export function listenerDatagramWrite(
 }
 
 /**
- * The guest's address of a listenerDatagram, in the headroom.
- * @param slotAt  start of slot A in the pool
- * @param guest,g  address
+ * Write the guest's address of a listenerDatagram to the headroom of slot A.
+ * @param pool  the frame pool's bytes
+ * @param slotAt  offset of slot A in `pool`
+ * @param guest,g  the address: four words from guest[g] on
  */
 export function listenerDatagramGuestWrite(
   pool: Uint8Array,
@@ -314,28 +320,31 @@ export function listenerDatagramGuestWrite(
   addressWrite(pool, slotAt, guest, g);
 }
 
-/** @param slotAt  start of slot A in the pool @param guest,g  where the guest's address is to go */
+/** The reverse of listenerDatagramGuestWrite(): read the address into four words from guest[g] on. */
 export function listenerDatagramGuest(pool: Uint8Array, slotAt: number, guest: Uint32Array, g: number): void {
   addressRead(pool, slotAt, guest, g);
 }
 
 export const listenerDatagramZone = (w: Uint32Array, at: number): number => w[at + 1]!;
 export const listenerDatagramIndex = (w: Uint32Array, at: number): number => w[at + 7]!;
-/** Index in the words of the local address that the peer wrote to. */
+/** Index in the ring's words of the local address to which the peer has sent. */
 export const listenerDatagramLocalAt = (at: number): number => at + 12;
 
-/** Of listenerDatagram and unsolicitedDatagram: index in the words of the peer's host-side address. */
+/**
+ * For listenerDatagram and unsolicitedDatagram: index of the peer's host-side address in the ring's words.
+ */
 export const datagramPeerAt = (at: number): number => at + 8;
-/** Of listenerDatagram and unsolicitedDatagram. */
+/** For listenerDatagram and unsolicitedDatagram. */
 export const datagramPeerPort = (w: Uint32Array, at: number): number => w[at + 6]! >>> 16;
-/** Of listenerDatagram: the listener's target. Of unsolicitedDatagram: of the guest's endpoint. */
+/** For listenerDatagram: the listener's target port. For unsolicitedDatagram: the guest endpoint's port. */
 export const datagramGuestPort = (w: Uint32Array, at: number): number => w[at + 6]! & 0xffff;
 
 /**
- * Hands over the slots. Ten parameters: the payload's five and gsoSize as of datagramWrite(), and both
- * endpoints.
+ * Passes the slots on. Ten parameters: payload and gsoSize as in datagramWrite(), and both endpoints.
  * @param ports  peer's << 16 | the guest's
- * @param addresses  p: index of the peer's host-side address in it, g: of the guest's
+ * @param addresses  holds both addresses
+ * @param p  index in `addresses` of the peer's host-side address
+ * @param g  index in `addresses` of the guest's address
  */
 export function unsolicitedDatagramWrite(
   out: DescriptorOut,
@@ -358,18 +367,20 @@ export function unsolicitedDatagramWrite(
   out.commit();
 }
 
-/** Index in the words of the guest's address. */
+/** Index of the guest's address in the ring's words. */
 export const unsolicitedDatagramGuestAt = (at: number): number => at + 12;
 
 // ------------------------------------------------------------------------------------------------------ errors
 
 /**
- * Hands over the slot. Ten parameters: what a kernel tells of an error, and the payload's three.
- * @param typeCode  type << 8 | code (numbers of the flow's family), 0: only the errno is known
- * @param info  the MTU, where the error tells one
+ * Passes the slot on. Ten parameters: what the kernel reports about an error (struct sock_extended_err,
+ * <linux/errqueue.h>), and the quoted payload's three.
+ * @param typeCode  ICMP type << 8 | code (numbers of the flow's family), 0: only the errno is known
+ * @param info  the MTU, if the error is about it
+ * @param errno  above zero
  * @param sequence  of the echo request (ping flows)
- * @param offender  whose ICMP it was, words 0..3; all zero: unknown
- * @param slot  holds what the error quotes behind the transport header, NO_SLOT: nothing
+ * @param offender  address that sent the ICMP error, words 0..3; all zero: unknown
+ * @param slot  holds the payload that the error quotes after the transport header; NO_SLOT: it quotes none
  */
 export function icmpErrorWrite(
   out: DescriptorOut,
@@ -393,19 +404,17 @@ export function icmpErrorWrite(
   out.commit();
 }
 
-/** type << 8 | code, 0: only the errno is known. */
+/** ICMP type << 8 | code, 0: only the errno is known. */
 export const icmpErrorTypeCode = (w: Uint32Array, at: number): number => w[at + 6]!;
 export const icmpErrorInfo = (w: Uint32Array, at: number): number => w[at + 7]!;
-/** Index in the words of the offender's host-side address. */
+/** Index of the offender's host-side address in the ring's words. */
 export const icmpErrorOffenderAt = (at: number): number => at + 8;
 export const icmpErrorErrno = (w: Uint32Array, at: number): number => w[at + 12]!;
 export const icmpErrorSequence = (w: Uint32Array, at: number): number => w[at + 13]!;
 
 // -------------------------------------------------------------------------------------------------------- text
 
-/**
- * For tests: one line of what a descriptor says, without its slots: "data flow 3, 1460 bytes at 2920, last".
- */
+/** For tests: a descriptor as one line, without its slots: "data flow 3, 1460 bytes at 2920, last". */
 export function toShardText(w: Uint32Array, at = 0): string {
   const op = w[at]!;
   const name = keyOf(ToShard, op);

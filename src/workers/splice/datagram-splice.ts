@@ -245,7 +245,7 @@ export class DatagramSplice implements FlowSource {
     if (known >= 0) return known;
     const fd = this.#open(origin);
     if (fd < 0) {
-      this.#o.shortage.is(fd);
+      this.#o.shortage.reportShortage(fd);
       this.#drop(StageDrop.noSocket, 1);
       return -1;
     }

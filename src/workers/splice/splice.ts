@@ -286,7 +286,7 @@ export class Splice implements Stage, LoopbackPath {
       if (fd === -Errno.ECONNABORTED || fd === -Errno.EINTR || fd === -Errno.EPROTO) continue;
       if (fd < 0) {
         // The backlog raises no new edge: poll() tries again.
-        if (!this.#shortage.is(fd))
+        if (!this.#shortage.reportShortage(fd))
           this.#o.notices.tell(
             Notice.acceptInsideFailed,
             'warning',

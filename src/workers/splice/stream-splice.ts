@@ -189,7 +189,7 @@ export class StreamSplice implements FlowSource {
     const addressBytes = sockaddrWrite(this.#sockaddr.u8, 0, words, w, port);
     const fd = this.#o.socketFor(toGuest, addressBytes < SOCKADDR_BYTES);
     if (fd === -Errno.EAGAIN) return fd;
-    if (this.#o.shortage.is(fd)) return -Errno.EAGAIN;
+    if (this.#o.shortage.reportShortage(fd)) return -Errno.EAGAIN;
     if (fd < 0) {
       this.#reset(c);
       return 0;
@@ -252,7 +252,8 @@ export class StreamSplice implements FlowSource {
       if (this.#flags[e]! & Flag.readable && !(this.#flags[e]! & Flag.eof)) {
         if (!this.#pipeWrite.has(e)) {
           const opened = this.#openPipe(e);
-          if (opened < 0) return this.#o.shortage.is(opened) ? this.#hold(e) : this.#reset(e >>> 1);
+          if (opened < 0)
+            return this.#o.shortage.reportShortage(opened) ? this.#hold(e) : this.#reset(e >>> 1);
         }
         const r = splice(from, this.#pipeWrite.get(e), MOVE_BYTES, MOVE);
         if (r > 0) {

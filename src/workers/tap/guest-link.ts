@@ -1,22 +1,21 @@
 /**
- * The way to the guest: puts vnet and Ethernet headers in front of an IP packet and writes the frame to the
- * TAP.
+ * Writes frames to the TAP: puts vnet and Ethernet headers in front of an IP packet.
  *
  *   ... | vnet 12 | eth 14 | IP header | transport | payload ...
  *                            ^ EgressFrame.at: the caller built everything from here on
  *
- * The bytes in front of it (VNET_BYTES + ETH_BYTES of them) belong to this module. The write is synchronous
- * and the kernel copies, so a frame's memory is free again when send() returns. Frames for the guest that
- * carry no received payload (ACKs, ARP, ICMP errors) are built in `scratch`.
+ * This module overwrites the VNET_BYTES + ETH_BYTES in front of the packet. The write is synchronous and the
+ * kernel copies, so a frame's memory is free again when send() returns. Frames without received payload
+ * (ACKs, ARP, ICMP errors) are built in a scratch slot (`scratchAt`).
  *
- * Checksums: the transport checksum field holds the folded, not complemented pseudo-header sum (what Linux
- * calls CHECKSUM_PARTIAL); with a vnet header the guest's kernel takes it as it is, without one the sum is
- * finished here.
+ * Checksums: the transport checksum field holds the folded, not complemented sum of the pseudo-header (what
+ * Linux calls CHECKSUM_PARTIAL). With a vnet header the guest's kernel accepts that, without one this module
+ * completes the checksum.
  */
 import { writeU16 } from '../../proto/be.ts';
 import { finishSum, onesSumPieces } from '../../proto/checksum.ts';
 import { ETH_BYTES, etherWrite } from '../../proto/ethernet.ts';
-import { udpChecksumAt, udpFinishSum } from '../../proto/udp.ts';
+import { UDP_CHECKSUM, udpFinishSum } from '../../proto/udp.ts';
 import { VNET_BYTES, VnetFlag, VnetGso, vnetWrite } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { type FramePool, HEADROOM_BYTES } from '../../ring/pool.ts';
@@ -32,20 +31,20 @@ import type { PcapWriter } from './pcap.ts';
 
 /** IEEE 802.3 section 3.2.7, without the frame check sequence: what Linux calls ETH_ZLEN. */
 const ETH_MIN_FRAME_BYTES = 60;
-/** Pieces that one frame may have besides its first: two slots for each of 64 datagrams. */
+/** Pieces that one frame may have after its first: two slots for each of 64 datagrams. */
 export const MAX_PIECES = 128;
 
 export interface GuestLinkOptions {
   readonly tapFd: number;
   readonly vnetHdrBytes: 0 | 12;
-  /** A socket in the place of a TAP. */
+  /** The descriptor is a socket in the place of a TAP. */
   readonly isSocket?: boolean | undefined;
   /** The TAP takes GSO_UDP_L4 frames. */
   readonly uso: boolean;
   /** The guest's kernel takes TCP frames beyond 64 KiB (sys/tap.ts). */
   readonly bigTcp: boolean;
   readonly pool: FramePool;
-  /** A large slot of the shard's own, for frames built here. */
+  /** A large slot that belongs to the shard, for frames that it builds. */
   readonly scratchSlot: number;
   readonly counters: Float64Array;
   readonly mac: Uint8Array;
@@ -55,22 +54,19 @@ export interface GuestLinkOptions {
 }
 
 export class GuestLink {
-  /**
-   * Offset in u8 where an IP packet may be built for send(): a large slot but for its headroom is free from
-   * there on.
-   */
+  /** Offset in u8 where an IP packet may be built for send(): behind the headroom of the scratch slot. */
   readonly scratchAt: number;
-  /** The guest's MAC, six bytes that all shards share: learnt from its frames (shard.ts). */
+  /** The guest's MAC, six bytes that all shards share and learn from its frames (shard.ts). */
   readonly guestMac: Uint8Array;
-  /** Ours. */
+  /** The engine's MAC. */
   readonly mac: Uint8Array;
-  /** The TAP takes a virtio-net header, and with it GSO frames and open checksums. */
+  /** The TAP takes a virtio-net header, and with it GSO frames and partial checksums. */
   readonly hasVnet: boolean;
-  /** GSO_UDP_L4 frames are taken; false for good once one was refused. */
+  /** GSO_UDP_L4 frames are accepted; stays false once one was refused. */
   uso: boolean;
-  /** TCP frames beyond 64 KiB are taken; false for good once one was refused. */
+  /** TCP frames beyond 64 KiB are accepted; stays false once one was refused. */
   bigTcp: boolean;
-  /** The frame to fill for send(), one after the other. */
+  /** The object to fill for send(), for one frame after the other. */
   readonly frame = new EgressFrame();
   readonly #fd: number;
   readonly #pool: FramePool;
@@ -81,7 +77,7 @@ export class GuestLink {
   readonly #iov = new NativeBuffer((1 + MAX_PIECES) * IOVEC_BYTES);
   readonly #room: FrameRoom | null;
   readonly #zeros = new NativeBuffer(ETH_MIN_FRAME_BYTES);
-  /** Pieces behind the first one that #iov holds, from its second entry on. */
+  /** Number of pieces after the first one, in #iov from its second entry on. */
   #pieces = 0;
 
   constructor(o: GuestLinkOptions) {
@@ -103,12 +99,11 @@ export class GuestLink {
   }
 
   /**
-   * Send one frame to the guest: with GSO it is one that the guest's kernel cuts, `uso` must hold for
-   * GSO_UDP_L4 and `bigTcp` for a TCP packet beyond 64 KiB.
+   * Send one frame to the guest. The guest's kernel segments a GSO frame. A GSO_UDP_L4 frame requires `uso`,
+   * a TCP packet beyond 64 KiB `bigTcp`.
    * @param f  complete from the IP (or ARP) header on; VNET_BYTES + ETH_BYTES before it are overwritten
-   * @returns 0, or -errno: the frame is lost as on a wire. After -EINVAL for a frame of several pieces
-   *   nothing was sent, and the link
-   *   takes no more of their kind: `uso` or `bigTcp` is false now
+   * @returns 0, or -errno: the frame is lost as on a wire. After -EINVAL for a frame of such a kind
+   *   nothing was sent, and `uso` or `bigTcp` is false: the link takes no more of that kind
    */
   send(f: EgressFrame): number {
     const { bytes, moreBytes } = f;
@@ -142,7 +137,8 @@ export class GuestLink {
   }
 
   /**
-   * Add a piece to the frame that the next send() sends, whose moreBytes counts it; MAX_PIECES at the most.
+   * Add a piece to the frame of the next send(): up to MAX_PIECES, all of which the frame's moreBytes counts.
+   * @param at,bytes  where the piece lies in u8
    */
   addPiece(at: number, bytes: number): void {
     iovecWrite(this.#iov.u32, ++this.#pieces * IOVEC_WORDS, this.#pool.baseAddress + at, bytes);
@@ -168,7 +164,7 @@ export class GuestLink {
   }
 
   /**
-   * Without a virtio header. Filled up to the least that Ethernet knows: emulated cards drop what is shorter.
+   * Write a frame without virtio header, padded to Ethernet's minimum: emulated cards drop shorter frames.
    */
   #writeToSocket(room: FrameRoom, pieces: number, frameBytes: number): number {
     const padBytes = Math.max(0, ETH_MIN_FRAME_BYTES - frameBytes);
@@ -178,8 +174,8 @@ export class GuestLink {
   }
 
   /**
-   * The kernel takes no such frame: a GSO_UDP_L4 one, or one of several pieces, which only a TCP packet
-   * beyond 64 KiB is besides.
+   * The kernel refused the frame: send no more of its kind. Besides GSO_UDP_L4 frames only TCP packets beyond
+   * 64 KiB have several pieces.
    */
   #onRefused(f: EgressFrame, pieces: number): void {
     if (f.gsoType === VnetGso.udpL4) this.uso = false;
@@ -190,7 +186,7 @@ export class GuestLink {
     const u8 = this.#u8;
     const at = f.transportAt;
     const sum = onesSumPieces(u8, at, f.bytes - (at - f.at), f.moreAt, f.moreBytes, 0);
-    const csum = f.checksumField === udpChecksumAt ? udpFinishSum(sum) : finishSum(sum);
+    const csum = f.checksumField === UDP_CHECKSUM ? udpFinishSum(sum) : finishSum(sum);
     writeU16(u8, at + f.checksumField, csum);
   }
 }

@@ -1,17 +1,17 @@
 /**
- * Random frame loss inside the engine, for tests only: a seeded generator, so that a failing run can be
- * repeated. Or its end.
+ * For tests only: random frame loss inside the engine, from a seeded generator, so that a failing run can be
+ * repeated; or a crash of the thread.
  */
 export class Impairment {
   #state: number;
   readonly #threshold: number;
-
-  /** Frames until the thread fails as by a fault of its own; 0: never. */
+  /** Frames until the thread fails; 0: never. */
   #crashIn: number;
 
   /**
+   * @param seed  any integer
    * @param loss  probability 0..1 that a frame is lost
-   * @param crashAfter  frames after which the next one ends the thread; 0: none does
+   * @param crashAfter  the loses() call of this number throws; 0: none does
    */
   constructor(seed: number, loss: number, crashAfter = 0) {
     this.#crashIn = crashAfter;
@@ -19,7 +19,7 @@ export class Impairment {
     this.#threshold = Math.round(Math.min(Math.max(loss, 0), 1) * 0x100000000);
   }
 
-  /** xorshift32 (Marsaglia 2003): enough for choosing victims. */
+  /** Whether to drop the next frame: by xorshift32 (Marsaglia 2003). @throws Error as crashAfter says */
   loses(): boolean {
     if (this.#crashIn > 0 && --this.#crashIn === 0) throw new Error('test door: crash');
     let x = this.#state;

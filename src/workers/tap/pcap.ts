@@ -1,6 +1,6 @@
 /**
- * Frames to a pcap file (the classic format, LINKTYPE_ETHERNET 1; draft-ietf-opsawg-pcap), written with plain
- * write(2) by the packet thread that saw them. For looking at traffic, not for speed.
+ * Writes frames to a pcap file (the classic format, LINKTYPE_ETHERNET 1; draft-ietf-opsawg-pcap). Each packet
+ * thread writes the frames that it handles, by one writev(2) each: made for debugging, not for speed.
  */
 import {
   realTime,
@@ -15,8 +15,9 @@ import { IOVEC_BYTES, IOVEC_WORDS, iovecWrite } from '../../sys/socket.ts';
 
 const HEADER_BYTES = 24;
 const RECORD_BYTES = 16;
-/** Pieces of one frame besides its first, as the guest link has them at the most. */
+/** Pieces of one frame after its first, as in guest-link.ts. */
 const MAX_PIECES = 128;
+/** Index of the lock word. */
 const LOCK = 1;
 
 export class PcapWriter {
@@ -31,8 +32,8 @@ export class PcapWriter {
   /**
    * @param fd  open file, positioned at its end (O_APPEND: several threads write whole records)
    * @param baseAddress  of the pool's memory
-   * @param lock  word 1 is for the threads that write to this file: 1 while one does
-   * @param onLost  a record could not be written, and why
+   * @param lock  word 1 is 1 while one of the threads that share the file writes to it
+   * @param onLost  called when a record could not be written, with the errno
    */
   constructor(fd: number, baseAddress: number, lock?: Int32Array, onLost?: (errno: number) => void) {
     this.#fd = fd;
@@ -41,7 +42,7 @@ export class PcapWriter {
     this.#onLost = onLost ?? (() => {});
   }
 
-  /** Write the file header; once per file, by the thread that made it. @returns 0 or -errno */
+  /** Write the file header, once per file. @returns 0 or -errno */
   static begin(fd: number): number {
     const h = new NativeBuffer(HEADER_BYTES);
     h.u32[0] = 0xa1b23c4d; // nanosecond timestamps
@@ -55,8 +56,9 @@ export class PcapWriter {
   }
 
   /**
-   * Record one Ethernet frame of one or two pieces, whose offsets count from baseAddress. A failed write
-   * loses the record, never the frame.
+   * Record one Ethernet frame of one or two pieces. A failed write loses the record, never the frame.
+   * @param at,moreAt  offsets of the pieces from baseAddress
+   * @param bytes,moreBytes  their lengths; moreBytes 0: one piece
    */
   frame(at: number, bytes: number, moreAt: number, moreBytes: number): void {
     this.#begin(at, bytes, moreBytes);
@@ -65,8 +67,10 @@ export class PcapWriter {
   }
 
   /**
-   * The same for a frame whose further pieces are `count` iovecs in `iov` from word `first` on, `moreBytes`
-   * in all.
+   * Record a frame whose further pieces are iovecs.
+   * @param at,bytes  the first piece, as of frame()
+   * @param iov,first,count  `count` iovecs from word `first` on
+   * @param moreBytes  sum of their lengths
    */
   framePieces(
     at: number,
@@ -83,23 +87,23 @@ export class PcapWriter {
   }
 
   /**
-   * Whole or not at all: what of a record still went on a full disk is cut off, before another thread can
-   * write behind it.
+   * Write the record as a whole or not at all: if the disk is full, the part that was written is cut off
+   * before another thread can append.
    */
   #put(iovCount: number, frameBytes: number): void {
     while (Atomics.compareExchange(this.#lock, LOCK, 0, 1) !== 0) Atomics.wait(this.#lock, LOCK, 1, 1);
     const r = writev(this.#fd, this.#iov.address, iovCount);
     const short = r >= 0 && r < RECORD_BYTES + frameBytes;
     if (short) cutEnd(this.#fd, r);
-    Atomics.store(this.#lock, LOCK, 0); // release: the file's end is a record's
+    Atomics.store(this.#lock, LOCK, 0); // release: the file ends with a whole record
     Atomics.notify(this.#lock, LOCK, 1);
     if (r < 0) this.#onLost(-r);
     else if (short) this.#onLost(Errno.ENOSPC);
   }
 
   #begin(at: number, bytes: number, moreBytes: number): void {
-    // At each frame, not the round's time: beside the write below it is nothing, and frames of one batch keep
-    // their distance.
+    // Read for each frame, not once per round: that costs little compared with the write, and frames of one
+    // batch keep their distance in time.
     realTime(this.#time.address);
     const h = this.#head.u32;
     h[0] = this.#time.u32[TIMESPEC_SECONDS_WORD]!;

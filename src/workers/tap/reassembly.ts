@@ -1,20 +1,22 @@
 /**
- * Puts the guest's fragmented datagrams together: IPv4 (RFC 791 section 3.2, RFC 815) and IPv6 (RFC 8200
+ * Reassembles the guest's fragmented datagrams: IPv4 (RFC 791 section 3.2, RFC 815) and IPv6 (RFC 8200
  * section 4.5).
  *
- * One large slot per datagram under way; each fragment's data is copied to its place, so the order does not
- * matter:
+ * Each unfinished datagram has a large slot. The data of each fragment is copied to its place in the slot, so
+ * fragments may arrive in any order:
  *
  *     slot  |  free  | eth 14 | IP header |  payload, DATA_AT on: fragment offset 0 ...            |
  *                    ^ frameAt            ^ DATA_AT
  *
- * The header is that of the fragment with offset 0 (RFC 8200 section 4.5; for IPv4 its options are kept) and
- * is set in front of the payload at the end, without a fragment header, lengths rewritten, checksum renewed.
+ * The datagram's header is that of the fragment with offset 0 (RFC 8200 section 4.5; for IPv4 its options are
+ * kept). It is written in front of the payload at the end, without a fragment header, with new length and
+ * checksum.
  *
- * Limits, because everything here is chosen by the guest: 16 datagrams at a time, the oldest makes room; 30 s
- * each; nothing longer than 65535 bytes; a datagram with overlapping fragments is dropped and stays dropped
- * until its time is over (RFC 5722, for both families). An exact repetition is no overlap. Fragments that are
- * too short to carry the ports are refused (RFC 1858).
+ * Limits, because the guest controls all input: 16 datagrams at a time, of which the oldest makes room for a
+ * new one; 30 s for each; no datagram longer than 65535 bytes. A datagram with overlapping fragments is
+ * dropped, and so are its later fragments until the 30 s are over (RFC 5722, for both families); an exact
+ * repetition of a fragment does not count as an overlap. A first TCP fragment without the whole fixed header
+ * is refused (RFC 1858).
  *
  *     units  one bit per 8 bytes of payload, set once received: 8192 bits for each datagram
  */
@@ -49,7 +51,7 @@ import { type FramePool, NO_SLOT, type SlotStack } from '../../ring/pool.ts';
 
 const MAX_DATAGRAMS = 16;
 
-/** Datagrams under way at the most: an eighth of the large slots, as other things wait in those too. */
+/** Most unfinished datagrams: an eighth of the large slots, as other stages need large slots too. */
 export const reassemblyLimit = (largeSlots: number): number =>
   Math.max(1, Math.min(MAX_DATAGRAMS, Math.floor(largeSlots / 8)));
 const TIMEOUT_MS = 30_000;
@@ -60,16 +62,17 @@ const DATA_AT = HEADER_ROOM_BYTES;
 /** 65536 / 8 bits. */
 const UNIT_WORDS = 256;
 /**
- * A key: addresses as 8 words, identification, family << 8 | protocol. IPv6 has no protocol in its key (RFC
- * 8200 section 4.5).
+ * A key: addresses as 8 words, identification, family << 8 | protocol. For IPv6 the protocol is not part of
+ * the key (RFC 8200 section 4.5) and is 0.
  */
 const KEY_WORDS = 10;
-/** RFC 1858 section 3.2: a first TCP fragment without the whole fixed header is an attempt to hide it. */
+/** RFC 1858 section 3.2: a first TCP fragment without the whole fixed header is an attack on filters. */
 const TCP_FIRST_MIN_BYTES = 20;
 
+/** poisoned: it had overlapping fragments; it holds no slot, and its further fragments are dropped. */
 const State = { free: 0, collecting: 1, poisoned: 2 } as const;
 
-/** The bits of one word that lie between the units `from` and `last`, both included. */
+/** The bits of word number `word` that stand for the units `from` to `last`, both included. */
 function unitMask(word: number, firstWord: number, lastWord: number, from: number, last: number): number {
   let mask = -1;
   if (word === firstWord) mask &= -1 << (from & 31);
@@ -79,16 +82,13 @@ function unitMask(word: number, firstWord: number, lastWord: number, from: numbe
 
 export interface ReassemblerOptions {
   readonly pool: FramePool;
-  /** Large slots; datagrams under way hold at most MAX_DATAGRAMS of them. */
+  /** Large slots; unfinished datagrams hold at most reassemblyLimit() of them. */
   readonly slots: SlotStack;
   readonly counters: Float64Array;
 }
 
 export class Reassembler {
-  /**
-   * After push() returned a slot: where its Ethernet frame begins, counted from the slot's start, and how
-   * long it is.
-   */
+  /** After push() returned a slot: offset of the Ethernet frame from the slot's start, and its length. */
   frameAt = 0;
   frameBytes = 0;
   readonly #pool: FramePool;
@@ -101,24 +101,21 @@ export class Reassembler {
   readonly #key = new Uint32Array(KEY_WORDS);
   readonly #slotOf = new Uint32Array(MAX_DATAGRAMS);
   readonly #expiresMs = new Float64Array(MAX_DATAGRAMS);
-  /**
-   * Payload bytes received, the end of the farthest fragment, and the whole length once the last one came
-   * (else 0).
-   */
+  /** Per datagram: payload bytes received, highest fragment end, and total length (0: not known yet). */
   readonly #gotBytes = new Int32Array(MAX_DATAGRAMS);
   readonly #endBytes = new Int32Array(MAX_DATAGRAMS);
   readonly #totalBytes = new Int32Array(MAX_DATAGRAMS);
-  /** Ethernet and IP header of the first fragment, 0: not there yet. */
+  /** Bytes of the first fragment's Ethernet and IP headers, which #headers holds; 0: not received yet. */
   readonly #headerBytes = new Int32Array(MAX_DATAGRAMS);
   readonly #headers = new Uint8Array(MAX_DATAGRAMS * HEADER_ROOM_BYTES);
   readonly #units = new Uint32Array(MAX_DATAGRAMS * UNIT_WORDS);
   readonly #upper = new Int32Array(IPV6_OUT_WORDS);
   #busy = 0;
-  /** No datagram expires before; what was released meanwhile may have been the one. */
+  /** No datagram expires before this time. It may be too early: the datagram may be released already. */
   #soonestMs = Number.POSITIVE_INFINITY;
   #lastFound = 0;
 
-  // The fragment being looked at.
+  // Fields of the present fragment.
   #offset = 0;
   #dataBytes = 0;
   #dataAt = 0;
@@ -126,7 +123,7 @@ export class Reassembler {
   #protocol = 0;
   /** IP header bytes without the fragment header. */
   #ipHeaderBytes = 0;
-  /** IPv6: where, from the IP header, the byte lies that named the fragment header. */
+  /** IPv6: offset from the IP header of the next-header byte that announced the fragment header. */
   #nextHeaderAt = 0;
 
   constructor(options: ReassemblerOptions) {
@@ -137,20 +134,20 @@ export class Reassembler {
     this.#counters = options.counters;
   }
 
-  /** Datagrams under way, poisoned ones included. */
+  /** Number of unfinished datagrams, poisoned ones included. */
   get busy(): number {
     return this.#busy;
   }
 
   /**
-   * Take in one fragment; its slots stay the caller's.
-   * @param ipAt        offset in u8 of its IP header; the Ethernet header lies in front of it
-   * @param ipBytesInA  bytes of the frame from there on that lie in the first slot
-   * @param ipBytes     bytes of the frame from there on in all
-   * @param slotB       where the others lie, from its start on; NO_SLOT: there are none
-   * @returns a large slot with the whole frame (frameAt, frameBytes), now the caller's; NO_SLOT while
-   *   something is missing, or when
-   *          the fragment was dropped (counted)
+   * Add one fragment; the caller still owns its slots.
+   * @param ipAt  offset in u8 of the IP header; the Ethernet header lies in front of it
+   * @param ipBytesInA  bytes of the frame from ipAt on in the first slot
+   * @param ipBytes  bytes of the frame from ipAt on in both slots
+   * @param slotB  holds the rest of the frame from its start on; NO_SLOT: the first slot holds all
+   * @param now  monotonic milliseconds
+   * @returns a large slot with the whole frame (frameAt, frameBytes), which the caller owns now; NO_SLOT
+   *   while fragments are missing, or when this one was dropped (and counted)
    */
   push(ipAt: number, ipBytesInA: number, ipBytes: number, slotB: number, family: 4 | 6, now: number): number {
     if (this.#busy > 0) this.expire(now);
@@ -158,8 +155,7 @@ export class Reassembler {
       family === 4 ? this.#parseIpv4(ipAt, ipBytesInA, ipBytes) : this.#parseIpv6(ipAt, ipBytesInA, ipBytes);
     if (!ok) return this.#dropped();
     if (family === 6 && this.#offset === 0 && !this.#more) {
-      // A fragment that is the whole datagram has nothing to do with others of the same identification (RFC
-      // 6946).
+      // RFC 6946: an atomic fragment is independent of other fragments with the same identification.
       return this.#whole(ipAt, ipBytesInA, slotB);
     }
     const d = this.#find(now);
@@ -186,8 +182,8 @@ export class Reassembler {
   }
 
   /**
-   * Give up what has waited for too long. push() does it too; call it now and then so that slots do not stay
-   * away.
+   * Drop datagrams whose 30 s are over. push() calls it; call it from time to time as well, so that slots are
+   * freed without traffic.
    */
   expire(now: number): void {
     if (now < this.#soonestMs) return;
@@ -244,7 +240,7 @@ export class Reassembler {
     return this.#plausible(this.#ipHeaderBytes - IPV6_BYTES);
   }
 
-  /** @param lengthFieldBytes  what counts for the length field of the whole beside the payload */
+  /** @param lengthFieldBytes  header bytes that the length field of the whole datagram counts */
   #plausible(lengthFieldBytes: number): boolean {
     if (this.#dataBytes <= 0) return false;
     if (this.#more && (this.#dataBytes & 7) !== 0) return false;
@@ -255,9 +251,9 @@ export class Reassembler {
     return true;
   }
 
-  /** The datagram that the fragment belongs to, begun if need be; -1: no slot for it. */
+  /** The datagram of the present fragment, started if it is new; -1: there is no slot for it. */
   #find(now: number): number {
-    // Fragments come one behind the other: mostly it is the last one's.
+    // Fragments of a datagram come in a row: mostly it is the same datagram as last time.
     if (this.#state[this.#lastFound] !== State.free && this.#isKey(this.#lastFound)) return this.#lastFound;
     let freeAt = -1;
     let oldest = 0;
@@ -278,7 +274,7 @@ export class Reassembler {
     }
     let slot = this.#slots.pop();
     if (slot === NO_SLOT) {
-      // Better one datagram than none: the oldest that holds a slot gives way.
+      // Release the oldest datagram that holds a slot, so that one at least can be finished.
       const holder = this.#oldestHolder();
       if (holder < 0) return -1;
       this.#release(holder);
@@ -317,8 +313,8 @@ export class Reassembler {
   }
 
   /**
-   * Mark the fragment's units as received.
-   * @returns 1: they are new; 0: all were there with the same bytes; -1: an overlap
+   * Mark the units of the present fragment as received.
+   * @returns 1: all are new; 0: all were received before with the same bytes; -1: an overlap
    */
   #claimUnits(d: number, ipAt: number, ipBytesInA: number, slotB: number): number {
     const units = this.#units;
@@ -327,15 +323,16 @@ export class Reassembler {
     const base = d * UNIT_WORDS;
     const firstWord = from >>> 5;
     const lastWord = last >>> 5;
-    let there = 0;
+    let received = 0;
     let missing = 0;
-    // Word by word: bit by bit it was half of the reader's work on a fragment (bench/reassembly.bench.ts).
+    // Word by word: bit by bit this loop was half of the reader's work on a fragment
+    // (bench/reassembly.bench.ts).
     for (let word = firstWord; word <= lastWord; word++) {
       const mask = unitMask(word, firstWord, lastWord, from, last);
-      there |= units[base + word]! & mask;
+      received |= units[base + word]! & mask;
       missing |= ~units[base + word]! & mask;
     }
-    if (there === 0) {
+    if (received === 0) {
       for (let word = firstWord; word <= lastWord; word++)
         units[base + word]! |= unitMask(word, firstWord, lastWord, from, last);
       return 1;
@@ -360,8 +357,7 @@ export class Reassembler {
   }
 
   /**
-   * Where the fragment's data goes on; the header, and so the first byte of data, may end exactly with the
-   * first slot.
+   * Offset in u8 of the data in slot B. The header may end exactly with slot A: then all data is in slot B.
    */
   #moreAt(ipAt: number, ipBytesInA: number, slotB: number): number {
     const skipped = this.#dataAt - (ipAt + ipBytesInA);
@@ -377,7 +373,7 @@ export class Reassembler {
     u8.copyWithin(to + inA, moreAt, moreAt + this.#dataBytes - inA);
   }
 
-  /** Keep Ethernet and IP header of the fragment with offset 0, as the whole datagram's. */
+  /** Save the Ethernet and IP headers of the fragment with offset 0, for the whole datagram. */
   #keepHeader(d: number, ipAt: number, family: 4 | 6): void {
     const bytes = ETH_BYTES + this.#ipHeaderBytes;
     const to = d * HEADER_ROOM_BYTES;
@@ -396,8 +392,8 @@ export class Reassembler {
     const total = this.#totalBytes[d]!;
     this.#state[d] = State.free;
     this.#busy--;
-    // The first fragment's header decides: an IPv4 one with more options than another's may make the whole
-    // too long.
+    // Checked again with the header of the first fragment: its IPv4 options may be longer than those of the
+    // other fragments.
     const lengthField = headerBytes - ETH_BYTES - (family === 6 ? IPV6_BYTES : 0) + total;
     if (lengthField > MAX_IP_BYTES) {
       this.#slots.push(slot);
@@ -410,7 +406,7 @@ export class Reassembler {
     return slot;
   }
 
-  /** An IPv6 datagram in one fragment: copied without its fragment header. */
+  /** Copy an IPv6 datagram of a single fragment, without its fragment header. */
   #whole(ipAt: number, ipBytesInA: number, slotB: number): number {
     const slot = this.#slots.pop();
     if (slot === NO_SLOT) return this.#dropped();
@@ -439,13 +435,13 @@ export class Reassembler {
       return;
     }
     writeU16(u8, ipAt + 2, lengthField);
-    // Neither "more" nor an offset, nor "don't": it has been.
+    // Clear MF, DF and the fragment offset: the datagram is whole now.
     writeU16(u8, ipAt + 6, readU16(u8, ipAt + 6) & 0x8000);
     writeU16(u8, ipAt + IPV4_CHECKSUM, 0);
     writeU16(u8, ipAt + IPV4_CHECKSUM, finishSum(onesSum(u8, ipAt, headerBytes, 0)));
   }
 
-  /** Drop the datagram and whatever still comes of it. */
+  /** Drop the datagram, and its further fragments until its time is over. */
   #poison(d: number): number {
     this.#slots.push(this.#slotOf[d]!);
     this.#state[d] = State.poisoned;

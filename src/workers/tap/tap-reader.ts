@@ -1,14 +1,14 @@
 /**
- * The TAP reader: one readv per frame into [small slot, large slot], a flow hash, and off to the shard of
- * that flow.
+ * The TAP reader: reads each frame by one readv into [small slot, large slot], computes its flow hash, and
+ * passes it to the shard of that flow.
  *
- * A pair of slots stays armed between reads: a frame that fits the small slot costs only that one, and a read
- * that finds nothing costs none. When the pool is dry the reader stops reading; the kernel's TAP queue then
- * holds frames back or drops them, as a NIC's would. Fragments have no ports and are put together here first
- * (reassembly.ts), so that a datagram reaches its flow's shard whole.
+ * A pair of slots stays prepared between reads: a frame that fits in the small slot uses up only that one,
+ * and a read that finds no frame uses up none. When no slots are free the reader stops reading; then the
+ * kernel's TAP queue delays or drops frames, as a NIC's would. Fragments have no ports, so the reader
+ * reassembles datagrams first (reassembly.ts).
  *
- * Nothing here is trusted: the frame's length is what readv returned, the vnet header is checked before its
- * fields are used, and headers are only looked at inside the small slot.
+ * Nothing in a frame is trusted: its length is what readv returned, the vnet header is checked before its
+ * fields are used, and headers are read only inside the small slot.
  */
 
 import { addressRead, addressSetIpv4 } from '../../proto/address.ts';
@@ -68,32 +68,35 @@ import type { PcapWriter } from './pcap.ts';
 import { Reassembler } from './reassembly.ts';
 
 /**
- * Frames a round, and bytes after which it ends: enough to amortise a round, few enough that ACKs and other
- * flows do not wait long. Of full TSO frames 16 are taken; of small datagrams as many as leave in one send
- * (UDP_MAX_SEGMENTS).
+ * Most frames per round, and bytes after which a round ends: enough to amortise a round, few enough that ACKs
+ * and other flows do not wait long. That is 16 full TSO frames, or as many small datagrams as one send call
+ * takes (UDP_MAX_SEGMENTS).
  */
 const BATCH_FRAMES = 64;
 const BATCH_BYTES = 15 * 65536;
 /**
- * Of so many flows in the round, twice as many bytes: a program's write is two full frames, so that 16 of
- * them are those of 8 flows. More of few flows would only leave the cache before they are sent
- * (perf/notes.md). Counted by five bits of the flow hash, so a few are missed.
+ * A round with frames of at least so many flows takes twice the bytes: a program's write is two full frames,
+ * so 16 frames are those of 8 flows. More frames of few flows would only be evicted from the cache before
+ * they are sent (perf/notes.md). Flows are counted by five bits of the flow hash, so a few are missed.
  */
 const MANY_FLOWS = 6;
 const BATCH_BYTES_MANY = 31 * 65536;
 /**
- * A first frame of at most so many bytes after a sleep goes on alone: a request need not wait for the read
- * that finds nothing.
+ * If the first frame after a sleep has at most so many bytes, the round ends with it: a request need not wait
+ * for another read that finds no frame.
  */
 const LONE_FRAME_BYTES = 1024;
 /**
- * Large slots that are out come back soon, as queues may not hold all of them (receive-buffers.ts,
- * out-of-order.ts): only when that takes longer does the reader go on with small slots alone. Then frames
- * longer than those are lost, and what keeps connections alive is not.
+ * When no large slot was free for so long the reader goes on with small slots only: longer frames are lost
+ * then, but ACKs and other small frames keep connections alive. Usually large slots come back sooner, as the
+ * queues may not hold all of them (receive-buffers.ts, out-of-order.ts).
  */
-const SMALL_ALONE_MS = 100;
-const DRY_TOLD_MS = 1000;
-/** How often unfinished datagrams are looked through; only while one exists does the thread wake for it. */
+const SMALL_ONLY_MS = 100;
+/** When no slots were free for so long the log gets a line. */
+const DRY_REPORT_MS = 1000;
+/**
+ * How often expired datagrams are looked for; the thread wakes for it only while there is an unfinished one.
+ */
 const EXPIRY_INTERVAL_MS = 1000;
 
 function bitCount(bits: number): number {
@@ -109,12 +112,13 @@ export interface TapReaderOptions {
   readonly counters: Float64Array;
   readonly smallSlots: SlotStack;
   readonly largeSlots: SlotStack;
-  /** To shard i; and what shard i (and, last, host-io) is done with. */
+  /** To each shard. */
   readonly toShards: readonly RingProducer[];
+  /** Slots that come back from each shard and, last, from host-io. */
   readonly freed: readonly RingConsumer[];
   readonly pcap?: PcapWriter | undefined;
   readonly notices: Notices;
-  /** The TAP cannot be read any more: the engine ends. */
+  /** Called with an error text when the TAP cannot be read any more: the engine must end. */
   onFatal(text: string): void;
 }
 
@@ -130,20 +134,22 @@ export class TapReader implements Stage {
   readonly #reassembler: Reassembler;
   readonly #hashKey: HashKey;
   #readable = true;
-  /** Frames have come after the TAP was empty. */
+  /** The next frame is the first one after the TAP was empty. */
   #woken = false;
   #slotA = NO_SLOT;
   #slotB = NO_SLOT;
+  /** No pair of slots is free, since #drySince. */
   #dry = false;
   #drySince = 0;
-  /** Small slots alone are read into, as no large one has come back for a while. */
-  #smallAlone = false;
-  /** The log has a line about it. */
-  #toldDry = false;
+  /** The reader reads into small slots only, as no large one has come back for SMALL_ONLY_MS. */
+  #smallOnly = false;
+  /** The log has a line about #dry. */
+  #reportedDry = false;
+  /** The frame that was hashed last is a fragment. */
   #fragment = false;
-  /** Offset in the frame of the transport header of the frame that was hashed last, -1: none. */
+  /** Offset in that frame of its transport header, -1: it has none. */
   #transport = -1;
-  /** Flows of this round: a bit for each value of the hash's last five bits. */
+  /** Flows of this round: one bit for each value of the flow hash's lowest five bits. */
   #flowBits = 0;
   #nextExpiry = 0;
 
@@ -168,8 +174,8 @@ export class TapReader implements Stage {
   }
 
   hasInput(): boolean {
-    // After a full round no edge tells of the frames that are left.
-    if (this.#readable && (!this.#dry || this.#smallAlone)) return true;
+    // After a full round there is no new edge for the frames that are left.
+    if (this.#readable && (!this.#dry || this.#smallOnly)) return true;
     for (let i = 0; i < this.#o.freed.length; i++) if (this.#o.freed[i]!.available() > 0) return true;
     for (let i = 0; i < this.#o.toShards.length; i++) if (this.#o.toShards[i]!.movable) return true;
     return false;
@@ -177,14 +183,14 @@ export class TapReader implements Stage {
 
   sleepMs(now: number): number {
     const expiry = this.#reassembler.busy > 0 ? this.#nextExpiry - now : Number.POSITIVE_INFINITY;
-    if (!this.#dry || !this.#readable || this.#toldDry) return expiry;
-    const waitMs = this.#slotA === NO_SLOT ? DRY_TOLD_MS : SMALL_ALONE_MS;
+    if (!this.#dry || !this.#readable || this.#reportedDry) return expiry;
+    const waitMs = this.#slotA === NO_SLOT ? DRY_REPORT_MS : SMALL_ONLY_MS;
     return Math.min(expiry, Math.max(1, this.#drySince + waitMs - now));
   }
 
   poll(now: number): number {
-    // Slots that came back are no work: they only matter to a reader that is dry, and then the reads below
-    // count.
+    // Slots that came back do not count as work: they matter only when no slots were free, and then the reads
+    // below count.
     this.#takeFreed();
     if (now >= this.#nextExpiry) this.#expire(now);
     let frames = 0;
@@ -198,7 +204,7 @@ export class TapReader implements Stage {
       this.#o.counters[Counter.tapReads]!++;
       if (n <= 0) {
         if (n === 0 && this.#o.plan.tap.socket === 'datagram') {
-          this.#drop(Drop.short); // an empty datagram is no end
+          this.#drop(Drop.short); // an empty datagram is not the end of the stream
           continue;
         }
         this.#onReadError(-n);
@@ -207,7 +213,7 @@ export class TapReader implements Stage {
       bytes += n;
       if (pieces === 1) {
         this.#o.counters[Counter.tapSmallReads]!++;
-        // The kernel leaves out what finds no room, and gives as many bytes as there was room for.
+        // The kernel cuts off a frame that is longer, and returns the bytes that it copied.
         if (n === SMALL_SLOT_BYTES) {
           this.#o.counters[Counter.tapCutShort]!++;
           continue;
@@ -237,7 +243,7 @@ export class TapReader implements Stage {
       this.#o.counters[Counter.tapEagain]!++;
     } else if (errno !== Errno.EINTR) {
       this.#readable = false;
-      // 0, the end of a stream of messages, or what was on its way to the peer when it left.
+      // 0: the peer closed the socket. ECONNRESET: it did so with frames to it unread.
       if (this.#o.plan.tap.socket !== undefined && (errno === 0 || errno === Errno.ECONNRESET))
         return this.#o.onFatal(FRAME_PEER_GONE);
       // EBADFD: the interface was deleted, as happens when its namespace ends.
@@ -271,8 +277,8 @@ export class TapReader implements Stage {
   }
 
   /**
-   * Have a pair of slots ready for the next read.
-   * @returns how many pieces it may fill; 0: the pool is dry
+   * Prepare a pair of slots for the next read.
+   * @returns number of slots to read into; 0: none is free
    */
   #arm(now: number): number {
     if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) return 2;
@@ -289,9 +295,9 @@ export class TapReader implements Stage {
     }
     if (this.#slotA !== NO_SLOT && this.#slotB !== NO_SLOT) {
       this.#dry = false;
-      this.#smallAlone = false;
-      if (this.#toldDry) {
-        this.#toldDry = false;
+      this.#smallOnly = false;
+      if (this.#reportedDry) {
+        this.#reportedDry = false;
         const text = 'frame slots are free again: the guest is read from as before';
         this.#o.notices.tell(Notice.slotsBack, 'warning', text);
       }
@@ -302,23 +308,23 @@ export class TapReader implements Stage {
       this.#drySince = now;
       this.#o.counters[Counter.poolDry]!++;
     }
-    if (!this.#toldDry && now - this.#drySince >= DRY_TOLD_MS) {
-      this.#toldDry = true;
+    if (!this.#reportedDry && now - this.#drySince >= DRY_REPORT_MS) {
+      this.#reportedDry = true;
       this.#o.notices.tell(
         Notice.slotsOut,
         'warning',
-        `no free frame slots for ${DRY_TOLD_MS / 1000} s: large frames of the guest are lost`,
+        `no free frame slots for ${DRY_REPORT_MS / 1000} s: large frames of the guest are lost`,
       );
     }
-    this.#smallAlone = this.#slotA !== NO_SLOT && now - this.#drySince >= SMALL_ALONE_MS;
-    return this.#smallAlone ? 1 : 0;
+    this.#smallOnly = this.#slotA !== NO_SLOT && now - this.#drySince >= SMALL_ONLY_MS;
+    return this.#smallOnly ? 1 : 0;
   }
 
   #drop(cause: number): void {
     this.#o.counters[DROP_BASE - cause]!++;
   }
 
-  /** A frame of `bytes` (vnet header included) lies in the armed pair. */
+  /** A frame of `bytes`, vnet header included, was read into the prepared slots. */
   #onFrame(bytes: number, now: number): void {
     const counters = this.#o.counters;
     counters[Counter.framesFromGuest]!++;
@@ -339,7 +345,7 @@ export class TapReader implements Stage {
     if (this.#vnetBytes === VNET_BYTES) {
       const bad = vnetCheck(u8, slotAt, frameBytes);
       if (bad < 0) return this.#drop(bad);
-      // The ecn bit goes no further: the engine's TCP does not negotiate ECN (RFC 3168 section 6.1).
+      // The ecn bit is dropped: the engine's TCP does not negotiate ECN (RFC 3168 section 6.1).
       gsoType = vnetGsoType(u8, slotAt) & ~VnetGso.ecn;
       if (vnetFlags(u8, slotAt) & VnetFlag.needsCsum) needsCsum = FrameFlag.needsCsum;
       gsoSize = vnetGsoSize(u8, slotAt);
@@ -359,19 +365,18 @@ export class TapReader implements Stage {
   }
 
   /**
-   * The checksum that is left to us is not that of the transport header we translate, but of a packet inside
-   * it (VXLAN, Geneve, IP in IP): nobody after us would finish it. The outer one, if any, is done: it counts
-   * on this one to be right.
+   * Complete a partial checksum that does not belong to the transport header that the engine translates, but
+   * to a packet inside it (VXLAN, Geneve, IP in IP): no later step would complete it. The outer checksum, if
+   * there is one, is complete already, and was computed for a correct inner one.
    *
-   * What was hashed must not change, or one flow would be opened by two shards: the first 8 bytes of the
-   * transport header hold all that is. A kernel leaves no fragment unfinished, and gives no segments of a
-   * tunnel to a TAP that did not ask for them (TUN_F_UDP_TUNNEL_GSO).
-   * @returns false: no kernel makes such a frame
+   * The bytes that were hashed must not change, or two shards would open the same flow: they are all in the
+   * first 8 bytes of the transport header. A kernel never sends fragments with a partial checksum, and sends
+   * segments of a tunnel only to a TAP with TUN_F_UDP_TUNNEL_GSO, which this one has not set.
+   * @returns false: no kernel makes such a frame, drop it
    */
   #finishInner(slotAt: number, inA: number, frameBytes: number, gsoType: number): boolean {
     if (this.#fragment || gsoType !== VnetGso.none) return false;
-    // Without a transport header the frame is nothing that is translated: there is nobody for whom to finish
-    // it.
+    // A frame without a known transport header is not translated, so its checksum does not matter.
     if (this.#transport < 0) return true;
     if (vnetCsumStart(this.#u8, slotAt) < this.#transport + UDP_BYTES) return false;
     return vnetFinishChecksum(this.#u8, slotAt, inA, this.#o.pool.slotAt(this.#slotB), frameBytes - inA);
@@ -392,7 +397,7 @@ export class TapReader implements Stage {
     const at = this.#o.pool.slotAt(whole) + r.frameAt;
     const hash = this.#hash(at, r.frameBytes, r.frameBytes);
     if (this.#fragment) {
-      // Still a fragment after reassembly: only a malformed chain of headers can do that.
+      // Still a fragment after reassembly: its chain of extension headers is malformed.
       this.#o.largeSlots.push(whole);
       return this.#drop(Drop.fragment);
     }
@@ -417,8 +422,8 @@ export class TapReader implements Stage {
   }
 
   /**
-   * Flow hash of the frame: what translator dispatch will look up. Frames without a flow (ARP, NDP, anything
-   * odd) hash to 0 and go to the first shard. Sets #fragment.
+   * Flow hash of the frame, by which its shard will look up the flow. The hash of a frame without a flow
+   * (ARP, NDP, malformed ones) is 0: it goes to the first shard. Sets #fragment and #transport.
    */
   #hash(ethAt: number, frameBytes: number, inA: number): number {
     this.#fragment = false;
@@ -463,8 +468,8 @@ export class TapReader implements Stage {
       if (transport + 8 > ipInA) return 0;
       const icmpType = u8[ipAt + transport]!;
       if (icmpType !== (proto === IpProtocol.icmp ? IcmpType.echoRequest : Icmp6Type.echoRequest)) {
-        // An error that is about a flow goes to the shard of that flow; neighbour discovery and the rest to
-        // the first one.
+        // An ICMP error about a flow goes to the shard of that flow; neighbour discovery and all other
+        // messages go to the first shard.
         const family = proto === IpProtocol.icmp ? 4 : 6;
         const icmpAt = ipAt + transport;
         const quoted = quotedFlow(u8, icmpAt, ipInA - transport, family, words);

@@ -1,12 +1,12 @@
 /**
- * Sockets and pipes that could not be had because the process, or the machine, has no descriptor left:
- * counted each time, told now and then.
+ * Sockets and pipes that could not be opened because the process, or the machine, has no descriptor left.
+ * Each failure is counted; the log gets a line now and then.
  *
- * Connections that nobody has answered give way before that: a connect() that runs may hold a descriptor as
- * long as they are three quarters of the limit at the most. Beyond that the oldest gives way for each new
- * one, so that flows which stand, datagrams and names have the rest. Where none is left at all, the oldest
- * gives way if it has had time to be answered, and the call is tried again. One at most gives way for each
- * call: the work is bounded.
+ * Unanswered connections are closed before descriptors run out. Sockets whose connect() is in progress may
+ * hold three quarters of the limit; beyond that each new one closes the oldest of them, so that the rest of
+ * the descriptors is left to established flows, datagrams and DNS. When no descriptor is left at all, the
+ * oldest is closed if it has waited for PATIENCE_MS, and the failed call is tried again. Each call closes one
+ * socket at most, so its work is bounded.
  */
 import { Counter } from '../../ring/counters.ts';
 import { Errno } from '../../sys/constants.ts';
@@ -19,18 +19,19 @@ const TEXT = {
 } as const;
 
 /**
- * Whether the errno (above zero) of a socket that could not be had says that there may be one a moment later.
+ * Whether a call that makes a socket may succeed a moment later.
+ * @param errno  of the call that failed, above zero
  */
 export const isShortage = (errno: number): boolean =>
   errno === Errno.EMFILE || errno === Errno.ENFILE || errno === Errno.ENOBUFS || errno === Errno.ENOMEM;
 
-/** Whether it says that there is no descriptor left, neither for anything else. @param errno  above zero */
+/** Whether no descriptor is left, for any purpose. @param errno  of the call that failed, above zero */
 export const isOutOfDescriptors = (errno: number): boolean =>
   errno === Errno.EMFILE || errno === Errno.ENFILE;
 
-/** Share of the limit that connections without an answer may hold. */
+/** Share of the limit that sockets whose connect() is in progress may hold. */
 const CONNECTING_SHARE = 3 / 4;
-/** Longer than an answer takes from most places. */
+/** Most peers answer sooner. */
 const PATIENCE_MS = 300;
 const GAVE_WAY = 'descriptors are short: connections that nobody answers are given up, the oldest first';
 
@@ -47,19 +48,23 @@ export class DescriptorShortage {
     this.#mostConnecting = limit * CONNECTING_SHARE;
   }
 
-  /** @param giveUpOldest  closes the socket whose connect() has run longest, if that is `minAgeMs`; false: there is none */
+  /**
+   * @param giveUpOldest  closes the socket whose connect() has run longest, if it has run for `minAgeMs`;
+   *   returns false when there is none
+   */
   onGiveWay(giveUpOldest: (minAgeMs: number) => boolean): void {
     this.#giveUpOldest = giveUpOldest;
   }
 
-  /** One more connect() runs. @param count  how many do now */
+  /** One more connect() is in progress. @param count  how many are now */
   connecting(count: number): void {
     if (count > this.#mostConnecting) this.#giveWay(0);
   }
 
   /**
-   * Whether a descriptor was made free for a call that found none: try again, once.
-   * @param result a descriptor or -errno
+   * Close the oldest unanswered connection if a call failed because no descriptor was left.
+   * @param result  of the call: a descriptor or -errno
+   * @returns whether a descriptor was freed: try the call again, once
    */
   madeRoom(result: number): boolean {
     return (result === -Errno.EMFILE || result === -Errno.ENFILE) && this.#giveWay(PATIENCE_MS);
@@ -72,8 +77,12 @@ export class DescriptorShortage {
     return true;
   }
 
-  /** Whether that is what a call's result says. @param result  a descriptor or -errno */
-  is(result: number): boolean {
+  /**
+   * Count and log a call that failed because no descriptor was left.
+   * @param result  of the call: a descriptor or -errno
+   * @returns whether it failed for that reason
+   */
+  reportShortage(result: number): boolean {
     const errno = -result;
     if (errno !== Errno.EMFILE && errno !== Errno.ENFILE) return false;
     this.#counters[Counter.emfile]!++;

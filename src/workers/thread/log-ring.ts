@@ -1,12 +1,12 @@
 /**
- * Log lines of packet threads. A thread that never returns to its event loop cannot console.log; it writes
- * lines into a byte ring of its own in shared memory, and the main thread drains all rings.
+ * Log lines of packet threads. A thread that never returns to its event loop cannot use the console: it
+ * writes lines into its own byte ring in shared memory, and the main thread drains all rings.
  *
  *   record   0        2       3            3 + n       n <= MAX_TEXT_BYTES, little-endian
  *            | n: u16 | level | text UTF-8 |           may wrap round the end of the ring
  *
  * head and tail are free-running byte counts (int32) as in the descriptor rings. A line that does not fit is
- * dropped and counted; logging never blocks a packet.
+ * dropped and counted, so logging never blocks the thread.
  */
 import { type Layout, LINE_BYTES, logRingAt } from '../../ring/layout.ts';
 import type { LogLevelName } from './log-levels.ts';
@@ -26,7 +26,7 @@ const HEADER_BYTES = 3;
 const MAX_TEXT_BYTES = 1000;
 
 export class LogWriter {
-  /** Lines of a higher level than this are not written. */
+  /** Lines of a less severe level are not written. */
   maxLevel: LogLevel;
   readonly #control: Int32Array;
   readonly #bytes: Uint8Array;
@@ -36,7 +36,7 @@ export class LogWriter {
   readonly #scratch = new Uint8Array(HEADER_BYTES + MAX_TEXT_BYTES);
   #head: number;
 
-  /** @param thread  the ring to write: this thread must be its only writer */
+  /** @param thread  whose ring to write; the calling thread must be its only writer */
   constructor(sab: SharedArrayBuffer, layout: Layout, thread: number, maxLevel: LogLevel = LogLevel.info) {
     const at = logRingAt(layout, thread);
     this.maxLevel = maxLevel;
@@ -47,7 +47,10 @@ export class LogWriter {
     this.#head = Atomics.load(this.#control, HEAD);
   }
 
-  /** Write one line; text past 1000 bytes of UTF-8 is cut off. Dropped and counted when the ring is full. */
+  /**
+   * Write one line, or drop and count it when the ring is full.
+   * @param text  cut off after MAX_TEXT_BYTES of UTF-8
+   */
   log(level: LogLevel, text: string): void {
     if (level > this.maxLevel) return;
     const scratch = this.#scratch;
@@ -92,9 +95,8 @@ export class LogReader {
   }
 
   /**
-   * Hand every waiting line to `onLine`, thread by thread. Dropped lines are told by a warning of their
-   * number.
-   * @returns lines handed over
+   * Pass every waiting line to `onLine`, thread by thread. A warning gives the number of dropped lines.
+   * @returns number of lines passed, warnings included
    */
   drain(onLine: (level: LogLevel, text: string, thread: number) => void): number {
     this.#bellSeen = Atomics.load(this.#bell, 0);
@@ -125,7 +127,7 @@ export class LogReader {
     return lines;
   }
 
-  /** Wait, without blocking, until a line was written since the last drain() or `timeoutMs` are over. */
+  /** Resolves when a line was written since the last drain(), or after `timeoutMs`. */
   async wait(timeoutMs: number): Promise<void> {
     const waiting = Atomics.waitAsync(this.#bell, 0, this.#bellSeen, timeoutMs);
     if (waiting.async) await waiting.value;

@@ -1,9 +1,8 @@
 /**
- * Log lines that traffic can cause: one of each kind in ten seconds at the most, however often there is
- * reason for it. What was held back is told with the next line of the kind. Whoever handles packets has a
- * Notices and no other log.
+ * Log lines that traffic can cause, limited to one of each kind in ten seconds. The next line of a kind gives
+ * the number of lines that were held back. Code that handles packets has a Notices and no other log.
  */
-const TELL_AGAIN_MS = 10_000;
+const INTERVAL_MS = 10_000;
 
 export type Log = (level: 'error' | 'warning' | 'info' | 'debug', text: string) => void;
 
@@ -27,7 +26,7 @@ export const NOTICES = 11;
 export class Notices {
   readonly #log: Log;
   readonly #now: () => number;
-  readonly #toldAt = new Float64Array(NOTICES).fill(Number.NEGATIVE_INFINITY);
+  readonly #lastMs = new Float64Array(NOTICES).fill(Number.NEGATIVE_INFINITY);
   readonly #heldBack = new Float64Array(NOTICES);
 
   constructor(log: Log, now: () => number = () => performance.now()) {
@@ -35,14 +34,17 @@ export class Notices {
     this.#now = now;
   }
 
-  /** Write the line, or count it as held back. @param text  constant where it is told often */
+  /**
+   * Write the line, or count it as held back.
+   * @param text  a constant where lines of this kind are frequent, so that nothing is allocated
+   */
   tell(kind: Notice, level: 'warning' | 'info', text: string): void {
     const now = this.#now();
-    if (now - this.#toldAt[kind]! < TELL_AGAIN_MS) {
+    if (now - this.#lastMs[kind]! < INTERVAL_MS) {
       this.#heldBack[kind]!++;
       return;
     }
-    this.#toldAt[kind] = now;
+    this.#lastMs[kind] = now;
     const heldBack = this.#heldBack[kind]!;
     this.#heldBack[kind] = 0;
     this.#log(level, heldBack === 0 ? text : `${text} (${heldBack} more times since the last such line)`);

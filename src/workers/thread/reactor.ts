@@ -1,18 +1,18 @@
 /**
  * The loop of one packet thread: poll the stages until none has work, then sleep in epoll_wait.
  *
- * Every descriptor is edge-triggered; an event only says that a stage may try again. A stage that stopped on
- * EAGAIN hears of the next edge here. The doorbell is an eventfd: `prepareSleep` announces sleep, then every
- * input is looked at once more, then the thread waits (doorbell.ts says why no wake-up can be lost). While
- * there is work the loop still looks at epoll between rounds, without waiting, so that no descriptor starves
- * behind a busy one.
+ * Every descriptor is edge-triggered: an event only means that a stage may try again, and a stage that
+ * stopped on EAGAIN gets the next edge from here. The doorbell is an eventfd. `prepareSleep` announces sleep,
+ * then the loop checks every input once more, then the thread waits (doorbell.ts explains why no wake-up can
+ * be lost). While there is work the loop polls epoll between rounds, without waiting, so that no descriptor
+ * starves behind a busy one.
  *
- * Where it has been found to pay, a thread looks at epoll for a moment more before it sleeps
- * (thread/pre-poll.ts): announced already, so that a producer rings.
+ * Where it pays, a thread polls epoll for a moment before it sleeps (pre-poll.ts). Sleep is announced before
+ * that poll, so that producers ring the doorbell meanwhile.
  *
- * A thread inside a system call cannot be stopped from outside, so whoever stops the engine rings, the
- * process at its end too (engine.ts). MAX_WAIT_MS is no part of that: it bounds what a wake-up lost by a
- * mistake of ours would cost.
+ * A thread inside a system call cannot be stopped from outside. So the engine rings the doorbells when it
+ * stops, and when the process exits (engine.ts). MAX_WAIT_MS has another purpose: it limits the cost of a
+ * wake-up that is lost by a fault of this program.
  */
 import { Counter, recordHistogram } from '../../ring/counters.ts';
 import type { Doorbell } from '../../ring/doorbell.ts';
@@ -27,7 +27,7 @@ const MAX_WAIT_MS = 10_000;
 const EVENTS_PER_WAIT = 256;
 /** How often the thread's processor time is read, while it works. */
 const CPU_SAMPLE_MS = 1000;
-/** Busy rounds between two looks at epoll. */
+/** Busy rounds between two polls of epoll. */
 const ROUNDS_PER_POLL = 2;
 
 /** Called with the token that the descriptor was registered with and its EPOLL* bits. */
@@ -41,35 +41,37 @@ export class Reactor {
   readonly #doorbell: Doorbell;
   readonly #counters: Float64Array;
   readonly #stopped: () => boolean;
-  readonly #look: PrePoll | null;
-  /** What the stages had carried and epoll had told until the last sleep. */
+  readonly #prePoll: PrePoll | null;
+  /** What the stages had carried, and how many events epoll had reported, at the last sleep. */
   #datagrams = 0;
   #streamBytes = 0;
   #eventsSeen = 0;
   readonly #carried: Carried = { datagrams: 0, streamBytes: 0 };
-  /** Each stage that carries something, once. */
+  /** Stages with addCarried(), each of them once. */
   #carriers: readonly Stage[] = [];
-  /** The last look was left out where one might have paid. */
-  #skippedLook = false;
-  /** When the thread's processor time is to be read again. */
+  /** PrePoll decided against the last poll. */
+  #skippedPoll = false;
+  /** When to read the thread's processor time again. */
   #nextCpuMs = 0;
-  /** It has worked since that was read last. */
+  /** The thread has worked since its processor time was read last. */
   #worked = true;
 
   /**
-   * @param doorbell   this thread's own
-   * @param doorbellFd  its eventfd
-   * @param stopped    is the engine to stop?
-   * @param look       whether to look before a sleep; null: never
+   * @param doorbell  of this thread
+   * @param doorbellFd  the doorbell's eventfd
+   * @param counters  of this thread
+   * @param stopped  whether the engine is to stop; asked once a round
+   * @param prePoll  decides about polling before a sleep; null: never
+   * @throws Error when the epoll instance cannot be made
    */
   constructor(
     doorbell: Doorbell,
     doorbellFd: number,
     counters: Float64Array,
     stopped: () => boolean,
-    look: PrePoll | null,
+    prePoll: PrePoll | null,
   ) {
-    this.#look = look;
+    this.#prePoll = prePoll;
     this.#ep = epollCreate();
     if (this.#ep < 0) throw new Error(`epoll_create1: errno ${-this.#ep}`);
     this.#doorbell = doorbell;
@@ -83,19 +85,26 @@ export class Reactor {
     );
   }
 
-  /** Make `handle` known. @returns its index for watch() */
+  /** Add a handler of events. @returns its index, for watch() */
   handler(handle: EventHandler): number {
     return this.#handlers.push(handle) - 1;
   }
 
-  /** Register a descriptor; it leaves by being closed. @returns 0 or -errno */
+  /**
+   * Register a descriptor; closing it removes it (epoll(7)).
+   * @param handler  index from handler()
+   * @param events  EPOLL* bits
+   * @param token  passed to the handler
+   * @returns 0 or -errno
+   */
   watch(handler: number, fd: number, events: number, token: number): number {
     return epollAdd(this.#ep, fd, events, token, handler);
   }
 
   /**
-   * The next event of a descriptor and no other, until this is called again; it may have come already.
-   * @param kind EPOLL*
+   * Report one event of a descriptor, and no further one until this is called again (EPOLLONESHOT). If the
+   * condition holds already, the event comes at once.
+   * @param kind  EPOLL* bit
    * @returns 0 or -errno
    */
   watchOnce(handler: number, fd: number, token: number, kind: number = EPOLLIN): number {
@@ -104,7 +113,10 @@ export class Reactor {
     return r === -Errno.ENOENT ? epollAdd(this.#ep, fd, events, token, handler) : r;
   }
 
-  /** Stages in the order in which a round polls them; one may stand in it more than once. */
+  /**
+   * Run until the engine stops.
+   * @param stages  in the order in which a round polls them; a stage may be listed more than once
+   */
   run(stages: readonly Stage[]): void {
     this.#stages.push(...stages);
     this.#carriers = [...new Set(stages)].filter((stage) => stage.addCarried !== undefined);
@@ -131,7 +143,7 @@ export class Reactor {
     this.#sampleCpu(0);
   }
 
-  /** The thread's processor time into its counters: getrusage, too dear for every round. */
+  /** Write the thread's processor time to its counters. Not in every round: getrusage(2) takes too long. */
   #sampleCpu(now: number): void {
     const used = process.threadCpuUsage();
     this.#counters[Counter.cpuUserUs] = used.user;
@@ -141,7 +153,7 @@ export class Reactor {
   }
 
   #sleep(now: number): void {
-    // What the last rounds took is to be seen a second later, and then not again.
+    // Wake once to count the processor time of the last rounds, even if the thread has nothing to do then.
     let ms = this.#worked ? this.#nextCpuMs - now : MAX_WAIT_MS;
     for (let i = 0; i < this.#stages.length; i++) {
       const wanted = this.#stages[i]!.sleepMs(now);
@@ -150,28 +162,28 @@ export class Reactor {
     this.#doorbell.prepareSleep();
     let input = this.#stopped();
     for (let i = 0; i < this.#stages.length && !input; i++) input = this.#stages[i]!.hasInput();
-    if (!input && !(ms > 0 && this.#lookShortly())) {
+    if (!input && !(ms > 0 && this.#pollBeforeSleep())) {
       this.#counters[Counter.sleeps]!++;
-      const asleepMs = this.#skippedLook ? performance.now() : 0;
+      const asleepMs = this.#skippedPoll ? performance.now() : 0;
       // Round up: waking before the deadline would only mean another round without work.
       const events = this.#wait(ms <= 0 ? 0 : Math.ceil(ms));
-      if (this.#skippedLook && events > 0) this.#look!.slept(performance.now() - asleepMs);
+      if (this.#skippedPoll && events > 0) this.#prePoll!.onSleep(performance.now() - asleepMs);
     }
     this.#doorbell.wake();
   }
 
-  /** @returns whether something came */
-  #lookShortly(): boolean {
-    this.#skippedLook = false;
-    const look = this.#look;
-    if (look === null) return false;
+  /** @returns whether an event came */
+  #pollBeforeSleep(): boolean {
+    this.#skippedPoll = false;
+    const prePoll = this.#prePoll;
+    if (prePoll === null) return false;
     const counters = this.#counters;
     const carried = this.#carried;
     carried.datagrams = 0;
     carried.streamBytes = 0;
     for (let i = 0; i < this.#carriers.length; i++) this.#carriers[i]!.addCarried!(carried);
-    // Many small datagram flows make most looks pay, and sleeping, which lets batches gather, would have been
-    // cheaper by far.
+    // With many small datagram flows most polls have an event, but a sleep is far cheaper: batches gather
+    // during it.
     const isStream = carried.datagrams === this.#datagrams;
     this.#datagrams = carried.datagrams;
     const bytes = carried.streamBytes - this.#streamBytes;
@@ -180,16 +192,16 @@ export class Reactor {
     const newEvents = eventsSeen - this.#eventsSeen;
     this.#eventsSeen = eventsSeen;
     if (!isStream) return false;
-    if (!look.due(bytes, newEvents)) {
-      this.#skippedLook = true;
+    if (!prePoll.shouldPoll(bytes, newEvents)) {
+      this.#skippedPoll = true;
       return false;
     }
     counters[Counter.shortLooks]!++;
-    const endMs = performance.now() + look.longestMs;
+    const endMs = performance.now() + prePoll.longestMs;
     let events: number;
     do events = this.#wait(0);
     while (events === 0 && performance.now() < endMs);
-    look.ended(events > 0);
+    prePoll.onResult(events > 0);
     if (events > 0) counters[Counter.shortLooksPaid]!++;
     return events > 0;
   }
@@ -198,7 +210,7 @@ export class Reactor {
   #wait(timeoutMs: number): number {
     const n = epollWait(this.#ep, this.#events, timeoutMs);
     this.#counters[Counter.epollWaits]!++;
-    if (n <= 0) return 0; // 0: time-out; below: EINTR, the loop comes back
+    if (n <= 0) return 0; // 0: time-out; below 0: EINTR, and the loop comes back
     this.#counters[Counter.epollEvents]! += n;
     for (let i = 0; i < n; i++) {
       this.#handlers[this.#events.dataHi(i)]!(this.#events.dataLo(i), this.#events.eventsOf(i));

@@ -24,7 +24,7 @@ import {
   dhcpWantsBroadcast,
 } from '../../proto/dhcp.ts';
 import { IPV4_MIN_BYTES, IpProtocol, ipv4Parse } from '../../proto/ipv4.ts';
-import { UDP_BYTES, udpChecksumAt, udpLength, udpWrite } from '../../proto/udp.ts';
+import { UDP_BYTES, UDP_CHECKSUM, udpLength, udpWrite } from '../../proto/udp.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import type { Packet } from './packet.ts';
@@ -75,7 +75,7 @@ export function handleDhcp(ctx: ShardContext, p: Packet): void {
   f.begin(4, IpProtocol.udp);
   f.addresses(src, 0, dst, 0);
   f.body(bodyAt, UDP_BYTES + bytes, 0, 0);
-  f.checksumField = udpChecksumAt;
+  f.checksumField = UDP_CHECKSUM;
   const sent = datagramToGuest(ctx, f);
   if (sent === StageDrop.tooLong) ctx.drop(sent);
 }

@@ -32,7 +32,7 @@ import {
 } from '../../proto/dhcpv6.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_BYTES } from '../../proto/ipv6.ts';
-import { UDP_BYTES, udpChecksumAt, udpLength, udpWrite } from '../../proto/udp.ts';
+import { UDP_BYTES, UDP_CHECKSUM, udpLength, udpWrite } from '../../proto/udp.ts';
 import { StageDrop } from '../link/stage-drop.ts';
 import type { ShardContext } from './context.ts';
 import type { Packet } from './packet.ts';
@@ -80,7 +80,7 @@ export function handleDhcpv6(ctx: ShardContext, p: Packet): void {
   f.begin(6, IpProtocol.udp);
   f.addresses(addressing.linkLocal, 0, p.addr, 0);
   f.body(bodyAt, UDP_BYTES + bytes, 0, 0);
-  f.checksumField = udpChecksumAt;
+  f.checksumField = UDP_CHECKSUM;
   const sent = datagramToGuest(ctx, f);
   if (sent === StageDrop.tooLong) ctx.drop(sent);
 }

@@ -30,7 +30,7 @@ import {
   dnsShouldFailOver,
 } from '../../proto/dns.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
-import { UDP_BYTES, udpChecksumAt, udpLength, udpSrcPort, udpWrite } from '../../proto/udp.ts';
+import { UDP_BYTES, UDP_CHECKSUM, udpLength, udpSrcPort, udpWrite } from '../../proto/udp.ts';
 import { Counter } from '../../ring/counters.ts';
 import { LARGE_SLOT_BYTES, NO_SLOT } from '../../ring/pool.ts';
 import { newFlowTuple } from '../flow/flow-tuple.ts';
@@ -312,7 +312,7 @@ export class DnsForward {
     f.begin(p.family, IpProtocol.udp);
     f.addresses(p.addr, 4, p.addr, 0);
     f.body(bodyAt, UDP_BYTES + bytes, 0, 0);
-    f.checksumField = udpChecksumAt;
+    f.checksumField = UDP_CHECKSUM;
     datagramToGuest(ctx, f);
     packetFree(ctx, p);
   }
@@ -463,7 +463,7 @@ export class DnsForward {
     f.begin(this.#family[q] as 4 | 6, IpProtocol.udp);
     f.addresses(this.#addr, q * 8 + 4, this.#addr, q * 8);
     f.body(bodyAt, bodyBytes, moreAt, moreBytes);
-    f.checksumField = udpChecksumAt;
+    f.checksumField = UDP_CHECKSUM;
     datagramToGuest(this.#ctx, f);
   }
 

@@ -22,11 +22,11 @@ import { IpProtocol } from '../../proto/ipv4.ts';
 import { IPV6_BYTES } from '../../proto/ipv6.ts';
 import {
   NDP_HOP_LIMIT,
+  NDP_TARGET,
   NdpNaFlag,
   ndpCheck,
   ndpNaWrite,
   ndpRaWrite,
-  ndpTargetAt,
   type RouterAdvertisement,
 } from '../../proto/ndp.ts';
 import { Counter } from '../../ring/counters.ts';
@@ -86,7 +86,7 @@ export function sendUnsolicitedRa(ctx: ShardContext): void {
 
 function solicitation(ctx: ShardContext, p: Packet): void {
   const { addressing, guest, u8 } = ctx;
-  addressRead(u8, p.transportAt + ndpTargetAt, target, 0);
+  addressRead(u8, p.transportAt + NDP_TARGET, target, 0);
   // No host answers for :: and ::1.
   if (isLoopback(target, 0) || isUnspecified(target, 0)) {
     ctx.drop(Drop.ndpTarget);

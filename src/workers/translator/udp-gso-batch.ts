@@ -20,7 +20,7 @@
  */
 import { familyOf } from '../../proto/address.ts';
 import { IpProtocol } from '../../proto/ipv4.ts';
-import { UDP_BYTES, udpChecksumAt, udpWrite } from '../../proto/udp.ts';
+import { UDP_BYTES, UDP_CHECKSUM, udpWrite } from '../../proto/udp.ts';
 import { VnetGso } from '../../proto/vnethdr.ts';
 import { Counter } from '../../ring/counters.ts';
 import { HEADROOM_BYTES, NO_SLOT } from '../../ring/pool.ts';
@@ -150,7 +150,7 @@ export class UdpGsoBatch {
     f.begin(this.#family(), IpProtocol.udp);
     f.addresses(flows.addr, flowAt + 4, flows.addr, flowAt);
     f.body(bodyAt, UDP_BYTES + bytesInA, moreAt, moreBytes);
-    f.checksumField = udpChecksumAt;
+    f.checksumField = UDP_CHECKSUM;
     return f;
   }
 

@@ -1,7 +1,7 @@
 // bundle: process client
 /**
- * Runs as COMMAND inside: each step of the selftest, one JSON line for each. A step gives its figure or
- * throws why not.
+ * COMMAND of the selftest: does each step inside the namespace and prints one JSON line for it. The function
+ * of a step returns its figure, or throws an error with the reason.
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -14,6 +14,7 @@ import { promisify } from 'node:util';
 import { patternSlice } from './pattern.ts';
 import { OUTSIDE, OUTSIDE_NAME, PEER, PORT } from './world.ts';
 
+/** The result of one step. */
 export interface StepReport {
   readonly step: string;
   readonly ok: boolean;
@@ -21,7 +22,7 @@ export interface StepReport {
   readonly text: string;
 }
 
-/** The first report: we run. The parent knows how long that took. */
+/** The first report says that COMMAND runs. The parent measures how long that took. */
 const STARTED = 'bucatini run';
 
 const STEP_LIMIT_MS = 10_000;
@@ -48,13 +49,13 @@ async function ping(family: 4 | 6, address: string): Promise<string> {
     const { code, stdout } = error as { code?: unknown; stdout?: string };
     if (code !== 'ENOENT') throw new Error(stdout?.trim().split('\n').at(-1) || String(error));
     const { pingOnce } = await import('./ping.ts');
-    return `${pingOnce(family, address, 3000).toFixed(2)} ms (our own, there is no ping program)`;
+    return `${pingOnce(family, address, 3000).toFixed(2)} ms (our own code: there is no ping program)`;
   }
 }
 
 async function resolve(family: 4 | 6, expected: string): Promise<string> {
   const startedAt = performance.now();
-  // By resolv.conf alone: getaddrinfo may ask services of the real host (nss-resolve, nscd).
+  // Use resolv.conf only: getaddrinfo may ask services of the real host (nss-resolve, nscd).
   const [address] = await (family === 4 ? resolve4 : resolve6)(OUTSIDE_NAME);
   if (address !== expected) throw new Error(`${OUTSIDE_NAME} is ${address}, not ${expected}`);
   return `${address} in ${(performance.now() - startedAt).toFixed(1)} ms`;
@@ -122,7 +123,8 @@ async function echoDatagrams(type: 'udp4' | 'udp6', address: string): Promise<st
       const sent = Buffer.from(patternSlice(bytes, bytes));
       socket.send(sent);
       const [back] = (await once(socket, 'message')) as [Buffer];
-      if (!back.equals(sent)) throw new Error(`${bytes} bytes came back as ${back.length} others`);
+      if (!back.equals(sent))
+        throw new Error(`${bytes} bytes were sent, ${back.length} different ones came back`);
     }
     return `${DATAGRAM_BYTES.join(', ')} bytes`;
   } finally {
@@ -130,7 +132,7 @@ async function echoDatagrams(type: 'udp4' | 'udp6', address: string): Promise<st
   }
 }
 
-/** Says all, ends its side, and still hears the whole echo. */
+/** Send everything, shut down this side, and still receive the whole echo. */
 async function halfClose(host: string): Promise<string> {
   const socket = net.connect({ host, port: PORT.echo, allowHalfOpen: true });
   const sent = patternSlice(0, 1 << 20);
@@ -144,9 +146,9 @@ async function halfClose(host: string): Promise<string> {
 async function refused(host: string): Promise<string> {
   const startedAt = performance.now();
   const socket = net.connect({ host, port: 1 });
-  const code = await new Promise<string>((tell) => {
-    socket.on('connect', () => tell('a connection'));
-    socket.on('error', (error: NodeJS.ErrnoException) => tell(error.code ?? error.message));
+  const code = await new Promise<string>((done) => {
+    socket.on('connect', () => done('a connection'));
+    socket.on('error', (error: NodeJS.ErrnoException) => done(error.code ?? error.message));
   });
   socket.destroy();
   if (code !== 'ECONNREFUSED') throw new Error(`a closed port gave ${code}`);

@@ -1,7 +1,7 @@
 // bundle: rare
 /**
- * Test data that can be made anywhere without being sent: any byte range of an endless stream with a long
- * period.
+ * Test data that both sides generate instead of transferring it: any byte range of an endless stream with a
+ * period of 1 MiB.
  */
 
 const PERIOD = 1 << 20;
@@ -15,7 +15,10 @@ for (let i = 0; i < PERIOD; i += 4) {
   block.writeInt32LE(state | 0, i);
 }
 
-/** Bytes `at` to `at + bytes` of the stream, at most one period; borrowed. */
+/**
+ * Bytes `at` to `at + bytes` of the stream, up to the end of the period: the result may be shorter. Borrowed,
+ * do not write.
+ */
 export function patternSlice(at: number, bytes: number): Buffer {
   const from = at % PERIOD;
   return block.subarray(from, Math.min(from + bytes, PERIOD));

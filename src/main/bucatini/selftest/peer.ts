@@ -1,12 +1,11 @@
 // bundle: process peer
 /**
- * The peer: a process in a network namespace of its own, the "world". Says "new" when it is there, waits for
- * a line (the veth has been plugged in), says "ready" when its servers listen, and ends with its standard
- * input.
+ * The peer: a process in a network namespace of its own. It prints "new" when it runs, waits for a line (the
+ * veth has been moved in), prints "ready" when its servers listen, and exits when its standard input ends.
  *
  *   HTTP   GET /bytes/N     N bytes of the pattern
  *          PUT /upload      {"bytes", "sha256"} of the body
- *          GET /call/PORT   connects to that port of the host, and tells what came back
+ *          GET /call/PORT   connects to that port of the host, and answers with the text received from there
  *   TCP    echo, sink (answers the byte count at the end), source (sends until closed)
  *   UDP    echo, DNS
  */
@@ -87,7 +86,7 @@ const source = net.createServer((socket) => {
   more();
 });
 
-/** Answers A and AAAA for the one name that there is, NXDOMAIN else. RFC 1035 section 4. */
+/** Answer an A or AAAA query for OUTSIDE_NAME; NXDOMAIN for any other name. RFC 1035 section 4. */
 export function dnsAnswer(query: Buffer): Buffer {
   const labels: string[] = [];
   let at = 12;
@@ -107,7 +106,8 @@ export function dnsAnswer(query: Buffer): Buffer {
         : undefined;
   const header = Buffer.alloc(12);
   query.copy(header, 0, 0, 2);
-  header.writeUInt16BE(0x8180 | (known ? 0 : 3), 2); // response, recursion desired and available; NXDOMAIN is 3
+  // Response, recursion desired and available; NXDOMAIN is 3.
+  header.writeUInt16BE(0x8180 | (known ? 0 : 3), 2);
   header.writeUInt16BE(1, 4);
   if (address === undefined) return Buffer.concat([header, question]);
   header.writeUInt16BE(1, 6);
@@ -140,7 +140,7 @@ async function serve(): Promise<void> {
     server.listen(port, '::');
     await once(server, 'listening');
   }
-  // One socket for each address: an answer must come from where the question went.
+  // One socket for each address: an answer must come from the address that was asked.
   for (const [type, address] of [
     ['udp4', OUTSIDE.v4],
     ['udp6', OUTSIDE.v6],

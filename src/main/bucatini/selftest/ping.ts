@@ -1,5 +1,8 @@
 // bundle: rare
-/** One ICMP echo by a datagram socket, where there is no ping program. RFC 792, RFC 4443 section 4. */
+/**
+ * Sends one ICMP echo request through a datagram socket, for hosts without a ping program. RFC 792, RFC 4443
+ * section 4.
+ */
 
 import { addressParse } from '../../../proto/address.ts';
 import {
@@ -28,7 +31,12 @@ import {
 const ECHO_BYTES = 64;
 const TIMEVAL_BYTES = 16;
 
-/** @returns the round trip in ms. @throws SysError */
+/**
+ * Send an echo request and wait for the reply.
+ * @param limitMs  rounded up to whole seconds
+ * @returns the round-trip time in ms
+ * @throws SysError
+ */
 export function pingOnce(family: 4 | 6, address: string, limitMs: number): number {
   const v6 = family === 6;
   const protocol = v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;

@@ -1,8 +1,8 @@
 // bundle: rare
 /**
- * `bucatini selftest`: the real launcher and engine between a made-up host and a made-up world (world.ts), with real programs at
- * both ends. We are in a user, mount and network namespace of our own by now (the launcher's doing): this is
- * the "host".
+ * `bucatini selftest`: runs the real launcher and engine in a test network (world.ts), with real programs at
+ * both ends. The launcher has put this process into a user, mount and network namespace of its own: this is
+ * the "host" of the test.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,16 +15,19 @@ import { findProgram } from '../../process/command.ts';
 import type { StepReport } from './client.ts';
 import { addDefaultRoutes, configureEnd, HOST, LINK, OUTSIDE, PORT, tuneNamespace } from './world.ts';
 
-/** Longer than all the steps' own limits would be pointless: something hangs. */
+/** Time limit for the whole client. The steps' own limits add up to more: beyond this, something hangs. */
 const CLIENT_LIMIT_MS = 60_000;
 const NAME_WIDTH = 18;
 
-/** `bucatini selftest`: build the network, run the client, tell each step. @returns the exit status */
+/**
+ * Build the network, run the client, print each step.
+ * @returns the exit status
+ */
 export async function selftest(): Promise<number> {
   const startedAt = performance.now();
   const failures: StepReport[] = [];
   let steps = 0;
-  const tell = (report: StepReport): void => {
+  const printStep = (report: StepReport): void => {
     if (steps++ === 0) console.log(`${'step'.padEnd(NAME_WIDTH)}result  figure`);
     console.log(`${report.step.padEnd(NAME_WIDTH)}${(report.ok ? 'ok' : 'FAILED').padEnd(8)}${report.text}`);
     if (!report.ok) failures.push(report);
@@ -32,14 +35,14 @@ export async function selftest(): Promise<number> {
   let peer: Child | undefined;
   try {
     peer = await buildWorld();
-    tell({
+    printStep({
       step: 'world',
       ok: true,
       text: `two namespaces and a veth in ${(performance.now() - startedAt).toFixed(0)} ms`,
     });
-    await runClient(tell);
+    await runClient(printStep);
   } catch (error) {
-    tell({ step: steps === 0 ? 'world' : 'run', ok: false, text: (error as Error).message });
+    printStep({ step: steps === 0 ? 'world' : 'run', ok: false, text: (error as Error).message });
   } finally {
     peer?.process.kill('SIGKILL');
   }
@@ -60,7 +63,7 @@ interface Child {
   readonly lines: Interface;
 }
 
-/** Start the peer, plug it in, configure our side. */
+/** Start the peer, move one end of the veth into its namespace, configure our end. */
 async function buildWorld(): Promise<Child> {
   tuneNamespace();
   const child = spawn(
@@ -90,12 +93,12 @@ async function line(child: Child, expected: string): Promise<void> {
   });
   ended.catch(() => {});
   const [got] = (await Promise.race([once(child.lines, 'line'), ended])) as [string];
-  if (got !== expected) throw new Error(`the peer said "${got}", not "${expected}"`);
+  if (got !== expected) throw new Error(`the peer printed "${got}", not "${expected}"`);
 }
 
-/** `bucatini run` with the client as COMMAND, whose lines are the reports. */
-async function runClient(tell: (report: StepReport) => void): Promise<void> {
-  // Started as ROOT/dist/main/bucatini.js.
+/** Run `bucatini run` with the client as COMMAND. Each line that the client prints is a report. */
+async function runClient(printStep: (report: StepReport) => void): Promise<void> {
+  // process.argv[1] is ROOT/dist/main/bucatini.js.
   const launcher = join(dirname(process.argv[1]!), '../../bin/bucatini');
   const startedAt = performance.now();
   const child = spawn(
@@ -111,9 +114,9 @@ async function runClient(tell: (report: StepReport) => void): Promise<void> {
   let reports = 0;
   for await (const text of createInterface(child.stdout)) {
     const report = JSON.parse(text) as StepReport;
-    if (reports++ > 0) tell(report);
+    if (reports++ > 0) printStep(report);
     else
-      tell({
+      printStep({
         ...report,
         text: `COMMAND runs ${(performance.now() - startedAt).toFixed(0)} ms after the start`,
       });
@@ -121,7 +124,7 @@ async function runClient(tell: (report: StepReport) => void): Promise<void> {
   const [code, signal] = await ended;
   clearTimeout(timer);
   if (code !== 0) throw new Error(`bucatini run ended with ${signal ?? `status ${code}`}`);
-  if (reports === 0) throw new Error('the client said nothing');
+  if (reports === 0) throw new Error('the client printed nothing');
 }
 
 function siblingUrl(name: string): URL {

@@ -524,7 +524,7 @@ export class DatagramSockets implements SocketModule {
   #openFailed(gid: number, errno: number): void {
     const table = this.#table;
     const ctx = this.#ctx;
-    ctx.shortage.is(-errno);
+    ctx.shortage.reportShortage(-errno);
     table.kind[gid] = Kind.failed;
     openFailedWrite(ctx.toShard(gid), gid % ctx.flowsPerShard, errno);
   }

@@ -138,7 +138,7 @@ export class StreamListeners {
           return;
         }
         if (ctx.shortage.madeRoom(fd)) continue;
-        if (ctx.shortage.is(fd)) {
+        if (ctx.shortage.reportShortage(fd)) {
           // The connection stays in the backlog and raises no new edge: try again later.
           this.#retryAccept(gid);
           return;

@@ -170,7 +170,7 @@ export class StreamSockets implements SocketModule, StreamEnding {
     let fd = socket(domain, type, 0);
     if (fd < 0 && ctx.shortage.madeRoom(fd)) fd = socket(domain, type, 0);
     if (fd < 0) {
-      ctx.shortage.is(fd);
+      ctx.shortage.reportShortage(fd);
       return this.#openFailed(gid, -fd);
     }
     this.#begin(gid, fd);

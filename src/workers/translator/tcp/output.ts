@@ -7,10 +7,10 @@
 import { readU16 } from '../../../proto/be.ts';
 import { IpProtocol } from '../../../proto/ipv4.ts';
 import {
+  TCP_CHECKSUM,
   TCP_MIN_BYTES,
   TcpFlag,
   tcpAck,
-  tcpChecksumAt,
   tcpSeq,
   tcpTimestampsWrite,
   tcpWrite,
@@ -108,7 +108,7 @@ export class SegmentOutput {
     f.at = at;
     f.bytes = headerBytes + payloadBytes;
     f.headerBytes = headerBytes;
-    f.checksumField = tcpChecksumAt;
+    f.checksumField = TCP_CHECKSUM;
     return f;
   }
 

@@ -1,9 +1,9 @@
-/** No wait for a thread or a child is without an end. Cold. */
+/** Time limits: no wait for a thread or a child process is unlimited. Cold. */
 
 /**
- * @param ms    after which it is given up
- * @param what  did not come: "the packet thread is not ready"
- * @throws Error that says so
+ * Await a promise, but not longer than `ms`.
+ * @param what  the event that is missing: "the packet thread is not ready"
+ * @throws Error with `what` and the limit
  */
 export async function within<T>(promise: Promise<T>, ms: number, what: string): Promise<T> {
   const late = Promise.withResolvers<never>();

@@ -2,18 +2,18 @@
 import { describe, expect, it } from 'vitest';
 import {
   BULK_BYTES,
-  LONE_LOOK_MS,
+  LONE_POLL_MS,
   MOST_SKIPPED,
   PrePoll,
-  SHORT_LOOK_MS,
+  SHORT_POLL_MS,
 } from '../../src/workers/thread/pre-poll.ts';
 
 /** @returns how many of `sleeps` sleeps had a poll before them; `paid` gives the result of each poll */
 function looks(look: PrePoll, sleeps: number, paid: (nth: number) => boolean): number {
   let n = 0;
   for (let i = 0; i < sleeps; i++) {
-    if (!look.due(64, 1)) continue;
-    look.ended(paid(n));
+    if (!look.shouldPoll(64, 1)) continue;
+    look.onResult(paid(n));
     n++;
   }
   return n;
@@ -27,7 +27,7 @@ describe('poll before sleep', () => {
   it('no poll finds work: the maximum number of sleeps between two polls', () => {
     const look = new PrePoll();
     looks(look, 10_000, () => false);
-    look.ended(false);
+    look.onResult(false);
     expect(looks(look, 100 * (MOST_SKIPPED + 1), () => false)).toBe(100);
   });
 
@@ -50,11 +50,11 @@ describe('poll before sleep', () => {
     const look = new PrePoll();
     looks(look, 10_000, () => false);
     for (let i = 0; i < 8; i++) {
-      look.due(64, 1);
-      look.slept(LONE_LOOK_MS);
+      look.shouldPoll(64, 1);
+      look.onSleep(LONE_POLL_MS);
     }
-    expect(look.due(64, 1)).toBe(true);
-    expect(look.due(64, 1)).toBe(true);
+    expect(look.shouldPoll(64, 1)).toBe(true);
+    expect(look.shouldPoll(64, 1)).toBe(true);
   });
 
   it('polls in vain, sleeps longer than a poll: polls stay rare', () => {
@@ -62,26 +62,26 @@ describe('poll before sleep', () => {
     looks(look, 10_000, () => false);
     let due = 0;
     for (let i = 0; i < MOST_SKIPPED / 2; i++) {
-      if (look.due(64, 1)) {
+      if (look.shouldPoll(64, 1)) {
         due++;
-        look.ended(false);
-      } else look.slept(LONE_LOOK_MS * 2);
+        look.onResult(false);
+      } else look.onSleep(LONE_POLL_MS * 2);
     }
     expect(due).toBeLessThanOrEqual(1);
   });
 
   it('bulk transfer, or only acknowledgements: no poll; a small exchange: polls again', () => {
     const look = new PrePoll();
-    expect(look.due(BULK_BYTES, 1)).toBe(false);
-    expect(look.due(0, 1)).toBe(false);
-    expect(look.due(BULK_BYTES - 1, 1)).toBe(true);
+    expect(look.shouldPoll(BULK_BYTES, 1)).toBe(false);
+    expect(look.shouldPoll(0, 1)).toBe(false);
+    expect(look.shouldPoll(BULK_BYTES - 1, 1)).toBe(true);
   });
 
   it('one event since the last sleep: a long poll; several: a short one', () => {
     const look = new PrePoll();
-    look.due(64, 1);
-    expect(look.longestMs).toBe(LONE_LOOK_MS);
-    look.due(64, 2);
-    expect(look.longestMs).toBe(SHORT_LOOK_MS);
+    look.shouldPoll(64, 1);
+    expect(look.longestMs).toBe(LONE_POLL_MS);
+    look.shouldPoll(64, 2);
+    expect(look.longestMs).toBe(SHORT_POLL_MS);
   });
 });
