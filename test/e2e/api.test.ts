@@ -270,14 +270,18 @@ describeE2e('API socket', [requireTool('curl', 'apt package curl')], () => {
       // it is accepted.
       const server = startInside(supportProgram('clients/tcp-echo.ts', 7002));
       await listens(server);
-      await eventually('it is forwarded by itself', END_MS, async () => (await crowd(HOST4, 7002)).ok === 2);
+      await eventually(
+        'the port is forwarded automatically',
+        END_MS,
+        async () => (await crowd(HOST4, 7002)).ok === 2,
+      );
       const forward = { proto: 'tcp', host_port: 7002, guest_port: 7002 };
       const [same, other] = await ask(path, add(forward), add({ ...forward, host_port: 7003 }));
       expect(same).toEqual(refused('add_hostfwd: slirp_add_hostfwd failed'));
       expect(other).toHaveProperty('return');
       expect(await crowd(HOST4, 7003)).toMatchObject({ ok: 2 });
       killTree(server.process.pid!);
-      await eventually('the automatic one goes', END_MS, async () => {
+      await eventually('the automatic port closes', END_MS, async () => {
         const { failed } = await crowd(HOST4, 7002);
         return failed.ECONNREFUSED === 2;
       });

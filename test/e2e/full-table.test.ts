@@ -47,7 +47,7 @@ describeE2e('a full flow table', needs, () => {
       const echo = 'while echo t >&3 && read -r -t 3 x <&3; do echo $x; sleep 0.1; done; echo over';
       const old = guest.startInside(['bash', '-c', `exec 3<>/dev/tcp/${PEER4}/${PORT.echo}; ${echo}`]);
       const echoes = (): number => old.printed().stdout.split('t').length;
-      await eventually('an old connection stands', 5000, () => echoes() > 2);
+      await eventually('an old connection is open', 5000, () => echoes() > 2);
       const over = eventually('the flood is over', FLOOD_TIMEOUT_MS, () =>
         flood.printed().stdout.includes('done'),
       );

@@ -106,7 +106,7 @@ describeE2e('live changes of the host', [requireTool('curl', 'apt package curl')
         await sleep(QUIET_MS);
         const at = performance.now();
         await remove();
-        await eventually('it is told', FOLLOWED_MS, () => told() === round);
+        await eventually('the engine reports the removal', FOLLOWED_MS, () => told() === round);
         took.push(Math.round(performance.now() - at));
         await add();
       }
@@ -126,7 +126,7 @@ describeE2e('live changes of the host', [requireTool('curl', 'apt package curl')
       done`);
       const wakes = sleeps(guest.enginePid) - before;
       await remove();
-      await eventually('it is told', FOLLOWED_MS, () => told() === gone + 1);
+      await eventually('the engine reports the removal', FOLLOWED_MS, () => told() === gone + 1);
       console.log(`${plan}: 120 changes of the host cost ${wakes} wakes`);
       expect(wakes).toBeLessThan(BURST_WAKES);
     });

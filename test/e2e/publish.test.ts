@@ -55,7 +55,7 @@ describeE2e('published ports', [], () => {
           error: null,
         });
 
-        const line = await eventually('the guest tells its outcome', 5000, () =>
+        const line = await eventually('the guest prints its outcome', 5000, () =>
           server
             .printed()
             .stdout.split('\n')

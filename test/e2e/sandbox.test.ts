@@ -171,7 +171,7 @@ describeE2e(
 
       if (form.command)
         it("COMMAND has the caller's descriptors (run) or three (pasta), and the descriptor limit that belongs to it", async () => {
-          const told = await eventually('it has told', START_MS, () => {
+          const told = await eventually('COMMAND has printed its descriptors', START_MS, () => {
             const lines = started.printed().stdout.trim().split('\n');
             return lines.length >= 2 && lines;
           });

@@ -321,7 +321,7 @@ describeE2e('slirp4netns', needs, () => {
         ...['nsenter', `--net=${netns}`, '--', ...supportProgram('clients/bess-bridge.ts', path, 'tap9')],
       ]);
       await eventually('it is ready', END_MS, isReady);
-      await eventually('the bridge stands', END_MS, () => bridge.printed().stdout.includes('ready'));
+      await eventually('the bridge is ready', END_MS, () => bridge.printed().stdout.includes('ready'));
       const setUp = `ip link set tap9 up mtu 9000; ip addr add 10.0.2.100/24 dev tap9; ip route add default via 10.0.2.2`;
       expect(await inside(setUp)).toMatchObject({ status: 0, stderr: '' });
       const file = `${bed.ramDir}/bess-file`;

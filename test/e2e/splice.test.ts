@@ -81,7 +81,7 @@ describeE2e('published ports from loopback', [], () => {
           eof: true,
           error: null,
         });
-        const line = await eventually('the guest tells its outcome', 5000, () =>
+        const line = await eventually('the guest prints its outcome', 5000, () =>
           server
             .printed()
             .stdout.split('\n')
@@ -134,7 +134,7 @@ describeE2e('published ports from loopback', [], () => {
             .stdout;
         const client = bed.start('host', node(hold));
         try {
-          await eventually('the client hears the end', 5000, () => client.printed().stdout.includes('end'));
+          await eventually('the client gets FIN', 5000, () => client.printed().stdout.includes('end'));
           expect(await held()).not.toBe('');
           await eventually('its socket is closed', 60_000, async () => (await held()) === '');
         } finally {

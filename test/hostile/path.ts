@@ -245,7 +245,7 @@ export class HostilePath {
   /** Run rounds until no stage has work. */
   settle(ms = 0): void {
     for (let i = 0; i < 10_000; i++) if (this.round(i === 0 ? ms : 0) === 0) return;
-    throw new Error('the path never comes to rest');
+    throw new Error('the path does not become idle');
   }
 
   /** Send the guest's batch, with rounds of the path in between. */

@@ -203,7 +203,7 @@ const PODMAN: readonly Case[] = [
       const options = ['--network', 'slirp4netns:port_handler=slirp4netns', '-p', '8210:80'];
       await podman.start(options, web('holder'));
       const { status, stderr } = await podman.run('run', '--rm', ...options, IMAGE, 'true');
-      if (status === 0) throw new Error('it was given out twice');
+      if (status === 0) throw new Error('the port was given to two containers');
       has(stderr, /slirp4netns|ddress already in use/);
     },
   },

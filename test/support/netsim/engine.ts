@@ -379,7 +379,7 @@ export class SimEngine {
     this.#polling = true;
     ctx.now = this.clock.now;
     for (let round = 0; ; round++) {
-      if (round > 10_000) throw new Error('the engine never comes to rest');
+      if (round > 10_000) throw new Error('the engine does not become idle');
       let work = this.#takeFreed();
       for (let i = 0; i < FRAMES_PER_ROUND && this.#takeFrame(); i++) work = true;
       const count = this.#fromHost.available();

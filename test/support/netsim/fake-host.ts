@@ -441,7 +441,7 @@ export class FakeHost {
       s.provisional += len;
       return;
     }
-    if (s.provisional > 0) throw new Error('shard: certain bytes behind provisional ones');
+    if (s.provisional > 0) throw new Error('shard: acknowledged bytes after provisional ones');
     const tail = s.queue[s.queue.length - 1];
     if (tail !== undefined && s.blocked && len <= 32_768 && this.#append(tail, slotA, slotB, at, len)) {
       this.#free(s, slotA, slotB);
