@@ -1,18 +1,18 @@
 #!/bin/sh
-# podman-tree.sh - a Debian tree with rootless Podman and Buildah for the tests in test/podman, made without touching the
-# machine's own packages: apt resolves and fetches into a directory of its own, the packages are unpacked and not configured.
+# podman-tree.sh - make a Debian tree with rootless Podman and Buildah for the tests in test/podman without changing the
+# machine's own packages: apt resolves and downloads into its own directory, the packages are unpacked but not configured.
 #
-# usage: scripts/podman-tree.sh [5.4|6.1|callers]      prints where the tree is; half a minute the first time, nothing when it is there
+# usage: scripts/podman-tree.sh [5.4|6.1|callers]      prints the tree's path; takes half a minute the first time, later no time
 #   5.4                     trixie, with its Podman 5.4 (the default)
 #   6.1                     sid, with Podman 6.1, netavark 2 and aardvark-dns of experimental, and passt with pesto
 #   callers                 trixie, with slirp4netns, RootlessKit and rootless Docker as well
-#   BUCATINI_PODMAN_TREE    the directory of the first (default: bucatini/podman-trixie below XDG_CACHE_HOME or /var/cache)
-#   BUCATINI_PODMAN6_TREE   that of the second (default: bucatini/podman-sid there)
-#   BUCATINI_CALLERS_TREE   that of the third (default: bucatini/callers-trixie there)
+#   BUCATINI_PODMAN_TREE    directory of the tree 5.4 (default: bucatini/podman-trixie below XDG_CACHE_HOME or /var/cache)
+#   BUCATINI_PODMAN6_TREE   directory of the tree 6.1 (default: bucatini/podman-sid there)
+#   BUCATINI_CALLERS_TREE   directory of the tree callers (default: bucatini/callers-trixie there)
 #   BUCATINI_PODMAN_MIRROR  a Debian mirror (default: the one in the machine's own apt sources)
 #
-# Needs root (owners and set-uid bits of the packages' files), apt-get, dpkg-deb and the archive's keys for the suite. Two at the same time wait
-# for each other. What fails leaves no tree.
+# Needs root (for owners and set-uid bits of the packages' files), apt-get, dpkg-deb and the archive's keys for the suite. A
+# second run at the same time waits for the first. A failed run leaves no tree.
 set -eu
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL=C
@@ -20,7 +20,7 @@ export LC_ALL=C
 suite=trixie
 packages='podman crun catatonit netavark aardvark-dns buildah passt uidmap busybox-static socat iperf3 iproute2 iputils-ping nftables
   libatomic1 libstdc++6 util-linux mount coreutils dash bash sed grep procps'
-# What sid has an older version of. Packages that are in experimental alone need no preference.
+# Packages of which sid has an older version. Packages that only experimental has need no preference.
 from_experimental='podman buildah netavark aardvark-dns containers-common containers-storage golang-github-containers-common
   golang-github-containers-image'
 
@@ -39,7 +39,7 @@ esac
 
 [ -n "$tree" ] || tree=${XDG_CACHE_HOME:-/var/cache}/bucatini/$name-$suite
 case $tree in /?*) ;; *) fail "the tree '$tree': write an absolute path" ;; esac
-# A tree made by another edition of this script is made anew.
+# A tree that another version of this script made is replaced.
 edition="$set $(cksum <"$0")"
 current() { [ -f "$tree/.bucatini" ] && [ "$(cat "$tree/.bucatini")" = "$edition" ]; }
 if current; then echo "$tree"; exit 0; fi
@@ -53,7 +53,7 @@ exec 9>"$tree.lock"
 flock 9
 if current; then echo "$tree"; exit 0; fi
 
-# The mirror of the machine's own distribution: deb822 files first, then one-line lists.
+# Print the Debian mirror in the machine's apt sources: from deb822 files, else from one-line lists.
 mirror() {
   cat /etc/apt/sources.list.d/*.sources 2>/dev/null | awk 'tolower($1) == "uris:" && $2 ~ /\/debian\/?$/ { print $2; exit }' | grep . ||
     cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
@@ -72,9 +72,9 @@ mkdir -p "$new" "$apt/lists/partial" "$apt/archives/partial"
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 : >"$apt/preferences"
 if [ "$suite" = sid ]; then
-  # A mirror's copy may be older than the week for which the suite's Release file is valid; its signature is checked all the same.
+  # A mirror's copy may be older than the week for which the suite's Release file is valid. Its signature is still checked.
   for each in sid experimental; do echo "deb [signed-by=$keys check-valid-until=no] $from $each main"; done >"$apt/sources.list"
-  # shellcheck disable=SC2086,SC2116 # echo puts all on one line
+  # shellcheck disable=SC2086,SC2116 # echo joins the lines
   printf 'Package: %s\nPin: release a=experimental\nPin-Priority: 990\n' "$(echo $from_experimental)" >"$apt/preferences"
 else
   echo "deb [signed-by=$keys] $from $suite main" >"$apt/sources.list"
@@ -92,7 +92,7 @@ fetch update
 # shellcheck disable=SC2086 # one word for each package
 fetch install -y --download-only $packages
 
-# at_least PACKAGE VERSION: is what was fetched as new as the tests need it?
+# at_least PACKAGE VERSION: fail unless the downloaded package has at least this version, which the tests need.
 at_least() {
   have=$(dpkg-deb -f "$apt/archives/$1"_*.deb Version)
   dpkg --compare-versions "$have" ge "$2" || fail "$from has $1 $have for $suite; $2 or newer is needed"
@@ -112,7 +112,7 @@ for deb in "$apt"/archives/*.deb; do
     --exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale
 done
 
-# What the packages' own scripts would have done, as far as it is needed.
+# Do what the packages' own scripts would have done, as far as the tests need it.
 cd "$new"
 mkdir -p .old proc sys dev run tmp root home/rl var/lib var/tmp etc/containers opt/bucatini
 chmod 1777 tmp var/tmp
@@ -143,16 +143,16 @@ graphroot = "/home/rl/storage"
 END
 [ "$set" != 6.1 ] || [ -x usr/bin/pesto ] || fail "passt of $suite has no pesto"
 if [ ! -e bin/sh ]; then ln -s dash bin/sh; fi
-if [ "$set" = callers ]; then # what update-alternatives would link
+if [ "$set" = callers ]; then # links that update-alternatives would make
   for program in iptables ip6tables; do ln -sf $program-nft usr/sbin/$program; done
 fi
 
-# The image: busybox, and socat and iperf3 with the libraries they ask for.
+# The container image: busybox, and socat and iperf3 with the libraries that they need.
 image=$new/image
 mkdir -p "$image/bin" "$image/etc" "$image/tmp" "$image/proc" "$image/sys" "$image/dev" "$image/root" "$image/usr/bin"
 cp bin/busybox "$image/bin/"
 chroot "$image" /bin/busybox --install -s /bin
-for file in usr/lib/*/libgcc_s.so.1; do # opened by iperf3's pthread_cancel when it is needed, so not among what it asks for
+for file in usr/lib/*/libgcc_s.so.1; do # pthread_cancel in iperf3 opens it at run time, so the loader does not list it
   mkdir -p "$image/${file%/*}"
   cp -L "$file" "$image/$file"
 done
