@@ -50,8 +50,9 @@ const FOLDERS: Record<string, readonly string[]> = {
   'main/slirp4netns': ['main/process', 'main/cli', 'main/host', 'main/api'],
 };
 const EXCEPTIONS: readonly string[] = [
-  // A report on a pasta instance parses its command line.
+  // A report on a running instance parses its command line.
   'main/bucatini/bug-report.ts > main/pasta/options.ts',
+  'main/bucatini/bug-report.ts > main/slirp4netns/options.ts',
 ];
 /** 'workers/tap' of 'workers/tap/pcap.ts', 'workers/.' of 'workers/engine.ts'. */
 const folderOf = (file: string): string => {

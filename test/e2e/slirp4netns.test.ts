@@ -337,8 +337,8 @@ describeE2e('slirp4netns', needs, () => {
       const ask = supportProgram('clients/api-client.ts', `${bed.ramDir}/bess-api`, '{"execute":"info"}');
       expect(JSON.parse(await succeedIn(bed, 'host', ask))[0].return).toMatchObject({ mtu: 9000 });
       const [pid] = slirps()[0]!.split(' ');
-      const wall = `cd /proc/${pid}; grep -E '^(CapEff|Seccomp):' status`;
-      expect((await bed.run('host', ['sh', '-c', wall])).stdout).toContain('Seccomp:\t2\n');
+      const restrictions = `cd /proc/${pid}; grep -E '^(CapEff|Seccomp):' status`;
+      expect((await bed.run('host', ['sh', '-c', restrictions])).stdout).toContain('Seccomp:\t2\n');
       killTree(bridge.process.pid!);
       expect(await slirp.exited).toBe(0);
       expect(slirp.printed().stderr).toMatch(/ \(not really TAP\) for .*\nreceived tapfd=\d+\n/);

@@ -15,7 +15,7 @@ const fixture = fileURLToPath(new URL('./fixtures/in-sandbox.ts', import.meta.ur
 let directory = '';
 
 beforeAll(() => {
-  directory = mkdtempSync(`${tmpdir()}/wall-`);
+  directory = mkdtempSync(`${tmpdir()}/sandbox-`);
 });
 beforeEach(() => {
   rmSync(`${directory}/sockets`, { recursive: true, force: true });

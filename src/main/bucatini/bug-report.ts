@@ -16,6 +16,7 @@ import { getopt, type OptionShape } from '../cli/getopt.ts';
 import { countersText, histogramsText } from '../host/stats.ts';
 import { OPTIONS as PASTA_OPTIONS } from '../pasta/options.ts';
 import { packageRoot } from '../process/entry.ts';
+import { OPTIONS as SLIRP_OPTIONS } from '../slirp4netns/options.ts';
 import { examine } from './doctor.ts';
 import { OPTIONS } from './options.ts';
 import { isSwitchedOver, podmanPasta } from './switch-over.ts';
@@ -163,6 +164,9 @@ export interface RunningEngine {
   readonly args: readonly string[];
 }
 
+/** Programs of ours that run an engine, by the file that Node was given. */
+const ENGINE_PROGRAM = /\/main\/(bucatini|pasta|slirp4netns)(?:\/main)?\.js$/;
+
 /** Running engines whose command line this user may read. */
 function runningEngines(): RunningEngine[] {
   const engines: RunningEngine[] = [];
@@ -170,12 +174,12 @@ function runningEngines(): RunningEngine[] {
     const pid = Number(entry);
     if (!Number.isInteger(pid) || pid === process.pid) continue;
     const words = read(`/proc/${pid}/cmdline`).split('\0').slice(0, -1);
-    const at = words.findIndex((word) => /\/main\/(pasta\/main|bucatini)\.js$/.test(word));
+    const at = words.findIndex((word) => ENGINE_PROGRAM.test(word));
     if (at < 0) continue;
-    const isPasta = words[at]!.endsWith('pasta/main.js');
+    const name = ENGINE_PROGRAM.exec(words[at]!)![1]!;
     const args = words.slice(at + 1);
-    if (!isPasta && args[0] !== 'run' && args[0] !== 'attach') continue;
-    engines.push({ pid, name: isPasta ? 'pasta' : 'bucatini', args });
+    if (name === 'bucatini' && args[0] !== 'run' && args[0] !== 'attach') continue;
+    engines.push({ pid, name, args });
   }
   return engines;
 }
@@ -185,18 +189,24 @@ function runningEngines(): RunningEngine[] {
  * operand on.
  */
 export function optionsText({ name, args }: Pick<RunningEngine, 'name' | 'args'>): string {
-  const isPasta = name === 'pasta';
+  const table = ORIGINALS_OPTIONS[name];
   const { options, error } = getopt<OptionShape>(
-    isPasta ? args : args.slice(1),
-    isPasta ? PASTA_OPTIONS : OWN_OPTIONS,
+    table === undefined ? args.slice(1) : args, // behind the subcommand
+    table ?? OWN_OPTIONS,
   );
   const said = options.map(({ option, value }) => {
     if (!option.takesValue) return `--${option.name}`;
     return `--${option.name} ${HARMLESS_VALUE.test(value) ? value : '…'}`;
   });
-  const head = isPasta ? [] : [args[0] ?? ''];
+  const head = table === undefined ? [args[0] ?? ''] : [];
   return [...head, ...said, ...(error === undefined ? [] : ['(the rest is not understood)'])].join(' ');
 }
+
+/** Option tables of the programs that take the place of others. */
+const ORIGINALS_OPTIONS: Readonly<Record<string, readonly OptionShape[]>> = {
+  pasta: PASTA_OPTIONS,
+  slirp4netns: SLIRP_OPTIONS,
+};
 
 const OWN_OPTIONS: readonly OptionShape[] = OPTIONS.map(({ name, short, value }) => ({
   name,

@@ -56,7 +56,7 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
     operands: '[API-SOCKET...]',
     summary: 'Print the facts about this machine that a bug report needs.',
     about:
-      'Prints versions, the result of `doctor`, kernel settings, and for each running `bucatini` and `pasta` of this user its options, age, memory, threads and descriptors. Leaves out addresses, names, paths, commands, and all data that went through. With API-SOCKET it also prints the counters of that engine.',
+      'Prints versions, the result of `doctor`, kernel settings, and for each running `bucatini`, `pasta` and `slirp4netns` that this user can see its options, age, memory, threads and descriptors. Leaves out addresses, names, paths, commands, and all data that went through. With API-SOCKET it also prints the counters of that engine.',
   },
 };
 
