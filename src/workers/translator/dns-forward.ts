@@ -479,7 +479,9 @@ export class DnsForward {
     this.#drain(q);
   }
 
-  /** An attempt's timer: after FAIL_OVER_MS another resolver is asked too, at the query's end it is given up. */
+  /**
+   * An attempt's timer: after FAIL_OVER_MS another resolver is asked too, at the query's end it is given up.
+   */
   onTimer(flow: number): void {
     const ctx = this.#ctx;
     const q = this.#queryOf[flow]!;

@@ -63,14 +63,16 @@ import {
 import type { HostContext, SocketId } from '../context.ts';
 import type { ErrorQueues } from './error-queue.ts';
 import {
+  DEFAULT_OPTIONS,
   dropDatagrams,
   hasSocket,
-  isIpv4Flow,
   isListener,
   isUdpFlow,
   Kind,
   NO_SOCKET,
   type SocketTable,
+  sendsIpv4,
+  sendsIpv6,
 } from './socket-table.ts';
 
 /** Most segments of one send: the kernel's UDP_MAX_SEGMENTS before 6.9, where it became 128. */
@@ -412,17 +414,35 @@ export class DatagramSender {
     const ttl = sendOptionsTtl(wanted);
     const fragment = sendOptionsFragment(wanted);
     const ttlBefore = sendOptionsTtl(before);
-    const isV4 = isIpv4Flow(table.kind[sid]!);
-    const level = isV4 ? SOL_IP : SOL_IPV6;
-    const fd = table.fd.get(sid);
     table.options[sid] = sendOptions(ttl || ttlBefore, fragment);
-    if (ttl !== 0 && ttl !== ttlBefore) {
-      setsockoptInt(fd, level, isV4 ? IP_TTL : IPV6_UNICAST_HOPS, ttl);
-    }
+    if (ttl !== 0 && ttl !== ttlBefore) this.#setTtl(sid, ttl);
     if (fragment === sendOptionsFragment(before)) return;
-    // IPV6_PMTUDISC_* have the same values.
-    const discover = fragment === SendFragment.never ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT;
-    setsockoptInt(fd, level, isV4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, discover);
+    this.#setDiscover(sid, fragment === SendFragment.never ? IP_PMTUDISC_DO : IP_PMTUDISC_WANT);
+  }
+
+  /** @param ttl  -1: the kernel's default */
+  #setTtl(sid: SocketId, ttl: number): void {
+    const kind = this.#table.kind[sid]!;
+    const fd = this.#table.fd.get(sid);
+    if (sendsIpv4(kind)) setsockoptInt(fd, SOL_IP, IP_TTL, ttl);
+    if (sendsIpv6(kind)) setsockoptInt(fd, SOL_IPV6, IPV6_UNICAST_HOPS, ttl);
+  }
+
+  /** @param discover  IP_PMTUDISC_*; IPV6_PMTUDISC_* have the same values */
+  #setDiscover(sid: SocketId, discover: number): void {
+    const kind = this.#table.kind[sid]!;
+    const fd = this.#table.fd.get(sid);
+    if (sendsIpv4(kind)) setsockoptInt(fd, SOL_IP, IP_MTU_DISCOVER, discover);
+    if (sendsIpv6(kind)) setsockoptInt(fd, SOL_IPV6, IPV6_MTU_DISCOVER, discover);
+  }
+
+  /** Undo what flows have set on a listener, for replies, which carry no options. */
+  #resetOptions(sid: SocketId): void {
+    const table = this.#table;
+    if (table.options[sid] === DEFAULT_OPTIONS) return;
+    table.options[sid] = DEFAULT_OPTIONS;
+    this.#setTtl(sid, -1);
+    this.#setDiscover(sid, IP_PMTUDISC_WANT);
   }
 
   /** sendFromListener from a shard: send a reply to the peer of a published port. Takes over its slots. */
@@ -438,6 +458,7 @@ export class DatagramSender {
       ctx.freeReaderSlots(slotA, slotB);
       return;
     }
+    this.#resetOptions(sid);
     const { pool } = ctx;
     const bytes = linkBytes(words, at);
     const slotOffset = linkSlotOffset(words, at);

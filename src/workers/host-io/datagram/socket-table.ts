@@ -37,6 +37,10 @@ export const hasSocket = (kind: number): boolean => kind >= Kind.udp4 && kind <=
 /** Of a flow's socket, not a listener. */
 export const isIpv4Flow = (kind: number): boolean => kind === Kind.udp4 || kind === Kind.ping4;
 
+/** A listener may be dual-stack: its IPv4 peers obey the options of SOL_IP. */
+export const sendsIpv4 = (kind: number): boolean => isIpv4Flow(kind) || isListener(kind);
+export const sendsIpv6 = (kind: number): boolean => !isIpv4Flow(kind) && kind !== Kind.listener4;
+
 /** Which socket a flow that leaves from a published port has. */
 export const Published = { no: 0, ownSocket: 1, byListener: 2 } as const;
 

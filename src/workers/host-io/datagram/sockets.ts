@@ -585,6 +585,7 @@ export class DatagramSockets implements SocketModule {
     }
     table.fd.set(sid, fd);
     table.kind[sid] = isV4 ? Kind.listener4 : Kind.listener6;
+    table.options[sid] = DEFAULT_OPTIONS;
     table.listenerPort[index] = targetPort(plan, port);
     table.listenerPlan[index] = plan;
     table.listenerSplices[index] = plan.path === 'splice' ? 1 : 0;

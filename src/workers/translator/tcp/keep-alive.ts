@@ -39,7 +39,9 @@ export class KeepAlive {
     if (!this.#ctx.timers.isArmed(id)) this.#ctx.timers.arm(id, this.#ctx.now + KEEPALIVE_IDLE_MS);
   }
 
-  /** The idle timer has fired: send a probe, end the connection, or arm the timer for the rest of the time. */
+  /**
+   * The idle timer has fired: send a probe, end the connection, or arm the timer for the rest of the time.
+   */
   onTimer(flow: number): void {
     const tcb = this.#tcb;
     if (tcb.state[flow] !== TcbState.established) return;
