@@ -7,6 +7,7 @@
  *   endpointBase ..     sid = endpointBase + endpoint, for the flows of one endpoint of the guest
  */
 import { DROP_BASE } from '../../../ring/counters.ts';
+import { close } from '../../../sys/io.ts';
 import type { ListenerPlan } from '../../engine-plan.ts';
 import { SendFragment, sendOptions } from '../../link/to-host.ts';
 import { DescriptorTable } from '../../thread/descriptor-table.ts';
@@ -108,6 +109,19 @@ export class SocketTable {
     this.hasGro = new Uint8Array(sids);
     this.listenerPort = new Uint16Array(gids - ctx.listenerBase);
     this.listenerSplices = new Uint8Array(gids - ctx.listenerBase);
+  }
+
+  /** A new socket, with the options that the kernel gives it. */
+  open(sid: SocketId, fd: number): void {
+    this.fd.set(sid, fd);
+    this.options[sid] = DEFAULT_OPTIONS;
+  }
+
+  /** Close a socket that is open. */
+  close(sid: SocketId): void {
+    close(this.fd.get(sid));
+    this.fd.clear(sid);
+    this.kind[sid] = Kind.none;
   }
 
   /** @returns the socket that serves only this flow */

@@ -495,13 +495,11 @@ export class DatagramSockets implements SocketModule {
   #opened(gid: number, sid: SocketId, fd: number, kind: number): boolean {
     const table = this.#table;
     const ctx = this.#ctx;
-    table.fd.set(sid, fd);
+    table.open(sid, fd);
     this.#errors.more[sid] = 0;
-    table.options[sid] = DEFAULT_OPTIONS;
     const r = ctx.watch(fd, sid, (EPOLLIN | EPOLLERR | EPOLLET) >>> 0);
     if (r < 0) {
-      close(fd);
-      table.fd.clear(sid);
+      table.close(sid);
       this.#openFailed(gid, -r);
       return false;
     }
@@ -554,9 +552,7 @@ export class DatagramSockets implements SocketModule {
   #closeSocket(sid: SocketId): void {
     const table = this.#table;
     const ctx = this.#ctx;
-    close(table.fd.get(sid));
-    table.fd.clear(sid);
-    table.kind[sid] = Kind.none;
+    table.close(sid);
     const port = table.port[sid]!;
     table.port[sid] = 0;
     if (port !== 0 && ctx.datagramPorts !== undefined) ctx.datagramPorts[port]!--;
@@ -583,9 +579,8 @@ export class DatagramSockets implements SocketModule {
       close(fd);
       return r;
     }
-    table.fd.set(sid, fd);
+    table.open(sid, fd);
     table.kind[sid] = isV4 ? Kind.listener4 : Kind.listener6;
-    table.options[sid] = DEFAULT_OPTIONS;
     table.listenerPort[index] = targetPort(plan, port);
     table.listenerPlan[index] = plan;
     table.listenerSplices[index] = plan.path === 'splice' ? 1 : 0;
@@ -603,9 +598,7 @@ export class DatagramSockets implements SocketModule {
     this.#ctx.loopback?.forgetListener(index);
     this.#published.remove(index);
     this.#leaveListener(sid);
-    close(table.fd.get(sid));
-    table.fd.clear(sid);
-    table.kind[sid] = Kind.none;
+    table.close(sid);
   }
 
   /**
