@@ -53,11 +53,13 @@ export class Assembly {
   readonly ownership: Ownership;
   readonly shares: SlotShares;
   readonly #o: AssemblyOptions;
+  readonly #tapPlan: TapEnginePlan | undefined;
 
   constructor(options: AssemblyOptions) {
     const { plan, sab, layout } = options;
     this.#o = options;
     this.plan = plan;
+    this.#tapPlan = plan.tap && { ...plan, tap: plan.tap };
     this.threads = threadPlan(plan.threads);
     this.pool = new FramePool(sab, layout, addressOf(new Uint8Array(sab)));
     this.ownership = new Ownership(sab, layout, plan.debugOwnership === true);
@@ -118,7 +120,7 @@ export class Assembly {
     const { pool, ownership, smallSlots, largeSlots, toShards, freed } = this.readerParts();
     const { counters, pcap, notices, onFatal } = rest;
     return new TapReader({
-      plan: this.#tapPlan(),
+      plan: this.#withTap(),
       pool,
       ownership,
       counters,
@@ -138,7 +140,7 @@ export class Assembly {
     const { counters, guestMac, seen, pcap, notices } = rest;
     return new Shard({
       shard: s,
-      plan: this.#tapPlan(),
+      plan: this.#withTap(),
       pool,
       ownership,
       counters,
@@ -176,10 +178,9 @@ export class Assembly {
     });
   }
 
-  #tapPlan(): TapEnginePlan {
-    const { plan } = this;
-    if (plan.tap === undefined) throw new Error('a plan without a TAP has neither reader nor shards');
-    return { ...plan, tap: plan.tap };
+  #withTap(): TapEnginePlan {
+    if (this.#tapPlan === undefined) throw new Error('a plan without a TAP has neither reader nor shards');
+    return this.#tapPlan;
   }
 
   #perShard<T>(make: (shard: number) => T): T[] {
