@@ -9,8 +9,7 @@ import { type NamedNamespace, NamespaceWatch, namespaceIdentity } from '../host/
 import type { NetnsError } from '../host/netns.ts';
 import { type Sandbox, type SetUpStep, serve } from '../host/start.ts';
 import { descriptorOfPath } from '../process/inherited-descriptors.ts';
-import { holdOutputs } from '../process/output.ts';
-import { SettingsFrontEnd, type SettingsStart, socketSource } from './engine-launch.ts';
+import { SettingsFrontEnd, type SettingsStart, settingsStart } from './engine-launch.ts';
 import type { NetnsTap } from './netns-setup.ts';
 import type { Settings } from './options.ts';
 
@@ -31,16 +30,13 @@ export async function attach(
   const target = parseTarget(operands);
   const identity = namespaceIdentity(target.path);
   if (identity === undefined) throw new UsageError(notFoundText(target));
-  await holdOutputs();
-  const sockets = await socketSource(settings);
-  const start: SettingsStart = {
+  const start = await settingsStart({
     booted,
     settings,
-    sockets,
     version,
     target: { kind: 'path', path: target.path },
     program: 'bucatini attach',
-  };
+  });
   return serve(new Attach(start, target, identity));
 }
 

@@ -17,6 +17,7 @@ import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import type { NetnsTarget } from '../host/netns-steps.ts';
 import type { EngineLoaded, FrontEnd, Sandbox } from '../host/start.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
+import { holdOutputs } from '../process/output.ts';
 import { findTemplate } from './address-plan.ts';
 import type { NetnsJob, NetnsTap } from './netns-setup.ts';
 import { hostNetwork } from './netns-setup.ts';
@@ -32,7 +33,7 @@ function chosenThreads({ threads }: Settings): EnginePlan['threads'] {
  * Choose the thread that moves into the namespace. If the engine has only one packet thread, which has been
  * started already, it is the main thread; otherwise a thread of its own.
  */
-export function chooseNetns(settings: Settings): Netns<NetnsJob, NetnsTap> {
+function chooseNetns(settings: Settings): Netns<NetnsJob, NetnsTap> {
   if (chosenThreads(settings).kind !== 'fused') return new NetnsThread('bucatini/netns-worker');
   return new NetnsHere(async () => (await import('./netns-setup.ts')).setUpNetns);
 }
@@ -43,7 +44,7 @@ export function chooseNetns(settings: Settings): Netns<NetnsJob, NetnsTap> {
  * @param keys     random keys (engineKeys)
  * @param sockets  makes sockets inside, if the loopback path is used (socketSource)
  */
-export function enginePlan(
+function enginePlan(
   settings: Settings,
   netns: NetnsTap,
   keys: EngineKeys,
@@ -75,27 +76,37 @@ export function enginePlan(
 }
 
 /** The listeners of --publish. */
-export const published = ({ splice, publish }: Settings): readonly ListenerPlan[] =>
+const published = ({ splice, publish }: Settings): readonly ListenerPlan[] =>
   splice ? publish.map((listener) => ({ ...listener, path: 'splice' })) : publish;
 
 /**
  * Memory that the engine shares with the thread in the namespace, for the loopback path (--splice).
  * @returns undefined if that path is not used
  */
-export async function socketSource(settings: Settings): Promise<SharedArrayBuffer | undefined> {
+async function socketSource(settings: Settings): Promise<SharedArrayBuffer | undefined> {
   if (!settings.splice || settings.publish.length === 0) return undefined;
   return (await import('../../workers/splice/socket-source.ts')).makeSocketSource();
 }
 
-/** Input of SettingsFrontEnd. */
-export interface SettingsStart {
+/** What `run` and `attach` are called with, and where their namespace is. */
+export interface SettingsInput {
   readonly booted: BootedThread;
   readonly settings: Settings;
   readonly target: NetnsTarget;
-  readonly sockets: SharedArrayBuffer | undefined;
   /** As in the API's answer to `info`. */
   readonly program: string;
   version(): string;
+}
+
+/** Input of SettingsFrontEnd. */
+export interface SettingsStart extends SettingsInput {
+  readonly sockets: SharedArrayBuffer | undefined;
+}
+
+/** What comes before the namespace is set up. */
+export async function settingsStart(input: SettingsInput): Promise<SettingsStart> {
+  await holdOutputs();
+  return { ...input, sockets: await socketSource(input.settings) };
 }
 
 /** The hooks that `run` and `attach` have in common. */

@@ -24,11 +24,10 @@ import { RESOLV_CONF, readResolvConf, resolvConfText } from '../host/resolv-conf
 import { endWithin, type Sandbox, type SetUpStep, serve } from '../host/start.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf } from '../process/command.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
-import { holdOutputs } from '../process/output.ts';
 import { forwardSignals } from '../process/signals.ts';
 import { Terminal } from '../process/terminal.ts';
 import { forwarders } from './address-plan.ts';
-import { SettingsFrontEnd, type SettingsStart, socketSource } from './engine-launch.ts';
+import { SettingsFrontEnd, type SettingsStart, settingsStart } from './engine-launch.ts';
 import type { NetnsTap } from './netns-setup.ts';
 import type { Settings } from './options.ts';
 
@@ -49,16 +48,13 @@ export async function run(
   version: () => string,
 ): Promise<number> {
   const argv = commandLine(operands, env);
-  await holdOutputs();
-  const sockets = await socketSource(settings);
-  const start: SettingsStart = {
+  const start = await settingsStart({
     booted,
     settings,
-    sockets,
     version,
     target: { kind: 'new' },
     program: 'bucatini run',
-  };
+  });
   return serve(new Run(start, argv, env));
 }
 

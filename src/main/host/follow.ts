@@ -37,7 +37,7 @@ export interface Following {
 export interface Followed {
   /** Descriptors of directories in which the sandbox must allow files to be opened. */
   readonly readable: readonly number[];
-  /** Stop following. */
+  /** Stop following resolv.conf. The watch is its owner's to stop. */
   stop(): void;
 }
 
@@ -69,11 +69,5 @@ export function followHost(watch: HostWatch, engine: EngineHandle, following: Fo
     following.hostChanged(watch.host, links);
   };
   watch.start(engine, onChange, log);
-  return {
-    readable,
-    stop: () => {
-      watch.stop();
-      stopFollowingFile();
-    },
-  };
+  return { readable, stop: stopFollowingFile };
 }

@@ -222,7 +222,9 @@ class Service<Job extends SocketsInside, Made> {
     const close = (): void =>
       enterSandbox(
         {
-          ...{ signals: [], watchesProcess: false, ...sandbox },
+          signals: [],
+          watchesProcess: false,
+          ...sandbox,
           readable: [...(this.#followed?.readable ?? []), ...(sandbox.readable ?? [])],
           removable: [...(this.#api?.directories ?? []), ...(sandbox.removable ?? [])],
         },
