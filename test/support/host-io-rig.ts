@@ -11,12 +11,7 @@ import { EpollEvents, epollAdd, epollCreate, epollWait } from '../../src/sys/epo
 import { close } from '../../src/sys/io.ts';
 import { Assembly } from '../../src/workers/assembly.ts';
 import { engineMemory } from '../../src/workers/engine-memory.ts';
-import {
-  DEFAULT_POLICY,
-  type EnginePlan,
-  type ListenerPlan,
-  type ServicePolicy,
-} from '../../src/workers/engine-plan.ts';
+import type { EnginePlan, ListenerPlan, ServicePolicy } from '../../src/workers/engine-plan.ts';
 import { HostIo } from '../../src/workers/host-io/host-io.ts';
 import type { DescriptorOut } from '../../src/workers/link/descriptor.ts';
 import { Owner } from '../../src/workers/link/slot-owner.ts';
@@ -25,7 +20,7 @@ import { dataOffset, sentBytes, sentFlags, sentFreed, toShardText } from '../../
 import type { SlotShares } from '../../src/workers/placement.ts';
 import { Notices } from '../../src/workers/thread/notices.ts';
 import { bytesOf, type Message, messageAt, opOf, slotAOf, slotBOf, slotOffsetOf } from './message.ts';
-import { ADDRESSES } from './netsim/engine.ts';
+import { ADDRESSES, RIG_POLICY } from './netsim/engine.ts';
 
 /** A message from host-io to the shard, with a copy of the payload in its slot. */
 export interface HostMessage {
@@ -73,16 +68,7 @@ export class HostIoRig {
     const plan: EnginePlan = {
       threads: { kind: 'fused' },
       addresses: ADDRESSES,
-      policy: {
-        ...DEFAULT_POLICY,
-        udpTimeoutMs: 1000,
-        udpStreamTimeoutMs: 1000,
-        pingTimeoutMs: 1000,
-        dhcp: false,
-        ra: false,
-        connectFailure: 'honest',
-        ...policy,
-      },
+      policy: { ...RIG_POLICY, ...policy },
       listeners: [],
       listenerCapacity,
       pool: { smallSlots: 256, largeSlots: 16, flows: 8 },

@@ -31,7 +31,7 @@ import { NativeBuffer } from '../../../src/sys/memory.ts';
 import { setsockoptInt, socketpair } from '../../../src/sys/socket.ts';
 import { Assembly } from '../../../src/workers/assembly.ts';
 import { engineMemory } from '../../../src/workers/engine-memory.ts';
-import { DEFAULT_POLICY, type EnginePlan } from '../../../src/workers/engine-plan.ts';
+import { DEFAULT_POLICY, type EnginePlan, type ServicePolicy } from '../../../src/workers/engine-plan.ts';
 import { Addressing } from '../../../src/workers/flow/addressing.ts';
 import { flowHash } from '../../../src/workers/flow/flow-hash.ts';
 import { quotedFlow } from '../../../src/workers/flow/quoted-flow.ts';
@@ -57,6 +57,17 @@ import { ETH, VNET } from './wire.ts';
 const FRAMES_PER_ROUND = 64;
 /** More than four pieces and headers. */
 const FRAME_MAX_BYTES = 300_000;
+
+/** Of rigs with a simulated or replaced end: short time-outs, and no frames that the test has not asked for. */
+export const RIG_POLICY: ServicePolicy = {
+  ...DEFAULT_POLICY,
+  udpTimeoutMs: 1000,
+  udpStreamTimeoutMs: 1000,
+  pingTimeoutMs: 1000,
+  dhcp: false,
+  ra: false,
+  connectFailure: 'honest',
+};
 
 /** Addresses of guest and gateway, from the documentation ranges of RFC 5737 and RFC 3849. */
 export const ADDRESSES: EnginePlan['addresses'] = {
@@ -218,16 +229,7 @@ export class SimEngine {
     this.plan = {
       threads: { kind: 'fused' },
       addresses: { ...ADDRESSES, mtu: o.mtu ?? 1500, ...o.addresses },
-      policy: {
-        ...DEFAULT_POLICY,
-        udpTimeoutMs: 1000,
-        udpStreamTimeoutMs: 1000,
-        pingTimeoutMs: 1000,
-        dhcp: false,
-        ra: false,
-        connectFailure: 'honest',
-        ...o.policy,
-      },
+      policy: { ...RIG_POLICY, ...o.policy },
       listeners: [],
       pool: { smallSlots, largeSlots, flows: o.flows ?? 16 },
       tap: { fd: this.#fds[0], vnetHdrBytes: this.vnet ? 12 : 0, uso: false },
