@@ -1,7 +1,7 @@
 /** Calls that fail, among allocations and collections, and the errno that each leaves. */
 import { lastErrno, nativeAddress, nativeFunction } from '#runtime/ffi';
 import { Errno } from '../../src/sys/constants.ts';
-import { collectGarbage } from './threads.ts';
+import { collectGarbage } from './thread-reports.ts';
 
 type N = number;
 const P = 'uintptr_t';

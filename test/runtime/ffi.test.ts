@@ -15,7 +15,7 @@ import { Errno } from '../../src/sys/constants.ts';
 import { NativeBuffer } from '../../src/sys/memory.ts';
 import { ON_BUN } from '../support/runtime.ts';
 import { ERRNO_CASES, type ErrnoReport, errnoLoop } from './errno-loop.ts';
-import { collectGarbage, reportsOf } from './threads.ts';
+import { collectGarbage, reportsOf } from './thread-reports.ts';
 
 type N = number;
 const P = 'uintptr_t';
