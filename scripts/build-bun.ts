@@ -79,7 +79,9 @@ ${choices}  default: throw new Error(name + ': no such program in this executabl
         '--splitting',
         '--compile-jit-policy=100',
       ],
-      ...['--no-compile-autoload-dotenv', '--no-compile-autoload-bunfig', '--external=piscina'],
+      // No file of the caller's directory may change how the executable runs.
+      ...['--no-compile-autoload-dotenv', '--no-compile-autoload-bunfig'],
+      ...['--no-compile-autoload-tsconfig', '--no-compile-autoload-package-json', '--external=piscina'],
       ...[`--root=${work}`, `--outfile=${out}/bucatini`, main, ...threads],
     ],
     { cwd: root, encoding: 'utf8', env: { PATH: process.env.PATH, HOME: work, BUN_INSTALL: work } },

@@ -32,6 +32,7 @@ import {
   O_TRUNC,
   O_WRONLY,
 } from '../sys/constants.ts';
+import { errnoOf } from '../sys/error.ts';
 import { close, eventfd, eventfdWrite, setNonBlocking } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
 import { raiseOpenFiles } from '../sys/process.ts';
@@ -480,8 +481,8 @@ function openPcap(path: string): number {
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENXIO')
       throw new Error(`--pcap ${path}: nobody reads it; start its reader first`, { cause });
-    const { errno } = cause as NodeJS.ErrnoException;
-    const why = errno === undefined ? String(cause) : errnoText(-errno);
+    const errno = errnoOf(cause);
+    const why = errno === undefined ? String(cause) : errnoText(errno);
     throw new Error(`--pcap ${path}: cannot be written: ${why}`, { cause });
   }
   setNonBlocking(fd, false); // a FIFO would take pieces of records

@@ -58,7 +58,11 @@ const SETTINGS = [
  * @param apiSockets  sockets of engines whose counters are included
  * @returns 0, also if facts are missing: the report says so
  */
-export async function bugReport(version: string, apiSockets: readonly string[]): Promise<number> {
+export async function bugReport(
+  version: string,
+  apiSockets: readonly string[],
+  env: NodeJS.ProcessEnv,
+): Promise<number> {
   const out: string[] = ['## Versions', ''];
   out.push(row('bucatini', version), row('runtime', runtimeChoice()), row('kernel', release()));
   const pretty = /^PRETTY_NAME="?([^"\n]*)/m.exec(read('/etc/os-release'))?.[1];
@@ -68,14 +72,14 @@ export async function bugReport(version: string, apiSockets: readonly string[]):
   for (const [name, option] of RELATED_PROGRAMS) {
     // Podman's helpers may exist only in its own directories.
     const tried = ['', '/usr/libexec/podman/', '/usr/lib/podman/']
-      .map((helpers) => spawnSync(`${helpers}${name}`, [option], { encoding: 'utf8', timeout: 5000 }))
+      .map((helpers) => spawnSync(`${helpers}${name}`, [option], { encoding: 'utf8', env, timeout: 5000 }))
       .find(({ error }) => error === undefined);
     const line = tried === undefined ? 'missing' : tried.stdout.split('\n')[0]!;
     out.push(row(name, withoutAddresses(line)));
   }
   out.push(row('security modules', read('/sys/kernel/security/lsm').trim() || 'unknown'));
 
-  out.push(...switchLines());
+  out.push(...switchLines(env));
 
   out.push('', '## Doctor', '');
   for (const { grade, subject, text } of examine())
@@ -95,15 +99,15 @@ export async function bugReport(version: string, apiSockets: readonly string[]):
 }
 
 /** Whether switch-over is in effect, and which pasta Podman uses. */
-function switchLines(): string[] {
+function switchLines(env: NodeJS.ProcessEnv): string[] {
   const binDir = fileURLToPath(new URL('bin', packageRoot));
   let state: string;
   try {
-    state = isSwitchedOver({ env: process.env, uid: process.getuid!(), binDir }) ? 'done' : 'not done';
+    state = isSwitchedOver({ env, uid: process.getuid!(), binDir }) ? 'done' : 'not done';
   } catch (error) {
     state = withoutPaths((error as Error).message);
   }
-  const found = podmanPasta();
+  const found = podmanPasta(env);
   let used = 'unknown: podman info does not say';
   if (found !== undefined) {
     let real = found;

@@ -15,6 +15,7 @@
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { Errno } from '../../sys/constants.ts';
+import { strerrorOf } from '../../sys/error.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { EnginePlan } from '../../workers/engine-plan.ts';
@@ -24,7 +25,6 @@ import { UsageError } from '../cli/values.ts';
 import type { Following } from '../host/follow.ts';
 import type { Log } from '../host/log.ts';
 import { NamespaceWatch } from '../host/namespace-watch.ts';
-import { bindErrorText } from '../host/socket-file.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
 import { holdOutputs } from '../process/output.ts';
 import { Terminal } from '../process/terminal.ts';
@@ -67,7 +67,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
   await holdOutputs();
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
-    log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, errnoText));
+    log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, strerrorOf));
   }
   const pidFd = conf.pidFile === undefined ? undefined : openPidFile(conf.pidFile);
   const sockets = needsSockets(conf, rules)
@@ -176,7 +176,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
       log: this.log,
     });
     await this.#control.listen(path).catch((error: Error) => {
-      throw new UsageError(Message.controlSocket(bindErrorText(path, error)));
+      throw new UsageError(Message.controlSocket(strerrorOf(error)));
     });
   }
 
@@ -297,7 +297,7 @@ function openPidFile(path: string): number {
   try {
     return openSync(path, 'w', 0o600);
   } catch (error) {
-    throw new UsageError(Message.pidFile(path, errnoText(error)));
+    throw new UsageError(Message.pidFile(path, strerrorOf(error)));
   }
 }
 
@@ -308,7 +308,7 @@ function writePidFile(fd: number, path: string): void {
     if (bytes < text.length) throw new Error(strerror(Errno.ENOSPC));
   } catch (error) {
     ftruncateSync(fd); // part of the number would name another process
-    throw new UsageError(Message.pidFull(path, errnoText(error)));
+    throw new UsageError(Message.pidFull(path, strerrorOf(error)));
   } finally {
     closeSync(fd);
   }
@@ -325,9 +325,3 @@ function hostnameOf(
   log.log('warning', Message.hostnameUnusable);
   return {};
 }
-
-/** The text of strerror(3) for an error of Node's. */
-const errnoText = (error: unknown): string => {
-  const { errno, message } = error as NodeJS.ErrnoException;
-  return errno === undefined ? message : strerror(-errno);
-};

@@ -7,6 +7,7 @@
  * The API socket accepts connections before the ready byte is written.
  */
 import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
+import { strerrorOf } from '../../sys/error.ts';
 import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
@@ -195,9 +196,7 @@ async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
       onError: (error) => say(error.message),
     });
   } catch (cause) {
-    const { errno, message } = cause as NodeJS.ErrnoException;
-    const why = errno === undefined ? message : strerror(-errno);
-    throw new Error(`${Message.bindFailed(why)}\n${Message.doSlirpFailed}`, { cause });
+    throw new Error(`${Message.bindFailed(strerrorOf(cause))}\n${Message.doSlirpFailed}`, { cause });
   }
 }
 
