@@ -1,15 +1,18 @@
 #!/bin/sh
-# arm64.sh - run a command of this project on arm64, emulated by qemu-user, on an x86-64 machine: arm64 libraries, programs
-# and runtimes with this tree's src/, dist/, bin/ and test/. Test/arm64/main.ts (`npm run test:arm64`) uses it.
+# arm64.sh - run a command of this project on arm64, emulated by qemu-user, on an x86-64 machine: with libraries, programs and
+# runtimes for arm64. test/arm64/main.ts (`npm run test:arm64`) uses it.
 #
-# usage: scripts/arm64.sh COMMAND [ARG...]     the working directory is the project's; COMMAND is root of a user namespace
+# usage: scripts/arm64.sh COMMAND [ARG...]
+#   sh scripts/arm64.sh sh scripts/node.sh scripts/build.ts
 #   sh scripts/arm64.sh bin/bucatini doctor
 #   sh scripts/arm64.sh sh scripts/node.sh node_modules/vitest/vitest.mjs run test/sys/io.test.ts
-#   BUCATINI_ARM64_TREE    directory of the Debian tree and the npm packages
+# COMMAND is root of a user namespace. Its working directory is a copy of the project, renewed before each COMMAND, except for dist/,
+# which the build makes there, and node_modules/, which has the packages for arm64. One COMMAND at a time.
+#   BUCATINI_ARM64_TREE    directory of the Debian tree; the npm packages and the copy of the project are beside it
 #                          (default: bucatini/arm64-trixie below XDG_CACHE_HOME or ~/.cache)
 #   BUCATINI_ARM64_MIRROR  a Debian mirror (default: deb.debian.org)
 #
-# Needs no root: apt resolves and downloads into a directory of its own, the packages are unpacked but not configured (600 MB,
+# Needs no root: apt resolves and downloads into a directory of its own, the packages are unpacked but not configured (900 MB,
 # half a minute the first time). Needs apt-get, dpkg-deb, the Debian archive's keys, npm, unshare, and Linux 6.7 or later, where
 # a user namespace may register its own interpreter for arm64 programs (binfmt_misc). The machine's own registrations stay.
 #
@@ -36,6 +39,7 @@ tree=${BUCATINI_ARM64_TREE:-${XDG_CACHE_HOME:-$HOME/.cache}/bucatini/arm64-$suit
 case $tree in /?*) ;; *) fail "the tree '$tree': write an absolute path" ;; esac
 mirror=${BUCATINI_ARM64_MIRROR:-http://deb.debian.org/debian}
 modules=$tree.modules
+project=$tree.project
 
 # What the tree and the npm packages were made from. Another version of this script or of the lock file replaces them.
 edition=$(cksum <"$0")
@@ -84,7 +88,7 @@ make_tree() {
   for deb in "$apt"/host/*.deb; do unpack "$deb" "$apt/unpacked"; done
   # shellcheck disable=SC2086
   (cd "$apt/unpacked" && tar -c $host_files) | tar -x -C "$new" --keep-directory-symlink
-  mkdir -p "$new/.old" "$new/proc" "$new/sys" "$new/dev" "$new/run" "$new/tmp" "$new/root" "$new/bucatini" "$new/opt/bucatini-preload"
+  mkdir -p "$new/.old" "$new/proc" "$new/sys" "$new/dev" "$new/run" "$new/tmp" "$new/root" "$new/bucatini"
   [ -e "$new/bin/sh" ] || ln -s dash "$new/bin/sh"
   printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n' >"$new/etc/passwd"
   printf 'root:x:0:\nnogroup:x:65534:\n' >"$new/etc/group"
@@ -117,11 +121,18 @@ if ! made "$tree/.bucatini" "$edition" || ! made "$modules/.bucatini" "$locked";
   exec 9>&-
 fi
 
+mkdir -p "$project"
+for old in "$project"/* "$project"/.[!.]*; do
+  case $old in */dist | */node_modules) ;; *) rm -rf "$old" ;; esac
+done
+(cd "$root" && tar -c --exclude=./dist --exclude=./dist.new --exclude=./node_modules --exclude=./.git .) | tar -x -C "$project" --no-same-owner
+mkdir -p "$project/node_modules"
+
 # In the new namespaces. pivot_root, not chroot: in a chroot the kernel refuses further user namespaces.
 # shellcheck disable=SC2016 # expanded by that shell
 inside='
   set -eu
-  tree=$1 root=$2 modules=$3
+  tree=$1 project=$2 modules=$3
   shift 3
   mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc 2>/dev/null || {
     echo "scripts/arm64.sh: this kernel has no binfmt_misc for user namespaces (Linux 6.7, CONFIG_BINFMT_MISC)" >&2
@@ -134,7 +145,7 @@ inside='
     >/proc/sys/fs/binfmt_misc/register
   mount --rbind "$tree" "$tree"
   for dir in /proc /dev /sys; do mount --rbind "$dir" "$tree$dir"; done
-  mount --bind "$root" "$tree/bucatini"
+  mount --bind "$project" "$tree/bucatini"
   mount --bind "$modules/node_modules" "$tree/bucatini/node_modules"
   mount -t tmpfs -o mode=1777 tmpfs "$tree/tmp"
   mount -t tmpfs -o mode=700 tmpfs "$tree/root"
@@ -142,6 +153,5 @@ inside='
   pivot_root . .old
   exec /bin/sh -c "umount -l /.old && cd /bucatini && exec \"\$@\"" sh "$@"
 '
-[ -d "$root/node_modules" ] || fail "$root/node_modules is missing: run npm ci"
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM="${TERM:-dumb}" \
-  unshare -Ur -m --propagation private -- /bin/sh -c "$inside" sh "$tree" "$root" "$modules" "$@"
+  unshare -Ur -m --propagation private -- /bin/sh -c "$inside" sh "$tree" "$project" "$modules" "$@"

@@ -7,12 +7,16 @@
  *   mprotect(2)   For capset(2) the emulator needs a writable header; the kernel does not, as the version is right (cap_validate_magic(),
  *                 kernel/capability.c). src/sys/thread-capabilities.ts has the header in a page that is readable and executable:
  *                 that page stays writable here.
- *   scandir(3)    /proc/self/task has a thread of the emulator's own, which takes no signal of the program: it is left out here.
+ *   open(2)       /proc/self/task has a thread of the emulator's own, which takes no signal of the program. Its status file does not exist
+ *                 here, as if the thread had ended.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,16 +25,39 @@
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-/* The first thread of this process beside the one that runs this; no other thread of the program exists yet. */
-static char emulators_thread[16];
+/* Of the first thread of this process beside the one that runs this; no other thread of the program exists yet. */
+static char emulators_status[64];
 
 __attribute__((constructor)) static void find_emulators_thread(void) {
   DIR *tasks = opendir("/proc/self/task");
   if (!tasks) return;
   for (struct dirent *task; (task = readdir(tasks));)
-    if (task->d_name[0] != '.' && atoi(task->d_name) != gettid()) strncpy(emulators_thread, task->d_name, sizeof emulators_thread - 1);
+    if (task->d_name[0] != '.' && atoi(task->d_name) != gettid())
+      snprintf(emulators_status, sizeof emulators_status, "/proc/self/task/%.15s/status", task->d_name);
   closedir(tasks);
 }
+
+static int is_hidden(const char *path) { return path && *emulators_status && strcmp(path, emulators_status) == 0; }
+
+int open(const char *path, int flags, ...) {
+  va_list list;
+  va_start(list, flags);
+  mode_t mode = va_arg(list, mode_t);
+  va_end(list);
+  if (is_hidden(path)) return errno = ENOENT, -1;
+  return NEXT(open)(path, flags, mode);
+}
+
+int openat(int directory, const char *path, int flags, ...) {
+  va_list list;
+  va_start(list, flags);
+  mode_t mode = va_arg(list, mode_t);
+  va_end(list);
+  if (is_hidden(path)) return errno = ENOENT, -1;
+  return NEXT(openat)(directory, path, flags, mode);
+}
+
+int open64(const char *path, int flags, ...) __attribute__((alias("open")));
 
 long syscall(long number, ...) {
   long a[6];
@@ -45,22 +72,4 @@ long syscall(long number, ...) {
 int mprotect(void *address, size_t bytes, int protection) {
   if (bytes == 4096 && protection == (PROT_READ | PROT_EXEC)) protection |= PROT_WRITE;
   return NEXT(mprotect)(address, bytes, protection);
-}
-
-int scandir64(const char *path, struct dirent64 ***names, int (*filter)(const struct dirent64 *),
-              int (*compare)(const struct dirent64 **, const struct dirent64 **)) {
-  int count = NEXT(scandir64)(path, names, filter, compare);
-  if (strcmp(path, "/proc/self/task") != 0) return count;
-  for (int i = 0; i < count; i++) {
-    if (strcmp((*names)[i]->d_name, emulators_thread) != 0) continue;
-    free((*names)[i]);
-    memmove(*names + i, *names + i + 1, (--count - i) * sizeof **names);
-    break;
-  }
-  return count;
-}
-
-int scandir(const char *path, struct dirent ***names, int (*filter)(const struct dirent *),
-            int (*compare)(const struct dirent **, const struct dirent **)) {
-  return scandir64(path, (void *)names, (void *)filter, (void *)compare); /* the same layout on arm64 */
 }
