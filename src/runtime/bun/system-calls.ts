@@ -48,6 +48,9 @@ export const RUNTIME_CALLS = {
     'waitid',
     'restart_syscall',
   ],
+  // By SIGPWR the collector stops a thread that is not at a safe point; the thread waits in the handler. Rare:
+  // seen when a collection runs in JavaScriptCore's own thread while ours sleeps.
+  "JavaScriptCore's collector stops other threads": ['rt_sigsuspend'],
   'the event loop': ['epoll_pwait2'],
   'clocks, where the vDSO does not answer': [
     'clock_getres',
