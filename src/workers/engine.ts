@@ -241,7 +241,11 @@ class Engine implements EngineHandle {
   async start(): Promise<void> {
     const { threads, shards } = this.#threads;
     const firstListening = this.#listening[0]!.promise;
-    if (this.#plan.threads.kind !== 'fused') this.#pool = await shardPool(shards);
+    if (this.#plan.threads.kind !== 'fused') {
+      this.#pool = await shardPool(shards);
+      // A shard's thread may fail before it has a task, while it loads its program.
+      this.#pool.on('error', this.#failure.resolve);
+    }
     for (let thread = 0; thread < threads; thread++) this.#startThread(thread);
     this.#logLoop = this.#readLogs();
     // However the process ends, Node joins its threads first, and packet threads sleep in system calls.
