@@ -478,14 +478,19 @@ describeNeeding("a thread's program cannot be loaded", tapNeeds, () => {
     symlinkSync(`${repoRoot}/node_modules`, `${tree()}/node_modules`);
     chmodSync(dir, 0o755);
   });
-  beforeEach(() => cpSync(`${repoRoot}/dist`, `${tree()}/dist`, { recursive: true }));
+  // Bun has all programs in one executable: none of them can be missing.
+  beforeEach(() => {
+    const filter = (path: string): boolean => path !== `${repoRoot}/dist/bun`;
+    cpSync(`${repoRoot}/dist`, `${tree()}/dist`, { recursive: true, filter });
+  });
   afterEach(() => rmSync(`${tree()}/dist`, { recursive: true }));
 
   /** Lines about the start that pasta and slirp4netns write too. */
   const PROGRESS = /^(Started as root|sent tapfd|received tapfd|child failed)/;
   /** @returns the other lines of standard error */
   const startFails = async (program: string, ...args: readonly string[]): Promise<readonly string[]> => {
-    const ended = await runToEnd([`${tree()}/bin/${program}`, ...args], { timeoutMs: 10_000 });
+    const env = { BUCATINI_RUNTIME: 'node' };
+    const ended = await runToEnd([`${tree()}/bin/${program}`, ...args], { timeoutMs: 10_000, env });
     expect(ended.status).toBe(1);
     return ended.stderr.split('\n').filter((line) => line !== '' && !PROGRESS.test(line));
   };
