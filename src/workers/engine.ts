@@ -241,7 +241,10 @@ class Engine implements EngineHandle {
   async start(): Promise<void> {
     const { threads, shards } = this.#threads;
     const firstListening = this.#listening[0]!.promise;
-    if (this.#plan.threads.kind !== 'fused') this.#pool = await startPool(packetProgram(), shards);
+    if (this.#plan.threads.kind !== 'fused') {
+      this.#pool = await startPool(packetProgram(), shards);
+      void this.#pool.failed.then(this.#failure.resolve);
+    }
     for (let thread = 0; thread < threads; thread++) this.#startThread(thread);
     this.#logLoop = this.#readLogs();
     // However the process ends, Node joins its threads first, and packet threads sleep in system calls.

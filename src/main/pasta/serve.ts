@@ -22,6 +22,7 @@ import type { EnginePlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { UsageError } from '../cli/values.ts';
+import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import type { Log } from '../host/log.ts';
 import { NamespaceWatch } from '../host/namespace-watch.ts';
@@ -217,14 +218,14 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     );
   }
 
-  async beforeSandbox(engine: EngineHandle): Promise<Sandbox> {
+  async beforeSandbox(engine: EngineHandle, files: FileWatch): Promise<Sandbox> {
     const { conf, target, runAs, statusFd } = this.#start;
     if (conf.statsSeconds !== undefined) {
       const { printStats } = await import('../host/stats.ts');
       setInterval(() => printStats(engine), conf.statsSeconds * 1000).unref();
     }
     await this.#command?.started;
-    const watched = conf.netnsQuit ? this.#watchNamespace(engine) : undefined;
+    const watched = conf.netnsQuit ? this.#watchNamespace(engine, files) : undefined;
     if (this.#pidFd !== undefined) writePidFile(this.#pidFd, conf.pidFile!);
     if (statusFd !== undefined) this.#syslog = (await import('../../sys/syslog.ts')).openSyslog();
     this.#devNull = openSync('/dev/null', 'r+');
@@ -238,11 +239,12 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     };
   }
 
-  #watchNamespace(engine: EngineHandle): NamespaceWatch | undefined {
+  #watchNamespace(engine: EngineHandle, files: FileWatch): NamespaceWatch | undefined {
     const { target } = this.#start;
     const path = this.#path;
     if (path === undefined) return undefined;
-    return new NamespaceWatch({ path, ...(target.kind === 'pid' && { pid: target.pid }) }, engine, () => {
+    const named = { path, ...(target.kind === 'pid' && { pid: target.pid }) };
+    return new NamespaceWatch(named, engine, files, () => {
       this.log('info', Message.netnsGone(path));
       this.#end.resolve(0);
     });
