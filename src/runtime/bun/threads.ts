@@ -145,6 +145,7 @@ export async function startPool(program: URL, threads: number): Promise<ThreadPo
   const all = Array.from({ length: threads }, (_, i) => new PoolThread(program, `pool thread ${i}`));
   const idle = [...all];
   return {
+    failed: Promise.race(all.map((thread) => thread.failed)),
     run: async (task, ports) => {
       const thread = idle.pop();
       if (thread === undefined) throw new Error(`no idle thread of ${threads}`);
@@ -158,13 +159,15 @@ export async function startPool(program: URL, threads: number): Promise<ThreadPo
 
 class PoolThread {
   readonly #thread: Thread;
+  readonly failed: Promise<Error>;
   /** Resolves when the thread ends after its task. */
   readonly #ended = Promise.withResolvers<void>();
 
   constructor(program: URL, name: string) {
     this.#thread = startThread(program, { name });
     this.#ended.promise.catch(() => {}); // the thread may fail before it has a task
-    this.#thread.onError(this.#ended.reject);
+    this.failed = new Promise((resolve) => this.#thread.onError(resolve));
+    void this.failed.then(this.#ended.reject);
     this.#thread.onExit((code) => {
       if (code === 0) this.#ended.resolve();
       else this.#ended.reject(new Error(`${name} ended with code ${code}`));

@@ -97,6 +97,8 @@ export interface ThreadPool {
    * @param ports  ports in `task` that go to the thread
    */
   run(task: unknown, ports: readonly Port[]): Promise<void>;
+  /** Resolves when a thread fails before it has a task: its program cannot be loaded. */
+  readonly failed: Promise<Error>;
   /** End all threads, whatever they run. */
   destroy(): Promise<void>;
 }
@@ -112,14 +114,15 @@ export async function startPool(program: URL, threads: number): Promise<ThreadPo
     idleTimeout: Number.POSITIVE_INFINITY,
     env: SHARE_ENV,
   });
-  // A thread that fails while it has no task, such as when its program cannot be loaded.
-  const failed = Promise.withResolvers<never>();
-  failed.promise.catch(() => {});
-  pool.on('error', (thrown) => failed.reject(errorOf(thrown, program)));
+  const failed = new Promise<Error>((resolve) => {
+    pool.on('error', (thrown) => resolve(errorOf(thrown, program)));
+  });
   return {
     run: async (task, ports) => {
-      await Promise.race([pool.run(task, { transferList: [...ports] as never }), failed.promise]);
+      const refused = failed.then((error) => Promise.reject(error));
+      await Promise.race([pool.run(task, { transferList: [...ports] as never }), refused]);
     },
+    failed,
     destroy: () => pool.destroy(),
   };
 }
