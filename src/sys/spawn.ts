@@ -52,9 +52,14 @@ export interface SpawnPlan {
 
 /**
  * Start a process with all signals at their default actions and none blocked.
- * @returns its process id or -errno
+ * @returns its process id or -errno: of the program's execution too; -EINVAL for a text with a NUL character
  */
 export function spawnProcess(plan: SpawnPlan): number {
+  const entries = Object.entries(plan.env).flatMap(([name, value]) =>
+    value === undefined ? [] : `${name}=${value}`,
+  );
+  if ([plan.file, plan.cwd ?? '', ...plan.argv, ...entries].some((text) => text.includes('\0')))
+    return -Errno.EINVAL;
   const count = plan.descriptors.length;
   const actions = new NativeBuffer(ACTIONS_BYTES);
   const attributes = new NativeBuffer(ATTRIBUTES_BYTES);
@@ -72,23 +77,23 @@ export function spawnProcess(plan: SpawnPlan): number {
       const copy = fcntl(fd ?? nothing, F_DUPFD_CLOEXEC, count);
       if (copy < 0) return copy;
       ours.push(copy);
-      cAddDup2(actions.address, copy, number);
+      const added = cAddDup2(actions.address, copy, number);
+      if (added !== 0) return -added;
     }
     if (plan.cwd !== undefined) {
       if (cAddChdir === undefined) return -Errno.ENOSYS;
-      cAddChdir(actions.address, plan.cwd);
+      const added = cAddChdir(actions.address, plan.cwd);
+      if (added !== 0) return -added;
     }
     const all = new NativeBuffer(SIGSET_BYTES);
-    all.u32[0] = 0x7fff_ffff; // 32 and 33 are the C library's own
-    all.u32[1] = 0xffff_fffe;
+    // 32 and 33 too, which the C library uses itself: for a child it would ignore them.
+    all.u32.fill(0xffff_ffff, 0, 2);
     const none = new NativeBuffer(SIGSET_BYTES);
     cSetDefault(attributes.address, all.address);
     cSetMask(attributes.address, none.address);
     cSetFlags(attributes.address, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     const argv = new StringArray(plan.argv);
-    const env = new StringArray(
-      Object.entries(plan.env).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`)),
-    );
+    const env = new StringArray(entries);
     const errno = cSpawn(
       ...([pid.address, plan.file, actions.address] as const),
       ...([attributes.address, argv.address, env.address] as const),
@@ -101,7 +106,10 @@ export function spawnProcess(plan: SpawnPlan): number {
   }
 }
 
-/** A NULL-terminated array of NUL-terminated strings, valid as long as this object is reachable. */
+/**
+ * A NULL-terminated array of NUL-terminated strings, valid as long as this object is reachable. A string must
+ * not contain NUL.
+ */
 export class StringArray {
   readonly #bytes: Uint8Array;
   readonly #pointers: NativeBuffer;
