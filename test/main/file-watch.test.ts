@@ -158,7 +158,7 @@ describe('FileWatch', () => {
     rmSync(`${dir}/a`); // its event is lost
     await sees('a');
     await sees('busy');
-  });
+  }, 120_000);
 
   it('a path that does not exist: undefined', () => {
     expect(watch(`${dir}/none`, 'a', NAME_CHANGES)).toBeUndefined();
