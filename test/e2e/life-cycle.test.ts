@@ -15,6 +15,7 @@ import {
   sleepMs,
   sleeps,
   threadStatus,
+  wakesBetween,
 } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
@@ -38,17 +39,17 @@ interface Idling {
 
 /**
  * Use of these processes without traffic: the minimum of up to three periods, for V8 collects garbage some
- * seconds after a start. Polling shows in each period.
+ * seconds after a start, and JavaScriptCore's helper threads end. Polling shows in each period.
  */
 async function idling(pids: readonly number[]): Promise<Idling> {
-  const sum = (of: (pid: number) => number): number => pids.reduce((total, pid) => total + of(pid), 0);
+  const ticks = (): number => pids.reduce((total, pid) => total + cpuTicks(pid), 0);
   let least: Idling = { ticks: Number.POSITIVE_INFINITY, wakes: Number.POSITIVE_INFINITY };
   for (let stretch = 0; stretch < 3 && (least.ticks > IDLE_TICKS || least.wakes > IDLE_WAKES); stretch++) {
-    const before = { ticks: sum(cpuTicks), wakes: sum(sleeps) };
+    const before = { ticks: ticks(), sleeps: sleeps(pids) };
     await sleepMs(IDLE_MS);
     least = {
-      ticks: Math.min(least.ticks, sum(cpuTicks) - before.ticks),
-      wakes: Math.min(least.wakes, sum(sleeps) - before.wakes),
+      ticks: Math.min(least.ticks, ticks() - before.ticks),
+      wakes: Math.min(least.wakes, wakesBetween(before.sleeps, sleeps(pids))),
     };
   }
   return least;
