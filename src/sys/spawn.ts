@@ -22,6 +22,7 @@ const cAttributesDestroy = libc<[N]>('posix_spawnattr_destroy', 'int', [P]);
 const cSetFlags = libc<[N, N]>('posix_spawnattr_setflags', 'int', [P, 'int']);
 const cSetDefault = libc<[N, N]>('posix_spawnattr_setsigdefault', 'int', [P, P]);
 const cSetMask = libc<[N, N]>('posix_spawnattr_setsigmask', 'int', [P, P]);
+const cExecve = libc<[string, N, N]>('execve', 'int', [S, P, P]);
 const cWaitpid = libc<[N, N, N]>('waitpid', 'int', ['int', P, 'int']);
 
 /** <spawn.h> */
@@ -55,11 +56,8 @@ export interface SpawnPlan {
  * @returns its process id or -errno: of the program's execution too; -EINVAL for a text with a NUL character
  */
 export function spawnProcess(plan: SpawnPlan): number {
-  const entries = Object.entries(plan.env).flatMap(([name, value]) =>
-    value === undefined ? [] : `${name}=${value}`,
-  );
-  if ([plan.file, plan.cwd ?? '', ...plan.argv, ...entries].some((text) => text.includes('\0')))
-    return -Errno.EINVAL;
+  const entries = entriesOf(plan.env);
+  if (hasNul([plan.file, plan.cwd ?? '', ...plan.argv, ...entries])) return -Errno.EINVAL;
   const count = plan.descriptors.length;
   const actions = new NativeBuffer(ACTIONS_BYTES);
   const attributes = new NativeBuffer(ATTRIBUTES_BYTES);
@@ -94,12 +92,14 @@ export function spawnProcess(plan: SpawnPlan): number {
     cSetFlags(attributes.address, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     const argv = new StringArray(plan.argv);
     const env = new StringArray(entries);
+    texts.push(argv, env);
     const errno = cSpawn(
       ...([pid.address, plan.file, actions.address] as const),
       ...([attributes.address, argv.address, env.address] as const),
     );
     return errno === 0 ? pid.i32[0]! : -errno;
   } finally {
+    texts.length = 0;
     for (const fd of ours) close(fd);
     cActionsDestroy(actions.address);
     cAttributesDestroy(attributes.address);
@@ -107,20 +107,45 @@ export function spawnProcess(plan: SpawnPlan): number {
 }
 
 /**
+ * Execute a program in place of this one. It gets all descriptors that are not close-on-exec: Bun's
+ * process.execve() closes all above 2.
+ * @returns -errno, -EINVAL for a text with a NUL character; nothing if the program was executed
+ */
+export function executeProgram(file: string, argv: readonly string[], env: SpawnPlan['env']): number {
+  const entries = entriesOf(env);
+  if (hasNul([file, ...argv, ...entries])) return -Errno.EINVAL;
+  const [argvArray, envArray] = [new StringArray(argv), new StringArray(entries)];
+  texts.push(argvArray, envArray);
+  cExecve(file, argvArray.address, envArray.address);
+  const error = failed();
+  texts.length = 0;
+  return error;
+}
+
+const entriesOf = (env: SpawnPlan['env']): string[] =>
+  Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`));
+
+/** C would take such a character for the end of the text, in a list for the start of another one. */
+const hasNul = (list: readonly string[]): boolean => list.some((text) => text.includes('\0'));
+
+/** Those of the running call, which keeps only their addresses. */
+const texts: StringArray[] = [];
+
+/**
  * A NULL-terminated array of NUL-terminated strings, valid as long as this object is reachable. A string must
  * not contain NUL.
  */
-export class StringArray {
+class StringArray {
   readonly #bytes: Uint8Array;
   readonly #pointers: NativeBuffer;
   readonly address: number;
 
-  constructor(texts: readonly string[]) {
+  constructor(list: readonly string[]) {
     // The final NUL also keeps the buffer from being empty.
-    this.#bytes = new Uint8Array(Buffer.from(`${texts.map((text) => `${text}\0`).join('')}\0`));
-    this.#pointers = new NativeBuffer((texts.length + 1) * 8);
+    this.#bytes = new Uint8Array(Buffer.from(`${list.map((text) => `${text}\0`).join('')}\0`));
+    this.#pointers = new NativeBuffer((list.length + 1) * 8);
     let at = addressOf(this.#bytes) as number;
-    texts.forEach((text, i) => {
+    list.forEach((text, i) => {
       writeAddress(this.#pointers.u32, i * 2, at);
       at += Buffer.byteLength(text) + 1;
     });

@@ -1,5 +1,7 @@
 // @vitest: beside
 /** posix_spawn: what the child gets, and what its end is. */
+
+import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   mkdirSync,
@@ -226,5 +228,32 @@ describe('the end of the child', () => {
     process.kill(pid, 'SIGTERM');
     expect(await statusOf(pid)).toBe(143);
     expect([exitStatus(pid), exitStatus(1)]).toEqual([-Errno.ECHILD, -Errno.ECHILD]);
+  });
+});
+
+describe('executeProgram()', () => {
+  const fixture = new URL('./fixtures/execute.ts', import.meta.url).pathname;
+  const execute = (...job: string[]) =>
+    spawnSync(process.execPath, [fixture, ...job], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    });
+
+  it('the program takes the place of ours: its arguments, environment, process id and descriptors', () => {
+    const { status, stdout, pid } = execute(
+      '/bin/sh',
+      'sh',
+      '-c',
+      'echo $$ "$1" "$A"; echo fd 3 >&3',
+      'x',
+      'é\n',
+    );
+    expect({ status, stdout }).toEqual({ status: 0, stdout: `${pid} é\n ä b\n` });
+  });
+
+  it('it cannot be executed: -errno, and the caller goes on', () => {
+    expect(execute('/no/such/program', 'x').stdout).toBe(`${-Errno.ENOENT}\n`);
+    expect(execute('/', 'x').stdout).toBe(`${-Errno.EACCES}\n`);
+    expect(execute('/bin/sh', 'sh', 'NUL').stdout).toBe(`${-Errno.EINVAL}\n`);
   });
 });
