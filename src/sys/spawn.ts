@@ -4,7 +4,7 @@
  * @syscalls execve wait4
  */
 import { Errno, F_DUPFD_CLOEXEC, O_CLOEXEC, O_RDWR } from './constants.ts';
-import { close, fcntl } from './io.ts';
+import { close, fcntl, setCloexec } from './io.ts';
 import { failed, libc, optionalLibc } from './libc.ts';
 import { addressOf, NativeBuffer, writeAddress } from './memory.ts';
 import { openPath } from './path.ts';
@@ -107,14 +107,15 @@ export function spawnProcess(plan: SpawnPlan): number {
 }
 
 /**
- * Execute a program in place of this one. It gets all descriptors that are not close-on-exec: Bun's
- * process.execve() closes all above 2.
+ * Execute a program in place of this one. It gets the standard streams, which Node marks close-on-exec when it
+ * starts, and all other descriptors that are not: Bun's process.execve() closes all above 2.
  * @returns -errno, -EINVAL for a text with a NUL character; nothing if the program was executed
  */
 export function executeProgram(file: string, argv: readonly string[], env: SpawnPlan['env']): number {
   const entries = entriesOf(env);
   if (hasNul([file, ...argv, ...entries])) return -Errno.EINVAL;
   const [argvArray, envArray] = [new StringArray(argv), new StringArray(entries)];
+  for (const fd of [0, 1, 2]) setCloexec(fd, false);
   texts.push(argvArray, envArray);
   cExecve(file, argvArray.address, envArray.address);
   const error = failed();
