@@ -256,6 +256,7 @@ export const ENGINE_CALLS: readonly SyscallName[] = [
   'pipe2',
   'mmap',
   'mprotect',
+  'madvise',
   'rt_sigaction',
   'rt_sigreturn',
   'wait4',

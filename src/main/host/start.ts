@@ -18,6 +18,7 @@
  *   detach from host and caller (host/sandbox.ts)
  *   enter the sandbox                          enterSandbox?    do something before or after
  *                                              ready            let COMMAND run, inform the caller
+ *   later: give spare memory back (idle-memory.ts)
  *   wait for the first end                     ends, engineFailed?
  *                                              served?
  *   stop everything                            stop?, then the engine, then afterEngine?
@@ -36,6 +37,7 @@ import type { ApiSocket } from '../api/socket.ts';
 import { closeInheritedOnExec, fewDescriptors } from '../process/inherited-descriptors.ts';
 import { type Followed, type Following, followHost } from './follow.ts';
 import { HostWatch } from './host-watch.ts';
+import { IdleMemory } from './idle-memory.ts';
 import type { Log } from './log.ts';
 import type { Netns, NetnsError, SocketsInside } from './netns.ts';
 import { detachFromHost, enterSandbox, type Leaving, type SandboxPlan } from './sandbox.ts';
@@ -147,6 +149,7 @@ class Service<Job extends SocketsInside, Made> {
   #followed: Followed | undefined;
   #api: ApiSocket | undefined;
   #tapFd: number | undefined;
+  #idleMemory: IdleMemory | undefined;
 
   constructor(front: FrontEnd<Job, Made>) {
     this.#front = front;
@@ -168,6 +171,7 @@ class Service<Job extends SocketsInside, Made> {
       ...(following?.configuresNetwork !== undefined && { configuresNetwork: following.configuresNetwork }),
     });
     front.ready(made);
+    this.#idleMemory?.ready();
     const outcome = await Promise.race([engine.failed, front.netns.failed, ...front.ends()]);
     const status = outcome instanceof Error ? this.#engineFailed(outcome) : outcome;
     front.served?.(status, engine);
@@ -218,6 +222,7 @@ class Service<Job extends SocketsInside, Made> {
 
   #enterSandbox({ eventRings }: EngineHandle, sandbox: Sandbox): void {
     const front = this.#front;
+    this.#idleMemory = new IdleMemory();
     const rings = detachFromHost({ ...sandbox, eventRings, log: front.log });
     const close = (): void =>
       enterSandbox(
@@ -245,6 +250,7 @@ class Service<Job extends SocketsInside, Made> {
     const front = this.#front;
     this.#watch.stop();
     this.#followed?.stop();
+    this.#idleMemory?.stop();
     front.stop?.(failed);
     this.#api?.close();
     await endWithin(this.#engine);
