@@ -1,24 +1,20 @@
 /**
- * What a start needs and a running engine does not, given back to the kernel some seconds after the start: the
- * garbage of the start on the main thread's heap, and the mapped pages of the runtime's code
- * (sys/file-pages.ts). Programs that end earlier, as `run -- true` does, pay nothing for it.
+ * Memory that a start needs and a running engine does not: the mapped pages of the runtime's code
+ * (sys/file-pages.ts). They are dropped some time after the start, when COMMAND has made its first
+ * connections: a program that ends earlier pays nothing for it, and no code of the start is needed again.
  */
-import { collectGarbage } from '#runtime/memory';
 import { FilePages } from '../../sys/file-pages.ts';
 
-/** Behind the start of COMMAND and its first traffic. */
 const AFTER_MS = 2000;
 
 export class IdleMemory {
+  /** Made while there is a /proc. */
   readonly #pages = new FilePages();
   #timer: NodeJS.Timeout | undefined;
 
-  /** Traffic may flow from now on. */
+  /** To be called when COMMAND runs, or the caller knows that the engine does. */
   ready(): void {
-    this.#timer = setTimeout(() => {
-      collectGarbage();
-      this.#pages.drop(); // last: it drops the code of the collector, too
-    }, AFTER_MS);
+    this.#timer = setTimeout(() => this.#pages.drop(), AFTER_MS);
     this.#timer.unref();
   }
 

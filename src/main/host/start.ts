@@ -18,7 +18,7 @@
  *   detach from host and caller (host/sandbox.ts)
  *   enter the sandbox                          enterSandbox?    do something before or after
  *                                              ready            let COMMAND run, inform the caller
- *   later: give spare memory back (idle-memory.ts)
+ *   two seconds later: drop mapped code (idle-memory.ts)
  *   wait for the first end                     ends, engineFailed?
  *                                              served?
  *   stop everything                            stop?, then the engine, then afterEngine?
