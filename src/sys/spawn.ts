@@ -1,6 +1,6 @@
 /**
- * Start a process: posix_spawn(3). The child shares our memory until it executes its program (vfork), so no
- * page tables are copied. Cold.
+ * Start a process, posix_spawn(3), or another program in this one, execve(2). A child shares our memory until
+ * it executes its program (vfork), so no page tables are copied. Cold.
  * @syscalls execve wait4
  */
 import { Errno, F_DUPFD_CLOEXEC, O_CLOEXEC, O_RDWR } from './constants.ts';
@@ -22,6 +22,7 @@ const cAttributesDestroy = libc<[N]>('posix_spawnattr_destroy', 'int', [P]);
 const cSetFlags = libc<[N, N]>('posix_spawnattr_setflags', 'int', [P, 'int']);
 const cSetDefault = libc<[N, N]>('posix_spawnattr_setsigdefault', 'int', [P, P]);
 const cSetMask = libc<[N, N]>('posix_spawnattr_setsigmask', 'int', [P, P]);
+const cExecve = libc<[string, N, N]>('execve', 'int', [S, P, P]);
 const cWaitpid = libc<[N, N, N]>('waitpid', 'int', ['int', P, 'int']);
 
 /** <spawn.h> */
@@ -86,9 +87,7 @@ export function spawnProcess(plan: SpawnPlan): number {
     cSetMask(attributes.address, none.address);
     cSetFlags(attributes.address, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     const argv = new StringArray(plan.argv);
-    const env = new StringArray(
-      Object.entries(plan.env).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`)),
-    );
+    const env = environmentArray(plan.env);
     const errno = cSpawn(
       ...([pid.address, plan.file, actions.address] as const),
       ...([attributes.address, argv.address, env.address] as const),
@@ -100,6 +99,22 @@ export function spawnProcess(plan: SpawnPlan): number {
     cAttributesDestroy(attributes.address);
   }
 }
+
+/**
+ * Execute another program in this process. All threads end. Descriptors stay open that are not close-on-exec,
+ * which Bun's process.execve() would close as well.
+ * @returns -errno; does not return if it succeeds
+ */
+export function execProgram({ file, argv, env }: Pick<SpawnPlan, 'file' | 'argv' | 'env'>): number {
+  const arrays = [new StringArray(argv), environmentArray(env)] as const;
+  cExecve(file, arrays[0].address, arrays[1].address);
+  return failed();
+}
+
+const environmentArray = (env: SpawnPlan['env']): StringArray =>
+  new StringArray(
+    Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`)),
+  );
 
 /** A NULL-terminated array of NUL-terminated strings, valid as long as this object is reachable. */
 export class StringArray {
