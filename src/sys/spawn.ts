@@ -1,6 +1,6 @@
 /**
- * Start a process, posix_spawn(3), or another program in this one, execve(2). A child shares our memory until
- * it executes its program (vfork), so no page tables are copied. Cold.
+ * Start a process: posix_spawn(3). The child shares our memory until it executes its program (vfork), so no
+ * page tables are copied. Cold.
  * @syscalls execve wait4
  */
 import { Errno, F_DUPFD_CLOEXEC, O_CLOEXEC, O_RDWR } from './constants.ts';
@@ -87,7 +87,7 @@ export function spawnProcess(plan: SpawnPlan): number {
     cSetMask(attributes.address, none.address);
     cSetFlags(attributes.address, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     const argv = new StringArray(plan.argv);
-    const env = environmentArray(plan.env);
+    const env = environmentOf(plan.env);
     const errno = cSpawn(
       ...([pid.address, plan.file, actions.address] as const),
       ...([attributes.address, argv.address, env.address] as const),
@@ -101,17 +101,17 @@ export function spawnProcess(plan: SpawnPlan): number {
 }
 
 /**
- * Execute another program in this process. All threads end. Descriptors stay open that are not close-on-exec,
- * which Bun's process.execve() would close as well.
- * @returns -errno; does not return if it succeeds
+ * Execute a program in place of this one. It gets all descriptors that are not close-on-exec: Bun's
+ * process.execve() closes all above 2.
+ * @returns -errno; nothing if the program was executed
  */
-export function execProgram({ file, argv, env }: Pick<SpawnPlan, 'file' | 'argv' | 'env'>): number {
-  const arrays = [new StringArray(argv), environmentArray(env)] as const;
-  cExecve(file, arrays[0].address, arrays[1].address);
+export function executeProgram(file: string, argv: readonly string[], env: SpawnPlan['env']): number {
+  const [argvArray, envArray] = [new StringArray(argv), environmentOf(env)];
+  cExecve(file, argvArray.address, envArray.address);
   return failed();
 }
 
-const environmentArray = (env: SpawnPlan['env']): StringArray =>
+const environmentOf = (env: SpawnPlan['env']): StringArray =>
   new StringArray(
     Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`)),
   );

@@ -19,6 +19,7 @@ import { OPTIONS as PASTA_OPTIONS } from '../pasta/options.ts';
 import { OPTIONS as SLIRP_OPTIONS } from '../slirp4netns/options.ts';
 import { examine } from './doctor.ts';
 import { OPTIONS } from './options.ts';
+import { runtimeChoice } from './runtime-choice.ts';
 import { isSwitchedOver, podmanPasta } from './switch-over.ts';
 
 /** What `stats` of an API socket returns (api.ts). */
@@ -63,7 +64,7 @@ export async function bugReport(
   env: NodeJS.ProcessEnv,
 ): Promise<number> {
   const out: string[] = ['## Versions', ''];
-  out.push(row('bucatini', version), row('Node', process.version), row('kernel', release()));
+  out.push(row('bucatini', version), row('runtime', runtimeChoice()), row('kernel', release()));
   const pretty = /^PRETTY_NAME="?([^"\n]*)/m.exec(read('/etc/os-release'))?.[1];
   out.push(row('distribution', pretty ?? 'unknown'));
   out.push(row('processors', `${availableParallelism()} of ${cpus()[0]?.model.trim() ?? 'unknown'}`));
@@ -168,8 +169,20 @@ export interface RunningEngine {
   readonly args: readonly string[];
 }
 
-/** Programs of ours that run an engine, by the file that Node was given. */
-const ENGINE_PROGRAM = /\/main\/(bucatini|pasta|slirp4netns)(?:\/main)?\.js$/;
+/**
+ * Programs of ours that run an engine, by the file that Node was given, or the word that follows the executable
+ * with Bun.
+ */
+const ENGINE_PROGRAM = /(?:\/main\/|\/bun\/bucatini\0)(bucatini|pasta|slirp4netns)(?:\/main)?(?:\.js)?$/;
+
+/** The engine that a command line runs. */
+export function engineProgram(words: readonly string[]): Omit<RunningEngine, 'pid'> | undefined {
+  for (let at = 1; at < words.length; at++) {
+    const name = ENGINE_PROGRAM.exec(`${words[at - 1]}\0${words[at]}`)?.[1];
+    if (name !== undefined) return { name, args: words.slice(at + 1) };
+  }
+  return undefined;
+}
 
 /** Running engines whose command line this user may read. */
 function runningEngines(): RunningEngine[] {
@@ -178,10 +191,9 @@ function runningEngines(): RunningEngine[] {
     const pid = Number(entry);
     if (!Number.isInteger(pid) || pid === process.pid) continue;
     const words = read(`/proc/${pid}/cmdline`).split('\0').slice(0, -1);
-    const at = words.findIndex((word) => ENGINE_PROGRAM.test(word));
-    if (at < 0) continue;
-    const name = ENGINE_PROGRAM.exec(words[at]!)![1]!;
-    const args = words.slice(at + 1);
+    const program = engineProgram(words);
+    if (program === undefined) continue;
+    const { name, args } = program;
     if (name === 'bucatini' && args[0] !== 'run' && args[0] !== 'attach') continue;
     engines.push({ pid, name, args });
   }

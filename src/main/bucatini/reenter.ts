@@ -11,7 +11,7 @@ import { SysError } from '../../sys/error.ts';
 import { setCloexec } from '../../sys/io.ts';
 import { namespaceOwner, namespaceType } from '../../sys/namespace.ts';
 import { openPath } from '../../sys/path.ts';
-import { execProgram } from '../../sys/spawn.ts';
+import { executeProgram } from '../../sys/spawn.ts';
 import { tool } from '../process/command.ts';
 import { callersDescriptors, clearCloexec, inheritedBeyondExec } from '../process/inherited-descriptors.ts';
 import { type LauncherVariable, launcherVariable } from '../process/launcher-env.ts';
@@ -69,13 +69,13 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
 function execThrough(entrance: readonly string[], fds: readonly number[] = []): never {
   clearCloexec(callersDescriptors());
   const argv = [...entrance, ...ownCommand(), ...process.argv.slice(2)];
-  const env = {
+  const r = executeProgram(entrance[0]!, argv, {
     ...process.env,
     ...inheritedBeyondExec(fds),
     ...({
       BUCATINI_REENTERED: '1',
       BUCATINI_OWN_MOUNTS: '1', // both entrances end in unshare -m
     } satisfies Partial<Record<LauncherVariable, string>>),
-  };
-  throw new SysError('execve', entrance[0]!, -execProgram({ file: entrance[0]!, argv, env }));
+  });
+  throw new SysError('execve', entrance[0]!, -r);
 }

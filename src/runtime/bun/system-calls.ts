@@ -15,7 +15,6 @@ export const RUNTIME_CALLS = {
     'accept',
     'ppoll',
   ],
-  'a watch that the kernel has dropped, or that is closed': ['inotify_rm_watch'],
   "JavaScriptCore's heap, compiled code and collector, malloc's arenas": [
     'pkey_mprotect',
     'pkey_alloc',
@@ -47,6 +46,9 @@ export const RUNTIME_CALLS = {
     'rt_sigpending',
     'waitid',
     'restart_syscall',
+  ],
+  'a thread stopped by another one, whose collector scans all stacks: it waits for a signal': [
+    'rt_sigsuspend',
   ],
   'the event loop': ['epoll_pwait2'],
   'clocks, where the vDSO does not answer': [
