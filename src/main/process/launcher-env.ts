@@ -54,6 +54,10 @@ export const LAUNCHER_VARIABLES = {
     setBy: 'tests',
     meaning: 'frames that the engine loses (main/cli/impairment.ts)',
   },
+  BUCATINI_TEST_LAPS: {
+    setBy: 'perf/start.ts',
+    meaning: 'any value: print when each step of the start and of the end was done',
+  },
 } as const satisfies Record<string, { readonly setBy: string; readonly meaning: string }>;
 
 export type LauncherVariable = keyof typeof LAUNCHER_VARIABLES;
