@@ -262,10 +262,12 @@ async function main(): Promise<void> {
         marks.get(label)!.push(ms);
       }
     }
-    console.log(`\n${subject.name}: ms after the first exec, medians of ${rounds} starts`);
+    console.log(`\n${subject.name}: ms after the first exec, medians of ${rounds} starts (least)`);
     const usual = [...marks].filter(([, list]) => list.length * 2 >= rounds);
     for (const [label, list] of usual.sort((a, b) => quantile(a[1], 0.5) - quantile(b[1], 0.5)))
-      console.log(`${quantile(list, 0.5).toFixed(1).padStart(8)}  ${label}`);
+      console.log(
+        `${quantile(list, 0.5).toFixed(1).padStart(8)} ${`(${quantile(list, 0).toFixed(1)})`.padStart(8)}  ${label}`,
+      );
   }
   events.close();
 }
