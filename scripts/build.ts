@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { rolldown } from 'rolldown';
+import { buildBun } from './build-bun.ts';
 import { bundleRoles } from './bundle-roles.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -64,10 +65,19 @@ function isRare(own: string, module: string): boolean {
   return innermost !== undefined && innermost !== folderOf(own) && !folderOf(own).startsWith(innermost);
 }
 
+/** `#runtime/x` of package.json means the source tree; here the compiled one is bundled. */
+const runtimeAlias = Object.fromEntries(
+  readdirSync(`${out}/runtime/node`).map((file) => {
+    const name = file.replace(/\.js$/, '');
+    return [`#runtime/${name}`, `${out}/runtime/node/${file}`];
+  }),
+);
+
 for (const { module: entry, kind, name } of entries) {
   const bundle = await rolldown({
     input: { [name]: `${out}/${entry}.js` },
-    external: (id) => !/^[./]/.test(id),
+    external: (id) => !/^[./#]/.test(id),
+    resolve: { alias: runtimeAlias },
     platform: 'node',
     // A thread that is started early gets its task through its default export; exports of other entries are
     // not used.
@@ -131,3 +141,5 @@ for (const dir of readdirSync(cache)) {
   chmodSync(`${cache}/${asRoot}`, 0o755);
   for (const file of readdirSync(`${cache}/${asRoot}`)) chmodSync(`${cache}/${asRoot}/${file}`, 0o644);
 }
+
+buildBun(root, `${root}dist/bun`);

@@ -2,10 +2,11 @@
 /**
  * Layers: a file imports only from its own layer or from layers left of it.
  *
- *   proto, ring < sys < workers < main
+ *   proto, ring, runtime < sys < workers < main
  *
  * proto and ring do not import one another, and sys does not import ring. proto imports no package and no
- * Node module. Only sys imports koffi. Only the codec of the links knows the layout of a descriptor: no file
+ * Node module. What differs between Node and Bun is in src/runtime: only it imports koffi,
+ * piscina, bun:ffi and node:worker_threads, and all others import it as #runtime/NAME. Only the codec of the links knows the layout of a descriptor: no file
  * outside of workers/link/ imports its words.ts.
  */
 import { readdirSync, readFileSync } from 'node:fs';
@@ -15,15 +16,19 @@ import { describe, expect, it } from 'vitest';
 const ROOT = path.resolve(import.meta.dirname, '..');
 const SRC = path.join(ROOT, 'src');
 
+/** Packages and modules for which the runtimes have different ones. */
+const OF_A_RUNTIME = /^(koffi|piscina|bun|node:worker_threads)(\/|:|$)/;
+
 const LINK_WORDS = 'workers/link/words.ts';
 
 /** What each layer may import besides itself. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   proto: [],
   ring: [],
-  sys: ['proto'],
-  workers: ['proto', 'ring', 'sys'],
-  main: ['proto', 'ring', 'sys', 'workers'],
+  runtime: [],
+  sys: ['proto', 'runtime'],
+  workers: ['proto', 'ring', 'sys', 'runtime'],
+  main: ['proto', 'ring', 'sys', 'workers', 'runtime'],
 };
 
 /**
@@ -81,8 +86,10 @@ function breach(file: string, name: string): string | null {
   const allowed = MAY_IMPORT[layer];
   if (allowed === undefined) return `src/${file} is in no layer: put it under one of the layers of this test`;
   if (!name.startsWith('.')) {
-    const isKoffi = name === 'koffi' || name.startsWith('koffi/');
-    if (isKoffi && layer !== 'sys') return `src/${file} imports koffi: only src/sys may`;
+    if (OF_A_RUNTIME.test(name) && layer !== 'runtime')
+      return `src/${file} imports ${name}: only src/runtime may`;
+    if (name.startsWith('#runtime/') && !allowed.includes('runtime'))
+      return `src/${file} imports ${name}: ${layer} makes no calls`;
     if (layer === 'proto' && !name.startsWith('node:assert')) {
       return `src/${file} imports ${name}: codecs are pure and import only themselves`;
     }
@@ -97,6 +104,8 @@ function breach(file: string, name: string): string | null {
     return `src/${file} imports ${name}: use the writers and accessors of workers/link/`;
   }
   const targetLayer = target.split('/')[0]!;
+  if (targetLayer === 'runtime' && layer !== 'runtime')
+    return `src/${file} imports ${name}: write #runtime/NAME`;
   if (targetLayer === layer) return breachInside(file, target);
   if (allowed.includes(targetLayer)) return null;
   return `src/${file} imports ${name}: ${layer} may import ${['itself', ...allowed].join(', ')}`;
@@ -161,8 +170,12 @@ describe('layers', () => {
     expect(breach('proto/be.ts', '../sys/memory.ts')).not.toBeNull();
     expect(breach('workers/placement.ts', '../main/config.ts')).not.toBeNull();
     expect(breach('workers/translator/tcp.ts', '../../proto/tcp.ts')).toBeNull();
-    expect(breach('main/cli.ts', 'koffi')).toMatch('only src/sys may');
-    expect(breach('sys/ffi.ts', 'koffi')).toBeNull();
+    expect(breach('sys/libc.ts', 'koffi')).toMatch('only src/runtime may');
+    expect(breach('workers/engine.ts', 'node:worker_threads')).toMatch('only src/runtime may');
+    expect(breach('runtime/node/ffi.ts', 'koffi')).toBeNull();
+    expect(breach('sys/libc.ts', '#runtime/ffi')).toBeNull();
+    expect(breach('sys/libc.ts', '../runtime/node/ffi.ts')).toMatch('write #runtime/NAME');
+    expect(breach('proto/be.ts', '#runtime/ffi')).not.toBeNull();
     expect(breach('proto/be.ts', 'node:fs')).not.toBeNull();
     expect(breach('stray.ts', './proto/be.ts')).toMatch('no layer');
     expect(breach('main/cli.ts', '../../test/x.ts')).toMatch('outside src');

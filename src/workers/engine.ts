@@ -2,8 +2,7 @@
  * Starts and stops the packet threads of a plan. Runs on the main thread, which never touches a packet.
  */
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
-import { MessageChannel, type MessagePort, SHARE_ENV } from 'node:worker_threads';
-import type { Piscina } from 'piscina';
+import { channel, listenOn, type Port, startPool, type ThreadPool } from '#runtime/threads';
 import { dropName } from '../proto/drop.ts';
 import { macParse } from '../proto/ethernet.ts';
 import {
@@ -43,7 +42,7 @@ import { type FlowList, type FlowPages, listFlows } from './flow-list.ts';
 import { stageDropName } from './link/stage-drop.ts';
 import type { ListenFailure } from './listen/listener-table.ts';
 import type { ThreadMessage, ThreadReport, ThreadTask } from './packet-thread.ts';
-import { type BootedThread, bootPacketThread } from './packet-worker.ts';
+import { type BootedThread, bootPacketThread, packetProgram } from './packet-worker.ts';
 import { type ThreadPlan, threadPlan } from './placement.ts';
 import { PcapWriter } from './tap/pcap.ts';
 import { LOG_LEVELS } from './thread/log-levels.ts';
@@ -195,9 +194,9 @@ class Engine implements EngineHandle {
   readonly #logs: LogReader;
   #logLoop: Promise<void> | undefined;
   /** Runs the shards of a pipeline. */
-  #pool: Piscina | undefined;
+  #pool: ThreadPool | undefined;
   /** By thread. */
-  readonly #ports: MessagePort[] = [];
+  readonly #ports: Port[] = [];
   readonly #threadsReady: Promise<void>[] = [];
   /** By thread: resolves when it has reported that it stopped, or has ended. */
   readonly #ended: Promise<unknown>[] = [];
@@ -241,7 +240,7 @@ class Engine implements EngineHandle {
   async start(): Promise<void> {
     const { threads, shards } = this.#threads;
     const firstListening = this.#listening[0]!.promise;
-    if (this.#plan.threads.kind !== 'fused') this.#pool = await shardPool(shards);
+    if (this.#plan.threads.kind !== 'fused') this.#pool = await startPool(packetProgram(), shards);
     for (let thread = 0; thread < threads; thread++) this.#startThread(thread);
     this.#logLoop = this.#readLogs();
     // However the process ends, Node joins its threads first, and packet threads sleep in system calls.
@@ -256,23 +255,23 @@ class Engine implements EngineHandle {
   }
 
   #startThread(thread: number): void {
-    const { port1, port2 } = new MessageChannel();
+    const { port1, port2 } = channel();
     this.#ports.push(port1);
     const ready = Promise.withResolvers<void>();
     ready.promise.catch(() => {}); // #ready() may no longer wait for it
     this.#threadsReady.push(ready.promise);
     const stopped = Promise.withResolvers<void>();
-    port1.on('message', (report: ThreadReport) => this.#onReport(thread, report, ready, stopped));
+    listenOn(port1, (report: ThreadReport) => this.#onReport(thread, report, ready, stopped));
     const task: ThreadTask = {
       ...{ thread, plan: this.#plan, sab: this.#sab, layout: this.#layout },
       ...{ doorbellFds: this.#doorbellFds, control: this.#control, port: port2, pcapFd: this.#pcapFd },
     };
     const { readerThread, hostThread } = this.#threads;
     if (this.#pool !== undefined && thread !== readerThread && thread !== hostThread) {
-      const run = this.#pool.run(task, { transferList: [port2] as never }).catch((error: Error) => {
+      const run = this.#pool.run(task, [port2]).catch((error: Error) => {
         if (!this.#stopping) this.#failure.resolve(error);
       });
-      this.#ended.push(run);
+      this.#ended.push(Promise.race([run, stopped.promise]));
       return;
     }
     const { worker, failed } =
@@ -282,9 +281,9 @@ class Engine implements EngineHandle {
       stopped.resolve();
       this.#failure.resolve(error);
     });
-    worker.on('exit', () => stopped.resolve());
+    worker.onExit(() => stopped.resolve());
     this.#ended.push(stopped.promise);
-    worker.postMessage(task, [port2]);
+    worker.post(task, [port2]);
   }
 
   #onReport(
@@ -466,22 +465,6 @@ function namedCounters(words: Float64Array): Record<string, number> {
     named[`drop.${name === 'unknown' ? stageDropName(-cause) : name}`] = n;
   }
   return named;
-}
-
-/**
- * Start the threads of a pipeline's shards. Imports piscina here: the fused plan starts faster without it.
- */
-async function shardPool(shards: number): Promise<Piscina> {
-  const { Piscina } = await import('piscina');
-  const file = import.meta.url.endsWith('.ts') ? './packet-thread.ts' : './packet-thread.js';
-  return new Piscina({
-    filename: new URL(file, import.meta.url).href,
-    minThreads: shards,
-    maxThreads: shards,
-    concurrentTasksPerWorker: 1,
-    idleTimeout: Number.POSITIVE_INFINITY,
-    env: SHARE_ENV,
-  });
 }
 
 /**

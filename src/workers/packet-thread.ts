@@ -6,13 +6,7 @@
  * shared memory; messages of the main thread are read from a port whenever ControlViews.messageCount changes.
  */
 import { availableParallelism } from 'node:os';
-import {
-  isMainThread,
-  type MessagePort,
-  parentPort,
-  receiveMessageOnPort,
-  workerData,
-} from 'node:worker_threads';
+import { onFirstMessage, type Port, receive } from '#runtime/threads';
 import { Counter, countersView } from '../ring/counters.ts';
 import { Doorbell } from '../ring/doorbell.ts';
 import { controlViews, type Layout, sleepingAt, stopRequested } from '../ring/layout.ts';
@@ -29,7 +23,6 @@ import type { EnginePlan, HostChange, ListenerPlan } from './engine-plan.ts';
 import { type FlowPage, flowPage, NO_FLOWS } from './flow/flow-report.ts';
 import type { HostIo } from './host-io/host-io.ts';
 import { type ListenFailure, listenerCount } from './listen/listener-table.ts';
-import type { TaskFollows } from './packet-worker.ts';
 import { threadPlan } from './placement.ts';
 import { PcapWriter } from './tap/pcap.ts';
 import { flowCapabilities, USER_CHANGE } from './thread/capabilities.ts';
@@ -53,7 +46,7 @@ export interface ThreadTask {
   readonly doorbellFds: readonly number[];
   /** Memory of ControlViews, which all threads share. */
   readonly control: SharedArrayBuffer;
-  readonly port: MessagePort;
+  readonly port: Port;
   readonly pcapFd: number;
 }
 
@@ -179,7 +172,7 @@ class PacketThread {
 
   #readMessages(): void {
     for (;;) {
-      const got = receiveMessageOnPort(this.#task.port);
+      const got = receive(this.#task.port);
       if (got === undefined) return;
       const message = got.message as ThreadMessage;
       const { shards, hostIo } = this.#built;
@@ -248,10 +241,5 @@ class PacketThread {
   }
 }
 
-// A plain Worker gets its task as its first message. Piscina calls the default export instead, and has other
-// workerData.
-if (!isMainThread && isTaskFollows(workerData)) parentPort!.once('message', runThread);
-
-function isTaskFollows(data: unknown): data is TaskFollows {
-  return typeof data === 'object' && data !== null && 'taskFollows' in data;
-}
+// A thread of startThread() gets its task as its first message; piscina calls the default export instead.
+onFirstMessage(runThread);

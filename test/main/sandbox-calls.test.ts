@@ -17,6 +17,7 @@ const BEFORE_THE_WALL: Record<string, readonly string[]> = {
     ...['open_tree', 'mount_setattr'],
   ],
   'files of the host are made': ['mkdirat'],
+  'COMMAND is started': ['execve'],
   'descriptors that are inherited or handed over': ['dup3', 'pidfd_open'],
   'the TAP is left to a pair of sockets': ['socketpair'],
   'the sandbox itself': ['seccomp', 'landlock_create_ruleset', 'landlock_restrict_self', 'capset'],
@@ -38,6 +39,17 @@ const CALLS_OF: Record<string, readonly string[]> = {
   send: ['sendto'],
   recv: ['recvfrom'],
   syscall: [], // by number: see usedIn
+  posix_spawn: ['execve'], // and clone(2), which the runtime declares
+  posix_spawn_file_actions_init: [],
+  posix_spawn_file_actions_destroy: [],
+  posix_spawn_file_actions_adddup2: [],
+  posix_spawn_file_actions_addchdir_np: [],
+  posix_spawnattr_init: [],
+  posix_spawnattr_destroy: [],
+  posix_spawnattr_setflags: [],
+  posix_spawnattr_setsigdefault: [],
+  posix_spawnattr_setsigmask: [],
+  waitpid: ['wait4'],
   memcpy: [],
   mallopt: [],
 };

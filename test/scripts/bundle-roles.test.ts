@@ -25,11 +25,18 @@ function neededBy(module: string, source: string): readonly string[] {
   const stated = [...code.matchAll(/^(?:import|export) (?!type\b)([^;'"]*?)from '(\.[^']+)'/gm)].filter(
     ([, names]) => !/^\{(\s*type \w+,?)+\s*\} ?$/.test(names!),
   );
+  const ofRuntimes = [...code.matchAll(/['"]#runtime\/([\w-]+)['"]/g)].flatMap(([, name]) => [
+    `runtime/node/${name}`,
+    `runtime/bun/${name}`,
+  ]);
   const files = [
     ...stated.map((m) => m[2]!),
     ...[...code.matchAll(/import\('(\.[^']+)'\)/g)].map((m) => m[1]!),
   ];
-  return files.map((file) => path.posix.join(path.posix.dirname(module), file).replace(/\.ts$/, ''));
+  return [
+    ...ofRuntimes,
+    ...files.map((file) => path.posix.join(path.posix.dirname(module), file).replace(/\.ts$/, '')),
+  ];
 }
 
 /** Whether a module is empty without its types. */

@@ -1,15 +1,19 @@
 // @vitest: beside
-import { once } from 'node:events';
 import { expect, it } from 'vitest';
-import { bootPacketThread } from '../../src/workers/packet-worker.ts';
+import { startThread } from '#runtime/threads';
 
-it('packet thread heap: the young generation is limited; the old one is not, for the limit would end the engine', async () => {
-  const { worker } = bootPacketThread('packet thread');
+it('thread heap: the young generation is limited; the old one is not, for the limit would end the engine', async () => {
+  const thread = startThread(new URL('./heap-limits.worker.ts', import.meta.url), { youngGenerationMib: 6 });
   try {
-    await once(worker, 'online');
-    expect(worker.resourceLimits?.maxYoungGenerationSizeMb).toBeLessThanOrEqual(8);
-    expect(worker.resourceLimits?.maxOldGenerationSizeMb).not.toBeLessThan(512);
+    const limits = await new Promise<{ maxYoungGenerationSizeMb: number; maxOldGenerationSizeMb: number }>(
+      (resolve, reject) => {
+        thread.onMessage(resolve);
+        thread.onError(reject);
+      },
+    );
+    expect(limits.maxYoungGenerationSizeMb).toBeLessThanOrEqual(8);
+    expect(limits.maxOldGenerationSizeMb).not.toBeLessThan(512);
   } finally {
-    await worker.terminate();
+    await thread.terminate();
   }
 });

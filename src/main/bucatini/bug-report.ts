@@ -10,12 +10,12 @@ import { existsSync, readdirSync, readFileSync, readlinkSync, realpathSync } fro
 import { availableParallelism, cpus, freemem, release, totalmem } from 'node:os';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { packageRoot } from '#runtime/program';
 import type { EngineHistogram, ThreadCounters } from '../../workers/engine.ts';
 import { askApi } from '../api/ask.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
 import { countersText, histogramsText } from '../host/stats.ts';
 import { OPTIONS as PASTA_OPTIONS } from '../pasta/options.ts';
-import { packageRoot } from '../process/entry.ts';
 import { OPTIONS as SLIRP_OPTIONS } from '../slirp4netns/options.ts';
 import { examine } from './doctor.ts';
 import { OPTIONS } from './options.ts';

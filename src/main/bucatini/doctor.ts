@@ -10,9 +10,8 @@
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
-import { fileURLToPath } from 'node:url';
+import { programCommand, runtimeText } from '#runtime/program';
 import { kernelAtLeast } from '../../sys/kernel-version.ts';
-import { workerUrl } from '../host/netns.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { findProgram } from '../process/command.ts';
 import type { ProbeReport } from './doctor-probe.ts';
@@ -51,7 +50,7 @@ export async function doctor(): Promise<number> {
 /** Do the checks in turn. A check may take a while, so each result is yielded at once. */
 export function* examine(): Generator<Finding> {
   yield checkKernel();
-  yield ok('Node', `${process.version.slice(1)}, ${process.execPath}`);
+  yield ok('runtime', `${runtimeText()}, ${process.execPath}`);
   const tools = checkTools();
   yield tools;
   yield checkEnv();
@@ -161,8 +160,8 @@ function checkTunDevice(): Finding {
  * @param namespaces  options of unshare
  */
 function checkTap(namespaces: string): Finding[] {
-  const probe = fileURLToPath(workerUrl('bucatini/doctor-probe'));
-  const ran = spawnSync('unshare', [namespaces, '-m', '--', process.execPath, probe], { encoding: 'utf8' });
+  const probe = programCommand('bucatini/doctor-probe', 'main/bucatini/doctor-probe');
+  const ran = spawnSync('unshare', [namespaces, '-m', '--', ...probe], { encoding: 'utf8' });
   let report: ProbeReport;
   try {
     report = JSON.parse(ran.stdout) as ProbeReport;

@@ -4,11 +4,11 @@
  * loads only the modules of the subcommand. The process ends with the status that the subcommand returns; 1
  * for our own errors.
  */
-import { flushCompileCache } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { packageRoot, writeCodeCache } from '#runtime/program';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
 import { say } from '../host/log.ts';
-import { enterProgram, exitAfter, ownVersion, packageRoot } from '../process/entry.ts';
+import { enterProgram, exitAfter, ownVersion } from '../process/entry.ts';
 import { ownStreams, put } from '../process/output.ts';
 import { COMMAND_NAMES, type CommandName, commandList } from './commands.ts';
 
@@ -31,7 +31,7 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
     if (parsed.kind !== 'go') {
       await printText(command, parsed.kind);
       // scripts/build.ts fills the compile cache by this call. exitAfter() would not write it.
-      if (booted !== undefined) flushCompileCache();
+      if (booted !== undefined) writeCodeCache();
       return 0;
     }
     const { settings, operands } = parsed;

@@ -5,6 +5,7 @@
  * process id and arguments. BUCATINI_REENTERED says that this has been done, so it happens only once.
  */
 import { spawnSync } from 'node:child_process';
+import { ownCommand } from '#runtime/program';
 import { CLONE_NEWNET } from '../../sys/constants.ts';
 import { setCloexec } from '../../sys/io.ts';
 import { namespaceOwner, namespaceType } from '../../sys/namespace.ts';
@@ -65,7 +66,7 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
  */
 function execThrough(entrance: readonly string[], fds: readonly number[] = []): never {
   clearCloexec(callersDescriptors());
-  const argv = [...entrance, process.execPath, ...process.execArgv, ...process.argv.slice(1)];
+  const argv = [...entrance, ...ownCommand(), ...process.argv.slice(2)];
   return process.execve!(entrance[0]!, argv, {
     ...process.env,
     ...inheritedBeyondExec(fds),

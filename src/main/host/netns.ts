@@ -9,7 +9,8 @@
  *   NetnsThread   a thread made for this moves. Booting it takes 30 ms. Used where packet threads are still
  *                 to be started later (decision 018).
  */
-import { parentPort, SHARE_ENV, Worker } from 'node:worker_threads';
+import { programUrl } from '#runtime/program';
+import { onFirstMessage, postToCreator, startThread, type Thread } from '#runtime/threads';
 
 /** The part of a job that all front ends have in common. */
 export interface SocketsInside {
@@ -141,19 +142,19 @@ export class NetnsHere<Job extends SocketsInside, Made> extends Netns<Job, Made>
  */
 export class NetnsThread<Job extends SocketsInside, Made> extends Netns<Job, Made> {
   readonly mainInside = false;
-  readonly #worker: Worker;
+  readonly #worker: Thread;
 
-  /** @param file  the thread's program, as workerUrl() takes it */
+  /** @param file  the thread's program, as programUrl() takes its name */
   constructor(file: string) {
     super();
-    this.#worker = new Worker(workerUrl(file), { env: SHARE_ENV });
-    this.#worker.on('message', (message: NetnsMessage<Made>) => this.tell(message));
-    this.#worker.on('error', (error) => this.fail(error as Error));
-    this.#worker.on('exit', (code) => this.#exited(code));
+    this.#worker = startThread(programUrl(file, `main/${file}`));
+    this.#worker.onMessage((message: NetnsMessage<Made>) => this.tell(message));
+    this.#worker.onError((error) => this.fail(error));
+    this.#worker.onExit((code) => this.#exited(code));
   }
 
   start(job: Job): void {
-    this.#worker.postMessage(job);
+    this.#worker.post(job);
   }
 
   #exited(code: number): void {
@@ -165,9 +166,8 @@ export class NetnsThread<Job extends SocketsInside, Made> extends Netns<Job, Mad
 
 /** The program of that worker: receives one job, runs `setUp`, posts each step. */
 export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetup<Job, Made>): void {
-  const post = (message: NetnsMessage<Made>): void => parentPort!.postMessage(message);
-  // Without a parent this is only being compiled for the code cache (scripts/build.ts).
-  parentPort?.once('message', async (job: Job) => {
+  const post = (message: NetnsMessage<Made>): void => postToCreator(message);
+  onFirstMessage(async (job: Job) => {
     try {
       // Load modules before the last step is reported: nothing can be loaded in the sandbox
       // (host/sandbox.ts).
@@ -190,13 +190,4 @@ export function runNetnsThread<Job extends SocketsInside, Made>(setUp: NetnsSetu
       post({ kind: 'failed', message, ...(code !== undefined && { code }) });
     }
   });
-}
-
-/**
- * URL of the program of one of our threads or processes.
- * @param name  as in the program's `// bundle:` line. The file is below src/main when run from source. When
- *   compiled, it is below dist/main, where this module is too.
- */
-export function workerUrl(name: string): URL {
-  return new URL(import.meta.url.endsWith('.ts') ? `../${name}.ts` : `./${name}.js`, import.meta.url);
 }

@@ -11,6 +11,7 @@
  * docs/decisions/052-sandbox.md.
  */
 import { readlinkSync } from 'node:fs';
+import { RUNTIME_CALLS as CALLS_OF_RUNTIME } from '#runtime/system-calls';
 import { keepCapabilities } from '../../sys/capability.ts';
 import {
   AF_INET,
@@ -257,6 +258,7 @@ export const ENGINE_CALLS: readonly SyscallName[] = [
   'mprotect',
   'rt_sigaction',
   'rt_sigreturn',
+  'wait4',
   'exit_group',
   'sched_yield',
   'clock_gettime',
@@ -267,79 +269,8 @@ export const ENGINE_CALLS: readonly SyscallName[] = [
   'capget',
 ];
 
-/**
- * Calls of Node, V8, libuv and the C library, allowed with any arguments, grouped by who needs them. No
- * module of src/sys declares them; a call that one comes to declare moves to ENGINE_CALLS.
- */
-export const RUNTIME_CALLS: Readonly<Record<string, readonly SyscallName[]>> = {
-  "Node's files and streams: --pcap, the API's socket, standard output": [
-    'pwrite64',
-    'preadv',
-    'pwritev',
-    'fsync',
-    'fdatasync',
-    'fstat',
-    'statx',
-    'accept',
-    'ppoll',
-  ],
-  'a watch that the kernel has dropped, or that is closed': ['inotify_rm_watch'],
-  "V8's heap, compiled code and collector, malloc's arenas": [
-    'pkey_mprotect',
-    'pkey_alloc',
-    'pkey_free',
-    'munmap',
-    'mremap',
-    'madvise',
-    'mincore',
-    'brk',
-    'membarrier',
-  ],
-  'threads: locks, start and end, where the scheduler puts them': [
-    'futex',
-    'set_robust_list',
-    'rseq',
-    'set_tid_address',
-    'exit',
-    'getcpu',
-    'getpriority',
-    'sched_getaffinity',
-    'sched_getparam',
-    'sched_getscheduler',
-    'sched_get_priority_max',
-    'sched_get_priority_min',
-  ],
-  'signal handlers and ends of children': [
-    'rt_sigprocmask',
-    'sigaltstack',
-    'rt_sigpending',
-    'wait4',
-    'waitid',
-    'restart_syscall',
-  ],
-  'clocks, where the vDSO does not answer': [
-    'clock_getres',
-    'clock_nanosleep',
-    'nanosleep',
-    'gettimeofday',
-    'time',
-  ],
-  "Node's process and os modules": [
-    'getpid',
-    'getppid',
-    'getuid',
-    'geteuid',
-    'getgid',
-    'getegid',
-    'getsid',
-    'getrusage',
-    'times',
-    'sysinfo',
-    'uname',
-    'getrandom',
-    'getrlimit',
-  ],
-};
+/** Calls of the runtime itself (src/runtime). */
+export const RUNTIME_CALLS: Readonly<Record<string, readonly SyscallName[]>> = CALLS_OF_RUNTIME;
 
 /**
  * Calls with paths. They fail with ENOENT, as an empty root has no such file, and as libraries that look for

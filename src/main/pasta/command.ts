@@ -17,10 +17,8 @@
  * 2 and waits there for a line. End of file means that pasta failed, and ends sh. COMMAND does not outlive
  * pasta: no other process can connect its network again.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import type { Socket } from 'node:net';
-import { constants as os } from 'node:os';
+import { Child, type ChildPlan } from '../process/child.ts';
 import {
   CommandError,
   findProgram,
@@ -73,8 +71,7 @@ export const HOST_NAME_MAX = 64; // bytes, sethostname(2)
  * @throws CommandError with pasta's message where COMMAND does not exist or cannot be executed
  */
 export class PastaCommand {
-  readonly #head: ChildProcess;
-  readonly #channel: Socket;
+  readonly #head: Child;
   #running = false;
   /** Resolves when sh waits for "go"; rejects when the chain ends before. */
   readonly started: Promise<void>;
@@ -92,14 +89,16 @@ export class PastaCommand {
     const killWithParent = [tool('setpriv'), '--pdeathsig', 'KILL', '--'];
     const unshare = [tool('unshare'), '--mount', '--propagation', 'slave', '--ipc', '--uts'];
     if (options.pidns) unshare.push('--pid', '--fork', '--kill-child', '--mount-proc');
-    const [head, ...chain] = [
+    const chain = [
       ...[...enter, ...killWithParent, ...unshare, '--'],
       ...['/bin/sh', '-c', 'eval "$PASTA_INIT"', 'pasta'],
       ...withEntriesShellsDrop(options.login ? loginShell(file) : [program, ...args], options.env),
     ];
-    this.#head = spawn(head!, chain, {
+    this.#head = startChild({
+      file: chain[0]!,
+      argv: chain,
       cwd: commandDirectory(),
-      stdio: standardStreams([3, 4, 5]),
+      descriptors: standardStreams([3, 4, 5]),
       env: {
         ...options.env,
         PASTA_INIT: INIT,
@@ -110,15 +109,10 @@ export class PastaCommand {
           .join(' '),
       },
     });
-    this.#channel = this.#head.stderr as Socket;
-    this.#channel.on('error', () => {}); // EPIPE after the chain has ended, which `ended` reports
-    this.ended = new Promise((resolve) => {
-      this.#head.once('error', () => resolve(1));
-      this.#head.once('exit', (code, signal) => resolve(code ?? 128 + os.signals[signal!]));
-    });
+    this.ended = this.#head.exited;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     let partialLine = '';
-    this.#channel.on('data', (chunk: Buffer) => {
+    this.#head.channel.onData((chunk) => {
       if (this.#running) return;
       const lines = `${partialLine}${chunk}`.split('\n');
       partialLine = lines.pop()!;
@@ -127,8 +121,7 @@ export class PastaCommand {
         else put(2, `${line}\n`);
       }
     });
-    this.#head.once('error', (error) => reject(new CommandError(Message.cannotExecute(error.message), 1)));
-    this.#head.once('close', () => reject(new CommandError(Message.cannotExecute('its namespaces'), 1)));
+    void this.#head.closed.then(() => reject(new CommandError(Message.cannotExecute('its namespaces'), 1)));
     this.started = within(promise, START_LIMIT_MS, 'COMMAND has not been started');
     this.started.catch(() => {});
   }
@@ -136,16 +129,25 @@ export class PastaCommand {
   /** Let sh execute COMMAND. */
   go(): void {
     this.#running = true;
-    this.#channel.end('go\n');
+    this.#head.channel.end('go\n');
   }
 
   /** Process ids that kill() signals. */
   get signalled(): readonly number[] {
-    return this.#head.pid === undefined ? [] : [this.#head.pid];
+    return [this.#head.pid];
   }
 
   kill(): void {
-    this.#head.kill('SIGKILL');
+    this.#head.kill();
+  }
+}
+
+/** @throws CommandError with pasta's message */
+function startChild(plan: ChildPlan): Child {
+  try {
+    return new Child(plan);
+  } catch (error) {
+    throw new CommandError(Message.cannotExecute((error as Error).message), 1);
   }
 }
 

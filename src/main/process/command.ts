@@ -29,10 +29,8 @@
  * If COMMAND is stopped, we stop too, as if we were COMMAND: whoever waits for us notices, and continues us
  * by SIGCONT, which we pass to COMMAND. If COMMAND alone is continued, PID 1 continues our process group.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { accessSync, constants, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
-import type { Socket } from 'node:net';
-import { constants as os } from 'node:os';
+import { codeDirectory } from '#runtime/program';
 import { MNT_DETACH, MS_BIND, O_DIRECTORY, O_PATH, SIGSTOP } from '../../sys/constants.ts';
 import { checked } from '../../sys/error.ts';
 import { openHeld } from '../../sys/held-directory.ts';
@@ -41,6 +39,7 @@ import { mount, umount2 } from '../../sys/mount.ts';
 import { openPath } from '../../sys/path.ts';
 import { raise } from '../../sys/process.ts';
 import { entriesShellsDrop } from './callers-environment.ts';
+import { CHANNEL, Child, type ChildPlan } from './child.ts';
 import { callersDescriptors, clearCloexec } from './inherited-descriptors.ts';
 import { ignoredSignals } from './signals.ts';
 import { within } from './time-limit.ts';
@@ -135,9 +134,7 @@ export const START_LIMIT_MS = 60_000;
 /** COMMAND and its chain. The constructor starts the chain; go() lets COMMAND run. */
 export class Command {
   /** The first process of the chain, which is unshare once the whole chain runs. */
-  readonly #head: ChildProcess;
-  /** Our end of the chain's descriptor 2: messages in both directions. */
-  readonly #control: Socket;
+  readonly #head: Child;
   /**
    * Resolves, with notes for the log, when the last sh waits for "go". Rejects with CommandError if the chain
    * fails.
@@ -173,9 +170,11 @@ export class Command {
       ...withEntriesShellsDrop(options.argv, options.env),
     ];
     clearCloexec(passed);
-    this.#head = spawn(tool('env'), chain, {
+    this.#head = new Child({
+      file: tool('env'),
+      argv: [tool('env'), ...chain],
       cwd: commandDirectory(),
-      stdio: standardStreams(streams),
+      descriptors: standardStreams(streams),
       env: {
         ...options.env,
         BUCATINI_INIT: INIT,
@@ -194,12 +193,7 @@ export class Command {
         BUCATINI_CLOSE: streams.map((digit) => `${digit}<&-`).join(' '),
       },
     });
-    this.#control = this.#head.stderr as Socket;
-    this.#control.on('error', () => {}); // EPIPE when the chain is gone, which `ended` reports
-    this.ended = new Promise((resolve) => {
-      this.#head.once('error', () => resolve(1));
-      this.#head.once('exit', (code, signal) => resolve(code ?? 128 + os.signals[signal!]));
-    });
+    this.ended = this.#head.exited;
     this.started = within(this.#waitUntilStarted(), START_LIMIT_MS, 'COMMAND has not been started').catch(
       (error: Error) => {
         throw error instanceof CommandError ? error : new CommandError(error.message, 1);
@@ -211,7 +205,7 @@ export class Command {
   #waitUntilStarted(): Promise<readonly string[]> {
     const { promise, resolve, reject } = Promise.withResolvers<readonly string[]>();
     let complaint = '';
-    this.#control.on('data', (chunk: Buffer) => {
+    this.#head.channel.onData((chunk) => {
       if (this.#running) {
         if (`\n${chunk}`.includes('\nstopped\n')) this.#stopWithIt();
         return;
@@ -220,16 +214,15 @@ export class Command {
       if (this.#pid !== 0 || !`\n${complaint}`.includes('\nstarted\n')) return;
       // sh is the only child of unshare. The process that becomes COMMAND is the eldest child of sh, as
       // adopted orphans come behind it.
-      this.#pid = eldestChild(eldestChild(this.#head.pid ?? 0));
+      this.#pid = eldestChild(eldestChild(this.#head.pid));
       this.#directory = this.#pid === 0 ? -1 : openPath(`/proc/${this.#pid}`, O_PATH | O_DIRECTORY);
       this.#covered?.uncover();
       resolve([...this.#notes, ...(this.#covered?.notes ?? [])]);
     });
-    this.#head.once('error', (error) => reject(new CommandError(error.message, 1)));
-    // 'close' comes after the last output; 'exit' may come before it.
-    this.#head.once('close', (code, signal) => {
+    // `exited` may resolve before the last output has come.
+    void this.#head.closed.then((status) => {
       this.#covered?.uncover();
-      const why = complaint.trim().replaceAll('\n', '; ') || `ended with ${signal ?? `status ${code}`}`;
+      const why = complaint.trim().replaceAll('\n', '; ') || `ended with status ${status}`;
       reject(new CommandError(why, 1));
     });
     return promise;
@@ -238,7 +231,7 @@ export class Command {
   /** Let COMMAND run. */
   go(): void {
     this.#running = true;
-    this.#control.end('go\n');
+    this.#head.channel.end('go\n');
   }
 
   /** Whether COMMAND may run: from then on signals are passed to it. */
@@ -255,7 +248,7 @@ export class Command {
 
   /** Ids of the processes that signal() and kill() send to. */
   get signalled(): readonly number[] {
-    return [this.#pid, this.#head.pid ?? 0].filter((pid) => pid > 0); // 0 is our own process group
+    return [this.#pid, this.#head.pid].filter((pid) => pid > 0); // 0 is our own process group
   }
 
   /**
@@ -284,7 +277,7 @@ export class Command {
 
   /** End everything in the PID namespace at once. */
   kill(): void {
-    this.#head.kill('SIGKILL');
+    this.#head.kill();
   }
 
   /** The message may be stale: sent before both were stopped and continued. */
@@ -346,17 +339,18 @@ function chainDescriptors(): ChainDescriptors {
 }
 
 /**
- * The option `stdio` of spawn(): the caller's three streams at the numbers `streams`, and a pipe in both
- * directions at 2.
+ * The descriptors of a chain: the caller's three streams at the numbers `streams`, the channel at 2,
+ * /dev/null at the others up to the highest of them.
  */
-export function standardStreams(streams: readonly number[]): ('ignore' | 'pipe' | number)[] {
-  const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', 'ignore', 'pipe'];
-  // Spawn() leaves an inherited descriptor of this number open.
-  for (let fd = 3; fd <= Math.max(...streams); fd++) stdio[fd] = 'ignore';
+export function standardStreams(streams: readonly number[]): ChildPlan['descriptors'] {
+  const descriptors = new Array<number | typeof CHANNEL | undefined>(Math.max(...streams) + 1).fill(
+    undefined,
+  );
+  descriptors[2] = CHANNEL;
   streams.forEach((at, fd) => {
-    stdio[at] = fd;
+    descriptors[at] = fd;
   });
-  return stdio;
+  return descriptors;
 }
 
 /**
@@ -462,7 +456,7 @@ export function tool(name: string): string {
  * same mounts, so it is not a directory that we are installed in.
  */
 function scratchDirectory(): string {
-  const ours = [import.meta.dirname, process.execPath, process.argv[1] ?? ''];
+  const ours = [codeDirectory, process.execPath, process.argv[1] ?? ''];
   const usable = ['/mnt', '/media', '/srv', '/run', '/var/tmp', '/tmp'].filter(
     (dir) => !ours.some((path) => path.startsWith(`${dir}/`)),
   );

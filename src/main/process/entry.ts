@@ -5,19 +5,10 @@
  * build puts a copy of it into dist/main/ for each program: paths are relative to that directory.
  */
 import { readFileSync, writeFileSync, writeSync } from 'node:fs';
-import { enableCompileCache } from 'node:module';
-import { fileURLToPath } from 'node:url';
+import { packageRoot, useCodeCache } from '#runtime/program';
 import { callersEnvironment } from './callers-environment.ts';
 import { launcherVariable } from './launcher-env.ts';
 import { leaveRemovedDirectory } from './working-directory.ts';
-
-/**
- * Directory of Node's compile cache, which saves 20 of 150 ms at start. A user without write permission only
- * reads it. undefined when run from source.
- */
-const codeCache = import.meta.url.endsWith('.js')
-  ? fileURLToPath(new URL('../cache', import.meta.url))
-  : undefined;
 
 /**
  * Must be called before anything else, and before the first thread starts.
@@ -26,10 +17,7 @@ const codeCache = import.meta.url.endsWith('.js')
  */
 export function enterProgram(name: string): NodeJS.ProcessEnv {
   const env = callersEnvironment();
-  if (codeCache !== undefined) {
-    enableCompileCache(codeCache);
-    process.env.NODE_COMPILE_CACHE = codeCache; // the workers' Node reads this
-  }
+  useCodeCache();
   try {
     // ps and pgrep show the name of the main thread as that of the process; Node calls it node-MainThread.
     writeFileSync('/proc/self/comm', name);
@@ -39,12 +27,6 @@ export function enterProgram(name: string): NodeJS.ProcessEnv {
   leaveRemovedDirectory();
   return env;
 }
-
-/**
- * The directory that contains package.json and bin/. This module is in src/main/process when run from source,
- * in dist/main when compiled.
- */
-export const packageRoot = new URL(import.meta.url.endsWith('.ts') ? '../../../' : '../../', import.meta.url);
 
 /** The version of the package. */
 export const ownVersion = (): string =>

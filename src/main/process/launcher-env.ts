@@ -46,6 +46,10 @@ export const LAUNCHER_VARIABLES = {
     meaning:
       '1: this process has executed Node again in another user namespace (main/bucatini/reenter.ts): do not try again',
   },
+  BUCATINI_RUNTIME: {
+    setBy: 'a user',
+    meaning: 'node or bun: the runtime to use; bin/launch.sh chooses if it is not set',
+  },
   BUCATINI_STACK: {
     setBy: 'a user',
     meaning: 'any value: print the stack of an error that ends the process',

@@ -7,9 +7,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
-import { dirname, join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { packageRoot, programCommand } from '#runtime/program';
 import { RouteSocket } from '../../../sys/netlink.ts';
 import { findProgram } from '../../process/command.ts';
 import type { StepReport } from './client.ts';
@@ -68,7 +68,7 @@ async function buildWorld(): Promise<Child> {
   tuneNamespace();
   const child = spawn(
     findProgram('unshare', `/usr/bin:/bin:${process.env.PATH ?? ''}`),
-    ['--net', '--', process.execPath, fileURLToPath(siblingUrl('peer'))],
+    ['--net', '--', ...programCommand('peer', 'main/bucatini/selftest/peer')],
     {
       stdio: ['pipe', 'pipe', 'inherit'],
     },
@@ -98,14 +98,13 @@ async function line(child: Child, expected: string): Promise<void> {
 
 /** Run `bucatini run` with the client as COMMAND. Each line that the client prints is a report. */
 async function runClient(printStep: (report: StepReport) => void): Promise<void> {
-  // process.argv[1] is ROOT/dist/main/bucatini.js.
-  const launcher = join(dirname(process.argv[1]!), '../../bin/bucatini');
+  const launcher = fileURLToPath(new URL('bin/bucatini', packageRoot));
   const startedAt = performance.now();
   const child = spawn(
     launcher,
     [
       ...['run', '--dns', OUTSIDE.v4, '--publish', `${PORT.published}`, '--'],
-      ...[process.execPath, fileURLToPath(siblingUrl('client'))],
+      ...programCommand('client', 'main/bucatini/selftest/client'),
     ],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
@@ -125,8 +124,4 @@ async function runClient(printStep: (report: StepReport) => void): Promise<void>
   clearTimeout(timer);
   if (code !== 0) throw new Error(`bucatini run ended with ${signal ?? `status ${code}`}`);
   if (reports === 0) throw new Error('the client printed nothing');
-}
-
-function siblingUrl(name: string): URL {
-  return new URL(`./${name}${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
 }

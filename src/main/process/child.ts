@@ -1,0 +1,66 @@
+/**
+ * A child process with a channel at its descriptor 2: a socket through which both sides send lines.
+ */
+import { type Channel, openChannel } from '#runtime/channel';
+import { AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM } from '../../sys/constants.ts';
+import { checked } from '../../sys/error.ts';
+import { close } from '../../sys/io.ts';
+import { errnoText } from '../../sys/libc.ts';
+import { NativeBuffer } from '../../sys/memory.ts';
+import { socketpair } from '../../sys/socket.ts';
+import { exitStatus, type SpawnPlan, spawnProcess } from '../../sys/spawn.ts';
+
+/** Stands for the channel in the descriptors of a child. */
+export const CHANNEL = 'channel';
+
+export interface ChildPlan extends Omit<SpawnPlan, 'descriptors'> {
+  readonly descriptors: readonly (number | typeof CHANNEL | undefined)[];
+}
+
+/** A running child. */
+export class Child {
+  readonly pid: number;
+  /** Our end. */
+  readonly channel: Channel;
+  /** Resolves when the child has ended, to its exit status as a shell reports it: 128 + n for signal n. */
+  readonly exited: Promise<number>;
+  /** The same, after the last data of the channel. */
+  readonly closed: Promise<number>;
+
+  /** Start it. @throws Error with the C library's text */
+  constructor(plan: ChildPlan) {
+    const pair = new NativeBuffer(8);
+    checked(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.address), 'socketpair', 'AF_UNIX');
+    const [ours, theirs] = [pair.i32[0]!, pair.i32[1]!];
+    const exited = Promise.withResolvers<number>();
+    // Before the child starts: it may end at once.
+    const look = (): void => {
+      const status = exitStatus(this.pid);
+      if (status === undefined) return;
+      process.off('SIGCHLD', look);
+      exited.resolve(Math.max(status, 0));
+    };
+    process.on('SIGCHLD', look);
+    const descriptors = plan.descriptors.map((fd) => (fd === CHANNEL ? theirs : fd));
+    this.pid = spawnProcess({ ...plan, descriptors });
+    close(theirs);
+    if (this.pid < 0) {
+      process.off('SIGCHLD', look);
+      close(ours);
+      throw new Error(`${plan.file}: ${errnoText(-this.pid)}`);
+    }
+    this.channel = openChannel(ours);
+    const drained = new Promise<void>((resolve) => this.channel.onClose(resolve));
+    this.exited = exited.promise;
+    this.closed = drained.then(() => this.exited);
+  }
+
+  /** End it. Does nothing if it has ended. */
+  kill(): void {
+    try {
+      process.kill(this.pid, 'SIGKILL');
+    } catch {
+      // It has just ended.
+    }
+  }
+}

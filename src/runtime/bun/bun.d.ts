@@ -1,0 +1,17 @@
+/** The parts of Bun's own modules that this program uses (https://bun.com/docs/runtime/ffi). */
+declare module 'bun:ffi' {
+  interface Signature {
+    readonly args: readonly string[];
+    readonly returns: string;
+  }
+  export function dlopen(
+    library: string,
+    symbols: Record<string, Signature>,
+    // biome-ignore lint/suspicious/noExplicitAny: the signature decides
+  ): { readonly symbols: Record<string, (...args: any[]) => any> };
+  export const CFunction: new (
+    signature: Signature & { readonly ptr: number },
+  ) => (...args: (number | null)[]) => number;
+  export function ptr(view: ArrayBufferView): number;
+  export function toArrayBuffer(address: number, offset: number, bytes: number): ArrayBuffer;
+}

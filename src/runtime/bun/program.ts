@@ -1,0 +1,60 @@
+// bundle: boot
+/**
+ * Where the parts of this program are, on Bun. The build makes one executable, dist/bun/bucatini, which
+ * contains Bun, all our programs and their bytecode. Programs of threads are files /$bunfs/root/NAME.js in
+ * it; its first argument is the name of another program (scripts/build-bun.ts). When run from source,
+ * programs are files below src/.
+ */
+interface Bun {
+  readonly version: string;
+  readonly main: string;
+  fileURLToPath(url: URL): string;
+}
+const { Bun } = globalThis as unknown as { readonly Bun: Bun };
+
+const EMBEDDED = '/$bunfs/root/';
+const compiled = Bun.main.startsWith(EMBEDDED);
+
+/** The runtime in words: "Bun 1.4.5". */
+export const runtimeText = (): string => `Bun ${Bun.version}`;
+
+/**
+ * URL of the program of one of our threads.
+ * @param name  as in the program's `// bundle:` line
+ * @param path  of its source, relative to src/, without extension
+ */
+export const programUrl = (name: string, path: string): URL =>
+  compiled ? new URL(`file://${EMBEDDED}${name}.js`) : new URL(`../../${path}.ts`, import.meta.url);
+
+/** The command line, without arguments of its own, that runs one of our programs in another process. */
+export const programCommand = (name: string, path: string): readonly string[] => [
+  process.execPath,
+  compiled ? name : Bun.fileURLToPath(programUrl(name, path)),
+];
+
+/** What followed the executable on the command line, up to the program's own arguments. */
+let ownName: readonly string[] = process.argv.slice(1, 2);
+
+/** To be called by the executable's entry: the program that was chosen. Its arguments are moved to the front. */
+export function chooseProgram(): string {
+  const [name = ''] = process.argv.splice(2, 1);
+  ownName = [name];
+  return name;
+}
+
+/** The command line, without arguments of its own, that starts this front end again. */
+export const ownCommand = (): readonly string[] => [process.execPath, ...ownName];
+
+/** The directory that contains package.json and bin/. */
+export const packageRoot: URL = compiled
+  ? new URL('../../', `file://${encodeURI(process.execPath)}`)
+  : new URL('../../../', import.meta.url);
+
+/** A directory in which all files that the program loads lie, its dependencies' aside. */
+export const codeDirectory: string = Bun.fileURLToPath(
+  compiled ? new URL('.', `file://${encodeURI(process.execPath)}`) : new URL('../..', import.meta.url),
+);
+
+/** Bytecode is in the executable: there is no cache to be turned on. */
+export const useCodeCache = (): void => {};
+export const writeCodeCache = (): void => {};

@@ -1,0 +1,73 @@
+/**
+ * System calls that Node, its JavaScript engine and the C library make by themselves, allowed in the sandbox
+ * (main/host/sandbox.ts) with any arguments, grouped by who needs them. No module of src/sys declares them; a
+ * call that one comes to declare moves to ENGINE_CALLS.
+ */
+export const RUNTIME_CALLS = {
+  "Node's files and streams: --pcap, the API's socket, standard output": [
+    'pwrite64',
+    'preadv',
+    'pwritev',
+    'fsync',
+    'fdatasync',
+    'fstat',
+    'statx',
+    'accept',
+    'ppoll',
+  ],
+  'a watch that the kernel has dropped, or that is closed': ['inotify_rm_watch'],
+  "V8's heap, compiled code and collector, malloc's arenas": [
+    'pkey_mprotect',
+    'pkey_alloc',
+    'pkey_free',
+    'munmap',
+    'mremap',
+    'madvise',
+    'mincore',
+    'brk',
+    'membarrier',
+  ],
+  'threads: locks, start and end, where the scheduler puts them': [
+    'futex',
+    'set_robust_list',
+    'rseq',
+    'set_tid_address',
+    'exit',
+    'getcpu',
+    'getpriority',
+    'sched_getaffinity',
+    'sched_getparam',
+    'sched_getscheduler',
+    'sched_get_priority_max',
+    'sched_get_priority_min',
+  ],
+  'signal handlers and ends of children': [
+    'rt_sigprocmask',
+    'sigaltstack',
+    'rt_sigpending',
+    'waitid',
+    'restart_syscall',
+  ],
+  'clocks, where the vDSO does not answer': [
+    'clock_getres',
+    'clock_nanosleep',
+    'nanosleep',
+    'gettimeofday',
+    'time',
+  ],
+  "Node's process and os modules": [
+    'getpid',
+    'getppid',
+    'getuid',
+    'geteuid',
+    'getgid',
+    'getegid',
+    'getsid',
+    'getrusage',
+    'times',
+    'sysinfo',
+    'uname',
+    'getrandom',
+    'getrlimit',
+  ],
+} as const;
