@@ -167,6 +167,7 @@ class Service<Job extends SocketsInside, Made> {
       ...sandbox,
       ...(following?.configuresNetwork !== undefined && { configuresNetwork: following.configuresNetwork }),
     });
+    engine.begin();
     front.ready(made);
     this.#steps.lap('ready');
     this.#steps.print();
