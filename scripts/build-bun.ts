@@ -52,7 +52,17 @@ ${choices}  default: throw new Error(name + ': no such program in this executabl
   const built = spawnSync(
     bun,
     [
-      ...['build', '--compile', '--bytecode', '--minify', '--keep-names', '--format=esm', '--target=bun'],
+      ...[
+        'build',
+        '--compile',
+        '--bytecode',
+        '--minify',
+        '--keep-names',
+        '--format=esm',
+        '--target=bun',
+        '--splitting',
+        '--compile-jit-policy=100',
+      ],
       ...['--no-compile-autoload-dotenv', '--no-compile-autoload-bunfig', '--external=piscina'],
       ...[`--root=${work}`, `--outfile=${out}/bucatini`, main, ...threads],
     ],

@@ -26,6 +26,7 @@
  * (netns.ts). So the watch of the host is opened first, and the front end has booted a packet thread before
  * it calls serve().
  */
+import { startFinished } from '#runtime/program';
 import { DeferredClose } from '../../sys/deferred-close.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type * as EngineModule from '../../workers/engine.ts';
@@ -236,6 +237,7 @@ class Service<Job extends SocketsInside, Made> {
       );
     if (front.enterSandbox === undefined) close();
     else front.enterSandbox(close);
+    startFinished();
     this.#steps.lap('sandbox closed');
     front.log('debug', `start: ${this.#steps.last}`);
   }

@@ -50,10 +50,10 @@ function addressOfFunction(name: string): number {
 
 /* The memory of the trampolines: pages of code, then pages of data. */
 const CODE_BYTES = 16 * 1024; // a multiple of the page size, which on AArch64 may be 16 KiB
-const DATA_BYTES = 16 * 1024;
+const DATA_BYTES = 4096;
 /** Room of one trampoline. */
 const SLOT_BYTES = 64;
-const SLOTS = CODE_BYTES / SLOT_BYTES;
+const SLOTS = 128;
 /** Offsets in the data: address of __errno_location(), the copy of errno, then an address for each trampoline. */
 const ERRNO_FUNCTION_AT = CODE_BYTES;
 const ERRNO_AT = CODE_BYTES + 8;
@@ -76,9 +76,8 @@ function writeTrampolines(): {
   const base = cold.mmap!(0, bytes, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
   if (base < 0) throw new Error('mmap: no memory for calls into the C library');
   const memory = toArrayBuffer(base, 0, bytes);
-  const view = new DataView(memory);
-  const write = process.arch === 'arm64' ? trampolineArm64 : trampolineX64;
-  for (let slot = 0; slot < SLOTS; slot++) write(view, slot * SLOT_BYTES, FUNCTIONS_AT + slot * 8);
+  const code = process.arch === 'arm64' ? codeArm64 : codeX64;
+  code(new Uint8Array(memory), new Int32Array(memory));
   const words = new BigUint64Array(memory);
   words[ERRNO_FUNCTION_AT / 8] = BigInt(addressOfFunction('__errno_location'));
   // The kernel makes the processors' caches of instructions see the code when a page becomes executable for
@@ -88,54 +87,67 @@ function writeTrampolines(): {
   return { base, words, errnoCopy: new Int32Array(memory, ERRNO_AT, 1) };
 }
 
-/** Trampoline for x86-64 (System V ABI) at offset `at`; its function's address is at offset `functionAt`. */
-function trampolineX64(view: DataView, at: number, functionAt: number): void {
-  let next = at;
-  const code = (...bytes: number[]): void => {
-    for (const byte of bytes) view.setUint8(next++, byte);
-  };
-  /** The distance of the data at offset `to`, counted from the end of these four bytes. */
-  const relative = (to: number): void => {
-    view.setInt32(next, to - (next + 4), true);
-    next += 4;
-  };
-  code(0x48, 0x83, 0xec, 0x18); // sub rsp, 24       keeps the stack aligned to 16
-  code(0xff, 0x15), relative(functionAt); // call [rip + function]
-  code(0x83, 0xf8, 0xff); // cmp eax, -1
-  code(0x75, 22); // jne done
-  code(0x48, 0x89, 0x04, 0x24); // mov [rsp], rax
-  code(0xff, 0x15), relative(ERRNO_FUNCTION_AT); // call [rip + __errno_location]
-  code(0x8b, 0x08); // mov ecx, [rax]
-  code(0x89, 0x0d), relative(ERRNO_AT); // mov [rip + copy], ecx
-  code(0x48, 0x8b, 0x04, 0x24); // mov rax, [rsp]
-  code(0x48, 0x83, 0xc4, 0x18); // done: add rsp, 24
-  code(0xc3); // ret
+/**
+ * Code for x86-64 (System V ABI). The three distances are counted from the end of the instruction that has
+ * them: they differ from slot to slot, all else is copied.
+ * @param bytes  the whole mapping
+ * @param words  the same as 32-bit words
+ */
+function codeX64(bytes: Uint8Array, words: Int32Array): void {
+  const code = [
+    ...[0x48, 0x83, 0xec, 0x18], //        sub rsp, 24     the stack stays aligned to 16
+    ...[0x90, 0x90], //                    nop, nop        the distances lie at multiples of 4
+    ...[0xff, 0x15, 0, 0, 0, 0], //        call [rip + function]
+    ...[0x83, 0xf8, 0xff], //              cmp eax, -1
+    ...[0x75, 0x1b], //                    jne done
+    ...[0x48, 0x89, 0x04, 0x24], //        mov [rsp], rax
+    0x90, //                               nop
+    ...[0xff, 0x15, 0, 0, 0, 0], //        call [rip + __errno_location]
+    ...[0x8b, 0x08], //                    mov ecx, [rax]
+    ...[0x66, 0x90], //                    nop of two bytes
+    ...[0x90, 0x90], //                    nop, nop
+    ...[0x89, 0x0d, 0, 0, 0, 0], //        mov [rip + copy], ecx
+    ...[0x48, 0x8b, 0x04, 0x24], //        mov rax, [rsp]
+    ...[0x48, 0x83, 0xc4, 0x18], // done:  add rsp, 24
+    0xc3, //                               ret
+  ];
+  for (let slot = 0; slot < SLOTS; slot++) {
+    const at = slot * SLOT_BYTES;
+    bytes.set(code, at);
+    for (const [hole, to] of [
+      [8, FUNCTIONS_AT + slot * 8],
+      [24, ERRNO_FUNCTION_AT],
+      [36, ERRNO_AT],
+    ] as const)
+      words[(at + hole) >> 2] = to - (at + hole + 4);
+  }
 }
 
 /** The same for AArch64 (AAPCS64). */
-function trampolineArm64(view: DataView, at: number, functionAt: number): void {
-  let next = at;
-  const code = (word: number): void => {
-    view.setUint32(next, word >>> 0, true);
-    next += 4;
-  };
+function codeArm64(_bytes: Uint8Array, words: Int32Array): void {
   /** ldr x16, [pc + distance] */
-  const load = (from: number): void => code(0x58000010 | (((from - next) >> 2) << 5));
-  code(0xa9be7bfd); // stp x29, x30, [sp, #-32]!
-  load(functionAt);
-  code(0xd63f0200); // blr x16
-  code(0x3100041f); // cmn w0, #1
-  code(0x54000001 | (8 << 5)); // b.ne done
-  code(0xf9000be0); // str x0, [sp, #16]
-  load(ERRNO_FUNCTION_AT);
-  code(0xd63f0200); // blr x16
-  code(0xb9400001); // ldr w1, [x0]
-  const distance = ERRNO_AT - next;
-  code(0x10000002 | ((distance & 3) << 29) | ((distance >> 2) << 5)); // adr x2, copy
-  code(0xb9000041); // str w1, [x2]
-  code(0xf9400be0); // ldr x0, [sp, #16]
-  code(0xa8c27bfd); // done: ldp x29, x30, [sp], #32
-  code(0xd65f03c0); // ret
+  const load = (distance: number): number => 0x58000010 | ((distance >> 2) << 5);
+  for (let slot = 0; slot < SLOTS; slot++) {
+    const at = slot * SLOT_BYTES;
+    const copy = ERRNO_AT - (at + 36);
+    const code = [
+      0xa9be7bfd, //                                                     stp x29, x30, [sp, #-32]!
+      load(FUNCTIONS_AT + slot * 8 - (at + 4)),
+      0xd63f0200, //                                                     blr x16
+      0x3100041f, //                                                     cmn w0, #1
+      0x54000001 | (8 << 5), //                                          b.ne done
+      0xf9000be0, //                                                     str x0, [sp, #16]
+      load(ERRNO_FUNCTION_AT - (at + 24)),
+      0xd63f0200, //                                                     blr x16
+      0xb9400001, //                                                     ldr w1, [x0]
+      0x10000002 | ((copy & 3) << 29) | (((copy >> 2) & 0x7ffff) << 5), // adr x2, copy
+      0xb9000041, //                                                     str w1, [x2]
+      0xf9400be0, //                                                     ldr x0, [sp, #16]
+      0xa8c27bfd, //                                              done:  ldp x29, x30, [sp], #32
+      0xd65f03c0, //                                                     ret
+    ];
+    words.set(code, at >> 2);
+  }
 }
 
 type Raw = (...args: (number | null)[]) => number;
