@@ -41,13 +41,7 @@ export const RUNTIME_CALLS = {
     'sched_get_priority_max',
     'sched_get_priority_min',
   ],
-  'signal handlers and ends of children': [
-    'rt_sigprocmask',
-    'sigaltstack',
-    'rt_sigpending',
-    'waitid',
-    'restart_syscall',
-  ],
+  'signal handlers and ends of children': ['sigaltstack', 'rt_sigpending', 'waitid', 'restart_syscall'],
   'the event loop': ['epoll_pwait2'],
   'clocks, where the vDSO does not answer': [
     'clock_getres',
