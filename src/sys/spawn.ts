@@ -34,6 +34,7 @@ import { type SyscallName, syscallNumber } from './syscall-numbers.ts';
 type N = number;
 const P = 'uintptr_t';
 const cClone = libc<[N, N, N, N]>('clone', 'int', [P, P, 'int', P]);
+const cExecve = libc<[string, N, N]>('execve', 'int', ['const char *', P, P]);
 const cWaitpid = libc<[N, N, N]>('waitpid', 'int', ['int', P, 'int']);
 
 const WNOHANG = 1; // <sys/wait.h>
@@ -179,10 +180,8 @@ export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
     if (plan.hostName !== undefined)
       calls.add('sethostname', [calls.text(plan.hostName), Buffer.byteLength(plan.hostName)], true);
     calls.add('rt_sigprocmask', [SIG_SETMASK, calls.zeros, 0, SIGSET_BYTES]);
-    const env = Object.entries(plan.env).flatMap(([name, value]) =>
-      value === undefined ? [] : `${name}=${value}`,
-    );
-    calls.add('execve', [calls.text(plan.file), calls.texts(plan.argv), calls.texts(env)]);
+    const [argv, env] = [calls.texts(plan.argv), calls.texts(environmentOf(plan.env))];
+    calls.add('execve', [calls.text(plan.file), argv, env]);
     return start(calls, namespaces);
   } finally {
     for (const fd of ours) close(fd);
@@ -287,6 +286,20 @@ class CallList {
     return { call, errno: -Number(list.dv.getBigInt64(8, true)) };
   }
 }
+
+/**
+ * Execute a program in place of this one. It gets all descriptors that are not close-on-exec: Bun's
+ * process.execve() closes all above 2.
+ * @returns -errno; nothing if the program was executed
+ */
+export function executeProgram(file: string, argv: readonly string[], env: SpawnPlan['env']): number {
+  const [argvArray, envArray] = [new StringArray(argv), new StringArray(environmentOf(env))];
+  cExecve(file, argvArray.address, envArray.address);
+  return failed();
+}
+
+const environmentOf = (env: SpawnPlan['env']): readonly string[] =>
+  Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`));
 
 /** A NULL-terminated array of NUL-terminated strings, valid as long as this object is reachable. */
 export class StringArray {
