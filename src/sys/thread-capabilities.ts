@@ -22,6 +22,7 @@ import { checked, SysError } from './error.ts';
 import { heldNames, openHeld } from './held-directory.ts';
 import { schedYield } from './io.ts';
 import { failed, libc } from './libc.ts';
+import { type MachineCode, machineCodePage } from './machine-code.ts';
 import { NativeBuffer, writeAddress } from './memory.ts';
 import { openPath } from './path.ts';
 import { syscallNumber } from './syscall-numbers.ts';
@@ -31,15 +32,9 @@ const W = 'uintptr_t';
 
 /** SIGSETXID of glibc, SIGCANCEL of musl. pthread_sigmask(3) does not block it; sigaction(3) refuses it. */
 const SIGNAL = 33;
-const PAGE_BYTES = 4096;
 const RETURN_AT = 32;
 const HEADER_AT = 64;
-// <asm-generic/mman-common.h>, <linux/mman.h>, <asm-generic/signal.h>
-const PROT_READ = 1;
-const PROT_WRITE = 2;
-const PROT_EXEC = 4;
-const MAP_PRIVATE = 2;
-const MAP_ANONYMOUS = 0x20;
+// <asm-generic/signal.h>
 const SA_RESTORER = 0x0400_0000;
 const SA_ONSTACK = 0x0800_0000;
 const SA_RESTART = 0x1000_0000;
@@ -47,7 +42,7 @@ const SIGSET_BYTES = 8;
 /** A thread that is stopped (by a debugger, in a frozen cgroup) never runs the handler. */
 const HANDLER_TIMEOUT_MS = 2000;
 
-const CODE: Readonly<Record<string, readonly number[]>> = {
+const CODE: MachineCode = {
   x64: [
     ...[0xf3, 0x0f, 0x1e, 0xfa], // endbr64
     ...[0x48, 0x8d, 0x3d, 0x35, 0, 0, 0], // lea rdi, [rip + 53]: +64
@@ -131,20 +126,9 @@ export function dropCapabilitiesElsewhere(
   const self = syscall(syscallNumber('gettid'), 0, 0, 0, 0);
   const threads = threadsHoldingMore(tasks, set, self);
   if (threads.length === 0) return undefined;
-  const list = threads.map(({ tid }) => tid).join();
-  const code = CODE[process.arch];
-  if (code === undefined) throw new SysError('capset', `threads ${list}, ${process.arch}`, Errno.ENOSYS);
-
-  const mmap = libc<[N, N, N, N, N, N]>('mmap', 'intptr_t', [W, 'size_t', 'int', 'int', 'int', 'int64_t']);
-  const page = mmap(0, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (page === -1) throw new SysError('mmap', `${PAGE_BYTES} bytes`, -failed());
-  const content = new NativeBuffer(HEADER_AT + 8 + 24);
-  content.u8.set(code);
-  content.u32[HEADER_AT >> 2] = LINUX_CAPABILITY_VERSION_3;
-  libc<[N, N, N]>('memcpy', 'intptr_t', [W, W, 'size_t'])(page, content.address, content.u8.length);
-  const mprotect = libc<[N, N, N]>('mprotect', 'int', [W, 'size_t', 'int']);
-  if (mprotect(page, PAGE_BYTES, PROT_READ | PROT_EXEC) < 0)
-    throw new SysError('mprotect', 'PROT_READ | PROT_EXEC', -failed());
+  const page = machineCodePage(CODE, 'capset', (content) => {
+    content.u32[HEADER_AT >> 2] = LINUX_CAPABILITY_VERSION_3;
+  });
 
   // The kernel's struct sigaction: handler u64, flags u64, restorer u64, mask u64.
   const action = new NativeBuffer(32);

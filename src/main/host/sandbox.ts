@@ -269,6 +269,7 @@ export const ENGINE_CALLS: readonly SyscallName[] = [
   'mmap',
   'mprotect',
   'rt_sigaction',
+  'rt_sigprocmask',
   'rt_sigreturn',
   'wait4',
   'exit_group',
