@@ -96,16 +96,20 @@ note_operand() {
   [ "$operands" -gt 1 ] || operand=$1
 }
 
-# Sets $uid; $machine_root if this process is root of the initial user namespace; $admin if it is root with CAP_SYS_ADMIN; and
-# $BUCATINI_IGNORED: the hex digit of SigIgn with the bits of SIGHUP, SIGINT and SIGQUIT, which COMMAND has to ignore again.
+# Sets $uid; $machine_root if this process is root of the initial user namespace; $admin if it is root with CAP_SYS_ADMIN;
+# $filtered: 0 if no seccomp filter is in force; and $BUCATINI_IGNORED: the hex digit of SigIgn with the bits of SIGHUP, SIGINT and
+# SIGQUIT, which COMMAND has to ignore again.
 read_status() {
-  uid= machine_root= admin=
+  uid= machine_root= admin= filtered=
   while read -r key value; do
     case $key in
       Uid:) uid=${value%%[!0-9]*} ;;
       SigIgn:) BUCATINI_IGNORED=${value#"${value%?}"} ;;
       CapEff:) # CAP_SYS_ADMIN is bit 21, in the sixth digit from the right
         [ "$uid" = 0 ] && value=${value%?????} && case $value in *[2367abef]) admin=1 ;; esac
+        ;;
+      Seccomp:)
+        filtered=$value
         break
         ;;
     esac
@@ -140,36 +144,53 @@ undo_hint() {
   [ -f "$drop_in" ] && printf '\nto give Podman the stock tools back: %s/bin/bucatini switch-back' "$root"
 }
 
-# Save the variables of the caller's environment that COMMAND would not get otherwise. BUCATINI_KEPT has one entry per line; a newline
-# in an entry is written as \001 (main/process/callers-environment.ts reads it).
-#   NODE_*, BUN_* ...      removed from the environment of our runtime, which would obey them
-#   a.b, BASH_FUNC_f%%    not valid names in a shell, which drops them
-#   lower case            names that the launchers use themselves
-# BUCATINI_IGNORED is exported too: Node cannot find out which signals the caller ignored.
+# Take the caller's environment away from our runtime and save it for COMMAND. Runtimes obey many variables (Bun, JavaScriptCore, its
+# allocators, Node, V8, libuv and OpenSSL read hundreds), so only those that we need stay. BUCATINI_KEPT has one entry per line; a
+# newline in an entry is written as \001 (main/process/callers-environment.ts reads it). Where one variable cannot hold all entries, the
+# rest is in BUCATINI_KEPT_1, BUCATINI_KEPT_2 ...
+# Names in lower case stay in the environment too, as the launchers use such names themselves; no runtime obeys one. So do names that are
+# invalid in a shell: the shell drops them.
+# BUCATINI_IGNORED is exported too: our runtime cannot find out which signals the caller ignored.
 keep_for_command() {
   export BUCATINI_IGNORED
   for tr in /usr/bin/tr /bin/tr; do [ -x "$tr" ] && break; done
-  BUCATINI_KEPT=
-  export BUCATINI_KEPT
   newline='
 '
   # Not /proc/self/environ: tr would read its own environment.
-  entries=$("$tr" '\0\n' '\n\001' <"/proc/$$/environ") 2>/dev/null || entries=NODE_OPTIONS=$NODE_OPTIONS
+  entries=$("$tr" '\0\n' '\n\001' <"/proc/$$/environ") 2>/dev/null || entries=NODE_OPTIONS=$NODE_OPTIONS${newline}BUN_OPTIONS=$BUN_OPTIONS
+  LC_ALL=C # ${#...} counts bytes
+  # The kernel limits one variable to 128 KiB (MAX_ARG_STRLEN).
+  kept=$entries parts=
+  [ ${#entries} -le 120000 ] || kept=
   old_ifs=$IFS IFS=$newline
   set -f
   for entry in $entries; do
+    if [ ${#entries} -gt 120000 ]; then
+      [ ${#entry} -le 120000 ] || continue # stays where it is
+      if [ $((${#kept} + ${#entry})) -gt 120000 ]; then
+        parts=$((parts + 1))
+        export "BUCATINI_KEPT_$parts=$kept"
+        kept=
+      fi
+      kept=$kept$entry$newline
+    fi
     name=${entry%%=*}
     case $name in
-      "$entry" | '' | BUCATINI_*) continue ;;
-      *[!A-Za-z0-9_]* | [0-9]* | [a-z]*) ;;
-      NODE_* | UV_* | OPENSSL_* | SSL_CERT_* | BUN_* | MIMALLOC_*) unset "$name" ;;
-      *) continue ;;
+      "$entry" | '' | *[!A-Za-z0-9_]* | [0-9]* | [a-z]*) ;;
+      BUCATINI_KEPT_*) [ "${name#BUCATINI_KEPT_}" -le "${parts:-0}" ] || unset "$name" ;; # not one of ours
+      BUCATINI_* | PASTA_* | SLIRP4NETNS_*) ;;
+      PATH | TZ | TZDIR | LD_LIBRARY_PATH | NIX_LD | NIX_LD_LIBRARY_PATH | LC_ALL) ;;
+      *) command unset "$name" ;; # "command": where a shell has made it read-only, as bash does UID, the script goes on
     esac
-    # The kernel limits one variable to 128 KiB (MAX_ARG_STRLEN).
-    [ $((${#BUCATINI_KEPT} + ${#entry})) -gt 120000 ] || BUCATINI_KEPT=$BUCATINI_KEPT$entry$newline
-  done
+  done 2>/dev/null
   set +f
   IFS=$old_ifs
+  unset LC_ALL
+  BUCATINI_KEPT=$kept
+  # Not for COMMAND (main/process/callers-environment.ts). Bun sends crash reports only where this is 1; a timer of its collector wakes the
+  # main thread every second where this is not set.
+  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1
+  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE
 }
 
 # List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: Node could not tell them from its own.
@@ -197,12 +218,21 @@ find_entrance() {
     return 1
   fi
   need_tool nsenter
+  entrance="$tool --preserve-credentials"
+  # No trial where it is certain: that path of a process in a user namespace below ours can be followed only by who has all
+  # capabilities in it (ptrace(2)), and the first line of its map says that our user is its root.
+  case $1 in
+    /proc/*[!0-9]*/ns/user) ;;
+    /proc/*/ns/user)
+      while read -r inner outer _; do
+        [ "$inner $outer" = "0 $uid" ] && [ "$uid" != 0 ] && [ -e "$1" ] && return 0
+      done 2>/dev/null <"${1%/ns/user}/uid_map"
+      ;;
+  esac
   # shellcheck disable=SC2016 # expanded by the shell in the namespace
   root_there='while read -r key uid _; do [ "$key" = Uid: ] && [ "$uid" = 0 ] && exit 0; done </proc/self/status; exit 1'
-  entrance=$tool
-  if "$tool" --preserve-credentials --user="$1" -- /bin/sh -c "$root_there" 2>/dev/null; then
-    entrance="$tool --preserve-credentials"
-  else
+  if ! "$tool" --preserve-credentials --user="$1" -- /bin/sh -c "$root_there" 2>/dev/null; then
+    entrance=$tool
     why=$("$tool" --user="$1" -- /bin/sh -c : 2>&1)
   fi
 }

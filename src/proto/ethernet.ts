@@ -41,7 +41,14 @@ export function macParse(text: string): Uint8Array | null {
   return Uint8Array.from(text.split(':'), (group) => Number.parseInt(group, 16));
 }
 
+const HEX = '0123456789abcdef';
+
 /** The MAC address at `at` as text, "9a:55:9a:55:9a:55". Cold path. */
 export function macText(pool: Uint8Array, at: number): string {
-  return Array.from({ length: MAC_BYTES }, (_, i) => pool[at + i]!.toString(16).padStart(2, '0')).join(':');
+  let text = '';
+  for (let i = 0; i < MAC_BYTES; i++) {
+    const byte = pool[at + i]!;
+    text += `${i === 0 ? '' : ':'}${HEX[byte >>> 4]}${HEX[byte & 15]}`;
+  }
+  return text;
 }

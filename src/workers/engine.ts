@@ -32,6 +32,7 @@ import {
   O_TRUNC,
   O_WRONLY,
 } from '../sys/constants.ts';
+import { errnoOf } from '../sys/error.ts';
 import { close, eventfd, eventfdWrite, setNonBlocking } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
 import { raiseOpenFiles } from '../sys/process.ts';
@@ -69,6 +70,8 @@ export interface EngineHandle {
    * socket looks like a service's. Borrowed: changes at any time.
    */
   readonly datagramPorts: Uint8Array;
+  /** Let the packet threads carry packets. Needed only with EnginePlan.waitsForBegin. */
+  begin(): void;
   /** Resolves with the cause when a packet thread fails. The engine does not work without it: stop it. */
   readonly failed: Promise<Error>;
   /** Sums over all threads, by name; lost packets as `drop.<cause>`. Counters that are 0 are left out. */
@@ -240,7 +243,10 @@ class Engine implements EngineHandle {
   async start(): Promise<void> {
     const { threads, shards } = this.#threads;
     const firstListening = this.#listening[0]!.promise;
-    if (this.#plan.threads.kind !== 'fused') this.#pool = await startPool(packetProgram(), shards);
+    if (this.#plan.threads.kind !== 'fused') {
+      this.#pool = await startPool(packetProgram(), shards);
+      void this.#pool.failed.then(this.#failure.resolve);
+    }
     for (let thread = 0; thread < threads; thread++) this.#startThread(thread);
     this.#logLoop = this.#readLogs();
     // However the process ends, Node joins its threads first, and packet threads sleep in system calls.
@@ -339,8 +345,14 @@ class Engine implements EngineHandle {
     this.#logs.drain((level, text) => this.#options.onLog?.(LOG_LEVELS[level] ?? 'info', text));
   }
 
+  begin(): void {
+    Atomics.store(this.#views.begun, 0, 1);
+    Atomics.notify(this.#views.begun, 0);
+  }
+
   readonly #endThreads = (): void => {
     requestStop(this.#i32, this.#layout);
+    this.begin();
     for (const fd of this.#doorbellFds) eventfdWrite(fd);
   };
 
@@ -480,8 +492,8 @@ function openPcap(path: string): number {
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENXIO')
       throw new Error(`--pcap ${path}: nobody reads it; start its reader first`, { cause });
-    const { errno } = cause as NodeJS.ErrnoException;
-    const why = errno === undefined ? String(cause) : errnoText(-errno);
+    const errno = errnoOf(cause);
+    const why = errno === undefined ? String(cause) : errnoText(errno);
     throw new Error(`--pcap ${path}: cannot be written: ${why}`, { cause });
   }
   setNonBlocking(fd, false); // a FIFO would take pieces of records

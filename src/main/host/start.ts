@@ -27,6 +27,7 @@
  * (netns.ts). So the watch of the host is opened first, and the front end has booted a packet thread before
  * it calls serve().
  */
+import { startFinished } from '#runtime/program';
 import { DeferredClose } from '../../sys/deferred-close.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type * as EngineModule from '../../workers/engine.ts';
@@ -35,6 +36,7 @@ import type { EnginePlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { closeInheritedOnExec, fewDescriptors } from '../process/inherited-descriptors.ts';
+import { FileWatch } from './file-watch.ts';
 import { type Followed, type Following, followHost } from './follow.ts';
 import { HostWatch } from './host-watch.ts';
 import { IdleMemory } from './idle-memory.ts';
@@ -100,8 +102,9 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   /**
    * Load modules and open files that are needed later: in the sandbox no module can be loaded and no path
    * resolves.
+   * @param files  watches names and files, in the sandbox too; none can be added there
    */
-  beforeSandbox(engine: EngineHandle, made: Made): Sandbox | Promise<Sandbox>;
+  beforeSandbox(engine: EngineHandle, files: FileWatch, made: Made): Sandbox | Promise<Sandbox>;
   /** Must call `close`, which enters the sandbox. Absent: serve() calls it. */
   enterSandbox?(close: () => void): void;
   ready(made: Made): void;
@@ -146,6 +149,7 @@ class Service<Job extends SocketsInside, Made> {
   readonly #deferredClose: DeferredClose | undefined;
   readonly #watch = new HostWatch();
   #engine: EngineHandle | undefined;
+  #files: FileWatch | undefined;
   #followed: Followed | undefined;
   #api: ApiSocket | undefined;
   #tapFd: number | undefined;
@@ -161,18 +165,25 @@ class Service<Job extends SocketsInside, Made> {
     const { made, engine } = await this.#start();
     await front.engineStarted?.(engine, made);
     if (front.startCommand !== undefined) this.#steps.lap('command ready');
+    const files = new FileWatch(engine);
+    this.#files = files;
     const following = front.following(engine, made);
-    if (following !== undefined) this.#followed = followHost(this.#watch, engine, following, front.log);
+    if (following !== undefined)
+      this.#followed = followHost(this.#watch, files, engine, following, front.log);
     this.#api = await front.openApi?.(engine, made);
-    const sandbox = await front.beforeSandbox(engine, made);
+    const sandbox = await front.beforeSandbox(engine, files, made);
     front.log('debug', `start: ${this.#steps.text()}`);
     this.#enterSandbox(engine, {
       ...sandbox,
       ...(following?.configuresNetwork !== undefined && { configuresNetwork: following.configuresNetwork }),
     });
+    engine.begin();
     front.ready(made);
     this.#idleMemory?.ready();
+    this.#steps.lap('ready');
+    this.#steps.print();
     const outcome = await Promise.race([engine.failed, front.netns.failed, ...front.ends()]);
+    this.#steps.lap('ended');
     const status = outcome instanceof Error ? this.#engineFailed(outcome) : outcome;
     front.served?.(status, engine);
     return status;
@@ -223,7 +234,7 @@ class Service<Job extends SocketsInside, Made> {
   #enterSandbox({ eventRings }: EngineHandle, sandbox: Sandbox): void {
     const front = this.#front;
     this.#idleMemory = new IdleMemory();
-    const rings = detachFromHost({ ...sandbox, eventRings, log: front.log });
+    const detached = detachFromHost({ ...sandbox, eventRings, log: front.log });
     const close = (): void =>
       enterSandbox(
         {
@@ -233,10 +244,11 @@ class Service<Job extends SocketsInside, Made> {
           readable: [...(this.#followed?.readable ?? []), ...(sandbox.readable ?? [])],
           removable: [...(this.#api?.directories ?? []), ...(sandbox.removable ?? [])],
         },
-        rings,
+        detached,
       );
     if (front.enterSandbox === undefined) close();
     else front.enterSandbox(close);
+    startFinished();
     this.#steps.lap('sandbox closed');
     front.log('debug', `start: ${this.#steps.last}`);
   }
@@ -249,11 +261,14 @@ class Service<Job extends SocketsInside, Made> {
   async end(failed: boolean): Promise<void> {
     const front = this.#front;
     this.#watch.stop();
+    this.#files?.stop();
     this.#followed?.stop();
     this.#idleMemory?.stop();
     front.stop?.(failed);
     this.#api?.close();
     await endWithin(this.#engine);
+    this.#steps.lap('engine stopped');
+    this.#steps.print();
     if (this.#tapFd !== undefined) this.#deferredClose?.leave(this.#tapFd);
     front.afterEngine?.();
   }

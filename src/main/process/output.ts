@@ -12,7 +12,7 @@
  * nothing that takes time.
  */
 import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
-import type { Writable } from 'node:stream';
+import { replaceStreams } from '#runtime/streams';
 
 /** PIPE_BUF: a write of at most this size to a pipe is atomic. */
 const PIECE_BYTES = 4096;
@@ -112,29 +112,5 @@ export function releaseOutputs(): void {
   for (const output of Object.values(outputs)) output.release();
 }
 
-/**
- * Make process.stdout and process.stderr write by put(). Otherwise Node makes streams of descriptors 1 and 2
- * when a worker starts, to connect the worker's streams to them, and the stream of a pipe or socket sets
- * O_NONBLOCK on the caller's open file. Call it before the first worker starts.
- */
-export function ownStreams(): void {
-  for (const [name, fd] of [
-    ['stdout', 1],
-    ['stderr', 2],
-  ] as const) {
-    let stream: Writable | undefined;
-    const get = (): Writable => {
-      stream ??= Object.assign(
-        new (process.getBuiltinModule('node:stream').Writable)({
-          write: (chunk, _encoding, done) => {
-            put(fd, String(chunk));
-            done();
-          },
-        }),
-        { fd },
-      );
-      return stream;
-    };
-    Object.defineProperty(process, name, { configurable: true, enumerable: true, get });
-  }
-}
+/** Call it before the first thread starts: nothing else than put() writes to descriptors 1 and 2 (runtime/node/streams.ts). */
+export const ownStreams = (): void => replaceStreams(put);

@@ -4,9 +4,13 @@
  * the last process has left the namespace, or when the namespace's path is unlinked. Signals have their
  * default action, as callers expect.
  *
- * The API socket accepts connections before the ready byte is written.
+ * The ready byte is written as soon as the interface is configured, so that the caller continues while the
+ * engine starts and this process enters the sandbox: until then the interface's queue keeps what the guest
+ * sends, and the engine carries nothing (EnginePlan.waitsForBegin). With an API socket it is written when that
+ * socket accepts connections, as callers use both at once.
  */
 import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
+import { strerrorOf } from '../../sys/error.ts';
 import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
@@ -18,6 +22,7 @@ import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
 import type { ApiOptions } from '../api/api.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { SOCKET_PATH_BYTES } from '../cli/values.ts';
+import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import type { Log } from '../host/log.ts';
 import { NamespaceWatch } from '../host/namespace-watch.ts';
@@ -94,10 +99,8 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   configured(_notes: readonly string[], { tap, name }: SlirpTap): void {
     if (this.#conf.target.kind === 'netns') say(Message.sentTap(tap.fd, name));
     say(Message.receivedTap(tap.fd));
-  }
-
-  engineStarted(): void {
     writeAll(1, `${banner(this.#conf).join('\n')}\n`);
+    if (this.#conf.apiSocket === undefined) this.#tellReady();
   }
 
   /**
@@ -117,13 +120,15 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
 
   async openApi(engine: EngineHandle, { name }: SlirpTap): Promise<ApiSocket | undefined> {
     if (this.#conf.apiSocket === undefined) return undefined;
-    return listen(this.#conf.apiSocket, {
+    const api = await listen(this.#conf.apiSocket, {
       ...{ engine, ports: portsBeside(engine, []), addresses: this.#plan!.addresses },
       ...{ interfaceName: name, program: 'bucatini slirp4netns', version: this.#version() },
     });
+    this.#tellReady();
+    return api;
   }
 
-  beforeSandbox(engine: EngineHandle): Sandbox {
+  beforeSandbox(engine: EngineHandle, files: FileWatch): Sandbox {
     const { target, exitFd } = this.#conf;
     const end = (): void => this.#end.resolve(0);
     if (exitFd !== undefined) {
@@ -132,7 +137,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
         end();
       });
     }
-    const watched = target.kind === 'netns' ? new NetnsEnd(target, engine, end) : undefined;
+    const watched = target.kind === 'netns' ? new NetnsEnd(target, engine, files, end) : undefined;
     return {
       watched,
       keepOpen: descriptorsInUse(this.#conf),
@@ -141,9 +146,11 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     };
   }
 
-  ready(): void {
+  #tellReady(): void {
     if (this.#conf.readyFd !== undefined) writeReadyByte(this.#conf.readyFd);
   }
+
+  ready(): void {}
 
   ends(): readonly Promise<number>[] {
     return [this.#end.promise];
@@ -195,9 +202,7 @@ async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
       onError: (error) => say(error.message),
     });
   } catch (cause) {
-    const { errno, message } = cause as NodeJS.ErrnoException;
-    const why = errno === undefined ? message : strerror(-errno);
-    throw new Error(`${Message.bindFailed(why)}\n${Message.doSlirpFailed}`, { cause });
+    throw new Error(`${Message.bindFailed(strerrorOf(cause))}\n${Message.doSlirpFailed}`, { cause });
   }
 }
 
@@ -222,6 +227,7 @@ function watchHangUp(fd: number, engine: Pick<EngineHandle, 'watchHangUp'>, onEn
 function descriptorsInUse({ target, exitFd, readyFd }: SlirpConf): readonly number[] {
   return [
     ...(target.kind === 'tapfd' ? [target.fd] : descriptorOfPath(target.path)),
+    // That of --ready-fd is closed already: its number may be another descriptor's by now.
     ...[exitFd, readyFd].filter((fd) => fd !== undefined),
   ];
 }
@@ -251,6 +257,7 @@ class NetnsEnd {
   constructor(
     { path, pid }: Extract<SlirpTarget, { readonly kind: 'netns' }>,
     engine: EngineHandle,
+    files: FileWatch,
     onEnd: () => void,
   ) {
     this.byProcess = pid !== undefined;
@@ -260,7 +267,7 @@ class NetnsEnd {
       this.#identity = heldIdentity(this.#proc, `${pid}/ns/net`);
     }
     const target = { path, ...(pid !== undefined && { pid }) };
-    this.#watch = new NamespaceWatch(target, engine, () => this.#onTargetGone());
+    this.#watch = new NamespaceWatch(target, engine, files, () => this.#onTargetGone());
   }
 
   get listable(): readonly number[] {

@@ -11,13 +11,20 @@
  * integers, which addresses are. Measured with Bun 1.4.5 on a 2-core x86-64 VM: read(-1) 105 ns, of which the
  * system call takes 100 and the trampoline none that could be measured.
  */
-import { CFunction, dlopen, ptr, toArrayBuffer } from 'bun:ffi';
+import { CFunction, CString, dlopen, ptr, toArrayBuffer } from 'bun:ffi';
 import type { ArgumentType, NativeFunction, ResultType } from '../node/ffi.ts';
+import {
+  CODE_BYTES,
+  ERRNO_AT,
+  ERRNO_FUNCTION_AT,
+  FUNCTIONS_AT,
+  SLOT_BYTES,
+  SLOTS,
+  TRAMPOLINE_BYTES,
+  writeTrampolineCode,
+} from './trampoline-code.ts';
 
 export type { ArgumentType, NativeFunction, ResultType };
-
-/** glibc: Bun's packages without "musl" in their name need it, too. */
-const LIBRARY = 'libc.so.6';
 
 const TYPES = {
   int: 'i32',
@@ -33,10 +40,12 @@ const TYPES = {
 /** Both calling conventions pass six integers in registers (x86-64; AArch64 eight), and no call here has more. */
 const MAX_ARGUMENTS = 6;
 
-const cold = dlopen(LIBRARY, {
+/**
+ * Bun is linked with this library. Before glibc 2.34 it is the one that has dlsym(), and later it still does.
+ * glibc: Bun's packages without "musl" in their name need it, too.
+ */
+const { dlsym } = dlopen('libdl.so.2', {
   dlsym: { args: ['u64_fast', 'ptr'], returns: 'u64_fast' },
-  mmap: { args: ['u64_fast', 'u64_fast', 'i32', 'i32', 'i32', 'i64_fast'], returns: 'i64_fast' },
-  mprotect: { args: ['u64_fast', 'u64_fast', 'i32'], returns: 'i32' },
 }).symbols;
 
 /** NUL-terminated UTF-8. */
@@ -45,26 +54,22 @@ const cString = (text: string): Uint8Array => Buffer.from(`${text}\0`);
 /** @returns the address of a function or 0 */
 function addressOfFunction(name: string): number {
   const text = cString(name);
-  return cold.dlsym!(0, ptr(text)); // 0: RTLD_DEFAULT, <dlfcn.h>
+  return dlsym!(0, ptr(text)); // 0: RTLD_DEFAULT, <dlfcn.h>
 }
 
-/* The memory of the trampolines: pages of code, then pages of data. */
-const CODE_BYTES = 16 * 1024; // a multiple of the page size, which on AArch64 may be 16 KiB
-const DATA_BYTES = 16 * 1024;
-/** Room of one trampoline. */
-const SLOT_BYTES = 64;
-const SLOTS = CODE_BYTES / SLOT_BYTES;
-/** Offsets in the data: address of __errno_location(), the copy of errno, then an address for each trampoline. */
-const ERRNO_FUNCTION_AT = CODE_BYTES;
-const ERRNO_AT = CODE_BYTES + 8;
-const FUNCTIONS_AT = CODE_BYTES + 16;
+type Raw = (...args: (number | null)[]) => number;
+
+/** Make the C function at an address callable. Takes about 8 us. */
+const callable = (address: number, result: ResultType, args: readonly ArgumentType[]): Raw =>
+  new CFunction({ ptr: address, args: args.map((type) => TYPES[type]), returns: TYPES[result] });
 
 const PROT_READ_WRITE = 3;
 const PROT_READ_EXEC = 5;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
 
 const { base, words, errnoCopy } = writeTrampolines();
-let slotsUsed = 0;
+/** The address of each function that has a trampoline, by slot. */
+const slots: number[] = [];
 
 function writeTrampolines(): {
   readonly base: number;
@@ -72,87 +77,42 @@ function writeTrampolines(): {
   readonly words: BigUint64Array;
   readonly errnoCopy: Int32Array;
 } {
-  const bytes = CODE_BYTES + DATA_BYTES;
-  const base = cold.mmap!(0, bytes, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
+  const mmapTypes = ['uintptr_t', 'size_t', 'int', 'int', 'int', 'int64_t'] as const;
+  const mmap = callable(addressOfFunction('mmap'), 'intptr_t', mmapTypes);
+  const mprotect = callable(addressOfFunction('mprotect'), 'int', ['uintptr_t', 'size_t', 'int']);
+  const base = mmap(0, TRAMPOLINE_BYTES, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
   if (base < 0) throw new Error('mmap: no memory for calls into the C library');
-  const memory = toArrayBuffer(base, 0, bytes);
-  const view = new DataView(memory);
-  const write = process.arch === 'arm64' ? trampolineArm64 : trampolineX64;
-  for (let slot = 0; slot < SLOTS; slot++) write(view, slot * SLOT_BYTES, FUNCTIONS_AT + slot * 8);
+  const memory = toArrayBuffer(base, 0, TRAMPOLINE_BYTES);
+  writeTrampolineCode(process.arch, memory);
   const words = new BigUint64Array(memory);
   words[ERRNO_FUNCTION_AT / 8] = BigInt(addressOfFunction('__errno_location'));
   // The kernel makes the processors' caches of instructions see the code when a page becomes executable for
   // the first time.
-  if (cold.mprotect!(base, CODE_BYTES, PROT_READ_EXEC) !== 0)
+  if (mprotect(base, CODE_BYTES, PROT_READ_EXEC) !== 0)
     throw new Error('mprotect: this host forbids code made at run time; use BUCATINI_RUNTIME=node');
   return { base, words, errnoCopy: new Int32Array(memory, ERRNO_AT, 1) };
 }
 
-/** Trampoline for x86-64 (System V ABI) at offset `at`; its function's address is at offset `functionAt`. */
-function trampolineX64(view: DataView, at: number, functionAt: number): void {
-  let next = at;
-  const code = (...bytes: number[]): void => {
-    for (const byte of bytes) view.setUint8(next++, byte);
-  };
-  /** The distance of the data at offset `to`, counted from the end of these four bytes. */
-  const relative = (to: number): void => {
-    view.setInt32(next, to - (next + 4), true);
-    next += 4;
-  };
-  code(0x48, 0x83, 0xec, 0x18); // sub rsp, 24       keeps the stack aligned to 16
-  code(0xff, 0x15), relative(functionAt); // call [rip + function]
-  code(0x83, 0xf8, 0xff); // cmp eax, -1
-  code(0x75, 22); // jne done
-  code(0x48, 0x89, 0x04, 0x24); // mov [rsp], rax
-  code(0xff, 0x15), relative(ERRNO_FUNCTION_AT); // call [rip + __errno_location]
-  code(0x8b, 0x08); // mov ecx, [rax]
-  code(0x89, 0x0d), relative(ERRNO_AT); // mov [rip + copy], ecx
-  code(0x48, 0x8b, 0x04, 0x24); // mov rax, [rsp]
-  code(0x48, 0x83, 0xc4, 0x18); // done: add rsp, 24
-  code(0xc3); // ret
+/** @returns the address of the trampoline of the function at `address` */
+function trampoline(address: number): number {
+  let slot = slots.indexOf(address);
+  if (slot < 0) {
+    if (slots.length === SLOTS) throw new Error(`more than ${SLOTS} C functions`);
+    slot = slots.push(address) - 1;
+    words[FUNCTIONS_AT / 8 + slot] = BigInt(address);
+  }
+  return base + slot * SLOT_BYTES;
 }
 
-/** The same for AArch64 (AAPCS64). */
-function trampolineArm64(view: DataView, at: number, functionAt: number): void {
-  let next = at;
-  const code = (word: number): void => {
-    view.setUint32(next, word >>> 0, true);
-    next += 4;
-  };
-  /** ldr x16, [pc + distance] */
-  const load = (from: number): void => code(0x58000010 | (((from - next) >> 2) << 5));
-  code(0xa9be7bfd); // stp x29, x30, [sp, #-32]!
-  load(functionAt);
-  code(0xd63f0200); // blr x16
-  code(0x3100041f); // cmn w0, #1
-  code(0x54000001 | (8 << 5)); // b.ne done
-  code(0xf9000be0); // str x0, [sp, #16]
-  load(ERRNO_FUNCTION_AT);
-  code(0xd63f0200); // blr x16
-  code(0xb9400001); // ldr w1, [x0]
-  const distance = ERRNO_AT - next;
-  code(0x10000002 | ((distance & 3) << 29) | ((distance >> 2) << 5)); // adr x2, copy
-  code(0xb9000041); // str w1, [x2]
-  code(0xf9400be0); // ldr x0, [sp, #16]
-  code(0xa8c27bfd); // done: ldp x29, x30, [sp], #32
-  code(0xd65f03c0); // ret
-}
-
-type Raw = (...args: (number | null)[]) => number;
-
-/** Make a C function callable. Takes about 8 us. */
-function link(address: number, result: ResultType, args: readonly ArgumentType[]): Raw {
-  if (slotsUsed === SLOTS) throw new Error('too many C functions');
-  const slot = slotsUsed++;
-  words[FUNCTIONS_AT / 8 + slot] = BigInt(address);
-  const types = args.map((type) => TYPES[type]);
-  return new CFunction({ ptr: base + slot * SLOT_BYTES, args: types, returns: TYPES[result] });
-}
+/** Make a C function callable by its trampoline. */
+const link = (address: number, result: ResultType, args: readonly ArgumentType[]): Raw =>
+  callable(trampoline(address), result, args);
 
 /**
  * Declare a C function. It is linked at its first call: most processes use few of them.
  * @returns a function whose result is a number
- * @throws Error when the library does not have the function
+ * @throws Error when the library does not have the function, RangeError for more than six arguments. The
+ *   returned function throws TypeError for a string with a NUL character, which C would take for its end
  */
 export function nativeFunction<Args extends readonly (number | string | null)[]>(
   name: string,
@@ -163,7 +123,7 @@ export function nativeFunction<Args extends readonly (number | string | null)[]>
   const address = addressOfFunction(name);
   if (address === 0) throw new Error(`the C library has no ${name}()`);
   const made = args.includes('const char *')
-    ? withStrings(address, result, args)
+    ? withStrings(name, address, result, args)
     : withNumbers(address, result, args);
   return made as unknown as NativeFunction<Args>;
 }
@@ -196,6 +156,7 @@ function withNumbers(address: number, result: ResultType, args: readonly Argumen
 let strings: Uint8Array[] = [];
 
 function withStrings(
+  name: string,
   address: number,
   result: ResultType,
   args: readonly ArgumentType[],
@@ -206,6 +167,7 @@ function withStrings(
     strings = [];
     const numbers = given.map((value) => {
       if (typeof value !== 'string') return value;
+      if (value.includes('\0')) throw new TypeError(`${name}(): NUL character in ${JSON.stringify(value)}`);
       const text = cString(value);
       strings.push(text);
       return ptr(text);
@@ -217,15 +179,19 @@ function withStrings(
 /** errno of the last call on this thread that returned -1. */
 export const lastErrno = (): number => errnoCopy[0]!;
 
-/** The address of the first byte of a view. */
-export const nativeAddress = (view: ArrayBufferView): number => ptr(view);
-
-let cStrerror: ((errno: number) => unknown) | undefined;
-/** The C library's text for a positive errno. Cold. */
-export function strerror(errno: number): string {
-  cStrerror ??= dlopen(LIBRARY, { strerror: { args: ['i32'], returns: 'cstring' } }).symbols.strerror!;
-  return String(cStrerror(errno));
+/**
+ * The address of the first byte of a view. Cold. The bytes of a small typed array lie in JavaScriptCore's heap
+ * and move out of it when the array's `.buffer` is read for the first time, so it is read here.
+ * @throws TypeError for a view of an empty buffer
+ */
+export function nativeAddress(view: ArrayBufferView): number {
+  if (view.buffer.byteLength === 0) throw new TypeError('a view without bytes has no address');
+  return ptr(view);
 }
+
+const cStrerror = nativeFunction<[number]>('strerror', 'intptr_t', ['int']);
+/** The C library's text for a positive errno. Cold. */
+export const strerror = (errno: number): string => String(new CString(cStrerror(errno)));
 
 /**
  * libuv's text for a positive errno. Cold.

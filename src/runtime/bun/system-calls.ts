@@ -15,7 +15,6 @@ export const RUNTIME_CALLS = {
     'accept',
     'ppoll',
   ],
-  'a watch that the kernel has dropped, or that is closed': ['inotify_rm_watch'],
   "JavaScriptCore's heap, compiled code and collector, malloc's arenas": [
     'pkey_mprotect',
     'pkey_alloc',
@@ -40,12 +39,9 @@ export const RUNTIME_CALLS = {
     'sched_get_priority_max',
     'sched_get_priority_min',
   ],
-  'signal handlers and ends of children': [
-    'rt_sigprocmask',
-    'sigaltstack',
-    'rt_sigpending',
-    'waitid',
-    'restart_syscall',
+  'signal handlers and ends of children': ['sigaltstack', 'rt_sigpending', 'waitid', 'restart_syscall'],
+  'a thread stopped by another one, whose collector scans all stacks: it waits for a signal': [
+    'rt_sigsuspend',
   ],
   'the event loop': ['epoll_pwait2'],
   'clocks, where the vDSO does not answer': [

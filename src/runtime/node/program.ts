@@ -52,3 +52,6 @@ export function useCodeCache(): void {
 
 /** Write the cache of what has been loaded: for scripts/build.ts. */
 export const writeCodeCache = (): void => flushCompileCache();
+
+/** The start is over. Node needs nothing. */
+export const startFinished = (): void => {};
