@@ -229,7 +229,7 @@ class Service<Job extends SocketsInside, Made> {
 
   #enterSandbox({ eventRings }: EngineHandle, sandbox: Sandbox): void {
     const front = this.#front;
-    const rings = detachFromHost({ ...sandbox, eventRings, log: front.log });
+    const detached = detachFromHost({ ...sandbox, eventRings, log: front.log });
     const close = (): void =>
       enterSandbox(
         {
@@ -239,7 +239,7 @@ class Service<Job extends SocketsInside, Made> {
           readable: [...(this.#followed?.readable ?? []), ...(sandbox.readable ?? [])],
           removable: [...(this.#api?.directories ?? []), ...(sandbox.removable ?? [])],
         },
-        rings,
+        detached,
       );
     if (front.enterSandbox === undefined) close();
     else front.enterSandbox(close);
