@@ -9,6 +9,8 @@ interface Report {
   /** CapPrm, CapEff and CapInh of the threads of each name. */
   readonly before: Readonly<Record<string, readonly string[]>>;
   readonly after: Readonly<Record<string, readonly string[]>>;
+  /** There was something left for a second call. */
+  readonly again: boolean;
   readonly goesOn: boolean;
 }
 
@@ -16,7 +18,7 @@ const NONE = '0000000000000000';
 
 describeNeeding('capabilities of threads', namespaceNeeds, () => {
   it('helper threads: lose all capabilities; the caller and threads with a kept set: keep theirs; all go on', () => {
-    const { kept, before, after, goesOn } = runInNamespaces<Report>('thread-capabilities.ts');
+    const { kept, before, after, again, goesOn } = runInNamespaces<Report>('thread-capabilities.ts');
     expect(kept).toBe(0);
     const helpers = Object.keys(before).filter((name) => name !== 'main' && name !== 'keeper');
     // Helper threads of V8 and of JavaScriptCore's collector.
@@ -25,6 +27,7 @@ describeNeeding('capabilities of threads', namespaceNeeds, () => {
     for (const name of helpers) expect([name, ...new Set(after[name])]).toEqual([name, NONE]);
     expect(after.main).toEqual(before.main);
     expect(after.keeper).toEqual(['0000000000000400', '0000000000000400', NONE]);
+    expect(again).toBe(false);
     expect(goesOn).toBe(true);
   });
 });

@@ -174,8 +174,12 @@ class Service<Job extends SocketsInside, Made> {
       ...sandbox,
       ...(following?.configuresNetwork !== undefined && { configuresNetwork: following.configuresNetwork }),
     });
+    engine.begin();
     front.ready(made);
+    this.#steps.lap('ready');
+    this.#steps.print();
     const outcome = await Promise.race([engine.failed, front.netns.failed, ...front.ends()]);
+    this.#steps.lap('ended');
     const status = outcome instanceof Error ? this.#engineFailed(outcome) : outcome;
     front.served?.(status, engine);
     return status;
@@ -225,7 +229,7 @@ class Service<Job extends SocketsInside, Made> {
 
   #enterSandbox({ eventRings }: EngineHandle, sandbox: Sandbox): void {
     const front = this.#front;
-    const rings = detachFromHost({ ...sandbox, eventRings, log: front.log });
+    const detached = detachFromHost({ ...sandbox, eventRings, log: front.log });
     const close = (): void =>
       enterSandbox(
         {
@@ -235,7 +239,7 @@ class Service<Job extends SocketsInside, Made> {
           readable: [...(this.#followed?.readable ?? []), ...(sandbox.readable ?? [])],
           removable: [...(this.#api?.directories ?? []), ...(sandbox.removable ?? [])],
         },
-        rings,
+        detached,
       );
     if (front.enterSandbox === undefined) close();
     else front.enterSandbox(close);
@@ -257,6 +261,8 @@ class Service<Job extends SocketsInside, Made> {
     front.stop?.(failed);
     this.#api?.close();
     await endWithin(this.#engine);
+    this.#steps.lap('engine stopped');
+    this.#steps.print();
     if (this.#tapFd !== undefined) this.#deferredClose?.leave(this.#tapFd);
     front.afterEngine?.();
   }

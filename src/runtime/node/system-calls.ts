@@ -40,13 +40,7 @@ export const RUNTIME_CALLS = {
     'sched_get_priority_max',
     'sched_get_priority_min',
   ],
-  'signal handlers and ends of children': [
-    'rt_sigprocmask',
-    'sigaltstack',
-    'rt_sigpending',
-    'waitid',
-    'restart_syscall',
-  ],
+  'signal handlers and ends of children': ['sigaltstack', 'rt_sigpending', 'waitid', 'restart_syscall'],
   'clocks, where the vDSO does not answer': [
     'clock_getres',
     'clock_nanosleep',
