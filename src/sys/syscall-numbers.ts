@@ -93,6 +93,7 @@ const NUMBERS = {
   rt_sigreturn: [15, 139],
   sigaltstack: [131, 132],
   rt_sigpending: [127, 136],
+  rt_sigsuspend: [130, 133],
   tgkill: [234, 131],
   kill: [62, 129],
   wait4: [61, 260],

@@ -48,6 +48,9 @@ export const RUNTIME_CALLS = {
     'waitid',
     'restart_syscall',
   ],
+  'a thread stopped by another one, whose collector scans all stacks: it waits for a signal': [
+    'rt_sigsuspend',
+  ],
   'the event loop': ['epoll_pwait2'],
   'clocks, where the vDSO does not answer': [
     'clock_getres',
