@@ -140,36 +140,52 @@ undo_hint() {
   [ -f "$drop_in" ] && printf '\nto give Podman the stock tools back: %s/bin/bucatini switch-back' "$root"
 }
 
-# Save the variables of the caller's environment that COMMAND would not get otherwise. BUCATINI_KEPT has one entry per line; a newline
-# in an entry is written as \001 (main/process/callers-environment.ts reads it).
-#   NODE_*, BUN_* ...      removed from the environment of our runtime, which would obey them
-#   a.b, BASH_FUNC_f%%    not valid names in a shell, which drops them
-#   lower case            names that the launchers use themselves
-# BUCATINI_IGNORED is exported too: Node cannot find out which signals the caller ignored.
+# Take the caller's environment away from our runtime and save it for COMMAND. Runtimes obey many variables (Bun, JavaScriptCore, its
+# allocators, Node, V8, libuv and OpenSSL read hundreds), so only those that we need stay. BUCATINI_KEPT has one entry per line; a
+# newline in an entry is written as \001 (main/process/callers-environment.ts reads it). Where one variable cannot hold all entries, the
+# rest is in BUCATINI_KEPT_1, BUCATINI_KEPT_2 ...
+# Names in lower case stay in the environment too, as the launchers use such names themselves; no runtime obeys one. So do names that are
+# invalid in a shell: the shell drops them.
+# BUCATINI_IGNORED is exported too: our runtime cannot find out which signals the caller ignored.
 keep_for_command() {
   export BUCATINI_IGNORED
   for tr in /usr/bin/tr /bin/tr; do [ -x "$tr" ] && break; done
-  BUCATINI_KEPT=
-  export BUCATINI_KEPT
   newline='
 '
   # Not /proc/self/environ: tr would read its own environment.
-  entries=$("$tr" '\0\n' '\n\001' <"/proc/$$/environ") 2>/dev/null || entries=NODE_OPTIONS=$NODE_OPTIONS
+  entries=$("$tr" '\0\n' '\n\001' <"/proc/$$/environ") 2>/dev/null || entries=NODE_OPTIONS=$NODE_OPTIONS${newline}BUN_OPTIONS=$BUN_OPTIONS
+  LC_ALL=C # ${#...} counts bytes
+  # The kernel limits one variable to 128 KiB (MAX_ARG_STRLEN).
+  kept=$entries parts=
+  [ ${#entries} -le 120000 ] || kept=
   old_ifs=$IFS IFS=$newline
   set -f
   for entry in $entries; do
+    if [ ${#entries} -gt 120000 ]; then
+      [ ${#entry} -le 120000 ] || continue # stays where it is
+      if [ $((${#kept} + ${#entry})) -gt 120000 ]; then
+        parts=$((parts + 1))
+        export "BUCATINI_KEPT_$parts=$kept"
+        kept=
+      fi
+      kept=$kept$entry$newline
+    fi
     name=${entry%%=*}
     case $name in
-      "$entry" | '' | BUCATINI_*) continue ;;
-      *[!A-Za-z0-9_]* | [0-9]* | [a-z]*) ;;
-      NODE_* | UV_* | OPENSSL_* | SSL_CERT_* | BUN_* | MIMALLOC_*) unset "$name" ;;
-      *) continue ;;
+      "$entry" | '' | *[!A-Za-z0-9_]* | [0-9]* | [a-z]*) ;;
+      BUCATINI_KEPT_*) [ "${name#BUCATINI_KEPT_}" -le "${parts:-0}" ] || unset "$name" ;; # not one of ours
+      BUCATINI_* | PASTA_* | SLIRP4NETNS_*) ;;
+      PATH | TZ | TZDIR | LD_LIBRARY_PATH | NIX_LD | NIX_LD_LIBRARY_PATH | LC_ALL) ;;
+      *) command unset "$name" ;; # "command": where a shell has made it read-only, as bash does UID, the script goes on
     esac
-    # The kernel limits one variable to 128 KiB (MAX_ARG_STRLEN).
-    [ $((${#BUCATINI_KEPT} + ${#entry})) -gt 120000 ] || BUCATINI_KEPT=$BUCATINI_KEPT$entry$newline
-  done
+  done 2>/dev/null
   set +f
   IFS=$old_ifs
+  unset LC_ALL
+  BUCATINI_KEPT=$kept
+  # Bun sends crash reports only where this is 1. It is not for COMMAND (main/process/callers-environment.ts).
+  BUN_ENABLE_CRASH_REPORTING=0
+  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING
 }
 
 # List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: Node could not tell them from its own.

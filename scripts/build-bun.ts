@@ -2,7 +2,7 @@
  * Build dist/bun/bucatini: one executable with Bun, all our programs and their bytecode. Its first argument is
  * the program: `bucatini`, `pasta/main`, `peer` ... Threads are files in it (src/runtime/bun/program.ts).
  *
- * Without a Bun package for this machine nothing is made, and the launchers run Node.
+ * Where Bun does not run, dist/bun/why.txt says so instead, and the launchers run Node.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -13,18 +13,34 @@ import { bundleRoles } from './bundle-roles.ts';
  * Build the executable.
  * @param root  directory of package.json, with a final slash
  * @param out   directory to put it in
- * @returns false: there is no Bun for this machine
+ * @returns why there is none: Bun does not run on this machine
  * @throws Error with what Bun printed
  */
-export function buildBun(root: string, out: string): boolean {
-  const bun = bunExecutable(root);
-  if (bun === undefined) return false;
+export function buildBun(root: string, out: string): string | undefined {
+  rmSync(out, { recursive: true, force: true });
+  mkdirSync(out, { recursive: true });
+  const why = cannotRun(bunExecutable(root));
+  if (why === undefined) compile(root, out);
+  else writeFileSync(`${out}/why.txt`, `${why}\n`);
+  return why;
+}
+
+function cannotRun(bun: string | undefined): string | undefined {
+  if (bun === undefined)
+    return 'no Bun package for this machine is installed (optional dependency @oven/bun-linux-*)';
+  const tried = spawnSync(bun, ['--version'], { encoding: 'utf8', env: {} });
+  if (tried.status === 0) return undefined;
+  const why = tried.error?.message ?? tried.stderr.trim().split('\n')[0] ?? '';
+  return `${bun} does not run: ${tried.signal ?? `status ${tried.status}`}${why && `, ${why}`}`;
+}
+
+function compile(root: string, out: string): void {
+  const bun = bunExecutable(root)!;
   const entries = [...bundleRoles(`${root}src`)].flatMap(([module, role]) =>
     'name' in role ? [{ module, ...role }] : [],
   );
   // Entries of threads keep their names in the executable: NAME.ts in this directory becomes NAME.js.
   const work = `${out}/entries`;
-  rmSync(out, { recursive: true, force: true });
   mkdirSync(work, { recursive: true });
   const source = (module: string): string => JSON.stringify(`${root}src/${module}.ts`);
   const threads: string[] = [];
@@ -63,12 +79,13 @@ ${choices}  default: throw new Error(name + ': no such program in this executabl
         '--splitting',
         '--compile-jit-policy=100',
       ],
-      ...['--no-compile-autoload-dotenv', '--no-compile-autoload-bunfig', '--external=piscina'],
+      // No file of the caller's directory may change how the executable runs.
+      ...['--no-compile-autoload-dotenv', '--no-compile-autoload-bunfig'],
+      ...['--no-compile-autoload-tsconfig', '--no-compile-autoload-package-json', '--external=piscina'],
       ...[`--root=${work}`, `--outfile=${out}/bucatini`, main, ...threads],
     ],
     { cwd: root, encoding: 'utf8', env: { PATH: process.env.PATH, HOME: work, BUN_INSTALL: work } },
   );
   if (built.status !== 0) throw new Error(`bun build: ${built.stderr || built.stdout || built.error}`);
   rmSync(work, { recursive: true });
-  return true;
 }

@@ -112,6 +112,9 @@ for (const made of readdirSync(out))
   if (!['bundled', 'texts'].includes(made)) rmSync(`${out}/${made}`, { recursive: true });
 renameSync(bundled, `${out}/main`);
 
+const noBun = buildBun(root, `${out}/bun`);
+if (noBun !== undefined) console.error(`No executable with Bun: ${noBun}. The launchers run Node.`);
+
 rmSync(`${root}dist`, { recursive: true, force: true });
 renameSync(out, `${root}dist`);
 
@@ -141,5 +144,3 @@ for (const dir of readdirSync(cache)) {
   chmodSync(`${cache}/${asRoot}`, 0o755);
   for (const file of readdirSync(`${cache}/${asRoot}`)) chmodSync(`${cache}/${asRoot}/${file}`, 0o644);
 }
-
-buildBun(root, `${root}dist/bun`);

@@ -381,6 +381,21 @@ export const CLONE_NEWUSER = 0x1000_0000;
 export const CLONE_NEWPID = 0x2000_0000;
 export const CLONE_NEWNET = 0x4000_0000;
 
+// <linux/inotify.h>
+export const IN_MODIFY = 0x2;
+export const IN_ATTRIB = 0x4;
+export const IN_MOVED_FROM = 0x40;
+export const IN_MOVED_TO = 0x80;
+export const IN_CREATE = 0x100;
+export const IN_DELETE = 0x200;
+export const IN_DELETE_SELF = 0x400;
+export const IN_MOVE_SELF = 0x800;
+export const IN_Q_OVERFLOW = 0x4000;
+export const IN_IGNORED = 0x8000;
+export const IN_MASK_ADD = 0x2000_0000;
+export const IN_NONBLOCK = O_NONBLOCK;
+export const IN_CLOEXEC = O_CLOEXEC;
+
 // <linux/nsfs.h>
 export const NS_GET_USERNS = 0xb701;
 export const NS_GET_NSTYPE = 0xb703;

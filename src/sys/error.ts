@@ -3,7 +3,7 @@
  * returns -errno.
  */
 import { errnoName } from './constants.ts';
-import { errnoText } from './libc.ts';
+import { errnoText, strerror } from './libc.ts';
 
 /** A failed system call. */
 export class SysError extends Error {
@@ -41,4 +41,19 @@ export class SysError extends Error {
 export function checked(result: number, call: string, args: string, remedy?: string): number {
   if (result < 0) throw new SysError(call, args, -result, remedy);
   return result;
+}
+
+/**
+ * The positive errno of an error: SysError has it, a runtime's own errors have it or its negative.
+ * @returns undefined for an error that is not of a system call
+ */
+export function errnoOf(error: unknown): number | undefined {
+  const { errno } = error as NodeJS.ErrnoException;
+  return errno === undefined ? undefined : Math.abs(errno);
+}
+
+/** The text of strerror(3) for the error of a system call; any other error's message. */
+export function strerrorOf(error: unknown): string {
+  const errno = errnoOf(error);
+  return errno === undefined ? (error as Error).message : strerror(errno);
 }

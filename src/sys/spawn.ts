@@ -44,8 +44,8 @@ export interface SpawnPlan {
   /** Working directory; absent: ours. */
   readonly cwd?: string | undefined;
   /**
-   * Our descriptor for each number that the child gets; undefined: /dev/null. Besides these the child gets
-   * all descriptors that are not close-on-exec.
+   * Our descriptor for each number that the child gets; undefined: /dev/null for the numbers 0 to 2, nothing
+   * special for others. Besides these the child gets all descriptors that are not close-on-exec.
    */
   readonly descriptors: readonly (number | undefined)[];
 }
@@ -68,6 +68,7 @@ export function spawnProcess(plan: SpawnPlan): number {
     if (nothing < 0) return nothing;
     ours.push(nothing);
     for (const [number, fd] of plan.descriptors.entries()) {
+      if (fd === undefined && number > 2) continue;
       const copy = fcntl(fd ?? nothing, F_DUPFD_CLOEXEC, count);
       if (copy < 0) return copy;
       ours.push(copy);

@@ -32,6 +32,7 @@ import {
   O_TRUNC,
   O_WRONLY,
 } from '../sys/constants.ts';
+import { errnoOf } from '../sys/error.ts';
 import { close, eventfd, eventfdWrite, setNonBlocking } from '../sys/io.ts';
 import { errnoText } from '../sys/libc.ts';
 import { raiseOpenFiles } from '../sys/process.ts';
@@ -240,7 +241,10 @@ class Engine implements EngineHandle {
   async start(): Promise<void> {
     const { threads, shards } = this.#threads;
     const firstListening = this.#listening[0]!.promise;
-    if (this.#plan.threads.kind !== 'fused') this.#pool = await startPool(packetProgram(), shards);
+    if (this.#plan.threads.kind !== 'fused') {
+      this.#pool = await startPool(packetProgram(), shards);
+      void this.#pool.failed.then(this.#failure.resolve);
+    }
     for (let thread = 0; thread < threads; thread++) this.#startThread(thread);
     this.#logLoop = this.#readLogs();
     // However the process ends, Node joins its threads first, and packet threads sleep in system calls.
@@ -480,8 +484,8 @@ function openPcap(path: string): number {
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENXIO')
       throw new Error(`--pcap ${path}: nobody reads it; start its reader first`, { cause });
-    const { errno } = cause as NodeJS.ErrnoException;
-    const why = errno === undefined ? String(cause) : errnoText(-errno);
+    const errno = errnoOf(cause);
+    const why = errno === undefined ? String(cause) : errnoText(errno);
     throw new Error(`--pcap ${path}: cannot be written: ${why}`, { cause });
   }
   setNonBlocking(fd, false); // a FIFO would take pieces of records

@@ -2,9 +2,19 @@
  * Effects of the front ends on their callers: descriptors, environment, terminal, readers of the output.
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { chmodSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { repoRoot } from '../main/source-tree.ts';
 import { KINDS, type Kind, openThree } from '../support/open-files.ts';
 import {
@@ -226,6 +236,25 @@ describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
     });
   }
 
+  it('run: an environment of 500 KB reaches COMMAND', () => {
+    const large = Object.fromEntries(
+      Array.from({ length: 10 }, (_, i) => [`LARGE_${i}`, `${i}\n`.repeat(25_000)]),
+    );
+    const huge = 'x'.repeat(131_000);
+    const { stdout, status } = spawnSync(BUCATINI, ['run', '--', 'env', '-0'], {
+      encoding: 'utf8',
+      env: { PATH: process.env.PATH, ...large, huge },
+      maxBuffer: 2 ** 21,
+    });
+    expect(status).toBe(0);
+    expect(
+      stdout
+        .split('\0')
+        .filter((entry) => /^(LARGE|huge)/.test(entry))
+        .sort(),
+    ).toEqual([...Object.entries(large), ['huge', huge]].map((entry) => entry.join('=')).sort());
+  });
+
   it('run: descriptors above 2 are inherited by their numbers, however many', () => {
     const script = (count: number): string => {
       const fds = Array.from({ length: count }, (_, i) => i + 3);
@@ -296,15 +325,26 @@ describeNeeding('a process is killed', tapNeeds, () => {
 
 describe('the launchers', () => {
   it('environment variables that a shell drops or the launcher changes: kept for COMMAND', () => {
-    const script = '. "$0"/launch.sh; keep_for_command; printf %s "$BUCATINI_KEPT"; env';
+    const script =
+      '. "$0"/launch.sh; keep_for_command; printf "%s\\n---\\n" "$BUCATINI_KEPT"; /usr/bin/env -u BUCATINI_KEPT';
     const { stdout } = spawnSync('/bin/sh', ['-c', script, BIN], {
       encoding: 'utf8',
-      env: { PATH: process.env.PATH!, 'x y': 'a\nb', NODE_DEBUG: 'net', lower: '*', BUCATINI_KEPT: 'z=1\n' },
+      env: {
+        PATH: '/bin',
+        'x y': 'a\nb',
+        NODE_DEBUG: 'net',
+        SECRET: '*',
+        lower: '*',
+        BUCATINI_KEPT_9: 'z=1\n',
+      },
     });
-    expect(stdout.slice(0, stdout.indexOf('PATH='))).toContain('x y=a\x01b\n');
-    expect(stdout).toContain('NODE_DEBUG=net\n');
-    expect(stdout).toContain('lower=*\n');
-    expect(stdout).not.toContain('z=1');
+    const [kept = '', left = ''] = stdout.split('---\n');
+    expect(kept.split('\n')).toEqual(
+      expect.arrayContaining(['PATH=/bin', 'x y=a\x01b', 'NODE_DEBUG=net', 'SECRET=*', 'lower=*']),
+    );
+    const names = left.split('\n').map((line) => line.split('=')[0]!);
+    expect(names).toEqual(expect.arrayContaining(['BUN_ENABLE_CRASH_REPORTING', 'PATH', 'lower']));
+    expect(names.filter((name) => /NODE|SECRET|KEPT/.test(name))).toEqual([]);
   });
 });
 
@@ -460,23 +500,74 @@ describeNeeding('a full disk', tapNeeds, () => {
   }
 });
 
-describeNeeding('a packet thread fails to start', tapNeeds, () => {
-  it('every front end ends at once with one line', async () => {
-    cpSync(`${repoRoot}/dist`, `${dir}/tree/dist`, { recursive: true });
-    cpSync(BIN, `${dir}/tree/bin`, { recursive: true });
-    cpSync(`${repoRoot}/package.json`, `${dir}/tree/package.json`);
-    symlinkSync(`${repoRoot}/node_modules`, `${dir}/tree/node_modules`);
+describeNeeding("a thread's program cannot be loaded", tapNeeds, () => {
+  const tree = (): string => `${dir}/tree`;
+  beforeAll(() => {
+    cpSync(BIN, `${tree()}/bin`, { recursive: true });
+    cpSync(`${repoRoot}/package.json`, `${tree()}/package.json`);
+    symlinkSync(`${repoRoot}/node_modules`, `${tree()}/node_modules`);
     chmodSync(dir, 0o755);
-    rmSync(`${dir}/tree/dist/main/packet-thread.js`);
-    for (const argv of [
-      ['bucatini', 'run', '--threads=fused', '--', 'true'],
-      ['bucatini', 'run', '--threads=pipeline=2', '--', 'true'],
-      ['pasta', '--config-net', '--', 'true'],
-    ]) {
-      const [program = '', ...args] = argv;
-      const ended = await runToEnd([`${dir}/tree/bin/${program}`, ...args], { timeoutMs: 10_000 });
-      expect(ended.status).toBe(1);
-      expect(ended.stderr).toMatch(/packet-thread\.js/);
+  });
+  // Bun has all programs in one executable: none of them can be missing.
+  beforeEach(() => {
+    const filter = (path: string): boolean => path !== `${repoRoot}/dist/bun`;
+    cpSync(`${repoRoot}/dist`, `${tree()}/dist`, { recursive: true, filter });
+  });
+  afterEach(() => rmSync(`${tree()}/dist`, { recursive: true }));
+
+  /** Lines about the start that pasta and slirp4netns write too. */
+  const PROGRESS = /^(Started as root|sent tapfd|received tapfd|child failed)/;
+  /** @returns the other lines of standard error */
+  const startFails = async (program: string, ...args: readonly string[]): Promise<readonly string[]> => {
+    const env = { BUCATINI_RUNTIME: 'node' };
+    const ended = await runToEnd([`${tree()}/bin/${program}`, ...args], { timeoutMs: 10_000, env });
+    expect(ended.status).toBe(1);
+    return ended.stderr.split('\n').filter((line) => line !== '' && !PROGRESS.test(line));
+  };
+  const startsOf = (threads: string, pid: number): string[][] => [
+    ['bucatini', 'run', `--threads=${threads}`, '--', 'true'],
+    ['bucatini', 'attach', `--threads=${threads}`, String(pid)],
+    ['pasta', '--config-net', '--', 'true'],
+    ['slirp4netns', '--configure', String(pid), 'tap0'],
+  ];
+  /** As on a machine with more than two processors: pasta and slirp4netns then choose a pipeline. */
+  const manyProcessors = (): void => {
+    for (const file of readdirSync(`${tree()}/dist/main`, { recursive: true, encoding: 'utf8' })) {
+      if (!file.endsWith('.js')) continue;
+      const path = `${tree()}/dist/main/${file}`;
+      writeFileSync(path, readFileSync(path, 'utf8').replaceAll('availableParallelism()', '4'));
     }
+  };
+  const allFail = (threads: string, why: RegExp): Promise<void> =>
+    withTarget(async (pid) => {
+      for (const [program = '', ...args] of startsOf(threads, pid))
+        expect(await startFails(program, ...args)).toEqual([expect.stringMatching(why)]);
+    });
+
+  it.each(['fused', 'pipeline=2'])(
+    'packet thread, %s: every front end ends with one line',
+    async (threads) => {
+      if (threads !== 'fused') manyProcessors();
+      rmSync(`${tree()}/dist/main/packet-thread.js`);
+      await allFail(threads, /packet-thread\.js/);
+    },
+  );
+
+  it('namespace thread, pipeline=2: every front end ends with one line', async () => {
+    manyProcessors();
+    for (const frontEnd of ['bucatini', 'pasta', 'slirp4netns'])
+      rmSync(`${tree()}/dist/main/${frontEnd}/netns-worker.js`);
+    await allFail('pipeline=2', /netns-worker\.js/);
+  });
+
+  it('packet threads of shards throw while they are loaded: every front end ends with one line', async () => {
+    manyProcessors();
+    writeFileSync(
+      `${tree()}/dist/main/packet-thread.js`,
+      `import { workerData } from 'node:worker_threads';
+       if (!workerData?.taskFollows) throw new Error('cannot be loaded');
+       setInterval(() => {}, 1000);`,
+    );
+    await allFail('pipeline=2', /cannot be loaded/);
   });
 });

@@ -32,7 +32,7 @@ describeE2e('pasta', needs, () => {
   });
   afterAll(() => bed?.close());
 
-  const pastas = (): string[] => bed.processes().filter((line) => line.includes('/pasta/main.js'));
+  const pastas = (): string[] => bed.processes().filter((line) => /[ /]pasta\/main(\.js)? /.test(line));
   const none = (): Promise<unknown> => eventually('no pasta is left', QUIT_MS, () => pastas().length === 0);
   const global = (text: string): string[] => [...text.matchAll(/inet6? (\S+)/g)].map((m) => m[1]!);
   const addresses = ['ip', '-o', 'addr', 'show', 'scope', 'global'];

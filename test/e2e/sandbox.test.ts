@@ -161,6 +161,10 @@ describeE2e(
         );
       });
 
+      it('whatever is watched: one inotify instance', () => {
+        expect(openFiles(pid).filter((file) => file.includes('inotify'))).toEqual(['anon_inode:inotify']);
+      });
+
       it("the caller's environment is erased from memory, our own variables are kept", () => {
         const entries = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').filter(Boolean);
         expect(

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { optionsText, withoutAddresses } from '../../src/main/bucatini/bug-report.ts';
+import { engineProgram, optionsText, withoutAddresses } from '../../src/main/bucatini/bug-report.ts';
 
 describe('a bug report about an engine', () => {
   it.each([
@@ -30,4 +30,17 @@ describe('a bug report about an engine', () => {
   ])('addresses are removed: %s', (text, expected) => {
     expect(withoutAddresses(text)).toBe(expected);
   });
+});
+
+it('command lines of engines: found on Node, with flags of its own, and on Bun; other programs are not', () => {
+  const found = (line: string) => engineProgram(line.split(' '));
+  expect(found('/x/bin/node /x/dist/main/pasta/main.js -q 1')).toEqual({ name: 'pasta', args: ['-q', '1'] });
+  expect(found('node --trace /x/dist/main/bucatini.js run -- true')?.name).toBe('bucatini');
+  expect(found('/x/dist/bun/bucatini slirp4netns/main -c 5 tap0')).toEqual({
+    name: 'slirp4netns',
+    args: ['-c', '5', 'tap0'],
+  });
+  expect(found('/x/dist/bun/bucatini bucatini attach 5')?.args).toEqual(['attach', '5']);
+  expect(found('/x/dist/bun/bucatini peer')).toBeUndefined();
+  expect(found('vi /x/bucatini pasta/main')).toBeUndefined();
 });

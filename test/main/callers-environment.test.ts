@@ -13,6 +13,22 @@ it('BUCATINI_KEPT: entries become variables again, with line ends and equals sig
   });
 });
 
+it('entries in several variables; a variable that is meant for the runtime alone does not reach COMMAND', () => {
+  const kept = {
+    BUCATINI_KEPT_1: 'A=1\nB=2\n',
+    BUCATINI_KEPT_2: 'C=3\n',
+    BUCATINI_KEPT: 'BUCATINI_KEPT_3=D=4\n',
+  };
+  expect(callersEnvironment({ ...kept, BUN_ENABLE_CRASH_REPORTING: '0' })).toEqual({
+    A: '1',
+    B: '2',
+    C: '3',
+  });
+  const own = { BUN_ENABLE_CRASH_REPORTING: '1' };
+  expect(callersEnvironment({ BUCATINI_KEPT: 'BUN_ENABLE_CRASH_REPORTING=1\n' })).toEqual(own);
+  expect(callersEnvironment(own)).toEqual(own); // started without a launcher
+});
+
 it('variables of every launcher: none reaches COMMAND', () => {
   const own = Object.fromEntries(Object.keys(LAUNCHER_VARIABLES).map((name) => [name, '1']));
   expect(callersEnvironment({ ...own, PATH: '/bin' })).toEqual({ PATH: '/bin' });

@@ -2,8 +2,10 @@
 import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { FileWatch } from '../../src/main/host/file-watch.ts';
 import { parseResolvConf, resolvConfText } from '../../src/main/host/resolv-conf.ts';
 import { followResolvConf } from '../../src/main/host/resolver-watch.ts';
+import { DescriptorWaits } from '../support/descriptor-waits.ts';
 import { eventually, sleepMs } from '../support/process.ts';
 
 describe('resolv.conf', () => {
@@ -55,18 +57,24 @@ describe('resolv.conf', () => {
 
 describe('following resolv.conf', () => {
   let dir: string;
+  let waits: DescriptorWaits;
+  let files: FileWatch;
   let stop = (): void => {};
   const seen: string[] = [];
   beforeEach(() => {
+    waits = new DescriptorWaits();
+    files = new FileWatch(waits);
     dir = mkdtempSync(`${tmpdir()}/resolv-`);
     seen.length = 0;
   });
   afterEach(() => {
     stop();
+    waits.stop();
+    files.close();
     rmSync(dir, { recursive: true });
   });
   const follow = (): void => {
-    stop = followResolvConf((list) => seen.push(list.join(' ')), `${dir}/resolv.conf`);
+    stop = followResolvConf(files, (list) => seen.push(list.join(' ')), `${dir}/resolv.conf`);
   };
   const sees = (list: string): Promise<unknown> =>
     eventually(`${list} after ${seen}`, 3000, () => seen.at(-1) === list);
@@ -92,6 +100,15 @@ describe('following resolv.conf', () => {
     writeFileSync(`${dir}/run/stub.new`, 'nameserver 192.0.2.2\n');
     renameSync(`${dir}/run/stub.new`, `${dir}/run/stub.conf`);
     await sees('192.0.2.2');
+  });
+
+  it('no inotify instance is left: the resolvers of the start stay', async () => {
+    writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.1\n');
+    files.close();
+    follow();
+    writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.2\n');
+    await sleepMs(300);
+    expect(seen).toEqual([]);
   });
 
   it('a change of other lines: no notification', async () => {

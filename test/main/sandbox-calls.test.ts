@@ -17,6 +17,7 @@ const BEFORE_THE_WALL: Record<string, readonly string[]> = {
     ...['open_tree', 'mount_setattr'],
   ],
   'files of the host are made': ['mkdirat'],
+  'files that are watched: a packet thread waits for their changes': ['inotify_init1', 'inotify_add_watch'],
   'COMMAND is started': ['execve'],
   'descriptors that are inherited or handed over': ['dup3', 'pidfd_open'],
   'the TAP is left to a pair of sockets': ['socketpair'],

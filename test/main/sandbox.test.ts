@@ -66,6 +66,10 @@ describe('in the sandbox', () => {
     expect(behind('unlink')).toEqual({ said: [-1, 0], signal: null });
   });
 
+  it('a directory that was watched before: changes are reported; no other can be watched', () => {
+    expect(behind('watch')).toEqual({ said: [-Errno.ENOENT, 'wanted'], signal: null });
+  });
+
   it('sockets for TCP, UDP and ping: can be created', () => {
     expect(behind('sockets')).toEqual({ said: true, signal: null });
   });

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import * as cmsg from '../../src/sys/cmsg.ts';
 import * as constants from '../../src/sys/constants.ts';
 import * as epoll from '../../src/sys/epoll.ts';
+import * as inotify from '../../src/sys/inotify.ts';
 import * as socket from '../../src/sys/socket.ts';
 import { VNET_HDR_BYTES } from '../../src/sys/tap.ts';
 import { describeNeeding, requireGcc } from '../support/require.ts';
@@ -24,6 +25,7 @@ const groups: { headers: string[]; prefixes: string[] }[] = [
     prefixes: ['FIO', 'TIOC', 'SIOC', 'NS_GET_'],
   },
   { headers: ['linux/udp.h'], prefixes: ['UDP_'] },
+  { headers: ['sys/inotify.h'], prefixes: ['IN_'] },
   { headers: ['sys/socket.h', 'linux/errqueue.h'], prefixes: ['SO_EE_'] },
   {
     headers: ['sys/socket.h', 'netinet/in.h'],
@@ -152,6 +154,16 @@ const layouts: { headers: string[]; expected: Record<string, number> }[] = [
     expected: {
       'sizeof(struct epoll_event)': epoll.EPOLL_EVENT_BYTES,
       'offsetof(struct epoll_event, data)': epoll.EPOLL_DATA_AT,
+    },
+  },
+  {
+    headers: ['sys/inotify.h'],
+    expected: {
+      'sizeof(struct inotify_event)': inotify.INOTIFY_EVENT_BYTES,
+      'offsetof(struct inotify_event, wd)': inotify.INOTIFY_WD_AT,
+      'offsetof(struct inotify_event, mask)': inotify.INOTIFY_MASK_AT,
+      'offsetof(struct inotify_event, len)': inotify.INOTIFY_LEN_AT,
+      'offsetof(struct inotify_event, name)': inotify.INOTIFY_EVENT_BYTES,
     },
   },
   {

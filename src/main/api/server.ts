@@ -3,7 +3,7 @@
  * The API socket of a front end: api/socket.ts reads requests, api.ts answers them. Loaded only if
  * --api-socket is given.
  */
-import { strerror } from '../../sys/libc.ts';
+import { strerrorOf } from '../../sys/error.ts';
 import { UsageError } from '../cli/values.ts';
 import { Api, type ApiOptions, TOO_LARGE_REPLY } from './api.ts';
 import { ApiSocket, type ApiSocketOptions } from './socket.ts';
@@ -44,7 +44,6 @@ export async function openApiOption(
   try {
     return await openApi(path, options, events);
   } catch (cause) {
-    const { errno, message } = cause as NodeJS.ErrnoException;
-    throw new UsageError(`--api-socket ${path}: ${errno === undefined ? message : strerror(-errno)}`);
+    throw new UsageError(`--api-socket ${path}: ${strerrorOf(cause)}`);
   }
 }

@@ -147,7 +147,8 @@ function serve(socket: Socket, client: Client, options: ApiSocketOptions): void 
     else socket.setTimeout(PAUSE_MS);
   });
   socket.on('end', () => {
-    if (!done) finish(received.toString('utf8'));
+    // Bun emits this for a socket that we have destroyed, too.
+    if (!done && !socket.destroyed) finish(received.toString('utf8'));
   });
 }
 

@@ -5,6 +5,7 @@
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import { quoted, UsageError } from '../cli/values.ts';
+import type { FileWatch } from '../host/file-watch.ts';
 import { type NamedNamespace, NamespaceWatch, namespaceIdentity } from '../host/namespace-watch.ts';
 import type { NetnsError } from '../host/netns.ts';
 import { type Sandbox, type SetUpStep, serve } from '../host/start.ts';
@@ -59,10 +60,10 @@ class Attach extends SettingsFrontEnd {
     return error;
   }
 
-  protected sandbox(engine: EngineHandle): Sandbox {
+  protected sandbox(engine: EngineHandle, files: FileWatch): Sandbox {
     const target = this.#target;
     const gone = (): void => this.#end.resolve('the namespace is gone');
-    const watched = new NamespaceWatch(target, engine, gone, this.#identity);
+    const watched = new NamespaceWatch(target, engine, files, gone, this.#identity);
     this.#watch = watched;
     return {
       watched,

@@ -19,6 +19,7 @@ import { OPTIONS as PASTA_OPTIONS } from '../pasta/options.ts';
 import { OPTIONS as SLIRP_OPTIONS } from '../slirp4netns/options.ts';
 import { examine } from './doctor.ts';
 import { OPTIONS } from './options.ts';
+import { runtimeChoice } from './runtime-choice.ts';
 import { isSwitchedOver, podmanPasta } from './switch-over.ts';
 
 /** What `stats` of an API socket returns (api.ts). */
@@ -57,9 +58,13 @@ const SETTINGS = [
  * @param apiSockets  sockets of engines whose counters are included
  * @returns 0, also if facts are missing: the report says so
  */
-export async function bugReport(version: string, apiSockets: readonly string[]): Promise<number> {
+export async function bugReport(
+  version: string,
+  apiSockets: readonly string[],
+  env: NodeJS.ProcessEnv,
+): Promise<number> {
   const out: string[] = ['## Versions', ''];
-  out.push(row('bucatini', version), row('Node', process.version), row('kernel', release()));
+  out.push(row('bucatini', version), row('runtime', runtimeChoice()), row('kernel', release()));
   const pretty = /^PRETTY_NAME="?([^"\n]*)/m.exec(read('/etc/os-release'))?.[1];
   out.push(row('distribution', pretty ?? 'unknown'));
   out.push(row('processors', `${availableParallelism()} of ${cpus()[0]?.model.trim() ?? 'unknown'}`));
@@ -67,14 +72,14 @@ export async function bugReport(version: string, apiSockets: readonly string[]):
   for (const [name, option] of RELATED_PROGRAMS) {
     // Podman's helpers may exist only in its own directories.
     const tried = ['', '/usr/libexec/podman/', '/usr/lib/podman/']
-      .map((helpers) => spawnSync(`${helpers}${name}`, [option], { encoding: 'utf8', timeout: 5000 }))
+      .map((helpers) => spawnSync(`${helpers}${name}`, [option], { encoding: 'utf8', env, timeout: 5000 }))
       .find(({ error }) => error === undefined);
     const line = tried === undefined ? 'missing' : tried.stdout.split('\n')[0]!;
     out.push(row(name, withoutAddresses(line)));
   }
   out.push(row('security modules', read('/sys/kernel/security/lsm').trim() || 'unknown'));
 
-  out.push(...switchLines());
+  out.push(...switchLines(env));
 
   out.push('', '## Doctor', '');
   for (const { grade, subject, text } of examine())
@@ -94,15 +99,15 @@ export async function bugReport(version: string, apiSockets: readonly string[]):
 }
 
 /** Whether switch-over is in effect, and which pasta Podman uses. */
-function switchLines(): string[] {
+function switchLines(env: NodeJS.ProcessEnv): string[] {
   const binDir = fileURLToPath(new URL('bin', packageRoot));
   let state: string;
   try {
-    state = isSwitchedOver({ env: process.env, uid: process.getuid!(), binDir }) ? 'done' : 'not done';
+    state = isSwitchedOver({ env, uid: process.getuid!(), binDir }) ? 'done' : 'not done';
   } catch (error) {
     state = withoutPaths((error as Error).message);
   }
-  const found = podmanPasta();
+  const found = podmanPasta(env);
   let used = 'unknown: podman info does not say';
   if (found !== undefined) {
     let real = found;
@@ -164,8 +169,20 @@ export interface RunningEngine {
   readonly args: readonly string[];
 }
 
-/** Programs of ours that run an engine, by the file that Node was given. */
-const ENGINE_PROGRAM = /\/main\/(bucatini|pasta|slirp4netns)(?:\/main)?\.js$/;
+/**
+ * Programs of ours that run an engine, by the file that Node was given, or the word that follows the executable
+ * with Bun.
+ */
+const ENGINE_PROGRAM = /(?:\/main\/|\/bun\/bucatini\0)(bucatini|pasta|slirp4netns)(?:\/main)?(?:\.js)?$/;
+
+/** The engine that a command line runs. */
+export function engineProgram(words: readonly string[]): Omit<RunningEngine, 'pid'> | undefined {
+  for (let at = 1; at < words.length; at++) {
+    const name = ENGINE_PROGRAM.exec(`${words[at - 1]}\0${words[at]}`)?.[1];
+    if (name !== undefined) return { name, args: words.slice(at + 1) };
+  }
+  return undefined;
+}
 
 /** Running engines whose command line this user may read. */
 function runningEngines(): RunningEngine[] {
@@ -174,10 +191,9 @@ function runningEngines(): RunningEngine[] {
     const pid = Number(entry);
     if (!Number.isInteger(pid) || pid === process.pid) continue;
     const words = read(`/proc/${pid}/cmdline`).split('\0').slice(0, -1);
-    const at = words.findIndex((word) => ENGINE_PROGRAM.test(word));
-    if (at < 0) continue;
-    const name = ENGINE_PROGRAM.exec(words[at]!)![1]!;
-    const args = words.slice(at + 1);
+    const program = engineProgram(words);
+    if (program === undefined) continue;
+    const { name, args } = program;
     if (name === 'bucatini' && args[0] !== 'run' && args[0] !== 'attach') continue;
     engines.push({ pid, name, args });
   }

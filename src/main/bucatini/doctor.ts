@@ -10,13 +10,14 @@
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
-import { programCommand, runtimeText } from '#runtime/program';
+import { programCommand } from '#runtime/program';
 import { kernelAtLeast } from '../../sys/kernel-version.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { findProgram } from '../process/command.ts';
 import type { ProbeReport } from './doctor-probe.ts';
 import { tryFeatures } from './kernel-features.ts';
 import { hasIpv6 } from './netns-setup.ts';
+import { runtimeChoice } from './runtime-choice.ts';
 
 /** The result of one check. */
 export interface Finding {
@@ -50,7 +51,7 @@ export async function doctor(): Promise<number> {
 /** Do the checks in turn. A check may take a while, so each result is yielded at once. */
 export function* examine(): Generator<Finding> {
   yield checkKernel();
-  yield ok('runtime', `${runtimeText()}, ${process.execPath}`);
+  yield ok('runtime', `${runtimeChoice()}, ${process.execPath}`);
   const tools = checkTools();
   yield tools;
   yield checkEnv();

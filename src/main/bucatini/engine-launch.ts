@@ -10,6 +10,7 @@ import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { parseImpairment } from '../cli/impairment.ts';
 import { poolPlan } from '../cli/pool-plan.ts';
+import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import { portCount } from '../host/host-ports.ts';
 import { type Log, makeLog } from '../host/log.ts';
@@ -171,12 +172,12 @@ export abstract class SettingsFrontEnd implements FrontEnd<NetnsJob, NetnsTap> {
     );
   }
 
-  async beforeSandbox(engine: EngineHandle): Promise<Sandbox> {
+  async beforeSandbox(engine: EngineHandle, files: FileWatch): Promise<Sandbox> {
     if (this.#start.settings.stats) this.#printStats = (await import('../host/stats.ts')).printStats;
-    return this.sandbox(engine);
+    return this.sandbox(engine, files);
   }
 
-  protected abstract sandbox(engine: EngineHandle): Sandbox;
+  protected abstract sandbox(engine: EngineHandle, files: FileWatch): Sandbox;
   abstract ready(made: NetnsTap): void;
   abstract ends(): readonly Promise<number>[];
 

@@ -55,13 +55,13 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
           env,
           uid: process.getuid!(),
           binDir,
-          podmanPasta,
+          podmanPasta: () => podmanPasta(env),
           print: (line: string) => console.log(line),
         };
         return command === 'switch-over' ? switchOver(options) : switchBack(options);
       }
       case 'bug-report':
-        return await (await import('./bug-report.ts')).bugReport(ownVersion(), operands);
+        return await (await import('./bug-report.ts')).bugReport(ownVersion(), operands, env);
     }
   } catch (error) {
     throw inCommand(command, error);

@@ -70,11 +70,13 @@ const PODMAN_LIMIT_MS = 15_000;
 
 /**
  * Ask Podman which pasta it uses for this user.
+ * @param env  the caller's environment
  * @returns undefined if there is no Podman, or it does not report one
  */
-export function podmanPasta(): string | undefined {
+export function podmanPasta(env: NodeJS.ProcessEnv): string | undefined {
   const asked = spawnSync('podman', ['info', '--format', '{{.Host.Pasta.Executable}}'], {
     encoding: 'utf8',
+    env,
     timeout: PODMAN_LIMIT_MS,
     stdio: ['ignore', 'pipe', 'ignore'],
   });

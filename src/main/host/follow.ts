@@ -6,6 +6,7 @@
 import type { RouteSocket } from '../../sys/netlink.ts';
 import type { LinkInfo } from '../../sys/netlink-messages.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
+import type { FileWatch } from './file-watch.ts';
 import { type HostWatch, InterfacePresence } from './host-watch.ts';
 import type { Log } from './log.ts';
 import { RESOLV_CONF } from './resolv-conf.ts';
@@ -44,12 +45,19 @@ export interface Followed {
 /**
  * Start to follow the host's network, and resolv.conf if `following.followsFile` is set.
  * @param watch      its sockets must be in the host's network namespace
+ * @param files      watches resolv.conf
  * @param engine     receives new resolvers; a packet thread waits for the netlink socket of `watch`
  * @param following  what to follow
  * @param log        receives interfaces that disappear or come back, and errors
  * @returns directories for the sandbox, and a function that stops
  */
-export function followHost(watch: HostWatch, engine: EngineHandle, following: Following, log: Log): Followed {
+export function followHost(
+  watch: HostWatch,
+  files: FileWatch,
+  engine: EngineHandle,
+  following: Following,
+  log: Log,
+): Followed {
   const { nameservers, resolvers, followsFile, boundInterfaces } = following;
   const zones = new ResolverZones(
     nameservers,
@@ -60,7 +68,9 @@ export function followHost(watch: HostWatch, engine: EngineHandle, following: Fo
   const readable: number[] = [];
   const setNameservers = (list: readonly string[]): void =>
     zones.setNameservers(following.resolversOf?.(list) ?? list);
-  const stopFollowingFile = followsFile ? followResolvConf(setNameservers, RESOLV_CONF, readable) : () => {};
+  const stopFollowingFile = followsFile
+    ? followResolvConf(files, setNameservers, RESOLV_CONF, readable)
+    : () => {};
   const presence = new InterfacePresence(boundInterfaces, log);
   const onChange = (): void => {
     const links = watch.host.links();

@@ -3,13 +3,14 @@
  * been unlinked, whichever of the two the user named. Other processes may still be inside. The kernel keeps
  * the namespace itself as long as our descriptors are open.
  */
-import { type FSWatcher, readlinkSync, statSync, watch } from 'node:fs';
+import { readlinkSync, statSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { Errno, O_DIRECTORY, O_PATH } from '../../sys/constants.ts';
 import { heldIdentity } from '../../sys/held-directory.ts';
 import { openPath } from '../../sys/path.ts';
 import { pidfdOpen } from '../../sys/process.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
+import { type FileWatch, NAME_CHANGES } from './file-watch.ts';
 
 /** Interval at which a name is checked if the kernel offers no way to wait for its end. */
 const POLL_MS = 250;
@@ -54,7 +55,7 @@ function processEnd({ path, pid }: NamedNamespace): number | undefined {
 }
 
 /**
- * Watches whether a namespace still exists. Three ways: inotify if its name is a file; a packet thread that
+ * Watches whether a namespace still exists. Three ways: inotify if its name is a file (file-watch.ts); a packet thread that
  * waits for the pidfd if a process names it; otherwise a timer checks whether the name still leads to the
  * namespace. That check goes through the directory of the name, held open, because no path resolves in the
  * sandbox (host/sandbox.ts).
@@ -64,7 +65,7 @@ export class NamespaceWatch {
   readonly #directory: number;
   readonly #onGone: () => void;
   #identity: string | undefined;
-  #watcher: FSWatcher | undefined;
+  #stopWatching: (() => void) | undefined;
   #timer: NodeJS.Timeout | undefined;
   #ended = false;
 
@@ -72,12 +73,14 @@ export class NamespaceWatch {
    * Start to watch.
    * @param target    the name to watch
    * @param engine    waits for the end of a process
+   * @param files     watches the name of a file
    * @param onGone    called once, possibly before the constructor returns
    * @param identity  of the namespace that is meant (namespaceIdentity)
    */
   constructor(
     target: NamedNamespace,
     engine: Pick<EngineHandle, 'watchReadable'>,
+    files: FileWatch,
     onGone: () => void,
     identity = namespaceIdentity(target.path),
   ) {
@@ -91,14 +94,9 @@ export class NamespaceWatch {
         this.#poll(); // procfs has no inotify
       else engine.watchReadable(fd, () => this.#end());
     } else {
-      try {
-        this.#watcher = watch(dirname(target.path), (_event, name) => {
-          if (name === null || name === this.#name) this.#check();
-        });
-        this.#watcher.on('error', () => this.#poll());
-      } catch {
-        this.#poll();
-      }
+      const check = (): void => this.#check();
+      this.#stopWatching = files.watch(dirname(target.path), this.#name, NAME_CHANGES, check);
+      if (this.#stopWatching === undefined) this.#poll();
     }
     this.#check(); // the namespace may have gone while we were starting
   }
@@ -120,7 +118,7 @@ export class NamespaceWatch {
 
   stop(): void {
     this.#ended = true;
-    this.#watcher?.close();
+    this.#stopWatching?.();
     clearInterval(this.#timer);
   }
 

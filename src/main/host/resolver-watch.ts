@@ -4,12 +4,13 @@
  *
  * In the sandbox (host/sandbox.ts) no path resolves, so the file is read through directories that are held
  * open: those of the file and of each symbolic link on the way to it now, and those where a later link is
- * likely to lead. inotify watches that were set before the sandbox keep working.
+ * likely to lead. inotify watches that were set before the sandbox keep working (file-watch.ts).
  */
-import { closeSync, type FSWatcher, readFileSync, watch } from 'node:fs';
+import { closeSync, readFileSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { holdDirectory, openHeld, readHeldLink } from '../../sys/held-directory.ts';
 import { close } from '../../sys/io.ts';
+import { FILE_CHANGES, type FileWatch } from './file-watch.ts';
 import { parseResolvConf, RESOLV_CONF } from './resolv-conf.ts';
 
 /** Writers replace the file or write it in pieces: wait this long, then read it. */
@@ -104,10 +105,12 @@ class HeldFile {
 
 /**
  * Call `onChange` with the nameservers each time that they have changed.
- * @param held  out: descriptors of directories in which the sandbox must allow files to be opened
+ * @param files  watches the file. If it cannot, the resolvers of the start stay in use
+ * @param held   out: descriptors of directories in which the sandbox must allow files to be opened
  * @returns a function that stops following
  */
 export function followResolvConf(
+  files: FileWatch,
   onChange: (nameservers: readonly string[]) => void,
   path = RESOLV_CONF,
   held: number[] = [],
@@ -127,27 +130,22 @@ export function followResolvConf(
     last = now.join(' ');
     onChange(now);
   };
-  const watchers = new Set<FSWatcher>();
-  const watchName = (path: string, watchedName: string): void => {
-    try {
-      const watcher = watch(path, { persistent: false }, (_event, name) => {
-        if (name === null || name === watchedName) timer ??= setTimeout(look, SETTLE_MS).unref();
-      });
-      watcher.on('error', () => watcher.close());
-      watchers.add(watcher);
-    } catch {
-      // No inotify instance is left, or the path does not exist: the resolvers of the start stay in use.
-    }
+  const stops: (() => void)[] = [];
+  const watch = (path: string, name: string): void => {
+    const stop = files.watch(path, name, FILE_CHANGES, () => {
+      timer ??= setTimeout(look, SETTLE_MS).unref();
+    });
+    if (stop !== undefined) stops.push(stop);
   };
   // The link and the file that it points to may both change, each in its own directory.
-  for (const watched of file.paths) watchName(dirname(watched), basename(watched));
+  for (const watched of file.paths) watch(dirname(watched), basename(watched));
   // In containers a file is mounted over this one. Writers change the mounted file, whose own directory is
   // elsewhere: so watch the file itself.
   const end = file.paths.at(-1);
-  if (end !== undefined) watchName(end, basename(end));
+  if (end !== undefined) watch(end, basename(end));
   return () => {
     clearTimeout(timer);
-    for (const watcher of watchers) watcher.close();
+    for (const stop of stops) stop();
     file.close();
   };
 }

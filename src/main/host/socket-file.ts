@@ -9,7 +9,6 @@ import { basename, dirname } from 'node:path';
 import { Errno } from '../../sys/constants.ts';
 import { holdDirectory } from '../../sys/held-directory.ts';
 import { close } from '../../sys/io.ts';
-import { strerror } from '../../sys/libc.ts';
 import { unlinkat } from '../../sys/path.ts';
 
 /** The name of a Unix socket, and its directory, held open. */
@@ -31,7 +30,7 @@ export class SocketFile {
 
   /**
    * Make `server` listen at the path.
-   * @throws Error from Node with its errno; ENOENT, not EACCES, if the directory is missing
+   * @throws Error of the runtime with its errno; ENOENT, not EACCES, if the directory is missing
    */
   async listen(server: Server): Promise<void> {
     const listening = new Promise<void>((resolve, reject) => {
@@ -58,15 +57,4 @@ export class SocketFile {
     close(this.#directory);
     this.#directory = -1;
   }
-}
-
-/**
- * The text of strerror(3) for a failed bind. libuv reports EACCES if the directory is missing; the text is
- * then that of ENOENT.
- */
-export function bindErrorText(path: string, error: unknown): string {
-  const { errno, message } = error as NodeJS.ErrnoException;
-  if (errno === undefined) return message;
-  const isMissing = errno === -Errno.EACCES && !existsSync(dirname(path));
-  return strerror(isMissing ? Errno.ENOENT : -errno);
 }

@@ -35,6 +35,7 @@ import type { EnginePlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { closeInheritedOnExec, fewDescriptors } from '../process/inherited-descriptors.ts';
+import { FileWatch } from './file-watch.ts';
 import { type Followed, type Following, followHost } from './follow.ts';
 import { HostWatch } from './host-watch.ts';
 import type { Log } from './log.ts';
@@ -99,8 +100,9 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   /**
    * Load modules and open files that are needed later: in the sandbox no module can be loaded and no path
    * resolves.
+   * @param files  watches names and files, in the sandbox too; none can be added there
    */
-  beforeSandbox(engine: EngineHandle, made: Made): Sandbox | Promise<Sandbox>;
+  beforeSandbox(engine: EngineHandle, files: FileWatch, made: Made): Sandbox | Promise<Sandbox>;
   /** Must call `close`, which enters the sandbox. Absent: serve() calls it. */
   enterSandbox?(close: () => void): void;
   ready(made: Made): void;
@@ -145,6 +147,7 @@ class Service<Job extends SocketsInside, Made> {
   readonly #deferredClose: DeferredClose | undefined;
   readonly #watch = new HostWatch();
   #engine: EngineHandle | undefined;
+  #files: FileWatch | undefined;
   #followed: Followed | undefined;
   #api: ApiSocket | undefined;
   #tapFd: number | undefined;
@@ -159,10 +162,13 @@ class Service<Job extends SocketsInside, Made> {
     const { made, engine } = await this.#start();
     await front.engineStarted?.(engine, made);
     if (front.startCommand !== undefined) this.#steps.lap('command ready');
+    const files = new FileWatch(engine);
+    this.#files = files;
     const following = front.following(engine, made);
-    if (following !== undefined) this.#followed = followHost(this.#watch, engine, following, front.log);
+    if (following !== undefined)
+      this.#followed = followHost(this.#watch, files, engine, following, front.log);
     this.#api = await front.openApi?.(engine, made);
-    const sandbox = await front.beforeSandbox(engine, made);
+    const sandbox = await front.beforeSandbox(engine, files, made);
     front.log('debug', `start: ${this.#steps.text()}`);
     this.#enterSandbox(engine, {
       ...sandbox,
@@ -246,6 +252,7 @@ class Service<Job extends SocketsInside, Made> {
   async end(failed: boolean): Promise<void> {
     const front = this.#front;
     this.#watch.stop();
+    this.#files?.stop();
     this.#followed?.stop();
     front.stop?.(failed);
     this.#api?.close();

@@ -64,7 +64,7 @@ export class ControlSocket {
 
   /**
    * Make the socket. An abandoned socket file at this path is replaced.
-   * @throws Error of node:net, with `code`
+   * @throws Error of the runtime, with `code`
    */
   async listen(path: string): Promise<void> {
     if (await isAbandoned(path)) unlinkSync(path);

@@ -15,16 +15,17 @@
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { Errno } from '../../sys/constants.ts';
+import { strerrorOf } from '../../sys/error.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { EnginePlan } from '../../workers/engine-plan.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { UsageError } from '../cli/values.ts';
+import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import type { Log } from '../host/log.ts';
 import { NamespaceWatch } from '../host/namespace-watch.ts';
-import { bindErrorText } from '../host/socket-file.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
 import { holdOutputs } from '../process/output.ts';
 import { Terminal } from '../process/terminal.ts';
@@ -67,7 +68,7 @@ export async function servePasta(start: PastaStart): Promise<number> {
   await holdOutputs();
   if (conf.logFile !== undefined) {
     const header = `pasta ${start.version}: ${start.program} (${process.pid})`;
-    log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, errnoText));
+    log.toFile(new LogFile({ path: conf.logFile, maxBytes: conf.logBytes, header }, strerrorOf));
   }
   const pidFd = conf.pidFile === undefined ? undefined : openPidFile(conf.pidFile);
   const sockets = needsSockets(conf, rules)
@@ -176,7 +177,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
       log: this.log,
     });
     await this.#control.listen(path).catch((error: Error) => {
-      throw new UsageError(Message.controlSocket(bindErrorText(path, error)));
+      throw new UsageError(Message.controlSocket(strerrorOf(error)));
     });
   }
 
@@ -217,14 +218,14 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     );
   }
 
-  async beforeSandbox(engine: EngineHandle): Promise<Sandbox> {
+  async beforeSandbox(engine: EngineHandle, files: FileWatch): Promise<Sandbox> {
     const { conf, target, runAs, statusFd } = this.#start;
     if (conf.statsSeconds !== undefined) {
       const { printStats } = await import('../host/stats.ts');
       setInterval(() => printStats(engine), conf.statsSeconds * 1000).unref();
     }
     await this.#command?.started;
-    const watched = conf.netnsQuit ? this.#watchNamespace(engine) : undefined;
+    const watched = conf.netnsQuit ? this.#watchNamespace(engine, files) : undefined;
     if (this.#pidFd !== undefined) writePidFile(this.#pidFd, conf.pidFile!);
     if (statusFd !== undefined) this.#syslog = (await import('../../sys/syslog.ts')).openSyslog();
     this.#devNull = openSync('/dev/null', 'r+');
@@ -238,11 +239,12 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     };
   }
 
-  #watchNamespace(engine: EngineHandle): NamespaceWatch | undefined {
+  #watchNamespace(engine: EngineHandle, files: FileWatch): NamespaceWatch | undefined {
     const { target } = this.#start;
     const path = this.#path;
     if (path === undefined) return undefined;
-    return new NamespaceWatch({ path, ...(target.kind === 'pid' && { pid: target.pid }) }, engine, () => {
+    const named = { path, ...(target.kind === 'pid' && { pid: target.pid }) };
+    return new NamespaceWatch(named, engine, files, () => {
       this.log('info', Message.netnsGone(path));
       this.#end.resolve(0);
     });
@@ -297,7 +299,7 @@ function openPidFile(path: string): number {
   try {
     return openSync(path, 'w', 0o600);
   } catch (error) {
-    throw new UsageError(Message.pidFile(path, errnoText(error)));
+    throw new UsageError(Message.pidFile(path, strerrorOf(error)));
   }
 }
 
@@ -308,7 +310,7 @@ function writePidFile(fd: number, path: string): void {
     if (bytes < text.length) throw new Error(strerror(Errno.ENOSPC));
   } catch (error) {
     ftruncateSync(fd); // part of the number would name another process
-    throw new UsageError(Message.pidFull(path, errnoText(error)));
+    throw new UsageError(Message.pidFull(path, strerrorOf(error)));
   } finally {
     closeSync(fd);
   }
@@ -325,9 +327,3 @@ function hostnameOf(
   log.log('warning', Message.hostnameUnusable);
   return {};
 }
-
-/** The text of strerror(3) for an error of Node's. */
-const errnoText = (error: unknown): string => {
-  const { errno, message } = error as NodeJS.ErrnoException;
-  return errno === undefined ? message : strerror(-errno);
-};

@@ -1,10 +1,14 @@
 // bundle: boot
 /**
- * The environment as our caller gave it, for COMMAND. The launchers (bin/launch.sh) put three kinds of
- * entries into BUCATINI_KEPT, one a line: those that a shell would drop, those that the launchers themselves
- * change, and those that would change how our Node behaves. Loaded before all other modules.
+ * The environment as our caller gave it, for COMMAND. The launchers (bin/launch.sh) move it into
+ * BUCATINI_KEPT, one entry a line, and leave our runtime only what it needs. Loaded before all other modules.
  */
-import { LAUNCHER_VARIABLES, launcherVariable } from './launcher-env.ts';
+import { LAUNCHER_VARIABLES } from './launcher-env.ts';
+
+/** Variables that the launchers set for our runtime. */
+const FOR_RUNTIME = ['BUN_ENABLE_CRASH_REPORTING'];
+/** Entries that did not fit into one variable are in BUCATINI_KEPT_1 and so on. */
+const KEPT = /^BUCATINI_KEPT(_[0-9]+)?$/;
 
 /**
  * @param from  the environment of this process
@@ -12,10 +16,15 @@ import { LAUNCHER_VARIABLES, launcherVariable } from './launcher-env.ts';
  */
 export function callersEnvironment(from: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
   const env = { ...from };
-  for (const entry of (launcherVariable('BUCATINI_KEPT', from) ?? '').split('\n')) {
-    const nameEnd = entry.indexOf('=');
-    if (nameEnd > 0) env[entry.slice(0, nameEnd)] = entry.slice(nameEnd + 1).replaceAll('\x01', '\n');
+  const kept = Object.keys(env).filter((name) => KEPT.test(name));
+  if (kept.length > 0) for (const name of FOR_RUNTIME) delete env[name];
+  for (const name of kept) {
+    for (const entry of env[name]!.split('\n')) {
+      const nameEnd = entry.indexOf('=');
+      if (nameEnd > 0) env[entry.slice(0, nameEnd)] = entry.slice(nameEnd + 1).replaceAll('\x01', '\n');
+    }
   }
+  for (const name of Object.keys(env)) if (KEPT.test(name)) delete env[name];
   for (const name of Object.keys(LAUNCHER_VARIABLES)) delete env[name];
   return env;
 }

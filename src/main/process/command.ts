@@ -340,7 +340,7 @@ function chainDescriptors(): ChainDescriptors {
 
 /**
  * The descriptors of a chain: the caller's three streams at the numbers `streams`, the channel at 2,
- * /dev/null at the others up to the highest of them.
+ * /dev/null at 0 and 1.
  */
 export function standardStreams(streams: readonly number[]): ChildPlan['descriptors'] {
   const descriptors = new Array<number | typeof CHANNEL | undefined>(Math.max(...streams) + 1).fill(

@@ -8,7 +8,7 @@
 export const LAUNCHER_VARIABLES = {
   BUCATINI_KEPT: {
     setBy: 'launch.sh',
-    meaning: 'entries of the environment that would not reach COMMAND by themselves, one a line',
+    meaning: "the caller's environment, one entry a line; our runtime gets only what it needs",
   },
   BUCATINI_IGNORED: {
     setBy: 'launch.sh',

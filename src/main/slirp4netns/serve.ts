@@ -7,6 +7,7 @@
  * The API socket accepts connections before the ready byte is written.
  */
 import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
+import { strerrorOf } from '../../sys/error.ts';
 import { heldIdentity, heldNames } from '../../sys/held-directory.ts';
 import { strerror } from '../../sys/libc.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
@@ -18,6 +19,7 @@ import { MAX_ADDED_PORTS, portsBeside } from '../api/added-ports.ts';
 import type { ApiOptions } from '../api/api.ts';
 import type { ApiSocket } from '../api/socket.ts';
 import { SOCKET_PATH_BYTES } from '../cli/values.ts';
+import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import type { Log } from '../host/log.ts';
 import { NamespaceWatch } from '../host/namespace-watch.ts';
@@ -123,7 +125,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     });
   }
 
-  beforeSandbox(engine: EngineHandle): Sandbox {
+  beforeSandbox(engine: EngineHandle, files: FileWatch): Sandbox {
     const { target, exitFd } = this.#conf;
     const end = (): void => this.#end.resolve(0);
     if (exitFd !== undefined) {
@@ -132,7 +134,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
         end();
       });
     }
-    const watched = target.kind === 'netns' ? new NetnsEnd(target, engine, end) : undefined;
+    const watched = target.kind === 'netns' ? new NetnsEnd(target, engine, files, end) : undefined;
     return {
       watched,
       keepOpen: descriptorsInUse(this.#conf),
@@ -195,9 +197,7 @@ async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
       onError: (error) => say(error.message),
     });
   } catch (cause) {
-    const { errno, message } = cause as NodeJS.ErrnoException;
-    const why = errno === undefined ? message : strerror(-errno);
-    throw new Error(`${Message.bindFailed(why)}\n${Message.doSlirpFailed}`, { cause });
+    throw new Error(`${Message.bindFailed(strerrorOf(cause))}\n${Message.doSlirpFailed}`, { cause });
   }
 }
 
@@ -251,6 +251,7 @@ class NetnsEnd {
   constructor(
     { path, pid }: Extract<SlirpTarget, { readonly kind: 'netns' }>,
     engine: EngineHandle,
+    files: FileWatch,
     onEnd: () => void,
   ) {
     this.byProcess = pid !== undefined;
@@ -260,7 +261,7 @@ class NetnsEnd {
       this.#identity = heldIdentity(this.#proc, `${pid}/ns/net`);
     }
     const target = { path, ...(pid !== undefined && { pid }) };
-    this.#watch = new NamespaceWatch(target, engine, () => this.#onTargetGone());
+    this.#watch = new NamespaceWatch(target, engine, files, () => this.#onTargetGone());
   }
 
   get listable(): readonly number[] {

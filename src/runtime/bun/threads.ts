@@ -82,7 +82,11 @@ export function receive(port: Port): { readonly message: unknown } | undefined {
 export async function startPool(program: URL, threads: number): Promise<ThreadPool> {
   const idle = Array.from({ length: threads }, (_, i) => startThread(program, { name: `pool thread ${i}` }));
   const all = [...idle];
+  const failed = new Promise<Error>((resolve) => {
+    for (const thread of all) thread.onError(resolve);
+  });
   return {
+    failed,
     run: (task, ports) => {
       const thread = idle.pop();
       if (thread === undefined) throw new Error(`no idle thread of ${threads}`);

@@ -15,7 +15,6 @@ export const RUNTIME_CALLS = {
     'accept',
     'ppoll',
   ],
-  'a watch that the kernel has dropped, or that is closed': ['inotify_rm_watch'],
   "V8's heap, compiled code and collector, malloc's arenas": [
     'pkey_mprotect',
     'pkey_alloc',

@@ -85,6 +85,8 @@ export const receive = (port: Port): { readonly message: unknown } | undefined =
 export interface ThreadPool {
   /** Resolves when the task ends. */
   run(task: unknown, ports: readonly Port[]): Promise<unknown>;
+  /** Resolves when a thread fails before it has a task: its program cannot be loaded. */
+  readonly failed: Promise<Error>;
   destroy(): Promise<void>;
 }
 
@@ -101,6 +103,9 @@ export async function startPool(program: URL, threads: number): Promise<ThreadPo
   });
   return {
     run: (task, ports) => pool.run(task, { transferList: [...ports] as never }),
+    failed: new Promise((resolve) => {
+      pool.on('error', resolve);
+    }),
     destroy: () => pool.destroy(),
   };
 }

@@ -1,0 +1,21 @@
+// bundle: rare
+/** Which runtime this process runs on, and why: for doctor and bug-report. */
+import { existsSync, readFileSync } from 'node:fs';
+import { packageRoot, runtimeText } from '#runtime/program';
+import { launcherVariable } from '../process/launcher-env.ts';
+
+/** "Bun 1.4.5 (the default)", "Node 26.10.0 (BUCATINI_RUNTIME=node)" ... */
+export function runtimeChoice(): string {
+  return `${runtimeText()} (${why()})`;
+}
+
+function why(): string {
+  const wanted = launcherVariable('BUCATINI_RUNTIME');
+  if (wanted !== undefined && wanted !== '') return `BUCATINI_RUNTIME=${wanted}`;
+  if (existsSync(new URL('dist/bun/bucatini', packageRoot))) return 'the default';
+  try {
+    return readFileSync(new URL('dist/bun/why.txt', packageRoot), 'utf8').trim();
+  } catch {
+    return 'dist/bun/bucatini is missing; npm run build makes it';
+  }
+}
