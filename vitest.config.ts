@@ -1,9 +1,12 @@
 /**
- * Tests of two kinds, one after the other: see test/support/test-kind.ts. `npm test FILE` takes a file from
- * whichever it belongs to.
+ * Tests of two kinds, one after the other: see test/support/test-kind.ts. Files of test/support/bun-files.ts
+ * run again in processes on Bun. `npm test FILE` takes a file from whichever it belongs to.
  */
 import { globSync, readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
+import { bunExecutable } from './scripts/bun.ts';
+import { runsOnBun } from './test/support/bun-files.ts';
+import { bunPool } from './test/support/bun-pool/pool.ts';
 import { testKind } from './test/support/test-kind.ts';
 
 const files = globSync('test/**/*.test.ts', { cwd: import.meta.dirname }).map((file) => ({
@@ -22,6 +25,23 @@ const common = {
   hookTimeout: 60_000,
   maxConcurrency: 12,
 };
+
+const bun = bunExecutable(`${import.meta.dirname}/`);
+/** Files of both kinds that run once more, on Bun. */
+const bunProjects =
+  bun === undefined
+    ? []
+    : (['beside', 'alone'] as const).map((kind, i) => ({
+        ssr: { resolve: { conditions: ['bun', 'module', 'node'] } },
+        test: {
+          ...common,
+          name: `bun ${kind}`,
+          pool: bunPool(bun),
+          include: filesOf(kind).filter(runsOnBun),
+          maxWorkers: kind === 'beside' ? BESIDE_WORKERS : 1,
+          sequence: { groupOrder: 2 + i },
+        },
+      }));
 
 export default defineConfig({
   test: {
@@ -44,6 +64,7 @@ export default defineConfig({
           sequence: { groupOrder: 1 },
         },
       },
+      ...bunProjects,
     ],
   },
 });

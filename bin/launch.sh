@@ -183,9 +183,10 @@ keep_for_command() {
   IFS=$old_ifs
   unset LC_ALL
   BUCATINI_KEPT=$kept
-  # Bun sends crash reports only where this is 1. It is not for COMMAND (main/process/callers-environment.ts).
-  BUN_ENABLE_CRASH_REPORTING=0
-  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING
+  # Not for COMMAND (main/process/callers-environment.ts). Bun sends crash reports only where this is 1; a timer of its collector wakes the
+  # main thread every second where this is not set.
+  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1
+  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE
 }
 
 # List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: Node could not tell them from its own.

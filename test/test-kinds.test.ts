@@ -3,7 +3,9 @@
 import { globSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { bunExecutable } from '../scripts/bun.ts';
 import config from '../vitest.config.ts';
+import { runsOnBun } from './support/bun-files.ts';
 import { testKind } from './support/test-kind.ts';
 
 const root = path.resolve(import.meta.dirname, '..');
@@ -22,9 +24,17 @@ describe('test files', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('each file: in one of the two projects', () => {
-    const projects = config.test?.projects as { readonly test: { readonly include: readonly string[] } }[];
-    expect(projects.flatMap((project) => project.test.include).sort()).toEqual(files);
+  it('each file: in one of the two projects, those for Bun in one more', () => {
+    const projects = config.test?.projects as {
+      readonly test: { readonly name: string; readonly include: readonly string[] };
+    }[];
+    const included = (onBun: boolean): string[] =>
+      projects
+        .filter(({ test }) => test.name.startsWith('bun ') === onBun)
+        .flatMap(({ test }) => test.include)
+        .sort();
+    expect(included(false)).toEqual(files);
+    expect(included(true)).toEqual(bunExecutable(`${root}/`) === undefined ? [] : files.filter(runsOnBun));
   });
 
   it('testKind: reads the first line, refuses a pragma elsewhere', () => {

@@ -22,6 +22,7 @@ const cAttributesDestroy = libc<[N]>('posix_spawnattr_destroy', 'int', [P]);
 const cSetFlags = libc<[N, N]>('posix_spawnattr_setflags', 'int', [P, 'int']);
 const cSetDefault = libc<[N, N]>('posix_spawnattr_setsigdefault', 'int', [P, P]);
 const cSetMask = libc<[N, N]>('posix_spawnattr_setsigmask', 'int', [P, P]);
+const cExecve = libc<[string, N, N]>('execve', 'int', [S, P, P]);
 const cWaitpid = libc<[N, N, N]>('waitpid', 'int', ['int', P, 'int']);
 
 /** <spawn.h> */
@@ -86,9 +87,7 @@ export function spawnProcess(plan: SpawnPlan): number {
     cSetMask(attributes.address, none.address);
     cSetFlags(attributes.address, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     const argv = new StringArray(plan.argv);
-    const env = new StringArray(
-      Object.entries(plan.env).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`)),
-    );
+    const env = environmentOf(plan.env);
     const errno = cSpawn(
       ...([pid.address, plan.file, actions.address] as const),
       ...([attributes.address, argv.address, env.address] as const),
@@ -100,6 +99,22 @@ export function spawnProcess(plan: SpawnPlan): number {
     cAttributesDestroy(attributes.address);
   }
 }
+
+/**
+ * Execute a program in place of this one. It gets all descriptors that are not close-on-exec: Bun's
+ * process.execve() closes all above 2.
+ * @returns -errno; nothing if the program was executed
+ */
+export function executeProgram(file: string, argv: readonly string[], env: SpawnPlan['env']): number {
+  const [argvArray, envArray] = [new StringArray(argv), environmentOf(env)];
+  cExecve(file, argvArray.address, envArray.address);
+  return failed();
+}
+
+const environmentOf = (env: SpawnPlan['env']): StringArray =>
+  new StringArray(
+    Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`)),
+  );
 
 /** A NULL-terminated array of NUL-terminated strings, valid as long as this object is reachable. */
 export class StringArray {

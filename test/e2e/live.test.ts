@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type Guest, makeBed, succeed, succeedIn } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
 import { GATEWAY4, GATEWAY6, HOST4, PEER4, PORT } from '../support/ports.ts';
-import { eventually, type Started, sleeps } from '../support/process.ts';
+import { eventually, type Started, sleeps, wakesBetween } from '../support/process.ts';
 import { describeE2e, requireTool } from '../support/require.ts';
 
 const OTHER4 = '10.77.0.9';
@@ -120,11 +120,11 @@ describeE2e('live changes of the host', [requireTool('curl', 'apt package curl')
       timeout: 30_000,
     }, async () => {
       await sleep(QUIET_MS);
-      const [before, gone] = [sleeps(guest.enginePid), told()];
+      const [before, gone] = [sleeps([guest.enginePid]), told()];
       await host(`for i in $(seq 60); do
         ip route add 198.51.100.0/24 dev veth0; sleep 0.02; ip route del 198.51.100.0/24 dev veth0; sleep 0.02
       done`);
-      const wakes = sleeps(guest.enginePid) - before;
+      const wakes = wakesBetween(before, sleeps([guest.enginePid]));
       await remove();
       await eventually('the engine reports the removal', FOLLOWED_MS, () => told() === gone + 1);
       console.log(`${plan}: 120 changes of the host cost ${wakes} wakes`);

@@ -9,6 +9,7 @@ import { Errno } from '../../src/sys/constants.ts';
 import { kernelAtLeast } from '../../src/sys/kernel-version.ts';
 import { filterProgram } from '../../src/sys/seccomp.ts';
 import { syscallNames, syscallNumber } from '../../src/sys/syscall-numbers.ts';
+import { ON_BUN } from '../support/runtime.ts';
 import { callText } from './filter-text.ts';
 
 const fixture = fileURLToPath(new URL('./fixtures/in-sandbox.ts', import.meta.url));
@@ -164,7 +165,9 @@ function filterText(plan: SandboxPlan): string {
 // The list of the other architecture differs in the calls that it does not have.
 describe.skipIf(process.arch !== 'x64')('the filter matches its text snapshot', () => {
   it.each(Object.keys(PLANS))('%s', async (name) => {
-    await expect(filterText(PLANS[name]!)).toMatchFileSnapshot(`./filters/${name}.txt`);
+    await expect(filterText(PLANS[name]!)).toMatchFileSnapshot(
+      `./filters/${ON_BUN ? 'bun/' : ''}${name}.txt`,
+    );
   });
 
   it('calls without a name, and x32 calls: end the process', () => {

@@ -176,15 +176,26 @@ export function cpuTicks(pid: number): number {
   return Number(fields[11]) + Number(fields[12]);
 }
 
-/**
- * Number of voluntary context switches of all threads of the process: how often they slept and were woken.
- */
-export function sleeps(pid: number): number {
-  return readdirSync(`/proc/${pid}/task`).reduce(
-    (sum, tid) =>
-      sum + Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(readProc(pid, `task/${tid}/status`))?.[1] ?? 0),
-    0,
+/** Numbers of voluntary context switches, that is how often a thread slept and was woken, by thread. */
+export type Sleeps = ReadonlyMap<string, number>;
+
+/** Those of all threads of the processes. */
+export const sleeps = (pids: readonly number[]): Sleeps =>
+  new Map(
+    pids.flatMap((pid) =>
+      readdirSync(`/proc/${pid}/task`).map((tid) => {
+        const status = readProc(pid, `task/${tid}/status`);
+        return [tid, Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(status)?.[1] ?? 0)] as const;
+      }),
+    ),
   );
+
+/** Wake-ups between two looks. A thread that has ended in between was woken once for that. */
+export function wakesBetween(before: Sleeps, after: Sleeps): number {
+  let wakes = 0;
+  for (const [tid, count] of after) wakes += count - (before.get(tid) ?? 0);
+  for (const tid of before.keys()) if (!after.has(tid)) wakes++;
+  return wakes;
 }
 
 /** Targets of a process's open descriptors. */

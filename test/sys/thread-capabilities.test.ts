@@ -1,6 +1,7 @@
 // @vitest: beside
 import { expect, it } from 'vitest';
 import { describeNeeding, namespaceNeeds } from '../support/require.ts';
+import { ON_BUN } from '../support/runtime.ts';
 import { runInNamespaces } from './in-namespaces.ts';
 
 interface Report {
@@ -18,7 +19,8 @@ describeNeeding('capabilities of threads', namespaceNeeds, () => {
     const { kept, before, after, goesOn } = runInNamespaces<Report>('thread-capabilities.ts');
     expect(kept).toBe(0);
     const helpers = Object.keys(before).filter((name) => name !== 'main' && name !== 'keeper');
-    expect(helpers).toContain('node-V8Worker');
+    // Helper threads of V8 and of JavaScriptCore's collector.
+    expect(helpers).toContain(ON_BUN ? 'HeapHelper' : 'node-V8Worker');
     for (const name of helpers) expect(before[name]![0], name).not.toBe(NONE);
     for (const name of helpers) expect([name, ...new Set(after[name])]).toEqual([name, NONE]);
     expect(after.main).toEqual(before.main);

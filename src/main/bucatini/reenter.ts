@@ -7,9 +7,11 @@
 import { spawnSync } from 'node:child_process';
 import { ownCommand } from '#runtime/program';
 import { CLONE_NEWNET } from '../../sys/constants.ts';
+import { SysError } from '../../sys/error.ts';
 import { setCloexec } from '../../sys/io.ts';
 import { namespaceOwner, namespaceType } from '../../sys/namespace.ts';
 import { openPath } from '../../sys/path.ts';
+import { executeProgram } from '../../sys/spawn.ts';
 import { tool } from '../process/command.ts';
 import { callersDescriptors, clearCloexec, inheritedBeyondExec } from '../process/inherited-descriptors.ts';
 import { type LauncherVariable, launcherVariable } from '../process/launcher-env.ts';
@@ -67,7 +69,7 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
 function execThrough(entrance: readonly string[], fds: readonly number[] = []): never {
   clearCloexec(callersDescriptors());
   const argv = [...entrance, ...ownCommand(), ...process.argv.slice(2)];
-  return process.execve!(entrance[0]!, argv, {
+  const r = executeProgram(entrance[0]!, argv, {
     ...process.env,
     ...inheritedBeyondExec(fds),
     ...({
@@ -75,4 +77,5 @@ function execThrough(entrance: readonly string[], fds: readonly number[] = []): 
       BUCATINI_OWN_MOUNTS: '1', // both entrances end in unshare -m
     } satisfies Partial<Record<LauncherVariable, string>>),
   });
+  throw new SysError('execve', entrance[0]!, -r);
 }

@@ -12,6 +12,8 @@ declare module 'bun:ffi' {
   export const CFunction: new (
     signature: Signature & { readonly ptr: number },
   ) => (...args: (number | null)[]) => number;
+  /** A copy of the NUL-terminated text at an address. */
+  export const CString: new (address: number) => { toString(): string };
   export function ptr(view: ArrayBufferView): number;
   export function toArrayBuffer(address: number, offset: number, bytes: number): ArrayBuffer;
 }

@@ -24,21 +24,46 @@ interface WebWorker {
   addEventListener(type: 'message' | 'error' | 'close', listener: (event: any) => void): void;
   terminate(): void;
 }
+interface WebPort {
+  addEventListener(type: 'message', listener: (event: { readonly data: never }) => void): void;
+  start(): void;
+}
 const web = globalThis as unknown as Web;
+
+/** What a thread posts when its `run` fails: Bun's own event has no more than a text for a terminal. */
+interface Failure {
+  readonly threadFailed: {
+    readonly message: string;
+    readonly name: string;
+    readonly stack: string | undefined;
+    readonly code: string | undefined;
+  };
+}
+
+const isFailure = (message: unknown): message is Failure =>
+  typeof message === 'object' && message !== null && 'threadFailed' in message;
 
 /** Start a thread. JavaScriptCore has no young generation of its own size: that option is for V8. */
 export function startThread(program: URL, { name }: ThreadOptions = {}): Thread {
   const worker = new web.Worker(program.href, name === undefined ? {} : { name });
   const ended = Promise.withResolvers<void>();
   worker.addEventListener('close', () => ended.resolve());
+  const onMessage = (listener: (message: unknown) => void): void =>
+    worker.addEventListener('message', (event: { readonly data: unknown }) => listener(event.data));
   return {
     post: (message, ports = []) => worker.postMessage(message, ports),
     onMessage: (listener) =>
-      worker.addEventListener('message', (event: { data: never }) => listener(event.data)),
-    onError: (listener) =>
-      worker.addEventListener('error', (event: { error?: Error; message: string }) =>
-        listener(event.error ?? new Error(event.message)),
-      ),
+      onMessage((message) => {
+        if (!isFailure(message)) listener(message as never);
+      }),
+    onError: (listener) => {
+      onMessage((message) => {
+        if (isFailure(message)) listener(errorOfRun(message));
+      });
+      worker.addEventListener('error', (event: { readonly message: string }) =>
+        listener(errorOfText(event.message, program)),
+      );
+    },
     onExit: (listener) =>
       worker.addEventListener('close', (event: { code?: number }) => listener(event.code ?? 0)),
     terminate: () => {
@@ -48,13 +73,48 @@ export function startThread(program: URL, { name }: ThreadOptions = {}): Thread 
   };
 }
 
+function errorOfRun({ threadFailed: { message, name, stack, code } }: Failure): Error {
+  const error = Object.assign(new Error(message), code !== undefined && { code });
+  for (const [key, value] of [
+    ['name', name],
+    ['stack', stack],
+  ] as const)
+    Object.defineProperty(error, key, { value, configurable: true, writable: true });
+  return error;
+}
+
+/**
+ * The error in a text that Bun would print: lines of the source, a line with a caret, the error, its stack.
+ * Without a place in the source, the text is the error.
+ */
+function errorOfText(text: string, program: URL): Error {
+  const excerpt = /^ *\d+ \|[\s\S]*?\n *\^\n(.*)/.exec(text);
+  const line = (excerpt?.[1] ?? text.replace(/\s*\n\s*/g, ' ')).trim();
+  const missing = /^BuildMessage: ModuleNotFound resolving "(.*)"/.exec(line)?.[1];
+  if (missing !== undefined) return new Error(`Cannot find module '${missing}'`);
+  const message = line.replace(/^(error|Error|[A-Z]\w*Error): */, '') || line;
+  return new Error(line.startsWith('SyntaxError:') ? `${program.pathname}: ${message}` : message);
+}
+
 /** In the program of a thread: `run` gets the first message. Does nothing elsewhere. */
 export function onFirstMessage(run: (message: never) => unknown): void {
   if (web.Bun.isMainThread) return;
   web.onmessage = (event) => {
     web.onmessage = null;
-    run(event.data);
+    void runAndReport(run, event.data);
   };
+}
+
+async function runAndReport(run: (message: never) => unknown, first: never): Promise<void> {
+  try {
+    await run(first);
+  } catch (thrown) {
+    const { message, name, stack, code } = (
+      thrown instanceof Error ? thrown : new Error(String(thrown))
+    ) as NodeJS.ErrnoException;
+    web.postMessage({ threadFailed: { message, name, stack, code } } satisfies Failure);
+    process.exit(1); // ends this thread
+  }
 }
 
 /** In the program of a thread: send a message to its creator. */
@@ -65,7 +125,9 @@ export const channel = (): { readonly port1: Port; readonly port2: Port } => new
 
 /** Call `listener` for each message that comes to the port. */
 export function listenOn(port: Port, listener: (message: never) => void): void {
-  (port as unknown as Pick<Web, 'onmessage'>).onmessage = (event) => listener(event.data);
+  const { addEventListener, start } = port as unknown as WebPort;
+  addEventListener.call(port, 'message', (event) => listener(event.data));
+  start.call(port);
 }
 
 let receiveMessageOnPort: ((port: Port) => { readonly message: unknown } | undefined) | undefined;
@@ -78,26 +140,47 @@ export function receive(port: Port): { readonly message: unknown } | undefined {
   return receiveMessageOnPort!(port);
 }
 
-/** Start a pool of plain threads. The program gets its task as its first message. */
+/** Start a pool of plain threads. The program gets its task as its first message; a thread ends with its task. */
 export async function startPool(program: URL, threads: number): Promise<ThreadPool> {
-  const idle = Array.from({ length: threads }, (_, i) => startThread(program, { name: `pool thread ${i}` }));
-  const all = [...idle];
-  const failed = new Promise<Error>((resolve) => {
-    for (const thread of all) thread.onError(resolve);
-  });
+  const all = Array.from({ length: threads }, (_, i) => new PoolThread(program, `pool thread ${i}`));
+  const idle = [...all];
   return {
-    failed,
-    run: (task, ports) => {
+    failed: Promise.race(all.map((thread) => thread.failed)),
+    run: async (task, ports) => {
       const thread = idle.pop();
       if (thread === undefined) throw new Error(`no idle thread of ${threads}`);
-      return new Promise<void>((resolve, reject) => {
-        thread.onError(reject);
-        thread.onExit(() => resolve());
-        thread.post(task, ports);
-      });
+      await thread.run(task, ports);
     },
     destroy: async () => {
       await Promise.all(all.map((thread) => thread.terminate()));
     },
   };
+}
+
+class PoolThread {
+  readonly #thread: Thread;
+  readonly failed: Promise<Error>;
+  /** Resolves when the thread ends after its task. */
+  readonly #ended = Promise.withResolvers<void>();
+
+  constructor(program: URL, name: string) {
+    this.#thread = startThread(program, { name });
+    this.#ended.promise.catch(() => {}); // the thread may fail before it has a task
+    this.failed = new Promise((resolve) => this.#thread.onError(resolve));
+    void this.failed.then(this.#ended.reject);
+    this.#thread.onExit((code) => {
+      if (code === 0) this.#ended.resolve();
+      else this.#ended.reject(new Error(`${name} ended with code ${code}`));
+    });
+  }
+
+  run(task: unknown, ports: readonly Port[]): Promise<void> {
+    this.#thread.post(task, ports);
+    return this.#ended.promise;
+  }
+
+  async terminate(): Promise<void> {
+    this.#ended.reject(new Error('the pool has been destroyed'));
+    await this.#thread.terminate();
+  }
 }

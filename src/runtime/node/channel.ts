@@ -2,10 +2,13 @@
 import { Socket } from 'node:net';
 
 export interface Channel {
-  /** Send `text`, then end our direction. */
+  /** Send `text`, of a few KiB at most, then end our direction. To be called once. */
   end(text: string): void;
   onData(listener: (chunk: Buffer) => void): void;
-  /** Called once, when the other end has been closed and all data has been read. */
+  /**
+   * `listener` is called once, when the other end is closed or has ended its direction, and all data has been
+   * read: our end is then closed. At once if that has been before.
+   */
   onClose(listener: () => void): void;
 }
 
@@ -17,6 +20,9 @@ export function openChannel(fd: number): Channel {
   return {
     end: (text) => void socket.end(text),
     onData: (listener) => void socket.on('data', listener),
-    onClose: (listener) => void socket.once('close', listener),
+    onClose: (listener) => {
+      if (socket.closed) listener();
+      else socket.once('close', listener);
+    },
   };
 }

@@ -41,24 +41,48 @@ function loadKoffi(): typeof Koffi {
   }
 }
 
+/** As on Bun, where arguments travel in registers. */
+const MAX_ARGUMENTS = 6;
+
 /**
  * Declare a C function.
  * @returns a function whose result is a number
- * @throws Error when the library does not have the function
+ * @throws Error when the library does not have the function, RangeError for more than six arguments. The
+ *   returned function throws TypeError for a string with a NUL character, which C would take for its end
  */
 export function nativeFunction<Args extends readonly (number | string | null)[]>(
   name: string,
   result: ResultType,
   args: readonly ArgumentType[],
 ): NativeFunction<Args> {
-  return library.func(name, result, [...args]) as unknown as NativeFunction<Args>;
+  if (args.length > MAX_ARGUMENTS) throw new RangeError(`${name}: more than ${MAX_ARGUMENTS} arguments`);
+  let made: NativeFunction<Args>;
+  try {
+    made = library.func(name, result, [...args]) as unknown as NativeFunction<Args>;
+  } catch (cause) {
+    throw new Error(`the C library has no ${name}()`, { cause });
+  }
+  if (!args.includes('const char *')) return made;
+  return (...given) => {
+    for (const value of given)
+      if (typeof value === 'string' && value.includes('\0'))
+        throw new TypeError(`${name}(): NUL character in ${JSON.stringify(value)}`);
+    return made(...given);
+  };
 }
 
 /** errno of this thread. Only meaningful directly after a call that returned -1. */
 export const lastErrno = (): number => koffi.errno();
 
-/** The address of the first byte of a view. Cold: koffi returns a BigInt, which is converted. */
-export const nativeAddress = (view: ArrayBufferView): number => Number(koffi.address(view));
+/**
+ * The address of the first byte of a view. Cold: koffi returns a BigInt, which is converted. `.buffer` is read
+ * first: it moves the bytes of a small typed array out of V8's heap.
+ * @throws TypeError for a view of an empty buffer
+ */
+export function nativeAddress(view: ArrayBufferView): number {
+  if (view.buffer.byteLength === 0) throw new TypeError('a view without bytes has no address');
+  return Number(koffi.address(view));
+}
 
 const cStrerror = library.func('strerror', 'const char *', ['int']) as unknown as (errno: number) => string;
 /** The C library's text for a positive errno. Cold. */

@@ -55,10 +55,18 @@ export function startThread(program: URL, options: ThreadOptions = {}): Thread {
   return {
     post: (message, ports) => worker.postMessage(message, ports as never),
     onMessage: (listener) => void worker.on('message', listener as Listener),
-    onError: (listener) => void worker.on('error', (error) => listener(error as Error)),
+    onError: (listener) => void worker.on('error', (thrown) => listener(errorOf(thrown, program))),
     onExit: (listener) => void worker.on('exit', listener),
     terminate: () => worker.terminate(),
   };
+}
+
+/** A thread may throw anything, and V8's messages of syntax errors do not name the file. */
+function errorOf(thrown: unknown, program: URL): Error {
+  if (!(thrown instanceof Error)) return new Error(String(thrown));
+  return thrown instanceof SyntaxError
+    ? new SyntaxError(`${program.pathname}: ${thrown.message}`, { cause: thrown })
+    : thrown;
 }
 
 /** In the program of a thread: `run` gets the first message. Does nothing elsewhere. */
@@ -72,7 +80,7 @@ export const postToCreator = (message: unknown): void => parentPort!.postMessage
 /** A channel. Each of its ports may be sent to a thread. */
 export const channel = (): { readonly port1: Port; readonly port2: Port } => new MessageChannel();
 
-/** Call `listener` for each message that comes to the port. */
+/** Call `listener` for each message that comes to the port. Only on Node does this keep the process running. */
 export function listenOn(port: Port, listener: (message: never) => void): void {
   (port as MessagePort).on('message', listener as Listener);
 }
@@ -83,10 +91,15 @@ export const receive = (port: Port): { readonly message: unknown } | undefined =
 
 /** Threads that run one long task each: the default export of their program. */
 export interface ThreadPool {
-  /** Resolves when the task ends. */
-  run(task: unknown, ports: readonly Port[]): Promise<unknown>;
+  /**
+   * Resolves when the task ends; rejects when it fails, when its thread could not load the program, and when
+   * the pool is destroyed.
+   * @param ports  ports in `task` that go to the thread
+   */
+  run(task: unknown, ports: readonly Port[]): Promise<void>;
   /** Resolves when a thread fails before it has a task: its program cannot be loaded. */
   readonly failed: Promise<Error>;
+  /** End all threads, whatever they run. */
   destroy(): Promise<void>;
 }
 
@@ -101,11 +114,15 @@ export async function startPool(program: URL, threads: number): Promise<ThreadPo
     idleTimeout: Number.POSITIVE_INFINITY,
     env: SHARE_ENV,
   });
+  const failed = new Promise<Error>((resolve) => {
+    pool.on('error', (thrown) => resolve(errorOf(thrown, program)));
+  });
   return {
-    run: (task, ports) => pool.run(task, { transferList: [...ports] as never }),
-    failed: new Promise((resolve) => {
-      pool.on('error', resolve);
-    }),
+    run: async (task, ports) => {
+      const refused = failed.then((error) => Promise.reject(error));
+      await Promise.race([pool.run(task, { transferList: [...ports] as never }), refused]);
+    },
+    failed,
     destroy: () => pool.destroy(),
   };
 }

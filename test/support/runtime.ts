@@ -1,0 +1,2 @@
+/** The runtime of this test process. */
+export const ON_BUN = process.versions.bun !== undefined;
