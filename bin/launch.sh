@@ -96,16 +96,20 @@ note_operand() {
   [ "$operands" -gt 1 ] || operand=$1
 }
 
-# Sets $uid; $machine_root if this process is root of the initial user namespace; $admin if it is root with CAP_SYS_ADMIN; and
-# $BUCATINI_IGNORED: the hex digit of SigIgn with the bits of SIGHUP, SIGINT and SIGQUIT, which COMMAND has to ignore again.
+# Sets $uid; $machine_root if this process is root of the initial user namespace; $admin if it is root with CAP_SYS_ADMIN;
+# $filtered: 0 if no seccomp filter is in force; and $BUCATINI_IGNORED: the hex digit of SigIgn with the bits of SIGHUP, SIGINT and
+# SIGQUIT, which COMMAND has to ignore again.
 read_status() {
-  uid= machine_root= admin=
+  uid= machine_root= admin= filtered=
   while read -r key value; do
     case $key in
       Uid:) uid=${value%%[!0-9]*} ;;
       SigIgn:) BUCATINI_IGNORED=${value#"${value%?}"} ;;
       CapEff:) # CAP_SYS_ADMIN is bit 21, in the sixth digit from the right
         [ "$uid" = 0 ] && value=${value%?????} && case $value in *[2367abef]) admin=1 ;; esac
+        ;;
+      Seccomp:)
+        filtered=$value
         break
         ;;
     esac
@@ -214,12 +218,21 @@ find_entrance() {
     return 1
   fi
   need_tool nsenter
+  entrance="$tool --preserve-credentials"
+  # No trial where it is certain: that path of a process in a user namespace below ours can be followed only by who has all
+  # capabilities in it (ptrace(2)), and the first line of its map says that our user is its root.
+  case $1 in
+    /proc/*[!0-9]*/ns/user) ;;
+    /proc/*/ns/user)
+      while read -r inner outer _; do
+        [ "$inner $outer" = "0 $uid" ] && [ "$uid" != 0 ] && [ -e "$1" ] && return 0
+      done 2>/dev/null <"${1%/ns/user}/uid_map"
+      ;;
+  esac
   # shellcheck disable=SC2016 # expanded by the shell in the namespace
   root_there='while read -r key uid _; do [ "$key" = Uid: ] && [ "$uid" = 0 ] && exit 0; done </proc/self/status; exit 1'
-  entrance=$tool
-  if "$tool" --preserve-credentials --user="$1" -- /bin/sh -c "$root_there" 2>/dev/null; then
-    entrance="$tool --preserve-credentials"
-  else
+  if ! "$tool" --preserve-credentials --user="$1" -- /bin/sh -c "$root_there" 2>/dev/null; then
+    entrance=$tool
     why=$("$tool" --user="$1" -- /bin/sh -c : 2>&1)
   fi
 }

@@ -203,8 +203,8 @@ export function stopRequested(i32: Int32Array, layout: Layout): boolean {
  * its own.
  *
  *   +0   message count, int32         +16  seen, SEEN_WORDS u32
- *   +4   lock of --pcap's file, int32 +72  datagram ports, one byte per port
- *   +8   guest's MAC, 6 bytes
+ *   +4   lock of --pcap's file, int32 +72  begun, int32
+ *   +8   guest's MAC, 6 bytes         +76  datagram ports, one byte per port
  */
 export interface ControlViews {
   /**
@@ -216,6 +216,8 @@ export interface ControlViews {
   readonly guestMac: Uint8Array;
   /** Addresses that the guest was observed to use: Addressing.seen. */
   readonly seen: Uint32Array;
+  /** [0] is not 0 once threads may carry packets: EnginePlan.waitsForBegin. Accessed by Atomics only. */
+  readonly begun: Int32Array;
   /** Indexed by port: HostContext.datagramPorts. */
   readonly datagramPorts: Uint8Array;
 }
@@ -225,7 +227,8 @@ const GUEST_MAC_AT = 8;
 const MAC_BYTES = 6;
 const SEEN_AT = 16;
 export const SEEN_WORDS = 14;
-const DATAGRAM_PORTS_AT = SEEN_AT + 4 * SEEN_WORDS;
+const BEGUN_AT = SEEN_AT + 4 * SEEN_WORDS;
+const DATAGRAM_PORTS_AT = BEGUN_AT + 4;
 /** Number of ports that TCP, or UDP, has. */
 export const PORTS = 65536;
 export const CONTROL_BYTES = DATAGRAM_PORTS_AT + PORTS;
@@ -235,5 +238,6 @@ export const controlViews = (control: SharedArrayBuffer): ControlViews => ({
   messageCount: new Int32Array(control, 0, MESSAGE_COUNT_WORDS),
   guestMac: new Uint8Array(control, GUEST_MAC_AT, MAC_BYTES),
   seen: new Uint32Array(control, SEEN_AT, SEEN_WORDS),
+  begun: new Int32Array(control, BEGUN_AT, 1),
   datagramPorts: new Uint8Array(control, DATAGRAM_PORTS_AT, PORTS),
 });

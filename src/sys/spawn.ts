@@ -1,39 +1,109 @@
 /**
- * Start a process: posix_spawn(3). The child shares our memory until it executes its program (vfork), so no
- * page tables are copied. Cold.
- * @syscalls execve wait4
+ * Start a process, in namespaces of its own if wanted. The child shares our memory until it executes its
+ * program (CLONE_VM, CLONE_VFORK), so no page tables are copied. Between clone(2) and execve(2) it makes the
+ * system calls of a list: machine code, because no JavaScript can run there. So one process replaces a chain
+ * of setpriv(1), nsenter(1) and unshare(1), each of which takes a millisecond.
+ *
+ *      +0   address of the call that failed; 0: none
+ *      +8   its result, -errno
+ *     +16   calls, eight 64-bit words each: number, six arguments, 1 if it may fail: then its failure is put
+ *           there. The last call is execve(2)
+ * @syscalls clone rt_sigaction rt_sigprocmask dup3 chdir prctl setns mount sethostname execve exit_group wait4
  */
-import { Errno, F_DUPFD_CLOEXEC, O_CLOEXEC, O_RDWR } from './constants.ts';
+import {
+  CLONE_NEWNET,
+  CLONE_NEWNS,
+  CLONE_VM,
+  Errno,
+  F_DUPFD_CLOEXEC,
+  MS_NODEV,
+  MS_NOEXEC,
+  MS_NOSUID,
+  MS_REC,
+  MS_SLAVE,
+  O_CLOEXEC,
+  O_RDWR,
+  SIGKILL,
+} from './constants.ts';
 import { close, fcntl, setCloexec } from './io.ts';
-import { failed, libc, optionalLibc } from './libc.ts';
+import { failed, libc, syscall4 } from './libc.ts';
+import { type MachineCode, machineCodePage } from './machine-code.ts';
 import { addressOf, NativeBuffer, writeAddress } from './memory.ts';
 import { openPath } from './path.ts';
+import { type SyscallName, syscallNumber } from './syscall-numbers.ts';
 
 type N = number;
-const S = 'const char *';
 const P = 'uintptr_t';
-const cSpawn = libc<[N, string, N, N, N, N]>('posix_spawn', 'int', [P, S, P, P, P, P]);
-const cActionsInit = libc<[N]>('posix_spawn_file_actions_init', 'int', [P]);
-const cActionsDestroy = libc<[N]>('posix_spawn_file_actions_destroy', 'int', [P]);
-const cAddDup2 = libc<[N, N, N]>('posix_spawn_file_actions_adddup2', 'int', [P, 'int', 'int']);
-const cAddChdir = optionalLibc<[N, string]>('posix_spawn_file_actions_addchdir_np', 'int', [P, S]);
-const cAttributesInit = libc<[N]>('posix_spawnattr_init', 'int', [P]);
-const cAttributesDestroy = libc<[N]>('posix_spawnattr_destroy', 'int', [P]);
-const cSetFlags = libc<[N, N]>('posix_spawnattr_setflags', 'int', [P, 'int']);
-const cSetDefault = libc<[N, N]>('posix_spawnattr_setsigdefault', 'int', [P, P]);
-const cSetMask = libc<[N, N]>('posix_spawnattr_setsigmask', 'int', [P, P]);
-const cExecve = libc<[string, N, N]>('execve', 'int', [S, P, P]);
+const cClone = libc<[N, N, N, N]>('clone', 'int', [P, P, 'int', P]);
+const cExecve = libc<[string, N, N]>('execve', 'int', ['const char *', P, P]);
 const cWaitpid = libc<[N, N, N]>('waitpid', 'int', ['int', P, 'int']);
 
-/** <spawn.h> */
-const POSIX_SPAWN_SETSIGDEF = 0x04;
-const POSIX_SPAWN_SETSIGMASK = 0x08;
-/** More than posix_spawnattr_t (336) and posix_spawn_file_actions_t (80) of any C library. */
-const ATTRIBUTES_BYTES = 512;
-const ACTIONS_BYTES = 256;
-/** sigset_t: 64 bits for the kernel, 1024 in the C library. */
-const SIGSET_BYTES = 128;
 const WNOHANG = 1; // <sys/wait.h>
+const CLONE_VFORK = 0x4000; // <linux/sched.h>
+const MS_PRIVATE = 0x4_0000; // <linux/mount.h>
+const PR_SET_PDEATHSIG = 1; // <linux/prctl.h>
+// <asm-generic/signal.h>, <asm-generic/signal-defs.h>
+const SIGCHLD = 17;
+const SIGSTOP = 19;
+const SIGNALS = 64;
+const SIGSET_BYTES = 8;
+const SIG_SETMASK = 2;
+const SIG_IGN = 1;
+
+const STACK_BYTES = 4096;
+const CALLS_AT = 16;
+const CALL_BYTES = 64;
+
+/** void run(list): the loop that the child runs. It needs no stack. */
+const CODE: MachineCode = {
+  x64: [
+    ...[0xf3, 0x0f, 0x1e, 0xfa], // endbr64
+    ...[0x48, 0x89, 0xfb], // mov rbx, rdi
+    ...[0x4c, 0x8d, 0x67, 0x10], // lea r12, [rdi + 16]
+    ...[0x49, 0x8b, 0x04, 0x24], // next: mov rax, [r12]
+    ...[0x49, 0x8b, 0x7c, 0x24, 0x08], // mov rdi, [r12 + 8]
+    ...[0x49, 0x8b, 0x74, 0x24, 0x10], // mov rsi, [r12 + 16]
+    ...[0x49, 0x8b, 0x54, 0x24, 0x18], // mov rdx, [r12 + 24]
+    ...[0x4d, 0x8b, 0x54, 0x24, 0x20], // mov r10, [r12 + 32]
+    ...[0x4d, 0x8b, 0x44, 0x24, 0x28], // mov r8, [r12 + 40]
+    ...[0x4d, 0x8b, 0x4c, 0x24, 0x30], // mov r9, [r12 + 48]
+    ...[0x0f, 0x05], // syscall
+    ...[0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff], // cmp rax, -4095
+    ...[0x73, 0x06], // jae failed
+    ...[0x49, 0x83, 0xc4, 0x40], // done: add r12, 64
+    ...[0xeb, 0xce], // jmp next
+    ...[0x49, 0x83, 0x7c, 0x24, 0x38, 0x00], // failed: cmp qword [r12 + 56], 0
+    ...[0x75, 0x13], // jne soft
+    ...[0x4c, 0x89, 0x23], // mov [rbx], r12
+    ...[0x48, 0x89, 0x43, 0x08], // mov [rbx + 8], rax
+    ...[0xbf, 127, 0, 0, 0], // mov edi, 127
+    ...[0xb8, 231, 0, 0, 0], // mov eax, SYS_exit_group
+    ...[0x0f, 0x05], // syscall
+    ...[0x49, 0x89, 0x44, 0x24, 0x38], // soft: mov [r12 + 56], rax
+    ...[0xeb, 0xd8], // jmp done
+  ],
+  arm64: [
+    ...[0xf3, 0x03, 0x00, 0xaa], // mov x19, x0
+    ...[0x14, 0x40, 0x00, 0x91], // add x20, x0, #16
+    ...[0x88, 0x02, 0x40, 0xa9], // next: ldp x8, x0, [x20]
+    ...[0x81, 0x0a, 0x41, 0xa9], // ldp x1, x2, [x20, #16]
+    ...[0x83, 0x12, 0x42, 0xa9], // ldp x3, x4, [x20, #32]
+    ...[0x85, 0x1a, 0x43, 0xa9], // ldp x5, x6, [x20, #48]
+    ...[0x01, 0x00, 0x00, 0xd4], // svc 0
+    ...[0x1f, 0xfc, 0x3f, 0xb1], // cmn x0, #4095
+    ...[0x62, 0x00, 0x00, 0x54], // b.hs failed
+    ...[0x94, 0x02, 0x01, 0x91], // done: add x20, x20, #64
+    ...[0xf8, 0xff, 0xff, 0x17], // b next
+    ...[0xc6, 0x00, 0x00, 0xb5], // failed: cbnz x6, soft
+    ...[0x74, 0x02, 0x00, 0xf9], // str x20, [x19]
+    ...[0x60, 0x06, 0x00, 0xf9], // str x0, [x19, #8]
+    ...[0xe0, 0x0f, 0x80, 0xd2], // mov x0, #127
+    ...[0xc8, 0x0b, 0x80, 0xd2], // mov x8, SYS_exit_group
+    ...[0x01, 0x00, 0x00, 0xd4], // svc 0
+    ...[0x80, 0x1e, 0x00, 0xf9], // soft: str x0, [x20, #56]
+    ...[0xf7, 0xff, 0xff, 0x17], // b done
+  ],
+};
 
 /** What to start. */
 export interface SpawnPlan {
@@ -45,64 +115,179 @@ export interface SpawnPlan {
   /** Working directory; absent: ours. */
   readonly cwd?: string | undefined;
   /**
-   * Our descriptor for each number that the child gets; undefined: /dev/null for the numbers 0 to 2, nothing
-   * special for others. Besides these the child gets all descriptors that are not close-on-exec.
+   * Our descriptor for each number that the child gets; undefined: /dev/null for 0 to 2, nothing for others.
+   * Besides these the child gets all descriptors that are not close-on-exec.
    */
   readonly descriptors: readonly (number | undefined)[];
+  /** Numbers of signals that it ignores. All others have their default actions. */
+  readonly ignores?: readonly number[];
+  /** The kernel kills it when the calling thread ends. */
+  readonly endsWithUs?: boolean;
+  /** Descriptor of a network namespace that it enters. */
+  readonly networkNamespace?: number | undefined;
+  /**
+   * CLONE_NEW* of namespaces that are made for it. With CLONE_NEWPID it is process 1 there. In a new mount
+   * namespace mounts come from ours, and none go back.
+   */
+  readonly namespaces?: number;
+  /** Mount a new /proc. Needs CLONE_NEWNS and CLONE_NEWPID. */
+  readonly mountsProc?: boolean;
+  /** Host name to set if that is permitted. Needs CLONE_NEWUTS. */
+  readonly hostName?: string | undefined;
 }
 
-/**
- * Start a process with all signals at their default actions and none blocked.
- * @returns its process id or -errno: of the program's execution too; -EINVAL for a text with a NUL character
- */
-export function spawnProcess(plan: SpawnPlan): number {
-  const entries = entriesOf(plan.env);
-  if (hasNul([plan.file, plan.cwd ?? '', ...plan.argv, ...entries])) return -Errno.EINVAL;
+/** A process that has been started. */
+export interface Spawned {
+  readonly pid: number;
+  /** SpawnPlan.hostName could not be set. */
+  readonly hostNameRefused: boolean;
+}
+
+/** A process could not be started. */
+export interface SpawnFailure {
+  readonly errno: number;
+  /** The system call that failed: `execve` for a program that cannot be executed. */
+  readonly call: string;
+}
+
+let code = 0;
+
+/** Start a process with no signals blocked. A text with a NUL character is refused: EINVAL. */
+export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
+  const entries = environmentOf(plan.env);
+  const { file, cwd = '', hostName = '' } = plan;
+  if (hasNul([file, cwd, hostName, ...plan.argv, ...entries])) return { errno: Errno.EINVAL, call: 'execve' };
   const count = plan.descriptors.length;
-  const actions = new NativeBuffer(ACTIONS_BYTES);
-  const attributes = new NativeBuffer(ATTRIBUTES_BYTES);
-  const pid = new NativeBuffer(8);
   const ours: number[] = [];
-  cActionsInit(actions.address);
-  cAttributesInit(attributes.address);
   try {
-    // Copies above all numbers that are assigned: dup2() must not replace a descriptor that is still needed.
+    const calls = new CallList();
+    for (let signal = 1; signal <= SIGNALS; signal++) {
+      if (signal === SIGKILL || signal === SIGSTOP) continue;
+      calls.action(signal, plan.ignores?.includes(signal) === true);
+    }
+    // Copies above all numbers that are assigned: dup3() must not replace a descriptor that is still needed.
     const nothing = openPath('/dev/null', O_RDWR | O_CLOEXEC);
-    if (nothing < 0) return nothing;
+    if (nothing < 0) return { errno: -nothing, call: 'open' };
     ours.push(nothing);
     for (const [number, fd] of plan.descriptors.entries()) {
       if (fd === undefined && number > 2) continue;
       const copy = fcntl(fd ?? nothing, F_DUPFD_CLOEXEC, count);
-      if (copy < 0) return copy;
+      if (copy < 0) return { errno: -copy, call: 'fcntl' };
       ours.push(copy);
-      const added = cAddDup2(actions.address, copy, number);
-      if (added !== 0) return -added;
+      calls.add('dup3', [copy, number]);
     }
-    if (plan.cwd !== undefined) {
-      if (cAddChdir === undefined) return -Errno.ENOSYS;
-      const added = cAddChdir(actions.address, plan.cwd);
-      if (added !== 0) return -added;
-    }
-    const all = new NativeBuffer(SIGSET_BYTES);
-    // 32 and 33 too, which the C library uses itself: for a child it would ignore them.
-    all.u32.fill(0xffff_ffff, 0, 2);
-    const none = new NativeBuffer(SIGSET_BYTES);
-    cSetDefault(attributes.address, all.address);
-    cSetMask(attributes.address, none.address);
-    cSetFlags(attributes.address, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
-    const argv = new StringArray(plan.argv);
-    const env = new StringArray(entries);
-    texts.push(argv, env);
-    const errno = cSpawn(
-      ...([pid.address, plan.file, actions.address] as const),
-      ...([attributes.address, argv.address, env.address] as const),
-    );
-    return errno === 0 ? pid.i32[0]! : -errno;
+    if (plan.cwd !== undefined) calls.add('chdir', [calls.text(plan.cwd)]);
+    if (plan.endsWithUs) calls.add('prctl', [PR_SET_PDEATHSIG, SIGKILL]);
+    if (plan.networkNamespace !== undefined) calls.add('setns', [plan.networkNamespace, CLONE_NEWNET]);
+    const namespaces = plan.namespaces ?? 0;
+    addMounts(calls, namespaces, plan.mountsProc === true);
+    if (plan.hostName !== undefined)
+      calls.add('sethostname', [calls.text(plan.hostName), Buffer.byteLength(plan.hostName)], true);
+    calls.add('rt_sigprocmask', [SIG_SETMASK, calls.zeros, 0, SIGSET_BYTES]);
+    const [argv, env] = [calls.texts(plan.argv), calls.texts(entries)];
+    calls.add('execve', [calls.text(plan.file), argv, env]);
+    return start(calls, namespaces);
   } finally {
-    texts.length = 0;
     for (const fd of ours) close(fd);
-    cActionsDestroy(actions.address);
-    cAttributesDestroy(attributes.address);
+  }
+}
+
+/** As unshare(1) does with --propagation slave and --mount-proc. */
+function addMounts(calls: CallList, namespaces: number, mountsProc: boolean): void {
+  if ((namespaces & CLONE_NEWNS) === 0) return;
+  calls.add('mount', [0, calls.text('/'), 0, MS_REC | MS_SLAVE, 0]);
+  if (!mountsProc) return;
+  const proc = calls.text('/proc');
+  calls.add('mount', [0, proc, 0, MS_REC | MS_PRIVATE, 0]);
+  const type = calls.text('proc');
+  calls.add('mount', [type, proc, type, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0]);
+}
+
+function start(calls: CallList, namespaces: number): Spawned | SpawnFailure {
+  code ||= machineCodePage(CODE, 'clone');
+  const list = calls.encode();
+  const stack = new NativeBuffer(STACK_BYTES);
+  // No handler of ours may run in the child, which has our memory: it starts with all signals blocked.
+  const all = new NativeBuffer(SIGSET_BYTES);
+  const before = new NativeBuffer(SIGSET_BYTES);
+  all.u32.fill(0xffff_ffff);
+  const mask = syscallNumber('rt_sigprocmask');
+  syscall4(mask, SIG_SETMASK, all.address, before.address, SIGSET_BYTES);
+  // The stack grows downwards and has to begin at a multiple of 16.
+  const top = stack.address + STACK_BYTES - (stack.address % 16);
+  const pid = cClone(code, top, CLONE_VM | CLONE_VFORK | SIGCHLD | namespaces, list.address);
+  const errno = pid < 0 ? -failed() : 0;
+  syscall4(mask, SIG_SETMASK, before.address, 0, SIGSET_BYTES);
+  if (pid < 0) return { errno, call: 'clone' };
+  const failure = calls.failure(list);
+  if (failure === undefined) return { pid, hostNameRefused: calls.hasFailed('sethostname', list) };
+  while (cWaitpid(pid, status.address, 0) < 0 && failed() === -Errno.EINTR);
+  return failure;
+}
+
+/** The system calls of a child, and the memory that their arguments point to. */
+class CallList {
+  readonly #calls: { readonly call: SyscallName; readonly words: readonly number[] }[] = [];
+  /** Keeps memory reachable. */
+  readonly #held: unknown[] = [];
+  /** Zeroed: no signals, the action SIG_DFL. */
+  readonly zeros: number;
+  readonly #ignore: number;
+
+  constructor() {
+    // The kernel's struct sigaction: handler u64, flags u64, restorer u64, mask u64.
+    const zeros = new NativeBuffer(32);
+    const ignore = new NativeBuffer(32);
+    ignore.u32[0] = SIG_IGN;
+    this.#held.push(zeros, ignore);
+    this.zeros = zeros.address;
+    this.#ignore = ignore.address;
+  }
+
+  add(call: SyscallName, args: readonly number[], mayFail = false): void {
+    const words = [syscallNumber(call), ...args, ...new Array<number>(6 - args.length).fill(0)];
+    this.#calls.push({ call, words: [...words, mayFail ? 1 : 0] });
+  }
+
+  action(signal: number, ignored: boolean): void {
+    this.add('rt_sigaction', [signal, ignored ? this.#ignore : this.zeros, 0, SIGSET_BYTES]);
+  }
+
+  /** @returns the address of a NUL-terminated string */
+  text(text: string): number {
+    const bytes = new Uint8Array(Buffer.from(`${text}\0`));
+    this.#held.push(bytes);
+    return addressOf(bytes);
+  }
+
+  /** @returns the address of an array of strings */
+  texts(list: readonly string[]): number {
+    const array = new StringArray(list);
+    this.#held.push(array);
+    return array.address;
+  }
+
+  encode(): NativeBuffer {
+    const list = new NativeBuffer(CALLS_AT + this.#calls.length * CALL_BYTES);
+    for (const [i, { words }] of this.#calls.entries()) {
+      const at = (CALLS_AT + i * CALL_BYTES) >> 2;
+      for (const [w, word] of words.entries()) writeAddress(list.u32, at + w * 2, word);
+    }
+    return list;
+  }
+
+  /** Whether a call that may fail has failed. @param list  what encode() returned, after the child has run */
+  hasFailed(call: SyscallName, list: NativeBuffer): boolean {
+    const i = this.#calls.findIndex((each) => each.call === call);
+    return i >= 0 && list.dv.getBigInt64(CALLS_AT + (i + 1) * CALL_BYTES - 8, true) < 0n;
+  }
+
+  /** @param list  as of hasFailed() */
+  failure(list: NativeBuffer): SpawnFailure | undefined {
+    const at = Number(list.dv.getBigUint64(0, true));
+    if (at === 0) return undefined;
+    const { call } = this.#calls[(at - list.address - CALLS_AT) / CALL_BYTES]!;
+    return { call, errno: -Number(list.dv.getBigInt64(8, true)) };
   }
 }
 
@@ -112,25 +297,19 @@ export function spawnProcess(plan: SpawnPlan): number {
  * @returns -errno, -EINVAL for a text with a NUL character; nothing if the program was executed
  */
 export function executeProgram(file: string, argv: readonly string[], env: SpawnPlan['env']): number {
-  const entries = entriesOf(env);
+  const entries = environmentOf(env);
   if (hasNul([file, ...argv, ...entries])) return -Errno.EINVAL;
-  const [argvArray, envArray] = [new StringArray(argv), new StringArray(entries)];
   for (const fd of [0, 1, 2]) setCloexec(fd, false);
-  texts.push(argvArray, envArray);
-  cExecve(file, argvArray.address, envArray.address);
-  const error = failed();
-  texts.length = 0;
-  return error;
+  const arrays = [new StringArray(argv), new StringArray(entries)] as const;
+  cExecve(file, arrays[0].address, arrays[1].address);
+  return failed();
 }
 
-const entriesOf = (env: SpawnPlan['env']): string[] =>
+/** C would take such a character for the end of the text, and what follows in a list for another text. */
+const hasNul = (texts: readonly string[]): boolean => texts.some((text) => text.includes('\0'));
+
+const environmentOf = (env: SpawnPlan['env']): readonly string[] =>
   Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`));
-
-/** C would take such a character for the end of the text, in a list for the start of another one. */
-const hasNul = (list: readonly string[]): boolean => list.some((text) => text.includes('\0'));
-
-/** Those of the running call, which keeps only their addresses. */
-const texts: StringArray[] = [];
 
 /**
  * A NULL-terminated array of NUL-terminated strings, valid as long as this object is reachable. A string must
@@ -141,12 +320,12 @@ class StringArray {
   readonly #pointers: NativeBuffer;
   readonly address: number;
 
-  constructor(list: readonly string[]) {
+  constructor(texts: readonly string[]) {
     // The final NUL also keeps the buffer from being empty.
-    this.#bytes = new Uint8Array(Buffer.from(`${list.map((text) => `${text}\0`).join('')}\0`));
-    this.#pointers = new NativeBuffer((list.length + 1) * 8);
+    this.#bytes = new Uint8Array(Buffer.from(`${texts.map((text) => `${text}\0`).join('')}\0`));
+    this.#pointers = new NativeBuffer((texts.length + 1) * 8);
     let at = addressOf(this.#bytes) as number;
-    list.forEach((text, i) => {
+    texts.forEach((text, i) => {
       writeAddress(this.#pointers.u32, i * 2, at);
       at += Buffer.byteLength(text) + 1;
     });

@@ -1,6 +1,8 @@
 /**
- * Capabilities of the threads that run no JavaScript: the worker threads of V8 and Node, which start before
- * any code of this program with all capabilities of the process. capset(2) changes only the calling thread,
+ * Capabilities of the threads that run no JavaScript: those of the runtime and its JavaScript engine, most of
+ * which start before any code of this program with all capabilities of the process. JavaScriptCore starts and
+ * ends such threads at any time; a new one has the capabilities of the thread that started it. capset(2)
+ * changes only the calling thread,
  * so each of these threads is made to call it, by a signal whose handler does nothing else. Without this,
  * code that runs in such a thread would keep the capabilities that the main thread has dropped. Cold.
  *
@@ -14,12 +16,15 @@
  *     +72   struct __user_cap_data[2]: effective, permitted, inheritable, u32 each, all 0
  * @syscalls mmap mprotect rt_sigaction tgkill gettid capset rt_sigreturn
  */
-import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
-import { Errno, LINUX_CAPABILITY_VERSION_3 } from './constants.ts';
+import { closeSync, readSync } from 'node:fs';
+import { Errno, LINUX_CAPABILITY_VERSION_3, O_DIRECTORY, O_RDONLY } from './constants.ts';
 import { checked, SysError } from './error.ts';
+import { heldNames, openHeld } from './held-directory.ts';
 import { schedYield } from './io.ts';
 import { failed, libc } from './libc.ts';
+import { type MachineCode, machineCodePage } from './machine-code.ts';
 import { NativeBuffer, writeAddress } from './memory.ts';
+import { openPath } from './path.ts';
 import { syscallNumber } from './syscall-numbers.ts';
 
 type N = number;
@@ -27,15 +32,9 @@ const W = 'uintptr_t';
 
 /** SIGSETXID of glibc, SIGCANCEL of musl. pthread_sigmask(3) does not block it; sigaction(3) refuses it. */
 const SIGNAL = 33;
-const PAGE_BYTES = 4096;
 const RETURN_AT = 32;
 const HEADER_AT = 64;
-// <asm-generic/mman-common.h>, <linux/mman.h>, <asm-generic/signal.h>
-const PROT_READ = 1;
-const PROT_WRITE = 2;
-const PROT_EXEC = 4;
-const MAP_PRIVATE = 2;
-const MAP_ANONYMOUS = 0x20;
+// <asm-generic/signal.h>
 const SA_RESTORER = 0x0400_0000;
 const SA_ONSTACK = 0x0800_0000;
 const SA_RESTART = 0x1000_0000;
@@ -43,7 +42,7 @@ const SIGSET_BYTES = 8;
 /** A thread that is stopped (by a debugger, in a frozen cgroup) never runs the handler. */
 const HANDLER_TIMEOUT_MS = 2000;
 
-const CODE: Readonly<Record<string, readonly number[]>> = {
+const CODE: MachineCode = {
   x64: [
     ...[0xf3, 0x0f, 0x1e, 0xfa], // endbr64
     ...[0x48, 0x8d, 0x3d, 0x35, 0, 0, 0], // lea rdi, [rip + 53]: +64
@@ -85,17 +84,16 @@ function holdsMoreThan({ status }: Thread, allowed: bigint): boolean {
 }
 
 /** All threads but `self` that hold a capability not in `allowed`. Their status files are open. */
-function threadsHoldingMore(allowed: bigint, self: number): readonly Thread[] {
+function threadsHoldingMore(tasks: number, allowed: bigint, self: number): readonly Thread[] {
   const found: Thread[] = [];
-  for (const name of readdirSync('/proc/self/task')) {
+  const names = heldNames(tasks);
+  if (typeof names === 'number') throw new SysError('getdents64', '/proc/self/task', -names);
+  for (const name of names) {
     const tid = Number(name);
-    if (tid === self) continue;
-    let thread: Thread;
-    try {
-      thread = { tid, status: openSync(`/proc/self/task/${name}/status`, 'r') };
-    } catch {
-      continue; // the thread has ended
-    }
+    if (Number.isNaN(tid) || tid === self) continue; // "." and ".."
+    const status = openHeld(tasks, `${name}/status`);
+    if (status < 0) continue; // the thread has ended
+    const thread = { tid, status };
     if (holdsMoreThan(thread, allowed)) found.push(thread);
     else closeSync(thread.status);
   }
@@ -103,35 +101,34 @@ function threadsHoldingMore(allowed: bigint, self: number): readonly Thread[] {
 }
 
 /**
+ * Open the list of the threads of this process. It can be read when /proc is not accessible any more.
+ * @returns a descriptor. @throws SysError
+ */
+export const openTasks = (): number =>
+  checked(openPath('/proc/self/task', O_RDONLY | O_DIRECTORY), 'open', '/proc/self/task');
+
+/**
  * Drop all capabilities of every other thread that holds one outside `allowed`. A thread that holds only
  * capabilities of `allowed` keeps them, and the calling thread keeps its own. From the return of this
  * function on, a signalled thread runs no code of its own before it has lost its capabilities.
+ * @param tasks    of openTasks()
  * @param allowed  CAP_* that other threads have chosen to keep
- * @returns a function that waits until every thread has dropped its capabilities. Call it before a filter
- *   forbids
- *   capset; it does not need /proc.
+ * @returns undefined if there is no such thread; else a function that waits until every thread has dropped
+ *   its capabilities. Call it before a filter forbids capset; it does not need /proc.
  * @throws SysError; the returned function throws it too, ETIMEDOUT when a thread did not run the handler
  */
-export function dropCapabilitiesElsewhere(allowed: readonly number[]): () => void {
+export function dropCapabilitiesElsewhere(
+  tasks: number,
+  allowed: readonly number[],
+): (() => void) | undefined {
   const set = allowed.reduce((bits, capability) => bits | (1n << BigInt(capability)), 0n);
   const syscall = libc<[N, N, N, N, N]>('syscall', 'intptr_t', ['int64_t', W, W, W, W]);
   const self = syscall(syscallNumber('gettid'), 0, 0, 0, 0);
-  const threads = threadsHoldingMore(set, self);
-  if (threads.length === 0) return () => {};
-  const list = threads.map(({ tid }) => tid).join();
-  const code = CODE[process.arch];
-  if (code === undefined) throw new SysError('capset', `threads ${list}, ${process.arch}`, Errno.ENOSYS);
-
-  const mmap = libc<[N, N, N, N, N, N]>('mmap', 'intptr_t', [W, 'size_t', 'int', 'int', 'int', 'int64_t']);
-  const page = mmap(0, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (page === -1) throw new SysError('mmap', `${PAGE_BYTES} bytes`, -failed());
-  const content = new NativeBuffer(HEADER_AT + 8 + 24);
-  content.u8.set(code);
-  content.u32[HEADER_AT >> 2] = LINUX_CAPABILITY_VERSION_3;
-  libc<[N, N, N]>('memcpy', 'intptr_t', [W, W, 'size_t'])(page, content.address, content.u8.length);
-  const mprotect = libc<[N, N, N]>('mprotect', 'int', [W, 'size_t', 'int']);
-  if (mprotect(page, PAGE_BYTES, PROT_READ | PROT_EXEC) < 0)
-    throw new SysError('mprotect', 'PROT_READ | PROT_EXEC', -failed());
+  const threads = threadsHoldingMore(tasks, set, self);
+  if (threads.length === 0) return undefined;
+  const page = machineCodePage(CODE, 'capset', (content) => {
+    content.u32[HEADER_AT >> 2] = LINUX_CAPABILITY_VERSION_3;
+  });
 
   // The kernel's struct sigaction: handler u64, flags u64, restorer u64, mask u64.
   const action = new NativeBuffer(32);

@@ -269,6 +269,11 @@ export interface EnginePlan {
   readonly logLevel: LogLevelName;
   /** The process will change to another, unprivileged user when it is ready. */
   readonly changesUser?: boolean;
+  /**
+   * Packet threads carry nothing until EngineHandle.begin(), although they are ready: the guest may be running
+   * before this process is in the sandbox.
+   */
+  readonly waitsForBegin?: boolean;
 }
 
 /** A plan with an interface: reader and shards need one. */

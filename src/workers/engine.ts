@@ -70,6 +70,8 @@ export interface EngineHandle {
    * socket looks like a service's. Borrowed: changes at any time.
    */
   readonly datagramPorts: Uint8Array;
+  /** Let the packet threads carry packets. Needed only with EnginePlan.waitsForBegin. */
+  begin(): void;
   /** Resolves with the cause when a packet thread fails. The engine does not work without it: stop it. */
   readonly failed: Promise<Error>;
   /** Sums over all threads, by name; lost packets as `drop.<cause>`. Counters that are 0 are left out. */
@@ -343,8 +345,14 @@ class Engine implements EngineHandle {
     this.#logs.drain((level, text) => this.#options.onLog?.(LOG_LEVELS[level] ?? 'info', text));
   }
 
+  begin(): void {
+    Atomics.store(this.#views.begun, 0, 1);
+    Atomics.notify(this.#views.begun, 0);
+  }
+
   readonly #endThreads = (): void => {
     requestStop(this.#i32, this.#layout);
+    this.begin();
     for (const fd of this.#doorbellFds) eventfdWrite(fd);
   };
 

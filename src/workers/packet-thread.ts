@@ -229,6 +229,7 @@ class PacketThread {
         kind: 'ready',
         ...(eventRings && { eventRings }),
       } satisfies ThreadReport);
+      if (this.#task.plan.waitsForBegin) Atomics.wait(controlViews(this.#task.control).begun, 0, 0);
       this.#reactor.run(order);
     } finally {
       for (const stage of this.#built.stages) stage.close();

@@ -74,7 +74,7 @@ describe('following resolv.conf', () => {
     rmSync(dir, { recursive: true });
   });
   const follow = (): void => {
-    stop = followResolvConf(files, (list) => seen.push(list.join(' ')), `${dir}/resolv.conf`);
+    stop = followResolvConf(files, ['192.0.2.1'], (list) => seen.push(list.join(' ')), `${dir}/resolv.conf`);
   };
   const sees = (list: string): Promise<unknown> =>
     eventually(`${list} after ${seen}`, 3000, () => seen.at(-1) === list);
@@ -99,6 +99,12 @@ describe('following resolv.conf', () => {
     follow();
     writeFileSync(`${dir}/run/stub.new`, 'nameserver 192.0.2.2\n');
     renameSync(`${dir}/run/stub.new`, `${dir}/run/stub.conf`);
+    await sees('192.0.2.2');
+  });
+
+  it('changed between the caller and the watch: noticed', async () => {
+    writeFileSync(`${dir}/resolv.conf`, 'nameserver 192.0.2.2\n');
+    follow();
     await sees('192.0.2.2');
   });
 

@@ -179,13 +179,15 @@ export function cpuTicks(pid: number): number {
 /** Numbers of voluntary context switches, that is how often a thread slept and was woken, by thread. */
 export type Sleeps = ReadonlyMap<string, number>;
 
-/** Those of all threads of the processes. */
-export const sleeps = (pids: readonly number[]): Sleeps =>
+/** Those of the processes' threads. @param names  of the threads that count */
+export const sleeps = (pids: readonly number[], names = /^/): Sleeps =>
   new Map(
     pids.flatMap((pid) =>
-      readdirSync(`/proc/${pid}/task`).map((tid) => {
+      readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
         const status = readProc(pid, `task/${tid}/status`);
-        return [tid, Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(status)?.[1] ?? 0)] as const;
+        const name = /^Name:\s*(.*)/.exec(status)?.[1];
+        if (name === undefined || !names.test(name)) return []; // undefined: the thread has just ended
+        return [[tid, Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(status)?.[1])] as const];
       }),
     ),
   );

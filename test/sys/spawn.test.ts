@@ -1,5 +1,5 @@
 // @vitest: beside
-/** posix_spawn: what the child gets, and what its end is. */
+/** Processes that are started by clone(2), a list of system calls and execve(2). */
 
 import { spawnSync } from 'node:child_process';
 import {
@@ -19,6 +19,8 @@ import { Errno, O_CLOEXEC } from '../../src/sys/constants.ts';
 import { close, pipe2, read } from '../../src/sys/io.ts';
 import { NativeBuffer } from '../../src/sys/memory.ts';
 import { exitStatus, type SpawnPlan, spawnProcess } from '../../src/sys/spawn.ts';
+import { describeNeeding, namespaceNeeds } from '../support/require.ts';
+import { runInNamespaces } from './in-namespaces.ts';
 
 const dir = mkdtempSync(`${tmpdir()}/spawn-`);
 afterAll(() => rmSync(dir, { recursive: true }));
@@ -28,6 +30,12 @@ function pipe(): [number, number] {
   const ends = new Int32Array(2);
   expect(pipe2(ends, O_CLOEXEC)).toBe(0);
   return [ends[0]!, ends[1]!];
+}
+
+/** @returns the process id or -errno */
+function started(plan: SpawnPlan): number {
+  const spawned = spawnProcess(plan);
+  return 'errno' in spawned ? -spawned.errno : spawned.pid;
 }
 
 /** Read a pipe to its end, and close it. */
@@ -58,7 +66,7 @@ async function run(
 ): Promise<{ status: number; stdout: string }> {
   const [from, to] = pipe();
   const descriptors = [undefined, to, undefined];
-  const pid = spawnProcess({ file: plan.argv[0]!, env: {}, descriptors, ...plan });
+  const pid = started({ file: plan.argv[0]!, env: {}, descriptors, ...plan });
   close(to);
   const stdout = readAll(from);
   return { status: await statusOf(pid), stdout };
@@ -98,12 +106,12 @@ describe('arguments and environment', () => {
       { env: { 'A\0': '' } },
       { cwd: '/\0' },
     ])
-      expect(spawnProcess({ ...plan, ...wrong })).toBe(-Errno.EINVAL);
+      expect(started({ ...plan, ...wrong })).toBe(-Errno.EINVAL);
   });
 
   it('more arguments than the kernel takes: E2BIG', () => {
     const argv = ['true', ...Array.from({ length: 100 }, () => 'x'.repeat(130_000))];
-    expect(spawnProcess({ file: '/bin/true', argv, env: {}, descriptors: [] })).toBe(-Errno.E2BIG);
+    expect(started({ file: '/bin/true', argv, env: {}, descriptors: [] })).toBe(-Errno.E2BIG);
   });
 });
 
@@ -113,7 +121,7 @@ describe('the working directory', () => {
     expect((await run({ argv: sh('pwd'), cwd: `${dir}/né w` })).stdout).toBe(`${dir}/né w\n`);
     expect((await run({ argv: sh('pwd -P') })).stdout).toBe(`${process.cwd()}\n`);
     const missing = { file: SH, argv: ['sh'], env: {}, descriptors: [], cwd: `${dir}/none` };
-    expect(spawnProcess(missing)).toBe(-Errno.ENOENT);
+    expect(started(missing)).toBe(-Errno.ENOENT);
   });
 });
 
@@ -135,7 +143,7 @@ describe('descriptors', () => {
     const descriptors: (number | undefined)[] = [undefined, to, undefined];
     for (const [at, i] of order.entries()) descriptors[files[at]!] = files[i];
     const argv = sh('for fd; do cat /proc/self/fd/$fd; echo; done', ...files.map(String));
-    const pid = spawnProcess({
+    const pid = started({
       file: SH,
       argv,
       env: { PATH: '/usr/bin:/bin' },
@@ -154,7 +162,7 @@ describe('descriptors', () => {
     );
     const between = [undefined, undefined, undefined, undefined, undefined, undefined];
     const plan = { file: SH, argv, env: { PATH: '/usr/bin:/bin' } };
-    const pid = spawnProcess({ ...plan, descriptors: [undefined, to, to, ...between, to] });
+    const pid = started({ ...plan, descriptors: [undefined, to, to, ...between, to] });
     close(to);
     expect(readAll(from)).toBe('a\nb\nc\n');
     expect(await statusOf(pid)).toBe(1);
@@ -163,7 +171,7 @@ describe('descriptors', () => {
   it('one that is not open: EBADF; nothing of ours stays open', () => {
     const before = readdirSync('/proc/self/fd').length;
     const plan = { file: '/bin/true', argv: ['true'], env: {} };
-    expect(spawnProcess({ ...plan, descriptors: [0, 1, 987_654] })).toBe(-Errno.EBADF);
+    expect(started({ ...plan, descriptors: [0, 1, 987_654] })).toBe(-Errno.EBADF);
     expect(readdirSync('/proc/self/fd').length).toBe(before);
   });
 
@@ -181,7 +189,7 @@ describe('descriptors', () => {
 });
 
 describe('errors of the program', () => {
-  const start = (file: string) => spawnProcess({ file, argv: [file], env: {}, descriptors: [] });
+  const start = (file: string) => started({ file, argv: [file], env: {}, descriptors: [] });
 
   it('missing: ENOENT; a directory, or not executable: EACCES; not a program: ENOEXEC; a file as directory: ENOTDIR', () => {
     writeFileSync(`${dir}/plain`, 'text');
@@ -223,7 +231,7 @@ describe('the end of the child', () => {
   });
 
   it('still runs: undefined; waited for before: ECHILD; not our child: ECHILD', async () => {
-    const pid = spawnProcess({ file: SH, argv: sh('sleep 100'), env: {}, descriptors: [] });
+    const pid = started({ file: SH, argv: sh('sleep 100'), env: {}, descriptors: [] });
     expect(exitStatus(pid)).toBeUndefined();
     process.kill(pid, 'SIGTERM');
     expect(await statusOf(pid)).toBe(143);
@@ -255,5 +263,37 @@ describe('executeProgram()', () => {
     expect(execute('/no/such/program', 'x').stdout).toBe(`${-Errno.ENOENT}\n`);
     expect(execute('/', 'x').stdout).toBe(`${-Errno.EACCES}\n`);
     expect(execute('/bin/sh', 'sh', 'NUL').stdout).toBe(`${-Errno.EINVAL}\n`);
+  });
+});
+
+interface Ran {
+  readonly status: number;
+  readonly output: string;
+  readonly refused: boolean;
+}
+
+describeNeeding('spawnProcess', namespaceNeeds, () => {
+  it('signals, descriptors, directory, namespaces, failures: as the plan says', () => {
+    const report = runInNamespaces<Record<string, Ran> & { ourMounts: string; passedFd: number }>('spawn.ts');
+    const { isolated, ourMounts, passed, passedFd, ...others } = report;
+    const ran = (output: string, status = 0): Ran => ({ status, output, refused: false });
+    expect(others).toEqual({
+      status: ran('', 7),
+      signal: ran('', 143),
+      environment: ran('x\ny\n/proc'),
+      // SigBlk comes first in /proc/PID/status. Signal n is bit n - 1.
+      defaults: ran('SigBlk: 0000000000000000\nSigIgn: 0000000000000000'),
+      ignores: ran('SigBlk: 0000000000000000\nSigIgn: 0000000000004003'),
+      nameTooLong: { ...ran('on'), refused: true },
+      missing: { call: 'execve', errno: Errno.ENOENT },
+      noDirectory: { call: 'chdir', errno: Errno.ENOENT },
+      noNamespace: { call: 'setns', errno: Errno.EINVAL },
+      // Without a PID namespace of its own that of the host would be shown: it is not ours.
+      noProc: { call: 'mount', errno: Errno.EPERM },
+    });
+    expect(passed!.output.split(' ')).toContain(String(passedFd));
+    const [pid, init, name, mounts] = isolated!.output.split('\n');
+    expect([pid, init, name]).toEqual(['1', 'sh', 'elsewhere']);
+    expect(mounts).not.toBe(ourMounts);
   });
 });

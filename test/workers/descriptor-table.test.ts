@@ -17,3 +17,18 @@ it('descriptor 0 is a descriptor', () => {
   table.set(0, 0);
   expect([table.has(0), table.get(0)]).toEqual([true, 0]);
 });
+
+it('each() visits what is set, in order, and the visitor may clear it; setting twice counts once', () => {
+  const table = new DescriptorTable(5000);
+  for (const index of [4999, 0, 1023, 1024]) table.set(index, index);
+  table.set(1024, 9);
+  table.clear(1023);
+  table.clear(1023);
+  const seen: number[] = [];
+  table.each((index) => {
+    seen.push(index);
+    table.clear(index);
+  });
+  table.each(() => expect.unreachable());
+  expect(seen).toEqual([0, 1024, 4999]);
+});

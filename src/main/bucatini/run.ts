@@ -4,7 +4,7 @@
  *   packet thread      main thread (or namespace thread, netns.ts)   chain (command.ts)
  *   ─────────────      ───────────────────────────────────────────   ──────────────────
  *   boots              options, read host's network, unshare
- *                      resolv.conf, spawn ─────────────────────────▶ setpriv … sh
+ *                      resolv.conf, spawn ─────────────────────────▶ sh … env, sh
  *                      make the TAP
  *   starts ◀────────── task
  *                      addresses, routes                             "started"
@@ -22,7 +22,7 @@ import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { NetnsError } from '../host/netns.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from '../host/resolv-conf.ts';
 import { endWithin, type Sandbox, type SetUpStep, serve } from '../host/start.ts';
-import { Command, CommandError, findProgram, type PrivateResolvConf } from '../process/command.ts';
+import { Command, CommandError, findProgram, type PrivateResolvConf, ProcError } from '../process/command.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { forwardSignals } from '../process/signals.ts';
 import { Terminal } from '../process/terminal.ts';
@@ -96,7 +96,17 @@ class Run extends SettingsFrontEnd {
 
   readonly startCommand = (namespaceFd: number): void => {
     this.#namespaceFd = namespaceFd;
-    this.#command = this.#spawn(true);
+    try {
+      this.#command = this.#spawn(true);
+    } catch (error) {
+      if (!(error instanceof ProcError)) throw error;
+      // COMMAND then sees ours.
+      this.log(
+        'warning',
+        `COMMAND sees the caller's /proc, as a new one cannot be mounted (${error.message})`,
+      );
+      this.#command = this.#spawn(false);
+    }
   };
 
   #spawn(mountProc: boolean): Command {
@@ -113,8 +123,6 @@ class Run extends SettingsFrontEnd {
 
   async engineStarted(engine: EngineHandle): Promise<void> {
     this.#engine = engine;
-    // The host's resolv.conf is followed only after this. Until the chain has copied our mounts, the private
-    // resolv.conf covers the host's in our mount namespace too.
     for (const note of await this.#commandStarted()) this.log('warning', note);
   }
 
@@ -124,14 +132,7 @@ class Run extends SettingsFrontEnd {
     } catch (error) {
       // A signal ended COMMAND, and will end this process in a moment.
       if (this.#endingBySignal) await new Promise(() => {});
-      // If parts of /proc are covered by mounts, as in containers, the kernel refuses to mount a new one.
-      // COMMAND then sees ours.
-      this.log(
-        'warning',
-        `COMMAND sees the caller's /proc, as a new one cannot be mounted (${(error as Error).message})`,
-      );
-      this.#command = this.#spawn(false);
-      return this.#command.started;
+      throw error;
     }
   }
 

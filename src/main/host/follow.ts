@@ -69,7 +69,7 @@ export function followHost(
   const setNameservers = (list: readonly string[]): void =>
     zones.setNameservers(following.resolversOf?.(list) ?? list);
   const stopFollowingFile = followsFile
-    ? followResolvConf(files, setNameservers, RESOLV_CONF, readable)
+    ? followResolvConf(files, nameservers, setNameservers, RESOLV_CONF, readable)
     : () => {};
   const presence = new InterfacePresence(boundInterfaces, log);
   const onChange = (): void => {

@@ -106,11 +106,13 @@ class HeldFile {
 /**
  * Call `onChange` with the nameservers each time that they have changed.
  * @param files  watches the file. If it cannot, the resolvers of the start stay in use
+ * @param known  the nameservers that the caller has read. If the file has others by now, `onChange` is called
  * @param held   out: descriptors of directories in which the sandbox must allow files to be opened
  * @returns a function that stops following
  */
 export function followResolvConf(
   files: FileWatch,
+  known: readonly string[],
   onChange: (nameservers: readonly string[]) => void,
   path = RESOLV_CONF,
   held: number[] = [],
@@ -121,7 +123,7 @@ export function followResolvConf(
     const text = file.read();
     return text === undefined ? undefined : parseResolvConf(text).nameservers;
   };
-  let last = nameservers()?.join(' ');
+  let last = known.join(' ');
   let timer: NodeJS.Timeout | undefined;
   const look = (): void => {
     timer = undefined;
@@ -130,11 +132,12 @@ export function followResolvConf(
     last = now.join(' ');
     onChange(now);
   };
+  const lookSoon = (): void => {
+    timer ??= setTimeout(look, SETTLE_MS).unref();
+  };
   const stops: (() => void)[] = [];
   const watch = (path: string, name: string): void => {
-    const stop = files.watch(path, name, FILE_CHANGES, () => {
-      timer ??= setTimeout(look, SETTLE_MS).unref();
-    });
+    const stop = files.watch(path, name, FILE_CHANGES, lookSoon);
     if (stop !== undefined) stops.push(stop);
   };
   // The link and the file that it points to may both change, each in its own directory.
@@ -143,6 +146,8 @@ export function followResolvConf(
   // elsewhere: so watch the file itself.
   const end = file.paths.at(-1);
   if (end !== undefined) watch(end, basename(end));
+  const now = nameservers();
+  if (now !== undefined && now.join(' ') !== last) lookSoon(); // changed while we were starting
   return () => {
     clearTimeout(timer);
     for (const stop of stops) stop();

@@ -63,12 +63,13 @@ import {
 } from '../../sys/constants.ts';
 import { checked, SysError } from '../../sys/error.ts';
 import { findEventRings } from '../../sys/event-rings.ts';
+import { close } from '../../sys/io.ts';
 import { scopeAbstractSockets } from '../../sys/landlock.ts';
 import { chdir, chroot, mount, pivotRoot, umount2 } from '../../sys/mount.ts';
 import { prctl } from '../../sys/process.ts';
 import { type Filter, installFilter, type Rule } from '../../sys/seccomp.ts';
 import type { SyscallName } from '../../sys/syscall-numbers.ts';
-import { dropCapabilitiesElsewhere } from '../../sys/thread-capabilities.ts';
+import { dropCapabilitiesElsewhere, openTasks } from '../../sys/thread-capabilities.ts';
 import { flowCapabilities } from '../../workers/thread/capabilities.ts';
 import { closeInherited } from '../process/inherited-descriptors.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
@@ -136,29 +137,40 @@ export interface Leaving {
   readonly changeUser?: (() => void) | undefined;
 }
 
+/** What enterSandbox() needs, and could not open itself: /proc is not accessible any more. */
+export interface Detached {
+  /**
+   * Descriptors of the io_uring instances that libuv uses for changes of epoll sets: they may be entered
+   * (docs/decisions/052-sandbox.md).
+   */
+  readonly eventRings: readonly number[];
+  /** A descriptor of openTasks(), which enterSandbox() closes. */
+  readonly tasks: number;
+}
+
 /**
  * Give up what the host and the caller gave us: inherited descriptors, the environment, the capabilities of
  * threads that run nothing of ours, the root. All packet threads must run and have dropped their own
  * capabilities.
- * @returns descriptors of the io_uring instances that libuv uses for changes of epoll sets, for enterSandbox
- *   (docs/decisions/052-sandbox.md)
+ * @returns for enterSandbox()
  * @throws SysError
  */
-export function detachFromHost(leaving: Leaving): readonly number[] {
+export function detachFromHost(leaving: Leaving): Detached {
   const { eventRings, log, keepOpen, watched, chrootFallback, changeUser } = leaving;
   closeInherited(keepOpen);
   forgetCommandDirectory();
   const whyKept = overwriteEnvironment();
   if (whyKept !== undefined) log('debug', `the caller's environment stays in memory: ${whyKept}`);
-  // These two need /proc, so they come before the root is exchanged.
-  const waitForDrop = changeUser ?? dropCapabilitiesElsewhere(flowCapabilities());
+  // These need /proc, so they come before the root is exchanged.
+  const tasks = openTasks();
+  const waitForDrop = changeUser ?? dropCapabilitiesElsewhere(tasks, flowCapabilities());
   const rings = eventRings ?? findEventRings();
   const whyHostRoot = emptyRoot(chrootFallback);
   // The filter refuses calls with paths nevertheless.
   if (whyHostRoot !== undefined) log('debug', `the root stays the host's: ${whyHostRoot}`);
   watched?.rootChanged();
-  waitForDrop();
-  return rings;
+  waitForDrop?.();
+  return { eventRings: rings, tasks };
 }
 
 /** What stays possible in the sandbox. */
@@ -256,7 +268,9 @@ export const ENGINE_CALLS: readonly SyscallName[] = [
   'pipe2',
   'mmap',
   'mprotect',
+  'madvise',
   'rt_sigaction',
+  'rt_sigprocmask',
   'rt_sigreturn',
   'wait4',
   'exit_group',
@@ -300,7 +314,7 @@ const PATH_CALLS: readonly SyscallName[] = [
 
 /**
  * The rule for each permitted call.
- * @param eventRings  as given to enterSandbox
+ * @param eventRings  as in Detached
  */
 export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], pid = process.pid): Filter {
   const rules = new Map<SyscallName, Rule>();
@@ -380,14 +394,23 @@ export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], 
 
 /**
  * Enter the sandbox. From here on nothing of the host can be reached.
- * @param eventRings  descriptors of io_uring instances that may be entered: what detachFromHost() returned
  * @throws SysError
  */
-export function enterSandbox(plan: SandboxPlan, eventRings: readonly number[]): void {
+export function enterSandbox(plan: SandboxPlan, { eventRings, tasks }: Detached): void {
   // No process may read our memory; the files of /proc/PID become root's. This must come before the filter,
   // which refuses the call.
   checked(prctl(PR_SET_DUMPABLE, 0), 'prctl', 'PR_SET_DUMPABLE, 0');
-  checked(keepCapabilities(mainCapabilities(plan)), 'capset', 'main thread');
+  const kept = mainCapabilities(plan);
+  checked(keepCapabilities(kept), 'capset', 'main thread');
+  // JavaScriptCore may have started a thread from this one meanwhile, with all capabilities. From here on no
+  // thread has more than a packet thread or this one, and so no new thread gets more.
+  const allowed = [...flowCapabilities(), ...kept];
+  for (;;) {
+    const waitForDrop = dropCapabilitiesElsewhere(tasks, allowed);
+    if (waitForDrop === undefined) break;
+    waitForDrop();
+  }
+  close(tasks);
   // Packet threads have done this themselves. A scoped thread may not look which namespace a process outside
   // is in.
   if (!plan.watchesProcess) scopeAbstractSockets();

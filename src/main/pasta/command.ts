@@ -1,11 +1,11 @@
 /**
  * COMMAND of `pasta`, and the chain of small programs that executes COMMAND in its namespaces:
  *
- *   nsenter --net     enters the new network namespace; left out where the main thread is in it
- *   setpriv           has the kernel kill the chain when pasta ends, by SIGKILL too
- *   unshare           makes a mount, an IPC, a UTS and, unless --no-pidns, a PID namespace with its own /proc;
- *                     its child ends with it
- *   sh                sets the host name, waits for "go", executes COMMAND: process 1 of its PID namespace
+ *   sh                in a new mount, IPC, UTS and, unless --no-pidns, PID namespace with its own /proc; killed
+ *                     when pasta ends, by SIGKILL too; with a host name of its own. All this is done before it is
+ *                     executed (sys/spawn.ts). It waits for "go" and executes COMMAND: process 1 of its PID
+ *                     namespace
+ *   env               only if the environment has names that a shell drops
  *
  *   fd 0, 1     /dev/null
  *   fd 2        the socket between pasta and sh; error messages of the chain are read from it too, and
@@ -18,13 +18,13 @@
  * pasta: no other process can connect its network again.
  */
 import { existsSync } from 'node:fs';
+import { CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS } from '../../sys/constants.ts';
 import { Child, type ChildPlan } from '../process/child.ts';
 import {
   CommandError,
   findProgram,
   START_LIMIT_MS,
   standardStreams,
-  tool,
   withEntriesShellsDrop,
 } from '../process/command.ts';
 import { put } from '../process/output.ts';
@@ -48,19 +48,19 @@ export interface PastaCommandOptions {
 }
 
 /**
- * What sh executes. An environment variable holds the script, so that ps does not show it. Without
- * hostname(1) the host's name stays.
+ * What sh executes. An environment variable holds the script, so that ps does not show it.
  */
 const INIT = `
-[ -z "$PASTA_HOSTNAME" ] || hostname "$PASTA_HOSTNAME" 2>/dev/null || [ -z "$PASTA_NO_HOSTNAME" ] || echo "$PASTA_NO_HOSTNAME" >&5
-[ -z "$PASTA_IGNORED" ] || eval "trap '' $PASTA_IGNORED"
-unset PASTA_INIT PASTA_HOSTNAME PASTA_NO_HOSTNAME PASTA_IGNORED
+unset PASTA_INIT
 echo started >&2
 read -r PASTA_GO <&2 || exit 1
 unset PASTA_GO
 exec 0<&3 1>&4 2>&5 3<&- 4<&- 5<&-
 exec "$@"
 `;
+
+/** Numbers of the signals that ignoredSignals() names: <asm-generic/signal.h>. */
+const CALLERS_SIGNALS: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3 };
 
 /** Status of findProgram's error for a program that does not exist. */
 const NOT_FOUND = 127;
@@ -82,33 +82,22 @@ export class PastaCommand {
     const [program = '', ...args] = options.argv;
     const file = executable(program, options.env.PATH);
     const { namespaceFd } = options;
-    const enter =
-      namespaceFd === undefined
-        ? []
-        : [tool('nsenter'), `--net=/proc/${process.pid}/fd/${namespaceFd}`, '--'];
-    const killWithParent = [tool('setpriv'), '--pdeathsig', 'KILL', '--'];
-    const unshare = [tool('unshare'), '--mount', '--propagation', 'slave', '--ipc', '--uts'];
-    if (options.pidns) unshare.push('--pid', '--fork', '--kill-child', '--mount-proc');
-    const chain = [
-      ...[...enter, ...killWithParent, ...unshare, '--'],
+    const argv = [
       ...['/bin/sh', '-c', 'eval "$PASTA_INIT"', 'pasta'],
       ...withEntriesShellsDrop(options.login ? loginShell(file) : [program, ...args], options.env),
     ];
     this.#head = startChild({
-      file: chain[0]!,
-      argv: chain,
+      ...{ file: '/bin/sh', argv, ignores: ignoredSignals().map((name) => CALLERS_SIGNALS[name]!) },
+      endsWithUs: true,
+      networkNamespace: namespaceFd,
+      namespaces: CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | (options.pidns ? CLONE_NEWPID : 0),
+      mountsProc: options.pidns,
+      hostName: options.hostname,
       cwd: commandDirectory(),
       descriptors: standardStreams([3, 4, 5]),
-      env: {
-        ...options.env,
-        PASTA_INIT: INIT,
-        PASTA_HOSTNAME: options.hostname ?? '',
-        PASTA_NO_HOSTNAME: options.hostnameWritten ? Message.hostnameUnusable : '',
-        PASTA_IGNORED: ignoredSignals()
-          .map((name) => name.slice('SIG'.length))
-          .join(' '),
-      },
+      env: { ...options.env, PASTA_INIT: INIT },
     });
+    if (this.#head.hostNameRefused && options.hostnameWritten) put(2, `${Message.hostnameUnusable}\n`);
     this.ended = this.#head.exited;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     let partialLine = '';

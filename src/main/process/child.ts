@@ -8,13 +8,24 @@ import { close } from '../../sys/io.ts';
 import { errnoText } from '../../sys/libc.ts';
 import { NativeBuffer } from '../../sys/memory.ts';
 import { socketpair } from '../../sys/socket.ts';
-import { exitStatus, type SpawnPlan, spawnProcess } from '../../sys/spawn.ts';
+import { exitStatus, type SpawnFailure, type SpawnPlan, spawnProcess } from '../../sys/spawn.ts';
 
 /** Stands for the channel in the descriptors of a child. */
 export const CHANNEL = 'channel';
 
 export interface ChildPlan extends Omit<SpawnPlan, 'descriptors'> {
   readonly descriptors: readonly (number | typeof CHANNEL | undefined)[];
+}
+
+/** A child could not be started. */
+export class ChildError extends Error {
+  override readonly name = 'ChildError';
+  /** The system call that failed. */
+  readonly call: string;
+  constructor(file: string, { call, errno }: SpawnFailure) {
+    super(`${call === 'execve' ? file : call}: ${errnoText(errno)}`);
+    this.call = call;
+  }
 }
 
 /** The children that run, each with what to do when it ends. */
@@ -37,6 +48,8 @@ const UNKNOWN_STATUS = 1;
 /** A running child. */
 export class Child {
   readonly pid: number;
+  /** ChildPlan.hostName could not be set. */
+  readonly hostNameRefused: boolean;
   /** Our end. */
   readonly channel: Channel;
   /** Resolves when the child has ended, to its exit status as a shell reports it: 128 + n for signal n. */
@@ -44,7 +57,7 @@ export class Child {
   /** The same, after the last data of the channel. */
   readonly closed: Promise<number>;
 
-  /** Start it. @throws Error with the C library's text */
+  /** Start it. @throws ChildError */
   constructor(plan: ChildPlan) {
     const pair = new NativeBuffer(8);
     checked(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.address), 'socketpair', 'AF_UNIX');
@@ -52,13 +65,15 @@ export class Child {
     // Before the child starts: it may end at once.
     if (running.size === 0) process.on('SIGCHLD', reap);
     const descriptors = plan.descriptors.map((fd) => (fd === CHANNEL ? theirs : fd));
-    this.pid = spawnProcess({ ...plan, descriptors });
+    const spawned = spawnProcess({ ...plan, descriptors });
     close(theirs);
-    if (this.pid < 0) {
+    if ('errno' in spawned) {
       if (running.size === 0) process.off('SIGCHLD', reap);
       close(ours);
-      throw new Error(`${plan.file}: ${errnoText(-this.pid)}`);
+      throw new ChildError(plan.file, spawned);
     }
+    this.pid = spawned.pid;
+    this.hostNameRefused = spawned.hostNameRefused;
     this.exited = new Promise((resolve) => {
       running.set(this.pid, (status) => resolve(status < 0 ? UNKNOWN_STATUS : status));
     });

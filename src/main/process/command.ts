@@ -1,18 +1,17 @@
 /**
  * COMMAND, and the chain of small programs that sets up its environment and becomes it:
  *
- *   env             makes the chain ignore the signals that a terminal or a supervisor sends to a whole group
- *   nsenter --net   into the new network namespace, if the main thread is not inside itself
- *   setpriv         killed when bucatini ends, even by SIGKILL
- *   unshare         mount and PID namespace; its child is killed with it, and with that child all others
- *   sh              PID 1: runs what becomes COMMAND, reaps orphans, passes the exit status on, reports when
- *                   COMMAND is stopped
+ *   sh              PID 1 of a new PID namespace, in a new mount namespace with its own /proc; killed when
+ *                   bucatini ends, even by SIGKILL, and with it all others. Ignores the signals that a terminal
+ *                   or a supervisor sends to a whole group. All this is done before it is executed
+ *                   (sys/spawn.ts). It runs what becomes COMMAND, reaps orphans, passes the exit status on,
+ *                   reports when COMMAND is stopped
  *   env, sh         not PID 1, all signals at their default actions: says "started", waits for "go", becomes
  *                   COMMAND
  *   env             only if the environment has names that a shell drops
  *
- * The private resolv.conf is mounted in our own mount namespace, which unshare copies, and unmounted here
- * after that. This saves three programs in the chain, and each costs milliseconds.
+ * The private resolv.conf is mounted in our own mount namespace, which is copied for the chain, and unmounted
+ * here after that. This saves three programs in the chain, and each costs a millisecond.
  *
  * The chain starts while the TAP is being configured and the engine starts; the last sh holds COMMAND back
  * until both are done. It writes "started" to descriptor 2 and waits for a line there; end of file means that
@@ -31,7 +30,15 @@
  */
 import { accessSync, constants, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
 import { codeDirectory } from '#runtime/program';
-import { MNT_DETACH, MS_BIND, O_DIRECTORY, O_PATH, SIGSTOP } from '../../sys/constants.ts';
+import {
+  CLONE_NEWNS,
+  CLONE_NEWPID,
+  MNT_DETACH,
+  MS_BIND,
+  O_DIRECTORY,
+  O_PATH,
+  SIGSTOP,
+} from '../../sys/constants.ts';
 import { checked } from '../../sys/error.ts';
 import { openHeld } from '../../sys/held-directory.ts';
 import { close } from '../../sys/io.ts';
@@ -39,7 +46,7 @@ import { mount, umount2 } from '../../sys/mount.ts';
 import { openPath } from '../../sys/path.ts';
 import { raise } from '../../sys/process.ts';
 import { entriesShellsDrop } from './callers-environment.ts';
-import { CHANNEL, Child, type ChildPlan } from './child.ts';
+import { CHANNEL, Child, ChildError, type ChildPlan } from './child.ts';
 import { callersDescriptors, clearCloexec } from './inherited-descriptors.ts';
 import { ignoredSignals } from './signals.ts';
 import { within } from './time-limit.ts';
@@ -54,6 +61,9 @@ export class CommandError extends Error {
     this.status = status;
   }
 }
+
+/** The kernel refuses a new /proc: parts of ours are covered by mounts, as in containers. */
+export class ProcError extends CommandError {}
 
 /** The resolv.conf that COMMAND sees instead of the host's. */
 export interface PrivateResolvConf {
@@ -79,8 +89,11 @@ const NOT_FOUND = 127;
 const NOT_EXECUTABLE = 126;
 const SYSTEM_DIRECTORIES = ['/usr/bin', '/bin', '/usr/sbin', '/sbin'];
 
-/** Signals that the chain ignores: it ends when COMMAND ends, or by SIGKILL. */
-const IGNORED_BY_CHAIN = ['HUP', 'INT', 'QUIT', 'TERM', 'USR1', 'USR2'];
+/**
+ * Signals that the chain ignores, by their numbers (<asm-generic/signal.h>): it ends when COMMAND ends, or by
+ * SIGKILL.
+ */
+const IGNORED_BY_CHAIN = { HUP: 1, INT: 2, QUIT: 3, TERM: 15, USR1: 10, USR2: 12 };
 
 /**
  * The init of the PID namespace. It is passed in a variable so that ps shows COMMAND and not this text. The
@@ -133,7 +146,7 @@ export const START_LIMIT_MS = 60_000;
 
 /** COMMAND and its chain. The constructor starts the chain; go() lets COMMAND run. */
 export class Command {
-  /** The first process of the chain, which is unshare once the whole chain runs. */
+  /** The first process of the chain: sh, PID 1 of the PID namespace. */
   readonly #head: Child;
   /**
    * Resolves, with notes for the log, when the last sh waits for "go". Rejects with CommandError if the chain
@@ -158,30 +171,24 @@ export class Command {
     this.#notes.push(...notes);
     this.#covered = resolvConf && coverResolvConf(resolvConf);
     const ignored = ignoredSignals();
-    const chain = [
-      `--ignore-signal=${IGNORED_BY_CHAIN.join()}`,
-      ...(namespaceFd === undefined
-        ? []
-        : ['--', tool('nsenter'), `--net=/proc/${process.pid}/fd/${namespaceFd}`]),
-      ...['--', tool('setpriv'), '--pdeathsig', 'KILL', '--', tool('unshare')],
-      ...['--mount', '--propagation', 'slave', '--pid', '--fork', '--kill-child'],
-      ...(options.mountProc ? ['--mount-proc'] : []),
-      ...['--', shell, '-c', 'eval "$BUCATINI_INIT"', 'bucatini'],
+    clearCloexec(passed);
+    const argv = [
+      ...[shell, '-c', 'eval "$BUCATINI_INIT"', 'bucatini'],
       ...withEntriesShellsDrop(options.argv, options.env),
     ];
-    clearCloexec(passed);
-    this.#head = new Child({
-      file: tool('env'),
-      argv: [tool('env'), ...chain],
+    this.#head = this.#start({
+      ...{ file: shell, argv, ignores: Object.values(IGNORED_BY_CHAIN), endsWithUs: true },
+      ...{ namespaces: CLONE_NEWNS | CLONE_NEWPID, mountsProc: options.mountProc },
+      networkNamespace: namespaceFd,
       cwd: commandDirectory(),
       descriptors: standardStreams(streams),
       env: {
         ...options.env,
         BUCATINI_INIT: INIT,
         BUCATINI_WAIT: WAIT,
-        BUCATINI_SIGNALS: IGNORED_BY_CHAIN.filter(
-          (name) => !ignored.includes(`SIG${name}` as NodeJS.Signals),
-        ).join(),
+        BUCATINI_SIGNALS: Object.keys(IGNORED_BY_CHAIN)
+          .filter((name) => !ignored.includes(`SIG${name}` as NodeJS.Signals))
+          .join(),
         BUCATINI_ENV: tool('env'),
         BUCATINI_SH: shell,
         BUCATINI_OPEN_FILES: options.openFiles ?? '',
@@ -202,6 +209,18 @@ export class Command {
     this.started.catch(() => {});
   }
 
+  /** Start the first process. Its mount namespace has the private resolv.conf then, and ours the host's again. */
+  #start(plan: ChildPlan): Child {
+    try {
+      return new Child(plan);
+    } catch (error) {
+      if (!(error instanceof ChildError) || error.call !== 'mount') throw error;
+      throw new ProcError(error.message, 1);
+    } finally {
+      this.#covered?.uncover();
+    }
+  }
+
   #waitUntilStarted(): Promise<readonly string[]> {
     const { promise, resolve, reject } = Promise.withResolvers<readonly string[]>();
     let complaint = '';
@@ -212,16 +231,13 @@ export class Command {
       }
       if (complaint.length < 4096) complaint += chunk;
       if (this.#pid !== 0 || !`\n${complaint}`.includes('\nstarted\n')) return;
-      // sh is the only child of unshare. The process that becomes COMMAND is the eldest child of sh, as
-      // adopted orphans come behind it.
-      this.#pid = eldestChild(eldestChild(this.#head.pid));
+      // The process that becomes COMMAND is the eldest child of sh, as adopted orphans come behind it.
+      this.#pid = eldestChild(this.#head.pid);
       this.#directory = this.#pid === 0 ? -1 : openPath(`/proc/${this.#pid}`, O_PATH | O_DIRECTORY);
-      this.#covered?.uncover();
       resolve([...this.#notes, ...(this.#covered?.notes ?? [])]);
     });
     // `exited` may resolve before the last output has come.
     void this.#head.closed.then((status) => {
-      this.#covered?.uncover();
       const why = complaint.trim().replaceAll('\n', '; ') || `ended with status ${status}`;
       reject(new CommandError(why, 1));
     });

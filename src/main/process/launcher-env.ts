@@ -58,6 +58,10 @@ export const LAUNCHER_VARIABLES = {
     setBy: 'tests',
     meaning: 'frames that the engine loses (main/cli/impairment.ts)',
   },
+  BUCATINI_TEST_LAPS: {
+    setBy: 'perf/start.ts',
+    meaning: 'any value: print when each step of the start and of the end was done',
+  },
 } as const satisfies Record<string, { readonly setBy: string; readonly meaning: string }>;
 
 export type LauncherVariable = keyof typeof LAUNCHER_VARIABLES;
@@ -69,7 +73,7 @@ export type LauncherVariable = keyof typeof LAUNCHER_VARIABLES;
 export const CHAIN_VARIABLES = [
   ...['BUCATINI_INIT', 'BUCATINI_WAIT', 'BUCATINI_SIGNALS', 'BUCATINI_ENV', 'BUCATINI_SH', 'BUCATINI_LISTEN'],
   ...['BUCATINI_GO', 'BUCATINI_PROC', 'BUCATINI_STREAMS', 'BUCATINI_CLOSE'],
-  ...['PASTA_INIT', 'PASTA_HOSTNAME', 'PASTA_NO_HOSTNAME', 'PASTA_IGNORED', 'PASTA_GO'],
+  ...['PASTA_INIT', 'PASTA_GO'],
 ] as const;
 
 /** The value of a variable, if it is set. */

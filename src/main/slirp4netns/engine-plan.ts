@@ -85,6 +85,7 @@ export function slirpEnginePlan(
     ...keys,
     ...(impairment && { impairment }),
     logLevel: 'warning',
+    waitsForBegin: true,
   };
 }
 

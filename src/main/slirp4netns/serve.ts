@@ -4,7 +4,10 @@
  * the last process has left the namespace, or when the namespace's path is unlinked. Signals have their
  * default action, as callers expect.
  *
- * The API socket accepts connections before the ready byte is written.
+ * The ready byte is written as soon as the interface is configured, so that the caller continues while the
+ * engine starts and this process enters the sandbox: until then the interface's queue keeps what the guest
+ * sends, and the engine carries nothing (EnginePlan.waitsForBegin). With an API socket it is written when that
+ * socket accepts connections, as callers use both at once.
  */
 import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
 import { strerrorOf } from '../../sys/error.ts';
@@ -96,10 +99,8 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   configured(_notes: readonly string[], { tap, name }: SlirpTap): void {
     if (this.#conf.target.kind === 'netns') say(Message.sentTap(tap.fd, name));
     say(Message.receivedTap(tap.fd));
-  }
-
-  engineStarted(): void {
     writeAll(1, `${banner(this.#conf).join('\n')}\n`);
+    if (this.#conf.apiSocket === undefined) this.#tellReady();
   }
 
   /**
@@ -119,10 +120,12 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
 
   async openApi(engine: EngineHandle, { name }: SlirpTap): Promise<ApiSocket | undefined> {
     if (this.#conf.apiSocket === undefined) return undefined;
-    return listen(this.#conf.apiSocket, {
+    const api = await listen(this.#conf.apiSocket, {
       ...{ engine, ports: portsBeside(engine, []), addresses: this.#plan!.addresses },
       ...{ interfaceName: name, program: 'bucatini slirp4netns', version: this.#version() },
     });
+    this.#tellReady();
+    return api;
   }
 
   beforeSandbox(engine: EngineHandle, files: FileWatch): Sandbox {
@@ -143,9 +146,11 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     };
   }
 
-  ready(): void {
+  #tellReady(): void {
     if (this.#conf.readyFd !== undefined) writeReadyByte(this.#conf.readyFd);
   }
+
+  ready(): void {}
 
   ends(): readonly Promise<number>[] {
     return [this.#end.promise];
@@ -222,6 +227,7 @@ function watchHangUp(fd: number, engine: Pick<EngineHandle, 'watchHangUp'>, onEn
 function descriptorsInUse({ target, exitFd, readyFd }: SlirpConf): readonly number[] {
   return [
     ...(target.kind === 'tapfd' ? [target.fd] : descriptorOfPath(target.path)),
+    // That of --ready-fd is closed already: its number may be another descriptor's by now.
     ...[exitFd, readyFd].filter((fd) => fd !== undefined),
   ];
 }

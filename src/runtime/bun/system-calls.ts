@@ -21,7 +21,6 @@ export const RUNTIME_CALLS = {
     'pkey_free',
     'munmap',
     'mremap',
-    'madvise',
     'mincore',
     'brk',
     'membarrier',
@@ -40,13 +39,7 @@ export const RUNTIME_CALLS = {
     'sched_get_priority_max',
     'sched_get_priority_min',
   ],
-  'signal handlers and ends of children': [
-    'rt_sigprocmask',
-    'sigaltstack',
-    'rt_sigpending',
-    'waitid',
-    'restart_syscall',
-  ],
+  'signal handlers and ends of children': ['sigaltstack', 'rt_sigpending', 'waitid', 'restart_syscall'],
   'a thread stopped by another one, whose collector scans all stacks: it waits for a signal': [
     'rt_sigsuspend',
   ],

@@ -621,11 +621,7 @@ export class DatagramSockets implements SocketModule {
   /** The engine ends. */
   closeAll(): void {
     const table = this.#table;
-    for (let sid = 0; sid < table.fd.length; sid++) {
-      if (table.fd.has(sid)) close(table.fd.get(sid));
-      table.fd.clear(sid);
-      table.kind[sid] = Kind.none;
-    }
+    table.fd.each((sid) => table.close(sid as SocketId));
   }
 
   /**

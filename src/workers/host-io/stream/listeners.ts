@@ -243,7 +243,7 @@ export class StreamListeners {
   /** The engine ends. */
   closeAll(): void {
     for (let fd = 0; fd < this.#pending.length; fd++) if (this.#pending[fd] === 1) close(fd);
-    for (let i = 0; i < this.#fd.length; i++) if (this.#fd.has(i)) close(this.#fd.get(i));
+    this.#fd.each((i) => close(this.#fd.get(i)));
   }
 }
 

@@ -340,11 +340,10 @@ export class StreamSockets implements SocketModule, StreamEnding {
   closeAll(): void {
     this.#listeners.closeAll();
     const { fd } = this.#table;
-    for (let gid = 0; gid < fd.length; gid++) {
-      if (!fd.has(gid)) continue;
+    fd.each((gid) => {
       setLingerZero(fd.get(gid));
       close(fd.get(gid));
       fd.clear(gid);
-    }
+    });
   }
 }
