@@ -159,8 +159,8 @@ export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
   if (hasNul([file, cwd, hostName, ...plan.argv, ...entries])) return { errno: Errno.EINVAL, call: 'execve' };
   const count = plan.descriptors.length;
   const ours: number[] = [];
+  const calls = new CallList();
   try {
-    const calls = new CallList();
     for (let signal = 1; signal <= SIGNALS; signal++) {
       if (signal === SIGKILL || signal === SIGSTOP) continue;
       calls.action(signal, plan.ignores?.includes(signal) === true);
@@ -189,6 +189,7 @@ export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
     return start(calls, namespaces);
   } finally {
     for (const fd of ours) close(fd);
+    calls.erase();
   }
 }
 
@@ -267,6 +268,11 @@ class CallList {
     return array.address;
   }
 
+  /** Erase the strings of all arrays: an environment has secrets of its owner. */
+  erase(): void {
+    for (const held of this.#held) if (held instanceof StringArray) held.erase();
+  }
+
   encode(): NativeBuffer {
     const list = new NativeBuffer(CALLS_AT + this.#calls.length * CALL_BYTES);
     for (const [i, { words }] of this.#calls.entries()) {
@@ -316,20 +322,27 @@ const environmentOf = (env: SpawnPlan['env']): readonly string[] =>
  * not contain NUL.
  */
 class StringArray {
-  readonly #bytes: Uint8Array;
+  readonly #bytes: NativeBuffer;
   readonly #pointers: NativeBuffer;
   readonly address: number;
 
   constructor(texts: readonly string[]) {
-    // The final NUL also keeps the buffer from being empty.
-    this.#bytes = new Uint8Array(Buffer.from(`${texts.map((text) => `${text}\0`).join('')}\0`));
+    const sizes = texts.map((text) => Buffer.byteLength(text) + 1);
+    this.#bytes = new NativeBuffer(sizes.reduce((sum, size) => sum + size, 1)); // not empty
     this.#pointers = new NativeBuffer((texts.length + 1) * 8);
-    let at = addressOf(this.#bytes) as number;
+    let at = 0;
+    const encoder = new TextEncoder();
     texts.forEach((text, i) => {
-      writeAddress(this.#pointers.u32, i * 2, at);
-      at += Buffer.byteLength(text) + 1;
+      encoder.encodeInto(text, this.#bytes.u8.subarray(at));
+      writeAddress(this.#pointers.u32, i * 2, this.#bytes.address + at);
+      at += sizes[i]!;
     });
     this.address = this.#pointers.address;
+  }
+
+  /** Fill the strings with zeros. */
+  erase(): void {
+    this.#bytes.u8.fill(0);
   }
 }
 

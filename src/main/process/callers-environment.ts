@@ -29,6 +29,11 @@ export function callersEnvironment(from: NodeJS.ProcessEnv = process.env): NodeJ
   return env;
 }
 
+/** Empty an environment that is not needed any more: its values would be kept by whoever refers to it. */
+export function forgetEnvironment(env: NodeJS.ProcessEnv): void {
+  for (const name of Object.keys(env)) delete env[name];
+}
+
 /** Entries that a shell drops, because their names are not valid shell variables. As NAME=VALUE. */
 export const entriesShellsDrop = (env: NodeJS.ProcessEnv): readonly string[] =>
   Object.entries(env)
