@@ -154,4 +154,4 @@ inside='
   exec /bin/sh -c "umount -l /.old && cd /bucatini && exec \"\$@\"" sh "$@"
 '
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM="${TERM:-dumb}" \
-  unshare -Ur -m --propagation private -- /bin/sh -c "$inside" sh "$tree" "$project" "$modules" "$@"
+  unshare -Ur -m -p --fork --kill-child --mount-proc --propagation private -- /bin/sh -c "$inside" sh "$tree" "$project" "$modules" "$@"
