@@ -150,6 +150,7 @@ undo_hint() {
 # rest is in BUCATINI_KEPT_1, BUCATINI_KEPT_2 ...
 # Names in lower case stay in the environment too, as the launchers use such names themselves; no runtime obeys one. So do names that are
 # invalid in a shell: the shell drops them.
+# With $no_command nothing is saved: what our process does not have cannot be read from its memory.
 # BUCATINI_IGNORED is exported too: our runtime cannot find out which signals the caller ignored.
 keep_for_command() {
   export BUCATINI_IGNORED
@@ -161,11 +162,11 @@ keep_for_command() {
   LC_ALL=C # ${#...} counts bytes
   # The kernel limits one variable to 128 KiB (MAX_ARG_STRLEN).
   kept=$entries parts=
-  [ ${#entries} -le 120000 ] || kept=
+  [ -z "$no_command" ] && [ ${#entries} -le 120000 ] || kept=
   old_ifs=$IFS IFS=$newline
   set -f
   for entry in $entries; do
-    if [ ${#entries} -gt 120000 ]; then
+    if [ ${#entries} -gt 120000 ] && [ -z "$no_command" ]; then
       [ ${#entry} -le 120000 ] || continue # stays where it is
       if [ $((${#kept} + ${#entry})) -gt 120000 ]; then
         parts=$((parts + 1))

@@ -1,11 +1,12 @@
 // @vitest: beside
 /** The kind of each test file (support/test-kind.ts), and its project in vitest.config.ts. */
-import { globSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { bunExecutable } from '../scripts/bun.ts';
 import config from '../vitest.config.ts';
 import { runsOnBun } from './support/bun-files.ts';
+import { runsOnNodeToo } from './support/node-files.ts';
 import { testKind } from './support/test-kind.ts';
 
 const root = path.resolve(import.meta.dirname, '..');
@@ -24,17 +25,20 @@ describe('test files', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('each file: in one of the two projects, those for Bun in one more', () => {
+  it('each file: in one of the two projects, some in one more of a runtime', () => {
     const projects = config.test?.projects as {
       readonly test: { readonly name: string; readonly include: readonly string[] };
     }[];
-    const included = (onBun: boolean): string[] =>
+    const included = (names: readonly string[]): string[] =>
       projects
-        .filter(({ test }) => test.name.startsWith('bun ') === onBun)
+        .filter(({ test }) => names.includes(test.name))
         .flatMap(({ test }) => test.include)
         .sort();
-    expect(included(false)).toEqual(files);
-    expect(included(true)).toEqual(bunExecutable(`${root}/`) === undefined ? [] : files.filter(runsOnBun));
+    expect(included(['beside', 'alone'])).toEqual(files);
+    const bun = bunExecutable(`${root}/`) !== undefined;
+    expect(included(['bun beside', 'bun alone'])).toEqual(bun ? files.filter(runsOnBun) : []);
+    const built = existsSync(`${root}/dist/bun/bucatini`);
+    expect(included(['node beside', 'node alone'])).toEqual(built ? files.filter(runsOnNodeToo) : []);
   });
 
   it('testKind: reads the first line, refuses a pragma elsewhere', () => {

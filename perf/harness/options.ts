@@ -163,7 +163,8 @@ function peerSpec(text: string): PeerSpec {
   return { name, path, kind: kind === 'slirp' ? 'slirp4netns' : kind, threads: 'auto' };
 }
 
-function peerList(text: string): PeerSpec[] {
+/** Parse a list of peers, as `--peers` has it. @throws UsageError */
+export function peerList(text: string): PeerSpec[] {
   const peers = text.split(',').map(peerSpec);
   const twice = peers.find((peer, i) => peers.some((other, j) => j < i && other.name === peer.name));
   if (twice) throw new UsageError(`--peers: '${twice.name}' is named twice`);

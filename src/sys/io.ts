@@ -9,10 +9,10 @@ import { failed, libc } from './libc.ts';
 import { type NativeAddress, NativeBuffer } from './memory.ts';
 
 type N = number;
-const cRead = libc<[N, N, N]>('read', 'intptr_t', ['int', 'uintptr_t', 'size_t']);
-const cWrite = libc<[N, N, N]>('write', 'intptr_t', ['int', 'uintptr_t', 'size_t']);
-const cReadv = libc<[N, N, N]>('readv', 'intptr_t', ['int', 'uintptr_t', 'int']);
-const cWritev = libc<[N, N, N]>('writev', 'intptr_t', ['int', 'uintptr_t', 'int']);
+const cRead = libc<[N, N, N]>('read', 'int', ['int', 'uintptr_t', 'size_t']);
+const cWrite = libc<[N, N, N]>('write', 'int', ['int', 'uintptr_t', 'size_t']);
+const cReadv = libc<[N, N, N]>('readv', 'int', ['int', 'uintptr_t', 'int']);
+const cWritev = libc<[N, N, N]>('writev', 'int', ['int', 'uintptr_t', 'int']);
 const cPread = libc<[N, N, N, N]>('pread', 'intptr_t', ['int', 'uintptr_t', 'size_t', 'int64_t']);
 const cFtruncate = libc<[N, N]>('ftruncate', 'int', ['int', 'int64_t']);
 const cLseek = libc<[N, N, N]>('lseek', 'intptr_t', ['int', 'int64_t', 'int']);
@@ -20,7 +20,7 @@ const cClose = libc<[N]>('close', 'int', ['int']);
 const cFcntl = libc<[N, N, N]>('fcntl', 'int', ['int', 'int', 'uintptr_t']);
 const cDup3 = libc<[N, N, N]>('dup3', 'int', ['int', 'int', 'int']);
 const cPipe2 = libc<[N, N]>('pipe2', 'int', ['uintptr_t', 'int']);
-const cSplice = libc<[N, N, N, N, N, N]>('splice', 'intptr_t', [
+const cSplice = libc<[N, N, N, N, N, N]>('splice', 'int', [
   'int',
   'uintptr_t',
   'int',

@@ -25,11 +25,11 @@ const cGetpeername = libc<[N, N, N]>('getpeername', 'int', ['int', P, P]);
 const cSetsockopt = libc<[N, N, N, N, N]>('setsockopt', 'int', ['int', 'int', 'int', P, 'uint32_t']);
 const cGetsockopt = libc<[N, N, N, N, N]>('getsockopt', 'int', ['int', 'int', 'int', P, P]);
 const cShutdown = libc<[N, N]>('shutdown', 'int', ['int', 'int']);
-const cSend = libc<[N, N, N, N]>('send', 'intptr_t', ['int', P, 'size_t', 'int']);
-const cRecv = libc<[N, N, N, N]>('recv', 'intptr_t', ['int', P, 'size_t', 'int']);
-const cSendto = libc<[N, N, N, N, N, N]>('sendto', 'intptr_t', ['int', P, 'size_t', 'int', P, 'uint32_t']);
-const cSendmsg = libc<[N, N, N]>('sendmsg', 'intptr_t', ['int', P, 'int']);
-const cRecvmsg = libc<[N, N, N]>('recvmsg', 'intptr_t', ['int', P, 'int']);
+// send(2) and recv(2) are these two without an address: one function less to make callable.
+const cRecvfrom = libc<[N, N, N, N, N, N]>('recvfrom', 'int', ['int', P, 'size_t', 'int', P, P]);
+const cSendto = libc<[N, N, N, N, N, N]>('sendto', 'int', ['int', P, 'size_t', 'int', P, 'uint32_t']);
+const cSendmsg = libc<[N, N, N]>('sendmsg', 'int', ['int', P, 'int']);
+const cRecvmsg = libc<[N, N, N]>('recvmsg', 'int', ['int', P, 'int']);
 const cSendmmsg = libc<[N, N, N, N]>('sendmmsg', 'int', ['int', P, 'uint32_t', 'int']);
 const cRecvmmsg = libc<[N, N, N, N, N]>('recvmmsg', 'int', ['int', P, 'uint32_t', 'int', P]);
 
@@ -172,7 +172,7 @@ export function shutdown(fd: number, how: number): number {
 
 /** send(2). @param flags  MSG_*; pass MSG_NOSIGNAL with stream sockets @returns bytes sent or -errno */
 export function send(fd: number, address: NativeAddress | number, bytes: number, flags: number): number {
-  const r = cSend(fd, address, bytes, flags);
+  const r = cSendto(fd, address, bytes, flags, 0, 0);
   return r < 0 ? failed() : r;
 }
 
@@ -182,7 +182,7 @@ export function send(fd: number, address: NativeAddress | number, bytes: number,
  * @returns bytes received or -errno
  */
 export function recv(fd: number, address: NativeAddress | number, bytes: number, flags: number): number {
-  const r = cRecv(fd, address, bytes, flags);
+  const r = cRecvfrom(fd, address, bytes, flags, 0, 0);
   return r < 0 ? failed() : r;
 }
 

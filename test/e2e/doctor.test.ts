@@ -1,13 +1,27 @@
 /** `bucatini doctor` from dist/: it starts a program of its own, which the build must contain. */
 import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 
-const program = fileURLToPath(new URL('../../bin/bucatini', import.meta.url));
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const BUN_EXECUTABLE = `${root}dist/bun/bucatini`;
 
 describe('the built doctor', () => {
-  it('the TAP probe passes, as the build contains its file', { timeout: 60_000 }, () => {
-    const { stdout } = spawnSync(program, ['doctor'], { encoding: 'utf8' });
+  const { BUCATINI_RUNTIME: chosen } = process.env;
+  const { stdout } = spawnSync(`${root}bin/bucatini`, ['doctor'], { encoding: 'utf8', timeout: 60_000 });
+
+  it('the TAP probe passes, as the build contains its file', () => {
     expect(stdout).toMatch(/^ok {4}TAP +created one in a new namespace$/m);
+  });
+
+  it('the runtime is the chosen one, else Bun where it runs', () => {
+    const bun = chosen === undefined ? existsSync(BUN_EXECUTABLE) : chosen === 'bun';
+    expect(stdout).toMatch(bun ? /^ok {4}runtime +Bun [0-9.]+ /m : /^ok {4}runtime +Node [0-9.]+ /m);
+  });
+
+  it.runIf(process.env.CI === 'true')('the build made an executable, or Bun does not run here', () => {
+    const made = existsSync(BUN_EXECUTABLE);
+    expect(made ? '' : readFileSync(`${root}dist/bun/why.txt`, 'utf8')).toMatch(/^$| does not run: /);
   });
 });

@@ -4,7 +4,7 @@
  * open in COMMAND and configures nothing.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
+import { type Bed, isFrontEnd, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
 import { patternSha256 } from '../support/pattern.ts';
 import { GATEWAY4, HOST4, PEER4, PEER6, PORT } from '../support/ports.ts';
@@ -31,7 +31,7 @@ describeE2e('pasta --fd', needs, () => {
     await succeedIn(bed, 'host', ['sh', '-c', `umount ${netns}; rm ${netns}`]);
     for (const { process } of givers) killTree(process.pid!);
     givers = [];
-    const pastas = (): string[] => bed.processes().filter((line) => line.includes('/pasta/main.js'));
+    const pastas = (): string[] => bed.processes().filter((line) => isFrontEnd(line, 'pasta'));
     await eventually('no pasta is left', END_MS, () => pastas().length === 0);
   });
 

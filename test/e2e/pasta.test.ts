@@ -4,7 +4,7 @@
  * network.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Bed, makeBed, succeedIn } from '../support/bed.ts';
+import { type Bed, isFrontEnd, makeBed, succeedIn } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
 import { GATEWAY4, HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
 import { eventually } from '../support/process.ts';
@@ -32,7 +32,7 @@ describeE2e('pasta', needs, () => {
   });
   afterAll(() => bed?.close());
 
-  const pastas = (): string[] => bed.processes().filter((line) => /[ /]pasta\/main(\.js)? /.test(line));
+  const pastas = (): string[] => bed.processes().filter((line) => isFrontEnd(line, 'pasta'));
   const none = (): Promise<unknown> => eventually('no pasta is left', QUIT_MS, () => pastas().length === 0);
   const global = (text: string): string[] => [...text.matchAll(/inet6? (\S+)/g)].map((m) => m[1]!);
   const addresses = ['ip', '-o', 'addr', 'show', 'scope', 'global'];

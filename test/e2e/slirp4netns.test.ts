@@ -3,7 +3,7 @@
  * RootlessKit check. The expected results are those of slirp4netns 1.3.3.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Bed, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
+import { type Bed, isFrontEnd, makeBed, succeedIn, supportProgram } from '../support/bed.ts';
 import { repoRoot } from '../support/engines.ts';
 import { patternSha256 } from '../support/pattern.ts';
 import { GATEWAY4, GATEWAY6, HOST4, HOST6, PEER4, PEER6, PORT } from '../support/ports.ts';
@@ -30,7 +30,7 @@ describeE2e('slirp4netns', needs, () => {
   afterAll(() => bed?.close());
 
   const inside = (script: string) => bed.run('host', ['nsenter', `--net=${netns}`, 'sh', '-c', script]);
-  const slirps = (): string[] => bed.processes().filter((line) => line.includes('/slirp4netns/main.js'));
+  const slirps = (): string[] => bed.processes().filter((line) => isFrontEnd(line, 'slirp4netns'));
   const none = (): Promise<unknown> =>
     eventually('no slirp4netns is left', END_MS, () => slirps().length === 0);
 

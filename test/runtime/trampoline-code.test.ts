@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import {
+  CALL_SLOTS,
   ERRNO_AT,
   ERRNO_FUNCTION_AT,
   FUNCTIONS_AT,
@@ -16,6 +17,7 @@ import {
 import { describeNeeding, requireTool } from '../support/require.ts';
 
 const LAST = SLOTS - 1;
+const LAST_CALL = SLOTS + CALL_SLOTS - 1;
 
 function codeOf(arch: string): Uint8Array {
   const memory = new ArrayBuffer(TRAMPOLINE_BYTES);
@@ -56,6 +58,26 @@ describe('x86-64, encodings of the Intel manual, volume 2', () => {
     expect(code.subarray(at + expected.length / 2, at + SLOT_BYTES).every((byte) => byte === 0)).toBe(true);
     expect(17 + 27).toBe(expected.indexOf('4883c418') / 2); // jne, whose end is at 17, goes to the add
   });
+
+  it.each([SLOTS, LAST_CALL])('trampoline %i, of a system call', (slot) => {
+    const at = slot * SLOT_BYTES;
+    const expected = [
+      '4989ca', // mov r10, rcx: REX.WB 89 /r
+      '0f1f00', // nop [rax]: 0F 1F /0
+      `8b05${distance32(at + 12, FUNCTIONS_AT + slot * 8)}`, // mov eax, [rip + number]: 8B /r
+      '0f05', // syscall
+      '483d00f0ffff', // cmp rax, -4096: REX.W 3D id
+      '7701', // ja +1: 77 cb
+      'c3', // ret
+      'f7d8', // neg eax: F7 /3
+      '0f1f440000', // nop [rax + rax + 0]: 0F 1F /0
+      `8905${distance32(at + 36, ERRNO_AT)}`, // mov [rip + copy], eax: 89 /r
+      '4883c8ff', // or rax, -1: REX.W 83 /1 ib
+      'c3', // ret
+    ].join('');
+    expect(hex(code.subarray(at, at + expected.length / 2))).toBe(expected);
+    expect(22 + 1).toBe(expected.indexOf('f7d8') / 2); // ja, whose end is at 22, goes to the neg
+  });
 });
 
 describe('AArch64, encodings of the Arm manual (DDI 0487), section C6.2', () => {
@@ -88,6 +110,27 @@ describe('AArch64, encodings of the Arm manual (DDI 0487), section C6.2', () => 
       expected.map((word) => word.toString(16)),
     );
     expect(code.subarray(at + expected.length * 4, at + SLOT_BYTES).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it.each([SLOTS, LAST_CALL])('trampoline %i, of a system call', (slot) => {
+    const at = slot * SLOT_BYTES;
+    const expected = [
+      0x58000010 + imm19(at, FUNCTIONS_AT + slot * 8), // ldr x16, number
+      0xaa1003e8, // mov x8, x16: orr x8, xzr, x16: 1 01 01010 00 0 Rm = 16, 0, Rn = 31, Rd = 8
+      0xd4000001, // svc #0: 11010100 000 imm16 = 0, 00001
+      0xb13ffc1f, // cmn x0, #4095: adds xzr, x0, #4095: 1 0 1 100010 0 imm12 = 4095, Rn = 0, Rd = 31
+      0x54000002 + imm19(at + 16, at + 24), // b.hs failed: cond = 0010
+      0xd65f03c0, // ret
+      0x4b0003e0, // failed: neg w0, w0: sub w0, wzr, w0: 0 1 0 01011 00 0 Rm = 0, 0, Rn = 31, Rd = 0
+      adr(2, at + 28, ERRNO_AT), // adr x2, copy
+      0xb9000040, // str w0, [x2]
+      0x92800000, // mov x0, #-1: movn x0, #0: 1 00 100101 00 imm16 = 0, Rd = 0
+      0xd65f03c0, // ret
+    ];
+    const view = new DataView(code.buffer);
+    expect(expected.map((_, i) => view.getUint32(at + i * 4, true).toString(16))).toEqual(
+      expected.map((word) => word.toString(16)),
+    );
   });
 });
 

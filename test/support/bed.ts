@@ -79,6 +79,13 @@ export interface Bed {
   close(): Promise<void>;
 }
 
+/**
+ * Whether a line of Bed.processes() is the process of a front end. Its command line is `node
+ * .../dist/main/pasta/main.js ...` on Node and `.../dist/bun/bucatini pasta/main ...` on Bun.
+ */
+export const isFrontEnd = (line: string, name: 'pasta' | 'slirp4netns'): boolean =>
+  new RegExp(`[ /]${name}/main(\\.js)?( |$)`).test(line);
+
 export interface Inside {
   /** Run a command in the guest. */
   inside(argv: readonly string[], options?: RunOptions): Promise<Finished>;

@@ -268,6 +268,7 @@ export const ENGINE_CALLS: readonly SyscallName[] = [
   'pipe2',
   'mmap',
   'mprotect',
+  'madvise',
   'rt_sigaction',
   'rt_sigprocmask',
   'rt_sigreturn',

@@ -18,6 +18,7 @@
  *   detach from host and caller (host/sandbox.ts)
  *   enter the sandbox                          enterSandbox?    do something before or after
  *                                              ready            let COMMAND run, inform the caller
+ *   two seconds later: drop mapped code (idle-memory.ts)
  *   wait for the first end                     ends, engineFailed?
  *                                              served?
  *   stop everything                            stop?, then the engine, then afterEngine?
@@ -38,6 +39,7 @@ import { closeInheritedOnExec, fewDescriptors } from '../process/inherited-descr
 import { FileWatch } from './file-watch.ts';
 import { type Followed, type Following, followHost } from './follow.ts';
 import { HostWatch } from './host-watch.ts';
+import { IdleMemory } from './idle-memory.ts';
 import type { Log } from './log.ts';
 import type { Netns, NetnsError, SocketsInside } from './netns.ts';
 import { detachFromHost, enterSandbox, type Leaving, type SandboxPlan } from './sandbox.ts';
@@ -151,6 +153,7 @@ class Service<Job extends SocketsInside, Made> {
   #followed: Followed | undefined;
   #api: ApiSocket | undefined;
   #tapFd: number | undefined;
+  #idleMemory: IdleMemory | undefined;
 
   constructor(front: FrontEnd<Job, Made>) {
     this.#front = front;
@@ -176,6 +179,7 @@ class Service<Job extends SocketsInside, Made> {
     });
     engine.begin();
     front.ready(made);
+    this.#idleMemory?.ready();
     this.#steps.lap('ready');
     this.#steps.print();
     const outcome = await Promise.race([engine.failed, front.netns.failed, ...front.ends()]);
@@ -229,6 +233,7 @@ class Service<Job extends SocketsInside, Made> {
 
   #enterSandbox({ eventRings }: EngineHandle, sandbox: Sandbox): void {
     const front = this.#front;
+    this.#idleMemory = new IdleMemory();
     const detached = detachFromHost({ ...sandbox, eventRings, log: front.log });
     const close = (): void =>
       enterSandbox(
@@ -258,6 +263,7 @@ class Service<Job extends SocketsInside, Made> {
     this.#watch.stop();
     this.#files?.stop();
     this.#followed?.stop();
+    this.#idleMemory?.stop();
     front.stop?.(failed);
     this.#api?.close();
     await endWithin(this.#engine);

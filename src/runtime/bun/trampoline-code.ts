@@ -3,9 +3,11 @@
  * mapping, code first, because it refers to its data by their distance:
  *
  *      +0                     SLOTS trampolines of SLOT_BYTES each
+ *      +SLOTS * SLOT_BYTES    CALL_SLOTS trampolines that make system calls without the C library
  *      +CODE_BYTES            address of __errno_location(), u64
  *      +ERRNO_AT              errno of the last call that returned -1, i32
- *      +FUNCTIONS_AT          address of the function of each trampoline, u64 each
+ *      +FUNCTIONS_AT          of each trampoline the address of its function or the number of its system
+ *                             call, u64 each
  *
  * A trampoline compares the low 32 bits of a result with -1: a longer result that ends in 32 one bits costs a
  * read of errno, no more.
@@ -17,6 +19,8 @@ export const CODE_BYTES = 64 * 1024;
 export const SLOT_BYTES = 64;
 /** Functions that one thread can call. */
 export const SLOTS = 128;
+/** System calls that one thread can make without the C library. */
+export const CALL_SLOTS = 16;
 export const ERRNO_FUNCTION_AT = CODE_BYTES;
 export const ERRNO_AT = CODE_BYTES + 8;
 export const FUNCTIONS_AT = CODE_BYTES + 16;
@@ -67,15 +71,37 @@ function codeX64(bytes: Uint8Array, words: Int32Array): void {
     ] as const)
       words[(at + hole) >> 2] = to - (at + hole + 4);
   }
+  const call = [
+    ...[0x49, 0x89, 0xca], //              mov r10, rcx    the fourth argument; the others are in place
+    ...[0x0f, 0x1f, 0x00], //              nop of three bytes
+    ...[0x8b, 0x05, 0, 0, 0, 0], //        mov eax, [rip + number]
+    ...[0x0f, 0x05], //                    syscall
+    ...[0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff], // cmp rax, -4096
+    ...[0x77, 0x01], //                    ja failed
+    0xc3, //                               ret
+    ...[0xf7, 0xd8], // failed:            neg eax
+    ...[0x0f, 0x1f, 0x44, 0x00, 0x00], //  nop of five bytes
+    ...[0x89, 0x05, 0, 0, 0, 0], //        mov [rip + copy], eax
+    ...[0x48, 0x83, 0xc8, 0xff], //        or rax, -1
+    0xc3, //                               ret
+  ];
+  for (let slot = SLOTS; slot < SLOTS + CALL_SLOTS; slot++) {
+    const at = slot * SLOT_BYTES;
+    bytes.set(call, at);
+    words[(at + 8) >> 2] = FUNCTIONS_AT + slot * 8 - (at + 12);
+    words[(at + 32) >> 2] = ERRNO_AT - (at + 36);
+  }
 }
 
 /** The same for AArch64 (AAPCS64). */
 function codeArm64(_bytes: Uint8Array, words: Int32Array): void {
   /** ldr x16, [pc + distance] */
   const load = (distance: number): number => 0x58000010 | ((distance >> 2) << 5);
+  /** adr x2, pc + distance */
+  const address = (distance: number): number =>
+    0x10000002 | ((distance & 3) << 29) | (((distance >> 2) & 0x7ffff) << 5);
   for (let slot = 0; slot < SLOTS; slot++) {
     const at = slot * SLOT_BYTES;
-    const copy = ERRNO_AT - (at + 36);
     const code = [
       0xa9be7bfd, //                                                     stp x29, x30, [sp, #-32]!
       load(FUNCTIONS_AT + slot * 8 - (at + 4)),
@@ -86,12 +112,29 @@ function codeArm64(_bytes: Uint8Array, words: Int32Array): void {
       load(ERRNO_FUNCTION_AT - (at + 24)),
       0xd63f0200, //                                                     blr x16
       0xb9400001, //                                                     ldr w1, [x0]
-      0x10000002 | ((copy & 3) << 29) | (((copy >> 2) & 0x7ffff) << 5), // adr x2, copy
+      address(ERRNO_AT - (at + 36)), //                                  adr x2, copy
       0xb9000041, //                                                     str w1, [x2]
       0xf9400be0, //                                                     ldr x0, [sp, #16]
       0xa8c27bfd, //                                              done:  ldp x29, x30, [sp], #32
       0xd65f03c0, //                                                     ret
     ];
     words.set(code, at >> 2);
+  }
+  for (let slot = SLOTS; slot < SLOTS + CALL_SLOTS; slot++) {
+    const at = slot * SLOT_BYTES;
+    const call = [
+      load(FUNCTIONS_AT + slot * 8 - at),
+      0xaa1003e8, //                                                     mov x8, x16
+      0xd4000001, //                                                     svc #0
+      0xb13ffc1f, //                                                     cmn x0, #4095
+      0x54000002 | (2 << 5), //                                          b.hs failed
+      0xd65f03c0, //                                                     ret
+      0x4b0003e0, //                                            failed:  neg w0, w0
+      address(ERRNO_AT - (at + 28)), //                                  adr x2, copy
+      0xb9000040, //                                                     str w0, [x2]
+      0x92800000, //                                                     mov x0, #-1
+      0xd65f03c0, //                                                     ret
+    ];
+    words.set(call, at >> 2);
   }
 }

@@ -21,7 +21,6 @@ export const RUNTIME_CALLS = {
     'pkey_free',
     'munmap',
     'mremap',
-    'madvise',
     'mincore',
     'brk',
     'membarrier',

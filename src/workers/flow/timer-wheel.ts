@@ -54,7 +54,10 @@ export class TimerWheel {
   readonly #due: Int32Array;
   /** Due tick by which the entry was put into its list; never after #due. */
   readonly #linkedDue: Int32Array;
-  /** The list that holds the timer: level << SLOT_BITS | slot, or NONE. */
+  /**
+   * 1 + the list that holds the timer, level << SLOT_BITS | slot; 0: none. So a table that was never used is all
+   * zeros, and its memory is not touched.
+   */
   readonly #list: Int16Array;
   readonly #armed: Uint8Array;
   readonly #next: Int32Array;
@@ -74,7 +77,7 @@ export class TimerWheel {
     this.#tick = this.#tickCount | 0;
     this.#due = new Int32Array(timers);
     this.#linkedDue = new Int32Array(timers);
-    this.#list = new Int16Array(timers).fill(NONE);
+    this.#list = new Int16Array(timers);
     this.#armed = new Uint8Array(timers);
     this.#next = new Int32Array(timers);
     this.#prev = new Int32Array(timers);
@@ -90,7 +93,7 @@ export class TimerWheel {
     const due = (this.#tick + ahead) | 0;
     this.#due[id] = due;
     this.#armed[id] = 1;
-    if (this.#list[id] !== NONE) {
+    if (this.#list[id] !== 0) {
       // Not before its entry's tick: the entry is moved when that comes.
       if (((due - this.#linkedDue[id]!) | 0) >= 0) return;
       this.#unlink(id);
@@ -209,12 +212,12 @@ export class TimerWheel {
     if (first !== NONE) this.#prev[first] = id;
     else this.#map[level * 2 + (slot >>> 5)]! |= 1 << (slot & 31);
     this.#first[list] = id;
-    this.#list[id] = list;
+    this.#list[id] = list + 1;
     this.#linkedDue[id] = due;
   }
 
   #unlink(id: number): void {
-    const list = this.#list[id]!;
+    const list = this.#list[id]! - 1;
     const next = this.#next[id]!;
     const prev = this.#prev[id]!;
     if (next !== NONE) this.#prev[next] = prev;
@@ -226,6 +229,6 @@ export class TimerWheel {
         this.#map[(list >>> SLOT_BITS) * 2 + (slot >>> 5)]! &= ~(1 << (slot & 31));
       }
     }
-    this.#list[id] = NONE;
+    this.#list[id] = 0;
   }
 }

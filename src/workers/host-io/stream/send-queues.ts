@@ -21,7 +21,7 @@ export class SendQueues {
   /** Bytes of the iovecs of the last gather(). */
   gatheredBytes = 0;
   readonly #ctx: HostContext;
-  // By gid.
+  // By gid: 1 + slot; 0: none. So tables that were never used are all zeros: their memory is not touched.
   readonly #head: Int32Array;
   readonly #tail: Int32Array;
   // By first slot.
@@ -35,8 +35,8 @@ export class SendQueues {
   /** @param gids  flows of all shards */
   constructor(ctx: HostContext, gids: number) {
     this.#ctx = ctx;
-    this.#head = new Int32Array(gids).fill(NONE);
-    this.#tail = new Int32Array(gids).fill(NONE);
+    this.#head = new Int32Array(gids);
+    this.#tail = new Int32Array(gids);
     this.#freed = new Uint32Array(gids);
     const slots = ctx.pool.smallSlots + ctx.pool.largeSlots;
     this.#next = new Int32Array(slots);
@@ -47,8 +47,8 @@ export class SendQueues {
 
   /** A new socket: its queue is empty. */
   begin(gid: number): void {
-    this.#head[gid] = NONE;
-    this.#tail[gid] = NONE;
+    this.#head[gid] = 0;
+    this.#tail[gid] = 0;
     this.#freed[gid] = 0;
   }
 
@@ -72,19 +72,19 @@ export class SendQueues {
   }
 
   isEmpty(gid: number): boolean {
-    return this.#head[gid] === NONE;
+    return this.#head[gid] === 0;
   }
 
   /** Queue a frame; takes over its slots. @param at  where the bytes begin in slot A */
   push(gid: number, slotA: number, slotB: number, at: number, len: number): void {
-    const tail = this.#tail[gid]!;
+    const tail = this.#tail[gid]! - 1;
     this.#next[slotA] = NONE;
     this.#slotB[slotA] = slotB;
     this.#at[slotA] = at;
     this.#len[slotA] = len;
-    if (tail === NONE) this.#head[gid] = slotA;
+    if (tail === NONE) this.#head[gid] = slotA + 1;
     else this.#next[tail] = slotA;
-    this.#tail[gid] = slotA;
+    this.#tail[gid] = slotA + 1;
   }
 
   /**
@@ -93,7 +93,7 @@ export class SendQueues {
    * @returns whether the frame was copied; its slots stay the caller's in both cases
    */
   append(gid: number, slotA: number, slotB: number, at: number, len: number): boolean {
-    const tail = this.#tail[gid]!;
+    const tail = this.#tail[gid]! - 1;
     if (tail === NONE) return false;
     const pool = this.#ctx.pool;
     const tailInA = pool.slotBytes(tail) - this.#at[tail]!;
@@ -121,7 +121,7 @@ export class SendQueues {
     const pool = this.#ctx.pool;
     let iovs = 0;
     let bytes = 0;
-    for (let s = this.#head[gid]!; s !== NONE && iovs < IOV_LIMIT; s = this.#next[s]!) {
+    for (let s = this.#head[gid]! - 1; s !== NONE && iovs < IOV_LIMIT; s = this.#next[s]!) {
       const at = this.#at[s]!;
       const len = this.#len[s]!;
       const inA = Math.min(len, pool.slotBytes(s) - at);
@@ -139,7 +139,7 @@ export class SendQueues {
 
   /** @returns address of the first queued byte; the queue must not be empty */
   firstAddress(gid: number): number {
-    const s = this.#head[gid]!;
+    const s = this.#head[gid]! - 1;
     return this.#ctx.pool.slotAddress(s) + this.#at[s]!;
   }
 
@@ -147,7 +147,7 @@ export class SendQueues {
   pop(gid: number, bytes: number): void {
     const { pool } = this.#ctx;
     while (bytes > 0) {
-      const s = this.#head[gid]!;
+      const s = this.#head[gid]! - 1;
       const len = this.#len[s]!;
       if (bytes < len) {
         const inA = pool.slotBytes(s) - this.#at[s]!;
@@ -158,8 +158,8 @@ export class SendQueues {
           this.#slotB[b] = NO_SLOT;
           this.#at[b] = bytes - inA;
           this.#len[b] = len - bytes;
-          this.#head[gid] = b;
-          if (this.#tail[gid] === s) this.#tail[gid] = b;
+          this.#head[gid] = b + 1;
+          if (this.#tail[gid] === s + 1) this.#tail[gid] = b + 1;
           this.free(gid, s, NO_SLOT);
         } else {
           this.#at[s]! += bytes;
@@ -168,8 +168,8 @@ export class SendQueues {
         return;
       }
       bytes -= len;
-      this.#head[gid] = this.#next[s]!;
-      if (this.#head[gid] === NONE) this.#tail[gid] = NONE;
+      this.#head[gid] = this.#next[s]! + 1;
+      if (this.#head[gid] === 0) this.#tail[gid] = 0;
       this.free(gid, s, this.#slotB[s]!);
     }
   }
@@ -177,7 +177,7 @@ export class SendQueues {
   /** @returns queued bytes */
   bytes(gid: number): number {
     let bytes = 0;
-    for (let s = this.#head[gid]!; s !== NONE; s = this.#next[s]!) bytes += this.#len[s]!;
+    for (let s = this.#head[gid]! - 1; s !== NONE; s = this.#next[s]!) bytes += this.#len[s]!;
     return bytes;
   }
 
@@ -187,19 +187,19 @@ export class SendQueues {
    */
   dropBehind(gid: number, bytes: number): number {
     if (bytes <= 0) return this.drop(gid);
-    let last = this.#head[gid]!;
+    let last = this.#head[gid]! - 1;
     for (let kept = this.#len[last]!; kept < bytes; kept += this.#len[last]!) last = this.#next[last]!;
     const first = this.#next[last]!;
     this.#next[last] = NONE;
-    this.#tail[gid] = last;
+    this.#tail[gid] = last + 1;
     return this.#dropList(gid, first);
   }
 
   /** Drop the whole queue. @returns bytes that were dropped */
   drop(gid: number): number {
-    const first = this.#head[gid]!;
-    this.#head[gid] = NONE;
-    this.#tail[gid] = NONE;
+    const first = this.#head[gid]! - 1;
+    this.#head[gid] = 0;
+    this.#tail[gid] = 0;
     return this.#dropList(gid, first);
   }
 

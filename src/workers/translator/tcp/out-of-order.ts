@@ -14,13 +14,14 @@ import { seqDiff, seqGt, seqLeq } from '../../../proto/seq.ts';
 import { NO_SLOT } from '../../../ring/pool.ts';
 import { type SlotShares, slotShares } from '../../placement.ts';
 import type { ShardContext } from '../context.ts';
-import { NONE } from './control-blocks.ts';
 
 /** Segments that one shard, and one flow, may keep. */
 const ENTRIES = 4096;
 const ENTRIES_PER_FLOW = 1024;
 /** As many SACK blocks as fit beside the timestamps option (RFC 2018 section 3). */
 const SACK_BLOCKS = 3;
+/** No entry. Zero, so that tables by flow that were never used are all zeros: their memory is not touched. */
+export const NO_ENTRY = 0;
 
 /**
  * Slots of each kind that out-of-order segments may hold in one shard.
@@ -38,16 +39,16 @@ export class OutOfOrderQueues {
   readonly head: Int32Array;
   readonly #tail: Int32Array;
   readonly #count: Uint16Array;
-  // By entry: payload [seq, seq + len), at offset `at` of slotA and continued in slotB, and whether a FIN
-  // follows.
-  readonly seq = new Uint32Array(ENTRIES);
-  readonly len = new Uint32Array(ENTRIES);
-  readonly slotA = new Uint32Array(ENTRIES);
-  readonly slotB = new Uint32Array(ENTRIES);
-  readonly at = new Uint32Array(ENTRIES);
-  readonly fin = new Uint8Array(ENTRIES);
-  readonly #next = new Int32Array(ENTRIES);
-  #free = 0;
+  // By entry, from 1 on: payload [seq, seq + len), at offset `at` of slotA and continued in slotB, and whether
+  // a FIN follows.
+  readonly seq = new Uint32Array(ENTRIES + 1);
+  readonly len = new Uint32Array(ENTRIES + 1);
+  readonly slotA = new Uint32Array(ENTRIES + 1);
+  readonly slotB = new Uint32Array(ENTRIES + 1);
+  readonly at = new Uint32Array(ENTRIES + 1);
+  readonly fin = new Uint8Array(ENTRIES + 1);
+  readonly #next = new Int32Array(ENTRIES + 1);
+  #free = 1;
   /** Slots held, and the most that may be held: never all that the reader has. */
   #heldSmall = 0;
   #heldLarge = 0;
@@ -62,18 +63,18 @@ export class OutOfOrderQueues {
     const { flows, smallSlots, largeSlots } = ctx.plan.pool;
     const limit = outOfOrderLimit(slotShares(smallSlots, largeSlots, shards), shards);
     this.#ctx = ctx;
-    this.head = new Int32Array(flows).fill(NONE);
-    this.#tail = new Int32Array(flows).fill(NONE);
+    this.head = new Int32Array(flows);
+    this.#tail = new Int32Array(flows);
     this.#count = new Uint16Array(flows);
-    for (let i = 0; i < ENTRIES; i++) this.#next[i] = i + 1 < ENTRIES ? i + 1 : NONE;
+    for (let e = 1; e < ENTRIES; e++) this.#next[e] = e + 1; // the last is followed by NO_ENTRY
     this.#maxSmall = limit.small;
     this.#maxLarge = limit.large;
   }
 
   /** Initialise a new connection's queue. */
   begin(flow: number): void {
-    this.head[flow] = NONE;
-    this.#tail[flow] = NONE;
+    this.head[flow] = NO_ENTRY;
+    this.#tail[flow] = NO_ENTRY;
     this.#count[flow] = 0;
   }
 
@@ -91,31 +92,31 @@ export class OutOfOrderQueues {
     at: number,
     fin: boolean,
   ): boolean {
-    if (this.#free === NONE || this.#count[flow]! >= ENTRIES_PER_FLOW) return false;
+    if (this.#free === NO_ENTRY || this.#count[flow]! >= ENTRIES_PER_FLOW) return false;
     if (this.#heldSmall >= this.#maxSmall || this.#heldLarge >= this.#maxLarge) return false;
     if (len === 0 && !fin) return false;
     // Find the entry after which this one is inserted; nearly always the last.
-    let prev = NONE;
+    let prev = NO_ENTRY;
     let next = this.head[flow]!;
     const tail = this.#tail[flow]!;
-    if (tail !== NONE && seqLeq(this.seq[tail]!, seq)) {
+    if (tail !== NO_ENTRY && seqLeq(this.seq[tail]!, seq)) {
       prev = tail;
-      next = NONE;
+      next = NO_ENTRY;
     } else {
-      while (next !== NONE && seqLeq(this.seq[next]!, seq)) {
+      while (next !== NO_ENTRY && seqLeq(this.seq[next]!, seq)) {
         prev = next;
         next = this.#next[next]!;
       }
     }
     const end = (seq + len) >>> 0;
-    if (prev !== NONE) {
+    if (prev !== NO_ENTRY) {
       const prevEnd = (this.seq[prev]! + this.len[prev]!) >>> 0;
       // The segment's start is kept already: drop the segment, and let the guest send the rest of it again.
       if (seqGt(prevEnd, seq)) return false;
     }
     let kept = len;
     let keepFin = fin;
-    if (next !== NONE && seqGt(end, this.seq[next]!)) {
+    if (next !== NO_ENTRY && seqGt(end, this.seq[next]!)) {
       kept = seqDiff(this.seq[next]!, seq);
       keepFin = false;
       if (kept <= 0) return false;
@@ -129,9 +130,9 @@ export class OutOfOrderQueues {
     this.at[e] = at;
     this.fin[e] = keepFin ? 1 : 0;
     this.#next[e] = next;
-    if (prev === NONE) this.head[flow] = e;
+    if (prev === NO_ENTRY) this.head[flow] = e;
     else this.#next[prev] = e;
-    if (next === NONE) this.#tail[flow] = e;
+    if (next === NO_ENTRY) this.#tail[flow] = e;
     this.#count[flow]!++;
     this.#countSlots(e, 1);
     return true;
@@ -143,7 +144,7 @@ export class OutOfOrderQueues {
    */
   release(flow: number, e: number): void {
     this.head[flow] = this.#next[e]!;
-    if (this.head[flow] === NONE) this.#tail[flow] = NONE;
+    if (this.head[flow] === NO_ENTRY) this.#tail[flow] = NO_ENTRY;
     this.#next[e] = this.#free;
     this.#free = e;
     this.#count[flow]!--;
@@ -158,7 +159,7 @@ export class OutOfOrderQueues {
 
   /** Remove all entries of a flow, and give their slots back. */
   clear(flow: number): void {
-    for (let e = this.head[flow]!; e !== NONE; e = this.head[flow]!) {
+    for (let e = this.head[flow]!; e !== NO_ENTRY; e = this.head[flow]!) {
       this.release(flow, e);
       this.#ctx.freeReaderSlots(this.slotA[e]!, this.slotB[e]!);
     }
@@ -174,12 +175,12 @@ export class OutOfOrderQueues {
     const right = this.sackRight;
     let n = 0;
     let e = this.head[flow]!;
-    while (e !== NONE) {
+    while (e !== NO_ENTRY) {
       const l = this.seq[e]!;
       // A FIN counts as one, or a FIN without payload would make an empty block.
       let r = (l + this.len[e]! + this.fin[e]!) >>> 0;
       e = this.#next[e]!;
-      while (e !== NONE && this.seq[e] === r) {
+      while (e !== NO_ENTRY && this.seq[e] === r) {
         r = (r + this.len[e]! + this.fin[e]!) >>> 0;
         e = this.#next[e]!;
       }

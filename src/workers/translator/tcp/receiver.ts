@@ -14,8 +14,8 @@ import { SentFlag } from '../../link/to-shard.ts';
 import type { ShardContext } from '../context.ts';
 import { type Packet, packetFree } from '../packet.ts';
 import type { TcpClosing } from './closing.ts';
-import { NONE, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
-import type { OutOfOrderQueues } from './out-of-order.ts';
+import { TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
+import { NO_ENTRY, type OutOfOrderQueues } from './out-of-order.ts';
 import { Admission, type ReceiveBuffers } from './receive-buffers.ts';
 import type { UnsentSegments } from './unsent-segments.ts';
 
@@ -124,7 +124,7 @@ export class TcpReceiver {
       tcb.rcvNxt[flow] = (seq + len) >>> 0;
     } else ctx.freeReaderSlots(slotA, slotB);
     if (fin) this.#onFinNext(flow);
-    if (this.#outOfOrder.head[flow] !== NONE) {
+    if (this.#outOfOrder.head[flow] !== NO_ENTRY) {
       this.#drain(flow);
       this.#pending.wantAck(flow);
     }
@@ -157,7 +157,7 @@ export class TcpReceiver {
     const queue = this.#outOfOrder;
     for (;;) {
       const e = queue.head[flow]!;
-      if (e === NONE) return;
+      if (e === NO_ENTRY) return;
       const rcvNxt = tcb.rcvNxt[flow]!;
       const seq = queue.seq[e]!;
       if (seqGt(seq, rcvNxt)) return;

@@ -12,8 +12,8 @@ import { TCP_MIN_BYTES, TcpFlag, tcpSackWrite } from '../../../proto/tcp.ts';
 import { creditWrite } from '../../link/to-host.ts';
 import { type ShardContext, TIMER_KINDS, TimerKind } from '../context.ts';
 import { IP_MAX_BYTES, ipHeaderBytes } from '../to-guest.ts';
-import { NONE, RTO_MIN_MS, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
-import type { OutOfOrderQueues } from './out-of-order.ts';
+import { RTO_MIN_MS, TcbFlag, TcbState, type TcpControlBlocks } from './control-blocks.ts';
+import { NO_ENTRY, type OutOfOrderQueues } from './out-of-order.ts';
 import type { SegmentOutput } from './output.ts';
 
 /** Greatest interval between two probes of a closed window. */
@@ -57,7 +57,7 @@ export class UnsentSegments {
     const ctx = this.#ctx;
     let optionBytes = 0;
     const at = ctx.guest.scratchAt;
-    if (this.#outOfOrder.head[flow] !== NONE && tcb.flags[flow]! & TcbFlag.sackOk) {
+    if (this.#outOfOrder.head[flow] !== NO_ENTRY && tcb.flags[flow]! & TcbFlag.sackOk) {
       const count = this.#outOfOrder.sackBlocks(flow);
       const ipBytes = ipHeaderBytes(tcb.flags[flow]! & TcbFlag.v6 ? 6 : 4);
       const optionsAt = at + ipBytes + TCP_MIN_BYTES + tcb.tsBytes(flow);

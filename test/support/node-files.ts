@@ -1,0 +1,15 @@
+/**
+ * Which end-to-end files run once more with the launchers on Node (BUCATINI_RUNTIME=node), where the build
+ * made an executable for Bun: those of what differs between the runtimes. That is the start and the end of
+ * each front end, signals, descriptors, files, sockets of the control plane, the sandbox, and one bulk
+ * transfer in each thread plan, through FFI, rings and messages between threads. What packets look like and
+ * when they are sent is the same JavaScript on both.
+ */
+const FILES = [
+  ...['api', 'callers', 'descriptors', 'doctor', 'life-cycle', 'pasta', 'pasta-fd', 'pasta-ports'],
+  ...['publish', 'sandbox', 'slirp4netns', 'splice', 'transfer'],
+];
+
+/** @param file  relative to the directory of package.json */
+export const runsOnNodeToo = (file: string): boolean =>
+  FILES.some((name) => file === `test/e2e/${name}.test.ts`);
