@@ -10,12 +10,13 @@
  *   clone(2)      For a child that shares memory until it executes a program the emulator makes one that does not, and refuses new
  *                 namespaces. src/sys/spawn.ts needs both: here the child is made by fork(2) and the namespaces by unshare(2). What the
  *                 child writes into the shared memory, the call that failed, is lost.
- *   /proc         /proc/self/task has a thread of the emulator's own, which takes no signal of the program. Its status file is empty here:
- *                 src/sys/thread-capabilities.ts finds no capability that the thread would have to lose.
+ *   openat(2)     /proc/self/task has a thread of the emulator's own, which takes no signal of the program. Its status file does not exist
+ *                 here, as if the thread had ended: src/sys/thread-capabilities.ts cannot take its capabilities.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -23,22 +24,31 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The emulator's is the only thread beside the one that runs this: the program has started none yet. */
-__attribute__((constructor)) static void hide_emulators_thread(void) {
+/* "TID/status" of the emulator's thread: the only one beside this one, as the program has started none yet. */
+static char emulators_status[32];
+
+__attribute__((constructor)) static void find_emulators_thread(void) {
   DIR *tasks = opendir("/proc/self/task");
   if (!tasks) return;
-  for (struct dirent *task; (task = readdir(tasks));) {
-    char status[64];
-    snprintf(status, sizeof status, "/proc/self/task/%.15s/status", task->d_name);
-    /* Fails without CAP_SYS_ADMIN, and such a process has no capabilities to drop. The kernel unmounts it when the thread ends. */
-    if (task->d_name[0] != '.' && atoi(task->d_name) != gettid()) mount("/dev/null", status, NULL, MS_BIND, NULL);
-  }
+  for (struct dirent *task; (task = readdir(tasks));)
+    if (task->d_name[0] != '.' && atoi(task->d_name) != gettid())
+      snprintf(emulators_status, sizeof emulators_status, "%.15s/status", task->d_name);
   closedir(tasks);
+}
+
+int openat(int directory, const char *path, int flags, ...) {
+  va_list list;
+  va_start(list, flags);
+  mode_t mode = va_arg(list, mode_t);
+  va_end(list);
+  if (*emulators_status && strcmp(path, emulators_status) == 0) return errno = ENOENT, -1;
+  int (*real)(int, const char *, int, ...) = dlsym(RTLD_NEXT, "openat");
+  return real(directory, path, flags, mode);
 }
 
 long syscall(long number, ...) {
