@@ -13,7 +13,7 @@
 #   BUCATINI_ARM64_MIRROR  a Debian mirror (default: deb.debian.org)
 #
 # Needs no root: apt resolves and downloads into a directory of its own, the packages are unpacked but not configured (900 MB,
-# half a minute the first time). Needs apt-get, dpkg-deb, the Debian archive's keys, npm, unshare, and Linux 6.7 or later, where
+# a minute the first time). Needs apt-get, dpkg-deb, the Debian archive's keys, npm, unshare, and Linux 6.7 or later, where
 # a user namespace may register its own interpreter for arm64 programs (binfmt_misc). The machine's own registrations stay.
 #
 # The emulated kernel interface is not complete. What cannot run, and why, is in test/arm64/main.ts.
