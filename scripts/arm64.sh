@@ -41,9 +41,9 @@ mirror=${BUCATINI_ARM64_MIRROR:-http://deb.debian.org/debian}
 modules=$tree.modules
 project=$tree.project
 
-# What the tree and the npm packages were made from. Another version of this script or of the lock file replaces them.
-edition=$(cksum <"$0")
-locked=$(cat "$root/package.json" "$root/package-lock.json" | cksum)
+# What the tree and the npm packages were made from. If it changes, they are made again. The number stands for how make_tree works.
+edition="1 $suite $packages $host_packages $host_files"
+locked=$(cksum <"$root/package-lock.json")
 made() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
 
 fetch() {
