@@ -11,7 +11,9 @@
  *                 namespaces. src/sys/spawn.ts needs both: here the child is made by fork(2) and the namespaces by unshare(2). What the
  *                 child writes into the shared memory, the call that failed, is lost.
  *   openat(2)     /proc/self/task has a thread of the emulator's own, which takes no signal of the program. Its status file does not exist
- *                 here, as if the thread had ended: src/sys/thread-capabilities.ts cannot take its capabilities.
+ *                 here, as if the thread had ended: src/sys/thread-capabilities.ts cannot take its capabilities. There is no
+ *                 /proc/self/smaps either: the emulator's says of all mappings that they have no private pages, and
+ *                 src/sys/file-pages.ts would drop relocated pages.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -46,7 +48,8 @@ int openat(int directory, const char *path, int flags, ...) {
   va_start(list, flags);
   mode_t mode = va_arg(list, mode_t);
   va_end(list);
-  if (*emulators_status && strcmp(path, emulators_status) == 0) return errno = ENOENT, -1;
+  int emulated = *emulators_status && strcmp(path, emulators_status) == 0;
+  if (emulated || strcmp(path, "/proc/self/smaps") == 0) return errno = ENOENT, -1;
   int (*real)(int, const char *, int, ...) = dlsym(RTLD_NEXT, "openat");
   return real(directory, path, flags, mode);
 }
