@@ -188,9 +188,11 @@ keep_for_command() {
   unset LC_ALL
   BUCATINI_KEPT=$kept
   # Not for COMMAND (main/process/callers-environment.ts). Bun sends crash reports only where this is 1; a timer of its collector wakes the
-  # main thread every second where this is not set.
-  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1
-  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE
+  # main thread every second where this is not set. JavaScriptCore's last compiler is the most thorough and takes far longer than the
+  # others: it gets only functions that are called eight times as often as by default, as it would take a tenth of the processors in the
+  # first seconds of a transfer (perf/notes.md).
+  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1 BUN_JSC_thresholdForFTLOptimizeAfterWarmUp=512000
+  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE BUN_JSC_thresholdForFTLOptimizeAfterWarmUp
 }
 
 # List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: Node could not tell them from its own.
