@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # variables of the launchers, set here or there
 # Functions of the launchers, which source this file once they have set $root. A launcher defines fail() and, for scan, note_option().
 # On the way of a start only shell builtins are used, because every process costs time.
-# Variables passed to Node (BUCATINI_*, PASTA_*, SLIRP4NETNS_*) are listed in src/main/process/launcher-env.ts and CONTRIBUTING.md.
+# Variables passed to the runtime (BUCATINI_*, PASTA_*, SLIRP4NETNS_*) are listed in src/main/process/launcher-env.ts and CONTRIBUTING.md.
 
 # leave_removed_directory: a working directory that has been removed has no path, and Bun does not start in it. Change to /proc, where
 # nothing can be created, and pass the directory on as a descriptor, for COMMAND (main/process/working-directory.ts).
@@ -33,7 +33,7 @@ print_text() {
 }
 
 # find_option NAME: complete a long option that may be abbreviated. Sets $option and $takes (1: it takes a value). Fails for an
-# unknown or ambiguous one: Node reports the error.
+# unknown or ambiguous one: the runtime reports the error.
 find_option() {
   case $flags in *" $1 "*) option=$1 takes= && return 0 ;; esac
   case $valued$ours_valued in *" $1 "*) option=$1 takes=1 && return 0 ;; esac
@@ -48,7 +48,7 @@ find_option() {
 }
 
 # scan WORD...: parse the command line like getopt_long(3) and call note_option for each option; with $gnu_order options may follow
-# operands. Sets $operands to their number and $operand to the first. Fails on a malformed command line: Node reports the error.
+# operands. Sets $operands to their number and $operand to the first. Fails on a malformed command line: the runtime reports the error.
 scan() {
   while [ $# -gt 0 ]; do
     word=$1
@@ -208,7 +208,7 @@ keep_for_command() {
   export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE
 }
 
-# List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: Node could not tell them from its own.
+# List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: the runtime could not tell them from its own.
 # Descriptors with close-on-exec (in the seventh octal digit of their flags) belong to this shell and are left out.
 note_inherited() {
   BUCATINI_INHERITED=
@@ -225,7 +225,7 @@ note_inherited() {
 } 2>/dev/null
 
 # find_entrance PATH: find out how to enter a user namespace. Sets $entrance, the command in front of --user=PATH; or fails and sets $why.
-# If our user id is mapped to root in that namespace, it is kept (--preserve-credentials); else nsenter changes to root. Node keeps
+# If our user id is mapped to root in that namespace, it is kept (--preserve-credentials); else nsenter changes to root. The runtime keeps
 # capabilities only as root.
 find_entrance() {
   if [ -p "$1" ]; then # a named pipe: nsenter would wait for a writer

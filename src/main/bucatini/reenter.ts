@@ -1,7 +1,7 @@
 // bundle: rare
 /**
- * The second attempt if the launcher chose the wrong user namespace. A running Node has threads and therefore
- * cannot enter one. So this process executes nsenter or unshare, which executes Node again, with the same
+ * The second attempt if the launcher chose the wrong user namespace. A running program of ours has threads and therefore
+ * cannot enter one. So this process executes nsenter or unshare, which executes our program again, with the same
  * process id and arguments. BUCATINI_REENTERED says that this has been done, so it happens only once.
  */
 import { spawnSync } from 'node:child_process';
@@ -64,7 +64,7 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
 }
 
 /**
- * Execute `entrance`, which then executes Node with our arguments.
+ * Execute `entrance`, which then executes our program with our arguments.
  * @param fds  descriptors that `entrance` names
  */
 function execThrough(entrance: readonly string[], fds: readonly number[] = []): never {
