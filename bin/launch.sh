@@ -202,10 +202,11 @@ keep_for_command() {
   IFS=$old_ifs
   unset LC_ALL
   BUCATINI_KEPT=$kept
-  # Not for COMMAND (main/process/callers-environment.ts). Bun sends crash reports only where this is 1; a timer of its collector wakes the
-  # main thread every second where this is not set.
-  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1
-  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE
+  # Not for COMMAND (main/process/callers-environment.ts). Bun sends crash reports only where the first is 1. Without the second a timer of
+  # its collector wakes the main thread every second. Without the third a thread makes pages resident in advance for a heap that grows
+  # fast: ours does not, and they take 1.2 MB.
+  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1 BUN_JSC_useWarmUpMarkedBlocks=0
+  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE BUN_JSC_useWarmUpMarkedBlocks
 }
 
 # List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: the runtime could not tell them from its own.
