@@ -6,7 +6,12 @@
 import { LAUNCHER_VARIABLES } from './launcher-env.ts';
 
 /** Variables that the launchers set for our runtime. */
-const FOR_RUNTIME = ['BUN_ENABLE_CRASH_REPORTING', 'BUN_GC_TIMER_DISABLE'];
+const FOR_RUNTIME = [
+  'BUN_ENABLE_CRASH_REPORTING',
+  'BUN_GC_TIMER_DISABLE',
+  'BUN_JSC_useWarmUpMarkedBlocks',
+  'BUN_JSC_thresholdForFTLOptimizeAfterWarmUp',
+];
 /** Entries that did not fit into one variable are in BUCATINI_KEPT_1 and so on. */
 const KEPT = /^BUCATINI_KEPT(_[0-9]+)?$/;
 
@@ -27,6 +32,11 @@ export function callersEnvironment(from: NodeJS.ProcessEnv = process.env): NodeJ
   for (const name of Object.keys(env)) if (KEPT.test(name)) delete env[name];
   for (const name of Object.keys(LAUNCHER_VARIABLES)) delete env[name];
   return env;
+}
+
+/** Empty an environment that is not needed any more: its values would be kept by whoever refers to it. */
+export function forgetEnvironment(env: NodeJS.ProcessEnv): void {
+  for (const name of Object.keys(env)) delete env[name];
 }
 
 /** Entries that a shell drops, because their names are not valid shell variables. As NAME=VALUE. */
