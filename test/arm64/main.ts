@@ -87,7 +87,7 @@ const NOT_EMULATED: Readonly<Record<string, string>> = {
 const UNIT_TESTS = [
   ...['abi', 'cmsg', 'io', 'memory', 'socket'].map((name) => `test/sys/${name}.test.ts`),
   ...['doorbell', 'layout', 'pool'].map((name) => `test/ring/${name}.test.ts`),
-  ...['ffi', 'trampoline-code'].map((name) => `test/runtime/${name}.test.ts`),
+  'test/runtime/ffi.test.ts',
 ];
 
 interface VitestReport {
