@@ -3,6 +3,20 @@
 # On the way of a start only shell builtins are used, because every process costs time.
 # Variables passed to the runtime (BUCATINI_*, PASTA_*, SLIRP4NETNS_*) are listed in src/main/process/launcher-env.ts and CONTRIBUTING.md.
 
+# leave_removed_directory: a working directory that has been removed has no path, and Bun does not start in it. Change to /proc, where
+# nothing can be created, and pass the directory on as a descriptor, for COMMAND (main/process/working-directory.ts).
+leave_removed_directory() {
+  unset BUCATINI_DIRECTORY
+  [ . -ef "$PWD" ] && return
+  for low in 3 4 5 6 7 8 9; do
+    [ -e "/proc/self/fd/$low" ] && continue
+    eval "exec $low<." && BUCATINI_DIRECTORY=$low && export BUCATINI_DIRECTORY
+    break
+  done
+  cd /proc || :
+} 2>/dev/null
+leave_removed_directory
+
 # need_tool NAME: find a program in the system's directories, then in the caller's PATH. Sets $tool.
 need_tool() {
   for tool in "/usr/bin/$1" "/bin/$1" "/usr/sbin/$1" "/sbin/$1"; do
@@ -188,10 +202,14 @@ keep_for_command() {
   IFS=$old_ifs
   unset LC_ALL
   BUCATINI_KEPT=$kept
-  # Not for COMMAND (main/process/callers-environment.ts). Bun sends crash reports only where this is 1; a timer of its collector wakes the
-  # main thread every second where this is not set.
-  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1
-  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE
+  # Not for COMMAND (main/process/callers-environment.ts). Bun sends crash reports only where the first is 1. Without the second a timer of
+  # its collector wakes the main thread every second. Without the third a thread makes pages resident in advance for a heap that grows
+  # fast: ours does not, and they take 1.2 MB. The last is for JavaScriptCore's last compiler, which takes far longer than the others: it
+  # gets only functions that are called eight times as often as by default, as it would take a tenth of the processors in the first seconds
+  # of a transfer (perf/notes.md).
+  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1 BUN_JSC_useWarmUpMarkedBlocks=0 BUN_JSC_thresholdForFTLOptimizeAfterWarmUp=512000
+  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE BUN_JSC_useWarmUpMarkedBlocks \
+    BUN_JSC_thresholdForFTLOptimizeAfterWarmUp
 }
 
 # List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: the runtime could not tell them from its own.
@@ -201,7 +219,7 @@ note_inherited() {
   export BUCATINI_INHERITED
   for fd in /proc/self/fd/*; do
     fd=${fd##*/}
-    case $fd in [012]) continue ;; esac
+    case $fd in [012] | "$BUCATINI_DIRECTORY") continue ;; esac
     while read -r key value; do
       [ "$key" = flags: ] || continue
       case $value in *[2367]??????) ;; *) BUCATINI_INHERITED="$BUCATINI_INHERITED $fd" ;; esac

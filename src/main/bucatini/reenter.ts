@@ -15,6 +15,7 @@ import { executeProgram } from '../../sys/spawn.ts';
 import { tool } from '../process/command.ts';
 import { callersDescriptors, clearCloexec, inheritedBeyondExec } from '../process/inherited-descriptors.ts';
 import { type LauncherVariable, launcherVariable } from '../process/launcher-env.ts';
+import { directoryBeyondExec } from '../process/working-directory.ts';
 
 /**
  * For `run` without privileges in a user namespace.
@@ -67,11 +68,13 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
  * @param fds  descriptors that `entrance` names
  */
 function execThrough(entrance: readonly string[], fds: readonly number[] = []): never {
-  clearCloexec(callersDescriptors());
+  const directory = directoryBeyondExec();
+  clearCloexec([...callersDescriptors(), ...directory.fds]);
   const argv = [...entrance, ...ownCommand(), ...process.argv.slice(2)];
   const r = executeProgram(entrance[0]!, argv, {
     ...process.env,
     ...inheritedBeyondExec(fds),
+    ...directory.env,
     ...({
       BUCATINI_REENTERED: '1',
       BUCATINI_OWN_MOUNTS: '1', // both entrances end in unshare -m

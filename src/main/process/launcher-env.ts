@@ -18,6 +18,10 @@ export const LAUNCHER_VARIABLES = {
     setBy: 'launch.sh',
     meaning: 'descriptors beyond standard error that the caller has left open',
   },
+  BUCATINI_DIRECTORY: {
+    setBy: 'launch.sh',
+    meaning: "a descriptor of the caller's working directory, where that has been removed: for COMMAND",
+  },
   BUCATINI_OWN_MOUNTS: {
     setBy: 'all three launchers',
     meaning: '1: the runtime starts in a mount namespace of its own, whose root may be exchanged',
