@@ -162,9 +162,7 @@ describe.skipIf(!RUNTIMES.includes('bun'))('without a launcher', () => {
     );
   };
   it.each(
-    ['BUN_OPTIONS', 'BUN_INSPECT', 'BUN_BE_BUN', 'BUN_JSC_dumpOptions', 'BUN_BYTECODE_ORDER_OUT'].concat(
-      'MIMALLOC_VERBOSE',
-    ),
+    ['BUN_OPTIONS', 'BUN_BE_BUN', 'BUN_JSC_dumpOptions', 'BUN_BYTECODE_ORDER_OUT'].concat('MIMALLOC_VERBOSE'),
   )('%s has an effect, which these tests would notice', (name) => {
     expect(shows(name)).toBe(true);
   });
