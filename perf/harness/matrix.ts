@@ -63,6 +63,8 @@ export interface Cell extends CellInfo {
    * other.
    */
   readonly together: string | null;
+  /** Each measurement starts a guest of its own, and begins at once. */
+  readonly fresh: boolean;
   readonly traffic: Traffic;
 }
 
@@ -81,6 +83,8 @@ export const ROUNDS = 3;
 const ROUNDS_ONE_STREAM = 5;
 /** In three seconds a single loss changes the figure noticeably. */
 const ROUNDS_LOSSY = 6;
+/** A start each: more of them would make the whole matrix too long. `--rounds` gives what a comparison needs. */
+const ROUNDS_FIRST = 2;
 export const BOTH_MTUS = [65520, 1500] as const;
 /** Starts per measurement in a cell of `start`; their median is the figure. */
 export const STARTS = 5;
@@ -227,6 +231,22 @@ function once(): Draft[] {
       seconds: 0,
       quick: true,
     },
+    ...(['up', 'down'] as const).map((direction) => ({
+      id: `first-tcp-${direction}`,
+      text: `first second after a start: TCP, 1 stream, ${direction}`,
+      traffic: tcp({ direction }),
+      rounds: ROUNDS_FIRST,
+      who: 'newest' as const,
+      fresh: true,
+    })),
+    {
+      id: 'first-udp-up',
+      text: 'first second after a start: UDP, 1400 B, full offer, up',
+      traffic: { kind: 'udp', datagramBytes: 1400, offerMbit: null, direction: 'up' },
+      rounds: ROUNDS_FIRST,
+      who: 'newest',
+      fresh: true,
+    },
     {
       id: 'idle',
       text: 'nothing to do',
@@ -274,6 +294,7 @@ export function matrix(options: MatrixOptions): Cell[] {
         who: 'all',
         quick: false,
         together: null,
+        fresh: false,
         ...draft,
         id: `${draft.id}-${mtu}`,
         workload: draft.id.split('-')[0] ?? draft.id,
@@ -323,6 +344,7 @@ export function cellSeconds(cell: PlannedCell): number {
   if (kind === 'idle') return cell.seconds;
   let each = cell.seconds + OVERHEAD_SECONDS;
   if (kind === 'start') each = STARTS * START_SECONDS;
+  if (cell.fresh) each += GUEST_SECONDS;
   // Flows are opened at 2,000 per second, and closed again.
   if (cell.traffic.kind === 'flows') each += 1 + cell.traffic.count / 2000;
   return cell.rounds * cell.peers.length * each;
@@ -342,12 +364,17 @@ export function batches<C extends Pick<Cell, 'mtu' | 'together'>>(cells: readonl
 }
 
 const WARM_KINDS: readonly string[] = ['tcp', 'udp', 'request', 'connect', 'torrent'];
-/** Whether a cell is preceded by a discarded round: the first cell of each kind of traffic and MTU. */
+/**
+ * Whether a cell is preceded by a discarded round: the first cell of each kind of traffic and MTU whose guests
+ * run already.
+ */
 export function needsWarmUp(cells: readonly Cell[], index: number): boolean {
   const cell = cells[index];
-  if (!cell || !WARM_KINDS.includes(cell.traffic.kind)) return false;
+  if (!cell || cell.fresh || !WARM_KINDS.includes(cell.traffic.kind)) return false;
   return (
-    cells.findIndex((other) => other.mtu === cell.mtu && other.traffic.kind === cell.traffic.kind) === index
+    cells.findIndex(
+      (other) => !other.fresh && other.mtu === cell.mtu && other.traffic.kind === cell.traffic.kind,
+    ) === index
   );
 }
 

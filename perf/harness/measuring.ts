@@ -191,6 +191,7 @@ class Run {
 
   async #one(cell: PlannedCell, peer: Peer): Promise<Outcome> {
     const { world, idleSeconds, abort } = this.#o;
+    if (cell.fresh) return this.#oneFresh(cell, peer);
     const guest = await this.#guestOf(peer, cell.mtu);
     if (guest === null) return failure(this.#failedStarts.get(peer) ?? 'ended early');
     await quiet(idleSeconds, abort);
@@ -199,6 +200,21 @@ class Run {
       return guest.alive() ? outcome : toolDied(guest);
     } catch (error) {
       return failure(message(error));
+    }
+  }
+
+  /** Measure a guest from its start on. */
+  async #oneFresh(cell: PlannedCell, peer: Peer): Promise<Outcome> {
+    const { world, idleSeconds, abort } = this.#o;
+    await quiet(idleSeconds, abort);
+    let guest: Guest | undefined;
+    try {
+      guest = await peer.start(world, cell.mtu);
+      return await perform({ world, guest, abort }, peer, cell);
+    } catch (error) {
+      return failure(message(error));
+    } finally {
+      await guest?.stop();
     }
   }
 

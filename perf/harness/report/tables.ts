@@ -39,6 +39,7 @@ export const WORKLOAD_TITLES: Readonly<Record<string, string>> = {
   connect: 'Connections',
   torrent: 'Many small UDP flows: a torrent',
   start: 'Start of a container',
+  first: 'The first second after a start',
   idle: 'Nothing to do',
   flows: 'Many idle flows beside a busy one',
 };

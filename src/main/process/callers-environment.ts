@@ -6,7 +6,12 @@
 import { LAUNCHER_VARIABLES } from './launcher-env.ts';
 
 /** Variables that the launchers set for our runtime. */
-const FOR_RUNTIME = ['BUN_ENABLE_CRASH_REPORTING', 'BUN_GC_TIMER_DISABLE', 'BUN_JSC_useWarmUpMarkedBlocks'];
+const FOR_RUNTIME = [
+  'BUN_ENABLE_CRASH_REPORTING',
+  'BUN_GC_TIMER_DISABLE',
+  'BUN_JSC_useWarmUpMarkedBlocks',
+  'BUN_JSC_thresholdForFTLOptimizeAfterWarmUp',
+];
 /** Entries that did not fit into one variable are in BUCATINI_KEPT_1 and so on. */
 const KEPT = /^BUCATINI_KEPT(_[0-9]+)?$/;
 
