@@ -1,7 +1,21 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # variables of the launchers, set here or there
 # Functions of the launchers, which source this file once they have set $root. A launcher defines fail() and, for scan, note_option().
 # On the way of a start only shell builtins are used, because every process costs time.
-# Variables passed to Node (BUCATINI_*, PASTA_*, SLIRP4NETNS_*) are listed in src/main/process/launcher-env.ts and CONTRIBUTING.md.
+# Variables passed to the runtime (BUCATINI_*, PASTA_*, SLIRP4NETNS_*) are listed in src/main/process/launcher-env.ts and CONTRIBUTING.md.
+
+# leave_removed_directory: a working directory that has been removed has no path, and Bun does not start in it. Change to /proc, where
+# nothing can be created, and pass the directory on as a descriptor, for COMMAND (main/process/working-directory.ts).
+leave_removed_directory() {
+  unset BUCATINI_DIRECTORY
+  [ . -ef "$PWD" ] && return
+  for low in 3 4 5 6 7 8 9; do
+    [ -e "/proc/self/fd/$low" ] && continue
+    eval "exec $low<." && BUCATINI_DIRECTORY=$low && export BUCATINI_DIRECTORY
+    break
+  done
+  cd /proc || :
+} 2>/dev/null
+leave_removed_directory
 
 # need_tool NAME: find a program in the system's directories, then in the caller's PATH. Sets $tool.
 need_tool() {
@@ -19,7 +33,7 @@ print_text() {
 }
 
 # find_option NAME: complete a long option that may be abbreviated. Sets $option and $takes (1: it takes a value). Fails for an
-# unknown or ambiguous one: Node reports the error.
+# unknown or ambiguous one: the runtime reports the error.
 find_option() {
   case $flags in *" $1 "*) option=$1 takes= && return 0 ;; esac
   case $valued$ours_valued in *" $1 "*) option=$1 takes=1 && return 0 ;; esac
@@ -34,7 +48,7 @@ find_option() {
 }
 
 # scan WORD...: parse the command line like getopt_long(3) and call note_option for each option; with $gnu_order options may follow
-# operands. Sets $operands to their number and $operand to the first. Fails on a malformed command line: Node reports the error.
+# operands. Sets $operands to their number and $operand to the first. Fails on a malformed command line: the runtime reports the error.
 scan() {
   while [ $# -gt 0 ]; do
     word=$1
@@ -150,6 +164,7 @@ undo_hint() {
 # rest is in BUCATINI_KEPT_1, BUCATINI_KEPT_2 ...
 # Names in lower case stay in the environment too, as the launchers use such names themselves; no runtime obeys one. So do names that are
 # invalid in a shell: the shell drops them.
+# With $no_command nothing is saved: what our process does not have cannot be read from its memory.
 # BUCATINI_IGNORED is exported too: our runtime cannot find out which signals the caller ignored.
 keep_for_command() {
   export BUCATINI_IGNORED
@@ -161,11 +176,11 @@ keep_for_command() {
   LC_ALL=C # ${#...} counts bytes
   # The kernel limits one variable to 128 KiB (MAX_ARG_STRLEN).
   kept=$entries parts=
-  [ ${#entries} -le 120000 ] || kept=
+  [ -z "$no_command" ] && [ ${#entries} -le 120000 ] || kept=
   old_ifs=$IFS IFS=$newline
   set -f
   for entry in $entries; do
-    if [ ${#entries} -gt 120000 ]; then
+    if [ ${#entries} -gt 120000 ] && [ -z "$no_command" ]; then
       [ ${#entry} -le 120000 ] || continue # stays where it is
       if [ $((${#kept} + ${#entry})) -gt 120000 ]; then
         parts=$((parts + 1))
@@ -187,22 +202,24 @@ keep_for_command() {
   IFS=$old_ifs
   unset LC_ALL
   BUCATINI_KEPT=$kept
-  # Not for COMMAND (main/process/callers-environment.ts). Bun sends crash reports only where this is 1; a timer of its collector wakes the
-  # main thread every second where this is not set. JavaScriptCore's last compiler is the most thorough and takes far longer than the
-  # others: it gets only functions that are called eight times as often as by default, as it would take a tenth of the processors in the
-  # first seconds of a transfer (perf/notes.md).
-  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1 BUN_JSC_thresholdForFTLOptimizeAfterWarmUp=512000
-  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE BUN_JSC_thresholdForFTLOptimizeAfterWarmUp
+  # Not for COMMAND (main/process/callers-environment.ts). Bun sends crash reports only where the first is 1. Without the second a timer of
+  # its collector wakes the main thread every second. Without the third a thread makes pages resident in advance for a heap that grows
+  # fast: ours does not, and they take 1.2 MB. The last is for JavaScriptCore's last compiler, which takes far longer than the others: it
+  # gets only functions that are called eight times as often as by default, as it would take a tenth of the processors in the first seconds
+  # of a transfer (perf/notes.md).
+  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1 BUN_JSC_useWarmUpMarkedBlocks=0 BUN_JSC_thresholdForFTLOptimizeAfterWarmUp=512000
+  export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE BUN_JSC_useWarmUpMarkedBlocks \
+    BUN_JSC_thresholdForFTLOptimizeAfterWarmUp
 }
 
-# List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: Node could not tell them from its own.
+# List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: the runtime could not tell them from its own.
 # Descriptors with close-on-exec (in the seventh octal digit of their flags) belong to this shell and are left out.
 note_inherited() {
   BUCATINI_INHERITED=
   export BUCATINI_INHERITED
   for fd in /proc/self/fd/*; do
     fd=${fd##*/}
-    case $fd in [012]) continue ;; esac
+    case $fd in [012] | "$BUCATINI_DIRECTORY") continue ;; esac
     while read -r key value; do
       [ "$key" = flags: ] || continue
       case $value in *[2367]??????) ;; *) BUCATINI_INHERITED="$BUCATINI_INHERITED $fd" ;; esac
@@ -212,7 +229,7 @@ note_inherited() {
 } 2>/dev/null
 
 # find_entrance PATH: find out how to enter a user namespace. Sets $entrance, the command in front of --user=PATH; or fails and sets $why.
-# If our user id is mapped to root in that namespace, it is kept (--preserve-credentials); else nsenter changes to root. Node keeps
+# If our user id is mapped to root in that namespace, it is kept (--preserve-credentials); else nsenter changes to root. The runtime keeps
 # capabilities only as root.
 find_entrance() {
   if [ -p "$1" ]; then # a named pipe: nsenter would wait for a writer

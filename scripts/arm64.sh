@@ -13,7 +13,7 @@
 #   BUCATINI_ARM64_MIRROR  a Debian mirror (default: deb.debian.org)
 #
 # Needs no root: apt resolves and downloads into a directory of its own, the packages are unpacked but not configured (900 MB,
-# half a minute the first time). Needs apt-get, dpkg-deb, the Debian archive's keys, npm, unshare, and Linux 6.7 or later, where
+# a minute the first time). Needs apt-get, dpkg-deb, the Debian archive's keys, npm, unshare, and Linux 6.7 or later, where
 # a user namespace may register its own interpreter for arm64 programs (binfmt_misc). The machine's own registrations stay.
 #
 # The emulated kernel interface is not complete. What cannot run, and why, is in test/arm64/main.ts.
@@ -41,9 +41,9 @@ mirror=${BUCATINI_ARM64_MIRROR:-http://deb.debian.org/debian}
 modules=$tree.modules
 project=$tree.project
 
-# What the tree and the npm packages were made from. Another version of this script or of the lock file replaces them.
-edition=$(cksum <"$0")
-locked=$(cat "$root/package.json" "$root/package-lock.json" | cksum)
+# What the tree and the npm packages were made from. If it changes, they are made again. The number stands for how make_tree works.
+edition="1 $suite $packages $host_packages $host_files"
+locked=$(cksum <"$root/package-lock.json")
 made() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
 
 fetch() {
@@ -154,4 +154,4 @@ inside='
   exec /bin/sh -c "umount -l /.old && cd /bucatini && exec \"\$@\"" sh "$@"
 '
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM="${TERM:-dumb}" \
-  unshare -Ur -m --propagation private -- /bin/sh -c "$inside" sh "$tree" "$project" "$modules" "$@"
+  unshare -Ur -m -p --fork --kill-child --mount-proc --propagation private -- /bin/sh -c "$inside" sh "$tree" "$project" "$modules" "$@"

@@ -26,7 +26,7 @@ export class SysError extends Error {
     this.remedy = remedy;
   }
 
-  /** Name of the errno, such as `EACCES`: the same property as in Node's own errors. */
+  /** Name of the errno, such as `EACCES`: the same property as in the runtime's own errors. */
   get code(): string {
     return errnoName(this.errno);
   }

@@ -1,5 +1,5 @@
 /**
- * The io_uring rings through which libuv submits epoll_ctl requests: one for each event loop, created with
+ * The io_uring rings through which libuv (Node) submits epoll_ctl requests: one for each event loop, created with
  * the loop. libuv has no function that returns their descriptors, so they are found in /proc.
  */
 import { readdirSync, readlinkSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
  * Namespaces. unshare and setns change the calling thread only. The kernel refuses CLONE_NEWUSER (EINVAL) in
- * a process with several threads, and Node always has several. Cold; every function returns a result or
+ * a process with several threads, and the runtimes always have several. Cold; every function returns a result or
  * -errno, which `checked()` (error.ts) turns into an exception.
  * @syscalls unshare setns ioctl
  */

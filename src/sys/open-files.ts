@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 
 /**
- * The soft limit. Node raises it to the hard limit when it starts.
+ * The soft limit. The runtime raises it to the hard limit when it starts.
  * @returns descriptors; Infinity when /proc/self/limits does not name a number
  */
 export function openFilesLimit(): number {

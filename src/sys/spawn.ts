@@ -14,6 +14,7 @@ import {
   CLONE_NEWNET,
   CLONE_NEWNS,
   CLONE_VM,
+  Errno,
   F_DUPFD_CLOEXEC,
   MS_NODEV,
   MS_NOEXEC,
@@ -24,7 +25,7 @@ import {
   O_RDWR,
   SIGKILL,
 } from './constants.ts';
-import { close, fcntl } from './io.ts';
+import { close, fcntl, setCloexec } from './io.ts';
 import { failed, libc, syscall4 } from './libc.ts';
 import { type MachineCode, machineCodePage } from './machine-code.ts';
 import { addressOf, NativeBuffer, writeAddress } from './memory.ts';
@@ -151,12 +152,15 @@ export interface SpawnFailure {
 
 let code = 0;
 
-/** Start a process with no signals blocked. */
+/** Start a process with no signals blocked. A text with a NUL character is refused: EINVAL. */
 export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
+  const entries = environmentOf(plan.env);
+  const { file, cwd = '', hostName = '' } = plan;
+  if (hasNul([file, cwd, hostName, ...plan.argv, ...entries])) return { errno: Errno.EINVAL, call: 'execve' };
   const count = plan.descriptors.length;
   const ours: number[] = [];
+  const calls = new CallList();
   try {
-    const calls = new CallList();
     for (let signal = 1; signal <= SIGNALS; signal++) {
       if (signal === SIGKILL || signal === SIGSTOP) continue;
       calls.action(signal, plan.ignores?.includes(signal) === true);
@@ -180,11 +184,12 @@ export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
     if (plan.hostName !== undefined)
       calls.add('sethostname', [calls.text(plan.hostName), Buffer.byteLength(plan.hostName)], true);
     calls.add('rt_sigprocmask', [SIG_SETMASK, calls.zeros, 0, SIGSET_BYTES]);
-    const [argv, env] = [calls.texts(plan.argv), calls.texts(environmentOf(plan.env))];
+    const [argv, env] = [calls.texts(plan.argv), calls.texts(entries)];
     calls.add('execve', [calls.text(plan.file), argv, env]);
     return start(calls, namespaces);
   } finally {
     for (const fd of ours) close(fd);
+    calls.erase();
   }
 }
 
@@ -217,7 +222,7 @@ function start(calls: CallList, namespaces: number): Spawned | SpawnFailure {
   if (pid < 0) return { errno, call: 'clone' };
   const failure = calls.failure(list);
   if (failure === undefined) return { pid, hostNameRefused: calls.hasFailed('sethostname', list) };
-  cWaitpid(pid, status.address, 0);
+  while (cWaitpid(pid, status.address, 0) < 0 && failed() === -Errno.EINTR);
   return failure;
 }
 
@@ -263,6 +268,11 @@ class CallList {
     return array.address;
   }
 
+  /** Erase the strings of all arrays: an environment has secrets of its owner. */
+  erase(): void {
+    for (const held of this.#held) if (held instanceof StringArray) held.erase();
+  }
+
   encode(): NativeBuffer {
     const list = new NativeBuffer(CALLS_AT + this.#calls.length * CALL_BYTES);
     for (const [i, { words }] of this.#calls.entries()) {
@@ -288,35 +298,51 @@ class CallList {
 }
 
 /**
- * Execute a program in place of this one. It gets all descriptors that are not close-on-exec: Bun's
- * process.execve() closes all above 2.
- * @returns -errno; nothing if the program was executed
+ * Execute a program in place of this one. It gets the standard streams, which Node marks close-on-exec when it
+ * starts, and all other descriptors that are not: Bun's process.execve() closes all above 2.
+ * @returns -errno, -EINVAL for a text with a NUL character; nothing if the program was executed
  */
 export function executeProgram(file: string, argv: readonly string[], env: SpawnPlan['env']): number {
-  const [argvArray, envArray] = [new StringArray(argv), new StringArray(environmentOf(env))];
-  cExecve(file, argvArray.address, envArray.address);
+  const entries = environmentOf(env);
+  if (hasNul([file, ...argv, ...entries])) return -Errno.EINVAL;
+  for (const fd of [0, 1, 2]) setCloexec(fd, false);
+  const arrays = [new StringArray(argv), new StringArray(entries)] as const;
+  cExecve(file, arrays[0].address, arrays[1].address);
   return failed();
 }
+
+/** C would take such a character for the end of the text, and what follows in a list for another text. */
+const hasNul = (texts: readonly string[]): boolean => texts.some((text) => text.includes('\0'));
 
 const environmentOf = (env: SpawnPlan['env']): readonly string[] =>
   Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`));
 
-/** A NULL-terminated array of NUL-terminated strings, valid as long as this object is reachable. */
-export class StringArray {
-  readonly #bytes: Uint8Array;
+/**
+ * A NULL-terminated array of NUL-terminated strings, valid as long as this object is reachable. A string must
+ * not contain NUL.
+ */
+class StringArray {
+  readonly #bytes: NativeBuffer;
   readonly #pointers: NativeBuffer;
   readonly address: number;
 
   constructor(texts: readonly string[]) {
-    // The final NUL also keeps the buffer from being empty.
-    this.#bytes = new Uint8Array(Buffer.from(`${texts.map((text) => `${text}\0`).join('')}\0`));
+    const sizes = texts.map((text) => Buffer.byteLength(text) + 1);
+    this.#bytes = new NativeBuffer(sizes.reduce((sum, size) => sum + size, 1)); // not empty
     this.#pointers = new NativeBuffer((texts.length + 1) * 8);
-    let at = addressOf(this.#bytes) as number;
+    let at = 0;
+    const encoder = new TextEncoder();
     texts.forEach((text, i) => {
-      writeAddress(this.#pointers.u32, i * 2, at);
-      at += Buffer.byteLength(text) + 1;
+      encoder.encodeInto(text, this.#bytes.u8.subarray(at));
+      writeAddress(this.#pointers.u32, i * 2, this.#bytes.address + at);
+      at += sizes[i]!;
     });
     this.address = this.#pointers.address;
+  }
+
+  /** Fill the strings with zeros. */
+  erase(): void {
+    this.#bytes.u8.fill(0);
   }
 }
 

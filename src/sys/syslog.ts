@@ -1,5 +1,5 @@
 /**
- * The system log: RFC 3164 over the UNIX datagram socket /dev/log, a socket type that Node does not have.
+ * The system log: RFC 3164 over the UNIX datagram socket /dev/log, a socket type that the runtimes do not have.
  * Cold.
  * @syscalls socket connect sendto close
  */

@@ -85,7 +85,7 @@ export interface EngineHandle {
   /** The host's network has changed. */
   hostChanged(change: HostChange): void;
   /**
-   * Let the host-io thread wait for a descriptor: Node's event loop cannot do it for most kinds.
+   * Let the host-io thread wait for a descriptor: the runtime's event loop cannot do it for most kinds.
    * @param fd  must stay open until the engine has stopped
    * @param onReadable  called once, when there is something to read or an error
    * @returns a function that arms the watch again. An event that came in between is reported then
@@ -219,7 +219,7 @@ class Engine implements EngineHandle {
     this.#options = options;
     const threads = threadPlan(plan.threads);
     this.#threads = threads;
-    // Each flow and each published port needs a descriptor. Node raises the limit too, but does not document
+    // Each flow and each published port needs a descriptor. The runtimes raise the limit too, but do not document
     // it.
     raiseOpenFiles();
     const { sab, layout } = engineMemory(plan, { ringDescriptors: RING_DESCRIPTORS, logBytes: LOG_BYTES });

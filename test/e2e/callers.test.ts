@@ -282,6 +282,21 @@ describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
     expect(spawnSync('bash', ['-c', other, BUCATINI], { encoding: 'utf8' }).stdout).toBe('1\n');
   });
 
+  it.each([
+    ['run', `${BUCATINI} run`],
+    ['pasta', `${PASTA} --config-net -q`],
+  ])(
+    '%s: the working directory was removed: COMMAND runs in it, without a descriptor of it',
+    (_, command) => {
+      const script = `d=$(mktemp -d) && chmod 755 "$d" && cd "$d" && rmdir "$d" &&
+      ${command} -- bash -c 'readlink /proc/$$/cwd; readlink /proc/$$/fd/*; exit 5' 2>/dev/null`;
+      const { stdout, status } = spawnSync('bash', ['-c', script], { encoding: 'utf8' });
+      expect(stdout).toMatch(/^.* \(deleted\)\n/);
+      expect(stdout.match(/\(deleted\)/g)).toHaveLength(1);
+      expect(status).toBe(5);
+    },
+  );
+
   it("pasta: descriptors above 2 are not inherited, as with passt's pasta", () => {
     const script = '"$0" --config-net -- sh -c "ls /proc/\\$\\$/fd" 5</dev/zero 12</dev/zero 2>/dev/null';
     const { stdout } = spawnSync('bash', ['-c', script, PASTA], { encoding: 'utf8' });

@@ -213,6 +213,17 @@ describeNeeding('planted files and variables', tapNeeds, () => {
       expectNoEffect();
     });
 
+    // 7 s: once, as the launcher does the same for both.
+    it.skipIf(runtime !== RUNTIMES[0])('selftest: no effect', { timeout: 90_000 }, () => {
+      const { stdout, stderr } = spawnSync(program('bucatini'), ['selftest'], {
+        ...options(),
+        timeout: 80_000,
+      });
+      expect(stderr).toBe('');
+      expect(stdout).toMatch(/^selftest passed/m);
+      expectNoEffect();
+    });
+
     it.each([
       ['attach', 'bucatini', (pid: string) => ['attach', pid]],
       ['pasta PID', 'pasta', (pid: string) => [...AS_OURSELVES, '--config-net', '--quiet', '-f', pid]],

@@ -2,12 +2,13 @@
  * The sandbox from outside, for each front end: open descriptors, capabilities of each thread, the end after
  * a failure inside, and traffic of every kind. SANDBOX_LOAD_MS: duration of the mixed load in each plan.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bed, type EmptyGuest, type Guest, makeBed, succeed, supportProgram } from '../support/bed.ts';
 import { engine, full, repoRoot } from '../support/engines.ts';
 import { PEER4, PEER6, PORT } from '../support/ports.ts';
 import {
+  countInMemory,
   descendantsOf,
   eventually,
   isAlive,
@@ -31,6 +32,9 @@ const CAP_KILL = 1n << 5n;
 const CAP_NET_BIND_SERVICE = 1n << 10n;
 const CAP_NET_RAW = 1n << 13n; // where SO_BINDTODEVICE wants it
 const CAP_SYS_PTRACE = 1n << 19n;
+
+/** A value in the caller's environment, for COMMAND alone. */
+const SECRET = `secret-${process.pid}-0123456789`;
 
 const SOFT_LIMIT = 1024;
 /**
@@ -109,6 +113,12 @@ describeE2e(
 
     const isSandboxed = (pid: number): boolean =>
       threadStatus(pid).every(({ noNewPrivs, seccomp }) => noNewPrivs && seccomp === 2);
+    /**
+     * Capabilities that a thread of the runtime may have beside a main thread with `main`. JavaScriptCore starts
+     * and ends threads at any time: a new one has those of the thread that started it. Node's have none.
+     */
+    const inherited = (pid: number, main: bigint): bigint =>
+      readlinkSync(`/proc/${pid}/exe`).includes('bun') ? main | CAP_NET_BIND_SERVICE | CAP_NET_RAW : 0n;
     /** The engine of a form, once its sandbox is closed. */
     const enginePid = (started: Started, name: string): Promise<number> =>
       eventually('an engine in its sandbox', START_MS, () => {
@@ -124,10 +134,14 @@ describeE2e(
       let started: Started;
       let pid: number;
       const start = async (): Promise<void> => {
-        started = bed.start('user', [
-          ...['bash', '-c', `${CARELESS}; exec "$@"`, 'bash'],
-          ...form.argv(String(bed.pidSeenInside(target.pid))),
-        ]);
+        started = bed.start(
+          'user',
+          [
+            ...['bash', '-c', `${CARELESS}; exec "$@"`, 'bash'],
+            ...form.argv(String(bed.pidSeenInside(target.pid))),
+          ],
+          { env: { API_TOKEN: SECRET } },
+        );
         pid = await enginePid(started, form.process);
       };
       beforeAll(async () => {
@@ -142,14 +156,15 @@ describeE2e(
 
       it('every thread has the capabilities that it needs and no others', () => {
         const threads = threadStatus(pid);
-        expect(threads.length).toBeGreaterThan(5); // V8's and Node's helpers are among them
+        expect(threads.length).toBeGreaterThan(4); // those of the JavaScript engine are among them
+        const more = inherited(pid, form.main);
         for (const { name, capPrm, capEff } of threads) {
           const permitted = BigInt(`0x${capPrm}`);
           expect([name, capEff]).toEqual([name, capPrm]);
           if (name === form.process) expect([name, permitted]).toEqual([name, form.main]);
           else if (name.startsWith('packet thread'))
             expect([name, permitted & ~(CAP_NET_BIND_SERVICE | CAP_NET_RAW)]).toEqual([name, 0n]);
-          else expect([name, permitted]).toEqual([name, 0n]);
+          else expect([name, permitted & ~more]).toEqual([name, 0n]);
         }
       });
 
@@ -172,6 +187,12 @@ describeE2e(
         ).toEqual([]);
         expect(entries).toContain('BUCATINI_OWN_MOUNTS=1');
       });
+
+      if (!form.command)
+        it("the caller's environment was never in memory", () => {
+          expect(countInMemory(pid, form.process)).toBeGreaterThan(0); // the search finds what is there
+          expect(countInMemory(pid, SECRET)).toBe(0);
+        });
 
       if (form.command)
         it("COMMAND has the caller's descriptors (run) or three (pasta), and the descriptor limit that belongs to it", async () => {
@@ -287,6 +308,9 @@ describeE2e(
           const rounds = await mixedLoad(guest, performance.now() + LOAD_MS);
           for (const [kind, count] of Object.entries(rounds)) expect([kind, count > 0]).toEqual([kind, true]);
           expect(isSandboxed(guest.enginePid)).toBe(true);
+          const most = CAP_KILL | CAP_NET_BIND_SERVICE | CAP_NET_RAW;
+          for (const { name, capPrm, capEff } of threadStatus(guest.enginePid))
+            expect([name, capEff, BigInt(`0x${capPrm}`) & ~most]).toEqual([name, capPrm, 0n]);
           expect(guest.started.printed().stderr).not.toMatch(/error|warning/);
         } finally {
           expect(await guest.stop()).toBe(143);

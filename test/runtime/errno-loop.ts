@@ -36,17 +36,25 @@ export interface ErrnoReport {
 /** Between two collections. */
 const CALLS = 50_000;
 
-/** @param which  index of the only case; absent: all in turn */
-export function errnoLoop(calls: number, which?: number): ErrnoReport {
+/**
+ * @param between  allocate between the call and the look at errno: only on Bun does errno survive that
+ * @param which    index of the only case; absent: all in turn
+ */
+export function errnoLoop(calls: number, between: boolean, which?: number): ErrnoReport {
   let wrong = 0;
   let kept: unknown[] = [];
+  const allocate = (i: number): void => {
+    if (i % 8 !== 0) return;
+    kept.push({ i }, new Uint8Array(32), `text ${i}`);
+    if (kept.length > 3000) kept = [];
+    if (i % CALLS === 0) collectGarbage();
+  };
   for (let i = 0; i < calls; i++) {
     const { errno, call } = CASES[which ?? (i & 1) + (i % 64 === 0 ? 2 : 0)]!;
     const result = call();
-    if (i % 8 === 0) kept.push({ i }, new Uint8Array(32), `text ${i}`); // may collect garbage
+    if (between) allocate(i);
     if (result !== -1 || lastErrno() !== errno) wrong++;
-    if (kept.length > 3000) kept = [];
-    if (i % CALLS === 0) collectGarbage();
+    if (!between) allocate(i);
   }
   return { calls, wrong };
 }

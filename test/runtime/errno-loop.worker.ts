@@ -2,6 +2,12 @@
 import { onFirstMessage, postToCreator } from '#runtime/threads';
 import { errnoLoop } from './errno-loop.ts';
 
-onFirstMessage(({ which, calls }: { readonly which: number; readonly calls: number }) => {
-  postToCreator(errnoLoop(calls, which));
+export interface ErrnoTask {
+  readonly which: number;
+  readonly calls: number;
+  readonly between: boolean;
+}
+
+onFirstMessage(({ which, calls, between }: ErrnoTask) => {
+  postToCreator(errnoLoop(calls, between, which));
 });

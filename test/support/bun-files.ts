@@ -4,7 +4,8 @@
  * tests of the programs run the launchers instead.
  */
 const FOLDERS = /^test\/(runtime|sys|ring|workers)\//;
-const MAIN = /^test\/main\/(api|api-socket|netns|output|resolv-conf|sandbox)\.test\.ts$/;
+const MAIN =
+  /^test\/main\/(api|api-socket|child|file-watch|namespace-watch|netns|output|resolv-conf|sandbox)\.test\.ts$/;
 const PASTA = /^test\/main\/pasta\/(control-socket|follow|log|port-scan)\.test\.ts$/;
 
 /** @param file  relative to the directory of package.json */

@@ -1,6 +1,6 @@
 /** Child processes and /proc for the test bed. All process ids are those of our own PID namespace. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs';
 
 export const sleepMs = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -241,4 +241,35 @@ export function threadStatus(pid: number): ThreadStatus[] {
       capPrm: hex('CapPrm'),
     };
   });
+}
+
+const PAGE_BYTES = 4096;
+const CHUNK_PAGES = 1024;
+
+/** How often an ASCII text is in the writable memory of a process. Pages that were never touched are skipped. */
+export function countInMemory(pid: number, text: string): number {
+  const [mem, pagemap] = [openSync(`/proc/${pid}/mem`, 'r'), openSync(`/proc/${pid}/pagemap`, 'r')];
+  const chunk = Buffer.alloc(CHUNK_PAGES * PAGE_BYTES);
+  const entries = Buffer.alloc(CHUNK_PAGES * 8); // one u64 for each page: bits 62 and 63 are "swapped" and "present"
+  let count = 0;
+  try {
+    for (const line of readFileSync(`/proc/${pid}/maps`, 'latin1').split('\n')) {
+      const [, start, end] = /^([0-9a-f]+)-([0-9a-f]+) rw/.exec(line) ?? [];
+      if (start === undefined) continue;
+      const last = Number(`0x${end}`);
+      for (let at = Number(`0x${start}`); at < last; at += chunk.length) {
+        const bytes = Math.min(chunk.length, last - at);
+        const pages = bytes / PAGE_BYTES;
+        readSync(pagemap, entries, 0, pages * 8, (at / PAGE_BYTES) * 8);
+        if (!entries.subarray(0, pages * 8).some((byte, i) => i % 8 === 7 && (byte & 0xc0) !== 0)) continue;
+        const got = readSync(mem, chunk, 0, bytes, at);
+        const present = chunk.subarray(0, got);
+        for (let i = present.indexOf(text); i >= 0; i = present.indexOf(text, i + 1)) count++;
+      }
+    }
+  } finally {
+    closeSync(mem);
+    closeSync(pagemap);
+  }
+  return count;
 }

@@ -10,6 +10,7 @@ import * as constants from '../../src/sys/constants.ts';
 import * as epoll from '../../src/sys/epoll.ts';
 import * as inotify from '../../src/sys/inotify.ts';
 import * as socket from '../../src/sys/socket.ts';
+import { syscallNames, syscallNumber } from '../../src/sys/syscall-numbers.ts';
 import { VNET_HDR_BYTES } from '../../src/sys/tap.ts';
 import { describeNeeding, requireGcc } from '../support/require.ts';
 
@@ -93,6 +94,9 @@ const groups: { headers: string[]; prefixes: string[] }[] = [
   },
 ];
 
+/** Linux 5.1 gave new calls the same number on all architectures. */
+const FIRST_COMMON_NUMBER = 424;
+
 /** Our names of constants that have another name in C. */
 const spelling: Record<string, string> = {
   LINUX_CAPABILITY_VERSION_3: '_LINUX_CAPABILITY_VERSION_3',
@@ -167,8 +171,16 @@ const layouts: { headers: string[]; expected: Record<string, number> }[] = [
     },
   },
   {
-    headers: ['linux/tcp.h'],
-    expected: {},
+    headers: ['sys/stat.h', 'dirent.h', 'sys/resource.h'],
+    expected: {
+      // As held-directory.ts and process.ts read them.
+      'offsetof(struct stat, st_dev)': 0,
+      'offsetof(struct stat, st_ino)': 8,
+      'sizeof(struct stat) <= 144': 1,
+      'offsetof(struct dirent64, d_reclen)': 16,
+      'offsetof(struct dirent64, d_name)': 19,
+      'sizeof(struct rlimit)': 16,
+    },
   },
   {
     headers: ['linux/if.h', 'linux/virtio_net.h', 'linux/capability.h'],
@@ -287,6 +299,20 @@ describeNeeding('kernel ABI', [requireGcc], () => {
     }
     // Headers older than the kernel lack a few; they must not lack many.
     expect(lacking.length, lacking.join(' ')).toBeLessThan(15);
+  });
+
+  it('system calls: the numbers of the kernel headers; -1 where the architecture lacks the call', () => {
+    const values = evaluate(
+      ['asm/unistd.h'],
+      syscallNames.map((name) => `__NR_${name}`),
+    );
+    for (const name of syscallNames) {
+      const number = syscallNumber(name);
+      const inC = values.get(`__NR_${name}`);
+      // From 424 on the numbers are the same everywhere, and the headers may be older than the call.
+      if (inC === undefined && number >= FIRST_COMMON_NUMBER) continue;
+      expect([name, number]).toEqual([name, inC === undefined ? -1 : Number(inC)]);
+    }
   });
 
   it('structures: the layout of the kernel headers', () => {

@@ -7,6 +7,7 @@ import { close, read } from '../../src/sys/io.ts';
 import { errnoText } from '../../src/sys/libc.ts';
 import { addressOf, NativeBuffer, writeAddress } from '../../src/sys/memory.ts';
 import { openPath } from '../../src/sys/path.ts';
+import { ON_BUN } from '../support/runtime.ts';
 
 describe('memory', () => {
   it('the address of a view: includes the offset of the view', () => {
@@ -74,7 +75,8 @@ describe('large arrays', () => {
     });
     const [grownKib, arrays] = stdout.split(' ').map(Number);
     expect(arrays).toBe(150);
-    expect(grownKib).toBeLessThan(4096); // of 19,200; 9,000 and more where calloc clears what glibc had put by
+    // Of 19,200; 9,000 and more where calloc clears what glibc had put by. Bun loads code of its own meanwhile.
+    expect(grownKib).toBeLessThan(ON_BUN ? 7000 : 4096);
   });
 });
 

@@ -14,7 +14,7 @@ export type ApiEvents = Pick<ApiSocketOptions, 'onClient' | 'onRequest' | 'onToo
 /**
  * Listen at `path`. Call it before the root is exchanged (host/sandbox.ts), and let the sandbox permit names
  * in `directories` of the result to be removed.
- * @throws Error from Node with its errno
+ * @throws Error of the runtime with its errno
  */
 export async function openApi(path: string, options: ApiOptions, events: ApiEvents): Promise<ApiSocket> {
   const api = new Api(options);

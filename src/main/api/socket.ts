@@ -78,7 +78,7 @@ export class ApiSocket {
 
   /**
    * Listen at a path. An existing socket there is replaced.
-   * @throws Error from Node with its code
+   * @throws Error of the runtime with its code
    */
   async listen(path: string): Promise<void> {
     try {

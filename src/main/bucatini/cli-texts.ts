@@ -1,7 +1,7 @@
 // bundle: texts
 /**
  * Help, version and docs/cli.md, all from the option table. The build writes help and version into
- * dist/texts; the launcher prints them from there without starting Node.
+ * dist/texts; the launcher prints them from there without starting the runtime.
  */
 
 import { namesOf } from '../cli/option-fields.ts';

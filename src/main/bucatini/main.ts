@@ -92,7 +92,7 @@ function reportError(error: Error & { status?: number }): number {
 }
 
 const argv = process.argv.slice(2);
-const outcome = main(argv, enterProgram('bucatini'));
+const outcome = main(argv, enterProgram('bucatini', argv[0] !== 'attach'));
 if (startsEngine(argv[0])) void exitAfter(outcome, reportError);
 else
   outcome.then(

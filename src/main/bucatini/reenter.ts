@@ -1,7 +1,7 @@
 // bundle: rare
 /**
- * The second attempt if the launcher chose the wrong user namespace. A running Node has threads and therefore
- * cannot enter one. So this process executes nsenter or unshare, which executes Node again, with the same
+ * The second attempt if the launcher chose the wrong user namespace. A running program of ours has threads and therefore
+ * cannot enter one. So this process executes nsenter or unshare, which executes our program again, with the same
  * process id and arguments. BUCATINI_REENTERED says that this has been done, so it happens only once.
  */
 import { spawnSync } from 'node:child_process';
@@ -15,6 +15,7 @@ import { executeProgram } from '../../sys/spawn.ts';
 import { tool } from '../process/command.ts';
 import { callersDescriptors, clearCloexec, inheritedBeyondExec } from '../process/inherited-descriptors.ts';
 import { type LauncherVariable, launcherVariable } from '../process/launcher-env.ts';
+import { directoryBeyondExec } from '../process/working-directory.ts';
 
 /**
  * For `run` without privileges in a user namespace.
@@ -63,15 +64,17 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
 }
 
 /**
- * Execute `entrance`, which then executes Node with our arguments.
+ * Execute `entrance`, which then executes our program with our arguments.
  * @param fds  descriptors that `entrance` names
  */
 function execThrough(entrance: readonly string[], fds: readonly number[] = []): never {
-  clearCloexec(callersDescriptors());
+  const directory = directoryBeyondExec();
+  clearCloexec([...callersDescriptors(), ...directory.fds]);
   const argv = [...entrance, ...ownCommand(), ...process.argv.slice(2)];
   const r = executeProgram(entrance[0]!, argv, {
     ...process.env,
     ...inheritedBeyondExec(fds),
+    ...directory.env,
     ...({
       BUCATINI_REENTERED: '1',
       BUCATINI_OWN_MOUNTS: '1', // both entrances end in unshare -m

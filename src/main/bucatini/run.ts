@@ -22,6 +22,7 @@ import type { BootedThread } from '../../workers/packet-worker.ts';
 import type { NetnsError } from '../host/netns.ts';
 import { RESOLV_CONF, readResolvConf, resolvConfText } from '../host/resolv-conf.ts';
 import { endWithin, type Sandbox, type SetUpStep, serve } from '../host/start.ts';
+import { forgetEnvironment } from '../process/callers-environment.ts';
 import { Command, CommandError, findProgram, type PrivateResolvConf, ProcError } from '../process/command.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { forwardSignals } from '../process/signals.ts';
@@ -79,7 +80,7 @@ class Run extends SettingsFrontEnd {
       (name) => {
         this.#endingBySignal = true;
         this.#command?.kill();
-        // Threads may still be booting. Node's own clean-up of such threads has ended the process by another
+        // Threads may still be booting. The runtime's own clean-up of such threads has ended the process by another
         // signal.
         void endWithin(this.#engine).then(() => exitNow(128 + os.signals[name]));
       },
@@ -138,6 +139,7 @@ class Run extends SettingsFrontEnd {
 
   protected sandbox(): Sandbox {
     closeSync(this.#namespaceFd); // no later step enters the namespace
+    forgetEnvironment(this.#env); // COMMAND has it
     const { directories, signalled } = this.#command!;
     return { readable: directories, signals: signalled };
   }

@@ -3,7 +3,7 @@
  * routes each of them anew; the front end decides what the engine and the namespace need beside that
  * (decision 060).
  *
- * Node's event loop cannot wait for a netlink socket, so a packet thread waits for it (decision 083). The
+ * The runtime's event loop cannot wait for a netlink socket, so a packet thread waits for it (decision 083). The
  * thread reports the first announcement, and no other until it is armed again. It is armed again some time
  * after each look, because link, address and route arrive one by one, each as a change of its own:
  *

@@ -45,6 +45,8 @@ export function overwriteEnvironment(): string | undefined {
     if (readSync(fd, block, 0, bytes, start) !== bytes) return 'only a part of it could be read';
     if (writeSync(fd, clearCallersEntries(block), 0, bytes, start) !== bytes)
       return 'only a part of it could be written';
+    // What the runtime keeps of its own: Bun holds each value that was read.
+    for (const name of Object.keys(process.env)) if (!KEPT_VARIABLES.has(name)) delete process.env[name];
     return undefined;
   } catch (error) {
     return (error as Error).message;

@@ -1,12 +1,12 @@
 /**
- * Durations of the steps of a start and of the end: milliseconds since Node began, one lap for each step. Logged at
- * level debug. With BUCATINI_TEST_LAPS they are also printed, with the time at which Node began (perf/start.ts).
+ * Durations of the steps of a start and of the end: milliseconds since the runtime began, one lap for each step. Logged at
+ * level debug. With BUCATINI_TEST_LAPS they are also printed, with the time at which it began (perf/start.ts).
  */
 import { launcherVariable } from '../process/launcher-env.ts';
 import { put } from '../process/output.ts';
 
 export class Stopwatch {
-  readonly #laps: string[] = [`Node up ${performance.now().toFixed(1)} ms`];
+  readonly #laps: string[] = [`runtime up ${performance.now().toFixed(1)} ms`];
   readonly #printed = launcherVariable('BUCATINI_TEST_LAPS') !== undefined;
 
   lap(name: string): void {

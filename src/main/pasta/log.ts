@@ -44,7 +44,7 @@ export class LogFile {
 
   /**
    * Create or truncate the file and write the header.
-   * @param strerror  the errno text of an error of Node's
+   * @param strerror  the errno text of an error of the runtime
    * @throws UsageError where that fails
    */
   constructor({ path, maxBytes, header }: FileLogOptions, strerror: (error: unknown) => string) {

@@ -27,6 +27,7 @@ import type { Following } from '../host/follow.ts';
 import type { Log } from '../host/log.ts';
 import { NamespaceWatch } from '../host/namespace-watch.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
+import { forgetEnvironment } from '../process/callers-environment.ts';
 import { holdOutputs } from '../process/output.ts';
 import { Terminal } from '../process/terminal.ts';
 import { HOST_NAME_MAX, PastaCommand, type PastaCommandOptions } from './command.ts';
@@ -132,6 +133,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
       ...(this.netns.mainInside ? {} : { namespaceFd }),
       ...hostnameOf(conf, log),
     });
+    forgetEnvironment(env);
     // nsenter opens the namespace by way of our descriptor: close it only afterwards.
     this.#command.started.then(
       () => closeSync(namespaceFd),

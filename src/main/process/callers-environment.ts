@@ -9,6 +9,7 @@ import { LAUNCHER_VARIABLES } from './launcher-env.ts';
 const FOR_RUNTIME = [
   'BUN_ENABLE_CRASH_REPORTING',
   'BUN_GC_TIMER_DISABLE',
+  'BUN_JSC_useWarmUpMarkedBlocks',
   'BUN_JSC_thresholdForFTLOptimizeAfterWarmUp',
 ];
 /** Entries that did not fit into one variable are in BUCATINI_KEPT_1 and so on. */
@@ -31,6 +32,11 @@ export function callersEnvironment(from: NodeJS.ProcessEnv = process.env): NodeJ
   for (const name of Object.keys(env)) if (KEPT.test(name)) delete env[name];
   for (const name of Object.keys(LAUNCHER_VARIABLES)) delete env[name];
   return env;
+}
+
+/** Empty an environment that is not needed any more: its values would be kept by whoever refers to it. */
+export function forgetEnvironment(env: NodeJS.ProcessEnv): void {
+  for (const name of Object.keys(env)) delete env[name];
 }
 
 /** Entries that a shell drops, because their names are not valid shell variables. As NAME=VALUE. */

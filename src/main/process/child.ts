@@ -28,9 +28,26 @@ export class ChildError extends Error {
   }
 }
 
+/** The children that run, each with what to do when it ends. */
+const running = new Map<number, (status: number) => void>();
+
+/** SIGCHLD: find out who has ended. The kernel makes one signal of those of several children. */
+function reap(): void {
+  for (const [pid, ended] of running) {
+    const status = exitStatus(pid);
+    if (status === undefined) continue;
+    running.delete(pid);
+    ended(status);
+  }
+  if (running.size === 0) process.off('SIGCHLD', reap);
+}
+
+/** Status of a child whose status nobody knows: somebody else has waited for it. */
+const UNKNOWN_STATUS = 1;
+
 /** A running child. */
 export class Child {
-  readonly pid: number = 0;
+  readonly pid: number;
   /** ChildPlan.hostName could not be set. */
   readonly hostNameRefused: boolean;
   /** Our end. */
@@ -45,37 +62,29 @@ export class Child {
     const pair = new NativeBuffer(8);
     checked(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.address), 'socketpair', 'AF_UNIX');
     const [ours, theirs] = [pair.i32[0]!, pair.i32[1]!];
-    const exited = Promise.withResolvers<number>();
     // Before the child starts: it may end at once.
-    const look = (): void => {
-      const status = exitStatus(this.pid);
-      if (status === undefined) return;
-      process.off('SIGCHLD', look);
-      exited.resolve(Math.max(status, 0));
-    };
-    process.on('SIGCHLD', look);
+    if (running.size === 0) process.on('SIGCHLD', reap);
     const descriptors = plan.descriptors.map((fd) => (fd === CHANNEL ? theirs : fd));
     const spawned = spawnProcess({ ...plan, descriptors });
     close(theirs);
     if ('errno' in spawned) {
-      process.off('SIGCHLD', look);
+      if (running.size === 0) process.off('SIGCHLD', reap);
       close(ours);
       throw new ChildError(plan.file, spawned);
     }
     this.pid = spawned.pid;
     this.hostNameRefused = spawned.hostNameRefused;
+    this.exited = new Promise((resolve) => {
+      running.set(this.pid, (status) => resolve(status < 0 ? UNKNOWN_STATUS : status));
+    });
     this.channel = openChannel(ours);
     const drained = new Promise<void>((resolve) => this.channel.onClose(resolve));
-    this.exited = exited.promise;
     this.closed = drained.then(() => this.exited);
   }
 
   /** End it. Does nothing if it has ended. */
   kill(): void {
-    try {
-      process.kill(this.pid, 'SIGKILL');
-    } catch {
-      // It has just ended.
-    }
+    // Until it is waited for, its process id is not given to another process.
+    if (running.has(this.pid)) process.kill(this.pid, 'SIGKILL');
   }
 }

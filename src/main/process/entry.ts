@@ -12,11 +12,13 @@ import { leaveRemovedDirectory } from './working-directory.ts';
 
 /**
  * Must be called before anything else, and before the first thread starts.
- * @param name  name for this process in ps
+ * @param name            name for this process in ps
+ * @param hasEnvironment  whether there may be a COMMAND or another use of the caller's environment. Strings
+ *   that JavaScript has read stay in memory.
  * @returns the environment for COMMAND
  */
-export function enterProgram(name: string): NodeJS.ProcessEnv {
-  const env = callersEnvironment();
+export function enterProgram(name: string, hasEnvironment = true): NodeJS.ProcessEnv {
+  const env = hasEnvironment ? callersEnvironment() : {};
   useCodeCache();
   try {
     // ps and pgrep show the name of the main thread as that of the process; Node calls it node-MainThread.

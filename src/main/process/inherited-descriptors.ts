@@ -1,6 +1,6 @@
 /**
- * Descriptors that our caller left open beyond standard input, output and error. Once Node runs, they cannot
- * be distinguished from Node's own. So the launchers list them before (bin/launch.sh): BUCATINI_INHERITED="12
+ * Descriptors that our caller left open beyond standard input, output and error. Once the runtime runs, they cannot
+ * be distinguished from its own. So the launchers list them before (bin/launch.sh): BUCATINI_INHERITED="12
  * 40". COMMAND of `run` gets them under the same numbers (command.ts). In the sandbox only those that an
  * option names stay open, as the packet threads could use the others too.
  */

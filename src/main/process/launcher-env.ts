@@ -1,6 +1,6 @@
 // bundle: boot
 /**
- * All environment variables of ours: from a launcher (bin/) to Node, from Node to itself across execve(),
+ * All environment variables of ours: from a launcher (bin/) to the runtime, from the runtime to itself across execve(),
  * from users and from tests. None of them reaches COMMAND (callers-environment.ts). CONTRIBUTING.md has the
  * same table, and test/main/launcher-env.test.ts compares both with what bin/ and src/ use. Loaded before all
  * other modules, so it imports nothing.
@@ -18,13 +18,17 @@ export const LAUNCHER_VARIABLES = {
     setBy: 'launch.sh',
     meaning: 'descriptors beyond standard error that the caller has left open',
   },
+  BUCATINI_DIRECTORY: {
+    setBy: 'launch.sh',
+    meaning: "a descriptor of the caller's working directory, where that has been removed: for COMMAND",
+  },
   BUCATINI_OWN_MOUNTS: {
     setBy: 'all three launchers',
-    meaning: '1: Node starts in a mount namespace of its own, whose root may be exchanged',
+    meaning: '1: the runtime starts in a mount namespace of its own, whose root may be exchanged',
   },
   BUCATINI_OPEN_FILES: {
     setBy: 'bucatini',
-    meaning: "the caller's soft limit of open descriptors, which Node raises: for COMMAND of run",
+    meaning: "the caller's soft limit of open descriptors, which the runtime raises: for COMMAND of run",
   },
   PASTA_PROGRAM: { setBy: 'pasta', meaning: 'the name that it was started by' },
   PASTA_STATUS_FD: {
@@ -42,9 +46,9 @@ export const LAUNCHER_VARIABLES = {
     meaning: '1: the command line is one that starts an engine: boot its packet thread at once',
   },
   BUCATINI_REENTERED: {
-    setBy: 'Node',
+    setBy: 'the runtime',
     meaning:
-      '1: this process has executed Node again in another user namespace (main/bucatini/reenter.ts): do not try again',
+      '1: this process has executed the runtime again in another user namespace (main/bucatini/reenter.ts): do not try again',
   },
   BUCATINI_RUNTIME: {
     setBy: 'a user',
@@ -67,7 +71,7 @@ export const LAUNCHER_VARIABLES = {
 export type LauncherVariable = keyof typeof LAUNCHER_VARIABLES;
 
 /**
- * Node sets these for the shells of COMMAND's chain (command.ts, pasta/command.ts), which unset them. A
+ * The runtime sets these for the shells of COMMAND's chain (command.ts, pasta/command.ts), which unset them. A
  * caller's variable of such a name does not reach COMMAND.
  */
 export const CHAIN_VARIABLES = [

@@ -43,7 +43,7 @@ function interfaceAddress(name: string, family: 4 | 6): string | undefined {
   return list.find((address) => address.family === `IPv${family}`)?.address;
 }
 
-enterProgram('slirp4netns');
+enterProgram('slirp4netns', false);
 ownStreams();
 const PACKET_THREAD = 'packet thread 0';
 /**

@@ -208,7 +208,7 @@ async function listen(path: string, options: ApiOptions): Promise<ApiSocket> {
 
 /**
  * Call `onEnd` when the other end of a pipe or socket is closed; at once for a descriptor that is not open. A
- * packet thread polls the descriptor: a stream of Node's would make it non-blocking for the caller too. Data
+ * packet thread polls the descriptor: a stream of Node would make it non-blocking for the caller too. Data
  * on the descriptor is ignored.
  */
 function watchHangUp(fd: number, engine: Pick<EngineHandle, 'watchHangUp'>, onEnd: () => void): void {

@@ -1,69 +1,46 @@
 /**
  * System calls that Bun, its JavaScript engine and the C library make by themselves, allowed in the sandbox
  * (main/host/sandbox.ts) with any arguments, grouped by who needs them. No module of src/sys declares them; a
- * call that one comes to declare moves to ENGINE_CALLS.
+ * call that one comes to declare moves to ENGINE_CALLS. Derived from the functions that Bun 1.4.5 imports and
+ * the numbers of its own system calls (docs/decisions/118-sandbox-of-bun.md).
  */
 export const RUNTIME_CALLS = {
-  "Bun's files and streams: --pcap, the API's socket, standard output": [
+  "Bun's files and streams: --pcap, the API's socket, COMMAND's chain": [
     'pwrite64',
-    'preadv',
-    'pwritev',
-    'fsync',
-    'fdatasync',
     'fstat',
     'statx',
-    'accept',
     'ppoll',
   ],
-  "JavaScriptCore's heap, compiled code and collector, malloc's arenas": [
-    'pkey_mprotect',
-    'pkey_alloc',
-    'pkey_free',
+  "JavaScriptCore's heap, compiled code and collector, the memory of malloc": [
     'munmap',
     'mremap',
-    'mincore',
     'brk',
-    'membarrier',
+    'getcpu',
+    'sysinfo',
+    'getrusage',
   ],
-  'threads: locks, start and end, where the scheduler puts them': [
+  'threads: locks, start and end, their number': [
     'futex',
     'set_robust_list',
     'rseq',
-    'set_tid_address',
     'exit',
-    'getcpu',
-    'getpriority',
     'sched_getaffinity',
-    'sched_getparam',
-    'sched_getscheduler',
-    'sched_get_priority_max',
-    'sched_get_priority_min',
+    'getpriority',
   ],
-  'signal handlers and ends of children': ['sigaltstack', 'rt_sigpending', 'waitid', 'restart_syscall'],
+  'signal handlers': ['sigaltstack', 'restart_syscall'],
   'a thread stopped by another one, whose collector scans all stacks: it waits for a signal': [
     'rt_sigsuspend',
   ],
   'the event loop': ['epoll_pwait2'],
-  'clocks, where the vDSO does not answer': [
-    'clock_getres',
-    'clock_nanosleep',
-    'nanosleep',
-    'gettimeofday',
-    'time',
-  ],
-  "Bun's process and os modules": [
+  'clocks, where the vDSO does not answer': ['clock_nanosleep', 'nanosleep', 'gettimeofday', 'time'],
+  "Bun's process and os modules, random numbers of its tables": [
     'getpid',
     'getppid',
     'getuid',
     'geteuid',
     'getgid',
     'getegid',
-    'getsid',
-    'getrusage',
-    'times',
-    'sysinfo',
     'uname',
     'getrandom',
-    'getrlimit',
   ],
 } as const;
