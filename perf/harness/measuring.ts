@@ -1,7 +1,7 @@
 /**
  * Executes a plan: for each MTU starts every peer, then measures batch by batch of cells, round by round,
- * peer by peer (A B C, A B C). A peer that does not start is left out, one that ends is started again; the
- * notes say so.
+ * peer by peer, every second round in reverse (A B C, C B A). A peer that does not start is left out, one
+ * that ends is started again; the notes say so.
  */
 
 import { quiet } from './machine.ts';
@@ -227,7 +227,8 @@ class Run {
 
   async #turn(cell: PlannedCell, round: number): Promise<void> {
     const { abort } = this.#o;
-    for (const peer of this.#takingPart(cell)) {
+    const peers = this.#takingPart(cell);
+    for (const peer of round % 2 === 0 ? peers.toReversed() : peers) {
       if (abort.aborted) return;
       const outcome = await this.#one(cell, peer);
       this.#record(cell, peer.name, round, outcome);

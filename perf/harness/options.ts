@@ -97,7 +97,7 @@ export function helpText(): string {
   return [
     'usage: scripts/iperf-harness.sh [OPTION...]',
     '',
-    'Measures bucatini beside pasta, slirp4netns and a bare veth, in turn (A B C, A B C, ...), in namespaces of its own, and',
+    'Measures bucatini beside pasta, slirp4netns and a bare veth, in turn (A B C, C B A, ...), in namespaces of its own, and',
     'prints a Markdown report: medians, spread, ratios to direct and to the best peer, and which targets were reached.',
     '',
     ...rows,

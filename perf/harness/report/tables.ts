@@ -144,7 +144,7 @@ export function optionsText(result: Result): string {
 }
 
 export const HOW_TO_READ =
-  'Medians of interleaved rounds (A B C, A B C, ...), warm-up dropped; up is from the guest. "Best peer" is the best of the ' +
+  'Medians of interleaved rounds, warm-up dropped; up is from the guest. "Best peer" is the best of the ' +
   'stock tools in that row, direct left aside. CPU and memory are those of the whole process tree of the tool. TCP runs ' +
   'cubic; all ends share the processors.';
 
