@@ -176,7 +176,7 @@ export class Podman {
 
   /** All processes of pasta and slirp4netns, ours or the tree's. */
   engines(): string[] {
-    const pattern = /\/(pasta|slirp4netns)\/main\.js|^\d+ (\S*\/)?(pasta(\.avx2)?|slirp4netns) /;
+    const pattern = /(\/| )(pasta|slirp4netns)\/main(\.js)? |^\d+ (\S*\/)?(pasta(\.avx2)?|slirp4netns) /;
     return this.bed.processes().filter((line) => pattern.test(line));
   }
 
