@@ -204,12 +204,14 @@ keep_for_command() {
   BUCATINI_KEPT=$kept
   # Not for COMMAND (main/process/callers-environment.ts). Bun sends crash reports only where the first is 1. Without the second a timer of
   # its collector wakes the main thread every second. Without the third a thread makes pages resident in advance for a heap that grows
-  # fast: ours does not, and they take 1.2 MB. The last is for JavaScriptCore's last compiler, which takes far longer than the others: it
+  # fast: ours does not, and they take 1.2 MB. The fourth is for JavaScriptCore's last compiler, which takes far longer than the others: it
   # gets only functions that are called eight times as often as by default, as it would take a tenth of the processors in the first seconds
   # of a transfer (perf/notes.md).
-  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1 BUN_JSC_useWarmUpMarkedBlocks=0 BUN_JSC_thresholdForFTLOptimizeAfterWarmUp=512000
+  # MIMALLOC_SCAVENGER: a thread of the allocator that wakes after the others to look for free pages is not needed.
+  BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1 BUN_JSC_useWarmUpMarkedBlocks=0 BUN_JSC_thresholdForFTLOptimizeAfterWarmUp=512000 \
+    MIMALLOC_SCAVENGER=0
   export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE BUN_JSC_useWarmUpMarkedBlocks \
-    BUN_JSC_thresholdForFTLOptimizeAfterWarmUp
+    BUN_JSC_thresholdForFTLOptimizeAfterWarmUp MIMALLOC_SCAVENGER
 }
 
 # List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: the runtime could not tell them from its own.

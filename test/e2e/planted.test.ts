@@ -20,6 +20,8 @@ import { describeNeeding, tapNeeds } from '../support/require.ts';
 
 const BUN_EXECUTABLE = `${repoRoot}/dist/bun/bucatini`;
 const RUNTIMES = existsSync(BUN_EXECUTABLE) ? ['bun', 'node'] : ['node'];
+/** Other programs may listen on thousands of ports of this machine. */
+const NO_PORTS = ['-t', 'none', '-u', 'none', '-T', 'none', '-U', 'none'];
 /** Root of the machine would become nobody. */
 const AS_OURSELVES = ['--runas', `${process.getuid!()}:${process.getgid!()}`];
 
@@ -160,9 +162,7 @@ describe.skipIf(!RUNTIMES.includes('bun'))('without a launcher', () => {
     );
   };
   it.each(
-    ['BUN_OPTIONS', 'BUN_INSPECT', 'BUN_BE_BUN', 'BUN_JSC_dumpOptions', 'BUN_BYTECODE_ORDER_OUT'].concat(
-      'MIMALLOC_VERBOSE',
-    ),
+    ['BUN_OPTIONS', 'BUN_BE_BUN', 'BUN_JSC_dumpOptions', 'BUN_BYTECODE_ORDER_OUT'].concat('MIMALLOC_VERBOSE'),
   )('%s has an effect, which these tests would notice', (name) => {
     expect(shows(name)).toBe(true);
   });
@@ -184,7 +184,7 @@ describeNeeding('planted files and variables', tapNeeds, () => {
 
     it.each([
       ['run', 'bucatini', ['run', '--', 'env', '-0']],
-      ['pasta', 'pasta', [...AS_OURSELVES, '--config-net', '--quiet', '--', 'env', '-0']],
+      ['pasta', 'pasta', [...AS_OURSELVES, ...NO_PORTS, '--config-net', '--quiet', '--', 'env', '-0']],
     ] as const)('%s: no effect; COMMAND gets every variable', (_name, launcher, args) => {
       const { stdout, stderr, status } = spawnSync(program(launcher), args, options());
       expect(stderr).toBe('');
@@ -226,7 +226,11 @@ describeNeeding('planted files and variables', tapNeeds, () => {
 
     it.each([
       ['attach', 'bucatini', (pid: string) => ['attach', pid]],
-      ['pasta PID', 'pasta', (pid: string) => [...AS_OURSELVES, '--config-net', '--quiet', '-f', pid]],
+      [
+        'pasta PID',
+        'pasta',
+        (pid: string) => [...AS_OURSELVES, ...NO_PORTS, '--config-net', '--quiet', '-f', pid],
+      ],
       ['slirp4netns', 'slirp4netns', (pid: string) => ['-c', pid, 'tap0']],
     ] as const)('%s: no effect', async (_name, launcher, args) => {
       const target = spawn('unshare', ['-Urn', 'sh', '-c', 'echo there; exec sleep 1000'], {

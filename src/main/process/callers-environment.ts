@@ -11,6 +11,7 @@ const FOR_RUNTIME = [
   'BUN_GC_TIMER_DISABLE',
   'BUN_JSC_useWarmUpMarkedBlocks',
   'BUN_JSC_thresholdForFTLOptimizeAfterWarmUp',
+  'MIMALLOC_SCAVENGER',
 ];
 /** Entries that did not fit into one variable are in BUCATINI_KEPT_1 and so on. */
 const KEPT = /^BUCATINI_KEPT(_[0-9]+)?$/;
