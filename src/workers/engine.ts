@@ -245,7 +245,9 @@ class Engine implements EngineHandle {
     const firstListening = this.#listening[0]!.promise;
     if (this.#plan.threads.kind !== 'fused') {
       this.#pool = await startPool(packetProgram(), shards);
-      void this.#pool.failed.then(this.#failure.resolve);
+      void this.#pool.failed.then((error) => {
+        if (!this.#stopping) this.#failure.resolve(error);
+      });
     }
     for (let thread = 0; thread < threads; thread++) this.#startThread(thread);
     this.#logLoop = this.#readLogs();
@@ -285,7 +287,7 @@ class Engine implements EngineHandle {
     // The thread may have failed already, before its events are listened to here.
     void failed.then((error) => {
       stopped.resolve();
-      this.#failure.resolve(error);
+      if (!this.#stopping) this.#failure.resolve(error); // a thread that was stopped ends, too
     });
     worker.onExit(() => stopped.resolve());
     this.#ended.push(stopped.promise);
