@@ -54,7 +54,10 @@ export interface ThreadTask {
 export type ThreadReport =
   /** `eventRings`: those of all event loops, the main thread's too; only of the fused plan's thread. */
   | { readonly kind: 'ready'; readonly eventRings?: readonly number[] }
-  /** The thread has closed its stages and no longer accesses shared memory. The JavaScript engine may not have ended yet. */
+  /**
+   * The thread has closed its stages and no longer accesses shared memory. The JavaScript engine may not have
+   * ended yet.
+   */
   | { readonly kind: 'stopped' }
   | { readonly kind: 'failed'; readonly message: string }
   /** The answer to `listeners` and `changeListeners`; the host-io thread also sends it before `ready`. */
