@@ -8,10 +8,11 @@
  *   pasta    `pasta --config-net -q -- true`, likewise
  *   slirp    `slirp4netns -c -r FD PID tap0`, until the ready byte, then SIGKILL
  *
- * `here` is this tree; --build adds another one. Rounds are interleaved, their order is turned round by round, and each run waits
- * for a quiet machine first (--wait, default 3 s). Processor time is that of all processes until they are
- * reaped (wait4), of slirp with its end by SIGKILL. --timeline adds rounds with the kernel's process events,
- * and for our tools with BUCATINI_TEST_LAPS, whose laps are put between the events.
+ * `here` is this tree; --build adds another one, or another runtime: node=ROOT,BUCATINI_RUNTIME=node. Rounds are
+ * interleaved, their order is reversed round by round, and each run waits for a quiet machine first (--wait,
+ * default 3 s). Tools run as --user (root's default: 65534). Processor time is that of all processes until
+ * they are reaped (wait4), of slirp with its end by SIGKILL. --timeline adds rounds with the kernel's process
+ * events, and for our tools with BUCATINI_TEST_LAPS, whose laps are put between the events.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
