@@ -51,8 +51,8 @@ export function signalDefault(signal: number): number {
 }
 
 /**
- * Ignore a signal in the whole process. The runtime resets signals to their default actions in the children
- * it starts.
+ * Ignore a signal in the whole process. Children of spawnProcess() (spawn.ts) get the default action all the
+ * same.
  * @returns 0 or -errno
  */
 export function signalIgnore(signal: number): number {
