@@ -1,7 +1,8 @@
 // @vitest: beside
 /**
- * bin/pasta decides about user namespaces before Node runs. It parses the command line for that, with the
- * same result as the option table. A program in place of Node reports the namespaces in which it was started.
+ * bin/pasta decides about user namespaces before the runtime starts. It parses the command line for that, with
+ * the same result as the option table. A program in place of Node reports the namespaces in which it was
+ * started. The names of its variables are in lower case: the launcher removes others (bin/launch.sh).
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -23,11 +24,11 @@ import { repoRoot } from '../source-tree.ts';
 const OWN_USER = readlinkSync('/proc/self/ns/user');
 const STAND_IN = `#!/bin/sh
 user=$(readlink /proc/self/ns/user)
-echo "own=$([ "$user" = "$TEST_USER_NS" ] && echo no || echo yes) background=\${PASTA_STATUS_FD:+yes}" >&2
+echo "own=$([ "$user" = "$test_user_ns" ] && echo no || echo yes) background=\${PASTA_STATUS_FD:+yes}" >&2
 shift
 for word; do echo "[$word]" >&2; done
-[ -z "$TEST_SEE" ] || { echo "fds$BUCATINI_INHERITED"; case $TEST_SEE in ?) eval "cat <&$TEST_SEE" ;; *) cat "/proc/self/fd/$TEST_SEE" ;; esac; } >&2
-[ -z "$PASTA_STATUS_FD" ] || eval "printf "$TEST_STATUS" >&$PASTA_STATUS_FD"
+[ -z "$test_see" ] || { echo "fds$BUCATINI_INHERITED"; case $test_see in ?) eval "cat <&$test_see" ;; *) cat "/proc/self/fd/$test_see" ;; esac; } >&2
+[ -z "$PASTA_STATUS_FD" ] || eval "printf "$test_status" >&$PASTA_STATUS_FD"
 `;
 
 let root: string;
@@ -49,7 +50,7 @@ const launch = (argv: readonly string[], status = '0') =>
     encoding: 'utf8',
     timeout: 10_000,
     // As root of the machine it would become user nobody first, which another test checks.
-    env: { PATH: process.env.PATH, TEST_USER_NS: OWN_USER, TEST_STATUS: status },
+    env: { PATH: process.env.PATH, test_user_ns: OWN_USER, test_status: status },
   });
 
 describe('bin/pasta without Node', () => {
@@ -80,7 +81,7 @@ describeNeeding('bin/pasta --runas, caller is not root of the machine', [require
     spawnSync('unshare', ['--user', '--map-user=1234', '--map-group=1234', `${root}/bin/pasta`, ...argv], {
       encoding: 'utf8',
       timeout: 10_000,
-      env: { PATH: process.env.PATH, TEST_USER_NS: OWN_USER, TEST_STATUS: '0' },
+      env: { PATH: process.env.PATH, test_user_ns: OWN_USER, test_status: '0' },
     });
 
   it.each(['1234', '1234:1234'])('%s, the caller itself: accepted', (user) => {
@@ -181,7 +182,7 @@ describeNeeding(
           encoding: 'utf8',
           timeout: 10_000,
           env: {
-            ...{ PATH: process.env.PATH, TEST_USER_NS: OWN_USER, TEST_STATUS: '0', TEST_SEE: String(fd) },
+            ...{ PATH: process.env.PATH, test_user_ns: OWN_USER, test_status: '0', test_see: String(fd) },
           },
         });
         const [fds = '', text] = stderr.split('\n').slice(-3);
