@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # variables of the launchers, set here or there
 # Functions of the launchers, which source this file once they have set $root. A launcher defines fail() and, for scan, note_option().
-# On the way of a start only shell builtins are used, because every process costs time.
+# On the way of a start only shell builtins and one tr(1) are used (keep_for_command), because every process costs time.
 # Variables passed to the runtime (BUCATINI_*, PASTA_*, SLIRP4NETNS_*) are listed in src/main/process/launcher-env.ts and CONTRIBUTING.md.
 
 # leave_removed_directory: a working directory that has been removed has no path, and Bun does not start in it. Change to /proc, where
@@ -202,12 +202,14 @@ keep_for_command() {
   IFS=$old_ifs
   unset LC_ALL
   BUCATINI_KEPT=$kept
-  # Not for COMMAND (main/process/callers-environment.ts). Bun sends crash reports only where the first is 1. Without the second a timer of
-  # its collector wakes the main thread every second. Without the third a thread makes pages resident in advance for a heap that grows
-  # fast: ours does not, and they take 1.2 MB. The fourth is for JavaScriptCore's last compiler, which takes far longer than the others: it
-  # gets only functions that are called eight times as often as by default, as it would take a tenth of the processors in the first seconds
-  # of a transfer (perf/notes.md).
-  # MIMALLOC_SCAVENGER: a thread of the allocator that wakes after the others to look for free pages is not needed.
+  # For Bun, and not for COMMAND (main/process/callers-environment.ts). Figures are in perf/notes.md.
+  #   BUN_ENABLE_CRASH_REPORTING   only with 1 does Bun send reports of crashes
+  #   BUN_GC_TIMER_DISABLE         without it a timer of the garbage collector wakes the main thread every second
+  #   ..._useWarmUpMarkedBlocks    without it a thread makes pages resident in advance for a heap that grows fast: ours does not, and these
+  #                                pages take 1.2 MB
+  #   ..._thresholdForFTL...       JavaScriptCore's last compiler takes far longer than the others. By its default it would take a tenth of the
+  #                                processors in the first seconds of a transfer; so it gets only functions that are called eight times as often
+  #   MIMALLOC_SCAVENGER           0: no thread of the allocator that wakes after the others to look for free pages
   BUN_ENABLE_CRASH_REPORTING=0 BUN_GC_TIMER_DISABLE=1 BUN_JSC_useWarmUpMarkedBlocks=0 BUN_JSC_thresholdForFTLOptimizeAfterWarmUp=512000 \
     MIMALLOC_SCAVENGER=0
   export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE BUN_JSC_useWarmUpMarkedBlocks \

@@ -8,10 +8,11 @@
  *   pasta    `pasta --config-net -q -- true`, likewise
  *   slirp    `slirp4netns -c -r FD PID tap0`, until the ready byte, then SIGKILL
  *
- * `here` is this tree; --build adds another one. Rounds are interleaved, their order is turned round by round, and each run waits
- * for a quiet machine first (--wait, default 3 s). Processor time is that of all processes until they are reaped (wait4), of slirp
- * with its end by SIGKILL. --timeline adds rounds with the kernel's process events, and for our tools with BUCATINI_TEST_LAPS, whose
- * laps are put between the events.
+ * `here` is this tree; --build adds another one, or another runtime: node=ROOT,BUCATINI_RUNTIME=node. Rounds are
+ * interleaved, their order is reversed round by round, and each run waits for a quiet machine first (--wait,
+ * default 3 s). Tools run as --user (root's default: 65534). Processor time is that of all processes until
+ * they are reaped (wait4), of slirp with its end by SIGKILL. --timeline adds rounds with the kernel's process
+ * events, and for our tools with BUCATINI_TEST_LAPS, whose laps are put between the events.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
@@ -29,6 +30,7 @@ import { type ProcessEvent, ProcessEvents } from './start-watch/process-events.t
 const KINDS = ['run', 'pasta', 'slirp'] as const;
 type Kind = (typeof KINDS)[number];
 
+/** One kind of start of one tool or build. */
 interface Subject {
   readonly name: string;
   readonly kind: Kind;
@@ -37,6 +39,7 @@ interface Subject {
   readonly env: NodeJS.ProcessEnv;
 }
 
+/** What one start took. */
 interface Run {
   readonly wallMs: number;
   readonly cpuMs: number;
@@ -85,7 +88,10 @@ function subjects(): readonly Subject[] {
   );
 }
 
-/** A process in namespaces of its own, for slirp4netns. Like everything here it does not return to the event loop meanwhile. */
+/**
+ * A process in namespaces of its own, for slirp4netns. Like everything here it does not return to the event
+ * loop meanwhile.
+ */
 function target(): number {
   const pid = spawn('unshare', ['-Urn', 'sleep', '60'], { stdio: 'ignore', ...user }).pid!;
   const ours = readlinkSync('/proc/self/ns/net');
@@ -94,11 +100,16 @@ function target(): number {
   return pid;
 }
 
+/** Wait without the event loop. */
 function pause(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
-/** @param watch  called with the process id, until it has nothing more to see */
+/**
+ * Start once, and wait for the end.
+ * @param laps   let a tool of ours print when each of its steps was done
+ * @param watch  called with the process id once the process runs; returns when it has seen enough
+ */
 function once(subject: Subject, laps: boolean, watch?: (pid: number) => void): Run {
   const { kind, program, ours } = subject;
   const output = openSync(outputFile, 'w');
@@ -192,6 +203,7 @@ function timeline(subject: Subject, events: ProcessEvents): Map<string, number> 
   );
 }
 
+/** The name of a process's main thread; undefined: the process has ended. */
 function comm(pid: number): string | undefined {
   try {
     return readFileSync(`/proc/${pid}/comm`, 'latin1').trim();
@@ -217,6 +229,7 @@ const sorted = (values: readonly number[]): number[] => [...values].sort((a, b) 
 const quantile = (values: readonly number[], q: number): number =>
   sorted(values)[Math.min(values.length - 1, Math.floor(q * values.length))] ?? Number.NaN;
 
+/** Print a line for each subject. */
 function table(all: readonly Subject[], runs: ReadonlyMap<string, Run[]>): void {
   const digits = (value: number): string => value.toFixed(1).padStart(7);
   console.log(

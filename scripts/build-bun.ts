@@ -1,6 +1,6 @@
 /**
- * Build dist/bun/bucatini: one executable with Bun, all our programs and their bytecode. Its first argument is
- * the program: `bucatini`, `pasta/main`, `peer` ... Threads are files in it (src/runtime/bun/program.ts).
+ * Build dist/bun/bucatini: one executable with Bun, all our programs and their bytecode. Its first argument
+ * is the program: `bucatini`, `pasta/main`, `peer` ... Threads are files in it (src/runtime/bun/program.ts).
  *
  * Where Bun does not run, dist/bun/why.txt says so instead, and the launchers run Node.
  */
@@ -25,6 +25,10 @@ export function buildBun(root: string, out: string): string | undefined {
   return why;
 }
 
+/**
+ * @param bun  Bun's executable; undefined: there is none
+ * @returns why it cannot run here; undefined: it can
+ */
 function cannotRun(bun: string | undefined): string | undefined {
   if (bun === undefined)
     return 'no Bun package for this machine is installed (optional dependency @oven/bun-linux-*)';
@@ -34,6 +38,7 @@ function cannotRun(bun: string | undefined): string | undefined {
   return `${bun} does not run: ${tried.signal ?? `status ${tried.status}`}${why && `, ${why}`}`;
 }
 
+/** Write the entries' sources and let Bun build the executable from them. */
 function compile(root: string, out: string): void {
   const bun = bunExecutable(root)!;
   const entries = [...bundleRoles(`${root}src`)].flatMap(([module, role]) =>
@@ -65,6 +70,8 @@ ${choices}  default: throw new Error(name + ': no such program in this executabl
 }
 `,
   );
+  // Decision 119 has the figures. --keep-names: stacks and errors have the names of functions and classes.
+  // --compile-jit-policy: runtime/bun/program.ts, startFinished().
   const built = spawnSync(
     bun,
     [
@@ -84,6 +91,7 @@ ${choices}  default: throw new Error(name + ': no such program in this executabl
       ...['--no-compile-autoload-tsconfig', '--no-compile-autoload-package-json', '--external=piscina'],
       ...[`--root=${work}`, `--outfile=${out}/bucatini`, main, ...threads],
     ],
+    // Settings and caches of the user (below HOME) must not change the build.
     { cwd: root, encoding: 'utf8', env: { PATH: process.env.PATH, HOME: work, BUN_INSTALL: work } },
   );
   if (built.status !== 0) throw new Error(`bun build: ${built.stderr || built.stdout || built.error}`);

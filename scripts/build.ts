@@ -1,5 +1,5 @@
-// Build dist/: compile src/ to JavaScript, bundle it, write the texts that the launchers print without
-// starting Node, and fill the code cache.
+// Build dist/: compile src/ to JavaScript, bundle it for Node, write the texts that the launchers print
+// without starting a runtime, build the executable with Bun (build-bun.ts), and fill Node's code cache.
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
@@ -65,7 +65,7 @@ function isRare(own: string, module: string): boolean {
   return innermost !== undefined && innermost !== folderOf(own) && !folderOf(own).startsWith(innermost);
 }
 
-/** `#runtime/x` of package.json means the source tree; here the compiled one is bundled. */
+/** package.json leads `#runtime/x` to the source tree; here the compiled tree is bundled, for Node. */
 const runtimeAlias = Object.fromEntries(
   readdirSync(`${out}/runtime/node`).map((file) => {
     const name = file.replace(/\.js$/, '');

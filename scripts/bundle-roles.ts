@@ -1,6 +1,6 @@
 /**
- * Roles of modules in the bundles that scripts/build.ts makes. A module of src/ states its role in its first
- * line:
+ * Roles of modules in the bundles that scripts/build.ts makes for Node, and which modules are programs of the
+ * executable with Bun (build-bun.ts). A module of src/ states its role in its first line:
  *
  *   // bundle: front-end NAME   entry that a launcher starts, dist/main/NAME.js
  *   // bundle: thread NAME      entry of a worker thread; its compiled code is cached too

@@ -5,9 +5,9 @@
  *   proto, ring, runtime < sys < workers < main
  *
  * proto and ring do not import one another, and sys does not import ring. proto imports no package and no
- * Node module. What differs between Node and Bun is in src/runtime: only it imports koffi,
- * piscina, bun:ffi and node:worker_threads, and all others import it as #runtime/NAME. Only the codec of the links knows the layout of a descriptor: no file
- * outside of workers/link/ imports its words.ts.
+ * Node module. What differs between Node and Bun is in src/runtime: only it imports koffi, piscina, bun:ffi
+ * and node:worker_threads, and all others import it as #runtime/NAME. Only the codec of the links knows the
+ * layout of a descriptor: no file outside of workers/link/ imports its words.ts.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';

@@ -24,7 +24,9 @@ export interface Log {
 
 const REACH_TIMEOUT_MS = 15_000;
 const REACH_TRY_MS = 4000;
-/** A tool is not idle immediately after its start: V8 compiles and collects garbage for some seconds. */
+/**
+ * A tool is not idle immediately after its start: our runtime compiles and collects garbage for some seconds.
+ */
 const SETTLE_MS = 5000;
 
 /** Wait until a new guest reaches the peer. @returns the obstacle, or null */

@@ -76,7 +76,7 @@ export type SoakRecord = Pick<Soak, 'samples' | 'errors' | 'pieces' | 'minutes'>
  * with those after it. To pass:
  *
  * - Memory: the peak after the base is at most RSS_SLACK times that of the base. The resident memory of the
- *   process tree contains V8's heap and our tables. A heap that is collected late goes up and down; its peak
+ *   process tree contains the runtime's heap and our tables. A heap that is collected late goes up and down; its peak
  *   is what a machine has to have. A leak, however slow, raises the peak.
  * - Descriptors: the minimum of the last minute is compared with that of the base. How much of a burst of a
  *   thousand connections a sample sees is chance; the minimum shows what remains between bursts.

@@ -94,8 +94,8 @@ function options(args: string[]): Options | null {
 }
 
 /**
- * Start itself in new namespaces: the PID namespace ends every process that is left. The inside runs a copy of
- * this runtime, so that it does not share pages with engines that run the same file.
+ * Start itself in new namespaces: the PID namespace ends every process that is left. The inside runs a copy
+ * of this runtime, so that it does not share pages with engines that run the same file.
  */
 async function outside(args: string[]): Promise<number> {
   const forbidden = await namespacesForbidden();

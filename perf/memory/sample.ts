@@ -55,6 +55,7 @@ function programOf(pid: number): string {
   }
 }
 
+/** One instance of a tool, as process ids. */
 export interface Instance {
   /** Processes that run the same program as the root of the tool's process tree. */
   readonly engine: readonly number[];
@@ -78,9 +79,11 @@ export function instanceOf(root: number, without: string): Instance {
 
 export const memorySum = (pids: readonly number[]): Memory => pids.map(memoryOf).reduce(addMemory, NO_MEMORY);
 
+/** What threads have done. */
 export interface Activity {
   /** Context switches of all threads, voluntary and not. */
   readonly switches: number;
+  /** Processor time of all threads. */
   readonly cpuMs: number;
 }
 

@@ -31,7 +31,8 @@ const median = (values: readonly number[]): number => {
 
 /**
  * One line for one instance of a peer, another for several. Memory is in MiB per instance, medians of the
- * rounds. `helpers` is the private memory of the processes around COMMAND.
+ * rounds. `helpers` is the private memory of the processes around COMMAND. `CPU ms` and `wakes` are what the
+ * first instance did from its start to its figures, `then` are its context switches in the window after them.
  */
 export function table(figures: readonly PeerFigures[]): string {
   const rows = [HEAD];

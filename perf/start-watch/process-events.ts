@@ -1,7 +1,7 @@
 /**
- * What processes do, with the kernel's own times: fork, exec, new names and ends, from the process events connector
- * (<linux/cn_proc.h>, <linux/connector.h>). Nothing is added to the programs that are watched, and none of them is stopped.
- * Needs the initial network namespace, and root on kernels before 6.6.
+ * What processes do, with the kernel's own times: fork, exec, new names and ends, from the process events
+ * connector (<linux/cn_proc.h>, <linux/connector.h>). Nothing is added to the programs that are watched, and
+ * none of them is stopped. Needs the initial network namespace, and root on kernels before 6.6.
  */
 import {
   AF_NETLINK,

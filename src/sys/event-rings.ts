@@ -1,6 +1,7 @@
 /**
- * The io_uring rings through which libuv (Node) submits epoll_ctl requests: one for each event loop, created with
- * the loop. libuv has no function that returns their descriptors, so they are found in /proc.
+ * The io_uring rings through which libuv (Node) submits epoll_ctl requests: one for each event loop, created
+ * with the loop. libuv has no function that returns their descriptors, so they are found in /proc. Bun has no
+ * such rings.
  */
 import { readdirSync, readlinkSync } from 'node:fs';
 

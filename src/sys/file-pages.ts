@@ -17,6 +17,7 @@ import { openPath } from './path.ts';
 const MADV_DONTNEED = 4; // <asm-generic/mman-common.h>
 const cMadvise = libc<[number, number, number]>('madvise', 'int', ['uintptr_t', 'uintptr_t', 'int']);
 
+/** Part of the address space, in bytes. */
 export interface Mapping {
   readonly address: number;
   readonly bytes: number;

@@ -9,8 +9,8 @@
  * Invariants:
  * - An address does not keep its memory alive: code that uses it must hold a reference to the view or
  *   NativeBuffer.
- * - V8 keeps small typed arrays made as `new Uint8Array(n)` inside its own heap, where they move. `addressOf`
- *   asks for `.buffer` first, which moves the bytes out for good.
+ * - JavaScript engines keep the bytes of small typed arrays made as `new Uint8Array(n)` in their own heaps,
+ *   where they may move. `addressOf` asks for `.buffer` first, which moves the bytes out for good.
  */
 import { nativeAddress, optionalLibc } from './libc.ts';
 

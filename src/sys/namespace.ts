@@ -1,7 +1,7 @@
 /**
  * Namespaces. unshare and setns change the calling thread only. The kernel refuses CLONE_NEWUSER (EINVAL) in
- * a process with several threads, and the runtimes always have several. Cold; every function returns a result or
- * -errno, which `checked()` (error.ts) turns into an exception.
+ * a process with several threads, and the runtimes always have several. Cold; every function returns a result
+ * or -errno, which `checked()` (error.ts) turns into an exception.
  * @syscalls unshare setns ioctl
  */
 import { NS_GET_NSTYPE, NS_GET_USERNS } from './constants.ts';

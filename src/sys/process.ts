@@ -51,8 +51,8 @@ export function signalDefault(signal: number): number {
 }
 
 /**
- * Ignore a signal in the whole process. The runtime resets signals to their default actions in the children it
- * starts.
+ * Ignore a signal in the whole process. Children of spawnProcess() (spawn.ts) get the default action all the
+ * same.
  * @returns 0 or -errno
  */
 export function signalIgnore(signal: number): number {
@@ -61,8 +61,9 @@ export function signalIgnore(signal: number): number {
 }
 
 /**
- * End the process with all its threads at once, without the runtime's clean-up, which takes 20 to 40 ms on Node
- * and is not needed once the program has closed its own resources. Data still buffered in JavaScript is lost.
+ * End the process with all its threads at once, without the runtime's clean-up, which takes 20 to 40 ms on
+ * Node and is not needed once the program has closed its own resources. Data still buffered in JavaScript is
+ * lost.
  */
 export function exitNow(status: number): never {
   cExit(status);

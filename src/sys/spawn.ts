@@ -2,13 +2,16 @@
  * Start a process, in namespaces of its own if wanted. The child shares our memory until it executes its
  * program (CLONE_VM, CLONE_VFORK), so no page tables are copied. Between clone(2) and execve(2) it makes the
  * system calls of a list: machine code, because no JavaScript can run there. So one process replaces a chain
- * of setpriv(1), nsenter(1) and unshare(1), each of which takes a millisecond.
+ * of setpriv(1), nsenter(1) and unshare(1), each of which takes a millisecond (decision 120).
  *
- *      +0   address of the call that failed; 0: none
- *      +8   its result, -errno
- *     +16   calls, eight 64-bit words each: number, six arguments, 1 if it may fail: then its failure is put
- *           there. The last call is execve(2)
- * @syscalls clone rt_sigaction rt_sigprocmask dup3 chdir prctl setns mount sethostname execve exit_group wait4
+ * The list, which the parent reads after the child has executed its program or ended:
+ *
+ *      +0   address of the call whose failure ended the child; 0: none
+ *      +8   the result of that call, -errno
+ *     +16   calls, eight 64-bit words each: number, six arguments, and whether the call may fail: 0, or 1,
+ *           which -errno replaces if the call fails. The last call is execve(2)
+ * @syscalls clone rt_sigaction rt_sigprocmask dup3 chdir prctl setns mount sethostname execve exit_group
+ *   wait4
  */
 import {
   CLONE_NEWNET,
@@ -54,7 +57,7 @@ const STACK_BYTES = 4096;
 const CALLS_AT = 16;
 const CALL_BYTES = 64;
 
-/** void run(list): the loop that the child runs. It needs no stack. */
+/** void run(list): the loop that the child runs. It needs no stack and does not return. */
 const CODE: MachineCode = {
   x64: [
     ...[0xf3, 0x0f, 0x1e, 0xfa], // endbr64
@@ -150,9 +153,13 @@ export interface SpawnFailure {
   readonly call: string;
 }
 
+/** Address of CODE in executable memory, which the first start makes; 0 before. */
 let code = 0;
 
-/** Start a process with no signals blocked. A text with a NUL character is refused: EINVAL. */
+/**
+ * Start a process with no signals blocked. Blocks until the child has executed its program or failed. A text
+ * with a NUL character is refused: EINVAL.
+ */
 export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
   const entries = environmentOf(plan.env);
   const { file, cwd = '', hostName = '' } = plan;
@@ -204,6 +211,10 @@ function addMounts(calls: CallList, namespaces: number, mountsProc: boolean): vo
   calls.add('mount', [type, proc, type, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0]);
 }
 
+/**
+ * Make the child, and look at what its calls returned.
+ * @param namespaces  CLONE_NEW*
+ */
 function start(calls: CallList, namespaces: number): Spawned | SpawnFailure {
   code ||= machineCodePage(CODE, 'clone');
   const list = calls.encode();
@@ -245,11 +256,13 @@ class CallList {
     this.#ignore = ignore.address;
   }
 
+  /** @param args  at most six; those that are missing are 0 */
   add(call: SyscallName, args: readonly number[], mayFail = false): void {
     const words = [syscallNumber(call), ...args, ...new Array<number>(6 - args.length).fill(0)];
     this.#calls.push({ call, words: [...words, mayFail ? 1 : 0] });
   }
 
+  /** Ignore a signal, or give it its default action. */
   action(signal: number, ignored: boolean): void {
     this.add('rt_sigaction', [signal, ignored ? this.#ignore : this.zeros, 0, SIGSET_BYTES]);
   }
@@ -273,6 +286,7 @@ class CallList {
     for (const held of this.#held) if (held instanceof StringArray) held.erase();
   }
 
+  /** @returns the list as the head comment draws it */
   encode(): NativeBuffer {
     const list = new NativeBuffer(CALLS_AT + this.#calls.length * CALL_BYTES);
     for (const [i, { words }] of this.#calls.entries()) {
@@ -288,7 +302,10 @@ class CallList {
     return i >= 0 && list.dv.getBigInt64(CALLS_AT + (i + 1) * CALL_BYTES - 8, true) < 0n;
   }
 
-  /** @param list  as of hasFailed() */
+  /**
+   * @param list  as for hasFailed()
+   * @returns which call ended the child; undefined: it executed its program
+   */
   failure(list: NativeBuffer): SpawnFailure | undefined {
     const at = Number(list.dv.getBigUint64(0, true));
     if (at === 0) return undefined;
@@ -298,8 +315,8 @@ class CallList {
 }
 
 /**
- * Execute a program in place of this one. It gets the standard streams, which Node marks close-on-exec when it
- * starts, and all other descriptors that are not: Bun's process.execve() closes all above 2.
+ * Execute a program in place of this one. It gets the standard streams, which Node marks close-on-exec when
+ * it starts, and all other descriptors that are not: Bun's process.execve() closes all above 2.
  * @returns -errno, -EINVAL for a text with a NUL character; nothing if the program was executed
  */
 export function executeProgram(file: string, argv: readonly string[], env: SpawnPlan['env']): number {
@@ -314,6 +331,7 @@ export function executeProgram(file: string, argv: readonly string[], env: Spawn
 /** C would take such a character for the end of the text, and what follows in a list for another text. */
 const hasNul = (texts: readonly string[]): boolean => texts.some((text) => text.includes('\0'));
 
+/** As execve(2) takes it: NAME=VALUE. A variable without a value is left out. */
 const environmentOf = (env: SpawnPlan['env']): readonly string[] =>
   Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`));
 
@@ -346,11 +364,12 @@ class StringArray {
   }
 }
 
+/** For waitpid(2): an int. */
 const status = new NativeBuffer(8);
 
 /**
- * The status of a child that has ended, and forget the child: waitpid(2).
- * @returns as a shell reports it: the exit status, or 128 + n for signal n; -errno; undefined: it runs
+ * Get the status of a child that has ended, and let the kernel forget the child: waitpid(2) with WNOHANG.
+ * @returns as a shell reports it: the exit status, or 128 + n for signal n; -errno; undefined: the child runs
  */
 export function exitStatus(pid: number): number | undefined {
   const r = cWaitpid(pid, status.address, WNOHANG);

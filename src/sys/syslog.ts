@@ -1,6 +1,6 @@
 /**
- * The system log: RFC 3164 over the UNIX datagram socket /dev/log, a socket type that the runtimes do not have.
- * Cold.
+ * The system log: RFC 3164 over the UNIX datagram socket /dev/log, a socket type that the runtimes do not
+ * have. Cold.
  * @syscalls socket connect sendto close
  */
 import { AF_UNIX, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_DGRAM } from './constants.ts';

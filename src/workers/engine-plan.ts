@@ -270,8 +270,8 @@ export interface EnginePlan {
   /** The process will change to another, unprivileged user when it is ready. */
   readonly changesUser?: boolean;
   /**
-   * Packet threads carry nothing until EngineHandle.begin(), although they are ready: the guest may be running
-   * before this process is in the sandbox.
+   * Packet threads carry nothing until EngineHandle.begin(), although they are ready: the guest may be
+   * running before this process is in the sandbox.
    */
   readonly waitsForBegin?: boolean;
 }

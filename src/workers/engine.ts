@@ -219,8 +219,8 @@ class Engine implements EngineHandle {
     this.#options = options;
     const threads = threadPlan(plan.threads);
     this.#threads = threads;
-    // Each flow and each published port needs a descriptor. The runtimes raise the limit too, but do not document
-    // it.
+    // Each flow and each published port needs a descriptor. The runtimes raise the limit too, but do not
+    // document it.
     raiseOpenFiles();
     const { sab, layout } = engineMemory(plan, { ringDescriptors: RING_DESCRIPTORS, logBytes: LOG_BYTES });
     this.#sab = sab;

@@ -1,9 +1,10 @@
 // bundle: thread packet-thread
 /**
- * Entry of every packet thread: a piscina worker for a shard, a plain Worker for reader, host-io and the
- * fused thread. It builds its stages (assembly.ts) and runs the reactor until the engine stops. Until then it
- * does not return to the event loop, so it has no timers and no console. Log lines go through a ring in
- * shared memory; messages of the main thread are read from a port whenever ControlViews.messageCount changes.
+ * Entry of every packet thread: of a pool's threads for the shards (startPool), of single threads for reader,
+ * host-io and the fused plan (startThread). A packet thread builds its stages (assembly.ts) and runs the
+ * reactor until the engine stops. Until then it does not return to the event loop, so it has no timers and no
+ * console. Log lines go through a ring in shared memory; messages of the main thread are read from a port
+ * whenever ControlViews.messageCount changes.
  */
 import { availableParallelism } from 'node:os';
 import { onFirstMessage, type Port, receive } from '#runtime/threads';
@@ -54,7 +55,10 @@ export interface ThreadTask {
 export type ThreadReport =
   /** `eventRings`: those of all event loops, the main thread's too; only of the fused plan's thread. */
   | { readonly kind: 'ready'; readonly eventRings?: readonly number[] }
-  /** The thread has closed its stages and no longer accesses shared memory. The JavaScript engine may not have ended yet. */
+  /**
+   * The thread has closed its stages and no longer accesses shared memory. The JavaScript engine may not have
+   * ended yet.
+   */
   | { readonly kind: 'stopped' }
   | { readonly kind: 'failed'; readonly message: string }
   /** The answer to `listeners` and `changeListeners`; the host-io thread also sends it before `ready`. */
@@ -242,5 +246,6 @@ class PacketThread {
   }
 }
 
-// A thread of startThread() gets its task as its first message; piscina calls the default export instead.
+// A thread gets its task as its first message, but for those of a pool on Node: piscina calls the default
+// export.
 onFirstMessage(runThread);

@@ -60,8 +60,8 @@ const sharedOnHost = (): string => {
 };
 
 /**
- * A shell script that gives engines these variables. Launchers take such variables from the environment of the
- * runtime; so unshare(1), by which they start it, sets them again.
+ * A shell script that gives engines these variables. Launchers take such variables from the environment of
+ * the runtime; so unshare(1), by which they start it, sets them again.
  */
 const atStarts = (variables: Readonly<Record<string, string>>): string => {
   const settings = Object.entries(variables).map(([name, value]) => `${name}='${value}'`);
@@ -103,7 +103,8 @@ interface VitestReport {
 }
 
 function unitTests(): string {
-  // Without the flag WebAssembly fails under the emulator; Node removes the types of threads' sources with it.
+  // Without the flag WebAssembly fails under the emulator; Node removes the types of threads' sources with
+  // it.
   const vitest = [
     `NODE_OPTIONS=--disable-wasm-trap-handler LD_PRELOAD=${PRELOADED}`,
     'sh scripts/node.sh node_modules/vitest/vitest.mjs run --testTimeout=300000 --hookTimeout=300000',

@@ -27,7 +27,9 @@ const strlen = nativeFunction<[string]>('strlen', 'intptr_t', [S]);
 /** memcpy() of no bytes returns its first argument. */
 const echo = nativeFunction<[N, N, N]>('memcpy', 'intptr_t', [P, P, 'size_t']);
 
-/** What snprintf() makes of three arguments behind its format: they are the fourth to the sixth of the call. */
+/**
+ * What snprintf() makes of three arguments behind its format: they are the fourth to the sixth of the call.
+ */
 function printed(
   format: string,
   types: [ArgumentType, ArgumentType, ArgumentType],

@@ -1,5 +1,7 @@
 // @vitest: beside
-/** Each runtime gets its own modules of src/runtime: in the test process, and in threads and processes of it. */
+/**
+ * Each runtime gets its own modules of src/runtime: in the test process, and in threads and processes of it.
+ */
 import { spawnSync } from 'node:child_process';
 import { Worker } from 'node:worker_threads';
 import { expect, it } from 'vitest';

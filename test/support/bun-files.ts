@@ -1,7 +1,7 @@
 /**
- * Which test files run once more in a process on Bun (support/bun-pool/): those whose code makes system calls,
- * starts threads or uses modules of the runtime. Other code is the same JavaScript on both, and end-to-end
- * tests of the programs run the launchers instead.
+ * Which test files run once more in a process on Bun (support/bun-pool/): those whose code makes system
+ * calls, starts threads or uses modules of the runtime. Other code is the same JavaScript on both, and
+ * end-to-end tests of the programs run the launchers instead.
  */
 const FOLDERS = /^test\/(runtime|sys|ring|workers)\//;
 const MAIN =

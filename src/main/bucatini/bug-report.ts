@@ -170,8 +170,8 @@ export interface RunningEngine {
 }
 
 /**
- * Programs of ours that run an engine, by the file that Node was given, or the word that follows the executable
- * with Bun.
+ * Programs of ours that run an engine, by the file that Node was given, or the word that follows the
+ * executable with Bun.
  */
 const ENGINE_PROGRAM = /(?:\/main\/|\/bun\/bucatini\0)(bucatini|pasta|slirp4netns)(?:\/main)?(?:\.js)?$/;
 

@@ -50,7 +50,7 @@ const TEXTS: Readonly<Record<CommandName, CommandText>> = {
     operands: '',
     summary: 'Undo switch-over.',
     about:
-      'Removes exactly what switch-over made: the configuration file, the links, and those directories that it made and that are empty. A file that was edited since is left alone; switch-back then says so and exits with status 1. Works without Node, dist and node_modules.',
+      'Removes exactly what switch-over made: the configuration file, the links, and those directories that it made and that are empty. A file that was edited since is left alone; switch-back then says so and exits with status 1. Works without dist and node_modules, too.',
   },
   'bug-report': {
     operands: '[API-SOCKET...]',

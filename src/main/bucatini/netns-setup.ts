@@ -7,8 +7,8 @@
  *   in the target               loopback up, TAP made, sysctls, MAC, MTU, queue, up, addresses, routes
  *
  * The process owns the resulting descriptors (TAP, namespace), so they outlive the thread. All calls are
- * synchronous: libuv's pool threads are still in the host's namespace, and /proc/sys/net shows the namespace
- * of the calling thread.
+ * synchronous: the runtime makes asynchronous ones on threads of its own, which are still in the host's
+ * namespace, and /proc/sys/net shows the namespace of the calling thread.
  */
 import { readFileSync } from 'node:fs';
 import {

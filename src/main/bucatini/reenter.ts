@@ -1,8 +1,9 @@
 // bundle: rare
 /**
- * The second attempt if the launcher chose the wrong user namespace. A running program of ours has threads and therefore
- * cannot enter one. So this process executes nsenter or unshare, which executes our program again, with the same
- * process id and arguments. BUCATINI_REENTERED says that this has been done, so it happens only once.
+ * The second attempt if the launcher chose the wrong user namespace. A running program of ours has threads
+ * and therefore cannot enter one. So this process executes nsenter or unshare, which executes our program
+ * again, with the same process id and arguments. BUCATINI_REENTERED says that this has been done, so it
+ * happens only once.
  */
 import { spawnSync } from 'node:child_process';
 import { ownCommand } from '#runtime/program';

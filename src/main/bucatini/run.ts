@@ -80,8 +80,8 @@ class Run extends SettingsFrontEnd {
       (name) => {
         this.#endingBySignal = true;
         this.#command?.kill();
-        // Threads may still be booting. The runtime's own clean-up of such threads has ended the process by another
-        // signal.
+        // Threads may still be booting. The runtime's own clean-up of such threads has ended the process by
+        // another signal.
         void endWithin(this.#engine).then(() => exitNow(128 + os.signals[name]));
       },
       this.#terminal,

@@ -32,7 +32,9 @@ export const NAME_CHANGES =
 /** Also: the file of that name is written, or its permissions change. */
 export const FILE_CHANGES = NAME_CHANGES | IN_MODIFY | IN_ATTRIB;
 
-/** Room for the events of one read: a hundred with short names. With a name of 255 bytes one has 272 bytes. */
+/**
+ * Room for the events of one read: a hundred with short names. With a name of 255 bytes one has 272 bytes.
+ */
 const BUFFER_BYTES = 4096;
 /** Time between two reads while events follow one another: each read wakes two threads. */
 const GAP_MS = 10;
@@ -68,8 +70,8 @@ export class FileWatch {
    * @param changes   NAME_CHANGES or FILE_CHANGES; of several watches of one path, each gets the changes of
    *   all
    * @param onChange  called when something may have changed, also when events were lost. It must look
-   * @returns a function that ends the calls; undefined: no inotify instance or watch is left, or the path does
-   *   not exist, or this user may not read it
+   * @returns a function that ends the calls; undefined: no inotify instance or watch is left, or the path
+   *   does not exist, or this user may not read it
    */
   watch(path: string, name: string, changes: number, onChange: () => void): (() => void) | undefined {
     const fd = this.#open();

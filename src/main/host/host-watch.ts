@@ -3,9 +3,9 @@
  * routes each of them anew; the front end decides what the engine and the namespace need beside that
  * (decision 060).
  *
- * The runtime's event loop cannot wait for a netlink socket, so a packet thread waits for it (decision 083). The
- * thread reports the first announcement, and no other until it is armed again. It is armed again some time
- * after each look, because link, address and route arrive one by one, each as a change of its own:
+ * The runtime's event loop cannot wait for a netlink socket, so a packet thread waits for it (decision 083).
+ * The thread reports the first announcement, and no other until it is armed again. It is armed again some
+ * time after each look, because link, address and route arrive one by one, each as a change of its own:
  *
  *   announcements  |||        | | |                                    |
  *   looks          ^  100 ms  ^    200 ms    ^  400 ms, nothing came   ^

@@ -55,10 +55,10 @@ function processEnd({ path, pid }: NamedNamespace): number | undefined {
 }
 
 /**
- * Watches whether a namespace still exists. Three ways: inotify if its name is a file (file-watch.ts); a packet thread that
- * waits for the pidfd if a process names it; otherwise a timer checks whether the name still leads to the
- * namespace. That check goes through the directory of the name, held open, because no path resolves in the
- * sandbox (host/sandbox.ts).
+ * Watches whether a namespace still exists. Three ways: inotify if its name is a file (file-watch.ts); a
+ * packet thread that waits for the pidfd if a process names it; otherwise a timer checks whether the name
+ * still leads to the namespace. That check goes through the directory of the name, held open, because no path
+ * resolves in the sandbox (host/sandbox.ts).
  */
 export class NamespaceWatch {
   readonly #name: string;

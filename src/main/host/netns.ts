@@ -137,8 +137,8 @@ export class NetnsHere<Job extends SocketsInside, Made> extends Netns<Job, Made>
 }
 
 /**
- * Set-up in a worker. Nobody waits for the end of the worker: the process owns the descriptors as soon as
- * they are reported.
+ * Set-up on a thread of its own. Nobody waits for the end of that thread: the process owns the descriptors as
+ * soon as they are reported.
  */
 export class NetnsThread<Job extends SocketsInside, Made> extends Netns<Job, Made> {
   readonly mainInside = false;

@@ -3,8 +3,8 @@
  * not ours to keep (keys, tokens), and an attacker who takes over a packet thread reads all of our memory.
  * /proc/PID/environ shows the same memory.
  *
- * Only the block that execve() laid out can be overwritten. Strings that JavaScript read from it stay on V8's
- * heap until they are collected.
+ * Only the block that execve() laid out can be overwritten. Strings that JavaScript read from it stay on the
+ * heap of the JavaScript engine until its memory is used again.
  */
 import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { LAUNCHER_VARIABLES } from '../process/launcher-env.ts';
@@ -21,7 +21,8 @@ const ENV_END = 51;
  */
 const FIRST_AFTER_NAME = 3;
 /**
- * Variables that we, Node and libc read later. BUCATINI_KEPT is not among them: it holds the caller's values.
+ * Variables that we, the runtime and libc read later. BUCATINI_KEPT is not among them: it holds the caller's
+ * values.
  */
 const KEPT_VARIABLES: ReadonlySet<string> = new Set(
   [...Object.keys(LAUNCHER_VARIABLES), 'NODE_COMPILE_CACHE', 'TZ'].filter((name) => name !== 'BUCATINI_KEPT'),

@@ -1,6 +1,7 @@
 /**
- * Durations of the steps of a start and of the end: milliseconds since the runtime began, one lap for each step. Logged at
- * level debug. With BUCATINI_TEST_LAPS they are also printed, with the time at which it began (perf/start.ts).
+ * When each step of a start and of the end was done: milliseconds since the runtime began, one lap for each
+ * step. Logged at level debug. With BUCATINI_TEST_LAPS the laps are also printed, with the wall-clock time at
+ * which the runtime began, in ms since 1970 (perf/start.ts reads them).
  */
 import { launcherVariable } from '../process/launcher-env.ts';
 import { put } from '../process/output.ts';
@@ -9,6 +10,7 @@ export class Stopwatch {
   readonly #laps: string[] = [`runtime up ${performance.now().toFixed(1)} ms`];
   readonly #printed = launcherVariable('BUCATINI_TEST_LAPS') !== undefined;
 
+  /** Note that a step is done now. */
   lap(name: string): void {
     this.#laps.push(`${name} ${performance.now().toFixed(1)}`);
   }
@@ -18,6 +20,7 @@ export class Stopwatch {
     return this.#laps.at(-1)!;
   }
 
+  /** All laps in one line. */
   text(): string {
     return this.#laps.join(', ');
   }

@@ -10,8 +10,8 @@
  *   fd 0, 1     /dev/null
  *   fd 2        the socket between pasta and sh; error messages of the chain are read from it too, and
  *               copied to standard error
- *   fd 3, 4, 5  the caller's standard input, output and error, for COMMAND: libuv makes 0 to 2 blocking in all
- *               processes that share them
+ *   fd 3, 4, 5  the caller's standard input, output and error, for COMMAND. Not 0 to 2: sh must not read or
+ *               write the caller's streams
  *
  * The chain starts while the interface is configured and the engine starts. sh writes "started" to descriptor
  * 2 and waits there for a line. End of file means that pasta failed, and ends sh. COMMAND does not outlive

@@ -4,7 +4,7 @@
  *   main thread              main or namespace thread (netns-setup)   chain (command.ts)
  *   ───────────              ──────────────────────────────────────   ──────────────────
  *   PID file, log file       plan, unshare or setns
- *   load engine              namespace's fd ────────────────────────▶ nsenter … sh (only with COMMAND)
+ *   load engine              namespace's fd ────────────────────────▶ sh (only with COMMAND)
  *   start engine ◀────────── TAP                                      "started"
  *                            addresses, routes
  *   ready: "go", or detach from the caller ─────────────────────────▶ COMMAND
@@ -134,7 +134,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
       ...hostnameOf(conf, log),
     });
     forgetEnvironment(env);
-    // nsenter opens the namespace by way of our descriptor: close it only afterwards.
+    // The child has entered the namespace through this descriptor before it executed sh.
     this.#command.started.then(
       () => closeSync(namespaceFd),
       () => {},

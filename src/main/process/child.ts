@@ -10,9 +10,10 @@ import { NativeBuffer } from '../../sys/memory.ts';
 import { socketpair } from '../../sys/socket.ts';
 import { exitStatus, type SpawnFailure, type SpawnPlan, spawnProcess } from '../../sys/spawn.ts';
 
-/** Stands for the channel in the descriptors of a child. */
+/** In the descriptors of a plan: the child's end of the channel. */
 export const CHANNEL = 'channel';
 
+/** What to start; CHANNEL stands where the child gets its end of the channel. */
 export interface ChildPlan extends Omit<SpawnPlan, 'descriptors'> {
   readonly descriptors: readonly (number | typeof CHANNEL | undefined)[];
 }
@@ -31,7 +32,10 @@ export class ChildError extends Error {
 /** The children that run, each with what to do when it ends. */
 const running = new Map<number, (status: number) => void>();
 
-/** SIGCHLD: find out who has ended. The kernel makes one signal of those of several children. */
+/**
+ * At SIGCHLD: find the children that have ended. All are looked at, as the kernel sends one signal for
+ * several that end at the same time.
+ */
 function reap(): void {
   for (const [pid, ended] of running) {
     const status = exitStatus(pid);
@@ -42,7 +46,7 @@ function reap(): void {
   if (running.size === 0) process.off('SIGCHLD', reap);
 }
 
-/** Status of a child whose status nobody knows: somebody else has waited for it. */
+/** Status of a child whose own is lost: other code of this process has waited for it. */
 const UNKNOWN_STATUS = 1;
 
 /** A running child. */
@@ -82,7 +86,7 @@ export class Child {
     this.closed = drained.then(() => this.exited);
   }
 
-  /** End it. Does nothing if it has ended. */
+  /** Kill it. Does nothing if it has ended. */
   kill(): void {
     // Until it is waited for, its process id is not given to another process.
     if (running.has(this.pid)) process.kill(this.pid, 'SIGKILL');

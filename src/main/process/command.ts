@@ -20,9 +20,9 @@
  *
  *   fd 0, 1     /dev/null
  *   fd 2        the dialogue with sh, and error messages of the chain, which we read until "started"
- *   three of    the caller's standard input, output and error, for COMMAND. Not 0 to 2, because libuv
- *   fd 3 to 9   makes those blocking for all processes that share them. Only numbers that the caller has
- *               not passed on; at most 9, because sh can name no higher ones
+ *   three of    the caller's standard input, output and error, for COMMAND. Not 0 to 2: the programs of the
+ *   fd 3 to 9   chain must not read or write the caller's streams. Only numbers that the caller has not
+ *               passed on; at most 9, because sh can name no higher ones
  *   others      all that the caller has passed on, by their numbers
  *
  * If COMMAND is stopped, we stop too, as if we were COMMAND: whoever waits for us notices, and continues us
@@ -209,7 +209,9 @@ export class Command {
     this.started.catch(() => {});
   }
 
-  /** Start the first process. Its mount namespace has the private resolv.conf then, and ours the host's again. */
+  /**
+   * Start the first process. Its mount namespace has the private resolv.conf then, and ours the host's again.
+   */
   #start(plan: ChildPlan): Child {
     try {
       return new Child(plan);

@@ -35,9 +35,9 @@ export const ownVersion = (): string =>
   JSON.parse(readFileSync(new URL('package.json', packageRoot), 'utf8')).version;
 
 /**
- * End the process with the status of `outcome`, without Node's own clean-up: all output has been written by
- * synchronous calls, and Node takes 20 to 40 ms to end its threads. That clean-up also ended the process by a
- * signal when threads were still booting.
+ * End the process with the status of `outcome`, without the runtime's own clean-up: all output has been
+ * written by synchronous calls, and Node takes 20 to 40 ms to end its threads. That clean-up also ended the
+ * process by a signal when threads were still booting.
  * @param outcome  resolves with the exit status
  * @param report   reports the error and gives the exit status
  */

@@ -1,8 +1,8 @@
 /**
- * Descriptors that our caller left open beyond standard input, output and error. Once the runtime runs, they cannot
- * be distinguished from its own. So the launchers list them before (bin/launch.sh): BUCATINI_INHERITED="12
- * 40". COMMAND of `run` gets them under the same numbers (command.ts). In the sandbox only those that an
- * option names stay open, as the packet threads could use the others too.
+ * Descriptors that our caller left open beyond standard input, output and error. Once the runtime runs, they
+ * cannot be distinguished from its own. So the launchers list them before (bin/launch.sh):
+ * BUCATINI_INHERITED="12 40". COMMAND of `run` gets them under the same numbers (command.ts). In the sandbox
+ * only those that an option names stay open, as the packet threads could use the others too.
  */
 import { readdirSync } from 'node:fs';
 import { F_GETFD, FD_CLOEXEC } from '../../sys/constants.ts';
@@ -13,8 +13,8 @@ import type { LauncherVariable } from './launcher-env.ts';
 const INHERITED: LauncherVariable = 'BUCATINI_INHERITED';
 
 /**
- * Set close-on-exec on all descriptors above 2, so that children get only those that spawn() names. Node
- * itself does this for some (the low ones) and not for all.
+ * Set close-on-exec on all descriptors above 2, so that children get only those that their plan names
+ * (sys/spawn.ts). At its start Node does this for the low ones, Bun for those from 4 on.
  */
 export function closeInheritedOnExec(): void {
   for (const name of readdirSync('/proc/self/fd')) {

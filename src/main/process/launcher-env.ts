@@ -1,9 +1,9 @@
 // bundle: boot
 /**
- * All environment variables of ours: from a launcher (bin/) to the runtime, from the runtime to itself across execve(),
- * from users and from tests. None of them reaches COMMAND (callers-environment.ts). CONTRIBUTING.md has the
- * same table, and test/main/launcher-env.test.ts compares both with what bin/ and src/ use. Loaded before all
- * other modules, so it imports nothing.
+ * All environment variables of ours: from a launcher (bin/) to the runtime, from the runtime to itself across
+ * execve(), from users and from tests. None of them reaches COMMAND (callers-environment.ts). CONTRIBUTING.md
+ * has the same table, and test/main/launcher-env.test.ts compares both with what bin/ and src/ use. Loaded
+ * before all other modules, so it imports nothing.
  */
 export const LAUNCHER_VARIABLES = {
   BUCATINI_KEPT: {
@@ -71,8 +71,8 @@ export const LAUNCHER_VARIABLES = {
 export type LauncherVariable = keyof typeof LAUNCHER_VARIABLES;
 
 /**
- * The runtime sets these for the shells of COMMAND's chain (command.ts, pasta/command.ts), which unset them. A
- * caller's variable of such a name does not reach COMMAND.
+ * The runtime sets these for the shells of COMMAND's chain (command.ts, pasta/command.ts), which unset them.
+ * A caller's variable of such a name does not reach COMMAND.
  */
 export const CHAIN_VARIABLES = [
   ...['BUCATINI_INIT', 'BUCATINI_WAIT', 'BUCATINI_SIGNALS', 'BUCATINI_ENV', 'BUCATINI_SH', 'BUCATINI_LISTEN'],

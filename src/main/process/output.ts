@@ -112,5 +112,8 @@ export function releaseOutputs(): void {
   for (const output of Object.values(outputs)) output.release();
 }
 
-/** Call it before the first thread starts: nothing else than put() writes to descriptors 1 and 2 (runtime/node/streams.ts). */
+/**
+ * Call it before the first thread starts: nothing else than put() writes to descriptors 1 and 2
+ * (runtime/node/streams.ts).
+ */
 export const ownStreams = (): void => replaceStreams(put);

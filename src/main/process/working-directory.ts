@@ -1,9 +1,9 @@
 // bundle: boot
 /**
- * A working directory that has been removed. Bun does not start in it; Node's threads ask for its path as they
- * boot and end with ENOENT. So the launchers leave it and pass it on as a descriptor, and COMMAND is started
- * in it through that. Started without a launcher, we leave it ourselves before the first thread starts.
- * Loaded before all other modules of a front end, so it imports nothing that takes time.
+ * A working directory that has been removed. Bun does not start in it; Node's threads ask for its path as
+ * they boot and end with ENOENT. So the launchers leave it and pass it on as a descriptor, through which
+ * COMMAND is started in it. A program started without a launcher leaves the directory itself, before its
+ * first thread starts. Loaded before all other modules of a front end, so it imports nothing that takes time.
  */
 import { closeSync, openSync } from 'node:fs';
 import { type LauncherVariable, launcherVariable } from './launcher-env.ts';
@@ -38,7 +38,7 @@ export function leaveRemovedDirectory(): void {
   }
 }
 
-/** COMMAND's working directory, for spawn(). undefined: ours. */
+/** COMMAND's working directory (SpawnPlan.cwd). undefined: ours. */
 export function commandDirectory(): string | undefined {
   return removed === undefined ? undefined : `/proc/self/fd/${removed}`;
 }

@@ -6,8 +6,8 @@
  *
  * The ready byte is written as soon as the interface is configured, so that the caller continues while the
  * engine starts and this process enters the sandbox: until then the interface's queue keeps what the guest
- * sends, and the engine carries nothing (EnginePlan.waitsForBegin). With an API socket it is written when that
- * socket accepts connections, as callers use both at once.
+ * sends, and the engine carries nothing (EnginePlan.waitsForBegin). With an API socket it is written when
+ * that socket accepts connections, as callers use both at once.
  */
 import { closeSync, fstatSync, openSync, writeSync } from 'node:fs';
 import { strerrorOf } from '../../sys/error.ts';

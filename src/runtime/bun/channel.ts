@@ -22,7 +22,10 @@ const cClose = nativeFunction<[number]>('close', 'int', ['int']);
 const MSG_NOSIGNAL = 0x4000; // <sys/socket.h>
 const SHUT_WR = 1;
 
-/** Take over a connected stream socket. Errors are not reported: the other end has gone, so it closes. */
+/**
+ * Take over a connected stream socket. An error is not reported: the other end has gone, and the channel
+ * closes.
+ */
 export function openChannel(fd: number): Channel {
   let onData: (chunk: Buffer) => void = () => {};
   let onClose: () => void = () => {};

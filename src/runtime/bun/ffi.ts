@@ -27,6 +27,7 @@ import {
 
 export type { ArgumentType, NativeFunction, ResultType };
 
+/** C types by the names that bun:ffi has for them. */
 const TYPES = {
   int: 'i32',
   uint32_t: 'u32',
@@ -38,7 +39,9 @@ const TYPES = {
   'const char *': 'ptr',
 } as const satisfies Record<ArgumentType, string>;
 
-/** Both calling conventions pass six integers in registers (x86-64; AArch64 eight), and no call here has more. */
+/**
+ * Both calling conventions pass six integers in registers (x86-64; AArch64 eight), and no call here has more.
+ */
 const MAX_ARGUMENTS = 6;
 
 /**
@@ -58,6 +61,7 @@ function addressOfFunction(name: string): number {
   return dlsym!(0, ptr(text)); // 0: RTLD_DEFAULT, <dlfcn.h>
 }
 
+/** A C function without our checks: takes numbers, and null for NULL. */
 type Raw = (...args: (number | null)[]) => number;
 
 /** Make the C function at an address callable. Takes about 8 us. */
@@ -74,7 +78,12 @@ const slots: number[] = [];
 /** The number of each system call that has one, by slot from SLOTS on. */
 const callSlots: number[] = [];
 
+/**
+ * Map memory for all trampolines of this thread and write them.
+ * @throws Error where there is no memory, or no code may be made at run time
+ */
 function writeTrampolines(): {
+  /** Address of the mapping. */
   readonly base: number;
   /** The whole mapping; code must not be written any more. */
   readonly words: BigUint64Array;
@@ -143,9 +152,11 @@ const { isMainThread } = (globalThis as unknown as { readonly Bun: { readonly is
 
 /**
  * Declare a C function. It is linked at its first call: most processes use few of them. Other threads than
- * the main thread link the calls of the packet path at once. Then each is a constant, which the optimising
- * compiler calls directly; all functions of withNumbers() with the same count of arguments share their code,
- * and what that code calls it finds at each call. Both together: 115 → 87 ns for a call that fails.
+ * the main thread link the calls of the packet path (SYSTEM_CALLS) at once: then each is a constant, which
+ * the optimising compiler calls directly. All functions of withNumbers() with the same number of arguments
+ * share one code, which looks up its callee at each call. System calls without the C library, linked at once:
+ * 115 →
+ * 87 ns for a call that fails.
  * @returns a function whose result is a number
  * @throws Error when the library does not have the function, RangeError for more than six arguments. The
  *   returned function throws TypeError for a string with a NUL character, which C would take for its end
@@ -156,10 +167,11 @@ export function nativeFunction<Args extends readonly (number | string | null)[]>
   args: readonly ArgumentType[],
 ): NativeFunction<Args> {
   if (args.length > MAX_ARGUMENTS) throw new RangeError(`${name}: more than ${MAX_ARGUMENTS} arguments`);
-  return made(name, result, args) as unknown as NativeFunction<Args>;
+  return declared(name, result, args) as unknown as NativeFunction<Args>;
 }
 
-function made(name: string, result: ResultType, args: readonly ArgumentType[]): unknown {
+/** The function of nativeFunction(), of whichever of the three kinds. */
+function declared(name: string, result: ResultType, args: readonly ArgumentType[]): unknown {
   const number = SYSTEM_CALLS[name];
   if (number !== undefined) {
     const linked = (): Raw => callable(callTrampoline(number), result, args);
@@ -172,8 +184,9 @@ function made(name: string, result: ResultType, args: readonly ArgumentType[]): 
 }
 
 /**
- * A function of numbers only: no array is made in a call.
- * @param linked  links it, at its first call
+ * A function of numbers only. A call makes no array of its arguments.
+ * @param count   of arguments
+ * @param linked  makes the function that is called; runs at the first call
  */
 function withNumbers(count: number, linked: () => Raw): Raw {
   let raw: Raw = (...given) => {
@@ -201,6 +214,7 @@ function withNumbers(count: number, linked: () => Raw): Raw {
 /** The strings of the last call, which the callee may read until it returns. */
 let strings: Uint8Array[] = [];
 
+/** A function with strings among its arguments. Cold: each call copies them to memory, NUL-terminated. */
 function withStrings(
   name: string,
   address: number,
@@ -226,8 +240,8 @@ function withStrings(
 export const lastErrno = (): number => errnoCopy[0]!;
 
 /**
- * The address of the first byte of a view. Cold. The bytes of a small typed array lie in JavaScriptCore's heap
- * and move out of it when the array's `.buffer` is read for the first time, so it is read here.
+ * The address of the first byte of a view. Cold. The bytes of a small typed array lie in JavaScriptCore's
+ * heap and move out of it when the array's `.buffer` is read for the first time, so it is read here.
  * @throws TypeError for a view of an empty buffer
  */
 export function nativeAddress(view: ArrayBufferView): number {

@@ -36,7 +36,11 @@ export const programCommand = (name: string, path: string): readonly string[] =>
 /** What followed the executable on the command line, up to the program's own arguments. */
 let ownName: readonly string[] = process.argv.slice(1, 2);
 
-/** To be called by the executable's entry: the program that was chosen. Its arguments are moved to the front. */
+/**
+ * To be called once, by the executable's entry. Removes the name from process.argv, which then has the
+ * program's own arguments from index 2 on, as for a program in a file.
+ * @returns the name of the program that the command line chose; empty: none
+ */
 export function chooseProgram(): string {
   const [name = ''] = process.argv.splice(2, 1);
   ownName = [name];
@@ -56,8 +60,9 @@ export const codeDirectory: string = Bun.fileURLToPath(
   compiled ? new URL('.', `file://${encodeURI(process.execPath)}`) : new URL('../..', import.meta.url),
 );
 
-/** Bytecode is in the executable: there is no cache to be turned on. */
+/** Does nothing: the bytecode is in the executable. */
 export const useCodeCache = (): void => {};
+/** Does nothing, likewise. */
 export const writeCodeCache = (): void => {};
 
 /**

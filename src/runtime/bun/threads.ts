@@ -43,7 +43,7 @@ interface Failure {
 const isFailure = (message: unknown): message is Failure =>
   typeof message === 'object' && message !== null && 'threadFailed' in message;
 
-/** Start a thread. JavaScriptCore has no young generation of its own size: that option is for V8. */
+/** Start a thread. `youngGenerationMib` is for V8: JavaScriptCore has no such limit. */
 export function startThread(program: URL, { name }: ThreadOptions = {}): Thread {
   const worker = new web.Worker(program.href, name === undefined ? {} : { name });
   const ended = Promise.withResolvers<void>();
@@ -73,6 +73,7 @@ export function startThread(program: URL, { name }: ThreadOptions = {}): Thread 
   };
 }
 
+/** The error that a thread posted, with its own name and stack. */
 function errorOfRun({ threadFailed: { message, name, stack, code } }: Failure): Error {
   const error = Object.assign(new Error(message), code !== undefined && { code });
   for (const [key, value] of [
@@ -105,6 +106,7 @@ export function onFirstMessage(run: (message: never) => unknown): void {
   };
 }
 
+/** Run a thread's program. If it throws, post the error and end the thread. */
 async function runAndReport(run: (message: never) => unknown, first: never): Promise<void> {
   try {
     await run(first);
@@ -140,7 +142,9 @@ export function receive(port: Port): { readonly message: unknown } | undefined {
   return receiveMessageOnPort!(port);
 }
 
-/** Start a pool of plain threads. The program gets its task as its first message; a thread ends with its task. */
+/**
+ * Start a pool of plain threads. The program gets its task as its first message; a thread ends with its task.
+ */
 export async function startPool(program: URL, threads: number): Promise<ThreadPool> {
   const all = Array.from({ length: threads }, (_, i) => new PoolThread(program, `pool thread ${i}`));
   const idle = [...all];
@@ -157,10 +161,12 @@ export async function startPool(program: URL, threads: number): Promise<ThreadPo
   };
 }
 
+/** A thread of a pool, from its boot to the end of its one task. */
 class PoolThread {
   readonly #thread: Thread;
+  /** Resolves when the thread fails, before its task or in it. */
   readonly failed: Promise<Error>;
-  /** Resolves when the thread ends after its task. */
+  /** Resolves when the thread ends after its task; rejects when it fails or is terminated. */
   readonly #ended = Promise.withResolvers<void>();
 
   constructor(program: URL, name: string) {

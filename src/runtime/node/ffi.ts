@@ -75,8 +75,8 @@ export function nativeFunction<Args extends readonly (number | string | null)[]>
 export const lastErrno = (): number => koffi.errno();
 
 /**
- * The address of the first byte of a view. Cold: koffi returns a BigInt, which is converted. `.buffer` is read
- * first: it moves the bytes of a small typed array out of V8's heap.
+ * The address of the first byte of a view. Cold: koffi returns a BigInt, which is converted. `.buffer` is
+ * read first: it moves the bytes of a small typed array out of V8's heap.
  * @throws TypeError for a view of an empty buffer
  */
 export function nativeAddress(view: ArrayBufferView): number {

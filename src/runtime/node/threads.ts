@@ -80,7 +80,9 @@ export const postToCreator = (message: unknown): void => parentPort!.postMessage
 /** A channel. Each of its ports may be sent to a thread. */
 export const channel = (): { readonly port1: Port; readonly port2: Port } => new MessageChannel();
 
-/** Call `listener` for each message that comes to the port. Only on Node does this keep the process running. */
+/**
+ * Call `listener` for each message that comes to the port. Only on Node does this keep the process running.
+ */
 export function listenOn(port: Port, listener: (message: never) => void): void {
   (port as MessagePort).on('message', listener as Listener);
 }

@@ -41,7 +41,9 @@ export class DescriptorTable {
     this.#cells[index] = 0;
   }
 
-  /** Call a function for each index that has a descriptor, in ascending order. It may clear that index. Cold. */
+  /**
+   * Call a function for each index that has a descriptor, in ascending order. It may clear that index. Cold.
+   */
   each(visit: (index: number) => void): void {
     for (let group = 0; group < this.#inGroup.length; group++) {
       if (this.#inGroup[group] === 0) continue;

@@ -1,7 +1,8 @@
 // @vitest: beside
 /**
- * bin/pasta decides about user namespaces before Node runs. It parses the command line for that, with the
- * same result as the option table. A program in place of Node reports the namespaces in which it was started.
+ * bin/pasta decides about user namespaces before the runtime starts. It parses the command line for that, with
+ * the same result as the option table. A program in place of Node reports the namespaces in which it was
+ * started. The names of its variables are in lower case: the launcher removes others (bin/launch.sh).
  */
 import { spawnSync } from 'node:child_process';
 import {

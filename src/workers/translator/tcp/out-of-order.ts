@@ -39,8 +39,8 @@ export class OutOfOrderQueues {
   readonly head: Int32Array;
   readonly #tail: Int32Array;
   readonly #count: Uint16Array;
-  // By entry, from 1 on: payload [seq, seq + len), at offset `at` of slotA and continued in slotB, and whether
-  // a FIN follows.
+  // By entry, from 1 on: payload [seq, seq + len), at offset `at` of slotA and continued in slotB, and
+  // whether a FIN follows.
   readonly seq = new Uint32Array(ENTRIES + 1);
   readonly len = new Uint32Array(ENTRIES + 1);
   readonly slotA = new Uint32Array(ENTRIES + 1);
