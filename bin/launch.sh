@@ -132,6 +132,14 @@ read_status() {
     [ "$count" = 4294967295 ] && machine_root=1
 }
 
+# Print what may help where the runtime does not start.
+runtime_remedy() {
+  case $runtime in
+    "$root/dist/bun/bucatini") echo '; BUCATINI_RUNTIME=node runs Node instead' ;;
+    *) echo '; if libatomic.so.1 is missing, install libatomic1' ;;
+  esac
+}
+
 # find_runtime NAME: find what runs the program NAME (as dist/main/NAME.js). Sets $runtime, an executable, and $program, its first
 # argument. Bun is one executable with all programs, made by the build where Bun runs; else Node. BUCATINI_RUNTIME chooses one of them.
 find_runtime() {
@@ -141,7 +149,11 @@ find_runtime() {
     node) ;;
     *) fail "BUCATINI_RUNTIME=$BUCATINI_RUNTIME: write bun or node, or leave it unset" ;;
   esac
-  [ "$BUCATINI_RUNTIME" != bun ] || fail "BUCATINI_RUNTIME=bun: $runtime is missing; run npm run build in $root: it says why there is none"
+  if [ "$BUCATINI_RUNTIME" = bun ]; then
+    reason=
+    [ -r "$root/dist/bun/why.txt" ] && read -r reason <"$root/dist/bun/why.txt"
+    fail "BUCATINI_RUNTIME=bun: $runtime is missing; ${reason:-run npm run build in $root}"
+  fi
   runtime= program=$root/dist/main/$1.js
   for dir in "$root/node_modules" "$root/.."; do
     for cpu in x64 arm64; do

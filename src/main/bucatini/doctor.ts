@@ -97,7 +97,7 @@ function checkEnv(): Finding {
 }
 
 function checkTools(): Finding {
-  const missing = ['unshare', 'nsenter', 'setpriv', 'mount', 'umount'].filter((name) => {
+  const missing = ['unshare', 'nsenter', 'setpriv'].filter((name) => {
     try {
       findProgram(name, `/usr/bin:/bin:/usr/sbin:/sbin:${process.env.PATH ?? ''}`);
       return false;
@@ -105,8 +105,11 @@ function checkTools(): Finding {
       return true;
     }
   });
-  if (missing.length === 0) return ok('util-linux', 'unshare, nsenter, setpriv, mount');
-  return fail('util-linux', `${missing.join(', ')} missing; install the packages util-linux and mount`);
+  if (missing.length === 0) return ok('util-linux', 'unshare, nsenter, setpriv');
+  const text = `${missing.join(', ')} missing; install the package util-linux`;
+  if (missing.includes('unshare')) return fail('util-linux', text);
+  // run needs neither; attach and slirp4netns may need nsenter, and pasta as root setpriv.
+  return note('util-linux', text);
 }
 
 /**

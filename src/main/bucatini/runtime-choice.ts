@@ -1,6 +1,6 @@
 // bundle: rare
 /** Which runtime this process runs on, and why: for doctor and bug-report. */
-import { existsSync, readFileSync } from 'node:fs';
+import { accessSync, constants, readFileSync } from 'node:fs';
 import { packageRoot, runtimeText } from '#runtime/program';
 import { launcherVariable } from '../process/launcher-env.ts';
 
@@ -12,10 +12,15 @@ export function runtimeChoice(): string {
 function why(): string {
   const wanted = launcherVariable('BUCATINI_RUNTIME');
   if (wanted !== undefined && wanted !== '') return `BUCATINI_RUNTIME=${wanted}`;
-  if (existsSync(new URL('dist/bun/bucatini', packageRoot))) return 'the default';
+  try {
+    accessSync(new URL('dist/bun/bucatini', packageRoot), constants.X_OK);
+    return 'the default';
+  } catch {
+    // Not built, or not executable for this user.
+  }
   try {
     return readFileSync(new URL('dist/bun/why.txt', packageRoot), 'utf8').trim();
   } catch {
-    return 'dist/bun/bucatini is missing; npm run build makes it';
+    return 'dist/bun/bucatini is missing or not executable; npm run build makes it';
   }
 }
