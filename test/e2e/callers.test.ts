@@ -236,6 +236,22 @@ describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
     });
   }
 
+  it.each([
+    ['run', [BUCATINI, 'run']],
+    ['pasta', [PASTA, '--config-net']],
+  ])('%s: arguments, values and names that are not UTF-8 reach COMMAND as they are', (_, command) => {
+    // Without NUL, the line end, and 1, which stands for a line end on the way (bin/launch.sh).
+    const bytes = Array.from({ length: 254 }, (_, i) => i + 2).filter((byte) => byte !== 10);
+    const odd = String.fromCharCode(...bytes);
+    const escapes = bytes.map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('');
+    const look = `printf '%s|%s|' "$ODD" "$1"; tr '\\0' '\\n' </proc/$$/environ | grep -a ^bad; printf '|%s' "$0"`;
+    const script = `odd=$(printf '${escapes}'); bad=$(printf 'bad\\377=1')
+      exec env ODD="$odd" "$bad" "$@" -- /bin/sh -c "$0" "$odd" "x$odd"`;
+    const { stdout, status } = spawnSync('/bin/sh', ['-c', script, look, ...command], { encoding: 'latin1' });
+    expect(status).toBe(0);
+    expect(stdout).toBe(`${odd}|x${odd}|bad\xff=1\n|${odd}`);
+  });
+
   it('run: an environment of 500 KB reaches COMMAND', () => {
     const large = Object.fromEntries(
       Array.from({ length: 10 }, (_, i) => [`LARGE_${i}`, `${i}\n`.repeat(25_000)]),
