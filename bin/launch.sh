@@ -135,13 +135,14 @@ read_status() {
 # find_runtime NAME: find what runs the program NAME (as dist/main/NAME.js). Sets $runtime, an executable, and $program, its first
 # argument. Bun is one executable with all programs, made by the build where Bun runs; else Node. BUCATINI_RUNTIME chooses one of them.
 find_runtime() {
+  [ -e /proc/self/status ] || fail "/proc is not there (/proc/self/status): mount it"
   runtime=$root/dist/bun/bucatini program=$1
   case $BUCATINI_RUNTIME in
     '' | bun) [ ! -x "$runtime" ] || return 0 ;;
     node) ;;
     *) fail "BUCATINI_RUNTIME=$BUCATINI_RUNTIME: write bun or node, or leave it unset" ;;
   esac
-  [ "$BUCATINI_RUNTIME" != bun ] || fail "BUCATINI_RUNTIME=bun: $runtime is missing; run npm run build in $root: it says why there is none"
+  [ "$BUCATINI_RUNTIME" != bun ] || fail "BUCATINI_RUNTIME=bun: $runtime is missing or not executable; run npm run build in $root: it says why there is none"
   runtime= program=$root/dist/main/$1.js
   for dir in "$root/node_modules" "$root/.."; do
     for cpu in x64 arm64; do

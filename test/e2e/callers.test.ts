@@ -355,6 +355,31 @@ describeNeeding('a process is killed', tapNeeds, () => {
 });
 
 describe('the launchers', () => {
+  describe.each([
+    ['run', [BUCATINI, 'run', '--', 'true']],
+    ['pasta', [PASTA, '--config-net', '--', 'true']],
+    ['slirp4netns', [SLIRP, '--configure', '1', 'tap0']],
+    ['doctor', [BUCATINI, 'doctor']],
+  ])('%s: one line where nothing of ours can run', (_, command) => {
+    const lineOf = (script: string): string => {
+      const env = { ...process.env, BUCATINI_RUNTIME: 'bun' };
+      const { stderr, status } = spawnSync('/bin/sh', ['-c', script, ...command], { encoding: 'utf8', env });
+      expect(status).not.toBe(0);
+      return stderr.replace(/^Started as root.*\n/, '');
+    };
+
+    it('without /proc', () => {
+      const hidden = 'mount -t tmpfs none /proc && exec "$0" "$@"';
+      expect(lineOf(`exec unshare -Urm sh -c '${hidden}' "$0" "$@"`)).toMatch(/^.*\/proc is not there.*\n$/);
+    });
+
+    it('Bun, memory must not become executable', () => {
+      // JavaScriptCore reserves address space for its code. Without that it cannot compile, as where
+      // systemd has MemoryDenyWriteExecute=.
+      expect(lineOf('ulimit -v 1000000; exec "$0" "$@"')).toMatch(/^.*cannot be made executable.*\n$/);
+    });
+  });
+
   it('environment variables that a shell drops or the launcher changes: kept for COMMAND', () => {
     const script =
       '. "$0"/launch.sh; keep_for_command; printf "%s\\n---\\n" "$BUCATINI_KEPT"; /usr/bin/env -u BUCATINI_KEPT';

@@ -11,7 +11,9 @@
  * integers, which addresses are. Measured with Bun 1.4.5 on a 2-core x86-64 VM: read(-1) 105 ns, of which the
  * system call takes 100 and the trampoline none that could be measured.
  */
+
 import { CFunction, CString, dlopen, ptr, toArrayBuffer } from 'bun:ffi';
+import { writeSync } from 'node:fs';
 import type { ArgumentType, NativeFunction, ResultType } from '../node/ffi.ts';
 import {
   CALL_SLOTS,
@@ -38,6 +40,8 @@ const TYPES = {
   'const char *': 'ptr',
 } as const satisfies Record<ArgumentType, string>;
 
+const { isMainThread } = (globalThis as unknown as { readonly Bun: { readonly isMainThread: boolean } }).Bun;
+
 /** Both calling conventions pass six integers in registers (x86-64; AArch64 eight), and no call here has more. */
 const MAX_ARGUMENTS = 6;
 
@@ -45,9 +49,30 @@ const MAX_ARGUMENTS = 6;
  * Bun is linked with this library. Before glibc 2.34 it is the one that has dlsym(), and later it still does.
  * glibc: Bun's packages without "musl" in their name need it, too.
  */
-const { dlsym } = dlopen('libdl.so.2', {
-  dlsym: { args: ['u64_fast', 'ptr'], returns: 'u64_fast' },
-}).symbols;
+const { dlsym } = openLibrary();
+
+function openLibrary(): ReturnType<typeof dlopen>['symbols'] {
+  try {
+    return dlopen('libdl.so.2', { dlsym: { args: ['u64_fast', 'ptr'], returns: 'u64_fast' } }).symbols;
+  } catch (error) {
+    throw refused(error as Error);
+  }
+}
+
+/**
+ * bun:ffi cannot be used: nothing of ours can work. Ends the process with one line where this is its main
+ * thread, as Bun would print lines of its own source.
+ */
+function refused(cause: Error): Error {
+  const text = cause.message.includes('JIT')
+    ? 'memory cannot be made executable here: systemd (MemoryDenyWriteExecute=), prctl (PR_SET_MDWE) or a limit of address space (ulimit -v) forbids it'
+    : cause.message;
+  if (isMainThread) {
+    writeSync(2, `bucatini: ${text}\n`);
+    process.exit(1);
+  }
+  return new Error(text, { cause });
+}
 
 /** NUL-terminated UTF-8. */
 const cString = (text: string): Uint8Array => Buffer.from(`${text}\0`);
@@ -138,8 +163,6 @@ const SYSTEM_CALLS: Readonly<Record<string, number>> =
         ...{ read: 0, write: 1, readv: 19, writev: 20, splice: 275, epoll_ctl: 233, epoll_wait: 232 },
         ...{ sendto: 44, recvfrom: 45, sendmsg: 46, recvmsg: 47, sendmmsg: 307, recvmmsg: 299 },
       };
-
-const { isMainThread } = (globalThis as unknown as { readonly Bun: { readonly isMainThread: boolean } }).Bun;
 
 /**
  * Declare a C function. It is linked at its first call: most processes use few of them. Other threads than
