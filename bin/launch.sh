@@ -217,12 +217,14 @@ keep_for_command() {
 
 # List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: the runtime could not tell them from its own.
 # Descriptors with close-on-exec (in the seventh octal digit of their flags) belong to this shell and are left out.
+# So does the launcher itself, which dash has open without that flag where 3 to 9 are taken.
 note_inherited() {
   BUCATINI_INHERITED=
   export BUCATINI_INHERITED
   for fd in /proc/self/fd/*; do
     fd=${fd##*/}
     case $fd in [012] | "$BUCATINI_DIRECTORY") continue ;; esac
+    case $fd in ??*) [ "/proc/self/fd/$fd" -ef "$root/bin/${self##*/}" ] && continue ;; esac
     while read -r key value; do
       [ "$key" = flags: ] || continue
       case $value in *[2367]??????) ;; *) BUCATINI_INHERITED="$BUCATINI_INHERITED $fd" ;; esac

@@ -276,7 +276,7 @@ describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
       const fds = Array.from({ length: count }, (_, i) => i + 3);
       const open = fds.map((fd) => `exec ${fd}<<<"number ${fd}"`).join('; ');
       const read = fds.map((fd) => `cat <&${fd}`).join('; ');
-      return `${open}; exec 40</dev/zero; "$0" run -- bash -c 'echo in; ${read}; ls /proc/$$/fd | grep -c 40' <<<input`;
+      return `${open}; exec 40</dev/zero; "$0" run -- bash -c 'echo in; ${read}; ls /proc/$$/fd | grep -c 40; readlink /proc/$$/fd/* | grep /bin/' <<<input`;
     };
     for (const count of [1, 4, 7, 12]) {
       const { stdout, stderr } = spawnSync('bash', ['-c', script(count), BUCATINI], { encoding: 'utf8' });
