@@ -143,6 +143,7 @@ runtime_remedy() {
 # find_runtime NAME: find what runs the program NAME (as dist/main/NAME.js). Sets $runtime, an executable, and $program, its first
 # argument. Bun is one executable with all programs, made by the build where Bun runs; else Node. BUCATINI_RUNTIME chooses one of them.
 find_runtime() {
+  [ -e /proc/self/status ] || fail "/proc is not there (/proc/self/status): mount it"
   runtime=$root/dist/bun/bucatini program=$1
   case $BUCATINI_RUNTIME in
     '' | bun) [ ! -x "$runtime" ] || return 0 ;;
@@ -152,7 +153,7 @@ find_runtime() {
   if [ "$BUCATINI_RUNTIME" = bun ]; then
     reason=
     [ -r "$root/dist/bun/why.txt" ] && read -r reason <"$root/dist/bun/why.txt"
-    fail "BUCATINI_RUNTIME=bun: $runtime is missing; ${reason:-run npm run build in $root}"
+    fail "BUCATINI_RUNTIME=bun: $runtime is missing or not executable; ${reason:-run npm run build in $root}"
   fi
   runtime= program=$root/dist/main/$1.js
   for dir in "$root/node_modules" "$root/.."; do
@@ -230,12 +231,14 @@ keep_for_command() {
 
 # List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: the runtime could not tell them from its own.
 # Descriptors with close-on-exec (in the seventh octal digit of their flags) belong to this shell and are left out.
+# So does the launcher itself, which dash has open without that flag where 3 to 9 are taken.
 note_inherited() {
   BUCATINI_INHERITED=
   export BUCATINI_INHERITED
   for fd in /proc/self/fd/*; do
     fd=${fd##*/}
     case $fd in [012] | "$BUCATINI_DIRECTORY") continue ;; esac
+    case $fd in ??*) [ "/proc/self/fd/$fd" -ef "$root/bin/${self##*/}" ] && continue ;; esac
     while read -r key value; do
       [ "$key" = flags: ] || continue
       case $value in *[2367]??????) ;; *) BUCATINI_INHERITED="$BUCATINI_INHERITED $fd" ;; esac

@@ -13,6 +13,7 @@
  * @syscalls clone rt_sigaction rt_sigprocmask dup3 chdir prctl setns mount sethostname execve exit_group
  *   wait4
  */
+import { writeBytesOfText } from './byte-text.ts';
 import {
   CLONE_NEWNET,
   CLONE_NEWNS,
@@ -38,7 +39,7 @@ import { type SyscallName, syscallNumber } from './syscall-numbers.ts';
 type N = number;
 const P = 'uintptr_t';
 const cClone = libc<[N, N, N, N]>('clone', 'int', [P, P, 'int', P]);
-const cExecve = libc<[string, N, N]>('execve', 'int', ['const char *', P, P]);
+const cExecve = libc<[N, N, N]>('execve', 'int', [P, P, P]);
 const cWaitpid = libc<[N, N, N]>('waitpid', 'int', ['int', P, 'int']);
 
 const WNOHANG = 1; // <sys/wait.h>
@@ -269,7 +270,8 @@ class CallList {
 
   /** @returns the address of a NUL-terminated string */
   text(text: string): number {
-    const bytes = new Uint8Array(Buffer.from(`${text}\0`));
+    const bytes = new Uint8Array(Buffer.byteLength(text) + 1);
+    writeBytesOfText(text, bytes);
     this.#held.push(bytes);
     return addressOf(bytes);
   }
@@ -323,8 +325,8 @@ export function executeProgram(file: string, argv: readonly string[], env: Spawn
   const entries = environmentOf(env);
   if (hasNul([file, ...argv, ...entries])) return -Errno.EINVAL;
   for (const fd of [0, 1, 2]) setCloexec(fd, false);
-  const arrays = [new StringArray(argv), new StringArray(entries)] as const;
-  cExecve(file, arrays[0].address, arrays[1].address);
+  const arrays = [new StringArray([file]), new StringArray(argv), new StringArray(entries)] as const;
+  cExecve(arrays[0].first, arrays[1].address, arrays[2].address);
   return failed();
 }
 
@@ -349,13 +351,17 @@ class StringArray {
     this.#bytes = new NativeBuffer(sizes.reduce((sum, size) => sum + size, 1)); // not empty
     this.#pointers = new NativeBuffer((texts.length + 1) * 8);
     let at = 0;
-    const encoder = new TextEncoder();
     texts.forEach((text, i) => {
-      encoder.encodeInto(text, this.#bytes.u8.subarray(at));
+      writeBytesOfText(text, this.#bytes.u8.subarray(at));
       writeAddress(this.#pointers.u32, i * 2, this.#bytes.address + at);
       at += sizes[i]!;
     });
     this.address = this.#pointers.address;
+  }
+
+  /** Address of the first string. */
+  get first(): number {
+    return this.#bytes.address;
   }
 
   /** Fill the strings with zeros. */

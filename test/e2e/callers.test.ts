@@ -236,6 +236,22 @@ describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
     });
   }
 
+  it.each([
+    ['run', [BUCATINI, 'run']],
+    ['pasta', [PASTA, '--config-net']],
+  ])('%s: arguments, values and names that are not UTF-8 reach COMMAND as they are', (_, command) => {
+    // Without NUL, the line end, and 1, which stands for a line end on the way (bin/launch.sh).
+    const bytes = Array.from({ length: 254 }, (_, i) => i + 2).filter((byte) => byte !== 10);
+    const odd = String.fromCharCode(...bytes);
+    const escapes = bytes.map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('');
+    const look = `printf '%s|%s|' "$ODD" "$1"; tr '\\0' '\\n' </proc/$$/environ | grep -a ^bad; printf '|%s' "$0"`;
+    const script = `odd=$(printf '${escapes}'); bad=$(printf 'bad\\377=1')
+      exec env ODD="$odd" "$bad" "$@" -- /bin/sh -c "$0" "$odd" "x$odd"`;
+    const { stdout, status } = spawnSync('/bin/sh', ['-c', script, look, ...command], { encoding: 'latin1' });
+    expect(status).toBe(0);
+    expect(stdout).toBe(`${odd}|x${odd}|bad\xff=1\n|${odd}`);
+  });
+
   it('run: an environment of 500 KB reaches COMMAND', () => {
     const large = Object.fromEntries(
       Array.from({ length: 10 }, (_, i) => [`LARGE_${i}`, `${i}\n`.repeat(25_000)]),
@@ -260,7 +276,7 @@ describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
       const fds = Array.from({ length: count }, (_, i) => i + 3);
       const open = fds.map((fd) => `exec ${fd}<<<"number ${fd}"`).join('; ');
       const read = fds.map((fd) => `cat <&${fd}`).join('; ');
-      return `${open}; exec 40</dev/zero; "$0" run -- bash -c 'echo in; ${read}; ls /proc/$$/fd | grep -c 40' <<<input`;
+      return `${open}; exec 40</dev/zero; "$0" run -- bash -c 'echo in; ${read}; ls /proc/$$/fd | grep -c 40; readlink /proc/$$/fd/* | grep /bin/' <<<input`;
     };
     for (const count of [1, 4, 7, 12]) {
       const { stdout, stderr } = spawnSync('bash', ['-c', script(count), BUCATINI], { encoding: 'utf8' });
@@ -339,6 +355,31 @@ describeNeeding('a process is killed', tapNeeds, () => {
 });
 
 describe('the launchers', () => {
+  describe.each([
+    ['run', [BUCATINI, 'run', '--', 'true']],
+    ['pasta', [PASTA, '--config-net', '--', 'true']],
+    ['slirp4netns', [SLIRP, '--configure', '1', 'tap0']],
+    ['doctor', [BUCATINI, 'doctor']],
+  ])('%s: one line where nothing of ours can run', (_, command) => {
+    const lineOf = (script: string): string => {
+      const env = { ...process.env, BUCATINI_RUNTIME: 'bun' };
+      const { stderr, status } = spawnSync('/bin/sh', ['-c', script, ...command], { encoding: 'utf8', env });
+      expect(status).not.toBe(0);
+      return stderr.replace(/^Started as root.*\n/, '');
+    };
+
+    it('without /proc', () => {
+      const hidden = 'mount -t tmpfs none /proc && exec "$0" "$@"';
+      expect(lineOf(`exec unshare -Urm sh -c '${hidden}' "$0" "$@"`)).toMatch(/^.*\/proc is not there.*\n$/);
+    });
+
+    it('Bun, memory must not become executable', () => {
+      // JavaScriptCore reserves address space for its code. Without that it cannot compile, as where
+      // systemd has MemoryDenyWriteExecute=.
+      expect(lineOf('ulimit -v 1000000; exec "$0" "$@"')).toMatch(/^.*cannot be made executable.*\n$/);
+    });
+  });
+
   it('environment variables that a shell drops or the launcher changes: kept for COMMAND', () => {
     const script =
       '. "$0"/launch.sh; keep_for_command; printf "%s\\n---\\n" "$BUCATINI_KEPT"; /usr/bin/env -u BUCATINI_KEPT';

@@ -10,6 +10,7 @@ import { bootPacketThread } from '../../workers/packet-worker.ts';
 import { say } from '../host/log.ts';
 import { enterProgram, exitAfter, ownVersion } from '../process/entry.ts';
 import { ownStreams, put } from '../process/output.ts';
+import { ownArguments } from '../process/own-texts.ts';
 import { COMMAND_NAMES, type CommandName, commandList } from './commands.ts';
 
 /** Subcommands that run an engine in this process. */
@@ -91,7 +92,7 @@ function reportError(error: Error & { status?: number }): number {
   return error.status ?? 1;
 }
 
-const argv = process.argv.slice(2);
+const argv = ownArguments();
 const outcome = main(argv, enterProgram('bucatini', argv[0] !== 'attach'));
 if (startsEngine(argv[0])) void exitAfter(outcome, reportError);
 else

@@ -16,6 +16,7 @@ import { executeProgram } from '../../sys/spawn.ts';
 import { tool } from '../process/command.ts';
 import { callersDescriptors, clearCloexec, inheritedBeyondExec } from '../process/inherited-descriptors.ts';
 import { type LauncherVariable, launcherVariable } from '../process/launcher-env.ts';
+import { ownArguments, ownEnvironment } from '../process/own-texts.ts';
 import { directoryBeyondExec } from '../process/working-directory.ts';
 
 /**
@@ -71,9 +72,9 @@ export function reenterOwnerOf(path: string, code: string | undefined): void {
 function execThrough(entrance: readonly string[], fds: readonly number[] = []): never {
   const directory = directoryBeyondExec();
   clearCloexec([...callersDescriptors(), ...directory.fds]);
-  const argv = [...entrance, ...ownCommand(), ...process.argv.slice(2)];
+  const argv = [...entrance, ...ownCommand(), ...ownArguments()];
   const r = executeProgram(entrance[0]!, argv, {
-    ...process.env,
+    ...ownEnvironment(),
     ...inheritedBeyondExec(fds),
     ...directory.env,
     ...({

@@ -4,6 +4,7 @@
  * BUCATINI_KEPT, one entry a line, and leave our runtime only what it needs. Loaded before all other modules.
  */
 import { LAUNCHER_VARIABLES } from './launcher-env.ts';
+import { ownEnvironment } from './own-texts.ts';
 
 /** Variables that the launchers set for our runtime. */
 const FOR_RUNTIME = [
@@ -20,7 +21,7 @@ const KEPT = /^BUCATINI_KEPT(_[0-9]+)?$/;
  * @param from  the environment of this process
  * @returns the caller's environment, without any variable of ours
  */
-export function callersEnvironment(from: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
+export function callersEnvironment(from: NodeJS.ProcessEnv = ownEnvironment()): NodeJS.ProcessEnv {
   const env = { ...from };
   const kept = Object.keys(env).filter((name) => KEPT.test(name));
   if (kept.length > 0) for (const name of FOR_RUNTIME) delete env[name];

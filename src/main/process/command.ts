@@ -30,6 +30,7 @@
  */
 import { accessSync, constants, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
 import { codeDirectory } from '#runtime/program';
+import { bytesOfText } from '../../sys/byte-text.ts';
 import {
   CLONE_NEWNS,
   CLONE_NEWPID,
@@ -447,8 +448,9 @@ export function findProgram(name: string, path = process.env.PATH ?? SYSTEM_DIRE
 /** @returns undefined: the file can be executed; '': it does not exist; otherwise the reason why it cannot */
 function notExecutable(file: string): string | undefined {
   try {
-    if (statSync(file).isDirectory()) return 'is a directory';
-    accessSync(file, constants.X_OK);
+    const path = bytesOfText(file);
+    if (statSync(path).isDirectory()) return 'is a directory';
+    accessSync(path, constants.X_OK);
     return undefined;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EACCES' ? 'permission denied' : '';

@@ -11,7 +11,9 @@
  * integers, which addresses are. Measured with Bun 1.4.5 on a 2-core x86-64 VM: read(-1) 105 ns, of which the
  * system call takes 100 and the trampoline none that could be measured.
  */
+
 import { CFunction, CString, dlopen, ptr, toArrayBuffer } from 'bun:ffi';
+import { writeSync } from 'node:fs';
 import type { ArgumentType, NativeFunction, ResultType } from '../node/ffi.ts';
 import {
   CALL_SLOTS,
@@ -39,6 +41,8 @@ const TYPES = {
   'const char *': 'ptr',
 } as const satisfies Record<ArgumentType, string>;
 
+const { isMainThread } = (globalThis as unknown as { readonly Bun: { readonly isMainThread: boolean } }).Bun;
+
 /**
  * Both calling conventions pass six integers in registers (x86-64; AArch64 eight), and no call here has more.
  */
@@ -48,9 +52,30 @@ const MAX_ARGUMENTS = 6;
  * Bun is linked with this library. Before glibc 2.34 it is the one that has dlsym(), and later it still does.
  * glibc: Bun's packages without "musl" in their name need it, too.
  */
-const { dlsym } = dlopen('libdl.so.2', {
-  dlsym: { args: ['u64_fast', 'ptr'], returns: 'u64_fast' },
-}).symbols;
+const { dlsym } = openLibrary();
+
+function openLibrary(): ReturnType<typeof dlopen>['symbols'] {
+  try {
+    return dlopen('libdl.so.2', { dlsym: { args: ['u64_fast', 'ptr'], returns: 'u64_fast' } }).symbols;
+  } catch (error) {
+    throw refused(error as Error);
+  }
+}
+
+/**
+ * bun:ffi cannot be used: nothing of ours can work. Ends the process with one line where this is its main
+ * thread, as Bun would print lines of its own source.
+ */
+function refused(cause: Error): Error {
+  const text = cause.message.includes('JIT')
+    ? 'memory cannot be made executable here: systemd (MemoryDenyWriteExecute=), prctl (PR_SET_MDWE) or a limit of address space (ulimit -v) forbids it'
+    : cause.message;
+  if (isMainThread) {
+    writeSync(2, `bucatini: ${text}\n`);
+    process.exit(1);
+  }
+  return new Error(text, { cause });
+}
 
 /** NUL-terminated UTF-8. */
 const cString = (text: string): Uint8Array => Buffer.from(`${text}\0`);
@@ -148,15 +173,12 @@ const SYSTEM_CALLS: Readonly<Record<string, number>> =
         ...{ sendto: 44, recvfrom: 45, sendmsg: 46, recvmsg: 47, sendmmsg: 307, recvmmsg: 299 },
       };
 
-const { isMainThread } = (globalThis as unknown as { readonly Bun: { readonly isMainThread: boolean } }).Bun;
-
 /**
  * Declare a C function. It is linked at its first call: most processes use few of them. Other threads than
  * the main thread link the calls of the packet path (SYSTEM_CALLS) at once: then each is a constant, which
  * the optimising compiler calls directly. All functions of withNumbers() with the same number of arguments
  * share one code, which looks up its callee at each call. System calls without the C library, linked at once:
- * 115 →
- * 87 ns for a call that fails.
+ * 115 → 87 ns for a call that fails.
  * @returns a function whose result is a number
  * @throws Error when the library does not have the function, RangeError for more than six arguments. The
  *   returned function throws TypeError for a string with a NUL character, which C would take for its end
