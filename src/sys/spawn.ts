@@ -173,6 +173,9 @@ export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
       if (signal === SIGKILL || signal === SIGSTOP) continue;
       calls.action(signal, plan.ignores?.includes(signal) === true);
     }
+    // These two name descriptors of ours, the directory as /proc/self/fd/N: before other ones get their numbers.
+    if (plan.networkNamespace !== undefined) calls.add('setns', [plan.networkNamespace, CLONE_NEWNET]);
+    if (plan.cwd !== undefined) calls.add('chdir', [calls.text(plan.cwd)]);
     // Copies above all numbers that are assigned: dup3() must not replace a descriptor that is still needed.
     const nothing = openPath('/dev/null', O_RDWR | O_CLOEXEC);
     if (nothing < 0) return { errno: -nothing, call: 'open' };
@@ -184,9 +187,7 @@ export function spawnProcess(plan: SpawnPlan): Spawned | SpawnFailure {
       ours.push(copy);
       calls.add('dup3', [copy, number]);
     }
-    if (plan.cwd !== undefined) calls.add('chdir', [calls.text(plan.cwd)]);
     if (plan.endsWithUs) calls.add('prctl', [PR_SET_PDEATHSIG, SIGKILL]);
-    if (plan.networkNamespace !== undefined) calls.add('setns', [plan.networkNamespace, CLONE_NEWNET]);
     const namespaces = plan.namespaces ?? 0;
     addMounts(calls, namespaces, plan.mountsProc === true);
     if (plan.hostName !== undefined)

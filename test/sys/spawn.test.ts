@@ -287,6 +287,7 @@ describeNeeding('spawnProcess', namespaceNeeds, () => {
       nameTooLong: { ...ran('on'), refused: true },
       missing: { call: 'execve', errno: Errno.ENOENT },
       noDirectory: { call: 'chdir', errno: Errno.ENOENT },
+      namespaceAtAssignedNumber: ran('inside'),
       noNamespace: { call: 'setns', errno: Errno.EINVAL },
       // Without a PID namespace of its own that of the host would be shown: it is not ours.
       noProc: { call: 'mount', errno: Errno.EPERM },
