@@ -186,7 +186,7 @@ const stopMs = performance.now() - stopStarted;
 await setTimeout(50);
 // The engine has stopped once its threads have said so; the runtime closes a thread's own descriptors a moment later.
 const closedBy = performance.now() + 3000;
-while (fdCount() > fdsBefore && performance.now() < closedBy) await new Promise((go) => setTimeout(go, 20));
+while (fdCount() > fdsBefore && performance.now() < closedBy) await setTimeout(20);
 const fdsAfter = fdCount();
 for (const fd of [tap, guestFd]) close(fd);
 for (const s of [echo, resolverTcp]) s.close();
