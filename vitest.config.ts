@@ -1,15 +1,15 @@
 /**
  * Tests of two kinds, one after the other: see test/support/test-kind.ts. Files of test/support/bun-files.ts
  * run again in processes on Bun. End-to-end tests run the launchers, which choose Bun; those of
- * test/support/node-files.ts run again with launchers that choose Node. `npm test FILE` takes a file from
+ * test/support/both-files.ts run again with launchers that choose Bun. `npm test FILE` takes a file from
  * whichever it belongs to.
  */
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
 import { bunExecutable } from './scripts/bun.ts';
+import { runsOnBunToo } from './test/support/both-files.ts';
 import { runsOnBun } from './test/support/bun-files.ts';
 import { bunPool } from './test/support/bun-pool/pool.ts';
-import { runsOnNodeToo } from './test/support/node-files.ts';
 import { testKind } from './test/support/test-kind.ts';
 
 const files = globSync('test/**/*.test.ts', { cwd: import.meta.dirname }).map((file) => ({
@@ -46,14 +46,14 @@ const bunProjects =
         },
       }));
 
-/** Where the launchers choose Node in any case, there is nothing to run again. */
-const nodeProjects = existsSync(`${import.meta.dirname}/dist/bun/bucatini`)
+/** Where there is no executable with Bun, there is nothing to run again. */
+const e2eOnBunProjects = existsSync(`${import.meta.dirname}/dist/bun/bucatini`)
   ? (['beside', 'alone'] as const).map((kind, i) => ({
       test: {
         ...common,
-        name: `node ${kind}`,
-        env: { BUCATINI_RUNTIME: 'node' },
-        include: filesOf(kind).filter(runsOnNodeToo),
+        name: `e2e on bun ${kind}`,
+        env: { BUCATINI_RUNTIME: 'bun' },
+        include: filesOf(kind).filter(runsOnBunToo),
         maxWorkers: kind === 'beside' ? BESIDE_WORKERS : 1,
         sequence: { groupOrder: 4 + i },
       },
@@ -82,7 +82,7 @@ export default defineConfig({
         },
       },
       ...bunProjects,
-      ...nodeProjects,
+      ...e2eOnBunProjects,
     ],
   },
 });

@@ -141,20 +141,20 @@ runtime_remedy() {
 }
 
 # find_runtime NAME: find what runs the program NAME (as dist/main/NAME.js). Sets $runtime, an executable, and $program, its first
-# argument. Bun is one executable with all programs, made by the build where Bun runs; else Node. BUCATINI_RUNTIME chooses one of them.
+# argument: Node, or with BUCATINI_RUNTIME=bun one executable of Bun with all programs, which the build makes where Bun runs
+# (docs/decisions/121-bun-beside-node.md).
 find_runtime() {
-  [ -e /proc/self/status ] || fail "/proc is not there (/proc/self/status): mount it"
-  runtime=$root/dist/bun/bucatini program=$1
   case $BUCATINI_RUNTIME in
-    '' | bun) [ ! -x "$runtime" ] || return 0 ;;
-    node) ;;
+    '' | node) ;;
+    bun)
+      runtime=$root/dist/bun/bucatini program=$1
+      [ ! -x "$runtime" ] || return 0
+      reason=
+      [ -r "$root/dist/bun/why.txt" ] && read -r reason <"$root/dist/bun/why.txt"
+      fail "BUCATINI_RUNTIME=bun: $runtime is missing or not executable; ${reason:-run npm run build in $root}"
+      ;;
     *) fail "BUCATINI_RUNTIME=$BUCATINI_RUNTIME: write bun or node, or leave it unset" ;;
   esac
-  if [ "$BUCATINI_RUNTIME" = bun ]; then
-    reason=
-    [ -r "$root/dist/bun/why.txt" ] && read -r reason <"$root/dist/bun/why.txt"
-    fail "BUCATINI_RUNTIME=bun: $runtime is missing or not executable; ${reason:-run npm run build in $root}"
-  fi
   runtime= program=$root/dist/main/$1.js
   for dir in "$root/node_modules" "$root/.."; do
     for cpu in x64 arm64; do

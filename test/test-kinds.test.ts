@@ -5,8 +5,8 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { bunExecutable } from '../scripts/bun.ts';
 import config from '../vitest.config.ts';
+import { runsOnBunToo } from './support/both-files.ts';
 import { runsOnBun } from './support/bun-files.ts';
-import { runsOnNodeToo } from './support/node-files.ts';
 import { testKind } from './support/test-kind.ts';
 
 const root = path.resolve(import.meta.dirname, '..');
@@ -38,7 +38,9 @@ describe('test files', () => {
     const bun = bunExecutable(`${root}/`) !== undefined;
     expect(included(['bun beside', 'bun alone'])).toEqual(bun ? files.filter(runsOnBun) : []);
     const built = existsSync(`${root}/dist/bun/bucatini`);
-    expect(included(['node beside', 'node alone'])).toEqual(built ? files.filter(runsOnNodeToo) : []);
+    expect(included(['e2e on bun beside', 'e2e on bun alone'])).toEqual(
+      built ? files.filter(runsOnBunToo) : [],
+    );
   });
 
   it('testKind: reads the first line, refuses a pragma elsewhere', () => {

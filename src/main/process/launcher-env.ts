@@ -52,7 +52,7 @@ export const LAUNCHER_VARIABLES = {
   },
   BUCATINI_RUNTIME: {
     setBy: 'a user',
-    meaning: 'node or bun: the runtime to use; bin/launch.sh chooses if it is not set',
+    meaning: 'node or bun: the runtime to use; Node if it is not set',
   },
   BUCATINI_STACK: {
     setBy: 'a user',
