@@ -144,6 +144,7 @@ runtime_remedy() {
 # argument: Node, or with BUCATINI_RUNTIME=bun one executable of Bun with all programs, which the build makes where Bun runs
 # (docs/decisions/121-bun-beside-node.md).
 find_runtime() {
+  [ -e /proc/self/status ] || fail "/proc is not there (/proc/self/status): mount it"
   case $BUCATINI_RUNTIME in
     '' | node) ;;
     bun)
