@@ -239,15 +239,18 @@ class Engine implements EngineHandle {
     this.#logs = new LogReader(sab, layout);
   }
 
+  /** A thread has ended. While the engine stops that is no failure. */
+  readonly #threadFailed = (error: Error): void => {
+    if (!this.#stopping) this.#failure.resolve(error);
+  };
+
   /** To be called once. @throws as startEngine() */
   async start(): Promise<void> {
     const { threads, shards } = this.#threads;
     const firstListening = this.#listening[0]!.promise;
     if (this.#plan.threads.kind !== 'fused') {
       this.#pool = await startPool(packetProgram(), shards);
-      void this.#pool.failed.then((error) => {
-        if (!this.#stopping) this.#failure.resolve(error);
-      });
+      void this.#pool.failed.then(this.#threadFailed);
     }
     for (let thread = 0; thread < threads; thread++) this.#startThread(thread);
     this.#logLoop = this.#readLogs();
@@ -276,9 +279,7 @@ class Engine implements EngineHandle {
     };
     const { readerThread, hostThread } = this.#threads;
     if (this.#pool !== undefined && thread !== readerThread && thread !== hostThread) {
-      const run = this.#pool.run(task, [port2]).catch((error: Error) => {
-        if (!this.#stopping) this.#failure.resolve(error);
-      });
+      const run = this.#pool.run(task, [port2]).catch(this.#threadFailed);
       this.#ended.push(Promise.race([run, stopped.promise]));
       return;
     }
@@ -287,7 +288,7 @@ class Engine implements EngineHandle {
     // The thread may have failed already, before its events are listened to here.
     void failed.then((error) => {
       stopped.resolve();
-      if (!this.#stopping) this.#failure.resolve(error); // a thread that was stopped ends, too
+      this.#threadFailed(error);
     });
     worker.onExit(() => stopped.resolve());
     this.#ended.push(stopped.promise);
