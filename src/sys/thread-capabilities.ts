@@ -2,9 +2,9 @@
  * Capabilities of the threads that run no JavaScript: those of the runtime and its JavaScript engine, most of
  * which start before any code of this program with all capabilities of the process. JavaScriptCore starts and
  * ends such threads at any time; a new one has the capabilities of the thread that started it. capset(2)
- * changes only the calling thread,
- * so each of these threads is made to call it, by a signal whose handler does nothing else. Without this,
- * code that runs in such a thread would keep the capabilities that the main thread has dropped. Cold.
+ * changes only the calling thread, so each of these threads is made to call it, by a signal whose handler
+ * does nothing else. Without this, code that runs in such a thread would keep the capabilities that the main
+ * thread has dropped. Cold.
  *
  * The C library changes the user id in all threads in the same way, with a reserved signal that threads
  * cannot block. That signal is used here, and its action restored afterwards. The handler is machine code in
@@ -62,6 +62,9 @@ const CODE: MachineCode = {
     ...[0xc0, 0x03, 0x5f, 0xd6], // ret
   ],
 };
+
+/** Address of CODE in executable memory, which the first use makes; 0 before. */
+let handler = 0;
 
 interface Thread {
   readonly tid: number;
@@ -126,7 +129,7 @@ export function dropCapabilitiesElsewhere(
   const self = syscall(syscallNumber('gettid'), 0, 0, 0, 0);
   const threads = threadsHoldingMore(tasks, set, self);
   if (threads.length === 0) return undefined;
-  const page = machineCodePage(CODE, 'capset', (content) => {
+  handler ||= machineCodePage(CODE, 'capset', (content) => {
     content.u32[HEADER_AT >> 2] = LINUX_CAPABILITY_VERSION_3;
   });
 
@@ -134,9 +137,9 @@ export function dropCapabilitiesElsewhere(
   const action = new NativeBuffer(32);
   const before = new NativeBuffer(32);
   const restores = process.arch === 'x64';
-  writeAddress(action.u32, 0, page);
+  writeAddress(action.u32, 0, handler);
   action.u32[2] = SA_RESTART | SA_ONSTACK | (restores ? SA_RESTORER : 0);
-  if (restores) writeAddress(action.u32, 4, page + RETURN_AT);
+  if (restores) writeAddress(action.u32, 4, handler + RETURN_AT);
   action.u32.fill(0xffff_ffff, 6);
   const sigaction = (next: number, old: number): number => {
     const r = syscall(syscallNumber('rt_sigaction'), SIGNAL, next, old, SIGSET_BYTES);
