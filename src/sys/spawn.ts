@@ -32,7 +32,7 @@ import {
 import { close, fcntl, setCloexec } from './io.ts';
 import { failed, libc, syscall4 } from './libc.ts';
 import { type MachineCode, machineCodePage } from './machine-code.ts';
-import { addressOf, NativeBuffer, writeAddress } from './memory.ts';
+import { NativeBuffer, writeAddress } from './memory.ts';
 import { openPath } from './path.ts';
 import { type SyscallName, syscallNumber } from './syscall-numbers.ts';
 
@@ -271,20 +271,21 @@ class CallList {
 
   /** @returns the address of a NUL-terminated string */
   text(text: string): number {
-    const bytes = new Uint8Array(Buffer.byteLength(text) + 1);
-    writeBytesOfText(text, bytes);
-    this.#held.push(bytes);
-    return addressOf(bytes);
+    return this.#strings([text]).first;
   }
 
   /** @returns the address of an array of strings */
   texts(list: readonly string[]): number {
-    const array = new StringArray(list);
-    this.#held.push(array);
-    return array.address;
+    return this.#strings(list).address;
   }
 
-  /** Erase the strings of all arrays: an environment has secrets of its owner. */
+  #strings(list: readonly string[]): StringArray {
+    const array = new StringArray(list);
+    this.#held.push(array);
+    return array;
+  }
+
+  /** Erase all strings: an environment has secrets of its owner. */
   erase(): void {
     for (const held of this.#held) if (held instanceof StringArray) held.erase();
   }
