@@ -107,7 +107,7 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
   beforeSandbox(engine: EngineHandle, files: FileWatch, made: Made): Sandbox | Promise<Sandbox>;
   /** Must call `close`, which enters the sandbox. Absent: serve() calls it. */
   enterSandbox?(close: () => void): void;
-  ready(made: Made): void;
+  ready?(made: Made): void;
   /** Promises of exit statuses: the first that resolves ends the service. */
   ends(): readonly Promise<number>[];
   /**
@@ -178,7 +178,7 @@ class Service<Job extends SocketsInside, Made> {
       ...(following?.configuresNetwork !== undefined && { configuresNetwork: following.configuresNetwork }),
     });
     engine.begin();
-    front.ready(made);
+    front.ready?.(made);
     this.#idleMemory?.ready();
     this.#steps.lap('ready');
     this.#steps.print();

@@ -150,8 +150,6 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     if (this.#conf.readyFd !== undefined) writeReadyByte(this.#conf.readyFd);
   }
 
-  ready(): void {}
-
   ends(): readonly Promise<number>[] {
     return [this.#end.promise];
   }
