@@ -2,36 +2,36 @@
  * Build dist/bun/bucatini: one executable with Bun, all our programs and their bytecode. Its first argument
  * is the program: `bucatini`, `pasta/main`, `peer` ... Threads are files in it (src/runtime/bun/program.ts).
  *
- * Where Bun does not run, dist/bun/why.txt says so instead, and the launchers run Node.
+ * Where Bun does not run, dist/bun/why.txt says so instead.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { bunExecutable } from './bun.ts';
-import { bundleRoles } from './bundle-roles.ts';
+import type { BundleEntry } from './bundle-roles.ts';
 
 /**
  * Build the executable.
- * @param root  directory of package.json, with a final slash
- * @param out   directory to put it in
+ * @param root     directory of package.json, with a final slash
+ * @param out      directory to put it in
+ * @param entries  of bundleEntries()
  * @returns why there is none: Bun does not run on this machine
  * @throws Error with what Bun printed
  */
-export function buildBun(root: string, out: string): string | undefined {
+export function buildBun(root: string, out: string, entries: readonly BundleEntry[]): string | undefined {
   rmSync(out, { recursive: true, force: true });
   mkdirSync(out, { recursive: true });
-  const why = cannotRun(bunExecutable(root));
-  if (why === undefined) compile(root, out);
-  else writeFileSync(`${out}/why.txt`, `${why}\n`);
+  const bun = bunExecutable(root);
+  const why =
+    bun === undefined
+      ? 'no Bun package for this machine is installed (optional dependency @oven/bun-linux-*)'
+      : cannotRun(bun);
+  if (bun === undefined || why !== undefined) writeFileSync(`${out}/why.txt`, `${why}\n`);
+  else compile(bun, root, out, entries);
   return why;
 }
 
-/**
- * @param bun  Bun's executable; undefined: there is none
- * @returns why it cannot run here; undefined: it can
- */
-function cannotRun(bun: string | undefined): string | undefined {
-  if (bun === undefined)
-    return 'no Bun package for this machine is installed (optional dependency @oven/bun-linux-*)';
+/** @returns why Bun's executable cannot run here; undefined: it can */
+function cannotRun(bun: string): string | undefined {
   const tried = spawnSync(bun, ['--version'], { encoding: 'utf8', env: {} });
   if (tried.status === 0) return undefined;
   const why = tried.error?.message ?? tried.stderr.trim().split('\n')[0] ?? '';
@@ -39,11 +39,7 @@ function cannotRun(bun: string | undefined): string | undefined {
 }
 
 /** Write the entries' sources and let Bun build the executable from them. */
-function compile(root: string, out: string): void {
-  const bun = bunExecutable(root)!;
-  const entries = [...bundleRoles(`${root}src`)].flatMap(([module, role]) =>
-    'name' in role ? [{ module, ...role }] : [],
-  );
+function compile(bun: string, root: string, out: string, entries: readonly BundleEntry[]): void {
   // Entries of threads keep their names in the executable: NAME.ts in this directory becomes NAME.js.
   const work = `${out}/entries`;
   mkdirSync(work, { recursive: true });

@@ -14,7 +14,7 @@ import {
 import { fileURLToPath } from 'node:url';
 import { rolldown } from 'rolldown';
 import { buildBun } from './build-bun.ts';
-import { bundleRoles } from './bundle-roles.ts';
+import { bundleEntries, bundleRoles } from './bundle-roles.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 // The build goes to another directory, which replaces dist/ at the end: a failed build keeps the last good
@@ -46,7 +46,7 @@ for (const [module, { kind }] of roles) {
 // so that relative imports between them and of the threads' entries work; their names begin with the entry's
 // name, so they cannot collide. The first line of a module states its role (bundle-roles.ts).
 const bundled = `${out}/bundled`;
-const entries = [...roles].flatMap(([module, role]) => ('name' in role ? [{ module, ...role }] : []));
+const entries = bundleEntries(roles);
 /** Name of a module of the compiled tree, as `roles` has it: path without extension. */
 const moduleOf = (id: string): string => id.slice(out.length + 1).replace(/\.js$/, '');
 const folderOf = (module: string): string => module.slice(0, module.lastIndexOf('/') + 1);
@@ -112,8 +112,8 @@ for (const made of readdirSync(out))
   if (!['bundled', 'texts'].includes(made)) rmSync(`${out}/${made}`, { recursive: true });
 renameSync(bundled, `${out}/main`);
 
-const noBun = buildBun(root, `${out}/bun`);
-if (noBun !== undefined) console.error(`No executable with Bun: ${noBun}. The launchers run Node.`);
+const noBun = buildBun(root, `${out}/bun`, entries);
+if (noBun !== undefined) console.error(`No executable with Bun: ${noBun}.`);
 
 rmSync(`${root}dist`, { recursive: true, force: true });
 renameSync(out, `${root}dist`);

@@ -37,6 +37,13 @@ export function bundleRole(source: string): BundleRole | undefined {
   return { kind: kind as 'boot' | 'rare' | 'texts' };
 }
 
+/** A module with a bundle of its own, and its role. */
+export type BundleEntry = { readonly module: string } & Extract<BundleRole, { readonly name: string }>;
+
+/** The modules that have a bundle of their own. @param roles  of bundleRoles() */
+export const bundleEntries = (roles: ReadonlyMap<string, BundleRole>): readonly BundleEntry[] =>
+  [...roles].flatMap(([module, role]) => ('name' in role ? [{ module, ...role }] : []));
+
 /**
  * Roles of the modules below `directory` that state one.
  * @returns role by path relative to `directory`, without ".ts"
