@@ -11,9 +11,11 @@ import {
   FUNCTIONS_AT,
   SLOT_BYTES,
   SLOTS,
+  systemCalls,
   TRAMPOLINE_BYTES,
   writeTrampolineCode,
 } from '../../src/runtime/bun/trampoline-code.ts';
+import { type SyscallName, syscallNumber } from '../../src/sys/syscall-numbers.ts';
 import { describeNeeding, requireTool } from '../support/require.ts';
 
 const LAST = SLOTS - 1;
@@ -32,6 +34,11 @@ function distance32(from: number, to: number): string {
   bytes.writeInt32LE(to - from);
   return bytes.toString('hex');
 }
+
+it('system calls without the C library: the numbers of the table of all calls', () => {
+  for (const [name, number] of Object.entries(systemCalls(process.arch)))
+    expect([name, number]).toEqual([name, syscallNumber(name as SyscallName)]);
+});
 
 describe('x86-64, encodings of the Intel manual, volume 2', () => {
   const code = codeOf('x64');

@@ -23,6 +23,7 @@ import {
   FUNCTIONS_AT,
   SLOT_BYTES,
   SLOTS,
+  systemCalls,
   TRAMPOLINE_BYTES,
   writeTrampolineCode,
 } from './trampoline-code.ts';
@@ -152,26 +153,12 @@ function callTrampoline(number: number): number {
   return base + (SLOTS + slot) * SLOT_BYTES;
 }
 
+/** Numbers of the system calls that are made without the C library, by name. */
+const SYSTEM_CALLS = systemCalls(process.arch);
+
 /** Make a C function callable by its trampoline. */
 const link = (address: number, result: ResultType, args: readonly ArgumentType[]): Raw =>
   callable(trampoline(address), result, args);
-
-/**
- * The system calls of the packet path, which are made without the C library, by number: x86-64
- * <asm/unistd_64.h>, AArch64 <asm-generic/unistd.h>. The library's functions of these names make the call
- * inside a section in which the thread may be cancelled, and do no more: 3 % of the time of a UDP transfer.
- * None may be declared with fewer arguments than the call has.
- */
-const SYSTEM_CALLS: Readonly<Record<string, number>> =
-  process.arch === 'arm64'
-    ? {
-        ...{ read: 63, write: 64, readv: 65, writev: 66, splice: 76, epoll_ctl: 21 },
-        ...{ sendto: 206, recvfrom: 207, sendmsg: 211, recvmsg: 212, sendmmsg: 269, recvmmsg: 243 },
-      }
-    : {
-        ...{ read: 0, write: 1, readv: 19, writev: 20, splice: 275, epoll_ctl: 233, epoll_wait: 232 },
-        ...{ sendto: 44, recvfrom: 45, sendmsg: 46, recvmsg: 47, sendmmsg: 307, recvmmsg: 299 },
-      };
 
 /**
  * Declare a C function. It is linked at its first call: most processes use few of them. Other threads than

@@ -9,6 +9,7 @@ interface Bun {
   readonly version: string;
   readonly main: string;
   fileURLToPath(url: URL): string;
+  pathToFileURL(path: string): URL;
   readonly unsafe: { setJITPolicy(scale: number): void };
 }
 const { Bun } = globalThis as unknown as { readonly Bun: Bun };
@@ -52,12 +53,12 @@ export const ownCommand = (): readonly string[] => [process.execPath, ...ownName
 
 /** The directory that contains package.json and bin/. */
 export const packageRoot: URL = compiled
-  ? new URL('../../', `file://${encodeURI(process.execPath)}`)
+  ? new URL('../../', Bun.pathToFileURL(process.execPath))
   : new URL('../../../', import.meta.url);
 
 /** A directory in which all files that the program loads lie, its dependencies' aside. */
 export const codeDirectory: string = Bun.fileURLToPath(
-  compiled ? new URL('.', `file://${encodeURI(process.execPath)}`) : new URL('../..', import.meta.url),
+  compiled ? new URL('.', Bun.pathToFileURL(process.execPath)) : new URL('../..', import.meta.url),
 );
 
 /** Does nothing: the bytecode is in the executable. */

@@ -10,10 +10,7 @@ export type { Port, Thread, ThreadOptions, ThreadPool };
 
 /** What these modules use of the web's interfaces, which the types for Node lack. */
 interface Web {
-  readonly Worker: new (
-    program: string,
-    options: { readonly name?: string; readonly type?: 'module' },
-  ) => WebWorker;
+  readonly Worker: new (program: string, options: { readonly name?: string }) => WebWorker;
   readonly Bun: { readonly isMainThread: boolean };
   onmessage: ((event: { readonly data: never }) => void) | null;
   postMessage(message: unknown, ports?: readonly Port[]): void;
