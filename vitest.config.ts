@@ -1,8 +1,7 @@
 /**
  * Tests of two kinds, one after the other: see test/support/test-kind.ts. Files of test/support/bun-files.ts
- * run again in processes on Bun. End-to-end tests run the launchers, which choose Bun; those of
- * test/support/both-files.ts run again with launchers that choose Bun. `npm test FILE` takes a file from
- * whichever it belongs to.
+ * run again in processes on Bun, and those of test/support/both-files.ts with launchers that choose Bun. `npm
+ * test FILE` takes a file from whichever it belongs to.
  */
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
@@ -29,60 +28,36 @@ const common = {
   maxConcurrency: 12,
 };
 
-const bun = bunExecutable(`${import.meta.dirname}/`);
-/** Files of both kinds that run once more, on Bun. */
-const bunProjects =
-  bun === undefined
-    ? []
-    : (['beside', 'alone'] as const).map((kind, i) => ({
-        ssr: { resolve: { conditions: ['bun', 'module', 'node'] } },
-        test: {
-          ...common,
-          name: `bun ${kind}`,
-          pool: bunPool(bun),
-          include: filesOf(kind).filter(runsOnBun),
-          maxWorkers: kind === 'beside' ? BESIDE_WORKERS : 1,
-          sequence: { groupOrder: 2 + i },
-        },
-      }));
+/**
+ * A project for each kind of file.
+ * @param way     how the files run; none for the first time
+ * @param group   groupOrder of the first of the two
+ * @param chosen  which files take part
+ * @param more    settings of both
+ */
+const projects = (way: string, group: number, chosen: (file: string) => boolean, more: object = {}) =>
+  (['beside', 'alone'] as const).map((kind, i) => ({
+    ...common,
+    name: `${way} ${kind}`.trim(),
+    include: filesOf(kind).filter(chosen),
+    maxWorkers: kind === 'beside' ? BESIDE_WORKERS : 1,
+    sequence: { groupOrder: group + i },
+    ...more,
+  }));
 
+const bun = bunExecutable(`${import.meta.dirname}/`);
+/** Files that run once more in processes on Bun. */
+const onBun = bun === undefined ? [] : projects('bun', 2, runsOnBun, { pool: bunPool(bun) });
 /** Where there is no executable with Bun, there is nothing to run again. */
-const e2eOnBunProjects = existsSync(`${import.meta.dirname}/dist/bun/bucatini`)
-  ? (['beside', 'alone'] as const).map((kind, i) => ({
-      test: {
-        ...common,
-        name: `e2e on bun ${kind}`,
-        env: { BUCATINI_RUNTIME: 'bun' },
-        include: filesOf(kind).filter(runsOnBunToo),
-        maxWorkers: kind === 'beside' ? BESIDE_WORKERS : 1,
-        sequence: { groupOrder: 4 + i },
-      },
-    }))
+const launchersOnBun = existsSync(`${import.meta.dirname}/dist/bun/bucatini`)
+  ? projects('e2e on bun', 4, runsOnBunToo, { env: { BUCATINI_RUNTIME: 'bun' } })
   : [];
 
 export default defineConfig({
   test: {
     projects: [
-      {
-        test: {
-          ...common,
-          name: 'beside',
-          include: filesOf('beside'),
-          maxWorkers: BESIDE_WORKERS,
-          sequence: { groupOrder: 0 },
-        },
-      },
-      {
-        test: {
-          ...common,
-          name: 'alone',
-          include: filesOf('alone'),
-          maxWorkers: 1,
-          sequence: { groupOrder: 1 },
-        },
-      },
-      ...bunProjects,
-      ...e2eOnBunProjects,
+      ...[...projects('', 0, () => true), ...launchersOnBun].map((test) => ({ test })),
+      ...onBun.map((test) => ({ ssr: { resolve: { conditions: ['bun', 'module', 'node'] } }, test })),
     ],
   },
 });
