@@ -6,7 +6,7 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FileWatch } from '../../src/main/host/file-watch.ts';
-import { NamespaceWatch } from '../../src/main/host/namespace-watch.ts';
+import { holdNamespace, NamespaceWatch } from '../../src/main/host/namespace-watch.ts';
 import { DescriptorWaits } from '../support/descriptor-waits.ts';
 import { eventually, sleepMs } from '../support/process.ts';
 
@@ -33,7 +33,8 @@ describe('NamespaceWatch', () => {
     rmSync(dir, { recursive: true, force: true });
   });
   const start = (path = `${dir}/net`, pid?: number): void => {
-    watch = new NamespaceWatch({ path, ...(pid !== undefined && { pid }) }, waits, files, () => gone++);
+    const held = holdNamespace({ path, ...(pid !== undefined && { pid }) });
+    watch = new NamespaceWatch(held, waits, files, () => gone++);
   };
   const isGone = (): Promise<unknown> => eventually('it is gone', WITHIN_MS, () => gone === 1);
 
@@ -72,8 +73,9 @@ describe('NamespaceWatch', () => {
   });
 
   it('the file is unlinked before the watch starts: gone at once', () => {
+    const held = holdNamespace({ path: `${dir}/net` });
     rmSync(`${dir}/net`);
-    watch = new NamespaceWatch({ path: `${dir}/net` }, waits, files, () => gone++, '1:2');
+    watch = new NamespaceWatch(held, waits, files, () => gone++);
     expect(gone).toBe(1);
   });
 
@@ -95,4 +97,21 @@ describe('NamespaceWatch', () => {
     child.kill('SIGKILL');
     await isGone();
   });
+
+  it.each([true, false])(
+    'the process ends before the watch starts (named by number: %j): gone',
+    async (byNumber) => {
+      const child = spawn('sleep', ['60'], { stdio: 'ignore' });
+      await once(child, 'spawn');
+      const held = holdNamespace({
+        path: `/proc/${child.pid}/ns/net`,
+        ...(byNumber && { pid: child.pid! }),
+      });
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+      watch = new NamespaceWatch(held, waits, files, () => gone++);
+      expect(held.identity).toMatch(/^[0-9]+:[0-9]+$/);
+      await isGone();
+    },
+  );
 });

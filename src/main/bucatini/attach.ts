@@ -6,7 +6,12 @@ import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
 import { quoted, UsageError } from '../cli/values.ts';
 import type { FileWatch } from '../host/file-watch.ts';
-import { type NamedNamespace, NamespaceWatch, namespaceIdentity } from '../host/namespace-watch.ts';
+import {
+  type HeldNamespace,
+  holdNamespace,
+  type NamedNamespace,
+  NamespaceWatch,
+} from '../host/namespace-watch.ts';
 import type { NetnsError } from '../host/netns.ts';
 import { type Sandbox, type SetUpStep, serve } from '../host/start.ts';
 import { descriptorOfPath } from '../process/inherited-descriptors.ts';
@@ -29,8 +34,8 @@ export async function attach(
   version: () => string,
 ): Promise<number> {
   const target = parseTarget(operands);
-  const identity = namespaceIdentity(target.path);
-  if (identity === undefined) throw new UsageError(notFoundText(target));
+  const held = holdNamespace(target);
+  if (held.identity === undefined) throw new UsageError(notFoundText(target));
   const start = await settingsStart({
     booted,
     settings,
@@ -38,20 +43,17 @@ export async function attach(
     target: { kind: 'path', path: target.path },
     program: 'bucatini attach',
   });
-  return serve(new Attach(start, target, identity));
+  return serve(new Attach(start, held));
 }
 
 class Attach extends SettingsFrontEnd {
-  readonly #target: NamedNamespace;
-  readonly #identity: string;
+  readonly #target: HeldNamespace;
   readonly #end = Promise.withResolvers<string>();
   #watch: NamespaceWatch | undefined;
 
-  /** @param identity  of the namespace that is meant (namespaceIdentity) */
-  constructor(start: SettingsStart, target: NamedNamespace, identity: string) {
+  constructor(start: SettingsStart, target: HeldNamespace) {
     super(start);
     this.#target = target;
-    this.#identity = identity;
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => this.#end.resolve(name));
   }
 
@@ -63,7 +65,7 @@ class Attach extends SettingsFrontEnd {
   protected sandbox(engine: EngineHandle, files: FileWatch): Sandbox {
     const target = this.#target;
     const gone = (): void => this.#end.resolve('the namespace is gone');
-    const watched = new NamespaceWatch(target, engine, files, gone, this.#identity);
+    const watched = new NamespaceWatch(target, engine, files, gone);
     this.#watch = watched;
     return {
       watched,

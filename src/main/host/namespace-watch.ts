@@ -24,11 +24,38 @@ export interface NamedNamespace {
 }
 
 /**
- * Identity of a namespace: device and inode number.
- * @returns undefined if the namespace is gone; 'EACCES' if we may not look, which does not mean that it is
- *   gone
+ * A namespace as it was found before it was entered. Between then and the start of the watch its process may
+ * end or its file may be unlinked: only what was taken before tells that.
  */
-export function namespaceIdentity(path: string): string | undefined {
+export interface HeldNamespace extends NamedNamespace {
+  /**
+   * Device and inode number, as "dev:ino"; undefined: the namespace is gone; 'EACCES': we may not look, which
+   * does not mean that it is gone.
+   */
+  readonly identity: string | undefined;
+  /** Descriptor of the directory of the path, or -errno. */
+  readonly directory: number;
+  /** pidfd of the process that names the namespace; undefined: no process names it, or there is none. */
+  readonly processFd: number | undefined;
+}
+
+/**
+ * Take hold of a namespace before it is entered. The descriptors stay open until the process ends.
+ */
+export function holdNamespace(target: NamedNamespace): HeldNamespace {
+  return {
+    ...target,
+    processFd: namedByProcess(target) ? processEnd(target) : undefined,
+    directory: openPath(dirname(target.path), O_PATH | O_DIRECTORY),
+    identity: namespaceIdentity(target.path),
+  };
+}
+
+/** procfs has no inotify: a path there is watched by its process. */
+const namedByProcess = ({ path, pid }: NamedNamespace): boolean =>
+  pid !== undefined || path.startsWith('/proc/');
+
+function namespaceIdentity(path: string): string | undefined {
   try {
     const { dev, ino } = statSync(path);
     return `${dev}:${ino}`;
@@ -71,31 +98,27 @@ export class NamespaceWatch {
 
   /**
    * Start to watch.
-   * @param target    the name to watch
+   * @param held      what to watch
    * @param engine    waits for the end of a process
    * @param files     watches the name of a file
    * @param onGone    called once, possibly before the constructor returns
-   * @param identity  of the namespace that is meant (namespaceIdentity)
    */
   constructor(
-    target: NamedNamespace,
+    held: HeldNamespace,
     engine: Pick<EngineHandle, 'watchReadable'>,
     files: FileWatch,
     onGone: () => void,
-    identity = namespaceIdentity(target.path),
   ) {
-    this.#name = basename(target.path);
-    this.#directory = openPath(dirname(target.path), O_PATH | O_DIRECTORY);
+    this.#name = basename(held.path);
+    this.#directory = held.directory;
     this.#onGone = onGone;
-    this.#identity = identity;
-    if (target.pid !== undefined || target.path.startsWith('/proc/')) {
-      const fd = processEnd(target);
-      if (fd === undefined)
-        this.#poll(); // procfs has no inotify
-      else engine.watchReadable(fd, () => this.#end());
+    this.#identity = held.identity;
+    if (namedByProcess(held)) {
+      if (held.processFd === undefined) this.#poll();
+      else engine.watchReadable(held.processFd, () => this.#end());
     } else {
       const check = (): void => this.#check();
-      this.#stopWatching = files.watch(dirname(target.path), this.#name, NAME_CHANGES, check);
+      this.#stopWatching = files.watch(dirname(held.path), this.#name, NAME_CHANGES, check);
       if (this.#stopWatching === undefined) this.#poll();
     }
     this.#check(); // the namespace may have gone while we were starting
@@ -130,7 +153,8 @@ export class NamespaceWatch {
 
   #check(): void {
     const now = this.#now();
-    if (now !== this.#identity && now !== 'EACCES') this.#end();
+    const differs = now !== this.#identity && now !== 'EACCES' && this.#identity !== 'EACCES';
+    if (now === undefined || differs) this.#end();
   }
 
   #end(): void {

@@ -25,7 +25,7 @@ import { UsageError } from '../cli/values.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import type { Log } from '../host/log.ts';
-import { NamespaceWatch } from '../host/namespace-watch.ts';
+import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
 import { type EngineLoaded, type FrontEnd, type Sandbox, serve } from '../host/start.ts';
 import { forgetEnvironment } from '../process/callers-environment.ts';
 import { holdOutputs } from '../process/output.ts';
@@ -90,6 +90,8 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   readonly #pidFd: number | undefined;
   /** Path of the namespace to connect; undefined: a new one. */
   readonly #path: string | undefined;
+  /** That namespace, if its end is ours; as it was before it is entered. */
+  readonly #held: HeldNamespace | undefined;
   readonly #terminal = new Terminal();
   /** Resolves on SIGTERM, on SIGQUIT and when the namespace has gone. */
   readonly #end = Promise.withResolvers<number>();
@@ -111,6 +113,10 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
     this.#rules = rules;
     this.#pidFd = pidFd;
     this.#path = targetPath(target);
+    if (this.#path !== undefined && conf.netnsQuit) {
+      const pid = target.kind === 'pid' ? { pid: target.pid } : {};
+      this.#held = holdNamespace({ path: this.#path, ...pid });
+    }
     this.log = start.log.log;
     this.booted = start.booted;
     this.netns = start.netns;
@@ -227,7 +233,7 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
       setInterval(() => printStats(engine), conf.statsSeconds * 1000).unref();
     }
     await this.#command?.started;
-    const watched = conf.netnsQuit ? this.#watchNamespace(engine, files) : undefined;
+    const watched = this.#watchNamespace(engine, files);
     if (this.#pidFd !== undefined) writePidFile(this.#pidFd, conf.pidFile!);
     if (statusFd !== undefined) this.#syslog = (await import('../../sys/syslog.ts')).openSyslog();
     this.#devNull = openSync('/dev/null', 'r+');
@@ -242,12 +248,10 @@ class Pasta implements FrontEnd<PastaJob, PastaTap> {
   }
 
   #watchNamespace(engine: EngineHandle, files: FileWatch): NamespaceWatch | undefined {
-    const { target } = this.#start;
-    const path = this.#path;
-    if (path === undefined) return undefined;
-    const named = { path, ...(target.kind === 'pid' && { pid: target.pid }) };
-    return new NamespaceWatch(named, engine, files, () => {
-      this.log('info', Message.netnsGone(path));
+    const held = this.#held;
+    if (held === undefined) return undefined;
+    return new NamespaceWatch(held, engine, files, () => {
+      this.log('info', Message.netnsGone(held.path));
       this.#end.resolve(0);
     });
   }

@@ -25,7 +25,7 @@ import { SOCKET_PATH_BYTES } from '../cli/values.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import type { Following } from '../host/follow.ts';
 import type { Log } from '../host/log.ts';
-import { NamespaceWatch } from '../host/namespace-watch.ts';
+import { type HeldNamespace, holdNamespace, NamespaceWatch } from '../host/namespace-watch.ts';
 import { type Netns, NetnsHere, NetnsThread } from '../host/netns.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { withIndexes } from '../host/resolver-zones.ts';
@@ -36,7 +36,7 @@ import { resolvers, slirpEnginePlan, slirpThreads } from './engine-plan.ts';
 import { bannerLine, Message } from './messages.ts';
 import type { SlirpJob, SlirpTap } from './netns-setup.ts';
 import { networkAddresses } from './network.ts';
-import type { SlirpConf, SlirpTarget } from './options.ts';
+import type { SlirpConf } from './options.ts';
 
 /** Poll interval for other processes in the namespace after the process that was named has gone. */
 const EMPTY_POLL_MS = 1000;
@@ -71,6 +71,8 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   readonly job: SlirpJob;
   readonly #conf: SlirpConf;
   readonly #version: () => string;
+  /** The namespace as it is before it is entered; undefined: there is none. */
+  readonly #held: HeldNamespace | undefined;
   readonly #end = Promise.withResolvers<number>();
   /** The resolvers that get the guest's queries, from the host's resolv.conf. */
   readonly #nameservers = resolvers(readResolvConf()?.nameservers ?? []);
@@ -81,6 +83,10 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
     this.job = { conf };
     this.#conf = conf;
     this.#version = version;
+    if (conf.target.kind === 'netns') {
+      const { path, pid } = conf.target;
+      this.#held = holdNamespace({ path, ...(pid !== undefined && { pid }) });
+    }
   }
 
   /** The error's own message, and the original's line for errors in the namespace. */
@@ -129,7 +135,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
   }
 
   beforeSandbox(engine: EngineHandle, files: FileWatch): Sandbox {
-    const { target, exitFd } = this.#conf;
+    const { exitFd } = this.#conf;
     const end = (): void => this.#end.resolve(0);
     if (exitFd !== undefined) {
       watchHangUp(exitFd, engine, () => {
@@ -137,7 +143,7 @@ class Slirp implements FrontEnd<SlirpJob, SlirpTap> {
         end();
       });
     }
-    const watched = target.kind === 'netns' ? new NetnsEnd(target, engine, files, end) : undefined;
+    const watched = this.#held && new NetnsEnd(this.#held, engine, files, end);
     return {
       watched,
       keepOpen: descriptorsInUse(this.#conf),
@@ -250,22 +256,16 @@ class NetnsEnd {
   readonly #watch: NamespaceWatch;
   /** Descriptor of /proc, kept open: the sandbox hides the path. */
   readonly #proc: number = -1;
-  readonly #identity: string | number = -1;
+  readonly #identity: string | undefined;
 
-  constructor(
-    { path, pid }: Extract<SlirpTarget, { readonly kind: 'netns' }>,
-    engine: EngineHandle,
-    files: FileWatch,
-    onEnd: () => void,
-  ) {
-    this.byProcess = pid !== undefined;
+  constructor(held: HeldNamespace, engine: EngineHandle, files: FileWatch, onEnd: () => void) {
+    this.byProcess = held.pid !== undefined;
     this.#onEnd = onEnd;
-    if (pid !== undefined) {
+    if (this.byProcess) {
       this.#proc = openSync('/proc', 'r');
-      this.#identity = heldIdentity(this.#proc, `${pid}/ns/net`);
+      this.#identity = held.identity;
     }
-    const target = { path, ...(pid !== undefined && { pid }) };
-    this.#watch = new NamespaceWatch(target, engine, files, () => this.#onTargetGone());
+    this.#watch = new NamespaceWatch(held, engine, files, () => this.#onTargetGone());
   }
 
   get listable(): readonly number[] {
@@ -277,8 +277,8 @@ class NetnsEnd {
   }
 
   #onTargetGone(): void {
-    // Without permission to read the namespace's identity, the end of the process counts as its end.
-    if (typeof this.#identity === 'number') return this.#onEnd();
+    // Named by its file, or without permission to look at the namespaces of processes.
+    if (this.#identity === undefined || this.#identity === 'EACCES') return this.#onEnd();
     const timer = setInterval(() => {
       if (this.#hasOtherProcess()) return;
       clearInterval(timer);
