@@ -6,7 +6,7 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
 import { bunExecutable } from './scripts/bun.ts';
-import { runsOnBunToo } from './test/support/both-files.ts';
+import { runsOnNodeToo } from './test/support/both-files.ts';
 import { runsOnBun } from './test/support/bun-files.ts';
 import { bunPool } from './test/support/bun-pool/pool.ts';
 import { testKind } from './test/support/test-kind.ts';
@@ -48,15 +48,15 @@ const projects = (way: string, group: number, chosen: (file: string) => boolean,
 const bun = bunExecutable(`${import.meta.dirname}/`);
 /** Files that run once more in processes on Bun. */
 const onBun = bun === undefined ? [] : projects('bun', 2, runsOnBun, { pool: bunPool(bun) });
-/** Where there is no executable with Bun, there is nothing to run again. */
-const launchersOnBun = existsSync(`${import.meta.dirname}/dist/bun/bucatini`)
-  ? projects('e2e on bun', 4, runsOnBunToo, { env: { BUCATINI_RUNTIME: 'bun' } })
+/** Where there is no executable with Bun, the launchers choose Node already. */
+const launchersOnNode = existsSync(`${import.meta.dirname}/dist/bun/bucatini`)
+  ? projects('e2e on node', 4, runsOnNodeToo, { env: { BUCATINI_RUNTIME: 'node' } })
   : [];
 
 export default defineConfig({
   test: {
     projects: [
-      ...[...projects('', 0, () => true), ...launchersOnBun].map((test) => ({ test })),
+      ...[...projects('', 0, () => true), ...launchersOnNode].map((test) => ({ test })),
       ...onBun.map((test) => ({ ssr: { resolve: { conditions: ['bun', 'module', 'node'] } }, test })),
     ],
   },

@@ -141,21 +141,23 @@ runtime_remedy() {
 }
 
 # find_runtime NAME: find what runs the program NAME (as dist/main/NAME.js). Sets $runtime, an executable, and $program, its first
-# argument: Node, or with BUCATINI_RUNTIME=bun one executable of Bun with all programs, which the build makes where Bun runs
-# (docs/decisions/121-bun-beside-node.md).
+# argument: one executable of Bun with all programs, which the build makes where Bun runs; where there is none, or with
+# BUCATINI_RUNTIME=node, Node (docs/decisions/121-bun-by-default.md).
 find_runtime() {
   [ -e /proc/self/status ] || fail "/proc is not there (/proc/self/status): mount it"
   case $BUCATINI_RUNTIME in
-    '' | node) ;;
-    bun)
-      runtime=$root/dist/bun/bucatini program=$1
-      [ ! -x "$runtime" ] || return 0
+    '' | bun | node) ;;
+    *) fail "BUCATINI_RUNTIME=$BUCATINI_RUNTIME: write bun or node, or leave it unset" ;;
+  esac
+  if [ "$BUCATINI_RUNTIME" != node ]; then
+    runtime=$root/dist/bun/bucatini program=$1
+    [ ! -x "$runtime" ] || return 0
+    if [ "$BUCATINI_RUNTIME" = bun ]; then
       reason=
       [ -r "$root/dist/bun/why.txt" ] && read -r reason <"$root/dist/bun/why.txt"
       fail "BUCATINI_RUNTIME=bun: $runtime is missing or not executable; ${reason:-run npm run build in $root}"
-      ;;
-    *) fail "BUCATINI_RUNTIME=$BUCATINI_RUNTIME: write bun or node, or leave it unset" ;;
-  esac
+    fi
+  fi
   runtime= program=$root/dist/main/$1.js
   for dir in "$root/node_modules" "$root/.."; do
     for cpu in x64 arm64; do

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { bunExecutable } from '../scripts/bun.ts';
 import config from '../vitest.config.ts';
-import { runsOnBunToo } from './support/both-files.ts';
+import { runsOnNodeToo } from './support/both-files.ts';
 import { runsOnBun } from './support/bun-files.ts';
 import { testKind } from './support/test-kind.ts';
 
@@ -38,8 +38,8 @@ describe('test files', () => {
     const bun = bunExecutable(`${root}/`) !== undefined;
     expect(included(['bun beside', 'bun alone'])).toEqual(bun ? files.filter(runsOnBun) : []);
     const built = existsSync(`${root}/dist/bun/bucatini`);
-    expect(included(['e2e on bun beside', 'e2e on bun alone'])).toEqual(
-      built ? files.filter(runsOnBunToo) : [],
+    expect(included(['e2e on node beside', 'e2e on node alone'])).toEqual(
+      built ? files.filter(runsOnNodeToo) : [],
     );
   });
 

@@ -210,6 +210,24 @@ export function memoryMib(root: number, without: string): { rss: number; peak: n
   return { rss: rssKib / 1024, peak: peakKib / 1024 };
 }
 
+/**
+ * Frames that the interfaces in a guest's namespace could not queue: its TAP's queue was full, as more came
+ * than the tool read.
+ * @param holder  command line of a process in that namespace, below `root`
+ */
+export function framesDropped(root: number, holder: string): number {
+  const inside = descendants(root).find((pid) => commandLine(pid) === holder);
+  let table: string;
+  try {
+    table = readFileSync(`/proc/${inside}/net/dev`, 'latin1');
+  } catch {
+    return 0; // it has ended
+  }
+  // proc_pid_net(5): after the name eight columns for receiving, then bytes, packets, errors, drops.
+  const rows = table.split('\n').filter((line) => line.includes(':') && !/^\s*lo:/.test(line));
+  return rows.reduce((sum, row) => sum + Number(row.split(':')[1]!.trim().split(/\s+/)[11] ?? 0), 0);
+}
+
 /** Number of open descriptors of a process tree. */
 export function descriptorCount(root: number): number {
   let count = 0;

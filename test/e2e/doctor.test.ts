@@ -15,8 +15,8 @@ describe('the built doctor', () => {
     expect(stdout).toMatch(/^ok {4}TAP +created one in a new namespace$/m);
   });
 
-  it('the runtime is the chosen one, else Node', () => {
-    const bun = chosen === 'bun';
+  it('the runtime is the chosen one, else Bun where the build made an executable', () => {
+    const bun = chosen === undefined ? existsSync(BUN_EXECUTABLE) : chosen === 'bun';
     expect(stdout).toMatch(bun ? /^ok {4}runtime +Bun [0-9.]+ /m : /^ok {4}runtime +Node [0-9.]+ /m);
   });
 

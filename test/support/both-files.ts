@@ -1,6 +1,6 @@
 /**
- * Which end-to-end files run once more with the launchers on Bun (BUCATINI_RUNTIME=bun), where the build
- * made an executable for Bun: those of what differs between the runtimes. That is the start and the end of
+ * Which end-to-end files run once more with the launchers on Node (BUCATINI_RUNTIME=node), where the
+ * build made an executable for Bun, the default: those of what differs between the runtimes. That is the start and the end of
  * each front end, signals, descriptors, files, sockets of the control plane, the sandbox, and one bulk
  * transfer in each thread plan, through FFI, rings and messages between threads. What packets look like and
  * when they are sent is the same JavaScript on both.
@@ -11,5 +11,5 @@ const FILES = [
 ];
 
 /** @param file  relative to the directory of package.json */
-export const runsOnBunToo = (file: string): boolean =>
+export const runsOnNodeToo = (file: string): boolean =>
   FILES.some((name) => file === `test/e2e/${name}.test.ts`);

@@ -1,10 +1,10 @@
 // bundle: rare
 /** Which runtime this process runs on, and why: for doctor and bug-report. */
-import { accessSync, constants, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { packageRoot, runtimeText } from '#runtime/program';
 import { launcherVariable } from '../process/launcher-env.ts';
 
-/** "Node 26.10.0 (the default; ...)", "Bun 1.4.5 (BUCATINI_RUNTIME=bun)" ... */
+/** "Bun 1.4.5 (the default)", "Node 26.10.0 (BUCATINI_RUNTIME=node)", "Node 26.10.0 (Bun does not run: ...)" ... */
 export function runtimeChoice(): string {
   return `${runtimeText()} (${why()})`;
 }
@@ -12,16 +12,10 @@ export function runtimeChoice(): string {
 function why(): string {
   const wanted = launcherVariable('BUCATINI_RUNTIME');
   if (wanted !== undefined && wanted !== '') return `BUCATINI_RUNTIME=${wanted}`;
-  return `the default; ${bunIsThere()}`;
+  return runtimeText().startsWith('Bun ') ? 'the default' : whyNotBun();
 }
 
-function bunIsThere(): string {
-  try {
-    accessSync(new URL('dist/bun/bucatini', packageRoot), constants.X_OK);
-    return 'BUCATINI_RUNTIME=bun starts faster';
-  } catch {
-    // Not built, or not executable for this user.
-  }
+function whyNotBun(): string {
   try {
     return readFileSync(new URL('dist/bun/why.txt', packageRoot), 'utf8').trim();
   } catch {

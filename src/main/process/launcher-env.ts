@@ -52,7 +52,8 @@ export const LAUNCHER_VARIABLES = {
   },
   BUCATINI_RUNTIME: {
     setBy: 'a user',
-    meaning: 'node or bun: the runtime to use; Node if it is not set',
+    meaning:
+      'node or bun: the runtime to use; if it is not set, Bun where the build made an executable, else Node',
   },
   BUCATINI_STACK: {
     setBy: 'a user',
