@@ -19,7 +19,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, readlinkSync, rmSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { close, pipe2, read } from '../src/sys/io.ts';
 import { NativeBuffer } from '../src/sys/memory.ts';
 import { kill } from '../src/sys/process.ts';
@@ -45,8 +45,13 @@ interface Run {
   readonly cpuMs: number;
 }
 
-const { values: options } = parseArgs({
+const USAGE = `usage: scripts/node.sh perf/start.ts --pasta FILE --slirp4netns FILE [--build NAME=ROOT[,VARIABLE=VALUE]...]
+         [--rounds N] [--only run,pasta,slirp] [--user UID] [--wait SECONDS] [--timeline]
+`;
+
+const { values: options } = commandLine({
   options: {
+    help: { type: 'boolean', short: 'h', default: false },
     pasta: { type: 'string' },
     slirp4netns: { type: 'string' },
     build: { type: 'string', multiple: true, default: [] },
@@ -57,10 +62,24 @@ const { values: options } = parseArgs({
     timeline: { type: 'boolean', default: false },
   },
 });
+if (options.help) {
+  process.stdout.write(USAGE);
+  process.exit(0);
+}
 const rounds = Number(options.rounds);
 const user = options.user === '' ? {} : { uid: Number(options.user), gid: Number(options.user) };
 const scratch = mkdtempSync(join(tmpdir(), 'bucatini-start-'));
 const outputFile = join(scratch, 'output');
+
+/** parseArgs(); an error ends the process with one line. */
+function commandLine<const T extends ParseArgsConfig>(config: T): ReturnType<typeof parseArgs<T>> {
+  try {
+    return parseArgs(config);
+  } catch (error) {
+    process.stderr.write(`start: ${(error as Error).message.split('. ')[0]} (--help: usage)\n`);
+    process.exit(2);
+  }
+}
 
 function subjects(): readonly Subject[] {
   const trees = [

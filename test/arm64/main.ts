@@ -252,6 +252,17 @@ const CHECKS: Readonly<Record<string, () => string>> = {
 };
 
 const asked = process.argv.slice(2);
+if (asked.includes('--help') || asked.includes('-h')) {
+  console.log('usage: npm run test:arm64 [-- TEXT...]\n');
+  console.log('Runs the checks whose names contain one of the texts; without a text, all:');
+  for (const name of Object.keys(CHECKS)) console.log(`  ${name}`);
+  process.exit(0);
+}
+const unknown = asked.find((text) => text.startsWith('-'));
+if (unknown !== undefined) {
+  process.stderr.write(`test:arm64: unknown option ${unknown} (--help: usage)\n`);
+  process.exit(2);
+}
 let passed = 0;
 let failed = 0;
 for (const [name, check] of Object.entries(CHECKS)) {

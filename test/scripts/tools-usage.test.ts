@@ -17,6 +17,8 @@ const run = (file: string, ...args: string[]) => {
 describe.each([
   ['bench/run.ts', 'npm run bench'],
   ['perf/render.ts', 'npm run report'],
+  ['perf/start.ts', 'scripts/node.sh perf/start.ts'],
+  ['test/arm64/main.ts', 'npm run test:arm64'],
 ])('%s', (file, command) => {
   it.each(['--help', '-h'])('%s', (flag) => {
     const { status, stdout, stderr } = run(file, flag);
@@ -34,8 +36,10 @@ it.each([
   ['perf/render.ts', ['--comparison', 'x.json'], 2],
   ['perf/render.ts', ['/nonexistent/x.json'], 1],
   ['perf/render.ts', [fileURLToPath(import.meta.url)], 1],
+  ['perf/start.ts', ['--nosuch'], 2],
+  ['test/arm64/main.ts', ['--nosuch'], 2],
 ] as const)('%s %j: one line', (file, args, expected) => {
   const { status, stdout, stderr } = run(file, ...args);
   expect({ status, stdout }).toEqual({ status: expected, stdout: '' });
-  expect(stderr).toMatch(/^(bench|report): [^\n]+\n$/);
+  expect(stderr).toMatch(/^(bench|report|start|test:arm64): [^\n]+\n$/);
 });
