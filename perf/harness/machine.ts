@@ -1,5 +1,5 @@
 /** The conditions of a measurement: processor, kernel, versions, load. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, release } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { run, sleep } from './processes.ts';
@@ -21,12 +21,17 @@ export async function describeMachine(): Promise<Machine> {
     cores: availableParallelism(),
     kernel: release(),
     node: process.versions.node,
+    runtime: launchersRunBun() ? 'Bun' : 'Node',
     governor,
     iperf3: /iperf (\S+)/.exec(iperf3.stdout)?.[1] ?? 'unknown',
     commit: git.stdout.trim() || 'unknown',
     loadAtStart: loadavg()[0] ?? 0,
   };
 }
+
+/** Whether the launchers of this tree run Bun, as find_runtime in bin/launch.sh decides it. */
+const launchersRunBun = (): boolean =>
+  process.env.BUCATINI_RUNTIME !== 'node' && existsSync(`${repository}dist/bun/bucatini`);
 
 const IDLE_SHARE = 0.9;
 const IDLE_SAMPLE_MS = 300;

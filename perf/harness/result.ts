@@ -13,6 +13,8 @@ export interface Machine {
   readonly cores: number;
   readonly kernel: string;
   readonly node: string;
+  /** What bucatini's launchers ran, "Bun" or "Node". Reports without it are older than Bun there: Node. */
+  readonly runtime?: string;
   readonly governor: string;
   readonly iperf3: string;
   readonly commit: string;

@@ -586,6 +586,9 @@ describe('rendering', () => {
   it('comparison: names its sources, our figures as ratios', () => {
     const page = comparison(RESULT, '2026-01-02-full.json');
     expect(page).toContain('[perf/2026-01-02-full.json]');
+    expect(page).toContain(' bucatini ran on Node.'); // the report does not say it
+    const onBun = { ...RESULT, machine: { ...RESULT.machine, runtime: 'Bun' } };
+    expect(comparison(onBun, '2026-01-02-full.json')).toContain(' bucatini ran on Bun.');
     expect(page).toContain(
       '| TCP, 1 stream, up, MTU 1500 | Mbit/s | 1000 | 500 | 200 | 250 | - | 0.50 | 2.00 |',
     );
