@@ -177,7 +177,8 @@ undo_hint() {
 # Take the caller's environment away from our runtime and save it for COMMAND. Runtimes obey many variables (Bun, JavaScriptCore, its
 # allocators, Node, V8, libuv and OpenSSL read hundreds), so only those that we need stay. BUCATINI_KEPT has one entry per line; a
 # newline in an entry is written as \001 (main/process/callers-environment.ts reads it). Where one variable cannot hold all entries, the
-# rest is in BUCATINI_KEPT_1, BUCATINI_KEPT_2 ...
+# rest is in BUCATINI_KEPT_1, BUCATINI_KEPT_2 ... Where a \001 may be the caller's own, all is written in hexadecimal (keep_as_hex). The
+# shell's variable of that name says which it is.
 # Names in lower case stay in the environment too, as the launchers use such names themselves; no runtime obeys one. So do names that are
 # invalid in a shell: the shell drops them.
 # With $no_command nothing is saved: what our process does not have cannot be read from its memory.
@@ -186,7 +187,7 @@ keep_for_command() {
   export BUCATINI_IGNORED
   for tr in /usr/bin/tr /bin/tr; do [ -x "$tr" ] && break; done
   newline='
-'
+' soh='' unclear=
   # Not /proc/self/environ: tr would read its own environment.
   entries=$("$tr" '\0\n' '\n\001' <"/proc/$$/environ") 2>/dev/null || entries=NODE_OPTIONS=$NODE_OPTIONS${newline}BUN_OPTIONS=$BUN_OPTIONS
   LC_ALL=C # ${#...} counts bytes
@@ -206,6 +207,19 @@ keep_for_command() {
       kept=$kept$entry$newline
     fi
     name=${entry%%=*}
+    case $entry in
+      *"$soh"*)
+        case $name in
+          IFS | LC_ALL | *[!A-Za-z0-9_]* | [!A-Z_]*) value= ;; # the shell has none, or its own
+          *) eval "value=\$$name" ;;
+        esac
+        case $value in
+          *"$soh"*) unclear=1 ;;
+          *"$newline"*) ;;
+          *) unclear=1 ;;
+        esac
+        ;;
+    esac
     case $name in
       "$entry" | '' | *[!A-Za-z0-9_]* | [0-9]* | [a-z]*) ;;
       BUCATINI_KEPT_*) [ "${name#BUCATINI_KEPT_}" -le "${parts:-0}" ] || unset "$name" ;; # not one of ours
@@ -214,6 +228,7 @@ keep_for_command() {
       *) command unset "$name" ;; # "command": where a shell has made it read-only, as bash does UID, the script goes on
     esac
   done 2>/dev/null
+  [ -z "$unclear" ] || [ -n "$no_command" ] || keep_as_hex
   set +f
   IFS=$old_ifs
   unset LC_ALL
@@ -230,6 +245,18 @@ keep_for_command() {
     MIMALLOC_SCAVENGER=0
   export BUCATINI_KEPT BUN_ENABLE_CRASH_REPORTING BUN_GC_TIMER_DISABLE BUN_JSC_useWarmUpMarkedBlocks \
     BUN_JSC_thresholdForFTLOptimizeAfterWarmUp MIMALLOC_SCAVENGER
+}
+
+# Save the caller's environment as it is in memory, in hexadecimal: BUCATINI_KEPT is "hex", the digits are in BUCATINI_KEPT_1 ...
+# This takes three processes. It is for values with a byte \001, and for values with a newline of variables that the shell does not know.
+keep_as_hex() {
+  pieces=$(command -p od -An -v -tx1 <"/proc/$$/environ" | command -p tr -d ' \n' | command -p fold -w 120000) 2>/dev/null
+  [ -n "$pieces" ] || return 0
+  kept=hex parts=0
+  for piece in $pieces; do
+    parts=$((parts + 1))
+    export "BUCATINI_KEPT_$parts=$piece"
+  done
 }
 
 # List in BUCATINI_INHERITED the descriptors above standard error that the caller left open: the runtime could not tell them from its own.

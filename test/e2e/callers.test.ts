@@ -240,8 +240,8 @@ describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
     ['run', [BUCATINI, 'run']],
     ['pasta', [PASTA, '--config-net']],
   ])('%s: arguments, values and names that are not UTF-8 reach COMMAND as they are', (_, command) => {
-    // Without NUL, the line end, and 1, which stands for a line end on the way (bin/launch.sh).
-    const bytes = Array.from({ length: 254 }, (_, i) => i + 2).filter((byte) => byte !== 10);
+    // All but NUL. A line end is written as byte 1 on the way (bin/launch.sh).
+    const bytes = Array.from({ length: 255 }, (_, i) => i + 1);
     const odd = String.fromCharCode(...bytes);
     const escapes = bytes.map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('');
     const look = `printf '%s|%s|' "$ODD" "$1"; tr '\\0' '\\n' </proc/$$/environ | grep -a ^bad; printf '|%s' "$0"`;
@@ -250,6 +250,24 @@ describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
     const { stdout, status } = spawnSync('/bin/sh', ['-c', script, look, ...command], { encoding: 'latin1' });
     expect(status).toBe(0);
     expect(stdout).toBe(`${odd}|x${odd}|bad\xff=1\n|${odd}`);
+  });
+
+  it.each([
+    ['run', [BUCATINI, 'run', '--']],
+    ['pasta', [PASTA, '--config-net', '--']],
+  ])('%s: line ends and bytes 1 and 2 in values: reach COMMAND as they are', (_, [program = '', ...args]) => {
+    const large = 'line\n'.repeat(20_000);
+    const values = { LINES: 'a\nb\n', ONE: 'a\x01b', BOTH: '\x01\n\x02\n', EMPTY: '', LARGE: large };
+    const { stdout } = spawnSync(program, [...args, 'env', '-0'], {
+      encoding: 'utf8',
+      env: { PATH: process.env.PATH, ...values, 'BASH_FUNC_x%%': '() {\n :\n}', newline: '\x01' },
+    });
+    expect(stdout.split('\0')).toEqual(
+      expect.arrayContaining([
+        ...Object.entries(values).map((entry) => entry.join('=')),
+        ...['BASH_FUNC_x%%=() {\n :\n}', 'newline=\x01'],
+      ]),
+    );
   });
 
   it('run: an environment of 500 KB reaches COMMAND', () => {
@@ -387,7 +405,8 @@ describe('the launchers', () => {
       encoding: 'utf8',
       env: {
         PATH: '/bin',
-        'x y': 'a\nb',
+        'x y': 'ab',
+        TWO: 'a\nb',
         NODE_DEBUG: 'net',
         SECRET: '*',
         lower: '*',
@@ -396,7 +415,7 @@ describe('the launchers', () => {
     });
     const [kept = '', left = ''] = stdout.split('---\n');
     expect(kept.split('\n')).toEqual(
-      expect.arrayContaining(['PATH=/bin', 'x y=a\x01b', 'NODE_DEBUG=net', 'SECRET=*', 'lower=*']),
+      expect.arrayContaining(['PATH=/bin', 'x y=ab', 'TWO=a\x01b', 'NODE_DEBUG=net', 'SECRET=*', 'lower=*']),
     );
     const names = left.split('\n').map((line) => line.split('=')[0]!);
     expect(names).toEqual(expect.arrayContaining(['BUN_ENABLE_CRASH_REPORTING', 'PATH', 'lower']));

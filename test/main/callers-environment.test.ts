@@ -29,6 +29,12 @@ it('entries in several variables; a variable that is meant for the runtime alone
   expect(callersEnvironment(own)).toEqual(own); // started without a launcher
 });
 
+it('all in hexadecimal, in several pieces: every byte arrives', () => {
+  const hex = Buffer.from('A=\x01\n\x02\0B=\xff\0none\0E=\0BUCATINI_KEPT_3=x\0', 'latin1').toString('hex');
+  const pieces = { BUCATINI_KEPT_1: hex.slice(0, 7), BUCATINI_KEPT_2: hex.slice(7), BUCATINI_KEPT: 'hex' };
+  expect(callersEnvironment({ ...pieces, A: 'ours' })).toEqual({ A: '\x01\n\x02', B: '\udcff', E: '' });
+});
+
 it('variables of every launcher: none reaches COMMAND', () => {
   const own = Object.fromEntries(Object.keys(LAUNCHER_VARIABLES).map((name) => [name, '1']));
   expect(callersEnvironment({ ...own, PATH: '/bin' })).toEqual({ PATH: '/bin' });

@@ -3,6 +3,7 @@
  * The environment as our caller gave it, for COMMAND. The launchers (bin/launch.sh) move it into
  * BUCATINI_KEPT, one entry a line, and leave our runtime only what it needs. Loaded before all other modules.
  */
+import { textsOfBytes } from '../../sys/byte-text.ts';
 import { LAUNCHER_VARIABLES } from './launcher-env.ts';
 import { ownEnvironment } from './own-texts.ts';
 
@@ -16,6 +17,8 @@ const FOR_RUNTIME = [
 ];
 /** Entries that did not fit into one variable are in BUCATINI_KEPT_1 and so on. */
 const KEPT = /^BUCATINI_KEPT(_[0-9]+)?$/;
+/** BUCATINI_KEPT where the others have the environment as in memory, each byte as two hexadecimal digits. */
+const IN_HEX = 'hex';
 
 /**
  * @param from  the environment of this process
@@ -25,15 +28,25 @@ export function callersEnvironment(from: NodeJS.ProcessEnv = ownEnvironment()): 
   const env = { ...from };
   const kept = Object.keys(env).filter((name) => KEPT.test(name));
   if (kept.length > 0) for (const name of FOR_RUNTIME) delete env[name];
-  for (const name of kept) {
-    for (const entry of env[name]!.split('\n')) {
-      const nameEnd = entry.indexOf('=');
-      if (nameEnd > 0) env[entry.slice(0, nameEnd)] = entry.slice(nameEnd + 1).replaceAll('\x01', '\n');
-    }
+  const entries =
+    env.BUCATINI_KEPT === IN_HEX
+      ? textsOfBytes(Buffer.from(hexDigits(env), 'hex'))
+      : kept.flatMap((name) => env[name]!.split('\n').map((entry) => entry.replaceAll('\x01', '\n')));
+  for (const entry of entries) {
+    const nameEnd = entry.indexOf('=');
+    if (nameEnd > 0) env[entry.slice(0, nameEnd)] = entry.slice(nameEnd + 1);
   }
   for (const name of Object.keys(env)) if (KEPT.test(name)) delete env[name];
   for (const name of Object.keys(LAUNCHER_VARIABLES)) delete env[name];
   return env;
+}
+
+/** The digits of BUCATINI_KEPT_1, BUCATINI_KEPT_2 and so on. */
+function hexDigits(env: NodeJS.ProcessEnv): string {
+  let digits = '';
+  for (let i = 1, piece: string | undefined; (piece = env[`BUCATINI_KEPT_${i}`]) !== undefined; i++)
+    digits += piece;
+  return digits;
 }
 
 /** Empty an environment that is not needed any more: its values would be kept by whoever refers to it. */

@@ -8,7 +8,8 @@
 export const LAUNCHER_VARIABLES = {
   BUCATINI_KEPT: {
     setBy: 'launch.sh',
-    meaning: "the caller's environment, one entry a line; our runtime gets only what it needs",
+    meaning:
+      "the caller's environment, one entry a line, or in hexadecimal; our runtime gets only what it needs",
   },
   BUCATINI_IGNORED: {
     setBy: 'launch.sh',
