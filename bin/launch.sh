@@ -135,9 +135,17 @@ read_status() {
 # Print what may help where the runtime does not start.
 runtime_remedy() {
   case $runtime in
-    "$root/dist/bun/bucatini") echo '; BUCATINI_RUNTIME=node runs Node instead' ;;
+    "$root/dist/bun/bucatini") printf %s "; npm run build in $root makes it anew; BUCATINI_RUNTIME=node runs Node instead" ;;
     *) echo '; if libatomic.so.1 is missing, install libatomic1' ;;
   esac
+}
+
+# try_runtime [COMMAND]: fail if the runtime does not start at all. Needs a process, so it is called only where a start has failed without
+# a report, and before what takes long anyway.
+try_runtime() {
+  state=0
+  { why=$("$runtime" "$program" "$@" --version 2>&1 >/dev/null) || state=$?; } 2>/dev/null # a shell reports signals there
+  [ "$state" = 0 ] || fail "$runtime does not start (status $state${why:+, ${why%%"$newline"*}})$(runtime_remedy)"
 }
 
 # find_runtime NAME: find what runs the program NAME (as dist/main/NAME.js). Sets $runtime, an executable, and $program, its first
@@ -150,8 +158,15 @@ find_runtime() {
     *) fail "BUCATINI_RUNTIME=$BUCATINI_RUNTIME: write bun or node, or leave it unset" ;;
   esac
   if [ "$BUCATINI_RUNTIME" != node ]; then
-    runtime=$root/dist/bun/bucatini program=$1
-    [ ! -x "$runtime" ] || return 0
+    runtime=$root/dist/bun/bucatini program=$1 loader=
+    if [ -x "$runtime" ]; then
+      # The program that the kernel has to start with it (the build writes its path) has another path on each kind of machine. A
+      # file that is cut off cannot be recognized without a process: see try_runtime.
+      [ -r "$root/dist/bun/loader" ] && read -r loader <"$root/dist/bun/loader"
+      [ -s "$runtime" ] || fail "$runtime is empty$(runtime_remedy)"
+      [ -z "$loader" ] || [ -e "$loader" ] || fail "$runtime is for another kind of machine ($loader is not there)$(runtime_remedy)"
+      return 0
+    fi
     if [ "$BUCATINI_RUNTIME" = bun ]; then
       reason=
       [ -r "$root/dist/bun/why.txt" ] && read -r reason <"$root/dist/bun/why.txt"

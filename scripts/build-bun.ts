@@ -2,10 +2,12 @@
  * Build dist/bun/bucatini: one executable with Bun, all our programs and their bytecode. Its first argument
  * is the program: `bucatini`, `pasta/main`, `peer` ... Threads are files in it (src/runtime/bun/program.ts).
  *
+ * dist/bun/loader has the path of the ELF interpreter that it needs, for bin/launch.sh.
+ *
  * Where Bun does not run, dist/bun/why.txt says so instead.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { bunExecutable } from './bun.ts';
 import type { BundleEntry } from './bundle-roles.ts';
 
@@ -57,6 +59,7 @@ function compile(bun: string, root: string, out: string, entries: readonly Bundl
     .map(({ module, name }) => `  case ${JSON.stringify(name)}: void import(${source(module)}); break;\n`)
     .join('');
   const main = `${work}/main.ts`;
+  const made = `${out}/bucatini`;
   writeFileSync(
     main,
     `import { chooseProgram } from ${source('runtime/bun/program')};
@@ -85,11 +88,34 @@ ${choices}  default: throw new Error(name + ': no such program in this executabl
       // No file of the caller's directory may change how the executable runs.
       ...['--no-compile-autoload-dotenv', '--no-compile-autoload-bunfig'],
       ...['--no-compile-autoload-tsconfig', '--no-compile-autoload-package-json', '--external=piscina'],
-      ...[`--root=${work}`, `--outfile=${out}/bucatini`, main, ...threads],
+      ...[`--root=${work}`, `--outfile=${made}`, main, ...threads],
     ],
     // Settings and caches of the user (below HOME) must not change the build.
     { cwd: root, encoding: 'utf8', env: { PATH: process.env.PATH, HOME: work, BUN_INSTALL: work } },
   );
   if (built.status !== 0) throw new Error(`bun build: ${built.stderr || built.stdout || built.error}`);
+  // The launchers run what is there, without a trial.
+  const tried = spawnSync(made, ['bucatini', 'doctor', '--version'], { encoding: 'utf8', env: {} });
+  if (tried.status !== 0)
+    throw new Error(`${made} does not run: ${tried.signal ?? tried.status} ${tried.stderr}`);
+  writeFileSync(`${out}/loader`, `${loaderOf(readFileSync(made))}\n`);
   rmSync(work, { recursive: true });
+}
+
+/** Of an ELF file for 64-bit machines with little-endian numbers (elf(5)). */
+const PROGRAM_HEADERS_AT = 32;
+const HEADER_BYTES_AT = 54;
+const HEADER_COUNT_AT = 56;
+const PT_INTERP = 3;
+
+/** @returns the path of the program that the kernel starts with an ELF executable; '': none */
+export function loaderOf(elf: Buffer): string {
+  const bytes = elf.readUInt16LE(HEADER_BYTES_AT);
+  let at = Number(elf.readBigUInt64LE(PROGRAM_HEADERS_AT));
+  for (let left = elf.readUInt16LE(HEADER_COUNT_AT); left > 0; left--, at += bytes) {
+    if (elf.readUInt32LE(at) !== PT_INTERP) continue;
+    const start = Number(elf.readBigUInt64LE(at + 8));
+    return elf.toString('latin1', start, elf.indexOf(0, start));
+  }
+  return '';
 }

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { helpText, overviewText } from '../../src/main/bucatini/cli-texts.ts';
 import { COMMAND_NAMES } from '../../src/main/bucatini/commands.ts';
 import { describeNeeding, findTool, requireNamespaces } from '../support/require.ts';
@@ -118,6 +118,49 @@ describe('launcher without Node', () => {
       /^bucatini: .* run npm run build in [^\n]*\n$/,
     );
     bare.remove();
+  });
+});
+
+describe('an executable of Bun that does not run', () => {
+  const executable = (): string => `${tree.root}/dist/bun/bucatini`;
+  beforeAll(() => mkdirSync(`${tree.root}/dist/bun`));
+  afterEach(() => rmSync(`${tree.root}/dist/bun/loader`, { force: true }));
+  afterAll(() => rmSync(`${tree.root}/dist/bun`, { recursive: true }));
+  const remedy = 'npm run build in [^\n]* makes it anew; BUCATINI_RUNTIME=node runs Node instead\n$';
+
+  it.each([['run', '--', 'true'], ['attach', '1'], ['doctor'], ['selftest']])(
+    '%s: of another kind of machine, or empty: one line with the remedy, status 1',
+    (...args) => {
+      writeFileSync(executable(), '', { mode: 0o755 });
+      const empty = launch(args);
+      expect(empty).toMatchObject({ status: 1, stdout: '' });
+      expect(empty.stderr).toMatch(new RegExp(`^bucatini: [^\n]*/dist/bun/bucatini is empty; ${remedy}`));
+      writeFileSync(executable(), '\x7fELF');
+      writeFileSync(`${tree.root}/dist/bun/loader`, '/lib/ld-nowhere.so.1\n');
+      const other = launch(args);
+      expect(other).toMatchObject({ status: 1, stdout: '' });
+      expect(other.stderr).toMatch(
+        new RegExp(`^bucatini: [^\n]*/dist/bun/bucatini is for another kind of machine [^\n]*; ${remedy}`),
+      );
+    },
+  );
+
+  it.each(['doctor', 'selftest', 'bug-report'])(
+    '%s: cut off: one line with the remedy, status 1',
+    (command) => {
+      writeFileSync(executable(), '#!/bin/sh\nkill -BUS $$\n');
+      const { status, stdout, stderr } = launch([command]);
+      expect({ status, stdout }).toEqual({ status: 1, stdout: '' });
+      expect(stderr).toMatch(
+        new RegExp(`^bucatini: [^\n]*bucatini does not start \\(status 135\\); ${remedy}`),
+      );
+    },
+  );
+
+  it('BUCATINI_RUNTIME=node: Node runs', () => {
+    writeFileSync(executable(), '');
+    const result = launch(['doctor', 'now'], { env: { PATH: '/usr/bin:/bin', BUCATINI_RUNTIME: 'node' } });
+    expect(result.stderr).toContain('unexpected argument');
   });
 });
 

@@ -76,6 +76,20 @@ describe('bin/pasta without Node', () => {
   });
 });
 
+it('in the background: an executable of Bun that is cut off is reported in one line, status 1', () => {
+  mkdirSync(`${root}/dist/bun`);
+  writeFileSync(`${root}/dist/bun/bucatini`, '#!/bin/sh\nkill -BUS $$\n', { mode: 0o755 });
+  try {
+    const { status, stdout, stderr } = launch(['--netns', '/proc/self/ns/net']);
+    expect({ status, stdout }).toEqual({ status: 1, stdout: '' });
+    expect(stderr).toMatch(
+      /^[^\n]*dist\/bun\/bucatini does not start \(status 135\); npm run build in [^\n]*\n$/,
+    );
+  } finally {
+    rmSync(`${root}/dist/bun`, { recursive: true });
+  }
+});
+
 describeNeeding('bin/pasta --runas, caller is not root of the machine', [requireNamespaces], () => {
   const ordinary = (...argv: string[]) =>
     spawnSync('unshare', ['--user', '--map-user=1234', '--map-group=1234', `${root}/bin/pasta`, ...argv], {
