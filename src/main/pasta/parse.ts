@@ -56,9 +56,9 @@ function targetOf(draft: Draft, operands: readonly string[], env: NodeJS.Process
     return { kind: 'netns', path: draft.netns };
   }
   const [first] = operands;
-  if (operands.length === 1 && /^[0-9]+$/.test(first!)) {
-    const pid = Number(first);
-    if (pid > MAX_INT) throw new UsageError(Message.invalidPid(first!));
+  if (operands.length === 1 && /^[+-]?[0-9]+$/.test(first!)) {
+    const pid = Number(first) + 0; // no -0
+    if (pid < 0 || pid > MAX_INT) throw new UsageError(Message.invalidPid(first!));
     return { kind: 'pid', pid };
   }
   return { kind: 'command', argv: operands.length > 0 ? operands : [env.SHELL || '/bin/sh'] };

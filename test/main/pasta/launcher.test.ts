@@ -67,6 +67,15 @@ describe('bin/pasta without Node', () => {
     expect(launch(['-f', '2147483648']).stderr).toContain('[2147483648]');
   });
 
+  it('a negative number: the runtime reports it, in the foreground; a sign and zeros in front of a number: allowed', () => {
+    expect(launch(['--', '-1']).stderr).toMatch(/^own=no background=\n\[--\]\n\[-1\]\n$/);
+    expect(launch(['--', '']).stderr).toMatch(/^own=yes background=\n/);
+    for (const text of ['-0', '+04194305', '04194305'])
+      expect(launch(['--', text]).stderr).toBe(
+        `Couldn't open user namespace /proc/${Number(text) + 0}/ns/user: No such file or directory\n`,
+      );
+  });
+
   it('a process that does not exist: one line, status 1', () => {
     expect(launch(['4194305'])).toMatchObject({
       status: 1,

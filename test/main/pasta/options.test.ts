@@ -30,6 +30,10 @@ describe('pasta options', () => {
     expect(go('')).toMatchObject({ target: { argv: ['/bin/sh'] } });
     expect(go('-q ls -l')).toMatchObject({ login: false, target: { kind: 'command', argv: ['ls', '-l'] } });
     expect(go('123').target).toEqual({ kind: 'pid', pid: 123 });
+    expect(go('+010').target).toEqual({ kind: 'pid', pid: 10 });
+    expect(go('-- -0').target).toEqual({ kind: 'pid', pid: 0 });
+    expect(() => go('-- -1')).toThrow(/^Invalid PID -1$/);
+    expect(go('-- -1 x').target).toEqual({ kind: 'command', argv: ['-1', 'x'] });
     expect(go('123 4').target).toEqual({ kind: 'command', argv: ['123', '4'] });
     expect(go('--netns name').target).toEqual({ kind: 'netns', path: '/run/netns/name' });
     expect(go('--netns ./x').target).toEqual({ kind: 'netns', path: './x' });
