@@ -15,6 +15,22 @@ describe('the built doctor', () => {
     expect(stdout).toMatch(/^ok {4}TAP +created one in a new namespace$/m);
   });
 
+  it.each([
+    ['doctor'],
+    ['bug-report'],
+    ['switch-back'],
+    ['doctor', '--help'],
+    ['run', '--mtu', '1500', '--version'],
+  ])('%s %s: output that cannot be written: one line, status 1', (...args) => {
+    const { status, stderr } = spawnSync(
+      '/bin/sh',
+      ['-c', 'exec "$0" "$@" >/dev/full', `${root}bin/bucatini`, ...args],
+      { encoding: 'utf8', timeout: 60_000, env: { ...process.env, HOME: root, XDG_CONFIG_HOME: '/nowhere' } },
+    );
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/^[^\n]*(no space left on device|I\/O error)\n$/);
+  });
+
   it('the runtime is the chosen one, else Bun where the build made an executable', () => {
     const bun = chosen === undefined ? existsSync(BUN_EXECUTABLE) : chosen === 'bun';
     expect(stdout).toMatch(bun ? /^ok {4}runtime +Bun [0-9.]+ /m : /^ok {4}runtime +Node [0-9.]+ /m);

@@ -16,6 +16,7 @@ import { askApi } from '../api/ask.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
 import { countersText, histogramsText } from '../host/stats.ts';
 import { OPTIONS as PASTA_OPTIONS } from '../pasta/options.ts';
+import { print } from '../process/output.ts';
 import { OPTIONS as SLIRP_OPTIONS } from '../slirp4netns/options.ts';
 import { examine } from './doctor.ts';
 import { OPTIONS } from './options.ts';
@@ -94,7 +95,7 @@ export async function bugReport(
   const engines = runningEngines();
   out.push('', `## Running engines: ${engines.length}`, '', ...engines.flatMap(engineLines));
   for (const path of apiSockets) out.push(...(await statsLines(path)));
-  console.log(out.join('\n').trimEnd());
+  print(`${out.join('\n').trimEnd()}\n`);
   return 0;
 }
 

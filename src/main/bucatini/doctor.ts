@@ -14,6 +14,7 @@ import { programCommand } from '#runtime/program';
 import { kernelAtLeast } from '../../sys/kernel-version.ts';
 import { readResolvConf } from '../host/resolv-conf.ts';
 import { findProgram } from '../process/command.ts';
+import { print } from '../process/output.ts';
 import type { ProbeReport } from './doctor-probe.ts';
 import { tryFeatures } from './kernel-features.ts';
 import { hasIpv6 } from './netns-setup.ts';
@@ -37,13 +38,13 @@ const fail = (subject: string, text: string): Finding => ({ grade: 'FAIL', subje
 export async function doctor(): Promise<number> {
   let broken = 0;
   for (const { grade, subject, text } of examine()) {
-    console.log(`${grade.padEnd(6)}${subject.padEnd(18)}${text}`);
+    print(`${grade.padEnd(6)}${subject.padEnd(18)}${text}\n`);
     if (grade === 'FAIL') broken++;
   }
-  console.log(
+  print(
     broken === 0
-      ? '\nbucatini run works on this host.'
-      : `\nbucatini run cannot work on this host: ${broken} of the checks above ${broken === 1 ? 'says' : 'say'} FAIL.`,
+      ? '\nbucatini run works on this host.\n'
+      : `\nbucatini run cannot work on this host: ${broken} of the checks above ${broken === 1 ? 'says' : 'say'} FAIL.\n`,
   );
   return broken === 0 ? 0 : 1;
 }

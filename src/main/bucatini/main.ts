@@ -9,7 +9,7 @@ import { packageRoot, writeCodeCache } from '#runtime/program';
 import { bootPacketThread } from '../../workers/packet-worker.ts';
 import { say } from '../host/log.ts';
 import { enterProgram, exitAfter, ownVersion } from '../process/entry.ts';
-import { ownStreams, put } from '../process/output.ts';
+import { ownStreams, print } from '../process/output.ts';
 import { ownArguments } from '../process/own-texts.ts';
 import { COMMAND_NAMES, type CommandName, commandList } from './commands.ts';
 
@@ -52,14 +52,24 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
         refuseOperands(operands);
         const { podmanPasta, switchBack, switchOver } = await import('./switch-over.ts');
         const binDir = fileURLToPath(new URL('bin', packageRoot));
+        let unprinted: unknown;
         const options = {
           env,
           uid: process.getuid!(),
           binDir,
           podmanPasta: () => podmanPasta(env),
-          print: (line: string) => console.log(line),
+          // What is printed has been done: what is left is done as well, before the error.
+          print: (line: string) => {
+            try {
+              print(`${line}\n`);
+            } catch (error) {
+              unprinted ??= error;
+            }
+          },
         };
-        return command === 'switch-over' ? switchOver(options) : switchBack(options);
+        const status = command === 'switch-over' ? switchOver(options) : switchBack(options);
+        if (unprinted !== undefined) throw unprinted;
+        return status;
       }
       case 'bug-report':
         return await (await import('./bug-report.ts')).bugReport(ownVersion(), operands, env);
@@ -71,7 +81,7 @@ async function main(argv: readonly string[], env: NodeJS.ProcessEnv): Promise<nu
 
 async function printText(command: CommandName, kind: 'help' | 'version'): Promise<void> {
   const { helpText, versionText } = await import('./cli-texts.ts');
-  put(1, kind === 'help' ? helpText(command) : versionText(ownVersion()));
+  print(kind === 'help' ? helpText(command) : versionText(ownVersion()));
 }
 
 function refuseOperands(operands: readonly string[]): void {

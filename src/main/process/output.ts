@@ -101,6 +101,26 @@ const outputs = { 1: new Output(1), 2: new Output(2) } as const;
  */
 export const put = (fd: 1 | 2, text: string): boolean => outputs[fd].put(text);
 
+const RETRY_MS = 10;
+
+/**
+ * Write the result of a command to standard output, all of it.
+ * @throws Error where that fails, with the reason for the user
+ */
+export function print(text: string): void {
+  const bytes = Buffer.from(text);
+  for (let at = 0; at < bytes.length; ) {
+    try {
+      at += writeSync(1, bytes, at);
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      if (code !== 'EAGAIN')
+        throw new Error(`standard output: ${message.replace(/^[A-Z]+: |, write$/g, '')}`, { cause: error });
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS); // the caller's pipe does not block
+    }
+  }
+}
+
 /** From now on no text waits for its reader. Needs /proc. */
 export async function holdOutputs(): Promise<void> {
   const { writeAtOnce } = await import('../../sys/output.ts');

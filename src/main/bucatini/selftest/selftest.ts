@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { packageRoot, programCommand } from '#runtime/program';
 import { RouteSocket } from '../../../sys/netlink.ts';
 import { findProgram } from '../../process/command.ts';
+import { print } from '../../process/output.ts';
 import type { StepReport } from './client.ts';
 import { addDefaultRoutes, configureEnd, HOST, LINK, OUTSIDE, PORT, tuneNamespace } from './world.ts';
 
@@ -28,8 +29,8 @@ export async function selftest(): Promise<number> {
   const failures: StepReport[] = [];
   let steps = 0;
   const printStep = (report: StepReport): void => {
-    if (steps++ === 0) console.log(`${'step'.padEnd(NAME_WIDTH)}result  figure`);
-    console.log(`${report.step.padEnd(NAME_WIDTH)}${(report.ok ? 'ok' : 'FAILED').padEnd(8)}${report.text}`);
+    if (steps++ === 0) print(`${'step'.padEnd(NAME_WIDTH)}result  figure\n`);
+    print(`${report.step.padEnd(NAME_WIDTH)}${(report.ok ? 'ok' : 'FAILED').padEnd(8)}${report.text}\n`);
     if (!report.ok) failures.push(report);
   };
   let peer: Child | undefined;
@@ -48,12 +49,12 @@ export async function selftest(): Promise<number> {
   }
   const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
   if (failures.length === 0) {
-    console.log(`\nselftest passed: ${steps} steps in ${seconds} s`);
+    print(`\nselftest passed: ${steps} steps in ${seconds} s\n`);
     return 0;
   }
   const first = failures[0]!;
-  console.log(
-    `\nselftest FAILED: ${failures.length} of ${steps} steps in ${seconds} s; first: ${first.step}: ${first.text}`,
+  print(
+    `\nselftest FAILED: ${failures.length} of ${steps} steps in ${seconds} s; first: ${first.step}: ${first.text}\n`,
   );
   return 1;
 }
