@@ -253,6 +253,26 @@ describeNeeding("COMMAND's environment and descriptors", tapNeeds, () => {
   });
 
   it.each([
+    ['--pcap', `"$0/bucatini" run --pcap "$1" -- true`],
+    ['-P', `"$0/pasta" -q -P "$1" -- true`],
+    ['--log-file', `"$0/pasta" -q --log-file="$1" -- true`],
+    ['--netns', `"$0/pasta" -f -q --netns "$1"`],
+    ['-a', `"$0/slirp4netns" -a "$1" 999999 tap0`],
+    ['', `"$0/bucatini" attach "/run/$1"`],
+    ['', `"$0/slirp4netns" --netns-type=path "/run/$1" tap0`],
+  ])('%s, a value that is not UTF-8: one line with its bytes, status 1, no file', (option, script) => {
+    const place = mkdtempSync(`${tmpdir()}/bucatini-name-`);
+    chmodSync(place, 0o777);
+    const command = `name=$(printf 'x\\377'); set -- "$name"; cd ${place}; ${script}`;
+    const { status, stdout, stderr } = spawnSync('/bin/sh', ['-c', command, BIN], { encoding: 'utf8' });
+    const lines = stderr.split('\n').filter((line) => !/^(Started as root|child failed)/.test(line));
+    expect({ status, stdout, files: readdirSync(place) }).toEqual({ status: 1, stdout: '', files: [] });
+    expect(lines).toEqual([expect.stringMatching(/"(\/run\/)?x\\xff": is not UTF-8; use another name$/), '']);
+    expect(lines[0]).toContain(option);
+    rmSync(place, { recursive: true });
+  });
+
+  it.each([
     ['run', [BUCATINI, 'run', '--']],
     ['pasta', [PASTA, '--config-net', '--']],
   ])('%s: line ends and bytes 1 and 2 in values: reach COMMAND as they are', (_, [program = '', ...args]) => {

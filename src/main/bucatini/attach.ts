@@ -4,7 +4,7 @@
  */
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { BootedThread } from '../../workers/packet-worker.ts';
-import { quoted, UsageError } from '../cli/values.ts';
+import { quoted, requireUtf8, UsageError } from '../cli/values.ts';
 import type { FileWatch } from '../host/file-watch.ts';
 import {
   type HeldNamespace,
@@ -34,6 +34,7 @@ export async function attach(
   version: () => string,
 ): Promise<number> {
   const target = parseTarget(operands);
+  if (target.pid === undefined) requireUtf8('', target.path);
   const held = holdNamespace(target);
   if (held.identity === undefined) throw new UsageError(notFoundText(target));
   const start = await settingsStart({

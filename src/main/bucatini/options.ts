@@ -27,6 +27,7 @@ import {
   parseSocketPath,
   parseUnicast,
   quoted,
+  requireUtf8,
   UsageError,
 } from '../cli/values.ts';
 import type { LogLevel } from '../host/log.ts';
@@ -331,6 +332,7 @@ export function parseArguments(command: CommandName, args: readonly string[]): P
       throw new UsageError(`${name} ${quoted(text)}: given twice; write it once`);
     }
     seen.add(option.name);
+    requireUtf8(name, text);
     named(name, text, () => option.set?.(draft, text));
   }
   return { kind: 'go', settings: complete(command, draft), operands: args.slice(i) };

@@ -31,6 +31,18 @@ export function named<T>(option: string, text: string, parse: (text: string) => 
   }
 }
 
+/**
+ * Refuse a value that is not valid UTF-8 (sys/byte-text.ts). Names of files are passed to the kernel in several
+ * ways, and some of them would change such a name.
+ * @param what  the option as written; '': an operand
+ * @throws UsageError with the value, its invalid bytes as \\xNN
+ */
+export function requireUtf8(what: string, text: string): void {
+  if (text.isWellFormed()) return;
+  const shown = JSON.stringify(text).replace(/\\udc([89a-f][0-9a-f])/g, '\\x$1');
+  throw new UsageError(`${what}${what && ' '}${shown}: is not UTF-8; use another name`);
+}
+
 export type Family = 4 | 6;
 
 /** An address in canonical form, maybe with a prefix length. */

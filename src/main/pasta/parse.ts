@@ -1,6 +1,6 @@
 /** Parses the command line of `pasta`, and checks what depends on several options. */
 import { getopt } from '../cli/getopt.ts';
-import { IPV4_MIN_MTU, IPV6_MIN_MTU, UsageError } from '../cli/values.ts';
+import { IPV4_MIN_MTU, IPV6_MIN_MTU, requireUtf8, UsageError } from '../cli/values.ts';
 import { type Draft, defaults, MAX_INT, type PastaConf, type PastaTarget } from './conf.ts';
 import { Message } from './messages.ts';
 import { CONTROL } from './option-values.ts';
@@ -34,6 +34,7 @@ export function parsePasta(argv: readonly string[], env: NodeJS.ProcessEnv = {})
   const draft = defaults();
   for (const { option, value, written } of words.options) {
     if (option.name === 'help' || option.name === 'version') return { kind: option.name };
+    requireUtf8(written, value);
     try {
       option.set?.(draft, value, written);
     } catch (error) {

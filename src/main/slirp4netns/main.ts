@@ -9,6 +9,7 @@ import { bootPacketThread } from '../../workers/packet-worker.ts';
 import { enterProgram, exitAfter, ownVersion } from '../process/entry.ts';
 import { launcherVariable } from '../process/launcher-env.ts';
 import { ownStreams } from '../process/output.ts';
+import { ownArguments } from '../process/own-texts.ts';
 
 /** @returns the exit status. @throws Error with the message for the user */
 async function main(argv: readonly string[]): Promise<number> {
@@ -53,7 +54,7 @@ const PACKET_THREAD = 'packet thread 0';
  */
 const booted = launcherVariable('SLIRP4NETNS_SERVES') === '1' ? bootPacketThread(PACKET_THREAD) : undefined;
 const serveModule = import('./serve.ts');
-void exitAfter(main(process.argv.slice(2)), async (error) => {
+void exitAfter(main(ownArguments()), async (error) => {
   (await serveModule).say(error.message);
   return 1;
 });

@@ -6,7 +6,7 @@ import { ipv4Parse } from '../../proto/ipv4.ts';
 import { IFNAMSIZ } from '../../sys/constants.ts';
 import { getopt, type OptionShape } from '../cli/getopt.ts';
 import { fieldsOf } from '../cli/option-fields.ts';
-import { addressOf, MAX_MTU, UsageError } from '../cli/values.ts';
+import { addressOf, MAX_MTU, requireUtf8, UsageError } from '../cli/values.ts';
 import { Message } from './messages.ts';
 
 const DEFAULT_MTU = 1500;
@@ -261,8 +261,11 @@ export function parseSlirp(argv: readonly string[], program: string, host: Slirp
     warnings: [],
   };
   const { warnings } = draft;
-  let usage = true;
+  let usage = false;
   try {
+    for (const { value, written } of words.options) requireUtf8(written, value);
+    for (const operand of words.operands) requireUtf8('', operand);
+    usage = true;
     for (const { option, value } of words.options) {
       if (option.name === 'help' || option.name === 'version') return { kind: option.name };
       option.set?.(draft, value);
