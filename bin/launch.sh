@@ -248,6 +248,9 @@ keep_for_command() {
   IFS=$old_ifs
   unset LC_ALL
   BUCATINI_KEPT=$kept
+  # For Node: by default SIGUSR1 opens a port for a debugger until a program has a handler for it. With the option Node blocks the signal
+  # instead, and main/host/start.ts unblocks it.
+  case $runtime in */bin/node) NODE_OPTIONS=--disable-sigusr1 && export NODE_OPTIONS ;; esac
   # For Bun, and not for COMMAND (main/process/callers-environment.ts). Figures are in perf/notes.md.
   #   BUN_ENABLE_CRASH_REPORTING   only with 1 does Bun send reports of crashes
   #   BUN_GC_TIMER_DISABLE         without it a timer of the garbage collector wakes the main thread every second

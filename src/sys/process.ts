@@ -4,7 +4,7 @@
  * process.
  *
  * System calls for which some C library has no function go through syscall(2).
- * @syscalls pidfd_open kill tgkill rt_sigaction exit_group gettid getpgrp getpgid setsid ioctl prctl
+ * @syscalls pidfd_open kill tgkill rt_sigaction rt_sigprocmask exit_group gettid getpgrp getpgid setsid ioctl prctl
  *           prlimit64
  */
 import { RLIMIT_NOFILE, SYS_gettid, SYS_pidfd_open } from './constants.ts';
@@ -24,6 +24,7 @@ const cTcgetpgrp = libc<[N]>('tcgetpgrp', 'int', ['int']);
 const cTcsetpgrp = libc<[N, N]>('tcsetpgrp', 'int', ['int', 'int']);
 const cKill = libc<[N, N]>('kill', 'int', ['int', 'int']);
 const cSignal = libc<[N, N]>('signal', 'intptr_t', ['int', W]);
+const cSigmask = libc<[N, N, N]>('pthread_sigmask', 'int', ['int', W, W]);
 const cGetrlimit = libc<[N, N]>('getrlimit', 'int', ['int', W]);
 const cSetrlimit = libc<[N, N]>('setrlimit', 'int', ['int', W]);
 
@@ -48,6 +49,16 @@ export function kill(pid: number, signal: number): number {
 export function signalDefault(signal: number): number {
   const r = cSignal(signal, 0);
   return r === -1 ? failed() : 0;
+}
+
+const SIG_UNBLOCK = 1; // <asm-generic/signal-defs.h>
+const SIGSET_BYTES = 128; // sigset_t of <signal.h>
+
+/** Unblock a signal in the calling thread, and in threads that it starts from now on. @returns 0 or -errno */
+export function signalUnblock(signal: number): number {
+  const set = new NativeBuffer(SIGSET_BYTES);
+  set.u32[0] = 1 << (signal - 1);
+  return -cSigmask(SIG_UNBLOCK, set.address, 0);
 }
 
 /**

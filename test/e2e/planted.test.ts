@@ -9,6 +9,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -212,6 +213,28 @@ describeNeeding('planted files and variables', tapNeeds, () => {
       expect(stdout).not.toMatch(/JSC|mimalloc/);
       expectNoEffect();
     });
+
+    it.each([
+      ['run', 'bucatini', ['run', '--', 'sleep', '2']],
+      ['pasta', 'pasta', [...AS_OURSELVES, ...NO_PORTS, '--config-net', '--quiet', '--', 'sleep', '2']],
+      ['slirp4netns', 'slirp4netns', ['--target-type=bess', `${home}.sock`]],
+    ] as const)(
+      '%s: SIGUSR1 at any time of the start ends it; no port for a debugger',
+      async (_name, launcher, args) => {
+        for (const delayMs of [0, 10, 30, 60]) {
+          const started = start([program(launcher), ...args], { env: { BUCATINI_RUNTIME: runtime } });
+          await eventually('the runtime runs', 5_000, () =>
+            /bucatini|node/.test(readlinkSync(`/proc/${started.pid}/exe`)),
+          );
+          await new Promise((resolve) => setTimeout(resolve, delayMs));
+          started.process.kill('SIGUSR1');
+          const status = await started.exited;
+          const { stderr } = await started.output();
+          expect(stderr).not.toMatch(/debugger|inspector/i);
+          expect(status).toBe(138);
+        }
+      },
+    );
 
     // 7 s: once, as the launcher does the same for both.
     it.skipIf(runtime !== RUNTIMES[0])('selftest: no effect', { timeout: 90_000 }, () => {

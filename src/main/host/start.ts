@@ -28,8 +28,10 @@
  * it calls serve().
  */
 import { startFinished } from '#runtime/program';
+import { SIGUSR1 } from '../../sys/constants.ts';
 import { DeferredClose } from '../../sys/deferred-close.ts';
 import type { RouteSocket } from '../../sys/netlink.ts';
+import { signalUnblock } from '../../sys/process.ts';
 import type * as EngineModule from '../../workers/engine.ts';
 import type { EngineHandle } from '../../workers/engine.ts';
 import type { EnginePlan } from '../../workers/engine-plan.ts';
@@ -132,6 +134,7 @@ export interface FrontEnd<Job extends SocketsInside, Made> {
  * @throws Error whose message is meant for the user
  */
 export async function serve<Job extends SocketsInside, Made>(front: FrontEnd<Job, Made>): Promise<number> {
+  signalUnblock(SIGUSR1); // bin/launch.sh. The front end has its handlers by now
   const service = new Service(front);
   let failed = true;
   try {

@@ -9,6 +9,7 @@ import { ownEnvironment } from './own-texts.ts';
 
 /** Variables that the launchers set for our runtime. */
 const FOR_RUNTIME = [
+  'NODE_OPTIONS',
   'BUN_ENABLE_CRASH_REPORTING',
   'BUN_GC_TIMER_DISABLE',
   'BUN_JSC_useWarmUpMarkedBlocks',
