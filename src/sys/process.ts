@@ -58,7 +58,7 @@ const SIGSET_BYTES = 128; // sigset_t of <signal.h>
 export function signalUnblock(signal: number): number {
   const set = new NativeBuffer(SIGSET_BYTES);
   set.u32[0] = 1 << (signal - 1);
-  return -cSigmask(SIG_UNBLOCK, set.address, 0);
+  return -cSigmask(SIG_UNBLOCK, set.address, 0); // returns the errno itself
 }
 
 /**

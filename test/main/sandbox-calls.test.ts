@@ -32,6 +32,7 @@ const CALLS_OF: Record<string, readonly string[]> = {
   eventfd: ['eventfd2'],
   _exit: ['exit_group'],
   raise: ['tgkill'],
+  pthread_sigmask: ['rt_sigprocmask'],
   signal: ['rt_sigaction'],
   tcgetpgrp: ['ioctl'],
   tcsetpgrp: ['ioctl'],
