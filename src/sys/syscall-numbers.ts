@@ -158,6 +158,7 @@ const NUMBERS = {
   mkdir: [83, -1],
   mkdirat: [258, 34],
   mount_setattr: [442, 442],
+  io_uring_setup: [425, 425],
   io_uring_enter: [426, 426],
   open_tree: [428, 428],
 } as const;

@@ -11,7 +11,7 @@
  * docs/decisions/052-sandbox.md.
  */
 import { readlinkSync } from 'node:fs';
-import { RUNTIME_CALLS as CALLS_OF_RUNTIME } from '#runtime/system-calls';
+import { RUNTIME_CALLS as CALLS_OF_RUNTIME, REFUSED_CALLS } from '#runtime/system-calls';
 import { keepCapabilities } from '../../sys/capability.ts';
 import {
   AF_INET,
@@ -60,6 +60,7 @@ import {
   SOCK_DGRAM,
   SOCK_STREAM,
   TIOCOUTQ,
+  TUNSETQUEUE,
 } from '../../sys/constants.ts';
 import { checked, SysError } from '../../sys/error.ts';
 import { findEventRings } from '../../sys/event-rings.ts';
@@ -287,8 +288,8 @@ export const ENGINE_CALLS: readonly SyscallName[] = [
 export const RUNTIME_CALLS: Readonly<Record<string, readonly SyscallName[]>> = CALLS_OF_RUNTIME;
 
 /**
- * Calls with paths. They fail with ENOENT, as an empty root has no such file, and as libraries that look for
- * optional files expect.
+ * Calls with paths, and getcwd, unless the runtime needs it. They fail with ENOENT, as an empty root has no
+ * such file, and as libraries that look for optional files expect.
  */
 const PATH_CALLS: readonly SyscallName[] = [
   'open',
@@ -319,8 +320,10 @@ const PATH_CALLS: readonly SyscallName[] = [
 export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], pid = process.pid): Filter {
   const rules = new Map<SyscallName, Rule>();
   const put = (name: SyscallName, rule: Rule): Map<SyscallName, Rule> => rules.set(name, rule);
-  for (const name of [ENGINE_CALLS, ...Object.values(RUNTIME_CALLS)].flat()) put(name, ALLOW);
   for (const name of PATH_CALLS) put(name, FAIL_ENOENT);
+  for (const name of [ENGINE_CALLS, ...Object.values(RUNTIME_CALLS)].flat()) put(name, ALLOW);
+  const refused: Readonly<Record<string, readonly SyscallName[]>> = REFUSED_CALLS;
+  for (const name of Object.values(refused).flat()) put(name, { errno: Errno.ENOSYS });
   const inDirectories = (fds: readonly number[], ...when: Extract<Rule, { when: unknown }>['when']): Rule =>
     fds.length === 0 ? FAIL_ENOENT : { when: [{ arg: 0, oneOf: fds }, ...when], otherwise: Errno.ENOENT };
   const forReading = { arg: 2, mask: O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_PATH, equals: 0 };
@@ -349,6 +352,7 @@ export function sandboxFilter(plan: SandboxPlan, eventRings: readonly number[], 
         oneOf: [
           ...[FIONREAD, TIOCOUTQ, SIOCOUTQNSD, FIONBIO, FIOCLEX],
           ...[TCGETS, TIOCGWINSZ, TIOCGPGRP, TIOCSPGRP],
+          TUNSETQUEUE, // lanes that open and close (sys/tap-queue.ts)
         ],
       },
     ],

@@ -44,3 +44,6 @@ export const RUNTIME_CALLS = {
     'getrandom',
   ],
 } as const;
+
+/** Calls that fail with ENOSYS instead of ending the process, by who makes them and does without: none. */
+export const REFUSED_CALLS = {} as const;

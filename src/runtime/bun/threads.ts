@@ -4,9 +4,9 @@
  * node:worker_threads is JavaScript on top of them that takes each thread 3 ms to load. A pool is made of
  * plain threads: piscina needs node:worker_threads.
  */
-import type { Port, Thread, ThreadOptions, ThreadPool } from '../node/threads.ts';
+import type { HeldProgram, Port, Thread, ThreadOptions, ThreadPool } from '../node/threads.ts';
 
-export type { Port, Thread, ThreadOptions, ThreadPool };
+export type { HeldProgram, Port, Thread, ThreadOptions, ThreadPool };
 
 /** What these modules use of the web's interfaces, which the types for Node lack. */
 interface Web {
@@ -22,7 +22,7 @@ interface WebWorker {
   terminate(): void;
 }
 interface WebPort {
-  addEventListener(type: 'message', listener: (event: { readonly data: never }) => void): void;
+  addEventListener(type: 'message' | 'close', listener: (event: { readonly data: never }) => void): void;
   start(): void;
 }
 const web = globalThis as unknown as Web;
@@ -94,6 +94,34 @@ function errorOfText(text: string, program: URL): Error {
   return new Error(line.startsWith('SyntaxError:') ? `${program.pathname}: ${message}` : message);
 }
 
+/**
+ * Prepare a program for startHeldProgram(). Nothing needs to be opened: programs are in the executable.
+ * Without an executable, the program can be started only where paths resolve.
+ */
+export const holdProgram = (program: URL, youngGenerationMib: number): HeldProgram => ({
+  ...{ program: program.href, youngGenerationMib, fd: -1, addon: undefined },
+});
+
+/** Threads of startHeldProgram(). The garbage collector must not end them. */
+const heldThreads: WebWorker[] = [];
+
+/**
+ * Start a thread in the sandbox, from a thread that may never return to its event loop. The new thread has
+ * the namespaces, the capabilities and the filter of the calling one. Nobody gets its events: its program has
+ * to report over a port in `first`. The owner of the other end learns of the thread's end by onClose(), but
+ * not with Bun if the program cannot be loaded. So the owner should wait for the first report with a limit.
+ */
+export function startHeldProgram(
+  held: HeldProgram,
+  name: string,
+  first: unknown,
+  ports: readonly Port[],
+): void {
+  const worker = new web.Worker(held.program, { name });
+  heldThreads.push(worker);
+  worker.postMessage(first, ports);
+}
+
 /** In the program of a thread: `run` gets the first message. Does nothing elsewhere. */
 export function onFirstMessage(run: (message: never) => unknown): void {
   if (web.Bun.isMainThread) return;
@@ -127,6 +155,11 @@ export function listenOn(port: Port, listener: (message: never) => void): void {
   const { addEventListener, start } = port as unknown as WebPort;
   addEventListener.call(port, 'message', (event) => listener(event.data));
   start.call(port);
+}
+
+/** Call `listener` once the other end of the port is closed, as by the end of the thread that has it. */
+export function onClose(port: Port, listener: () => void): void {
+  (port as unknown as WebPort).addEventListener('close', listener);
 }
 
 let receiveMessageOnPort: ((port: Port) => { readonly message: unknown } | undefined) | undefined;

@@ -6,6 +6,7 @@
  * included; errno 27 ns.
  */
 import { createRequire } from 'node:module';
+import { workerData } from 'node:worker_threads';
 import type * as Koffi from 'koffi';
 
 /** A C function. Hot calls pass numbers only; strings are for the cold path (copied as UTF-8). */
@@ -30,9 +31,16 @@ const library = koffi.load(null);
  * Load koffi's binary directly from its package. koffi's JavaScript detects the platform, reads Node's ELF
  * header and wraps functions that are not used here, which takes 8 of the 15 ms in each thread that loads it.
  * If the binary is elsewhere (musl, another architecture, built from source), that JavaScript is loaded and
- * finds it.
+ * finds it. In a thread that was started in the sandbox (startHeldProgram() in threads.ts) no path resolves,
+ * but dlopen() finds what the process has loaded by the same path.
  */
 function loadKoffi(): typeof Koffi {
+  const held = (workerData as { readonly addon?: string } | null)?.addon;
+  if (held !== undefined) {
+    const module = { exports: {} as typeof Koffi };
+    process.dlopen(module, held);
+    return module.exports;
+  }
   const require = createRequire(import.meta.url);
   try {
     return require(`@koromix/koffi-linux-${process.arch}/linux_${process.arch}/koffi.node`);

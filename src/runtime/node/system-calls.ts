@@ -39,6 +39,8 @@ export const RUNTIME_CALLS = {
     'sched_get_priority_max',
     'sched_get_priority_min',
   ],
+  "the start of a thread: Node's code asks for the working directory, and ends the thread without an answer":
+    ['getcwd'],
   'signal handlers and ends of children': ['sigaltstack', 'rt_sigpending', 'waitid', 'restart_syscall'],
   'clocks, where the vDSO does not answer': [
     'clock_getres',
@@ -61,5 +63,12 @@ export const RUNTIME_CALLS = {
     'uname',
     'getrandom',
     'getrlimit',
+  ],
+} as const;
+
+/** Calls that fail with ENOSYS instead of ending the process, by who makes them and does without. */
+export const REFUSED_CALLS = {
+  'the event loop of a thread that is started in the sandbox: a ring to submit epoll_ctl through': [
+    'io_uring_setup',
   ],
 } as const;
