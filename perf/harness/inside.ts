@@ -28,6 +28,8 @@ const REPOSITORY = fileURLToPath(new URL('../../', import.meta.url));
 const SIGNAL_STATUS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 const SOAK_FAILED = 3;
 const SOAK_MTU = 65520;
+const SCALING_NOTE =
+  'both ends of every connection run on the same processors as the lanes, in as many pairs of iperf3 processes as there are lanes at most';
 
 async function findPeers(options: Options, notes: string[]): Promise<{ peer: Peer; info: PeerInfo }[]> {
   const found: { peer: Peer; info: PeerInfo }[] = [];
@@ -49,7 +51,7 @@ async function findPeers(options: Options, notes: string[]): Promise<{ peer: Pee
 }
 
 const modeOf = ({ soakMinutes, only, mode }: Options): string =>
-  soakMinutes !== null ? 'soak' : only !== null ? 'only' : mode;
+  soakMinutes !== null ? 'soak' : only !== null && mode !== 'scaling' ? 'only' : mode;
 
 /** The options that affect the figures, for the result; no file names. */
 function optionRecord(options: Options): Result['options'] {
@@ -95,6 +97,7 @@ export async function inside(argv: readonly string[]): Promise<number> {
   const found = await findPeers(options, log.notes);
   const infos = found.map(({ info }) => info);
   const planned = plan(options, infos);
+  if (options.scalingCores !== null) log.notes.push(SCALING_NOTE);
   if (options.showPlan) {
     console.log(planText(planned));
     return 0;

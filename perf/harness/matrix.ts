@@ -7,7 +7,8 @@
  */
 import type { CellInfo, PeerInfo } from './result.ts';
 
-export const DIRECTIONS = ['up', 'down', 'both'] as const;
+const UP_DOWN = ['up', 'down'] as const;
+export const DIRECTIONS = [...UP_DOWN, 'both'] as const;
 /** Seen from the guest: up is from the guest, down to it. */
 export type Direction = (typeof DIRECTIONS)[number];
 export type Family = 4 | 6;
@@ -38,6 +39,8 @@ export type Traffic =
       readonly line: Line | null;
       /** The peer connects to a published port. */
       readonly inbound: boolean;
+      /** Pairs of iperf3 processes among which the streams are divided. */
+      readonly processes: number;
     }
   | {
       readonly kind: 'udp';
@@ -101,6 +104,7 @@ function tcp(over: Partial<Extract<Traffic, { kind: 'tcp' }>>): Traffic {
     paceMbit: null,
     line: null,
     inbound: false,
+    processes: 1,
     ...over,
   };
 }
@@ -147,6 +151,34 @@ function throughput(mtu: number): Draft[] {
       quick: mtu === BOTH_MTUS[0],
     });
   return drafts;
+}
+
+/** Numbers of streams of `--scaling`. */
+export const SCALING_STREAMS = [1, 4, 16, 64] as const;
+/** `auto` takes as many lanes at most. */
+export const MAX_LANES = 8;
+
+/** Numbers of lanes to measure: 1, 2, 4 ... up to the number of processors, which is the last. */
+export function scalingLanes(cores: number): number[] {
+  const most = Math.max(1, Math.min(cores, MAX_LANES));
+  return [...[1, 2, 4].filter((lanes) => lanes < most), most];
+}
+
+/**
+ * Cells of `--scaling`. iperf3 before 3.16 has one thread for all of its streams: with one process at each end
+ * that thread would be the bottleneck. So there is a pair of processes for each lane, the same for every peer.
+ */
+function scaling(cores: number): Draft[] {
+  const pairs = 2 ** Math.ceil(Math.log2(Math.max(...scalingLanes(cores))));
+  return SCALING_STREAMS.flatMap((streams) =>
+    UP_DOWN.map((direction) => ({
+      id: `scaling-${streams}-${direction}`,
+      text: `TCP, ${streams} stream${streams === 1 ? '' : 's'}, ${direction}`,
+      traffic: tcp({ streams, direction, processes: Math.min(streams, pairs) }),
+      seconds: 2,
+      together: 'streams',
+    })),
+  );
 }
 
 /**
@@ -269,6 +301,8 @@ export interface MatrixOptions {
   readonly mtus: readonly number[];
   /** Replaces the two lines of the matrix. */
   readonly line?: Line | null;
+  /** Only the cells of `--scaling`, for a machine with so many processors; absent: all others. */
+  readonly scalingCores?: number | null;
 }
 
 /**
@@ -276,16 +310,19 @@ export interface MatrixOptions {
  * one, UDP only at the last.
  */
 export function matrix(options: MatrixOptions): Cell[] {
-  const { mtus } = options;
+  const { mtus, scalingCores = null } = options;
   const cells: Cell[] = [];
   for (const mtu of mtus) {
-    const drafts: Draft[] = [
-      // First, because idle memory has to be measured before the tools carry traffic.
-      ...(mtu === mtus[0] ? once() : []),
-      ...throughput(mtu),
-      ...lines(options.line ?? null),
-      ...(mtu === mtus.at(-1) ? udp() : []),
-    ];
+    const drafts: Draft[] =
+      scalingCores !== null
+        ? scaling(scalingCores)
+        : [
+            // First, because idle memory has to be measured before the tools carry traffic.
+            ...(mtu === mtus[0] ? once() : []),
+            ...throughput(mtu),
+            ...lines(options.line ?? null),
+            ...(mtu === mtus.at(-1) ? udp() : []),
+          ];
     drafts.sort((a, b) => Number(b.id === 'idle') - Number(a.id === 'idle'));
     for (const draft of drafts)
       cells.push({
@@ -308,7 +345,7 @@ export function matrix(options: MatrixOptions): Cell[] {
 export const matches = (id: string, only: string): boolean => id === only || id.startsWith(`${only}-`);
 
 export interface PlanOptions extends MatrixOptions {
-  readonly mode: 'quick' | 'full';
+  readonly mode: 'quick' | 'full' | 'scaling';
   readonly only: readonly string[] | null;
   readonly rounds: number | null;
   readonly seconds: number | null;
@@ -381,7 +418,9 @@ export function needsWarmUp(cells: readonly Cell[], index: number): boolean {
 export function plan(options: PlanOptions, peers: readonly Pick<PeerInfo, 'name' | 'kind'>[]): Plan {
   const { only, mode } = options;
   const cells = matrix(options)
-    .filter((cell) => (only === null ? mode === 'full' || cell.quick : only.some((o) => matches(cell.id, o))))
+    .filter((cell) =>
+      only === null ? mode !== 'quick' || cell.quick : only.some((o) => matches(cell.id, o)),
+    )
     .map((cell) => ({
       ...cell,
       rounds: options.rounds ?? (mode === 'quick' ? 1 : cell.rounds),

@@ -1,8 +1,17 @@
 /**
  * The harness's command line: one table gives parsing, defaults and the help text.
  */
+import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
-import { BOTH_MTUS, type Line, matches, matrix, type PlanOptions } from './matrix.ts';
+import {
+  BOTH_MTUS,
+  type Line,
+  MAX_LANES,
+  matches,
+  matrix,
+  type PlanOptions,
+  scalingLanes,
+} from './matrix.ts';
 import type { PeerKind } from './result.ts';
 
 /** A file to write the result to. */
@@ -23,6 +32,8 @@ export interface PeerSpec {
 
 export interface Options extends PlanOptions {
   readonly peers: readonly PeerSpec[];
+  /** Number of processors for `--scaling`; null: not asked for. */
+  readonly scalingCores: number | null;
   /** Longest wait for an idle machine before each measurement; 0: none. */
   readonly idleSeconds: number;
   /** Files to write at the end. */
@@ -53,6 +64,11 @@ const TABLE: readonly Row[] = [
     flag: 'only',
     value: 'CELL,CELL',
     help: 'these cells of the matrix, by id or its beginning, e.g. tcp-1,udp-1400-500,line',
+  },
+  {
+    flag: 'scaling',
+    value: null,
+    help: 'bucatini with 1, 2, 4 ... lanes, as many as processors (8 at most), and direct: 1, 4, 16 and 64 streams, MTU 65520',
   },
   { flag: 'plan', value: null, help: 'print what would be measured and how long it takes, and end' },
   {
@@ -102,8 +118,8 @@ export function helpText(): string {
     '',
     ...rows,
     '',
-    'Peers: direct, bucatini (threads as it chooses), bucatini-fused, bucatini-pipeline, pasta, slirp4netns; and',
-    'NAME=FILE for another build of one, where NAME begins with bucatini, pasta or slirp: pasta-new=/opt/passt/pasta.',
+    'Peers: direct, bucatini (threads as it chooses), bucatini-fused, bucatini-pipeline, bucatini-lanes-N, pasta, slirp4netns;',
+    'and NAME=FILE for another build of one, where NAME begins with bucatini, pasta or slirp: pasta-new=/opt/passt/pasta.',
     `Cells are named WORKLOAD-...-MTU, the workloads are: ${workloads.join(' ')}; --plan lists them.`,
     'Progress goes to standard error; Ctrl-C ends it with a report of what was measured so far.',
   ].join('\n');
@@ -147,10 +163,18 @@ const BUILT_IN: Readonly<Record<string, Omit<PeerSpec, 'name' | 'path'>>> = {
 function peerSpec(text: string): PeerSpec {
   const at = text.indexOf('=');
   if (at < 0) {
+    const lanes = /^bucatini-lanes-([1-9]\d*)$/.exec(text)?.[1];
+    if (lanes !== undefined)
+      return {
+        name: text,
+        path: null,
+        kind: 'bucatini',
+        threads: `lanes=${whole('peers', lanes, 1, MAX_LANES)}`,
+      };
     const known = Object.hasOwn(BUILT_IN, text) ? BUILT_IN[text] : undefined;
     if (!known)
       throw new UsageError(
-        `--peers: no peer '${text}'; there are ${Object.keys(BUILT_IN).join(' ')} and NAME=FILE`,
+        `--peers: no peer '${text}'; there are ${Object.keys(BUILT_IN).join(' ')} bucatini-lanes-N and NAME=FILE`,
       );
     return { name: text, path: null, ...known };
   }
@@ -171,12 +195,17 @@ export function peerList(text: string): PeerSpec[] {
   return peers;
 }
 
+/** The peers of `--scaling`. Direct shows what the two ends carry by themselves. */
+const scalingPeers = (cores: number): string =>
+  ['direct', ...scalingLanes(cores).map((lanes) => `bucatini-lanes-${lanes}`)].join();
+
 /**
  * Parse the command line.
+ * @param cores  number of processors, for `--scaling`
  * @returns null when the help text was requested
  * @throws UsageError naming the option and its values
  */
-export function parseOptions(argv: readonly string[]): Options | null {
+export function parseOptions(argv: readonly string[], cores = availableParallelism()): Options | null {
   const spec: Record<string, { type: 'string' | 'boolean' }> = {};
   for (const row of TABLE) spec[row.flag] = { type: row.value === null ? 'boolean' : 'string' };
   // `--soak` may have no value.
@@ -200,11 +229,18 @@ export function parseOptions(argv: readonly string[]): Options | null {
   };
   if (values.quick === true && values.full === true)
     throw new UsageError('--quick and --full: one of the two');
-  const mtus = (text('mtu') ?? BOTH_MTUS.join()).split(',').map((mtu) => whole('mtu', mtu, 1280, 65520));
+  const isScaling = values.scaling === true;
+  const exclusive = ['quick', 'full', 'soak', 'wan'].find((flag) => values[flag] !== undefined);
+  if (isScaling && exclusive !== undefined)
+    throw new UsageError(`--scaling and --${exclusive}: one of the two`);
+  const mtus = (text('mtu') ?? (isScaling ? BOTH_MTUS.slice(0, 1) : BOTH_MTUS).join())
+    .split(',')
+    .map((mtu) => whole('mtu', mtu, 1280, 65520));
   if (new Set(mtus).size !== mtus.length) throw new UsageError('--mtu: the same one twice');
   const only = given('only', (value) => value.split(','));
   const ownLine = given('wan', line);
-  const cells = matrix({ mtus, line: ownLine });
+  const scalingCores = isScaling ? cores : null;
+  const cells = matrix({ mtus, line: ownLine, scalingCores });
   const unknown = only?.find((o) => !cells.some((cell) => matches(cell.id, o)));
   if (unknown !== undefined) throw new UsageError(`--only: no cell '${unknown}' (--plan lists them)`);
   const outputs = (['json', 'html'] as const).flatMap((flag): Output[] => {
@@ -215,12 +251,13 @@ export function parseOptions(argv: readonly string[]): Options | null {
   if (outputs.length === 2 && outputs[0]?.file === outputs[1]?.file)
     throw new UsageError(`--json and --html: ${outputs[0]?.file} is one file for both`);
   return {
-    mode: values.quick === true ? 'quick' : 'full',
+    mode: isScaling ? 'scaling' : values.quick === true ? 'quick' : 'full',
+    scalingCores,
     only,
     rounds: given('rounds', (value) => whole('rounds', value, 1, 1000)),
     seconds: given('seconds', (value) => whole('seconds', value, 1, 3600)),
     mtus,
-    peers: peerList(text('peers') ?? DEFAULT_PEERS),
+    peers: peerList(text('peers') ?? (isScaling ? scalingPeers(cores) : DEFAULT_PEERS)),
     idleSeconds: whole('idle', text('idle') ?? '0', 0, 3600),
     outputs,
     tcpWmem: given('tcp-wmem', threeSizes),

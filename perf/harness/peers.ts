@@ -11,7 +11,7 @@ import { connect } from 'node:net';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { autoThreads } from '../../src/workers/placement.ts';
+import { autoThreads, shardCount } from '../../src/workers/placement.ts';
 import type { PeerSpec } from './options.ts';
 import { type Argv, commandLine, Daemon, descendants, run, until } from './processes.ts';
 import type { PeerKind } from './result.ts';
@@ -91,7 +91,9 @@ async function version(program: string, remedy: string): Promise<{ version: stri
 function threadsText(threads: string): string {
   if (threads !== 'auto') return threads;
   const chosen = autoThreads(availableParallelism());
-  return `auto: ${chosen.kind === 'fused' ? 'fused' : `pipeline=${chosen.shards}`}`;
+  if (chosen.kind === 'fused') return 'auto: fused';
+  const first = chosen.kind === 'lanes' && chosen.first !== undefined ? `${chosen.first}-` : '';
+  return `auto: ${chosen.kind}=${first}${shardCount(chosen)}`;
 }
 
 /** pasta of Debian 12 prints an unknown version; then the version of its package is used. */

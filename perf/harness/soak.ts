@@ -36,6 +36,7 @@ const stream = (direction: 'up' | 'down' | 'both', streams: number, seconds: num
     paceMbit: null,
     line: null,
     inbound: false,
+    processes: 1,
   } as const;
   return (context) => tcp(context, traffic, piece(seconds));
 };

@@ -70,6 +70,18 @@ describe('matrix', () => {
     for (const { traffic } of own) expect(traffic).toMatchObject({ line });
   });
 
+  it('--scaling: 1 to 64 streams up and down, divided among as many pairs of iperf3 as lanes', () => {
+    const cells = matrix({ mtus: [65520], scalingCores: 6 });
+    expect(cells.map(({ id }) => id)).toEqual(
+      [1, 4, 16, 64].flatMap((n) => [`scaling-${n}-up-65520`, `scaling-${n}-down-65520`]),
+    );
+    const processes = cells.map(({ traffic }) => traffic.kind === 'tcp' && traffic.processes);
+    expect(processes).toEqual([1, 1, 4, 4, 8, 8, 8, 8]);
+    for (const cores of [1, 2, 3, 5, 7, 8, 64])
+      for (const { traffic } of matrix({ mtus: [65520], scalingCores: cores }))
+        expect(traffic.kind === 'tcp' && traffic.streams % traffic.processes).toBe(0);
+  });
+
   it('--only: whole words between dashes', () => {
     expect(matches('tcp-1-up-1500', 'tcp-1')).toBe(true);
     expect(matches('tcp-16-up-1500', 'tcp-1')).toBe(false);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ageNote, type Guest } from '../../perf/harness/peers.ts';
-import { bars, svg } from '../../perf/harness/report/charts.ts';
+import { bars, scalingCurves, svg } from '../../perf/harness/report/charts.ts';
 import { comparison, newestReport } from '../../perf/harness/report/comparison.ts';
 import { html } from '../../perf/harness/report/html.ts';
 import { markdown } from '../../perf/harness/report/markdown.ts';
@@ -21,6 +21,7 @@ import { runClient } from '../../perf/harness/workloads/context.ts';
 import {
   type IperfReport,
   type IperfSum,
+  joined,
   tcpOutcome,
   udpOutcome,
 } from '../../perf/harness/workloads/iperf.ts';
@@ -285,6 +286,27 @@ describe('iperf3 reports', () => {
     });
   });
 
+  it('several transfers at once: added, with their streams; a failed one fails all', () => {
+    const report = (bytes: number, seconds: number): IperfReport => {
+      const all = { bits_per_second: 8 * bytes, bytes, retransmits: 1, seconds };
+      return { end: { sum_sent: all, sum_received: all, streams: [{ receiver: all }] } };
+    };
+    const both = joined([report(1e8, 2), report(3e8, 1.9)]);
+    expect(both.end?.sum_received).toEqual({
+      bits_per_second: 3.2e9,
+      bytes: 4e8,
+      retransmits: 2,
+      seconds: 1.9,
+    });
+    expect(both.end).not.toHaveProperty('sum_sent_bidir_reverse');
+    expect(tcpOutcome(both, null, 2)).toEqual({ values: { mbit: 3200, retransmits: 2 }, error: null });
+    expect(tcpOutcome(joined([report(1e8, 2), report(0, 2)]), null, 2).error).toBe(
+      '1 of 2 streams carried nothing',
+    );
+    expect(joined([report(1, 1), { error: 'refused' }])).toEqual({ error: 'refused' });
+    expect(joined([report(1, 1)])).toEqual(report(1, 1));
+  });
+
   it('TCP, the receiver got nothing: zero with a note', () => {
     const sent = { bits_per_second: 5e6, bytes: 6e5, retransmits: 0, seconds: 1 };
     const nothing = { bits_per_second: 0, bytes: 0, seconds: 1 };
@@ -512,6 +534,66 @@ describe('soak', () => {
   ])('%s: failed, and says so', (_, { passed, verdict }, words) => {
     expect(verdict).toMatch(words);
     expect(passed).toBe(false);
+  });
+});
+
+describe('scaling', () => {
+  const id = (streams: number, direction: string) => `scaling-${streams}-${direction}-65520`;
+  const cells = [1, 16].flatMap((streams) =>
+    ['up', 'down'].map((direction) => ({
+      id: id(streams, direction),
+      workload: 'scaling',
+      text: `TCP, ${streams} streams, ${direction}`,
+      mtu: 65520,
+      seconds: 2,
+    })),
+  );
+  const lanes = (count: number) => ({
+    name: `bucatini-lanes-${count}`,
+    kind: 'bucatini' as const,
+    version: '1',
+    threads: `lanes=${count}`,
+  });
+  const result: Result = {
+    ...RESULT,
+    mode: 'scaling',
+    peers: [RESULT.peers[0]!, lanes(1), lanes(2)],
+    cells,
+    measurements: [
+      ...cells.map((cell) => one(cell.id, 'direct', { mbit: 80_000 })),
+      one(id(1, 'up'), 'bucatini-lanes-1', { mbit: 20_000, cpuSecondsPerGib: 0.4 }),
+      one(id(1, 'up'), 'bucatini-lanes-2', { mbit: 19_000, cpuSecondsPerGib: 0.42 }),
+      one(id(16, 'up'), 'bucatini-lanes-1', { mbit: 14_000, cpuSecondsPerGib: 0.5 }),
+      one(id(16, 'up'), 'bucatini-lanes-2', { mbit: 20_000, cpuSecondsPerGib: 0.6 }),
+      one(id(16, 'up'), 'bucatini-lanes-2', { mbit: 22_000, cpuSecondsPerGib: 0.6 }, 2),
+      one(id(16, 'down'), 'bucatini-lanes-2', {}, 1, 'refused'),
+    ],
+    notes: [],
+  };
+
+  it('table: by number of lanes, ratio to one lane of the same cell; no targets', () => {
+    const text = markdown(result);
+    expect(text).toContain('| cell | threads | Gbit/s | min–max | / lanes=1 | CPU s/GiB | / direct |');
+    expect(text).toContain(
+      '| TCP, 16 streams, up, MTU 65520 | lanes=2 | 21.00 | 20.00–22.00 | 1.50 | 0.60 | 0.26 |',
+    );
+    expect(text).toContain(
+      '| TCP, 1 streams, up, MTU 65520 | direct | 80.00 | 80.00–80.00 | 4.00 | - | 1.00 |',
+    );
+    expect(text).toContain('| TCP, 16 streams, down, MTU 65520 | lanes=2 | failed | - | - | - | - |');
+    expect(text).not.toContain('Targets');
+  });
+
+  it('plot: a line per number of streams, a plot per direction; none without lanes', async () => {
+    const page = await html(result);
+    expect(page.match(/<svg/g)).toHaveLength(1);
+    for (const word of ['lanes', 'streams', 'up, MTU 65520']) expect(page).toContain(`>${word}<`);
+    expect(page).not.toContain('Targets');
+    expect(scalingCurves(new Figures({ ...result, peers: [RESULT.peers[0]!] }))).toBeNull();
+  });
+
+  it('is no report for the comparison', () => {
+    expect(newestReport([{ name: '2026-01-06-e.json', result }])).toBeNull();
   });
 });
 

@@ -64,6 +64,47 @@ describe('options', () => {
     ]);
   });
 
+  it('--peers: bucatini with a number of lanes', () => {
+    expect(parse('--peers', 'bucatini-lanes-4')?.peers).toEqual([
+      { name: 'bucatini-lanes-4', kind: 'bucatini', path: null, threads: 'lanes=4' },
+    ]);
+    expect(() => parse('--peers', 'bucatini-lanes-9')).toThrow('want a whole number from 1 to 8');
+    expect(() => parse('--peers', 'bucatini-lanes-0')).toThrow("no peer 'bucatini-lanes-0'");
+  });
+
+  it.each([
+    [1, ['1']],
+    [2, ['1', '2']],
+    [6, ['1', '2', '4', '6']],
+    [64, ['1', '2', '4', '8']],
+  ])('--scaling on %i cores: direct and %j lanes, at the large MTU', (cores, lanes) => {
+    const parsed = parseOptions(['--scaling'], cores);
+    expect(parsed).toMatchObject({ mode: 'scaling', scalingCores: cores, mtus: [65520] });
+    expect(parsed?.peers.map(({ name }) => name)).toEqual([
+      'direct',
+      ...lanes.map((count) => `bucatini-lanes-${count}`),
+    ]);
+  });
+
+  it('--scaling: other peers, MTUs and some of its cells; not with another mode', () => {
+    const parsed = parse(
+      '--scaling',
+      '--peers',
+      'bucatini-pipeline',
+      '--mtu',
+      '1500',
+      '--only',
+      'scaling-16',
+    );
+    expect(parsed).toMatchObject({ mode: 'scaling', mtus: [1500], only: ['scaling-16'] });
+    expect(parsed?.peers).toMatchObject([{ threads: 'pipeline' }]);
+    expect(() => parse('--scaling', '--quick')).toThrow('--scaling and --quick: one of the two');
+    expect(() => parse('--scaling', '--soak')).toThrow('--scaling and --soak: one of the two');
+    expect(() => parse('--scaling', '--only', 'tcp-1')).toThrow("no cell 'tcp-1'");
+    expect(() => parse('--only', 'scaling-16')).toThrow("no cell 'scaling-16'");
+    expect(parse()?.scalingCores).toBeNull();
+  });
+
   it('--soak: with or without minutes', () => {
     expect(parse('--soak')?.soakMinutes).toBe(10);
     expect(parse('--soak', '--idle', '3')).toMatchObject({ soakMinutes: 10, idleSeconds: 3 });
@@ -100,7 +141,9 @@ it('--help: lists every option and peer; a bad option: one line, status 2', () =
     '--wan',
     '--only',
     '--soak',
+    '--scaling',
     'bucatini-pipeline',
+    'bucatini-lanes-N',
     'slirp4netns',
     'NAME=FILE',
     'torrent',
@@ -256,6 +299,25 @@ describeE2e('iperf harness', [requireTool('iperf3', 'apt package iperf3')], () =
     expect(text).toMatch(/<svg[\s\S]*<\/svg>/);
     // XML namespace names are not loaded.
     expect(text.replaceAll(/xmlns(:\w+)?="[^"]*"/g, '')).not.toMatch(/https?:|<script|<link/);
+  });
+
+  it('--scaling: several pairs of iperf3 at once, added up; a table and a plot by lanes', () => {
+    const json = join(dir, 's.json');
+    const page = join(dir, 's.html');
+    const what = ['--scaling', '--only', 'scaling-4', '--peers', 'direct,bucatini-lanes-1'];
+    const done = run(...what, '--rounds', '1', '--seconds', '1', '--json', json, '--html', page);
+    expect(done.status).toBe(0);
+    expect(done.stdout).toMatch(
+      /^\| TCP, 4 streams, up, MTU 65520 \| lanes=1 \| \d+\.\d\d \| .* \| 1\.00 \| /m,
+    );
+    expect(done.stdout).not.toContain('## Targets');
+    const { mode, measurements } = parseResult(readFileSync(json, 'utf8'), 's.json');
+    expect([mode, measurements.length]).toEqual(['scaling', 4]);
+    for (const { values, error } of measurements) {
+      expect(error).toBeNull();
+      expect(values.mbit).toBeGreaterThan(50);
+    }
+    expect(readFileSync(page, 'utf8')).toMatch(/<svg[\s\S]*lanes[\s\S]*<\/svg>/);
   });
 
   it('a line of 100 Mbit/s and 5 ms each way: nearly filled, never exceeded', () => {

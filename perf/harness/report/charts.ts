@@ -107,6 +107,60 @@ export function bars(figures: Figures, cells: readonly string[]): Spec | null {
   };
 }
 
+const SCALING_WIDTH = WIDTH / 2 - 40;
+
+/**
+ * Throughput over the number of lanes, a line for each number of streams, a plot for each direction; dashed is
+ * what direct carries. null: nothing was measured with lanes.
+ */
+export function scalingCurves(figures: Figures): Spec | null {
+  const { result } = figures;
+  const values = result.cells.flatMap((cell) => {
+    const [, streams, direction] = /^scaling-(\d+)-(up|down)-/.exec(cell.id) ?? [];
+    if (streams === undefined || direction === undefined) return [];
+    return result.peers.flatMap(({ name, threads }) => {
+      const lanes = Number(/^lanes=(\d+)$/.exec(threads ?? '')?.[1] ?? 0);
+      const summary = figures.summary(cell.id, name, 'mbit');
+      if (lanes === 0 || summary === null) return [];
+      const gbit = { median: summary.median / 1000, low: summary.low / 1000, high: summary.high / 1000 };
+      const direct = (figures.directMedian(cell.id, 'mbit') ?? Number.NaN) / 1000;
+      const plot = `${direction}, MTU ${cell.mtu}`;
+      return [{ plot, streams, lanes, ...gbit, direct: Number.isNaN(direct) ? null : direct }];
+    });
+  });
+  if (values.length === 0) return null;
+  const lanes = [...new Set(values.map((value) => value.lanes))];
+  const x = {
+    field: 'lanes',
+    type: 'quantitative',
+    title: 'lanes',
+    axis: { values: lanes, format: 'd' },
+    scale: { domain: [0, Math.max(...lanes)] },
+  };
+  const color = {
+    field: 'streams',
+    type: 'nominal',
+    sort: [...new Set(values.map(({ streams }) => streams))],
+    scale: { range: PEER_COLOURS },
+    legend: { title: 'streams', orient: 'bottom' },
+  };
+  const y = (field: string): Spec => ({ field, type: 'quantitative', title: 'Gbit/s' });
+  const line = { strokeWidth: 1, strokeDash: [4, 4] };
+  return {
+    data: { values },
+    facet: { column: { field: 'plot', type: 'nominal', sort: values.map(({ plot }) => plot), title: null } },
+    spec: {
+      width: SCALING_WIDTH,
+      height: CURVE_HEIGHT,
+      layer: [
+        { mark: { type: 'line', point: true }, encoding: { x, y: y('median'), color } },
+        { mark: { type: 'rule' }, encoding: { x, y: y('low'), y2: { field: 'high' }, color } },
+        { mark: { type: 'line', ...line }, encoding: { x, y: y('direct'), color } },
+      ],
+    },
+  };
+}
+
 /** Ticks 1, 2, 5, 10, 20, ... around the values, so that plots beside each other have similar axes. */
 function logTicks(values: readonly number[]): number[] {
   const [low, high] = [Math.min(...values), Math.max(...values)];

@@ -17,15 +17,15 @@ import {
 const MODE_RANK: readonly string[] = ['only', 'quick', 'full'];
 
 /**
- * The newest full report; without one the newest quick report, then any other. Soaks are left out: they
- * compare nothing.
+ * The newest full report; without one the newest quick report, then any other. Soaks and `--scaling` are left
+ * out: they do not compare tools.
  */
 export function newestReport<T extends { readonly name: string; readonly result: Result }>(
   reports: readonly T[],
 ): T | null {
   const rank = ({ result }: T) => MODE_RANK.indexOf(result.mode);
   const sorted = reports
-    .filter((report) => report.result.soak === null)
+    .filter(({ result }) => result.soak === null && result.mode !== 'scaling')
     .sort((a, b) => rank(b) - rank(a) || (a.name < b.name ? 1 : -1));
   return sorted[0] ?? null;
 }

@@ -1,6 +1,6 @@
 /** A result as one HTML page with embedded plots; the page loads nothing else. */
 import type { Result } from '../result.ts';
-import { bars, percentileCurves, soakCurves, svg } from './charts.ts';
+import { bars, percentileCurves, scalingCurves, soakCurves, svg } from './charts.ts';
 import {
   Figures,
   HOW_TO_READ,
@@ -75,7 +75,7 @@ export async function html(result: Result, title = `bucatini, measured on ${resu
     say('p', HOW_TO_READ);
     for (const section of sections(figures)) {
       say('h2', section.title);
-      await draw(bars(figures, section.cells));
+      await draw(section.isScaling ? scalingCurves(figures) : bars(figures, section.cells));
       for (const cell of section.cells) {
         const curves = percentileCurves(figures, cell);
         if (curves === null) continue;
@@ -85,8 +85,10 @@ export async function html(result: Result, title = `bucatini, measured on ${resu
       parts.push(tableHtml(section.table));
     }
     const targets = targetTable(figures);
-    say('h2', 'Targets');
-    say('p', targetSummary(figures));
+    if (result.mode !== 'scaling') {
+      say('h2', 'Targets');
+      say('p', targetSummary(figures));
+    }
     if (targets !== null) parts.push(tableHtml(targets));
   }
   if (result.notes.length > 0) {

@@ -46,7 +46,7 @@ export function markdown(result: Result, title = `Measured on ${result.date}`): 
     for (const section of sections(figures)) parts.push(`## ${section.title}`, markdownTable(section.table));
     // The targets come after the figures: someone who measured only some cells looks for these first.
     const targets = targetTable(figures);
-    parts.push('## Targets', targetSummary(figures));
+    if (result.mode !== 'scaling') parts.push('## Targets', targetSummary(figures));
     if (targets !== null) parts.push(markdownTable(targets));
   }
   if (result.notes.length > 0) parts.push('## Notes', result.notes.map((note) => `- ${note}`).join('\n'));

@@ -14,6 +14,8 @@ export interface Section {
   readonly title: string;
   readonly cells: readonly string[];
   readonly table: Table;
+  /** The cells of `--scaling`, which have a table and a plot of their own. */
+  readonly isScaling: boolean;
 }
 
 const DASH = '-';
@@ -25,8 +27,11 @@ export function figure(value: number | null, metric: Metric): string {
 }
 const times = (value: number | null): string => (value === null ? DASH : value.toFixed(2));
 
+const failedText = (failed: number, rounds: number): string =>
+  failed === 0 ? '' : ` (${failed} of ${failed + rounds} failed)`;
+
 const spread = ({ low, high, rounds }: Summary, metric: Metric, failed: number): string =>
-  `${figure(low, metric)}–${figure(high, metric)}${failed === 0 ? '' : ` (${failed} of ${failed + rounds} failed)`}`;
+  `${figure(low, metric)}–${figure(high, metric)}${failedText(failed, rounds)}`;
 
 export const WORKLOAD_TITLES: Readonly<Record<string, string>> = {
   tcp: 'TCP throughput',
@@ -42,7 +47,47 @@ export const WORKLOAD_TITLES: Readonly<Record<string, string>> = {
   first: 'The first second after a start',
   idle: 'Nothing to do',
   flows: 'Many idle flows beside a busy one',
+  scaling: 'Scaling with lanes',
 };
+
+const SCALING = 'scaling';
+const ONE_LANE = 'lanes=1';
+
+/** Throughput by number of lanes, relative to one lane of the same cell. */
+function scalingTable(figures: Figures): Table {
+  const { peers, cells } = figures.result;
+  const oneLane = peers.find(({ threads }) => threads === ONE_LANE)?.name;
+  const gbit = (mbit: number): string => (mbit / 1000).toFixed(2);
+  const rows = cells
+    .filter(({ workload }) => workload === SCALING)
+    .flatMap((cell) =>
+      peers.flatMap(({ name, threads }) => {
+        if (figures.of(cell.id, name).length === 0) return [];
+        const summary = figures.summary(cell.id, name, 'mbit');
+        const mbit = summary?.median ?? null;
+        const one = oneLane === undefined ? null : figures.median(cell.id, oneLane, 'mbit');
+        const failed = figures.failedRounds(cell.id, name, 'mbit');
+        return [
+          [
+            `${cell.text}, MTU ${cell.mtu}`,
+            threads ?? name,
+            summary === null ? 'failed' : gbit(summary.median),
+            summary === null
+              ? DASH
+              : `${gbit(summary.low)}–${gbit(summary.high)}${failedText(failed, summary.rounds)}`,
+            times(ratio(mbit, one)),
+            figure(figures.median(cell.id, name, 'cpuSecondsPerGib'), 'cpuSecondsPerGib'),
+            times(ratio(mbit, figures.directMedian(cell.id, 'mbit'))),
+          ],
+        ];
+      }),
+    );
+  return {
+    head: ['cell', 'threads', 'Gbit/s', 'min–max', `/ ${ONE_LANE}`, 'CPU s/GiB', '/ direct'],
+    words: 2,
+    rows,
+  };
+}
 
 /** The targets whose cells this run measured; null when there are none. */
 export function targetTable(figures: Figures): Table | null {
@@ -74,6 +119,8 @@ export function sections(figures: Figures): Section[] {
   const workloads = [...new Set(result.cells.map((cell) => cell.workload))];
   return workloads.map((workload) => {
     const cells = result.cells.filter((cell) => cell.workload === workload);
+    const section = { title: WORKLOAD_TITLES[workload] ?? workload, cells: cells.map(({ id }) => id) };
+    if (workload === SCALING) return { ...section, table: scalingTable(figures), isScaling: true };
     const first = cells[0];
     const metrics = first === undefined ? [] : figures.metrics(first.id);
     const main = metrics[0];
@@ -108,11 +155,7 @@ export function sections(figures: Figures): Section[] {
         ];
       }),
     );
-    return {
-      title: WORKLOAD_TITLES[workload] ?? workload,
-      cells: cells.map((cell) => cell.id),
-      table: { head, words: 2, rows },
-    };
+    return { ...section, table: { head, words: 2, rows }, isScaling: false };
   });
 }
 

@@ -101,17 +101,56 @@ export const tcp: Workload<'tcp'> = async (context, traffic, { seconds }) => {
     '-t',
     `${seconds}`,
     '-P',
-    `${traffic.streams}`,
+    `${traffic.streams / traffic.processes}`,
     '-C',
     CONGESTION_CONTROL,
     ...directionFlags(traffic.direction, traffic.inbound),
     ...(traffic.paceMbit === null ? [] : ['-b', `${traffic.paceMbit / traffic.streams}M`]),
   ];
+  const one = () => iperf(context, traffic.family, traffic.inbound, flags, seconds * 1000 + GRACE_MS);
   const { value, usage } = await withUsage(context.guest, () =>
-    iperf(context, traffic.family, traffic.inbound, flags, seconds * 1000 + GRACE_MS),
+    Promise.all(Array.from({ length: traffic.processes }, one)),
   );
-  return tcpOutcome(value, usage, seconds);
+  return tcpOutcome(joined(value), usage, seconds);
 };
+
+const SUM_NAMES = [
+  'sum_sent',
+  'sum_received',
+  'sum_sent_bidir_reverse',
+  'sum_received_bidir_reverse',
+] as const satisfies readonly SumName[];
+
+/**
+ * The report of transfers at the same time as one: rates, bytes and retransmits added, the shortest time. An
+ * error of one is the error of all.
+ */
+export function joined(reports: readonly IperfReport[]): IperfReport {
+  const [first = {}] = reports;
+  if (reports.length < 2) return first;
+  const failed = reports.find(({ error, end }) => error !== undefined || end === undefined);
+  if (failed) return { error: failed.error ?? 'no result in the report' };
+  const sums = SUM_NAMES.flatMap((name) => {
+    const those = reports.flatMap(({ end }) => end?.[name] ?? []);
+    if (those.length === 0) return [];
+    const total = (field: keyof IperfSum) => those.reduce((all, each) => all + (each[field] ?? 0), 0);
+    const seconds = those.flatMap((each) => each.seconds ?? []);
+    return [
+      [
+        name,
+        {
+          bits_per_second: total('bits_per_second'),
+          bytes: total('bytes'),
+          retransmits: total('retransmits'),
+          ...(seconds.length === 0 ? {} : { seconds: Math.min(...seconds) }),
+        },
+      ] as const,
+    ];
+  });
+  return {
+    end: { ...Object.fromEntries(sums), streams: reports.flatMap(({ end }) => end?.streams ?? []) },
+  };
+}
 
 /** A transfer shorter than this share of the requested time was interrupted. */
 const WHOLE_SHARE = 0.8;

@@ -121,6 +121,7 @@ export const flows: Workload<'flows'> = async (context, traffic, cell) => {
         paceMbit: null,
         line: null,
         inbound: false,
+        processes: 1,
       },
       cell,
     );
